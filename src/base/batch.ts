@@ -1,0 +1,64 @@
+/**
+ * A batch of packets in one long-lived buffer: how packets travel between devices, pipelines and sockets.
+ *
+ * Each packet has a slot of fixed size with headroom before it (outer header, SPI, sequence number, IV) and
+ * tailroom behind it (padding, trailer, ICV), so that it is sealed and opened where it lies. A stage that drops a
+ * packet sets its length to 0 and counts why; later stages pass over empty slots.
+ */
+export class PacketBatch {
+  readonly buffer: Uint8Array;
+  readonly capacity: number;
+  readonly slotSize: number;
+  readonly headroom: number;
+  /** Offset in `buffer` of the first byte of the packet in each slot. */
+  readonly offset: Int32Array;
+  /** Length of the packet in each slot; 0 for one that was dropped. */
+  readonly length: Int32Array;
+  /** A number that a stage leaves for the next one: the index of an SA, of a path. */
+  readonly tag: Int32Array;
+  /** Slots 0 to `count - 1` are in use. */
+  count = 0;
+
+  /** @param maxPacket largest packet in bytes that a slot holds beside its headroom and tailroom */
+  constructor(capacity: number, maxPacket: number, headroom = 64, tailroom = 320) {
+    this.capacity = capacity;
+    this.headroom = headroom;
+    this.slotSize = headroom + maxPacket + tailroom;
+    this.buffer = new Uint8Array(capacity * this.slotSize);
+    this.offset = new Int32Array(capacity);
+    this.length = new Int32Array(capacity);
+    this.tag = new Int32Array(capacity);
+  }
+
+  /** Where a packet that is put into `slot` starts. */
+  slotStart(slot: number): number {
+    return slot * this.slotSize + this.headroom;
+  }
+
+  /** The most bytes that may stand in a slot from its start, tailroom included. */
+  get slotRoom(): number {
+    return this.slotSize - this.headroom;
+  }
+
+  /** Copies a packet into the next free slot. Returns its index, or -1 when the batch is full or the packet too large. */
+  push(packet: Uint8Array): number {
+    if (this.count === this.capacity || packet.length > this.slotRoom) return -1;
+    const slot = this.count++;
+    const at = this.slotStart(slot);
+    this.buffer.set(packet, at);
+    this.offset[slot] = at;
+    this.length[slot] = packet.length;
+    this.tag[slot] = 0;
+    return slot;
+  }
+
+  /** A view of the packet in `slot`. */
+  packet(slot: number): Uint8Array {
+    const at = this.offset[slot]!;
+    return this.buffer.subarray(at, at + this.length[slot]!);
+  }
+
+  clear(): void {
+    this.count = 0;
+  }
+}

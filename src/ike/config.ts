@@ -1,0 +1,98 @@
+/**
+ * What the owner of an IKE endpoint configures: connections and their children. Plain data, no behaviour.
+ * Durations are milliseconds.
+ */
+import type { IpAddress } from '../base/address.ts';
+import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
+import type { SelectorPair } from '../policy/selector.ts';
+import type { Identity } from './identity.ts';
+
+/** How one side proves who it is. */
+export type AuthMethod = 'psk';
+
+export interface LocalPeer {
+  /** Any local address when left out. */
+  readonly address?: IpAddress | undefined;
+  /** UDP port for IKE_SA_INIT: 500, or a port of the document's own that carries IKE and ESP together. */
+  readonly port: number;
+  /** UDP port that is moved to when there is a NAT or encapsulation is forced; equal to `port` when that is not 500. */
+  readonly natPort: number;
+  readonly id: Identity;
+  readonly auth: AuthMethod;
+}
+
+export interface RemotePeer {
+  /** Any address when left out: such a connection only responds. */
+  readonly address?: IpAddress | undefined;
+  readonly port: number;
+  readonly natPort: number;
+  /** Any identity that proves itself when left out. */
+  readonly id?: Identity | undefined;
+  readonly auth: AuthMethod;
+}
+
+/** `soft` begins a rekey, `hard` ends the SA; each SA subtracts a random part of `jitter` from `soft`. */
+export interface Lifetime {
+  readonly soft: number;
+  readonly hard: number;
+  readonly jitter: number;
+}
+
+export interface ChildLifetime extends Lifetime {
+  /** Hard limits of one direction; `undefined` for none. The soft limit is seven eighths. */
+  readonly bytes?: bigint | undefined;
+  readonly packets?: bigint | undefined;
+}
+
+export interface ChildConfig {
+  /** Unique within the connection; stands in status, logs and events. */
+  readonly name: string;
+  readonly mode: 'tunnel' | 'transport';
+  readonly proposals: readonly EspProposal[];
+  /** What is offered as initiator and narrowed to as responder. */
+  readonly selectors: SelectorPair;
+  readonly lifetime: ChildLifetime;
+}
+
+export interface ConnectionConfig {
+  readonly name: string;
+  readonly local: LocalPeer;
+  readonly remote: RemotePeer;
+  readonly proposals: readonly IkeProposal[];
+  readonly lifetime: Lifetime;
+  readonly dpd: {
+    /** Liveness is checked after this time without a packet from the peer; 0 for never. */
+    readonly interval: number;
+  };
+  readonly nat: {
+    /** `force` pretends a NAT, so that both sides encapsulate; `auto` lets detection decide. */
+    readonly mode: 'auto' | 'force';
+    /** Interval of NAT keepalives when we are behind a NAT; 0 for none. */
+    readonly keepalive: number;
+  };
+  readonly children: readonly ChildConfig[];
+}
+
+/** RFC 7296 §2.4 leaves these to the implementation. */
+export interface RetransmitPolicy {
+  /** Wait before the first retransmission. */
+  readonly initial: number;
+  /** Each wait is so many times the one before. */
+  readonly factor: number;
+  /** Longest wait. */
+  readonly max: number;
+  /** Retransmissions before the peer counts as dead. */
+  readonly tries: number;
+}
+
+/** What bounds an endpoint. */
+export interface EndpointLimits {
+  /** Half-open SAs as responder before cookies are demanded (RFC 7296 §2.6). */
+  readonly cookieThreshold: number;
+  /** Half-open SAs as responder before new ones are not answered. */
+  readonly maxHalfOpen: number;
+  readonly maxIkeSas: number;
+  readonly maxChildrenPerIkeSa: number;
+  /** Time a half-open SA is kept as responder. */
+  readonly halfOpenTimeout: number;
+}

@@ -1,0 +1,136 @@
+/**
+ * What an IKE endpoint tells its owner. Events are drained with `pollEvent` after every call that changes the endpoint.
+ */
+import type { SocketAddress } from '../base/address.ts';
+import type { CipherKeys, CipherSuite } from '../crypto/types.ts';
+import type { SelectorPair } from '../policy/selector.ts';
+import type { ChildConfig } from './config.ts';
+import type { Identity } from './identity.ts';
+
+/** The pair of UDP end points that an IKE SA and its children use. */
+export interface Path {
+  readonly local: SocketAddress;
+  readonly remote: SocketAddress;
+}
+
+/** Why something ended or did not come about: a notify's name, or a reason of our own. */
+export type FailureReason =
+  | 'NO_PROPOSAL_CHOSEN'
+  | 'INVALID_KE_PAYLOAD'
+  | 'AUTHENTICATION_FAILED'
+  | 'TS_UNACCEPTABLE'
+  | 'SINGLE_PAIR_REQUIRED'
+  | 'NO_ADDITIONAL_SAS'
+  | 'INTERNAL_ADDRESS_FAILURE'
+  | 'FAILED_CP_REQUIRED'
+  | 'INVALID_SYNTAX'
+  | 'INVALID_MAJOR_VERSION'
+  | 'INVALID_SELECTORS'
+  | 'UNSUPPORTED_CRITICAL_PAYLOAD'
+  | 'TEMPORARY_FAILURE'
+  | 'CHILD_SA_NOT_FOUND'
+  | 'timeout'
+  | 'no-secret'
+  | 'peer-misbehaved'
+  | 'other-error-notify';
+
+/** Why an SA that was up went away. */
+export type DownReason =
+  | 'requested'
+  | 'deleted-by-peer'
+  | 'rekeyed'
+  | 'redundant'
+  | 'expired'
+  | 'peer-dead'
+  | 'peer-restarted'
+  | 'ike-down'
+  | 'failed';
+
+/** A CHILD SA pair, ready to be given to ESP. The receiver owns the keys and wipes them. */
+export interface ChildSa {
+  /** Unique in the endpoint for its life. */
+  readonly id: number;
+  readonly ikeSaId: number;
+  readonly connection: string;
+  readonly config: ChildConfig;
+  readonly mode: 'tunnel' | 'transport';
+  readonly suite: CipherSuite;
+  /** Name of the group of the CHILD SA's own key exchange, if there was one. */
+  readonly dhGroup: string | undefined;
+  readonly esn: boolean;
+  /** SPI of packets to us. */
+  readonly spiIn: number;
+  /** SPI of packets to the peer. */
+  readonly spiOut: number;
+  readonly keysIn: CipherKeys;
+  readonly keysOut: CipherKeys;
+  /** As agreed, which may be narrower than `config.selectors`. */
+  readonly selectors: SelectorPair;
+  /** UDP encapsulation (RFC 3948). */
+  readonly encapsulated: boolean;
+  readonly path: Path;
+  /** Id of the CHILD SA that this one replaces. */
+  readonly replaces: number | undefined;
+}
+
+/** Numbers of an IKE SA that stand in logs and status. */
+export interface IkeSaSummary {
+  readonly id: number;
+  readonly connection: string;
+  readonly spiInitiator: bigint;
+  readonly spiResponder: bigint;
+  readonly initiator: boolean;
+  readonly localId: Identity;
+  readonly remoteId: Identity;
+  /** `aes256gcm16-prfsha384-ecp384` */
+  readonly suite: string;
+  readonly path: Path;
+}
+
+export type IkeEvent =
+  | { readonly type: 'ike-up'; readonly ikeSa: IkeSaSummary; readonly replaces: number | undefined }
+  | {
+      readonly type: 'ike-down';
+      readonly ikeSaId: number;
+      readonly connection: string;
+      readonly reason: DownReason;
+      readonly detail: string;
+    }
+  /** Install both directions for receiving; send on it at once if `sendNow`, else when `child-send` follows. */
+  | { readonly type: 'child-up'; readonly child: ChildSa; readonly sendNow: boolean }
+  /** From now on packets leave on this SA instead of the one that it replaces (RFC 7296 §2.8). */
+  | { readonly type: 'child-send'; readonly childId: number }
+  | {
+      readonly type: 'child-down';
+      readonly childId: number;
+      readonly connection: string;
+      readonly child: string;
+      readonly reason: DownReason;
+    }
+  /** The peer moved, as an authenticated packet showed (RFC 7296 §2.23): the children's packets go there from now on. */
+  | { readonly type: 'path-changed'; readonly ikeSaId: number; readonly path: Path }
+  /** An attempt to set something up ended without success. `detail` says what was offered and wanted, for a person. */
+  | {
+      readonly type: 'failed';
+      readonly connection: string;
+      readonly child: string | undefined;
+      readonly reason: FailureReason;
+      readonly detail: string;
+      readonly remote: SocketAddress;
+      readonly initiator: boolean;
+    }
+  /** Answer with `answerSecret(now, requestId, …)`; the negotiation waits (bounded) and nothing else does. */
+  | {
+      readonly type: 'need-secret';
+      readonly requestId: number;
+      readonly connection: string;
+      readonly localId: Identity;
+      readonly remoteId: Identity | undefined;
+    }
+  /** Something worth a log line that changes no SA: an unknown notify, a refused message. */
+  | {
+      readonly type: 'note';
+      readonly connection: string | undefined;
+      readonly level: 'debug' | 'info' | 'warn';
+      readonly text: string;
+    };
