@@ -47,8 +47,8 @@ function parseV4(text: string): IpAddress | undefined {
 function parseV6(text: string): IpAddress | undefined {
   const halves = text.split('::');
   if (halves.length > 2) return undefined;
-  const head = v6Groups(halves[0]!);
-  const tail = halves.length === 2 ? v6Groups(halves[1]!) : [];
+  const head = v6Groups(halves[0]!, halves.length === 1);
+  const tail = halves.length === 2 ? v6Groups(halves[1]!, true) : [];
   if (head === undefined || tail === undefined) return undefined;
   const missing = 8 - head.length - tail.length;
   if (halves.length === 2 ? missing < 1 : missing !== 0) return undefined;
@@ -56,14 +56,14 @@ function parseV6(text: string): IpAddress | undefined {
   return { family: 6, value: groups.reduce((value, group) => (value << 16n) | BigInt(group), 0n) };
 }
 
-/** The 16-bit groups of one side of `::`; a dotted quad may stand last and counts as two. */
-function v6Groups(text: string): number[] | undefined {
+/** The 16-bit groups of one side of `::`; on the last side a dotted quad may stand last and counts as two. */
+function v6Groups(text: string, last: boolean): number[] | undefined {
   if (text === '') return [];
   const groups: number[] = [];
   const parts = text.split(':');
   for (const [index, part] of parts.entries()) {
     if (part.includes('.')) {
-      const quad = index === parts.length - 1 ? parseV4(part) : undefined;
+      const quad = last && index === parts.length - 1 ? parseV4(part) : undefined;
       if (quad === undefined) return undefined;
       groups.push(Number(quad.value >> 16n), Number(quad.value & 0xffffn));
     } else {
