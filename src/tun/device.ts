@@ -1,0 +1,79 @@
+/**
+ * The interface of a device that hands over and takes whole IP packets: a Linux TUN, or its twin in memory.
+ *
+ * The owner works in turns: `onReadable` calls it, it reads batches, and either empties the device or is called
+ * again. Nothing here waits, and nothing here throws on bad traffic: what cannot be passed on is counted.
+ */
+import type { PacketBatch } from '../base/batch.ts';
+
+/** Why a device lost a packet. */
+export type DeviceDropReason =
+  /** Larger than the MTU (writing) or than a slot of the batch (reading). */
+  | 'too-large'
+  /** The device takes only IPv4 and IPv6 packets. */
+  | 'not-ip'
+  /** The queue behind the device is full. */
+  | 'queue-full'
+  /** The interface is administratively down. */
+  | 'interface-down'
+  /** The device was closed, or taken away. */
+  | 'closed'
+  | 'io-error';
+
+/** Counted since the device was opened. Live: the same object shows later values. */
+export interface DeviceCounters {
+  /** From the device to the program: what the host's applications send into the tunnel. */
+  readPackets: number;
+  readBytes: number;
+  /** From the program to the device: what came out of the tunnel. */
+  writtenPackets: number;
+  writtenBytes: number;
+  readonly dropped: Record<DeviceDropReason, number>;
+}
+
+export interface PacketDevice {
+  readonly name: string;
+  /** The largest packet in bytes. */
+  readonly mtu: number;
+  readonly counters: Readonly<DeviceCounters>;
+
+  /**
+   * Appends waiting packets to the batch until it is full or nothing is left. Never waits.
+   * Returns how many were appended.
+   */
+  read(batch: PacketBatch): number;
+
+  /** Writes every slot whose length is not 0. Returns how many were taken; the others are counted as dropped. */
+  write(batch: PacketBatch): number;
+
+  /**
+   * Calls `handler` when packets wait, in a turn of its own. It may read as much or as little as it likes: while
+   * packets are left it is called again. The later of two handlers replaces the earlier.
+   */
+  onReadable(handler: () => void): void;
+
+  /**
+   * Calls `handler` once when the device ends: with `undefined` after `close()`, with the reason when it was taken
+   * away (its interface was deleted) or can no longer be used.
+   */
+  onClosed(handler: (reason: Error | undefined) => void): void;
+
+  /** Ends the device. After it nothing is read or written and no handler but `onClosed` is called. */
+  close(): Promise<void>;
+}
+
+export function newDeviceCounters(): DeviceCounters {
+  return {
+    readPackets: 0,
+    readBytes: 0,
+    writtenPackets: 0,
+    writtenBytes: 0,
+    dropped: { 'too-large': 0, 'not-ip': 0, 'queue-full': 0, 'interface-down': 0, closed: 0, 'io-error': 0 },
+  };
+}
+
+/** True for a byte that starts an IPv4 or IPv6 packet. */
+export function startsIpPacket(firstByte: number): boolean {
+  const version = firstByte >>> 4;
+  return version === 4 || version === 6;
+}

@@ -1,0 +1,113 @@
+/**
+ * The interface of the UDP sockets that carry IKE and UDP-encapsulated ESP (RFC 3948), and what its two
+ * implementations share: `udp-node.ts` (Node's dgram) and `udp-memory.ts` (sockets joined in one process).
+ *
+ * Local addresses. A socket is bound to one local address and port, and every datagram of it leaves from there. IKE
+ * needs to know the local address (NAT detection hashes it, RFC 7296 §2.23). When bound to the unspecified address
+ * the operating system picks the source of each datagram by its route; dgram does not tell which address a datagram
+ * came to, so the answer of `UdpBindOptions.sourceFor` (a route look-up) is reported as the local address. On a host
+ * with several addresses in one network, bind one socket to each address instead.
+ */
+import type { IpAddress, SocketAddress } from '../base/address.ts';
+
+/** Why a datagram was not sent. Named after the system's error where there is one. */
+export type UdpSendError =
+  /** Nobody listens there (ICMP port unreachable). */
+  | 'ECONNREFUSED'
+  | 'EHOSTUNREACH'
+  | 'ENETUNREACH'
+  /** Larger than a datagram, or than the path takes. */
+  | 'EMSGSIZE'
+  | 'ENOBUFS'
+  /** Refused by a firewall or policy rule. */
+  | 'EPERM'
+  /** The local address is gone. */
+  | 'EADDRNOTAVAIL'
+  /** Too many datagrams wait for the system to take them. */
+  | 'queue-full'
+  /** The destination is of the other family than the socket. */
+  | 'wrong-family'
+  | 'closed'
+  | 'other';
+
+/** Counted since the socket was bound. Live: the same object shows later values. */
+export interface UdpCounters {
+  receivedDatagrams: number;
+  receivedBytes: number;
+  sentDatagrams: number;
+  sentBytes: number;
+  /** Errors that the system reported without a datagram of ours to pin them on. */
+  receiveErrors: number;
+  readonly sendErrors: Record<UdpSendError, number>;
+}
+
+/**
+ * Takes a datagram that came in. `data` is valid during the call only; it may be overwritten in place (ESP opens it
+ * there); what is kept longer must be copied. `from` and `local` are immutable and may be kept.
+ */
+export type DatagramHandler = (data: Uint8Array, from: SocketAddress, local: SocketAddress) => void;
+
+export interface UdpSocket {
+  /** As bound, with the real port when 0 was asked for. */
+  readonly local: SocketAddress;
+  readonly counters: Readonly<UdpCounters>;
+
+  /** The later of two handlers replaces the earlier. */
+  onDatagram(handler: DatagramHandler): void;
+
+  /**
+   * Sends one datagram; `data` may be reused as soon as it returns. Never throws and never waits: false when it was
+   * dropped at once. An error that the system tells later is counted only.
+   */
+  send(data: Uint8Array, to: SocketAddress): boolean;
+
+  /** After it nothing is sent and the handler is not called again. */
+  close(): Promise<void>;
+}
+
+export interface UdpBindOptions {
+  /** The unspecified address (`0.0.0.0`, `::`) for all of its family. An IPv6 socket never takes IPv4. */
+  readonly address: IpAddress;
+  /** 0 for any free one. */
+  readonly port: number;
+  /** For sockets bound to the unspecified address: the local address from which datagrams to `remote` leave. */
+  readonly sourceFor?: (remote: IpAddress) => IpAddress | undefined;
+}
+
+/** Where sockets come from. */
+export interface UdpNetwork {
+  /** @throws Error saying what to do, when the address or port cannot be had */
+  bind(options: UdpBindOptions): Promise<UdpSocket>;
+}
+
+export function newUdpCounters(): UdpCounters {
+  return {
+    receivedDatagrams: 0,
+    receivedBytes: 0,
+    sentDatagrams: 0,
+    sentBytes: 0,
+    receiveErrors: 0,
+    sendErrors: {
+      ECONNREFUSED: 0,
+      EHOSTUNREACH: 0,
+      ENETUNREACH: 0,
+      EMSGSIZE: 0,
+      ENOBUFS: 0,
+      EPERM: 0,
+      EADDRNOTAVAIL: 0,
+      'queue-full': 0,
+      'wrong-family': 0,
+      closed: 0,
+      other: 0,
+    },
+  };
+}
+
+/** The largest UDP payload: 65,535 less the UDP header and, inside IPv4, the IP header. */
+export function maxDatagram(family: IpAddress['family']): number {
+  return family === 4 ? 65_507 : 65_527;
+}
+
+export function isUnspecified(address: IpAddress): boolean {
+  return address.value === 0n;
+}
