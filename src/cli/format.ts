@@ -1,0 +1,136 @@
+/** How results look on a terminal. */
+import type { SecretInfo, StatusResult, TunnelEvent, TunnelInfo } from '../daemon/protocol.ts';
+import type { ChildStatus, IkeStatus, TunnelStatus } from '../daemon/status.ts';
+
+/** A table in the manner of virsh: a header, a rule, a row a line. */
+function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
+  const widths = header.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]!.length)));
+  const line = (cells: readonly string[]): string =>
+    ` ${cells.map((cell, column) => cell.padEnd(widths[column]!)).join('   ')}`.trimEnd();
+  const rule = '-'.repeat(widths.reduce((sum, width) => sum + width + 3, 0));
+  return `${[line(header), rule, ...rows.map(line)].join('\n')}\n`;
+}
+
+export function formatList(tunnels: readonly TunnelInfo[]): string {
+  const yesNo = (value: boolean): string => (value ? 'yes' : 'no');
+  return table(
+    ['Name', 'State', 'Autostart', 'Persistent'],
+    tunnels.map((tunnel) => [
+      tunnel.name,
+      tunnel.active ? `active (${tunnel.state})` : 'inactive',
+      yesNo(tunnel.autostart),
+      yesNo(tunnel.persistent),
+    ]),
+  );
+}
+
+export function formatInfo(info: TunnelInfo): string {
+  return fields([
+    ['Name', info.name],
+    ['UUID', info.uuid],
+    ['Active', info.active ? 'yes' : 'no'],
+    ['Persistent', info.persistent ? 'yes' : 'no'],
+    ['Autostart', info.autostart ? 'yes' : 'no'],
+    ['State', info.state],
+    ['Device', info.device ?? '-'],
+  ]);
+}
+
+export function formatSecrets(secrets: readonly SecretInfo[]): string {
+  return table(
+    ['UUID', 'Usage', 'Value', 'Description'],
+    secrets.map((secret) => [
+      secret.uuid,
+      secret.usage ?? '-',
+      secret.hasValue ? 'set' : 'not set',
+      secret.description ?? '',
+    ]),
+  );
+}
+
+export function formatEvent(event: TunnelEvent): string {
+  return `${event.time} ${event.tunnel}: ${event.event}${event.detail === '' ? '' : `: ${event.detail}`}\n`;
+}
+
+export function formatStatus(status: StatusResult): string {
+  const head = `sectunneld ${status.version}, pid ${status.pid}, up ${duration(status.uptime)}, crypto ${status.crypto}\n`;
+  const tunnels = status.tunnels.map(formatTunnel);
+  const counters = Object.entries(status.counters).filter(([, count]) => count > 0);
+  const stray =
+    counters.length === 0
+      ? []
+      : [`not for any tunnel: ${counters.map(([reason, count]) => `${reason} ${count}`).join(', ')}\n`];
+  return [head, ...tunnels, ...stray].join('\n');
+}
+
+function formatTunnel(tunnel: TunnelStatus): string {
+  const lines = [`${tunnel.name}: ${tunnel.state}${tunnel.device === undefined ? '' : deviceText(tunnel.device)}`];
+  for (const ike of tunnel.ikeSas) lines.push(...formatIke(ike).map((line) => `  ${line}`));
+  if (tunnel.lastFailure !== undefined) {
+    const { secondsAgo, reason, detail } = tunnel.lastFailure;
+    lines.push(`  last failure ${duration(secondsAgo)} ago: ${reason}`);
+    lines.push(...detail.split('\n').map((line) => `    ${line}`));
+  }
+  if (tunnel.retryIn !== undefined) lines.push(`  next attempt in ${duration(tunnel.retryIn)}`);
+  const drops = Object.entries(tunnel.drops).filter(([, count]) => count > 0);
+  if (drops.length > 0) lines.push(`  dropped: ${drops.map(([reason, count]) => `${reason} ${count}`).join(', ')}`);
+  return `${lines.join('\n')}\n`;
+}
+
+function deviceText(device: { readonly name: string; readonly mtu: number }): string {
+  return `, device ${device.name} (MTU ${device.mtu})`;
+}
+
+function formatIke(ike: IkeStatus): string[] {
+  const role = ike.initiator ? 'initiator' : 'responder';
+  const lines = [
+    `IKE SA #${ike.id}: ${ike.state}, ${role}, ${ike.spiInitiator}_i ${ike.spiResponder}_r`,
+    `  local  ${ike.localId} ${ike.local}`,
+    `  remote ${ike.remoteId ?? '(not yet known)'} ${ike.remote}`,
+    `  ${ike.suite ?? 'no algorithms yet'}, NAT ${ike.nat}, age ${duration(ike.age)}${rekeyText(ike.rekeyIn)}`,
+  ];
+  for (const child of ike.children) lines.push(...formatChild(child).map((line) => `  ${line}`));
+  return lines;
+}
+
+function formatChild(child: ChildStatus): string[] {
+  const esn = child.esn ? ', ESN' : '';
+  const carried = child.encapsulated ? 'ESP in UDP' : 'ESP';
+  return [
+    `CHILD SA #${child.id} ${child.name}: ${child.mode}, ${carried}, SPI in ${child.spiIn} out ${child.spiOut}`,
+    `  ${child.suite}${esn}, age ${duration(child.age)}${rekeyText(child.rekeyIn)}`,
+    `  ${child.localSelectors.join(', ')} === ${child.remoteSelectors.join(', ')}${child.narrowed ? ' (narrowed)' : ''}`,
+    `  in  ${child.packetsIn} packets, ${child.bytesIn} bytes`,
+    `  out ${child.packetsOut} packets, ${child.bytesOut} bytes`,
+  ];
+}
+
+function rekeyText(seconds: number | undefined): string {
+  return seconds === undefined ? '' : `, rekey in ${duration(seconds)}`;
+}
+
+/** `3s`, `4m 10s`, `2h 5m`, `3d 1h`. */
+export function duration(seconds: number): string {
+  const whole = Math.max(0, Math.round(seconds));
+  const units = [
+    ['d', 86_400],
+    ['h', 3_600],
+    ['m', 60],
+    ['s', 1],
+  ] as const;
+  const first = units.findIndex(([, size]) => whole >= size);
+  if (first < 0) return '0s';
+  const parts: string[] = [];
+  let rest = whole;
+  for (const [name, size] of units.slice(first, first + 2)) {
+    const count = Math.floor(rest / size);
+    rest -= count * size;
+    if (count > 0) parts.push(`${count}${name}`);
+  }
+  return parts.join(' ');
+}
+
+function fields(pairs: readonly (readonly [string, string])[]): string {
+  const width = Math.max(...pairs.map(([name]) => name.length)) + 1;
+  return `${pairs.map(([name, value]) => `${`${name}:`.padEnd(width)}   ${value}`).join('\n')}\n`;
+}

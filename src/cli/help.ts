@@ -1,0 +1,49 @@
+/** The help texts, made from the table of verbs so that they cannot disagree with it. */
+import { defaultRunDir } from '../daemon/folders.ts';
+import { type VerbSpec, verbs } from './verbs.ts';
+
+/** Exit codes, as printed in the help. */
+export const ExitCode = { Ok: 0, Refused: 1, Usage: 2, Unreachable: 3 } as const;
+
+export function generalHelp(): string {
+  const groups = ['Tunnels', 'Looking', 'Secrets'] as const;
+  const width = Math.max(...[...verbs.keys()].map((verb) => verb.length));
+  const sections = groups.map((group) => {
+    const lines = [...verbs].filter(([, spec]) => spec.group === group);
+    return `${group}\n${lines.map(([verb, spec]) => `  ${verb.padEnd(width)}  ${spec.summary}`).join('\n')}\n`;
+  });
+  return `sectunnel - define, start and watch IPsec tunnels of sectunneld
+
+Usage
+  sectunnel [--run-dir DIR] VERB [ARGUMENT …]
+  sectunnel VERB --help
+
+${sections.join('\n')}
+Options
+  --run-dir DIR  folder of the daemon's control socket (default ${defaultRunDir()}, or $SECTUNNEL_RUN_DIR)
+  --help         this help, or that of a verb
+  --version      the version
+
+Exit codes
+  ${ExitCode.Ok}  done
+  ${ExitCode.Refused}  refused: the message says what was found, what was wanted and what to change
+  ${ExitCode.Usage}  the command line is wrong
+  ${ExitCode.Unreachable}  no daemon listens there
+`;
+}
+
+export function verbHelp(verb: string, spec: VerbSpec): string {
+  const options = Object.entries(spec.optionHelp).map(([option, text]) => {
+    const value = spec.options[option]?.type === 'string' ? ` ${option.toUpperCase()}` : '';
+    return [`--${option}${value}`, text] as const;
+  });
+  const width = Math.max(0, ...options.map(([option]) => option.length));
+  const optionLines = options.map(([option, text]) => `  ${option.padEnd(width)}  ${text}\n`).join('');
+  const usage = ['sectunnel', verb, ...(options.length > 0 ? ['[OPTION …]'] : []), spec.usage].join(' ').trimEnd();
+  return [
+    `sectunnel ${verb} - ${spec.summary}\n`,
+    `\nUsage\n  ${usage}\n`,
+    spec.details === '' ? '' : `\n${spec.details}\n`,
+    optionLines === '' ? '' : `\nOptions\n${optionLines}`,
+  ].join('');
+}

@@ -1,0 +1,19 @@
+#!/usr/bin/env node
+import { run } from './run.ts';
+/** The `sectunnel` command. */
+import type { Terminal } from './verbs.ts';
+
+async function readStdin(): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks);
+}
+
+const terminal: Terminal = {
+  out: (text) => void process.stdout.write(text),
+  err: (text) => void process.stderr.write(text),
+  readStdin,
+  interrupted: () => new Promise((resolve) => process.once('SIGINT', () => resolve())),
+};
+
+process.exitCode = await run(process.argv.slice(2), terminal);

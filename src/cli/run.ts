@@ -1,0 +1,100 @@
+/** Takes a command line apart, runs its verb against a daemon and turns what happens into an exit code. */
+import { parseArgs } from 'node:util';
+import { DaemonClient, DaemonUnreachableError } from '../daemon/client.ts';
+import { defaultRunDir } from '../daemon/folders.ts';
+import { ControlError } from '../daemon/protocol.ts';
+import { version } from '../daemon/version.ts';
+import { ExitCode, generalHelp, verbHelp } from './help.ts';
+import { type Arguments, type Terminal, UsageError, type VerbSpec, verbs } from './verbs.ts';
+
+/** @returns the exit code */
+export async function run(argv: readonly string[], terminal: Terminal): Promise<number> {
+  try {
+    return await dispatch(argv, terminal);
+  } catch (error) {
+    const { code, message } = describe(error);
+    terminal.err(`error: ${message}\n`);
+    if (code === ExitCode.Usage) terminal.err("see 'sectunnel --help'\n");
+    return code;
+  }
+}
+
+async function dispatch(argv: readonly string[], terminal: Terminal): Promise<number> {
+  const { runDir, rest } = globalOptions(argv);
+  const verb = rest[0];
+  if (verb === undefined || verb === '--help' || verb === '-h' || verb === 'help') {
+    const asked = verb === 'help' ? rest[1] : undefined;
+    terminal.out(asked === undefined ? generalHelp() : verbHelp(asked, lookUp(asked)));
+    return verb === undefined ? ExitCode.Usage : ExitCode.Ok;
+  }
+  if (verb === '--version') {
+    terminal.out(`${version()}\n`);
+    return ExitCode.Ok;
+  }
+  const spec = lookUp(verb);
+  const args = verbArguments(verb, spec, rest.slice(1));
+  if (args.options['help'] === true) {
+    terminal.out(verbHelp(verb, spec));
+    return ExitCode.Ok;
+  }
+  const client = await DaemonClient.connect(runDir);
+  try {
+    await spec.run(client, args, terminal);
+  } finally {
+    client.close();
+  }
+  return ExitCode.Ok;
+}
+
+/** `--run-dir` stands before the verb; everything from the verb on belongs to the verb. */
+function globalOptions(argv: readonly string[]): { runDir: string; rest: readonly string[] } {
+  let runDir = process.env['SECTUNNEL_RUN_DIR'] ?? defaultRunDir();
+  let at = 0;
+  for (; at < argv.length; at++) {
+    const word = argv[at]!;
+    if (word === '--run-dir') {
+      const value = argv[++at];
+      if (value === undefined) throw new UsageError('--run-dir wants a folder');
+      runDir = value;
+    } else if (word.startsWith('--run-dir=')) {
+      runDir = word.slice('--run-dir='.length);
+    } else {
+      break;
+    }
+  }
+  return { runDir, rest: argv.slice(at) };
+}
+
+function lookUp(verb: string): VerbSpec {
+  const spec = verbs.get(verb);
+  if (spec === undefined)
+    throw new UsageError(`unknown verb '${verb}'; wanted one of: ${[...verbs.keys()].join(', ')}`);
+  return spec;
+}
+
+function verbArguments(verb: string, spec: VerbSpec, words: readonly string[]): Arguments {
+  let parsed: ReturnType<typeof parseArgs>;
+  try {
+    const help = { type: 'boolean', short: 'h' } as const;
+    parsed = parseArgs({ args: [...words], options: { ...spec.options, help }, allowPositionals: true, strict: true });
+  } catch (error) {
+    throw new UsageError(`${verb}: ${error instanceof Error ? error.message : String(error)}`);
+  }
+  const [min, max] = spec.positionals;
+  const count = parsed.positionals.length;
+  const options = parsed.values as Arguments['options'];
+  if (options['help'] !== true && (count < min || count > max)) {
+    const wanted = spec.usage === '' ? 'no arguments' : spec.usage;
+    throw new UsageError(
+      `${verb} wants ${wanted}, not ${count === 0 ? 'nothing' : `'${parsed.positionals.join(' ')}'`}`,
+    );
+  }
+  return { positionals: parsed.positionals, options };
+}
+
+function describe(error: unknown): { code: number; message: string } {
+  if (error instanceof UsageError) return { code: ExitCode.Usage, message: error.message };
+  if (error instanceof DaemonUnreachableError) return { code: ExitCode.Unreachable, message: error.message };
+  if (error instanceof ControlError) return { code: ExitCode.Refused, message: error.message };
+  return { code: ExitCode.Refused, message: error instanceof Error ? error.message : String(error) };
+}

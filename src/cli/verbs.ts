@@ -1,0 +1,388 @@
+/**
+ * The verbs of the `sectunnel` command: one entry each, with what it takes, what it does, and its help.
+ */
+import { readFileSync } from 'node:fs';
+import type { ParseArgsConfig } from 'node:util';
+import type { DaemonClient } from '../daemon/client.ts';
+import type { DefineResult, TunnelInfo } from '../daemon/protocol.ts';
+import { formatEvent, formatInfo, formatList, formatSecrets, formatStatus } from './format.ts';
+
+/** The command line is wrong: exit code 2 and a hint at the help. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+}
+
+/** What a verb may use of its surroundings: replaced in tests. */
+export interface Terminal {
+  out(text: string): void;
+  err(text: string): void;
+  readStdin(): Promise<Buffer>;
+  /** Resolves when the user interrupts. */
+  interrupted(): Promise<void>;
+}
+
+export interface Arguments {
+  readonly positionals: readonly string[];
+  readonly options: Readonly<Record<string, string | boolean | undefined>>;
+}
+
+export interface VerbSpec {
+  readonly group: 'Tunnels' | 'Secrets' | 'Looking';
+  /** Positional arguments, as in the help; an optional one in brackets. */
+  readonly usage: string;
+  readonly summary: string;
+  /** Further paragraphs of the help. */
+  readonly details: string;
+  readonly options: NonNullable<ParseArgsConfig['options']>;
+  readonly optionHelp: Readonly<Record<string, string>>;
+  readonly positionals: readonly [min: number, max: number];
+  run(client: DaemonClient, args: Arguments, terminal: Terminal): Promise<void>;
+}
+
+const noOptions = { options: {}, optionHelp: {} } as const;
+const flag = { type: 'boolean' } as const;
+
+function name(args: Arguments): string {
+  return args.positionals[0]!;
+}
+
+async function document(args: Arguments, terminal: Terminal): Promise<{ xml: string; source: string }> {
+  const file = name(args);
+  if (file === '-') return { xml: (await terminal.readStdin()).toString('utf8'), source: '(standard input)' };
+  return { xml: readFileSync(file, 'utf8'), source: file };
+}
+
+function defined(result: DefineResult, what: string, terminal: Terminal): void {
+  for (const warning of result.warnings) terminal.err(`warning: ${warning}\n`);
+  terminal.out(`Tunnel ${result.name} ${what}\n`);
+}
+
+const define: VerbSpec = {
+  group: 'Tunnels',
+  usage: 'FILE',
+  summary: 'define or change a tunnel from a <sectunnel> document',
+  details:
+    'The document is always validated against the schema and for its meaning before anything is kept; one that is\n' +
+    'wrong never replaces one that works. Defining a running tunnel changes only its inactive configuration.\n' +
+    'FILE may be - for standard input.',
+  options: { validate: flag },
+  optionHelp: { validate: 'accepted for the sake of virsh users: documents are always validated' },
+  positionals: [1, 1],
+  run: async (client, args, terminal) => {
+    defined(await client.call('define', await document(args, terminal)), `defined from ${name(args)}`, terminal);
+  },
+};
+
+const undefine: VerbSpec = {
+  ...noOptions,
+  group: 'Tunnels',
+  usage: 'TUNNEL',
+  summary: 'forget a tunnel; one that is active becomes transient',
+  details: 'TUNNEL is a name or a UUID, here and everywhere.',
+  positionals: [1, 1],
+  run: async (client, args, terminal) => {
+    const result = await client.call('undefine', { name: name(args) });
+    terminal.out(`Tunnel ${result.name} has been undefined\n`);
+  },
+};
+
+const create: VerbSpec = {
+  ...noOptions,
+  group: 'Tunnels',
+  usage: 'FILE',
+  summary: 'start a transient tunnel from a document, without keeping it',
+  details: 'It is gone when it is stopped, or when the daemon ends. FILE may be - for standard input.',
+  positionals: [1, 1],
+  run: async (client, args, terminal) => {
+    defined(await client.call('create', await document(args, terminal)), `created from ${name(args)}`, terminal);
+  },
+};
+
+const start: VerbSpec = {
+  ...noOptions,
+  group: 'Tunnels',
+  usage: 'TUNNEL',
+  summary: 'start a defined tunnel',
+  details:
+    "Returns when device and routes stand; it does not wait for the peer. 'sectunnel status' shows how far it is,\n" +
+    "'sectunnel event' what happens.",
+  positionals: [1, 1],
+  run: async (client, args, terminal) => {
+    const result = await client.call('start', { name: name(args) });
+    terminal.out(`Tunnel ${result.name} started on device ${result.device}\n`);
+  },
+};
+
+const destroy: VerbSpec = {
+  ...noOptions,
+  group: 'Tunnels',
+  usage: 'TUNNEL',
+  summary: 'stop a tunnel: delete its SAs, its routes and its device',
+  details: 'The definition stays.',
+  positionals: [1, 1],
+  run: async (client, args, terminal) => {
+    const result = await client.call('destroy', { name: name(args) });
+    terminal.out(`Tunnel ${result.name} destroyed\n`);
+  },
+};
+
+const autostart: VerbSpec = {
+  group: 'Tunnels',
+  usage: 'TUNNEL',
+  summary: 'start the tunnel together with the daemon, or no longer',
+  details: '',
+  options: { disable: flag },
+  optionHelp: { disable: 'no longer' },
+  positionals: [1, 1],
+  run: async (client, args, terminal) => {
+    const enable = args.options['disable'] !== true;
+    const result = await client.call('autostart', { name: name(args), enable });
+    terminal.out(`Tunnel ${result.name} ${enable ? '' : 'un'}marked as autostarted\n`);
+  },
+};
+
+const update: VerbSpec = {
+  group: 'Tunnels',
+  usage: 'FILE',
+  summary: 'replace the document of a tunnel, running or kept or both',
+  details:
+    'Which tunnel is told by the name in the document. Without an option the running one is changed if the tunnel is\n' +
+    'active, else the kept one. Changing a running tunnel negotiates it anew.',
+  options: { live: flag, config: flag },
+  optionHelp: { live: 'change the running tunnel', config: 'change the kept document' },
+  positionals: [1, 1],
+  run: async (client, args, terminal) => {
+    const params = {
+      ...(await document(args, terminal)),
+      live: args.options['live'] === true,
+      config: args.options['config'] === true,
+    };
+    defined(await client.call('update', params), `updated from ${name(args)}`, terminal);
+  },
+};
+
+const list: VerbSpec = {
+  group: 'Looking',
+  usage: '',
+  summary: 'list tunnels, the active ones unless an option says otherwise',
+  details: '',
+  options: {
+    all: flag,
+    inactive: flag,
+    persistent: flag,
+    transient: flag,
+    autostart: flag,
+    name: flag,
+    uuid: flag,
+  },
+  optionHelp: {
+    all: 'active and inactive ones',
+    inactive: 'inactive ones',
+    persistent: 'only those that are kept',
+    transient: 'only those that are not kept',
+    autostart: 'only those that start with the daemon',
+    name: 'names alone, one a line',
+    uuid: 'UUIDs alone, one a line',
+  },
+  positionals: [0, 0],
+  run: async (client, args, terminal) => {
+    const { tunnels } = await client.call('list', {});
+    const chosen = tunnels.filter((tunnel) => listed(tunnel, args.options));
+    if (args.options['name'] === true) terminal.out(chosen.map((tunnel) => `${tunnel.name}\n`).join(''));
+    else if (args.options['uuid'] === true) terminal.out(chosen.map((tunnel) => `${tunnel.uuid}\n`).join(''));
+    else terminal.out(formatList(chosen));
+  },
+};
+
+function listed(tunnel: TunnelInfo, options: Arguments['options']): boolean {
+  const activity = options['all'] === true || (options['inactive'] === true ? !tunnel.active : tunnel.active);
+  return (
+    activity &&
+    (options['persistent'] !== true || tunnel.persistent) &&
+    (options['transient'] !== true || !tunnel.persistent) &&
+    (options['autostart'] !== true || tunnel.autostart)
+  );
+}
+
+const info: VerbSpec = {
+  ...noOptions,
+  group: 'Looking',
+  usage: 'TUNNEL',
+  summary: 'basic facts of a tunnel',
+  details: '',
+  positionals: [1, 1],
+  run: async (client, args, terminal) => {
+    terminal.out(formatInfo(await client.call('info', { name: name(args) })));
+  },
+};
+
+const dumpxml: VerbSpec = {
+  group: 'Looking',
+  usage: 'TUNNEL',
+  summary: 'print the document of a tunnel',
+  details: 'Of an active tunnel the document that runs, unless --inactive asks for the one that is kept.',
+  options: { inactive: flag },
+  optionHelp: { inactive: 'the document that the next start uses' },
+  positionals: [1, 1],
+  run: async (client, args, terminal) => {
+    const params = { name: name(args), inactive: args.options['inactive'] === true };
+    terminal.out((await client.call('dumpxml', params)).xml);
+  },
+};
+
+const uuid: VerbSpec = {
+  ...noOptions,
+  group: 'Looking',
+  usage: 'NAME',
+  summary: 'the UUID of a tunnel',
+  details: '',
+  positionals: [1, 1],
+  run: async (client, args, terminal) => {
+    terminal.out(`${(await client.call('info', { name: name(args) })).uuid}\n`);
+  },
+};
+
+const nameOf: VerbSpec = {
+  ...noOptions,
+  group: 'Looking',
+  usage: 'UUID',
+  summary: 'the name of a tunnel',
+  details: '',
+  positionals: [1, 1],
+  run: async (client, args, terminal) => {
+    terminal.out(`${(await client.call('info', { name: name(args) })).name}\n`);
+  },
+};
+
+const status: VerbSpec = {
+  group: 'Looking',
+  usage: '[TUNNEL]',
+  summary: 'IKE and CHILD SAs, algorithms, selectors, counters, drops and the last failure',
+  details: '',
+  options: { json: flag },
+  optionHelp: { json: 'as JSON, for programs' },
+  positionals: [0, 1],
+  run: async (client, args, terminal) => {
+    const tunnel = args.positionals[0];
+    const result = await client.call('status', tunnel === undefined ? {} : { name: tunnel });
+    terminal.out(args.options['json'] === true ? `${JSON.stringify(result, null, 2)}\n` : formatStatus(result));
+  },
+};
+
+const event: VerbSpec = {
+  group: 'Looking',
+  usage: '[TUNNEL]',
+  summary: 'print what happens to tunnels, until interrupted',
+  details: '',
+  options: { json: flag },
+  optionHelp: { json: 'as JSON, an event a line' },
+  positionals: [0, 1],
+  run: async (client, args, terminal) => {
+    const json = args.options['json'] === true;
+    client.onEvent = (happened) => terminal.out(json ? `${JSON.stringify(happened)}\n` : formatEvent(happened));
+    const gone = new Promise<void>((resolve) => {
+      client.onClose = resolve;
+    });
+    const tunnel = args.positionals[0];
+    await client.call('event', tunnel === undefined ? {} : { name: tunnel });
+    await Promise.race([gone, terminal.interrupted()]);
+  },
+};
+
+const secretDefine: VerbSpec = {
+  ...noOptions,
+  group: 'Secrets',
+  usage: 'FILE',
+  summary: "define a secret from a <secret> document, in libvirt's format",
+  details: 'FILE may be - for standard input.',
+  positionals: [1, 1],
+  run: async (client, args, terminal) => {
+    const result = await client.call('secret-define', await document(args, terminal));
+    terminal.out(`Secret ${result.uuid} created\n`);
+  },
+};
+
+const secretSetValue: VerbSpec = {
+  group: 'Secrets',
+  usage: 'UUID [BASE64]',
+  summary: 'set the value of a secret',
+  details:
+    'The value comes from a file, or from standard input when no other source is named, so that it stands neither in\n' +
+    'the process list nor in the history of the shell. It is base64, unless --plain says that it is the value itself;\n' +
+    'a newline at the end of a plain value belongs to it.',
+  options: { file: { type: 'string' }, base64: { type: 'string' }, plain: flag },
+  optionHelp: {
+    file: 'read the value from FILE',
+    base64: 'the value itself, in base64 (visible to other users of this machine while the command runs)',
+    plain: 'the value read is not base64',
+  },
+  positionals: [1, 2],
+  run: async (client, args, terminal) => {
+    const base64 = await secretValue(args, terminal);
+    const result = await client.call('secret-set-value', { uuid: name(args), base64 });
+    terminal.out(`Secret value of ${result.uuid} set\n`);
+  },
+};
+
+async function secretValue(args: Arguments, terminal: Terminal): Promise<string> {
+  const given = args.options['base64'] ?? args.positionals[1];
+  if (typeof given === 'string') {
+    if (args.options['plain'] === true) throw new UsageError('--plain goes with --file or standard input');
+    return given;
+  }
+  const file = args.options['file'];
+  const bytes = typeof file === 'string' ? readFileSync(file) : await terminal.readStdin();
+  if (args.options['plain'] !== true) return bytes.toString('latin1').trim();
+  if (bytes.at(-1) === 0x0a)
+    terminal.err("warning: the value ends with a newline; use printf '%s' if that was not meant\n");
+  return bytes.toString('base64');
+}
+
+const secretList: VerbSpec = {
+  ...noOptions,
+  group: 'Secrets',
+  usage: '',
+  summary: 'list secrets (never their values)',
+  details: '',
+  positionals: [0, 0],
+  run: async (client, _args, terminal) => {
+    terminal.out(formatSecrets((await client.call('secret-list', {})).secrets));
+  },
+};
+
+const secretUndefine: VerbSpec = {
+  ...noOptions,
+  group: 'Secrets',
+  usage: 'UUID',
+  summary: 'forget a secret and its value',
+  details: '',
+  positionals: [1, 1],
+  run: async (client, args, terminal) => {
+    const result = await client.call('secret-undefine', { uuid: name(args) });
+    terminal.out(`Secret ${result.uuid} deleted\n`);
+  },
+};
+
+/** All verbs, in the order of the help. */
+export const verbs: ReadonlyMap<string, VerbSpec> = new Map(
+  Object.entries({
+    define,
+    undefine,
+    create,
+    start,
+    destroy,
+    autostart,
+    update,
+    list,
+    info,
+    status,
+    event,
+    dumpxml,
+    uuid,
+    name: nameOf,
+    'secret-define': secretDefine,
+    'secret-set-value': secretSetValue,
+    'secret-list': secretList,
+    'secret-undefine': secretUndefine,
+  }),
+);

@@ -1,0 +1,128 @@
+/**
+ * The control protocol between `sectunnel` and `sectunneld`: JSON objects, one a line, over a Unix socket.
+ *
+ * A request is `{"id": 1, "verb": "start", "params": {…}}`, its answer `{"id": 1, "result": …}` or
+ * `{"id": 1, "error": {"code": …, "message": …}}`. After the verb `event` the daemon also sends lines
+ * `{"event": {…}}` until the connection closes. One table says what each verb takes and gives.
+ */
+import type { TunnelStatus } from './status.ts';
+
+/** Where the daemon listens, within its run folder. */
+export const CONTROL_SOCKET = 'sectunneld.sock';
+
+/** Longest line in either direction, in bytes: a document may have 1 MiB, escaped. */
+export const MAX_LINE = 4 * 1024 * 1024;
+
+export type ErrorCode =
+  /** The request itself is malformed: an unknown verb, a missing parameter. */
+  | 'bad-request'
+  /** The document or secret was refused. */
+  | 'bad-document'
+  /** No tunnel or secret of that name. */
+  | 'not-found'
+  /** The object is not in a state for this (already active, not active, name taken …). */
+  | 'invalid-state'
+  /** Understood, but not something that this version does. */
+  | 'unsupported'
+  /** The system refused: a device, an address, a file. */
+  | 'system'
+  /** A bug. */
+  | 'internal';
+
+/** A refusal that is reported to whoever asked; `message` says what was found, what was wanted and what to change. */
+export class ControlError extends Error {
+  override readonly name = 'ControlError';
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+export interface TunnelInfo {
+  readonly name: string;
+  readonly uuid: string;
+  readonly active: boolean;
+  readonly persistent: boolean;
+  readonly autostart: boolean;
+  /** Name of the TUN device while active. */
+  readonly device: string | undefined;
+  /** One word: `inactive`, `down`, `connecting`, `up`. */
+  readonly state: string;
+}
+
+export interface SecretInfo {
+  readonly uuid: string;
+  readonly usage: string | undefined;
+  readonly hasValue: boolean;
+  readonly description: string | undefined;
+}
+
+export interface DefineResult {
+  readonly name: string;
+  readonly uuid: string;
+  readonly warnings: readonly string[];
+}
+
+/** What happened to a tunnel: the lines of `sectunnel event`. */
+export interface TunnelEvent {
+  /** ISO 8601, UTC. */
+  readonly time: string;
+  readonly tunnel: string;
+  readonly event:
+    | 'defined'
+    | 'undefined'
+    | 'started'
+    | 'stopped'
+    | 'updated'
+    | 'ike-up'
+    | 'ike-down'
+    | 'child-up'
+    | 'child-down'
+    | 'failed';
+  readonly detail: string;
+}
+
+export interface StatusResult {
+  readonly version: string;
+  readonly pid: number;
+  /** Seconds since the daemon began. */
+  readonly uptime: number;
+  readonly crypto: string;
+  readonly tunnels: readonly TunnelStatus[];
+  /** Messages that belong to no tunnel, by reason. */
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+/** Every verb: what it takes and what it gives. `name` is a tunnel's name or UUID. */
+export interface Verbs {
+  define: { params: { xml: string; source?: string }; result: DefineResult };
+  undefine: { params: { name: string }; result: { name: string } };
+  create: { params: { xml: string; source?: string }; result: DefineResult };
+  start: { params: { name: string }; result: { name: string; device: string } };
+  destroy: { params: { name: string }; result: { name: string } };
+  autostart: { params: { name: string; enable: boolean }; result: { name: string } };
+  list: { params: Record<string, never>; result: { tunnels: readonly TunnelInfo[] } };
+  info: { params: { name: string }; result: TunnelInfo };
+  dumpxml: { params: { name: string; inactive: boolean }; result: { xml: string } };
+  update: { params: { xml: string; source?: string; live: boolean; config: boolean }; result: DefineResult };
+  status: { params: { name?: string }; result: StatusResult };
+  event: { params: { name?: string }; result: { subscribed: true } };
+  'secret-define': { params: { xml: string; source?: string }; result: { uuid: string } };
+  'secret-set-value': { params: { uuid: string; base64: string }; result: { uuid: string } };
+  'secret-list': { params: Record<string, never>; result: { secrets: readonly SecretInfo[] } };
+  'secret-undefine': { params: { uuid: string }; result: { uuid: string } };
+}
+
+export type Verb = keyof Verbs;
+
+export interface ErrorObject {
+  readonly code: ErrorCode;
+  readonly message: string;
+}
+
+export type Answer =
+  | { readonly id: number; readonly result: unknown }
+  | { readonly id: number; readonly error: ErrorObject }
+  | { readonly event: TunnelEvent };

@@ -1,0 +1,69 @@
+/** What `sectunnel status` reports: plain JSON, ages in seconds, addresses and selectors as text. */
+
+export interface ChildStatus {
+  readonly id: number;
+  /** Name of the rule in the document that it serves. */
+  readonly name: string;
+  readonly mode: 'tunnel' | 'transport';
+  /** `aes256gcm16-x25519` */
+  readonly suite: string;
+  readonly esn: boolean;
+  readonly encapsulated: boolean;
+  /** Hexadecimal, eight digits. */
+  readonly spiIn: string;
+  readonly spiOut: string;
+  readonly localSelectors: readonly string[];
+  readonly remoteSelectors: readonly string[];
+  /** Whether the peer narrowed what the document asks for. */
+  readonly narrowed: boolean;
+  readonly age: number;
+  readonly rekeyIn: number | undefined;
+  readonly expiresIn: number | undefined;
+  /** Inner bytes and packets. */
+  readonly bytesIn: number;
+  readonly packetsIn: number;
+  readonly bytesOut: number;
+  readonly packetsOut: number;
+}
+
+export interface IkeStatus {
+  readonly id: number;
+  readonly state: string;
+  readonly initiator: boolean;
+  readonly spiInitiator: string;
+  readonly spiResponder: string;
+  readonly localId: string;
+  readonly remoteId: string | undefined;
+  readonly local: string;
+  readonly remote: string;
+  readonly suite: string | undefined;
+  /** Which side is behind a NAT, as detected. */
+  readonly nat: 'none' | 'local' | 'remote' | 'both';
+  readonly age: number;
+  readonly rekeyIn: number | undefined;
+  readonly children: readonly ChildStatus[];
+}
+
+export interface FailureStatus {
+  readonly secondsAgo: number;
+  readonly reason: string;
+  readonly detail: string;
+}
+
+export interface TunnelStatus {
+  readonly name: string;
+  readonly uuid: string;
+  readonly active: boolean;
+  /**
+   * `inactive`: not started; `up`: every rule has an SA; `connecting`: being negotiated, or waiting for the next try;
+   * `partial`: some rules have an SA; `down`: waits for traffic or for the peer.
+   */
+  readonly state: 'inactive' | 'down' | 'connecting' | 'partial' | 'up';
+  readonly device: { readonly name: string; readonly mtu: number } | undefined;
+  readonly ikeSas: readonly IkeStatus[];
+  /** Packets that were not carried, by reason. */
+  readonly drops: Readonly<Record<string, number>>;
+  readonly lastFailure: FailureStatus | undefined;
+  /** Seconds to the next attempt, while one is planned. */
+  readonly retryIn: number | undefined;
+}
