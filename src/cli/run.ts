@@ -33,7 +33,7 @@ async function dispatch(argv: readonly string[], terminal: Terminal): Promise<nu
   }
   const spec = lookUp(verb);
   const args = verbArguments(verb, spec, rest.slice(1));
-  if (args.options['help'] === true) {
+  if (args.options.help === true) {
     terminal.out(verbHelp(verb, spec));
     return ExitCode.Ok;
   }
@@ -48,7 +48,7 @@ async function dispatch(argv: readonly string[], terminal: Terminal): Promise<nu
 
 /** `--run-dir` stands before the verb; everything from the verb on belongs to the verb. */
 function globalOptions(argv: readonly string[]): { runDir: string; rest: readonly string[] } {
-  let runDir = process.env['SECTUNNEL_RUN_DIR'] ?? defaultRunDir();
+  let runDir = process.env.SECTUNNEL_RUN_DIR ?? defaultRunDir();
   let at = 0;
   for (; at < argv.length; at++) {
     const word = argv[at]!;
@@ -83,7 +83,7 @@ function verbArguments(verb: string, spec: VerbSpec, words: readonly string[]): 
   const [min, max] = spec.positionals;
   const count = parsed.positionals.length;
   const options = parsed.values as Arguments['options'];
-  if (options['help'] !== true && (count < min || count > max)) {
+  if (options.help !== true && (count < min || count > max)) {
     const wanted = spec.usage === '' ? 'no arguments' : spec.usage;
     throw new UsageError(
       `${verb} wants ${wanted}, not ${count === 0 ? 'nothing' : `'${parsed.positionals.join(' ')}'`}`,

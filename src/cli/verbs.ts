@@ -135,7 +135,7 @@ const autostart: VerbSpec = {
   optionHelp: { disable: 'no longer' },
   positionals: [1, 1],
   run: async (client, args, terminal) => {
-    const enable = args.options['disable'] !== true;
+    const enable = args.options.disable !== true;
     const result = await client.call('autostart', { name: name(args), enable });
     terminal.out(`Tunnel ${result.name} ${enable ? '' : 'un'}marked as autostarted\n`);
   },
@@ -154,8 +154,8 @@ const update: VerbSpec = {
   run: async (client, args, terminal) => {
     const params = {
       ...(await document(args, terminal)),
-      live: args.options['live'] === true,
-      config: args.options['config'] === true,
+      live: args.options.live === true,
+      config: args.options.config === true,
     };
     defined(await client.call('update', params), `updated from ${name(args)}`, terminal);
   },
@@ -188,19 +188,19 @@ const list: VerbSpec = {
   run: async (client, args, terminal) => {
     const { tunnels } = await client.call('list', {});
     const chosen = tunnels.filter((tunnel) => listed(tunnel, args.options));
-    if (args.options['name'] === true) terminal.out(chosen.map((tunnel) => `${tunnel.name}\n`).join(''));
-    else if (args.options['uuid'] === true) terminal.out(chosen.map((tunnel) => `${tunnel.uuid}\n`).join(''));
+    if (args.options.name === true) terminal.out(chosen.map((tunnel) => `${tunnel.name}\n`).join(''));
+    else if (args.options.uuid === true) terminal.out(chosen.map((tunnel) => `${tunnel.uuid}\n`).join(''));
     else terminal.out(formatList(chosen));
   },
 };
 
 function listed(tunnel: TunnelInfo, options: Arguments['options']): boolean {
-  const activity = options['all'] === true || (options['inactive'] === true ? !tunnel.active : tunnel.active);
+  const activity = options.all === true || (options.inactive === true ? !tunnel.active : tunnel.active);
   return (
     activity &&
-    (options['persistent'] !== true || tunnel.persistent) &&
-    (options['transient'] !== true || !tunnel.persistent) &&
-    (options['autostart'] !== true || tunnel.autostart)
+    (options.persistent !== true || tunnel.persistent) &&
+    (options.transient !== true || !tunnel.persistent) &&
+    (options.autostart !== true || tunnel.autostart)
   );
 }
 
@@ -225,7 +225,7 @@ const dumpxml: VerbSpec = {
   optionHelp: { inactive: 'the document that the next start uses' },
   positionals: [1, 1],
   run: async (client, args, terminal) => {
-    const params = { name: name(args), inactive: args.options['inactive'] === true };
+    const params = { name: name(args), inactive: args.options.inactive === true };
     terminal.out((await client.call('dumpxml', params)).xml);
   },
 };
@@ -265,7 +265,7 @@ const status: VerbSpec = {
   run: async (client, args, terminal) => {
     const tunnel = args.positionals[0];
     const result = await client.call('status', tunnel === undefined ? {} : { name: tunnel });
-    terminal.out(args.options['json'] === true ? `${JSON.stringify(result, null, 2)}\n` : formatStatus(result));
+    terminal.out(args.options.json === true ? `${JSON.stringify(result, null, 2)}\n` : formatStatus(result));
   },
 };
 
@@ -278,7 +278,7 @@ const event: VerbSpec = {
   optionHelp: { json: 'as JSON, an event a line' },
   positionals: [0, 1],
   run: async (client, args, terminal) => {
-    const json = args.options['json'] === true;
+    const json = args.options.json === true;
     client.onEvent = (happened) => terminal.out(json ? `${JSON.stringify(happened)}\n` : formatEvent(happened));
     const gone = new Promise<void>((resolve) => {
       client.onClose = resolve;
@@ -325,14 +325,14 @@ const secretSetValue: VerbSpec = {
 };
 
 async function secretValue(args: Arguments, terminal: Terminal): Promise<string> {
-  const given = args.options['base64'] ?? args.positionals[1];
+  const given = args.options.base64 ?? args.positionals[1];
   if (typeof given === 'string') {
-    if (args.options['plain'] === true) throw new UsageError('--plain goes with --file or standard input');
+    if (args.options.plain === true) throw new UsageError('--plain goes with --file or standard input');
     return given;
   }
-  const file = args.options['file'];
+  const file = args.options.file;
   const bytes = typeof file === 'string' ? readFileSync(file) : await terminal.readStdin();
-  if (args.options['plain'] !== true) return bytes.toString('latin1').trim();
+  if (args.options.plain !== true) return bytes.toString('latin1').trim();
   if (bytes.at(-1) === 0x0a)
     terminal.err("warning: the value ends with a newline; use printf '%s' if that was not meant\n");
   return bytes.toString('base64');

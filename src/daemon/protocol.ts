@@ -11,7 +11,7 @@ import type { TunnelStatus } from './status.ts';
 export const CONTROL_SOCKET = 'sectunneld.sock';
 
 /** Longest line in either direction, in bytes: a document may have 1 MiB, escaped. */
-export const MAX_LINE = 4 * 1024 * 1024;
+export const MAX_LINE: number = 4 * 1024 * 1024;
 
 export type ErrorCode =
   /** The request itself is malformed: an unknown verb, a missing parameter. */
