@@ -74,11 +74,13 @@ export type Algorithm = EncryptionAlgorithm | IntegrityAlgorithm | PrfAlgorithm 
 /** Fills and returns `length` unpredictable bytes; tests hand in a seeded one. */
 export type RandomSource = (length: number) => Uint8Array;
 
-/** A pseudorandom function bound to one key. */
+/** A pseudorandom function bound to one key, of which it holds a copy. */
 export interface Prf {
   readonly outputLength: number;
   /** prf(key, part1 | part2 | …) as a new array. */
   compute(...parts: readonly Uint8Array[]): Uint8Array;
+  /** Forgets the key; the object must not be used afterwards. */
+  wipe(): void;
 }
 
 /** An ephemeral Diffie-Hellman key. */
