@@ -1,0 +1,53 @@
+/**
+ * How a tunnel that is wanted up is pursued: attempt after attempt, each wait twice the one before up to a bound, for
+ * ever. A success starts over.
+ */
+
+/** Milliseconds. */
+export interface RetryPolicy {
+  readonly initial: number;
+  readonly max: number;
+}
+
+export const DEFAULT_RETRY: RetryPolicy = { initial: 1_000, max: 60_000 };
+
+export class Retry {
+  readonly #policy: RetryPolicy;
+  #wait: number;
+  #at: number | undefined;
+
+  constructor(policy: RetryPolicy = DEFAULT_RETRY) {
+    this.#policy = policy;
+    this.#wait = policy.initial;
+  }
+
+  /** When the next attempt is due; `undefined` when none is planned. */
+  get at(): number | undefined {
+    return this.#at;
+  }
+
+  /** Plans an attempt after the wait that is due; one that is planned already stays. */
+  plan(now: number): void {
+    if (this.#at !== undefined) return;
+    this.#at = now + this.#wait;
+    this.#wait = Math.min(this.#wait * 2, this.#policy.max);
+  }
+
+  /** Plans an attempt at once. */
+  planNow(now: number): void {
+    this.#at = now;
+  }
+
+  /** True once when the planned attempt is due. */
+  take(now: number): boolean {
+    if (this.#at === undefined || this.#at > now) return false;
+    this.#at = undefined;
+    return true;
+  }
+
+  /** Everything is up, or nothing is wanted any more. */
+  reset(): void {
+    this.#at = undefined;
+    this.#wait = this.#policy.initial;
+  }
+}
