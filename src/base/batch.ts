@@ -35,6 +35,16 @@ export class PacketBatch {
     return slot * this.slotSize + this.headroom;
   }
 
+  /** The first byte of a slot, headroom included. */
+  slotBegin(slot: number): number {
+    return slot * this.slotSize;
+  }
+
+  /** The first byte behind a slot, tailroom included. */
+  slotEnd(slot: number): number {
+    return (slot + 1) * this.slotSize;
+  }
+
   /** The most bytes that may stand in a slot from its start, tailroom included. */
   get slotRoom(): number {
     return this.slotSize - this.headroom;
@@ -42,12 +52,17 @@ export class PacketBatch {
 
   /** Copies a packet into the next free slot. Returns its index, or -1 when the batch is full or the packet too large. */
   push(packet: Uint8Array): number {
-    if (this.count === this.capacity || packet.length > this.slotRoom) return -1;
+    const slot = this.claim(packet.length);
+    if (slot >= 0) this.buffer.set(packet, this.offset[slot]!);
+    return slot;
+  }
+
+  /** Takes the next free slot for a packet of `length` bytes that the caller writes. Its index, or -1 as for `push`. */
+  claim(length: number): number {
+    if (this.count === this.capacity || length > this.slotRoom) return -1;
     const slot = this.count++;
-    const at = this.slotStart(slot);
-    this.buffer.set(packet, at);
-    this.offset[slot] = at;
-    this.length[slot] = packet.length;
+    this.offset[slot] = this.slotStart(slot);
+    this.length[slot] = length;
     this.tag[slot] = 0;
     return slot;
   }

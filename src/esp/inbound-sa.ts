@@ -1,0 +1,151 @@
+/**
+ * The receiving half of a CHILD SA: anti-replay, verification, decryption in place, and the check of what was
+ * inside (RFC 4303 §3.4, RFC 4301 §5.2).
+ */
+import type { PacketBatch } from '../base/batch.ts';
+import { readU32 } from '../base/bytes.ts';
+import type { PacketCipher } from '../crypto/types.ts';
+import type { CompiledSelectors } from '../policy/compiled.ts';
+import { type Flow, FlowError, readFlow } from '../policy/flow.ts';
+import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
+import { ESP_HEADER_LENGTH, espAlignment, MIN_SPI, NextHeader, nextHeaderOf, payloadLengthOf } from './packet.ts';
+import { DEFAULT_REPLAY_WINDOW, REPLAYED, ReplayWindow } from './replay.ts';
+import { SaCounter, type SaLimits, SaUsage } from './usage.ts';
+
+const MAX_U32 = 0xffff_ffff;
+
+export interface InboundSaOptions {
+  /** A number of the owner's own: the CHILD SA. */
+  readonly id: number;
+  /** As we chose it. */
+  readonly spi: number;
+  /** The SA owns it from now on and wipes it. */
+  readonly cipher: PacketCipher;
+  readonly esn: boolean;
+  /** What the SA carries, seen from here: local is the destination of what comes in. */
+  readonly selectors: CompiledSelectors;
+  /** What the pipeline tags the packets with: the device that they go to. */
+  readonly tag: number;
+  readonly limits: SaLimits;
+  /** Packets, 64 to 65,536; 1,024 when left out. */
+  readonly replayWindow?: number;
+  readonly counters?: Float64Array;
+}
+
+export class EspInboundSa {
+  readonly id: number;
+  readonly spi: number;
+  readonly esn: boolean;
+  readonly selectors: CompiledSelectors;
+  readonly usage: SaUsage;
+  readonly replay: ReplayWindow;
+  /** What was dropped after it was known to belong to this SA, by reason. */
+  readonly drops: DropCounters = newDropCounters();
+  tag: number;
+  readonly #cipher: PacketCipher;
+  readonly #alignment: number;
+  readonly #head: number;
+  #authenticated = false;
+  #advanced = false;
+  #wiped = false;
+
+  /** @throws RangeError for an SPI below 256 or a replay window out of bounds */
+  constructor(options: InboundSaOptions) {
+    if (options.spi < MIN_SPI || options.spi > MAX_U32) throw new RangeError(`SPI ${options.spi} is reserved`);
+    this.id = options.id;
+    this.spi = options.spi;
+    this.esn = options.esn;
+    this.selectors = options.selectors;
+    this.tag = options.tag;
+    this.#cipher = options.cipher;
+    this.#alignment = espAlignment(options.cipher);
+    this.#head = ESP_HEADER_LENGTH + options.cipher.ivLength;
+    this.replay = new ReplayWindow(options.replayWindow ?? DEFAULT_REPLAY_WINDOW, options.esn);
+    this.usage = new SaUsage(options.limits, options.counters);
+  }
+
+  /** Neither expired nor wiped. */
+  get usable(): boolean {
+    return !this.#wiped && !this.usage.expired;
+  }
+
+  /** At least one authentic packet has come. */
+  get used(): boolean {
+    return this.usage.counters[SaCounter.lastUsed]! >= 0;
+  }
+
+  /** The ICV was right in the last call of `open`, whatever became of the packet. */
+  get authenticated(): boolean {
+    return this.#authenticated;
+  }
+
+  /** The packet of the last call of `open` was authentic and newer than all before it. */
+  get advanced(): boolean {
+    return this.#advanced;
+  }
+
+  /**
+   * Opens the ESP packet in a slot; offset and length of the slot then are those of the packet inside. When a
+   * reason is returned, the bytes in the slot may be scrambled and must not be used.
+   * @param flow scratch, filled with the flow of the packet inside
+   */
+  open(now: number, batch: PacketBatch, slot: number, flow: Flow): DropReason {
+    this.#authenticated = false;
+    this.#advanced = false;
+    let reason = this.#decrypt(now, batch, slot);
+    if (reason === DropReason.none) reason = this.#decapsulate(batch, slot, flow);
+    if (reason !== DropReason.none) this.drops[reason]!++;
+    return reason;
+  }
+
+  /** Forgets the keys. */
+  wipe(): void {
+    if (this.#wiped) return;
+    this.#wiped = true;
+    this.#cipher.wipe();
+  }
+
+  /** RFC 4303 §3.4.3 and §3.4.4: the slot then holds IV-less plaintext with its trailer. */
+  #decrypt(now: number, batch: PacketBatch, slot: number): DropReason {
+    if (!this.usable) return DropReason.lifetimeExpired;
+    const buffer = batch.buffer;
+    const at = batch.offset[slot]!;
+    const cipher = this.#cipher;
+    const dataLength = batch.length[slot]! - this.#head - cipher.icvLength;
+    if (dataLength < this.#alignment) return DropReason.tooShort;
+    if ((dataLength & (this.#alignment - 1)) !== 0) return DropReason.badLength;
+    const low = readU32(buffer, at + 4);
+    const high = this.replay.check(low);
+    if (high < 0) return high === REPLAYED ? DropReason.replay : DropReason.tooOld;
+    if (!cipher.open(buffer, at, at + ESP_HEADER_LENGTH, dataLength, this.esn ? high : -1)) return DropReason.badIcv;
+    this.#authenticated = true;
+    this.#advanced = this.replay.accept(high, low);
+    if (!this.usage.charge(now, dataLength)) return DropReason.lifetimeExpired;
+    batch.offset[slot] = at + this.#head;
+    batch.length[slot] = dataLength;
+    return DropReason.none;
+  }
+
+  /** From plaintext with trailer to the packet inside, which must fit the selectors. */
+  #decapsulate(batch: PacketBatch, slot: number, flow: Flow): DropReason {
+    const buffer = batch.buffer;
+    const at = batch.offset[slot]!;
+    const dataLength = batch.length[slot]!;
+    const payloadLength = payloadLengthOf(buffer, at, dataLength);
+    if (payloadLength < 0) return DropReason.badPadding;
+    const nextHeader = nextHeaderOf(buffer, at, dataLength);
+    if (nextHeader === NextHeader.none) {
+      this.usage.counters[SaCounter.dummies]!++;
+      return DropReason.dummy;
+    }
+    if (nextHeader !== NextHeader.ipv4 && nextHeader !== NextHeader.ipv6) return DropReason.badNextHeader;
+    if (readFlow(buffer, at, payloadLength, flow) !== FlowError.none) return DropReason.badInnerPacket;
+    if (flow.family !== (nextHeader === NextHeader.ipv4 ? 4 : 6)) return DropReason.badInnerPacket;
+    if (!this.selectors.matchesFlow(flow, false)) return DropReason.selectorMismatch;
+    // What lies behind the inner packet is padding for traffic flow confidentiality (RFC 4303 §2.7).
+    batch.length[slot] = flow.totalLength;
+    this.usage.counters[SaCounter.packets]!++;
+    this.usage.counters[SaCounter.bytes]! += flow.totalLength;
+    return DropReason.none;
+  }
+}

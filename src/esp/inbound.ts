@@ -1,0 +1,133 @@
+/**
+ * The receiving pipeline of an engine: ESP packets in, plain packets out, in place (RFC 4301 §5.2, RFC 4303 §3.4).
+ */
+import type { PacketBatch } from '../base/batch.ts';
+import { readU32 } from '../base/bytes.ts';
+import { Flow } from '../policy/flow.ts';
+import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
+import type { EspInboundSa } from './inbound-sa.ts';
+import { ESP_HEADER_LENGTH } from './packet.ts';
+import { drainSignals, type SaSignal } from './usage.ts';
+
+const DEFAULT_MAX_SAS = 65_536;
+
+export interface InboundPipelineOptions {
+  /** The most SAs at a time; 65,536 when left out. */
+  readonly maxSas?: number;
+  readonly drops?: DropCounters;
+}
+
+export class InboundPipeline {
+  /** All drops, by reason. */
+  readonly drops: DropCounters;
+  /**
+   * After `process`, for each slot of the batch: the SA that authenticated its packet, also when the packet was
+   * dropped afterwards. `undefined` where nothing was authenticated.
+   */
+  readonly slotSa: (EspInboundSa | undefined)[] = [];
+  /** After `process`, for each slot: 1 when its packet was authentic and the newest of its SA so far. */
+  slotAdvanced: Uint8Array = new Uint8Array(0);
+  readonly #maxSas: number;
+  /** Keyed by the SPI as a signed integer, which V8 holds without allocating. BOUNDED: `maxSas`. */
+  readonly #sas = new Map<number, EspInboundSa>();
+  readonly #flow = new Flow();
+  // BOUNDED: an SA enters once in its life.
+  #firstUsed: EspInboundSa[] = [];
+  // BOUNDED: an SA enters at most twice in its life.
+  #signals: SaSignal<EspInboundSa>[] = [];
+
+  constructor(options: InboundPipelineOptions = {}) {
+    this.#maxSas = options.maxSas ?? DEFAULT_MAX_SAS;
+    this.drops = options.drops ?? newDropCounters();
+  }
+
+  get size(): number {
+    return this.#sas.size;
+  }
+
+  sas(): IterableIterator<EspInboundSa> {
+    return this.#sas.values();
+  }
+
+  get(spi: number): EspInboundSa | undefined {
+    return this.#sas.get(spi | 0);
+  }
+
+  /** Returns `false`, and changes nothing, when the SPI is taken or there are too many SAs. */
+  add(sa: EspInboundSa): boolean {
+    const key = sa.spi | 0;
+    if (this.#sas.has(key) || this.#sas.size >= this.#maxSas) return false;
+    this.#sas.set(key, sa);
+    return true;
+  }
+
+  /** Removes the SA and wipes its keys. */
+  remove(sa: EspInboundSa): void {
+    if (this.#sas.get(sa.spi | 0) !== sa) return;
+    this.#sas.delete(sa.spi | 0);
+    sa.wipe();
+  }
+
+  /**
+   * Opens every ESP packet of the batch; `batch.offset` points to the SPI. A slot then holds the packet that was
+   * inside and has the tag of its SA; or has length 0, and the reason was counted.
+   */
+  process(now: number, batch: PacketBatch): void {
+    if (this.slotAdvanced.length < batch.capacity) this.slotAdvanced = new Uint8Array(batch.capacity);
+    for (let slot = 0; slot < batch.count; slot++) {
+      this.slotSa[slot] = undefined;
+      this.slotAdvanced[slot] = 0;
+      if (batch.length[slot] === 0) continue;
+      const reason = this.#processSlot(now, batch, slot);
+      if (reason !== DropReason.none) {
+        this.drops[reason]!++;
+        batch.length[slot] = 0;
+      }
+    }
+  }
+
+  /** Applies time limits to SAs that may be idle. */
+  expire(now: number): void {
+    for (const sa of this.#sas.values()) {
+      sa.usage.expire(now);
+      drainSignals(sa, this.#signals);
+    }
+  }
+
+  /** When `expire` should be called next; `Infinity` for never. */
+  nextDeadline(): number {
+    let next = Number.POSITIVE_INFINITY;
+    for (const sa of this.#sas.values()) next = Math.min(next, sa.usage.nextDeadline);
+    return next;
+  }
+
+  /** SAs that received their first authentic packet since the last call. */
+  takeFirstUsed(): EspInboundSa[] {
+    const taken = this.#firstUsed;
+    if (taken.length > 0) this.#firstUsed = [];
+    return taken;
+  }
+
+  /** SAs that reached a limit since the last call. */
+  takeSignals(): SaSignal<EspInboundSa>[] {
+    const taken = this.#signals;
+    if (taken.length > 0) this.#signals = [];
+    return taken;
+  }
+
+  #processSlot(now: number, batch: PacketBatch, slot: number): DropReason {
+    if (batch.length[slot]! < ESP_HEADER_LENGTH) return DropReason.tooShort;
+    const sa = this.#sas.get(readU32(batch.buffer, batch.offset[slot]!) | 0);
+    if (sa === undefined) return DropReason.unknownSpi;
+    const fresh = !sa.used;
+    const reason = sa.open(now, batch, slot, this.#flow);
+    if (sa.authenticated) {
+      this.slotSa[slot] = sa;
+      this.slotAdvanced[slot] = sa.advanced ? 1 : 0;
+      if (fresh) this.#firstUsed.push(sa);
+    }
+    if (sa.usage.signalled) drainSignals(sa, this.#signals);
+    batch.tag[slot] = sa.tag;
+    return reason;
+  }
+}

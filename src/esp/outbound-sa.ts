@@ -1,0 +1,160 @@
+/**
+ * The sending half of a CHILD SA: sequence numbers, limits, counters, and sealing in place (RFC 4303 §3.3).
+ */
+import type { PacketBatch } from '../base/batch.ts';
+import type { PacketCipher } from '../crypto/types.ts';
+import type { CompiledSelectors } from '../policy/compiled.ts';
+import { DropReason } from './drops.ts';
+import { ESP_HEADER_LENGTH, espAlignment, MIN_SPI, NextHeader, sealEsp, sealedDataLength } from './packet.ts';
+import { SaCounter, type SaLimits, SaUsage } from './usage.ts';
+
+const MAX_U32 = 0xffff_ffff;
+const TWO_32 = 0x1_0000_0000;
+/** Part of the sequence numbers after which a rekey is asked for. */
+const SEQUENCE_SOFT_PART = 7 / 8;
+
+export interface OutboundSaOptions {
+  /** A number of the owner's own: the CHILD SA. */
+  readonly id: number;
+  /** As chosen by the peer. */
+  readonly spi: number;
+  /** The SA owns it from now on and wipes it. */
+  readonly cipher: PacketCipher;
+  readonly esn: boolean;
+  /** What the SA carries, seen from here: local is the source. */
+  readonly selectors: CompiledSelectors;
+  /** What the pipeline tags its packets with: where they go. Not negative. */
+  readonly pathIndex: number;
+  readonly limits: SaLimits;
+  /** The last number that counts as used; 0 for a new SA. */
+  readonly lastSequence?: bigint;
+  /** Where the counters are to lie, of length `SA_COUNTERS`. */
+  readonly counters?: Float64Array;
+}
+
+export class EspOutboundSa {
+  readonly id: number;
+  readonly spi: number;
+  readonly esn: boolean;
+  readonly selectors: CompiledSelectors;
+  readonly usage: SaUsage;
+  /** May be changed at any time: the peer moved. */
+  pathIndex: number;
+  readonly #cipher: PacketCipher;
+  readonly #alignment: number;
+  /** Room that is needed before the payload. */
+  readonly #head: number;
+  /** High and low half of the last sequence number that was used. */
+  readonly #sequence: Uint32Array = new Uint32Array(2);
+  #wiped = false;
+
+  /** @throws RangeError for an SPI below 256 */
+  constructor(options: OutboundSaOptions) {
+    if (options.spi < MIN_SPI || options.spi > MAX_U32) throw new RangeError(`SPI ${options.spi} is reserved`);
+    this.id = options.id;
+    this.spi = options.spi;
+    this.esn = options.esn;
+    this.selectors = options.selectors;
+    this.pathIndex = options.pathIndex;
+    this.#cipher = options.cipher;
+    this.#alignment = espAlignment(options.cipher);
+    this.#head = ESP_HEADER_LENGTH + options.cipher.ivLength;
+    const last = options.lastSequence ?? 0n;
+    this.#sequence[0] = Number(last >> 32n);
+    this.#sequence[1] = Number(last & 0xffff_ffffn);
+    this.usage = new SaUsage(withSequenceLimit(options.limits, last, options.esn), options.counters);
+  }
+
+  /** Neither expired nor wiped. */
+  get usable(): boolean {
+    return !this.#wiped && !this.usage.expired;
+  }
+
+  /** The last sequence number that was used. */
+  get lastSequence(): bigint {
+    return (BigInt(this.#sequence[0]!) << 32n) | BigInt(this.#sequence[1]!);
+  }
+
+  /**
+   * Makes an ESP packet of the packet in a slot; offset and length of the slot then are those of the ESP packet.
+   * @param nextHeader protocol number of what lies in the slot: 4 or 41 in tunnel mode
+   */
+  seal(now: number, batch: PacketBatch, slot: number, nextHeader: number): DropReason {
+    const length = batch.length[slot]!;
+    const reason = this.#sealSlot(now, batch, slot, nextHeader);
+    if (reason === DropReason.none) {
+      this.usage.counters[SaCounter.packets]!++;
+      this.usage.counters[SaCounter.bytes]! += length;
+    }
+    return reason;
+  }
+
+  /** Puts a dummy packet (RFC 4303 §2.6) with `length` bytes inside into the next slot of the batch and tags it. */
+  sealDummy(now: number, batch: PacketBatch, length: number): DropReason {
+    const slot = batch.claim(length);
+    if (slot < 0) return DropReason.noRoom;
+    const at = batch.offset[slot]!;
+    batch.buffer.fill(0, at, at + length);
+    const reason = this.#sealSlot(now, batch, slot, NextHeader.none);
+    if (reason === DropReason.none) {
+      batch.tag[slot] = this.pathIndex;
+      this.usage.counters[SaCounter.dummies]!++;
+    } else {
+      batch.length[slot] = 0;
+    }
+    return reason;
+  }
+
+  /** Forgets the keys. */
+  wipe(): void {
+    if (this.#wiped) return;
+    this.#wiped = true;
+    this.#cipher.wipe();
+  }
+
+  #sealSlot(now: number, batch: PacketBatch, slot: number, nextHeader: number): DropReason {
+    if (this.#wiped || this.usage.expired) return this.#whyUnusable();
+    const at = batch.offset[slot]!;
+    const length = batch.length[slot]!;
+    const dataLength = sealedDataLength(length, this.#alignment);
+    if (at - this.#head < batch.slotBegin(slot) || at + dataLength + this.#cipher.icvLength > batch.slotEnd(slot)) {
+      return DropReason.noRoom;
+    }
+    if (this.#sequenceExhausted()) {
+      this.usage.end('sequence');
+      return DropReason.sequenceExhausted;
+    }
+    if (!this.usage.charge(now, dataLength)) return DropReason.lifetimeExpired;
+    this.#advance();
+    const sequence = this.#sequence;
+    sealEsp(this.#cipher, batch.buffer, at, length, nextHeader, this.spi, sequence[0]!, sequence[1]!, this.esn);
+    batch.offset[slot] = at - this.#head;
+    batch.length[slot] = this.#head + dataLength + this.#cipher.icvLength;
+    return DropReason.none;
+  }
+
+  #whyUnusable(): DropReason {
+    return this.#sequenceExhausted() ? DropReason.sequenceExhausted : DropReason.lifetimeExpired;
+  }
+
+  /** RFC 4303 §3.3.3: the counter must never cycle. */
+  #sequenceExhausted(): boolean {
+    return this.#sequence[1] === MAX_U32 && (!this.esn || this.#sequence[0] === MAX_U32);
+  }
+
+  #advance(): void {
+    const sequence = this.#sequence;
+    if (sequence[1] === MAX_U32) {
+      sequence[0]!++;
+      sequence[1] = 0;
+    } else {
+      sequence[1]!++;
+    }
+  }
+}
+
+/** Adds the soft limit that the sequence numbers themselves set. */
+function withSequenceLimit(limits: SaLimits, last: bigint, esn: boolean): SaLimits {
+  const left = (esn ? TWO_32 * TWO_32 : TWO_32) - Number(last);
+  return { ...limits, softPackets: Math.min(limits.softPackets, Math.floor(left * SEQUENCE_SOFT_PART)) };
+}
