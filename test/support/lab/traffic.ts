@@ -1,0 +1,78 @@
+/** Traffic through a tunnel: ping, and UDP that an echo server answers. All of it bounded in number and in time. */
+import { fileURLToPath } from 'node:url';
+import type { Lab } from './lab.ts';
+import type { Namespace } from './namespace.ts';
+import { type Background, waitFor } from './process.ts';
+
+const PROGRAM = fileURLToPath(new URL('traffic.mjs', import.meta.url));
+
+export interface Burst {
+  readonly sent: number;
+  /** Echoes that came back whole. */
+  readonly received: number;
+  readonly damaged: number;
+}
+
+/** The command that serves echoes at an address. */
+export function echoCommand(address: string, port: number): string[] {
+  return [process.execPath, PROGRAM, 'echo', address, String(port)];
+}
+
+/** Answers UDP at `address` until the lab ends. */
+export async function startEcho(lab: Lab, namespace: Namespace, address: string, port: number): Promise<Background> {
+  const server = namespace.spawn(`echo at ${address}`, echoCommand(address, port));
+  lab.defer(() => server.stop('SIGKILL'));
+  await waitFor(`the echo server at ${address}: ${server.output}`, () =>
+    server.output.includes('ready') ? true : undefined,
+  );
+  return server;
+}
+
+export interface BurstOptions {
+  readonly source: string;
+  readonly destination: string;
+  readonly port: number;
+  readonly count?: number;
+  /** Bytes of UDP payload. */
+  readonly size?: number;
+  /** Milliseconds between two datagrams. */
+  readonly pause?: number;
+}
+
+/** Sends datagrams to an echo server and counts the answers. */
+export async function burst(namespace: Namespace, options: BurstOptions): Promise<Burst> {
+  const { source, destination, port, count = 20, size = 600, pause = 2 } = options;
+  const numbers = [port, count, size, pause].map(String);
+  const { stdout } = await namespace.exec([process.execPath, PROGRAM, 'burst', source, destination, ...numbers], {
+    timeout: 15_000 + count * (pause + 2),
+  });
+  return JSON.parse(stdout) as Burst;
+}
+
+export interface PingOptions {
+  readonly source: string;
+  readonly destination: string;
+  readonly count?: number;
+  /** Bytes behind the ICMP header. */
+  readonly size?: number;
+  /** Seconds between two. */
+  readonly interval?: number;
+}
+
+export function pingCommand({ source, destination, count = 3, size = 56, interval = 0.1 }: PingOptions): string[] {
+  const numbers = ['-c', String(count), '-s', String(size), '-i', String(interval), '-W', '2'];
+  return ['ping', '-n', '-q', '-I', source, ...numbers, destination];
+}
+
+/** How many answers a ping's output tells of. */
+export function pingAnswers(output: string): number {
+  const found = /(\d+) (?:packets )?received/.exec(output);
+  return found === null ? 0 : Number(found[1]);
+}
+
+/** Sends echo requests and returns how many were answered. */
+export async function ping(namespace: Namespace, options: PingOptions): Promise<number> {
+  const time = (options.count ?? 3) * (options.interval ?? 0.1) * 1_000 + 5_000;
+  const { stdout } = await namespace.exec(pingCommand(options), { check: false, timeout: time });
+  return pingAnswers(stdout);
+}
