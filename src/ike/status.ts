@@ -1,0 +1,85 @@
+/** What an IKE endpoint shows of itself: the state of its SAs, and what it counted. */
+import type { SelectorPair } from '../policy/selector.ts';
+import type { Path } from './events.ts';
+import type { Identity } from './identity.ts';
+
+/** Times are milliseconds of the owner's clock, as it was handed in. */
+export interface ChildSaStatus {
+  readonly id: number;
+  readonly name: string;
+  /** `installed` carries traffic; `rekeying` does and is being replaced; the others are on their way out. */
+  readonly state: 'installed' | 'rekeying' | 'rekeyed' | 'deleting';
+  readonly mode: 'tunnel' | 'transport';
+  /** `aes256gcm16-x25519`, with `-esn` where extended sequence numbers were agreed. */
+  readonly suite: string;
+  readonly spiIn: number;
+  readonly spiOut: number;
+  readonly selectors: SelectorPair;
+  readonly encapsulated: boolean;
+  readonly createdAt: number;
+  readonly rekeyAt: number | undefined;
+  readonly expiresAt: number | undefined;
+}
+
+/** The states of an IKE SA, see `session-state.ts`. */
+export type IkeSaState =
+  | 'init-sent'
+  | 'secret-wanted'
+  | 'auth-sent'
+  | 'half-open'
+  | 'authenticating'
+  | 'established'
+  | 'rekeyed'
+  | 'deleting'
+  | 'closed';
+
+export interface IkeSaStatus {
+  readonly id: number;
+  /** `undefined` while a peer that opened an SA has not said who it is. */
+  readonly connection: string | undefined;
+  readonly state: IkeSaState;
+  readonly initiator: boolean;
+  readonly spiInitiator: bigint;
+  readonly spiResponder: bigint;
+  readonly localId: Identity | undefined;
+  readonly remoteId: Identity | undefined;
+  /** `aes256gcm16-prfsha384-ecp384`; `undefined` until it is agreed. */
+  readonly suite: string | undefined;
+  readonly path: Path;
+  /** Who is behind a NAT, as detection found (RFC 7296 §2.23). */
+  readonly nat: { readonly local: boolean; readonly remote: boolean };
+  readonly createdAt: number;
+  readonly establishedAt: number | undefined;
+  readonly rekeyAt: number | undefined;
+  readonly expiresAt: number | undefined;
+  /** When the last authentic message or packet of the peer came. */
+  readonly lastHeardAt: number | undefined;
+  readonly children: readonly ChildSaStatus[];
+}
+
+/** Why a datagram was refused, and what was done to hold off others. */
+export type IkeCounterName =
+  | `malformed-${'truncated' | 'trailing-bytes' | 'bad-length' | 'bad-value' | 'bad-version' | 'too-many' | 'bad-order'}`
+  | 'datagrams-in'
+  | 'datagrams-out'
+  | 'retransmissions'
+  | 'major-version'
+  | 'unknown-spi'
+  | 'unexpected-exchange'
+  | 'bad-sk'
+  | 'rule-violation'
+  | 'old-message-id'
+  | 'replayed-request'
+  | 'unexpected-response'
+  | 'unauthenticated-notify'
+  | 'init-ignored'
+  | 'cookie-demanded'
+  | 'cookie-bad'
+  | 'half-open-full'
+  | 'half-open-expired'
+  | 'rate-limited'
+  | 'invalid-key-exchange'
+  | 'authentication-failed'
+  | 'bug';
+
+export type IkeCounters = Readonly<Record<IkeCounterName, number>>;
