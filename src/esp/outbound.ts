@@ -1,6 +1,7 @@
 /**
  * The sending pipeline of one tunnel device: plain packets in, ESP packets out, in place (RFC 4301 §5.1).
  */
+import { assertNever } from '../base/assert.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import { Flow, FlowError, readFlow } from '../policy/flow.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
@@ -59,7 +60,7 @@ export class OutboundPipeline {
     this.#onMissing = options.onMissing;
     this.drops = options.drops ?? newDropCounters();
     this.#policy = policy;
-    this.#entries = policy.actions.map(() => ({ active: [], standby: [] }));
+    this.#entries = emptyEntries(policy);
   }
 
   /**
@@ -68,7 +69,18 @@ export class OutboundPipeline {
    * without an entry are returned and are the caller's to wipe.
    */
   setPolicy(policy: OutboundPolicy, newIndexOf: (oldIndex: number) => number): EspOutboundSa[] {
-    throw new Error(`${policy} ${newIndexOf}`);
+    const before = this.sas();
+    const old = this.#entries;
+    this.#policy = policy;
+    this.#entries = emptyEntries(policy);
+    for (const [oldIndex, sas] of old.entries()) {
+      const entry = this.#entries[newIndexOf(oldIndex)];
+      if (entry === undefined) continue;
+      for (const sa of sas.active) if (hasRoom(entry, sa)) entry.active.push(sa);
+      for (const sa of sas.standby) if (hasRoom(entry, sa)) entry.standby.push(sa);
+    }
+    const after = this.sas();
+    return [...before].filter((sa) => !after.has(sa));
   }
 
   /**
@@ -76,17 +88,32 @@ export class OutboundPipeline {
    * `activate(sa)`. Returns `false`, and changes nothing, when the entry has too many SAs.
    */
   add(entryIndex: number, sa: EspOutboundSa, activate: boolean): boolean {
-    throw new Error(`${entryIndex} ${sa} ${activate}`);
+    const entry = this.#entries[entryIndex];
+    if (entry === undefined || !hasRoom(entry, sa)) return false;
+    if (activate) entry.active.unshift(sa);
+    else entry.standby.push(sa);
+    return true;
   }
 
   /** From now on packets of its entries leave on this SA if it fits them. */
   activate(sa: EspOutboundSa): void {
-    throw new Error(`${sa}`);
+    for (const entry of this.#entries) {
+      if (take(entry.standby, sa) || take(entry.active, sa)) entry.active.unshift(sa);
+    }
   }
 
   /** Removes the SA from all its entries and wipes its keys. */
   remove(sa: EspOutboundSa): void {
-    throw new Error(`${sa}`);
+    for (const entry of this.#entries) {
+      take(entry.standby, sa);
+      take(entry.active, sa);
+    }
+    sa.wipe();
+  }
+
+  /** All SAs, each once. */
+  sas(): Set<EspOutboundSa> {
+    return new Set(this.#entries.flatMap((entry) => [...entry.active, ...entry.standby]));
   }
 
   /**
@@ -106,12 +133,17 @@ export class OutboundPipeline {
 
   /** Applies time limits to SAs that may be idle. */
   expire(now: number): void {
-    throw new Error(`${now}`);
+    for (const sa of this.sas()) {
+      sa.usage.expire(now);
+      drainSignals(sa, this.#signals);
+    }
   }
 
   /** When `expire` should be called next; `Infinity` for never. */
   nextDeadline(): number {
-    throw new Error();
+    let next = Number.POSITIVE_INFINITY;
+    for (const sa of this.sas()) next = Math.min(next, sa.usage.nextDeadline);
+    return next;
   }
 
   /** SAs that reached a limit since the last call. */
@@ -127,18 +159,63 @@ export class OutboundPipeline {
       return DropReason.badInnerPacket;
     }
     const index = this.#policy.lookup(flow);
-    const entry = this.#entries[index];
-    if (entry === undefined) return DropReason.noPolicy;
-    for (const sa of entry.active) {
-      if (sa.usable && sa.selectors.matchesFlow(flow, true)) {
-        const nextHeader = flow.family === 4 ? NextHeader.ipv4 : NextHeader.ipv6;
-        const reason = sa.seal(now, batch, slot, nextHeader);
-        drainSignals(sa, this.#signals);
-        batch.tag[slot] = sa.pathIndex;
-        return reason;
-      }
+    if (index < 0) return DropReason.noPolicy;
+    const action = this.#policy.actions[index]!;
+    switch (action) {
+      case 'discard':
+        return DropReason.discarded;
+      case 'bypass':
+        return this.#bypass(batch, slot);
+      case 'require':
+      case 'use':
+        return this.#protect(now, batch, slot, index, action === 'use');
+      default:
+        return assertNever(action, 'outbound action');
+    }
+  }
+
+  #bypass(batch: PacketBatch, slot: number): DropReason {
+    this.bypassed++;
+    batch.tag[slot] = BYPASS_TAG;
+    return DropReason.none;
+  }
+
+  /** Seals the packet on the first active SA that may carry it. */
+  #protect(now: number, batch: PacketBatch, slot: number, index: number, orBypass: boolean): DropReason {
+    const flow = this.#flow;
+    const active = this.#entries[index]!.active;
+    batch.length[slot] = flow.totalLength;
+    let reason: DropReason = DropReason.noSa;
+    for (let i = 0; i < active.length; i++) {
+      const sa = active[i]!;
+      if (!sa.selectors.matchesFlow(flow, true)) continue;
+      reason = sa.seal(now, batch, slot, flow.family === 4 ? NextHeader.ipv4 : NextHeader.ipv6);
+      if (sa.usage.signalled) drainSignals(sa, this.#signals);
+      // An SA that has run out leaves the packet as it was: the next one may take it.
+      if (!sa.usable) continue;
+      batch.tag[slot] = sa.pathIndex;
+      return reason;
     }
     this.#onMissing(index, batch, slot);
-    return DropReason.noSa;
+    return orBypass ? this.#bypass(batch, slot) : reason;
   }
+}
+
+function emptyEntries(policy: OutboundPolicy): EntrySas[] {
+  return policy.actions.map(() => ({ active: [], standby: [] }));
+}
+
+function hasRoom(entry: EntrySas, sa: EspOutboundSa): boolean {
+  return (
+    entry.active.length + entry.standby.length < MAX_SAS_PER_ENTRY &&
+    !entry.active.includes(sa) &&
+    !entry.standby.includes(sa)
+  );
+}
+
+/** Removes the SA from a list; whether it was there. */
+function take(list: EspOutboundSa[], sa: EspOutboundSa): boolean {
+  const at = list.indexOf(sa);
+  if (at >= 0) list.splice(at, 1);
+  return at >= 0;
 }
