@@ -1,0 +1,81 @@
+/** NAT detection (RFC 7296 §2.23): each side tells hashes of the end points as it sees them. */
+import { addressToBytes, type SocketAddress } from '../base/address.ts';
+import { equalBytes } from '../base/bytes.ts';
+import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
+import { NotifyType } from './iana.ts';
+import { ikeSpiBytes } from './message.ts';
+import { findNotifies, type Payload } from './payload.ts';
+import { type NotifyPayload, notifyPayload } from './payloads/notify.ts';
+
+interface IkeSpis {
+  readonly initiatorSpi: bigint;
+  /** 0 in the first request, as in its header. */
+  readonly responderSpi: bigint;
+}
+
+export interface NatStatus {
+  /** Whether the peer sent both kinds of hash, so that NAT traversal is on. */
+  readonly supported: boolean;
+  /** Packets from us reach the peer with another source: we are behind a NAT and send keepalives. */
+  readonly localBehindNat: boolean;
+  /** Packets of the peer reach us with another source. */
+  readonly remoteBehindNat: boolean;
+}
+
+/** SHA-1(SPIi | SPIr | address | port) */
+export function natDetectionHash(crypto: CryptoProvider, spis: IkeSpis, endPoint: SocketAddress): Uint8Array {
+  const port = Uint8Array.of(endPoint.port >>> 8, endPoint.port);
+  return crypto.sha1(
+    ikeSpiBytes(spis.initiatorSpi),
+    ikeSpiBytes(spis.responderSpi),
+    addressToBytes(endPoint.address),
+    port,
+  );
+}
+
+const HASH_LENGTH = 20;
+
+/**
+ * The two notifies of an IKE_SA_INIT message of ours.
+ * @param pretendNat a random source: the source hash then fits no address, so that both sides encapsulate
+ */
+export function natDetectionNotifies(
+  crypto: CryptoProvider,
+  spis: IkeSpis,
+  local: SocketAddress,
+  remote: SocketAddress,
+  pretendNat: RandomSource | undefined,
+): NotifyPayload[] {
+  const source = pretendNat === undefined ? natDetectionHash(crypto, spis, local) : pretendNat(HASH_LENGTH);
+  return [
+    notifyPayload(NotifyType.NAT_DETECTION_SOURCE_IP, source),
+    notifyPayload(NotifyType.NAT_DETECTION_DESTINATION_IP, natDetectionHash(crypto, spis, remote)),
+  ];
+}
+
+/**
+ * Compares the hashes in a message that came from `remote` to `local` with those end points. A peer with several
+ * addresses sends a source hash for each; one that fits is enough.
+ */
+export function detectNat(
+  crypto: CryptoProvider,
+  spis: IkeSpis,
+  local: SocketAddress,
+  remote: SocketAddress,
+  payloads: readonly Payload[],
+): NatStatus {
+  const sources = findNotifies(payloads, NotifyType.NAT_DETECTION_SOURCE_IP);
+  const destinations = findNotifies(payloads, NotifyType.NAT_DETECTION_DESTINATION_IP);
+  if (sources.length === 0 || destinations.length === 0) {
+    return { supported: false, localBehindNat: false, remoteBehindNat: false };
+  }
+  const fits = (notifies: readonly NotifyPayload[], endPoint: SocketAddress): boolean => {
+    const hash = natDetectionHash(crypto, spis, endPoint);
+    return notifies.some((notify) => equalBytes(notify.data, hash));
+  };
+  return {
+    supported: true,
+    localBehindNat: !fits(destinations, local),
+    remoteBehindNat: !fits(sources, remote),
+  };
+}
