@@ -18,9 +18,8 @@ export class HoldQueue {
   // BOUNDED: `limits.packets` and `limits.bytes`.
   #packets: { readonly data: Uint8Array; readonly until: number }[] = [];
   #bytes = 0;
-  /** Packets that found the queue full, and packets that waited in vain. */
-  overflowed = 0;
-  timedOut = 0;
+  /** Packets that were let go again. */
+  released = 0;
 
   constructor(limits: HoldLimits = DEFAULT_HOLD) {
     this.#limits = limits;
@@ -33,7 +32,6 @@ export class HoldQueue {
   /** Copies a packet into the queue; the newest is dropped when there is no room. */
   add(now: number, packet: Uint8Array): boolean {
     if (this.#packets.length >= this.#limits.packets || this.#bytes + packet.length > this.#limits.bytes) {
-      this.overflowed++;
       return false;
     }
     this.#packets.push({ data: packet.slice(), until: now + this.#limits.time });
@@ -50,15 +48,15 @@ export class HoldQueue {
   expire(now: number): void {
     while (this.#packets.length > 0 && this.#packets[0]!.until <= now) {
       this.#bytes -= this.#packets.shift()!.data.length;
-      this.timedOut++;
     }
   }
 
-  /** Moves as many packets as fit into the batch, in order. */
-  drainInto(batch: PacketBatch): void {
-    while (this.#packets.length > 0 && batch.count < batch.capacity) {
+  /** Moves at most `most` packets into the batch, in order, as far as they fit. */
+  drainInto(batch: PacketBatch, most: number): void {
+    while (this.#packets.length > 0 && batch.count < batch.capacity && batch.count < most) {
       const { data } = this.#packets.shift()!;
       this.#bytes -= data.length;
+      this.released++;
       batch.push(data);
     }
   }

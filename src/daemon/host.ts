@@ -1,0 +1,223 @@
+/**
+ * Runs an engine on this process's event loop: UDP sockets, packet devices, one timer. What a daemon is without its
+ * control socket, and what a program embeds.
+ */
+import { randomFillSync } from 'node:crypto';
+import type { IpAddress, SocketAddress } from '../base/address.ts';
+import { PacketBatch } from '../base/batch.ts';
+import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
+import type { TunnelConfig } from '../engine/config.ts';
+import { Engine, type EngineOptions } from '../engine/engine.ts';
+import type { EngineEvent } from '../engine/events.ts';
+import type { Identity } from '../ike/identity.ts';
+import type { PacketDevice } from '../tun/device.ts';
+import type { UdpNetwork } from '../tun/udp.ts';
+import { type SocketNeed, SocketPool } from './sockets.ts';
+
+/** Packets that are read from a device at a time, and batches before other work has its turn. */
+const BATCH_PACKETS = 64;
+const BATCHES_PER_TURN = 4;
+/** Node's longest timer, in milliseconds. */
+const MAX_TIMER = 0x7fff_ffff;
+
+/** What a secret is looked up by. */
+export interface SecretQuestion {
+  readonly tunnel: string;
+  readonly localId: Identity;
+  /** Not known yet when the peer has not said who it is. */
+  readonly remoteId: Identity | undefined;
+}
+
+export interface HostOptions {
+  readonly network: UdpNetwork;
+  readonly crypto: CryptoProvider;
+  /** The pre-shared key of a tunnel; `undefined` when there is none. May take its time. */
+  readonly secretFor: (question: SecretQuestion) => Uint8Array | undefined | Promise<Uint8Array | undefined>;
+  /** Called for every event of the engine but `need-secret`. */
+  readonly onEvent?: (event: EngineEvent) => void;
+  /** The local address from which packets to `remote` leave. */
+  readonly localAddressFor?: (remote: IpAddress) => IpAddress | undefined;
+  readonly random?: RandomSource;
+  /** Monotonic milliseconds. */
+  readonly now?: () => number;
+  readonly limits?: EngineOptions['limits'];
+  readonly retransmit?: EngineOptions['retransmit'];
+}
+
+interface RunningTunnel {
+  readonly device: PacketDevice;
+  readonly batch: PacketBatch;
+  readonly sockets: readonly SocketNeed[];
+}
+
+export class TunnelHost {
+  readonly engine: Engine;
+  readonly sockets: SocketPool;
+  readonly #options: HostOptions;
+  readonly #now: () => number;
+  // BOUNDED: the owner's tunnels.
+  readonly #tunnels = new Map<string, RunningTunnel>();
+  #timer: NodeJS.Timeout | undefined;
+  #timerAt: number | undefined;
+  #flushPlanned = false;
+
+  constructor(options: HostOptions) {
+    this.#options = options;
+    this.#now = options.now ?? (() => performance.now());
+    const localAddressFor = options.localAddressFor ?? (() => undefined);
+    this.engine = new Engine({
+      crypto: options.crypto,
+      random: options.random ?? systemRandom,
+      localAddressFor,
+      ...(options.limits === undefined ? {} : { limits: options.limits }),
+      ...(options.retransmit === undefined ? {} : { retransmit: options.retransmit }),
+    });
+    this.sockets = new SocketPool({
+      network: options.network,
+      sourceFor: localAddressFor,
+      onDatagram: (data, from, local) => this.#received(data, from, local),
+    });
+  }
+
+  now(): number {
+    return this.#now();
+  }
+
+  /** Opens the sockets and puts the tunnel to work on the device, which the host closes with the tunnel. */
+  async add(config: TunnelConfig, device: PacketDevice): Promise<void> {
+    const sockets = socketNeeds(config);
+    await this.sockets.acquire(sockets);
+    try {
+      this.engine.addTunnel(config);
+    } catch (error) {
+      await this.sockets.release(sockets);
+      throw error;
+    }
+    const batch = new PacketBatch(BATCH_PACKETS, device.mtu);
+    this.#tunnels.set(config.name, { device, batch, sockets });
+    device.onReadable(() => this.#readDevice(config.name));
+    this.engine.up(this.#now(), config.name);
+    this.drain();
+  }
+
+  /** Deletes the SAs, telling the peer, closes the device and the sockets that nobody else needs. */
+  async remove(name: string): Promise<void> {
+    const running = this.#tunnels.get(name);
+    if (running === undefined) return;
+    this.engine.removeTunnel(this.#now(), name);
+    this.drain();
+    this.#tunnels.delete(name);
+    await running.device.close();
+    await this.sockets.release(running.sockets);
+  }
+
+  device(name: string): PacketDevice | undefined {
+    return this.#tunnels.get(name)?.device;
+  }
+
+  async close(): Promise<void> {
+    for (const name of [...this.#tunnels.keys()]) await this.remove(name);
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#timerAt = undefined;
+  }
+
+  /** Carries out what the engine wants done. To be called after every direct call of the engine. */
+  drain(): void {
+    for (let message = this.engine.pollTransmit(); message !== undefined; message = this.engine.pollTransmit()) {
+      this.sockets.send(message.data, message.path.local, message.path.remote);
+    }
+    for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent()) {
+      if (event.type === 'need-secret') void this.#answerSecret(event.requestId, event);
+      else this.#options.onEvent?.(event);
+    }
+    this.#setTimer();
+  }
+
+  async #answerSecret(requestId: number, question: SecretQuestion): Promise<void> {
+    let secret: Uint8Array | undefined;
+    try {
+      secret = await this.#options.secretFor(question);
+    } catch (error) {
+      const text = `the secret could not be had: ${error instanceof Error ? error.message : String(error)}`;
+      this.#options.onEvent?.({ type: 'note', tunnel: question.tunnel, level: 'warn', text });
+    }
+    this.engine.answerSecret(this.#now(), requestId, secret);
+    this.drain();
+  }
+
+  #received(data: Uint8Array, remote: SocketAddress, local: SocketAddress): void {
+    const full = this.engine.receive(this.#now(), { local, remote }, data);
+    if (full) {
+      this.#flush();
+    } else if (this.engine.hasGathered) {
+      // After all datagrams of this turn have been read.
+      if (!this.#flushPlanned) setImmediate(() => this.#flush());
+      this.#flushPlanned = true;
+    } else {
+      this.drain();
+    }
+  }
+
+  #flush(): void {
+    this.#flushPlanned = false;
+    this.engine.flush(this.#now(), (tunnel, batch) => this.#tunnels.get(tunnel)?.device.write(batch));
+    this.drain();
+  }
+
+  /** The device calls again while packets are left, so that one tunnel cannot starve the others. */
+  #readDevice(name: string): void {
+    const running = this.#tunnels.get(name);
+    if (running === undefined) return;
+    const { device, batch } = running;
+    for (let turn = 0; turn < BATCHES_PER_TURN; turn++) {
+      batch.clear();
+      if (device.read(batch) === 0) break;
+      this.engine.send(this.#now(), name, batch);
+      this.#sendBatch(batch);
+    }
+    this.drain();
+  }
+
+  #sendBatch(batch: PacketBatch): void {
+    for (let slot = 0; slot < batch.count; slot++) {
+      if (batch.length[slot] === 0) continue;
+      const path = this.engine.path(batch.tag[slot]!);
+      if (path !== undefined) this.sockets.send(batch.packet(slot), path.local, path.remote);
+    }
+  }
+
+  #setTimer(): void {
+    const at = this.engine.nextTimeout();
+    if (at === this.#timerAt) return;
+    clearTimeout(this.#timer);
+    this.#timerAt = at;
+    if (at === undefined) return;
+    const wait = Math.min(Math.max(0, Math.ceil(at - this.#now())), MAX_TIMER);
+    this.#timer = setTimeout(() => {
+      this.#timerAt = undefined;
+      this.engine.handleTimeout(this.#now());
+      this.drain();
+    }, wait);
+  }
+}
+
+function systemRandom(length: number): Uint8Array {
+  return randomFillSync(new Uint8Array(length));
+}
+
+/** Where a tunnel listens: each connection's own address, or all of the family, on its port and on the one it moves to. */
+function socketNeeds(config: TunnelConfig): SocketNeed[] {
+  const needs = new Map<string, SocketNeed>();
+  for (const { local, remote } of config.connections) {
+    const fixed = local.address ?? remote.address;
+    const families = fixed === undefined ? ([4, 6] as const) : [fixed.family];
+    for (const family of families) {
+      for (const port of [local.port, local.natPort]) {
+        const need = { family, address: local.address, port };
+        needs.set(`${family} ${String(local.address?.value)} ${port}`, need);
+      }
+    }
+  }
+  return [...needs.values()];
+}

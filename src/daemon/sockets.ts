@@ -1,0 +1,106 @@
+/**
+ * The UDP sockets of a host, shared by its tunnels: one for each local address and port, open while somebody needs it.
+ */
+import { formatSocketAddress, type IpAddress, type IpFamily, type SocketAddress } from '../base/address.ts';
+import type { UdpNetwork, UdpSocket } from '../tun/udp.ts';
+
+/** A local end point that a tunnel wants; without an address, all of a family. */
+export interface SocketNeed {
+  readonly family: IpFamily;
+  readonly address: IpAddress | undefined;
+  readonly port: number;
+}
+
+export interface SocketPoolOptions {
+  readonly network: UdpNetwork;
+  readonly onDatagram: (data: Uint8Array, from: SocketAddress, local: SocketAddress) => void;
+  /** The local address from which datagrams to `remote` leave. */
+  readonly sourceFor: (remote: IpAddress) => IpAddress | undefined;
+}
+
+interface Entry {
+  readonly socket: Promise<UdpSocket>;
+  users: number;
+}
+
+export class SocketPool {
+  readonly #options: SocketPoolOptions;
+  // BOUNDED: the ports of the configuration.
+  readonly #entries = new Map<string, Entry>();
+  /** The same, once they are open. */
+  readonly #open = new Map<string, UdpSocket>();
+
+  constructor(options: SocketPoolOptions) {
+    this.#options = options;
+  }
+
+  /** Opens what is not open yet; all or nothing. @throws Error saying what to do when one cannot be had */
+  async acquire(needs: readonly SocketNeed[]): Promise<void> {
+    const taken: SocketNeed[] = [];
+    try {
+      for (const need of needs) {
+        taken.push(need);
+        await this.#entry(need).socket;
+      }
+    } catch (error) {
+      await this.release(taken);
+      throw error;
+    }
+  }
+
+  /** Closes what nobody needs any more. */
+  async release(needs: readonly SocketNeed[]): Promise<void> {
+    for (const need of needs) {
+      const key = keyOf(need);
+      const entry = this.#entries.get(key);
+      if (entry === undefined || --entry.users > 0) continue;
+      this.#entries.delete(key);
+      this.#open.delete(key);
+      const socket = await entry.socket.catch(() => undefined);
+      await socket?.close();
+    }
+  }
+
+  /** Sends from the socket that is bound to `local`, or to its port on all addresses. */
+  send(data: Uint8Array, local: SocketAddress, remote: SocketAddress): boolean {
+    const { address, port } = local;
+    const { family } = address;
+    const socket =
+      this.#open.get(keyOf({ family, address, port })) ?? this.#open.get(keyOf({ family, address: undefined, port }));
+    return socket?.send(data, remote) ?? false;
+  }
+
+  sockets(): Iterable<UdpSocket> {
+    return this.#open.values();
+  }
+
+  #entry(need: SocketNeed): Entry {
+    const key = keyOf(need);
+    let entry = this.#entries.get(key);
+    if (entry === undefined) {
+      entry = { socket: this.#bind(key, need), users: 0 };
+      this.#entries.set(key, entry);
+    }
+    entry.users++;
+    return entry;
+  }
+
+  async #bind(key: string, need: SocketNeed): Promise<UdpSocket> {
+    const socket = await this.#options.network.bind({
+      address: addressOf(need),
+      port: need.port,
+      sourceFor: this.#options.sourceFor,
+    });
+    socket.onDatagram(this.#options.onDatagram);
+    this.#open.set(key, socket);
+    return socket;
+  }
+}
+
+function addressOf(need: SocketNeed): IpAddress {
+  return need.address ?? { family: need.family, value: 0n };
+}
+
+function keyOf(need: SocketNeed): string {
+  return formatSocketAddress({ address: addressOf(need), port: need.port });
+}

@@ -1,0 +1,22 @@
+/** What the owner of an engine configures: tunnels. Plain data; durations are milliseconds. */
+import type { ConnectionConfig } from '../ike/config.ts';
+import type { PolicyEntry } from '../policy/database.ts';
+import type { HoldLimits } from './hold.ts';
+import type { RetryPolicy } from './retry.ts';
+
+export interface TunnelConfig {
+  /** Unique in the engine. */
+  readonly name: string;
+  /** Their names are unique in the engine; those of their children in the tunnel. */
+  readonly connections: readonly ConnectionConfig[];
+  /** Entries of both directions; `child` of a protect entry names a child of one of the connections. */
+  readonly policy: readonly PolicyEntry[];
+  /** `initiate`: wanted up, pursued for ever; `trap`: negotiated for the first packet; `respond`: left to the peer. */
+  readonly start: 'initiate' | 'trap' | 'respond';
+  /** What becomes of a tunnel whose peer is dead: nothing, a trap, or another attempt. */
+  readonly dpdAction: 'clear' | 'trap' | 'restart';
+  /** Packets, 64 to 65,536 (RFC 4303 §3.4.3). */
+  readonly replayWindow: number;
+  readonly hold?: HoldLimits;
+  readonly retry?: RetryPolicy;
+}

@@ -1,0 +1,125 @@
+/** What an engine tells its owner. The same as from IKE, with tunnels in place of connections and without keys. */
+import type { SocketAddress } from '../base/address.ts';
+import { assertNever } from '../base/assert.ts';
+import { formatSuite } from '../crypto/proposal-text.ts';
+import type { ChildSa, DownReason, FailureReason, IkeEvent, IkeSaSummary, Path } from '../ike/events.ts';
+import type { Identity } from '../ike/identity.ts';
+import type { SelectorPair } from '../policy/selector.ts';
+
+/** A CHILD SA without its keys. */
+export interface ChildSummary {
+  readonly id: number;
+  /** As in the configuration. */
+  readonly name: string;
+  readonly mode: 'tunnel' | 'transport';
+  readonly spiIn: number;
+  readonly spiOut: number;
+  /** `aes256gcm16-x25519` */
+  readonly suite: string;
+  readonly esn: boolean;
+  readonly encapsulated: boolean;
+  /** As agreed. */
+  readonly selectors: SelectorPair;
+  /** As configured: the peer may have narrowed them. */
+  readonly wanted: SelectorPair;
+  readonly path: Path;
+  readonly replaces: number | undefined;
+}
+
+export type EngineEvent =
+  | { readonly type: 'ike-up'; readonly tunnel: string; readonly ikeSa: IkeSaSummary; readonly rekeyed: boolean }
+  | {
+      readonly type: 'ike-down';
+      readonly tunnel: string;
+      readonly ikeSaId: number;
+      readonly reason: DownReason;
+      readonly detail: string;
+    }
+  | { readonly type: 'child-up'; readonly tunnel: string; readonly child: ChildSummary }
+  | {
+      readonly type: 'child-down';
+      readonly tunnel: string;
+      readonly childId: number;
+      readonly child: string;
+      readonly reason: DownReason;
+    }
+  | { readonly type: 'path-changed'; readonly tunnel: string; readonly ikeSaId: number; readonly path: Path }
+  | {
+      readonly type: 'failed';
+      readonly tunnel: string;
+      readonly child: string | undefined;
+      readonly reason: FailureReason | 'no-route';
+      readonly detail: string;
+      readonly remote: SocketAddress;
+    }
+  /** Answer with `answerSecret`. */
+  | {
+      readonly type: 'need-secret';
+      readonly tunnel: string;
+      readonly requestId: number;
+      readonly localId: Identity;
+      readonly remoteId: Identity | undefined;
+    }
+  | {
+      readonly type: 'note';
+      readonly tunnel: string | undefined;
+      readonly level: 'debug' | 'info' | 'warn';
+      readonly text: string;
+    };
+
+/** The engine's word for an IKE event; `undefined` for what the owner has no use for. */
+export function engineEvent(event: IkeEvent, tunnel: string | undefined): EngineEvent | undefined {
+  if (event.type === 'note') return { type: 'note', tunnel, level: event.level, text: event.text };
+  if (tunnel === undefined) return undefined;
+  switch (event.type) {
+    case 'ike-up':
+      return { type: 'ike-up', tunnel, ikeSa: event.ikeSa, rekeyed: event.replaces !== undefined };
+    case 'ike-down':
+      return { type: 'ike-down', tunnel, ikeSaId: event.ikeSaId, reason: event.reason, detail: event.detail };
+    case 'child-up':
+      return { type: 'child-up', tunnel, child: childSummary(event.child) };
+    case 'child-send':
+      return undefined;
+    case 'child-down':
+      return { type: 'child-down', tunnel, childId: event.childId, child: event.child, reason: event.reason };
+    case 'path-changed':
+      return { type: 'path-changed', tunnel, ikeSaId: event.ikeSaId, path: event.path };
+    case 'failed':
+      return {
+        type: 'failed',
+        tunnel,
+        child: event.child,
+        reason: event.reason,
+        detail: event.detail,
+        remote: event.remote,
+      };
+    case 'need-secret':
+      return {
+        type: 'need-secret',
+        tunnel,
+        requestId: event.requestId,
+        localId: event.localId,
+        remoteId: event.remoteId,
+      };
+    default:
+      return assertNever(event, 'IKE event');
+  }
+}
+
+export function childSummary(sa: ChildSa): ChildSummary {
+  const suite = formatSuite(sa.suite);
+  return {
+    id: sa.id,
+    name: sa.config.name,
+    mode: sa.mode,
+    spiIn: sa.spiIn,
+    spiOut: sa.spiOut,
+    suite: sa.dhGroup === undefined ? suite : `${suite}-${sa.dhGroup}`,
+    esn: sa.esn,
+    encapsulated: sa.encapsulated,
+    selectors: sa.selectors,
+    wanted: sa.config.selectors,
+    path: sa.path,
+    replaces: sa.replaces,
+  };
+}

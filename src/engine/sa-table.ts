@@ -1,0 +1,166 @@
+/**
+ * The security association database (RFC 4301 §4.4.2): turns CHILD SAs that IKE negotiated into ESP SAs, installs
+ * them in the pipelines, and finds them again by child, by SPI and by path.
+ */
+import type { PacketBatch } from '../base/batch.ts';
+import type { CryptoProvider } from '../crypto/types.ts';
+import { InboundPipeline } from '../esp/inbound.ts';
+import { EspInboundSa } from '../esp/inbound-sa.ts';
+import { EspOutboundSa } from '../esp/outbound-sa.ts';
+import type { SaLimits } from '../esp/usage.ts';
+import type { ChildLifetime } from '../ike/config.ts';
+import type { ChildSa, Path } from '../ike/events.ts';
+import { CompiledSelectors } from '../policy/compiled.ts';
+import { childSummary } from './events.ts';
+import { PathTable, samePath } from './paths.ts';
+import type { EngineChild, Tunnel } from './tunnel.ts';
+
+/** A limit in bytes or packets asks for a new SA when this part of it is used. */
+const SOFT_PART = 7 / 8;
+
+/** What is told to IKE of the SAs that a batch came by. */
+export interface SaObserver {
+  /** An authentic packet came; `path` is where from, if that is elsewhere than before and the packet was the newest. */
+  received(child: EngineChild, path: Path | undefined): void;
+  limitReached(child: EngineChild, kind: 'soft' | 'hard'): void;
+}
+
+export class SaTable {
+  readonly inbound: InboundPipeline = new InboundPipeline();
+  readonly #crypto: CryptoProvider;
+  readonly #paths = new PathTable();
+  /** By child id. BOUNDED: by IKE. */
+  readonly #children = new Map<number, EngineChild>();
+
+  constructor(crypto: CryptoProvider) {
+    this.#crypto = crypto;
+  }
+
+  get(childId: number): EngineChild | undefined {
+    return this.#children.get(childId);
+  }
+
+  /** Where packets with this tag go. */
+  path(tag: number): Path | undefined {
+    return this.#paths.get(tag);
+  }
+
+  /**
+   * Installs both directions and wipes the keys that IKE handed over. Packets leave on it at once if `sendNow`.
+   * Returns `undefined` when there is no room for it.
+   */
+  install(now: number, tunnel: Tunnel, sa: ChildSa, sendNow: boolean): EngineChild | undefined {
+    const pathIndex = this.#paths.add(sa.path);
+    const selectors = new CompiledSelectors(sa.selectors);
+    const common = { id: sa.id, esn: sa.esn, selectors, limits: limitsOf(now, sa.config.lifetime) };
+    const inbound = new EspInboundSa({
+      ...common,
+      spi: sa.spiIn,
+      cipher: this.#crypto.packetCipher(sa.suite, sa.keysIn),
+      tag: tunnel.index,
+      replayWindow: tunnel.config.replayWindow,
+    });
+    const outbound = new EspOutboundSa({
+      ...common,
+      spi: sa.spiOut,
+      cipher: this.#crypto.packetCipher(sa.suite, sa.keysOut),
+      pathIndex,
+    });
+    wipeKeys(sa);
+    const child: EngineChild = {
+      summary: childSummary(sa),
+      ikeSaId: sa.ikeSaId,
+      tunnel,
+      inbound,
+      outbound,
+      pathIndex,
+      path: sa.path,
+      installedAt: now,
+    };
+    this.#children.set(sa.id, child);
+    tunnel.children.set(sa.id, child);
+    const entries = tunnel.entriesOf(sa.config.name);
+    const fits = this.inbound.add(inbound) && entries.every((entry) => tunnel.outbound.add(entry, outbound, sendNow));
+    if (fits) return child;
+    this.remove(child);
+    return undefined;
+  }
+
+  /** From now on packets leave on this SA. */
+  activate(childId: number): EngineChild | undefined {
+    const child = this.#children.get(childId);
+    if (child !== undefined) child.tunnel.outbound.activate(child.outbound);
+    return child;
+  }
+
+  /** Takes the SA out of the pipelines and wipes its keys. */
+  remove(child: EngineChild): void {
+    this.#children.delete(child.summary.id);
+    child.tunnel.children.delete(child.summary.id);
+    for (const [reason, count] of child.inbound.drops.entries()) child.tunnel.inboundDrops[reason]! += count;
+    this.inbound.remove(child.inbound);
+    child.tunnel.outbound.remove(child.outbound);
+    this.#paths.remove(child.pathIndex);
+  }
+
+  /** Any child of an IKE SA. */
+  ofIkeSa(ikeSaId: number): EngineChild | undefined {
+    for (const child of this.#children.values()) if (child.ikeSaId === ikeSaId) return child;
+    return undefined;
+  }
+
+  /** The peer of an IKE SA moved. */
+  move(ikeSaId: number, path: Path): void {
+    for (const child of this.#children.values()) {
+      if (child.ikeSaId === ikeSaId) {
+        child.path = path;
+        this.#paths.set(child.pathIndex, path);
+      }
+    }
+  }
+
+  /** The children of an IKE SA belong to the one that replaced it (RFC 7296 §2.8). */
+  adopt(oldIkeSaId: number, newIkeSaId: number): void {
+    for (const child of this.#children.values()) if (child.ikeSaId === oldIkeSaId) child.ikeSaId = newIkeSaId;
+  }
+
+  /** Opens a batch of ESP packets in place; `paths` tells by slot where each came from. */
+  open(now: number, batch: PacketBatch, paths: readonly Path[], observer: SaObserver): void {
+    this.inbound.process(now, batch);
+    let last: EngineChild | undefined;
+    for (let slot = 0; slot < batch.count; slot++) {
+      const sa = this.inbound.slotSa[slot];
+      const child = sa === undefined ? undefined : this.#children.get(sa.id);
+      if (child === undefined) continue;
+      // Only the newest authentic packet shows where the peer is: an old one may come by an old way.
+      const moved = this.inbound.slotAdvanced[slot] === 1 && !samePath(paths[slot]!, child.path);
+      if (child !== last || moved) observer.received(child, moved ? paths[slot] : undefined);
+      last = child;
+    }
+    for (const { sa, kind } of this.inbound.takeSignals()) {
+      const child = this.#children.get(sa.id);
+      if (child !== undefined) observer.limitReached(child, kind);
+    }
+  }
+}
+
+/** IKE follows the time; ESP enforces its end all the same, in case a deletion gets lost. */
+function limitsOf(now: number, lifetime: ChildLifetime): SaLimits {
+  const bytes = lifetime.bytes === undefined ? Number.POSITIVE_INFINITY : Number(lifetime.bytes);
+  const packets = lifetime.packets === undefined ? Number.POSITIVE_INFINITY : Number(lifetime.packets);
+  return {
+    softTime: Number.POSITIVE_INFINITY,
+    hardTime: now + lifetime.hard,
+    softBytes: bytes * SOFT_PART,
+    hardBytes: bytes,
+    softPackets: packets * SOFT_PART,
+    hardPackets: packets,
+  };
+}
+
+function wipeKeys(sa: ChildSa): void {
+  for (const { encryption, integrity } of [sa.keysIn, sa.keysOut]) {
+    encryption.fill(0);
+    integrity.fill(0);
+  }
+}

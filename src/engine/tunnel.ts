@@ -1,0 +1,129 @@
+/**
+ * One tunnel within an engine: its policy, the SAs that carry it, the packets that wait for one, and what is done to
+ * bring it up.
+ */
+import type { PacketBatch } from '../base/batch.ts';
+import { type DropCounters, DropReason, newDropCounters } from '../esp/drops.ts';
+import type { EspInboundSa } from '../esp/inbound-sa.ts';
+import { type OutboundAction, OutboundPipeline } from '../esp/outbound.ts';
+import type { EspOutboundSa } from '../esp/outbound-sa.ts';
+import type { ChildConfig, ConnectionConfig } from '../ike/config.ts';
+import type { Path } from '../ike/events.ts';
+import { type CompiledPolicy, compilePolicy, type PolicyEntry } from '../policy/database.ts';
+import type { Flow } from '../policy/flow.ts';
+import type { TunnelConfig } from './config.ts';
+import type { ChildSummary } from './events.ts';
+import { HoldQueue } from './hold.ts';
+import { Retry } from './retry.ts';
+
+/** A CHILD SA as the engine holds it: both halves of ESP, and what IKE said of it. */
+export interface EngineChild {
+  readonly summary: ChildSummary;
+  readonly tunnel: Tunnel;
+  readonly inbound: EspInboundSa;
+  readonly outbound: EspOutboundSa;
+  readonly pathIndex: number;
+  readonly installedAt: number;
+  /** Changes when the IKE SA is rekeyed. */
+  ikeSaId: number;
+  /** Changes when the peer moves. */
+  path: Path;
+}
+
+/** A child of the configuration together with its connection. */
+export interface ChildPlan {
+  readonly connection: ConnectionConfig;
+  readonly child: ChildConfig;
+}
+
+export class Tunnel {
+  readonly index: number;
+  readonly config: TunnelConfig;
+  readonly outbound: OutboundPipeline;
+  readonly hold: HoldQueue;
+  readonly retry: Retry;
+  /** Drops of packets that came in for this tunnel. */
+  readonly inboundDrops: DropCounters = newDropCounters();
+  /** Keyed by child id. BOUNDED: IKE bounds the children of an IKE SA, and the IKE SAs. */
+  readonly children: Map<number, EngineChild> = new Map();
+  wanted = false;
+  readonly #policy: CompiledPolicy;
+  /** By name of the child. BOUNDED: the configuration. */
+  readonly #plans: ReadonlyMap<string, ChildPlan>;
+
+  /** @param onMissing an outbound packet needs an SA of this child and there is none; `hold` it if it may wait */
+  constructor(
+    index: number,
+    config: TunnelConfig,
+    onMissing: (tunnel: Tunnel, plan: ChildPlan, batch: PacketBatch, slot: number) => void,
+  ) {
+    this.index = index;
+    this.config = config;
+    this.hold = new HoldQueue(config.hold);
+    this.retry = new Retry(config.retry);
+    this.#plans = plansOf(config);
+    const policy = compilePolicy(config.policy, 'out');
+    this.#policy = policy;
+    const asked = { lookup: (flow: Flow) => policy.lookup(flow), actions: policy.entries.map(outboundAction) };
+    this.outbound = new OutboundPipeline(asked, {
+      onMissing: (entryIndex, batch, slot) => {
+        const plan = this.#planOf(entryIndex);
+        if (plan !== undefined) onMissing(this, plan, batch, slot);
+      },
+    });
+  }
+
+  get plans(): Iterable<ChildPlan> {
+    return this.#plans.values();
+  }
+
+  /** Indexes of the outbound entries that a child carries. */
+  entriesOf(childName: string): number[] {
+    const indexes: number[] = [];
+    for (const [index, entry] of this.#policy.entries.entries()) if (entry.child === childName) indexes.push(index);
+    return indexes;
+  }
+
+  /** Children of the configuration that have no SA. */
+  missing(): ChildPlan[] {
+    const up = new Set([...this.children.values()].map((child) => child.summary.name));
+    return [...this.plans].filter(({ child }) => !up.has(child.name));
+  }
+
+  /** Packets that were not carried, by reason; those that waited in vain included. */
+  drops(): DropCounters {
+    const all = newDropCounters();
+    for (let reason = 0; reason < all.length; reason++) {
+      all[reason] = this.outbound.drops[reason]! + this.inboundDrops[reason]!;
+    }
+    // A packet that is held counts as dropped for want of an SA until it leaves.
+    all[DropReason.noSa]! -= this.hold.length + this.hold.released;
+    return all;
+  }
+
+  #planOf(entryIndex: number): ChildPlan | undefined {
+    const name = this.#policy.entries[entryIndex]?.child;
+    return name === undefined ? undefined : this.#plans.get(name);
+  }
+}
+
+function outboundAction({ action, level }: PolicyEntry): OutboundAction {
+  if (action !== 'protect') return action;
+  return level === 'use' ? 'use' : 'require';
+}
+
+function plansOf(config: TunnelConfig): ReadonlyMap<string, ChildPlan> {
+  const plans = new Map<string, ChildPlan>();
+  for (const connection of config.connections) {
+    for (const child of connection.children) {
+      if (plans.has(child.name)) throw new RangeError(`tunnel ${config.name} has two children named ${child.name}`);
+      plans.set(child.name, { connection, child });
+    }
+  }
+  for (const entry of config.policy) {
+    if (entry.action === 'protect' && (entry.child === undefined || !plans.has(entry.child))) {
+      throw new RangeError(`policy ${entry.name} of tunnel ${config.name} names no child that there is`);
+    }
+  }
+  return plans;
+}
