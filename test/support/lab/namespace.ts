@@ -18,7 +18,12 @@ process.on('exit', () => {
   for (const name of existing) spawnSync('ip', ['netns', 'del', name]);
 });
 
-export class Namespace {
+/** Where a program can be run: a namespace, or a guest. */
+export interface Host {
+  exec(argv: readonly string[], options?: RunOptions): Promise<RunResult>;
+}
+
+export class Namespace implements Host {
   readonly name: string;
 
   private constructor(name: string) {

@@ -3,7 +3,7 @@
  *
  *   node traffic.mjs echo ADDRESS PORT
  *     answers every datagram until it is ended; prints `ready` first
- *   node traffic.mjs burst SOURCE DESTINATION PORT COUNT SIZE PAUSE_MS
+ *   node traffic.mjs burst SOURCE DESTINATION PORT OWN_PORT COUNT SIZE PAUSE_MS
  *     sends COUNT datagrams, waits for the answers, prints {"sent","received","damaged"}
  */
 import { createSocket } from 'node:dgram';
@@ -34,8 +34,8 @@ function datagram(index, size) {
   return bytes;
 }
 
-/** @param {string} source @param {string} destination @param {number} port @param {number} count @param {number} size @param {number} pause */
-async function burst(source, destination, port, count, size, pause) {
+/** @param {string} source @param {string} destination @param {number} port @param {number} ownPort @param {number} count @param {number} size @param {number} pause */
+async function burst(source, destination, port, ownPort, count, size, pause) {
   const socket = socketFor(source);
   const answered = new Set();
   let damaged = 0;
@@ -44,7 +44,7 @@ async function burst(source, destination, port, count, size, pause) {
     if (index < count && message.equals(datagram(index, size))) answered.add(index);
     else damaged++;
   });
-  await new Promise((resolve) => socket.bind(0, source, () => resolve(undefined)));
+  await new Promise((resolve) => socket.bind(ownPort, source, () => resolve(undefined)));
   for (let index = 0; index < count; index++) {
     socket.send(datagram(index, size), port, destination, () => {});
     await sleep(pause);
@@ -58,9 +58,20 @@ async function burst(source, destination, port, count, size, pause) {
 const [verb, ...rest] = process.argv.slice(2);
 if (verb === 'echo') echo(String(rest[0]), Number(rest[1]));
 else if (verb === 'burst') {
-  const [source, destination, port, count, size, pause] = rest;
-  await burst(String(source), String(destination), Number(port), Number(count), Number(size), Number(pause));
+  const [source, destination, ...numbers] = rest;
+  const [port, ownPort, count, size, pause] = numbers.map(Number);
+  await burst(
+    String(source),
+    String(destination),
+    Number(port),
+    Number(ownPort),
+    Number(count),
+    Number(size),
+    Number(pause),
+  );
 } else {
-  process.stderr.write('usage: traffic.mjs echo ADDRESS PORT | burst SOURCE DESTINATION PORT COUNT SIZE PAUSE_MS\n');
+  process.stderr.write(
+    'usage: traffic.mjs echo ADDRESS PORT | burst SOURCE DESTINATION PORT OWN_PORT COUNT SIZE PAUSE_MS\n',
+  );
   process.exitCode = 2;
 }

@@ -1,7 +1,7 @@
 /** Traffic through a tunnel: ping, and UDP that an echo server answers. All of it bounded in number and in time. */
 import { fileURLToPath } from 'node:url';
 import type { Lab } from './lab.ts';
-import type { Namespace } from './namespace.ts';
+import type { Host, Namespace } from './namespace.ts';
 import { type Background, waitFor } from './process.ts';
 
 const PROGRAM = fileURLToPath(new URL('traffic.mjs', import.meta.url));
@@ -32,6 +32,8 @@ export interface BurstOptions {
   readonly source: string;
   readonly destination: string;
   readonly port: number;
+  /** Port of one's own; any when left out. */
+  readonly sourcePort?: number;
   readonly count?: number;
   /** Bytes of UDP payload. */
   readonly size?: number;
@@ -40,10 +42,10 @@ export interface BurstOptions {
 }
 
 /** Sends datagrams to an echo server and counts the answers. */
-export async function burst(namespace: Namespace, options: BurstOptions): Promise<Burst> {
-  const { source, destination, port, count = 20, size = 600, pause = 2 } = options;
-  const numbers = [port, count, size, pause].map(String);
-  const { stdout } = await namespace.exec([process.execPath, PROGRAM, 'burst', source, destination, ...numbers], {
+export async function burst(host: Host, options: BurstOptions): Promise<Burst> {
+  const { source, destination, port, sourcePort = 0, count = 20, size = 600, pause = 2 } = options;
+  const numbers = [port, sourcePort, count, size, pause].map(String);
+  const { stdout } = await host.exec([process.execPath, PROGRAM, 'burst', source, destination, ...numbers], {
     timeout: 15_000 + count * (pause + 2),
   });
   return JSON.parse(stdout) as Burst;
@@ -59,20 +61,20 @@ export interface PingOptions {
   readonly interval?: number;
 }
 
-export function pingCommand({ source, destination, count = 3, size = 56, interval = 0.1 }: PingOptions): string[] {
+function pingCommand({ source, destination, count = 3, size = 56, interval = 0.1 }: PingOptions): string[] {
   const numbers = ['-c', String(count), '-s', String(size), '-i', String(interval), '-W', '2'];
   return ['ping', '-n', '-q', '-I', source, ...numbers, destination];
 }
 
 /** How many answers a ping's output tells of. */
-export function pingAnswers(output: string): number {
+function pingAnswers(output: string): number {
   const found = /(\d+) (?:packets )?received/.exec(output);
   return found === null ? 0 : Number(found[1]);
 }
 
 /** Sends echo requests and returns how many were answered. */
-export async function ping(namespace: Namespace, options: PingOptions): Promise<number> {
+export async function ping(host: Host, options: PingOptions): Promise<number> {
   const time = (options.count ?? 3) * (options.interval ?? 0.1) * 1_000 + 5_000;
-  const { stdout } = await namespace.exec(pingCommand(options), { check: false, timeout: time });
+  const { stdout } = await host.exec(pingCommand(options), { check: false, timeout: time });
   return pingAnswers(stdout);
 }

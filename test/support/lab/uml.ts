@@ -1,0 +1,175 @@
+/**
+ * strongSwan on a Linux kernel of its own, with that kernel's ESP: Debian's User-Mode Linux as a process in a
+ * namespace, on a tap device there. The guest sees the host's files (hostfs); its charon is driven over TCP, and a
+ * loop in its init runs what is dropped into a shared folder. One guest serves a whole test file: booting takes
+ * seconds.
+ */
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Lab } from './lab.ts';
+import { addressCommand, type Namespace } from './namespace.ts';
+import { type Background, type RunOptions, type RunResult, waitFor } from './process.ts';
+import { type StrongSwanOptions, Swanctl, strongswanConf } from './strongswan.ts';
+
+const BOOT_TIMEOUT = 60_000;
+const VICI_PORT = 4502;
+/** Loaded before charon starts: the kernel's own autoload would delay the first SA by seconds. */
+const MODULES =
+  'esp4 esp6 xfrm_user xfrm_algo authenc authencesn gcm ghash-generic ccm ctr cbc ecb crypto_null seqiv echainiv ' +
+  'hmac xcbc cmac sha512_generic chacha20poly1305 chacha_generic poly1305_generic';
+
+/** Put together and self-tested once before charon starts, for the same reason. */
+const TRANSFORMS: readonly string[] = [
+  ...['gcm', 'ccm'].map(
+    (mode) => `aead rfc${mode === 'gcm' ? 4106 : 4309}(${mode}(aes)) 0x${'11'.repeat(mode === 'gcm' ? 20 : 19)} 128`,
+  ),
+  `aead rfc7539esp(chacha20,poly1305) 0x${'11'.repeat(36)} 128`,
+  ...[
+    ['hmac(sha256)', 128, 32],
+    ['hmac(sha384)', 192, 48],
+    ['hmac(sha512)', 256, 64],
+    ['hmac(sha1)', 96, 20],
+    ['xcbc(aes)', 96, 16],
+    ['cmac(aes)', 96, 16],
+  ].map(
+    ([name, bits, length]) =>
+      `enc cbc(aes) 0x${'11'.repeat(16)} auth-trunc ${name} 0x${'11'.repeat(Number(length))} ${bits}`,
+  ),
+  `enc rfc3686(ctr(aes)) 0x${'11'.repeat(20)} auth-trunc hmac(sha256) 0x${'11'.repeat(32)} 128`,
+  `enc ecb(cipher_null) "" auth-trunc hmac(sha256) 0x${'11'.repeat(32)} 128`,
+  // ESN has an authenticator of its own (authencesn).
+  `enc cbc(aes) 0x${'11'.repeat(16)} auth-trunc hmac(sha256) 0x${'11'.repeat(32)} 128 replay-window 64 flag esn`,
+];
+
+export interface UmlOptions extends StrongSwanOptions {
+  /** The device that appears in the namespace, with the namespace's own addresses. */
+  readonly device: string;
+  readonly hostAddresses: readonly string[];
+  /** The guest's outer addresses on that line, with prefix length; charon is driven over the first. */
+  readonly guestAddresses: readonly string[];
+  /** The guest's inner addresses. */
+  readonly innerAddresses: readonly string[];
+  /** Servers in the guest, which counts as ready when each has printed `ready`. */
+  readonly services?: readonly (readonly string[])[];
+}
+
+function quote(argv: readonly string[]): string {
+  return argv.map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(' ');
+}
+
+/** The guest's first process. It forks as little as it can: a fork takes some 50 ms there. */
+function initScript(folder: string, options: UmlOptions): string {
+  const addresses = [
+    'link set lo up',
+    'link set vec0 up',
+    ...options.guestAddresses.map((address) => addressCommand(address, 'vec0')),
+    ...options.innerAddresses.map((address) => addressCommand(address, 'lo')),
+    ...options.hostAddresses.map((address) => {
+      const gateway = address.slice(0, address.indexOf('/'));
+      return `${gateway.includes(':') ? '-6 ' : ''}route add default via ${gateway}`;
+    }),
+  ];
+  return `#!/bin/bash
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export STRONGSWAN_CONF=${folder}/strongswan.conf SWANCTL_DIR=${folder}/swanctl
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t tmpfs tmpfs /run
+mount --bind /usr/lib/uml/modules /lib/modules
+for module in ${MODULES}; do modprobe $module || echo "no module $module"; done
+ip -batch - <<'END'
+${addresses.join('\n')}
+END
+ip -batch - <<'END'
+${TRANSFORMS.map((transform, index) => `xfrm state add src 10.0.0.1 dst 10.0.0.2 proto esp spi ${index + 256} mode tunnel ${transform}`).join('\n')}
+xfrm state flush
+END
+/usr/sbin/charon-systemd >${folder}/charon.out 2>&1 &
+${(options.services ?? []).map((argv, index) => `${quote(argv)} >${folder}/service-${index}.out 2>&1 &`).join('\n')}
+echo "guest ready"
+while [ ! -e ${folder}/halt ]; do
+  for job in ${folder}/jobs/*.sh; do
+    [ -e "$job" ] || continue
+    . "$job" >"\${job%.sh}.out" 2>&1
+    echo $? >"\${job%.sh}.rc"
+    mv "$job" "\${job%.sh}.done"
+  done
+  read -r -t 0.05 <>${folder}/pause
+done
+halt -f
+`;
+}
+
+export class UmlStrongSwan extends Swanctl {
+  /** The namespace that the guest's line ends in. */
+  readonly namespace: Namespace;
+  readonly #kernel: Background;
+  #jobs = 0;
+
+  private constructor(folder: string, namespace: Namespace, kernel: Background, guest: string) {
+    super(folder, `tcp://${guest}:${VICI_PORT}`, namespace.command([]));
+    this.namespace = namespace;
+    this.#kernel = kernel;
+  }
+
+  static async boot(lab: Lab, namespace: Namespace, options: UmlOptions): Promise<UmlStrongSwan> {
+    const folder = join(lab.folder, `uml-${namespace.name}`);
+    for (const part of ['swanctl', 'jobs']) mkdirSync(join(folder, part), { recursive: true });
+    const [first] = options.guestAddresses;
+    if (first === undefined) throw new Error('the guest needs an address');
+    const guest = first.slice(0, first.indexOf('/'));
+    const log = join(folder, 'charon.log');
+    writeFileSync(
+      join(folder, 'strongswan.conf'),
+      strongswanConf('kernel-netlink', `tcp://0.0.0.0:${VICI_PORT}`, log, options),
+    );
+    writeFileSync(join(folder, 'init.sh'), initScript(folder, options), { mode: 0o755 });
+    mkdirSync('/lib/modules', { recursive: true });
+    await namespace.exec(['mkfifo', join(folder, 'pause')]);
+    await namespace.ip([
+      `tuntap add dev ${options.device} mode tap`,
+      ...options.hostAddresses.map((address) => addressCommand(address, options.device)),
+      `link set ${options.device} up`,
+    ]);
+    const kernel = namespace.spawn('linux.uml', [
+      ...['linux.uml', 'root=/dev/root', 'rootfstype=hostfs', 'rootflags=/', 'rw', 'mem=512M', 'quiet'],
+      ...[`init=${join(folder, 'init.sh')}`, `vec0:transport=tap,ifname=${options.device}`],
+      ...['con=null', 'con0=null,fd:1'],
+    ]);
+    const peer = new UmlStrongSwan(folder, namespace, kernel, guest);
+    lab.log(`guest of ${namespace.name}: console`, () => kernel.output);
+    lab.log(`guest of ${namespace.name}: strongSwan`, () => peer.log());
+    lab.defer(() => peer.halt());
+    await waitFor(
+      'the guest to boot',
+      () => {
+        if (!kernel.alive) throw new Error(`the guest died:\n${kernel.output}`);
+        return kernel.output.includes('guest ready') ? true : undefined;
+      },
+      BOOT_TIMEOUT,
+    );
+    await peer.ready(BOOT_TIMEOUT);
+    for (const index of (options.services ?? []).keys()) {
+      const output = join(folder, `service-${index}.out`);
+      const ready = (): true | undefined => (readFileSync(output, 'utf8').includes('ready') ? true : undefined);
+      await waitFor(`service ${index} of the guest`, ready, BOOT_TIMEOUT);
+    }
+    return peer;
+  }
+
+  /** Runs a command in the guest. Each takes some tenths of a second. */
+  async exec(argv: readonly string[], { timeout = 20_000 }: RunOptions = {}): Promise<RunResult> {
+    const job = join(this.folder, 'jobs', `${this.#jobs++}`);
+    writeFileSync(`${job}.new`, `${quote(argv)}\n`);
+    renameSync(`${job}.new`, `${job}.sh`);
+    await waitFor(`the guest to run ${argv.join(' ')}`, () => existsSync(`${job}.done`) || undefined, timeout);
+    return { code: Number(readFileSync(`${job}.rc`, 'utf8')), stdout: readFileSync(`${job}.out`, 'utf8'), stderr: '' };
+  }
+
+  /** Ends the guest in good order, and its process if it does not. */
+  async halt(): Promise<void> {
+    writeFileSync(join(this.folder, 'halt'), '');
+    await waitFor('the guest to halt', () => !this.#kernel.alive || undefined, 5_000).catch(() => undefined);
+    await this.#kernel.stop('SIGKILL');
+  }
+}
