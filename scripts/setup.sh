@@ -1,0 +1,84 @@
+#!/bin/sh
+# Installs the system packages that the demo or the tests need, where it may: on Debian and its kin, as root.
+# Elsewhere it says what is missing and what will not run for it, and ends well: nothing else depends on it.
+#
+#   sh scripts/setup.sh demo|test
+#
+# With everything in place it calls no package manager and takes a few milliseconds.
+set -eu
+
+usage() {
+  echo 'usage: setup.sh demo|test' >&2
+  exit 2
+}
+
+# program (or file), Debian package
+demo_needs='ip iproute2
+tcpdump tcpdump'
+test_needs="$demo_needs
+setpriv util-linux
+ping iputils-ping
+nft nftables
+tshark tshark
+swanctl strongswan-swanctl
+charon-systemd charon-systemd
+/usr/lib/ipsec/plugins/libstrongswan-gcm.so libstrongswan-standard-plugins
+/usr/lib/ipsec/plugins/libstrongswan-ccm.so libstrongswan-extra-plugins
+/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so libcharon-extra-plugins
+modprobe kmod"
+# User-Mode Linux exists for x86 alone.
+case $(uname -m) in x86_64 | i?86) test_needs="$test_needs
+linux.uml user-mode-linux" ;; esac
+
+[ $# -eq 1 ] || usage
+case $1 in
+  demo) needs=$demo_needs skipped='the demo runs with devices in memory instead of network namespaces' ;;
+  test) needs=$test_needs skipped='the interop tests that need them are skipped' ;;
+  *) usage ;;
+esac
+
+PATH=$PATH:/usr/sbin:/sbin
+export PATH
+
+is_there() {
+  case $1 in
+    /*) [ -e "$1" ] ;;
+    *) command -v "$1" >/dev/null 2>&1 ;;
+  esac
+}
+
+# Prints the packages of what is not there.
+missing_packages() {
+  echo "$needs" | while read -r what package; do
+    is_there "$what" || echo "$package"
+  done | tr '\n' ' '
+}
+
+missing=$(missing_packages)
+[ -n "$missing" ] || exit 0
+
+if [ "$(uname -s)" != Linux ]; then
+  echo "setup: this is not Linux; $skipped"
+elif ! command -v apt-get >/dev/null 2>&1; then
+  echo "setup: missing, by the names of Debian's packages: $missing"
+  echo "setup: there is no apt-get here to install them with; $skipped"
+elif [ "$(id -u)" -ne 0 ]; then
+  echo "setup: missing Debian packages: $missing"
+  echo "setup: only root may install them (apt-get install --no-install-recommends $missing); $skipped"
+else
+  echo "setup: installing $missing"
+  export DEBIAN_FRONTEND=noninteractive
+  log=$(mktemp)
+  install() {
+    # shellcheck disable=SC2086 # a list of words
+    apt-get install -y --no-install-recommends $missing >"$log" 2>&1 </dev/null
+  }
+  # The package lists of an image may be absent or stale: fetch them only when the first attempt shows it.
+  if ! install && ! { apt-get update -q >"$log" 2>&1 </dev/null && install; }; then
+    tail -n 20 "$log"
+    echo "setup: apt-get could not install them; $skipped"
+  fi
+  rm -f "$log"
+  missing=$(missing_packages)
+  [ -z "$missing" ] || echo "setup: still missing: $missing"
+fi
