@@ -4,7 +4,7 @@
 import type { PacketBatch } from '../base/batch.ts';
 import type { PacketCipher } from '../crypto/types.ts';
 import type { CompiledSelectors } from '../policy/compiled.ts';
-import { DropReason } from './drops.ts';
+import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
 import { ESP_HEADER_LENGTH, espAlignment, MIN_SPI, NextHeader, sealEsp, sealedDataLength } from './packet.ts';
 import { SaCounter, type SaLimits, SaUsage } from './usage.ts';
 
@@ -38,6 +38,8 @@ export class EspOutboundSa {
   readonly esn: boolean;
   readonly selectors: CompiledSelectors;
   readonly usage: SaUsage;
+  /** What it could not carry, by reason. */
+  readonly drops: DropCounters = newDropCounters();
   /** May be changed at any time: the peer moved. */
   pathIndex: number;
   readonly #cipher: PacketCipher;
@@ -76,7 +78,8 @@ export class EspOutboundSa {
   }
 
   /**
-   * Makes an ESP packet of the packet in a slot; offset and length of the slot then are those of the ESP packet.
+   * Makes an ESP packet of the packet in a slot; offset and length of the slot then are those of the ESP packet. When
+   * a reason is returned, the slot is as it was.
    * @param nextHeader protocol number of what lies in the slot: 4 or 41 in tunnel mode
    */
   seal(now: number, batch: PacketBatch, slot: number, nextHeader: number): DropReason {
@@ -85,6 +88,8 @@ export class EspOutboundSa {
     if (reason === DropReason.none) {
       this.usage.counters[SaCounter.packets]!++;
       this.usage.counters[SaCounter.bytes]! += length;
+    } else {
+      this.drops[reason]!++;
     }
     return reason;
   }
@@ -100,6 +105,7 @@ export class EspOutboundSa {
       batch.tag[slot] = this.pathIndex;
       this.usage.counters[SaCounter.dummies]!++;
     } else {
+      this.drops[reason]!++;
       batch.length[slot] = 0;
     }
     return reason;

@@ -3,6 +3,7 @@
  */
 import { assertNever } from '../base/assert.ts';
 import type { PacketBatch } from '../base/batch.ts';
+import { type CompiledPolicy, FRAGMENT_UNDECIDED } from '../policy/database.ts';
 import { Flow, FlowError, readFlow } from '../policy/flow.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
 import type { EspOutboundSa } from './outbound-sa.ts';
@@ -15,21 +16,10 @@ export const BYPASS_TAG = -1;
 /** Old and new SAs of an entry, narrowed ones and those of several peers included. */
 const MAX_SAS_PER_ENTRY = 16;
 
-/** What a policy entry wants for the packets that it matches. `use` protects when there is an SA (else in the clear). */
-export type OutboundAction = 'discard' | 'bypass' | 'use' | 'require';
-
-/** What the pipeline needs to know of a compiled policy. */
-export interface OutboundPolicy {
-  /** Index of the first entry that matches, or -1. */
-  lookup(flow: Flow): number;
-  /** By index. */
-  readonly actions: readonly OutboundAction[];
-}
-
 export interface OutboundPipelineOptions {
   /**
-   * Called for each packet that met a protect entry without a usable SA, before the packet is dropped (or tagged
-   * with `BYPASS_TAG` when the entry says `use`): the moment to copy it and to begin a negotiation.
+   * Called for each packet that met a protect entry without a usable SA, before the packet is dropped as `noSa`, or
+   * tagged with `BYPASS_TAG` when the entry's level is `use`: the moment to copy it and to begin a negotiation.
    */
   readonly onMissing: (entryIndex: number, batch: PacketBatch, slot: number) => void;
   readonly drops?: DropCounters;
@@ -49,14 +39,14 @@ export class OutboundPipeline {
   /** Packets that were tagged to leave in the clear. */
   bypassed = 0;
   readonly #onMissing: OutboundPipelineOptions['onMissing'];
-  #policy: OutboundPolicy;
+  #policy: CompiledPolicy;
   /** By entry index. BOUNDED: the entries of the policy. */
   #entries: EntrySas[];
   readonly #flow = new Flow();
   // BOUNDED: an SA enters at most twice in its life.
   #signals: SaSignal<EspOutboundSa>[] = [];
 
-  constructor(policy: OutboundPolicy, options: OutboundPipelineOptions) {
+  constructor(policy: CompiledPolicy, options: OutboundPipelineOptions) {
     this.#onMissing = options.onMissing;
     this.drops = options.drops ?? newDropCounters();
     this.#policy = policy;
@@ -68,7 +58,7 @@ export class OutboundPipeline {
    * @param newIndexOf index in the new policy of an entry of the old one, or -1 when it is gone. SAs that are left
    * without an entry are returned and are the caller's to wipe.
    */
-  setPolicy(policy: OutboundPolicy, newIndexOf: (oldIndex: number) => number): EspOutboundSa[] {
+  setPolicy(policy: CompiledPolicy, newIndexOf: (oldIndex: number) => number): EspOutboundSa[] {
     const before = this.sas();
     const old = this.#entries;
     this.#policy = policy;
@@ -159,18 +149,17 @@ export class OutboundPipeline {
       return DropReason.badInnerPacket;
     }
     const index = this.#policy.lookup(flow);
-    if (index < 0) return DropReason.noPolicy;
-    const action = this.#policy.actions[index]!;
+    if (index < 0) return index === FRAGMENT_UNDECIDED ? DropReason.fragment : DropReason.noPolicy;
+    const { action, level } = this.#policy.entries[index]!;
     switch (action) {
       case 'discard':
         return DropReason.discarded;
       case 'bypass':
         return this.#bypass(batch, slot);
-      case 'require':
-      case 'use':
-        return this.#protect(now, batch, slot, index, action === 'use');
+      case 'protect':
+        return this.#protect(now, batch, slot, index, level === 'use');
       default:
-        return assertNever(action, 'outbound action');
+        return assertNever(action, 'policy action');
     }
   }
 
@@ -185,24 +174,23 @@ export class OutboundPipeline {
     const flow = this.#flow;
     const active = this.#entries[index]!.active;
     batch.length[slot] = flow.totalLength;
-    let reason: DropReason = DropReason.noSa;
     for (let i = 0; i < active.length; i++) {
       const sa = active[i]!;
-      if (!sa.selectors.matchesFlow(flow, true)) continue;
-      reason = sa.seal(now, batch, slot, flow.family === 4 ? NextHeader.ipv4 : NextHeader.ipv6);
+      if (!sa.usable || !sa.selectors.matchesFlow(flow, true)) continue;
+      const reason = sa.seal(now, batch, slot, flow.family === 4 ? NextHeader.ipv4 : NextHeader.ipv6);
       if (sa.usage.signalled) drainSignals(sa, this.#signals);
-      // An SA that has run out leaves the packet as it was: the next one may take it.
+      // An SA that has just run out leaves the packet as it was: the next one may take it.
       if (!sa.usable) continue;
       batch.tag[slot] = sa.pathIndex;
       return reason;
     }
     this.#onMissing(index, batch, slot);
-    return orBypass ? this.#bypass(batch, slot) : reason;
+    return orBypass ? this.#bypass(batch, slot) : DropReason.noSa;
   }
 }
 
-function emptyEntries(policy: OutboundPolicy): EntrySas[] {
-  return policy.actions.map(() => ({ active: [], standby: [] }));
+function emptyEntries(policy: CompiledPolicy): EntrySas[] {
+  return policy.entries.map(() => ({ active: [], standby: [] }));
 }
 
 function hasRoom(entry: EntrySas, sa: EspOutboundSa): boolean {
