@@ -1,0 +1,169 @@
+/**
+ * The C library's calls that Node has no way to make, by koffi: the only file that knows of FFI.
+ *
+ * Loaded at first use, so that a program which embeds sectunnel with memory devices needs neither Linux nor koffi's
+ * binary. On the 2-core machine of the project's benchmarks a call costs about 0.25 µs on top of the system call,
+ * with buffers passed as addresses (numbers); passing the buffer itself adds 0.1 µs and an asynchronous call takes
+ * 20 to 50 µs until its callback runs, so the hot path uses synchronous calls on addresses.
+ *
+ * Structures are laid out by the callers for 64-bit little-endian Linux: x64, arm64, riscv64.
+ */
+import { createRequire } from 'node:module';
+
+type Koffi = typeof import('koffi');
+
+/** Called with the result of the call, and the errno when it is negative. */
+type WaitCallback = (result: number, errno: number) => void;
+
+/** Negative results mean failure; `errno()` must be asked before anything else is called. */
+export interface Libc {
+  errno(): number;
+  /** The system's own words for an errno. */
+  errorText(errno: number): string;
+  open(path: string, flags: number): number;
+  close(fd: number): number;
+  ioctl(fd: number, request: number, argument: Uint8Array): number;
+  /** `address` is that of memory which outlives the call (see `addressOf`). */
+  read(fd: number, address: number, length: number): number;
+  write(fd: number, address: number, length: number): number;
+  socket(domain: number, type: number, protocol: number): number;
+  setsockopt(fd: number, level: number, option: number, value: Uint8Array): number;
+  bind(fd: number, address: Uint8Array): number;
+  send(fd: number, data: Uint8Array, flags: number): number;
+  recv(fd: number, data: Uint8Array, flags: number): number;
+  poll(descriptors: Uint8Array, timeoutMs: number): number;
+  epollCreate(flags: number): number;
+  epollControl(epoll: number, operation: number, fd: number, event: Uint8Array): number;
+  /** Waits in a thread of libuv's pool, for ever; `events` must stay alive until the callback. */
+  epollWait(epoll: number, events: Uint8Array, maxEvents: number, done: WaitCallback): void;
+  eventfd(flags: number): number;
+}
+
+/** Where a buffer's memory is. Valid for the buffer's life: keep a reference to it as long as the address is used. */
+export function addressOf(buffer: Uint8Array): number {
+  return Number(koffi().address(buffer));
+}
+
+/** A system call failed. `code` is the errno's name (`EPERM`). */
+export class SystemError extends Error {
+  override readonly name = 'SystemError';
+  /** What was attempted: the call, and on what. */
+  readonly call: string;
+  readonly errno: number;
+  readonly code: string;
+
+  constructor(call: string, errno: number, detail?: string) {
+    const code = errnoName(errno);
+    const text = errno === 0 ? 'failed' : libc().errorText(errno);
+    super(`${call}: ${text} (${code})${detail === undefined ? '' : `. ${detail}`}`);
+    this.call = call;
+    this.errno = errno;
+    this.code = code;
+  }
+}
+
+/** The calls of the C library. @throws Error saying what is missing, where there is no Linux or no koffi */
+export function libc(): Libc {
+  bound ??= bindCalls(koffi());
+  return bound;
+}
+
+/** Errno by name; Linux's numbers, which differ between processors only for names that are not used here. */
+export const ERRNO = {
+  EPERM: 1,
+  ENOENT: 2,
+  ESRCH: 3,
+  EINTR: 4,
+  EIO: 5,
+  ENXIO: 6,
+  EBADF: 9,
+  EAGAIN: 11,
+  EACCES: 13,
+  EBUSY: 16,
+  EEXIST: 17,
+  ENODEV: 19,
+  EINVAL: 22,
+  EMSGSIZE: 90,
+  ETIMEDOUT: 110,
+  EBADFD: 77,
+  EADDRNOTAVAIL: 99,
+  ENETUNREACH: 101,
+  ENOBUFS: 105,
+  EHOSTUNREACH: 113,
+} as const;
+
+let loaded: Koffi | undefined;
+let bound: Libc | undefined;
+
+function koffi(): Koffi {
+  if (loaded !== undefined) return loaded;
+  if (process.platform !== 'linux') {
+    throw new Error(
+      `TUN devices and routes need Linux, this is ${process.platform}: use a memory device, or run sectunnel on Linux`,
+    );
+  }
+  try {
+    loaded = createRequire(import.meta.url)('koffi') as Koffi;
+  } catch (error) {
+    throw new Error(
+      `the package koffi, through which system calls are made, cannot be loaded on ${process.platform}-${process.arch}: ` +
+        `${error instanceof Error ? error.message : String(error)}. Install sectunnel's optional dependencies ` +
+        '(npm install without --omit=optional) on this machine',
+    );
+  }
+  return loaded;
+}
+
+function errnoName(errno: number): string {
+  for (const [name, value] of Object.entries(koffi().os.errno)) if (value === errno) return name;
+  return `errno ${errno}`;
+}
+
+function bindCalls(ffi: Koffi): Libc {
+  const library = ffi.load(null);
+  const bind = <Call>(prototype: string): Call => library.func(prototype) as Call;
+  // `ioctl` and `open` are variadic in C; on the ABIs named above integer arguments are passed the same way.
+  const setsockopt = bind<(fd: number, level: number, option: number, value: Uint8Array, length: number) => number>(
+    'int setsockopt(int fd, int level, int option, const void *value, uint32_t length)',
+  );
+  const bindSocket = bind<(fd: number, address: Uint8Array, length: number) => number>(
+    'int bind(int fd, const void *address, uint32_t length)',
+  );
+  const send = bind<(fd: number, data: Uint8Array, length: number, flags: number) => number>(
+    'int64_t send(int fd, const void *data, size_t length, int flags)',
+  );
+  const recv = bind<(fd: number, data: Uint8Array, length: number, flags: number) => number>(
+    'int64_t recv(int fd, void *data, size_t length, int flags)',
+  );
+  const poll = bind<(descriptors: Uint8Array, count: number, timeoutMs: number) => number>(
+    'int poll(void *descriptors, uint64_t count, int timeout)',
+  );
+  const eventfd = bind<(initial: number, flags: number) => number>('int eventfd(unsigned int initial, int flags)');
+  const epollWait = library.func('int epoll_wait(int epoll, void *events, int count, int timeout)');
+  return {
+    errno: () => ffi.errno(),
+    errorText: bind('const char *strerror(int errno)'),
+    open: bind('int open(const char *path, int flags)'),
+    close: bind('int close(int fd)'),
+    ioctl: bind('int ioctl(int fd, unsigned long request, void *argument)'),
+    read: bind('int64_t read(int fd, uintptr_t address, size_t length)'),
+    write: bind('int64_t write(int fd, uintptr_t address, size_t length)'),
+    socket: bind('int socket(int domain, int type, int protocol)'),
+    setsockopt: (fd, level, option, value) => setsockopt(fd, level, option, value, value.length),
+    bind: (fd, address) => bindSocket(fd, address, address.length),
+    send: (fd, data, flags) => send(fd, data, data.length, flags),
+    recv: (fd, data, flags) => recv(fd, data, data.length, flags),
+    poll: (descriptors, timeoutMs) => poll(descriptors, descriptors.length / POLLFD_SIZE, timeoutMs),
+    epollCreate: bind('int epoll_create1(int flags)'),
+    epollControl: bind('int epoll_ctl(int epoll, int operation, int fd, void *event)'),
+    epollWait: (epoll, events, maxEvents, done) => {
+      epollWait.async(epoll, events, maxEvents, -1, (error: unknown, result: number) => {
+        done(error === null || error === undefined ? result : -1, result < 0 ? ffi.errno() : 0);
+      });
+    },
+    eventfd: (flags) => eventfd(0, flags),
+  };
+}
+
+/** struct pollfd: int fd, short events, short revents. */
+const POLLFD_SIZE = 8;
