@@ -1,0 +1,82 @@
+/**
+ * A provider is made from a few primitives, so that what lies above them (packet layout, AES MACs, key lengths) is
+ * written once; and providers are joined to one that takes each algorithm from the first that has it.
+ */
+import { buildMac, buildPrf, type MacPrimitives } from './macs.ts';
+import { type PacketPrimitives, packetCipher } from './packet.ts';
+import type { Algorithm, CipherSuite, CryptoProvider, DhGroup, DhKeyPair, RandomSource } from './types.ts';
+
+export interface Primitives extends PacketPrimitives, MacPrimitives {
+  readonly name: string;
+  /** Whether the algorithm is there; asked once for each by `buildProvider`, so it may try things out. */
+  supports(algorithm: Algorithm): boolean;
+  dhKeyPair(group: DhGroup, random: RandomSource): DhKeyPair;
+  sha1(...parts: readonly Uint8Array[]): Uint8Array;
+}
+
+export function buildProvider(primitives: Primitives): CryptoProvider {
+  // BOUNDED: by the descriptors that are alive.
+  const supported = new WeakMap<Algorithm, boolean>();
+  const supports = (algorithm: Algorithm): boolean => {
+    let answer = supported.get(algorithm);
+    if (answer === undefined) {
+      answer = primitives.supports(algorithm);
+      supported.set(algorithm, answer);
+    }
+    return answer;
+  };
+  const demand = (algorithm: Algorithm): void => {
+    if (!supports(algorithm)) throw unsupported(primitives.name, algorithm);
+  };
+  return {
+    name: primitives.name,
+    supports,
+    prf(algorithm, key) {
+      demand(algorithm);
+      return buildPrf(algorithm, key, primitives);
+    },
+    packetCipher(suite, keys) {
+      demand(suite.encryption);
+      if (suite.integrity === undefined) return packetCipher(suite, keys, primitives, undefined);
+      demand(suite.integrity);
+      return packetCipher(suite, keys, primitives, buildMac(suite.integrity, keys.integrity, primitives));
+    },
+    dhKeyPair(group, random) {
+      demand(group);
+      return primitives.dhKeyPair(group, random);
+    },
+    sha1: primitives.sha1,
+  };
+}
+
+/**
+ * One provider from several: each algorithm is served by the first that supports it, each suite by the first that
+ * supports both its parts.
+ */
+export function combineProviders(...providers: readonly CryptoProvider[]): CryptoProvider {
+  const name = providers.map((provider) => provider.name).join('+');
+  const first = (...algorithms: readonly Algorithm[]): CryptoProvider => {
+    const found = providers.find((provider) => algorithms.every((algorithm) => provider.supports(algorithm)));
+    if (found === undefined) throw unsupported(name, ...algorithms);
+    return found;
+  };
+  const sha1 = providers[0]?.sha1;
+  if (sha1 === undefined) throw new RangeError('no provider to combine');
+  return {
+    name,
+    supports: (algorithm) => providers.some((provider) => provider.supports(algorithm)),
+    prf: (algorithm, key) => first(algorithm).prf(algorithm, key),
+    packetCipher: (suite, keys) => first(...partsOf(suite)).packetCipher(suite, keys),
+    dhKeyPair: (group, random) => first(group).dhKeyPair(group, random),
+    sha1,
+  };
+}
+
+function partsOf({ encryption, integrity }: CipherSuite): Algorithm[] {
+  return integrity === undefined ? [encryption] : [encryption, integrity];
+}
+
+function unsupported(provider: string, ...algorithms: readonly Algorithm[]): RangeError {
+  const names = algorithms.map((algorithm) => algorithm.name).join(' with ');
+  return new RangeError(`the crypto provider '${provider}' does not support ${names}`);
+}
