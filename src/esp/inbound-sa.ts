@@ -6,7 +6,8 @@ import type { PacketBatch } from '../base/batch.ts';
 import { readU32 } from '../base/bytes.ts';
 import type { PacketCipher } from '../crypto/types.ts';
 import type { CompiledSelectors } from '../policy/compiled.ts';
-import { type Flow, FlowError, readFlow } from '../policy/flow.ts';
+import { type Flow, FlowError, Fragment, readFlow } from '../policy/flow.ts';
+import type { FragmentTracker } from '../policy/fragments.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
 import { ESP_HEADER_LENGTH, espAlignment, MIN_SPI, NextHeader, nextHeaderOf, payloadLengthOf } from './packet.ts';
 import { DEFAULT_REPLAY_WINDOW, REPLAYED, ReplayWindow } from './replay.ts';
@@ -88,12 +89,13 @@ export class EspInboundSa {
    * Opens the ESP packet in a slot; offset and length of the slot then are those of the packet inside. When a
    * reason is returned, the bytes in the slot may be scrambled and must not be used.
    * @param flow scratch, filled with the flow of the packet inside
+   * @param fragments remembers the first fragments that came in
    */
-  open(now: number, batch: PacketBatch, slot: number, flow: Flow): DropReason {
+  open(now: number, batch: PacketBatch, slot: number, flow: Flow, fragments: FragmentTracker): DropReason {
     this.#authenticated = false;
     this.#advanced = false;
     let reason = this.#decrypt(now, batch, slot);
-    if (reason === DropReason.none) reason = this.#decapsulate(batch, slot, flow);
+    if (reason === DropReason.none) reason = this.#decapsulate(now, batch, slot, flow, fragments);
     if (reason !== DropReason.none) this.drops[reason]!++;
     return reason;
   }
@@ -127,7 +129,7 @@ export class EspInboundSa {
   }
 
   /** From plaintext with trailer to the packet inside, which must fit the selectors. */
-  #decapsulate(batch: PacketBatch, slot: number, flow: Flow): DropReason {
+  #decapsulate(now: number, batch: PacketBatch, slot: number, flow: Flow, fragments: FragmentTracker): DropReason {
     const buffer = batch.buffer;
     const at = batch.offset[slot]!;
     const dataLength = batch.length[slot]!;
@@ -141,7 +143,12 @@ export class EspInboundSa {
     if (nextHeader !== NextHeader.ipv4 && nextHeader !== NextHeader.ipv6) return DropReason.badNextHeader;
     if (readFlow(buffer, at, payloadLength, flow) !== FlowError.none) return DropReason.badInnerPacket;
     if (flow.family !== (nextHeader === NextHeader.ipv4 ? 4 : 6)) return DropReason.badInnerPacket;
-    if (!this.selectors.matchesFlow(flow, false)) return DropReason.selectorMismatch;
+    if (flow.fragment === Fragment.later) fragments.resolve(flow, now);
+    if (!this.selectors.matchesFlow(flow, false)) {
+      return flow.fragment === Fragment.later && !flow.firstSeen ? DropReason.fragment : DropReason.selectorMismatch;
+    }
+    // Remembered only now: no SA may speak for the fragments of another.
+    if (flow.fragment === Fragment.first) fragments.resolve(flow, now);
     // What lies behind the inner packet is padding for traffic flow confidentiality (RFC 4303 §2.7).
     batch.length[slot] = flow.totalLength;
     this.usage.counters[SaCounter.packets]!++;

@@ -4,6 +4,7 @@
 import type { PacketBatch } from '../base/batch.ts';
 import { readU32 } from '../base/bytes.ts';
 import { Flow } from '../policy/flow.ts';
+import { FragmentTracker } from '../policy/fragments.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
 import type { EspInboundSa } from './inbound-sa.ts';
 import { ESP_HEADER_LENGTH } from './packet.ts';
@@ -15,6 +16,8 @@ export interface InboundPipelineOptions {
   /** The most SAs at a time; 65,536 when left out. */
   readonly maxSas?: number;
   readonly drops?: DropCounters;
+  /** Of what came in; one with a random seed is safer against floods of fragments. */
+  readonly fragments?: FragmentTracker;
 }
 
 export class InboundPipeline {
@@ -31,6 +34,7 @@ export class InboundPipeline {
   /** Keyed by the SPI as a signed integer, which V8 holds without allocating. BOUNDED: `maxSas`. */
   readonly #sas = new Map<number, EspInboundSa>();
   readonly #flow = new Flow();
+  readonly #fragments: FragmentTracker;
   // BOUNDED: an SA enters once in its life.
   #firstUsed: EspInboundSa[] = [];
   // BOUNDED: an SA enters at most twice in its life.
@@ -39,6 +43,7 @@ export class InboundPipeline {
   constructor(options: InboundPipelineOptions = {}) {
     this.#maxSas = options.maxSas ?? DEFAULT_MAX_SAS;
     this.drops = options.drops ?? newDropCounters();
+    this.#fragments = options.fragments ?? new FragmentTracker();
   }
 
   get size(): number {
@@ -120,7 +125,7 @@ export class InboundPipeline {
     const sa = this.#sas.get(readU32(batch.buffer, batch.offset[slot]!) | 0);
     if (sa === undefined) return DropReason.unknownSpi;
     const fresh = !sa.used;
-    const reason = sa.open(now, batch, slot, this.#flow);
+    const reason = sa.open(now, batch, slot, this.#flow, this.#fragments);
     if (sa.authenticated) {
       this.slotSa[slot] = sa;
       this.slotAdvanced[slot] = sa.advanced ? 1 : 0;

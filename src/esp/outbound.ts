@@ -4,7 +4,9 @@
 import { assertNever } from '../base/assert.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import { type CompiledPolicy, FRAGMENT_UNDECIDED } from '../policy/database.ts';
-import { Flow, FlowError, readFlow } from '../policy/flow.ts';
+import { Flow, FlowError, Fragment, readFlow } from '../policy/flow.ts';
+import { FlowCache } from '../policy/flow-cache.ts';
+import { FragmentTracker } from '../policy/fragments.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
 import type { EspOutboundSa } from './outbound-sa.ts';
 import { NextHeader } from './packet.ts';
@@ -23,6 +25,8 @@ export interface OutboundPipelineOptions {
    */
   readonly onMissing: (entryIndex: number, batch: PacketBatch, slot: number) => void;
   readonly drops?: DropCounters;
+  /** Of this device and direction; one with a random seed is safer against floods of fragments. */
+  readonly fragments?: FragmentTracker;
 }
 
 /** The SAs of one policy entry. */
@@ -43,12 +47,15 @@ export class OutboundPipeline {
   /** By entry index. BOUNDED: the entries of the policy. */
   #entries: EntrySas[];
   readonly #flow = new Flow();
+  readonly #flows = new FlowCache();
+  readonly #fragments: FragmentTracker;
   // BOUNDED: an SA enters at most twice in its life.
   #signals: SaSignal<EspOutboundSa>[] = [];
 
   constructor(policy: CompiledPolicy, options: OutboundPipelineOptions) {
     this.#onMissing = options.onMissing;
     this.drops = options.drops ?? newDropCounters();
+    this.#fragments = options.fragments ?? new FragmentTracker();
     this.#policy = policy;
     this.#entries = emptyEntries(policy);
   }
@@ -148,7 +155,8 @@ export class OutboundPipeline {
     if (readFlow(batch.buffer, batch.offset[slot]!, batch.length[slot]!, flow) !== FlowError.none) {
       return DropReason.badInnerPacket;
     }
-    const index = this.#policy.lookup(flow);
+    if (flow.fragment !== Fragment.none) this.#fragments.resolve(flow, now);
+    const index = this.#flows.lookup(this.#policy, flow);
     if (index < 0) return index === FRAGMENT_UNDECIDED ? DropReason.fragment : DropReason.noPolicy;
     const { action, level } = this.#policy.entries[index]!;
     switch (action) {
