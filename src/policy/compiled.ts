@@ -12,11 +12,10 @@
  *   there means type 8 both ways, as strongSwan and Linux read it, and `type 8` here and OPAQUE there means that
  *   type 8 may be sent but not received, as RFC 4301 has it.
  */
-import { addressToBytes, type IpAddress } from '../base/address.ts';
-import { readU32 } from '../base/bytes.ts';
 import { DESTINATION, type Flow, PORT_HIDDEN, SOURCE } from './flow.ts';
 import { hasSinglePort, Protocol } from './protocols.ts';
 import type { SelectorPair, TrafficSelector } from './selector.ts';
+import { addressWords, compareWords } from './words.ts';
 
 /** One side: records of protocol, start port, end port, first address, last address; addresses of 1 or 4 words. */
 interface CompiledSide {
@@ -69,12 +68,6 @@ function compileSide(selectors: readonly TrafficSelector[]): CompiledSide {
   return { v4: Uint32Array.from(words[4]), v6: Uint32Array.from(words[6]) };
 }
 
-/** The one or four big-endian words of an address. */
-export function addressWords(address: IpAddress): number[] {
-  const bytes = addressToBytes(address);
-  return Array.from({ length: bytes.length / 4 }, (_, i) => readU32(bytes, 4 * i));
-}
-
 function sideFits(side: CompiledSide, flow: Flow, at: number, port: number, hiddenToo: boolean): boolean {
   return flow.family === 4
     ? sideFitsV4(side.v4, flow, at, port, hiddenToo)
@@ -110,15 +103,6 @@ function sideFitsV6(records: Uint32Array, flow: Flow, at: number, port: number, 
     }
   }
   return false;
-}
-
-function compareWords(a: Uint32Array, aAt: number, b: Uint32Array, bAt: number): number {
-  for (let i = 0; i < 4; i++) {
-    const x = a[aAt + i]!;
-    const y = b[bAt + i]!;
-    if (x !== y) return x < y ? -1 : 1;
-  }
-  return 0;
 }
 
 function protocolFits(wanted: number, protocol: number): boolean {

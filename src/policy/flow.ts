@@ -75,6 +75,11 @@ export class Flow {
   srcPort: number = PORT_HIDDEN;
   dstPort: number = PORT_HIDDEN;
   fragment: Fragment = Fragment.none;
+  /**
+   * For a later fragment: its first was seen, and protocol and ports are those of the first. Set by
+   * `FragmentTracker`; false after `readFlow`.
+   */
+  firstSeen = false;
   /** Identification field; 0 for IPv6 without a fragment header. */
   fragmentId = 0;
   /** In bytes, from the start of the fragmentable part. */
@@ -98,6 +103,7 @@ export class Flow {
  */
 export function readFlow(buffer: Uint8Array, offset: number, length: number, flow: Flow): FlowError {
   if (length < 1) return FlowError.truncated;
+  flow.firstSeen = false;
   const version = buffer[offset]! >>> 4;
   if (version === 4) return readV4(buffer, offset, length, flow);
   if (version === 6) return readV6(buffer, offset, length, flow);

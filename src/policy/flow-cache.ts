@@ -1,0 +1,73 @@
+/**
+ * A cache in front of the policy database: packets of a flow that was decided before cost a hash and a compare,
+ * however many policies there are. Hot path: no allocation.
+ */
+import type { CompiledPolicy } from './database.ts';
+import { DESTINATION, type Flow, Fragment, SOURCE } from './flow.ts';
+import { mixHash } from './words.ts';
+
+/** Words of a record: what kind of packet, the ports, both addresses, the answer. */
+const STRIDE = 11;
+const KIND = 0;
+const PORTS = 1;
+const ADDRESSES = 2;
+const ANSWER = 10;
+
+/** Direct-mapped: two flows that share a record push each other out, and are still decided right. */
+export class FlowCache {
+  // BOUNDED: `slots` records, all there from the start.
+  readonly #records: Int32Array;
+  readonly #mask: number;
+  #policy: CompiledPolicy | undefined;
+
+  /** @param slots rounded up to a power of two */
+  constructor(slots = 4096) {
+    const count = 2 ** Math.ceil(Math.log2(Math.max(slots, 1)));
+    this.#records = new Int32Array(count * STRIDE);
+    this.#mask = count - 1;
+  }
+
+  /** What `policy.lookup(flow)` returns. Another policy than the last time empties the cache. */
+  lookup(policy: CompiledPolicy, flow: Flow): number {
+    if (policy !== this.#policy) this.#start(policy);
+    const records = this.#records;
+    // A packet of any kind has a bit set, so an empty record is never taken for one.
+    const undecided = flow.fragment === Fragment.later && !flow.firstSeen ? 0x1000 : 0;
+    const kind = (flow.family << 16) | undecided | (flow.srcPort < 0 ? 0x2000 : 0) | (flow.protocol + 1);
+    const ports = (flow.srcPort << 16) | (flow.dstPort & 0xffff);
+    const at = flow.family === 4 ? this.#place4(flow, kind, ports) : this.#place6(flow, kind, ports);
+    if (records[at + KIND] === kind && records[at + PORTS] === ports && this.#sameAddresses(at, flow)) {
+      return records[at + ANSWER]!;
+    }
+    const answer = policy.lookup(flow);
+    records[at + KIND] = kind;
+    records[at + PORTS] = ports;
+    for (let i = 0; i < 8; i++) records[at + ADDRESSES + i] = flow.words[i]!;
+    records[at + ANSWER] = answer;
+    return answer;
+  }
+
+  #start(policy: CompiledPolicy): void {
+    this.#records.fill(0);
+    this.#policy = policy;
+  }
+
+  #place4(flow: Flow, kind: number, ports: number): number {
+    const words = flow.words;
+    return (mixHash(mixHash(mixHash(kind, ports), words[SOURCE]!), words[DESTINATION]!) & this.#mask) * STRIDE;
+  }
+
+  #place6(flow: Flow, kind: number, ports: number): number {
+    let hash = mixHash(kind, ports);
+    for (let i = 0; i < 8; i++) hash = mixHash(hash, flow.words[i]!);
+    return (hash & this.#mask) * STRIDE;
+  }
+
+  #sameAddresses(at: number, flow: Flow): boolean {
+    const records = this.#records;
+    const words = flow.words;
+    const step = flow.family === 4 ? DESTINATION - SOURCE : 1;
+    for (let i = 0; i < 8; i += step) if (records[at + ADDRESSES + i] !== (words[i]! | 0)) return false;
+    return true;
+  }
+}
