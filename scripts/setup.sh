@@ -51,7 +51,7 @@ is_there() {
 missing_packages() {
   echo "$needs" | while read -r what package; do
     is_there "$what" || echo "$package"
-  done | tr '\n' ' '
+  done | tr '\n' ' ' | sed 's| $||'
 }
 
 missing=$(missing_packages)

@@ -4,9 +4,11 @@
  */
 import type { Lab } from '../support/lab/lab.ts';
 import { cable, type Host, type Namespace } from '../support/lab/namespace.ts';
+import type { Ours } from '../support/lab/ours.ts';
+import { waitFor } from '../support/lab/process.ts';
 import type { Need } from '../support/lab/requirements.ts';
 import { StrongSwan, type Swanctl } from '../support/lab/strongswan.ts';
-import { burst, echoCommand, ping, startEcho } from '../support/lab/traffic.ts';
+import { type Burst, burst, echoCommand, ping, startEcho } from '../support/lab/traffic.ts';
 import type { ChildReport } from '../support/lab/tunnel.ts';
 import { UmlStrongSwan } from '../support/lab/uml.ts';
 import { LEFT, type PeerKind, RIGHT } from './suites.ts';
@@ -103,4 +105,41 @@ export function mirrored(child: ChildReport): ChildReport {
 /** The figures of a report alone. */
 export function figures({ spiIn, spiOut, bytesIn, bytesOut, packetsIn, packetsOut }: ChildReport): ChildReport {
   return { spiIn, spiOut, bytesIn, bytesOut, packetsIn, packetsOut };
+}
+
+/** Asks both ends until they agree on one IKE SA with one CHILD SA, other than those whose SPIs are given. */
+export function agreed(
+  ours: Ours,
+  peer: Swanctl,
+  name: string,
+  former: { readonly ike?: string; readonly child?: string } = {},
+): Promise<{ readonly ike: string; readonly child: string }> {
+  return waitFor(`both ends to agree on one new SA of ${name}`, async () => {
+    try {
+      const [mine, its] = [await ours.single(name), await peer.single()];
+      const [ike, child] = [mine.ike.spiInitiator, mine.child.spiIn];
+      const same = its.child.spiOut === child && its.child.spiIn === mine.child.spiOut && its.ike.initiatorSpi === ike;
+      return same && ike !== former.ike && child !== former.child ? { ike, child } : undefined;
+    } catch {
+      return undefined; // Two SAs for a moment, or none.
+    }
+  });
+}
+
+/** Datagrams at a steady pace, answered by the other side, while something else happens. */
+export async function underTraffic(
+  rig: Rig,
+  inner: 4 | 6,
+  action: () => Promise<unknown>,
+  count = 300,
+): Promise<Burst> {
+  const traffic = burst(rig.left, {
+    source: LEFT[inner].inner,
+    destination: RIGHT[inner].inner,
+    port: ECHO_PORT,
+    count,
+    pause: 8,
+  });
+  const [result] = await Promise.all([traffic, action()]);
+  return result;
 }

@@ -1,0 +1,229 @@
+/** What happens to a tunnel with strongSwan after it is up: rekeying under traffic, deletion, a peer that dies. */
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { Lab } from '../support/lab/lab.ts';
+import { Ours } from '../support/lab/ours.ts';
+import { waitFor } from '../support/lab/process.ts';
+import { describeInterop } from '../support/lab/requirements.ts';
+import { StrongSwan } from '../support/lab/strongswan.ts';
+import type { Tunnel } from '../support/lab/tunnel.ts';
+import { ALL_CARRIED, agreed, buildRig, exchange, RIG_NEEDS, RIG_TIMEOUT, type Rig, underTraffic } from './rig.ts';
+import { type PeerKind, SUITES, suiteTunnel } from './suites.ts';
+
+const NAME = 'life';
+
+/** With a key exchange in each CREATE_CHILD_SA, and ESN where the peer has it. */
+function tunnelWith(kind: PeerKind, more: Partial<Tunnel> = {}): Tunnel {
+  const tunnel = suiteTunnel(NAME, SUITES[0]!);
+  const esp = { encryption: 'aes128gcm16', dh: 'x25519', esn: kind === 'kernel' ? 'yes' : 'no' } as const;
+  return { ...tunnel, esp, ...more };
+}
+
+for (const kind of ['userspace', 'kernel'] as const) {
+  describeInterop(`life of a tunnel with strongSwan and ${kind} ESP`, [...RIG_NEEDS[kind], 'build'], () => {
+    let lab: Lab;
+    let rig: Rig;
+    let ours: Ours;
+
+    beforeAll(async () => {
+      lab = new Lab();
+      rig = await buildRig(lab, kind);
+      ours = await Ours.start(lab, rig.left);
+    }, RIG_TIMEOUT);
+
+    afterAll(() => lab.dispose(), 30_000);
+
+    beforeEach(async () => {
+      lab.showLogsOnFailure();
+      await ours.reset();
+      await rig.peer.reset();
+    });
+
+    /** Brings the tunnel up from our side. */
+    async function connect(
+      tunnel: Tunnel,
+      lifetimes: Partial<Parameters<Ours['load']>[2]> = {},
+    ): ReturnType<typeof agreed> {
+      await rig.peer.load(tunnel, 'right');
+      await ours.load(tunnel, 'left', { start: 'initiate', ...lifetimes });
+      return agreed(ours, rig.peer, NAME);
+    }
+
+    describe('rekeying loses no datagram', () => {
+      it('of the CHILD SA by the peer', async () => {
+        const former = await connect(tunnelWith(kind));
+        const result = await underTraffic(rig, 4, () => rig.peer.rekeyChild(NAME));
+        expect(result.received).toBe(result.sent);
+        expect((await agreed(ours, rig.peer, NAME, { child: former.child })).ike).toBe(former.ike);
+        expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
+      });
+
+      it('of the IKE SA by the peer', async () => {
+        const former = await connect(tunnelWith(kind));
+        const result = await underTraffic(rig, 4, () => rig.peer.rekeyIke(NAME));
+        expect(result.received).toBe(result.sent);
+        const now = await agreed(ours, rig.peer, NAME, { ike: former.ike });
+        expect(now.child).toBe(former.child);
+        expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
+      });
+
+      it('of the CHILD SA by us', async () => {
+        const former = await connect(tunnelWith(kind), { espLifetime: { soft: 3, hard: 60 } });
+        const result = await underTraffic(rig, 4, () => agreed(ours, rig.peer, NAME, { child: former.child }), 500);
+        expect(result.received).toBe(result.sent);
+        expect((await agreed(ours, rig.peer, NAME, { child: former.child })).ike).toBe(former.ike);
+        expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
+      });
+
+      it('of the IKE SA by us', async () => {
+        const former = await connect(tunnelWith(kind), { ikeLifetime: { soft: 3, hard: 60 } });
+        const result = await underTraffic(rig, 4, () => agreed(ours, rig.peer, NAME, { ike: former.ike }), 500);
+        expect(result.received).toBe(result.sent);
+        expect((await agreed(ours, rig.peer, NAME, { ike: former.ike })).child).toBe(former.child);
+        expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
+      });
+
+      it('after the peer was the initiator, by either side', async () => {
+        const tunnel = tunnelWith(kind);
+        await rig.peer.load(tunnel, 'right');
+        await ours.load(tunnel, 'left', { start: 'respond', espLifetime: { soft: 3, hard: 60 } });
+        await rig.peer.initiate(NAME);
+        const former = await agreed(ours, rig.peer, NAME);
+        const result = await underTraffic(
+          rig,
+          4,
+          async () => {
+            await rig.peer.rekeyIke(NAME);
+            await agreed(ours, rig.peer, NAME, former);
+          },
+          500,
+        );
+        expect(result.received).toBe(result.sent);
+        expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
+      });
+    });
+
+    describe('deletion', () => {
+      it('by us: the peer has nothing left, and our device is gone', async () => {
+        const before = await rig.left.interfaces();
+        await connect(tunnelWith(kind));
+        expect(await rig.left.interfaces()).not.toEqual(before);
+        await ours.destroy(NAME);
+        await waitFor('the peer to have no SA', async () => ((await rig.peer.sas()).length === 0 ? true : undefined));
+        expect(await rig.left.interfaces()).toEqual(before);
+        expect((await ours.tunnel(NAME)).active).toBe(false);
+      });
+
+      it('of the IKE SA by the peer, where we only respond: nothing is left', async () => {
+        const tunnel = tunnelWith(kind);
+        await rig.peer.load(tunnel, 'right');
+        await ours.load(tunnel, 'left', { start: 'respond' });
+        await rig.peer.initiate(NAME);
+        await agreed(ours, rig.peer, NAME);
+        await rig.peer.terminateIke(NAME);
+        expect((await ours.down(NAME)).state).toBe('down');
+        await rig.peer.initiate(NAME);
+        await agreed(ours, rig.peer, NAME);
+        expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
+      });
+
+      it('of the IKE SA by the peer, where the tunnel is wanted: it comes back', async () => {
+        const former = await connect(tunnelWith(kind));
+        await rig.peer.terminateIke(NAME);
+        await agreed(ours, rig.peer, NAME, former);
+        expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
+      });
+
+      it('of the CHILD SA by the peer, where the tunnel is wanted: it comes back', async () => {
+        const former = await connect(tunnelWith(kind));
+        await rig.peer.terminateChild(NAME);
+        await agreed(ours, rig.peer, NAME, { child: former.child });
+        expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
+      });
+
+      it('when the daemon ends: the peer is told, nothing stays behind, autostart brings it back', async () => {
+        const before = await rig.left.interfaces();
+        const former = await connect(tunnelWith(kind));
+        await ours.command(['autostart', NAME]);
+        expect(await ours.stop()).toBe(0);
+        await waitFor('the peer to have no SA', async () => ((await rig.peer.sas()).length === 0 ? true : undefined));
+        expect(await rig.left.interfaces()).toEqual(before);
+        await ours.startDaemon();
+        await agreed(ours, rig.peer, NAME, former);
+        expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
+      });
+    });
+  });
+}
+
+describeInterop('a peer that dies', [...RIG_NEEDS.userspace, 'build'], () => {
+  let lab: Lab;
+  let rig: Rig;
+  let ours: Ours;
+  let peer: StrongSwan;
+
+  beforeAll(async () => {
+    lab = new Lab();
+    rig = await buildRig(lab, 'userspace');
+    if (!(rig.peer instanceof StrongSwan)) throw new Error('bug: the userspace peer is not in a namespace');
+    peer = rig.peer;
+    ours = await Ours.start(lab, rig.left);
+  }, RIG_TIMEOUT);
+
+  afterAll(() => lab.dispose(), 30_000);
+
+  beforeEach(async () => {
+    lab.showLogsOnFailure();
+    await ours.reset();
+    await peer.restart();
+  });
+
+  it('is noticed by liveness checks, and the tunnel returns when it does', async () => {
+    const tunnel = tunnelWith('userspace', { dpd: 1, dpdAction: 'restart' });
+    await peer.load(tunnel, 'right');
+    await ours.load(tunnel, 'left', { start: 'initiate' });
+    const former = await agreed(ours, peer, NAME);
+    await peer.kill();
+    await waitFor(
+      'us to give the SA up',
+      async () => ((await ours.tunnel(NAME)).state !== 'up' ? true : undefined),
+      60_000,
+      500,
+    );
+    await peer.restart();
+    await peer.load(tunnel, 'right');
+    await waitFor(
+      'the tunnel to return',
+      async () => ((await ours.tunnel(NAME)).state === 'up' ? true : undefined),
+      60_000,
+      500,
+    );
+    await agreed(ours, peer, NAME, former);
+    expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
+  }, 120_000);
+
+  it('and comes back as initiator replaces its old SA at once (INITIAL_CONTACT)', async () => {
+    const tunnel = tunnelWith('userspace');
+    await peer.load(tunnel, 'right');
+    await ours.load(tunnel, 'left', { start: 'respond' });
+    await peer.initiate(NAME);
+    const former = await agreed(ours, peer, NAME);
+    await peer.kill();
+    await peer.restart();
+    await peer.load(tunnel, 'right');
+    await peer.initiate(NAME);
+    await agreed(ours, peer, NAME, former);
+    expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
+  });
+
+  it('because we died: our successor replaces the old SA there', async () => {
+    const tunnel = tunnelWith('userspace');
+    await peer.load(tunnel, 'right');
+    await ours.load(tunnel, 'left', { start: 'initiate' });
+    await ours.command(['autostart', NAME]);
+    const former = await agreed(ours, peer, NAME);
+    await ours.stop('SIGKILL');
+    await ours.startDaemon();
+    await agreed(ours, peer, NAME, former);
+    expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
+  });
+});

@@ -1,0 +1,61 @@
+/**
+ * sectunnel with strongSwan over every suite, as initiator and as responder: traffic both ways, and what one end
+ * counts as sent is what the other counts as received, to the byte.
+ */
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { Lab } from '../support/lab/lab.ts';
+import { Ours } from '../support/lab/ours.ts';
+import { describeInterop } from '../support/lab/requirements.ts';
+import {
+  ALL_CARRIED,
+  buildRig,
+  EXCHANGE_PACKETS,
+  exchange,
+  figures,
+  mirrored,
+  RIG_NEEDS,
+  RIG_TIMEOUT,
+  type Rig,
+} from './rig.ts';
+import { SUITES, suiteName, suiteTunnel } from './suites.ts';
+
+for (const kind of ['userspace', 'kernel'] as const) {
+  describeInterop(`suites, with strongSwan and ${kind} ESP`, [...RIG_NEEDS[kind], 'build'], () => {
+    let lab: Lab;
+    let rig: Rig;
+    let ours: Ours;
+
+    beforeAll(async () => {
+      lab = new Lab();
+      rig = await buildRig(lab, kind);
+      ours = await Ours.start(lab, rig.left);
+    }, RIG_TIMEOUT);
+
+    afterAll(() => lab.dispose(), 30_000);
+
+    const cases = SUITES.filter((suite) => suite.peers.includes(kind)).flatMap((suite) =>
+      (['initiator', 'responder'] as const).map((role) => [role, suiteName(suite), suite] as const),
+    );
+
+    it.each(cases)('as %s: %s', async (role, _name, suite) => {
+      lab.showLogsOnFailure();
+      await ours.reset();
+      await rig.peer.reset();
+      const tunnel = suiteTunnel('suite', suite);
+      await rig.peer.load(tunnel, 'right');
+      await ours.load(tunnel, 'left', { start: role === 'initiator' ? 'initiate' : 'respond' });
+      if (role === 'responder') await rig.peer.initiate(tunnel.name);
+      await ours.up(tunnel.name);
+
+      expect(await exchange(rig, suite.inner)).toEqual(ALL_CARRIED);
+
+      const [mine, its] = [await ours.single(tunnel.name), await rig.peer.single()];
+      expect(mine.child.packetsOut).toBe(EXCHANGE_PACKETS);
+      expect(figures(its.child)).toEqual(mirrored(mine.child));
+      expect(mine.ike.initiator).toBe(role === 'initiator');
+      expect([mine.ike.spiInitiator, mine.ike.spiResponder]).toEqual([its.ike.initiatorSpi, its.ike.responderSpi]);
+      expect(mine.child.esn).toBe(suite.esp.esn === 'yes');
+      expect(its.child.suite.includes('ESN')).toBe(suite.esp.esn === 'yes');
+    });
+  });
+}

@@ -1,0 +1,141 @@
+/** What does not fit between sectunnel and strongSwan is refused by whoever is asked, and our side says why. */
+import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { Lab } from '../support/lab/lab.ts';
+import { Ours } from '../support/lab/ours.ts';
+import { waitFor } from '../support/lab/process.ts';
+import { describeInterop } from '../support/lab/requirements.ts';
+import type { Tunnel } from '../support/lab/tunnel.ts';
+import { ALL_CARRIED, agreed, buildRig, exchange, RIG_NEEDS, RIG_TIMEOUT, type Rig } from './rig.ts';
+import { SUITES, suiteTunnel } from './suites.ts';
+
+const NAME = 'refused';
+
+const FITTING = suiteTunnel(NAME, SUITES[0]!);
+
+interface Misfit {
+  /** How strongSwan names it, on the wire and in its output. */
+  readonly notify: string;
+  /** What strongSwan is configured with, where ours has `FITTING`. */
+  readonly theirs: Tunnel;
+  /** What must stand in our log: both sides of the matter. */
+  readonly ourWords: readonly RegExp[];
+  /** The IKE SA lives on; only the child is refused. */
+  readonly ikeSurvives: boolean;
+}
+
+const MISFITS: readonly Misfit[] = [
+  {
+    notify: 'AUTHENTICATION_FAILED',
+    theirs: { ...FITTING, right: { ...FITTING.right, psk: 'another pre-shared key, of no use' } },
+    ourWords: [/AUTHENTICATION_FAILED/, /left\.example/, /right\.example/],
+    ikeSurvives: false,
+  },
+  {
+    notify: 'NO_PROPOSAL_CHOSEN',
+    theirs: { ...FITTING, ike: { encryption: 'aes256', integrity: 'sha384', prf: 'sha384', dh: 'ecp384' } },
+    ourWords: [/NO_PROPOSAL_CHOSEN/, /aes128gcm16/],
+    ikeSurvives: false,
+  },
+  {
+    notify: 'NO_PROPOSAL_CHOSEN',
+    theirs: { ...FITTING, esp: { encryption: 'aes256', integrity: 'sha512', esn: 'no' } },
+    ourWords: [/NO_PROPOSAL_CHOSEN/, /aes128gcm16/],
+    ikeSurvives: true,
+  },
+  {
+    notify: 'TS_UNACCEPTABLE',
+    theirs: {
+      ...FITTING,
+      left: { ...FITTING.left, inner: ['10.77.0.0/24'] },
+      right: { ...FITTING.right, inner: ['10.88.0.0/24'] },
+    },
+    ourWords: [/TS_UNACCEPTABLE/, /10\.1\.0\.0\/24/],
+    ikeSurvives: true,
+  },
+];
+
+function title({ notify, ikeSurvives }: Misfit): string {
+  return `${notify} for the ${ikeSurvives ? 'CHILD' : 'IKE'} SA`;
+}
+
+describeInterop('refusals with strongSwan', [...RIG_NEEDS.userspace, 'build'], () => {
+  let lab: Lab;
+  let rig: Rig;
+  let ours: Ours;
+
+  beforeAll(async () => {
+    lab = new Lab();
+    rig = await buildRig(lab, 'userspace');
+    ours = await Ours.start(lab, rig.left);
+  }, RIG_TIMEOUT);
+
+  afterAll(() => lab.dispose(), 30_000);
+
+  beforeEach(async () => {
+    lab.showLogsOnFailure();
+    await ours.reset();
+    await rig.peer.reset();
+  });
+
+  /** What we have logged since. */
+  function logSince(): () => string {
+    const start = ours.log().length;
+    return () => ours.log().slice(start);
+  }
+
+  it.each(MISFITS.map((misfit) => [title(misfit), misfit] as const))(
+    'we initiate: %s',
+    async (_title, misfit) => {
+      const log = logSince();
+      await rig.peer.load(misfit.theirs, 'right');
+      await ours.load(FITTING, 'left', { start: 'initiate' });
+      await waitFor(`our log to say ${misfit.notify}`, () => log().includes(misfit.notify) || undefined);
+      for (const words of misfit.ourWords) expect(log()).toMatch(words);
+      const tunnel = await ours.tunnel(NAME);
+      expect(tunnel.state).not.toBe('up');
+      expect(`${tunnel.lastFailure?.reason} ${tunnel.lastFailure?.detail}`).toContain(misfit.notify);
+
+      // The tunnel is wanted: when the peer is put right, it comes up by itself.
+      await rig.peer.reset();
+      await rig.peer.load(FITTING, 'right');
+      await ours.up(NAME, 45_000);
+      await agreed(ours, rig.peer, NAME);
+      expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
+    },
+    90_000,
+  );
+
+  it.each(MISFITS.map((misfit) => [title(misfit), misfit] as const))(
+    'the peer initiates: %s',
+    async (_title, misfit) => {
+      const log = logSince();
+      await rig.peer.load(misfit.theirs, 'right');
+      await ours.load(FITTING, 'left', { start: 'respond' });
+      const shown =
+        misfit.notify === 'AUTHENTICATION_FAILED'
+          ? 'AUTH_FAILED'
+          : misfit.notify.replace('NO_PROPOSAL_CHOSEN', 'NO_PROP').replace('TS_UNACCEPTABLE', 'TS_UNACCEPT');
+      expect(await rig.peer.initiateInVain(NAME)).toContain(shown);
+      await waitFor(`our log to say ${misfit.notify}`, () => log().includes(misfit.notify) || undefined);
+      for (const words of misfit.ourWords) expect(log()).toMatch(words);
+      expect((await ours.tunnel(NAME)).ikeSas).toHaveLength(misfit.ikeSurvives ? 1 : 0);
+      expect((await ours.tunnel(NAME)).state).not.toBe('up');
+    },
+  );
+
+  it('of one peer leave the tunnel of another alone', async () => {
+    await rig.peer.load(FITTING, 'right');
+    await ours.load(FITTING, 'left', { start: 'initiate' });
+    await agreed(ours, rig.peer, NAME);
+    // What is no message at all: empty, a lone non-ESP marker, a header that is cut short, noise.
+    const noise = ['', '00000000', '00'.repeat(20), 'ff'.repeat(400), `00000000${'5a'.repeat(64)}`];
+    const source = `const s = require('node:dgram').createSocket('udp4');
+      const all = ${JSON.stringify(noise)}.flatMap((hex) => [500, 4500].map((port) => [Buffer.from(hex, 'hex'), port]));
+      let left = all.length * 20;
+      for (let i = 0; i < 20; i++) for (const [data, port] of all) s.send(data, port, '192.0.2.1', () => { if (--left === 0) s.close(); });`;
+    await rig.right.exec([process.execPath, '-e', source]);
+    expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
+    const { counters } = await ours.status();
+    expect(Object.values(counters).reduce((sum, count) => sum + count, 0)).toBeGreaterThan(0);
+  });
+});

@@ -1,0 +1,236 @@
+/**
+ * sectunnel itself as one end: `sectunneld` from dist/ in a namespace with private folders, driven with the
+ * `sectunnel` command as its users do.
+ */
+import { randomUUID } from 'node:crypto';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { StatusResult } from '../../../src/daemon/protocol.ts';
+import type { ChildStatus, IkeStatus, TunnelStatus } from '../../../src/daemon/status.ts';
+import type { Lab } from './lab.ts';
+import type { Namespace } from './namespace.ts';
+import { type Background, type RunResult, run, waitFor } from './process.ts';
+import { type EspSuite, ends, type IkeSuite, type Side, type Tunnel } from './tunnel.ts';
+
+const DAEMON = fileURLToPath(new URL('../../../dist/daemon/main.js', import.meta.url));
+const COMMAND = fileURLToPath(new URL('../../../dist/cli/main.js', import.meta.url));
+
+export interface LifetimeWords {
+  readonly soft: number;
+  readonly hard: number;
+}
+
+export interface OursSettings {
+  readonly start: 'initiate' | 'trap' | 'respond';
+  /** Seconds; the defaults are hours. */
+  readonly ikeLifetime?: LifetimeWords;
+  readonly espLifetime?: LifetimeWords;
+}
+
+function attributes(values: Readonly<Record<string, string | number | undefined>>): string {
+  return Object.entries(values)
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => ` ${name}='${value}'`)
+    .join('');
+}
+
+function escapeXml(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
+}
+
+function ikeProposal({ encryption, integrity, prf, dh }: IkeSuite): string {
+  return `<proposal${attributes({ encryption, integrity, prf, dh })}/>`;
+}
+
+function espProposals({ encryption, integrity, dh, esn }: EspSuite): string {
+  const values = esn === 'either' ? ['yes', 'no'] : [esn];
+  return values.map((value) => `<proposal${attributes({ encryption, integrity, dh, esn: value })}/>`).join('');
+}
+
+function lifetime(words: LifetimeWords | undefined): string {
+  return words === undefined ? '' : `<lifetime soft='${words.soft}' hard='${words.hard}' jitter='0'/>`;
+}
+
+/** An inner prefix is `10.1.0.0/24`; narrower ones have documents of their own. */
+function range(element: 'src_range' | 'dst_range', prefix: string): string {
+  const [address, prefixlen] = prefix.split('/');
+  return `<${element}${attributes({ address, prefixlen })}/>`;
+}
+
+/** The `<sectunnel>` document of one end. */
+export function sectunnelDocument(tunnel: Tunnel, side: Side, settings: OursSettings, secret: string): string {
+  const { local, remote } = ends(tunnel, side);
+  const { port } = tunnel;
+  const force = tunnel.forceEncapsulation ?? true;
+  const peer = (element: string, end: typeof local): string =>
+    `<${element}${attributes({ address: end.address, port })}><id type='${end.id.type}'>${escapeXml(end.id.value)}</id></${element}>`;
+  return `<sectunnel type='ipsec'>
+  <name>${tunnel.name}</name>
+  <sa>
+    ${peer('local', local)}
+    ${peer('remote', remote)}
+    <auth type='psk'><secret uuid='${secret}'/></auth>
+    <ike version='2' start='${settings.start}'>
+      ${ikeProposal(tunnel.ike)}
+      ${lifetime(settings.ikeLifetime)}
+      <dpd${attributes({ interval: tunnel.dpd ?? 0, action: tunnel.dpdAction })}/>
+      <nat traversal='${force ? 'force' : 'auto'}'/>
+    </ike>
+    <esp>
+      ${espProposals(tunnel.esp)}
+      ${lifetime(settings.espLifetime)}
+    </esp>
+  </sa>
+  <sp name='inner'>
+    ${local.inner.map((prefix) => range('src_range', prefix)).join('')}
+    ${remote.inner.map((prefix) => range('dst_range', prefix)).join('')}
+    <upperspec protocol='any'/>
+    <policy direction='both' action='ipsec'>
+      <rule protocol='esp' mode='tunnel' level='require'>
+        <src address='${local.address}'/>
+        <dst address='${remote.address}'/>
+      </rule>
+    </policy>
+  </sp>
+</sectunnel>
+`;
+}
+
+export class Ours {
+  readonly namespace: Namespace;
+  readonly folder: string;
+  #daemon: Background | undefined;
+  /** Of daemons that were stopped. */
+  #formerLog = '';
+
+  private constructor(folder: string, namespace: Namespace) {
+    this.folder = folder;
+    this.namespace = namespace;
+  }
+
+  static async start(lab: Lab, namespace: Namespace): Promise<Ours> {
+    const folder = join(lab.folder, `sectunnel-${namespace.name}`);
+    for (const part of ['config', 'run', 'documents']) mkdirSync(join(folder, part), { recursive: true, mode: 0o700 });
+    const ours = new Ours(folder, namespace);
+    lab.log(`sectunneld in ${namespace.name}`, () => ours.log());
+    lab.defer(() => ours.stop());
+    await ours.startDaemon();
+    return ours;
+  }
+
+  async startDaemon(): Promise<void> {
+    const folders = ['--config-dir', join(this.folder, 'config'), '--run-dir', join(this.folder, 'run')];
+    const daemon = this.namespace.spawn('sectunneld', [process.execPath, DAEMON, ...folders]);
+    this.#daemon = daemon;
+    await waitFor('sectunneld to answer', async () => {
+      if (!daemon.alive) throw new Error(`sectunneld ended with ${daemon.exitCode}:\n${daemon.output}`);
+      return (await this.command(['list'], { check: false })).code === 0 ? true : undefined;
+    });
+  }
+
+  log(): string {
+    return this.#formerLog + (this.#daemon?.output ?? '');
+  }
+
+  /** Ends the daemon in good order. Returns its exit code, `null` when it had to be killed. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
+    const daemon = this.#daemon;
+    if (daemon === undefined) return 0;
+    this.#daemon = undefined;
+    const code = await daemon.stop(signal);
+    this.#formerLog += daemon.output;
+    return code;
+  }
+
+  /** `sectunnel VERB …` */
+  command(words: readonly string[], options: { input?: string; check?: boolean } = {}): Promise<RunResult> {
+    return run([process.execPath, COMMAND, '--run-dir', join(this.folder, 'run'), ...words], options);
+  }
+
+  /** Keeps a pre-shared key and returns its UUID. */
+  async secret(psk: string, uuid: string = randomUUID()): Promise<string> {
+    const xml = `<secret ephemeral='no' private='yes'>
+  <uuid>${uuid}</uuid>
+  <description>a pre-shared key of the lab</description>
+</secret>
+`;
+    await this.command(['secret-define', '-'], { input: xml });
+    await this.command(['secret-set-value', uuid, '--plain'], { input: psk });
+    return uuid;
+  }
+
+  /** Defines a document as it is and returns the command's output. */
+  async defineDocument(name: string, xml: string): Promise<string> {
+    const file = join(this.folder, 'documents', `${name}.xml`);
+    writeFileSync(file, xml);
+    const { stdout, stderr } = await this.command(['define', file]);
+    return stdout + stderr;
+  }
+
+  /** Defines the tunnel as seen from `side` and starts it. */
+  async load(tunnel: Tunnel, side: Side, settings: OursSettings): Promise<void> {
+    const { local } = ends(tunnel, side);
+    const secret = await this.secret(local.psk);
+    await this.defineDocument(tunnel.name, sectunnelDocument(tunnel, side, settings, secret));
+    await this.command(['start', tunnel.name]);
+  }
+
+  async destroy(name: string): Promise<void> {
+    await this.command(['destroy', name]);
+  }
+
+  /** Stops and forgets every tunnel and secret. */
+  async reset(): Promise<void> {
+    for (const { name } of (await this.status()).tunnels) {
+      await this.command(['destroy', name], { check: false });
+      await this.command(['undefine', name], { check: false });
+    }
+  }
+
+  async status(): Promise<StatusResult> {
+    const { stdout } = await this.command(['status', '--json']);
+    return JSON.parse(stdout) as StatusResult;
+  }
+
+  async tunnel(name: string): Promise<TunnelStatus> {
+    const found = (await this.status()).tunnels.find((tunnel) => tunnel.name === name);
+    if (found === undefined) throw new Error(`no tunnel ${name}`);
+    return found;
+  }
+
+  /** Waits until every rule of the tunnel has an SA. */
+  up(name: string, timeout = 10_000): Promise<TunnelStatus> {
+    return waitFor(
+      `${name} to come up`,
+      async () => {
+        const tunnel = await this.tunnel(name);
+        return tunnel.state === 'up' ? tunnel : undefined;
+      },
+      timeout,
+    );
+  }
+
+  /** Waits until the tunnel has no IKE SA. */
+  down(name: string, timeout = 10_000): Promise<TunnelStatus> {
+    return waitFor(
+      `${name} to lose its IKE SA`,
+      async () => {
+        const tunnel = await this.tunnel(name);
+        return tunnel.ikeSas.length === 0 ? tunnel : undefined;
+      },
+      timeout,
+    );
+  }
+
+  /** The one IKE SA of the tunnel with exactly one CHILD SA. */
+  async single(name: string): Promise<{ ike: IkeStatus; child: ChildStatus }> {
+    const { ikeSas } = await this.tunnel(name);
+    const [ike] = ikeSas;
+    const [child] = ike?.children ?? [];
+    if (ike === undefined || child === undefined || ikeSas.length > 1 || ike.children.length > 1) {
+      throw new Error(`one IKE SA with one CHILD SA was wanted: ${JSON.stringify(ikeSas, undefined, 1)}`);
+    }
+    return { ike, child };
+  }
+}
