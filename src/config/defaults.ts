@@ -1,0 +1,72 @@
+/**
+ * What a document means where it says nothing: every default once. They are written out by `dump`, so that a
+ * definition goes on meaning what it meant when it was made.
+ */
+import { defaultEspProposals, defaultIkeProposals } from '../crypto/algorithms.ts';
+import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
+import type { DeviceSettings, IkeSettings, LifetimeSettings, NatSettings } from './model.ts';
+
+/** A TUN interface whose packets fit into an Ethernet frame with all that ESP, UDP and IPv6 add. */
+export const DEFAULT_MTU = 1400;
+/** RFC 8200 §5: no link that carries IPv6 has less. */
+export const MIN_IPV6_MTU = 1280;
+
+/** RFC 7296 §2: IKE starts here, without the non-ESP marker. */
+export const IKE_PORT = 500;
+/** RFC 7296 §2.23: IKE and ESP together, IKE with the non-ESP marker. */
+export const NAT_PORT = 4500;
+
+export const DEFAULT_ROUTES: DeviceSettings['routes'] = 'auto';
+export const DEFAULT_IKE_PROPOSALS: readonly IkeProposal[] = defaultIkeProposals;
+export const DEFAULT_ESP_PROPOSALS: readonly EspProposal[] = defaultEspProposals;
+export const DEFAULT_REPLAY_WINDOW = 1024;
+
+/** Seconds, and which part of `hard` lies between `soft` and `hard`; `jitter` is as long. */
+export interface LifetimeDefault {
+  readonly hard: number;
+  readonly marginParts: number;
+}
+
+/** Four hours, rekeyed ten to twenty minutes before. */
+export const IKE_LIFETIME: LifetimeDefault = { hard: 14_400, marginParts: 24 };
+/** One hour, rekeyed five to ten minutes before. */
+export const ESP_LIFETIME: LifetimeDefault = { hard: 3_600, marginParts: 12 };
+
+/** Completes a lifetime in the proportions of the default, whichever of the three are given. */
+export function completeLifetime(given: Partial<LifetimeSettings>, base: LifetimeDefault): LifetimeSettings {
+  const parts = base.marginParts;
+  const hard =
+    given.hard ??
+    (given.soft === undefined ? base.hard : given.soft + Math.max(1, Math.floor(given.soft / (parts - 1))));
+  const margin = Math.max(1, Math.floor(hard / parts));
+  const soft = given.soft ?? Math.max(1, hard - margin);
+  return { soft, hard, jitter: given.jitter ?? Math.max(0, Math.min(margin, soft - 1)) };
+}
+
+/** As setkey's policies do: an SA is negotiated when there is a packet for it. Nobody can be called without an address. */
+export function defaultStart(remoteKnown: boolean): IkeSettings['start'] {
+  return remoteKnown ? 'trap' : 'respond';
+}
+
+export const DEFAULT_DPD_INTERVAL = 30;
+
+/** A dead peer is treated as the tunnel was started. */
+export function defaultDpdAction(start: IkeSettings['start']): IkeSettings['dpd']['action'] {
+  const actions = { initiate: 'restart', trap: 'trap', respond: 'clear' } as const;
+  return actions[start];
+}
+
+export const DEFAULT_NAT_KEEPALIVE = 20;
+
+/** With a port of its own everything is encapsulated; otherwise NAT detection decides. */
+export function defaultTraversal(ownPort: boolean): NatSettings['traversal'] {
+  return ownPort ? 'force' : 'auto';
+}
+
+/** `stun-NAME`, or from the UUID where that is no name of an interface (at most 15 characters). */
+export function defaultDeviceName(name: string, uuid: string): string {
+  const wish = `stun-${name}`;
+  return wish.length <= 15 && !wish.includes('+') ? wish : `stun-${uuid.replaceAll('-', '').slice(0, 10)}`;
+}
+
+export const DEFAULT_PRIORITY = 0;

@@ -1,0 +1,189 @@
+/**
+ * A document as text, always in the full form, laid out as libvirt lays out its XML. Parsing the result gives an equal
+ * document, and dumping that gives the same text.
+ */
+import { formatAddress, rangePrefixLength } from '../base/address.ts';
+import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
+import { formatProposal } from '../crypto/proposal-text.ts';
+import { protocolName } from '../policy/protocols.ts';
+import { escapeAttribute, escapeText } from './metadata.ts';
+import { levelText, peerAddressText } from './mirror.ts';
+import type {
+  AuthSettings,
+  DeviceSettings,
+  EndPoint,
+  EspSettings,
+  IkeSettings,
+  PacketRange,
+  PeerSettings,
+  PolicySettings,
+  SecretReference,
+  SectunnelDocument,
+  SecurityPolicy,
+  UpperSpec,
+} from './model.ts';
+import { isAnyPort } from './parse-sp.ts';
+
+export function dumpDocument(document: SectunnelDocument): string {
+  const { name, uuid, title, description, metadata, device, sa, sps } = document;
+  return `${layOut(
+    element('sectunnel', { type: document.type }, [
+      element('name', {}, name),
+      element('uuid', {}, uuid),
+      ...(title === undefined ? [] : [element('title', {}, title)]),
+      ...(description === undefined ? [] : [element('description', {}, description)]),
+      ...(metadata.length === 0 ? [] : [element('metadata', {}, metadata)]),
+      deviceElement(device),
+      element('sa', {}, [
+        peerElement('local', sa.local),
+        peerElement('remote', sa.remote),
+        ...sa.auths.map(authElement),
+        ikeElement(sa.ike),
+        espElement(sa.esp),
+      ]),
+      ...sps.map(spElement),
+    ]),
+  ).join('\n')}\n`;
+}
+
+type Attributes = Readonly<Record<string, string | number | bigint | undefined>>;
+
+/** An element whose content is a text, or elements; those that are strings are XML already. */
+export interface OutputElement {
+  readonly name: string;
+  readonly attributes: Attributes;
+  readonly content: string | readonly (OutputElement | string)[];
+}
+
+/** Attributes that are `undefined` are left out. */
+export function element(name: string, attributes: Attributes, content: OutputElement['content'] = []): OutputElement {
+  return { name, attributes, content };
+}
+
+/** The lines of an element, two spaces a level; text stays on the line of its element. */
+export function layOut(node: OutputElement | string, indent = ''): string[] {
+  if (typeof node === 'string') return [indent + node];
+  const attributes = Object.entries(node.attributes)
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => ` ${name}='${escapeAttribute(String(value))}'`)
+    .join('');
+  const start = `${indent}<${node.name}${attributes}`;
+  if (typeof node.content === 'string') return [`${start}>${escapeText(node.content)}</${node.name}>`];
+  if (node.content.length === 0) return [`${start}/>`];
+  return [`${start}>`, ...node.content.flatMap((child) => layOut(child, `${indent}  `)), `${indent}</${node.name}>`];
+}
+
+function deviceElement({ name, mtu, table, netns, vrf, routes }: DeviceSettings): OutputElement {
+  return element('device', { name, mtu, table, netns, vrf, routes });
+}
+
+function peerElement(name: 'local' | 'remote', { address, port, id }: PeerSettings): OutputElement {
+  const attributes = { address: peerAddressText(address), port };
+  return element(name, attributes, id === undefined ? [] : [element('id', { type: id.type }, id.text)]);
+}
+
+function secretElement(reference: SecretReference): OutputElement {
+  return element('secret', reference.by === 'uuid' ? { uuid: reference.uuid } : { usage: reference.usage });
+}
+
+function authElement(auth: AuthSettings): OutputElement {
+  const { type, side } = auth;
+  if (auth.type === 'psk') return element('auth', { type, side }, [secretElement(auth.secret)]);
+  const { source, pkipath, ca, cert, key, crl, allow } = auth.x509;
+  const secret = key?.secret === undefined ? [] : [secretElement(key.secret)];
+  return element('auth', { type, side }, [
+    element('x509', { source, pkipath }, [
+      ...(ca === undefined ? [] : [element('ca', { file: ca })]),
+      ...(cert === undefined ? [] : [element('cert', { file: cert })]),
+      ...(key === undefined ? [] : [element('key', { file: key.file }, secret)]),
+      ...(crl === undefined ? [] : [element('crl', { file: crl.file, policy: crl.policy })]),
+      ...allow.map((dn) => element('allow', { dn })),
+    ]),
+  ]);
+}
+
+function ikeElement({ version, start, proposals, lifetime, dpd, nat }: IkeSettings): OutputElement {
+  const { soft, hard, jitter } = lifetime;
+  return element('ike', { version, start }, [
+    ...proposals.map(ikeProposalElement),
+    element('lifetime', { soft, hard, jitter }),
+    element('dpd', { interval: dpd.interval, action: dpd.action }),
+    element('nat', { traversal: nat.traversal, port: nat.port, keepalive: nat.keepalive }),
+  ]);
+}
+
+function ikeProposalElement({ encryption, integrity, prf, dh }: IkeProposal): OutputElement {
+  return element('proposal', {
+    encryption: names(encryption),
+    integrity: names(integrity),
+    prf: names(prf)?.replace(/\bprf/g, ''),
+    dh: names(dh),
+  });
+}
+
+function espElement({ proposals, lifetime, replayWindow }: EspSettings): OutputElement {
+  const { soft, hard, jitter, bytes, packets } = lifetime;
+  return element('esp', {}, [
+    ...proposals.map(espProposalElement),
+    element('lifetime', { soft, hard, jitter, bytes, packets }),
+    element('replay', { window: replayWindow }),
+  ]);
+}
+
+/** `esn` says which one alone is acceptable; left out both are. That 'no' is preferred only the single-string form says. */
+function espProposalElement(proposal: EspProposal): OutputElement {
+  const { encryption, integrity, dh, esn } = proposal;
+  if (esn.length > 1 && esn[0] === false) return element('proposal', { encryption: formatProposal(proposal) });
+  return element('proposal', {
+    encryption: names(encryption),
+    integrity: names(integrity),
+    dh: names(dh),
+    esn: esn.length > 1 ? undefined : esn[0] === true ? 'yes' : 'no',
+  });
+}
+
+function names(algorithms: readonly { readonly name: string }[]): string | undefined {
+  return algorithms.length === 0 ? undefined : algorithms.map(({ name }) => name).join('-');
+}
+
+function spElement({ name, priority, srcRanges, dstRanges, upperspec, policies }: SecurityPolicy): OutputElement {
+  return element('sp', { name, priority }, [
+    ...srcRanges.map((range) => rangeElement('src_range', range)),
+    ...dstRanges.map((range) => rangeElement('dst_range', range)),
+    upperspecElement(upperspec),
+    ...policies.map(policyElement),
+  ]);
+}
+
+function rangeElement(name: 'src_range' | 'dst_range', { range, ports, pfp }: PacketRange): OutputElement {
+  const prefixlen = rangePrefixLength(range);
+  return element(name, {
+    address: formatAddress(range.start),
+    prefixlen,
+    end: prefixlen === undefined ? formatAddress(range.end) : undefined,
+    port: isAnyPort(ports) ? undefined : ports.start === ports.end ? ports.start : `${ports.start}-${ports.end}`,
+    pfp: pfp ? 'yes' : undefined,
+  });
+}
+
+function upperspecElement({ protocol, icmpType, icmpCode, pfp }: UpperSpec): OutputElement {
+  return element('upperspec', {
+    protocol: protocolName(protocol),
+    type: icmpType,
+    code: icmpCode,
+    pfp: pfp ? 'yes' : undefined,
+  });
+}
+
+function policyElement(policy: PolicySettings): OutputElement {
+  const { direction, action } = policy;
+  if (policy.action !== 'ipsec') return element('policy', { direction, action });
+  const { protocol, mode, level, src, dst } = policy.rule;
+  return element('policy', { direction, action }, [
+    element('rule', { protocol, mode, level: levelText(level) }, [endElement('src', src), endElement('dst', dst)]),
+  ]);
+}
+
+function endElement(name: 'src' | 'dst', { address, port }: EndPoint): OutputElement {
+  return element(name, { address: peerAddressText(address), port });
+}

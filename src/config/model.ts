@@ -1,0 +1,192 @@
+/**
+ * A `<sectunnel>` document as plain, normalised data: all spellings resolved, all defaults filled in (from
+ * `defaults.ts`), the seed's short and flat forms turned into the full form.
+ *
+ * Durations are seconds, as they stand in a document. A `line` is that of the start tag in the text that was parsed;
+ * it is for messages and is no part of the meaning.
+ */
+import type { AddressRange, IpAddress } from '../base/address.ts';
+import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
+
+export interface SectunnelDocument {
+  readonly type: 'ipsec';
+  readonly name: string;
+  /** Lower case, with hyphens. */
+  readonly uuid: string;
+  readonly title: string | undefined;
+  readonly description: string | undefined;
+  /** The XML of each element in `<metadata>`, complete with its namespace declarations. */
+  readonly metadata: readonly string[];
+  readonly device: DeviceSettings;
+  readonly sa: SaSettings;
+  /** In document order. Higher `priority` goes first, then document order. */
+  readonly sps: readonly SecurityPolicy[];
+}
+
+export interface DeviceSettings {
+  readonly name: string;
+  readonly mtu: number;
+  /** Routing table; that of the tunnel's own choice when left out. */
+  readonly table: number | undefined;
+  readonly netns: string | undefined;
+  readonly vrf: string | undefined;
+  readonly routes: 'auto' | 'none';
+}
+
+export interface SaSettings {
+  readonly local: PeerSettings;
+  readonly remote: PeerSettings;
+  /** At most one covers each side; none is missing when a policy says `ipsec`. */
+  readonly auths: readonly AuthSettings[];
+  readonly ike: IkeSettings;
+  readonly esp: EspSettings;
+}
+
+export type PeerAddress =
+  | { readonly kind: 'any' }
+  | { readonly kind: 'ip'; readonly address: IpAddress }
+  | { readonly kind: 'fqdn'; readonly name: string };
+
+export interface PeerSettings {
+  readonly address: PeerAddress;
+  /**
+   * UDP port of IKE: 500, or a port that carries IKE and ESP together, with the non-ESP marker, from the first
+   * packet (RFC 3948 §2.2).
+   */
+  readonly port: number;
+  /** That of the address where none is given; `undefined` where there is no address either. */
+  readonly id: IdentityText | undefined;
+  readonly line: number;
+}
+
+export type IdentityKind = 'address' | 'fqdn' | 'email' | 'dn' | 'keyid';
+
+export interface IdentityText {
+  readonly type: IdentityKind;
+  readonly text: string;
+}
+
+export type SecretReference =
+  | { readonly by: 'uuid'; readonly uuid: string }
+  | { readonly by: 'usage'; readonly usage: string };
+
+export type AuthSide = 'both' | 'local' | 'remote';
+
+export type AuthSettings =
+  | { readonly type: 'psk'; readonly side: AuthSide; readonly secret: SecretReference; readonly line: number }
+  | { readonly type: 'x509'; readonly side: AuthSide; readonly x509: X509Settings; readonly line: number };
+
+export interface X509Settings {
+  /** Whose certificate: that of libvirt's TLS server, of its client, or the files that are named. */
+  readonly source: 'server' | 'client' | 'file';
+  readonly pkipath: string | undefined;
+  readonly ca: string | undefined;
+  readonly cert: string | undefined;
+  readonly key: { readonly file: string; readonly secret: SecretReference | undefined } | undefined;
+  readonly crl: { readonly file: string; readonly policy: 'strict' | 'ifpresent' } | undefined;
+  /** Patterns over the peer's distinguished name; empty for any. */
+  readonly allow: readonly string[];
+}
+
+/** Seconds. `soft` begins a rekey, `hard` ends the SA; each SA subtracts a random part of `jitter` from `soft`. */
+export interface LifetimeSettings {
+  readonly soft: number;
+  readonly hard: number;
+  readonly jitter: number;
+}
+
+export interface IkeSettings {
+  readonly version: 2;
+  readonly start: 'initiate' | 'trap' | 'respond';
+  readonly proposals: readonly IkeProposal[];
+  readonly lifetime: LifetimeSettings;
+  readonly dpd: { readonly interval: number; readonly action: 'clear' | 'trap' | 'restart' };
+  readonly nat: NatSettings;
+  readonly line: number;
+}
+
+export interface NatSettings {
+  readonly traversal: 'auto' | 'force' | 'off';
+  /** UDP port that is moved to from 500. */
+  readonly port: number;
+  /** Seconds; 0 for none. */
+  readonly keepalive: number;
+}
+
+export interface EspSettings {
+  readonly proposals: readonly EspProposal[];
+  readonly lifetime: LifetimeSettings & { readonly bytes: bigint | undefined; readonly packets: bigint | undefined };
+  readonly replayWindow: number;
+  readonly line: number;
+}
+
+/**
+ * An `<sp>`: packets, and what is done with them. The ranges are the source and destination of packets in the direction
+ * of the policy: outbound ones for `out` and `both` (which holds for the mirrored inbound packets as well), inbound ones
+ * for `in`. A policy with action `ipsec` is always `both`: a pair that is written out is joined while parsing.
+ */
+export interface SecurityPolicy {
+  readonly name: string;
+  readonly priority: number;
+  readonly srcRanges: readonly PacketRange[];
+  readonly dstRanges: readonly PacketRange[];
+  readonly upperspec: UpperSpec;
+  /** Each direction at most once. */
+  readonly policies: readonly PolicySettings[];
+  readonly line: number;
+}
+
+export interface PacketRange {
+  readonly range: AddressRange;
+  readonly ports: PortRange;
+  /** The proposed selector is narrowed to the packet's own value ("populate from packet", RFC 4301 §4.4.1). */
+  readonly pfp: boolean;
+}
+
+/** Both ends included; 0 to 65535 is any. */
+export interface PortRange {
+  readonly start: number;
+  readonly end: number;
+}
+
+export interface UpperSpec {
+  /** 0 for any. */
+  readonly protocol: number;
+  /** ICMP and ICMPv6 only. */
+  readonly icmpType: number | undefined;
+  readonly icmpCode: number | undefined;
+  readonly pfp: boolean;
+}
+
+export type PolicySettings =
+  | {
+      /** `both` once parsed. */
+      readonly direction: PolicyDirection;
+      readonly action: 'ipsec';
+      readonly rule: RuleSettings;
+      readonly line: number;
+    }
+  | { readonly direction: PolicyDirection; readonly action: 'none' | 'discard'; readonly line: number };
+
+export type PolicyDirection = 'in' | 'out' | 'both';
+
+/** `ah`, `ipcomp` and more than one rule are refused while parsing. `src` is the local end: see `SecurityPolicy`. */
+export interface RuleSettings {
+  readonly protocol: 'esp';
+  readonly mode: 'tunnel' | 'transport';
+  readonly level: RuleLevel;
+  readonly src: EndPoint;
+  readonly dst: EndPoint;
+  readonly line: number;
+}
+
+/** `group` is setkey's number behind `unique:`: policies that give the same one share an SA. */
+export type RuleLevel =
+  | { readonly kind: 'use' | 'require' }
+  | { readonly kind: 'unique'; readonly group: number | undefined };
+
+export interface EndPoint {
+  readonly address: PeerAddress;
+  /** UDP encapsulation port, for IKE and ESP both. */
+  readonly port: number | undefined;
+}

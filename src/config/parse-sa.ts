@@ -1,0 +1,411 @@
+/**
+ * The `<sa>` of a document: the two ends, how they authenticate, IKE and ESP. The seed has no `<sa>`: its short
+ * `<secret>` and the end points of its rules say the same.
+ */
+import { formatAddress, parseAddress } from '../base/address.ts';
+import { ProposalError, parseEspProposal, parseIkeProposal } from '../crypto/proposal-text.ts';
+import {
+  completeLifetime,
+  DEFAULT_DPD_INTERVAL,
+  DEFAULT_ESP_PROPOSALS,
+  DEFAULT_IKE_PROPOSALS,
+  DEFAULT_NAT_KEEPALIVE,
+  DEFAULT_REPLAY_WINDOW,
+  defaultDpdAction,
+  defaultStart,
+  defaultTraversal,
+  ESP_LIFETIME,
+  IKE_LIFETIME,
+  IKE_PORT,
+  type LifetimeDefault,
+  NAT_PORT,
+} from './defaults.ts';
+import { quote } from './errors.ts';
+import {
+  AUTH_SIDES,
+  AUTH_TYPES,
+  CRL_POLICIES,
+  DPD_ACTIONS,
+  ID_TYPES,
+  NAT_TRAVERSALS,
+  START_VALUES,
+  X509_SOURCES,
+} from './grammar.ts';
+import type { Issues } from './issues.ts';
+import { peerAddressText } from './mirror.ts';
+import type {
+  AuthSettings,
+  EndPoint,
+  EspSettings,
+  IdentityKind,
+  IdentityText,
+  IkeSettings,
+  LifetimeSettings,
+  PeerAddress,
+  PeerSettings,
+  RuleSettings,
+  SaSettings,
+  SecurityPolicy,
+  X509Settings,
+} from './model.ts';
+import {
+  attributeOf,
+  isHostName,
+  MAX_U32,
+  notAnAddress,
+  readAmount,
+  readChoice,
+  readInteger,
+  readNotEmpty,
+  readPath,
+  readPeerAddress,
+  readPort,
+  readSecretReference,
+} from './values.ts';
+import { childElements, textContent, type XmlNode } from './xml.ts';
+
+/** Bounds of a replay window (RFC 4303 §3.4.3 wants 64 at least). */
+const MIN_REPLAY_WINDOW = 64;
+const MAX_REPLAY_WINDOW = 65_536;
+
+export function readSa(issues: Issues, root: XmlNode, sps: readonly SecurityPolicy[]): SaSettings {
+  const sa = childElements(root, 'sa')[0];
+  const rules = sps.flatMap(({ policies }) =>
+    policies.flatMap((policy) => (policy.action === 'ipsec' ? [policy.rule] : [])),
+  );
+  const auths = readAuths(issues, root, sa);
+  if (rules.length > 0) checkAuths(issues, sa ?? root, auths);
+  const ownPorts = rules.some(({ src, dst }) => src.port !== undefined || dst.port !== undefined);
+  const local = readPeer(issues, root, sa, 'local', rules, ownPorts, auths);
+  const remote = readPeer(issues, root, sa, 'remote', rules, ownPorts, auths);
+  checkEnds(issues, sa ?? root, local, remote);
+  return {
+    local,
+    remote,
+    auths,
+    ike: readIke(issues, root, sa && childElements(sa, 'ike')[0], local, remote),
+    esp: readEsp(issues, root, sa && childElements(sa, 'esp')[0]),
+  };
+}
+
+/** One end: what `<sa>` says of it, and what the rules say. */
+function readPeer(
+  issues: Issues,
+  root: XmlNode,
+  sa: XmlNode | undefined,
+  side: 'local' | 'remote',
+  rules: readonly RuleSettings[],
+  ownPorts: boolean,
+  auths: readonly AuthSettings[],
+): PeerSettings {
+  const node = sa && childElements(sa, side)[0];
+  let address: PeerAddress = readPeerAddress(issues, node) ?? { kind: 'any' };
+  let port = node && readPort(issues, node);
+  let saidOn = { address: node?.line, port: node?.line };
+  for (const rule of rules) {
+    const end: EndPoint = side === 'local' ? rule.src : rule.dst;
+    const name = side === 'local' ? 'src' : 'dst';
+    if (end.address.kind !== 'any') {
+      if (address.kind === 'any') {
+        address = end.address;
+        saidOn = { ...saidOn, address: rule.line };
+      } else if (peerAddressText(address) !== peerAddressText(end.address)) {
+        reportConflict(
+          issues,
+          root,
+          rule,
+          name,
+          'address',
+          peerAddressText(end.address),
+          peerAddressText(address),
+          saidOn.address,
+        );
+      }
+    }
+    if (end.port !== undefined) {
+      if (port === undefined) {
+        port = end.port;
+        saidOn = { ...saidOn, port: rule.line };
+      } else if (port !== end.port) {
+        reportConflict(issues, root, rule, name, 'port', String(end.port), String(port), saidOn.port);
+      }
+    }
+  }
+  const idNode = node && childElements(node, 'id')[0];
+  const psk = auths.some(({ type, side: covered }) => type === 'psk' && (covered === 'both' || covered === side));
+  return {
+    address,
+    port: port ?? (ownPorts ? NAT_PORT : IKE_PORT),
+    id: idNode === undefined ? (psk ? identityOf(address) : undefined) : readIdentity(issues, idNode),
+    line: (node ?? sa ?? root).line,
+  };
+}
+
+/** All rules of a document run over one IKE SA, so they have one pair of end points. */
+function reportConflict(
+  issues: Issues,
+  root: XmlNode,
+  rule: RuleSettings,
+  name: string,
+  attribute: string,
+  found: string,
+  wanted: string,
+  line: number | undefined,
+): void {
+  const message = `${attribute}=${quote(found)} of <${name}>, but line ${line} says ${quote(wanted)} for the same end: one document has one pair of end points. Make them equal, or leave one out`;
+  issues.add({ ...root, name: 'rule', path: `${root.path}//rule`, line: rule.line }, message, {
+    attribute,
+    found,
+    allowed: wanted,
+  });
+}
+
+/** Where no identity is given the address stands for it; with certificates it is the subject instead. */
+function identityOf(address: PeerAddress): IdentityText | undefined {
+  switch (address.kind) {
+    case 'any':
+      return undefined;
+    case 'ip':
+      return { type: 'address', text: formatAddress(address.address) };
+    case 'fqdn':
+      return { type: 'fqdn', text: address.name };
+  }
+}
+
+function readIdentity(issues: Issues, node: XmlNode): IdentityText | undefined {
+  const type = readChoice(node, 'type', ID_TYPES);
+  const found = textContent(node).trim();
+  if (type === undefined) return undefined;
+  const problem = identityProblem(type, found);
+  if (problem === undefined) {
+    const address = type === 'address' ? parseAddress(found) : undefined;
+    return { type, text: address === undefined ? found : formatAddress(address) };
+  }
+  issues.add(node, `${quote(found)} is not an identity of type '${type}': ${problem}`, { found, allowed: problem });
+  return undefined;
+}
+
+function identityProblem(type: IdentityKind, text: string): string | undefined {
+  if (text === '') return 'it is empty; write the identity between the tags';
+  if (text.length > 1024) return 'it is longer than 1024 characters';
+  switch (type) {
+    case 'address':
+      return parseAddress(text) === undefined ? `${notAnAddress(text)}; write an address, or another type` : undefined;
+    case 'fqdn':
+      return isHostName(text) ? undefined : 'a host name such as gw1.example.org is wanted';
+    case 'email':
+      return /^[^@\s]+@[^@\s]+$/.test(text) ? undefined : 'a mail address such as admin@example.org is wanted';
+    case 'dn':
+      return /^\s*[A-Za-z0-9.]+\s*=/.test(text) ? undefined : 'a distinguished name such as O=Example,CN=gw1 is wanted';
+    case 'keyid':
+      return undefined;
+  }
+}
+
+function readAuths(issues: Issues, root: XmlNode, sa: XmlNode | undefined): AuthSettings[] {
+  const short = childElements(root, 'secret')[0];
+  const secret = short && readSecretReference(issues, short);
+  const auths: AuthSettings[] =
+    short === undefined || secret === undefined ? [] : [{ type: 'psk', side: 'both', secret, line: short.line }];
+  for (const node of sa === undefined ? [] : childElements(sa, 'auth')) {
+    const auth = readAuth(issues, node);
+    if (auth === undefined) continue;
+    const clash = auths.find(({ side }) => side === auth.side || side === 'both' || auth.side === 'both');
+    if (clash === undefined) auths.push(auth);
+    else {
+      const message = `side='${auth.side}': line ${clash.line} says already how '${clash.side}' authenticates; remove one`;
+      issues.add(node, message, { attribute: 'side', found: auth.side });
+    }
+  }
+  return auths;
+}
+
+function readAuth(issues: Issues, node: XmlNode): AuthSettings | undefined {
+  const type = readChoice(node, 'type', AUTH_TYPES);
+  const side = readChoice(node, 'side', AUTH_SIDES) ?? 'both';
+  if (type === undefined) return undefined;
+  const wanted = type === 'psk' ? 'secret' : 'x509';
+  const wrong = childElements(node, type === 'psk' ? 'x509' : 'secret')[0];
+  if (wrong !== undefined) {
+    issues.add(wrong, `it does not belong to type='${type}' (line ${node.line}); remove it`, {
+      allowed: `<${wanted}>`,
+    });
+  }
+  const child = childElements(node, wanted)[0];
+  if (child === undefined) {
+    issues.add(node, `type='${type}' needs a <${wanted}>; add it`, { allowed: `<${wanted}>` });
+    return undefined;
+  }
+  if (type === 'x509') return { type, side, x509: readX509(issues, child), line: node.line };
+  const secret = readSecretReference(issues, child);
+  return secret === undefined ? undefined : { type, side, secret, line: node.line };
+}
+
+function readX509(issues: Issues, node: XmlNode): X509Settings {
+  const source = readChoice(node, 'source', X509_SOURCES) ?? 'server';
+  const [ca, cert, key, crl] = ['ca', 'cert', 'key', 'crl'].map((name) => childElements(node, name)[0]);
+  if (source === 'file') {
+    for (const [name, child] of [
+      ['ca', ca],
+      ['cert', cert],
+      ['key', key],
+    ] as const) {
+      if (child !== undefined) continue;
+      issues.add(node, `source='file' needs <${name} file='…'/>; add it`, {
+        attribute: 'source',
+        allowed: `<${name}>`,
+      });
+    }
+  }
+  const keyFile = key && readPath(issues, key, 'file');
+  const keySecret = key && childElements(key, 'secret')[0];
+  const crlFile = crl && readPath(issues, crl, 'file');
+  const passphrase = keySecret && readSecretReference(issues, keySecret);
+  return {
+    source,
+    pkipath: readPath(issues, node, 'pkipath'),
+    ca: ca && readPath(issues, ca, 'file'),
+    cert: cert && readPath(issues, cert, 'file'),
+    key: keyFile === undefined ? undefined : { file: keyFile, secret: passphrase },
+    crl:
+      crl === undefined || crlFile === undefined
+        ? undefined
+        : { file: crlFile, policy: readChoice(crl, 'policy', CRL_POLICIES) ?? 'ifpresent' },
+    allow: childElements(node, 'allow').flatMap((allow) => readNotEmpty(issues, allow, 'dn') ?? []),
+  };
+}
+
+function checkAuths(issues: Issues, node: XmlNode, auths: readonly AuthSettings[]): void {
+  if (issues.any) return;
+  const missing = (['local', 'remote'] as const).filter(
+    (side) => !auths.some((auth) => auth.side === 'both' || auth.side === side),
+  );
+  if (missing.length === 0) return;
+  const side = missing.length === 2 ? 'the two ends authenticate' : `the ${missing[0]} end authenticates`;
+  const allowed = "<auth type='psk'><secret uuid='…'/></auth>";
+  const message = `nothing says how ${side}; add ${allowed} to <sa>, or <secret uuid='…'/> to <sectunnel>`;
+  issues.add(node, message, { allowed });
+}
+
+function checkEnds(issues: Issues, node: XmlNode, local: PeerSettings, remote: PeerSettings): void {
+  const [a, b] = [local.address, remote.address];
+  if (a.kind !== 'ip' || b.kind !== 'ip' || a.address.family === b.address.family) return;
+  const message = `the local end ${peerAddressText(a)} is IPv${a.address.family} and the remote end ${peerAddressText(b)} is IPv${b.address.family}; write addresses of one family`;
+  issues.add(node, message, { found: `${peerAddressText(a)} and ${peerAddressText(b)}` });
+}
+
+function readIke(
+  issues: Issues,
+  root: XmlNode,
+  node: XmlNode | undefined,
+  local: PeerSettings,
+  remote: PeerSettings,
+): IkeSettings {
+  const known = remote.address.kind !== 'any';
+  const start = (node && readChoice(node, 'start', START_VALUES)) ?? defaultStart(known);
+  if (node !== undefined && start !== 'respond' && !known) {
+    const why = `the remote end has no address (line ${remote.line}), so nobody can be called; give <remote address='…'>, or write start='respond'`;
+    issues.badValue(node, 'start', start, 'respond', why);
+  }
+  const proposals = node === undefined ? [] : readProposals(issues, node, parseIkeProposal);
+  const dpd = node && childElements(node, 'dpd')[0];
+  return {
+    version: 2,
+    start,
+    proposals: proposals.length > 0 ? proposals : DEFAULT_IKE_PROPOSALS,
+    lifetime: readLifetime(issues, node, IKE_LIFETIME),
+    dpd: {
+      interval: (dpd && readInteger(issues, dpd, 'interval', 0, MAX_U32)) ?? DEFAULT_DPD_INTERVAL,
+      action: (dpd && readChoice(dpd, 'action', DPD_ACTIONS)) ?? defaultDpdAction(start),
+    },
+    nat: readNat(issues, node && childElements(node, 'nat')[0], local, remote),
+    line: (node ?? root).line,
+  };
+}
+
+function readNat(
+  issues: Issues,
+  node: XmlNode | undefined,
+  local: PeerSettings,
+  remote: PeerSettings,
+): IkeSettings['nat'] {
+  const ownPort = local.port !== IKE_PORT || remote.port !== IKE_PORT;
+  const said = node && readChoice(node, 'traversal', NAT_TRAVERSALS);
+  if (node !== undefined && ownPort && said === 'off') {
+    const why = `the ports ${local.port} and ${remote.port} are for ESP in UDP, which this forbids; leave traversal out, or the ports`;
+    issues.badValue(node, 'traversal', said, 'auto or force', why);
+  }
+  return {
+    traversal: ownPort || said === undefined ? defaultTraversal(ownPort) : said,
+    port: (node && readPort(issues, node)) ?? NAT_PORT,
+    keepalive: (node && readInteger(issues, node, 'keepalive', 0, MAX_U32)) ?? DEFAULT_NAT_KEEPALIVE,
+  };
+}
+
+function readEsp(issues: Issues, root: XmlNode, node: XmlNode | undefined): EspSettings {
+  const proposals = node === undefined ? [] : readProposals(issues, node, parseEspProposal);
+  const lifetime = node && childElements(node, 'lifetime')[0];
+  const replay = node && childElements(node, 'replay')[0];
+  const window = replay && readInteger(issues, replay, 'window', MIN_REPLAY_WINDOW, MAX_REPLAY_WINDOW);
+  return {
+    proposals: proposals.length > 0 ? proposals : DEFAULT_ESP_PROPOSALS,
+    lifetime: {
+      ...readLifetime(issues, node, ESP_LIFETIME),
+      bytes: lifetime && readAmount(issues, lifetime, 'bytes'),
+      packets: lifetime && readAmount(issues, lifetime, 'packets'),
+    },
+    replayWindow: window ?? DEFAULT_REPLAY_WINDOW,
+    line: (node ?? root).line,
+  };
+}
+
+type AlgorithmAttribute = 'encryption' | 'integrity' | 'prf' | 'dh' | 'esn';
+
+function readProposals<T>(
+  issues: Issues,
+  parent: XmlNode,
+  parse: (text: Partial<Record<AlgorithmAttribute, string>>) => T,
+): T[] {
+  return childElements(parent, 'proposal').flatMap((node) => {
+    const text: Partial<Record<AlgorithmAttribute, string>> = {};
+    for (const name of ['encryption', 'integrity', 'prf', 'dh', 'esn'] as const) {
+      const value = attributeOf(node, name);
+      if (value !== undefined) text[name] = value;
+    }
+    if (text.encryption === undefined) return [];
+    try {
+      return [parse(text)];
+    } catch (error) {
+      if (!(error instanceof ProposalError)) throw error;
+      const found = Object.entries(text)
+        .map(([name, value]) => `${name}=${quote(value)}`)
+        .join(' ');
+      issues.add(node, `${found}: ${error.message}`, { found });
+      return [];
+    }
+  });
+}
+
+function readLifetime(issues: Issues, parent: XmlNode | undefined, base: LifetimeDefault): LifetimeSettings {
+  const node = parent && childElements(parent, 'lifetime')[0];
+  if (node === undefined) return completeLifetime({}, base);
+  const soft = readInteger(issues, node, 'soft', 1, MAX_U32);
+  const hard = readInteger(issues, node, 'hard', 1, MAX_U32);
+  const jitter = readInteger(issues, node, 'jitter', 0, MAX_U32);
+  const lifetime = completeLifetime(
+    {
+      ...(soft === undefined ? {} : { soft }),
+      ...(hard === undefined ? {} : { hard }),
+      ...(jitter === undefined ? {} : { jitter }),
+    },
+    base,
+  );
+  if (lifetime.soft >= lifetime.hard) {
+    const why = `rekeying has to begin before the SA ends at hard='${lifetime.hard}'; make soft smaller or hard larger`;
+    issues.badValue(node, 'soft', String(lifetime.soft), `less than ${lifetime.hard}`, why);
+  } else if (lifetime.jitter >= lifetime.soft) {
+    const why = `it is taken off soft='${lifetime.soft}', so it has to be smaller`;
+    issues.badValue(node, 'jitter', String(lifetime.jitter), `less than ${lifetime.soft}`, why);
+  }
+  return lifetime;
+}

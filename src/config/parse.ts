@@ -1,0 +1,152 @@
+/**
+ * A `<sectunnel>` document from its text: shape, meaning, schema, in this order, so that the first thing a person reads
+ * is the most precise one. A document that is refused is refused with everything that is wrong with it.
+ */
+import { randomUUID } from 'node:crypto';
+import { basename } from 'node:path';
+import { DEFAULT_MTU, DEFAULT_ROUTES, defaultDeviceName, MIN_IPV6_MTU } from './defaults.ts';
+import { DocumentError, quote } from './errors.ts';
+import { ROUTE_VALUES, SECTUNNEL_SHAPE } from './grammar.ts';
+import { Issues } from './issues.ts';
+import { readMetadata } from './metadata.ts';
+import type { DeviceSettings, SectunnelDocument, SecurityPolicy } from './model.ts';
+import { readSa } from './parse-sa.ts';
+import { readPolicies } from './parse-sp.ts';
+import { checkSchema } from './schema.ts';
+import { checkShape } from './shape.ts';
+import {
+  attributeOf,
+  isTunnelName,
+  MAX_U32,
+  parseUuid,
+  readChoice,
+  readInteger,
+  readInterfaceName,
+  readSimpleName,
+  TUNNEL_NAME_WANTED,
+  UUID_WANTED,
+} from './values.ts';
+import { childElements, loadXml, textContent, type XmlNode } from './xml.ts';
+
+export interface ParseOptions {
+  /** What to call the document in messages, such as its file name. A document without a name takes it from there. */
+  readonly source?: string;
+  /**
+   * A UUID for a document that has none (a random one of version 4 where left out). It is told the name of the
+   * document, if it has one, so that a tunnel can keep its UUID when it is defined anew.
+   */
+  readonly newUuid?: (name: string | undefined) => string;
+}
+
+/** @throws DocumentError, and nothing else, whatever the text is */
+export function parseDocument(xml: string | Uint8Array, options: ParseOptions = {}): SectunnelDocument {
+  const { source } = options;
+  const { root, checked } = loadXml(xml, source, checkSchema);
+  const issues = new Issues();
+  if (root.name !== 'sectunnel' || root.namespace !== '') {
+    const found = root.namespace === '' ? `<${root.name}>` : `<${root.name}> in the namespace ${quote(root.namespace)}`;
+    issues.add(root, `a <sectunnel> in no namespace is wanted, this is ${found}`, { found, allowed: '<sectunnel>' });
+    issues.throwIfAny(source);
+  }
+  checkShape(issues, root, SECTUNNEL_SHAPE);
+  const document = readDocument(issues, root, options);
+  issues.throwIfAny(source);
+  if (checked !== undefined) throw new DocumentError([checked], source);
+  return document;
+}
+
+function readDocument(issues: Issues, root: XmlNode, options: ParseOptions): SectunnelDocument {
+  const sps = readPolicies(issues, root);
+  const sa = readSa(issues, root, sps);
+  const { name, uuid } = readNames(issues, root, options);
+  return {
+    type: 'ipsec',
+    name,
+    uuid,
+    title: readTitle(issues, root),
+    description: textOf(root, 'description'),
+    metadata: readMetadata(issues, childElements(root, 'metadata')[0]),
+    device: readDevice(issues, childElements(root, 'device')[0], name, uuid, sps),
+    sa,
+    sps,
+  };
+}
+
+function textOf(root: XmlNode, name: string): string | undefined {
+  const node = childElements(root, name)[0];
+  const text = node && textContent(node);
+  return text === undefined || text.trim() === '' ? undefined : text;
+}
+
+function readTitle(issues: Issues, root: XmlNode): string | undefined {
+  const title = textOf(root, 'title')?.trim();
+  const node = childElements(root, 'title')[0];
+  if (node === undefined || title === undefined || !/[\n\r]/.test(title)) return title;
+  issues.add(node, 'a title is one line; move what is longer into <description>', { found: title });
+  return undefined;
+}
+
+function readNames(
+  issues: Issues,
+  root: XmlNode,
+  { source, newUuid = () => randomUUID() }: ParseOptions,
+): { name: string; uuid: string } {
+  const nameNode = childElements(root, 'name')[0];
+  const uuidNode = childElements(root, 'uuid')[0];
+  const name = nameNode === undefined ? nameFromSource(source) : textContent(nameNode).trim();
+  if (nameNode !== undefined && !isTunnelName(name ?? '')) {
+    const found = name ?? '';
+    issues.add(nameNode, `${quote(found)} cannot be a name: ${TUNNEL_NAME_WANTED} is wanted`, {
+      found,
+      allowed: TUNNEL_NAME_WANTED,
+    });
+  }
+  const found = uuidNode === undefined ? undefined : textContent(uuidNode).trim();
+  const given = found === undefined ? undefined : parseUuid(found);
+  if (uuidNode !== undefined && found !== undefined && given === undefined) {
+    issues.add(uuidNode, `${quote(found)} is no UUID: ${UUID_WANTED} is wanted; leave <uuid> out to have one made`, {
+      found,
+      allowed: UUID_WANTED,
+    });
+  }
+  const uuid = given ?? newUuid(name);
+  return { name: name ?? `tunnel-${uuid.slice(0, 8)}`, uuid };
+}
+
+/** The file's own name, where it can be that of a tunnel. */
+function nameFromSource(source: string | undefined): string | undefined {
+  const name = source === undefined ? undefined : basename(source).replace(/\.xml$/i, '');
+  return name !== undefined && isTunnelName(name) ? name : undefined;
+}
+
+function readDevice(
+  issues: Issues,
+  node: XmlNode | undefined,
+  name: string,
+  uuid: string,
+  sps: readonly SecurityPolicy[],
+): DeviceSettings {
+  const ipv6 = sps.some(({ srcRanges, dstRanges }) =>
+    [...srcRanges, ...dstRanges].some(({ range }) => range.start.family === 6),
+  );
+  const mtu = node && readInteger(issues, node, 'mtu', 576, 65_535);
+  if (node !== undefined && mtu !== undefined && ipv6 && mtu < MIN_IPV6_MTU) {
+    const why = `IPv6 needs an MTU of at least ${MIN_IPV6_MTU} (RFC 8200 section 5), and a policy has IPv6 ranges`;
+    issues.badValue(node, 'mtu', String(mtu), `a whole number from ${MIN_IPV6_MTU} to 65535`, why);
+  }
+  return {
+    name: (node && readDeviceName(issues, node)) ?? defaultDeviceName(name, uuid),
+    mtu: mtu ?? DEFAULT_MTU,
+    table: node && readInteger(issues, node, 'table', 1, MAX_U32),
+    netns: node && readSimpleName(issues, node, 'netns'),
+    vrf: node && readInterfaceName(issues, node, 'vrf'),
+    routes: (node && readChoice(node, 'routes', ROUTE_VALUES)) ?? DEFAULT_ROUTES,
+  };
+}
+
+function readDeviceName(issues: Issues, node: XmlNode): string | undefined {
+  const found = attributeOf(node, 'name');
+  if (found !== '.' && found !== '..') return readInterfaceName(issues, node, 'name');
+  issues.badValue(node, 'name', found, 'a name', 'no interface can be called so; choose another name');
+  return undefined;
+}

@@ -1,0 +1,108 @@
+/**
+ * What may stand where in an element, as a table, and the check of a tree against it.
+ *
+ * The RELAX NG schema says the same and is the authority for other programs; this check is the one that can tell a
+ * person what is wrong. What it has found is not complained about again by those who read values.
+ */
+import { listOf, quote } from './errors.ts';
+import { allowedNames, type Issues, suggestion } from './issues.ts';
+import { childElements, type XmlNode } from './xml.ts';
+
+export interface AttributeShape {
+  readonly required?: boolean;
+  /** All allowed values, where they can be listed. */
+  readonly values?: readonly string[];
+}
+
+export interface ChildShape {
+  readonly shape: ElementShape;
+  readonly min?: number;
+  /** 1 where left out. */
+  readonly max?: number;
+}
+
+export interface ElementShape {
+  readonly attributes?: Readonly<Record<string, AttributeShape>>;
+  readonly children?: Readonly<Record<string, ChildShape>>;
+  /** `elements` where left out; what is in `anything` is not looked at. */
+  readonly content?: 'elements' | 'text' | 'anything';
+}
+
+export function checkShape(issues: Issues, node: XmlNode, shape: ElementShape): void {
+  checkAttributes(issues, node, shape.attributes ?? {});
+  if (shape.content === 'anything') return;
+  if (shape.content !== 'text') checkText(issues, node);
+  checkChildren(issues, node, shape.children ?? {});
+}
+
+function checkAttributes(issues: Issues, node: XmlNode, attributes: Readonly<Record<string, AttributeShape>>): void {
+  const names = Object.keys(attributes);
+  for (const { prefix, name, value } of node.attributes) {
+    const shape = prefix === '' && Object.hasOwn(attributes, name) ? attributes[name] : undefined;
+    if (shape === undefined) {
+      const found = prefix === '' ? name : `${prefix}:${name}`;
+      const allowed = allowedNames(names);
+      issues.add(
+        node,
+        `the attribute ${found}=${quote(value)} is not known here${suggestion(found, names)}; allowed: ${allowed}. Remove or rename it`,
+        { attribute: found, found, allowed },
+      );
+    } else if (shape.values !== undefined && !shape.values.includes(value)) {
+      const allowed = listOf(shape.values);
+      issues.badValue(node, name, value, allowed, `allowed: ${allowed}${suggestion(value, shape.values)}`);
+    }
+  }
+  for (const [name, { required, values }] of Object.entries(attributes)) {
+    if (required !== true || node.attributes.some((attribute) => attribute.name === name)) continue;
+    const allowed = values === undefined ? undefined : listOf(values);
+    issues.add(node, `the attribute ${name}='…' is missing; add it${allowed === undefined ? '' : `: ${allowed}`}`, {
+      attribute: name,
+      ...(allowed === undefined ? {} : { allowed }),
+    });
+  }
+}
+
+function checkText(issues: Issues, node: XmlNode): void {
+  const text = node.children.find((child) => typeof child === 'string' && child.trim() !== '') as string | undefined;
+  if (text !== undefined) {
+    const found = text.trim();
+    issues.add(node, `the text ${quote(found)} is not allowed here; only elements are. Remove it`, { found });
+  }
+}
+
+function checkChildren(issues: Issues, node: XmlNode, children: Readonly<Record<string, ChildShape>>): void {
+  const names = Object.keys(children);
+  for (const child of childElements(node)) {
+    const known = Object.hasOwn(children, child.name) ? children[child.name] : undefined;
+    const allowed = allowedNames(names.map((name) => `<${name}>`));
+    if (child.namespace !== '') {
+      const message = `the element is in the namespace ${quote(child.namespace)}, but documents have none; remove the xmlns or the prefix (own data belongs into <metadata>)`;
+      issues.add(child, message, { found: child.namespace });
+    } else if (known === undefined) {
+      issues.add(
+        child,
+        `it is not known in <${node.name}>${suggestion(child.name, names)}; allowed: ${allowed}. Remove or rename it`,
+        { found: child.name, allowed },
+      );
+    } else {
+      checkShape(issues, child, known.shape);
+    }
+  }
+  for (const [name, { min = 0, max = 1 }] of Object.entries(children)) checkCount(issues, node, name, min, max);
+}
+
+function checkCount(issues: Issues, node: XmlNode, name: string, min: number, max: number): void {
+  const found = childElements(node, name);
+  if (found.length < min) {
+    issues.add(node, `<${name}> is missing in it; add ${min === 1 ? 'one' : `at least ${min}`}`, {
+      allowed: `<${name}>`,
+    });
+  }
+  const extra = found[max];
+  if (extra === undefined) return;
+  const first = max === 1 ? `; the first is on line ${found[0]!.line}. Keep one of them` : '';
+  issues.add(extra, `there may be ${max === 1 ? 'only one' : `at most ${max}`} in <${node.name}>${first}`, {
+    found: String(found.length),
+    allowed: `at most ${max}`,
+  });
+}
