@@ -1,6 +1,11 @@
 /**
- * Identities (RFC 7296 §3.5) as plain values.
+ * Identities (RFC 7296 §3.5) as plain values: from text, for display, compared.
  */
+import { addressFromBytes, addressToBytes, formatAddress, parseAddress } from '../base/address.ts';
+import { assertNever } from '../base/assert.ts';
+import { equalBytes, toHex } from '../base/bytes.ts';
+import { displayText, utf8 } from '../base/text.ts';
+import { dnFromText, formatDn } from './dn.ts';
 
 /** IANA ID type numbers (RFC 7296 §3.5). */
 export const IdType = {
@@ -18,4 +23,83 @@ export interface Identity {
   readonly type: number;
   /** As on the wire: address bytes, ASCII name, DER, opaque octets. */
   readonly data: Uint8Array;
+}
+
+/** The types under the names that documents give them. */
+export type IdentityTextType = 'address' | 'fqdn' | 'email' | 'dn' | 'keyid';
+
+/** @throws RangeError, with a message for people, when the text is not of the type. */
+export function identityFromText(type: IdentityTextType, text: string): Identity {
+  switch (type) {
+    case 'address': {
+      const address = parseAddress(text);
+      if (address === undefined) throw new RangeError(`'${text}' is not an IPv4 or IPv6 address`);
+      const idType = address.family === 4 ? IdType.Ipv4Address : IdType.Ipv6Address;
+      return { type: idType, data: addressToBytes(address) };
+    }
+    case 'fqdn':
+      // No trailing dot: "The string MUST NOT contain any terminators" (RFC 7296 §3.5).
+      if (!isDomainName(text)) throw new RangeError(`'${text}' is not a domain name without a dot at its end`);
+      return { type: IdType.Fqdn, data: utf8(text) };
+    case 'email':
+      if (!isEmailAddress(text)) throw new RangeError(`'${text}' is not an email address: NAME@DOMAIN is wanted`);
+      return { type: IdType.Rfc822Address, data: utf8(text) };
+    case 'dn':
+      return { type: IdType.DerAsn1Dn, data: dnFromText(text) };
+    case 'keyid':
+      if (text === '') throw new RangeError('a key id must not be empty');
+      return { type: IdType.KeyId, data: utf8(text) };
+    default:
+      return assertNever(type, 'identityFromText');
+  }
+}
+
+function isDomainName(text: string): boolean {
+  return text.length <= 255 && /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/.test(text);
+}
+
+function isEmailAddress(text: string): boolean {
+  const at = text.indexOf('@');
+  return at > 0 && text.length <= 320 && /^[!-?A-~]+$/.test(text.slice(0, at)) && isDomainName(text.slice(at + 1));
+}
+
+/** As much of a peer's identity as a log line takes. */
+const MAX_DISPLAY_BYTES = 256;
+
+/** For logs and status: no control characters, bounded. */
+export function formatIdentity(identity: Identity): string {
+  const { type } = identity;
+  const data = identity.data.subarray(0, MAX_DISPLAY_BYTES);
+  const more = identity.data.length > MAX_DISPLAY_BYTES ? '…' : '';
+  switch (type) {
+    case IdType.Ipv4Address:
+    case IdType.Ipv6Address:
+      if (data.length !== 4 && data.length !== 16) break;
+      return formatAddress(addressFromBytes(data));
+    case IdType.Fqdn:
+    case IdType.Rfc822Address:
+      return `${displayText(data)}${more}`;
+    case IdType.DerAsn1Dn: {
+      const text = formatDn(identity.data);
+      if (text === undefined) break;
+      return text.length > MAX_DISPLAY_BYTES ? `${text.slice(0, MAX_DISPLAY_BYTES)}…` : text;
+    }
+    case IdType.KeyId: {
+      const printable = data.every((byte) => byte > 0x20 && byte < 0x7f);
+      return `keyid:${printable ? displayText(data) : `0x${toHex(data)}`}${more}`;
+    }
+  }
+  return `id-type-${type}:0x${toHex(data)}${more}`;
+}
+
+/** Names without regard to the case of ASCII letters, all else (distinguished names by their DER) byte by byte. */
+export function sameIdentity(a: Identity, b: Identity): boolean {
+  if (a.type !== b.type) return false;
+  if (a.type === IdType.Fqdn || a.type === IdType.Rfc822Address)
+    return equalBytes(lowerCase(a.data), lowerCase(b.data));
+  return equalBytes(a.data, b.data);
+}
+
+function lowerCase(ascii: Uint8Array): Uint8Array {
+  return ascii.map((byte) => (byte >= 0x41 && byte <= 0x5a ? byte + 0x20 : byte));
 }

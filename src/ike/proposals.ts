@@ -118,7 +118,7 @@ export function acceptEsp(
 ): Chosen<EspSuite> | undefined {
   const theirs = onlyAnswer(answer);
   const ours = theirs && configured[theirs.number - 1];
-  if (ours === undefined) return undefined;
+  if (theirs === undefined || ours === undefined) return undefined;
   // A group out of nowhere in IKE_AUTH, which offers none, is no subset of the offer.
   const strayGroup = theirs.transforms.some((entry) => entry.type === TransformType.DH && entry.id !== TRANSFORM_NONE);
   if (exchange === 'ike-auth' && strayGroup) return undefined;
