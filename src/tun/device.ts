@@ -8,7 +8,7 @@ import type { PacketBatch } from '../base/batch.ts';
 
 /** Why a device lost a packet. */
 export type DeviceDropReason =
-  /** Larger than the MTU (writing) or than a slot of the batch (reading). */
+  /** Larger than a slot of the batch, or than the device can pass on. */
   | 'too-large'
   /** The device takes only IPv4 and IPv6 packets. */
   | 'not-ip'
@@ -33,7 +33,7 @@ export interface DeviceCounters {
 
 export interface PacketDevice {
   readonly name: string;
-  /** The largest packet in bytes. */
+  /** The largest packet in bytes that is read from it. What is written may be larger. */
   readonly mtu: number;
   readonly counters: Readonly<DeviceCounters>;
 

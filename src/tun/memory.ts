@@ -15,6 +15,9 @@ export interface MemoryDeviceOptions {
   readonly queueLength?: number;
 }
 
+/** An IP packet's length has 16 bits. */
+const MAX_PACKET = 65_535;
+
 export class MemoryDevice implements PacketDevice {
   readonly name: string;
   readonly mtu: number;
@@ -37,7 +40,7 @@ export class MemoryDevice implements PacketDevice {
 
   /** Sends a packet (copied) into the tunnel. False when it was dropped; the counters say why. */
   inject(packet: Uint8Array): boolean {
-    if (!this.#accepts(packet, this.#injected)) return false;
+    if (!this.#accepts(packet, this.mtu, this.#injected)) return false;
     this.#injected.push(packet.slice());
     this.#schedule();
     return true;
@@ -75,7 +78,7 @@ export class MemoryDevice implements PacketDevice {
     for (let slot = 0; slot < batch.count; slot++) {
       if (batch.length[slot] === 0) continue;
       const packet = batch.packet(slot);
-      if (!this.#accepts(packet, this.#delivered)) continue;
+      if (!this.#accepts(packet, MAX_PACKET, this.#delivered)) continue;
       written++;
       this.counters.writtenPackets++;
       this.counters.writtenBytes += packet.length;
@@ -112,10 +115,10 @@ export class MemoryDevice implements PacketDevice {
     this.#onClosed?.(reason);
   }
 
-  #accepts(packet: Uint8Array, queue: readonly Uint8Array[]): boolean {
+  #accepts(packet: Uint8Array, most: number, queue: readonly Uint8Array[]): boolean {
     const { dropped } = this.counters;
     if (this.#closed) dropped.closed++;
-    else if (packet.length > this.mtu) dropped['too-large']++;
+    else if (packet.length > most) dropped['too-large']++;
     else if (packet.length === 0 || !startsIpPacket(packet[0]!)) dropped['not-ip']++;
     else if (queue.length >= this.#queueLength) dropped['queue-full']++;
     else return true;
