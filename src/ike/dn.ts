@@ -60,7 +60,16 @@ export function dnFromText(text: string): Uint8Array {
 
 /** Splits at commas that no backslash stands before. */
 function splitUnescaped(text: string): string[] {
-  return text.match(/(?:\\.|[^\\,])+|\\$|(?<=,|^)(?=,|$)/gsu) ?? [''];
+  const parts: string[] = [];
+  let start = 0;
+  for (let at = 0; at < text.length; at++) {
+    if (text[at] === '\\') at++;
+    else if (text[at] === ',') {
+      parts.push(text.slice(start, at));
+      start = at + 1;
+    }
+  }
+  return [...parts, text.slice(start)];
 }
 
 function encodePart(part: string): Uint8Array {
@@ -72,13 +81,13 @@ function encodePart(part: string): Uint8Array {
     const known = ATTRIBUTES.map((entry) => entry.name).join(', ');
     throw new RangeError(`'${name}' in a distinguished name is not known: one of ${known} is wanted`);
   }
-  const value = unescape(found.name, part.slice(equals + 1));
+  const value = valueOf(found.name, part.slice(equals + 1));
   const oid = Uint8Array.from(found.oid.match(/../g)!, (pair) => Number.parseInt(pair, 16));
   return tlv(SET, tlv(SEQUENCE, tlv(OBJECT_IDENTIFIER, oid), encodeString(found, value)));
 }
 
 /** Takes backslashes out; blanks around the value do not count unless escaped. */
-function unescape(name: string, raw: string): string {
+function valueOf(name: string, raw: string): string {
   const trimmed = raw.replace(/^\s+/, '').replace(/(?<!\\)((?:\\\\)*)\s+$/, '$1');
   if (trimmed === '') throw new RangeError(`${name} in a distinguished name is empty`);
   const bare = trimmed.replace(/\\./gsu, '');
