@@ -81,13 +81,13 @@ function encodePart(part: string): Uint8Array {
     const known = ATTRIBUTES.map((entry) => entry.name).join(', ');
     throw new RangeError(`'${name}' in a distinguished name is not known: one of ${known} is wanted`);
   }
-  const value = valueOf(found.name, part.slice(equals + 1));
+  const value = attributeValue(found.name, part.slice(equals + 1));
   const oid = Uint8Array.from(found.oid.match(/../g)!, (pair) => Number.parseInt(pair, 16));
   return tlv(SET, tlv(SEQUENCE, tlv(OBJECT_IDENTIFIER, oid), encodeString(found, value)));
 }
 
 /** Takes backslashes out; blanks around the value do not count unless escaped. */
-function valueOf(name: string, raw: string): string {
+function attributeValue(name: string, raw: string): string {
   const trimmed = raw.replace(/^\s+/, '').replace(/(?<!\\)((?:\\\\)*)\s+$/, '$1');
   if (trimmed === '') throw new RangeError(`${name} in a distinguished name is empty`);
   const bare = trimmed.replace(/\\./gsu, '');
