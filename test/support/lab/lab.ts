@@ -6,13 +6,14 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { onTestFailed } from 'vitest';
+import { FOLDER_PREFIX } from './leftovers.ts';
 import { Namespace } from './namespace.ts';
 
 /** Lines of each log that are shown with a failure. */
 const LOG_LINES = 60;
 
 export class Lab {
-  readonly folder: string = mkdtempSync(join(tmpdir(), 'sectunnel-lab-'));
+  readonly folder: string = mkdtempSync(join(tmpdir(), `${FOLDER_PREFIX}${process.pid}-`));
   /** BOUNDED: by what the test creates; emptied by `dispose`. */
   readonly #cleanups: (() => Promise<unknown>)[] = [];
   /** BOUNDED: by what the test starts. */

@@ -4,11 +4,8 @@
  * removed by the next one.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync } from 'node:fs';
+import { NAMESPACE_PREFIX, sweepOnce } from './leftovers.ts';
 import { Background, type RunOptions, type RunResult, run } from './process.ts';
-
-const PREFIX = 'stunlab';
-const NETNS_FOLDER = '/run/netns';
 
 /** BOUNDED: by what one test file creates; each leaves when it is deleted. */
 const existing = new Set<string>();
@@ -32,7 +29,7 @@ export class Namespace implements Host {
 
   static async create(label: string): Promise<Namespace> {
     await sweepOnce();
-    const name = `${PREFIX}-${process.pid}-${counter++}-${label}`;
+    const name = `${NAMESPACE_PREFIX}${process.pid}-${counter++}-${label}`;
     await run(['ip', 'netns', 'add', name]);
     existing.add(name);
     const namespace = new Namespace(name);
@@ -122,29 +119,4 @@ export async function cutLine(namespace: Namespace, cut: boolean): Promise<void>
 }`
     : 'delete table inet cut';
   await namespace.exec(['nft', '-f', '-'], { input: rules });
-}
-
-let swept: Promise<void> | undefined;
-
-function sweepOnce(): Promise<void> {
-  swept ??= sweep();
-  return swept;
-}
-
-/** Removes what runs that were killed left behind: namespaces of ours whose owner is dead, with what still runs in them. */
-async function sweep(): Promise<void> {
-  if (!existsSync(NETNS_FOLDER)) return;
-  for (const name of readdirSync(NETNS_FOLDER)) {
-    const owner = new RegExp(`^${PREFIX}-(\\d+)-`).exec(name)?.[1];
-    if (owner === undefined || existsSync(`/proc/${owner}`)) continue;
-    const { stdout } = await run(['ip', 'netns', 'pids', name], { check: false });
-    for (const pid of stdout.split(/\s+/).filter((text) => text !== '')) {
-      try {
-        process.kill(Number(pid), 'SIGKILL');
-      } catch {
-        // It ended by itself meanwhile.
-      }
-    }
-    await run(['ip', 'netns', 'del', name], { check: false });
-  }
 }
