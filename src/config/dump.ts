@@ -6,6 +6,7 @@ import { formatAddress, rangePrefixLength } from '../base/address.ts';
 import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
 import { formatProposal } from '../crypto/proposal-text.ts';
 import { protocolName } from '../policy/protocols.ts';
+import { isAnyPorts } from '../policy/selector.ts';
 import { escapeAttribute, escapeText } from './metadata.ts';
 import { levelText, peerAddressText } from './mirror.ts';
 import type {
@@ -22,7 +23,6 @@ import type {
   SecurityPolicy,
   UpperSpec,
 } from './model.ts';
-import { isAnyPort } from './parse-sp.ts';
 
 export function dumpDocument(document: SectunnelDocument): string {
   const { name, uuid, title, description, metadata, device, sa, sps } = document;
@@ -161,7 +161,11 @@ function rangeElement(name: 'src_range' | 'dst_range', { range, ports, pfp }: Pa
     address: formatAddress(range.start),
     prefixlen,
     end: prefixlen === undefined ? formatAddress(range.end) : undefined,
-    port: isAnyPort(ports) ? undefined : ports.start === ports.end ? ports.start : `${ports.start}-${ports.end}`,
+    port: isAnyPorts(ports)
+      ? undefined
+      : ports.startPort === ports.endPort
+        ? ports.startPort
+        : `${ports.startPort}-${ports.endPort}`,
     pfp: pfp ? 'yes' : undefined,
   });
 }

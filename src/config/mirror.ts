@@ -4,6 +4,8 @@
  * is brought to that form here, and refused where the two are not each other's mirror.
  */
 import { formatAddress, formatRange, intersectRanges } from '../base/address.ts';
+import { Protocol } from '../policy/protocols.ts';
+import { formatPorts } from '../policy/selector.ts';
 import type { Issues } from './issues.ts';
 import type {
   EndPoint,
@@ -134,8 +136,8 @@ function difference(out: Half, inward: Half): string | undefined {
 function rangesText(ranges: readonly PacketRange[]): string {
   return ranges
     .map(({ range, ports, pfp }) => {
-      const port = ports.start === ports.end ? `${ports.start}` : `${ports.start}-${ports.end}`;
-      return `${formatRange(range)}${port === '0-65535' ? '' : ` port ${port}`}${pfp ? ' pfp' : ''}`;
+      const port = formatPorts({ protocol: Protocol.any, ...ports });
+      return `${formatRange(range)}${port === '' ? '' : ` port ${port}`}${pfp ? ' pfp' : ''}`;
     })
     .sort()
     .join(', ');

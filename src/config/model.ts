@@ -7,6 +7,7 @@
  */
 import type { AddressRange, IpAddress } from '../base/address.ts';
 import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
+import type { PortRange } from '../policy/selector.ts';
 
 export interface SectunnelDocument {
   readonly type: 'ipsec';
@@ -138,15 +139,10 @@ export interface SecurityPolicy {
 
 export interface PacketRange {
   readonly range: AddressRange;
+  /** Both ends included; `ANY_PORTS` where none are given. */
   readonly ports: PortRange;
   /** The proposed selector is narrowed to the packet's own value ("populate from packet", RFC 4301 §4.4.1). */
   readonly pfp: boolean;
-}
-
-/** Both ends included; 0 to 65535 is any. */
-export interface PortRange {
-  readonly start: number;
-  readonly end: number;
 }
 
 export interface UpperSpec {

@@ -4,6 +4,7 @@
  */
 import { anyRange, type IpFamily, parseAddress, prefixRange } from '../base/address.ts';
 import { hasPorts, isIcmp, Protocol, protocolByName, protocolName, protocolNames } from '../policy/protocols.ts';
+import { isAnyPorts, type PortRange } from '../policy/selector.ts';
 import { DEFAULT_PRIORITY } from './defaults.ts';
 import { ACTIONS, DIRECTIONS, RULE_MODES, RULE_PROTOCOLS } from './grammar.ts';
 import { type Issues, suggestion } from './issues.ts';
@@ -12,14 +13,12 @@ import type {
   EndPoint,
   PacketRange,
   PolicySettings,
-  PortRange,
   RuleLevel,
   RuleSettings,
   SecurityPolicy,
   UpperSpec,
 } from './model.ts';
 import {
-  ANY_PORT,
   attributeOf,
   makeRange,
   notAnAddress,
@@ -162,7 +161,7 @@ function readRanges(issues: Issues, nodes: readonly XmlNode[], upperspec: UpperS
     const range = readAddressRange(issues, node);
     const ports = readPortRange(issues, node);
     if (range === undefined || ports === undefined) return [];
-    if (upperspec !== undefined && isPortless(upperspec.protocol) && !isAnyPort(ports)) {
+    if (upperspec !== undefined && isPortless(upperspec.protocol) && !isAnyPorts(ports)) {
       const found = attributeOf(node, 'port') ?? '';
       const protocol = protocolName(upperspec.protocol);
       const instead = isIcmp(upperspec.protocol) ? '; type and code stand in <upperspec>' : '';
@@ -175,10 +174,6 @@ function readRanges(issues: Issues, nodes: readonly XmlNode[], upperspec: UpperS
 
 function isPortless(protocol: number): boolean {
   return protocol !== Protocol.any && !hasPorts(protocol);
-}
-
-export function isAnyPort(ports: PortRange): boolean {
-  return ports.start === ANY_PORT.start && ports.end === ANY_PORT.end;
 }
 
 const RANGE_WANTED = "an IP address, or 'any'";

@@ -4,6 +4,8 @@
  */
 import { randomUUID } from 'node:crypto';
 import { basename } from 'node:path';
+import { MAX_COMPILED_PAIRS } from '../policy/database.ts';
+import { MAX_SELECTORS } from '../policy/selector.ts';
 import { DEFAULT_MTU, DEFAULT_ROUTES, defaultDeviceName, MIN_IPV6_MTU } from './defaults.ts';
 import { DocumentError, quote } from './errors.ts';
 import { ROUTE_VALUES, SECTUNNEL_SHAPE } from './grammar.ts';
@@ -13,6 +15,7 @@ import type { DeviceSettings, SectunnelDocument, SecurityPolicy } from './model.
 import { readSa } from './parse-sa.ts';
 import { readPolicies } from './parse-sp.ts';
 import { checkSchema } from './schema.ts';
+import { sidesOf } from './selectors.ts';
 import { checkShape } from './shape.ts';
 import {
   attributeOf,
@@ -28,9 +31,12 @@ import {
 } from './values.ts';
 import { childElements, loadXml, textContent, type XmlNode } from './xml.ts';
 
+/** BOUNDED: a quarter of what the policy database compiles. */
+const MAX_PAIRS = MAX_COMPILED_PAIRS / 4;
+
 export interface ParseOptions {
   /** What to call the document in messages, such as its file name. A document without a name takes it from there. */
-  readonly source?: string;
+  readonly source?: string | undefined;
   /**
    * A UUID for a document that has none (a random one of version 4 where left out). It is told the name of the
    * document, if it has one, so that a tunnel can keep its UUID when it is defined anew.
@@ -59,6 +65,7 @@ function readDocument(issues: Issues, root: XmlNode, options: ParseOptions): Sec
   const sps = readPolicies(issues, root);
   const sa = readSa(issues, root, sps);
   const { name, uuid } = readNames(issues, root, options);
+  checkSize(issues, root, sps);
   return {
     type: 'ipsec',
     name,
@@ -70,6 +77,22 @@ function readDocument(issues: Issues, root: XmlNode, options: ParseOptions): Sec
     sa,
     sps,
   };
+}
+
+/** Selectors are counted before the work of compiling them is begun. */
+function checkSize(issues: Issues, root: XmlNode, sps: readonly SecurityPolicy[]): void {
+  let pairs = 0;
+  for (const sp of sps) {
+    const { src, dst } = sidesOf(sp);
+    pairs += src.length * dst.length;
+    const most = Math.max(src.length, dst.length);
+    if (most <= MAX_SELECTORS) continue;
+    const message = `the <sp> on line ${sp.line} has ${most} selectors on one side, and IKEv2 can negotiate ${MAX_SELECTORS}; split it`;
+    issues.add(root, message, { found: String(most), allowed: `at most ${MAX_SELECTORS}` });
+  }
+  if (pairs <= MAX_PAIRS) return;
+  const message = `the ranges of all policies make ${pairs} pairs of source and destination, more than ${MAX_PAIRS}; join ranges that touch, or split the document`;
+  issues.add(root, message, { found: String(pairs), allowed: `at most ${MAX_PAIRS}` });
 }
 
 function textOf(root: XmlNode, name: string): string | undefined {

@@ -3,14 +3,14 @@
  * `undefined` where the attribute is missing or wrong; the wrong ones have then been reported.
  */
 import { type AddressRange, type IpAddress, parseAddress } from '../base/address.ts';
+import { ANY_PORTS, type PortRange } from '../policy/selector.ts';
 import { quote } from './errors.ts';
 import type { Issues } from './issues.ts';
-import type { PeerAddress, PortRange, SecretReference } from './model.ts';
+import type { PeerAddress, SecretReference } from './model.ts';
 import type { XmlNode } from './xml.ts';
 
 export const MAX_U32 = 0xffff_ffff;
 const MAX_U64 = 0xffff_ffff_ffff_ffffn;
-export const ANY_PORT: PortRange = { start: 0, end: 0xffff };
 
 const SIMPLE_NAME = /^[A-Za-z0-9_+][A-Za-z0-9_+.-]{0,63}$/;
 const SIMPLE_NAME_WANTED = 'a name of 1 to 64 letters, digits, _, +, . and -, which . and - do not begin';
@@ -80,7 +80,7 @@ const PORT_RANGE_WANTED = "'any', a port from 1 to 65535, or a range of them suc
 /** `any`, `5000` or `5000-5010`; any where it is left out. */
 export function readPortRange(issues: Issues, node: XmlNode): PortRange | undefined {
   const found = attributeOf(node, 'port');
-  if (found === undefined || found === 'any') return ANY_PORT;
+  if (found === undefined || found === 'any') return ANY_PORTS;
   const [first = '', last = first, ...more] = found.split('-');
   const start = parsePort(first);
   const end = parsePort(last);
@@ -93,7 +93,7 @@ export function readPortRange(issues: Issues, node: XmlNode): PortRange | undefi
     issues.badValue(node, 'port', found, PORT_RANGE_WANTED, why);
     return undefined;
   }
-  return { start, end };
+  return { startPort: start, endPort: end };
 }
 
 export function readSimpleName(issues: Issues, node: XmlNode, name: string): string | undefined {

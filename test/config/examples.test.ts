@@ -44,7 +44,7 @@ describe('the examples', () => {
     expect(document.sps).toHaveLength(1);
     const [sp] = document.sps;
     expect(sp).toMatchObject({ name: 'sp1', priority: 0, line: 5, upperspec: { protocol: 0 } });
-    expect(sp!.srcRanges[0]!.ports).toEqual({ start: 5000, end: 5000 });
+    expect(sp!.srcRanges[0]!.ports).toEqual({ startPort: 5000, endPort: 5000 });
     expect(sp!.policies).toMatchObject([
       { direction: 'both', action: 'ipsec', line: 8, rule: { mode: 'tunnel', level: { kind: 'require' }, line: 9 } },
     ]);
