@@ -1,0 +1,65 @@
+/** The per-packet path allocates nothing (beside what a cipher does). */
+import { expect, it } from 'vitest';
+import { PacketBatch } from '../../src/base/batch.ts';
+import type { PacketCipher } from '../../src/crypto/types.ts';
+import { InboundPipeline } from '../../src/esp/inbound.ts';
+import { OutboundPipeline } from '../../src/esp/outbound.ts';
+import { compilePolicy } from '../../src/policy/database.ts';
+import { anything, inboundSa, outboundSa, plainPacket } from './support.ts';
+
+const BATCH = 64;
+const TURNS = 150;
+/** A number on the heap is 16 bytes, an object more: one each packet would be seen. */
+const BYTES_PER_PACKET = 4;
+
+const noCipher: PacketCipher = {
+  ivLength: 8,
+  icvLength: 16,
+  blockSize: 1,
+  seal: () => undefined,
+  open: () => true,
+  wipe: () => undefined,
+};
+
+const policy = compilePolicy(
+  [{ name: 'all', direction: 'out', action: 'protect', priority: 0, level: 'require', selectors: anything.selectors }],
+  'out',
+);
+
+/** Heap bytes that one packet costs on the way out and in again: the median of some rounds, so that a collection in one does not hide it. */
+function bytesPerPacket(packets: readonly Uint8Array[], spi: number, esn: boolean): number {
+  const outbound = new OutboundPipeline(policy, { onMissing: () => undefined });
+  const lastSequence = 0xffff_0000n;
+  outbound.add(0, outboundSa({ cipher: noCipher, spi, esn, lastSequence: esn ? lastSequence : 0n }), true);
+  const inbound = new InboundPipeline();
+  const sa = inboundSa({ cipher: noCipher, spi, esn });
+  if (esn) sa.replay.accept(0, Number(lastSequence));
+  inbound.add(sa);
+  const batch = new PacketBatch(BATCH, 1500);
+  const turn = (now: number): void => {
+    batch.clear();
+    for (let i = 0; i < BATCH; i++) batch.push(packets[i % packets.length]!);
+    outbound.process(now, batch);
+    inbound.process(now, batch);
+  };
+  const deltas: number[] = [];
+  for (let round = 0; round < 15; round++) {
+    const before = process.memoryUsage().heapUsed;
+    for (let i = 0; i < TURNS; i++) turn(i);
+    deltas.push((process.memoryUsage().heapUsed - before) / (TURNS * BATCH));
+  }
+  expect(batch.packet(BATCH - 1)).toEqual(packets[(BATCH - 1) % packets.length]);
+  return deltas.slice(5).sort((a, b) => a - b)[5]!;
+}
+
+const v4 = plainPacket({ source: '200.1.0.1', destination: '200.2.0.1', length: 200 });
+const v6 = plainPacket({ source: 'fe80::1', destination: 'fe80::2', length: 200 });
+
+it.each([
+  ['IPv4, a small SPI', [v4], 0x1000, false],
+  ['IPv4, an SPI that is no small integer', [v4], 0xf000_0001, false],
+  ['IPv6 and ESN across 2^32', [v6], 0xf000_0001, true],
+  ['both in turn', [v4, v6], 0xf000_0001, true],
+])('%s', (_name, packets, spi, esn) => {
+  expect(bytesPerPacket(packets, spi, esn)).toBeLessThan(BYTES_PER_PACKET);
+});
