@@ -31,7 +31,7 @@ export interface SecretQuestion {
 export interface HostOptions {
   readonly network: UdpNetwork;
   readonly crypto: CryptoProvider;
-  /** The pre-shared key of a tunnel; `undefined` when there is none. May take its time. */
+  /** The pre-shared key of a tunnel, which the host wipes after use; `undefined` when there is none. May take its time. */
   readonly secretFor: (question: SecretQuestion) => Uint8Array | undefined | Promise<Uint8Array | undefined>;
   /** Called for every event of the engine but `need-secret`. */
   readonly onEvent?: (event: EngineEvent) => void;
@@ -143,6 +143,7 @@ export class TunnelHost {
       this.#options.onEvent?.({ type: 'note', tunnel: question.tunnel, level: 'warn', text });
     }
     this.engine.answerSecret(this.#now(), requestId, secret);
+    secret?.fill(0);
     this.drain();
   }
 

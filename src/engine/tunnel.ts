@@ -5,12 +5,11 @@
 import type { PacketBatch } from '../base/batch.ts';
 import { type DropCounters, DropReason, newDropCounters } from '../esp/drops.ts';
 import type { EspInboundSa } from '../esp/inbound-sa.ts';
-import { type OutboundAction, OutboundPipeline } from '../esp/outbound.ts';
+import { OutboundPipeline } from '../esp/outbound.ts';
 import type { EspOutboundSa } from '../esp/outbound-sa.ts';
 import type { ChildConfig, ConnectionConfig } from '../ike/config.ts';
 import type { Path } from '../ike/events.ts';
-import { type CompiledPolicy, compilePolicy, type PolicyEntry } from '../policy/database.ts';
-import type { Flow } from '../policy/flow.ts';
+import { type CompiledPolicy, compilePolicy } from '../policy/database.ts';
 import type { TunnelConfig } from './config.ts';
 import type { ChildSummary } from './events.ts';
 import { HoldQueue } from './hold.ts';
@@ -62,10 +61,8 @@ export class Tunnel {
     this.hold = new HoldQueue(config.hold);
     this.retry = new Retry(config.retry);
     this.#plans = plansOf(config);
-    const policy = compilePolicy(config.policy, 'out');
-    this.#policy = policy;
-    const asked = { lookup: (flow: Flow) => policy.lookup(flow), actions: policy.entries.map(outboundAction) };
-    this.outbound = new OutboundPipeline(asked, {
+    this.#policy = compilePolicy(config.policy, 'out');
+    this.outbound = new OutboundPipeline(this.#policy, {
       onMissing: (entryIndex, batch, slot) => {
         const plan = this.#planOf(entryIndex);
         if (plan !== undefined) onMissing(this, plan, batch, slot);
@@ -105,11 +102,6 @@ export class Tunnel {
     const name = this.#policy.entries[entryIndex]?.child;
     return name === undefined ? undefined : this.#plans.get(name);
   }
-}
-
-function outboundAction({ action, level }: PolicyEntry): OutboundAction {
-  if (action !== 'protect') return action;
-  return level === 'use' ? 'use' : 'require';
 }
 
 function plansOf(config: TunnelConfig): ReadonlyMap<string, ChildPlan> {

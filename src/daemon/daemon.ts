@@ -1,0 +1,384 @@
+/**
+ * The daemon: definitions, running tunnels and secrets, with the rules of libvirt's own objects. An object is
+ * persistent when its document is kept, active when it runs; undefining one that is active makes it transient, and
+ * a transient one is gone when it stops.
+ */
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import type { Logger } from '../base/log.ts';
+import { dumpDocument } from '../config/dump.ts';
+import type { SectunnelDocument } from '../config/model.ts';
+import { parseDocument } from '../config/parse.ts';
+import { toPolicy } from '../config/selectors.ts';
+import type { CryptoProvider } from '../crypto/types.ts';
+import { ControlServer } from './control.ts';
+import { makePrivateFolder } from './files.ts';
+import type { Platform } from './platform.ts';
+import {
+  CONTROL_SOCKET,
+  ControlError,
+  type DefineResult,
+  type StatusResult,
+  type TunnelEvent,
+  type TunnelInfo,
+} from './protocol.ts';
+import { Runner } from './runner.ts';
+import { SecretStore } from './secrets.ts';
+import { inactiveStatus } from './status-view.ts';
+import { DefinitionStore, DocumentFolder } from './store.ts';
+import { dispatchVerb, refusing } from './verbs.ts';
+import { version } from './version.ts';
+
+export interface DaemonOptions {
+  readonly configDir: string;
+  readonly runDir: string;
+  readonly platform: Platform;
+  readonly crypto: CryptoProvider;
+  readonly log: Logger;
+}
+
+/** A document as it came: XML, and what to call it in messages. */
+export interface DocumentText {
+  readonly xml: string;
+  readonly source?: string | undefined;
+}
+
+interface TunnelObject {
+  readonly name: string;
+  readonly uuid: string;
+  /** The document that is kept and that the next start uses. */
+  kept: SectunnelDocument | undefined;
+  /** The document that runs. */
+  live: SectunnelDocument | undefined;
+}
+
+export class Daemon {
+  readonly secrets: SecretStore;
+  readonly runner: Runner;
+  readonly #log: Logger;
+  readonly #definitions: DefinitionStore;
+  readonly #liveDocuments: DocumentFolder;
+  readonly #control: ControlServer;
+  // BOUNDED: what the administrator defines.
+  readonly #objects = new Map<string, TunnelObject>();
+  /** Changes happen one after another. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(options: DaemonOptions) {
+    this.#log = options.log;
+    makePrivateFolder(options.runDir);
+    this.#definitions = new DefinitionStore(options.configDir);
+    this.#liveDocuments = new DocumentFolder(join(options.runDir, 'live'));
+    this.secrets = new SecretStore(join(options.configDir, 'secrets'));
+    this.runner = new Runner({
+      platform: options.platform,
+      crypto: options.crypto,
+      log: options.log,
+      secrets: this.secrets,
+      onEvent: (event) => this.#publish(event),
+      onLost: (name) => void this.#inTurn(() => this.#stopped(this.#find(name))),
+    });
+    this.#control = new ControlServer(
+      join(options.runDir, CONTROL_SOCKET),
+      (verb, params, connection) => dispatchVerb(this, verb, params, connection),
+      options.log,
+    );
+  }
+
+  /** Reads the definitions, listens, and starts what is to be started. */
+  async open(): Promise<void> {
+    await this.#control.listen();
+    for (const { name, file, xml } of this.#definitions.load()) this.#load(name, file, xml);
+    const interrupted = this.#liveDocuments.load();
+    const autostarted = [...this.#objects.values()].filter(({ name }) => this.#definitions.isAutostart(name));
+    for (const { name, file, xml } of interrupted) await this.#resume(name, file, xml);
+    for (const object of autostarted) {
+      if (object.live === undefined) await this.#tryStart(object.name, () => this.start(object.name));
+    }
+  }
+
+  /** Stops all tunnels, telling their peers, and no longer listens. */
+  async close(): Promise<void> {
+    await this.#control.close();
+    await this.#inTurn(async () => {
+      for (const object of this.#objects.values()) {
+        if (object.live !== undefined) await this.#stop(object);
+      }
+      await this.runner.close();
+    });
+  }
+
+  define(text: DocumentText): Promise<DefineResult> {
+    return this.#inTurn(() => {
+      const document = this.#parse(text);
+      const warnings = toPolicy(document).warnings;
+      const object = this.#claim(document);
+      this.#definitions.save(document.name, dumpDocument(document));
+      object.kept = document;
+      this.#publish({ tunnel: document.name, event: 'defined', detail: '' });
+      return { name: document.name, uuid: document.uuid, warnings };
+    });
+  }
+
+  undefine(nameOrUuid: string): Promise<{ name: string }> {
+    return this.#inTurn(() => {
+      const object = this.#find(nameOrUuid);
+      const { name } = object;
+      if (object.kept === undefined) {
+        throw new ControlError(
+          'invalid-state',
+          `tunnel ${name} is transient, there is nothing to undefine; stop it with 'sectunnel destroy ${name}'`,
+        );
+      }
+      this.#definitions.remove(name);
+      object.kept = undefined;
+      if (object.live === undefined) this.#objects.delete(name);
+      this.#publish({ tunnel: name, event: 'undefined', detail: '' });
+      return { name };
+    });
+  }
+
+  create(text: DocumentText): Promise<DefineResult> {
+    return this.#inTurn(async () => {
+      const document = this.#parse(text);
+      const warnings = toPolicy(document).warnings;
+      const object = this.#claim(document);
+      if (object.live !== undefined) throw new ControlError('invalid-state', `tunnel ${object.name} is active already`);
+      try {
+        await this.#start(object, document);
+      } finally {
+        if (object.kept === undefined && object.live === undefined) this.#objects.delete(object.name);
+      }
+      return { name: document.name, uuid: document.uuid, warnings };
+    });
+  }
+
+  start(nameOrUuid: string): Promise<{ name: string; device: string }> {
+    return this.#inTurn(async () => {
+      const object = this.#find(nameOrUuid);
+      if (object.live !== undefined) throw new ControlError('invalid-state', `tunnel ${object.name} is active already`);
+      const device = await this.#start(object, object.kept!);
+      return { name: object.name, device };
+    });
+  }
+
+  destroy(nameOrUuid: string): Promise<{ name: string }> {
+    return this.#inTurn(async () => {
+      const object = this.#findActive(nameOrUuid);
+      await this.#stop(object);
+      return { name: object.name };
+    });
+  }
+
+  setAutostart(nameOrUuid: string, enable: boolean): Promise<{ name: string }> {
+    return this.#inTurn(() => {
+      const { name, kept } = this.#find(nameOrUuid);
+      if (kept === undefined) {
+        throw new ControlError(
+          'invalid-state',
+          `tunnel ${name} is transient and cannot start with the daemon; define it first`,
+        );
+      }
+      this.#definitions.setAutostart(name, enable);
+      return { name };
+    });
+  }
+
+  /** Replaces the document of a tunnel that there is: the running one, the kept one, or both. */
+  update(text: DocumentText, which: { live: boolean; config: boolean }): Promise<DefineResult> {
+    return this.#inTurn(async () => {
+      const document = this.#parse(text);
+      const warnings = toPolicy(document).warnings;
+      const object = this.#find(document.name);
+      this.#checkIdentity(object, document);
+      const live = which.live || (!which.config && object.live !== undefined);
+      const config = which.config || (!which.live && object.live === undefined);
+      if (live && object.live === undefined) {
+        throw new ControlError('invalid-state', `tunnel ${object.name} is not active; leave --live out`);
+      }
+      if (config && object.kept === undefined) {
+        throw new ControlError('invalid-state', `tunnel ${object.name} is transient; leave --config out`);
+      }
+      if (live) await this.#replaceLive(object, document);
+      if (config) {
+        this.#definitions.save(document.name, dumpDocument(document));
+        object.kept = document;
+      }
+      this.#publish({ tunnel: object.name, event: 'updated', detail: '' });
+      return { name: document.name, uuid: document.uuid, warnings };
+    });
+  }
+
+  list(): TunnelInfo[] {
+    return [...this.#objects.values()].sort((a, b) => (a.name < b.name ? -1 : 1)).map((object) => this.#infoOf(object));
+  }
+
+  info(nameOrUuid: string): TunnelInfo {
+    return this.#infoOf(this.#find(nameOrUuid));
+  }
+
+  dumpXml(nameOrUuid: string, inactive: boolean): string {
+    const { name, live, kept } = this.#find(nameOrUuid);
+    const document = inactive ? kept : (live ?? kept);
+    if (document === undefined)
+      throw new ControlError('invalid-state', `tunnel ${name} is transient and has no inactive document`);
+    return dumpDocument(document);
+  }
+
+  status(nameOrUuid: string | undefined): StatusResult {
+    const objects = nameOrUuid === undefined ? [...this.#objects.values()] : [this.#find(nameOrUuid)];
+    return {
+      version: version(),
+      pid: process.pid,
+      uptime: Math.round(process.uptime()),
+      crypto: this.runner.cryptoName,
+      tunnels: objects.map(({ name, uuid }) => this.runner.status(name) ?? inactiveStatus(name, uuid)),
+      counters: this.runner.counters(),
+    };
+  }
+
+  #publish(event: Omit<TunnelEvent, 'time'>): void {
+    this.#control.publish({ time: new Date().toISOString(), ...event });
+  }
+
+  /** One change after another, also when one fails. */
+  #inTurn<T>(change: () => T | Promise<T>): Promise<T> {
+    const result = this.#turn.then(change);
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+
+  #parse({ xml, source }: DocumentText): SectunnelDocument {
+    const newUuid = (name: string | undefined): string => this.#objects.get(name ?? '')?.uuid ?? randomUUID();
+    return refusing(() => parseDocument(xml, { newUuid, ...(source === undefined ? {} : { source }) }));
+  }
+
+  async #start(object: TunnelObject, document: SectunnelDocument): Promise<string> {
+    const device = await this.runner.start(document);
+    object.live = document;
+    this.#liveDocuments.save(object.name, dumpDocument(document));
+    this.#publish({ tunnel: object.name, event: 'started', detail: `device ${device}` });
+    return device;
+  }
+
+  async #stop(object: TunnelObject): Promise<void> {
+    await this.runner.stop(object.name);
+    this.#stopped(object);
+  }
+
+  /** Follows a tunnel that does not run any more. */
+  #stopped(object: TunnelObject): void {
+    if (object.live === undefined) return;
+    object.live = undefined;
+    this.#liveDocuments.remove(object.name);
+    if (object.kept === undefined) this.#objects.delete(object.name);
+    this.#publish({ tunnel: object.name, event: 'stopped', detail: '' });
+  }
+
+  /** The old document runs again when the new one cannot. */
+  async #replaceLive(object: TunnelObject, document: SectunnelDocument): Promise<void> {
+    const before = object.live!;
+    await this.runner.check(document);
+    await this.runner.stop(object.name);
+    try {
+      await this.#start(object, document);
+    } catch (error) {
+      await this.#start(object, before);
+      throw error;
+    }
+  }
+
+  #load(name: string, file: string, xml: Buffer): void {
+    try {
+      const document = parseDocument(xml, { source: file });
+      if (document.name !== name)
+        throw new Error(`the document's name is '${document.name}', that of the file wants '${name}'`);
+      this.#claim(document).kept = document;
+    } catch (error) {
+      this.#log.error({ file }, `definition left out: ${messageOf(error)}`);
+    }
+  }
+
+  /** A tunnel that ran when the daemon was cut off runs again. */
+  async #resume(name: string, file: string, xml: Buffer): Promise<void> {
+    this.#liveDocuments.remove(name);
+    await this.#tryStart(name, async () => {
+      const document = parseDocument(xml, { source: file });
+      await this.#start(this.#claim(document), document);
+    });
+  }
+
+  async #tryStart(name: string, start: () => Promise<unknown>): Promise<void> {
+    try {
+      await start();
+    } catch (error) {
+      this.#log.error({ tunnel: name }, `not started: ${messageOf(error)}`);
+    }
+  }
+
+  /** The object that a document is of, made when there is none. Name and UUID belong together (as in libvirt). */
+  #claim(document: SectunnelDocument): TunnelObject {
+    const { name, uuid } = document;
+    const object = this.#objects.get(name);
+    if (object !== undefined) {
+      this.#checkIdentity(object, document);
+      return object;
+    }
+    for (const other of this.#objects.values()) {
+      if (other.uuid === uuid) {
+        throw new ControlError(
+          'invalid-state',
+          `tunnel '${other.name}' has the UUID ${uuid} already; leave <uuid> out, or use that name`,
+        );
+      }
+    }
+    const fresh: TunnelObject = { name, uuid, kept: undefined, live: undefined };
+    this.#objects.set(name, fresh);
+    return fresh;
+  }
+
+  #checkIdentity(object: TunnelObject, document: SectunnelDocument): void {
+    if (object.uuid !== document.uuid) {
+      throw new ControlError(
+        'invalid-state',
+        `tunnel '${object.name}' exists with UUID ${object.uuid}, the document has ${document.uuid}; put the first into <uuid>, or undefine the tunnel`,
+      );
+    }
+  }
+
+  #find(nameOrUuid: string): TunnelObject {
+    const object =
+      this.#objects.get(nameOrUuid) ??
+      [...this.#objects.values()].find(({ uuid }) => uuid === nameOrUuid.toLowerCase());
+    if (object === undefined) {
+      throw new ControlError(
+        'not-found',
+        `there is no tunnel '${nameOrUuid}'; 'sectunnel list --all' names those that there are`,
+      );
+    }
+    return object;
+  }
+
+  #findActive(nameOrUuid: string): TunnelObject {
+    const object = this.#find(nameOrUuid);
+    if (object.live === undefined) throw new ControlError('invalid-state', `tunnel ${object.name} is not active`);
+    return object;
+  }
+
+  #infoOf(object: TunnelObject): TunnelInfo {
+    const status = this.runner.status(object.name);
+    return {
+      name: object.name,
+      uuid: object.uuid,
+      active: object.live !== undefined,
+      persistent: object.kept !== undefined,
+      autostart: this.#definitions.isAutostart(object.name),
+      device: status?.device?.name,
+      state: status?.state ?? 'inactive',
+    };
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,110 @@
+#!/usr/bin/env node
+/** The `sectunneld` program: takes its command line apart, runs a daemon in the foreground until a signal ends it. */
+import { parseArgs } from 'node:util';
+import { chooseCrypto } from './crypto.ts';
+import { Daemon } from './daemon.ts';
+import { defaultConfigDir, defaultRunDir } from './folders.ts';
+import { linuxPlatform } from './linux.ts';
+import { createLog, type LogLevel, logLevels } from './log.ts';
+import { ControlError } from './protocol.ts';
+import { version } from './version.ts';
+
+const ExitCode = { Ok: 0, Failed: 1, Usage: 2 } as const;
+
+const help = `sectunneld - the sectunnel daemon: negotiates tunnels by IKEv2 and carries their traffic in ESP
+
+Usage
+  sectunneld [OPTION …]
+
+Runs in the foreground and logs to standard error: readable lines on a terminal, JSON elsewhere. Several daemons may
+run side by side, each with its own folders. SIGTERM and SIGINT delete the SAs, telling the peers, and remove devices
+and routes. Tunnels are defined, started and watched with sectunnel(1).
+
+Options
+  --config-dir DIR    definitions, autostart links and secrets (default ${defaultConfigDir()})
+  --run-dir DIR       control socket and live state (default ${defaultRunDir()})
+  --crypto NAME       cryptographic provider: auto, node or noble (default auto)
+  --log-level LEVEL   ${logLevels.join(', ')} (default info)
+  --log-format FORM   auto, text or json (default auto)
+  --help, --version
+
+It needs CAP_NET_ADMIN and /dev/net/tun for its devices, and CAP_NET_BIND_SERVICE for UDP port 500.
+
+Exit codes
+  ${ExitCode.Ok}  ended by a signal
+  ${ExitCode.Failed}  could not start; the message says why
+  ${ExitCode.Usage}  the command line is wrong
+`;
+
+interface Settings {
+  readonly configDir: string;
+  readonly runDir: string;
+  readonly crypto: string;
+  readonly logLevel: LogLevel;
+  readonly logFormat: 'auto' | 'text' | 'json';
+}
+
+class UsageError extends Error {}
+
+function settings(argv: readonly string[]): Settings | 'help' | 'version' {
+  const text = { type: 'string' } as const;
+  const flag = { type: 'boolean' } as const;
+  const { values } = parseArgs({
+    args: [...argv],
+    options: {
+      'config-dir': text,
+      'run-dir': text,
+      crypto: text,
+      'log-level': text,
+      'log-format': text,
+      help: { ...flag, short: 'h' },
+      version: flag,
+    },
+  });
+  if (values.help === true) return 'help';
+  if (values.version === true) return 'version';
+  return {
+    configDir: values['config-dir'] ?? defaultConfigDir(),
+    runDir: values['run-dir'] ?? defaultRunDir(),
+    crypto: values.crypto ?? 'auto',
+    logLevel: oneOf('--log-level', values['log-level'] ?? 'info', logLevels),
+    logFormat: oneOf('--log-format', values['log-format'] ?? 'auto', ['auto', 'text', 'json'] as const),
+  };
+}
+
+function oneOf<T extends string>(option: string, found: string, allowed: readonly T[]): T {
+  const value = allowed.find((candidate) => candidate === found);
+  if (value === undefined) throw new UsageError(`${option} ${found}: wanted one of ${allowed.join(', ')}`);
+  return value;
+}
+
+async function run(chosen: Settings): Promise<void> {
+  const log = createLog(chosen.logLevel, chosen.logFormat);
+  const { configDir, runDir } = chosen;
+  const daemon = new Daemon({ configDir, runDir, platform: linuxPlatform(), crypto: chooseCrypto(chosen.crypto), log });
+  await daemon.open();
+  log.info({ version: version(), pid: process.pid, configDir, runDir }, 'sectunneld is ready');
+  const signal = await new Promise<string>((resolve) => {
+    for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => resolve(name));
+  });
+  log.info({ signal }, 'ending');
+  await daemon.close();
+}
+
+async function main(argv: readonly string[]): Promise<number> {
+  try {
+    const chosen = settings(argv);
+    if (chosen === 'help') process.stdout.write(help);
+    else if (chosen === 'version') process.stdout.write(`${version()}\n`);
+    else await run(chosen);
+    return ExitCode.Ok;
+  } catch (error) {
+    const usage = error instanceof UsageError || (error instanceof TypeError && 'code' in error);
+    const message = error instanceof Error ? error.message : String(error);
+    const bug = !usage && !(error instanceof ControlError) && !(error instanceof Error && 'code' in error);
+    process.stderr.write(`error: ${bug && error instanceof Error ? (error.stack ?? message) : message}\n`);
+    return usage ? ExitCode.Usage : ExitCode.Failed;
+  }
+}
+
+process.exitCode = await main(process.argv.slice(2));

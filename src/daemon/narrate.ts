@@ -1,0 +1,74 @@
+/** What happened, in words: one place for the log's lines and for `sectunnel event`. */
+import { formatSocketAddress } from '../base/address.ts';
+import { assertNever } from '../base/assert.ts';
+import type { ChildSummary, EngineEvent } from '../engine/events.ts';
+import { formatIdentity } from '../ike/identity.ts';
+import { formatSelector } from '../policy/selector.ts';
+import type { TunnelEvent } from './protocol.ts';
+
+export interface Narration {
+  readonly level: 'debug' | 'info' | 'warn';
+  readonly text: string;
+  /** Facts for a log that machines read. */
+  readonly fields: object;
+  /** Under which name listeners are told; `undefined` when it is for the log alone. */
+  readonly event: TunnelEvent['event'] | undefined;
+}
+
+type Told = Exclude<EngineEvent, { readonly type: 'need-secret' }>;
+
+export function narrate(happened: Told): Narration {
+  switch (happened.type) {
+    case 'ike-up': {
+      const { ikeSa, rekeyed } = happened;
+      const who = `${formatIdentity(ikeSa.localId)} === ${formatIdentity(ikeSa.remoteId)}`;
+      const where = formatSocketAddress(ikeSa.path.remote);
+      const text = `IKE SA #${ikeSa.id} ${rekeyed ? 'rekeyed' : 'established'} with ${where}: ${who}, ${ikeSa.suite}`;
+      return { level: 'info', text, fields: { ikeSa: ikeSa.id }, event: 'ike-up' };
+    }
+    case 'ike-down': {
+      const detail = happened.detail === '' ? '' : `: ${happened.detail}`;
+      const text = `IKE SA #${happened.ikeSaId} closed (${happened.reason})${detail}`;
+      return { level: 'info', text, fields: { ikeSa: happened.ikeSaId, reason: happened.reason }, event: 'ike-down' };
+    }
+    case 'child-up': {
+      const { child } = happened;
+      const text = `CHILD SA #${child.id} ${child.name} established: ${describeChild(child)}`;
+      return { level: 'info', text, fields: { child: child.name, childSa: child.id }, event: 'child-up' };
+    }
+    case 'child-down': {
+      const text = `CHILD SA #${happened.childId} ${happened.child} closed (${happened.reason})`;
+      const fields = { child: happened.child, childSa: happened.childId, reason: happened.reason };
+      return { level: 'info', text, fields, event: 'child-down' };
+    }
+    case 'path-changed': {
+      const text = `the peer moved to ${formatSocketAddress(happened.path.remote)}`;
+      return { level: 'info', text, fields: { ikeSa: happened.ikeSaId }, event: undefined };
+    }
+    case 'failed': {
+      const remote = formatSocketAddress(happened.remote);
+      const what = happened.child === undefined ? '' : ` of ${happened.child}`;
+      const text = `negotiation${what} with ${remote} failed: ${happened.reason}: ${happened.detail}`;
+      return {
+        level: 'warn',
+        text,
+        fields: { child: happened.child, reason: happened.reason, remote },
+        event: 'failed',
+      };
+    }
+    case 'note':
+      return { level: happened.level, text: happened.text, fields: {}, event: undefined };
+    default:
+      return assertNever(happened, 'narrate');
+  }
+}
+
+function describeChild(child: ChildSummary): string {
+  const { local, remote } = child.selectors;
+  const selectors = `${local.map(formatSelector).join(', ')} === ${remote.map(formatSelector).join(', ')}`;
+  return `${selectors}, ${child.suite}${child.esn ? ', ESN' : ''}, SPI in ${formatSpi(child.spiIn)} out ${formatSpi(child.spiOut)}`;
+}
+
+export function formatSpi(spi: number): string {
+  return spi.toString(16).padStart(8, '0');
+}

@@ -1,0 +1,164 @@
+/**
+ * From a document to what runs it: an engine's tunnel, and the device with its routes. Says what this version does not
+ * do, before anything is touched.
+ */
+import { lookup } from 'node:dns/promises';
+import { type IpAddress, parseAddress, rangeToPrefixes } from '../base/address.ts';
+import type { IdentityText, PeerAddress, PeerSettings, SecretReference, SectunnelDocument } from '../config/model.ts';
+import { toChildren, toPolicy } from '../config/selectors.ts';
+import type { TunnelConfig } from '../engine/config.ts';
+import type { ChildConfig, ConnectionConfig, Lifetime } from '../ike/config.ts';
+import { type Identity, identityFromText } from '../ike/identity.ts';
+import type { DevicePlan, RoutePlan } from './platform.ts';
+import { ControlError } from './protocol.ts';
+
+const IKE_PORT = 500;
+
+export interface TunnelPlan {
+  readonly tunnel: TunnelConfig;
+  readonly device: DevicePlan;
+}
+
+/** @throws ControlError when the document asks for what this version does not do, or a name cannot be resolved */
+export async function planTunnel(document: SectunnelDocument): Promise<TunnelPlan> {
+  refuseUnsupported(document);
+  const { local, remote } = document.sa;
+  return {
+    tunnel: tunnelConfig(document, await resolve(local.address), await resolve(remote.address)),
+    device: devicePlan(document),
+  };
+}
+
+/** Which secret holds the pre-shared key. @throws ControlError when the two sides would have different ones */
+export function secretOf(document: SectunnelDocument): SecretReference {
+  const references = document.sa.auths.flatMap((auth) => (auth.type === 'psk' ? [auth] : []));
+  const [first, ...others] = references;
+  if (first === undefined) throw unsupported('a tunnel without a pre-shared key');
+  const text = JSON.stringify(first.secret);
+  const different = others.find(({ secret }) => JSON.stringify(secret) !== text);
+  if (different !== undefined) {
+    throw unsupported(`different pre-shared keys for the two sides (lines ${first.line} and ${different.line})`);
+  }
+  return first.secret;
+}
+
+function unsupported(what: string): ControlError {
+  return new ControlError('unsupported', `unsupported configuration: ${what}`);
+}
+
+function refuseUnsupported({ sa, device, sps }: SectunnelDocument): void {
+  const x509 = sa.auths.find(({ type }) => type === 'x509');
+  if (x509 !== undefined) throw unsupported(`<auth type='x509'> on line ${x509.line}; a pre-shared key is wanted`);
+  if (sa.ike.nat.traversal === 'off') {
+    throw unsupported(`<nat traversal='off'> in <ike> on line ${sa.ike.line}: ESP is always carried in UDP`);
+  }
+  if (device.netns !== undefined) throw unsupported("<device netns='…'>; run sectunneld in that namespace instead");
+  if (device.vrf !== undefined) throw unsupported("<device vrf='…'>");
+  for (const policy of sps.flatMap(({ policies }) => policies)) {
+    if (policy.action === 'ipsec' && policy.rule.mode === 'transport') {
+      throw unsupported(`<rule mode='transport'> on line ${policy.rule.line}; mode='tunnel' is wanted`);
+    }
+  }
+}
+
+/** A name is resolved when the tunnel starts. */
+async function resolve(address: PeerAddress): Promise<IpAddress | undefined> {
+  switch (address.kind) {
+    case 'any':
+      return undefined;
+    case 'ip':
+      return address.address;
+    case 'fqdn':
+      try {
+        return parseAddress((await lookup(address.name)).address);
+      } catch (error) {
+        const why = error instanceof Error ? error.message : String(error);
+        throw new ControlError('system', `the name '${address.name}' cannot be resolved: ${why}`);
+      }
+  }
+}
+
+function tunnelConfig(
+  document: SectunnelDocument,
+  localAddress: IpAddress | undefined,
+  remoteAddress: IpAddress | undefined,
+): TunnelConfig {
+  const { name, sa } = document;
+  const { local, remote, ike } = sa;
+  const connection: ConnectionConfig = {
+    name,
+    local: {
+      address: localAddress,
+      ...portsOf(local, ike.nat.port),
+      id: localIdentity(document),
+      auth: 'psk',
+    },
+    remote: {
+      address: remoteAddress,
+      ...portsOf(remote, ike.nat.port),
+      id: remote.id === undefined ? undefined : identity(remote.id),
+      auth: 'psk',
+    },
+    proposals: ike.proposals,
+    lifetime: milliseconds(ike.lifetime),
+    dpd: { interval: ike.dpd.interval * 1000 },
+    nat: { mode: ike.nat.traversal === 'force' ? 'force' : 'auto', keepalive: ike.nat.keepalive * 1000 },
+    children: childConfigs(document),
+  };
+  return {
+    name,
+    connections: connection.children.length === 0 ? [] : [connection],
+    policy: toPolicy(document).entries,
+    start: ike.start,
+    dpdAction: ike.dpd.action,
+    replayWindow: sa.esp.replayWindow,
+  };
+}
+
+/** A port other than 500 carries IKE and ESP together and is never left. */
+function portsOf({ port }: PeerSettings, natPort: number): { port: number; natPort: number } {
+  return { port, natPort: port === IKE_PORT ? natPort : port };
+}
+
+function localIdentity({ sa }: SectunnelDocument): Identity {
+  if (sa.local.id !== undefined) return identity(sa.local.id);
+  throw new ControlError(
+    'bad-document',
+    `line ${sa.local.line}: who we are is not said; give <local> an <id>, or an address that can serve as one`,
+  );
+}
+
+function identity({ type, text }: IdentityText): Identity {
+  return identityFromText(type, text);
+}
+
+function childConfigs(document: SectunnelDocument): ChildConfig[] {
+  const { proposals, lifetime } = document.sa.esp;
+  return toChildren(document).map(({ name, mode, selectors }) => ({
+    name,
+    mode,
+    proposals,
+    selectors,
+    lifetime: { ...milliseconds(lifetime), bytes: lifetime.bytes, packets: lifetime.packets },
+  }));
+}
+
+function milliseconds({ soft, hard, jitter }: Lifetime): Lifetime {
+  return { soft: soft * 1000, hard: hard * 1000, jitter: jitter * 1000 };
+}
+
+function devicePlan({ device, sps }: SectunnelDocument): DevicePlan {
+  const { name, mtu, table } = device;
+  const routes = new Map<string, RoutePlan>();
+  const protectedOut = sps.filter(({ policies }) =>
+    policies.some(({ action, direction }) => action === 'ipsec' && direction !== 'in'),
+  );
+  for (const { srcRanges, dstRanges } of device.routes === 'auto' ? protectedOut : []) {
+    for (const prefix of dstRanges.flatMap(({ range }) => rangeToPrefixes(range))) {
+      const key = `${prefix.address.family} ${prefix.address.value}/${prefix.prefixLength}`;
+      const sources = [...(routes.get(key)?.sources ?? []), ...srcRanges.map(({ range }) => range)];
+      routes.set(key, { ...prefix, sources });
+    }
+  }
+  return { name, mtu, table, routes: [...routes.values()] };
+}

@@ -1,0 +1,31 @@
+/**
+ * What a daemon needs of the machine that it runs on. Linux provides it with TUN devices and UDP sockets; tests and
+ * hosts without privileges with devices in memory.
+ */
+import type { IpAddress } from '../base/address.ts';
+import type { PacketDevice } from '../tun/device.ts';
+import type { UdpNetwork } from '../tun/udp.ts';
+
+/** A destination whose traffic is led into the tunnel. */
+export interface RoutePlan {
+  readonly address: IpAddress;
+  readonly prefixLength: number;
+  /** Addresses that the packets may come from: a local one among them becomes the preferred source. */
+  readonly sources: readonly { readonly start: IpAddress; readonly end: IpAddress }[];
+}
+
+export interface DevicePlan {
+  readonly name: string;
+  readonly mtu: number;
+  /** Routing table; the main one when left out. */
+  readonly table: number | undefined;
+  readonly routes: readonly RoutePlan[];
+}
+
+export interface Platform {
+  readonly network: UdpNetwork;
+  /** The local address from which packets to `remote` leave; `undefined` when there is no route. */
+  localAddressFor(remote: IpAddress): IpAddress | undefined;
+  /** Opens the device, brings it up and sets its routes; all or nothing. @throws Error saying what is missing */
+  openDevice(plan: DevicePlan): Promise<PacketDevice>;
+}

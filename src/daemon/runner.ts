@@ -1,0 +1,151 @@
+/**
+ * Runs tunnels: from a document to a device, sockets and an engine that negotiates; follows what happens to them,
+ * and tells it to the log, to listeners and to `status`.
+ */
+import type { Logger } from '../base/log.ts';
+import type { SectunnelDocument } from '../config/model.ts';
+import type { CryptoProvider } from '../crypto/types.ts';
+import type { EngineEvent } from '../engine/events.ts';
+import { TunnelHost } from './host.ts';
+import { narrate } from './narrate.ts';
+import { planTunnel, secretOf, type TunnelPlan } from './plan.ts';
+import type { Platform } from './platform.ts';
+import { ControlError, type TunnelEvent } from './protocol.ts';
+import { RateLimit } from './rate-limit.ts';
+import type { SecretStore } from './secrets.ts';
+import type { TunnelStatus } from './status.ts';
+import { type RunningFacts, tunnelStatus } from './status-view.ts';
+
+export interface RunnerOptions {
+  readonly platform: Platform;
+  readonly crypto: CryptoProvider;
+  readonly log: Logger;
+  readonly secrets: SecretStore;
+  readonly onEvent: (event: Omit<TunnelEvent, 'time'>) => void;
+  /** The device of a tunnel was taken away; it no longer runs. */
+  readonly onLost: (name: string) => void;
+}
+
+export class Runner {
+  readonly host: TunnelHost;
+  readonly #options: RunnerOptions;
+  readonly #log: Logger;
+  readonly #lines = new RateLimit();
+  // BOUNDED: the tunnels that the administrator starts.
+  readonly #running = new Map<string, RunningFacts>();
+
+  constructor(options: RunnerOptions) {
+    const { platform, crypto } = options;
+    this.#options = options;
+    this.#log = options.log;
+    this.host = new TunnelHost({
+      network: platform.network,
+      crypto,
+      localAddressFor: (remote) => platform.localAddressFor(remote),
+      secretFor: ({ tunnel }) => this.#secretFor(tunnel),
+      onEvent: (event) => this.#happened(event),
+    });
+  }
+
+  get cryptoName(): string {
+    return this.#options.crypto.name;
+  }
+
+  /** Whether a document can run here. @throws ControlError when not: better now than later in the log */
+  async check(document: SectunnelDocument): Promise<TunnelPlan> {
+    const plan = await planTunnel(document);
+    this.#options.secrets.value(secretOf(document)).fill(0);
+    return plan;
+  }
+
+  /** @returns the name of the device. @throws ControlError when the tunnel cannot run here */
+  async start(document: SectunnelDocument): Promise<string> {
+    const { name } = document;
+    const plan = await this.check(document);
+    const device = await refusing(() => this.#options.platform.openDevice(plan.device));
+    this.#running.set(name, { document, lastFailure: undefined });
+    device.onClosed((reason) => {
+      if (reason !== undefined) void this.#lost(name, reason);
+    });
+    try {
+      await refusing(() => this.host.add(plan.tunnel, device));
+    } catch (error) {
+      this.#running.delete(name);
+      await device.close();
+      throw error;
+    }
+    this.#log.info({ tunnel: name, device: device.name, mtu: device.mtu }, 'tunnel started');
+    return device.name;
+  }
+
+  async stop(name: string): Promise<void> {
+    await this.host.remove(name);
+    this.#running.delete(name);
+    this.#log.info({ tunnel: name }, 'tunnel stopped');
+  }
+
+  async close(): Promise<void> {
+    await this.host.close();
+    this.#running.clear();
+  }
+
+  status(name: string): TunnelStatus | undefined {
+    const facts = this.#running.get(name);
+    return facts === undefined ? undefined : tunnelStatus(this.host, facts);
+  }
+
+  /** Datagrams and packets that belong to no tunnel, by reason. */
+  counters(): Record<string, number> {
+    const { engine } = this.host;
+    const counters: Record<string, number> = { ...engine.counters, ...engine.ike.counters() };
+    for (const [reason, count] of Object.entries(engine.inboundDrops())) counters[`esp-${reason}`] = count;
+    for (const socket of this.host.sockets.sockets()) {
+      for (const [error, count] of Object.entries(socket.counters.sendErrors)) {
+        if (count > 0) counters[`send-${error}`] = (counters[`send-${error}`] ?? 0) + count;
+      }
+    }
+    return counters;
+  }
+
+  #secretFor(name: string): Uint8Array | undefined {
+    const facts = this.#running.get(name);
+    return facts === undefined ? undefined : this.#options.secrets.value(secretOf(facts.document));
+  }
+
+  async #lost(name: string, reason: Error): Promise<void> {
+    this.#log.error({ tunnel: name }, `the device was taken away, the tunnel is stopped: ${reason.message}`);
+    await this.stop(name);
+    this.#options.onLost(name);
+  }
+
+  #happened(event: EngineEvent): void {
+    if (event.type === 'need-secret') return;
+    const { level, text, fields, event: published } = narrate(event);
+    const { tunnel } = event;
+    this.#write(level, tunnel, fields, text);
+    if (tunnel === undefined) return;
+    const facts = this.#running.get(tunnel);
+    if (event.type === 'failed' && facts !== undefined) {
+      facts.lastFailure = { at: this.host.now(), reason: event.reason, detail: event.detail };
+    }
+    if (published !== undefined) this.#options.onEvent({ tunnel, event: published, detail: text });
+  }
+
+  /** A peer, or anybody on the network, must not be able to fill the log. */
+  #write(level: 'debug' | 'info' | 'warn', tunnel: string | undefined, fields: object, text: string): void {
+    const kind = `${tunnel ?? ''} ${text.replace(/[0-9a-f]*[0-9][0-9a-f]*/g, '#').slice(0, 80)}`;
+    const leftOut = this.#lines.take(this.host.now(), kind);
+    if (leftOut < 0) return;
+    const more = leftOut === 0 ? '' : ` (${leftOut} similar lines were left out)`;
+    this.#log[level](tunnel === undefined ? fields : { tunnel, ...fields }, `${text}${more}`);
+  }
+}
+
+/** What a device or socket refuses is the system's word, not a bug of ours. */
+async function refusing<T>(attempt: () => Promise<T>): Promise<T> {
+  try {
+    return await attempt();
+  } catch (error) {
+    throw new ControlError('system', error instanceof Error ? error.message : String(error));
+  }
+}

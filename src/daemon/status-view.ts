@@ -1,0 +1,138 @@
+/** From the engine's state to what `status` reports: ages instead of clock readings, text instead of binary values. */
+import { formatSocketAddress } from '../base/address.ts';
+import type { SectunnelDocument } from '../config/model.ts';
+import type { EngineChild, Tunnel } from '../engine/tunnel.ts';
+import { namedDrops } from '../esp/drops.ts';
+import { SaCounter } from '../esp/usage.ts';
+import { formatIdentity } from '../ike/identity.ts';
+import type { ChildSaStatus, IkeSaStatus } from '../ike/status.ts';
+import { formatSelector, type SelectorPair } from '../policy/selector.ts';
+import type { TunnelHost } from './host.ts';
+import { formatSpi } from './narrate.ts';
+import type { ChildStatus, IkeStatus, TunnelStatus } from './status.ts';
+
+/** What is known of a running tunnel beside the engine's own state. */
+export interface RunningFacts {
+  readonly document: SectunnelDocument;
+  lastFailure: { readonly at: number; readonly reason: string; readonly detail: string } | undefined;
+}
+
+/** A tunnel that does not run. */
+export function inactiveStatus(name: string, uuid: string): TunnelStatus {
+  return {
+    name,
+    uuid,
+    active: false,
+    state: 'inactive',
+    device: undefined,
+    ikeSas: [],
+    drops: {},
+    lastFailure: undefined,
+    retryIn: undefined,
+  };
+}
+
+export function tunnelStatus(host: TunnelHost, facts: RunningFacts): TunnelStatus {
+  const { name, uuid } = facts.document;
+  const now = host.now();
+  const device = host.device(name);
+  const tunnel = host.engine.tunnel(name);
+  if (device === undefined || tunnel === undefined) return inactiveStatus(name, uuid);
+  const connections = new Set(tunnel.config.connections.map((connection) => connection.name));
+  const ikeSas = host.engine.ike
+    .status()
+    .filter(({ connection }) => connection !== undefined && connections.has(connection));
+  const { lastFailure } = facts;
+  return {
+    name,
+    uuid,
+    active: true,
+    state: stateOf(tunnel, ikeSas),
+    device: { name: device.name, mtu: device.mtu },
+    ikeSas: ikeSas.map((sa) => ikeStatus(now, sa, tunnel)),
+    drops: { ...namedDrops(tunnel.drops()), ...deviceDrops(device.counters.dropped) },
+    lastFailure:
+      lastFailure === undefined
+        ? undefined
+        : { secondsAgo: seconds(now - lastFailure.at), reason: lastFailure.reason, detail: lastFailure.detail },
+    retryIn: tunnel.retry.at === undefined ? undefined : seconds(tunnel.retry.at - now),
+  };
+}
+
+function stateOf(tunnel: Tunnel, ikeSas: readonly IkeSaStatus[]): TunnelStatus['state'] {
+  const missing = tunnel.missing().length;
+  if (missing === 0) return 'up';
+  if (tunnel.children.size > 0) return 'partial';
+  const busy = ikeSas.some(({ state }) => state !== 'established') || tunnel.retry.at !== undefined;
+  return busy ? 'connecting' : 'down';
+}
+
+function ikeStatus(now: number, sa: IkeSaStatus, tunnel: Tunnel): IkeStatus {
+  const { nat } = sa;
+  return {
+    id: sa.id,
+    state: sa.state,
+    initiator: sa.initiator,
+    spiInitiator: formatIkeSpi(sa.spiInitiator),
+    spiResponder: formatIkeSpi(sa.spiResponder),
+    localId: sa.localId === undefined ? '(not yet sent)' : formatIdentity(sa.localId),
+    remoteId: sa.remoteId === undefined ? undefined : formatIdentity(sa.remoteId),
+    local: formatSocketAddress(sa.path.local),
+    remote: formatSocketAddress(sa.path.remote),
+    suite: sa.suite,
+    nat: nat.local ? (nat.remote ? 'both' : 'local') : nat.remote ? 'remote' : 'none',
+    age: seconds(now - sa.createdAt),
+    rekeyIn: until(now, sa.rekeyAt),
+    children: sa.children.map((child) => childStatus(now, child, tunnel.children.get(child.id))),
+  };
+}
+
+function childStatus(now: number, sa: ChildSaStatus, child: EngineChild | undefined): ChildStatus {
+  const inbound = child?.inbound.usage.counters;
+  const outbound = child?.outbound.usage.counters;
+  const wanted = child?.summary.wanted ?? sa.selectors;
+  return {
+    id: sa.id,
+    name: sa.name,
+    mode: sa.mode,
+    suite: child?.summary.suite ?? sa.suite,
+    esn: child?.summary.esn ?? false,
+    encapsulated: sa.encapsulated,
+    spiIn: formatSpi(sa.spiIn),
+    spiOut: formatSpi(sa.spiOut),
+    localSelectors: sa.selectors.local.map(formatSelector),
+    remoteSelectors: sa.selectors.remote.map(formatSelector),
+    narrowed: textOf(wanted) !== textOf(sa.selectors),
+    age: seconds(now - sa.createdAt),
+    rekeyIn: until(now, sa.rekeyAt),
+    expiresIn: until(now, sa.expiresAt),
+    bytesIn: inbound?.[SaCounter.bytes] ?? 0,
+    packetsIn: inbound?.[SaCounter.packets] ?? 0,
+    bytesOut: outbound?.[SaCounter.bytes] ?? 0,
+    packetsOut: outbound?.[SaCounter.packets] ?? 0,
+  };
+}
+
+function deviceDrops(dropped: Readonly<Record<string, number>>): Record<string, number> {
+  return Object.fromEntries(
+    Object.entries(dropped)
+      .filter(([, count]) => count > 0)
+      .map(([reason, count]) => [`device-${reason}`, count]),
+  );
+}
+
+function textOf({ local, remote }: SelectorPair): string {
+  return [local, remote].map((side) => side.map(formatSelector).join(',')).join(' ');
+}
+
+function formatIkeSpi(spi: bigint): string {
+  return spi.toString(16).padStart(16, '0');
+}
+
+function until(now: number, at: number | undefined): number | undefined {
+  return at === undefined ? undefined : Math.max(0, seconds(at - now));
+}
+
+function seconds(milliseconds: number): number {
+  return Math.round(milliseconds) / 1000;
+}

@@ -1,0 +1,96 @@
+/** The daemon's side of each verb: checks what came over the socket, and calls what does the work. */
+import { randomUUID } from 'node:crypto';
+import { DocumentError } from '../config/errors.ts';
+import { parseSecret } from '../config/secret.ts';
+import type { ControlConnection } from './control.ts';
+import type { Daemon, DocumentText } from './daemon.ts';
+import { ControlError, type Verb, type Verbs } from './protocol.ts';
+
+type Params = Readonly<Record<string, unknown>>;
+
+type Handlers = {
+  readonly [V in Verb]: (
+    daemon: Daemon,
+    params: Params,
+    connection: ControlConnection,
+  ) => Verbs[V]['result'] | Promise<Verbs[V]['result']>;
+};
+
+const handlers: Handlers = {
+  define: (daemon, params) => daemon.define(documentOf(params)),
+  undefine: (daemon, params) => daemon.undefine(text(params, 'name')),
+  create: (daemon, params) => daemon.create(documentOf(params)),
+  start: (daemon, params) => daemon.start(text(params, 'name')),
+  destroy: (daemon, params) => daemon.destroy(text(params, 'name')),
+  autostart: (daemon, params) => daemon.setAutostart(text(params, 'name'), flag(params, 'enable')),
+  update: (daemon, params) =>
+    daemon.update(documentOf(params), { live: flag(params, 'live'), config: flag(params, 'config') }),
+  list: (daemon) => ({ tunnels: daemon.list() }),
+  info: (daemon, params) => daemon.info(text(params, 'name')),
+  dumpxml: (daemon, params) => ({ xml: daemon.dumpXml(text(params, 'name'), flag(params, 'inactive')) }),
+  status: (daemon, params) => daemon.status(optionalText(params, 'name')),
+  event: (daemon, params, connection) => {
+    const name = optionalText(params, 'name');
+    connection.subscribe(name === undefined ? undefined : daemon.info(name).name);
+    return { subscribed: true };
+  },
+  'secret-define': (daemon, params) => {
+    const { xml, source } = documentOf(params);
+    const secret = refusing(() => parseSecret(xml, { source, newUuid: randomUUID }));
+    daemon.secrets.define(secret);
+    return { uuid: secret.uuid };
+  },
+  'secret-set-value': (daemon, params) => {
+    const uuid = text(params, 'uuid').toLowerCase();
+    daemon.secrets.setValue(uuid, text(params, 'base64'));
+    return { uuid };
+  },
+  'secret-list': (daemon) => ({ secrets: daemon.secrets.list() }),
+  'secret-undefine': (daemon, params) => {
+    const uuid = text(params, 'uuid').toLowerCase();
+    daemon.secrets.undefine(uuid);
+    return { uuid };
+  },
+};
+
+/** @throws ControlError for an unknown verb, wrong parameters, and whatever the verb refuses */
+export async function dispatchVerb(
+  daemon: Daemon,
+  verb: string,
+  params: unknown,
+  connection: ControlConnection,
+): Promise<unknown> {
+  if (!Object.hasOwn(handlers, verb)) throw new ControlError('bad-request', `unknown verb '${verb}'`);
+  if (typeof params !== 'object' || params === null) throw new ControlError('bad-request', 'params is not an object');
+  return await handlers[verb as Verb](daemon, params as Params, connection);
+}
+
+/** Turns the refusal of a document into one of the control protocol. */
+export function refusing<T>(parse: () => T): T {
+  try {
+    return parse();
+  } catch (error) {
+    if (!(error instanceof DocumentError)) throw error;
+    throw new ControlError(error.kind === 'unsupported' ? 'unsupported' : 'bad-document', error.message);
+  }
+}
+
+function documentOf(params: Params): DocumentText {
+  return { xml: text(params, 'xml'), source: optionalText(params, 'source') };
+}
+
+function text(params: Params, key: string): string {
+  const value = params[key];
+  if (typeof value !== 'string') throw new ControlError('bad-request', `the parameter '${key}' must be a string`);
+  return value;
+}
+
+function optionalText(params: Params, key: string): string | undefined {
+  return params[key] === undefined ? undefined : text(params, key);
+}
+
+function flag(params: Params, key: string): boolean {
+  const value = params[key] ?? false;
+  if (typeof value !== 'boolean') throw new ControlError('bad-request', `the parameter '${key}' must be true or false`);
+  return value;
+}
