@@ -30,7 +30,7 @@ export function decodeDelete(reader: ByteReader): DeletePayload {
 
 export function encodeDelete(writer: ByteWriter, payload: DeletePayload): void {
   writer.u8(payload.protocol);
-  writer.u8(payload.spis[0]?.length ?? 0);
+  writer.u8(payload.protocol === ProtocolId.IKE ? 0 : CHILD_SPI);
   writer.u16(payload.spis.length);
   for (const spi of payload.spis) writer.bytes(spi);
 }
