@@ -5,6 +5,7 @@ import { concatBytes, equalBytes } from '../base/bytes.ts';
 import { utf8 } from '../base/text.ts';
 import type { CryptoProvider, PrfAlgorithm } from '../crypto/types.ts';
 import type { Identity } from './identity.ts';
+import { prfOnce } from './keys.ts';
 import { idPayloadBody } from './payloads/id.ts';
 
 /** What the AUTH payload of one side rests on. */
@@ -20,7 +21,7 @@ export interface SignedParts {
 
 /** `RealMessage | NoncePeerData | prf(SK_p, RestOfIDPayload)` */
 export function signedOctets(crypto: CryptoProvider, algorithm: PrfAlgorithm, parts: SignedParts): Uint8Array {
-  const macedId = crypto.prf(algorithm, parts.skP).compute(idPayloadBody(parts.identity));
+  const macedId = prfOnce(crypto, algorithm, parts.skP, idPayloadBody(parts.identity));
   return concatBytes(parts.initMessage, parts.peerNonce, macedId);
 }
 
@@ -34,8 +35,8 @@ export function pskAuth(
   secret: Uint8Array,
   parts: SignedParts,
 ): Uint8Array {
-  const key = crypto.prf(algorithm, secret).compute(KEY_PAD);
-  const value = crypto.prf(algorithm, key).compute(signedOctets(crypto, algorithm, parts));
+  const key = prfOnce(crypto, algorithm, secret, KEY_PAD);
+  const value = prfOnce(crypto, algorithm, key, signedOctets(crypto, algorithm, parts));
   key.fill(0);
   return value;
 }

@@ -7,6 +7,7 @@ import { addressToBytes, type SocketAddress } from '../base/address.ts';
 import { concatBytes, equalBytes } from '../base/bytes.ts';
 import { prfByName } from '../crypto/algorithms.ts';
 import type { CryptoProvider, PrfAlgorithm } from '../crypto/types.ts';
+import { prfOnce } from './keys.ts';
 import { ikeSpiBytes } from './message.ts';
 
 /** What a cookie is bound to. */
@@ -63,9 +64,8 @@ export class CookieJar {
 
   #cookie(version: number, secret: Uint8Array, { nonce, remote, initiatorSpi }: CookieSubject): Uint8Array {
     const port = Uint8Array.of(remote.port >>> 8, remote.port);
-    const mac = this.#crypto
-      .prf(macAlgorithm, secret)
-      .compute(nonce, addressToBytes(remote.address), port, ikeSpiBytes(initiatorSpi));
+    const parts = [nonce, addressToBytes(remote.address), port, ikeSpiBytes(initiatorSpi)];
+    const mac = prfOnce(this.#crypto, macAlgorithm, secret, ...parts);
     return concatBytes(Uint8Array.of(version), mac);
   }
 }

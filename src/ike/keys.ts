@@ -51,6 +51,19 @@ export interface ChildKeys {
   wipe(): void;
 }
 
+/** One prf(key, part1 | part2 | …), with nothing of the key left behind. */
+export function prfOnce(
+  crypto: CryptoProvider,
+  algorithm: PrfAlgorithm,
+  key: Uint8Array,
+  ...parts: readonly Uint8Array[]
+): Uint8Array {
+  const prf = crypto.prf(algorithm, key);
+  const value = prf.compute(...parts);
+  prf.wipe();
+  return value;
+}
+
 /** prf+ may not be iterated more often (RFC 7296 §2.13): the counter is one byte. */
 const MAX_ITERATIONS = 255;
 
@@ -84,7 +97,7 @@ export function deriveSkeyseed(
   const key = algorithm.fixedKey
     ? concatBytes(nonces.initiator.subarray(0, half), nonces.responder.subarray(0, half))
     : concatBytes(nonces.initiator, nonces.responder);
-  return crypto.prf(algorithm, key).compute(sharedSecret);
+  return prfOnce(crypto, algorithm, key, sharedSecret);
 }
 
 /**
@@ -98,7 +111,7 @@ export function deriveRekeySkeyseed(
   nonces: Nonces,
   sharedSecret: Uint8Array,
 ): Uint8Array {
-  return crypto.prf(algorithm, oldSkD).compute(sharedSecret, nonces.initiator, nonces.responder);
+  return prfOnce(crypto, algorithm, oldSkD, sharedSecret, nonces.initiator, nonces.responder);
 }
 
 /**
@@ -118,7 +131,9 @@ export function deriveIkeKeys(
   const encryptionLength = encryptionKeyLength(suite.cipher.encryption);
   const integrityLength = suite.cipher.integrity?.keyLength ?? 0;
   const total = 3 * prfLength + 2 * integrityLength + 2 * encryptionLength;
-  const material = prfPlus(crypto.prf(suite.prf, skeyseed), seed, total);
+  const prf = crypto.prf(suite.prf, skeyseed);
+  const material = prfPlus(prf, seed, total);
+  prf.wipe();
   skeyseed.fill(0);
   const take = slicer(material);
   const d = take(prfLength);
@@ -154,7 +169,9 @@ export function deriveChildKeys(
   const seed = concatBytes(sharedSecret ?? new Uint8Array(0), nonces.initiator, nonces.responder);
   const encryptionLength = encryptionKeyLength(suite.encryption);
   const integrityLength = suite.integrity?.keyLength ?? 0;
-  const material = prfPlus(crypto.prf(algorithm, skD), seed, 2 * (encryptionLength + integrityLength));
+  const prf = crypto.prf(algorithm, skD);
+  const material = prfPlus(prf, seed, 2 * (encryptionLength + integrityLength));
+  prf.wipe();
   seed.fill(0);
   const take = slicer(material);
   return {
