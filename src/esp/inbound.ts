@@ -8,7 +8,7 @@ import { FragmentTracker } from '../policy/fragments.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
 import type { EspInboundSa } from './inbound-sa.ts';
 import { ESP_HEADER_LENGTH } from './packet.ts';
-import { drainSignals, type SaSignal } from './usage.ts';
+import { drainSignals, Expiry, type SaSignal } from './usage.ts';
 
 const DEFAULT_MAX_SAS = 65_536;
 
@@ -34,6 +34,7 @@ export class InboundPipeline {
   /** Keyed by the SPI as a signed integer, which V8 holds without allocating. BOUNDED: `maxSas`. */
   readonly #sas = new Map<number, EspInboundSa>();
   readonly #flow = new Flow();
+  readonly #expiry = new Expiry<EspInboundSa>();
   readonly #fragments: FragmentTracker;
   // BOUNDED: an SA enters once in its life.
   #firstUsed: EspInboundSa[] = [];
@@ -63,6 +64,7 @@ export class InboundPipeline {
     const key = sa.spi | 0;
     if (this.#sas.has(key) || this.#sas.size >= this.#maxSas) return false;
     this.#sas.set(key, sa);
+    this.#expiry.add(sa);
     return true;
   }
 
@@ -91,19 +93,14 @@ export class InboundPipeline {
     }
   }
 
-  /** Applies time limits to SAs that may be idle. */
+  /** Applies time limits to SAs that may be idle. Costs nothing before `nextDeadline`. */
   expire(now: number): void {
-    for (const sa of this.#sas.values()) {
-      sa.usage.expire(now);
-      drainSignals(sa, this.#signals);
-    }
+    if (now >= this.#expiry.next) this.#expiry.run(now, this.#sas.values(), this.#signals);
   }
 
-  /** When `expire` should be called next; `Infinity` for never. */
+  /** When `expire` should be called next; `Infinity` for never. May be too early, never too late. */
   nextDeadline(): number {
-    let next = Number.POSITIVE_INFINITY;
-    for (const sa of this.#sas.values()) next = Math.min(next, sa.usage.nextDeadline);
-    return next;
+    return this.#expiry.next;
   }
 
   /** SAs that received their first authentic packet since the last call. */

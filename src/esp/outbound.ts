@@ -10,7 +10,7 @@ import { FragmentTracker } from '../policy/fragments.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
 import type { EspOutboundSa } from './outbound-sa.ts';
 import { NextHeader } from './packet.ts';
-import { drainSignals, type SaSignal } from './usage.ts';
+import { drainSignals, Expiry, type SaSignal } from './usage.ts';
 
 /** Tag of a packet that leaves in the clear. */
 export const BYPASS_TAG = -1;
@@ -47,6 +47,7 @@ export class OutboundPipeline {
   /** By entry index. BOUNDED: the entries of the policy. */
   #entries: EntrySas[];
   readonly #flow = new Flow();
+  readonly #expiry = new Expiry<EspOutboundSa>();
   readonly #flows = new FlowCache();
   readonly #fragments: FragmentTracker;
   // BOUNDED: an SA enters at most twice in its life.
@@ -89,6 +90,7 @@ export class OutboundPipeline {
     if (entry === undefined || !hasRoom(entry, sa)) return false;
     if (activate) entry.active.unshift(sa);
     else entry.standby.push(sa);
+    this.#expiry.add(sa);
     return true;
   }
 
@@ -128,19 +130,14 @@ export class OutboundPipeline {
     }
   }
 
-  /** Applies time limits to SAs that may be idle. */
+  /** Applies time limits to SAs that may be idle. Costs nothing before `nextDeadline`. */
   expire(now: number): void {
-    for (const sa of this.sas()) {
-      sa.usage.expire(now);
-      drainSignals(sa, this.#signals);
-    }
+    if (now >= this.#expiry.next) this.#expiry.run(now, this.sas(), this.#signals);
   }
 
-  /** When `expire` should be called next; `Infinity` for never. */
+  /** When `expire` should be called next; `Infinity` for never. May be too early, never too late. */
   nextDeadline(): number {
-    let next = Number.POSITIVE_INFINITY;
-    for (const sa of this.sas()) next = Math.min(next, sa.usage.nextDeadline);
-    return next;
+    return this.#expiry.next;
   }
 
   /** SAs that reached a limit since the last call. */

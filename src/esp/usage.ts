@@ -145,6 +145,30 @@ export class SaUsage {
   }
 }
 
+/** Applies the time limits of many SAs and knows when that is due next, without looking at all of them. */
+export class Expiry<Sa extends { readonly usage: SaUsage }> {
+  #next = Number.POSITIVE_INFINITY;
+
+  /** No time limit comes before this; `Infinity` for never. */
+  get next(): number {
+    return this.#next;
+  }
+
+  /** Takes an SA into account that was added to the many. */
+  add(sa: Sa): void {
+    this.#next = Math.min(this.#next, sa.usage.nextDeadline);
+  }
+
+  run(now: number, sas: Iterable<Sa>, signals: SaSignal<Sa>[]): void {
+    this.#next = Number.POSITIVE_INFINITY;
+    for (const sa of sas) {
+      sa.usage.expire(now);
+      drainSignals(sa, signals);
+      this.add(sa);
+    }
+  }
+}
+
 /** Moves the signal of an SA, if it has one, to the end of a list. */
 export function drainSignals<Sa extends { readonly usage: SaUsage }>(sa: Sa, into: SaSignal<Sa>[]): void {
   const signal = sa.usage.takeSignal();

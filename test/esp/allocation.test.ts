@@ -26,7 +26,10 @@ const policy = compilePolicy(
   'out',
 );
 
-/** Heap bytes that one packet costs on the way out and in again: the median of some rounds, so that a collection in one does not hide it. */
+/**
+ * Heap bytes that one packet costs on the way out and in again, once the code is compiled: the fourth least of some rounds.
+ * A round in which garbage was collected says nothing.
+ */
 function bytesPerPacket(packets: readonly Uint8Array[], spi: number, esn: boolean): number {
   const outbound = new OutboundPipeline(policy, { onMissing: () => undefined });
   const lastSequence = 0xffff_0000n;
@@ -43,13 +46,13 @@ function bytesPerPacket(packets: readonly Uint8Array[], spi: number, esn: boolea
     inbound.process(now, batch);
   };
   const deltas: number[] = [];
-  for (let round = 0; round < 15; round++) {
+  for (let round = 0; round < 25; round++) {
     const before = process.memoryUsage().heapUsed;
     for (let i = 0; i < TURNS; i++) turn(i);
     deltas.push((process.memoryUsage().heapUsed - before) / (TURNS * BATCH));
   }
   expect(batch.packet(BATCH - 1)).toEqual(packets[(BATCH - 1) % packets.length]);
-  return deltas.slice(5).sort((a, b) => a - b)[5]!;
+  return deltas.filter((delta) => delta >= 0).sort((a, b) => a - b)[3]!;
 }
 
 const v4 = plainPacket({ source: '200.1.0.1', destination: '200.2.0.1', length: 200 });

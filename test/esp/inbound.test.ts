@@ -5,7 +5,19 @@ import { namedDrops } from '../../src/esp/drops.ts';
 import { InboundPipeline } from '../../src/esp/inbound.ts';
 import type { EspInboundSa } from '../../src/esp/inbound-sa.ts';
 import { SaCounter, UNLIMITED } from '../../src/esp/usage.ts';
-import { batchOf, compiled, forged, inboundSa, outboundSa, plainPacket, SPI, sealed, ToyCipher } from './support.ts';
+import { CompiledSelectors } from '../../src/policy/compiled.ts';
+import {
+  batchOf,
+  compiled,
+  forged,
+  inboundSa,
+  outboundSa,
+  plainPacket,
+  SPI,
+  sealed,
+  selector,
+  ToyCipher,
+} from './support.ts';
 
 const V4 = { source: '10.2.0.1', destination: '10.1.0.1' };
 const V6 = { source: '2001:db8:2::1', destination: '2001:db8:1::1' };
@@ -325,6 +337,38 @@ describe('the check of the inner packet against the selectors (RFC 4301 §5.2)',
     expect(receive(pipeline, sealed(out, plainPacket(V4)))).toBeUndefined();
     expect(receive(pipeline, sealed(out, plainPacket(V6)))).toBeDefined();
     expect(namedDrops(pipeline.drops)).toEqual({ 'selector-mismatch': 1 });
+  });
+});
+
+describe('fragments', () => {
+  const web = new CompiledSelectors({
+    local: [selector('10.1.0.0/16', 17, 2222, 2222)],
+    remote: [selector('10.2.0.0/16')],
+  });
+  const fragment = (id: number, offset: number, port = 2222): Uint8Array => {
+    const packet = plainPacket({ ...V4, length: 36, destinationPort: port });
+    packet[5] = id;
+    packet[6] = offset === 0 ? 0x20 : 0;
+    packet[7] = offset / 8;
+    return packet;
+  };
+
+  it('are taken when their first showed ports that fit', () => {
+    const pipeline = pipelineOf(inboundSa({ selectors: web }));
+    const out = outboundSa();
+    expect(receive(pipeline, sealed(out, fragment(1, 16)))).toBeUndefined();
+    expect(receive(pipeline, sealed(out, fragment(1, 0)))).toBeDefined();
+    expect(receive(pipeline, sealed(out, fragment(1, 16)))).toBeDefined();
+    expect(receive(pipeline, sealed(out, fragment(2, 16)))).toBeUndefined();
+    expect(namedDrops(pipeline.drops)).toEqual({ fragment: 2 });
+  });
+
+  it('are not let in by a first that was refused', () => {
+    const pipeline = pipelineOf(inboundSa({ selectors: web }));
+    const out = outboundSa();
+    expect(receive(pipeline, sealed(out, fragment(1, 0, 80)))).toBeUndefined();
+    expect(receive(pipeline, sealed(out, fragment(1, 16)))).toBeUndefined();
+    expect(namedDrops(pipeline.drops)).toEqual({ 'selector-mismatch': 1, fragment: 1 });
   });
 });
 
