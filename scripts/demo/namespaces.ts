@@ -1,14 +1,12 @@
 /** The demo as root: two namespaces, two daemons, and a capture on the cable between them. */
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import type { Checks } from './checks.ts';
+import { mirror, PORT, seedDocument } from './document.ts';
 import { type DemoHost, DemoNetwork, sleep } from './machine.ts';
 import { readPcap, sortTraffic } from './pcap.ts';
 
 const SECRET = '11111111-2222-3333-4444-555555555501';
-const PORT = 55055;
-/** The repository, seen from build/scripts/demo. */
-const examples = new URL('../../../examples/', import.meta.url);
 
 interface JsonStatus {
   readonly tunnels: readonly {
@@ -59,7 +57,7 @@ export async function namespaceDemo(checks: Checks): Promise<void> {
 
 async function run(checks: Checks, network: DemoNetwork): Promise<void> {
   const [left, right] = network.hosts as [DemoHost, DemoHost];
-  const seed = readFileSync(new URL('ex-seed.xml', examples), 'utf8');
+  const seed = seedDocument();
 
   checks.step('two hosts, 192.0.2.1 and 192.0.2.2, with the document of 2011 and its mirror image');
   checks.show(seed);
@@ -117,14 +115,6 @@ async function run(checks: Checks, network: DemoNetwork): Promise<void> {
   );
   checks.check('IKE and ESP passed, in UDP on port 55055', traffic.ike >= 4 && traffic.esp === a.out + b.out);
   checks.check('nothing else passed', traffic.other.length === 0, traffic.other.join(', '));
-}
-
-/** The seed's document seen from the other end: what goes out here comes in there. */
-function mirror(document: string): string {
-  return document.replace(
-    /direction='(in|out)'/g,
-    (_, direction) => `direction='${direction === 'in' ? 'out' : 'in'}'`,
-  );
 }
 
 function statusOf(host: DemoHost): JsonStatus {

@@ -62,15 +62,29 @@ const ARP = 0x0806;
 
 /** Sorts frames into IKE and ESP in UDP on one port (RFC 3948), address resolution, and everything else. */
 export function sortTraffic(frames: readonly Frame[], port: number): Traffic {
-  const traffic: Traffic = { ike: 0, esp: 0, keepalives: 0, neighbour: 0, other: [] };
+  const traffic = emptyTraffic();
   for (const frame of frames) {
-    const { payload } = frame;
     if (frame.etherType === ARP || frame.protocol === ICMPV6) traffic.neighbour++;
-    else if (frame.protocol !== UDP || frame.sourcePort !== port || frame.destinationPort !== port) {
-      traffic.other.push(`protocol ${frame.protocol} port ${frame.sourcePort} to ${frame.destinationPort}`);
-    } else if (payload.length === 1 && payload[0] === 0xff) traffic.keepalives++;
-    else if (payload.length >= 4 && payload.slice(0, 4).every((byte) => byte === 0)) traffic.ike++;
-    else traffic.esp++;
+    else if (frame.protocol !== UDP) traffic.other.push(`protocol ${frame.protocol}`);
+    else sortPayload(traffic, frame.sourcePort, frame.destinationPort, frame.payload, port);
   }
   return traffic;
+}
+
+export function emptyTraffic(): Traffic {
+  return { ike: 0, esp: 0, keepalives: 0, neighbour: 0, other: [] };
+}
+
+/** Counts one UDP payload. */
+export function sortPayload(
+  traffic: Traffic,
+  source: number | undefined,
+  destination: number | undefined,
+  payload: Uint8Array,
+  port: number,
+): void {
+  if (source !== port || destination !== port) traffic.other.push(`UDP port ${source} to ${destination}`);
+  else if (payload.length === 1 && payload[0] === 0xff) traffic.keepalives++;
+  else if (payload.length >= 4 && payload.slice(0, 4).every((byte) => byte === 0)) traffic.ike++;
+  else traffic.esp++;
 }

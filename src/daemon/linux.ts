@@ -1,0 +1,71 @@
+/** A daemon's machine on Linux: TUN devices, routes over netlink, UDP sockets. */
+import { formatAddress, type IpAddress, rangeContains } from '../base/address.ts';
+import type { PacketDevice } from '../tun/device.ts';
+import { LinuxHostNetwork } from '../tun/linux-routes.ts';
+import { type LinuxTun, openLinuxTun } from '../tun/linux-tun.ts';
+import type { HostNetwork, Rule } from '../tun/routes.ts';
+import { nodeUdp } from '../tun/udp-node.ts';
+import type { DevicePlan, Platform, RoutePlan } from './platform.ts';
+
+/** Before the main table (32766), behind what an administrator is likely to have. */
+const RULE_PRIORITY = 7000;
+
+export function linuxPlatform(): Platform {
+  const network = new LinuxHostNetwork();
+  return {
+    network: nodeUdp,
+    localAddressFor: (remote) => network.routeTo({ destination: remote })?.source,
+    openDevice: (plan) => Promise.resolve(openDevice(network, plan)),
+  };
+}
+
+/** The interface and its routes go with the descriptor; rules do not, and are removed when the device is closed. */
+function openDevice(network: HostNetwork, plan: DevicePlan): PacketDevice {
+  const device = openLinuxTun({ name: plan.name, mtu: plan.mtu });
+  const rules: Rule[] = [];
+  const close = device.close.bind(device);
+  device.close = () => {
+    for (const rule of rules.splice(0)) network.deleteRule(rule);
+    return close();
+  };
+  try {
+    network.setLink(device.index, { up: true });
+    for (const route of plan.routes) {
+      addRoute(network, device, plan.table, route);
+      if (plan.table === undefined) continue;
+      const { address, prefixLength } = route;
+      const rule: Rule = {
+        family: address.family,
+        priority: RULE_PRIORITY,
+        to: { address, prefixLength },
+        action: { type: 'table', table: plan.table },
+      };
+      network.addRule(rule);
+      rules.push(rule);
+    }
+  } catch (error) {
+    void device.close();
+    throw error;
+  }
+  return device;
+}
+
+function addRoute(network: HostNetwork, device: LinuxTun, table: number | undefined, route: RoutePlan): void {
+  const { address, prefixLength } = route;
+  network.addRoute({
+    type: 'unicast',
+    destination: { address, prefixLength },
+    linkIndex: device.index,
+    table,
+    source: preferredSource(network, route),
+  });
+}
+
+/** An address of this host that the policy lets into the tunnel; without one the kernel picks. */
+function preferredSource(network: HostNetwork, route: RoutePlan): IpAddress | undefined {
+  return network
+    .addresses()
+    .map(({ address }) => address)
+    .filter((address) => route.sources.some((range) => rangeContains(range, address)))
+    .sort((a, b) => (formatAddress(a) < formatAddress(b) ? -1 : 1))[0];
+}

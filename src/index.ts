@@ -1,0 +1,71 @@
+/**
+ * sectunnel as a library.
+ *
+ * Three ways in, from the most to the least that is done for you: a `TunnelHost` runs tunnels over UDP sockets and
+ * packet devices on this process's event loop; an `Engine` is the same as a pure machine, for a loop of your own (its
+ * documentation describes the loop); an `IkeEndpoint` negotiates only.
+ */
+
+// Values
+export {
+  type AddressRange,
+  addressFromBytes,
+  addressToBytes,
+  anyRange,
+  formatAddress,
+  formatRange,
+  formatSocketAddress,
+  type IpAddress,
+  type IpFamily,
+  parseAddress,
+  prefixRange,
+  type SocketAddress,
+} from './base/address.ts';
+export { PacketBatch } from './base/batch.ts';
+export { type Logger, silentLogger } from './base/log.ts';
+export { utf8 } from './base/text.ts';
+// Documents
+export { dumpDocument } from './config/dump.ts';
+export { DocumentError, type DocumentIssue } from './config/errors.ts';
+export type { SectunnelDocument } from './config/model.ts';
+export { type ParseOptions, parseDocument } from './config/parse.ts';
+export { toPolicy } from './config/selectors.ts';
+// Cryptography
+export { defaultEspProposals, defaultIkeProposals } from './crypto/algorithms.ts';
+export { nobleProvider } from './crypto/noble/provider.ts';
+export { nodeProvider } from './crypto/node/provider.ts';
+export type { EspProposal, IkeProposal } from './crypto/proposal.ts';
+export { parseEspProposalString, parseIkeProposalString } from './crypto/proposal-text.ts';
+export { combineProviders } from './crypto/provider.ts';
+export type { CryptoProvider, RandomSource } from './crypto/types.ts';
+// Running tunnels
+export { type HostOptions, type SecretQuestion, TunnelHost } from './daemon/host.ts';
+export { linuxPlatform } from './daemon/linux.ts';
+export { planTunnel, type TunnelPlan } from './daemon/plan.ts';
+export type { DevicePlan, Platform } from './daemon/platform.ts';
+export type { TunnelStatus } from './daemon/status.ts';
+// The pure machines
+export type { TunnelConfig } from './engine/config.ts';
+export { Engine, type EngineOptions, type Transmit } from './engine/engine.ts';
+export type { ChildSummary, EngineEvent } from './engine/events.ts';
+export type {
+  ChildConfig,
+  ConnectionConfig,
+  EndpointLimits,
+  Lifetime,
+  LocalPeer,
+  RemotePeer,
+  RetransmitPolicy,
+} from './ike/config.ts';
+export { IkeEndpoint } from './ike/endpoint.ts';
+export type { IkeEvent, Path } from './ike/events.ts';
+export { formatIdentity, type Identity, identityFromText } from './ike/identity.ts';
+export type { PolicyEntry } from './policy/database.ts';
+export type { SelectorPair, TrafficSelector } from './policy/selector.ts';
+// Devices and sockets
+export type { PacketDevice } from './tun/device.ts';
+export { type LinuxTunOptions, openLinuxTun } from './tun/linux-tun.ts';
+export { MemoryDevice, type MemoryDeviceOptions } from './tun/memory.ts';
+export type { UdpNetwork, UdpSocket } from './tun/udp.ts';
+export { MemoryNetwork } from './tun/udp-memory.ts';
+export { nodeUdp } from './tun/udp-node.ts';
