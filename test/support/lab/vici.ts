@@ -28,10 +28,13 @@ export function parseRaw(source: string): RawSection {
     return inner === '' ? [] : inner.split(' ');
   }
 
-  /** A value may hold blanks (an identity): it ends where the next ` key=`, ` key {` or the section's end stands. */
+  /**
+   * A value may hold blanks (a distinguished name does, with types in capitals): it ends where the next ` key=`,
+   * ` name {` or the section's end stands.
+   */
   function value(): string {
     const rest = source.slice(at);
-    const end = /(?= [\w.-]+=)|(?= [\w.-]+ \{)|(?=\})/.exec(rest);
+    const end = /(?= [a-z][a-z0-9-]*=)|(?= [\w.-]+ \{)|(?=\})/.exec(rest);
     if (end === null) throw new Error(`a value without end in ${source}`);
     at += end.index;
     return rest.slice(0, end.index);
