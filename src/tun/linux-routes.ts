@@ -1,0 +1,153 @@
+/**
+ * The network configuration of the Linux network namespace in which it was opened, by rtnetlink: no helper program.
+ * Reading needs no privilege; changing takes CAP_NET_ADMIN.
+ */
+import type { IpFamily } from '../base/address.ts';
+import { formatAddress } from '../base/address.ts';
+import { ERRNO, SystemError } from './libc.ts';
+import type { NetlinkRequest } from './netlink.ts';
+import type { NetlinkData } from './netlink-socket.ts';
+import { NetlinkSocket } from './netlink-socket.ts';
+import type {
+  HostNetwork,
+  InstalledRoute,
+  InstalledRule,
+  InterfaceAddress,
+  Link,
+  Route,
+  RouteAnswer,
+  RouteFilter,
+  RouteQuery,
+  Rule,
+} from './routes.ts';
+import {
+  describeRoute,
+  describeRule,
+  formatPrefix,
+  MAIN_TABLE,
+  metricOf,
+  OWN_PROTOCOL,
+  samePrefix,
+  sameRule,
+} from './routes.ts';
+import * as message from './rtnetlink.ts';
+
+const FAMILIES: readonly IpFamily[] = [4, 6];
+const NEEDS_ADMIN =
+  `It takes the capability CAP_NET_ADMIN: run as root, or setcap cap_net_admin+ep ${process.execPath}, ` +
+  'or in a container --cap-add NET_ADMIN';
+
+export class LinuxHostNetwork implements HostNetwork {
+  readonly #socket: NetlinkSocket = new NetlinkSocket();
+
+  link(nameOrIndex: string | number): Link | undefined {
+    const data = this.#ask(message.linkRequest(nameOrIndex), `query link ${nameOrIndex}`, [ERRNO.ENODEV]);
+    return data?.[0] === undefined ? undefined : message.parseLink(data[0].body);
+  }
+
+  setLink(index: number, change: { readonly up?: boolean; readonly mtu?: number }): void {
+    this.#change(message.setLinkRequest(index, change), `change link ${index} (${JSON.stringify(change)})`, []);
+  }
+
+  addresses(linkIndex?: number): InterfaceAddress[] {
+    return this.#list(message.addressesRequest(linkIndex), 'list addresses', message.parseInterfaceAddress).filter(
+      (address) => linkIndex === undefined || address.linkIndex === linkIndex,
+    );
+  }
+
+  addAddress(address: InterfaceAddress): void {
+    const what = `add address ${formatPrefix(address)} to link ${address.linkIndex}`;
+    this.#change(message.addAddressRequest(address), what, [ERRNO.EEXIST]);
+  }
+
+  deleteAddress(address: InterfaceAddress): boolean {
+    const what = `delete address ${formatPrefix(address)} of link ${address.linkIndex}`;
+    return this.#change(message.deleteAddressRequest(address), what, [ERRNO.EADDRNOTAVAIL, ERRNO.ENODEV]);
+  }
+
+  routes(filter: RouteFilter = {}): InstalledRoute[] {
+    const families = filter.family === undefined ? FAMILIES : [filter.family];
+    // Kernels that do not filter by themselves answer with everything.
+    return families
+      .flatMap((family) => this.#list(message.routesRequest(family, filter), 'list routes', message.parseRoute))
+      .filter(
+        ({ table, protocol }) =>
+          (filter.table === undefined || table === filter.table) && (filter.own !== true || protocol === OWN_PROTOCOL),
+      );
+  }
+
+  addRoute(route: Route): void {
+    const what = `add ${describeRoute(route)}`;
+    if (this.#change(message.addRouteRequest(route, false), what, [ERRNO.EEXIST])) return;
+    const { destination, table } = route;
+    const rivals = this.routes({ family: destination.address.family, table: table ?? MAIN_TABLE }).filter(
+      (other) => samePrefix(other.destination, destination) && other.metric === metricOf(route),
+    );
+    const foreign = rivals.find(({ protocol }) => protocol !== OWN_PROTOCOL);
+    if (foreign !== undefined) {
+      const detail =
+        `Another program's route (protocol ${foreign.protocol}; see: ip route show table ${foreign.table}) stands ` +
+        'there: remove it, or give the tunnel a routing table of its own or another metric';
+      throw new SystemError(what, ERRNO.EEXIST, detail);
+    }
+    this.#change(message.addRouteRequest(route, true), what, []);
+  }
+
+  deleteRoute(route: Route): boolean {
+    const gone = [ERRNO.ESRCH, ERRNO.ENODEV];
+    return this.#change(message.deleteRouteRequest(route), `delete ${describeRoute(route)}`, gone);
+  }
+
+  rules(family?: IpFamily): InstalledRule[] {
+    const families = family === undefined ? FAMILIES : [family];
+    return families.flatMap((one) => this.#list(message.rulesRequest(one), 'list rules', message.parseRule));
+  }
+
+  addRule(rule: Rule): void {
+    // Some kernels take the same rule twice.
+    if (this.rules(rule.family).some((other) => other.protocol === OWN_PROTOCOL && sameRule(other, rule))) return;
+    this.#change(message.addRuleRequest(rule), `add ${describeRule(rule)}`, []);
+  }
+
+  deleteRule(rule: Rule): boolean {
+    const gone = [ERRNO.ENOENT, ERRNO.ESRCH];
+    return this.#change(message.deleteRuleRequest(rule), `delete ${describeRule(rule)}`, gone);
+  }
+
+  routeTo(query: RouteQuery): RouteAnswer | undefined {
+    const what = `look up the route to ${formatAddress(query.destination)}`;
+    // EINVAL and EACCES are how the kernel reports IPv4 routes of the types blackhole and prohibit.
+    const noWay = [ERRNO.ENETUNREACH, ERRNO.EHOSTUNREACH, ERRNO.EINVAL, ERRNO.EACCES];
+    const data = this.#ask(message.routeQueryRequest(query), what, noWay);
+    const reply = data?.[0] === undefined ? undefined : message.parseRouteReply(data[0].body);
+    if (reply === undefined) return undefined;
+    const mtu = reply.mtu ?? this.link(reply.linkIndex)?.mtu;
+    return mtu === undefined ? undefined : { ...reply, mtu };
+  }
+
+  close(): void {
+    this.#socket.close();
+  }
+
+  #list<T>(request: NetlinkRequest, what: string, parse: (body: Uint8Array) => T | undefined): T[] {
+    return this.#socket
+      .request(request, what)
+      .map(({ body }) => parse(body))
+      .filter((item) => item !== undefined);
+  }
+
+  /** False when the system answers with one of `expected`. */
+  #change(request: NetlinkRequest, what: string, expected: readonly number[]): boolean {
+    return this.#ask(request, what, expected) !== undefined;
+  }
+
+  #ask(request: NetlinkRequest, what: string, expected: readonly number[]): NetlinkData[] | undefined {
+    try {
+      return this.#socket.request(request, what);
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      if (expected.includes(error.errno)) return undefined;
+      throw error.errno === ERRNO.EPERM ? new SystemError(what, error.errno, NEEDS_ADMIN) : error;
+    }
+  }
+}

@@ -1,0 +1,211 @@
+/**
+ * What a tunnel needs of the host's network configuration: links, addresses, routes, rules and the question which way
+ * a packet would take. Implemented by `linux-routes.ts` and, in memory, by `memory-routes.ts`.
+ *
+ * All that is set here bears `OWN_PROTOCOL`, so that it can be told from what others set, and removed after a crash.
+ */
+import type { IpAddress, IpFamily } from '../base/address.ts';
+import { formatAddress } from '../base/address.ts';
+
+/**
+ * The routing protocol number of our routes and rules (rtm_protocol): free in iproute2's rt_protos. With
+ * `83 sectunnel` in /etc/iproute2/rt_protos.d, `ip route` shows it by name.
+ */
+export const OWN_PROTOCOL = 83;
+export const MAIN_TABLE = 254;
+
+export interface Prefix {
+  readonly address: IpAddress;
+  readonly prefixLength: number;
+}
+
+export interface Link {
+  readonly index: number;
+  readonly name: string;
+  readonly mtu: number;
+  /** Administratively up. */
+  readonly up: boolean;
+}
+
+export interface InterfaceAddress extends Prefix {
+  readonly linkIndex: number;
+}
+
+/** `unreachable` answers with ICMP, `blackhole` says nothing. */
+export type RouteType = 'unicast' | 'unreachable' | 'blackhole';
+
+export interface Route {
+  readonly type: RouteType;
+  readonly destination: Prefix;
+  /** Default `MAIN_TABLE`. */
+  readonly table?: number | undefined;
+  /** Out of which link; wanted for `unicast` without a gateway. */
+  readonly linkIndex?: number | undefined;
+  readonly gateway?: IpAddress | undefined;
+  /** Preferred source: must be an address of this host. */
+  readonly source?: IpAddress | undefined;
+  /** The lower one wins. Left out: 0 for IPv4, 1024 for IPv6. */
+  readonly metric?: number | undefined;
+  readonly mtu?: number | undefined;
+}
+
+/** A route as found. */
+export interface InstalledRoute extends Route {
+  readonly table: number;
+  readonly metric: number;
+  /** Who set it: `OWN_PROTOCOL`, 2 the kernel, 4 the administrator, … */
+  readonly protocol: number;
+}
+
+export interface PortRange {
+  readonly start: number;
+  readonly end: number;
+}
+
+export type RuleAction =
+  | { readonly type: 'table'; readonly table: number }
+  | { readonly type: 'unreachable' }
+  | { readonly type: 'blackhole' };
+
+/** Which table decides about which packets. What is left out fits everything. */
+export interface Rule {
+  readonly family: IpFamily;
+  /** The lowest comes first; 32766 is the main table's. */
+  readonly priority: number;
+  readonly from?: Prefix | undefined;
+  readonly to?: Prefix | undefined;
+  /** Name of the link that the packet came in by; `lo` for the host's own. */
+  readonly inputLink?: string | undefined;
+  readonly ipProtocol?: number | undefined;
+  readonly sourcePorts?: PortRange | undefined;
+  readonly destinationPorts?: PortRange | undefined;
+  readonly action: RuleAction;
+}
+
+/** A rule as found; rules with parts that are not described here are left out of lists. */
+export interface InstalledRule extends Rule {
+  readonly protocol: number;
+}
+
+export interface RouteQuery {
+  readonly destination: IpAddress;
+  readonly source?: IpAddress | undefined;
+  readonly ipProtocol?: number | undefined;
+  readonly sourcePort?: number | undefined;
+  readonly destinationPort?: number | undefined;
+}
+
+export interface RouteAnswer {
+  readonly linkIndex: number;
+  /** The source address that the host would choose. */
+  readonly source: IpAddress | undefined;
+  readonly gateway: IpAddress | undefined;
+  /** Of the path: the route's, or what ICMP taught, or the link's. */
+  readonly mtu: number;
+  /** The destination is this host itself. */
+  readonly local: boolean;
+}
+
+export interface RouteFilter {
+  readonly family?: IpFamily;
+  readonly table?: number;
+  /** Only those that bear `OWN_PROTOCOL`. */
+  readonly own?: boolean;
+}
+
+/** Each method throws an `Error` that says what was attempted and why the system refused. */
+export interface HostNetwork {
+  link(nameOrIndex: string | number): Link | undefined;
+  setLink(index: number, change: { readonly up?: boolean; readonly mtu?: number }): void;
+
+  addresses(linkIndex?: number): InterfaceAddress[];
+  /** Does nothing when the link has it. */
+  addAddress(address: InterfaceAddress): void;
+  /** False when it was not there. */
+  deleteAddress(address: InterfaceAddress): boolean;
+
+  routes(filter?: RouteFilter): InstalledRoute[];
+  /** Replaces one of ours for the same destination, table and metric; throws when another program's stands there. */
+  addRoute(route: Route): void;
+  /** Deletes one of ours. False when it was not there. */
+  deleteRoute(route: Route): boolean;
+
+  rules(family?: IpFamily): InstalledRule[];
+  /** Does nothing when it is there. */
+  addRule(rule: Rule): void;
+  /** Deletes one of ours. False when it was not there. */
+  deleteRule(rule: Rule): boolean;
+
+  /** `undefined` when there is no way, or a route forbids it. */
+  routeTo(query: RouteQuery): RouteAnswer | undefined;
+
+  close(): void;
+}
+
+/**
+ * Deletes our routes and rules that a crash left behind. Several daemons on a host all use `OWN_PROTOCOL`: name the
+ * tables that are the caller's. Returns how many were deleted.
+ */
+export function removeOwn(network: HostNetwork, tables: readonly number[]): number {
+  let removed = 0;
+  for (const rule of network.rules()) {
+    const { action, protocol } = rule;
+    if (protocol !== OWN_PROTOCOL || action.type !== 'table' || !tables.includes(action.table)) continue;
+    if (network.deleteRule(rule)) removed++;
+  }
+  for (const table of tables) {
+    for (const route of network.routes({ table, own: true })) if (network.deleteRoute(route)) removed++;
+  }
+  return removed;
+}
+
+export function formatPrefix({ address, prefixLength }: Prefix): string {
+  return `${formatAddress(address)}/${prefixLength}`;
+}
+
+export function samePrefix(a: Prefix | undefined, b: Prefix | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return (
+    a.prefixLength === b.prefixLength && a.address.family === b.address.family && a.address.value === b.address.value
+  );
+}
+
+/** True when both catch the same packets at the same place and do the same with them. */
+export function sameRule(a: Rule, b: Rule): boolean {
+  return (
+    a.family === b.family &&
+    a.priority === b.priority &&
+    samePrefix(a.from, b.from) &&
+    samePrefix(a.to, b.to) &&
+    a.inputLink === b.inputLink &&
+    (a.ipProtocol ?? 0) === (b.ipProtocol ?? 0) &&
+    samePorts(a.sourcePorts, b.sourcePorts) &&
+    samePorts(a.destinationPorts, b.destinationPorts) &&
+    a.action.type === b.action.type &&
+    (a.action.type !== 'table' || b.action.type !== 'table' || a.action.table === b.action.table)
+  );
+}
+
+function samePorts(a: PortRange | undefined, b: PortRange | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return a.start === b.start && a.end === b.end;
+}
+
+/** The metric that the kernel gives a route without one (IP6_RT_PRIO_USER). */
+export function metricOf(route: Route): number {
+  return route.metric ?? (route.destination.address.family === 4 ? 0 : 1024);
+}
+
+/** For messages. */
+export function describeRoute(route: Route): string {
+  const type = route.type === 'unicast' ? '' : `${route.type} `;
+  return `route ${type}${formatPrefix(route.destination)} in table ${route.table ?? MAIN_TABLE}`;
+}
+
+/** For messages. */
+export function describeRule(rule: Rule): string {
+  const from = rule.from === undefined ? 'all' : formatPrefix(rule.from);
+  const to = rule.to === undefined ? '' : ` to ${formatPrefix(rule.to)}`;
+  const action = rule.action.type === 'table' ? `table ${rule.action.table}` : rule.action.type;
+  return `rule ${rule.priority}: from ${from}${to} ${action}`;
+}

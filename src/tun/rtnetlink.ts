@@ -1,0 +1,409 @@
+/**
+ * What routing netlink messages say (rtnetlink(7), linux/rtnetlink.h, linux/if_addr.h, linux/fib_rules.h): links,
+ * addresses, routes, rules. Pure: requests are built from, and answers turned into, the types of `routes.ts`.
+ */
+import type { IpAddress, IpFamily } from '../base/address.ts';
+import { addressBits, addressFromBytes, addressToBytes } from '../base/address.ts';
+import { assertNever } from '../base/assert.ts';
+import { DecodeError } from '../base/bytes.ts';
+import { utf8 } from '../base/text.ts';
+import type { Attributes } from './netlink.ts';
+import { hostU32, NetlinkRequest, NLM_F, parseAttributes, readHostU32, readName } from './netlink.ts';
+import type {
+  InstalledRoute,
+  InstalledRule,
+  InterfaceAddress,
+  Link,
+  PortRange,
+  Prefix,
+  Route,
+  RouteFilter,
+  RouteQuery,
+  RouteType,
+  Rule,
+  RuleAction,
+} from './routes.ts';
+import { MAIN_TABLE, metricOf, OWN_PROTOCOL } from './routes.ts';
+
+const RTM = {
+  NEWLINK: 16,
+  GETLINK: 18,
+  NEWADDR: 20,
+  DELADDR: 21,
+  GETADDR: 22,
+  NEWROUTE: 24,
+  DELROUTE: 25,
+  GETROUTE: 26,
+  NEWRULE: 32,
+  DELRULE: 33,
+  GETRULE: 34,
+} as const;
+
+const AF_INET = 2;
+const AF_INET6 = 10;
+const IFF_UP = 1;
+const IFLA = { IFNAME: 3, MTU: 4 } as const;
+const IFA = { ADDRESS: 1, LOCAL: 2, FLAGS: 8 } as const;
+/** No duplicate detection: there is no neighbour on a tunnel who could have the address. */
+const IFA_F_NODAD = 0x02;
+const RTA = {
+  DST: 1,
+  SRC: 2,
+  OIF: 4,
+  GATEWAY: 5,
+  PRIORITY: 6,
+  PREFSRC: 7,
+  METRICS: 8,
+  TABLE: 15,
+  IP_PROTO: 27,
+  SPORT: 28,
+  DPORT: 29,
+} as const;
+const RTAX_MTU = 2;
+const RTN_UNICAST = 1;
+const RTN_LOCAL = 2;
+const ROUTE_TYPES: Readonly<Record<RouteType, number>> = { unicast: RTN_UNICAST, blackhole: 6, unreachable: 7 };
+const RT_SCOPE = { UNIVERSE: 0, LINK: 253, NOWHERE: 255 } as const;
+const FRA = {
+  DST: 1,
+  SRC: 2,
+  IIFNAME: 3,
+  PRIORITY: 6,
+  SUPPRESS_IFGROUP: 13,
+  SUPPRESS_PREFIXLEN: 14,
+  TABLE: 15,
+  PROTOCOL: 21,
+  IP_PROTO: 22,
+  SPORT_RANGE: 23,
+  DPORT_RANGE: 24,
+} as const;
+const FR_ACT: Readonly<Record<RuleAction['type'], number>> = { table: 1, blackhole: 6, unreachable: 7 };
+/** The attributes of a rule that `Rule` describes; SUPPRESS_* are sent by the kernel with each rule, as -1 for none. */
+const KNOWN_FRA: ReadonlySet<number> = new Set(Object.values(FRA));
+const UNSET = 0xffff_ffff;
+
+const LINK_SIZE = 16;
+const ADDRESS_SIZE = 8;
+/** Of rtmsg and fib_rule_hdr, which have the same layout. */
+const ROUTE_SIZE = 12;
+
+export function linkRequest(nameOrIndex: string | number): NetlinkRequest {
+  if (typeof nameOrIndex === 'number') return new NetlinkRequest(RTM.GETLINK, 0, linkHeader(nameOrIndex, 0, 0));
+  return new NetlinkRequest(RTM.GETLINK, 0, linkHeader(0, 0, 0)).attribute(IFLA.IFNAME, utf8(`${nameOrIndex}\0`));
+}
+
+export function setLinkRequest(
+  index: number,
+  change: { readonly up?: boolean; readonly mtu?: number },
+): NetlinkRequest {
+  const flags = change.up === true ? IFF_UP : 0;
+  const mask = change.up === undefined ? 0 : IFF_UP;
+  const request = new NetlinkRequest(RTM.NEWLINK, 0, linkHeader(index, flags, mask));
+  return change.mtu === undefined ? request : request.attributeU32(IFLA.MTU, change.mtu);
+}
+
+export function parseLink(body: Uint8Array): Link {
+  const attributes = parseAttributes(fixed(body, LINK_SIZE), LINK_SIZE);
+  return {
+    index: readHostU32(body.subarray(4)),
+    name: readName(attributes.get(IFLA.IFNAME) ?? new Uint8Array(0)),
+    mtu: readHostU32(attributes.get(IFLA.MTU)) ?? 0,
+    up: (readHostU32(body.subarray(8)) & IFF_UP) !== 0,
+  };
+}
+
+export function addressesRequest(linkIndex: number | undefined): NetlinkRequest {
+  return new NetlinkRequest(RTM.GETADDR, NLM_F.DUMP, Uint8Array.of(0, 0, 0, 0, ...hostU32(linkIndex ?? 0)));
+}
+
+export function addAddressRequest(address: InterfaceAddress): NetlinkRequest {
+  const request = addressRequest(RTM.NEWADDR, NLM_F.CREATE | NLM_F.EXCLUSIVE, address);
+  return address.address.family === 6 ? request.attributeU32(IFA.FLAGS, IFA_F_NODAD) : request;
+}
+
+export function deleteAddressRequest(address: InterfaceAddress): NetlinkRequest {
+  return addressRequest(RTM.DELADDR, 0, address);
+}
+
+/** `undefined` for an address of another family. */
+export function parseInterfaceAddress(body: Uint8Array): InterfaceAddress | undefined {
+  const attributes = parseAttributes(fixed(body, ADDRESS_SIZE), ADDRESS_SIZE);
+  // On point-to-point links IFA_ADDRESS is the other end.
+  const bytes = attributes.get(IFA.LOCAL) ?? attributes.get(IFA.ADDRESS);
+  const family = familyOf(body[0]!);
+  if (bytes === undefined || family === undefined) return undefined;
+  return { linkIndex: readHostU32(body.subarray(4)), address: ipAddress(bytes, family), prefixLength: body[1]! };
+}
+
+export function routesRequest(family: IpFamily, filter: RouteFilter): NetlinkRequest {
+  const request = new NetlinkRequest(
+    RTM.GETROUTE,
+    NLM_F.DUMP,
+    routeHeader({ family, table: filter.table ?? 0, protocol: filter.own === true ? OWN_PROTOCOL : 0 }),
+  );
+  return filter.table === undefined ? request : request.attributeU32(RTA.TABLE, filter.table);
+}
+
+/** With `replace`, stands in for the route with the same destination, table and metric. */
+export function addRouteRequest(route: Route, replace: boolean): NetlinkRequest {
+  return routeRequest(RTM.NEWROUTE, NLM_F.CREATE | (replace ? NLM_F.REPLACE : NLM_F.EXCLUSIVE), route);
+}
+
+export function deleteRouteRequest(route: Route): NetlinkRequest {
+  return routeRequest(RTM.DELROUTE, 0, route);
+}
+
+/** `undefined` for a route of a kind that is not described here (local, multicast, …). */
+export function parseRoute(body: Uint8Array): InstalledRoute | undefined {
+  const attributes = parseAttributes(fixed(body, ROUTE_SIZE), ROUTE_SIZE);
+  const family = familyOf(body[0]!);
+  const type = (Object.keys(ROUTE_TYPES) as RouteType[]).find((name) => ROUTE_TYPES[name] === body[7]);
+  if (family === undefined || type === undefined) return undefined;
+  const destination = prefix(attributes.get(RTA.DST), body[1]!, family) ?? anyPrefix(family);
+  return {
+    type,
+    destination,
+    table: readHostU32(attributes.get(RTA.TABLE)) ?? body[4]!,
+    // The kernel gives IPv6 routes that lead nowhere the loopback link.
+    linkIndex: type === 'unicast' ? readHostU32(attributes.get(RTA.OIF)) : undefined,
+    gateway: optionalAddress(attributes.get(RTA.GATEWAY), family),
+    source: optionalAddress(attributes.get(RTA.PREFSRC), family),
+    metric: readHostU32(attributes.get(RTA.PRIORITY)) ?? 0,
+    mtu: routeMtu(attributes),
+    protocol: body[5]!,
+  };
+}
+
+export function routeQueryRequest(query: RouteQuery): NetlinkRequest {
+  const { family } = query.destination;
+  const bits = addressBits(family);
+  const header = routeHeader({ family, destinationLength: bits, sourceLength: query.source === undefined ? 0 : bits });
+  const request = new NetlinkRequest(RTM.GETROUTE, 0, header).attribute(RTA.DST, addressToBytes(query.destination));
+  if (query.source !== undefined) request.attribute(RTA.SRC, addressToBytes(query.source));
+  if (query.ipProtocol !== undefined) request.attributeU8(RTA.IP_PROTO, query.ipProtocol);
+  if (query.sourcePort !== undefined) request.attribute(RTA.SPORT, networkPort(query.sourcePort));
+  if (query.destinationPort !== undefined) request.attribute(RTA.DPORT, networkPort(query.destinationPort));
+  return request;
+}
+
+/** What a route query was answered; the MTU only if the route has one of its own. */
+export interface RouteReply {
+  readonly linkIndex: number;
+  readonly source: IpAddress | undefined;
+  readonly gateway: IpAddress | undefined;
+  readonly mtu: number | undefined;
+  readonly local: boolean;
+}
+
+/** `undefined` when the route leads nowhere. */
+export function parseRouteReply(body: Uint8Array): RouteReply | undefined {
+  const attributes = parseAttributes(fixed(body, ROUTE_SIZE), ROUTE_SIZE);
+  const family = familyOf(body[0]!);
+  const linkIndex = readHostU32(attributes.get(RTA.OIF));
+  const type = body[7]!;
+  if (family === undefined || linkIndex === undefined || (type !== RTN_UNICAST && type !== RTN_LOCAL)) return undefined;
+  return {
+    linkIndex,
+    source: optionalAddress(attributes.get(RTA.PREFSRC), family),
+    gateway: optionalAddress(attributes.get(RTA.GATEWAY), family),
+    mtu: routeMtu(attributes),
+    local: type === RTN_LOCAL,
+  };
+}
+
+export function rulesRequest(family: IpFamily): NetlinkRequest {
+  return new NetlinkRequest(RTM.GETRULE, NLM_F.DUMP, routeHeader({ family }));
+}
+
+export function addRuleRequest(rule: Rule): NetlinkRequest {
+  return ruleRequest(RTM.NEWRULE, NLM_F.CREATE | NLM_F.EXCLUSIVE, rule);
+}
+
+export function deleteRuleRequest(rule: Rule): NetlinkRequest {
+  return ruleRequest(RTM.DELRULE, 0, rule);
+}
+
+/** `undefined` for a rule with parts that `Rule` does not describe (marks, output links, inversion, …). */
+export function parseRule(body: Uint8Array): InstalledRule | undefined {
+  const attributes = parseAttributes(fixed(body, ROUTE_SIZE), ROUTE_SIZE);
+  const family = familyOf(body[0]!);
+  const action = ruleAction(body, attributes);
+  if (family === undefined || action === undefined || hasUnknownParts(body, attributes)) return undefined;
+  const inputLink = attributes.get(FRA.IIFNAME);
+  return {
+    family,
+    priority: readHostU32(attributes.get(FRA.PRIORITY)) ?? 0,
+    from: prefix(attributes.get(FRA.SRC), body[2]!, family),
+    to: prefix(attributes.get(FRA.DST), body[1]!, family),
+    inputLink: inputLink === undefined ? undefined : readName(inputLink),
+    ipProtocol: attributes.get(FRA.IP_PROTO)?.[0],
+    sourcePorts: portRange(attributes.get(FRA.SPORT_RANGE)),
+    destinationPorts: portRange(attributes.get(FRA.DPORT_RANGE)),
+    action,
+    protocol: attributes.get(FRA.PROTOCOL)?.[0] ?? 0,
+  };
+}
+
+function linkHeader(index: number, flags: number, mask: number): Uint8Array {
+  return Uint8Array.of(0, 0, 0, 0, ...hostU32(index), ...hostU32(flags), ...hostU32(mask));
+}
+
+interface RouteHeader {
+  readonly family: IpFamily;
+  readonly destinationLength?: number;
+  readonly sourceLength?: number;
+  readonly table?: number;
+  readonly protocol?: number;
+  readonly scope?: number;
+  /** In a rule this byte is the action. */
+  readonly type?: number;
+}
+
+function routeHeader(header: RouteHeader): Uint8Array {
+  const { family, destinationLength = 0, sourceLength = 0, table = 0, protocol = 0, scope = 0, type = 0 } = header;
+  // The byte holds small table numbers only; the attribute holds all.
+  const tableByte = table < 0x100 ? table : 0;
+  return Uint8Array.of(
+    family === 4 ? AF_INET : AF_INET6,
+    destinationLength,
+    sourceLength,
+    0,
+    tableByte,
+    protocol,
+    scope,
+    type,
+    0,
+    0,
+    0,
+    0,
+  );
+}
+
+function addressRequest(type: number, flags: number, { address, prefixLength, linkIndex }: InterfaceAddress) {
+  const family = address.family === 4 ? AF_INET : AF_INET6;
+  const bytes = addressToBytes(address);
+  return new NetlinkRequest(type, flags, Uint8Array.of(family, prefixLength, 0, 0, ...hostU32(linkIndex)))
+    .attribute(IFA.LOCAL, bytes)
+    .attribute(IFA.ADDRESS, bytes);
+}
+
+function routeRequest(type: number, flags: number, route: Route): NetlinkRequest {
+  const { destination, table = MAIN_TABLE } = route;
+  const { family } = destination.address;
+  const adding = type === RTM.NEWROUTE;
+  const onLink = route.type === 'unicast' && route.gateway === undefined && family === 4;
+  const header = routeHeader({
+    family,
+    destinationLength: destination.prefixLength,
+    table,
+    protocol: OWN_PROTOCOL,
+    scope: adding ? (onLink ? RT_SCOPE.LINK : RT_SCOPE.UNIVERSE) : RT_SCOPE.NOWHERE,
+    type: ROUTE_TYPES[route.type],
+  });
+  const request = new NetlinkRequest(type, flags, header).attributeU32(RTA.TABLE, table);
+  if (destination.prefixLength > 0) request.attribute(RTA.DST, addressToBytes(destination.address));
+  if (route.linkIndex !== undefined) request.attributeU32(RTA.OIF, route.linkIndex);
+  if (route.gateway !== undefined) request.attribute(RTA.GATEWAY, addressToBytes(route.gateway));
+  if (route.source !== undefined && adding) request.attribute(RTA.PREFSRC, addressToBytes(route.source));
+  request.attributeU32(RTA.PRIORITY, metricOf(route));
+  if (route.mtu !== undefined && adding) {
+    request.attribute(RTA.METRICS, Uint8Array.of(8, 0, RTAX_MTU, 0, ...hostU32(route.mtu)));
+  }
+  return request;
+}
+
+function ruleRequest(type: number, flags: number, rule: Rule): NetlinkRequest {
+  const { action } = rule;
+  const table = action.type === 'table' ? action.table : 0;
+  const header = routeHeader({
+    family: rule.family,
+    destinationLength: rule.to?.prefixLength ?? 0,
+    sourceLength: rule.from?.prefixLength ?? 0,
+    table,
+    type: FR_ACT[action.type],
+  });
+  const request = new NetlinkRequest(type, flags, header)
+    .attributeU32(FRA.PRIORITY, rule.priority)
+    .attributeU8(FRA.PROTOCOL, OWN_PROTOCOL);
+  if (action.type === 'table') request.attributeU32(FRA.TABLE, table);
+  if (rule.to !== undefined) request.attribute(FRA.DST, addressToBytes(rule.to.address));
+  if (rule.from !== undefined) request.attribute(FRA.SRC, addressToBytes(rule.from.address));
+  if (rule.inputLink !== undefined) request.attribute(FRA.IIFNAME, utf8(`${rule.inputLink}\0`));
+  if (rule.ipProtocol !== undefined) request.attributeU8(FRA.IP_PROTO, rule.ipProtocol);
+  if (rule.sourcePorts !== undefined) request.attribute(FRA.SPORT_RANGE, hostPorts(rule.sourcePorts));
+  if (rule.destinationPorts !== undefined) request.attribute(FRA.DPORT_RANGE, hostPorts(rule.destinationPorts));
+  return request;
+}
+
+function ruleAction(body: Uint8Array, attributes: Attributes): RuleAction | undefined {
+  const type = (Object.keys(FR_ACT) as RuleAction['type'][]).find((name) => FR_ACT[name] === body[7]);
+  switch (type) {
+    case undefined:
+      return undefined;
+    case 'table':
+      return { type, table: readHostU32(attributes.get(FRA.TABLE)) ?? body[4]! };
+    case 'unreachable':
+    case 'blackhole':
+      return { type };
+    default:
+      return assertNever(type, 'ruleAction');
+  }
+}
+
+/** Bits 0–1 of the flags are states (permanent, inverted): an inverted rule means the opposite. */
+function hasUnknownParts(body: Uint8Array, attributes: Attributes): boolean {
+  const FIB_RULE_INVERT = 0x2;
+  if (body[3] !== 0 || (readHostU32(body.subarray(8)) & FIB_RULE_INVERT) !== 0) return true;
+  if ((readHostU32(attributes.get(FRA.SUPPRESS_PREFIXLEN)) ?? UNSET) !== UNSET) return true;
+  if ((readHostU32(attributes.get(FRA.SUPPRESS_IFGROUP)) ?? UNSET) !== UNSET) return true;
+  return [...attributes.keys()].some((type) => !KNOWN_FRA.has(type));
+}
+
+function routeMtu(attributes: Attributes): number | undefined {
+  const metrics = attributes.get(RTA.METRICS);
+  return metrics === undefined ? undefined : readHostU32(parseAttributes(metrics, 0).get(RTAX_MTU));
+}
+
+function fixed(body: Uint8Array, size: number): Uint8Array {
+  if (body.length < size) throw new DecodeError('truncated', 0, `${size} bytes wanted, ${body.length} left`);
+  return body;
+}
+
+function familyOf(addressFamily: number): IpFamily | undefined {
+  if (addressFamily === AF_INET) return 4;
+  return addressFamily === AF_INET6 ? 6 : undefined;
+}
+
+function ipAddress(bytes: Uint8Array, family: IpFamily): IpAddress {
+  const length = addressBits(family) / 8;
+  if (bytes.length !== length)
+    throw new DecodeError('bad-length', 0, `an IPv${family} address of ${bytes.length} bytes`);
+  return addressFromBytes(bytes);
+}
+
+function optionalAddress(bytes: Uint8Array | undefined, family: IpFamily): IpAddress | undefined {
+  return bytes === undefined ? undefined : ipAddress(bytes, family);
+}
+
+function prefix(bytes: Uint8Array | undefined, prefixLength: number, family: IpFamily): Prefix | undefined {
+  return bytes === undefined ? undefined : { address: ipAddress(bytes, family), prefixLength };
+}
+
+function anyPrefix(family: IpFamily): Prefix {
+  return { address: { family, value: 0n }, prefixLength: 0 };
+}
+
+/** Ports of a route query are in network order, those of a rule in the host's. */
+function networkPort(port: number): Uint8Array {
+  return Uint8Array.of(port >>> 8, port & 0xff);
+}
+
+function hostPorts({ start, end }: PortRange): Uint8Array {
+  return Uint8Array.of(start & 0xff, start >>> 8, end & 0xff, end >>> 8);
+}
+
+function portRange(bytes: Uint8Array | undefined): PortRange | undefined {
+  if (bytes === undefined) return undefined;
+  const value = readHostU32(bytes);
+  return { start: value & 0xffff, end: value >>> 16 };
+}
