@@ -13,18 +13,18 @@ const PORTS = 1;
 const ADDRESSES = 2;
 const ANSWER = 10;
 
-/** Direct-mapped: two flows that share a record push each other out, and are still decided right. */
+/** Two-way: of the flows that share a set the last two decided stay; the others are looked up again. */
 export class FlowCache {
-  // BOUNDED: `slots` records, all there from the start.
+  // BOUNDED: `slots` records, all there from the start. A set is two records, the newer first.
   readonly #records: Int32Array;
   readonly #mask: number;
   #policy: CompiledPolicy | undefined;
 
-  /** @param slots rounded up to a power of two */
+  /** @param slots flows that are remembered at most; rounded up to a power of two */
   constructor(slots = 4096) {
-    const count = 2 ** Math.ceil(Math.log2(Math.max(slots, 1)));
+    const count = 2 ** Math.ceil(Math.log2(Math.max(slots, 2)));
     this.#records = new Int32Array(count * STRIDE);
-    this.#mask = count - 1;
+    this.#mask = count / 2 - 1;
   }
 
   /** What `policy.lookup(flow)` returns. Another policy than the last time empties the cache. */
@@ -35,15 +35,17 @@ export class FlowCache {
     const undecided = flow.fragment === Fragment.later && !flow.firstSeen ? 0x1000 : 0;
     const kind = (flow.family << 16) | undecided | (flow.srcPort < 0 ? 0x2000 : 0) | (flow.protocol + 1);
     const ports = (flow.srcPort << 16) | (flow.dstPort & 0xffff);
-    const at = flow.family === 4 ? this.#place4(flow, kind, ports) : this.#place6(flow, kind, ports);
-    if (records[at + KIND] === kind && records[at + PORTS] === ports && this.#sameAddresses(at, flow)) {
-      return records[at + ANSWER]!;
-    }
+    const set = (flow.family === 4 ? hash4(flow, kind, ports) : hash6(flow, kind, ports)) & this.#mask;
+    const newer = 2 * set * STRIDE;
+    if (this.#holds(newer, flow, kind, ports)) return records[newer + ANSWER]!;
+    const older = newer + STRIDE;
+    if (this.#holds(older, flow, kind, ports)) return records[older + ANSWER]!;
     const answer = policy.lookup(flow);
-    records[at + KIND] = kind;
-    records[at + PORTS] = ports;
-    for (let i = 0; i < 8; i++) records[at + ADDRESSES + i] = flow.words[i]!;
-    records[at + ANSWER] = answer;
+    records.copyWithin(older, newer, older);
+    records[newer + KIND] = kind;
+    records[newer + PORTS] = ports;
+    for (let i = 0; i < 8; i++) records[newer + ADDRESSES + i] = flow.words[i]!;
+    records[newer + ANSWER] = answer;
     return answer;
   }
 
@@ -52,22 +54,22 @@ export class FlowCache {
     this.#policy = policy;
   }
 
-  #place4(flow: Flow, kind: number, ports: number): number {
-    const words = flow.words;
-    return (mixHash(mixHash(mixHash(kind, ports), words[SOURCE]!), words[DESTINATION]!) & this.#mask) * STRIDE;
-  }
-
-  #place6(flow: Flow, kind: number, ports: number): number {
-    let hash = mixHash(kind, ports);
-    for (let i = 0; i < 8; i++) hash = mixHash(hash, flow.words[i]!);
-    return (hash & this.#mask) * STRIDE;
-  }
-
-  #sameAddresses(at: number, flow: Flow): boolean {
+  #holds(at: number, flow: Flow, kind: number, ports: number): boolean {
     const records = this.#records;
+    if (records[at + KIND] !== kind || records[at + PORTS] !== ports) return false;
     const words = flow.words;
     const step = flow.family === 4 ? DESTINATION - SOURCE : 1;
     for (let i = 0; i < 8; i += step) if (records[at + ADDRESSES + i] !== (words[i]! | 0)) return false;
     return true;
   }
+}
+
+function hash4(flow: Flow, kind: number, ports: number): number {
+  return mixHash(mixHash(mixHash(kind, ports), flow.words[SOURCE]!), flow.words[DESTINATION]!);
+}
+
+function hash6(flow: Flow, kind: number, ports: number): number {
+  let hash = mixHash(kind, ports);
+  for (let i = 0; i < 8; i++) hash = mixHash(hash, flow.words[i]!);
+  return hash;
 }

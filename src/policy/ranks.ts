@@ -8,32 +8,39 @@ import { addressWords, compareWords } from './words.ts';
 
 /** The pieces of one family that a set of ranges makes. Immutable. */
 export class AddressRanks {
-  /** Where each piece but the first begins, ascending; one or four big-endian words each. */
+  /** Where each piece but the first begins, ascending. The end of the whole family may stand last. */
+  readonly #starts: readonly bigint[];
+  /** The same as big-endian words, one or four each. */
   readonly #bounds: Uint32Array;
   readonly #width: 1 | 4;
-  /** The piece that begins at an address. BOUNDED: two for each range. */
-  readonly #pieceAt: ReadonlyMap<bigint, number>;
 
   constructor(family: IpFamily, ranges: readonly AddressRange[]) {
     const beyond = 1n << BigInt(addressBits(family));
-    const distinct = new Set<bigint>();
-    for (const { start, end } of ranges) distinct.add(start.value).add(end.value + 1n);
-    distinct.delete(0n);
-    const pieces = new Map<bigint, number>([[0n, 0]]);
-    const words: number[] = [];
-    for (const value of [...distinct].sort((a, b) => (a < b ? -1 : 1))) {
-      pieces.set(value, pieces.size);
-      // The last address of the family has nothing behind it; its bound only ends the last piece.
-      if (value !== beyond) for (const word of addressWords({ family, value })) words.push(word);
-    }
+    // Sorted rather than put into a set: bigints hash by their low 64 bits, which IPv6 networks share.
+    const all = ranges
+      .flatMap(({ start, end }) => [start.value, end.value + 1n])
+      .sort((a, b) => (a < b ? -1 : a > b ? 1 : 0));
+    this.#starts = all.filter((value, i) => value !== 0n && value !== all[i - 1]);
     this.#width = family === 4 ? 1 : 4;
-    this.#bounds = Uint32Array.from(words);
-    this.#pieceAt = pieces;
+    this.#bounds = Uint32Array.from(
+      this.#starts.filter((value) => value !== beyond).flatMap((value) => addressWords({ family, value })),
+    );
   }
 
   /** First and last piece of one of the ranges that the pieces were made from. */
   ofRange({ start, end }: AddressRange): readonly [first: number, last: number] {
-    return [this.#pieceAt.get(start.value)!, this.#pieceAt.get(end.value + 1n)! - 1];
+    return [this.#pieceOf(start.value), this.#pieceOf(end.value)];
+  }
+
+  #pieceOf(value: bigint): number {
+    let low = 0;
+    let high = this.#starts.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.#starts[middle]! <= value) low = middle + 1;
+      else high = middle;
+    }
+    return low;
   }
 
   /** The piece of a packet's source or destination. */
