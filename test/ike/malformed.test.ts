@@ -231,7 +231,7 @@ describe('other payloads', () => {
   it('configuration attributes shorter than their type', () => {
     const cp = (attribute: string): string => codeOf(payload(PayloadType.CP, `01000000${attribute}`));
     expect(cp('000100030a0000')).toBe('bad-length');
-    expect(cp('00080010' + '00'.repeat(16))).toBe('bad-length');
+    expect(cp(`00080010${'00'.repeat(16)}`)).toBe('bad-length');
     expect(cp('000d0004' + '0a000000')).toBe('bad-length');
     expect(cp('000e0003' + '000100')).toBe('bad-length');
     expect(cp('000100080a00')).toBe('truncated');
