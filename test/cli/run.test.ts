@@ -1,0 +1,193 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { run } from '../../src/cli/run.ts';
+import { verbs } from '../../src/cli/verbs.ts';
+import type { StatusResult } from '../../src/daemon/protocol.ts';
+import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { address, SECRET_UUID, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
+
+interface Outcome {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** Runs a command line as a shell would. */
+async function sectunnel(
+  words: readonly string[],
+  stdin = '',
+  interrupted: Promise<void> = Promise.resolve(),
+): Promise<Outcome> {
+  let out = '';
+  let err = '';
+  const code = await run(words, {
+    out: (text) => {
+      out += text;
+    },
+    err: (text) => {
+      err += text;
+    },
+    readStdin: () => Promise.resolve(Buffer.from(stdin)),
+    interrupted: () => interrupted,
+  });
+  return { code, out, err };
+}
+
+interface Shell {
+  readonly daemon: TestDaemon;
+  /** Writes a file and returns its path. */
+  file(name: string, content: string): string;
+  run(words: readonly string[], stdin?: string): Promise<Outcome>;
+}
+
+async function shell(): Promise<Shell> {
+  const daemon = await TestDaemon.start(new MemoryNetwork().host([address('192.0.2.1')]));
+  const folder = temporaryFolder();
+  return {
+    daemon,
+    file(name, content) {
+      const path = join(folder, name);
+      writeFileSync(path, content);
+      return path;
+    },
+    run: (words, stdin) => sectunnel(['--run-dir', daemon.runDir, ...words], stdin),
+  };
+}
+
+describe('help', () => {
+  it('names every verb, option and exit code', async () => {
+    const { code, out } = await sectunnel(['--help']);
+    expect(code).toBe(0);
+    for (const verb of verbs.keys()) expect(out).toContain(`  ${verb} `);
+    expect(out).toContain('--run-dir');
+    expect(out).toContain('Exit codes');
+  });
+
+  it.each([...verbs.keys()])('of %s names its options', async (verb) => {
+    for (const words of [
+      [verb, '--help'],
+      ['help', verb],
+    ]) {
+      const { code, out } = await sectunnel(words);
+      expect(code).toBe(0);
+      expect(out).toContain(`Usage\n  sectunnel ${verb}`);
+      for (const option of Object.keys(verbs.get(verb)!.options)) expect(out).toContain(`--${option}`);
+    }
+  });
+
+  it('tells every option of every verb', () => {
+    for (const spec of verbs.values()) expect(Object.keys(spec.optionHelp)).toEqual(Object.keys(spec.options));
+  });
+});
+
+describe('a wrong command line', () => {
+  it.each([
+    [['frobnicate'], "unknown verb 'frobnicate'"],
+    [['start'], 'start wants TUNNEL, not nothing'],
+    [['start', 'a', 'b'], "start wants TUNNEL, not 'a b'"],
+    [['list', '--sideways'], "Unknown option '--sideways'"],
+    [['--run-dir'], '--run-dir wants a folder'],
+    [['help', 'nothing'], "unknown verb 'nothing'"],
+  ])('%j is refused with exit code 2', async (words, message) => {
+    const { code, err } = await sectunnel(words);
+    expect(code).toBe(2);
+    expect(err).toContain(message);
+    expect(err).toContain('sectunnel --help');
+  });
+
+  it('without a verb shows the help and fails', async () => {
+    const { code, out } = await sectunnel([]);
+    expect(code).toBe(2);
+    expect(out).toContain('Usage');
+  });
+});
+
+describe('verbs', () => {
+  it('say where no daemon listens, with exit code 3', async () => {
+    const folder = temporaryFolder();
+    const { code, err } = await sectunnel(['--run-dir', folder, 'list']);
+    expect(code).toBe(3);
+    expect(err).toContain(`no sectunneld listens on ${folder}`);
+  });
+
+  it('define, list, start, show and stop a tunnel as virsh would', async () => {
+    const { run, file } = await shell();
+    expect(await run(['secret-define', file('secret.xml', `<secret><uuid>${SECRET_UUID}</uuid></secret>`)])).toEqual({
+      code: 0,
+      out: `Secret ${SECRET_UUID} created\n`,
+      err: '',
+    });
+    expect((await run(['secret-set-value', SECRET_UUID, '--plain'], 'key\n')).err).toContain('ends with a newline');
+    expect((await run(['secret-set-value', SECRET_UUID], 'a2V5\n')).out).toBe(`Secret value of ${SECRET_UUID} set\n`);
+    expect((await run(['secret-list'])).out).toMatch(new RegExp(`${SECRET_UUID} +- +set`));
+
+    const document = file('net.xml', tunnelDocument());
+    expect((await run(['define', '--validate', document])).out).toBe(`Tunnel net defined from ${document}\n`);
+    expect((await run(['list'])).out).not.toContain('net');
+    expect((await run(['list', '--all'])).out).toMatch(/^ net +inactive +no +yes$/m);
+    const { out: uuid } = await run(['uuid', 'net']);
+    expect((await run(['name', uuid.trim()])).out).toBe('net\n');
+    expect((await run(['start', 'net'])).out).toMatch(/^Tunnel net started on device \S+\n$/);
+    expect((await run(['list', '--name'])).out).toBe('net\n');
+    expect((await run(['list', '--inactive', '--uuid'])).out).toBe('');
+    expect((await run(['info', 'net'])).out).toMatch(/^Active: +yes$/m);
+    expect((await run(['dumpxml', 'net'])).out).toContain('<name>net</name>');
+    expect((await run(['status', 'net'])).out).toMatch(/^net: down, device \S+ \(MTU 1400\)$/m);
+    const status = JSON.parse((await run(['status', '--json'])).out) as StatusResult;
+    expect(status.tunnels).toMatchObject([{ name: 'net', active: true, state: 'down', ikeSas: [] }]);
+    expect((await run(['autostart', 'net'])).out).toBe('Tunnel net marked as autostarted\n');
+    expect((await run(['autostart', '--disable', 'net'])).out).toBe('Tunnel net unmarked as autostarted\n');
+    expect((await run(['destroy', 'net'])).out).toBe('Tunnel net destroyed\n');
+    expect((await run(['undefine', 'net'])).out).toBe('Tunnel net has been undefined\n');
+    expect((await run(['list', '--all', '--name'])).out).toBe('');
+  });
+
+  it('take documents from standard input', async () => {
+    const { run } = await shell();
+    expect((await run(['define', '-'], tunnelDocument())).code).toBe(0);
+    expect((await run(['list', '--all', '--name'])).out).toBe('net\n');
+  });
+
+  it('refuse with exit code 1 and the daemon’s own words', async () => {
+    const { run, file } = await shell();
+    const missing = await run(['start', 'nothing']);
+    expect(missing).toMatchObject({ code: 1, out: '' });
+    expect(missing.err).toBe(
+      "error: there is no tunnel 'nothing'; 'sectunnel list --all' names those that there are\n",
+    );
+    const wrong = await run(['define', file('wrong.xml', '<sectunnel type="ipsec"><name>a b</name></sectunnel>')]);
+    expect(wrong.code).toBe(1);
+    expect(wrong.err).toContain('wrong.xml:1');
+    const unreadable = await run(['define', '/nonexistent.xml']);
+    expect(unreadable.code).toBe(1);
+    expect(unreadable.err).toContain('/nonexistent.xml');
+  });
+
+  it('print events until interrupted', async () => {
+    const { daemon } = await shell();
+    let interrupt = (): void => undefined;
+    const interrupted = new Promise<void>((resolve) => {
+      interrupt = resolve;
+    });
+    const watching = sectunnel(['--run-dir', daemon.runDir, 'event'], '', interrupted);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    await daemon.client.call('define', { xml: tunnelDocument() });
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    interrupt();
+    const { code, out } = await watching;
+    expect(code).toBe(0);
+    expect(out).toMatch(/^\d{4}-\d\d-\d\dT\S+Z net: defined\n$/);
+  });
+
+  it('never print a secret', async () => {
+    const { run, daemon, file } = await shell();
+    await run(['secret-define', file('secret.xml', `<secret><uuid>${SECRET_UUID}</uuid></secret>`)]);
+    await run(['secret-set-value', SECRET_UUID, '--base64', 'dGhlIGtleQ==']);
+    expect(existsSync(join(daemon.configDir, 'secrets', `${SECRET_UUID}.base64`))).toBe(true);
+    expect(readFileSync(join(daemon.configDir, 'secrets', `${SECRET_UUID}.xml`), 'utf8')).not.toContain('dGhlIGtleQ');
+    for (const words of [['secret-list'], ['status'], ['status', '--json']]) {
+      expect((await run(words)).out).not.toMatch(/dGhlIGtleQ|the key/);
+    }
+  });
+});

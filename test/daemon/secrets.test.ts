@@ -1,0 +1,89 @@
+import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import type { SecretDocument } from '../../src/config/secret.ts';
+import { SecretStore } from '../../src/daemon/secrets.ts';
+import { SECRET_UUID, temporaryFolder } from '../support/daemon.ts';
+
+const secret: SecretDocument = {
+  uuid: SECRET_UUID,
+  ephemeral: false,
+  private: false,
+  description: 'the key of gw2',
+  usage: { type: 'ipsec', name: 'sectunnel:net' },
+};
+
+const other = '11111111-2222-3333-4444-555555555502';
+
+function store(): { secrets: SecretStore; folder: string } {
+  const folder = temporaryFolder();
+  return { secrets: new SecretStore(folder), folder };
+}
+
+describe('SecretStore', () => {
+  it('keeps description and value in files of their own, readable by the owner alone', () => {
+    const { secrets, folder } = store();
+    secrets.define(secret);
+    secrets.setValue(SECRET_UUID, Buffer.from('top secret').toString('base64'));
+    for (const file of [`${SECRET_UUID}.xml`, `${SECRET_UUID}.base64`]) {
+      expect(statSync(join(folder, file)).mode & 0o777).toBe(0o600);
+    }
+    expect(readFileSync(join(folder, `${SECRET_UUID}.base64`), 'utf8')).toBe('dG9wIHNlY3JldA==');
+    expect(Buffer.from(new SecretStore(folder).value({ by: 'uuid', uuid: SECRET_UUID })).toString()).toBe('top secret');
+    expect(Buffer.from(secrets.value({ by: 'usage', usage: 'sectunnel:net' })).toString()).toBe('top secret');
+  });
+
+  it('lists secrets without their values', () => {
+    const { secrets } = store();
+    secrets.define(secret);
+    expect(secrets.list()).toEqual([
+      { uuid: SECRET_UUID, usage: 'ipsec sectunnel:net', hasValue: false, description: 'the key of gw2' },
+    ]);
+    secrets.setValue(SECRET_UUID, 'a2V5');
+    expect(JSON.stringify(secrets.list())).not.toContain('a2V5');
+    expect(secrets.list()[0]?.hasValue).toBe(true);
+  });
+
+  it('refuses a file that others may read, and says how to mend it', () => {
+    const { secrets, folder } = store();
+    secrets.define(secret);
+    secrets.setValue(SECRET_UUID, 'a2V5');
+    chmodSync(join(folder, `${SECRET_UUID}.base64`), 0o644);
+    expect(() => secrets.value({ by: 'uuid', uuid: SECRET_UUID })).toThrow(/mode 0644.*chmod 600/);
+  });
+
+  it.each(['not base64!', 'abc', 'YWJj=', 'YW Jj'])('refuses the value %j', (value) => {
+    const { secrets, folder } = store();
+    secrets.define(secret);
+    expect(() => secrets.setValue(SECRET_UUID, value)).toThrow(/not base64/);
+    expect(existsSync(join(folder, `${SECRET_UUID}.base64`))).toBe(false);
+  });
+
+  it('says what is missing', () => {
+    const { secrets, folder } = store();
+    expect(() => secrets.value({ by: 'uuid', uuid: SECRET_UUID })).toThrow(/there is no secret 1111/);
+    expect(() => secrets.value({ by: 'usage', usage: 'nobody' })).toThrow(/no secret with the usage 'nobody'/);
+    secrets.define(secret);
+    expect(() => secrets.value({ by: 'uuid', uuid: SECRET_UUID })).toThrow(/has no value.*secret-set-value/);
+    expect(() => secrets.setValue(SECRET_UUID, '')).toThrow(/empty/);
+    writeFileSync(join(folder, `${SECRET_UUID}.base64`), '***', { mode: 0o600 });
+    expect(() => secrets.value({ by: 'uuid', uuid: SECRET_UUID })).toThrow(/holds no base64 value/);
+    expect(() => secrets.undefine('../../etc/passwd')).toThrow(/not a UUID/);
+  });
+
+  it('keeps one secret for one usage', () => {
+    const { secrets } = store();
+    secrets.define(secret);
+    secrets.define({ ...secret, description: 'described anew' });
+    expect(() => secrets.define({ ...secret, uuid: other })).toThrow(new RegExp(`taken by secret ${SECRET_UUID}`));
+  });
+
+  it('forgets both files', () => {
+    const { secrets, folder } = store();
+    secrets.define(secret);
+    secrets.setValue(SECRET_UUID, 'a2V5');
+    secrets.undefine(SECRET_UUID);
+    expect(existsSync(join(folder, `${SECRET_UUID}.xml`))).toBe(false);
+    expect(existsSync(join(folder, `${SECRET_UUID}.base64`))).toBe(false);
+  });
+});

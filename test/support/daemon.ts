@@ -1,0 +1,178 @@
+/** Daemons on machines in memory: devices and network without root, folders of their own, removed after the test. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { onTestFinished } from 'vitest';
+import { type IpAddress, parseAddress } from '../../src/base/address.ts';
+import type { Logger } from '../../src/base/log.ts';
+import { DaemonClient } from '../../src/daemon/client.ts';
+import { chooseCrypto } from '../../src/daemon/crypto.ts';
+import { Daemon } from '../../src/daemon/daemon.ts';
+import type { DevicePlan } from '../../src/daemon/platform.ts';
+import { MemoryDevice } from '../../src/tun/memory.ts';
+import type { UdpNetwork } from '../../src/tun/udp.ts';
+
+export function address(text: string): IpAddress {
+  const parsed = parseAddress(text);
+  if (parsed === undefined) throw new Error(`not an address: ${text}`);
+  return parsed;
+}
+
+/** A folder that is gone after the test. */
+export function temporaryFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'sectunnel-test-'));
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+export interface LogLine {
+  readonly level: string;
+  readonly fields: object;
+  readonly text: string;
+}
+
+export function recordingLog(lines: LogLine[]): Logger {
+  const record = (level: string) => (fields: object, text: string) => void lines.push({ level, fields, text });
+  return {
+    trace: record('trace'),
+    debug: record('debug'),
+    info: record('info'),
+    warn: record('warn'),
+    error: record('error'),
+  };
+}
+
+export const SECRET_UUID = '11111111-2222-3333-4444-555555555501';
+
+/** A daemon, its client and what a test wants to see of them. */
+export class TestDaemon {
+  readonly folder: string;
+  readonly lines: LogLine[] = [];
+  readonly devices: Map<string, MemoryDevice> = new Map();
+  readonly plans: DevicePlan[] = [];
+  readonly #network: UdpNetwork;
+  #daemon: Daemon | undefined;
+  #client: DaemonClient | undefined;
+
+  constructor(network: UdpNetwork, folder: string = temporaryFolder()) {
+    this.#network = network;
+    this.folder = folder;
+  }
+
+  static async start(network: UdpNetwork, folder?: string): Promise<TestDaemon> {
+    const test = new TestDaemon(network, folder);
+    await test.open();
+    onTestFinished(() => test.close());
+    return test;
+  }
+
+  get configDir(): string {
+    return join(this.folder, 'config');
+  }
+
+  get runDir(): string {
+    return join(this.folder, 'run');
+  }
+
+  get client(): DaemonClient {
+    if (this.#client === undefined) throw new Error('the daemon is not open');
+    return this.#client;
+  }
+
+  get daemon(): Daemon {
+    if (this.#daemon === undefined) throw new Error('the daemon is not open');
+    return this.#daemon;
+  }
+
+  async open(): Promise<void> {
+    this.#daemon = new Daemon({
+      configDir: this.configDir,
+      runDir: this.runDir,
+      crypto: chooseCrypto('auto'),
+      log: recordingLog(this.lines),
+      platform: {
+        network: this.#network,
+        localAddressFor: () => undefined,
+        openDevice: (plan) => {
+          this.plans.push(plan);
+          const device = new MemoryDevice({ name: plan.name, mtu: plan.mtu });
+          this.devices.set(plan.name, device);
+          return Promise.resolve(device);
+        },
+      },
+    });
+    await this.#daemon.open();
+    this.#client = await DaemonClient.connect(this.runDir);
+  }
+
+  async close(): Promise<void> {
+    this.#client?.close();
+    await this.#daemon?.close();
+    this.#client = undefined;
+    this.#daemon = undefined;
+  }
+
+  /** Defines the secret that the documents of the tests refer to. */
+  async giveSecret(value = 'a pre-shared key'): Promise<void> {
+    await this.client.call('secret-define', { xml: `<secret><uuid>${SECRET_UUID}</uuid></secret>` });
+    await this.client.call('secret-set-value', { uuid: SECRET_UUID, base64: Buffer.from(value).toString('base64') });
+  }
+}
+
+export interface DocumentWords {
+  readonly name?: string;
+  readonly local?: string;
+  readonly remote?: string;
+  readonly inner?: readonly [string, string];
+  readonly start?: string;
+  readonly ike?: string;
+  readonly esp?: string;
+  readonly extra?: string;
+}
+
+/** A `<sectunnel>` document between 192.0.2.1 and 192.0.2.2. */
+export function tunnelDocument(words: DocumentWords = {}): string {
+  const { name = 'net', local = '192.0.2.1', remote = '192.0.2.2', inner = ['10.1.0.0', '10.2.0.0'] } = words;
+  return `<sectunnel type='ipsec'>
+  <name>${name}</name>${words.extra ?? ''}
+  <sa>
+    <local address='${local}'/>
+    <remote address='${remote}'/>
+    <auth type='psk'><secret uuid='${SECRET_UUID}'/></auth>
+    <ike start='${words.start ?? 'trap'}'>${words.ike ?? ''}</ike>
+    <esp>${words.esp ?? ''}</esp>
+  </sa>
+  <sp name='lan'>
+    <src_range address='${inner[0]}' prefixlen='24'/>
+    <dst_range address='${inner[1]}' prefixlen='24'/>
+    <upperspec protocol='any'/>
+    <policy direction='both' action='ipsec'>
+      <rule protocol='esp' mode='tunnel' level='require'><src address='any'/><dst address='any'/></rule>
+    </policy>
+  </sp>
+</sectunnel>`;
+}
+
+/** The same tunnel for the other end. */
+export function oppositeDocument(words: DocumentWords = {}): string {
+  return tunnelDocument({
+    start: 'respond',
+    local: '192.0.2.2',
+    remote: '192.0.2.1',
+    inner: ['10.2.0.0', '10.1.0.0'],
+    ...words,
+  });
+}
+
+/** Waits until something holds; fails with what it was. */
+export async function eventually(
+  what: string,
+  holds: () => boolean | Promise<boolean>,
+  patience = 5_000,
+): Promise<void> {
+  const deadline = performance.now() + patience;
+  while (!(await holds())) {
+    if (performance.now() > deadline) throw new Error(`waited in vain for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
