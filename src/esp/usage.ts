@@ -136,7 +136,6 @@ export class SaUsage {
   }
 
   #enter(stage: LimitKind, cause: LimitCause): void {
-    if (stage === 'soft' && this.#stage !== 'fresh') return;
     this.#stage = stage;
     this.#pending = { kind: stage, cause };
     this.#next[0] = this.limits.hardTime;

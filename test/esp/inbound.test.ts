@@ -6,6 +6,8 @@ import { InboundPipeline } from '../../src/esp/inbound.ts';
 import type { EspInboundSa } from '../../src/esp/inbound-sa.ts';
 import { SaCounter, UNLIMITED } from '../../src/esp/usage.ts';
 import { CompiledSelectors } from '../../src/policy/compiled.ts';
+import { Flow } from '../../src/policy/flow.ts';
+import { FragmentTracker } from '../../src/policy/fragments.ts';
 import {
   batchOf,
   compiled,
@@ -13,6 +15,7 @@ import {
   inboundSa,
   outboundSa,
   plainPacket,
+  reasonName,
   SPI,
   sealed,
   selector,
@@ -96,6 +99,33 @@ describe('opening', () => {
   });
 });
 
+describe('what was authenticated, by slot', () => {
+  it('is not claimed for what follows an authentic packet', () => {
+    const out = outboundSa();
+    const sa = inboundSa();
+    const pipeline = pipelineOf(sa);
+    const good = sealed(out, plainPacket(V4));
+    const garbage = sealed(out, plainPacket(V4));
+    garbage[20]! ^= 1;
+    const batch = batchOf(good, good, garbage);
+    pipeline.process(0, batch);
+    expect(pipeline.slotSa.slice(0, 3)).toEqual([sa, undefined, undefined]);
+    expect([...pipeline.slotAdvanced]).toEqual([1, 0, 0]);
+    expect([sa.authenticated, sa.advanced]).toEqual([false, false]);
+  });
+
+  it('is forgotten with the next batch', () => {
+    const pipeline = pipelineOf(inboundSa());
+    const batch = batchOf(sealed(outboundSa(), plainPacket(V4)));
+    pipeline.process(0, batch);
+    expect(pipeline.slotSa[0]).toBeDefined();
+    batch.length[0] = 0;
+    pipeline.process(0, batch);
+    expect(pipeline.slotSa[0]).toBeUndefined();
+    expect(pipeline.slotAdvanced[0]).toBe(0);
+  });
+});
+
 describe('the table of SAs', () => {
   it('refuses a second SA with the same SPI, and more than it may hold', () => {
     const pipeline = new InboundPipeline({ maxSas: 2 });
@@ -121,6 +151,9 @@ describe('the table of SAs', () => {
     sa.wipe();
     expect(cipher.wiped).toBe(false);
     expect(sa.usable).toBe(false);
+    const batch = batchOf(sealed(outboundSa(), plainPacket(V4)));
+    expect(reasonName(sa.open(0, batch, 0, new Flow(), new FragmentTracker()))).toBe('lifetime-expired');
+    expect(sa.authenticated).toBe(false);
   });
 
   it('does not remove an SA that took over the SPI', () => {
@@ -219,6 +252,7 @@ describe('bad packets', () => {
     ['pad length 255', [...new Array(20).fill(0), 255, 4]],
     ['padding of zeros', [...plainPacket({ ...V4, length: 28 }), 0, 0, 2, 4]],
     ['padding that starts with 0', [...plainPacket({ ...V4, length: 28 }), 0, 1, 2, 4]],
+    ['padding whose last byte is wrong', [...plainPacket({ ...V4, length: 28 }), 1, 3, 2, 4]],
     ['padding with one wrong byte', [...plainPacket({ ...V4, length: 24 }), 1, 2, 3, 4, 6, 6, 6, 4]],
   ])('refuses %s', (_name, bytes) => {
     const data = Uint8Array.from(

@@ -138,7 +138,10 @@ describe('sealing', () => {
   it('makes dummies that the far end drops in silence', () => {
     const sa = outboundSa();
     const batch = new PacketBatch(2, 1500);
+    batch.buffer.fill(0x77);
     expect(sa.sealDummy(3, batch, 100)).toBe(DropReason.none);
+    // Nothing of what lay there before goes out.
+    expect(batch.packet(0).subarray(16, 116)).toEqual(new Uint8Array(100).fill(0xa5));
     expect(sa.sealDummy(3, batch, 0)).toBe(DropReason.none);
     expect(reasonName(sa.sealDummy(3, batch, 0))).toBe('no-room');
     expect(batch.tag[1]).toBe(7);
@@ -338,6 +341,20 @@ describe('the SAs of an entry', () => {
     pipeline.activate(one);
     expect(send(pipeline, plainPacket(V4))).toBe(1);
     expect(pipeline.sas().size).toBe(2);
+  });
+
+  it('activates an SA for its own entries only', () => {
+    const { pipeline } = setUp(entry({ to: '10.2.0.0/16' }), entry({ to: '10.3.0.0/16' }));
+    const sa = outboundSa();
+    pipeline.add(1, sa, false);
+    pipeline.activate(sa);
+    expect(send(pipeline, plainPacket(V4))).toBeUndefined();
+    expect(send(pipeline, plainPacket({ ...V4, destination: '10.3.0.1' }))).toBe(7);
+    pipeline.activate(sa);
+    pipeline.remove(sa);
+    expect(pipeline.sas().size).toBe(0);
+    pipeline.activate(sa);
+    expect(pipeline.sas().size).toBe(0);
   });
 
   it('takes the SA whose selectors fit', () => {
