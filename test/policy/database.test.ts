@@ -1,6 +1,5 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type AddressRange, anyRange, type IpAddress } from '../../src/base/address.ts';
 import { CompiledSelectors } from '../../src/policy/compiled.ts';
 import {
   compilePolicy,
@@ -10,13 +9,7 @@ import {
   type PolicyEntry,
 } from '../../src/policy/database.ts';
 import { FlowCache } from '../../src/policy/flow-cache.ts';
-import {
-  ANY_PORTS,
-  makeSelector,
-  OPAQUE_PORTS,
-  type PortRange,
-  type TrafficSelector,
-} from '../../src/policy/selector.ts';
+import { smallAddress, smallFamily, smallPort, smallProtocol, smallSelector } from './arbitraries.ts';
 import { flowOf, icmp, ports, sel } from './helpers.ts';
 import { type Packet, pairFits, slowLookup, toFlow } from './reference.ts';
 
@@ -199,45 +192,7 @@ describe('stray fragments', () => {
   });
 });
 
-// Few distinct values, close together and at the ends, so that random packets meet random selectors at their edges.
-const V4_VALUES = [0n, 1n, 2n, 3n, 0x7fffffffn, 0x80000000n, 0x80000001n, 0xfffffffen, 0xffffffffn];
-const V6_VALUES = [
-  0n,
-  1n,
-  0xffffffffn,
-  1n << 32n,
-  (1n << 64n) - 1n,
-  1n << 64n,
-  1n << 127n,
-  (1n << 128n) - 2n,
-  (1n << 128n) - 1n,
-];
-const family = fc.constantFrom<4 | 6>(4, 4, 6);
-const addressOf = (of: 4 | 6): fc.Arbitrary<IpAddress> =>
-  fc.constantFrom(...(of === 4 ? V4_VALUES : V6_VALUES)).map((value) => ({ family: of, value }));
-const protocol = fc.constantFrom(1, 6, 17, 17, 47, 58, 132, 135);
-const port = fc.constantFrom(0, 1, 80, 0x0800, 0x0801, 0x08ff, 5000, 65534, 65535);
-const portRange: fc.Arbitrary<PortRange> = fc.oneof(
-  { weight: 3, arbitrary: fc.constant(ANY_PORTS) },
-  { weight: 1, arbitrary: fc.constant(OPAQUE_PORTS) },
-  {
-    weight: 3,
-    arbitrary: fc.tuple(port, port).map(([a, b]) => ({ startPort: Math.min(a, b), endPort: Math.max(a, b) })),
-  },
-);
-const rangeOf = (of: 4 | 6): fc.Arbitrary<AddressRange> =>
-  fc.oneof(
-    fc.constant(anyRange(of)),
-    fc
-      .tuple(addressOf(of), addressOf(of))
-      .map(([a, b]) => (a.value <= b.value ? { start: a, end: b } : { start: b, end: a })),
-  );
-const selector: fc.Arbitrary<TrafficSelector> = family.chain((of) =>
-  fc
-    .tuple(rangeOf(of), fc.oneof(fc.constant(0), protocol), portRange)
-    .map(([range, wanted, wantedPorts]) => makeSelector(range, wanted, wantedPorts)),
-);
-const selectors = fc.array(selector, { minLength: 1, maxLength: 3 });
+const selectors = fc.array(smallSelector, { minLength: 1, maxLength: 3 });
 const policyEntry: fc.Arbitrary<PolicyEntry> = fc.record({
   name: fc.constant('random'),
   direction: fc.constantFrom('in', 'out'),
@@ -246,15 +201,22 @@ const policyEntry: fc.Arbitrary<PolicyEntry> = fc.record({
   selectors: fc.record({ local: selectors, remote: selectors }),
   level: fc.constant('require'),
 });
-const packet: fc.Arbitrary<Packet> = family.chain((of) =>
+const packet: fc.Arbitrary<Packet> = smallFamily.chain((family) =>
   fc
-    .record({ src: addressOf(of), dst: addressOf(of), protocol, a: port, b: port, kind: fc.nat(2) })
-    .map(({ src, dst, protocol: of, a, b, kind }) => ({
+    .record({
+      src: smallAddress(family),
+      dst: smallAddress(family),
+      protocol: smallProtocol,
+      a: smallPort,
+      b: smallPort,
+      kind: fc.nat(2),
+    })
+    .map(({ src, dst, protocol, a, b, kind }) => ({
       src,
       dst,
-      protocol: of,
+      protocol,
       stray: kind === 0,
-      ports: kind === 0 || of === 47 ? undefined : [1, 58, 135].includes(of) ? [a, a] : [a, b],
+      ports: kind === 0 || protocol === 47 ? undefined : [1, 58, 135].includes(protocol) ? [a, a] : [a, b],
     })),
 );
 
