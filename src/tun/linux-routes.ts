@@ -50,7 +50,8 @@ export class LinuxHostNetwork implements HostNetwork {
   }
 
   addresses(linkIndex?: number): InterfaceAddress[] {
-    return this.#list(message.addressesRequest(linkIndex), 'list addresses', message.parseInterfaceAddress).filter(
+    const data = this.#ask(message.addressesRequest(linkIndex), 'list addresses', [ERRNO.ENODEV]);
+    return parseAll(data, message.parseInterfaceAddress).filter(
       (address) => linkIndex === undefined || address.linkIndex === linkIndex,
     );
   }
@@ -69,7 +70,11 @@ export class LinuxHostNetwork implements HostNetwork {
     const families = filter.family === undefined ? FAMILIES : [filter.family];
     // Kernels that do not filter by themselves answer with everything.
     return families
-      .flatMap((family) => this.#list(message.routesRequest(family, filter), 'list routes', message.parseRoute))
+      .flatMap((family) => {
+        // ENOENT: there is no such table (yet).
+        const data = this.#ask(message.routesRequest(family, filter), 'list routes', [ERRNO.ENOENT]);
+        return parseAll(data, message.parseRoute);
+      })
       .filter(
         ({ table, protocol }) =>
           (filter.table === undefined || table === filter.table) && (filter.own !== true || protocol === OWN_PROTOCOL),
@@ -100,7 +105,9 @@ export class LinuxHostNetwork implements HostNetwork {
 
   rules(family?: IpFamily): InstalledRule[] {
     const families = family === undefined ? FAMILIES : [family];
-    return families.flatMap((one) => this.#list(message.rulesRequest(one), 'list rules', message.parseRule));
+    return families.flatMap((one) =>
+      parseAll(this.#ask(message.rulesRequest(one), 'list rules', []), message.parseRule),
+    );
   }
 
   addRule(rule: Rule): void {
@@ -129,13 +136,6 @@ export class LinuxHostNetwork implements HostNetwork {
     this.#socket.close();
   }
 
-  #list<T>(request: NetlinkRequest, what: string, parse: (body: Uint8Array) => T | undefined): T[] {
-    return this.#socket
-      .request(request, what)
-      .map(({ body }) => parse(body))
-      .filter((item) => item !== undefined);
-  }
-
   /** False when the system answers with one of `expected`. */
   #change(request: NetlinkRequest, what: string, expected: readonly number[]): boolean {
     return this.#ask(request, what, expected) !== undefined;
@@ -150,4 +150,8 @@ export class LinuxHostNetwork implements HostNetwork {
       throw error.errno === ERRNO.EPERM ? new SystemError(what, error.errno, NEEDS_ADMIN) : error;
     }
   }
+}
+
+function parseAll<T>(data: readonly NetlinkData[] | undefined, parse: (body: Uint8Array) => T | undefined): T[] {
+  return (data ?? []).map(({ body }) => parse(body)).filter((item) => item !== undefined);
 }

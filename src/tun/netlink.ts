@@ -159,7 +159,7 @@ export function parseAttributes(body: Uint8Array, fixedSize: number): Attributes
 
 /** NLMSG_ERROR carries a negative errno and the header of the request; NLMSG_DONE may carry an errno. */
 function parseEnd(type: number, flags: number, sequence: number, body: Uint8Array): NetlinkMessage {
-  const errno = body.length >= 4 ? -(readHostU32(body) | 0) : 0;
+  const errno = body.length >= 4 ? 0 - (readHostU32(body) | 0) : 0;
   if (type === NLMSG_DONE && (flags & NLM_F.DUMP_INTERRUPTED) !== 0) {
     return { kind: 'end', sequence, errno: ERRNO.EINTR, text: 'the table changed while it was read' };
   }

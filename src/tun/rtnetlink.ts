@@ -5,7 +5,7 @@
 import type { IpAddress, IpFamily } from '../base/address.ts';
 import { addressBits, addressFromBytes, addressToBytes } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
-import { DecodeError } from '../base/bytes.ts';
+import { DecodeError, toHex } from '../base/bytes.ts';
 import { utf8 } from '../base/text.ts';
 import type { Attributes } from './netlink.ts';
 import { hostU32, NetlinkRequest, NLM_F, parseAttributes, readHostU32, readName } from './netlink.ts';
@@ -76,11 +76,14 @@ const FRA = {
   IP_PROTO: 22,
   SPORT_RANGE: 23,
   DPORT_RANGE: 24,
+  SPORT_MASK: 28,
+  DPORT_MASK: 29,
 } as const;
 const FR_ACT: Readonly<Record<RuleAction['type'], number>> = { table: 1, blackhole: 6, unreachable: 7 };
-/** The attributes of a rule that `Rule` describes; SUPPRESS_* are sent by the kernel with each rule, as -1 for none. */
 const KNOWN_FRA: ReadonlySet<number> = new Set(Object.values(FRA));
-const UNSET = 0xffff_ffff;
+/** What the kernel adds to each rule (SUPPRESS_*), or to each with ports (masks, since 6.15), and means nothing. */
+const NO_SUPPRESSION = 'ffffffff';
+const WHOLE_PORT = 'ffff';
 
 const LINK_SIZE = 16;
 const ADDRESS_SIZE = 8;
@@ -354,9 +357,17 @@ function ruleAction(body: Uint8Array, attributes: Attributes): RuleAction | unde
 function hasUnknownParts(body: Uint8Array, attributes: Attributes): boolean {
   const FIB_RULE_INVERT = 0x2;
   if (body[3] !== 0 || (readHostU32(body.subarray(8)) & FIB_RULE_INVERT) !== 0) return true;
-  if ((readHostU32(attributes.get(FRA.SUPPRESS_PREFIXLEN)) ?? UNSET) !== UNSET) return true;
-  if ((readHostU32(attributes.get(FRA.SUPPRESS_IFGROUP)) ?? UNSET) !== UNSET) return true;
-  return [...attributes.keys()].some((type) => !KNOWN_FRA.has(type));
+  const isOther = (type: number, usual: string): boolean => {
+    const value = attributes.get(type);
+    return value !== undefined && toHex(value) !== usual;
+  };
+  return (
+    isOther(FRA.SUPPRESS_PREFIXLEN, NO_SUPPRESSION) ||
+    isOther(FRA.SUPPRESS_IFGROUP, NO_SUPPRESSION) ||
+    isOther(FRA.SPORT_MASK, WHOLE_PORT) ||
+    isOther(FRA.DPORT_MASK, WHOLE_PORT) ||
+    [...attributes.keys()].some((type) => !KNOWN_FRA.has(type))
+  );
 }
 
 function routeMtu(attributes: Attributes): number | undefined {

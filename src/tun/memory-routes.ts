@@ -1,0 +1,218 @@
+/**
+ * A host's network configuration in memory: the twin of `linux-routes.ts`. Route look-ups follow the longest prefix
+ * in the tables that the rules name, in their order.
+ */
+import type { IpAddress, IpFamily } from '../base/address.ts';
+import { prefixRange, rangeContains, sameAddress } from '../base/address.ts';
+import type {
+  HostNetwork,
+  InstalledRoute,
+  InstalledRule,
+  InterfaceAddress,
+  Link,
+  Prefix,
+  Route,
+  RouteAnswer,
+  RouteFilter,
+  RouteQuery,
+  Rule,
+} from './routes.ts';
+import { describeRoute, MAIN_TABLE, metricOf, OWN_PROTOCOL, samePrefix, sameRule } from './routes.ts';
+
+const KERNEL_PROTOCOL = 2;
+const MAIN_RULE_PRIORITY = 32_766;
+
+export class MemoryHostNetwork implements HostNetwork {
+  // BOUNDED: by what the owner adds, as in the kernel.
+  #links: Link[] = [];
+  #addresses: InterfaceAddress[] = [];
+  #routes: InstalledRoute[] = [];
+  #rules: InstalledRule[] = ([4, 6] as const).map((family) => ({
+    family,
+    priority: MAIN_RULE_PRIORITY,
+    action: { type: 'table', table: MAIN_TABLE },
+    protocol: KERNEL_PROTOCOL,
+  }));
+
+  /** Adds a link, down; returns its index. */
+  addLink(name: string, mtu: number): number {
+    const index = this.#links.reduce((highest, link) => Math.max(highest, link.index), 0) + 1;
+    this.#links.push({ index, name, mtu, up: false });
+    return index;
+  }
+
+  /** Removes a link with its addresses and routes, as the kernel does. */
+  deleteLink(index: number): void {
+    this.#links = this.#links.filter((link) => link.index !== index);
+    this.#addresses = this.#addresses.filter((address) => address.linkIndex !== index);
+    this.#routes = this.#routes.filter((route) => route.linkIndex !== index);
+  }
+
+  link(nameOrIndex: string | number): Link | undefined {
+    return this.#links.find(({ index, name }) => index === nameOrIndex || name === nameOrIndex);
+  }
+
+  setLink(index: number, change: { readonly up?: boolean; readonly mtu?: number }): void {
+    this.#wantLink(index, `change link ${index}`);
+    this.#links = this.#links.map((link) => (link.index === index ? { ...link, ...change } : link));
+  }
+
+  addresses(linkIndex?: number): InterfaceAddress[] {
+    return this.#addresses.filter((address) => linkIndex === undefined || address.linkIndex === linkIndex);
+  }
+
+  /** With the route to the address's network, as the kernel sets it. */
+  addAddress(address: InterfaceAddress): void {
+    const { linkIndex, prefixLength } = address;
+    this.#wantLink(linkIndex, `add an address to link ${linkIndex}`);
+    if (this.#addresses.some((other) => sameInterfaceAddress(other, address))) return;
+    this.#addresses.push(address);
+    const destination = { address: prefixRange(address.address, prefixLength).start, prefixLength };
+    const route: Route = { type: 'unicast', destination, linkIndex, source: address.address };
+    this.#routes.push({ ...route, table: MAIN_TABLE, metric: metricOf(route), protocol: KERNEL_PROTOCOL });
+  }
+
+  deleteAddress(address: InterfaceAddress): boolean {
+    const before = this.#addresses.length;
+    this.#addresses = this.#addresses.filter((other) => !sameInterfaceAddress(other, address));
+    if (this.#addresses.length === before) return false;
+    this.#routes = this.#routes.filter(
+      (route) =>
+        route.protocol !== KERNEL_PROTOCOL ||
+        route.source === undefined ||
+        route.linkIndex !== address.linkIndex ||
+        !sameAddress(route.source, address.address),
+    );
+    return true;
+  }
+
+  routes(filter: RouteFilter = {}): InstalledRoute[] {
+    return this.#routes.filter(
+      ({ destination, table, protocol }) =>
+        (filter.family === undefined || destination.address.family === filter.family) &&
+        (filter.table === undefined || table === filter.table) &&
+        (filter.own !== true || protocol === OWN_PROTOCOL),
+    );
+  }
+
+  addRoute(route: Route): void {
+    if (route.linkIndex !== undefined) this.#wantLink(route.linkIndex, `add ${describeRoute(route)}`);
+    const same = this.#routes.filter((other) => samePlace(other, route));
+    if (same.some(({ protocol }) => protocol !== OWN_PROTOCOL)) {
+      throw new Error(`add ${describeRoute(route)}: another program's route stands there`);
+    }
+    this.deleteRoute(route);
+    const table = route.table ?? MAIN_TABLE;
+    this.#routes.push({ ...route, table, metric: metricOf(route), protocol: OWN_PROTOCOL });
+  }
+
+  deleteRoute(route: Route): boolean {
+    const before = this.#routes.length;
+    this.#routes = this.#routes.filter((other) => other.protocol !== OWN_PROTOCOL || !samePlace(other, route));
+    return this.#routes.length < before;
+  }
+
+  rules(family?: IpFamily): InstalledRule[] {
+    return this.#rules
+      .filter((rule) => family === undefined || rule.family === family)
+      .sort((a, b) => a.priority - b.priority);
+  }
+
+  addRule(rule: Rule): void {
+    if (this.#rules.some((other) => other.protocol === OWN_PROTOCOL && sameRule(other, rule))) return;
+    this.#rules.push({ ...rule, protocol: OWN_PROTOCOL });
+  }
+
+  deleteRule(rule: Rule): boolean {
+    const before = this.#rules.length;
+    this.#rules = this.#rules.filter((other) => other.protocol !== OWN_PROTOCOL || !sameRule(other, rule));
+    return this.#rules.length < before;
+  }
+
+  routeTo(query: RouteQuery): RouteAnswer | undefined {
+    const { destination } = query;
+    const own = this.#addresses.find(({ address }) => sameAddress(address, destination));
+    if (own !== undefined) return this.#answer(own.linkIndex, destination, undefined, undefined, true);
+    for (const rule of this.rules(destination.family)) {
+      if (!ruleFits(rule, query)) continue;
+      if (rule.action.type !== 'table') return undefined;
+      const route = this.#longestMatch(rule.action.table, destination);
+      if (route === undefined) continue;
+      if (route.type !== 'unicast') return undefined;
+      const linkIndex = route.linkIndex ?? this.#linkOf(route.gateway);
+      if (linkIndex === undefined) return undefined;
+      const source = route.source ?? query.source ?? this.#addressOf(linkIndex, destination.family);
+      return this.#answer(linkIndex, source, route.gateway, route.mtu, false);
+    }
+    return undefined;
+  }
+
+  close(): void {
+    this.#links = [];
+    this.#addresses = [];
+    this.#routes = [];
+    this.#rules = [];
+  }
+
+  #longestMatch(table: number, destination: IpAddress): InstalledRoute | undefined {
+    return this.#routes
+      .filter((route) => route.table === table && prefixContains(route.destination, destination))
+      .sort((a, b) => b.destination.prefixLength - a.destination.prefixLength || a.metric - b.metric)[0];
+  }
+
+  #answer(
+    linkIndex: number,
+    source: IpAddress | undefined,
+    gateway: IpAddress | undefined,
+    mtu: number | undefined,
+    local: boolean,
+  ): RouteAnswer {
+    return { linkIndex, source, gateway, mtu: mtu ?? this.link(linkIndex)?.mtu ?? 0, local };
+  }
+
+  #linkOf(gateway: IpAddress | undefined): number | undefined {
+    return gateway === undefined ? undefined : this.#longestMatch(MAIN_TABLE, gateway)?.linkIndex;
+  }
+
+  #addressOf(linkIndex: number, family: IpFamily): IpAddress | undefined {
+    const candidates = this.#addresses.filter(({ address }) => address.family === family);
+    return (candidates.find((candidate) => candidate.linkIndex === linkIndex) ?? candidates[0])?.address;
+  }
+
+  #wantLink(index: number, what: string): void {
+    if (this.link(index) === undefined) throw new Error(`${what}: there is no such link`);
+  }
+}
+
+function sameInterfaceAddress(a: InterfaceAddress, b: InterfaceAddress): boolean {
+  return a.linkIndex === b.linkIndex && samePrefix(a, b);
+}
+
+/** Destination, table and metric are what one route replaces another by. */
+function samePlace(a: Route, b: Route): boolean {
+  return (
+    samePrefix(a.destination, b.destination) &&
+    (a.table ?? MAIN_TABLE) === (b.table ?? MAIN_TABLE) &&
+    metricOf(a) === metricOf(b)
+  );
+}
+
+function prefixContains({ address, prefixLength }: Prefix, candidate: IpAddress): boolean {
+  return rangeContains(prefixRange(address, prefixLength), candidate);
+}
+
+function ruleFits(rule: Rule, query: RouteQuery): boolean {
+  const { from, to, inputLink, ipProtocol, sourcePorts, destinationPorts } = rule;
+  return (
+    (from === undefined || (query.source !== undefined && prefixContains(from, query.source))) &&
+    (to === undefined || prefixContains(to, query.destination)) &&
+    (inputLink === undefined || inputLink === 'lo') &&
+    (ipProtocol === undefined || ipProtocol === query.ipProtocol) &&
+    (sourcePorts === undefined || inRange(sourcePorts, query.sourcePort)) &&
+    (destinationPorts === undefined || inRange(destinationPorts, query.destinationPort))
+  );
+}
+
+function inRange({ start, end }: { readonly start: number; readonly end: number }, port: number | undefined): boolean {
+  return port !== undefined && start <= port && port <= end;
+}
