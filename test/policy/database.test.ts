@@ -278,7 +278,7 @@ describe('against a slow reference', () => {
       state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
       return Math.floor((state / 2 ** 32) * below);
     };
-    const entries = Array.from({ length: 3000 }, (_, i) => {
+    const entries = Array.from({ length: 2000 }, (_, i) => {
       const net = `10.${random(16)}.${random(256)}.0/${20 + random(12)}`;
       const local = random(3) === 0 ? '0.0.0.0/0' : `192.168.${random(64)}.0/${16 + random(16)}`;
       const transport = ['', ' udp', ` tcp ${random(100)}`, ` tcp ${random(50)}-${50 + random(5000)}`][random(4)]!;
@@ -286,7 +286,7 @@ describe('against a slow reference', () => {
     });
     const policy = compilePolicy(entries, 'out');
     let found = 0;
-    for (let i = 0; i < 3000; i++) {
+    for (let i = 0; i < 2000; i++) {
       const each: Packet = {
         src: { family: 4, value: BigInt(0xc0a80000 + random(64 * 256)) },
         dst: { family: 4, value: BigInt(0x0a000000 + random(16 << 16)) },
@@ -298,7 +298,7 @@ describe('against a slow reference', () => {
       expect(policy.lookup(toFlow(each))).toBe(expected);
       if (expected >= 0) found++;
     }
-    expect(found).toBeGreaterThan(500);
+    expect(found).toBeGreaterThan(250);
   });
 });
 
