@@ -258,12 +258,17 @@ function payloadTypeOf(payload: Payload): number {
   return payload.type === 'unknown' ? payload.payloadType : TYPE_NUMBERS[payload.type];
 }
 
+type Typed<P, T> = P extends { readonly type: infer Types } ? (T extends Types ? P : never) : never;
+
+/** The members of the union whose `type` can be `T`; some have two. */
+type PayloadOf<T extends Payload['type']> = Typed<Payload, T>;
+
 /** The first payload of a kind. */
 export function findPayload<T extends Payload['type']>(
   payloads: readonly Payload[],
   type: T,
-): Extract<Payload, { readonly type: T }> | undefined {
-  return payloads.find((payload): payload is Extract<Payload, { readonly type: T }> => payload.type === type);
+): PayloadOf<T> | undefined {
+  return payloads.find((payload): payload is PayloadOf<T> => payload.type === type);
 }
 
 /** The first notify of a type. */
