@@ -17,7 +17,7 @@ export class Issues {
 
   add(node: XmlNode, message: string, detail: IssueDetail = {}): void {
     // BOUNDED: by MAX_ISSUES.
-    if (this.#list.length >= MAX_ISSUES) return;
+    if (this.full) return;
     this.#list.push({
       kind: detail.kind ?? 'invalid',
       line: node.line,
@@ -39,6 +39,11 @@ export class Issues {
     return this.#list.length > 0;
   }
 
+  /** No more are taken, so there is no use in looking for them. */
+  get full(): boolean {
+    return this.#list.length >= MAX_ISSUES;
+  }
+
   /** In order of lines; what is invalid before what is only unsupported. */
   throwIfAny(source: string | undefined): void {
     const rank = (issue: DocumentIssue): number => (issue.kind === 'unsupported' ? 1 : 0);
@@ -47,10 +52,16 @@ export class Issues {
   }
 }
 
+/** The one of the names that is nearly what was found. */
+export function nearest(found: string, names: readonly string[]): string | undefined {
+  const lower = found.toLowerCase();
+  return names.find((name) => name.length > 2 && (name.toLowerCase() === lower || editDistance(lower, name) <= 2));
+}
+
 /** ` (did you mean 'policy'?)` when one of the names is nearly what was found, else nothing. */
 export function suggestion(found: string, names: readonly string[]): string {
-  const near = names.find((name) => name.toLowerCase() === found.toLowerCase() || editDistance(found, name) <= 2);
-  return near === undefined || near.length < 3 ? '' : ` (did you mean '${near}'?)`;
+  const near = nearest(found, names);
+  return near === undefined ? '' : ` (did you mean '${near}'?)`;
 }
 
 export function allowedNames(names: readonly string[]): string {

@@ -43,11 +43,10 @@ import type {
   LifetimeSettings,
   PeerAddress,
   PeerSettings,
-  RuleSettings,
   SaSettings,
-  SecurityPolicy,
   X509Settings,
 } from './model.ts';
+import type { RuleElement } from './parse-sp.ts';
 import {
   attributeOf,
   isHostName,
@@ -68,14 +67,11 @@ import { childElements, textContent, type XmlNode } from './xml.ts';
 const MIN_REPLAY_WINDOW = 64;
 const MAX_REPLAY_WINDOW = 65_536;
 
-export function readSa(issues: Issues, root: XmlNode, sps: readonly SecurityPolicy[]): SaSettings {
+export function readSa(issues: Issues, root: XmlNode, rules: readonly RuleElement[]): SaSettings {
   const sa = childElements(root, 'sa')[0];
-  const rules = sps.flatMap(({ policies }) =>
-    policies.flatMap((policy) => (policy.action === 'ipsec' ? [policy.rule] : [])),
-  );
   const auths = readAuths(issues, root, sa);
   if (rules.length > 0) checkAuths(issues, sa ?? root, auths);
-  const ownPorts = rules.some(({ src, dst }) => src.port !== undefined || dst.port !== undefined);
+  const ownPorts = rules.some(({ settings: { src, dst } }) => src.port !== undefined || dst.port !== undefined);
   const local = readPeer(issues, root, sa, 'local', rules, ownPorts, auths);
   const remote = readPeer(issues, root, sa, 'remote', rules, ownPorts, auths);
   checkEnds(issues, sa ?? root, local, remote);
@@ -94,70 +90,51 @@ function readPeer(
   root: XmlNode,
   sa: XmlNode | undefined,
   side: 'local' | 'remote',
-  rules: readonly RuleSettings[],
+  rules: readonly RuleElement[],
   ownPorts: boolean,
   auths: readonly AuthSettings[],
 ): PeerSettings {
   const node = sa && childElements(sa, side)[0];
-  let address: PeerAddress = readPeerAddress(issues, node) ?? { kind: 'any' };
-  let port = node && readPort(issues, node);
-  let saidOn = { address: node?.line, port: node?.line };
+  const said = readPeerAddress(issues, node) ?? { kind: 'any' };
+  let address: Said<PeerAddress> = { value: said, text: peerAddressText(said), line: node?.line };
+  const ownPort = node && readPort(issues, node);
+  let port: Said<number | undefined> = { value: ownPort, text: String(ownPort), line: node?.line };
   for (const rule of rules) {
-    const end: EndPoint = side === 'local' ? rule.src : rule.dst;
-    const name = side === 'local' ? 'src' : 'dst';
+    const end: EndPoint = side === 'local' ? rule.settings.src : rule.settings.dst;
+    const endNode = childElements(rule.node, side === 'local' ? 'src' : 'dst')[0];
+    if (endNode === undefined) continue;
+    const { line } = endNode;
     if (end.address.kind !== 'any') {
-      if (address.kind === 'any') {
-        address = end.address;
-        saidOn = { ...saidOn, address: rule.line };
-      } else if (peerAddressText(address) !== peerAddressText(end.address)) {
-        reportConflict(
-          issues,
-          root,
-          rule,
-          name,
-          'address',
-          peerAddressText(end.address),
-          peerAddressText(address),
-          saidOn.address,
-        );
-      }
+      const text = peerAddressText(end.address);
+      if (address.value.kind === 'any') address = { value: end.address, text, line };
+      else if (address.text !== text) reportConflict(issues, endNode, 'address', text, address);
     }
     if (end.port !== undefined) {
-      if (port === undefined) {
-        port = end.port;
-        saidOn = { ...saidOn, port: rule.line };
-      } else if (port !== end.port) {
-        reportConflict(issues, root, rule, name, 'port', String(end.port), String(port), saidOn.port);
-      }
+      if (port.value === undefined) port = { value: end.port, text: String(end.port), line };
+      else if (port.value !== end.port) reportConflict(issues, endNode, 'port', String(end.port), port);
     }
   }
   const idNode = node && childElements(node, 'id')[0];
   const psk = auths.some(({ type, side: covered }) => type === 'psk' && (covered === 'both' || covered === side));
   return {
-    address,
-    port: port ?? (ownPorts ? NAT_PORT : IKE_PORT),
-    id: idNode === undefined ? (psk ? identityOf(address) : undefined) : readIdentity(issues, idNode),
+    address: address.value,
+    port: port.value ?? (ownPorts ? NAT_PORT : IKE_PORT),
+    id: idNode === undefined ? (psk ? identityOf(address.value) : undefined) : readIdentity(issues, idNode),
     line: (node ?? sa ?? root).line,
   };
 }
 
+/** A value, how it is written, and where it was first said. */
+interface Said<T> {
+  readonly value: T;
+  readonly text: string;
+  readonly line: number | undefined;
+}
+
 /** All rules of a document run over one IKE SA, so they have one pair of end points. */
-function reportConflict(
-  issues: Issues,
-  root: XmlNode,
-  rule: RuleSettings,
-  name: string,
-  attribute: string,
-  found: string,
-  wanted: string,
-  line: number | undefined,
-): void {
-  const message = `${attribute}=${quote(found)} of <${name}>, but line ${line} says ${quote(wanted)} for the same end: one document has one pair of end points. Make them equal, or leave one out`;
-  issues.add({ ...root, name: 'rule', path: `${root.path}//rule`, line: rule.line }, message, {
-    attribute,
-    found,
-    allowed: wanted,
-  });
+function reportConflict(issues: Issues, node: XmlNode, attribute: string, found: string, said: Said<unknown>): void {
+  const why = `line ${said.line} says ${quote(said.text)} for the same end, and one document has one pair of end points. Make them equal, or leave one out`;
+  issues.badValue(node, attribute, found, said.text, why);
 }
 
 /** Where no identity is given the address stands for it; with certificates it is the subject instead. */

@@ -8,7 +8,7 @@ import { isAnyPorts, type PortRange } from '../policy/selector.ts';
 import { DEFAULT_PRIORITY } from './defaults.ts';
 import { ACTIONS, DIRECTIONS, RULE_MODES, RULE_PROTOCOLS } from './grammar.ts';
 import { type Issues, suggestion } from './issues.ts';
-import { joinDirections, type SpDraft } from './mirror.ts';
+import { joinDirections, type PolicyDraft, type SpDraft } from './mirror.ts';
 import type {
   EndPoint,
   PacketRange,
@@ -42,7 +42,18 @@ interface Group {
   readonly members: XmlNode[];
 }
 
-export function readPolicies(issues: Issues, root: XmlNode): SecurityPolicy[] {
+export interface ReadPolicies {
+  readonly sps: readonly SecurityPolicy[];
+  /** The rules, with their elements: they have a say in what the two ends are. */
+  readonly rules: readonly RuleElement[];
+}
+
+export interface RuleElement {
+  readonly settings: RuleSettings;
+  readonly node: XmlNode;
+}
+
+export function readPolicies(issues: Issues, root: XmlNode): ReadPolicies {
   const sps = childElements(root, 'sp');
   const flat = childElements(root).filter((child) => GROUP_ORDER.includes(child.name));
   const [firstSp] = sps;
@@ -55,7 +66,7 @@ export function readPolicies(issues: Issues, root: XmlNode): SecurityPolicy[] {
   if (firstSp !== undefined && firstFlat !== undefined) {
     const where = `the first <sp> is on line ${firstSp.line}`;
     issues.add(firstFlat, `it stands beside <sp>, not in it (${where}); move it into an <sp>, or write no <sp> at all`);
-    return [];
+    return { sps: [], rules: [] };
   }
   const groups =
     firstSp === undefined
@@ -64,13 +75,18 @@ export function readPolicies(issues: Issues, root: XmlNode): SecurityPolicy[] {
           const members = childElements(head).filter((child) => GROUP_ORDER.includes(child.name));
           return isOrdered(issues, members) ? [{ head, members }] : [];
         });
-  return nameAll(
+  const drafts = joinDirections(
     issues,
-    joinDirections(
-      issues,
-      groups.flatMap((group) => readGroup(issues, group) ?? []),
-    ),
+    groups.flatMap((group) => readGroup(issues, group) ?? []),
   );
+  return { sps: nameAll(issues, drafts), rules: drafts.flatMap(({ policies }) => policies.flatMap(ruleElement)) };
+}
+
+/** An inbound half whose mirror is missing has been reported; it says nothing of the ends. */
+function ruleElement({ settings, node }: PolicyDraft): RuleElement[] {
+  const [rule] = childElements(node, 'rule');
+  if (rule === undefined || settings.action !== 'ipsec' || settings.direction === 'in') return [];
+  return [{ settings: settings.rule, node: rule }];
 }
 
 /** A group ends where something that comes before a policy follows one. */
@@ -213,7 +229,13 @@ function readAddressRange(issues: Issues, node: XmlNode): RangeDraft['range'] | 
   if (prefix === undefined) return prefixRange(address, bits);
   if (!/^[0-9]{1,3}$/.test(prefix) || Number(prefix) > bits) {
     const allowed = `a whole number from 0 to ${bits}`;
-    issues.badValue(node, 'prefixlen', prefix, allowed, `an IPv${address.family} prefix has ${allowed} bits`);
+    issues.badValue(
+      node,
+      'prefixlen',
+      prefix,
+      allowed,
+      `${allowed} is wanted, as ${found} is an IPv${address.family} address`,
+    );
     return undefined;
   }
   return prefixRange(address, Number(prefix));

@@ -4,6 +4,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { basename } from 'node:path';
+import { invariant } from '../base/assert.ts';
 import { MAX_COMPILED_PAIRS } from '../policy/database.ts';
 import { MAX_SELECTORS } from '../policy/selector.ts';
 import { DEFAULT_MTU, DEFAULT_ROUTES, defaultDeviceName, MIN_IPV6_MTU } from './defaults.ts';
@@ -29,7 +30,7 @@ import {
   TUNNEL_NAME_WANTED,
   UUID_WANTED,
 } from './values.ts';
-import { childElements, loadXml, textContent, type XmlNode } from './xml.ts';
+import { childElements, textContent, withXml, type XmlNode } from './xml.ts';
 
 /** BOUNDED: a quarter of what the policy database compiles. */
 const MAX_PAIRS = MAX_COMPILED_PAIRS / 4;
@@ -47,23 +48,27 @@ export interface ParseOptions {
 /** @throws DocumentError, and nothing else, whatever the text is */
 export function parseDocument(xml: string | Uint8Array, options: ParseOptions = {}): SectunnelDocument {
   const { source } = options;
-  const { root, checked } = loadXml(xml, source, checkSchema);
-  const issues = new Issues();
-  if (root.name !== 'sectunnel' || root.namespace !== '') {
-    const found = root.namespace === '' ? `<${root.name}>` : `<${root.name}> in the namespace ${quote(root.namespace)}`;
-    issues.add(root, `a <sectunnel> in no namespace is wanted, this is ${found}`, { found, allowed: '<sectunnel>' });
+  return withXml(xml, source, (root, tree) => {
+    const issues = new Issues();
+    if (root.name !== 'sectunnel' || root.namespace !== '') {
+      const found =
+        root.namespace === '' ? `<${root.name}>` : `<${root.name}> in the namespace ${quote(root.namespace)}`;
+      issues.add(root, `a <sectunnel> in no namespace is wanted, this is ${found}`, { found, allowed: '<sectunnel>' });
+      issues.throwIfAny(source);
+    }
+    checkShape(issues, root, SECTUNNEL_SHAPE);
+    const document = issues.full ? undefined : readDocument(issues, root, options);
     issues.throwIfAny(source);
-  }
-  checkShape(issues, root, SECTUNNEL_SHAPE);
-  const document = readDocument(issues, root, options);
-  issues.throwIfAny(source);
-  if (checked !== undefined) throw new DocumentError([checked], source);
-  return document;
+    const mismatch = checkSchema(tree);
+    if (mismatch !== undefined) throw new DocumentError([mismatch], source);
+    invariant(document !== undefined, 'a document without issues was not read');
+    return document;
+  });
 }
 
 function readDocument(issues: Issues, root: XmlNode, options: ParseOptions): SectunnelDocument {
-  const sps = readPolicies(issues, root);
-  const sa = readSa(issues, root, sps);
+  const { sps, rules } = readPolicies(issues, root);
+  const sa = readSa(issues, root, rules);
   const { name, uuid } = readNames(issues, root, options);
   checkSize(issues, root, sps);
   return {

@@ -7,7 +7,7 @@ import { quote } from './errors.ts';
 import { Issues } from './issues.ts';
 import { checkShape, type ElementShape } from './shape.ts';
 import { attributeOf, parseUuid, readChoice, UUID_WANTED } from './values.ts';
-import { childElements, loadXml, textContent, type XmlNode } from './xml.ts';
+import { childElements, textContent, withXml, type XmlNode } from './xml.ts';
 
 /** What libvirt knows uses for, and `ipsec`, which the seed asks for. */
 const USAGE_TYPES = ['ipsec', 'tls', 'volume', 'ceph', 'iscsi', 'vtpm'] as const;
@@ -65,7 +65,10 @@ const SECRET_SHAPE: ElementShape = {
 /** @throws DocumentError */
 export function parseSecret(xml: string | Uint8Array, options: SecretParseOptions = {}): SecretDocument {
   const { source, newUuid = () => randomUUID() } = options;
-  const { root } = loadXml(xml, source);
+  return withXml(xml, source, (root) => readSecret(root, source, newUuid));
+}
+
+function readSecret(root: XmlNode, source: string | undefined, newUuid: () => string): SecretDocument {
   const issues = new Issues();
   if (root.name === 'secret' && root.namespace === '') checkShape(issues, root, SECRET_SHAPE);
   else

@@ -5,7 +5,7 @@
  * person what is wrong. What it has found is not complained about again by those who read values.
  */
 import { listOf, quote } from './errors.ts';
-import { allowedNames, type Issues, suggestion } from './issues.ts';
+import { allowedNames, type Issues, nearest, suggestion } from './issues.ts';
 import { childElements, type XmlNode } from './xml.ts';
 
 export interface AttributeShape {
@@ -29,6 +29,7 @@ export interface ElementShape {
 }
 
 export function checkShape(issues: Issues, node: XmlNode, shape: ElementShape): void {
+  if (issues.full) return;
   checkAttributes(issues, node, shape.attributes ?? {});
   if (shape.content === 'anything') return;
   if (shape.content !== 'text') checkText(issues, node);
@@ -37,28 +38,27 @@ export function checkShape(issues: Issues, node: XmlNode, shape: ElementShape): 
 
 function checkAttributes(issues: Issues, node: XmlNode, attributes: Readonly<Record<string, AttributeShape>>): void {
   const names = Object.keys(attributes);
+  const misspelt = new Set<string>();
   for (const { prefix, name, value } of node.attributes) {
+    if (issues.full) return;
     const shape = prefix === '' && Object.hasOwn(attributes, name) ? attributes[name] : undefined;
     if (shape === undefined) {
       const found = prefix === '' ? name : `${prefix}:${name}`;
       const allowed = allowedNames(names);
-      issues.add(
-        node,
-        `the attribute ${found}=${quote(value)} is not known here${suggestion(found, names)}; allowed: ${allowed}. Remove or rename it`,
-        { attribute: found, found, allowed },
-      );
+      const message = `the attribute ${found}=${quote(value)} is not known here${suggestion(found, names)}; allowed: ${allowed}. Remove or rename it`;
+      issues.add(node, message, { attribute: found, found, allowed });
+      misspelt.add(nearest(found, names) ?? '');
     } else if (shape.values !== undefined && !shape.values.includes(value)) {
       const allowed = listOf(shape.values);
       issues.badValue(node, name, value, allowed, `allowed: ${allowed}${suggestion(value, shape.values)}`);
     }
   }
   for (const [name, { required, values }] of Object.entries(attributes)) {
-    if (required !== true || node.attributes.some((attribute) => attribute.name === name)) continue;
+    const given = misspelt.has(name) || node.attributes.some((attribute) => attribute.name === name);
+    if (required !== true || given) continue;
     const allowed = values === undefined ? undefined : listOf(values);
-    issues.add(node, `the attribute ${name}='…' is missing; add it${allowed === undefined ? '' : `: ${allowed}`}`, {
-      attribute: name,
-      ...(allowed === undefined ? {} : { allowed }),
-    });
+    const message = `the attribute ${name}='…' is missing; add it${allowed === undefined ? '' : `: ${allowed}`}`;
+    issues.add(node, message, { attribute: name, ...(allowed === undefined ? {} : { allowed }) });
   }
 }
 
@@ -72,31 +72,32 @@ function checkText(issues: Issues, node: XmlNode): void {
 
 function checkChildren(issues: Issues, node: XmlNode, children: Readonly<Record<string, ChildShape>>): void {
   const names = Object.keys(children);
+  const misspelt = new Set<string>();
   for (const child of childElements(node)) {
+    if (issues.full) return;
     const known = Object.hasOwn(children, child.name) ? children[child.name] : undefined;
-    const allowed = allowedNames(names.map((name) => `<${name}>`));
     if (child.namespace !== '') {
       const message = `the element is in the namespace ${quote(child.namespace)}, but documents have none; remove the xmlns or the prefix (own data belongs into <metadata>)`;
       issues.add(child, message, { found: child.namespace });
     } else if (known === undefined) {
-      issues.add(
-        child,
-        `it is not known in <${node.name}>${suggestion(child.name, names)}; allowed: ${allowed}. Remove or rename it`,
-        { found: child.name, allowed },
-      );
+      const allowed = allowedNames(names.map((name) => `<${name}>`));
+      const message = `it is not known in <${node.name}>${suggestion(child.name, names)}; allowed: ${allowed}. Remove or rename it`;
+      issues.add(child, message, { found: child.name, allowed });
+      misspelt.add(nearest(child.name, names) ?? '');
     } else {
       checkShape(issues, child, known.shape);
     }
   }
-  for (const [name, { min = 0, max = 1 }] of Object.entries(children)) checkCount(issues, node, name, min, max);
+  for (const [name, { min = 0, max = 1 }] of Object.entries(children)) {
+    checkCount(issues, node, name, misspelt.has(name) ? 0 : min, max);
+  }
 }
 
 function checkCount(issues: Issues, node: XmlNode, name: string, min: number, max: number): void {
   const found = childElements(node, name);
   if (found.length < min) {
-    issues.add(node, `<${name}> is missing in it; add ${min === 1 ? 'one' : `at least ${min}`}`, {
-      allowed: `<${name}>`,
-    });
+    const message = `<${name}> is missing in it; add ${min === 1 ? 'one' : `at least ${min}`}`;
+    issues.add(node, message, { allowed: `<${name}>` });
   }
   const extra = found[max];
   if (extra === undefined) return;

@@ -175,8 +175,7 @@ export function readPeerAddress(issues: Issues, node: XmlNode | undefined): Peer
     issues.badValue(node, 'address', found, PEER_WANTED, why);
     return undefined;
   }
-  if (HOST_NAME.test(found) && found.length <= 253)
-    return { kind: 'fqdn', name: found.toLowerCase().replace(/\.$/, '') };
+  if (isHostName(found)) return { kind: 'fqdn', name: found.toLowerCase().replace(/\.$/, '') };
   issues.badValue(node, 'address', found, PEER_WANTED, `${notAnAddress(found)}; ${PEER_WANTED} is wanted`);
   return undefined;
 }
@@ -197,7 +196,7 @@ export function notAnAddress(text: string): string {
 
 /** Checks text as the host name of an identity. */
 export function isHostName(text: string): boolean {
-  return HOST_NAME.test(text) && text.length <= 253;
+  return text.length <= 253 && HOST_NAME.test(text);
 }
 
 /** @returns the ends in order, or `undefined` with an issue */

@@ -12,6 +12,8 @@ import { DocumentError, type DocumentIssue, quote } from './errors.ts';
 export const MAX_DOCUMENT_BYTES = 0x10_0000;
 /** libxml2 keeps line numbers in 16 bits. */
 const MAX_LINES = 0xffff;
+/** Tags, comments and sections, counted as `<` before anything is parsed: they cost memory, a hundred times their text. */
+const MAX_MARKUP = 20_000;
 /** Elements within elements. The grammar needs eight; `metadata` may go deeper. */
 const MAX_DEPTH = 64;
 
@@ -37,23 +39,21 @@ export interface XmlNode {
   readonly children: readonly (XmlNode | string)[];
 }
 
-/** What a schema has to say while libxml2 still holds the document. */
-export type DocumentCheck = (document: XmlDocument) => DocumentIssue | undefined;
-
-export interface LoadedXml {
-  readonly root: XmlNode;
-  /** The first thing that `check` found. */
-  readonly checked: DocumentIssue | undefined;
-}
-
-/** @throws DocumentError for anything that is not well-formed, or that is not read on purpose. */
-export function loadXml(input: string | Uint8Array, source?: string, check?: DocumentCheck): LoadedXml {
+/**
+ * Parses a text and hands its tree to `use`; libxml2's own document, for a schema to look at, is gone when that returns.
+ *
+ * @throws DocumentError for anything that is not well-formed, or that is not read on purpose; and what `use` throws
+ */
+export function withXml<T>(
+  input: string | Uint8Array,
+  source: string | undefined,
+  use: (root: XmlNode, document: XmlDocument) => T,
+): T {
   const text = documentText(input, source);
   const document = parseText(text, source);
   try {
     if (document.dtd !== null) refuse(source, undefined, DTD_MESSAGE);
-    const root = plainTree(document.root, source);
-    return { root, checked: check?.(document) };
+    return use(plainTree(document.root, source), document);
   } finally {
     document.dispose();
   }
@@ -94,6 +94,8 @@ function documentText(input: string | Uint8Array, source: string | undefined): s
     refuse(source, undefined, 'the text has half a surrogate pair, which no character is');
   const lines = lineAt(text, text.length);
   if (lines > MAX_LINES) refuse(source, undefined, `the document has ${lines} lines; at most ${MAX_LINES} are read`);
+  const markup = countOf(text, '<');
+  if (markup > MAX_MARKUP) refuse(source, undefined, `the document has ${markup} tags; at most ${MAX_MARKUP} are read`);
   checkProlog(text, source);
   return text;
 }
@@ -123,9 +125,13 @@ function checkProlog(text: string, source: string | undefined): void {
 }
 
 function lineAt(text: string, at: number): number {
-  let line = 1;
-  for (let next = text.indexOf('\n'); next >= 0 && next < at; next = text.indexOf('\n', next + 1)) line++;
-  return line;
+  return countOf(text.slice(0, at), '\n') + 1;
+}
+
+function countOf(text: string, character: string): number {
+  let count = 0;
+  for (let at = text.indexOf(character); at >= 0; at = text.indexOf(character, at + 1)) count++;
+  return count;
 }
 
 function parseText(text: string, source: string | undefined): XmlDocument {
