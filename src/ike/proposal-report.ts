@@ -23,7 +23,7 @@ export function explainNoProposal(
   exchange: 'ike' | ChildExchange,
 ): string {
   const ours = configured.map((proposal) => namesOf(proposal, exchange));
-  const theirs = offered.map(wireNames);
+  const theirs = offered.slice(0, MAX_SHOWN).map(wireNames);
   return [
     'offered by the peer:',
     ...numbered(offered.map(describeWire)),
@@ -43,6 +43,9 @@ function numbered(lines: readonly string[]): string[] {
 /** Names by label; a label that is missing means that nothing of the kind is negotiated. */
 type Names = ReadonlyMap<Label, readonly string[]>;
 type Label = 'encryption' | 'integrity' | 'prf' | 'dh' | 'esn';
+
+/** As `<proposal>` has them. */
+const LABEL_ORDER: readonly Label[] = ['encryption', 'integrity', 'prf', 'dh', 'esn'];
 
 const LABELS: Readonly<Record<number, Label>> = {
   [TransformType.ENCR]: 'encryption',
@@ -130,7 +133,7 @@ function differences(ours: Names, theirs: Names, offered: WireProposal, exchange
   const found = [...new Set(offered.transforms.map((entry) => entry.type))]
     .filter((type) => !allowed.includes(type))
     .map((type) => `transform type ${type}, which is not supported for ${protocolName(wanted)}`);
-  for (const label of Object.values(LABELS)) {
+  for (const label of LABEL_ORDER) {
     if (label === 'dh' && exchange === 'ike-auth') continue;
     if (label === 'prf' && exchange !== 'ike') continue;
     if (label === 'esn' && exchange === 'ike') continue;

@@ -204,10 +204,7 @@ function matchCipher(
 ): Match<CipherSuite> | undefined {
   const hasIntegrity = hasType(theirs, TransformType.INTEG);
   for (const encryption of ours.encryption) {
-    const offered = transformsOf(theirs, TransformType.ENCR).some(
-      (entry) => entry.id === encryption.id && entry.keyBits === encryption.keyBits,
-    );
-    if (!offered) continue;
+    if (!hasId(theirs, TransformType.ENCR, encryption.id, encryption.keyBits)) continue;
     const first = encryptionTransform(encryption);
     if (encryption.aead) {
       const none = transform(TransformType.INTEG, TRANSFORM_NONE);
@@ -253,19 +250,19 @@ function onlyTypes(proposal: WireProposal, types: readonly number[]): boolean {
   return proposal.transforms.every((entry) => types.includes(entry.type));
 }
 
-/** Transforms with an attribute that we do not know count as not offered (RFC 7296 §3.3.6). */
-function transformsOf(proposal: WireProposal, type: number): WireTransform[] {
-  return proposal.transforms.filter((entry) => entry.type === type && !entry.unknownAttributes);
-}
-
 /** Whether a type stands in the proposal at all, acceptable or not. */
 function hasType(proposal: WireProposal, type: number): boolean {
   return proposal.transforms.some((entry) => entry.type === type);
 }
 
-/** For the types that have no key length: one that comes with it is a transform that we do not know. */
-function hasId(proposal: WireProposal, type: number, id: number): boolean {
-  return transformsOf(proposal, type).some((entry) => entry.id === id && entry.keyBits === undefined);
+/**
+ * Whether exactly this transform is offered. One with an attribute that we do not know counts as not offered
+ * (RFC 7296 §3.3.6), and so does a key length where the algorithm has none.
+ */
+function hasId(proposal: WireProposal, type: number, id: number, keyBits?: number): boolean {
+  return proposal.transforms.some(
+    (entry) => entry.type === type && entry.id === id && entry.keyBits === keyBits && !entry.unknownAttributes,
+  );
 }
 
 function groupsFor(proposal: EspProposal, exchange: ChildExchange): readonly DhGroup[] {

@@ -1,0 +1,138 @@
+import { describe, expect, it } from 'vitest';
+import { fromHex, toHex } from '../../src/base/bytes.ts';
+import { utf8 } from '../../src/base/text.ts';
+import { dnFromText, formatDn } from '../../src/ike/dn.ts';
+import { formatIdentity, IdType, identityFromText, sameIdentity } from '../../src/ike/identity.ts';
+
+const hex = (type: Parameters<typeof identityFromText>[0], text: string): string =>
+  toHex(identityFromText(type, text).data);
+
+describe('identities from text', () => {
+  it('takes what is right', () => {
+    expect(identityFromText('address', '192.0.2.1')).toEqual({ type: 1, data: fromHex('c0000201') });
+    expect(identityFromText('address', '2001:db8::1')).toMatchObject({ type: 5 });
+    expect(hex('address', '::1')).toBe(`${'0'.repeat(31)}1`);
+    expect(identityFromText('fqdn', 'moon.example')).toEqual({ type: 2, data: utf8('moon.example') });
+    expect(identityFromText('fqdn', 'B')).toEqual({ type: 2, data: utf8('B') });
+    expect(identityFromText('email', 'a.b+c@moon.example')).toEqual({ type: 3, data: utf8('a.b+c@moon.example') });
+    expect(identityFromText('keyid', 'Schlüssel 1')).toEqual({ type: 11, data: utf8('Schlüssel 1') });
+    expect(identityFromText('dn', 'CN=moon').type).toBe(IdType.DerAsn1Dn);
+  });
+
+  it('refuses what is wrong, and says what', () => {
+    const bad = (type: Parameters<typeof identityFromText>[0], text: string): void =>
+      expect(() => identityFromText(type, text), `${type} ${text}`).toThrow(RangeError);
+    for (const text of ['', '192.0.2', '192.0.2.1/24', 'moon']) bad('address', text);
+    for (const text of ['', 'moon.', '.moon', 'a..b', 'a b', 'mönch.example', 'a@b', 'x'.repeat(256), 'a\nb'])
+      bad('fqdn', text);
+    for (const text of ['', 'moon', '@moon', 'a@', 'a@b@c', 'a b@c', 'ä@c', 'a@b.']) bad('email', text);
+    bad('keyid', '');
+    expect(() => identityFromText('fqdn', 'moon.')).toThrow("'moon.' is not a domain name without a dot at its end");
+  });
+});
+
+describe('distinguished names', () => {
+  it('encode as DER, in the order written (X.690, RFC 5280 §4.1.2.4)', () => {
+    const country = '310b3009060355040613024348';
+    const organisation = '310d300b060355040a13044d6f6f6e';
+    const name = '311530130603550403130c6d6f6f6e2e6578616d706c65';
+    expect(toHex(dnFromText('C=CH, O=Moon, CN=moon.example'))).toBe(`3033${country}${organisation}${name}`);
+  });
+
+  it('choose the string type that holds the text', () => {
+    expect(toHex(dnFromText('CN=Mönch'))).toBe('3011310f300d06035504030c064dc3b66e6368');
+    expect(toHex(dnFromText('CN=a_b'))).toBe('300e310c300a06035504030c03615f62');
+    expect(toHex(dnFromText('emailAddress=a@b'))).toBe('301431123010' + '06092a864886f70d010901' + '1603' + '614062');
+    expect(toHex(dnFromText('DC=x'))).toBe('30133111300f' + '060a0992268993f22c640119' + '1601' + '78');
+  });
+
+  it('know names in any case, and by their other names', () => {
+    expect(toHex(dnFromText('cn=x, e=a@b, s=y'))).toBe(toHex(dnFromText('CN=x,emailAddress=a@b,ST=y')));
+  });
+
+  it('read escapes and keep blanks that are escaped', () => {
+    expect(formatDn(dnFromText('O=Moon\\, Inc., CN=a\\+b\\\\c'))).toBe('O=Moon\\, Inc., CN=a\\+b\\\\c');
+    expect(toHex(dnFromText('CN=  x\\   '))).toBe(toHex(dnFromText('CN=x\\ ')));
+    expect(toHex(dnFromText('CN=x\\ '))).toBe('300d310b3009060355040313027820');
+  });
+
+  it('refuse what is wrong, and say what', () => {
+    const message = (text: string): string => {
+      try {
+        dnFromText(text);
+      } catch (error) {
+        if (error instanceof RangeError) return error.message;
+        throw error;
+      }
+      return 'accepted';
+    };
+    expect(message('')).toContain('NAME=VALUE is wanted');
+    expect(message('CN=a,,O=b')).toContain('NAME=VALUE is wanted');
+    expect(message('CN=a,')).toContain('NAME=VALUE is wanted');
+    expect(message('XY=a')).toContain("'XY'");
+    expect(message('CN=')).toContain('CN in a distinguished name is empty');
+    expect(message('CN=a+O=b')).toContain("write it as '\\+'");
+    expect(message('CN="a"')).toContain("write it as '\\\"'");
+    expect(message('CN=a\\')).toContain("'\\' in CN");
+    expect(message('C=CHE')).toContain('two letters');
+    expect(message('C=Ü1')).toContain('letters and digits');
+    expect(message('DC=ü')).toContain('ASCII');
+    expect(message(`CN=${'x'.repeat(70_000)}`)).toContain('too long');
+  });
+
+  it('encode long values', () => {
+    for (const length of [127, 128, 255, 256, 1000]) {
+      const text = `CN=${'x'.repeat(length)}`;
+      expect(formatDn(dnFromText(text))).toBe(text);
+    }
+  });
+
+  it('format as text, values of other types in hex, broken ones not at all', () => {
+    expect(formatDn(fromHex('3000'))).toBe('');
+    expect(formatDn(fromHex('300e310c300a06035504031e0300610a'))).toBe('CN=#00610a');
+    expect(formatDn(fromHex('300c310a300806032a03041301' + '61'))).toBe('oid-2a0304=a');
+    expect(formatDn(fromHex('300e310c300a06035504030c03610a62'))).toBe('CN=a?b');
+    const good = dnFromText('C=CH, O=Moon, CN=moon.example');
+    for (let length = 0; length < good.length; length++) expect(formatDn(good.slice(0, length))).toBeUndefined();
+    expect(formatDn(fromHex('300000'))).toBeUndefined();
+    expect(formatDn(fromHex('30023100'))).toBeUndefined();
+    expect(formatDn(fromHex('3080'))).toBeUndefined();
+    expect(formatDn(fromHex('308100'))).toBeUndefined();
+    expect(formatDn(fromHex('30848000000000'))).toBeUndefined();
+  });
+});
+
+describe('display', () => {
+  it('is text where it is text, hex where not, and of bounded length', () => {
+    expect(formatIdentity(identityFromText('address', '2001:DB8::1'))).toBe('2001:db8::1');
+    expect(formatIdentity(identityFromText('fqdn', 'moon.example'))).toBe('moon.example');
+    expect(formatIdentity(identityFromText('dn', 'C=CH,CN=moon'))).toBe('C=CH, CN=moon');
+    expect(formatIdentity(identityFromText('keyid', 'key1'))).toBe('keyid:key1');
+    expect(formatIdentity({ type: 11, data: fromHex('00ff') })).toBe('keyid:0x00ff');
+    expect(formatIdentity({ type: 77, data: fromHex('00ff') })).toBe('id-type-77:0x00ff');
+    expect(formatIdentity({ type: 9, data: fromHex('00ff') })).toBe('id-type-9:0x00ff');
+    expect(formatIdentity({ type: 1, data: fromHex('00ff') })).toBe('id-type-1:0x00ff');
+    expect(formatIdentity({ type: 2, data: utf8('a\nb\u001b[31m') })).toBe('a?b?[31m');
+    for (const type of [1, 2, 3, 5, 9, 10, 11, 77]) {
+      expect(formatIdentity({ type, data: new Uint8Array(60_000).fill(0x41) }).length).toBeLessThan(600);
+    }
+    expect(formatIdentity({ type: 9, data: dnFromText(`CN=${'x'.repeat(5000)}`) }).length).toBeLessThan(300);
+  });
+});
+
+describe('comparison', () => {
+  it('goes by type and bytes, names by letters whatever their case', () => {
+    const same = (a: string, b: string, type: 'fqdn' | 'email' | 'keyid' | 'dn' = 'fqdn'): boolean =>
+      sameIdentity(identityFromText(type, a), identityFromText(type, b));
+    expect(same('Moon.Example', 'moon.example')).toBe(true);
+    expect(same('moon.example', 'moon.exampl')).toBe(false);
+    expect(same('moon.example', 'sun0.example')).toBe(false);
+    expect(same('A@B', 'a@b', 'email')).toBe(true);
+    expect(same('Key', 'key', 'keyid')).toBe(false);
+    expect(same('CN=a', 'cn=a', 'dn')).toBe(true);
+    expect(same('CN=a, O=b', 'O=b, CN=a', 'dn')).toBe(false);
+    expect(sameIdentity(identityFromText('fqdn', 'moon'), identityFromText('keyid', 'moon'))).toBe(false);
+    // '[' and '{' differ by the same bit as 'A' and 'a' do.
+    expect(sameIdentity({ type: 2, data: utf8('a[') }, { type: 2, data: utf8('a{') })).toBe(false);
+  });
+});
