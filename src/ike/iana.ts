@@ -201,6 +201,8 @@ export const NotifyType = {
   USE_AGGFRAG: 16442, // RFC 9347
   SUPPORTED_AUTH_METHODS: 16443, // RFC 9593
   SA_RESOURCE_INFO: 16444, // RFC 9611
+  USE_PPK_INT: 16445, // RFC 9867
+  PPK_IDENTITY_KEY: 16446,
 } as const;
 export type NotifyType = (typeof NotifyType)[keyof typeof NotifyType];
 

@@ -57,6 +57,7 @@ export function decodeHeader(datagram: Uint8Array): IkeHeader {
   // Version 1 has no such notify: an IKEv1 peer could not read it.
   if (major < MAJOR_VERSION) reader.fail('bad-version', `IKE version ${major}, 2 wanted`);
   if (length !== datagram.length) reader.fail('bad-length', `length ${length} in a datagram of ${datagram.length}`);
+  // The one exception, an INVALID_SPI hint outside of any SA (RFC 7296 §1.5), is of no use to us.
   if (initiatorSpi === 0n) reader.fail('bad-value', 'initiator SPI of zero');
   return {
     initiatorSpi,
