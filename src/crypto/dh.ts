@@ -30,6 +30,10 @@ export interface ModpGroup {
 // BOUNDED: one entry for each MODP group.
 const modpGroups = new Map<number, ModpGroup>();
 
+export function isModp(group: DhGroup): boolean {
+  return modpParameters.has(group.id);
+}
+
 /** The group's prime, made on first use; `undefined` when the group is not a MODP one. The generator is always 2. */
 export function modpGroup(group: DhGroup): ModpGroup | undefined {
   const known = modpGroups.get(group.id);

@@ -2,6 +2,7 @@
  * From an integrity algorithm or a PRF of the table to the construction behind it: HMAC (RFC 2104) with a hash, or
  * one of the two AES MACs.
  */
+import { invariant } from '../base/assert.ts';
 import { type AesMacMode, aesMac, aesMacPrf, type CbcMacFactory } from './aes-mac.ts';
 import type { IntegrityAlgorithm, Prf, PrfAlgorithm } from './types.ts';
 
@@ -61,7 +62,18 @@ export function buildPrf(algorithm: PrfAlgorithm, key: Uint8Array, primitives: M
     construction.type === 'hmac'
       ? primitives.hmac(construction.hash, key)
       : aesMacPrf(construction.mode, primitives.cbcMac, key);
-  return { outputLength: algorithm.outputLength, compute: mac.compute, wipe: mac.wipe };
+  let wiped = false;
+  return {
+    outputLength: algorithm.outputLength,
+    compute(...parts) {
+      invariant(!wiped, 'a PRF was used after its key was wiped');
+      return mac.compute(...parts);
+    },
+    wipe() {
+      wiped = true;
+      mac.wipe();
+    },
+  };
 }
 
 function required(algorithm: IntegrityAlgorithm | PrfAlgorithm): Construction {

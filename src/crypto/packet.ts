@@ -139,6 +139,7 @@ class AeadPacketCipher implements PacketCipher {
   readonly #saltLength: number;
   readonly #espAad = new Uint8Array(ESP_HEADER_LENGTH);
   readonly #esnAad = new Uint8Array(ESP_HEADER_LENGTH + 4);
+  #wiped = false;
 
   constructor(algorithm: EncryptionAlgorithm, salt: Uint8Array, aead: Aead) {
     this.ivLength = algorithm.ivLength;
@@ -160,7 +161,7 @@ class AeadPacketCipher implements PacketCipher {
     counterLow: number,
     esnHigh: number,
   ): void {
-    requireRoom(this, buffer, start, ivAt, dataLength);
+    requireUse(this, this.#wiped, buffer, start, ivAt, dataLength);
     writeU32(buffer, ivAt, counterHigh);
     writeU32(buffer, ivAt + 4, counterLow);
     copyBytes(buffer, ivAt, this.#nonce, this.#saltLength, this.ivLength);
@@ -168,13 +169,14 @@ class AeadPacketCipher implements PacketCipher {
   }
 
   open(buffer: Uint8Array, start: number, ivAt: number, dataLength: number, esnHigh: number): boolean {
-    if (!fits(this, buffer, start, ivAt, dataLength)) return false;
+    if (this.#wiped || !fits(this, buffer, start, ivAt, dataLength)) return false;
     copyBytes(buffer, ivAt, this.#nonce, this.#saltLength, this.ivLength);
     const aad = this.#aad(buffer, start, ivAt, esnHigh);
     return this.#aead.open(this.#nonce, aad, buffer, ivAt + this.ivLength, dataLength);
   }
 
   wipe(): void {
+    this.#wiped = true;
     this.#nonce.fill(0);
     this.#aead.wipe();
   }
@@ -201,6 +203,7 @@ class MacPacketCipher implements PacketCipher {
   readonly #cipher: BareCipher;
   readonly #mac: Mac;
   readonly #esn = new Uint8Array(4);
+  #wiped = false;
 
   constructor(encryption: EncryptionAlgorithm, integrity: IntegrityAlgorithm, cipher: BareCipher, mac: Mac) {
     this.ivLength = encryption.ivLength;
@@ -219,14 +222,14 @@ class MacPacketCipher implements PacketCipher {
     counterLow: number,
     esnHigh: number,
   ): void {
-    requireRoom(this, buffer, start, ivAt, dataLength);
+    requireUse(this, this.#wiped, buffer, start, ivAt, dataLength);
     this.#cipher.encrypt(buffer, ivAt, dataLength, counterHigh, counterLow);
     const end = ivAt + this.ivLength + dataLength;
     copyBytes(this.#icv(buffer, start, end, esnHigh), 0, buffer, end, this.icvLength);
   }
 
   open(buffer: Uint8Array, start: number, ivAt: number, dataLength: number, esnHigh: number): boolean {
-    if (!fits(this, buffer, start, ivAt, dataLength)) return false;
+    if (this.#wiped || !fits(this, buffer, start, ivAt, dataLength)) return false;
     const end = ivAt + this.ivLength + dataLength;
     if (!equalAt(buffer, end, this.#icv(buffer, start, end, esnHigh), this.icvLength)) return false;
     this.#cipher.decrypt(buffer, ivAt, dataLength);
@@ -234,6 +237,7 @@ class MacPacketCipher implements PacketCipher {
   }
 
   wipe(): void {
+    this.#wiped = true;
     this.#cipher.wipe();
     this.#mac.wipe();
   }
@@ -259,7 +263,16 @@ function fits(shape: Shape, buffer: Uint8Array, start: number, ivAt: number, dat
   );
 }
 
-function requireRoom(shape: Shape, buffer: Uint8Array, start: number, ivAt: number, dataLength: number): void {
+/** A wiped key is all zeros, with which nothing may leave. */
+function requireUse(
+  shape: Shape,
+  wiped: boolean,
+  buffer: Uint8Array,
+  start: number,
+  ivAt: number,
+  dataLength: number,
+): void {
+  invariant(!wiped, 'a packet cipher was used after its keys were wiped');
   invariant(fits(shape, buffer, start, ivAt, dataLength), 'no room for the packet, or data that are not whole blocks');
 }
 

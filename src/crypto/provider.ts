@@ -2,6 +2,7 @@
  * A provider is made from a few primitives, so that what lies above them (packet layout, AES MACs, key lengths) is
  * written once; and providers are joined to one that takes each algorithm from the first that has it.
  */
+import { invariant } from '../base/assert.ts';
 import { buildMac, buildPrf, type MacPrimitives } from './macs.ts';
 import { type PacketPrimitives, packetCipher } from './packet.ts';
 import type { Algorithm, CipherSuite, CryptoProvider, DhGroup, DhKeyPair, RandomSource } from './types.ts';
@@ -43,9 +44,26 @@ export function buildProvider(primitives: Primitives): CryptoProvider {
     },
     dhKeyPair(group, random) {
       demand(group);
-      return primitives.dhKeyPair(group, random);
+      return failClosed(primitives.dhKeyPair(group, random));
     },
     sha1: primitives.sha1,
+  };
+}
+
+/** A wiped private key may be a number that anybody can guess, so nothing is derived with it. */
+function failClosed(pair: DhKeyPair): DhKeyPair {
+  let wiped = false;
+  return {
+    group: pair.group,
+    publicValue: pair.publicValue,
+    derive(peerPublic) {
+      invariant(!wiped, 'a key pair was used after it was wiped');
+      return pair.derive(peerPublic);
+    },
+    wipe() {
+      wiped = true;
+      pair.wipe();
+    },
   };
 }
 

@@ -123,6 +123,7 @@ export interface PacketCipher {
    * Writes the IV (made from the 64-bit counter, which must never repeat for a key), encrypts, writes the ICV.
    * AEAD and CTR put the counter itself on the wire; CBC the encrypted counter, which nobody can predict
    * (NIST SP 800-38A appendix C).
+   * @param counterLow 32 bits, signed or not: a signed integer is never put on the heap
    * @param esnHigh high half of an extended sequence number, or -1 without ESN
    */
   seal(

@@ -47,18 +47,13 @@ describe.each(dhGroups)('$name', (group) => {
     expect(() => pair.derive(concatBytes(Uint8Array.of(4), pair.publicValue))).toThrow(/bytes/);
   });
 
-  it.each(providers)('does not derive after wipe what it derived before, with $name', (provider) => {
+  it.each(providers)('derives nothing after wipe, with $name', (provider) => {
     const pair = keyPair(provider, group);
     const peer = keyPair(nodeProvider, group, 2);
-    const secret = toHex(pair.derive(peer.publicValue));
+    expect(pair.derive(peer.publicValue)).toBeDefined();
     pair.wipe();
-    let after = 'refused';
-    try {
-      after = toHex(pair.derive(peer.publicValue));
-    } catch {
-      // An exception is as good.
-    }
-    expect(after).not.toBe(secret);
+    expect(() => pair.derive(peer.publicValue)).toThrow(/wiped/);
+    expect(() => pair.wipe(), 'a second time').not.toThrow();
   });
 });
 

@@ -1,8 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { toHex } from '../../src/base/bytes.ts';
 import { encryptionByName, integrityByName } from '../../src/crypto/algorithms.ts';
+import { nobleAead } from '../../src/crypto/noble/ciphers.ts';
 import { nobleProvider } from '../../src/crypto/noble/provider.ts';
+import { nodeAead } from '../../src/crypto/node/ciphers.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
+import type { Aead } from '../../src/crypto/packet.ts';
 import type { CipherSuite, PacketCipher } from '../../src/crypto/types.ts';
 import { allSuites, need, packetLength, providers, seededRandom, suiteKeys, suiteName } from './support.ts';
 
@@ -138,22 +141,34 @@ describe('keys', () => {
     expect(encryption.toString('hex')).toBe(before);
   });
 
-  it.each(providers)('are gone after wipe: nothing sealed before opens any more, with $name', (provider) => {
+  it.each(providers)('are gone after wipe: nothing is opened or sealed any more, with $name', (provider) => {
     for (const suite of allSuites) {
       const cipher = provider.packetCipher(suite, suiteKeys(suite, seededRandom(12)));
       const length = 2 * Math.max(cipher.blockSize, 4);
       const buffer = new Uint8Array(packetLength(cipher, 8, length));
       cipher.seal(buffer, 0, 8, length, 0, 1, -1);
       cipher.wipe();
-      const opened = (): boolean => {
-        try {
-          return cipher.open(buffer, 0, 8, length, -1);
-        } catch {
-          return false;
-        }
-      };
-      expect(opened(), suiteName(suite)).toBe(false);
+      expect(cipher.open(buffer, 0, 8, length, -1), suiteName(suite)).toBe(false);
+      expect(() => cipher.seal(buffer, 0, 8, length, 0, 2, -1), suiteName(suite)).toThrow(/wiped/);
+      expect(() => cipher.wipe(), 'a second time').not.toThrow();
     }
+  });
+
+  it.each([
+    ['node', nodeAead],
+    ['noble', nobleAead],
+  ] as const)('are overwritten by wipe, so that below the guard only zeros are left, with %s', (_, make) => {
+    const algorithm = need(encryptionByName('aes128gcm16'));
+    const sealWith = (aead: Aead): string => {
+      const buffer = new Uint8Array(32);
+      aead.seal(new Uint8Array(12), new Uint8Array(8), buffer, 0, 16);
+      return toHex(buffer);
+    };
+    const aead = make(algorithm, seededRandom(14)(16));
+    const zeros = sealWith(make(algorithm, new Uint8Array(16)));
+    expect(sealWith(aead)).not.toBe(zeros);
+    aead.wipe();
+    expect(sealWith(aead)).toBe(zeros);
   });
 
   it.each(providers)('of the wrong length are a bug of ours, with $name', (provider) => {

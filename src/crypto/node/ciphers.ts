@@ -90,7 +90,7 @@ export function nodeCbc(key: Uint8Array): BareCipher {
     },
     wipe() {
       chain.wipe();
-      decipher.final();
+      release(decipher);
     },
   };
 }
@@ -122,9 +122,17 @@ function cbcChain(name: string, key: Uint8Array): CbcChain {
       copyBytes(encrypted, encrypted.length - BLOCK, last, 0, BLOCK);
       return encrypted;
     },
-    // `final` ends the OpenSSL context, which overwrites its key schedule.
-    wipe: () => void cipher.final(),
+    wipe: () => release(cipher),
   };
+}
+
+/** Ends the OpenSSL context, which overwrites its key schedule. */
+function release(cipher: { final(): Buffer }): void {
+  try {
+    cipher.final();
+  } catch {
+    // It had been ended before.
+  }
 }
 
 export function nodeCtr(packetKey: Uint8Array): CtrStream {

@@ -14,11 +14,13 @@ import {
   getCurves,
   type KeyObject,
 } from 'node:crypto';
+import { invariant } from '../../base/assert.ts';
 import {
   bigintToBytes,
   checkLength,
   checkModpValue,
   drawPrivateKey,
+  isModp,
   isZero,
   type ModpGroup,
   modpGroup,
@@ -46,7 +48,7 @@ export function supportsGroup(group: DhGroup): boolean {
   const curve = weierstrassCurves.get(group.id);
   if (curve !== undefined) return availableCurves.has(curve.name);
   const montgomery = montgomeryCurves.get(group.id);
-  return montgomery === undefined ? modpGroup(group) !== undefined : canImport(group, montgomery);
+  return montgomery === undefined ? isModp(group) : canImport(group, montgomery);
 }
 
 export function nodeDhKeyPair(group: DhGroup, random: RandomSource): DhKeyPair {
@@ -120,7 +122,7 @@ function montgomeryKeyPair(group: DhGroup, curve: MontgomeryCurve, random: Rando
     publicValue: publicValueOf(privateKey),
     derive(peerPublic) {
       checkLength(group, peerPublic);
-      if (privateKey === undefined) throw new Error('bug: a key pair was used after it was wiped');
+      invariant(privateKey !== undefined, 'a key pair was used after it was wiped');
       return montgomerySecret(group, curve, privateKey, peerPublic);
     },
     wipe() {
