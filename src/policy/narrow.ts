@@ -70,7 +70,8 @@ export function narrowPair(proposed: SelectorPair, configured: SelectorPair): Na
     local: local.filter((mine) => remote.some((theirs) => canPair(mine, theirs))),
     remote: remote.filter((theirs) => local.some((mine) => canPair(mine, theirs))),
   };
-  if (selectors.local.length === 0) return { ok: false, explanation: explainPairMismatch(proposed, configured) };
+  if (selectors.local.length === 0)
+    return { ok: false, explanation: explainSides(proposed, configured, local, remote) };
   const accepts = (list: readonly TrafficSelector[], wanted: TrafficSelector | undefined): boolean =>
     wanted !== undefined && list.some((accepted) => containsSelector(accepted, wanted));
   return {
@@ -120,10 +121,20 @@ export function canPair(local: TrafficSelector, remote: TrafficSelector): boolea
   return isOpaquePorts(local) || isOpaquePorts(remote) || intersectPorts(local, remote) !== undefined;
 }
 
-/** Why nothing of a proposal could be accepted: both sides of it. */
+/** Why nothing of a proposal can be accepted: both sides' lists and what differs. */
 export function explainPairMismatch(proposed: SelectorPair, configured: SelectorPair): string {
   const local = narrow(proposed.local, configured.local);
   const remote = narrow(proposed.remote, configured.remote);
+  return explainSides(proposed, configured, local, remote);
+}
+
+/** The same, when what both sides' lists have in common is known. */
+function explainSides(
+  proposed: SelectorPair,
+  configured: SelectorPair,
+  local: readonly TrafficSelector[],
+  remote: readonly TrafficSelector[],
+): string {
   const sides: string[] = [];
   if (local.length === 0) sides.push(`local side: ${explainMismatch(proposed.local, configured.local)}`);
   if (remote.length === 0) sides.push(`remote side: ${explainMismatch(proposed.remote, configured.remote)}`);

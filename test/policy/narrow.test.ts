@@ -1,13 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import {
-  canPair,
-  chooseNarrowing,
-  explainMismatch,
-  explainPairMismatch,
-  narrow,
-  narrowPair,
-} from '../../src/policy/narrow.ts';
+import { canPair, chooseNarrowing, explainMismatch, narrow, narrowPair } from '../../src/policy/narrow.ts';
 import {
   containsSelector,
   formatSelector,
@@ -133,7 +126,7 @@ describe('narrowPair', () => {
   });
 
   it('names both sides when neither fits', () => {
-    const text = explainPairMismatch(pair(['10.8.0.0/24'], ['10.9.0.0/24']), office);
+    const text = narrowed(pair(['10.8.0.0/24'], ['10.9.0.0/24']), office);
     expect(text).toContain('local side: proposed 10.8.0.0/24');
     expect(text).toContain('remote side: proposed 10.9.0.0/24');
   });
