@@ -150,7 +150,7 @@ function readGroup(issues: Issues, { head, members }: Group): SpDraft | undefine
     return settings === undefined ? [] : [{ settings, node }];
   });
   if (upperNode === undefined || upperspec === undefined || src.length === 0 || dst.length === 0) return undefined;
-  const { srcRanges, dstRanges } = resolveAny(src, dst);
+  const { srcRanges, dstRanges } = resolveAny(src, dst, upperspec);
   if (!familiesMeet(issues, src, dst) || !icmpFits(issues, upperNode, upperspec, srcRanges)) return undefined;
   return {
     name,
@@ -241,25 +241,34 @@ function readAddressRange(issues: Issues, node: XmlNode): RangeDraft['range'] | 
   return prefixRange(address, Number(prefix));
 }
 
-/** `any` is every address of the families that the other side has; both families where it has no other. */
+/**
+ * `any` is every address of the families that the ranges of its policy name; where they name none, of the one that the
+ * protocol belongs to, or of both.
+ */
 function resolveAny(
   src: readonly RangeDraft[],
   dst: readonly RangeDraft[],
+  { protocol }: UpperSpec,
 ): { srcRanges: PacketRange[]; dstRanges: PacketRange[] } {
-  const resolve = (ranges: readonly RangeDraft[], others: readonly RangeDraft[]): PacketRange[] => {
-    const known = familiesOf(others);
-    const families: readonly IpFamily[] = known.length === 0 ? [4, 6] : known;
-    return ranges.flatMap(({ range, ports, pfp }) =>
+  const named = familiesOf([...src, ...dst]);
+  const ofProtocol = icmpFamily(protocol);
+  const families = named.length > 0 ? named : ofProtocol === undefined ? FAMILIES : [ofProtocol];
+  const resolve = (ranges: readonly RangeDraft[]): PacketRange[] =>
+    ranges.flatMap(({ range, ports, pfp }) =>
       (range === 'any' ? families.map(anyRange) : [range]).map((one) => ({ range: one, ports, pfp })),
     );
-  };
-  return { srcRanges: resolve(src, dst), dstRanges: resolve(dst, src) };
+  return { srcRanges: resolve(src), dstRanges: resolve(dst) };
+}
+
+const FAMILIES: readonly IpFamily[] = [4, 6];
+
+function icmpFamily(protocol: number): IpFamily | undefined {
+  if (protocol === Protocol.icmp) return 4;
+  return protocol === Protocol.icmpv6 ? 6 : undefined;
 }
 
 function familiesOf(ranges: readonly RangeDraft[]): IpFamily[] {
-  return ([4, 6] as const).filter((family) =>
-    ranges.some(({ range }) => range !== 'any' && range.start.family === family),
-  );
+  return FAMILIES.filter((family) => ranges.some(({ range }) => range !== 'any' && range.start.family === family));
 }
 
 /** Each range needs one of its own family on the other side, or no packet ever fits it. */
@@ -280,7 +289,7 @@ function familiesMeet(issues: Issues, src: readonly RangeDraft[], dst: readonly 
 }
 
 function icmpFits(issues: Issues, node: XmlNode, { protocol }: UpperSpec, ranges: readonly PacketRange[]): boolean {
-  const family = protocol === Protocol.icmp ? 4 : protocol === Protocol.icmpv6 ? 6 : undefined;
+  const family = icmpFamily(protocol);
   if (family === undefined || ranges.some(({ range }) => range.start.family === family)) return true;
   const right = family === 4 ? 'icmpv6' : 'icmp';
   const why = `${protocolName(protocol)} is of IPv${family}, but the ranges are of IPv${family === 4 ? 6 : 4}; write ${right}`;

@@ -30,13 +30,13 @@ export function checkSchema(document: XmlDocument): DocumentIssue | undefined {
     return undefined;
   } catch (error) {
     if (!(error instanceof XmlValidateError)) throw error;
-    // libxml2 begins with the innermost complaint, and goes on with what follows from it further out.
-    const [first] = error.details;
-    const path = first?.xpath ?? '/';
-    const reason = (first?.message ?? error.message).trim().replace(/\s+/g, ' ');
+    // libxml2 begins with the innermost complaint, and goes on with what follows from it further out; not each has a place.
+    const where = error.details.find(({ xpath }) => xpath !== undefined);
+    const path = where?.xpath ?? '/';
+    const reason = (error.details[0]?.message ?? error.message).trim().replace(/\s+/g, ' ');
     return {
       kind: 'invalid',
-      line: first === undefined || first.line === 0 ? undefined : first.line & 0xffff,
+      line: where === undefined ? undefined : where.line & 0xffff,
       path,
       element: /([^/[\]]+)(\[[0-9]+\])?$/.exec(path)?.[1] ?? '',
       attribute: undefined,

@@ -1,0 +1,161 @@
+import { describe, expect, it } from 'vitest';
+import type { SectunnelDocument } from '../../src/config/model.ts';
+import { parseDocument } from '../../src/config/parse.ts';
+import { toChildren, toPolicy } from '../../src/config/selectors.ts';
+import { compilePolicy } from '../../src/policy/database.ts';
+import { formatSelectorPair, validateSelector } from '../../src/policy/selector.ts';
+
+function document(sps: string): SectunnelDocument {
+  return parseDocument(`<sectunnel type='ipsec'>\n<name>t</name><secret usage='k'/>\n${sps}\n</sectunnel>`);
+}
+
+function sp(ranges: string, upperspec: string, policies: string, attributes = ''): string {
+  return `<sp ${attributes}>${ranges}<upperspec ${upperspec}/>${policies}</sp>`;
+}
+
+const LAN = "<src_range address='10.1.0.0' prefixlen='24'/><dst_range address='10.2.0.0' prefixlen='24'/>";
+const IPSEC = "<policy direction='both' action='ipsec'><rule protocol='esp' mode='tunnel'/></policy>";
+const NONE = "<policy direction='both' action='none'/>";
+
+/** Direction, action and selectors of each entry. */
+function view(doc: SectunnelDocument): string[] {
+  return toPolicy(doc).entries.map(
+    ({ direction, action, selectors }) => `${direction} ${action} ${formatSelectorPair(selectors)}`,
+  );
+}
+
+describe('toPolicy', () => {
+  it('makes an entry for each direction of both, seen from here in both', () => {
+    const doc = document(sp(LAN, "protocol='any'", IPSEC, "name='lan' priority='7'"));
+    expect(view(doc)).toEqual(['out protect 10.1.0.0/24 === 10.2.0.0/24', 'in protect 10.1.0.0/24 === 10.2.0.0/24']);
+    expect(toPolicy(doc).entries[0]).toMatchObject({
+      name: 'lan',
+      child: 'lan',
+      priority: 7,
+      level: 'require',
+      line: 3,
+    });
+    expect(toPolicy(doc).warnings).toEqual([]);
+  });
+
+  it('takes the ranges of an in policy as those of inbound packets', () => {
+    const doc = document(
+      sp(LAN, "protocol='any'", "<policy direction='out' action='none'/>") +
+        sp(
+          "<src_range address='10.2.0.0' prefixlen='24'/><dst_range address='10.1.0.0' prefixlen='24' port='22'/>",
+          "protocol='tcp'",
+          "<policy direction='in' action='discard'/>",
+        ),
+    );
+    expect(view(doc)).toEqual([
+      'out bypass 10.1.0.0/24 === 10.2.0.0/24',
+      'in discard 10.1.0.0/24 tcp 22 === 10.2.0.0/24 tcp',
+    ]);
+    expect(toPolicy(doc).entries.map(({ child }) => child)).toEqual([undefined, undefined]);
+  });
+
+  it.each([
+    ['default', 'require'],
+    ['require', 'require'],
+    ['use', 'use'],
+    ['unique', 'unique'],
+    ['unique:7', 'unique'],
+  ])('level %s is %s', (written, level) => {
+    const doc = document(sp(LAN, "protocol='any'", IPSEC.replace("mode='tunnel'", `mode='tunnel' level='${written}'`)));
+    expect(toPolicy(doc).entries.map((entry) => entry.level)).toEqual([level, level]);
+  });
+
+  it('spells any protocol with a port out as TCP, UDP and SCTP, on both sides, and warns', () => {
+    const ranges =
+      "<src_range address='10.1.0.0' prefixlen='30' port='5000'/><dst_range address='10.2.0.0' prefixlen='30'/>";
+    const doc = document(sp(ranges, "protocol='any'", IPSEC, "name='p'"));
+    expect(view(doc)[0]).toBe(
+      'out protect 10.1.0.0/30 tcp 5000, 10.1.0.0/30 udp 5000, 10.1.0.0/30 sctp 5000 === 10.2.0.0/30 tcp, 10.2.0.0/30 udp, 10.2.0.0/30 sctp',
+    );
+    expect(toPolicy(doc).warnings).toEqual([
+      "line 3: <sp name='p'>: protocol='any' with port 5000 cannot be negotiated (RFC 7296 section 3.13.1); it is taken as tcp, udp, sctp, one selector each. Name the protocol in <upperspec> to have just that one",
+    ]);
+  });
+
+  it('leaves a range without a port whole where another range of its side has one', () => {
+    const ranges =
+      "<src_range address='10.1.0.1' port='53'/><src_range address='10.1.0.2'/><dst_range address='10.2.0.0' prefixlen='30'/>";
+    expect(view(document(sp(ranges, "protocol='any'", NONE)))[0]).toBe(
+      'out bypass 10.1.0.1 tcp 53, 10.1.0.1 udp 53, 10.1.0.1 sctp 53, 10.1.0.2 === 10.2.0.0/30',
+    );
+  });
+
+  it.each<readonly [string, string, string]>([
+    ["protocol='icmp'", LAN, '10.1.0.0/24 icmp === 10.2.0.0/24 icmp'],
+    ["protocol='icmp' type='8'", LAN, '10.1.0.0/24 icmp type 8 === 10.2.0.0/24 icmp type 8'],
+    ["protocol='icmp' type='3' code='4'", LAN, '10.1.0.0/24 icmp type 3 code 4 === 10.2.0.0/24 icmp type 3 code 4'],
+    ["protocol='GRE'", LAN, '10.1.0.0/24 gre === 10.2.0.0/24 gre'],
+    ["protocol='200'", LAN, '10.1.0.0/24 200 === 10.2.0.0/24 200'],
+    [
+      "protocol='udp'",
+      "<src_range address='10.1.0.1' port='1000-2000'/><dst_range address='10.2.0.1' end='10.2.0.6' port='any'/>",
+      '10.1.0.1 udp 1000-2000 === 10.2.0.1-10.2.0.6 udp',
+    ],
+    ["protocol='any'", "<src_range address='any'/><dst_range address='fd00::' prefixlen='64'/>", '::/0 === fd00::/64'],
+    ["protocol='any'", "<src_range address='any'/><dst_range address='any'/>", '0.0.0.0/0, ::/0 === 0.0.0.0/0, ::/0'],
+    ["protocol='ipv6-icmp'", "<src_range address='any'/><dst_range address='any'/>", '::/0 icmpv6 === ::/0 icmpv6'],
+    [
+      "protocol='any'",
+      "<src_range address='any'/><dst_range address='any'/><dst_range address='10.2.0.1'/>",
+      '0.0.0.0/0 === 0.0.0.0/0, 10.2.0.1',
+    ],
+  ])('%s', (upperspec, ranges, expected) => {
+    const doc = document(sp(ranges, upperspec, NONE));
+    const { entries, warnings } = toPolicy(doc);
+    expect(formatSelectorPair(entries[0]!.selectors)).toBe(expected);
+    expect(warnings).toEqual([]);
+    const all = entries.flatMap(({ selectors }) => [...selectors.local, ...selectors.remote]);
+    expect(all.map(validateSelector)).toEqual(all.map(() => undefined));
+  });
+
+  it('keeps document order among equals, for the database to ask in', () => {
+    const doc = document(
+      sp(LAN, "protocol='any'", NONE, "name='a'") +
+        sp(LAN, "protocol='tcp'", NONE, "name='b' priority='5'") +
+        sp(LAN, "protocol='udp'", NONE, "name='c'"),
+    );
+    const { entries } = toPolicy(doc);
+    expect(compilePolicy(entries, 'out').entries.map(({ name }) => name)).toEqual(['b', 'a', 'c']);
+    expect(compilePolicy(entries, 'in').entries.map(({ name }) => name)).toEqual(['b', 'a', 'c']);
+  });
+});
+
+describe('toChildren', () => {
+  it('makes one child of each rule, named as its sp', () => {
+    const doc = document(
+      sp(LAN, "protocol='any'", NONE) +
+        sp(
+          LAN.replace("prefixlen='24'/>", "prefixlen='24' pfp='yes'/>"),
+          "protocol='tcp' pfp='yes'",
+          IPSEC,
+          "name='web'",
+        ) +
+        sp(LAN, "protocol='udp'", IPSEC.replace("mode='tunnel'", "mode='transport' level='unique:9'")),
+    );
+    const children = toChildren(doc);
+    expect(children.map(({ name, mode, level, pfp }) => ({ name, mode, level, pfp }))).toEqual([
+      {
+        name: 'web',
+        mode: 'tunnel',
+        level: { kind: 'require' },
+        pfp: { local: true, remote: false, protocol: true },
+      },
+      {
+        name: 'sp2',
+        mode: 'transport',
+        level: { kind: 'unique', group: 9 },
+        pfp: { local: false, remote: false, protocol: false },
+      },
+    ]);
+    const protect = toPolicy(doc).entries.filter(({ action }) => action === 'protect');
+    for (const { child, selectors } of protect) {
+      expect(children.find(({ name }) => name === child)?.selectors).toEqual(selectors);
+    }
+    expect(protect).toHaveLength(4);
+  });
+});
