@@ -31,11 +31,9 @@ import {
   sameRule,
 } from './routes.ts';
 import * as message from './rtnetlink.ts';
+import { NEEDS_NET_ADMIN } from './tun-errors.ts';
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
-const NEEDS_ADMIN =
-  `It takes the capability CAP_NET_ADMIN: run as root, or setcap cap_net_admin+ep ${process.execPath}, ` +
-  'or in a container --cap-add NET_ADMIN';
 
 export class LinuxHostNetwork implements HostNetwork {
   readonly #socket: NetlinkSocket = new NetlinkSocket();
@@ -147,7 +145,7 @@ export class LinuxHostNetwork implements HostNetwork {
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
       if (expected.includes(error.errno)) return undefined;
-      throw error.errno === ERRNO.EPERM ? new SystemError(what, error.errno, NEEDS_ADMIN) : error;
+      throw error.errno === ERRNO.EPERM ? new SystemError(what, error.errno, NEEDS_NET_ADMIN) : error;
     }
   }
 }

@@ -5,12 +5,13 @@
  * Kernel interface: linux/if_tun.h, linux/if.h; Documentation/networking/tuntap.rst.
  */
 import type { PacketBatch } from '../base/batch.ts';
-import { utf8 } from '../base/text.ts';
+import { displayText, utf8 } from '../base/text.ts';
 import type { DeviceCounters, DeviceDropReason, PacketDevice } from './device.ts';
 import { newDeviceCounters } from './device.ts';
 import { addressOf, ERRNO, libc, SystemError } from './libc.ts';
 import type { Watch } from './poller.ts';
 import { watchReadable } from './poller.ts';
+import { checkInterfaceName, createError, IFNAMSIZ, openError, TUN_PATH } from './tun-errors.ts';
 
 export interface LinuxTunOptions {
   /** At most 15 bytes; `%d` in it stands for the first free number. Default `sec%d`. */
@@ -26,7 +27,7 @@ export interface LinuxTunOptions {
  */
 export function openLinuxTun(options: LinuxTunOptions = {}): LinuxTun {
   const wanted = options.name ?? 'sec%d';
-  checkName(wanted);
+  checkInterfaceName(wanted);
   const calls = libc();
   const fd = calls.open(TUN_PATH, O_RDWR_NONBLOCK_CLOEXEC);
   if (fd < 0) throw openError(calls.errno());
@@ -43,7 +44,6 @@ export function openLinuxTun(options: LinuxTunOptions = {}): LinuxTun {
   }
 }
 
-const TUN_PATH = '/dev/net/tun';
 const O_RDWR_NONBLOCK_CLOEXEC = 0o2004002;
 const TUNSETIFF = 0x400454ca;
 const TUNGETIFF = 0x800454d2;
@@ -56,8 +56,7 @@ const AF_INET = 2;
 const SOCK_DGRAM_CLOEXEC = 0o2000002;
 /** struct ifreq: char name[16] and a union of 24 bytes. */
 const IFREQ_SIZE = 40;
-const IFREQ_VALUE = 16;
-const NAME_BYTES = 15;
+const IFREQ_VALUE = IFNAMSIZ;
 
 /** So many packets are read in one turn at most; then other sockets and timers have theirs. */
 const PACKETS_PER_TURN = 256;
@@ -235,74 +234,6 @@ function writeDropReason(errno: number): DeviceDropReason {
   }
 }
 
-function checkName(name: string): void {
-  const length = utf8(name).length;
-  if (length > NAME_BYTES) {
-    throw new Error(`TUN device ${name}: the name has ${length} bytes; Linux takes at most ${NAME_BYTES}: shorten it`);
-  }
-  if (length === 0 || name === '.' || name === '..' || /[\s/:\0]/.test(name) || /%(?!d)|%d.*%/.test(name)) {
-    throw new Error(
-      `TUN device "${name}": an interface name is 1 to ${NAME_BYTES} bytes without blanks, "/" and ":"; ` +
-        '"%d" may stand in it once for a number',
-    );
-  }
-}
-
-function openError(errno: number): Error {
-  const call = `open ${TUN_PATH}`;
-  switch (errno) {
-    case ERRNO.ENOENT:
-      return new SystemError(
-        call,
-        errno,
-        'The device file is missing. As root: modprobe tun; mkdir -p /dev/net; mknod /dev/net/tun c 10 200; ' +
-          'chmod 666 /dev/net/tun. In a container: start it with --device /dev/net/tun --cap-add NET_ADMIN',
-      );
-    case ERRNO.ENODEV:
-    case ERRNO.ENXIO:
-      return new SystemError(call, errno, 'The kernel has no TUN driver. As root: modprobe tun (CONFIG_TUN)');
-    case ERRNO.EACCES:
-    case ERRNO.EPERM:
-      return new SystemError(
-        call,
-        errno,
-        'The file may not be opened. As root: chmod 666 /dev/net/tun. In a container: start it with ' +
-          '--device /dev/net/tun --cap-add NET_ADMIN; in a systemd unit: DeviceAllow=/dev/net/tun rw',
-      );
-    default:
-      return new SystemError(call, errno);
-  }
-}
-
-function createError(name: string, errno: number): Error {
-  const call = `create TUN device ${name}`;
-  switch (errno) {
-    case ERRNO.EPERM:
-      return new SystemError(
-        call,
-        errno,
-        'It takes the capability CAP_NET_ADMIN in this network namespace: run as root, or ' +
-          `setcap cap_net_admin+ep ${process.execPath}, or in a container --cap-add NET_ADMIN`,
-      );
-    case ERRNO.EBUSY:
-    case ERRNO.EEXIST:
-      return new SystemError(
-        call,
-        errno,
-        'Another program holds an interface of this name: stop it, or choose another name',
-      );
-    case ERRNO.EINVAL:
-      return new SystemError(
-        call,
-        errno,
-        `An interface of this name exists that is not such a TUN device (see: ip -d link show ${name}): ` +
-          'choose another name, or delete it',
-      );
-    default:
-      return new SystemError(call, errno);
-  }
-}
-
 function setInterfaceMtu(name: string, mtu: number): void {
   interfaceIoctl(name, SIOCSIFMTU, mtu);
 }
@@ -332,5 +263,5 @@ function interfaceRequest(name: string): Uint8Array<ArrayBuffer> {
 
 function requestName(request: Uint8Array): string {
   const end = request.indexOf(0);
-  return new TextDecoder().decode(request.subarray(0, end < 0 ? IFREQ_VALUE : Math.min(end, IFREQ_VALUE)));
+  return displayText(request.subarray(0, end < 0 ? IFREQ_VALUE : Math.min(end, IFREQ_VALUE)));
 }

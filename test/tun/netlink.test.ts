@@ -266,6 +266,9 @@ describe('rules', () => {
   it('pass over rules whose parts are not all described', () => {
     const plain = '02 00 00 00 fe 00 00 01 00000000 0800 0f00 fe000000';
     expect(message.parseRule(bytes(plain, '0800 0e00 ffffffff'))).toBeDefined();
+    // Whole ports, as kernels since 6.15 say; then a part of a port.
+    expect(message.parseRule(bytes(plain, '0800 1700 0100 0200', '0600 1c00 ffff 0000'))).toBeDefined();
+    expect(message.parseRule(bytes(plain, '0800 1700 0100 0200', '0600 1c00 ff00 0000'))).toBeUndefined();
     // suppress_prefixlength 0; a firewall mark; inverted; a TOS.
     expect(message.parseRule(bytes(plain, '0800 0e00 00000000'))).toBeUndefined();
     expect(message.parseRule(bytes(plain, '0800 0a00 01000000'))).toBeUndefined();
