@@ -46,7 +46,7 @@ export type Narrowing =
   | {
       readonly ok: true;
       readonly selectors: SelectorPair;
-      /** All that was proposed was accepted. */
+      /** All that was proposed was accepted, but for selectors that can pair with none of the other side. */
       readonly whole: boolean;
       /** The first selectors of both sides, which may be those of the triggering packet, were accepted whole. */
       readonly first: boolean;
@@ -78,9 +78,9 @@ export function narrowPair(proposed: SelectorPair, configured: SelectorPair): Na
     ok: true,
     selectors,
     whole:
-      proposed.local.every((wanted) => accepts(selectors.local, wanted)) &&
-      proposed.remote.every((wanted) => accepts(selectors.remote, wanted)),
-    first: accepts(selectors.local, proposed.local[0]) && accepts(selectors.remote, proposed.remote[0]),
+      proposed.local.every((wanted) => accepts(local, wanted)) &&
+      proposed.remote.every((wanted) => accepts(remote, wanted)),
+    first: accepts(local, proposed.local[0]) && accepts(remote, proposed.remote[0]),
   };
 }
 

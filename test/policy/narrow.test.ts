@@ -110,6 +110,11 @@ describe('narrowPair', () => {
     );
   });
 
+  it('does not count that as taken away', () => {
+    const offered = pair(['10.1.0.0/24', 'fd00::/64'], ['10.2.0.0/24']);
+    expect(narrowPair(offered, offered)).toEqual({ ok: true, selectors: office, whole: true, first: true });
+  });
+
   it('keeps ICMP of one direction', () => {
     const sendOnly = pair(['10.1.0.0/24 icmp type 8'], ['10.2.0.0/24 icmp opaque']);
     expect(narrowed(sendOnly, office)).toBe('10.1.0.0/24 icmp type 8 === 10.2.0.0/24 icmp opaque');
