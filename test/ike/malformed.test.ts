@@ -174,6 +174,9 @@ describe('SA payload', () => {
     expect(codeOf(sa('0000001001010001' + '0000000701000014'))).toBe('bad-length');
     expect(codeOf(sa('0000001201010001' + '0000000a01000014800e'))).toBe('truncated');
     expect(codeOf(sa('0000001401010001' + '0000000c01000014000e0001'))).toBe('truncated');
+    const second = '0000000801000014';
+    expect(codeOf(sa(`0000001c01010002${'0300000c01000014000e0004'}${second}`))).toBe('bad-length');
+    expect(codeOf(sa(`0000001a01010002${'0300000a01000014800e'}${second}`))).toBe('bad-length');
   });
 
   it('with an SPI past its end', () => expect(codeOf(sa('000000080103ff00'))).toBe('truncated'));

@@ -75,14 +75,14 @@ function decodeProposal(reader: ByteReader): WireProposal {
   return { number, protocol, spi, transforms };
 }
 
-function decodeTransform(proposal: ByteReader, end: number): WireTransform {
-  const reader = proposal.sub(end - proposal.position);
+/** Reads on in the proposal's reader up to `end`: a reader for each of a hundred transforms would cost more than they. */
+function decodeTransform(reader: ByteReader, end: number): WireTransform {
   const type = reader.u8();
   reader.skip(1);
   const id = reader.u16();
   let keyBits: number | undefined;
   let unknownAttributes = false;
-  while (reader.remaining > 0) {
+  while (reader.position < end) {
     const attribute = reader.u16();
     const value = reader.u16();
     if (attribute === (ATTRIBUTE_SHORT | ATTRIBUTE_KEY_LENGTH)) {
@@ -94,6 +94,7 @@ function decodeTransform(proposal: ByteReader, end: number): WireTransform {
       if ((attribute & ATTRIBUTE_SHORT) === 0) reader.skip(value);
     }
   }
+  if (reader.position !== end) reader.fail('bad-length', 'transform attribute reaches beyond its transform');
   return { type, id, keyBits, unknownAttributes };
 }
 
