@@ -3,7 +3,7 @@
  * inside (RFC 4303 §3.4, RFC 4301 §5.2).
  */
 import type { PacketBatch } from '../base/batch.ts';
-import { readU32 } from '../base/bytes.ts';
+import { readI32 } from '../base/bytes.ts';
 import type { PacketCipher } from '../crypto/types.ts';
 import type { CompiledSelectors } from '../policy/compiled.ts';
 import { type Flow, FlowError, Fragment, readFlow } from '../policy/flow.ts';
@@ -116,7 +116,7 @@ export class EspInboundSa {
     const dataLength = batch.length[slot]! - this.#head - cipher.icvLength;
     if (dataLength < this.#alignment) return DropReason.tooShort;
     if ((dataLength & (this.#alignment - 1)) !== 0) return DropReason.badLength;
-    const low = readU32(buffer, at + 4);
+    const low = readI32(buffer, at + 4);
     const high = this.replay.check(low);
     if (high < 0) return high === REPLAYED ? DropReason.replay : DropReason.tooOld;
     if (!cipher.open(buffer, at, at + ESP_HEADER_LENGTH, dataLength, this.esn ? high : -1)) return DropReason.badIcv;

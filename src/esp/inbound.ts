@@ -2,7 +2,7 @@
  * The receiving pipeline of an engine: ESP packets in, plain packets out, in place (RFC 4301 §5.2, RFC 4303 §3.4).
  */
 import type { PacketBatch } from '../base/batch.ts';
-import { readU32 } from '../base/bytes.ts';
+import { readI32 } from '../base/bytes.ts';
 import { Flow } from '../policy/flow.ts';
 import { FragmentTracker } from '../policy/fragments.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
@@ -31,7 +31,7 @@ export class InboundPipeline {
   /** After `process`, for each slot: 1 when its packet was authentic and the newest of its SA so far. */
   slotAdvanced: Uint8Array = new Uint8Array(0);
   readonly #maxSas: number;
-  /** Keyed by the SPI as a signed integer, which V8 holds without allocating. BOUNDED: `maxSas`. */
+  /** Keyed by the SPI as a signed integer. BOUNDED: `maxSas`. */
   readonly #sas = new Map<number, EspInboundSa>();
   readonly #flow = new Flow();
   readonly #expiry = new Expiry<EspInboundSa>();
@@ -119,7 +119,7 @@ export class InboundPipeline {
 
   #processSlot(now: number, batch: PacketBatch, slot: number): DropReason {
     if (batch.length[slot]! < ESP_HEADER_LENGTH) return DropReason.tooShort;
-    const sa = this.#sas.get(readU32(batch.buffer, batch.offset[slot]!) | 0);
+    const sa = this.#sas.get(readI32(batch.buffer, batch.offset[slot]!));
     if (sa === undefined) return DropReason.unknownSpi;
     const fresh = !sa.used;
     const reason = sa.open(now, batch, slot, this.#flow, this.#fragments);

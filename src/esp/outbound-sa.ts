@@ -46,6 +46,8 @@ export class EspOutboundSa {
   readonly #alignment: number;
   /** Room that is needed before the payload. */
   readonly #head: number;
+  /** The SPI as a signed integer: V8 never puts one on the heap. */
+  readonly #spiWord: number;
   /** High and low half of the last sequence number that was used. */
   readonly #sequence: Uint32Array = new Uint32Array(2);
   #wiped = false;
@@ -59,6 +61,7 @@ export class EspOutboundSa {
     this.selectors = options.selectors;
     this.pathIndex = options.pathIndex;
     this.#cipher = options.cipher;
+    this.#spiWord = options.spi | 0;
     this.#alignment = espAlignment(options.cipher);
     this.#head = ESP_HEADER_LENGTH + options.cipher.ivLength;
     const last = options.lastSequence ?? 0n;
@@ -133,7 +136,17 @@ export class EspOutboundSa {
     if (!this.usage.charge(now, dataLength)) return DropReason.lifetimeExpired;
     this.#advance();
     const sequence = this.#sequence;
-    sealEsp(this.#cipher, batch.buffer, at, length, nextHeader, this.spi, sequence[0]!, sequence[1]!, this.esn);
+    sealEsp(
+      this.#cipher,
+      batch.buffer,
+      at,
+      length,
+      nextHeader,
+      this.#spiWord,
+      sequence[0]!,
+      sequence[1]! | 0,
+      this.esn,
+    );
     batch.offset[slot] = at - this.#head;
     batch.length[slot] = this.#head + dataLength + this.#cipher.icvLength;
     return DropReason.none;

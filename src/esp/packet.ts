@@ -46,6 +46,7 @@ export function maxPayload(limit: number, cipher: PacketCipher): number {
 /**
  * Turns the payload of `payloadLength` bytes at `payloadAt` into an ESP packet that starts 8 + IV length before it.
  * The caller has checked that there is room on both sides. The sequence number is also the cipher's IV counter.
+ * SPI and low half are 32 bits, signed or not.
  * @param esn authenticate the high half of the sequence number too
  */
 export function sealEsp(

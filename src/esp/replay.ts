@@ -19,6 +19,8 @@ export const TOO_OLD = -2;
 const WORD_SHIFT = 5;
 const WORD_MASK = 31;
 const TWO_32 = 0x1_0000_0000;
+/** Further than any window is wide. */
+const FAR = 0x1000_0000;
 
 export class ReplayWindow {
   readonly size: number;
@@ -51,7 +53,7 @@ export class ReplayWindow {
 
   /**
    * Whether a packet with this sequence number may be new.
-   * @param low the 32 bits that stand in the packet
+   * @param low the 32 bits that stand in the packet, signed or not
    * @returns the high half that it must have (0 without ESN), or `REPLAYED` or `TOO_OLD`
    */
   check(low: number): number {
@@ -80,7 +82,8 @@ export class ReplayWindow {
   }
 
   /** RFC 4303 appendix A2.2: the high half that puts the number in the window or ahead of it; -1 if none can. */
-  #guessHigh(low: number): number {
+  #guessHigh(word: number): number {
+    const low = word >>> 0;
     const topHigh = this.#top[0]!;
     const topLow = this.#top[1]!;
     if (topLow >= this.size - 1) {
@@ -92,9 +95,10 @@ export class ReplayWindow {
     return low >= topLow - this.size + 1 + TWO_32 ? topHigh - 1 : topHigh;
   }
 
-  /** Distance from the highest number; exact, because the high halves differ by at most one. */
+  /** Distance from the highest number, as far as `FAR`: a small integer, which V8 never puts on the heap. */
   #ahead(high: number, low: number): number {
-    return (high - this.#top[0]!) * TWO_32 + (low - this.#top[1]!);
+    const distance = (high - this.#top[0]!) * TWO_32 + ((low >>> 0) - this.#top[1]!);
+    return Math.min(Math.max(distance, -FAR), FAR) | 0;
   }
 
   /** Clears the words that the window moves into, when it moves `ahead` numbers to `low`. */
