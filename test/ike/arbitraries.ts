@@ -1,7 +1,7 @@
 /** Arbitrary messages for property tests, and helpers that both codec tests use. */
 import fc from 'fast-check';
 import type { IpFamily } from '../../src/base/address.ts';
-import { ExchangeType } from '../../src/ike/iana.ts';
+import { ConfigType, ExchangeType } from '../../src/ike/iana.ts';
 import type { IkeHeader } from '../../src/ike/message.ts';
 import type { Payload } from '../../src/ike/payload.ts';
 import type { WireProposal } from '../../src/ike/payloads/sa.ts';
@@ -189,7 +189,7 @@ export const samplePayloads: readonly Payload[] = [
   },
   {
     type: 'cp',
-    configType: 1,
+    configType: ConfigType.REQUEST,
     attributes: [
       { type: 1, data: new Uint8Array(0) },
       { type: 8, data: counting(17) },

@@ -64,8 +64,3 @@ export function encodeTs(writer: ByteWriter, payload: TsPayload): void {
     writer.bytes(addressToBytes(range.end));
   }
 }
-
-/** A TSi or TSr payload of ours. */
-export function tsPayload(type: TsPayload['type'], selectors: readonly TrafficSelector[]): TsPayload {
-  return { type, selectors, unknown: 0 };
-}
