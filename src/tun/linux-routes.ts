@@ -31,6 +31,7 @@ import {
   sameRule,
 } from './routes.ts';
 import * as message from './rtnetlink.ts';
+import { addRuleRequest, deleteRuleRequest, parseRule, rulesRequest } from './rtnetlink-rules.ts';
 import { NEEDS_NET_ADMIN } from './tun-errors.ts';
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
@@ -103,20 +104,18 @@ export class LinuxHostNetwork implements HostNetwork {
 
   rules(family?: IpFamily): InstalledRule[] {
     const families = family === undefined ? FAMILIES : [family];
-    return families.flatMap((one) =>
-      parseAll(this.#ask(message.rulesRequest(one), 'list rules', []), message.parseRule),
-    );
+    return families.flatMap((one) => parseAll(this.#ask(rulesRequest(one), 'list rules', []), parseRule));
   }
 
   addRule(rule: Rule): void {
     // Some kernels take the same rule twice.
     if (this.rules(rule.family).some((other) => other.protocol === OWN_PROTOCOL && sameRule(other, rule))) return;
-    this.#change(message.addRuleRequest(rule), `add ${describeRule(rule)}`, []);
+    this.#change(addRuleRequest(rule), `add ${describeRule(rule)}`, []);
   }
 
   deleteRule(rule: Rule): boolean {
     const gone = [ERRNO.ENOENT, ERRNO.ESRCH];
-    return this.#change(message.deleteRuleRequest(rule), `delete ${describeRule(rule)}`, gone);
+    return this.#change(deleteRuleRequest(rule), `delete ${describeRule(rule)}`, gone);
   }
 
   routeTo(query: RouteQuery): RouteAnswer | undefined {

@@ -1,27 +1,22 @@
 /**
- * What routing netlink messages say (rtnetlink(7), linux/rtnetlink.h, linux/if_addr.h, linux/fib_rules.h): links,
- * addresses, routes, rules. Pure: requests are built from, and answers turned into, the types of `routes.ts`.
+ * What routing netlink messages say of links, addresses and routes (rtnetlink(7), linux/rtnetlink.h, linux/if_addr.h); of
+ * rules in `rtnetlink-rules.ts`. Pure: requests are built from, and answers turned into, the types of `routes.ts`.
  */
 import type { IpAddress, IpFamily } from '../base/address.ts';
 import { addressBits, addressFromBytes, addressToBytes } from '../base/address.ts';
-import { assertNever } from '../base/assert.ts';
-import { DecodeError, toHex } from '../base/bytes.ts';
+import { DecodeError } from '../base/bytes.ts';
 import { utf8 } from '../base/text.ts';
 import type { Attributes } from './netlink.ts';
 import { hostU32, NetlinkRequest, NLM_F, parseAttributes, readHostU32, readName } from './netlink.ts';
 import type {
   InstalledRoute,
-  InstalledRule,
   InterfaceAddress,
   Link,
-  PortRange,
   Prefix,
   Route,
   RouteFilter,
   RouteQuery,
   RouteType,
-  Rule,
-  RuleAction,
 } from './routes.ts';
 import { MAIN_TABLE, metricOf, OWN_PROTOCOL } from './routes.ts';
 
@@ -34,9 +29,6 @@ const RTM = {
   NEWROUTE: 24,
   DELROUTE: 25,
   GETROUTE: 26,
-  NEWRULE: 32,
-  DELRULE: 33,
-  GETRULE: 34,
 } as const;
 
 const AF_INET = 2;
@@ -64,31 +56,10 @@ const RTN_UNICAST = 1;
 const RTN_LOCAL = 2;
 const ROUTE_TYPES: Readonly<Record<RouteType, number>> = { unicast: RTN_UNICAST, blackhole: 6, unreachable: 7 };
 const RT_SCOPE = { UNIVERSE: 0, LINK: 253, NOWHERE: 255 } as const;
-const FRA = {
-  DST: 1,
-  SRC: 2,
-  IIFNAME: 3,
-  PRIORITY: 6,
-  SUPPRESS_IFGROUP: 13,
-  SUPPRESS_PREFIXLEN: 14,
-  TABLE: 15,
-  PROTOCOL: 21,
-  IP_PROTO: 22,
-  SPORT_RANGE: 23,
-  DPORT_RANGE: 24,
-  SPORT_MASK: 28,
-  DPORT_MASK: 29,
-} as const;
-const FR_ACT: Readonly<Record<RuleAction['type'], number>> = { table: 1, blackhole: 6, unreachable: 7 };
-const KNOWN_FRA: ReadonlySet<number> = new Set(Object.values(FRA));
-/** What the kernel adds to each rule (SUPPRESS_*), or to each with ports (masks, since 6.15), and means nothing. */
-const NO_SUPPRESSION = 'ffffffff';
-const WHOLE_PORT = 'ffff';
-
 const LINK_SIZE = 16;
 const ADDRESS_SIZE = 8;
 /** Of rtmsg and fib_rule_hdr, which have the same layout. */
-const ROUTE_SIZE = 12;
+export const ROUTE_SIZE = 12;
 
 export function linkRequest(nameOrIndex: string | number): NetlinkRequest {
   if (typeof nameOrIndex === 'number') return new NetlinkRequest(RTM.GETLINK, 0, linkHeader(nameOrIndex, 0, 0));
@@ -214,44 +185,11 @@ export function parseRouteReply(body: Uint8Array): RouteReply | undefined {
   };
 }
 
-export function rulesRequest(family: IpFamily): NetlinkRequest {
-  return new NetlinkRequest(RTM.GETRULE, NLM_F.DUMP, routeHeader({ family }));
-}
-
-export function addRuleRequest(rule: Rule): NetlinkRequest {
-  return ruleRequest(RTM.NEWRULE, NLM_F.CREATE | NLM_F.EXCLUSIVE, rule);
-}
-
-export function deleteRuleRequest(rule: Rule): NetlinkRequest {
-  return ruleRequest(RTM.DELRULE, 0, rule);
-}
-
-/** `undefined` for a rule with parts that `Rule` does not describe (marks, output links, inversion, …). */
-export function parseRule(body: Uint8Array): InstalledRule | undefined {
-  const attributes = parseAttributes(fixed(body, ROUTE_SIZE), ROUTE_SIZE);
-  const family = familyOf(body[0]!);
-  const action = ruleAction(body, attributes);
-  if (family === undefined || action === undefined || hasUnknownParts(body, attributes)) return undefined;
-  const inputLink = attributes.get(FRA.IIFNAME);
-  return {
-    family,
-    priority: readHostU32(attributes.get(FRA.PRIORITY)) ?? 0,
-    from: prefix(attributes.get(FRA.SRC), body[2]!, family),
-    to: prefix(attributes.get(FRA.DST), body[1]!, family),
-    inputLink: inputLink === undefined ? undefined : readName(inputLink),
-    ipProtocol: attributes.get(FRA.IP_PROTO)?.[0],
-    sourcePorts: portRange(attributes.get(FRA.SPORT_RANGE)),
-    destinationPorts: portRange(attributes.get(FRA.DPORT_RANGE)),
-    action,
-    protocol: attributes.get(FRA.PROTOCOL)?.[0] ?? 0,
-  };
-}
-
 function linkHeader(index: number, flags: number, mask: number): Uint8Array {
   return Uint8Array.of(0, 0, 0, 0, ...hostU32(index), ...hostU32(flags), ...hostU32(mask));
 }
 
-interface RouteHeader {
+export interface RouteHeader {
   readonly family: IpFamily;
   readonly destinationLength?: number;
   readonly sourceLength?: number;
@@ -262,7 +200,8 @@ interface RouteHeader {
   readonly type?: number;
 }
 
-function routeHeader(header: RouteHeader): Uint8Array {
+/** rtmsg, or fib_rule_hdr. */
+export function routeHeader(header: RouteHeader): Uint8Array {
   const { family, destinationLength = 0, sourceLength = 0, table = 0, protocol = 0, scope = 0, type = 0 } = header;
   // The byte holds small table numbers only; the attribute holds all.
   const tableByte = table < 0x100 ? table : 0;
@@ -315,72 +254,19 @@ function routeRequest(type: number, flags: number, route: Route): NetlinkRequest
   return request;
 }
 
-function ruleRequest(type: number, flags: number, rule: Rule): NetlinkRequest {
-  const { action } = rule;
-  const table = action.type === 'table' ? action.table : 0;
-  const header = routeHeader({
-    family: rule.family,
-    destinationLength: rule.to?.prefixLength ?? 0,
-    sourceLength: rule.from?.prefixLength ?? 0,
-    table,
-    type: FR_ACT[action.type],
-  });
-  const request = new NetlinkRequest(type, flags, header)
-    .attributeU32(FRA.PRIORITY, rule.priority)
-    .attributeU8(FRA.PROTOCOL, OWN_PROTOCOL);
-  if (action.type === 'table') request.attributeU32(FRA.TABLE, table);
-  if (rule.to !== undefined) request.attribute(FRA.DST, addressToBytes(rule.to.address));
-  if (rule.from !== undefined) request.attribute(FRA.SRC, addressToBytes(rule.from.address));
-  if (rule.inputLink !== undefined) request.attribute(FRA.IIFNAME, utf8(`${rule.inputLink}\0`));
-  if (rule.ipProtocol !== undefined) request.attributeU8(FRA.IP_PROTO, rule.ipProtocol);
-  if (rule.sourcePorts !== undefined) request.attribute(FRA.SPORT_RANGE, hostPorts(rule.sourcePorts));
-  if (rule.destinationPorts !== undefined) request.attribute(FRA.DPORT_RANGE, hostPorts(rule.destinationPorts));
-  return request;
-}
-
-function ruleAction(body: Uint8Array, attributes: Attributes): RuleAction | undefined {
-  const type = (Object.keys(FR_ACT) as RuleAction['type'][]).find((name) => FR_ACT[name] === body[7]);
-  switch (type) {
-    case undefined:
-      return undefined;
-    case 'table':
-      return { type, table: readHostU32(attributes.get(FRA.TABLE)) ?? body[4]! };
-    case 'unreachable':
-    case 'blackhole':
-      return { type };
-    default:
-      return assertNever(type, 'ruleAction');
-  }
-}
-
-/** Bits 0–1 of the flags are states (permanent, inverted): an inverted rule means the opposite. */
-function hasUnknownParts(body: Uint8Array, attributes: Attributes): boolean {
-  const FIB_RULE_INVERT = 0x2;
-  if (body[3] !== 0 || (readHostU32(body.subarray(8)) & FIB_RULE_INVERT) !== 0) return true;
-  const isOther = (type: number, usual: string): boolean => {
-    const value = attributes.get(type);
-    return value !== undefined && toHex(value) !== usual;
-  };
-  return (
-    isOther(FRA.SUPPRESS_PREFIXLEN, NO_SUPPRESSION) ||
-    isOther(FRA.SUPPRESS_IFGROUP, NO_SUPPRESSION) ||
-    isOther(FRA.SPORT_MASK, WHOLE_PORT) ||
-    isOther(FRA.DPORT_MASK, WHOLE_PORT) ||
-    [...attributes.keys()].some((type) => !KNOWN_FRA.has(type))
-  );
-}
-
 function routeMtu(attributes: Attributes): number | undefined {
   const metrics = attributes.get(RTA.METRICS);
   return metrics === undefined ? undefined : readHostU32(parseAttributes(metrics, 0).get(RTAX_MTU));
 }
 
-function fixed(body: Uint8Array, size: number): Uint8Array {
+/** The same bytes. @throws DecodeError when they do not hold the fixed structure */
+export function fixed(body: Uint8Array, size: number): Uint8Array {
   if (body.length < size) throw new DecodeError('truncated', 0, `${size} bytes wanted, ${body.length} left`);
   return body;
 }
 
-function familyOf(addressFamily: number): IpFamily | undefined {
+/** `undefined` for a family other than IP. */
+export function familyOf(addressFamily: number): IpFamily | undefined {
   if (addressFamily === AF_INET) return 4;
   return addressFamily === AF_INET6 ? 6 : undefined;
 }
@@ -396,7 +282,8 @@ function optionalAddress(bytes: Uint8Array | undefined, family: IpFamily): IpAdd
   return bytes === undefined ? undefined : ipAddress(bytes, family);
 }
 
-function prefix(bytes: Uint8Array | undefined, prefixLength: number, family: IpFamily): Prefix | undefined {
+/** @throws DecodeError when the length is not that of the family */
+export function prefix(bytes: Uint8Array | undefined, prefixLength: number, family: IpFamily): Prefix | undefined {
   return bytes === undefined ? undefined : { address: ipAddress(bytes, family), prefixLength };
 }
 
@@ -404,17 +291,7 @@ function anyPrefix(family: IpFamily): Prefix {
   return { address: { family, value: 0n }, prefixLength: 0 };
 }
 
-/** Ports of a route query are in network order, those of a rule in the host's. */
+/** In network order, other than those of a rule. */
 function networkPort(port: number): Uint8Array {
   return Uint8Array.of(port >>> 8, port & 0xff);
-}
-
-function hostPorts({ start, end }: PortRange): Uint8Array {
-  return Uint8Array.of(start & 0xff, start >>> 8, end & 0xff, end >>> 8);
-}
-
-function portRange(bytes: Uint8Array | undefined): PortRange | undefined {
-  if (bytes === undefined) return undefined;
-  const value = readHostU32(bytes);
-  return { start: value & 0xffff, end: value >>> 16 };
 }

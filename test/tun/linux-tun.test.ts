@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process';
 import dgram from 'node:dgram';
 import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,7 +11,7 @@ import { checkInterfaceName, createError, openError } from '../../src/tun/tun-er
 import { nodeUdp } from '../../src/tun/udp-node.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { answerEcho, echoRequest, isEchoReply, isEchoRequest } from './icmp.ts';
-import { enterNewNamespace, ipCommand } from './namespace.ts';
+import { enterNewNamespace, ipCommand, ping } from './namespace.ts';
 
 const ip = (text: string): IpAddress => parseAddress(text)!;
 const PEER4 = '10.77.0.2';
@@ -20,12 +19,6 @@ const PEER6 = '2001:db8:77::2';
 
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await sleep(2);
-}
-
-/** Runs ping in the namespace; resolves with its exit status. */
-function ping(...words: readonly string[]): Promise<number | null> {
-  const program = spawn('ping', ['-n', '-q', ...words], { stdio: 'ignore' });
-  return new Promise((resolve) => program.on('close', resolve));
 }
 
 function openDescriptors(): string[] {

@@ -1,5 +1,5 @@
 /** Moves this thread, and the programs that it starts, into a network namespace of its own; Linux and root only. */
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { createRequire } from 'node:module';
 
 const CLONE_NEWNET = 0x4000_0000;
@@ -23,7 +23,21 @@ export function enterNewNamespace(): () => void {
 
 /** Runs a command of iproute2 in this thread's namespace and returns what it prints. */
 export function ipCommand(...words: readonly string[]): string {
-  const result = spawnSync('ip', words, { encoding: 'utf8', timeout: 10_000 });
-  if (result.status !== 0) throw new Error(`ip ${words.join(' ')}: ${result.stderr}`);
+  return run('ip', words);
+}
+
+/** Runs ping in this thread's namespace; resolves with its exit status. */
+export function ping(...words: readonly string[]): Promise<number | null> {
+  return start('ping', ['-n', '-q', ...words]);
+}
+
+function run(program: string, words: readonly string[]): string {
+  const result = spawnSync(program, words, { encoding: 'utf8', timeout: 10_000 });
+  if (result.status !== 0) throw new Error(`${program} ${words.join(' ')}: ${result.stderr}`);
   return result.stdout;
+}
+
+function start(program: string, words: readonly string[]): Promise<number | null> {
+  const child = spawn(program, words, { stdio: 'ignore', timeout: 20_000 });
+  return new Promise((resolve) => child.on('close', resolve));
 }

@@ -5,6 +5,7 @@ import { DecodeError, fromHex, toHex } from '../../src/base/bytes.ts';
 import { NetlinkRequest, parseAttributes, parseMessages } from '../../src/tun/netlink.ts';
 import type { Prefix, Route, Rule } from '../../src/tun/routes.ts';
 import * as message from '../../src/tun/rtnetlink.ts';
+import { addRuleRequest, parseRule } from '../../src/tun/rtnetlink-rules.ts';
 
 const ip = (text: string): IpAddress => parseAddress(text)!;
 const prefix = (text: string): Prefix => {
@@ -66,7 +67,7 @@ describe('netlink messages', () => {
       message.parseInterfaceAddress,
       message.parseRoute,
       message.parseRouteReply,
-      message.parseRule,
+      parseRule,
     ];
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 80 }), fc.constantFrom(...parsers), (input, parse) => {
@@ -234,7 +235,7 @@ describe('rules', () => {
   };
 
   it('add a rule with everything', () => {
-    expect(toHex(message.addRuleRequest(full).finish(5))).toBe(
+    expect(toHex(addRuleRequest(full).finish(5))).toBe(
       hex(
         '64000000 2000 0506 05000000 00000000',
         '02 10 10 00 00 00 00 01 00000000',
@@ -259,20 +260,20 @@ describe('rules', () => {
       { family: 4, priority: 3, action: { type: 'table', table: 254 } },
     ];
     for (const rule of rules) {
-      expect(message.parseRule(bodyOf(message.addRuleRequest(rule)))).toMatchObject({ ...rule, protocol: 83 });
+      expect(parseRule(bodyOf(addRuleRequest(rule)))).toMatchObject({ ...rule, protocol: 83 });
     }
   });
 
   it('pass over rules whose parts are not all described', () => {
     const plain = '02 00 00 00 fe 00 00 01 00000000 0800 0f00 fe000000';
-    expect(message.parseRule(bytes(plain, '0800 0e00 ffffffff'))).toBeDefined();
+    expect(parseRule(bytes(plain, '0800 0e00 ffffffff'))).toBeDefined();
     // Whole ports, as kernels since 6.15 say; then a part of a port.
-    expect(message.parseRule(bytes(plain, '0800 1700 0100 0200', '0600 1c00 ffff 0000'))).toBeDefined();
-    expect(message.parseRule(bytes(plain, '0800 1700 0100 0200', '0600 1c00 ff00 0000'))).toBeUndefined();
+    expect(parseRule(bytes(plain, '0800 1700 0100 0200', '0600 1c00 ffff 0000'))).toBeDefined();
+    expect(parseRule(bytes(plain, '0800 1700 0100 0200', '0600 1c00 ff00 0000'))).toBeUndefined();
     // suppress_prefixlength 0; a firewall mark; inverted; a TOS.
-    expect(message.parseRule(bytes(plain, '0800 0e00 00000000'))).toBeUndefined();
-    expect(message.parseRule(bytes(plain, '0800 0a00 01000000'))).toBeUndefined();
-    expect(message.parseRule(bytes('02 00 00 00 fe 00 00 01 02000000'))).toBeUndefined();
-    expect(message.parseRule(bytes('02 00 00 10 fe 00 00 01 00000000'))).toBeUndefined();
+    expect(parseRule(bytes(plain, '0800 0e00 00000000'))).toBeUndefined();
+    expect(parseRule(bytes(plain, '0800 0a00 01000000'))).toBeUndefined();
+    expect(parseRule(bytes('02 00 00 00 fe 00 00 01 02000000'))).toBeUndefined();
+    expect(parseRule(bytes('02 00 00 10 fe 00 00 01 00000000'))).toBeUndefined();
   });
 });
