@@ -4,19 +4,32 @@
  *
  * After every call the owner drains `pollTransmit` and `pollEvent` and looks at `nextTimeout` again.
  */
-import type { SocketAddress } from '../base/address.ts';
+import type { IpAddress, SocketAddress } from '../base/address.ts';
+import { sameAddress } from '../base/address.ts';
+import { invariant } from '../base/assert.ts';
+import { DecodeError } from '../base/bytes.ts';
+import type { ChildRecord } from './child.ts';
 import type { ConnectionConfig } from './config.ts';
+import { checkConnection } from './connections.ts';
+import { followPeer, receive } from './dispatch.ts';
+import { EndpointHost, type Transmit } from './endpoint-host.ts';
 import type { IkeEvent, Path } from './events.ts';
+import { failSession, promoteChild } from './lifecycle.ts';
+import { decodeHeader, type IkeHeader } from './message.ts';
 import type { IkeEndpointOptions } from './options.ts';
+import { RefusedMessageError } from './payload.ts';
+import { IkeSession } from './session.ts';
 import type { IkeCounters, IkeSaStatus } from './status.ts';
+import { Strangers } from './strangers.ts';
+import { AuthTask } from './tasks/auth.ts';
+import { answerAuth } from './tasks/auth-responder.ts';
+import { closeChild, closeSession } from './tasks/delete.ts';
+import { InitTask } from './tasks/init.ts';
+import { rekeyChild } from './tasks/rekey-child.ts';
+import { handleSessionTimeout, rekeySession } from './timeouts.ts';
+import { MessageWindow } from './window.ts';
 
-export interface Transmit {
-  readonly path: Path;
-  /** Without the non-ESP marker, which the owner puts before it on every port but 500 (RFC 7296 §2.23). */
-  readonly data: Uint8Array;
-  /** A NAT keepalive (RFC 3948 §4): goes out as it is, never with a marker. */
-  readonly keepalive: boolean;
-}
+export type { Transmit };
 
 export interface InitiateOptions {
   /** Only this child; all of the connection when left out. */
@@ -26,62 +39,265 @@ export interface InitiateOptions {
 }
 
 export class IkeEndpoint {
-  constructor(_options: IkeEndpointOptions) {}
+  readonly #host: EndpointHost;
+  readonly #strangers: Strangers;
 
-  /** @throws RangeError when the name is taken. */
-  addConnection(_config: ConnectionConfig): void {}
+  constructor(options: IkeEndpointOptions) {
+    this.#host = new EndpointHost(options);
+    this.#strangers = new Strangers(this.#host);
+  }
+
+  /** @throws RangeError when the name is taken, or the configuration cannot be worked with. */
+  addConnection(config: ConnectionConfig): void {
+    if (this.#host.configs.has(config.name)) throw new RangeError(`there is a connection ${config.name} already`);
+    checkConnection(config, this.#host.crypto);
+    this.#host.configs.set(config.name, config);
+  }
 
   /** Running SAs stay as they are; what is negotiated from now on follows the new configuration. @throws RangeError */
-  replaceConnection(_config: ConnectionConfig): void {}
+  replaceConnection(config: ConnectionConfig): void {
+    this.#config(config.name);
+    checkConnection(config, this.#host.crypto);
+    this.#host.configs.set(config.name, config);
+  }
 
   /** Closes its SAs and forgets it. */
-  removeConnection(_now: number, _name: string): void {}
+  removeConnection(now: number, name: string): void {
+    this.closeConnection(now, name);
+    this.#host.configs.delete(name);
+  }
 
   /**
-   * Brings up the IKE SA and its children, or the children that are missing when the IKE SA is up.
+   * Brings up the IKE SA and its children, or the children that are missing when the IKE SA is up or coming up.
+   * Without any local address, of the connection or the options, the unspecified one stands in the path.
    * @throws RangeError for an unknown connection or child, or when there is no address to go to
    */
-  initiate(_now: number, _connection: string, _options: InitiateOptions = {}): void {}
+  initiate(now: number, connection: string, options: InitiateOptions = {}): void {
+    const config = this.#config(connection);
+    const names = config.children.map((child) => child.name);
+    if (options.child !== undefined && !names.includes(options.child)) {
+      throw new RangeError(`connection ${connection} has no child ${options.child}`);
+    }
+    const wanted = options.child === undefined ? names : [options.child];
+    const running = this.#running(connection, options.remote?.address ?? config.remote.address);
+    if (running !== undefined) {
+      this.#add(now, running, wanted);
+      return;
+    }
+    const path = this.#pathFor(config, options);
+    if (!this.#host.hasRoom()) throw new RangeError('there are as many IKE SAs as there may be');
+    this.#open(now, config, path, wanted);
+  }
 
-  closeConnection(_now: number, _name: string): void {}
-  closeIkeSa(_now: number, _ikeSaId: number): void {}
-  closeChild(_now: number, _childId: number): void {}
-  rekeyIkeSa(_now: number, _ikeSaId: number): void {}
-  rekeyChild(_now: number, _childId: number): void {}
+  #config(name: string): ConnectionConfig {
+    const config = this.#host.configs.get(name);
+    if (config === undefined) throw new RangeError(`there is no connection ${name}`);
+    return config;
+  }
+
+  /** An IKE SA that is up or that we are bringing up. */
+  #running(connection: string, remote: IpAddress | undefined): IkeSession | undefined {
+    return this.#host.sessionsOf(connection).find((session) => {
+      if (remote !== undefined && !sameAddress(session.path.remote.address, remote)) return false;
+      const { name } = session.state;
+      const coming = session.initiator && (name === 'init-sent' || name === 'secret-wanted' || name === 'auth-sent');
+      return coming || (name === 'established' && session.pendingFor === undefined);
+    });
+  }
+
+  #add(now: number, session: IkeSession, wanted: readonly string[]): void {
+    if (session.state.name === 'established') {
+      this.#host.bringUp(now, session, wanted);
+      return;
+    }
+    session.wanted = [...new Set([...session.wanted, ...wanted])];
+  }
+
+  #pathFor(config: ConnectionConfig, options: InitiateOptions): Path {
+    const { address } = config.remote;
+    const remote = options.remote ?? (address && { address, port: config.remote.port });
+    if (remote === undefined) throw new RangeError(`connection ${config.name} has no remote address: it only responds`);
+    const unspecified: IpAddress = { family: remote.address.family, value: 0n };
+    const local = options.local ?? { address: config.local.address ?? unspecified, port: config.local.port };
+    if (local.address.family !== remote.address.family) {
+      throw new RangeError(`connection ${config.name}: the local and the remote address are of different families`);
+    }
+    return { local, remote };
+  }
+
+  #open(now: number, config: ConnectionConfig, path: Path, wanted: readonly string[]): void {
+    const host = this.#host;
+    const session = new IkeSession(host, {
+      initiator: true,
+      spiInitiator: host.newIkeSpi(),
+      spiResponder: 0n,
+      path,
+      state: { name: 'init-sent' },
+      window: new MessageWindow(host.retransmit),
+      config,
+      now,
+    });
+    session.wanted = [...wanted];
+    host.addSession(session);
+    const task = new InitTask(session, config);
+    session.active = task;
+    task.send(session, now);
+  }
+
+  closeConnection(now: number, name: string): void {
+    for (const session of this.#host.sessionsOf(name)) closeSession(session, now, 'requested', 'it was closed');
+  }
+
+  closeIkeSa(now: number, ikeSaId: number): void {
+    const session = this.#session(ikeSaId);
+    if (session !== undefined) closeSession(session, now, 'requested', 'it was closed');
+  }
+
+  closeChild(now: number, childId: number): void {
+    const child = this.#child(childId);
+    if (child !== undefined) closeChild(now, child, 'requested');
+  }
+
+  rekeyIkeSa(now: number, ikeSaId: number): void {
+    const session = this.#session(ikeSaId);
+    if (session !== undefined) rekeySession(session, now);
+  }
+
+  rekeyChild(now: number, childId: number): void {
+    const child = this.#child(childId);
+    if (child !== undefined) rekeyChild(now, child);
+  }
+
+  #session(id: number): IkeSession | undefined {
+    for (const session of this.#host.sessions.values()) if (session.id === id) return session;
+    return undefined;
+  }
+
+  #child(id: number): ChildRecord | undefined {
+    for (const child of this.#host.children.values()) if (child.id === id) return child;
+    return undefined;
+  }
 
   /** Takes a datagram, without its non-ESP marker, from anybody. Never throws, whatever the bytes. */
-  handleDatagram(_now: number, _path: Path, _data: Uint8Array): void {}
+  handleDatagram(now: number, path: Path, data: Uint8Array): void {
+    const host = this.#host;
+    host.count('datagrams-in');
+    try {
+      this.#receive(now, path, data);
+    } catch (error) {
+      if (error instanceof RefusedMessageError) this.#refuse(now, path, data, error);
+      else if (error instanceof DecodeError) host.count(`malformed-${error.code}`);
+      else this.#bug(error);
+    }
+  }
 
-  handleTimeout(_now: number): void {}
+  #receive(now: number, path: Path, data: Uint8Array): void {
+    const header = decodeHeader(data);
+    // The flag says which of the two SPIs the receiver chose (RFC 7296 §3.1).
+    const session = this.#host.sessions.get(header.initiator ? header.responderSpi : header.initiatorSpi);
+    if (session === undefined || !this.#fits(session, header)) this.#strangers.receive(now, path, header, data);
+    else receive(session, now, path, header, data);
+  }
+
+  #fits(session: IkeSession, header: IkeHeader): boolean {
+    if (session.initiator === header.initiator) return false;
+    if (session.state.name === 'init-sent') return true;
+    return session.spiInitiator === header.initiatorSpi && session.spiResponder === header.responderSpi;
+  }
+
+  #refuse(now: number, path: Path, data: Uint8Array, error: RefusedMessageError): void {
+    this.#host.count(`malformed-${error.code}`);
+    if (error.code === 'bad-version') this.#strangers.refuseVersion(now, path, data);
+  }
+
+  /** A mistake of ours must not stop the other tunnels: it is counted and told. */
+  #bug(error: unknown): void {
+    this.#host.count('bug');
+    const text = error instanceof Error ? error.message : 'unknown';
+    this.#host.emit({
+      type: 'note',
+      connection: undefined,
+      level: 'warn',
+      text: `a message could not be processed: ${text}`,
+    });
+  }
+
+  handleTimeout(now: number): void {
+    for (const session of this.#host.due(now)) {
+      handleSessionTimeout(session, now);
+      this.#host.stateChanged(session);
+    }
+  }
 
   /** When `handleTimeout` must be called, `undefined` when nothing is waited for. */
   nextTimeout(): number | undefined {
-    return undefined;
+    return this.#host.nextTimeout();
   }
 
   pollTransmit(): Transmit | undefined {
-    return undefined;
+    return this.#host.transmits.shift();
   }
 
   pollEvent(): IkeEvent | undefined {
-    return undefined;
+    return this.#host.events.shift();
   }
 
-  /** Answers `need-secret`; `undefined` when there is none. The bytes are not kept beyond the call. */
-  answerSecret(_now: number, _requestId: number, _secret: Uint8Array | undefined): void {}
+  /**
+   * Answers `need-secret`; `undefined` when there is none. The bytes are copied where they are needed longer, and the
+   * copy is wiped once the peer has proved who it is.
+   */
+  answerSecret(now: number, requestId: number, secret: Uint8Array | undefined): void {
+    const session = this.#host.secrets.get(requestId);
+    if (session === undefined) return;
+    this.#host.secrets.delete(requestId);
+    const { state } = session;
+    if (state.name === 'authenticating') {
+      answerAuth(session, now, state, secret);
+      return;
+    }
+    if (state.name !== 'secret-wanted') return;
+    if (secret === undefined || secret.length === 0) {
+      failSession(session, now, {
+        reason: 'no-secret',
+        detail: 'there is no pre-shared key for the connection',
+      });
+      return;
+    }
+    const { config } = session;
+    invariant(config !== undefined, 'initiator without a connection');
+    session.timers.clear('give-up');
+    session.enter({ name: 'auth-sent', crypto: state.crypto, setUp: state.setUp });
+    session.enqueue(now, new AuthTask(state.crypto, state.setUp, config.local.id, secret));
+  }
 
   /** ESP reports that the SA with our inbound SPI reached its soft limit of bytes or packets. */
-  childSoftExpired(_now: number, _spiIn: number): void {}
+  childSoftExpired(now: number, spiIn: number): void {
+    const child = this.#host.children.get(spiIn);
+    if (child !== undefined) rekeyChild(now, child);
+  }
+
   /** … its hard limit. */
-  childHardExpired(_now: number, _spiIn: number): void {}
-  /** ESP reports an authentic, new packet; `path` when it came by another way than the SA's. */
-  childReceived(_now: number, _spiIn: number, _path?: Path): void {}
+  childHardExpired(now: number, spiIn: number): void {
+    const child = this.#host.children.get(spiIn);
+    if (child !== undefined) closeChild(now, child, 'expired');
+  }
+
+  /** ESP reports an authentic, new packet; `path` when it may have come by another way than the SA's. */
+  childReceived(now: number, spiIn: number, path?: Path): void {
+    const child = this.#host.children.get(spiIn);
+    if (child === undefined) return;
+    const { session } = child;
+    session.lastHeardAt = now;
+    // The peer sends on the new SA, so it has it: RFC 7296 §2.8.
+    if (!child.everSent) promoteChild(child);
+    if (path !== undefined) followPeer(session, path);
+  }
 
   status(): readonly IkeSaStatus[] {
-    return [];
+    return [...this.#host.sessions.values()].map((session) => session.status());
   }
 
   counters(): IkeCounters {
-    throw new Error('bug: counters are not there yet');
+    return this.#host.counters();
   }
 }

@@ -31,8 +31,8 @@ const LENGTH_AT = 24;
 const MAJOR_VERSION = 2;
 const VERSION_2_0 = 0x20;
 
-const FLAG_INITIATOR = 0x08;
-const FLAG_RESPONSE = 0x20;
+export const FLAG_INITIATOR = 0x08;
+export const FLAG_RESPONSE = 0x20;
 
 /**
  * The header alone: what a datagram is dispatched by, before anything is spent on it.

@@ -58,28 +58,41 @@ export interface IkeSaStatus {
 }
 
 /** Why a datagram was refused, and what was done to hold off others. */
-export type IkeCounterName =
-  | `malformed-${'truncated' | 'trailing-bytes' | 'bad-length' | 'bad-value' | 'bad-version' | 'too-many' | 'bad-order'}`
-  | 'datagrams-in'
-  | 'datagrams-out'
-  | 'retransmissions'
-  | 'major-version'
-  | 'unknown-spi'
-  | 'unexpected-exchange'
-  | 'bad-sk'
-  | 'rule-violation'
-  | 'old-message-id'
-  | 'replayed-request'
-  | 'unexpected-response'
-  | 'unauthenticated-notify'
-  | 'init-ignored'
-  | 'cookie-demanded'
-  | 'cookie-bad'
-  | 'half-open-full'
-  | 'half-open-expired'
-  | 'rate-limited'
-  | 'invalid-key-exchange'
-  | 'authentication-failed'
-  | 'bug';
+const COUNTER_NAMES = [
+  'datagrams-in',
+  'datagrams-out',
+  'retransmissions',
+  'malformed-truncated',
+  'malformed-trailing-bytes',
+  'malformed-bad-length',
+  'malformed-bad-value',
+  'malformed-bad-version',
+  'malformed-too-many',
+  'malformed-bad-order',
+  'major-version',
+  'unknown-spi',
+  'unexpected-exchange',
+  'bad-sk',
+  'rule-violation',
+  'old-message-id',
+  'replayed-request',
+  'unexpected-response',
+  'unauthenticated-notify',
+  'init-ignored',
+  'cookie-demanded',
+  'cookie-bad',
+  'half-open-full',
+  'half-open-expired',
+  'rate-limited',
+  'invalid-key-exchange',
+  'authentication-failed',
+  'bug',
+] as const;
+
+export type IkeCounterName = (typeof COUNTER_NAMES)[number];
 
 export type IkeCounters = Readonly<Record<IkeCounterName, number>>;
+
+export function noCounts(): Record<IkeCounterName, number> {
+  return Object.fromEntries(COUNTER_NAMES.map((name) => [name, 0])) as Record<IkeCounterName, number>;
+}

@@ -1,0 +1,11 @@
+/** A CHILD SA with its keys, as an exchange made it, before the owner has it. */
+import type { ChildFacts } from './child.ts';
+import type { ChildKeys, Nonces } from './keys.ts';
+
+export interface AgreedChild {
+  readonly facts: ChildFacts;
+  readonly keys: ChildKeys;
+  /** Whether we began the exchange, which says whose keys are whose (RFC 7296 §2.17). */
+  readonly initiator: boolean;
+  readonly nonces: Nonces;
+}

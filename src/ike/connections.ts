@@ -1,0 +1,38 @@
+/** Checks of connections before an endpoint takes them, and comparison of paths. */
+import { sameSocketAddress } from '../base/address.ts';
+import type { Algorithm, CryptoProvider } from '../crypto/types.ts';
+import type { ConnectionConfig } from './config.ts';
+import type { Path } from './events.ts';
+
+export function samePath(a: Path, b: Path): boolean {
+  return sameSocketAddress(a.remote, b.remote) && sameSocketAddress(a.local, b.local);
+}
+
+/** @throws RangeError that names what an endpoint could not work with */
+export function checkConnection(config: ConnectionConfig, crypto: CryptoProvider): void {
+  const wrong = (what: string): never => {
+    throw new RangeError(`connection ${config.name}: ${what}`);
+  };
+  if (config.proposals.length === 0) wrong('there is no IKE proposal');
+  for (const { dh, prf, encryption, integrity } of config.proposals) {
+    if (dh.length === 0 || prf.length === 0 || encryption.length === 0)
+      wrong('an IKE proposal lacks a cipher, PRF or group');
+    for (const algorithm of [...dh, ...prf, ...encryption, ...integrity]) need(algorithm, crypto, wrong);
+  }
+  const names = new Set<string>();
+  for (const child of config.children) {
+    if (names.has(child.name)) wrong(`there are two children ${child.name}`);
+    names.add(child.name);
+    if (child.proposals.length === 0) wrong(`child ${child.name} has no proposal`);
+    if (child.selectors.local.length === 0 || child.selectors.remote.length === 0) {
+      wrong(`child ${child.name} has no traffic selectors`);
+    }
+    for (const { dh, encryption, integrity } of child.proposals) {
+      for (const algorithm of [...dh, ...encryption, ...integrity]) need(algorithm, crypto, wrong);
+    }
+  }
+}
+
+function need(algorithm: Algorithm, crypto: CryptoProvider, wrong: (what: string) => never): void {
+  if (!crypto.supports(algorithm)) wrong(`${algorithm.name} is not supported by the ${crypto.name} provider`);
+}

@@ -1,0 +1,245 @@
+/**
+ * Incoming messages of a known IKE SA (RFC 7296 §2.2, §2.21, §2.23): window, verification, rules, then the task or the
+ * function that they are for. Everything a peer can send ends here in an answer, a counter, or both.
+ */
+import { assertNever } from '../base/assert.ts';
+import { DecodeError } from '../base/bytes.ts';
+import { samePath } from './connections.ts';
+import type { Path } from './events.ts';
+import { findError, misbehaved, reasonOf } from './failure.ts';
+import { ExchangeType, exchangeName, NotifyType } from './iana.ts';
+import { breakOff } from './lifecycle.ts';
+import { decodeMessage, type IkeHeader, type IkeMessage } from './message.ts';
+import { findPayload, type Payload, RefusedMessageError } from './payload.ts';
+import { notifyPayload } from './payloads/notify.ts';
+import { openMessage } from './protect.ts';
+import { checkRules, isUnprotectedHint } from './rules.ts';
+import type { IkeSession } from './session.ts';
+import { cryptoOf, type IkeCrypto } from './session-state.ts';
+import type { Answer } from './tasks/answer.ts';
+import { receiveAuth, refuseMalformedAuth } from './tasks/auth-responder.ts';
+import { rekeyNotify, respondCreateChild } from './tasks/create-child.ts';
+import { closeSession } from './tasks/delete.ts';
+import { respondInformational } from './tasks/informational.ts';
+import { InitTask } from './tasks/init.ts';
+import { respondRekeyChild } from './tasks/rekey-child.ts';
+import { adopt, RekeyIkeTask, respondRekeyIke } from './tasks/rekey-ike.ts';
+
+/** Takes a message whose SPIs belong to `session`. @throws DecodeError for a malformed message that is not authentic */
+export function receive(session: IkeSession, now: number, path: Path, header: IkeHeader, datagram: Uint8Array): void {
+  if (session.state.name === 'init-sent') receiveInit(session, now, path, header, datagram);
+  else if (header.response) receiveResponse(session, now, path, header, datagram);
+  else receiveRequest(session, now, path, header, datagram);
+}
+
+function receiveInit(session: IkeSession, now: number, path: Path, header: IkeHeader, datagram: Uint8Array): void {
+  const { host, active } = session;
+  if (
+    !header.response ||
+    header.exchange !== ExchangeType.IKE_SA_INIT ||
+    !session.window.expectsResponse(header.messageId)
+  ) {
+    host.count('unexpected-response');
+  }
+  const message = decodeMessage(datagram, header);
+  if (message.protectedPart !== undefined || !(active instanceof InitTask)) {
+    host.count('rule-violation');
+    return;
+  }
+  if (checkRules(header.exchange, true, message.payloads, false) !== undefined) {
+    host.count('rule-violation');
+    return;
+  }
+  active.receive(session, now, path, message, datagram);
+}
+
+type Opened =
+  | { readonly kind: 'payloads'; readonly payloads: readonly Payload[] }
+  /** Authentic, and wrong: the peer itself sent it. */
+  | { readonly kind: 'malformed'; readonly notify: number; readonly data: Uint8Array; readonly detail: string };
+
+/** Verifies, decrypts, decodes and checks the rules. `undefined` when it is not the peer's; that was counted. */
+function open(session: IkeSession, crypto: IkeCrypto, header: IkeHeader, datagram: Uint8Array): Opened | undefined {
+  const { host } = session;
+  const message: IkeMessage = decodeMessage(datagram, header);
+  if (message.protectedPart === undefined) {
+    // RFC 7296 §2.21.4: a hint from nobody; acting on it would let anybody end an SA.
+    host.count(isUnprotectedHint(message.payloads) ? 'unauthenticated-notify' : 'rule-violation');
+    return undefined;
+  }
+  let payloads: readonly Payload[] | undefined;
+  try {
+    payloads = openMessage(datagram, message.protectedPart, crypto.inbound);
+  } catch (error) {
+    if (!(error instanceof DecodeError)) throw error;
+    host.count(`malformed-${error.code}`);
+    return error instanceof RefusedMessageError
+      ? { kind: 'malformed', notify: error.notify, data: error.notifyData, detail: error.message }
+      : malformed(NotifyType.INVALID_SYNTAX, error.message);
+  }
+  if (payloads === undefined) {
+    host.count('bad-sk');
+    return undefined;
+  }
+  const violation = checkRules(header.exchange, header.response, payloads, true);
+  if (violation === undefined) return { kind: 'payloads', payloads };
+  host.count('rule-violation');
+  return malformed(violation.notify ?? NotifyType.INVALID_SYNTAX, violation.detail);
+}
+
+function malformed(notify: number, detail: string): Opened {
+  return { kind: 'malformed', notify, data: new Uint8Array(0), detail };
+}
+
+function receiveResponse(session: IkeSession, now: number, path: Path, header: IkeHeader, datagram: Uint8Array): void {
+  const { host, window, active } = session;
+  const crypto = cryptoOf(session.state);
+  const expected =
+    window.expectsResponse(header.messageId) && (active === undefined || active.exchange === header.exchange);
+  if (crypto === undefined || !expected) {
+    host.count('unexpected-response');
+    return;
+  }
+  const opened = open(session, crypto, header, datagram);
+  if (opened === undefined) return;
+  heard(session, now, path);
+  window.finish();
+  session.active = undefined;
+  // What was asked may be out of date by now: the SA is being deleted.
+  if (active === undefined) {
+    session.startNext(now);
+    return;
+  }
+  if (opened.kind === 'malformed') {
+    active.abandon();
+    endBroken(session, now, `the peer's answer is not understood: ${opened.detail}`);
+    return;
+  }
+  // RFC 7296 §2.21.3: to the peer our request was malformed, which ends the IKE SA on both sides.
+  const error = findError(opened.payloads);
+  if (error?.notify === NotifyType.INVALID_SYNTAX && active.kind !== 'auth') {
+    active.abandon();
+    const failure = { reason: reasonOf(error.notify), detail: `the peer answered INVALID_SYNTAX to ${active.kind}` };
+    breakOff(session, now, failure, false);
+    return;
+  }
+  active.process(session, now, opened.payloads);
+  session.startNext(now);
+}
+
+function endBroken(session: IkeSession, now: number, detail: string): void {
+  if (session.state.name === 'established') {
+    session.note('warn', detail);
+    closeSession(session, now, 'failed', detail);
+  } else breakOff(session, now, misbehaved(detail), false);
+}
+
+function receiveRequest(session: IkeSession, now: number, path: Path, header: IkeHeader, datagram: Uint8Array): void {
+  const { host, window } = session;
+  switch (window.classify(header.messageId, datagram)) {
+    case 'answered':
+      host.count('replayed-request');
+      session.transmit(now, path, window.lastResponse!);
+      return;
+    case 'pending':
+      host.count('replayed-request');
+      return;
+    case 'old':
+    case 'ahead':
+      host.count('old-message-id');
+      return;
+    case 'new':
+      break;
+  }
+  const crypto = cryptoOf(session.state);
+  if (crypto === undefined || !allows(session, header.exchange)) {
+    host.count('unexpected-exchange');
+    return;
+  }
+  const opened = open(session, crypto, header, datagram);
+  if (opened === undefined) return;
+  window.accept(datagram);
+  heard(session, now, path);
+  if (opened.kind === 'malformed') {
+    refuse(session, now, path, header.exchange, opened);
+    return;
+  }
+  if (session.state.name === 'half-open') {
+    // From here on the peer writes, and is answered, where its IKE_AUTH came from (RFC 7296 §2.23).
+    session.path = path;
+    receiveAuth(session, now, session.state, opened.payloads);
+    return;
+  }
+  const isDelete = opened.payloads.some((payload) => payload.type === 'delete' && payload.spis.length === 0);
+  if (session.pendingFor !== undefined && !isDelete) adopt(session, now);
+  const answer = process(session, now, header.exchange, opened.payloads);
+  session.respond(now, header.exchange, answer.payloads, path);
+  answer.after?.();
+}
+
+/** Which requests have a place in which state: no exchange gets ahead of authentication. */
+function allows(session: IkeSession, exchange: number): boolean {
+  const { state } = session;
+  switch (state.name) {
+    case 'half-open':
+      return exchange === ExchangeType.IKE_AUTH;
+    case 'established':
+    case 'rekeyed':
+    case 'deleting':
+      return exchange === ExchangeType.CREATE_CHILD_SA || exchange === ExchangeType.INFORMATIONAL;
+    case 'init-sent':
+    case 'secret-wanted':
+    case 'auth-sent':
+    case 'authenticating':
+    case 'closed':
+      return false;
+    default:
+      return assertNever(state, 'allows');
+  }
+}
+
+function process(session: IkeSession, now: number, exchange: number, payloads: readonly Payload[]): Answer {
+  if (exchange === ExchangeType.INFORMATIONAL) return respondInformational(session, now, payloads);
+  const forIkeSa = findPayload(payloads, 'tsi') === undefined;
+  if (forIkeSa) return respondRekeyIke(session, now, payloads);
+  // RFC 7296 §2.25: no children while the IKE SA is replaced or deleted.
+  if (session.state.name !== 'established' || session.active instanceof RekeyIkeTask) {
+    return { payloads: [notifyPayload(NotifyType.TEMPORARY_FAILURE)] };
+  }
+  const rekey = rekeyNotify(payloads);
+  if (rekey !== undefined) return { payloads: respondRekeyChild(session, now, payloads, rekey) };
+  return { payloads: respondCreateChild(session, now, payloads) };
+}
+
+/** RFC 7296 §2.5, §2.21.2, §2.21.3: an unknown critical payload is refused, bad syntax ends the IKE SA. */
+function refuse(
+  session: IkeSession,
+  now: number,
+  path: Path,
+  exchange: number,
+  { notify, data, detail }: Extract<Opened, { kind: 'malformed' }>,
+): void {
+  const what = `${exchangeName(exchange)} request: ${detail}`;
+  if (session.state.name === 'half-open') {
+    session.path = path;
+    refuseMalformedAuth(session, now, notify, what);
+    return;
+  }
+  session.respond(now, exchange, [notifyPayload(notify, data)], path);
+  if (notify === NotifyType.INVALID_SYNTAX) breakOff(session, now, misbehaved(what), true);
+  else session.note('warn', `refused: ${what}`);
+}
+
+/** An authentic message that is not a replay: the peer lives, and here is where it is. */
+function heard(session: IkeSession, now: number, path: Path): void {
+  session.lastHeardAt = now;
+  followPeer(session, path);
+}
+
+/** RFC 7296 §2.23: a peer behind a NAT is followed to where it appears, unless we are behind one ourselves. */
+export function followPeer(session: IkeSession, path: Path): void {
+  if (session.establishedAt === undefined || samePath(session.path, path)) return;
+  if (!session.nat.remoteBehindNat || session.nat.localBehindNat) return;
+  session.path = path;
+  if (session.announced) session.host.emit({ type: 'path-changed', ikeSaId: session.id, path });
+}

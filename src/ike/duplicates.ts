@@ -1,0 +1,55 @@
+/**
+ * Several IKE SAs of one connection between the same identities: a peer that restarted (INITIAL_CONTACT, RFC 7296 §2.4),
+ * or both sides opening the connection at the same time.
+ *
+ * Which one goes is decided the same way on both sides, and only one side acts, so that they never delete one each.
+ * Of two that were negotiated at the same time the one with the lower initiator SPI goes, and its initiator deletes it;
+ * else the newer replaces the older, and the side that answered the newer deletes the older. This happens a moment
+ * later, when surely both sides have both.
+ */
+import { endSession } from './lifecycle.ts';
+import type { IkeSession } from './session.ts';
+import { closeSession } from './tasks/delete.ts';
+
+/** How long both IKE SAs live side by side. */
+const SETTLE_DELAY = 1_000;
+
+/** Looks at the others when `session` is established. */
+export function settleNewcomer(session: IkeSession, now: number, initialContact: boolean): void {
+  for (const other of session.host.siblings(session)) {
+    // An SA that came up while this one was being negotiated is not from before the peer's restart.
+    if (initialContact && (other.establishedOrder ?? 0) < session.id) {
+      endSession(other, now, 'peer-restarted', 'the peer has a new IKE SA and no memory of this one', false);
+    } else {
+      session.timers.set('duplicate', now + SETTLE_DELAY);
+      session.host.stateChanged(session);
+    }
+  }
+}
+
+/** Ids and orders of establishment come out of one counter. */
+function simultaneous(a: IkeSession, b: IkeSession): boolean {
+  return a.id < (b.establishedOrder ?? 0) && b.id < (a.establishedOrder ?? 0);
+}
+
+/** Closes one of two, if that is ours to do and both are still there. */
+export function resolveDuplicates(session: IkeSession, now: number): void {
+  if (session.state.name !== 'established') return;
+  for (const other of session.host.siblings(session)) {
+    if (simultaneous(session, other)) {
+      const [loser, winner] = session.spiInitiator < other.spiInitiator ? [session, other] : [other, session];
+      if (loser.initiator) retire(loser, winner, now);
+    } else {
+      const [older, newer] = session.id < other.id ? [session, other] : [other, session];
+      if (!newer.initiator) retire(older, newer, now);
+    }
+    if (session.state.name !== 'established') return;
+  }
+}
+
+/** What only the loser carries is made anew on the winner. */
+function retire(loser: IkeSession, winner: IkeSession, now: number): void {
+  const names = [...loser.children.values()].map((child) => child.facts.config.name);
+  closeSession(loser, now, 'redundant', `IKE SA ${winner.id} is with the same peer`);
+  winner.host.bringUp(now, winner, names);
+}

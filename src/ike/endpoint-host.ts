@@ -1,0 +1,281 @@
+/**
+ * The tables of an endpoint, and what its IKE SAs see of it: who is known by which SPI, who speaks with whom, who must
+ * be woken when, what is to be sent and told.
+ */
+import { type IpAddress, sameAddress } from '../base/address.ts';
+import { readU32, toHex } from '../base/bytes.ts';
+import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
+import type { ChildRecord } from './child.ts';
+import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from './config.ts';
+import { resolveDuplicates, settleNewcomer } from './duplicates.ts';
+import type { IkeEvent, Path } from './events.ts';
+import type { Host } from './host.ts';
+import type { Identity } from './identity.ts';
+import { DEFAULT_LIMITS, DEFAULT_RETRANSMIT, type IkeEndpointOptions } from './options.ts';
+import { Queue } from './queue.ts';
+import type { IkeSession } from './session.ts';
+import { isHalfOpen, isLive } from './session-state.ts';
+import { type IkeCounterName, type IkeCounters, noCounts } from './status.ts';
+import { CreateChildTask, hasChild } from './tasks/create-child.ts';
+
+export interface Transmit {
+  readonly path: Path;
+  /** Without the non-ESP marker, which the owner puts before it on every port but 500 (RFC 7296 §2.23). */
+  readonly data: Uint8Array;
+  /** A NAT keepalive (RFC 3948 §4): goes out as it is, never with a marker. */
+  readonly keepalive: boolean;
+}
+
+const KEEPALIVE = Uint8Array.of(0xff);
+/** SPIs below are reserved (RFC 4303 §2.1). */
+const FIRST_CHILD_SPI = 256;
+
+export class EndpointHost implements Host {
+  readonly crypto: CryptoProvider;
+  readonly random: RandomSource;
+  readonly limits: EndpointLimits;
+  readonly retransmit: RetransmitPolicy;
+  readonly rawEsp: boolean;
+  readonly vendorIds: readonly Uint8Array[];
+  /** BOUNDED: by the owner, who drains them after every call. */
+  readonly transmits: Queue<Transmit> = new Queue();
+  readonly events: Queue<IkeEvent> = new Queue();
+  readonly counts: Record<IkeCounterName, number> = noCounts();
+  /** BOUNDED: the owner's connections. */
+  readonly configs: Map<string, ConnectionConfig> = new Map();
+  /** By our SPI. BOUNDED: `maxIkeSas`, of which `maxHalfOpen` may be half-open. */
+  readonly sessions: Map<bigint, IkeSession> = new Map();
+  /** By our SPI. BOUNDED: `maxIkeSas` × `maxChildrenPerIkeSa`. */
+  readonly children: Map<number, ChildRecord> = new Map();
+  /** Half-open SAs by who asked. BOUNDED: `maxHalfOpen`. */
+  readonly halfOpen: Map<string, IkeSession> = new Map();
+  /** BOUNDED: one a session. */
+  readonly secrets: Map<number, IkeSession> = new Map();
+  /** BOUNDED, these four: one entry a session. */
+  readonly #byConnection = new Map<string, Set<IkeSession>>();
+  readonly #byPeer = new Map<string, Set<IkeSession>>();
+  readonly #peerKeys = new Map<IkeSession, string>();
+  readonly #wake = new Map<IkeSession, number>();
+  readonly #touched = new Set<IkeSession>();
+  #lastId = 0;
+
+  constructor(options: IkeEndpointOptions) {
+    this.crypto = options.crypto;
+    this.random = options.random;
+    this.limits = { ...DEFAULT_LIMITS, ...options.limits };
+    this.retransmit = { ...DEFAULT_RETRANSMIT, ...options.retransmit };
+    this.rawEsp = options.rawEsp ?? false;
+    this.vendorIds = options.vendorIds ?? [];
+  }
+
+  emit(event: IkeEvent): void {
+    this.events.push(event);
+  }
+
+  transmit(path: Path, data: Uint8Array): void {
+    this.count('datagrams-out');
+    this.transmits.push({ path, data, keepalive: false });
+  }
+
+  keepalive(path: Path): void {
+    this.transmits.push({ path, data: KEEPALIVE, keepalive: true });
+  }
+
+  count(name: IkeCounterName): void {
+    this.counts[name]++;
+  }
+
+  counters(): IkeCounters {
+    return { ...this.counts };
+  }
+
+  connection(name: string): ConnectionConfig | undefined {
+    return this.configs.get(name);
+  }
+
+  connections(): Iterable<ConnectionConfig> {
+    return this.configs.values();
+  }
+
+  nextId(): number {
+    return ++this.#lastId;
+  }
+
+  newIkeSpi(): bigint {
+    for (;;) {
+      const bytes = this.random(8);
+      const spi = (BigInt(readU32(bytes, 0)) << 32n) | BigInt(readU32(bytes, 4));
+      if (spi !== 0n && !this.sessions.has(spi)) return spi;
+    }
+  }
+
+  newChildSpi(): number {
+    for (;;) {
+      const spi = readU32(this.random(4), 0);
+      if (spi >= FIRST_CHILD_SPI && !this.children.has(spi)) return spi;
+    }
+  }
+
+  hasRoom(): boolean {
+    return this.sessions.size < this.limits.maxIkeSas;
+  }
+
+  addSession(session: IkeSession): void {
+    this.sessions.set(session.localSpi, session);
+    this.stateChanged(session);
+  }
+
+  removeSession(session: IkeSession): void {
+    if (this.sessions.get(session.localSpi) === session) this.sessions.delete(session.localSpi);
+    this.#wake.delete(session);
+    this.#touched.delete(session);
+    this.#forget(session);
+  }
+
+  /** Called whenever anything about a session changed: keeps the tables and the next wake-up right. */
+  stateChanged(session: IkeSession): void {
+    if (this.sessions.get(session.localSpi) !== session) return;
+    this.#touched.add(session);
+    const { state, config } = session;
+    if (!isHalfOpen(state) && this.halfOpen.size > 0 && !session.initiator) this.#dropHalfOpen(session);
+    if (state.name === 'closed') {
+      this.#forget(session);
+      return;
+    }
+    if (config !== undefined) setOf(this.#byConnection, config.name).add(session);
+    if (isLive(state) && !this.#peerKeys.has(session)) {
+      const key = peerKey(session.connectionName, state.peers.remoteId);
+      this.#peerKeys.set(session, key);
+      setOf(this.#byPeer, key).add(session);
+    }
+  }
+
+  #dropHalfOpen(session: IkeSession): void {
+    const key = askerKey(session.spiInitiator, session.askedFrom);
+    if (this.halfOpen.get(key) === session) this.halfOpen.delete(key);
+  }
+
+  #forget(session: IkeSession): void {
+    this.#dropHalfOpen(session);
+    removeFrom(this.#byConnection, session.connectionName, session);
+    const key = this.#peerKeys.get(session);
+    if (key !== undefined) removeFrom(this.#byPeer, key, session);
+    this.#peerKeys.delete(session);
+  }
+
+  addHalfOpen(session: IkeSession): void {
+    this.halfOpen.set(askerKey(session.spiInitiator, session.askedFrom), session);
+    this.addSession(session);
+  }
+
+  findHalfOpen(spiInitiator: bigint, from: Path): IkeSession | undefined {
+    return this.halfOpen.get(askerKey(spiInitiator, from));
+  }
+
+  siblings(session: IkeSession): readonly IkeSession[] {
+    const key = this.#peerKeys.get(session);
+    const peers = key === undefined ? undefined : this.#byPeer.get(key);
+    if (peers === undefined || peers.size < 2) return [];
+    return [...peers].filter(
+      (other) => other !== session && other.state.name === 'established' && other.pendingFor === undefined,
+    );
+  }
+
+  /** All that were not given up, whatever their state. */
+  sessionsOf(connection: string): readonly IkeSession[] {
+    return [...(this.#byConnection.get(connection) ?? [])];
+  }
+
+  establishedOf(connection: string, remote: IpAddress): IkeSession | undefined {
+    for (const session of this.#byConnection.get(connection) ?? []) {
+      const up = session.state.name === 'established' && session.pendingFor === undefined;
+      if (up && sameAddress(session.path.remote.address, remote)) return session;
+    }
+    return undefined;
+  }
+
+  established(now: number, session: IkeSession, initialContact: boolean): void {
+    settleNewcomer(session, now, initialContact);
+    const { wanted } = session;
+    session.wanted = [];
+    this.bringUp(now, session, wanted);
+  }
+
+  resolveDuplicate(now: number, session: IkeSession): void {
+    resolveDuplicates(session, now);
+  }
+
+  bringUp(now: number, session: IkeSession, children: readonly string[]): void {
+    for (const name of children) {
+      const planned = [session.active, ...session.queue].some(
+        (task) => task instanceof CreateChildTask && task.name === name,
+      );
+      if (!planned && !hasChild(session, name)) session.enqueue(now, new CreateChildTask(name));
+    }
+  }
+
+  addChild(child: ChildRecord): void {
+    this.children.set(child.facts.spiIn, child);
+  }
+
+  removeChild(child: ChildRecord): void {
+    this.children.delete(child.facts.spiIn);
+  }
+
+  askSecret(session: IkeSession, localId: Identity, remoteId: Identity | undefined): number {
+    const requestId = this.nextId();
+    this.secrets.set(requestId, session);
+    this.emit({ type: 'need-secret', requestId, connection: session.connectionName, localId, remoteId });
+    return requestId;
+  }
+
+  cancelSecret(requestId: number): void {
+    this.secrets.delete(requestId);
+  }
+
+  nextTimeout(): number | undefined {
+    for (const session of this.#touched) {
+      const at = session.nextTimeout();
+      if (at === undefined) this.#wake.delete(session);
+      else this.#wake.set(session, at);
+    }
+    this.#touched.clear();
+    let next: number | undefined;
+    for (const at of this.#wake.values()) if (next === undefined || at < next) next = at;
+    return next;
+  }
+
+  /** The sessions that have something to do at `now`. */
+  due(now: number): readonly IkeSession[] {
+    const next = this.nextTimeout();
+    if (next === undefined || next > now) return [];
+    const due: IkeSession[] = [];
+    for (const [session, at] of this.#wake) if (at <= now) due.push(session);
+    return due;
+  }
+}
+
+function setOf(map: Map<string, Set<IkeSession>>, key: string): Set<IkeSession> {
+  let set = map.get(key);
+  if (set === undefined) {
+    set = new Set();
+    map.set(key, set);
+  }
+  return set;
+}
+
+function removeFrom(map: Map<string, Set<IkeSession>>, key: string, session: IkeSession): void {
+  const set = map.get(key);
+  if (set === undefined) return;
+  set.delete(session);
+  if (set.size === 0) map.delete(key);
+}
+
+/** The remote identity within a connection, whose local identity is fixed. */
+function peerKey(connection: string, remoteId: Identity): string {
+  return `${remoteId.type}:${toHex(remoteId.data)} ${connection}`;
+}
+
+function askerKey(spiInitiator: bigint, { remote }: Path): string {
+  return `${spiInitiator} ${remote.address.value} ${remote.port}`;
+}

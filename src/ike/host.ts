@@ -1,0 +1,58 @@
+/** What an IKE SA sees of the endpoint that it belongs to. */
+import type { IpAddress } from '../base/address.ts';
+import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
+import type { ChildRecord } from './child.ts';
+import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from './config.ts';
+import type { IkeEvent, Path } from './events.ts';
+import type { Identity } from './identity.ts';
+import type { IkeSession } from './session.ts';
+import type { IkeCounterName } from './status.ts';
+
+export interface Host {
+  readonly crypto: CryptoProvider;
+  readonly random: RandomSource;
+  readonly limits: EndpointLimits;
+  readonly retransmit: RetransmitPolicy;
+  readonly rawEsp: boolean;
+  readonly vendorIds: readonly Uint8Array[];
+
+  emit(event: IkeEvent): void;
+  transmit(path: Path, data: Uint8Array): void;
+  keepalive(path: Path): void;
+  count(name: IkeCounterName): void;
+
+  /** The configuration as it is now, which a running SA may outlive. */
+  connection(name: string): ConnectionConfig | undefined;
+  connections(): Iterable<ConnectionConfig>;
+
+  /** Ids of IKE SAs, CHILD SAs and requests; later ones are larger. */
+  nextId(): number;
+  newIkeSpi(): bigint;
+  /** An inbound SPI that no CHILD SA has, larger than 255 (RFC 4303 §2.1). */
+  newChildSpi(): number;
+
+  /** Whether there may be another IKE SA. */
+  hasRoom(): boolean;
+  addSession(session: IkeSession): void;
+  removeSession(session: IkeSession): void;
+  /** The session's state changed: half-open ones are counted, authenticated ones are found by their peers. */
+  stateChanged(session: IkeSession): void;
+  /** Other IKE SAs of the same connection between the same identities, authenticated and not on their way out. */
+  siblings(session: IkeSession): readonly IkeSession[];
+
+  /** An IKE SA of a connection with a peer at an address that is up. */
+  establishedOf(connection: string, remote: IpAddress): IkeSession | undefined;
+  /** An IKE SA became established: its older and its simultaneous likes are dealt with (RFC 7296 §2.4). */
+  established(now: number, session: IkeSession, initialContact: boolean): void;
+  /** The delay is over in which the other of two IKE SAs may have gone by itself. */
+  resolveDuplicate(now: number, session: IkeSession): void;
+  /** Begins to make the named children that an IKE SA lacks. */
+  bringUp(now: number, session: IkeSession, children: readonly string[]): void;
+
+  addChild(child: ChildRecord): void;
+  removeChild(child: ChildRecord): void;
+
+  /** Emits `need-secret` and returns its request id. */
+  askSecret(session: IkeSession, localId: Identity, remoteId: Identity | undefined): number;
+  cancelSecret(requestId: number): void;
+}

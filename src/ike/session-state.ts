@@ -1,0 +1,100 @@
+/**
+ * The states of an IKE SA and the transitions that there are. A state carries only what is valid in it.
+ *
+ * ```text
+ *   initiator   init-sent → secret-wanted → auth-sent ─┐
+ *                                                      ├→ established → rekeyed → deleting → closed
+ *   responder   half-open → authenticating ────────────┘
+ * ```
+ */
+import type { PacketCipher } from '../crypto/types.ts';
+import type { DownReason } from './events.ts';
+import type { Identity } from './identity.ts';
+import type { IkeKeys, IkeSuite, Nonces } from './keys.ts';
+import type { Payload } from './payload.ts';
+import type { IkeSaState } from './status.ts';
+
+/** Suite, keys and ciphers of an IKE SA, from the answer to IKE_SA_INIT or to its rekeying on. */
+export interface IkeCrypto {
+  readonly suite: IkeSuite;
+  readonly keys: IkeKeys;
+  readonly outbound: PacketCipher;
+  readonly inbound: PacketCipher;
+}
+
+/** What AUTH is computed over and the first CHILD SA's keys are derived from (RFC 7296 §2.15, §2.17). */
+export interface SetUp {
+  readonly initRequest: Uint8Array;
+  readonly initResponse: Uint8Array;
+  readonly nonces: Nonces;
+  /** The peer said CHILDLESS_IKEV2_SUPPORTED (RFC 6023). */
+  readonly childless: boolean;
+}
+
+/** Who both ends proved to be. */
+export interface Peers {
+  readonly localId: Identity;
+  readonly remoteId: Identity;
+}
+
+export type SessionState =
+  /** Our IKE_SA_INIT is out. */
+  | { readonly name: 'init-sent' }
+  /** It was answered; the owner is asked for the secret. */
+  | { readonly name: 'secret-wanted'; readonly crypto: IkeCrypto; readonly setUp: SetUp; readonly requestId: number }
+  /** Our IKE_AUTH is out. */
+  | { readonly name: 'auth-sent'; readonly crypto: IkeCrypto; readonly setUp: SetUp }
+  /** We answered an IKE_SA_INIT. */
+  | { readonly name: 'half-open'; readonly crypto: IkeCrypto; readonly setUp: SetUp }
+  /** The peer's IKE_AUTH is here; the owner is asked for the secret. */
+  | {
+      readonly name: 'authenticating';
+      readonly crypto: IkeCrypto;
+      readonly setUp: SetUp;
+      readonly request: readonly Payload[];
+      readonly peers: Peers;
+      readonly requestId: number;
+    }
+  | { readonly name: 'established'; readonly crypto: IkeCrypto; readonly peers: Peers; readonly since: number }
+  /** Another IKE SA took over; one side deletes this one. */
+  | { readonly name: 'rekeyed'; readonly crypto: IkeCrypto; readonly peers: Peers; readonly since: number }
+  /** Our DELETE is out, or waits for the window. The owner was told already. */
+  | { readonly name: 'deleting'; readonly crypto: IkeCrypto; readonly reason: DownReason }
+  /** Gone; kept a little while to answer retransmissions from the cache. */
+  | { readonly name: 'closed' };
+
+/** From where to where. Checked at run time: a transition that is not here is a bug. */
+export const TRANSITIONS: Readonly<Record<IkeSaState, readonly IkeSaState[]>> = {
+  'init-sent': ['secret-wanted', 'closed'],
+  'secret-wanted': ['auth-sent', 'closed'],
+  'auth-sent': ['established', 'deleting', 'closed'],
+  'half-open': ['authenticating', 'closed'],
+  authenticating: ['established', 'closed'],
+  established: ['rekeyed', 'deleting', 'closed'],
+  rekeyed: ['deleting', 'closed'],
+  deleting: ['closed'],
+  closed: [],
+};
+
+/** The states in which exchanges on an authenticated SA take place. */
+export type LiveState = Extract<SessionState, { readonly name: 'established' | 'rekeyed' }>;
+
+export function isLive(state: SessionState): state is LiveState {
+  return state.name === 'established' || state.name === 'rekeyed';
+}
+
+/** Whether the state belongs to a peer that has not proved who it is: these are counted and bounded (RFC 7296 §2.6). */
+export function isHalfOpen(state: SessionState): boolean {
+  return state.name === 'half-open' || state.name === 'authenticating';
+}
+
+/** The cryptography of a state that has any. */
+export function cryptoOf(state: SessionState): IkeCrypto | undefined {
+  return 'crypto' in state ? state.crypto : undefined;
+}
+
+export function wipeCrypto(crypto: IkeCrypto): void {
+  crypto.keys.wipe();
+  crypto.outbound.wipe();
+  crypto.inbound.wipe();
+}

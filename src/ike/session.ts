@@ -1,0 +1,339 @@
+/**
+ * One IKE SA: its state, its window and tasks, its children and timers. What the exchanges say stands in `tasks/`;
+ * here is how messages get in and out and who is asked to process them.
+ */
+import { invariant } from '../base/assert.ts';
+import { Deadlines } from '../base/deadlines.ts';
+import { formatSuite } from '../crypto/proposal-text.ts';
+import { type ChildRecord, softDeadline } from './child.ts';
+import type { ConnectionConfig } from './config.ts';
+import type { IkeSaSummary, Path } from './events.ts';
+import type { Failure } from './failure.ts';
+import type { Host } from './host.ts';
+import { encodePlain, type IkeHeader } from './message.ts';
+import type { NatStatus } from './nat.ts';
+import type { Payload } from './payload.ts';
+import { protectMessage } from './protect.ts';
+import {
+  cryptoOf,
+  type IkeCrypto,
+  isLive,
+  type Peers,
+  type SessionState,
+  TRANSITIONS,
+  wipeCrypto,
+} from './session-state.ts';
+import type { IkeSaStatus } from './status.ts';
+import type { Task } from './tasks/task.ts';
+import type { MessageWindow } from './window.ts';
+
+export type SessionTimer =
+  /** Lifetime of an established SA. */
+  | 'rekey'
+  | 'expire'
+  /** When the peer's silence is looked at, and when a NAT is reminded of us. */
+  | 'dpd'
+  | 'keepalive'
+  /** The end of a set-up that does not get on, or of an SA that another replaced. */
+  | 'give-up'
+  /** When tasks that were put off are due, and when a duplicate is closed. */
+  | 'deferred'
+  | 'duplicate';
+
+/** How a session begins. */
+export interface SessionStart {
+  readonly initiator: boolean;
+  readonly spiInitiator: bigint;
+  readonly spiResponder: bigint;
+  readonly path: Path;
+  readonly state: SessionState;
+  readonly window: MessageWindow;
+  /** `undefined` for a peer that has not said who it is. */
+  readonly config: ConnectionConfig | undefined;
+  readonly now: number;
+}
+
+const NO_NAT: NatStatus = { supported: false, localBehindNat: false, remoteBehindNat: false };
+/** Tasks that wait for the window, and those that were put off. */
+const MAX_QUEUED_TASKS = 256;
+
+export class IkeSession {
+  readonly host: Host;
+  readonly id: number;
+  /** We are the original initiator of this IKE SA (RFC 7296 §2.2), which flags and keys go by. */
+  readonly initiator: boolean;
+  readonly createdAt: number;
+  readonly window: MessageWindow;
+  readonly timers: Deadlines<SessionTimer> = new Deadlines();
+  readonly spiInitiator: bigint;
+  spiResponder: bigint;
+  path: Path;
+  /** Where the first message came from or went to, by which a retransmission of it is known. */
+  readonly askedFrom: Path;
+  nat: NatStatus = NO_NAT;
+  /** As it was when the SA was made; `connectionConfig` is the one that holds now. */
+  config: ConnectionConfig | undefined;
+  /** Names of the connections that an unidentified peer may turn out to speak of. */
+  candidates: readonly string[] = [];
+  /** Names of the children that are to be brought up when the IKE SA is. BOUNDED: those of the connection. */
+  wanted: string[] = [];
+  /** By our inbound SPI. BOUNDED: `maxChildrenPerIkeSa`. */
+  readonly children: Map<number, ChildRecord> = new Map();
+  /** BOUNDED: MAX_QUEUED_TASKS each. */
+  queue: Task[] = [];
+  deferred: { readonly at: number; readonly task: Task }[] = [];
+  /** The task whose request is out. */
+  active: Task | undefined;
+  /** The IKE SA that this one replaced, and whether the owner was told of this one. */
+  replaces: number | undefined;
+  announced = false;
+  /** Came out of a rekeying from both sides, of this IKE SA, and may turn out to be the one too many. */
+  pendingFor: IkeSession | undefined;
+  establishedAt: number | undefined;
+  /** Place in the order of establishment of all SAs of the endpoint. */
+  establishedOrder: number | undefined;
+  lastHeardAt: number | undefined;
+  lastSentAt: number | undefined;
+  /** Since when the peer has been answering TEMPORARY_FAILURE. */
+  busySince: number | undefined;
+  #state: SessionState;
+  /** Makes the IV of each SK payload; never the same twice. */
+  #sealed = 0;
+
+  constructor(host: Host, start: SessionStart) {
+    this.host = host;
+    this.id = host.nextId();
+    this.initiator = start.initiator;
+    this.spiInitiator = start.spiInitiator;
+    this.spiResponder = start.spiResponder;
+    this.path = start.path;
+    this.askedFrom = start.path;
+    this.config = start.config;
+    this.window = start.window;
+    this.createdAt = start.now;
+    this.#state = start.state;
+  }
+
+  get state(): SessionState {
+    return this.#state;
+  }
+
+  get localSpi(): bigint {
+    return this.initiator ? this.spiInitiator : this.spiResponder;
+  }
+
+  get connectionName(): string {
+    return this.config?.name ?? '';
+  }
+
+  /** The configuration for what is negotiated from now on. */
+  get connectionConfig(): ConnectionConfig | undefined {
+    return this.config && (this.host.connection(this.config.name) ?? this.config);
+  }
+
+  /** Whether ESP goes in UDP: a NAT was found or pretended, or we cannot do without (RFC 7296 §2.23). */
+  get encapsulated(): boolean {
+    const { localBehindNat, remoteBehindNat } = this.nat;
+    return !this.host.rawEsp || this.config?.nat.mode === 'force' || localBehindNat || remoteBehindNat;
+  }
+
+  /** Goes to another state; leaving for good wipes the keys. */
+  enter(state: SessionState): void {
+    const allowed = TRANSITIONS[this.#state.name].includes(state.name);
+    invariant(allowed, `IKE SA from ${this.#state.name} to ${state.name}`);
+    const before = cryptoOf(this.#state);
+    if (before !== undefined && cryptoOf(state) !== before) wipeCrypto(before);
+    this.#state = state;
+    this.host.stateChanged(this);
+  }
+
+  /** Puts a task in line; it starts as soon as the window allows. */
+  enqueue(now: number, task: Task): void {
+    if (this.queue.length < MAX_QUEUED_TASKS) this.queue.push(task);
+    else task.abandon();
+    this.startNext(now);
+  }
+
+  /** Puts a task off: the peer was busy (RFC 7296 §2.25). */
+  defer(at: number, task: Task): void {
+    if (this.deferred.length >= MAX_QUEUED_TASKS) {
+      task.abandon();
+      return;
+    }
+    this.deferred.push({ at, task });
+    this.armDeferred();
+  }
+
+  armDeferred(): void {
+    if (this.deferred.length === 0) this.timers.clear('deferred');
+    else this.timers.set('deferred', Math.min(...this.deferred.map((entry) => entry.at)));
+    this.host.stateChanged(this);
+  }
+
+  /** Sends the request of the next task that still has something to do. */
+  startNext(now: number): void {
+    while (this.active === undefined && this.window.idle && this.#state.name !== 'closed') {
+      const task = this.queue.shift();
+      if (task === undefined) return;
+      const payloads = task.build(this, now);
+      if (payloads === undefined) {
+        task.abandon();
+        continue;
+      }
+      this.active = task;
+      this.#sendRequest(now, task, payloads);
+    }
+  }
+
+  /** Sends the active task's request anew, as a request of its own: another group, after INVALID_KE_PAYLOAD. */
+  restart(now: number, task: Task): void {
+    this.queue.unshift(task);
+    this.active = undefined;
+    this.startNext(now);
+  }
+
+  #sendRequest(now: number, task: Task, payloads: readonly Payload[]): void {
+    const messageId = this.window.nextRequest;
+    invariant(messageId !== undefined, 'request without a message ID');
+    const datagram = this.encode(task.exchange, false, messageId, payloads);
+    this.window.send(now, datagram);
+    this.transmit(now, this.path, datagram);
+  }
+
+  /** Answers the request that was accepted last. */
+  respond(now: number, exchange: number, payloads: readonly Payload[], path: Path): void {
+    const datagram = this.encode(exchange, true, this.window.nextFromPeer - 1, payloads);
+    this.window.respond(datagram);
+    this.transmit(now, path, datagram);
+  }
+
+  encode(exchange: number, response: boolean, messageId: number, payloads: readonly Payload[]): Uint8Array {
+    const { initiator, spiInitiator, spiResponder } = this;
+    const header: IkeHeader = {
+      initiatorSpi: spiInitiator,
+      responderSpi: spiResponder,
+      exchange,
+      initiator,
+      response,
+      messageId,
+    };
+    const crypto = cryptoOf(this.#state);
+    if (crypto === undefined) return encodePlain(header, payloads);
+    return protectMessage(header, payloads, crypto.outbound, this.#sealed++);
+  }
+
+  transmit(now: number, path: Path, datagram: Uint8Array): void {
+    this.lastSentAt = now;
+    this.host.transmit(path, datagram);
+    this.host.stateChanged(this);
+  }
+
+  /** Becomes established: lifetimes and liveness checks begin. */
+  establish(now: number, crypto: IkeCrypto, peers: Peers): void {
+    const config = this.connectionConfig;
+    invariant(config !== undefined, 'IKE SA established without a connection');
+    this.establishedAt = now;
+    this.establishedOrder = this.host.nextId();
+    this.lastHeardAt = now;
+    if (this.#state.name !== 'established') this.enter({ name: 'established', crypto, peers, since: now });
+    this.timers.clearAll();
+    const { soft, hard, jitter } = config.lifetime;
+    if (soft > 0) this.timers.set('rekey', now + softDeadline(soft, jitter, this.host.random));
+    if (hard > 0) this.timers.set('expire', now + hard);
+    if (config.dpd.interval > 0) this.timers.set('dpd', now + config.dpd.interval);
+    if (config.nat.keepalive > 0 && this.nat.localBehindNat) this.timers.set('keepalive', now + config.nat.keepalive);
+    this.host.stateChanged(this);
+  }
+
+  announce(): void {
+    if (this.announced) return;
+    this.announced = true;
+    this.host.emit({ type: 'ike-up', ikeSa: this.summary(), replaces: this.replaces });
+  }
+
+  summary(): IkeSaSummary {
+    const state = this.#state;
+    invariant(isLive(state), `summary of an IKE SA that is ${state.name}`);
+    return {
+      id: this.id,
+      connection: this.connectionName,
+      spiInitiator: this.spiInitiator,
+      spiResponder: this.spiResponder,
+      initiator: this.initiator,
+      localId: state.peers.localId,
+      remoteId: state.peers.remoteId,
+      suite: ikeSuiteName(state.crypto),
+      path: this.path,
+    };
+  }
+
+  /** Tells the owner that an attempt came to nothing. */
+  fail(failure: Failure, child: string | undefined, initiator: boolean): void {
+    this.host.emit({
+      type: 'failed',
+      connection: this.connectionName,
+      child,
+      reason: failure.reason,
+      detail: failure.detail,
+      remote: this.path.remote,
+      initiator,
+    });
+  }
+
+  note(level: 'debug' | 'info' | 'warn', text: string): void {
+    this.host.emit({ type: 'note', connection: this.config?.name, level, text });
+  }
+
+  /** Drops all tasks; a request that is out keeps its place in the window until it is answered. */
+  abandonTasks(): void {
+    this.active?.abandon();
+    for (const task of this.queue) task.abandon();
+    for (const { task } of this.deferred) task.abandon();
+    this.active = undefined;
+    this.queue = [];
+    this.deferred = [];
+    this.timers.clear('deferred');
+  }
+
+  /** Earliest time at which `handleTimeout` has something to do. */
+  nextTimeout(): number | undefined {
+    let next = earlier(this.timers.next(), this.window.due);
+    for (const child of this.children.values()) next = earlier(next, child.timers.next());
+    return next;
+  }
+
+  status(): IkeSaStatus {
+    const state = this.#state;
+    const crypto = cryptoOf(state);
+    const peers = isLive(state) ? state.peers : undefined;
+    return {
+      id: this.id,
+      connection: this.config?.name,
+      state: state.name,
+      initiator: this.initiator,
+      spiInitiator: this.spiInitiator,
+      spiResponder: this.spiResponder,
+      localId: peers?.localId,
+      remoteId: peers?.remoteId,
+      suite: crypto && ikeSuiteName(crypto),
+      path: this.path,
+      nat: { local: this.nat.localBehindNat, remote: this.nat.remoteBehindNat },
+      createdAt: this.createdAt,
+      establishedAt: this.establishedAt,
+      rekeyAt: this.timers.get('rekey'),
+      expiresAt: this.timers.get('expire'),
+      lastHeardAt: this.lastHeardAt,
+      children: [...this.children.values()].flatMap((child) => child.status() ?? []),
+    };
+  }
+}
+
+function ikeSuiteName({ suite }: IkeCrypto): string {
+  const { cipher, prf, dh } = suite;
+  return formatSuite({ encryption: cipher.encryption, integrity: cipher.integrity, prf, dh });
+}
+
+function earlier(a: number | undefined, b: number | undefined): number | undefined {
+  if (a === undefined || b === undefined) return a ?? b;
+  return Math.min(a, b);
+}

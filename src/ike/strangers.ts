@@ -1,0 +1,198 @@
+/**
+ * Messages that belong to no IKE SA of ours (RFC 7296 §1.5, §2.5, §2.6, §2.21.1, §2.21.4): requests for a new one, and
+ * everything else. Nobody here has proved anything, so that what is answered is bounded in rate and kept is nothing.
+ */
+import { formatSocketAddress } from '../base/address.ts';
+import { ByteReader, equalBytes } from '../base/bytes.ts';
+import { COOKIE_SECRET_LENGTH, CookieJar } from './cookie.ts';
+import type { EndpointHost } from './endpoint-host.ts';
+import type { Path } from './events.ts';
+import { reasonOf } from './failure.ts';
+import { ExchangeType, NotifyType, notifyName } from './iana.ts';
+import {
+  decodeMessage,
+  encodePlain,
+  FLAG_INITIATOR,
+  FLAG_RESPONSE,
+  type IkeHeader,
+  type IkeMessage,
+} from './message.ts';
+import { findNotify, findPayload, RefusedMessageError } from './payload.ts';
+import { notifyPayload } from './payloads/notify.ts';
+import { TokenBucket } from './rate-limit.ts';
+import { checkRules } from './rules.ts';
+import { answerInit, candidatesFor, refuseInit } from './tasks/init-responder.ts';
+
+/** A cookie holds for one to two of these. */
+const COOKIE_LIFETIME = 60_000;
+/** Refusals of IKE_SA_INIT, and hints about SPIs and versions that we do not know: a second, and at once. */
+const REFUSALS = [100, 200] as const;
+const HINTS = [5, 10] as const;
+const NOTHING = new Uint8Array(0);
+
+export class Strangers {
+  readonly #host: EndpointHost;
+  readonly #cookies: CookieJar;
+  readonly #refusals = new TokenBucket(...REFUSALS);
+  readonly #hints = new TokenBucket(...HINTS);
+  #cookiesFrom: number | undefined;
+
+  constructor(host: EndpointHost) {
+    this.#host = host;
+    this.#cookies = new CookieJar(host.crypto, host.random(COOKIE_SECRET_LENGTH));
+  }
+
+  /** A message with SPIs that we do not know. @throws DecodeError */
+  receive(now: number, path: Path, header: IkeHeader, datagram: Uint8Array): void {
+    const opening = header.exchange === ExchangeType.IKE_SA_INIT && !header.response && header.initiator;
+    if (opening && header.responderSpi === 0n && header.messageId === 0) {
+      this.#open(now, path, header, datagram);
+      return;
+    }
+    this.#host.count('unknown-spi');
+    // RFC 7296 §2.21.4: may be told, seldom; a response is never answered.
+    if (header.response || header.exchange === ExchangeType.IKE_SA_INIT) return;
+    this.#hint(now, path, header, NotifyType.INVALID_IKE_SPI, NOTHING);
+  }
+
+  /** A datagram whose header has a higher major version, and else is as ours (RFC 7296 §2.5). */
+  refuseVersion(now: number, path: Path, datagram: Uint8Array): void {
+    this.#host.count('major-version');
+    const reader = new ByteReader(datagram);
+    const initiatorSpi = reader.u64();
+    const responderSpi = reader.u64();
+    reader.skip(2);
+    const exchange = reader.u8();
+    const flags = reader.u8();
+    const messageId = reader.u32();
+    if ((flags & FLAG_RESPONSE) !== 0) return;
+    const initiator = (flags & FLAG_INITIATOR) !== 0;
+    const header: IkeHeader = { initiatorSpi, responderSpi, exchange, initiator, response: false, messageId };
+    this.#hint(now, path, header, NotifyType.INVALID_MAJOR_VERSION, NOTHING);
+  }
+
+  /** Outside of an IKE SA the header of the answer is that of the request, turned round (RFC 7296 §1.5). */
+  #hint(now: number, path: Path, header: IkeHeader, notify: number, data: Uint8Array): void {
+    if (!this.#hints.take(now)) {
+      this.#host.count('rate-limited');
+      return;
+    }
+    const answer = { ...header, initiator: !header.initiator, response: true };
+    this.#host.transmit(path, encodePlain(answer, [notifyPayload(notify, data)]));
+  }
+
+  #open(now: number, path: Path, header: IkeHeader, datagram: Uint8Array): void {
+    const host = this.#host;
+    const known = host.findHalfOpen(header.initiatorSpi, path);
+    if (known !== undefined) {
+      this.#again(path, known, datagram);
+      return;
+    }
+    if (host.halfOpen.size >= host.limits.maxHalfOpen || !host.hasRoom()) {
+      host.count('half-open-full');
+      return;
+    }
+    const message = this.#decode(now, path, header, datagram);
+    if (message === undefined) return;
+    const violation = checkRules(header.exchange, false, message.payloads, false);
+    if (violation !== undefined || message.protectedPart !== undefined) {
+      host.count('rule-violation');
+      this.#refuse(now, path, header, violation?.notify ?? NotifyType.INVALID_SYNTAX, NOTHING, undefined);
+      return;
+    }
+    if (!this.#cookieHolds(now, path, message)) return;
+    this.#negotiate(now, path, message, datagram);
+  }
+
+  /** RFC 7296 §2.1: the same request is answered with the same bytes; another one with the same SPI is not ours to judge. */
+  #again(path: Path, known: NonNullable<ReturnType<EndpointHost['findHalfOpen']>>, datagram: Uint8Array): void {
+    const { state } = known;
+    const setUp = 'setUp' in state ? state.setUp : undefined;
+    const same = setUp !== undefined && equalBytes(setUp.initRequest, datagram);
+    this.#host.count(same ? 'replayed-request' : 'init-ignored');
+    if (same) this.#host.transmit(path, setUp.initResponse);
+  }
+
+  #decode(now: number, path: Path, header: IkeHeader, datagram: Uint8Array): IkeMessage | undefined {
+    try {
+      return decodeMessage(datagram, header);
+    } catch (error) {
+      if (!(error instanceof RefusedMessageError)) throw error;
+      this.#host.count(`malformed-${error.code}`);
+      this.#refuse(now, path, header, error.notify, error.notifyData, undefined);
+      return undefined;
+    }
+  }
+
+  /** RFC 7296 §2.6: under load, first the proof that the address is the sender's. */
+  #cookieHolds(now: number, path: Path, message: IkeMessage): boolean {
+    const host = this.#host;
+    if (host.halfOpen.size < host.limits.cookieThreshold) return true;
+    this.#rotate(now);
+    const { header, payloads } = message;
+    const nonce = findPayload(payloads, 'nonce')!.data;
+    const subject = { nonce, remote: path.remote, initiatorSpi: header.initiatorSpi };
+    const cookie = findNotify(payloads, NotifyType.COOKIE);
+    if (cookie !== undefined && this.#cookies.verify(subject, cookie.data)) return true;
+    host.count(cookie === undefined ? 'cookie-demanded' : 'cookie-bad');
+    host.transmit(path, refuseInit(header, NotifyType.COOKIE, this.#cookies.make(subject)));
+    return false;
+  }
+
+  #rotate(now: number): void {
+    this.#cookiesFrom ??= now;
+    if (now - this.#cookiesFrom < COOKIE_LIFETIME) return;
+    this.#cookies.rotate(this.#host.random(COOKIE_SECRET_LENGTH));
+    this.#cookiesFrom = now;
+  }
+
+  #negotiate(now: number, path: Path, message: IkeMessage, datagram: Uint8Array): void {
+    const host = this.#host;
+    const { header } = message;
+    const candidates = candidatesFor(host, path);
+    if (candidates.length === 0) {
+      const detail = `no connection is for ${formatSocketAddress(path.remote)} to ${formatSocketAddress(path.local)}`;
+      this.#refuse(now, path, header, NotifyType.NO_PROPOSAL_CHOSEN, NOTHING, detail);
+      return;
+    }
+    const answer = answerInit(host, now, path, message, datagram, candidates);
+    if (answer.kind === 'refused') {
+      const detail = answer.notify === NotifyType.INVALID_KE_PAYLOAD ? undefined : answer.detail;
+      this.#refuse(now, path, header, answer.notify, answer.data, detail, candidates[0]?.name);
+      return;
+    }
+    host.addHalfOpen(answer.session);
+    host.transmit(path, answer.datagram);
+  }
+
+  #refuse(
+    now: number,
+    path: Path,
+    header: IkeHeader,
+    notify: number,
+    data: Uint8Array,
+    detail: string | undefined,
+    connection?: string,
+  ): void {
+    const host = this.#host;
+    if (!this.#refusals.take(now)) {
+      host.count('rate-limited');
+      return;
+    }
+    host.transmit(path, refuseInit(header, notify, data));
+    if (detail === undefined) return;
+    const { remote } = path;
+    const text = `${notifyName(notify)} to ${formatSocketAddress(remote)}: ${detail}`;
+    if (connection === undefined) host.emit({ type: 'note', connection, level: 'warn', text });
+    else
+      host.emit({
+        type: 'failed',
+        connection,
+        child: undefined,
+        reason: reasonOf(notify),
+        detail,
+        remote,
+        initiator: false,
+      });
+  }
+}

@@ -1,0 +1,112 @@
+/**
+ * IKE_AUTH with pre-shared keys as responder (RFC 7296 §1.2, §2.15, §2.21.2, RFC 6023). The connection is chosen by the
+ * identities before anything is made; the secret may take its time, and meanwhile nothing else waits.
+ */
+import { pskAuth, verifyPskAuth } from '../auth.ts';
+import type { ConnectionConfig } from '../config.ts';
+import { misbehaved } from '../failure.ts';
+import { AuthMethodId, ExchangeType, NotifyType } from '../iana.ts';
+import { formatIdentity, type Identity, sameIdentity } from '../identity.ts';
+import { failSession, installChild } from '../lifecycle.ts';
+import { findNotify, findPayload, type Payload } from '../payload.ts';
+import { notifyPayload } from '../payloads/notify.ts';
+import type { IkeSession } from '../session.ts';
+import type { SessionState } from '../session-state.ts';
+import { copyIdentity, noteNotifies, signedBy } from './auth.ts';
+import { answerOffer } from './child-exchange.ts';
+
+type HalfOpen = Extract<SessionState, { readonly name: 'half-open' }>;
+type Authenticating = Extract<SessionState, { readonly name: 'authenticating' }>;
+
+/** Takes the authentic request: finds out whom it concerns, and asks for the secret. */
+export function receiveAuth(session: IkeSession, now: number, state: HalfOpen, payloads: readonly Payload[]): void {
+  const theirs = copyIdentity(findPayload(payloads, 'idi')!.identity);
+  const asked = findPayload(payloads, 'idr')?.identity;
+  const auth = findPayload(payloads, 'auth')!;
+  const config = chooseConnection(session, theirs, asked);
+  if (config === undefined) {
+    const meant = asked === undefined ? 'anybody' : formatIdentity(asked);
+    refuse(session, now, `the peer is ${formatIdentity(theirs)} and wants ${meant}: no connection is for both`);
+    return;
+  }
+  session.config = config;
+  if (auth.method !== AuthMethodId.SHARED_KEY) {
+    const detail = `the peer proves to be ${formatIdentity(theirs)} by method ${auth.method}, a pre-shared key is wanted`;
+    refuse(session, now, detail);
+    return;
+  }
+  const { crypto, setUp } = state;
+  const peers = { localId: config.local.id, remoteId: theirs };
+  const requestId = session.host.askSecret(session, peers.localId, theirs);
+  session.enter({ name: 'authenticating', crypto, setUp, request: payloads, peers, requestId });
+}
+
+/** The connection that fits both identities, one that names the peer before one that takes anybody. */
+function chooseConnection(
+  session: IkeSession,
+  theirs: Identity,
+  asked: Identity | undefined,
+): ConnectionConfig | undefined {
+  const configs = session.candidates.flatMap((name) => session.host.connection(name) ?? []);
+  const fitting = configs.filter(({ local, remote }) => {
+    if (asked !== undefined && !sameIdentity(asked, local.id)) return false;
+    return remote.id === undefined || sameIdentity(remote.id, theirs);
+  });
+  return fitting.find((config) => config.remote.id !== undefined) ?? fitting[0];
+}
+
+/** Goes on with the owner's answer. */
+export function answerAuth(
+  session: IkeSession,
+  now: number,
+  state: Authenticating,
+  secret: Uint8Array | undefined,
+): void {
+  const { crypto, setUp, request, peers } = state;
+  const { host } = session;
+  const config = session.config!;
+  const met = `the peer is ${formatIdentity(peers.remoteId)}, we are ${formatIdentity(peers.localId)}`;
+  if (secret === undefined) {
+    refuse(session, now, `${met}: there is no pre-shared key for the two`, 'no-secret');
+    return;
+  }
+  const parts = signedBy('initiator', peers.remoteId, crypto, setUp);
+  const auth = findPayload(request, 'auth')!;
+  if (!verifyPskAuth(host.crypto, crypto.suite.prf, secret, parts, auth.data)) {
+    refuse(session, now, `${met}: its pre-shared key is not ours`);
+    return;
+  }
+  const ours = signedBy('responder', peers.localId, crypto, setUp);
+  const response: Payload[] = [
+    { type: 'idr', identity: peers.localId },
+    { type: 'auth', method: AuthMethodId.SHARED_KEY, data: pskAuth(host.crypto, crypto.suite.prf, secret, ours) },
+  ];
+  // RFC 6023: a peer that wants no CHILD SA yet sends none of SA, TSi, TSr.
+  const childless = findPayload(request, 'sa') === undefined;
+  const child = childless ? undefined : answerOffer(session, config.children, request, setUp.nonces, undefined);
+  if (child !== undefined) response.push(...(child.ok ? child.payloads : [child.notify]));
+  session.respond(now, ExchangeType.IKE_AUTH, response, session.path);
+  session.establish(now, crypto, peers);
+  host.established(now, session, findNotify(request, NotifyType.INITIAL_CONTACT) !== undefined);
+  session.announce();
+  noteNotifies(session, request);
+  if (child?.ok) installChild(session, now, child.child, true);
+  else if (child !== undefined) session.fail(child.failure, undefined, false);
+}
+
+function refuse(
+  session: IkeSession,
+  now: number,
+  detail: string,
+  reason: 'AUTHENTICATION_FAILED' | 'no-secret' = 'AUTHENTICATION_FAILED',
+): void {
+  session.host.count('authentication-failed');
+  session.respond(now, ExchangeType.IKE_AUTH, [notifyPayload(NotifyType.AUTHENTICATION_FAILED)], session.path);
+  failSession(session, now, { reason, detail }, true);
+}
+
+/** A request that breaks the rules: answered as they say, and the attempt is over. */
+export function refuseMalformedAuth(session: IkeSession, now: number, notify: number, detail: string): void {
+  session.respond(now, ExchangeType.IKE_AUTH, [notifyPayload(notify)], session.path);
+  failSession(session, now, misbehaved(detail), true);
+}

@@ -1,0 +1,358 @@
+/**
+ * What all exchanges that make a CHILD SA have in common (RFC 7296 §1.2, §1.3.1, §2.9, §2.17): IKE_AUTH, and
+ * CREATE_CHILD_SA for a new child and for one that is rekeyed.
+ */
+import { readU32 } from '../../base/bytes.ts';
+import { formatProposal } from '../../crypto/proposal-text.ts';
+import { type DhGroup, type DhKeyPair, InvalidPublicValueError } from '../../crypto/types.ts';
+import { chooseNarrowing, explainPairMismatch, narrowPair } from '../../policy/narrow.ts';
+import { formatSelectors, type SelectorPair } from '../../policy/selector.ts';
+import type { AgreedChild } from '../agreed-child.ts';
+import { type ChildFacts, childSpiBytes } from '../child.ts';
+import type { ChildConfig } from '../config.ts';
+import type { Failure } from '../failure.ts';
+import { failureFrom, findError, misbehaved } from '../failure.ts';
+import { NotifyType, ProtocolId } from '../iana.ts';
+import { type ChildKeys, deriveChildKeys, type Nonces } from '../keys.ts';
+import { findNotify, findPayload, type Payload } from '../payload.ts';
+import { type NotifyPayload, notifyPayload } from '../payloads/notify.ts';
+import { explainNoProposal } from '../proposal-report.ts';
+import {
+  acceptEsp,
+  answerProposal,
+  type ChildExchange,
+  type Chosen,
+  chooseEsp,
+  type EspSuite,
+  espWireProposals,
+} from '../proposals.ts';
+import type { IkeSession } from '../session.ts';
+import { cryptoOf } from '../session-state.ts';
+
+/** Bytes of our nonces: at least half the key of any prf, and at least 16 (RFC 7296 §2.10). */
+export const NONCE_LENGTH = 32;
+
+/** SPIs below are reserved (RFC 4303 §2.1). */
+const FIRST_SPI = 256;
+
+/** Our half of the negotiation as initiator. */
+export interface ChildOffer {
+  readonly config: ChildConfig;
+  readonly exchange: ChildExchange;
+  readonly spiIn: number;
+  /** Empty in IKE_AUTH, which uses the nonces of IKE_SA_INIT. */
+  readonly nonce: Uint8Array;
+  readonly keyPair: DhKeyPair | undefined;
+}
+
+/** @param group for the CHILD SA's own key exchange; by default the one that is preferred */
+export function makeOffer(
+  session: IkeSession,
+  config: ChildConfig,
+  exchange: ChildExchange,
+  group: DhGroup | undefined = config.proposals[0]?.dh[0],
+): ChildOffer {
+  const { host } = session;
+  const create = exchange === 'create-child';
+  return {
+    config,
+    exchange,
+    spiIn: host.newChildSpi(),
+    nonce: create ? host.random(NONCE_LENGTH) : new Uint8Array(0),
+    keyPair: create && group !== undefined ? host.crypto.dhKeyPair(group, host.random) : undefined,
+  };
+}
+
+export function offerPayloads(offer: ChildOffer): Payload[] {
+  const { config, exchange, spiIn, nonce, keyPair } = offer;
+  const payloads: Payload[] = [];
+  if (config.mode === 'transport') payloads.push(notifyPayload(NotifyType.USE_TRANSPORT_MODE));
+  payloads.push({ type: 'sa', proposals: espWireProposals(config.proposals, exchange, childSpiBytes(spiIn)) });
+  if (exchange === 'create-child') payloads.push({ type: 'nonce', data: nonce });
+  if (keyPair !== undefined) payloads.push({ type: 'ke', group: keyPair.group.id, data: keyPair.publicValue });
+  payloads.push(
+    { type: 'tsi', selectors: config.selectors.local, unknown: 0 },
+    { type: 'tsr', selectors: config.selectors.remote, unknown: 0 },
+  );
+  return payloads;
+}
+
+/** The group that INVALID_KE_PAYLOAD asks for, if it is one that we offered and did not use (RFC 7296 §1.3). */
+export function suggestedGroup(
+  notify: NotifyPayload,
+  offered: readonly { readonly dh: readonly DhGroup[] }[],
+  tried: ReadonlySet<number>,
+): DhGroup | undefined {
+  if (notify.data.length !== 2) return undefined;
+  const id = (notify.data[0]! << 8) | notify.data[1]!;
+  if (tried.has(id)) return undefined;
+  return offered.flatMap((proposal) => proposal.dh).find((group) => group.id === id);
+}
+
+export type ChildOutcome =
+  | { readonly ok: true; readonly child: AgreedChild }
+  /** `created`: the peer thinks that the SA exists and must be told that it does not. */
+  | { readonly ok: false; readonly failure: Failure; readonly created: boolean };
+
+/** Processes the responder's answer to an offer. `nonces` are those of the exchange that the keys come from. */
+export function acceptAnswer(
+  session: IkeSession,
+  offer: ChildOffer,
+  payloads: readonly Payload[],
+  nonces: Nonces,
+  replaces: number | undefined,
+): ChildOutcome {
+  const error = findError(payloads);
+  if (error !== undefined) return { ok: false, failure: explainRefusal(error, offer.config), created: false };
+  const refuse = (failure: Failure): ChildOutcome => ({ ok: false, failure, created: true });
+
+  const sa = findPayload(payloads, 'sa');
+  const tsi = findPayload(payloads, 'tsi');
+  const tsr = findPayload(payloads, 'tsr');
+  if (sa === undefined || tsi === undefined || tsr === undefined) {
+    return { ok: false, failure: misbehaved('the answer has no SA, TSi or TSr payload'), created: false };
+  }
+  const chosen = acceptEsp(sa.proposals, offer.config.proposals, offer.exchange);
+  const spiOut = chosen === undefined ? undefined : espSpi(chosen.peerSpi);
+  if (chosen === undefined || spiOut === undefined) return refuse(misbehaved('the peer chose what was not offered'));
+
+  const transport = findNotify(payloads, NotifyType.USE_TRANSPORT_MODE) !== undefined;
+  if (transport !== (offer.config.mode === 'transport')) {
+    const detail = `${offer.config.mode} mode was wanted, the peer answered with ${transport ? 'transport' : 'tunnel'}`;
+    return refuse({ reason: 'NO_PROPOSAL_CHOSEN', detail });
+  }
+  const answered: SelectorPair = { local: tsi.selectors, remote: tsr.selectors };
+  const narrowed = narrowPair(answered, offer.config.selectors);
+  // RFC 7296 §2.9: the responder may take away, never add.
+  if (!narrowed.ok || !narrowed.whole) {
+    const detail = `the peer answered selectors that were not offered: ${explainPairMismatch(answered, offer.config.selectors)}`;
+    return refuse({ reason: 'TS_UNACCEPTABLE', detail });
+  }
+  const shared = sharedSecret(offer.keyPair, chosen.suite.dh, payloads);
+  if (shared === 'invalid') return refuse(misbehaved('the KE payload of the answer does not fit'));
+  const keys = childKeys(session, chosen.suite, nonces, shared);
+  const facts = childFacts(session, offer.config, chosen.suite, narrowed.selectors, offer.spiIn, spiOut, replaces);
+  return { ok: true, child: { facts, keys, initiator: true, nonces } };
+}
+
+function explainRefusal(error: NotifyPayload, config: ChildConfig): Failure {
+  switch (error.notify) {
+    case NotifyType.NO_PROPOSAL_CHOSEN:
+      return failureFrom(error, `offered for child ${config.name}: ${config.proposals.map(formatProposal).join(', ')}`);
+    case NotifyType.TS_UNACCEPTABLE:
+    case NotifyType.SINGLE_PAIR_REQUIRED: {
+      const { local, remote } = config.selectors;
+      const offered = `local ${formatSelectors(local)}, remote ${formatSelectors(remote)}`;
+      return failureFrom(error, `offered for child ${config.name}: ${offered}`);
+    }
+    default:
+      return failureFrom(error, `child ${config.name} was refused`);
+  }
+}
+
+/** The DH result when the suite wants one, nothing when it wants none. */
+function sharedSecret(
+  keyPair: DhKeyPair | undefined,
+  group: DhGroup | undefined,
+  payloads: readonly Payload[],
+): Uint8Array | undefined | 'invalid' {
+  if (group === undefined) return undefined;
+  const ke = findPayload(payloads, 'ke');
+  if (ke === undefined || ke.group !== group.id || keyPair?.group !== group) return 'invalid';
+  return deriveShared(keyPair, ke.data) ?? 'invalid';
+}
+
+/** `undefined` when the peer's public value is not valid. */
+export function deriveShared(keyPair: DhKeyPair, publicValue: Uint8Array): Uint8Array | undefined {
+  try {
+    return keyPair.derive(publicValue);
+  } catch (error) {
+    if (error instanceof InvalidPublicValueError) return undefined;
+    throw error;
+  }
+}
+
+function espSpi(bytes: Uint8Array): number | undefined {
+  if (bytes.length !== 4) return undefined;
+  const spi = readU32(bytes, 0);
+  return spi < FIRST_SPI ? undefined : spi;
+}
+
+function childKeys(session: IkeSession, suite: EspSuite, nonces: Nonces, shared: Uint8Array | undefined): ChildKeys {
+  const crypto = cryptoOf(session.state)!;
+  const keys = deriveChildKeys(session.host.crypto, crypto.suite.prf, crypto.keys.d, suite.cipher, nonces, shared);
+  shared?.fill(0);
+  return keys;
+}
+
+function childFacts(
+  session: IkeSession,
+  config: ChildConfig,
+  suite: EspSuite,
+  selectors: SelectorPair,
+  spiIn: number,
+  spiOut: number,
+  replaces: number | undefined,
+): ChildFacts {
+  return {
+    id: session.host.nextId(),
+    connection: session.connectionName,
+    config,
+    mode: config.mode,
+    suite: suite.cipher,
+    dhGroup: suite.dh?.name,
+    esn: suite.esn,
+    spiIn,
+    spiOut,
+    selectors,
+    encapsulated: session.encapsulated,
+    replaces,
+  };
+}
+
+export type ChildAnswer =
+  | { readonly ok: true; readonly child: AgreedChild; readonly payloads: readonly Payload[] }
+  | { readonly ok: false; readonly notify: NotifyPayload; readonly failure: Failure };
+
+/**
+ * Answers an offer as responder, with one of `configs`.
+ * @param nonces of IKE_SA_INIT in IKE_AUTH; `undefined` in CREATE_CHILD_SA, where the exchange has its own
+ */
+export function answerOffer(
+  session: IkeSession,
+  configs: readonly ChildConfig[],
+  payloads: readonly Payload[],
+  nonces: Nonces | undefined,
+  replaces: number | undefined,
+): ChildAnswer {
+  const { host } = session;
+  const exchange: ChildExchange = nonces === undefined ? 'create-child' : 'ike-auth';
+  const sa = findPayload(payloads, 'sa');
+  const tsi = findPayload(payloads, 'tsi');
+  const tsr = findPayload(payloads, 'tsr');
+  const theirNonce = findPayload(payloads, 'nonce')?.data;
+  if (
+    sa === undefined ||
+    tsi === undefined ||
+    tsr === undefined ||
+    (nonces === undefined && theirNonce === undefined)
+  ) {
+    return refusal(NotifyType.INVALID_SYNTAX, 'INVALID_SYNTAX', 'the request lacks SA, nonce, TSi or TSr');
+  }
+  const proposed: SelectorPair = { local: tsr.selectors, remote: tsi.selectors };
+  const choice = chooseConfig(configs, proposed, sa.proposals, exchange, payloads);
+  if (!choice.ok) return choice;
+  const { config, chosen, selectors } = choice;
+  const spiOut = espSpi(chosen.peerSpi);
+  if (spiOut === undefined) return refusal(NotifyType.INVALID_SYNTAX, 'INVALID_SYNTAX', 'the SPI offered is reserved');
+
+  const keyExchange = answerKeyExchange(session, chosen.suite.dh, payloads);
+  if (!keyExchange.ok) return keyExchange;
+  const nonce = host.random(NONCE_LENGTH);
+  const used = nonces ?? { initiator: theirNonce!.slice(), responder: nonce };
+  const spiIn = host.newChildSpi();
+  const keys = childKeys(session, chosen.suite, used, keyExchange.shared);
+  const answer: Payload[] = [];
+  if (config.mode === 'transport') answer.push(notifyPayload(NotifyType.USE_TRANSPORT_MODE));
+  answer.push({ type: 'sa', proposals: [answerProposal(chosen, childSpiBytes(spiIn))] });
+  if (nonces === undefined) answer.push({ type: 'nonce', data: nonce });
+  answer.push(
+    ...keyExchange.payloads,
+    { type: 'tsi', selectors: selectors.remote, unknown: 0 },
+    { type: 'tsr', selectors: selectors.local, unknown: 0 },
+  );
+  const facts = childFacts(session, config, chosen.suite, selectors, spiIn, spiOut, replaces);
+  return { ok: true, child: { facts, keys, initiator: false, nonces: used }, payloads: answer };
+}
+
+function refusal(
+  notify: number,
+  reason: Failure['reason'],
+  detail: string,
+  data?: Uint8Array,
+): Extract<ChildAnswer, { ok: false }> {
+  return { ok: false, notify: notifyPayload(notify, data), failure: { reason, detail } };
+}
+
+type ConfigChoice =
+  | {
+      readonly ok: true;
+      readonly config: ChildConfig;
+      readonly chosen: Chosen<EspSuite>;
+      readonly selectors: SelectorPair;
+    }
+  | Extract<ChildAnswer, { ok: false }>;
+
+/** By mode, then selectors, then algorithms, so that the refusal names what stood in the way. */
+function chooseConfig(
+  configs: readonly ChildConfig[],
+  proposed: SelectorPair,
+  offered: Parameters<typeof chooseEsp>[0],
+  exchange: ChildExchange,
+  payloads: readonly Payload[],
+): ConfigChoice {
+  const transport = findNotify(payloads, NotifyType.USE_TRANSPORT_MODE) !== undefined;
+  // RFC 7296 §1.3.1: an offer of transport mode may be declined, transport mode that was not offered cannot be had.
+  const byMode = configs.filter((config) => config.mode === 'tunnel' || transport);
+  const preferred = byMode.filter((config) => (config.mode === 'transport') === transport);
+  const usable = preferred.length > 0 ? preferred : byMode;
+  if (usable.length === 0) {
+    const detail =
+      configs.length === 0 ? 'no child is configured' : 'the peer offers tunnel mode, transport is configured';
+    return refusal(NotifyType.NO_PROPOSAL_CHOSEN, 'NO_PROPOSAL_CHOSEN', detail);
+  }
+  const bySelectors = usable.filter((config) => narrowPair(proposed, config.selectors).ok);
+  if (bySelectors.length === 0) {
+    const detail = usable.map((config) => `child ${config.name}: ${explainPairMismatch(proposed, config.selectors)}`);
+    return refusal(NotifyType.TS_UNACCEPTABLE, 'TS_UNACCEPTABLE', detail.join('; '));
+  }
+  const byProposal = bySelectors.filter((config) => chooseEsp(offered, config.proposals, exchange) !== undefined);
+  const choice = chooseNarrowing(
+    proposed,
+    byProposal.map((config) => config.selectors),
+  );
+  const config = choice && byProposal[choice.index];
+  if (config === undefined || choice === undefined) {
+    const detail = bySelectors.map(
+      (entry) => `child ${entry.name}: ${explainNoProposal(offered, entry.proposals, exchange)}`,
+    );
+    return refusal(NotifyType.NO_PROPOSAL_CHOSEN, 'NO_PROPOSAL_CHOSEN', detail.join('; '));
+  }
+  return { ok: true, config, chosen: chooseEsp(offered, config.proposals, exchange)!, selectors: choice.selectors };
+}
+
+type KeyExchangeAnswer =
+  | { readonly ok: true; readonly shared: Uint8Array | undefined; readonly payloads: readonly Payload[] }
+  | Extract<ChildAnswer, { ok: false }>;
+
+/** Our half of a key exchange as responder, or INVALID_KE_PAYLOAD with the group that we chose (RFC 7296 §1.3). */
+export function answerKeyExchange(
+  session: IkeSession,
+  group: DhGroup | undefined,
+  payloads: readonly Payload[],
+): KeyExchangeAnswer {
+  if (group === undefined) return { ok: true, shared: undefined, payloads: [] };
+  const { host } = session;
+  const ke = findPayload(payloads, 'ke');
+  if (ke?.group !== group.id) {
+    const data = Uint8Array.of(group.id >>> 8, group.id);
+    return refusal(NotifyType.INVALID_KE_PAYLOAD, 'INVALID_KE_PAYLOAD', `group ${group.name} is wanted`, data);
+  }
+  const keyPair = host.crypto.dhKeyPair(group, host.random);
+  const shared = deriveShared(keyPair, ke.data);
+  keyPair.wipe();
+  if (shared === undefined) {
+    host.count('invalid-key-exchange');
+    return refusal(
+      NotifyType.INVALID_SYNTAX,
+      'INVALID_SYNTAX',
+      `the peer's public value for ${group.name} is not valid`,
+    );
+  }
+  return { ok: true, shared, payloads: [{ type: 'ke', group: group.id, data: keyPair.publicValue }] };
+}
+
+/** What `spi` in a REKEY_SA, CHILD_SA_NOT_FOUND or DELETE payload for ESP says. */
+export function namedChildSpi(protocol: number, spi: Uint8Array): number | undefined {
+  return protocol === ProtocolId.ESP && spi.length === 4 ? readU32(spi, 0) : undefined;
+}

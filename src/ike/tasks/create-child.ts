@@ -1,0 +1,212 @@
+/** CREATE_CHILD_SA for a new CHILD SA (RFC 7296 §1.3.1). */
+import { compareBytes } from '../../base/bytes.ts';
+import type { DhGroup } from '../../crypto/types.ts';
+import type { AgreedChild } from '../agreed-child.ts';
+import { type ChildRecord, childSpiBytes, randomBelow } from '../child.ts';
+import type { ChildConfig } from '../config.ts';
+import { type Failure, findError } from '../failure.ts';
+import { ExchangeType, NotifyType, ProtocolId } from '../iana.ts';
+import type { Nonces } from '../keys.ts';
+import { installChild } from '../lifecycle.ts';
+import { findNotify, findPayload, type Payload } from '../payload.ts';
+import { notifyPayload, saNotifyPayload } from '../payloads/notify.ts';
+import type { IkeSession } from '../session.ts';
+import {
+  acceptAnswer,
+  answerOffer,
+  type ChildOffer,
+  makeOffer,
+  offerPayloads,
+  suggestedGroup,
+} from './child-exchange.ts';
+import { closeSession, DeleteChildTask } from './delete.ts';
+import type { Task } from './task.ts';
+
+/** How long to wait after TEMPORARY_FAILURE: this and a random part of as much again (RFC 7296 §2.25). */
+const BUSY_WAIT = 2_000;
+/** A peer that is busy for longer is out of step: the IKE SA is closed (RFC 7296 §2.25). */
+const BUSY_LIMIT = 180_000;
+/** BOUNDED: SPIs that the peer deleted while our exchange was under way. */
+const MAX_DELETED_SPIS = 16;
+
+/** A CHILD SA that the peer made at the same time for the same purpose, and the nonces that decide (RFC 7296 §2.8.1). */
+export interface ChildCollision {
+  readonly child: ChildRecord;
+  readonly nonces: Nonces;
+}
+
+/** When to try again what the peer has no time for now; `undefined` when it is given up and the IKE SA closed. */
+export function retryTime(session: IkeSession, now: number): number | undefined {
+  session.busySince ??= now;
+  if (now - session.busySince > BUSY_LIMIT) {
+    closeSession(session, now, 'failed', 'the peer answered TEMPORARY_FAILURE for minutes');
+    return undefined;
+  }
+  return now + BUSY_WAIT + randomBelow(session.host.random, BUSY_WAIT);
+}
+
+/** Whether the exchange with nonces `a` loses against the one with `b`: it has the lowest of the four (RFC 7296 §2.8.1). */
+export function losesAgainst(a: Nonces, b: Nonces): boolean {
+  return compareBytes(lowest(a), lowest(b)) < 0;
+}
+
+function lowest({ initiator, responder }: Nonces): Uint8Array {
+  return compareBytes(initiator, responder) < 0 ? initiator : responder;
+}
+
+/** What making a CHILD SA and replacing one have in common. */
+export abstract class ChildTask implements Task {
+  abstract readonly kind: 'create-child' | 'rekey-child';
+  readonly exchange: ExchangeType = ExchangeType.CREATE_CHILD_SA;
+  /** What the peer made of the same while our request was out. */
+  collision: ChildCollision | undefined;
+  readonly #tried = new Set<number>();
+  readonly #deleted = new Set<number>();
+  #offer: ChildOffer | undefined;
+  #group: DhGroup | undefined;
+
+  abstract build(session: IkeSession, now: number): readonly Payload[] | undefined;
+  protected abstract succeed(session: IkeSession, now: number, agreed: AgreedChild, deletedByPeer: boolean): void;
+  protected abstract fail(session: IkeSession, now: number, notify: number | undefined, failure: Failure): void;
+  protected abstract busy(session: IkeSession, now: number): void;
+  protected abstract get replaces(): number | undefined;
+
+  protected offer(session: IkeSession, config: ChildConfig): Payload[] {
+    this.#offer = makeOffer(session, config, 'create-child', this.#group);
+    this.collision = undefined;
+    return offerPayloads(this.#offer);
+  }
+
+  peerDeleted(spi: number): void {
+    if (this.#deleted.size < MAX_DELETED_SPIS) this.#deleted.add(spi);
+  }
+
+  process(session: IkeSession, now: number, payloads: readonly Payload[]): void {
+    const offer = this.#offer!;
+    const error = findError(payloads);
+    if (error?.notify === NotifyType.TEMPORARY_FAILURE) {
+      this.busy(session, now);
+      return;
+    }
+    session.busySince = undefined;
+    if (error?.notify === NotifyType.INVALID_KE_PAYLOAD && offer.keyPair !== undefined) {
+      this.#tried.add(offer.keyPair.group.id);
+      this.#group = suggestedGroup(error, offer.config.proposals, this.#tried);
+      if (this.#group !== undefined) {
+        this.#again(session, now);
+        return;
+      }
+    }
+    const theirNonce = findPayload(payloads, 'nonce')?.data ?? new Uint8Array(0);
+    const nonces: Nonces = { initiator: offer.nonce, responder: theirNonce.slice() };
+    const outcome = acceptAnswer(session, offer, payloads, nonces, this.replaces);
+    this.abandon();
+    if (!outcome.ok) {
+      if (outcome.created) session.enqueue(now, new DeleteChildTask(offer.spiIn, 'failed'));
+      this.fail(session, now, error?.notify, outcome.failure);
+      return;
+    }
+    this.succeed(session, now, outcome.child, this.#deleted.has(outcome.child.facts.spiOut));
+  }
+
+  #again(session: IkeSession, now: number): void {
+    this.#offer?.keyPair?.wipe();
+    session.restart(now, this);
+  }
+
+  /** Whether the CHILD SA that we made is the one to go. */
+  protected lost(agreed: AgreedChild): boolean {
+    return this.collision !== undefined && losesAgainst(agreed.nonces, this.collision.nonces);
+  }
+
+  abandon(): void {
+    this.#offer?.keyPair?.wipe();
+  }
+}
+
+/** Drops what was agreed before the owner saw it. */
+export function discard(session: IkeSession, now: number, agreed: AgreedChild, tellPeer: boolean): void {
+  agreed.keys.wipe();
+  if (tellPeer) session.enqueue(now, new DeleteChildTask(agreed.facts.spiIn, 'redundant'));
+}
+
+export class CreateChildTask extends ChildTask {
+  readonly kind = 'create-child' as const;
+  readonly name: string;
+
+  constructor(name: string) {
+    super();
+    this.name = name;
+  }
+
+  protected get replaces(): undefined {
+    return undefined;
+  }
+
+  build(session: IkeSession): readonly Payload[] | undefined {
+    const config = session.connectionConfig?.children.find((child) => child.name === this.name);
+    if (config === undefined || session.state.name !== 'established' || hasChild(session, this.name)) return undefined;
+    return this.offer(session, config);
+  }
+
+  protected succeed(session: IkeSession, now: number, agreed: AgreedChild, deletedByPeer: boolean): void {
+    if (deletedByPeer) {
+      discard(session, now, agreed, false);
+      return;
+    }
+    // The same child was made from both sides at once: one is enough, and the nonces say which.
+    if (this.lost(agreed)) {
+      discard(session, now, agreed, true);
+      return;
+    }
+    installChild(session, now, agreed, true);
+    if (this.collision?.child.usable) this.collision.child.enter('rekeyed');
+  }
+
+  protected fail(session: IkeSession, _now: number, _notify: number | undefined, failure: Failure): void {
+    if (this.collision?.child.usable) return;
+    session.fail(failure, this.name, true);
+  }
+
+  protected busy(session: IkeSession, now: number): void {
+    this.abandon();
+    const at = retryTime(session, now);
+    if (at !== undefined) session.defer(at, new CreateChildTask(this.name));
+  }
+}
+
+/** Whether a child of that name carries traffic. */
+export function hasChild(session: IkeSession, name: string): boolean {
+  for (const child of session.children.values()) {
+    if (child.facts.config.name === name && child.state !== 'deleting') return true;
+  }
+  return false;
+}
+
+/** Answers a request for a new CHILD SA. */
+export function respondCreateChild(session: IkeSession, now: number, payloads: readonly Payload[]): readonly Payload[] {
+  const config = session.connectionConfig!;
+  if (session.children.size >= session.host.limits.maxChildrenPerIkeSa)
+    return [notifyPayload(NotifyType.NO_ADDITIONAL_SAS)];
+  const answer = answerOffer(session, config.children, payloads, undefined, undefined);
+  if (!answer.ok) {
+    if (answer.notify.notify !== NotifyType.INVALID_KE_PAYLOAD) session.fail(answer.failure, undefined, false);
+    return [answer.notify];
+  }
+  const { active } = session;
+  const child = installChild(session, now, answer.child, true);
+  if (active instanceof CreateChildTask && active.name === child.facts.config.name) {
+    active.collision = { child, nonces: answer.child.nonces };
+  }
+  return answer.payloads;
+}
+
+/** The REKEY_SA notify of a request, if it has one. */
+export function rekeyNotify(payloads: readonly Payload[]): ReturnType<typeof findNotify> {
+  return findNotify(payloads, NotifyType.REKEY_SA);
+}
+
+/** Names the CHILD SA that a request replaces, by our inbound SPI (RFC 7296 §1.3.3). */
+export function rekeysChild(child: ChildRecord): Payload {
+  return saNotifyPayload(NotifyType.REKEY_SA, ProtocolId.ESP, childSpiBytes(child.facts.spiIn));
+}

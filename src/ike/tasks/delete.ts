@@ -1,0 +1,144 @@
+/**
+ * INFORMATIONAL exchanges that delete CHILD SAs and IKE SAs (RFC 7296 §1.4.1, §2.25).
+ */
+import { type ChildRecord, childSpiBytes } from '../child.ts';
+import type { DownReason } from '../events.ts';
+import { ExchangeType, NotifyType, ProtocolId } from '../iana.ts';
+import { dropChild, endSession, reportChildDown, reportDown } from '../lifecycle.ts';
+import type { Payload } from '../payload.ts';
+import type { DeletePayload } from '../payloads/delete.ts';
+import { notifyPayload } from '../payloads/notify.ts';
+import type { IkeSession } from '../session.ts';
+import { cryptoOf } from '../session-state.ts';
+import { namedChildSpi } from './child-exchange.ts';
+import type { Task } from './task.ts';
+
+/** Deletes a CHILD SA of ours, or one that we agreed on and did not install: that one has only its SPI. */
+export class DeleteChildTask implements Task {
+  readonly kind = 'delete-child' as const;
+  readonly exchange: ExchangeType = ExchangeType.INFORMATIONAL;
+  readonly child: ChildRecord | undefined;
+  readonly spiIn: number;
+  readonly reason: DownReason;
+
+  constructor(what: ChildRecord | number, reason: DownReason) {
+    this.child = typeof what === 'number' ? undefined : what;
+    this.spiIn = typeof what === 'number' ? what : what.facts.spiIn;
+    this.reason = reason;
+  }
+
+  build(_session: IkeSession, _now: number): readonly Payload[] | undefined {
+    if (this.child?.state === 'closed') return undefined;
+    return [deleteChildren([this.spiIn])];
+  }
+
+  process(_session: IkeSession, _now: number, _payloads: readonly Payload[]): void {
+    // Whatever the answer names: the peer has not got the SA any more, or never had it.
+    if (this.child !== undefined) dropChild(this.child, this.reason);
+  }
+
+  abandon(): void {}
+}
+
+function deleteChildren(spis: readonly number[]): DeletePayload {
+  return { type: 'delete', protocol: ProtocolId.ESP, spis: spis.map(childSpiBytes) };
+}
+
+/**
+ * Begins to delete a CHILD SA. An SA that was replaced is received on until the peer has confirmed, so that nothing
+ * that is under way is lost; any other is gone for the owner at once.
+ */
+export function closeChild(now: number, child: ChildRecord, reason: DownReason): void {
+  if (child.state === 'deleting' || child.state === 'closed') return;
+  child.enter('deleting');
+  if (reason !== 'rekeyed' && reason !== 'redundant') reportChildDown(child, reason);
+  child.session.enqueue(now, new DeleteChildTask(child, reason));
+}
+
+/** Deletes an IKE SA, or tells the peer that it did not prove who it is (RFC 7296 §2.21.2). */
+export class DeleteIkeTask implements Task {
+  readonly kind = 'delete-ike' as const;
+  readonly exchange: ExchangeType = ExchangeType.INFORMATIONAL;
+  readonly #unauthenticated: boolean;
+
+  constructor(unauthenticated = false) {
+    this.#unauthenticated = unauthenticated;
+  }
+
+  build(): readonly Payload[] {
+    if (this.#unauthenticated) return [notifyPayload(NotifyType.AUTHENTICATION_FAILED)];
+    return [{ type: 'delete', protocol: ProtocolId.IKE, spis: [] }];
+  }
+
+  process(session: IkeSession, now: number): void {
+    endSession(session, now, 'requested', 'deleted', false);
+  }
+
+  abandon(): void {}
+}
+
+/** Begins to delete an IKE SA. The owner is told at once; the SA stays only until the peer has confirmed. */
+export function closeSession(session: IkeSession, now: number, reason: DownReason, detail: string): void {
+  const { state } = session;
+  if (state.name === 'deleting' || state.name === 'closed') return;
+  const crypto = cryptoOf(state);
+  if (crypto === undefined || (state.name !== 'established' && state.name !== 'rekeyed')) {
+    endSession(session, now, reason, detail, false);
+    return;
+  }
+  beginDelete(session, now, reason, detail, false);
+}
+
+/** The peer's AUTH does not fit: it is told, and the SA is gone. */
+export function rejectPeer(session: IkeSession, now: number, detail: string): void {
+  session.fail({ reason: 'AUTHENTICATION_FAILED', detail }, undefined, true);
+  beginDelete(session, now, 'failed', detail, true);
+}
+
+function beginDelete(
+  session: IkeSession,
+  now: number,
+  reason: DownReason,
+  detail: string,
+  unauthenticated: boolean,
+): void {
+  const crypto = cryptoOf(session.state);
+  if (crypto === undefined) return;
+  session.abandonTasks();
+  reportDown(session, reason, detail);
+  session.timers.clearAll();
+  session.enter({ name: 'deleting', crypto, reason });
+  session.enqueue(now, new DeleteIkeTask(unauthenticated));
+}
+
+/** Answers Delete payloads for CHILD SAs; those for the IKE SA are `respondDeleteIke`'s. */
+export function respondDeleteChildren(session: IkeSession, payload: DeletePayload): Payload[] {
+  const ours: number[] = [];
+  for (const bytes of payload.spis) {
+    const spi = namedChildSpi(payload.protocol, bytes);
+    const child = spi === undefined ? undefined : findByOutbound(session, spi);
+    if (spi === undefined) continue;
+    if (child === undefined) {
+      // Perhaps one whose making we have not heard of yet: the answer is still under way.
+      session.active?.peerDeleted?.(spi);
+      continue;
+    }
+    const crossed = session.active instanceof DeleteChildTask && session.active.child === child;
+    // RFC 7296 §1.4.1: when both delete, neither answers with a Delete payload of its own.
+    if (!crossed) ours.push(child.facts.spiIn);
+    dropChild(child, child.state === 'rekeyed' ? 'rekeyed' : downReason(session, child));
+  }
+  return ours.length === 0 ? [] : [deleteChildren(ours)];
+}
+
+function downReason(session: IkeSession, child: ChildRecord): DownReason {
+  if (child.state !== 'deleting') return 'deleted-by-peer';
+  const task = session.active;
+  return task instanceof DeleteChildTask && task.child === child ? task.reason : 'rekeyed';
+}
+
+/** The CHILD SA whose packets leave with this SPI, which is how the peer names it. */
+export function findByOutbound(session: IkeSession, spiOut: number): ChildRecord | undefined {
+  for (const child of session.children.values()) if (child.facts.spiOut === spiOut) return child;
+  return undefined;
+}

@@ -1,0 +1,46 @@
+/** Answers INFORMATIONAL requests: deletes, notifies, and the empty ones that ask whether we are there (RFC 7296 §1.4). */
+import type { DownReason } from '../events.ts';
+import { NotifyType, notifyName, ProtocolId } from '../iana.ts';
+import { endSession } from '../lifecycle.ts';
+import type { Payload } from '../payload.ts';
+import type { IkeSession } from '../session.ts';
+import type { Answer } from './answer.ts';
+import { respondDeleteChildren } from './delete.ts';
+import { settleDeleted } from './rekey-ike.ts';
+
+export function respondInformational(session: IkeSession, now: number, payloads: readonly Payload[]): Answer {
+  const answer: Payload[] = [];
+  let after: (() => void) | undefined;
+  for (const payload of payloads) {
+    if (payload.type === 'delete' && payload.protocol === ProtocolId.IKE) {
+      after = () => deleted(session, now);
+    } else if (payload.type === 'delete') {
+      answer.push(...respondDeleteChildren(session, payload));
+    } else if (payload.type === 'notify' && payload.notify === NotifyType.AUTHENTICATION_FAILED) {
+      // RFC 7296 §2.21.2: the initiator did not accept our AUTH.
+      after = () => endSession(session, now, 'failed', 'the peer did not accept who we are', true);
+    } else if (payload.type === 'notify') {
+      session.note('debug', `the peer sent ${notifyName(payload.notify)}, which is passed over`);
+    }
+  }
+  // RFC 7296 §1.4.1: with the IKE SA go its children, whatever else the message says.
+  return { payloads: after === undefined ? mergeDeletes(answer) : [], after };
+}
+
+/** One Delete payload for all SPIs of a protocol (RFC 7296 §3.11). */
+function mergeDeletes(payloads: readonly Payload[]): Payload[] {
+  const spis = payloads.flatMap((payload) => (payload.type === 'delete' ? payload.spis : []));
+  return spis.length === 0 ? [] : [{ type: 'delete', protocol: ProtocolId.ESP, spis }];
+}
+
+function deleted(session: IkeSession, now: number): void {
+  if (settleDeleted(session, now)) return;
+  const [reason, detail] = whyDeleted(session);
+  endSession(session, now, reason, detail, true);
+}
+
+function whyDeleted(session: IkeSession): [DownReason, string] {
+  if (session.pendingFor !== undefined) return ['redundant', 'both sides rekeyed'];
+  if (session.state.name === 'rekeyed') return ['rekeyed', 'replaced'];
+  return ['deleted-by-peer', 'the peer deleted it'];
+}

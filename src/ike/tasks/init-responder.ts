@@ -1,0 +1,144 @@
+/**
+ * IKE_SA_INIT as responder (RFC 7296 §1.2, §2.6, §2.7). Whoever asks has proved nothing: what is spent on a request is
+ * bounded, and beyond a number of half-open SAs a cookie must show that the address is the asker's own.
+ */
+import { sameAddress } from '../../base/address.ts';
+import type { DhGroup } from '../../crypto/types.ts';
+import type { ConnectionConfig } from '../config.ts';
+import type { Path } from '../events.ts';
+import type { Host } from '../host.ts';
+import { ExchangeType, NotifyType } from '../iana.ts';
+import type { IkeSuite } from '../keys.ts';
+import { deriveIkeKeys, deriveSkeyseed, type Nonces } from '../keys.ts';
+import { encodePlain, type IkeHeader, type IkeMessage } from '../message.ts';
+import { detectNat, natDetectionNotifies } from '../nat.ts';
+import { findPayload, type Payload } from '../payload.ts';
+import { notifyPayload } from '../payloads/notify.ts';
+import { explainNoProposal } from '../proposal-report.ts';
+import { answerProposal, type Chosen, chooseIke } from '../proposals.ts';
+import { IkeSession } from '../session.ts';
+import { MessageWindow } from '../window.ts';
+import { deriveShared, NONCE_LENGTH } from './child-exchange.ts';
+import { bindKeys } from './init.ts';
+
+/** The connections that a peer at `path.remote` may mean when it writes to `path.local`. */
+export function candidatesFor(host: Host, path: Path): ConnectionConfig[] {
+  const found: ConnectionConfig[] = [];
+  for (const config of host.connections()) {
+    const local = config.local.address;
+    const remote = config.remote.address;
+    if (local !== undefined && !sameAddress(local, path.local.address)) continue;
+    if (remote !== undefined && !sameAddress(remote, path.remote.address)) continue;
+    found.push(config);
+  }
+  return found;
+}
+
+export type InitAnswer =
+  /** Answered without keeping anything. */
+  | { readonly kind: 'refused'; readonly notify: number; readonly data: Uint8Array; readonly detail: string }
+  | { readonly kind: 'opened'; readonly session: IkeSession; readonly datagram: Uint8Array };
+
+const NOTHING = new Uint8Array(0);
+
+/** Answers a request that passed the rules and the cookie. `candidates` are not empty. */
+export function answerInit(
+  host: Host,
+  now: number,
+  path: Path,
+  message: IkeMessage,
+  datagram: Uint8Array,
+  candidates: readonly ConnectionConfig[],
+): InitAnswer {
+  const offered = findPayload(message.payloads, 'sa')!.proposals;
+  const ke = findPayload(message.payloads, 'ke')!;
+  const configured = candidates.flatMap((config) => config.proposals);
+  const chosen = chooseIke(offered, configured, 'ike-sa-init');
+  if (chosen === undefined) {
+    const detail = explainNoProposal(offered, configured, 'ike');
+    return { kind: 'refused', notify: NotifyType.NO_PROPOSAL_CHOSEN, data: NOTHING, detail };
+  }
+  const group = chosen.suite.dh;
+  if (ke.group !== group.id) return refuseGroup(group);
+  const keyPair = host.crypto.dhKeyPair(group, host.random);
+  const shared = deriveShared(keyPair, ke.data);
+  keyPair.wipe();
+  if (shared === undefined) {
+    host.count('invalid-key-exchange');
+    const detail = `the public value for ${group.name} is not valid`;
+    return { kind: 'refused', notify: NotifyType.INVALID_SYNTAX, data: NOTHING, detail };
+  }
+  return open(host, now, path, message, datagram, candidates, chosen, shared, keyPair.publicValue);
+}
+
+/** RFC 7296 §1.3: the answer names the group that is wanted. */
+function refuseGroup(group: DhGroup): InitAnswer {
+  const data = Uint8Array.of(group.id >>> 8, group.id);
+  return { kind: 'refused', notify: NotifyType.INVALID_KE_PAYLOAD, data, detail: `group ${group.name} is wanted` };
+}
+
+function open(
+  host: Host,
+  now: number,
+  path: Path,
+  message: IkeMessage,
+  datagram: Uint8Array,
+  candidates: readonly ConnectionConfig[],
+  chosen: Chosen<IkeSuite>,
+  shared: Uint8Array,
+  publicValue: Uint8Array,
+): InitAnswer {
+  const { suite } = chosen;
+  const spiInitiator = message.header.initiatorSpi;
+  const spiResponder = host.newIkeSpi();
+  const nonces: Nonces = {
+    initiator: findPayload(message.payloads, 'nonce')!.data.slice(),
+    responder: host.random(NONCE_LENGTH),
+  };
+  const skeyseed = deriveSkeyseed(host.crypto, suite.prf, nonces, shared);
+  shared.fill(0);
+  const keys = deriveIkeKeys(host.crypto, suite, skeyseed, nonces, spiInitiator, spiResponder);
+  const pretend = !host.rawEsp || candidates.some((config) => config.nat.mode === 'force');
+  const spis = { initiatorSpi: spiInitiator, responderSpi: spiResponder };
+  const payloads: Payload[] = [
+    { type: 'sa', proposals: [answerProposal(chosen)] },
+    { type: 'ke', group: suite.dh.id, data: publicValue },
+    { type: 'nonce', data: nonces.responder },
+    ...natDetectionNotifies(host.crypto, spis, path.local, path.remote, pretend ? host.random : undefined),
+    notifyPayload(NotifyType.CHILDLESS_IKEV2_SUPPORTED),
+    ...host.vendorIds.map((data): Payload => ({ type: 'vendor', data })),
+  ];
+  const response = encodePlain(responseHeader(spiInitiator, spiResponder), payloads);
+  const setUp = { initRequest: datagram.slice(), initResponse: response, nonces, childless: true };
+  const session = new IkeSession(host, {
+    initiator: false,
+    spiInitiator,
+    spiResponder,
+    path,
+    state: { name: 'half-open', crypto: bindKeys(host.crypto, suite, keys, false), setUp },
+    window: new MessageWindow(host.retransmit, 0, 1),
+    config: undefined,
+    now,
+  });
+  // The request's hashes were made before we had an SPI (RFC 7296 §2.23).
+  const asked = { initiatorSpi: spiInitiator, responderSpi: 0n };
+  session.nat = detectNat(host.crypto, asked, path.local, path.remote, message.payloads);
+  session.candidates = matching(candidates, chosen).map((config) => config.name);
+  session.timers.set('give-up', now + host.limits.halfOpenTimeout);
+  return { kind: 'opened', session, datagram: response };
+}
+
+/** The candidates that allow what was chosen from the proposals of all. */
+function matching(candidates: readonly ConnectionConfig[], chosen: Chosen<IkeSuite>): ConnectionConfig[] {
+  return candidates.filter(({ proposals }) => chooseIke([chosen.proposal], proposals, 'ike-sa-init') !== undefined);
+}
+
+function responseHeader(initiatorSpi: bigint, responderSpi: bigint): IkeHeader {
+  const exchange = ExchangeType.IKE_SA_INIT;
+  return { initiatorSpi, responderSpi, exchange, initiator: false, response: true, messageId: 0 };
+}
+
+/** An answer that nothing is kept of. The responder's SPI is 0 (RFC 7296 §2.6). */
+export function refuseInit(header: IkeHeader, notify: number, data: Uint8Array): Uint8Array {
+  return encodePlain(responseHeader(header.initiatorSpi, 0n), [notifyPayload(notify, data)]);
+}

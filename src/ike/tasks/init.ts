@@ -1,0 +1,211 @@
+/**
+ * IKE_SA_INIT as initiator (RFC 7296 §1.2, §2.6, §2.7, §2.23).
+ *
+ * Nothing in the answer is authentic, so that nothing in it ends the attempt at once (§2.21.1): what does not help is
+ * remembered as the likely reason, and the attempt goes on for a while, for the real answer may follow a forged one.
+ */
+import { formatProposal } from '../../crypto/proposal-text.ts';
+import type { CryptoProvider, DhGroup, DhKeyPair } from '../../crypto/types.ts';
+import type { ConnectionConfig } from '../config.ts';
+import type { Path } from '../events.ts';
+import { type Failure, failureFrom, findError } from '../failure.ts';
+import { ExchangeType, NotifyType } from '../iana.ts';
+import { deriveIkeKeys, deriveSkeyseed, type IkeKeys, type IkeSuite, type Nonces } from '../keys.ts';
+import { endSession } from '../lifecycle.ts';
+import type { IkeMessage } from '../message.ts';
+import { detectNat, natDetectionNotifies } from '../nat.ts';
+import { findNotify, findPayload, type Payload } from '../payload.ts';
+import type { NotifyPayload } from '../payloads/notify.ts';
+import { acceptIke, ikeWireProposals } from '../proposals.ts';
+import type { IkeSession } from '../session.ts';
+import { type IkeCrypto, wipeCrypto } from '../session-state.ts';
+import { deriveShared, NONCE_LENGTH, suggestedGroup } from './child-exchange.ts';
+import type { Task } from './task.ts';
+
+/** How long an attempt goes on after an answer that refuses it and that anybody could have sent. */
+const REFUSAL_GRACE = 3_000;
+/** Cookies that are taken up before a peer that demands more is left alone. */
+const MAX_COOKIES = 5;
+
+export class InitTask implements Task {
+  readonly kind = 'init' as const;
+  readonly exchange: ExchangeType = ExchangeType.IKE_SA_INIT;
+  readonly config: ConnectionConfig;
+  #group: DhGroup;
+  #keyPair: DhKeyPair;
+  readonly #nonce: Uint8Array;
+  readonly #tried = new Set<number>();
+  #cookie: NotifyPayload | undefined;
+  #cookies = 0;
+  #request: Uint8Array = new Uint8Array(0);
+  /** What the owner is told if nothing better comes. */
+  likely: Failure | undefined;
+
+  /** @param group for a first guess, by default the one that is preferred */
+  constructor(session: IkeSession, config: ConnectionConfig) {
+    const { host } = session;
+    this.config = config;
+    this.#group = config.proposals[0]!.dh[0]!;
+    this.#keyPair = host.crypto.dhKeyPair(this.#group, host.random);
+    this.#nonce = host.random(NONCE_LENGTH);
+  }
+
+  build(session: IkeSession): readonly Payload[] {
+    const { host, path, spiInitiator } = session;
+    const pretendNat = !host.rawEsp || this.config.nat.mode === 'force' ? host.random : undefined;
+    const spis = { initiatorSpi: spiInitiator, responderSpi: 0n };
+    return [
+      ...(this.#cookie === undefined ? [] : [this.#cookie]),
+      { type: 'sa', proposals: ikeWireProposals(this.config.proposals) },
+      { type: 'ke', group: this.#group.id, data: this.#keyPair.publicValue },
+      { type: 'nonce', data: this.#nonce },
+      ...natDetectionNotifies(host.crypto, spis, path.local, path.remote, pretendNat),
+      ...host.vendorIds.map((data): Payload => ({ type: 'vendor', data })),
+    ];
+  }
+
+  /** The first request, or the same with a cookie or another group: the message ID stays 0 (RFC 7296 §2.6, §2.7). */
+  send(session: IkeSession, now: number): void {
+    const datagram = session.encode(this.exchange, false, 0, this.build(session));
+    this.#request = datagram;
+    if (session.window.idle) session.window.send(now, datagram);
+    else session.window.resend(now, datagram);
+    session.transmit(now, session.path, datagram);
+  }
+
+  /** Responses are handed to `receive`, with the bytes that AUTH will be computed over. */
+  process(): void {}
+
+  receive(session: IkeSession, now: number, path: Path, message: IkeMessage, datagram: Uint8Array): void {
+    const { payloads } = message;
+    const cookie = findNotify(payloads, NotifyType.COOKIE);
+    const error = findError(payloads);
+    if (error?.notify === NotifyType.INVALID_KE_PAYLOAD) this.#useGroup(session, now, error);
+    else if (cookie !== undefined && findPayload(payloads, 'sa') === undefined) this.#useCookie(session, now, cookie);
+    else if (error !== undefined) {
+      session.host.count('unauthenticated-notify');
+      const offered = this.config.proposals.map(formatProposal).join(', ');
+      this.#suspect(session, now, failureFrom(error, `offered: ${offered}`));
+    } else this.#accept(session, now, path, message, datagram);
+  }
+
+  #useCookie(session: IkeSession, now: number, cookie: NotifyPayload): void {
+    if (++this.#cookies > MAX_COOKIES) {
+      this.#suspect(session, now, { reason: 'peer-misbehaved', detail: 'the peer demands one cookie after the other' });
+      return;
+    }
+    this.#cookie = { ...cookie, data: cookie.data.slice(), spi: new Uint8Array(0) };
+    this.send(session, now);
+  }
+
+  #useGroup(session: IkeSession, now: number, error: NotifyPayload): void {
+    this.#tried.add(this.#group.id);
+    const group = suggestedGroup(error, this.config.proposals, this.#tried);
+    if (group === undefined) {
+      const offered = this.config.proposals.map(formatProposal).join(', ');
+      this.#suspect(
+        session,
+        now,
+        failureFrom(error, `it wants a group that was not offered, or was tried: ${offered}`),
+      );
+      return;
+    }
+    this.#keyPair.wipe();
+    this.#group = group;
+    this.#keyPair = session.host.crypto.dhKeyPair(group, session.host.random);
+    this.send(session, now);
+  }
+
+  /** Remembers the likely reason. Only the first answer sets the clock, so that forgeries cannot keep the attempt alive. */
+  #suspect(session: IkeSession, now: number, failure: Failure): void {
+    this.likely ??= failure;
+    if (session.timers.get('give-up') === undefined) session.timers.set('give-up', now + REFUSAL_GRACE);
+  }
+
+  #accept(session: IkeSession, now: number, path: Path, message: IkeMessage, datagram: Uint8Array): void {
+    const { header, payloads } = message;
+    const { host } = session;
+    const sa = findPayload(payloads, 'sa');
+    const ke = findPayload(payloads, 'ke');
+    const nonce = findPayload(payloads, 'nonce');
+    if (sa === undefined || ke === undefined || nonce === undefined || header.responderSpi === 0n) return;
+    const chosen = acceptIke(sa.proposals, this.config.proposals, 'ike-sa-init');
+    if (chosen === undefined || chosen.suite.dh !== this.#group || ke.group !== this.#group.id) {
+      const detail = 'the peer chose algorithms that were not offered, or another group';
+      this.#suspect(session, now, { reason: 'peer-misbehaved', detail });
+      return;
+    }
+    const shared = deriveShared(this.#keyPair, ke.data);
+    if (shared === undefined) {
+      host.count('invalid-key-exchange');
+      this.#suspect(session, now, { reason: 'peer-misbehaved', detail: "the peer's public value is not valid" });
+      return;
+    }
+    session.spiResponder = header.responderSpi;
+    const nonces: Nonces = { initiator: this.#nonce, responder: nonce.data.slice() };
+    const crypto = firstCrypto(session, chosen.suite, nonces, shared);
+    this.#keyPair.wipe();
+
+    const { initiatorSpi, responderSpi } = header;
+    session.nat = detectNat(host.crypto, { initiatorSpi, responderSpi }, path.local, path.remote, payloads);
+    if (session.encapsulated) session.path = natPath(session.path, this.config);
+    session.window.finish();
+    session.active = undefined;
+    session.timers.clear('give-up');
+    if (adopted(session, now)) {
+      wipeCrypto(crypto);
+      return;
+    }
+    const setUp = {
+      initRequest: this.#request,
+      initResponse: datagram.slice(),
+      nonces,
+      childless: findNotify(payloads, NotifyType.CHILDLESS_IKEV2_SUPPORTED) !== undefined,
+    };
+    const requestId = host.askSecret(session, this.config.local.id, this.config.remote.id);
+    session.timers.set('give-up', now + host.limits.halfOpenTimeout);
+    session.enter({ name: 'secret-wanted', crypto, setUp, requestId });
+  }
+
+  abandon(): void {
+    this.#keyPair.wipe();
+  }
+}
+
+/**
+ * When the peer opened the connection while we did, its IKE SA serves as well as ours would: ours is dropped before it
+ * authenticates, and what it was wanted for is done on the other.
+ */
+function adopted(session: IkeSession, now: number): boolean {
+  const other = session.host.establishedOf(session.connectionName, session.path.remote.address);
+  if (other === undefined) return false;
+  session.host.bringUp(now, other, session.wanted);
+  endSession(session, now, 'redundant', 'the peer opened the connection at the same time', false);
+  return true;
+}
+
+/** Both move to the ports for NAT traversal, unless they use ports of their own for everything (RFC 7296 §2.23). */
+function natPath(path: Path, { local, remote }: ConnectionConfig): Path {
+  const move = (end: Path['local'], from: number, to: number): Path['local'] =>
+    end.port === from ? { address: end.address, port: to } : end;
+  return {
+    local: move(path.local, local.port, local.natPort),
+    remote: move(path.remote, remote.port, remote.natPort),
+  };
+}
+
+/** Keys and ciphers of a first IKE SA. Wipes the shared secret. */
+function firstCrypto(session: IkeSession, suite: IkeSuite, nonces: Nonces, shared: Uint8Array): IkeCrypto {
+  const { host, spiInitiator, spiResponder } = session;
+  const skeyseed = deriveSkeyseed(host.crypto, suite.prf, nonces, shared);
+  shared.fill(0);
+  const keys = deriveIkeKeys(host.crypto, suite, skeyseed, nonces, spiInitiator, spiResponder);
+  return bindKeys(host.crypto, suite, keys, true);
+}
+
+/** Makes the ciphers of both directions. */
+export function bindKeys(crypto: CryptoProvider, suite: IkeSuite, keys: IkeKeys, initiator: boolean): IkeCrypto {
+  const ours = crypto.packetCipher(suite.cipher, initiator ? keys.initiator : keys.responder);
+  const theirs = crypto.packetCipher(suite.cipher, initiator ? keys.responder : keys.initiator);
+  return { suite, keys, outbound: ours, inbound: theirs };
+}

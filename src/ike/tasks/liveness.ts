@@ -1,0 +1,18 @@
+/** The empty INFORMATIONAL exchange that asks whether the peer is still there (RFC 7296 §1.4, §2.4). */
+import { ExchangeType } from '../iana.ts';
+import type { Payload } from '../payload.ts';
+import type { Task } from './task.ts';
+
+export class LivenessTask implements Task {
+  readonly kind = 'liveness' as const;
+  readonly exchange: ExchangeType = ExchangeType.INFORMATIONAL;
+
+  build(): readonly Payload[] {
+    return [];
+  }
+
+  /** That an authentic answer came is all there is to it. */
+  process(): void {}
+
+  abandon(): void {}
+}

@@ -1,0 +1,154 @@
+/**
+ * CREATE_CHILD_SA that replaces a CHILD SA (RFC 7296 §1.3.3, §2.8, §2.8.1, §2.25.1).
+ *
+ * The initiator sends on the new SA at once and then deletes the old one. When both begin at the same time, both new
+ * SAs come up, and the one from the exchange with the lowest of the four nonces is deleted by the side that began it.
+ */
+import type { AgreedChild } from '../agreed-child.ts';
+import type { ChildRecord } from '../child.ts';
+import type { ChildConfig } from '../config.ts';
+import type { Failure } from '../failure.ts';
+import { NotifyType } from '../iana.ts';
+import { dropChild, installChild } from '../lifecycle.ts';
+import type { Payload } from '../payload.ts';
+import { type NotifyPayload, notifyPayload, saNotifyPayload } from '../payloads/notify.ts';
+import type { IkeSession } from '../session.ts';
+import { answerOffer, namedChildSpi } from './child-exchange.ts';
+import { ChildTask, CreateChildTask, discard, rekeysChild, retryTime } from './create-child.ts';
+import { closeChild, findByOutbound } from './delete.ts';
+
+/** Wait before a rekeying that was refused is tried again, if the SA lives so long. */
+const REFUSED_WAIT = 30_000;
+/** How long the side that answered waits for the delete of the old SA before it deletes it itself. */
+const DELETE_WAIT = 60_000;
+
+export class RekeyChildTask extends ChildTask {
+  readonly kind = 'rekey-child' as const;
+  readonly child: ChildRecord;
+
+  constructor(child: ChildRecord) {
+    super();
+    this.child = child;
+  }
+
+  protected get replaces(): number {
+    return this.child.id;
+  }
+
+  build(session: IkeSession): readonly Payload[] | undefined {
+    if (this.child.state !== 'rekeying' || session.state.name !== 'established') return undefined;
+    return [rekeysChild(this.child), ...this.offer(session, currentConfig(session, this.child))];
+  }
+
+  protected succeed(session: IkeSession, now: number, agreed: AgreedChild, deletedByPeer: boolean): void {
+    const { child } = this;
+    if (deletedByPeer) {
+      // The peer made the new SA and deleted it before we heard of it: it wants neither.
+      discard(session, now, agreed, false);
+      this.#finishOld(now, 'deleted-by-peer');
+      return;
+    }
+    if (child.state === 'deleting') {
+      discard(session, now, agreed, true);
+      return;
+    }
+    if (this.lost(agreed)) {
+      discard(session, now, agreed, true);
+      awaitDelete(now, child);
+      return;
+    }
+    installChild(session, now, agreed, true);
+    const redundant = this.collision?.child;
+    if (redundant !== undefined) awaitDelete(now, redundant);
+    this.#finishOld(now, 'rekeyed');
+  }
+
+  #finishOld(now: number, reason: 'rekeyed' | 'deleted-by-peer'): void {
+    if (!this.child.usable) return;
+    this.child.enter('rekeyed');
+    closeChild(now, this.child, reason);
+  }
+
+  protected fail(session: IkeSession, now: number, notify: number | undefined, failure: Failure): void {
+    const { child, collision } = this;
+    // The peer's own rekeying, or its delete, came first: there is nothing left to replace.
+    if (child.state !== 'rekeying' || collision !== undefined) {
+      settle(now, child, collision !== undefined);
+      return;
+    }
+    const { name } = child.facts.config;
+    if (notify === NotifyType.CHILD_SA_NOT_FOUND) {
+      dropChild(child, 'deleted-by-peer');
+      session.enqueue(now, new CreateChildTask(name));
+      return;
+    }
+    session.fail(failure, name, true);
+    child.enter('installed');
+    child.timers.set('rekey', now + REFUSED_WAIT);
+  }
+
+  protected busy(session: IkeSession, now: number): void {
+    const { child, collision } = this;
+    this.abandon();
+    if (child.state !== 'rekeying' || collision !== undefined) {
+      settle(now, child, collision !== undefined);
+      return;
+    }
+    const at = retryTime(session, now);
+    if (at === undefined) return;
+    child.enter('installed');
+    child.timers.set('rekey', at);
+  }
+}
+
+/** Our rekeying came to nothing, the peer's did not: the old SA is the peer's to delete. */
+function settle(now: number, child: ChildRecord, replaced: boolean): void {
+  if (replaced) awaitDelete(now, child);
+}
+
+/** The SA was replaced, or is one too many, and the peer deletes it. */
+function awaitDelete(now: number, child: ChildRecord): void {
+  if (!child.usable) return;
+  child.enter('rekeyed');
+  child.timers.set('linger', now + DELETE_WAIT);
+}
+
+/** The child as it is configured now, or as it was when it is not any more. */
+function currentConfig(session: IkeSession, child: ChildRecord): ChildConfig {
+  const { config } = child.facts;
+  return session.connectionConfig?.children.find((entry) => entry.name === config.name) ?? config;
+}
+
+/** Answers a request to replace a CHILD SA. */
+export function respondRekeyChild(
+  session: IkeSession,
+  now: number,
+  payloads: readonly Payload[],
+  rekey: NotifyPayload,
+): readonly Payload[] {
+  const spi = namedChildSpi(rekey.protocol, rekey.spi);
+  const child = spi === undefined ? undefined : findByOutbound(session, spi);
+  if (child === undefined) return [saNotifyPayload(NotifyType.CHILD_SA_NOT_FOUND, rekey.protocol, rekey.spi.slice())];
+  // Being deleted, or replaced already.
+  if (!child.usable) return [notifyPayload(NotifyType.TEMPORARY_FAILURE)];
+  const answer = answerOffer(session, [currentConfig(session, child)], payloads, undefined, child.id);
+  if (!answer.ok) {
+    if (answer.notify.notify !== NotifyType.INVALID_KE_PAYLOAD) {
+      session.fail(answer.failure, child.facts.config.name, false);
+    }
+    return [answer.notify];
+  }
+  const successor = installChild(session, now, answer.child, false);
+  const { active } = session;
+  if (active instanceof RekeyChildTask && active.child === child) {
+    active.collision = { child: successor, nonces: answer.child.nonces };
+  } else awaitDelete(now, child);
+  return answer.payloads;
+}
+
+/** Begins to replace a CHILD SA. */
+export function rekeyChild(now: number, child: ChildRecord): void {
+  if (child.state !== 'installed') return;
+  child.enter('rekeying');
+  child.session.enqueue(now, new RekeyChildTask(child));
+}

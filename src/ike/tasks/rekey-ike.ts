@@ -1,0 +1,275 @@
+/**
+ * CREATE_CHILD_SA that replaces the IKE SA (RFC 7296 §1.3.2, §2.8, §2.8.2, §2.18, §2.25.2).
+ *
+ * The children go over to the new IKE SA, and the side that began deletes the old one. When both begin at the same
+ * time two new ones come up, and the one from the exchange with the lowest of the four nonces is deleted by the side
+ * that began it; the children go to the other.
+ */
+import { readU32 } from '../../base/bytes.ts';
+import type { DhGroup, DhKeyPair } from '../../crypto/types.ts';
+import type { ConnectionConfig } from '../config.ts';
+import { type Failure, failureFrom, findError, misbehaved } from '../failure.ts';
+import { ExchangeType, NotifyType } from '../iana.ts';
+import { deriveIkeKeys, deriveRekeySkeyseed, type IkeSuite, type Nonces } from '../keys.ts';
+import { endSession, moveChildren } from '../lifecycle.ts';
+import { ikeSpiBytes } from '../message.ts';
+import { findPayload, type Payload } from '../payload.ts';
+import { notifyPayload } from '../payloads/notify.ts';
+import { explainNoProposal } from '../proposal-report.ts';
+import { acceptIke, answerProposal, chooseIke, ikeWireProposals } from '../proposals.ts';
+import { IkeSession } from '../session.ts';
+import { cryptoOf, type IkeCrypto, type LiveState } from '../session-state.ts';
+import { MessageWindow } from '../window.ts';
+import type { Answer } from './answer.ts';
+import { answerKeyExchange, deriveShared, NONCE_LENGTH, suggestedGroup } from './child-exchange.ts';
+import { losesAgainst, retryTime } from './create-child.ts';
+import { closeSession } from './delete.ts';
+import { bindKeys } from './init.ts';
+import type { Task } from './task.ts';
+
+/** Wait before a rekeying that was refused is tried again. */
+const REFUSED_WAIT = 30_000;
+/** How long the other side is given to delete what it has to delete. */
+const DELETE_WAIT = 60_000;
+
+/** The IKE SA that the peer made while our request was out. */
+interface IkeCollision {
+  readonly session: IkeSession;
+  readonly nonces: Nonces;
+}
+
+interface IkeOffer {
+  readonly config: ConnectionConfig;
+  readonly spi: bigint;
+  readonly nonce: Uint8Array;
+  readonly keyPair: DhKeyPair;
+}
+
+export class RekeyIkeTask implements Task {
+  readonly kind = 'rekey-ike' as const;
+  readonly exchange: ExchangeType = ExchangeType.CREATE_CHILD_SA;
+  collision: IkeCollision | undefined;
+  readonly #tried = new Set<number>();
+  #group: DhGroup | undefined;
+  #offer: IkeOffer | undefined;
+
+  build(session: IkeSession): readonly Payload[] | undefined {
+    const config = session.connectionConfig;
+    if (session.state.name !== 'established' || config === undefined) return undefined;
+    const { host } = session;
+    const group = this.#group ?? config.proposals[0]!.dh[0]!;
+    const keyPair = host.crypto.dhKeyPair(group, host.random);
+    const offer: IkeOffer = { config, spi: host.newIkeSpi(), nonce: host.random(NONCE_LENGTH), keyPair };
+    this.#offer = offer;
+    return [
+      { type: 'sa', proposals: ikeWireProposals(config.proposals, ikeSpiBytes(offer.spi)) },
+      { type: 'nonce', data: offer.nonce },
+      { type: 'ke', group: group.id, data: keyPair.publicValue },
+    ];
+  }
+
+  process(session: IkeSession, now: number, payloads: readonly Payload[]): void {
+    const offer = this.#offer!;
+    const error = findError(payloads);
+    if (error?.notify === NotifyType.TEMPORARY_FAILURE) {
+      this.#busy(session, now);
+      return;
+    }
+    session.busySince = undefined;
+    if (error?.notify === NotifyType.INVALID_KE_PAYLOAD) {
+      this.#tried.add(offer.keyPair.group.id);
+      this.#group = suggestedGroup(error, offer.config.proposals, this.#tried);
+      offer.keyPair.wipe();
+      if (this.#group !== undefined) {
+        session.restart(now, this);
+        return;
+      }
+    }
+    if (error !== undefined) {
+      this.#fail(session, now, failureFrom(error, 'the IKE SA was not rekeyed'));
+      return;
+    }
+    const made = this.#accept(session, now, offer, payloads);
+    this.abandon();
+    if (made === undefined) {
+      this.#fail(session, now, misbehaved('the answer to the rekeying does not fit'));
+      return;
+    }
+    this.#decide(session, now, made.successor, made.nonces);
+  }
+
+  #accept(
+    session: IkeSession,
+    now: number,
+    offer: IkeOffer,
+    payloads: readonly Payload[],
+  ): { readonly successor: IkeSession; readonly nonces: Nonces } | undefined {
+    const sa = findPayload(payloads, 'sa');
+    const ke = findPayload(payloads, 'ke');
+    const nonce = findPayload(payloads, 'nonce');
+    if (sa === undefined || ke === undefined || nonce === undefined) return undefined;
+    const chosen = acceptIke(sa.proposals, offer.config.proposals, 'rekey-ike');
+    const spi = chosen && ikeSpi(chosen.peerSpi);
+    if (chosen === undefined || spi === undefined) return undefined;
+    if (chosen.suite.dh !== offer.keyPair.group || ke.group !== chosen.suite.dh.id) return undefined;
+    const shared = deriveShared(offer.keyPair, ke.data);
+    if (shared === undefined) return undefined;
+    const nonces: Nonces = { initiator: offer.nonce, responder: nonce.data.slice() };
+    const spis = { initiator: offer.spi, responder: spi };
+    return { successor: makeSuccessor(session, now, chosen.suite, nonces, spis, shared, true), nonces };
+  }
+
+  /** RFC 7296 §2.8.2 */
+  #decide(session: IkeSession, now: number, successor: IkeSession, nonces: Nonces): void {
+    const { collision } = this;
+    const theirs = collision !== undefined && collision.session.state.name === 'established' ? collision : undefined;
+    if (theirs !== undefined && losesAgainst(nonces, theirs.nonces)) {
+      session.host.addSession(successor);
+      closeSession(successor, now, 'redundant', 'both sides rekeyed');
+      takeOver(session, theirs.session, now);
+      theirs.session.startNext(now);
+      return;
+    }
+    session.host.addSession(successor);
+    takeOver(session, successor, now);
+    closeSession(session, now, 'rekeyed', `replaced by IKE SA ${successor.id}`);
+    successor.startNext(now);
+  }
+
+  #busy(session: IkeSession, now: number): void {
+    this.abandon();
+    const at = retryTime(session, now);
+    if (at !== undefined && this.#alone()) session.timers.set('rekey', at);
+  }
+
+  #fail(session: IkeSession, now: number, failure: Failure): void {
+    this.abandon();
+    if (!this.#alone()) return;
+    session.fail(failure, undefined, true);
+    session.timers.set('rekey', now + REFUSED_WAIT);
+  }
+
+  /** The peer has not rekeyed the same IKE SA meanwhile. */
+  #alone(): boolean {
+    return this.collision === undefined || this.collision.session.state.name !== 'established';
+  }
+
+  abandon(): void {
+    this.#offer?.keyPair.wipe();
+  }
+}
+
+function ikeSpi(bytes: Uint8Array): bigint | undefined {
+  if (bytes.length !== 8) return undefined;
+  const spi = (BigInt(readU32(bytes, 0)) << 32n) | BigInt(readU32(bytes, 4));
+  return spi === 0n ? undefined : spi;
+}
+
+/** The new IKE SA: other keys and SPIs, message IDs from 0, else as the old one (RFC 7296 §2.18). */
+function makeSuccessor(
+  old: IkeSession,
+  now: number,
+  suite: IkeSuite,
+  nonces: Nonces,
+  spis: { readonly initiator: bigint; readonly responder: bigint },
+  shared: Uint8Array,
+  initiator: boolean,
+): IkeSession {
+  const { host } = old;
+  const { crypto: before, peers } = old.state as LiveState;
+  const skeyseed = deriveRekeySkeyseed(host.crypto, before.suite.prf, before.keys.d, nonces, shared);
+  shared.fill(0);
+  const keys = deriveIkeKeys(host.crypto, suite, skeyseed, nonces, spis.initiator, spis.responder);
+  const crypto: IkeCrypto = bindKeys(host.crypto, suite, keys, initiator);
+  const successor = new IkeSession(host, {
+    initiator,
+    spiInitiator: spis.initiator,
+    spiResponder: spis.responder,
+    path: old.path,
+    state: { name: 'established', crypto, peers, since: now },
+    window: new MessageWindow(host.retransmit),
+    config: old.connectionConfig,
+    now,
+  });
+  successor.nat = old.nat;
+  successor.lastHeardAt = now;
+  return successor;
+}
+
+/** `successor` becomes the IKE SA of the connection, `old` waits for its delete. */
+export function takeOver(old: IkeSession, successor: IkeSession, now: number): void {
+  const state = old.state as LiveState;
+  successor.pendingFor = undefined;
+  successor.replaces = old.id;
+  successor.establish(now, cryptoOf(successor.state)!, state.peers);
+  moveChildren(old, successor);
+  successor.announce();
+  old.timers.clearAll();
+  old.timers.set('give-up', now + DELETE_WAIT);
+  if (old.state.name === 'established') old.enter({ ...state, name: 'rekeyed', since: now });
+}
+
+/** The peer uses an IKE SA that came out of a collision, or deleted its predecessor: so it is the one that stays. */
+export function adopt(pending: IkeSession, now: number): void {
+  const old = pending.pendingFor;
+  if (old === undefined) return;
+  pending.pendingFor = undefined;
+  if (old.state.name !== 'established') return;
+  takeOver(old, pending, now);
+}
+
+/** Answers a request to replace the IKE SA. */
+export function respondRekeyIke(session: IkeSession, now: number, payloads: readonly Payload[]): Answer {
+  const { host, active } = session;
+  const config = session.connectionConfig;
+  const refuse = (notify: number, data?: Uint8Array): Answer => ({ payloads: [notifyPayload(notify, data)] });
+  // RFC 7296 §2.25.2: while a child is made, replaced or deleted, and after the IKE SA was replaced.
+  const busy = active !== undefined && active.kind !== 'liveness' && active.kind !== 'rekey-ike';
+  if (session.state.name !== 'established' || busy || config === undefined) return refuse(NotifyType.TEMPORARY_FAILURE);
+  if (!host.hasRoom()) return refuse(NotifyType.NO_ADDITIONAL_SAS);
+  const offered = findPayload(payloads, 'sa')!.proposals;
+  const chosen = chooseIke(offered, config.proposals, 'rekey-ike');
+  const spi = chosen && ikeSpi(chosen.peerSpi);
+  if (chosen === undefined || spi === undefined) {
+    const detail = explainNoProposal(offered, config.proposals, 'ike');
+    session.fail({ reason: 'NO_PROPOSAL_CHOSEN', detail }, undefined, false);
+    return refuse(NotifyType.NO_PROPOSAL_CHOSEN);
+  }
+  const keyExchange = answerKeyExchange(session, chosen.suite.dh, payloads);
+  if (!keyExchange.ok) return { payloads: [keyExchange.notify] };
+  const nonce = host.random(NONCE_LENGTH);
+  const nonces: Nonces = { initiator: findPayload(payloads, 'nonce')!.data.slice(), responder: nonce };
+  const spis = { initiator: spi, responder: host.newIkeSpi() };
+  const successor = makeSuccessor(session, now, chosen.suite, nonces, spis, keyExchange.shared!, false);
+  host.addSession(successor);
+  const answer: Payload[] = [
+    { type: 'sa', proposals: [answerProposal(chosen, ikeSpiBytes(spis.responder))] },
+    { type: 'nonce', data: nonce },
+    ...keyExchange.payloads,
+  ];
+  if (active instanceof RekeyIkeTask) {
+    active.collision = { session: successor, nonces };
+    successor.pendingFor = session;
+    successor.timers.set('give-up', now + DELETE_WAIT);
+    return { payloads: answer };
+  }
+  return {
+    payloads: answer,
+    after: () => {
+      takeOver(session, successor, now);
+      successor.startNext(now);
+    },
+  };
+}
+
+/** The peer deleted the IKE SA that both were rekeying: the one that it made of it takes its place (RFC 7296 §2.25.2). */
+export function settleDeleted(session: IkeSession, now: number): boolean {
+  const { active } = session;
+  if (!(active instanceof RekeyIkeTask) || active.collision === undefined) return false;
+  const { session: successor } = active.collision;
+  if (successor.state.name !== 'established') return false;
+  adopt(successor, now);
+  endSession(session, now, 'rekeyed', `replaced by IKE SA ${successor.id}`, true);
+  successor.startNext(now);
+  return true;
+}

@@ -1,0 +1,32 @@
+/**
+ * What an exchange that we begin is: a task, which builds a request and processes its response. Tasks of an IKE SA run
+ * one after the other, as its window of one allows. The other half of an exchange, answering the peer's, is a function
+ * beside the task in the same file.
+ */
+import type { ExchangeType } from '../iana.ts';
+import type { Payload } from '../payload.ts';
+import type { IkeSession } from '../session.ts';
+
+export type TaskKind =
+  | 'init'
+  | 'auth'
+  | 'create-child'
+  | 'rekey-child'
+  | 'rekey-ike'
+  | 'delete-child'
+  | 'delete-ike'
+  | 'liveness'
+  | 'notify';
+
+export interface Task {
+  readonly kind: TaskKind;
+  readonly exchange: ExchangeType;
+  /** The request's payloads; `undefined` when there is nothing to do any more. */
+  build(session: IkeSession, now: number): readonly Payload[] | undefined;
+  /** Takes the authentic response. */
+  process(session: IkeSession, now: number, payloads: readonly Payload[]): void;
+  /** The IKE SA went away, or took the task off, before the response came. Frees what the task holds. */
+  abandon(): void;
+  /** The peer deleted a CHILD SA that we do not know, by its SPI: it may be the one that this exchange makes. */
+  peerDeleted?(spi: number): void;
+}

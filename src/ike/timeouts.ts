@@ -1,0 +1,168 @@
+/**
+ * What happens to an IKE SA when time passes: retransmission and its end, lifetimes, liveness, NAT keepalives, attempts
+ * that are given up (RFC 7296 §2.4, §2.8, §2.23).
+ */
+import { assertNever } from '../base/assert.ts';
+import type { ChildRecord, ChildTimer } from './child.ts';
+import { endSession, failSession } from './lifecycle.ts';
+import type { IkeSession, SessionTimer } from './session.ts';
+import { closeChild, closeSession } from './tasks/delete.ts';
+import { InitTask } from './tasks/init.ts';
+import { LivenessTask } from './tasks/liveness.ts';
+import { rekeyChild } from './tasks/rekey-child.ts';
+import { RekeyIkeTask } from './tasks/rekey-ike.ts';
+
+export function handleSessionTimeout(session: IkeSession, now: number): void {
+  retransmit(session, now);
+  for (;;) {
+    const timer = session.timers.takeDue(now);
+    if (timer === undefined) break;
+    fire(session, now, timer);
+  }
+  for (const child of [...session.children.values()]) {
+    for (;;) {
+      const timer = child.timers.takeDue(now);
+      if (timer === undefined) break;
+      fireChild(child, now, timer);
+    }
+  }
+}
+
+function retransmit(session: IkeSession, now: number): void {
+  const again = session.window.retransmit(now);
+  if (again === undefined) return;
+  if (again !== 'dead') {
+    session.host.count('retransmissions');
+    session.transmit(now, session.path, again);
+    return;
+  }
+  const { state } = session;
+  const waited = `no answer for ${Math.round((now - (session.window.waitingSince ?? now)) / 1_000)} s`;
+  switch (state.name) {
+    case 'init-sent':
+    case 'auth-sent':
+      failSession(session, now, likelyReason(session) ?? { reason: 'timeout', detail: waited });
+      return;
+    default:
+      endSession(session, now, 'peer-dead', waited, false);
+      return;
+  }
+}
+
+function likelyReason(session: IkeSession): InitTask['likely'] {
+  return session.active instanceof InitTask ? session.active.likely : undefined;
+}
+
+function fire(session: IkeSession, now: number, timer: SessionTimer): void {
+  switch (timer) {
+    case 'rekey':
+      rekeySession(session, now);
+      return;
+    case 'expire':
+      closeSession(session, now, 'expired', 'its lifetime is over');
+      return;
+    case 'dpd':
+      checkLiveness(session, now);
+      return;
+    case 'keepalive':
+      keepAlive(session, now);
+      return;
+    case 'give-up':
+      giveUp(session, now);
+      return;
+    case 'deferred':
+      resume(session, now);
+      return;
+    case 'duplicate':
+      session.host.resolveDuplicate(now, session);
+      return;
+    default:
+      assertNever(timer, 'fire');
+      return;
+  }
+}
+
+/** Begins to replace an IKE SA, if it is not on its way out and nobody has begun. */
+export function rekeySession(session: IkeSession, now: number): void {
+  if (session.state.name !== 'established' || session.pendingFor !== undefined) return;
+  if ([session.active, ...session.queue].some((task) => task instanceof RekeyIkeTask)) return;
+  session.enqueue(now, new RekeyIkeTask());
+}
+
+/** Any authentic packet of the peer shows that it lives; only its silence is a reason to ask (RFC 7296 §2.4). */
+function checkLiveness(session: IkeSession, now: number): void {
+  const interval = session.connectionConfig?.dpd.interval ?? 0;
+  if (interval <= 0 || session.state.name !== 'established') return;
+  const quietSince = session.lastHeardAt ?? now;
+  if (now - quietSince < interval) {
+    session.timers.set('dpd', quietSince + interval);
+    return;
+  }
+  session.timers.set('dpd', now + interval);
+  // A request that is out asks the same.
+  if (session.window.idle) session.enqueue(now, new LivenessTask());
+}
+
+function keepAlive(session: IkeSession, now: number): void {
+  const interval = session.connectionConfig?.nat.keepalive ?? 0;
+  if (interval <= 0 || session.state.name !== 'established') return;
+  session.host.keepalive(session.path);
+  session.timers.set('keepalive', now + interval);
+}
+
+function giveUp(session: IkeSession, now: number): void {
+  const { state, host } = session;
+  switch (state.name) {
+    case 'init-sent':
+      failSession(session, now, likelyReason(session) ?? { reason: 'timeout', detail: 'no answer' });
+      return;
+    case 'secret-wanted':
+      failSession(session, now, { reason: 'no-secret', detail: 'the secret was asked for and did not come' });
+      return;
+    case 'half-open':
+    case 'authenticating':
+      host.count('half-open-expired');
+      endSession(session, now, 'failed', 'the set-up was not finished in time', false);
+      return;
+    case 'rekeyed':
+      closeSession(session, now, 'rekeyed', 'replaced, and not deleted by the peer');
+      return;
+    case 'established':
+      // The one too many of two; the peer, who should delete it, may never have had it.
+      endSession(session, now, 'redundant', 'both sides rekeyed', false);
+      return;
+    case 'closed':
+      host.removeSession(session);
+      return;
+    case 'auth-sent':
+    case 'deleting':
+      return;
+    default:
+      assertNever(state, 'giveUp');
+      return;
+  }
+}
+
+function resume(session: IkeSession, now: number): void {
+  const due = session.deferred.filter((entry) => entry.at <= now);
+  session.deferred = session.deferred.filter((entry) => entry.at > now);
+  session.armDeferred();
+  for (const { task } of due) session.enqueue(now, task);
+}
+
+function fireChild(child: ChildRecord, now: number, timer: ChildTimer): void {
+  switch (timer) {
+    case 'rekey':
+      rekeyChild(now, child);
+      return;
+    case 'expire':
+      closeChild(now, child, 'expired');
+      return;
+    case 'linger':
+      closeChild(now, child, 'rekeyed');
+      return;
+    default:
+      assertNever(timer, 'fireChild');
+      return;
+  }
+}

@@ -1,0 +1,64 @@
+/** What must hold between two endpoints that are at rest. */
+import { expect } from 'vitest';
+import { toHex } from '../../src/base/bytes.ts';
+import type { ChildSa } from '../../src/ike/events.ts';
+import type { Host, Pair } from './ike-pair.ts';
+
+interface View {
+  readonly spis: string;
+  readonly suite: string;
+  readonly keys: string;
+}
+
+/** A CHILD SA as its other side must see it too. */
+function view(child: ChildSa, turned: boolean): View {
+  const [spiIn, spiOut] = turned ? [child.spiOut, child.spiIn] : [child.spiIn, child.spiOut];
+  const [keysIn, keysOut] = turned ? [child.keysOut, child.keysIn] : [child.keysIn, child.keysOut];
+  return {
+    spis: `${spiIn} ${spiOut}`,
+    suite: `${child.suite.encryption.name} ${child.suite.integrity?.name} ${child.dhGroup} ${child.esn} ${child.mode}`,
+    keys: `${toHex(keysIn.encryption)} ${toHex(keysIn.integrity)} ${toHex(keysOut.encryption)} ${toHex(keysOut.integrity)}`,
+  };
+}
+
+function views(host: Host, turned: boolean): View[] {
+  return [...host.children.values()].map((child) => view(child, turned)).sort((x, y) => x.spis.localeCompare(y.spis));
+}
+
+/** Both sides have the same IKE SAs and the same CHILD SAs, with the same keys, and send on the same one. */
+export function expectSame(pair: Pair, children: number, ikeSas = 1): void {
+  const { a, b } = pair;
+  expect(views(a, false)).toEqual(views(b, true));
+  expect(a.children.size).toBe(children);
+  for (const host of [a, b]) {
+    const status = host.endpoint.status().filter((sa) => sa.state !== 'closed');
+    expect(status.map((sa) => sa.state)).toEqual(new Array(ikeSas).fill('established'));
+    expect(new Set(status.map((sa) => sa.id))).toEqual(host.ikeSas);
+    expect(status.flatMap((sa) => sa.children.map((child) => child.id)).sort()).toEqual(
+      [...host.children.keys()].sort(),
+    );
+    expect(host.endpoint.counters().bug).toBe(0);
+    if (children > 0) expect(host.sending).toBeDefined();
+  }
+  const spis = (host: Host): string[] =>
+    host.endpoint
+      .status()
+      .filter((sa) => sa.state === 'established')
+      .map((sa) => `${sa.spiInitiator} ${sa.spiResponder}`)
+      .sort();
+  expect(spis(a)).toEqual(spis(b));
+  if (children > 0) {
+    expect(a.children.get(a.sending!)!.spiIn).toBe(b.children.get(b.sending!)!.spiOut);
+  }
+}
+
+/** Nothing is left on either side, not even an SA that lingers. */
+export function expectNothing(pair: Pair): void {
+  for (const host of [pair.a, pair.b]) {
+    expect(host.endpoint.status()).toEqual([]);
+    expect(host.children.size).toBe(0);
+    expect(host.ikeSas.size).toBe(0);
+    expect(host.endpoint.nextTimeout()).toBeUndefined();
+    expect(host.endpoint.counters().bug).toBe(0);
+  }
+}
