@@ -12,22 +12,17 @@
 import { formatAddress, type IpAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { PacketBatch } from '../base/batch.ts';
-import { concatBytes } from '../base/bytes.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import { namedDrops } from '../esp/drops.ts';
 import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from '../ike/config.ts';
 import { IkeEndpoint } from '../ike/endpoint.ts';
 import type { ChildSa, DownReason, IkeEvent, Path } from '../ike/events.ts';
 import type { TunnelConfig } from './config.ts';
+import { addMarker, classify, stripMarker } from './demux.ts';
 import { type EngineEvent, engineEvent } from './events.ts';
 import { type SaObserver, SaTable } from './sa-table.ts';
 import { type ChildPlan, Tunnel } from './tunnel.ts';
 
-/** On this port IKE stands alone; on all others IKE and ESP share, told apart by the non-ESP marker (RFC 3948 §2.2). */
-const IKE_PORT = 500;
-const NON_ESP_MARKER: Uint8Array = new Uint8Array(4);
-/** A NAT keepalive is one byte of this value (RFC 3948 §2.3). */
-const KEEPALIVE = 0xff;
 /** ESP packets that are gathered before they must be flushed, and the largest that fits. */
 const SLOTS = 64;
 const MAX_PACKET = 16 * 1024;
@@ -137,12 +132,20 @@ export class Engine {
 
   /** Takes a UDP datagram. IKE is served at once; ESP is gathered. Returns true when `flush` must not wait. */
   receive(now: number, path: Path, data: Uint8Array): boolean {
-    if (data.length === 0) this.counters.empty++;
-    else if (path.local.port === IKE_PORT) this.#handleIke(now, path, data);
-    else if (data.length === 1 && data[0] === KEEPALIVE) this.counters.keepalives++;
-    else if (startsWithMarker(data)) this.#handleIke(now, path, data.subarray(NON_ESP_MARKER.length));
-    else return this.#gather(path, data);
-    return false;
+    switch (classify(path.local.port, data)) {
+      case 'empty':
+        this.counters.empty++;
+        return false;
+      case 'keepalive':
+        this.counters.keepalives++;
+        return false;
+      case 'ike':
+        this.ike.handleDatagram(now, path, stripMarker(path.local.port, data));
+        this.#drainIke(now);
+        return false;
+      case 'esp':
+        return this.#gather(path, data);
+    }
   }
 
   /** Whether ESP packets wait for `flush`. */
@@ -217,8 +220,7 @@ export class Engine {
     const message = this.ike.pollTransmit();
     if (message === undefined) return undefined;
     const { path, data } = message;
-    const bare = message.keepalive || path.local.port === IKE_PORT;
-    return { path, data: bare ? data : concatBytes(NON_ESP_MARKER, data) };
+    return { path, data: message.keepalive ? data : addMarker(path.local.port, data) };
   }
 
   pollEvent(): EngineEvent | undefined {
@@ -244,11 +246,6 @@ export class Engine {
     const tunnel = this.#tunnels.get(name);
     if (tunnel === undefined) throw new RangeError(`there is no tunnel named ${name}`);
     return tunnel;
-  }
-
-  #handleIke(now: number, path: Path, data: Uint8Array): void {
-    this.ike.handleDatagram(now, path, data);
-    this.#drainIke(now);
   }
 
   #gather(path: Path, data: Uint8Array): boolean {
@@ -391,10 +388,6 @@ export class Engine {
     else if (start === 'initiate' && !(dead && dpdAction !== 'restart')) tunnel.retry.plan(now);
     else if (start === 'trap' && reason === 'failed') tunnel.retry.plan(now);
   }
-}
-
-function startsWithMarker(data: Uint8Array): boolean {
-  return data.length >= 4 && data[0] === 0 && data[1] === 0 && data[2] === 0 && data[3] === 0;
 }
 
 /** Calls `visit` for each tag in the batch, with only the packets of that tag in it. Most batches have one tag. */
