@@ -7,7 +7,6 @@ import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
 import { formatProposal } from '../crypto/proposal-text.ts';
 import { protocolName } from '../policy/protocols.ts';
 import { isAnyPorts } from '../policy/selector.ts';
-import { escapeAttribute, escapeText } from './metadata.ts';
 import { levelText, peerAddressText } from './mirror.ts';
 import type {
   AuthSettings,
@@ -23,6 +22,7 @@ import type {
   SecurityPolicy,
   UpperSpec,
 } from './model.ts';
+import { element, layOut, type OutputElement } from './write.ts';
 
 export function dumpDocument(document: SectunnelDocument): string {
   const { name, uuid, title, description, metadata, device, sa, sps } = document;
@@ -44,33 +44,6 @@ export function dumpDocument(document: SectunnelDocument): string {
       ...sps.map(spElement),
     ]),
   ).join('\n')}\n`;
-}
-
-type Attributes = Readonly<Record<string, string | number | bigint | undefined>>;
-
-/** An element whose content is a text, or elements; those that are strings are XML already. */
-export interface OutputElement {
-  readonly name: string;
-  readonly attributes: Attributes;
-  readonly content: string | readonly (OutputElement | string)[];
-}
-
-/** Attributes that are `undefined` are left out. */
-export function element(name: string, attributes: Attributes, content: OutputElement['content'] = []): OutputElement {
-  return { name, attributes, content };
-}
-
-/** The lines of an element, two spaces a level; text stays on the line of its element. */
-export function layOut(node: OutputElement | string, indent = ''): string[] {
-  if (typeof node === 'string') return [indent + node];
-  const attributes = Object.entries(node.attributes)
-    .filter(([, value]) => value !== undefined)
-    .map(([name, value]) => ` ${name}='${escapeAttribute(String(value))}'`)
-    .join('');
-  const start = `${indent}<${node.name}${attributes}`;
-  if (typeof node.content === 'string') return [`${start}>${escapeText(node.content)}</${node.name}>`];
-  if (node.content.length === 0) return [`${start}/>`];
-  return [`${start}>`, ...node.content.flatMap((child) => layOut(child, `${indent}  `)), `${indent}</${node.name}>`];
 }
 
 function deviceElement({ name, mtu, table, netns, vrf, routes }: DeviceSettings): OutputElement {

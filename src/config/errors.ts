@@ -10,7 +10,7 @@ export type IssueKind = 'malformed' | 'invalid' | 'unsupported';
 
 export interface DocumentIssue {
   readonly kind: IssueKind;
-  /** Line of the start tag, counted from 1; `undefined` when the whole document is meant. */
+  /** Line of the start tag (the last one if it has several), counted from 1; `undefined` when the whole document is meant. */
   readonly line: number | undefined;
   /** Where the element stands: `/sectunnel/sp[2]/policy`. */
   readonly path: string;

@@ -3,6 +3,7 @@
  * itself: namespaces that were declared further out are declared on it.
  */
 import type { Issues } from './issues.ts';
+import { escapeAttribute, escapeText } from './write.ts';
 import { childElements, type XmlNode } from './xml.ts';
 
 const XML_NAMESPACE = 'http://www.w3.org/XML/1998/namespace';
@@ -53,29 +54,4 @@ function serialize(node: XmlNode, scope: ReadonlyMap<string, string>): string {
     typeof child === 'string' ? escapeText(child) : serialize(child, inner),
   );
   return content.length === 0 ? `${start}/>` : `${start}>${content.join('')}</${name}>`;
-}
-
-/** So that parsing gives back exactly this text: a bare carriage return would become a line feed. */
-export function escapeText(text: string): string {
-  return text.replace(/[&<>\r]/g, escapeCharacter);
-}
-
-/** For single quotes. Tabs and line ends would become spaces if they stood there as they are. */
-export function escapeAttribute(text: string): string {
-  return text.replace(/[&<>'\t\n\r]/g, escapeCharacter);
-}
-
-function escapeCharacter(character: string): string {
-  switch (character) {
-    case '&':
-      return '&amp;';
-    case '<':
-      return '&lt;';
-    case '>':
-      return '&gt;';
-    case "'":
-      return '&apos;';
-    default:
-      return `&#${character.charCodeAt(0)};`;
-  }
 }

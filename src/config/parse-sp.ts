@@ -2,34 +2,13 @@
  * The security policies of a document: `<sp>` elements, or the seed's flat form, in which the same elements stand in
  * the document itself, group after group.
  */
-import { anyRange, type IpFamily, parseAddress, prefixRange } from '../base/address.ts';
-import { hasPorts, isIcmp, Protocol, protocolByName, protocolName, protocolNames } from '../policy/protocols.ts';
-import { isAnyPorts, type PortRange } from '../policy/selector.ts';
 import { DEFAULT_PRIORITY } from './defaults.ts';
 import { ACTIONS, DIRECTIONS, RULE_MODES, RULE_PROTOCOLS } from './grammar.ts';
-import { type Issues, suggestion } from './issues.ts';
+import type { Issues } from './issues.ts';
 import { joinDirections, type PolicyDraft, type SpDraft } from './mirror.ts';
-import type {
-  EndPoint,
-  PacketRange,
-  PolicySettings,
-  RuleLevel,
-  RuleSettings,
-  SecurityPolicy,
-  UpperSpec,
-} from './model.ts';
-import {
-  attributeOf,
-  makeRange,
-  notAnAddress,
-  readChoice,
-  readFlag,
-  readInteger,
-  readPeerAddress,
-  readPort,
-  readPortRange,
-  readSimpleName,
-} from './values.ts';
+import type { EndPoint, PolicySettings, RuleLevel, RuleSettings, SecurityPolicy } from './model.ts';
+import { readPackets } from './parse-range.ts';
+import { attributeOf, readChoice, readInteger, readPeerAddress, readPort, readSimpleName } from './values.ts';
 import { childElements, type XmlNode } from './xml.ts';
 
 /** The elements of a group in their order. */
@@ -141,197 +120,13 @@ function readGroup(issues: Issues, { head, members }: Group): SpDraft | undefine
   const name = isSp ? readSimpleName(issues, head, 'name') : undefined;
   const priority = isSp ? readInteger(issues, head, 'priority', -0x8000_0000, 0x7fff_ffff) : undefined;
   const named = (wanted: string): XmlNode[] => members.filter((node) => node.name === wanted);
-  const upperNode = named('upperspec')[0];
-  const upperspec = upperNode && readUpperSpec(issues, upperNode);
-  const src = readRanges(issues, named('src_range'), upperspec);
-  const dst = readRanges(issues, named('dst_range'), upperspec);
+  const packets = readPackets(issues, named('src_range'), named('dst_range'), named('upperspec')[0]);
   const policies = named('policy').flatMap((node) => {
     const settings = readPolicy(issues, node);
     return settings === undefined ? [] : [{ settings, node }];
   });
-  if (upperNode === undefined || upperspec === undefined || src.length === 0 || dst.length === 0) return undefined;
-  const { srcRanges, dstRanges } = resolveAny(src, dst, upperspec);
-  if (!familiesMeet(issues, src, dst) || !icmpFits(issues, upperNode, upperspec, srcRanges)) return undefined;
-  return {
-    name,
-    priority: priority ?? DEFAULT_PRIORITY,
-    srcRanges,
-    dstRanges,
-    upperspec,
-    policies,
-    line: head.line,
-    node: head,
-  };
-}
-
-/** A range whose address may still be `any`. */
-interface RangeDraft {
-  readonly node: XmlNode;
-  readonly range: PacketRange['range'] | 'any';
-  readonly ports: PortRange;
-  readonly pfp: boolean;
-}
-
-function readRanges(issues: Issues, nodes: readonly XmlNode[], upperspec: UpperSpec | undefined): RangeDraft[] {
-  return nodes.flatMap((node) => {
-    const range = readAddressRange(issues, node);
-    const ports = readPortRange(issues, node);
-    if (range === undefined || ports === undefined) return [];
-    if (upperspec !== undefined && isPortless(upperspec.protocol) && !isAnyPorts(ports)) {
-      const found = attributeOf(node, 'port') ?? '';
-      const protocol = protocolName(upperspec.protocol);
-      const instead = isIcmp(upperspec.protocol) ? '; type and code stand in <upperspec>' : '';
-      issues.badValue(node, 'port', found, 'any', `the protocol ${protocol} has no ports${instead}. Leave port out`);
-      return [];
-    }
-    return [{ node, range, ports, pfp: readFlag(node, 'pfp') }];
-  });
-}
-
-function isPortless(protocol: number): boolean {
-  return protocol !== Protocol.any && !hasPorts(protocol);
-}
-
-const RANGE_WANTED = "an IP address, or 'any'";
-
-function readAddressRange(issues: Issues, node: XmlNode): RangeDraft['range'] | undefined {
-  const found = attributeOf(node, 'address');
-  const prefix = attributeOf(node, 'prefixlen');
-  const end = attributeOf(node, 'end');
-  if (found === undefined) return undefined;
-  if (found === '') {
-    const why = 'the address of a range must not be empty: it would mean every packet. Write the address, or any';
-    issues.badValue(node, 'address', found, RANGE_WANTED, why);
-    return undefined;
-  }
-  if (prefix !== undefined && end !== undefined) {
-    issues.add(node, 'both prefixlen and end are given; a range is a prefix or has an end. Remove one of them');
-    return undefined;
-  }
-  if (found === 'any') {
-    if (prefix === undefined && end === undefined) return 'any';
-    const name = prefix === undefined ? 'end' : 'prefixlen';
-    issues.badValue(node, name, prefix ?? end ?? '', 'nothing', "address='any' is every address; leave it out");
-    return undefined;
-  }
-  const address = parseAddress(found);
-  if (address === undefined) {
-    issues.badValue(node, 'address', found, RANGE_WANTED, `${notAnAddress(found)}; ${RANGE_WANTED} is wanted`);
-    return undefined;
-  }
-  if (end !== undefined) {
-    const last = parseAddress(end);
-    if (last !== undefined) return makeRange(issues, node, address, last, end);
-    issues.badValue(node, 'end', end, 'an IP address', `${notAnAddress(end)}; the last address of the range is wanted`);
-    return undefined;
-  }
-  const bits = address.family === 4 ? 32 : 128;
-  if (prefix === undefined) return prefixRange(address, bits);
-  if (!/^[0-9]{1,3}$/.test(prefix) || Number(prefix) > bits) {
-    const allowed = `a whole number from 0 to ${bits}`;
-    issues.badValue(
-      node,
-      'prefixlen',
-      prefix,
-      allowed,
-      `${allowed} is wanted, as ${found} is an IPv${address.family} address`,
-    );
-    return undefined;
-  }
-  return prefixRange(address, Number(prefix));
-}
-
-/**
- * `any` is every address of the families that the ranges of its policy name; where they name none, of the one that the
- * protocol belongs to, or of both.
- */
-function resolveAny(
-  src: readonly RangeDraft[],
-  dst: readonly RangeDraft[],
-  { protocol }: UpperSpec,
-): { srcRanges: PacketRange[]; dstRanges: PacketRange[] } {
-  const named = familiesOf([...src, ...dst]);
-  const ofProtocol = icmpFamily(protocol);
-  const families = named.length > 0 ? named : ofProtocol === undefined ? FAMILIES : [ofProtocol];
-  const resolve = (ranges: readonly RangeDraft[]): PacketRange[] =>
-    ranges.flatMap(({ range, ports, pfp }) =>
-      (range === 'any' ? families.map(anyRange) : [range]).map((one) => ({ range: one, ports, pfp })),
-    );
-  return { srcRanges: resolve(src), dstRanges: resolve(dst) };
-}
-
-const FAMILIES: readonly IpFamily[] = [4, 6];
-
-function icmpFamily(protocol: number): IpFamily | undefined {
-  if (protocol === Protocol.icmp) return 4;
-  return protocol === Protocol.icmpv6 ? 6 : undefined;
-}
-
-function familiesOf(ranges: readonly RangeDraft[]): IpFamily[] {
-  return FAMILIES.filter((family) => ranges.some(({ range }) => range !== 'any' && range.start.family === family));
-}
-
-/** Each range needs one of its own family on the other side, or no packet ever fits it. */
-function familiesMeet(issues: Issues, src: readonly RangeDraft[], dst: readonly RangeDraft[]): boolean {
-  const lonely = (ranges: readonly RangeDraft[], others: readonly RangeDraft[]): RangeDraft | undefined => {
-    if (others.some(({ range }) => range === 'any')) return undefined;
-    const families = familiesOf(others);
-    return ranges.find(({ range }) => range !== 'any' && !families.includes(range.start.family));
-  };
-  const odd = lonely(src, dst) ?? lonely(dst, src);
-  if (odd === undefined || odd.range === 'any') return true;
-  const family = odd.range.start.family;
-  const [other] = odd.node.name === 'src_range' ? dst : src;
-  const found = attributeOf(odd.node, 'address') ?? '';
-  const why = `this is IPv${family}, but no <${other?.node.name}> is (line ${other?.node.line}): no packet has one end in each family. Give both sides addresses of the same family`;
-  issues.badValue(odd.node, 'address', found, `an IPv${family === 4 ? 6 : 4} address`, why);
-  return false;
-}
-
-function icmpFits(issues: Issues, node: XmlNode, { protocol }: UpperSpec, ranges: readonly PacketRange[]): boolean {
-  const family = icmpFamily(protocol);
-  if (family === undefined || ranges.some(({ range }) => range.start.family === family)) return true;
-  const right = family === 4 ? 'icmpv6' : 'icmp';
-  const why = `${protocolName(protocol)} is of IPv${family}, but the ranges are of IPv${family === 4 ? 6 : 4}; write ${right}`;
-  issues.badValue(node, 'protocol', attributeOf(node, 'protocol') ?? '', right, why);
-  return false;
-}
-
-function readUpperSpec(issues: Issues, node: XmlNode): UpperSpec | undefined {
-  const found = attributeOf(node, 'protocol');
-  if (found === undefined) return undefined;
-  const protocol = protocolByName(found);
-  if (protocol === undefined) {
-    const names = protocolNames();
-    const allowed = `any, a number from 0 to 255, or one of ${names.filter((name) => name !== 'any').join(', ')}`;
-    issues.badValue(
-      node,
-      'protocol',
-      found,
-      allowed,
-      `no such protocol is known${suggestion(found, names)}; allowed: ${allowed}`,
-    );
-    return undefined;
-  }
-  const icmpType = readInteger(issues, node, 'type', 0, 255);
-  const icmpCode = readInteger(issues, node, 'code', 0, 255);
-  const extra = icmpType === undefined ? (icmpCode === undefined ? undefined : 'code') : 'type';
-  if (extra !== undefined && !isIcmp(protocol)) {
-    const why = `only icmp and icmpv6 have types and codes, not ${protocolName(protocol)}; leave ${extra} out`;
-    issues.badValue(node, extra, attributeOf(node, extra) ?? '', 'nothing', why);
-    return undefined;
-  }
-  if (icmpCode !== undefined && icmpType === undefined) {
-    issues.badValue(
-      node,
-      'code',
-      String(icmpCode),
-      'a code beside a type',
-      'a code says nothing without its type; add type',
-    );
-    return undefined;
-  }
-  return { protocol, icmpType, icmpCode, pfp: readFlag(node, 'pfp') };
+  if (packets === undefined) return undefined;
+  return { name, priority: priority ?? DEFAULT_PRIORITY, ...packets, policies, line: head.line, node: head };
 }
 
 function readPolicy(issues: Issues, node: XmlNode): PolicySettings | undefined {

@@ -2,11 +2,11 @@
  * libvirt's own `<secret>` documents: what describes a secret, never its value. No files here: that is the daemon's.
  */
 import { randomUUID } from 'node:crypto';
-import { element, layOut } from './dump.ts';
 import { quote } from './errors.ts';
 import { Issues } from './issues.ts';
 import { checkShape, type ElementShape } from './shape.ts';
 import { attributeOf, parseUuid, readChoice, UUID_WANTED } from './values.ts';
+import { element, layOut } from './write.ts';
 import { childElements, textContent, withXml, type XmlNode } from './xml.ts';
 
 /** What libvirt knows uses for, and `ipsec`, which the seed asks for. */

@@ -2,8 +2,7 @@
  * Attribute values: from their spelling to plain data, or an issue that says what is allowed. Each returns
  * `undefined` where the attribute is missing or wrong; the wrong ones have then been reported.
  */
-import { type AddressRange, type IpAddress, parseAddress } from '../base/address.ts';
-import { ANY_PORTS, type PortRange } from '../policy/selector.ts';
+import { type IpAddress, parseAddress } from '../base/address.ts';
 import { quote } from './errors.ts';
 import type { Issues } from './issues.ts';
 import type { PeerAddress, SecretReference } from './model.ts';
@@ -70,30 +69,9 @@ export function readPort(issues: Issues, node: XmlNode, name = 'port'): number |
   return value;
 }
 
-function parsePort(text: string): number | undefined {
+export function parsePort(text: string): number | undefined {
   const value = /^[0-9]{1,5}$/.test(text) ? Number(text) : Number.NaN;
   return value <= 0xffff ? value : undefined;
-}
-
-const PORT_RANGE_WANTED = "'any', a port from 1 to 65535, or a range of them such as 5000-5010";
-
-/** `any`, `5000` or `5000-5010`; any where it is left out. */
-export function readPortRange(issues: Issues, node: XmlNode): PortRange | undefined {
-  const found = attributeOf(node, 'port');
-  if (found === undefined || found === 'any') return ANY_PORTS;
-  const [first = '', last = first, ...more] = found.split('-');
-  const start = parsePort(first);
-  const end = parsePort(last);
-  if (start === undefined || end === undefined || more.length > 0 || (start === 0 && end === 0)) {
-    issues.badValue(node, 'port', found, PORT_RANGE_WANTED);
-    return undefined;
-  }
-  if (start > end) {
-    const why = `the range starts at ${start} and ends before, at ${end}; write ${end}-${start}`;
-    issues.badValue(node, 'port', found, PORT_RANGE_WANTED, why);
-    return undefined;
-  }
-  return { startPort: start, endPort: end };
 }
 
 export function readSimpleName(issues: Issues, node: XmlNode, name: string): string | undefined {
@@ -197,25 +175,4 @@ export function notAnAddress(text: string): string {
 /** Checks text as the host name of an identity. */
 export function isHostName(text: string): boolean {
   return text.length <= 253 && HOST_NAME.test(text);
-}
-
-/** @returns the ends in order, or `undefined` with an issue */
-export function makeRange(
-  issues: Issues,
-  node: XmlNode,
-  start: IpAddress,
-  end: IpAddress,
-  text: string,
-): AddressRange | undefined {
-  if (start.family !== end.family) {
-    const why = `address is IPv${start.family} and end is IPv${end.family}; a range lies within one family`;
-    issues.badValue(node, 'end', text, `an IPv${start.family} address`, why);
-    return undefined;
-  }
-  if (start.value > end.value) {
-    const why = 'the range ends before it starts; exchange address and end';
-    issues.badValue(node, 'end', text, 'an address that is not before the first', why);
-    return undefined;
-  }
-  return { start, end };
 }

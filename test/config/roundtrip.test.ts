@@ -2,9 +2,9 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { formatAddress } from '../../src/base/address.ts';
 import { dumpDocument } from '../../src/config/dump.ts';
-import { escapeAttribute, escapeText } from '../../src/config/metadata.ts';
 import { parseDocument } from '../../src/config/parse.ts';
 import { toChildren, toPolicy } from '../../src/config/selectors.ts';
+import { escapeAttribute, escapeText } from '../../src/config/write.ts';
 import { dhGroups, encryptionAlgorithms, integrityAlgorithms, prfAlgorithms } from '../../src/crypto/algorithms.ts';
 import { withoutLines } from './helpers.ts';
 
@@ -256,8 +256,8 @@ describe('parse and dump', () => {
         expect(entries(second)).toEqual(entries(first));
         protectedDocuments += toChildren(first).length > 0 ? 1 : 0;
       }),
-      { numRuns: 300 },
+      { numRuns: 100 },
     );
-    expect(protectedDocuments).toBeGreaterThan(50);
+    expect(protectedDocuments).toBeGreaterThan(20);
   });
 });
