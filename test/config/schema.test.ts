@@ -38,7 +38,7 @@ describe('schema/sectunnel.rng', () => {
     expect(references).toEqual(definitions);
   });
 
-  it.each(readdirSync(EXAMPLES).filter((file) => file.endsWith('.xml')))('accepts %s', (file) => {
+  it.each(readdirSync(EXAMPLES).filter((file) => /^ex-.*\.xml$/.test(file)))('accepts %s', (file) => {
     expect(check(readFileSync(new URL(file, EXAMPLES), 'utf8'))).toBeUndefined();
   });
 
