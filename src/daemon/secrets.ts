@@ -87,7 +87,9 @@ export class SecretStore {
         `${file} holds no base64 value; set it with 'sectunnel secret-set-value ${uuid}'`,
       );
     }
-    return value;
+    const copy = new Uint8Array(value);
+    value.fill(0);
+    return copy;
   }
 
   #find(uuid: string): SecretDocument {

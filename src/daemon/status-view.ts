@@ -41,7 +41,9 @@ export function tunnelStatus(host: TunnelHost, facts: RunningFacts): TunnelStatu
   const connections = new Set(tunnel.config.connections.map((connection) => connection.name));
   const ikeSas = host.engine.ike
     .status()
-    .filter(({ connection }) => connection !== undefined && connections.has(connection));
+    .filter(({ connection }) => connection !== undefined && connections.has(connection))
+    // One that was deleted stays a while, to answer again what the peer sends again.
+    .filter(({ state }) => state !== 'closed');
   const { lastFailure } = facts;
   return {
     name,
@@ -63,8 +65,9 @@ function stateOf(tunnel: Tunnel, ikeSas: readonly IkeSaStatus[]): TunnelStatus['
   const missing = tunnel.missing().length;
   if (missing === 0) return 'up';
   if (tunnel.children.size > 0) return 'partial';
-  const busy = ikeSas.some(({ state }) => state !== 'established') || tunnel.retry.at !== undefined;
-  return busy ? 'connecting' : 'down';
+  const leaving = ['established', 'rekeyed', 'deleting'];
+  const coming = ikeSas.some(({ state }) => !leaving.includes(state)) || tunnel.retry.at !== undefined;
+  return coming ? 'connecting' : 'down';
 }
 
 function ikeStatus(now: number, sa: IkeSaStatus, tunnel: Tunnel): IkeStatus {

@@ -63,7 +63,7 @@ describe('two daemons', () => {
     device(left).inject(packet);
     const arrived: Uint8Array[] = [];
     await eventually('the first packet', () => arrived.push(...device(right).takeDelivered()) > 0);
-    expect(arrived[0]).toEqual(packet);
+    expect(arrived[0]).toEqual(new Uint8Array(packet));
     device(right).inject(reply);
     await eventually('the reply', () => device(left).takeDelivered().length > 0);
 

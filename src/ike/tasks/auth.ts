@@ -42,7 +42,8 @@ export class AuthTask implements Task {
     this.#crypto = crypto;
     this.#setUp = setUp;
     this.#localId = localId;
-    this.#secret = secret.slice();
+    // Not slice(): that of a Node Buffer is a view.
+    this.#secret = new Uint8Array(secret);
   }
 
   build(session: IkeSession): readonly Payload[] {
