@@ -144,6 +144,8 @@ export class DemoNetwork {
       );
       for (const host of this.hosts) {
         ip('-n', host.namespace, 'address', 'add', `${host.plan.outer}/24`, 'dev', 'cable');
+        // The kernel's own IPv6 discovery would stand in the capture.
+        ip('-n', host.namespace, 'link', 'set', 'cable', 'addrgenmode', 'none');
         ip('-n', host.namespace, 'link', 'set', 'cable', 'up');
       }
     } catch (error) {

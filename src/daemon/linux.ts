@@ -1,4 +1,5 @@
 /** A daemon's machine on Linux: TUN devices, routes over netlink, UDP sockets. */
+import { writeFileSync } from 'node:fs';
 import { formatAddress, type IpAddress, rangeContains } from '../base/address.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import { LinuxHostNetwork } from '../tun/linux-routes.ts';
@@ -29,6 +30,7 @@ function openDevice(network: HostNetwork, plan: DevicePlan): PacketDevice {
     return close();
   };
   try {
+    silence(device.name);
     network.setLink(device.index, { up: true });
     for (const route of plan.routes) {
       addRoute(network, device, plan.table, route);
@@ -48,6 +50,16 @@ function openDevice(network: HostNetwork, plan: DevicePlan): PacketDevice {
     throw error;
   }
   return device;
+}
+
+/** No link-local address: the kernel's own discovery packets have no business in a tunnel, and would count as drops. */
+function silence(name: string): void {
+  try {
+    writeFileSync(`/proc/sys/net/ipv6/conf/${name}/addr_gen_mode`, '1');
+  } catch (error) {
+    // A host without IPv6, or whose /proc may not be written: nothing is lost but the silence.
+    if (!(error instanceof Error && 'code' in error)) throw error;
+  }
 }
 
 function addRoute(network: HostNetwork, device: LinuxTun, table: number | undefined, route: RoutePlan): void {
