@@ -40,17 +40,15 @@ export class Lab {
     this.#logs.set(name, read);
   }
 
-  /** To be called in a test: if it fails, the end of every log goes to standard error. */
+  /** To be called in a test: if it fails, what was logged since goes to standard error, the end of it at least. */
   showLogsOnFailure(): void {
+    const before = new Map([...this.#logs].map(([name, read]) => [name, read().length]));
     onTestFailed(() => {
-      process.stderr.write(`${this.logs()}\n`);
+      for (const [name, read] of this.#logs) {
+        const lines = read().slice(before.get(name)).trimEnd().split('\n').slice(-LOG_LINES);
+        process.stderr.write(`----- ${name}\n${lines.join('\n')}\n`);
+      }
     });
-  }
-
-  logs(): string {
-    return [...this.#logs]
-      .map(([name, read]) => `----- ${name}\n${read().trimEnd().split('\n').slice(-LOG_LINES).join('\n')}`)
-      .join('\n');
   }
 
   /** Ends everything; what fails does not keep the rest from being removed, and is thrown at the end. */

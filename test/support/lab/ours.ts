@@ -223,9 +223,9 @@ export class Ours {
     );
   }
 
-  /** The one IKE SA of the tunnel with exactly one CHILD SA. */
+  /** The one established IKE SA of the tunnel with exactly one CHILD SA. One that is being deleted does not count. */
   async single(name: string): Promise<{ ike: IkeStatus; child: ChildStatus }> {
-    const { ikeSas } = await this.tunnel(name);
+    const ikeSas = (await this.tunnel(name)).ikeSas.filter((sa) => sa.state === 'established');
     const [ike] = ikeSas;
     const [child] = ike?.children ?? [];
     if (ike === undefined || child === undefined || ikeSas.length > 1 || ike.children.length > 1) {
