@@ -3,9 +3,9 @@
  * do, before anything is touched.
  */
 import { lookup } from 'node:dns/promises';
-import { type IpAddress, parseAddress, rangeToPrefixes } from '../base/address.ts';
+import { type IpAddress, type IpFamily, parseAddress, rangeToPrefixes } from '../base/address.ts';
 import type { IdentityText, PeerAddress, PeerSettings, SecretReference, SectunnelDocument } from '../config/model.ts';
-import { toChildren, toPolicy } from '../config/selectors.ts';
+import { type ChildPlan, toChildren, toPolicy } from '../config/selectors.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import type { ChildConfig, ConnectionConfig, Lifetime } from '../ike/config.ts';
 import { type Identity, identityFromText } from '../ike/identity.ts';
@@ -23,10 +23,9 @@ export interface TunnelPlan {
 export async function planTunnel(document: SectunnelDocument): Promise<TunnelPlan> {
   refuseUnsupported(document);
   const { local, remote } = document.sa;
-  return {
-    tunnel: tunnelConfig(document, await resolve(local.address), await resolve(remote.address)),
-    device: devicePlan(document),
-  };
+  const localAddress = await resolve(local.address, undefined);
+  const remoteAddress = await resolve(remote.address, localAddress?.family);
+  return { tunnel: tunnelConfig(document, localAddress, remoteAddress), device: devicePlan(document) };
 }
 
 /** Which secret holds the pre-shared key. @throws ControlError when the two sides would have different ones */
@@ -46,7 +45,9 @@ function unsupported(what: string): ControlError {
   return new ControlError('unsupported', `unsupported configuration: ${what}`);
 }
 
-function refuseUnsupported({ sa, device, sps }: SectunnelDocument): void {
+function refuseUnsupported(document: SectunnelDocument): void {
+  const { sa, device } = document;
+  refuseUnsupportedChildren(toChildren(document));
   const x509 = sa.auths.find(({ type }) => type === 'x509');
   if (x509 !== undefined) throw unsupported(`<auth type='x509'> on line ${x509.line}; a pre-shared key is wanted`);
   if (sa.ike.nat.traversal === 'off') {
@@ -54,15 +55,26 @@ function refuseUnsupported({ sa, device, sps }: SectunnelDocument): void {
   }
   if (device.netns !== undefined) throw unsupported("<device netns='…'>; run sectunneld in that namespace instead");
   if (device.vrf !== undefined) throw unsupported("<device vrf='…'>");
-  for (const policy of sps.flatMap(({ policies }) => policies)) {
-    if (policy.action === 'ipsec' && policy.rule.mode === 'transport') {
-      throw unsupported(`<rule mode='transport'> on line ${policy.rule.line}; mode='tunnel' is wanted`);
+}
+
+function refuseUnsupportedChildren(children: readonly ChildPlan[]): void {
+  for (const { mode, level, pfp, line } of children) {
+    if (mode === 'transport') throw unsupported(`<rule mode='transport'> on line ${line}; mode='tunnel' is wanted`);
+    if (level.kind === 'unique' && level.group !== undefined) {
+      throw unsupported(
+        `level='unique:${level.group}' on line ${line}; level='unique' gives the rule an SA of its own`,
+      );
+    }
+    if (pfp.local || pfp.remote || pfp.protocol) {
+      throw unsupported(
+        `pfp='yes' in the <sp> of the rule on line ${line}; leave it out to have one SA for the whole range`,
+      );
     }
   }
 }
 
-/** A name is resolved when the tunnel starts. */
-async function resolve(address: PeerAddress): Promise<IpAddress | undefined> {
+/** A name is resolved when the tunnel starts, to the family of the other end where that is known. */
+async function resolve(address: PeerAddress, family: IpFamily | undefined): Promise<IpAddress | undefined> {
   switch (address.kind) {
     case 'any':
       return undefined;
@@ -70,7 +82,7 @@ async function resolve(address: PeerAddress): Promise<IpAddress | undefined> {
       return address.address;
     case 'fqdn':
       try {
-        return parseAddress((await lookup(address.name)).address);
+        return parseAddress((await lookup(address.name, { family: family ?? 0 })).address);
       } catch (error) {
         const why = error instanceof Error ? error.message : String(error);
         throw new ControlError('system', `the name '${address.name}' cannot be resolved: ${why}`);
@@ -84,34 +96,35 @@ function tunnelConfig(
   remoteAddress: IpAddress | undefined,
 ): TunnelConfig {
   const { name, sa } = document;
-  const { local, remote, ike } = sa;
-  const connection: ConnectionConfig = {
+  const children = childConfigs(document);
+  return {
     name,
-    local: {
-      address: localAddress,
-      ...portsOf(local, ike.nat.port),
-      id: localIdentity(document),
-      auth: 'psk',
-    },
-    remote: {
-      address: remoteAddress,
-      ...portsOf(remote, ike.nat.port),
-      id: remote.id === undefined ? undefined : identity(remote.id),
-      auth: 'psk',
-    },
+    // A document of nothing but bypass and discard has nobody to negotiate with.
+    connections: children.length === 0 ? [] : [connectionConfig(document, localAddress, remoteAddress, children)],
+    policy: toPolicy(document).entries,
+    start: sa.ike.start,
+    dpdAction: sa.ike.dpd.action,
+    replayWindow: sa.esp.replayWindow,
+  };
+}
+
+function connectionConfig(
+  document: SectunnelDocument,
+  localAddress: IpAddress | undefined,
+  remoteAddress: IpAddress | undefined,
+  children: readonly ChildConfig[],
+): ConnectionConfig {
+  const { local, remote, ike } = document.sa;
+  const remoteId = remote.id === undefined ? undefined : identity(remote.id);
+  return {
+    name: document.name,
+    local: { address: localAddress, ...portsOf(local, ike.nat.port), id: localIdentity(document), auth: 'psk' },
+    remote: { address: remoteAddress, ...portsOf(remote, ike.nat.port), id: remoteId, auth: 'psk' },
     proposals: ike.proposals,
     lifetime: milliseconds(ike.lifetime),
     dpd: { interval: ike.dpd.interval * 1000 },
     nat: { mode: ike.nat.traversal === 'force' ? 'force' : 'auto', keepalive: ike.nat.keepalive * 1000 },
-    children: childConfigs(document),
-  };
-  return {
-    name,
-    connections: connection.children.length === 0 ? [] : [connection],
-    policy: toPolicy(document).entries,
-    start: ike.start,
-    dpdAction: ike.dpd.action,
-    replayWindow: sa.esp.replayWindow,
+    children,
   };
 }
 

@@ -54,7 +54,7 @@ export class Runner {
   /** Whether a document can run here. @throws ControlError when not: better now than later in the log */
   async check(document: SectunnelDocument): Promise<TunnelPlan> {
     const plan = await planTunnel(document);
-    this.#options.secrets.value(secretOf(document)).fill(0);
+    if (plan.tunnel.connections.length > 0) this.#options.secrets.value(secretOf(document)).fill(0);
     return plan;
   }
 

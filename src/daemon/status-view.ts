@@ -52,7 +52,7 @@ export function tunnelStatus(host: TunnelHost, facts: RunningFacts): TunnelStatu
     state: stateOf(tunnel, ikeSas),
     device: { name: device.name, mtu: device.mtu },
     ikeSas: ikeSas.map((sa) => ikeStatus(now, sa, tunnel)),
-    drops: { ...namedDrops(tunnel.drops()), ...deviceDrops(device.counters.dropped) },
+    drops: { ...namedDrops(tunnel.drops()), ...bypassDrops(tunnel), ...deviceDrops(device.counters.dropped) },
     lastFailure:
       lastFailure === undefined
         ? undefined
@@ -114,6 +114,11 @@ function childStatus(now: number, sa: ChildSaStatus, child: EngineChild | undefi
     bytesOut: outbound?.[SaCounter.bytes] ?? 0,
     packetsOut: outbound?.[SaCounter.packets] ?? 0,
   };
+}
+
+/** What the policy lets bypass was led into the device all the same, which cannot send in the clear. */
+function bypassDrops({ outbound }: Tunnel): Record<string, number> {
+  return outbound.bypassed === 0 ? {} : { 'bypass-in-tunnel': outbound.bypassed };
 }
 
 function deviceDrops(dropped: Readonly<Record<string, number>>): Record<string, number> {

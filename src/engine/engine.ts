@@ -9,19 +9,21 @@
  * 3. Drain `pollTransmit` and `pollEvent` until both return `undefined`; answer `need-secret` events.
  * 4. Sleep until `nextTimeout` or the next arrival.
  */
-import { formatAddress, type IpAddress } from '../base/address.ts';
+import type { IpAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { PacketBatch } from '../base/batch.ts';
+import { readU32 } from '../base/bytes.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import { namedDrops } from '../esp/drops.ts';
-import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from '../ike/config.ts';
+import type { EndpointLimits, RetransmitPolicy } from '../ike/config.ts';
 import { IkeEndpoint } from '../ike/endpoint.ts';
-import type { ChildSa, DownReason, IkeEvent, Path } from '../ike/events.ts';
+import type { ChildSa, IkeEvent, Path } from '../ike/events.ts';
 import type { TunnelConfig } from './config.ts';
 import { addMarker, classify, stripMarker } from './demux.ts';
 import { type EngineEvent, engineEvent } from './events.ts';
+import { Pursuit } from './pursuit.ts';
 import { type SaObserver, SaTable } from './sa-table.ts';
-import { type ChildPlan, Tunnel } from './tunnel.ts';
+import { Tunnel } from './tunnel.ts';
 
 /** ESP packets that are gathered before they must be flushed, and the largest that fits. */
 const SLOTS = 64;
@@ -52,12 +54,14 @@ export interface EngineCounters {
 export class Engine {
   readonly counters: EngineCounters = { keepalives: 0, empty: 0, oversized: 0 };
   readonly ike: IkeEndpoint;
-  readonly #localAddressFor: NonNullable<EngineOptions['localAddressFor']>;
   // BOUNDED: the owner's configuration, all three.
   readonly #tunnels = new Map<string, Tunnel>();
   readonly #byIndex: (Tunnel | undefined)[] = [];
   readonly #byConnection = new Map<string, Tunnel>();
   readonly #sas: SaTable;
+  readonly #pursuit: Pursuit;
+  /** Nobody outside may know which fragments compete for the same record. */
+  readonly #fragmentSeed: number;
   readonly #gathered = new PacketBatch(SLOTS, MAX_PACKET);
   readonly #gatheredPaths: Path[] = [];
   readonly #released = new PacketBatch(SLOTS, MAX_PACKET);
@@ -69,9 +73,14 @@ export class Engine {
   #now = 0;
 
   constructor(options: EngineOptions) {
-    this.#localAddressFor = options.localAddressFor ?? (() => undefined);
     this.ike = new IkeEndpoint(options);
-    this.#sas = new SaTable(options.crypto);
+    this.#pursuit = new Pursuit({
+      ike: this.ike,
+      localAddressFor: options.localAddressFor ?? (() => undefined),
+      report: (event) => this.#events.push(event),
+    });
+    this.#fragmentSeed = readU32(options.random(4), 0);
+    this.#sas = new SaTable(options.crypto, this.#fragmentSeed);
     this.#observer = {
       received: (child, path) => this.ike.childReceived(this.#now, child.summary.spiIn, path),
       limitReached: (child, kind) => {
@@ -89,8 +98,8 @@ export class Engine {
     }
     const free = this.#byIndex.indexOf(undefined);
     const index = free < 0 ? this.#byIndex.length : free;
-    const tunnel = new Tunnel(index, config, (missing, plan, batch, slot) => {
-      this.#packetMissesSa(missing, plan, batch.packet(slot));
+    const tunnel = new Tunnel(index, config, this.#fragmentSeed, (missing, plan, batch, slot) => {
+      this.#pursuit.packetMissesSa(this.#now, missing, plan, batch.packet(slot));
     });
     this.#byIndex[index] = tunnel;
     this.#tunnels.set(config.name, tunnel);
@@ -114,18 +123,14 @@ export class Engine {
 
   /** The tunnel is wanted: negotiated at once, for the first packet, or when the peer asks, as configured. */
   up(now: number, name: string): void {
-    const tunnel = this.#tunnel(name);
-    tunnel.wanted = true;
-    tunnel.retry.reset();
-    if (tunnel.config.start === 'initiate') this.#initiateMissing(now, tunnel);
+    this.#pursuit.begin(now, this.#tunnel(name));
+    this.#drainIke(now);
   }
 
   /** Closes the tunnel's SAs and starts no new ones. */
   down(now: number, name: string): void {
     const tunnel = this.#tunnel(name);
-    tunnel.wanted = false;
-    tunnel.retry.reset();
-    tunnel.hold.clear();
+    this.#pursuit.end(tunnel);
     for (const connection of tunnel.config.connections) this.ike.closeConnection(now, connection.name);
     this.#drainIke(now);
   }
@@ -182,10 +187,7 @@ export class Engine {
       // A tunnel's device has no way to send in the clear: what a policy lets bypass must not be routed to it.
       if (batch.tag[slot]! < 0) batch.length[slot] = 0;
     }
-    for (const { sa, kind } of outbound.takeSignals()) {
-      const child = this.#sas.get(sa.id);
-      if (child !== undefined) this.#observer.limitReached(child, kind);
-    }
+    this.#sas.report(outbound.takeSignals(), this.#observer);
     this.#drainIke(now);
   }
 
@@ -195,23 +197,26 @@ export class Engine {
   }
 
   nextTimeout(): number | undefined {
-    let next = this.ike.nextTimeout();
-    for (const tunnel of this.#tunnels.values()) {
-      for (const at of [tunnel.retry.at, tunnel.hold.next()]) {
-        if (at !== undefined && (next === undefined || at < next)) next = at;
-      }
+    let next = Math.min(this.ike.nextTimeout() ?? Number.POSITIVE_INFINITY, this.#sas.inbound.nextDeadline());
+    for (const { retry, hold, outbound } of this.#tunnels.values()) {
+      const never = Number.POSITIVE_INFINITY;
+      next = Math.min(next, retry.at ?? never, hold.next() ?? never, outbound.nextDeadline());
     }
-    return next;
+    return next === Number.POSITIVE_INFINITY ? undefined : next;
   }
 
   handleTimeout(now: number): void {
     this.#now = now;
     this.ike.handleTimeout(now);
+    this.#sas.expire(now, this.#observer);
     this.#drainIke(now);
     for (const tunnel of this.#tunnels.values()) {
+      tunnel.outbound.expire(now);
+      this.#sas.report(tunnel.outbound.takeSignals(), this.#observer);
       tunnel.hold.expire(now);
-      if (tunnel.retry.take(now)) this.#initiateMissing(now, tunnel);
+      this.#pursuit.retryIfDue(now, tunnel);
     }
+    this.#drainIke(now);
   }
 
   pollTransmit(): Transmit | undefined {
@@ -258,42 +263,6 @@ export class Engine {
     return this.#gathered.count === this.#gathered.capacity;
   }
 
-  /** An outbound packet needs an SA that is not there: it waits, and the negotiation begins (RFC 4301 §4.4.1). */
-  #packetMissesSa(tunnel: Tunnel, plan: ChildPlan, packet: Uint8Array): void {
-    if (!tunnel.wanted || tunnel.config.start === 'respond') return;
-    tunnel.hold.add(this.#now, packet);
-    if (tunnel.config.start === 'trap' && tunnel.retry.at === undefined)
-      this.#initiate(this.#now, tunnel, plan.connection, plan.child.name);
-  }
-
-  #initiateMissing(now: number, tunnel: Tunnel): void {
-    if (!tunnel.wanted) return;
-    const connections = new Set(tunnel.missing().map(({ connection }) => connection));
-    for (const connection of connections) this.#initiate(now, tunnel, connection);
-    this.#drainIke(now);
-  }
-
-  /** One child, or all that the connection lacks. IKE takes another call for what is under negotiation as the same. */
-  #initiate(now: number, tunnel: Tunnel, connection: ConnectionConfig, child?: string): void {
-    const address = connection.remote.address;
-    if (address === undefined) return;
-    const source = connection.local.address ?? this.#localAddressFor(address);
-    if (source === undefined) {
-      this.#events.push({
-        type: 'failed',
-        tunnel: tunnel.config.name,
-        child,
-        reason: 'no-route',
-        detail: `this host has no route to ${formatAddress(address)}`,
-        remote: { address, port: connection.remote.port },
-      });
-      tunnel.retry.plan(now);
-      return;
-    }
-    const local = { address: source, port: connection.local.port };
-    this.ike.initiate(now, connection.name, { child, local });
-  }
-
   #drainIke(now: number): void {
     for (let event = this.ike.pollEvent(); event !== undefined; event = this.ike.pollEvent()) {
       const tunnel = this.#tunnelOf(event);
@@ -329,20 +298,20 @@ export class Engine {
       case 'child-down': {
         const child = this.#sas.get(event.childId);
         if (child !== undefined) this.#sas.remove(child);
-        if (tunnel !== undefined) this.#pursue(now, tunnel, event.reason);
+        if (tunnel !== undefined) this.#pursuit.wentDown(now, tunnel, event.reason);
         return true;
       }
       case 'ike-up':
         if (event.replaces !== undefined) this.#sas.adopt(event.replaces, event.ikeSa.id);
         return true;
       case 'ike-down':
-        if (tunnel !== undefined) this.#pursue(now, tunnel, event.reason);
+        if (tunnel !== undefined) this.#pursuit.wentDown(now, tunnel, event.reason);
         return true;
       case 'path-changed':
         this.#sas.move(event.ikeSaId, event.path);
         return true;
       case 'failed':
-        if (tunnel !== undefined) this.#pursue(now, tunnel, 'failed');
+        if (tunnel !== undefined) this.#pursuit.wentDown(now, tunnel, 'failed');
         return true;
       case 'need-secret':
       case 'note':
@@ -377,16 +346,6 @@ export class Engine {
         if (path !== undefined) this.#transmits.push({ path, data: batch.packet(slot).slice() });
       }
     }
-  }
-
-  /** Something went down or did not come up: what a tunnel that is wanted does about it. */
-  #pursue(now: number, tunnel: Tunnel, reason: DownReason): void {
-    if (!tunnel.wanted || reason === 'rekeyed' || reason === 'redundant' || reason === 'requested') return;
-    const { start, dpdAction } = tunnel.config;
-    const dead = reason === 'peer-dead';
-    if (dead && dpdAction === 'restart') tunnel.retry.plan(now);
-    else if (start === 'initiate' && !(dead && dpdAction !== 'restart')) tunnel.retry.plan(now);
-    else if (start === 'trap' && reason === 'failed') tunnel.retry.plan(now);
   }
 }
 

@@ -7,10 +7,11 @@ import type { CryptoProvider } from '../crypto/types.ts';
 import { InboundPipeline } from '../esp/inbound.ts';
 import { EspInboundSa } from '../esp/inbound-sa.ts';
 import { EspOutboundSa } from '../esp/outbound-sa.ts';
-import type { SaLimits } from '../esp/usage.ts';
+import type { LimitKind, SaLimits } from '../esp/usage.ts';
 import type { ChildLifetime } from '../ike/config.ts';
 import type { ChildSa, Path } from '../ike/events.ts';
 import { CompiledSelectors } from '../policy/compiled.ts';
+import { FragmentTracker } from '../policy/fragments.ts';
 import { childSummary } from './events.ts';
 import { PathTable, samePath } from './paths.ts';
 import type { EngineChild, Tunnel } from './tunnel.ts';
@@ -22,17 +23,18 @@ const SOFT_PART = 7 / 8;
 export interface SaObserver {
   /** An authentic packet came; `path` is where from, if that is elsewhere than before and the packet was the newest. */
   received(child: EngineChild, path: Path | undefined): void;
-  limitReached(child: EngineChild, kind: 'soft' | 'hard'): void;
+  limitReached(child: EngineChild, kind: LimitKind): void;
 }
 
 export class SaTable {
-  readonly inbound: InboundPipeline = new InboundPipeline();
+  readonly inbound: InboundPipeline;
   readonly #crypto: CryptoProvider;
   readonly #paths = new PathTable();
   /** By child id. BOUNDED: by IKE. */
   readonly #children = new Map<number, EngineChild>();
 
-  constructor(crypto: CryptoProvider) {
+  constructor(crypto: CryptoProvider, fragmentSeed: number) {
+    this.inbound = new InboundPipeline({ fragments: new FragmentTracker({ seed: fragmentSeed }) });
     this.#crypto = crypto;
   }
 
@@ -137,7 +139,21 @@ export class SaTable {
       if (child !== last || moved) observer.received(child, moved ? paths[slot] : undefined);
       last = child;
     }
-    for (const { sa, kind } of this.inbound.takeSignals()) {
+    this.report(this.inbound.takeSignals(), observer);
+  }
+
+  /** Applies time limits to SAs that may be idle. */
+  expire(now: number, observer: SaObserver): void {
+    this.inbound.expire(now);
+    this.report(this.inbound.takeSignals(), observer);
+  }
+
+  /** Passes on which SAs reached a limit. */
+  report(
+    signals: readonly { readonly sa: { readonly id: number }; readonly kind: LimitKind }[],
+    observer: SaObserver,
+  ): void {
+    for (const { sa, kind } of signals) {
       const child = this.#children.get(sa.id);
       if (child !== undefined) observer.limitReached(child, kind);
     }

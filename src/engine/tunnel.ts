@@ -10,6 +10,7 @@ import type { EspOutboundSa } from '../esp/outbound-sa.ts';
 import type { ChildConfig, ConnectionConfig } from '../ike/config.ts';
 import type { Path } from '../ike/events.ts';
 import { type CompiledPolicy, compilePolicy } from '../policy/database.ts';
+import { FragmentTracker } from '../policy/fragments.ts';
 import type { TunnelConfig } from './config.ts';
 import type { ChildSummary } from './events.ts';
 import { HoldQueue } from './hold.ts';
@@ -54,6 +55,7 @@ export class Tunnel {
   constructor(
     index: number,
     config: TunnelConfig,
+    fragmentSeed: number,
     onMissing: (tunnel: Tunnel, plan: ChildPlan, batch: PacketBatch, slot: number) => void,
   ) {
     this.index = index;
@@ -63,6 +65,7 @@ export class Tunnel {
     this.#plans = plansOf(config);
     this.#policy = compilePolicy(config.policy, 'out');
     this.outbound = new OutboundPipeline(this.#policy, {
+      fragments: new FragmentTracker({ seed: fragmentSeed }),
       onMissing: (entryIndex, batch, slot) => {
         const plan = this.#planOf(entryIndex);
         if (plan !== undefined) onMissing(this, plan, batch, slot);
