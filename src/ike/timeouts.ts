@@ -125,11 +125,10 @@ function giveUp(session: IkeSession, now: number): void {
       endSession(session, now, 'failed', 'the set-up was not finished in time', false);
       return;
     case 'rekeyed':
-      closeSession(session, now, 'rekeyed', 'replaced, and not deleted by the peer');
-      return;
     case 'established':
-      // The one too many of two; the peer, who should delete it, may never have had it.
-      endSession(session, now, 'redundant', 'both sides rekeyed', false);
+      // The one too many of two: its maker should have deleted it, and may never have had it.
+      if (session.pendingFor !== undefined) endSession(session, now, 'redundant', 'both sides rekeyed', false);
+      else closeSession(session, now, 'rekeyed', 'replaced, and not deleted by the peer');
       return;
     case 'closed':
       host.removeSession(session);

@@ -1,7 +1,24 @@
-/** IKE_SA_INIT and IKE_AUTH between two endpoints, the plain way and refused in every way. */
+/** IKE_SA_INIT and IKE_AUTH between two endpoints: the plain way, retried, and refused in every way. */
 import { describe, expect, it } from 'vitest';
-import { expectSame } from '../support/ike-expect.ts';
-import { Pair } from '../support/ike-pair.ts';
+import { parseEspProposalString, parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
+import type { ConnectionConfig } from '../../src/ike/config.ts';
+import { NotifyType } from '../../src/ike/iana.ts';
+import { identityFromText } from '../../src/ike/identity.ts';
+import { decodeHeader, decodeMessage } from '../../src/ike/message.ts';
+import { findNotify, findPayload } from '../../src/ike/payload.ts';
+import { expectNothing, expectSame } from '../support/ike-expect.ts';
+import { at, child, connection, type Datagram, type Host, mirrored, net, Pair, Wire } from '../support/ike-pair.ts';
+
+const ike = (...texts: string[]): ConnectionConfig['proposals'] => texts.map(parseIkeProposalString);
+
+function isInit({ data }: Datagram): boolean {
+  return decodeHeader(data).exchange === 34;
+}
+
+/** All attempts and their timers over. */
+function rest(pair: Pair): void {
+  pair.run(200_000);
+}
 
 describe('set-up', () => {
   it('brings up an IKE SA and a CHILD SA in two exchanges', () => {
@@ -9,6 +26,415 @@ describe('set-up', () => {
     pair.up();
     expect(pair.sent).toHaveLength(4);
     expectSame(pair, 1);
-    expect(pair.a.child.suite.encryption.name).toBe('aes128gcm16');
+    for (const host of [pair.a, pair.b]) {
+      expect(host.of('ike-up')).toHaveLength(1);
+      expect(host.of('child-up').map((event) => event.sendNow)).toEqual([true]);
+      expect(host.of('failed')).toEqual([]);
+    }
+    expect(pair.a.of('ike-up')[0]!.ikeSa.suite).toBe('aes128gcm16-prfsha256-x25519');
+    expect(pair.a.child.dhGroup).toBeUndefined();
+  });
+
+  it('is the same whichever side begins', () => {
+    const pair = new Pair();
+    pair.up(pair.b);
+    expectSame(pair, 1);
+    expect(pair.b.ikeSa.initiator).toBe(true);
+    expect(pair.a.ikeSa.initiator).toBe(false);
+  });
+
+  it('brings up all children of a connection, and only the one asked for', () => {
+    const children = ['c', 'd', 'e'].map((name, i) =>
+      child(name, { selectors: { local: [net(`10.1.${i}.0/24`)], remote: [net(`10.2.${i}.0/24`)] } }),
+    );
+    const all = new Pair({ a: connection({ children }) });
+    all.up();
+    expectSame(all, 3);
+    const one = new Pair({ a: connection({ children }) });
+    one.act(one.a, (endpoint, now) => endpoint.initiate(now, 'net', { child: 'd' }));
+    one.run();
+    expect(one.b.child.config.name).toBe('d');
+    one.act(one.b, (endpoint, now) => endpoint.initiate(now, 'net', { child: 'c' }));
+    one.run();
+    expectSame(one, 2);
+    expect(one.a.of('ike-up')).toHaveLength(1);
+  });
+
+  it('does nothing when all is up', () => {
+    const pair = new Pair();
+    pair.up();
+    pair.up();
+    expect(pair.sent).toHaveLength(4);
+  });
+
+  it.each([
+    'aes256-sha256-modp2048',
+    'aes128-sha512-ecp256',
+    'chacha20poly1305-prfsha384-curve25519',
+    'aes256ctr-sha384-ecp384',
+    'aes128ccm16-prfsha1-modp3072',
+  ])('negotiates %s', (text) => {
+    const esp = text.replace(/-prf\w+/, '').replace('-sha512', '-sha512');
+    const config = connection({
+      proposals: ike(text),
+      children: [child('c', { proposals: [parseEspProposalString(esp)] })],
+    });
+    const pair = new Pair({ a: config });
+    pair.up();
+    expectSame(pair, 1);
+  });
+
+  it('narrows selectors to what both sides allow', () => {
+    const a = connection({
+      children: [child('c', { selectors: { local: [net('10.1.0.0/16')], remote: [net('0.0.0.0/0')] } })],
+    });
+    const b = mirrored(
+      connection({
+        children: [child('c', { selectors: { local: [net('10.1.2.0/24')], remote: [net('10.2.0.0/24')] } })],
+      }),
+    );
+    const pair = new Pair({ a, b });
+    pair.up();
+    expectSame(pair, 1);
+    expect(pair.a.child.selectors).toEqual({ local: [net('10.1.2.0/24')], remote: [net('10.2.0.0/24')] });
+    expect(pair.b.child.selectors).toEqual({ local: [net('10.2.0.0/24')], remote: [net('10.1.2.0/24')] });
+  });
+
+  it('agrees on transport mode only where both want it', () => {
+    const both = new Pair({ a: connection({ children: [child('c', { mode: 'transport' })] }) });
+    both.up();
+    expect(both.b.child.mode).toBe('transport');
+    const one = new Pair({
+      a: connection({ children: [child('c', { mode: 'transport' })] }),
+      b: mirrored(connection()),
+    });
+    one.up();
+    expect(one.a.of('failed')[0]!.detail).toContain('transport mode was wanted');
+    expectSame(one, 0);
+  });
+});
+
+describe('retries of IKE_SA_INIT', () => {
+  it('uses the group that the peer asks for', () => {
+    const a = connection({ proposals: ike('aes128gcm16-prfsha256-ecp256-x25519') });
+    const pair = new Pair({ a, b: mirrored(connection()) });
+    pair.up();
+    expect(pair.sent.filter(isInit)).toHaveLength(4);
+    expectSame(pair, 1);
+  });
+
+  it('gives a cookie when the peer is under load, also with another group, in either order', () => {
+    for (const proposals of [ike('aes128gcm16-prfsha256-x25519'), ike('aes128gcm16-prfsha256-ecp256-x25519')]) {
+      const pair = new Pair({
+        a: connection({ proposals }),
+        b: mirrored(connection()),
+        bOptions: { limits: { cookieThreshold: 0 } },
+      });
+      pair.up();
+      expectSame(pair, 1);
+      expect(pair.b.endpoint.counters()['cookie-demanded']).toBe(1);
+      expect(pair.b.endpoint.counters()['cookie-bad']).toBe(0);
+    }
+  });
+
+  it('takes a group first and a cookie then', () => {
+    const pair = new Pair({
+      a: connection({ proposals: ike('aes128gcm16-prfsha256-ecp256-x25519') }),
+      b: mirrored(connection()),
+      bOptions: { limits: { cookieThreshold: 1 } },
+    });
+    const wire = new Wire(pair);
+    pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, 'net'));
+    wire.pass(pair.a, pair.b);
+    // Somebody else opens an SA between our two requests: now there is load.
+    const other = new Pair({ seed: 9 });
+    other.act(other.a, (endpoint, now) => endpoint.initiate(now, 'net'));
+    const asked = other.sent[0]!;
+    pair.deliver({ ...asked, to: pair.b, path: { ...asked.path, remote: at('192.0.2.1', 501) } });
+    wire.take(pair.b);
+    wire.settle();
+    expect(pair.b.endpoint.counters()['cookie-demanded']).toBe(1);
+    pair.run(31_000);
+    expectSame(pair, 1);
+  });
+
+  it('refuses a cookie that is not its own', () => {
+    const pair = new Pair({ bOptions: { limits: { cookieThreshold: 0 } } });
+    const wire = new Wire(pair);
+    pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, 'net'));
+    wire.pass(pair.a, pair.b);
+    const request = wire.take(pair.a);
+    const moved = { ...request, path: { ...request.path, remote: at('192.0.2.77', 500) } };
+    pair.b.endpoint.removeConnection(pair.now, 'net');
+    pair.deliver(moved);
+    expect(pair.b.endpoint.counters()['cookie-bad']).toBe(1);
+    expect(pair.b.endpoint.status()).toEqual([]);
+  });
+
+  it('answers no more than so many half-open SAs, and forgets them', () => {
+    const pair = new Pair({ bOptions: { limits: { cookieThreshold: 1_000, maxHalfOpen: 3, halfOpenTimeout: 5_000 } } });
+    for (let seed = 10; seed < 15; seed++) {
+      const other = new Pair({ seed });
+      other.act(other.a, (endpoint, now) => endpoint.initiate(now, 'net'));
+      pair.filter = () => 'drop';
+      pair.deliver({ ...other.sent[0]!, to: pair.b });
+    }
+    expect(pair.b.endpoint.status()).toHaveLength(3);
+    expect(pair.b.endpoint.counters()['half-open-full']).toBe(2);
+    pair.run(6_000);
+    expectNothing(pair);
+    expect(pair.b.endpoint.counters()['half-open-expired']).toBe(3);
+  });
+});
+
+describe('refusals', () => {
+  it('names both lists when there is no common proposal', () => {
+    const pair = new Pair({ a: connection({ proposals: ike('aes256-sha256-modp2048') }), b: mirrored(connection()) });
+    pair.up();
+    rest(pair);
+    expectNothing(pair);
+    expect(pair.a.of('failed')).toHaveLength(1);
+    expect(pair.a.of('failed')[0]).toMatchObject({ reason: 'NO_PROPOSAL_CHOSEN', initiator: true });
+    expect(pair.a.of('failed')[0]!.detail).toContain('aes256-sha256-modp2048');
+    const theirs = pair.b.of('failed')[0]!;
+    expect(theirs).toMatchObject({ connection: 'net', reason: 'NO_PROPOSAL_CHOSEN', initiator: false });
+    expect(theirs.detail).toContain('modp2048');
+    expect(theirs.detail).toContain('x25519');
+  });
+
+  it('names both identities when the secrets differ', () => {
+    const pair = new Pair();
+    pair.b.secret = 'another';
+    pair.up();
+    rest(pair);
+    expectNothing(pair);
+    for (const host of [pair.a, pair.b]) {
+      const [failed] = host.of('failed');
+      expect(failed).toMatchObject({ reason: 'AUTHENTICATION_FAILED', initiator: host === pair.a });
+      expect(failed!.detail).toMatch(/\ba\b.*\bb\b|\bb\b.*\ba\b/);
+      expect(host.events.map((event) => event.type)).not.toContain('ike-up');
+    }
+    expect(pair.b.endpoint.counters()['authentication-failed']).toBe(1);
+  });
+
+  it('tells a responder that proves to be somebody else', () => {
+    const someone = connection({ remote: { ...connection().remote, id: undefined } });
+    const b = { ...mirrored(someone), local: { ...mirrored(someone).local, id: identityFromText('fqdn', 'z') } };
+    const wanted = connection();
+    const pair = new Pair({ a: wanted, b });
+    // The responder takes IDr for a hint only: here it is changed to what the responder is.
+    pair.filter = () => 'deliver';
+    pair.a.endpoint.replaceConnection({ ...wanted, remote: { ...wanted.remote, id: identityFromText('fqdn', 'z') } });
+    pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, 'net'));
+    pair.run();
+    expectSame(pair, 1);
+    expect(pair.a.ikeSa.remoteId).toEqual(identityFromText('fqdn', 'z'));
+    pair.a.endpoint.replaceConnection(wanted);
+    pair.act(pair.a, (endpoint, now) => endpoint.closeConnection(now, 'net'));
+    rest(pair);
+    pair.up();
+    rest(pair);
+    expect(pair.a.of('ike-up')).toHaveLength(1);
+    expect(pair.a.of('failed').at(-1)).toMatchObject({ reason: 'AUTHENTICATION_FAILED' });
+    expectNothing(pair);
+  });
+
+  it('says when there is no secret', () => {
+    const initiator = new Pair();
+    initiator.a.secret = undefined;
+    initiator.up();
+    expect(initiator.a.of('failed')[0]).toMatchObject({ reason: 'no-secret' });
+    rest(initiator);
+    expectNothing(initiator);
+    const responder = new Pair();
+    responder.b.secret = undefined;
+    responder.up();
+    rest(responder);
+    expect(responder.b.of('failed')[0]).toMatchObject({ reason: 'no-secret' });
+    expect(responder.a.of('failed')[0]).toMatchObject({ reason: 'AUTHENTICATION_FAILED' });
+    expectNothing(responder);
+  });
+
+  it('refuses who is not configured', () => {
+    const b = mirrored(connection({ local: { ...connection().local, id: identityFromText('fqdn', 'somebody.else') } }));
+    const pair = new Pair({ b });
+    pair.up();
+    rest(pair);
+    expect(pair.b.of('failed')[0]!.detail).toContain('no connection is for both');
+    expect(pair.b.of('need-secret')).toEqual([]);
+    expectNothing(pair);
+  });
+
+  it('answers nobody that no connection is for', () => {
+    const b = mirrored(connection({ local: { ...connection().local, address: at('192.0.2.99', 1).address } }));
+    const pair = new Pair({ b });
+    pair.up();
+    rest(pair);
+    expect(pair.b.of('note')[0]!.text).toContain('no connection is for 192.0.2.1:500');
+    expect(pair.a.of('failed')[0]).toMatchObject({ reason: 'NO_PROPOSAL_CHOSEN' });
+    expectNothing(pair);
+  });
+
+  it.each([
+    [
+      'TS_UNACCEPTABLE',
+      child('c', { selectors: { local: [net('10.9.0.0/24')], remote: [net('10.8.0.0/24')] } }),
+      '10.9.0.0/24',
+    ],
+    ['NO_PROPOSAL_CHOSEN', child('c', { proposals: [parseEspProposalString('aes256-sha256')] }), 'aes256'],
+  ] as const)('keeps the IKE SA when the child is refused with %s', (reason, theirs, named) => {
+    const pair = new Pair({ b: mirrored(connection({ children: [theirs] })) });
+    pair.up();
+    expectSame(pair, 0);
+    for (const host of [pair.a, pair.b]) expect(host.of('failed')[0]).toMatchObject({ reason });
+    expect(pair.b.of('failed')[0]!.detail).toContain(named);
+  });
+
+  it('gives up when nobody answers', () => {
+    const pair = new Pair();
+    pair.filter = () => 'drop';
+    pair.up();
+    rest(pair);
+    expect(pair.a.of('failed')).toHaveLength(1);
+    expect(pair.a.of('failed')[0]).toMatchObject({ reason: 'timeout', connection: 'net' });
+    expect(pair.sent).toHaveLength(8);
+    expectNothing(pair);
+  });
+});
+
+describe('answers that anybody could have sent', () => {
+  /** Answers A's first request with a refusal of somebody in between. */
+  function forge(pair: Pair, notify: number): void {
+    const request = pair.held.find((held) => held.from === pair.a)!;
+    const data = request.data.slice(0, 28 + 8);
+    data.fill(0, 8, 16);
+    data.set([41, 0x20, 34, 0x20, 0, 0, 0, 0, 0, 0, 0, 36, 0, 0, 0, 8, 0, 0, notify >> 8, notify & 0xff], 16);
+    pair.deliver({ from: pair.b, to: pair.a, path: { local: request.path.remote, remote: request.path.local }, data });
+  }
+
+  it.each([NotifyType.NO_PROPOSAL_CHOSEN, NotifyType.AUTHENTICATION_FAILED, NotifyType.INVALID_SYNTAX])(
+    'a forged refusal %i does not end the attempt',
+    (notify) => {
+      const pair = new Pair();
+      const wire = new Wire(pair);
+      pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, 'net'));
+      forge(pair, notify);
+      expect(pair.a.endpoint.counters()['unauthenticated-notify']).toBe(1);
+      expect(pair.a.of('failed')).toEqual([]);
+      wire.settle();
+      expectSame(pair, 1);
+    },
+  );
+
+  it('a refusal that nothing follows ends it after a while, with its reason', () => {
+    const pair = new Pair();
+    new Wire(pair);
+    pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, 'net'));
+    forge(pair, NotifyType.NO_PROPOSAL_CHOSEN);
+    const began = pair.now;
+    while (pair.a.of('failed').length === 0) pair.run(100);
+    expect(pair.now - began).toBeLessThan(4_000);
+    expect(pair.a.of('failed')[0]).toMatchObject({ reason: 'NO_PROPOSAL_CHOSEN' });
+    expectNothing(pair);
+  });
+
+  it('a group that was not offered, or was tried, is not used', () => {
+    const pair = new Pair();
+    const wire = new Wire(pair);
+    pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, 'net'));
+    forge(pair, NotifyType.INVALID_KE_PAYLOAD);
+    expect(wire.waiting(pair.a)).toBe(1);
+    wire.settle();
+    expectSame(pair, 1);
+  });
+});
+
+describe('childless IKE_AUTH (RFC 6023)', () => {
+  it('brings up the IKE SA alone, the child later', () => {
+    const pair = new Pair({ a: connection({ children: [] }), b: mirrored(connection()) });
+    pair.up();
+    expectSame(pair, 0);
+    expect(pair.a.of('failed')).toEqual([]);
+    pair.a.endpoint.replaceConnection(connection());
+    pair.up();
+    expectSame(pair, 1);
+    expect(pair.sent).toHaveLength(6);
+  });
+
+  it('is announced by the responder', () => {
+    const pair = new Pair();
+    pair.up();
+    const { payloads } = decodeMessage(pair.sent[1]!.data);
+    expect(findNotify(payloads, NotifyType.CHILDLESS_IKEV2_SUPPORTED)).toBeDefined();
+    expect(findPayload(payloads, 'nonce')!.data).toHaveLength(32);
+  });
+});
+
+describe('secrets that take their time', () => {
+  function pending(host: Host): number {
+    return host.of('need-secret').at(-1)!.requestId;
+  }
+
+  it('holds up the one negotiation, and answers it once', () => {
+    const pair = new Pair();
+    pair.b.holdSecrets = true;
+    pair.up();
+    pair.run(5_000);
+    expect(pair.b.ikeSas.size).toBe(0);
+    expect(pair.b.of('need-secret')).toHaveLength(1);
+    expect(pair.b.endpoint.counters()['replayed-request']).toBeGreaterThan(0);
+    pair.act(pair.b, (endpoint, now) => endpoint.answerSecret(now, pending(pair.b), new Uint8Array([1])));
+    pair.b.secret = undefined;
+    expect(pair.b.of('failed')[0]).toMatchObject({ reason: 'AUTHENTICATION_FAILED' });
+    rest(pair);
+    expectNothing(pair);
+  });
+
+  it('goes on when the answer comes', () => {
+    const pair = new Pair();
+    pair.b.holdSecrets = true;
+    pair.up();
+    pair.run(2_500);
+    const secret = new TextEncoder().encode('a secret');
+    pair.act(pair.b, (endpoint, now) => endpoint.answerSecret(now, pending(pair.b), secret));
+    // A second answer is nobody's.
+    pair.act(pair.b, (endpoint, now) => endpoint.answerSecret(now, pending(pair.b), secret));
+    pair.run();
+    expectSame(pair, 1);
+  });
+
+  it.each(['a', 'b'] as const)('are waited for by %s only so long', (side) => {
+    const pair = new Pair();
+    pair[side].holdSecrets = true;
+    pair.up();
+    rest(pair);
+    expectNothing(pair);
+    expect(pair.a.of('failed')).toHaveLength(1);
+  });
+});
+
+describe('configuration', () => {
+  it('refuses what it cannot work with, and says what', () => {
+    const pair = new Pair();
+    const { endpoint } = pair.a;
+    expect(() => endpoint.addConnection(connection())).toThrow('there is a connection net already');
+    expect(() => endpoint.addConnection(connection({ name: 'x', proposals: [] }))).toThrow('no IKE proposal');
+    expect(() => endpoint.addConnection(connection({ name: 'x', children: [child('c'), child('c')] }))).toThrow(
+      'two children c',
+    );
+    expect(() => endpoint.initiate(0, 'nowhere')).toThrow('no connection nowhere');
+    expect(() => endpoint.initiate(0, 'net', { child: 'z' })).toThrow('no child z');
+    endpoint.addConnection(connection({ name: 'any', remote: { ...connection().remote, address: undefined } }));
+    expect(() => endpoint.initiate(0, 'any')).toThrow('no remote address');
+    expect(endpoint.status()).toEqual([]);
+  });
+
+  it('prefers the connection that names the peer, of several for its address', () => {
+    const anybody = mirrored(connection({ name: 'anybody' }));
+    const b = [{ ...anybody, remote: { ...anybody.remote, id: undefined } }, mirrored(connection())];
+    const pair = new Pair({ b });
+    pair.up();
+    expect(pair.b.ikeSa.connection).toBe('net');
+    expect(pair.b.child.connection).toBe('net');
   });
 });

@@ -112,8 +112,8 @@ export class Host {
   /** CHILD SAs that are up, by id. */
   readonly children: Map<number, ChildSa> = new Map();
   readonly ikeSas: Set<number> = new Set();
-  /** The child that packets leave on. */
-  sending: number | undefined;
+  /** The CHILD SA that packets leave on, by the child's name. */
+  readonly sending: Map<string, number> = new Map();
   keepalives = 0;
   secret: string | undefined = 'a secret';
   /** Keeps `need-secret` for the test to answer. */
@@ -140,6 +140,12 @@ export class Host {
     return up[0]!;
   }
 
+  #send(childId: number): void {
+    const sa = this.children.get(childId);
+    if (sa === undefined) throw new Error('child-send of what is not up');
+    this.sending.set(sa.config.name, childId);
+  }
+
   note(now: number, event: IkeEvent): void {
     this.events.push(event);
     switch (event.type) {
@@ -153,15 +159,14 @@ export class Host {
       case 'child-up':
         if (this.children.has(event.child.id)) throw new Error('child-up twice');
         this.children.set(event.child.id, event.child);
-        if (event.sendNow) this.sending = event.child.id;
+        if (event.sendNow) this.sending.set(event.child.config.name, event.child.id);
         break;
       case 'child-send':
-        if (!this.children.has(event.childId)) throw new Error('child-send of what is not up');
-        this.sending = event.childId;
+        this.#send(event.childId);
         break;
       case 'child-down':
         if (!this.children.delete(event.childId)) throw new Error('child-down of what is not up');
-        if (this.sending === event.childId) this.sending = undefined;
+        if (this.sending.get(event.child) === event.childId) this.sending.delete(event.child);
         break;
       case 'need-secret':
         if (!this.holdSecrets) {
@@ -304,4 +309,54 @@ export class Pair {
 
 export function describePath({ local, remote }: Path): string {
   return `${formatSocketAddress(local)} ${formatSocketAddress(remote)}`;
+}
+
+/**
+ * Moves datagrams by hand: nothing arrives unless the test says so. For scenarios that hang on the order in which two
+ * sides hear of each other.
+ */
+export class Wire {
+  readonly pair: Pair;
+
+  constructor(pair: Pair) {
+    this.pair = pair;
+    pair.filter = () => 'hold';
+  }
+
+  #oldest(from: Host): Datagram {
+    const datagram = this.pair.held.find((held) => held.from === from);
+    if (datagram === undefined) throw new Error(`${from.name} has sent nothing that did not arrive`);
+    return datagram;
+  }
+
+  /** Delivers the oldest datagram of each of the hosts, in their order. */
+  pass(...hosts: Host[]): void {
+    for (const host of hosts) {
+      const datagram = this.#oldest(host);
+      this.pair.release((held) => held === datagram);
+    }
+  }
+
+  /** Takes the oldest datagram off the wire: to be lost, or delivered later. */
+  take(from: Host): Datagram {
+    const datagram = this.#oldest(from);
+    this.pair.held.splice(this.pair.held.indexOf(datagram), 1);
+    return datagram;
+  }
+
+  waiting(from: Host): number {
+    return this.pair.held.filter((held) => held.from === from).length;
+  }
+
+  /** From now on everything arrives, what waits first. */
+  open(): void {
+    this.pair.filter = () => 'deliver';
+    this.pair.release();
+  }
+
+  /** Delivers until nothing waits. */
+  settle(): void {
+    this.open();
+    this.pair.run();
+  }
 }

@@ -132,6 +132,7 @@ export class RekeyIkeTask implements Task {
     }
     session.host.addSession(successor);
     takeOver(session, successor, now);
+    if (theirs !== undefined) retire(theirs.session, now);
     closeSession(session, now, 'rekeyed', `replaced by IKE SA ${successor.id}`);
     successor.startNext(now);
   }
@@ -216,6 +217,11 @@ export function adopt(pending: IkeSession, now: number): void {
   pending.pendingFor = undefined;
   if (old.state.name !== 'established') return;
   takeOver(old, pending, now);
+}
+
+/** The one too many: the peer, who made it, deletes it, unless it forgot about it before it heard of it. */
+function retire(session: IkeSession, now: number): void {
+  if (session.state.name === 'established') session.enter({ ...session.state, name: 'rekeyed', since: now });
 }
 
 /** Answers a request to replace the IKE SA. */

@@ -1,0 +1,203 @@
+/**
+ * Both sides rekey the same CHILD SA, or one rekeys what the other deletes (RFC 7296 §2.8.1, §2.25.1). Every scenario is
+ * run with nonces that make A win and with nonces that make B win.
+ */
+import { describe, expect, it } from 'vitest';
+import { parseEspProposalString } from '../../src/crypto/proposal-text.ts';
+import type { ChildSa } from '../../src/ike/events.ts';
+import { expectSame } from '../support/ike-expect.ts';
+import { child, connection, type Host, mirrored, Pair, Wire } from '../support/ike-pair.ts';
+
+const proposals = (text: string) =>
+  connection({ children: [child('c', { proposals: [parseEspProposalString(text)] })] });
+const PLAIN = { a: connection(), b: mirrored(connection()) };
+const PFS = { a: proposals('aes128gcm16-x25519'), b: mirrored(proposals('aes128gcm16-x25519')) };
+/** Each side guesses what the other does not like. */
+const WRONG_GROUPS = {
+  a: proposals('aes128gcm16-ecp256-x25519'),
+  b: mirrored(proposals('aes128gcm16-ecp384-x25519')),
+};
+
+/** Runs a scenario until both sides have won once; returns who won by seed. */
+function bothWays(options: ConstructorParameters<typeof Pair>[0], scenario: (pair: Pair, wire: Wire) => void): void {
+  const winners = new Set<string>();
+  for (let seed = 1; seed <= 40 && winners.size < 2; seed++) {
+    const pair = new Pair({ ...options, seed });
+    pair.up();
+    expectSame(pair, 1);
+    const old = { a: pair.a.child.id, b: pair.b.child.id };
+    const wire = new Wire(pair);
+    for (const host of [pair.a, pair.b]) pair.act(host, (endpoint, now) => endpoint.rekeyChild(now, host.child.id));
+    scenario(pair, wire);
+    wire.settle();
+    expectSame(pair, 1);
+    const left: ChildSa = pair.a.child;
+    expect(left.replaces).toBe(old.a);
+    expect(pair.b.child.replaces).toBe(old.b);
+    for (const host of [pair.a, pair.b]) {
+      const downs = host.of('child-down').map((event) => event.childId);
+      expect(new Set(downs).size).toBe(downs.length);
+      expect(host.of('child-up').length - downs.length).toBe(1);
+      expect(host.of('failed')).toEqual([]);
+    }
+    // The loser never shows its own new SA, the winner shows both.
+    winners.add(pair.a.of('child-up').length > pair.b.of('child-up').length ? 'a' : 'b');
+    pair.run(120_000);
+    expectSame(pair, 1);
+  }
+  expect(winners.size).toBe(2);
+}
+
+describe('both sides rekey the same CHILD SA', () => {
+  it.each([
+    ['plain', PLAIN],
+    ['with a key exchange', PFS],
+  ])('%s: the exchange with the lowest nonce loses', (_how, options) => {
+    bothWays(options, (pair, wire) => {
+      wire.pass(pair.a, pair.b, pair.a, pair.b);
+    });
+  });
+
+  it.each(['a', 'b'] as const)('an answer to %s is delayed until after the first delete', (late) => {
+    bothWays(PLAIN, (pair, wire) => {
+      const host = pair[late];
+      const peer = pair.peer(host);
+      wire.pass(peer, host);
+      // Both requests are answered; the answer to `host` stays on the way.
+      const delayed = wire.take(peer);
+      wire.pass(host);
+      while (wire.waiting(peer) > 0) wire.pass(peer);
+      while (wire.waiting(host) > 0) wire.pass(host);
+      while (wire.waiting(peer) > 0) wire.pass(peer);
+      pair.deliver(delayed);
+    });
+  });
+
+  it.each(['a', 'b'] as const)('%s hears of the collision only after its own rekeying is done', (late) => {
+    for (let seed = 1; seed <= 4; seed++) {
+      const pair = new Pair({ seed });
+      pair.up();
+      const host = pair[late];
+      const peer = pair.peer(host);
+      const wire = new Wire(pair);
+      for (const each of [host, peer]) pair.act(each, (endpoint, now) => endpoint.rekeyChild(now, each.child.id));
+      const delayed = wire.take(peer);
+      // The whole rekeying of `host` takes place, up to its delete.
+      wire.pass(host, peer);
+      // TEMPORARY_FAILURE: it is deleting the old SA.
+      pair.deliver(delayed);
+      wire.settle();
+      expectSame(pair, 1);
+      pair.run(120_000);
+      expectSame(pair, 1);
+      expect(pair.a.of('child-up')).toHaveLength(2);
+      expect(pair.b.of('child-up')).toHaveLength(2);
+    }
+  });
+
+  it.each(['a', 'b'] as const)('%s hears of it when the old SA is gone: CHILD_SA_NOT_FOUND', (late) => {
+    const pair = new Pair();
+    pair.up();
+    const host = pair[late];
+    const peer = pair.peer(host);
+    const wire = new Wire(pair);
+    for (const each of [host, peer]) pair.act(each, (endpoint, now) => endpoint.rekeyChild(now, each.child.id));
+    const delayed = wire.take(peer);
+    wire.pass(host, peer, host, peer);
+    pair.deliver(delayed);
+    wire.settle();
+    expectSame(pair, 1);
+    expect(host.of('child-up')).toHaveLength(2);
+    expect(peer.of('child-up')).toHaveLength(2);
+  });
+
+  it('with a wrong group on both sides first', () => {
+    bothWays(WRONG_GROUPS, (pair, wire) => {
+      for (let round = 0; round < 4; round++) {
+        if (wire.waiting(pair.a) > 0) wire.pass(pair.a);
+        if (wire.waiting(pair.b) > 0) wire.pass(pair.b);
+      }
+    });
+  });
+
+  it.each(['a', 'b'] as const)('with a wrong group, and the retry of %s late', (late) => {
+    const pair = new Pair({ ...WRONG_GROUPS, seed: 3 });
+    pair.up();
+    const host = pair[late];
+    const peer = pair.peer(host);
+    const wire = new Wire(pair);
+    for (const each of [pair.a, pair.b]) pair.act(each, (endpoint, now) => endpoint.rekeyChild(now, each.child.id));
+    let retries = 0;
+    pair.filter = (datagram) =>
+      datagram.from === host && datagram.data[18] === 36 && retries++ === 1 ? 'hold' : 'deliver';
+    pair.release();
+    pair.run(300);
+    wire.settle();
+    pair.run(60_000);
+    expectSame(pair, 1);
+    expect(peer.of('failed')).toEqual([]);
+  });
+});
+
+describe('one side rekeys what the other deletes', () => {
+  const cases: [string, 'a' | 'b'][] = [
+    ['a', 'a'],
+    ['b', 'b'],
+  ];
+  function begin(side: 'a' | 'b'): { pair: Pair; wire: Wire; host: Host; peer: Host } {
+    const pair = new Pair();
+    pair.up();
+    const host = pair[side];
+    const peer = pair.peer(host);
+    const wire = new Wire(pair);
+    pair.act(host, (endpoint, now) => endpoint.rekeyChild(now, host.child.id));
+    pair.act(peer, (endpoint, now) => endpoint.closeChild(now, peer.child.id));
+    return { pair, wire, host, peer };
+  }
+
+  function gone(pair: Pair): void {
+    pair.run(20_000);
+    expectSame(pair, 0);
+    for (const host of [pair.a, pair.b]) {
+      expect(host.of('child-down')).toHaveLength(1);
+      expect(host.of('failed')).toEqual([]);
+    }
+  }
+
+  it.each(cases)('the requests cross, %s', (_name, side) => {
+    const { pair, wire } = begin(side);
+    wire.settle();
+    gone(pair);
+  });
+
+  it.each(cases)('the rekeying arrives first, the delete late, %s', (_name, side) => {
+    const { pair, wire, host, peer } = begin(side);
+    const late = wire.take(peer);
+    wire.pass(host, peer);
+    pair.deliver(late);
+    wire.settle();
+    gone(pair);
+  });
+
+  it.each(cases)('the delete is lost, %s', (_name, side) => {
+    const { pair, wire, peer } = begin(side);
+    wire.take(peer);
+    wire.settle();
+    gone(pair);
+  });
+
+  it.each(cases)('the rekeying is lost, %s', (_name, side) => {
+    const { pair, wire, host } = begin(side);
+    wire.take(host);
+    wire.settle();
+    gone(pair);
+  });
+
+  it.each(cases)('the delete arrives first, %s', (_name, side) => {
+    const { pair, wire, host, peer } = begin(side);
+    wire.pass(peer, host);
+    wire.settle();
+    expect(peer.children.size).toBe(0);
+    gone(pair);
+  });
+});
