@@ -7,18 +7,19 @@
  * else the newer replaces the older, and the side that answered the newer deletes the older. This happens a moment
  * later, when surely both sides have both.
  */
+import { invariant } from '../base/assert.ts';
 import { endSession } from './lifecycle.ts';
-import type { IkeSession } from './session.ts';
+import type { IkeSession, Origin } from './session.ts';
 import { closeSession } from './tasks/delete.ts';
 
 /** How long both IKE SAs live side by side. */
 const SETTLE_DELAY = 1_000;
 
-/** Looks at the others when `session` is established. */
+/** Looks at the others when `session` is established, anew or in place of another. */
 export function settleNewcomer(session: IkeSession, now: number, initialContact: boolean): void {
   for (const other of session.host.siblings(session)) {
     // An SA that came up while this one was being negotiated is not from before the peer's restart.
-    if (initialContact && (other.establishedOrder ?? 0) < session.id) {
+    if (initialContact && originOf(other).establishedOrder < session.id) {
       endSession(other, now, 'peer-restarted', 'the peer has a new IKE SA and no memory of this one', false);
     } else {
       session.timers.set('duplicate', now + SETTLE_DELAY);
@@ -27,24 +28,28 @@ export function settleNewcomer(session: IkeSession, now: number, initialContact:
   }
 }
 
-/** Ids and orders of establishment come out of one counter. */
-function simultaneous(a: IkeSession, b: IkeSession): boolean {
-  return a.id < (b.establishedOrder ?? 0) && b.id < (a.establishedOrder ?? 0);
+function originOf({ origin }: IkeSession): Origin {
+  invariant(origin !== undefined, 'an established IKE SA without origin');
+  return origin;
 }
 
 /** Closes one of two, if that is ours to do and both are still there. */
 export function resolveDuplicates(session: IkeSession, now: number): void {
-  if (session.state.name !== 'established') return;
   for (const other of session.host.siblings(session)) {
-    if (simultaneous(session, other)) {
-      const [loser, winner] = session.spiInitiator < other.spiInitiator ? [session, other] : [other, session];
-      if (loser.initiator) retire(loser, winner, now);
-    } else {
-      const [older, newer] = session.id < other.id ? [session, other] : [other, session];
-      if (!newer.initiator) retire(older, newer, now);
-    }
+    const [loser, mine] = loserOf(session, other);
+    if (mine) retire(loser, loser === session ? other : session, now);
     if (session.state.name !== 'established') return;
   }
+}
+
+/** Which of two goes, and whether we are to delete it. */
+function loserOf(session: IkeSession, other: IkeSession): [loser: IkeSession, mine: boolean] {
+  const a = originOf(session);
+  const b = originOf(other);
+  if (a.id < b.establishedOrder && b.id < a.establishedOrder) {
+    return a.spi < b.spi ? [session, a.initiator] : [other, b.initiator];
+  }
+  return a.id < b.id ? [session, !b.initiator] : [other, !a.initiator];
 }
 
 /** What only the loser carries is made anew on the winner. */

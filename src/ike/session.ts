@@ -40,6 +40,15 @@ export type SessionTimer =
   | 'deferred'
   | 'duplicate';
 
+/** Where an IKE SA comes from, through all its rekeyings: what duplicates are compared by. */
+export interface Origin {
+  readonly spi: bigint;
+  readonly initiator: boolean;
+  readonly id: number;
+  /** Ids and orders of establishment come out of one counter. */
+  readonly establishedOrder: number;
+}
+
 /** How a session begins. */
 export interface SessionStart {
   readonly initiator: boolean;
@@ -90,8 +99,8 @@ export class IkeSession {
   /** Came out of a rekeying from both sides, of this IKE SA, and may turn out to be the one too many. */
   pendingFor: IkeSession | undefined;
   establishedAt: number | undefined;
-  /** Place in the order of establishment of all SAs of the endpoint. */
-  establishedOrder: number | undefined;
+  /** The first of the IKE SAs that this one is the latest of; itself, when it replaced none. */
+  origin: Origin | undefined;
   lastHeardAt: number | undefined;
   lastSentAt: number | undefined;
   /** Since when the peer has been answering TEMPORARY_FAILURE. */
@@ -233,7 +242,12 @@ export class IkeSession {
     const config = this.connectionConfig;
     invariant(config !== undefined, 'IKE SA established without a connection');
     this.establishedAt = now;
-    this.establishedOrder = this.host.nextId();
+    this.origin ??= {
+      spi: this.spiInitiator,
+      initiator: this.initiator,
+      id: this.id,
+      establishedOrder: this.host.nextId(),
+    };
     this.lastHeardAt = now;
     if (this.#state.name !== 'established') this.enter({ name: 'established', crypto, peers, since: now });
     this.timers.clearAll();

@@ -26,6 +26,8 @@ import type { Task } from './task.ts';
 const BUSY_WAIT = 2_000;
 /** A peer that is busy for longer is out of step: the IKE SA is closed (RFC 7296 §2.25). */
 const BUSY_LIMIT = 180_000;
+/** How long the side that answered waits for the delete of the old SA before it deletes it itself. */
+const DELETE_WAIT = 60_000;
 /** BOUNDED: SPIs that the peer deleted while our exchange was under way. */
 const MAX_DELETED_SPIS = 16;
 
@@ -52,6 +54,13 @@ export function losesAgainst(a: Nonces, b: Nonces): boolean {
 
 function lowest({ initiator, responder }: Nonces): Uint8Array {
   return compareBytes(initiator, responder) < 0 ? initiator : responder;
+}
+
+/** The SA was replaced, or is one too many, and the peer deletes it. */
+export function awaitDelete(now: number, child: ChildRecord): void {
+  if (!child.usable) return;
+  child.enter('rekeyed');
+  child.timers.set('linger', now + DELETE_WAIT);
 }
 
 /** What making a CHILD SA and replacing one have in common. */
@@ -160,7 +169,8 @@ export class CreateChildTask extends ChildTask {
       return;
     }
     installChild(session, now, agreed, true);
-    if (this.collision?.child.usable) this.collision.child.enter('rekeyed');
+    // Theirs goes, by them; by us if they never saw the collision.
+    if (this.collision !== undefined) awaitDelete(now, this.collision.child);
   }
 
   protected fail(session: IkeSession, _now: number, _notify: number | undefined, failure: Failure): void {

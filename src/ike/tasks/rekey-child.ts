@@ -14,14 +14,11 @@ import type { Payload } from '../payload.ts';
 import { type NotifyPayload, notifyPayload, saNotifyPayload } from '../payloads/notify.ts';
 import type { IkeSession } from '../session.ts';
 import { answerOffer, namedChildSpi } from './child-exchange.ts';
-import { ChildTask, CreateChildTask, discard, rekeysChild, retryTime } from './create-child.ts';
+import { awaitDelete, ChildTask, CreateChildTask, discard, rekeysChild, retryTime } from './create-child.ts';
 import { closeChild, findByOutbound } from './delete.ts';
 
 /** Wait before a rekeying that was refused is tried again, if the SA lives so long. */
 const REFUSED_WAIT = 30_000;
-/** How long the side that answered waits for the delete of the old SA before it deletes it itself. */
-const DELETE_WAIT = 60_000;
-
 export class RekeyChildTask extends ChildTask {
   readonly kind = 'rekey-child' as const;
   readonly child: ChildRecord;
@@ -104,13 +101,6 @@ export class RekeyChildTask extends ChildTask {
 /** Our rekeying came to nothing, the peer's did not: the old SA is the peer's to delete. */
 function settle(now: number, child: ChildRecord, replaced: boolean): void {
   if (replaced) awaitDelete(now, child);
-}
-
-/** The SA was replaced, or is one too many, and the peer deletes it. */
-function awaitDelete(now: number, child: ChildRecord): void {
-  if (!child.usable) return;
-  child.enter('rekeyed');
-  child.timers.set('linger', now + DELETE_WAIT);
 }
 
 /** The child as it is configured now, or as it was when it is not any more. */

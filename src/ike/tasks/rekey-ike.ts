@@ -193,6 +193,7 @@ function makeSuccessor(
     now,
   });
   successor.nat = old.nat;
+  successor.origin = old.origin;
   successor.lastHeardAt = now;
   return successor;
 }
@@ -205,6 +206,7 @@ export function takeOver(old: IkeSession, successor: IkeSession, now: number): v
   successor.establish(now, cryptoOf(successor.state)!, state.peers);
   moveChildren(old, successor);
   successor.announce();
+  successor.host.established(now, successor, false);
   old.timers.clearAll();
   old.timers.set('give-up', now + DELETE_WAIT);
   if (old.state.name === 'established') old.enter({ ...state, name: 'rekeyed', since: now });

@@ -1,0 +1,195 @@
+/** Liveness, lifetimes, restarts, duplicates, and peers that are gone (RFC 7296 §2.4, §2.8). */
+import { describe, expect, it } from 'vitest';
+import { utf8 } from '../../src/base/text.ts';
+import { nodeProvider } from '../../src/crypto/node/provider.ts';
+import { IkeEndpoint } from '../../src/ike/endpoint.ts';
+import { expectNothing, expectSame } from '../support/ike-expect.ts';
+import { child, connection, mirrored, net, Pair, Random, Wire } from '../support/ike-pair.ts';
+
+const WATCHFUL = connection({ dpd: { interval: 10_000 } });
+
+function established(options: ConstructorParameters<typeof Pair>[0] = {}): Pair {
+  const pair = new Pair(options);
+  pair.up();
+  expectSame(pair, 1);
+  pair.sent.length = 0;
+  return pair;
+}
+
+describe('liveness checks', () => {
+  it('ask a silent peer, and no other', () => {
+    const pair = established({ a: WATCHFUL, b: mirrored(connection()) });
+    pair.run(9_000);
+    expect(pair.sent).toHaveLength(0);
+    pair.run(2_000);
+    expect(pair.sent).toHaveLength(2);
+    for (let i = 0; i < 20; i++) {
+      pair.run(5_000);
+      pair.act(pair.a, (endpoint, now) => endpoint.childReceived(now, pair.a.child.spiIn));
+    }
+    expect(pair.sent).toHaveLength(2);
+    pair.run(60_000);
+    expect(pair.sent.length).toBeGreaterThan(8);
+    expectSame(pair, 1);
+  });
+
+  it('find out that the peer is gone', () => {
+    const pair = established({ a: WATCHFUL, b: mirrored(connection()) });
+    pair.filter = () => 'drop';
+    pair.run(200_000);
+    expect(pair.a.of('ike-down')).toMatchObject([{ reason: 'peer-dead' }]);
+    expect(pair.a.of('child-down')).toMatchObject([{ reason: 'ike-down' }]);
+    expect(pair.a.endpoint.status()).toEqual([]);
+    expect(pair.a.endpoint.nextTimeout()).toBeUndefined();
+  });
+
+  it('wait longer after each try', () => {
+    const pair = established({ a: WATCHFUL, b: mirrored(connection()) });
+    const times: number[] = [];
+    pair.filter = () => {
+      times.push(pair.now);
+      return 'drop';
+    };
+    pair.run(200_000);
+    expect(times.slice(1).map((time, i) => time - times[i]!)).toEqual([
+      1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000,
+    ]);
+    expect(new Set(pair.sent.map(({ data }) => data.join())).size).toBe(1);
+  });
+});
+
+describe('children by lifetime', () => {
+  const lifetime = { soft: 20_000, hard: 30_000, jitter: 5_000 };
+  const config = connection({ children: [child('c', { lifetime })] });
+
+  it('are rekeyed in time, for ever, though both sides have the same lifetimes', () => {
+    for (let seed = 1; seed <= 5; seed++) {
+      const pair = established({ a: config, seed });
+      pair.run(400_500);
+      const rekeyed = pair.a.of('child-up').length;
+      expect(rekeyed).toBeGreaterThan(18);
+      expect(rekeyed).toBeLessThan(40);
+      for (const host of [pair.a, pair.b]) {
+        expect(new Set(host.of('child-down').map((event) => event.reason))).toEqual(new Set(['rekeyed']));
+      }
+    }
+  });
+
+  it('expire when they cannot be rekeyed', () => {
+    const pair = established({ a: config });
+    pair.filter = () => 'drop';
+    pair.run(31_000);
+    for (const host of [pair.a, pair.b]) expect(host.of('child-down')).toMatchObject([{ reason: 'expired' }]);
+  });
+});
+
+describe('a peer that restarted', () => {
+  it('says INITIAL_CONTACT, and the old IKE SA goes', () => {
+    const pair = established();
+    const endpoint = new IkeEndpoint({ crypto: nodeProvider, random: new Random(77).bytes });
+    endpoint.addConnection(connection());
+    Object.assign(pair.a, { endpoint });
+    pair.a.children.clear();
+    pair.a.ikeSas.clear();
+    pair.a.sending.clear();
+    pair.up();
+    expectSame(pair, 1);
+    expect(pair.b.of('ike-down')).toMatchObject([{ reason: 'peer-restarted' }]);
+    expect(pair.b.of('child-down')).toMatchObject([{ reason: 'ike-down' }]);
+    expect(pair.b.of('ike-up')).toHaveLength(2);
+  });
+});
+
+describe('two initiators at once', () => {
+  it.each([
+    ['crossing from the start', 0],
+    ['crossing in IKE_AUTH', 1],
+  ])('%s: one IKE SA is left, with all children, and no loop', (_how, rounds) => {
+    const kept = new Set<boolean>();
+    for (let seed = 1; seed <= 20; seed++) {
+      const pair = new Pair({ seed });
+      const wire = new Wire(pair);
+      for (const host of [pair.a, pair.b]) pair.act(host, (endpoint, now) => endpoint.initiate(now, 'net'));
+      for (let i = 0; i < rounds; i++) wire.pass(pair.a, pair.b, pair.a, pair.b);
+      wire.settle();
+      expect(pair.a.ikeSas.size).toBeGreaterThanOrEqual(1);
+      pair.run(3_000);
+      expectSame(pair, 1);
+      kept.add(pair.a.ikeSa.initiator);
+      const sent = pair.sent.length;
+      pair.run(100_000);
+      expect(pair.sent).toHaveLength(sent);
+      expectSame(pair, 1);
+    }
+    expect(kept.size).toBe(2);
+  });
+
+  it('one is far ahead: the later one joins it', () => {
+    const pair = new Pair();
+    const wire = new Wire(pair);
+    pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, 'net'));
+    pair.act(pair.b, (endpoint, now) => endpoint.initiate(now, 'net'));
+    const late = wire.take(pair.b);
+    wire.settle();
+    pair.deliver(late);
+    pair.run(31_000);
+    expectSame(pair, 1);
+  });
+
+  it('each wants another child: the one that is left has both', () => {
+    const children = ['c', 'd'].map((name, i) =>
+      child(name, { selectors: { local: [net(`10.1.${i}.0/24`)], remote: [net(`10.2.${i}.0/24`)] } }),
+    );
+    for (let seed = 1; seed <= 6; seed++) {
+      const pair = new Pair({ seed, a: connection({ children }) });
+      pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, 'net', { child: 'c' }));
+      pair.act(pair.b, (endpoint, now) => endpoint.initiate(now, 'net', { child: 'd' }));
+      pair.run(5_000);
+      expectSame(pair, 2);
+    }
+  });
+});
+
+describe('closing', () => {
+  it('a connection that is only coming up', () => {
+    const pair = new Pair();
+    pair.filter = () => 'drop';
+    pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, 'net'));
+    pair.act(pair.a, (endpoint, now) => endpoint.closeConnection(now, 'net'));
+    expectNothing(pair);
+    expect(pair.a.of('failed')).toEqual([]);
+  });
+
+  it('a connection for good', () => {
+    const pair = established();
+    pair.act(pair.a, (endpoint, now) => endpoint.removeConnection(now, 'net'));
+    pair.run(20_000);
+    expectNothing(pair);
+    expect(() => pair.a.endpoint.initiate(pair.now, 'net')).toThrow('no connection net');
+  });
+
+  it('while the peer is gone ends in time', () => {
+    const pair = established();
+    pair.filter = () => 'drop';
+    pair.act(pair.a, (endpoint, now) => endpoint.closeConnection(now, 'net'));
+    pair.run(100_000);
+    expect(pair.a.endpoint.status()).toEqual([]);
+    expect(pair.a.of('ike-down')).toHaveLength(1);
+  });
+});
+
+describe('secrets and keys', () => {
+  it('are in no event but the one that gives keys to ESP', () => {
+    const pair = established();
+    const secret = utf8('a secret').join();
+    for (const host of [pair.a, pair.b]) {
+      for (const event of host.events.filter(({ type }) => type !== 'child-up')) {
+        const text = JSON.stringify(event, (_key, value: unknown) =>
+          typeof value === 'bigint' ? value.toString() : value instanceof Uint8Array ? value.join() : value,
+        );
+        expect(text).not.toContain(secret);
+        expect(text).not.toContain('a secret');
+      }
+    }
+  });
+});

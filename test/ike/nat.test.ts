@@ -1,0 +1,174 @@
+/** NAT detection, the move of ports, encapsulation, keepalives, peers that move (RFC 7296 §2.23, RFC 3948 §4). */
+import { describe, expect, it } from 'vitest';
+import type { SocketAddress } from '../../src/base/address.ts';
+import { formatSocketAddress } from '../../src/base/address.ts';
+import type { ConnectionConfig } from '../../src/ike/config.ts';
+import { expectSame } from '../support/ike-expect.ts';
+import { at, connection, type Datagram, type Host, mirrored, Pair } from '../support/ike-pair.ts';
+
+const RAW = { aOptions: { rawEsp: true }, bOptions: { rawEsp: true } };
+
+/** A NAT in front of one side: its port 500 becomes 1500 + shift, 4500 becomes 5500 + shift, at another address. */
+class Nat {
+  readonly inside: Host;
+  shift = 0;
+  readonly #pair: Pair;
+
+  constructor(pair: Pair, inside: Host) {
+    this.inside = inside;
+    this.#pair = pair;
+    pair.filter = (datagram) => this.pass(datagram);
+  }
+
+  #outside(end: SocketAddress): SocketAddress {
+    return at('203.0.113.9', end.port + 1_000 + this.shift);
+  }
+
+  pass(datagram: Datagram): 'deliver' | 'drop' {
+    const { local, remote } = datagram.path;
+    if (datagram.from === this.inside) {
+      datagram.path = { local, remote: this.#outside(remote) };
+      return 'deliver';
+    }
+    // Only what the binding is for gets in.
+    const own = [500, 4500].map((port) => at(this.#pair.a === this.inside ? '192.0.2.1' : '192.0.2.2', port));
+    const bound = own.find((end) => formatSocketAddress(this.#outside(end)) === formatSocketAddress(local));
+    if (bound === undefined) return 'drop';
+    datagram.path = { local: bound, remote };
+    return 'deliver';
+  }
+}
+
+/** A connection whose remote address is not known, for the side that is in front of a NAT. */
+function fromAnywhere(config: ConnectionConfig): ConnectionConfig {
+  return { ...config, remote: { ...config.remote, address: undefined } };
+}
+
+const ports = (host: Host): string => {
+  const { local, remote } = host.ikeSa.path;
+  return `${local.port} ${remote.port}`;
+};
+
+describe('without a NAT', () => {
+  it('stays on port 500 and does not encapsulate, where ESP can be sent as it is', () => {
+    const pair = new Pair(RAW);
+    pair.up();
+    expectSame(pair, 1);
+    for (const host of [pair.a, pair.b]) {
+      expect(host.child.encapsulated).toBe(false);
+      expect(host.ikeSa.nat).toEqual({ local: false, remote: false });
+      expect(ports(host)).toBe('500 500');
+    }
+  });
+
+  it.each([
+    ['neither side can send ESP', {}, connection()],
+    ['one side cannot', { aOptions: { rawEsp: true } }, connection()],
+    ['the other cannot', { bOptions: { rawEsp: true } }, connection()],
+    ['it is forced', RAW, connection({ nat: { mode: 'force', keepalive: 0 } })],
+  ] as const)('moves to port 4500 on both sides when %s', (_why, options, a) => {
+    const pair = new Pair({ ...options, a, b: mirrored(connection()) });
+    pair.up();
+    expectSame(pair, 1);
+    for (const host of [pair.a, pair.b]) {
+      expect(host.child.encapsulated).toBe(true);
+      expect(ports(host)).toBe('4500 4500');
+      expect(host.child.path).toEqual(host.ikeSa.path);
+      expect(host.keepalives).toBe(0);
+    }
+    pair.run(100_000);
+    expect(pair.a.keepalives + pair.b.keepalives).toBe(0);
+  });
+
+  it('stays on a port of its own, which carries everything', () => {
+    const config = connection();
+    const own = { port: 55055, natPort: 55055 };
+    const pair = new Pair({
+      a: { ...config, local: { ...config.local, ...own }, remote: { ...config.remote, ...own } },
+    });
+    pair.up();
+    expectSame(pair, 1);
+    expect(ports(pair.a)).toBe('55055 55055');
+    expect(pair.b.child.encapsulated).toBe(true);
+  });
+});
+
+describe.each(['a', 'b'] as const)('a NAT in front of %s', (side) => {
+  function behindNat(): { pair: Pair; nat: Nat; inside: Host; outside: Host } {
+    const config = connection();
+    const pair = new Pair(
+      side === 'a'
+        ? { ...RAW, a: config, b: fromAnywhere(mirrored(config)) }
+        : { ...RAW, a: fromAnywhere(config), b: mirrored(config) },
+    );
+    const inside = pair[side];
+    const nat = new Nat(pair, inside);
+    pair.up(inside);
+    return { pair, nat, inside, outside: pair.peer(inside) };
+  }
+
+  it('is found by both, and makes them encapsulate', () => {
+    const { pair, inside, outside } = behindNat();
+    expectSame(pair, 1);
+    expect(inside.ikeSa.nat).toEqual({ local: true, remote: false });
+    expect(outside.ikeSa.nat).toEqual({ local: false, remote: true });
+    expect(ports(inside)).toBe('4500 4500');
+    expect(ports(outside)).toBe('4500 5500');
+    expect(inside.child.encapsulated && outside.child.encapsulated).toBe(true);
+  });
+
+  it('is kept open by the side behind it', () => {
+    const { pair, inside, outside } = behindNat();
+    pair.run(100_000);
+    expect(inside.keepalives).toBe(5);
+    expect(outside.keepalives).toBe(0);
+  });
+
+  it('may change its mapping: the other follows an authentic message, and only that', () => {
+    const { pair, nat, inside, outside } = behindNat();
+    const before = outside.ikeSa.path;
+    nat.shift = 7;
+    // Somebody sends garbage with the right SPIs from elsewhere, and an old message once more.
+    const replay = pair.sent.filter((datagram) => datagram.from === inside).at(-1)!;
+    const elsewhere = { ...replay, path: { local: before.local, remote: at('198.51.100.66', 4500) } };
+    pair.deliver(elsewhere);
+    const garbled = elsewhere.data.slice();
+    garbled[23] = 2;
+    pair.deliver({ ...elsewhere, data: garbled });
+    expect(outside.ikeSa.path).toEqual(before);
+    pair.act(inside, (endpoint, now) => endpoint.rekeyChild(now, inside.child.id));
+    pair.run();
+    expectSame(pair, 1);
+    expect(ports(outside)).toBe('4500 5507');
+    expect(outside.of('path-changed')).toMatchObject([{ path: { remote: { port: 5507 } } }]);
+    expect(outside.child.path.remote.port).toBe(5507);
+    expect(inside.of('path-changed')).toEqual([]);
+  });
+
+  it('may change its mapping, which ESP may notice first', () => {
+    const { pair, inside, outside } = behindNat();
+    const moved = { ...outside.child.path, remote: at('203.0.113.9', 5_999) };
+    pair.act(outside, (endpoint, now) => endpoint.childReceived(now, outside.child.spiIn, moved));
+    expect(outside.of('path-changed')).toMatchObject([{ path: moved }]);
+    const elsewhere = { ...inside.child.path, remote: at('198.51.100.66', 4500) };
+    pair.act(inside, (endpoint, now) => endpoint.childReceived(now, inside.child.spiIn, elsewhere));
+    expect(inside.of('path-changed')).toEqual([]);
+  });
+
+  it('may change its mapping in the midst of the set-up', () => {
+    const config = connection();
+    const a = side === 'a' ? config : fromAnywhere(config);
+    const b = side === 'b' ? mirrored(config) : fromAnywhere(mirrored(config));
+    const pair = new Pair({ ...RAW, a, b });
+    const inside = pair[side];
+    const nat = new Nat(pair, inside);
+    let messages = 0;
+    pair.filter = (datagram) => {
+      if (datagram.from === inside && ++messages === 2) nat.shift = 3;
+      return nat.pass(datagram);
+    };
+    pair.up(inside);
+    expectSame(pair, 1);
+    expect(ports(pair.peer(inside))).toBe('4500 5503');
+  });
+});

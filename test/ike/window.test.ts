@@ -1,0 +1,239 @@
+/** Message IDs, retransmission and the response cache (RFC 7296 §2.1–§2.3), alone and between endpoints. */
+import { describe, expect, it } from 'vitest';
+import { TokenBucket } from '../../src/ike/rate-limit.ts';
+import { MAX_MESSAGE_ID, MessageWindow } from '../../src/ike/window.ts';
+import { expectSame } from '../support/ike-expect.ts';
+import { at, type Datagram, Pair, Wire } from '../support/ike-pair.ts';
+
+const POLICY = { initial: 100, factor: 2, max: 300, tries: 3 };
+const bytes = (...values: number[]): Uint8Array => Uint8Array.from(values);
+
+describe('MessageWindow', () => {
+  it('sends again with growing waits, and gives up', () => {
+    const window = new MessageWindow(POLICY);
+    expect(window.idle).toBe(true);
+    window.send(1_000, bytes(1));
+    expect(window.idle).toBe(false);
+    expect(window.expectsResponse(0)).toBe(true);
+    expect(window.expectsResponse(1)).toBe(false);
+    expect(window.retransmit(1_099)).toBeUndefined();
+    expect(window.retransmit(1_100)).toEqual(bytes(1));
+    expect(window.due).toBe(1_300);
+    expect(window.retransmit(1_300)).toEqual(bytes(1));
+    expect(window.due).toBe(1_600);
+    expect(window.retransmit(1_600)).toEqual(bytes(1));
+    expect(window.due).toBe(1_900);
+    expect(window.retransmit(1_900)).toBe('dead');
+  });
+
+  it('keeps the message ID when a request is made anew, and counts on after an answer', () => {
+    const window = new MessageWindow(POLICY);
+    window.send(0, bytes(1));
+    window.resend(50, bytes(2));
+    expect(window.expectsResponse(0)).toBe(true);
+    expect(window.retransmit(150)).toEqual(bytes(2));
+    window.finish();
+    expect(window.due).toBeUndefined();
+    expect(window.nextRequest).toBe(1);
+  });
+
+  it('has no message ID after the last', () => {
+    const window = new MessageWindow(POLICY, MAX_MESSAGE_ID);
+    expect(window.nextRequest).toBe(0xffffffff);
+    window.send(0, bytes(1));
+    expect(window.nextRequest).toBeUndefined();
+  });
+
+  it('takes the next request, answers the last, ignores the rest', () => {
+    const window = new MessageWindow(POLICY, 0, 5);
+    expect(window.classify(5, bytes(1))).toBe('new');
+    expect(window.classify(4, bytes(1))).toBe('old');
+    expect(window.classify(6, bytes(1))).toBe('ahead');
+    const request = bytes(1, 2);
+    window.accept(request);
+    request[0] = 9;
+    expect(window.classify(5, bytes(1, 2))).toBe('pending');
+    window.respond(bytes(7));
+    expect(window.classify(5, bytes(1, 2))).toBe('answered');
+    expect(window.lastResponse).toEqual(bytes(7));
+    expect(window.classify(5, bytes(1, 3))).toBe('old');
+    expect(window.classify(6, bytes(1, 3))).toBe('new');
+    window.accept(bytes(1, 3));
+    expect(window.classify(5, bytes(1, 2))).toBe('old');
+  });
+});
+
+describe('TokenBucket', () => {
+  it('gives a burst, then so many a second', () => {
+    const bucket = new TokenBucket(10, 3);
+    const taken = (now: number): number => [1, 2, 3, 4, 5].filter(() => bucket.take(now)).length;
+    expect(taken(0)).toBe(3);
+    expect(taken(100)).toBe(1);
+    expect(taken(150)).toBe(0);
+    expect(taken(60_000)).toBe(3);
+    // A clock that steps back gives nothing.
+    expect(taken(50_000)).toBe(0);
+  });
+});
+
+describe('messages that are repeated, lost or out of place', () => {
+  it('every message of a set-up and a rekeying twice: the same bytes come back, and nothing else happens', () => {
+    const pair = new Pair();
+    pair.copies = () => 2;
+    pair.up();
+    pair.act(pair.a, (endpoint, now) => endpoint.rekeyChild(now, pair.a.child.id));
+    pair.run();
+    expectSame(pair, 1);
+    expect(pair.b.of('child-up')).toHaveLength(2);
+    const answers = pair.sent.filter((datagram) => datagram.from === pair.b).map(({ data }) => data.join());
+    expect(answers).toHaveLength(8);
+    expect(new Set(answers).size).toBe(4);
+    expect(pair.a.endpoint.counters()['unexpected-response']).toBe(12);
+    expect(pair.b.endpoint.counters()['replayed-request']).toBe(4);
+  });
+
+  it.each([0, 1, 2, 3])('message %i of the set-up is lost once', (lost) => {
+    const pair = new Pair();
+    let count = 0;
+    pair.filter = () => (count++ === lost ? 'drop' : 'deliver');
+    pair.up();
+    pair.run(1_500);
+    expectSame(pair, 1);
+    expect(pair.a.endpoint.counters().retransmissions).toBe(1);
+  });
+
+  it('all messages of the past once more change nothing', () => {
+    const pair = new Pair();
+    pair.up();
+    for (let i = 0; i < 3; i++) {
+      pair.act(pair.b, (endpoint, now) => endpoint.rekeyChild(now, pair.b.child.id));
+      pair.run();
+    }
+    expectSame(pair, 1);
+    const before = { a: pair.a.events.length, b: pair.b.events.length };
+    for (const datagram of [...pair.sent]) pair.deliver(datagram);
+    expect({ a: pair.a.events.length, b: pair.b.events.length }).toEqual(before);
+    pair.run(60_000);
+    expectSame(pair, 1);
+  });
+
+  it('never has two requests out', () => {
+    const pair = new Pair();
+    pair.up();
+    const wire = new Wire(pair);
+    pair.act(pair.a, (endpoint, now) => {
+      endpoint.rekeyChild(now, pair.a.child.id);
+      endpoint.rekeyIkeSa(now, pair.a.ikeSa.id);
+    });
+    expect(wire.waiting(pair.a)).toBe(1);
+    wire.settle();
+    pair.run(5_000);
+    expectSame(pair, 1);
+    expect(pair.a.of('ike-up')).toHaveLength(2);
+    expect(pair.a.of('child-up')).toHaveLength(2);
+  });
+
+  it('nothing authentic goes ahead of its turn: IKE_AUTH before IKE_SA_INIT, a child before IKE_AUTH', () => {
+    const pair = new Pair();
+    pair.up();
+    pair.act(pair.a, (endpoint, now) => endpoint.rekeyChild(now, pair.a.child.id));
+    pair.run();
+    const other = new Pair({ seed: 5 });
+    for (const datagram of pair.sent.filter(({ from }) => from === pair.a).slice(1)) {
+      other.deliver({ ...datagram, from: other.a, to: other.b });
+    }
+    expect(other.b.endpoint.status()).toEqual([]);
+    expect(other.b.endpoint.counters()['unknown-spi']).toBe(3);
+    // The half-open SA takes nothing but IKE_AUTH.
+    const init = pair.sent[0]!;
+    other.deliver({ ...init, from: other.a, to: other.b });
+    const spi = other.sent.at(-1)!.data.subarray(8, 16);
+    const jumped = pair.sent.filter(({ from }) => from === pair.a)[2]!;
+    const data = jumped.data.slice();
+    data.set(spi, 8);
+    data[23] = 1;
+    other.deliver({ ...jumped, from: other.a, to: other.b, data });
+    expect(other.b.endpoint.counters()['unexpected-exchange']).toBe(1);
+  });
+});
+
+describe('messages of nobody', () => {
+  function stray(pair: Pair, change: (data: Uint8Array) => void, of = 0): void {
+    const datagram: Datagram = pair.sent[of]!;
+    const data = datagram.data.slice();
+    change(data);
+    pair.deliver({ ...datagram, path: { ...datagram.path, remote: at('198.51.100.1', 500) }, data });
+  }
+
+  it('are answered with INVALID_IKE_SPI, seldom', () => {
+    const pair = new Pair();
+    pair.up();
+    const request = pair.sent.findIndex(({ data }) => data[18] === 35);
+    const before = pair.sent.length;
+    for (let i = 0; i < 40; i++) stray(pair, (data) => data.fill(i + 1, 0, 16), request);
+    const answers = pair.sent.slice(before);
+    expect(answers).toHaveLength(10);
+    expect(answers[0]!.data.subarray(34, 36)).toEqual(bytes(0, 4));
+    expect(pair.b.endpoint.counters()['rate-limited']).toBe(30);
+    // Such an answer is not answered in turn.
+    pair.deliver(answers[0]!);
+    expect(pair.sent).toHaveLength(before + 10);
+  });
+
+  it('of a later version are answered with INVALID_MAJOR_VERSION', () => {
+    const pair = new Pair();
+    pair.up();
+    const before = pair.sent.length;
+    stray(pair, (data) => {
+      data[17] = 0x30;
+    });
+    const [answer] = pair.sent.slice(before);
+    expect(answer!.data[17]).toBe(0x20);
+    expect(answer!.data.subarray(34, 36)).toEqual(bytes(0, 5));
+    expect(pair.b.endpoint.counters()['major-version']).toBe(1);
+    stray(pair, (data) => {
+      data[17] = 0x10;
+    });
+    expect(pair.sent).toHaveLength(before + 1);
+  });
+
+  it('unprotected notifies to an SA that is up are hints, and end nothing', () => {
+    const pair = new Pair();
+    pair.up();
+    const header = pair.sent.at(-1)!.data.slice(0, 28);
+    const data = new Uint8Array(36);
+    data.set(header);
+    data.set([41, 0x20, 36, 0x20, 0, 0, 0, 2, 0, 0, 0, 36, 0, 0, 0, 8, 0, 0, 0, 4], 16);
+    const path = { local: at('192.0.2.1', 4500), remote: at('192.0.2.2', 4500) };
+    pair.act(pair.a, (endpoint, now) => endpoint.rekeyChild(now, pair.a.child.id));
+    pair.deliver({ from: pair.b, to: pair.a, path, data });
+    expect(pair.a.endpoint.counters()['unauthenticated-notify']).toBe(1);
+    pair.run();
+    expectSame(pair, 1);
+  });
+
+  it('flipped, cut, stretched: every bit of every message is refused and counted, never a bug, never a change', () => {
+    const pair = new Pair();
+    pair.up();
+    const messages = [...pair.sent];
+    const events = pair.b.events.length;
+    for (const datagram of messages) {
+      for (let at = 0; at < datagram.data.length; at++) {
+        const data = datagram.data.slice();
+        data[at] = data[at]! ^ (1 << (at % 8));
+        pair.deliver({ ...datagram, data });
+        pair.deliver({ ...datagram, data: datagram.data.slice(0, at) });
+      }
+      pair.deliver({ ...datagram, data: Uint8Array.from([...datagram.data, 0]) });
+    }
+    for (const host of [pair.a, pair.b]) {
+      expect(host.endpoint.counters().bug).toBe(0);
+      expect(host.ikeSas.size).toBe(1);
+      expect(host.children.size).toBe(1);
+    }
+    const changes = pair.b.events.slice(events).filter(({ type }) => type !== 'note' && type !== 'failed');
+    expect(changes).toEqual([]);
+    pair.run(60_000);
+    expectSame(pair, 1);
+  });
+});
