@@ -164,7 +164,9 @@ export class CreateChildTask extends ChildTask {
       return;
     }
     // The same child was made from both sides at once: one is enough, and the nonces say which.
-    if (this.lost(agreed)) {
+    // Theirs may have been replaced since, while our request was lost again and again: then it surely stays.
+    const outlived = this.collision !== undefined && !this.collision.child.usable && hasUsable(session, this.name);
+    if (outlived || this.lost(agreed)) {
       discard(session, now, agreed, true);
       return;
     }
@@ -190,6 +192,11 @@ export function hasChild(session: IkeSession, name: string): boolean {
   for (const child of session.children.values()) {
     if (child.facts.config.name === name && child.state !== 'deleting') return true;
   }
+  return false;
+}
+
+function hasUsable(session: IkeSession, name: string): boolean {
+  for (const child of session.children.values()) if (child.facts.config.name === name && child.usable) return true;
   return false;
 }
 
