@@ -13,7 +13,7 @@ import { anySelector } from '../src/policy/selector.ts';
 import type { BenchRow } from './row.ts';
 
 const SECONDS = 3;
-const WARM_UP = 200;
+const WARM_UP = 1_000;
 const SECRET = utf8('a secret of some length');
 
 /** Set-ups a second: one IKE SA after the other is brought up and deleted again. */

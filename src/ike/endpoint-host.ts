@@ -13,6 +13,7 @@ import type { Host } from './host.ts';
 import type { Identity } from './identity.ts';
 import { DEFAULT_LIMITS, DEFAULT_RETRANSMIT, type IkeEndpointOptions } from './options.ts';
 import { Queue } from './queue.ts';
+import { pooledRandom } from './random-pool.ts';
 import type { IkeSession } from './session.ts';
 import { isHalfOpen, isLive } from './session-state.ts';
 import { type IkeCounterName, type IkeCounters, noCounts } from './status.ts';
@@ -61,7 +62,7 @@ export class EndpointHost implements Host {
 
   constructor(options: IkeEndpointOptions) {
     this.crypto = options.crypto;
-    this.random = options.random;
+    this.random = pooledRandom(options.random);
     this.limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.retransmit = { ...DEFAULT_RETRANSMIT, ...options.retransmit };
     this.rawEsp = options.rawEsp ?? false;

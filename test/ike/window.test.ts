@@ -1,5 +1,6 @@
 /** Message IDs, retransmission and the response cache (RFC 7296 §2.1–§2.3), alone and between endpoints. */
 import { describe, expect, it } from 'vitest';
+import { pooledRandom } from '../../src/ike/random-pool.ts';
 import { TokenBucket } from '../../src/ike/rate-limit.ts';
 import { MAX_MESSAGE_ID, MessageWindow } from '../../src/ike/window.ts';
 import { expectSame } from '../support/ike-expect.ts';
@@ -235,5 +236,25 @@ describe('messages of nobody', () => {
     expect(changes).toEqual([]);
     pair.run(60_000);
     expectSame(pair, 1);
+  });
+});
+
+describe('pooledRandom', () => {
+  it('hands out every byte of the source once, in order, and leaves none behind', () => {
+    let next = 0;
+    const blocks: Uint8Array[] = [];
+    const random = pooledRandom((length) => {
+      const block = Uint8Array.from({ length }, () => next++ & 0xff);
+      blocks.push(block);
+      return block;
+    });
+    expect(random(4)).toEqual(bytes(0, 1, 2, 3));
+    expect(random(2)).toEqual(bytes(4, 5));
+    expect(blocks).toHaveLength(1);
+    expect(blocks[0]!.subarray(0, 7)).toEqual(bytes(0, 0, 0, 0, 0, 0, 6));
+    expect(random(100)).toHaveLength(100);
+    expect(blocks).toHaveLength(2);
+    for (let i = 0; i < 40; i++) expect(random(64)).toHaveLength(64);
+    expect(blocks.length).toBeGreaterThan(2);
   });
 });
