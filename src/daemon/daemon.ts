@@ -11,8 +11,10 @@ import type { SectunnelDocument } from '../config/model.ts';
 import { parseDocument } from '../config/parse.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
+import { Autostart } from './autostart.ts';
 import { ControlServer } from './control.ts';
 import { makePrivateFolder } from './files.ts';
+import { checkIdentity, ObjectTable, type TunnelObject } from './objects.ts';
 import type { Platform } from './platform.ts';
 import {
   CONTROL_SOCKET,
@@ -43,15 +45,6 @@ export interface DocumentText {
   readonly source?: string | undefined;
 }
 
-interface TunnelObject {
-  readonly name: string;
-  readonly uuid: string;
-  /** The document that is kept and that the next start uses. */
-  kept: SectunnelDocument | undefined;
-  /** The document that runs. */
-  live: SectunnelDocument | undefined;
-}
-
 export class Daemon {
   readonly secrets: SecretStore;
   readonly runner: Runner;
@@ -59,8 +52,11 @@ export class Daemon {
   readonly #definitions: DefinitionStore;
   readonly #liveDocuments: DocumentFolder;
   readonly #control: ControlServer;
-  // BOUNDED: what the administrator defines.
-  readonly #objects = new Map<string, TunnelObject>();
+  readonly #autostart: Autostart;
+  readonly #objects = new ObjectTable();
+  /** Documents of tunnels that ran when the last daemon was cut off, until they run again or are touched by hand. */
+  // BOUNDED: by the objects.
+  readonly #interrupted = new Map<string, SectunnelDocument>();
   /** Changes happen one after another. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -69,6 +65,7 @@ export class Daemon {
     makePrivateFolder(options.runDir);
     this.#definitions = new DefinitionStore(options.configDir);
     this.#liveDocuments = new DocumentFolder(join(options.runDir, 'live'));
+    this.#autostart = new Autostart((name) => this.#startUnasked(name), options.log);
     this.secrets = new SecretStore(join(options.configDir, 'secrets'));
     this.runner = new Runner({
       platform: options.platform,
@@ -76,7 +73,7 @@ export class Daemon {
       log: options.log,
       secrets: this.secrets,
       onEvent: (event) => this.#publish(event),
-      onLost: (name) => void this.#inTurn(() => this.#stopped(this.#find(name))),
+      onLost: (name) => void this.#inTurn(() => this.#stopped(this.#objects.find(name))),
     });
     this.#control = new ControlServer(
       join(options.runDir, CONTROL_SOCKET),
@@ -89,19 +86,19 @@ export class Daemon {
   async open(): Promise<void> {
     await this.#control.listen();
     for (const { name, file, xml } of this.#definitions.load()) this.#load(name, file, xml);
-    const interrupted = this.#liveDocuments.load();
-    const autostarted = [...this.#objects.values()].filter(({ name }) => this.#definitions.isAutostart(name));
-    for (const { name, file, xml } of interrupted) await this.#resume(name, file, xml);
-    for (const object of autostarted) {
-      if (object.live === undefined) await this.#tryStart(object.name, () => this.start(object.name));
+    const interrupted = this.#liveDocuments.load().map(({ name, file, xml }) => this.#loadLive(name, file, xml));
+    const marked = this.#objects.all().flatMap(({ name }) => (this.#definitions.isAutostart(name) ? [name] : []));
+    for (const name of new Set([...interrupted.flatMap((name) => name ?? []), ...marked])) {
+      await this.#autostart.begin(name);
     }
   }
 
   /** Stops all tunnels, telling their peers, and no longer listens. */
   async close(): Promise<void> {
+    this.#autostart.close();
     await this.#control.close();
     await this.#inTurn(async () => {
-      for (const object of this.#objects.values()) {
+      for (const object of this.#objects.all()) {
         if (object.live !== undefined) await this.#stop(object);
       }
       await this.runner.close();
@@ -112,7 +109,7 @@ export class Daemon {
     return this.#inTurn(() => {
       const document = this.#parse(text);
       const warnings = toPolicy(document).warnings;
-      const object = this.#claim(document);
+      const object = this.#objects.claim(document);
       this.#definitions.save(document.name, dumpDocument(document));
       object.kept = document;
       this.#publish({ tunnel: document.name, event: 'defined', detail: '' });
@@ -122,7 +119,7 @@ export class Daemon {
 
   undefine(nameOrUuid: string): Promise<{ name: string }> {
     return this.#inTurn(() => {
-      const object = this.#find(nameOrUuid);
+      const object = this.#objects.find(nameOrUuid);
       const { name } = object;
       if (object.kept === undefined) {
         throw new ControlError(
@@ -131,8 +128,9 @@ export class Daemon {
         );
       }
       this.#definitions.remove(name);
+      this.#autostart.cancel(name);
       object.kept = undefined;
-      if (object.live === undefined) this.#objects.delete(name);
+      this.#objects.dropIfGone(object);
       this.#publish({ tunnel: name, event: 'undefined', detail: '' });
       return { name };
     });
@@ -142,12 +140,12 @@ export class Daemon {
     return this.#inTurn(async () => {
       const document = this.#parse(text);
       const warnings = toPolicy(document).warnings;
-      const object = this.#claim(document);
+      const object = this.#objects.claim(document);
       if (object.live !== undefined) throw new ControlError('invalid-state', `tunnel ${object.name} is active already`);
       try {
         await this.#start(object, document);
       } finally {
-        if (object.kept === undefined && object.live === undefined) this.#objects.delete(object.name);
+        this.#objects.dropIfGone(object);
       }
       return { name: document.name, uuid: document.uuid, warnings };
     });
@@ -155,24 +153,28 @@ export class Daemon {
 
   start(nameOrUuid: string): Promise<{ name: string; device: string }> {
     return this.#inTurn(async () => {
-      const object = this.#find(nameOrUuid);
+      const object = this.#objects.find(nameOrUuid);
       if (object.live !== undefined) throw new ControlError('invalid-state', `tunnel ${object.name} is active already`);
-      const device = await this.#start(object, object.kept!);
+      const document = object.kept ?? this.#interrupted.get(object.name);
+      if (document === undefined)
+        throw new ControlError('invalid-state', `tunnel ${object.name} has no document to start with`);
+      const device = await this.#start(object, document);
       return { name: object.name, device };
     });
   }
 
   destroy(nameOrUuid: string): Promise<{ name: string }> {
     return this.#inTurn(async () => {
-      const object = this.#findActive(nameOrUuid);
-      await this.#stop(object);
+      const object = this.#objects.find(nameOrUuid);
+      if (object.live !== undefined) await this.#stop(object);
+      else if (!this.#giveUp(object)) throw new ControlError('invalid-state', `tunnel ${object.name} is not active`);
       return { name: object.name };
     });
   }
 
   setAutostart(nameOrUuid: string, enable: boolean): Promise<{ name: string }> {
     return this.#inTurn(() => {
-      const { name, kept } = this.#find(nameOrUuid);
+      const { name, kept } = this.#objects.find(nameOrUuid);
       if (kept === undefined) {
         throw new ControlError(
           'invalid-state',
@@ -180,6 +182,7 @@ export class Daemon {
         );
       }
       this.#definitions.setAutostart(name, enable);
+      if (!enable) this.#autostart.cancel(name);
       return { name };
     });
   }
@@ -189,8 +192,8 @@ export class Daemon {
     return this.#inTurn(async () => {
       const document = this.#parse(text);
       const warnings = toPolicy(document).warnings;
-      const object = this.#find(document.name);
-      this.#checkIdentity(object, document);
+      const object = this.#objects.find(document.name);
+      checkIdentity(object, document);
       const live = which.live || (!which.config && object.live !== undefined);
       const config = which.config || (!which.live && object.live === undefined);
       if (live && object.live === undefined) {
@@ -210,15 +213,15 @@ export class Daemon {
   }
 
   list(): TunnelInfo[] {
-    return [...this.#objects.values()].sort((a, b) => (a.name < b.name ? -1 : 1)).map((object) => this.#infoOf(object));
+    return this.#objects.all().map((object) => this.#infoOf(object));
   }
 
   info(nameOrUuid: string): TunnelInfo {
-    return this.#infoOf(this.#find(nameOrUuid));
+    return this.#infoOf(this.#objects.find(nameOrUuid));
   }
 
   dumpXml(nameOrUuid: string, inactive: boolean): string {
-    const { name, live, kept } = this.#find(nameOrUuid);
+    const { name, live, kept } = this.#objects.find(nameOrUuid);
     const document = inactive ? kept : (live ?? kept);
     if (document === undefined)
       throw new ControlError('invalid-state', `tunnel ${name} is transient and has no inactive document`);
@@ -226,7 +229,7 @@ export class Daemon {
   }
 
   status(nameOrUuid: string | undefined): StatusResult {
-    const objects = nameOrUuid === undefined ? [...this.#objects.values()] : [this.#find(nameOrUuid)];
+    const objects = nameOrUuid === undefined ? this.#objects.all() : [this.#objects.find(nameOrUuid)];
     return {
       version: version(),
       pid: process.pid,
@@ -255,6 +258,8 @@ export class Daemon {
 
   async #start(object: TunnelObject, document: SectunnelDocument): Promise<string> {
     const device = await this.runner.start(document);
+    this.#autostart.cancel(object.name);
+    this.#interrupted.delete(object.name);
     object.live = document;
     this.#liveDocuments.save(object.name, dumpDocument(document));
     this.#publish({ tunnel: object.name, event: 'started', detail: `device ${device}` });
@@ -271,7 +276,7 @@ export class Daemon {
     if (object.live === undefined) return;
     object.live = undefined;
     this.#liveDocuments.remove(object.name);
-    if (object.kept === undefined) this.#objects.delete(object.name);
+    this.#objects.dropIfGone(object);
     this.#publish({ tunnel: object.name, event: 'stopped', detail: '' });
   }
 
@@ -293,76 +298,40 @@ export class Daemon {
       const document = parseDocument(xml, { source: file });
       if (document.name !== name)
         throw new Error(`the document's name is '${document.name}', that of the file wants '${name}'`);
-      this.#claim(document).kept = document;
+      this.#objects.claim(document).kept = document;
     } catch (error) {
       this.#log.error({ file }, `definition left out: ${messageOf(error)}`);
     }
   }
 
-  /** A tunnel that ran when the daemon was cut off runs again. */
-  async #resume(name: string, file: string, xml: Buffer): Promise<void> {
+  /** A tunnel that ran when the daemon was cut off runs again, with the document that it ran with. */
+  #loadLive(name: string, file: string, xml: Buffer): string | undefined {
     this.#liveDocuments.remove(name);
-    await this.#tryStart(name, async () => {
+    try {
       const document = parseDocument(xml, { source: file });
-      await this.#start(this.#claim(document), document);
+      this.#objects.claim(document);
+      this.#interrupted.set(name, document);
+      return name;
+    } catch (error) {
+      this.#log.error({ file }, `a tunnel that ran is not started again: ${messageOf(error)}`);
+      return undefined;
+    }
+  }
+
+  #startUnasked(name: string): Promise<void> {
+    return this.#inTurn(async () => {
+      const object = this.#objects.get(name);
+      const document = this.#interrupted.get(name) ?? object?.kept;
+      if (object === undefined || object.live !== undefined || document === undefined) return;
+      await this.#start(object, document);
     });
   }
 
-  async #tryStart(name: string, start: () => Promise<unknown>): Promise<void> {
-    try {
-      await start();
-    } catch (error) {
-      this.#log.error({ tunnel: name }, `not started: ${messageOf(error)}`);
-    }
-  }
-
-  /** The object that a document is of, made when there is none. Name and UUID belong together (as in libvirt). */
-  #claim(document: SectunnelDocument): TunnelObject {
-    const { name, uuid } = document;
-    const object = this.#objects.get(name);
-    if (object !== undefined) {
-      this.#checkIdentity(object, document);
-      return object;
-    }
-    for (const other of this.#objects.values()) {
-      if (other.uuid === uuid) {
-        throw new ControlError(
-          'invalid-state',
-          `tunnel '${other.name}' has the UUID ${uuid} already; leave <uuid> out, or use that name`,
-        );
-      }
-    }
-    const fresh: TunnelObject = { name, uuid, kept: undefined, live: undefined };
-    this.#objects.set(name, fresh);
-    return fresh;
-  }
-
-  #checkIdentity(object: TunnelObject, document: SectunnelDocument): void {
-    if (object.uuid !== document.uuid) {
-      throw new ControlError(
-        'invalid-state',
-        `tunnel '${object.name}' exists with UUID ${object.uuid}, the document has ${document.uuid}; put the first into <uuid>, or undefine the tunnel`,
-      );
-    }
-  }
-
-  #find(nameOrUuid: string): TunnelObject {
-    const object =
-      this.#objects.get(nameOrUuid) ??
-      [...this.#objects.values()].find(({ uuid }) => uuid === nameOrUuid.toLowerCase());
-    if (object === undefined) {
-      throw new ControlError(
-        'not-found',
-        `there is no tunnel '${nameOrUuid}'; 'sectunnel list --all' names those that there are`,
-      );
-    }
-    return object;
-  }
-
-  #findActive(nameOrUuid: string): TunnelObject {
-    const object = this.#find(nameOrUuid);
-    if (object.live === undefined) throw new ControlError('invalid-state', `tunnel ${object.name} is not active`);
-    return object;
+  /** Ends the attempts to start a tunnel unasked. False when there are none. */
+  #giveUp(object: TunnelObject): boolean {
+    this.#objects.dropIfGone(object);
+    const interrupted = this.#interrupted.delete(object.name);
+    return this.#autostart.cancel(object.name) || interrupted;
   }
 
   #infoOf(object: TunnelObject): TunnelInfo {

@@ -17,6 +17,9 @@ import { type SocketNeed, SocketPool } from './sockets.ts';
 /** Packets that are read from a device at a time, and batches before other work has its turn. */
 const BATCH_PACKETS = 64;
 const BATCHES_PER_TURN = 4;
+/** How long peers have to confirm that SAs were deleted before the sockets close: asked so often, in milliseconds. */
+const _FAREWELL_CHECKS = 100;
+const _FAREWELL_PAUSE = 10;
 /** Node's longest timer, in milliseconds. */
 const MAX_TIMER = 0x7fff_ffff;
 
@@ -60,6 +63,8 @@ export class TunnelHost {
   #timer: NodeJS.Timeout | undefined;
   #timerAt: number | undefined;
   #flushPlanned = false;
+  /** Answers that are still under way must not start anything any more. */
+  #closed = false;
 
   constructor(options: HostOptions) {
     this.#options = options;
@@ -83,11 +88,16 @@ export class TunnelHost {
     return this.#now();
   }
 
-  /** Opens the sockets and puts the tunnel to work on the device, which the host closes with the tunnel. */
+  /**
+   * Opens the sockets and puts the tunnel to work on the device, which the host closes with the tunnel.
+   * @throws Error, with nothing changed and the device still the caller's, when a socket cannot be had or the
+   * configuration cannot be worked with
+   */
   async add(config: TunnelConfig, device: PacketDevice): Promise<void> {
     const sockets = socketNeeds(config);
     await this.sockets.acquire(sockets);
     try {
+      if (this.#closed) throw new Error('the host is closed');
       this.engine.addTunnel(config);
     } catch (error) {
       await this.sockets.release(sockets);
@@ -107,19 +117,26 @@ export class TunnelHost {
     this.engine.removeTunnel(this.#now(), name);
     this.drain();
     this.#tunnels.delete(name);
-    await running.device.close();
-    await this.sockets.release(running.sockets);
+    try {
+      await running.device.close();
+    } finally {
+      await this.sockets.release(running.sockets);
+    }
   }
 
   device(name: string): PacketDevice | undefined {
     return this.#tunnels.get(name)?.device;
   }
 
+  /** Removes all tunnels. Afterwards nothing of the host keeps the process alive. */
   async close(): Promise<void> {
-    for (const name of [...this.#tunnels.keys()]) await this.remove(name);
+    this.#closed = true;
+    const removals = await Promise.allSettled([...this.#tunnels.keys()].map((name) => this.remove(name)));
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#timerAt = undefined;
+    const failed = removals.find((removal) => removal.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
   }
 
   /** Carries out what the engine wants done. To be called after every direct call of the engine. */
@@ -189,7 +206,7 @@ export class TunnelHost {
   }
 
   #setTimer(): void {
-    const at = this.engine.nextTimeout();
+    const at = this.#closed ? undefined : this.engine.nextTimeout();
     if (at === this.#timerAt) return;
     clearTimeout(this.#timer);
     this.#timerAt = at;

@@ -19,6 +19,7 @@ export interface SocketPoolOptions {
 }
 
 interface Entry {
+  readonly need: SocketNeed;
   readonly socket: Promise<UdpSocket>;
   users: number;
 }
@@ -29,6 +30,12 @@ export class SocketPool {
   readonly #entries = new Map<string, Entry>();
   /** The same, once they are open. */
   readonly #open = new Map<string, UdpSocket>();
+  /** The same, while they close: until then the port cannot be had again. */
+  readonly #closing = new Map<string, Promise<void>>();
+  /** What was found in `#open`, so that no text is made of an address for each packet. */
+  #found = new WeakMap<SocketAddress, UdpSocket>();
+  /** Datagrams that had no socket to leave from: it was closed before them. */
+  homeless = 0;
 
   constructor(options: SocketPoolOptions) {
     this.#options = options;
@@ -55,19 +62,40 @@ export class SocketPool {
       const entry = this.#entries.get(key);
       if (entry === undefined || --entry.users > 0) continue;
       this.#entries.delete(key);
-      this.#open.delete(key);
-      const socket = await entry.socket.catch(() => undefined);
-      await socket?.close();
+      const closed = this.#close(key, entry);
+      this.#closing.set(key, closed);
+      await closed;
+      if (this.#closing.get(key) === closed) this.#closing.delete(key);
     }
+  }
+
+  async #close(key: string, entry: Entry): Promise<void> {
+    this.#forget(key);
+    const socket = await entry.socket.catch(() => undefined);
+    this.#forget(key);
+    await socket?.close();
+  }
+
+  #forget(key: string): void {
+    this.#open.delete(key);
+    this.#found = new WeakMap();
   }
 
   /** Sends from the socket that is bound to `local`, or to its port on all addresses. */
   send(data: Uint8Array, local: SocketAddress, remote: SocketAddress): boolean {
-    const { address, port } = local;
-    const { family } = address;
-    const socket =
-      this.#open.get(keyOf({ family, address, port })) ?? this.#open.get(keyOf({ family, address: undefined, port }));
-    return socket?.send(data, remote) ?? false;
+    let socket = this.#found.get(local);
+    if (socket === undefined) {
+      const { address, port } = local;
+      const { family } = address;
+      socket =
+        this.#open.get(keyOf({ family, address, port })) ?? this.#open.get(keyOf({ family, address: undefined, port }));
+      if (socket === undefined) {
+        this.homeless++;
+        return false;
+      }
+      this.#found.set(local, socket);
+    }
+    return socket.send(data, remote);
   }
 
   sockets(): Iterable<UdpSocket> {
@@ -78,14 +106,30 @@ export class SocketPool {
     const key = keyOf(need);
     let entry = this.#entries.get(key);
     if (entry === undefined) {
-      entry = { socket: this.#bind(key, need), users: 0 };
+      this.#checkOverlap(need);
+      entry = { need, socket: this.#bind(key, need), users: 0 };
       this.#entries.set(key, entry);
     }
     entry.users++;
     return entry;
   }
 
+  /** The system lets one program have a port on all addresses, or on several, not both. @throws Error */
+  #checkOverlap({ family, address, port }: SocketNeed): void {
+    for (const { need } of this.#entries.values()) {
+      if (need.family !== family || need.port !== port || (need.address === undefined) === (address === undefined)) {
+        continue;
+      }
+      const [mine, other] = [{ family, address, port }, need].map(keyOf);
+      throw new Error(
+        `UDP ${mine}: another tunnel has ${other}, and a port is had on all addresses or on single ones: ` +
+          'give every tunnel its local address, or none, or another port',
+      );
+    }
+  }
+
   async #bind(key: string, need: SocketNeed): Promise<UdpSocket> {
+    await this.#closing.get(key);
     const socket = await this.#options.network.bind({
       address: addressOf(need),
       port: need.port,

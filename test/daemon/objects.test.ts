@@ -1,6 +1,6 @@
 import { existsSync, lstatSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { ControlError } from '../../src/daemon/protocol.ts';
 import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
 import { address, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
@@ -175,6 +175,38 @@ describe('life of an object', () => {
       { name: 'net', active: true, autostart: true },
       { name: 'other', active: true, autostart: false },
     ]);
+  });
+
+  it('is tried again when it cannot start with the daemon', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    onTestFinished(() => void vi.useRealTimers());
+    const folder = temporaryFolder();
+    const first = new TestDaemon(host(), folder);
+    await first.open();
+    await first.client.call('define', { xml: tunnelDocument() });
+    await first.client.call('autostart', { name: 'net', enable: true });
+    await first.close();
+
+    const second = await TestDaemon.start(host(), folder);
+    expect(second.lines.some(({ text }) => text.includes('another try in 2 s: there is no secret'))).toBe(true);
+    await second.giveSecret();
+    await vi.advanceTimersByTimeAsync(2_000);
+    expect(await second.client.call('info', { name: 'net' })).toMatchObject({ active: true });
+    await second.client.call('destroy', { name: 'net' });
+    await vi.advanceTimersByTimeAsync(200_000);
+    expect(await second.client.call('info', { name: 'net' })).toMatchObject({ active: false });
+  });
+
+  it('that was cut off and cannot run any more is given up by destroy', async () => {
+    const folder = temporaryFolder();
+    const first = new TestDaemon(host(), folder);
+    await first.open();
+    await first.close();
+    writeFileSync(join(first.runDir, 'live', 'net.xml'), tunnelDocument());
+    const { client } = await TestDaemon.start(host(), folder);
+    expect(await client.call('info', { name: 'net' })).toMatchObject({ active: false, persistent: false });
+    await client.call('destroy', { name: 'net' });
+    expect((await client.call('list', {})).tunnels).toEqual([]);
   });
 
   it('does not start without its secret, and says which', async () => {
