@@ -24,11 +24,12 @@ import {
   type TunnelEvent,
   type TunnelInfo,
 } from './protocol.ts';
+import { refusing } from './refusing.ts';
 import { Runner } from './runner.ts';
 import { SecretStore } from './secrets.ts';
 import { inactiveStatus } from './status-view.ts';
 import { DefinitionStore, DocumentFolder } from './store.ts';
-import { dispatchVerb, refusing } from './verbs.ts';
+import { dispatchVerb } from './verbs.ts';
 import { version } from './version.ts';
 
 export interface DaemonOptions {

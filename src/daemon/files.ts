@@ -11,11 +11,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-
-/** A file that others may read or change, where only its owner should. */
-export class PermissionError extends Error {
-  override readonly name = 'PermissionError';
-}
+import { ControlError } from './protocol.ts';
 
 /** Makes the folder with mode 0700 if it is not there. */
 export function makePrivateFolder(path: string): void {
@@ -41,17 +37,23 @@ export function writePrivateFile(folder: string, name: string, content: string |
 
 /**
  * Reads a file that holds a secret.
- * @throws PermissionError when the group or others may read or write it, or somebody else owns it
+ * @throws ControlError when the group or others may read or write it, or somebody else owns it
  */
 export function readPrivateFile(path: string): Buffer {
   const { mode, uid } = statSync(path);
   if ((mode & 0o077) !== 0) {
     const found = (mode & 0o777).toString(8).padStart(4, '0');
-    throw new PermissionError(`${path} has mode ${found}, so others may read it; 0600 is wanted: chmod 600 ${path}`);
+    throw new ControlError(
+      'system',
+      `${path} has mode ${found}, so others may read it; 0600 is wanted: chmod 600 ${path}`,
+    );
   }
   const self = process.geteuid?.() ?? uid;
   if (uid !== self && uid !== 0) {
-    throw new PermissionError(`${path} belongs to user ${uid}; user ${self} or root is wanted: chown ${self} ${path}`);
+    throw new ControlError(
+      'system',
+      `${path} belongs to user ${uid}; user ${self} or root is wanted: chown ${self} ${path}`,
+    );
   }
   return readFileSync(path);
 }

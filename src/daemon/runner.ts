@@ -10,8 +10,9 @@ import { TunnelHost } from './host.ts';
 import { narrate } from './narrate.ts';
 import { planTunnel, secretOf, type TunnelPlan } from './plan.ts';
 import type { Platform } from './platform.ts';
-import { ControlError, type TunnelEvent } from './protocol.ts';
+import type { TunnelEvent } from './protocol.ts';
 import { RateLimit } from './rate-limit.ts';
+import { refusingSystem } from './refusing.ts';
 import type { SecretStore } from './secrets.ts';
 import type { TunnelStatus } from './status.ts';
 import { type RunningFacts, tunnelStatus } from './status-view.ts';
@@ -62,13 +63,13 @@ export class Runner {
   async start(document: SectunnelDocument): Promise<string> {
     const { name } = document;
     const plan = await this.check(document);
-    const device = await refusing(() => this.#options.platform.openDevice(plan.device));
+    const device = await refusingSystem(() => this.#options.platform.openDevice(plan.device));
     this.#running.set(name, { document, lastFailure: undefined });
     device.onClosed((reason) => {
       if (reason !== undefined) void this.#lost(name, reason);
     });
     try {
-      await refusing(() => this.host.add(plan.tunnel, device));
+      await refusingSystem(() => this.host.add(plan.tunnel, device));
     } catch (error) {
       this.#running.delete(name);
       await device.close();
@@ -138,14 +139,5 @@ export class Runner {
     if (leftOut < 0) return;
     const more = leftOut === 0 ? '' : ` (${leftOut} similar lines were left out)`;
     this.#log[level](tunnel === undefined ? fields : { tunnel, ...fields }, `${text}${more}`);
-  }
-}
-
-/** What a device or socket refuses is the system's word, not a bug of ours. */
-async function refusing<T>(attempt: () => Promise<T>): Promise<T> {
-  try {
-    return await attempt();
-  } catch (error) {
-    throw new ControlError('system', error instanceof Error ? error.message : String(error));
   }
 }

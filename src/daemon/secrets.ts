@@ -1,43 +1,68 @@
 /**
- * Secrets, kept as libvirt keeps them: `UUID.xml` describes one, `UUID.base64` holds its value, both 0600. A file
- * that others may read is refused, not read.
+ * Secrets, kept as libvirt keeps them: `UUID.xml` describes one, `UUID.base64` holds its value, both 0600; ephemeral ones
+ * in memory alone. A file that others may read is refused, not read.
  */
 import { readdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import type { SecretReference } from '../config/model.ts';
 import { dumpSecret, parseSecret, type SecretDocument } from '../config/secret.ts';
 import { makePrivateFolder, readPrivateFile, writePrivateFile } from './files.ts';
 import { ControlError, type SecretInfo } from './protocol.ts';
+import { refusing } from './refusing.ts';
 
 /** Longest value in bytes: far more than any pre-shared key. */
 const MAX_VALUE = 4096;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
-export type SecretReference =
-  | { readonly by: 'uuid'; readonly uuid: string }
-  | { readonly by: 'usage'; readonly usage: string };
+/** Named pieces of content, in a folder or in memory. */
+interface Shelf {
+  names(): string[];
+  has(name: string): boolean;
+  /** @throws ControlError when others may read it */
+  read(name: string): Buffer;
+  write(name: string, content: string): void;
+  remove(name: string): void;
+  /** What to call a piece in messages. */
+  label(name: string): string;
+}
+
+/** A secret that is there, as far as it can be read. */
+type Found =
+  | { readonly uuid: string; readonly shelf: Shelf; readonly secret: SecretDocument }
+  | { readonly uuid: string; readonly shelf: Shelf; readonly problem: string };
 
 export class SecretStore {
-  readonly #path: string;
+  readonly #kept: Shelf;
+  readonly #ephemeral: Shelf = memoryShelf();
 
   constructor(path: string) {
     makePrivateFolder(path);
-    this.#path = path;
+    this.#kept = folderShelf(path);
   }
 
   /** Defines a secret or describes it anew; a value that it has stays. */
   define(secret: SecretDocument): void {
-    const taken = this.#all().find(({ uuid, usage }) => uuid !== secret.uuid && sameUsage(usage, secret.usage));
+    const taken = this.#all().find(
+      (other) => other.uuid !== secret.uuid && 'secret' in other && sameUsage(other.secret.usage, secret.usage),
+    );
     if (taken !== undefined) {
       throw new ControlError(
         'invalid-state',
         `the usage '${secret.usage?.name}' is taken by secret ${taken.uuid}; choose another name, or undefine that one`,
       );
     }
-    writePrivateFile(this.#path, `${secret.uuid}.xml`, dumpSecret(secret));
+    const [shelf, other] = secret.ephemeral ? [this.#ephemeral, this.#kept] : [this.#kept, this.#ephemeral];
+    if (other.has(`${secret.uuid}.xml`)) {
+      throw new ControlError(
+        'invalid-state',
+        `secret ${secret.uuid} is ${secret.ephemeral ? 'not ' : ''}ephemeral already; undefine it before that is changed`,
+      );
+    }
+    shelf.write(`${secret.uuid}.xml`, dumpSecret(secret));
   }
 
   setValue(uuid: string, base64: string): void {
-    this.#find(uuid);
+    const { shelf } = this.#find(uuid);
     const value = decodeBase64(base64);
     if (value === undefined) {
       throw new ControlError('bad-request', 'the value is not base64; encode it, or use --plain to give it as it is');
@@ -46,23 +71,23 @@ export class SecretStore {
     if (value.length > MAX_VALUE) {
       throw new ControlError('bad-request', `the value has ${value.length} bytes; at most ${MAX_VALUE} are allowed`);
     }
-    writePrivateFile(this.#path, `${uuid}.base64`, value.toString('base64'));
+    shelf.write(`${uuid}.base64`, value.toString('base64'));
     value.fill(0);
   }
 
   list(): SecretInfo[] {
-    return this.#all().map((secret) => ({
-      uuid: secret.uuid,
-      usage: secret.usage === undefined ? undefined : `${secret.usage.type} ${secret.usage.name}`,
-      hasValue: this.#hasValue(secret.uuid),
-      description: secret.description,
-    }));
+    return this.#all().map((found) => {
+      const hasValue = found.shelf.has(`${found.uuid}.base64`);
+      if ('problem' in found) return { uuid: found.uuid, usage: undefined, hasValue, description: found.problem };
+      const { usage, description } = found.secret;
+      return { uuid: found.uuid, usage: usage && `${usage.type} ${usage.name}`, hasValue, description };
+    });
   }
 
   undefine(uuid: string): void {
-    this.#find(uuid);
-    rmSync(join(this.#path, `${uuid}.base64`), { force: true });
-    rmSync(join(this.#path, `${uuid}.xml`), { force: true });
+    const { shelf } = this.#find(uuid);
+    shelf.remove(`${uuid}.base64`);
+    shelf.remove(`${uuid}.xml`);
   }
 
   /**
@@ -70,58 +95,89 @@ export class SecretStore {
    * @throws ControlError saying which secret is missing, empty or badly protected, and what to do
    */
   value(reference: SecretReference): Uint8Array {
-    const uuid = reference.by === 'uuid' ? this.#find(reference.uuid).uuid : this.#findUsage(reference.usage).uuid;
-    if (!this.#hasValue(uuid)) {
-      throw new ControlError(
-        'not-found',
-        `secret ${uuid} has no value; set one with 'sectunnel secret-set-value ${uuid}'`,
-      );
+    const { uuid, shelf } = reference.by === 'uuid' ? this.#find(reference.uuid) : this.#findUsage(reference.usage);
+    const name = `${uuid}.base64`;
+    const advice = `'sectunnel secret-set-value ${uuid}'`;
+    if (!shelf.has(name)) {
+      throw new ControlError('not-found', `secret ${uuid} has no value; set one with ${advice}`);
     }
-    const file = join(this.#path, `${uuid}.base64`);
-    const content = readPrivateFile(file);
+    const content = shelf.read(name);
     const value = decodeBase64(content.toString('latin1').trim());
     content.fill(0);
     if (value === undefined || value.length === 0) {
-      throw new ControlError(
-        'system',
-        `${file} holds no base64 value; set it with 'sectunnel secret-set-value ${uuid}'`,
-      );
+      throw new ControlError('system', `${shelf.label(name)} holds no base64 value; set it with ${advice}`);
     }
     const copy = new Uint8Array(value);
     value.fill(0);
     return copy;
   }
 
-  #find(uuid: string): SecretDocument {
+  #find(uuid: string): { readonly uuid: string; readonly shelf: Shelf } {
     if (!UUID.test(uuid)) throw new ControlError('bad-request', `'${uuid}' is not a UUID`);
-    const file = join(this.#path, `${uuid}.xml`);
-    if (statSync(file, { throwIfNoEntry: false }) === undefined) {
+    const shelf = [this.#ephemeral, this.#kept].find((candidate) => candidate.has(`${uuid}.xml`));
+    if (shelf === undefined) {
       throw new ControlError('not-found', `there is no secret ${uuid}; define it with 'sectunnel secret-define'`);
     }
-    return parseSecret(readPrivateFile(file), { source: file });
+    return { uuid, shelf };
   }
 
-  #findUsage(usage: string): SecretDocument {
-    const secret = this.#all().find((candidate) => candidate.usage?.name === usage);
-    if (secret === undefined) {
-      throw new ControlError(
-        'not-found',
-        `there is no secret with the usage '${usage}'; define it with 'sectunnel secret-define'`,
-      );
-    }
-    return secret;
+  #findUsage(usage: string): { readonly uuid: string; readonly shelf: Shelf } {
+    const found = this.#all().find((candidate) => 'secret' in candidate && candidate.secret.usage?.name === usage);
+    if (found !== undefined) return found;
+    throw new ControlError(
+      'not-found',
+      `there is no secret with the usage '${usage}'; define it with 'sectunnel secret-define'`,
+    );
   }
 
-  #all(): SecretDocument[] {
-    return readdirSync(this.#path)
-      .filter((file) => file.endsWith('.xml') && UUID.test(file.slice(0, -4)))
-      .sort()
-      .map((file) => this.#find(file.slice(0, -4)));
+  /** One that cannot be read is no reason to do without the others. */
+  #all(): Found[] {
+    return [this.#kept, this.#ephemeral].flatMap((shelf) =>
+      shelf
+        .names()
+        .filter((name) => name.endsWith('.xml') && UUID.test(name.slice(0, -4)))
+        .sort()
+        .map((name) => describe(shelf, name)),
+    );
   }
+}
 
-  #hasValue(uuid: string): boolean {
-    return statSync(join(this.#path, `${uuid}.base64`), { throwIfNoEntry: false }) !== undefined;
+function describe(shelf: Shelf, name: string): Found {
+  const uuid = name.slice(0, -4);
+  try {
+    return { uuid, shelf, secret: refusing(() => parseSecret(shelf.read(name), { source: shelf.label(name) })) };
+  } catch (error) {
+    if (!(error instanceof ControlError)) throw error;
+    return { uuid, shelf, problem: error.message };
   }
+}
+
+function folderShelf(path: string): Shelf {
+  return {
+    names: () => readdirSync(path),
+    has: (name) => statSync(join(path, name), { throwIfNoEntry: false }) !== undefined,
+    read: (name) => readPrivateFile(join(path, name)),
+    write: (name, content) => writePrivateFile(path, name, content),
+    remove: (name) => rmSync(join(path, name), { force: true }),
+    label: (name) => join(path, name),
+  };
+}
+
+function memoryShelf(): Shelf {
+  // BOUNDED: what the administrator defines.
+  const pieces = new Map<string, Buffer>();
+  return {
+    names: () => [...pieces.keys()],
+    has: (name) => pieces.has(name),
+    // A copy: whoever reads a value wipes what was read.
+    read: (name) => Buffer.from(pieces.get(name) ?? []),
+    write: (name, content) => void pieces.set(name, Buffer.from(content)),
+    remove: (name) => {
+      pieces.get(name)?.fill(0);
+      pieces.delete(name);
+    },
+    label: (name) => `ephemeral secret ${name}`,
+  };
 }
 
 function sameUsage(a: SecretDocument['usage'], b: SecretDocument['usage']): boolean {

@@ -46,8 +46,9 @@ export class SocketPool {
     const taken: SocketNeed[] = [];
     try {
       for (const need of needs) {
+        const { socket } = this.#entry(need);
         taken.push(need);
-        await this.#entry(need).socket;
+        await socket;
       }
     } catch (error) {
       await this.release(taken);
@@ -129,7 +130,7 @@ export class SocketPool {
   }
 
   async #bind(key: string, need: SocketNeed): Promise<UdpSocket> {
-    await this.#closing.get(key);
+    await Promise.all(this.#closing.values());
     const socket = await this.#options.network.bind({
       address: addressOf(need),
       port: need.port,

@@ -1,10 +1,10 @@
 /** The daemon's side of each verb: checks what came over the socket, and calls what does the work. */
 import { randomUUID } from 'node:crypto';
-import { DocumentError } from '../config/errors.ts';
 import { parseSecret } from '../config/secret.ts';
 import type { ControlConnection } from './control.ts';
 import type { Daemon, DocumentText } from './daemon.ts';
 import { ControlError, type Verb, type Verbs } from './protocol.ts';
+import { refusing } from './refusing.ts';
 
 type Params = Readonly<Record<string, unknown>>;
 
@@ -63,16 +63,6 @@ export async function dispatchVerb(
   if (!Object.hasOwn(handlers, verb)) throw new ControlError('bad-request', `unknown verb '${verb}'`);
   if (typeof params !== 'object' || params === null) throw new ControlError('bad-request', 'params is not an object');
   return await handlers[verb as Verb](daemon, params as Params, connection);
-}
-
-/** Turns the refusal of a document into one of the control protocol. */
-export function refusing<T>(parse: () => T): T {
-  try {
-    return parse();
-  } catch (error) {
-    if (!(error instanceof DocumentError)) throw error;
-    throw new ControlError(error.kind === 'unsupported' ? 'unsupported' : 'bad-document', error.message);
-  }
 }
 
 function documentOf(params: Params): DocumentText {

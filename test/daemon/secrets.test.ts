@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { SecretDocument } from '../../src/config/secret.ts';
@@ -76,6 +76,29 @@ describe('SecretStore', () => {
     secrets.define(secret);
     secrets.define({ ...secret, description: 'described anew' });
     expect(() => secrets.define({ ...secret, uuid: other })).toThrow(new RegExp(`taken by secret ${SECRET_UUID}`));
+  });
+
+  it('lists a secret that cannot be read with the reason, and serves the others', () => {
+    const { secrets, folder } = store();
+    secrets.define(secret);
+    secrets.setValue(SECRET_UUID, 'a2V5');
+    writeFileSync(join(folder, `${other}.xml`), '<secret', { mode: 0o600 });
+    expect(secrets.list().map(({ uuid }) => uuid)).toEqual([SECRET_UUID, other]);
+    expect(secrets.list()[1]?.description).toContain(`${other}.xml:1`);
+    expect(Buffer.from(secrets.value({ by: 'usage', usage: 'sectunnel:net' })).toString()).toBe('key');
+  });
+
+  it('keeps an ephemeral secret in memory alone', () => {
+    const { secrets, folder } = store();
+    secrets.define({ ...secret, ephemeral: true });
+    secrets.setValue(SECRET_UUID, 'a2V5');
+    for (let i = 0; i < 2; i++)
+      expect(Buffer.from(secrets.value({ by: 'uuid', uuid: SECRET_UUID })).toString()).toBe('key');
+    expect(readdirSync(folder)).toEqual([]);
+    expect(() => secrets.define(secret)).toThrow(/ephemeral already/);
+    expect(new SecretStore(folder).list()).toEqual([]);
+    secrets.undefine(SECRET_UUID);
+    expect(secrets.list()).toEqual([]);
   });
 
   it('forgets both files', () => {
