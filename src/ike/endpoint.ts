@@ -293,8 +293,10 @@ export class IkeEndpoint {
     if (path !== undefined) followPeer(session, path);
   }
 
+  /** All IKE SAs but those that are gone and only answer retransmissions for a while. */
   status(): readonly IkeSaStatus[] {
-    return [...this.#host.sessions.values()].map((session) => session.status());
+    const shown = [...this.#host.sessions.values()].filter(({ state }) => state.name !== 'closed');
+    return shown.map((session) => session.status());
   }
 
   counters(): IkeCounters {

@@ -10,6 +10,7 @@ import type { ConnectionConfig } from './config.ts';
 import type { IkeSaSummary, Path } from './events.ts';
 import type { Failure } from './failure.ts';
 import type { Host } from './host.ts';
+import { endSession } from './lifecycle.ts';
 import { encodePlain, type IkeHeader } from './message.ts';
 import type { NatStatus } from './nat.ts';
 import type { Payload } from './payload.ts';
@@ -182,6 +183,11 @@ export class IkeSession {
   /** Sends the request of the next task that still has something to do. */
   startNext(now: number): void {
     while (this.active === undefined && this.window.idle && this.#state.name !== 'closed') {
+      if (this.window.nextRequest === undefined) {
+        // RFC 7296 §2.2: message IDs never wrap; an SA that was not rekeyed in time is over.
+        endSession(this, now, 'expired', 'its message IDs are used up', false);
+        return;
+      }
       const task = this.queue.shift();
       if (task === undefined) return;
       const payloads = task.build(this, now);

@@ -2,7 +2,7 @@
  * Two IKE endpoints over a simulated network with a virtual clock that jumps to the next thing that happens. All
  * randomness comes from one seed, so that every run can be repeated.
  */
-import { formatSocketAddress, parseAddress, prefixRange, type SocketAddress } from '../../src/base/address.ts';
+import { parseAddress, prefixRange, type SocketAddress } from '../../src/base/address.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import { parseEspProposalString, parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
@@ -305,10 +305,6 @@ export class Pair {
     this.act(host, (endpoint, now) => endpoint.initiate(now, 'net'));
     this.run();
   }
-}
-
-export function describePath({ local, remote }: Path): string {
-  return `${formatSocketAddress(local)} ${formatSocketAddress(remote)}`;
 }
 
 /**

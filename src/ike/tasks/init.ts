@@ -148,6 +148,8 @@ export class InitTask implements Task {
 
     const { initiatorSpi, responderSpi } = header;
     session.nat = detectNat(host.crypto, { initiatorSpi, responderSpi }, path.local, path.remote, payloads);
+    // Where any local address would do, it is the one that the answer came to.
+    if (session.path.local.address.value === 0n) session.path = { ...session.path, local: path.local };
     if (session.encapsulated) session.path = natPath(session.path, this.config);
     session.window.finish();
     session.active = undefined;

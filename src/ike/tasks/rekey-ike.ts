@@ -206,10 +206,10 @@ export function takeOver(old: IkeSession, successor: IkeSession, now: number): v
   successor.establish(now, cryptoOf(successor.state)!, state.peers);
   moveChildren(old, successor);
   successor.announce();
-  successor.host.established(now, successor, false);
   old.timers.clearAll();
   old.timers.set('give-up', now + DELETE_WAIT);
   if (old.state.name === 'established') old.enter({ ...state, name: 'rekeyed', since: now });
+  successor.host.established(now, successor, false);
 }
 
 /** The peer uses an IKE SA that came out of a collision, or deleted its predecessor: so it is the one that stays. */
