@@ -20,6 +20,9 @@ const BATCHES_PER_TURN = 4;
 /** How long peers have to confirm that SAs were deleted before the sockets close: asked so often, in milliseconds. */
 const _FAREWELL_CHECKS = 100;
 const _FAREWELL_PAUSE = 10;
+/** How often it is asked whether the peers confirmed a deletion before the sockets close, and the milliseconds between. */
+const FAREWELL_CHECKS = 100;
+const FAREWELL_PAUSE = 10;
 /** Node's longest timer, in milliseconds. */
 const MAX_TIMER = 0x7fff_ffff;
 
@@ -114,13 +117,26 @@ export class TunnelHost {
   async remove(name: string): Promise<void> {
     const running = this.#tunnels.get(name);
     if (running === undefined) return;
+    const connections = new Set(this.engine.tunnel(name)?.config.connections.map((connection) => connection.name));
     this.engine.removeTunnel(this.#now(), name);
     this.drain();
     this.#tunnels.delete(name);
     try {
       await running.device.close();
+      await this.#farewell(connections);
     } finally {
       await this.sockets.release(running.sockets);
+    }
+  }
+
+  /** Lets the answers to our deletions come in. A peer that is dead does not hold us up for long. */
+  async #farewell(connections: ReadonlySet<string>): Promise<void> {
+    const leaving = (): boolean =>
+      this.engine.ike
+        .status()
+        .some(({ connection, state }) => connection !== undefined && connections.has(connection) && state !== 'closed');
+    for (let check = 0; check < FAREWELL_CHECKS && leaving(); check++) {
+      await new Promise((resolve) => setTimeout(resolve, FAREWELL_PAUSE));
     }
   }
 
