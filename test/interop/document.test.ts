@@ -73,13 +73,11 @@ describeInterop("the seed's document", ['namespaces', 'strongswan', 'tcpdump', '
     it(`runs as it is, as ${role}`, async () => {
       await ours.reset();
       await peer.reset();
-      await ours.secret(PSK, SECRET);
       await peer.load(THEIRS, 'right');
       const line = await Capture.start(lab, left, LINE);
       const seed = readFileSync(new URL('../../examples/ex-seed.xml', import.meta.url), 'utf8');
-      await ours.defineDocument('seed', seed);
-      const [defined] = (await ours.status()).tunnels;
-      const name = defined!.name;
+      await ours.defineDocument(THEIRS.name, seed);
+      const name = (await ours.status()).tunnels[0]!.name;
       await ours.command(['start', name]);
       if (role === 'responder') await peer.initiate('seed');
 

@@ -9,7 +9,17 @@ import { describeInterop } from '../support/lab/requirements.ts';
 import { StrongSwan } from '../support/lab/strongswan.ts';
 import { ping, startEcho } from '../support/lab/traffic.ts';
 import type { Tunnel } from '../support/lab/tunnel.ts';
-import { ALL_CARRIED, addInner, agreed, ECHO_PORT, exchange, LINE, type Rig, underTraffic } from './rig.ts';
+import {
+  ALL_CARRIED,
+  addInner,
+  agreed,
+  ECHO_PORT,
+  exchange,
+  LINE,
+  nothingLost,
+  type Rig,
+  underTraffic,
+} from './rig.ts';
 import { LEFT, PSK, RIGHT } from './suites.ts';
 
 const NAME = 'nat';
@@ -94,11 +104,14 @@ for (const hidden of ['left', 'right'] as const) {
       await ours.load(natTunnel(hidden, 'left'), 'left', { start: us ? 'initiate' : 'respond' });
       if (!us) await rig.peer.initiate(NAME);
       await agreed(ours, rig.peer, NAME);
-      expect((await ours.single(NAME)).ike.nat).toBe(us ? 'local' : 'remote');
-      expect((await ours.single(NAME)).child.encapsulated).toBe(true);
+      const { ike, child } = await ours.single(NAME);
+      // strongSwan's userspace ESP needs UDP and pretends a NAT on its own side, always.
+      expect(ike.nat).toBe(us ? 'both' : 'remote');
+      expect(ike.remote.startsWith(us ? `${OPEN}:` : `${ROUTER_OUTSIDE}:`)).toBe(true);
+      expect(child.encapsulated).toBe(true);
       expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
       const result = await underTraffic(rig, 4, () => rig.peer.rekeyChild(NAME));
-      expect(result.received).toBe(result.sent);
+      await nothingLost(result, ours, NAME);
       await line.stop();
       expect((await line.packets('udp')).length).toBeGreaterThan(result.sent);
       expect(await line.packets('ip and not udp')).toEqual([]);

@@ -2,6 +2,7 @@
  * Two hosts on one line: the left one with two stacks of IP addresses and an empty place for what is tested, the
  * right one with strongSwan, its ESP in userspace or in the kernel of a guest. UDP echo servers answer on both.
  */
+import { expect } from 'vitest';
 import type { Lab } from '../support/lab/lab.ts';
 import { cable, type Host, type Namespace } from '../support/lab/namespace.ts';
 import type { Ours } from '../support/lab/ours.ts';
@@ -142,4 +143,11 @@ export async function underTraffic(
   });
   const [result] = await Promise.all([traffic, action()]);
   return result;
+}
+
+/** Fails unless every datagram was answered, and says then what our side dropped and why. */
+export async function nothingLost(result: Burst, ours: Ours, name: string): Promise<void> {
+  const { counters } = await ours.status();
+  const dropped = JSON.stringify({ ...(await ours.tunnel(name)).drops, ...counters });
+  expect(result, `our counters: ${dropped}`).toEqual({ sent: result.sent, received: result.sent, damaged: 0 });
 }

@@ -101,6 +101,10 @@ export class Ours {
   readonly namespace: Namespace;
   readonly folder: string;
   #daemon: Background | undefined;
+  /** UUIDs of the keys that were set. BOUNDED: by the test file. */
+  readonly #secrets = new Map<string, string>();
+  /** Tunnels that were defined. BOUNDED: by the test file. */
+  readonly #defined = new Set<string>();
   /** Of daemons that were stopped. */
   #formerLog = '';
 
@@ -160,18 +164,20 @@ export class Ours {
     return uuid;
   }
 
-  /** Defines a document as it is and returns the command's output. */
+  /** Defines the document of a tunnel as it is and returns the command's output. */
   async defineDocument(name: string, xml: string): Promise<string> {
     const file = join(this.folder, 'documents', `${name}.xml`);
     writeFileSync(file, xml);
     const { stdout, stderr } = await this.command(['define', file]);
+    this.#defined.add(name);
     return stdout + stderr;
   }
 
   /** Defines the tunnel as seen from `side` and starts it. */
   async load(tunnel: Tunnel, side: Side, settings: OursSettings): Promise<void> {
     const { local } = ends(tunnel, side);
-    const secret = await this.secret(local.psk);
+    const secret = this.#secrets.get(local.psk) ?? (await this.secret(local.psk));
+    this.#secrets.set(local.psk, secret);
     await this.defineDocument(tunnel.name, sectunnelDocument(tunnel, side, settings, secret));
     await this.command(['start', tunnel.name]);
   }
@@ -180,12 +186,9 @@ export class Ours {
     await this.command(['destroy', name]);
   }
 
-  /** Stops and forgets every tunnel and secret. */
+  /** Stops every tunnel that was defined; the next definition takes its place. */
   async reset(): Promise<void> {
-    for (const { name } of (await this.status()).tunnels) {
-      await this.command(['destroy', name], { check: false });
-      await this.command(['undefine', name], { check: false });
-    }
+    for (const name of this.#defined) await this.command(['destroy', name], { check: false });
   }
 
   async status(): Promise<StatusResult> {
