@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config';
 
-// Two groups: what is pure and quick runs in parallel; what starts daemons and peers in network namespaces runs one
-// file after another, because all of it shares the machine's cores.
+// Two groups: what is pure and quick runs in parallel; what starts daemons and peers in network namespaces comes after it,
+// two files at a time: each has namespaces of its own, and waits more than it computes.
 const config: ReturnType<typeof defineConfig> = defineConfig({
   test: {
     projects: [
@@ -14,7 +14,7 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
           include: ['test/interop/**/*.test.ts'],
           testTimeout: 60_000,
           hookTimeout: 120_000,
-          fileParallelism: false,
+          maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },
       },
