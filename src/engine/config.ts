@@ -13,7 +13,7 @@ export interface TunnelConfig {
   readonly policy: readonly PolicyEntry[];
   /** `initiate`: wanted up, pursued for ever; `trap`: negotiated for the first packet; `respond`: left to the peer. */
   readonly start: 'initiate' | 'trap' | 'respond';
-  /** What becomes of a tunnel whose peer is dead: nothing, a trap, or another attempt. */
+  /** What becomes of a tunnel whose peer is dead: nothing (a trap stays one), a trap, or attempts until it is up. */
   readonly dpdAction: 'clear' | 'trap' | 'restart';
   /** Packets, 64 to 65,536 (RFC 4303 §3.4.3). */
   readonly replayWindow: number;

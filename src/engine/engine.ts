@@ -15,7 +15,7 @@ import { PacketBatch } from '../base/batch.ts';
 import { readU32 } from '../base/bytes.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import { namedDrops } from '../esp/drops.ts';
-import type { EndpointLimits, RetransmitPolicy } from '../ike/config.ts';
+import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from '../ike/config.ts';
 import { IkeEndpoint } from '../ike/endpoint.ts';
 import type { ChildSa, IkeEvent, Path } from '../ike/events.ts';
 import type { TunnelConfig } from './config.ts';
@@ -25,9 +25,9 @@ import { Pursuit } from './pursuit.ts';
 import { type SaObserver, SaTable } from './sa-table.ts';
 import { Tunnel } from './tunnel.ts';
 
-/** ESP packets that are gathered before they must be flushed, and the largest that fits. */
+/** ESP packets that are gathered before they must be flushed; each may be as large as an IP packet can be. */
 const SLOTS = 64;
-const MAX_PACKET = 16 * 1024;
+const MAX_PACKET = 0xffff;
 
 export interface EngineOptions {
   readonly crypto: CryptoProvider;
@@ -49,10 +49,12 @@ export interface EngineCounters {
   keepalives: number;
   empty: number;
   oversized: number;
+  /** Came when the owner should have flushed. */
+  overflow: number;
 }
 
 export class Engine {
-  readonly counters: EngineCounters = { keepalives: 0, empty: 0, oversized: 0 };
+  readonly counters: EngineCounters = { keepalives: 0, empty: 0, oversized: 0, overflow: 0 };
   readonly ike: IkeEndpoint;
   // BOUNDED: the owner's configuration, all three.
   readonly #tunnels = new Map<string, Tunnel>();
@@ -90,22 +92,31 @@ export class Engine {
     };
   }
 
-  /** @throws RangeError when a name is taken or a policy entry names no child */
+  /** @throws RangeError, with nothing changed, when a name is taken or the configuration cannot be worked with */
   addTunnel(config: TunnelConfig): void {
     if (this.#tunnels.has(config.name)) throw new RangeError(`there is a tunnel named ${config.name} already`);
-    for (const { name } of config.connections) {
-      if (this.#byConnection.has(name)) throw new RangeError(`there is a connection named ${name} already`);
-    }
     const free = this.#byIndex.indexOf(undefined);
     const index = free < 0 ? this.#byIndex.length : free;
     const tunnel = new Tunnel(index, config, this.#fragmentSeed, (missing, plan, batch, slot) => {
       this.#pursuit.packetMissesSa(this.#now, missing, plan, batch.packet(slot));
     });
+    this.#addConnections(config.connections);
+    for (const { name } of config.connections) this.#byConnection.set(name, tunnel);
     this.#byIndex[index] = tunnel;
     this.#tunnels.set(config.name, tunnel);
-    for (const connection of config.connections) {
-      this.#byConnection.set(connection.name, tunnel);
-      this.ike.addConnection(connection);
+  }
+
+  /** All or none. */
+  #addConnections(connections: readonly ConnectionConfig[]): void {
+    const added: string[] = [];
+    try {
+      for (const connection of connections) {
+        this.ike.addConnection(connection);
+        added.push(connection.name);
+      }
+    } catch (error) {
+      for (const name of added) this.ike.removeConnection(this.#now, name);
+      throw error;
     }
   }
 
@@ -115,7 +126,7 @@ export class Engine {
     this.down(now, name);
     for (const connection of tunnel.config.connections) this.ike.removeConnection(now, connection.name);
     this.#drainIke(now);
-    for (const child of [...tunnel.children.values()]) this.#sas.remove(child);
+    this.#sas.removeAllOf(tunnel);
     for (const connection of tunnel.config.connections) this.#byConnection.delete(connection.name);
     this.#byIndex[tunnel.index] = undefined;
     this.#tunnels.delete(name);
@@ -197,7 +208,7 @@ export class Engine {
   }
 
   nextTimeout(): number | undefined {
-    let next = Math.min(this.ike.nextTimeout() ?? Number.POSITIVE_INFINITY, this.#sas.inbound.nextDeadline());
+    let next = Math.min(this.ike.nextTimeout() ?? Number.POSITIVE_INFINITY, this.#sas.nextDeadline());
     for (const { retry, hold, outbound } of this.#tunnels.values()) {
       const never = Number.POSITIVE_INFINITY;
       next = Math.min(next, retry.at ?? never, hold.next() ?? never, outbound.nextDeadline());
@@ -220,10 +231,9 @@ export class Engine {
   }
 
   pollTransmit(): Transmit | undefined {
-    const released = this.#transmits.shift();
-    if (released !== undefined) return released;
+    // IKE first: the peer can open what was released only after it has read the message that makes the SA.
     const message = this.ike.pollTransmit();
-    if (message === undefined) return undefined;
+    if (message === undefined) return this.#transmits.shift();
     const { path, data } = message;
     return { path, data: message.keepalive ? data : addMarker(path.local.port, data) };
   }
@@ -254,13 +264,12 @@ export class Engine {
   }
 
   #gather(path: Path, data: Uint8Array): boolean {
-    const slot = this.#gathered.push(data);
-    if (slot < 0) {
-      this.counters.oversized++;
-      return false;
-    }
-    this.#gatheredPaths[slot] = path;
-    return this.#gathered.count === this.#gathered.capacity;
+    const batch = this.#gathered;
+    const slot = batch.push(data);
+    if (slot >= 0) this.#gatheredPaths[slot] = path;
+    else if (batch.count === batch.capacity) this.counters.overflow++;
+    else this.counters.oversized++;
+    return batch.count === batch.capacity;
   }
 
   #drainIke(now: number): void {
@@ -297,7 +306,10 @@ export class Engine {
         return false;
       case 'child-down': {
         const child = this.#sas.get(event.childId);
-        if (child !== undefined) this.#sas.remove(child);
+        // One that could not be installed was never up for the owner.
+        if (child === undefined) return false;
+        if (event.reason === 'rekeyed' || event.reason === 'redundant') this.#sas.retire(now, child);
+        else this.#sas.remove(child);
         if (tunnel !== undefined) this.#pursuit.wentDown(now, tunnel, event.reason);
         return true;
       }
@@ -311,7 +323,8 @@ export class Engine {
         this.#sas.move(event.ikeSaId, event.path);
         return true;
       case 'failed':
-        if (tunnel !== undefined) this.#pursuit.wentDown(now, tunnel, 'failed');
+        // What others try in vain, whoever they are, says nothing of our own attempts.
+        if (tunnel !== undefined && event.initiator) this.#pursuit.wentDown(now, tunnel, 'failed');
         return true;
       case 'need-secret':
       case 'note':
@@ -325,9 +338,12 @@ export class Engine {
     const child = this.#sas.install(now, tunnel, sa, sendNow);
     if (child === undefined) {
       this.ike.closeChild(now, sa.id);
+      const text = `CHILD SA ${sa.config.name} is given up: there are as many SAs for its packets as there may be`;
+      this.#events.push({ type: 'note', tunnel: tunnel.config.name, level: 'warn', text });
+      this.#pursuit.wentDown(now, tunnel, 'failed');
       return false;
     }
-    if (tunnel.missing().length === 0) tunnel.retry.reset();
+    this.#pursuit.cameUp(tunnel);
     if (sendNow) this.#release(now, tunnel);
     return true;
   }
@@ -336,9 +352,9 @@ export class Engine {
   #release(now: number, tunnel: Tunnel): void {
     const batch = this.#released;
     // Once through: what misses its SA again goes back to the queue.
-    for (let left = tunnel.hold.length; left > 0; left -= batch.count) {
+    for (let left = tunnel.hold.length; left > 0; ) {
       batch.clear();
-      tunnel.hold.drainInto(batch, left);
+      left -= tunnel.hold.drainInto(batch, left);
       this.#now = now;
       tunnel.outbound.process(now, batch);
       for (let slot = 0; slot < batch.count; slot++) {
@@ -349,8 +365,14 @@ export class Engine {
   }
 }
 
-/** Calls `visit` for each tag in the batch, with only the packets of that tag in it. Most batches have one tag. */
+/** Calls `visit` for each tag in the batch, with only the packets of that tag in it. */
 function forEachTag(batch: PacketBatch, visit: (tag: number) => void): void {
+  const only = onlyTag(batch);
+  if (only === NO_TAG) return;
+  if (only !== SEVERAL_TAGS) {
+    visit(only);
+    return;
+  }
   const lengths = batch.length.slice(0, batch.count);
   const tags = new Set<number>();
   for (let slot = 0; slot < batch.count; slot++) if (lengths[slot] !== 0) tags.add(batch.tag[slot]!);
@@ -358,4 +380,18 @@ function forEachTag(batch: PacketBatch, visit: (tag: number) => void): void {
     for (let slot = 0; slot < batch.count; slot++) batch.length[slot] = batch.tag[slot] === tag ? lengths[slot]! : 0;
     visit(tag);
   }
+}
+
+const NO_TAG = -1;
+const SEVERAL_TAGS = -2;
+
+/** The tag that all packets of the batch have, as most batches do. */
+function onlyTag(batch: PacketBatch): number {
+  let only = NO_TAG;
+  for (let slot = 0; slot < batch.count; slot++) {
+    if (batch.length[slot] === 0 || batch.tag[slot] === only) continue;
+    if (only !== NO_TAG) return SEVERAL_TAGS;
+    only = batch.tag[slot]!;
+  }
+  return only;
 }

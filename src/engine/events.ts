@@ -26,6 +26,9 @@ export interface ChildSummary {
   readonly replaces: number | undefined;
 }
 
+/** Why an attempt ended before a packet was sent. */
+export type LocalFailure = 'no-route' | 'not-possible';
+
 export type EngineEvent =
   | { readonly type: 'ike-up'; readonly tunnel: string; readonly ikeSa: IkeSaSummary; readonly rekeyed: boolean }
   | {
@@ -48,7 +51,7 @@ export type EngineEvent =
       readonly type: 'failed';
       readonly tunnel: string;
       readonly child: string | undefined;
-      readonly reason: FailureReason | 'no-route';
+      readonly reason: FailureReason | LocalFailure;
       readonly detail: string;
       readonly remote: SocketAddress;
     }

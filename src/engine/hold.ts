@@ -51,14 +51,17 @@ export class HoldQueue {
     }
   }
 
-  /** Moves at most `most` packets into the batch, in order, as far as they fit. */
-  drainInto(batch: PacketBatch, most: number): void {
-    while (this.#packets.length > 0 && batch.count < batch.capacity && batch.count < most) {
+  /** Moves at most `most` packets into the batch, in order, as many as it has slots for; returns how many. */
+  drainInto(batch: PacketBatch, most: number): number {
+    let taken = 0;
+    while (taken < most && this.#packets.length > 0 && batch.count < batch.capacity) {
       const { data } = this.#packets.shift()!;
       this.#bytes -= data.length;
-      this.released++;
-      batch.push(data);
+      taken++;
+      // One that no slot is large enough for stays counted as dropped.
+      if (batch.push(data) >= 0) this.released++;
     }
+    return taken;
   }
 
   clear(): void {

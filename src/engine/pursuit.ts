@@ -2,14 +2,17 @@
  * Bringing tunnels up: at once, for the first packet, and again when they went down, as each is configured.
  *
  * `initiate` is pursued for ever, with back-off. `trap` negotiates for a packet, and after a failure waits before the next
- * packet may ask again. `respond` is left to the peer.
+ * packet may ask again. `respond` is left to the peer. After a dead peer the tunnel's DPD action takes the place of its
+ * start, until everything is up again.
  */
 import { formatAddress, type IpAddress } from '../base/address.ts';
+import { assertNever } from '../base/assert.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
 import type { IkeEndpoint } from '../ike/endpoint.ts';
 import type { DownReason } from '../ike/events.ts';
-import type { EngineEvent } from './events.ts';
-import type { ChildPlan, Tunnel } from './tunnel.ts';
+import type { TunnelConfig } from './config.ts';
+import type { EngineEvent, LocalFailure } from './events.ts';
+import type { ChildPlan, PursuitMode, Tunnel } from './tunnel.ts';
 
 export interface PursuitOptions {
   readonly ike: IkeEndpoint;
@@ -21,6 +24,12 @@ export interface PursuitOptions {
 /** Replaced, or as we asked; and what IKE reports of the children before it says why the IKE SA went down. */
 const NO_LOSS: readonly DownReason[] = ['rekeyed', 'redundant', 'requested', 'ike-down'];
 
+const MODES: Readonly<Record<TunnelConfig['start'], PursuitMode>> = {
+  initiate: 'always',
+  trap: 'packet',
+  respond: 'none',
+};
+
 export class Pursuit {
   readonly #options: PursuitOptions;
 
@@ -31,28 +40,32 @@ export class Pursuit {
   /** The tunnel was started. */
   begin(now: number, tunnel: Tunnel): void {
     tunnel.wanted = true;
+    tunnel.pursuit = MODES[tunnel.config.start];
     tunnel.retry.reset();
-    if (tunnel.config.start === 'initiate') this.initiateMissing(now, tunnel);
+    if (tunnel.pursuit === 'always') this.initiateMissing(now, tunnel);
   }
 
   /** The tunnel is wanted no more; its SAs are the caller's to close. */
   end(tunnel: Tunnel): void {
     tunnel.wanted = false;
+    tunnel.pursuit = 'none';
     tunnel.retry.reset();
     tunnel.hold.clear();
   }
 
   /** An outbound packet needs an SA that is not there: it waits, and the negotiation begins (RFC 4301 §4.4.1). */
   packetMissesSa(now: number, tunnel: Tunnel, { connection, child }: ChildPlan, packet: Uint8Array): void {
-    const { start } = tunnel.config;
-    if (!tunnel.wanted || start === 'respond') return;
+    if (tunnel.pursuit === 'none') return;
     tunnel.hold.add(now, packet);
-    if (start === 'trap' && tunnel.retry.at === undefined) this.#initiate(now, tunnel, connection, child.name);
+    // While an attempt is planned, packets do not hurry it.
+    if (tunnel.retry.at === undefined) this.#initiate(now, tunnel, connection, child.name);
   }
 
   /** The wait after a failure is over. */
   retryIfDue(now: number, tunnel: Tunnel): void {
-    if (tunnel.retry.take(now) && this.#goesOn(tunnel)) this.initiateMissing(now, tunnel);
+    if (!tunnel.retry.take(now)) return;
+    // A trap waits for its next packet, unless packets wait already.
+    if (tunnel.pursuit === 'always' || tunnel.hold.length > 0) this.initiateMissing(now, tunnel);
   }
 
   initiateMissing(now: number, tunnel: Tunnel): void {
@@ -60,20 +73,18 @@ export class Pursuit {
     for (const connection of connections) this.#initiate(now, tunnel, connection);
   }
 
-  /** An SA went down, or did not come up. */
-  wentDown(now: number, tunnel: Tunnel, reason: DownReason): void {
-    if (!tunnel.wanted || NO_LOSS.includes(reason)) return;
-    const { start, dpdAction } = tunnel.config;
-    if (reason === 'peer-dead') {
-      if (dpdAction === 'restart') tunnel.retry.plan(now);
-    } else if (start === 'initiate' || (start === 'trap' && reason === 'failed')) {
-      tunnel.retry.plan(now);
-    }
+  /** An SA came up: when it was the last that was missing, the next loss finds things as they were at the start. */
+  cameUp(tunnel: Tunnel): void {
+    if (tunnel.missing().length > 0) return;
+    tunnel.retry.reset();
+    if (tunnel.wanted) tunnel.pursuit = MODES[tunnel.config.start];
   }
 
-  /** A trap waits for its next packet, unless packets wait already or a dead peer is to be called again. */
-  #goesOn({ config, hold }: Tunnel): boolean {
-    return config.start === 'initiate' || config.dpdAction === 'restart' || hold.length > 0;
+  /** An SA went down, or an attempt of ours failed. */
+  wentDown(now: number, tunnel: Tunnel, reason: DownReason): void {
+    if (!tunnel.wanted || NO_LOSS.includes(reason) || tunnel.missing().length === 0) return;
+    if (reason === 'peer-dead') tunnel.pursuit = afterDeadPeer(tunnel);
+    if (tunnel.pursuit === 'always' || (tunnel.pursuit === 'packet' && reason === 'failed')) tunnel.retry.plan(now);
   }
 
   /** One child, or all that the connection lacks. IKE takes another call for what is under negotiation as the same. */
@@ -81,19 +92,36 @@ export class Pursuit {
     const { ike, localAddressFor, report } = this.#options;
     const { address } = connection.remote;
     if (address === undefined) return;
+    const fail = (reason: LocalFailure, detail: string): void => {
+      const remote = { address, port: connection.remote.port };
+      report({ type: 'failed', tunnel: tunnel.config.name, child, reason, detail, remote });
+      tunnel.retry.plan(now);
+    };
     const source = connection.local.address ?? localAddressFor(address);
-    if (source !== undefined) {
-      ike.initiate(now, connection.name, { child, local: { address: source, port: connection.local.port } });
+    if (source === undefined) {
+      fail('no-route', `this host has no route to ${formatAddress(address)}`);
       return;
     }
-    report({
-      type: 'failed',
-      tunnel: tunnel.config.name,
-      child,
-      reason: 'no-route',
-      detail: `this host has no route to ${formatAddress(address)}`,
-      remote: { address, port: connection.remote.port },
-    });
-    tunnel.retry.plan(now);
+    try {
+      ike.initiate(now, connection.name, { child, local: { address: source, port: connection.local.port } });
+    } catch (error) {
+      // The table of IKE SAs is full, or the addresses do not fit each other: no reason to stop the other tunnels.
+      if (!(error instanceof RangeError)) throw error;
+      fail('not-possible', error.message);
+    }
+  }
+}
+
+/** As the tunnel was started, unless its document says otherwise. */
+function afterDeadPeer({ config, pursuit }: Tunnel): PursuitMode {
+  switch (config.dpdAction) {
+    case 'restart':
+      return 'always';
+    case 'trap':
+      return 'packet';
+    case 'clear':
+      return pursuit === 'always' ? 'none' : pursuit;
+    default:
+      return assertNever(config.dpdAction, 'DPD action');
   }
 }

@@ -19,6 +19,18 @@ import type { EngineChild, Tunnel } from './tunnel.ts';
 /** A limit in bytes or packets asks for a new SA when this part of it is used. */
 const SOFT_PART = 7 / 8;
 
+/**
+ * An SA that was replaced is received on so long after its deletion (RFC 7296 §2.8): what the peer sent on it may have
+ * been overtaken by the message that deletes it.
+ */
+const OVERTAKEN = 5_000;
+const MAX_RETIRED = 256;
+
+interface RetiredSa {
+  readonly child: EngineChild;
+  readonly until: number;
+}
+
 /** What is told to IKE of the SAs that a batch came by. */
 export interface SaObserver {
   /** An authentic packet came; `path` is where from, if that is elsewhere than before and the packet was the newest. */
@@ -32,6 +44,8 @@ export class SaTable {
   readonly #paths = new PathTable();
   /** By child id. BOUNDED: by IKE. */
   readonly #children = new Map<number, EngineChild>();
+  /** The oldest first. BOUNDED: MAX_RETIRED and OVERTAKEN. */
+  #retired: RetiredSa[] = [];
 
   constructor(crypto: CryptoProvider, fragmentSeed: number) {
     this.inbound = new InboundPipeline({ fragments: new FragmentTracker({ seed: fragmentSeed }) });
@@ -85,6 +99,8 @@ export class SaTable {
     const fits = this.inbound.add(inbound) && entries.every((entry) => tunnel.outbound.add(entry, outbound, sendNow));
     if (fits) return child;
     this.remove(child);
+    // Its SPI may be another's in the pipeline.
+    inbound.wipe();
     return undefined;
   }
 
@@ -97,12 +113,33 @@ export class SaTable {
 
   /** Takes the SA out of the pipelines and wipes its keys. */
   remove(child: EngineChild): void {
+    this.#stopSending(child);
+    this.#stopReceiving(child);
+  }
+
+  /** The same for an SA that was replaced: packets of it that are under way are still received. */
+  retire(now: number, child: EngineChild): void {
+    this.#stopSending(child);
+    this.#retired.push({ child, until: now + OVERTAKEN });
+    if (this.#retired.length > MAX_RETIRED) this.#stopReceiving(this.#retired.shift()!.child);
+  }
+
+  removeAllOf(tunnel: Tunnel): void {
+    for (const child of [...tunnel.children.values()]) this.remove(child);
+    for (const { child } of this.#retired) if (child.tunnel === tunnel) this.#stopReceiving(child);
+    this.#retired = this.#retired.filter(({ child }) => child.tunnel !== tunnel);
+  }
+
+  #stopSending(child: EngineChild): void {
     this.#children.delete(child.summary.id);
     child.tunnel.children.delete(child.summary.id);
-    for (const [reason, count] of child.inbound.drops.entries()) child.tunnel.inboundDrops[reason]! += count;
-    this.inbound.remove(child.inbound);
     child.tunnel.outbound.remove(child.outbound);
     this.#paths.remove(child.pathIndex);
+  }
+
+  #stopReceiving({ inbound, tunnel }: EngineChild): void {
+    for (const [reason, count] of inbound.drops.entries()) tunnel.inboundDrops[reason]! += count;
+    this.inbound.remove(inbound);
   }
 
   /** Any child of an IKE SA. */
@@ -142,8 +179,15 @@ export class SaTable {
     this.report(this.inbound.takeSignals(), observer);
   }
 
-  /** Applies time limits to SAs that may be idle. */
+  /** When `expire` is due next; `Infinity` for never. */
+  nextDeadline(): number {
+    return Math.min(this.inbound.nextDeadline(), this.#retired[0]?.until ?? Number.POSITIVE_INFINITY);
+  }
+
+  /** Applies time limits to SAs that may be idle, and forgets those that were replaced. */
   expire(now: number, observer: SaObserver): void {
+    while (this.#retired.length > 0 && this.#retired[0]!.until <= now)
+      this.#stopReceiving(this.#retired.shift()!.child);
     this.inbound.expire(now);
     this.report(this.inbound.takeSignals(), observer);
   }
@@ -166,7 +210,8 @@ function limitsOf(now: number, lifetime: ChildLifetime): SaLimits {
   const packets = lifetime.packets === undefined ? Number.POSITIVE_INFINITY : Number(lifetime.packets);
   return {
     softTime: Number.POSITIVE_INFINITY,
-    hardTime: now + lifetime.hard,
+    // IKE takes 0 for no limit.
+    hardTime: lifetime.hard > 0 ? now + lifetime.hard : Number.POSITIVE_INFINITY,
     softBytes: bytes * SOFT_PART,
     hardBytes: bytes,
     softPackets: packets * SOFT_PART,

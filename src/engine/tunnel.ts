@@ -7,9 +7,10 @@ import { type DropCounters, DropReason, newDropCounters } from '../esp/drops.ts'
 import type { EspInboundSa } from '../esp/inbound-sa.ts';
 import { OutboundPipeline } from '../esp/outbound.ts';
 import type { EspOutboundSa } from '../esp/outbound-sa.ts';
+import { MAX_REPLAY_WINDOW, MIN_REPLAY_WINDOW } from '../esp/replay.ts';
 import type { ChildConfig, ConnectionConfig } from '../ike/config.ts';
 import type { Path } from '../ike/events.ts';
-import { type CompiledPolicy, compilePolicy } from '../policy/database.ts';
+import { type CompiledPolicy, compilePolicy, type PolicyEntry } from '../policy/database.ts';
 import { FragmentTracker } from '../policy/fragments.ts';
 import type { TunnelConfig } from './config.ts';
 import type { ChildSummary } from './events.ts';
@@ -30,6 +31,9 @@ export interface EngineChild {
   path: Path;
 }
 
+/** `always`: attempt after attempt; `packet`: when a packet needs it; `none`: left to the peer. */
+export type PursuitMode = 'always' | 'packet' | 'none';
+
 /** A child of the configuration together with its connection. */
 export interface ChildPlan {
   readonly connection: ConnectionConfig;
@@ -42,11 +46,12 @@ export class Tunnel {
   readonly outbound: OutboundPipeline;
   readonly hold: HoldQueue;
   readonly retry: Retry;
-  /** Drops of packets that came in for this tunnel. */
+  /** Drops of packets that came in on SAs that are gone. */
   readonly inboundDrops: DropCounters = newDropCounters();
   /** Keyed by child id. BOUNDED: IKE bounds the children of an IKE SA, and the IKE SAs. */
   readonly children: Map<number, EngineChild> = new Map();
   wanted = false;
+  pursuit: PursuitMode = 'none';
   readonly #policy: CompiledPolicy;
   /** By name of the child. BOUNDED: the configuration. */
   readonly #plans: ReadonlyMap<string, ChildPlan>;
@@ -62,8 +67,9 @@ export class Tunnel {
     this.config = config;
     this.hold = new HoldQueue(config.hold);
     this.retry = new Retry(config.retry);
+    checkReplayWindow(config);
     this.#plans = plansOf(config);
-    this.#policy = compilePolicy(config.policy, 'out');
+    this.#policy = compilePolicy(config.policy.map(strict), 'out');
     this.outbound = new OutboundPipeline(this.#policy, {
       fragments: new FragmentTracker({ seed: fragmentSeed }),
       onMissing: (entryIndex, batch, slot) => {
@@ -95,6 +101,7 @@ export class Tunnel {
     const all = newDropCounters();
     for (let reason = 0; reason < all.length; reason++) {
       all[reason] = this.outbound.drops[reason]! + this.inboundDrops[reason]!;
+      for (const { inbound } of this.children.values()) all[reason]! += inbound.drops[reason]!;
     }
     // A packet that is held counts as dropped for want of an SA until it leaves.
     all[DropReason.noSa]! -= this.hold.length + this.hold.released;
@@ -105,6 +112,18 @@ export class Tunnel {
     const name = this.#policy.entries[entryIndex]?.child;
     return name === undefined ? undefined : this.#plans.get(name);
   }
+}
+
+function checkReplayWindow({ name, replayWindow }: TunnelConfig): void {
+  if (Number.isInteger(replayWindow) && replayWindow >= MIN_REPLAY_WINDOW && replayWindow <= MAX_REPLAY_WINDOW) return;
+  throw new RangeError(
+    `tunnel ${name}: a replay window of ${MIN_REPLAY_WINDOW} to ${MAX_REPLAY_WINDOW} packets is wanted, not ${replayWindow}`,
+  );
+}
+
+/** A device cannot send in the clear, so a packet that may, for want of an SA, waits for one like any other. */
+function strict(entry: PolicyEntry): PolicyEntry {
+  return entry.level === 'use' ? { ...entry, level: 'require' } : entry;
 }
 
 function plansOf(config: TunnelConfig): ReadonlyMap<string, ChildPlan> {

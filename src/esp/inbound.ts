@@ -36,8 +36,6 @@ export class InboundPipeline {
   readonly #flow = new Flow();
   readonly #expiry = new Expiry<EspInboundSa>();
   readonly #fragments: FragmentTracker;
-  // BOUNDED: an SA enters once in its life.
-  #firstUsed: EspInboundSa[] = [];
   // BOUNDED: an SA enters at most twice in its life.
   #signals: SaSignal<EspInboundSa>[] = [];
 
@@ -103,13 +101,6 @@ export class InboundPipeline {
     return this.#expiry.next;
   }
 
-  /** SAs that received their first authentic packet since the last call. */
-  takeFirstUsed(): EspInboundSa[] {
-    const taken = this.#firstUsed;
-    if (taken.length > 0) this.#firstUsed = [];
-    return taken;
-  }
-
   /** SAs that reached a limit since the last call. */
   takeSignals(): SaSignal<EspInboundSa>[] {
     const taken = this.#signals;
@@ -121,12 +112,10 @@ export class InboundPipeline {
     if (batch.length[slot]! < ESP_HEADER_LENGTH) return DropReason.tooShort;
     const sa = this.#sas.get(readI32(batch.buffer, batch.offset[slot]!));
     if (sa === undefined) return DropReason.unknownSpi;
-    const fresh = !sa.used;
     const reason = sa.open(now, batch, slot, this.#flow, this.#fragments);
     if (sa.authenticated) {
       this.slotSa[slot] = sa;
       this.slotAdvanced[slot] = sa.advanced ? 1 : 0;
-      if (fresh) this.#firstUsed.push(sa);
     }
     if (sa.usage.signalled) drainSignals(sa, this.#signals);
     batch.tag[slot] = sa.tag;

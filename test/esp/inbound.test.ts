@@ -76,18 +76,6 @@ describe('opening', () => {
     expect(receive(pipelineOf(inboundSa()), forged(cipher, SPI, 1, data))).toEqual(inner);
   });
 
-  it('tells which SAs were used for the first time, once', () => {
-    const first = inboundSa();
-    const other = inboundSa({ spi: SPI + 1 });
-    const pipeline = pipelineOf(first, other);
-    expect(pipeline.takeFirstUsed()).toEqual([]);
-    const out = outboundSa();
-    receive(pipeline, sealed(out, plainPacket(V4)));
-    receive(pipeline, sealed(out, plainPacket(V4)));
-    expect(pipeline.takeFirstUsed()).toEqual([first]);
-    expect(pipeline.takeFirstUsed()).toEqual([]);
-  });
-
   it('marks late packets as authentic but not the newest', () => {
     const out = outboundSa();
     const pipeline = pipelineOf(inboundSa());
@@ -216,7 +204,6 @@ describe('bad packets', () => {
     }
     expect(sa.replay.highest).toBe(0n);
     expect(sa.used).toBe(false);
-    expect(pipeline.takeFirstUsed()).toEqual([]);
     expect(receive(pipeline, packet)).toBeDefined();
   });
 
