@@ -1,5 +1,7 @@
 /** Checks of connections before an endpoint takes them, and comparison of paths. */
 import { sameSocketAddress } from '../base/address.ts';
+import type { IkeProposal } from '../crypto/proposal.ts';
+import { formatProposal } from '../crypto/proposal-text.ts';
 import type { Algorithm, CryptoProvider } from '../crypto/types.ts';
 import type { ConnectionConfig } from './config.ts';
 import type { Path } from './events.ts';
@@ -35,4 +37,19 @@ export function checkConnection(config: ConnectionConfig, crypto: CryptoProvider
 
 function need(algorithm: Algorithm, crypto: CryptoProvider, wrong: (what: string) => never): void {
   if (!crypto.supports(algorithm)) wrong(`${algorithm.name} is not supported by the ${crypto.name} provider`);
+}
+
+/** The list that another connection has already, if it says the same. */
+export function internProposals(
+  proposals: readonly IkeProposal[],
+  others: Iterable<ConnectionConfig>,
+): readonly IkeProposal[] {
+  const text = proposals.map(formatProposal).join(' ');
+  const seen = new Set<readonly IkeProposal[]>();
+  for (const { proposals: theirs } of others) {
+    if (seen.has(theirs)) continue;
+    if (theirs.map(formatProposal).join(' ') === text) return theirs;
+    seen.add(theirs);
+  }
+  return proposals;
 }

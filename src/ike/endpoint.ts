@@ -10,7 +10,7 @@ import { invariant } from '../base/assert.ts';
 import { DecodeError } from '../base/bytes.ts';
 import type { ChildRecord } from './child.ts';
 import type { ConnectionConfig } from './config.ts';
-import { checkConnection } from './connections.ts';
+import { checkConnection, internProposals } from './connections.ts';
 import { followPeer, receive } from './dispatch.ts';
 import { EndpointHost, type Transmit } from './endpoint-host.ts';
 import type { IkeEvent, Path } from './events.ts';
@@ -50,15 +50,19 @@ export class IkeEndpoint {
   /** @throws RangeError when the name is taken, or the configuration cannot be worked with. */
   addConnection(config: ConnectionConfig): void {
     if (this.#host.configs.has(config.name)) throw new RangeError(`there is a connection ${config.name} already`);
-    checkConnection(config, this.#host.crypto);
-    this.#host.configs.set(config.name, config);
+    this.#take(config);
   }
 
   /** Running SAs stay as they are; what is negotiated from now on follows the new configuration. @throws RangeError */
   replaceConnection(config: ConnectionConfig): void {
     this.#config(config.name);
+    this.#take(config);
+  }
+
+  #take(config: ConnectionConfig): void {
     checkConnection(config, this.#host.crypto);
-    this.#host.configs.set(config.name, config);
+    const proposals = internProposals(config.proposals, this.#host.configs.values());
+    this.#host.configs.set(config.name, { ...config, proposals });
   }
 
   /** Closes its SAs and forgets it. */

@@ -52,7 +52,7 @@ export function answerInit(
 ): InitAnswer {
   const offered = findPayload(message.payloads, 'sa')!.proposals;
   const ke = findPayload(message.payloads, 'ke')!;
-  const configured = candidates.flatMap((config) => config.proposals);
+  const configured = [...new Set(candidates.map((config) => config.proposals))].flat();
   const chosen = chooseIke(offered, configured, 'ike-sa-init');
   if (chosen === undefined) {
     const detail = explainNoProposal(offered, configured, 'ike');
@@ -128,9 +128,20 @@ function open(
   return { kind: 'opened', session, datagram: response };
 }
 
-/** The candidates that allow what was chosen from the proposals of all. */
+/**
+ * The candidates that allow what was chosen from the proposals of all. Thousands of connections may wait for peers from
+ * anywhere, mostly with the same proposals: those are the same object (`internProposals`), and are asked once.
+ */
 function matching(candidates: readonly ConnectionConfig[], chosen: Chosen<IkeSuite>): ConnectionConfig[] {
-  return candidates.filter(({ proposals }) => chooseIke([chosen.proposal], proposals, 'ike-sa-init') !== undefined);
+  const verdicts = new Map<ConnectionConfig['proposals'], boolean>();
+  return candidates.filter(({ proposals }) => {
+    let fits = verdicts.get(proposals);
+    if (fits === undefined) {
+      fits = chooseIke([chosen.proposal], proposals, 'ike-sa-init') !== undefined;
+      verdicts.set(proposals, fits);
+    }
+    return fits;
+  });
 }
 
 function responseHeader(initiatorSpi: bigint, responderSpi: bigint): IkeHeader {

@@ -15,8 +15,7 @@ export type TaskKind =
   | 'rekey-ike'
   | 'delete-child'
   | 'delete-ike'
-  | 'liveness'
-  | 'notify';
+  | 'liveness';
 
 export interface Task {
   readonly kind: TaskKind;
