@@ -94,12 +94,11 @@ export function formatIdentity(identity: Identity): string {
 
 /** Names without regard to the case of ASCII letters, all else (distinguished names by their DER) byte by byte. */
 export function sameIdentity(a: Identity, b: Identity): boolean {
-  if (a.type !== b.type) return false;
-  if (a.type === IdType.Fqdn || a.type === IdType.Rfc822Address)
-    return equalBytes(lowerCase(a.data), lowerCase(b.data));
-  return equalBytes(a.data, b.data);
+  if (a.type !== b.type || a.data.length !== b.data.length) return false;
+  const isName = a.type === IdType.Fqdn || a.type === IdType.Rfc822Address;
+  return isName ? a.data.every((byte, at) => lowerCase(byte) === lowerCase(b.data[at]!)) : equalBytes(a.data, b.data);
 }
 
-function lowerCase(ascii: Uint8Array): Uint8Array {
-  return ascii.map((byte) => (byte >= 0x41 && byte <= 0x5a ? byte + 0x20 : byte));
+function lowerCase(ascii: number): number {
+  return ascii >= 0x41 && ascii <= 0x5a ? ascii + 0x20 : ascii;
 }
