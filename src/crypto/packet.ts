@@ -26,6 +26,16 @@ export interface BareCipher {
   wipe(): void;
 }
 
+/** The integrity of packets beside a cipher without one, bound to a key. */
+export interface PacketMac {
+  /**
+   * The MAC of a part of a buffer, followed by the high half of the sequence number unless that is -1. At least as
+   * long as the ICV; overwritten by the next call.
+   */
+  icv(buffer: Uint8Array, start: number, end: number, esnHigh: number): Uint8Array;
+  wipe(): void;
+}
+
 /** What a provider brings for packets. Each takes the key alone (salt or nonce apart) and copies it if it keeps it. */
 export interface PacketPrimitives {
   aead(algorithm: EncryptionAlgorithm, key: Uint8Array): Aead;
@@ -48,7 +58,7 @@ export function packetCipher(
   suite: CipherSuite,
   keys: CipherKeys,
   primitives: PacketPrimitives,
-  mac: Mac | undefined,
+  mac: PacketMac | undefined,
 ): PacketCipher {
   const { encryption, integrity } = suite;
   const { keyLength, saltLength } = encryption;
@@ -196,16 +206,29 @@ class AeadPacketCipher implements PacketCipher {
   }
 }
 
+/** From a MAC of any message to one of packets. */
+export function packetMac(mac: Mac): PacketMac {
+  const esn = new Uint8Array(4);
+  return {
+    icv(buffer, start, end, esnHigh) {
+      const covered = buffer.subarray(start, end);
+      if (esnHigh < 0) return mac.compute(covered);
+      writeU32(esn, 0, esnHigh);
+      return mac.compute(covered, esn);
+    },
+    wipe: () => mac.wipe(),
+  };
+}
+
 class MacPacketCipher implements PacketCipher {
   readonly ivLength: number;
   readonly icvLength: number;
   readonly blockSize: number;
   readonly #cipher: BareCipher;
-  readonly #mac: Mac;
-  readonly #esn = new Uint8Array(4);
+  readonly #mac: PacketMac;
   #wiped = false;
 
-  constructor(encryption: EncryptionAlgorithm, integrity: IntegrityAlgorithm, cipher: BareCipher, mac: Mac) {
+  constructor(encryption: EncryptionAlgorithm, integrity: IntegrityAlgorithm, cipher: BareCipher, mac: PacketMac) {
     this.ivLength = encryption.ivLength;
     this.icvLength = integrity.icvLength;
     this.blockSize = encryption.blockSize;
@@ -225,13 +248,13 @@ class MacPacketCipher implements PacketCipher {
     requireUse(this, this.#wiped, buffer, start, ivAt, dataLength);
     this.#cipher.encrypt(buffer, ivAt, dataLength, counterHigh, counterLow);
     const end = ivAt + this.ivLength + dataLength;
-    copyBytes(this.#icv(buffer, start, end, esnHigh), 0, buffer, end, this.icvLength);
+    copyBytes(this.#mac.icv(buffer, start, end, esnHigh), 0, buffer, end, this.icvLength);
   }
 
   open(buffer: Uint8Array, start: number, ivAt: number, dataLength: number, esnHigh: number): boolean {
     if (this.#wiped || !fits(this, buffer, start, ivAt, dataLength)) return false;
     const end = ivAt + this.ivLength + dataLength;
-    if (!equalAt(buffer, end, this.#icv(buffer, start, end, esnHigh), this.icvLength)) return false;
+    if (!equalAt(buffer, end, this.#mac.icv(buffer, start, end, esnHigh), this.icvLength)) return false;
     this.#cipher.decrypt(buffer, ivAt, dataLength);
     return true;
   }
@@ -240,13 +263,6 @@ class MacPacketCipher implements PacketCipher {
     this.#wiped = true;
     this.#cipher.wipe();
     this.#mac.wipe();
-  }
-
-  #icv(buffer: Uint8Array, start: number, end: number, esnHigh: number): Uint8Array {
-    const covered = buffer.subarray(start, end);
-    if (esnHigh < 0) return this.#mac.compute(covered);
-    writeU32(this.#esn, 0, esnHigh);
-    return this.#mac.compute(covered, this.#esn);
   }
 }
 

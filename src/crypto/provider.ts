@@ -4,8 +4,16 @@
  */
 import { invariant } from '../base/assert.ts';
 import { buildMac, buildPrf, type MacPrimitives } from './macs.ts';
-import { type PacketPrimitives, packetCipher } from './packet.ts';
-import type { Algorithm, CipherSuite, CryptoProvider, DhGroup, DhKeyPair, RandomSource } from './types.ts';
+import { type PacketMac, type PacketPrimitives, packetCipher, packetMac } from './packet.ts';
+import type {
+  Algorithm,
+  CipherSuite,
+  CryptoProvider,
+  DhGroup,
+  DhKeyPair,
+  IntegrityAlgorithm,
+  RandomSource,
+} from './types.ts';
 
 export interface Primitives extends PacketPrimitives, MacPrimitives {
   readonly name: string;
@@ -13,6 +21,13 @@ export interface Primitives extends PacketPrimitives, MacPrimitives {
   supports(algorithm: Algorithm): boolean;
   dhKeyPair(group: DhGroup, random: RandomSource): DhKeyPair;
   sha1(...parts: readonly Uint8Array[]): Uint8Array;
+  /** A quicker way to the ICV of packets than by `hmac` and `cbcMac`. */
+  readonly packetMac?: (algorithm: IntegrityAlgorithm, key: Uint8Array) => PacketMac;
+}
+
+/** A provider cannot be had here; the message says what is missing or what was found instead. */
+export class ProviderUnavailableError extends Error {
+  override readonly name = 'ProviderUnavailableError';
 }
 
 export function buildProvider(primitives: Primitives): CryptoProvider {
@@ -29,6 +44,8 @@ export function buildProvider(primitives: Primitives): CryptoProvider {
   const demand = (algorithm: Algorithm): void => {
     if (!supports(algorithm)) throw unsupported(primitives.name, algorithm);
   };
+  const macOf = (algorithm: IntegrityAlgorithm, key: Uint8Array): PacketMac =>
+    primitives.packetMac?.(algorithm, key) ?? packetMac(buildMac(algorithm, key, primitives));
   return {
     name: primitives.name,
     supports,
@@ -40,7 +57,7 @@ export function buildProvider(primitives: Primitives): CryptoProvider {
       demand(suite.encryption);
       if (suite.integrity === undefined) return packetCipher(suite, keys, primitives, undefined);
       demand(suite.integrity);
-      return packetCipher(suite, keys, primitives, buildMac(suite.integrity, keys.integrity, primitives));
+      return packetCipher(suite, keys, primitives, macOf(suite.integrity, keys.integrity));
     },
     dhKeyPair(group, random) {
       demand(group);

@@ -1,0 +1,121 @@
+/**
+ * The EVP functions of the OpenSSL that runs inside this Node process, called directly: one context lives as long as
+ * its key, where node:crypto makes one for each packet.
+ *
+ * EVP_EncryptInit(3), EVP_MAC(3), OSSL_PARAM(3) of OpenSSL 3. Contexts are addresses; functions that can fail return 1
+ * when they did not.
+ */
+import { alignedMemory, type NativeLibrary, type NativeMemory, openLibrary } from '../ffi/native.ts';
+import { ProviderUnavailableError } from '../provider.ts';
+
+export interface Evp {
+  /** 0 when this OpenSSL has no such cipher. What is fetched is kept for the life of the process. */
+  fetchCipher(name: string): number;
+  newContext(): number;
+  /** Overwrites the key schedule too. */
+  freeContext(context: number): void;
+  setPadding(context: number, padding: number): number;
+  /** Arguments that are 0 stay as they were. */
+  encryptInit(context: number, cipher: number, key: number, iv: number, parameters: number): number;
+  decryptInit(context: number, cipher: number, key: number, iv: number, parameters: number): number;
+  /** With `out` 0 the input is associated data. */
+  encryptUpdate(context: number, out: number, outLength: number, input: number, length: number): number;
+  decryptUpdate(context: number, out: number, outLength: number, input: number, length: number): number;
+  encryptFinal(context: number, out: number, outLength: number): number;
+  decryptFinal(context: number, out: number, outLength: number): number;
+  control(context: number, type: number, argument: number, pointer: number): number;
+  /** HMAC; 0 when it is missing. */
+  readonly hmac: number;
+  newMacContext(mac: number): number;
+  freeMacContext(context: number): void;
+  /** With `key` 0 the context starts again with the key that it has. */
+  macInit(context: number, key: number, keyLength: number, parameters: number): number;
+  macUpdate(context: number, data: number, length: number): number;
+  macFinal(context: number, out: number, outLength: number, outSize: number): number;
+  /** OpenSSL queues its errors for each thread; node:crypto must not find ours. */
+  clearErrors(): void;
+}
+
+let bound: Evp | undefined;
+
+/** @throws ProviderUnavailableError when this process has no OpenSSL 3 that can be called, or another one than Node's */
+export function evp(): Evp {
+  bound ??= bindEvp();
+  return bound;
+}
+
+/** OPENSSL_VERSION_NUMBER is 0xMNN00PP0L: major, minor, patch. */
+export function opensslVersionText(versionNumber: number): string {
+  const major = Math.floor(versionNumber / 0x1000_0000);
+  return `${major}.${Math.floor(versionNumber / 0x10_0000) & 0xff}.${(versionNumber >>> 4) & 0xff}`;
+}
+
+/** `nodeVersion` is that of process.versions, with a suffix such as `+quic` in some builds. */
+function checkVersion(library: NativeLibrary, nodeVersion: string | undefined): void {
+  const versionNumber = library.func<() => number>('unsigned long OpenSSL_version_num()');
+  const found = opensslVersionText(versionNumber());
+  if (!found.startsWith('3.')) throw new ProviderUnavailableError(`OpenSSL 3 is wanted, this process has ${found}`);
+  if (nodeVersion === undefined || !new RegExp(`^${found.replaceAll('.', '\\.')}(?![0-9.])`).test(nodeVersion)) {
+    throw new ProviderUnavailableError(
+      `the OpenSSL that can be called is ${found}, Node's own is ${nodeVersion ?? 'unknown'}: they must be the same`,
+    );
+  }
+}
+
+function bindEvp(): Evp {
+  const library = openLibrary(null);
+  checkVersion(library, process.versions.openssl);
+  const bind = <Call>(prototype: string): Call => library.func<Call>(prototype);
+  const fetchCipher = bind<(library: number, name: string, properties: number) => number>(
+    'uintptr_t EVP_CIPHER_fetch(uintptr_t library, const char *name, uintptr_t properties)',
+  );
+  const fetchMac = bind<typeof fetchCipher>(
+    'uintptr_t EVP_MAC_fetch(uintptr_t library, const char *name, uintptr_t properties)',
+  );
+  const init = 'uintptr_t context, uintptr_t cipher, uintptr_t key, uintptr_t iv, uintptr_t parameters';
+  const update = 'uintptr_t context, uintptr_t out, uintptr_t outLength, uintptr_t input, int length';
+  const final = 'uintptr_t context, uintptr_t out, uintptr_t outLength';
+  return {
+    fetchCipher: (name) => fetchCipher(0, name, 0),
+    newContext: bind('uintptr_t EVP_CIPHER_CTX_new()'),
+    freeContext: bind('void EVP_CIPHER_CTX_free(uintptr_t context)'),
+    setPadding: bind('int EVP_CIPHER_CTX_set_padding(uintptr_t context, int padding)'),
+    encryptInit: bind(`int EVP_EncryptInit_ex2(${init})`),
+    decryptInit: bind(`int EVP_DecryptInit_ex2(${init})`),
+    encryptUpdate: bind(`int EVP_EncryptUpdate(${update})`),
+    decryptUpdate: bind(`int EVP_DecryptUpdate(${update})`),
+    encryptFinal: bind(`int EVP_EncryptFinal_ex(${final})`),
+    decryptFinal: bind(`int EVP_DecryptFinal_ex(${final})`),
+    control: bind('int EVP_CIPHER_CTX_ctrl(uintptr_t context, int type, int argument, uintptr_t pointer)'),
+    hmac: fetchMac(0, 'HMAC', 0),
+    newMacContext: bind('uintptr_t EVP_MAC_CTX_new(uintptr_t mac)'),
+    freeMacContext: bind('void EVP_MAC_CTX_free(uintptr_t context)'),
+    macInit: bind('int EVP_MAC_init(uintptr_t context, uintptr_t key, size_t keyLength, uintptr_t parameters)'),
+    macUpdate: bind('int EVP_MAC_update(uintptr_t context, uintptr_t data, size_t length)'),
+    macFinal: bind('int EVP_MAC_final(uintptr_t context, uintptr_t out, uintptr_t outLength, size_t outSize)'),
+    clearErrors: bind('void ERR_clear_error()'),
+  };
+}
+
+/** A call failed that fails only when memory is short or this code is wrong. */
+export function opensslFailure(what: string): Error {
+  evp().clearErrors();
+  return new Error(`OpenSSL refused to ${what}`);
+}
+
+/** OSSL_PARAM: key, type, data, size, returned size; the array ends with an entry of zeros. */
+const PARAM_SIZE = 40;
+const PARAM_TYPE = { utf8String: 4, octetString: 5 } as const;
+
+/** An OSSL_PARAM array with one entry, in memory of its own that must be kept as long as its address is used. */
+export function parameter(name: string, type: keyof typeof PARAM_TYPE, data: number, size: number): NativeMemory {
+  const nameAt = 2 * PARAM_SIZE;
+  const memory = alignedMemory(nameAt + name.length + 1);
+  memory.bytes.set(Buffer.from(name, 'latin1'), nameAt);
+  const view = new DataView(memory.bytes.buffer, memory.bytes.byteOffset);
+  view.setBigUint64(0, BigInt(memory.address + nameAt), true);
+  view.setUint32(8, PARAM_TYPE[type], true);
+  view.setBigUint64(16, BigInt(data), true);
+  view.setBigUint64(24, BigInt(size), true);
+  return memory;
+}

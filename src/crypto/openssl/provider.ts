@@ -1,0 +1,41 @@
+/**
+ * The provider on the OpenSSL inside this Node process, by FFI: packets only, several times as quick as node:crypto.
+ * PRFs, key exchange, AES-CCM and the AES MACs are left to the provider behind it.
+ */
+import { constructionOf } from '../macs.ts';
+import { nodePrimitives, nodeProvider } from '../node/provider.ts';
+import { buildProvider } from '../provider.ts';
+import type { Algorithm, CryptoProvider, IntegrityAlgorithm } from '../types.ts';
+import { evpName, fetchCipher, opensslAead, opensslCbc, opensslCtr } from './ciphers.ts';
+import { evp } from './evp.ts';
+import { opensslHmac } from './hmac.ts';
+
+/** @throws ProviderUnavailableError saying what is missing */
+export function openOpensslProvider(): CryptoProvider {
+  evp();
+  return buildProvider({
+    ...nodePrimitives,
+    name: 'openssl',
+    supports,
+    aead: opensslAead,
+    cbc: opensslCbc,
+    ctr: opensslCtr,
+    packetMac: (algorithm, key) => opensslHmac(hashOf(algorithm), key),
+  });
+}
+
+/** What node:crypto refuses, as in FIPS mode, is not asked for behind its back. */
+function supports(algorithm: Algorithm): boolean {
+  if (!nodeProvider.supports(algorithm)) return false;
+  if (algorithm.kind === 'encryption') {
+    const name = evpName(algorithm);
+    return algorithm.keyLength === 0 || (name !== undefined && fetchCipher(name) !== 0);
+  }
+  return algorithm.kind === 'integrity' && constructionOf(algorithm)?.type === 'hmac' && evp().hmac !== 0;
+}
+
+function hashOf(algorithm: IntegrityAlgorithm): Parameters<typeof opensslHmac>[0] {
+  const construction = constructionOf(algorithm);
+  if (construction?.type !== 'hmac') throw new Error(`bug: ${algorithm.name} is no HMAC`);
+  return construction.hash;
+}
