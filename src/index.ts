@@ -32,12 +32,16 @@ export { type ParseOptions, parseDocument } from './config/parse.ts';
 export { toPolicy } from './config/selectors.ts';
 // Cryptography
 export { defaultEspProposals, defaultIkeProposals } from './crypto/algorithms.ts';
+export { openIpsecMbProvider } from './crypto/ipsec-mb/provider.ts';
 export { nobleProvider } from './crypto/noble/provider.ts';
 export { nodeProvider } from './crypto/node/provider.ts';
+export { openOpensslProvider } from './crypto/openssl/provider.ts';
 export type { EspProposal, IkeProposal } from './crypto/proposal.ts';
 export { parseEspProposalString, parseIkeProposalString } from './crypto/proposal-text.ts';
-export { combineProviders } from './crypto/provider.ts';
+export { combineProviders, ProviderUnavailableError } from './crypto/provider.ts';
+export { selfTest } from './crypto/selftest.ts';
 export type { CryptoProvider, RandomSource } from './crypto/types.ts';
+export { type CryptoChoice, selectCrypto } from './daemon/crypto.ts';
 // Running tunnels
 export { type HostOptions, type SecretQuestion, TunnelHost } from './daemon/host.ts';
 export { linuxPlatform } from './daemon/linux.ts';

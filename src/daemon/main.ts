@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** The `sectunneld` program: takes its command line apart, runs a daemon in the foreground until a signal ends it. */
 import { parseArgs } from 'node:util';
-import { chooseCrypto } from './crypto.ts';
+import { cryptoChoices, selectCrypto } from './crypto.ts';
 import { Daemon } from './daemon.ts';
 import { defaultConfigDir, defaultRunDir } from './folders.ts';
 import { linuxPlatform } from './linux.ts';
@@ -23,7 +23,8 @@ and routes. Tunnels are defined, started and watched with sectunnel(1).
 Options
   --config-dir DIR    definitions, autostart links and secrets (default ${defaultConfigDir()})
   --run-dir DIR       control socket and live state (default ${defaultRunDir()})
-  --crypto NAME       cryptographic provider: auto, node or noble (default auto)
+  --crypto NAME       cryptographic provider: ${cryptoChoices.join(', ')} (default auto: the
+                      quickest that is there and passes its self-test; what it lacks comes from the next)
   --log-level LEVEL   ${logLevels.join(', ')} (default info)
   --log-format FORM   auto, text or json (default auto)
   --help, --version
@@ -81,9 +82,11 @@ function oneOf<T extends string>(option: string, found: string, allowed: readonl
 async function run(chosen: Settings): Promise<void> {
   const log = createLog(chosen.logLevel, chosen.logFormat);
   const { configDir, runDir } = chosen;
-  const daemon = new Daemon({ configDir, runDir, platform: linuxPlatform(), crypto: chooseCrypto(chosen.crypto), log });
+  const { provider: crypto, leftOut } = selectCrypto(chosen.crypto);
+  for (const { name, reason } of leftOut) log.info({ provider: name, reason }, 'cryptographic provider not used');
+  const daemon = new Daemon({ configDir, runDir, platform: linuxPlatform(), crypto, log });
   await daemon.open();
-  log.info({ version: version(), pid: process.pid, configDir, runDir }, 'sectunneld is ready');
+  log.info({ version: version(), pid: process.pid, configDir, runDir, crypto: crypto.name }, 'sectunneld is ready');
   const signal = await new Promise<string>((resolve) => {
     for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => resolve(name));
   });
