@@ -17,14 +17,16 @@ const SETTLE_DELAY = 1_000;
 
 /** Looks at the others when `session` is established, anew or in place of another. */
 export function settleNewcomer(session: IkeSession, now: number, initialContact: boolean): void {
-  for (const other of session.host.siblings(session)) {
-    // An SA that came up while this one was being negotiated is not from before the peer's restart.
-    if (initialContact && originOf(other).establishedOrder < session.id) {
+  if (initialContact) {
+    for (const other of session.host.withSamePeers(session)) {
+      // An SA that came up while this one was being negotiated is not from before the peer's restart.
+      if (other.origin === undefined || other.origin.establishedOrder > session.id) continue;
       endSession(other, now, 'peer-restarted', 'the peer has a new IKE SA and no memory of this one', false);
-    } else {
-      session.timers.set('duplicate', now + SETTLE_DELAY);
-      session.host.stateChanged(session);
     }
+  }
+  if (session.host.siblings(session).length > 0) {
+    session.timers.set('duplicate', now + SETTLE_DELAY);
+    session.host.stateChanged(session);
   }
 }
 

@@ -10,7 +10,7 @@ import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from './confi
 import { resolveDuplicates, settleNewcomer } from './duplicates.ts';
 import type { IkeEvent, Path } from './events.ts';
 import type { Host } from './host.ts';
-import type { Identity } from './identity.ts';
+import { type Identity, sameIdentity } from './identity.ts';
 import { DEFAULT_LIMITS, DEFAULT_RETRANSMIT, type IkeEndpointOptions } from './options.ts';
 import { Queue } from './queue.ts';
 import { pooledRandom } from './random-pool.ts';
@@ -180,6 +180,27 @@ export class EndpointHost implements Host {
     return [...peers].filter(
       (other) => other !== session && other.state.name === 'established' && other.pendingFor === undefined,
     );
+  }
+
+  knowsPeer(session: IkeSession, localId: Identity): boolean {
+    for (const other of this.sessions.values()) {
+      if (other === session || other.config === undefined || !sameIdentity(other.config.local.id, localId)) continue;
+      const { name } = other.state;
+      const counts = name === 'auth-sent' || name === 'established' || name === 'rekeyed';
+      if (counts && sameAddress(other.path.remote.address, session.path.remote.address)) return true;
+    }
+    return false;
+  }
+
+  withSamePeers(session: IkeSession): readonly IkeSession[] {
+    const { state } = session;
+    if (!isLive(state)) return [];
+    const { localId, remoteId } = state.peers;
+    return [...this.sessions.values()].filter((other) => {
+      if (other === session || !isLive(other.state)) return false;
+      const { peers } = other.state;
+      return sameIdentity(peers.remoteId, remoteId) && sameIdentity(peers.localId, localId);
+    });
   }
 
   /** All that were not given up, whatever their state. */

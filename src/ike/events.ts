@@ -98,7 +98,10 @@ export type IkeEvent =
     }
   /** Install both directions for receiving; send on it at once if `sendNow`, else when `child-send` follows. */
   | { readonly type: 'child-up'; readonly child: ChildSa; readonly sendNow: boolean }
-  /** From now on packets leave on this SA instead of the one that it replaces (RFC 7296 §2.8). */
+  /**
+   * From now on packets leave on this SA, instead of whichever carried the child of that name with that peer before
+   * (RFC 7296 §2.8). Comes also when that one goes away and another is there.
+   */
   | { readonly type: 'child-send'; readonly childId: number }
   | {
       readonly type: 'child-down';

@@ -40,6 +40,10 @@ export interface Host {
   /** Other IKE SAs of the same connection between the same identities, authenticated and not on their way out. */
   siblings(session: IkeSession): readonly IkeSession[];
 
+  /** Whether there is, or is about to be, another IKE SA with the peer of this one under the same identity of ours. */
+  knowsPeer(session: IkeSession, localId: Identity): boolean;
+  /** All authenticated IKE SAs between the identities of this one, whatever their connections. */
+  withSamePeers(session: IkeSession): readonly IkeSession[];
   /** An IKE SA of a connection with a peer at an address that is up. */
   establishedOf(connection: string, remote: IpAddress): IkeSession | undefined;
   /** An IKE SA became established: its older and its simultaneous likes are dealt with (RFC 7296 §2.4). */

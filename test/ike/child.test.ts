@@ -266,6 +266,23 @@ describe('the side that answered a rekeying', () => {
   });
 });
 
+describe('an old SA whose delete is not confirmed', () => {
+  it.each(sides)('is used no longer than its hard lifetime, %s', (side) => {
+    const pair = established();
+    const host = pair[side];
+    const old = host.child;
+    const wire = new Wire(pair);
+    rekey(pair, host);
+    wire.pass(host, pair.peer(host));
+    expect(host.of('child-down')).toEqual([]);
+    pair.act(host, (endpoint, now) => endpoint.childHardExpired(now, old.spiIn));
+    expect(host.of('child-down')).toMatchObject([{ childId: old.id, reason: 'expired' }]);
+    wire.settle();
+    expectSame(pair, 1);
+    expect(host.of('child-down')).toHaveLength(1);
+  });
+});
+
 describe('deletes that cross', () => {
   it('of the same CHILD SA', () => {
     const pair = established();

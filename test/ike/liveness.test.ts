@@ -100,6 +100,27 @@ describe('a peer that restarted', () => {
   });
 });
 
+describe('two connections between the same two', () => {
+  const second = connection({
+    name: 'second',
+    children: [child('d', { selectors: { local: [net('10.3.0.0/24')], remote: [net('10.4.0.0/24')] } })],
+  });
+  const both = [connection(), { ...second, proposals: [...second.proposals] }];
+
+  it('brought up at once or one after the other, both stay', () => {
+    for (const wait of [0, 15, 30, 500]) {
+      const pair = new Pair({ a: both });
+      for (const name of ['net', 'second']) {
+        pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, name));
+        pair.run(wait);
+      }
+      pair.run(5_000);
+      expectSame(pair, 2, 2);
+      for (const host of [pair.a, pair.b]) expect(host.of('ike-down')).toEqual([]);
+    }
+  });
+});
+
 describe('two initiators at once', () => {
   it.each([
     ['crossing from the start', 0],

@@ -2,6 +2,7 @@
  * IKE_AUTH with pre-shared keys as responder (RFC 7296 §1.2, §2.15, §2.21.2, RFC 6023). The connection is chosen by the
  * identities before anything is made; the secret may take its time, and meanwhile nothing else waits.
  */
+import { narrowPair } from '../../policy/narrow.ts';
 import { pskAuth, verifyPskAuth } from '../auth.ts';
 import type { ConnectionConfig } from '../config.ts';
 import { misbehaved } from '../failure.ts';
@@ -23,7 +24,7 @@ export function receiveAuth(session: IkeSession, now: number, state: HalfOpen, p
   const theirs = copyIdentity(findPayload(payloads, 'idi')!.identity);
   const asked = findPayload(payloads, 'idr')?.identity;
   const auth = findPayload(payloads, 'auth')!;
-  const config = chooseConnection(session, theirs, asked);
+  const config = chooseConnection(session, theirs, asked, payloads);
   if (config === undefined) {
     const meant = asked === undefined ? 'anybody' : formatIdentity(asked);
     refuse(session, now, `the peer is ${formatIdentity(theirs)} and wants ${meant}: no connection is for both`);
@@ -41,18 +42,30 @@ export function receiveAuth(session: IkeSession, now: number, state: HalfOpen, p
   session.enter({ name: 'authenticating', crypto, setUp, request: payloads, peers, requestId });
 }
 
-/** The connection that fits both identities, one that names the peer before one that takes anybody. */
+/**
+ * The connection that fits both identities: one that names the peer before one that takes anybody, and of several one
+ * with a child for what the peer offers.
+ */
 function chooseConnection(
   session: IkeSession,
   theirs: Identity,
   asked: Identity | undefined,
+  payloads: readonly Payload[],
 ): ConnectionConfig | undefined {
   const configs = session.candidates.flatMap((name) => session.host.connection(name) ?? []);
   const fitting = configs.filter(({ local, remote }) => {
     if (asked !== undefined && !sameIdentity(asked, local.id)) return false;
     return remote.id === undefined || sameIdentity(remote.id, theirs);
   });
-  return fitting.find((config) => config.remote.id !== undefined) ?? fitting[0];
+  const named = fitting.filter((config) => config.remote.id !== undefined);
+  return [...named, ...fitting].find((config) => hasChildFor(config, payloads)) ?? named[0] ?? fitting[0];
+}
+
+function hasChildFor({ children }: ConnectionConfig, payloads: readonly Payload[]): boolean {
+  const local = findPayload(payloads, 'tsr')?.selectors;
+  const remote = findPayload(payloads, 'tsi')?.selectors;
+  if (local === undefined || remote === undefined) return true;
+  return children.some((child) => narrowPair({ local, remote }, child.selectors).ok);
 }
 
 /** Goes on with the owner's answer. */

@@ -55,9 +55,7 @@ export class AuthTask implements Task {
     if (config.remote.id !== undefined) payloads.push({ type: 'idr', identity: config.remote.id });
     payloads.push({ type: 'auth', method: AuthMethodId.SHARED_KEY, data: auth });
     // RFC 7296 §2.4: we have no other IKE SA with this peer, so whatever it still has is from before we started.
-    if (host.establishedOf(config.name, session.path.remote.address) === undefined) {
-      payloads.push(notifyPayload(NotifyType.INITIAL_CONTACT));
-    }
+    if (!host.knowsPeer(session, this.#localId)) payloads.push(notifyPayload(NotifyType.INITIAL_CONTACT));
     const child = takeFirstChild(session);
     if (child !== undefined) {
       this.#offer = makeOffer(session, child, 'ike-auth');

@@ -49,7 +49,12 @@ function deleteChildren(spis: readonly number[]): DeletePayload {
  * that is under way is lost; any other is gone for the owner at once.
  */
 export function closeChild(now: number, child: ChildRecord, reason: DownReason): void {
-  if (child.state === 'deleting' || child.state === 'closed') return;
+  if (child.state === 'closed') return;
+  if (child.state === 'deleting') {
+    // Its lifetime ended while the peer takes its time to confirm: no more packets on it.
+    if (reason === 'expired') reportChildDown(child, reason);
+    return;
+  }
   child.enter('deleting');
   if (reason !== 'rekeyed' && reason !== 'redundant') reportChildDown(child, reason);
   child.session.enqueue(now, new DeleteChildTask(child, reason));
