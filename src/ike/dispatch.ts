@@ -40,6 +40,7 @@ function receiveInit(session: IkeSession, now: number, path: Path, header: IkeHe
     !session.window.expectsResponse(header.messageId)
   ) {
     host.count('unexpected-response');
+    return;
   }
   const message = decodeMessage(datagram, header);
   if (message.protectedPart !== undefined || !(active instanceof InitTask)) {

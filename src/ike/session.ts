@@ -87,7 +87,7 @@ export class IkeSession {
   candidates: readonly string[] = [];
   /** Names of the children that are to be brought up when the IKE SA is. BOUNDED: those of the connection. */
   wanted: string[] = [];
-  /** By our inbound SPI. BOUNDED: `maxChildrenPerIkeSa`. */
+  /** By our inbound SPI. BOUNDED: twice `maxChildrenPerIkeSa`, old and new. */
   readonly children: Map<number, ChildRecord> = new Map();
   /** BOUNDED: MAX_QUEUED_TASKS each. */
   queue: Task[] = [];

@@ -13,7 +13,7 @@ import type { RetransmitPolicy } from './config.ts';
 export type RequestClass =
   /** The next one: verify it, then `accept` it. */
   | 'new'
-  /** The same that is being worked on, or that was answered: `retransmitOf` has told them apart from forgeries. */
+  /** The same bytes as the request that is being worked on, or was answered. */
   | 'pending'
   | 'answered'
   /** An ID that is behind us, or the last one with other bytes. */

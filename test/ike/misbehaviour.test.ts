@@ -207,6 +207,20 @@ describe('requests on an IKE SA that is up', () => {
   });
 });
 
+describe('a peer that rekeys and never deletes', () => {
+  it('gets no more than twice the children that there may be', () => {
+    const peer = established({ limits: { maxChildrenPerIkeSa: 3 } });
+    let spi = 0x1000;
+    let refused: number[] = [];
+    for (let i = 0; i < 20 && refused.length === 0; i++) {
+      const rekey = saNotifyPayload(NotifyType.REKEY_SA, ProtocolId.ESP, childSpiBytes(spi));
+      refused = notifies(peer.request(CREATE_CHILD_SA, [rekey, ...peer.childPayloads(++spi)]));
+    }
+    expect(refused).toEqual([NotifyType.TEMPORARY_FAILURE]);
+    expect(peer.host.children.size).toBe(6);
+  });
+});
+
 describe('answers to our requests', () => {
   function rekeying(): { peer: FakePeer; request: Uint8Array } {
     const peer = established();

@@ -304,11 +304,12 @@ describe('refusals', () => {
 
 describe('answers that anybody could have sent', () => {
   /** Answers A's first request with a refusal of somebody in between. */
-  function forge(pair: Pair, notify: number): void {
+  function forge(pair: Pair, notify: number, change: (data: Uint8Array) => void = () => undefined): void {
     const request = pair.held.find((held) => held.from === pair.a)!;
     const data = request.data.slice(0, 28 + 8);
     data.fill(0, 8, 16);
     data.set([41, 0x20, 34, 0x20, 0, 0, 0, 0, 0, 0, 0, 36, 0, 0, 0, 8, 0, 0, notify >> 8, notify & 0xff], 16);
+    change(data);
     pair.deliver({ from: pair.b, to: pair.a, path: { local: request.path.remote, remote: request.path.local }, data });
   }
 
@@ -325,6 +326,25 @@ describe('answers that anybody could have sent', () => {
       expectSame(pair, 1);
     },
   );
+
+  it('only a response to IKE_SA_INIT counts, with its message ID', () => {
+    const pair = new Pair();
+    const wire = new Wire(pair);
+    pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, 'net'));
+    for (const [at, value] of [
+      [18, 35],
+      [19, 0x00],
+      [23, 1],
+    ] as const) {
+      forge(pair, NotifyType.NO_PROPOSAL_CHOSEN, (data) => {
+        data[at] = value;
+      });
+    }
+    expect(pair.a.endpoint.counters()['unexpected-response']).toBe(3);
+    expect(pair.a.endpoint.counters()['unauthenticated-notify']).toBe(0);
+    wire.settle();
+    expectSame(pair, 1);
+  });
 
   it('a refusal that nothing follows ends it after a while, with its reason', () => {
     const pair = new Pair();

@@ -121,6 +121,10 @@ export function respondRekeyChild(
   if (child === undefined) return [saNotifyPayload(NotifyType.CHILD_SA_NOT_FOUND, rekey.protocol, rekey.spi.slice())];
   // Being deleted, or replaced already.
   if (!child.usable) return [notifyPayload(NotifyType.TEMPORARY_FAILURE)];
+  // While they are replaced there are two of each; more of the old ones only a peer has that never deletes them.
+  if (session.children.size >= 2 * session.host.limits.maxChildrenPerIkeSa) {
+    return [notifyPayload(NotifyType.TEMPORARY_FAILURE)];
+  }
   const answer = answerOffer(session, [currentConfig(session, child)], payloads, undefined, child.id);
   if (!answer.ok) {
     if (answer.notify.notify !== NotifyType.INVALID_KE_PAYLOAD) {
