@@ -109,14 +109,3 @@ export async function masquerade(router: Namespace, outside: string): Promise<vo
 }`;
   await router.exec(['nft', '-f', '-'], { input: rules });
 }
-
-/** Drops UDP between the peers in either direction (a cut line), or lets it through again. */
-export async function cutLine(namespace: Namespace, cut: boolean): Promise<void> {
-  const rules = cut
-    ? `table inet cut {
-  chain in { type filter hook input priority 0; iifname != "lo" drop; }
-  chain out { type filter hook output priority 0; oifname != "lo" drop; }
-}`
-    : 'delete table inet cut';
-  await namespace.exec(['nft', '-f', '-'], { input: rules });
-}
