@@ -1,10 +1,8 @@
 /** Liveness, lifetimes, restarts, duplicates, and peers that are gone (RFC 7296 §2.4, §2.8). */
 import { describe, expect, it } from 'vitest';
 import { utf8 } from '../../src/base/text.ts';
-import { nodeProvider } from '../../src/crypto/node/provider.ts';
-import { IkeEndpoint } from '../../src/ike/endpoint.ts';
 import { expectNothing, expectSame } from '../support/ike-expect.ts';
-import { child, connection, mirrored, net, Pair, Random, Wire } from '../support/ike-pair.ts';
+import { child, connection, mirrored, net, Pair, Wire } from '../support/ike-pair.ts';
 
 const WATCHFUL = connection({ dpd: { interval: 10_000 } });
 
@@ -86,12 +84,7 @@ describe('children by lifetime', () => {
 describe('a peer that restarted', () => {
   it('says INITIAL_CONTACT, and the old IKE SA goes', () => {
     const pair = established();
-    const endpoint = new IkeEndpoint({ crypto: nodeProvider, random: new Random(77).bytes });
-    endpoint.addConnection(connection());
-    Object.assign(pair.a, { endpoint });
-    pair.a.children.clear();
-    pair.a.ikeSas.clear();
-    pair.a.sending.clear();
+    pair.a.restart(connection());
     pair.up();
     expectSame(pair, 1);
     expect(pair.b.of('ike-down')).toMatchObject([{ reason: 'peer-restarted' }]);

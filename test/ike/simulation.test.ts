@@ -8,6 +8,8 @@ import { expectNothing, expectSame } from '../support/ike-expect.ts';
 import { child, connection, type Host, mirrored, net, Pair } from '../support/ike-pair.ts';
 
 interface Weather {
+  /** How often a side loses its memory, of the times that it does something. */
+  readonly restarts?: number;
   readonly loss: number;
   readonly twice: number;
   readonly jitter: number;
@@ -29,9 +31,10 @@ function tunnel(names: readonly string[]): ReturnType<typeof connection> {
   return connection({ children, lifetime: { soft: 45_000, hard: 120_000, jitter: 15_000 }, dpd: { interval: 15_000 } });
 }
 
+const TUNNEL = tunnel(['c', 'd']);
+
 function simulate(seed: number, { loss, twice, jitter }: Weather): Pair {
-  const a = tunnel(['c', 'd']);
-  const pair = new Pair({ seed, a, b: mirrored(a) });
+  const pair = new Pair({ seed, a: TUNNEL });
   const { random } = pair;
   pair.delay = () => 5 + random.below(jitter);
   pair.filter = () => (random.next() < loss ? 'drop' : 'deliver');
@@ -88,12 +91,15 @@ describe('simulation', () => {
     ['reordering', { loss: 0, twice: 0.2, jitter: 400 }, 12],
     ['loss', { loss: 0.2, twice: 0.1, jitter: 100 }, 12],
     ['heavy loss', { loss: 0.5, twice: 0.3, jitter: 2_000 }, 12],
+    ['restarts', { loss: 0.1, twice: 0.1, jitter: 300, restarts: 0.15 }, 12],
   ] as [string, Weather, number][])('%s', (_name, weather, seeds) => {
     for (let seed = 1; seed <= seeds * TIMES; seed++) {
       const pair = simulate(seed, weather);
       pair.up();
       for (let step = 0; step < 25; step++) {
-        act(pair, pair.random.below(2) === 0 ? pair.a : pair.b);
+        const host = pair.random.below(2) === 0 ? pair.a : pair.b;
+        if (pair.random.next() < (weather.restarts ?? 0)) host.restart(host === pair.a ? TUNNEL : mirrored(TUNNEL));
+        else act(pair, host);
         pair.run(pair.random.below(4) === 0 ? 20_000 : pair.random.below(1_500));
       }
       calm(pair);

@@ -107,7 +107,7 @@ export interface Datagram {
 /** One side, with everything it told its owner. */
 export class Host {
   readonly name: string;
-  readonly endpoint: IkeEndpoint;
+  endpoint: IkeEndpoint;
   readonly events: IkeEvent[] = [];
   /** CHILD SAs that are up, by id. */
   readonly children: Map<number, ChildSa> = new Map();
@@ -119,9 +119,21 @@ export class Host {
   /** Keeps `need-secret` for the test to answer. */
   holdSecrets = false;
 
+  readonly #options: IkeEndpointOptions;
+
   constructor(name: string, options: IkeEndpointOptions) {
     this.name = name;
+    this.#options = options;
     this.endpoint = new IkeEndpoint(options);
+  }
+
+  /** Loses everything, as a host does that is switched off and on. */
+  restart(...configs: readonly ConnectionConfig[]): void {
+    this.endpoint = new IkeEndpoint(this.#options);
+    this.children.clear();
+    this.ikeSas.clear();
+    this.sending.clear();
+    for (const config of configs) this.endpoint.addConnection(config);
   }
 
   of<T extends IkeEvent['type']>(type: T): Extract<IkeEvent, { readonly type: T }>[] {
