@@ -1,5 +1,7 @@
 /** Message IDs, retransmission and the response cache (RFC 7296 §2.1–§2.3), alone and between endpoints. */
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { writeU32 } from '../../src/base/bytes.ts';
 import { pooledRandom } from '../../src/ike/random-pool.ts';
 import { TokenBucket } from '../../src/ike/rate-limit.ts';
 import { MAX_MESSAGE_ID, MessageWindow } from '../../src/ike/window.ts';
@@ -7,6 +9,13 @@ import { expectSame } from '../support/ike-expect.ts';
 import { at, type Datagram, Pair, Wire } from '../support/ike-pair.ts';
 
 const POLICY = { initial: 100, factor: 2, max: 300, tries: 3 };
+/** A header with another body, and the length that fits. */
+function withLength(header: Uint8Array, rest: Uint8Array): Uint8Array {
+  const data = Uint8Array.from([...header, ...rest]);
+  writeU32(data, 24, data.length);
+  return data;
+}
+
 const bytes = (...values: number[]): Uint8Array => Uint8Array.from(values);
 
 describe('MessageWindow', () => {
@@ -210,6 +219,33 @@ describe('messages of nobody', () => {
     pair.deliver({ from: pair.b, to: pair.a, path, data });
     expect(pair.a.endpoint.counters()['unauthenticated-notify']).toBe(1);
     pair.run();
+    expectSame(pair, 1);
+  });
+
+  it('any bytes at all are counted', () => {
+    const pair = new Pair();
+    pair.up();
+    const path = { local: at('192.0.2.2', 4500), remote: at('192.0.2.1', 4500) };
+    const before = pair.b.endpoint.counters();
+    let sent = 0;
+    const header = fc.constant(pair.sent.at(-2)!.data.slice(0, 28));
+    const tail = fc.uint8Array({ maxLength: 200 });
+    const anything = fc.oneof(
+      tail,
+      fc.tuple(header, tail).map(([head, rest]) => withLength(head, rest)),
+    );
+    fc.assert(
+      fc.property(anything, (data) => {
+        sent++;
+        pair.b.endpoint.handleDatagram(pair.now, path, data);
+        pair.drain(pair.b);
+      }),
+      { seed: 1, numRuns: 500 },
+    );
+    const after = pair.b.endpoint.counters();
+    expect(after['datagrams-in'] - before['datagrams-in']).toBe(sent);
+    expect(after.bug).toBe(0);
+    pair.run(60_000);
     expectSame(pair, 1);
   });
 
