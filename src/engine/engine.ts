@@ -252,6 +252,11 @@ export class Engine {
     return this.#tunnels.get(name);
   }
 
+  /** SAs that packets are received on, those that were replaced a moment ago included. */
+  get inboundSas(): number {
+    return this.#sas.inbound.size;
+  }
+
   /** ESP packets that were dropped on the way in, of all tunnels and of none, by reason. */
   inboundDrops(): Record<string, number> {
     return namedDrops(this.#sas.inbound.drops);
@@ -308,8 +313,7 @@ export class Engine {
         const child = this.#sas.get(event.childId);
         // One that could not be installed was never up for the owner.
         if (child === undefined) return false;
-        if (event.reason === 'rekeyed' || event.reason === 'redundant') this.#sas.retire(now, child);
-        else this.#sas.remove(child);
+        this.#sas.close(now, child, event.reason);
         if (tunnel !== undefined) this.#pursuit.wentDown(now, tunnel, event.reason);
         return true;
       }

@@ -9,7 +9,7 @@ import { EspInboundSa } from '../esp/inbound-sa.ts';
 import { EspOutboundSa } from '../esp/outbound-sa.ts';
 import type { LimitKind, SaLimits } from '../esp/usage.ts';
 import type { ChildLifetime } from '../ike/config.ts';
-import type { ChildSa, Path } from '../ike/events.ts';
+import type { ChildSa, DownReason, Path } from '../ike/events.ts';
 import { CompiledSelectors } from '../policy/compiled.ts';
 import { FragmentTracker } from '../policy/fragments.ts';
 import { childSummary } from './events.ts';
@@ -117,8 +117,16 @@ export class SaTable {
     this.#stopReceiving(child);
   }
 
-  /** The same for an SA that was replaced: packets of it that are under way are still received. */
-  retire(now: number, child: EngineChild): void {
+  /** The same; but of an SA that another has taken the place of, packets that are under way are still received. */
+  close(now: number, child: EngineChild, reason: DownReason): void {
+    const { name } = child.summary;
+    const replaced = [...child.tunnel.children.values()].some(
+      (other) => other !== child && other.summary.name === name,
+    );
+    if (!replaced || reason === 'expired') {
+      this.remove(child);
+      return;
+    }
     this.#stopSending(child);
     this.#retired.push({ child, until: now + OVERTAKEN });
     if (this.#retired.length > MAX_RETIRED) this.#stopReceiving(this.#retired.shift()!.child);
