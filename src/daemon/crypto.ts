@@ -59,6 +59,11 @@ export function chooseCrypto(name: string): CryptoProvider {
   return selectCrypto(name).provider;
 }
 
+/** Each provider alone, or why it cannot be used, from the quickest to the slowest. */
+export function testedProviders(): ReadonlyMap<string, CryptoProvider | string> {
+  return new Map(inOrder.map((name) => [name, tryProvider(name)]));
+}
+
 function wantedProviders(name: string): readonly ProviderName[] {
   if (name === 'auto') return inOrder;
   const forced = inOrder.find((known) => known === name);
