@@ -4,7 +4,7 @@ import { parseEspProposalString, parseIkeProposalString } from '../../src/crypto
 import type { ConnectionConfig } from '../../src/ike/config.ts';
 import { NotifyType } from '../../src/ike/iana.ts';
 import { identityFromText } from '../../src/ike/identity.ts';
-import { decodeHeader, decodeMessage } from '../../src/ike/message.ts';
+import { decodeHeader, decodeMessage, encodePlain } from '../../src/ike/message.ts';
 import { findNotify, findPayload } from '../../src/ike/payload.ts';
 import { expectNothing, expectSame } from '../support/ike-expect.ts';
 import { at, child, connection, type Datagram, type Host, mirrored, net, Pair, Wire } from '../support/ike-pair.ts';
@@ -379,6 +379,23 @@ describe('childless IKE_AUTH (RFC 6023)', () => {
     pair.up();
     expectSame(pair, 1);
     expect(pair.sent).toHaveLength(6);
+  });
+
+  it('is not tried with a responder that does not announce it', () => {
+    const pair = new Pair({ a: connection({ children: [] }), b: mirrored(connection()) });
+    pair.filter = (datagram) => {
+      if (datagram.from === pair.b) {
+        const { header, payloads } = decodeMessage(datagram.data);
+        const kept = payloads.filter((p) => p.type !== 'notify' || p.notify !== NotifyType.CHILDLESS_IKEV2_SUPPORTED);
+        datagram.data = encodePlain(header, kept);
+      }
+      return 'deliver';
+    };
+    pair.up();
+    expect(pair.sent).toHaveLength(2);
+    expect(pair.a.of('failed')[0]!.detail).toContain('has no child');
+    rest(pair);
+    expectNothing(pair);
   });
 
   it('is announced by the responder', () => {

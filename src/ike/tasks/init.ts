@@ -11,7 +11,7 @@ import type { Path } from '../events.ts';
 import { type Failure, failureFrom, findError } from '../failure.ts';
 import { ExchangeType, NotifyType } from '../iana.ts';
 import { deriveIkeKeys, deriveSkeyseed, type IkeKeys, type IkeSuite, type Nonces } from '../keys.ts';
-import { endSession } from '../lifecycle.ts';
+import { endSession, failSession } from '../lifecycle.ts';
 import type { IkeMessage } from '../message.ts';
 import { detectNat, natDetectionNotifies } from '../nat.ts';
 import { findNotify, findPayload, type Payload } from '../payload.ts';
@@ -41,7 +41,6 @@ export class InitTask implements Task {
   /** What the owner is told if nothing better comes. */
   likely: Failure | undefined;
 
-  /** @param group for a first guess, by default the one that is preferred */
   constructor(session: IkeSession, config: ConnectionConfig) {
     const { host } = session;
     this.config = config;
@@ -164,6 +163,13 @@ export class InitTask implements Task {
       nonces,
       childless: findNotify(payloads, NotifyType.CHILDLESS_IKEV2_SUPPORTED) !== undefined,
     };
+    if (!setUp.childless && session.wanted.length === 0) {
+      wipeCrypto(crypto);
+      // RFC 6023 §3: not every peer can do without a first child.
+      const detail = `connection ${this.config.name} has no child, and the peer does not allow an IKE SA without one`;
+      failSession(session, now, { reason: 'other-error-notify', detail });
+      return;
+    }
     const requestId = host.askSecret(session, this.config.local.id, this.config.remote.id);
     session.timers.set('give-up', now + host.limits.halfOpenTimeout);
     session.enter({ name: 'secret-wanted', crypto, setUp, requestId });
