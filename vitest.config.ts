@@ -4,6 +4,8 @@ import { defineConfig } from 'vitest/config';
 // two files at a time: each has namespaces of its own, and waits more than it computes.
 const config: ReturnType<typeof defineConfig> = defineConfig({
   test: {
+    // The sources import what it makes, and a test run must not need a build.
+    globalSetup: ['scripts/build-wasm.mjs'],
     projects: [
       {
         test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: ['test/interop/**'], testTimeout: 30_000 },

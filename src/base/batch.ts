@@ -19,12 +19,21 @@ export class PacketBatch {
   /** Slots 0 to `count - 1` are in use. */
   count = 0;
 
-  /** @param maxPacket largest packet in bytes that a slot holds beside its headroom and tailroom */
-  constructor(capacity: number, maxPacket: number, headroom = 64, tailroom = 320) {
+  /**
+   * @param maxPacket largest packet in bytes that a slot holds beside its headroom and tailroom
+   * @param allocate where the buffer comes from, such as a memory that others work in too; default: from the heap
+   */
+  constructor(
+    capacity: number,
+    maxPacket: number,
+    headroom = 64,
+    tailroom = 320,
+    allocate: (bytes: number) => Uint8Array = (bytes) => new Uint8Array(bytes),
+  ) {
     this.capacity = capacity;
     this.headroom = headroom;
     this.slotSize = headroom + maxPacket + tailroom;
-    this.buffer = new Uint8Array(capacity * this.slotSize);
+    this.buffer = allocate(capacity * this.slotSize);
     this.offset = new Int32Array(capacity);
     this.length = new Int32Array(capacity);
     this.tag = new Int32Array(capacity);
