@@ -80,7 +80,10 @@ export function addressOf(buffer: Uint8Array): number {
   return address;
 }
 
-/** Memory for native code, with its address. */
+/**
+ * Memory for native code, with its address. It is there as long as `bytes` is referred to: who uses the address must
+ * hold on to it, best by a `wipe` that overwrites it.
+ */
 export interface NativeMemory {
   readonly bytes: Uint8Array;
   readonly address: number;

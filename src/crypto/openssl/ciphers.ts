@@ -138,9 +138,8 @@ export function opensslAead(algorithm: EncryptionAlgorithm, key: Uint8Array): Ae
 export function opensslCbc(key: Uint8Array): BareCipher {
   const { encryptInit, decryptInit, encryptUpdate, decryptUpdate } = evp();
   const { encrypt, decrypt, free } = unpadded(keyedContexts(`AES-${key.length * 8}-CBC`, key));
-  const memory = alignedMemory(2 * BLOCK);
-  const zeros = memory.address;
-  const outLength = memory.address + BLOCK;
+  const { bytes, address: zeros } = alignedMemory(2 * BLOCK);
+  const outLength = zeros + BLOCK;
   const cipher: BareCipher = {
     encrypt(buffer, ivAt, dataLength, counterHigh, counterLow) {
       writeU32(buffer, ivAt, 0);
@@ -161,7 +160,10 @@ export function opensslCbc(key: Uint8Array): BareCipher {
         (dataLength === 0 || decryptUpdate(decrypt, data, outLength, data, dataLength) === 1);
       if (!done) throw opensslFailure('decrypt a packet');
     },
-    wipe: () => release(),
+    wipe() {
+      bytes.fill(0);
+      release();
+    },
   };
   const release = releaseOnce(cipher, free);
   return cipher;
@@ -179,8 +181,7 @@ function unpadded(contexts: Contexts): Contexts {
 export function opensslCtr(key: Uint8Array): CtrStream {
   const { encryptInit, encryptUpdate } = evp();
   const { encrypt, free } = keyedContexts(`AES-${key.length * 8}-CTR`, key);
-  const memory = alignedMemory(BLOCK);
-  const outLength = memory.address;
+  const { bytes, address: outLength } = alignedMemory(BLOCK);
   const blockAddress = addressMemo();
   const stream: CtrStream = {
     crypt(counterBlock, buffer, dataAt, dataLength) {
@@ -190,7 +191,10 @@ export function opensslCtr(key: Uint8Array): CtrStream {
         (dataLength === 0 || encryptUpdate(encrypt, data, outLength, data, dataLength) === 1);
       if (!done) throw opensslFailure('encrypt a packet');
     },
-    wipe: () => release(),
+    wipe() {
+      bytes.fill(0);
+      release();
+    },
   };
   const release = releaseOnce(stream, free);
   return stream;

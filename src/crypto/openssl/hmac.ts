@@ -49,6 +49,7 @@ function keyedContext(hash: HmacHash, key: Uint8Array): number {
   const context = newMacContext(hmac);
   const keyed = context !== 0 && macInit(context, memory.address, key.length, digest.address) === 1;
   memory.bytes.fill(0);
+  digest.bytes.fill(0);
   if (!keyed) {
     freeMacContext(context);
     throw opensslFailure(`key HMAC with ${hash}`);
