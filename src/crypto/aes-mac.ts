@@ -3,7 +3,13 @@
  * of a provider's CBC-MAC.
  */
 import { assertNever } from '../base/assert.ts';
-import type { Mac } from './macs.ts';
+
+/** A keyed function of a message given in parts; holds a copy of its key until it is wiped. */
+export interface Mac {
+  /** At least as long as what is used of it. */
+  compute(...parts: readonly Uint8Array[]): Uint8Array;
+  wipe(): void;
+}
 
 const BLOCK = 16;
 

@@ -3,15 +3,10 @@
  * one of the two AES MACs.
  */
 import { invariant } from '../base/assert.ts';
-import { type AesMacMode, aesMac, aesMacPrf, type CbcMacFactory } from './aes-mac.ts';
+import { type AesMacMode, aesMac, aesMacPrf, type CbcMacFactory, type Mac } from './aes-mac.ts';
 import type { IntegrityAlgorithm, Prf, PrfAlgorithm } from './types.ts';
 
-/** A keyed function of a message given in parts; holds a copy of its key until it is wiped. */
-export interface Mac {
-  /** At least as long as what is used of it. */
-  compute(...parts: readonly Uint8Array[]): Uint8Array;
-  wipe(): void;
-}
+export type { Mac };
 
 export type HmacHash = 'sha1' | 'sha256' | 'sha384' | 'sha512';
 

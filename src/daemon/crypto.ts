@@ -38,14 +38,18 @@ export interface CryptoChoice {
 
 /**
  * `auto`: all that there are. Another name: that provider, and for algorithms that it lacks `node` and `noble` alone.
+ * @param opened for tests: the provider of that name, or why it cannot be used
  * @throws ControlError when the name is unknown, or the provider that was asked for cannot be used
  */
-export function selectCrypto(name: string): CryptoChoice {
+export function selectCrypto(
+  name: string,
+  opened: (name: ProviderName) => CryptoProvider | string = tryProvider,
+): CryptoChoice {
   const wanted = wantedProviders(name);
   const found: CryptoProvider[] = [];
   const leftOut: { name: string; reason: string }[] = [];
   for (const candidate of wanted) {
-    const result = tryProvider(candidate);
+    const result = opened(candidate);
     if (typeof result !== 'string') found.push(result);
     else if (candidate === name) throw new ControlError('system', `--crypto ${name}: ${result}`);
     else leftOut.push({ name: candidate, reason: result });

@@ -12,24 +12,15 @@ import { parseDocument } from '../config/parse.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import { Autostart } from './autostart.ts';
-import { ControlServer } from './control.ts';
 import { makePrivateFolder } from './files.ts';
 import { checkIdentity, ObjectTable, type TunnelObject } from './objects.ts';
 import type { Platform } from './platform.ts';
-import {
-  CONTROL_SOCKET,
-  ControlError,
-  type DefineResult,
-  type StatusResult,
-  type TunnelEvent,
-  type TunnelInfo,
-} from './protocol.ts';
+import { ControlError, type DefineResult, type StatusResult, type TunnelEvent, type TunnelInfo } from './protocol.ts';
 import { refusing } from './refusing.ts';
 import { Runner } from './runner.ts';
 import { SecretStore } from './secrets.ts';
 import { inactiveStatus } from './status-view.ts';
 import { DefinitionStore, DocumentFolder } from './store.ts';
-import { dispatchVerb } from './verbs.ts';
 import { version } from './version.ts';
 
 export interface DaemonOptions {
@@ -38,6 +29,7 @@ export interface DaemonOptions {
   readonly platform: Platform;
   readonly crypto: CryptoProvider;
   readonly log: Logger;
+  readonly onEvent: (event: TunnelEvent) => void;
 }
 
 /** A document as it came: XML, and what to call it in messages. */
@@ -50,9 +42,9 @@ export class Daemon {
   readonly secrets: SecretStore;
   readonly runner: Runner;
   readonly #log: Logger;
+  readonly #onEvent: DaemonOptions['onEvent'];
   readonly #definitions: DefinitionStore;
   readonly #liveDocuments: DocumentFolder;
-  readonly #control: ControlServer;
   readonly #autostart: Autostart;
   readonly #objects = new ObjectTable();
   /** Documents of tunnels that ran when the last daemon was cut off, until they run again or are touched by hand. */
@@ -63,6 +55,7 @@ export class Daemon {
 
   constructor(options: DaemonOptions) {
     this.#log = options.log;
+    this.#onEvent = options.onEvent;
     makePrivateFolder(options.runDir);
     this.#definitions = new DefinitionStore(options.configDir);
     this.#liveDocuments = new DocumentFolder(join(options.runDir, 'live'));
@@ -74,18 +67,12 @@ export class Daemon {
       log: options.log,
       secrets: this.secrets,
       onEvent: (event) => this.#publish(event),
-      onLost: (name) => void this.#inTurn(() => this.#stopped(this.#objects.find(name))),
+      onLost: (name) => void this.#inTurn(() => this.#lost(name)),
     });
-    this.#control = new ControlServer(
-      join(options.runDir, CONTROL_SOCKET),
-      (verb, params, connection) => dispatchVerb(this, verb, params, connection),
-      options.log,
-    );
   }
 
-  /** Reads the definitions, listens, and starts what is to be started. */
+  /** Reads the definitions and starts what is to be started. */
   async open(): Promise<void> {
-    await this.#control.listen();
     for (const { name, file, xml } of this.#definitions.load()) this.#load(name, file, xml);
     const interrupted = this.#liveDocuments.load().map(({ name, file, xml }) => this.#loadLive(name, file, xml));
     const marked = this.#objects.all().flatMap(({ name }) => (this.#definitions.isAutostart(name) ? [name] : []));
@@ -94,10 +81,9 @@ export class Daemon {
     }
   }
 
-  /** Stops all tunnels, telling their peers, and no longer listens. */
+  /** Stops all tunnels, telling their peers. */
   async close(): Promise<void> {
     this.#autostart.close();
-    await this.#control.close();
     await this.#inTurn(async () => {
       for (const object of this.#objects.all()) {
         if (object.live !== undefined) await this.#stop(object);
@@ -111,8 +97,12 @@ export class Daemon {
       const document = this.#parse(text);
       const warnings = toPolicy(document).warnings;
       const object = this.#objects.claim(document);
-      this.#definitions.save(document.name, dumpDocument(document));
-      object.kept = document;
+      try {
+        this.#definitions.save(document.name, dumpDocument(document));
+        object.kept = document;
+      } finally {
+        this.#objects.dropIfGone(object);
+      }
       this.#publish({ tunnel: document.name, event: 'defined', detail: '' });
       return { name: document.name, uuid: document.uuid, warnings };
     });
@@ -242,7 +232,7 @@ export class Daemon {
   }
 
   #publish(event: Omit<TunnelEvent, 'time'>): void {
-    this.#control.publish({ time: new Date().toISOString(), ...event });
+    this.#onEvent({ time: new Date().toISOString(), ...event });
   }
 
   /** One change after another, also when one fails. */
@@ -270,6 +260,12 @@ export class Daemon {
   async #stop(object: TunnelObject): Promise<void> {
     await this.runner.stop(object.name);
     this.#stopped(object);
+  }
+
+  /** The device of a tunnel was taken away. */
+  async #lost(name: string): Promise<void> {
+    const object = this.#objects.get(name);
+    if (object?.live !== undefined) await this.#stop(object);
   }
 
   /** Follows a tunnel that does not run any more. */

@@ -2,11 +2,12 @@
 /** The `sectunneld` program: takes its command line apart, runs a daemon in the foreground until a signal ends it. */
 import { parseArgs } from 'node:util';
 import { cryptoChoices, selectCrypto } from './crypto.ts';
-import { Daemon } from './daemon.ts';
+
 import { defaultConfigDir, defaultRunDir } from './folders.ts';
 import { linuxPlatform } from './linux.ts';
 import { createLog, type LogLevel, logLevels } from './log.ts';
 import { ControlError } from './protocol.ts';
+import { Service } from './service.ts';
 import { version } from './version.ts';
 
 const ExitCode = { Ok: 0, Failed: 1, Usage: 2 } as const;
@@ -84,14 +85,14 @@ async function run(chosen: Settings): Promise<void> {
   const { configDir, runDir } = chosen;
   const { provider: crypto, leftOut } = selectCrypto(chosen.crypto);
   for (const { name, reason } of leftOut) log.info({ provider: name, reason }, 'cryptographic provider not used');
-  const daemon = new Daemon({ configDir, runDir, platform: linuxPlatform(), crypto, log });
-  await daemon.open();
+  const service = new Service({ configDir, runDir, platform: linuxPlatform(), crypto, log });
+  await service.open();
   log.info({ version: version(), pid: process.pid, configDir, runDir, crypto: crypto.name }, 'sectunneld is ready');
   const signal = await new Promise<string>((resolve) => {
     for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => resolve(name));
   });
   log.info({ signal }, 'ending');
-  await daemon.close();
+  await service.close();
 }
 
 async function main(argv: readonly string[]): Promise<number> {

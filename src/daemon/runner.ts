@@ -23,7 +23,7 @@ export interface RunnerOptions {
   readonly log: Logger;
   readonly secrets: SecretStore;
   readonly onEvent: (event: Omit<TunnelEvent, 'time'>) => void;
-  /** The device of a tunnel was taken away; it no longer runs. */
+  /** The device of a tunnel was taken away: it is to be stopped. */
   readonly onLost: (name: string) => void;
 }
 
@@ -66,7 +66,7 @@ export class Runner {
     const device = await refusingSystem(() => this.#options.platform.openDevice(plan.device));
     this.#running.set(name, { document, lastFailure: undefined });
     device.onClosed((reason) => {
-      if (reason !== undefined) void this.#lost(name, reason);
+      if (reason !== undefined) this.#lost(name, reason);
     });
     try {
       await refusingSystem(() => this.host.add(plan.tunnel, device));
@@ -113,9 +113,8 @@ export class Runner {
     return facts === undefined ? undefined : this.#options.secrets.value(secretOf(facts.document));
   }
 
-  async #lost(name: string, reason: Error): Promise<void> {
+  #lost(name: string, reason: Error): void {
     this.#log.error({ tunnel: name }, `the device was taken away, the tunnel is stopped: ${reason.message}`);
-    await this.stop(name);
     this.#options.onLost(name);
   }
 

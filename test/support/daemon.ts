@@ -7,8 +7,9 @@ import { type IpAddress, parseAddress } from '../../src/base/address.ts';
 import type { Logger } from '../../src/base/log.ts';
 import { DaemonClient } from '../../src/daemon/client.ts';
 import { chooseCrypto } from '../../src/daemon/crypto.ts';
-import { Daemon } from '../../src/daemon/daemon.ts';
+import type { Daemon } from '../../src/daemon/daemon.ts';
 import type { DevicePlan } from '../../src/daemon/platform.ts';
+import { Service } from '../../src/daemon/service.ts';
 import { MemoryDevice } from '../../src/tun/memory.ts';
 import type { UdpNetwork } from '../../src/tun/udp.ts';
 
@@ -51,7 +52,7 @@ export class TestDaemon {
   readonly devices: Map<string, MemoryDevice> = new Map();
   readonly plans: DevicePlan[] = [];
   readonly #network: UdpNetwork;
-  #daemon: Daemon | undefined;
+  #service: Service | undefined;
   #client: DaemonClient | undefined;
 
   constructor(network: UdpNetwork, folder: string = temporaryFolder()) {
@@ -80,12 +81,12 @@ export class TestDaemon {
   }
 
   get daemon(): Daemon {
-    if (this.#daemon === undefined) throw new Error('the daemon is not open');
-    return this.#daemon;
+    if (this.#service === undefined) throw new Error('the daemon is not open');
+    return this.#service.daemon;
   }
 
   async open(): Promise<void> {
-    this.#daemon = new Daemon({
+    this.#service = new Service({
       configDir: this.configDir,
       runDir: this.runDir,
       crypto: chooseCrypto('auto'),
@@ -101,15 +102,15 @@ export class TestDaemon {
         },
       },
     });
-    await this.#daemon.open();
+    await this.#service.open();
     this.#client = await DaemonClient.connect(this.runDir);
   }
 
   async close(): Promise<void> {
     this.#client?.close();
-    await this.#daemon?.close();
+    await this.#service?.close();
     this.#client = undefined;
-    this.#daemon = undefined;
+    this.#service = undefined;
   }
 
   /** Defines the secret that the documents of the tests refer to. */
