@@ -29,6 +29,11 @@ modprobe kmod"
 # User-Mode Linux exists for x86 alone.
 case $(uname -m) in x86_64 | i?86) test_needs="$test_needs
 linux.uml user-mode-linux" ;; esac
+# libipsec-mb is for 64-bit x86, and only this release has the version that is used.
+if [ "$(uname -m)" = x86_64 ] && grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release; then
+  test_needs="$test_needs
+/usr/lib/x86_64-linux-gnu/libIPSec_MB.so.1 libipsec-mb1"
+fi
 
 [ $# -eq 1 ] || usage
 case $1 in

@@ -11,15 +11,15 @@ import { selfTest } from '../crypto/selftest.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import { ControlError } from './protocol.ts';
 
+type ProviderName = 'ipsec-mb' | 'openssl' | 'node' | 'noble';
+
 /** From the quickest to the slowest. */
-const candidates = {
+const candidates: Readonly<Record<ProviderName, () => CryptoProvider>> = {
   'ipsec-mb': openIpsecMbProvider,
   openssl: openOpensslProvider,
   node: () => nodeProvider,
   noble: () => nobleProvider,
-} as const satisfies Readonly<Record<string, () => CryptoProvider>>;
-
-type ProviderName = keyof typeof candidates;
+};
 
 const inOrder = Object.keys(candidates) as ProviderName[];
 

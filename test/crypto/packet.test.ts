@@ -6,7 +6,7 @@ import { nobleProvider } from '../../src/crypto/noble/provider.ts';
 import { nodeAead } from '../../src/crypto/node/ciphers.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import type { Aead } from '../../src/crypto/packet.ts';
-import type { CipherSuite, PacketCipher } from '../../src/crypto/types.ts';
+import type { CipherSuite, CryptoProvider, PacketCipher } from '../../src/crypto/types.ts';
 import { allSuites, need, packetLength, providers, seededRandom, suiteKeys, suiteName } from './support.ts';
 
 const named = allSuites.map((suite) => ({ name: suiteName(suite), suite }));
@@ -19,48 +19,55 @@ function dataLengths(cipher: PacketCipher): number[] {
   return [0, 1, 2, 3, 5, 16, 88].map((blocks) => blocks * Math.max(cipher.blockSize, 4));
 }
 
-function pair(suite: CipherSuite, seed: number): { node: PacketCipher; noble: PacketCipher } {
+/** What the others are compared with, and what is compared. */
+const compared = providers.filter((provider) => provider !== nobleProvider);
+
+function pair(
+  provider: CryptoProvider,
+  suite: CipherSuite,
+  seed: number,
+): { cipher: PacketCipher; noble: PacketCipher } {
   const keys = suiteKeys(suite, seededRandom(seed));
-  return { node: nodeProvider.packetCipher(suite, keys), noble: nobleProvider.packetCipher(suite, keys) };
+  return { cipher: provider.packetCipher(suite, keys), noble: nobleProvider.packetCipher(suite, keys) };
 }
 
 describe.each(named)('$name', ({ suite }) => {
-  it('gives the same packet with both providers, and each opens what the other sealed', () => {
-    const { node, noble } = pair(suite, 1);
+  it.each(compared)('gives the same packet with $name as with noble, and each opens the other’s', (provider) => {
+    const { cipher, noble } = pair(provider, suite, 1);
     const random = seededRandom(2);
     let counter = 0;
     for (const esnHigh of esnHighs) {
-      for (const length of dataLengths(node)) {
-        const a = random(packetLength(node, 8, length));
+      for (const length of dataLengths(cipher)) {
+        const a = random(packetLength(cipher, 8, length));
         const b = Uint8Array.from(a);
-        const dataAt = 8 + node.ivLength;
+        const dataAt = 8 + cipher.ivLength;
         const plaintext = toHex(a.subarray(dataAt, dataAt + length));
         counter++;
-        node.seal(a, 0, 8, length, 0xfedcba98, counter, esnHigh);
+        cipher.seal(a, 0, 8, length, 0xfedcba98, counter, esnHigh);
         noble.seal(b, 0, 8, length, 0xfedcba98, counter, esnHigh);
         expect(toHex(a)).toBe(toHex(b));
         expect(noble.open(a, 0, 8, length, esnHigh)).toBe(true);
-        expect(node.open(b, 0, 8, length, esnHigh)).toBe(true);
+        expect(cipher.open(b, 0, 8, length, esnHigh)).toBe(true);
         expect(toHex(a.subarray(dataAt, dataAt + length))).toBe(plaintext);
         expect(toHex(b.subarray(dataAt, dataAt + length))).toBe(plaintext);
       }
     }
   });
 
-  it('works anywhere in a buffer and touches nothing around the packet', () => {
-    const { node, noble } = pair(suite, 3);
-    const length = 3 * Math.max(node.blockSize, 4);
-    const inner = packetLength(node, 33, length);
+  it.each(compared)('works anywhere in a buffer and touches nothing around the packet, with $name', (provider) => {
+    const { cipher, noble } = pair(provider, suite, 3);
+    const length = 3 * Math.max(cipher.blockSize, 4);
+    const inner = packetLength(cipher, 33, length);
     // An odd start, as behind an IKE header, and associated data that are not those of ESP.
     const original = seededRandom(4)(inner + 20);
     const a = Uint8Array.from(original);
     const b = Uint8Array.from(original);
-    node.seal(a, 7, 40, length, 0, 9, -1);
+    cipher.seal(a, 7, 40, length, 0, 9, -1);
     noble.seal(b, 7, 40, length, 0, 9, -1);
     expect(toHex(a)).toBe(toHex(b));
     expect(toHex(a.subarray(0, 40))).toBe(toHex(original.subarray(0, 40)));
     expect(toHex(a.subarray(7 + inner))).toBe(toHex(original.subarray(7 + inner)));
-    expect(node.open(b, 7, 40, length, -1)).toBe(true);
+    expect(cipher.open(b, 7, 40, length, -1)).toBe(true);
     expect(noble.open(a, 7, 40, length, -1)).toBe(true);
     expect(toHex(a)).toBe(toHex(b));
   });

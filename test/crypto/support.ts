@@ -2,11 +2,36 @@ import { readFileSync } from 'node:fs';
 import { invariant } from '../../src/base/assert.ts';
 import { fromHex } from '../../src/base/bytes.ts';
 import { encryptionAlgorithms, integrityAlgorithms } from '../../src/crypto/algorithms.ts';
+import { openIpsecMbProvider } from '../../src/crypto/ipsec-mb/provider.ts';
 import { nobleProvider } from '../../src/crypto/noble/provider.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
+import { openOpensslProvider } from '../../src/crypto/openssl/provider.ts';
+import { combineProviders, ProviderUnavailableError } from '../../src/crypto/provider.ts';
 import type { CipherSuite, CryptoProvider, PacketCipher, RandomSource } from '../../src/crypto/types.ts';
 
-export const providers: readonly CryptoProvider[] = [nodeProvider, nobleProvider];
+/** The providers by FFI; for one that this machine lacks, why. */
+export const nativeProviders: readonly { readonly name: string; readonly provider: CryptoProvider | string }[] = [
+  { name: 'openssl', provider: openOr(openOpensslProvider) },
+  { name: 'ipsec-mb', provider: openOr(openIpsecMbProvider) },
+];
+
+function openOr(open: () => CryptoProvider): CryptoProvider | string {
+  try {
+    return open();
+  } catch (error) {
+    if (error instanceof ProviderUnavailableError) return error.message;
+    throw error;
+  }
+}
+
+/** All that this machine has, each with every algorithm: `node` stands behind those by FFI as it does in the daemon. */
+export const providers: readonly CryptoProvider[] = [
+  nodeProvider,
+  nobleProvider,
+  ...nativeProviders.flatMap(({ provider }) =>
+    typeof provider === 'string' ? [] : [combineProviders(provider, nodeProvider)],
+  ),
+];
 
 /** The `cases` (or another list) of a file in `vectors/`. */
 export function vectors<T>(file: string, list = 'cases'): readonly T[] {

@@ -42,15 +42,16 @@ function koffi(): Koffi {
  */
 export function openLibrary(file: string | null): NativeLibrary {
   const ffi = koffi();
-  const library = attempt(() => ffi.load(file));
-  return { func: <Call>(prototype: string) => attempt(() => library.func(prototype)) as Call };
+  const name = file ?? 'this program';
+  const library = attempt(name, () => ffi.load(file));
+  return { func: <Call>(prototype: string) => attempt(name, () => library.func(prototype)) as Call };
 }
 
-function attempt<T>(call: () => T): T {
+function attempt<T>(library: string, call: () => T): T {
   try {
     return call();
   } catch (error) {
-    throw new ProviderUnavailableError(messageOf(error));
+    throw new ProviderUnavailableError(`${library}: ${messageOf(error)}`);
   }
 }
 
