@@ -1,5 +1,5 @@
 /** IKE and ESP on one UDP port, told apart by the first bytes (RFC 3948 §2). */
-import { concatBytes } from '../base/bytes.ts';
+import { concatBytes, readI32 } from '../base/bytes.ts';
 
 /** On this port IKE stands alone; on all others IKE and ESP share. */
 const IKE_PORT = 500;
@@ -28,5 +28,5 @@ export function addMarker(localPort: number, message: Uint8Array): Uint8Array {
 }
 
 function hasMarker(data: Uint8Array): boolean {
-  return data.length >= NON_ESP_MARKER.length && NON_ESP_MARKER.every((byte, at) => data[at] === byte);
+  return data.length >= NON_ESP_MARKER.length && readI32(data, 0) === 0;
 }

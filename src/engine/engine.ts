@@ -98,7 +98,7 @@ export class Engine {
     const free = this.#byIndex.indexOf(undefined);
     const index = free < 0 ? this.#byIndex.length : free;
     const tunnel = new Tunnel(index, config, this.#fragmentSeed, (missing, plan, batch, slot) => {
-      this.#pursuit.packetMissesSa(this.#now, missing, plan, batch.packet(slot));
+      this.#pursuit.packetMissesSa(this.#now, missing, plan, batch, slot);
     });
     this.#addConnections(config.connections);
     for (const { name } of config.connections) this.#byConnection.set(name, tunnel);

@@ -29,11 +29,13 @@ export class HoldQueue {
     return this.#packets.length;
   }
 
+  hasRoom(length: number): boolean {
+    return this.#packets.length < this.#limits.packets && this.#bytes + length <= this.#limits.bytes;
+  }
+
   /** Copies a packet into the queue; the newest is dropped when there is no room. */
   add(now: number, packet: Uint8Array): boolean {
-    if (this.#packets.length >= this.#limits.packets || this.#bytes + packet.length > this.#limits.bytes) {
-      return false;
-    }
+    if (!this.hasRoom(packet.length)) return false;
     this.#packets.push({ data: packet.slice(), until: now + this.#limits.time });
     this.#bytes += packet.length;
     return true;

@@ -7,6 +7,7 @@
  */
 import { formatAddress, type IpAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
+import type { PacketBatch } from '../base/batch.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
 import type { IkeEndpoint } from '../ike/endpoint.ts';
 import type { DownReason } from '../ike/events.ts';
@@ -23,6 +24,9 @@ export interface PursuitOptions {
 
 /** Replaced, or as we asked; and what IKE reports of the children before it says why the IKE SA went down. */
 const NO_LOSS: readonly DownReason[] = ['rekeyed', 'redundant', 'requested', 'ike-down'];
+
+/** Packets that find no room to wait ask for their SA so often. */
+const ASK_AGAIN = 1_000;
 
 const MODES: Readonly<Record<TunnelConfig['start'], PursuitMode>> = {
   initiate: 'always',
@@ -54,11 +58,13 @@ export class Pursuit {
   }
 
   /** An outbound packet needs an SA that is not there: it waits, and the negotiation begins (RFC 4301 §4.4.1). */
-  packetMissesSa(now: number, tunnel: Tunnel, { connection, child }: ChildPlan, packet: Uint8Array): void {
+  packetMissesSa(now: number, tunnel: Tunnel, plan: ChildPlan, batch: PacketBatch, slot: number): void {
     if (tunnel.pursuit === 'none') return;
-    tunnel.hold.add(now, packet);
-    // While an attempt is planned, packets do not hurry it.
-    if (tunnel.retry.at === undefined) this.#initiate(now, tunnel, connection, child.name);
+    const held = tunnel.hold.hasRoom(batch.length[slot]!) && tunnel.hold.add(now, batch.packet(slot));
+    // While an attempt is planned, packets do not hurry it; a flood asks now and then only.
+    if (tunnel.retry.at !== undefined || (!held && now - plan.askedAt < ASK_AGAIN)) return;
+    plan.askedAt = now;
+    this.#initiate(now, tunnel, plan.connection, plan.child.name);
   }
 
   /** The wait after a failure is over. */

@@ -38,6 +38,8 @@ export type PursuitMode = 'always' | 'packet' | 'none';
 export interface ChildPlan {
   readonly connection: ConnectionConfig;
   readonly child: ChildConfig;
+  /** When IKE was last asked for it on account of a packet. */
+  askedAt: number;
 }
 
 export class Tunnel {
@@ -131,7 +133,7 @@ function plansOf(config: TunnelConfig): ReadonlyMap<string, ChildPlan> {
   for (const connection of config.connections) {
     for (const child of connection.children) {
       if (plans.has(child.name)) throw new RangeError(`tunnel ${config.name} has two children named ${child.name}`);
-      plans.set(child.name, { connection, child });
+      plans.set(child.name, { connection, child, askedAt: Number.NEGATIVE_INFINITY });
     }
   }
   for (const entry of config.policy) {

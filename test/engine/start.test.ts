@@ -103,6 +103,24 @@ describe('a trap', () => {
     expect(a.tunnel().retry.at).toBeUndefined();
   });
 
+  it('asks for the SA of a packet also when others have taken all room to wait', () => {
+    const selectors = { local: [range('10.1.1.0/24')], remote: [range('10.2.1.0/24')] };
+    const config = tunnel({
+      connections: [connection({ children: [child('c'), child('d', { selectors })] })],
+      policy: [protect(), protect({ name: 'other', child: 'd', selectors })],
+      hold: { packets: 3, bytes: 10_000, time: 60_000 },
+    });
+    const other = opposite(config);
+    // The peer does not want c.
+    const b = { ...other, connections: other.connections.map((c) => ({ ...c, children: c.children.slice(1) })) };
+    const { net, a } = enginePair({ a: config, b: { ...b, policy: b.policy.slice(1) } });
+    net.send(a, numbered(50));
+    net.send(a, [packet('10.1.1.1', '10.2.1.1', 'd')]);
+    expect(a.tunnel().hold.length).toBe(3);
+    net.run(5_000);
+    expect(a.child().summary.name).toBe('d');
+  });
+
   it('is not put off by what strangers try in vain', () => {
     const pair = enginePair({ b: opposite(tunnel(), { start: 'initiate' }) });
     const { net, a, b } = pair;
