@@ -107,7 +107,10 @@ export class Background {
     this.#child.stdout?.on('data', (chunk: Buffer) => this.#output.add(chunk));
     this.#child.stderr?.on('data', (chunk: Buffer) => this.#output.add(chunk));
     this.#exited = new Promise((resolve) => {
-      this.#child.once('close', () => resolve());
+      this.#child.once('close', (code, signal) => {
+        this.#output.add(Buffer.from(`[${name} ended: ${signal ?? `exit code ${code}`}]\n`));
+        resolve();
+      });
       this.#child.once('error', (error) => {
         this.#output.add(Buffer.from(`cannot start ${argv.join(' ')}: ${error.message}\n`));
         resolve();
