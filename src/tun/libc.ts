@@ -31,6 +31,11 @@ export interface Libc {
   bind(fd: number, address: Uint8Array): number;
   send(fd: number, data: Uint8Array, flags: number): number;
   recv(fd: number, data: Uint8Array, flags: number): number;
+  /** Writes the address that a socket is bound to into `address`. */
+  getsockname(fd: number, address: Uint8Array): number;
+  /** `messages` is the address of `count` structures mmsghdr. The result is the number of datagrams. */
+  recvmmsg(fd: number, messages: number, count: number, flags: number): number;
+  sendmmsg(fd: number, messages: number, count: number, flags: number): number;
   poll(descriptors: Uint8Array, timeoutMs: number): number;
   epollCreate(flags: number): number;
   epollControl(epoll: number, operation: number, fd: number, event: Uint8Array): number;
@@ -89,6 +94,7 @@ export const ERRNO = {
   EADDRNOTAVAIL: 99,
   ENETUNREACH: 101,
   ENOBUFS: 105,
+  ECONNREFUSED: 111,
   EHOSTUNREACH: 113,
 } as const;
 
@@ -135,6 +141,12 @@ function bindCalls(ffi: Koffi): Libc {
   const recv = bind<(fd: number, data: Uint8Array, length: number, flags: number) => number>(
     'int64_t recv(int fd, void *data, size_t length, int flags)',
   );
+  const getsockname = bind<(fd: number, address: Uint8Array, length: Uint8Array) => number>(
+    'int getsockname(int fd, void *address, void *length)',
+  );
+  const recvmmsg = bind<(fd: number, messages: number, count: number, flags: number, timeout: number) => number>(
+    'int recvmmsg(int fd, uintptr_t messages, unsigned int count, int flags, uintptr_t timeout)',
+  );
   const poll = bind<(descriptors: Uint8Array, count: number, timeoutMs: number) => number>(
     'int poll(void *descriptors, uint64_t count, int timeout)',
   );
@@ -153,6 +165,9 @@ function bindCalls(ffi: Koffi): Libc {
     bind: (fd, address) => bindSocket(fd, address, address.length),
     send: (fd, data, flags) => send(fd, data, data.length, flags),
     recv: (fd, data, flags) => recv(fd, data, data.length, flags),
+    getsockname: (fd, address) => getsockname(fd, address, Uint8Array.of(address.length, 0, 0, 0)),
+    recvmmsg: (fd, messages, count, flags) => recvmmsg(fd, messages, count, flags, 0),
+    sendmmsg: bind('int sendmmsg(int fd, uintptr_t messages, unsigned int count, int flags)'),
     poll: (descriptors, timeoutMs) => poll(descriptors, descriptors.length / POLLFD_SIZE, timeoutMs),
     epollCreate: bind('int epoll_create1(int flags)'),
     epollControl: bind('int epoll_ctl(int epoll, int operation, int fd, void *event)'),

@@ -4,8 +4,9 @@
  */
 import type { IpAddress, SocketAddress } from '../base/address.ts';
 import { formatSocketAddress, sameAddress } from '../base/address.ts';
+import type { PacketBatch } from '../base/batch.ts';
 import type { DatagramHandler, UdpBindOptions, UdpCounters, UdpNetwork, UdpSendError, UdpSocket } from './udp.ts';
-import { isUnspecified, maxDatagram, newUdpCounters } from './udp.ts';
+import { isUnspecified, maxDatagram, newUdpCounters, sendEach } from './udp.ts';
 
 export interface MemoryDatagram {
   readonly data: Uint8Array;
@@ -118,6 +119,7 @@ export class MemoryHost implements UdpNetwork {
     const key = formatSocketAddress(local);
     if (this.#sockets.has(key)) throw new Error(`UDP ${key}: the port is in use: choose another`);
     const socket = new MemoryUdpSocket(local, {
+      owns: (own) => this.addresses.some((each) => sameAddress(each, own)),
       sourceFor: (remote) => options.sourceFor?.(remote) ?? this.#firstAddress(remote),
       transmit: this.#transmit,
       onClose: () => this.#sockets.delete(key),
@@ -148,6 +150,7 @@ export class MemoryHost implements UdpNetwork {
 }
 
 interface SocketHooks {
+  readonly owns: (address: IpAddress) => boolean;
   readonly sourceFor: (remote: IpAddress) => IpAddress | undefined;
   readonly transmit: (datagram: MemoryDatagram) => boolean;
   readonly onClose: () => void;
@@ -156,6 +159,7 @@ interface SocketHooks {
 class MemoryUdpSocket implements UdpSocket {
   readonly local: SocketAddress;
   readonly counters: UdpCounters = newUdpCounters();
+  readonly features: readonly string[] = ['memory'];
   readonly #hooks: SocketHooks;
   #onDatagram: DatagramHandler | undefined;
   #closed = false;
@@ -169,8 +173,8 @@ class MemoryUdpSocket implements UdpSocket {
     this.#onDatagram = handler;
   }
 
-  send(data: Uint8Array, to: SocketAddress): boolean {
-    const failure = this.#trySend(data, to);
+  send(data: Uint8Array, to: SocketAddress, from?: SocketAddress): boolean {
+    const failure = this.#trySend(data, to, from);
     if (failure !== undefined) {
       this.counters.sendErrors[failure]++;
       return false;
@@ -178,6 +182,10 @@ class MemoryUdpSocket implements UdpSocket {
     this.counters.sentDatagrams++;
     this.counters.sentBytes += data.length;
     return true;
+  }
+
+  sendBatch(batch: PacketBatch, first: number, end: number, to: SocketAddress, from?: SocketAddress): number {
+    return sendEach(this, batch, first, end, to, from);
   }
 
   receive({ data, from, to }: MemoryDatagram): void {
@@ -193,15 +201,20 @@ class MemoryUdpSocket implements UdpSocket {
     return Promise.resolve();
   }
 
-  #trySend(data: Uint8Array, to: SocketAddress): UdpSendError | undefined {
+  #trySend(data: Uint8Array, to: SocketAddress, wanted: SocketAddress | undefined): UdpSendError | undefined {
     if (this.#closed) return 'closed';
     if (to.address.family !== this.local.address.family) return 'wrong-family';
     if (data.length > maxDatagram(to.address.family)) return 'EMSGSIZE';
     if (to.port === 0) return 'other';
-    const source = isUnspecified(this.local.address) ? this.#hooks.sourceFor(to.address) : this.local.address;
+    const source = isUnspecified(this.local.address) ? this.#source(to, wanted) : this.local.address;
     if (source === undefined) return 'ENETUNREACH';
+    if (!this.#hooks.owns(source)) return 'EADDRNOTAVAIL';
     const from = { address: source, port: this.local.port };
     return this.#hooks.transmit({ data, from, to }) ? undefined : 'ENOBUFS';
+  }
+
+  #source(to: SocketAddress, wanted: SocketAddress | undefined): IpAddress | undefined {
+    return wanted === undefined || isUnspecified(wanted.address) ? this.#hooks.sourceFor(to.address) : wanted.address;
   }
 }
 

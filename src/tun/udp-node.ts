@@ -11,10 +11,12 @@
  */
 import { Buffer } from 'node:buffer';
 import dgram from 'node:dgram';
-import type { IpAddress, IpFamily, SocketAddress } from '../base/address.ts';
-import { formatAddress, formatSocketAddress, parseAddress } from '../base/address.ts';
+import type { IpAddress, SocketAddress } from '../base/address.ts';
+import { formatAddress, parseAddress } from '../base/address.ts';
+import type { PacketBatch } from '../base/batch.ts';
 import type { DatagramHandler, UdpBindOptions, UdpCounters, UdpNetwork, UdpSendError, UdpSocket } from './udp.ts';
-import { isUnspecified, maxDatagram, newUdpCounters } from './udp.ts';
+import { isUnspecified, maxDatagram, newUdpCounters, sendEach } from './udp.ts';
+import { bindError, errorCode, sendErrorNamed } from './udp-errors.ts';
 
 export const nodeUdp: UdpNetwork = {
   async bind(options: UdpBindOptions): Promise<UdpSocket> {
@@ -60,6 +62,7 @@ interface Peer {
 class NodeUdpSocket implements UdpSocket {
   readonly local: SocketAddress;
   readonly counters: UdpCounters = newUdpCounters();
+  readonly features: readonly string[] = ['dgram'];
   readonly #socket: dgram.Socket;
   readonly #sourceFor: UdpBindOptions['sourceFor'];
   readonly #slots: Buffer[] = [];
@@ -103,6 +106,10 @@ class NodeUdpSocket implements UdpSocket {
     return true;
   }
 
+  sendBatch(batch: PacketBatch, first: number, end: number, to: SocketAddress): number {
+    return sendEach(this, batch, first, end, to, undefined);
+  }
+
   close(): Promise<void> {
     this.#onDatagram = undefined;
     this.#closed ??= new Promise((resolve) => this.#socket.close(() => resolve()));
@@ -114,7 +121,7 @@ class NodeUdpSocket implements UdpSocket {
       this.counters.sentDatagrams++;
       this.counters.sentBytes += bytes;
     } else {
-      this.counters.sendErrors[sendErrorOf(error)]++;
+      this.counters.sendErrors[sendErrorNamed(errorCode(error))]++;
     }
   };
 
@@ -176,53 +183,11 @@ class NodeUdpSocket implements UdpSocket {
   }
 }
 
-const SEND_ERROR_CODES: ReadonlySet<string> = new Set<UdpSendError>([
-  'ECONNREFUSED',
-  'EHOSTUNREACH',
-  'ENETUNREACH',
-  'EMSGSIZE',
-  'ENOBUFS',
-  'EPERM',
-  'EADDRNOTAVAIL',
-]);
-
-function sendErrorOf(error: NodeJS.ErrnoException): UdpSendError {
-  const { code } = error;
-  return code !== undefined && SEND_ERROR_CODES.has(code) ? (code as UdpSendError) : 'other';
-}
-
 function enlargeBuffers(socket: dgram.Socket): void {
   try {
     socket.setRecvBufferSize(SOCKET_BUFFER_BYTES);
     socket.setSendBufferSize(SOCKET_BUFFER_BYTES);
   } catch {
     // A system that refuses instead of giving less: its own size has to do.
-  }
-}
-
-function bindError(options: UdpBindOptions, error: NodeJS.ErrnoException): Error {
-  const place = formatSocketAddress(options);
-  const advice = bindAdvice(options.port, options.address.family, error.code);
-  return new Error(`UDP ${place}: ${error.message}${advice === undefined ? '' : `. ${advice}`}`, { cause: error });
-}
-
-function bindAdvice(port: number, family: IpFamily, code: string | undefined): string | undefined {
-  switch (code) {
-    case 'EADDRINUSE':
-      return (
-        `Another program has the port (see: ss -ulpn sport = :${port}), perhaps another IKE daemon: stop it, ` +
-        'or choose another port or address'
-      );
-    case 'EACCES':
-      return (
-        'A port below net.ipv4.ip_unprivileged_port_start takes a privilege: run as root, or ' +
-        `setcap cap_net_bind_service+ep ${process.execPath}, or choose a port from 1024 on`
-      );
-    case 'EADDRNOTAVAIL':
-      return 'The address is not one of this host (see: ip address): correct it, or wait until its interface is up';
-    case 'EAFNOSUPPORT':
-      return `This host has no IPv${family}`;
-    default:
-      return undefined;
   }
 }

@@ -1,14 +1,17 @@
 /**
- * The interface of the UDP sockets that carry IKE and UDP-encapsulated ESP (RFC 3948), and what its two
- * implementations share: `udp-node.ts` (Node's dgram) and `udp-memory.ts` (sockets joined in one process).
+ * The interface of the UDP sockets that carry IKE and UDP-encapsulated ESP (RFC 3948), and what its
+ * implementations share: `udp-linux.ts` (system calls that take many datagrams), `udp-node.ts` (Node's dgram, wherever
+ * Node runs) and `udp-memory.ts` (sockets joined in one process).
  *
  * Local addresses. A socket is bound to one local address and port, and every datagram of it leaves from there. IKE
- * needs to know the local address (NAT detection hashes it, RFC 7296 §2.23). When bound to the unspecified address
- * the operating system picks the source of each datagram by its route; dgram does not tell which address a datagram
- * came to, so the answer of `UdpBindOptions.sourceFor` (a route look-up) is reported as the local address. On a host
- * with several addresses in one network, bind one socket to each address instead.
+ * needs to know the local address (NAT detection hashes it, RFC 7296 §2.23), and a peer expects answers from the
+ * address that it wrote to. A socket that is bound to the unspecified address tells it for each datagram, and sends
+ * from the one that it is told. Only dgram can do neither: there the operating system picks the source of each
+ * datagram by its route, and the answer of `UdpBindOptions.sourceFor` (a route look-up) is reported as the local
+ * address. On a host with several addresses in one network, bind one such socket to each address instead.
  */
 import type { IpAddress, SocketAddress } from '../base/address.ts';
+import type { PacketBatch } from '../base/batch.ts';
 
 /** Why a datagram was not sent. Named after the system's error where there is one. */
 export type UdpSendError =
@@ -51,6 +54,8 @@ export interface UdpSocket {
   /** As bound, with the real port when 0 was asked for. */
   readonly local: SocketAddress;
   readonly counters: Readonly<UdpCounters>;
+  /** How datagrams get to the system, in its own words, such as `gro` and `gso`; may change as the system refuses. */
+  readonly features: readonly string[];
 
   /** The later of two handlers replaces the earlier. */
   onDatagram(handler: DatagramHandler): void;
@@ -58,11 +63,35 @@ export interface UdpSocket {
   /**
    * Sends one datagram; `data` may be reused as soon as it returns. Never throws and never waits: false when it was
    * dropped at once. An error that the system tells later is counted only.
+   *
+   * @param from the local address to send from, for a socket that is bound to the unspecified address
    */
-  send(data: Uint8Array, to: SocketAddress): boolean;
+  send(data: Uint8Array, to: SocketAddress, from?: SocketAddress): boolean;
+
+  /**
+   * Sends the packets in slots `first` to `end - 1` of a batch, in their order, as `send` would each of them; empty
+   * slots are passed over. Returns how many were not dropped at once.
+   */
+  sendBatch(batch: PacketBatch, first: number, end: number, to: SocketAddress, from?: SocketAddress): number;
 
   /** After it nothing is sent and the handler is not called again. */
   close(): Promise<void>;
+}
+
+/** `sendBatch` for sockets that take one datagram at a time. */
+export function sendEach(
+  socket: UdpSocket,
+  batch: PacketBatch,
+  first: number,
+  end: number,
+  to: SocketAddress,
+  from: SocketAddress | undefined,
+): number {
+  let sent = 0;
+  for (let slot = first; slot < end; slot++) {
+    if (batch.length[slot]! > 0 && socket.send(batch.packet(slot), to, from)) sent++;
+  }
+  return sent;
 }
 
 export interface UdpBindOptions {
@@ -70,7 +99,7 @@ export interface UdpBindOptions {
   readonly address: IpAddress;
   /** 0 for any free one. */
   readonly port: number;
-  /** For sockets bound to the unspecified address: the local address from which datagrams to `remote` leave. */
+  /** For sockets bound to the unspecified address that cannot tell by themselves: the local address from which datagrams to `remote` leave. */
   readonly sourceFor?: (remote: IpAddress) => IpAddress | undefined;
 }
 

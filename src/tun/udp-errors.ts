@@ -1,0 +1,52 @@
+/** What UDP sockets say and count when the system refuses. */
+import type { IpFamily } from '../base/address.ts';
+import { formatSocketAddress } from '../base/address.ts';
+import type { UdpBindOptions, UdpSendError } from './udp.ts';
+
+const SEND_ERROR_NAMES: ReadonlySet<string> = new Set<UdpSendError>([
+  'ECONNREFUSED',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'EMSGSIZE',
+  'ENOBUFS',
+  'EPERM',
+  'EADDRNOTAVAIL',
+]);
+
+/** What a failed send is counted as, by the name of its errno. */
+export function sendErrorNamed(code: string | undefined): UdpSendError {
+  return code !== undefined && SEND_ERROR_NAMES.has(code) ? (code as UdpSendError) : 'other';
+}
+
+/** The name of the errno in an error of Node's or of a system call made by FFI. */
+export function errorCode(error: Error): string | undefined {
+  return 'code' in error && typeof error.code === 'string' ? error.code : undefined;
+}
+
+/** What a person is told when a socket cannot be had. */
+export function bindError(options: UdpBindOptions, cause: Error): Error {
+  const place = formatSocketAddress(options);
+  const advice = bindAdvice(options.port, options.address.family, errorCode(cause));
+  return new Error(`UDP ${place}: ${cause.message}${advice === undefined ? '' : `. ${advice}`}`, { cause });
+}
+
+function bindAdvice(port: number, family: IpFamily, code: string | undefined): string | undefined {
+  switch (code) {
+    case 'EADDRINUSE':
+      return (
+        `Another program has the port (see: ss -ulpn sport = :${port}), perhaps another IKE daemon: stop it, ` +
+        'or choose another port or address'
+      );
+    case 'EACCES':
+      return (
+        'A port below net.ipv4.ip_unprivileged_port_start takes a privilege: run as root, or ' +
+        `setcap cap_net_bind_service+ep ${process.execPath}, or choose a port from 1024 on`
+      );
+    case 'EADDRNOTAVAIL':
+      return 'The address is not one of this host (see: ip address): correct it, or wait until its interface is up';
+    case 'EAFNOSUPPORT':
+      return `This host has no IPv${family}`;
+    default:
+      return undefined;
+  }
+}
