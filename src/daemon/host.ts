@@ -248,7 +248,7 @@ function socketNeeds(config: TunnelConfig): SocketNeed[] {
     const families = fixed === undefined ? ([4, 6] as const) : [fixed.family];
     for (const family of families) {
       for (const port of [local.port, local.natPort]) {
-        const need = { family, address: local.address, port };
+        const need = { family, address: local.address, port, optional: fixed === undefined && family === 6 };
         needs.set(`${family} ${String(local.address?.value)} ${port}`, need);
       }
     }

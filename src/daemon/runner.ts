@@ -100,6 +100,7 @@ export class Runner {
     const { engine } = this.host;
     const counters: Record<string, number> = { ...engine.counters, ...engine.ike.counters() };
     for (const [reason, count] of Object.entries(engine.inboundDrops())) counters[`esp-${reason}`] = count;
+    if (this.host.sockets.homeless > 0) counters['send-no-socket'] = this.host.sockets.homeless;
     for (const socket of this.host.sockets.sockets()) {
       for (const [error, count] of Object.entries(socket.counters.sendErrors)) {
         if (count > 0) counters[`send-${error}`] = (counters[`send-${error}`] ?? 0) + count;

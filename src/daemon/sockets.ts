@@ -9,6 +9,8 @@ export interface SocketNeed {
   readonly family: IpFamily;
   readonly address: IpAddress | undefined;
   readonly port: number;
+  /** A host that does not have the family at all can do without. */
+  readonly optional?: boolean;
 }
 
 export interface SocketPoolOptions {
@@ -48,7 +50,7 @@ export class SocketPool {
       for (const need of needs) {
         const { socket } = this.#entry(need);
         taken.push(need);
-        await socket;
+        await (need.optional === true ? socket.catch(unlessFamilyIsMissing) : socket);
       }
     } catch (error) {
       await this.release(taken);
@@ -140,6 +142,14 @@ export class SocketPool {
     this.#open.set(key, socket);
     return socket;
   }
+}
+
+/** @throws what it is given, when it says something else */
+function unlessFamilyIsMissing(error: unknown): void {
+  const cause = error instanceof Error ? error.cause : undefined;
+  const code = cause instanceof Error && 'code' in cause ? cause.code : undefined;
+  // The second is what Linux says where IPv6 is switched off.
+  if (code !== 'EAFNOSUPPORT' && code !== 'EADDRNOTAVAIL') throw error;
 }
 
 function addressOf(need: SocketNeed): IpAddress {

@@ -206,6 +206,35 @@ describe('sockets', () => {
     expect(device.inject(packet('10.1.0.1', '10.2.0.1', 'x'))).toBe(true);
   });
 
+  it('of IPv6 may be wanting on a host without it, where no address says that they are needed', async () => {
+    const memory = new MemoryNetwork().host([address('192.0.2.1')]);
+    const fails = (code: string): UdpNetwork => ({
+      async bind(options) {
+        if (options.address.family === 4) return memory.bind(options);
+        throw new Error('no IPv6', { cause: Object.assign(new Error(code), { code }) });
+      },
+    });
+    const base = connection();
+    const anybody = (local: Partial<typeof base.local> = {}): TunnelConfig =>
+      tunnel({
+        start: 'respond',
+        connections: [
+          connection({
+            local: { ...base.local, address: undefined, ...local },
+            remote: { ...base.remote, address: undefined },
+          }),
+        ],
+      });
+    const { host } = end(fails('EADDRNOTAVAIL'));
+    await host.add(anybody(), new MemoryDevice());
+    expect([...host.sockets.sockets()].map(({ local }) => local.address.family)).toEqual([4, 4]);
+    await host.remove('t');
+    expect(count(host)).toBe(0);
+    await expect(host.add(anybody({ address: address('2001:db8::1') }), new MemoryDevice())).rejects.toThrow('no IPv6');
+    await expect(end(fails('EADDRINUSE')).host.add(anybody(), new MemoryDevice())).rejects.toThrow('no IPv6');
+    expect(count(host)).toBe(0);
+  });
+
   it('are given back when the engine refuses the tunnel', async () => {
     const { network, open } = counting(new MemoryNetwork().host([address('192.0.2.1')]));
     const { host } = end(network);
