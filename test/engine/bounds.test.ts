@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { PacketBatch } from '../../src/base/batch.ts';
 import { HoldQueue } from '../../src/engine/hold.ts';
 import { PathTable } from '../../src/engine/paths.ts';
+import { outboundSa } from '../esp/support.ts';
 import { enginePair, Net, opposite, packet, protect, tunnel } from '../support/engine-net.ts';
 import { at, child, connection } from '../support/ike-pair.ts';
 
@@ -96,19 +97,25 @@ describe('a tunnel that is removed', () => {
 });
 
 describe('an SA for which there is no room', () => {
-  it('is given up and told of', () => {
-    const { net, a, b } = enginePair({ a: tunnel({ start: 'initiate', retry: { initial: 60_000, max: 60_000 } }) });
-    net.run();
-    // The peer keeps old SAs for ever, and makes new ones that replace nothing.
-    for (let i = 0; i < 40; i++) {
-      net.act(b, ({ ike }, now) => ike.rekeyChild(now, b.child().summary.id));
-      net.filter = ({ from, data }) => from === b || data.length !== 80;
-      net.run(60);
-    }
-    net.filter = () => true;
-    net.run(300_000);
-    expect(a.tunnel().outbound.sas().size).toBe(1);
-    expect(a.engine.ike.counters().bug).toBe(0);
+  it('is given up, told of, and tried for again', () => {
+    const network = new Net();
+    const a = network.peer('a', '192.0.2.1');
+    const b = network.peer('b', '192.0.2.2');
+    network.add(b, opposite(tunnel()));
+    a.engine.addTunnel(tunnel({ start: 'initiate' }));
+    const { outbound } = a.tunnel();
+    const others = Array.from({ length: 16 }, (_, id) => outboundSa({ id: 1_000 + id }));
+    for (const sa of others) expect(outbound.add(0, sa, false)).toBe(true);
+    network.act(a, (engine, now) => engine.up(now, 't'));
+    network.run();
+    expect(a.of('note').map(({ text }) => text)).toEqual([expect.stringContaining('CHILD SA c is given up')]);
+    expect([a.of('child-up'), a.of('child-down')]).toEqual([[], []]);
+    expect([a.engine.inboundSas, b.engine.inboundSas]).toEqual([0, 0]);
+    expect(a.tunnel().retry.at).toBeGreaterThan(network.now);
+    for (const sa of others) outbound.remove(sa);
+    network.run(60_000);
+    expect(a.child().summary.name).toBe('c');
+    expect(b.child().summary.spiOut).toBe(a.child().summary.spiIn);
   });
 });
 
