@@ -4,6 +4,7 @@ import { cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
 import { codecBench } from './codec.ts';
 import { handshakeBench } from './handshake.ts';
+import { offloadBench } from './offload.ts';
 import { policyBench } from './policy.ts';
 import type { BenchRow } from './row.ts';
 import { sealBench } from './seal.ts';
@@ -12,6 +13,7 @@ const benches: Readonly<Record<string, () => Promise<BenchRow[]>>> = {
   handshake: handshakeBench,
   codec: codecBench,
   seal: sealBench,
+  offload: offloadBench,
   policy: policyBench,
 };
 

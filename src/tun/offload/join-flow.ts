@@ -71,6 +71,9 @@ export class JoinFlow {
   #nextId = 0;
   /** Sum of the pseudo-header without its length. */
   #pseudo = 0;
+  /** Sums of what is the same in all packets: of the IPv4 header; of pseudo-header, without length, and transport header. */
+  #ipConstant = 0;
+  #transportConstant = 0;
 
   constructor(memory: PacketMemory) {
     this.buffer = memory.allocate(PACKET + MAX_JOINED);
@@ -155,36 +158,60 @@ export class JoinFlow {
 
   /** Verifies the first packet and copies it, when the second comes. False: a checksum is wrong, nothing was changed. */
   open(sums: Checksums, batchBuffer: Uint8Array): boolean {
+    const { buffer } = this;
     const at = this.#at;
+    const ipLength = this.#ipHeaderLength;
     this.#pseudo =
       this.#version === 4
         ? sums.sum(batchBuffer, at + IPV4_ADDRESSES, IPV4_ADDRESSES_LENGTH, this.#protocol)
         : sums.sum(batchBuffer, at + IPV6_ADDRESSES, IPV6_ADDRESSES_LENGTH, this.#protocol);
-    const ipLength = this.#ipHeaderLength;
-    const ipSum = sums.copySum(batchBuffer, at, this.buffer, PACKET, ipLength, 0);
+    const ipSum = sums.copySum(batchBuffer, at, buffer, PACKET, ipLength, 0);
     if (this.#version === 4 && ipSum !== SUM_OF_VALID) return false;
     const rest = this.length - ipLength;
-    const sum = sums.copySum(batchBuffer, at + ipLength, this.buffer, PACKET + ipLength, rest, this.#pseudo + rest);
-    return sum === SUM_OF_VALID;
+    const sum = sums.copySum(batchBuffer, at + ipLength, buffer, PACKET + ipLength, rest, this.#pseudo + rest);
+    if (sum !== SUM_OF_VALID) return false;
+    const transportHeader = sums.sum(buffer, PACKET + ipLength, this.#headerLength - ipLength, this.#pseudo);
+    this.#ipConstant = ipSum + complement(this.#ipVarying(buffer, PACKET));
+    this.#transportConstant = transportHeader + complement(this.#transportVarying(buffer, PACKET + ipLength));
+    return true;
   }
 
   /** Verifies a packet that continues the flow and appends its payload. False: a checksum is wrong, nothing was changed. */
   append(sums: Checksums, batchBuffer: Uint8Array, packet: JoinPacket): boolean {
     const { at, headerLength } = packet;
-    const ipLength = this.#ipHeaderLength;
+    const transport = at + this.#ipHeaderLength;
     const payload = packet.length - headerLength;
-    if (this.#version === 4 && sums.sum(batchBuffer, at, IPV4_HEADER, 0) !== SUM_OF_VALID) return false;
-    const pseudo = this.#pseudo + packet.length - ipLength;
-    const headerSum = sums.sum(batchBuffer, at + ipLength, headerLength - ipLength, pseudo);
+    const ipSum = foldSum(this.#ipConstant + this.#ipVarying(batchBuffer, at));
+    if (this.#version === 4 && ipSum !== SUM_OF_VALID) return false;
+    // What may differ was compared, and the rest is in the constant: the payload alone is gone through.
+    const length = packet.length - this.#ipHeaderLength;
+    const header = this.#transportConstant + this.#transportVarying(batchBuffer, transport) + length;
     // Beyond `length` the buffer holds nothing yet: a bad packet may lie there.
     const end = PACKET + this.length;
-    const sum = sums.copySum(batchBuffer, at + headerLength, this.buffer, end, payload, headerSum);
+    const sum = sums.copySum(batchBuffer, at + headerLength, this.buffer, end, payload, header);
     if (sum !== SUM_OF_VALID) return false;
     this.packets++;
     this.length += payload;
     this.#nextSequence = (this.#nextSequence + payload) | 0;
     this.#nextId = (this.#nextId + 1) & 0xffff;
     return true;
+  }
+
+  /** The fields of an IPv4 header that differ between packets that are joined, not folded. */
+  #ipVarying(buffer: Uint8Array, at: number): number {
+    if (this.#version === 6) return 0;
+    return read16(buffer, at + IPV4_TOTAL_LENGTH) + read16(buffer, at + IPV4_ID) + read16(buffer, at + IPV4_CHECKSUM);
+  }
+
+  /** The same for the TCP or UDP header. */
+  #transportVarying(buffer: Uint8Array, at: number): number {
+    if (this.#protocol !== PROTOCOL_TCP) return read16(buffer, at + UDP_LENGTH) + read16(buffer, at + UDP_CHECKSUM);
+    return (
+      read16(buffer, at + TCP_SEQUENCE) +
+      read16(buffer, at + TCP_SEQUENCE + 2) +
+      read16(buffer, at + TCP_OFFSET_AND_FLAGS) +
+      read16(buffer, at + TCP_CHECKSUM)
+    );
   }
 
   /** Whether nothing may follow a packet that was just appended: a short one, or one with FIN or PSH, which it passes on. */
@@ -223,6 +250,11 @@ export class JoinFlow {
     header.csumOffset = checksumAt;
     writeVirtioHeader(buffer, 0, header);
   }
+}
+
+/** What takes a sum away when it is added. */
+function complement(sum: number): number {
+  return ~foldSum(sum) & 0xffff;
 }
 
 function sameBytes(buffer: Uint8Array, first: number, second: number, length: number): boolean {

@@ -28,7 +28,7 @@ export class PacketMemory {
 
   /** @param size in bytes, rounded up to whole pages; what is never touched costs address space alone */
   constructor(size: number, options: PacketMemoryOptions = {}) {
-    const pages = Math.ceil(size / WASM_PAGE);
+    const pages = Math.max(1, Math.ceil(size / WASM_PAGE));
     const wasm = options.wasm === false ? undefined : startWasm(pages);
     this.size = pages * WASM_PAGE;
     this.#buffer = wasm?.buffer ?? new ArrayBuffer(this.size);
