@@ -44,9 +44,23 @@ export interface Libc {
   eventfd(flags: number): number;
 }
 
+// BOUNDED: by the buffers that are alive.
+const addresses = new WeakMap<Uint8Array, number>();
+/** What was asked for last, which on the packet path is asked for next. */
+let lastBuffer: Uint8Array | undefined;
+let lastAddress = 0;
+
 /** Where a buffer's memory is. Valid for the buffer's life: keep a reference to it as long as the address is used. */
 export function addressOf(buffer: Uint8Array): number {
-  return Number(koffi().address(buffer));
+  if (buffer === lastBuffer) return lastAddress;
+  let address = addresses.get(buffer);
+  if (address === undefined) {
+    address = Number(koffi().address(buffer));
+    addresses.set(buffer, address);
+  }
+  lastBuffer = buffer;
+  lastAddress = address;
+  return address;
 }
 
 /** A system call failed. `code` is the errno's name (`EPERM`). */

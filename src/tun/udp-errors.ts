@@ -1,6 +1,7 @@
 /** What UDP sockets say and count when the system refuses. */
 import type { IpFamily } from '../base/address.ts';
 import { formatSocketAddress } from '../base/address.ts';
+import { ERRNO } from './libc.ts';
 import type { UdpBindOptions, UdpSendError } from './udp.ts';
 
 const SEND_ERROR_NAMES: ReadonlySet<string> = new Set<UdpSendError>([
@@ -16,6 +17,30 @@ const SEND_ERROR_NAMES: ReadonlySet<string> = new Set<UdpSendError>([
 /** What a failed send is counted as, by the name of its errno. */
 export function sendErrorNamed(code: string | undefined): UdpSendError {
   return code !== undefined && SEND_ERROR_NAMES.has(code) ? (code as UdpSendError) : 'other';
+}
+
+/** The same, by the errno itself. */
+export function sendErrorOf(errno: number): UdpSendError {
+  switch (errno) {
+    case ERRNO.EAGAIN:
+      return 'queue-full';
+    case ERRNO.ECONNREFUSED:
+      return 'ECONNREFUSED';
+    case ERRNO.EHOSTUNREACH:
+      return 'EHOSTUNREACH';
+    case ERRNO.ENETUNREACH:
+      return 'ENETUNREACH';
+    case ERRNO.EMSGSIZE:
+      return 'EMSGSIZE';
+    case ERRNO.ENOBUFS:
+      return 'ENOBUFS';
+    case ERRNO.EPERM:
+      return 'EPERM';
+    case ERRNO.EADDRNOTAVAIL:
+      return 'EADDRNOTAVAIL';
+    default:
+      return 'other';
+  }
 }
 
 /** The name of the errno in an error of Node's or of a system call made by FFI. */

@@ -1,0 +1,140 @@
+/**
+ * Many datagrams from a socket in one call: recvmmsg into memory that lives as long as the thread. With UDP_GRO each
+ * message may be a run of datagrams of one peer that the kernel joined; its control message tells their size.
+ */
+import { addressOf, type Libc } from './libc.ts';
+import * as layout from './socket-layout.ts';
+
+/** Of a sockaddr, rounded up. */
+const NAME_WORDS = 8;
+/** Room for pktinfo, segment size, and an error with its address, each at its largest: 40 + 24 + 64 bytes. */
+const CONTROL_WORDS = 32;
+/** So that the beginnings of slots do not compete for the same lines of the processor's caches. */
+const STAGGER = 1600;
+/** Views that are kept for the next time that a datagram lies in the same place. */
+const VIEWS = 8192;
+
+/** Where an error in the error queue comes from (linux/errqueue.h): a router or the peer, not this host. */
+const SO_EE_ORIGIN_ICMP = 2;
+const SO_EE_ORIGIN_ICMP6 = 3;
+
+export class DatagramReader {
+  /** Of the message that `inspect` was called for: where it stands, how long it is, how long each datagram in it. */
+  start = 0;
+  length = 0;
+  segment = 0;
+  /** Index in `words` of the local address that it came to; 0 when the system did not tell. */
+  localAt = 0;
+  /** The errno that ICMP told, when it was read off the error queue; else 0. */
+  icmpError = 0;
+  readonly words: Int32Array;
+  readonly #recvmmsg: Libc['recvmmsg'];
+  readonly #capacity: number;
+  readonly #slotBytes: number;
+  readonly #data: Uint8Array;
+  readonly #headers: number;
+  readonly #namesAt: number;
+  readonly #controlsAt: number;
+  // BOUNDED: `VIEWS`.
+  readonly #views: Uint8Array[] = new Array<Uint8Array>(VIEWS).fill(new Uint8Array(0));
+  /** Headers that the last call wrote to. */
+  #used: number;
+
+  /** @param slotBytes the most that is taken of each message */
+  constructor(recvmmsg: Libc['recvmmsg'], capacity: number, slotBytes: number) {
+    this.#recvmmsg = recvmmsg;
+    this.#capacity = capacity;
+    this.#slotBytes = slotBytes;
+    this.#data = new Uint8Array(new ArrayBuffer(capacity * (slotBytes + STAGGER)));
+    const vectorsAt = capacity * layout.MMSGHDR_WORDS;
+    this.#namesAt = vectorsAt + capacity * layout.IOVEC_WORDS;
+    this.#controlsAt = this.#namesAt + capacity * NAME_WORDS;
+    this.words = new Int32Array(new ArrayBuffer(4 * (this.#controlsAt + capacity * CONTROL_WORDS)));
+    this.#headers = addressOf(new Uint8Array(this.words.buffer));
+    const data = addressOf(this.#data);
+    const { words } = this;
+    for (let index = 0; index < capacity; index++) {
+      const header = index * layout.MMSGHDR_WORDS;
+      const vector = vectorsAt + index * layout.IOVEC_WORDS;
+      layout.writePointer(words, vector, data + this.#slotStart(index));
+      words[vector + 2] = slotBytes;
+      layout.writePointer(words, header + layout.MSG_NAME, this.#headers + 4 * this.nameAt(index));
+      layout.writePointer(words, header + layout.MSG_IOV, this.#headers + 4 * vector);
+      words[header + layout.MSG_IOVLEN] = 1;
+      layout.writePointer(words, header + layout.MSG_CONTROL, this.#headers + 4 * this.#controlAt(index));
+    }
+    this.#used = capacity;
+  }
+
+  /** Takes what waits, as much as fits. The number of messages, or -1 for an error (see errno). */
+  read(fd: number, flags: number): number {
+    for (let index = 0; index < this.#used; index++) {
+      const header = index * layout.MMSGHDR_WORDS;
+      this.words[header + layout.MSG_NAMELEN] = 4 * NAME_WORDS;
+      this.words[header + layout.MSG_CONTROLLEN] = 4 * CONTROL_WORDS;
+    }
+    const count = this.#recvmmsg(fd, this.#headers, this.#capacity, flags | layout.MSG_DONTWAIT);
+    this.#used = Math.max(0, count);
+    return count;
+  }
+
+  /** Reads what the system says about a message. False when the message or that was cut off. */
+  inspect(index: number): boolean {
+    const { words } = this;
+    const header = index * layout.MMSGHDR_WORDS;
+    this.start = this.#slotStart(index);
+    this.length = words[header + layout.MSG_LEN]!;
+    this.segment = this.length;
+    this.localAt = 0;
+    this.icmpError = 0;
+    let at = this.#controlAt(index);
+    const end = at + (words[header + layout.MSG_CONTROLLEN]! >> 2);
+    while (at + layout.CMSG_DATA < end) {
+      const dataBytes = words[at]! - layout.CMSG_BYTES;
+      if (dataBytes <= 0) break;
+      this.#inspectControl(words[at + layout.CMSG_LEVEL]!, words[at + layout.CMSG_TYPE]!, at + layout.CMSG_DATA);
+      at += layout.cmsgWords(dataBytes);
+    }
+    return (words[header + layout.MSG_FLAGS]! & (layout.MSG_TRUNC | layout.MSG_CTRUNC)) === 0;
+  }
+
+  /** Index in `words` of the sockaddr that a message came from. */
+  nameAt(index: number): number {
+    return this.#namesAt + index * NAME_WORDS;
+  }
+
+  /** A view of received bytes, the same object each time that it is asked for, unless another took its place. */
+  view(start: number, length: number): Uint8Array {
+    const place = (Math.imul(start ^ (length << 16), 0x9e3779b1) >>> 16) & (VIEWS - 1);
+    const kept = this.#views[place]!;
+    if (kept.byteOffset === start && kept.length === length) return kept;
+    const made = this.#data.subarray(start, start + length);
+    this.#views[place] = made;
+    return made;
+  }
+
+  #inspectControl(level: number, type: number, data: number): void {
+    const { words } = this;
+    if (level === layout.SOL_UDP && type === layout.UDP_GRO) {
+      if (words[data]! > 0) this.segment = words[data]!;
+    } else if (level === layout.SOL_IP && type === layout.IP_PKTINFO) {
+      this.localAt = data + layout.PKTINFO_ADDRESS[4];
+    } else if (level === layout.SOL_IPV6 && type === layout.IPV6_PKTINFO) {
+      this.localAt = data + layout.PKTINFO_ADDRESS[6];
+    } else if (
+      (level === layout.SOL_IP && type === layout.IP_RECVERR) ||
+      (level === layout.SOL_IPV6 && type === layout.IPV6_RECVERR)
+    ) {
+      const origin = words[data + 1]! & 0xff;
+      if (origin === SO_EE_ORIGIN_ICMP || origin === SO_EE_ORIGIN_ICMP6) this.icmpError = words[data]!;
+    }
+  }
+
+  #slotStart(index: number): number {
+    return index * (this.#slotBytes + STAGGER);
+  }
+
+  #controlAt(index: number): number {
+    return this.#controlsAt + index * CONTROL_WORDS;
+  }
+}
