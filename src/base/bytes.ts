@@ -202,6 +202,11 @@ export function writeU32(buffer: Uint8Array, at: number, value: number): void {
   buffer[at + 3] = value;
 }
 
+/** The same bytes as a plain Uint8Array: `slice` of a Node Buffer, which a caller may hand in, does not copy. */
+export function plainView(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
+}
+
 export function concatBytes(...parts: readonly Uint8Array[]): Uint8Array {
   let length = 0;
   for (const part of parts) length += part.length;

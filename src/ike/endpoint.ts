@@ -7,7 +7,7 @@
 import type { IpAddress, SocketAddress } from '../base/address.ts';
 import { sameAddress } from '../base/address.ts';
 import { invariant } from '../base/assert.ts';
-import { DecodeError } from '../base/bytes.ts';
+import { DecodeError, plainView } from '../base/bytes.ts';
 import type { ChildRecord } from './child.ts';
 import type { ConnectionConfig } from './config.ts';
 import { checkConnection, internProposals } from './connections.ts';
@@ -187,7 +187,7 @@ export class IkeEndpoint {
     const host = this.#host;
     host.count('datagrams-in');
     try {
-      this.#receive(now, path, data);
+      this.#receive(now, path, plainView(data));
     } catch (error) {
       if (error instanceof RefusedMessageError) this.#refuse(now, path, data, error);
       else if (error instanceof DecodeError) host.count(`malformed-${error.code}`);
