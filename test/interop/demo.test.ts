@@ -6,9 +6,9 @@ import { describeInterop } from '../support/lab/requirements.ts';
 
 const program = fileURLToPath(new URL('../../build/scripts/demo.js', import.meta.url));
 
-async function demo(prefix: readonly string[] = []): Promise<string> {
-  const [file, ...args] = [...prefix, process.execPath, program] as [string, ...string[]];
-  const { stdout } = await promisify(execFile)(file, args, { timeout: 60_000 });
+async function demo(...prefix: readonly string[]): Promise<string> {
+  const words = [...prefix, process.execPath, program];
+  const { stdout } = await promisify(execFile)('env', words, { timeout: 60_000 });
   return stdout;
 }
 
@@ -21,7 +21,7 @@ describeInterop('the demo', ['namespaces', 'tcpdump', 'build'], () => {
   });
 
   it('shows the same in memory to users without privileges, and says so', async () => {
-    const said = await demo(['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups']);
+    const said = await demo('setpriv', '--reuid=65534', '--regid=65534', '--clear-groups');
     expect(said).toMatch(/^demo: not root; the same runs in one process, with devices in memory\n/);
     expect(said).toMatch(/\ndemo: 6 passed, 0 failed\n$/);
   });
