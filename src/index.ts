@@ -71,5 +71,6 @@ export type { PacketDevice } from './tun/device.ts';
 export { type LinuxTunOptions, openLinuxTun } from './tun/linux-tun.ts';
 export { MemoryDevice, type MemoryDeviceOptions } from './tun/memory.ts';
 export type { UdpNetwork, UdpSocket } from './tun/udp.ts';
+export { hasLinuxUdp, type LinuxUdpOptions, linuxUdp } from './tun/udp-linux.ts';
 export { MemoryNetwork } from './tun/udp-memory.ts';
 export { nodeUdp } from './tun/udp-node.ts';

@@ -54,13 +54,14 @@ export function formatEvent(event: TunnelEvent): string {
 
 export function formatStatus(status: StatusResult): string {
   const head = `sectunneld ${status.version}, pid ${status.pid}, up ${duration(status.uptime)}, crypto ${status.crypto}\n`;
+  const io = Object.entries(status.io).map(([part, features]) => `io: ${part} ${features.join(', ')}\n`);
   const tunnels = status.tunnels.map(formatTunnel);
   const counters = Object.entries(status.counters).filter(([, count]) => count > 0);
   const stray =
     counters.length === 0
       ? []
       : [`not for any tunnel: ${counters.map(([reason, count]) => `${reason} ${count}`).join(', ')}\n`];
-  return [head, ...tunnels, ...stray].join('\n');
+  return [head + io.join(''), ...tunnels, ...stray].join('\n');
 }
 
 function formatTunnel(tunnel: TunnelStatus): string {

@@ -226,6 +226,7 @@ export class Daemon {
       pid: process.pid,
       uptime: Math.round(process.uptime()),
       crypto: this.runner.cryptoName,
+      io: this.runner.io(),
       tunnels: objects.map(({ name, uuid }) => this.runner.status(name) ?? inactiveStatus(name, uuid)),
       counters: this.runner.counters(),
     };

@@ -213,11 +213,20 @@ export class TunnelHost {
     this.drain();
   }
 
+  /** Packets of one path after another go together; empty slots between them do not matter. */
   #sendBatch(batch: PacketBatch): void {
-    for (let slot = 0; slot < batch.count; slot++) {
-      if (batch.length[slot] === 0) continue;
-      const path = this.engine.path(batch.tag[slot]!);
-      if (path !== undefined) this.sockets.send(batch.packet(slot), path.local, path.remote);
+    const { count, length, tag } = batch;
+    let first = 0;
+    while (first < count) {
+      if (length[first] === 0) {
+        first++;
+        continue;
+      }
+      let end = first + 1;
+      while (end < count && (length[end] === 0 || tag[end] === tag[first])) end++;
+      const path = this.engine.path(tag[first]!);
+      if (path !== undefined) this.sockets.sendBatch(batch, first, end, path.local, path.remote);
+      first = end;
     }
   }
 

@@ -5,6 +5,7 @@ import type { PacketDevice } from '../tun/device.ts';
 import { LinuxHostNetwork } from '../tun/linux-routes.ts';
 import { type LinuxTun, openLinuxTun } from '../tun/linux-tun.ts';
 import type { HostNetwork, Rule } from '../tun/routes.ts';
+import { hasLinuxUdp, linuxUdp } from '../tun/udp-linux.ts';
 import { nodeUdp } from '../tun/udp-node.ts';
 import type { DevicePlan, Platform, RoutePlan } from './platform.ts';
 
@@ -14,7 +15,7 @@ const RULE_PRIORITY = 7000;
 export function linuxPlatform(): Platform {
   const network = new LinuxHostNetwork();
   return {
-    network: nodeUdp,
+    network: hasLinuxUdp() ? linuxUdp() : nodeUdp,
     localAddressFor: (remote) => network.routeTo({ destination: remote })?.source,
     openDevice: (plan) => Promise.resolve(openDevice(network, plan)),
   };

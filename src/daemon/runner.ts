@@ -102,11 +102,20 @@ export class Runner {
     for (const [reason, count] of Object.entries(engine.inboundDrops())) counters[`esp-${reason}`] = count;
     if (this.host.sockets.homeless > 0) counters['send-no-socket'] = this.host.sockets.homeless;
     for (const socket of this.host.sockets.sockets()) {
+      const { receiveErrors } = socket.counters;
+      if (receiveErrors > 0) counters['receive-error'] = (counters['receive-error'] ?? 0) + receiveErrors;
       for (const [error, count] of Object.entries(socket.counters.sendErrors)) {
         if (count > 0) counters[`send-${error}`] = (counters[`send-${error}`] ?? 0) + count;
       }
     }
     return counters;
+  }
+
+  /** What the open sockets use of the system; nothing while none is open. */
+  io(): Record<string, readonly string[]> {
+    const udp = new Set<string>();
+    for (const { features } of this.host.sockets.sockets()) for (const feature of features) udp.add(feature);
+    return udp.size === 0 ? {} : { udp: [...udp] };
   }
 
   #secretFor(name: string): Uint8Array | undefined {

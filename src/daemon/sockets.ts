@@ -2,6 +2,7 @@
  * The UDP sockets of a host, shared by its tunnels: one for each local address and port, open while somebody needs it.
  */
 import { formatSocketAddress, type IpAddress, type IpFamily, type SocketAddress } from '../base/address.ts';
+import type { PacketBatch } from '../base/batch.ts';
 import type { UdpNetwork, UdpSocket } from '../tun/udp.ts';
 
 /** A local end point that a tunnel wants; without an address, all of a family. */
@@ -86,19 +87,31 @@ export class SocketPool {
 
   /** Sends from the socket that is bound to `local`, or to its port on all addresses. */
   send(data: Uint8Array, local: SocketAddress, remote: SocketAddress): boolean {
-    let socket = this.#found.get(local);
-    if (socket === undefined) {
-      const { address, port } = local;
-      const { family } = address;
-      socket =
-        this.#open.get(keyOf({ family, address, port })) ?? this.#open.get(keyOf({ family, address: undefined, port }));
-      if (socket === undefined) {
-        this.homeless++;
-        return false;
-      }
-      this.#found.set(local, socket);
+    const socket = this.#find(local);
+    if (socket !== undefined) return socket.send(data, remote, local);
+    this.homeless++;
+    return false;
+  }
+
+  /** The same for the packets in slots `first` to `end - 1` of a batch, but for empty ones. */
+  sendBatch(batch: PacketBatch, first: number, end: number, local: SocketAddress, remote: SocketAddress): void {
+    const socket = this.#find(local);
+    if (socket !== undefined) {
+      socket.sendBatch(batch, first, end, remote, local);
+      return;
     }
-    return socket.send(data, remote);
+    for (let slot = first; slot < end; slot++) if (batch.length[slot]! > 0) this.homeless++;
+  }
+
+  #find(local: SocketAddress): UdpSocket | undefined {
+    let socket = this.#found.get(local);
+    if (socket !== undefined) return socket;
+    const { address, port } = local;
+    const { family } = address;
+    socket =
+      this.#open.get(keyOf({ family, address, port })) ?? this.#open.get(keyOf({ family, address: undefined, port }));
+    if (socket !== undefined) this.#found.set(local, socket);
+    return socket;
   }
 
   sockets(): Iterable<UdpSocket> {
