@@ -112,15 +112,10 @@ export class JoinFlow {
     return sameBytes(buffer, this.#at + IPV6_ADDRESSES, packet.at + IPV6_ADDRESSES, IPV6_ADDRESSES_LENGTH);
   }
 
-  /** Whether a packet of this flow that may be joined continues what is here. */
+  /** Whether a packet of this flow that may be joined continues what is here: header lengths are compared by the way. */
   isContinuedBy(buffer: Uint8Array, packet: JoinPacket): boolean {
     const payload = packet.length - packet.headerLength;
-    if (
-      packet.headerLength !== this.#headerLength ||
-      payload > this.#size ||
-      this.length + payload > MAX_JOINED ||
-      !this.#sameIpHeader(buffer, packet.at)
-    ) {
+    if (payload > this.#size || this.length + payload > MAX_JOINED || !this.#sameIpHeader(buffer, packet.at)) {
       return false;
     }
     if (this.#protocol !== PROTOCOL_TCP) return this.packets < MAX_DATAGRAMS;

@@ -196,10 +196,10 @@ export class Splitter {
     if ((flags & VirtioFlag.needsCsum) === 0 || csumOffset !== (isTcp ? TCP_CHECKSUM : UDP_CHECKSUM)) {
       return 'bad-checksum-place';
     }
+    if (csumStart + (isTcp ? TCP_HEADER : UDP_HEADER) > length) return 'bad-transport-header';
     const goodIp = this.#version === 4 ? this.#checkV4(length, protocol) : this.#checkV6(length, protocol);
     if (!goodIp) return 'bad-ip-header';
     // The kernel's `hdrLen` may be as long as the whole packet where it forwards: the headers say it themselves.
-    if (csumStart + (isTcp ? TCP_HEADER : UDP_HEADER) > length) return 'bad-transport-header';
     const transport = PACKET + csumStart;
     const transportHeader = isTcp ? tcpHeaderLength(this.input, transport) : UDP_HEADER;
     const headerLength = csumStart + transportHeader;
@@ -229,7 +229,6 @@ export class Splitter {
     return (
       headerLength >= IPV4_HEADER &&
       headerLength === this.#header.csumStart &&
-      headerLength < length &&
       read16(input, PACKET + IPV4_TOTAL_LENGTH) === length &&
       (read16(input, PACKET + IPV4_FRAGMENT) & ~IPV4_DF) === 0 &&
       input[PACKET + IPV4_PROTOCOL] === protocol
@@ -243,7 +242,7 @@ export class Splitter {
     if (length < IPV6_HEADER || read16(input, PACKET + IPV6_PAYLOAD_LENGTH) !== length - IPV6_HEADER) return false;
     let next = input[PACKET + IPV6_NEXT_HEADER]!;
     let at = IPV6_HEADER;
-    for (let headers = 0; headers < MAX_EXTENSION_HEADERS && at < csumStart && csumStart < length; headers++) {
+    for (let headers = 0; headers < MAX_EXTENSION_HEADERS && at < csumStart; headers++) {
       if (next !== NEXT_HOP_BY_HOP && next !== NEXT_ROUTING && next !== NEXT_DESTINATION_OPTIONS) return false;
       next = input[PACKET + at]!;
       at += (input[PACKET + at + 1]! + 1) * 8;

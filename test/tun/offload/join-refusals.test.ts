@@ -84,6 +84,18 @@ describe('what is not joined', () => {
     expect(counts([0, 1, 2].map((i) => segment(i, { ...loose, id: (0xffff + i) & 0xffff })))).toEqual([3]);
   });
 
+  it('segments of which each has CWR set: it stands for one of them alone', () => {
+    expect(counts(run(2, { flags: ACK | 0x80 }))).toEqual([1, 1]);
+    expect(counts(run(2, { flags: ACK | 0x40 }))).toEqual([2]);
+  });
+
+  it('datagrams without a checksum, which is not a wrong one', () => {
+    const joiner = new Joiner(new PacketMemory(400_000), { udp: true, flows: 1 });
+    const packets = run(3, { protocol: 'udp', udpWithoutChecksum: true });
+    expect(written(batchOf(packets), joiner).map((one) => one.packet)).toEqual(packets);
+    expect(joiner.counters.badChecksums).toBe(0);
+  });
+
   it('a datagram behind a shorter one', () => {
     const short = segment(0, { protocol: 'udp', payload: pattern(SIZE - 1) });
     expect(counts([short, segment(1, { protocol: 'udp' })])).toEqual([1, 1]);
