@@ -35,18 +35,18 @@ export function combineSums(first: number, second: number, firstLength: number):
 /** Works on any buffer, in four-byte steps at any alignment. */
 export class TypescriptChecksums implements Checksums {
   readonly kind = 'typescript';
-  // Views of the buffers of the last call: a worker sums in the same few for its whole life.
-  #from: Uint8Array = new Uint8Array(0);
-  #fromView: DataView = new DataView(this.#from.buffer);
-  #to: Uint8Array = this.#from;
-  #toView: DataView = this.#fromView;
+  // Views of the two memories that were used last: the packet memory, and that of a batch which lives elsewhere.
+  #recent: DataView = new DataView(new ArrayBuffer(0));
+  #earlier: DataView = this.#recent;
+  #recentMemory: ArrayBufferLike = this.#recent.buffer;
+  #earlierMemory: ArrayBufferLike = this.#recentMemory;
 
   sum(buffer: Uint8Array, at: number, length: number, initial: number): number {
-    const view = this.#sourceView(buffer);
+    const view = this.#viewOf(buffer);
+    let from = buffer.byteOffset + at;
+    const end = from + (length & ~3);
     let even = 0;
     let odd = 0;
-    const end = at + (length & ~3);
-    let from = at;
     for (; from < end; from += 4) {
       const word = view.getInt32(from);
       even += word >>> 16;
@@ -56,44 +56,45 @@ export class TypescriptChecksums implements Checksums {
       even += view.getUint16(from);
       from += 2;
     }
-    if ((length & 1) !== 0) odd += buffer[from]! << 8;
+    if ((length & 1) !== 0) odd += view.getUint8(from) << 8;
     return foldSum(foldSum(even) + foldSum(odd) + foldSum(initial));
   }
 
   copySum(from: Uint8Array, fromAt: number, to: Uint8Array, toAt: number, length: number, initial: number): number {
-    const source = this.#sourceView(from);
-    const target = this.#targetView(to);
+    const source = this.#viewOf(from);
+    const target = this.#viewOf(to);
+    let at = from.byteOffset + fromAt;
+    const distance = to.byteOffset + toAt - at;
+    const end = at + (length & ~3);
     let even = 0;
     let odd = 0;
-    const end = length & ~3;
-    let done = 0;
-    for (; done < end; done += 4) {
-      const word = source.getInt32(fromAt + done);
-      target.setInt32(toAt + done, word);
+    for (; at < end; at += 4) {
+      const word = source.getInt32(at);
+      target.setInt32(at + distance, word);
       even += word >>> 16;
       odd += word & 0xffff;
     }
-    for (; done < length; done++) {
-      const byte = from[fromAt + done]!;
-      to[toAt + done] = byte;
-      even += (done & 1) === 0 ? byte << 8 : byte;
+    if ((length & 2) !== 0) {
+      const word = source.getUint16(at);
+      target.setUint16(at + distance, word);
+      even += word;
+      at += 2;
+    }
+    if ((length & 1) !== 0) {
+      const byte = source.getUint8(at);
+      target.setUint8(at + distance, byte);
+      odd += byte << 8;
     }
     return foldSum(foldSum(even) + foldSum(odd) + foldSum(initial));
   }
 
-  #sourceView(buffer: Uint8Array): DataView {
-    if (buffer !== this.#from) {
-      this.#from = buffer;
-      this.#fromView = new DataView(buffer.buffer, buffer.byteOffset, buffer.byteLength);
-    }
-    return this.#fromView;
-  }
-
-  #targetView(buffer: Uint8Array): DataView {
-    if (buffer !== this.#to) {
-      this.#to = buffer;
-      this.#toView = new DataView(buffer.buffer, buffer.byteOffset, buffer.byteLength);
-    }
-    return this.#toView;
+  #viewOf({ buffer }: Uint8Array): DataView {
+    if (buffer === this.#recentMemory) return this.#recent;
+    const found = buffer === this.#earlierMemory ? this.#earlier : new DataView(buffer);
+    this.#earlier = this.#recent;
+    this.#earlierMemory = this.#recentMemory;
+    this.#recent = found;
+    this.#recentMemory = buffer;
+    return found;
   }
 }
