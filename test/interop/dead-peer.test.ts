@@ -1,5 +1,6 @@
 /** A peer of sectunnel that dies without a word, and sectunnel that does: nobody is left with half a tunnel. */
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { showLogsOnFailure } from '../support/lab/failure.ts';
 import { Lab } from '../support/lab/lab.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
@@ -28,7 +29,7 @@ describeInterop('a peer that dies', [...RIG_NEEDS.userspace, 'build'], () => {
   afterAll(() => lab.dispose(), 30_000);
 
   beforeEach(async () => {
-    lab.showLogsOnFailure();
+    showLogsOnFailure(lab);
     await ours.reset();
     await peer.restart();
   });

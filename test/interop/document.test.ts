@@ -5,6 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { Capture } from '../support/lab/capture.ts';
+import { showLogsOnFailure } from '../support/lab/failure.ts';
 import { Lab } from '../support/lab/lab.ts';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { Ours } from '../support/lab/ours.ts';
@@ -67,7 +68,7 @@ describeInterop("the seed's document", ['namespaces', 'strongswan', 'tcpdump', '
 
   afterAll(() => lab.dispose(), 30_000);
 
-  beforeEach(() => lab.showLogsOnFailure());
+  beforeEach(() => showLogsOnFailure(lab));
 
   for (const role of ['initiator', 'responder'] as const) {
     it(`runs as it is, as ${role}`, async () => {

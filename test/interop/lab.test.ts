@@ -3,6 +3,7 @@
  * fault is not in sectunnel.
  */
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { showLogsOnFailure } from '../support/lab/failure.ts';
 import { Lab } from '../support/lab/lab.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { StrongSwan } from '../support/lab/strongswan.ts';
@@ -38,7 +39,7 @@ for (const kind of ['userspace', 'kernel'] as const) {
 
     const suites = SUITES.filter((suite) => suite.peers.includes('userspace')).slice(0, SUITES_TRIED);
     it.each(suites.map((suite) => [suiteName(suite), suite] as const))('%s', async (_name, suite) => {
-      lab.showLogsOnFailure();
+      showLogsOnFailure(lab);
       const tunnel = suiteTunnel('selftest', suite);
       await left.load(tunnel, 'left');
       await rig.peer.load(tunnel, 'right');

@@ -1,5 +1,6 @@
 /** What happens to a tunnel with strongSwan after it is up: rekeying under traffic, and deletion by either side. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { showLogsOnFailure } from '../support/lab/failure.ts';
 import { Lab } from '../support/lab/lab.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
@@ -42,7 +43,7 @@ for (const kind of ['userspace', 'kernel'] as const) {
     afterAll(() => lab.dispose(), 30_000);
 
     beforeEach(async () => {
-      lab.showLogsOnFailure();
+      showLogsOnFailure(lab);
       await ours.reset();
       await rig.peer.reset();
     });

@@ -1,6 +1,7 @@
 /** sectunnel and strongSwan with a NAT between them, and none: what is detected, and what passes on the line. */
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { Capture } from '../support/lab/capture.ts';
+import { showLogsOnFailure } from '../support/lab/failure.ts';
 import { Lab } from '../support/lab/lab.ts';
 import { cable, masquerade, type Namespace } from '../support/lab/namespace.ts';
 import { Ours } from '../support/lab/ours.ts';
@@ -96,7 +97,7 @@ for (const hidden of ['left', 'right'] as const) {
 
     beforeAll(build, 60_000);
     afterAll(() => lab.dispose(), 30_000);
-    beforeEach(() => lab.showLogsOnFailure());
+    beforeEach(() => showLogsOnFailure(lab));
 
     it('is detected, and crossed in UDP alone', async () => {
       const line = await Capture.start(lab, router, 'outside');

@@ -3,6 +3,7 @@
  * counts as sent is what the other counts as received, to the byte.
  */
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { showLogsOnFailure } from '../support/lab/failure.ts';
 import { Lab } from '../support/lab/lab.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
@@ -38,7 +39,7 @@ for (const kind of ['userspace', 'kernel'] as const) {
     );
 
     it.each(cases)('as %s: %s', async (role, _name, suite) => {
-      lab.showLogsOnFailure();
+      showLogsOnFailure(lab);
       await ours.reset();
       await rig.peer.reset();
       const tunnel = suiteTunnel('suite', suite);

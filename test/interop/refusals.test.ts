@@ -1,5 +1,6 @@
 /** What does not fit between sectunnel and strongSwan is refused by whoever is asked, and our side says why. */
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { showLogsOnFailure } from '../support/lab/failure.ts';
 import { Lab } from '../support/lab/lab.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
@@ -72,7 +73,7 @@ describeInterop('refusals with strongSwan', [...RIG_NEEDS.userspace, 'build'], (
   afterAll(() => lab.dispose(), 30_000);
 
   beforeEach(async () => {
-    lab.showLogsOnFailure();
+    showLogsOnFailure(lab);
     await ours.reset();
     await rig.peer.reset();
   });

@@ -5,9 +5,9 @@
 import { expect } from 'vitest';
 import type { Lab } from '../support/lab/lab.ts';
 import { cable, type Host, type Namespace } from '../support/lab/namespace.ts';
+import type { Need } from '../support/lab/needs.ts';
 import type { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
-import type { Need } from '../support/lab/requirements.ts';
 import { StrongSwan, type Swanctl } from '../support/lab/strongswan.ts';
 import { type Burst, burst, echoCommand, ping, startEcho } from '../support/lab/traffic.ts';
 import type { ChildReport } from '../support/lab/tunnel.ts';

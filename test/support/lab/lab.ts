@@ -1,11 +1,10 @@
 /**
- * One laboratory a test file: its namespaces, programs and temporary folder, and their removal in reverse order
- * whatever happened. What its programs logged is shown with a test that failed.
+ * One laboratory a test file, or a benchmark: its namespaces, programs and temporary folder, and their removal in
+ * reverse order whatever happened.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { onTestFailed } from 'vitest';
 import { FOLDER_PREFIX } from './leftovers.ts';
 import { Namespace } from './namespace.ts';
 
@@ -14,9 +13,9 @@ const LOG_LINES = 60;
 
 export class Lab {
   readonly folder: string = mkdtempSync(join(tmpdir(), `${FOLDER_PREFIX}${process.pid}-`));
-  /** BOUNDED: by what the test creates; emptied by `dispose`. */
+  /** BOUNDED: by what its owner creates; emptied by `dispose`. */
   readonly #cleanups: (() => Promise<unknown>)[] = [];
-  /** BOUNDED: by what the test starts. */
+  /** BOUNDED: by what its owner starts. */
   readonly #logs = new Map<string, () => string>();
   readonly #removeFolder = (): void => rmSync(this.folder, { recursive: true, force: true });
 
@@ -35,20 +34,21 @@ export class Lab {
     this.#cleanups.push(cleanup);
   }
 
-  /** `read` is called when a test has failed. A log of the same name takes the place of the former. */
+  /** `read` is called when something has failed. A log of the same name takes the place of the former. */
   log(name: string, read: () => string): void {
     this.#logs.set(name, read);
   }
 
-  /** To be called in a test: if it fails, what was logged since goes to standard error, the end of it at least. */
-  showLogsOnFailure(): void {
+  /** What is logged from now on, the end of each log at least: to be called when something has failed. */
+  logsSince(): () => string {
     const before = new Map([...this.#logs].map(([name, read]) => [name, read().length]));
-    onTestFailed(() => {
-      for (const [name, read] of this.#logs) {
-        const lines = read().slice(before.get(name)).trimEnd().split('\n').slice(-LOG_LINES);
-        process.stderr.write(`----- ${name}\n${lines.join('\n')}\n`);
-      }
-    });
+    return () =>
+      [...this.#logs]
+        .map(([name, read]) => {
+          const lines = read().slice(before.get(name)).trimEnd().split('\n').slice(-LOG_LINES);
+          return `----- ${name}\n${lines.join('\n')}\n`;
+        })
+        .join('');
   }
 
   /** Ends everything; what fails does not keep the rest from being removed, and is thrown at the end. */

@@ -5,16 +5,23 @@
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { StatusResult } from '../../../src/daemon/protocol.ts';
 import type { ChildStatus, IkeStatus, TunnelStatus } from '../../../src/daemon/status.ts';
 import type { Lab } from './lab.ts';
 import type { Namespace } from './namespace.ts';
 import { type Background, type RunResult, run, waitFor } from './process.ts';
+import { builtProgram } from './root.ts';
 import { type EspSuite, ends, type IkeSuite, type Side, type Tunnel } from './tunnel.ts';
 
-const DAEMON = fileURLToPath(new URL('../../../dist/daemon/main.js', import.meta.url));
-const COMMAND = fileURLToPath(new URL('../../../dist/cli/main.js', import.meta.url));
+const DAEMON = builtProgram('daemon');
+const COMMAND = builtProgram('cli');
+
+export interface OursOptions {
+  /** Of the daemon, behind its folders. */
+  readonly arguments?: readonly string[];
+  /** Of the daemon. */
+  readonly env?: Readonly<Record<string, string>>;
+}
 
 export interface LifetimeWords {
   readonly soft: number;
@@ -100,6 +107,7 @@ export function sectunnelDocument(tunnel: Tunnel, side: Side, settings: OursSett
 export class Ours {
   readonly namespace: Namespace;
   readonly folder: string;
+  readonly #options: OursOptions;
   #daemon: Background | undefined;
   /** UUIDs of the keys that were set. BOUNDED: by the test file. */
   readonly #secrets = new Map<string, string>();
@@ -108,15 +116,16 @@ export class Ours {
   /** Of daemons that were stopped. */
   #formerLog = '';
 
-  private constructor(folder: string, namespace: Namespace) {
+  private constructor(folder: string, namespace: Namespace, options: OursOptions) {
     this.folder = folder;
     this.namespace = namespace;
+    this.#options = options;
   }
 
-  static async start(lab: Lab, namespace: Namespace): Promise<Ours> {
+  static async start(lab: Lab, namespace: Namespace, options: OursOptions = {}): Promise<Ours> {
     const folder = join(lab.folder, `sectunnel-${namespace.name}`);
     for (const part of ['config', 'run', 'documents']) mkdirSync(join(folder, part), { recursive: true, mode: 0o700 });
-    const ours = new Ours(folder, namespace);
+    const ours = new Ours(folder, namespace, options);
     lab.log(`sectunneld in ${namespace.name}`, () => ours.log());
     lab.defer(() => ours.stop());
     await ours.startDaemon();
@@ -125,12 +134,19 @@ export class Ours {
 
   async startDaemon(): Promise<void> {
     const folders = ['--config-dir', join(this.folder, 'config'), '--run-dir', join(this.folder, 'run')];
-    const daemon = this.namespace.spawn('sectunneld', [process.execPath, DAEMON, ...folders]);
+    const argv = [process.execPath, DAEMON, ...folders, ...(this.#options.arguments ?? [])];
+    const daemon = this.namespace.spawn('sectunneld', argv, this.#options.env);
     this.#daemon = daemon;
     await waitFor('sectunneld to answer', async () => {
       if (!daemon.alive) throw new Error(`sectunneld ended with ${daemon.exitCode}:\n${daemon.output}`);
       return (await this.command(['list'], { check: false })).code === 0 ? true : undefined;
     });
+  }
+
+  /** Of the daemon that runs. */
+  get pid(): number {
+    if (this.#daemon === undefined) throw new Error('sectunneld does not run');
+    return this.#daemon.pid;
   }
 
   log(): string {

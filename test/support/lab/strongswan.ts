@@ -311,6 +311,12 @@ export class StrongSwan extends Swanctl {
     await this.ready();
   }
 
+  /** Of the daemon that runs. */
+  get pid(): number {
+    if (this.#daemon === undefined) throw new Error('charon does not run');
+    return this.#daemon.pid;
+  }
+
   /** Ends it in good order: the peer is told. */
   async stop(): Promise<void> {
     await this.#daemon?.stop('SIGTERM');
