@@ -8,7 +8,7 @@ import { samePath } from './connections.ts';
 import type { Path } from './events.ts';
 import { findError, misbehaved, reasonOf } from './failure.ts';
 import { ExchangeType, exchangeName, NotifyType } from './iana.ts';
-import { breakOff } from './lifecycle.ts';
+import { breakOff, endSession } from './lifecycle.ts';
 import { decodeMessage, type IkeHeader, type IkeMessage } from './message.ts';
 import { findPayload, type Payload, RefusedMessageError } from './payload.ts';
 import { notifyPayload } from './payloads/notify.ts';
@@ -108,7 +108,9 @@ function receiveResponse(session: IkeSession, now: number, path: Path, header: I
   session.active = undefined;
   // What was asked may be out of date by now: the SA is being deleted.
   if (active === undefined) {
-    session.startNext(now);
+    if (header.exchange === ExchangeType.IKE_AUTH && !isAccepted(opened)) {
+      endSession(session, now, 'requested', 'the peer did not make it', false);
+    } else session.startNext(now);
     return;
   }
   if (opened.kind === 'malformed') {
@@ -126,6 +128,11 @@ function receiveResponse(session: IkeSession, now: number, path: Path, header: I
   }
   active.process(session, now, opened.payloads);
   session.startNext(now);
+}
+
+/** Whether the answer to IKE_AUTH says that the peer has the IKE SA now. */
+function isAccepted(opened: Opened): boolean {
+  return opened.kind === 'payloads' && findPayload(opened.payloads, 'auth') !== undefined;
 }
 
 function endBroken(session: IkeSession, now: number, detail: string): void {

@@ -199,8 +199,13 @@ export class IkeEndpoint {
     const header = decodeHeader(data);
     // The flag says which of the two SPIs the receiver chose (RFC 7296 §3.1).
     const session = this.#host.sessions.get(header.initiator ? header.responderSpi : header.initiatorSpi);
-    if (session === undefined || !this.#fits(session, header)) this.#strangers.receive(now, path, header, data);
-    else receive(session, now, path, header, data);
+    if (session === undefined || !this.#fits(session, header)) {
+      this.#strangers.receive(now, path, header, data);
+      return;
+    }
+    receive(session, now, path, header, data);
+    // Whatever came of it: a request that was answered is not sent again, and nobody need be woken for it.
+    this.#host.stateChanged(session);
   }
 
   #fits(session: IkeSession, header: IkeHeader): boolean {

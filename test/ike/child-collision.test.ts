@@ -39,6 +39,9 @@ function bothWays(options: ConstructorParameters<typeof Pair>[0], scenario: (pai
       expect(new Set(downs).size).toBe(downs.length);
       expect(host.of('child-up').length - downs.length).toBe(1);
       expect(host.of('failed')).toEqual([]);
+      // Whoever deletes it: to the owner it was replaced.
+      const replaced = host === pair.a ? old.a : old.b;
+      expect(host.of('child-down').find(({ childId }) => childId === replaced)?.reason).toBe('rekeyed');
     }
     // The loser never shows its own new SA, the winner shows both.
     winners.add(pair.a.of('child-up').length > pair.b.of('child-up').length ? 'a' : 'b');

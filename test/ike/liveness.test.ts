@@ -31,6 +31,16 @@ describe('liveness checks', () => {
     expectSame(pair, 1);
   });
 
+  it('wake their owner once an interval, and not at all for requests that were answered', () => {
+    const quiet = connection({ dpd: { interval: 10_000 }, nat: { mode: 'auto', keepalive: 0 } });
+    const pair = established({ a: quiet, b: mirrored(connection()) });
+    for (let wakes = 1; wakes <= 10; wakes++) {
+      pair.runUntil(pair.a.endpoint.nextTimeout()!);
+      expect(pair.sent.filter(({ from }) => from === pair.a)).toHaveLength(wakes);
+      pair.run(25);
+    }
+  });
+
   it('find out that the peer is gone', () => {
     const pair = established({ a: WATCHFUL, b: mirrored(connection()) });
     pair.filter = () => 'drop';
@@ -172,6 +182,50 @@ describe('closing', () => {
     pair.act(pair.a, (endpoint, now) => endpoint.closeConnection(now, 'net'));
     expectNothing(pair);
     expect(pair.a.of('failed')).toEqual([]);
+  });
+
+  it.each([
+    ['before the request arrives', 1],
+    ['before the answer arrives', 2],
+  ])('a connection whose IKE_AUTH is out, %s: the peer keeps no ghost', (_when, passed) => {
+    const pair = new Pair();
+    const wire = new Wire(pair);
+    pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, 'net'));
+    wire.pass(pair.a, pair.b);
+    if (passed === 2) wire.pass(pair.a);
+    expect(pair.a.endpoint.status()).toMatchObject([{ state: 'auth-sent' }]);
+    pair.act(pair.a, (endpoint, now) => endpoint.closeConnection(now, 'net'));
+    wire.settle();
+    pair.run(20_000);
+    expectNothing(pair);
+    expect(pair.b.of('ike-down')).toMatchObject([{ reason: 'deleted-by-peer' }]);
+    expect(pair.a.of('ike-up')).toEqual([]);
+    expect(pair.a.of('failed')).toEqual([]);
+  });
+
+  it('a connection whose IKE_AUTH is refused meanwhile sends no delete', () => {
+    const pair = new Pair();
+    pair.b.secret = 'another';
+    const wire = new Wire(pair);
+    pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, 'net'));
+    wire.pass(pair.a, pair.b, pair.a);
+    pair.act(pair.a, (endpoint, now) => endpoint.closeConnection(now, 'net'));
+    wire.pass(pair.b);
+    expect(wire.waiting(pair.a)).toBe(0);
+    pair.run(20_000);
+    expectNothing(pair);
+  });
+
+  it('a connection whose IKE_AUTH nobody answers ends in time', () => {
+    const pair = new Pair();
+    const wire = new Wire(pair);
+    pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, 'net'));
+    wire.pass(pair.a, pair.b);
+    pair.filter = () => 'drop';
+    pair.act(pair.a, (endpoint, now) => endpoint.closeConnection(now, 'net'));
+    pair.run(100_000);
+    expectNothing(pair);
+    expect(pair.a.events.filter(({ type }) => type !== 'need-secret')).toEqual([]);
   });
 
   it('a connection for good', () => {

@@ -1,6 +1,7 @@
 /**
  * INFORMATIONAL exchanges that delete CHILD SAs and IKE SAs (RFC 7296 §1.4.1, §2.25).
  */
+import { assertNever } from '../../base/assert.ts';
 import { type ChildRecord, childSpiBytes } from '../child.ts';
 import type { DownReason } from '../events.ts';
 import { ExchangeType, NotifyType, ProtocolId } from '../iana.ts';
@@ -82,16 +83,31 @@ export class DeleteIkeTask implements Task {
   abandon(): void {}
 }
 
-/** Begins to delete an IKE SA. The owner is told at once; the SA stays only until the peer has confirmed. */
+/**
+ * Begins to delete an IKE SA. The owner is told at once; the SA stays only until the peer has confirmed.
+ *
+ * Once our IKE_AUTH is out the peer may have the SA, whether its answer has come or not: the delete follows that answer.
+ */
 export function closeSession(session: IkeSession, now: number, reason: DownReason, detail: string): void {
   const { state } = session;
-  if (state.name === 'deleting' || state.name === 'closed') return;
-  const crypto = cryptoOf(state);
-  if (crypto === undefined || (state.name !== 'established' && state.name !== 'rekeyed')) {
-    endSession(session, now, reason, detail, false);
-    return;
+  switch (state.name) {
+    case 'established':
+    case 'rekeyed':
+    case 'auth-sent':
+      beginDelete(session, now, reason, detail, false);
+      return;
+    case 'init-sent':
+    case 'secret-wanted':
+    case 'half-open':
+    case 'authenticating':
+      endSession(session, now, reason, detail, false);
+      return;
+    case 'deleting':
+    case 'closed':
+      return;
+    default:
+      assertNever(state, 'closeSession');
   }
-  beginDelete(session, now, reason, detail, false);
 }
 
 /** The peer's AUTH does not fit: it is told, and the SA is gone. */
@@ -136,10 +152,11 @@ export function respondDeleteChildren(session: IkeSession, payload: DeletePayloa
   return ours.length === 0 ? [] : [deleteChildren(ours)];
 }
 
-function downReason(session: IkeSession, child: ChildRecord): DownReason {
+function downReason({ active }: IkeSession, child: ChildRecord): DownReason {
+  // While our own rekeying is under way the peer replaced it, and deletes it as it should.
+  if (active?.isReplaced?.(child)) return 'rekeyed';
   if (child.state !== 'deleting') return 'deleted-by-peer';
-  const task = session.active;
-  return task instanceof DeleteChildTask && task.child === child ? task.reason : 'rekeyed';
+  return active instanceof DeleteChildTask && active.child === child ? active.reason : 'rekeyed';
 }
 
 /** The CHILD SA whose packets leave with this SPI, which is how the peer names it. */

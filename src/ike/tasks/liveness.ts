@@ -1,6 +1,7 @@
 /** The empty INFORMATIONAL exchange that asks whether the peer is still there (RFC 7296 §1.4, §2.4). */
 import { ExchangeType } from '../iana.ts';
 import type { Payload } from '../payload.ts';
+import type { IkeSession } from '../session.ts';
 import type { Task } from './task.ts';
 
 export class LivenessTask implements Task {
@@ -11,8 +12,11 @@ export class LivenessTask implements Task {
     return [];
   }
 
-  /** That an authentic answer came is all there is to it. */
-  process(): void {}
+  /** That an authentic answer came is all there is to it; silence counts from here. */
+  process(session: IkeSession, now: number): void {
+    const interval = session.connectionConfig?.dpd.interval ?? 0;
+    if (interval > 0 && session.state.name === 'established') session.timers.set('dpd', now + interval);
+  }
 
   abandon(): void {}
 }

@@ -32,6 +32,10 @@ export class RekeyChildTask extends ChildTask {
     return this.child.id;
   }
 
+  isReplaced(child: ChildRecord): boolean {
+    return child === this.child && this.collision !== undefined;
+  }
+
   build(session: IkeSession): readonly Payload[] | undefined {
     if (this.child.state !== 'rekeying' || session.state.name !== 'established') return undefined;
     return [rekeysChild(this.child), ...this.offer(session, currentConfig(session, this.child))];

@@ -3,6 +3,7 @@
  * one after the other, as its window of one allows. The other half of an exchange, answering the peer's, is a function
  * beside the task in the same file.
  */
+import type { ChildRecord } from '../child.ts';
 import type { ExchangeType } from '../iana.ts';
 import type { Payload } from '../payload.ts';
 import type { IkeSession } from '../session.ts';
@@ -28,4 +29,6 @@ export interface Task {
   abandon(): void;
   /** The peer deleted a CHILD SA that we do not know, by its SPI: it may be the one that this exchange makes. */
   peerDeleted?(spi: number): void;
+  /** Whether the peer replaced the CHILD SA while our request to do so was out. */
+  isReplaced?(child: ChildRecord): boolean;
 }
