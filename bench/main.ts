@@ -1,4 +1,4 @@
-/** `npm run bench -- NAME … [--json FILE]`: runs benchmarks, prints a table, writes the rows for programs. */
+/** `npm run bench -- [NAME …] [OPTION …]`: runs benchmarks, prints tables, writes the figures for programs. */
 import { writeFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
@@ -6,52 +6,130 @@ import { codecBench } from './codec.ts';
 import { handshakeBench } from './handshake.ts';
 import { offloadBench } from './offload.ts';
 import { policyBench } from './policy.ts';
-import type { BenchRow } from './row.ts';
+import { profileBench } from './profile.ts';
+import type { Bench, BenchOptions, BenchReport, BenchRow } from './row.ts';
 import { sealBench } from './seal.ts';
+import { barCharts } from './svg.ts';
+import { columns, round } from './text.ts';
+import { tunnelBench } from './tunnel.ts';
 
-const benches: Readonly<Record<string, () => Promise<BenchRow[]>>> = {
-  handshake: handshakeBench,
-  codec: codecBench,
-  seal: sealBench,
-  offload: offloadBench,
-  policy: policyBench,
+/** Within one process, without root: what runs when nothing is named. */
+const small: Readonly<Record<string, Bench>> = {
+  handshake: rowsOnly(handshakeBench),
+  codec: rowsOnly(codecBench),
+  seal: rowsOnly(sealBench),
+  offload: rowsOnly(offloadBench),
+  policy: rowsOnly(policyBench),
 };
 
-function table(rows: readonly BenchRow[]): string {
-  const cells = rows.map(({ name, value, unit }) => [name, round(value), unit] as const);
-  const widths = [0, 1].map((column) => Math.max(...cells.map((row) => row[column]!.length)));
-  return cells
-    .map(([name, value, unit]) => `${name.padEnd(widths[0]!)}  ${value.padStart(widths[1]!)} ${unit}`)
-    .join('\n');
+/** With whole daemons in network namespaces, as root. */
+const large: Readonly<Record<string, Bench>> = { tunnel: tunnelBench, profile: profileBench };
+
+const benches: Readonly<Record<string, Bench>> = { ...small, ...large };
+
+const DEFAULT_ROUNDS = 5;
+
+/** The process takes all it started with it when it exits, but not when a signal ends it as signals do. */
+const SIGNALS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
+
+const help = `npm run bench -- [NAME …] [OPTION …]
+
+Names    ${Object.keys(small).join(', ')} (all of these when none is named);
+         ${Object.keys(large).join(', ')} (as root, in network namespaces)
+
+Options
+  --json FILE     write the figures for programs
+  --svg FILE      write a plot (of: tunnel)
+  --rounds N      rounds that medians are taken of (tunnel; default ${DEFAULT_ROUNDS})
+  --quick         one short round: whether everything works, not for figures (tunnel, profile)
+  --only SYSTEM   measure this one alone; may be repeated (tunnel)
+`;
+
+function rowsOnly(bench: () => Promise<BenchRow[]>): Bench {
+  return async () => ({ rows: await bench() });
 }
 
-/** Three significant digits, and no more than are there. */
-function round(value: number): string {
-  return value >= 100 ? Math.round(value).toLocaleString('en-US') : value.toPrecision(3);
+function table(rows: readonly BenchRow[]): string {
+  return columns(
+    rows.map(({ name, value, unit }) => [name, round(value), unit]),
+    [0, 2],
+  );
+}
+
+interface Arguments extends BenchOptions {
+  readonly names: readonly string[];
+  readonly json: string | undefined;
+  readonly svg: string | undefined;
+}
+
+/** @throws Error that says what is wrong with the command line */
+function readArguments(argv: readonly string[]): Arguments | 'help' {
+  const text = { type: 'string' } as const;
+  const flag = { type: 'boolean' } as const;
+  const { values, positionals } = parseArgs({
+    args: [...argv],
+    options: { json: text, svg: text, rounds: text, only: { ...text, multiple: true }, quick: flag, help: flag },
+    allowPositionals: true,
+  });
+  if (values.help === true) return 'help';
+  const unknown = positionals.filter((name) => !Object.hasOwn(benches, name));
+  if (unknown.length > 0) {
+    throw new Error(`unknown benchmark ${unknown.join(', ')}; wanted: ${Object.keys(benches).join(', ')}`);
+  }
+  const rounds = Number(values.rounds ?? DEFAULT_ROUNDS);
+  if (!Number.isInteger(rounds) || rounds < 1) throw new Error(`--rounds ${values.rounds}: a whole number was wanted`);
+  return {
+    names: positionals.length === 0 ? Object.keys(small) : positionals,
+    rounds,
+    quick: values.quick ?? false,
+    only: values.only ?? [],
+    json: values.json,
+    svg: values.svg,
+  };
+}
+
+function print(report: BenchReport): void {
+  process.stdout.write(`${report.text ?? table(report.rows)}\n\n`);
+  const conditions = Object.entries(report.conditions ?? {});
+  if (conditions.length > 0) process.stdout.write(`${columns(conditions, [0, 1])}\n\n`);
+  for (const failure of report.failures ?? []) process.stdout.write(`not measured: ${failure}\n`);
 }
 
 async function main(argv: readonly string[]): Promise<number> {
-  const { values, positionals } = parseArgs({
-    args: [...argv],
-    options: { json: { type: 'string' } },
-    allowPositionals: true,
-  });
-  const names = positionals.length === 0 ? Object.keys(benches) : positionals;
-  const unknown = names.filter((name) => !Object.hasOwn(benches, name));
-  if (unknown.length > 0) {
-    process.stderr.write(`unknown benchmark ${unknown.join(', ')}; wanted: ${Object.keys(benches).join(', ')}\n`);
+  let chosen: Arguments | 'help';
+  try {
+    chosen = readArguments(argv);
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n${help}`);
     return 2;
   }
-  const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown processor'}, Linux ${release()}, Node ${process.version}`;
-  process.stdout.write(`${machine}\n\n`);
-  const rows: BenchRow[] = [];
-  for (const name of names) {
-    const measured = await benches[name]!();
-    process.stdout.write(`${table(measured)}\n\n`);
-    rows.push(...measured);
+  if (chosen === 'help') {
+    process.stdout.write(help);
+    return 0;
   }
-  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ machine, rows }, null, 2)}\n`);
-  return 0;
+  for (const [name, code] of Object.entries(SIGNALS)) process.once(name, () => process.exit(code));
+  const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown processor'}, Linux ${release()}, Node ${process.version}`;
+  const date = new Date().toISOString().slice(0, 10);
+  process.stdout.write(`${machine}\n\n`);
+  const reports: BenchReport[] = [];
+  for (const name of chosen.names) {
+    const report = await benches[name]!(chosen);
+    print(report);
+    reports.push(report);
+  }
+  const conditions = Object.assign({}, ...reports.map((report) => report.conditions ?? {}));
+  const [rows, failures] = [
+    reports.flatMap((report) => report.rows),
+    reports.flatMap((report) => report.failures ?? []),
+  ];
+  if (chosen.json !== undefined) {
+    writeFileSync(chosen.json, `${JSON.stringify({ machine, date, conditions, failures, rows }, null, 2)}\n`);
+  }
+  if (chosen.svg !== undefined) {
+    const panels = reports.flatMap((report) => report.panels ?? []);
+    writeFileSync(chosen.svg, barCharts(panels, `${machine}, ${date}`));
+  }
+  return failures.length === 0 ? 0 : 1;
 }
 
 process.exitCode = await main(process.argv.slice(2));

@@ -1,0 +1,58 @@
+/**
+ * `npm run bench -- tunnel` (as root): ours, strongSwan's userspace ESP, wireguard-go and the bare cable between two
+ * network namespaces, in turn, for some rounds. bench/README.md tells what is measured how.
+ */
+import { loadavg } from 'node:os';
+import type { BenchOptions, BenchReport } from './row.ts';
+import { FULL, QUICK, type Sample, takeTurn } from './tunnel/measures.ts';
+import { tunnelPanels, tunnelRows, tunnelTable, wantedTable } from './tunnel/report.ts';
+import { allSystems, SUITE, type System, versions } from './tunnel/systems.ts';
+
+export async function tunnelBench(options: BenchOptions): Promise<BenchReport> {
+  const failures: string[] = [];
+  const systems = usable(options.only, failures);
+  const load = loadavg()[0]!;
+  const pace = options.quick ? QUICK : FULL;
+  const rounds = options.quick ? 1 : options.rounds;
+  const samples = new Map<string, Sample[]>(systems.map(({ name }) => [name, []]));
+  for (let round = 0; round < rounds; round++) {
+    // Back and forth, so that what drifts during a round favours nobody.
+    for (const system of round % 2 === 0 ? systems : [...systems].reverse()) {
+      const step = (what: string): string => `round ${round + 1} of ${rounds}, ${system.name}, ${what}`;
+      const sample = await takeTurn(system, {
+        pace,
+        onStep: (what) => progress(step(what)),
+        onFailure: (what, why) => {
+          progress(`${step(what)} failed: ${why}`);
+          failures.push(`${step(what)}: ${why.split('\n')[0]}`);
+        },
+      });
+      samples.get(system.name)?.push(sample);
+    }
+  }
+  return {
+    rows: tunnelRows(samples),
+    conditions: { ...(await versions()), suite: SUITE, rounds: String(rounds), 'load before': load.toFixed(2) },
+    text: `${tunnelTable(samples)}\n\n${wantedTable(samples)}`,
+    panels: tunnelPanels(samples),
+    failures,
+  };
+}
+
+/** Those that were asked for and can be measured; a note in `failures` for each other one. */
+function usable(only: readonly string[], failures: string[]): System[] {
+  const all = allSystems();
+  const unknown = only.filter((name) => !all.some((system) => system.name === name));
+  if (unknown.length > 0) {
+    throw new Error(`unknown system ${unknown.join(', ')}; wanted: ${all.map(({ name }) => name).join(', ')}`);
+  }
+  const chosen = all.filter(({ name }) => only.length === 0 || only.includes(name));
+  for (const { name, obstacles } of chosen) {
+    if (obstacles.length > 0) failures.push(`${name} was left out: ${obstacles.join('; ')}`);
+  }
+  return chosen.filter(({ obstacles }) => obstacles.length === 0);
+}
+
+function progress(text: string): void {
+  process.stderr.write(`${text}\n`);
+}

@@ -1,0 +1,37 @@
+/** What a process has used, as the kernel counts it: all its threads, those that ended too. */
+import { readFileSync } from 'node:fs';
+
+/** Ticks a second of the times in /proc, the same on every Linux that Node runs on (USER_HZ). */
+const TICKS = 100;
+/** Where utime and stime stand behind the command's name, see proc(5). */
+const UTIME = 11;
+const STIME = 12;
+
+/** Seconds of processor time, in the program and in the kernel. */
+export function cpuSeconds(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+  // The name stands in parentheses and may hold anything.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[UTIME]) + Number(fields[STIME])) / TICKS;
+}
+
+/** The most memory that was resident at any time, in MiB. */
+export function peakMemory(pid: number): number {
+  const found = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  if (found === null) throw new Error(`/proc/${pid}/status has no VmHWM`);
+  return Number(found[1]) / 1024;
+}
+
+/** Whether somebody in the network namespace of that process listens on a TCP port, IPv4 or IPv6. */
+export function listens(pid: number, port: number): boolean {
+  const suffix = `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
+  return ['tcp', 'tcp6'].some((table) =>
+    readFileSync(`/proc/${pid}/net/${table}`, 'utf8')
+      .split('\n')
+      .slice(1)
+      .some((line) => {
+        const [, local, , state] = line.trim().split(/\s+/);
+        return local?.endsWith(suffix) === true && state === '0A';
+      }),
+  );
+}
