@@ -46,7 +46,7 @@ class Poller {
   /** The 64-bit number that an eventfd takes and gives. */
   readonly #counter = new BigUint64Array(1);
   readonly #counterBytes = new Uint8Array(this.#counter.buffer);
-  // BOUNDED: one for each open device.
+  // BOUNDED: one for each open device and socket.
   readonly #watches = new Map<number, (failed: boolean) => void>();
   readonly #onStopped: (() => void)[] = [];
   /** Node joins the pool's threads on its way out, and would wait for ever for ours. */

@@ -28,7 +28,7 @@ export class DatagramReader {
   /** The errno that ICMP told, when it was read off the error queue; else 0. */
   icmpError = 0;
   readonly words: Int32Array;
-  readonly #recvmmsg: Libc['recvmmsg'];
+  readonly #calls: Pick<Libc, 'recvmmsg'>;
   readonly #capacity: number;
   readonly #slotBytes: number;
   readonly #data: Uint8Array;
@@ -41,8 +41,8 @@ export class DatagramReader {
   #used: number;
 
   /** @param slotBytes the most that is taken of each message */
-  constructor(recvmmsg: Libc['recvmmsg'], capacity: number, slotBytes: number) {
-    this.#recvmmsg = recvmmsg;
+  constructor(calls: Pick<Libc, 'recvmmsg'>, capacity: number, slotBytes: number) {
+    this.#calls = calls;
     this.#capacity = capacity;
     this.#slotBytes = slotBytes;
     this.#data = new Uint8Array(new ArrayBuffer(capacity * (slotBytes + STAGGER)));
@@ -73,7 +73,7 @@ export class DatagramReader {
       this.words[header + layout.MSG_NAMELEN] = 4 * NAME_WORDS;
       this.words[header + layout.MSG_CONTROLLEN] = 4 * CONTROL_WORDS;
     }
-    const count = this.#recvmmsg(fd, this.#headers, this.#capacity, flags | layout.MSG_DONTWAIT);
+    const count = this.#calls.recvmmsg(fd, this.#headers, this.#capacity, flags | layout.MSG_DONTWAIT);
     this.#used = Math.max(0, count);
     return count;
   }

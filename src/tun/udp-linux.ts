@@ -60,8 +60,8 @@ const SO_RCVBUFFORCE = 33;
 /** Of which the kernel gives twice as much, for its own structures. */
 const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
 
-/** Messages that are read at once; with UDP_GRO each may hold 64 datagrams. */
-const MESSAGES_PER_READ = 16;
+/** Messages that are read at once; with UDP_GRO each may hold 64 datagrams. More only wander out of the caches. */
+const MESSAGES_PER_READ = 8;
 const MAX_MESSAGE_BYTES = 65_536;
 /** Datagrams and errors after which other sockets and timers have their turn. */
 const DATAGRAMS_PER_TURN = 512;
@@ -86,8 +86,8 @@ let shared: Shared | undefined;
 function sharedMemory(): Shared {
   const calls = libc();
   shared ??= {
-    reader: new DatagramReader(calls.recvmmsg, MESSAGES_PER_READ, MAX_MESSAGE_BYTES),
-    errorReader: new DatagramReader(calls.recvmmsg, ERRORS_PER_READ, QUOTED_BYTES),
+    reader: new DatagramReader(calls, MESSAGES_PER_READ, MAX_MESSAGE_BYTES),
+    errorReader: new DatagramReader(calls, ERRORS_PER_READ, QUOTED_BYTES),
     writer: new DatagramWriter(calls),
   };
   return shared;

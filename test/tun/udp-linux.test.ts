@@ -3,10 +3,11 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import dgram from 'node:dgram';
 import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest';
 import { formatSocketAddress, type SocketAddress } from '../../src/base/address.ts';
 import type { PacketBatch } from '../../src/base/batch.ts';
 import { equalBytes } from '../../src/base/bytes.ts';
+import { ERRNO, libc } from '../../src/tun/libc.ts';
 import type { UdpNetwork, UdpSocket } from '../../src/tun/udp.ts';
 import { linuxUdp } from '../../src/tun/udp-linux.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
@@ -227,6 +228,20 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
     const timer = setInterval(() => near.send(Uint8Array.of(1), at(FAR[0], 4500)), 10);
     await got;
     clearInterval(timer);
+  });
+
+  it('leaves a socket alone for a while that fails for no reason that it tells, and then goes on', async () => {
+    const near = await bind(NEAR[0]);
+    const got = arrivals(near, 1);
+    const failing = vi.spyOn(libc(), 'recvmmsg').mockReturnValue(-1);
+    const errno = vi.spyOn(libc(), 'errno').mockReturnValue(ERRNO.EIO);
+    far4.send(Uint8Array.of(1), near.local, at(FAR[0], 4500));
+    await until(() => near.counters.receiveErrors > 0);
+    await sleep(250);
+    failing.mockRestore();
+    errno.mockRestore();
+    await got;
+    expect(near.counters.receiveErrors).toBeLessThanOrEqual(4 * 16);
   });
 
   it('leaves no descriptor behind, neither when it is closed nor when it cannot be had', async () => {

@@ -92,6 +92,21 @@ describe('a memory network', () => {
     expect(six.counters.sendErrors.ENETUNREACH).toBe(1);
   });
 
+  it('sends from the address that it is told, when bound to all and it has that address', async () => {
+    const { network, advance } = manualNetwork();
+    const third = ip('192.0.2.3');
+    const any = await network.host([A, third]).bind({ address: ip('0.0.0.0'), port: 500 });
+    const b = await network.host([B]).bind({ address: B, port: 500 });
+    const seen: string[] = [];
+    b.onDatagram((data, from, local) => seen.push(`${data[0]} ${[from, local].map(formatSocketAddress).join(' ')}`));
+    expect(any.send(Uint8Array.of(1), b.local)).toBe(true);
+    expect(any.send(Uint8Array.of(2), b.local, at('192.0.2.3', 500))).toBe(true);
+    expect(any.send(Uint8Array.of(3), b.local, at('192.0.2.4', 500))).toBe(false);
+    advance();
+    expect(seen).toEqual(['1 192.0.2.1:500 192.0.2.2:500', '2 192.0.2.3:500 192.0.2.2:500']);
+    expect(any.counters.sendErrors.EADDRNOTAVAIL).toBe(1);
+  });
+
   it('refuses a port in use, a foreign address, and an address that another host has', async () => {
     const { network } = manualNetwork();
     const host = network.host([A]);
