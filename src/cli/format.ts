@@ -57,11 +57,11 @@ export function formatStatus(status: StatusResult): string {
   const io = Object.entries(status.io).map(([part, features]) => `io: ${part} ${features.join(', ')}\n`);
   const tunnels = status.tunnels.map(formatTunnel);
   const counters = Object.entries(status.counters).filter(([, count]) => count > 0);
-  const stray =
+  const totals =
     counters.length === 0
       ? []
-      : [`not for any tunnel: ${counters.map(([reason, count]) => `${reason} ${count}`).join(', ')}\n`];
-  return [head + io.join(''), ...tunnels, ...stray].join('\n');
+      : [`all tunnels and strangers: ${counters.map(([reason, count]) => `${reason} ${count}`).join(', ')}\n`];
+  return [head + io.join(''), ...tunnels, ...totals].join('\n');
 }
 
 function formatTunnel(tunnel: TunnelStatus): string {
@@ -88,7 +88,8 @@ function formatIke(ike: IkeStatus): string[] {
     `IKE SA #${ike.id}: ${ike.state}, ${role}, ${ike.spiInitiator}_i ${ike.spiResponder}_r`,
     `  local  ${ike.localId} ${ike.local}`,
     `  remote ${ike.remoteId ?? '(not yet known)'} ${ike.remote}`,
-    `  ${ike.suite ?? 'no algorithms yet'}, NAT ${ike.nat}, age ${duration(ike.age)}${rekeyText(ike.rekeyIn)}`,
+    `  ${ike.suite ?? 'no algorithms yet'}, ${natText(ike.nat)}, age ${duration(ike.age)}${rekeyText(ike.rekeyIn)}`,
+    `  ${ike.lastHeard === undefined ? 'no answer yet' : `last heard ${duration(ike.lastHeard)} ago`}`,
   ];
   for (const child of ike.children) lines.push(...formatChild(child).map((line) => `  ${line}`));
   return lines;
@@ -106,12 +107,19 @@ function formatChild(child: ChildStatus): string[] {
   ];
 }
 
+/** Forced encapsulation looks like a NAT on the side that forces it (RFC 7296 §2.23). */
+function natText(nat: IkeStatus['nat']): string {
+  if (nat === 'none') return 'no NAT';
+  return `NAT or forced encapsulation at ${nat === 'both' ? 'both sides' : `the ${nat} side`}`;
+}
+
 function rekeyText(seconds: number | undefined): string {
   return seconds === undefined ? '' : `, rekey in ${duration(seconds)}`;
 }
 
 /** `3s`, `4m 10s`, `2h 5m`, `3d 1h`. */
 export function duration(seconds: number): string {
+  if (seconds > 0 && seconds < 0.5) return '<1s';
   const whole = Math.max(0, Math.round(seconds));
   const units = [
     ['d', 86_400],

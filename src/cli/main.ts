@@ -3,6 +3,12 @@ import { run } from './run.ts';
 /** The `sectunnel` command. */
 import type { Terminal } from './verbs.ts';
 
+// A reader that has seen enough (`| head`) ends the command, quietly.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit();
+});
+
 async function readStdin(): Promise<Buffer> {
   const chunks: Buffer[] = [];
   for await (const chunk of process.stdin) chunks.push(chunk as Buffer);

@@ -14,7 +14,7 @@ export async function run(argv: readonly string[], terminal: Terminal): Promise<
   } catch (error) {
     const { code, message } = describe(error);
     terminal.err(`error: ${message}\n`);
-    if (code === ExitCode.Usage) terminal.err("see 'sectunnel --help'\n");
+    if (error instanceof UsageError) terminal.err(`see 'sectunnel ${[...error.verb, '--help'].join(' ')}'\n`);
     return code;
   }
 }
@@ -78,7 +78,7 @@ function verbArguments(verb: string, spec: VerbSpec, words: readonly string[]): 
     const help = { type: 'boolean', short: 'h' } as const;
     parsed = parseArgs({ args: [...words], options: { ...spec.options, help }, allowPositionals: true, strict: true });
   } catch (error) {
-    throw new UsageError(`${verb}: ${error instanceof Error ? error.message : String(error)}`);
+    throw new UsageError(`${verb}: ${optionProblem(error, spec)}`, verb);
   }
   const [min, max] = spec.positionals;
   const count = parsed.positionals.length;
@@ -87,9 +87,19 @@ function verbArguments(verb: string, spec: VerbSpec, words: readonly string[]): 
     const wanted = spec.usage === '' ? 'no arguments' : spec.usage;
     throw new UsageError(
       `${verb} wants ${wanted}, not ${count === 0 ? 'nothing' : `'${parsed.positionals.join(' ')}'`}`,
+      verb,
     );
   }
   return { positionals: parsed.positionals, options };
+}
+
+/** Node's own words for an unknown option are about positional arguments. */
+function optionProblem(error: unknown, spec: VerbSpec): string {
+  if (!(error instanceof Error)) return String(error);
+  const unknown = /^Unknown option '([^']+)'/.exec(error.message);
+  if (unknown === null) return error.message;
+  const options = Object.keys(spec.options).map((option) => `--${option}`);
+  return `unknown option '${unknown[1]}'; wanted ${options.length === 0 ? 'none' : `one of ${options.join(', ')}`}`;
 }
 
 function describe(error: unknown): { code: number; message: string } {

@@ -10,6 +10,18 @@ import { formatEvent, formatInfo, formatList, formatSecrets, formatStatus } from
 /** The command line is wrong: exit code 2 and a hint at the help. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
+  /** The verb whose help tells more, if it is known. */
+  readonly verb: readonly string[];
+
+  constructor(message: string, ...verb: readonly [] | readonly [string]) {
+    super(message);
+    this.verb = verb;
+  }
+}
+
+/** A file that was named cannot be used. */
+export class RefusedInputError extends Error {
+  override readonly name = 'RefusedInputError';
 }
 
 /** What a verb may use of its surroundings: replaced in tests. */
@@ -41,15 +53,42 @@ export interface VerbSpec {
 
 const noOptions = { options: {}, optionHelp: {} } as const;
 const flag = { type: 'boolean' } as const;
+const jsonOption = { options: { json: flag }, optionHelp: { json: 'as JSON, for programs' } } as const;
+
+function json(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
+}
 
 function name(args: Arguments): string {
   return args.positionals[0]!;
 }
 
+/** Longest document in bytes: what the daemon reads. */
+const MAX_DOCUMENT = 0x10_0000;
+
 async function document(args: Arguments, terminal: Terminal): Promise<{ xml: string; source: string }> {
   const file = name(args);
-  if (file === '-') return { xml: (await terminal.readStdin()).toString('utf8'), source: '(standard input)' };
-  return { xml: readFileSync(file, 'utf8'), source: file };
+  const bytes = file === '-' ? await terminal.readStdin() : readFile(file);
+  const source = file === '-' ? '(standard input)' : file;
+  if (bytes.length > MAX_DOCUMENT) {
+    throw new RefusedInputError(`${source} has ${bytes.length} bytes; a document has at most ${MAX_DOCUMENT}`);
+  }
+  return { xml: bytes.toString('utf8'), source };
+}
+
+/** @throws RefusedInputError saying what is wrong with it */
+function readFile(file: string): Buffer {
+  try {
+    return readFileSync(file);
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined;
+    const reasons: Readonly<Record<string, string>> = {
+      ENOENT: 'there is no such file',
+      EISDIR: 'it is a folder, a file is wanted',
+      EACCES: 'this user may not read it',
+    };
+    throw new RefusedInputError(`cannot read ${file}: ${reasons[String(code)] ?? String(error)}`);
+  }
 }
 
 function defined(result: DefineResult, what: string, terminal: Terminal): void {
@@ -174,6 +213,7 @@ const list: VerbSpec = {
     autostart: flag,
     name: flag,
     uuid: flag,
+    json: flag,
   },
   optionHelp: {
     all: 'active and inactive ones',
@@ -183,6 +223,7 @@ const list: VerbSpec = {
     autostart: 'only those that start with the daemon',
     name: 'names alone, one a line',
     uuid: 'UUIDs alone, one a line',
+    json: 'as JSON, for programs',
   },
   positionals: [0, 0],
   run: async (client, args, terminal) => {
@@ -190,7 +231,7 @@ const list: VerbSpec = {
     const chosen = tunnels.filter((tunnel) => listed(tunnel, args.options));
     if (args.options.name === true) terminal.out(chosen.map((tunnel) => `${tunnel.name}\n`).join(''));
     else if (args.options.uuid === true) terminal.out(chosen.map((tunnel) => `${tunnel.uuid}\n`).join(''));
-    else terminal.out(formatList(chosen));
+    else terminal.out(args.options.json === true ? json(chosen) : formatList(chosen));
   },
 };
 
@@ -205,14 +246,15 @@ function listed(tunnel: TunnelInfo, options: Arguments['options']): boolean {
 }
 
 const info: VerbSpec = {
-  ...noOptions,
+  ...jsonOption,
   group: 'Looking',
   usage: 'TUNNEL',
   summary: 'basic facts of a tunnel',
   details: '',
   positionals: [1, 1],
   run: async (client, args, terminal) => {
-    terminal.out(formatInfo(await client.call('info', { name: name(args) })));
+    const result = await client.call('info', { name: name(args) });
+    terminal.out(args.options.json === true ? json(result) : formatInfo(result));
   },
 };
 
@@ -259,13 +301,12 @@ const status: VerbSpec = {
   usage: '[TUNNEL]',
   summary: 'IKE and CHILD SAs, algorithms, selectors, counters, drops and the last failure',
   details: '',
-  options: { json: flag },
-  optionHelp: { json: 'as JSON, for programs' },
+  ...jsonOption,
   positionals: [0, 1],
   run: async (client, args, terminal) => {
     const tunnel = args.positionals[0];
     const result = await client.call('status', tunnel === undefined ? {} : { name: tunnel });
-    terminal.out(args.options.json === true ? `${JSON.stringify(result, null, 2)}\n` : formatStatus(result));
+    terminal.out(args.options.json === true ? json(result) : formatStatus(result));
   },
 };
 
@@ -278,10 +319,10 @@ const event: VerbSpec = {
   optionHelp: { json: 'as JSON, an event a line' },
   positionals: [0, 1],
   run: async (client, args, terminal) => {
-    const json = args.options.json === true;
-    client.onEvent = (happened) => terminal.out(json ? `${JSON.stringify(happened)}\n` : formatEvent(happened));
-    const gone = new Promise<void>((resolve) => {
-      client.onClose = resolve;
+    const asJson = args.options.json === true;
+    client.onEvent = (happened) => terminal.out(asJson ? `${JSON.stringify(happened)}\n` : formatEvent(happened));
+    const gone = new Promise<never>((_, reject) => {
+      client.onClose = () => reject(new RefusedInputError('the daemon went away'));
     });
     const tunnel = args.positionals[0];
     await client.call('event', tunnel === undefined ? {} : { name: tunnel });
@@ -331,7 +372,7 @@ async function secretValue(args: Arguments, terminal: Terminal): Promise<string>
     return given;
   }
   const file = args.options.file;
-  const bytes = typeof file === 'string' ? readFileSync(file) : await terminal.readStdin();
+  const bytes = typeof file === 'string' ? readFile(file) : await terminal.readStdin();
   if (args.options.plain !== true) return bytes.toString('latin1').trim();
   if (bytes.at(-1) === 0x0a)
     terminal.err("warning: the value ends with a newline; use printf '%s' if that was not meant\n");

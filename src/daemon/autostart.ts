@@ -3,16 +3,25 @@
  * may not be there yet.
  */
 import type { Logger } from '../base/log.ts';
+import type { TunnelStatus } from './status.ts';
 
 /** Milliseconds: the first wait, doubled up to the longest. */
 const FIRST_WAIT = 2_000;
 const LONGEST_WAIT = 60_000;
 
+interface Attempt {
+  readonly timer: NodeJS.Timeout;
+  /** Of the failure and of the next attempt, in milliseconds of `performance.now()`. */
+  readonly failedAt: number;
+  readonly retryAt: number;
+  readonly detail: string;
+}
+
 export class Autostart {
   readonly #start: (name: string) => Promise<unknown>;
   readonly #log: Logger;
   // BOUNDED: the tunnels that are defined.
-  readonly #waiting = new Map<string, NodeJS.Timeout>();
+  readonly #waiting = new Map<string, Attempt>();
 
   /** @param start starts a tunnel, does nothing for one that runs or is gone, and throws when it cannot start */
   constructor(start: (name: string) => Promise<unknown>, log: Logger) {
@@ -26,18 +35,30 @@ export class Autostart {
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       this.#log.error({ tunnel: name, retryIn: wait / 1000 }, `not started, another try in ${wait / 1000} s: ${why}`);
+      const failedAt = performance.now();
       const again = (): void => {
         this.#waiting.delete(name);
         void this.begin(name, Math.min(2 * wait, LONGEST_WAIT));
       };
-      this.#waiting.set(name, setTimeout(again, wait));
+      this.#waiting.set(name, { timer: setTimeout(again, wait), failedAt, retryAt: failedAt + wait, detail: why });
     }
   }
 
   /** The tunnel was started, stopped or changed by hand: it is no longer tried. False when it was not. */
   cancel(name: string): boolean {
-    clearTimeout(this.#waiting.get(name));
+    clearTimeout(this.#waiting.get(name)?.timer);
     return this.#waiting.delete(name);
+  }
+
+  /** What `status` shows of a tunnel that could not be started yet. */
+  status(name: string): Pick<TunnelStatus, 'lastFailure' | 'retryIn'> | undefined {
+    const attempt = this.#waiting.get(name);
+    if (attempt === undefined) return undefined;
+    const now = performance.now();
+    return {
+      lastFailure: { secondsAgo: (now - attempt.failedAt) / 1000, reason: 'not-started', detail: attempt.detail },
+      retryIn: Math.max(0, attempt.retryAt - now) / 1000,
+    };
   }
 
   close(): void {

@@ -17,6 +17,9 @@ const MAX_CONNECTIONS = 64;
 /** Bytes that may wait for a slow reader of events before its connection is closed. */
 const MAX_BACKLOG = 1024 * 1024;
 
+/** Bytes of a path that fit into a Unix socket's address (sun_path, less its closing zero). */
+const MAX_PATH = 107;
+
 /** What a dispatcher knows of the connection that a request came by. */
 export interface ControlConnection {
   /** From now on events are sent to this connection; of one tunnel, or of all. */
@@ -64,6 +67,13 @@ export class ControlServer {
 
   /** @throws ControlError when another daemon serves the same folder */
   async listen(): Promise<void> {
+    const length = Buffer.byteLength(this.#path);
+    if (length > MAX_PATH) {
+      throw new ControlError(
+        'system',
+        `the control socket ${this.#path} has a path of ${length} bytes, and ${MAX_PATH} fit; choose a shorter --run-dir`,
+      );
+    }
     if (await answers(this.#path)) {
       throw new ControlError(
         'invalid-state',

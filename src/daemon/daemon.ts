@@ -12,13 +12,13 @@ import { parseDocument } from '../config/parse.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import { Autostart } from './autostart.ts';
-import { makePrivateFolder } from './files.ts';
 import { checkIdentity, ObjectTable, type TunnelObject } from './objects.ts';
 import type { Platform } from './platform.ts';
 import { ControlError, type DefineResult, type StatusResult, type TunnelEvent, type TunnelInfo } from './protocol.ts';
 import { refusing } from './refusing.ts';
 import { Runner } from './runner.ts';
 import { SecretStore } from './secrets.ts';
+import type { TunnelStatus } from './status.ts';
 import { inactiveStatus } from './status-view.ts';
 import { DefinitionStore, DocumentFolder } from './store.ts';
 import { version } from './version.ts';
@@ -56,9 +56,8 @@ export class Daemon {
   constructor(options: DaemonOptions) {
     this.#log = options.log;
     this.#onEvent = options.onEvent;
-    makePrivateFolder(options.runDir);
     this.#definitions = new DefinitionStore(options.configDir);
-    this.#liveDocuments = new DocumentFolder(join(options.runDir, 'live'));
+    this.#liveDocuments = new DocumentFolder(join(options.runDir, 'live'), 'live state (--run-dir)');
     this.#autostart = new Autostart((name) => this.#startUnasked(name), options.log);
     this.secrets = new SecretStore(join(options.configDir, 'secrets'));
     this.runner = new Runner({
@@ -75,6 +74,8 @@ export class Daemon {
   async open(): Promise<void> {
     for (const { name, file, xml } of this.#definitions.load()) this.#load(name, file, xml);
     const interrupted = this.#liveDocuments.load().map(({ name, file, xml }) => this.#loadLive(name, file, xml));
+    for (const file of this.#definitions.brokenAutostarts())
+      this.#log.warn({ file }, 'autostart of a tunnel that is not defined');
     const marked = this.#objects.all().flatMap(({ name }) => (this.#definitions.isAutostart(name) ? [name] : []));
     for (const name of new Set([...interrupted.flatMap((name) => name ?? []), ...marked])) {
       await this.#autostart.begin(name);
@@ -227,9 +228,15 @@ export class Daemon {
       uptime: Math.round(process.uptime()),
       crypto: this.runner.cryptoName,
       io: this.runner.io(),
-      tunnels: objects.map(({ name, uuid }) => this.runner.status(name) ?? inactiveStatus(name, uuid)),
+      tunnels: objects.map((object) => this.#statusOf(object)),
       counters: this.runner.counters(),
     };
+  }
+
+  #statusOf({ name, uuid }: TunnelObject): TunnelStatus {
+    const running = this.runner.status(name);
+    if (running !== undefined) return running;
+    return { ...inactiveStatus(name, uuid), ...this.#autostart.status(name) };
   }
 
   #publish(event: Omit<TunnelEvent, 'time'>): void {
@@ -249,7 +256,7 @@ export class Daemon {
   }
 
   async #start(object: TunnelObject, document: SectunnelDocument): Promise<string> {
-    const device = await this.runner.start(document);
+    const device = await this.#run(document);
     this.#autostart.cancel(object.name);
     this.#interrupted.delete(object.name);
     object.live = document;
@@ -258,15 +265,28 @@ export class Daemon {
     return device;
   }
 
+  async #run(document: SectunnelDocument): Promise<string> {
+    try {
+      return await this.runner.start(document);
+    } catch (error) {
+      this.#log.warn({ tunnel: document.name }, `not started: ${messageOf(error)}`);
+      throw error;
+    }
+  }
+
   async #stop(object: TunnelObject): Promise<void> {
     await this.runner.stop(object.name);
     this.#stopped(object);
   }
 
-  /** The device of a tunnel was taken away. */
+  /** The device of a tunnel was taken away: the tunnel stops, and comes back when it can. */
   async #lost(name: string): Promise<void> {
     const object = this.#objects.get(name);
-    if (object?.live !== undefined) await this.#stop(object);
+    if (object?.live === undefined) return;
+    this.#interrupted.set(name, object.live);
+    await this.#stop(object);
+    this.#objects.claim(this.#interrupted.get(name)!);
+    void this.#autostart.begin(name);
   }
 
   /** Follows a tunnel that does not run any more. */
@@ -341,7 +361,8 @@ export class Daemon {
       persistent: object.kept !== undefined,
       autostart: this.#definitions.isAutostart(object.name),
       device: status?.device?.name,
-      state: status?.state ?? 'inactive',
+      state:
+        status?.state ?? (this.#autostart.status(object.name) === undefined ? 'inactive' : 'inactive, is tried again'),
     };
   }
 }

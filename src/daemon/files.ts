@@ -13,9 +13,22 @@ import {
 import { join } from 'node:path';
 import { ControlError } from './protocol.ts';
 
-/** Makes the folder with mode 0700 if it is not there. */
-export function makePrivateFolder(path: string): void {
-  mkdirSync(path, { recursive: true, mode: 0o700 });
+/**
+ * Makes the folder with mode 0700 if it is not there.
+ * @param use what it is for, and how another one is named
+ * @throws ControlError when it cannot be had
+ */
+export function makePrivateFolder(path: string, use: string): void {
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (found !== undefined && !found.isDirectory()) {
+    throw new ControlError('system', `${path} is no folder, but one is wanted for ${use}`);
+  }
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    const why = error instanceof Error && 'code' in error ? String(error.code) : String(error);
+    throw new ControlError('system', `the folder ${path} for ${use} cannot be made: ${why}`);
+  }
 }
 
 /** Replaces `folder/name` in one step: a reader sees the old content or the new, also after a crash. Mode 0600. */

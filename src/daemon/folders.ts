@@ -9,11 +9,11 @@ function isRoot(): boolean {
 /** Definitions, secrets, autostart links. */
 export function defaultConfigDir(): string {
   if (isRoot()) return '/etc/sectunnel';
-  return join(process.env.XDG_CONFIG_HOME ?? join(homedir(), '.config'), 'sectunnel');
+  return join(process.env.XDG_CONFIG_HOME || join(homedir(), '.config'), 'sectunnel');
 }
 
 /** Control socket and live state. */
 export function defaultRunDir(): string {
   if (isRoot()) return '/run/sectunnel';
-  return join(process.env.XDG_RUNTIME_DIR ?? join(homedir(), '.cache'), 'sectunnel');
+  return join(process.env.XDG_RUNTIME_DIR || join(homedir(), '.cache'), 'sectunnel');
 }

@@ -68,7 +68,7 @@ function settings(argv: readonly string[]): Settings | 'help' | 'version' {
   return {
     configDir: values['config-dir'] ?? defaultConfigDir(),
     runDir: values['run-dir'] ?? defaultRunDir(),
-    crypto: values.crypto ?? 'auto',
+    crypto: oneOf('--crypto', values.crypto ?? 'auto', cryptoChoices),
     logLevel: oneOf('--log-level', values['log-level'] ?? 'info', logLevels),
     logFormat: oneOf('--log-format', values['log-format'] ?? 'auto', ['auto', 'text', 'json'] as const),
   };
@@ -85,14 +85,19 @@ async function run(chosen: Settings): Promise<void> {
   const { configDir, runDir } = chosen;
   const { provider: crypto, leftOut } = selectCrypto(chosen.crypto);
   for (const { name, reason } of leftOut) log.info({ provider: name, reason }, 'cryptographic provider not used');
+  const ended = signalled();
   const service = new Service({ configDir, runDir, platform: linuxPlatform(), crypto, log });
   await service.open();
   log.info({ version: version(), pid: process.pid, configDir, runDir, crypto: crypto.name }, 'sectunneld is ready');
-  const signal = await new Promise<string>((resolve) => {
+  log.info({ signal: await ended }, 'ending');
+  await service.close();
+}
+
+/** Also one that comes while the daemon starts ends it in good order. */
+function signalled(): Promise<string> {
+  return new Promise((resolve) => {
     for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => resolve(name));
   });
-  log.info({ signal }, 'ending');
-  await service.close();
 }
 
 async function main(argv: readonly string[]): Promise<number> {
@@ -111,4 +116,7 @@ async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
-process.exitCode = await main(process.argv.slice(2));
+const code = await main(process.argv.slice(2));
+// What was opened before a start that failed must not keep the process alive.
+if (code === ExitCode.Ok) process.exitCode = code;
+else process.exit(code);

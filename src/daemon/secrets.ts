@@ -36,7 +36,7 @@ export class SecretStore {
   readonly #ephemeral: Shelf = memoryShelf();
 
   constructor(path: string) {
-    makePrivateFolder(path);
+    makePrivateFolder(path, 'secrets (--config-dir)');
     this.#kept = folderShelf(path);
   }
 

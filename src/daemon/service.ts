@@ -11,7 +11,7 @@ export class Service {
   readonly #control: ControlServer;
 
   constructor(options: Omit<DaemonOptions, 'onEvent'>) {
-    makePrivateFolder(options.runDir);
+    makePrivateFolder(options.runDir, 'the control socket (--run-dir)');
     this.daemon = new Daemon({ ...options, onEvent: (event) => this.#control.publish(event) });
     this.#control = new ControlServer(
       join(options.runDir, CONTROL_SOCKET),

@@ -67,7 +67,7 @@ function stateOf(tunnel: Tunnel, ikeSas: readonly IkeSaStatus[]): TunnelStatus['
   if (tunnel.children.size > 0) return 'partial';
   const leaving = ['established', 'rekeyed', 'deleting'];
   const coming = ikeSas.some(({ state }) => !leaving.includes(state)) || tunnel.retry.at !== undefined;
-  return coming ? 'connecting' : 'down';
+  return coming ? 'connecting' : 'waiting';
 }
 
 function ikeStatus(now: number, sa: IkeSaStatus, tunnel: Tunnel): IkeStatus {
@@ -85,6 +85,7 @@ function ikeStatus(now: number, sa: IkeSaStatus, tunnel: Tunnel): IkeStatus {
     suite: sa.suite,
     nat: nat.local ? (nat.remote ? 'both' : 'local') : nat.remote ? 'remote' : 'none',
     age: seconds(now - sa.createdAt),
+    lastHeard: sa.lastHeardAt === undefined ? undefined : seconds(now - sa.lastHeardAt),
     rekeyIn: until(now, sa.rekeyAt),
     children: sa.children.map((child) => childStatus(now, child, tunnel.children.get(child.id))),
   };

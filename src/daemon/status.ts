@@ -40,6 +40,8 @@ export interface IkeStatus {
   /** Which side is behind a NAT, as detected. */
   readonly nat: 'none' | 'local' | 'remote' | 'both';
   readonly age: number;
+  /** Seconds since an authentic message or packet of the peer came. */
+  readonly lastHeard: number | undefined;
   readonly rekeyIn: number | undefined;
   readonly children: readonly ChildStatus[];
 }
@@ -56,9 +58,9 @@ export interface TunnelStatus {
   readonly active: boolean;
   /**
    * `inactive`: not started; `up`: every rule has an SA; `connecting`: being negotiated, or waiting for the next try;
-   * `partial`: some rules have an SA; `down`: waits for traffic or for the peer.
+   * `partial`: some rules have an SA; `waiting`: for traffic or for the peer, as its `start` says.
    */
-  readonly state: 'inactive' | 'down' | 'connecting' | 'partial' | 'up';
+  readonly state: 'inactive' | 'waiting' | 'connecting' | 'partial' | 'up';
   readonly device: { readonly name: string; readonly mtu: number } | undefined;
   readonly ikeSas: readonly IkeStatus[];
   /** Packets that were not carried, by reason. */

@@ -7,13 +7,15 @@ import { join } from 'node:path';
 import { makePrivateFolder, writePrivateFile } from './files.ts';
 
 const SUFFIX = '.xml';
+const CONFIG_USE = 'definitions (--config-dir)';
 
 /** One folder of documents, a file a tunnel. */
 export class DocumentFolder {
   readonly path: string;
 
-  constructor(path: string) {
-    makePrivateFolder(path);
+  /** @param use what it is for, and how another one is named */
+  constructor(path: string, use: string) {
+    makePrivateFolder(path, use);
     this.path = path;
   }
 
@@ -43,9 +45,9 @@ export class DefinitionStore extends DocumentFolder {
   readonly #autostart: string;
 
   constructor(path: string) {
-    super(path);
+    super(path, CONFIG_USE);
     this.#autostart = join(path, 'autostart');
-    makePrivateFolder(this.#autostart);
+    makePrivateFolder(this.#autostart, CONFIG_USE);
   }
 
   override remove(name: string): void {
@@ -55,6 +57,11 @@ export class DefinitionStore extends DocumentFolder {
 
   isAutostart(name: string): boolean {
     return existsSync(join(this.#autostart, name + SUFFIX));
+  }
+
+  /** Links to definitions that are not there. */
+  brokenAutostarts(): string[] {
+    return readdirSync(this.#autostart).filter((file) => !existsSync(join(this.#autostart, file)));
   }
 
   setAutostart(name: string, enable: boolean): void {

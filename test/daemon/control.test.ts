@@ -117,6 +117,12 @@ describe('control socket', () => {
     expect(runDir).not.toBe(deadFolder);
   });
 
+  it('refuses a path that does not fit a socket address, and makes nothing', async () => {
+    const folder = join(temporaryFolder(), 'x'.repeat(100));
+    const server = new ControlServer(join(folder, CONTROL_SOCKET), () => Promise.resolve({}), silentLogger);
+    await expect(server.listen()).rejects.toThrow(/107 fit; choose a shorter --run-dir/);
+  });
+
   it('tells callers when the daemon goes away', async () => {
     const { server, runDir } = await serve(() => new Promise(() => undefined));
     const client = await DaemonClient.connect(runDir);

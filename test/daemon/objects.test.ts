@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { ControlError } from '../../src/daemon/protocol.ts';
 import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
-import { address, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
+import { address, eventually, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
 
 function host(): ReturnType<MemoryNetwork['host']> {
   return new MemoryNetwork().host([address('192.0.2.1')]);
@@ -98,7 +98,7 @@ describe('life of an object', () => {
       state: 'inactive',
     });
     const { device } = await client.call('start', { name: 'net' });
-    expect(await client.call('info', { name: 'net' })).toMatchObject({ active: true, device, state: 'down' });
+    expect(await client.call('info', { name: 'net' })).toMatchObject({ active: true, device, state: 'waiting' });
     expect(existsSync(join(test.runDir, 'live', 'net.xml'))).toBe(true);
     expect((await refusal(client.call('start', { name: 'net' }))).message).toContain('active already');
     await client.call('destroy', { name: 'net' });
@@ -228,19 +228,37 @@ describe('life of an object', () => {
     expect(error.message).toContain('unsupported configuration');
   });
 
-  it('stops when its device is taken away', async () => {
+  it('stops when its device is taken away, and comes back', async () => {
     const test = await TestDaemon.start(host());
     await test.giveSecret();
     const { client } = test;
-    await client.call('define', { xml: tunnelDocument() });
-    const { device } = await client.call('start', { name: 'net' });
-    test.devices.get(device)?.fail(new Error('the interface was deleted'));
-    const { tunnels } = await new Promise<Awaited<ReturnType<typeof client.call<'list'>>>>((resolve) => {
-      setTimeout(() => resolve(client.call('list', {})), 50);
-    });
-    expect(tunnels).toMatchObject([{ name: 'net', active: false }]);
+    await client.call('create', { xml: tunnelDocument() });
+    const device = test.devices.get('stun-net');
+    const events: string[] = [];
+    client.onEvent = ({ event }) => events.push(event);
+    await client.call('event', {});
+    device?.fail(new Error('the interface was deleted'));
+    await eventually('its return', () => events.includes('started'));
+    expect(events).toEqual(['stopped', 'started']);
+    expect(test.devices.get('stun-net')).not.toBe(device);
+    expect((await client.call('list', {})).tunnels).toMatchObject([{ name: 'net', active: true }]);
     expect(test.lines.some(({ level, text }) => level === 'error' && text.includes('the interface was deleted'))).toBe(
       true,
     );
+  });
+
+  it('shows in status why it could not be started yet, and when it is tried again', async () => {
+    const folder = temporaryFolder();
+    const first = new TestDaemon(host(), folder);
+    await first.open();
+    await first.client.call('define', { xml: tunnelDocument() });
+    await first.client.call('autostart', { name: 'net', enable: true });
+    await first.close();
+    const { client } = await TestDaemon.start(host(), folder);
+    const [status] = (await client.call('status', {})).tunnels;
+    expect(status).toMatchObject({ state: 'inactive', lastFailure: { reason: 'not-started' } });
+    expect(status?.lastFailure?.detail).toContain('there is no secret');
+    expect(status?.retryIn).toBeGreaterThan(0);
+    expect((await client.call('info', { name: 'net' })).state).toBe('inactive, is tried again');
   });
 });

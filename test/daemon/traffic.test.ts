@@ -59,7 +59,7 @@ const reply = makeUdpPacket({
 describe('two daemons', () => {
   it('hold the first packet until the SA is up, carry traffic both ways and agree on the counters', async () => {
     const { left, right } = await pair();
-    expect((await statusOf(left)).state).toBe('down');
+    expect((await statusOf(left)).state).toBe('waiting');
     device(left).inject(packet);
     const arrived: Uint8Array[] = [];
     await eventually('the first packet', () => arrived.push(...device(right).takeDelivered()) > 0);
@@ -94,7 +94,7 @@ describe('two daemons', () => {
       makeUdpPacket({ source: '10.1.0.1', sourcePort: 1, destination: '10.9.0.1', destinationPort: 2, text: 'x' }),
     );
     await eventually('the drop', async () => (await statusOf(left)).drops['no-policy'] === 1);
-    expect((await statusOf(left)).state).toBe('down');
+    expect((await statusOf(left)).state).toBe('waiting');
   });
 
   it('say which identities met when the keys differ, and go on trying', async () => {

@@ -130,7 +130,7 @@ for (const kind of ['userspace', 'kernel'] as const) {
         await rig.peer.initiate(NAME);
         await agreed(ours, rig.peer, NAME);
         await rig.peer.terminateIke(NAME);
-        expect((await ours.down(NAME)).state).toBe('down');
+        expect((await ours.down(NAME)).state).toBe('waiting');
         await rig.peer.initiate(NAME);
         await agreed(ours, rig.peer, NAME);
         expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
