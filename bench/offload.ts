@@ -5,7 +5,7 @@
 import { performance } from 'node:perf_hooks';
 import { PacketBatch } from '../src/base/batch.ts';
 import { writeU32 } from '../src/base/bytes.ts';
-import { foldSum } from '../src/tun/offload/checksum.ts';
+import { foldSum } from '../src/base/checksum.ts';
 import { Joiner } from '../src/tun/offload/join.ts';
 import { PacketMemory } from '../src/tun/offload/memory.ts';
 import { Splitter } from '../src/tun/offload/split.ts';

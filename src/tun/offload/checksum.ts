@@ -5,6 +5,7 @@
  * RFC 1071 (sums, byte order, odd lengths), RFC 9293 §3.1 and RFC 768 (what TCP and UDP put under it), RFC 8200 §8.1.
  * Hot path: no allocation, no exception.
  */
+import { foldSum } from '../../base/checksum.ts';
 
 /**
  * Sums are 16-bit values of big-endian words; a checksum field holds the complement of one. `initial` is a sum, or
@@ -20,12 +21,6 @@ export interface Checksums {
 
 /** The sum of a range whose checksum is right: all ones, which in ones' complement is zero. */
 export const SUM_OF_VALID = 0xffff;
-
-/** Carries the upper half of a value below 2^32 around into 16 bits. */
-export function foldSum(sum: number): number {
-  const once = (sum & 0xffff) + (sum >>> 16);
-  return (once & 0xffff) + (once >>> 16);
-}
 
 /** The sum of two ranges, of which `second` stands behind `firstLength` bytes: bytes change places behind an odd length. */
 export function combineSums(first: number, second: number, firstLength: number): number {

@@ -7,8 +7,9 @@
  * RFC 768, RFC 6864 §4.1, RFC 8200 §8.1. Hot path: no allocation, no exception.
  */
 import { readI32 } from '../../base/bytes.ts';
+import { foldSum } from '../../base/checksum.ts';
 import type { Checksums } from './checksum.ts';
-import { foldSum, SUM_OF_VALID } from './checksum.ts';
+import { SUM_OF_VALID } from './checksum.ts';
 import {
   IPV4_ADDRESSES,
   IPV4_ADDRESSES_LENGTH,

@@ -8,8 +8,8 @@
  */
 import type { PacketBatch } from '../../base/batch.ts';
 import { readI32, writeU32 } from '../../base/bytes.ts';
+import { foldSum } from '../../base/checksum.ts';
 import type { Checksums } from './checksum.ts';
-import { foldSum } from './checksum.ts';
 import {
   IPV4_ADDRESSES,
   IPV4_CHECKSUM,
