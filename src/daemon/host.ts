@@ -17,9 +17,8 @@ import { type SocketNeed, SocketPool } from './sockets.ts';
 /** Packets that are read from a device at a time, and batches before other work has its turn. */
 const BATCH_PACKETS = 64;
 const BATCHES_PER_TURN = 4;
-/** How long peers have to confirm that SAs were deleted before the sockets close: asked so often, in milliseconds. */
-const _FAREWELL_CHECKS = 100;
-const _FAREWELL_PAUSE = 10;
+/** No device has larger packets; one byte more, for slots that start where lines of the cache do. */
+const MAX_PACKET = 0x1_0000;
 /** How often it is asked whether the peers confirmed a deletion before the sockets close, and the milliseconds between. */
 const FAREWELL_CHECKS = 100;
 const FAREWELL_PAUSE = 10;
@@ -47,12 +46,13 @@ export interface HostOptions {
   /** Monotonic milliseconds. */
   readonly now?: () => number;
   readonly limits?: EngineOptions['limits'];
+  /** Where batches get their memory: that of the devices, which work best in it. Default: the heap. */
+  readonly allocate?: ((bytes: number) => Uint8Array) | undefined;
   readonly retransmit?: EngineOptions['retransmit'];
 }
 
 interface RunningTunnel {
   readonly device: PacketDevice;
-  readonly batch: PacketBatch;
   readonly sockets: readonly SocketNeed[];
 }
 
@@ -61,6 +61,8 @@ export class TunnelHost {
   readonly sockets: SocketPool;
   readonly #options: HostOptions;
   readonly #now: () => number;
+  /** What was read from a device, until it is sent: for all devices in turn. */
+  readonly #outgoing: PacketBatch;
   // BOUNDED: the owner's tunnels.
   readonly #tunnels = new Map<string, RunningTunnel>();
   #timer: NodeJS.Timeout | undefined;
@@ -77,9 +79,11 @@ export class TunnelHost {
       crypto: options.crypto,
       random: options.random ?? systemRandom,
       localAddressFor,
+      allocate: options.allocate,
       ...(options.limits === undefined ? {} : { limits: options.limits }),
       ...(options.retransmit === undefined ? {} : { retransmit: options.retransmit }),
     });
+    this.#outgoing = new PacketBatch(BATCH_PACKETS, MAX_PACKET, undefined, undefined, options.allocate);
     this.sockets = new SocketPool({
       network: options.network,
       sourceFor: localAddressFor,
@@ -106,8 +110,7 @@ export class TunnelHost {
       await this.sockets.release(sockets);
       throw error;
     }
-    const batch = new PacketBatch(BATCH_PACKETS, device.mtu);
-    this.#tunnels.set(config.name, { device, batch, sockets });
+    this.#tunnels.set(config.name, { device, sockets });
     device.onReadable(() => this.#readDevice(config.name));
     this.engine.up(this.#now(), config.name);
     this.drain();
@@ -142,6 +145,10 @@ export class TunnelHost {
 
   device(name: string): PacketDevice | undefined {
     return this.#tunnels.get(name)?.device;
+  }
+
+  devices(): PacketDevice[] {
+    return [...this.#tunnels.values()].map(({ device }) => device);
   }
 
   /** Removes all tunnels. Afterwards nothing of the host keeps the process alive. */
@@ -201,9 +208,9 @@ export class TunnelHost {
 
   /** The device calls again while packets are left, so that one tunnel cannot starve the others. */
   #readDevice(name: string): void {
-    const running = this.#tunnels.get(name);
-    if (running === undefined) return;
-    const { device, batch } = running;
+    const device = this.device(name);
+    if (device === undefined) return;
+    const batch = this.#outgoing;
     for (let turn = 0; turn < BATCHES_PER_TURN; turn++) {
       batch.clear();
       if (device.read(batch) === 0) break;

@@ -4,6 +4,7 @@ import { formatAddress, type IpAddress, rangeContains } from '../base/address.ts
 import type { PacketDevice } from '../tun/device.ts';
 import { LinuxHostNetwork } from '../tun/linux-routes.ts';
 import { type LinuxTun, openLinuxTun } from '../tun/linux-tun.ts';
+import { SharedOffloads } from '../tun/offload/shared.ts';
 import type { HostNetwork, Rule } from '../tun/routes.ts';
 import { hasLinuxUdp, linuxUdp } from '../tun/udp-linux.ts';
 import { nodeUdp } from '../tun/udp-node.ts';
@@ -14,16 +15,18 @@ const RULE_PRIORITY = 7000;
 
 export function linuxPlatform(): Platform {
   const network = new LinuxHostNetwork();
+  const offloads = new SharedOffloads();
   return {
+    allocate: offloads.memory.allocate,
     network: hasLinuxUdp() ? linuxUdp() : nodeUdp,
     localAddressFor: (remote) => network.routeTo({ destination: remote })?.source,
-    openDevice: (plan) => Promise.resolve(openDevice(network, plan)),
+    openDevice: (plan) => Promise.resolve(openDevice(network, offloads, plan)),
   };
 }
 
 /** The interface and its routes go with the descriptor; rules do not, and are removed when the device is closed. */
-function openDevice(network: HostNetwork, plan: DevicePlan): PacketDevice {
-  const device = openLinuxTun({ name: plan.name, mtu: plan.mtu });
+function openDevice(network: HostNetwork, shared: SharedOffloads, plan: DevicePlan): PacketDevice {
+  const device = openLinuxTun({ name: plan.name, mtu: plan.mtu, shared });
   const rules: Rule[] = [];
   const close = device.close.bind(device);
   device.close = () => {
@@ -79,6 +82,7 @@ function preferredSource(network: HostNetwork, route: RoutePlan): IpAddress | un
   return network
     .addresses()
     .map(({ address }) => address)
+    .filter(({ family }) => family === route.address.family)
     .filter((address) => route.sources.some((range) => rangeContains(range, address)))
     .sort((a, b) => (formatAddress(a) < formatAddress(b) ? -1 : 1))[0];
 }

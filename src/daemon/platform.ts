@@ -24,6 +24,8 @@ export interface DevicePlan {
 
 export interface Platform {
   readonly network: UdpNetwork;
+  /** Memory for batches in which its devices work best. Default: the heap. */
+  readonly allocate?: (bytes: number) => Uint8Array;
   /** The local address from which packets to `remote` leave; `undefined` when there is no route. */
   localAddressFor(remote: IpAddress): IpAddress | undefined;
   /** Opens the device, brings it up and sets its routes; all or nothing. @throws Error saying what is missing */

@@ -90,7 +90,7 @@ export interface StatusResult {
   /** Seconds since the daemon began. */
   readonly uptime: number;
   readonly crypto: string;
-  /** How packets get to and from the system, by what they pass: `{ udp: ['gro', 'gso'] }`. */
+  /** How packets get to and from the system, by what they pass: `{ udp: ['gro', 'gso'], tun: ['csum', 'tso'] }`. */
   readonly io: Readonly<Record<string, readonly string[]>>;
   readonly tunnels: readonly TunnelStatus[];
   /** Messages that belong to no tunnel, by reason. */

@@ -42,6 +42,7 @@ export class Runner {
     this.host = new TunnelHost({
       network: platform.network,
       crypto,
+      allocate: platform.allocate,
       localAddressFor: (remote) => platform.localAddressFor(remote),
       secretFor: ({ tunnel }) => this.#secretFor(tunnel),
       onEvent: (event) => this.#happened(event),
@@ -111,11 +112,13 @@ export class Runner {
     return counters;
   }
 
-  /** What the open sockets use of the system; nothing while none is open. */
+  /** What the open sockets and devices use of the system; nothing while none is open. */
   io(): Record<string, readonly string[]> {
-    const udp = new Set<string>();
-    for (const { features } of this.host.sockets.sockets()) for (const feature of features) udp.add(feature);
-    return udp.size === 0 ? {} : { udp: [...udp] };
+    const parts = { udp: this.host.sockets.sockets(), tun: this.host.devices() };
+    const used = Object.entries(parts).map(([part, users]) => {
+      return [part, [...new Set([...users].flatMap(({ features }) => features))]] as const;
+    });
+    return Object.fromEntries(used.filter(([, features]) => features.length > 0));
   }
 
   #secretFor(name: string): Uint8Array | undefined {

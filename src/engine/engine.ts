@@ -27,7 +27,8 @@ import { Tunnel } from './tunnel.ts';
 
 /** ESP packets that are gathered before they must be flushed; each may be as large as an IP packet can be. */
 const SLOTS = 64;
-const MAX_PACKET = 0xffff;
+/** One byte more: the slots then start where lines of the cache do. */
+const MAX_PACKET = 0x1_0000;
 
 export interface EngineOptions {
   readonly crypto: CryptoProvider;
@@ -36,6 +37,8 @@ export interface EngineOptions {
   readonly retransmit?: Partial<RetransmitPolicy>;
   /** The local address from which packets to `remote` leave; asked when a connection names none. */
   readonly localAddressFor?: (remote: IpAddress) => IpAddress | undefined;
+  /** Where batches get their memory, such as one that devices work in too. Default: the heap. */
+  readonly allocate?: ((bytes: number) => Uint8Array) | undefined;
 }
 
 /** A UDP payload to send. */
@@ -64,7 +67,7 @@ export class Engine {
   readonly #pursuit: Pursuit;
   /** Nobody outside may know which fragments compete for the same record. */
   readonly #fragmentSeed: number;
-  readonly #gathered = new PacketBatch(SLOTS, MAX_PACKET);
+  readonly #gathered: PacketBatch;
   readonly #gatheredPaths: Path[] = [];
   readonly #released = new PacketBatch(SLOTS, MAX_PACKET);
   // BOUNDED: drained by the owner after every call, both.
@@ -76,6 +79,7 @@ export class Engine {
 
   constructor(options: EngineOptions) {
     this.ike = new IkeEndpoint(options);
+    this.#gathered = new PacketBatch(SLOTS, MAX_PACKET, undefined, undefined, options.allocate);
     this.#pursuit = new Pursuit({
       ike: this.ike,
       localAddressFor: options.localAddressFor ?? (() => undefined),

@@ -12,6 +12,8 @@ export type DeviceDropReason =
   | 'too-large'
   /** The device takes only IPv4 and IPv6 packets. */
   | 'not-ip'
+  /** What the kernel said of how it is to be divided, or of its checksum, makes no sense. */
+  | 'bad-offload'
   /** The queue behind the device is full. */
   | 'queue-full'
   /** The interface is administratively down. */
@@ -36,6 +38,8 @@ export interface PacketDevice {
   /** The largest packet in bytes that is read from it. What is written may be larger. */
   readonly mtu: number;
   readonly counters: Readonly<DeviceCounters>;
+  /** What the system leaves to the device, in its own words, such as `tso`; may change as the system refuses. */
+  readonly features: readonly string[];
 
   /**
    * Appends waiting packets to the batch until it is full or nothing is left. Never waits.
@@ -68,7 +72,15 @@ export function newDeviceCounters(): DeviceCounters {
     readBytes: 0,
     writtenPackets: 0,
     writtenBytes: 0,
-    dropped: { 'too-large': 0, 'not-ip': 0, 'queue-full': 0, 'interface-down': 0, closed: 0, 'io-error': 0 },
+    dropped: {
+      'too-large': 0,
+      'not-ip': 0,
+      'bad-offload': 0,
+      'queue-full': 0,
+      'interface-down': 0,
+      closed: 0,
+      'io-error': 0,
+    },
   };
 }
 

@@ -23,6 +23,8 @@ export interface Libc {
   open(path: string, flags: number): number;
   close(fd: number): number;
   ioctl(fd: number, request: number, argument: Uint8Array): number;
+  /** For requests that take their argument by value. */
+  ioctlValue(fd: number, request: number, value: number): number;
   /** `address` is that of memory which outlives the call (see `addressOf`). */
   read(fd: number, address: number, length: number): number;
   write(fd: number, address: number, length: number): number;
@@ -172,6 +174,7 @@ function bindCalls(ffi: Koffi): Libc {
     open: bind('int open(const char *path, int flags)'),
     close: bind('int close(int fd)'),
     ioctl: bind('int ioctl(int fd, unsigned long request, void *argument)'),
+    ioctlValue: bind('int ioctl(int fd, unsigned long request, unsigned long value)'),
     read: bind('int64_t read(int fd, uintptr_t address, size_t length)'),
     write: bind('int64_t write(int fd, uintptr_t address, size_t length)'),
     socket: bind('int socket(int domain, int type, int protocol)'),

@@ -1,23 +1,33 @@
 /**
- * A Linux TUN device: whole IP packets, one for each read and write, on a non-blocking descriptor that belongs to
- * the network namespace in which it was opened. The interface lives as long as the descriptor.
+ * A Linux TUN device on a non-blocking descriptor that belongs to the network namespace in which it was opened. The
+ * interface lives as long as the descriptor.
  *
- * Kernel interface: linux/if_tun.h, linux/if.h; Documentation/networking/tuntap.rst.
+ * A read and a write pass one IP packet, or, where the kernel leaves segmentation and checksums to the program
+ * (IFF_VNET_HDR, TUNSETOFFLOAD), a run of up to 64 KiB that is divided and joined here (`offload/`).
  */
 import type { PacketBatch } from '../base/batch.ts';
-import { displayText, utf8 } from '../base/text.ts';
 import type { DeviceCounters, DeviceDropReason, PacketDevice } from './device.ts';
 import { newDeviceCounters } from './device.ts';
 import { addressOf, ERRNO, libc, SystemError } from './libc.ts';
+import { type OffloadKinds, SharedOffloads } from './offload/shared.ts';
+import type { Splitter } from './offload/split.ts';
+import { readVirtioHdrLen, VIRTIO_NET_HDR_SIZE } from './offload/virtio.ts';
+import { OffloadWriter } from './offload/writer.ts';
 import type { Watch } from './poller.ts';
 import { watchReadable } from './poller.ts';
-import { checkInterfaceName, createError, IFNAMSIZ, openError, TUN_PATH } from './tun-errors.ts';
+import { checkInterfaceName } from './tun-errors.ts';
+import type { TunInterface } from './tun-interface.ts';
+import { createTun, detachedError, interfaceIndex, interfaceMtu, setInterfaceMtu } from './tun-interface.ts';
 
 export interface LinuxTunOptions {
   /** At most 15 bytes; `%d` in it stands for the first free number. Default `sec%d`. */
   readonly name?: string;
   /** 68 to 65535; the kernel starts with 1500. */
   readonly mtu?: number;
+  /** The most that is asked of the kernel. Default `all`; it may have less. */
+  readonly offload?: OffloadKinds;
+  /** What this device shares with others; batches in its memory are quickest. Default: of its own. */
+  readonly shared?: SharedOffloads;
 }
 
 /**
@@ -28,38 +38,27 @@ export interface LinuxTunOptions {
 export function openLinuxTun(options: LinuxTunOptions = {}): LinuxTun {
   const wanted = options.name ?? 'sec%d';
   checkInterfaceName(wanted);
-  const calls = libc();
-  const fd = calls.open(TUN_PATH, O_RDWR_NONBLOCK_CLOEXEC);
-  if (fd < 0) throw openError(calls.errno());
+  const created = createTun(wanted, options.offload ?? 'all');
   try {
-    const request = interfaceRequest(wanted);
-    new DataView(request.buffer).setUint16(IFREQ_VALUE, IFF_TUN | IFF_NO_PI, true);
-    if (calls.ioctl(fd, TUNSETIFF, request) < 0) throw createError(wanted, calls.errno());
-    const name = requestName(request);
-    if (options.mtu !== undefined) setInterfaceMtu(name, options.mtu);
-    return new LinuxTun(fd, name);
+    if (options.mtu !== undefined) setInterfaceMtu(created.name, options.mtu);
+    return new LinuxTun(created, options.shared);
   } catch (error) {
-    calls.close(fd);
+    libc().close(created.fd);
     throw error;
   }
 }
 
-const O_RDWR_NONBLOCK_CLOEXEC = 0o2004002;
-const TUNSETIFF = 0x400454ca;
-const TUNGETIFF = 0x800454d2;
-const SIOCGIFMTU = 0x8921;
-const SIOCSIFMTU = 0x8922;
-const SIOCGIFINDEX = 0x8933;
-const IFF_TUN = 0x0001;
-const IFF_NO_PI = 0x1000;
-const AF_INET = 2;
-const SOCK_DGRAM_CLOEXEC = 0o2000002;
-/** struct ifreq: char name[16] and a union of 24 bytes. */
-const IFREQ_SIZE = 40;
-const IFREQ_VALUE = IFNAMSIZ;
-
 /** So many packets are read in one turn at most; then other sockets and timers have theirs. */
 const PACKETS_PER_TURN = 256;
+
+/** Of a device whose kernel has them. */
+interface Offloads {
+  readonly shared: SharedOffloads;
+  /** What the kernel agreed to hand over joined. */
+  readonly kinds: 'all' | 'tcp';
+  readonly splitter: Splitter;
+  readonly writer: OffloadWriter;
+}
 
 export class LinuxTun implements PacketDevice {
   readonly name: string;
@@ -68,7 +67,7 @@ export class LinuxTun implements PacketDevice {
   readonly counters: DeviceCounters = newDeviceCounters();
   readonly #fd: number;
   readonly #watch: Watch;
-  readonly #addresses = new WeakMap<Uint8Array, number>();
+  readonly #offloads: Offloads | undefined;
   #mtu: number;
   #onReadable: (() => void) | undefined;
   #onClosed: ((reason: Error | undefined) => void) | undefined;
@@ -77,16 +76,22 @@ export class LinuxTun implements PacketDevice {
   #drained = true;
   #ended: Promise<void> | undefined;
 
-  /** Takes over a descriptor that is attached to the interface `name`. */
-  constructor(fd: number, name: string) {
+  /** Takes over the descriptor. */
+  constructor({ fd, name, offload }: TunInterface, shared: SharedOffloads | undefined) {
     this.name = name;
-    this.index = interfaceIoctl(name, SIOCGIFINDEX);
-    this.#mtu = interfaceIoctl(name, SIOCGIFMTU);
+    this.index = interfaceIndex(name);
+    this.#mtu = interfaceMtu(name);
     this.#fd = fd;
+    this.#offloads = offload === 'none' ? undefined : this.#startOffloads(offload, shared ?? new SharedOffloads());
     this.#watch = watchReadable(fd, (failed) => {
       if (failed) this.#checkAttached();
       this.#turn();
     });
+  }
+
+  #startOffloads(kinds: Offloads['kinds'], shared: SharedOffloads): Offloads {
+    const emit = this.#emit.bind(this);
+    return { shared, kinds, splitter: shared.takeSplitter(), writer: new OffloadWriter(shared, kinds, emit) };
   }
 
   get mtu(): number {
@@ -99,54 +104,104 @@ export class LinuxTun implements PacketDevice {
     this.#mtu = mtu;
   }
 
+  get features(): readonly string[] {
+    if (this.#offloads === undefined) return [];
+    const { kinds, writer } = this.#offloads;
+    const joined = { all: ['gro', 'udp-gro'], tcp: ['gro'], none: [] }[writer.kinds];
+    return ['csum', 'tso', ...(kinds === 'all' ? ['uso'] : []), ...joined];
+  }
+
   read(batch: PacketBatch): number {
     if (this.#ended !== undefined) return 0;
-    const { read, errno } = libc();
-    const base = this.#address(batch.buffer);
-    const room = batch.slotRoom;
     const before = batch.count;
-    while (batch.count < batch.capacity && this.#budget > 0) {
-      const slot = batch.count;
-      const at = batch.slotStart(slot);
-      const length = read(this.#fd, base + at, room);
-      if (length <= 0) {
-        this.#readFailed(length === 0 ? ERRNO.EAGAIN : errno());
-        break;
-      }
-      this.#budget--;
-      // The kernel cuts off silently what does not fit.
-      if (length === room) {
-        this.counters.dropped['too-large']++;
-        continue;
-      }
-      batch.offset[slot] = at;
-      batch.length[slot] = length;
-      batch.tag[slot] = 0;
-      batch.count++;
-      this.counters.readBytes += length;
-    }
+    if (this.#offloads === undefined) this.#readPackets(batch);
+    else this.#readRuns(batch, this.#offloads.splitter);
+    for (let slot = before; slot < batch.count; slot++) this.counters.readBytes += batch.length[slot]!;
     this.counters.readPackets += batch.count - before;
     return batch.count - before;
   }
 
+  #readPackets(batch: PacketBatch): void {
+    const base = addressOf(batch.buffer);
+    const room = batch.slotRoom;
+    while (batch.count < batch.capacity && this.#budget > 0) {
+      const at = batch.slotStart(batch.count);
+      const length = this.#receive(base + at, room);
+      if (length === 0) return;
+      this.#budget--;
+      // The kernel cuts off silently what does not fit.
+      if (length === room) this.counters.dropped['too-large']++;
+      else batch.claim(length);
+    }
+  }
+
+  /** A run that the batch has no room for goes on in the next one. */
+  #readRuns(batch: PacketBatch, splitter: Splitter): void {
+    const { dropped } = this.counters;
+    while (batch.count < batch.capacity && this.#budget > 0) {
+      if (!splitter.pending) {
+        const length = this.#receive(addressOf(splitter.input), splitter.input.length);
+        if (length === 0) return;
+        this.#budget--;
+        if (!splitter.start(length)) {
+          dropped['bad-offload']++;
+          continue;
+        }
+      }
+      const tooLarge = splitter.drops['too-large'];
+      this.#budget -= splitter.fill(batch);
+      dropped['too-large'] += splitter.drops['too-large'] - tooLarge;
+    }
+  }
+
+  /** One read. 0: nothing is left, or can be had. */
+  #receive(address: number, room: number): number {
+    const { read, errno } = libc();
+    const length = read(this.#fd, address, room);
+    if (length > 0) {
+      // Others wait behind it, or a part of it does.
+      this.#drained = false;
+      return length;
+    }
+    this.#readFailed(length === 0 ? ERRNO.EAGAIN : errno());
+    return 0;
+  }
+
   write(batch: PacketBatch): number {
-    const { write, errno } = libc();
-    const base = this.#address(batch.buffer);
-    let written = 0;
-    for (let slot = 0; slot < batch.count; slot++) {
-      const length = batch.length[slot]!;
-      if (length === 0) continue;
-      if (this.#ended !== undefined) {
-        this.counters.dropped.closed++;
-      } else if (write(this.#fd, base + batch.offset[slot]!, length) === length) {
-        written++;
-        this.counters.writtenBytes += length;
-      } else {
-        this.#writeFailed(errno());
+    const { counters } = this;
+    const before = counters.writtenPackets;
+    if (this.#offloads !== undefined) {
+      counters.dropped['too-large'] += this.#offloads.writer.write(batch);
+    } else {
+      for (let slot = 0; slot < batch.count; slot++) {
+        const length = batch.length[slot]!;
+        if (length > 0) this.#send(batch.buffer, batch.offset[slot]!, length, 1, length);
       }
     }
-    this.counters.writtenPackets += written;
-    return written;
+    return counters.writtenPackets - before;
+  }
+
+  /** Writes a virtio header with a packet, or with several in one. False: the kernel does not take them so. */
+  #emit(buffer: Uint8Array, at: number, length: number, packets: number): boolean {
+    // Joined ones have their headers once.
+    const bytes = length - VIRTIO_NET_HDR_SIZE + (packets - 1) * readVirtioHdrLen(buffer, at);
+    return this.#send(buffer, at, length, packets, bytes);
+  }
+
+  /** One write, counted as what it is made of. False only for several packets that the kernel does not take in one. */
+  #send(buffer: Uint8Array, at: number, length: number, packets: number, bytes: number): boolean {
+    const { write, errno } = libc();
+    if (this.#ended !== undefined) {
+      this.counters.dropped.closed += packets;
+    } else if (write(this.#fd, addressOf(buffer) + at, length) === length) {
+      this.counters.writtenPackets += packets;
+      this.counters.writtenBytes += bytes;
+    } else {
+      const error = errno();
+      if (packets > 1 && error === ERRNO.EINVAL) return false;
+      this.#writeFailed(error, packets);
+    }
+    return true;
   }
 
   onReadable(handler: () => void): void {
@@ -182,35 +237,27 @@ export class LinuxTun implements PacketDevice {
     this.#checkAttached();
   }
 
-  #writeFailed(errno: number): void {
+  #writeFailed(errno: number, packets: number): void {
     const reason = writeDropReason(errno);
-    this.counters.dropped[reason]++;
+    this.counters.dropped[reason] += packets;
     if (reason === 'closed') this.#checkAttached();
   }
 
-  /** Ends the device when its interface is gone; the descriptor then fails every call with EBADFD. */
+  /** Ends the device when its interface is gone. */
   #checkAttached(): void {
-    const calls = libc();
-    if (this.#ended !== undefined || calls.ioctl(this.#fd, TUNGETIFF, new Uint8Array(IFREQ_SIZE)) >= 0) return;
+    const errno = this.#ended === undefined ? detachedError(this.#fd) : undefined;
+    if (errno === undefined) return;
     const detail = 'The interface was deleted or moved away by another program; the tunnel needs it again';
-    void this.#end(new SystemError(`TUN device ${this.name}`, calls.errno(), detail));
+    void this.#end(new SystemError(`TUN device ${this.name}`, errno, detail));
   }
 
   #end(reason: Error | undefined): Promise<void> {
     if (this.#ended !== undefined) return this.#ended;
     this.#ended = this.#watch.close();
     libc().close(this.#fd);
+    this.#offloads?.shared.giveBack(this.#offloads.splitter);
     this.#onClosed?.(reason);
     return this.#ended;
-  }
-
-  #address(buffer: Uint8Array): number {
-    let address = this.#addresses.get(buffer);
-    if (address === undefined) {
-      address = addressOf(buffer);
-      this.#addresses.set(buffer, address);
-    }
-    return address;
   }
 }
 
@@ -232,36 +279,4 @@ function writeDropReason(errno: number): DeviceDropReason {
     default:
       return 'io-error';
   }
-}
-
-function setInterfaceMtu(name: string, mtu: number): void {
-  interfaceIoctl(name, SIOCSIFMTU, mtu);
-}
-
-/** Gets or sets a number of an interface; any socket will do. */
-function interfaceIoctl(name: string, request: number, value = 0): number {
-  const calls = libc();
-  const socket = calls.socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0);
-  if (socket < 0) throw new SystemError('socket', calls.errno());
-  const argument = interfaceRequest(name);
-  const view = new DataView(argument.buffer);
-  view.setInt32(IFREQ_VALUE, value, true);
-  const result = calls.ioctl(socket, request, argument);
-  const errno = result < 0 ? calls.errno() : 0;
-  calls.close(socket);
-  if (result < 0) {
-    throw new SystemError(request === SIOCSIFMTU ? `set the MTU of ${name} to ${value}` : `query ${name}`, errno);
-  }
-  return view.getInt32(IFREQ_VALUE, true);
-}
-
-function interfaceRequest(name: string): Uint8Array<ArrayBuffer> {
-  const request = new Uint8Array(IFREQ_SIZE);
-  request.set(utf8(name));
-  return request;
-}
-
-function requestName(request: Uint8Array): string {
-  const end = request.indexOf(0);
-  return displayText(request.subarray(0, end < 0 ? IFREQ_VALUE : Math.min(end, IFREQ_VALUE)));
 }

@@ -22,6 +22,7 @@ export class MemoryDevice implements PacketDevice {
   readonly name: string;
   readonly mtu: number;
   readonly counters: DeviceCounters = newDeviceCounters();
+  readonly features: readonly string[] = [];
   readonly #queueLength: number;
   // BOUNDED: `queueLength` packets each.
   readonly #injected: Uint8Array[] = [];

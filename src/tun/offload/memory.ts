@@ -49,6 +49,11 @@ export class PacketMemory {
     return new Uint8Array(this.#buffer, at, bytes);
   };
 
+  /** The largest region that can still be had. */
+  get left(): number {
+    return this.size - Math.ceil(this.#used / ALIGNMENT) * ALIGNMENT;
+  }
+
   /** The quickest checksums that work on `buffer`, wherever it lives. Ask once for each batch, not for each packet. */
   checksumsFor(buffer: Uint8Array): Checksums {
     return buffer.buffer === this.#buffer ? this.checksums : this.#twin;

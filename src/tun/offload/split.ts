@@ -61,6 +61,8 @@ export type SplitDrop =
 
 /** IPv6 payload length is 16 bits: 40 bytes more than an IPv4 packet, and one more byte to see that it was cut off. */
 const INPUT_SIZE = VIRTIO_NET_HDR_SIZE + IPV6_HEADER + 65_535 + 1;
+/** The most memory that a splitter takes. */
+export const SPLITTER_SIZE: number = INPUT_SIZE + 64;
 const PACKET: number = VIRTIO_NET_HDR_SIZE;
 const GSO_KINDS: number = 0xff & ~GsoType.ecn;
 
@@ -123,6 +125,11 @@ export class Splitter {
   /** Something of the last packet waits for room in a batch: `start` may not be called yet. */
   get pending(): boolean {
     return this.#left > 0;
+  }
+
+  /** Forgets what is pending. */
+  discard(): void {
+    this.#left = 0;
   }
 
   /** Takes up the packet of which `length` bytes, virtio header included, stand in `input`. False: refused and counted. */

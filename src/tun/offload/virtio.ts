@@ -6,6 +6,9 @@
  */
 
 export const VIRTIO_NET_HDR_SIZE = 10;
+/** Where `gsoType` and `hdrLen` stand in it. */
+export const VIRTIO_GSO_TYPE = 1;
+const HDR_LEN = 2;
 
 /** Bits of `VirtioHeader.flags`. */
 export const VirtioFlag = {
@@ -45,11 +48,16 @@ export function newVirtioHeader(): VirtioHeader {
   return { flags: 0, gsoType: GsoType.none, hdrLen: 0, gsoSize: 0, csumStart: 0, csumOffset: 0 };
 }
 
+/** `hdrLen` alone. */
+export function readVirtioHdrLen(buffer: Uint8Array, at: number): number {
+  return readLittle16(buffer, at + HDR_LEN);
+}
+
 /** Reads the `VIRTIO_NET_HDR_SIZE` bytes at `at` into `header`. */
 export function readVirtioHeader(buffer: Uint8Array, at: number, header: VirtioHeader): void {
   header.flags = buffer[at]!;
-  header.gsoType = buffer[at + 1]!;
-  header.hdrLen = readLittle16(buffer, at + 2);
+  header.gsoType = buffer[at + VIRTIO_GSO_TYPE]!;
+  header.hdrLen = readVirtioHdrLen(buffer, at);
   header.gsoSize = readLittle16(buffer, at + 4);
   header.csumStart = readLittle16(buffer, at + 6);
   header.csumOffset = readLittle16(buffer, at + 8);
@@ -57,8 +65,8 @@ export function readVirtioHeader(buffer: Uint8Array, at: number, header: VirtioH
 
 export function writeVirtioHeader(buffer: Uint8Array, at: number, header: Readonly<VirtioHeader>): void {
   buffer[at] = header.flags;
-  buffer[at + 1] = header.gsoType;
-  writeLittle16(buffer, at + 2, header.hdrLen);
+  buffer[at + VIRTIO_GSO_TYPE] = header.gsoType;
+  writeLittle16(buffer, at + HDR_LEN, header.hdrLen);
   writeLittle16(buffer, at + 4, header.gsoSize);
   writeLittle16(buffer, at + 6, header.csumStart);
   writeLittle16(buffer, at + 8, header.csumOffset);
