@@ -7,10 +7,11 @@ import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Lab } from '../test/support/lab/lab.ts';
 import type { BenchOptions, BenchReport, BenchRow } from './row.ts';
-import { columns } from './text.ts';
+import { columns, round } from './text.ts';
 import { Load } from './tunnel/load.ts';
 import { startOurs } from './tunnel/systems.ts';
 
+const WARM_UP = 1;
 const SECONDS = 8;
 const QUICK_SECONDS = 2;
 /** Functions that are shown of each end. */
@@ -23,6 +24,8 @@ interface CpuProfile {
     readonly id: number;
     readonly callFrame: { readonly functionName: string; readonly url: string; readonly lineNumber: number };
   }[];
+  /** Microseconds of the monotonic clock. */
+  readonly startTime: number;
   readonly samples: readonly number[];
   /** Microseconds since the sample before. */
   readonly timeDeltas: readonly number[];
@@ -34,23 +37,31 @@ export async function profileBench({ quick }: BenchOptions): Promise<BenchReport
     const folder = (side: 'left' | 'right'): string => join(lab.folder, `profile-${side}`);
     for (const side of ['left', 'right'] as const) mkdirSync(folder(side));
     const daemons = await startOurs(lab, (side) => ({
-      env: { NODE_OPTIONS: `--cpu-prof --cpu-prof-dir=${folder(side)}` },
+      nodeArguments: ['--cpu-prof', '--cpu-prof-dir', folder(side)],
     }));
     const load = await Load.start(daemons.line);
+    await load.tcp('one', WARM_UP);
+    const from = now();
     const { megabits } = await load.tcp('one', quick ? QUICK_SECONDS : SECONDS);
+    const until = now();
     await load.stop();
     // A profile is written when the process ends in good order.
     await daemons.stop();
     const parts = (['left', 'right'] as const).flatMap((side) =>
-      readProfiles(folder(side)).map((profile, thread) => selfTimes(profile, `${ROLES[side]}-${thread}`)),
+      readProfiles(folder(side)).map((profile, thread) => selfTimes(profile, `${ROLES[side]}-${thread}`, from, until)),
     );
     return {
       rows: [{ name: 'profile/tcp-1', value: megabits, unit: 'Mbit/s' }, ...parts.flat()],
-      text: parts.map(selfTimeTable).join('\n\n'),
+      text: [`${round(megabits)} Mbit/s`, ...parts.map(selfTimeTable)].join('\n\n'),
     };
   } finally {
     await lab.dispose();
   }
+}
+
+/** Microseconds of the clock that the profiles tell. */
+function now(): number {
+  return Number(process.hrtime.bigint() / 1_000n);
 }
 
 /** One for each thread, the main one first. */
@@ -61,13 +72,17 @@ function readProfiles(folder: string): CpuProfile[] {
     .map((name) => JSON.parse(readFileSync(join(folder, name), 'utf8')) as CpuProfile);
 }
 
-/** Shares of the time in which the thread had something to do, the greatest first. */
-function selfTimes(profile: CpuProfile, role: string): BenchRow[] {
+/** Shares of the time between two moments in which the thread had something to do, the greatest first. */
+function selfTimes(profile: CpuProfile, role: string, from: number, until: number): BenchRow[] {
   const names = new Map(profile.nodes.map(({ id, callFrame }) => [id, placeOf(callFrame)]));
   const times = new Map<string, number>();
+  let at = profile.startTime;
   for (const [index, id] of profile.samples.entries()) {
+    const time = profile.timeDeltas[index] ?? 0;
+    at += time;
+    if (at < from || at > until) continue;
     const name = names.get(id) ?? '(unknown)';
-    times.set(name, (times.get(name) ?? 0) + (profile.timeDeltas[index] ?? 0));
+    times.set(name, (times.get(name) ?? 0) + time);
   }
   times.delete('(idle)');
   const busy = [...times.values()].reduce((sum, time) => sum + time, 0);

@@ -2,6 +2,7 @@
  * Load on a line and what gets through: iperf3 from the left end to the right one, echo requests beside it. Programs
  * have time limits; a queue that a former load left behind is waited for.
  */
+import { readFileSync } from 'node:fs';
 import type { Namespace } from '../../test/support/lab/namespace.ts';
 import { type Background, waitFor } from '../../test/support/lab/process.ts';
 import type { Probe } from './search.ts';
@@ -30,6 +31,7 @@ export interface PingResult {
 }
 
 const PORT = 5201;
+const SOCKET_BUFFER = 4 * 1024 * 1024;
 const TCP_OPTIONS: Readonly<Record<TcpKind, readonly string[]>> = { one: [], four: ['-P', '4'], both: ['--bidir'] };
 /** Of the receiver's report, in seconds. */
 const REPORT_INTERVAL = 0.25;
@@ -100,8 +102,10 @@ export class Load {
    * @param rate packets a second
    */
   async udp(size: number, seconds: number, rate?: number): Promise<Probe> {
+    // A receiver that has to wait for its turn must not lose what the tunnel has delivered.
+
     const bandwidth = rate === undefined ? '0' : String(Math.round(rate * size * 8));
-    const options = ['-u', '-l', String(size), '-b', bandwidth, '--get-server-output'];
+    const options = ['-u', '-l', String(size), '-b', bandwidth, '--get-server-output', ...socketBuffers()];
     const report = await this.#client(seconds, options);
     const sent = report.end.sum_sent.packets;
     const intervals = report.server_output_json?.intervals.map(({ sum }) => sum);
@@ -156,6 +160,12 @@ export class Load {
     if (report.error !== undefined) throw new Error(`iperf3 ${options.join(' ')}: ${report.error}`);
     return report;
   }
+}
+
+/** As large as the kernel lets them be: iperf3 refuses to run with less than it asked for. */
+function socketBuffers(): string[] {
+  const limits = ['rmem_max', 'wmem_max'].map((name) => Number(readFileSync(`/proc/sys/net/core/${name}`, 'utf8')));
+  return ['-w', String(Math.min(SOCKET_BUFFER, ...limits))];
 }
 
 function parseReport(text: string): Report {

@@ -59,8 +59,8 @@ export interface Pace {
   readonly pings: number;
 }
 
-export const FULL: Pace = { warmUp: 2, tcp: 5, flood: 3, probe: 2, probes: 7, pings: 400 };
-export const QUICK: Pace = { warmUp: 1, tcp: 1, flood: 1, probe: 1, probes: 3, pings: 100 };
+export const FULL: Pace = { warmUp: 2, tcp: 5, flood: 2, probe: 1, probes: 9, pings: 300 };
+export const QUICK: Pace = { warmUp: 1, tcp: 1, flood: 1, probe: 1, probes: 4, pings: 100 };
 
 const UDP_SIZES = [1300, 64] as const;
 const GIB = 2 ** 30;

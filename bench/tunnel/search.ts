@@ -24,8 +24,9 @@ export function carried({ sent, received, loss }: Probe): boolean {
 }
 
 /**
- * Doubles or halves, roughly, from `start` until one rate is carried and another is not, then goes between. Returns
- * the most packets a second that were received without more loss than `MAX_LOSS`; 0 when no probe was carried.
+ * Goes up or down from `start` until one rate is carried and a higher one is not, then between them. A rate that is not
+ * carried is tried a second time: on a busy machine a single loss proves little. Returns the most packets a second
+ * that were received without more loss than `MAX_LOSS`; 0 when no probe was carried.
  */
 export async function greatestRate(
   start: number,
@@ -34,17 +35,26 @@ export async function greatestRate(
 ): Promise<number> {
   let [low, high, best] = [0, Number.POSITIVE_INFINITY, 0];
   let rate = start;
+  let failedOnce = false;
   for (let i = 0; i < probes && high / low > CLOSE; i++) {
     const result = await probe(rate);
     if (carried(result)) {
       best = Math.max(best, result.received);
       low = rate;
       if (result.sent < rate * SENDER_LIMIT) break;
-    } else {
+    } else if (failedOnce) {
       high = rate;
+    } else {
+      failedOnce = true;
+      continue;
     }
-    if (high === Number.POSITIVE_INFINITY) rate = low * UP;
-    else rate = low === 0 ? high * DOWN : Math.sqrt(low * high);
+    failedOnce = false;
+    rate = nextRate(low, high);
   }
   return best;
+}
+
+function nextRate(low: number, high: number): number {
+  if (high === Number.POSITIVE_INFINITY) return low * UP;
+  return low === 0 ? high * DOWN : Math.sqrt(low * high);
 }

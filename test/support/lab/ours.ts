@@ -19,8 +19,8 @@ const COMMAND = builtProgram('cli');
 export interface OursOptions {
   /** Of the daemon, behind its folders. */
   readonly arguments?: readonly string[];
-  /** Of the daemon. */
-  readonly env?: Readonly<Record<string, string>>;
+  /** Of the node process that runs it. */
+  readonly nodeArguments?: readonly string[];
 }
 
 export interface LifetimeWords {
@@ -134,8 +134,9 @@ export class Ours {
 
   async startDaemon(): Promise<void> {
     const folders = ['--config-dir', join(this.folder, 'config'), '--run-dir', join(this.folder, 'run')];
-    const argv = [process.execPath, DAEMON, ...folders, ...(this.#options.arguments ?? [])];
-    const daemon = this.namespace.spawn('sectunneld', argv, this.#options.env);
+    const { nodeArguments = [], arguments: more = [] } = this.#options;
+    const argv = [process.execPath, ...nodeArguments, DAEMON, ...folders, ...more];
+    const daemon = this.namespace.spawn('sectunneld', argv);
     this.#daemon = daemon;
     await waitFor('sectunneld to answer', async () => {
       if (!daemon.alive) throw new Error(`sectunneld ended with ${daemon.exitCode}:\n${daemon.output}`);
