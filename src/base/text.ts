@@ -15,8 +15,11 @@ export function utf8(text: string): Uint8Array {
   return encoder.encode(text);
 }
 
-/** Decodes for display: malformed sequences become U+FFFD, control characters become `?` (log injection). */
+/** Control characters, ends of lines and paragraphs, and what turns the direction of writing round. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
+const UNSHOWN = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+
+/** Decodes for display: malformed sequences become U+FFFD, what could forge or garble a line of a log becomes `?`. */
 export function displayText(bytes: Uint8Array): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
-  return lenient.decode(bytes).replace(/[\u0000-\u001f\u007f-\u009f]/g, '?');
+  return lenient.decode(bytes).replace(UNSHOWN, '?');
 }
