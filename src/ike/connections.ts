@@ -3,8 +3,12 @@ import { sameSocketAddress } from '../base/address.ts';
 import type { IkeProposal } from '../crypto/proposal.ts';
 import { formatProposal } from '../crypto/proposal-text.ts';
 import type { Algorithm, CryptoProvider } from '../crypto/types.ts';
+import { MAX_SELECTORS } from '../policy/selector.ts';
 import type { ConnectionConfig } from './config.ts';
 import type { Path } from './events.ts';
+
+/** The number of a proposal is one byte (RFC 7296 §3.3.1). */
+const MAX_PROPOSALS = 255;
 
 export function samePath(a: Path, b: Path): boolean {
   return sameSocketAddress(a.remote, b.remote) && sameSocketAddress(a.local, b.local);
@@ -16,6 +20,7 @@ export function checkConnection(config: ConnectionConfig, crypto: CryptoProvider
     throw new RangeError(`connection ${config.name}: ${what}`);
   };
   if (config.proposals.length === 0) wrong('there is no IKE proposal');
+  if (config.proposals.length > MAX_PROPOSALS) wrong(`there are more than ${MAX_PROPOSALS} IKE proposals`);
   for (const { dh, prf, encryption, integrity } of config.proposals) {
     if (dh.length === 0 || prf.length === 0 || encryption.length === 0)
       wrong('an IKE proposal lacks a cipher, PRF or group');
@@ -26,9 +31,12 @@ export function checkConnection(config: ConnectionConfig, crypto: CryptoProvider
     if (names.has(child.name)) wrong(`there are two children ${child.name}`);
     names.add(child.name);
     if (child.proposals.length === 0) wrong(`child ${child.name} has no proposal`);
-    if (child.selectors.local.length === 0 || child.selectors.remote.length === 0) {
-      wrong(`child ${child.name} has no traffic selectors`);
+    for (const { length } of [child.selectors.local, child.selectors.remote]) {
+      if (length === 0) wrong(`child ${child.name} has no traffic selectors`);
+      if (length > MAX_SELECTORS)
+        wrong(`child ${child.name} has more than ${MAX_SELECTORS} traffic selectors of a side`);
     }
+    if (child.proposals.length > MAX_PROPOSALS) wrong(`child ${child.name} has more than ${MAX_PROPOSALS} proposals`);
     for (const { dh, encryption, integrity } of child.proposals) {
       for (const algorithm of [...dh, ...encryption, ...integrity]) need(algorithm, crypto, wrong);
     }

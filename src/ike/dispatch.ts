@@ -10,7 +10,7 @@ import { findError, misbehaved, reasonOf } from './failure.ts';
 import { ExchangeType, exchangeName, NotifyType } from './iana.ts';
 import { breakOff, endSession } from './lifecycle.ts';
 import { decodeMessage, type IkeHeader, type IkeMessage } from './message.ts';
-import { findPayload, type Payload, RefusedMessageError } from './payload.ts';
+import { findNotify, findPayload, type Payload, RefusedMessageError } from './payload.ts';
 import { notifyPayload } from './payloads/notify.ts';
 import { openMessage } from './protect.ts';
 import { checkRules, isUnprotectedHint } from './rules.ts';
@@ -182,7 +182,9 @@ function receiveRequest(session: IkeSession, now: number, path: Path, header: Ik
   if (session.pendingFor !== undefined && !isDelete) adopt(session, now);
   const answer = process(session, now, header.exchange, opened.payloads);
   session.respond(now, header.exchange, answer.payloads, path);
-  answer.after?.();
+  if (findNotify(answer.payloads, NotifyType.INVALID_SYNTAX) === undefined) answer.after?.();
+  // To the peer that is the end of the IKE SA (RFC 7296 §2.21.3), and so it must be to us.
+  else breakOff(session, now, misbehaved(`${exchangeName(header.exchange)} request is not valid`), true);
 }
 
 /** Which requests have a place in which state: no exchange gets ahead of authentication. */

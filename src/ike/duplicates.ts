@@ -14,15 +14,21 @@ import { closeSession } from './tasks/delete.ts';
 
 /** How long both IKE SAs live side by side. */
 const SETTLE_DELAY = 1_000;
+/** IKE SAs of one connection between the same identities, with those on their way out. */
+const MAX_OF_PEER = 16;
 
 /** Looks at the others when `session` is established, anew or in place of another. */
 export function settleNewcomer(session: IkeSession, now: number, initialContact: boolean): void {
   if (initialContact) {
-    for (const other of session.host.withSamePeers(session)) {
+    for (const other of session.host.ofBothIdentities(session)) {
       // An SA that came up while this one was being negotiated is not from before the peer's restart.
       if (other.origin === undefined || other.origin.establishedOrder > session.id) continue;
       endSession(other, now, 'peer-restarted', 'the peer has a new IKE SA and no memory of this one', false);
     }
+  }
+  // Each new one replaces the one before; a peer that makes them quicker than they go loses the oldest.
+  for (const other of session.host.withSamePeer(session).slice(0, -MAX_OF_PEER)) {
+    endSession(other, now, 'redundant', 'the peer has too many IKE SAs', false);
   }
   if (session.host.siblings(session).length > 0) {
     session.timers.set('duplicate', now + SETTLE_DELAY);

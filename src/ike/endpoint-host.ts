@@ -9,15 +9,17 @@ import type { ChildRecord } from './child.ts';
 import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from './config.ts';
 import { resolveDuplicates, settleNewcomer } from './duplicates.ts';
 import type { IkeEvent, Path } from './events.ts';
+import { HalfOpenTable } from './half-open.ts';
 import type { Host } from './host.ts';
 import { type Identity, sameIdentity } from './identity.ts';
 import { DEFAULT_LIMITS, DEFAULT_RETRANSMIT, type IkeEndpointOptions } from './options.ts';
 import { Queue } from './queue.ts';
 import { pooledRandom } from './random-pool.ts';
 import type { IkeSession } from './session.ts';
-import { isHalfOpen, isLive } from './session-state.ts';
+import { isLive } from './session-state.ts';
 import { type IkeCounterName, type IkeCounters, noCounts } from './status.ts';
 import { CreateChildTask, hasChild } from './tasks/create-child.ts';
+import { WakeQueue } from './wake-queue.ts';
 
 export interface Transmit {
   readonly path: Path;
@@ -48,15 +50,14 @@ export class EndpointHost implements Host {
   readonly sessions: Map<bigint, IkeSession> = new Map();
   /** By our SPI. BOUNDED: `maxIkeSas` × `maxChildrenPerIkeSa`. */
   readonly children: Map<number, ChildRecord> = new Map();
-  /** Half-open SAs by who asked. BOUNDED: `maxHalfOpen`. */
-  readonly halfOpen: Map<string, IkeSession> = new Map();
+  readonly halfOpen: HalfOpenTable;
   /** BOUNDED: one a session. */
   readonly secrets: Map<number, IkeSession> = new Map();
-  /** BOUNDED, these four: one entry a session. */
+  /** BOUNDED, these five: one entry a session. */
   readonly #byConnection = new Map<string, Set<IkeSession>>();
   readonly #byPeer = new Map<string, Set<IkeSession>>();
   readonly #peerKeys = new Map<IkeSession, string>();
-  readonly #wake = new Map<IkeSession, number>();
+  readonly #wake = new WakeQueue<IkeSession>();
   readonly #touched = new Set<IkeSession>();
   #lastId = 0;
 
@@ -64,6 +65,7 @@ export class EndpointHost implements Host {
     this.crypto = options.crypto;
     this.random = pooledRandom(options.random);
     this.limits = { ...DEFAULT_LIMITS, ...options.limits };
+    this.halfOpen = new HalfOpenTable(this.limits);
     this.retransmit = { ...DEFAULT_RETRANSMIT, ...options.retransmit };
     this.rawEsp = options.rawEsp ?? false;
     this.vendorIds = options.vendorIds ?? [];
@@ -113,8 +115,12 @@ export class EndpointHost implements Host {
   newChildSpi(): number {
     for (;;) {
       const spi = readU32(this.random(4), 0);
-      if (spi >= FIRST_CHILD_SPI && !this.children.has(spi)) return spi;
+      if (spi >= FIRST_CHILD_SPI && this.isChildSpiFree(spi)) return spi;
     }
+  }
+
+  isChildSpiFree(spi: number): boolean {
+    return !this.children.has(spi);
   }
 
   hasRoom(): boolean {
@@ -128,8 +134,9 @@ export class EndpointHost implements Host {
 
   removeSession(session: IkeSession): void {
     if (this.sessions.get(session.localSpi) === session) this.sessions.delete(session.localSpi);
-    this.#wake.delete(session);
+    this.#wake.set(session, undefined);
     this.#touched.delete(session);
+    this.halfOpen.drop(session);
     this.#forget(session);
   }
 
@@ -138,7 +145,7 @@ export class EndpointHost implements Host {
     if (this.sessions.get(session.localSpi) !== session) return;
     this.#touched.add(session);
     const { state, config } = session;
-    if (!isHalfOpen(state) && this.halfOpen.size > 0 && !session.initiator) this.#dropHalfOpen(session);
+    if (isLive(state)) this.halfOpen.drop(session);
     if (state.name === 'closed') {
       this.#forget(session);
       return;
@@ -151,13 +158,7 @@ export class EndpointHost implements Host {
     }
   }
 
-  #dropHalfOpen(session: IkeSession): void {
-    const key = askerKey(session.spiInitiator, session.askedFrom);
-    if (this.halfOpen.get(key) === session) this.halfOpen.delete(key);
-  }
-
   #forget(session: IkeSession): void {
-    this.#dropHalfOpen(session);
     removeFrom(this.#byConnection, session.connectionName, session);
     const key = this.#peerKeys.get(session);
     if (key !== undefined) removeFrom(this.#byPeer, key, session);
@@ -165,21 +166,20 @@ export class EndpointHost implements Host {
   }
 
   addHalfOpen(session: IkeSession): void {
-    this.halfOpen.set(askerKey(session.spiInitiator, session.askedFrom), session);
+    this.halfOpen.add(session);
     this.addSession(session);
   }
 
-  findHalfOpen(spiInitiator: bigint, from: Path): IkeSession | undefined {
-    return this.halfOpen.get(askerKey(spiInitiator, from));
-  }
-
   siblings(session: IkeSession): readonly IkeSession[] {
-    const key = this.#peerKeys.get(session);
-    const peers = key === undefined ? undefined : this.#byPeer.get(key);
-    if (peers === undefined || peers.size < 2) return [];
-    return [...peers].filter(
+    return this.withSamePeer(session).filter(
       (other) => other !== session && other.state.name === 'established' && other.pendingFor === undefined,
     );
+  }
+
+  withSamePeer(session: IkeSession): readonly IkeSession[] {
+    const key = this.#peerKeys.get(session);
+    const peers = key === undefined ? undefined : this.#byPeer.get(key);
+    return peers === undefined ? [] : [...peers];
   }
 
   knowsPeer(session: IkeSession, localId: Identity): boolean {
@@ -192,7 +192,7 @@ export class EndpointHost implements Host {
     return false;
   }
 
-  withSamePeers(session: IkeSession): readonly IkeSession[] {
+  ofBothIdentities(session: IkeSession): readonly IkeSession[] {
     const { state } = session;
     if (!isLive(state)) return [];
     const { localId, remoteId } = state.peers;
@@ -256,23 +256,17 @@ export class EndpointHost implements Host {
   }
 
   nextTimeout(): number | undefined {
-    for (const session of this.#touched) {
-      const at = session.nextTimeout();
-      if (at === undefined) this.#wake.delete(session);
-      else this.#wake.set(session, at);
-    }
+    for (const session of this.#touched) this.#wake.set(session, session.nextTimeout());
     this.#touched.clear();
-    let next: number | undefined;
-    for (const at of this.#wake.values()) if (next === undefined || at < next) next = at;
-    return next;
+    return this.#wake.next();
   }
 
   /** The sessions that have something to do at `now`. */
-  due(now: number): readonly IkeSession[] {
-    const next = this.nextTimeout();
-    if (next === undefined || next > now) return [];
-    const due: IkeSession[] = [];
-    for (const [session, at] of this.#wake) if (at <= now) due.push(session);
+  takeDue(now: number): readonly IkeSession[] {
+    this.nextTimeout();
+    const due = this.#wake.takeDue(now);
+    // Looked at again when that is done.
+    for (const session of due) this.#touched.add(session);
     return due;
   }
 }
@@ -296,8 +290,4 @@ function removeFrom(map: Map<string, Set<IkeSession>>, key: string, session: Ike
 /** The remote identity within a connection, whose local identity is fixed. */
 function peerKey(connection: string, remoteId: Identity): string {
   return `${remoteId.type}:${toHex(remoteId.data)} ${connection}`;
-}
-
-function askerKey(spiInitiator: bigint, { remote }: Path): string {
-  return `${spiInitiator} ${remote.address.value} ${remote.port}`;
 }

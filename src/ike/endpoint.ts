@@ -14,7 +14,7 @@ import { checkConnection, internProposals } from './connections.ts';
 import { followPeer, receive } from './dispatch.ts';
 import { EndpointHost, type Transmit } from './endpoint-host.ts';
 import type { IkeEvent, Path } from './events.ts';
-import { failSession, promoteChild } from './lifecycle.ts';
+import { endSession, failSession, promoteChild } from './lifecycle.ts';
 import { decodeHeader, type IkeHeader } from './message.ts';
 import type { IkeEndpointOptions } from './options.ts';
 import { RefusedMessageError } from './payload.ts';
@@ -232,9 +232,19 @@ export class IkeEndpoint {
   }
 
   handleTimeout(now: number): void {
-    for (const session of this.#host.due(now)) {
-      handleSessionTimeout(session, now);
+    for (const session of this.#host.takeDue(now)) {
+      this.#guard(session, now, () => handleSessionTimeout(session, now));
       this.#host.stateChanged(session);
+    }
+  }
+
+  /** What a mistake of ours hits is ended: what is due would be due again and again. */
+  #guard(session: IkeSession, now: number, action: () => void): void {
+    try {
+      action();
+    } catch (error) {
+      this.#bug(error);
+      endSession(session, now, 'failed', 'it could not be processed', false);
     }
   }
 
@@ -259,24 +269,7 @@ export class IkeEndpoint {
     const session = this.#host.secrets.get(requestId);
     if (session === undefined) return;
     this.#host.secrets.delete(requestId);
-    const { state } = session;
-    if (state.name === 'authenticating') {
-      answerAuth(session, now, state, secret);
-      return;
-    }
-    if (state.name !== 'secret-wanted') return;
-    if (secret === undefined || secret.length === 0) {
-      failSession(session, now, {
-        reason: 'no-secret',
-        detail: 'there is no pre-shared key for the connection',
-      });
-      return;
-    }
-    const { config } = session;
-    invariant(config !== undefined, 'initiator without a connection');
-    session.timers.clear('give-up');
-    session.enter({ name: 'auth-sent', crypto: state.crypto, setUp: state.setUp });
-    session.enqueue(now, new AuthTask(state.crypto, state.setUp, config.local.id, secret));
+    this.#guard(session, now, () => goOn(session, now, secret));
   }
 
   /** ESP reports that the SA with our inbound SPI reached its soft limit of bytes or packets. */
@@ -311,4 +304,22 @@ export class IkeEndpoint {
   counters(): IkeCounters {
     return this.#host.counters();
   }
+}
+
+/** With the secret that was asked for, or without. */
+function goOn(session: IkeSession, now: number, secret: Uint8Array | undefined): void {
+  const { state, config } = session;
+  if (state.name === 'authenticating') {
+    answerAuth(session, now, state, secret);
+    return;
+  }
+  if (state.name !== 'secret-wanted') return;
+  if (secret === undefined || secret.length === 0) {
+    failSession(session, now, { reason: 'no-secret', detail: 'there is no pre-shared key for the connection' });
+    return;
+  }
+  invariant(config !== undefined, 'initiator without a connection');
+  session.timers.clear('give-up');
+  session.enter({ name: 'auth-sent', crypto: state.crypto, setUp: state.setUp });
+  session.enqueue(now, new AuthTask(state.crypto, state.setUp, config.local.id, secret));
 }

@@ -30,6 +30,8 @@ export interface Host {
   newIkeSpi(): bigint;
   /** An inbound SPI that no CHILD SA has, larger than 255 (RFC 4303 §2.1). */
   newChildSpi(): number;
+  /** One that was offered is reserved for nobody until its SA is made: another may have been made with it meanwhile. */
+  isChildSpiFree(spi: number): boolean;
 
   /** Whether there may be another IKE SA. */
   hasRoom(): boolean;
@@ -39,11 +41,13 @@ export interface Host {
   stateChanged(session: IkeSession): void;
   /** Other IKE SAs of the same connection between the same identities, authenticated and not on their way out. */
   siblings(session: IkeSession): readonly IkeSession[];
+  /** The same with those that are on their way out, and this one: the first is the oldest. */
+  withSamePeer(session: IkeSession): readonly IkeSession[];
 
   /** Whether there is, or is about to be, another IKE SA with the peer of this one under the same identity of ours. */
   knowsPeer(session: IkeSession, localId: Identity): boolean;
   /** All authenticated IKE SAs between the identities of this one, whatever their connections. */
-  withSamePeers(session: IkeSession): readonly IkeSession[];
+  ofBothIdentities(session: IkeSession): readonly IkeSession[];
   /** An IKE SA of a connection with a peer at an address that is up. */
   establishedOf(connection: string, remote: IpAddress): IkeSession | undefined;
   /** An IKE SA became established: its older and its simultaneous likes are dealt with (RFC 7296 §2.4). */

@@ -83,11 +83,6 @@ export function isLive(state: SessionState): state is LiveState {
   return state.name === 'established' || state.name === 'rekeyed';
 }
 
-/** Whether the state belongs to a peer that has not proved who it is: these are counted and bounded (RFC 7296 §2.6). */
-export function isHalfOpen(state: SessionState): boolean {
-  return state.name === 'half-open' || state.name === 'authenticating';
-}
-
 /** The cryptography of a state that has any. */
 export function cryptoOf(state: SessionState): IkeCrypto | undefined {
   return 'crypto' in state ? state.crypto : undefined;

@@ -79,6 +79,7 @@ const COUNTER_NAMES = [
   'unexpected-response',
   'unauthenticated-notify',
   'init-ignored',
+  'reflected',
   'cookie-demanded',
   'cookie-bad',
   'half-open-full',

@@ -21,6 +21,7 @@ import { findNotify, findPayload, RefusedMessageError } from './payload.ts';
 import { notifyPayload } from './payloads/notify.ts';
 import { TokenBucket } from './rate-limit.ts';
 import { checkRules } from './rules.ts';
+import type { IkeSession } from './session.ts';
 import { answerInit, candidatesFor, refuseInit } from './tasks/init-responder.ts';
 
 /** A cookie holds for one to two of these. */
@@ -28,6 +29,10 @@ const COOKIE_LIFETIME = 60_000;
 /** Refusals of IKE_SA_INIT, and hints about SPIs and versions that we do not know: a second, and at once. */
 const REFUSALS = [100, 200] as const;
 const HINTS = [5, 10] as const;
+/** Of the refusals the owner is told of so many a second: anybody can have himself refused. */
+const REPORTS = [2, 20] as const;
+/** Several times what any key exchange and list of proposals takes; IKE_SA_INIT is never fragmented (RFC 7383 §2.4). */
+const MAX_INIT_LENGTH = 8_192;
 const NOTHING = new Uint8Array(0);
 
 export class Strangers {
@@ -35,6 +40,7 @@ export class Strangers {
   readonly #cookies: CookieJar;
   readonly #refusals = new TokenBucket(...REFUSALS);
   readonly #hints = new TokenBucket(...HINTS);
+  readonly #reports = new TokenBucket(...REPORTS);
   #cookiesFrom: number | undefined;
 
   constructor(host: EndpointHost) {
@@ -83,13 +89,22 @@ export class Strangers {
 
   #open(now: number, path: Path, header: IkeHeader, datagram: Uint8Array): void {
     const host = this.#host;
-    const known = host.findHalfOpen(header.initiatorSpi, path);
+    if (host.sessions.get(header.initiatorSpi)?.initiator) {
+      // Our own request, sent back to us. Answered, it would make us both ends of an IKE SA, whose pre-shared key fits.
+      host.count('reflected');
+      return;
+    }
+    const known = host.halfOpen.find(header.initiatorSpi, path);
     if (known !== undefined) {
       this.#again(path, known, datagram);
       return;
     }
-    if (host.halfOpen.size >= host.limits.maxHalfOpen || !host.hasRoom()) {
+    if (!host.halfOpen.hasRoom(path) || !host.hasRoom()) {
       host.count('half-open-full');
+      return;
+    }
+    if (datagram.length > MAX_INIT_LENGTH) {
+      host.count('malformed-too-many');
       return;
     }
     const message = this.#decode(now, path, header, datagram);
@@ -105,8 +120,7 @@ export class Strangers {
   }
 
   /** RFC 7296 §2.1: the same request is answered with the same bytes; another one with the same SPI is not ours to judge. */
-  #again(path: Path, known: NonNullable<ReturnType<EndpointHost['findHalfOpen']>>, datagram: Uint8Array): void {
-    const { state } = known;
+  #again(path: Path, { state }: IkeSession, datagram: Uint8Array): void {
     const setUp = 'setUp' in state ? state.setUp : undefined;
     const same = setUp !== undefined && equalBytes(setUp.initRequest, datagram);
     this.#host.count(same ? 'replayed-request' : 'init-ignored');
@@ -151,14 +165,14 @@ export class Strangers {
     const { header } = message;
     const candidates = candidatesFor(host, path);
     if (candidates.length === 0) {
-      const detail = `no connection is for ${formatSocketAddress(path.remote)} to ${formatSocketAddress(path.local)}`;
-      this.#refuse(now, path, header, NotifyType.NO_PROPOSAL_CHOSEN, NOTHING, detail);
+      const ends = `${formatSocketAddress(path.remote)} to ${formatSocketAddress(path.local)}`;
+      this.#refuse(now, path, header, NotifyType.NO_PROPOSAL_CHOSEN, NOTHING, () => `no connection is for ${ends}`);
       return;
     }
     const answer = answerInit(host, now, path, message, datagram, candidates);
     if (answer.kind === 'refused') {
-      const detail = answer.notify === NotifyType.INVALID_KE_PAYLOAD ? undefined : answer.detail;
-      this.#refuse(now, path, header, answer.notify, answer.data, detail, candidates[0]?.name);
+      if (answer.spent !== undefined) host.addHalfOpen(answer.spent);
+      this.#refuse(now, path, header, answer.notify, answer.data, answer.explain, candidates[0]?.name);
       return;
     }
     host.addHalfOpen(answer.session);
@@ -171,7 +185,7 @@ export class Strangers {
     header: IkeHeader,
     notify: number,
     data: Uint8Array,
-    detail: string | undefined,
+    explain: (() => string) | undefined,
     connection?: string,
   ): void {
     const host = this.#host;
@@ -180,8 +194,9 @@ export class Strangers {
       return;
     }
     host.transmit(path, refuseInit(header, notify, data));
-    if (detail === undefined) return;
+    if (explain === undefined || !this.#reports.take(now)) return;
     const { remote } = path;
+    const detail = explain();
     const text = `${notifyName(notify)} to ${formatSocketAddress(remote)}: ${detail}`;
     if (connection === undefined) host.emit({ type: 'note', connection, level: 'warn', text });
     else

@@ -49,6 +49,7 @@ describe('IKE_SA_INIT', () => {
     const peer = new FakePeer();
     expect(notifies(peer.init(change))).toEqual([notify]);
     expect(peer.host.endpoint.status()).toEqual([]);
+    peer.wait(20_000);
     expect(peer.host.endpoint.nextTimeout()).toBeUndefined();
   });
 

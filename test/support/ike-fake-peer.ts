@@ -24,6 +24,12 @@ const IKE = [parseIkeProposalString('aes128gcm16-prfsha256-x25519')];
 const ESP = [parseEspProposalString('aes128gcm16-noesn')];
 const SPI = 0x1122334455667788n;
 
+export interface FakePeerOptions extends Partial<ConstructorParameters<typeof Host>[1]> {
+  /** Another peer of the same endpoint. */
+  readonly host?: Host;
+  readonly initiatorSpi?: bigint;
+}
+
 export class FakePeer {
   now = 1_000;
   readonly random: Random = new Random(4);
@@ -37,13 +43,16 @@ export class FakePeer {
   #next = 0;
   #sealed = 0;
 
-  constructor(options: Partial<ConstructorParameters<typeof Host>[1]> = {}) {
-    this.host = new Host('b', { crypto: nodeProvider, random: new Random(5).bytes, ...options });
-    this.host.endpoint.addConnection(mirrored(connection()));
+  readonly initiatorSpi: bigint;
+
+  constructor({ host, initiatorSpi = SPI, ...options }: FakePeerOptions = {}) {
+    this.initiatorSpi = initiatorSpi;
+    this.host = host ?? new Host('b', { crypto: nodeProvider, random: new Random(5).bytes, ...options });
+    if (host === undefined) this.host.endpoint.addConnection(mirrored(connection()));
   }
 
   #header(exchange: number, response: boolean, messageId: number): IkeHeader {
-    return { initiatorSpi: SPI, responderSpi: this.spi, exchange, initiator: true, response, messageId };
+    return { initiatorSpi: this.initiatorSpi, responderSpi: this.spi, exchange, initiator: true, response, messageId };
   }
 
   /** Gives bytes to the endpoint and returns all that it sends. */
@@ -97,7 +106,7 @@ export class FakePeer {
     this.#nonces = { initiator: this.nonce, responder: findPayload(message.payloads, 'nonce')!.data };
     const shared = keyPair.derive(findPayload(message.payloads, 'ke')!.data);
     const seed = deriveSkeyseed(nodeProvider, suite.prf, this.#nonces, shared);
-    const keys = deriveIkeKeys(nodeProvider, suite, seed, this.#nonces, SPI, this.spi);
+    const keys = deriveIkeKeys(nodeProvider, suite, seed, this.#nonces, this.initiatorSpi, this.spi);
     this.crypto = bindKeys(nodeProvider, suite, keys, true);
     this.#next = 1;
     return [...message.payloads];

@@ -115,6 +115,9 @@ export function acceptAnswer(
   const chosen = acceptEsp(sa.proposals, offer.config.proposals, offer.exchange);
   const spiOut = chosen === undefined ? undefined : espSpi(chosen.peerSpi);
   if (chosen === undefined || spiOut === undefined) return refuse(misbehaved('the peer chose what was not offered'));
+  if (!session.host.isChildSpiFree(offer.spiIn)) {
+    return refuse({ reason: 'TEMPORARY_FAILURE', detail: 'another CHILD SA was made with the same SPI meanwhile' });
+  }
 
   const transport = findNotify(payloads, NotifyType.USE_TRANSPORT_MODE) !== undefined;
   if (transport !== (offer.config.mode === 'transport')) {

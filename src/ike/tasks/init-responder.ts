@@ -10,6 +10,7 @@ import type { Host } from '../host.ts';
 import { ExchangeType, NotifyType } from '../iana.ts';
 import type { IkeSuite } from '../keys.ts';
 import { deriveIkeKeys, deriveSkeyseed, type Nonces } from '../keys.ts';
+import { LINGER } from '../lifecycle.ts';
 import { encodePlain, type IkeHeader, type IkeMessage } from '../message.ts';
 import { detectNat, natDetectionNotifies } from '../nat.ts';
 import { findPayload, type Payload } from '../payload.ts';
@@ -35,8 +36,15 @@ export function candidatesFor(host: Host, path: Path): ConnectionConfig[] {
 }
 
 export type InitAnswer =
-  /** Answered without keeping anything. */
-  | { readonly kind: 'refused'; readonly notify: number; readonly data: Uint8Array; readonly detail: string }
+  | {
+      readonly kind: 'refused';
+      readonly notify: number;
+      readonly data: Uint8Array;
+      /** For the owner, who is not told of everything; `undefined` for what is a part of negotiation. */
+      readonly explain: (() => string) | undefined;
+      /** Takes the place of a half-open SA where a key exchange was spent on the request. */
+      readonly spent?: IkeSession;
+    }
   | { readonly kind: 'opened'; readonly session: IkeSession; readonly datagram: Uint8Array };
 
 const NOTHING = new Uint8Array(0);
@@ -55,8 +63,8 @@ export function answerInit(
   const configured = [...new Set(candidates.map((config) => config.proposals))].flat();
   const chosen = chooseIke(offered, configured, 'ike-sa-init');
   if (chosen === undefined) {
-    const detail = explainNoProposal(offered, configured, 'ike');
-    return { kind: 'refused', notify: NotifyType.NO_PROPOSAL_CHOSEN, data: NOTHING, detail };
+    const explain = (): string => explainNoProposal(offered, configured, 'ike');
+    return { kind: 'refused', notify: NotifyType.NO_PROPOSAL_CHOSEN, data: NOTHING, explain };
   }
   const group = chosen.suite.dh;
   if (ke.group !== group.id) return refuseGroup(group);
@@ -65,8 +73,9 @@ export function answerInit(
   keyPair.wipe();
   if (shared === undefined) {
     host.count('invalid-key-exchange');
-    const detail = `the public value for ${group.name} is not valid`;
-    return { kind: 'refused', notify: NotifyType.INVALID_SYNTAX, data: NOTHING, detail };
+    const explain = (): string => `the public value for ${group.name} is not valid`;
+    const spent = spentSession(host, now, path, message.header.initiatorSpi);
+    return { kind: 'refused', notify: NotifyType.INVALID_SYNTAX, data: NOTHING, explain, spent };
   }
   return open(host, now, path, message, datagram, candidates, chosen, shared, keyPair.publicValue);
 }
@@ -74,7 +83,26 @@ export function answerInit(
 /** RFC 7296 §1.3: the answer names the group that is wanted. */
 function refuseGroup(group: DhGroup): InitAnswer {
   const data = Uint8Array.of(group.id >>> 8, group.id);
-  return { kind: 'refused', notify: NotifyType.INVALID_KE_PAYLOAD, data, detail: `group ${group.name} is wanted` };
+  return { kind: 'refused', notify: NotifyType.INVALID_KE_PAYLOAD, data, explain: undefined };
+}
+
+/**
+ * A half-open SA that came to nothing. Without it public values that are not valid would be the cheapest way to keep us
+ * busy: they would never count towards the number that cookies are demanded from.
+ */
+function spentSession(host: Host, now: number, path: Path, spiInitiator: bigint): IkeSession {
+  const session = new IkeSession(host, {
+    initiator: false,
+    spiInitiator,
+    spiResponder: host.newIkeSpi(),
+    path,
+    state: { name: 'closed' },
+    window: new MessageWindow(host.retransmit),
+    config: undefined,
+    now,
+  });
+  session.timers.set('give-up', now + LINGER);
+  return session;
 }
 
 function open(

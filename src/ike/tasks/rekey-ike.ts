@@ -32,6 +32,9 @@ const REFUSED_WAIT = 30_000;
 /** How long the other side is given to delete what it has to delete. */
 const DELETE_WAIT = 60_000;
 
+/** IKE SAs with one peer that were replaced and are still there. */
+const MAX_REPLACED = 4;
+
 /** The IKE SA that the peer made while our request was out. */
 interface IkeCollision {
   readonly session: IkeSession;
@@ -235,6 +238,9 @@ export function respondRekeyIke(session: IkeSession, now: number, payloads: read
   const busy = active !== undefined && active.kind !== 'liveness' && active.kind !== 'rekey-ike';
   if (session.state.name !== 'established' || busy || config === undefined) return refuse(NotifyType.TEMPORARY_FAILURE);
   if (!host.hasRoom()) return refuse(NotifyType.NO_ADDITIONAL_SAS);
+  // Each waits for its delete: so many only a peer leaves that never sends one.
+  const replaced = host.withSamePeer(session).filter(({ state }) => state.name === 'rekeyed').length;
+  if (replaced >= MAX_REPLACED) return refuse(NotifyType.TEMPORARY_FAILURE);
   const offered = findPayload(payloads, 'sa')!.proposals;
   const chosen = chooseIke(offered, config.proposals, 'rekey-ike');
   const spi = chosen && ikeSpi(chosen.peerSpi);
