@@ -17,6 +17,10 @@ export interface TunnelConfig {
   readonly dpdAction: 'clear' | 'trap' | 'restart';
   /** Packets, 64 to 65,536 (RFC 4303 §3.4.3). */
   readonly replayWindow: number;
+  /** The device's MTU. The MSS of TCP connections is lowered to it, and to what the path takes. */
+  readonly mtu?: number;
+  /** False to leave the MSS of TCP connections alone. */
+  readonly clampMss?: boolean;
   readonly hold?: HoldLimits;
   readonly retry?: RetryPolicy;
 }

@@ -6,7 +6,7 @@
  * 1. Give it what arrived: `receive` for each UDP datagram, `send` for packets read from a device, `handleTimeout`
  *    when `nextTimeout` has come.
  * 2. After a round of `receive`, `flush` opens the ESP packets that were gathered and hands them to the devices.
- * 3. Drain `pollTransmit` and `pollEvent` until both return `undefined`; answer `need-secret` events.
+ * 3. Drain `pollTransmit`, `pollAnswer` and `pollEvent` until all return `undefined`; answer `need-secret` events.
  * 4. Sleep until `nextTimeout` or the next arrival.
  */
 import type { IpAddress } from '../base/address.ts';
@@ -15,6 +15,7 @@ import { PacketBatch } from '../base/batch.ts';
 import { readU32 } from '../base/bytes.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import { namedDrops } from '../esp/drops.ts';
+import { tooBigMessage } from '../esp/too-big.ts';
 import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from '../ike/config.ts';
 import { IkeEndpoint } from '../ike/endpoint.ts';
 import type { ChildSa, IkeEvent, Path } from '../ike/events.ts';
@@ -23,6 +24,7 @@ import { addMarker, classify, stripMarker } from './demux.ts';
 import { type EngineEvent, engineEvent } from './events.ts';
 import { Pursuit } from './pursuit.ts';
 import { type SaObserver, SaTable } from './sa-table.ts';
+import { forEachTag } from './tags.ts';
 import { Tunnel } from './tunnel.ts';
 
 /** ESP packets that are gathered before they must be flushed; each may be as large as an IP packet can be. */
@@ -45,6 +47,12 @@ export interface EngineOptions {
 export interface Transmit {
   readonly path: Path;
   readonly data: Uint8Array;
+}
+
+/** A packet for the tunnel's device: what the sender of a packet is told that could not be carried. */
+export interface Answer {
+  readonly tunnel: string;
+  readonly packet: Uint8Array;
 }
 
 /** Datagrams that reached neither IKE nor ESP. */
@@ -70,8 +78,9 @@ export class Engine {
   readonly #gathered: PacketBatch;
   readonly #gatheredPaths: Path[] = [];
   readonly #released = new PacketBatch(SLOTS, MAX_PACKET);
-  // BOUNDED: drained by the owner after every call, both.
+  // BOUNDED: drained by the owner after every call, all three; the answers by each tunnel's limit besides.
   readonly #events: EngineEvent[] = [];
+  readonly #answers: Answer[] = [];
   readonly #transmits: Transmit[] = [];
   readonly #observer: SaObserver;
   /** The time of the call that is being served. */
@@ -101,8 +110,13 @@ export class Engine {
     if (this.#tunnels.has(config.name)) throw new RangeError(`there is a tunnel named ${config.name} already`);
     const free = this.#byIndex.indexOf(undefined);
     const index = free < 0 ? this.#byIndex.length : free;
-    const tunnel = new Tunnel(index, config, this.#fragmentSeed, (missing, plan, batch, slot) => {
-      this.#pursuit.packetMissesSa(this.#now, missing, plan, batch, slot);
+    const tunnel = new Tunnel(index, config, this.#fragmentSeed, {
+      onMissing: (missing, plan, batch, slot) => this.#pursuit.packetMissesSa(this.#now, missing, plan, batch, slot),
+      onTooBig: ({ tooBigLimit }, batch, slot, flow, mtu) => {
+        if (!tooBigLimit.take(this.#now)) return;
+        const packet = tooBigMessage(batch.buffer, batch.offset[slot]!, flow, mtu);
+        if (packet !== undefined) this.#answers.push({ tunnel: config.name, packet });
+      },
     });
     this.#addConnections(config.connections);
     for (const { name } of config.connections) this.#byConnection.set(name, tunnel);
@@ -211,6 +225,15 @@ export class Engine {
     return this.#sas.path(tag);
   }
 
+  /**
+   * The path takes IP packets of up to `mtu` bytes in one piece. From now on packets that would be larger once they are
+   * sealed, and that must not be fragmented, are dropped and their senders told the size that fits. To be called when a
+   * CHILD SA comes up or its path changes, and when the system tells another size.
+   */
+  setPathMtu(path: Path, mtu: number): void {
+    this.#sas.setPathMtu(path, mtu);
+  }
+
   nextTimeout(): number | undefined {
     let next = Math.min(this.ike.nextTimeout() ?? Number.POSITIVE_INFINITY, this.#sas.nextDeadline());
     for (const { retry, hold, outbound } of this.#tunnels.values()) {
@@ -240,6 +263,11 @@ export class Engine {
     if (message === undefined) return this.#transmits.shift();
     const { path, data } = message;
     return { path, data: message.keepalive ? data : addMarker(path.local.port, data) };
+  }
+
+  /** The next packet to be written to a tunnel's device. */
+  pollAnswer(): Answer | undefined {
+    return this.#answers.shift();
   }
 
   pollEvent(): EngineEvent | undefined {
@@ -371,35 +399,4 @@ export class Engine {
       }
     }
   }
-}
-
-/** Calls `visit` for each tag in the batch, with only the packets of that tag in it. */
-function forEachTag(batch: PacketBatch, visit: (tag: number) => void): void {
-  const only = onlyTag(batch);
-  if (only === NO_TAG) return;
-  if (only !== SEVERAL_TAGS) {
-    visit(only);
-    return;
-  }
-  const lengths = batch.length.slice(0, batch.count);
-  const tags = new Set<number>();
-  for (let slot = 0; slot < batch.count; slot++) if (lengths[slot] !== 0) tags.add(batch.tag[slot]!);
-  for (const tag of tags) {
-    for (let slot = 0; slot < batch.count; slot++) batch.length[slot] = batch.tag[slot] === tag ? lengths[slot]! : 0;
-    visit(tag);
-  }
-}
-
-const NO_TAG = -1;
-const SEVERAL_TAGS = -2;
-
-/** The tag that all packets of the batch have, as most batches do. */
-function onlyTag(batch: PacketBatch): number {
-  let only = NO_TAG;
-  for (let slot = 0; slot < batch.count; slot++) {
-    if (batch.length[slot] === 0 || batch.tag[slot] === only) continue;
-    if (only !== NO_TAG) return SEVERAL_TAGS;
-    only = batch.tag[slot]!;
-  }
-  return only;
 }

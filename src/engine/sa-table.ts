@@ -3,6 +3,7 @@
  * them in the pipelines, and finds them again by child, by SPI and by path.
  */
 import type { PacketBatch } from '../base/batch.ts';
+import { espRoom, MIN_MTU } from '../base/mtu.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import { InboundPipeline } from '../esp/inbound.ts';
 import { EspInboundSa } from '../esp/inbound-sa.ts';
@@ -25,6 +26,8 @@ const SOFT_PART = 7 / 8;
  */
 const OVERTAKEN = 5_000;
 const MAX_RETIRED = 256;
+/** No IP packet is larger. */
+const MAX_PACKET = 0xffff;
 
 interface RetiredSa {
   readonly child: EngineChild;
@@ -91,8 +94,10 @@ export class SaTable {
       outbound,
       pathIndex,
       path: sa.path,
+      pathMtu: knownMtu(tunnel, sa.path),
       installedAt: now,
     };
+    fitPackets(child);
     this.#children.set(sa.id, child);
     tunnel.children.set(sa.id, child);
     const entries = tunnel.entriesOf(sa.config.name);
@@ -161,8 +166,19 @@ export class SaTable {
     for (const child of this.#children.values()) {
       if (child.ikeSaId === ikeSaId) {
         child.path = path;
+        child.pathMtu = undefined;
+        fitPackets(child);
         this.#paths.set(child.pathIndex, path);
       }
+    }
+  }
+
+  /** A path takes outer packets of up to so many bytes in one piece. */
+  setPathMtu(path: Path, mtu: number): void {
+    for (const child of this.#children.values()) {
+      if (child.pathMtu === mtu || !samePath(child.path, path)) continue;
+      child.pathMtu = mtu;
+      fitPackets(child);
     }
   }
 
@@ -210,6 +226,21 @@ export class SaTable {
       if (child !== undefined) observer.limitReached(child, kind);
     }
   }
+}
+
+/** What is known of a path from the tunnel's other SAs: from the one that a new one replaces, as a rule. */
+function knownMtu(tunnel: Tunnel, path: Path): number | undefined {
+  for (const other of tunnel.children.values()) if (samePath(other.path, path)) return other.pathMtu;
+  return undefined;
+}
+
+/** Tells the SA how large its packets may be. */
+function fitPackets({ tunnel, outbound, inbound, path, pathMtu }: EngineChild): void {
+  const { mtu = MAX_PACKET, clampMss = true } = tunnel.config;
+  const room = pathMtu === undefined ? MAX_PACKET : outbound.maxPacket(espRoom(pathMtu, path.remote.address.family));
+  outbound.mtu = Math.max(MIN_MTU[4], room);
+  outbound.clampMtu = clampMss ? Math.min(mtu, outbound.mtu) : MAX_PACKET;
+  inbound.clampMtu = outbound.clampMtu;
 }
 
 /** IKE follows the time; ESP enforces its end all the same, in case a deletion gets lost. */

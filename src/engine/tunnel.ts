@@ -10,7 +10,9 @@ import type { EspOutboundSa } from '../esp/outbound-sa.ts';
 import { MAX_REPLAY_WINDOW, MIN_REPLAY_WINDOW } from '../esp/replay.ts';
 import type { ChildConfig, ConnectionConfig } from '../ike/config.ts';
 import type { Path } from '../ike/events.ts';
+import { TokenBucket } from '../ike/rate-limit.ts';
 import { type CompiledPolicy, compilePolicy, type PolicyEntry } from '../policy/database.ts';
+import type { Flow } from '../policy/flow.ts';
 import { FragmentTracker } from '../policy/fragments.ts';
 import type { TunnelConfig } from './config.ts';
 import type { ChildSummary } from './events.ts';
@@ -29,6 +31,19 @@ export interface EngineChild {
   ikeSaId: number;
   /** Changes when the peer moves. */
   path: Path;
+  /** Of outer packets on the path; `undefined` while nothing is known of it. */
+  pathMtu: number | undefined;
+}
+
+/** Messages to senders of packets that were too large: a second's, and those at once (RFC 1812 §4.3.2.8). */
+const TOO_BIG_PER_SECOND = 100;
+const TOO_BIG_BURST = 50;
+
+export interface TunnelHooks {
+  /** An outbound packet needs an SA of this child and there is none; `hold` it if it may wait. */
+  readonly onMissing: (tunnel: Tunnel, plan: ChildPlan, batch: PacketBatch, slot: number) => void;
+  /** An outbound packet is larger than `mtu`, which is what its path takes, and is dropped. */
+  readonly onTooBig: (tunnel: Tunnel, batch: PacketBatch, slot: number, flow: Flow, mtu: number) => void;
 }
 
 /** `always`: attempt after attempt; `packet`: when a packet needs it; `none`: left to the peer. */
@@ -52,19 +67,15 @@ export class Tunnel {
   readonly inboundDrops: DropCounters = newDropCounters();
   /** Keyed by child id. BOUNDED: IKE bounds the children of an IKE SA, and the IKE SAs. */
   readonly children: Map<number, EngineChild> = new Map();
+  /** Holds off messages about packets that were too large. */
+  readonly tooBigLimit: TokenBucket = new TokenBucket(TOO_BIG_PER_SECOND, TOO_BIG_BURST);
   wanted = false;
   pursuit: PursuitMode = 'none';
   readonly #policy: CompiledPolicy;
   /** By name of the child. BOUNDED: the configuration. */
   readonly #plans: ReadonlyMap<string, ChildPlan>;
 
-  /** @param onMissing an outbound packet needs an SA of this child and there is none; `hold` it if it may wait */
-  constructor(
-    index: number,
-    config: TunnelConfig,
-    fragmentSeed: number,
-    onMissing: (tunnel: Tunnel, plan: ChildPlan, batch: PacketBatch, slot: number) => void,
-  ) {
+  constructor(index: number, config: TunnelConfig, fragmentSeed: number, hooks: TunnelHooks) {
     this.index = index;
     this.config = config;
     this.hold = new HoldQueue(config.hold);
@@ -76,8 +87,9 @@ export class Tunnel {
       fragments: new FragmentTracker({ seed: fragmentSeed }),
       onMissing: (entryIndex, batch, slot) => {
         const plan = this.#planOf(entryIndex);
-        if (plan !== undefined) onMissing(this, plan, batch, slot);
+        if (plan !== undefined) hooks.onMissing(this, plan, batch, slot);
       },
+      onTooBig: (batch, slot, flow, mtu) => hooks.onTooBig(this, batch, slot, flow, mtu),
     });
   }
 

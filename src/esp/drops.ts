@@ -41,6 +41,8 @@ export const DropReason = {
   noRoom: 17,
   /** A fragment whose ports cannot be told: its first fragment is not known (RFC 4301 §7). */
   fragment: 18,
+  /** Outbound: does not fit the path, and must not be fragmented; its sender was told, or may not be. */
+  tooBig: 19,
 } as const;
 
 export type DropReason = (typeof DropReason)[keyof typeof DropReason];
@@ -66,6 +68,7 @@ export const dropReasonNames: readonly string[] = [
   'bad-length',
   'no-room',
   'fragment',
+  'too-big',
 ];
 
 /** One counter for each reason. Typed, so that it may lie in memory shared with another thread. */

@@ -9,11 +9,13 @@ import type { CompiledSelectors } from '../policy/compiled.ts';
 import { type Flow, FlowError, Fragment, readFlow } from '../policy/flow.ts';
 import type { FragmentTracker } from '../policy/fragments.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
+import { clampMss } from './mss.ts';
 import { ESP_HEADER_LENGTH, espAlignment, MIN_SPI, NextHeader, nextHeaderOf, payloadLengthOf } from './packet.ts';
 import { DEFAULT_REPLAY_WINDOW, REPLAYED, ReplayWindow } from './replay.ts';
 import { SaCounter, type SaLimits, SaUsage } from './usage.ts';
 
 const MAX_U32 = 0xffff_ffff;
+const MAX_PACKET = 0xffff;
 
 export interface InboundSaOptions {
   /** A number of the owner's own: the CHILD SA. */
@@ -43,6 +45,8 @@ export class EspInboundSa {
   /** What was dropped after it was known to belong to this SA, by reason. */
   readonly drops: DropCounters = newDropCounters();
   tag: number;
+  /** Packets that the MSS of TCP is lowered to: what comes in says how large the answers may be. */
+  clampMtu: number = MAX_PACKET;
   readonly #cipher: PacketCipher;
   readonly #alignment: number;
   readonly #head: number;
@@ -149,6 +153,7 @@ export class EspInboundSa {
     }
     // Remembered only now: no SA may speak for the fragments of another.
     if (flow.fragment === Fragment.first) fragments.resolve(flow, now);
+    clampMss(buffer, at, flow, this.clampMtu);
     // What lies behind the inner packet is padding for traffic flow confidentiality (RFC 4303 §2.7).
     batch.length[slot] = flow.totalLength;
     this.usage.counters[SaCounter.packets]!++;

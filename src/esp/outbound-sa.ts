@@ -5,10 +5,19 @@ import type { PacketBatch } from '../base/batch.ts';
 import type { PacketCipher } from '../crypto/types.ts';
 import type { CompiledSelectors } from '../policy/compiled.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
-import { ESP_HEADER_LENGTH, espAlignment, MIN_SPI, NextHeader, sealEsp, sealedDataLength } from './packet.ts';
+import {
+  ESP_HEADER_LENGTH,
+  espAlignment,
+  MIN_SPI,
+  maxPayload,
+  NextHeader,
+  sealEsp,
+  sealedDataLength,
+} from './packet.ts';
 import { SaCounter, type SaLimits, SaUsage } from './usage.ts';
 
 const MAX_U32 = 0xffff_ffff;
+const MAX_PACKET = 0xffff;
 const TWO_32 = 0x1_0000_0000;
 /** Part of the sequence numbers after which a rekey is asked for. */
 const SEQUENCE_SOFT_PART = 7 / 8;
@@ -42,6 +51,10 @@ export class EspOutboundSa {
   readonly drops: DropCounters = newDropCounters();
   /** May be changed at any time: the peer moved. */
   pathIndex: number;
+  /** The largest packet that goes out in one piece; to be changed when the path takes less, or more. */
+  mtu: number = MAX_PACKET;
+  /** Packets that the MSS of TCP is lowered to. */
+  clampMtu: number = MAX_PACKET;
   readonly #cipher: PacketCipher;
   readonly #alignment: number;
   /** Room that is needed before the payload. */
@@ -73,6 +86,11 @@ export class EspOutboundSa {
   /** Neither expired nor wiped. */
   get usable(): boolean {
     return !this.#wiped && !this.usage.expired;
+  }
+
+  /** The largest packet that is at most `limit` bytes long once it is sealed. May be negative. */
+  maxPacket(limit: number): number {
+    return maxPayload(limit, this.#cipher);
   }
 
   /** The last sequence number that was used. */

@@ -3,11 +3,13 @@
  */
 import { assertNever } from '../base/assert.ts';
 import type { PacketBatch } from '../base/batch.ts';
+import { MIN_MTU } from '../base/mtu.ts';
 import { type CompiledPolicy, FRAGMENT_UNDECIDED } from '../policy/database.ts';
 import { Flow, FlowError, Fragment, readFlow } from '../policy/flow.ts';
 import { FlowCache } from '../policy/flow-cache.ts';
 import { FragmentTracker } from '../policy/fragments.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
+import { clampMss } from './mss.ts';
 import type { EspOutboundSa } from './outbound-sa.ts';
 import { NextHeader } from './packet.ts';
 import { drainSignals, Expiry, type SaSignal } from './usage.ts';
@@ -24,6 +26,11 @@ export interface OutboundPipelineOptions {
    * tagged with `BYPASS_TAG` when the entry's level is `use`: the moment to copy it and to begin a negotiation.
    */
   readonly onMissing: (entryIndex: number, batch: PacketBatch, slot: number) => void;
+  /**
+   * Called for each packet that the path does not take in one piece and that must not be fragmented, before it is
+   * dropped as `tooBig`: the moment to tell its sender. `mtu` is what fits; `flow` is that of the packet.
+   */
+  readonly onTooBig?: (batch: PacketBatch, slot: number, flow: Flow, mtu: number) => void;
   readonly drops?: DropCounters;
   /** Of this device and direction; one with a random seed is safer against floods of fragments. */
   readonly fragments?: FragmentTracker;
@@ -43,6 +50,7 @@ export class OutboundPipeline {
   /** Packets that were tagged to leave in the clear. */
   bypassed = 0;
   readonly #onMissing: OutboundPipelineOptions['onMissing'];
+  readonly #onTooBig: OutboundPipelineOptions['onTooBig'];
   #policy: CompiledPolicy;
   /** By entry index. BOUNDED: the entries of the policy. */
   #entries: EntrySas[];
@@ -55,6 +63,7 @@ export class OutboundPipeline {
 
   constructor(policy: CompiledPolicy, options: OutboundPipelineOptions) {
     this.#onMissing = options.onMissing;
+    this.#onTooBig = options.onTooBig;
     this.drops = options.drops ?? newDropCounters();
     this.#fragments = options.fragments ?? new FragmentTracker();
     this.#policy = policy;
@@ -182,6 +191,8 @@ export class OutboundPipeline {
     for (let i = 0; i < active.length; i++) {
       const sa = active[i]!;
       if (!sa.usable || !sa.selectors.matchesFlow(flow, true)) continue;
+      if (flow.totalLength > sa.mtu && flow.dontFragment && this.#isTooBig(batch, slot, sa)) return DropReason.tooBig;
+      clampMss(batch.buffer, batch.offset[slot]!, flow, sa.clampMtu);
       const reason = sa.seal(now, batch, slot, flow.family === 4 ? NextHeader.ipv4 : NextHeader.ipv6);
       if (sa.usage.signalled) drainSignals(sa, this.#signals);
       // An SA that has just run out leaves the packet as it was: the next one may take it.
@@ -191,6 +202,14 @@ export class OutboundPipeline {
     }
     this.#onMissing(index, batch, slot);
     return orBypass ? this.#bypass(batch, slot) : DropReason.noSa;
+  }
+
+  /** RFC 4301 §8.2.1: the sender finds the path's MTU. What may be fragmented is, by whoever carries the ESP packet. */
+  #isTooBig(batch: PacketBatch, slot: number, sa: EspOutboundSa): boolean {
+    const mtu = Math.max(sa.mtu, MIN_MTU[this.#flow.family]);
+    if (this.#flow.totalLength <= mtu) return false;
+    this.#onTooBig?.(batch, slot, this.#flow, mtu);
+    return true;
   }
 }
 

@@ -22,8 +22,11 @@ export const NextHeader = { ipv4: 4, ipv6: 41, none: 59 } as const;
 /** The smallest SPI that may be used (RFC 4303 §2.1). */
 export const MIN_SPI = 256;
 
+/** What the length of an ESP packet depends on, of a cipher or of algorithms alone. */
+export type EspShape = Pick<PacketCipher, 'ivLength' | 'icvLength' | 'blockSize'>;
+
 /** What the encrypted part is a multiple of: the cipher's block, and 4 bytes in any case (RFC 4303 §2.4). */
-export function espAlignment(cipher: PacketCipher): number {
+export function espAlignment(cipher: EspShape): number {
   return Math.max(4, cipher.blockSize);
 }
 
@@ -33,12 +36,12 @@ export function sealedDataLength(payloadLength: number, alignment: number): numb
 }
 
 /** Length of the whole ESP packet for a payload, from SPI to ICV. */
-export function espLength(payloadLength: number, cipher: PacketCipher): number {
+export function espLength(payloadLength: number, cipher: EspShape): number {
   return ESP_HEADER_LENGTH + cipher.ivLength + sealedDataLength(payloadLength, espAlignment(cipher)) + cipher.icvLength;
 }
 
 /** The largest payload whose ESP packet is at most `limit` bytes long: what an MTU is computed from. May be negative. */
-export function maxPayload(limit: number, cipher: PacketCipher): number {
+export function maxPayload(limit: number, cipher: EspShape): number {
   const room = limit - ESP_HEADER_LENGTH - cipher.ivLength - cipher.icvLength;
   return (room & -espAlignment(cipher)) - TRAILER_LENGTH;
 }
