@@ -7,7 +7,7 @@ import { handshakeBench } from './handshake.ts';
 import { offloadBench } from './offload.ts';
 import { policyBench } from './policy.ts';
 import { profileBench } from './profile.ts';
-import type { Bench, BenchOptions, BenchReport, BenchRow } from './row.ts';
+import { type Bench, type BenchOptions, type BenchReport, type BenchRow, UsageError } from './row.ts';
 import { sealBench } from './seal.ts';
 import { barCharts } from './svg.ts';
 import { columns, round } from './text.ts';
@@ -62,7 +62,7 @@ interface Arguments extends BenchOptions {
   readonly svg: string | undefined;
 }
 
-/** @throws Error that says what is wrong with the command line */
+/** @throws UsageError that says what is wrong with the command line */
 function readArguments(argv: readonly string[]): Arguments | 'help' {
   const text = { type: 'string' } as const;
   const flag = { type: 'boolean' } as const;
@@ -74,10 +74,11 @@ function readArguments(argv: readonly string[]): Arguments | 'help' {
   if (values.help === true) return 'help';
   const unknown = positionals.filter((name) => !Object.hasOwn(benches, name));
   if (unknown.length > 0) {
-    throw new Error(`unknown benchmark ${unknown.join(', ')}; wanted: ${Object.keys(benches).join(', ')}`);
+    throw new UsageError(`unknown benchmark ${unknown.join(', ')}; wanted: ${Object.keys(benches).join(', ')}`);
   }
   const rounds = Number(values.rounds ?? DEFAULT_ROUNDS);
-  if (!Number.isInteger(rounds) || rounds < 1) throw new Error(`--rounds ${values.rounds}: a whole number was wanted`);
+  if (!Number.isInteger(rounds) || rounds < 1)
+    throw new UsageError(`--rounds ${values.rounds}: a whole number was wanted`);
   return {
     names: positionals.length === 0 ? Object.keys(small) : positionals,
     rounds,
@@ -95,19 +96,7 @@ function print(report: BenchReport): void {
   for (const failure of report.failures ?? []) process.stdout.write(`not measured: ${failure}\n`);
 }
 
-async function main(argv: readonly string[]): Promise<number> {
-  let chosen: Arguments | 'help';
-  try {
-    chosen = readArguments(argv);
-  } catch (error) {
-    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n${help}`);
-    return 2;
-  }
-  if (chosen === 'help') {
-    process.stdout.write(help);
-    return 0;
-  }
-  for (const [name, code] of Object.entries(SIGNALS)) process.once(name, () => process.exit(code));
+async function runAll(chosen: Arguments): Promise<number> {
   const machine = `${cpus().length} x ${cpus()[0]?.model ?? 'unknown processor'}, Linux ${release()}, Node ${process.version}`;
   const date = new Date().toISOString().slice(0, 10);
   process.stdout.write(`${machine}\n\n`);
@@ -118,10 +107,8 @@ async function main(argv: readonly string[]): Promise<number> {
     reports.push(report);
   }
   const conditions = Object.assign({}, ...reports.map((report) => report.conditions ?? {}));
-  const [rows, failures] = [
-    reports.flatMap((report) => report.rows),
-    reports.flatMap((report) => report.failures ?? []),
-  ];
+  const rows = reports.flatMap((report) => report.rows);
+  const failures = reports.flatMap((report) => report.failures ?? []);
   if (chosen.json !== undefined) {
     writeFileSync(chosen.json, `${JSON.stringify({ machine, date, conditions, failures, rows }, null, 2)}\n`);
   }
@@ -130,6 +117,21 @@ async function main(argv: readonly string[]): Promise<number> {
     writeFileSync(chosen.svg, barCharts(panels, `${machine}, ${date}`));
   }
   return failures.length === 0 ? 0 : 1;
+}
+
+async function main(argv: readonly string[]): Promise<number> {
+  for (const [name, code] of Object.entries(SIGNALS)) process.once(name, () => process.exit(code));
+  try {
+    const chosen = readArguments(argv);
+    if (chosen !== 'help') return await runAll(chosen);
+    process.stdout.write(help);
+    return 0;
+  } catch (error) {
+    // What node:util refuses is a TypeError with a code.
+    if (!(error instanceof UsageError) && !(error instanceof TypeError && 'code' in error)) throw error;
+    process.stderr.write(`${error.message}\n\n${help}`);
+    return 2;
+  }
 }
 
 process.exitCode = await main(process.argv.slice(2));

@@ -6,10 +6,11 @@ import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Lab } from '../test/support/lab/lab.ts';
+import { missing } from '../test/support/lab/needs.ts';
 import type { BenchOptions, BenchReport, BenchRow } from './row.ts';
 import { columns, round } from './text.ts';
 import { Load } from './tunnel/load.ts';
-import { startOurs } from './tunnel/systems.ts';
+import { OWN_NEEDS, startOurs } from './tunnel/systems.ts';
 
 const WARM_UP = 1;
 const SECONDS = 8;
@@ -32,6 +33,8 @@ interface CpuProfile {
 }
 
 export async function profileBench({ quick }: BenchOptions): Promise<BenchReport> {
+  const obstacles = missing(OWN_NEEDS);
+  if (obstacles.length > 0) return { rows: [], failures: obstacles };
   const lab = new Lab();
   try {
     const folder = (side: 'left' | 'right'): string => join(lab.folder, `profile-${side}`);

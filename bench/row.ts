@@ -33,3 +33,6 @@ export interface BenchReport {
 }
 
 export type Bench = (options: BenchOptions) => Promise<BenchReport>;
+
+/** What was asked for cannot be done; its message says what can. */
+export class UsageError extends Error {}

@@ -3,7 +3,7 @@
  * network namespaces, in turn, for some rounds. bench/README.md tells what is measured how.
  */
 import { loadavg } from 'node:os';
-import type { BenchOptions, BenchReport } from './row.ts';
+import { type BenchOptions, type BenchReport, UsageError } from './row.ts';
 import { FULL, QUICK, type Sample, takeTurn } from './tunnel/measures.ts';
 import { tunnelPanels, tunnelRows, tunnelTable, wantedTable } from './tunnel/report.ts';
 import { allSystems, SUITE, type System, versions } from './tunnel/systems.ts';
@@ -44,7 +44,7 @@ function usable(only: readonly string[], failures: string[]): System[] {
   const all = allSystems();
   const unknown = only.filter((name) => !all.some((system) => system.name === name));
   if (unknown.length > 0) {
-    throw new Error(`unknown system ${unknown.join(', ')}; wanted: ${all.map(({ name }) => name).join(', ')}`);
+    throw new UsageError(`unknown system ${unknown.join(', ')}; wanted: ${all.map(({ name }) => name).join(', ')}`);
   }
   const chosen = all.filter(({ name }) => only.length === 0 || only.includes(name));
   for (const { name, obstacles } of chosen) {

@@ -135,7 +135,8 @@ export function wantedTable(samples: Samples): string {
     const met = bound === 'at least' ? reached >= ratio : reached <= ratio;
     return [what, `to ${against}`, `${bound} ${ratio}x`, `${round(reached)}x`, verdict(reached, met)];
   });
-  const memory = Math.max(...own(samples).map((system) => figure(samples, system, 'memory')));
+  const peaks = own(samples).flatMap((system) => rounds(samples, system, 'memory'));
+  const memory = peaks.length === 0 ? Number.NaN : Math.max(...peaks);
   lines.push([
     'Most resident memory',
     '',

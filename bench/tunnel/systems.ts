@@ -38,6 +38,8 @@ const WIREGUARD_PORT = 51820;
 /** Of ours, in the order in which the daemon prefers them. `noble` is for where nothing else is, not for speed. */
 const PROVIDERS = ['ipsec-mb', 'openssl', 'node'] as const;
 
+export const OWN_NEEDS: readonly Need[] = ['namespaces', 'iperf3', 'build'];
+
 const TUNNEL: Tunnel = {
   name: 'bench',
   left: end('left'),
@@ -57,7 +59,7 @@ export function allSystems(): readonly System[] {
       return {
         name: `sectunnel-${provider}`,
         own: true,
-        obstacles: [...missing(['namespaces', 'iperf3', 'build']), ...unusable],
+        obstacles: [...missing(OWN_NEEDS), ...unusable],
         start: (lab) => startOurs(lab, () => ({ arguments: ['--crypto', provider] })),
       };
     }),

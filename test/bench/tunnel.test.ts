@@ -1,0 +1,117 @@
+import { describe, expect, it } from 'vitest';
+import { median, percentile } from '../../bench/stats.ts';
+import { barCharts } from '../../bench/svg.ts';
+import { tunnelRows, wantedTable } from '../../bench/tunnel/report.ts';
+import { greatestRate, type Probe } from '../../bench/tunnel/search.ts';
+
+describe('figures of samples', () => {
+  it('take the median, between two where their number is even', () => {
+    expect(median([9, 1, 5])).toBe(5);
+    expect(median([10, 9, 1, 2])).toBe(5.5);
+    expect(median([])).toBeNaN();
+  });
+
+  it('take percentiles by nearest rank', () => {
+    const samples = Array.from({ length: 200 }, (_, i) => 200 - i);
+    expect(percentile(samples, 0.99)).toBe(198);
+    expect(percentile([7], 0.99)).toBe(7);
+    expect(percentile([], 0.99)).toBeNaN();
+  });
+});
+
+describe('the search for the greatest rate', () => {
+  /** A tunnel that carries so many packets a second and drops what is above. */
+  const dropping = (capacity: number) => (rate: number) =>
+    Promise.resolve({ sent: rate, received: Math.min(rate, capacity), loss: Math.max(0, 1 - capacity / rate) });
+
+  it.each([1_000, 17_000, 20_000, 110_000])('finds %i packets a second from 20,000', async (capacity) => {
+    const found = await greatestRate(20_000, 30, dropping(capacity));
+    expect(found).toBeLessThanOrEqual(capacity);
+    expect(found).toBeGreaterThan(capacity * 0.93);
+  });
+
+  it('keeps to its number of probes, and finds nothing when none is carried', async () => {
+    let probes = 0;
+    const found = await greatestRate(1_000, 5, () => {
+      probes++;
+      return Promise.resolve({ sent: 1_000, received: 10, loss: 0.99 });
+    });
+    expect([probes, found]).toEqual([5, 0]);
+  });
+
+  it('does not take a growing queue for a carried rate', async () => {
+    const queueing = (rate: number): Promise<Probe> =>
+      Promise.resolve({ sent: rate, received: Math.min(rate, 5_000), loss: 0 });
+    expect(await greatestRate(8_000, 30, queueing)).toBeLessThanOrEqual(5_000);
+  });
+
+  it('gives a rate that failed a second chance', async () => {
+    let probes = 0;
+    const hiccup = (rate: number): Promise<Probe> =>
+      probes++ === 0 ? Promise.resolve({ sent: rate, received: 0, loss: 1 }) : dropping(10_000)(rate);
+    expect(await greatestRate(9_900, 12, hiccup)).toBeGreaterThan(9_300);
+  });
+
+  it('ends where the sender can do no more', async () => {
+    let probes = 0;
+    const slow = (rate: number): Promise<Probe> => {
+      probes++;
+      const sent = Math.min(rate, 3_000);
+      return Promise.resolve({ sent, received: sent, loss: 0 });
+    };
+    expect(await greatestRate(2_900, 30, slow)).toBe(3_000);
+    expect(probes).toBe(2);
+  });
+});
+
+describe('the report', () => {
+  const samples = new Map([
+    ['sectunnel-ipsec-mb', [{ 'tcp-1': 1_000, cpu: 3 }, { 'tcp-1': 1_200, cpu: 1 }, { 'tcp-1': 1_100 }]],
+    ['sectunnel-openssl', [{ 'tcp-1': 500, memory: 90 }]],
+    ['strongswan', [{ 'tcp-1': 100, cpu: 20 }, {}, { 'tcp-1': 100 }]],
+  ]);
+
+  it('has medians with their rounds, and ratios for each provider', () => {
+    const rows = tunnelRows(samples);
+    expect(rows).toContainEqual({
+      name: 'tunnel/tcp-1/sectunnel-ipsec-mb',
+      value: 1_100,
+      unit: 'Mbit/s',
+      rounds: [1_000, 1_200, 1_100],
+    });
+    expect(rows).toContainEqual({ name: 'tunnel/tcp-1/ratio-strongswan', value: 11, unit: 'x' });
+    expect(rows).toContainEqual({ name: 'tunnel/tcp-1/ratio-strongswan-openssl', value: 5, unit: 'x' });
+    expect(rows.filter(({ name }) => name.includes('wireguard-go'))).toEqual([]);
+    expect(rows.filter(({ value }) => !Number.isFinite(value))).toEqual([]);
+  });
+
+  it('tells what of the wanted figures is met', () => {
+    const lines = wantedTable(samples).split('\n');
+    const verdict = (start: string) =>
+      /(met|not met|not measured)$/.exec(lines.find((line) => line.startsWith(start))!)![1];
+    expect(verdict('TCP, one stream, ipsec-mb')).toBe('met');
+    expect(verdict('TCP, one stream, openssl')).toBe('not met');
+    expect(verdict('TCP, one stream  ')).toBe('not measured');
+    expect(verdict('CPU time per GiB')).toBe('met');
+  });
+
+  it('draws a bar for each system, and escapes its words', () => {
+    const svg = barCharts(
+      [
+        {
+          title: 'a < b',
+          unit: 's',
+          bars: [
+            { label: 'x', value: 2, own: true },
+            { label: 'y', value: Number.NaN, own: false },
+          ],
+        },
+      ],
+      'this & that',
+    );
+    expect(svg).toContain('a &lt; b (s)');
+    expect(svg).toContain('this &amp; that');
+    expect(svg.match(/<rect x=/g)).toHaveLength(2);
+    expect(svg).not.toContain('NaN');
+  });
+});
