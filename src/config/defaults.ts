@@ -1,15 +1,11 @@
 /**
  * What a document means where it says nothing: every default once. They are written out by `dump`, so that a
- * definition goes on meaning what it meant when it was made.
+ * definition goes on meaning what it meant when it was made. Only the MTU has none: it is that of the path when a tunnel
+ * starts.
  */
 import { defaultEspProposals, defaultIkeProposals } from '../crypto/algorithms.ts';
 import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
 import type { DeviceSettings, IkeSettings, LifetimeSettings, NatSettings } from './model.ts';
-
-/** A TUN interface whose packets fit into an Ethernet frame with all that ESP, UDP and IPv6 add. */
-export const DEFAULT_MTU = 1400;
-/** RFC 8200 §5: no link that carries IPv6 has less. */
-export const MIN_IPV6_MTU = 1280;
 
 /** RFC 7296 §2: IKE starts here, without the non-ESP marker. */
 export const IKE_PORT = 500;

@@ -26,7 +26,8 @@ export interface SectunnelDocument {
 
 export interface DeviceSettings {
   readonly name: string;
-  readonly mtu: number;
+  /** What fits the path to the peer when the tunnel starts, when left out. */
+  readonly mtu: number | undefined;
   /** Routing table; that of the tunnel's own choice when left out. */
   readonly table: number | undefined;
   readonly netns: string | undefined;

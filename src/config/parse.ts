@@ -5,9 +5,10 @@
 import { randomUUID } from 'node:crypto';
 import { basename } from 'node:path';
 import { invariant } from '../base/assert.ts';
+import { MIN_MTU } from '../base/mtu.ts';
 import { MAX_COMPILED_PAIRS } from '../policy/database.ts';
 import { MAX_SELECTORS } from '../policy/selector.ts';
-import { DEFAULT_MTU, DEFAULT_ROUTES, defaultDeviceName, MIN_IPV6_MTU } from './defaults.ts';
+import { DEFAULT_ROUTES, defaultDeviceName } from './defaults.ts';
 import { DocumentError, quote } from './errors.ts';
 import { ROUTE_VALUES, SECTUNNEL_SHAPE } from './grammar.ts';
 import { Issues } from './issues.ts';
@@ -16,7 +17,7 @@ import type { DeviceSettings, SectunnelDocument, SecurityPolicy } from './model.
 import { readSa } from './parse-sa.ts';
 import { readPolicies } from './parse-sp.ts';
 import { checkSchema } from './schema.ts';
-import { sidesOf } from './selectors.ts';
+import { hasIpv6, sidesOf } from './selectors.ts';
 import { checkShape } from './shape.ts';
 import {
   attributeOf,
@@ -154,17 +155,14 @@ function readDevice(
   uuid: string,
   sps: readonly SecurityPolicy[],
 ): DeviceSettings {
-  const ipv6 = sps.some(({ srcRanges, dstRanges }) =>
-    [...srcRanges, ...dstRanges].some(({ range }) => range.start.family === 6),
-  );
-  const mtu = node && readInteger(issues, node, 'mtu', 576, 65_535);
-  if (node !== undefined && mtu !== undefined && ipv6 && mtu < MIN_IPV6_MTU) {
-    const why = `IPv6 needs an MTU of at least ${MIN_IPV6_MTU} (RFC 8200 section 5), and a policy has IPv6 ranges`;
-    issues.badValue(node, 'mtu', String(mtu), `a whole number from ${MIN_IPV6_MTU} to 65535`, why);
+  const mtu = node && readInteger(issues, node, 'mtu', MIN_MTU[4], 65_535);
+  if (node !== undefined && mtu !== undefined && mtu < MIN_MTU[6] && hasIpv6(sps)) {
+    const why = `IPv6 needs an MTU of at least ${MIN_MTU[6]} (RFC 8200 section 5), and a policy has IPv6 ranges`;
+    issues.badValue(node, 'mtu', String(mtu), `a whole number from ${MIN_MTU[6]} to 65535`, why);
   }
   return {
     name: (node && readDeviceName(issues, node)) ?? defaultDeviceName(name, uuid),
-    mtu: mtu ?? DEFAULT_MTU,
+    mtu,
     table: node && readInteger(issues, node, 'table', 1, MAX_U32),
     netns: node && readSimpleName(issues, node, 'netns'),
     vrf: node && readInterfaceName(issues, node, 'vrf'),

@@ -29,6 +29,13 @@ export function toPolicy(document: SectunnelDocument): DocumentPolicy {
   };
 }
 
+/** Whether a device for these policies is to carry IPv6. */
+export function hasIpv6(sps: readonly SecurityPolicy[]): boolean {
+  return sps.some(({ srcRanges, dstRanges }) =>
+    [...srcRanges, ...dstRanges].some(({ range }) => range.start.family === 6),
+  );
+}
+
 /** One CHILD SA of a document, which the SA parameters of the document apply to. */
 export interface ChildPlan {
   /** The name of its `<sp>`: what `child` of a policy entry says. */

@@ -5,13 +5,15 @@
 import { randomFillSync } from 'node:crypto';
 import type { IpAddress, SocketAddress } from '../base/address.ts';
 import { PacketBatch } from '../base/batch.ts';
+import { MIN_MTU } from '../base/mtu.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import { Engine, type EngineOptions } from '../engine/engine.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { Identity } from '../ike/identity.ts';
 import type { PacketDevice } from '../tun/device.ts';
-import type { UdpNetwork } from '../tun/udp.ts';
+import { isUnspecified, type UdpNetwork } from '../tun/udp.ts';
+import { PathMtus } from './path-mtu.ts';
 import { type SocketNeed, SocketPool } from './sockets.ts';
 
 /** Packets that are read from a device at a time, and batches before other work has its turn. */
@@ -19,6 +21,8 @@ const BATCH_PACKETS = 64;
 const BATCHES_PER_TURN = 4;
 /** No device has larger packets; one byte more, for slots that start where lines of the cache do. */
 const MAX_PACKET = 0x1_0000;
+/** No answer of the engine to a packet is larger: what every IPv6 link takes. */
+const MAX_ANSWER = MIN_MTU[6];
 /** How often it is asked whether the peers confirmed a deletion before the sockets close, and the milliseconds between. */
 const FAREWELL_CHECKS = 100;
 const FAREWELL_PAUSE = 10;
@@ -42,6 +46,8 @@ export interface HostOptions {
   readonly onEvent?: (event: EngineEvent) => void;
   /** The local address from which packets to `remote` leave. */
   readonly localAddressFor?: (remote: IpAddress) => IpAddress | undefined;
+  /** How large IP packets from `local` to `remote` may be, as far as the system knows. */
+  readonly pathMtuFor?: (remote: IpAddress, local?: IpAddress) => number | undefined;
   readonly random?: RandomSource;
   /** Monotonic milliseconds. */
   readonly now?: () => number;
@@ -63,6 +69,9 @@ export class TunnelHost {
   readonly #now: () => number;
   /** What was read from a device, until it is sent: for all devices in turn. */
   readonly #outgoing: PacketBatch;
+  readonly #pathMtus: PathMtus;
+  /** One packet at a time for a device, beside what comes out of its tunnel. */
+  readonly #answer = new PacketBatch(1, MAX_ANSWER);
   // BOUNDED: the owner's tunnels.
   readonly #tunnels = new Map<string, RunningTunnel>();
   #timer: NodeJS.Timeout | undefined;
@@ -89,6 +98,12 @@ export class TunnelHost {
       sourceFor: localAddressFor,
       onDatagram: (data, from, local) => this.#received(data, from, local),
     });
+    this.#pathMtus = new PathMtus({
+      engine: this.engine,
+      mtuFor: ({ local, remote }) =>
+        options.pathMtuFor?.(remote.address, isUnspecified(local.address) ? undefined : local.address),
+      tooLarge: () => this.sockets.tooLarge,
+    });
   }
 
   now(): number {
@@ -105,7 +120,7 @@ export class TunnelHost {
     await this.sockets.acquire(sockets);
     try {
       if (this.#closed) throw new Error('the host is closed');
-      this.engine.addTunnel(config);
+      this.engine.addTunnel({ mtu: device.mtu, ...config });
     } catch (error) {
       await this.sockets.release(sockets);
       throw error;
@@ -124,6 +139,7 @@ export class TunnelHost {
     this.engine.removeTunnel(this.#now(), name);
     this.drain();
     this.#tunnels.delete(name);
+    this.#pathMtus.forget(name);
     try {
       await running.device.close();
       await this.#farewell(connections);
@@ -167,7 +183,15 @@ export class TunnelHost {
     for (let message = this.engine.pollTransmit(); message !== undefined; message = this.engine.pollTransmit()) {
       this.sockets.send(message.data, message.path.local, message.path.remote);
     }
+    for (let answer = this.engine.pollAnswer(); answer !== undefined; answer = this.engine.pollAnswer()) {
+      this.#answer.clear();
+      this.#answer.push(answer.packet);
+      this.device(answer.tunnel)?.write(this.#answer);
+    }
     for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent()) {
+      if (event.type === 'child-up' || event.type === 'path-changed') {
+        this.#pathMtus.refresh(this.#now(), event.tunnel);
+      }
       if (event.type === 'need-secret') void this.#answerSecret(event.requestId, event);
       else this.#options.onEvent?.(event);
     }
@@ -211,6 +235,7 @@ export class TunnelHost {
     const device = this.device(name);
     if (device === undefined) return;
     const batch = this.#outgoing;
+    this.#pathMtus.check(this.#now(), name);
     for (let turn = 0; turn < BATCHES_PER_TURN; turn++) {
       batch.clear();
       if (device.read(batch) === 0) break;

@@ -20,6 +20,7 @@ export function linuxPlatform(): Platform {
     allocate: offloads.memory.allocate,
     network: hasLinuxUdp() ? linuxUdp() : nodeUdp,
     localAddressFor: (remote) => network.routeTo({ destination: remote })?.source,
+    pathMtuFor: (remote, local) => network.routeTo({ destination: remote, source: local })?.mtu,
     openDevice: (plan) => Promise.resolve(openDevice(network, offloads, plan)),
   };
 }

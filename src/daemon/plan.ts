@@ -5,11 +5,12 @@
 import { lookup } from 'node:dns/promises';
 import { type IpAddress, type IpFamily, parseAddress, rangeToPrefixes } from '../base/address.ts';
 import type { IdentityText, PeerAddress, PeerSettings, SecretReference, SectunnelDocument } from '../config/model.ts';
-import { type ChildPlan, toChildren, toPolicy } from '../config/selectors.ts';
+import { type ChildPlan, hasIpv6, toChildren, toPolicy } from '../config/selectors.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import type { ChildConfig, ConnectionConfig, Lifetime } from '../ike/config.ts';
 import { type Identity, identityFromText } from '../ike/identity.ts';
-import type { DevicePlan, RoutePlan } from './platform.ts';
+import { deviceMtu } from './path-mtu.ts';
+import type { DevicePlan, Platform, RoutePlan } from './platform.ts';
 import { ControlError } from './protocol.ts';
 
 const IKE_PORT = 500;
@@ -19,13 +20,26 @@ export interface TunnelPlan {
   readonly device: DevicePlan;
 }
 
-/** @throws ControlError when the document asks for what this version does not do, or a name cannot be resolved */
-export async function planTunnel(document: SectunnelDocument): Promise<TunnelPlan> {
+/**
+ * @param pathMtuFor what is known of the path to the peer; the device's MTU follows from it when the document gives none
+ * @throws ControlError when the document asks for what this version does not do, or a name cannot be resolved
+ */
+export async function planTunnel(
+  document: SectunnelDocument,
+  pathMtuFor: Platform['pathMtuFor'] = () => undefined,
+): Promise<TunnelPlan> {
   refuseUnsupported(document);
   const { local, remote } = document.sa;
   const localAddress = await resolve(local.address, undefined);
   const remoteAddress = await resolve(remote.address, localAddress?.family);
-  return { tunnel: tunnelConfig(document, localAddress, remoteAddress), device: devicePlan(document) };
+  const mtu = deviceMtu({
+    pathMtu: remoteAddress === undefined ? undefined : pathMtuFor(remoteAddress, localAddress),
+    // Of a peer that nothing is known of, IPv6 has the larger header.
+    outer: (remoteAddress ?? localAddress)?.family ?? 6,
+    proposals: document.sa.esp.proposals,
+    ipv6: hasIpv6(document.sps),
+  });
+  return { tunnel: tunnelConfig(document, localAddress, remoteAddress), device: devicePlan(document, mtu) };
 }
 
 /** Which secret holds the pre-shared key. @throws ControlError when the two sides would have different ones */
@@ -160,8 +174,8 @@ function milliseconds({ soft, hard, jitter }: Lifetime): Lifetime {
   return { soft: soft * 1000, hard: hard * 1000, jitter: jitter * 1000 };
 }
 
-function devicePlan({ device, sps }: SectunnelDocument): DevicePlan {
-  const { name, mtu, table } = device;
+function devicePlan({ device, sps }: SectunnelDocument, fittingMtu: number): DevicePlan {
+  const { name, mtu = fittingMtu, table } = device;
   const routes = new Map<string, RoutePlan>();
   const protectedOut = sps.filter(({ policies }) =>
     policies.some(({ action, direction }) => action === 'ipsec' && direction !== 'in'),

@@ -28,6 +28,8 @@ export interface Platform {
   readonly allocate?: (bytes: number) => Uint8Array;
   /** The local address from which packets to `remote` leave; `undefined` when there is no route. */
   localAddressFor(remote: IpAddress): IpAddress | undefined;
+  /** How large IP packets from `local` to `remote` may be, as far as the system knows; `undefined` without a route. */
+  pathMtuFor(remote: IpAddress, local?: IpAddress): number | undefined;
   /** Opens the device, brings it up and sets its routes; all or nothing. @throws Error saying what is missing */
   openDevice(plan: DevicePlan): Promise<PacketDevice>;
 }

@@ -44,6 +44,7 @@ export class Runner {
       crypto,
       allocate: platform.allocate,
       localAddressFor: (remote) => platform.localAddressFor(remote),
+      pathMtuFor: (remote, local) => platform.pathMtuFor(remote, local),
       secretFor: ({ tunnel }) => this.#secretFor(tunnel),
       onEvent: (event) => this.#happened(event),
     });
@@ -55,7 +56,8 @@ export class Runner {
 
   /** Whether a document can run here. @throws ControlError when not: better now than later in the log */
   async check(document: SectunnelDocument): Promise<TunnelPlan> {
-    const plan = await planTunnel(document);
+    const { platform } = this.#options;
+    const plan = await planTunnel(document, (remote, local) => platform.pathMtuFor(remote, local));
     if (plan.tunnel.connections.length > 0) this.#options.secrets.value(secretOf(document)).fill(0);
     return plan;
   }

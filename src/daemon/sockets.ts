@@ -114,6 +114,13 @@ export class SocketPool {
     return socket;
   }
 
+  /** Datagrams that did not fit a path, as the system told, of the sockets that are open. */
+  get tooLarge(): number {
+    let count = 0;
+    for (const { counters } of this.#open.values()) count += counters.sendErrors.EMSGSIZE;
+    return count;
+  }
+
   sockets(): Iterable<UdpSocket> {
     return this.#open.values();
   }

@@ -133,7 +133,7 @@ describe('verbs', () => {
     expect((await run(['list', '--inactive', '--uuid'])).out).toBe('');
     expect((await run(['info', 'net'])).out).toMatch(/^Active: +yes$/m);
     expect((await run(['dumpxml', 'net'])).out).toContain('<name>net</name>');
-    expect((await run(['status', 'net'])).out).toMatch(/^net: waiting, device \S+ \(MTU 1400\)$/m);
+    expect((await run(['status', 'net'])).out).toMatch(/^net: waiting, device \S+ \(MTU 1404\)$/m);
     expect((await run(['status', 'net'])).out).toMatch(/^io: udp memory$/m);
     const status = JSON.parse((await run(['status', '--json'])).out) as StatusResult;
     expect(status.tunnels).toMatchObject([{ name: 'net', active: true, state: 'waiting', ikeSas: [] }]);

@@ -69,7 +69,13 @@ describe('names', () => {
 describe('defaults', () => {
   it('stand in the document', () => {
     const { sa, device } = parse(`<secret usage='k'/><sa><remote address='gw.example.org'/></sa>${SP}`);
-    expect(device).toMatchObject({ mtu: 1400, routes: 'auto', table: undefined, netns: undefined, vrf: undefined });
+    expect(device).toMatchObject({
+      mtu: undefined,
+      routes: 'auto',
+      table: undefined,
+      netns: undefined,
+      vrf: undefined,
+    });
     expect(sa.local).toMatchObject({ address: { kind: 'any' }, port: 500, id: undefined });
     expect(sa.remote).toMatchObject({
       address: { kind: 'fqdn', name: 'gw.example.org' },

@@ -25,7 +25,7 @@ describe('the examples', () => {
     const document = load('ex-seed');
     expect(document.name).toBe('ex-seed');
     expect(document.uuid).toBe(UUID);
-    expect(document.device).toMatchObject({ name: 'stun-ex-seed', mtu: 1400, routes: 'auto' });
+    expect(document.device).toMatchObject({ name: 'stun-ex-seed', mtu: undefined, routes: 'auto' });
     expect(document.sa.local).toMatchObject({
       address: { kind: 'ip', address: { family: 4, value: 0xc0000201n } },
       port: 55055,

@@ -94,6 +94,7 @@ export class TestDaemon {
       platform: {
         network: this.#network,
         localAddressFor: () => undefined,
+        pathMtuFor: () => undefined,
         openDevice: (plan) => {
           this.plans.push(plan);
           const device = new MemoryDevice({ name: plan.name, mtu: plan.mtu });
