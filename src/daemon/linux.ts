@@ -5,7 +5,7 @@ import type { PacketDevice } from '../tun/device.ts';
 import { LinuxHostNetwork } from '../tun/linux-routes.ts';
 import { type LinuxTun, openLinuxTun } from '../tun/linux-tun.ts';
 import { SharedOffloads } from '../tun/offload/shared.ts';
-import type { HostNetwork, Rule } from '../tun/routes.ts';
+import { formatPrefix, type HostNetwork, MAIN_TABLE, type Rule, samePrefix } from '../tun/routes.ts';
 import { hasLinuxUdp, linuxUdp } from '../tun/udp-linux.ts';
 import { nodeUdp } from '../tun/udp-node.ts';
 import type { DevicePlan, Platform, RoutePlan } from './platform.ts';
@@ -69,6 +69,12 @@ function silence(name: string): void {
 
 function addRoute(network: HostNetwork, device: LinuxTun, table: number | undefined, route: RoutePlan): void {
   const { address, prefixLength } = route;
+  const taken = routeOfOurs(network, table, route);
+  if (taken !== undefined) {
+    throw new Error(
+      `${formatPrefix(route)} is led to ${taken} by another tunnel already; stop that one, narrow one of the two, or give this one a <device table='…'>`,
+    );
+  }
   network.addRoute({
     type: 'unicast',
     destination: { address, prefixLength },
@@ -76,6 +82,13 @@ function addRoute(network: HostNetwork, device: LinuxTun, table: number | undefi
     table,
     source: preferredSource(network, route),
   });
+}
+
+/** The interface that a tunnel of this or another daemon leads the same destination to. */
+function routeOfOurs(network: HostNetwork, table: number | undefined, route: RoutePlan): string | undefined {
+  const routes = network.routes({ family: route.address.family, table: table ?? MAIN_TABLE, own: true });
+  const taken = routes.find(({ destination }) => samePrefix(destination, route));
+  return taken?.linkIndex === undefined ? undefined : network.link(taken.linkIndex)?.name;
 }
 
 /** An address of this host that the policy lets into the tunnel; without one the kernel picks. */

@@ -48,7 +48,7 @@ export interface TunnelInfo {
   readonly autostart: boolean;
   /** Name of the TUN device while active. */
   readonly device: string | undefined;
-  /** One word: `inactive`, `down`, `connecting`, `up`. */
+  /** As in `TunnelStatus`; `inactive, is tried again` for one that could not be started yet. */
   readonly state: string;
 }
 
