@@ -15,7 +15,7 @@ const MIN_SUSTAINED = 0.97;
 /** A sender that stays this far below what is asked of it is itself the limit. */
 const SENDER_LIMIT = 0.9;
 const UP = 1.5;
-const DOWN = 0.7;
+const DOWN = 0.5;
 /** Close enough: next to the noise of a probe. */
 const CLOSE = 1.06;
 
