@@ -2,20 +2,18 @@
  * Two of ours with a narrow line in the middle of their path, which neither can see: two routers are joined by it, and
  * say so with ICMP. Nothing may vanish, and what may not be fragmented must not be, inside or outside.
  */
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { showLogsOnFailure } from '../support/lab/failure.ts';
 import { Lab } from '../support/lab/lab.ts';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { Ours } from '../support/lab/ours.ts';
-import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { ping } from '../support/lab/traffic.ts';
+import { transfer } from '../support/lab/transfer.ts';
 import type { Tunnel } from '../support/lab/tunnel.ts';
 import { addInner, LINE } from './rig.ts';
 import { LEFT, PSK, RIGHT } from './suites.ts';
 
-const PROGRAM = fileURLToPath(new URL('../support/lab/transfer.mjs', import.meta.url));
 const NAME = 'narrow';
 const NARROW = 1400;
 const LEFT_OUTER = '198.51.100.2';
@@ -91,16 +89,9 @@ describeInterop('a path that is narrower in its middle than at its ends', ['name
 
   /** Sends a file's worth of bytes; whether what arrived is what was sent. */
   async function carries(from: Namespace, source: string, to: Namespace, destination: string): Promise<boolean> {
-    const receiver = to.spawn('receiver', [process.execPath, PROGRAM, 'receive', destination, String(PORT)]);
-    try {
-      await waitFor('the receiver', () => (receiver.output.includes('ready') ? true : undefined));
-      const argv = [process.execPath, PROGRAM, 'send', source, destination, String(PORT), String(BYTES)];
-      const { stdout } = await from.exec(argv, { timeout: 10_000 });
-      await waitFor('the receiver to have all', () => (receiver.output.trim().includes('\n') ? true : undefined));
-      return receiver.output.trim().split('\n')[1] === stdout.trim();
-    } finally {
-      await receiver.stop('SIGKILL');
-    }
+    const options = { source, destination, port: PORT, bytes: BYTES, timeout: 10_000 };
+    const { sent, arrived } = await transfer(from, to, options);
+    return arrived === sent;
   }
 
   /** What is said of echo requests of `size` bytes in all that must not be fragmented. */
