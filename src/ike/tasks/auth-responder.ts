@@ -61,9 +61,12 @@ function chooseConnection(
   return [...named, ...fitting].find((config) => hasChildFor(config, payloads)) ?? named[0] ?? fitting[0];
 }
 
+/** Selectors of a side that the choice of a connection looks at: the peer has proved nothing yet, and may send 255. */
+const MAX_JUDGED = 16;
+
 function hasChildFor({ children }: ConnectionConfig, payloads: readonly Payload[]): boolean {
-  const local = findPayload(payloads, 'tsr')?.selectors;
-  const remote = findPayload(payloads, 'tsi')?.selectors;
+  const local = findPayload(payloads, 'tsr')?.selectors.slice(0, MAX_JUDGED);
+  const remote = findPayload(payloads, 'tsi')?.selectors.slice(0, MAX_JUDGED);
   if (local === undefined || remote === undefined) return true;
   return children.some((child) => narrowPair({ local, remote }, child.selectors).ok);
 }
@@ -78,15 +81,15 @@ export function answerAuth(
   const { crypto, setUp, request, peers } = state;
   const { host } = session;
   const config = session.config!;
-  const met = `the peer is ${formatIdentity(peers.remoteId)}, we are ${formatIdentity(peers.localId)}`;
+  const met = (): string => `the peer is ${formatIdentity(peers.remoteId)}, we are ${formatIdentity(peers.localId)}`;
   if (secret === undefined) {
-    refuse(session, now, `${met}: there is no pre-shared key for the two`, 'no-secret');
+    refuse(session, now, `${met()}: there is no pre-shared key for the two`, 'no-secret');
     return;
   }
   const parts = signedBy('initiator', peers.remoteId, crypto, setUp);
   const auth = findPayload(request, 'auth')!;
   if (!verifyPskAuth(host.crypto, crypto.suite.prf, secret, parts, auth.data)) {
-    refuse(session, now, `${met}: its pre-shared key is not ours`);
+    refuse(session, now, `${met()}: its pre-shared key is not ours`);
     return;
   }
   const ours = signedBy('responder', peers.localId, crypto, setUp);

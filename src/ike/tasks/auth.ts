@@ -72,20 +72,21 @@ export class AuthTask implements Task {
     }
     const remoteId = copyIdentity(findPayload(payloads, 'idr')!.identity);
     const config = session.config!;
-    const met = `we are ${formatIdentity(this.#localId)}, the peer says it is ${formatIdentity(remoteId)}`;
+    const met = (): string =>
+      `we are ${formatIdentity(this.#localId)}, the peer says it is ${formatIdentity(remoteId)}`;
     const wanted = config.remote.id;
     if (wanted !== undefined && !sameIdentity(wanted, remoteId)) {
-      this.#reject(session, now, `${met}, ${formatIdentity(wanted)} was wanted`);
+      this.#reject(session, now, `${met()}, ${formatIdentity(wanted)} was wanted`);
       return;
     }
     if (auth.method !== AuthMethodId.SHARED_KEY) {
-      this.#reject(session, now, `${met} and proves it by method ${auth.method}, a pre-shared key was wanted`);
+      this.#reject(session, now, `${met()} and proves it by method ${auth.method}, a pre-shared key was wanted`);
       return;
     }
     const parts = signedBy('responder', remoteId, this.#crypto, this.#setUp);
     const proven = verifyPskAuth(session.host.crypto, this.#crypto.suite.prf, this.#secret, parts, auth.data);
     if (!proven) {
-      this.#reject(session, now, `${met}; its pre-shared key is not ours`);
+      this.#reject(session, now, `${met()}; its pre-shared key is not ours`);
       return;
     }
     session.establish(now, this.#crypto, { localId: this.#localId, remoteId });
