@@ -2,8 +2,9 @@
  * The provider on node:crypto, which is OpenSSL: quick, and there wherever Node is. What the OpenSSL at hand was built
  * without is not claimed.
  */
-import { createHash, createHmac, getHashes } from 'node:crypto';
+import { createHmac, getHashes, hash } from 'node:crypto';
 import { assertNever } from '../../base/assert.ts';
+import { concatBytes } from '../../base/bytes.ts';
 import { constructionOf, type HmacHash, type Mac } from '../macs.ts';
 import { buildProvider, type Primitives } from '../provider.ts';
 import type { Algorithm, CryptoProvider } from '../types.ts';
@@ -20,11 +21,8 @@ export const nodePrimitives: Primitives = {
   hmac,
   cbcMac: nodeCbcMac,
   dhKeyPair: nodeDhKeyPair,
-  sha1(...parts) {
-    const hash = createHash('sha1');
-    for (const part of parts) hash.update(part);
-    return plain(hash.digest());
-  },
+  // In one call: an object for each hash takes twice as long.
+  sha1: (...parts) => plain(hash('sha1', concatBytes(...parts), 'buffer')),
 };
 
 export const nodeProvider: CryptoProvider = buildProvider(nodePrimitives);
@@ -47,11 +45,11 @@ function supports(algorithm: Algorithm): boolean {
 }
 
 /** A new HMAC object with a raw key takes about 2 µs, no longer than with a `KeyObject`, which could not be wiped. */
-function hmac(hash: HmacHash, givenKey: Uint8Array): Mac {
-  const key = Uint8Array.from(givenKey);
+function hmac(name: HmacHash, givenKey: Uint8Array): Mac {
+  const key = new Uint8Array(givenKey);
   return {
     compute(...parts) {
-      const mac = createHmac(hash, key);
+      const mac = createHmac(name, key);
       for (const part of parts) mac.update(part);
       return plain(mac.digest());
     },
