@@ -51,6 +51,8 @@ export class TestDaemon {
   readonly lines: LogLine[] = [];
   readonly devices: Map<string, MemoryDevice> = new Map();
   readonly plans: DevicePlan[] = [];
+  /** What its machine knows of every path. */
+  pathMtu: number | undefined;
   readonly #network: UdpNetwork;
   #service: Service | undefined;
   #client: DaemonClient | undefined;
@@ -94,7 +96,7 @@ export class TestDaemon {
       platform: {
         network: this.#network,
         localAddressFor: () => undefined,
-        pathMtuFor: () => undefined,
+        pathMtuFor: () => this.pathMtu,
         openDevice: (plan) => {
           this.plans.push(plan);
           const device = new MemoryDevice({ name: plan.name, mtu: plan.mtu });
