@@ -146,6 +146,8 @@ export class DemoNetwork {
         ip('-n', host.namespace, 'address', 'add', `${host.plan.outer}/24`, 'dev', 'cable');
         // The kernel's own IPv6 discovery would stand in the capture.
         ip('-n', host.namespace, 'link', 'set', 'cable', 'addrgenmode', 'none');
+        // A batch that leaves by segmentation offload would stand in it as one large frame.
+        ip('-n', host.namespace, 'link', 'set', 'cable', 'gso_max_segs', '1');
         ip('-n', host.namespace, 'link', 'set', 'cable', 'up');
       }
     } catch (error) {

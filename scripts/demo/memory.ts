@@ -58,17 +58,25 @@ function watched(traffic: Traffic): UdpNetwork {
   return {
     async bind(options) {
       const socket = await nodeUdp.bind(options);
-      const send: UdpSocket['send'] = (data, to) => {
-        sortPayload(traffic, socket.local.port, to.port, data, PORT);
-        return socket.send(data, to);
-      };
-      return new Proxy(socket, {
-        get: (target, key) => {
-          if (key === 'send') return send;
-          const value: unknown = Reflect.get(target, key, target);
-          return typeof value === 'function' ? value.bind(target) : value;
+      const counted: UdpSocket = {
+        local: socket.local,
+        counters: socket.counters,
+        features: socket.features,
+        onDatagram: (handler) => socket.onDatagram(handler),
+        close: () => socket.close(),
+        send(data, to) {
+          sortPayload(traffic, socket.local.port, to.port, data, PORT);
+          return socket.send(data, to);
         },
-      });
+        sendBatch(batch, first, end, to) {
+          let sent = 0;
+          for (let slot = first; slot < end; slot++) {
+            if (batch.length[slot] !== 0 && counted.send(batch.packet(slot), to)) sent++;
+          }
+          return sent;
+        },
+      };
+      return counted;
     },
   };
 }

@@ -16,6 +16,8 @@ export class Capture {
   }
 
   static async start(lab: Lab, namespace: Namespace, device: string): Promise<Capture> {
+    // A batch that leaves by segmentation offload would stand in the capture as one large frame.
+    await namespace.ip([`link set ${device} gso_max_segs 1`]);
     const file = join(lab.folder, `capture-${counter++}.pcap`);
     const argv = ['tcpdump', '--immediate-mode', '-n', '-U', '-Z', 'root', '-i', device, '-w', file];
     const tcpdump = namespace.spawn('tcpdump', argv);
