@@ -50,7 +50,7 @@ export type { DevicePlan, Platform } from './daemon/platform.ts';
 export type { TunnelStatus } from './daemon/status.ts';
 // The pure machines
 export type { TunnelConfig } from './engine/config.ts';
-export { Engine, type EngineOptions, type Transmit } from './engine/engine.ts';
+export { type Answer, Engine, type EngineOptions, type Transmit } from './engine/engine.ts';
 export type { ChildSummary, EngineEvent } from './engine/events.ts';
 export type {
   ChildConfig,

@@ -58,10 +58,16 @@ function bytesPerPacket(packets: readonly Uint8Array[], spi: number, esn: boolea
 const v4 = plainPacket({ source: '200.1.0.1', destination: '200.2.0.1', length: 200 });
 const v6 = plainPacket({ source: 'fe80::1', destination: 'fe80::2', length: 200 });
 
+/** A SYN with options that are looked through, and an MSS that is as it should be. */
+const syn = plainPacket({ source: '200.1.0.1', destination: '200.2.0.1', protocol: 6, length: 60 });
+syn.set([0xa0, 0x02], 32);
+syn.set([1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 2, 4, 5, 0x50, 1, 1, 1, 1, 0], 40);
+
 it.each([
   ['IPv4, a small SPI', [v4], 0x1000, false],
   ['IPv4, an SPI that is no small integer', [v4], 0xf000_0001, false],
   ['IPv6 and ESN across 2^32', [v6], 0xf000_0001, true],
+  ['connections that begin', [syn], 0x1000, false],
   ['both in turn', [v4, v6], 0xf000_0001, true],
 ])('%s', (_name, packets, spi, esn) => {
   expect(bytesPerPacket(packets, spi, esn)).toBeLessThan(BYTES_PER_PACKET);
