@@ -1,10 +1,13 @@
 /** Peers that are authentic and wrong: each is told, and nothing of ours is lost but what they broke themselves. */
 import { describe, expect, it } from 'vitest';
+import { parseEspProposalString, parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
 import { childSpiBytes } from '../../src/ike/child.ts';
-import { ExchangeType, NotifyType, ProtocolId } from '../../src/ike/iana.ts';
+import { ExchangeType, NotifyType, ProtocolId, TransformType } from '../../src/ike/iana.ts';
 import { findNotify, findPayload, type Payload } from '../../src/ike/payload.ts';
 import { notifyPayload, saNotifyPayload } from '../../src/ike/payloads/notify.ts';
+import { espWireProposals, ikeWireProposals } from '../../src/ike/proposals.ts';
 import { FakePeer } from '../support/ike-fake-peer.ts';
+import { connection, mirrored } from '../support/ike-pair.ts';
 
 const { CREATE_CHILD_SA, IKE_AUTH, INFORMATIONAL } = ExchangeType;
 const CRITICAL: Payload = { type: 'unknown', payloadType: 200, critical: true, data: new Uint8Array(3) };
@@ -51,6 +54,23 @@ describe('IKE_SA_INIT', () => {
     expect(peer.host.endpoint.status()).toEqual([]);
     peer.wait(20_000);
     expect(peer.host.endpoint.nextTimeout()).toBeUndefined();
+  });
+
+  it.each([0, 2, 24, 1_024, 0xff00, 0xffff])('that offers group %i alone, none of ours, is refused', (id) => {
+    const peer = new FakePeer();
+    const answer = peer.init((payloads) =>
+      payloads.map((p): Payload => {
+        if (p.type === 'ke') return { ...p, group: id };
+        if (p.type !== 'sa') return p;
+        const proposals = p.proposals.map((proposal) => ({
+          ...proposal,
+          transforms: proposal.transforms.map((entry) => (entry.type === TransformType.DH ? { ...entry, id } : entry)),
+        }));
+        return { type: 'sa', proposals };
+      }),
+    );
+    expect(notifies(answer)).toEqual([NotifyType.NO_PROPOSAL_CHOSEN]);
+    expect(peer.host.endpoint.status()).toEqual([]);
   });
 
   it('with an unknown payload that is not critical is taken', () => {
@@ -141,6 +161,41 @@ describe('IKE_AUTH', () => {
 });
 
 describe('requests on an IKE SA that is up', () => {
+  it.each(['sa', 'nonce', 'tsi', 'tsr'] as const)('a child without %s is bad syntax', (missing) => {
+    const peer = established();
+    const payloads = peer.childPayloads(0x2000).filter(({ type }) => type !== missing);
+    expect(notifies(peer.request(CREATE_CHILD_SA, payloads))).toEqual([NotifyType.INVALID_SYNTAX]);
+    expect(peer.host.endpoint.counters().bug).toBe(0);
+  });
+
+  it('a child without the key exchange that we want is asked for one, and the SA stays', () => {
+    const peer = established();
+    const config = mirrored(connection());
+    const proposals = [parseEspProposalString('aes128gcm16-x25519-noesn')];
+    peer.host.endpoint.replaceConnection({
+      ...config,
+      children: config.children.map((entry) => ({ ...entry, proposals })),
+    });
+    const offer = espWireProposals(proposals, 'create-child', childSpiBytes(0x2000));
+    const payloads = peer
+      .childPayloads(0x2000)
+      .map((p): Payload => (p.type === 'sa' ? { type: 'sa', proposals: offer } : p));
+    const answer = peer.request(CREATE_CHILD_SA, payloads);
+    expect(findNotify(answer!, NotifyType.INVALID_KE_PAYLOAD)!.data).toEqual(Uint8Array.of(0, 31));
+    expect(peer.host.children.size).toBe(1);
+  });
+
+  it('an IKE SA is not replaced without a key exchange', () => {
+    const peer = established();
+    const spi = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8);
+    const proposals = ikeWireProposals([parseIkeProposalString('aes128gcm16-prfsha256-x25519')], spi);
+    const nonce: Payload = { type: 'nonce', data: new Uint8Array(32).fill(3) };
+    expect(notifies(peer.request(CREATE_CHILD_SA, [{ type: 'sa', proposals }, nonce]))).toEqual([
+      NotifyType.INVALID_SYNTAX,
+    ]);
+    expect(peer.host.of('ike-up')).toHaveLength(1);
+  });
+
   it('an unknown critical payload is refused, and nothing else happens', () => {
     const peer = established();
     const answer = peer.request(INFORMATIONAL, [CRITICAL]);
