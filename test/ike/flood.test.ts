@@ -231,6 +231,26 @@ describe('cookies', () => {
   });
 });
 
+describe('somebody who forges answers', () => {
+  it('has our request sent again for a few cookies, and no more', () => {
+    const pair = new Pair();
+    pair.filter = () => 'drop';
+    pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, 'net'));
+    const { path, data } = pair.sent[0]!;
+    const { header } = decodeMessage(data);
+    for (let n = 0; n < 50; n++) {
+      const cookie = notifyPayload(NotifyType.COOKIE, new Uint8Array(16).fill(n));
+      const answer = encodePlain({ ...header, initiator: false, response: true }, [cookie]);
+      const back = { local: path.remote, remote: path.local };
+      pair.deliver({ from: pair.b, to: pair.a, path: back, data: answer });
+    }
+    expect(pair.sent).toHaveLength(6);
+    pair.run(10_000);
+    expect(pair.a.of('failed')).toMatchObject([{ reason: 'peer-misbehaved' }]);
+    expect(pair.a.endpoint.status()).toEqual([]);
+  });
+});
+
 describe('a peer that proved who it is', () => {
   it('and replaces its IKE SA again and again, but never deletes, is told to wait', () => {
     const pair = new Pair();
