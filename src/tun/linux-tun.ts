@@ -222,11 +222,13 @@ export class LinuxTun implements PacketDevice {
     if (this.#ended !== undefined || this.#onReadable === undefined) return;
     this.#budget = PACKETS_PER_TURN;
     this.#drained = false;
+    const before = this.counters.readPackets;
     this.#onReadable();
     this.#budget = Number.POSITIVE_INFINITY;
+    // To be woken by the kernel takes longer than to look once more: under load there is more by then.
+    if (!this.#drained || this.counters.readPackets > before) setImmediate(() => this.#turn());
     // `close()` may have been called by the handler, and a device taken away noticed by its reads.
-    if (this.#drained) this.#watch.arm();
-    else setImmediate(() => this.#turn());
+    else this.#watch.arm();
   }
 
   #readFailed(errno: number): void {
