@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { utf8 } from '../../src/base/text.ts';
 import { expectNothing, expectSame } from '../support/ike-expect.ts';
 import { child, connection, mirrored, net, Pair, Wire } from '../support/ike-pair.ts';
+import { sealing } from '../support/ike-tamper.ts';
 
 const WATCHFUL = connection({ dpd: { interval: 10_000 } });
 
@@ -243,6 +244,34 @@ describe('closing', () => {
     pair.run(100_000);
     expect(pair.a.endpoint.status()).toEqual([]);
     expect(pair.a.of('ike-down')).toHaveLength(1);
+  });
+});
+
+describe('a mistake of ours', () => {
+  it('when time passes ends the IKE SA that it hits, is counted and told, and does not come again', () => {
+    let broken = false;
+    const crypto = sealing(() => {
+      if (broken) throw new Error('a test breaks it');
+    });
+    const pair = established({ a: WATCHFUL, b: mirrored(connection()), aOptions: { crypto } });
+    broken = true;
+    pair.run(60_000);
+    expect(pair.a.endpoint.counters().bug).toBe(1);
+    expect(pair.a.of('note').at(-1)).toMatchObject({ level: 'warn' });
+    expect(pair.a.of('ike-down')).toMatchObject([{ reason: 'failed' }]);
+    expect(pair.a.endpoint.status()).toEqual([]);
+    expect(pair.a.endpoint.nextTimeout()).toBeUndefined();
+  });
+
+  it('when a secret comes ends the one set-up', () => {
+    const crypto = sealing(() => {
+      throw new Error('a test breaks it');
+    });
+    const pair = new Pair({ bOptions: { crypto } });
+    pair.up();
+    expect(pair.b.endpoint.counters().bug).toBe(1);
+    expect(pair.b.endpoint.status()).toEqual([]);
+    expect(pair.b.ikeSas.size).toBe(0);
   });
 });
 
