@@ -1,5 +1,5 @@
 /** What an engine tells its owner. The same as from IKE, with tunnels in place of connections and without keys. */
-import type { SocketAddress } from '../base/address.ts';
+import { formatSocketAddress, type SocketAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { formatSuite } from '../crypto/proposal-text.ts';
 import type { ChildSa, DownReason, FailureReason, IkeEvent, IkeSaSummary, Path } from '../ike/events.ts';
@@ -73,7 +73,7 @@ export type EngineEvent =
 /** The engine's word for an IKE event; `undefined` for what the owner has no use for. */
 export function engineEvent(event: IkeEvent, tunnel: string | undefined): EngineEvent | undefined {
   if (event.type === 'note') return { type: 'note', tunnel, level: event.level, text: event.text };
-  if (tunnel === undefined) return undefined;
+  if (tunnel === undefined) return event.type === 'failed' ? strangerFailed(event) : undefined;
   switch (event.type) {
     case 'ike-up':
       return { type: 'ike-up', tunnel, ikeSa: event.ikeSa, rekeyed: event.replaces !== undefined };
@@ -107,6 +107,12 @@ export function engineEvent(event: IkeEvent, tunnel: string | undefined): Engine
     default:
       return assertNever(event, 'IKE event');
   }
+}
+
+/** An attempt of a peer that none of the tunnels is for. */
+function strangerFailed({ remote, reason, detail }: Extract<IkeEvent, { type: 'failed' }>): EngineEvent {
+  const text = `negotiation with ${formatSocketAddress(remote)} failed: ${reason}: ${detail}`;
+  return { type: 'note', tunnel: undefined, level: 'warn', text };
 }
 
 export function childSummary(sa: ChildSa): ChildSummary {

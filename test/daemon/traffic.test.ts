@@ -112,6 +112,17 @@ describe('two daemons', () => {
     );
   });
 
+  it('say who came when it is not the peer of the document', async () => {
+    const { left, right } = await pair({ start: 'initiate' }, { remoteId: 'gw9.example.org' });
+    await eventually('the failure', async () => (await statusOf(right)).lastFailure !== undefined);
+    const { lastFailure } = await statusOf(right);
+    expect(lastFailure?.reason).toBe('AUTHENTICATION_FAILED');
+    expect(lastFailure?.detail).toBe(
+      'the peer is 192.0.2.1 and wants 192.0.2.2; net is for gw9.example.org and we are 192.0.2.2 there',
+    );
+    expect((await statusOf(left)).lastFailure?.reason).toBe('AUTHENTICATION_FAILED');
+  });
+
   it('show both lists when no proposal fits', async () => {
     const { left, right } = await pair(
       { start: 'initiate', ike: "<proposal encryption='aes256gcm16' prf='sha384' dh='ecp384'/>" },

@@ -260,7 +260,7 @@ describe('refusals', () => {
     const pair = new Pair({ b });
     pair.up();
     rest(pair);
-    expect(pair.b.of('failed')[0]!.detail).toContain('no connection is for both');
+    expect(pair.b.of('failed')[0]!.detail).toContain('net is for somebody.else and we are b there');
     expect(pair.b.of('need-secret')).toEqual([]);
     expectNothing(pair);
   });

@@ -128,6 +128,8 @@ export interface DocumentWords {
   readonly local?: string;
   readonly remote?: string;
   readonly inner?: readonly [string, string];
+  /** The peer's FQDN where it is not its address. */
+  readonly remoteId?: string;
   readonly start?: string;
   readonly ike?: string;
   readonly esp?: string;
@@ -141,7 +143,7 @@ export function tunnelDocument(words: DocumentWords = {}): string {
   <name>${name}</name>${words.extra ?? ''}
   <sa>
     <local address='${local}'/>
-    <remote address='${remote}'/>
+    <remote address='${remote}'>${words.remoteId === undefined ? '' : `<id type='fqdn'>${words.remoteId}</id>`}</remote>
     <auth type='psk'><secret uuid='${SECRET_UUID}'/></auth>
     <ike start='${words.start ?? 'trap'}'>${words.ike ?? ''}</ike>
     <esp>${words.esp ?? ''}</esp>

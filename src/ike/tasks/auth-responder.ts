@@ -26,8 +26,7 @@ export function receiveAuth(session: IkeSession, now: number, state: HalfOpen, p
   const auth = findPayload(payloads, 'auth')!;
   const config = chooseConnection(session, theirs, asked, payloads);
   if (config === undefined) {
-    const meant = asked === undefined ? 'anybody' : formatIdentity(asked);
-    refuse(session, now, `the peer is ${formatIdentity(theirs)} and wants ${meant}: no connection is for both`);
+    refuseStranger(session, now, theirs, asked);
     return;
   }
   session.config = config;
@@ -41,6 +40,20 @@ export function receiveAuth(session: IkeSession, now: number, state: HalfOpen, p
   const requestId = session.host.askSecret(session, peers.localId, theirs);
   session.enter({ name: 'authenticating', crypto, setUp, request: payloads, peers, requestId });
 }
+
+/** Nobody that we know, or somebody who wants nobody that we are: told where the addresses leave no doubt who was meant. */
+function refuseStranger(session: IkeSession, now: number, theirs: Identity, asked: Identity | undefined): void {
+  const configs = session.candidates.flatMap((name) => session.host.connection(name) ?? []);
+  const named = (id: Identity | undefined): string => (id === undefined ? 'anybody' : formatIdentity(id));
+  const known = configs
+    .slice(0, MAX_TOLD)
+    .map(({ name, local, remote }) => `${name} is for ${named(remote.id)} and we are ${named(local.id)} there`);
+  if (configs.length === 1) session.config = configs[0];
+  refuse(session, now, `the peer is ${named(theirs)} and wants ${named(asked)}; ${known.join(', ')}`);
+}
+
+/** Connections that a refusal names. */
+const MAX_TOLD = 4;
 
 /**
  * The connection that fits both identities: one that names the peer before one that takes anybody, and of several one
