@@ -2,7 +2,14 @@
 
 /** Ends an exhaustive `switch`: a compile error when a member was forgotten, a thrown bug report when a cast lied. */
 export function assertNever(value: never, where: string): never {
-  throw new Error(`bug: ${where}: unexpected ${JSON.stringify(value)}`);
+  throw new Error(`bug: ${where}: unexpected ${nameOf(value)}`);
+}
+
+/** Never the value itself when it is an object: it may hold keys. */
+function nameOf(value: unknown): string {
+  if (typeof value !== 'object' || value === null) return String(value);
+  const { type, kind, name } = value as { type?: unknown; kind?: unknown; name?: unknown };
+  return String(type ?? kind ?? name ?? 'object');
 }
 
 /** Throws when an internal invariant does not hold. */

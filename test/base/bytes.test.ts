@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { assertNever } from '../../src/base/assert.ts';
 import {
   ByteReader,
   ByteWriter,
@@ -96,5 +97,13 @@ describe('helpers', () => {
     expect(displayText(utf8('Grüße'))).toBe('Grüße');
     expect(displayText(utf8('a\n\u001b[31mb\u009b'))).toBe('a??[31mb?');
     expect(displayText(new Uint8Array([0x61, 0xff]))).toBe('a\ufffd');
+  });
+});
+
+describe('assertNever', () => {
+  it('names what it met without showing what is in it', () => {
+    const lie = { type: 'unheard-of', key: 'secret' } as never;
+    expect(() => assertNever(lie, 'here')).toThrow(/^bug: here: unexpected unheard-of$/);
+    expect(() => assertNever(7 as never, 'here')).toThrow(/unexpected 7/);
   });
 });
