@@ -1,11 +1,11 @@
 /** A daemon's machine on Linux: TUN devices, routes over netlink, UDP sockets. */
 import { writeFileSync } from 'node:fs';
-import { formatAddress, type IpAddress, rangeContains } from '../base/address.ts';
+import { addressBits, formatAddress, type IpAddress, rangeContains } from '../base/address.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import { LinuxHostNetwork } from '../tun/linux-routes.ts';
 import { type LinuxTun, openLinuxTun } from '../tun/linux-tun.ts';
 import { SharedOffloads } from '../tun/offload/shared.ts';
-import { formatPrefix, type HostNetwork, MAIN_TABLE, type Rule, samePrefix } from '../tun/routes.ts';
+import { formatPrefix, type HostNetwork, MAIN_TABLE, type Route, type Rule, samePrefix } from '../tun/routes.ts';
 import { hasLinuxUdp, linuxUdp } from '../tun/udp-linux.ts';
 import { nodeUdp } from '../tun/udp-node.ts';
 import type { DevicePlan, Platform, RoutePlan } from './platform.ts';
@@ -28,33 +28,40 @@ export function linuxPlatform(): Platform {
 /** The interface and its routes go with the descriptor; rules do not, and are removed when the device is closed. */
 function openDevice(network: HostNetwork, shared: SharedOffloads, plan: DevicePlan): PacketDevice {
   const device = openLinuxTun({ name: plan.name, mtu: plan.mtu, shared });
-  const rules: Rule[] = [];
+  const undo: (() => void)[] = [];
   const close = device.close.bind(device);
   device.close = () => {
-    for (const rule of rules.splice(0)) network.deleteRule(rule);
+    for (const step of undo.splice(0)) step();
     return close();
   };
   try {
     silence(device.name);
     network.setLink(device.index, { up: true });
-    for (const route of plan.routes) {
-      addRoute(network, device, plan.table, route);
-      if (plan.table === undefined) continue;
-      const { address, prefixLength } = route;
-      const rule: Rule = {
-        family: address.family,
-        priority: RULE_PRIORITY,
-        to: { address, prefixLength },
-        action: { type: 'table', table: plan.table },
-      };
-      network.addRule(rule);
-      rules.push(rule);
-    }
+    for (const route of plan.routes) addRoute(network, device, plan.table, route);
+    if (plan.table !== undefined) undo.push(...leadIntoTable(network, plan, plan.table));
   } catch (error) {
     void device.close();
     throw error;
   }
   return device;
+}
+
+/** Rules for a table of the tunnel's own. Returns how to take away what does not go with the device. */
+function leadIntoTable(network: HostNetwork, { routes, peer }: DevicePlan, table: number): (() => void)[] {
+  const undo: (() => void)[] = [];
+  if (peer !== undefined) {
+    const prefixLength = addressBits(peer.family);
+    const around: Route = { type: 'throw', destination: { address: peer, prefixLength }, table };
+    network.addRoute(around);
+    undo.push(() => void network.deleteRoute(around));
+  }
+  for (const { address, prefixLength } of routes) {
+    const to = { address, prefixLength };
+    const rule: Rule = { family: address.family, priority: RULE_PRIORITY, to, action: { type: 'table', table } };
+    network.addRule(rule);
+    undo.push(() => void network.deleteRule(rule));
+  }
+  return undo;
 }
 
 /** No link-local address: the kernel's own discovery packets have no business in a tunnel, and would count as drops. */

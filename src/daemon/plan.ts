@@ -39,7 +39,10 @@ export async function planTunnel(
     proposals: document.sa.esp.proposals,
     ipv6: hasIpv6(document.sps),
   });
-  return { tunnel: tunnelConfig(document, localAddress, remoteAddress), device: devicePlan(document, mtu) };
+  return {
+    tunnel: tunnelConfig(document, localAddress, remoteAddress),
+    device: devicePlan(document, mtu, remoteAddress),
+  };
 }
 
 /** Which secret holds the pre-shared key. @throws ControlError when the two sides would have different ones */
@@ -174,7 +177,7 @@ function milliseconds({ soft, hard, jitter }: Lifetime): Lifetime {
   return { soft: soft * 1000, hard: hard * 1000, jitter: jitter * 1000 };
 }
 
-function devicePlan({ device, sps }: SectunnelDocument, fittingMtu: number): DevicePlan {
+function devicePlan({ device, sps }: SectunnelDocument, fittingMtu: number, peer: IpAddress | undefined): DevicePlan {
   const { name, mtu = fittingMtu, table } = device;
   const routes = new Map<string, RoutePlan>();
   const protectedOut = sps.filter(({ policies }) =>
@@ -187,5 +190,5 @@ function devicePlan({ device, sps }: SectunnelDocument, fittingMtu: number): Dev
       routes.set(key, { ...prefix, sources });
     }
   }
-  return { name, mtu, table, routes: [...routes.values()] };
+  return { name, mtu, table, routes: [...routes.values()], peer };
 }

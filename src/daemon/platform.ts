@@ -20,6 +20,8 @@ export interface DevicePlan {
   /** Routing table; the main one when left out. */
   readonly table: number | undefined;
   readonly routes: readonly RoutePlan[];
+  /** The other end of the tunnel: packets to it never enter the table, or the tunnel would lead into itself. */
+  readonly peer: IpAddress | undefined;
 }
 
 export interface Platform {

@@ -137,7 +137,7 @@ export class MemoryHostNetwork implements HostNetwork {
       if (!ruleFits(rule, query)) continue;
       if (rule.action.type !== 'table') return undefined;
       const route = this.#longestMatch(rule.action.table, destination);
-      if (route === undefined) continue;
+      if (route === undefined || route.type === 'throw') continue;
       if (route.type !== 'unicast') return undefined;
       const linkIndex = route.linkIndex ?? this.#linkOf(route.gateway);
       if (linkIndex === undefined) return undefined;

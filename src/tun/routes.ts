@@ -31,8 +31,8 @@ export interface InterfaceAddress extends Prefix {
   readonly linkIndex: number;
 }
 
-/** `unreachable` answers with ICMP, `blackhole` says nothing. */
-export type RouteType = 'unicast' | 'unreachable' | 'blackhole';
+/** `unreachable` answers with ICMP, `blackhole` says nothing, `throw` leaves the packet to the tables that follow. */
+export type RouteType = 'unicast' | 'unreachable' | 'blackhole' | 'throw';
 
 export interface Route {
   readonly type: RouteType;

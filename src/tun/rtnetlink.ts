@@ -54,7 +54,12 @@ const RTA = {
 const RTAX_MTU = 2;
 const RTN_UNICAST = 1;
 const RTN_LOCAL = 2;
-const ROUTE_TYPES: Readonly<Record<RouteType, number>> = { unicast: RTN_UNICAST, blackhole: 6, unreachable: 7 };
+const ROUTE_TYPES: Readonly<Record<RouteType, number>> = {
+  unicast: RTN_UNICAST,
+  blackhole: 6,
+  unreachable: 7,
+  throw: 9,
+};
 const RT_SCOPE = { UNIVERSE: 0, LINK: 253, NOWHERE: 255 } as const;
 const LINK_SIZE = 16;
 const ADDRESS_SIZE = 8;
