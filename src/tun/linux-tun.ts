@@ -26,7 +26,7 @@ export interface LinuxTunOptions {
   readonly mtu?: number;
   /** The most that is asked of the kernel. Default `all`; it may have less. */
   readonly offload?: OffloadKinds;
-  /** What this device shares with others; batches in its memory are quickest. Default: of its own. */
+  /** What this device shares with others. Batches in its memory (`HostOptions.allocate`) are quickest. Default: its own. */
   readonly shared?: SharedOffloads;
 }
 
