@@ -69,8 +69,8 @@ export type { SelectorPair, TrafficSelector } from './policy/selector.ts';
 // Devices and sockets
 export type { PacketDevice } from './tun/device.ts';
 export { type LinuxTunOptions, openLinuxTun } from './tun/linux-tun.ts';
-export { SharedOffloads } from './tun/offload/shared.ts';
 export { MemoryDevice, type MemoryDeviceOptions } from './tun/memory.ts';
+export { SharedOffloads } from './tun/offload/shared.ts';
 export type { UdpNetwork, UdpSocket } from './tun/udp.ts';
 export { hasLinuxUdp, type LinuxUdpOptions, linuxUdp } from './tun/udp-linux.ts';
 export { MemoryNetwork } from './tun/udp-memory.ts';

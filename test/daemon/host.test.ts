@@ -132,6 +132,33 @@ describe('two hosts', () => {
     expect([count(a.host), count(b.host)]).toEqual([0, 1]);
   });
 
+  it('keep what they carry in the memory that they are given', async () => {
+    const memory = new ArrayBuffer(16 * 1024 * 1024);
+    let used = 0;
+    const allocate = (bytes: number): Uint8Array => {
+      used += bytes;
+      return new Uint8Array(memory, used - bytes, bytes);
+    };
+    const { left, right } = await pair({ allocate });
+    const homes: boolean[] = [];
+    const write = left.write.bind(left);
+    const read = left.read.bind(left);
+    left.write = (batch) => {
+      homes.push(batch.buffer.buffer === memory);
+      return write(batch);
+    };
+    left.read = (batch) => {
+      homes.push(batch.buffer.buffer === memory);
+      return read(batch);
+    };
+    left.inject(packet('10.1.0.1', '10.2.0.1', 'there'));
+    await eventually('the packet', () => texts(right).includes('there'));
+    right.inject(packet('10.2.0.1', '10.1.0.1', 'and back'));
+    await eventually('the answer', () => texts(left).includes('and back'));
+    expect(homes.length).toBeGreaterThanOrEqual(2);
+    expect(homes).not.toContain(false);
+  });
+
   it('wipe secrets after use, wait for late ones, and tell of those that cannot be had', async () => {
     const given: Uint8Array[] = [];
     const late = async (): Promise<Uint8Array> => {
