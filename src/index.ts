@@ -50,8 +50,9 @@ export type { DevicePlan, Platform } from './daemon/platform.ts';
 export type { TunnelStatus } from './daemon/status.ts';
 // The pure machines
 export type { TunnelConfig } from './engine/config.ts';
-export { type Answer, Engine, type EngineOptions, type Transmit } from './engine/engine.ts';
+export { Engine } from './engine/engine.ts';
 export type { ChildSummary, EngineEvent } from './engine/events.ts';
+export type { Answer, EngineOptions, Transmit } from './engine/options.ts';
 export type {
   ChildConfig,
   ConnectionConfig,

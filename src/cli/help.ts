@@ -1,6 +1,7 @@
 /** The help texts, made from the table of verbs so that they cannot disagree with it. */
 import { defaultRunDir } from '../daemon/folders.ts';
-import { type VerbSpec, verbs } from './verbs.ts';
+import type { VerbSpec } from './verb.ts';
+import { verbs } from './verbs.ts';
 
 /** Exit codes, as printed in the help. */
 export const ExitCode = { Ok: 0, Refused: 1, Usage: 2, Unreachable: 3 } as const;

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { run } from './run.ts';
 /** The `sectunnel` command. */
-import type { Terminal } from './verbs.ts';
+import type { Terminal } from './verb.ts';
 
 // A reader that has seen enough (`| head`) ends the command, quietly.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

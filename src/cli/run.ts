@@ -5,7 +5,8 @@ import { defaultRunDir } from '../daemon/folders.ts';
 import { ControlError } from '../daemon/protocol.ts';
 import { version } from '../daemon/version.ts';
 import { ExitCode, generalHelp, verbHelp } from './help.ts';
-import { type Arguments, type Terminal, UsageError, type VerbSpec, verbs } from './verbs.ts';
+import { type Arguments, type Terminal, UsageError, type VerbSpec } from './verb.ts';
+import { verbs } from './verbs.ts';
 
 /** @returns the exit code */
 export async function run(argv: readonly string[], terminal: Terminal): Promise<number> {

@@ -1,95 +1,21 @@
 /**
  * The verbs of the `sectunnel` command: one entry each, with what it takes, what it does, and its help.
  */
-import { readFileSync } from 'node:fs';
-import type { ParseArgsConfig } from 'node:util';
-import type { DaemonClient } from '../daemon/client.ts';
 import type { DefineResult, TunnelInfo } from '../daemon/protocol.ts';
-import { formatEvent, formatInfo, formatList, formatSecrets, formatStatus } from './format.ts';
-
-/** The command line is wrong: exit code 2 and a hint at the help. */
-export class UsageError extends Error {
-  override readonly name = 'UsageError';
-  /** The verb whose help tells more, if it is known. */
-  readonly verb: readonly string[];
-
-  constructor(message: string, ...verb: readonly [] | readonly [string]) {
-    super(message);
-    this.verb = verb;
-  }
-}
-
-/** A file that was named cannot be used. */
-export class RefusedInputError extends Error {
-  override readonly name = 'RefusedInputError';
-}
-
-/** What a verb may use of its surroundings: replaced in tests. */
-export interface Terminal {
-  out(text: string): void;
-  err(text: string): void;
-  readStdin(): Promise<Buffer>;
-  /** Resolves when the user interrupts. */
-  interrupted(): Promise<void>;
-}
-
-export interface Arguments {
-  readonly positionals: readonly string[];
-  readonly options: Readonly<Record<string, string | boolean | undefined>>;
-}
-
-export interface VerbSpec {
-  readonly group: 'Tunnels' | 'Secrets' | 'Looking';
-  /** Positional arguments, as in the help; an optional one in brackets. */
-  readonly usage: string;
-  readonly summary: string;
-  /** Further paragraphs of the help. */
-  readonly details: string;
-  readonly options: NonNullable<ParseArgsConfig['options']>;
-  readonly optionHelp: Readonly<Record<string, string>>;
-  readonly positionals: readonly [min: number, max: number];
-  run(client: DaemonClient, args: Arguments, terminal: Terminal): Promise<void>;
-}
-
-const noOptions = { options: {}, optionHelp: {} } as const;
-const flag = { type: 'boolean' } as const;
-const jsonOption = { options: { json: flag }, optionHelp: { json: 'as JSON, for programs' } } as const;
-
-function json(value: unknown): string {
-  return `${JSON.stringify(value, null, 2)}\n`;
-}
-
-function name(args: Arguments): string {
-  return args.positionals[0]!;
-}
-
-/** Longest document in bytes: what the daemon reads. */
-const MAX_DOCUMENT = 0x10_0000;
-
-async function document(args: Arguments, terminal: Terminal): Promise<{ xml: string; source: string }> {
-  const file = name(args);
-  const bytes = file === '-' ? await terminal.readStdin() : readFile(file);
-  const source = file === '-' ? '(standard input)' : file;
-  if (bytes.length > MAX_DOCUMENT) {
-    throw new RefusedInputError(`${source} has ${bytes.length} bytes; a document has at most ${MAX_DOCUMENT}`);
-  }
-  return { xml: bytes.toString('utf8'), source };
-}
-
-/** @throws RefusedInputError saying what is wrong with it */
-function readFile(file: string): Buffer {
-  try {
-    return readFileSync(file);
-  } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : undefined;
-    const reasons: Readonly<Record<string, string>> = {
-      ENOENT: 'there is no such file',
-      EISDIR: 'it is a folder, a file is wanted',
-      EACCES: 'this user may not read it',
-    };
-    throw new RefusedInputError(`cannot read ${file}: ${reasons[String(code)] ?? String(error)}`);
-  }
-}
+import { formatEvent, formatInfo, formatList, formatStatus } from './format.ts';
+import { secretDefine, secretList, secretSetValue, secretUndefine } from './secret-verbs.ts';
+import {
+  type Arguments,
+  document,
+  flag,
+  json,
+  jsonOption,
+  name,
+  noOptions,
+  RefusedInputError,
+  type Terminal,
+  type VerbSpec,
+} from './verb.ts';
 
 function defined(result: DefineResult, what: string, terminal: Terminal): void {
   for (const warning of result.warnings) terminal.err(`warning: ${warning}\n`);
@@ -327,80 +253,6 @@ const event: VerbSpec = {
     const tunnel = args.positionals[0];
     await client.call('event', tunnel === undefined ? {} : { name: tunnel });
     await Promise.race([gone, terminal.interrupted()]);
-  },
-};
-
-const secretDefine: VerbSpec = {
-  ...noOptions,
-  group: 'Secrets',
-  usage: 'FILE',
-  summary: "define a secret from a <secret> document, in libvirt's format",
-  details: 'FILE may be - for standard input.',
-  positionals: [1, 1],
-  run: async (client, args, terminal) => {
-    const result = await client.call('secret-define', await document(args, terminal));
-    terminal.out(`Secret ${result.uuid} created\n`);
-  },
-};
-
-const secretSetValue: VerbSpec = {
-  group: 'Secrets',
-  usage: 'UUID [BASE64]',
-  summary: 'set the value of a secret',
-  details:
-    'The value comes from a file, or from standard input when no other source is named, so that it stands neither in\n' +
-    'the process list nor in the history of the shell. It is base64, unless --plain says that it is the value itself;\n' +
-    'a newline at the end of a plain value belongs to it.',
-  options: { file: { type: 'string' }, base64: { type: 'string' }, plain: flag },
-  optionHelp: {
-    file: 'read the value from FILE',
-    base64: 'the value itself, in base64 (visible to other users of this machine while the command runs)',
-    plain: 'the value read is not base64',
-  },
-  positionals: [1, 2],
-  run: async (client, args, terminal) => {
-    const base64 = await secretValue(args, terminal);
-    const result = await client.call('secret-set-value', { uuid: name(args), base64 });
-    terminal.out(`Secret value of ${result.uuid} set\n`);
-  },
-};
-
-async function secretValue(args: Arguments, terminal: Terminal): Promise<string> {
-  const given = args.options.base64 ?? args.positionals[1];
-  if (typeof given === 'string') {
-    if (args.options.plain === true) throw new UsageError('--plain goes with --file or standard input');
-    return given;
-  }
-  const file = args.options.file;
-  const bytes = typeof file === 'string' ? readFile(file) : await terminal.readStdin();
-  if (args.options.plain !== true) return bytes.toString('latin1').trim();
-  if (bytes.at(-1) === 0x0a)
-    terminal.err("warning: the value ends with a newline; use printf '%s' if that was not meant\n");
-  return bytes.toString('base64');
-}
-
-const secretList: VerbSpec = {
-  ...noOptions,
-  group: 'Secrets',
-  usage: '',
-  summary: 'list secrets (never their values)',
-  details: '',
-  positionals: [0, 0],
-  run: async (client, _args, terminal) => {
-    terminal.out(formatSecrets((await client.call('secret-list', {})).secrets));
-  },
-};
-
-const secretUndefine: VerbSpec = {
-  ...noOptions,
-  group: 'Secrets',
-  usage: 'UUID',
-  summary: 'forget a secret and its value',
-  details: '',
-  positionals: [1, 1],
-  run: async (client, args, terminal) => {
-    const result = await client.call('secret-undefine', { uuid: name(args) });
-    terminal.out(`Secret ${result.uuid} deleted\n`);
   },
 };
 

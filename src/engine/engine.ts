@@ -1,27 +1,15 @@
-/**
- * The whole of an IPsec implementation as one pure machine (RFC 4301): IKE negotiates, the policy decides, ESP carries.
- *
- * Bytes and the time go in; bytes to send, packets for the devices, events and the next wake-up come out. A poll loop:
- *
- * 1. Give it what arrived: `receive` for each UDP datagram, `send` for packets read from a device, `handleTimeout`
- *    when `nextTimeout` has come.
- * 2. After a round of `receive`, `flush` opens the ESP packets that were gathered and hands them to the devices.
- * 3. Drain `pollTransmit`, `pollAnswer` and `pollEvent` until all return `undefined`; answer `need-secret` events.
- * 4. Sleep until `nextTimeout` or the next arrival.
- */
-import type { IpAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { PacketBatch } from '../base/batch.ts';
 import { readU32 } from '../base/bytes.ts';
-import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import { namedDrops } from '../esp/drops.ts';
 import { tooBigMessage } from '../esp/too-big.ts';
-import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from '../ike/config.ts';
+import type { ConnectionConfig } from '../ike/config.ts';
 import { IkeEndpoint } from '../ike/endpoint.ts';
 import type { ChildSa, IkeEvent, Path } from '../ike/events.ts';
 import type { TunnelConfig } from './config.ts';
 import { addMarker, classify, stripMarker } from './demux.ts';
 import { type EngineEvent, engineEvent } from './events.ts';
+import type { Answer, EngineCounters, EngineOptions, Transmit } from './options.ts';
 import { Pursuit } from './pursuit.ts';
 import { type SaObserver, SaTable } from './sa-table.ts';
 import { forEachTag } from './tags.ts';
@@ -31,38 +19,6 @@ import { Tunnel } from './tunnel.ts';
 const SLOTS = 64;
 /** One byte more: the slots then start where lines of the cache do. */
 const MAX_PACKET = 0x1_0000;
-
-export interface EngineOptions {
-  readonly crypto: CryptoProvider;
-  readonly random: RandomSource;
-  readonly limits?: Partial<EndpointLimits>;
-  readonly retransmit?: Partial<RetransmitPolicy>;
-  /** The local address from which packets to `remote` leave; asked when a connection names none. */
-  readonly localAddressFor?: (remote: IpAddress) => IpAddress | undefined;
-  /** Where batches get their memory, such as one that devices work in too. Default: the heap. */
-  readonly allocate?: ((bytes: number) => Uint8Array) | undefined;
-}
-
-/** A UDP payload to send. */
-export interface Transmit {
-  readonly path: Path;
-  readonly data: Uint8Array;
-}
-
-/** A packet for the tunnel's device: what the sender of a packet is told that could not be carried. */
-export interface Answer {
-  readonly tunnel: string;
-  readonly packet: Uint8Array;
-}
-
-/** Datagrams that reached neither IKE nor ESP. */
-export interface EngineCounters {
-  keepalives: number;
-  empty: number;
-  oversized: number;
-  /** Came when the owner should have flushed. */
-  overflow: number;
-}
 
 export class Engine {
   readonly counters: EngineCounters = { keepalives: 0, empty: 0, oversized: 0, overflow: 0 };

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { Answer } from '../../src/engine/engine.ts';
+import type { Answer } from '../../src/engine/options.ts';
 import { Flow, readFlow } from '../../src/policy/flow.ts';
 import { type EnginePair, enginePair, opposite, type Peer, packet, tunnel } from '../support/engine-net.ts';
 

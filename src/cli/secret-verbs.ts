@@ -1,0 +1,87 @@
+/** The verbs that keep secrets. Values are read, never printed. */
+import { formatSecrets } from './format.ts';
+import {
+  type Arguments,
+  document,
+  flag,
+  name,
+  noOptions,
+  readFile,
+  type Terminal,
+  UsageError,
+  type VerbSpec,
+} from './verb.ts';
+
+export const secretDefine: VerbSpec = {
+  ...noOptions,
+  group: 'Secrets',
+  usage: 'FILE',
+  summary: "define a secret from a <secret> document, in libvirt's format",
+  details: 'FILE may be - for standard input.',
+  positionals: [1, 1],
+  run: async (client, args, terminal) => {
+    const result = await client.call('secret-define', await document(args, terminal));
+    terminal.out(`Secret ${result.uuid} created\n`);
+  },
+};
+
+export const secretSetValue: VerbSpec = {
+  group: 'Secrets',
+  usage: 'UUID [BASE64]',
+  summary: 'set the value of a secret',
+  details:
+    'The value comes from a file, or from standard input when no other source is named, so that it stands neither in\n' +
+    'the process list nor in the history of the shell. It is base64, unless --plain says that it is the value itself;\n' +
+    'a newline at the end of a plain value belongs to it.',
+  options: { file: { type: 'string' }, base64: { type: 'string' }, plain: flag },
+  optionHelp: {
+    file: 'read the value from FILE',
+    base64: 'the value itself, in base64 (visible to other users of this machine while the command runs)',
+    plain: 'the value read is not base64',
+  },
+  positionals: [1, 2],
+  run: async (client, args, terminal) => {
+    const base64 = await secretValue(args, terminal);
+    const result = await client.call('secret-set-value', { uuid: name(args), base64 });
+    terminal.out(`Secret value of ${result.uuid} set\n`);
+  },
+};
+
+async function secretValue(args: Arguments, terminal: Terminal): Promise<string> {
+  const given = args.options.base64 ?? args.positionals[1];
+  if (typeof given === 'string') {
+    if (args.options.plain === true) throw new UsageError('--plain goes with --file or standard input');
+    return given;
+  }
+  const file = args.options.file;
+  const bytes = typeof file === 'string' ? readFile(file) : await terminal.readStdin();
+  if (args.options.plain !== true) return bytes.toString('latin1').trim();
+  if (bytes.at(-1) === 0x0a)
+    terminal.err("warning: the value ends with a newline; use printf '%s' if that was not meant\n");
+  return bytes.toString('base64');
+}
+
+export const secretList: VerbSpec = {
+  ...noOptions,
+  group: 'Secrets',
+  usage: '',
+  summary: 'list secrets (never their values)',
+  details: '',
+  positionals: [0, 0],
+  run: async (client, _args, terminal) => {
+    terminal.out(formatSecrets((await client.call('secret-list', {})).secrets));
+  },
+};
+
+export const secretUndefine: VerbSpec = {
+  ...noOptions,
+  group: 'Secrets',
+  usage: 'UUID',
+  summary: 'forget a secret and its value',
+  details: '',
+  positionals: [1, 1],
+  run: async (client, args, terminal) => {
+    const result = await client.call('secret-undefine', { uuid: name(args) });
+    terminal.out(`Secret ${result.uuid} deleted\n`);
+  },
+};

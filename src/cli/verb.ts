@@ -1,0 +1,91 @@
+/** What a verb of the `sectunnel` command is, and what all of them share: input, output, refusals. */
+import { readFileSync } from 'node:fs';
+import type { ParseArgsConfig } from 'node:util';
+import type { DaemonClient } from '../daemon/client.ts';
+
+/** The command line is wrong: exit code 2 and a hint at the help. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+  /** The verb whose help tells more, if it is known. */
+  readonly verb: readonly string[];
+
+  constructor(message: string, ...verb: readonly [] | readonly [string]) {
+    super(message);
+    this.verb = verb;
+  }
+}
+
+/** A file that was named cannot be used. */
+export class RefusedInputError extends Error {
+  override readonly name = 'RefusedInputError';
+}
+
+/** What a verb may use of its surroundings: replaced in tests. */
+export interface Terminal {
+  out(text: string): void;
+  err(text: string): void;
+  readStdin(): Promise<Buffer>;
+  /** Resolves when the user interrupts. */
+  interrupted(): Promise<void>;
+}
+
+export interface Arguments {
+  readonly positionals: readonly string[];
+  readonly options: Readonly<Record<string, string | boolean | undefined>>;
+}
+
+export interface VerbSpec {
+  readonly group: 'Tunnels' | 'Secrets' | 'Looking';
+  /** Positional arguments, as in the help; an optional one in brackets. */
+  readonly usage: string;
+  readonly summary: string;
+  /** Further paragraphs of the help. */
+  readonly details: string;
+  readonly options: NonNullable<ParseArgsConfig['options']>;
+  readonly optionHelp: Readonly<Record<string, string>>;
+  readonly positionals: readonly [min: number, max: number];
+  run(client: DaemonClient, args: Arguments, terminal: Terminal): Promise<void>;
+}
+
+export const noOptions: Pick<VerbSpec, 'options' | 'optionHelp'> = { options: {}, optionHelp: {} };
+export const flag: { readonly type: 'boolean' } = { type: 'boolean' };
+export const jsonOption: Pick<VerbSpec, 'options' | 'optionHelp'> = {
+  options: { json: flag },
+  optionHelp: { json: 'as JSON, for programs' },
+};
+
+export function json(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
+}
+
+export function name(args: Arguments): string {
+  return args.positionals[0]!;
+}
+
+/** Longest document in bytes: what the daemon reads. */
+const MAX_DOCUMENT = 0x10_0000;
+
+export async function document(args: Arguments, terminal: Terminal): Promise<{ xml: string; source: string }> {
+  const file = name(args);
+  const bytes = file === '-' ? await terminal.readStdin() : readFile(file);
+  const source = file === '-' ? '(standard input)' : file;
+  if (bytes.length > MAX_DOCUMENT) {
+    throw new RefusedInputError(`${source} has ${bytes.length} bytes; a document has at most ${MAX_DOCUMENT}`);
+  }
+  return { xml: bytes.toString('utf8'), source };
+}
+
+/** @throws RefusedInputError saying what is wrong with it */
+export function readFile(file: string): Buffer {
+  try {
+    return readFileSync(file);
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined;
+    const reasons: Readonly<Record<string, string>> = {
+      ENOENT: 'there is no such file',
+      EISDIR: 'it is a folder, a file is wanted',
+      EACCES: 'this user may not read it',
+    };
+    throw new RefusedInputError(`cannot read ${file}: ${reasons[String(code)] ?? String(error)}`);
+  }
+}

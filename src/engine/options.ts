@@ -1,0 +1,37 @@
+/** What an engine is made with, and what comes out of it beside events. */
+import type { IpAddress } from '../base/address.ts';
+import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
+import type { EndpointLimits, RetransmitPolicy } from '../ike/config.ts';
+import type { Path } from '../ike/events.ts';
+
+export interface EngineOptions {
+  readonly crypto: CryptoProvider;
+  readonly random: RandomSource;
+  readonly limits?: Partial<EndpointLimits>;
+  readonly retransmit?: Partial<RetransmitPolicy>;
+  /** The local address from which packets to `remote` leave; asked when a connection names none. */
+  readonly localAddressFor?: (remote: IpAddress) => IpAddress | undefined;
+  /** Where batches get their memory, such as one that devices work in too. Default: the heap. */
+  readonly allocate?: ((bytes: number) => Uint8Array) | undefined;
+}
+
+/** A UDP payload to send. */
+export interface Transmit {
+  readonly path: Path;
+  readonly data: Uint8Array;
+}
+
+/** A packet for the tunnel's device: what the sender of a packet is told that could not be carried. */
+export interface Answer {
+  readonly tunnel: string;
+  readonly packet: Uint8Array;
+}
+
+/** Datagrams that reached neither IKE nor ESP. */
+export interface EngineCounters {
+  keepalives: number;
+  empty: number;
+  oversized: number;
+  /** Came when the owner should have flushed. */
+  overflow: number;
+}
