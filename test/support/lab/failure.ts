@@ -1,10 +1,11 @@
 import { onTestFailed } from 'vitest';
 import type { Lab } from './lab.ts';
 
-/** To be called in a test: if it fails, what the lab's programs logged since goes to standard error. */
+/** To be called in a test: if it fails, what the lab's programs logged since, and how its hosts are, go to standard error. */
 export function showLogsOnFailure(lab: Lab): void {
   const logs = lab.logsSince();
-  onTestFailed(() => {
+  onTestFailed(async () => {
     process.stderr.write(logs());
+    process.stderr.write(await lab.inspections());
   });
 }

@@ -17,6 +17,8 @@ export class Lab {
   readonly #cleanups: (() => Promise<unknown>)[] = [];
   /** BOUNDED: by what its owner starts. */
   readonly #logs = new Map<string, () => string>();
+  /** BOUNDED: by its owner's hosts. */
+  readonly #inspections = new Map<string, () => Promise<string>>();
   readonly #removeFolder = (): void => rmSync(this.folder, { recursive: true, force: true });
 
   constructor() {
@@ -37,6 +39,19 @@ export class Lab {
   /** `read` is called when something has failed. A log of the same name takes the place of the former. */
   log(name: string, read: () => string): void {
     this.#logs.set(name, read);
+  }
+
+  /** `inspect` is called when something has failed: how a host is then. */
+  inspect(name: string, inspect: () => Promise<string>): void {
+    this.#inspections.set(name, inspect);
+  }
+
+  async inspections(): Promise<string> {
+    const texts = [...this.#inspections].map(async ([name, inspect]) => {
+      const text = await inspect().catch((error: unknown) => `cannot be had: ${String(error)}`);
+      return `----- ${name}\n${text.trimEnd()}\n`;
+    });
+    return (await Promise.all(texts)).join('');
   }
 
   /** What is logged from now on, the end of each log at least: to be called when something has failed. */

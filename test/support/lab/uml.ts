@@ -41,6 +41,11 @@ const TRANSFORMS: readonly string[] = [
   `enc cbc(aes) 0x${'11'.repeat(16)} auth-trunc hmac(sha256) 0x${'11'.repeat(32)} 128 replay-window 64 flag esn`,
 ];
 
+/** What tells where a packet went. Counters that are 0 say nothing. */
+const INSPECTION =
+  'ip -s link; ip neigh; ip -6 neigh; ip -s xfrm state | grep -v -e auth -e enc -e aead; ' +
+  'for file in xfrm_stat snmp6 netstat; do grep -v "[[:space:]]0$" /proc/net/$file; done';
+
 export interface UmlOptions extends StrongSwanOptions {
   /** The device that appears in the namespace, with the namespace's own addresses. */
   readonly device: string;
@@ -139,6 +144,7 @@ export class UmlStrongSwan extends Swanctl {
     const peer = new UmlStrongSwan(folder, namespace, kernel, guest);
     lab.log(`guest of ${namespace.name}: console`, () => kernel.output);
     lab.log(`guest of ${namespace.name}: strongSwan`, () => peer.log());
+    lab.inspect(`guest of ${namespace.name}: network`, async () => (await peer.exec(['sh', '-c', INSPECTION])).stdout);
     lab.defer(() => peer.halt());
     await waitFor(
       'the guest to boot',
