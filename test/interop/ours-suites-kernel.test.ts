@@ -1,0 +1,3 @@
+import { testSuites } from './ours-suites.ts';
+
+testSuites('kernel');
