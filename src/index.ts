@@ -65,6 +65,16 @@ export type {
 export { IkeEndpoint } from './ike/endpoint.ts';
 export type { IkeEvent, Path } from './ike/events.ts';
 export { formatIdentity, type Identity, identityFromText } from './ike/identity.ts';
+export type {
+  Credentials,
+  PeerIdentity,
+  PeerProof,
+  RefusalReason,
+  SignatureMethod,
+  Signer,
+  Verdict,
+  Verifier,
+} from './pki/types.ts';
 export type { PolicyEntry } from './policy/database.ts';
 export type { SelectorPair, TrafficSelector } from './policy/selector.ts';
 // Devices and sockets
