@@ -7,12 +7,12 @@
  * has the delete exchange in it.
  */
 import { parseAddress } from '../src/base/address.ts';
+import { identityFromText } from '../src/base/identity.ts';
 import { utf8 } from '../src/base/text.ts';
 import { nodeProvider } from '../src/crypto/node/provider.ts';
 import { parseEspProposalString, parseIkeProposalString } from '../src/crypto/proposal-text.ts';
 import type { ConnectionConfig } from '../src/ike/config.ts';
 import { IkeEndpoint } from '../src/ike/endpoint.ts';
-import { identityFromText } from '../src/ike/identity.ts';
 import { anySelector } from '../src/policy/selector.ts';
 import type { BenchRow } from './row.ts';
 import { median } from './stats.ts';

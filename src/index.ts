@@ -22,6 +22,7 @@ export {
   type SocketAddress,
 } from './base/address.ts';
 export { PacketBatch } from './base/batch.ts';
+export { formatIdentity, type Identity, identityFromText } from './base/identity.ts';
 export { type Logger, silentLogger } from './base/log.ts';
 export { utf8 } from './base/text.ts';
 // Documents
@@ -64,7 +65,6 @@ export type {
 } from './ike/config.ts';
 export { IkeEndpoint } from './ike/endpoint.ts';
 export type { IkeEvent, Path } from './ike/events.ts';
-export { formatIdentity, type Identity, identityFromText } from './ike/identity.ts';
 export type {
   Credentials,
   PeerIdentity,

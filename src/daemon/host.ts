@@ -5,13 +5,13 @@
 import { randomFillSync } from 'node:crypto';
 import type { IpAddress, SocketAddress } from '../base/address.ts';
 import { PacketBatch } from '../base/batch.ts';
+import type { Identity } from '../base/identity.ts';
 import { MIN_MTU } from '../base/mtu.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import { Engine } from '../engine/engine.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { EngineOptions } from '../engine/options.ts';
-import type { Identity } from '../ike/identity.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import { isUnspecified, type UdpNetwork } from '../tun/udp.ts';
 import { PathMtus } from './path-mtu.ts';

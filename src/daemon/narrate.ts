@@ -1,8 +1,8 @@
 /** What happened, in words: one place for the log's lines and for `sectunnel event`. */
 import { formatSocketAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
+import { formatIdentity } from '../base/identity.ts';
 import type { ChildSummary, EngineEvent } from '../engine/events.ts';
-import { formatIdentity } from '../ike/identity.ts';
 import { formatSelector } from '../policy/selector.ts';
 import type { TunnelEvent } from './protocol.ts';
 

@@ -4,11 +4,11 @@
  */
 import { lookup } from 'node:dns/promises';
 import { type IpAddress, type IpFamily, parseAddress, rangeToPrefixes } from '../base/address.ts';
+import { type Identity, identityFromText } from '../base/identity.ts';
 import type { IdentityText, PeerAddress, PeerSettings, SecretReference, SectunnelDocument } from '../config/model.ts';
 import { type ChildPlan, hasIpv6, toChildren, toPolicy } from '../config/selectors.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import type { ChildConfig, ConnectionConfig, Lifetime } from '../ike/config.ts';
-import { type Identity, identityFromText } from '../ike/identity.ts';
 import { deviceMtu } from './path-mtu.ts';
 import type { DevicePlan, Platform, RoutePlan } from './platform.ts';
 import { ControlError } from './protocol.ts';

@@ -1,10 +1,10 @@
 /** From the engine's state to what `status` reports: ages instead of clock readings, text instead of binary values. */
 import { formatSocketAddress } from '../base/address.ts';
+import { formatIdentity } from '../base/identity.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import type { EngineChild, Tunnel } from '../engine/tunnel.ts';
 import { namedDrops } from '../esp/drops.ts';
 import { SaCounter } from '../esp/usage.ts';
-import { formatIdentity } from '../ike/identity.ts';
 import type { ChildSaStatus, IkeSaStatus } from '../ike/status.ts';
 import { formatSelector, type SelectorPair } from '../policy/selector.ts';
 import type { TunnelHost } from './host.ts';

@@ -1,9 +1,9 @@
 /** What an engine tells its owner. The same as from IKE, with tunnels in place of connections and without keys. */
 import { formatSocketAddress, type SocketAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
+import type { Identity } from '../base/identity.ts';
 import { formatSuite } from '../crypto/proposal-text.ts';
 import type { ChildSa, DownReason, FailureReason, IkeEvent, IkeSaSummary, Path } from '../ike/events.ts';
-import type { Identity } from '../ike/identity.ts';
 import type { SelectorPair } from '../policy/selector.ts';
 
 /** A CHILD SA without its keys. */

@@ -2,9 +2,9 @@
  * Authentication of the IKE SA (RFC 7296 §2.15): the octets that either side signs, and the shared-key method.
  */
 import { concatBytes, equalBytes } from '../base/bytes.ts';
+import type { Identity } from '../base/identity.ts';
 import { utf8 } from '../base/text.ts';
 import type { CryptoProvider, PrfAlgorithm } from '../crypto/types.ts';
-import type { Identity } from './identity.ts';
 import { prfOnce } from './keys.ts';
 import { idPayloadBody } from './payloads/id.ts';
 

@@ -3,9 +3,9 @@
  * Durations are milliseconds.
  */
 import type { IpAddress } from '../base/address.ts';
+import type { Identity } from '../base/identity.ts';
 import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
 import type { SelectorPair } from '../policy/selector.ts';
-import type { Identity } from './identity.ts';
 
 /** How one side proves who it is. */
 export type AuthMethod = 'psk';

@@ -4,6 +4,7 @@
  */
 import { type IpAddress, sameAddress } from '../base/address.ts';
 import { readU32, toHex } from '../base/bytes.ts';
+import { type Identity, sameIdentity } from '../base/identity.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { ChildRecord } from './child.ts';
 import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from './config.ts';
@@ -11,7 +12,6 @@ import { resolveDuplicates, settleNewcomer } from './duplicates.ts';
 import type { IkeEvent, Path } from './events.ts';
 import { HalfOpenTable } from './half-open.ts';
 import type { Host } from './host.ts';
-import { type Identity, sameIdentity } from './identity.ts';
 import { DEFAULT_LIMITS, DEFAULT_RETRANSMIT, type IkeEndpointOptions } from './options.ts';
 import { Queue } from './queue.ts';
 import { pooledRandom } from './random-pool.ts';

@@ -2,10 +2,10 @@
  * What an IKE endpoint tells its owner. Events are drained with `pollEvent` after every call that changes the endpoint.
  */
 import type { SocketAddress } from '../base/address.ts';
+import type { Identity } from '../base/identity.ts';
 import type { CipherKeys, CipherSuite } from '../crypto/types.ts';
 import type { SelectorPair } from '../policy/selector.ts';
 import type { ChildConfig } from './config.ts';
-import type { Identity } from './identity.ts';
 
 /** The pair of UDP end points that an IKE SA and its children use. */
 export interface Path {

@@ -1,10 +1,10 @@
 /** What an IKE SA sees of the endpoint that it belongs to. */
 import type { IpAddress } from '../base/address.ts';
+import type { Identity } from '../base/identity.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { ChildRecord } from './child.ts';
 import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from './config.ts';
 import type { IkeEvent, Path } from './events.ts';
-import type { Identity } from './identity.ts';
 import type { IkeSession } from './session.ts';
 import type { IkeCounterName } from './status.ts';
 

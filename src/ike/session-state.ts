@@ -7,9 +7,10 @@
  *   responder   half-open → authenticating ────────────┘
  * ```
  */
+
+import type { Identity } from '../base/identity.ts';
 import type { PacketCipher } from '../crypto/types.ts';
 import type { DownReason } from './events.ts';
-import type { Identity } from './identity.ts';
 import type { IkeKeys, IkeSuite, Nonces } from './keys.ts';
 import type { Payload } from './payload.ts';
 import type { IkeSaState } from './status.ts';

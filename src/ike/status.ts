@@ -1,7 +1,8 @@
 /** What an IKE endpoint shows of itself: the state of its SAs, and what it counted. */
+
+import type { Identity } from '../base/identity.ts';
 import type { SelectorPair } from '../policy/selector.ts';
 import type { Path } from './events.ts';
-import type { Identity } from './identity.ts';
 
 /** Times are milliseconds of the owner's clock, as it was handed in. */
 export interface ChildSaStatus {

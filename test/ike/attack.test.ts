@@ -1,10 +1,10 @@
 /** Ways around authentication: by state, by reflection, by another's identity. Each is refused, and harms nobody else. */
 import { describe, expect, it } from 'vitest';
+import { identityFromText } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
 import { childSpiBytes } from '../../src/ike/child.ts';
 import { ExchangeType, NotifyType } from '../../src/ike/iana.ts';
-import { identityFromText } from '../../src/ike/identity.ts';
 import { findNotify, findPayload, type Payload } from '../../src/ike/payload.ts';
 import { ikeWireProposals } from '../../src/ike/proposals.ts';
 import { expectSame } from '../support/ike-expect.ts';

@@ -1,9 +1,9 @@
 /** Thousands of peers from anywhere at one responder: what each of them costs must not grow with their number. */
 import { describe, expect, it } from 'vitest';
+import { identityFromText } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import { IkeEndpoint } from '../../src/ike/endpoint.ts';
-import { identityFromText } from '../../src/ike/identity.ts';
 import { at, connection, mirrored, Random } from '../support/ike-pair.ts';
 
 const PEERS = 500;

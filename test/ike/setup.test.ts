@@ -1,9 +1,9 @@
 /** IKE_SA_INIT and IKE_AUTH between two endpoints: the plain way, retried, and refused in every way. */
 import { describe, expect, it } from 'vitest';
+import { identityFromText } from '../../src/base/identity.ts';
 import { parseEspProposalString, parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
 import type { ConnectionConfig } from '../../src/ike/config.ts';
 import { NotifyType } from '../../src/ike/iana.ts';
-import { identityFromText } from '../../src/ike/identity.ts';
 import { decodeHeader, decodeMessage, encodePlain } from '../../src/ike/message.ts';
 import { findNotify, findPayload } from '../../src/ike/payload.ts';
 import { expectNothing, expectSame } from '../support/ike-expect.ts';

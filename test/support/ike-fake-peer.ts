@@ -2,6 +2,8 @@
  * A peer made of the codec and the key schedule alone, which says whatever a test wants it to say: what an endpoint of
  * ours never would. It is the initiator of its IKE SA.
  */
+
+import { identityFromText } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import { parseEspProposalString, parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
@@ -9,7 +11,6 @@ import { pskAuth } from '../../src/ike/auth.ts';
 import { childSpiBytes } from '../../src/ike/child.ts';
 import type { Path } from '../../src/ike/events.ts';
 import { AuthMethodId, ExchangeType } from '../../src/ike/iana.ts';
-import { identityFromText } from '../../src/ike/identity.ts';
 import { deriveIkeKeys, deriveSkeyseed, type Nonces } from '../../src/ike/keys.ts';
 import { decodeHeader, decodeMessage, encodePlain, type IkeHeader } from '../../src/ike/message.ts';
 import { findPayload, type Payload } from '../../src/ike/payload.ts';

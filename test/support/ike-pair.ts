@@ -3,6 +3,7 @@
  * randomness comes from one seed, so that every run can be repeated.
  */
 import { parseAddress, prefixRange, type SocketAddress } from '../../src/base/address.ts';
+import { identityFromText } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import { parseEspProposalString, parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
@@ -10,7 +11,6 @@ import type { RandomSource } from '../../src/crypto/types.ts';
 import type { ChildConfig, ConnectionConfig } from '../../src/ike/config.ts';
 import { IkeEndpoint } from '../../src/ike/endpoint.ts';
 import type { ChildSa, IkeEvent, Path } from '../../src/ike/events.ts';
-import { identityFromText } from '../../src/ike/identity.ts';
 import type { IkeEndpointOptions } from '../../src/ike/options.ts';
 import { makeSelector } from '../../src/policy/selector.ts';
 

@@ -1,6 +1,6 @@
 /** Identification payloads, IDi and IDr (RFC 7296 §3.5). */
 import { type ByteReader, ByteWriter } from '../../base/bytes.ts';
-import { type Identity, IdType } from '../identity.ts';
+import { type Identity, IdType } from '../../base/identity.ts';
 
 export interface IdPayload {
   readonly type: 'idi' | 'idr';

@@ -2,12 +2,13 @@
  * IKE_AUTH with pre-shared keys as responder (RFC 7296 §1.2, §2.15, §2.21.2, RFC 6023). The connection is chosen by the
  * identities before anything is made; the secret may take its time, and meanwhile nothing else waits.
  */
+
+import { formatIdentity, type Identity, sameIdentity } from '../../base/identity.ts';
 import { narrowPair } from '../../policy/narrow.ts';
 import { pskAuth, verifyPskAuth } from '../auth.ts';
 import type { ConnectionConfig } from '../config.ts';
 import { misbehaved } from '../failure.ts';
 import { AuthMethodId, ExchangeType, NotifyType } from '../iana.ts';
-import { formatIdentity, type Identity, sameIdentity } from '../identity.ts';
 import { failSession, installChild } from '../lifecycle.ts';
 import { findNotify, findPayload, type Payload } from '../payload.ts';
 import { notifyPayload } from '../payloads/notify.ts';

@@ -2,11 +2,12 @@
  * IKE_AUTH with pre-shared keys as initiator (RFC 7296 §1.2, §2.15, §2.21.2, RFC 6023): identities, AUTH, and the first
  * CHILD SA.
  */
+
+import { formatIdentity, type Identity, sameIdentity } from '../../base/identity.ts';
 import { pskAuth, type SignedParts, verifyPskAuth } from '../auth.ts';
 import type { ChildConfig } from '../config.ts';
 import { failureFrom, findError, misbehaved } from '../failure.ts';
 import { AuthMethodId, ExchangeType, NotifyType, notifyName } from '../iana.ts';
-import { formatIdentity, type Identity, sameIdentity } from '../identity.ts';
 import { breakOff, failSession, installChild } from '../lifecycle.ts';
 import { findPayload, type Payload } from '../payload.ts';
 import { notifyPayload } from '../payloads/notify.ts';

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { fromHex, toHex } from '../../src/base/bytes.ts';
+import { dnFromText, formatDn } from '../../src/base/dn.ts';
+import { formatIdentity, IdType, identityFromText, sameIdentity } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
-import { dnFromText, formatDn } from '../../src/ike/dn.ts';
-import { formatIdentity, IdType, identityFromText, sameIdentity } from '../../src/ike/identity.ts';
 
 const hex = (type: Parameters<typeof identityFromText>[0], text: string): string =>
   toHex(identityFromText(type, text).data);

@@ -4,8 +4,8 @@
  * The text lists attributes in the order of the encoding (`C=CH, O=sectunnel, CN=moon`), as certificates are
  * printed and strongSwan writes them, not reversed as in LDAP.
  */
-import { ByteReader, concatBytes, DecodeError, toHex } from '../base/bytes.ts';
-import { displayText, utf8 } from '../base/text.ts';
+import { ByteReader, concatBytes, DecodeError, toHex } from './bytes.ts';
+import { displayText, utf8 } from './text.ts';
 
 type StringType = 'directory' | 'printable' | 'ia5';
 

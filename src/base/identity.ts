@@ -1,11 +1,11 @@
 /**
  * Identities (RFC 7296 §3.5) as plain values: from text, for display, compared.
  */
-import { addressFromBytes, addressToBytes, formatAddress, parseAddress } from '../base/address.ts';
-import { assertNever } from '../base/assert.ts';
-import { equalBytes, toHex } from '../base/bytes.ts';
-import { displayText, utf8 } from '../base/text.ts';
+import { addressFromBytes, addressToBytes, formatAddress, parseAddress } from './address.ts';
+import { assertNever } from './assert.ts';
+import { equalBytes, toHex } from './bytes.ts';
 import { dnFromText, formatDn } from './dn.ts';
+import { displayText, utf8 } from './text.ts';
 
 /** IANA ID type numbers (RFC 7296 §3.5). */
 export const IdType = {
