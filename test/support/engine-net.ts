@@ -13,6 +13,8 @@ import type { EngineEvent } from '../../src/engine/events.ts';
 import type { EngineOptions } from '../../src/engine/options.ts';
 import type { EngineChild, Tunnel } from '../../src/engine/tunnel.ts';
 import { namedDrops } from '../../src/esp/drops.ts';
+import type { EspInboundSa } from '../../src/esp/inbound-sa.ts';
+import type { EspOutboundSa } from '../../src/esp/outbound-sa.ts';
 import type { Path } from '../../src/ike/events.ts';
 import type { PolicyEntry } from '../../src/policy/database.ts';
 import { connection, mirrored, net, Random } from './ike-pair.ts';
@@ -104,6 +106,13 @@ export class Peer {
     const children = [...this.tunnel(name).children.values()];
     if (children.length !== 1) throw new Error(`tunnel ${name} of ${this.name} has ${children.length} SAs`);
     return children[0]!;
+  }
+
+  /** Both halves of the only CHILD SA of a tunnel, which stay what they are when it goes. */
+  halves(name = 't'): { readonly inbound: EspInboundSa; readonly outbound: EspOutboundSa } {
+    const { id } = this.child(name).summary;
+    const { sending, receiving } = this.engine.planes!;
+    return { inbound: receiving.sa(id)!, outbound: sending.sa(id)! };
   }
 
   texts(name = 't'): string[] {

@@ -9,8 +9,8 @@
 import { createSocket } from 'node:dgram';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** How long a burst waits for the last answers. */
-const LAST_ANSWERS_MS = 1_000;
+/** How long a burst waits for the last answers, at most: a busy machine's peers may sleep for long. */
+const LAST_ANSWERS_MS = 4_000;
 
 /** @param {string} address */
 function socketFor(address) {

@@ -57,12 +57,15 @@ export interface PingOptions {
   readonly count?: number;
   /** Bytes behind the ICMP header. */
   readonly size?: number;
-  /** Seconds between two. */
-  readonly interval?: number;
 }
 
-function pingCommand({ source, destination, count = 3, size = 56, interval = 0.1 }: PingOptions): string[] {
-  const numbers = ['-c', String(count), '-s', String(size), '-i', String(interval), '-W', '2'];
+/** Seconds that an answer may take: a busy machine's peers may sleep for long. */
+const PATIENCE = 4;
+
+function pingCommand({ source, destination, count = 3, size = 56 }: PingOptions): string[] {
+  // All at once (`-l`): when the last request is out, ping waits for the interval, which is the patience, or until
+  // everything is answered; `-W` is for when nothing is at all.
+  const numbers = ['-c', count, '-l', count, '-s', size, '-i', PATIENCE, '-W', PATIENCE].map(String);
   return ['ping', '-n', '-q', '-I', source, ...numbers, destination];
 }
 
@@ -74,7 +77,6 @@ function pingAnswers(output: string): number {
 
 /** Sends echo requests and returns how many were answered. */
 export async function ping(host: Host, options: PingOptions): Promise<number> {
-  const time = (options.count ?? 3) * (options.interval ?? 0.1) * 1_000 + 5_000;
-  const { stdout } = await host.exec(pingCommand(options), { check: false, timeout: time });
+  const { stdout } = await host.exec(pingCommand(options), { check: false, timeout: PATIENCE * 1_000 + 10_000 });
   return pingAnswers(stdout);
 }
