@@ -4,8 +4,9 @@
  * The text lists attributes in the order of the encoding (`C=CH, O=sectunnel, CN=moon`), as certificates are
  * printed and strongSwan writes them, not reversed as in LDAP.
  */
-import { ByteReader, concatBytes, DecodeError, toHex } from './bytes.ts';
-import { displayText, utf8 } from './text.ts';
+import { ByteReader, DecodeError, equalBytes, toHex } from './bytes.ts';
+import { DerTag, derElement, readDerLength, readElement } from './der.ts';
+import { decodeText, displayText, utf8 } from './text.ts';
 
 type StringType = 'directory' | 'printable' | 'ia5';
 
@@ -45,17 +46,15 @@ const byName: ReadonlyMap<string, Attribute> = new Map(
 );
 const byOid: ReadonlyMap<string, Attribute> = new Map(ATTRIBUTES.map((entry) => [entry.oid, entry]));
 
-const SEQUENCE = 0x30;
-const SET = 0x31;
-const OBJECT_IDENTIFIER = 0x06;
-const UTF8_STRING = 0x0c;
-const PRINTABLE_STRING = 0x13;
-const IA5_STRING = 0x16;
+/** What fits an ID payload. */
+const MAX_DN = 0xffff;
 
 /** DER of the name. @throws RangeError, for people, when the text is not such a name. */
 export function dnFromText(text: string): Uint8Array {
   const parts = splitUnescaped(text);
-  return tlv(SEQUENCE, ...parts.map(encodePart));
+  const der = derElement(DerTag.SEQUENCE, ...parts.map(encodePart));
+  if (der.length > MAX_DN) throw new RangeError(`the distinguished name is too long: ${MAX_DN} bytes at most`);
+  return der;
 }
 
 /** Splits at commas that no backslash stands before. */
@@ -83,7 +82,10 @@ function encodePart(part: string): Uint8Array {
   }
   const value = attributeValue(found.name, part.slice(equals + 1));
   const oid = Uint8Array.from(found.oid.match(/../g)!, (pair) => Number.parseInt(pair, 16));
-  return tlv(SET, tlv(SEQUENCE, tlv(OBJECT_IDENTIFIER, oid), encodeString(found, value)));
+  return derElement(
+    DerTag.SET,
+    derElement(DerTag.SEQUENCE, derElement(DerTag.OBJECT_IDENTIFIER, oid), encodeString(found, value)),
+  );
 }
 
 /** Takes backslashes out; blanks around the value do not count unless escaped. */
@@ -107,66 +109,123 @@ function encodeString(entry: Attribute, value: string): Uint8Array {
       if (entry.name === 'C' && value.length !== 2) {
         throw new RangeError(`C in a distinguished name: a country code of two letters is wanted, not '${value}'`);
       }
-      return tlv(PRINTABLE_STRING, bytes);
+      return derElement(DerTag.PRINTABLE_STRING, bytes);
     case 'ia5':
       if (bytes.length !== value.length) throw new RangeError(`${entry.name} in a distinguished name: ASCII is wanted`);
-      return tlv(IA5_STRING, bytes);
+      return derElement(DerTag.IA5_STRING, bytes);
     default:
-      return tlv(printable ? PRINTABLE_STRING : UTF8_STRING, bytes);
+      return derElement(printable ? DerTag.PRINTABLE_STRING : DerTag.UTF8_STRING, bytes);
   }
 }
 
-function tlv(tag: number, ...contents: readonly Uint8Array[]): Uint8Array {
-  const content = concatBytes(...contents);
-  const { length } = content;
-  if (length < 0x80) return concatBytes(Uint8Array.of(tag, length), content);
-  if (length < 0x100) return concatBytes(Uint8Array.of(tag, 0x81, length), content);
-  if (length < 0x10000) return concatBytes(Uint8Array.of(tag, 0x82, length >>> 8, length), content);
-  throw new RangeError('the distinguished name is too long');
+/** What RFC 4518 §2.2 maps to nothing, as far as it can stand in a name. */
+const INVISIBLE = /\u034f|[\u00ad\u1806\u200b\ufffc]|[\u180b-\u180d]|[\ufe00-\ufe0f]/g;
+
+/** One attribute of a name. */
+export interface NameAttribute {
+  /** Contents of the DER object identifier, hexadecimal: `550403` for CN. */
+  readonly oid: string;
+  /** DER tag of the value. */
+  readonly tag: number;
+  readonly value: Uint8Array;
+}
+
+/** The attributes of a name: sets of mostly one, in the order of the encoding. @throws DecodeError when it is no DER name */
+export function readDn(der: Uint8Array): NameAttribute[][] {
+  const sets: NameAttribute[][] = [];
+  const reader = new ByteReader(der);
+  const names = readElement(reader, DerTag.SEQUENCE);
+  reader.expectEnd('distinguished name');
+  while (names.remaining > 0) {
+    const set = readElement(names, DerTag.SET);
+    const attributes: NameAttribute[] = [];
+    do attributes.push(readAttribute(readElement(set, DerTag.SEQUENCE)));
+    while (set.remaining > 0);
+    sets.push(attributes);
+  }
+  return sets;
+}
+
+function readAttribute(reader: ByteReader): NameAttribute {
+  const oid = toHex(readElement(reader, DerTag.OBJECT_IDENTIFIER).rest());
+  const tag = reader.u8();
+  const value = reader.bytes(readDerLength(reader));
+  reader.expectEnd('attribute of a distinguished name');
+  return { oid, tag, value };
 }
 
 /** The name as text for display, `undefined` when the bytes are no DER name. Values of unknown types stand in hex. */
 export function formatDn(der: Uint8Array): string | undefined {
-  try {
-    const parts: string[] = [];
-    const reader = new ByteReader(der);
-    const names = element(reader, SEQUENCE);
-    reader.expectEnd('distinguished name');
-    while (names.remaining > 0) {
-      const set = element(names, SET);
-      const values: string[] = [];
-      do values.push(formatAttribute(element(set, SEQUENCE)));
-      while (set.remaining > 0);
-      parts.push(values.join('+'));
+  return orUndefined(() =>
+    readDn(der)
+      .map((set) => set.map(formatAttribute).join('+'))
+      .join(', '),
+  );
+}
+
+function formatAttribute({ oid, tag, value }: NameAttribute): string {
+  const name = byOid.get(oid)?.name ?? `oid-${oid}`;
+  const text = attributeText(tag, value);
+  return `${name}=${text === undefined ? `#${toHex(value)}` : text.replace(/[,+"\\<>;#]/g, '\\$&')}`;
+}
+
+/** What a value says, without what could garble a line; `undefined` when it is no text. */
+function attributeText(tag: number, value: Uint8Array): string | undefined {
+  const text = rawText(tag, value);
+  return text === undefined ? undefined : displayText(utf8(text));
+}
+
+function rawText(tag: number, value: Uint8Array): string | undefined {
+  switch (tag) {
+    case DerTag.UTF8_STRING:
+    case DerTag.PRINTABLE_STRING:
+    case DerTag.IA5_STRING:
+      return decodeText(value);
+    case DerTag.TELETEX_STRING:
+      // As everybody does: ISO 8859-1.
+      return Array.from(value, (byte) => String.fromCharCode(byte)).join('');
+    case DerTag.BMP_STRING: {
+      if (value.length % 2 !== 0) return undefined;
+      let text = '';
+      for (let at = 0; at < value.length; at += 2) text += String.fromCharCode((value[at]! << 8) | value[at + 1]!);
+      return text;
     }
-    return parts.join(', ');
+    default:
+      return undefined;
+  }
+}
+
+/**
+ * Each set of attributes in a form that is the same for all that RFC 5280 §7.1 says are equal: whatever string type,
+ * case and blanks they are written with. `undefined` when the bytes are no DER name.
+ */
+export function canonicalDn(der: Uint8Array): string[] | undefined {
+  return orUndefined(() => readDn(der).map((set) => set.map(canonicalAttribute).sort().join('+')));
+}
+
+function canonicalAttribute({ oid, tag, value }: NameAttribute): string {
+  const text = attributeText(tag, value);
+  // What is not shown as it is must not become equal to what it is shown as.
+  if (text === undefined || text.includes('\ufffd') || text !== rawText(tag, value))
+    return `${oid}#${tag}:${toHex(value)}`;
+  // RFC 4518 §2: compatible forms and cases are one, blanks count once and not at the ends, invisible ones not at all.
+  const visible = text.normalize('NFKC').replace(INVISIBLE, '');
+  return `${oid}=${JSON.stringify(visible.toLowerCase().trim().replace(/\s+/g, ' '))}`;
+}
+
+/** Whether two names are equal (RFC 5280 §7.1). What cannot be read is equal to the same bytes only. */
+export function sameDn(a: Uint8Array, b: Uint8Array): boolean {
+  if (equalBytes(a, b)) return true;
+  const [left, right] = [canonicalDn(a), canonicalDn(b)];
+  if (left === undefined || right === undefined || left.length !== right.length) return false;
+  return left.every((set, at) => set === right[at]);
+}
+
+function orUndefined<T>(read: () => T): T | undefined {
+  try {
+    return read();
   } catch (error) {
     if (error instanceof DecodeError) return undefined;
     throw error;
   }
-}
-
-function formatAttribute(reader: ByteReader): string {
-  const oid = toHex(element(reader, OBJECT_IDENTIFIER).rest());
-  const tag = reader.u8();
-  const value = reader.bytes(derLength(reader));
-  reader.expectEnd('attribute of a distinguished name');
-  const name = byOid.get(oid)?.name ?? `oid-${oid}`;
-  const isText = tag === UTF8_STRING || tag === PRINTABLE_STRING || tag === IA5_STRING;
-  return `${name}=${isText ? displayText(value).replace(/[,+"\\<>;#]/g, '\\$&') : `#${toHex(value)}`}`;
-}
-
-function element(reader: ByteReader, tag: number): ByteReader {
-  const found = reader.u8();
-  if (found !== tag) reader.fail('bad-value', `DER tag ${found}, ${tag} wanted`);
-  return reader.sub(derLength(reader));
-}
-
-/** Up to 65,535 and in the shortest form, as DER wants it. */
-function derLength(reader: ByteReader): number {
-  const first = reader.u8();
-  if (first < 0x80) return first;
-  const length = first === 0x81 ? reader.u8() : first === 0x82 ? reader.u16() : 0;
-  if (length < (first === 0x82 ? 0x100 : 0x80)) reader.fail('bad-length', 'DER length');
-  return length;
 }

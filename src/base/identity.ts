@@ -4,7 +4,7 @@
 import { addressFromBytes, addressToBytes, formatAddress, parseAddress } from './address.ts';
 import { assertNever } from './assert.ts';
 import { equalBytes, toHex } from './bytes.ts';
-import { dnFromText, formatDn } from './dn.ts';
+import { dnFromText, formatDn, sameDn } from './dn.ts';
 import { displayText, utf8 } from './text.ts';
 
 /** IANA ID type numbers (RFC 7296 §3.5). */
@@ -92,9 +92,11 @@ export function formatIdentity(identity: Identity): string {
   return `id-type-${type}:0x${toHex(data)}${more}`;
 }
 
-/** Names without regard to the case of ASCII letters, all else (distinguished names by their DER) byte by byte. */
+/** Names without regard to the case of ASCII letters, distinguished names as RFC 5280 §7.1 says, all else byte by byte. */
 export function sameIdentity(a: Identity, b: Identity): boolean {
-  if (a.type !== b.type || a.data.length !== b.data.length) return false;
+  if (a.type !== b.type) return false;
+  if (a.type === IdType.DerAsn1Dn) return sameDn(a.data, b.data);
+  if (a.data.length !== b.data.length) return false;
   const isName = a.type === IdType.Fqdn || a.type === IdType.Rfc822Address;
   return isName ? a.data.every((byte, at) => lowerCase(byte) === lowerCase(b.data[at]!)) : equalBytes(a.data, b.data);
 }

@@ -19,6 +19,11 @@ export function utf8(text: string): Uint8Array {
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
 const UNSHOWN = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
+/** Decodes as it is; malformed sequences become U+FFFD. */
+export function decodeText(bytes: Uint8Array): string {
+  return lenient.decode(bytes);
+}
+
 /** Decodes for display: malformed sequences become U+FFFD, what could forge or garble a line of a log becomes `?`. */
 export function displayText(bytes: Uint8Array): string {
   return lenient.decode(bytes).replace(UNSHOWN, '?');

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { fromHex, toHex } from '../../src/base/bytes.ts';
-import { dnFromText, formatDn } from '../../src/base/dn.ts';
+import { derElement } from '../../src/base/der.ts';
+import { dnFromText, formatDn, sameDn } from '../../src/base/dn.ts';
 import { formatIdentity, IdType, identityFromText, sameIdentity } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
 
@@ -121,6 +122,22 @@ describe('display', () => {
 });
 
 describe('comparison', () => {
+  it('takes names for equal whatever string type they are written in, and no others', () => {
+    const name = (tag: number, value: Uint8Array): Uint8Array =>
+      derElement(0x30, derElement(0x31, derElement(0x30, fromHex('0603550403'), derElement(tag, value))));
+    const bmp = Uint8Array.of(0, 0x67, 0, 0x57);
+    expect(sameDn(name(0x0c, utf8('gW')), name(0x13, utf8('GW')))).toBe(true);
+    expect(sameDn(name(0x0c, utf8('gw')), name(0x1e, bmp))).toBe(true);
+    expect(sameDn(name(0x0c, utf8('ü')), name(0x14, Uint8Array.of(0xfc)))).toBe(true);
+    expect(sameDn(name(0x0c, utf8(' g\u00ad  w ')), name(0x0c, utf8('g w')))).toBe(true);
+    // What cannot be shown is not what it is shown as, and numbers are not texts.
+    expect(sameDn(name(0x0c, utf8('g\0')), name(0x0c, utf8('g?')))).toBe(false);
+    expect(sameDn(name(0x0c, Uint8Array.of(0xff)), name(0x0c, utf8('\ufffd')))).toBe(false);
+    expect(sameDn(name(0x04, utf8('gw')), name(0x0c, utf8('gw')))).toBe(false);
+    expect(sameDn(utf8('no name'), utf8('No name'))).toBe(false);
+    expect(sameDn(utf8('no name'), utf8('no name'))).toBe(true);
+  });
+
   it('goes by type and bytes, names by letters whatever their case', () => {
     const same = (a: string, b: string, type: 'fqdn' | 'email' | 'keyid' | 'dn' = 'fqdn'): boolean =>
       sameIdentity(identityFromText(type, a), identityFromText(type, b));
@@ -132,6 +149,8 @@ describe('comparison', () => {
     expect(same('CN=a', 'cn=a', 'dn')).toBe(true);
     expect(same('CN=a, O=b', 'O=b, CN=a', 'dn')).toBe(false);
     expect(sameIdentity(identityFromText('fqdn', 'moon'), identityFromText('keyid', 'moon'))).toBe(false);
+    expect(same('C=CH, O=Example  Org,CN=gw1', 'C=ch,O=example org, CN=GW1', 'dn')).toBe(true);
+    expect(same('C=CH,CN=gw1', 'CN=gw1,C=CH', 'dn')).toBe(false);
     // '[' and '{' differ by the same bit as 'A' and 'a' do.
     expect(sameIdentity({ type: 2, data: utf8('a[') }, { type: 2, data: utf8('a{') })).toBe(false);
   });
