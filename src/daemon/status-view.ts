@@ -92,8 +92,8 @@ function ikeStatus(now: number, sa: IkeSaStatus, tunnel: Tunnel): IkeStatus {
 }
 
 function childStatus(now: number, sa: ChildSaStatus, child: EngineChild | undefined): ChildStatus {
-  const inbound = child?.inbound.usage.counters;
-  const outbound = child?.outbound.usage.counters;
+  const inbound = child?.received.counters;
+  const outbound = child?.sent.counters;
   const wanted = child?.summary.wanted ?? sa.selectors;
   return {
     id: sa.id,
@@ -118,8 +118,8 @@ function childStatus(now: number, sa: ChildSaStatus, child: EngineChild | undefi
 }
 
 /** What the policy lets bypass was led into the device all the same, which cannot send in the clear. */
-function bypassDrops({ outbound }: Tunnel): Record<string, number> {
-  return outbound.bypassed === 0 ? {} : { 'bypass-in-tunnel': outbound.bypassed };
+function bypassDrops({ bypassed }: Tunnel): Record<string, number> {
+  return bypassed === 0 ? {} : { 'bypass-in-tunnel': bypassed };
 }
 
 function deviceDrops(dropped: Readonly<Record<string, number>>): Record<string, number> {

@@ -17,6 +17,8 @@ export interface TunnelConfig {
   readonly dpdAction: 'clear' | 'trap' | 'restart';
   /** Packets, 64 to 65,536 (RFC 4303 §3.4.3). */
   readonly replayWindow: number;
+  /** DSCP of outer headers, 0 to 63; left out: that of each packet inside (RFC 4301 §5.1.2.1). ECN is always copied. */
+  readonly dscp?: number | undefined;
   /** The device's MTU. The MSS of TCP connections is lowered to it, and to what the path takes. */
   readonly mtu?: number;
   /** False to leave the MSS of TCP connections alone. */

@@ -1,64 +1,75 @@
+/**
+ * The control plane: IKE, the records of the tunnels and their SAs, and what is done to bring them up. Packets are the
+ * data plane's, which works in the engine unless another was given to it.
+ */
 import { assertNever } from '../base/assert.ts';
-import { PacketBatch } from '../base/batch.ts';
+import type { PacketBatch } from '../base/batch.ts';
 import { readU32 } from '../base/bytes.ts';
 import { namedDrops } from '../esp/drops.ts';
-import { tooBigMessage } from '../esp/too-big.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
 import { IkeEndpoint } from '../ike/endpoint.ts';
 import type { ChildSa, IkeEvent, Path } from '../ike/events.ts';
+import type { PlanePort, PlaneReport } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
 import { addMarker, classify, stripMarker } from './demux.ts';
 import { type EngineEvent, engineEvent } from './events.ts';
+import { DEFAULT_HOLD } from './hold.ts';
+import { InlinePlanes } from './inline-planes.ts';
 import type { Answer, EngineCounters, EngineOptions, Transmit } from './options.ts';
 import { Pursuit } from './pursuit.ts';
-import { type SaObserver, SaTable } from './sa-table.ts';
-import { forEachTag } from './tags.ts';
+import { SaTable } from './sa-table.ts';
 import { Tunnel } from './tunnel.ts';
-
-/** ESP packets that are gathered before they must be flushed; each may be as large as an IP packet can be. */
-const SLOTS = 64;
-/** One byte more: the slots then start where lines of the cache do. */
-const MAX_PACKET = 0x1_0000;
 
 export class Engine {
   readonly counters: EngineCounters = { keepalives: 0, empty: 0, oversized: 0, overflow: 0 };
   readonly ike: IkeEndpoint;
+  /** The data plane, when it is the engine's own. */
+  readonly planes: InlinePlanes | undefined;
   // BOUNDED: the owner's configuration, all three.
   readonly #tunnels = new Map<string, Tunnel>();
   readonly #byIndex: (Tunnel | undefined)[] = [];
   readonly #byConnection = new Map<string, Tunnel>();
   readonly #sas: SaTable;
   readonly #pursuit: Pursuit;
+  readonly #port: PlanePort;
+  readonly #counterMemory: NonNullable<EngineOptions['counterMemory']>;
   /** Nobody outside may know which fragments compete for the same record. */
   readonly #fragmentSeed: number;
-  readonly #gathered: PacketBatch;
-  readonly #gatheredPaths: Path[] = [];
-  readonly #released = new PacketBatch(SLOTS, MAX_PACKET);
   // BOUNDED: drained by the owner after every call, all three; the answers by each tunnel's limit besides.
   readonly #events: EngineEvent[] = [];
   readonly #answers: Answer[] = [];
   readonly #transmits: Transmit[] = [];
-  readonly #observer: SaObserver;
   /** The time of the call that is being served. */
   #now = 0;
 
   constructor(options: EngineOptions) {
     this.ike = new IkeEndpoint(options);
-    this.#gathered = new PacketBatch(SLOTS, MAX_PACKET, undefined, undefined, options.allocate);
+    this.#fragmentSeed = readU32(options.random(4), 0);
+    this.#counterMemory = options.counterMemory ?? ((bytes) => new ArrayBuffer(bytes));
+    this.planes = options.planes === undefined ? this.#ownPlanes(options) : undefined;
+    this.#port = options.planes ?? this.planes!;
     this.#pursuit = new Pursuit({
       ike: this.ike,
+      port: this.#port,
       localAddressFor: options.localAddressFor ?? (() => undefined),
       report: (event) => this.#events.push(event),
     });
-    this.#fragmentSeed = readU32(options.random(4), 0);
-    this.#sas = new SaTable(options.crypto, this.#fragmentSeed);
-    this.#observer = {
-      received: (child, path) => this.ike.childReceived(this.#now, child.summary.spiIn, path),
-      limitReached: (child, kind) => {
-        if (kind === 'soft') this.ike.childSoftExpired(this.#now, child.summary.spiIn);
-        else this.ike.childHardExpired(this.#now, child.summary.spiIn);
+    this.#sas = new SaTable(this.#port, this.#counterMemory);
+  }
+
+  #ownPlanes({ crypto, allocate }: EngineOptions): InlinePlanes {
+    return new InlinePlanes({
+      crypto,
+      allocate,
+      fragmentSeed: this.#fragmentSeed,
+      now: () => this.#now,
+      report: (report) => this.#heed(report),
+      onReleased: (batch) => this.#keepReleased(batch),
+      onAnswer: (index, packet) => {
+        const tunnel = this.#byIndex[index];
+        if (tunnel !== undefined) this.#answers.push({ tunnel: tunnel.config.name, packet });
       },
-    };
+    });
   }
 
   /** @throws RangeError, with nothing changed, when a name is taken or the configuration cannot be worked with */
@@ -66,18 +77,14 @@ export class Engine {
     if (this.#tunnels.has(config.name)) throw new RangeError(`there is a tunnel named ${config.name} already`);
     const free = this.#byIndex.indexOf(undefined);
     const index = free < 0 ? this.#byIndex.length : free;
-    const tunnel = new Tunnel(index, config, this.#fragmentSeed, {
-      onMissing: (missing, plan, batch, slot) => this.#pursuit.packetMissesSa(this.#now, missing, plan, batch, slot),
-      onTooBig: ({ tooBigLimit }, batch, slot, flow, mtu) => {
-        if (!tooBigLimit.take(this.#now)) return;
-        const packet = tooBigMessage(batch.buffer, batch.offset[slot]!, flow, mtu);
-        if (packet !== undefined) this.#answers.push({ tunnel: config.name, packet });
-      },
-    });
+    const tunnel = new Tunnel(index, config, this.#counterMemory);
     this.#addConnections(config.connections);
     for (const { name } of config.connections) this.#byConnection.set(name, tunnel);
     this.#byIndex[index] = tunnel;
     this.#tunnels.set(config.name, tunnel);
+    const { policy, counters } = tunnel;
+    const { hold = DEFAULT_HOLD } = config;
+    this.#port.send({ type: 'add-tunnel', tunnel: index, policy, hold, counters, fragmentSeed: this.#fragmentSeed });
   }
 
   /** All or none. */
@@ -101,6 +108,7 @@ export class Engine {
     for (const connection of tunnel.config.connections) this.ike.removeConnection(now, connection.name);
     this.#drainIke(now);
     this.#sas.removeAllOf(tunnel);
+    this.#port.send({ type: 'remove-tunnel', tunnel: tunnel.index });
     for (const connection of tunnel.config.connections) this.#byConnection.delete(connection.name);
     this.#byIndex[tunnel.index] = undefined;
     this.#tunnels.delete(name);
@@ -108,20 +116,25 @@ export class Engine {
 
   /** The tunnel is wanted: negotiated at once, for the first packet, or when the peer asks, as configured. */
   up(now: number, name: string): void {
+    this.#now = now;
     this.#pursuit.begin(now, this.#tunnel(name));
     this.#drainIke(now);
   }
 
   /** Closes the tunnel's SAs and starts no new ones. */
   down(now: number, name: string): void {
+    this.#now = now;
     const tunnel = this.#tunnel(name);
     this.#pursuit.end(tunnel);
     for (const connection of tunnel.config.connections) this.ike.closeConnection(now, connection.name);
     this.#drainIke(now);
   }
 
-  /** Takes a UDP datagram. IKE is served at once; ESP is gathered. Returns true when `flush` must not wait. */
-  receive(now: number, path: Path, data: Uint8Array): boolean {
+  /**
+   * Takes a UDP datagram. IKE is served at once; ESP is gathered. Returns true when `flush` must not wait.
+   * @param trafficClass DSCP and ECN of its IP header; 0 where nobody can tell
+   */
+  receive(now: number, path: Path, data: Uint8Array, trafficClass = 0): boolean {
     switch (classify(path.local.port, data)) {
       case 'empty':
         this.counters.empty++;
@@ -134,13 +147,13 @@ export class Engine {
         this.#drainIke(now);
         return false;
       case 'esp':
-        return this.#gather(path, data);
+        return this.#gather(path, data, trafficClass);
     }
   }
 
   /** Whether ESP packets wait for `flush`. */
   get hasGathered(): boolean {
-    return this.#gathered.count > 0;
+    return this.planes?.hasGathered === true;
   }
 
   /**
@@ -148,37 +161,35 @@ export class Engine {
    * @param deliver called once for each tunnel that packets came out for; slots with a length hold its packets
    */
   flush(now: number, deliver: (tunnel: string, batch: PacketBatch) => void): void {
-    const batch = this.#gathered;
-    if (batch.count === 0) return;
+    if (!this.hasGathered) return;
     this.#now = now;
-    this.#sas.open(now, batch, this.#gatheredPaths, this.#observer);
-    forEachTag(batch, (tag) => {
-      const tunnel = this.#byIndex[tag];
+    this.planes?.flush(now, (index, batch) => {
+      const tunnel = this.#byIndex[index];
       if (tunnel !== undefined) deliver(tunnel.config.name, batch);
     });
-    batch.clear();
     this.#drainIke(now);
   }
 
   /**
    * Takes a batch of packets that were read from the tunnel's device through its policy. Slots that hold a length
-   * afterwards are ESP packets to be sent to `path(batch.tag[slot])`.
+   * afterwards are ESP packets to be sent to `path(batch.tag[slot])`, each with its `batch.trafficClass`.
    */
   send(now: number, name: string, batch: PacketBatch): void {
     this.#now = now;
-    const { outbound } = this.#tunnel(name);
-    outbound.process(now, batch);
-    for (let slot = 0; slot < batch.count; slot++) {
-      // A tunnel's device has no way to send in the clear: what a policy lets bypass must not be routed to it.
-      if (batch.tag[slot]! < 0) batch.length[slot] = 0;
-    }
-    this.#sas.report(outbound.takeSignals(), this.#observer);
+    this.planes?.sending.process(now, this.#tunnel(name).index, batch);
+    this.#drainIke(now);
+  }
+
+  /** Takes what a data plane tells that is not the engine's own. */
+  report(now: number, report: PlaneReport): void {
+    this.#now = now;
+    this.#heed(report);
     this.#drainIke(now);
   }
 
   /** Where packets with this tag go; `undefined` when their SA is gone. */
   path(tag: number): Path | undefined {
-    return this.#sas.path(tag);
+    return this.planes?.sending.path(tag);
   }
 
   /**
@@ -191,25 +202,23 @@ export class Engine {
   }
 
   nextTimeout(): number | undefined {
-    let next = Math.min(this.ike.nextTimeout() ?? Number.POSITIVE_INFINITY, this.#sas.nextDeadline());
-    for (const { retry, hold, outbound } of this.#tunnels.values()) {
-      const never = Number.POSITIVE_INFINITY;
-      next = Math.min(next, retry.at ?? never, hold.next() ?? never, outbound.nextDeadline());
-    }
-    return next === Number.POSITIVE_INFINITY ? undefined : next;
+    const never = Number.POSITIVE_INFINITY;
+    let next = Math.min(
+      this.ike.nextTimeout() ?? never,
+      this.#sas.nextDeadline(),
+      this.planes?.nextDeadline() ?? never,
+    );
+    for (const { retry } of this.#tunnels.values()) next = Math.min(next, retry.at ?? never);
+    return next === never ? undefined : next;
   }
 
   handleTimeout(now: number): void {
     this.#now = now;
     this.ike.handleTimeout(now);
-    this.#sas.expire(now, this.#observer);
+    this.#sas.expire(now);
+    this.planes?.expire(now);
     this.#drainIke(now);
-    for (const tunnel of this.#tunnels.values()) {
-      tunnel.outbound.expire(now);
-      this.#sas.report(tunnel.outbound.takeSignals(), this.#observer);
-      tunnel.hold.expire(now);
-      this.#pursuit.retryIfDue(now, tunnel);
-    }
+    for (const tunnel of this.#tunnels.values()) this.#pursuit.retryIfDue(now, tunnel);
     this.#drainIke(now);
   }
 
@@ -218,7 +227,7 @@ export class Engine {
     const message = this.ike.pollTransmit();
     if (message === undefined) return this.#transmits.shift();
     const { path, data } = message;
-    return { path, data: message.keepalive ? data : addMarker(path.local.port, data) };
+    return { path, data: message.keepalive ? data : addMarker(path.local.port, data), trafficClass: 0 };
   }
 
   /** The next packet to be written to a tunnel's device. */
@@ -232,6 +241,7 @@ export class Engine {
 
   /** Answers a `need-secret` event; `undefined` when there is none. The bytes are copied. */
   answerSecret(now: number, requestId: number, secret: Uint8Array | undefined): void {
+    this.#now = now;
     this.ike.answerSecret(now, requestId, secret);
     this.#drainIke(now);
   }
@@ -242,12 +252,12 @@ export class Engine {
 
   /** SAs that packets are received on, those that were replaced a moment ago included. */
   get inboundSas(): number {
-    return this.#sas.inbound.size;
+    return this.#sas.receiving;
   }
 
   /** ESP packets that were dropped on the way in, of all tunnels and of none, by reason. */
   inboundDrops(): Record<string, number> {
-    return namedDrops(this.#sas.inbound.drops);
+    return namedDrops(this.#port.inboundDrops);
   }
 
   #tunnel(name: string): Tunnel {
@@ -256,13 +266,39 @@ export class Engine {
     return tunnel;
   }
 
-  #gather(path: Path, data: Uint8Array): boolean {
-    const batch = this.#gathered;
-    const slot = batch.push(data);
-    if (slot >= 0) this.#gatheredPaths[slot] = path;
-    else if (batch.count === batch.capacity) this.counters.overflow++;
-    else this.counters.oversized++;
-    return batch.count === batch.capacity;
+  #gather(path: Path, data: Uint8Array, trafficClass: number): boolean {
+    const { planes } = this;
+    if (planes?.gather(path, data, trafficClass) !== true) {
+      if (planes === undefined || planes.isFull) this.counters.overflow++;
+      else this.counters.oversized++;
+    }
+    return planes?.isFull === true;
+  }
+
+  #heed(report: PlaneReport): void {
+    const now = this.#now;
+    switch (report.type) {
+      case 'missing': {
+        const tunnel = this.#byIndex[report.tunnel];
+        const plan = tunnel?.plan(report.child);
+        if (tunnel !== undefined && plan !== undefined) this.#pursuit.packetMissesSa(now, tunnel, plan);
+        return;
+      }
+      case 'limit': {
+        const child = this.#sas.get(report.id);
+        if (child === undefined) return;
+        if (report.kind === 'soft') this.ike.childSoftExpired(now, child.summary.spiIn);
+        else this.ike.childHardExpired(now, child.summary.spiIn);
+        return;
+      }
+      case 'received': {
+        const child = this.#sas.get(report.id);
+        if (child !== undefined) this.ike.childReceived(now, child.summary.spiIn, report.path);
+        return;
+      }
+      default:
+        assertNever(report, 'report of the data plane');
+    }
   }
 
   #drainIke(now: number): void {
@@ -294,8 +330,7 @@ export class Engine {
       case 'child-up':
         return tunnel !== undefined && this.#childUp(now, tunnel, event.child, event.sendNow);
       case 'child-send':
-        this.#sas.activate(event.childId);
-        if (tunnel !== undefined) this.#release(now, tunnel);
+        this.#sas.activate(event.childId, false);
         return false;
       case 'child-down': {
         const child = this.#sas.get(event.childId);
@@ -327,7 +362,7 @@ export class Engine {
   }
 
   #childUp(now: number, tunnel: Tunnel, sa: ChildSa, sendNow: boolean): boolean {
-    const child = this.#sas.install(now, tunnel, sa, sendNow);
+    const child = this.#sas.install(now, tunnel, sa);
     if (child === undefined) {
       this.ike.closeChild(now, sa.id);
       const text = `CHILD SA ${sa.config.name} is given up: there are as many SAs for its packets as there may be`;
@@ -336,23 +371,17 @@ export class Engine {
       return false;
     }
     this.#pursuit.cameUp(tunnel);
-    if (sendNow) this.#release(now, tunnel);
+    // A peer that asked for its first SA has it when it has read our answer; one that is replaced must not be missed.
+    if (sendNow) this.#sas.activate(sa.id, sa.replaces === undefined);
     return true;
   }
 
-  /** Sends the packets that waited for an SA. Those that still have none wait again or are dropped. */
-  #release(now: number, tunnel: Tunnel): void {
-    const batch = this.#released;
-    // Once through: what misses its SA again goes back to the queue.
-    for (let left = tunnel.hold.length; left > 0; ) {
-      batch.clear();
-      left -= tunnel.hold.drainInto(batch, left);
-      this.#now = now;
-      tunnel.outbound.process(now, batch);
-      for (let slot = 0; slot < batch.count; slot++) {
-        const path = batch.length[slot] === 0 ? undefined : this.#sas.path(batch.tag[slot]!);
-        if (path !== undefined) this.#transmits.push({ path, data: batch.packet(slot).slice() });
-      }
+  /** Packets that waited go out behind what IKE has to say. */
+  #keepReleased(batch: PacketBatch): void {
+    for (let slot = 0; slot < batch.count; slot++) {
+      const path = batch.length[slot] === 0 ? undefined : this.path(batch.tag[slot]!);
+      if (path === undefined) continue;
+      this.#transmits.push({ path, data: batch.packet(slot).slice(), trafficClass: batch.trafficClass[slot]! });
     }
   }
 }

@@ -3,6 +3,7 @@ import type { IpAddress } from '../base/address.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { EndpointLimits, RetransmitPolicy } from '../ike/config.ts';
 import type { Path } from '../ike/events.ts';
+import type { CounterMemory, PlanePort } from './commands.ts';
 
 export interface EngineOptions {
   readonly crypto: CryptoProvider;
@@ -13,12 +14,18 @@ export interface EngineOptions {
   readonly localAddressFor?: (remote: IpAddress) => IpAddress | undefined;
   /** Where batches get their memory, such as one that devices work in too. Default: the heap. */
   readonly allocate?: ((bytes: number) => Uint8Array) | undefined;
+  /** The data plane, where the engine is not to run its own: packets then pass by the engine. */
+  readonly planes?: PlanePort | undefined;
+  /** Where the data plane counts; must be shared memory when that is in another thread. Default: the heap. */
+  readonly counterMemory?: CounterMemory | undefined;
 }
 
 /** A UDP payload to send. */
 export interface Transmit {
   readonly path: Path;
   readonly data: Uint8Array;
+  /** DSCP and ECN of its IP header. */
+  readonly trafficClass: number;
 }
 
 /** A packet for the tunnel's device: what the sender of a packet is told that could not be carried. */

@@ -7,16 +7,17 @@
  */
 import { formatAddress, type IpAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
-import type { PacketBatch } from '../base/batch.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
 import type { IkeEndpoint } from '../ike/endpoint.ts';
 import type { DownReason } from '../ike/events.ts';
+import type { PlanePort } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
 import type { EngineEvent, LocalFailure } from './events.ts';
 import type { ChildPlan, PursuitMode, Tunnel } from './tunnel.ts';
 
 export interface PursuitOptions {
   readonly ike: IkeEndpoint;
+  readonly port: PlanePort;
   /** The local address from which packets to `remote` leave; asked when a connection names none. */
   readonly localAddressFor: (remote: IpAddress) => IpAddress | undefined;
   readonly report: (event: EngineEvent) => void;
@@ -24,9 +25,6 @@ export interface PursuitOptions {
 
 /** Replaced, or as we asked; and what IKE reports of the children before it says why the IKE SA went down. */
 const NO_LOSS: readonly DownReason[] = ['rekeyed', 'redundant', 'requested', 'ike-down'];
-
-/** Packets that find no room to wait ask for their SA so often. */
-const ASK_AGAIN = 1_000;
 
 const MODES: Readonly<Record<TunnelConfig['start'], PursuitMode>> = {
   initiate: 'always',
@@ -44,7 +42,7 @@ export class Pursuit {
   /** The tunnel was started. */
   begin(now: number, tunnel: Tunnel): void {
     tunnel.wanted = true;
-    tunnel.pursuit = MODES[tunnel.config.start];
+    this.#setMode(tunnel, MODES[tunnel.config.start]);
     tunnel.retry.reset();
     if (tunnel.pursuit === 'always') this.initiateMissing(now, tunnel);
   }
@@ -54,16 +52,13 @@ export class Pursuit {
     tunnel.wanted = false;
     tunnel.pursuit = 'none';
     tunnel.retry.reset();
-    tunnel.hold.clear();
+    this.#options.port.send({ type: 'hold', tunnel: tunnel.index, hold: false, forget: true });
   }
 
-  /** An outbound packet needs an SA that is not there: it waits, and the negotiation begins (RFC 4301 §4.4.1). */
-  packetMissesSa(now: number, tunnel: Tunnel, plan: ChildPlan, batch: PacketBatch, slot: number): void {
-    if (tunnel.pursuit === 'none') return;
-    const held = tunnel.hold.hasRoom(batch.length[slot]!) && tunnel.hold.add(now, batch.packet(slot));
-    // While an attempt is planned, packets do not hurry it; a flood asks now and then only.
-    if (tunnel.retry.at !== undefined || (!held && now - plan.askedAt < ASK_AGAIN)) return;
-    plan.askedAt = now;
+  /** An outbound packet needs an SA that is not there, and the negotiation begins (RFC 4301 §4.4.1). */
+  packetMissesSa(now: number, tunnel: Tunnel, plan: ChildPlan): void {
+    // While an attempt is planned, packets do not hurry it.
+    if (tunnel.pursuit === 'none' || tunnel.retry.at !== undefined) return;
     this.#initiate(now, tunnel, plan.connection, plan.child.name);
   }
 
@@ -71,7 +66,7 @@ export class Pursuit {
   retryIfDue(now: number, tunnel: Tunnel): void {
     if (!tunnel.retry.take(now)) return;
     // A trap waits for its next packet, unless packets wait already.
-    if (tunnel.pursuit === 'always' || tunnel.hold.length > 0) this.initiateMissing(now, tunnel);
+    if (tunnel.pursuit === 'always' || tunnel.held > 0) this.initiateMissing(now, tunnel);
   }
 
   initiateMissing(now: number, tunnel: Tunnel): void {
@@ -83,14 +78,23 @@ export class Pursuit {
   cameUp(tunnel: Tunnel): void {
     if (tunnel.missing().length > 0) return;
     tunnel.retry.reset();
-    if (tunnel.wanted) tunnel.pursuit = MODES[tunnel.config.start];
+    if (tunnel.wanted) this.#setMode(tunnel, MODES[tunnel.config.start]);
   }
 
   /** An SA went down, or an attempt of ours failed. */
   wentDown(now: number, tunnel: Tunnel, reason: DownReason): void {
     if (!tunnel.wanted || NO_LOSS.includes(reason) || tunnel.missing().length === 0) return;
-    if (reason === 'peer-dead') tunnel.pursuit = afterDeadPeer(tunnel);
+    if (reason === 'peer-dead') this.#setMode(tunnel, afterDeadPeer(tunnel));
     if (tunnel.pursuit === 'always' || (tunnel.pursuit === 'packet' && reason === 'failed')) tunnel.retry.plan(now);
+  }
+
+  /** Packets wait for an SA as long as there is somebody who will see to one. */
+  #setMode(tunnel: Tunnel, mode: PursuitMode): void {
+    const hold = mode !== 'none';
+    if (hold !== (tunnel.pursuit !== 'none')) {
+      this.#options.port.send({ type: 'hold', tunnel: tunnel.index, hold, forget: false });
+    }
+    tunnel.pursuit = mode;
   }
 
   /** One child, or all that the connection lacks. IKE takes another call for what is under negotiation as the same. */

@@ -1,20 +1,19 @@
 /**
- * The security association database (RFC 4301 §4.4.2): turns CHILD SAs that IKE negotiated into ESP SAs, installs
- * them in the pipelines, and finds them again by child, by SPI and by path.
+ * The security association database (RFC 4301 §4.4.2) of the control plane: what is known of the CHILD SAs that IKE
+ * negotiated. It has the data plane install, use and forget them.
  */
-import type { PacketBatch } from '../base/batch.ts';
 import { espRoom, MIN_MTU } from '../base/mtu.ts';
-import type { CryptoProvider } from '../crypto/types.ts';
-import { InboundPipeline } from '../esp/inbound.ts';
-import { EspInboundSa } from '../esp/inbound-sa.ts';
-import { EspOutboundSa } from '../esp/outbound-sa.ts';
-import type { LimitKind, SaLimits } from '../esp/usage.ts';
+import type { CipherSuite } from '../crypto/types.ts';
+import { MAX_SAS } from '../esp/inbound.ts';
+import { MAX_SAS_PER_ENTRY } from '../esp/outbound.ts';
+import { type EspShape, maxPayload } from '../esp/packet.ts';
+import { newSaState, type SaLimits } from '../esp/usage.ts';
 import type { ChildLifetime } from '../ike/config.ts';
 import type { ChildSa, DownReason, Path } from '../ike/events.ts';
-import { CompiledSelectors } from '../policy/compiled.ts';
-import { FragmentTracker } from '../policy/fragments.ts';
+import type { CounterMemory, PlanePort } from './commands.ts';
 import { childSummary } from './events.ts';
-import { PathTable, samePath } from './paths.ts';
+import { samePath } from './paths.ts';
+import { wipeKeys } from './suite.ts';
 import type { EngineChild, Tunnel } from './tunnel.ts';
 
 /** A limit in bytes or packets asks for a new SA when this part of it is used. */
@@ -34,89 +33,92 @@ interface RetiredSa {
   readonly until: number;
 }
 
-/** What is told to IKE of the SAs that a batch came by. */
-export interface SaObserver {
-  /** An authentic packet came; `path` is where from, if that is elsewhere than before and the packet was the newest. */
-  received(child: EngineChild, path: Path | undefined): void;
-  limitReached(child: EngineChild, kind: LimitKind): void;
-}
-
 export class SaTable {
-  readonly inbound: InboundPipeline;
-  readonly #crypto: CryptoProvider;
-  readonly #paths = new PathTable();
+  readonly #port: PlanePort;
+  readonly #memory: CounterMemory;
   /** By child id. BOUNDED: by IKE. */
   readonly #children = new Map<number, EngineChild>();
+  /** SPIs that packets are received on. BOUNDED: MAX_SAS. */
+  readonly #spis = new Set<number>();
   /** The oldest first. BOUNDED: MAX_RETIRED and OVERTAKEN. */
   #retired: RetiredSa[] = [];
 
-  constructor(crypto: CryptoProvider, fragmentSeed: number) {
-    this.inbound = new InboundPipeline({ fragments: new FragmentTracker({ seed: fragmentSeed }) });
-    this.#crypto = crypto;
+  constructor(port: PlanePort, memory: CounterMemory) {
+    this.#port = port;
+    this.#memory = memory;
   }
 
   get(childId: number): EngineChild | undefined {
     return this.#children.get(childId);
   }
 
-  /** Where packets with this tag go. */
-  path(tag: number): Path | undefined {
-    return this.#paths.get(tag);
+  /** SAs that packets are received on, those that were replaced a moment ago included. */
+  get receiving(): number {
+    return this.#spis.size;
   }
 
   /**
-   * Installs both directions and wipes the keys that IKE handed over. Packets leave on it at once if `sendNow`.
-   * Returns `undefined` when there is no room for it.
+   * Has both directions installed; packets leave on it after `activate`. The keys that IKE handed over are wiped, or
+   * will be by who takes them. Returns `undefined` when there is no room for it.
    */
-  install(now: number, tunnel: Tunnel, sa: ChildSa, sendNow: boolean): EngineChild | undefined {
-    const pathIndex = this.#paths.add(sa.path);
-    const selectors = new CompiledSelectors(sa.selectors);
-    const common = { id: sa.id, esn: sa.esn, selectors, limits: limitsOf(now, sa.config.lifetime) };
-    const inbound = new EspInboundSa({
-      ...common,
-      spi: sa.spiIn,
-      cipher: this.#crypto.packetCipher(sa.suite, sa.keysIn),
-      tag: tunnel.index,
-      replayWindow: tunnel.config.replayWindow,
-    });
-    const outbound = new EspOutboundSa({
-      ...common,
-      spi: sa.spiOut,
-      cipher: this.#crypto.packetCipher(sa.suite, sa.keysOut),
-      pathIndex,
-    });
-    wipeKeys(sa);
+  install(now: number, tunnel: Tunnel, sa: ChildSa): EngineChild | undefined {
+    if (!this.#hasRoom(tunnel, sa)) {
+      wipeKeys(sa.keysIn);
+      wipeKeys(sa.keysOut);
+      return undefined;
+    }
     const child: EngineChild = {
       summary: childSummary(sa),
       ikeSaId: sa.ikeSaId,
       tunnel,
-      inbound,
-      outbound,
-      pathIndex,
+      received: newSaState(this.#memory),
+      sent: newSaState(this.#memory),
+      shape: shapeOf(sa.suite),
       path: sa.path,
       pathMtu: knownMtu(tunnel, sa.path),
       installedAt: now,
     };
-    fitPackets(child);
     this.#children.set(sa.id, child);
     tunnel.children.set(sa.id, child);
-    const entries = tunnel.entriesOf(sa.config.name);
-    const fits = this.inbound.add(inbound) && entries.every((entry) => tunnel.outbound.add(entry, outbound, sendNow));
-    if (fits) return child;
-    this.remove(child);
-    // Its SPI may be another's in the pipeline.
-    inbound.wipe();
-    return undefined;
-  }
-
-  /** From now on packets leave on this SA. */
-  activate(childId: number): EngineChild | undefined {
-    const child = this.#children.get(childId);
-    if (child !== undefined) child.tunnel.outbound.activate(child.outbound);
+    this.#spis.add(sa.spiIn);
+    const common = {
+      type: 'install',
+      id: sa.id,
+      tunnel: tunnel.index,
+      encryption: sa.suite.encryption.name,
+      integrity: sa.suite.integrity?.name,
+      esn: sa.esn,
+      selectors: sa.selectors,
+      limits: limitsOf(now, sa.config.lifetime),
+      path: sa.path,
+    } as const;
+    const { mtu, clampMtu } = sizesOf(child);
+    const { replayWindow, dscp } = tunnel.config;
+    const { inboundDrops: drops } = tunnel.counters;
+    const inbound = { spi: sa.spiIn, keys: sa.keysIn, state: child.received, clampMtu, replayWindow, drops };
+    this.#port.receive({ ...common, ...inbound });
+    const outbound = { spi: sa.spiOut, keys: sa.keysOut, state: child.sent, mtu, clampMtu, dscp };
+    this.#port.send({ ...common, ...outbound, child: sa.config.name });
     return child;
   }
 
-  /** Takes the SA out of the pipelines and wipes its keys. */
+  /** IKE draws SPIs at random, but one that was retired may come up again. */
+  #hasRoom(tunnel: Tunnel, { spiIn, config }: ChildSa): boolean {
+    if (this.#spis.has(spiIn) || this.#spis.size >= MAX_SAS) return false;
+    let alike = 0;
+    for (const { summary } of tunnel.children.values()) if (summary.name === config.name) alike++;
+    return alike < MAX_SAS_PER_ENTRY;
+  }
+
+  /**
+   * From now on packets leave on this SA.
+   * @param afterIke the peer knows of it only once it has read what IKE has just written
+   */
+  activate(childId: number, afterIke: boolean): void {
+    if (this.#children.has(childId)) this.#port.send({ type: 'activate', id: childId, afterIke });
+  }
+
+  /** Takes the SA out of the pipelines; its keys are wiped. */
   remove(child: EngineChild): void {
     this.#stopSending(child);
     this.#stopReceiving(child);
@@ -133,6 +135,7 @@ export class SaTable {
       return;
     }
     this.#stopSending(child);
+    this.#port.receive({ type: 'retire', id: child.summary.id });
     this.#retired.push({ child, until: now + OVERTAKEN });
     if (this.#retired.length > MAX_RETIRED) this.#stopReceiving(this.#retired.shift()!.child);
   }
@@ -143,16 +146,15 @@ export class SaTable {
     this.#retired = this.#retired.filter(({ child }) => child.tunnel !== tunnel);
   }
 
-  #stopSending(child: EngineChild): void {
-    this.#children.delete(child.summary.id);
-    child.tunnel.children.delete(child.summary.id);
-    child.tunnel.outbound.remove(child.outbound);
-    this.#paths.remove(child.pathIndex);
+  #stopSending({ summary: { id }, tunnel }: EngineChild): void {
+    this.#children.delete(id);
+    tunnel.children.delete(id);
+    this.#port.send({ type: 'remove', id });
   }
 
-  #stopReceiving({ inbound, tunnel }: EngineChild): void {
-    for (const [reason, count] of inbound.drops.entries()) tunnel.inboundDrops[reason]! += count;
-    this.inbound.remove(inbound);
+  #stopReceiving({ summary: { id, spiIn } }: EngineChild): void {
+    this.#spis.delete(spiIn);
+    this.#port.receive({ type: 'remove', id });
   }
 
   /** Any child of an IKE SA. */
@@ -164,12 +166,13 @@ export class SaTable {
   /** The peer of an IKE SA moved. */
   move(ikeSaId: number, path: Path): void {
     for (const child of this.#children.values()) {
-      if (child.ikeSaId === ikeSaId) {
-        child.path = path;
-        child.pathMtu = undefined;
-        fitPackets(child);
-        this.#paths.set(child.pathIndex, path);
-      }
+      if (child.ikeSaId !== ikeSaId) continue;
+      const { id } = child.summary;
+      child.path = path;
+      child.pathMtu = undefined;
+      this.#fit(child);
+      this.#port.send({ type: 'path', id, path });
+      this.#port.receive({ type: 'path', id, path });
     }
   }
 
@@ -178,8 +181,16 @@ export class SaTable {
     for (const child of this.#children.values()) {
       if (child.pathMtu === mtu || !samePath(child.path, path)) continue;
       child.pathMtu = mtu;
-      fitPackets(child);
+      this.#fit(child);
     }
+  }
+
+  /** Has the SA told how large its packets may be. */
+  #fit(child: EngineChild): void {
+    const { id } = child.summary;
+    const { mtu, clampMtu } = sizesOf(child);
+    this.#port.send({ type: 'fit', id, mtu, clampMtu });
+    this.#port.receive({ type: 'fit', id, clampMtu });
   }
 
   /** The children of an IKE SA belong to the one that replaced it (RFC 7296 §2.8). */
@@ -187,44 +198,15 @@ export class SaTable {
     for (const child of this.#children.values()) if (child.ikeSaId === oldIkeSaId) child.ikeSaId = newIkeSaId;
   }
 
-  /** Opens a batch of ESP packets in place; `paths` tells by slot where each came from. */
-  open(now: number, batch: PacketBatch, paths: readonly Path[], observer: SaObserver): void {
-    this.inbound.process(now, batch);
-    let last: EngineChild | undefined;
-    for (let slot = 0; slot < batch.count; slot++) {
-      const sa = this.inbound.slotSa[slot];
-      const child = sa === undefined ? undefined : this.#children.get(sa.id);
-      if (child === undefined) continue;
-      // Only the newest authentic packet shows where the peer is: an old one may come by an old way.
-      const moved = this.inbound.slotAdvanced[slot] === 1 && !samePath(paths[slot]!, child.path);
-      if (child !== last || moved) observer.received(child, moved ? paths[slot] : undefined);
-      last = child;
-    }
-    this.report(this.inbound.takeSignals(), observer);
-  }
-
   /** When `expire` is due next; `Infinity` for never. */
   nextDeadline(): number {
-    return Math.min(this.inbound.nextDeadline(), this.#retired[0]?.until ?? Number.POSITIVE_INFINITY);
+    return this.#retired[0]?.until ?? Number.POSITIVE_INFINITY;
   }
 
-  /** Applies time limits to SAs that may be idle, and forgets those that were replaced. */
-  expire(now: number, observer: SaObserver): void {
+  /** Forgets SAs that were replaced. */
+  expire(now: number): void {
     while (this.#retired.length > 0 && this.#retired[0]!.until <= now)
       this.#stopReceiving(this.#retired.shift()!.child);
-    this.inbound.expire(now);
-    this.report(this.inbound.takeSignals(), observer);
-  }
-
-  /** Passes on which SAs reached a limit. */
-  report(
-    signals: readonly { readonly sa: { readonly id: number }; readonly kind: LimitKind }[],
-    observer: SaObserver,
-  ): void {
-    for (const { sa, kind } of signals) {
-      const child = this.#children.get(sa.id);
-      if (child !== undefined) observer.limitReached(child, kind);
-    }
   }
 }
 
@@ -234,13 +216,17 @@ function knownMtu(tunnel: Tunnel, path: Path): number | undefined {
   return undefined;
 }
 
-/** Tells the SA how large its packets may be. */
-function fitPackets({ tunnel, outbound, inbound, path, pathMtu }: EngineChild): void {
-  const { mtu = MAX_PACKET, clampMss = true } = tunnel.config;
-  const room = pathMtu === undefined ? MAX_PACKET : outbound.maxPacket(espRoom(pathMtu, path.remote.address.family));
-  outbound.mtu = Math.max(MIN_MTU[4], room);
-  outbound.clampMtu = clampMss ? Math.min(mtu, outbound.mtu) : MAX_PACKET;
-  inbound.clampMtu = outbound.clampMtu;
+/** How large the packets of an SA may be: in one piece, and of TCP. */
+function sizesOf({ tunnel, shape, path, pathMtu }: EngineChild): { mtu: number; clampMtu: number } {
+  const { mtu: device = MAX_PACKET, clampMss = true } = tunnel.config;
+  const room = pathMtu === undefined ? MAX_PACKET : maxPayload(espRoom(pathMtu, path.remote.address.family), shape);
+  const mtu = Math.max(MIN_MTU[4], room);
+  return { mtu, clampMtu: clampMss ? Math.min(device, mtu) : MAX_PACKET };
+}
+
+function shapeOf({ encryption, integrity }: CipherSuite): EspShape {
+  const { ivLength, blockSize } = encryption;
+  return { ivLength, blockSize, icvLength: (integrity ?? encryption).icvLength };
 }
 
 /** IKE follows the time; ESP enforces its end all the same, in case a deletion gets lost. */
@@ -256,11 +242,4 @@ function limitsOf(now: number, lifetime: ChildLifetime): SaLimits {
     softPackets: packets * SOFT_PART,
     hardPackets: packets,
   };
-}
-
-function wipeKeys(sa: ChildSa): void {
-  for (const { encryption, integrity } of [sa.keysIn, sa.keysOut]) {
-    encryption.fill(0);
-    integrity.fill(0);
-  }
 }

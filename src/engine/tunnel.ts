@@ -1,31 +1,25 @@
-/**
- * One tunnel within an engine: its policy, the SAs that carry it, the packets that wait for one, and what is done to
- * bring it up.
- */
-import type { PacketBatch } from '../base/batch.ts';
+/** One tunnel within an engine's control plane: its policy, the SAs that carry it, and what is done to bring it up. */
 import { type DropCounters, DropReason, newDropCounters } from '../esp/drops.ts';
-import type { EspInboundSa } from '../esp/inbound-sa.ts';
-import { OutboundPipeline } from '../esp/outbound.ts';
-import type { EspOutboundSa } from '../esp/outbound-sa.ts';
+import type { EspShape } from '../esp/packet.ts';
 import { MAX_REPLAY_WINDOW, MIN_REPLAY_WINDOW } from '../esp/replay.ts';
+import { isDscp, MAX_DSCP } from '../esp/traffic-class.ts';
+import type { SaState } from '../esp/usage.ts';
 import type { ChildConfig, ConnectionConfig } from '../ike/config.ts';
 import type { Path } from '../ike/events.ts';
-import { TokenBucket } from '../ike/rate-limit.ts';
-import { type CompiledPolicy, compilePolicy, type PolicyEntry } from '../policy/database.ts';
-import type { Flow } from '../policy/flow.ts';
-import { FragmentTracker } from '../policy/fragments.ts';
+import { CompiledPolicy, orderPolicy, type PolicyEntry } from '../policy/database.ts';
+import { type CounterMemory, newTunnelCounters, SendCounter, type TunnelCounters } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
 import type { ChildSummary } from './events.ts';
-import { HoldQueue } from './hold.ts';
 import { Retry } from './retry.ts';
 
-/** A CHILD SA as the engine holds it: both halves of ESP, and what IKE said of it. */
+/** A CHILD SA as the engine holds it: what IKE said of it, and what its two halves did, which the data plane tells. */
 export interface EngineChild {
   readonly summary: ChildSummary;
   readonly tunnel: Tunnel;
-  readonly inbound: EspInboundSa;
-  readonly outbound: EspOutboundSa;
-  readonly pathIndex: number;
+  readonly received: SaState;
+  readonly sent: SaState;
+  /** What the size of its packets depends on. */
+  readonly shape: EspShape;
   readonly installedAt: number;
   /** Changes when the IKE SA is rekeyed. */
   ikeSaId: number;
@@ -35,17 +29,6 @@ export interface EngineChild {
   pathMtu: number | undefined;
 }
 
-/** Messages to senders of packets that were too large: a second's, and those at once (RFC 1812 §4.3.2.8). */
-const TOO_BIG_PER_SECOND = 100;
-const TOO_BIG_BURST = 50;
-
-export interface TunnelHooks {
-  /** An outbound packet needs an SA of this child and there is none; `hold` it if it may wait. */
-  readonly onMissing: (tunnel: Tunnel, plan: ChildPlan, batch: PacketBatch, slot: number) => void;
-  /** An outbound packet is larger than `mtu`, which is what its path takes, and is dropped. */
-  readonly onTooBig: (tunnel: Tunnel, batch: PacketBatch, slot: number, flow: Flow, mtu: number) => void;
-}
-
 /** `always`: attempt after attempt; `packet`: when a packet needs it; `none`: left to the peer. */
 export type PursuitMode = 'always' | 'packet' | 'none';
 
@@ -53,55 +36,42 @@ export type PursuitMode = 'always' | 'packet' | 'none';
 export interface ChildPlan {
   readonly connection: ConnectionConfig;
   readonly child: ChildConfig;
-  /** When IKE was last asked for it on account of a packet. */
-  askedAt: number;
 }
 
 export class Tunnel {
   readonly index: number;
   readonly config: TunnelConfig;
-  readonly outbound: OutboundPipeline;
-  readonly hold: HoldQueue;
   readonly retry: Retry;
-  /** Drops of packets that came in on SAs that are gone. */
-  readonly inboundDrops: DropCounters = newDropCounters();
+  readonly counters: TunnelCounters;
+  /** Outbound entries in the order in which they are asked. */
+  readonly policy: readonly PolicyEntry[];
   /** Keyed by child id. BOUNDED: IKE bounds the children of an IKE SA, and the IKE SAs. */
   readonly children: Map<number, EngineChild> = new Map();
-  /** Holds off messages about packets that were too large. */
-  readonly tooBigLimit: TokenBucket = new TokenBucket(TOO_BIG_PER_SECOND, TOO_BIG_BURST);
   wanted = false;
   pursuit: PursuitMode = 'none';
-  readonly #policy: CompiledPolicy;
   /** By name of the child. BOUNDED: the configuration. */
   readonly #plans: ReadonlyMap<string, ChildPlan>;
 
-  constructor(index: number, config: TunnelConfig, fragmentSeed: number, hooks: TunnelHooks) {
+  /** @throws RangeError when the configuration cannot be worked with */
+  constructor(index: number, config: TunnelConfig, memory: CounterMemory) {
     this.index = index;
     this.config = config;
-    this.hold = new HoldQueue(config.hold);
     this.retry = new Retry(config.retry);
+    this.counters = newTunnelCounters(memory);
     checkReplayWindow(config);
+    checkOuter(config);
     this.#plans = plansOf(config);
-    this.#policy = compilePolicy(config.policy.map(strict), 'out');
-    this.outbound = new OutboundPipeline(this.#policy, {
-      fragments: new FragmentTracker({ seed: fragmentSeed }),
-      onMissing: (entryIndex, batch, slot) => {
-        const plan = this.#planOf(entryIndex);
-        if (plan !== undefined) hooks.onMissing(this, plan, batch, slot);
-      },
-      onTooBig: (batch, slot, flow, mtu) => hooks.onTooBig(this, batch, slot, flow, mtu),
-    });
+    this.policy = orderPolicy(config.policy.map(strict), 'out');
+    // Better refused here than where packets are sent.
+    void new CompiledPolicy(this.policy, 'out');
   }
 
   get plans(): Iterable<ChildPlan> {
     return this.#plans.values();
   }
 
-  /** Indexes of the outbound entries that a child carries. */
-  entriesOf(childName: string): number[] {
-    const indexes: number[] = [];
-    for (const [index, entry] of this.#policy.entries.entries()) if (entry.child === childName) indexes.push(index);
-    return indexes;
+  plan(childName: string): ChildPlan | undefined {
+    return this.#plans.get(childName);
   }
 
   /** Children of the configuration that have no SA. */
@@ -110,21 +80,24 @@ export class Tunnel {
     return [...this.plans].filter(({ child }) => !up.has(child.name));
   }
 
-  /** Packets that were not carried, by reason; those that waited in vain included. */
-  drops(): DropCounters {
-    const all = newDropCounters();
-    for (let reason = 0; reason < all.length; reason++) {
-      all[reason] = this.outbound.drops[reason]! + this.inboundDrops[reason]!;
-      for (const { inbound } of this.children.values()) all[reason]! += inbound.drops[reason]!;
-    }
-    // A packet that is held counts as dropped for want of an SA until it leaves.
-    all[DropReason.noSa]! -= this.hold.length + this.hold.released;
-    return all;
+  /** Packets that wait for an SA. */
+  get held(): number {
+    return this.counters.sending[SendCounter.held]!;
   }
 
-  #planOf(entryIndex: number): ChildPlan | undefined {
-    const name = this.#policy.entries[entryIndex]?.child;
-    return name === undefined ? undefined : this.#plans.get(name);
+  /** Packets that the policy lets bypass: they were led into the device, which cannot send in the clear. */
+  get bypassed(): number {
+    return this.counters.sending[SendCounter.bypassed]!;
+  }
+
+  /** Packets that were not carried, by reason; those that waited in vain included. */
+  drops(): DropCounters {
+    const { outboundDrops, inboundDrops, sending } = this.counters;
+    const all = newDropCounters();
+    for (let reason = 0; reason < all.length; reason++) all[reason] = outboundDrops[reason]! + inboundDrops[reason]!;
+    // A packet that is held counts as dropped for want of an SA until it leaves.
+    all[DropReason.noSa]! -= sending[SendCounter.held]! + sending[SendCounter.released]!;
+    return all;
   }
 }
 
@@ -133,6 +106,11 @@ function checkReplayWindow({ name, replayWindow }: TunnelConfig): void {
   throw new RangeError(
     `tunnel ${name}: a replay window of ${MIN_REPLAY_WINDOW} to ${MAX_REPLAY_WINDOW} packets is wanted, not ${replayWindow}`,
   );
+}
+
+function checkOuter({ name, dscp }: TunnelConfig): void {
+  if (dscp === undefined || isDscp(dscp)) return;
+  throw new RangeError(`tunnel ${name}: a DSCP from 0 to ${MAX_DSCP} is wanted, not ${dscp}`);
 }
 
 /** A device cannot send in the clear, so a packet that may, for want of an SA, waits for one like any other. */
@@ -145,7 +123,7 @@ function plansOf(config: TunnelConfig): ReadonlyMap<string, ChildPlan> {
   for (const connection of config.connections) {
     for (const child of connection.children) {
       if (plans.has(child.name)) throw new RangeError(`tunnel ${config.name} has two children named ${child.name}`);
-      plans.set(child.name, { connection, child, askedAt: Number.NEGATIVE_INFINITY });
+      plans.set(child.name, { connection, child });
     }
   }
   for (const entry of config.policy) {

@@ -12,7 +12,8 @@ import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
 import { clampMss } from './mss.ts';
 import { ESP_HEADER_LENGTH, espAlignment, MIN_SPI, NextHeader, nextHeaderOf, payloadLengthOf } from './packet.ts';
 import { DEFAULT_REPLAY_WINDOW, REPLAYED, ReplayWindow } from './replay.ts';
-import { SaCounter, type SaLimits, SaUsage } from './usage.ts';
+import { combinedEcn, ECN_DROP, ECN_MASK, ECN_UNEXPECTED, Ecn, writeEcn } from './traffic-class.ts';
+import { newSaState, SaCounter, type SaLimits, type SaState, SaUsage } from './usage.ts';
 
 const MAX_U32 = 0xffff_ffff;
 const MAX_PACKET = 0xffff;
@@ -32,7 +33,10 @@ export interface InboundSaOptions {
   readonly limits: SaLimits;
   /** Packets, 64 to 65,536; 1,024 when left out. */
   readonly replayWindow?: number;
-  readonly counters?: Float64Array;
+  /** Where it goes on; a new one when left out. */
+  readonly state?: SaState;
+  /** What was dropped after it was known to belong to this SA, by reason. */
+  readonly drops?: DropCounters;
 }
 
 export class EspInboundSa {
@@ -43,7 +47,7 @@ export class EspInboundSa {
   readonly usage: SaUsage;
   readonly replay: ReplayWindow;
   /** What was dropped after it was known to belong to this SA, by reason. */
-  readonly drops: DropCounters = newDropCounters();
+  readonly drops: DropCounters;
   tag: number;
   /** Packets that the MSS of TCP is lowered to: what comes in says how large the answers may be. */
   clampMtu: number = MAX_PACKET;
@@ -65,8 +69,10 @@ export class EspInboundSa {
     this.#cipher = options.cipher;
     this.#alignment = espAlignment(options.cipher);
     this.#head = ESP_HEADER_LENGTH + options.cipher.ivLength;
-    this.replay = new ReplayWindow(options.replayWindow ?? DEFAULT_REPLAY_WINDOW, options.esn);
-    this.usage = new SaUsage(options.limits, options.counters);
+    const { state = newSaState() } = options;
+    this.drops = options.drops ?? newDropCounters();
+    this.replay = new ReplayWindow(options.replayWindow ?? DEFAULT_REPLAY_WINDOW, options.esn, state.sequence);
+    this.usage = new SaUsage(options.limits, state.counters);
   }
 
   /** Neither expired nor wiped. */
@@ -90,8 +96,9 @@ export class EspInboundSa {
   }
 
   /**
-   * Opens the ESP packet in a slot; offset and length of the slot then are those of the packet inside. When a
-   * reason is returned, the bytes in the slot may be scrambled and must not be used.
+   * Opens the ESP packet in a slot; offset and length of the slot then are those of the packet inside, which says what
+   * the outer header told of congestion. When a reason is returned, the bytes in the slot may be scrambled and must not
+   * be used.
    * @param flow scratch, filled with the flow of the packet inside
    * @param fragments remembers the first fragments that came in
    */
@@ -153,11 +160,28 @@ export class EspInboundSa {
     }
     // Remembered only now: no SA may speak for the fragments of another.
     if (flow.fragment === Fragment.first) fragments.resolve(flow, now);
+    const outer = batch.trafficClass[slot]!;
+    if (((outer ^ flow.trafficClass) & ECN_MASK) !== 0 && !this.#passCongestionOn(buffer, at, flow, outer)) {
+      return DropReason.congestion;
+    }
     clampMss(buffer, at, flow, this.clampMtu);
     // What lies behind the inner packet is padding for traffic flow confidentiality (RFC 4303 §2.7).
     batch.length[slot] = flow.totalLength;
     this.usage.counters[SaCounter.packets]!++;
     this.usage.counters[SaCounter.bytes]! += flow.totalLength;
     return DropReason.none;
+  }
+
+  /** Combines the ECN of both headers (RFC 6040 §4.2). False when the packet must be dropped in place of being marked. */
+  #passCongestionOn(buffer: Uint8Array, at: number, flow: Flow, outer: number): boolean {
+    const { counters } = this.usage;
+    const combined = combinedEcn(flow.trafficClass, outer);
+    if ((combined & ECN_UNEXPECTED) !== 0) counters[SaCounter.ecnUnexpected]!++;
+    if ((combined & ECN_DROP) !== 0) return false;
+    const ecn = combined & ECN_MASK;
+    if (ecn === (flow.trafficClass & ECN_MASK)) return true;
+    if (ecn === Ecn.ce) counters[SaCounter.ecnMarked]!++;
+    writeEcn(buffer, at, ecn);
+    return true;
   }
 }

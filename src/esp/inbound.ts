@@ -10,7 +10,8 @@ import type { EspInboundSa } from './inbound-sa.ts';
 import { ESP_HEADER_LENGTH } from './packet.ts';
 import { drainSignals, Expiry, type SaSignal } from './usage.ts';
 
-const DEFAULT_MAX_SAS = 65_536;
+/** The most SAs at a time, unless told otherwise. */
+export const MAX_SAS = 65_536;
 
 export interface InboundPipelineOptions {
   /** The most SAs at a time; 65,536 when left out. */
@@ -40,7 +41,7 @@ export class InboundPipeline {
   #signals: SaSignal<EspInboundSa>[] = [];
 
   constructor(options: InboundPipelineOptions = {}) {
-    this.#maxSas = options.maxSas ?? DEFAULT_MAX_SAS;
+    this.#maxSas = options.maxSas ?? MAX_SAS;
     this.drops = options.drops ?? newDropCounters();
     this.#fragments = options.fragments ?? new FragmentTracker();
   }

@@ -14,7 +14,8 @@ import {
   sealEsp,
   sealedDataLength,
 } from './packet.ts';
-import { SaCounter, type SaLimits, SaUsage } from './usage.ts';
+import { COPY_DSCP, outerTrafficClass } from './traffic-class.ts';
+import { newSaState, SaCounter, type SaLimits, type SaState, SaUsage } from './usage.ts';
 
 const MAX_U32 = 0xffff_ffff;
 const MAX_PACKET = 0xffff;
@@ -35,10 +36,12 @@ export interface OutboundSaOptions {
   /** What the pipeline tags its packets with: where they go. Not negative. */
   readonly pathIndex: number;
   readonly limits: SaLimits;
-  /** The last number that counts as used; 0 for a new SA. */
+  /** What outer headers say, 0 to 63; left out: what the packet inside says (RFC 4301 §5.1.2.1). */
+  readonly dscp?: number | undefined;
+  /** The last number that counts as used; when left out, what the state says. */
   readonly lastSequence?: bigint;
-  /** Where the counters are to lie, of length `SA_COUNTERS`. */
-  readonly counters?: Float64Array;
+  /** Where it goes on; a new one when left out. */
+  readonly state?: SaState;
 }
 
 export class EspOutboundSa {
@@ -46,6 +49,8 @@ export class EspOutboundSa {
   readonly spi: number;
   readonly esn: boolean;
   readonly selectors: CompiledSelectors;
+  /** Of outer headers, or `COPY_DSCP`. */
+  readonly dscp: number;
   readonly usage: SaUsage;
   /** What it could not carry, by reason. */
   readonly drops: DropCounters = newDropCounters();
@@ -62,7 +67,7 @@ export class EspOutboundSa {
   /** The SPI as a signed integer: V8 never puts one on the heap. */
   readonly #spiWord: number;
   /** High and low half of the last sequence number that was used. */
-  readonly #sequence: Uint32Array = new Uint32Array(2);
+  readonly #sequence: Uint32Array;
   #wiped = false;
 
   /** @throws RangeError for an SPI below 256 */
@@ -73,14 +78,18 @@ export class EspOutboundSa {
     this.esn = options.esn;
     this.selectors = options.selectors;
     this.pathIndex = options.pathIndex;
+    this.dscp = options.dscp ?? COPY_DSCP;
     this.#cipher = options.cipher;
     this.#spiWord = options.spi | 0;
     this.#alignment = espAlignment(options.cipher);
     this.#head = ESP_HEADER_LENGTH + options.cipher.ivLength;
-    const last = options.lastSequence ?? 0n;
-    this.#sequence[0] = Number(last >> 32n);
-    this.#sequence[1] = Number(last & 0xffff_ffffn);
-    this.usage = new SaUsage(withSequenceLimit(options.limits, last, options.esn), options.counters);
+    const { lastSequence, state = newSaState() } = options;
+    this.#sequence = state.sequence;
+    if (lastSequence !== undefined) {
+      this.#sequence[0] = Number(lastSequence >> 32n);
+      this.#sequence[1] = Number(lastSequence & 0xffff_ffffn);
+    }
+    this.usage = new SaUsage(withSequenceLimit(options.limits, this.lastSequence, options.esn), state.counters);
   }
 
   /** Neither expired nor wiped. */
@@ -124,6 +133,7 @@ export class EspOutboundSa {
     const reason = this.#sealSlot(now, batch, slot, NextHeader.none);
     if (reason === DropReason.none) {
       batch.tag[slot] = this.pathIndex;
+      batch.trafficClass[slot] = outerTrafficClass(0, this.dscp);
       this.usage.counters[SaCounter.dummies]!++;
     } else {
       this.drops[reason]!++;

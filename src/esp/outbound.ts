@@ -12,13 +12,14 @@ import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
 import { clampMss } from './mss.ts';
 import type { EspOutboundSa } from './outbound-sa.ts';
 import { NextHeader } from './packet.ts';
+import { outerTrafficClass } from './traffic-class.ts';
 import { drainSignals, Expiry, type SaSignal } from './usage.ts';
 
 /** Tag of a packet that leaves in the clear. */
 export const BYPASS_TAG = -1;
 
 /** Old and new SAs of an entry, narrowed ones and those of several peers included. */
-const MAX_SAS_PER_ENTRY = 16;
+export const MAX_SAS_PER_ENTRY = 16;
 
 export interface OutboundPipelineOptions {
   /**
@@ -126,7 +127,8 @@ export class OutboundPipeline {
 
   /**
    * Takes every plain packet of the batch through the policy. A slot then holds an ESP packet and has the tag of its
-   * SA's path; or is untouched with `BYPASS_TAG`; or has length 0, and the reason was counted.
+   * SA's path and the traffic class of its outer header; or is untouched with `BYPASS_TAG`; or has length 0, and the
+   * reason was counted.
    */
   process(now: number, batch: PacketBatch): void {
     for (let slot = 0; slot < batch.count; slot++) {
@@ -198,6 +200,7 @@ export class OutboundPipeline {
       // An SA that has just run out leaves the packet as it was: the next one may take it.
       if (!sa.usable) continue;
       batch.tag[slot] = sa.pathIndex;
+      batch.trafficClass[slot] = outerTrafficClass(flow.trafficClass, sa.dscp);
       return reason;
     }
     this.#onMissing(index, batch, slot);

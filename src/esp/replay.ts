@@ -28,10 +28,14 @@ export class ReplayWindow {
   readonly #words: Int32Array;
   readonly #wordMask: number;
   /** High and low half of the highest sequence number that was authenticated. */
-  readonly #top: Uint32Array = new Uint32Array(2);
+  readonly #top: Uint32Array;
 
-  /** @throws RangeError when `size` is no integer from 64 to 65,536 */
-  constructor(size: number, esn: boolean) {
+  /**
+   * @param top high and low half of the highest number that was authenticated so far, and from now on: a window that
+   * goes on in another's place takes all numbers up to there for received
+   * @throws RangeError when `size` is no integer from 64 to 65,536
+   */
+  constructor(size: number, esn: boolean, top: Uint32Array = new Uint32Array(2)) {
     if (!Number.isInteger(size) || size < MIN_REPLAY_WINDOW || size > MAX_REPLAY_WINDOW) {
       throw new RangeError(
         `a replay window of ${MIN_REPLAY_WINDOW} to ${MAX_REPLAY_WINDOW} packets is wanted, not ${size}`,
@@ -44,6 +48,8 @@ export class ReplayWindow {
     while (words < (size >>> WORD_SHIFT) + 2) words *= 2;
     this.#words = new Int32Array(words);
     this.#wordMask = words - 1;
+    this.#top = top;
+    if (top[0] !== 0 || top[1] !== 0) this.#refuseUpTo(top[1]!);
   }
 
   /** The highest sequence number that was authenticated. */
@@ -79,6 +85,13 @@ export class ReplayWindow {
     }
     this.#words[(low >>> WORD_SHIFT) & this.#wordMask]! |= 1 << (low & WORD_MASK);
     return ahead > 0;
+  }
+
+  #refuseUpTo(low: number): void {
+    this.#words.fill(-1);
+    // Of the last word the numbers above stay open; other words are cleared when the window comes to them.
+    const bit = low & WORD_MASK;
+    this.#words[(low >>> WORD_SHIFT) & this.#wordMask] = bit === WORD_MASK ? -1 : (1 << (bit + 1)) - 1;
   }
 
   /** RFC 4303 appendix A2.2: the high half that puts the number in the window or ahead of it; -1 if none can. */

@@ -47,9 +47,33 @@ export const SaCounter = {
   cipherBytes: 4,
   /** When a packet was last sealed, or authenticated; -1 for never. */
   lastUsed: 5,
+  /** Received packets that were marked outside as having met congestion (CE), and go on so inside. */
+  ecnMarked: 6,
+  /** Received packets whose two headers have ECN that no tunnel makes (RFC 6040 §4.2). */
+  ecnUnexpected: 7,
 } as const;
 
-export const SA_COUNTERS = 6;
+export const SA_COUNTERS = 8;
+
+/**
+ * What an SA has done so far, in memory that others may read. Whoever goes on with the SA in another's place begins
+ * there: no sequence number is used twice, and none is received twice.
+ */
+export interface SaState {
+  /** By `SaCounter`. */
+  readonly counters: Float64Array;
+  /** High and low half of the last sequence number that was used, or of the highest that was authenticated. */
+  readonly sequence: Uint32Array;
+}
+
+/** Of an SA that is new. @param memory hands out zeros */
+export function newSaState(memory: (bytes: number) => ArrayBufferLike = (bytes) => new ArrayBuffer(bytes)): SaState {
+  const bytes = SA_COUNTERS * Float64Array.BYTES_PER_ELEMENT;
+  const buffer = memory(bytes + 2 * Uint32Array.BYTES_PER_ELEMENT);
+  const counters = new Float64Array(buffer, 0, SA_COUNTERS);
+  counters[SaCounter.lastUsed] = -1;
+  return { counters, sequence: new Uint32Array(buffer, bytes, 2) };
+}
 
 export class SaUsage {
   readonly counters: Float64Array;
@@ -59,11 +83,10 @@ export class SaUsage {
   /** The limits that come next: the soft ones first, then the hard ones. Time, bytes, packets. */
   readonly #next: Float64Array;
 
-  /** @param counters of length `SA_COUNTERS`, where they are to lie in memory that others read */
-  constructor(limits: SaLimits, counters: Float64Array = new Float64Array(SA_COUNTERS)) {
+  /** @param counters of the SA's state, from which it goes on */
+  constructor(limits: SaLimits, counters: Float64Array = newSaState().counters) {
     this.limits = limits;
-    this.counters = counters.fill(0);
-    counters[SaCounter.lastUsed] = -1;
+    this.counters = counters;
     this.#next = new Float64Array([
       Math.min(limits.softTime, limits.hardTime),
       Math.min(limits.softBytes, limits.hardBytes),

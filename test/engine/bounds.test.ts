@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { PacketBatch } from '../../src/base/batch.ts';
+import { identityFromText } from '../../src/base/identity.ts';
 import { HoldQueue } from '../../src/engine/hold.ts';
 import { PathTable } from '../../src/engine/paths.ts';
-import { outboundSa } from '../esp/support.ts';
 import { enginePair, Net, opposite, packet, protect, tunnel } from '../support/engine-net.ts';
 import { at, child, connection } from '../support/ike-pair.ts';
 
@@ -83,10 +83,11 @@ describe('a tunnel that is removed', () => {
     const { net, a } = enginePair();
     net.send(a, [first]);
     net.run();
-    const old = a.child();
-    net.act(a, ({ ike }, now) => ike.rekeyChild(now, old.summary.id));
+    const { id } = a.child().summary;
+    const old = a.halves();
+    net.act(a, ({ ike }, now) => ike.rekeyChild(now, id));
     net.run();
-    const current = a.child();
+    const current = a.halves();
     expect([old.inbound.usable, current.inbound.usable]).toEqual([true, true]);
     net.act(a, (engine, now) => engine.removeTunnel(now, 't'));
     expect([old, current].flatMap((sa) => [sa.inbound.usable, sa.outbound.usable])).toEqual(new Array(4).fill(false));
@@ -98,24 +99,34 @@ describe('a tunnel that is removed', () => {
 
 describe('an SA for which there is no room', () => {
   it('is given up, told of, and tried for again', () => {
+    const base = connection();
     const network = new Net();
-    const a = network.peer('a', '192.0.2.1');
-    const b = network.peer('b', '192.0.2.2');
-    network.add(b, opposite(tunnel()));
-    a.engine.addTunnel(tunnel({ start: 'initiate' }));
-    const { outbound } = a.tunnel();
-    const others = Array.from({ length: 16 }, (_, id) => outboundSa({ id: 1_000 + id }));
-    for (const sa of others) expect(outbound.add(0, sa, false)).toBe(true);
-    network.act(a, (engine, now) => engine.up(now, 't'));
-    network.run();
-    expect(a.of('note').map(({ text }) => text)).toEqual([expect.stringContaining('CHILD SA c is given up')]);
-    expect([a.of('child-up'), a.of('child-down')]).toEqual([[], []]);
-    expect([a.engine.inboundSas, b.engine.inboundSas]).toEqual([0, 0]);
-    expect(a.tunnel().retry.at).toBeGreaterThan(network.now);
-    for (const sa of others) outbound.remove(sa);
-    network.run(60_000);
-    expect(a.child().summary.name).toBe('c');
-    expect(b.child().summary.spiOut).toBe(a.child().summary.spiIn);
+    const hub = network.peer('hub', '192.0.2.1');
+    const { address: _, ...anyone } = base.remote;
+    const open = tunnel({
+      start: 'respond',
+      dpdAction: 'clear',
+      connections: [connection({ remote: { ...anyone, address: undefined, id: undefined } })],
+    });
+    network.add(hub, open);
+    const spokes = Array.from({ length: 17 }, (_, n) => {
+      const spoke = network.peer(`s${n}`, `192.0.2.${10 + n}`);
+      const id = identityFromText('fqdn', `s${n}`);
+      const { address } = at(`192.0.2.${10 + n}`, 0);
+      const config = opposite(tunnel({ connections: [connection({ remote: { ...base.remote, address, id } })] }));
+      network.add(spoke, { ...config, start: 'initiate', dpdAction: 'restart' });
+      network.run(1_000);
+      return spoke;
+    });
+    expect(hub.tunnel().children.size).toBe(16);
+    expect(hub.of('note').map(({ text }) => text)).toEqual([expect.stringContaining('CHILD SA c is given up')]);
+    expect([hub.of('child-up').length, hub.of('child-down').length]).toEqual([16, 0]);
+    expect([hub.engine.inboundSas, spokes[16]!.engine.inboundSas]).toEqual([16, 0]);
+    network.act(spokes[0]!, (engine, now) => engine.down(now, 't'));
+    network.run(120_000);
+    expect(hub.tunnel().children.size).toBe(16);
+    expect(spokes[16]!.child().summary.name).toBe('c');
+    expect(hub.engine.planes!.sending.size).toBe(16);
   });
 });
 
@@ -188,7 +199,7 @@ describe('ten thousand rekeyings', () => {
     net.run();
     expect(b.texts()).toEqual(['first', 'last']);
     expect(a.tunnel().children.size).toBe(1);
-    expect(a.child().pathIndex).toBeLessThan(3);
+    expect(a.halves().outbound.pathIndex).toBeLessThan(3);
   }, 60_000);
 });
 
@@ -197,8 +208,8 @@ function size(engine: ReturnType<typeof enginePair>['a']['engine']): unknown {
   const named = engine.tunnel('t')!;
   return {
     children: named.children.size,
-    outbound: named.outbound.sas().size,
-    held: named.hold.length,
+    planes: [engine.planes?.sending.size, engine.planes?.receiving.size],
+    held: named.held,
     ike: engine.ike.status().map((sa) => sa.children.length),
     inbound: engine.inboundSas,
   };

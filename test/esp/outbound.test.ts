@@ -3,7 +3,7 @@ import { PacketBatch } from '../../src/base/batch.ts';
 import { DropReason, namedDrops } from '../../src/esp/drops.ts';
 import { BYPASS_TAG, OutboundPipeline } from '../../src/esp/outbound.ts';
 import { espLength, maxPayload } from '../../src/esp/packet.ts';
-import { SA_COUNTERS, SaCounter, UNLIMITED } from '../../src/esp/usage.ts';
+import { newSaState, SaCounter, UNLIMITED } from '../../src/esp/usage.ts';
 import { CompiledSelectors } from '../../src/policy/compiled.ts';
 import { compilePolicy, type PolicyEntry } from '../../src/policy/database.ts';
 import {
@@ -73,7 +73,7 @@ describe('sealing', () => {
       expect(sequenceOf(esp)).toBe(sequence);
     }
     expect(sa.lastSequence).toBe(3n);
-    expect([...sa.usage.counters]).toEqual([3, 183, 0, 3, 192, 4]);
+    expect([...sa.usage.counters]).toEqual([3, 183, 0, 3, 192, 4, 0, 0]);
   });
 
   it.each([
@@ -127,12 +127,14 @@ describe('sealing', () => {
     expect(outboundSa().seal(0, exact, 0, 4)).toBe(DropReason.none);
   });
 
-  it('keeps its counters where they are wanted', () => {
-    const counters = new Float64Array(SA_COUNTERS).fill(99);
-    const sa = outboundSa({ counters });
-    expect(counters[SaCounter.lastUsed]).toBe(-1);
-    sealed(sa, plainPacket(V4), 12);
-    expect([...counters]).toEqual([1, 28, 0, 1, 32, 12]);
+  it('keeps its state where it is wanted, and goes on from there', () => {
+    const state = newSaState((bytes) => new SharedArrayBuffer(bytes));
+    sealed(outboundSa({ state }), plainPacket(V4), 12);
+    expect([...state.counters].slice(0, 6)).toEqual([1, 28, 0, 1, 32, 12]);
+    expect([...state.sequence]).toEqual([0, 1]);
+    const next = outboundSa({ state });
+    expect(sequenceOf(sealed(next, plainPacket(V4), 13))).toBe(2);
+    expect([...state.counters].slice(0, 6)).toEqual([2, 56, 0, 2, 64, 13]);
   });
 
   it('makes dummies that the far end drops in silence', () => {
@@ -145,7 +147,7 @@ describe('sealing', () => {
     expect(sa.sealDummy(3, batch, 0)).toBe(DropReason.none);
     expect(reasonName(sa.sealDummy(3, batch, 0))).toBe('no-room');
     expect(batch.tag[1]).toBe(7);
-    expect([...sa.usage.counters]).toEqual([0, 0, 2, 2, 108, 3]);
+    expect([...sa.usage.counters]).toEqual([0, 0, 2, 2, 108, 3, 0, 0]);
     expect(sa.lastSequence).toBe(2n);
     expect(batch.count).toBe(2);
   });

@@ -216,3 +216,35 @@ describe('extended numbers across 2^32', () => {
     expect(window.check(5)).toBe(TOO_OLD);
   });
 });
+
+describe('a window that goes on in another’s place', () => {
+  it.each([0, 1, 30, 31, 32, 63, 64, 1_000, 0xffff_fffe])(
+    'refuses all numbers up to %d, and takes those above',
+    (last) => {
+      for (const esn of [false, true]) {
+        const top = new Uint32Array(2);
+        const before = new ReplayWindow(128, esn, top);
+        if (last > 0) before.accept(0, last);
+        const after = new ReplayWindow(128, esn, top);
+        expect(after.highest).toBe(BigInt(last));
+        for (let number = Math.max(0, last - 200); number <= last; number++) expectRefused(after, number);
+        const most = Math.min(200, 0xffff_ffff - last);
+        // Out of order, as they may come.
+        for (let ahead = most; ahead > 0; ahead -= 1 + (ahead & 1)) {
+          if (ahead <= most - 128) break;
+          const high = after.check(last + ahead);
+          expect(high).toBe(0);
+          after.accept(high, last + ahead);
+          expect(after.check(last + ahead)).toBe(REPLAYED);
+        }
+        for (let number = Math.max(0, last - 200); number <= last; number++) expectRefused(after, number);
+        expect([...top]).toEqual([0, last + most]);
+      }
+    },
+  );
+});
+
+/** With ESN the number may stand for one of the next half-space, which the ICV tells. */
+function expectRefused(window: ReplayWindow, number: number): void {
+  expect([REPLAYED, TOO_OLD, 1]).toContain(window.check(number));
+}

@@ -1,0 +1,127 @@
+/**
+ * What the control plane tells the data plane, and what comes back. All of it is plain data that may be copied from
+ * thread to thread, but for counters and numbers, which lie in memory that both may see: the data plane writes them, the
+ * control plane reads.
+ */
+import type { CipherKeys } from '../crypto/types.ts';
+import { type DropCounters, newDropCounters } from '../esp/drops.ts';
+import type { LimitKind, SaLimits, SaState } from '../esp/usage.ts';
+import type { Path } from '../ike/events.ts';
+import type { PolicyEntry } from '../policy/database.ts';
+import type { SelectorPair } from '../policy/selector.ts';
+import type { HoldLimits } from './hold.ts';
+
+/** Memory for counters: that of one thread, or such as threads share (`SharedArrayBuffer`). */
+export type CounterMemory = (bytes: number) => ArrayBufferLike;
+
+/** Indexes of a tunnel's own counters of its sending. */
+export const SendCounter = {
+  /** Packets that the policy lets bypass, which a device has no way to send. */
+  bypassed: 0,
+  /** Packets that wait for an SA now. */
+  held: 1,
+  /** Packets that waited and were let go. */
+  released: 2,
+} as const;
+
+const SEND_COUNTERS = 3;
+
+/** Counters of a tunnel. */
+export interface TunnelCounters {
+  readonly outboundDrops: DropCounters;
+  readonly sending: Float64Array;
+  /** What was known to belong to an SA of the tunnel. */
+  readonly inboundDrops: DropCounters;
+}
+
+export function newTunnelCounters(memory: CounterMemory): TunnelCounters {
+  const drops = newDropCounters().length;
+  return {
+    outboundDrops: new Float64Array(memory(drops * Float64Array.BYTES_PER_ELEMENT)),
+    sending: new Float64Array(memory(SEND_COUNTERS * Float64Array.BYTES_PER_ELEMENT)),
+    inboundDrops: new Float64Array(memory(drops * Float64Array.BYTES_PER_ELEMENT)),
+  };
+}
+
+/** One direction of a CHILD SA. */
+interface SaCommand {
+  readonly type: 'install';
+  /** Of the CHILD SA. */
+  readonly id: number;
+  readonly tunnel: number;
+  readonly spi: number;
+  /** Names of the algorithms. */
+  readonly encryption: string;
+  readonly integrity: string | undefined;
+  /** Whoever takes the command owns them, and wipes them. */
+  readonly keys: CipherKeys;
+  readonly esn: boolean;
+  readonly selectors: SelectorPair;
+  readonly limits: SaLimits;
+  readonly path: Path;
+  /** What the MSS of TCP is lowered to fit. */
+  readonly clampMtu: number;
+  readonly state: SaState;
+}
+
+export interface InstallOutbound extends SaCommand {
+  /** Name of the child that the entries of the policy demand. */
+  readonly child: string;
+  /** The largest packet that goes out in one piece. */
+  readonly mtu: number;
+  /** Of outer headers; `undefined` for that of each packet inside. */
+  readonly dscp: number | undefined;
+}
+
+export interface InstallInbound extends SaCommand {
+  readonly replayWindow: number;
+  readonly drops: DropCounters;
+}
+
+export type SendCommand =
+  | {
+      readonly type: 'add-tunnel';
+      readonly tunnel: number;
+      /** Of the outbound direction, in the order in which they are asked. */
+      readonly policy: readonly PolicyEntry[];
+      readonly hold: HoldLimits;
+      readonly fragmentSeed: number;
+      readonly counters: TunnelCounters;
+    }
+  | { readonly type: 'remove-tunnel'; readonly tunnel: number }
+  /** Whether packets that have no SA wait for one, and are told of; `forget` those that wait. */
+  | { readonly type: 'hold'; readonly tunnel: number; readonly hold: boolean; readonly forget: boolean }
+  /** To be sent on once it is activated. */
+  | InstallOutbound
+  /**
+   * Packets leave on it from now on, those that wait first. `afterIke`: the peer can open them only after it has read
+   * what IKE has just written.
+   */
+  | { readonly type: 'activate'; readonly id: number; readonly afterIke: boolean }
+  | { readonly type: 'remove'; readonly id: number }
+  | { readonly type: 'path'; readonly id: number; readonly path: Path }
+  | { readonly type: 'fit'; readonly id: number; readonly mtu: number; readonly clampMtu: number };
+
+export type ReceiveCommand =
+  | InstallInbound
+  /** `remove` follows; until then packets are received, but nobody hears of it. */
+  | { readonly type: 'retire'; readonly id: number }
+  | { readonly type: 'remove'; readonly id: number }
+  | { readonly type: 'path'; readonly id: number; readonly path: Path }
+  | { readonly type: 'fit'; readonly id: number; readonly clampMtu: number };
+
+/** What the data plane tells. */
+export type PlaneReport =
+  /** A packet needs an SA of this child, and there is none. */
+  | { readonly type: 'missing'; readonly tunnel: number; readonly child: string }
+  | { readonly type: 'limit'; readonly id: number; readonly kind: LimitKind }
+  /** An authentic packet came; `path` is where from, if that is elsewhere than before and the packet was the newest. */
+  | { readonly type: 'received'; readonly id: number; readonly path: Path | undefined };
+
+/** The data plane as the control plane sees it. Commands are carried out in the order in which they are given. */
+export interface PlanePort {
+  send(command: SendCommand): void;
+  receive(command: ReceiveCommand): void;
+  /** ESP packets that were dropped on the way in, of all tunnels and of none, by reason. */
+  readonly inboundDrops: DropCounters;
+}

@@ -1,0 +1,89 @@
+/**
+ * Both halves of the data plane in the engine's own thread: commands are carried out at once. ESP packets are gathered
+ * until their owner has read all that waited, and opened together.
+ */
+import { PacketBatch } from '../base/batch.ts';
+import type { CryptoProvider } from '../crypto/types.ts';
+import { type DropCounters, newDropCounters } from '../esp/drops.ts';
+import type { Path } from '../ike/events.ts';
+import type { PlanePort, PlaneReport, ReceiveCommand, SendCommand } from './commands.ts';
+import { ReceivePlane } from './receive-plane.ts';
+import { SendPlane } from './send-plane.ts';
+import { forEachTag } from './tags.ts';
+
+/** ESP packets that are gathered before they must be flushed; each may be as large as an IP packet can be. */
+const SLOTS = 64;
+/** One byte more: the slots then start where lines of the cache do. */
+const MAX_PACKET = 0x1_0000;
+
+export interface InlinePlanesOptions {
+  readonly crypto: CryptoProvider;
+  readonly fragmentSeed: number;
+  /** The time of the call that is being served. */
+  readonly now: () => number;
+  readonly report: (report: PlaneReport) => void;
+  readonly onReleased: (batch: PacketBatch) => void;
+  readonly onAnswer: (tunnel: number, packet: Uint8Array) => void;
+  readonly allocate?: ((bytes: number) => Uint8Array) | undefined;
+}
+
+export class InlinePlanes implements PlanePort {
+  readonly sending: SendPlane;
+  readonly receiving: ReceivePlane;
+  readonly inboundDrops: DropCounters = newDropCounters();
+  readonly #now: () => number;
+  readonly #gathered: PacketBatch;
+  readonly #gatheredPaths: Path[] = [];
+
+  constructor({ crypto, fragmentSeed, now, report, onReleased, onAnswer, allocate }: InlinePlanesOptions) {
+    this.#now = now;
+    this.sending = new SendPlane({ crypto, report, onReleased, onAnswer, maxPacket: MAX_PACKET });
+    this.receiving = new ReceivePlane({ crypto, report, fragmentSeed, drops: this.inboundDrops, reportEvery: 0 });
+    this.#gathered = new PacketBatch(SLOTS, MAX_PACKET, undefined, undefined, allocate);
+  }
+
+  send(command: SendCommand): void {
+    this.sending.apply(this.#now(), command);
+  }
+
+  receive(command: ReceiveCommand): void {
+    this.receiving.apply(command);
+  }
+
+  /** Whether ESP packets wait for `flush`. */
+  get hasGathered(): boolean {
+    return this.#gathered.count > 0;
+  }
+
+  /** Whether no more can be gathered. */
+  get isFull(): boolean {
+    return this.#gathered.count === this.#gathered.capacity;
+  }
+
+  /** False when there is no room, or the packet is too large. */
+  gather(path: Path, data: Uint8Array, trafficClass: number): boolean {
+    const slot = this.#gathered.push(data);
+    if (slot < 0) return false;
+    this.#gatheredPaths[slot] = path;
+    this.#gathered.trafficClass[slot] = trafficClass;
+    return true;
+  }
+
+  /** Opens what was gathered. `deliver` is called once for each tunnel that packets came out for. */
+  flush(now: number, deliver: (tunnel: number, batch: PacketBatch) => void): void {
+    const batch = this.#gathered;
+    this.receiving.open(now, batch, this.#gatheredPaths);
+    forEachTag(batch, (tag) => deliver(tag, batch));
+    batch.clear();
+  }
+
+  /** When `expire` is due next; `Infinity` for never. */
+  nextDeadline(): number {
+    return Math.min(this.sending.nextDeadline(), this.receiving.nextDeadline());
+  }
+
+  expire(now: number): void {
+    this.receiving.expire(now);
+    this.sending.expire(now);
+  }
+}

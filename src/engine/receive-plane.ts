@@ -1,0 +1,151 @@
+/** The receiving half of the data plane: the inbound pipeline with its SAs (RFC 4301 §5.2), and what is seen of peers. */
+import { assertNever } from '../base/assert.ts';
+import type { PacketBatch } from '../base/batch.ts';
+import type { CryptoProvider } from '../crypto/types.ts';
+import type { DropCounters } from '../esp/drops.ts';
+import { InboundPipeline } from '../esp/inbound.ts';
+import { EspInboundSa } from '../esp/inbound-sa.ts';
+import type { Path } from '../ike/events.ts';
+import { CompiledSelectors } from '../policy/compiled.ts';
+import { FragmentTracker } from '../policy/fragments.ts';
+import type { InstallInbound, PlaneReport, ReceiveCommand } from './commands.ts';
+import { samePath } from './paths.ts';
+import { installedCipher } from './suite.ts';
+
+export interface ReceivePlaneOptions {
+  readonly crypto: CryptoProvider;
+  readonly report: (report: PlaneReport) => void;
+  readonly fragmentSeed: number;
+  /** All drops, those of packets without an SA included. */
+  readonly drops: DropCounters;
+  /**
+   * Milliseconds in which an SA is reported once as received on, but for the first time. 0: with every batch.
+   */
+  readonly reportEvery: number;
+}
+
+interface ReceiveSa {
+  readonly sa: EspInboundSa;
+  path: Path;
+  retired: boolean;
+  reportedAt: number;
+}
+
+export class ReceivePlane {
+  readonly #options: ReceivePlaneOptions;
+  readonly #inbound: InboundPipeline;
+  // BOUNDED: by the pipeline.
+  readonly #sas = new Map<number, ReceiveSa>();
+
+  constructor(options: ReceivePlaneOptions) {
+    this.#options = options;
+    this.#inbound = new InboundPipeline({
+      drops: options.drops,
+      fragments: new FragmentTracker({ seed: options.fragmentSeed }),
+    });
+  }
+
+  apply(command: ReceiveCommand): void {
+    if (command.type === 'install') {
+      this.#install(command);
+      return;
+    }
+    const found = this.#sas.get(command.id);
+    if (found === undefined) return;
+    switch (command.type) {
+      case 'retire':
+        found.retired = true;
+        return;
+      case 'remove':
+        this.#sas.delete(command.id);
+        this.#inbound.remove(found.sa);
+        return;
+      case 'path':
+        found.path = command.path;
+        return;
+      case 'fit':
+        found.sa.clampMtu = command.clampMtu;
+        return;
+      default:
+        assertNever(command, 'receive command');
+    }
+  }
+
+  /**
+   * Opens a batch of ESP packets in place. Slots with a length then hold packets for the device of the tunnel
+   * `batch.tag[slot]`.
+   * @param paths by slot, where each came from
+   */
+  open(now: number, batch: PacketBatch, paths: readonly Path[]): void {
+    const inbound = this.#inbound;
+    inbound.process(now, batch);
+    let last: EspInboundSa | undefined;
+    for (let slot = 0; slot < batch.count; slot++) {
+      const sa = inbound.slotSa[slot];
+      if (sa === undefined) continue;
+      // Only the newest authentic packet shows where the peer is: an old one may come by an old way.
+      const newest = inbound.slotAdvanced[slot] === 1;
+      if (sa === last && !newest) continue;
+      const found = this.#sas.get(sa.id);
+      if (found === undefined || found.retired) continue;
+      const moved = newest && !samePath(paths[slot]!, found.path);
+      if (sa !== last || moved) this.#received(now, found, moved ? paths[slot] : undefined);
+      last = sa;
+    }
+    this.#reportLimits();
+  }
+
+  /** When `expire` is due next; `Infinity` for never. */
+  nextDeadline(): number {
+    return this.#inbound.nextDeadline();
+  }
+
+  /** Applies time limits to SAs that may be idle. */
+  expire(now: number): void {
+    this.#inbound.expire(now);
+    this.#reportLimits();
+  }
+
+  /** The receiving SA of a CHILD SA. */
+  sa(id: number): EspInboundSa | undefined {
+    return this.#sas.get(id)?.sa;
+  }
+
+  /** SAs that packets are received on. */
+  get size(): number {
+    return this.#inbound.size;
+  }
+
+  #install(command: InstallInbound): void {
+    const sa = new EspInboundSa({
+      id: command.id,
+      spi: command.spi,
+      cipher: installedCipher(this.#options.crypto, command),
+      esn: command.esn,
+      selectors: new CompiledSelectors(command.selectors),
+      tag: command.tunnel,
+      limits: command.limits,
+      replayWindow: command.replayWindow,
+      state: command.state,
+      drops: command.drops,
+    });
+    sa.clampMtu = command.clampMtu;
+    if (this.#inbound.add(sa)) {
+      this.#sas.set(command.id, { sa, path: command.path, retired: false, reportedAt: Number.NEGATIVE_INFINITY });
+    } else {
+      sa.wipe();
+    }
+  }
+
+  #received(now: number, found: ReceiveSa, path: Path | undefined): void {
+    if (now - found.reportedAt < this.#options.reportEvery) return;
+    found.reportedAt = now;
+    this.#options.report({ type: 'received', id: found.sa.id, path });
+  }
+
+  #reportLimits(): void {
+    for (const { sa, kind } of this.#inbound.takeSignals()) {
+      this.#options.report({ type: 'limit', id: sa.id, kind });
+    }
+  }
+}

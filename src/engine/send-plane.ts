@@ -1,0 +1,291 @@
+/**
+ * The sending half of the data plane: the outbound pipelines of all tunnels, their SAs, the packets that wait for one,
+ * and the answers to packets that are too large (RFC 4301 §5.1, §8.2.1).
+ */
+import { assertNever } from '../base/assert.ts';
+import { PacketBatch } from '../base/batch.ts';
+import type { CryptoProvider } from '../crypto/types.ts';
+import { OutboundPipeline } from '../esp/outbound.ts';
+import { EspOutboundSa } from '../esp/outbound-sa.ts';
+import { tooBigMessage } from '../esp/too-big.ts';
+import type { Path } from '../ike/events.ts';
+import { TokenBucket } from '../ike/rate-limit.ts';
+import { CompiledSelectors } from '../policy/compiled.ts';
+import { CompiledPolicy } from '../policy/database.ts';
+import type { Flow } from '../policy/flow.ts';
+import { FragmentTracker } from '../policy/fragments.ts';
+import {
+  type InstallOutbound,
+  type PlaneReport,
+  type SendCommand,
+  SendCounter,
+  type TunnelCounters,
+} from './commands.ts';
+import { HoldQueue } from './hold.ts';
+import { PathTable } from './paths.ts';
+import { installedCipher } from './suite.ts';
+
+/** Messages to senders of packets that were too large: a second's, and those at once (RFC 1812 §4.3.2.8). */
+const TOO_BIG_PER_SECOND = 100;
+const TOO_BIG_BURST = 50;
+
+/** Packets that find no room to wait ask for their SA so often, in milliseconds. */
+const ASK_AGAIN = 1_000;
+
+/** Packets that waited are sent so many at a time. */
+const RELEASED_SLOTS = 64;
+
+export interface SendPlaneOptions {
+  readonly crypto: CryptoProvider;
+  readonly report: (report: PlaneReport) => void;
+  /** Takes sealed packets that had waited for their SA, valid during the call; they go to `path(batch.tag[slot])`. */
+  readonly onReleased: (batch: PacketBatch) => void;
+  /** Takes a packet for the device of a tunnel: what the sender of one is told that could not be carried. */
+  readonly onAnswer: (tunnel: number, packet: Uint8Array) => void;
+  /** The largest packet that may wait. */
+  readonly maxPacket: number;
+}
+
+interface SendTunnel {
+  readonly index: number;
+  readonly policy: CompiledPolicy;
+  readonly outbound: OutboundPipeline;
+  readonly hold: HoldQueue;
+  readonly tooBigLimit: TokenBucket;
+  readonly counters: TunnelCounters;
+  /** By child: when a packet last asked for it. BOUNDED: by the policy. */
+  readonly askedAt: Map<string, number>;
+  holds: boolean;
+}
+
+interface SendSa {
+  readonly tunnel: SendTunnel;
+  readonly sa: EspOutboundSa;
+}
+
+export class SendPlane {
+  readonly #options: SendPlaneOptions;
+  // BOUNDED: the owner's tunnels.
+  readonly #tunnels: (SendTunnel | undefined)[] = [];
+  // BOUNDED: by IKE.
+  readonly #sas = new Map<number, SendSa>();
+  readonly #paths = new PathTable();
+  readonly #released: PacketBatch;
+  /** The time of the call that is being served. */
+  #now = 0;
+
+  constructor(options: SendPlaneOptions) {
+    this.#options = options;
+    this.#released = new PacketBatch(RELEASED_SLOTS, options.maxPacket);
+  }
+
+  apply(now: number, command: SendCommand): void {
+    this.#now = now;
+    switch (command.type) {
+      case 'add-tunnel':
+        this.#tunnels[command.tunnel] = this.#newTunnel(command);
+        return;
+      case 'remove-tunnel':
+        this.#tunnels[command.tunnel] = undefined;
+        return;
+      case 'hold':
+        this.#setHold(command);
+        return;
+      case 'install':
+        this.#install(command);
+        return;
+      case 'activate':
+        this.#activate(command.id);
+        return;
+      case 'remove':
+        this.#remove(command.id);
+        return;
+      case 'path': {
+        const { sa } = this.#sas.get(command.id) ?? {};
+        if (sa !== undefined) this.#paths.set(sa.pathIndex, command.path);
+        return;
+      }
+      case 'fit': {
+        const { sa } = this.#sas.get(command.id) ?? {};
+        if (sa !== undefined) Object.assign(sa, { mtu: command.mtu, clampMtu: command.clampMtu });
+        return;
+      }
+      default:
+        assertNever(command, 'send command');
+    }
+  }
+
+  /**
+   * Takes a batch of packets that were read from the tunnel's device through its policy. Slots that hold a length
+   * afterwards are ESP packets to be sent to `path(batch.tag[slot])`.
+   */
+  process(now: number, tunnel: number, batch: PacketBatch): void {
+    this.#now = now;
+    const from = this.#tunnels[tunnel];
+    if (from === undefined) {
+      batch.clear();
+      return;
+    }
+    this.#seal(from, batch);
+  }
+
+  /** Where packets with this tag go; `undefined` when their SA is gone. */
+  path(tag: number): Path | undefined {
+    return this.#paths.get(tag);
+  }
+
+  /** When `expire` is due next; `Infinity` for never. */
+  nextDeadline(): number {
+    let next = Number.POSITIVE_INFINITY;
+    for (const tunnel of this.#tunnels) {
+      if (tunnel === undefined) continue;
+      next = Math.min(next, tunnel.outbound.nextDeadline(), tunnel.hold.next() ?? Number.POSITIVE_INFINITY);
+    }
+    return next;
+  }
+
+  /** Applies time limits to SAs that may be idle, and gives up packets that waited too long. */
+  expire(now: number): void {
+    this.#now = now;
+    for (const tunnel of this.#tunnels) {
+      if (tunnel === undefined) continue;
+      tunnel.outbound.expire(now);
+      this.#reportLimits(tunnel);
+      tunnel.hold.expire(now);
+      tell(tunnel);
+    }
+  }
+
+  /** The sending SA of a CHILD SA. */
+  sa(id: number): EspOutboundSa | undefined {
+    return this.#sas.get(id)?.sa;
+  }
+
+  /** SAs that packets may be sent on. */
+  get size(): number {
+    return this.#sas.size;
+  }
+
+  #newTunnel(command: Extract<SendCommand, { type: 'add-tunnel' }>): SendTunnel {
+    const policy = new CompiledPolicy(command.policy, 'out');
+    const tunnel: SendTunnel = {
+      index: command.tunnel,
+      policy,
+      outbound: new OutboundPipeline(policy, {
+        drops: command.counters.outboundDrops,
+        fragments: new FragmentTracker({ seed: command.fragmentSeed }),
+        onMissing: (entry, batch, slot) => this.#onMissing(tunnel, entry, batch, slot),
+        onTooBig: (batch, slot, flow, mtu) => this.#onTooBig(tunnel, batch, slot, flow, mtu),
+      }),
+      hold: new HoldQueue(command.hold),
+      tooBigLimit: new TokenBucket(TOO_BIG_PER_SECOND, TOO_BIG_BURST),
+      counters: command.counters,
+      askedAt: new Map(),
+      holds: false,
+    };
+    return tunnel;
+  }
+
+  #setHold({ tunnel: index, hold, forget }: Extract<SendCommand, { type: 'hold' }>): void {
+    const tunnel = this.#tunnels[index];
+    if (tunnel === undefined) return;
+    tunnel.holds = hold;
+    if (forget) tunnel.hold.clear();
+    tell(tunnel);
+  }
+
+  #install(command: InstallOutbound): void {
+    const tunnel = this.#tunnels[command.tunnel];
+    const cipher = installedCipher(this.#options.crypto, command);
+    if (tunnel === undefined) {
+      cipher.wipe();
+      return;
+    }
+    const sa = new EspOutboundSa({
+      id: command.id,
+      spi: command.spi,
+      cipher,
+      esn: command.esn,
+      selectors: new CompiledSelectors(command.selectors),
+      limits: command.limits,
+      pathIndex: this.#paths.add(command.path),
+      dscp: command.dscp,
+      state: command.state,
+    });
+    sa.mtu = command.mtu;
+    sa.clampMtu = command.clampMtu;
+    this.#sas.set(command.id, { tunnel, sa });
+    for (const [index, { child }] of tunnel.policy.entries.entries()) {
+      if (child === command.child) tunnel.outbound.add(index, sa, false);
+    }
+  }
+
+  #activate(id: number): void {
+    const found = this.#sas.get(id);
+    if (found === undefined) return;
+    found.tunnel.outbound.activate(found.sa);
+    this.#release(found.tunnel);
+  }
+
+  #remove(id: number): void {
+    const found = this.#sas.get(id);
+    if (found === undefined) return;
+    this.#sas.delete(id);
+    found.tunnel.outbound.remove(found.sa);
+    this.#paths.remove(found.sa.pathIndex);
+  }
+
+  /** Sends the packets that waited for an SA. Those that still have none wait again or are dropped. */
+  #release(tunnel: SendTunnel): void {
+    const batch = this.#released;
+    // Once through: what misses its SA again goes back to the queue.
+    for (let left = tunnel.hold.length; left > 0; ) {
+      batch.clear();
+      left -= tunnel.hold.drainInto(batch, left);
+      this.#seal(tunnel, batch);
+      this.#options.onReleased(batch);
+    }
+    tell(tunnel);
+  }
+
+  #seal(tunnel: SendTunnel, batch: PacketBatch): void {
+    tunnel.outbound.process(this.#now, batch);
+    for (let slot = 0; slot < batch.count; slot++) {
+      // A tunnel's device has no way to send in the clear: what a policy lets bypass must not be routed to it.
+      if (batch.tag[slot]! < 0) batch.length[slot] = 0;
+    }
+    this.#reportLimits(tunnel);
+    tell(tunnel);
+  }
+
+  #reportLimits(tunnel: SendTunnel): void {
+    for (const { sa, kind } of tunnel.outbound.takeSignals()) {
+      this.#options.report({ type: 'limit', id: sa.id, kind });
+    }
+  }
+
+  /** An outbound packet needs an SA that is not there: it waits, and the negotiation begins (RFC 4301 §4.4.1). */
+  #onMissing(tunnel: SendTunnel, entry: number, batch: PacketBatch, slot: number): void {
+    const child = tunnel.policy.entries[entry]?.child;
+    if (child === undefined || !tunnel.holds) return;
+    const { hold, askedAt } = tunnel;
+    const held = hold.hasRoom(batch.length[slot]!) && hold.add(this.#now, batch.packet(slot));
+    // A flood asks now and then only.
+    if (!held && this.#now - (askedAt.get(child) ?? Number.NEGATIVE_INFINITY) < ASK_AGAIN) return;
+    askedAt.set(child, this.#now);
+    this.#options.report({ type: 'missing', tunnel: tunnel.index, child });
+  }
+
+  #onTooBig({ index, tooBigLimit }: SendTunnel, batch: PacketBatch, slot: number, flow: Flow, mtu: number): void {
+    if (!tooBigLimit.take(this.#now)) return;
+    const packet = tooBigMessage(batch.buffer, batch.offset[slot]!, flow, mtu);
+    if (packet !== undefined) this.#options.onAnswer(index, packet);
+  }
+}
+
+/** Writes down what others may want to know. */
+function tell({ counters: { sending }, outbound, hold }: SendTunnel): void {
+  sending[SendCounter.bypassed] = outbound.bypassed;
+  sending[SendCounter.held] = hold.length;
+  sending[SendCounter.released] = hold.released;
+}

@@ -1,0 +1,27 @@
+/** From the names and keys of a command to a cipher. */
+import { invariant } from '../base/assert.ts';
+import { encryptionByName, integrityByName } from '../crypto/algorithms.ts';
+import type { CipherKeys, CryptoProvider, PacketCipher } from '../crypto/types.ts';
+
+export interface NamedSuite {
+  readonly encryption: string;
+  readonly integrity: string | undefined;
+  readonly keys: CipherKeys;
+}
+
+/** The cipher of an SA that is being installed; the keys of the command are wiped. */
+export function installedCipher(crypto: CryptoProvider, { encryption, integrity, keys }: NamedSuite): PacketCipher {
+  const cipher = encryptionByName(encryption);
+  const mac = integrity === undefined ? undefined : integrityByName(integrity);
+  invariant(cipher !== undefined && (integrity === undefined) === (mac === undefined), 'a suite of unknown algorithms');
+  try {
+    return crypto.packetCipher({ encryption: cipher, integrity: mac }, keys);
+  } finally {
+    wipeKeys(keys);
+  }
+}
+
+export function wipeKeys({ encryption, integrity }: CipherKeys): void {
+  encryption.fill(0);
+  integrity.fill(0);
+}
