@@ -65,8 +65,12 @@ export interface ConnectionConfig {
     readonly interval: number;
   };
   readonly nat: {
-    /** `force` pretends a NAT, so that both sides encapsulate; `auto` lets detection decide. */
-    readonly mode: 'auto' | 'force';
+    /**
+     * `force` pretends a NAT, so that both sides encapsulate; `auto` lets detection decide; `off` does not ask, so that
+     * IKE stays on its port and ESP goes straight over IP. What was asked for another connection, which a peer might
+     * have been of, holds for one that is `off` too.
+     */
+    readonly mode: 'auto' | 'force' | 'off';
     /** Interval of NAT keepalives when we are behind a NAT; 0 for none. */
     readonly keepalive: number;
   };

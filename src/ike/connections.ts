@@ -15,7 +15,7 @@ export function samePath(a: Path, b: Path): boolean {
 }
 
 /** @throws RangeError that names what an endpoint could not work with */
-export function checkConnection(config: ConnectionConfig, crypto: CryptoProvider): void {
+export function checkConnection(config: ConnectionConfig, crypto: CryptoProvider, rawEsp: boolean): void {
   const wrong = (what: string): never => {
     throw new RangeError(`connection ${config.name}: ${what}`);
   };
@@ -25,6 +25,9 @@ export function checkConnection(config: ConnectionConfig, crypto: CryptoProvider
     if (dh.length === 0 || prf.length === 0 || encryption.length === 0)
       wrong('an IKE proposal lacks a cipher, PRF or group');
     for (const algorithm of [...dh, ...prf, ...encryption, ...integrity]) need(algorithm, crypto, wrong);
+  }
+  if (config.nat.mode === 'off' && !rawEsp) {
+    wrong('without NAT traversal ESP goes straight over IP, which cannot be done here; let it go in UDP');
   }
   const names = new Set<string>();
   for (const child of config.children) {

@@ -4,7 +4,7 @@ import { equalBytes } from '../base/bytes.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import { NotifyType } from './iana.ts';
 import { ikeSpiBytes } from './message.ts';
-import { findNotifies, type Payload } from './payload.ts';
+import { findNotifies, findNotify, type Payload } from './payload.ts';
 import { type NotifyPayload, notifyPayload } from './payloads/notify.ts';
 
 interface IkeSpis {
@@ -13,7 +13,8 @@ interface IkeSpis {
   readonly responderSpi: bigint;
 }
 
-export interface NatStatus {
+/** What the hashes of the peer say. */
+export interface DetectedNat {
   /** Whether the peer sent both kinds of hash, so that NAT traversal is on. */
   readonly supported: boolean;
   /** Packets from us reach the peer with another source: we are behind a NAT and send keepalives. */
@@ -21,6 +22,14 @@ export interface NatStatus {
   /** Packets of the peer reach us with another source. */
   readonly remoteBehindNat: boolean;
 }
+
+export interface NatStatus extends DetectedNat {
+  /** We told a source that fits no address, so that the peer takes us to be behind a NAT. */
+  readonly pretended: boolean;
+}
+
+/** Of an IKE SA in which nobody asked. */
+export const NO_NAT: NatStatus = { supported: false, localBehindNat: false, remoteBehindNat: false, pretended: false };
 
 /** SHA-1(SPIi | SPIr | address | port) */
 export function natDetectionHash(crypto: CryptoProvider, spis: IkeSpis, endPoint: SocketAddress): Uint8Array {
@@ -53,6 +62,14 @@ export function natDetectionNotifies(
   ];
 }
 
+/** On other ports IKE and ESP go together from the start, whatever is found (RFC 3948 §2.2). */
+const IKE_PORT = 500;
+
+/** Whether ESP may go in UDP: the peer has NAT traversal, as its hashes say, or our port is one for both. */
+export function mayEncapsulate(localPort: number, payloads: readonly Payload[]): boolean {
+  return localPort !== IKE_PORT || findNotify(payloads, NotifyType.NAT_DETECTION_SOURCE_IP) !== undefined;
+}
+
 /**
  * Compares the hashes in a message that came from `remote` to `local` with those end points. A peer with several
  * addresses sends a source hash for each; one that fits is enough.
@@ -63,7 +80,7 @@ export function detectNat(
   local: SocketAddress,
   remote: SocketAddress,
   payloads: readonly Payload[],
-): NatStatus {
+): DetectedNat {
   const sources = findNotifies(payloads, NotifyType.NAT_DETECTION_SOURCE_IP);
   const destinations = findNotifies(payloads, NotifyType.NAT_DETECTION_DESTINATION_IP);
   if (sources.length === 0 || destinations.length === 0) {

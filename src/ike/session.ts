@@ -12,7 +12,7 @@ import type { Failure } from './failure.ts';
 import type { Host } from './host.ts';
 import { endSession } from './lifecycle.ts';
 import { encodePlain, type IkeHeader } from './message.ts';
-import type { NatStatus } from './nat.ts';
+import { type NatStatus, NO_NAT } from './nat.ts';
 import type { Payload } from './payload.ts';
 import { protectMessage } from './protect.ts';
 import {
@@ -63,7 +63,6 @@ export interface SessionStart {
   readonly now: number;
 }
 
-const NO_NAT: NatStatus = { supported: false, localBehindNat: false, remoteBehindNat: false };
 /** Tasks that wait for the window, and those that were put off. */
 const MAX_QUEUED_TASKS = 256;
 
@@ -141,10 +140,17 @@ export class IkeSession {
     return this.config && (this.host.connection(this.config.name) ?? this.config);
   }
 
-  /** Whether ESP goes in UDP: a NAT was found or pretended, or we cannot do without (RFC 7296 §2.23). */
+  /** Whether ESP goes in UDP: a NAT was found or pretended (RFC 7296 §2.23). */
   get encapsulated(): boolean {
-    const { localBehindNat, remoteBehindNat } = this.nat;
-    return !this.host.rawEsp || this.config?.nat.mode === 'force' || localBehindNat || remoteBehindNat;
+    const { pretended, localBehindNat, remoteBehindNat } = this.nat;
+    return pretended || localBehindNat || remoteBehindNat;
+  }
+
+  /** Why there can be no CHILD SA: ESP has to go in UDP here, and the peer does not do that. */
+  get lacksEncapsulation(): string | undefined {
+    const { host, config, encapsulated } = this;
+    if (encapsulated || (host.rawEsp && config?.nat.mode !== 'force')) return undefined;
+    return 'ESP is to go in UDP, and the peer has no NAT traversal: switch it on there, or off here';
   }
 
   /** Goes to another state; leaving for good wipes the keys. */

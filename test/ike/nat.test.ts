@@ -3,6 +3,9 @@ import { describe, expect, it } from 'vitest';
 import type { SocketAddress } from '../../src/base/address.ts';
 import { formatSocketAddress } from '../../src/base/address.ts';
 import type { ConnectionConfig } from '../../src/ike/config.ts';
+import { NotifyType } from '../../src/ike/iana.ts';
+import { decodeMessage } from '../../src/ike/message.ts';
+import { findNotifies } from '../../src/ike/payload.ts';
 import { expectSame } from '../support/ike-expect.ts';
 import { at, connection, type Datagram, type Host, mirrored, Pair } from '../support/ike-pair.ts';
 
@@ -78,6 +81,55 @@ describe('without a NAT', () => {
     }
     pair.run(100_000);
     expect(pair.a.keepalives + pair.b.keepalives).toBe(0);
+  });
+
+  it.each([
+    ['neither side asks', 'off', 'off'],
+    ['we do not ask', 'off', 'auto'],
+    ['the peer does not answer', 'auto', 'off'],
+  ] as const)('stays on port 500 and does not encapsulate when %s', (_why, a, b) => {
+    const nat = (mode: 'auto' | 'force' | 'off'): ConnectionConfig => connection({ nat: { mode, keepalive: 0 } });
+    const pair = new Pair({ ...RAW, a: nat(a), b: mirrored(nat(b)) });
+    pair.up();
+    for (const host of [pair.a, pair.b]) {
+      expect(host.child.encapsulated).toBe(false);
+      expect(ports(host)).toBe('500 500');
+      expect(host.ikeSa.nat).toEqual({ local: false, remote: false });
+    }
+    const init = decodeMessage(pair.sent[0]!.data);
+    const tells = findNotifies(init.payloads, NotifyType.NAT_DETECTION_SOURCE_IP).length > 0;
+    expect(tells).toBe(a !== 'off');
+  });
+
+  it.each([
+    ['the peer', 'force', 'off'],
+    ['its initiator', 'off', 'force'],
+  ] as const)('says what stands in the way when ESP must go in UDP and %s cannot', (_who, a, b) => {
+    const nat = (mode: 'force' | 'off'): ConnectionConfig => connection({ nat: { mode, keepalive: 0 } });
+    const pair = new Pair({ ...RAW, a: nat(a), b: mirrored(nat(b)) });
+    pair.up();
+    pair.run(60_000);
+    const forced = a === 'force' ? pair.a : pair.b;
+    expect(forced.of('failed')[0]?.detail).toContain('the peer has no NAT traversal');
+    expect(pair.a.children.size + pair.b.children.size).toBe(0);
+  });
+
+  it('is not to be left out by one who cannot send ESP as it is', () => {
+    const config = connection({ nat: { mode: 'off', keepalive: 0 } });
+    expect(() => new Pair({ a: config })).toThrow('connection net: without NAT traversal ESP goes straight over IP');
+  });
+
+  it('of peers that may be of several connections is looked for when one of these wants it', () => {
+    const config = connection({ nat: { mode: 'off', keepalive: 0 } });
+    const forced = { ...fromAnywhere(mirrored(connection({ nat: { mode: 'force', keepalive: 0 } }))), name: 'forced' };
+    const b = [{ ...mirrored(config), remote: { ...config.local, address: undefined } }, forced];
+    const pair = new Pair({ ...RAW, a: connection(), b });
+    pair.up();
+    expectSame(pair, 1);
+    for (const host of [pair.a, pair.b]) {
+      expect(host.child.encapsulated).toBe(true);
+      expect(ports(host)).toBe('4500 4500');
+    }
   });
 
   it('stays on a port of its own, which carries everything', () => {

@@ -246,6 +246,9 @@ export function answerOffer(
   const choice = chooseConfig(configs, proposed, sa.proposals, exchange, payloads);
   if (!choice.ok) return choice;
   const { config, chosen, selectors } = choice;
+  if (session.lacksEncapsulation !== undefined) {
+    return refusal(NotifyType.NO_PROPOSAL_CHOSEN, 'NO_PROPOSAL_CHOSEN', session.lacksEncapsulation);
+  }
   const spiOut = espSpi(chosen.peerSpi);
   if (spiOut === undefined) return refusal(NotifyType.INVALID_SYNTAX, 'INVALID_SYNTAX', 'the SPI offered is reserved');
 

@@ -12,7 +12,7 @@ import type { IkeSuite } from '../keys.ts';
 import { deriveIkeKeys, deriveSkeyseed, type Nonces } from '../keys.ts';
 import { LINGER } from '../lifecycle.ts';
 import { encodePlain, type IkeHeader, type IkeMessage } from '../message.ts';
-import { detectNat, natDetectionNotifies } from '../nat.ts';
+import { detectNat, mayEncapsulate, NO_NAT, natDetectionNotifies } from '../nat.ts';
 import { findPayload, type Payload } from '../payload.ts';
 import { notifyPayload } from '../payloads/notify.ts';
 import { explainNoProposal } from '../proposal-report.ts';
@@ -126,13 +126,18 @@ function open(
   const skeyseed = deriveSkeyseed(host.crypto, suite.prf, nonces, shared);
   shared.fill(0);
   const keys = deriveIkeKeys(host.crypto, suite, skeyseed, nonces, spiInitiator, spiResponder);
+  // A peer that may be of any of them is not asked for those alone that are off (RFC 7296 §2.23).
+  const asks =
+    candidates.some((config) => config.nat.mode !== 'off') && mayEncapsulate(path.local.port, message.payloads);
   const pretend = !host.rawEsp || candidates.some((config) => config.nat.mode === 'force');
   const spis = { initiatorSpi: spiInitiator, responderSpi: spiResponder };
   const payloads: Payload[] = [
     { type: 'sa', proposals: [answerProposal(chosen)] },
     { type: 'ke', group: suite.dh.id, data: publicValue },
     { type: 'nonce', data: nonces.responder },
-    ...natDetectionNotifies(host.crypto, spis, path.local, path.remote, pretend ? host.random : undefined),
+    ...(asks
+      ? natDetectionNotifies(host.crypto, spis, path.local, path.remote, pretend ? host.random : undefined)
+      : []),
     notifyPayload(NotifyType.CHILDLESS_IKEV2_SUPPORTED),
     ...host.vendorIds.map((data): Payload => ({ type: 'vendor', data })),
   ];
@@ -150,7 +155,9 @@ function open(
   });
   // The request's hashes were made before we had an SPI (RFC 7296 §2.23).
   const asked = { initiatorSpi: spiInitiator, responderSpi: 0n };
-  session.nat = detectNat(host.crypto, asked, path.local, path.remote, message.payloads);
+  session.nat = asks
+    ? { ...detectNat(host.crypto, asked, path.local, path.remote, message.payloads), pretended: pretend }
+    : NO_NAT;
   session.candidates = matching(candidates, chosen).map((config) => config.name);
   session.timers.set('give-up', now + host.limits.halfOpenTimeout);
   return { kind: 'opened', session, datagram: response };

@@ -13,7 +13,7 @@ import { ExchangeType, NotifyType } from '../iana.ts';
 import { deriveIkeKeys, deriveSkeyseed, type IkeKeys, type IkeSuite, type Nonces } from '../keys.ts';
 import { endSession, failSession } from '../lifecycle.ts';
 import type { IkeMessage } from '../message.ts';
-import { detectNat, natDetectionNotifies } from '../nat.ts';
+import { detectNat, mayEncapsulate, type NatStatus, NO_NAT, natDetectionNotifies } from '../nat.ts';
 import { findNotify, findPayload, type Payload } from '../payload.ts';
 import type { NotifyPayload } from '../payloads/notify.ts';
 import { acceptIke, ikeWireProposals } from '../proposals.ts';
@@ -51,16 +51,22 @@ export class InitTask implements Task {
 
   build(session: IkeSession): readonly Payload[] {
     const { host, path, spiInitiator } = session;
-    const pretendNat = !host.rawEsp || this.config.nat.mode === 'force' ? host.random : undefined;
+    const pretendNat = this.#pretendsNat(session) ? host.random : undefined;
     const spis = { initiatorSpi: spiInitiator, responderSpi: 0n };
     return [
       ...(this.#cookie === undefined ? [] : [this.#cookie]),
       { type: 'sa', proposals: ikeWireProposals(this.config.proposals) },
       { type: 'ke', group: this.#group.id, data: this.#keyPair.publicValue },
       { type: 'nonce', data: this.#nonce },
-      ...natDetectionNotifies(host.crypto, spis, path.local, path.remote, pretendNat),
+      ...(this.config.nat.mode === 'off'
+        ? []
+        : natDetectionNotifies(host.crypto, spis, path.local, path.remote, pretendNat)),
       ...host.vendorIds.map((data): Payload => ({ type: 'vendor', data })),
     ];
+  }
+
+  #pretendsNat({ host }: IkeSession): boolean {
+    return !host.rawEsp || this.config.nat.mode === 'force';
   }
 
   /** The first request, or the same with a cookie or another group: the message ID stays 0 (RFC 7296 §2.6, §2.7). */
@@ -134,6 +140,11 @@ export class InitTask implements Task {
       this.#suspect(session, now, { reason: 'peer-misbehaved', detail });
       return;
     }
+    session.nat = this.#natOf(session, path, message);
+    if (session.lacksEncapsulation !== undefined) {
+      this.#suspect(session, now, { reason: 'peer-misbehaved', detail: session.lacksEncapsulation });
+      return;
+    }
     const shared = deriveShared(this.#keyPair, ke.data);
     if (shared === undefined) {
       host.count('invalid-key-exchange');
@@ -145,8 +156,6 @@ export class InitTask implements Task {
     const crypto = firstCrypto(session, chosen.suite, nonces, shared);
     this.#keyPair.wipe();
 
-    const { initiatorSpi, responderSpi } = header;
-    session.nat = detectNat(host.crypto, { initiatorSpi, responderSpi }, path.local, path.remote, payloads);
     // Where any local address would do, it is the one that the answer came to.
     if (session.path.local.address.value === 0n) session.path = { ...session.path, local: path.local };
     if (session.encapsulated) session.path = natPath(session.path, this.config);
@@ -173,6 +182,14 @@ export class InitTask implements Task {
     const requestId = host.askSecret(session, this.config.local.id, this.config.remote.id);
     session.timers.set('give-up', now + host.limits.halfOpenTimeout);
     session.enter({ name: 'secret-wanted', crypto, setUp, requestId });
+  }
+
+  #natOf(session: IkeSession, path: Path, { header, payloads }: IkeMessage): NatStatus {
+    const { host } = session;
+    if (this.config.nat.mode === 'off' || !mayEncapsulate(path.local.port, payloads)) return NO_NAT;
+    const { initiatorSpi, responderSpi } = header;
+    const found = detectNat(host.crypto, { initiatorSpi, responderSpi }, path.local, path.remote, payloads);
+    return { ...found, pretended: this.#pretendsNat(session) };
   }
 
   abandon(): void {
