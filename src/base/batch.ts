@@ -16,6 +16,8 @@ export class PacketBatch {
   readonly length: Int32Array;
   /** A number that a stage leaves for the next one: the index of an SA, of a path. */
   readonly tag: Int32Array;
+  /** Traffic class byte (DSCP and ECN) of the outer header: to be sent with, or as received. */
+  readonly trafficClass: Uint8Array;
   /** Slots 0 to `count - 1` are in use. */
   count = 0;
 
@@ -37,6 +39,7 @@ export class PacketBatch {
     this.offset = new Int32Array(capacity);
     this.length = new Int32Array(capacity);
     this.tag = new Int32Array(capacity);
+    this.trafficClass = new Uint8Array(capacity);
   }
 
   /** Where a packet that is put into `slot` starts. */
@@ -73,6 +76,7 @@ export class PacketBatch {
     this.offset[slot] = this.slotStart(slot);
     this.length[slot] = length;
     this.tag[slot] = 0;
+    this.trafficClass[slot] = 0;
     return slot;
   }
 

@@ -97,7 +97,7 @@ export class TunnelHost {
     this.sockets = new SocketPool({
       network: options.network,
       sourceFor: localAddressFor,
-      onDatagram: (data, from, local) => this.#received(data, from, local),
+      onDatagram: (data, from, local, trafficClass) => this.#received(data, from, local, trafficClass),
     });
     this.#pathMtus = new PathMtus({
       engine: this.engine,
@@ -182,7 +182,7 @@ export class TunnelHost {
   /** Carries out what the engine wants done. To be called after every direct call of the engine. */
   drain(): void {
     for (let message = this.engine.pollTransmit(); message !== undefined; message = this.engine.pollTransmit()) {
-      this.sockets.send(message.data, message.path.local, message.path.remote);
+      this.sockets.send(message.data, message.path.local, message.path.remote, message.trafficClass);
     }
     for (let answer = this.engine.pollAnswer(); answer !== undefined; answer = this.engine.pollAnswer()) {
       this.#answer.clear();
@@ -212,8 +212,8 @@ export class TunnelHost {
     this.drain();
   }
 
-  #received(data: Uint8Array, remote: SocketAddress, local: SocketAddress): void {
-    const full = this.engine.receive(this.#now(), { local, remote }, data);
+  #received(data: Uint8Array, remote: SocketAddress, local: SocketAddress, trafficClass: number): void {
+    const full = this.engine.receive(this.#now(), { local, remote }, data, trafficClass);
     if (full) {
       this.#flush();
     } else if (this.engine.hasGathered) {

@@ -3,7 +3,7 @@
  */
 import { formatSocketAddress, type IpAddress, type IpFamily, type SocketAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
-import type { UdpNetwork, UdpSocket } from '../tun/udp.ts';
+import type { DatagramHandler, UdpNetwork, UdpSocket } from '../tun/udp.ts';
 
 /** A local end point that a tunnel wants; without an address, all of a family. */
 export interface SocketNeed {
@@ -16,7 +16,7 @@ export interface SocketNeed {
 
 export interface SocketPoolOptions {
   readonly network: UdpNetwork;
-  readonly onDatagram: (data: Uint8Array, from: SocketAddress, local: SocketAddress) => void;
+  readonly onDatagram: DatagramHandler;
   /** The local address from which datagrams to `remote` leave. */
   readonly sourceFor: (remote: IpAddress) => IpAddress | undefined;
 }
@@ -86,9 +86,9 @@ export class SocketPool {
   }
 
   /** Sends from the socket that is bound to `local`, or to its port on all addresses. */
-  send(data: Uint8Array, local: SocketAddress, remote: SocketAddress): boolean {
+  send(data: Uint8Array, local: SocketAddress, remote: SocketAddress, trafficClass = 0): boolean {
     const socket = this.#find(local);
-    if (socket !== undefined) return socket.send(data, remote, local);
+    if (socket !== undefined) return socket.send(data, remote, local, trafficClass);
     this.homeless++;
     return false;
   }

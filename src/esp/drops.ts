@@ -43,6 +43,8 @@ export const DropReason = {
   fragment: 18,
   /** Outbound: does not fit the path, and must not be fragmented; its sender was told, or may not be. */
   tooBig: 19,
+  /** Inbound: congestion was marked outside, and the transport inside knows of it by loss only (RFC 6040 §4.2). */
+  congestion: 20,
 } as const;
 
 export type DropReason = (typeof DropReason)[keyof typeof DropReason];
@@ -69,6 +71,7 @@ export const dropReasonNames: readonly string[] = [
   'no-room',
   'fragment',
   'too-big',
+  'congestion',
 ];
 
 /** One counter for each reason. Typed, so that it may lie in memory shared with another thread. */

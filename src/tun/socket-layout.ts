@@ -2,7 +2,7 @@
  * The structures of Linux's socket calls, as 32-bit words of 64-bit little-endian memory, and the numbers that go with
  * them; addresses between these structures and their values.
  *
- * Kernel interface: linux/socket.h, linux/in.h, linux/in6.h, linux/udp.h, linux/errqueue.h. RFC 3542 §6 (pktinfo).
+ * Kernel interface: linux/socket.h, linux/in.h, linux/in6.h, linux/udp.h, linux/errqueue.h. RFC 3542 §6 (pktinfo, tclass).
  */
 import type { IpAddress, IpFamily, SocketAddress } from '../base/address.ts';
 
@@ -14,12 +14,16 @@ export const SOL_SOCKET = 1;
 export const SOL_UDP = 17;
 export const SOL_IPV6 = 41;
 
+export const IP_TOS = 1;
 export const IP_PKTINFO = 8;
 export const IP_RECVERR = 11;
+export const IP_RECVTOS = 13;
 export const IPV6_RECVERR = 25;
 export const IPV6_V6ONLY = 26;
 export const IPV6_RECVPKTINFO = 49;
 export const IPV6_PKTINFO = 50;
+export const IPV6_RECVTCLASS = 66;
+export const IPV6_TCLASS = 67;
 export const UDP_SEGMENT = 103;
 export const UDP_GRO = 104;
 

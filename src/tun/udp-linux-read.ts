@@ -7,8 +7,8 @@ import * as layout from './socket-layout.ts';
 
 /** Of a sockaddr, rounded up. */
 const NAME_WORDS = 8;
-/** Room for pktinfo, segment size, and an error with its address, each at its largest: 40 + 24 + 64 bytes. */
-const CONTROL_WORDS = 32;
+/** Room for pktinfo, segment size, traffic class, and an error with its address, at their largest: 40 + 24 + 24 + 64. */
+const CONTROL_WORDS = 40;
 /** So that the beginnings of slots do not compete for the same lines of the processor's caches. */
 const STAGGER = 1600;
 /** Views that are kept for the next time that a datagram lies in the same place. */
@@ -25,6 +25,8 @@ export class DatagramReader {
   segment = 0;
   /** Index in `words` of the local address that it came to; 0 when the system did not tell. */
   localAt = 0;
+  /** DSCP and ECN of its IP header; 0 when the system did not tell. Datagrams that were joined have it in common. */
+  trafficClass = 0;
   /** The errno that ICMP told, when it was read off the error queue; else 0. */
   icmpError = 0;
   readonly words: Int32Array;
@@ -86,6 +88,7 @@ export class DatagramReader {
     this.length = words[header + layout.MSG_LEN]!;
     this.segment = this.length;
     this.localAt = 0;
+    this.trafficClass = 0;
     this.icmpError = 0;
     let at = this.#controlAt(index);
     const end = at + (words[header + layout.MSG_CONTROLLEN]! >> 2);
@@ -117,6 +120,9 @@ export class DatagramReader {
     const { words } = this;
     if (level === layout.SOL_UDP && type === layout.UDP_GRO) {
       if (words[data]! > 0) this.segment = words[data]!;
+    } else if (isTrafficClass(level, type)) {
+      // One byte in IPv4, an int in IPv6.
+      this.trafficClass = words[data]! & 0xff;
     } else if (level === layout.SOL_IP && type === layout.IP_PKTINFO) {
       this.localAt = data + layout.PKTINFO_ADDRESS[4];
     } else if (level === layout.SOL_IPV6 && type === layout.IPV6_PKTINFO) {
@@ -137,4 +143,8 @@ export class DatagramReader {
   #controlAt(index: number): number {
     return this.#controlsAt + index * CONTROL_WORDS;
   }
+}
+
+function isTrafficClass(level: number, type: number): boolean {
+  return level === layout.SOL_IP ? type === layout.IP_TOS : level === layout.SOL_IPV6 && type === layout.IPV6_TCLASS;
 }

@@ -1,7 +1,8 @@
 /**
  * Many datagrams to a peer in one call: sendmmsg, each of whose messages is one datagram or, where the kernel has
  * UDP_SEGMENT, a run of datagrams of equal size (the last may be shorter) that the kernel or the network card cuts.
- * The packets are taken where they lie.
+ * The packets are taken where they lie. DSCP and ECN are the same in a whole message (IP_TOS, IPV6_TCLASS), so a run ends
+ * where they change; without any, which is what a socket starts with, nothing is said.
  */
 import type { PacketBatch } from '../base/batch.ts';
 import { addressOf, ERRNO, type Libc } from './libc.ts';
@@ -67,14 +68,15 @@ export interface Sending {
   readonly readErrors: () => number;
 }
 
-/** Words of a message's own control: segment size, then pktinfo. */
+/** Words of a message's own control: segment size, traffic class, pktinfo. */
 const SEGMENT_WORDS = layout.cmsgWords(2);
-const CONTROL_WORDS = 16;
+const CLASS_WORDS = layout.cmsgWords(4);
+const CONTROL_WORDS = 24;
 /** Two sets of headers: for runs, and for the datagrams of a run that was refused. */
 const SINGLES = MAX_MESSAGES;
 const VECTORS_AT = 2 * MAX_MESSAGES * layout.MMSGHDR_WORDS;
 const CONTROLS_AT = VECTORS_AT + MAX_VECTORS * layout.IOVEC_WORDS;
-const SOURCE_AT = CONTROLS_AT + MAX_MESSAGES * CONTROL_WORDS;
+const SOURCE_AT = CONTROLS_AT + 2 * MAX_MESSAGES * CONTROL_WORDS;
 const NAME_AT = SOURCE_AT + CONTROL_WORDS;
 const WORDS = NAME_AT + CONTROL_WORDS;
 /** For the one datagram of `send`, which may lie in memory that moves. */
@@ -88,6 +90,7 @@ export class DatagramWriter {
   readonly #memory: number = addressOf(new Uint8Array(this.#words.buffer));
   /** Of each message, in the order of their headers. */
   readonly #firstVectors = new Int32Array(2 * MAX_MESSAGES);
+  readonly #classes = new Uint8Array(2 * MAX_MESSAGES);
   /** Headers that `#gather` filled. */
   #messages = 0;
 
@@ -96,17 +99,14 @@ export class DatagramWriter {
     for (let message = 0; message < 2 * MAX_MESSAGES; message++) {
       layout.writePointer(this.#words, message * layout.MMSGHDR_WORDS + layout.MSG_NAME, this.#memory + 4 * NAME_AT);
     }
-    for (let message = 0; message < MAX_MESSAGES; message++) {
-      layout.writeCmsg(this.#words, controlAt(message), layout.SOL_UDP, layout.UDP_SEGMENT, 2);
-    }
   }
 
   /** At most as many bytes as fit a datagram. False when it was dropped. */
-  send(sending: Sending, data: Uint8Array): boolean {
+  send(sending: Sending, data: Uint8Array, trafficClass: number): boolean {
     this.#scratch.set(data);
     this.#writeTarget(sending);
     this.#writeVector(0, addressOf(this.#scratch), data.length);
-    this.#openMessage(0, 0);
+    this.#openMessage(0, 0, trafficClass);
     this.#finishMessages(sending, 0, 1);
     return this.#transmit(sending, 0, 1) === 1;
   }
@@ -127,8 +127,7 @@ export class DatagramWriter {
   #writeTarget({ name, source }: Sending): void {
     this.#words.set(name, NAME_AT);
     if (source === undefined) return;
-    const isFour = name.length * 4 === layout.SOCKADDR_BYTES[4];
-    const [level, type] = isFour ? [layout.SOL_IP, layout.IP_PKTINFO] : [layout.SOL_IPV6, layout.IPV6_PKTINFO];
+    const [level, type] = isFour(name) ? [layout.SOL_IP, layout.IP_PKTINFO] : [layout.SOL_IPV6, layout.IPV6_PKTINFO];
     layout.writeCmsg(this.#words, SOURCE_AT, level, type, source.length * 4);
     this.#words.set(source, SOURCE_AT + layout.CMSG_DATA);
   }
@@ -139,17 +138,21 @@ export class DatagramWriter {
     const buffer = addressOf(batch.buffer);
     let messages = 0;
     let vector = 0;
-    /** Of the open run: what its next segment may have at most, 0 for none; and what it has. */
+    /** Of the open run: what its next segment may have at most, 0 for none; what all have; and what it has. */
     let room = 0;
+    let openClass = 0;
     let bytes = 0;
     let segments = 0;
     let slot = first;
     for (; slot < end && vector < MAX_VECTORS; slot++) {
       const length = batch.length[slot]!;
       if (length === 0) continue;
-      if (length > room || bytes + length > MAX_RUN_BYTES || segments === MAX_SEGMENTS) {
+      const trafficClass = batch.trafficClass[slot]!;
+      const full = bytes + length > MAX_RUN_BYTES || segments === MAX_SEGMENTS;
+      if (length > room || trafficClass !== openClass || full) {
         if (messages === MAX_MESSAGES) break;
-        this.#openMessage(messages++, vector);
+        this.#openMessage(messages++, vector, trafficClass);
+        openClass = trafficClass;
         room = segmentation.usable(length) ? length : 0;
         bytes = 0;
         segments = 0;
@@ -172,32 +175,50 @@ export class DatagramWriter {
   }
 
   /** A message of one vector. */
-  #openMessage(message: number, vector: number): void {
+  #openMessage(message: number, vector: number, trafficClass: number): void {
     const header = headerAt(message);
     this.#firstVectors[message] = vector;
+    this.#classes[message] = trafficClass;
     const address = this.#memory + 4 * (VECTORS_AT + vector * layout.IOVEC_WORDS);
     layout.writePointer(this.#words, header + layout.MSG_IOV, address);
     this.#words[header + layout.MSG_IOVLEN] = 1;
   }
 
   /** Writes names and control of messages that have their vectors. */
-  #finishMessages({ name, source }: Sending, first: number, end: number): void {
+  #finishMessages({ name, source }: Sending, first: number, last: number): void {
     const words = this.#words;
     const sourceWords = source === undefined ? 0 : layout.cmsgWords(source.length * 4);
-    for (let message = first; message < end; message++) {
+    for (let message = first; message < last; message++) {
       const header = headerAt(message);
       words[header + layout.MSG_NAMELEN] = name.length * 4;
+      const segmented = words[header + layout.MSG_IOVLEN]! > 1;
+      const trafficClass = this.#classes[message]!;
       let control = SOURCE_AT;
-      let controlWords = sourceWords;
-      if (words[header + layout.MSG_IOVLEN]! > 1) {
+      let end = SOURCE_AT;
+      if (segmented || trafficClass !== 0) {
         control = controlAt(message);
-        controlWords += SEGMENT_WORDS;
-        words[control + layout.CMSG_DATA] = this.#segmentSize(message);
-        if (sourceWords > 0) words.copyWithin(control + SEGMENT_WORDS, SOURCE_AT, SOURCE_AT + sourceWords);
+        end = control;
+        if (segmented) end = this.#writeSegmentSize(end, message);
+        if (trafficClass !== 0) end = this.#writeTrafficClass(end, name, trafficClass);
+        if (sourceWords > 0) words.copyWithin(end, SOURCE_AT, SOURCE_AT + sourceWords);
       }
       layout.writePointer(words, header + layout.MSG_CONTROL, this.#memory + 4 * control);
-      words[header + layout.MSG_CONTROLLEN] = 4 * controlWords;
+      words[header + layout.MSG_CONTROLLEN] = 4 * (end - control + sourceWords);
     }
+  }
+
+  /** Where the next control message starts. */
+  #writeSegmentSize(at: number, message: number): number {
+    layout.writeCmsg(this.#words, at, layout.SOL_UDP, layout.UDP_SEGMENT, 2);
+    this.#words[at + layout.CMSG_DATA] = this.#segmentSize(message);
+    return at + SEGMENT_WORDS;
+  }
+
+  #writeTrafficClass(at: number, name: Int32Array, trafficClass: number): number {
+    if (isFour(name)) layout.writeCmsg(this.#words, at, layout.SOL_IP, layout.IP_TOS, 4);
+    else layout.writeCmsg(this.#words, at, layout.SOL_IPV6, layout.IPV6_TCLASS, 4);
+    this.#words[at + layout.CMSG_DATA] = trafficClass;
+    return at + CLASS_WORDS;
   }
 
   /** Sends messages; how many datagrams went. Each is tried a bounded number of times, then dropped and counted. */
@@ -239,7 +260,8 @@ export class DatagramWriter {
     const words = this.#words;
     const segments = this.#segments(run);
     const firstVector = this.#firstVectors[run]!;
-    for (let i = 0; i < segments; i++) this.#openMessage(SINGLES + i, firstVector + i);
+    const trafficClass = this.#classes[run]!;
+    for (let i = 0; i < segments; i++) this.#openMessage(SINGLES + i, firstVector + i, trafficClass);
     this.#finishMessages(sending, SINGLES, SINGLES + segments);
     const size = words[VECTORS_AT + firstVector * layout.IOVEC_WORDS + 2]!;
     const sent = this.#transmit(sending, SINGLES, SINGLES + segments);
@@ -269,6 +291,11 @@ export class DatagramWriter {
 
 function headerAt(message: number): number {
   return message * layout.MMSGHDR_WORDS;
+}
+
+/** Whether a sockaddr is of IPv4. */
+function isFour(name: Int32Array): boolean {
+  return name.length * 4 === layout.SOCKADDR_BYTES[4];
 }
 
 function controlAt(message: number): number {

@@ -1,6 +1,7 @@
 /**
  * UDP sockets by Linux's own calls: many datagrams in each, joined (UDP_GRO) and cut (UDP_SEGMENT) by the kernel where
- * it can, the local address of each datagram known (IP_PKTINFO), and the errors that ICMP tells (IP_RECVERR).
+ * it can, the local address of each datagram known (IP_PKTINFO), its DSCP and ECN (IP_TOS), and the errors that ICMP
+ * tells (IP_RECVERR). The kernel joins only datagrams whose DSCP and ECN are the same.
  *
  * Don't-fragment: as in `udp-node.ts`, the kernel learns the path MTU, and fragments what is larger.
  *
@@ -96,6 +97,8 @@ function sharedMemory(): Shared {
 interface Offloads {
   readonly gro: boolean;
   readonly gso: boolean;
+  /** The traffic class is told. */
+  readonly ecn: boolean;
 }
 
 function openSocket(wanted: UdpBindOptions, options: LinuxUdpOptions): LinuxUdpSocket {
@@ -126,11 +129,13 @@ function openSocket(wanted: UdpBindOptions, options: LinuxUdpOptions): LinuxUdpS
     // Zero is what it starts with: the question is whether the kernel knows the option.
     const gso = options.gso !== false && set(layout.SOL_UDP, layout.UDP_SEGMENT, 0);
     const gro = options.gro !== false && set(layout.SOL_UDP, layout.UDP_GRO, 1);
+    const ecn =
+      address.family === 4 ? set(layout.SOL_IP, layout.IP_RECVTOS, 1) : set(layout.SOL_IPV6, layout.IPV6_RECVTCLASS, 1);
     const name = new Uint8Array(layout.encodeSockaddr(wanted, 0).buffer);
     if (calls.bind(fd, name) < 0) throw new SystemError('bind', calls.errno());
     if (calls.getsockname(fd, name) < 0) throw new SystemError('getsockname', calls.errno());
     const port = layout.sockaddrPort(new DataView(name.buffer).getInt32(0, true));
-    return new LinuxUdpSocket(fd, { address, port }, { gro, gso });
+    return new LinuxUdpSocket(fd, { address, port }, { gro, gso, ecn });
   } catch (error) {
     calls.close(fd);
     throw error;
@@ -142,6 +147,7 @@ class LinuxUdpSocket implements UdpSocket {
   readonly counters: UdpCounters = newUdpCounters();
   readonly #fd: number;
   readonly #gro: boolean;
+  readonly #ecn: boolean;
   readonly #watch: Watch;
   readonly #shared: Shared = sharedMemory();
   readonly #addresses: layout.AddressTable;
@@ -158,10 +164,11 @@ class LinuxUdpSocket implements UdpSocket {
   #closed: Promise<void> | undefined;
 
   /** Takes over a bound descriptor. */
-  constructor(fd: number, local: SocketAddress, { gro, gso }: Offloads) {
+  constructor(fd: number, local: SocketAddress, { gro, gso, ecn }: Offloads) {
     this.local = local;
     this.#fd = fd;
     this.#gro = gro;
+    this.#ecn = ecn;
     this.#segmentation = new Segmentation(gso);
     this.#sending = {
       fd,
@@ -180,20 +187,22 @@ class LinuxUdpSocket implements UdpSocket {
   }
 
   get features(): readonly string[] {
-    return [this.#gro ? 'gro' : 'recvmmsg', this.#segmentation.works ? 'gso' : 'sendmmsg'];
+    const receiving = this.#gro ? 'gro' : 'recvmmsg';
+    const sending = this.#segmentation.works ? 'gso' : 'sendmmsg';
+    return [receiving, sending, this.#ecn ? 'ecn' : 'no-ecn'];
   }
 
   onDatagram(handler: DatagramHandler): void {
     this.#onDatagram = handler;
   }
 
-  send(data: Uint8Array, to: SocketAddress, from?: SocketAddress): boolean {
+  send(data: Uint8Array, to: SocketAddress, from?: SocketAddress, trafficClass = 0): boolean {
     const refused = data.length > maxDatagram(to.address.family) ? 'EMSGSIZE' : this.#refusal(to);
     if (refused !== undefined) {
       this.counters.sendErrors[refused]++;
       return false;
     }
-    return this.#shared.writer.send(this.#sendingTo(to, from), data);
+    return this.#shared.writer.send(this.#sendingTo(to, from), data, trafficClass);
   }
 
   sendBatch(batch: PacketBatch, first: number, end: number, to: SocketAddress, from?: SocketAddress): number {
@@ -287,6 +296,7 @@ class LinuxUdpSocket implements UdpSocket {
       const from = this.#fromOf(reader.nameAt(message));
       const local =
         reader.localAt === 0 ? this.local : this.#addresses.find(reader.words, reader.localAt, this.local.port, 0);
+      const { trafficClass } = reader;
       const end = reader.start + reader.length;
       let at = reader.start;
       do {
@@ -294,7 +304,7 @@ class LinuxUdpSocket implements UdpSocket {
         datagrams++;
         counters.receivedDatagrams++;
         counters.receivedBytes += length;
-        this.#onDatagram?.(reader.view(at, length), from, local);
+        this.#onDatagram?.(reader.view(at, length), from, local, trafficClass);
         // By the handler; others may use the reader's memory now.
         if (this.#closed !== undefined) return datagrams;
         at += length;

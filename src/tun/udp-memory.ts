@@ -12,6 +12,7 @@ export interface MemoryDatagram {
   readonly data: Uint8Array;
   readonly from: SocketAddress;
   readonly to: SocketAddress;
+  readonly trafficClass: number;
 }
 
 /** One arrival of a datagram. */
@@ -20,6 +21,8 @@ export interface MemoryArrival {
   /** As a translator on the way rewrote them; unchanged when left out. */
   readonly from?: SocketAddress;
   readonly to?: SocketAddress;
+  /** As routers on the way marked it. */
+  readonly trafficClass?: number;
 }
 
 export interface MemoryNetworkOptions {
@@ -78,12 +81,17 @@ export class MemoryNetwork {
     return host;
   }
 
-  #transmit({ data, from, to }: MemoryDatagram): boolean {
+  #transmit({ data, from, to, trafficClass }: MemoryDatagram): boolean {
     // A copy for each arrival: the sender reuses its buffer, the receiver overwrites its own.
-    for (const arrival of this.#route({ data, from, to })) {
+    for (const arrival of this.#route({ data, from, to, trafficClass })) {
       if (this.inFlight >= MAX_IN_FLIGHT) return false;
       this.inFlight++;
-      const datagram = { data: data.slice(), from: arrival.from ?? from, to: arrival.to ?? to };
+      const datagram = {
+        data: data.slice(),
+        from: arrival.from ?? from,
+        to: arrival.to ?? to,
+        trafficClass: arrival.trafficClass ?? trafficClass,
+      };
       this.#schedule(arrival.delayMs, () => {
         this.inFlight--;
         if (this.#hostOf(datagram.to.address)?.receive(datagram) !== true) this.undelivered++;
@@ -173,8 +181,8 @@ class MemoryUdpSocket implements UdpSocket {
     this.#onDatagram = handler;
   }
 
-  send(data: Uint8Array, to: SocketAddress, from?: SocketAddress): boolean {
-    const failure = this.#trySend(data, to, from);
+  send(data: Uint8Array, to: SocketAddress, from?: SocketAddress, trafficClass = 0): boolean {
+    const failure = this.#trySend(data, to, from, trafficClass);
     if (failure !== undefined) {
       this.counters.sendErrors[failure]++;
       return false;
@@ -188,10 +196,10 @@ class MemoryUdpSocket implements UdpSocket {
     return sendEach(this, batch, first, end, to, from);
   }
 
-  receive({ data, from, to }: MemoryDatagram): void {
+  receive({ data, from, to, trafficClass }: MemoryDatagram): void {
     this.counters.receivedDatagrams++;
     this.counters.receivedBytes += data.length;
-    this.#onDatagram?.(data, from, to);
+    this.#onDatagram?.(data, from, to, trafficClass);
   }
 
   close(): Promise<void> {
@@ -201,7 +209,12 @@ class MemoryUdpSocket implements UdpSocket {
     return Promise.resolve();
   }
 
-  #trySend(data: Uint8Array, to: SocketAddress, wanted: SocketAddress | undefined): UdpSendError | undefined {
+  #trySend(
+    data: Uint8Array,
+    to: SocketAddress,
+    wanted: SocketAddress | undefined,
+    trafficClass: number,
+  ): UdpSendError | undefined {
     if (this.#closed) return 'closed';
     if (to.address.family !== this.local.address.family) return 'wrong-family';
     if (data.length > maxDatagram(to.address.family)) return 'EMSGSIZE';
@@ -210,7 +223,7 @@ class MemoryUdpSocket implements UdpSocket {
     if (source === undefined) return 'ENETUNREACH';
     if (!this.#hooks.owns(source)) return 'EADDRNOTAVAIL';
     const from = { address: source, port: this.local.port };
-    return this.#hooks.transmit({ data, from, to }) ? undefined : 'ENOBUFS';
+    return this.#hooks.transmit({ data, from, to, trafficClass }) ? undefined : 'ENOBUFS';
   }
 
   #source(to: SocketAddress, wanted: SocketAddress | undefined): IpAddress | undefined {

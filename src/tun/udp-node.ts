@@ -8,6 +8,11 @@
  *
  * Errors: Linux tells an unconnected socket only what its own stack finds (no route, too large, firewall), not the
  * ICMP errors of others: an ECONNREFUSED of the far end is rarely seen.
+ *
+ * DSCP and ECN: dgram can neither set them for a datagram nor tell them, so all leave with zero and seem to come with
+ * zero. Sent so, no congestion is marked and routers drop instead, as for one who knows no ECN (RFC 6040 §4.1,
+ * compatibility mode). But marks on what a peer sends that does ECN are lost here: another reason to use
+ * `udp-linux.ts` where it runs.
  */
 import { Buffer } from 'node:buffer';
 import dgram from 'node:dgram';
@@ -62,7 +67,7 @@ interface Peer {
 class NodeUdpSocket implements UdpSocket {
   readonly local: SocketAddress;
   readonly counters: UdpCounters = newUdpCounters();
-  readonly features: readonly string[] = ['dgram'];
+  readonly features: readonly string[] = ['dgram', 'no-ecn'];
   readonly #socket: dgram.Socket;
   readonly #sourceFor: UdpBindOptions['sourceFor'];
   readonly #slots: Buffer[] = [];
@@ -151,7 +156,7 @@ class NodeUdpSocket implements UdpSocket {
     if (this.#onDatagram === undefined) return;
     const peer = this.#peer(info.address, info.port);
     // Not the Buffer itself: its `slice` does not copy, which is what a receiver of a Uint8Array takes for granted.
-    this.#onDatagram(new Uint8Array(data.buffer, data.byteOffset, data.length), peer.from, peer.local);
+    this.#onDatagram(new Uint8Array(data.buffer, data.byteOffset, data.length), peer.from, peer.local, 0);
   }
 
   #peer(text: string, port: number): Peer {

@@ -46,9 +46,15 @@ export interface UdpCounters {
 
 /**
  * Takes a datagram that came in. `data` is valid during the call only; it may be overwritten in place (ESP opens it
- * there); what is kept longer must be copied. `from` and `local` are immutable and may be kept.
+ * there); what is kept longer must be copied. `from` and `local` are immutable and may be kept. `trafficClass` is the byte
+ * of its IP header with DSCP and ECN, 0 where the socket cannot tell.
  */
-export type DatagramHandler = (data: Uint8Array, from: SocketAddress, local: SocketAddress) => void;
+export type DatagramHandler = (
+  data: Uint8Array,
+  from: SocketAddress,
+  local: SocketAddress,
+  trafficClass: number,
+) => void;
 
 export interface UdpSocket {
   /** As bound, with the real port when 0 was asked for. */
@@ -65,12 +71,13 @@ export interface UdpSocket {
    * dropped at once. An error that the system tells later is counted only.
    *
    * @param from the local address to send from, for a socket that is bound to the unspecified address
+   * @param trafficClass DSCP and ECN of its IP header; 0 when left out
    */
-  send(data: Uint8Array, to: SocketAddress, from?: SocketAddress): boolean;
+  send(data: Uint8Array, to: SocketAddress, from?: SocketAddress, trafficClass?: number): boolean;
 
   /**
-   * Sends the packets in slots `first` to `end - 1` of a batch, in their order, as `send` would each of them; empty
-   * slots are passed over. Returns how many were not dropped at once.
+   * Sends the packets in slots `first` to `end - 1` of a batch, in their order, as `send` would each of them with its
+   * `trafficClass`; empty slots are passed over. Returns how many were not dropped at once.
    */
   sendBatch(batch: PacketBatch, first: number, end: number, to: SocketAddress, from?: SocketAddress): number;
 
@@ -89,7 +96,7 @@ export function sendEach(
 ): number {
   let sent = 0;
   for (let slot = first; slot < end; slot++) {
-    if (batch.length[slot]! > 0 && socket.send(batch.packet(slot), to, from)) sent++;
+    if (batch.length[slot]! > 0 && socket.send(batch.packet(slot), to, from, batch.trafficClass[slot]!)) sent++;
   }
   return sent;
 }

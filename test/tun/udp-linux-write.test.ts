@@ -15,6 +15,8 @@ interface Message {
   /** Of UDP_SEGMENT; 0 without. */
   readonly segment: number;
   readonly pktinfo: string;
+  /** Level, type and value of IP_TOS or IPV6_TCLASS. */
+  readonly trafficClass: string;
 }
 
 const koffi = createRequire(import.meta.url)('koffi') as typeof import('koffi');
@@ -32,12 +34,14 @@ function readMessage(address: number): Message {
   });
   let segment = 0;
   let pktinfo = '';
+  let trafficClass = '';
   const controlBytes = pointer(40);
   const control = controlBytes === 0 ? undefined : new DataView(koffi.view(pointer(32), controlBytes));
   for (let at = 0; control !== undefined && at + 16 <= controlBytes; ) {
     const length = Number(control.getBigUint64(at, true));
     const kind = `${control.getInt32(at + 8, true)}/${control.getInt32(at + 12, true)}`;
     if (kind === '17/103') segment = control.getUint16(at + 16, true);
+    else if (kind === '0/1' || kind === '41/67') trafficClass = `${kind} ${control.getInt32(at + 16, true)}`;
     else pktinfo = `${kind} ${hex(memory(pointer(32) + at + 16, length - 16))}`;
     at += (length + 7) & ~7;
   }
@@ -47,6 +51,7 @@ function readMessage(address: number): Message {
     name: hex(memory(pointer(0), view.getUint32(8, true))),
     segment,
     pktinfo,
+    trafficClass,
   };
 }
 
@@ -169,6 +174,63 @@ describe.runIf(hasLinuxUdp())('sending in batches', () => {
       expect(message.pktinfo).toBe('41/50 20010db800000000000000000000000700000000');
     }
     expect(kernel.taken.map(({ segment }) => segment)).toEqual([100, 0]);
+  });
+
+  /** Sends datagrams of one size with these traffic classes. */
+  const sendClasses = (classes: readonly number[]): number => {
+    const batch = batchOf(same(100, classes.length));
+    batch.trafficClass.set(classes);
+    return writer.sendBatch(sending, batch, 0, classes.length);
+  };
+  const classesOf = (messages: readonly Message[]): (readonly [number, string])[] =>
+    messages.map(({ lengths, trafficClass }) => [lengths.length, trafficClass]);
+
+  it('ends a run where DSCP or ECN change, and says nothing of zero', () => {
+    expect(sendClasses([0, 0, 0xb8, 0xb8, 0xb8, 0xbb, 2, 2, 0, 0])).toBe(10);
+    expect(classesOf(kernel.taken)).toEqual([
+      [2, ''],
+      [3, '0/1 184'],
+      [1, '0/1 187'],
+      [2, '0/1 2'],
+      [2, ''],
+    ]);
+    expect(kernel.taken.map(({ segment }) => segment)).toEqual([100, 100, 0, 100, 100]);
+    expect(kernel.calls).toBe(1);
+    kernel.taken.length = 0;
+    expect(writer.send(sending, payload(0, 50), 0x2a)).toBe(true);
+    expect(writer.send(sending, payload(0, 50), 0)).toBe(true);
+    expect(classesOf(kernel.taken)).toEqual([
+      [1, '0/1 42'],
+      [1, ''],
+    ]);
+  });
+
+  it.each([
+    ['192.0.2.1', '198.51.100.7', '0/8', '0/1'],
+    ['2001:db8::1', '2001:db8::7', '41/50', '41/67'],
+  ])('says DSCP and ECN beside the address to send from: %s', (to, from, pktinfo, kind) => {
+    const name = encodeSockaddr({ address: ip(to), port: 4500 }, 0);
+    sending = { ...sending, name, source: encodePktinfo(ip(from)) };
+    sendClasses([1, 1, 3, 0, 0xff]);
+    expect(classesOf(kernel.taken)).toEqual([
+      [2, `${kind} 1`],
+      [1, `${kind} 3`],
+      [1, ''],
+      [1, `${kind} 255`],
+    ]);
+    for (const message of kernel.taken) expect(message.pktinfo).toMatch(new RegExp(`^${pktinfo} `));
+  });
+
+  it('keeps DSCP and ECN of a run that is sent singly', () => {
+    kernel.verdict = ({ segment }) => (segment > 0 ? ERRNO.EINVAL : 0);
+    expect(sendClasses([2, 2, 2, 0, 0])).toBe(5);
+    expect(classesOf(kernel.taken)).toEqual([...same(0, 3).map(() => [1, '0/1 2']), [1, ''], [1, '']]);
+  });
+
+  it('keeps to its room with as many changes as messages, and more', () => {
+    const classes = Array.from({ length: 300 }, (_, i) => i & 0xff);
+    expect(sendClasses(classes)).toBe(300);
+    expect(kernel.taken.map(({ trafficClass }) => Number(trafficClass.split(' ')[1] ?? 0))).toEqual(classes);
   });
 
   it('sends datagram by datagram where the kernel cannot segment', () => {

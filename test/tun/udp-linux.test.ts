@@ -79,8 +79,8 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
   }
 
   it('says what it uses', async () => {
-    expect(far4.features).toEqual(['gro', 'gso']);
-    expect(farPlain.features).toEqual(['recvmmsg', 'sendmmsg']);
+    expect(far4.features).toEqual(['gro', 'gso', 'ecn']);
+    expect(farPlain.features).toEqual(['recvmmsg', 'sendmmsg', 'ecn']);
   });
 
   it.each([
@@ -111,6 +111,23 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
     const onWire = sentOnWire() - before;
     if ('gso' in options) expect(onWire).toBeGreaterThanOrEqual(received);
     else expect(onWire).toBeLessThan(received / 5);
+  });
+
+  it.each([
+    [FAR[0], 'to GRO', 4500],
+    [FAR[2], 'to GRO', 4500],
+    [FAR[0], 'to single datagrams', 4501],
+  ] as const)('carries DSCP and ECN of each datagram: %s, %s', async (address, _name, port) => {
+    const near = await bind(address.includes(':') ? NEAR[1] : NEAR[0]);
+    const far = port === 4501 ? farPlain : address.includes(':') ? far6 : far4;
+    const classes = [0, 0, 0, 2, 2, 3, 2, 0xb8, 0xb8, 0xbb, 1, 1, 0xff, 0];
+    const batch = batchOf(same(1000, classes.length));
+    batch.trafficClass.set(classes);
+    const got = arrivals(far, classes.length + 2);
+    near.sendBatch(batch, 0, classes.length, at(address, port));
+    near.send(Uint8Array.of(1), at(address, port), undefined, 0x2b);
+    near.send(Uint8Array.of(2), at(address, port));
+    expect((await got).map(({ trafficClass }) => trafficClass)).toEqual([...classes, 0x2b, 0]);
   });
 
   it.each(FAR)('knows that a datagram came to %s, and answers from there', async (address) => {

@@ -38,14 +38,15 @@ export interface Arrival {
   readonly data: Uint8Array;
   readonly from: SocketAddress;
   readonly local: SocketAddress;
+  readonly trafficClass: number;
 }
 
 /** The next `count` datagrams that come to a socket. */
 export function arrivals(socket: UdpSocket, count: number): Promise<Arrival[]> {
   return new Promise((resolve) => {
     const seen: Arrival[] = [];
-    socket.onDatagram((data, from, local) => {
-      seen.push({ data: data.slice(), from, local });
+    socket.onDatagram((data, from, local, trafficClass) => {
+      seen.push({ data: data.slice(), from, local, trafficClass });
       if (seen.length === count) resolve(seen);
     });
   });
