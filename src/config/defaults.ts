@@ -59,6 +59,17 @@ export function defaultTraversal(ownPort: boolean): NatSettings['traversal'] {
   return ownPort ? 'force' : 'auto';
 }
 
+/** IP protocol 50 takes a privilege, and not every firewall lets it pass: to be asked for. */
+const DEFAULT_ENCAPSULATION: NatSettings['encapsulation'] = 'always';
+
+export function encapsulationFor(
+  traversal: NatSettings['traversal'],
+  said: 'always' | 'needed' | undefined,
+): NatSettings['encapsulation'] {
+  const only = { auto: said ?? DEFAULT_ENCAPSULATION, force: 'always', off: 'never' } as const;
+  return only[traversal];
+}
+
 /** `stun-NAME`, or from the UUID where that is no name of an interface (at most 15 characters). */
 export function defaultDeviceName(name: string, uuid: string): string {
   const wish = `stun-${name}`;

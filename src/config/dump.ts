@@ -81,7 +81,12 @@ function ikeElement({ version, start, proposals, lifetime, dpd, nat }: IkeSettin
     ...proposals.map(ikeProposalElement),
     element('lifetime', { soft, hard, jitter }),
     element('dpd', { interval: dpd.interval, action: dpd.action }),
-    element('nat', { traversal: nat.traversal, port: nat.port, keepalive: nat.keepalive }),
+    element('nat', {
+      traversal: nat.traversal,
+      encapsulation: nat.traversal === 'auto' ? nat.encapsulation : undefined,
+      port: nat.port,
+      keepalive: nat.keepalive,
+    }),
   ]);
 }
 

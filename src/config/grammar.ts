@@ -4,6 +4,8 @@ import type { AttributeShape, ElementShape } from './shape.ts';
 export const START_VALUES = ['initiate', 'trap', 'respond'] as const;
 export const DPD_ACTIONS = ['clear', 'trap', 'restart'] as const;
 export const NAT_TRAVERSALS = ['auto', 'force', 'off'] as const;
+/** Where NAT detection decides: ESP in UDP whatever it finds, or only where it finds a NAT. */
+export const NAT_ENCAPSULATIONS = ['always', 'needed'] as const;
 export const ROUTE_VALUES = ['auto', 'none'] as const;
 export const AUTH_SIDES = ['both', 'local', 'remote'] as const;
 export const AUTH_TYPES = ['psk', 'x509'] as const;
@@ -61,7 +63,16 @@ const ike: ElementShape = {
     proposal: { shape: { attributes: { ...algorithms, prf: any } }, max: MAX_PROPOSALS },
     lifetime: { shape: { attributes: times } },
     dpd: { shape: { attributes: { interval: any, action: { values: DPD_ACTIONS } } } },
-    nat: { shape: { attributes: { traversal: { values: NAT_TRAVERSALS }, port: any, keepalive: any } } },
+    nat: {
+      shape: {
+        attributes: {
+          traversal: { values: NAT_TRAVERSALS },
+          encapsulation: { values: NAT_ENCAPSULATIONS },
+          port: any,
+          keepalive: any,
+        },
+      },
+    },
   },
 };
 

@@ -109,6 +109,11 @@ export interface IkeSettings {
 
 export interface NatSettings {
   readonly traversal: 'auto' | 'force' | 'off';
+  /**
+   * When ESP goes in UDP (RFC 3948); otherwise it is IP protocol 50. `needed`: when a NAT is found. It is `always` with
+   * `force`, `never` with `off`, and one of `always` and `needed` with `auto`.
+   */
+  readonly encapsulation: 'always' | 'needed' | 'never';
   /** UDP port that is moved to from 500. */
   readonly port: number;
   /** Seconds; 0 for none. */

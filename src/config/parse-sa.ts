@@ -15,6 +15,7 @@ import {
   defaultStart,
   defaultTraversal,
   ESP_LIFETIME,
+  encapsulationFor,
   IKE_LIFETIME,
   IKE_PORT,
   type LifetimeDefault,
@@ -27,6 +28,7 @@ import {
   CRL_POLICIES,
   DPD_ACTIONS,
   ID_TYPES,
+  NAT_ENCAPSULATIONS,
   NAT_TRAVERSALS,
   START_VALUES,
   X509_SOURCES,
@@ -312,8 +314,18 @@ function readNat(
     const why = `the ports ${local.port} and ${remote.port} are for ESP in UDP, which this forbids; leave traversal out, or the ports`;
     issues.badValue(node, 'traversal', said, 'auto or force', why);
   }
+  const traversal = ownPort || said === undefined ? defaultTraversal(ownPort) : said;
+  const wanted = node && readChoice(node, 'encapsulation', NAT_ENCAPSULATIONS);
+  const encapsulation = encapsulationFor(traversal, wanted);
+  if (node !== undefined && wanted !== undefined && wanted !== encapsulation) {
+    const why = ownPort
+      ? `the ports ${local.port} and ${remote.port} are for ESP in UDP, always; leave encapsulation out, or the ports`
+      : `with traversal='${traversal}' it is ${encapsulation}; leave encapsulation out, or have traversal='auto'`;
+    issues.badValue(node, 'encapsulation', wanted, encapsulation, why);
+  }
   return {
-    traversal: ownPort || said === undefined ? defaultTraversal(ownPort) : said,
+    traversal,
+    encapsulation,
     port: (node && readPort(issues, node)) ?? NAT_PORT,
     keepalive: (node && readInteger(issues, node, 'keepalive', 0, MAX_U32)) ?? DEFAULT_NAT_KEEPALIVE,
   };

@@ -87,7 +87,7 @@ describe('defaults', () => {
       start: 'trap',
       lifetime: { soft: 13_800, hard: 14_400, jitter: 600 },
       dpd: { interval: 30, action: 'trap' },
-      nat: { traversal: 'auto', port: 4500, keepalive: 20 },
+      nat: { traversal: 'auto', encapsulation: 'always', port: 4500, keepalive: 20 },
     });
     expect(sa.esp).toMatchObject({ lifetime: { soft: 3_300, hard: 3_600, jitter: 300 }, replayWindow: 1024 });
     const algorithms = [...sa.ike.proposals, ...sa.esp.proposals].flatMap(({ encryption, integrity, dh }) => [
@@ -131,6 +131,21 @@ describe('defaults', () => {
       ['x509', 'local'],
       ['psk', 'remote'],
     ]);
+  });
+});
+
+describe('NAT traversal', () => {
+  it.each([
+    ['', 'auto', 'always', "traversal='auto' encapsulation='always'"],
+    ["traversal='auto'", 'auto', 'always', "traversal='auto' encapsulation='always'"],
+    ["encapsulation='needed'", 'auto', 'needed', "traversal='auto' encapsulation='needed'"],
+    ["traversal='force' encapsulation='always'", 'force', 'always', "traversal='force' port="],
+    ["traversal='off'", 'off', 'never', "traversal='off' port="],
+  ])('of <nat %s/> says when ESP goes in UDP', (attributes, traversal, encapsulation, dumped) => {
+    const document = parse(`<secret usage='k'/><sa><ike><nat ${attributes}/></ike></sa>${SP}`);
+    expect(document.sa.ike.nat).toMatchObject({ traversal, encapsulation });
+    expect(dumpDocument(document)).toContain(`<nat ${dumped}`);
+    expect(parseDocument(dumpDocument(document)).sa.ike.nat).toEqual(document.sa.ike.nat);
   });
 });
 

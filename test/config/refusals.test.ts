@@ -53,6 +53,24 @@ const PSK_ROWS: readonly Row[] = [
     "did you mean 'policy'?",
   ],
   [
+    'an encapsulation that forcing forbids',
+    "<nat traversal='auto'",
+    "<nat traversal='force' encapsulation='needed'",
+    14,
+    '/sectunnel/sa/ike/nat',
+    'needed',
+    "with traversal='force' it is always; leave encapsulation out, or have traversal='auto'",
+  ],
+  [
+    'an encapsulation where there is none',
+    "<nat traversal='auto'",
+    "<nat traversal='off' encapsulation='always'",
+    14,
+    '/sectunnel/sa/ike/nat',
+    'always',
+    "with traversal='off' it is never; leave encapsulation out, or have traversal='auto'",
+  ],
+  [
     'an unknown attribute',
     "mtu='1400'",
     "mut='1400'",
@@ -738,6 +756,13 @@ describe('the flat form', () => {
       "<secret usage='x'/><sa><ike><nat traversal='off'/></ike></sa>",
       3,
       'the ports 55055 and 55055 are for ESP in UDP, which this forbids; leave traversal out, or the ports',
+    ],
+    [
+      'an SA whose encapsulation its ports contradict',
+      "<secret uuid='11111111-2222-3333-4444-555555555501'/>",
+      "<secret usage='x'/><sa><ike><nat encapsulation='needed'/></ike></sa>",
+      3,
+      'the ports 55055 and 55055 are for ESP in UDP, always; leave encapsulation out, or the ports',
     ],
     [
       'another port in the SA',

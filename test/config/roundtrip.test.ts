@@ -84,7 +84,11 @@ const ike = fc
       ),
       maybe(
         fc
-          .record({ traversal: fc.constantFrom('auto', 'force'), port: maybe(number(1, 65535)) })
+          .record({
+            traversal: fc.constantFrom('auto', 'force'),
+            encapsulation: maybe(fc.constant('always')),
+            port: maybe(number(1, 65535)),
+          })
           .map((it) => tag('nat', it)),
       ),
     ),
