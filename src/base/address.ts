@@ -116,6 +116,11 @@ export function sameAddress(a: IpAddress, b: IpAddress): boolean {
   return a.family === b.family && a.value === b.value;
 }
 
+/** The same text for the same address: what addresses are looked up by. */
+export function addressKey({ family, value }: IpAddress): string {
+  return `${family} ${value}`;
+}
+
 export function sameSocketAddress(a: SocketAddress, b: SocketAddress): boolean {
   return a.port === b.port && sameAddress(a.address, b.address);
 }

@@ -101,6 +101,12 @@ export function sameIdentity(a: Identity, b: Identity): boolean {
   return isName ? a.data.every((byte, at) => lowerCase(byte) === lowerCase(b.data[at]!)) : equalBytes(a.data, b.data);
 }
 
+/** The same text for the same identity, in the sense of `sameIdentity`: what identities are looked up by. */
+export function identityKey({ type, data }: Identity): string {
+  const isName = type === IdType.Fqdn || type === IdType.Rfc822Address;
+  return `${type}:${toHex(isName ? data.map(lowerCase) : data)}`;
+}
+
 function lowerCase(ascii: number): number {
   return ascii >= 0x41 && ascii <= 0x5a ? ascii + 0x20 : ascii;
 }

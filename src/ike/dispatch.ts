@@ -251,5 +251,6 @@ export function followPeer(session: IkeSession, path: Path): void {
   if (session.establishedAt === undefined || samePath(session.path, path)) return;
   if (!session.nat.remoteBehindNat || session.nat.localBehindNat) return;
   session.path = path;
+  session.host.stateChanged(session);
   if (session.announced) session.host.emit({ type: 'path-changed', ikeSaId: session.id, path });
 }

@@ -2,12 +2,14 @@
  * The tables of an endpoint, and what its IKE SAs see of it: who is known by which SPI, who speaks with whom, who must
  * be woken when, what is to be sent and told.
  */
-import { type IpAddress, sameAddress } from '../base/address.ts';
-import { readU32, toHex } from '../base/bytes.ts';
-import { type Identity, sameIdentity } from '../base/identity.ts';
+import { addressKey, type IpAddress, sameAddress } from '../base/address.ts';
+import { readU32 } from '../base/bytes.ts';
+import { type Identity, identityKey, sameIdentity } from '../base/identity.ts';
+import { SetMap } from '../base/set-map.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { ChildRecord } from './child.ts';
 import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from './config.ts';
+import { ConnectionTable } from './connection-table.ts';
 import { resolveDuplicates, settleNewcomer } from './duplicates.ts';
 import type { IkeEvent, Path } from './events.ts';
 import { HalfOpenTable } from './half-open.ts';
@@ -16,7 +18,7 @@ import { DEFAULT_LIMITS, DEFAULT_RETRANSMIT, type IkeEndpointOptions } from './o
 import { Queue } from './queue.ts';
 import { pooledRandom } from './random-pool.ts';
 import type { IkeSession } from './session.ts';
-import { isLive } from './session-state.ts';
+import { isLive, type Peers } from './session-state.ts';
 import { type IkeCounterName, type IkeCounters, noCounts } from './status.ts';
 import { CreateChildTask, hasChild } from './tasks/create-child.ts';
 import { WakeQueue } from './wake-queue.ts';
@@ -44,8 +46,7 @@ export class EndpointHost implements Host {
   readonly transmits: Queue<Transmit> = new Queue();
   readonly events: Queue<IkeEvent> = new Queue();
   readonly counts: Record<IkeCounterName, number> = noCounts();
-  /** BOUNDED: the owner's connections. */
-  readonly configs: Map<string, ConnectionConfig> = new Map();
+  readonly configs: ConnectionTable = new ConnectionTable();
   /** By our SPI. BOUNDED: `maxIkeSas`, of which `maxHalfOpen` may be half-open. */
   readonly sessions: Map<bigint, IkeSession> = new Map();
   /** By our SPI. BOUNDED: `maxIkeSas` × `maxChildrenPerIkeSa`. */
@@ -53,10 +54,14 @@ export class EndpointHost implements Host {
   readonly halfOpen: HalfOpenTable;
   /** BOUNDED: one a session. */
   readonly secrets: Map<number, IkeSession> = new Map();
-  /** BOUNDED, these five: one entry a session. */
-  readonly #byConnection = new Map<string, Set<IkeSession>>();
-  readonly #byPeer = new Map<string, Set<IkeSession>>();
-  readonly #peerKeys = new Map<IkeSession, string>();
+  /** BOUNDED, these seven: one entry a session. */
+  readonly #byConnection = new SetMap<string, IkeSession>();
+  readonly #byPeer = new SetMap<string, IkeSession>();
+  readonly #byIdentities = new SetMap<string, IkeSession>();
+  readonly #byAddress = new SetMap<string, IkeSession>();
+  /** What a session stands under in the tables above. */
+  readonly #peerKeys = new Map<IkeSession, PeerKeys>();
+  readonly #addresses = new Map<IkeSession, string>();
   readonly #wake = new WakeQueue<IkeSession>();
   readonly #touched = new Set<IkeSession>();
   #lastId = 0;
@@ -96,8 +101,8 @@ export class EndpointHost implements Host {
     return this.configs.get(name);
   }
 
-  connections(): Iterable<ConnectionConfig> {
-    return this.configs.values();
+  connectionsBetween({ local, remote }: Path): readonly ConnectionConfig[] {
+    return this.configs.between(local.address, remote.address);
   }
 
   nextId(): number {
@@ -150,18 +155,35 @@ export class EndpointHost implements Host {
       this.#forget(session);
       return;
     }
-    if (config !== undefined) setOf(this.#byConnection, config.name).add(session);
+    if (config !== undefined) this.#byConnection.add(config.name, session);
+    this.#place(session);
     if (isLive(state) && !this.#peerKeys.has(session)) {
-      const key = peerKey(session.connectionName, state.peers.remoteId);
-      this.#peerKeys.set(session, key);
-      setOf(this.#byPeer, key).add(session);
+      const keys = peerKeys(session.connectionName, state.peers);
+      this.#peerKeys.set(session, keys);
+      this.#byPeer.add(keys.peer, session);
+      this.#byIdentities.add(keys.identities, session);
     }
   }
 
+  /** The remote address may have changed: the peer, or a NAT before it, has moved. */
+  #place(session: IkeSession): void {
+    const address = addressKey(session.path.remote.address);
+    const before = this.#addresses.get(session);
+    if (before === address) return;
+    if (before !== undefined) this.#byAddress.delete(before, session);
+    this.#addresses.set(session, address);
+    this.#byAddress.add(address, session);
+  }
+
   #forget(session: IkeSession): void {
-    removeFrom(this.#byConnection, session.connectionName, session);
-    const key = this.#peerKeys.get(session);
-    if (key !== undefined) removeFrom(this.#byPeer, key, session);
+    this.#byConnection.delete(session.connectionName, session);
+    const address = this.#addresses.get(session);
+    if (address !== undefined) this.#byAddress.delete(address, session);
+    this.#addresses.delete(session);
+    const keys = this.#peerKeys.get(session);
+    if (keys === undefined) return;
+    this.#byPeer.delete(keys.peer, session);
+    this.#byIdentities.delete(keys.identities, session);
     this.#peerKeys.delete(session);
   }
 
@@ -177,17 +199,15 @@ export class EndpointHost implements Host {
   }
 
   withSamePeer(session: IkeSession): readonly IkeSession[] {
-    const key = this.#peerKeys.get(session);
-    const peers = key === undefined ? undefined : this.#byPeer.get(key);
-    return peers === undefined ? [] : [...peers];
+    const keys = this.#peerKeys.get(session);
+    return keys === undefined ? [] : [...this.#byPeer.get(keys.peer)];
   }
 
   knowsPeer(session: IkeSession, localId: Identity): boolean {
-    for (const other of this.sessions.values()) {
+    for (const other of this.#byAddress.get(addressKey(session.path.remote.address))) {
       if (other === session || other.config === undefined || !sameIdentity(other.config.local.id, localId)) continue;
       const { name } = other.state;
-      const counts = name === 'auth-sent' || name === 'established' || name === 'rekeyed';
-      if (counts && sameAddress(other.path.remote.address, session.path.remote.address)) return true;
+      if (name === 'auth-sent' || name === 'established' || name === 'rekeyed') return true;
     }
     return false;
   }
@@ -195,21 +215,17 @@ export class EndpointHost implements Host {
   ofBothIdentities(session: IkeSession): readonly IkeSession[] {
     const { state } = session;
     if (!isLive(state)) return [];
-    const { localId, remoteId } = state.peers;
-    return [...this.sessions.values()].filter((other) => {
-      if (other === session || !isLive(other.state)) return false;
-      const { peers } = other.state;
-      return sameIdentity(peers.remoteId, remoteId) && sameIdentity(peers.localId, localId);
-    });
+    const known = this.#byIdentities.get(identitiesKey(state.peers));
+    return [...known].filter((other) => other !== session && isLive(other.state));
   }
 
   /** All that were not given up, whatever their state. */
   sessionsOf(connection: string): readonly IkeSession[] {
-    return [...(this.#byConnection.get(connection) ?? [])];
+    return [...this.#byConnection.get(connection)];
   }
 
   establishedOf(connection: string, remote: IpAddress): IkeSession | undefined {
-    for (const session of this.#byConnection.get(connection) ?? []) {
+    for (const session of this.#byConnection.get(connection)) {
       const up = session.state.name === 'established' && session.pendingFor === undefined;
       if (up && sameAddress(session.path.remote.address, remote)) return session;
     }
@@ -271,23 +287,16 @@ export class EndpointHost implements Host {
   }
 }
 
-function setOf(map: Map<string, Set<IkeSession>>, key: string): Set<IkeSession> {
-  let set = map.get(key);
-  if (set === undefined) {
-    set = new Set();
-    map.set(key, set);
-  }
-  return set;
+interface PeerKeys {
+  readonly identities: string;
+  /** The remote identity within a connection, whose local identity is fixed. */
+  readonly peer: string;
 }
 
-function removeFrom(map: Map<string, Set<IkeSession>>, key: string, session: IkeSession): void {
-  const set = map.get(key);
-  if (set === undefined) return;
-  set.delete(session);
-  if (set.size === 0) map.delete(key);
+function peerKeys(connection: string, peers: Peers): PeerKeys {
+  return { identities: identitiesKey(peers), peer: `${identityKey(peers.remoteId)} ${connection}` };
 }
 
-/** The remote identity within a connection, whose local identity is fixed. */
-function peerKey(connection: string, remoteId: Identity): string {
-  return `${remoteId.type}:${toHex(remoteId.data)} ${connection}`;
+function identitiesKey({ localId, remoteId }: Peers): string {
+  return `${identityKey(localId)} ${identityKey(remoteId)}`;
 }

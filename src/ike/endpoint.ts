@@ -62,7 +62,7 @@ export class IkeEndpoint {
   #take(config: ConnectionConfig): void {
     checkConnection(config, this.#host.crypto, this.#host.rawEsp);
     const proposals = internProposals(config.proposals, this.#host.configs.values());
-    this.#host.configs.set(config.name, { ...config, proposals });
+    this.#host.configs.set({ ...config, proposals });
   }
 
   /** Closes its SAs and forgets it. */

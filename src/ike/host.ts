@@ -23,7 +23,8 @@ export interface Host {
 
   /** The configuration as it is now, which a running SA may outlive. */
   connection(name: string): ConnectionConfig | undefined;
-  connections(): Iterable<ConnectionConfig>;
+  /** The connections that a peer at `path.remote` may mean when it writes to `path.local`. */
+  connectionsBetween(path: Path): readonly ConnectionConfig[];
 
   /** Ids of IKE SAs, CHILD SAs and requests; later ones are larger. */
   nextId(): number;

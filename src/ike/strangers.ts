@@ -22,7 +22,7 @@ import { notifyPayload } from './payloads/notify.ts';
 import { TokenBucket } from './rate-limit.ts';
 import { checkRules } from './rules.ts';
 import type { IkeSession } from './session.ts';
-import { answerInit, candidatesFor, refuseInit } from './tasks/init-responder.ts';
+import { answerInit, refuseInit } from './tasks/init-responder.ts';
 
 /** A cookie holds for one to two of these. */
 const COOKIE_LIFETIME = 60_000;
@@ -163,7 +163,7 @@ export class Strangers {
   #negotiate(now: number, path: Path, message: IkeMessage, datagram: Uint8Array): void {
     const host = this.#host;
     const { header } = message;
-    const candidates = candidatesFor(host, path);
+    const candidates = host.connectionsBetween(path);
     if (candidates.length === 0) {
       const ends = `${formatSocketAddress(path.remote)} to ${formatSocketAddress(path.local)}`;
       this.#refuse(now, path, header, NotifyType.NO_PROPOSAL_CHOSEN, NOTHING, () => `no connection is for ${ends}`);

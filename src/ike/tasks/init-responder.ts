@@ -2,7 +2,6 @@
  * IKE_SA_INIT as responder (RFC 7296 §1.2, §2.6, §2.7). Whoever asks has proved nothing: what is spent on a request is
  * bounded, and beyond a number of half-open SAs a cookie must show that the address is the asker's own.
  */
-import { sameAddress } from '../../base/address.ts';
 import type { DhGroup } from '../../crypto/types.ts';
 import type { ConnectionConfig } from '../config.ts';
 import type { Path } from '../events.ts';
@@ -21,19 +20,6 @@ import { IkeSession } from '../session.ts';
 import { MessageWindow } from '../window.ts';
 import { deriveShared, NONCE_LENGTH } from './child-exchange.ts';
 import { bindKeys } from './init.ts';
-
-/** The connections that a peer at `path.remote` may mean when it writes to `path.local`. */
-export function candidatesFor(host: Host, path: Path): ConnectionConfig[] {
-  const found: ConnectionConfig[] = [];
-  for (const config of host.connections()) {
-    const local = config.local.address;
-    const remote = config.remote.address;
-    if (local !== undefined && !sameAddress(local, path.local.address)) continue;
-    if (remote !== undefined && !sameAddress(remote, path.remote.address)) continue;
-    found.push(config);
-  }
-  return found;
-}
 
 export type InitAnswer =
   | {

@@ -1,0 +1,65 @@
+/** The connections of an endpoint, by name and by the addresses of both ends: thousands of peers cost a look-up no more than one. */
+import { addressKey, type IpAddress } from '../base/address.ts';
+import { SetMap } from '../base/set-map.ts';
+import type { ConnectionConfig } from './config.ts';
+
+/** What stands for an end that may be anywhere. */
+const ANYWHERE = '';
+
+interface Entry {
+  readonly config: ConnectionConfig;
+  /** Of several connections that a peer may mean the first that was added comes first. */
+  readonly order: number;
+}
+
+export class ConnectionTable {
+  /** BOUNDED: the owner's connections, both. */
+  readonly #byName = new Map<string, Entry>();
+  readonly #byEnds = new SetMap<string, Entry>();
+  #added = 0;
+
+  has(name: string): boolean {
+    return this.#byName.has(name);
+  }
+
+  get(name: string): ConnectionConfig | undefined {
+    return this.#byName.get(name)?.config;
+  }
+
+  *values(): Iterable<ConnectionConfig> {
+    for (const { config } of this.#byName.values()) yield config;
+  }
+
+  /** Adds a connection, or puts it in the place of the one that has its name. */
+  set(config: ConnectionConfig): void {
+    const before = this.#byName.get(config.name);
+    if (before !== undefined) this.#byEnds.delete(configKey(before.config), before);
+    const entry = { config, order: before?.order ?? this.#added++ };
+    this.#byName.set(config.name, entry);
+    this.#byEnds.add(configKey(config), entry);
+  }
+
+  delete(name: string): void {
+    const entry = this.#byName.get(name);
+    if (entry === undefined) return;
+    this.#byName.delete(name);
+    this.#byEnds.delete(configKey(entry.config), entry);
+  }
+
+  /** The connections that a peer may mean that writes from one address to the other, in the order in which they were added. */
+  between(local: IpAddress, remote: IpAddress): readonly ConnectionConfig[] {
+    return [endsKey(local, remote), endsKey(local), endsKey(undefined, remote), endsKey()]
+      .flatMap((key) => [...this.#byEnds.get(key)])
+      .sort((a, b) => a.order - b.order)
+      .map(({ config }) => config);
+  }
+}
+
+function configKey({ local, remote }: ConnectionConfig): string {
+  return endsKey(local.address, remote.address);
+}
+
+function endsKey(local?: IpAddress, remote?: IpAddress): string {
+  const text = (address: IpAddress | undefined): string => (address === undefined ? ANYWHERE : addressKey(address));
+  return `${text(local)}-${text(remote)}`;
+}
