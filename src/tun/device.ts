@@ -62,8 +62,24 @@ export interface PacketDevice {
    */
   onClosed(handler: (reason: Error | undefined) => void): void;
 
+  /**
+   * Lets other threads read and write, by the descriptor; the device itself does so no more. Whoever has the descriptor
+   * must let go of it before `close`. Missing where there is no such thing.
+   */
+  handOver?(): DeviceDescriptor;
+
+  /** Looks whether the device is still there, and ends it if it is not. */
+  checkAttached?(): void;
+
   /** Ends the device. After it nothing is read or written and no handler but `onClosed` is called. */
   close(): Promise<void>;
+}
+
+/** A device of the operating system's own. Plain data, good in all threads of the process. */
+export interface DeviceDescriptor {
+  readonly fd: number;
+  /** What passes it joined. */
+  readonly offload: 'all' | 'tcp' | 'none';
 }
 
 export function newDeviceCounters(): DeviceCounters {

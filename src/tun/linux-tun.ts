@@ -6,18 +6,15 @@
  * (IFF_VNET_HDR, TUNSETOFFLOAD), a run of up to 64 KiB that is divided and joined here (`offload/`).
  */
 import type { PacketBatch } from '../base/batch.ts';
-import type { DeviceCounters, DeviceDropReason, PacketDevice } from './device.ts';
-import { newDeviceCounters } from './device.ts';
-import { addressOf, ERRNO, libc, SystemError } from './libc.ts';
-import { type OffloadKinds, SharedOffloads } from './offload/shared.ts';
-import type { Splitter } from './offload/split.ts';
-import { readVirtioHdrLen, VIRTIO_NET_HDR_SIZE } from './offload/virtio.ts';
-import { OffloadWriter } from './offload/writer.ts';
+import type { DeviceCounters, DeviceDescriptor, PacketDevice } from './device.ts';
+import { libc, SystemError } from './libc.ts';
+import type { OffloadKinds, SharedOffloads } from './offload/shared.ts';
 import type { Watch } from './poller.ts';
 import { watchReadable } from './poller.ts';
+import { TunEnd } from './tun-end.ts';
 import { checkInterfaceName } from './tun-errors.ts';
 import type { TunInterface } from './tun-interface.ts';
-import { createTun, detachedError, interfaceIndex, interfaceMtu, setInterfaceMtu } from './tun-interface.ts';
+import { createTun, interfaceIndex, interfaceMtu, setInterfaceMtu } from './tun-interface.ts';
 
 export interface LinuxTunOptions {
   /** At most 15 bytes; `%d` in it stands for the first free number. Default `sec%d`. */
@@ -51,29 +48,18 @@ export function openLinuxTun(options: LinuxTunOptions = {}): LinuxTun {
 /** So many packets are read in one turn at most; then other sockets and timers have theirs. */
 const PACKETS_PER_TURN = 256;
 
-/** Of a device whose kernel has them. */
-interface Offloads {
-  readonly shared: SharedOffloads;
-  /** What the kernel agreed to hand over joined. */
-  readonly kinds: 'all' | 'tcp';
-  readonly splitter: Splitter;
-  readonly writer: OffloadWriter;
-}
-
 export class LinuxTun implements PacketDevice {
   readonly name: string;
   /** The number by which routes and rules name the interface. */
   readonly index: number;
-  readonly counters: DeviceCounters = newDeviceCounters();
-  readonly #fd: number;
+  readonly counters: DeviceCounters;
+  readonly #descriptor: DeviceDescriptor;
+  readonly #end: TunEnd;
   readonly #watch: Watch;
-  readonly #offloads: Offloads | undefined;
   #mtu: number;
   #onReadable: (() => void) | undefined;
   #onClosed: ((reason: Error | undefined) => void) | undefined;
-  /** Packets that this turn may still read; unlimited outside of a turn. */
-  #budget = Number.POSITIVE_INFINITY;
-  #drained = true;
+  #handedOver = false;
   #ended: Promise<void> | undefined;
 
   /** Takes over the descriptor. */
@@ -81,17 +67,13 @@ export class LinuxTun implements PacketDevice {
     this.name = name;
     this.index = interfaceIndex(name);
     this.#mtu = interfaceMtu(name);
-    this.#fd = fd;
-    this.#offloads = offload === 'none' ? undefined : this.#startOffloads(offload, shared ?? new SharedOffloads());
+    this.#descriptor = { fd, offload };
+    this.#end = new TunEnd(this.#descriptor, shared, (errno) => this.#detached(errno));
+    this.counters = this.#end.counters;
     this.#watch = watchReadable(fd, (failed) => {
-      if (failed) this.#checkAttached();
+      if (failed) this.#end.checkAttached();
       this.#turn();
     });
-  }
-
-  #startOffloads(kinds: Offloads['kinds'], shared: SharedOffloads): Offloads {
-    const emit = this.#emit.bind(this);
-    return { shared, kinds, splitter: shared.takeSplitter(), writer: new OffloadWriter(shared, kinds, emit) };
   }
 
   get mtu(): number {
@@ -105,103 +87,15 @@ export class LinuxTun implements PacketDevice {
   }
 
   get features(): readonly string[] {
-    if (this.#offloads === undefined) return [];
-    const { kinds, writer } = this.#offloads;
-    const joined = { all: ['gro', 'udp-gro'], tcp: ['gro'], none: [] }[writer.kinds];
-    return ['csum', 'tso', ...(kinds === 'all' ? ['uso'] : []), ...joined];
+    return this.#end.features;
   }
 
   read(batch: PacketBatch): number {
-    if (this.#ended !== undefined) return 0;
-    const before = batch.count;
-    if (this.#offloads === undefined) this.#readPackets(batch);
-    else this.#readRuns(batch, this.#offloads.splitter);
-    for (let slot = before; slot < batch.count; slot++) this.counters.readBytes += batch.length[slot]!;
-    this.counters.readPackets += batch.count - before;
-    return batch.count - before;
-  }
-
-  #readPackets(batch: PacketBatch): void {
-    const base = addressOf(batch.buffer);
-    const room = batch.slotRoom;
-    while (batch.count < batch.capacity && this.#budget > 0) {
-      const at = batch.slotStart(batch.count);
-      const length = this.#receive(base + at, room);
-      if (length === 0) return;
-      this.#budget--;
-      // The kernel cuts off silently what does not fit.
-      if (length === room) this.counters.dropped['too-large']++;
-      else batch.claim(length);
-    }
-  }
-
-  /** A run that the batch has no room for goes on in the next one. */
-  #readRuns(batch: PacketBatch, splitter: Splitter): void {
-    const { dropped } = this.counters;
-    while (batch.count < batch.capacity && this.#budget > 0) {
-      if (!splitter.pending) {
-        const length = this.#receive(addressOf(splitter.input), splitter.input.length);
-        if (length === 0) return;
-        this.#budget--;
-        if (!splitter.start(length)) {
-          dropped['bad-offload']++;
-          continue;
-        }
-      }
-      const tooLarge = splitter.drops['too-large'];
-      this.#budget -= splitter.fill(batch);
-      dropped['too-large'] += splitter.drops['too-large'] - tooLarge;
-    }
-  }
-
-  /** One read. 0: nothing is left, or can be had. */
-  #receive(address: number, room: number): number {
-    const { read, errno } = libc();
-    const length = read(this.#fd, address, room);
-    if (length > 0) {
-      // Others wait behind it, or a part of it does.
-      this.#drained = false;
-      return length;
-    }
-    this.#readFailed(length === 0 ? ERRNO.EAGAIN : errno());
-    return 0;
+    return this.#end.read(batch);
   }
 
   write(batch: PacketBatch): number {
-    const { counters } = this;
-    const before = counters.writtenPackets;
-    if (this.#offloads !== undefined) {
-      counters.dropped['too-large'] += this.#offloads.writer.write(batch);
-    } else {
-      for (let slot = 0; slot < batch.count; slot++) {
-        const length = batch.length[slot]!;
-        if (length > 0) this.#send(batch.buffer, batch.offset[slot]!, length, 1, length);
-      }
-    }
-    return counters.writtenPackets - before;
-  }
-
-  /** Writes a virtio header with a packet, or with several in one. False: the kernel does not take them so. */
-  #emit(buffer: Uint8Array, at: number, length: number, packets: number): boolean {
-    // Joined ones have their headers once.
-    const bytes = length - VIRTIO_NET_HDR_SIZE + (packets - 1) * readVirtioHdrLen(buffer, at);
-    return this.#send(buffer, at, length, packets, bytes);
-  }
-
-  /** One write, counted as what it is made of. False only for several packets that the kernel does not take in one. */
-  #send(buffer: Uint8Array, at: number, length: number, packets: number, bytes: number): boolean {
-    const { write, errno } = libc();
-    if (this.#ended !== undefined) {
-      this.counters.dropped.closed += packets;
-    } else if (write(this.#fd, addressOf(buffer) + at, length) === length) {
-      this.counters.writtenPackets += packets;
-      this.counters.writtenBytes += bytes;
-    } else {
-      const error = errno();
-      if (packets > 1 && error === ERRNO.EINVAL) return false;
-      this.#writeFailed(error, packets);
-    }
-    return true;
+    return this.#end.write(batch);
   }
 
   onReadable(handler: () => void): void {
@@ -215,70 +109,42 @@ export class LinuxTun implements PacketDevice {
   }
 
   close(): Promise<void> {
-    return this.#end(undefined);
+    return this.#close(undefined);
+  }
+
+  handOver(): DeviceDescriptor {
+    this.#handedOver = true;
+    return this.#descriptor;
+  }
+
+  checkAttached(): void {
+    this.#end.checkAttached();
   }
 
   #turn(): void {
-    if (this.#ended !== undefined || this.#onReadable === undefined) return;
-    this.#budget = PACKETS_PER_TURN;
-    this.#drained = false;
+    if (this.#ended !== undefined || this.#handedOver || this.#onReadable === undefined) return;
+    this.#end.budget = PACKETS_PER_TURN;
+    this.#end.drained = false;
     const before = this.counters.readPackets;
     this.#onReadable();
-    this.#budget = Number.POSITIVE_INFINITY;
+    this.#end.budget = Number.POSITIVE_INFINITY;
     // To be woken by the kernel takes longer than to look once more: under load there is more by then.
-    if (!this.#drained || this.counters.readPackets > before) setImmediate(() => this.#turn());
+    if (!this.#end.drained || this.counters.readPackets > before) setImmediate(() => this.#turn());
     // `close()` may have been called by the handler, and a device taken away noticed by its reads.
     else this.#watch.arm();
   }
 
-  #readFailed(errno: number): void {
-    if (errno === ERRNO.EINTR) return;
-    this.#drained = true;
-    if (errno === ERRNO.EAGAIN) return;
-    this.counters.dropped['io-error']++;
-    this.#checkAttached();
-  }
-
-  #writeFailed(errno: number, packets: number): void {
-    const reason = writeDropReason(errno);
-    this.counters.dropped[reason] += packets;
-    if (reason === 'closed') this.#checkAttached();
-  }
-
-  /** Ends the device when its interface is gone. */
-  #checkAttached(): void {
-    const errno = this.#ended === undefined ? detachedError(this.#fd) : undefined;
-    if (errno === undefined) return;
+  #detached(errno: number): void {
     const detail = 'The interface was deleted or moved away by another program; the tunnel needs it again';
-    void this.#end(new SystemError(`TUN device ${this.name}`, errno, detail));
+    void this.#close(new SystemError(`TUN device ${this.name}`, errno, detail));
   }
 
-  #end(reason: Error | undefined): Promise<void> {
+  #close(reason: Error | undefined): Promise<void> {
     if (this.#ended !== undefined) return this.#ended;
+    this.#end.release();
     this.#ended = this.#watch.close();
-    libc().close(this.#fd);
-    this.#offloads?.shared.giveBack(this.#offloads.splitter);
+    libc().close(this.#descriptor.fd);
     this.#onClosed?.(reason);
     return this.#ended;
-  }
-}
-
-function writeDropReason(errno: number): DeviceDropReason {
-  switch (errno) {
-    case ERRNO.EIO:
-      return 'interface-down';
-    case ERRNO.EINVAL:
-      return 'not-ip';
-    case ERRNO.EAGAIN:
-    case ERRNO.ENOBUFS:
-      return 'queue-full';
-    case ERRNO.EMSGSIZE:
-      return 'too-large';
-    case ERRNO.EBADFD:
-    case ERRNO.EBADF:
-    case ERRNO.ENODEV:
-      return 'closed';
-    default:
-      return 'io-error';
   }
 }

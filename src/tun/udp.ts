@@ -81,8 +81,24 @@ export interface UdpSocket {
    */
   sendBatch(batch: PacketBatch, first: number, end: number, to: SocketAddress, from?: SocketAddress): number;
 
+  /**
+   * Lets another thread read what comes, by the descriptor, in place of the handler. The socket goes on sending; whoever
+   * has the descriptor must let go of it before `close`. Missing where there is no such thing.
+   */
+  handOver?(): UdpDescriptor;
+
   /** After it nothing is sent and the handler is not called again. */
   close(): Promise<void>;
+}
+
+/** A socket of the operating system's own. Plain data, good in all threads of the process. */
+export interface UdpDescriptor {
+  readonly fd: number;
+  readonly local: SocketAddress;
+  /** What the kernel does: joins datagrams that come, cuts those that go, tells the traffic class. */
+  readonly gro: boolean;
+  readonly gso: boolean;
+  readonly ecn: boolean;
 }
 
 /** `sendBatch` for sockets that take one datagram at a time. */

@@ -1,0 +1,224 @@
+/**
+ * One thread's end of a UDP socket: sends and receives by a descriptor that it neither opened nor closes, and never
+ * waits. Several threads may each have one of the same socket.
+ */
+import type { SocketAddress } from '../base/address.ts';
+import type { PacketBatch } from '../base/batch.ts';
+import { ERRNO, libc } from './libc.ts';
+import * as layout from './socket-layout.ts';
+import type { DatagramHandler, UdpCounters, UdpDescriptor, UdpSendError } from './udp.ts';
+import { isUnspecified, maxDatagram, newUdpCounters } from './udp.ts';
+import { sendErrorOf } from './udp-errors.ts';
+import { DatagramReader } from './udp-linux-read.ts';
+import { DatagramWriter, Segmentation, type Sending } from './udp-linux-write.ts';
+
+/** Messages that are read at once; with UDP_GRO each may hold 64 datagrams. More only wander out of the caches. */
+const MESSAGES_PER_READ = 8;
+const MAX_MESSAGE_BYTES = 65_536;
+/** Datagrams and errors after which other sockets and timers have their turn. */
+const DATAGRAMS_PER_TURN = 512;
+/** Errors that are read off at once, of whose datagrams a few bytes will do; and how often in a row. */
+const ERRORS_PER_READ = 8;
+const QUOTED_BYTES = 64;
+const ERROR_READS = 8;
+/** Failures in one turn, for no reason that could be read off, after which the socket is given up for a while. */
+const MAX_FAILURES_PER_TURN = 16;
+
+/** Memory of the calls, used by one socket at a time: what is read is handed on before anything else is read. */
+interface Shared {
+  readonly reader: DatagramReader;
+  /** Apart, because errors are read off while datagrams are handed on: by a handler that sends. */
+  readonly errorReader: DatagramReader;
+  readonly writer: DatagramWriter;
+}
+
+let shared: Shared | undefined;
+
+function sharedMemory(): Shared {
+  const calls = libc();
+  shared ??= {
+    reader: new DatagramReader(calls, MESSAGES_PER_READ, MAX_MESSAGE_BYTES),
+    errorReader: new DatagramReader(calls, ERRORS_PER_READ, QUOTED_BYTES),
+    writer: new DatagramWriter(calls),
+  };
+  return shared;
+}
+
+/** What a turn of reading left behind; `failing`: nobody knows, the socket only fails. */
+export type Remainder = 'none' | 'some' | 'failing';
+
+export class UdpEnd {
+  readonly local: SocketAddress;
+  readonly counters: UdpCounters = newUdpCounters();
+  readonly #fd: number;
+  readonly #gro: boolean;
+  readonly #ecn: boolean;
+  readonly #shared: Shared = sharedMemory();
+  readonly #addresses: layout.AddressTable;
+  readonly #segmentation: Segmentation;
+  /** What was sent to and from, as the kernel takes it. */
+  readonly #names = new WeakMap<SocketAddress, Int32Array>();
+  readonly #sources = new WeakMap<SocketAddress, Int32Array>();
+  /** Of the last datagrams: the next ones go the same way as a rule. */
+  readonly #sending: { -readonly [Key in keyof Sending]: Sending[Key] };
+  #lastTo: SocketAddress | undefined;
+  #lastFrom: SocketAddress | undefined;
+  #released = false;
+
+  constructor({ fd, local, gro, gso, ecn }: UdpDescriptor) {
+    this.local = local;
+    this.#fd = fd;
+    this.#gro = gro;
+    this.#ecn = ecn;
+    this.#segmentation = new Segmentation(gso);
+    this.#sending = {
+      fd,
+      counters: this.counters,
+      segmentation: this.#segmentation,
+      name: new Int32Array(0),
+      source: undefined,
+      readErrors: () => this.takeErrors(),
+    };
+    this.#addresses = new layout.AddressTable(local.address.family);
+  }
+
+  get features(): readonly string[] {
+    const receiving = this.#gro ? 'gro' : 'recvmmsg';
+    const sending = this.#segmentation.works ? 'gso' : 'sendmmsg';
+    return [receiving, sending, this.#ecn ? 'ecn' : 'no-ecn'];
+  }
+
+  send(data: Uint8Array, to: SocketAddress, from?: SocketAddress, trafficClass = 0): boolean {
+    const refused = data.length > maxDatagram(to.address.family) ? 'EMSGSIZE' : this.#refusal(to);
+    if (refused !== undefined) {
+      this.counters.sendErrors[refused]++;
+      return false;
+    }
+    return this.#shared.writer.send(this.#sendingTo(to, from), data, trafficClass);
+  }
+
+  sendBatch(batch: PacketBatch, first: number, end: number, to: SocketAddress, from?: SocketAddress): number {
+    const refused = this.#refusal(to);
+    if (refused === undefined) return this.#shared.writer.sendBatch(this.#sendingTo(to, from), batch, first, end);
+    for (let slot = first; slot < end; slot++) if (batch.length[slot]! > 0) this.counters.sendErrors[refused]++;
+    return 0;
+  }
+
+  /** After it the descriptor is touched no more. */
+  release(): void {
+    this.#released = true;
+  }
+
+  /** Hands on what waits, until nothing is left or others must have their turn. */
+  receive(handler: DatagramHandler): Remainder {
+    let taken = 0;
+    let failures = 0;
+    while (!this.#released && taken < DATAGRAMS_PER_TURN) {
+      const count = this.#shared.reader.read(this.#fd, 0);
+      if (count > 0) {
+        taken += this.#deliver(count, handler);
+        continue;
+      }
+      const errno = count === 0 ? ERRNO.EAGAIN : libc().errno();
+      if (errno === ERRNO.EAGAIN) break;
+      // Having told an error that is in the queue too, the kernel goes on.
+      const errors = errno === ERRNO.EINTR ? 1 : this.takeErrors();
+      taken += errors;
+      if (errors > 0) continue;
+      this.counters.receiveErrors++;
+      if (++failures === MAX_FAILURES_PER_TURN) return 'failing';
+    }
+    return taken > 0 ? 'some' : 'none';
+  }
+
+  #refusal(to: SocketAddress): UdpSendError | undefined {
+    if (this.#released) return 'closed';
+    if (to.address.family !== this.local.address.family) return 'wrong-family';
+    // Nobody can be answered at port 0, which a forged datagram may come from.
+    return to.port === 0 ? 'other' : undefined;
+  }
+
+  #sendingTo(to: SocketAddress, from: SocketAddress | undefined): Sending {
+    if (to === this.#lastTo && from === this.#lastFrom) return this.#sending;
+    let name = this.#names.get(to);
+    if (name === undefined) {
+      name = layout.encodeSockaddr(to, this.#addresses.scopeOf(to.address));
+      this.#names.set(to, name);
+    }
+    const source = from === undefined ? undefined : this.#sourceOf(from);
+    this.#lastTo = to;
+    this.#lastFrom = from;
+    this.#sending.name = name;
+    this.#sending.source = source;
+    return this.#sending;
+  }
+
+  #sourceOf(from: SocketAddress): Int32Array | undefined {
+    const { address } = this.local;
+    if (!isUnspecified(address) || isUnspecified(from.address) || from.address.family !== address.family)
+      return undefined;
+    let source = this.#sources.get(from);
+    if (source === undefined) {
+      source = layout.encodePktinfo(from.address);
+      this.#sources.set(from, source);
+    }
+    return source;
+  }
+
+  /** Hands on what was read; how many datagrams it was. */
+  #deliver(count: number, handler: DatagramHandler): number {
+    const { reader } = this.#shared;
+    const { counters } = this;
+    let datagrams = 0;
+    for (let message = 0; message < count; message++) {
+      if (!reader.inspect(message)) {
+        counters.receiveErrors++;
+        continue;
+      }
+      const from = this.#fromOf(reader.nameAt(message));
+      const local =
+        reader.localAt === 0 ? this.local : this.#addresses.find(reader.words, reader.localAt, this.local.port, 0);
+      const { trafficClass } = reader;
+      const end = reader.start + reader.length;
+      let at = reader.start;
+      do {
+        const length = Math.min(reader.segment, end - at);
+        datagrams++;
+        counters.receivedDatagrams++;
+        counters.receivedBytes += length;
+        handler(reader.view(at, length), from, local, trafficClass);
+        // By the handler; others may use the reader's memory now.
+        if (this.#released) return datagrams;
+        at += length;
+      } while (at < end);
+    }
+    return datagrams;
+  }
+
+  #fromOf(name: number): SocketAddress {
+    const { words } = this.#shared.reader;
+    const { family } = this.local.address;
+    const port = layout.sockaddrPort(words[name]!);
+    const scope = family === 6 ? words[name + layout.SOCKADDR_SCOPE]! : 0;
+    return this.#addresses.find(words, name + layout.SOCKADDR_ADDRESS[family], port, scope);
+  }
+
+  /** Reads errors that ICMP told off the socket and counts them; how many there were. */
+  takeErrors(): number {
+    const { errorReader } = this.#shared;
+    let taken = 0;
+    for (let round = 0; round < ERROR_READS && !this.#released; round++) {
+      const count = errorReader.read(this.#fd, layout.MSG_ERRQUEUE);
+      for (let message = 0; message < count; message++) {
+        // What is quoted of the datagram is cut off, which does not matter.
+        errorReader.inspect(message);
+        // Those of this host's own were told to the sender already.
+        if (errorReader.icmpError === 0) continue;
+        this.counters.sendErrors[sendErrorOf(errorReader.icmpError)]++;
+        taken++;
+      }
+      if (count < ERRORS_PER_READ) break;
+    }
+    return taken;
+  }
+}
