@@ -76,14 +76,14 @@ export class Pursuit {
 
   /** An SA came up: when it was the last that was missing, the next loss finds things as they were at the start. */
   cameUp(tunnel: Tunnel): void {
-    if (tunnel.missing().length > 0) return;
+    if (!tunnel.complete) return;
     tunnel.retry.reset();
     if (tunnel.wanted) this.#setMode(tunnel, MODES[tunnel.config.start]);
   }
 
   /** An SA went down, or an attempt of ours failed. */
   wentDown(now: number, tunnel: Tunnel, reason: DownReason): void {
-    if (!tunnel.wanted || NO_LOSS.includes(reason) || tunnel.missing().length === 0) return;
+    if (!tunnel.wanted || NO_LOSS.includes(reason) || tunnel.complete) return;
     if (reason === 'peer-dead') this.#setMode(tunnel, afterDeadPeer(tunnel));
     if (tunnel.pursuit === 'always' || (tunnel.pursuit === 'packet' && reason === 'failed')) tunnel.retry.plan(now);
   }

@@ -3,6 +3,7 @@
  * negotiated. It has the data plane install, use and forget them.
  */
 import { espRoom, MIN_MTU } from '../base/mtu.ts';
+import { SetMap } from '../base/set-map.ts';
 import type { CipherSuite } from '../crypto/types.ts';
 import { MAX_SAS } from '../esp/inbound.ts';
 import { MAX_SAS_PER_ENTRY } from '../esp/outbound.ts';
@@ -38,6 +39,8 @@ export class SaTable {
   readonly #memory: CounterMemory;
   /** By child id. BOUNDED: by IKE. */
   readonly #children = new Map<number, EngineChild>();
+  /** By the id of their IKE SA. BOUNDED: as the table above. */
+  readonly #byIkeSa = new SetMap<number, EngineChild>();
   /** SPIs that packets are received on. BOUNDED: MAX_SAS. */
   readonly #spis = new Set<number>();
   /** The oldest first. BOUNDED: MAX_RETIRED and OVERTAKEN. */
@@ -75,11 +78,12 @@ export class SaTable {
       sent: newSaState(this.#memory),
       shape: shapeOf(sa.suite),
       path: sa.path,
-      pathMtu: knownMtu(tunnel, sa.path),
+      pathMtu: this.#knownMtu(sa.ikeSaId, sa.path),
       installedAt: now,
     };
     this.#children.set(sa.id, child);
-    tunnel.children.set(sa.id, child);
+    tunnel.addChild(child);
+    this.#byIkeSa.add(sa.ikeSaId, child);
     this.#spis.add(sa.spiIn);
     const common = {
       type: 'install',
@@ -105,9 +109,7 @@ export class SaTable {
   /** IKE draws SPIs at random, but one that was retired may come up again. */
   #hasRoom(tunnel: Tunnel, { spiIn, config }: ChildSa): boolean {
     if (this.#spis.has(spiIn) || this.#spis.size >= MAX_SAS) return false;
-    let alike = 0;
-    for (const { summary } of tunnel.children.values()) if (summary.name === config.name) alike++;
-    return alike < MAX_SAS_PER_ENTRY;
+    return tunnel.sasOf(config.name) < MAX_SAS_PER_ENTRY;
   }
 
   /**
@@ -126,10 +128,7 @@ export class SaTable {
 
   /** The same; but of an SA that another has taken the place of, packets that are under way are still received. */
   close(now: number, child: EngineChild, reason: DownReason): void {
-    const { name } = child.summary;
-    const replaced = [...child.tunnel.children.values()].some(
-      (other) => other !== child && other.summary.name === name,
-    );
+    const replaced = child.tunnel.sasOf(child.summary.name) > 1;
     if (!replaced || reason === 'expired') {
       this.remove(child);
       return;
@@ -146,9 +145,11 @@ export class SaTable {
     this.#retired = this.#retired.filter(({ child }) => child.tunnel !== tunnel);
   }
 
-  #stopSending({ summary: { id }, tunnel }: EngineChild): void {
+  #stopSending(child: EngineChild): void {
+    const { id } = child.summary;
     this.#children.delete(id);
-    tunnel.children.delete(id);
+    child.tunnel.removeChild(child);
+    this.#byIkeSa.delete(child.ikeSaId, child);
     this.#port.send({ type: 'remove', id });
   }
 
@@ -159,14 +160,13 @@ export class SaTable {
 
   /** Any child of an IKE SA. */
   ofIkeSa(ikeSaId: number): EngineChild | undefined {
-    for (const child of this.#children.values()) if (child.ikeSaId === ikeSaId) return child;
+    for (const child of this.#byIkeSa.get(ikeSaId)) return child;
     return undefined;
   }
 
   /** The peer of an IKE SA moved. */
   move(ikeSaId: number, path: Path): void {
-    for (const child of this.#children.values()) {
-      if (child.ikeSaId !== ikeSaId) continue;
+    for (const child of this.#byIkeSa.get(ikeSaId)) {
       const { id } = child.summary;
       child.path = path;
       child.pathMtu = undefined;
@@ -185,6 +185,12 @@ export class SaTable {
     }
   }
 
+  /** What is known of a path from the other SAs of the IKE SA: from the one that a new one replaces, as a rule. */
+  #knownMtu(ikeSaId: number, path: Path): number | undefined {
+    for (const other of this.#byIkeSa.get(ikeSaId)) if (samePath(other.path, path)) return other.pathMtu;
+    return undefined;
+  }
+
   /** Has the SA told how large its packets may be. */
   #fit(child: EngineChild): void {
     const { id } = child.summary;
@@ -195,7 +201,11 @@ export class SaTable {
 
   /** The children of an IKE SA belong to the one that replaced it (RFC 7296 §2.8). */
   adopt(oldIkeSaId: number, newIkeSaId: number): void {
-    for (const child of this.#children.values()) if (child.ikeSaId === oldIkeSaId) child.ikeSaId = newIkeSaId;
+    for (const child of [...this.#byIkeSa.get(oldIkeSaId)]) {
+      this.#byIkeSa.delete(oldIkeSaId, child);
+      child.ikeSaId = newIkeSaId;
+      this.#byIkeSa.add(newIkeSaId, child);
+    }
   }
 
   /** When `expire` is due next; `Infinity` for never. */
@@ -208,12 +218,6 @@ export class SaTable {
     while (this.#retired.length > 0 && this.#retired[0]!.until <= now)
       this.#stopReceiving(this.#retired.shift()!.child);
   }
-}
-
-/** What is known of a path from the tunnel's other SAs: from the one that a new one replaces, as a rule. */
-function knownMtu(tunnel: Tunnel, path: Path): number | undefined {
-  for (const other of tunnel.children.values()) if (samePath(other.path, path)) return other.pathMtu;
-  return undefined;
 }
 
 /** How large the packets of an SA may be: in one piece, and of TCP. */

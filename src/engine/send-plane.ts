@@ -4,6 +4,7 @@
  */
 import { assertNever } from '../base/assert.ts';
 import { PacketBatch } from '../base/batch.ts';
+import { SetMap } from '../base/set-map.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import { OutboundPipeline } from '../esp/outbound.ts';
 import { EspOutboundSa } from '../esp/outbound-sa.ts';
@@ -11,7 +12,7 @@ import { tooBigMessage } from '../esp/too-big.ts';
 import type { Path } from '../ike/events.ts';
 import { TokenBucket } from '../ike/rate-limit.ts';
 import { CompiledSelectors } from '../policy/compiled.ts';
-import { CompiledPolicy } from '../policy/database.ts';
+import { CompiledPolicy, type PolicyEntry } from '../policy/database.ts';
 import type { Flow } from '../policy/flow.ts';
 import { FragmentTracker } from '../policy/fragments.ts';
 import {
@@ -49,6 +50,8 @@ export interface SendPlaneOptions {
 interface SendTunnel {
   readonly index: number;
   readonly policy: CompiledPolicy;
+  /** Indexes of the entries that a child carries. BOUNDED: by the policy. */
+  readonly entries: SetMap<string, number>;
   readonly outbound: OutboundPipeline;
   readonly hold: HoldQueue;
   readonly tooBigLimit: TokenBucket;
@@ -171,6 +174,7 @@ export class SendPlane {
     const tunnel: SendTunnel = {
       index: command.tunnel,
       policy,
+      entries: entriesByChild(policy.entries),
       outbound: new OutboundPipeline(policy, {
         drops: command.counters.outboundDrops,
         fragments: new FragmentTracker({ seed: command.fragmentSeed }),
@@ -215,9 +219,7 @@ export class SendPlane {
     sa.mtu = command.mtu;
     sa.clampMtu = command.clampMtu;
     this.#sas.set(command.id, { tunnel, sa });
-    for (const [index, { child }] of tunnel.policy.entries.entries()) {
-      if (child === command.child) tunnel.outbound.add(index, sa, false);
-    }
+    for (const entry of tunnel.entries.get(command.child)) tunnel.outbound.add(entry, sa, false);
   }
 
   #activate(id: number): void {
@@ -281,6 +283,12 @@ export class SendPlane {
     const packet = tooBigMessage(batch.buffer, batch.offset[slot]!, flow, mtu);
     if (packet !== undefined) this.#options.onAnswer(index, packet);
   }
+}
+
+function entriesByChild(entries: readonly PolicyEntry[]): SetMap<string, number> {
+  const found = new SetMap<string, number>();
+  for (const [index, { child }] of entries.entries()) if (child !== undefined) found.add(child, index);
+  return found;
 }
 
 /** Writes down what others may want to know. */

@@ -51,6 +51,8 @@ export class Tunnel {
   pursuit: PursuitMode = 'none';
   /** By name of the child. BOUNDED: the configuration. */
   readonly #plans: ReadonlyMap<string, ChildPlan>;
+  /** How many SAs a child of the configuration has, if it has any. BOUNDED: the configuration. */
+  readonly #up = new Map<string, number>();
 
   /** @throws RangeError when the configuration cannot be worked with */
   constructor(index: number, config: TunnelConfig, memory: CounterMemory) {
@@ -74,10 +76,32 @@ export class Tunnel {
     return this.#plans.get(childName);
   }
 
+  addChild(child: EngineChild): void {
+    const { id, name } = child.summary;
+    this.children.set(id, child);
+    this.#up.set(name, this.sasOf(name) + 1);
+  }
+
+  removeChild({ summary: { id, name } }: EngineChild): void {
+    if (!this.children.delete(id)) return;
+    const left = this.sasOf(name) - 1;
+    if (left > 0) this.#up.set(name, left);
+    else this.#up.delete(name);
+  }
+
+  /** How many SAs there are of a child of the configuration. */
+  sasOf(childName: string): number {
+    return this.#up.get(childName) ?? 0;
+  }
+
+  /** Every child of the configuration has an SA. */
+  get complete(): boolean {
+    return this.#up.size === this.#plans.size;
+  }
+
   /** Children of the configuration that have no SA. */
   missing(): ChildPlan[] {
-    const up = new Set([...this.children.values()].map((child) => child.summary.name));
-    return [...this.plans].filter(({ child }) => !up.has(child.name));
+    return [...this.plans].filter(({ child }) => !this.#up.has(child.name));
   }
 
   /** Packets that wait for an SA. */

@@ -4,6 +4,7 @@
 import { assertNever } from '../base/assert.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import { MIN_MTU } from '../base/mtu.ts';
+import { SetMap } from '../base/set-map.ts';
 import { type CompiledPolicy, FRAGMENT_UNDECIDED } from '../policy/database.ts';
 import { Flow, FlowError, Fragment, readFlow } from '../policy/flow.ts';
 import { FlowCache } from '../policy/flow-cache.ts';
@@ -55,6 +56,8 @@ export class OutboundPipeline {
   #policy: CompiledPolicy;
   /** By entry index. BOUNDED: the entries of the policy. */
   #entries: EntrySas[];
+  /** Where an SA stands, so that thousands of entries need not be looked through. BOUNDED: by them. */
+  #entriesOf = new SetMap<EspOutboundSa, EntrySas>();
   readonly #flow = new Flow();
   readonly #expiry = new Expiry<EspOutboundSa>();
   readonly #flows = new FlowCache();
@@ -81,11 +84,17 @@ export class OutboundPipeline {
     const old = this.#entries;
     this.#policy = policy;
     this.#entries = emptyEntries(policy);
+    this.#entriesOf = new SetMap();
     for (const [oldIndex, sas] of old.entries()) {
       const entry = this.#entries[newIndexOf(oldIndex)];
       if (entry === undefined) continue;
-      for (const sa of sas.active) if (hasRoom(entry, sa)) entry.active.push(sa);
-      for (const sa of sas.standby) if (hasRoom(entry, sa)) entry.standby.push(sa);
+      for (const list of ['active', 'standby'] as const) {
+        for (const sa of sas[list]) {
+          if (!hasRoom(entry, sa)) continue;
+          entry[list].push(sa);
+          this.#entriesOf.add(sa, entry);
+        }
+      }
     }
     const after = this.sas();
     return [...before].filter((sa) => !after.has(sa));
@@ -100,22 +109,24 @@ export class OutboundPipeline {
     if (entry === undefined || !hasRoom(entry, sa)) return false;
     if (activate) entry.active.unshift(sa);
     else entry.standby.push(sa);
+    this.#entriesOf.add(sa, entry);
     this.#expiry.add(sa);
     return true;
   }
 
   /** From now on packets of its entries leave on this SA if it fits them. */
   activate(sa: EspOutboundSa): void {
-    for (const entry of this.#entries) {
+    for (const entry of this.#entriesOf.get(sa)) {
       if (take(entry.standby, sa) || take(entry.active, sa)) entry.active.unshift(sa);
     }
   }
 
   /** Removes the SA from all its entries and wipes its keys. */
   remove(sa: EspOutboundSa): void {
-    for (const entry of this.#entries) {
+    for (const entry of [...this.#entriesOf.get(sa)]) {
       take(entry.standby, sa);
       take(entry.active, sa);
+      this.#entriesOf.delete(sa, entry);
     }
     sa.wipe();
   }
