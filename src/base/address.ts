@@ -121,6 +121,9 @@ export function addressKey({ family, value }: IpAddress): string {
   return `${family} ${value}`;
 }
 
+/** In place of a port, where there is none: the end of a path of ESP that goes straight over IP (RFC 4303 §2). */
+export const NO_PORT = 0;
+
 export function sameSocketAddress(a: SocketAddress, b: SocketAddress): boolean {
   return a.port === b.port && sameAddress(a.address, b.address);
 }

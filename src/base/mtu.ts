@@ -1,4 +1,4 @@
-/** Sizes of packets: what every link takes, and what UDP encapsulation adds. */
+/** Sizes of packets: what every link takes, and what stands before ESP. */
 import type { IpFamily } from './address.ts';
 
 /** What is assumed of a path that nothing is known of: Ethernet. */
@@ -10,10 +10,11 @@ export const UNKNOWN_PATH_MTU = 1500;
  */
 export const MIN_MTU: Readonly<Record<IpFamily, number>> = { 4: 576, 6: 1280 };
 
-/** The headers before UDP-encapsulated ESP: outer IP without options, and UDP (RFC 3948 §2.1). */
-const UDP_ENCAPSULATION: Readonly<Record<IpFamily, number>> = { 4: 20 + 8, 6: 40 + 8 };
+/** IP headers without options. */
+export const IP_HEADER: Readonly<Record<IpFamily, number>> = { 4: 20, 6: 40 };
+const UDP_HEADER = 8;
 
-/** The largest ESP packet that goes in UDP over a path in one piece. */
-export function espRoom(pathMtu: number, outer: IpFamily): number {
-  return pathMtu - UDP_ENCAPSULATION[outer];
+/** The largest ESP packet that goes over a path in one piece, in UDP (RFC 3948 §2.1) or straight in IP. */
+export function espRoom(pathMtu: number, outer: IpFamily, encapsulated: boolean): number {
+  return pathMtu - IP_HEADER[outer] - (encapsulated ? UDP_HEADER : 0);
 }

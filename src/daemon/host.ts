@@ -89,6 +89,7 @@ export class TunnelHost {
       crypto: options.crypto,
       random: options.random ?? systemRandom,
       localAddressFor,
+      rawEsp: options.network.rawEsp !== undefined,
       allocate: options.allocate,
       ...(options.limits === undefined ? {} : { limits: options.limits }),
       ...(options.retransmit === undefined ? {} : { retransmit: options.retransmit }),
@@ -117,7 +118,7 @@ export class TunnelHost {
    * configuration cannot be worked with
    */
   async add(config: TunnelConfig, device: PacketDevice): Promise<void> {
-    const sockets = socketNeeds(config);
+    const sockets = socketNeeds(config, this.#options.network.rawEsp !== undefined);
     await this.sockets.acquire(sockets);
     try {
       if (this.#closed) throw new Error('the host is closed');
@@ -282,16 +283,23 @@ function systemRandom(length: number): Uint8Array {
   return randomFillSync(new Uint8Array(length));
 }
 
-/** Where a tunnel listens: each connection's own address, or all of the family, on its port and on the one it moves to. */
-function socketNeeds(config: TunnelConfig): SocketNeed[] {
+/**
+ * Where a tunnel listens: each connection's own address, or all of the family, on its port and on the one it moves to;
+ * and for ESP straight over IP, where that may come.
+ */
+function socketNeeds(config: TunnelConfig, rawEsp: boolean): SocketNeed[] {
   const needs = new Map<string, SocketNeed>();
-  for (const { local, remote } of config.connections) {
+  for (const { local, remote, nat } of config.connections) {
     const fixed = local.address ?? remote.address;
     const families = fixed === undefined ? ([4, 6] as const) : [fixed.family];
     for (const family of families) {
-      for (const port of [local.port, local.natPort]) {
-        const need = { family, address: local.address, port, optional: fixed === undefined && family === 6 };
-        needs.set(`${family} ${String(local.address?.value)} ${port}`, need);
+      const optional = fixed === undefined && family === 6;
+      for (const port of nat.mode === 'off' ? [local.port] : [local.port, local.natPort]) {
+        const { address } = local;
+        needs.set(`${family} ${String(address?.value)} ${port}`, { kind: 'udp', family, address, port, optional });
+      }
+      if (rawEsp && nat.mode !== 'force') {
+        needs.set(`${family} ESP`, { kind: 'esp', family, optional });
       }
     }
   }

@@ -5,6 +5,7 @@ import type { PacketDevice } from '../tun/device.ts';
 import { LinuxHostNetwork } from '../tun/linux-routes.ts';
 import { type LinuxTun, openLinuxTun } from '../tun/linux-tun.ts';
 import { SharedOffloads } from '../tun/offload/shared.ts';
+import { linuxRawEsp } from '../tun/raw-linux.ts';
 import { formatPrefix, type HostNetwork, MAIN_TABLE, type Route, type Rule, samePrefix } from '../tun/routes.ts';
 import { hasLinuxUdp, linuxUdp } from '../tun/udp-linux.ts';
 import { nodeUdp } from '../tun/udp-node.ts';
@@ -18,7 +19,7 @@ export function linuxPlatform(): Platform {
   const offloads = new SharedOffloads();
   return {
     allocate: offloads.memory.allocate,
-    network: hasLinuxUdp() ? linuxUdp() : nodeUdp,
+    network: hasLinuxUdp() ? { ...linuxUdp(), rawEsp: linuxRawEsp } : nodeUdp,
     localAddressFor: (remote) => network.routeTo({ destination: remote })?.source,
     pathMtuFor: (remote, local) => network.routeTo({ destination: remote, source: local })?.mtu,
     openDevice: (plan) => Promise.resolve(openDevice(network, offloads, plan)),

@@ -23,6 +23,8 @@ export interface DeviceNeeds {
   /** `undefined` when it is not known. */
   readonly pathMtu: number | undefined;
   readonly outer: IpFamily;
+  /** Whether ESP may go in UDP. */
+  readonly encapsulated: boolean;
   /** What may be agreed on: the largest overhead counts. */
   readonly proposals: readonly EspProposal[];
   /** Whether the device carries IPv6. */
@@ -30,8 +32,8 @@ export interface DeviceNeeds {
 }
 
 /** The largest packets that fit the path, however they are sealed. */
-export function deviceMtu({ pathMtu = UNKNOWN_PATH_MTU, outer, proposals, ipv6 }: DeviceNeeds): number {
-  const room = espRoom(Math.min(pathMtu, MAX_PATH_MTU), outer);
+export function deviceMtu({ pathMtu = UNKNOWN_PATH_MTU, outer, encapsulated, proposals, ipv6 }: DeviceNeeds): number {
+  const room = espRoom(Math.min(pathMtu, MAX_PATH_MTU), outer, encapsulated);
   const most = proposals.flatMap(({ encryption, integrity }) =>
     encryption.flatMap((cipher) =>
       (cipher.aead ? [cipher] : integrity).map(({ icvLength }) => maxPayload(room, { ...cipher, icvLength })),

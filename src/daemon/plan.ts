@@ -22,13 +22,19 @@ export interface TunnelPlan {
 
 /**
  * @param pathMtuFor what is known of the path to the peer; the device's MTU follows from it when the document gives none
+ * @param rawEsp whether ESP can go straight over IP here
  * @throws ControlError when the document asks for what this version does not do, or a name cannot be resolved
  */
 export async function planTunnel(
   document: SectunnelDocument,
   pathMtuFor: Platform['pathMtuFor'] = () => undefined,
+  rawEsp = true,
 ): Promise<TunnelPlan> {
   refuseUnsupported(document);
+  const { nat, line } = document.sa.ike;
+  if (nat.encapsulation === 'never' && !rawEsp) {
+    throw unsupported(`<nat traversal='off'> in <ike> on line ${line}: here ESP can be carried in UDP only`);
+  }
   const { local, remote } = document.sa;
   const localAddress = await resolve(local.address, undefined);
   const remoteAddress = await resolve(remote.address, localAddress?.family);
@@ -36,6 +42,7 @@ export async function planTunnel(
     pathMtu: remoteAddress === undefined ? undefined : pathMtuFor(remoteAddress, localAddress),
     // Of a peer that nothing is known of, IPv6 has the larger header.
     outer: (remoteAddress ?? localAddress)?.family ?? 6,
+    encapsulated: document.sa.ike.nat.encapsulation !== 'never',
     proposals: document.sa.esp.proposals,
     ipv6: hasIpv6(document.sps),
   });
@@ -67,9 +74,6 @@ function refuseUnsupported(document: SectunnelDocument): void {
   refuseUnsupportedChildren(toChildren(document));
   const x509 = sa.auths.find(({ type }) => type === 'x509');
   if (x509 !== undefined) throw unsupported(`<auth type='x509'> on line ${x509.line}; a pre-shared key is wanted`);
-  if (sa.ike.nat.traversal === 'off') {
-    throw unsupported(`<nat traversal='off'> in <ike> on line ${sa.ike.line}: ESP is always carried in UDP`);
-  }
   if (device.netns !== undefined) throw unsupported("<device netns='…'>; run sectunneld in that namespace instead");
   if (device.vrf !== undefined) throw unsupported("<device vrf='…'>");
 }
@@ -140,10 +144,13 @@ function connectionConfig(
     proposals: ike.proposals,
     lifetime: milliseconds(ike.lifetime),
     dpd: { interval: ike.dpd.interval * 1000 },
-    nat: { mode: ike.nat.traversal === 'force' ? 'force' : 'auto', keepalive: ike.nat.keepalive * 1000 },
+    nat: { mode: NAT_MODES[ike.nat.encapsulation], keepalive: ike.nat.keepalive * 1000 },
     children,
   };
 }
+
+/** ESP goes in UDP where there is no NAT too when one is pretended. */
+const NAT_MODES = { always: 'force', needed: 'auto', never: 'off' } as const;
 
 /** A port other than 500 carries IKE and ESP together and is never left. */
 function portsOf({ port }: PeerSettings, natPort: number): { port: number; natPort: number } {

@@ -57,7 +57,8 @@ export class Runner {
   /** Whether a document can run here. @throws ControlError when not: better now than later in the log */
   async check(document: SectunnelDocument): Promise<TunnelPlan> {
     const { platform } = this.#options;
-    const plan = await planTunnel(document, (remote, local) => platform.pathMtuFor(remote, local));
+    const rawEsp = platform.network.rawEsp !== undefined;
+    const plan = await planTunnel(document, (remote, local) => platform.pathMtuFor(remote, local), rawEsp);
     if (plan.tunnel.connections.length > 0) this.#options.secrets.value(secretOf(document)).fill(0);
     return plan;
   }

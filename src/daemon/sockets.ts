@@ -1,15 +1,28 @@
 /**
- * The UDP sockets of a host, shared by its tunnels: one for each local address and port, open while somebody needs it.
+ * The sockets of a host, shared by its tunnels: one for each local address and UDP port, and one of each family for ESP
+ * straight over IP; open while somebody needs it.
  */
-import { formatSocketAddress, type IpAddress, type IpFamily, type SocketAddress } from '../base/address.ts';
+import { formatSocketAddress, type IpAddress, type IpFamily, NO_PORT, type SocketAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import type { DatagramHandler, UdpNetwork, UdpSocket } from '../tun/udp.ts';
 
-/** A local end point that a tunnel wants; without an address, all of a family. */
-export interface SocketNeed {
+/** What a tunnel listens at. */
+export type SocketNeed = UdpNeed | RawEspNeed;
+
+/** A local end point; without an address, all of a family. */
+interface UdpNeed {
+  readonly kind: 'udp';
   readonly family: IpFamily;
   readonly address: IpAddress | undefined;
   readonly port: number;
+  /** A host that does not have the family at all can do without. */
+  readonly optional?: boolean;
+}
+
+/** ESP straight over IP, at all addresses of a family. */
+interface RawEspNeed {
+  readonly kind: 'esp';
+  readonly family: IpFamily;
   /** A host that does not have the family at all can do without. */
   readonly optional?: boolean;
 }
@@ -109,7 +122,10 @@ export class SocketPool {
     const { address, port } = local;
     const { family } = address;
     socket =
-      this.#open.get(keyOf({ family, address, port })) ?? this.#open.get(keyOf({ family, address: undefined, port }));
+      port === NO_PORT
+        ? this.#open.get(keyOf({ kind: 'esp', family }))
+        : (this.#open.get(keyOf({ kind: 'udp', family, address, port })) ??
+          this.#open.get(keyOf({ kind: 'udp', family, address: undefined, port })));
     if (socket !== undefined) this.#found.set(local, socket);
     return socket;
   }
@@ -138,12 +154,19 @@ export class SocketPool {
   }
 
   /** The system lets one program have a port on all addresses, or on several, not both. @throws Error */
-  #checkOverlap({ family, address, port }: SocketNeed): void {
+  #checkOverlap(wanted: SocketNeed): void {
+    if (wanted.kind !== 'udp') return;
+    const { family, address, port } = wanted;
     for (const { need } of this.#entries.values()) {
-      if (need.family !== family || need.port !== port || (need.address === undefined) === (address === undefined)) {
+      if (
+        need.kind !== 'udp' ||
+        need.family !== family ||
+        need.port !== port ||
+        (need.address === undefined) === (address === undefined)
+      ) {
         continue;
       }
-      const [mine, other] = [{ family, address, port }, need].map(keyOf);
+      const [mine, other] = [wanted, need].map(keyOf);
       throw new Error(
         `UDP ${mine}: another tunnel has ${other}, and a port is had on all addresses or on single ones: ` +
           'give every tunnel its local address, or none, or another port',
@@ -153,11 +176,11 @@ export class SocketPool {
 
   async #bind(key: string, need: SocketNeed): Promise<UdpSocket> {
     await Promise.all(this.#closing.values());
-    const socket = await this.#options.network.bind({
-      address: addressOf(need),
-      port: need.port,
-      sourceFor: this.#options.sourceFor,
-    });
+    const { network, sourceFor } = this.#options;
+    const socket = await (need.kind === 'esp'
+      ? network.rawEsp?.(need.family)
+      : network.bind({ address: addressOf(need), port: need.port, sourceFor }));
+    if (socket === undefined) throw new Error('ESP cannot go straight over IP here: let it go in UDP');
     socket.onDatagram(this.#options.onDatagram);
     this.#open.set(key, socket);
     return socket;
@@ -172,10 +195,11 @@ function unlessFamilyIsMissing(error: unknown): void {
   if (code !== 'EAFNOSUPPORT' && code !== 'EADDRNOTAVAIL') throw error;
 }
 
-function addressOf(need: SocketNeed): IpAddress {
+function addressOf(need: UdpNeed): IpAddress {
   return need.address ?? { family: need.family, value: 0n };
 }
 
 function keyOf(need: SocketNeed): string {
+  if (need.kind === 'esp') return `ESP over IPv${need.family}`;
   return formatSocketAddress({ address: addressOf(need), port: need.port });
 }

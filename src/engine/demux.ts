@@ -1,4 +1,5 @@
-/** IKE and ESP on one UDP port, told apart by the first bytes (RFC 3948 §2). */
+/** IKE and ESP on one UDP port, told apart by the first bytes (RFC 3948 §2); without a port there is ESP alone. */
+import { NO_PORT } from '../base/address.ts';
 import { concatBytes, readI32 } from '../base/bytes.ts';
 
 /** On this port IKE stands alone; on all others IKE and ESP share. */
@@ -13,6 +14,7 @@ export type DatagramKind = 'empty' | 'keepalive' | 'ike' | 'esp';
 export function classify(localPort: number, data: Uint8Array): DatagramKind {
   if (data.length === 0) return 'empty';
   if (localPort === IKE_PORT) return 'ike';
+  if (localPort === NO_PORT) return 'esp';
   if (data.length === 1 && data[0] === KEEPALIVE) return 'keepalive';
   return hasMarker(data) ? 'ike' : 'esp';
 }

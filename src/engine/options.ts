@@ -12,6 +12,8 @@ export interface EngineOptions {
   readonly retransmit?: Partial<RetransmitPolicy>;
   /** The local address from which packets to `remote` leave; asked when a connection names none. */
   readonly localAddressFor?: (remote: IpAddress) => IpAddress | undefined;
+  /** Whether the owner can send and receive ESP straight over IP, as protocol 50: on paths without ports. */
+  readonly rawEsp?: boolean;
   /** Where batches get their memory, such as one that devices work in too. Default: the heap. */
   readonly allocate?: ((bytes: number) => Uint8Array) | undefined;
   /** The data plane, where the engine is not to run its own: packets then pass by the engine. */
@@ -20,7 +22,7 @@ export interface EngineOptions {
   readonly counterMemory?: CounterMemory | undefined;
 }
 
-/** A UDP payload to send. */
+/** A UDP payload to send; without ports, an ESP packet. */
 export interface Transmit {
   readonly path: Path;
   readonly data: Uint8Array;

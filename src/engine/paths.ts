@@ -1,9 +1,24 @@
-/** The pairs of UDP end points that sealed packets go to, by the small number that travels with each packet. */
-import { sameSocketAddress } from '../base/address.ts';
+/** The pairs of end points that sealed packets go to, by the small number that travels with each packet. */
+import { NO_PORT, sameSocketAddress } from '../base/address.ts';
 import type { Path } from '../ike/events.ts';
 
 export function samePath(a: Path, b: Path): boolean {
   return sameSocketAddress(a.remote, b.remote) && sameSocketAddress(a.local, b.local);
+}
+
+/** The path of ESP between the end points of an IKE SA: the same in UDP, without ports as IP protocol 50. */
+export function espPath(ike: Path, encapsulated: boolean): Path {
+  if (encapsulated) return ike;
+  const { local, remote } = ike;
+  return { local: { ...local, port: NO_PORT }, remote: { ...remote, port: NO_PORT } };
+}
+
+/**
+ * Whether a packet that came by another path than its SA's tells that the peer moved. Only NATs move it, and only what
+ * is in UDP goes through those (RFC 7296 §2.23); from all others IKE has to say so.
+ */
+export function hasMoved(known: Path, seen: Path): boolean {
+  return known.remote.port !== NO_PORT && seen.remote.port !== NO_PORT && !samePath(known, seen);
 }
 
 export class PathTable {

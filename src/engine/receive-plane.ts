@@ -9,7 +9,7 @@ import type { Path } from '../ike/events.ts';
 import { CompiledSelectors } from '../policy/compiled.ts';
 import { FragmentTracker } from '../policy/fragments.ts';
 import type { InstallInbound, PlaneReport, ReceiveCommand } from './commands.ts';
-import { samePath } from './paths.ts';
+import { hasMoved } from './paths.ts';
 import { installedCipher } from './suite.ts';
 
 export interface ReceivePlaneOptions {
@@ -88,7 +88,7 @@ export class ReceivePlane {
       if (sa === last && !newest) continue;
       const found = this.#sas.get(sa.id);
       if (found === undefined || found.retired) continue;
-      const moved = newest && !samePath(paths[slot]!, found.path);
+      const moved = newest && hasMoved(found.path, paths[slot]!);
       if (sa !== last || moved) this.#received(now, found, moved ? paths[slot] : undefined);
       last = sa;
     }

@@ -13,7 +13,7 @@ import type { ChildLifetime } from '../ike/config.ts';
 import type { ChildSa, DownReason, Path } from '../ike/events.ts';
 import type { CounterMemory, PlanePort } from './commands.ts';
 import { childSummary } from './events.ts';
-import { samePath } from './paths.ts';
+import { espPath, samePath } from './paths.ts';
 import { wipeKeys } from './suite.ts';
 import type { EngineChild, Tunnel } from './tunnel.ts';
 
@@ -70,6 +70,7 @@ export class SaTable {
       wipeKeys(sa.keysOut);
       return undefined;
     }
+    const path = espPath(sa.path, sa.encapsulated);
     const child: EngineChild = {
       summary: childSummary(sa),
       ikeSaId: sa.ikeSaId,
@@ -77,8 +78,8 @@ export class SaTable {
       received: newSaState(this.#memory),
       sent: newSaState(this.#memory),
       shape: shapeOf(sa.suite),
-      path: sa.path,
-      pathMtu: this.#knownMtu(sa.ikeSaId, sa.path),
+      path,
+      pathMtu: this.#knownMtu(sa.ikeSaId, path),
       installedAt: now,
     };
     this.#children.set(sa.id, child);
@@ -94,7 +95,7 @@ export class SaTable {
       esn: sa.esn,
       selectors: sa.selectors,
       limits: limitsOf(now, sa.config.lifetime),
-      path: sa.path,
+      path,
     } as const;
     const { mtu, clampMtu } = sizesOf(child);
     const { replayWindow, dscp } = tunnel.config;
@@ -164,10 +165,11 @@ export class SaTable {
     return undefined;
   }
 
-  /** The peer of an IKE SA moved. */
-  move(ikeSaId: number, path: Path): void {
+  /** The peer of an IKE SA moved: where to, and from where IKE is spoken with it. */
+  move(ikeSaId: number, ike: Path): void {
     for (const child of this.#byIkeSa.get(ikeSaId)) {
-      const { id } = child.summary;
+      const { id, encapsulated } = child.summary;
+      const path = espPath(ike, encapsulated);
       child.path = path;
       child.pathMtu = undefined;
       this.#fit(child);
@@ -221,9 +223,10 @@ export class SaTable {
 }
 
 /** How large the packets of an SA may be: in one piece, and of TCP. */
-function sizesOf({ tunnel, shape, path, pathMtu }: EngineChild): { mtu: number; clampMtu: number } {
+function sizesOf({ tunnel, summary, shape, path, pathMtu }: EngineChild): { mtu: number; clampMtu: number } {
   const { mtu: device = MAX_PACKET, clampMss = true } = tunnel.config;
-  const room = pathMtu === undefined ? MAX_PACKET : maxPayload(espRoom(pathMtu, path.remote.address.family), shape);
+  const { family } = path.remote.address;
+  const room = pathMtu === undefined ? MAX_PACKET : maxPayload(espRoom(pathMtu, family, summary.encapsulated), shape);
   const mtu = Math.max(MIN_MTU[4], room);
   return { mtu, clampMtu: clampMss ? Math.min(device, mtu) : MAX_PACKET };
 }

@@ -44,6 +44,8 @@ export interface Libc {
   /** Waits in a thread of libuv's pool, for ever; `events` must stay alive until the callback. */
   epollWait(epoll: number, events: Uint8Array, maxEvents: number, done: WaitCallback): void;
   eventfd(flags: number): number;
+  /** The system's number of the calling thread. */
+  gettid(): number;
 }
 
 // BOUNDED: by the buffers that are alive.
@@ -105,6 +107,7 @@ export const ERRNO = {
   ENODEV: 19,
   EINVAL: 22,
   EMSGSIZE: 90,
+  ENOPROTOOPT: 92,
   ETIMEDOUT: 110,
   EBADFD: 77,
   EADDRNOTAVAIL: 99,
@@ -194,6 +197,7 @@ function bindCalls(ffi: Koffi): Libc {
       });
     },
     eventfd: (flags) => eventfd(0, flags),
+    gettid: bind('int gettid()'),
   };
 }
 

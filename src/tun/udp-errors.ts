@@ -6,6 +6,7 @@ import type { UdpBindOptions, UdpSendError } from './udp.ts';
 
 const SEND_ERROR_NAMES: ReadonlySet<string> = new Set<UdpSendError>([
   'ECONNREFUSED',
+  'ENOPROTOOPT',
   'EHOSTUNREACH',
   'ENETUNREACH',
   'EMSGSIZE',
@@ -26,6 +27,8 @@ export function sendErrorOf(errno: number): UdpSendError {
       return 'queue-full';
     case ERRNO.ECONNREFUSED:
       return 'ECONNREFUSED';
+    case ERRNO.ENOPROTOOPT:
+      return 'ENOPROTOOPT';
     case ERRNO.EHOSTUNREACH:
       return 'EHOSTUNREACH';
     case ERRNO.ENETUNREACH:

@@ -1,8 +1,8 @@
 /**
- * One thread's end of a UDP socket: sends and receives by a descriptor that it neither opened nor closes, and never
+ * One thread's end of a socket for UDP, or for ESP straight over IP: sends and receives by a descriptor that it neither opened nor closes, and never
  * waits. Several threads may each have one of the same socket.
  */
-import type { SocketAddress } from '../base/address.ts';
+import { NO_PORT, type SocketAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import { ERRNO, libc } from './libc.ts';
 import * as layout from './socket-layout.ts';
@@ -53,6 +53,8 @@ export class UdpEnd {
   readonly #fd: number;
   readonly #gro: boolean;
   readonly #ecn: boolean;
+  /** There are no ports, and what is received of IPv4 begins with the IP header (raw(7)). */
+  readonly #raw: boolean;
   readonly #shared: Shared = sharedMemory();
   readonly #addresses: layout.AddressTable;
   readonly #segmentation: Segmentation;
@@ -70,6 +72,7 @@ export class UdpEnd {
     this.#fd = fd;
     this.#gro = gro;
     this.#ecn = ecn;
+    this.#raw = local.port === NO_PORT;
     this.#segmentation = new Segmentation(gso);
     this.#sending = {
       fd,
@@ -85,7 +88,7 @@ export class UdpEnd {
   get features(): readonly string[] {
     const receiving = this.#gro ? 'gro' : 'recvmmsg';
     const sending = this.#segmentation.works ? 'gso' : 'sendmmsg';
-    return [receiving, sending, this.#ecn ? 'ecn' : 'no-ecn'];
+    return [...(this.#raw ? ['esp'] : []), receiving, sending, this.#ecn ? 'ecn' : 'no-ecn'];
   }
 
   send(data: Uint8Array, to: SocketAddress, from?: SocketAddress, trafficClass = 0): boolean {
@@ -135,7 +138,7 @@ export class UdpEnd {
     if (this.#released) return 'closed';
     if (to.address.family !== this.local.address.family) return 'wrong-family';
     // Nobody can be answered at port 0, which a forged datagram may come from.
-    return to.port === 0 ? 'other' : undefined;
+    return (to.port === NO_PORT) === this.#raw ? undefined : 'other';
   }
 
   #sendingTo(to: SocketAddress, from: SocketAddress | undefined): Sending {
@@ -180,7 +183,7 @@ export class UdpEnd {
         reader.localAt === 0 ? this.local : this.#addresses.find(reader.words, reader.localAt, this.local.port, 0);
       const { trafficClass } = reader;
       const end = reader.start + reader.length;
-      let at = reader.start;
+      let at = reader.start + (this.#raw && this.local.address.family === 4 ? reader.ipHeaderLength() : 0);
       do {
         const length = Math.min(reader.segment, end - at);
         datagrams++;

@@ -101,6 +101,11 @@ export class DatagramReader {
     return (words[header + layout.MSG_FLAGS]! & (layout.MSG_TRUNC | layout.MSG_CTRUNC)) === 0;
   }
 
+  /** Of the IPv4 header at the start of the message, which the kernel checked; not more than there is. */
+  ipHeaderLength(): number {
+    return Math.min(this.length, (this.#data[this.start]! & 0x0f) * 4);
+  }
+
   /** Index in `words` of the sockaddr that a message came from. */
   nameAt(index: number): number {
     return this.#namesAt + index * NAME_WORDS;

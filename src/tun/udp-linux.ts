@@ -9,7 +9,7 @@
  * whoever that call is for. So they are read off and counted, and the call is made again; a socket that has one is
  * readable until it was read off.
  */
-import type { SocketAddress } from '../base/address.ts';
+import type { IpAddress, SocketAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import { libc, SystemError } from './libc.ts';
 import type { Watch } from './poller.ts';
@@ -69,30 +69,12 @@ function openSocket(wanted: UdpBindOptions, options: LinuxUdpOptions): LinuxUdpS
   const fd = calls.socket(address.family === 4 ? layout.AF_INET : layout.AF_INET6, SOCK_DGRAM_NONBLOCK_CLOEXEC, 0);
   if (fd < 0) throw new SystemError('socket', calls.errno());
   try {
-    const set = (level: number, option: number, value: number): boolean =>
-      calls.setsockopt(fd, level, option, new Uint8Array(Int32Array.of(value).buffer)) === 0;
+    const set = optionsOf(fd);
     if (address.family === 6) set(layout.SOL_IPV6, layout.IPV6_V6ONLY, 1);
-    if (address.family === 4) set(layout.SOL_IP, layout.IP_RECVERR, 1);
-    else set(layout.SOL_IPV6, layout.IPV6_RECVERR, 1);
-    if (isUnspecified(address)) {
-      const told =
-        address.family === 4
-          ? set(layout.SOL_IP, layout.IP_PKTINFO, 1)
-          : set(layout.SOL_IPV6, layout.IPV6_RECVPKTINFO, 1);
-      if (!told) throw new SystemError('setsockopt IP_PKTINFO', calls.errno());
-    }
-    for (const [force, ask] of [
-      [SO_RCVBUFFORCE, SO_RCVBUF],
-      [SO_SNDBUFFORCE, SO_SNDBUF],
-    ] as const) {
-      // Beyond net.core.rmem_max and wmem_max it takes a privilege.
-      if (!set(layout.SOL_SOCKET, force, SOCKET_BUFFER_BYTES)) set(layout.SOL_SOCKET, ask, SOCKET_BUFFER_BYTES);
-    }
+    const ecn = setUpSocket(fd, address);
     // Zero is what it starts with: the question is whether the kernel knows the option.
     const gso = options.gso !== false && set(layout.SOL_UDP, layout.UDP_SEGMENT, 0);
     const gro = options.gro !== false && set(layout.SOL_UDP, layout.UDP_GRO, 1);
-    const ecn =
-      address.family === 4 ? set(layout.SOL_IP, layout.IP_RECVTOS, 1) : set(layout.SOL_IPV6, layout.IPV6_RECVTCLASS, 1);
     const name = new Uint8Array(layout.encodeSockaddr(wanted, 0).buffer);
     if (calls.bind(fd, name) < 0) throw new SystemError('bind', calls.errno());
     if (calls.getsockname(fd, name) < 0) throw new SystemError('getsockname', calls.errno());
@@ -104,7 +86,38 @@ function openSocket(wanted: UdpBindOptions, options: LinuxUdpOptions): LinuxUdpS
   }
 }
 
-class LinuxUdpSocket implements UdpSocket {
+type SetOption = (level: number, option: number, value: number) => boolean;
+
+function optionsOf(fd: number): SetOption {
+  const calls = libc();
+  return (level, option, value) =>
+    calls.setsockopt(fd, level, option, new Uint8Array(Int32Array.of(value).buffer)) === 0;
+}
+
+/**
+ * Has a socket tell errors, and the local addresses of what comes unless it is bound to one, and makes its buffers large.
+ * Returns whether it tells the traffic class too.
+ * @throws SystemError when it cannot tell local addresses
+ */
+export function setUpSocket(fd: number, address: IpAddress): boolean {
+  const set = optionsOf(fd);
+  const four = address.family === 4;
+  const level = four ? layout.SOL_IP : layout.SOL_IPV6;
+  set(level, four ? layout.IP_RECVERR : layout.IPV6_RECVERR, 1);
+  if (isUnspecified(address) && !set(level, four ? layout.IP_PKTINFO : layout.IPV6_RECVPKTINFO, 1)) {
+    throw new SystemError('setsockopt IP_PKTINFO', libc().errno());
+  }
+  for (const [force, ask] of [
+    [SO_RCVBUFFORCE, SO_RCVBUF],
+    [SO_SNDBUFFORCE, SO_SNDBUF],
+  ] as const) {
+    // Beyond net.core.rmem_max and wmem_max it takes a privilege.
+    if (!set(layout.SOL_SOCKET, force, SOCKET_BUFFER_BYTES)) set(layout.SOL_SOCKET, ask, SOCKET_BUFFER_BYTES);
+  }
+  return set(level, four ? layout.IP_RECVTOS : layout.IPV6_RECVTCLASS, 1);
+}
+
+export class LinuxUdpSocket implements UdpSocket {
   readonly local: SocketAddress;
   readonly counters: UdpCounters;
   readonly #descriptor: UdpDescriptor;

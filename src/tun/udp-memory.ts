@@ -2,8 +2,8 @@
  * UDP sockets joined in one process: the twin of `udp-node.ts`. Each host of a `MemoryNetwork` has addresses of its
  * own; what happens to a datagram on its way (loss, delay, duplication, address translation) is the caller's hook.
  */
-import type { IpAddress, SocketAddress } from '../base/address.ts';
-import { formatSocketAddress, sameAddress } from '../base/address.ts';
+import type { IpAddress, IpFamily, SocketAddress } from '../base/address.ts';
+import { formatSocketAddress, NO_PORT, sameAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import type { DatagramHandler, UdpBindOptions, UdpCounters, UdpNetwork, UdpSendError, UdpSocket } from './udp.ts';
 import { isUnspecified, maxDatagram, newUdpCounters, sendEach } from './udp.ts';
@@ -124,11 +124,20 @@ export class MemoryHost implements UdpNetwork {
       throw new Error(`UDP ${formatSocketAddress(options)}: the address is not one of this host`);
     }
     const local = { address, port: options.port === 0 ? this.#freePort(address) : options.port };
+    return this.#open(local, options.sourceFor);
+  }
+
+  /** ESP straight over IP: between end points without ports. */
+  async rawEsp(family: IpFamily): Promise<UdpSocket> {
+    return this.#open({ address: { family, value: 0n }, port: NO_PORT }, undefined);
+  }
+
+  #open(local: SocketAddress, sourceFor: UdpBindOptions['sourceFor']): UdpSocket {
     const key = formatSocketAddress(local);
     if (this.#sockets.has(key)) throw new Error(`UDP ${key}: the port is in use: choose another`);
     const socket = new MemoryUdpSocket(local, {
       owns: (own) => this.addresses.some((each) => sameAddress(each, own)),
-      sourceFor: (remote) => options.sourceFor?.(remote) ?? this.#firstAddress(remote),
+      sourceFor: (remote) => sourceFor?.(remote) ?? this.#firstAddress(remote),
       transmit: this.#transmit,
       onClose: () => this.#sockets.delete(key),
     });
@@ -218,7 +227,7 @@ class MemoryUdpSocket implements UdpSocket {
     if (this.#closed) return 'closed';
     if (to.address.family !== this.local.address.family) return 'wrong-family';
     if (data.length > maxDatagram(to.address.family)) return 'EMSGSIZE';
-    if (to.port === 0) return 'other';
+    if ((to.port === NO_PORT) !== (this.local.port === NO_PORT)) return 'other';
     const source = isUnspecified(this.local.address) ? this.#source(to, wanted) : this.local.address;
     if (source === undefined) return 'ENETUNREACH';
     if (!this.#hooks.owns(source)) return 'EADDRNOTAVAIL';

@@ -1,6 +1,6 @@
 /**
- * The interface of the UDP sockets that carry IKE and UDP-encapsulated ESP (RFC 3948), and what its
- * implementations share: `udp-linux.ts` (system calls that take many datagrams), `udp-node.ts` (Node's dgram, wherever
+ * The interface of the UDP sockets that carry IKE and UDP-encapsulated ESP (RFC 3948), and of those for ESP straight
+ * over IP, and what its implementations share: `udp-linux.ts` (system calls that take many datagrams), `udp-node.ts` (Node's dgram, wherever
  * Node runs) and `udp-memory.ts` (sockets joined in one process).
  *
  * Local addresses. A socket is bound to one local address and port, and every datagram of it leaves from there. IKE
@@ -17,6 +17,8 @@ import type { PacketBatch } from '../base/batch.ts';
 export type UdpSendError =
   /** Nobody listens there (ICMP port unreachable). */
   | 'ECONNREFUSED'
+  /** The host there does not speak ESP straight over IP (ICMP protocol unreachable). */
+  | 'ENOPROTOOPT'
   | 'EHOSTUNREACH'
   | 'ENETUNREACH'
   /** Larger than a datagram, or than the path takes. */
@@ -130,6 +132,12 @@ export interface UdpBindOptions {
 export interface UdpNetwork {
   /** @throws Error saying what to do, when the address or port cannot be had */
   bind(options: UdpBindOptions): Promise<UdpSocket>;
+  /**
+   * A socket for ESP straight over IP, as protocol 50, of all local addresses of a family: its datagrams are ESP packets,
+   * its end points have no port (`NO_PORT`). Missing where there is no such thing.
+   * @throws Error saying what to do, when it cannot be had
+   */
+  rawEsp?(family: IpAddress['family']): Promise<UdpSocket>;
 }
 
 export function newUdpCounters(): UdpCounters {
@@ -141,6 +149,7 @@ export function newUdpCounters(): UdpCounters {
     receiveErrors: 0,
     sendErrors: {
       ECONNREFUSED: 0,
+      ENOPROTOOPT: 0,
       EHOSTUNREACH: 0,
       ENETUNREACH: 0,
       EMSGSIZE: 0,

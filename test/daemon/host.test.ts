@@ -206,7 +206,7 @@ describe('sockets', () => {
   it('are bound again after they were closed a moment before', async () => {
     const { network, open } = counting(new MemoryNetwork().host([address('192.0.2.1')]));
     const pool = new SocketPool({ network, onDatagram: () => undefined, sourceFor: () => undefined });
-    const need = [{ family: 4 as const, address: address('192.0.2.1'), port: 500 }];
+    const need = [{ kind: 'udp' as const, family: 4 as const, address: address('192.0.2.1'), port: 500 }];
     await pool.acquire(need);
     const released = pool.release(need);
     await pool.acquire(need);

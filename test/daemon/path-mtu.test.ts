@@ -13,12 +13,14 @@ const proposals = (...texts: readonly string[]): ReturnType<typeof parseEspPropo
   texts.map((text) => parseEspProposalString(text));
 
 const GCM = proposals('aes128gcm16');
-const path = { pathMtu: 1500, outer: 4, proposals: GCM, ipv6: false } as const;
+const path = { pathMtu: 1500, outer: 4, encapsulated: true, proposals: GCM, ipv6: false } as const;
 
 describe('the MTU of a device', () => {
   it.each<[string, Parameters<typeof deviceMtu>[0], number]>([
     ['AES-GCM over IPv4', path, 1436],
     ['AES-GCM over IPv6', { ...path, outer: 6 }, 1416],
+    ['ESP straight over IPv4', { ...path, encapsulated: false }, 1444],
+    ['ESP straight over IPv6', { ...path, outer: 6, encapsulated: false }, 1424],
     ['the widest of several suites', { ...path, proposals: proposals('aes128gcm16', 'aes256-sha512') }, 1404],
     ['the widest of one proposal', { ...path, proposals: proposals('aes256-sha512-sha1') }, 1404],
     ['a short ICV', { ...path, proposals: proposals('aes128gcm8') }, 1444],

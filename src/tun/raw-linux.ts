@@ -1,0 +1,49 @@
+/**
+ * Sockets for ESP straight over IP (RFC 4303 §2: protocol 50), by Linux's raw sockets: one for each family, of all local
+ * addresses, used as a UDP socket is. The kernel writes the IP header, reassembles, learns the path MTU, and fragments
+ * what is larger. It joins and cuts nothing here: a message is a packet.
+ *
+ * Every raw socket of the host is given every ESP packet. What is not for an SA of its owner is nobody's fault, and
+ * nobody is answered.
+ *
+ * Kernel interface: raw(7), RFC 3542 §3 for IPv6.
+ */
+import { type IpAddress, type IpFamily, NO_PORT } from '../base/address.ts';
+import { ERRNO, libc, SystemError } from './libc.ts';
+import * as layout from './socket-layout.ts';
+import type { UdpSocket } from './udp.ts';
+import { LinuxUdpSocket, setUpSocket } from './udp-linux.ts';
+
+const SOCK_RAW_NONBLOCK_CLOEXEC = 0o2004003;
+const IPPROTO_ESP = 50;
+
+const NEEDS_NET_RAW =
+  'It takes the capability CAP_NET_RAW in this network namespace: run as root, or with ' +
+  'AmbientCapabilities=CAP_NET_RAW in a systemd unit, or in a container with --cap-add NET_RAW, or after ' +
+  `setcap cap_net_raw+ep ${process.execPath} (which gives it to every Node program); or let ESP go in UDP`;
+
+/** `rawEsp` of a `UdpNetwork`. An async function, so that what it throws rejects. */
+export async function linuxRawEsp(family: IpFamily): Promise<UdpSocket> {
+  try {
+    return openSocket(family);
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+    const needed = error.errno === ERRNO.EPERM || error.errno === ERRNO.EACCES;
+    throw new Error(`ESP over IPv${family}: ${error.message}${needed ? `. ${NEEDS_NET_RAW}` : ''}`, { cause: error });
+  }
+}
+
+function openSocket(family: IpFamily): UdpSocket {
+  const calls = libc();
+  const domain = family === 4 ? layout.AF_INET : layout.AF_INET6;
+  const fd = calls.socket(domain, SOCK_RAW_NONBLOCK_CLOEXEC, IPPROTO_ESP);
+  if (fd < 0) throw new SystemError('socket', calls.errno());
+  try {
+    const address: IpAddress = { family, value: 0n };
+    const ecn = setUpSocket(fd, address);
+    return new LinuxUdpSocket({ fd, local: { address, port: NO_PORT }, gro: false, gso: false, ecn });
+  } catch (error) {
+    calls.close(fd);
+    throw error;
+  }
+}
