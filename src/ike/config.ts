@@ -74,6 +74,11 @@ export interface ConnectionConfig {
     /** Interval of NAT keepalives when we are behind a NAT; 0 for none. */
     readonly keepalive: number;
   };
+  /**
+   * Bytes of the largest IP packet that a message is sent in when the peer takes fragments (RFC 7383), 576 to 65,535;
+   * 1,280 when left out, 0 for neither sending nor taking them.
+   */
+  readonly fragmentSize?: number | undefined;
   readonly children: readonly ChildConfig[];
 }
 

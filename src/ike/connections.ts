@@ -6,9 +6,12 @@ import type { Algorithm, CryptoProvider } from '../crypto/types.ts';
 import { MAX_SELECTORS } from '../policy/selector.ts';
 import type { ConnectionConfig } from './config.ts';
 import type { Path } from './events.ts';
+import { SMALLEST_PACKET } from './outgoing.ts';
 
 /** The number of a proposal is one byte (RFC 7296 §3.3.1). */
 const MAX_PROPOSALS = 255;
+/** The length of an IP packet has 16 bits. */
+const MAX_PACKET = 0xffff;
 
 export function samePath(a: Path, b: Path): boolean {
   return sameSocketAddress(a.remote, b.remote) && sameSocketAddress(a.local, b.local);
@@ -28,6 +31,10 @@ export function checkConnection(config: ConnectionConfig, crypto: CryptoProvider
   }
   if (config.nat.mode === 'off' && !rawEsp) {
     wrong('without NAT traversal ESP goes straight over IP, which cannot be done here; let it go in UDP');
+  }
+  const { fragmentSize = 0 } = config;
+  if (fragmentSize !== 0 && !(fragmentSize >= SMALLEST_PACKET[4] && fragmentSize <= MAX_PACKET)) {
+    wrong(`fragments of ${fragmentSize} bytes; 0, or ${SMALLEST_PACKET[4]} to ${MAX_PACKET} is wanted`);
   }
   const names = new Set<string>();
   for (const child of config.children) {

@@ -3,19 +3,18 @@
  * function that they are for. Everything a peer can send ends here in an answer, a counter, or both.
  */
 import { assertNever } from '../base/assert.ts';
-import { DecodeError } from '../base/bytes.ts';
 import { samePath } from './connections.ts';
 import type { Path } from './events.ts';
 import { findError, misbehaved, reasonOf } from './failure.ts';
 import { ExchangeType, exchangeName, NotifyType } from './iana.ts';
 import { breakOff, endSession } from './lifecycle.ts';
-import { decodeMessage, type IkeHeader, type IkeMessage } from './message.ts';
-import { findNotify, findPayload, type Payload, RefusedMessageError } from './payload.ts';
+import { decodeMessage, type IkeHeader } from './message.ts';
+import { isFirstFragment, type Opened, open } from './opening.ts';
+import { findNotify, findPayload, type Payload } from './payload.ts';
 import { notifyPayload } from './payloads/notify.ts';
-import { openMessage } from './protect.ts';
-import { checkRules, isUnprotectedHint } from './rules.ts';
+import { checkRules } from './rules.ts';
 import type { IkeSession } from './session.ts';
-import { cryptoOf, type IkeCrypto } from './session-state.ts';
+import { cryptoOf } from './session-state.ts';
 import type { Answer } from './tasks/answer.ts';
 import { receiveAuth, refuseMalformedAuth } from './tasks/auth-responder.ts';
 import { rekeyNotify, respondCreateChild } from './tasks/create-child.ts';
@@ -54,44 +53,6 @@ function receiveInit(session: IkeSession, now: number, path: Path, header: IkeHe
   active.receive(session, now, path, message, datagram);
 }
 
-type Opened =
-  | { readonly kind: 'payloads'; readonly payloads: readonly Payload[] }
-  /** Authentic, and wrong: the peer itself sent it. */
-  | { readonly kind: 'malformed'; readonly notify: number; readonly data: Uint8Array; readonly detail: string };
-
-/** Verifies, decrypts, decodes and checks the rules. `undefined` when it is not the peer's; that was counted. */
-function open(session: IkeSession, crypto: IkeCrypto, header: IkeHeader, datagram: Uint8Array): Opened | undefined {
-  const { host } = session;
-  const message: IkeMessage = decodeMessage(datagram, header);
-  if (message.protectedPart === undefined) {
-    // RFC 7296 §2.21.4: a hint from nobody; acting on it would let anybody end an SA.
-    host.count(isUnprotectedHint(message.payloads) ? 'unauthenticated-notify' : 'rule-violation');
-    return undefined;
-  }
-  let payloads: readonly Payload[] | undefined;
-  try {
-    payloads = openMessage(datagram, message.protectedPart, crypto.inbound);
-  } catch (error) {
-    if (!(error instanceof DecodeError)) throw error;
-    host.count(`malformed-${error.code}`);
-    return error instanceof RefusedMessageError
-      ? { kind: 'malformed', notify: error.notify, data: error.notifyData, detail: error.message }
-      : malformed(NotifyType.INVALID_SYNTAX, error.message);
-  }
-  if (payloads === undefined) {
-    host.count('bad-sk');
-    return undefined;
-  }
-  const violation = checkRules(header.exchange, header.response, payloads, true);
-  if (violation === undefined) return { kind: 'payloads', payloads };
-  host.count('rule-violation');
-  return malformed(violation.notify ?? NotifyType.INVALID_SYNTAX, violation.detail);
-}
-
-function malformed(notify: number, detail: string): Opened {
-  return { kind: 'malformed', notify, data: new Uint8Array(0), detail };
-}
-
 function receiveResponse(session: IkeSession, now: number, path: Path, header: IkeHeader, datagram: Uint8Array): void {
   const { host, window, active } = session;
   const crypto = cryptoOf(session.state);
@@ -101,10 +62,13 @@ function receiveResponse(session: IkeSession, now: number, path: Path, header: I
     host.count('unexpected-response');
     return;
   }
-  const opened = open(session, crypto, header, datagram);
+  const opened = open(session, now, crypto, header, datagram);
   if (opened === undefined) return;
   heard(session, now, path);
+  const asked = window.request?.datagrams ?? [];
+  if (asked.length > 1) session.fragments.learn(asked[0]!);
   window.finish();
+  session.dropFragments(true);
   session.active = undefined;
   // What was asked may be out of date by now: the SA is being deleted.
   if (active === undefined) {
@@ -147,10 +111,13 @@ function receiveRequest(session: IkeSession, now: number, path: Path, header: Ik
   switch (window.classify(header.messageId, datagram)) {
     case 'answered':
       host.count('replayed-request');
-      session.transmit(now, path, window.lastResponse!);
+      session.respondAgain(now, path, false);
       return;
     case 'pending':
       host.count('replayed-request');
+      return;
+    case 'differs':
+      receiveFragmentAgain(session, now, path, header, datagram);
       return;
     case 'old':
     case 'ahead':
@@ -164,9 +131,10 @@ function receiveRequest(session: IkeSession, now: number, path: Path, header: Ik
     host.count('unexpected-exchange');
     return;
   }
-  const opened = open(session, crypto, header, datagram);
+  const opened = open(session, now, crypto, header, datagram);
   if (opened === undefined) return;
-  window.accept(datagram);
+  window.accept(opened.first);
+  session.dropFragments(false);
   heard(session, now, path);
   if (opened.kind === 'malformed') {
     refuse(session, now, path, header.exchange, opened);
@@ -185,6 +153,25 @@ function receiveRequest(session: IkeSession, now: number, path: Path, header: Ik
   if (findNotify(answer.payloads, NotifyType.INVALID_SYNTAX) === undefined) answer.after?.();
   // To the peer that is the end of the IKE SA (RFC 7296 §2.21.3), and so it must be to us.
   else breakOff(session, now, misbehaved(`${exchangeName(header.exchange)} request is not valid`), true);
+}
+
+/**
+ * A message with the ID of the last request that is not that request byte for byte. RFC 7383 §2.6.1: of its fragments the
+ * first alone is answered, which the peer may have made smaller meanwhile (§2.5.2).
+ */
+function receiveFragmentAgain(
+  session: IkeSession,
+  now: number,
+  path: Path,
+  header: IkeHeader,
+  datagram: Uint8Array,
+): void {
+  const crypto = cryptoOf(session.state);
+  const first = crypto !== undefined && session.window.lastResponse !== undefined;
+  if (first && isFirstFragment(session, crypto, header, datagram)) {
+    session.host.count('replayed-request');
+    session.respondAgain(now, path, true);
+  } else session.host.count('old-message-id');
 }
 
 /** Which requests have a place in which state: no exchange gets ahead of authentication. */

@@ -17,6 +17,7 @@ import type { Host } from './host.ts';
 import { DEFAULT_LIMITS, DEFAULT_RETRANSMIT, type IkeEndpointOptions } from './options.ts';
 import { Queue } from './queue.ts';
 import { pooledRandom } from './random-pool.ts';
+import { FragmentBudget } from './reassembly.ts';
 import type { IkeSession } from './session.ts';
 import { isLive, type Peers } from './session-state.ts';
 import { type IkeCounterName, type IkeCounters, noCounts } from './status.ts';
@@ -42,6 +43,7 @@ export class EndpointHost implements Host {
   readonly retransmit: RetransmitPolicy;
   readonly rawEsp: boolean;
   readonly vendorIds: readonly Uint8Array[];
+  readonly fragments: FragmentBudget = new FragmentBudget();
   /** BOUNDED: by the owner, who drains them after every call. */
   readonly transmits: Queue<Transmit> = new Queue();
   readonly events: Queue<IkeEvent> = new Queue();

@@ -5,6 +5,7 @@ import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { ChildRecord } from './child.ts';
 import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from './config.ts';
 import type { IkeEvent, Path } from './events.ts';
+import type { FragmentBudget } from './reassembly.ts';
 import type { IkeSession } from './session.ts';
 import type { IkeCounterName } from './status.ts';
 
@@ -15,6 +16,8 @@ export interface Host {
   readonly retransmit: RetransmitPolicy;
   readonly rawEsp: boolean;
   readonly vendorIds: readonly Uint8Array[];
+  /** What all IKE SAs together may hold of messages that are not complete. */
+  readonly fragments: FragmentBudget;
 
   emit(event: IkeEvent): void;
   transmit(path: Path, data: Uint8Array): void;

@@ -127,6 +127,7 @@ export function endSession(
   reportDown(session, reason, detail);
   session.window.finish();
   session.timers.clearAll();
+  session.dropFragments();
   session.enter({ name: 'closed' });
   if (linger) session.timers.set('give-up', now + LINGER);
   else host.removeSession(session);

@@ -11,10 +11,11 @@ import type { IkeSaSummary, Path } from './events.ts';
 import type { Failure } from './failure.ts';
 import type { Host } from './host.ts';
 import { endSession } from './lifecycle.ts';
-import { encodePlain, type IkeHeader } from './message.ts';
+import type { IkeHeader } from './message.ts';
 import { type NatStatus, NO_NAT } from './nat.ts';
+import { DEFAULT_FRAGMENT_SIZE, datagramSizes, type Outgoing, sealOutgoing } from './outgoing.ts';
 import type { Payload } from './payload.ts';
-import { protectMessage } from './protect.ts';
+import { Fragments } from './reassembly.ts';
 import {
   cryptoOf,
   type IkeCrypto,
@@ -39,7 +40,9 @@ export type SessionTimer =
   | 'give-up'
   /** When tasks that were put off are due, and when a duplicate is closed. */
   | 'deferred'
-  | 'duplicate';
+  | 'duplicate'
+  /** When fragments are forgotten whose others do not come. */
+  | 'fragments';
 
 /** Where an IKE SA comes from, through all its rekeyings: what duplicates are compared by. */
 export interface Origin {
@@ -65,6 +68,8 @@ export interface SessionStart {
 
 /** Tasks that wait for the window, and those that were put off. */
 const MAX_QUEUED_TASKS = 256;
+/** A response of several fragments is not sent again before so many ms have passed. */
+const ANSWER_INTERVAL = 250;
 
 export class IkeSession {
   readonly host: Host;
@@ -80,6 +85,7 @@ export class IkeSession {
   /** Where the first message came from or went to, by which a retransmission of it is known. */
   readonly askedFrom: Path;
   nat: NatStatus = NO_NAT;
+  readonly fragments: Fragments;
   /** As it was when the SA was made; `connectionConfig` is the one that holds now. */
   config: ConnectionConfig | undefined;
   /** Names of the connections that an unidentified peer may turn out to speak of. */
@@ -106,6 +112,7 @@ export class IkeSession {
   /** Since when the peer has been answering TEMPORARY_FAILURE. */
   busySince: number | undefined;
   #state: SessionState;
+  #answeredAt = Number.NEGATIVE_INFINITY;
   /** Makes the IV of each SK payload; never the same twice. */
   #sealed = 0;
 
@@ -119,6 +126,7 @@ export class IkeSession {
     this.askedFrom = start.path;
     this.config = start.config;
     this.window = start.window;
+    this.fragments = new Fragments(host.fragments);
     this.createdAt = start.now;
     this.#state = start.state;
   }
@@ -216,37 +224,66 @@ export class IkeSession {
   #sendRequest(now: number, task: Task, payloads: readonly Payload[]): void {
     const messageId = this.window.nextRequest;
     invariant(messageId !== undefined, 'request without a message ID');
-    const datagram = this.encode(task.exchange, false, messageId, payloads);
-    this.window.send(now, datagram);
-    this.transmit(now, this.path, datagram);
+    const message = this.#seal(task.exchange, false, messageId, payloads);
+    this.window.send(now, message);
+    this.transmit(now, this.path, message);
   }
 
   /** Answers the request that was accepted last. */
   respond(now: number, exchange: number, payloads: readonly Payload[], path: Path): void {
-    const datagram = this.encode(exchange, true, this.window.nextFromPeer - 1, payloads);
-    this.window.respond(datagram);
-    this.transmit(now, path, datagram);
+    const message = this.#seal(exchange, true, this.window.nextFromPeer - 1, payloads);
+    this.window.respond(message);
+    this.#answeredAt = now;
+    this.transmit(now, path, message);
   }
 
-  encode(exchange: number, response: boolean, messageId: number, payloads: readonly Payload[]): Uint8Array {
+  /**
+   * Answers the last request once more, from the cache.
+   * @param inFragments it came in other fragments than before
+   */
+  respondAgain(now: number, path: Path, inFragments: boolean): void {
+    const fragmented = (this.window.lastResponse?.datagrams.length ?? 0) > 1;
+    // One datagram of whoever saw it must not call forth dozens, over and over. A peer waits longer than that.
+    if (fragmented && now - this.#answeredAt < ANSWER_INTERVAL) {
+      this.host.count('rate-limited');
+      return;
+    }
+    const message = this.window.answerAgain(inFragments);
+    if (message === undefined) return;
+    this.#answeredAt = now;
+    this.transmit(now, path, message);
+  }
+
+  headerFor(exchange: number, response: boolean, messageId: number): IkeHeader {
     const { initiator, spiInitiator, spiResponder } = this;
-    const header: IkeHeader = {
-      initiatorSpi: spiInitiator,
-      responderSpi: spiResponder,
-      exchange,
-      initiator,
-      response,
-      messageId,
-    };
-    const crypto = cryptoOf(this.#state);
-    if (crypto === undefined) return encodePlain(header, payloads);
-    return protectMessage(header, payloads, crypto.outbound, this.#sealed++);
+    return { initiatorSpi: spiInitiator, responderSpi: spiResponder, exchange, initiator, response, messageId };
   }
 
-  transmit(now: number, path: Path, datagram: Uint8Array): void {
+  #seal(exchange: number, response: boolean, messageId: number, payloads: readonly Payload[]): Outgoing {
+    const crypto = cryptoOf(this.#state);
+    invariant(crypto !== undefined, `a message of an IKE SA that is ${this.#state.name}`);
+    const message = {
+      header: this.headerFor(exchange, response, messageId),
+      payloads,
+      cipher: crypto.outbound,
+      nextCounter: () => this.#sealed++,
+      alive: () => cryptoOf(this.#state) === crypto,
+    };
+    const packet = this.connectionConfig?.fragmentSize ?? DEFAULT_FRAGMENT_SIZE;
+    if (!this.fragments.supported || packet === 0) return sealOutgoing(message, []);
+    return sealOutgoing(message, datagramSizes(packet, this.path.remote.address.family, this.fragments.learned));
+  }
+
+  transmit(now: number, path: Path, { datagrams }: Outgoing): void {
     this.lastSentAt = now;
-    this.host.transmit(path, datagram);
+    for (const datagram of datagrams) this.host.transmit(path, datagram);
     this.host.stateChanged(this);
+  }
+
+  /** Forgets fragments: those of a request or of a response, or all. */
+  dropFragments(response?: boolean): void {
+    this.fragments.drop(response);
+    if (this.fragments.isEmpty) this.timers.clear('fragments');
   }
 
   /** Becomes established: lifetimes and liveness checks begin. */
@@ -263,6 +300,7 @@ export class IkeSession {
     this.lastHeardAt = now;
     if (this.#state.name !== 'established') this.enter({ name: 'established', crypto, peers, since: now });
     this.timers.clearAll();
+    this.dropFragments();
     const { soft, hard, jitter } = config.lifetime;
     if (soft > 0) this.timers.set('rekey', now + softDeadline(soft, jitter, this.host.random));
     if (hard > 0) this.timers.set('expire', now + hard);

@@ -76,6 +76,10 @@ function fire(session: IkeSession, now: number, timer: SessionTimer): void {
     case 'duplicate':
       session.host.resolveDuplicate(now, session);
       return;
+    case 'fragments':
+      session.host.count('fragments-expired');
+      session.dropFragments();
+      return;
     default:
       assertNever(timer, 'fire');
       return;

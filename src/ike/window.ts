@@ -4,10 +4,11 @@
  *
  * One request of ours is out at a time and is sent again, byte for byte, until its response comes or the peer counts
  * as dead. Of the peer's requests the next one is taken, the last one is answered again from the cache, and any other
- * is ignored.
+ * is ignored. What is sent again and again in vain goes on in smaller fragments, if it can (RFC 7383 §2.5.2).
  */
 import { equalBytes } from '../base/bytes.ts';
 import type { RetransmitPolicy } from './config.ts';
+import type { Outgoing } from './outgoing.ts';
 
 /** What a request with some message ID is to us. */
 export type RequestClass =
@@ -16,14 +17,16 @@ export type RequestClass =
   /** The same bytes as the request that is being worked on, or was answered. */
   | 'pending'
   | 'answered'
-  /** An ID that is behind us, or the last one with other bytes. */
+  /** The ID of the last one with other bytes: perhaps a fragment of it. */
+  | 'differs'
+  /** An ID that is behind us. */
   | 'old'
   /** Beyond the window of one. */
   | 'ahead';
 
 interface Outstanding {
   readonly id: number;
-  readonly datagram: Uint8Array;
+  message: Outgoing;
   readonly sentAt: number;
   tries: number;
   wait: number;
@@ -32,6 +35,8 @@ interface Outstanding {
 
 /** The last message ID. An SA that reaches it cannot go on (RFC 7296 §2.2). */
 export const MAX_MESSAGE_ID = 0xffffffff;
+/** So often a message is sent as it is before the path is taken to lose it for its size. */
+const SENT_AS_IT_IS = 2;
 
 export class MessageWindow {
   readonly #policy: RetransmitPolicy;
@@ -39,7 +44,8 @@ export class MessageWindow {
   #nextFromPeer: number;
   #outstanding: Outstanding | undefined;
   #lastRequest: Uint8Array | undefined;
-  #lastResponse: Uint8Array | undefined;
+  #lastResponse: Outgoing | undefined;
+  #repeats = 0;
 
   /** @param nextRequest our next message ID; @param nextFromPeer the one that the peer's next request must have */
   constructor(policy: RetransmitPolicy, nextRequest = 0, nextFromPeer = 0) {
@@ -68,25 +74,30 @@ export class MessageWindow {
     return this.#outstanding?.due;
   }
 
+  /** The request that is out, as it was sent last. */
+  get request(): Outgoing | undefined {
+    return this.#outstanding?.message;
+  }
+
   /** Since when an answer is waited for. */
   get waitingSince(): number | undefined {
     return this.#outstanding?.sentAt;
   }
 
   /** Notes a request of ours, made with `nextRequest`, that is being sent. */
-  send(now: number, datagram: Uint8Array): void {
-    this.#outstanding = this.#request(now, this.#nextRequest, datagram);
+  send(now: number, message: Outgoing): void {
+    this.#outstanding = this.#request(now, this.#nextRequest, message);
     this.#nextRequest++;
   }
 
   /** Puts another request in place of the one that is out, with its message ID: IKE_SA_INIT with a cookie or a new group. */
-  resend(now: number, datagram: Uint8Array): void {
+  resend(now: number, message: Outgoing): void {
     const id = this.#outstanding?.id ?? this.#nextRequest - 1;
-    this.#outstanding = this.#request(now, id, datagram);
+    this.#outstanding = this.#request(now, id, message);
   }
 
-  #request(now: number, id: number, datagram: Uint8Array): Outstanding {
-    return { id, datagram, sentAt: now, tries: 0, wait: this.#policy.initial, due: now + this.#policy.initial };
+  #request(now: number, id: number, message: Outgoing): Outstanding {
+    return { id, message, sentAt: now, tries: 0, wait: this.#policy.initial, due: now + this.#policy.initial };
   }
 
   /** Whether a response with this ID is the one that is waited for. */
@@ -99,15 +110,16 @@ export class MessageWindow {
     this.#outstanding = undefined;
   }
 
-  /** What to do when `due` has come: the datagram to send again, or `dead` after the last try. */
-  retransmit(now: number): Uint8Array | 'dead' | undefined {
+  /** What to do when `due` has come: the message to send again, all of it, or `dead` after the last try. */
+  retransmit(now: number): Outgoing | 'dead' | undefined {
     const request = this.#outstanding;
     if (request === undefined || now < request.due) return undefined;
     if (request.tries >= this.#policy.tries) return 'dead';
     request.tries++;
     request.wait = Math.min(request.wait * this.#policy.factor, this.#policy.max);
     request.due = now + request.wait;
-    return request.datagram;
+    if (request.tries % SENT_AS_IT_IS === 0) request.message = request.message.smaller() ?? request.message;
+    return request.message;
   }
 
   /** Sorts a request before it is verified. Only bytes that were authentic once count as its retransmission. */
@@ -115,24 +127,40 @@ export class MessageWindow {
     if (id === this.#nextFromPeer) return 'new';
     if (id > this.#nextFromPeer) return 'ahead';
     if (id !== this.#nextFromPeer - 1 || this.#lastRequest === undefined) return 'old';
-    if (!equalBytes(this.#lastRequest, datagram)) return 'old';
+    if (!equalBytes(this.#lastRequest, datagram)) return 'differs';
     return this.#lastResponse === undefined ? 'pending' : 'answered';
   }
 
-  /** Notes that the request `nextFromPeer` was authentic and is being worked on. Its bytes are copied. */
+  /**
+   * Notes that the request `nextFromPeer` was authentic and is being worked on. Its bytes are copied.
+   * @param datagram of several fragments the first, which alone is answered again (RFC 7383 §2.6.1)
+   */
   accept(datagram: Uint8Array): void {
     this.#nextFromPeer++;
     this.#lastRequest = datagram.slice();
     this.#lastResponse = undefined;
+    this.#repeats = 0;
   }
 
   /** Notes the response to the request that was accepted last. */
-  respond(datagram: Uint8Array): void {
-    this.#lastResponse = datagram;
+  respond(message: Outgoing): void {
+    this.#lastResponse = message;
   }
 
   /** The answer to the request that was accepted last. */
-  get lastResponse(): Uint8Array | undefined {
+  get lastResponse(): Outgoing | undefined {
+    return this.#lastResponse;
+  }
+
+  /**
+   * That answer, for the request that came again.
+   * @param inFragments the peer sent it in other fragments than before: to it, the path loses what is large
+   */
+  answerAgain(inFragments: boolean): Outgoing | undefined {
+    this.#repeats++;
+    if (inFragments || this.#repeats % SENT_AS_IT_IS === 0) {
+      this.#lastResponse = this.#lastResponse?.smaller() ?? this.#lastResponse;
+    }
     return this.#lastResponse;
   }
 }

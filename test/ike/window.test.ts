@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { writeU32 } from '../../src/base/bytes.ts';
+import { type Outgoing, single } from '../../src/ike/outgoing.ts';
 import { pooledRandom } from '../../src/ike/random-pool.ts';
 import { TokenBucket } from '../../src/ike/rate-limit.ts';
 import { MAX_MESSAGE_ID, MessageWindow } from '../../src/ike/window.ts';
@@ -16,32 +17,56 @@ function withLength(header: Uint8Array, rest: Uint8Array): Uint8Array {
   return data;
 }
 
+const again = (window: MessageWindow, now: number): unknown => {
+  const message = window.retransmit(now);
+  return typeof message === 'object' ? message.datagrams : message;
+};
+
 const bytes = (...values: number[]): Uint8Array => Uint8Array.from(values);
 
 describe('MessageWindow', () => {
   it('sends again with growing waits, and gives up', () => {
     const window = new MessageWindow(POLICY);
     expect(window.idle).toBe(true);
-    window.send(1_000, bytes(1));
+    window.send(1_000, single(bytes(1)));
     expect(window.idle).toBe(false);
     expect(window.expectsResponse(0)).toBe(true);
     expect(window.expectsResponse(1)).toBe(false);
     expect(window.retransmit(1_099)).toBeUndefined();
-    expect(window.retransmit(1_100)).toEqual(bytes(1));
+    expect(again(window, 1_100)).toEqual([bytes(1)]);
     expect(window.due).toBe(1_300);
-    expect(window.retransmit(1_300)).toEqual(bytes(1));
+    expect(again(window, 1_300)).toEqual([bytes(1)]);
     expect(window.due).toBe(1_600);
-    expect(window.retransmit(1_600)).toEqual(bytes(1));
+    expect(again(window, 1_600)).toEqual([bytes(1)]);
     expect(window.due).toBe(1_900);
     expect(window.retransmit(1_900)).toBe('dead');
   });
 
+  it('goes on in smaller fragments after two times without an answer, as long as there are smaller ones', () => {
+    const smallest: Outgoing = { datagrams: [bytes(1), bytes(2), bytes(3)], smaller: () => undefined };
+    const small: Outgoing = { datagrams: [bytes(1, 2), bytes(3)], smaller: () => smallest };
+    const whole: Outgoing = { datagrams: [bytes(1, 2, 3)], smaller: () => small };
+    const window = new MessageWindow({ ...POLICY, tries: 6 });
+    window.send(0, whole);
+    const sent = Array.from({ length: 6 }, () => (window.retransmit(window.due!) as Outgoing).datagrams.length);
+    expect(sent).toEqual([1, 2, 2, 3, 3, 3]);
+    window.accept(bytes(9));
+    window.respond(whole);
+    const answers = (times: number, inFragments: boolean): number[] =>
+      Array.from({ length: times }, () => window.answerAgain(inFragments)!.datagrams.length);
+    expect(answers(4, false)).toEqual([1, 2, 2, 3]);
+    window.accept(bytes(8));
+    expect(window.answerAgain(false)).toBeUndefined();
+    window.respond(whole);
+    expect(answers(3, true)).toEqual([2, 3, 3]);
+  });
+
   it('keeps the message ID when a request is made anew, and counts on after an answer', () => {
     const window = new MessageWindow(POLICY);
-    window.send(0, bytes(1));
-    window.resend(50, bytes(2));
+    window.send(0, single(bytes(1)));
+    window.resend(50, single(bytes(2)));
     expect(window.expectsResponse(0)).toBe(true);
-    expect(window.retransmit(150)).toEqual(bytes(2));
+    expect(again(window, 150)).toEqual([bytes(2)]);
     window.finish();
     expect(window.due).toBeUndefined();
     expect(window.nextRequest).toBe(1);
@@ -50,7 +75,7 @@ describe('MessageWindow', () => {
   it('has no message ID after the last', () => {
     const window = new MessageWindow(POLICY, MAX_MESSAGE_ID);
     expect(window.nextRequest).toBe(0xffffffff);
-    window.send(0, bytes(1));
+    window.send(0, single(bytes(1)));
     expect(window.nextRequest).toBeUndefined();
   });
 
@@ -63,10 +88,10 @@ describe('MessageWindow', () => {
     window.accept(request);
     request[0] = 9;
     expect(window.classify(5, bytes(1, 2))).toBe('pending');
-    window.respond(bytes(7));
+    window.respond(single(bytes(7)));
     expect(window.classify(5, bytes(1, 2))).toBe('answered');
-    expect(window.lastResponse).toEqual(bytes(7));
-    expect(window.classify(5, bytes(1, 3))).toBe('old');
+    expect(window.lastResponse?.datagrams).toEqual([bytes(7)]);
+    expect(window.classify(5, bytes(1, 3))).toBe('differs');
     expect(window.classify(6, bytes(1, 3))).toBe('new');
     window.accept(bytes(1, 3));
     expect(window.classify(5, bytes(1, 2))).toBe('old');

@@ -128,6 +128,7 @@ function beginDelete(
   session.abandonTasks();
   reportDown(session, reason, detail);
   session.timers.clearAll();
+  session.dropFragments();
   session.enter({ name: 'deleting', crypto, reason });
   session.enqueue(now, new DeleteIkeTask(unauthenticated));
 }

@@ -12,7 +12,7 @@ import { deriveIkeKeys, deriveSkeyseed, type Nonces } from '../keys.ts';
 import { LINGER } from '../lifecycle.ts';
 import { encodePlain, type IkeHeader, type IkeMessage } from '../message.ts';
 import { detectNat, mayEncapsulate, NO_NAT, natDetectionNotifies } from '../nat.ts';
-import { findPayload, type Payload } from '../payload.ts';
+import { findNotify, findPayload, type Payload } from '../payload.ts';
 import { notifyPayload } from '../payloads/notify.ts';
 import { explainNoProposal } from '../proposal-report.ts';
 import { answerProposal, type Chosen, chooseIke } from '../proposals.ts';
@@ -117,6 +117,10 @@ function open(
     candidates.some((config) => config.nat.mode !== 'off') && mayEncapsulate(path.local.port, message.payloads);
   const pretend = !host.rawEsp || candidates.some((config) => config.nat.mode === 'force');
   const spis = { initiatorSpi: spiInitiator, responderSpi: spiResponder };
+  // RFC 7383 §2.3: said only to a peer that said it. What a peer wants of which connection is not known yet.
+  const fragmentation =
+    findNotify(message.payloads, NotifyType.IKEV2_FRAGMENTATION_SUPPORTED) !== undefined &&
+    candidates.some((config) => config.fragmentSize !== 0);
   const payloads: Payload[] = [
     { type: 'sa', proposals: [answerProposal(chosen)] },
     { type: 'ke', group: suite.dh.id, data: publicValue },
@@ -125,6 +129,7 @@ function open(
       ? natDetectionNotifies(host.crypto, spis, path.local, path.remote, pretend ? host.random : undefined)
       : []),
     notifyPayload(NotifyType.CHILDLESS_IKEV2_SUPPORTED),
+    ...(fragmentation ? [notifyPayload(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED)] : []),
     ...host.vendorIds.map((data): Payload => ({ type: 'vendor', data })),
   ];
   const response = encodePlain(responseHeader(spiInitiator, spiResponder), payloads);
@@ -144,6 +149,7 @@ function open(
   session.nat = asks
     ? { ...detectNat(host.crypto, asked, path.local, path.remote, message.payloads), pretended: pretend }
     : NO_NAT;
+  session.fragments.supported = fragmentation;
   session.candidates = matching(candidates, chosen).map((config) => config.name);
   session.timers.set('give-up', now + host.limits.halfOpenTimeout);
   return { kind: 'opened', session, datagram: response };

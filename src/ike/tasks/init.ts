@@ -12,10 +12,11 @@ import { type Failure, failureFrom, findError } from '../failure.ts';
 import { ExchangeType, NotifyType } from '../iana.ts';
 import { deriveIkeKeys, deriveSkeyseed, type IkeKeys, type IkeSuite, type Nonces } from '../keys.ts';
 import { endSession, failSession } from '../lifecycle.ts';
-import type { IkeMessage } from '../message.ts';
+import { encodePlain, type IkeMessage } from '../message.ts';
 import { detectNat, mayEncapsulate, type NatStatus, NO_NAT, natDetectionNotifies } from '../nat.ts';
+import { single } from '../outgoing.ts';
 import { findNotify, findPayload, type Payload } from '../payload.ts';
-import type { NotifyPayload } from '../payloads/notify.ts';
+import { type NotifyPayload, notifyPayload } from '../payloads/notify.ts';
 import { acceptIke, ikeWireProposals } from '../proposals.ts';
 import type { IkeSession } from '../session.ts';
 import { type IkeCrypto, wipeCrypto } from '../session-state.ts';
@@ -61,6 +62,7 @@ export class InitTask implements Task {
       ...(this.config.nat.mode === 'off'
         ? []
         : natDetectionNotifies(host.crypto, spis, path.local, path.remote, pretendNat)),
+      ...(this.config.fragmentSize === 0 ? [] : [notifyPayload(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED)]),
       ...host.vendorIds.map((data): Payload => ({ type: 'vendor', data })),
     ];
   }
@@ -71,11 +73,11 @@ export class InitTask implements Task {
 
   /** The first request, or the same with a cookie or another group: the message ID stays 0 (RFC 7296 §2.6, §2.7). */
   send(session: IkeSession, now: number): void {
-    const datagram = session.encode(this.exchange, false, 0, this.build(session));
-    this.#request = datagram;
-    if (session.window.idle) session.window.send(now, datagram);
-    else session.window.resend(now, datagram);
-    session.transmit(now, session.path, datagram);
+    this.#request = encodePlain(session.headerFor(this.exchange, false, 0), this.build(session));
+    const message = single(this.#request);
+    if (session.window.idle) session.window.send(now, message);
+    else session.window.resend(now, message);
+    session.transmit(now, session.path, message);
   }
 
   /** Responses are handed to `receive`, with the bytes that AUTH will be computed over. */
@@ -156,6 +158,8 @@ export class InitTask implements Task {
     const crypto = firstCrypto(session, chosen.suite, nonces, shared);
     this.#keyPair.wipe();
 
+    session.fragments.supported =
+      this.config.fragmentSize !== 0 && findNotify(payloads, NotifyType.IKEV2_FRAGMENTATION_SUPPORTED) !== undefined;
     // Where any local address would do, it is the one that the answer came to.
     if (session.path.local.address.value === 0n) session.path = { ...session.path, local: path.local };
     if (session.encapsulated) session.path = natPath(session.path, this.config);

@@ -196,6 +196,7 @@ function makeSuccessor(
     now,
   });
   successor.nat = old.nat;
+  successor.fragments.inherit(old.fragments);
   successor.origin = old.origin;
   successor.lastHeardAt = now;
   return successor;
