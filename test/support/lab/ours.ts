@@ -65,11 +65,16 @@ function range(element: 'src_range' | 'dst_range', prefix: string): string {
   return `<${element}${attributes({ address, prefixlen })}/>`;
 }
 
+function natAttributes({ forceEncapsulation = true, encapsulation }: Tunnel): string {
+  if (encapsulation === 'never') return attributes({ traversal: 'off' });
+  if (encapsulation === 'needed') return attributes({ traversal: 'auto', encapsulation });
+  return attributes({ traversal: forceEncapsulation ? 'force' : 'auto' });
+}
+
 /** The `<sectunnel>` document of one end. */
 export function sectunnelDocument(tunnel: Tunnel, side: Side, settings: OursSettings, secret: string): string {
   const { local, remote } = ends(tunnel, side);
   const { port } = tunnel;
-  const force = tunnel.forceEncapsulation ?? true;
   const peer = (element: string, end: typeof local): string =>
     `<${element}${attributes({ address: end.address, port })}><id type='${end.id.type}'>${escapeXml(end.id.value)}</id></${element}>`;
   return `<sectunnel type='ipsec'>
@@ -82,7 +87,7 @@ export function sectunnelDocument(tunnel: Tunnel, side: Side, settings: OursSett
       ${ikeProposal(tunnel.ike)}
       ${lifetime(settings.ikeLifetime)}
       <dpd${attributes({ interval: tunnel.dpd ?? 0, action: tunnel.dpdAction })}/>
-      <nat traversal='${force ? 'force' : 'auto'}'/>
+      <nat${natAttributes(tunnel)}/>
     </ike>
     <esp>
       ${espProposals(tunnel.esp)}

@@ -98,7 +98,7 @@ export function swanctlConf(tunnel: Tunnel, side: Side): string {
     ...(local.address === 'any' ? [] : [`    local_addrs = ${local.address}`]),
     ...(remote.address === 'any' ? [] : [`    remote_addrs = ${remote.address}`]),
     ...(tunnel.port === undefined ? [] : [`    local_port = ${tunnel.port}`, `    remote_port = ${tunnel.port}`]),
-    `    encap = ${(tunnel.forceEncapsulation ?? true) ? 'yes' : 'no'}`,
+    `    encap = ${(tunnel.forceEncapsulation ?? tunnel.encapsulation === undefined) ? 'yes' : 'no'}`,
     `    proposals = ${ikeProposal(tunnel.ike)}`,
     `    dpd_delay = ${dpd}s`,
     '    rekey_time = 0',

@@ -45,6 +45,8 @@ export interface Tunnel {
   readonly port?: number;
   /** Encapsulate in UDP although there is no NAT. Default: true. */
   readonly forceEncapsulation?: boolean;
+  /** ESP straight over IP where there is no NAT: when none is found (`needed`), or without looking for one (`never`). */
+  readonly encapsulation?: 'needed' | 'never';
   /** Seconds without a packet until the other end is asked whether it lives; 0 for never, the default. */
   readonly dpd?: number;
   readonly dpdAction?: 'clear' | 'restart';
