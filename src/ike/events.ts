@@ -68,6 +68,8 @@ export interface ChildSa {
   readonly selectors: SelectorPair;
   /** UDP encapsulation (RFC 3948). */
   readonly encapsulated: boolean;
+  /** The peer takes packets with padding for traffic flow confidentiality (RFC 7296 §1.3.1, RFC 4303 §2.7). */
+  readonly takesPadding: boolean;
   readonly path: Path;
   /** Id of the CHILD SA that this one replaces. */
   readonly replaces: number | undefined;

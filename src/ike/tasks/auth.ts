@@ -163,6 +163,7 @@ export function noteNotifies(session: IkeSession, payloads: readonly Payload[]):
 const EXPECTED: ReadonlySet<number> = new Set<number>([
   NotifyType.INITIAL_CONTACT,
   NotifyType.USE_TRANSPORT_MODE,
+  NotifyType.ESP_TFC_PADDING_NOT_SUPPORTED,
   NotifyType.REKEY_SA,
   NotifyType.NAT_DETECTION_SOURCE_IP,
   NotifyType.NAT_DETECTION_DESTINATION_IP,

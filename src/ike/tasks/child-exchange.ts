@@ -134,7 +134,8 @@ export function acceptAnswer(
   const shared = sharedSecret(offer.keyPair, chosen.suite.dh, payloads);
   if (shared === 'invalid') return refuse(misbehaved('the KE payload of the answer does not fit'));
   const keys = childKeys(session, chosen.suite, nonces, shared);
-  const facts = childFacts(session, offer.config, chosen.suite, narrowed.selectors, offer.spiIn, spiOut, replaces);
+  const { config, spiIn } = offer;
+  const facts = childFacts(session, config, chosen.suite, narrowed.selectors, spiIn, spiOut, replaces, payloads);
   return { ok: true, child: { facts, keys, initiator: true, nonces } };
 }
 
@@ -196,6 +197,7 @@ function childFacts(
   spiIn: number,
   spiOut: number,
   replaces: number | undefined,
+  payloads: readonly Payload[],
 ): ChildFacts {
   return {
     id: session.host.nextId(),
@@ -209,6 +211,7 @@ function childFacts(
     spiOut,
     selectors,
     encapsulated: session.encapsulated,
+    takesPadding: findNotify(payloads, NotifyType.ESP_TFC_PADDING_NOT_SUPPORTED) === undefined,
     replaces,
   };
 }
@@ -267,7 +270,7 @@ export function answerOffer(
     { type: 'tsi', selectors: selectors.remote, unknown: 0 },
     { type: 'tsr', selectors: selectors.local, unknown: 0 },
   );
-  const facts = childFacts(session, config, chosen.suite, selectors, spiIn, spiOut, replaces);
+  const facts = childFacts(session, config, chosen.suite, selectors, spiIn, spiOut, replaces, payloads);
   return { ok: true, child: { facts, keys, initiator: false, nonces: used }, payloads: answer };
 }
 
