@@ -5,7 +5,7 @@
  */
 import { defaultEspProposals, defaultIkeProposals } from '../crypto/algorithms.ts';
 import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
-import type { DeviceSettings, IkeSettings, LifetimeSettings, NatSettings } from './model.ts';
+import type { DeviceSettings, IkeSettings, LifetimeSettings, NatSettings, TfcSettings } from './model.ts';
 
 /** RFC 7296 §2: IKE starts here, without the non-ESP marker. */
 export const IKE_PORT = 500;
@@ -16,6 +16,10 @@ export const DEFAULT_ROUTES: DeviceSettings['routes'] = 'auto';
 export const DEFAULT_IKE_PROPOSALS: readonly IkeProposal[] = defaultIkeProposals;
 export const DEFAULT_ESP_PROPOSALS: readonly EspProposal[] = defaultEspProposals;
 export const DEFAULT_REPLAY_WINDOW = 1024;
+
+/** RFC 4301 §5.1.2.1: copied, so that the network between treats packets as it would without the tunnel. */
+export const DEFAULT_DSCP: number | undefined = undefined;
+export const DEFAULT_TFC: TfcSettings = { padding: 'none', size: undefined, dummies: 0 };
 
 /** Seconds, and which part of `hard` lies between `soft` and `hard`; `jitter` is as long. */
 export interface LifetimeDefault {

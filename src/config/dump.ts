@@ -99,12 +99,14 @@ function ikeProposalElement({ encryption, integrity, prf, dh }: IkeProposal): Ou
   });
 }
 
-function espElement({ proposals, lifetime, replayWindow }: EspSettings): OutputElement {
+function espElement({ proposals, lifetime, replayWindow, dscp, tfc }: EspSettings): OutputElement {
   const { soft, hard, jitter, bytes, packets } = lifetime;
   return element('esp', {}, [
     ...proposals.map(espProposalElement),
     element('lifetime', { soft, hard, jitter, bytes, packets }),
     element('replay', { window: replayWindow }),
+    element('outer', { dscp: dscp ?? 'copy' }),
+    element('tfc', { padding: tfc.padding, size: tfc.size, dummies: tfc.dummies }),
   ]);
 }
 

@@ -14,6 +14,7 @@ export const CRL_POLICIES = ['strict', 'ifpresent'] as const;
 export const ID_TYPES = ['address', 'fqdn', 'email', 'dn', 'keyid'] as const;
 export const DIRECTIONS = ['in', 'out', 'both'] as const;
 export const ACTIONS = ['ipsec', 'none', 'discard'] as const;
+export const TFC_PADDINGS = ['none', 'multiple', 'fixed', 'mtu'] as const;
 export const RULE_PROTOCOLS = ['esp', 'ah', 'ipcomp'] as const;
 export const RULE_MODES = ['tunnel', 'transport'] as const;
 
@@ -81,6 +82,8 @@ const esp: ElementShape = {
     proposal: { shape: { attributes: { ...algorithms, esn: yesNo } }, max: MAX_PROPOSALS },
     lifetime: { shape: { attributes: { ...times, bytes: any, packets: any } } },
     replay: { shape: { attributes: { window: required } } },
+    outer: { shape: { attributes: { dscp: required } } },
+    tfc: { shape: { attributes: { padding: { values: TFC_PADDINGS }, size: any, dummies: any } } },
   },
 };
 

@@ -124,7 +124,20 @@ export interface EspSettings {
   readonly proposals: readonly EspProposal[];
   readonly lifetime: LifetimeSettings & { readonly bytes: bigint | undefined; readonly packets: bigint | undefined };
   readonly replayWindow: number;
+  /** DSCP of outer headers, 0 to 63; `undefined`: that of the packet inside is copied. */
+  readonly dscp: number | undefined;
+  readonly tfc: TfcSettings;
   readonly line: number;
+}
+
+/** Traffic flow confidentiality (RFC 4303 §2.6, §2.7). */
+export interface TfcSettings {
+  /** Of packets inside: to a multiple of `size`, to `size`, to as much as the path takes. */
+  readonly padding: 'none' | 'multiple' | 'fixed' | 'mtu';
+  /** Bytes; `undefined` with `none` and `mtu`. */
+  readonly size: number | undefined;
+  /** Dummy packets a second on average, while nothing else is sent; 0 for none. */
+  readonly dummies: number;
 }
 
 /**

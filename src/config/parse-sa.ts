@@ -3,22 +3,17 @@
  * `<secret>` and the end points of its rules say the same.
  */
 import { formatAddress, parseAddress } from '../base/address.ts';
-import { ProposalError, parseEspProposal, parseIkeProposal } from '../crypto/proposal-text.ts';
+import { parseIkeProposal } from '../crypto/proposal-text.ts';
 import {
-  completeLifetime,
   DEFAULT_DPD_INTERVAL,
-  DEFAULT_ESP_PROPOSALS,
   DEFAULT_IKE_PROPOSALS,
   DEFAULT_NAT_KEEPALIVE,
-  DEFAULT_REPLAY_WINDOW,
   defaultDpdAction,
   defaultStart,
   defaultTraversal,
-  ESP_LIFETIME,
   encapsulationFor,
   IKE_LIFETIME,
   IKE_PORT,
-  type LifetimeDefault,
   NAT_PORT,
 } from './defaults.ts';
 import { quote } from './errors.ts';
@@ -38,23 +33,21 @@ import { peerAddressText } from './mirror.ts';
 import type {
   AuthSettings,
   EndPoint,
-  EspSettings,
   IdentityKind,
   IdentityText,
   IkeSettings,
-  LifetimeSettings,
   PeerAddress,
   PeerSettings,
   SaSettings,
   X509Settings,
 } from './model.ts';
+import { readEsp } from './parse-esp.ts';
 import type { RuleElement } from './parse-sp.ts';
+import { readLifetime, readProposals } from './parse-suite.ts';
 import {
-  attributeOf,
   isHostName,
   MAX_U32,
   notAnAddress,
-  readAmount,
   readChoice,
   readInteger,
   readNotEmpty,
@@ -64,10 +57,6 @@ import {
   readSecretReference,
 } from './values.ts';
 import { childElements, textContent, type XmlNode } from './xml.ts';
-
-/** Bounds of a replay window (RFC 4303 §3.4.3 wants 64 at least). */
-const MIN_REPLAY_WINDOW = 64;
-const MAX_REPLAY_WINDOW = 65_536;
 
 export function readSa(issues: Issues, root: XmlNode, rules: readonly RuleElement[]): SaSettings {
   const sa = childElements(root, 'sa')[0];
@@ -329,72 +318,4 @@ function readNat(
     port: (node && readPort(issues, node)) ?? NAT_PORT,
     keepalive: (node && readInteger(issues, node, 'keepalive', 0, MAX_U32)) ?? DEFAULT_NAT_KEEPALIVE,
   };
-}
-
-function readEsp(issues: Issues, root: XmlNode, node: XmlNode | undefined): EspSettings {
-  const proposals = node === undefined ? [] : readProposals(issues, node, parseEspProposal);
-  const lifetime = node && childElements(node, 'lifetime')[0];
-  const replay = node && childElements(node, 'replay')[0];
-  const window = replay && readInteger(issues, replay, 'window', MIN_REPLAY_WINDOW, MAX_REPLAY_WINDOW);
-  return {
-    proposals: proposals.length > 0 ? proposals : DEFAULT_ESP_PROPOSALS,
-    lifetime: {
-      ...readLifetime(issues, node, ESP_LIFETIME),
-      bytes: lifetime && readAmount(issues, lifetime, 'bytes'),
-      packets: lifetime && readAmount(issues, lifetime, 'packets'),
-    },
-    replayWindow: window ?? DEFAULT_REPLAY_WINDOW,
-    line: (node ?? root).line,
-  };
-}
-
-type AlgorithmAttribute = 'encryption' | 'integrity' | 'prf' | 'dh' | 'esn';
-
-function readProposals<T>(
-  issues: Issues,
-  parent: XmlNode,
-  parse: (text: Partial<Record<AlgorithmAttribute, string>>) => T,
-): T[] {
-  return childElements(parent, 'proposal').flatMap((node) => {
-    const text: Partial<Record<AlgorithmAttribute, string>> = {};
-    for (const name of ['encryption', 'integrity', 'prf', 'dh', 'esn'] as const) {
-      const value = attributeOf(node, name);
-      if (value !== undefined) text[name] = value;
-    }
-    if (text.encryption === undefined) return [];
-    try {
-      return [parse(text)];
-    } catch (error) {
-      if (!(error instanceof ProposalError)) throw error;
-      const found = Object.entries(text)
-        .map(([name, value]) => `${name}=${quote(value)}`)
-        .join(' ');
-      issues.add(node, `${found}: ${error.message}`, { found });
-      return [];
-    }
-  });
-}
-
-function readLifetime(issues: Issues, parent: XmlNode | undefined, base: LifetimeDefault): LifetimeSettings {
-  const node = parent && childElements(parent, 'lifetime')[0];
-  if (node === undefined) return completeLifetime({}, base);
-  const soft = readInteger(issues, node, 'soft', 1, MAX_U32);
-  const hard = readInteger(issues, node, 'hard', 1, MAX_U32);
-  const jitter = readInteger(issues, node, 'jitter', 0, MAX_U32);
-  const lifetime = completeLifetime(
-    {
-      ...(soft === undefined ? {} : { soft }),
-      ...(hard === undefined ? {} : { hard }),
-      ...(jitter === undefined ? {} : { jitter }),
-    },
-    base,
-  );
-  if (lifetime.soft >= lifetime.hard) {
-    const why = `rekeying has to begin before the SA ends at hard='${lifetime.hard}'; make soft smaller or hard larger`;
-    issues.badValue(node, 'soft', String(lifetime.soft), `less than ${lifetime.hard}`, why);
-  } else if (lifetime.jitter >= lifetime.soft) {
-    const why = `it is taken off soft='${lifetime.soft}', so it has to be smaller`;
-    issues.badValue(node, 'jitter', String(lifetime.jitter), `less than ${lifetime.soft}`, why);
-  }
-  return lifetime;
 }

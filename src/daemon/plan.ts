@@ -126,6 +126,8 @@ function tunnelConfig(
     start: sa.ike.start,
     dpdAction: sa.ike.dpd.action,
     replayWindow: sa.esp.replayWindow,
+    dscp: sa.esp.dscp,
+    tfc: sa.esp.tfc,
   };
 }
 

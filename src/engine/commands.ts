@@ -5,6 +5,7 @@
  */
 import type { CipherKeys } from '../crypto/types.ts';
 import { type DropCounters, newDropCounters } from '../esp/drops.ts';
+import type { TfcConfig } from '../esp/tfc.ts';
 import type { LimitKind, SaLimits, SaState } from '../esp/usage.ts';
 import type { Path } from '../ike/events.ts';
 import type { PolicyEntry } from '../policy/database.ts';
@@ -71,6 +72,8 @@ export interface InstallOutbound extends SaCommand {
   readonly mtu: number;
   /** Of outer headers; `undefined` for that of each packet inside. */
   readonly dscp: number | undefined;
+  /** `undefined` in transport mode. */
+  readonly tfc: TfcConfig | undefined;
 }
 
 export interface InstallInbound extends SaCommand {

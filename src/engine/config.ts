@@ -1,4 +1,5 @@
 /** What the owner of an engine configures: tunnels. Plain data; durations are milliseconds. */
+import type { TfcConfig } from '../esp/tfc.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
 import type { PolicyEntry } from '../policy/database.ts';
 import type { HoldLimits } from './hold.ts';
@@ -19,6 +20,8 @@ export interface TunnelConfig {
   readonly replayWindow: number;
   /** DSCP of outer headers, 0 to 63; left out: that of each packet inside (RFC 4301 §5.1.2.1). ECN is always copied. */
   readonly dscp?: number | undefined;
+  /** Sizes that packets are padded to, and dummy packets (RFC 4303 §2.6, §2.7), of children in tunnel mode. */
+  readonly tfc?: TfcConfig | undefined;
   /** The device's MTU. The MSS of TCP connections is lowered to it, and to what the path takes. */
   readonly mtu?: number;
   /** False to leave the MSS of TCP connections alone. */

@@ -57,9 +57,10 @@ export class Engine {
     this.#sas = new SaTable(this.#port, this.#counterMemory);
   }
 
-  #ownPlanes({ crypto, allocate }: EngineOptions): InlinePlanes {
+  #ownPlanes({ crypto, random, allocate }: EngineOptions): InlinePlanes {
     return new InlinePlanes({
       crypto,
+      random,
       allocate,
       fragmentSeed: this.#fragmentSeed,
       now: () => this.#now,

@@ -3,7 +3,7 @@
  * until their owner has read all that waited, and opened together.
  */
 import { PacketBatch } from '../base/batch.ts';
-import type { CryptoProvider } from '../crypto/types.ts';
+import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import { type DropCounters, newDropCounters } from '../esp/drops.ts';
 import type { Path } from '../ike/events.ts';
 import type { PlanePort, PlaneReport, ReceiveCommand, SendCommand } from './commands.ts';
@@ -18,6 +18,7 @@ const MAX_PACKET = 0x1_0000;
 
 export interface InlinePlanesOptions {
   readonly crypto: CryptoProvider;
+  readonly random: RandomSource;
   readonly fragmentSeed: number;
   /** The time of the call that is being served. */
   readonly now: () => number;
@@ -35,9 +36,9 @@ export class InlinePlanes implements PlanePort {
   readonly #gathered: PacketBatch;
   readonly #gatheredPaths: Path[] = [];
 
-  constructor({ crypto, fragmentSeed, now, report, onReleased, onAnswer, allocate }: InlinePlanesOptions) {
+  constructor({ crypto, random, fragmentSeed, now, report, onReleased, onAnswer, allocate }: InlinePlanesOptions) {
     this.#now = now;
-    this.sending = new SendPlane({ crypto, report, onReleased, onAnswer, maxPacket: MAX_PACKET });
+    this.sending = new SendPlane({ crypto, random, report, onReleased, onAnswer, maxPacket: MAX_PACKET });
     this.receiving = new ReceivePlane({ crypto, report, fragmentSeed, drops: this.inboundDrops, reportEvery: 0 });
     this.#gathered = new PacketBatch(SLOTS, MAX_PACKET, undefined, undefined, allocate);
   }

@@ -8,6 +8,7 @@ import type { CipherSuite } from '../crypto/types.ts';
 import { MAX_SAS } from '../esp/inbound.ts';
 import { MAX_SAS_PER_ENTRY } from '../esp/outbound.ts';
 import { type EspShape, maxPayload } from '../esp/packet.ts';
+import type { TfcConfig } from '../esp/tfc.ts';
 import { newSaState, type SaLimits } from '../esp/usage.ts';
 import type { ChildLifetime } from '../ike/config.ts';
 import type { ChildSa, DownReason, Path } from '../ike/events.ts';
@@ -102,7 +103,15 @@ export class SaTable {
     const { inboundDrops: drops } = tunnel.counters;
     const inbound = { spi: sa.spiIn, keys: sa.keysIn, state: child.received, clampMtu, replayWindow, drops };
     this.#port.receive({ ...common, ...inbound });
-    const outbound = { spi: sa.spiOut, keys: sa.keysOut, state: child.sent, mtu, clampMtu, dscp };
+    const outbound = {
+      spi: sa.spiOut,
+      keys: sa.keysOut,
+      state: child.sent,
+      mtu,
+      clampMtu,
+      dscp,
+      tfc: tfcOf(tunnel, sa),
+    };
     this.#port.send({ ...common, ...outbound, child: sa.config.name });
     return child;
   }
@@ -234,6 +243,12 @@ function sizesOf({ tunnel, summary, shape, path, pathMtu }: EngineChild): { mtu:
 function shapeOf({ encryption, integrity }: CipherSuite): EspShape {
   const { ivLength, blockSize } = encryption;
   return { ivLength, blockSize, icvLength: (integrity ?? encryption).icvLength };
+}
+
+/** Padding is for tunnel mode, and for peers that take it (RFC 7296 §1.3.1); dummies every peer drops (RFC 4303 §2.6). */
+function tfcOf({ config: { tfc } }: Tunnel, { mode, takesPadding }: ChildSa): TfcConfig | undefined {
+  if (tfc === undefined || mode === 'transport') return undefined;
+  return takesPadding ? tfc : { padding: 'none', dummies: tfc.dummies };
 }
 
 /** IKE follows the time; ESP enforces its end all the same, in case a deletion gets lost. */

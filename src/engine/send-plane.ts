@@ -4,11 +4,14 @@
  */
 import { assertNever } from '../base/assert.ts';
 import { PacketBatch } from '../base/batch.ts';
+import { readU32 } from '../base/bytes.ts';
 import { SetMap } from '../base/set-map.ts';
-import type { CryptoProvider } from '../crypto/types.ts';
+import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import { OutboundPipeline } from '../esp/outbound.ts';
 import { EspOutboundSa } from '../esp/outbound-sa.ts';
+import { DummySchedule } from '../esp/tfc.ts';
 import { tooBigMessage } from '../esp/too-big.ts';
+import { SaCounter } from '../esp/usage.ts';
 import type { Path } from '../ike/events.ts';
 import { TokenBucket } from '../ike/rate-limit.ts';
 import { CompiledSelectors } from '../policy/compiled.ts';
@@ -39,12 +42,17 @@ const RELEASED_SLOTS = 64;
 export interface SendPlaneOptions {
   readonly crypto: CryptoProvider;
   readonly report: (report: PlaneReport) => void;
-  /** Takes sealed packets that had waited for their SA, valid during the call; they go to `path(batch.tag[slot])`. */
+  /**
+   * Takes sealed packets that had waited for their SA, and dummies, valid during the call; they go to
+   * `path(batch.tag[slot])`.
+   */
   readonly onReleased: (batch: PacketBatch) => void;
   /** Takes a packet for the device of a tunnel: what the sender of one is told that could not be carried. */
   readonly onAnswer: (tunnel: number, packet: Uint8Array) => void;
   /** The largest packet that may wait. */
   readonly maxPacket: number;
+  /** Says when dummies are sent, and how long they are. */
+  readonly random: RandomSource;
 }
 
 interface SendTunnel {
@@ -64,6 +72,8 @@ interface SendTunnel {
 interface SendSa {
   readonly tunnel: SendTunnel;
   readonly sa: EspOutboundSa;
+  /** A second on average; 0 for none. */
+  readonly dummies: number;
 }
 
 export class SendPlane {
@@ -72,10 +82,14 @@ export class SendPlane {
   readonly #tunnels: (SendTunnel | undefined)[] = [];
   // BOUNDED: by IKE.
   readonly #sas = new Map<number, SendSa>();
+  /** By child SA, of those that are sent on. BOUNDED: by `#sas`. */
+  readonly #dummies = new Map<number, DummySchedule>();
   readonly #paths = new PathTable();
   readonly #released: PacketBatch;
   /** The time of the call that is being served. */
   #now = 0;
+  /** In [0, 1). */
+  readonly #uniform = (): number => readU32(this.#options.random(4), 0) / 0x1_0000_0000;
 
   constructor(options: SendPlaneOptions) {
     this.#options = options;
@@ -144,10 +158,11 @@ export class SendPlane {
       if (tunnel === undefined) continue;
       next = Math.min(next, tunnel.outbound.nextDeadline(), tunnel.hold.next() ?? Number.POSITIVE_INFINITY);
     }
+    for (const { at } of this.#dummies.values()) next = Math.min(next, at);
     return next;
   }
 
-  /** Applies time limits to SAs that may be idle, and gives up packets that waited too long. */
+  /** Applies time limits to SAs that may be idle, gives up packets that waited too long, and sends dummies. */
   expire(now: number): void {
     this.#now = now;
     for (const tunnel of this.#tunnels) {
@@ -156,6 +171,10 @@ export class SendPlane {
       this.#reportLimits(tunnel);
       tunnel.hold.expire(now);
       tell(tunnel);
+    }
+    for (const [id, schedule] of this.#dummies) {
+      const { tunnel, sa } = this.#sas.get(id)!;
+      if (schedule.take(now, packetsOf(sa))) this.#sendDummy(tunnel, sa);
     }
   }
 
@@ -214,25 +233,29 @@ export class SendPlane {
       limits: command.limits,
       pathIndex: this.#paths.add(command.path),
       dscp: command.dscp,
+      tfc: command.tfc,
       state: command.state,
     });
     sa.mtu = command.mtu;
     sa.clampMtu = command.clampMtu;
-    this.#sas.set(command.id, { tunnel, sa });
+    this.#sas.set(command.id, { tunnel, sa, dummies: command.tfc?.dummies ?? 0 });
     for (const entry of tunnel.entries.get(command.child)) tunnel.outbound.add(entry, sa, false);
   }
 
   #activate(id: number): void {
     const found = this.#sas.get(id);
     if (found === undefined) return;
-    found.tunnel.outbound.activate(found.sa);
-    this.#release(found.tunnel);
+    const { tunnel, sa, dummies } = found;
+    tunnel.outbound.activate(sa);
+    this.#release(tunnel);
+    if (dummies > 0) this.#dummies.set(id, new DummySchedule(this.#now, dummies, this.#uniform, packetsOf(sa)));
   }
 
   #remove(id: number): void {
     const found = this.#sas.get(id);
     if (found === undefined) return;
     this.#sas.delete(id);
+    this.#dummies.delete(id);
     found.tunnel.outbound.remove(found.sa);
     this.#paths.remove(found.sa.pathIndex);
   }
@@ -258,6 +281,14 @@ export class SendPlane {
     }
     this.#reportLimits(tunnel);
     tell(tunnel);
+  }
+
+  #sendDummy(tunnel: SendTunnel, sa: EspOutboundSa): void {
+    const batch = this.#released;
+    batch.clear();
+    tunnel.outbound.sealDummy(this.#now, sa, batch, sa.dummyLength(this.#uniform()));
+    this.#reportLimits(tunnel);
+    if (batch.count > 0) this.#options.onReleased(batch);
   }
 
   #reportLimits(tunnel: SendTunnel): void {
@@ -289,6 +320,11 @@ function entriesByChild(entries: readonly PolicyEntry[]): SetMap<string, number>
   const found = new SetMap<string, number>();
   for (const [index, { child }] of entries.entries()) if (child !== undefined) found.add(child, index);
   return found;
+}
+
+/** All that were sealed, dummies too. */
+function packetsOf(sa: EspOutboundSa): number {
+  return sa.usage.counters[SaCounter.cipherPackets]!;
 }
 
 /** Writes down what others may want to know. */

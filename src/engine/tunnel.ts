@@ -2,6 +2,7 @@
 import { type DropCounters, DropReason, newDropCounters } from '../esp/drops.ts';
 import type { EspShape } from '../esp/packet.ts';
 import { MAX_REPLAY_WINDOW, MIN_REPLAY_WINDOW } from '../esp/replay.ts';
+import { tfcProblem } from '../esp/tfc.ts';
 import { isDscp, MAX_DSCP } from '../esp/traffic-class.ts';
 import type { SaState } from '../esp/usage.ts';
 import type { ChildConfig, ConnectionConfig } from '../ike/config.ts';
@@ -132,9 +133,12 @@ function checkReplayWindow({ name, replayWindow }: TunnelConfig): void {
   );
 }
 
-function checkOuter({ name, dscp }: TunnelConfig): void {
-  if (dscp === undefined || isDscp(dscp)) return;
-  throw new RangeError(`tunnel ${name}: a DSCP from 0 to ${MAX_DSCP} is wanted, not ${dscp}`);
+function checkOuter({ name, dscp, tfc }: TunnelConfig): void {
+  if (dscp !== undefined && !isDscp(dscp)) {
+    throw new RangeError(`tunnel ${name}: a DSCP from 0 to ${MAX_DSCP} is wanted, not ${dscp}`);
+  }
+  const problem = tfc && tfcProblem(tfc);
+  if (problem !== undefined) throw new RangeError(`tunnel ${name}: ${problem}`);
 }
 
 /** A device cannot send in the clear, so a packet that may, for want of an SA, waits for one like any other. */

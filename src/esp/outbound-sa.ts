@@ -2,6 +2,7 @@
  * The sending half of a CHILD SA: sequence numbers, limits, counters, and sealing in place (RFC 4303 §3.3).
  */
 import type { PacketBatch } from '../base/batch.ts';
+import { MIN_MTU } from '../base/mtu.ts';
 import type { PacketCipher } from '../crypto/types.ts';
 import type { CompiledSelectors } from '../policy/compiled.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
@@ -14,12 +15,15 @@ import {
   sealEsp,
   sealedDataLength,
 } from './packet.ts';
+import { type TfcConfig, TfcPadding } from './tfc.ts';
 import { COPY_DSCP, outerTrafficClass } from './traffic-class.ts';
 import { newSaState, SaCounter, type SaLimits, type SaState, SaUsage } from './usage.ts';
 
 const MAX_U32 = 0xffff_ffff;
 const MAX_PACKET = 0xffff;
 const TWO_32 = 0x1_0000_0000;
+/** Of the smallest packets that there are as a rule: IPv4 and UDP. */
+const MIN_DUMMY = 28;
 /** Part of the sequence numbers after which a rekey is asked for. */
 const SEQUENCE_SOFT_PART = 7 / 8;
 
@@ -38,6 +42,8 @@ export interface OutboundSaOptions {
   readonly limits: SaLimits;
   /** What outer headers say, 0 to 63; left out: what the packet inside says (RFC 4301 §5.1.2.1). */
   readonly dscp?: number | undefined;
+  /** How far packets are padded (RFC 4303 §2.7); not at all when left out, as transport mode must. */
+  readonly tfc?: TfcConfig | undefined;
   /** The last number that counts as used; when left out, what the state says. */
   readonly lastSequence?: bigint;
   /** Where it goes on; a new one when left out. */
@@ -60,6 +66,7 @@ export class EspOutboundSa {
   mtu: number = MAX_PACKET;
   /** Packets that the MSS of TCP is lowered to. */
   clampMtu: number = MAX_PACKET;
+  readonly #padding: TfcPadding | undefined;
   readonly #cipher: PacketCipher;
   readonly #alignment: number;
   /** Room that is needed before the payload. */
@@ -79,6 +86,8 @@ export class EspOutboundSa {
     this.selectors = options.selectors;
     this.pathIndex = options.pathIndex;
     this.dscp = options.dscp ?? COPY_DSCP;
+    const { tfc } = options;
+    this.#padding = tfc === undefined || tfc.padding === 'none' ? undefined : new TfcPadding(tfc);
     this.#cipher = options.cipher;
     this.#spiWord = options.spi | 0;
     this.#alignment = espAlignment(options.cipher);
@@ -114,7 +123,8 @@ export class EspOutboundSa {
    */
   seal(now: number, batch: PacketBatch, slot: number, nextHeader: number): DropReason {
     const length = batch.length[slot]!;
-    const reason = this.#sealSlot(now, batch, slot, nextHeader);
+    const padded = this.#padding === undefined ? length : this.#pad(this.#padding, batch, slot);
+    const reason = this.#sealSlot(now, batch, slot, padded, nextHeader);
     if (reason === DropReason.none) {
       this.usage.counters[SaCounter.packets]!++;
       this.usage.counters[SaCounter.bytes]! += length;
@@ -130,7 +140,7 @@ export class EspOutboundSa {
     if (slot < 0) return DropReason.noRoom;
     const at = batch.offset[slot]!;
     batch.buffer.fill(0, at, at + length);
-    const reason = this.#sealSlot(now, batch, slot, NextHeader.none);
+    const reason = this.#sealSlot(now, batch, slot, length, NextHeader.none);
     if (reason === DropReason.none) {
       batch.tag[slot] = this.pathIndex;
       batch.trafficClass[slot] = outerTrafficClass(0, this.dscp);
@@ -142,6 +152,16 @@ export class EspOutboundSa {
     return reason;
   }
 
+  /**
+   * Length for a dummy that nobody can tell from packets of any length.
+   * @param random uniform in [0, 1)
+   */
+  dummyLength(random: number): number {
+    const room = this.#padRoom;
+    const length = MIN_DUMMY + Math.floor(random * Math.max(1, room - MIN_DUMMY));
+    return this.#padding === undefined ? length : this.#padding.paddedLength(length, room);
+  }
+
   /** Forgets the keys. */
   wipe(): void {
     if (this.#wiped) return;
@@ -149,10 +169,26 @@ export class EspOutboundSa {
     this.#cipher.wipe();
   }
 
-  #sealSlot(now: number, batch: PacketBatch, slot: number, nextHeader: number): DropReason {
-    if (this.#wiped || this.usage.expired) return this.#whyUnusable();
+  /** What packets are padded to at most, and as large as dummies are. */
+  get #padRoom(): number {
+    // While nothing is known of the path: what every link takes, and nearly every path with the headers before it.
+    return this.mtu < MAX_PACKET ? this.mtu : maxPayload(MIN_MTU[6], this.#cipher);
+  }
+
+  /** Length of a packet after zeros were written behind it, as far as there is room. */
+  #pad(padding: TfcPadding, batch: PacketBatch, slot: number): number {
     const at = batch.offset[slot]!;
     const length = batch.length[slot]!;
+    const space = maxPayload(batch.slotEnd(slot) - at + this.#head, this.#cipher);
+    const padded = padding.paddedLength(length, Math.min(this.#padRoom, space));
+    batch.buffer.fill(0, at + length, at + padded);
+    return padded;
+  }
+
+  /** @param length of what is sealed, from the slot's offset on */
+  #sealSlot(now: number, batch: PacketBatch, slot: number, length: number, nextHeader: number): DropReason {
+    if (this.#wiped || this.usage.expired) return this.#whyUnusable();
+    const at = batch.offset[slot]!;
     const dataLength = sealedDataLength(length, this.#alignment);
     if (at - this.#head < batch.slotBegin(slot) || at + dataLength + this.#cipher.icvLength > batch.slotEnd(slot)) {
       return DropReason.noRoom;

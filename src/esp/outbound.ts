@@ -152,6 +152,13 @@ export class OutboundPipeline {
     }
   }
 
+  /** Puts a dummy packet of one of the SAs into the next slot of the batch, tagged, if it may send (RFC 4303 §2.6). */
+  sealDummy(now: number, sa: EspOutboundSa, batch: PacketBatch, length: number): void {
+    if (!sa.usable) return;
+    sa.sealDummy(now, batch, length);
+    if (sa.usage.signalled) drainSignals(sa, this.#signals);
+  }
+
   /** Applies time limits to SAs that may be idle. Costs nothing before `nextDeadline`. */
   expire(now: number): void {
     if (now >= this.#expiry.next) this.#expiry.run(now, this.sas(), this.#signals);

@@ -90,6 +90,7 @@ describe('defaults', () => {
       nat: { traversal: 'auto', encapsulation: 'always', port: 4500, keepalive: 20 },
     });
     expect(sa.esp).toMatchObject({ lifetime: { soft: 3_300, hard: 3_600, jitter: 300 }, replayWindow: 1024 });
+    expect(sa.esp).toMatchObject({ dscp: undefined, tfc: { padding: 'none', size: undefined, dummies: 0 } });
     const algorithms = [...sa.ike.proposals, ...sa.esp.proposals].flatMap(({ encryption, integrity, dh }) => [
       ...encryption,
       ...integrity,

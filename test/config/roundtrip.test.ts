@@ -101,6 +101,19 @@ const esp = join(
     lifetime({ bytes: maybe(fc.bigInt({ min: 1n, max: 2n ** 64n - 1n }).map(String)), packets: maybe(number(1, 99)) }),
   ),
   maybe(number(64, 65536).map((window) => tag('replay', { window }))),
+  maybe(fc.oneof(fc.constant('copy'), number(0, 63)).map((dscp) => tag('outer', { dscp }))),
+  maybe(
+    fc
+      .oneof(
+        fc.record({ padding: maybe(fc.constantFrom('none', 'mtu')), dummies: maybe(number(0, 100)) }),
+        fc.record({
+          padding: fc.constantFrom('multiple', 'fixed'),
+          size: number(16, 65535),
+          dummies: maybe(number(0, 100)),
+        }),
+      )
+      .map((it) => tag('tfc', it as Attributes)),
+  ),
 ).map((content) => tag('esp', {}, content));
 
 const id = fc.oneof(

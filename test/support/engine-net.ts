@@ -71,6 +71,8 @@ export interface Datagram {
   /** As the sender sees it; a filter may rewrite it. */
   path: Path;
   data: Uint8Array;
+  /** DSCP and ECN of its IP header. */
+  trafficClass: number;
 }
 
 export class Peer {
@@ -80,6 +82,8 @@ export class Peer {
   readonly events: EngineEvent[] = [];
   /** Texts of the packets that came out, by tunnel. */
   readonly delivered: Map<string, string[]> = new Map();
+  /** The last packet that came out of a tunnel. */
+  lastPacket: Uint8Array | undefined;
   /** Calls of `handleTimeout`. */
   wakeUps = 0;
   secret: string | undefined = 'a secret';
@@ -166,7 +170,7 @@ export class Net {
       if (batch.length[slot] === 0) continue;
       const path = peer.engine.path(batch.tag[slot]!);
       if (path === undefined) throw new Error('a sealed packet without a path');
-      this.#transmit(peer, path, batch.packet(slot));
+      this.#transmit(peer, path, batch.packet(slot), batch.trafficClass[slot]!);
     }
     this.drain(peer);
   }
@@ -174,7 +178,7 @@ export class Net {
   drain(peer: Peer): void {
     const { engine } = peer;
     for (let out = engine.pollTransmit(); out !== undefined; out = engine.pollTransmit()) {
-      this.#transmit(peer, out.path, out.data);
+      this.#transmit(peer, out.path, out.data, out.trafficClass);
     }
     for (let event = engine.pollEvent(); event !== undefined; event = engine.pollEvent()) {
       peer.events.push(event);
@@ -184,8 +188,8 @@ export class Net {
     }
   }
 
-  #transmit(from: Peer, path: Path, data: Uint8Array): void {
-    const datagram = { from, path, data: data.slice() };
+  #transmit(from: Peer, path: Path, data: Uint8Array, trafficClass: number): void {
+    const datagram = { from, path, data: data.slice(), trafficClass };
     this.sent.push(datagram);
     if (this.filter(datagram)) this.fly(datagram);
   }
@@ -195,10 +199,10 @@ export class Net {
   }
 
   /** Hands datagrams to a peer as a socket would: all that wait, then a flush. */
-  deliver(peer: Peer, datagrams: readonly Pick<Datagram, 'path' | 'data'>[]): void {
-    for (const { path, data } of datagrams) {
+  deliver(peer: Peer, datagrams: readonly (Pick<Datagram, 'path' | 'data'> & Partial<Datagram>)[]): void {
+    for (const { path, data, trafficClass } of datagrams) {
       const seen: Path = { local: path.remote, remote: path.local };
-      if (peer.engine.receive(this.now, seen, data.slice())) this.flush(peer);
+      if (peer.engine.receive(this.now, seen, data.slice(), trafficClass)) this.flush(peer);
     }
     this.flush(peer);
     this.drain(peer);
@@ -209,7 +213,10 @@ export class Net {
       const texts = peer.delivered.get(name) ?? [];
       peer.delivered.set(name, texts);
       for (let slot = 0; slot < batch.count; slot++) {
-        if (batch.length[slot] !== 0) texts.push(readUdpPacket(batch.packet(slot).slice()).text);
+        if (batch.length[slot] === 0) continue;
+        const data = batch.packet(slot).slice();
+        texts.push(readUdpPacket(data).text);
+        peer.lastPacket = data;
       }
     });
   }

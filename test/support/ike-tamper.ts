@@ -25,10 +25,13 @@ export function sealing(tamper: (sealed: Sealed) => unknown): CryptoProvider {
         open: cipher.open.bind(cipher),
         wipe: cipher.wipe.bind(cipher),
         seal(buffer, start, ivAt, dataLength, high, low, esn) {
-          const dataAt = ivAt + cipher.ivLength;
-          const { exchange, response } = decodeHeader(buffer);
-          const content = buffer.subarray(dataAt, dataAt + dataLength);
-          tamper({ exchange, response, content, skHeader: buffer.subarray(ivAt - 4, ivAt) });
+          // A message of IKE has a buffer of its own, ESP lies in the midst of a batch.
+          if (start === 0) {
+            const dataAt = ivAt + cipher.ivLength;
+            const { exchange, response } = decodeHeader(buffer);
+            const content = buffer.subarray(dataAt, dataAt + dataLength);
+            tamper({ exchange, response, content, skHeader: buffer.subarray(ivAt - 4, ivAt) });
+          }
           cipher.seal(buffer, start, ivAt, dataLength, high, low, esn);
         },
       };
