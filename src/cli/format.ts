@@ -61,7 +61,15 @@ export function formatStatus(status: StatusResult): string {
     counters.length === 0
       ? []
       : [`all tunnels and strangers: ${counters.map(([reason, count]) => `${reason} ${count}`).join(', ')}\n`];
-  return [head + io.join(''), ...tunnels, ...totals].join('\n');
+  return [head + formatWorkers(status.workers) + io.join(''), ...tunnels, ...totals].join('\n');
+}
+
+function formatWorkers({ mode, threads }: StatusResult['workers']): string {
+  const each = threads.map(({ role, running, restarts, cpu }) => {
+    const state = running ? `${cpu.toFixed(1)} s of CPU` : 'down';
+    return `${role}: ${state}${restarts === 0 ? '' : `, restarted ${restarts} times`}`;
+  });
+  return `workers: ${[mode, ...each].join('; ')}\n`;
 }
 
 function formatTunnel(tunnel: TunnelStatus): string {

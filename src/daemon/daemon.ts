@@ -16,7 +16,7 @@ import { checkIdentity, ObjectTable, type TunnelObject } from './objects.ts';
 import type { Platform } from './platform.ts';
 import { ControlError, type DefineResult, type StatusResult, type TunnelEvent, type TunnelInfo } from './protocol.ts';
 import { refusing } from './refusing.ts';
-import { Runner } from './runner.ts';
+import { Runner, type WorkersOption } from './runner.ts';
 import { SecretStore } from './secrets.ts';
 import type { TunnelStatus } from './status.ts';
 import { inactiveStatus } from './status-view.ts';
@@ -28,6 +28,7 @@ export interface DaemonOptions {
   readonly runDir: string;
   readonly platform: Platform;
   readonly crypto: CryptoProvider;
+  readonly workers?: WorkersOption | undefined;
   readonly log: Logger;
   readonly onEvent: (event: TunnelEvent) => void;
 }
@@ -63,6 +64,7 @@ export class Daemon {
     this.runner = new Runner({
       platform: options.platform,
       crypto: options.crypto,
+      workers: options.workers,
       log: options.log,
       secrets: this.secrets,
       onEvent: (event) => this.#publish(event),
@@ -228,6 +230,7 @@ export class Daemon {
       uptime: Math.round(process.uptime()),
       crypto: this.runner.cryptoName,
       io: this.runner.io(),
+      workers: this.runner.workers(),
       tunnels: objects.map((object) => this.#statusOf(object)),
       counters: this.runner.counters(),
     };

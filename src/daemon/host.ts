@@ -1,21 +1,25 @@
 /**
- * Runs an engine on this process's event loop: UDP sockets, packet devices, one timer. What a daemon is without its
- * control socket, and what a program embeds.
+ * Runs an engine on this process's event loop: UDP sockets, packet devices, one timer; packets, where it is asked to, in
+ * worker threads. What a daemon is without its control socket, and what a program embeds.
  */
 import { randomFillSync } from 'node:crypto';
 import type { IpAddress, SocketAddress } from '../base/address.ts';
 import { PacketBatch } from '../base/batch.ts';
+import { readU32 } from '../base/bytes.ts';
 import type { Identity } from '../base/identity.ts';
 import { MIN_MTU } from '../base/mtu.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import { Engine } from '../engine/engine.ts';
 import type { EngineEvent } from '../engine/events.ts';
-import type { EngineOptions } from '../engine/options.ts';
-import type { PacketDevice } from '../tun/device.ts';
-import { isUnspecified, type UdpNetwork } from '../tun/udp.ts';
+import type { EngineCounters, EngineOptions, Transmit } from '../engine/options.ts';
+import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
+import { isUnspecified, type UdpCounters, type UdpNetwork } from '../tun/udp.ts';
 import { PathMtus } from './path-mtu.ts';
 import { type SocketNeed, SocketPool } from './sockets.ts';
+import type { WorkerStatus } from './workers/link.ts';
+import type { WorkerRole } from './workers/messages.ts';
+import { WorkerPlanes } from './workers/planes.ts';
 
 /** Packets that are read from a device at a time, and batches before other work has its turn. */
 const BATCH_PACKETS = 64;
@@ -27,6 +31,9 @@ const MAX_ANSWER = MIN_MTU[6];
 /** How often it is asked whether the peers confirmed a deletion before the sockets close, and the milliseconds between. */
 const FAREWELL_CHECKS = 100;
 const FAREWELL_PAUSE = 10;
+/** How often paths are asked for while workers carry the packets, in milliseconds. */
+const PATH_CHECK = 10_000;
+const PATH_CHECK_SOON = 150;
 /** Node's longest timer, in milliseconds. */
 const MAX_TIMER = 0x7fff_ffff;
 
@@ -56,6 +63,11 @@ export interface HostOptions {
   /** Where batches get their memory: that of the devices, which work best in it. Default: the heap. */
   readonly allocate?: ((bytes: number) => Uint8Array) | undefined;
   readonly retransmit?: EngineOptions['retransmit'];
+  /**
+   * Packets are carried by worker threads, with the cryptographic provider of that name (as `selectCrypto` knows it):
+   * takes devices and sockets of Linux's own. Left out: in the event loop.
+   */
+  readonly workers?: { readonly crypto: string } | undefined;
 }
 
 interface RunningTunnel {
@@ -78,6 +90,10 @@ export class TunnelHost {
   #timer: NodeJS.Timeout | undefined;
   #timerAt: number | undefined;
   #flushPlanned = false;
+  /** The data plane, where that is in worker threads. */
+  readonly #workers: WorkerPlanes | undefined;
+  #pathCheck: NodeJS.Timeout | undefined;
+  #pathCheckSoon: NodeJS.Timeout | undefined;
   /** Answers that are still under way must not start anything any more. */
   #closed = false;
 
@@ -85,9 +101,13 @@ export class TunnelHost {
     this.#options = options;
     this.#now = options.now ?? (() => performance.now());
     const localAddressFor = options.localAddressFor ?? (() => undefined);
+    const random = options.random ?? systemRandom;
+    this.#workers = options.workers === undefined ? undefined : this.#startWorkers(options.workers.crypto, random);
     this.engine = new Engine({
       crypto: options.crypto,
-      random: options.random ?? systemRandom,
+      random,
+      planes: this.#workers,
+      ...(this.#workers === undefined ? {} : { counterMemory: (bytes: number) => new SharedArrayBuffer(bytes) }),
       localAddressFor,
       rawEsp: options.network.rawEsp !== undefined,
       allocate: options.allocate,
@@ -99,12 +119,31 @@ export class TunnelHost {
       network: options.network,
       sourceFor: localAddressFor,
       onDatagram: (data, from, local, trafficClass) => this.#received(data, from, local, trafficClass),
+      onOpened: (socket) => this.#workers?.openSocket(socket),
+      onClosing: (socket) => this.#workers?.closeSocket(socket),
     });
     this.#pathMtus = new PathMtus({
       engine: this.engine,
       mtuFor: ({ local, remote }) =>
         options.pathMtuFor?.(remote.address, isUnspecified(local.address) ? undefined : local.address),
-      tooLarge: () => this.sockets.tooLarge,
+      tooLarge: () => this.sockets.tooLarge + (this.#workers?.socketCounters().sendErrors.EMSGSIZE ?? 0),
+    });
+  }
+
+  #startWorkers(crypto: string, random: RandomSource): WorkerPlanes {
+    return new WorkerPlanes({
+      crypto,
+      fragmentSeed: readU32(random(4), 0),
+      now: this.#now,
+      onReport: (report) => {
+        this.engine.report(this.#now(), report);
+        this.drain();
+      },
+      onDatagram: (data, from, local) => this.#received(data, from, local, 0),
+      onTransmit: ({ data, path, trafficClass }) => this.sockets.send(data, path.local, path.remote, trafficClass),
+      onDeviceLost: (tunnel) => void this.#deviceLost(tunnel),
+      onTooLarge: () => this.#checkPathsSoon(),
+      onCrash: (text) => this.#options.onEvent?.({ type: 'note', tunnel: undefined, level: 'warn', text }),
     });
   }
 
@@ -119,6 +158,7 @@ export class TunnelHost {
    */
   async add(config: TunnelConfig, device: PacketDevice): Promise<void> {
     const sockets = socketNeeds(config, this.#options.network.rawEsp !== undefined);
+    await this.#workers?.ready();
     await this.sockets.acquire(sockets);
     try {
       if (this.#closed) throw new Error('the host is closed');
@@ -128,7 +168,12 @@ export class TunnelHost {
       throw error;
     }
     this.#tunnels.set(config.name, { device, sockets });
-    device.onReadable(() => this.#readDevice(config.name));
+    if (this.#workers === undefined) {
+      device.onReadable(() => this.#readDevice(config.name));
+    } else {
+      this.#workers.openDevice(this.engine.tunnel(config.name)!.index, device);
+      this.#pathCheck ??= setInterval(() => this.#checkPaths(), PATH_CHECK);
+    }
     this.engine.up(this.#now(), config.name);
     this.drain();
   }
@@ -137,12 +182,14 @@ export class TunnelHost {
   async remove(name: string): Promise<void> {
     const running = this.#tunnels.get(name);
     if (running === undefined) return;
-    const connections = new Set(this.engine.tunnel(name)?.config.connections.map((connection) => connection.name));
+    const tunnel = this.engine.tunnel(name)!;
+    const connections = new Set(tunnel.config.connections.map((connection) => connection.name));
     this.engine.removeTunnel(this.#now(), name);
     this.drain();
     this.#tunnels.delete(name);
     this.#pathMtus.forget(name);
     try {
+      await this.#workers?.closeDevice(tunnel.index);
       await running.device.close();
       await this.#farewell(connections);
     } finally {
@@ -161,12 +208,57 @@ export class TunnelHost {
     }
   }
 
+  /** A worker found that the device of a tunnel is gone: when nobody uses it any more, it may end. */
+  async #deviceLost(index: number): Promise<void> {
+    const name = [...this.#tunnels.keys()].find((other) => this.engine.tunnel(other)?.index === index);
+    if (name === undefined) return;
+    const device = this.device(name);
+    await this.#workers?.closeDevice(index);
+    device?.checkAttached?.();
+  }
+
   device(name: string): PacketDevice | undefined {
     return this.#tunnels.get(name)?.device;
   }
 
   devices(): PacketDevice[] {
     return [...this.#tunnels.values()].map(({ device }) => device);
+  }
+
+  /** What went through the device of a tunnel, and what it lost. */
+  deviceCounters(name: string): Readonly<DeviceCounters> | undefined {
+    const index = this.engine.tunnel(name)?.index;
+    if (this.#workers === undefined || index === undefined) return this.device(name)?.counters;
+    return this.#workers.deviceCounters(index);
+  }
+
+  /** Of each socket; what workers counted at all of them stands in one more. */
+  socketCounters(): Readonly<UdpCounters>[] {
+    const counters = [...this.sockets.sockets()].map((socket) => socket.counters);
+    return this.#workers === undefined ? counters : [...counters, this.#workers.socketCounters()];
+  }
+
+  /** Datagrams that reached neither IKE nor ESP. */
+  strayCounters(): Readonly<EngineCounters> {
+    const { counters } = this.engine;
+    const more = this.#workers?.strayCounters();
+    if (more === undefined) return counters;
+    return {
+      keepalives: counters.keepalives + more.keepalives,
+      empty: counters.empty + more.empty,
+      oversized: counters.oversized + more.oversized,
+      overflow: counters.overflow + more.overflow,
+    };
+  }
+
+  /** The worker threads, when packets are carried by such. */
+  workers(): readonly WorkerStatus[] | undefined {
+    return this.#workers?.status();
+  }
+
+  /** Ends a worker thread as if it had crashed: another takes its place. */
+  killWorker(role: WorkerRole): void {
+    this.#workers?.kill(role, 'it was told to end');
   }
 
   /** Removes all tunnels. Afterwards nothing of the host keeps the process alive. */
@@ -176,15 +268,21 @@ export class TunnelHost {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#timerAt = undefined;
+    clearInterval(this.#pathCheck);
+    clearTimeout(this.#pathCheckSoon);
+    await this.#workers?.close();
     const failed = removals.find((removal) => removal.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
   }
 
   /** Carries out what the engine wants done. To be called after every direct call of the engine. */
   drain(): void {
+    const messages: Transmit[] = [];
     for (let message = this.engine.pollTransmit(); message !== undefined; message = this.engine.pollTransmit()) {
-      this.sockets.send(message.data, message.path.local, message.path.remote, message.trafficClass);
+      if (this.#workers !== undefined) messages.push(message);
+      else this.sockets.send(message.data, message.path.local, message.path.remote, message.trafficClass);
     }
+    this.#workers?.transmit(messages);
     for (let answer = this.engine.pollAnswer(); answer !== undefined; answer = this.engine.pollAnswer()) {
       this.#answer.clear();
       this.#answer.push(answer.packet);
@@ -262,6 +360,22 @@ export class TunnelHost {
       if (path !== undefined) this.sockets.sendBatch(batch, first, end, path.local, path.remote);
       first = end;
     }
+  }
+
+  /** At once, and again when a path that was asked for a moment ago may be asked for again. */
+  #checkPathsSoon(): void {
+    this.#checkPaths();
+    if (this.#pathCheckSoon !== undefined || this.#closed) return;
+    this.#pathCheckSoon = setTimeout(() => {
+      this.#pathCheckSoon = undefined;
+      this.#checkPaths();
+    }, PATH_CHECK_SOON);
+  }
+
+  /** What packets in the event loop see to on their way, workers do not. */
+  #checkPaths(): void {
+    for (const name of this.#tunnels.keys()) this.#pathMtus.check(this.#now(), name);
+    this.drain();
   }
 
   #setTimer(): void {

@@ -17,9 +17,11 @@ const RULE_PRIORITY = 7000;
 export function linuxPlatform(): Platform {
   const network = new LinuxHostNetwork();
   const offloads = new SharedOffloads();
+  const native = hasLinuxUdp();
   return {
     allocate: offloads.memory.allocate,
-    network: hasLinuxUdp() ? { ...linuxUdp(), rawEsp: linuxRawEsp } : nodeUdp,
+    whyNoWorkers: native ? undefined : 'sockets are those of dgram, as system calls cannot be made here',
+    network: native ? { ...linuxUdp(), rawEsp: linuxRawEsp } : nodeUdp,
     localAddressFor: (remote) => network.routeTo({ destination: remote })?.source,
     pathMtuFor: (remote, local) => network.routeTo({ destination: remote, source: local })?.mtu,
     openDevice: (plan) => Promise.resolve(openDevice(network, offloads, plan)),

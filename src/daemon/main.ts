@@ -9,6 +9,7 @@ import { createLog, type LogLevel, logLevels } from './log.ts';
 import { ControlError } from './protocol.ts';
 import { Service } from './service.ts';
 import { version } from './version.ts';
+import { chooseWorkers, workerChoices } from './workers/choice.ts';
 
 const ExitCode = { Ok: 0, Failed: 1, Usage: 2 } as const;
 
@@ -26,6 +27,8 @@ Options
   --run-dir DIR       control socket and live state (default ${defaultRunDir()})
   --crypto NAME       cryptographic provider: ${cryptoChoices.join(', ')} (default auto: the
                       quickest that is there and passes its self-test; what it lacks comes from the next)
+  --workers WHO       ${workerChoices.join(', ')} (default auto): 1 has two threads carry the packets, one for each
+                      direction, 0 the thread that does all else; auto is 1 where that pays and can be done
   --log-level LEVEL   ${logLevels.join(', ')} (default info)
   --log-format FORM   auto, text or json (default auto)
   --help, --version
@@ -42,6 +45,7 @@ interface Settings {
   readonly configDir: string;
   readonly runDir: string;
   readonly crypto: string;
+  readonly workers: string;
   readonly logLevel: LogLevel;
   readonly logFormat: 'auto' | 'text' | 'json';
 }
@@ -57,6 +61,7 @@ function settings(argv: readonly string[]): Settings | 'help' | 'version' {
       'config-dir': text,
       'run-dir': text,
       crypto: text,
+      workers: text,
       'log-level': text,
       'log-format': text,
       help: { ...flag, short: 'h' },
@@ -69,6 +74,7 @@ function settings(argv: readonly string[]): Settings | 'help' | 'version' {
     configDir: values['config-dir'] ?? defaultConfigDir(),
     runDir: values['run-dir'] ?? defaultRunDir(),
     crypto: oneOf('--crypto', values.crypto ?? 'auto', cryptoChoices),
+    workers: oneOf('--workers', values.workers ?? 'auto', workerChoices),
     logLevel: oneOf('--log-level', values['log-level'] ?? 'info', logLevels),
     logFormat: oneOf('--log-format', values['log-format'] ?? 'auto', ['auto', 'text', 'json'] as const),
   };
@@ -86,9 +92,14 @@ async function run(chosen: Settings): Promise<void> {
   const { provider: crypto, leftOut } = selectCrypto(chosen.crypto);
   for (const { name, reason } of leftOut) log.info({ provider: name, reason }, 'cryptographic provider not used');
   const ended = signalled();
-  const service = new Service({ configDir, runDir, platform: linuxPlatform(), crypto, log });
+  const platform = linuxPlatform();
+  const workers = { ...chooseWorkers(chosen.workers, platform), crypto: chosen.crypto };
+  const service = new Service({ configDir, runDir, platform, crypto, workers, log });
   await service.open();
-  log.info({ version: version(), pid: process.pid, configDir, runDir, crypto: crypto.name }, 'sectunneld is ready');
+  log.info(
+    { version: version(), pid: process.pid, configDir, runDir, crypto: crypto.name, workers: workers.text },
+    'sectunneld is ready',
+  );
   log.info({ signal: await ended }, 'ending');
   await service.close();
 }

@@ -28,6 +28,8 @@ export interface Platform {
   readonly network: UdpNetwork;
   /** Memory for batches in which its devices work best. Default: the heap. */
   readonly allocate?: (bytes: number) => Uint8Array;
+  /** Why its devices and sockets cannot be used by worker threads; `undefined` when they can. */
+  readonly whyNoWorkers?: string | undefined;
   /** The local address from which packets to `remote` leave; `undefined` when there is no route. */
   localAddressFor(remote: IpAddress): IpAddress | undefined;
   /** How large IP packets from `local` to `remote` may be, as far as the system knows; `undefined` without a route. */

@@ -5,7 +5,7 @@
  * `{"id": 1, "error": {"code": …, "message": …}}`. After the verb `event` the daemon also sends lines
  * `{"event": {…}}` until the connection closes. One table says what each verb takes and gives.
  */
-import type { TunnelStatus } from './status.ts';
+import type { TunnelStatus, WorkersStatus } from './status.ts';
 
 /** Where the daemon listens, within its run folder. */
 export const CONTROL_SOCKET = 'sectunneld.sock';
@@ -92,6 +92,7 @@ export interface StatusResult {
   readonly crypto: string;
   /** How packets get to and from the system, by what they pass: `{ udp: ['gro', 'gso'], tun: ['csum', 'tso'] }`. */
   readonly io: Readonly<Record<string, readonly string[]>>;
+  readonly workers: WorkersStatus;
   readonly tunnels: readonly TunnelStatus[];
   /** Messages that belong to no tunnel, by reason. */
   readonly counters: Readonly<Record<string, number>>;

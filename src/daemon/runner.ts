@@ -14,12 +14,20 @@ import type { TunnelEvent } from './protocol.ts';
 import { RateLimit } from './rate-limit.ts';
 import { refusingSystem } from './refusing.ts';
 import type { SecretStore } from './secrets.ts';
-import type { TunnelStatus } from './status.ts';
+import type { TunnelStatus, WorkersStatus } from './status.ts';
 import { type RunningFacts, tunnelStatus } from './status-view.ts';
+import type { WorkerChoice } from './workers/choice.ts';
+
+export interface WorkersOption extends WorkerChoice {
+  /** The choice of a cryptographic provider, by name. */
+  readonly crypto: string;
+}
 
 export interface RunnerOptions {
   readonly platform: Platform;
   readonly crypto: CryptoProvider;
+  /** Who carries packets; left out: the event loop. */
+  readonly workers?: WorkersOption | undefined;
   readonly log: Logger;
   readonly secrets: SecretStore;
   readonly onEvent: (event: Omit<TunnelEvent, 'time'>) => void;
@@ -36,13 +44,14 @@ export class Runner {
   readonly #running = new Map<string, RunningFacts>();
 
   constructor(options: RunnerOptions) {
-    const { platform, crypto } = options;
+    const { platform, crypto, workers } = options;
     this.#options = options;
     this.#log = options.log;
     this.host = new TunnelHost({
       network: platform.network,
       crypto,
       allocate: platform.allocate,
+      workers: workers !== undefined && workers.pairs > 0 ? { crypto: workers.crypto } : undefined,
       localAddressFor: (remote) => platform.localAddressFor(remote),
       pathMtuFor: (remote, local) => platform.pathMtuFor(remote, local),
       secretFor: ({ tunnel }) => this.#secretFor(tunnel),
@@ -102,13 +111,12 @@ export class Runner {
   /** Datagrams and packets that belong to no tunnel, by reason. */
   counters(): Record<string, number> {
     const { engine } = this.host;
-    const counters: Record<string, number> = { ...engine.counters, ...engine.ike.counters() };
+    const counters: Record<string, number> = { ...this.host.strayCounters(), ...engine.ike.counters() };
     for (const [reason, count] of Object.entries(engine.inboundDrops())) counters[`esp-${reason}`] = count;
     if (this.host.sockets.homeless > 0) counters['send-no-socket'] = this.host.sockets.homeless;
-    for (const socket of this.host.sockets.sockets()) {
-      const { receiveErrors } = socket.counters;
+    for (const { receiveErrors, sendErrors } of this.host.socketCounters()) {
       if (receiveErrors > 0) counters['receive-error'] = (counters['receive-error'] ?? 0) + receiveErrors;
-      for (const [error, count] of Object.entries(socket.counters.sendErrors)) {
+      for (const [error, count] of Object.entries(sendErrors)) {
         if (count > 0) counters[`send-${error}`] = (counters[`send-${error}`] ?? 0) + count;
       }
     }
@@ -122,6 +130,12 @@ export class Runner {
       return [part, [...new Set([...users].flatMap(({ features }) => features))]] as const;
     });
     return Object.fromEntries(used.filter(([, features]) => features.length > 0));
+  }
+
+  /** Who carries packets. */
+  workers(): WorkersStatus {
+    const { text } = this.#options.workers ?? { text: 'inline' };
+    return { mode: text, threads: this.host.workers() ?? [] };
   }
 
   #secretFor(name: string): Uint8Array | undefined {

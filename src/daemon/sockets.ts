@@ -32,6 +32,9 @@ export interface SocketPoolOptions {
   readonly onDatagram: DatagramHandler;
   /** The local address from which datagrams to `remote` leave. */
   readonly sourceFor: (remote: IpAddress) => IpAddress | undefined;
+  /** Others who use a socket: called when it is open, and before it closes, which waits for them to let go of it. */
+  readonly onOpened?: (socket: UdpSocket) => void;
+  readonly onClosing?: (socket: UdpSocket) => Promise<void> | undefined;
 }
 
 interface Entry {
@@ -90,7 +93,9 @@ export class SocketPool {
     this.#forget(key);
     const socket = await entry.socket.catch(() => undefined);
     this.#forget(key);
-    await socket?.close();
+    if (socket === undefined) return;
+    await this.#options.onClosing?.(socket);
+    await socket.close();
   }
 
   #forget(key: string): void {
@@ -182,6 +187,7 @@ export class SocketPool {
       : network.bind({ address: addressOf(need), port: need.port, sourceFor }));
     if (socket === undefined) throw new Error('ESP cannot go straight over IP here: let it go in UDP');
     socket.onDatagram(this.#options.onDatagram);
+    this.#options.onOpened?.(socket);
     this.#open.set(key, socket);
     return socket;
   }

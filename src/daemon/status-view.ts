@@ -52,7 +52,11 @@ export function tunnelStatus(host: TunnelHost, facts: RunningFacts): TunnelStatu
     state: stateOf(tunnel, ikeSas),
     device: { name: device.name, mtu: device.mtu },
     ikeSas: ikeSas.map((sa) => ikeStatus(now, sa, tunnel)),
-    drops: { ...namedDrops(tunnel.drops()), ...bypassDrops(tunnel), ...deviceDrops(device.counters.dropped) },
+    drops: {
+      ...namedDrops(tunnel.drops()),
+      ...bypassDrops(tunnel),
+      ...deviceDrops(host.deviceCounters(name)?.dropped ?? {}),
+    },
     lastFailure:
       lastFailure === undefined
         ? undefined

@@ -46,6 +46,19 @@ export interface IkeStatus {
   readonly children: readonly ChildStatus[];
 }
 
+/** Who carries packets: worker threads, or the event loop (`inline`), and then why. */
+export interface WorkersStatus {
+  readonly mode: string;
+  readonly threads: readonly {
+    readonly role: 'send' | 'receive';
+    readonly running: boolean;
+    /** How often another had to take its place. */
+    readonly restarts: number;
+    /** Seconds of processor time. */
+    readonly cpu: number;
+  }[];
+}
+
 export interface FailureStatus {
   readonly secondsAgo: number;
   readonly reason: string;

@@ -206,6 +206,9 @@ export class SendPlane {
       askedAt: new Map(),
       holds: false,
     };
+    // One that takes another's place counts on; packets that waited there are lost.
+    tunnel.outbound.bypassed = command.counters.sending[SendCounter.bypassed]!;
+    tunnel.hold.released = command.counters.sending[SendCounter.released]!;
     return tunnel;
   }
 

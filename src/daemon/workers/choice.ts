@@ -1,0 +1,33 @@
+/** Whether packets are carried by worker threads, and if not, why. */
+import { availableParallelism } from 'node:os';
+import type { Platform } from '../platform.ts';
+import { ControlError } from '../protocol.ts';
+
+/** What an operator may ask for: as the machine is, pairs of workers, or the event loop alone. */
+export const workerChoices: readonly string[] = ['auto', '0', '1'];
+
+/** More than the kernel switches between pays only with a processor for each direction. */
+const PROCESSORS_WANTED = 2;
+
+export interface WorkerChoice {
+  readonly pairs: 0 | 1;
+  /** For people. */
+  readonly text: string;
+}
+
+/** @throws ControlError when what was asked for cannot be had */
+export function chooseWorkers(
+  wanted: string,
+  platform: Pick<Platform, 'whyNoWorkers'>,
+  processors: number = availableParallelism(),
+): WorkerChoice {
+  if (wanted === '0') return { pairs: 0, text: 'inline, as asked for' };
+  const { whyNoWorkers } = platform;
+  if (wanted !== 'auto') {
+    if (whyNoWorkers !== undefined) throw new ControlError('system', `--workers ${wanted}: ${whyNoWorkers}`);
+    return { pairs: 1, text: '1 pair' };
+  }
+  if (whyNoWorkers !== undefined) return { pairs: 0, text: `inline: ${whyNoWorkers}` };
+  if (processors < PROCESSORS_WANTED) return { pairs: 0, text: 'inline: there is one processor' };
+  return { pairs: 1, text: '1 pair' };
+}

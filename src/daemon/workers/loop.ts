@@ -1,0 +1,173 @@
+/**
+ * What both kinds of workers have in common: commands that are carried out in their order and answered, descriptors that
+ * are waited for in one blocking call, deadlines. A worker has no event loop of its own: it polls.
+ */
+import { receiveMessageOnPort } from 'node:worker_threads';
+import { addressOf, ERRNO, libc, SystemError } from '../../tun/libc.ts';
+import { Control, type WorkerCommand, type WorkerOutput, type WorkerReport, type WorkerSetup } from './messages.ts';
+
+/** struct pollfd: int fd, short events, short revents. */
+const POLLFD_WORDS = 2;
+const POLLIN = 0x1;
+/** POLLERR, POLLHUP and POLLNVAL. */
+const POLL_FAILED = 0x38;
+/** Deadlines are asked for so often at the most while there is traffic, in milliseconds. */
+const LOOK_AT_DEADLINES = 10;
+
+/** Something that is waited for. */
+export interface Source {
+  readonly fd: number;
+  /** Takes what waits; false when nothing was left, and it is to be waited for. */
+  readonly serve: () => boolean;
+  /** It has an error, or was hung up. */
+  readonly failed: () => void;
+}
+
+export interface LoopHooks {
+  readonly obey: (command: WorkerCommand) => void;
+  /** Milliseconds of the host's clock; `Infinity` for never. */
+  readonly nextDeadline: () => number;
+  readonly expire: (now: number) => void;
+  /** After each turn: what is to be told, counters. */
+  readonly afterTurn: () => void;
+}
+
+export class WorkerLoop {
+  readonly #setup: WorkerSetup;
+  readonly #hooks: LoopHooks;
+  readonly #clock: number;
+  // BOUNDED: the tunnels of the host, or its sockets.
+  readonly #sources = new Map<number, Source>();
+  #polled: Source[] = [];
+  #descriptors = new Int32Array(0);
+  #descriptorBytes = new Uint8Array(0);
+  #changed = true;
+  readonly #ready = new Set<Source>();
+  // BOUNDED: emptied after each turn, which reads a bounded number of packets.
+  #reports: WorkerReport[] = [];
+  readonly #wakeWord = new Uint8Array(8);
+  #applied = 0;
+  #told = 0;
+  #stopped = false;
+  #deadline = Number.POSITIVE_INFINITY;
+  #lookedAt = 0;
+
+  constructor(setup: WorkerSetup, hooks: LoopHooks) {
+    this.#setup = setup;
+    this.#hooks = hooks;
+    const [seconds, nanoseconds] = process.hrtime();
+    // The clocks of threads begin when they do; the system's does not.
+    this.#clock = setup.clockOffset + seconds * 1e3 + nanoseconds / 1e6 - performance.now();
+  }
+
+  /** The host's clock. */
+  now(): number {
+    return performance.now() + this.#clock;
+  }
+
+  /** To be told to the main thread after the turn. */
+  report(report: WorkerReport): void {
+    this.#reports.push(report);
+  }
+
+  /** @param key the later of two sources takes the place of the earlier */
+  watch(key: number, source: Source): void {
+    this.unwatch(key);
+    this.#sources.set(key, source);
+    // It may have something since before it was watched.
+    this.#ready.add(source);
+    this.#changed = true;
+  }
+
+  unwatch(key: number): void {
+    const source = this.#sources.get(key);
+    if (source === undefined) return;
+    this.#sources.delete(key);
+    this.#ready.delete(source);
+    this.#changed = true;
+  }
+
+  run(): void {
+    for (;;) {
+      this.#obey();
+      if (this.#stopped) break;
+      this.#lookAtTime();
+      for (const source of this.#ready) if (!source.serve()) this.#ready.delete(source);
+      this.#hooks.afterTurn();
+      this.#tell();
+      // While one has more, others must not be left out; one alone need not ask.
+      if (this.#ready.size === 0 || this.#sources.size > 1) this.#poll();
+    }
+    this.#tell();
+  }
+
+  #obey(): void {
+    const { control, port } = this.#setup;
+    while (this.#applied !== Atomics.load(control, Control.issued)) {
+      const received = receiveMessageOnPort(port) as { readonly message: WorkerCommand } | undefined;
+      if (received === undefined) return;
+      const { message } = received;
+      if (message.type === 'stop') this.#stopped = true;
+      else this.#hooks.obey(message);
+      this.#applied = (this.#applied + 1) | 0;
+    }
+  }
+
+  #lookAtTime(): void {
+    const now = this.now();
+    if (now - this.#lookedAt >= LOOK_AT_DEADLINES) {
+      this.#lookedAt = now;
+      this.#deadline = this.#hooks.nextDeadline();
+    }
+    if (now < this.#deadline) return;
+    this.#hooks.expire(now);
+    this.#deadline = this.#hooks.nextDeadline();
+  }
+
+  #tell(): void {
+    if (this.#reports.length === 0 && this.#told === this.#applied) return;
+    this.#told = this.#applied;
+    const output: WorkerOutput = { applied: this.#applied, reports: this.#reports };
+    this.#setup.port.postMessage(output);
+    this.#reports = [];
+  }
+
+  #poll(): void {
+    if (this.#changed) this.#gatherDescriptors();
+    const count = libc().poll(this.#descriptorBytes, this.#ready.size > 0 ? 0 : this.#timeout());
+    if (count < 0) {
+      const errno = libc().errno();
+      if (errno !== ERRNO.EINTR) throw new SystemError('poll', errno);
+      return;
+    }
+    if (count === 0) return;
+    const words = this.#descriptors;
+    if (words[1]! >>> 16 !== 0) libc().read(this.#setup.wake, addressOf(this.#wakeWord), 8);
+    for (let i = 0; i < this.#polled.length; i++) {
+      const events = words[(i + 1) * POLLFD_WORDS + 1]! >>> 16;
+      if (events === 0) continue;
+      const source = this.#polled[i]!;
+      if ((events & POLL_FAILED) !== 0) source.failed();
+      // To read is also what takes an error off a socket. What came or went since is asked for again.
+      if (!this.#changed) this.#ready.add(source);
+    }
+  }
+
+  /** Milliseconds, rounded up; -1 for ever. */
+  #timeout(): number {
+    this.#deadline = this.#hooks.nextDeadline();
+    if (this.#deadline === Number.POSITIVE_INFINITY) return -1;
+    return Math.min(Math.max(0, Math.ceil(this.#deadline - this.now())), 0x7fff_ffff);
+  }
+
+  #gatherDescriptors(): void {
+    this.#changed = false;
+    this.#polled = [...this.#sources.values()];
+    this.#descriptors = new Int32Array((this.#polled.length + 1) * POLLFD_WORDS);
+    this.#descriptorBytes = new Uint8Array(this.#descriptors.buffer);
+    for (const [i, fd] of [this.#setup.wake, ...this.#polled.map((source) => source.fd)].entries()) {
+      this.#descriptors[i * POLLFD_WORDS] = fd;
+      this.#descriptors[i * POLLFD_WORDS + 1] = POLLIN;
+    }
+  }
+}

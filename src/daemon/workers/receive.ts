@@ -1,0 +1,211 @@
+/** The worker that receives: from the sockets, through cipher and selectors, to the devices. IKE goes to the main thread. */
+import type { SocketAddress } from '../../base/address.ts';
+import { PacketBatch } from '../../base/batch.ts';
+import type { CryptoProvider } from '../../crypto/types.ts';
+import { classify } from '../../engine/demux.ts';
+import { ReceivePlane } from '../../engine/receive-plane.ts';
+import { forEachTag } from '../../engine/tags.ts';
+import type { Path } from '../../ike/events.ts';
+import { addCounters, writeCounters } from '../../tun/counters.ts';
+import { SharedOffloads } from '../../tun/offload/shared.ts';
+import { TunEnd } from '../../tun/tun-end.ts';
+import { UdpEnd } from '../../tun/udp-linux-end.ts';
+import { WorkerLoop } from './loop.ts';
+import { Control, MAX_UNDER_WAY, type WorkerCommand, type WorkerSetup } from './messages.ts';
+import { TooLarge } from './too-large.ts';
+
+/** Packets that are opened at a time; each may be as large as an IP packet can be. */
+const BATCH_PACKETS = 64;
+const MAX_PACKET = 0x1_0000;
+/** An SA is reported as received on so often, in milliseconds. */
+const REPORT_EVERY = 100;
+/** A socket that fails for no reason that could be read off is left alone so long. */
+const PAUSE_AFTER_FAILURES = 100;
+
+interface Device {
+  readonly end: TunEnd;
+  readonly counters: Float64Array;
+}
+
+interface Socket {
+  readonly end: UdpEnd;
+  readonly counters: Float64Array;
+  readonly fd: number;
+}
+
+export class ReceiveWorker {
+  readonly #control: Int32Array;
+  readonly #loop: WorkerLoop;
+  readonly #plane: ReceivePlane;
+  readonly #tooLarge: TooLarge;
+  readonly #offloads = new SharedOffloads();
+  readonly #batch: PacketBatch;
+  readonly #paths: Path[] = [];
+  #lastPath: Path | undefined;
+  // BOUNDED: the host's tunnels and sockets.
+  readonly #devices = new Map<number, Device>();
+  readonly #sockets = new Map<number, Socket>();
+  // BOUNDED: by the sockets.
+  readonly #paused = new Map<number, number>();
+
+  constructor(setup: WorkerSetup, crypto: CryptoProvider) {
+    this.#control = setup.control;
+    this.#batch = new PacketBatch(BATCH_PACKETS, MAX_PACKET, undefined, undefined, this.#offloads.memory.allocate);
+    this.#plane = new ReceivePlane({
+      crypto,
+      fragmentSeed: setup.fragmentSeed,
+      drops: setup.inboundDrops,
+      reportEvery: REPORT_EVERY,
+      report: (report) => this.#loop.report(report),
+    });
+    this.#loop = new WorkerLoop(setup, {
+      obey: (command) => this.#obey(command),
+      nextDeadline: () => Math.min(this.#plane.nextDeadline(), ...this.#paused.values()),
+      expire: (now) => this.#expire(now),
+      afterTurn: () => this.#afterTurn(),
+    });
+    this.#tooLarge = new TooLarge(this.#loop);
+  }
+
+  run(): void {
+    this.#loop.run();
+  }
+
+  #obey(command: WorkerCommand): void {
+    switch (command.type) {
+      case 'receive-plane':
+        this.#plane.apply(command.command);
+        return;
+      case 'open-device': {
+        const { tunnel, descriptor, counters } = command;
+        const end = new TunEnd(descriptor, this.#offloads, () => this.#lost(tunnel));
+        // One that takes another's place counts on.
+        addCounters(counters, end.counters);
+        this.#devices.set(tunnel, { end, counters });
+        return;
+      }
+      case 'close-device':
+        this.#devices.get(command.tunnel)?.end.release();
+        this.#devices.delete(command.tunnel);
+        return;
+      case 'open-socket': {
+        const { socket, descriptor, counters } = command;
+        const end = new UdpEnd(descriptor);
+        addCounters(counters, end.counters);
+        this.#sockets.set(socket, { end, counters, fd: descriptor.fd });
+        this.#watch(socket);
+        return;
+      }
+      case 'close-socket':
+        this.#loop.unwatch(command.socket);
+        this.#paused.delete(command.socket);
+        this.#sockets.get(command.socket)?.end.release();
+        this.#sockets.delete(command.socket);
+        return;
+      case 'send-plane':
+      case 'alive':
+      case 'stop':
+    }
+  }
+
+  #watch(key: number): void {
+    const socket = this.#sockets.get(key);
+    if (socket === undefined) return;
+    this.#loop.watch(key, {
+      fd: socket.fd,
+      serve: () => this.#readSocket(key, socket),
+      failed: () => void socket.end.takeErrors(),
+    });
+  }
+
+  /** Until the main thread closes it, nothing is written any more. */
+  #lost(tunnel: number): void {
+    this.#devices.get(tunnel)?.end.release();
+    this.#loop.report({ type: 'device-lost', tunnel });
+  }
+
+  #expire(now: number): void {
+    this.#plane.expire(now);
+    for (const [key, until] of this.#paused) {
+      if (until > now) continue;
+      this.#paused.delete(key);
+      this.#watch(key);
+    }
+  }
+
+  /** Whether there may be more. */
+  #readSocket(key: number, { end }: Socket): boolean {
+    const left = end.receive((data, from, local, trafficClass) => this.#take(data, from, local, trafficClass));
+    this.#flush();
+    if (left === 'failing') {
+      this.#loop.unwatch(key);
+      this.#paused.set(key, this.#loop.now() + PAUSE_AFTER_FAILURES);
+    }
+    return left === 'some';
+  }
+
+  /** What ICMP told of what the other worker sent is read off here, as a rule: the socket is waited for here. */
+  #afterTurn(): void {
+    let tooLarge = 0;
+    for (const { end, counters } of this.#sockets.values()) {
+      writeCounters(end.counters, counters);
+      tooLarge += end.counters.sendErrors.EMSGSIZE;
+    }
+    this.#tooLarge.look(tooLarge);
+  }
+
+  #take(data: Uint8Array, from: SocketAddress, local: SocketAddress, trafficClass: number): void {
+    switch (classify(local.port, data)) {
+      case 'empty':
+        Atomics.add(this.#control, Control.empty, 1);
+        return;
+      case 'keepalive':
+        Atomics.add(this.#control, Control.keepalives, 1);
+        return;
+      case 'ike':
+        this.#handOver(data, from, local);
+        return;
+      case 'esp':
+        this.#gather(data, from, local, trafficClass);
+    }
+  }
+
+  #handOver(data: Uint8Array, from: SocketAddress, local: SocketAddress): void {
+    if (Atomics.load(this.#control, Control.underWay) >= MAX_UNDER_WAY) {
+      Atomics.add(this.#control, Control.overflow, 1);
+      return;
+    }
+    Atomics.add(this.#control, Control.underWay, 1);
+    this.#loop.report({ type: 'datagram', data: data.slice(), from, local });
+  }
+
+  #gather(data: Uint8Array, remote: SocketAddress, local: SocketAddress, trafficClass: number): void {
+    const batch = this.#batch;
+    const slot = batch.push(data);
+    if (slot < 0) {
+      Atomics.add(this.#control, Control.oversized, 1);
+      return;
+    }
+    const last = this.#lastPath;
+    // Addresses are the same objects in each datagram of a peer.
+    const path = last !== undefined && last.remote === remote && last.local === local ? last : { local, remote };
+    this.#lastPath = path;
+    this.#paths[slot] = path;
+    batch.trafficClass[slot] = trafficClass;
+    if (batch.count === batch.capacity) this.#flush();
+  }
+
+  /** Opens what was gathered, and writes it to the devices. */
+  #flush(): void {
+    const batch = this.#batch;
+    if (batch.count === 0) return;
+    this.#plane.open(this.#loop.now(), batch, this.#paths);
+    forEachTag(batch, (tag) => {
+      const device = this.#devices.get(tag);
+      if (device === undefined) return;
+      device.end.write(batch);
+      writeCounters(device.end.counters, device.counters);
+    });
+    batch.clear();
+  }
+}

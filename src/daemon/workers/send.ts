@@ -1,0 +1,160 @@
+/** The worker that sends: from the devices, through the policy and the cipher, to the sockets. */
+import { randomFillSync } from 'node:crypto';
+import { PacketBatch } from '../../base/batch.ts';
+import { MIN_MTU } from '../../base/mtu.ts';
+import type { CryptoProvider } from '../../crypto/types.ts';
+import { SendPlane } from '../../engine/send-plane.ts';
+import type { Path } from '../../ike/events.ts';
+import { addCounters, writeCounters } from '../../tun/counters.ts';
+import { SharedOffloads } from '../../tun/offload/shared.ts';
+import { TunEnd } from '../../tun/tun-end.ts';
+import { UdpEnd } from '../../tun/udp-linux-end.ts';
+import { LocalSockets } from './local-sockets.ts';
+import { WorkerLoop } from './loop.ts';
+import type { WorkerCommand, WorkerSetup } from './messages.ts';
+import { TooLarge } from './too-large.ts';
+
+/** Packets that are read from a device at a time, and batches before another has its turn. */
+const BATCH_PACKETS = 64;
+const BATCHES_PER_TURN = 4;
+/** No device has larger packets; one byte more, for slots that start where lines of the cache do. */
+const MAX_PACKET = 0x1_0000;
+/** No answer to a packet is larger: what every IPv6 link takes. */
+const MAX_ANSWER = MIN_MTU[6];
+
+interface Device {
+  readonly end: TunEnd;
+  readonly counters: Float64Array;
+}
+
+export class SendWorker {
+  readonly #loop: WorkerLoop;
+  readonly #plane: SendPlane;
+  readonly #offloads = new SharedOffloads();
+  readonly #batch: PacketBatch;
+  readonly #answer = new PacketBatch(1, MAX_ANSWER);
+  // BOUNDED: the host's tunnels.
+  readonly #devices = new Map<number, Device>();
+  readonly #sockets = new LocalSockets<UdpEnd>();
+  readonly #tooLarge: TooLarge;
+
+  constructor(setup: WorkerSetup, crypto: CryptoProvider) {
+    this.#batch = new PacketBatch(BATCH_PACKETS, MAX_PACKET, undefined, undefined, this.#offloads.memory.allocate);
+    this.#plane = new SendPlane({
+      crypto,
+      random: (length) => randomFillSync(new Uint8Array(length)),
+      maxPacket: MAX_PACKET,
+      report: (report) => this.#loop.report(report),
+      onReleased: (batch) => this.#send(batch),
+      onAnswer: (tunnel, packet) => {
+        this.#answer.clear();
+        this.#answer.push(packet);
+        this.#devices.get(tunnel)?.end.write(this.#answer);
+      },
+    });
+    this.#loop = new WorkerLoop(setup, {
+      obey: (command) => this.#obey(command),
+      nextDeadline: () => this.#plane.nextDeadline(),
+      expire: (now) => this.#plane.expire(now),
+      afterTurn: () => this.#afterTurn(),
+    });
+    this.#tooLarge = new TooLarge(this.#loop);
+  }
+
+  run(): void {
+    this.#loop.run();
+  }
+
+  #obey(command: WorkerCommand): void {
+    switch (command.type) {
+      case 'send-plane':
+        this.#plane.apply(this.#loop.now(), command.command);
+        return;
+      case 'open-device': {
+        const { tunnel, descriptor, counters } = command;
+        const end = new TunEnd(descriptor, this.#offloads, () => this.#lost(tunnel));
+        // One that takes another's place counts on.
+        addCounters(counters, end.counters);
+        this.#devices.set(tunnel, { end, counters });
+        this.#loop.watch(tunnel, {
+          fd: descriptor.fd,
+          serve: () => this.#readDevice(tunnel, end, counters),
+          failed: () => end.checkAttached(),
+        });
+        return;
+      }
+      case 'close-device':
+        this.#loop.unwatch(command.tunnel);
+        this.#devices.get(command.tunnel)?.end.release();
+        this.#devices.delete(command.tunnel);
+        return;
+      case 'open-socket':
+        this.#openSocket(command);
+        return;
+      case 'close-socket':
+        this.#sockets.remove(command.socket)?.release();
+        return;
+      case 'receive-plane':
+      case 'alive':
+      case 'stop':
+    }
+  }
+
+  #openSocket({ socket, descriptor, counters }: Extract<WorkerCommand, { type: 'open-socket' }>): void {
+    const end = new UdpEnd(descriptor);
+    addCounters(counters, end.counters);
+    this.#sockets.add(socket, end, counters);
+  }
+
+  /** Until the main thread closes it, nothing is read any more. */
+  #lost(tunnel: number): void {
+    this.#loop.unwatch(tunnel);
+    this.#devices.get(tunnel)?.end.release();
+    this.#loop.report({ type: 'device-lost', tunnel });
+  }
+
+  /** Whether there may be more. */
+  #readDevice(tunnel: number, end: TunEnd, counters: Float64Array): boolean {
+    const batch = this.#batch;
+    let read = 0;
+    for (let turn = 0; turn < BATCHES_PER_TURN; turn++) {
+      batch.clear();
+      if (end.read(batch) === 0) break;
+      read += batch.count;
+      this.#plane.process(this.#loop.now(), tunnel, batch);
+      this.#send(batch);
+    }
+    writeCounters(end.counters, counters);
+    return read > 0;
+  }
+
+  /** Packets of one path after another go together; empty slots between them do not matter. */
+  #send(batch: PacketBatch): void {
+    const { count, length, tag } = batch;
+    let first = 0;
+    while (first < count) {
+      if (length[first] === 0) {
+        first++;
+        continue;
+      }
+      let end = first + 1;
+      while (end < count && (length[end] === 0 || tag[end] === tag[first])) end++;
+      const path = this.#plane.path(tag[first]!);
+      if (path !== undefined) this.#sendTo(path, batch, first, end);
+      first = end;
+    }
+  }
+
+  #sendTo(path: Path, batch: PacketBatch, first: number, end: number): void {
+    this.#sockets.find(path.local)?.sendBatch(batch, first, end, path.remote, path.local);
+  }
+
+  #afterTurn(): void {
+    let tooLarge = 0;
+    for (const { socket, counters } of this.#sockets) {
+      writeCounters(socket.counters, counters);
+      tooLarge += socket.counters.sendErrors.EMSGSIZE;
+    }
+    this.#tooLarge.look(tooLarge);
+  }
+}

@@ -1,0 +1,130 @@
+/**
+ * Worker threads that carry the packets: they are told of in the status, a rekeying loses nothing, and when one ends in
+ * the middle of traffic another goes on with the same SAs.
+ */
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { showLogsOnFailure } from '../support/lab/failure.ts';
+import { Lab } from '../support/lab/lab.ts';
+import { cable, type Namespace } from '../support/lab/namespace.ts';
+import { Ours } from '../support/lab/ours.ts';
+import { waitFor } from '../support/lab/process.ts';
+import { describeInterop } from '../support/lab/requirements.ts';
+import { burst, ping, startEcho } from '../support/lab/traffic.ts';
+import { transfer } from '../support/lab/transfer.ts';
+import { addInner, ECHO_PORT, LINE } from './rig.ts';
+import { LEFT, RIGHT, SUITES, suiteTunnel } from './suites.ts';
+
+const NAME = 'threads';
+const TUNNEL = suiteTunnel(NAME, SUITES[0]!);
+const PRELOAD = fileURLToPath(new URL('../support/lab/end-worker.mjs', import.meta.url));
+const [SOURCE, DESTINATION] = [LEFT[4].inner, RIGHT[4].inner];
+const PORT = 7300;
+
+describeInterop('worker threads', ['namespaces', 'build'], () => {
+  let lab: Lab;
+  let left: Namespace;
+  let right: Namespace;
+  let ends: { left: Ours; right: Ours };
+
+  beforeAll(async () => {
+    lab = new Lab();
+    [left, right] = [await lab.namespace('left'), await lab.namespace('right')];
+    await cable(
+      { namespace: left, device: LINE, addresses: [`${LEFT[4].outer}/24`] },
+      { namespace: right, device: LINE, addresses: [`${RIGHT[4].outer}/24`] },
+    );
+    await addInner(left, LEFT);
+    await addInner(right, RIGHT);
+    await startEcho(lab, right, '::', ECHO_PORT);
+    const options = { nodeArguments: ['--import', PRELOAD], arguments: ['--workers', '1'] };
+    ends = { left: await Ours.start(lab, left, options), right: await Ours.start(lab, right) };
+    await ends.right.load(TUNNEL, 'right', { start: 'respond' });
+    await ends.left.load(TUNNEL, 'left', { start: 'initiate' });
+    await ends.left.up(NAME);
+    await ends.right.up(NAME);
+  }, 60_000);
+
+  afterAll(() => lab.dispose(), 30_000);
+
+  const pings = (): Promise<number> => ping(left, { source: SOURCE, destination: DESTINATION, count: 3 });
+
+  /** The restarts of the left end's workers: of the one that sends, and of the one that receives. */
+  const restarts = async (): Promise<number[]> => {
+    const { workers } = await ends.left.status();
+    return workers.threads.map((thread) => thread.restarts);
+  };
+
+  it('are told of, and carry what there is', async () => {
+    showLogsOnFailure(lab);
+    const { workers } = await ends.left.status();
+    expect(workers.mode).toBe('1 pair');
+    expect(workers.threads.map(({ role, running }) => [role, running])).toEqual([
+      ['send', true],
+      ['receive', true],
+    ]);
+    const before = (await ends.left.single(NAME)).child;
+    expect(await pings()).toBe(3);
+    const after = (await ends.left.single(NAME)).child;
+    expect([after.packetsOut - before.packetsOut, after.packetsIn - before.packetsIn]).toEqual([3, 3]);
+    const options = { source: SOURCE, destination: DESTINATION, port: PORT, bytes: 20_000_000, timeout: 20_000 };
+    const { sent, arrived } = await transfer(left, right, options);
+    expect(arrived).toBe(sent);
+    expect((await ends.left.command(['status'])).stdout).toContain('workers: 1 pair; send: ');
+  });
+
+  it.each([
+    ['sends', 'SIGUSR2', 0],
+    ['receives', 'SIGWINCH', 1],
+  ] as const)('another takes the place of the one that %s, with the same SAs', async (_, signal, place) => {
+    showLogsOnFailure(lab);
+    const { ike, child } = await ends.left.single(NAME);
+    const former = (await restarts())[place]!;
+    // One that is blocked in a system call ends with the next packet that it gets.
+    const traffic = burst(left, { source: SOURCE, destination: DESTINATION, port: ECHO_PORT, count: 200, pause: 8 });
+    process.kill(ends.left.pid, signal);
+    await waitFor('another worker', async () => ((await restarts())[place]! > former ? true : undefined));
+    const { received } = await traffic;
+    expect(await waitFor('the tunnel to carry again', async () => ((await pings()) === 3 ? true : undefined))).toBe(
+      true,
+    );
+    const now = await ends.left.single(NAME);
+    expect([now.ike.spiInitiator, now.child.spiIn, now.child.spiOut]).toEqual([
+      ike.spiInitiator,
+      child.spiIn,
+      child.spiOut,
+    ]);
+    // What it counted is not forgotten, and the other end has seen no sequence number twice.
+    expect(now.child.packetsOut).toBeGreaterThan(child.packetsOut + received / 2);
+    expect((await ends.right.tunnel(NAME)).drops).toEqual({});
+    expect(ends.left.log()).toContain('has ended, and nothing is ');
+    expect((await ends.left.status()).counters.bug ?? 0).toBe(0);
+  });
+
+  it('lose no packet while SAs are replaced', async () => {
+    showLogsOnFailure(lab);
+    const lifetimes = { ikeLifetime: { soft: 600, hard: 900 }, espLifetime: { soft: 1, hard: 60 } };
+    for (const end of [ends.left, ends.right]) await end.reset();
+    await ends.right.load(TUNNEL, 'right', { start: 'respond' });
+    await ends.left.load(TUNNEL, 'left', { start: 'initiate', ...lifetimes });
+    await ends.left.up(NAME);
+    await ends.right.up(NAME);
+    const first = (await ends.left.single(NAME)).child.spiIn;
+    const result = await burst(left, {
+      source: SOURCE,
+      destination: DESTINATION,
+      port: ECHO_PORT,
+      count: 600,
+      pause: 5,
+    });
+    expect(result.received).toBe(600);
+    expect(
+      (await ends.left.tunnel(NAME)).ikeSas.flatMap((sa) => sa.children.map((child) => child.spiIn)),
+    ).not.toContain(first);
+  });
+
+  it('let go of everything at the end', async () => {
+    showLogsOnFailure(lab);
+    expect([await ends.left.stop(), await ends.right.stop()]).toEqual([0, 0]);
+  });
+});
