@@ -4,6 +4,7 @@ import { PacketBatch } from '../../src/base/batch.ts';
 import type { PacketCipher } from '../../src/crypto/types.ts';
 import { InboundPipeline } from '../../src/esp/inbound.ts';
 import { OutboundPipeline } from '../../src/esp/outbound.ts';
+import type { TfcConfig } from '../../src/esp/tfc.ts';
 import { compilePolicy } from '../../src/policy/database.ts';
 import { anything, inboundSa, outboundSa, plainPacket } from './support.ts';
 
@@ -26,14 +27,24 @@ const policy = compilePolicy(
   'out',
 );
 
+interface Shape {
+  readonly tfc?: TfcConfig;
+  /** Traffic class of the outer headers that come in. */
+  readonly outer?: number;
+}
+
 /**
  * Heap bytes that one packet costs on the way out and in again, once the code is compiled: the fourth least of some rounds.
  * A round in which garbage was collected says nothing.
  */
-function bytesPerPacket(packets: readonly Uint8Array[], spi: number, esn: boolean): number {
+function bytesPerPacket(packets: readonly Uint8Array[], spi: number, esn: boolean, more: Shape = {}): number {
   const outbound = new OutboundPipeline(policy, { onMissing: () => undefined });
   const lastSequence = 0xffff_0000n;
-  outbound.add(0, outboundSa({ cipher: noCipher, spi, esn, lastSequence: esn ? lastSequence : 0n }), true);
+  outbound.add(
+    0,
+    outboundSa({ cipher: noCipher, spi, esn, lastSequence: esn ? lastSequence : 0n, tfc: more.tfc }),
+    true,
+  );
   const inbound = new InboundPipeline();
   const sa = inboundSa({ cipher: noCipher, spi, esn });
   if (esn) sa.replay.accept(0, Number(lastSequence));
@@ -43,6 +54,7 @@ function bytesPerPacket(packets: readonly Uint8Array[], spi: number, esn: boolea
     batch.clear();
     for (let i = 0; i < BATCH; i++) batch.push(packets[i % packets.length]!);
     outbound.process(now, batch);
+    batch.trafficClass.fill(more.outer ?? 0);
     inbound.process(now, batch);
   };
   const deltas: number[] = [];
@@ -51,7 +63,9 @@ function bytesPerPacket(packets: readonly Uint8Array[], spi: number, esn: boolea
     for (let i = 0; i < TURNS; i++) turn(i);
     deltas.push((process.memoryUsage().heapUsed - before) / (TURNS * BATCH));
   }
-  expect(batch.packet(BATCH - 1)).toEqual(packets[(BATCH - 1) % packets.length]);
+  const last = packets[(BATCH - 1) % packets.length]!;
+  if (more.outer === undefined) expect(batch.packet(BATCH - 1)).toEqual(last);
+  else expect(batch.packet(BATCH - 1)[1]).toBe(last[1]! | 3);
   return deltas.filter((delta) => delta >= 0).sort((a, b) => a - b)[3]!;
 }
 
@@ -63,12 +77,17 @@ const syn = plainPacket({ source: '200.1.0.1', destination: '200.2.0.1', protoco
 syn.set([0xa0, 0x02], 32);
 syn.set([1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 2, 4, 5, 0x50, 1, 1, 1, 1, 0], 40);
 
-it.each([
-  ['IPv4, a small SPI', [v4], 0x1000, false],
-  ['IPv4, an SPI that is no small integer', [v4], 0xf000_0001, false],
-  ['IPv6 and ESN across 2^32', [v6], 0xf000_0001, true],
-  ['connections that begin', [syn], 0x1000, false],
-  ['both in turn', [v4, v6], 0xf000_0001, true],
-])('%s', (_name, packets, spi, esn) => {
-  expect(bytesPerPacket(packets, spi, esn)).toBeLessThan(BYTES_PER_PACKET);
+const ect = plainPacket({ source: '200.1.0.1', destination: '200.2.0.1', length: 200 });
+ect[1] = 2;
+
+it.each<readonly [string, readonly Uint8Array[], number, boolean, Shape]>([
+  ['IPv4, a small SPI', [v4], 0x1000, false, {}],
+  ['IPv4, an SPI that is no small integer', [v4], 0xf000_0001, false, {}],
+  ['IPv6 and ESN across 2^32', [v6], 0xf000_0001, true, {}],
+  ['connections that begin', [syn], 0x1000, false, {}],
+  ['both in turn', [v4, v6], 0xf000_0001, true, {}],
+  ['padded', [v4, v6], 0xf000_0001, false, { tfc: { padding: 'multiple', size: 256, dummies: 0 } }],
+  ['congestion marked outside', [ect], 0xf000_0001, false, { outer: 3 }],
+])('%s', (_name, packets, spi, esn, more) => {
+  expect(bytesPerPacket(packets, spi, esn, more)).toBeLessThan(BYTES_PER_PACKET);
 });
