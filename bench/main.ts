@@ -8,6 +8,7 @@ import { offloadBench } from './offload.ts';
 import { policyBench } from './policy.ts';
 import { profileBench } from './profile.ts';
 import { type Bench, type BenchOptions, type BenchReport, type BenchRow, UsageError } from './row.ts';
+import { scaleBench } from './scale.ts';
 import { sealBench } from './seal.ts';
 import { barCharts } from './svg.ts';
 import { columns, round } from './text.ts';
@@ -22,10 +23,13 @@ const small: Readonly<Record<string, Bench>> = {
   policy: rowsOnly(policyBench),
 };
 
+/** Within one machine, without root, but long. */
+const long: Readonly<Record<string, Bench>> = { scale: scaleBench };
+
 /** With whole daemons in network namespaces, as root. */
 const large: Readonly<Record<string, Bench>> = { tunnel: tunnelBench, profile: profileBench };
 
-const benches: Readonly<Record<string, Bench>> = { ...small, ...large };
+const benches: Readonly<Record<string, Bench>> = { ...small, ...long, ...large };
 
 const DEFAULT_ROUNDS = 5;
 
@@ -35,13 +39,14 @@ const SIGNALS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 const help = `npm run bench -- [NAME …] [OPTION …]
 
 Names    ${Object.keys(small).join(', ')} (all of these when none is named);
+         ${Object.keys(long).join(', ')} (takes minutes);
          ${Object.keys(large).join(', ')} (as root, in network namespaces)
 
 Options
   --json FILE     write the figures for programs
   --svg FILE      write a plot (of: tunnel)
-  --rounds N      rounds that medians are taken of (tunnel; default ${DEFAULT_ROUNDS})
-  --quick         one short round: whether everything works, not for figures (tunnel, profile)
+  --rounds N      rounds that medians are taken of (scale, tunnel; default ${DEFAULT_ROUNDS})
+  --quick         one short round: whether everything works, not for figures (scale, tunnel, profile)
   --only SYSTEM   measure this one alone; may be repeated (tunnel)
 `;
 
