@@ -10,6 +10,7 @@ import { profileBench } from './profile.ts';
 import { type Bench, type BenchOptions, type BenchReport, type BenchRow, UsageError } from './row.ts';
 import { scaleBench } from './scale.ts';
 import { sealBench } from './seal.ts';
+import { soakBench } from './soak.ts';
 import { barCharts } from './svg.ts';
 import { columns, round } from './text.ts';
 import { tunnelBench } from './tunnel.ts';
@@ -27,11 +28,16 @@ const small: Readonly<Record<string, Bench>> = {
 const long: Readonly<Record<string, Bench>> = { scale: scaleBench };
 
 /** With whole daemons in network namespaces, as root. */
-const large: Readonly<Record<string, Bench>> = { tunnel: tunnelBench, profile: profileBench };
+const large: Readonly<Record<string, Bench>> = {
+  tunnel: tunnelBench,
+  profile: profileBench,
+  soak: soakBench,
+};
 
 const benches: Readonly<Record<string, Bench>> = { ...small, ...long, ...large };
 
 const DEFAULT_ROUNDS = 5;
+const DEFAULT_MINUTES = 10;
 
 /** The process takes all it started with it when it exits, but not when a signal ends it as signals do. */
 const SIGNALS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
@@ -46,7 +52,8 @@ Options
   --json FILE     write the figures for programs
   --svg FILE      write a plot (of: tunnel)
   --rounds N      rounds that medians are taken of (scale, tunnel; default ${DEFAULT_ROUNDS})
-  --quick         one short round: whether everything works, not for figures (scale, tunnel, profile)
+  --minutes N     how long the load is kept up (soak; default ${DEFAULT_MINUTES})
+  --quick         one short round: whether everything works, not for figures (scale, tunnel, profile, soak)
   --only SYSTEM   measure this one alone; may be repeated (tunnel)
 `;
 
@@ -73,7 +80,10 @@ function readArguments(argv: readonly string[]): Arguments | 'help' {
   const flag = { type: 'boolean' } as const;
   const { values, positionals } = parseArgs({
     args: [...argv],
-    options: { json: text, svg: text, rounds: text, only: { ...text, multiple: true }, quick: flag, help: flag },
+    options: {
+      ...{ json: text, svg: text, rounds: text, minutes: text, only: { ...text, multiple: true } },
+      ...{ quick: flag, help: flag },
+    },
     allowPositionals: true,
   });
   if (values.help === true) return 'help';
@@ -81,17 +91,21 @@ function readArguments(argv: readonly string[]): Arguments | 'help' {
   if (unknown.length > 0) {
     throw new UsageError(`unknown benchmark ${unknown.join(', ')}; wanted: ${Object.keys(benches).join(', ')}`);
   }
-  const rounds = Number(values.rounds ?? DEFAULT_ROUNDS);
-  if (!Number.isInteger(rounds) || rounds < 1)
-    throw new UsageError(`--rounds ${values.rounds}: a whole number was wanted`);
   return {
     names: positionals.length === 0 ? Object.keys(small) : positionals,
-    rounds,
+    rounds: wholeNumber('rounds', values.rounds, DEFAULT_ROUNDS),
+    minutes: wholeNumber('minutes', values.minutes, DEFAULT_MINUTES),
     quick: values.quick ?? false,
     only: values.only ?? [],
     json: values.json,
     svg: values.svg,
   };
+}
+
+function wholeNumber(name: string, text: string | undefined, preset: number): number {
+  const value = Number(text ?? preset);
+  if (Number.isInteger(value) && value >= 1) return value;
+  throw new UsageError(`--${name} ${text}: a whole number was wanted`);
 }
 
 function print(report: BenchReport): void {

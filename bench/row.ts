@@ -15,6 +15,8 @@ export interface BenchRow {
 export interface BenchOptions {
   /** Rounds that medians are taken of. */
   readonly rounds: number;
+  /** How long a load is kept up. */
+  readonly minutes: number;
   /** One round, as short as it can be: to see that everything works, not for figures. */
   readonly quick: boolean;
   /** Systems that are measured; all when it is empty. */

@@ -8,7 +8,7 @@ import { testedProviders } from '../../src/daemon/crypto.ts';
 import type { Lab } from '../../test/support/lab/lab.ts';
 import { cable, type Namespace } from '../../test/support/lab/namespace.ts';
 import { missing, type Need } from '../../test/support/lab/needs.ts';
-import { Ours, type OursOptions } from '../../test/support/lab/ours.ts';
+import { Ours, type OursOptions, type OursSettings } from '../../test/support/lab/ours.ts';
 import { run, waitFor } from '../../test/support/lab/process.ts';
 import { StrongSwan } from '../../test/support/lab/strongswan.ts';
 import type { Side, Tunnel, TunnelEnd } from '../../test/support/lab/tunnel.ts';
@@ -106,22 +106,27 @@ function innerLine({ left, right }: Hosts): Line {
 }
 
 export interface RunningOurs extends Running {
+  readonly ends: Readonly<Record<Side, Ours>>;
   /** Ends both daemons in good order. */
   stop(): Promise<void>;
 }
 
 /** A tunnel between two daemons of ours. */
-export async function startOurs(lab: Lab, options: (side: Side) => OursOptions): Promise<RunningOurs> {
+export async function startOurs(
+  lab: Lab,
+  options: (side: Side) => OursOptions,
+  settings: Omit<OursSettings, 'start'> = {},
+): Promise<RunningOurs> {
   const hosts = await buildHosts(lab);
   const right = await Ours.start(lab, hosts.right, options('right'));
-  await right.load(TUNNEL, 'right', { start: 'respond' });
+  await right.load(TUNNEL, 'right', { ...settings, start: 'respond' });
   const left = await Ours.start(lab, hosts.left, options('left'));
-  await left.load(TUNNEL, 'left', { start: 'initiate' });
+  await left.load(TUNNEL, 'left', { ...settings, start: 'initiate' });
   for (const ours of [left, right]) await ours.up(TUNNEL.name);
   const stop = async (): Promise<void> => {
     for (const ours of [left, right]) await ours.stop();
   };
-  return { line: innerLine(hosts), processes: [left.pid, right.pid], stop };
+  return { line: innerLine(hosts), processes: [left.pid, right.pid], ends: { left, right }, stop };
 }
 
 async function startStrongSwan(lab: Lab): Promise<Running> {
