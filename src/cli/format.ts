@@ -110,9 +110,18 @@ function formatChild(child: ChildStatus): string[] {
     `CHILD SA #${child.id} ${child.name}: ${child.mode}, ${carried}, SPI in ${child.spiIn} out ${child.spiOut}`,
     `  ${child.suite}${esn}, age ${duration(child.age)}${rekeyText(child.rekeyIn)}`,
     `  ${child.localSelectors.join(', ')} === ${child.remoteSelectors.join(', ')}${child.narrowed ? ' (narrowed)' : ''}`,
-    `  in  ${child.packetsIn} packets, ${child.bytesIn} bytes`,
-    `  out ${child.packetsOut} packets, ${child.bytesOut} bytes`,
+    `  in  ${child.packetsIn} packets, ${child.bytesIn} bytes${seldom([
+      [child.dummiesIn, 'dummies'],
+      [child.ecnMarked, 'marked with congestion'],
+      [child.ecnUnexpected, 'with ECN that no tunnel makes'],
+    ])}`,
+    `  out ${child.packetsOut} packets, ${child.bytesOut} bytes${seldom([[child.dummiesOut, 'dummies']])}`,
   ];
+}
+
+/** What is worth a word only where it occurs. */
+function seldom(counts: readonly (readonly [number, string])[]): string {
+  return counts.flatMap(([count, what]) => (count > 0 ? [`, ${count} ${what}`] : [])).join('');
 }
 
 /** Forced encapsulation looks like a NAT on the side that forces it (RFC 7296 §2.23). */

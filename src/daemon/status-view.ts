@@ -118,6 +118,10 @@ function childStatus(now: number, sa: ChildSaStatus, child: EngineChild | undefi
     packetsIn: inbound?.[SaCounter.packets] ?? 0,
     bytesOut: outbound?.[SaCounter.bytes] ?? 0,
     packetsOut: outbound?.[SaCounter.packets] ?? 0,
+    dummiesIn: inbound?.[SaCounter.dummies] ?? 0,
+    dummiesOut: outbound?.[SaCounter.dummies] ?? 0,
+    ecnMarked: inbound?.[SaCounter.ecnMarked] ?? 0,
+    ecnUnexpected: inbound?.[SaCounter.ecnUnexpected] ?? 0,
   };
 }
 

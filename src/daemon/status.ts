@@ -24,6 +24,13 @@ export interface ChildStatus {
   readonly packetsIn: number;
   readonly bytesOut: number;
   readonly packetsOut: number;
+  /** Dummy packets (RFC 4303 §2.6), which count nowhere else. */
+  readonly dummiesIn: number;
+  readonly dummiesOut: number;
+  /** Packets that routers marked as having met congestion on their way here, and that go on so (RFC 6040 §4.2). */
+  readonly ecnMarked: number;
+  /** Packets whose inner and outer ECN no tunnel makes: something on the path is broken, or worse. */
+  readonly ecnUnexpected: number;
 }
 
 export interface IkeStatus {
