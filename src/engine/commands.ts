@@ -10,6 +10,7 @@ import type { LimitKind, SaLimits, SaState } from '../esp/usage.ts';
 import type { Path } from '../ike/events.ts';
 import type { PolicyEntry } from '../policy/database.ts';
 import type { SelectorPair } from '../policy/selector.ts';
+import type { TransportHosts } from '../policy/transport.ts';
 import type { HoldLimits } from './hold.ts';
 
 /** Memory for counters: that of one thread, or such as threads share (`SharedArrayBuffer`). */
@@ -58,6 +59,8 @@ interface SaCommand {
   readonly keys: CipherKeys;
   readonly esn: boolean;
   readonly selectors: SelectorPair;
+  /** The hosts of an SA in transport mode. */
+  readonly transport: TransportHosts | undefined;
   readonly limits: SaLimits;
   readonly path: Path;
   /** What the MSS of TCP is lowered to fit. */

@@ -123,6 +123,7 @@ export class ReceivePlane {
       cipher: installedCipher(this.#options.crypto, command),
       esn: command.esn,
       selectors: new CompiledSelectors(command.selectors),
+      transport: command.transport,
       tag: command.tunnel,
       limits: command.limits,
       replayWindow: command.replayWindow,

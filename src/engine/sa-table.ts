@@ -2,7 +2,7 @@
  * The security association database (RFC 4301 §4.4.2) of the control plane: what is known of the CHILD SAs that IKE
  * negotiated. It has the data plane install, use and forget them.
  */
-import { espRoom, MIN_MTU } from '../base/mtu.ts';
+import { espRoom, IP_HEADER, MIN_MTU } from '../base/mtu.ts';
 import { SetMap } from '../base/set-map.ts';
 import type { CipherSuite } from '../crypto/types.ts';
 import { MAX_SAS } from '../esp/inbound.ts';
@@ -95,11 +95,14 @@ export class SaTable {
       integrity: sa.suite.integrity?.name,
       esn: sa.esn,
       selectors: sa.selectors,
+      transport: sa.transport,
       limits: limitsOf(now, sa.config.lifetime),
       path,
     } as const;
     const { mtu, clampMtu } = sizesOf(child);
-    const { replayWindow, dscp } = tunnel.config;
+    const { replayWindow } = tunnel.config;
+    // In transport mode the outer header is the packet's own.
+    const dscp = sa.transport === undefined ? tunnel.config.dscp : undefined;
     const { inboundDrops: drops } = tunnel.counters;
     const inbound = { spi: sa.spiIn, keys: sa.keysIn, state: child.received, clampMtu, replayWindow, drops };
     this.#port.receive({ ...common, ...inbound });
@@ -231,13 +234,18 @@ export class SaTable {
   }
 }
 
-/** How large the packets of an SA may be: in one piece, and of TCP. */
+/**
+ * How large the packets of an SA may be: in one piece, and of TCP. In transport mode all are sealed whole, and fragmented
+ * outside where the path takes less: fragments that the sender made could not be sealed (RFC 4303 §3.3.4).
+ */
 function sizesOf({ tunnel, summary, shape, path, pathMtu }: EngineChild): { mtu: number; clampMtu: number } {
   const { mtu: device = MAX_PACKET, clampMss = true } = tunnel.config;
   const { family } = path.remote.address;
   const room = pathMtu === undefined ? MAX_PACKET : maxPayload(espRoom(pathMtu, family, summary.encapsulated), shape);
-  const mtu = Math.max(MIN_MTU[4], room);
-  return { mtu, clampMtu: clampMss ? Math.min(device, mtu) : MAX_PACKET };
+  const transport = summary.mode === 'transport';
+  const fits = Math.max(MIN_MTU[4], transport ? room + IP_HEADER[family] : room);
+  const mtu = transport ? MAX_PACKET : fits;
+  return { mtu, clampMtu: clampMss ? Math.min(device, fits) : MAX_PACKET };
 }
 
 function shapeOf({ encryption, integrity }: CipherSuite): EspShape {

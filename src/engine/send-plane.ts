@@ -233,6 +233,7 @@ export class SendPlane {
       cipher,
       esn: command.esn,
       selectors: new CompiledSelectors(command.selectors),
+      transport: command.transport !== undefined,
       limits: command.limits,
       pathIndex: this.#paths.add(command.path),
       dscp: command.dscp,

@@ -45,6 +45,10 @@ export const DropReason = {
   tooBig: 19,
   /** Inbound: congestion was marked outside, and the transport inside knows of it by loss only (RFC 6040 §4.2). */
   congestion: 20,
+  /** Outbound: transport mode protects whole packets, this is a fragment (RFC 4303 §3.3.4). */
+  transportFragment: 21,
+  /** Outbound: IPv4 options, or IPv6 headers that routers read, do not get through in transport mode. */
+  transportHeaders: 22,
 } as const;
 
 export type DropReason = (typeof DropReason)[keyof typeof DropReason];
@@ -72,6 +76,8 @@ export const dropReasonNames: readonly string[] = [
   'fragment',
   'too-big',
   'congestion',
+  'fragment-in-transport-mode',
+  'headers-in-transport-mode',
 ];
 
 /** One counter for each reason. Typed, so that it may lie in memory shared with another thread. */

@@ -8,11 +8,13 @@ import type { PacketCipher } from '../crypto/types.ts';
 import type { CompiledSelectors } from '../policy/compiled.ts';
 import { type Flow, FlowError, Fragment, readFlow } from '../policy/flow.ts';
 import type { FragmentTracker } from '../policy/fragments.ts';
+import type { TransportHosts } from '../policy/transport.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
 import { clampMss } from './mss.ts';
 import { ESP_HEADER_LENGTH, espAlignment, MIN_SPI, NextHeader, nextHeaderOf, payloadLengthOf } from './packet.ts';
 import { DEFAULT_REPLAY_WINDOW, REPLAYED, ReplayWindow } from './replay.ts';
 import { combinedEcn, ECN_DROP, ECN_MASK, ECN_UNEXPECTED, Ecn, writeEcn } from './traffic-class.ts';
+import { TransportRebuilder } from './transport.ts';
 import { newSaState, SaCounter, type SaLimits, type SaState, SaUsage } from './usage.ts';
 
 const MAX_U32 = 0xffff_ffff;
@@ -28,6 +30,8 @@ export interface InboundSaOptions {
   readonly esn: boolean;
   /** What the SA carries, seen from here: local is the destination of what comes in. */
   readonly selectors: CompiledSelectors;
+  /** The hosts of an SA in transport mode. */
+  readonly transport?: TransportHosts | undefined;
   /** What the pipeline tags the packets with: the device that they go to. */
   readonly tag: number;
   readonly limits: SaLimits;
@@ -54,6 +58,8 @@ export class EspInboundSa {
   readonly #cipher: PacketCipher;
   readonly #alignment: number;
   readonly #head: number;
+  /** In transport mode. */
+  readonly #rebuilder: TransportRebuilder | undefined;
   #authenticated = false;
   #advanced = false;
   #wiped = false;
@@ -69,6 +75,7 @@ export class EspInboundSa {
     this.#cipher = options.cipher;
     this.#alignment = espAlignment(options.cipher);
     this.#head = ESP_HEADER_LENGTH + options.cipher.ivLength;
+    this.#rebuilder = options.transport && new TransportRebuilder(options.transport);
     const { state = newSaState() } = options;
     this.drops = options.drops ?? newDropCounters();
     this.replay = new ReplayWindow(options.replayWindow ?? DEFAULT_REPLAY_WINDOW, options.esn, state.sequence);
@@ -151,6 +158,8 @@ export class EspInboundSa {
       this.usage.counters[SaCounter.dummies]!++;
       return DropReason.dummy;
     }
+    if (this.#rebuilder !== undefined)
+      return this.#rebuild(this.#rebuilder, batch, slot, payloadLength, nextHeader, flow);
     if (nextHeader !== NextHeader.ipv4 && nextHeader !== NextHeader.ipv6) return DropReason.badNextHeader;
     if (readFlow(buffer, at, payloadLength, flow) !== FlowError.none) return DropReason.badInnerPacket;
     if (flow.family !== (nextHeader === NextHeader.ipv4 ? 4 : 6)) return DropReason.badInnerPacket;
@@ -169,6 +178,24 @@ export class EspInboundSa {
     batch.length[slot] = flow.totalLength;
     this.usage.counters[SaCounter.packets]!++;
     this.usage.counters[SaCounter.bytes]! += flow.totalLength;
+    return DropReason.none;
+  }
+
+  /** Transport mode: from payload to the packet, which must fit the selectors. Its class is that of the outer header. */
+  #rebuild(
+    rebuilder: TransportRebuilder,
+    batch: PacketBatch,
+    slot: number,
+    payloadLength: number,
+    nextHeader: number,
+    flow: Flow,
+  ): DropReason {
+    const reason = rebuilder.rebuild(batch, slot, payloadLength, nextHeader, flow);
+    if (reason !== DropReason.none) return reason;
+    if (!this.selectors.matchesFlow(flow, false)) return DropReason.selectorMismatch;
+    clampMss(batch.buffer, batch.offset[slot]!, flow, this.clampMtu);
+    this.usage.counters[SaCounter.packets]!++;
+    this.usage.counters[SaCounter.bytes]! += payloadLength;
     return DropReason.none;
   }
 

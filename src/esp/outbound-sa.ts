@@ -37,6 +37,8 @@ export interface OutboundSaOptions {
   readonly esn: boolean;
   /** What the SA carries, seen from here: local is the source. */
   readonly selectors: CompiledSelectors;
+  /** Transport mode: packets go without their IP header. */
+  readonly transport?: boolean | undefined;
   /** What the pipeline tags its packets with: where they go. Not negative. */
   readonly pathIndex: number;
   readonly limits: SaLimits;
@@ -55,6 +57,7 @@ export class EspOutboundSa {
   readonly spi: number;
   readonly esn: boolean;
   readonly selectors: CompiledSelectors;
+  readonly transport: boolean;
   /** Of outer headers, or `COPY_DSCP`. */
   readonly dscp: number;
   readonly usage: SaUsage;
@@ -84,6 +87,7 @@ export class EspOutboundSa {
     this.spi = options.spi;
     this.esn = options.esn;
     this.selectors = options.selectors;
+    this.transport = options.transport ?? false;
     this.pathIndex = options.pathIndex;
     this.dscp = options.dscp ?? COPY_DSCP;
     const { tfc } = options;
@@ -119,7 +123,7 @@ export class EspOutboundSa {
   /**
    * Makes an ESP packet of the packet in a slot; offset and length of the slot then are those of the ESP packet. When
    * a reason is returned, the slot is as it was.
-   * @param nextHeader protocol number of what lies in the slot: 4 or 41 in tunnel mode
+   * @param nextHeader protocol number of what lies in the slot: 4 or 41 in tunnel mode, that of the payload in transport mode
    */
   seal(now: number, batch: PacketBatch, slot: number, nextHeader: number): DropReason {
     const length = batch.length[slot]!;

@@ -14,6 +14,7 @@ import { clampMss } from './mss.ts';
 import type { EspOutboundSa } from './outbound-sa.ts';
 import { NextHeader } from './packet.ts';
 import { outerTrafficClass } from './traffic-class.ts';
+import { restoreHeader, stripHeader, transportProblem } from './transport.ts';
 import { drainSignals, Expiry, type SaSignal } from './usage.ts';
 
 /** Tag of a packet that leaves in the clear. */
@@ -212,8 +213,10 @@ export class OutboundPipeline {
       const sa = active[i]!;
       if (!sa.usable || !sa.selectors.matchesFlow(flow, true)) continue;
       if (flow.totalLength > sa.mtu && flow.dontFragment && this.#isTooBig(batch, slot, sa)) return DropReason.tooBig;
+      const problem = sa.transport ? transportProblem(batch.buffer, batch.offset[slot]!, flow) : DropReason.none;
+      if (problem !== DropReason.none) return problem;
       clampMss(batch.buffer, batch.offset[slot]!, flow, sa.clampMtu);
-      const reason = sa.seal(now, batch, slot, flow.family === 4 ? NextHeader.ipv4 : NextHeader.ipv6);
+      const reason = this.#seal(now, batch, slot, sa);
       if (sa.usage.signalled) drainSignals(sa, this.#signals);
       // An SA that has just run out leaves the packet as it was: the next one may take it.
       if (!sa.usable) continue;
@@ -223,6 +226,15 @@ export class OutboundPipeline {
     }
     this.#onMissing(index, batch, slot);
     return orBypass ? this.#bypass(batch, slot) : DropReason.noSa;
+  }
+
+  /** The packet in the slot, or what transport mode leaves of it. */
+  #seal(now: number, batch: PacketBatch, slot: number, sa: EspOutboundSa): DropReason {
+    const flow = this.#flow;
+    if (!sa.transport) return sa.seal(now, batch, slot, flow.family === 4 ? NextHeader.ipv4 : NextHeader.ipv6);
+    const reason = sa.seal(now, batch, slot, stripHeader(batch, slot, flow));
+    if (reason !== DropReason.none) restoreHeader(batch, slot, flow);
+    return reason;
   }
 
   /** RFC 4301 §8.2.1: the sender finds the path's MTU. What may be fragmented is, by whoever carries the ESP packet. */

@@ -1,10 +1,11 @@
 /** Checks of connections before an endpoint takes them, and comparison of paths. */
-import { sameSocketAddress } from '../base/address.ts';
+import { formatAddress, sameAddress, sameSocketAddress } from '../base/address.ts';
 import type { IkeProposal } from '../crypto/proposal.ts';
 import { formatProposal } from '../crypto/proposal-text.ts';
 import type { Algorithm, CryptoProvider } from '../crypto/types.ts';
 import { MAX_SELECTORS } from '../policy/selector.ts';
-import type { ConnectionConfig } from './config.ts';
+import { hostsOf } from '../policy/transport.ts';
+import type { ChildConfig, ConnectionConfig } from './config.ts';
 import type { Path } from './events.ts';
 import { SMALLEST_PACKET } from './outgoing.ts';
 
@@ -46,9 +47,32 @@ export function checkConnection(config: ConnectionConfig, crypto: CryptoProvider
       if (length > MAX_SELECTORS)
         wrong(`child ${child.name} has more than ${MAX_SELECTORS} traffic selectors of a side`);
     }
+    if (child.mode === 'transport') checkTransport(config, child, wrong);
     if (child.proposals.length > MAX_PROPOSALS) wrong(`child ${child.name} has more than ${MAX_PROPOSALS} proposals`);
     for (const { dh, encryption, integrity } of child.proposals) {
       for (const algorithm of [...dh, ...encryption, ...integrity]) need(algorithm, crypto, wrong);
+    }
+  }
+}
+
+/** RFC 4301 §4.1: transport mode is between the ends themselves. */
+function checkTransport(
+  { local, remote }: ConnectionConfig,
+  { name, selectors }: ChildConfig,
+  wrong: (what: string) => never,
+): void {
+  const hosts = hostsOf(selectors);
+  if (hosts === undefined) {
+    wrong(`child ${name} is in transport mode, which takes selectors of one host on each side`);
+    return;
+  }
+  for (const [host, end] of [
+    [hosts.local, local.address],
+    [hosts.remote, remote.address],
+  ] as const) {
+    if (end !== undefined && !sameAddress(host, end)) {
+      const found = `${formatAddress(host)}, not of the end at ${formatAddress(end)}`;
+      wrong(`child ${name} is in transport mode, and its selectors are of ${found}`);
     }
   }
 }

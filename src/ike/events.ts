@@ -5,6 +5,7 @@ import type { SocketAddress } from '../base/address.ts';
 import type { Identity } from '../base/identity.ts';
 import type { CipherKeys, CipherSuite } from '../crypto/types.ts';
 import type { SelectorPair } from '../policy/selector.ts';
+import type { TransportHosts } from '../policy/transport.ts';
 import type { ChildConfig } from './config.ts';
 
 /** The pair of UDP end points that an IKE SA and its children use. */
@@ -54,6 +55,8 @@ export interface ChildSa {
   readonly connection: string;
   readonly config: ChildConfig;
   readonly mode: 'tunnel' | 'transport';
+  /** In transport mode: between whom. */
+  readonly transport: TransportHosts | undefined;
   readonly suite: CipherSuite;
   /** Name of the group of the CHILD SA's own key exchange, if there was one. */
   readonly dhGroup: string | undefined;

@@ -99,19 +99,6 @@ describe('set-up', () => {
     expect(pair.a.child.selectors).toEqual({ local: [net('10.1.2.0/24')], remote: [net('10.2.0.0/24')] });
     expect(pair.b.child.selectors).toEqual({ local: [net('10.2.0.0/24')], remote: [net('10.1.2.0/24')] });
   });
-
-  it('agrees on transport mode only where both want it', () => {
-    const both = new Pair({ a: connection({ children: [child('c', { mode: 'transport' })] }) });
-    both.up();
-    expect(both.b.child.mode).toBe('transport');
-    const one = new Pair({
-      a: connection({ children: [child('c', { mode: 'transport' })] }),
-      b: mirrored(connection()),
-    });
-    one.up();
-    expect(one.a.of('failed')[0]!.detail).toContain('transport mode was wanted');
-    expectSame(one, 0);
-  });
 });
 
 describe('retries of IKE_SA_INIT', () => {

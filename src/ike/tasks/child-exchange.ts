@@ -28,6 +28,7 @@ import {
 } from '../proposals.ts';
 import type { IkeSession } from '../session.ts';
 import { cryptoOf } from '../session-state.ts';
+import { type AgreedTraffic, agreeTraffic, asSeenHere } from './transport.ts';
 
 /** Bytes of our nonces: at least half the key of any prf, and at least 16 (RFC 7296 §2.10). */
 export const NONCE_LENGTH = 32;
@@ -124,18 +125,21 @@ export function acceptAnswer(
     const detail = `${offer.config.mode} mode was wanted, the peer answered with ${transport ? 'transport' : 'tunnel'}`;
     return refuse({ reason: 'NO_PROPOSAL_CHOSEN', detail });
   }
-  const answered: SelectorPair = { local: tsi.selectors, remote: tsr.selectors };
+  const told: SelectorPair = { local: tsi.selectors, remote: tsr.selectors };
+  const answered = transport ? asSeenHere(session, told) : told;
   const narrowed = narrowPair(answered, offer.config.selectors);
   // RFC 7296 §2.9: the responder may take away, never add.
   if (!narrowed.ok || !narrowed.whole) {
     const detail = `the peer answered selectors that were not offered: ${explainPairMismatch(answered, offer.config.selectors)}`;
     return refuse({ reason: 'TS_UNACCEPTABLE', detail });
   }
+  const traffic = agreeTraffic(session, offer.config, narrowed.selectors, told);
+  if (typeof traffic === 'string') return refuse({ reason: 'TS_UNACCEPTABLE', detail: traffic });
   const shared = sharedSecret(offer.keyPair, chosen.suite.dh, payloads);
   if (shared === 'invalid') return refuse(misbehaved('the KE payload of the answer does not fit'));
   const keys = childKeys(session, chosen.suite, nonces, shared);
   const { config, spiIn } = offer;
-  const facts = childFacts(session, config, chosen.suite, narrowed.selectors, spiIn, spiOut, replaces, payloads);
+  const facts = childFacts(session, config, chosen.suite, traffic, spiIn, spiOut, replaces, payloads);
   return { ok: true, child: { facts, keys, initiator: true, nonces } };
 }
 
@@ -193,7 +197,7 @@ function childFacts(
   session: IkeSession,
   config: ChildConfig,
   suite: EspSuite,
-  selectors: SelectorPair,
+  traffic: AgreedTraffic,
   spiIn: number,
   spiOut: number,
   replaces: number | undefined,
@@ -209,7 +213,7 @@ function childFacts(
     esn: suite.esn,
     spiIn,
     spiOut,
-    selectors,
+    ...traffic,
     encapsulated: session.encapsulated,
     takesPadding: findNotify(payloads, NotifyType.ESP_TFC_PADDING_NOT_SUPPORTED) === undefined,
     replaces,
@@ -246,9 +250,11 @@ export function answerOffer(
     return refusal(NotifyType.INVALID_SYNTAX, 'INVALID_SYNTAX', 'the request lacks SA, nonce, TSi or TSr');
   }
   const proposed: SelectorPair = { local: tsr.selectors, remote: tsi.selectors };
-  const choice = chooseConfig(configs, proposed, sa.proposals, exchange, payloads);
+  const choice = chooseConfig(session, configs, proposed, sa.proposals, exchange, payloads);
   if (!choice.ok) return choice;
   const { config, chosen, selectors } = choice;
+  const traffic = agreeTraffic(session, config, selectors, proposed);
+  if (typeof traffic === 'string') return refusal(NotifyType.TS_UNACCEPTABLE, 'TS_UNACCEPTABLE', traffic);
   if (session.lacksEncapsulation !== undefined) {
     return refusal(NotifyType.NO_PROPOSAL_CHOSEN, 'NO_PROPOSAL_CHOSEN', session.lacksEncapsulation);
   }
@@ -270,7 +276,7 @@ export function answerOffer(
     { type: 'tsi', selectors: selectors.remote, unknown: 0 },
     { type: 'tsr', selectors: selectors.local, unknown: 0 },
   );
-  const facts = childFacts(session, config, chosen.suite, selectors, spiIn, spiOut, replaces, payloads);
+  const facts = childFacts(session, config, chosen.suite, traffic, spiIn, spiOut, replaces, payloads);
   return { ok: true, child: { facts, keys, initiator: false, nonces: used }, payloads: answer };
 }
 
@@ -294,8 +300,9 @@ type ConfigChoice =
 
 /** By mode, then selectors, then algorithms, so that the refusal names what stood in the way. */
 function chooseConfig(
+  session: IkeSession,
   configs: readonly ChildConfig[],
-  proposed: SelectorPair,
+  told: SelectorPair,
   offered: Parameters<typeof chooseEsp>[0],
   exchange: ChildExchange,
   payloads: readonly Payload[],
@@ -310,6 +317,8 @@ function chooseConfig(
       configs.length === 0 ? 'no child is configured' : 'the peer offers tunnel mode, transport is configured';
     return refusal(NotifyType.NO_PROPOSAL_CHOSEN, 'NO_PROPOSAL_CHOSEN', detail);
   }
+  // All are of one mode.
+  const proposed = usable[0]?.mode === 'transport' ? asSeenHere(session, told) : told;
   const bySelectors = usable.filter((config) => narrowPair(proposed, config.selectors).ok);
   if (bySelectors.length === 0) {
     const detail = usable.map((config) => `child ${config.name}: ${explainPairMismatch(proposed, config.selectors)}`);
