@@ -39,6 +39,15 @@ export class Capture {
     return stdout.split('\n').filter((line) => line !== '');
   }
 
+  /** The same with their IP headers told, each packet on one line. */
+  async headers(filter: string): Promise<string[]> {
+    const { stdout } = await run(['tcpdump', '-n', '-v', '-r', this.file, filter]);
+    return stdout
+      .replace(/\n\s+/g, ' ')
+      .split('\n')
+      .filter((line) => line !== '');
+  }
+
   /** The frames that a display filter of Wireshark picks, one a line as it sums them up. */
   async frames(displayFilter: string, options: readonly string[] = []): Promise<string[]> {
     const { stdout } = await run(['tshark', '-n', '-r', this.file, ...options, '-Y', displayFilter], {

@@ -33,6 +33,8 @@ export interface OursSettings {
   /** Seconds; the defaults are hours. */
   readonly ikeLifetime?: LifetimeWords;
   readonly espLifetime?: LifetimeWords;
+  /** More elements of `<esp>`. */
+  readonly esp?: string;
 }
 
 function attributes(values: Readonly<Record<string, string | number | undefined>>): string {
@@ -92,6 +94,7 @@ export function sectunnelDocument(tunnel: Tunnel, side: Side, settings: OursSett
     <esp>
       ${espProposals(tunnel.esp)}
       ${lifetime(settings.espLifetime)}
+      ${settings.esp ?? ''}
     </esp>
   </sa>
   <sp name='inner'>

@@ -117,6 +117,7 @@ export function swanctlConf(tunnel: Tunnel, side: Side): string {
     `        esp_proposals = ${espProposal(tunnel.esp)}`,
     '        mode = tunnel',
     '        rekey_time = 0',
+    ...(tunnel.tfcPadding === undefined ? [] : [`        tfc_padding = ${tunnel.tfcPadding}`]),
     `        dpd_action = ${tunnel.dpdAction ?? 'clear'}`,
     '      }',
     '    }',
