@@ -65,6 +65,9 @@ export type {
 } from './ike/config.ts';
 export { IkeEndpoint } from './ike/endpoint.ts';
 export type { IkeEvent, Path } from './ike/events.ts';
+export { type Certificate, MalformedCertificateError, parseCertificate } from './pki/certificate.ts';
+export { type Crl, parseCrl } from './pki/crl.ts';
+export { keySigner } from './pki/signer.ts';
 export type {
   Credentials,
   PeerIdentity,
@@ -75,6 +78,7 @@ export type {
   Verdict,
   Verifier,
 } from './pki/types.ts';
+export { pathVerifier, type VerifierOptions } from './pki/verifier.ts';
 export type { PolicyEntry } from './policy/database.ts';
 export type { SelectorPair, TrafficSelector } from './policy/selector.ts';
 // Devices and sockets

@@ -16,6 +16,8 @@ export const DerTag = {
   PRINTABLE_STRING: 0x13,
   TELETEX_STRING: 0x14,
   IA5_STRING: 0x16,
+  UTC_TIME: 0x17,
+  GENERALIZED_TIME: 0x18,
   BMP_STRING: 0x1e,
   UNIVERSAL_STRING: 0x1c,
   SEQUENCE: 0x30,
@@ -56,6 +58,12 @@ export function readDerLength(reader: ByteReader): number {
   for (let i = 0; i < bytes; i++) length = (length << 8) | reader.u8();
   if (length < 0x80 || length >>> (8 * (bytes - 1)) === 0) reader.fail('bad-length', 'DER length');
   return length;
+}
+
+/** What is behind tag and length of an element that `derChildren` or `checkDer` went through. */
+export function derContents(element: Uint8Array): Uint8Array {
+  const first = element[1]!;
+  return element.subarray(first < 0x80 ? 2 : 2 + (first - 0x80));
 }
 
 /** The elements within an element, each with its tag and length. @throws DecodeError */

@@ -156,11 +156,12 @@ function readAttribute(reader: ByteReader): NameAttribute {
 
 /** The name as text for display, `undefined` when the bytes are no DER name. Values of unknown types stand in hex. */
 export function formatDn(der: Uint8Array): string | undefined {
-  return orUndefined(() =>
-    readDn(der)
-      .map((set) => set.map(formatAttribute).join('+'))
-      .join(', '),
-  );
+  return dnParts(der)?.join(', ');
+}
+
+/** The same as a list: what stands between the commas. */
+export function dnParts(der: Uint8Array): string[] | undefined {
+  return orUndefined(() => readDn(der).map((set) => set.map(formatAttribute).join('+')));
 }
 
 function formatAttribute({ oid, tag, value }: NameAttribute): string {

@@ -103,6 +103,6 @@ export type Verdict =
 export interface Verifier {
   /** Contents of a CERTREQ payload: SHA-1 of each trust anchor's SubjectPublicKeyInfo (RFC 7296 §3.7). */
   readonly authorities: readonly Uint8Array[];
-  /** Never throws: what cannot be decided is refused. */
+  /** A promise that is rejected counts as a refusal. */
   verify(proof: PeerProof): Promise<Verdict>;
 }

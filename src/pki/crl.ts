@@ -1,0 +1,221 @@
+/**
+ * Certificate revocation lists (RFC 5280 §5): full ones, signed by the authority itself. Deltas, lists of other
+ * authorities and lists for some reasons only are not understood, and are as if they were not there.
+ */
+import { fromBER } from 'asn1js';
+import { Time } from 'pkijs';
+import { toHex } from '../base/bytes.ts';
+import { checkDer, DerTag, derChildren, derContents } from '../base/der.ts';
+import { canonicalDn, formatDn } from '../base/dn.ts';
+import { type Certificate, KeyUsage, sameNames } from './certificate.ts';
+import { algorithmName, keyProblem, schemeOf, verifySignature } from './scheme.ts';
+
+/** Largest list that is read, in bytes: some hundred thousand certificates. */
+export const MAX_CRL: number = 15 * 1024 * 1024;
+
+const ISSUING_DISTRIBUTION_POINT = '551d1c';
+const REASON_CODE = '551d15';
+/** Extensions that change nothing of what a list says: authority key identifier, CRL number, and where newer ones are. */
+const HARMLESS = new Set(['551d23', '551d14', '551d2e', ISSUING_DISTRIBUTION_POINT]);
+/** RFC 5280 §5.3.1. */
+const REASONS = [
+  'no reason given',
+  'its key was stolen',
+  "its authority's key was stolen",
+  'what it says has changed',
+  'it was replaced',
+  'it is not used any more',
+  'it is on hold',
+];
+
+export interface Crl {
+  readonly tbs: Uint8Array;
+  readonly issuerName: readonly string[];
+  /** For messages. */
+  readonly issuer: string;
+  /** Milliseconds since 1970. */
+  readonly thisUpdate: number;
+  readonly nextUpdate: number | undefined;
+  /** By serial number, hexadecimal: since when and why, for people. */
+  readonly revoked: ReadonlyMap<string, string>;
+  /** Whom the list speaks of: a certificate of the others that is not in it may be revoked all the same. */
+  readonly covers: 'all' | 'users' | 'authorities' | 'some';
+  readonly signatureAlgorithm: Uint8Array;
+  readonly signature: Uint8Array;
+}
+
+/** @throws Error, for people, whatever the bytes are */
+export function parseCrl(der: Uint8Array): Crl {
+  if (der.length > MAX_CRL) throw new Error(`a list of ${der.length} bytes; at most ${MAX_CRL} are read`);
+  try {
+    return read(der);
+  } catch (error) {
+    throw new Error(`not a revocation list that is understood: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+function read(der: Uint8Array): Crl {
+  checkDer(der);
+  const [tbs, signatureAlgorithm, signature, ...more] = derChildren(der, DerTag.SEQUENCE);
+  if (tbs === undefined || signatureAlgorithm === undefined || signature === undefined || more.length > 0) {
+    throw new Error('it has not three parts');
+  }
+  const fields = derChildren(tbs, DerTag.SEQUENCE);
+  if (fields[0]?.[0] === DerTag.INTEGER) fields.shift();
+  const [innerAlgorithm, issuer, thisUpdate, ...rest] = fields;
+  if (innerAlgorithm === undefined || issuer === undefined || thisUpdate === undefined)
+    throw new Error('a part is missing');
+  if (toHex(innerAlgorithm) !== toHex(signatureAlgorithm)) throw new Error('its two signature algorithms differ');
+  const issuerName = canonicalDn(issuer);
+  if (issuerName === undefined) throw new Error('its issuer is no distinguished name');
+  const nextUpdate =
+    rest[0]?.[0] === DerTag.UTC_TIME || rest[0]?.[0] === DerTag.GENERALIZED_TIME ? rest.shift() : undefined;
+  const entries = rest[0]?.[0] === DerTag.SEQUENCE ? derChildren(rest.shift()!, DerTag.SEQUENCE) : [];
+  const extensions = rest[0] === undefined ? [] : readExtensions(derChildren(rest[0], 0xa0)[0]);
+  return {
+    tbs,
+    issuerName,
+    issuer: formatDn(issuer) ?? '',
+    thisUpdate: readTime(thisUpdate),
+    nextUpdate: nextUpdate && readTime(nextUpdate),
+    // BOUNDED: by the size of a list.
+    revoked: new Map(entries.map(readEntry)),
+    covers: coverage(extensions),
+    signatureAlgorithm,
+    signature: bitString(signature),
+  };
+}
+
+interface RawExtension {
+  readonly id: string;
+  readonly critical: boolean;
+  readonly value: Uint8Array;
+}
+
+function readExtensions(list: Uint8Array | undefined): RawExtension[] {
+  if (list === undefined) return [];
+  return derChildren(list, DerTag.SEQUENCE).map((extension) => {
+    const parts = derChildren(extension, DerTag.SEQUENCE);
+    const [id, value] = [parts[0], parts[parts.length - 1]];
+    if (id === undefined || value === undefined) throw new Error('an extension that is none');
+    return {
+      id: toHex(derContents(id)),
+      critical: parts[1]?.[0] === DerTag.BOOLEAN && parts[1][2] !== 0,
+      value: octets(value),
+    };
+  });
+}
+
+function readEntry(entry: Uint8Array): [string, string] {
+  const [serial, date, extensions] = derChildren(entry, DerTag.SEQUENCE);
+  if (serial === undefined || date === undefined) throw new Error('an entry without a serial number');
+  const since = new Date(readTime(date)).toISOString().slice(0, 10);
+  let reason = REASONS[0];
+  for (const { id, critical, value } of readExtensions(extensions)) {
+    if (id === REASON_CODE) reason = REASONS[value[2] ?? 0] ?? REASONS[0];
+    // Such as the one that says who else issued what stands here and in all entries after it.
+    else if (critical) throw new Error(`an entry with the critical extension ${id}`);
+  }
+  return [toHex(derContents(serial)), `since ${since}: ${reason}`];
+}
+
+function coverage(extensions: readonly RawExtension[]): Crl['covers'] {
+  const unknown = extensions.find(({ id, critical }) => critical && !HARMLESS.has(id));
+  if (unknown !== undefined) throw new Error(`it has the critical extension ${unknown.id}`);
+  const point = extensions.find(({ id }) => id === ISSUING_DISTRIBUTION_POINT);
+  if (point === undefined) return 'all';
+  const tags = new Set(derChildren(point.value, DerTag.SEQUENCE).map((part) => part[0]));
+  // §5.2.5: some reasons, indirect lists, attribute certificates.
+  if (tags.has(0x83) || tags.has(0x84) || tags.has(0x85)) throw new Error('it speaks of some reasons or of others');
+  // Of those that name this distribution point.
+  if (tags.has(0xa0)) return 'some';
+  return tags.has(0x81) ? 'users' : tags.has(0x82) ? 'authorities' : 'all';
+}
+
+function octets(der: Uint8Array): Uint8Array {
+  if (der[0] !== DerTag.OCTET_STRING) throw new Error('an extension without a value');
+  return derContents(der);
+}
+
+function bitString(der: Uint8Array): Uint8Array {
+  const contents = derContents(der);
+  if (der[0] !== DerTag.BIT_STRING || contents[0] !== 0) throw new Error('its signature is not whole bytes');
+  return contents.subarray(1);
+}
+
+function readTime(der: Uint8Array): number {
+  const value = new Time({ schema: fromBER(der).result }).value.getTime();
+  if (Number.isNaN(value)) throw new Error('a time that is none');
+  return value;
+}
+
+export type RevocationStatus =
+  | { readonly status: 'good' }
+  | { readonly status: 'revoked' | 'unknown'; readonly detail: string };
+
+/** What the lists say of a certificate. `now` and `skew` in milliseconds. */
+export async function revocationStatus(
+  certificate: Certificate,
+  issuer: Certificate,
+  crls: readonly Crl[],
+  now: number,
+  skew: number,
+): Promise<RevocationStatus> {
+  const own = crls.filter(({ issuerName }) => sameNames(issuerName, certificate.issuerName));
+  let detail = 'there is no revocation list of its issuer';
+  let good = false;
+  for (const crl of own) {
+    const problem = await crlProblem(crl, issuer);
+    if (problem !== undefined) {
+      detail = `the revocation list of '${crl.issuer}' cannot be used: ${problem}`;
+      continue;
+    }
+    // Also in a list that is out of date: what was revoked stays so.
+    const entry = crl.revoked.get(certificate.serial);
+    if (entry !== undefined) return { status: 'revoked', detail: entry };
+    const stale = staleness(crl, now, skew);
+    if (stale !== undefined) detail = `the revocation list of '${crl.issuer}' ${stale}`;
+    else if (coversKind(crl, certificate)) good = true;
+    else detail = `the revocation list of '${crl.issuer}' is for other certificates`;
+  }
+  return good ? { status: 'good' } : { status: 'unknown', detail };
+}
+
+function coversKind({ covers }: Crl, { extensions }: Certificate): boolean {
+  const authority = extensions.basicConstraints?.ca === true;
+  return covers === 'all' || covers === (authority ? 'authorities' : 'users');
+}
+
+export function staleness({ thisUpdate, nextUpdate }: Crl, now: number, skew: number): string | undefined {
+  const date = (time: number): string => new Date(time).toISOString();
+  if (thisUpdate > now + skew) return `is of ${date(thisUpdate)}, which is to come`;
+  if (nextUpdate === undefined) return 'does not say until when it holds';
+  if (nextUpdate < now - skew) return `is out of date since ${date(nextUpdate)}`;
+  return undefined;
+}
+
+/** What was found of a list with a key: lists are large and are asked again and again. */
+const problems = new WeakMap<Crl, Map<string, Promise<string | undefined>>>();
+
+function crlProblem(crl: Crl, issuer: Certificate): Promise<string | undefined> {
+  // BOUNDED: by the authorities of one name.
+  const known = problems.get(crl) ?? new Map<string, Promise<string | undefined>>();
+  problems.set(crl, known);
+  const key = toHex(issuer.publicKeyInfo);
+  const found = known.get(key) ?? findCrlProblem(crl, issuer);
+  known.set(key, found);
+  return found;
+}
+
+async function findCrlProblem(crl: Crl, issuer: Certificate): Promise<string | undefined> {
+  const { keyUsage } = issuer.extensions;
+  if (keyUsage !== undefined && (keyUsage & KeyUsage.cRLSign) === 0) return 'its issuer may not sign any (cRLSign)';
+  const scheme = schemeOf(crl.signatureAlgorithm);
+  if (scheme === undefined || ('hash' in scheme && scheme.hash === 'sha1')) {
+    return `it is signed with ${algorithmName(crl.signatureAlgorithm)}`;
+  }
+  const weak = keyProblem(issuer.publicKey);
+  if (weak !== undefined) return `its issuer has ${weak}`;
+  const right = await verifySignature(scheme, issuer.publicKey, crl.tbs, crl.signature);
+  return right ? undefined : 'its signature is wrong';
+}

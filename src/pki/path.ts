@@ -1,0 +1,255 @@
+/**
+ * Path validation (RFC 5280 §6): from a peer's certificate over those that came with it to one that is trusted. Every
+ * refusal says why, in words.
+ *
+ * What is looser than RFC 4945 and why: extended key usage counts only when it is asked for (strongSwan looks at none
+ * either, and libvirt's certificates have serverAuth or clientAuth); no identity needs to be in a SAN that is in the
+ * subject. What is stricter than RFC 5280: SHA-1 and short keys are refused, and policies are not processed: a
+ * certificate that constrains them critically is refused, as one with any extension that is not understood.
+ */
+import { formatDn } from '../base/dn.ts';
+import { type Certificate, describeCertificate, isSelfIssued, KeyUsage, sameNames } from './certificate.ts';
+import { type Crl, revocationStatus } from './crl.ts';
+import type { NameSubtrees } from './general-name.ts';
+import { constraintProblem } from './name-constraints.ts';
+import { algorithmName, keyProblem, schemeOf, verifySignature } from './scheme.ts';
+import type { RefusalReason } from './types.ts';
+
+/** Longest path, the peer's certificate and the trusted one included. */
+export const MAX_PATH = 10;
+/** Certificates that are tried as issuers while one path is looked for: names can be the same, and form rings. */
+const MAX_TRIES = 64;
+
+/** RFC 4945 §5.1.3.12: IKE's own, any, and the three that were before it. */
+const IKE_KEY_PURPOSES = new Set([
+  '1.3.6.1.5.5.7.3.17',
+  '2.5.29.37.0',
+  '1.3.6.1.5.5.7.3.5',
+  '1.3.6.1.5.5.7.3.6',
+  '1.3.6.1.5.5.7.3.7',
+]);
+
+export interface PathOptions {
+  readonly anchors: readonly Certificate[];
+  /** Certificates that may lead there; nothing of them is trusted. */
+  readonly intermediates: readonly Certificate[];
+  readonly crls: readonly Crl[];
+  /** `strict`: every certificate must be in the scope of a list that holds now. */
+  readonly crlPolicy: 'strict' | 'ifpresent';
+  /** Milliseconds since 1970. */
+  readonly now: number;
+  /** How far the clocks of others may be off, milliseconds. */
+  readonly clockSkew: number;
+  readonly allowSha1: boolean;
+  /** `ike`: an extended key usage must name a purpose of RFC 4945 §5.1.3.12. */
+  readonly extendedKeyUsage: 'ignore' | 'ike';
+}
+
+export interface Refusal {
+  readonly ok: false;
+  readonly reason: RefusalReason;
+  readonly detail: string;
+}
+
+export type PathResult =
+  | {
+      readonly ok: true;
+      /** The peer's first, the trusted one last. */
+      readonly path: readonly Certificate[];
+      readonly validUntil: number;
+    }
+  | Refusal;
+
+export function refuse(reason: RefusalReason, detail: string): Refusal {
+  return { ok: false, reason, detail };
+}
+
+/** Never throws for what a peer sent. */
+export async function validatePath(leaf: Certificate, options: PathOptions): Promise<PathResult> {
+  let found: Refusal | undefined;
+  for (const path of candidatePaths(leaf, options)) {
+    const refusal = await checkPath(path, options);
+    if (refusal === undefined) {
+      return { ok: true, path, validUntil: Math.min(...path.map(({ notAfter }) => notAfter)) };
+    }
+    found ??= refusal;
+  }
+  return found ?? untrusted(leaf, options);
+}
+
+/** Paths to a trust anchor by their names, the short ones first. */
+function* candidatePaths(leaf: Certificate, options: PathOptions): Generator<readonly Certificate[]> {
+  // BOUNDED: MAX_TRIES.
+  const open: (readonly Certificate[])[] = [[leaf]];
+  let tries = 0;
+  for (let path = open.shift(); path !== undefined; path = open.shift()) {
+    const last = path[path.length - 1]!;
+    for (const anchor of options.anchors) {
+      if (!mayHaveIssued(anchor, last)) continue;
+      if (++tries > MAX_TRIES) return;
+      yield [...path, anchor];
+    }
+    for (const issuer of path.length < MAX_PATH - 1 ? options.intermediates : []) {
+      if (path.includes(issuer) || !mayHaveIssued(issuer, last)) continue;
+      if (++tries > MAX_TRIES) return;
+      open.push([...path, issuer]);
+    }
+  }
+}
+
+/** By name, and by key id where both have one. */
+function mayHaveIssued(issuer: Certificate, certificate: Certificate): boolean {
+  if (!sameNames(issuer.subjectName, certificate.issuerName)) return false;
+  const [has, wanted] = [issuer.extensions.subjectKeyId, certificate.extensions.authorityKeyId];
+  return has === undefined || wanted === undefined || has === wanted;
+}
+
+function untrusted(leaf: Certificate, { anchors, intermediates }: PathOptions): Refusal {
+  // As far as it goes without branches: for the message only.
+  const chain = [leaf];
+  for (let next: Certificate | undefined = leaf; next !== undefined && chain.length < MAX_PATH; ) {
+    const last: Certificate = next;
+    next = intermediates.find((issuer) => !chain.includes(issuer) && mayHaveIssued(issuer, last));
+    if (next !== undefined) chain.push(next);
+  }
+  const top = chain[chain.length - 1]!;
+  const trusted = anchors.map(describeCertificate).slice(0, 3).join(', ');
+  const more = anchors.length > 3 ? ` and ${anchors.length - 3} more` : '';
+  const issuer = isSelfIssued(top) ? 'itself' : `'${formatDn(top.issuer)}'`;
+  const missing = isSelfIssued(top) ? '' : ', and the peer sent no certificate that leads from there to one of them';
+  return refuse(
+    'untrusted',
+    `${describeCertificate(top)} was issued by ${issuer}, which is not among the trusted authorities (${trusted}${more})${missing}`,
+  );
+}
+
+/** What is wrong with a path, from the trusted end to the peer's; `undefined` for nothing. */
+async function checkPath(path: readonly Certificate[], options: PathOptions): Promise<Refusal | undefined> {
+  const anchor = path[path.length - 1]!;
+  const constraints: NameSubtrees[] = [];
+  let below = Number.POSITIVE_INFINITY;
+  // What costs nothing first, for the whole path.
+  for (let at = path.length - 1; at >= 0; at--) {
+    const certificate = path[at]!;
+    const isLeaf = at === 0;
+    const refusal =
+      checkAlone(certificate, options) ??
+      (isLeaf ? checkEnd(certificate, options) : checkIssuer(certificate, certificate === anchor));
+    if (refusal !== undefined) return refusal;
+    if (isLeaf || !isSelfIssued(certificate)) {
+      const problem = constraintProblem(certificate, constraints);
+      if (problem !== undefined) {
+        return refuse(
+          'name-constraint',
+          `${describeCertificate(certificate)}: ${problem} by its issuers' name constraints`,
+        );
+      }
+    }
+    if (isLeaf) break;
+    // §6.1.4 l, m; the trusted certificate's own constraints hold as well (RFC 5937).
+    if (certificate !== anchor && !isSelfIssued(certificate)) below--;
+    if (below < 0) return tooLong(certificate);
+    below = Math.min(below, certificate.extensions.basicConstraints?.pathLength ?? below);
+    if (certificate.extensions.nameConstraints !== undefined) constraints.push(certificate.extensions.nameConstraints);
+  }
+  for (let at = path.length - 2; at >= 0; at--) {
+    const refusal =
+      (await checkSigned(path[at]!, path[at + 1]!, options)) ?? (await checkRevoked(path[at]!, path[at + 1]!, options));
+    if (refusal !== undefined) return refusal;
+  }
+  return undefined;
+}
+
+function tooLong(certificate: Certificate): Refusal {
+  return refuse(
+    'path-too-long',
+    `${describeCertificate(certificate)} is one authority more than the path length of its issuers allows`,
+  );
+}
+
+/** What any certificate of a path must be. */
+function checkAlone(certificate: Certificate, { now, clockSkew }: PathOptions): Refusal | undefined {
+  const name = describeCertificate(certificate);
+  const { notBefore, notAfter, extensions, publicKey } = certificate;
+  const [unknown] = extensions.unknownCritical;
+  if (unknown !== undefined) {
+    return refuse(
+      'unknown-critical-extension',
+      `${name} has the critical extension ${unknown}, which is not understood`,
+    );
+  }
+  const clock = `the clock says ${new Date(now).toISOString()}`;
+  if (notAfter < now - clockSkew)
+    return refuse('expired', `${name} expired on ${new Date(notAfter).toISOString()}; ${clock}`);
+  if (notBefore > now + clockSkew) {
+    return refuse('not-yet-valid', `${name} is valid from ${new Date(notBefore).toISOString()} on; ${clock}`);
+  }
+  const weak = keyProblem(publicKey);
+  return weak === undefined ? undefined : refuse('weak-key', `${name} has ${weak}`);
+}
+
+function checkEnd(certificate: Certificate, options: PathOptions): Refusal | undefined {
+  const name = describeCertificate(certificate);
+  const { keyUsage, extendedKeyUsage } = certificate.extensions;
+  // RFC 4945 §5.1.3.2.
+  if (keyUsage !== undefined && (keyUsage & (KeyUsage.digitalSignature | KeyUsage.nonRepudiation)) === 0) {
+    return refuse(
+      'key-usage',
+      `${name} is not for signatures: its key usage has neither digitalSignature nor nonRepudiation`,
+    );
+  }
+  if (options.extendedKeyUsage === 'ike' && extendedKeyUsage?.some((id) => IKE_KEY_PURPOSES.has(id)) === false) {
+    return refuse('key-usage', `${name} is not for IKE: its extended key usage is ${extendedKeyUsage.join(', ')}`);
+  }
+  return undefined;
+}
+
+function checkIssuer(certificate: Certificate, trusted: boolean): Refusal | undefined {
+  const name = describeCertificate(certificate);
+  const { version, extensions } = certificate;
+  // Old roots of version 1 cannot say it; whoever trusts one by hand has said it.
+  const ca = trusted && version === 1 ? true : extensions.basicConstraints?.ca === true;
+  if (!ca) return refuse('not-an-authority', `${name} issued a certificate, but is no authority (basic constraints)`);
+  const { keyUsage } = extensions;
+  if (keyUsage !== undefined && (keyUsage & KeyUsage.keyCertSign) === 0) {
+    return refuse('not-an-authority', `${name} issued a certificate, but its key usage has no keyCertSign`);
+  }
+  return undefined;
+}
+
+async function checkSigned(
+  certificate: Certificate,
+  issuer: Certificate,
+  options: PathOptions,
+): Promise<Refusal | undefined> {
+  const name = describeCertificate(certificate);
+  const scheme = schemeOf(certificate.signatureAlgorithm);
+  const algorithm = algorithmName(certificate.signatureAlgorithm);
+  if (scheme === undefined) return refuse('weak-algorithm', `${name} is signed with ${algorithm}, which is not taken`);
+  if ('hash' in scheme && scheme.hash === 'sha1' && !options.allowSha1) {
+    return refuse('weak-algorithm', `${name} is signed with ${algorithm}; SHA-256 at least is wanted`);
+  }
+  if (await verifySignature(scheme, issuer.publicKey, certificate.tbs, certificate.signature)) return undefined;
+  return refuse(
+    'bad-certificate-signature',
+    `the signature of ${name} was not made by ${describeCertificate(issuer)}: it was changed, or another authority has that name`,
+  );
+}
+
+async function checkRevoked(
+  certificate: Certificate,
+  issuer: Certificate,
+  options: PathOptions,
+): Promise<Refusal | undefined> {
+  const { crls, crlPolicy, now, clockSkew } = options;
+  const name = describeCertificate(certificate);
+  const found = await revocationStatus(certificate, issuer, crls, now, clockSkew);
+  if (found.status === 'revoked') return refuse('revoked', `${name} was revoked ${found.detail}`);
+  if (found.status === 'unknown' && crlPolicy === 'strict') {
+    return refuse(
+      'revocation-unknown',
+      `whether ${name} was revoked cannot be told: ${found.detail} (policy='strict')`,
+    );
+  }
+  return undefined;
+}

@@ -1,0 +1,134 @@
+/**
+ * Judges what a peer sent to prove who it is: the path of its certificate, the identity, who is let in, the signature.
+ */
+import { formatDn } from '../base/dn.ts';
+import {
+  authorityHash,
+  type Certificate,
+  describeCertificate,
+  MalformedCertificateError,
+  parseCertificate,
+} from './certificate.ts';
+import { type Crl, parseCrl } from './crl.ts';
+import { describeIdentity, matchesDnPattern, provenIdentities, provesIdentity } from './identity.ts';
+import { authSchemes } from './methods.ts';
+import { MAX_PATH, type PathOptions, type Refusal, refuse, validatePath } from './path.ts';
+import { verifySignature } from './scheme.ts';
+import type { PeerProof, Verdict, Verifier } from './types.ts';
+
+/** How far the clocks of others may be off, milliseconds. */
+const CLOCK_SKEW = 5 * 60_000;
+/** Lists that a peer may send along, and the bytes that each may have. */
+const MAX_PEER_CRLS = 10;
+const MAX_PEER_CRL = 64 * 1024;
+
+export interface VerifierOptions {
+  /** Certificates of the authorities that are trusted. */
+  readonly anchors: readonly Certificate[];
+  /** Certificates of authorities between, which peers may leave out. */
+  readonly intermediates?: readonly Certificate[] | undefined;
+  readonly crls?: readonly Crl[] | undefined;
+  /** What becomes of a certificate that no list speaks of. Default: `ifpresent`, it is taken. */
+  readonly crlPolicy?: PathOptions['crlPolicy'] | undefined;
+  /** Patterns over the subject, one of which must fit; empty for any. */
+  readonly allowedDns?: readonly string[] | undefined;
+  /** Whether a common name proves a host name where there is no alternative name. Default: no. */
+  readonly allowCommonName?: boolean | undefined;
+  /** Whether SHA-1 is taken in certificates and in AUTH. Default: no. */
+  readonly allowSha1?: boolean | undefined;
+  /** `ike`: an extended key usage must be one of RFC 4945 §5.1.3.12. Default: `ignore`. */
+  readonly extendedKeyUsage?: PathOptions['extendedKeyUsage'] | undefined;
+  /** Milliseconds. Default: five minutes. */
+  readonly clockSkew?: number | undefined;
+}
+
+export function pathVerifier(options: VerifierOptions): Verifier {
+  return {
+    authorities: options.anchors.map(authorityHash),
+    verify: async (proof) => {
+      try {
+        return await judge(proof, options);
+      } catch (error) {
+        if (error instanceof MalformedCertificateError) {
+          return refuse('malformed-certificate', `the peer sent a certificate that cannot be read: ${error.message}`);
+        }
+        throw error;
+      }
+    },
+  };
+}
+
+async function judge(proof: PeerProof, options: VerifierOptions): Promise<Verdict> {
+  const { certificates, now } = proof;
+  if (certificates.length > MAX_PATH) {
+    return refuse(
+      'too-many-certificates',
+      `the peer sent ${certificates.length} certificates; ${MAX_PATH} at most are read`,
+    );
+  }
+  const [leaf, ...others] = certificates.map(parseCertificate);
+  if (leaf === undefined) return refuse('no-certificate', 'the peer signed, but sent no certificate');
+  const path = await validatePath(leaf, pathOptions(others, proof.crls, now, options));
+  if (!path.ok) return path;
+  const refusal = checkIdentity(leaf, proof, options) ?? (await checkSignature(leaf, proof, options));
+  return refusal ?? { ok: true, subject: formatDn(leaf.subject) ?? '', validUntil: path.validUntil };
+}
+
+/** The policy of a verifier for a path, with what a peer sent beside its certificate. */
+export function pathOptions(
+  others: readonly Certificate[],
+  crls: readonly Uint8Array[],
+  now: number,
+  options: VerifierOptions,
+): PathOptions {
+  return {
+    anchors: options.anchors,
+    intermediates: [...others, ...(options.intermediates ?? [])],
+    crls: [...(options.crls ?? []), ...peerCrls(crls)],
+    crlPolicy: options.crlPolicy ?? 'ifpresent',
+    now,
+    clockSkew: options.clockSkew ?? CLOCK_SKEW,
+    allowSha1: options.allowSha1 ?? false,
+    extendedKeyUsage: options.extendedKeyUsage ?? 'ignore',
+  };
+}
+
+/** Lists that cannot be read are as if they had not come: a peer need not send any. */
+function peerCrls(list: readonly Uint8Array[]): Crl[] {
+  return list.slice(0, MAX_PEER_CRLS).flatMap((der) => {
+    if (der.length > MAX_PEER_CRL) return [];
+    try {
+      return [parseCrl(der)];
+    } catch {
+      return [];
+    }
+  });
+}
+
+function checkIdentity(leaf: Certificate, { id }: PeerProof, options: VerifierOptions): Refusal | undefined {
+  const identityOptions = { allowCommonName: options.allowCommonName ?? false };
+  if (!provesIdentity(leaf, id, identityOptions)) {
+    const proven = provenIdentities(leaf, identityOptions).map(describeIdentity).join('; ');
+    return refuse(
+      'identity-mismatch',
+      `the peer says that it is ${describeIdentity(id)}, but its certificate proves only: ${proven || 'nothing'}`,
+    );
+  }
+  const allowed = options.allowedDns ?? [];
+  if (allowed.length === 0 || allowed.some((pattern) => matchesDnPattern(leaf.subject, pattern))) return undefined;
+  const patterns = allowed.map((pattern) => `'${pattern}'`).join(', ');
+  return refuse('not-allowed', `${describeCertificate(leaf)} fits none of the names that are let in: ${patterns}`);
+}
+
+async function checkSignature(
+  leaf: Certificate,
+  proof: PeerProof,
+  options: VerifierOptions,
+): Promise<Refusal | undefined> {
+  const found = authSchemes(proof.authMethod, proof.algorithm, leaf.publicKey, { allowSha1: options.allowSha1 });
+  if ('refused' in found) return refuse('method-refused', `the peer authenticates with ${found.refused}`);
+  for (const scheme of found.schemes) {
+    if (await verifySignature(scheme, leaf.publicKey, proof.octets, proof.signature)) return undefined;
+  }
+  return refuse('bad-signature', `the signature was not made with the key of ${describeCertificate(leaf)}`);
+}
