@@ -2,7 +2,7 @@
  * `npm run bench -- soak` (as root): two daemons of ours under full load for minutes, with a CHILD rekey every 20
  * seconds. Memory, file descriptors and threads of both are looked at every ten seconds; they must not grow.
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { Lab } from '../test/support/lab/lab.ts';
 import { missing } from '../test/support/lab/needs.ts';
 import type { Ours } from '../test/support/lab/ours.ts';
@@ -12,7 +12,7 @@ import type { BenchOptions, BenchReport, BenchRow } from './row.ts';
 import { type Point, slope } from './stats.ts';
 import { columns, round } from './text.ts';
 import { OWN_NEEDS, type RunningOurs, startOurs } from './tunnel/systems.ts';
-import { listens } from './tunnel/usage.ts';
+import { listens, residentMemory, threadCount } from './tunnel/usage.ts';
 
 const SIDES = ['left', 'right'] as const;
 const INTERVAL = 10_000;
@@ -143,13 +143,11 @@ function progress(ends: readonly End[]): string {
 }
 
 function sampleOf(pid: number, at: number): Sample {
-  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-  const number = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(status)?.[1]);
   return {
     at,
-    resident: number('VmRSS') / 1024,
+    resident: residentMemory(pid),
     descriptors: readdirSync(`/proc/${pid}/fd`).length,
-    threads: number('Threads'),
+    threads: threadCount(pid),
   };
 }
 

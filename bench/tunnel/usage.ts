@@ -17,9 +17,23 @@ export function cpuSeconds(pid: number): number {
 
 /** The most memory that was resident at any time, in MiB. */
 export function peakMemory(pid: number): number {
-  const found = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
-  if (found === null) throw new Error(`/proc/${pid}/status has no VmHWM`);
-  return Number(found[1]) / 1024;
+  return statusNumber(pid, 'VmHWM') / 1024;
+}
+
+/** The memory that is resident now, in MiB. */
+export function residentMemory(pid: number): number {
+  return statusNumber(pid, 'VmRSS') / 1024;
+}
+
+export function threadCount(pid: number): number {
+  return statusNumber(pid, 'Threads');
+}
+
+/** A line of /proc/PID/status; sizes are in kiB. */
+function statusNumber(pid: number, name: string): number {
+  const found = new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  if (found === null) throw new Error(`/proc/${pid}/status has no ${name}`);
+  return Number(found[1]);
 }
 
 /** Whether somebody in the network namespace of that process listens on a TCP port, IPv4 or IPv6. */
