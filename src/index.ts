@@ -64,7 +64,14 @@ export type {
   RetransmitPolicy,
 } from './ike/config.ts';
 export { IkeEndpoint } from './ike/endpoint.ts';
-export type { IkeEvent, Path } from './ike/events.ts';
+export type {
+  IkeEvent,
+  Path,
+  ReceivedProof,
+  SignatureAnswer,
+  SignatureMethods,
+  VerificationAnswer,
+} from './ike/events.ts';
 export { type Certificate, MalformedCertificateError, parseCertificate } from './pki/certificate.ts';
 export { type Crl, parseCrl } from './pki/crl.ts';
 export { keySigner } from './pki/signer.ts';

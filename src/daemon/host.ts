@@ -50,7 +50,7 @@ export interface HostOptions {
   readonly crypto: CryptoProvider;
   /** The pre-shared key of a tunnel, which the host wipes after use; `undefined` when there is none. May take its time. */
   readonly secretFor: (question: SecretQuestion) => Uint8Array | undefined | Promise<Uint8Array | undefined>;
-  /** Called for every event of the engine but `need-secret`. */
+  /** Called for every event of the engine but those that want an answer. */
   readonly onEvent?: (event: EngineEvent) => void;
   /** The local address from which packets to `remote` leave. */
   readonly localAddressFor?: (remote: IpAddress) => IpAddress | undefined;
@@ -293,9 +293,17 @@ export class TunnelHost {
         this.#pathMtus.refresh(this.#now(), event.tunnel);
       }
       if (event.type === 'need-secret') void this.#answerSecret(event.requestId, event);
+      else if ('requestId' in event) this.#refuse(event);
       else this.#options.onEvent?.(event);
     }
     this.#setTimer();
+  }
+
+  /** Nobody here signs, or judges who did. */
+  #refuse({ type, requestId }: Extract<EngineEvent, { readonly type: 'need-signature' | 'need-verification' }>): void {
+    const detail = 'there are no certificates here';
+    if (type === 'need-signature') this.engine.answerSignature(this.#now(), requestId, { ok: false, detail });
+    else this.engine.answerVerification(this.#now(), requestId, { ok: false, reason: 'not-trusted', detail });
   }
 
   async #answerSecret(requestId: number, question: SecretQuestion): Promise<void> {

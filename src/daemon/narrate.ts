@@ -15,7 +15,7 @@ export interface Narration {
   readonly event: TunnelEvent['event'] | undefined;
 }
 
-type Told = Exclude<EngineEvent, { readonly type: 'need-secret' }>;
+type Told = Exclude<EngineEvent, { readonly requestId: number }>;
 
 export function narrate(happened: Told): Narration {
   switch (happened.type) {

@@ -149,7 +149,7 @@ export class Runner {
   }
 
   #happened(event: EngineEvent): void {
-    if (event.type === 'need-secret') return;
+    if ('requestId' in event) return;
     const { level, text, fields, event: published } = narrate(event);
     const { tunnel } = event;
     this.#write(level, tunnel, fields, text);

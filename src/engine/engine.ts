@@ -8,7 +8,7 @@ import { readU32 } from '../base/bytes.ts';
 import { namedDrops } from '../esp/drops.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
 import { IkeEndpoint } from '../ike/endpoint.ts';
-import type { ChildSa, IkeEvent, Path } from '../ike/events.ts';
+import type { ChildSa, IkeEvent, Path, SignatureAnswer, VerificationAnswer } from '../ike/events.ts';
 import type { PlanePort, PlaneReport } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
 import { addMarker, classify, stripMarker } from './demux.ts';
@@ -247,6 +247,20 @@ export class Engine {
     this.#drainIke(now);
   }
 
+  /** Answers a `need-signature` event. */
+  answerSignature(now: number, requestId: number, answer: SignatureAnswer): void {
+    this.#now = now;
+    this.ike.answerSignature(now, requestId, answer);
+    this.#drainIke(now);
+  }
+
+  /** Answers a `need-verification` event. */
+  answerVerification(now: number, requestId: number, verdict: VerificationAnswer): void {
+    this.#now = now;
+    this.ike.answerVerification(now, requestId, verdict);
+    this.#drainIke(now);
+  }
+
   tunnel(name: string): Tunnel | undefined {
     return this.#tunnels.get(name);
   }
@@ -355,6 +369,8 @@ export class Engine {
         if (tunnel !== undefined && event.initiator) this.#pursuit.wentDown(now, tunnel, 'failed');
         return true;
       case 'need-secret':
+      case 'need-signature':
+      case 'need-verification':
       case 'note':
         return true;
       default:

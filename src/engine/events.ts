@@ -29,6 +29,8 @@ export interface ChildSummary {
 /** Why an attempt ended before a packet was sent. */
 export type LocalFailure = 'no-route' | 'not-possible';
 
+type Question<T extends IkeEvent['type']> = Extract<IkeEvent, { readonly type: T }>;
+
 export type EngineEvent =
   | { readonly type: 'ike-up'; readonly tunnel: string; readonly ikeSa: IkeSaSummary; readonly rekeyed: boolean }
   | {
@@ -63,6 +65,8 @@ export type EngineEvent =
       readonly localId: Identity;
       readonly remoteId: Identity | undefined;
     }
+  /** Answer with `answerSignature`, `answerVerification`. */
+  | (Question<'need-signature' | 'need-verification'> & { readonly tunnel: string })
   | {
       readonly type: 'note';
       readonly tunnel: string | undefined;
@@ -104,6 +108,9 @@ export function engineEvent(event: IkeEvent, tunnel: string | undefined): Engine
         localId: event.localId,
         remoteId: event.remoteId,
       };
+    case 'need-signature':
+    case 'need-verification':
+      return { ...event, tunnel };
     default:
       return assertNever(event, 'IKE event');
   }

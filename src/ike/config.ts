@@ -7,8 +7,8 @@ import type { Identity } from '../base/identity.ts';
 import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
 import type { SelectorPair } from '../policy/selector.ts';
 
-/** How one side proves who it is. */
-export type AuthMethod = 'psk';
+/** How one side proves who it is: with a pre-shared key, or with a signature and certificates (RFC 7296 §2.15). */
+export type AuthMethod = 'psk' | 'signature';
 
 export interface LocalPeer {
   /** Any local address when left out. */
@@ -29,6 +29,11 @@ export interface RemotePeer {
   /** Any identity that proves itself when left out. */
   readonly id?: Identity | undefined;
   readonly auth: AuthMethod;
+  /**
+   * For signatures, whom we trust, which the peer is told in CERTREQ: SHA-1 of the SubjectPublicKeyInfo of each authority,
+   * 20 bytes (RFC 7296 §3.7). Many peers send no certificate unless they are asked for one.
+   */
+  readonly authorities?: readonly Uint8Array[] | undefined;
 }
 
 /** `soft` begins a rekey, `hard` ends the SA; each SA subtracts a random part of `jitter` from `soft`. */

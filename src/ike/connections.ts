@@ -11,6 +11,8 @@ import { SMALLEST_PACKET } from './outgoing.ts';
 
 /** The number of a proposal is one byte (RFC 7296 §3.3.1). */
 const MAX_PROPOSALS = 255;
+/** SHA-1 (RFC 7296 §3.7). */
+const AUTHORITY_HASH = 20;
 /** The length of an IP packet has 16 bits. */
 const MAX_PACKET = 0xffff;
 
@@ -36,6 +38,9 @@ export function checkConnection(config: ConnectionConfig, crypto: CryptoProvider
   const { fragmentSize = 0 } = config;
   if (fragmentSize !== 0 && !(fragmentSize >= SMALLEST_PACKET[4] && fragmentSize <= MAX_PACKET)) {
     wrong(`fragments of ${fragmentSize} bytes; 0, or ${SMALLEST_PACKET[4]} to ${MAX_PACKET} is wanted`);
+  }
+  if (config.remote.authorities?.some(({ length }) => length !== AUTHORITY_HASH)) {
+    wrong(`the hash of an authority's key has ${AUTHORITY_HASH} bytes`);
   }
   const names = new Set<string>();
   for (const child of config.children) {

@@ -185,8 +185,9 @@ function allows(session: IkeSession, exchange: number): boolean {
     case 'deleting':
       return exchange === ExchangeType.CREATE_CHILD_SA || exchange === ExchangeType.INFORMATIONAL;
     case 'init-sent':
-    case 'secret-wanted':
+    case 'proof-wanted':
     case 'auth-sent':
+    case 'verifying':
     case 'authenticating':
     case 'closed':
       return false;

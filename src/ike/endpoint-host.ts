@@ -13,7 +13,7 @@ import { ConnectionTable } from './connection-table.ts';
 import { resolveDuplicates, settleNewcomer } from './duplicates.ts';
 import type { IkeEvent, Path } from './events.ts';
 import { HalfOpenTable } from './half-open.ts';
-import type { Host } from './host.ts';
+import type { Host, Question } from './host.ts';
 import { DEFAULT_LIMITS, DEFAULT_RETRANSMIT, type IkeEndpointOptions } from './options.ts';
 import { Queue } from './queue.ts';
 import { pooledRandom } from './random-pool.ts';
@@ -55,7 +55,7 @@ export class EndpointHost implements Host {
   readonly children: Map<number, ChildRecord> = new Map();
   readonly halfOpen: HalfOpenTable;
   /** BOUNDED: one a session. */
-  readonly secrets: Map<number, IkeSession> = new Map();
+  readonly questions: Map<number, { readonly session: IkeSession; readonly type: Question['type'] }> = new Map();
   /** BOUNDED, these seven: one entry a session. */
   readonly #byConnection = new SetMap<string, IkeSession>();
   readonly #byPeer = new SetMap<string, IkeSession>();
@@ -209,7 +209,8 @@ export class EndpointHost implements Host {
     for (const other of this.#byAddress.get(addressKey(session.path.remote.address))) {
       if (other === session || other.config === undefined || !sameIdentity(other.config.local.id, localId)) continue;
       const { name } = other.state;
-      if (name === 'auth-sent' || name === 'established' || name === 'rekeyed') return true;
+      const counts = name === 'auth-sent' || name === 'verifying' || name === 'established' || name === 'rekeyed';
+      if (counts) return true;
     }
     return false;
   }
@@ -262,15 +263,23 @@ export class EndpointHost implements Host {
     this.children.delete(child.facts.spiIn);
   }
 
-  askSecret(session: IkeSession, localId: Identity, remoteId: Identity | undefined): number {
+  ask(session: IkeSession, question: Question): number {
     const requestId = this.nextId();
-    this.secrets.set(requestId, session);
-    this.emit({ type: 'need-secret', requestId, connection: session.connectionName, localId, remoteId });
+    this.questions.set(requestId, { session, type: question.type });
+    this.emit({ ...question, requestId, connection: session.connectionName });
     return requestId;
   }
 
-  cancelSecret(requestId: number): void {
-    this.secrets.delete(requestId);
+  withdraw(requestId: number): void {
+    this.questions.delete(requestId);
+  }
+
+  /** Who asked; `undefined` when nobody waits for such an answer, or does not any more. */
+  takeQuestion(requestId: number, type: Question['type']): IkeSession | undefined {
+    const asked = this.questions.get(requestId);
+    if (asked?.type !== type) return undefined;
+    this.questions.delete(requestId);
+    return asked.session;
   }
 
   nextTimeout(): number | undefined {

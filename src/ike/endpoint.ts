@@ -6,25 +6,26 @@
  */
 import type { IpAddress, SocketAddress } from '../base/address.ts';
 import { sameAddress } from '../base/address.ts';
-import { invariant } from '../base/assert.ts';
 import { DecodeError, plainView } from '../base/bytes.ts';
 import type { ChildRecord } from './child.ts';
 import type { ConnectionConfig } from './config.ts';
 import { checkConnection, internProposals } from './connections.ts';
 import { followPeer, receive } from './dispatch.ts';
 import { EndpointHost, type Transmit } from './endpoint-host.ts';
-import type { IkeEvent, Path } from './events.ts';
+import type { IkeEvent, Path, SignatureAnswer, VerificationAnswer } from './events.ts';
+import type { Question } from './host.ts';
 import { endSession, failSession, promoteChild } from './lifecycle.ts';
 import { decodeHeader, type IkeHeader } from './message.ts';
 import type { IkeEndpointOptions } from './options.ts';
 import { RefusedMessageError } from './payload.ts';
 import { IkeSession } from './session.ts';
-import type { IkeCounters, IkeSaStatus } from './status.ts';
+import type { IkeCounters, IkeSaState, IkeSaStatus } from './status.ts';
 import { Strangers } from './strangers.ts';
-import { AuthTask } from './tasks/auth.ts';
-import { answerAuth } from './tasks/auth-responder.ts';
+import { beginAuth } from './tasks/auth.ts';
+import { answerSecret, answerSignature, answerVerdict } from './tasks/auth-responder.ts';
 import { closeChild, closeSession } from './tasks/delete.ts';
 import { InitTask } from './tasks/init.ts';
+import { signaturePayloads } from './tasks/proof.ts';
 import { rekeyChild } from './tasks/rekey-child.ts';
 import { handleSessionTimeout, rekeySession } from './timeouts.ts';
 import { MessageWindow } from './window.ts';
@@ -37,6 +38,9 @@ export interface InitiateOptions {
   readonly local?: SocketAddress | undefined;
   readonly remote?: SocketAddress | undefined;
 }
+
+/** On their way to be up, as initiator. */
+const COMING: readonly IkeSaState[] = ['init-sent', 'proof-wanted', 'auth-sent', 'verifying'];
 
 export class IkeEndpoint {
   readonly #host: EndpointHost;
@@ -104,7 +108,7 @@ export class IkeEndpoint {
     return this.#host.sessionsOf(connection).find((session) => {
       if (remote !== undefined && !sameAddress(session.path.remote.address, remote)) return false;
       const { name } = session.state;
-      const coming = session.initiator && (name === 'init-sent' || name === 'secret-wanted' || name === 'auth-sent');
+      const coming = session.initiator && COMING.includes(name);
       return coming || (name === 'established' && session.pendingFor === undefined);
     });
   }
@@ -266,10 +270,23 @@ export class IkeEndpoint {
    * copy is wiped once the peer has proved who it is.
    */
   answerSecret(now: number, requestId: number, secret: Uint8Array | undefined): void {
-    const session = this.#host.secrets.get(requestId);
-    if (session === undefined) return;
-    this.#host.secrets.delete(requestId);
-    this.#guard(session, now, () => goOn(session, now, secret));
+    this.#goOn(now, requestId, 'need-secret', (session) => secretCame(session, now, secret));
+  }
+
+  /** Answers `need-signature`. */
+  answerSignature(now: number, requestId: number, answer: SignatureAnswer): void {
+    this.#goOn(now, requestId, 'need-signature', (session) => signatureCame(session, now, answer));
+  }
+
+  /** Answers `need-verification`. */
+  answerVerification(now: number, requestId: number, verdict: VerificationAnswer): void {
+    this.#goOn(now, requestId, 'need-verification', (session) => verdictCame(session, now, verdict));
+  }
+
+  /** An answer to what was not asked, or is not waited for any more, changes nothing. */
+  #goOn(now: number, requestId: number, type: Question['type'], action: (session: IkeSession) => void): void {
+    const session = this.#host.takeQuestion(requestId, type);
+    if (session !== undefined) this.#guard(session, now, () => action(session));
   }
 
   /** ESP reports that the SA with our inbound SPI reached its soft limit of bytes or packets. */
@@ -306,20 +323,28 @@ export class IkeEndpoint {
   }
 }
 
-/** With the secret that was asked for, or without. */
-function goOn(session: IkeSession, now: number, secret: Uint8Array | undefined): void {
-  const { state, config } = session;
-  if (state.name === 'authenticating') {
-    answerAuth(session, now, state, secret);
-    return;
+function secretCame(session: IkeSession, now: number, secret: Uint8Array | undefined): void {
+  const { state } = session;
+  if (state.name === 'authenticating') answerSecret(session, now, state, secret);
+  else if (state.name === 'verifying') state.step.secretCame(session, now, secret);
+  else if (state.name === 'proof-wanted') {
+    if (secret !== undefined && secret.length > 0) beginAuth(session, now, state, { kind: 'psk', secret });
+    else failSession(session, now, { reason: 'no-secret', detail: 'there is no pre-shared key for the connection' });
   }
-  if (state.name !== 'secret-wanted') return;
-  if (secret === undefined || secret.length === 0) {
-    failSession(session, now, { reason: 'no-secret', detail: 'there is no pre-shared key for the connection' });
-    return;
+}
+
+function signatureCame(session: IkeSession, now: number, answer: SignatureAnswer): void {
+  const { state } = session;
+  if (state.name === 'authenticating') answerSignature(session, now, state, answer);
+  else if (state.name === 'proof-wanted') {
+    const payloads = signaturePayloads(answer, state.setUp);
+    if (typeof payloads !== 'string') beginAuth(session, now, state, { kind: 'signature', payloads });
+    else failSession(session, now, { reason: 'no-signature', detail: `we cannot sign: ${payloads}` });
   }
-  invariant(config !== undefined, 'initiator without a connection');
-  session.timers.clear('give-up');
-  session.enter({ name: 'auth-sent', crypto: state.crypto, setUp: state.setUp });
-  session.enqueue(now, new AuthTask(state.crypto, state.setUp, config.local.id, secret));
+}
+
+function verdictCame(session: IkeSession, now: number, verdict: VerificationAnswer): void {
+  const { state } = session;
+  if (state.name === 'authenticating') answerVerdict(session, now, state, verdict);
+  else if (state.name === 'verifying') state.step.verdictCame(session, now, verdict);
 }

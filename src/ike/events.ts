@@ -32,6 +32,8 @@ export type FailureReason =
   | 'CHILD_SA_NOT_FOUND'
   | 'timeout'
   | 'no-secret'
+  | 'no-signature'
+  | 'no-verdict'
   | 'peer-misbehaved'
   | 'other-error-notify';
 
@@ -92,6 +94,51 @@ export interface IkeSaSummary {
   readonly path: Path;
 }
 
+/** How a peer lets itself be convinced. */
+export interface SignatureMethods {
+  /** Authentication methods (RFC 7296 §3.8): 14 alone where both sides have RFC 7427, else those from before it. */
+  readonly authMethods: readonly number[];
+  /** With 14, hash algorithms of which the signature must have one (RFC 7427 §4, RFC 8420). */
+  readonly hashes: readonly number[];
+}
+
+/** The owner's answer to `need-signature`. */
+export type SignatureAnswer =
+  | {
+      readonly ok: true;
+      readonly authMethod: number;
+      /** With method 14 the AlgorithmIdentifier, DER, at most 255 bytes. */
+      readonly algorithm: Uint8Array | undefined;
+      readonly signature: Uint8Array;
+      /** DER, our own first; what the peer is to be sent. */
+      readonly certificates: readonly Uint8Array[];
+    }
+  /** `detail` says, for a person, why there is none. */
+  | { readonly ok: false; readonly detail: string };
+
+/** What a peer sent to prove who it is. Nothing of it is believed before it was verified. */
+export interface ReceivedProof {
+  /** X.509, DER, in the order they came: the first is the peer's own. At most 10 of 20 KiB; none where none was sent. */
+  readonly certificates: readonly Uint8Array[];
+  /** DER. */
+  readonly crls: readonly Uint8Array[];
+  /** Who it says it is, which the certificate must say too. */
+  readonly id: Identity;
+  /** As in `SignatureMethods`. */
+  readonly authMethod: number;
+  /** With method 14 the AlgorithmIdentifier, DER, as it came. */
+  readonly algorithm: Uint8Array | undefined;
+  readonly signature: Uint8Array;
+  /** What must have been signed (RFC 7296 §2.15). */
+  readonly octets: Uint8Array;
+}
+
+/** The owner's answer to `need-verification`. */
+export type VerificationAnswer =
+  | { readonly ok: true }
+  /** `reason` is a word or two (`not-trusted`, `identity-mismatch`, …), `detail` for a person. */
+  | { readonly ok: false; readonly reason: string; readonly detail: string };
+
 export type IkeEvent =
   | { readonly type: 'ike-up'; readonly ikeSa: IkeSaSummary; readonly replaces: number | undefined }
   | {
@@ -134,6 +181,26 @@ export type IkeEvent =
       readonly connection: string;
       readonly localId: Identity;
       readonly remoteId: Identity | undefined;
+    }
+  /** Answer with `answerSignature(now, requestId, …)`: `octets` signed with the key of a certificate for `localId`. */
+  | {
+      readonly type: 'need-signature';
+      readonly requestId: number;
+      readonly connection: string;
+      readonly localId: Identity;
+      readonly remoteId: Identity | undefined;
+      readonly octets: Uint8Array;
+      readonly accepted: SignatureMethods;
+      /** SHA-1 of the SubjectPublicKeyInfo of authorities that the peer trusts; none where it did not say. */
+      readonly authorities: readonly Uint8Array[];
+    }
+  /** Answer with `answerVerification(now, requestId, …)`. Until then the peer has proved nothing and gets nothing. */
+  | {
+      readonly type: 'need-verification';
+      readonly requestId: number;
+      readonly connection: string;
+      readonly localId: Identity;
+      readonly proof: ReceivedProof;
     }
   /** Something worth a log line that changes no SA: an unknown notify, a refused message. */
   | {

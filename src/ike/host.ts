@@ -9,6 +9,11 @@ import type { FragmentBudget } from './reassembly.ts';
 import type { IkeSession } from './session.ts';
 import type { IkeCounterName } from './status.ts';
 
+type Asked<E> = E extends { readonly requestId: number } ? Omit<E, 'requestId' | 'connection'> : never;
+
+/** An event that the owner is to answer, without what the host adds. */
+export type Question = Asked<IkeEvent>;
+
 export interface Host {
   readonly crypto: CryptoProvider;
   readonly random: RandomSource;
@@ -64,7 +69,8 @@ export interface Host {
   addChild(child: ChildRecord): void;
   removeChild(child: ChildRecord): void;
 
-  /** Emits `need-secret` and returns its request id. */
-  askSecret(session: IkeSession, localId: Identity, remoteId: Identity | undefined): number;
-  cancelSecret(requestId: number): void;
+  /** Emits a question to the owner and returns its request id. */
+  ask(session: IkeSession, question: Question): number;
+  /** An answer to it would be of no use any more. */
+  withdraw(requestId: number): void;
 }

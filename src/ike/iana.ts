@@ -66,6 +66,9 @@ export const AuthMethodId = {
   DIGITAL_SIGNATURE: 14,
 } as const;
 
+/** In SIGNATURE_HASH_ALGORITHMS: RFC 7427 §7, RFC 8420 §3. */
+export const HashAlgorithm = { SHA1: 1, SHA2_256: 2, SHA2_384: 3, SHA2_512: 4, IDENTITY: 5 } as const;
+
 /** RFC 7296 §3.6. */
 export const CertEncoding = {
   PKCS7_X509: 1,
@@ -224,6 +227,15 @@ export const payloadName: (payload: number) => string = namesOf(PayloadType, 'pa
 
 /** `ESP`, or `protocol 99`. */
 export const protocolName: (protocol: number) => string = namesOf(ProtocolId, 'protocol');
+
+/** `ECDSA_SHA256_P256`, or `authentication method 99`. */
+export const authMethodName: (method: number) => string = namesOf(AuthMethodId, 'authentication method');
+
+/** `HASH_AND_URL_X509`, or `certificate encoding 99`. */
+export const certEncodingName: (encoding: number) => string = namesOf(CertEncoding, 'certificate encoding');
+
+/** `SHA2_256`, or `hash 99`. */
+export const hashName: (hash: number) => string = namesOf(HashAlgorithm, 'hash');
 
 function namesOf(table: Readonly<Record<string, number>>, kind: string): (value: number) => string {
   const names = new Map(Object.entries(table).map(([name, value]) => [value, name]));

@@ -122,7 +122,6 @@ export function endSession(
 ): void {
   const { state, host } = session;
   if (state.name === 'closed') return;
-  if (state.name === 'secret-wanted' || state.name === 'authenticating') host.cancelSecret(state.requestId);
   session.abandonTasks();
   reportDown(session, reason, detail);
   session.window.finish();

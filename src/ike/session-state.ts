@@ -2,17 +2,18 @@
  * The states of an IKE SA and the transitions that there are. A state carries only what is valid in it.
  *
  * ```text
- *   initiator   init-sent → secret-wanted → auth-sent ─┐
- *                                                      ├→ established → rekeyed → deleting → closed
- *   responder   half-open → authenticating ────────────┘
+ *   initiator   init-sent → proof-wanted → auth-sent → verifying ─┐
+ *                                                                 ├→ established → rekeyed → deleting → closed
+ *   responder   half-open → authenticating ───────────────────────┘
  * ```
  */
 
 import type { Identity } from '../base/identity.ts';
 import type { PacketCipher } from '../crypto/types.ts';
-import type { DownReason } from './events.ts';
+import type { DownReason, VerificationAnswer } from './events.ts';
 import type { IkeKeys, IkeSuite, Nonces } from './keys.ts';
 import type { Payload } from './payload.ts';
+import type { IkeSession } from './session.ts';
 import type { IkeSaState } from './status.ts';
 
 /** Suite, keys and ciphers of an IKE SA, from the answer to IKE_SA_INIT or to its rekeying on. */
@@ -30,6 +31,21 @@ export interface SetUp {
   readonly nonces: Nonces;
   /** The peer said CHILDLESS_IKEV2_SUPPORTED (RFC 6023). */
   readonly childless: boolean;
+  /**
+   * Hash algorithms that the peer verifies signatures with, where both sides sent SIGNATURE_HASH_ALGORITHMS: digital
+   * signatures were agreed on (RFC 7427 §4).
+   */
+  readonly peerHashes: readonly number[] | undefined;
+  /** Authorities that the responder asked for certificates of: SHA-1 of their keys. None as responder. */
+  readonly authorities: readonly Uint8Array[];
+}
+
+/** What goes on when the owner has answered about a peer's proof. */
+export interface Verifying {
+  secretCame(session: IkeSession, now: number, secret: Uint8Array | undefined): void;
+  verdictCame(session: IkeSession, now: number, verdict: VerificationAnswer): void;
+  /** No answer came in time. */
+  expired(session: IkeSession, now: number): void;
 }
 
 /** Who both ends proved to be. */
@@ -41,10 +57,12 @@ export interface Peers {
 export type SessionState =
   /** Our IKE_SA_INIT is out. */
   | { readonly name: 'init-sent' }
-  /** It was answered; the owner is asked for the secret. */
-  | { readonly name: 'secret-wanted'; readonly crypto: IkeCrypto; readonly setUp: SetUp; readonly requestId: number }
+  /** It was answered; the owner is asked for the secret, or for a signature. */
+  | { readonly name: 'proof-wanted'; readonly crypto: IkeCrypto; readonly setUp: SetUp; readonly requestId: number }
   /** Our IKE_AUTH is out. */
   | { readonly name: 'auth-sent'; readonly crypto: IkeCrypto; readonly setUp: SetUp }
+  /** It was answered; the owner is asked about the peer's proof. To the peer the IKE SA is up. */
+  | { readonly name: 'verifying'; readonly crypto: IkeCrypto; readonly requestId: number; readonly step: Verifying }
   /** We answered an IKE_SA_INIT. */
   | { readonly name: 'half-open'; readonly crypto: IkeCrypto; readonly setUp: SetUp }
   /** The peer's IKE_AUTH is here; the owner is asked for the secret. */
@@ -55,6 +73,8 @@ export type SessionState =
       readonly request: readonly Payload[];
       readonly peers: Peers;
       readonly requestId: number;
+      /** What the owner is asked for: what the peer is judged by, or what we prove ourselves with. */
+      readonly step: 'peer' | 'self';
     }
   | { readonly name: 'established'; readonly crypto: IkeCrypto; readonly peers: Peers; readonly since: number }
   /** Another IKE SA took over; one side deletes this one. */
@@ -66,11 +86,12 @@ export type SessionState =
 
 /** From where to where. Checked at run time: a transition that is not here is a bug. */
 export const TRANSITIONS: Readonly<Record<IkeSaState, readonly IkeSaState[]>> = {
-  'init-sent': ['secret-wanted', 'closed'],
-  'secret-wanted': ['auth-sent', 'closed'],
-  'auth-sent': ['established', 'deleting', 'closed'],
+  'init-sent': ['proof-wanted', 'closed'],
+  'proof-wanted': ['auth-sent', 'closed'],
+  'auth-sent': ['verifying', 'established', 'deleting', 'closed'],
+  verifying: ['established', 'deleting', 'closed'],
   'half-open': ['authenticating', 'closed'],
-  authenticating: ['established', 'closed'],
+  authenticating: ['authenticating', 'established', 'closed'],
   established: ['rekeyed', 'deleting', 'closed'],
   rekeyed: ['deleting', 'closed'],
   deleting: ['closed'],
@@ -87,6 +108,11 @@ export function isLive(state: SessionState): state is LiveState {
 /** The cryptography of a state that has any. */
 export function cryptoOf(state: SessionState): IkeCrypto | undefined {
   return 'crypto' in state ? state.crypto : undefined;
+}
+
+/** The question to the owner that a state waits for. */
+export function questionOf(state: SessionState): number | undefined {
+  return 'requestId' in state ? state.requestId : undefined;
 }
 
 export function wipeCrypto(crypto: IkeCrypto): void {

@@ -21,6 +21,7 @@ import {
   type IkeCrypto,
   isLive,
   type Peers,
+  questionOf,
   type SessionState,
   TRANSITIONS,
   wipeCrypto,
@@ -167,6 +168,8 @@ export class IkeSession {
     invariant(allowed, `IKE SA from ${this.#state.name} to ${state.name}`);
     const before = cryptoOf(this.#state);
     if (before !== undefined && cryptoOf(state) !== before) wipeCrypto(before);
+    const question = questionOf(this.#state);
+    if (question !== undefined && questionOf(state) !== question) this.host.withdraw(question);
     this.#state = state;
     this.host.stateChanged(this);
   }

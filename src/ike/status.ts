@@ -25,8 +25,9 @@ export interface ChildSaStatus {
 /** The states of an IKE SA, see `session-state.ts`. */
 export type IkeSaState =
   | 'init-sent'
-  | 'secret-wanted'
+  | 'proof-wanted'
   | 'auth-sent'
+  | 'verifying'
   | 'half-open'
   | 'authenticating'
   | 'established'

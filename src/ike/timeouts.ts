@@ -6,6 +6,7 @@ import { assertNever } from '../base/assert.ts';
 import type { ChildRecord, ChildTimer } from './child.ts';
 import { endSession, failSession } from './lifecycle.ts';
 import type { IkeSession, SessionTimer } from './session.ts';
+import { expireAuth } from './tasks/auth-responder.ts';
 import { closeChild, closeSession } from './tasks/delete.ts';
 import { InitTask } from './tasks/init.ts';
 import { LivenessTask } from './tasks/liveness.ts';
@@ -120,11 +121,22 @@ function giveUp(session: IkeSession, now: number): void {
     case 'init-sent':
       failSession(session, now, likelyReason(session) ?? { reason: 'timeout', detail: 'no answer' });
       return;
-    case 'secret-wanted':
-      failSession(session, now, { reason: 'no-secret', detail: 'the secret was asked for and did not come' });
+    case 'proof-wanted':
+      failSession(
+        session,
+        now,
+        session.config?.local.auth === 'signature'
+          ? { reason: 'no-signature', detail: 'the signature was asked for and did not come' }
+          : { reason: 'no-secret', detail: 'the secret was asked for and did not come' },
+      );
+      return;
+    case 'verifying':
+      state.step.expired(session, now);
+      return;
+    case 'authenticating':
+      expireAuth(session, now, state);
       return;
     case 'half-open':
-    case 'authenticating':
       host.count('half-open-expired');
       endSession(session, now, 'failed', 'the set-up was not finished in time', false);
       return;

@@ -10,7 +10,7 @@ import { parseEspProposalString, parseIkeProposalString } from '../../src/crypto
 import type { RandomSource } from '../../src/crypto/types.ts';
 import type { ChildConfig, ConnectionConfig } from '../../src/ike/config.ts';
 import { IkeEndpoint } from '../../src/ike/endpoint.ts';
-import type { ChildSa, IkeEvent, Path } from '../../src/ike/events.ts';
+import type { ChildSa, IkeEvent, Path, SignatureAnswer, VerificationAnswer } from '../../src/ike/events.ts';
 import type { IkeEndpointOptions } from '../../src/ike/options.ts';
 import { makeSelector } from '../../src/policy/selector.ts';
 
@@ -118,6 +118,8 @@ export class Host {
   secret: string | undefined = 'a secret';
   /** Keeps `need-secret` for the test to answer. */
   holdSecrets = false;
+  /** Answers `need-signature` and `need-verification`; left out, they are kept for the test to answer. */
+  pki: Pki | undefined;
 
   readonly #options: IkeEndpointOptions;
 
@@ -185,10 +187,22 @@ export class Host {
           this.endpoint.answerSecret(now, event.requestId, this.secret === undefined ? undefined : utf8(this.secret));
         }
         break;
+      case 'need-signature':
+        if (this.pki !== undefined) this.endpoint.answerSignature(now, event.requestId, this.pki.sign(event));
+        break;
+      case 'need-verification':
+        if (this.pki !== undefined) this.endpoint.answerVerification(now, event.requestId, this.pki.verify(event));
+        break;
       default:
         break;
     }
   }
+}
+
+/** Holds a key and judges others. */
+export interface Pki {
+  sign(question: Extract<IkeEvent, { readonly type: 'need-signature' }>): SignatureAnswer;
+  verify(question: Extract<IkeEvent, { readonly type: 'need-verification' }>): VerificationAnswer;
 }
 
 export interface PairOptions {

@@ -1,21 +1,25 @@
 /**
- * IKE_AUTH with pre-shared keys as responder (RFC 7296 §1.2, §2.15, §2.21.2, RFC 6023). The connection is chosen by the
- * identities before anything is made; the secret may take its time, and meanwhile nothing else waits.
+ * IKE_AUTH as responder (RFC 7296 §1.2, §2.15, §2.21.2, RFC 6023). The connection is chosen by the identities before
+ * anything is made; first the peer proves itself, then we do, each in its own way. What the owner is asked for, secrets,
+ * verdicts and signatures, may take its time, and meanwhile nothing else waits.
  */
 
 import { formatIdentity, type Identity, sameIdentity } from '../../base/identity.ts';
 import { narrowPair } from '../../policy/narrow.ts';
 import { pskAuth, verifyPskAuth } from '../auth.ts';
 import type { ConnectionConfig } from '../config.ts';
+import type { SignatureAnswer, VerificationAnswer } from '../events.ts';
 import { misbehaved } from '../failure.ts';
-import { AuthMethodId, ExchangeType, NotifyType } from '../iana.ts';
-import { failSession, installChild } from '../lifecycle.ts';
+import { AuthMethodId, authMethodName, ExchangeType, NotifyType } from '../iana.ts';
+import { endSession, failSession, installChild } from '../lifecycle.ts';
 import { findNotify, findPayload, type Payload } from '../payload.ts';
 import { notifyPayload } from '../payloads/notify.ts';
 import type { IkeSession } from '../session.ts';
-import type { SessionState } from '../session-state.ts';
-import { copyIdentity, noteNotifies, signedBy } from './auth.ts';
+import type { Peers, SessionState } from '../session-state.ts';
+import { authoritiesOf } from '../signature.ts';
+import { noteNotifies } from './auth.ts';
 import { answerOffer } from './child-exchange.ts';
+import { askSignature, askVerdict, copyIdentity, formatVerdict, signaturePayloads, signedBy } from './proof.ts';
 
 type HalfOpen = Extract<SessionState, { readonly name: 'half-open' }>;
 type Authenticating = Extract<SessionState, { readonly name: 'authenticating' }>;
@@ -23,23 +27,42 @@ type Authenticating = Extract<SessionState, { readonly name: 'authenticating' }>
 /** Takes the authentic request: finds out whom it concerns, and asks for the secret. */
 export function receiveAuth(session: IkeSession, now: number, state: HalfOpen, payloads: readonly Payload[]): void {
   const theirs = copyIdentity(findPayload(payloads, 'idi')!.identity);
-  const asked = findPayload(payloads, 'idr')?.identity;
+  const wanted = findPayload(payloads, 'idr')?.identity;
   const auth = findPayload(payloads, 'auth')!;
-  const config = chooseConnection(session, theirs, asked, payloads);
+  const config = chooseConnection(session, theirs, wanted, payloads);
   if (config === undefined) {
-    refuseStranger(session, now, theirs, asked);
+    refuseStranger(session, now, theirs, wanted);
     return;
   }
   session.config = config;
-  if (auth.method !== AuthMethodId.SHARED_KEY) {
-    const detail = `the peer proves to be ${formatIdentity(theirs)} by method ${auth.method}, a pre-shared key is wanted`;
-    refuse(session, now, detail);
-    return;
-  }
   const { crypto, setUp } = state;
   const peers = { localId: config.local.id, remoteId: theirs };
-  const requestId = session.host.askSecret(session, peers.localId, theirs);
-  session.enter({ name: 'authenticating', crypto, setUp, request: payloads, peers, requestId });
+  const asked = askAboutPeer(session, config, peers, auth.method, payloads, state);
+  if (typeof asked === 'string') {
+    refuse(session, now, `${met(peers)}: ${asked}`);
+    return;
+  }
+  session.enter({ name: 'authenticating', crypto, setUp, request: payloads, peers, requestId: asked, step: 'peer' });
+}
+
+/** Asks the owner for what the peer is judged by; a text, for people, when it is refused before. */
+function askAboutPeer(
+  session: IkeSession,
+  { remote }: ConnectionConfig,
+  { localId, remoteId }: Peers,
+  method: number,
+  payloads: readonly Payload[],
+  { crypto, setUp }: HalfOpen,
+): number | string {
+  if (remote.auth === 'signature') {
+    return askVerdict(session, 'initiator', localId, remoteId, payloads, crypto, setUp);
+  }
+  if (method === AuthMethodId.SHARED_KEY) return session.host.ask(session, { type: 'need-secret', localId, remoteId });
+  return `method not allowed: it proves it by ${authMethodName(method)}, a pre-shared key is wanted`;
+}
+
+function met({ localId, remoteId }: Peers): string {
+  return `the peer is ${formatIdentity(remoteId)}, we are ${formatIdentity(localId)}`;
 }
 
 /** Nobody that we know, or somebody who wants nobody that we are: told where the addresses leave no doubt who was meant. */
@@ -57,8 +80,9 @@ function refuseStranger(session: IkeSession, now: number, theirs: Identity, aske
 const MAX_TOLD = 4;
 
 /**
- * The connection that fits both identities: one that names the peer before one that takes anybody, and of several one
- * with a child for what the peer offers.
+ * The connection that fits both identities and the way in which the peer proves its own: one that names the peer before
+ * one that takes anybody, and of several one with a child for what the peer offers. What the peer says it is it has to
+ * prove for that connection.
  */
 function chooseConnection(
   session: IkeSession,
@@ -71,8 +95,11 @@ function chooseConnection(
     if (asked !== undefined && !sameIdentity(asked, local.id)) return false;
     return remote.id === undefined || sameIdentity(remote.id, theirs);
   });
-  const named = fitting.filter((config) => config.remote.id !== undefined);
-  return [...named, ...fitting].find((config) => hasChildFor(config, payloads)) ?? named[0] ?? fitting[0];
+  const method = findPayload(payloads, 'auth')!.method === AuthMethodId.SHARED_KEY ? 'psk' : 'signature';
+  const proving = fitting.filter(({ remote }) => remote.auth === method);
+  const usable = proving.length > 0 ? proving : fitting;
+  const named = usable.filter((config) => config.remote.id !== undefined);
+  return [...named, ...usable].find((config) => hasChildFor(config, payloads)) ?? named[0] ?? usable[0];
 }
 
 /** Selectors of a side that the choice of a connection looks at: the peer has proved nothing yet, and may send 255. */
@@ -85,8 +112,8 @@ function hasChildFor({ children }: ConnectionConfig, payloads: readonly Payload[
   return children.some((child) => narrowPair({ local, remote }, child.selectors).ok);
 }
 
-/** Goes on with the owner's answer. */
-export function answerAuth(
+/** Goes on with the secret that the owner was asked for. */
+export function answerSecret(
   session: IkeSession,
   now: number,
   state: Authenticating,
@@ -94,26 +121,86 @@ export function answerAuth(
 ): void {
   const { crypto, setUp, request, peers } = state;
   const { host } = session;
-  const config = session.config!;
-  const met = (): string => `the peer is ${formatIdentity(peers.remoteId)}, we are ${formatIdentity(peers.localId)}`;
   if (secret === undefined) {
-    refuse(session, now, `${met()}: there is no pre-shared key for the two`, 'no-secret');
+    refuse(session, now, `${met(peers)}: there is no pre-shared key for the two`, 'no-secret');
     return;
   }
-  const parts = signedBy('initiator', peers.remoteId, crypto, setUp);
-  const auth = findPayload(request, 'auth')!;
-  if (!verifyPskAuth(host.crypto, crypto.suite.prf, secret, parts, auth.data)) {
-    refuse(session, now, `${met()}: its pre-shared key is not ours`);
-    return;
+  if (state.step === 'peer') {
+    const parts = signedBy('initiator', peers.remoteId, crypto, setUp);
+    const auth = findPayload(request, 'auth')!;
+    if (!verifyPskAuth(host.crypto, crypto.suite.prf, secret, parts, auth.data)) {
+      refuse(session, now, `${met(peers)}: its pre-shared key is not ours`);
+      return;
+    }
+    if (session.config!.local.auth !== 'psk') {
+      proveSelf(session, now, state);
+      return;
+    }
   }
   const ours = signedBy('responder', peers.localId, crypto, setUp);
-  const response: Payload[] = [
-    { type: 'idr', identity: peers.localId },
-    { type: 'auth', method: AuthMethodId.SHARED_KEY, data: pskAuth(host.crypto, crypto.suite.prf, secret, ours) },
-  ];
+  const data = pskAuth(host.crypto, crypto.suite.prf, secret, ours);
+  finish(session, now, state, [{ type: 'auth', method: AuthMethodId.SHARED_KEY, data }]);
+}
+
+/** Goes on with the owner's verdict on the peer's signature and certificates. */
+export function answerVerdict(
+  session: IkeSession,
+  now: number,
+  state: Authenticating,
+  verdict: VerificationAnswer,
+): void {
+  if (verdict.ok) proveSelf(session, now, state);
+  else refuse(session, now, `${met(state.peers)}: ${formatVerdict(verdict)}`);
+}
+
+/** The peer proved who it is: now it is our turn, for which the owner is asked again. */
+function proveSelf(session: IkeSession, now: number, state: Authenticating): void {
+  const { crypto, setUp, request, peers } = state;
+  const { localId, remoteId } = peers;
+  const asked =
+    session.config!.local.auth === 'psk'
+      ? session.host.ask(session, { type: 'need-secret', localId, remoteId })
+      : askSignature(session, 'responder', localId, remoteId, crypto, setUp, authoritiesOf(request));
+  if (typeof asked === 'string') refuse(session, now, `${met(peers)}: we are to sign, and ${asked}`);
+  else session.enter({ ...state, requestId: asked, step: 'self' });
+}
+
+/** Goes on with the signature that the owner was asked for. */
+export function answerSignature(
+  session: IkeSession,
+  now: number,
+  state: Authenticating,
+  answer: SignatureAnswer,
+): void {
+  const proof = signaturePayloads(answer, state.setUp);
+  if (typeof proof === 'string') refuse(session, now, `${met(state.peers)}: we cannot sign: ${proof}`, 'no-signature');
+  else finish(session, now, state, proof);
+}
+
+/** No answer of the owner's came in time. A peer whose secret is not there is nothing to tell of: anybody may ask. */
+export function expireAuth(session: IkeSession, now: number, { peers, step }: Authenticating): void {
+  const { local, remote } = session.config!;
+  session.host.count('half-open-expired');
+  if ((step === 'peer' ? remote : local).auth === 'psk') {
+    endSession(session, now, 'failed', 'the set-up was not finished in time', false);
+    return;
+  }
+  const [what, reason] =
+    step === 'peer'
+      ? (['verdict on its certificate', 'no-verdict'] as const)
+      : (['signature of ours', 'no-signature'] as const);
+  failSession(session, now, { reason, detail: `${met(peers)}: the ${what} was asked for and did not come` });
+}
+
+/** Both are known to each other: the IKE SA is up, and its first CHILD SA, if the peer wants one and can have it. */
+function finish(session: IkeSession, now: number, state: Authenticating, proof: readonly Payload[]): void {
+  const { crypto, setUp, request, peers } = state;
+  const { host } = session;
+  const { children } = session.config!;
+  const response: Payload[] = [{ type: 'idr', identity: peers.localId }, ...proof];
   // RFC 6023: a peer that wants no CHILD SA yet sends none of SA, TSi, TSr.
   const childless = findPayload(request, 'sa') === undefined;
-  const child = childless ? undefined : answerOffer(session, config.children, request, setUp.nonces, undefined);
+  const child = childless ? undefined : answerOffer(session, children, request, setUp.nonces, undefined);
   if (child !== undefined) response.push(...(child.ok ? child.payloads : [child.notify]));
   session.respond(now, ExchangeType.IKE_AUTH, response, session.path);
   session.establish(now, crypto, peers);
@@ -128,7 +215,7 @@ function refuse(
   session: IkeSession,
   now: number,
   detail: string,
-  reason: 'AUTHENTICATION_FAILED' | 'no-secret' = 'AUTHENTICATION_FAILED',
+  reason: 'AUTHENTICATION_FAILED' | 'no-secret' | 'no-signature' = 'AUTHENTICATION_FAILED',
 ): void {
   session.host.count('authentication-failed');
   session.respond(now, ExchangeType.IKE_AUTH, [notifyPayload(NotifyType.AUTHENTICATION_FAILED)], session.path);

@@ -1,68 +1,102 @@
 /**
- * IKE_AUTH with pre-shared keys as initiator (RFC 7296 §1.2, §2.15, §2.21.2, RFC 6023): identities, AUTH, and the first
- * CHILD SA.
+ * IKE_AUTH as initiator (RFC 7296 §1.2, §2.15, §2.21.2, RFC 6023): identities, AUTH, and the first CHILD SA. Each side proves
+ * itself in its own way, with a pre-shared key or a signature. What is the owner's to say may take its time.
  */
 
 import { formatIdentity, type Identity, sameIdentity } from '../../base/identity.ts';
-import { pskAuth, type SignedParts, verifyPskAuth } from '../auth.ts';
+import { pskAuth, verifyPskAuth } from '../auth.ts';
 import type { ChildConfig } from '../config.ts';
+import type { VerificationAnswer } from '../events.ts';
 import { failureFrom, findError, misbehaved } from '../failure.ts';
-import { AuthMethodId, ExchangeType, NotifyType, notifyName } from '../iana.ts';
+import { AuthMethodId, authMethodName, ExchangeType, NotifyType, notifyName } from '../iana.ts';
 import { breakOff, failSession, installChild } from '../lifecycle.ts';
 import { findPayload, type Payload } from '../payload.ts';
 import { notifyPayload } from '../payloads/notify.ts';
 import type { IkeSession } from '../session.ts';
-import type { IkeCrypto, SetUp } from '../session-state.ts';
+import { type IkeCrypto, type SessionState, type SetUp, type Verifying, wipeCrypto } from '../session-state.ts';
+import { certificateRequests } from '../signature.ts';
 import { acceptAnswer, type ChildOffer, makeOffer, offerPayloads } from './child-exchange.ts';
 import { DeleteChildTask, rejectPeer } from './delete.ts';
+import { askSignature, askVerdict, copyIdentity, formatVerdict, signedBy } from './proof.ts';
 import type { Task } from './task.ts';
 
-/** What the AUTH payload of a side is computed over. */
-export function signedBy(
-  side: 'initiator' | 'responder',
-  identity: Identity,
-  crypto: IkeCrypto,
-  setUp: SetUp,
-): SignedParts {
-  return side === 'initiator'
-    ? { initMessage: setUp.initRequest, peerNonce: setUp.nonces.responder, skP: crypto.keys.pi, identity }
-    : { initMessage: setUp.initResponse, peerNonce: setUp.nonces.initiator, skP: crypto.keys.pr, identity };
+type ProofWanted = Extract<SessionState, { readonly name: 'proof-wanted' }>;
+
+/** What the owner of the task has to prove itself with. */
+export type OwnProof =
+  | { readonly kind: 'psk'; readonly secret: Uint8Array }
+  /** CERT and AUTH payloads. */
+  | { readonly kind: 'signature'; readonly payloads: readonly Payload[] };
+
+/** Asks the owner for what we prove ourselves with; IKE_AUTH follows when it has come. */
+export function askOwnProof(session: IkeSession, now: number, crypto: IkeCrypto, setUp: SetUp): void {
+  const { host } = session;
+  const { local, remote } = session.config!;
+  let requestId: number | undefined;
+  if (local.auth === 'psk') {
+    requestId = host.ask(session, { type: 'need-secret', localId: local.id, remoteId: remote.id });
+  } else {
+    const asked = askSignature(session, 'initiator', local.id, remote.id, crypto, setUp, setUp.authorities);
+    if (typeof asked === 'string') {
+      wipeCrypto(crypto);
+      failSession(session, now, { reason: 'AUTHENTICATION_FAILED', detail: `we are to sign, and ${asked}` });
+      return;
+    }
+    requestId = asked;
+  }
+  session.timers.set('give-up', now + host.limits.halfOpenTimeout);
+  session.enter({ name: 'proof-wanted', crypto, setUp, requestId });
 }
 
-export class AuthTask implements Task {
+/** Sends IKE_AUTH with what the owner answered. */
+export function beginAuth(session: IkeSession, now: number, state: ProofWanted, proof: OwnProof): void {
+  const { crypto, setUp } = state;
+  session.timers.clear('give-up');
+  session.enter({ name: 'auth-sent', crypto, setUp });
+  session.enqueue(now, new AuthTask(crypto, setUp, session.config!.local.id, proof));
+}
+
+export class AuthTask implements Task, Verifying {
   readonly kind = 'auth' as const;
   readonly exchange: ExchangeType = ExchangeType.IKE_AUTH;
   readonly #crypto: IkeCrypto;
   readonly #setUp: SetUp;
   readonly #localId: Identity;
-  /** Kept to verify the peer's AUTH with, and wiped then. */
-  readonly #secret: Uint8Array;
+  readonly #proof: OwnProof;
   #offer: ChildOffer | undefined;
+  /** The peer's answer, while its proof is judged. */
+  #answer: { readonly payloads: readonly Payload[]; readonly remoteId: Identity } | undefined;
 
-  constructor(crypto: IkeCrypto, setUp: SetUp, localId: Identity, secret: Uint8Array) {
+  constructor(crypto: IkeCrypto, setUp: SetUp, localId: Identity, proof: OwnProof) {
     this.#crypto = crypto;
     this.#setUp = setUp;
     this.#localId = localId;
-    // Not slice(): that of a Node Buffer is a view.
-    this.#secret = new Uint8Array(secret);
+    // Kept to verify the peer's AUTH with, and wiped then. Not slice(): that of a Node Buffer is a view.
+    this.#proof = proof.kind === 'psk' ? { ...proof, secret: new Uint8Array(proof.secret) } : proof;
   }
 
   build(session: IkeSession): readonly Payload[] {
-    const { host } = session;
     const config = session.config!;
-    const parts = signedBy('initiator', this.#localId, this.#crypto, this.#setUp);
-    const auth = pskAuth(host.crypto, this.#crypto.suite.prf, this.#secret, parts);
     const payloads: Payload[] = [{ type: 'idi', identity: this.#localId }];
     if (config.remote.id !== undefined) payloads.push({ type: 'idr', identity: config.remote.id });
-    payloads.push({ type: 'auth', method: AuthMethodId.SHARED_KEY, data: auth });
+    payloads.push(...this.#prove(session), ...certificateRequests([config]));
     // RFC 7296 §2.4: we have no other IKE SA with this peer, so whatever it still has is from before we started.
-    if (!host.knowsPeer(session, this.#localId)) payloads.push(notifyPayload(NotifyType.INITIAL_CONTACT));
+    if (!session.host.knowsPeer(session, this.#localId)) payloads.push(notifyPayload(NotifyType.INITIAL_CONTACT));
     const child = takeFirstChild(session);
     if (child !== undefined) {
       this.#offer = makeOffer(session, child, 'ike-auth');
       payloads.push(...offerPayloads(this.#offer));
     }
     return payloads;
+  }
+
+  #prove({ host, config }: IkeSession): readonly Payload[] {
+    const proof = this.#proof;
+    if (proof.kind === 'signature') return proof.payloads;
+    const parts = signedBy('initiator', this.#localId, this.#crypto, this.#setUp);
+    const data = pskAuth(host.crypto, this.#crypto.suite.prf, proof.secret, parts);
+    if (config!.remote.auth !== 'psk') this.abandon();
+    return [{ type: 'auth', method: AuthMethodId.SHARED_KEY, data }];
   }
 
   process(session: IkeSession, now: number, payloads: readonly Payload[]): void {
@@ -72,24 +106,66 @@ export class AuthTask implements Task {
       return;
     }
     const remoteId = copyIdentity(findPayload(payloads, 'idr')!.identity);
-    const config = session.config!;
-    const met = (): string =>
-      `we are ${formatIdentity(this.#localId)}, the peer says it is ${formatIdentity(remoteId)}`;
-    const wanted = config.remote.id;
+    this.#answer = { payloads, remoteId };
+    const { id: wanted, auth: method } = session.config!.remote;
     if (wanted !== undefined && !sameIdentity(wanted, remoteId)) {
-      this.#reject(session, now, `${met()}, ${formatIdentity(wanted)} was wanted`);
-      return;
+      this.#reject(session, now, `${formatIdentity(wanted)} was wanted`);
+    } else if (method === 'signature') {
+      this.#askVerdict(session, now);
+    } else if (auth.method !== AuthMethodId.SHARED_KEY) {
+      const found = authMethodName(auth.method);
+      this.#reject(session, now, `method not allowed: it proves it by ${found}, a pre-shared key was wanted`);
+    } else if (this.#proof.kind === 'psk') {
+      this.#checkSecret(session, now, this.#proof.secret);
+    } else {
+      const { host } = session;
+      const question = { type: 'need-secret', localId: this.#localId, remoteId } as const;
+      this.#wait(session, now, host.ask(session, question));
     }
-    if (auth.method !== AuthMethodId.SHARED_KEY) {
-      this.#reject(session, now, `${met()} and proves it by method ${auth.method}, a pre-shared key was wanted`);
-      return;
-    }
+  }
+
+  #askVerdict(session: IkeSession, now: number): void {
+    const { payloads, remoteId } = this.#answer!;
+    const asked = askVerdict(session, 'responder', this.#localId, remoteId, payloads, this.#crypto, this.#setUp);
+    if (typeof asked === 'string') this.#reject(session, now, asked);
+    else this.#wait(session, now, asked);
+  }
+
+  #wait(session: IkeSession, now: number, requestId: number): void {
+    session.timers.set('give-up', now + session.host.limits.halfOpenTimeout);
+    session.enter({ name: 'verifying', crypto: this.#crypto, requestId, step: this });
+  }
+
+  secretCame(session: IkeSession, now: number, secret: Uint8Array | undefined): void {
+    if (secret === undefined) this.#reject(session, now, 'there is no pre-shared key for the two', 'no-secret');
+    else this.#checkSecret(session, now, secret);
+  }
+
+  verdictCame(session: IkeSession, now: number, verdict: VerificationAnswer): void {
+    if (verdict.ok) this.#settle(session, now);
+    else this.#reject(session, now, formatVerdict(verdict));
+  }
+
+  expired(session: IkeSession, now: number): void {
+    const [what, reason] =
+      session.config!.remote.auth === 'signature'
+        ? (['verdict on its certificate', 'no-verdict'] as const)
+        : (['pre-shared key', 'no-secret'] as const);
+    this.#reject(session, now, `the ${what} was asked for and did not come`, reason);
+  }
+
+  #checkSecret(session: IkeSession, now: number, secret: Uint8Array): void {
+    const { payloads, remoteId } = this.#answer!;
     const parts = signedBy('responder', remoteId, this.#crypto, this.#setUp);
-    const proven = verifyPskAuth(session.host.crypto, this.#crypto.suite.prf, this.#secret, parts, auth.data);
-    if (!proven) {
-      this.#reject(session, now, `${met()}; its pre-shared key is not ours`);
-      return;
-    }
+    const { data } = findPayload(payloads, 'auth')!;
+    const proven = verifyPskAuth(session.host.crypto, this.#crypto.suite.prf, secret, parts, data);
+    if (proven) this.#settle(session, now);
+    else this.#reject(session, now, 'its pre-shared key is not ours');
+  }
+
+  /** The peer proved who it is: from here on what it sent is believed. */
+  #settle(session: IkeSession, now: number): void {
+    const { payloads, remoteId } = this.#answer!;
     session.establish(now, this.#crypto, { localId: this.#localId, remoteId });
     session.announce();
     this.#finishChild(session, now, payloads);
@@ -97,10 +173,16 @@ export class AuthTask implements Task {
     session.host.established(now, session, false);
   }
 
-  #reject(session: IkeSession, now: number, detail: string): void {
+  #reject(
+    session: IkeSession,
+    now: number,
+    why: string,
+    reason: 'AUTHENTICATION_FAILED' | 'no-secret' | 'no-verdict' = 'AUTHENTICATION_FAILED',
+  ): void {
+    const met = `we are ${formatIdentity(this.#localId)}, the peer says it is ${formatIdentity(this.#answer!.remoteId)}`;
     session.host.count('authentication-failed');
     this.abandon();
-    rejectPeer(session, now, detail);
+    rejectPeer(session, now, { reason, detail: `${met}; ${why}` });
   }
 
   #refused(session: IkeSession, now: number, payloads: readonly Payload[]): void {
@@ -112,8 +194,8 @@ export class AuthTask implements Task {
     }
     const wanted = session.config!.remote.id;
     const who = `we are ${formatIdentity(this.#localId)} and want ${wanted === undefined ? 'anybody' : formatIdentity(wanted)}`;
-    const hint =
-      error.notify === NotifyType.AUTHENTICATION_FAILED ? '; look at the identities and the pre-shared key' : '';
+    const means = this.#proof.kind === 'psk' ? 'pre-shared key' : 'certificate';
+    const hint = error.notify === NotifyType.AUTHENTICATION_FAILED ? `; look at the identities and the ${means}` : '';
     failSession(session, now, failureFrom(error, `${who}${hint}`));
   }
 
@@ -131,7 +213,7 @@ export class AuthTask implements Task {
   }
 
   abandon(): void {
-    this.#secret.fill(0);
+    if (this.#proof.kind === 'psk') this.#proof.secret.fill(0);
   }
 }
 
@@ -144,11 +226,6 @@ function takeFirstChild(session: IkeSession): ChildConfig | undefined {
     const child = children.find((entry) => entry.name === name);
     if (child !== undefined) return child;
   }
-}
-
-/** Payloads are views into a datagram that is not ours to keep. */
-export function copyIdentity({ type, data }: Identity): Identity {
-  return { type, data: data.slice() };
 }
 
 /** Notes what the peer says of itself and we have no use for. */

@@ -4,6 +4,7 @@
 import { assertNever } from '../../base/assert.ts';
 import { type ChildRecord, childSpiBytes } from '../child.ts';
 import type { DownReason } from '../events.ts';
+import type { Failure } from '../failure.ts';
 import { ExchangeType, NotifyType, ProtocolId } from '../iana.ts';
 import { dropChild, endSession, reportChildDown, reportDown } from '../lifecycle.ts';
 import type { Payload } from '../payload.ts';
@@ -94,10 +95,11 @@ export function closeSession(session: IkeSession, now: number, reason: DownReaso
     case 'established':
     case 'rekeyed':
     case 'auth-sent':
+    case 'verifying':
       beginDelete(session, now, reason, detail, false);
       return;
     case 'init-sent':
-    case 'secret-wanted':
+    case 'proof-wanted':
     case 'half-open':
     case 'authenticating':
       endSession(session, now, reason, detail, false);
@@ -110,10 +112,10 @@ export function closeSession(session: IkeSession, now: number, reason: DownReaso
   }
 }
 
-/** The peer's AUTH does not fit: it is told, and the SA is gone. */
-export function rejectPeer(session: IkeSession, now: number, detail: string): void {
-  session.fail({ reason: 'AUTHENTICATION_FAILED', detail }, undefined, true);
-  beginDelete(session, now, 'failed', detail, true);
+/** The peer did not prove who it is: it is told, and the SA is gone. */
+export function rejectPeer(session: IkeSession, now: number, failure: Failure): void {
+  session.fail(failure, undefined, true);
+  beginDelete(session, now, 'failed', failure.detail, true);
 }
 
 function beginDelete(

@@ -17,6 +17,7 @@ import { notifyPayload } from '../payloads/notify.ts';
 import { explainNoProposal } from '../proposal-report.ts';
 import { answerProposal, type Chosen, chooseIke } from '../proposals.ts';
 import { IkeSession } from '../session.ts';
+import { certificateRequests, hashAlgorithmsNotify, hashAlgorithmsOf, usesSignatures } from '../signature.ts';
 import { MessageWindow } from '../window.ts';
 import { deriveShared, NONCE_LENGTH } from './child-exchange.ts';
 import { bindKeys } from './init.ts';
@@ -121,6 +122,8 @@ function open(
   const fragmentation =
     findNotify(message.payloads, NotifyType.IKEV2_FRAGMENTATION_SUPPORTED) !== undefined &&
     candidates.some((config) => config.fragmentSize !== 0);
+  // RFC 7427 §4: likewise.
+  const peerHashes = candidates.some(usesSignatures) ? hashAlgorithmsOf(message.payloads) : undefined;
   const payloads: Payload[] = [
     { type: 'sa', proposals: [answerProposal(chosen)] },
     { type: 'ke', group: suite.dh.id, data: publicValue },
@@ -130,10 +133,19 @@ function open(
       : []),
     notifyPayload(NotifyType.CHILDLESS_IKEV2_SUPPORTED),
     ...(fragmentation ? [notifyPayload(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED)] : []),
+    ...(peerHashes === undefined ? [] : [hashAlgorithmsNotify()]),
+    ...certificateRequests(candidates),
     ...host.vendorIds.map((data): Payload => ({ type: 'vendor', data })),
   ];
   const response = encodePlain(responseHeader(spiInitiator, spiResponder), payloads);
-  const setUp = { initRequest: datagram.slice(), initResponse: response, nonces, childless: true };
+  const setUp = {
+    initRequest: datagram.slice(),
+    initResponse: response,
+    nonces,
+    childless: true,
+    peerHashes,
+    authorities: [],
+  };
   const session = new IkeSession(host, {
     initiator: false,
     spiInitiator,

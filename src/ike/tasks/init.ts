@@ -20,6 +20,8 @@ import { type NotifyPayload, notifyPayload } from '../payloads/notify.ts';
 import { acceptIke, ikeWireProposals } from '../proposals.ts';
 import type { IkeSession } from '../session.ts';
 import { type IkeCrypto, wipeCrypto } from '../session-state.ts';
+import { authoritiesOf, hashAlgorithmsNotify, hashAlgorithmsOf, usesSignatures } from '../signature.ts';
+import { askOwnProof } from './auth.ts';
 import { deriveShared, NONCE_LENGTH, suggestedGroup } from './child-exchange.ts';
 import type { Task } from './task.ts';
 
@@ -63,6 +65,7 @@ export class InitTask implements Task {
         ? []
         : natDetectionNotifies(host.crypto, spis, path.local, path.remote, pretendNat)),
       ...(this.config.fragmentSize === 0 ? [] : [notifyPayload(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED)]),
+      ...(usesSignatures(this.config) ? [hashAlgorithmsNotify()] : []),
       ...host.vendorIds.map((data): Payload => ({ type: 'vendor', data })),
     ];
   }
@@ -175,6 +178,8 @@ export class InitTask implements Task {
       initResponse: datagram.slice(),
       nonces,
       childless: findNotify(payloads, NotifyType.CHILDLESS_IKEV2_SUPPORTED) !== undefined,
+      peerHashes: usesSignatures(this.config) ? hashAlgorithmsOf(payloads) : undefined,
+      authorities: authoritiesOf(payloads),
     };
     if (!setUp.childless && session.wanted.length === 0) {
       wipeCrypto(crypto);
@@ -183,9 +188,7 @@ export class InitTask implements Task {
       failSession(session, now, { reason: 'other-error-notify', detail });
       return;
     }
-    const requestId = host.askSecret(session, this.config.local.id, this.config.remote.id);
-    session.timers.set('give-up', now + host.limits.halfOpenTimeout);
-    session.enter({ name: 'secret-wanted', crypto, setUp, requestId });
+    askOwnProof(session, now, crypto, setUp);
   }
 
   #natOf(session: IkeSession, path: Path, { header, payloads }: IkeMessage): NatStatus {

@@ -1,0 +1,83 @@
+/**
+ * What both roles of IKE_AUTH have in common (RFC 7296 §2.15): what a side signs, and the questions about signatures and
+ * certificates that the owner answers.
+ */
+import type { Identity } from '../../base/identity.ts';
+import { type SignedParts, signedOctets } from '../auth.ts';
+import type { SignatureAnswer, VerificationAnswer } from '../events.ts';
+import { findPayload, type Payload } from '../payload.ts';
+import type { IkeSession } from '../session.ts';
+import type { IkeCrypto, SetUp } from '../session-state.ts';
+import { certificatePayloads, findProof, methodsFor, signatureAuth } from '../signature.ts';
+
+type Side = 'initiator' | 'responder';
+
+/** Payloads are views into a datagram that is not ours to keep. */
+export function copyIdentity({ type, data }: Identity): Identity {
+  return { type, data: data.slice() };
+}
+
+/** What the AUTH payload of a side is computed over. */
+export function signedBy(side: Side, identity: Identity, crypto: IkeCrypto, setUp: SetUp): SignedParts {
+  return side === 'initiator'
+    ? { initMessage: setUp.initRequest, peerNonce: setUp.nonces.responder, skP: crypto.keys.pi, identity }
+    : { initMessage: setUp.initResponse, peerNonce: setUp.nonces.initiator, skP: crypto.keys.pr, identity };
+}
+
+/**
+ * Asks the owner to sign for us.
+ * @param authorities those that the peer asked for certificates of
+ * @returns the request's id; a text, for people, when the peer verifies no signature of ours
+ */
+export function askSignature(
+  session: IkeSession,
+  side: Side,
+  localId: Identity,
+  remoteId: Identity | undefined,
+  crypto: IkeCrypto,
+  setUp: SetUp,
+  authorities: readonly Uint8Array[],
+): number | string {
+  const accepted = methodsFor(setUp.peerHashes);
+  if (typeof accepted === 'string') return accepted;
+  const { host } = session;
+  const octets = signedOctets(host.crypto, crypto.suite.prf, signedBy(side, localId, crypto, setUp));
+  return host.ask(session, { type: 'need-signature', localId, remoteId, octets, accepted, authorities });
+}
+
+/** CERT and AUTH payloads of what the owner answered; a text, for people, when the peer could do nothing with it. */
+export function signaturePayloads(answer: SignatureAnswer, setUp: SetUp): readonly Payload[] | string {
+  if (!answer.ok) return answer.detail;
+  const { authMethod, algorithm, signature, certificates } = answer;
+  const accepted = methodsFor(setUp.peerHashes);
+  const auth = signatureAuth(authMethod, algorithm, signature);
+  if (typeof accepted === 'string' || !accepted.authMethods.includes(authMethod) || auth === undefined) {
+    return `a signature by method ${authMethod}, which the peer does not take`;
+  }
+  return [...certificatePayloads(certificates), auth];
+}
+
+/**
+ * Asks the owner whether a peer is who it says it is. The side is the peer's.
+ * @returns the request's id; a text, for people, when there is nothing to judge
+ */
+export function askVerdict(
+  session: IkeSession,
+  side: Side,
+  localId: Identity,
+  remoteId: Identity,
+  payloads: readonly Payload[],
+  crypto: IkeCrypto,
+  setUp: SetUp,
+): number | string {
+  const found = findProof(payloads, findPayload(payloads, 'auth')!, setUp.peerHashes !== undefined);
+  if (!found.ok) return found.detail;
+  const { host } = session;
+  const octets = signedOctets(host.crypto, crypto.suite.prf, signedBy(side, remoteId, crypto, setUp));
+  return host.ask(session, { type: 'need-verification', localId, proof: { ...found.proof, id: remoteId, octets } });
+}
+
+/** `not trusted: …` */
+export function formatVerdict({ reason, detail }: Extract<VerificationAnswer, { readonly ok: false }>): string {
+  return `${reason.replaceAll('-', ' ')}: ${detail}`;
+}
