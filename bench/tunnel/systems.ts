@@ -63,6 +63,13 @@ export function allSystems(): readonly System[] {
         start: (lab) => startOurs(lab, () => ({ arguments: ['--crypto', provider] })),
       };
     }),
+    {
+      name: 'sectunnel-inline',
+      own: true,
+      obstacles: missing(OWN_NEEDS),
+      // The best provider, but no worker threads.
+      start: (lab) => startOurs(lab, () => ({ arguments: ['--workers', '0'] })),
+    },
     other('strongswan', 'strongswan', startStrongSwan),
     other('wireguard-go', 'wireguard-go', startWireGuard),
     other('veth', undefined, startBare),

@@ -18,7 +18,6 @@ import { isUnspecified, type UdpCounters, type UdpNetwork } from '../tun/udp.ts'
 import { PathMtus } from './path-mtu.ts';
 import { type SocketNeed, SocketPool } from './sockets.ts';
 import type { WorkerStatus } from './workers/link.ts';
-import type { WorkerRole } from './workers/messages.ts';
 import { WorkerPlanes } from './workers/planes.ts';
 
 /** Packets that are read from a device at a time, and batches before other work has its turn. */
@@ -254,11 +253,6 @@ export class TunnelHost {
   /** The worker threads, when packets are carried by such. */
   workers(): readonly WorkerStatus[] | undefined {
     return this.#workers?.status();
-  }
-
-  /** Ends a worker thread as if it had crashed: another takes its place. */
-  killWorker(role: WorkerRole): void {
-    this.#workers?.kill(role, 'it was told to end');
   }
 
   /** Removes all tunnels. Afterwards nothing of the host keeps the process alive. */

@@ -48,6 +48,9 @@ export interface WorkerStatus {
   readonly cpu: number;
 }
 
+/** A worker as its host sees it. */
+export type Link = Pick<WorkerLink, 'ready' | 'issued' | 'hasApplied' | 'control' | 'status' | 'post' | 'stop'>;
+
 export class WorkerLink {
   readonly control: Int32Array = new Int32Array(new SharedArrayBuffer(CONTROL_BYTES));
   readonly #options: LinkOptions;
@@ -107,14 +110,6 @@ export class WorkerLink {
     this.#issued++;
     this.#port.postMessage(command);
     Atomics.store(this.control, Control.issued, this.#issued | 0);
-    this.#wakeUp();
-  }
-
-  /** For tests and for one that does not answer: ends the worker as if it had crashed. */
-  kill(reason: string): void {
-    this.#error ??= new Error(reason);
-    void this.#worker?.terminate();
-    // It may be blocked in a system call, which nothing else ends.
     this.#wakeUp();
   }
 
@@ -193,7 +188,11 @@ export class WorkerLink {
   #look(): void {
     const now = performance.now();
     if (this.#issued !== this.#applied) {
-      if (now - this.#heardAt >= PATIENCE) this.kill(`it did not answer for ${PATIENCE / 1_000} seconds`);
+      if (now - this.#heardAt < PATIENCE) return;
+      this.#error ??= new Error(`it did not answer for ${PATIENCE / 1_000} seconds`);
+      void this.#worker?.terminate();
+      // It may be blocked in a system call, which nothing else ends.
+      this.#wakeUp();
     } else if (now - this.#askedAt >= ALIVE_EVERY) {
       this.#askedAt = now;
       this.post({ type: 'alive' });

@@ -2,6 +2,8 @@
  * What both kinds of workers have in common: commands that are carried out in their order and answered, descriptors that
  * are waited for in one blocking call, deadlines. A worker has no event loop of its own: it polls.
  */
+// The global of that name is looked up anew each time.
+import { performance } from 'node:perf_hooks';
 import { receiveMessageOnPort } from 'node:worker_threads';
 import { addressOf, ERRNO, libc, SystemError } from '../../tun/libc.ts';
 import { Control, type WorkerCommand, type WorkerOutput, type WorkerReport, type WorkerSetup } from './messages.ts';

@@ -9,7 +9,7 @@ import { type DropCounters, newDropCounters } from '../../esp/drops.ts';
 import { addCounters, counterCount } from '../../tun/counters.ts';
 import { type DeviceCounters, newDeviceCounters, type PacketDevice } from '../../tun/device.ts';
 import { newUdpCounters, type UdpCounters, type UdpSocket } from '../../tun/udp.ts';
-import { WorkerLink, type WorkerStatus } from './link.ts';
+import { type Link, type LinkOptions, WorkerLink, type WorkerStatus } from './link.ts';
 import { Control, type DescriptorCommand, type WorkerCommand, type WorkerReport, type WorkerRole } from './messages.ts';
 import { ReceiveRecords, SendRecords } from './records.ts';
 
@@ -47,8 +47,8 @@ type OpenSocket = Extract<DescriptorCommand, { type: 'open-socket' }>;
 export class WorkerPlanes implements PlanePort {
   readonly inboundDrops: DropCounters;
   readonly #options: WorkerPlanesOptions;
-  readonly #sending: WorkerLink;
-  readonly #receiving: WorkerLink;
+  readonly #sending: Link;
+  readonly #receiving: Link;
   readonly #sendRecords = new SendRecords();
   readonly #receiveRecords = new ReceiveRecords();
   // BOUNDED: the host's tunnels and sockets.
@@ -62,18 +62,19 @@ export class WorkerPlanes implements PlanePort {
   // BOUNDED: by who waits for devices and sockets to be let go.
   #settled: { readonly sent: number; readonly received: number; readonly resolve: () => void }[] = [];
 
-  constructor(options: WorkerPlanesOptions) {
+  /** @param start how a worker comes about, for tests */
+  constructor(options: WorkerPlanesOptions, start: (options: LinkOptions) => Link = startLink) {
     this.#options = options;
     this.inboundDrops = new Float64Array(new SharedArrayBuffer(newDropCounters().byteLength));
-    this.#sending = this.#link('send', () => this.#restoreSending());
-    this.#receiving = this.#link('receive', () => this.#restoreReceiving());
+    this.#sending = this.#link(start, 'send', () => this.#restoreSending());
+    this.#receiving = this.#link(start, 'receive', () => this.#restoreReceiving());
   }
 
-  #link(role: WorkerRole, restore: () => Iterable<WorkerCommand>): WorkerLink {
+  #link(start: (options: LinkOptions) => Link, role: WorkerRole, restore: LinkOptions['restore']): Link {
     const { crypto, fragmentSeed, now, onCrash } = this.#options;
     const [seconds, nanoseconds] = process.hrtime();
     const clockOffset = now() - seconds * 1e3 - nanoseconds / 1e6;
-    return new WorkerLink({
+    return start({
       setup: { role, crypto, fragmentSeed, clockOffset, inboundDrops: this.inboundDrops },
       restore,
       onReports: (reports) => {
@@ -191,11 +192,6 @@ export class WorkerPlanes implements PlanePort {
     return [this.#sending.status, this.#receiving.status];
   }
 
-  /** Ends a worker as if it had crashed. */
-  kill(role: WorkerRole, reason: string): void {
-    (role === 'send' ? this.#sending : this.#receiving).kill(reason);
-  }
-
   async close(): Promise<void> {
     await Promise.all([this.#sending.stop(), this.#receiving.stop()]);
     this.#sendRecords.clear();
@@ -263,6 +259,10 @@ export class WorkerPlanes implements PlanePort {
       if (command !== undefined) yield command;
     }
   }
+}
+
+function startLink(options: LinkOptions): Link {
+  return new WorkerLink(options);
 }
 
 function sharedCounters(like: object): Float64Array {

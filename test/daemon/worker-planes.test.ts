@@ -1,0 +1,191 @@
+/** The order in which IKE and the workers are told things, with workers that answer when the test lets them. */
+import { describe, expect, it } from 'vitest';
+import type { Link, LinkOptions } from '../../src/daemon/workers/link.ts';
+import { CONTROL_BYTES, Control, type WorkerCommand, type WorkerRole } from '../../src/daemon/workers/messages.ts';
+import { WorkerPlanes } from '../../src/daemon/workers/planes.ts';
+import type { PlaneReport } from '../../src/engine/commands.ts';
+import type { Transmit } from '../../src/engine/options.ts';
+import { MemoryDevice } from '../../src/tun/memory.ts';
+import { at } from '../support/ike-pair.ts';
+
+class FakeLink implements Link {
+  readonly ready = Promise.resolve();
+  readonly control = new Int32Array(new SharedArrayBuffer(CONTROL_BYTES));
+  readonly options: LinkOptions;
+  commands: WorkerCommand[] = [];
+  issued = 0;
+  applied = 0;
+  down = false;
+  stopped = false;
+
+  constructor(options: LinkOptions) {
+    this.options = options;
+  }
+
+  get status(): Link['status'] {
+    return { role: this.options.setup.role, running: !this.down, restarts: 0, cpu: 0 };
+  }
+
+  hasApplied(ticket: number): boolean {
+    return this.down || this.applied >= ticket;
+  }
+
+  post(command: WorkerCommand): void {
+    this.commands.push(command);
+    this.issued++;
+  }
+
+  async stop(): Promise<void> {
+    this.stopped = true;
+  }
+
+  /** Carries out all that it was told. */
+  apply(): void {
+    this.applied = this.issued;
+    this.options.onProgress();
+  }
+
+  crash(): void {
+    this.down = true;
+    this.options.onCrash('it broke', 100);
+    this.options.onProgress();
+  }
+
+  types(): string[] {
+    return this.commands.map((command) => ('command' in command ? command.command.type : command.type));
+  }
+}
+
+function make() {
+  const links = new Map<WorkerRole, FakeLink>();
+  const sent: string[] = [];
+  const reports: PlaneReport[] = [];
+  const datagrams: number[] = [];
+  const crashes: string[] = [];
+  const planes = new WorkerPlanes(
+    {
+      crypto: 'node',
+      fragmentSeed: 1,
+      now: () => 0,
+      onReport: (report) => reports.push(report),
+      onDatagram: (data) => datagrams.push(data.length),
+      onTransmit: ({ data }) => sent.push(String(data[0])),
+      onDeviceLost: () => undefined,
+      onTooLarge: () => undefined,
+      onCrash: (text) => crashes.push(text),
+    },
+    (options) => {
+      const link = new FakeLink(options);
+      links.set(options.setup.role, link);
+      return link;
+    },
+  );
+  return { planes, sent, reports, datagrams, crashes, send: links.get('send')!, receive: links.get('receive')! };
+}
+
+const PATH = { local: at('192.0.2.1', 4500), remote: at('192.0.2.2', 4500) };
+const message = (number: number): Transmit => ({ path: PATH, data: Uint8Array.of(number), trafficClass: 0 });
+
+describe('what IKE says', () => {
+  it('goes out at once when nothing is to be done before', () => {
+    const { planes, sent } = make();
+    planes.transmit([message(1), message(2)]);
+    expect(sent).toEqual(['1', '2']);
+  });
+
+  it('waits until both workers have done what was asked before, in its order', () => {
+    const { planes, sent, send, receive } = make();
+    planes.receive({ type: 'remove', id: 1 });
+    planes.send({ type: 'remove', id: 1 });
+    planes.transmit([message(1)]);
+    planes.receive({ type: 'remove', id: 2 });
+    planes.transmit([message(2)]);
+    send.apply();
+    expect(sent).toEqual([]);
+    receive.applied = 1;
+    receive.options.onProgress();
+    expect(sent).toEqual(['1']);
+    receive.apply();
+    expect(sent).toEqual(['1', '2']);
+  });
+
+  it('goes before the use of an SA that the peer only learns of by it, and behind that of all others', () => {
+    const { planes, sent, send } = make();
+    planes.send({ type: 'activate', id: 1, afterIke: false });
+    planes.send({ type: 'activate', id: 2, afterIke: true });
+    planes.transmit([message(1)]);
+    expect(send.types()).toEqual(['activate']);
+    expect(sent).toEqual([]);
+    send.apply();
+    expect(sent).toEqual(['1']);
+    expect(send.commands.map((command) => ('command' in command ? command.command : undefined))).toMatchObject([
+      { id: 1 },
+      { id: 2 },
+    ]);
+  });
+
+  it('does not wait for a worker that is not there', () => {
+    const { planes, sent, send, receive, crashes } = make();
+    planes.receive({ type: 'remove', id: 1 });
+    planes.send({ type: 'remove', id: 1 });
+    planes.transmit([message(1)]);
+    send.apply();
+    receive.crash();
+    expect(sent).toEqual(['1']);
+    expect(crashes).toEqual([expect.stringContaining('nothing is received until another takes its place in 100 ms')]);
+  });
+
+  it('is dropped from the oldest on when too much of it waits', () => {
+    const { planes, sent, send } = make();
+    planes.send({ type: 'remove', id: 1 });
+    planes.transmit(Array.from({ length: 5_000 }, (_, i) => message(i % 256)));
+    send.apply();
+    expect(sent).toHaveLength(4_096);
+  });
+});
+
+describe('devices', () => {
+  it('are closed only when both workers have let go of them, or are gone', async () => {
+    const { planes, send, receive } = make();
+    const device = Object.assign(new MemoryDevice(), { handOver: () => ({ fd: 9, offload: 'all' as const }) });
+    planes.openDevice(3, device);
+    expect([send.types(), receive.types()]).toEqual([['open-device'], ['open-device']]);
+    expect([...send.options.restore()]).toHaveLength(1);
+    let closed = false;
+    const closing = planes.closeDevice(3).then(() => {
+      closed = true;
+    });
+    send.apply();
+    await Promise.resolve();
+    expect(closed).toBe(false);
+    receive.crash();
+    await closing;
+    expect([...send.options.restore(), ...receive.options.restore()]).toEqual([]);
+    await planes.closeDevice(3);
+  });
+
+  it('that belong to this thread alone are refused', () => {
+    expect(() => make().planes.openDevice(1, new MemoryDevice())).toThrow('cannot be handed to worker threads');
+  });
+});
+
+describe('what workers tell', () => {
+  it('reaches engine and host; datagrams are no longer under way then', () => {
+    const { planes, receive, datagrams, reports } = make();
+    receive.control[Control.underWay] = 1;
+    receive.control[Control.keepalives] = 4;
+    receive.options.onReports([
+      { type: 'datagram', data: new Uint8Array(30), from: PATH.remote, local: PATH.local },
+      { type: 'received', id: 1, path: undefined },
+    ]);
+    expect([datagrams, reports]).toEqual([[30], [{ type: 'received', id: 1, path: undefined }]]);
+    expect(receive.control[Control.underWay]).toBe(0);
+    expect(planes.strayCounters()).toEqual({ keepalives: 4, empty: 0, oversized: 0, overflow: 0 });
+  });
+
+  it('ends with them', async () => {
+    const { planes, send, receive } = make();
+    await planes.close();
+    expect([send.stopped, receive.stopped]).toEqual([true, true]);
+  });
+});
