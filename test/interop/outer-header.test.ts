@@ -115,7 +115,7 @@ describeInterop('between two gateways', ['namespaces', 'tcpdump', 'nftables', 'b
   /** What ping says that goes from one network of a tunnel to the other. */
   async function ping(outer: Family, inner: Family, ...options: readonly string[]): Promise<string> {
     const [source, destination] = [host(NETS[outer].left[inner], 2), host(NETS[outer].right[inner], 2)];
-    const argv = ['ping', '-n', '-i', '0.2', '-W', '2', '-I', source, ...options, destination];
+    const argv = ['ping', '-n', '-i', '0.2', '-W', '5', '-I', source, ...options, destination];
     return (await client.exec(argv, { check: false, timeout: 15_000 })).stdout;
   }
 

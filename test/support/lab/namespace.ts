@@ -4,6 +4,7 @@
  * removed by the next one.
  */
 import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 import { NAMESPACE_PREFIX, sweepOnce } from './leftovers.ts';
 import { Background, type RunOptions, type RunResult, run } from './process.ts';
 
@@ -95,6 +96,13 @@ export async function cable(left: Plug, right: Plug): Promise<void> {
   for (const { namespace, device, addresses } of [left, right]) {
     await namespace.ip([`link set ${device} up`, ...addresses.map((address) => addressCommand(address, device))]);
   }
+}
+
+const CHECKSUMS = fileURLToPath(new URL('checksums.mjs', import.meta.url));
+
+/** From now on the kernel computes the checksums of what leaves by a device. */
+export async function computeChecksums(namespace: Namespace, device: string): Promise<void> {
+  await namespace.exec([process.execPath, CHECKSUMS, device]);
 }
 
 /** Makes a namespace forward, and everything that leaves it by `outside` carry the address of that device. */
