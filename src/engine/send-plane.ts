@@ -310,6 +310,8 @@ export class SendPlane {
     // A flood asks now and then only.
     if (!held && this.#now - (askedAt.get(child) ?? Number.NEGATIVE_INFINITY) < ASK_AGAIN) return;
     askedAt.set(child, this.#now);
+    // First that its SA has just run out, if that is why: of a child that seems to be there no other is made.
+    this.#reportLimits(tunnel);
     this.#options.report({ type: 'missing', tunnel: tunnel.index, child });
   }
 
