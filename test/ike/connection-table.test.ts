@@ -1,0 +1,56 @@
+import { describe, expect, it } from 'vitest';
+import { type IpAddress, parseAddress } from '../../src/base/address.ts';
+import type { ConnectionConfig } from '../../src/ike/config.ts';
+import { ConnectionTable } from '../../src/ike/connection-table.ts';
+import { connection } from '../support/ike-pair.ts';
+
+const [HERE, THERE, ELSEWHERE] = ['192.0.2.1', '192.0.2.2', '192.0.2.3'].map((text) => parseAddress(text)!) as [
+  IpAddress,
+  IpAddress,
+  IpAddress,
+];
+
+function between(name: string, local?: IpAddress, remote?: IpAddress): ConnectionConfig {
+  const base = connection({ name });
+  return { ...base, local: { ...base.local, address: local }, remote: { ...base.remote, address: remote } };
+}
+
+const names = (found: readonly ConnectionConfig[]): string[] => found.map(({ name }) => name);
+
+describe('the table of connections', () => {
+  it('finds those that a peer may mean, in the order in which they were added', () => {
+    const table = new ConnectionTable();
+    table.set(between('from anywhere', HERE));
+    table.set(between('exact', HERE, THERE));
+    table.set(between('anything'));
+    table.set(between('other', HERE, ELSEWHERE));
+    table.set(between('to anywhere', undefined, THERE));
+    expect(names(table.between(HERE, THERE))).toEqual(['from anywhere', 'exact', 'anything', 'to anywhere']);
+    expect(names(table.between(HERE, ELSEWHERE))).toEqual(['from anywhere', 'anything', 'other']);
+    expect(names(table.between(ELSEWHERE, THERE))).toEqual(['anything', 'to anywhere']);
+    expect(names(table.between(THERE, HERE))).toEqual(['anything']);
+  });
+
+  it('keeps the families apart', () => {
+    const table = new ConnectionTable();
+    table.set(between('four', undefined, { family: 4, value: 1n }));
+    expect(names(table.between(HERE, { family: 6, value: 1n }))).toEqual([]);
+  });
+
+  it('puts one in the place of another of its name, and forgets', () => {
+    const table = new ConnectionTable();
+    table.set(between('first', HERE, THERE));
+    table.set(between('second', HERE, THERE));
+    table.set(between('first', undefined, THERE));
+    expect(names(table.between(HERE, THERE))).toEqual(['first', 'second']);
+    expect(names(table.between(ELSEWHERE, THERE))).toEqual(['first']);
+    expect(names([...table.values()])).toEqual(['first', 'second']);
+    table.delete('first');
+    table.delete('unknown');
+    expect([table.has('first'), table.get('first'), names(table.between(HERE, THERE))]).toEqual([
+      false,
+      undefined,
+      ['second'],
+    ]);
+  });
+});
