@@ -20,8 +20,10 @@ export const MAX_FRAGMENTS = 1_024;
 const MAX_CONTENT = 0x4_0000;
 /** Fragments are kept so long after the last one: the peer sends again what is missing, up to a minute later. */
 export const FRAGMENTS_TIMEOUT = 60_000;
-/** Of all IKE SAs of an endpoint together. */
-const MAX_HELD = 0x100_0000;
+/** Of all IKE SAs of an endpoint together: `SMALL` for each of 1,024, of which 512 may be half-open. */
+const MAX_HELD = 0x200_0000;
+/** Beyond that a message competes with others of its kind for half of the room, and for none of the rest. */
+const SMALL = 0x8000;
 
 /** Bytes that an endpoint holds for messages that are not complete. */
 export class FragmentBudget {
@@ -31,8 +33,12 @@ export class FragmentBudget {
     return this.#held;
   }
 
-  take(bytes: number): boolean {
-    if (this.#held + bytes > MAX_HELD) return false;
+  /**
+   * So many bytes more for a message that has some already. A few large ones, of peers that have proved nothing yet,
+   * must not keep others out whose certificates are of the usual size.
+   */
+  take(bytes: number, already: number): boolean {
+    if (this.#held + bytes > (already + bytes > SMALL ? MAX_HELD / 2 : MAX_HELD)) return false;
     this.#held += bytes;
     return true;
   }
@@ -92,7 +98,7 @@ export class Reassembly {
   ): Whole | 'full' | undefined {
     if (!this.#continues(header) || place.total > this.#total) this.#begin(header, place.total);
     const bytes = content.length + (place.number === 1 ? datagram.length : 0);
-    if (this.#bytes + bytes > MAX_CONTENT || !this.#budget.take(bytes)) {
+    if (this.#bytes + bytes > MAX_CONTENT || !this.#budget.take(bytes, this.#bytes)) {
       return 'full';
     }
     this.#bytes += bytes;

@@ -165,9 +165,27 @@ describe('Reassembly', () => {
     expect(results).toEqual([...new Array(8).fill(undefined), 'full']);
     reassembly.drop();
     expect(budget.held).toBe(0);
-    expect(budget.take(0x100_0000 - 5)).toBe(true);
+    for (let i = 0; i < 0x400; i++) expect(budget.take(0x8000, 0)).toBe(true);
     expect(reassembly.add(HEADER, place(1, 2), 0, piece, piece)).toBe('full');
     reassembly.drop();
-    expect(budget.held).toBe(0x100_0000 - 5);
+    expect(budget.held).toBe(0x200_0000);
+  });
+
+  it('keeps half of the room for messages of the usual size', () => {
+    const budget = new FragmentBudget();
+    const big = new Uint8Array(0x7000);
+    const flood = Array.from({ length: 200 }, () => {
+      const reassembly = new Reassembly(budget);
+      for (let number = 2; number < 10; number++) if (reassembly.add(HEADER, place(number, 12), 0, big, big)) break;
+      return reassembly;
+    });
+    expect(budget.held).toBeLessThan(0x200_0000);
+    const usual = new Reassembly(budget);
+    for (let number = 2; number <= 4; number++) {
+      expect(usual.add(HEADER, place(number, 4), 0, new Uint8Array(1_200), piece)).toBeUndefined();
+    }
+    expect(usual.add(HEADER, place(1, 4), PayloadType.IDi, piece, piece)).toMatchObject({ first: piece });
+    for (const reassembly of flood) reassembly.drop();
+    expect(budget.held).toBe(0);
   });
 });

@@ -5,6 +5,7 @@
 import { describe, expect, it } from 'vitest';
 import { parseEspProposalString } from '../../src/crypto/proposal-text.ts';
 import { expectNothing, expectSame } from '../support/ike-expect.ts';
+import { A, AUTHORITY, B, FakePki, signing, turned } from '../support/ike-fake-pki.ts';
 import { child, connection, type Host, mirrored, net, Pair } from '../support/ike-pair.ts';
 
 interface Weather {
@@ -114,6 +115,28 @@ describe('simulation', () => {
       expectNothing(pair);
     }
   });
+
+  it.each([1_280, 576])(
+    'a set-up with certificates, in fragments of %i bytes, when a tenth is lost',
+    (fragmentSize) => {
+      for (let seed = 1; seed <= 20 * TIMES; seed++) {
+        const config = signing('signature', 'signature', { fragmentSize });
+        const pair = new Pair({ seed, a: config, b: turned(config) });
+        for (const [host, id] of [[pair.a, A] as const, [pair.b, B] as const]) {
+          const pki = new FakePki(AUTHORITY, id);
+          // With two authorities between, as long as those with RSA are.
+          pki.certificates = [...pki.certificates, new Uint8Array(1_500), new Uint8Array(1_500)];
+          host.pki = pki;
+        }
+        pair.delay = () => 5 + pair.random.below(50);
+        pair.filter = () => (pair.random.next() < 0.1 ? 'drop' : 'deliver');
+        pair.up();
+        pair.run(74_000);
+        expect([...pair.a.of('failed'), ...pair.b.of('failed')], `seed ${seed}`).toEqual([]);
+        expectSame(pair, 1);
+      }
+    },
+  );
 
   it('a set-up over a bad network comes up or fails cleanly', () => {
     let came = 0;

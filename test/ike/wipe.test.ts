@@ -4,6 +4,8 @@ import { utf8 } from '../../src/base/text.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import { parseEspProposalString, parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
 import type { CryptoProvider } from '../../src/crypto/types.ts';
+import { expectSame } from '../support/ike-expect.ts';
+import { A, AUTHORITY, B, FakePki, signing, turned } from '../support/ike-fake-pki.ts';
 import { child, connection, mirrored, Pair, Wire } from '../support/ike-pair.ts';
 
 const SECRET = utf8('a secret').join();
@@ -145,6 +147,35 @@ const scenarios: Readonly<Record<string, Scenario>> = {
   'waits for a secret that never comes': {
     run: (pair) => {
       pair.a.holdSecrets = true;
+      pair.up();
+    },
+  },
+  'is authenticated by a key here and a signature there': {
+    a: signing('psk', 'signature'),
+    b: turned(signing('psk', 'signature')),
+    run: (pair) => {
+      pair.a.pki = new FakePki(AUTHORITY, A);
+      pair.b.pki = new FakePki(AUTHORITY, B);
+      pair.up();
+      expectSame(pair, 1);
+      closeBoth(pair);
+    },
+  },
+  'is closed while the peer is judged': {
+    a: signing('psk', 'signature'),
+    b: turned(signing('psk', 'signature')),
+    run: (pair) => {
+      pair.b.pki = new FakePki(AUTHORITY, B);
+      pair.up();
+      expect(pair.a.of('need-verification')).toHaveLength(1);
+      closeBoth(pair);
+    },
+  },
+  'waits for a signature that never comes, after a verdict': {
+    a: signing('signature', 'signature'),
+    b: turned(signing('signature', 'signature')),
+    run: (pair) => {
+      pair.a.pki = new FakePki(AUTHORITY, A);
       pair.up();
     },
   },
