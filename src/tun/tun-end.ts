@@ -6,7 +6,7 @@ import type { PacketBatch } from '../base/batch.ts';
 import type { DeviceCounters, DeviceDescriptor, DeviceDropReason } from './device.ts';
 import { newDeviceCounters } from './device.ts';
 import { addressOf, ERRNO, libc } from './libc.ts';
-import { type OffloadKinds, SharedOffloads } from './offload/shared.ts';
+import { SharedOffloads } from './offload/shared.ts';
 import type { Splitter } from './offload/split.ts';
 import { readVirtioHdrLen, VIRTIO_NET_HDR_SIZE } from './offload/virtio.ts';
 import { OffloadWriter } from './offload/writer.ts';
