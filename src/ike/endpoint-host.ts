@@ -206,6 +206,9 @@ export class EndpointHost implements Host {
   }
 
   knowsPeer(session: IkeSession, localId: Identity): boolean {
+    // It may have more than one address: an IKE SA at another is lost too to a peer that is told that this is the only one.
+    const remoteId = session.config?.remote.id;
+    if (remoteId !== undefined && this.#byIdentities.get(identitiesKey({ localId, remoteId })).size > 0) return true;
     for (const other of this.#byAddress.get(addressKey(session.path.remote.address))) {
       if (other === session || other.config === undefined || !sameIdentity(other.config.local.id, localId)) continue;
       const { name } = other.state;

@@ -1,5 +1,6 @@
 /** Liveness, lifetimes, restarts, duplicates, and peers that are gone (RFC 7296 §2.4, §2.8). */
 import { describe, expect, it } from 'vitest';
+import { parseAddress } from '../../src/base/address.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { expectNothing, expectSame } from '../support/ike-expect.ts';
 import { child, connection, mirrored, net, Pair, Wire } from '../support/ike-pair.ts';
@@ -111,9 +112,23 @@ describe('two connections between the same two', () => {
   });
   const both = [connection(), { ...second, proposals: [...second.proposals] }];
 
-  it('brought up at once or one after the other, both stay', () => {
+  // As of hosts that have both IP versions.
+  const elsewhere = both.map((config) =>
+    config.name === 'net'
+      ? config
+      : {
+          ...config,
+          local: { ...config.local, address: parseAddress('2001:db8::1')! },
+          remote: { ...config.remote, address: parseAddress('2001:db8::2')! },
+        },
+  );
+
+  it.each([
+    ['at one address', both],
+    ['at several', elsewhere],
+  ])('brought up at once or one after the other, both stay: %s', (_where, a) => {
     for (const wait of [0, 15, 30, 500]) {
-      const pair = new Pair({ a: both });
+      const pair = new Pair({ a });
       for (const name of ['net', 'second']) {
         pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, name));
         pair.run(wait);
