@@ -18,6 +18,8 @@ tcpdump tcpdump'
 test_needs="$demo_needs
 setpriv util-linux
 ping iputils-ping
+openssl openssl
+certtool gnutls-bin
 nft nftables
 tshark tshark
 swanctl strongswan-swanctl

@@ -1,0 +1,177 @@
+/**
+ * What would become of a tunnel's certificates: which files, which identities they prove, what is expired or about to,
+ * what a peer would reject.
+ */
+import { createPublicKey } from 'node:crypto';
+import { type Certificate, describeCertificate, isSelfIssued } from './certificate.ts';
+import { crlExpiry, expiry, type FileSource, loadTrust, type Trust } from './credentials.ts';
+import { describeIdentity, provenIdentities, provesIdentity } from './identity.ts';
+import { checkKeyMatches, loadChain, loadPrivateKey } from './load.ts';
+import { methodsOf } from './methods.ts';
+import { type PathOptions, validatePath } from './path.ts';
+import { findPlaces, type PkiPlaces } from './places.ts';
+import type { PeerIdentity } from './types.ts';
+
+export interface PkiFile {
+  readonly role: 'ca' | 'certificate' | 'key' | 'crl';
+  readonly path: string;
+  /** Who says that it is this one. */
+  readonly said: string;
+  /** What is in it, or what is wrong. */
+  readonly found: string;
+}
+
+export interface PkiFinding {
+  /** `error`: it does not work. `warning`: soon it will not. `note`: worth knowing. */
+  readonly level: 'error' | 'warning' | 'note';
+  readonly text: string;
+}
+
+export interface PkiReport {
+  readonly files: readonly PkiFile[];
+  /** What our certificate proves, as documents would write it; empty where only the peer has one. */
+  readonly identities: readonly string[];
+  /** Ways in which the key can sign, the preferred first. */
+  readonly methods: readonly string[];
+  readonly findings: readonly PkiFinding[];
+}
+
+export interface CheckInput {
+  readonly source: Omit<FileSource, 'onWarning'>;
+  /** Which side of the tunnel the files are for. */
+  readonly side: 'both' | 'local' | 'remote';
+  /** As the document says. */
+  readonly localId: PeerIdentity | undefined;
+  /** Milliseconds since 1970. */
+  readonly now: number;
+}
+
+/** Never throws for what is wrong with files. */
+export async function checkPki(input: CheckInput): Promise<PkiReport> {
+  const report = new Report();
+  const places = report.attempt(() => findPlaces(input.source.x509, input.source.roots));
+  if (places === undefined) return report;
+  const trust = report.attempt(() => loadTrust(places, input.source));
+  report.files.push(caFile(places, trust));
+  if (places.crl !== undefined) report.files.push(crlFile(places.crl, trust));
+  for (const crl of trust?.crls ?? [])
+    report.add(places.crl?.policy === 'strict' ? 'error' : 'warning', crlExpiry(crl, input.now));
+  for (const anchor of trust?.anchors ?? []) report.add(levelOf(anchor, input.now), expiry(anchor, input.now));
+  if (input.side !== 'remote') await checkOwn(report, places, trust, input);
+  return report;
+}
+
+class Report implements PkiReport {
+  readonly files: PkiFile[] = [];
+  readonly identities: string[] = [];
+  readonly methods: string[] = [];
+  readonly findings: PkiFinding[] = [];
+
+  add(level: PkiFinding['level'], text: string | undefined): void {
+    if (text !== undefined) this.findings.push({ level, text });
+  }
+
+  attempt<T>(load: () => T): T | undefined {
+    try {
+      return load();
+    } catch (error) {
+      this.add('error', error instanceof Error ? error.message : String(error));
+      return undefined;
+    }
+  }
+}
+
+function levelOf(certificate: Certificate, now: number): PkiFinding['level'] {
+  return certificate.notAfter < now ? 'error' : 'warning';
+}
+
+function caFile({ ca }: PkiPlaces, trust: Trust | undefined): PkiFile {
+  const found = trust === undefined ? 'not usable' : trust.anchors.map(describeCertificate).join(', ');
+  return { role: 'ca', ...ca, found };
+}
+
+function crlFile({ path, said }: NonNullable<PkiPlaces['crl']>, trust: Trust | undefined): PkiFile {
+  const lists = trust?.crls.map(({ issuer, revoked }) => `'${issuer}', ${revoked.size} revoked`);
+  return { role: 'crl', path, said, found: lists?.join('; ') ?? 'not usable' };
+}
+
+/** Our own certificate, as a peer sees it that trusts the same authorities. */
+async function checkOwn(report: Report, places: PkiPlaces, trust: Trust | undefined, input: CheckInput): Promise<void> {
+  const { reader, passphrase } = input.source;
+  const { cert, key: keyPlace } = places;
+  const chain = report.attempt(() => loadChain(cert.path, reader));
+  report.files.push({
+    role: 'certificate',
+    ...cert,
+    found: chain?.map(describeCertificate).join(', then ') ?? 'not usable',
+  });
+  const key = report.attempt(() => {
+    const phrase = passphrase();
+    try {
+      return loadPrivateKey(keyPlace.path, phrase, reader);
+    } finally {
+      phrase?.fill(0);
+    }
+  });
+  const kind = key && `${key.asymmetricKeyType}${sizeOf(createPublicKey(key).asymmetricKeyDetails)}`;
+  report.files.push({ role: 'key', ...keyPlace, found: kind ?? 'not usable' });
+  if (key !== undefined) report.methods.push(...methodsOf(key).map(({ name }) => name));
+  const [leaf] = chain ?? [];
+  if (chain === undefined || leaf === undefined) return;
+  if (key !== undefined) report.attempt(() => checkKeyMatches(leaf, cert.path, key, keyPlace.path));
+  for (const certificate of chain) report.add(levelOf(certificate, input.now), expiry(certificate, input.now));
+  checkNames(report, leaf, cert.path, input.localId);
+  if (trust !== undefined) await checkAsPeer(report, chain, trust, input.now);
+}
+
+function sizeOf(details: { modulusLength?: number; namedCurve?: string } | undefined): string {
+  if (details?.modulusLength !== undefined) return `, ${details.modulusLength} bits`;
+  return details?.namedCurve === undefined ? '' : `, ${details.namedCurve}`;
+}
+
+function checkNames(report: Report, leaf: Certificate, path: string, localId: PeerIdentity | undefined): void {
+  const options = { allowCommonName: false };
+  report.identities.push(...provenIdentities(leaf, options).map(describeIdentity));
+  if (localId !== undefined && !provesIdentity(leaf, localId, options)) {
+    const proven = report.identities.join('; ') || 'nothing';
+    report.add('error', `the <id> of <local> is ${describeIdentity(localId)}, but ${path} proves only: ${proven}`);
+  }
+  const { subjectAltName, keyUsage, extendedKeyUsage } = leaf.extensions;
+  if (subjectAltName === undefined) {
+    report.add('note', `${path} has no subject alternative name: peers can know us by the distinguished name only`);
+  }
+  if (keyUsage === undefined)
+    report.add('note', `${path} does not say what its key is for (key usage); peers take that`);
+  if (extendedKeyUsage?.includes('1.3.6.1.5.5.7.3.17') === false) {
+    report.add('note', `the extended key usage of ${path} is not for IKE: few peers mind (RFC 4945 §5.1.3.12)`);
+  }
+}
+
+async function checkAsPeer(report: Report, chain: readonly Certificate[], trust: Trust, now: number): Promise<void> {
+  const [leaf, ...sent] = chain;
+  const roots = trust.anchors.filter(isSelfIssued);
+  const options: PathOptions = {
+    anchors: roots.length > 0 ? roots : trust.anchors,
+    intermediates: sent,
+    crls: trust.crls,
+    crlPolicy: trust.places.crl?.policy ?? 'ifpresent',
+    now,
+    clockSkew: 0,
+    allowSha1: false,
+    extendedKeyUsage: 'ignore',
+  };
+  const result = await validatePath(leaf!, options);
+  // An expired certificate was told of already.
+  if (result.ok || result.reason === 'expired') return;
+  const withAll = await validatePath(leaf!, { ...options, intermediates: [...sent, ...trust.anchors] });
+  if (withAll.ok) {
+    const missing = withAll.path.slice(1, -1).filter((certificate) => !sent.includes(certificate));
+    const names = missing.map(describeCertificate).join(', ');
+    report.add(
+      'warning',
+      `a peer that has only the root would reject us: append ${names} to the file of the certificate`,
+    );
+    return;
+  }
+  report.add('error', `a peer would reject us (${result.reason}): ${result.detail}`);
+}

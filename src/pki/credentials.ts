@@ -1,0 +1,167 @@
+/**
+ * What a tunnel proves itself with and whom it believes, from files that may be renewed at any time: a change counts
+ * from the next authentication on; one that is broken is told of, and what was there before stays.
+ */
+
+import type { KeyObject } from 'node:crypto';
+import { statSync } from 'node:fs';
+import { type Certificate, describeCertificate } from './certificate.ts';
+import { type Crl, staleness } from './crl.ts';
+import { checkKeyMatches, type FileReader, loadAuthorities, loadChain, loadCrls, loadPrivateKey } from './load.ts';
+import type { MethodOptions } from './methods.ts';
+import { findPlaces, type LibvirtRoots, type PkiPlaces, type X509Source } from './places.ts';
+import { keySigner } from './signer.ts';
+import type { Credentials, Verifier } from './types.ts';
+import { pathVerifier } from './verifier.ts';
+
+const DAY = 24 * 3_600_000;
+/** A certificate that expires so soon is warned of, milliseconds. */
+export const EXPIRY_WARNING: number = 30 * DAY;
+
+export interface FileSource {
+  readonly x509: X509Source;
+  readonly roots: LibvirtRoots;
+  readonly reader: FileReader;
+  /** Pass phrase of the key, a copy that is wiped after use; `undefined` for none. */
+  readonly passphrase: () => Uint8Array | undefined;
+  /** For people, each once. */
+  readonly onWarning: (text: string) => void;
+}
+
+export interface OwnCredentials extends Credentials {
+  readonly chain: readonly Certificate[];
+  readonly places: PkiPlaces;
+}
+
+/** @throws Error, for people, when a file is missing, unreadable or does not fit the others */
+export function loadCredentials(
+  places: PkiPlaces,
+  source: Omit<FileSource, 'onWarning'>,
+  options?: MethodOptions,
+): OwnCredentials {
+  const chain = loadChain(places.cert.path, source.reader);
+  const key = loadKey(places, source);
+  checkKeyMatches(chain[0]!, places.cert.path, key, places.key.path);
+  return { certificates: chain.map(({ der }) => der), signer: keySigner(key, options), chain, places };
+}
+
+function loadKey(places: PkiPlaces, { reader, passphrase }: Omit<FileSource, 'onWarning'>): KeyObject {
+  const phrase = passphrase();
+  try {
+    return loadPrivateKey(places.key.path, phrase, reader);
+  } finally {
+    phrase?.fill(0);
+  }
+}
+
+export interface Trust {
+  readonly anchors: readonly Certificate[];
+  readonly crls: readonly Crl[];
+  readonly places: PkiPlaces;
+  readonly verifier: Verifier;
+}
+
+/** @throws Error, for people */
+export function loadTrust(places: PkiPlaces, { reader }: Pick<FileSource, 'reader'>, options?: MethodOptions): Trust {
+  const anchors = loadAuthorities(places.ca.path, reader);
+  const crls = places.crl === undefined ? [] : loadCrls(places.crl.path, reader);
+  const verifier = pathVerifier({
+    anchors,
+    crls,
+    crlPolicy: places.crl?.policy,
+    allowedDns: places.allow,
+    allowSha1: options?.allowSha1,
+  });
+  return { anchors, crls, places, verifier };
+}
+
+/** Something out of files that is loaded again when they are others. */
+class FromFiles<T> {
+  readonly #source: FileSource;
+  readonly #files: (places: PkiPlaces) => readonly string[];
+  readonly #load: (places: PkiPlaces) => T;
+  #loaded: { readonly value: T; readonly state: string } | undefined;
+  /** What was warned of last, so that it is not warned of again. */
+  #broken = '';
+
+  constructor(source: FileSource, files: (places: PkiPlaces) => readonly string[], load: (places: PkiPlaces) => T) {
+    this.#source = source;
+    this.#files = files;
+    this.#load = load;
+  }
+
+  /** @throws Error, for people, when there is nothing from before either */
+  get(): T {
+    const { x509, roots, onWarning } = this.#source;
+    try {
+      const places = findPlaces(x509, roots);
+      const state = JSON.stringify(this.#files(places).map(fileState));
+      if (this.#loaded?.state !== state) this.#loaded = { value: this.#load(places), state };
+      this.#broken = '';
+    } catch (error) {
+      if (this.#loaded === undefined) throw error;
+      const text = error instanceof Error ? error.message : String(error);
+      if (text !== this.#broken) onWarning(`${text}; what was there before is used on`);
+      this.#broken = text;
+    }
+    return this.#loaded.value;
+  }
+}
+
+function fileState(path: string): unknown[] {
+  const found = statSync(path, { throwIfNoEntry: false });
+  return [path, found?.mtimeMs, found?.size, found?.ino];
+}
+
+/** One side of a tunnel that has certificates: what we show, or whom we believe. */
+export class CertificateFiles {
+  readonly #source: FileSource;
+  readonly #own: FromFiles<OwnCredentials>;
+  readonly #trust: FromFiles<Trust>;
+  #warned = '';
+
+  constructor(source: FileSource, options: MethodOptions = {}) {
+    this.#source = source;
+    this.#own = new FromFiles(
+      source,
+      ({ cert, key }) => [cert.path, key.path],
+      (places) => loadCredentials(places, source, options),
+    );
+    this.#trust = new FromFiles(
+      source,
+      ({ ca, crl }) => (crl === undefined ? [ca.path] : [ca.path, crl.path]),
+      (places) => loadTrust(places, source, options),
+    );
+  }
+
+  /** @throws Error, for people @param now milliseconds since 1970 */
+  credentials(now: number): OwnCredentials {
+    const own = this.#own.get();
+    const text = own.chain.flatMap((certificate) => expiry(certificate, now) ?? []).join('; ');
+    if (text !== '' && text !== this.#warned) this.#source.onWarning(`${own.places.cert.path}: ${text}`);
+    this.#warned = text;
+    return own;
+  }
+
+  /** @throws Error, for people */
+  trust(): Trust {
+    return this.#trust.get();
+  }
+}
+
+/** `'CN=gw1' expires in 12 days`: changes once a day. */
+export function expiry(certificate: Certificate, now: number): string | undefined {
+  const left = certificate.notAfter - now;
+  if (left >= EXPIRY_WARNING) return undefined;
+  const date = new Date(certificate.notAfter).toISOString().slice(0, 10);
+  const name = describeCertificate(certificate);
+  if (left < 0) return `${name} expired on ${date}`;
+  const days = Math.floor(left / DAY);
+  return `${name} expires on ${date}, ${days === 0 ? 'within a day' : days === 1 ? 'in a day' : `in ${days} days`}`;
+}
+
+/** What will be wrong with a list soon, or is. */
+export function crlExpiry(crl: Crl, now: number): string | undefined {
+  const stale = staleness(crl, now, 0);
+  return stale === undefined ? undefined : `the revocation list of '${crl.issuer}' ${stale}`;
+}

@@ -1,0 +1,185 @@
+/**
+ * Certificates, keys and revocation lists out of files. Every error names the file, says what is wrong in it and how it
+ * is mended. A private key that others may read is refused by the reader that is handed in.
+ */
+import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
+import { decodeText } from '../base/text.ts';
+import { type Certificate, describeCertificate, isSelfIssued, parseCertificate, sameNames } from './certificate.ts';
+import { type Crl, MAX_CRL, parseCrl } from './crl.ts';
+import { MAX_PATH } from './path.ts';
+import { isDer, type PemBlock, pemBlocks } from './pem.ts';
+import { keyProblem } from './scheme.ts';
+
+/** Certificates in a file of authorities: whole collections are longer, but nobody wants to let in all the world. */
+const MAX_AUTHORITIES = 500;
+/** Largest file of certificates or of a key, in bytes. */
+const MAX_FILE = 4 * 1024 * 1024;
+
+/** What is wrong with a file and how it is mended, for people. */
+export class PkiFileError extends Error {
+  override readonly name = 'PkiFileError';
+  readonly path: string;
+
+  constructor(path: string, problem: string) {
+    super(`${path}: ${problem}`);
+    this.path = path;
+  }
+}
+
+/** Reads files; both throw for people. */
+export interface FileReader {
+  read(path: string): Uint8Array;
+  /** For keys: refuses what others may read. */
+  readPrivate(path: string): Uint8Array;
+}
+
+/** Certificates of the authorities that are trusted. */
+export function loadAuthorities(path: string, reader: FileReader): Certificate[] {
+  const found = loadCertificates(path, reader);
+  if (found.length <= MAX_AUTHORITIES) return found;
+  throw new PkiFileError(path, `it holds ${found.length} certificates; keep the authorities of your peers alone`);
+}
+
+/** The certificate that belongs to the key, then those that lead from it to an authority and that are in the same file. */
+export function loadChain(path: string, reader: FileReader): Certificate[] {
+  const [leaf, ...others] = loadCertificates(path, reader);
+  if (others.length >= MAX_PATH) {
+    throw new PkiFileError(path, `it holds ${others.length + 1} certificates; ${MAX_PATH} at most make a chain`);
+  }
+  const chain = [leaf!];
+  for (let next = leaf; next !== undefined && !isSelfIssued(next); ) {
+    const { issuerName } = next;
+    next = others.find((issuer) => !chain.includes(issuer) && sameNames(issuer.subjectName, issuerName));
+    // Whoever trusts a root has it.
+    if (next !== undefined && !isSelfIssued(next)) chain.push(next);
+  }
+  return chain;
+}
+
+function loadCertificates(path: string, reader: FileReader): Certificate[] {
+  const bytes = bounded(path, reader.read(path), MAX_FILE);
+  if (isDer(bytes)) return [certificateFrom(path, bytes, 'the certificate')];
+  const blocks = pemBlocks(decodeText(bytes));
+  const wanted = blocks.filter(({ label }) => /^(X509 |TRUSTED )?CERTIFICATE$/.test(label));
+  if (wanted.length === 0) throw new PkiFileError(path, `${holds(blocks)}; a certificate in PEM or DER is wanted`);
+  return wanted.map(({ der, label }, at) => {
+    const which = wanted.length === 1 ? 'the certificate' : `certificate ${at + 1} of ${wanted.length}`;
+    if (label.startsWith('TRUSTED')) {
+      throw new PkiFileError(path, `${which} is in OpenSSL's trusted form; write it with 'openssl x509 -in ${path}'`);
+    }
+    if (der === undefined) throw new PkiFileError(path, `${which} is not base64 between its lines; copy it again`);
+    return certificateFrom(path, der, which);
+  });
+}
+
+function certificateFrom(path: string, der: Uint8Array, which: string): Certificate {
+  try {
+    return parseCertificate(der);
+  } catch (error) {
+    throw new PkiFileError(path, `${which} cannot be used: ${messageOf(error)}`);
+  }
+}
+
+/** @param passphrase wiped by the caller */
+export function loadPrivateKey(path: string, passphrase: Uint8Array | undefined, reader: FileReader): KeyObject {
+  const bytes = bounded(path, reader.readPrivate(path), MAX_FILE);
+  try {
+    const key = isDer(bytes) ? derKey(path, bytes, passphrase) : pemKey(path, decodeText(bytes), passphrase);
+    const problem = keyProblem(key);
+    if (problem !== undefined) throw new PkiFileError(path, `it holds ${problem}`);
+    return key;
+  } finally {
+    bytes.fill(0);
+  }
+}
+
+function pemKey(path: string, text: string, passphrase: Uint8Array | undefined): KeyObject {
+  const blocks = pemBlocks(text);
+  const keys = blocks.filter(({ label }) => label.endsWith('PRIVATE KEY'));
+  const [block] = keys;
+  if (block === undefined) throw new PkiFileError(path, `${holds(blocks)}; a private key in PEM or DER is wanted`);
+  if (keys.length > 1) throw new PkiFileError(path, `it holds ${keys.length} private keys; keep one`);
+  if (block.label === 'OPENSSH PRIVATE KEY') {
+    throw new PkiFileError(path, `it holds a key of SSH; write it as PEM with 'ssh-keygen -p -m PEM -f ${path}'`);
+  }
+  const encrypted = block.label === 'ENCRYPTED PRIVATE KEY' || /^Proc-Type:.*ENCRYPTED/m.test(block.pem);
+  if (encrypted && passphrase === undefined) throw needsPassphrase(path);
+  try {
+    return createPrivateKey({ key: block.pem, format: 'pem', ...passphraseOption(passphrase) });
+  } catch (error) {
+    throw keyError(path, error, encrypted);
+  }
+}
+
+function derKey(path: string, der: Uint8Array, passphrase: Uint8Array | undefined): KeyObject {
+  let last: unknown;
+  // Encrypted PKCS#8 fails without a pass phrase, and nothing in it says so: its first element is then a sequence.
+  const encrypted = der[der[1]! < 0x80 ? 2 : 2 + (der[1]! - 0x80)] === 0x30;
+  if (encrypted && passphrase === undefined) throw needsPassphrase(path);
+  for (const type of ['pkcs8', 'pkcs1', 'sec1'] as const) {
+    try {
+      return createPrivateKey({ key: Buffer.from(der), format: 'der', type, ...passphraseOption(passphrase) });
+    } catch (error) {
+      last ??= error;
+    }
+  }
+  throw keyError(path, last, encrypted);
+}
+
+function passphraseOption(passphrase: Uint8Array | undefined): { passphrase?: Buffer } {
+  return passphrase === undefined ? {} : { passphrase: Buffer.from(passphrase) };
+}
+
+function needsPassphrase(path: string): PkiFileError {
+  return new PkiFileError(path, "the key is encrypted; name its pass phrase: <key file='…'><secret uuid='…'/></key>");
+}
+
+function keyError(path: string, error: unknown, encrypted: boolean): PkiFileError {
+  const why = encrypted ? 'the pass phrase in the secret is wrong, or the key is damaged' : 'the key cannot be read';
+  return new PkiFileError(path, `${why} (${messageOf(error)})`);
+}
+
+export function loadCrls(path: string, reader: FileReader): Crl[] {
+  const bytes = bounded(path, reader.read(path), 2 * MAX_CRL);
+  const blocks = isDer(bytes) ? undefined : pemBlocks(decodeText(bytes));
+  const lists =
+    blocks === undefined ? [bytes] : blocks.flatMap(({ label, der }) => (label === 'X509 CRL' && der) || []);
+  if (lists.length === 0)
+    throw new PkiFileError(path, `${holds(blocks ?? [])}; a revocation list in PEM or DER is wanted`);
+  return lists.map((der) => {
+    try {
+      return parseCrl(der);
+    } catch (error) {
+      throw new PkiFileError(path, messageOf(error));
+    }
+  });
+}
+
+/** @throws PkiFileError when the key is not that of the certificate */
+export function checkKeyMatches(certificate: Certificate, certPath: string, key: KeyObject, keyPath: string): void {
+  const own = createPublicKey(key).export({ format: 'der', type: 'spki' });
+  if (own.equals(certificate.publicKey.export({ format: 'der', type: 'spki' }))) return;
+  throw new PkiFileError(
+    keyPath,
+    `the key is not that of ${describeCertificate(certificate)}, the first certificate in ${certPath}; ` +
+      'name the key that the certificate was made with, or put its certificate first',
+  );
+}
+
+function bounded(path: string, bytes: Uint8Array, most: number): Uint8Array {
+  if (bytes.length > most) throw new PkiFileError(path, `it has ${bytes.length} bytes; ${most} at most are read`);
+  if (bytes.length === 0) throw new PkiFileError(path, 'it is empty');
+  return bytes;
+}
+
+function holds(blocks: readonly PemBlock[]): string {
+  if (blocks.length === 0) return 'it holds neither PEM nor DER';
+  return `it holds ${blocks
+    .map(({ label }) => label)
+    .slice(0, 3)
+    .join(', ')}`;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

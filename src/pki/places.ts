@@ -1,0 +1,148 @@
+/**
+ * Where certificates are: by libvirt's rules (its own search, and what libvirtd.conf says otherwise), or as a document
+ * names them.
+ */
+import { existsSync, readFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+
+/** What a document says of certificates. */
+export interface X509Source {
+  readonly source: 'server' | 'client' | 'file';
+  readonly pkipath: string | undefined;
+  readonly ca: string | undefined;
+  readonly cert: string | undefined;
+  readonly key: { readonly file: string } | undefined;
+  readonly crl: { readonly file: string; readonly policy: 'strict' | 'ifpresent' } | undefined;
+  readonly allow: readonly string[];
+}
+
+/** A file, and who says that it is this one. */
+export interface Place {
+  readonly path: string;
+  readonly said: string;
+}
+
+export interface PkiPlaces {
+  readonly ca: Place;
+  readonly cert: Place;
+  readonly key: Place;
+  readonly crl: (Place & { readonly policy: 'strict' | 'ifpresent' }) | undefined;
+  /** Patterns over the names that are let in; empty for all. */
+  readonly allow: readonly string[];
+}
+
+/** Where libvirt looks. */
+export interface LibvirtRoots {
+  /** `/etc/libvirt` */
+  readonly config: string;
+  /** `/etc/pki` */
+  readonly pki: string;
+  /** `~/.pki/libvirt`; `undefined` for root, who has none. */
+  readonly user: string | undefined;
+}
+
+export function systemRoots(): LibvirtRoots {
+  const user = process.geteuid?.() === 0 ? undefined : join(homedir(), '.pki/libvirt');
+  return { config: '/etc/libvirt', pki: '/etc/pki', user };
+}
+
+/** @throws Error, for people, when libvirt's configuration names some of the files only */
+export function findPlaces(x509: X509Source, roots: LibvirtRoots): PkiPlaces {
+  const found = x509.source === 'file' ? undefined : libvirtPlaces(x509.source, x509.pkipath, roots);
+  const own = (path: string | undefined, otherwise: Place | undefined, what: string): Place => {
+    if (path !== undefined) return { path, said: 'the document' };
+    if (otherwise !== undefined) return otherwise;
+    throw new Error(`<x509 source='${x509.source}'> names no <${what} file='…'/>; add it`);
+  };
+  // Both or none: a key of another certificate is of no use.
+  const pair = x509.cert === undefined && x509.key === undefined ? found : undefined;
+  return {
+    ca: own(x509.ca, found?.ca, 'ca'),
+    cert: own(x509.cert, pair?.cert, 'cert'),
+    key: own(x509.key?.file, pair?.key, 'key'),
+    crl:
+      x509.crl === undefined
+        ? found?.crl && { ...found.crl, policy: 'ifpresent' }
+        : { path: x509.crl.file, said: 'the document', policy: x509.crl.policy },
+    allow: x509.allow.length > 0 ? x509.allow : (found?.allow ?? []),
+  };
+}
+
+interface Found {
+  readonly ca: Place;
+  readonly cert: Place;
+  readonly key: Place;
+  readonly crl: Place | undefined;
+  readonly allow: readonly string[];
+}
+
+function libvirtPlaces(side: 'server' | 'client', pkipath: string | undefined, roots: LibvirtRoots): Found {
+  if (pkipath !== undefined) return { ...inFolder(pkipath, side, `pkipath='${pkipath}'`), allow: [] };
+  const standard = standardPlaces(side, roots);
+  return side === 'server' ? (configuredPlaces(standard, roots) ?? standard) : standard;
+}
+
+/** All in one folder, as with `pkipath` in a URI of libvirt and in `~/.pki/libvirt`. */
+function inFolder(folder: string, side: 'server' | 'client', said: string): Omit<Found, 'allow'> {
+  const place = (name: string): Place => ({ path: join(folder, name), said });
+  const crl = place('cacrl.pem');
+  return {
+    ca: place('cacert.pem'),
+    cert: place(`${side}cert.pem`),
+    key: place(`${side}key.pem`),
+    crl: existsSync(crl.path) ? crl : undefined,
+  };
+}
+
+function standardPlaces(side: 'server' | 'client', { pki, user }: LibvirtRoots): Found {
+  const place = (name: string): Place => ({ path: join(pki, name), said: "libvirt's default" });
+  const own = user === undefined ? undefined : inFolder(user, side, "libvirt's default for users");
+  // A user's certificate and key go together; what is not there is taken from the system's.
+  const pair = own !== undefined && existsSync(own.cert.path) && existsSync(own.key.path) ? own : undefined;
+  const crl = ['CA/cacrl.pem', 'CA/crl.pem'].map(place).find(({ path }) => existsSync(path));
+  return {
+    ca: own !== undefined && existsSync(own.ca.path) ? own.ca : place('CA/cacert.pem'),
+    cert: pair?.cert ?? place(`libvirt/${side}cert.pem`),
+    key: pair?.key ?? place(`libvirt/private/${side}key.pem`),
+    crl: own?.crl ?? crl,
+    allow: [],
+  };
+}
+
+/** The monolithic daemon's, or that of the one which speaks TLS for the modular daemons. */
+const CONFIGURATIONS = ['libvirtd.conf', 'virtproxyd.conf'];
+
+function configuredPlaces(standard: Found, { config }: LibvirtRoots): Found | undefined {
+  for (const name of CONFIGURATIONS) {
+    const path = join(config, name);
+    const settings = existsSync(path) ? parseLibvirtConfig(readFileSync(path, 'utf8')) : new Map<string, string[]>();
+    const place = (key: string): Place | undefined => {
+      const [file] = settings.get(key) ?? [];
+      return file === undefined || file === '' ? undefined : { path: file, said: `${key} in ${path}` };
+    };
+    const [ca, cert, key] = [place('ca_file'), place('cert_file'), place('key_file')];
+    const allow = settings.get('tls_allowed_dn_list') ?? [];
+    const crl = place('crl_file') ?? standard.crl;
+    if (ca !== undefined && cert !== undefined && key !== undefined) return { ca, cert, key, crl, allow };
+    if (ca !== undefined || cert !== undefined || key !== undefined) {
+      throw new Error(`${path} names some of ca_file, cert_file and key_file only; libvirt wants all three or none`);
+    }
+    if (allow.length > 0 || crl !== standard.crl) return { ...standard, crl, allow };
+  }
+  return undefined;
+}
+
+/** `name = "text"` and `name = [ "text", … ]` of libvirt's configuration files; numbers are passed over. */
+export function parseLibvirtConfig(text: string): Map<string, string[]> {
+  // BOUNDED: by the file, which is the administrator's.
+  const settings = new Map<string, string[]>();
+  const plain = text.replace(/^\s*#.*$/gm, '');
+  for (const [, name = '', value = ''] of plain.matchAll(/^\s*(\w+)\s*=\s*(\[[^\]]*\]|"[^"\n]*"|'[^'\n]*')/gm)) {
+    settings.set(
+      name,
+      Array.from(value.matchAll(/"([^"\n]*)"|'([^'\n]*)'/g), ([, double, single]) => double ?? single ?? ''),
+    );
+  }
+  return settings;
+}
