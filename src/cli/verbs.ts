@@ -3,6 +3,7 @@
  */
 import type { DefineResult, TunnelInfo } from '../daemon/protocol.ts';
 import { formatEvent, formatInfo, formatList, formatStatus } from './format.ts';
+import { pkiCheck } from './pki-check.ts';
 import { secretDefine, secretList, secretSetValue, secretUndefine } from './secret-verbs.ts';
 import {
   type Arguments,
@@ -273,6 +274,7 @@ export const verbs: ReadonlyMap<string, VerbSpec> = new Map(
     dumpxml,
     uuid,
     name: nameOf,
+    'pki-check': pkiCheck,
     'secret-define': secretDefine,
     'secret-set-value': secretSetValue,
     'secret-list': secretList,

@@ -12,9 +12,17 @@ import { parseDocument } from '../config/parse.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import { Autostart } from './autostart.ts';
+import { checkCertificates } from './certificates.ts';
 import { checkIdentity, ObjectTable, type TunnelObject } from './objects.ts';
 import type { Platform } from './platform.ts';
-import { ControlError, type DefineResult, type StatusResult, type TunnelEvent, type TunnelInfo } from './protocol.ts';
+import {
+  ControlError,
+  type DefineResult,
+  type PkiCheckResult,
+  type StatusResult,
+  type TunnelEvent,
+  type TunnelInfo,
+} from './protocol.ts';
 import { refusing } from './refusing.ts';
 import { Runner, type WorkersOption } from './runner.ts';
 import { SecretStore } from './secrets.ts';
@@ -220,6 +228,14 @@ export class Daemon {
     if (document === undefined)
       throw new ControlError('invalid-state', `tunnel ${name} is transient and has no inactive document`);
     return dumpDocument(document);
+  }
+
+  /** Of the document that the next start uses, or of the one that runs where none is kept. */
+  checkCertificates(nameOrUuid: string): Promise<PkiCheckResult> {
+    const { live, kept } = this.#objects.find(nameOrUuid);
+    const document = kept ?? live;
+    if (document === undefined) throw new ControlError('invalid-state', `tunnel ${nameOrUuid} has no document`);
+    return checkCertificates(document, this.secrets);
   }
 
   status(nameOrUuid: string | undefined): StatusResult {

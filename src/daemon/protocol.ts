@@ -5,6 +5,7 @@
  * `{"id": 1, "error": {"code": …, "message": …}}`. After the verb `event` the daemon also sends lines
  * `{"event": {…}}` until the connection closes. One table says what each verb takes and gives.
  */
+import type { PkiReport } from '../pki/check.ts';
 import type { TunnelStatus, WorkersStatus } from './status.ts';
 
 /** Where the daemon listens, within its run folder. */
@@ -98,6 +99,12 @@ export interface StatusResult {
   readonly counters: Readonly<Record<string, number>>;
 }
 
+/** What `pki-check` finds, for each `<auth type='x509'>` of a document. */
+export interface PkiCheckResult {
+  readonly name: string;
+  readonly sides: readonly (PkiReport & { readonly side: 'both' | 'local' | 'remote'; readonly line: number })[];
+}
+
 /** Every verb: what it takes and what it gives. `name` is a tunnel's name or UUID. */
 export interface Verbs {
   define: { params: { xml: string; source?: string }; result: DefineResult };
@@ -111,6 +118,7 @@ export interface Verbs {
   dumpxml: { params: { name: string; inactive: boolean }; result: { xml: string } };
   update: { params: { xml: string; source?: string; live: boolean; config: boolean }; result: DefineResult };
   status: { params: { name?: string }; result: StatusResult };
+  'pki-check': { params: { name: string }; result: PkiCheckResult };
   event: { params: { name?: string }; result: { subscribed: true } };
   'secret-define': { params: { xml: string; source?: string }; result: { uuid: string } };
   'secret-set-value': { params: { uuid: string; base64: string }; result: { uuid: string } };

@@ -29,6 +29,7 @@ const handlers: Handlers = {
   info: (daemon, params) => daemon.info(text(params, 'name')),
   dumpxml: (daemon, params) => ({ xml: daemon.dumpXml(text(params, 'name'), flag(params, 'inactive')) }),
   status: (daemon, params) => daemon.status(optionalText(params, 'name')),
+  'pki-check': (daemon, params) => daemon.checkCertificates(text(params, 'name')),
   event: (daemon, params, connection) => {
     const name = optionalText(params, 'name');
     connection.subscribe(name === undefined ? undefined : daemon.info(name).name);

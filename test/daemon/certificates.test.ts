@@ -1,0 +1,138 @@
+import { chmodSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { run } from '../../src/cli/run.ts';
+import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { authority, dns, ecKey, type Made, make } from '../pki/make.ts';
+import { address, SECRET_UUID, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
+
+const DAY = 24 * 3_600_000;
+const year = { notBefore: Date.now() - DAY, notAfter: Date.now() + 365 * DAY };
+const root = authority('O=Example, CN=Root', year);
+const gateway = make({
+  subject: 'O=Example, CN=gw1',
+  issuer: root,
+  san: [dns('gw1.example')],
+  keyUsage: [0x80],
+  ...year,
+});
+
+const pem = (label: string, der: Uint8Array): string =>
+  `-----BEGIN ${label}-----\n${Buffer.from(der).toString('base64').replace(/.{64}/g, '$&\n')}\n-----END ${label}-----\n`;
+
+class Files {
+  readonly folder: string = temporaryFolder();
+
+  path(name: string): string {
+    return join(this.folder, name);
+  }
+
+  write(name: string, content: string, mode = 0o600): void {
+    writeFileSync(this.path(name), content);
+    chmodSync(this.path(name), mode);
+  }
+
+  give(made: Made = gateway): void {
+    this.write('ca.pem', pem('CERTIFICATE', root.der), 0o644);
+    this.write('cert.pem', pem('CERTIFICATE', made.der), 0o644);
+    this.write('key.pem', made.key.export({ format: 'pem', type: 'pkcs8' }).toString());
+  }
+
+  document(secret = '', side = 'both'): string {
+    const x509 = `<auth type='x509' side='${side}'><x509 source='file'>
+      <ca file='${this.path('ca.pem')}'/><cert file='${this.path('cert.pem')}'/>
+      <key file='${this.path('key.pem')}'>${secret}</key></x509></auth>`;
+    return tunnelDocument().replace(/<auth.*<\/auth>/, x509);
+  }
+}
+
+async function pkiCheck(daemon: TestDaemon, ...options: string[]): Promise<{ code: number; out: string; err: string }> {
+  const out: string[] = [];
+  const err: string[] = [];
+  const code = await run(['--run-dir', daemon.runDir, 'pki-check', 'net', ...options], {
+    out: (text) => void out.push(text),
+    err: (text) => void err.push(text),
+    readStdin: () => Promise.resolve(Buffer.alloc(0)),
+    interrupted: () => Promise.resolve(),
+  });
+  return { code, out: out.join(''), err: err.join('') };
+}
+
+async function start(): Promise<{ daemon: TestDaemon; files: Files }> {
+  return { daemon: await TestDaemon.start(new MemoryNetwork().host([address('192.0.2.1')])), files: new Files() };
+}
+
+describe('sectunnel pki-check', () => {
+  it('tells which files are used, whom they prove, and that nothing is wrong', async () => {
+    const { daemon, files } = await start();
+    files.give();
+    await daemon.client.call('define', { xml: files.document() });
+    const { code, out } = await pkiCheck(daemon);
+    expect(code).toBe(0);
+    expect(out.replaceAll(files.folder, '').replace(/ +/g, ' ')).toBe(
+      `Both sides (line 6)
+ ca /ca.pem 'O=Example, CN=Root' (the document)
+ certificate /cert.pem 'O=Example, CN=gw1' (the document)
+ key /key.pem ec, prime256v1 (the document)
+ proves
+ dn O=Example, CN=gw1
+ fqdn gw1.example
+ signs with ecdsa-sha256, ecdsa-sha384, ecdsa-sha512, ecdsa-256
+ nothing is wrong
+`,
+    );
+    const { out: asJson } = await pkiCheck(daemon, '--json');
+    expect(JSON.parse(asJson)).toMatchObject({ name: 'net', sides: [{ side: 'both', findings: [] }] });
+  });
+
+  it('tells what is missing, what others may read, what does not fit, and ends with code 1', async () => {
+    const { daemon, files } = await start();
+    await daemon.client.call('define', { xml: files.document() });
+    const first = await pkiCheck(daemon);
+    expect(first.code).toBe(1);
+    expect(first.err).toBe('error: 3 errors in the certificates of tunnel net\n');
+    expect(first.out).toContain(`error: ${files.path('ca.pem')}: there is no such file`);
+    files.give();
+    chmodSync(files.path('key.pem'), 0o640);
+    const readable = await pkiCheck(daemon);
+    expect(readable.out).toContain(
+      `has mode 0640, so others may read it; 0600 is wanted: chmod 600 ${files.path('key.pem')}`,
+    );
+    files.give({ ...gateway, key: ecKey() });
+    expect((await pkiCheck(daemon)).out).toContain("the key is not that of 'O=Example, CN=gw1'");
+  });
+
+  it('opens keys with the pass phrase in a secret', async () => {
+    const { daemon, files } = await start();
+    files.give();
+    const encrypted = { format: 'pem', type: 'pkcs8', cipher: 'aes-128-cbc', passphrase: 'open sesame' } as const;
+    files.write('key.pem', gateway.key.export(encrypted).toString());
+    await daemon.client.call('define', { xml: files.document(`<secret uuid='${SECRET_UUID}'/>`) });
+    expect((await pkiCheck(daemon)).out).toContain(`there is no secret ${SECRET_UUID}`);
+    await daemon.giveSecret('wrong');
+    expect((await pkiCheck(daemon)).out).toContain('the pass phrase in the secret is wrong');
+    await daemon.giveSecret('open sesame');
+    expect(await pkiCheck(daemon)).toMatchObject({ code: 0, err: '' });
+  });
+
+  it('looks at the authorities alone where only the peer has a certificate', async () => {
+    const { daemon, files } = await start();
+    files.give();
+    files.write('key.pem', 'nonsense');
+    const psk = `<auth type='psk' side='local'><secret uuid='${SECRET_UUID}'/></auth>`;
+    const xml = files.document('', 'remote').replace("<auth type='x509'", `${psk}<auth type='x509'`);
+    await daemon.client.call('define', { xml });
+    const { code, out } = await pkiCheck(daemon);
+    expect(code).toBe(0);
+    expect(out).toContain("The peer's side (line 6)");
+    expect(out).not.toContain('key.pem');
+  });
+
+  it('refuses tunnels without certificates', async () => {
+    const { daemon } = await start();
+    await daemon.client.call('define', { xml: tunnelDocument() });
+    expect((await pkiCheck(daemon)).err).toContain("tunnel net has no <auth type='x509'>");
+    await daemon.client.call('undefine', { name: 'net' });
+    expect((await pkiCheck(daemon)).code).toBe(1);
+  });
+});
