@@ -125,7 +125,7 @@ export function addressKey({ family, value }: IpAddress): string {
 export const NO_PORT = 0;
 
 export function sameSocketAddress(a: SocketAddress, b: SocketAddress): boolean {
-  return a.port === b.port && sameAddress(a.address, b.address);
+  return a === b || (a.port === b.port && sameAddress(a.address, b.address));
 }
 
 /** `192.0.2.1:500` or `[2001:db8::1]:500`. */

@@ -39,7 +39,7 @@ export class InlinePlanes implements PlanePort {
   constructor({ crypto, random, fragmentSeed, now, report, onReleased, onAnswer, allocate }: InlinePlanesOptions) {
     this.#now = now;
     this.sending = new SendPlane({ crypto, random, report, onReleased, onAnswer, maxPacket: MAX_PACKET });
-    this.receiving = new ReceivePlane({ crypto, report, fragmentSeed, drops: this.inboundDrops, reportEvery: 0 });
+    this.receiving = new ReceivePlane({ crypto, report, fragmentSeed, drops: this.inboundDrops });
     this.#gathered = new PacketBatch(SLOTS, MAX_PACKET, undefined, undefined, allocate);
   }
 

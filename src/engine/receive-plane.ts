@@ -12,16 +12,19 @@ import type { InstallInbound, PlaneReport, ReceiveCommand } from './commands.ts'
 import { hasMoved } from './paths.ts';
 import { installedCipher } from './suite.ts';
 
+/**
+ * An SA is reported as received on at once, and then so often, in milliseconds: to know that a peer lives, that is
+ * enough, and thousands of SAs keep nobody busy. That its peer seems to have moved is told sooner.
+ */
+const REPORT_EVERY = 1_000;
+const REPORT_MOVED_EVERY = 100;
+
 export interface ReceivePlaneOptions {
   readonly crypto: CryptoProvider;
   readonly report: (report: PlaneReport) => void;
   readonly fragmentSeed: number;
   /** All drops, those of packets without an SA included. */
   readonly drops: DropCounters;
-  /**
-   * Milliseconds in which an SA is reported once as received on, but for the first time. 0: with every batch.
-   */
-  readonly reportEvery: number;
 }
 
 interface ReceiveSa {
@@ -139,7 +142,7 @@ export class ReceivePlane {
   }
 
   #received(now: number, found: ReceiveSa, path: Path | undefined): void {
-    if (now - found.reportedAt < this.#options.reportEvery) return;
+    if (now - found.reportedAt < (path === undefined ? REPORT_EVERY : REPORT_MOVED_EVERY)) return;
     found.reportedAt = now;
     this.#options.report({ type: 'received', id: found.sa.id, path });
   }

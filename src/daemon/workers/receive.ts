@@ -17,8 +17,6 @@ import { TooLarge } from './too-large.ts';
 /** Packets that are opened at a time; each may be as large as an IP packet can be. */
 const BATCH_PACKETS = 64;
 const MAX_PACKET = 0x1_0000;
-/** An SA is reported as received on so often, in milliseconds. */
-const REPORT_EVERY = 100;
 /** A socket that fails for no reason that could be read off is left alone so long. */
 const PAUSE_AFTER_FAILURES = 100;
 
@@ -55,7 +53,6 @@ export class ReceiveWorker {
       crypto,
       fragmentSeed: setup.fragmentSeed,
       drops: setup.inboundDrops,
-      reportEvery: REPORT_EVERY,
       report: (report) => this.#loop.report(report),
     });
     this.#loop = new WorkerLoop(setup, {
