@@ -1,5 +1,5 @@
 /** A daemon's machine on Linux: TUN devices, routes over netlink, UDP sockets. */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { addressBits, formatAddress, type IpAddress, rangeContains } from '../base/address.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import { LinuxHostNetwork } from '../tun/linux-routes.ts';
@@ -9,7 +9,8 @@ import { linuxRawEsp } from '../tun/raw-linux.ts';
 import { formatPrefix, type HostNetwork, MAIN_TABLE, type Route, type Rule, samePrefix } from '../tun/routes.ts';
 import { hasLinuxUdp, linuxUdp } from '../tun/udp-linux.ts';
 import { nodeUdp } from '../tun/udp-node.ts';
-import type { DevicePlan, Platform, RoutePlan } from './platform.ts';
+import type { DevicePlan, Platform, RoutePlan, TransportPlan } from './platform.ts';
+import { OWN_QUERY, Steering } from './steering.ts';
 
 /** Before the main table (32766), behind what an administrator is likely to have. */
 const RULE_PRIORITY = 7000;
@@ -17,19 +18,20 @@ const RULE_PRIORITY = 7000;
 export function linuxPlatform(): Platform {
   const network = new LinuxHostNetwork();
   const offloads = new SharedOffloads();
+  const steering = new Steering(network);
   const native = hasLinuxUdp();
   return {
     allocate: offloads.memory.allocate,
     whyNoWorkers: native ? undefined : 'sockets are those of dgram, as system calls cannot be made here',
     network: native ? { ...linuxUdp(), rawEsp: linuxRawEsp } : nodeUdp,
-    localAddressFor: (remote) => network.routeTo({ destination: remote })?.source,
-    pathMtuFor: (remote, local) => network.routeTo({ destination: remote, source: local })?.mtu,
-    openDevice: (plan) => Promise.resolve(openDevice(network, offloads, plan)),
+    localAddressFor: (remote) => network.routeTo({ destination: remote, ...OWN_QUERY })?.source,
+    pathMtuFor: (remote, local) => network.routeTo({ destination: remote, source: local, ...OWN_QUERY })?.mtu,
+    openDevice: (plan) => Promise.resolve(openDevice(network, steering, offloads, plan)),
   };
 }
 
 /** The interface and its routes go with the descriptor; rules do not, and are removed when the device is closed. */
-function openDevice(network: HostNetwork, shared: SharedOffloads, plan: DevicePlan): PacketDevice {
+function openDevice(network: HostNetwork, steering: Steering, shared: SharedOffloads, plan: DevicePlan): PacketDevice {
   const device = openLinuxTun({ name: plan.name, mtu: plan.mtu, shared });
   const undo: (() => void)[] = [];
   const close = device.close.bind(device);
@@ -41,12 +43,44 @@ function openDevice(network: HostNetwork, shared: SharedOffloads, plan: DevicePl
     silence(device.name);
     network.setLink(device.index, { up: true });
     for (const route of plan.routes) addRoute(network, device, plan.table, route);
-    if (plan.table !== undefined) undo.push(...leadIntoTable(network, plan, plan.table));
+    if (plan.transport !== undefined) {
+      checkReversePath(network, plan.transport);
+      undo.push(steering.lead(plan.transport, device.index));
+    } else if (plan.table !== undefined) undo.push(...leadIntoTable(network, plan, plan.table));
   } catch (error) {
     void device.close();
     throw error;
   }
   return device;
+}
+
+/**
+ * A strict reverse path filter looks at the sender of an ARP request as at that of a packet without a protocol: where all
+ * protocols are led into the device, it drops the peer's requests, and the peer cannot find this host.
+ * @throws Error saying what to do
+ */
+function checkReversePath(network: HostNetwork, { remote, flows }: TransportPlan): void {
+  if (remote.family !== 4 || flows.every(({ protocol }) => protocol !== undefined)) return;
+  const way = network.routeTo({ destination: remote, ...OWN_QUERY });
+  const link = way === undefined ? undefined : network.link(way.linkIndex)?.name;
+  if (way === undefined || link === undefined || way.gateway !== undefined) return;
+  if (Math.max(...['all', link].map(reversePathFilter)) !== STRICT) return;
+  throw new Error(
+    `transport mode for all protocols with ${formatAddress(remote)} on the link ${link}, whose reverse path filter is strict and would drop its ARP requests: ` +
+      `set net.ipv4.conf.${link}.rp_filter (and net.ipv4.conf.all.rp_filter) to 2 or 0, or name protocols in <upperspec>`,
+  );
+}
+
+/** Of net.ipv4.conf.*.rp_filter. */
+const STRICT = 1;
+
+function reversePathFilter(name: string): number {
+  try {
+    return Number(readFileSync(`/proc/sys/net/ipv4/conf/${name}/rp_filter`, 'utf8'));
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error)) throw error;
+    return 0;
+  }
 }
 
 /** Rules for a table of the tunnel's own. Returns how to take away what does not go with the device. */

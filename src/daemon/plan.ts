@@ -10,6 +10,7 @@ import { type ChildPlan, hasIpv6, toChildren, toPolicy } from '../config/selecto
 import type { TunnelConfig } from '../engine/config.ts';
 import type { ChildConfig, ConnectionConfig, Lifetime } from '../ike/config.ts';
 import { deviceMtu } from './path-mtu.ts';
+import { isTransport, TRANSPORT_MTU, transportPlan, transportRefusal } from './plan-transport.ts';
 import type { DevicePlan, Platform, RoutePlan } from './platform.ts';
 import { ControlError } from './protocol.ts';
 
@@ -38,14 +39,18 @@ export async function planTunnel(
   const { local, remote } = document.sa;
   const localAddress = await resolve(local.address, undefined);
   const remoteAddress = await resolve(remote.address, localAddress?.family);
-  const mtu = deviceMtu({
-    pathMtu: remoteAddress === undefined ? undefined : pathMtuFor(remoteAddress, localAddress),
-    // Of a peer that nothing is known of, IPv6 has the larger header.
-    outer: (remoteAddress ?? localAddress)?.family ?? 6,
-    encapsulated: document.sa.ike.nat.encapsulation !== 'never',
-    proposals: document.sa.esp.proposals,
-    ipv6: hasIpv6(document.sps),
-  });
+  const refusal = transportRefusal(document, localAddress, remoteAddress);
+  if (refusal !== undefined) throw unsupported(refusal);
+  const mtu = isTransport(document)
+    ? TRANSPORT_MTU
+    : deviceMtu({
+        pathMtu: remoteAddress === undefined ? undefined : pathMtuFor(remoteAddress, localAddress),
+        // Of a peer that nothing is known of, IPv6 has the larger header.
+        outer: (remoteAddress ?? localAddress)?.family ?? 6,
+        encapsulated: document.sa.ike.nat.encapsulation !== 'never',
+        proposals: document.sa.esp.proposals,
+        ipv6: hasIpv6(document.sps),
+      });
   return {
     tunnel: tunnelConfig(document, localAddress, remoteAddress),
     device: devicePlan(document, mtu, remoteAddress),
@@ -79,8 +84,7 @@ function refuseUnsupported(document: SectunnelDocument): void {
 }
 
 function refuseUnsupportedChildren(children: readonly ChildPlan[]): void {
-  for (const { mode, level, pfp, line } of children) {
-    if (mode === 'transport') throw unsupported(`<rule mode='transport'> on line ${line}; mode='tunnel' is wanted`);
+  for (const { level, pfp, line } of children) {
     if (level.kind === 'unique' && level.group !== undefined) {
       throw unsupported(
         `level='unique:${level.group}' on line ${line}; level='unique' gives the rule an SA of its own`,
@@ -186,8 +190,12 @@ function milliseconds({ soft, hard, jitter }: Lifetime): Lifetime {
   return { soft: soft * 1000, hard: hard * 1000, jitter: jitter * 1000 };
 }
 
-function devicePlan({ device, sps }: SectunnelDocument, fittingMtu: number, peer: IpAddress | undefined): DevicePlan {
+function devicePlan(document: SectunnelDocument, fittingMtu: number, peer: IpAddress | undefined): DevicePlan {
+  const { device, sps } = document;
   const { name, mtu = fittingMtu, table } = device;
+  if (isTransport(document)) {
+    return { name, mtu, table, routes: [], transport: transportPlan(document), peer: undefined };
+  }
   const routes = new Map<string, RoutePlan>();
   const protectedOut = sps.filter(({ policies }) =>
     policies.some(({ action, direction }) => action === 'ipsec' && direction !== 'in'),
@@ -199,5 +207,5 @@ function devicePlan({ device, sps }: SectunnelDocument, fittingMtu: number, peer
       routes.set(key, { ...prefix, sources });
     }
   }
-  return { name, mtu, table, routes: [...routes.values()], peer };
+  return { name, mtu, table, routes: [...routes.values()], transport: undefined, peer };
 }

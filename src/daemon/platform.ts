@@ -4,6 +4,7 @@
  */
 import type { IpAddress } from '../base/address.ts';
 import type { PacketDevice } from '../tun/device.ts';
+import type { PortRange } from '../tun/routes.ts';
 import type { UdpNetwork } from '../tun/udp.ts';
 
 /** A destination whose traffic is led into the tunnel. */
@@ -14,12 +15,32 @@ export interface RoutePlan {
   readonly sources: readonly { readonly start: IpAddress; readonly end: IpAddress }[];
 }
 
+/** What is led into a device in transport mode: packets from this host to its peer, for which there is no other route. */
+export interface TransportPlan {
+  readonly local: IpAddress;
+  readonly remote: IpAddress;
+  /** What is to be protected; never empty. */
+  readonly flows: readonly FlowPlan[];
+  /** Local UDP ports of IKE, and of ESP in UDP: what comes from there is the tunnel's own. */
+  readonly ownPorts: readonly number[];
+  /** Routing table; the tunnel's alone. */
+  readonly table: number;
+}
+
+/** What is left out fits everything. */
+export interface FlowPlan {
+  readonly protocol: number | undefined;
+  readonly sourcePorts: PortRange | undefined;
+  readonly destinationPorts: PortRange | undefined;
+}
+
 export interface DevicePlan {
   readonly name: string;
   readonly mtu: number;
   /** Routing table; the main one when left out. */
   readonly table: number | undefined;
   readonly routes: readonly RoutePlan[];
+  readonly transport: TransportPlan | undefined;
   /** The other end of the tunnel: packets to it never enter the table, or the tunnel would lead into itself. */
   readonly peer: IpAddress | undefined;
 }

@@ -2,7 +2,7 @@
  * The security association database (RFC 4301 §4.4.2) of the control plane: what is known of the CHILD SAs that IKE
  * negotiated. It has the data plane install, use and forget them.
  */
-import { espRoom, IP_HEADER, MIN_MTU } from '../base/mtu.ts';
+import { espRoom, IP_HEADER, MIN_MTU, UNKNOWN_PATH_MTU } from '../base/mtu.ts';
 import { SetMap } from '../base/set-map.ts';
 import type { CipherSuite } from '../crypto/types.ts';
 import { MAX_SAS } from '../esp/inbound.ts';
@@ -241,8 +241,10 @@ export class SaTable {
 function sizesOf({ tunnel, summary, shape, path, pathMtu }: EngineChild): { mtu: number; clampMtu: number } {
   const { mtu: device = MAX_PACKET, clampMss = true } = tunnel.config;
   const { family } = path.remote.address;
-  const room = pathMtu === undefined ? MAX_PACKET : maxPayload(espRoom(pathMtu, family, summary.encapsulated), shape);
   const transport = summary.mode === 'transport';
+  // There the device tells nothing of the path.
+  const known = pathMtu ?? (transport ? UNKNOWN_PATH_MTU : undefined);
+  const room = known === undefined ? MAX_PACKET : maxPayload(espRoom(known, family, summary.encapsulated), shape);
   const fits = Math.max(MIN_MTU[4], transport ? room + IP_HEADER[family] : room);
   const mtu = transport ? MAX_PACKET : fits;
   return { mtu, clampMtu: clampMss ? Math.min(device, fits) : MAX_PACKET };

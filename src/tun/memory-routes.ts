@@ -133,8 +133,15 @@ export class MemoryHostNetwork implements HostNetwork {
     const { destination } = query;
     const own = this.#addresses.find(({ address }) => sameAddress(address, destination));
     if (own !== undefined) return this.#answer(own.linkIndex, destination, undefined, undefined, true);
-    for (const rule of this.rules(destination.family)) {
-      if (!ruleFits(rule, query)) continue;
+    const rules = this.rules(destination.family);
+    let from = 0;
+    for (const rule of rules) {
+      if (rule.priority < from || rule.action.type === 'nop' || !ruleFits(rule, query)) continue;
+      if (rule.action.type === 'goto') {
+        const { priority } = rule.action;
+        if (rules.some((other) => other.priority === priority)) from = priority;
+        continue;
+      }
       if (rule.action.type !== 'table') return undefined;
       const route = this.#longestMatch(rule.action.table, destination);
       if (route === undefined || route.type === 'throw') continue;
@@ -204,7 +211,7 @@ function prefixContains({ address, prefixLength }: Prefix, candidate: IpAddress)
 function ruleFits(rule: Rule, query: RouteQuery): boolean {
   const { from, to, inputLink, ipProtocol, sourcePorts, destinationPorts } = rule;
   return (
-    (from === undefined || (query.source !== undefined && prefixContains(from, query.source))) &&
+    (from === undefined || prefixContains(from, query.source ?? { family: rule.family, value: 0n })) &&
     (to === undefined || prefixContains(to, query.destination)) &&
     (inputLink === undefined || inputLink === 'lo') &&
     (ipProtocol === undefined || ipProtocol === query.ipProtocol) &&

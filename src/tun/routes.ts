@@ -6,6 +6,7 @@
  */
 import type { IpAddress, IpFamily } from '../base/address.ts';
 import { formatAddress } from '../base/address.ts';
+import { assertNever } from '../base/assert.ts';
 
 /**
  * The routing protocol number of our routes and rules (rtm_protocol): free in iproute2's rt_protos. With
@@ -64,6 +65,10 @@ export interface PortRange {
 
 export type RuleAction =
   | { readonly type: 'table'; readonly table: number }
+  /** Goes on at the rule of that priority, which is a later one; as if the rule were not there while none has it. */
+  | { readonly type: 'goto'; readonly priority: number }
+  /** Does nothing: a place to go to. */
+  | { readonly type: 'nop' }
   | { readonly type: 'unreachable' }
   | { readonly type: 'blackhole' };
 
@@ -181,8 +186,7 @@ export function sameRule(a: Rule, b: Rule): boolean {
     (a.ipProtocol ?? 0) === (b.ipProtocol ?? 0) &&
     samePorts(a.sourcePorts, b.sourcePorts) &&
     samePorts(a.destinationPorts, b.destinationPorts) &&
-    a.action.type === b.action.type &&
-    (a.action.type !== 'table' || b.action.type !== 'table' || a.action.table === b.action.table)
+    describeAction(a.action) === describeAction(b.action)
   );
 }
 
@@ -206,6 +210,20 @@ export function describeRoute(route: Route): string {
 export function describeRule(rule: Rule): string {
   const from = rule.from === undefined ? 'all' : formatPrefix(rule.from);
   const to = rule.to === undefined ? '' : ` to ${formatPrefix(rule.to)}`;
-  const action = rule.action.type === 'table' ? `table ${rule.action.table}` : rule.action.type;
-  return `rule ${rule.priority}: from ${from}${to} ${action}`;
+  return `rule ${rule.priority}: from ${from}${to} ${describeAction(rule.action)}`;
+}
+
+function describeAction(action: RuleAction): string {
+  switch (action.type) {
+    case 'table':
+      return `table ${action.table}`;
+    case 'goto':
+      return `goto ${action.priority}`;
+    case 'nop':
+    case 'unreachable':
+    case 'blackhole':
+      return action.type;
+    default:
+      return assertNever(action, 'rule action');
+  }
 }

@@ -17,6 +17,7 @@ const FRA = {
   DST: 1,
   SRC: 2,
   IIFNAME: 3,
+  GOTO: 4,
   PRIORITY: 6,
   SUPPRESS_IFGROUP: 13,
   SUPPRESS_PREFIXLEN: 14,
@@ -28,7 +29,13 @@ const FRA = {
   SPORT_MASK: 28,
   DPORT_MASK: 29,
 } as const;
-const FR_ACT: Readonly<Record<RuleAction['type'], number>> = { table: 1, blackhole: 6, unreachable: 7 };
+const FR_ACT: Readonly<Record<RuleAction['type'], number>> = {
+  table: 1,
+  goto: 2,
+  nop: 3,
+  blackhole: 6,
+  unreachable: 7,
+};
 const KNOWN_FRA: ReadonlySet<number> = new Set(Object.values(FRA));
 /** What the kernel adds to each rule (SUPPRESS_*), or to each with ports (masks, since 6.15), and means nothing. */
 const NO_SUPPRESSION = 'ffffffff';
@@ -81,6 +88,7 @@ function ruleRequest(type: number, flags: number, rule: Rule): NetlinkRequest {
     .attributeU32(FRA.PRIORITY, rule.priority)
     .attributeU8(FRA.PROTOCOL, OWN_PROTOCOL);
   if (action.type === 'table') request.attributeU32(FRA.TABLE, table);
+  if (action.type === 'goto') request.attributeU32(FRA.GOTO, action.priority);
   if (rule.to !== undefined) request.attribute(FRA.DST, addressToBytes(rule.to.address));
   if (rule.from !== undefined) request.attribute(FRA.SRC, addressToBytes(rule.from.address));
   if (rule.inputLink !== undefined) request.attribute(FRA.IIFNAME, utf8(`${rule.inputLink}\0`));
@@ -97,6 +105,9 @@ function ruleAction(body: Uint8Array, attributes: Attributes): RuleAction | unde
       return undefined;
     case 'table':
       return { type, table: readHostU32(attributes.get(FRA.TABLE)) ?? body[4]! };
+    case 'goto':
+      return { type, priority: readHostU32(attributes.get(FRA.GOTO)) ?? 0 };
+    case 'nop':
     case 'unreachable':
     case 'blackhole':
       return { type };

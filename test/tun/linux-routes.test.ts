@@ -118,7 +118,9 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
       action: { type: 'table', table: 1000 },
     };
     const six: Rule = { family: 6, priority: 7001, to: prefix('2001:db8:9::/48'), action: { type: 'unreachable' } };
-    for (const rule of [full, six]) {
+    const jump: Rule = { family: 4, priority: 6990, ipProtocol: 50, action: { type: 'goto', priority: 6992 } };
+    const place: Rule = { family: 4, priority: 6992, action: { type: 'nop' } };
+    for (const rule of [full, six, jump, place]) {
       network.addRule(rule);
       network.addRule(rule);
       const found = network.rules(rule.family).filter(({ priority }) => priority === rule.priority);
@@ -144,6 +146,8 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
         protocol: '83',
       },
     ]);
+    expect(ipCommand('rule', 'show', 'priority', '6990')).toContain('ipproto esp goto 6992');
+    for (const rule of [jump, place]) expect(network.deleteRule(rule)).toBe(true);
     expect(network.deleteRule(full)).toBe(true);
     expect(network.deleteRule(full)).toBe(false);
     expect(network.deleteRule(six)).toBe(true);

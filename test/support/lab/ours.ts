@@ -100,9 +100,9 @@ export function sectunnelDocument(tunnel: Tunnel, side: Side, settings: OursSett
   <sp name='inner'>
     ${local.inner.map((prefix) => range('src_range', prefix)).join('')}
     ${remote.inner.map((prefix) => range('dst_range', prefix)).join('')}
-    <upperspec protocol='any'/>
+    <upperspec protocol='${tunnel.transport ?? 'any'}'/>
     <policy direction='both' action='ipsec'>
-      <rule protocol='esp' mode='tunnel' level='require'>
+      <rule protocol='esp' mode='${tunnel.transport === undefined ? 'tunnel' : 'transport'}' level='require'>
         <src address='${local.address}'/>
         <dst address='${remote.address}'/>
       </rule>

@@ -7,7 +7,15 @@ import { join } from 'node:path';
 import type { Lab } from './lab.ts';
 import type { Namespace } from './namespace.ts';
 import { type Background, type RunResult, run, waitFor } from './process.ts';
-import { type ChildReport, ends, type IkeReport, type LabIdentity, type Side, type Tunnel } from './tunnel.ts';
+import {
+  type ChildReport,
+  ends,
+  type IkeReport,
+  type LabIdentity,
+  type Side,
+  type Tunnel,
+  type TunnelEnd,
+} from './tunnel.ts';
 import { list, parseRaw, type RawValue, section, text } from './vici.ts';
 
 const CHARON = '/usr/sbin/charon-systemd';
@@ -87,6 +95,10 @@ export function espProposal({ encryption, integrity, dh, esn }: Tunnel['esp']): 
   return [encryption, integrity, dh, ...sequence].filter((part) => part !== undefined).join('-');
 }
 
+function selectors({ transport = 'any' }: Tunnel, { inner }: TunnelEnd): string {
+  return inner.map((prefix) => (transport === 'any' ? prefix : `${prefix}[${transport}]`)).join(', ');
+}
+
 /** swanctl.conf of one end. The connection and its child both carry the tunnel's name. */
 export function swanctlConf(tunnel: Tunnel, side: Side): string {
   const { local, remote } = ends(tunnel, side);
@@ -112,10 +124,10 @@ export function swanctlConf(tunnel: Tunnel, side: Side): string {
     '    }',
     '    children {',
     `      ${tunnel.name} {`,
-    `        local_ts = ${local.inner.join(', ')}`,
-    `        remote_ts = ${remote.inner.join(', ')}`,
+    `        local_ts = ${selectors(tunnel, local)}`,
+    `        remote_ts = ${selectors(tunnel, remote)}`,
     `        esp_proposals = ${espProposal(tunnel.esp)}`,
-    '        mode = tunnel',
+    `        mode = ${tunnel.transport === undefined ? 'tunnel' : 'transport'}`,
     '        rekey_time = 0',
     ...(tunnel.tfcPadding === undefined ? [] : [`        tfc_padding = ${tunnel.tfcPadding}`]),
     `        dpd_action = ${tunnel.dpdAction ?? 'clear'}`,

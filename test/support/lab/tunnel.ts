@@ -47,6 +47,8 @@ export interface Tunnel {
   readonly forceEncapsulation?: boolean;
   /** ESP straight over IP where there is no NAT: when none is found (`needed`), or without looking for one (`never`). */
   readonly encapsulation?: 'needed' | 'never';
+  /** Transport mode, for one protocol or for `any`; the inner prefixes are then the ends' own addresses. */
+  readonly transport?: string;
   /** What strongSwan pads its packets to; we are told in a document. */
   readonly tfcPadding?: number | 'mtu';
   /** Seconds without a packet until the other end is asked whether it lives; 0 for never, the default. */

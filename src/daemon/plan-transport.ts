@@ -1,0 +1,112 @@
+/**
+ * Documents in transport mode: what they must say, and which packets are led into their device. There the ends protect
+ * what they send each other, so the addresses inside are those outside (RFC 4301 §4.1).
+ */
+import { formatAddress, type IpAddress, sameAddress } from '../base/address.ts';
+import { utf8 } from '../base/text.ts';
+import type { SectunnelDocument } from '../config/model.ts';
+import { type ChildPlan, toChildren } from '../config/selectors.ts';
+import { hasPorts, Protocol } from '../policy/protocols.ts';
+import { isAnyPorts, MAX_PORT, type TrafficSelector } from '../policy/selector.ts';
+import { hostsOf } from '../policy/transport.ts';
+import type { PortRange } from '../tun/routes.ts';
+import type { FlowPlan, TransportPlan } from './platform.ts';
+
+/**
+ * The largest packets of a device: all that an IP packet can carry beside ESP. What is larger than the path is fragmented
+ * outside; fragments that are made before could not be protected (RFC 4303 §3.3.4). TCP is told the path's size.
+ */
+export const TRANSPORT_MTU = 0xff00;
+
+/** Tables that tunnels get by name. */
+const TABLES = 0x5354_0000;
+
+export function isTransport(document: SectunnelDocument): boolean {
+  return toChildren(document).some(({ mode }) => mode === 'transport');
+}
+
+/** Why a document cannot be carried out; `undefined` when it can, or is not in transport mode. */
+export function transportRefusal(
+  document: SectunnelDocument,
+  localAddress: IpAddress | undefined,
+  remoteAddress: IpAddress | undefined,
+): string | undefined {
+  const children = toChildren(document);
+  const transport = children.filter(({ mode }) => mode === 'transport');
+  const other = children.find(({ mode }) => mode !== 'transport');
+  if (transport.length > 0 && other !== undefined) {
+    return `<rule mode='transport'> on line ${transport[0]!.line} beside <rule mode='${other.mode}'> on line ${other.line}; give each mode a document of its own`;
+  }
+  for (const child of transport) {
+    const why = refusalOf(child, transport[0]!, localAddress, remoteAddress);
+    if (why !== undefined) return `<rule mode='transport'> on line ${child.line}: ${why}`;
+  }
+  return undefined;
+}
+
+function refusalOf(
+  child: ChildPlan,
+  first: ChildPlan,
+  localAddress: IpAddress | undefined,
+  remoteAddress: IpAddress | undefined,
+): string | undefined {
+  const hosts = hostsOf(child.selectors);
+  const wanted = hostsOf(first.selectors);
+  if (hosts === undefined) {
+    return "its ranges are more than one address; on each side that of the end itself is wanted, or mode='tunnel'";
+  }
+  const sides = [
+    ['source', hosts.local, localAddress ?? wanted?.local],
+    ['destination', hosts.remote, remoteAddress ?? wanted?.remote],
+  ] as const;
+  for (const [side, host, end] of sides) {
+    if (end === undefined || sameAddress(host, end)) continue;
+    return `its ${side} is ${formatAddress(host)}; the end itself is wanted, ${formatAddress(end)}, or mode='tunnel'`;
+  }
+  return undefined;
+}
+
+/** For a document that was not refused; `undefined` when it leads nothing into its device, or is not in transport mode. */
+export function transportPlan(document: SectunnelDocument): TransportPlan | undefined {
+  const { name, device, sa } = document;
+  const children = toChildren(document).filter(({ mode }) => mode === 'transport');
+  const hosts = children[0] && hostsOf(children[0].selectors);
+  if (hosts === undefined || device.routes !== 'auto') return undefined;
+  const flows = children.flatMap(({ selectors: { local, remote } }) =>
+    local.flatMap((source) => remote.flatMap((destination) => flowOf(source, destination) ?? [])),
+  );
+  return {
+    ...hosts,
+    flows: [...new Map(flows.map((flow) => [JSON.stringify(flow), flow])).values()],
+    ownPorts: [...new Set([sa.local.port, ...(sa.ike.nat.encapsulation === 'never' ? [] : [sa.ike.nat.port])])],
+    table: device.table ?? TABLES + hash16(name),
+  };
+}
+
+/** What fits both; `undefined` when nothing does. */
+function flowOf(source: TrafficSelector, destination: TrafficSelector): FlowPlan | undefined {
+  const protocol = source.protocol === Protocol.any ? destination.protocol : source.protocol;
+  if (destination.protocol !== Protocol.any && destination.protocol !== protocol) return undefined;
+  return {
+    protocol: protocol === Protocol.any ? undefined : protocol,
+    sourcePorts: hasPorts(protocol) ? rulePorts(source) : undefined,
+    destinationPorts: hasPorts(protocol) ? rulePorts(destination) : undefined,
+  };
+}
+
+/**
+ * Linux's rules know neither port 0 nor the last one. Where that matters all ports are led into the device: there the
+ * policy is exact, and what it is not for is dropped, not sent unprotected.
+ */
+function rulePorts(selector: TrafficSelector): PortRange | undefined {
+  const { startPort, endPort } = selector;
+  if (isAnyPorts(selector) || endPort === 0 || endPort === MAX_PORT) return undefined;
+  return { start: Math.max(1, startPort), end: endPort };
+}
+
+/** FNV-1a, folded. The same in each run, so that what a crash left behind is found again. */
+function hash16(text: string): number {
+  let hash = 0x811c_9dc5;
+  for (const byte of utf8(text)) hash = Math.imul(hash ^ byte, 0x0100_0193);
+  return (hash ^ (hash >>> 16)) & 0xffff;
+}

@@ -1,0 +1,119 @@
+/** What a document in transport mode must say, and what is led into its device. */
+import { describe, expect, it } from 'vitest';
+import { parseDocument } from '../../src/config/parse.ts';
+import { planTunnel } from '../../src/daemon/plan.ts';
+import { TRANSPORT_MTU } from '../../src/daemon/plan-transport.ts';
+import type { DevicePlan, FlowPlan, TransportPlan } from '../../src/daemon/platform.ts';
+import { address } from '../support/daemon.ts';
+
+interface Sp {
+  readonly src?: string;
+  readonly dst?: string;
+  readonly upper?: string;
+  readonly mode?: string;
+}
+
+function sp(
+  { src = "address='192.0.2.1'", dst = "address='192.0.2.2'", upper = "protocol='any'", mode = 'transport' }: Sp,
+  n = 0,
+): string {
+  return `<sp name='s${n}'><src_range ${src}/><dst_range ${dst}/><upperspec ${upper}/><policy direction='both' action='ipsec'><rule protocol='esp' mode='${mode}'/></policy></sp>`;
+}
+
+function xml(sps: readonly Sp[], { local = '192.0.2.1', remote = '192.0.2.2', nat = '', device = '' } = {}): string {
+  return `<sectunnel type='ipsec'><name>hosts</name>${device}
+<sa><local address='${local}'><id type='fqdn'>here.example</id></local><remote address='${remote}'/>
+<auth type='psk'><secret usage='k'/></auth>
+<ike start='respond'>${nat}</ike></sa>
+${sps.map(sp).join('\n')}
+</sectunnel>`;
+}
+
+const plan = async (...args: Parameters<typeof xml>): Promise<DevicePlan> =>
+  (await planTunnel(parseDocument(xml(...args)))).device;
+const flows = async (...sps: readonly Sp[]): Promise<readonly FlowPlan[] | undefined> =>
+  (await plan(sps)).transport?.flows;
+
+describe('a document in transport mode', () => {
+  it('leads what its ends send each other into the device, and has no routes', async () => {
+    const device = await plan([{}]);
+    expect(device).toMatchObject({ mtu: TRANSPORT_MTU, routes: [], peer: undefined });
+    expect(device.transport).toEqual<TransportPlan>({
+      local: address('192.0.2.1'),
+      remote: address('192.0.2.2'),
+      flows: [{ protocol: undefined, sourcePorts: undefined, destinationPorts: undefined }],
+      ownPorts: [500, 4500],
+      table: device.transport!.table,
+    });
+    expect(device.transport!.table >>> 16).toBe(0x5354);
+    expect((await plan([{}])).transport!.table).toBe(device.transport!.table);
+  });
+
+  it('has the MTU, the table and the ports that it says', async () => {
+    const own = "<device mtu='1400' table='77'/>";
+    expect(await plan([{}], { device: own })).toMatchObject({ mtu: 1400, transport: { table: 77 } });
+    expect((await plan([{}], { nat: "<nat traversal='off'/>" })).transport?.ownPorts).toEqual([500]);
+    expect((await plan([{}], { nat: "<nat port='4501'/>" })).transport?.ownPorts).toEqual([500, 4501]);
+    expect((await plan([{}], { device: "<device routes='none'/>" })).transport).toBeUndefined();
+  });
+
+  it('leads no other protocols and ports than its selectors have, where the kernel can tell', async () => {
+    const port = (text: string): string => `address='192.0.2.2' port='${text}'`;
+    expect(await flows({ upper: "protocol='icmp'" })).toEqual([
+      { protocol: 1, sourcePorts: undefined, destinationPorts: undefined },
+    ]);
+    expect(await flows({ upper: "protocol='tcp'", dst: port('443') })).toEqual([
+      { protocol: 6, sourcePorts: undefined, destinationPorts: { start: 443, end: 443 } },
+    ]);
+    expect(await flows({ upper: "protocol='udp'", dst: port('0-99'), src: "address='192.0.2.1' port='53'" })).toEqual([
+      { protocol: 17, sourcePorts: { start: 53, end: 53 }, destinationPorts: { start: 1, end: 99 } },
+    ]);
+    // Rules end at 65534: all is led into the device rather than one port past it.
+    expect(await flows({ upper: "protocol='udp'", dst: port('1024-65535') })).toEqual([
+      { protocol: 17, sourcePorts: undefined, destinationPorts: undefined },
+    ]);
+    expect((await flows({ dst: port('80') }))?.map(({ protocol }) => protocol)).toEqual([6, 17, 132]);
+    expect(await flows({ upper: "protocol='udp'" }, { upper: "protocol='udp'" })).toHaveLength(1);
+  });
+
+  it('serves a peer whose address is only said by its ranges', async () => {
+    expect((await plan([{}], { local: 'any', remote: 'any' })).transport).toMatchObject({
+      remote: address('192.0.2.2'),
+    });
+  });
+
+  it.each<[string, readonly Sp[], Parameters<typeof xml>[1], string]>([
+    [
+      'networks',
+      [{ dst: "address='192.0.2.0' prefixlen='24'" }],
+      {},
+      "<rule mode='transport'> on line 5: its ranges are more than one address; on each side that of the end itself is wanted, or mode='tunnel'",
+    ],
+    [
+      'another source',
+      [{ src: "address='10.0.0.1'" }],
+      {},
+      'its source is 10.0.0.1; the end itself is wanted, 192.0.2.1',
+    ],
+    [
+      'another destination',
+      [{ dst: "address='10.0.0.1'" }],
+      {},
+      'its destination is 10.0.0.1; the end itself is wanted, 192.0.2.2',
+    ],
+    [
+      'two peers',
+      [{}, { dst: "address='192.0.2.3'" }],
+      { remote: 'any' },
+      "line 6: its destination is 192.0.2.3; the end itself is wanted, 192.0.2.2, or mode='tunnel'",
+    ],
+    [
+      'both modes',
+      [{}, { mode: 'tunnel' }],
+      {},
+      "<rule mode='transport'> on line 5 beside <rule mode='tunnel'> on line 6; give each mode a document of its own",
+    ],
+  ])('is refused for %s', async (_what, sps, options, why) => {
+    await expect(plan(sps, options)).rejects.toThrow(why);
+  });
+});
