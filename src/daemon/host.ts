@@ -120,6 +120,10 @@ export class TunnelHost {
       onDatagram: (data, from, local, trafficClass) => this.#received(data, from, local, trafficClass),
       onOpened: (socket) => this.#workers?.openSocket(socket),
       onClosing: (socket) => this.#workers?.closeSocket(socket),
+      ikeApart: this.#workers !== undefined,
+      onErrors: () => {
+        if (this.#workers !== undefined) this.#checkPathsSoon();
+      },
     });
     this.#pathMtus = new PathMtus({
       engine: this.engine,

@@ -6,6 +6,9 @@ import { formatSocketAddress, type IpAddress, type IpFamily, NO_PORT, type Socke
 import type { PacketBatch } from '../base/batch.ts';
 import type { DatagramHandler, UdpNetwork, UdpSocket } from '../tun/udp.ts';
 
+/** On this port there is no ESP. */
+export const IKE_PORT = 500;
+
 /** What a tunnel listens at. */
 export type SocketNeed = UdpNeed | RawEspNeed;
 
@@ -35,6 +38,10 @@ export interface SocketPoolOptions {
   /** Others who use a socket: called when it is open, and before it closes, which waits for them to let go of it. */
   readonly onOpened?: (socket: UdpSocket) => void;
   readonly onClosing?: (socket: UdpSocket) => Promise<void> | undefined;
+  /** The system told errors of datagrams that were sent. */
+  readonly onErrors?: () => void;
+  /** They read ESP, where it comes to the same port as IKE. */
+  readonly ikeApart?: boolean;
 }
 
 interface Entry {
@@ -181,12 +188,18 @@ export class SocketPool {
 
   async #bind(key: string, need: SocketNeed): Promise<UdpSocket> {
     await Promise.all(this.#closing.values());
-    const { network, sourceFor } = this.#options;
+    const { network, sourceFor, ikeApart = false, onErrors } = this.#options;
     const socket = await (need.kind === 'esp'
       ? network.rawEsp?.(need.family)
-      : network.bind({ address: addressOf(need), port: need.port, sourceFor }));
+      : network.bind({
+          address: addressOf(need),
+          port: need.port,
+          sourceFor,
+          ikeApart: ikeApart && need.port !== IKE_PORT,
+        }));
     if (socket === undefined) throw new Error('ESP cannot go straight over IP here: let it go in UDP');
     socket.onDatagram(this.#options.onDatagram);
+    if (onErrors !== undefined) socket.onErrors?.(onErrors);
     this.#options.onOpened?.(socket);
     this.#open.set(key, socket);
     return socket;

@@ -11,6 +11,7 @@
  */
 import type { IpAddress, SocketAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
+import { partIkeFromEsp } from './ike-filter.ts';
 import { libc, SystemError } from './libc.ts';
 import type { Watch } from './poller.ts';
 import { watchReadable } from './poller.ts';
@@ -31,7 +32,7 @@ export function linuxUdp(options: LinuxUdpOptions = {}): UdpNetwork {
     // An async function, so that what it throws rejects.
     async bind(wanted: UdpBindOptions): Promise<UdpSocket> {
       try {
-        return openSocket(wanted, options);
+        return new LinuxUdpSocket(...openDescriptors(wanted, options));
       } catch (error) {
         throw error instanceof SystemError ? bindError(wanted, error) : error;
       }
@@ -55,6 +56,7 @@ const KNOWN_PROCESSORS: readonly string[] = ['x64', 'arm64', 'riscv64'];
 const SOCK_DGRAM_NONBLOCK_CLOEXEC = 0o2004002;
 const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
+const SO_REUSEPORT = 15;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
 /** Of which the kernel gives twice as much, for its own structures. */
@@ -63,7 +65,29 @@ const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
 /** A socket that fails for no reason that could be read off is left alone for a while. */
 const PAUSE_AFTER_FAILURES_MS = 100;
 
-function openSocket(wanted: UdpBindOptions, options: LinuxUdpOptions): LinuxUdpSocket {
+type Descriptors = readonly [descriptor: UdpDescriptor, esp?: UdpDescriptor];
+
+/** One socket, or two of which the second gets what is not IKE, where that is asked for and the kernel can. */
+function openDescriptors(wanted: UdpBindOptions, options: LinuxUdpOptions): Descriptors {
+  const alone = openDescriptor(wanted, options, false);
+  if (wanted.ikeApart !== true) return [alone];
+  // Nobody else has the port, or it would not have been had alone. Those who share it have to say so from the beginning.
+  libc().close(alone.fd);
+  const shared = { ...wanted, port: alone.local.port };
+  const ike = openDescriptor(shared, { ...options, gro: false }, true);
+  let esp: UdpDescriptor | undefined;
+  try {
+    esp = openDescriptor(shared, options, true);
+    if (partIkeFromEsp(esp.fd)) return [ike, esp];
+  } catch (error) {
+    libc().close(ike.fd);
+    throw error;
+  }
+  for (const { fd } of [ike, esp]) libc().close(fd);
+  return [openDescriptor(shared, options, false)];
+}
+
+function openDescriptor(wanted: UdpBindOptions, options: LinuxUdpOptions, sharePort: boolean): UdpDescriptor {
   const { address } = wanted;
   const calls = libc();
   const fd = calls.socket(address.family === 4 ? layout.AF_INET : layout.AF_INET6, SOCK_DGRAM_NONBLOCK_CLOEXEC, 0);
@@ -71,6 +95,7 @@ function openSocket(wanted: UdpBindOptions, options: LinuxUdpOptions): LinuxUdpS
   try {
     const set = optionsOf(fd);
     if (address.family === 6) set(layout.SOL_IPV6, layout.IPV6_V6ONLY, 1);
+    if (sharePort && !set(layout.SOL_SOCKET, SO_REUSEPORT, 1)) throw new SystemError('SO_REUSEPORT', calls.errno());
     const ecn = setUpSocket(fd, address);
     // Zero is what it starts with: the question is whether the kernel knows the option.
     const gso = options.gso !== false && set(layout.SOL_UDP, layout.UDP_SEGMENT, 0);
@@ -79,7 +104,7 @@ function openSocket(wanted: UdpBindOptions, options: LinuxUdpOptions): LinuxUdpS
     if (calls.bind(fd, name) < 0) throw new SystemError('bind', calls.errno());
     if (calls.getsockname(fd, name) < 0) throw new SystemError('getsockname', calls.errno());
     const port = layout.sockaddrPort(new DataView(name.buffer).getInt32(0, true));
-    return new LinuxUdpSocket({ fd, local: { address, port }, gro, gso, ecn });
+    return { fd, local: { address, port }, gro, gso, ecn };
   } catch (error) {
     calls.close(fd);
     throw error;
@@ -121,32 +146,40 @@ export class LinuxUdpSocket implements UdpSocket {
   readonly local: SocketAddress;
   readonly counters: UdpCounters;
   readonly #descriptor: UdpDescriptor;
+  /** Where ESP comes, when not here. */
+  readonly #esp: UdpDescriptor | undefined;
   readonly #end: UdpEnd;
   readonly #watch: Watch;
   #onDatagram: DatagramHandler | undefined;
+  #onErrors: (() => void) | undefined;
   #pause: NodeJS.Timeout | undefined;
   #handedOver = false;
   #closed: Promise<void> | undefined;
 
-  /** Takes over a bound descriptor. */
-  constructor(descriptor: UdpDescriptor) {
+  /** Takes over bound descriptors. */
+  constructor(descriptor: UdpDescriptor, esp?: UdpDescriptor) {
     this.#descriptor = descriptor;
+    this.#esp = esp;
     this.#end = new UdpEnd(descriptor);
     this.local = descriptor.local;
     this.counters = this.#end.counters;
     this.#watch = watchReadable(descriptor.fd, (failed) => {
-      if (failed) this.#end.takeErrors();
+      if (failed && this.#end.takeErrors() > 0) this.#onErrors?.();
       this.#turn();
     });
     this.#watch.arm();
   }
 
   get features(): readonly string[] {
-    return this.#end.features;
+    return this.#esp === undefined ? this.#end.features : [...this.#end.features, 'ike-apart'];
   }
 
   onDatagram(handler: DatagramHandler): void {
     this.#onDatagram = handler;
+  }
+
+  onErrors(handler: () => void): void {
+    this.#onErrors = handler;
   }
 
   send(data: Uint8Array, to: SocketAddress, from?: SocketAddress, trafficClass = 0): boolean {
@@ -158,6 +191,7 @@ export class LinuxUdpSocket implements UdpSocket {
   }
 
   handOver(): UdpDescriptor {
+    if (this.#esp !== undefined) return this.#esp;
     this.#handedOver = true;
     return this.#descriptor;
   }
@@ -169,6 +203,7 @@ export class LinuxUdpSocket implements UdpSocket {
     this.#end.release();
     this.#closed = this.#watch.close();
     libc().close(this.#descriptor.fd);
+    if (this.#esp !== undefined) libc().close(this.#esp.fd);
     return this.#closed;
   }
 

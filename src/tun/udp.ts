@@ -83,9 +83,13 @@ export interface UdpSocket {
    */
   sendBatch(batch: PacketBatch, first: number, end: number, to: SocketAddress, from?: SocketAddress): number;
 
+  /** Calls `handler` when the system told errors of datagrams that were sent. Missing where it never does so later. */
+  onErrors?(handler: () => void): void;
+
   /**
-   * Lets another thread read what comes, by the descriptor, in place of the handler. The socket goes on sending; whoever
-   * has the descriptor must let go of it before `close`. Missing where there is no such thing.
+   * Lets another thread read what comes, by the descriptor, in place of the handler; of a socket that has IKE apart
+   * only the rest. The socket goes on sending; whoever has the descriptor must let go of it before `close`. Missing
+   * where there is no such thing.
    */
   handOver?(): UdpDescriptor;
 
@@ -126,6 +130,11 @@ export interface UdpBindOptions {
   readonly port: number;
   /** For sockets bound to the unspecified address that cannot tell by themselves: the local address from which datagrams to `remote` leave. */
   readonly sourceFor?: (remote: IpAddress) => IpAddress | undefined;
+  /**
+   * IKE and ESP come to the port, and IKE is to have a queue of its own: the handler then gets IKE alone, once the rest
+   * was handed over. Heeded where the system can do it.
+   */
+  readonly ikeApart?: boolean;
 }
 
 /** Where sockets come from. */

@@ -9,14 +9,13 @@ import { type DropCounters, newDropCounters } from '../../esp/drops.ts';
 import { addCounters, counterCount } from '../../tun/counters.ts';
 import { type DeviceCounters, newDeviceCounters, type PacketDevice } from '../../tun/device.ts';
 import { newUdpCounters, type UdpCounters, type UdpSocket } from '../../tun/udp.ts';
+import { IKE_PORT } from '../sockets.ts';
 import { type Link, type LinkOptions, WorkerLink, type WorkerStatus } from './link.ts';
 import { Control, type DescriptorCommand, type WorkerCommand, type WorkerReport, type WorkerRole } from './messages.ts';
 import { ReceiveRecords, SendRecords } from './records.ts';
 
 /** IKE messages that may wait. The oldest go first: they are sent again. */
 const MAX_WAITING = 4096;
-/** On this port there is no ESP, and the main thread reads it. */
-const IKE_PORT = 500;
 
 export interface WorkerPlanesOptions {
   /** The choice of a cryptographic provider, by name, as for the host. */

@@ -1,0 +1,68 @@
+/** IKE and ESP to one port, parted by the kernel before they queue. */
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { parseAddress, type SocketAddress } from '../../src/base/address.ts';
+import type { UdpSocket } from '../../src/tun/udp.ts';
+import { hasLinuxUdp, linuxUdp } from '../../src/tun/udp-linux.ts';
+import { UdpEnd } from '../../src/tun/udp-linux-end.ts';
+import { until } from './udp-support.ts';
+
+const IKE = Uint8Array.of(0, 0, 0, 0, 1, 2, 3);
+const ESP = Uint8Array.of(0, 0, 1, 0, 0, 0, 0, 1, 9);
+
+interface Parted {
+  readonly socket: UdpSocket;
+  /** First bytes of what came for IKE. */
+  readonly ike: number[][];
+  readonly esp: () => number[][];
+  readonly to: SocketAddress;
+  readonly sender: UdpSocket;
+}
+
+async function parted(text: string): Promise<Parted> {
+  const address = parseAddress(text)!;
+  const socket = await linuxUdp().bind({ address, port: 0, ikeApart: true });
+  const sender = await linuxUdp().bind({ address, port: 0 });
+  const ike: number[][] = [];
+  socket.onDatagram((data) => ike.push([...data.subarray(0, 5)]));
+  const descriptor = socket.handOver!();
+  const end = new UdpEnd(descriptor);
+  onTestFinished(async () => {
+    end.release();
+    await Promise.all([socket.close(), sender.close()]);
+  });
+  const esp = (): number[][] => {
+    const found: number[][] = [];
+    while (end.receive((data) => found.push([...data.subarray(0, 5)])) === 'some');
+    return found;
+  };
+  return { socket, ike, esp, to: { address, port: descriptor.local.port }, sender };
+}
+
+describe.skipIf(!hasLinuxUdp())('a port that IKE shares', () => {
+  it.each(['127.0.0.1', '::1'])('has two queues at %s', async (text) => {
+    const { socket, ike, esp, to, sender } = await parted(text);
+    expect(socket.features).toContain('ike-apart');
+    for (const data of [ESP, IKE, Uint8Array.of(0xff), ESP, Uint8Array.of(0, 0, 0), IKE]) sender.send(data, to);
+    await until(() => ike.length === 4);
+    expect(ike).toEqual([[0, 0, 0, 0, 1], [0xff], [0, 0, 0], [0, 0, 0, 0, 1]]);
+    expect(esp()).toEqual([
+      [0, 0, 1, 0, 0],
+      [0, 0, 1, 0, 0],
+    ]);
+  });
+
+  it('passes IKE on while nobody empties the other queue, which is full', async () => {
+    const { ike, to, sender } = await parted('127.0.0.1');
+    const large = new Uint8Array(60_000).fill(7);
+    for (let i = 0; i < 1_000; i++) sender.send(large, to);
+    for (let i = 0; i < 50; i++) sender.send(IKE, to);
+    await until(() => ike.length === 50);
+  });
+
+  it('is had by one program alone, as any other', async () => {
+    const { to } = await parted('127.0.0.1');
+    for (const ikeApart of [true, false]) {
+      await expect(linuxUdp().bind({ ...to, ikeApart })).rejects.toThrow('Another program has the port');
+    }
+  });
+});
