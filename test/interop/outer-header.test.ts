@@ -36,7 +36,7 @@ const withHosts = (side: 'left' | 'right', number: number): string[] =>
 function tunnelOver(outer: Family): Tunnel {
   const end = (side: 'left' | 'right'): Tunnel['left'] => ({
     address: OUTER[outer][side],
-    id: { type: 'fqdn', value: `${side}-${outer}.example` },
+    id: { type: 'fqdn', value: `${side}.example` },
     inner: FAMILIES.map((inner) => network(NETS[outer][side][inner])),
     psk: PSK,
   });

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { formatSocketAddress, type IpAddress, parseAddress, type SocketAddress } from '../../src/base/address.ts';
 import { lossyRoute, type MemoryArrival, MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { batchOf } from './udp-support.ts';
 
 const ip = (text: string): IpAddress => parseAddress(text)!;
 const at = (text: string, port: number): SocketAddress => ({ address: ip(text), port });
@@ -72,6 +73,22 @@ describe('a memory network', () => {
     advance();
     expect(seen).toEqual(['3 198.51.100.9:1024', '2 192.0.2.1:500', '1 192.0.2.1:500', '2 192.0.2.1:500']);
     expect(network.inFlight).toBe(0);
+  });
+
+  it('carries DSCP and ECN, which the hook may mark', async () => {
+    const plans: MemoryArrival[][] = [[{ delayMs: 0, trafficClass: 0xbb }]];
+    const { network, advance } = manualNetwork(() => plans.shift() ?? [{ delayMs: 0 }]);
+    const a = await network.host([A]).bind({ address: A, port: 500 });
+    const b = await network.host([B]).bind({ address: B, port: 500 });
+    const seen: number[] = [];
+    b.onDatagram((_data, _from, _local, trafficClass) => seen.push(trafficClass));
+    const batch = batchOf([10, 0, 10]);
+    batch.trafficClass.set([0xba, 9, 2]);
+    expect(a.sendBatch(batch, 0, 3, b.local)).toBe(2);
+    a.send(Uint8Array.of(1), b.local, undefined, 0x28);
+    a.send(Uint8Array.of(1), b.local);
+    advance();
+    expect(seen).toEqual([0xbb, 2, 0x28, 0]);
   });
 
   it('counts what cannot be sent, and what nobody listens for', async () => {
