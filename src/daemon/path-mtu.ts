@@ -3,7 +3,7 @@
  * The kernel learns from ICMP, and forgets after a while (RFC 1191 §6.3, RFC 8201 §5.2); its routes are asked when an SA
  * comes up, when a datagram was too large, and now and then while there is traffic.
  */
-import type { IpFamily } from '../base/address.ts';
+import { formatSocketAddress, type IpFamily } from '../base/address.ts';
 import { espRoom, MIN_MTU, UNKNOWN_PATH_MTU } from '../base/mtu.ts';
 import type { EspProposal } from '../crypto/proposal.ts';
 import type { Engine } from '../engine/engine.ts';
@@ -74,7 +74,12 @@ export class PathMtus {
   refresh(now: number, tunnel: string): void {
     const { engine, mtuFor, tooLarge } = this.#options;
     this.#asked.set(tunnel, { at: now, tooLarge: tooLarge() });
+    const asked = new Set<string>();
     for (const { path } of engine.tunnel(tunnel)?.children.values() ?? []) {
+      // Many SAs may have the same.
+      const ends = `${formatSocketAddress(path.local)} ${formatSocketAddress(path.remote)}`;
+      if (asked.has(ends)) continue;
+      asked.add(ends);
       const mtu = mtuFor(path);
       if (mtu !== undefined) engine.setPathMtu(path, mtu);
     }

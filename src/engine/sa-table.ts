@@ -2,6 +2,7 @@
  * The security association database (RFC 4301 §4.4.2) of the control plane: what is known of the CHILD SAs that IKE
  * negotiated. It has the data plane install, use and forget them.
  */
+import { addressKey } from '../base/address.ts';
 import { espRoom, IP_HEADER, MIN_MTU, UNKNOWN_PATH_MTU } from '../base/mtu.ts';
 import { SetMap } from '../base/set-map.ts';
 import type { CipherSuite } from '../crypto/types.ts';
@@ -42,6 +43,8 @@ export class SaTable {
   readonly #children = new Map<number, EngineChild>();
   /** By the id of their IKE SA. BOUNDED: as the table above. */
   readonly #byIkeSa = new SetMap<number, EngineChild>();
+  /** By where the peer is. BOUNDED: as the table above. */
+  readonly #byPeer = new SetMap<string, EngineChild>();
   /** SPIs that packets are received on. BOUNDED: MAX_SAS. */
   readonly #spis = new Set<number>();
   /** The oldest first. BOUNDED: MAX_RETIRED and OVERTAKEN. */
@@ -86,6 +89,7 @@ export class SaTable {
     this.#children.set(sa.id, child);
     tunnel.addChild(child);
     this.#byIkeSa.add(sa.ikeSaId, child);
+    this.#byPeer.add(peerOf(child), child);
     this.#spis.add(sa.spiIn);
     const common = {
       type: 'install',
@@ -163,6 +167,7 @@ export class SaTable {
     this.#children.delete(id);
     child.tunnel.removeChild(child);
     this.#byIkeSa.delete(child.ikeSaId, child);
+    this.#byPeer.delete(peerOf(child), child);
     this.#port.send({ type: 'remove', id });
   }
 
@@ -182,7 +187,9 @@ export class SaTable {
     for (const child of this.#byIkeSa.get(ikeSaId)) {
       const { id, encapsulated } = child.summary;
       const path = espPath(ike, encapsulated);
+      this.#byPeer.delete(peerOf(child), child);
       child.path = path;
+      this.#byPeer.add(peerOf(child), child);
       child.pathMtu = undefined;
       this.#fit(child);
       this.#port.send({ type: 'path', id, path });
@@ -192,7 +199,7 @@ export class SaTable {
 
   /** A path takes outer packets of up to so many bytes in one piece. */
   setPathMtu(path: Path, mtu: number): void {
-    for (const child of this.#children.values()) {
+    for (const child of this.#byPeer.get(addressKey(path.remote.address))) {
       if (child.pathMtu === mtu || !samePath(child.path, path)) continue;
       child.pathMtu = mtu;
       this.#fit(child);
@@ -248,6 +255,10 @@ function sizesOf({ tunnel, summary, shape, path, pathMtu }: EngineChild): { mtu:
   const fits = Math.max(MIN_MTU[4], transport ? room + IP_HEADER[family] : room);
   const mtu = transport ? MAX_PACKET : fits;
   return { mtu, clampMtu: clampMss ? Math.min(device, fits) : MAX_PACKET };
+}
+
+function peerOf({ path }: EngineChild): string {
+  return addressKey(path.remote.address);
 }
 
 function shapeOf({ encryption, integrity }: CipherSuite): EspShape {
