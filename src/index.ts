@@ -46,8 +46,9 @@ export { type CryptoChoice, selectCrypto } from './daemon/crypto.ts';
 // Running tunnels
 export { type HostOptions, type SecretQuestion, TunnelHost } from './daemon/host.ts';
 export { linuxPlatform } from './daemon/linux.ts';
-export { planTunnel, type TunnelPlan } from './daemon/plan.ts';
+export { type CertificateFacts, planTunnel, type TunnelPlan } from './daemon/plan.ts';
 export type { DevicePlan, Platform } from './daemon/platform.ts';
+export type { CredentialsQuestion } from './daemon/proofs.ts';
 export type { TunnelStatus } from './daemon/status.ts';
 // The pure machines
 export type { TunnelConfig } from './engine/config.ts';

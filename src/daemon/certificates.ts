@@ -1,12 +1,16 @@
 /** What the `<x509>` elements of a document mean on this machine: files, pass phrases, and what is to be said of them. */
 import { readFileSync, statSync } from 'node:fs';
-import { identityFromText } from '../base/identity.ts';
+import { type Identity, identityFromText } from '../base/identity.ts';
 import type { SectunnelDocument, X509Settings } from '../config/model.ts';
+import type { Certificate } from '../pki/certificate.ts';
 import { checkPki } from '../pki/check.ts';
-import type { FileSource } from '../pki/credentials.ts';
+import { CertificateFiles, expiry, type FileSource } from '../pki/credentials.ts';
+import { describeIdentity, provenIdentities, provesIdentity } from '../pki/identity.ts';
 import { type FileReader, PkiFileError } from '../pki/load.ts';
 import { systemRoots } from '../pki/places.ts';
+import type { Credentials, Verifier } from '../pki/types.ts';
 import { readPrivateFile } from './files.ts';
+import type { CertificateFacts } from './plan.ts';
 import { ControlError, type PkiCheckResult } from './protocol.ts';
 import type { SecretStore } from './secrets.ts';
 
@@ -44,9 +48,91 @@ function certificateSource(x509: X509Settings, secrets: SecretStore, onWarning: 
   return { x509, roots: systemRoots(), reader, passphrase, onWarning };
 }
 
+/** The certificates of a document, from files that may be renewed at any time. */
+export class TunnelCertificates {
+  readonly #document: SectunnelDocument;
+  readonly #local: CertificateFiles | undefined;
+  readonly #remote: CertificateFiles | undefined;
+
+  /** Reads nothing yet. @param onWarning told of broken renewals and of what expires soon */
+  constructor(document: SectunnelDocument, secrets: SecretStore, onWarning: (text: string) => void) {
+    this.#document = document;
+    const files = (of: 'local' | 'remote'): CertificateFiles | undefined => {
+      for (const auth of document.sa.auths) {
+        if (auth.type !== 'x509' || (auth.side !== 'both' && auth.side !== of)) continue;
+        return new CertificateFiles(certificateSource(auth.x509, secrets, onWarning));
+      }
+      return undefined;
+    };
+    this.#local = files('local');
+    this.#remote = files('remote');
+  }
+
+  /** Whether a tunnel could start with them. @throws ControlError saying which file is wrong, and how it is mended */
+  check(now: number): CertificateFacts {
+    return refusingFiles(() => {
+      const authorities = this.#remote?.trust().verifier.authorities ?? [];
+      if (this.#local === undefined) return { localId: undefined, authorities };
+      const { chain, places } = this.#local.credentials(now);
+      const [leaf] = chain;
+      if (leaf!.notAfter < now) throw new PkiFileError(places.cert.path, `${expiry(leaf!, now)}; renew it`);
+      const localId = documentId(this.#document) ?? provenIdentities(leaf!, NO_COMMON_NAME)[0];
+      if (localId !== undefined) checkProves(leaf!, places.cert.path, localId);
+      return { localId, authorities };
+    });
+  }
+
+  /** What a `define` should warn of. */
+  problems(now: number): string[] {
+    try {
+      this.check(now);
+      return [];
+    } catch (error) {
+      return [error instanceof Error ? error.message : String(error)];
+    }
+  }
+
+  /** @throws Error, for people */
+  credentials(now: number, localId: Identity): Credentials | undefined {
+    const credentials = this.#local?.credentials(now);
+    if (credentials !== undefined) checkProves(credentials.chain[0]!, credentials.places.cert.path, localId);
+    return credentials;
+  }
+
+  /** @throws Error, for people */
+  verifier(): Verifier | undefined {
+    return this.#remote?.trust().verifier;
+  }
+}
+
+const NO_COMMON_NAME = { allowCommonName: false };
+
+function documentId({ sa }: SectunnelDocument): Identity | undefined {
+  const { id } = sa.local;
+  return id && identityFromText(id.type, id.text);
+}
+
+function checkProves(certificate: Certificate, path: string, localId: Identity): void {
+  if (provesIdentity(certificate, localId, NO_COMMON_NAME)) return;
+  const proven = provenIdentities(certificate, NO_COMMON_NAME).map(describeIdentity).join('; ');
+  throw new PkiFileError(
+    path,
+    `it does not prove ${describeIdentity(localId)}, the <id> of <local>; it proves ${proven || 'nothing'}`,
+  );
+}
+
+function refusingFiles<T>(load: () => T): T {
+  try {
+    return load();
+  } catch (error) {
+    if (error instanceof ControlError) throw error;
+    throw new ControlError('system', error instanceof Error ? error.message : String(error));
+  }
+}
+
 /** @throws ControlError when the document has no certificates */
 export async function checkCertificates(document: SectunnelDocument, secrets: SecretStore): Promise<PkiCheckResult> {
-  const { auths, local } = document.sa;
+  const { auths } = document.sa;
   const x509 = auths.flatMap((auth) => (auth.type === 'x509' ? [auth] : []));
   if (x509.length === 0) {
     throw new ControlError(
@@ -54,7 +140,7 @@ export async function checkCertificates(document: SectunnelDocument, secrets: Se
       `tunnel ${document.name} has no <auth type='x509'>, so there is nothing to check`,
     );
   }
-  const localId = local.id === undefined ? undefined : identityFromText(local.id.type, local.id.text);
+  const localId = documentId(document);
   const sides = x509.map(async ({ side, x509: settings, line }) => {
     const source = certificateSource(settings, secrets, () => undefined);
     return { side, line, ...(await checkPki({ source, side, localId, now: Date.now() })) };

@@ -12,7 +12,7 @@ import { parseDocument } from '../config/parse.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import { Autostart } from './autostart.ts';
-import { checkCertificates } from './certificates.ts';
+import { checkCertificates, TunnelCertificates } from './certificates.ts';
 import { checkIdentity, ObjectTable, type TunnelObject } from './objects.ts';
 import type { Platform } from './platform.ts';
 import {
@@ -106,7 +106,7 @@ export class Daemon {
   define(text: DocumentText): Promise<DefineResult> {
     return this.#inTurn(() => {
       const document = this.#parse(text);
-      const warnings = toPolicy(document).warnings;
+      const warnings = [...toPolicy(document).warnings, ...this.#certificateProblems(document)];
       const object = this.#objects.claim(document);
       try {
         this.#definitions.save(document.name, dumpDocument(document));
@@ -267,6 +267,11 @@ export class Daemon {
     const result = this.#turn.then(change);
     this.#turn = result.catch(() => undefined);
     return result;
+  }
+
+  /** A tunnel may be defined before its files are there; it cannot start without them. */
+  #certificateProblems(document: SectunnelDocument): string[] {
+    return new TunnelCertificates(document, this.secrets, () => undefined).problems(Date.now());
   }
 
   #parse({ xml, source }: DocumentText): SectunnelDocument {

@@ -16,6 +16,7 @@ import type { EngineCounters, EngineOptions, Transmit } from '../engine/options.
 import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
 import { isUnspecified, type UdpCounters, type UdpNetwork } from '../tun/udp.ts';
 import { PathMtus } from './path-mtu.ts';
+import { type ProofOptions, signatureFor, verdictFor } from './proofs.ts';
 import { type SocketNeed, SocketPool } from './sockets.ts';
 import type { WorkerStatus } from './workers/link.ts';
 import { WorkerPlanes } from './workers/planes.ts';
@@ -44,7 +45,9 @@ export interface SecretQuestion {
   readonly remoteId: Identity | undefined;
 }
 
-export interface HostOptions {
+type Question<T extends EngineEvent['type']> = Extract<EngineEvent, { readonly type: T }>;
+
+export interface HostOptions extends ProofOptions {
   readonly network: UdpNetwork;
   readonly crypto: CryptoProvider;
   /** The pre-shared key of a tunnel, which the host wipes after use; `undefined` when there is none. May take its time. */
@@ -291,17 +294,23 @@ export class TunnelHost {
         this.#pathMtus.refresh(this.#now(), event.tunnel);
       }
       if (event.type === 'need-secret') void this.#answerSecret(event.requestId, event);
-      else if ('requestId' in event) this.#refuse(event);
+      else if (event.type === 'need-signature') void this.#answerSignature(event);
+      else if (event.type === 'need-verification') void this.#answerVerification(event);
       else this.#options.onEvent?.(event);
     }
     this.#setTimer();
   }
 
-  /** Nobody here signs, or judges who did. */
-  #refuse({ type, requestId }: Extract<EngineEvent, { readonly type: 'need-signature' | 'need-verification' }>): void {
-    const detail = 'there are no certificates here';
-    if (type === 'need-signature') this.engine.answerSignature(this.#now(), requestId, { ok: false, detail });
-    else this.engine.answerVerification(this.#now(), requestId, { ok: false, reason: 'not-trusted', detail });
+  async #answerSignature(question: Question<'need-signature'>): Promise<void> {
+    const answer = await signatureFor(question, this.#options);
+    this.engine.answerSignature(this.#now(), question.requestId, answer);
+    this.drain();
+  }
+
+  async #answerVerification(question: Question<'need-verification'>): Promise<void> {
+    const answer = await verdictFor(question, this.#options);
+    this.engine.answerVerification(this.#now(), question.requestId, answer);
+    this.drain();
   }
 
   async #answerSecret(requestId: number, question: SecretQuestion): Promise<void> {

@@ -8,13 +8,21 @@ import { type Identity, identityFromText } from '../base/identity.ts';
 import type { IdentityText, PeerAddress, PeerSettings, SecretReference, SectunnelDocument } from '../config/model.ts';
 import { type ChildPlan, hasIpv6, toChildren, toPolicy } from '../config/selectors.ts';
 import type { TunnelConfig } from '../engine/config.ts';
-import type { ChildConfig, ConnectionConfig, Lifetime } from '../ike/config.ts';
+import type { AuthMethod, ChildConfig, ConnectionConfig, Lifetime } from '../ike/config.ts';
 import { deviceMtu } from './path-mtu.ts';
 import { isTransport, TRANSPORT_MTU, transportPlan, transportRefusal } from './plan-transport.ts';
 import type { DevicePlan, Platform, RoutePlan } from './platform.ts';
 import { ControlError } from './protocol.ts';
 
 const IKE_PORT = 500;
+
+/** What of a tunnel's certificates stands in its configuration. */
+export interface CertificateFacts {
+  /** Who our certificate says that we are; for documents that do not. */
+  readonly localId: Identity | undefined;
+  /** SHA-1 of the SubjectPublicKeyInfo of each authority that we trust. */
+  readonly authorities: readonly Uint8Array[];
+}
 
 export interface TunnelPlan {
   readonly tunnel: TunnelConfig;
@@ -24,12 +32,14 @@ export interface TunnelPlan {
 /**
  * @param pathMtuFor what is known of the path to the peer; the device's MTU follows from it when the document gives none
  * @param rawEsp whether ESP can go straight over IP here
+ * @param certificates for documents with `<auth type='x509'>`
  * @throws ControlError when the document asks for what this version does not do, or a name cannot be resolved
  */
 export async function planTunnel(
   document: SectunnelDocument,
   pathMtuFor: Platform['pathMtuFor'] = () => undefined,
   rawEsp = true,
+  certificates: CertificateFacts = { localId: undefined, authorities: [] },
 ): Promise<TunnelPlan> {
   refuseUnsupported(document);
   const { nat, line } = document.sa.ike;
@@ -52,16 +62,19 @@ export async function planTunnel(
         ipv6: hasIpv6(document.sps),
       });
   return {
-    tunnel: tunnelConfig(document, localAddress, remoteAddress),
+    tunnel: tunnelConfig(document, localAddress, remoteAddress, certificates),
     device: devicePlan(document, mtu, remoteAddress),
   };
 }
 
-/** Which secret holds the pre-shared key. @throws ControlError when the two sides would have different ones */
-export function secretOf(document: SectunnelDocument): SecretReference {
+/**
+ * Which secret holds the pre-shared key; `undefined` where both sides have certificates.
+ * @throws ControlError when the two sides would have different ones
+ */
+export function secretOf(document: SectunnelDocument): SecretReference | undefined {
   const references = document.sa.auths.flatMap((auth) => (auth.type === 'psk' ? [auth] : []));
   const [first, ...others] = references;
-  if (first === undefined) throw unsupported('a tunnel without a pre-shared key');
+  if (first === undefined) return undefined;
   const text = JSON.stringify(first.secret);
   const different = others.find(({ secret }) => JSON.stringify(secret) !== text);
   if (different !== undefined) {
@@ -75,10 +88,8 @@ function unsupported(what: string): ControlError {
 }
 
 function refuseUnsupported(document: SectunnelDocument): void {
-  const { sa, device } = document;
+  const { device } = document;
   refuseUnsupportedChildren(toChildren(document));
-  const x509 = sa.auths.find(({ type }) => type === 'x509');
-  if (x509 !== undefined) throw unsupported(`<auth type='x509'> on line ${x509.line}; a pre-shared key is wanted`);
   if (device.netns !== undefined) throw unsupported("<device netns='…'>; run sectunneld in that namespace instead");
   if (device.vrf !== undefined) throw unsupported("<device vrf='…'>");
 }
@@ -119,13 +130,15 @@ function tunnelConfig(
   document: SectunnelDocument,
   localAddress: IpAddress | undefined,
   remoteAddress: IpAddress | undefined,
+  certificates: CertificateFacts,
 ): TunnelConfig {
   const { name, sa } = document;
   const children = childConfigs(document);
   return {
     name,
     // A document of nothing but bypass and discard has nobody to negotiate with.
-    connections: children.length === 0 ? [] : [connectionConfig(document, localAddress, remoteAddress, children)],
+    connections:
+      children.length === 0 ? [] : [connectionConfig(document, localAddress, remoteAddress, certificates, children)],
     policy: toPolicy(document).entries,
     start: sa.ike.start,
     dpdAction: sa.ike.dpd.action,
@@ -139,14 +152,26 @@ function connectionConfig(
   document: SectunnelDocument,
   localAddress: IpAddress | undefined,
   remoteAddress: IpAddress | undefined,
+  { localId, authorities }: CertificateFacts,
   children: readonly ChildConfig[],
 ): ConnectionConfig {
   const { local, remote, ike } = document.sa;
   const remoteId = remote.id === undefined ? undefined : identity(remote.id);
   return {
     name: document.name,
-    local: { address: localAddress, ...portsOf(local, ike.nat.port), id: localIdentity(document), auth: 'psk' },
-    remote: { address: remoteAddress, ...portsOf(remote, ike.nat.port), id: remoteId, auth: 'psk' },
+    local: {
+      address: localAddress,
+      ...portsOf(local, ike.nat.port),
+      id: localIdentity(document, localId),
+      auth: authMethod(document, 'local'),
+    },
+    remote: {
+      address: remoteAddress,
+      ...portsOf(remote, ike.nat.port),
+      id: remoteId,
+      auth: authMethod(document, 'remote'),
+      authorities,
+    },
     proposals: ike.proposals,
     lifetime: milliseconds(ike.lifetime),
     dpd: { interval: ike.dpd.interval * 1000 },
@@ -163,8 +188,14 @@ function portsOf({ port }: PeerSettings, natPort: number): { port: number; natPo
   return { port, natPort: port === IKE_PORT ? natPort : port };
 }
 
-function localIdentity({ sa }: SectunnelDocument): Identity {
+function authMethod({ sa }: SectunnelDocument, of: 'local' | 'remote'): AuthMethod {
+  return sa.auths.some(({ type, side }) => type === 'x509' && (side === 'both' || side === of)) ? 'signature' : 'psk';
+}
+
+/** That of the document, or what our certificate says. */
+function localIdentity({ sa }: SectunnelDocument, certified: Identity | undefined): Identity {
   if (sa.local.id !== undefined) return identity(sa.local.id);
+  if (certified !== undefined) return certified;
   throw new ControlError(
     'bad-document',
     `line ${sa.local.line}: who we are is not said; give <local> an <id>, or an address that can serve as one`,

@@ -6,6 +6,7 @@ import type { Logger } from '../base/log.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { EngineEvent } from '../engine/events.ts';
+import { TunnelCertificates } from './certificates.ts';
 import { TunnelHost } from './host.ts';
 import { narrate } from './narrate.ts';
 import { planTunnel, secretOf, type TunnelPlan } from './plan.ts';
@@ -35,13 +36,17 @@ export interface RunnerOptions {
   readonly onLost: (name: string) => void;
 }
 
+interface RunningTunnel extends RunningFacts {
+  readonly certificates: TunnelCertificates;
+}
+
 export class Runner {
   readonly host: TunnelHost;
   readonly #options: RunnerOptions;
   readonly #log: Logger;
   readonly #lines = new RateLimit();
   // BOUNDED: the tunnels that the administrator starts.
-  readonly #running = new Map<string, RunningFacts>();
+  readonly #running = new Map<string, RunningTunnel>();
 
   constructor(options: RunnerOptions) {
     const { platform, crypto, workers } = options;
@@ -55,6 +60,8 @@ export class Runner {
       localAddressFor: (remote) => platform.localAddressFor(remote),
       pathMtuFor: (remote, local) => platform.pathMtuFor(remote, local),
       secretFor: ({ tunnel }) => this.#secretFor(tunnel),
+      credentialsFor: ({ tunnel, localId }) => this.#running.get(tunnel)?.certificates.credentials(Date.now(), localId),
+      verifierFor: (tunnel) => this.#running.get(tunnel)?.certificates.verifier(),
       onEvent: (event) => this.#happened(event),
     });
   }
@@ -65,19 +72,31 @@ export class Runner {
 
   /** Whether a document can run here. @throws ControlError when not: better now than later in the log */
   async check(document: SectunnelDocument): Promise<TunnelPlan> {
-    const { platform } = this.#options;
+    return await this.#plan(document, this.#certificates(document));
+  }
+
+  async #plan(document: SectunnelDocument, certificates: TunnelCertificates): Promise<TunnelPlan> {
+    const { platform, secrets } = this.#options;
     const rawEsp = platform.network.rawEsp !== undefined;
-    const plan = await planTunnel(document, (remote, local) => platform.pathMtuFor(remote, local), rawEsp);
-    if (plan.tunnel.connections.length > 0) this.#options.secrets.value(secretOf(document)).fill(0);
+    const pathMtuFor: Platform['pathMtuFor'] = (remote, local) => platform.pathMtuFor(remote, local);
+    const plan = await planTunnel(document, pathMtuFor, rawEsp, certificates.check(Date.now()));
+    const secret = secretOf(document);
+    if (plan.tunnel.connections.length > 0 && secret !== undefined) secrets.value(secret).fill(0);
     return plan;
+  }
+
+  #certificates(document: SectunnelDocument): TunnelCertificates {
+    const { name } = document;
+    return new TunnelCertificates(document, this.#options.secrets, (text) => this.#log.warn({ tunnel: name }, text));
   }
 
   /** @returns the name of the device. @throws ControlError when the tunnel cannot run here */
   async start(document: SectunnelDocument): Promise<string> {
     const { name } = document;
-    const plan = await this.check(document);
+    const certificates = this.#certificates(document);
+    const plan = await this.#plan(document, certificates);
     const device = await refusingSystem(() => this.#options.platform.openDevice(plan.device));
-    this.#running.set(name, { document, lastFailure: undefined });
+    this.#running.set(name, { document, certificates, lastFailure: undefined });
     device.onClosed((reason) => {
       if (reason !== undefined) this.#lost(name, reason);
     });
@@ -140,7 +159,8 @@ export class Runner {
 
   #secretFor(name: string): Uint8Array | undefined {
     const facts = this.#running.get(name);
-    return facts === undefined ? undefined : this.#options.secrets.value(secretOf(facts.document));
+    const secret = facts && secretOf(facts.document);
+    return secret && this.#options.secrets.value(secret);
   }
 
   #lost(name: string, reason: Error): void {

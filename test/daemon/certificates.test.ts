@@ -4,7 +4,15 @@ import { describe, expect, it } from 'vitest';
 import { run } from '../../src/cli/run.ts';
 import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
 import { authority, dns, ecKey, type Made, make } from '../pki/make.ts';
-import { address, SECRET_UUID, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
+import {
+  address,
+  type DocumentWords,
+  eventually,
+  SECRET_UUID,
+  TestDaemon,
+  temporaryFolder,
+  tunnelDocument,
+} from '../support/daemon.ts';
 
 const DAY = 24 * 3_600_000;
 const year = { notBefore: Date.now() - DAY, notAfter: Date.now() + 365 * DAY };
@@ -38,11 +46,11 @@ class Files {
     this.write('key.pem', made.key.export({ format: 'pem', type: 'pkcs8' }).toString());
   }
 
-  document(secret = '', side = 'both'): string {
+  document(secret = '', side = 'both', words: DocumentWords = {}): string {
     const x509 = `<auth type='x509' side='${side}'><x509 source='file'>
       <ca file='${this.path('ca.pem')}'/><cert file='${this.path('cert.pem')}'/>
       <key file='${this.path('key.pem')}'>${secret}</key></x509></auth>`;
-    return tunnelDocument().replace(/<auth.*<\/auth>/, x509);
+    return tunnelDocument(words).replace(/<auth.*<\/auth>/, x509);
   }
 }
 
@@ -134,5 +142,120 @@ describe('sectunnel pki-check', () => {
     expect((await pkiCheck(daemon)).err).toContain("tunnel net has no <auth type='x509'>");
     await daemon.client.call('undefine', { name: 'net' });
     expect((await pkiCheck(daemon)).code).toBe(1);
+  });
+});
+
+describe('two daemons with certificates', () => {
+  const certified = (name: string, more: object = {}): Made =>
+    make({
+      subject: `O=Example, CN=${name}`,
+      issuer: root,
+      san: [dns(`${name}.example`)],
+      keyUsage: [0x80],
+      ...year,
+      ...more,
+    });
+  const rightWords = {
+    start: 'respond',
+    local: '192.0.2.2',
+    remote: '192.0.2.1',
+    inner: ['10.2.0.0', '10.1.0.0'],
+  } as const;
+
+  interface Side {
+    readonly daemon: TestDaemon;
+    readonly files: Files;
+  }
+
+  async function pair(left: Made, right: Made): Promise<{ left: Side; right: Side }> {
+    const network = new MemoryNetwork();
+    const side = async (host: string, made: Made): Promise<Side> => {
+      const daemon = await TestDaemon.start(network.host([address(host)]));
+      const files = new Files();
+      files.give(made);
+      return { daemon, files };
+    };
+    return { left: await side('192.0.2.1', left), right: await side('192.0.2.2', right) };
+  }
+
+  const stateOf = async ({ daemon }: Side): Promise<string> =>
+    (await daemon.client.call('status', { name: 'net' })).tunnels[0]!.state;
+  const failureOf = async ({ daemon }: Side): Promise<string> =>
+    (await daemon.client.call('status', { name: 'net' })).tunnels[0]!.lastFailure?.detail ?? '';
+  const create = async ({ daemon, files }: Side, words: DocumentWords = {}): Promise<void> => {
+    await daemon.client.call('create', { xml: files.document('', 'both', { start: 'initiate', ...words }) });
+  };
+
+  it('know each other by their subjects, where no identity is given', async () => {
+    const { left, right } = await pair(certified('gw1'), certified('gw2'));
+    await create(right, rightWords);
+    await create(left);
+    await eventually('the tunnel', async () => (await stateOf(left)) === 'up' && (await stateOf(right)) === 'up');
+    const [ike] = (await left.daemon.client.call('status', { name: 'net' })).tunnels[0]!.ikeSas;
+    expect(ike).toMatchObject({ localId: 'O=Example, CN=gw1', remoteId: 'O=Example, CN=gw2' });
+  });
+
+  it('say why one does not believe the other', async () => {
+    const other = authority('O=Example, CN=Other', year);
+    const { left, right } = await pair(certified('gw1'), certified('gw2', { issuer: other }));
+    await create(right, rightWords);
+    await create(left);
+    await eventually('the refusal', async () => (await failureOf(left)) !== '');
+    expect(await failureOf(left)).toMatch(
+      /untrusted: .*'O=Example, CN=gw2' was issued by 'O=Example, CN=Other', which is not among/,
+    );
+  });
+
+  it('pick up renewed files at the next authentication, and go on with the old ones when the new are broken', async () => {
+    const { left, right } = await pair(certified('gw1'), certified('gw2'));
+    await create(right, rightWords);
+    left.files.write('key.pem', 'nonsense');
+    await expect(create(left)).rejects.toThrow(/key.pem: it holds neither PEM nor DER; a private key/);
+    left.files.give(certified('gw9'));
+    await expect(create(left, { extra: '' })).resolves.toBeUndefined();
+    await eventually('the tunnel', async () => (await stateOf(right)) === 'up');
+    right.files.write('cert.pem', 'nonsense');
+    await left.daemon.client.call('destroy', { name: 'net' });
+    await create(left);
+    await eventually('the tunnel', async () => (await stateOf(left)) === 'up');
+    const warned = right.daemon.lines.filter(({ level, text }) => level === 'warn' && text.includes('is used on'));
+    expect(warned).toHaveLength(1);
+    expect(warned[0]?.text).toContain(`${right.files.path('cert.pem')}: it holds neither PEM nor DER`);
+  });
+
+  it('mix certificates and pre-shared keys, one for each side', async () => {
+    const { left, right } = await pair(certified('gw1'), certified('gw2'));
+    for (const { daemon } of [left, right]) await daemon.giveSecret();
+    const psk = (side: string): string =>
+      `<auth type='psk' side='${side}'><secret uuid='${SECRET_UUID}'/></auth><auth type='x509'`;
+    const mixed = ({ files }: Side, cert: string, key: string, words: DocumentWords): string =>
+      files.document('', cert, words).replace("<auth type='x509'", psk(key));
+    await right.daemon.client.call('create', { xml: mixed(right, 'local', 'remote', rightWords) });
+    await left.daemon.client.call('create', { xml: mixed(left, 'remote', 'local', { start: 'initiate' }) });
+    await eventually('the tunnel', async () => (await stateOf(left)) === 'up');
+    const [ike] = (await left.daemon.client.call('status', { name: 'net' })).tunnels[0]!.ikeSas;
+    expect(ike).toMatchObject({ localId: '192.0.2.1', remoteId: 'O=Example, CN=gw2' });
+  });
+
+  it('warn when they are defined, and refuse to start, while files are missing, expired or for another name', async () => {
+    const { left } = await pair(certified('gw1', { notAfter: Date.now() - DAY }), certified('gw2'));
+    const define = async (
+      words: DocumentWords = {},
+      xml = left.files.document('', 'both', words),
+    ): Promise<readonly string[]> => (await left.daemon.client.call('define', { xml })).warnings;
+    expect(await define()).toEqual([expect.stringMatching(/cert.pem: 'O=Example, CN=gw1' expired on .*; renew it/)]);
+    await expect(left.daemon.client.call('start', { name: 'net' })).rejects.toThrow('expired on');
+    left.files.give(certified('gw1'));
+    expect(await define()).toEqual([]);
+    const named = left.files
+      .document()
+      .replace("<local address='192.0.2.1'/>", "<local address='192.0.2.1'><id type='fqdn'>gw3.example</id></local>");
+    expect(await define({}, named)).toEqual([
+      expect.stringMatching(
+        /cert.pem: it does not prove fqdn gw3.example, the <id> of <local>; it proves dn O=Example, CN=gw1; fqdn gw1.example$/,
+      ),
+    ]);
+    left.files.write('ca.pem', '');
+    expect(await define()).toEqual([`${left.files.path('ca.pem')}: it is empty`]);
   });
 });

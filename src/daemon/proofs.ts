@@ -1,0 +1,67 @@
+/** Answers an engine that wants something signed, or a peer's signature judged, with a program's own objects. */
+import type { Identity } from '../base/identity.ts';
+import type { EngineEvent } from '../engine/events.ts';
+import type { SignatureAnswer, VerificationAnswer } from '../ike/events.ts';
+import type { Credentials, Verifier } from '../pki/types.ts';
+
+export interface CredentialsQuestion {
+  readonly tunnel: string;
+  /** Who the certificate must say that we are. */
+  readonly localId: Identity;
+  readonly remoteId: Identity | undefined;
+  /** SHA-1 of the SubjectPublicKeyInfo of authorities that the peer trusts; none where it did not say. */
+  readonly authorities: readonly Uint8Array[];
+}
+
+export interface ProofOptions {
+  /** What a tunnel signs with; `undefined` when there is nothing. May take its time, as may the signer. */
+  readonly credentialsFor?:
+    | ((question: CredentialsQuestion) => Credentials | undefined | Promise<Credentials | undefined>)
+    | undefined;
+  /** Who judges the peer of a tunnel; `undefined` when nobody does, so that nobody is believed. */
+  readonly verifierFor?: ((tunnel: string) => Verifier | undefined | Promise<Verifier | undefined>) | undefined;
+}
+
+type Question<T extends EngineEvent['type']> = Extract<EngineEvent, { readonly type: T }>;
+
+/** Never fails: what cannot be signed is said in the answer. */
+export async function signatureFor(
+  question: Question<'need-signature'>,
+  { credentialsFor }: ProofOptions,
+): Promise<SignatureAnswer> {
+  try {
+    const credentials = await credentialsFor?.(question);
+    if (credentials === undefined) return { ok: false, detail: 'there is no certificate and key for it' };
+    const { certificates, signer } = credentials;
+    const { authMethods, hashes } = question.accepted;
+    const method = signer.methods.find(
+      ({ authMethod, hash }) => authMethods.includes(authMethod) && (hash === undefined || hashes.includes(hash)),
+    );
+    if (method === undefined) {
+      const ours = signer.methods.map(({ name }) => name).join(', ');
+      return { ok: false, detail: `our key can do ${ours}, and the peer takes none of them` };
+    }
+    const signature = await signer.sign(method, question.octets);
+    return { ok: true, authMethod: method.authMethod, algorithm: method.algorithm, signature, certificates };
+  } catch (error) {
+    return { ok: false, detail: messageOf(error) };
+  }
+}
+
+/** Never fails: what cannot be judged is not believed. */
+export async function verdictFor(
+  question: Question<'need-verification'>,
+  { verifierFor }: ProofOptions,
+): Promise<VerificationAnswer> {
+  try {
+    const verifier = await verifierFor?.(question.tunnel);
+    if (verifier === undefined) return { ok: false, reason: 'not-trusted', detail: 'no authority is trusted here' };
+    return await verifier.verify({ ...question.proof, now: Date.now() });
+  } catch (error) {
+    return { ok: false, reason: 'not-verified', detail: messageOf(error) };
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
