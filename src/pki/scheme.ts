@@ -159,12 +159,18 @@ export function verifySignature(
   data: Uint8Array,
   signature: Uint8Array,
 ): Promise<boolean> {
-  if (!fitsKey(scheme, key)) return Promise.resolve(false);
+  if (!fitsKey(scheme, key) || !hasLength(scheme, key, signature)) return Promise.resolve(false);
   return new Promise((resolve) => {
     nodeVerify(hashOf(scheme), data, { key, ...nodeOptions(scheme) }, signature, (error, ok) => {
       resolve(error === null && ok);
     });
   });
+}
+
+/** RFC 8017 §8.1.2: an RSA signature is as long as the modulus; OpenSSL does without leading zeros in RSASSA-PSS. */
+function hasLength({ kind }: SignatureScheme, key: KeyObject, { length }: Uint8Array): boolean {
+  if (kind !== 'rsa-pkcs1' && kind !== 'rsa-pss') return true;
+  return length === Math.ceil((key.asymmetricKeyDetails?.modulusLength ?? 0) / 8);
 }
 
 /** @throws Error when the key cannot sign so */

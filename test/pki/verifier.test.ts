@@ -123,6 +123,20 @@ describe('signatures', () => {
     }
   });
 
+  it('of RSA are as long as the modulus, leading zeros included', async () => {
+    const key = keys['rsa-2048']!;
+    const method = keySigner(key).methods.find(({ name }) => name === 'rsa-pss-sha256')!;
+    // The salt is random: one in 256 begins with a zero.
+    let signature = new Uint8Array();
+    for (let tries = 0; tries < 10_000 && signature[0] !== 0; tries++) {
+      signature = new Uint8Array(await keySigner(key).sign(method, octets));
+    }
+    const { authMethod, algorithm } = method;
+    const given = proof(certificateOf(key), { authMethod, algorithm, signature });
+    expect(await judge(given)).toBe('ok');
+    expect(await judge({ ...given, signature: signature.subarray(1) })).toMatch(/^bad-signature/);
+  });
+
   it('stand behind the AlgorithmIdentifiers that RFC 7427 appendix A prints', () => {
     const der = (name: string, method: string): string | undefined => {
       const algorithm = keySigner(keys[name]!).methods.find((candidate) => candidate.name === method)?.algorithm;
