@@ -4,7 +4,7 @@
  * responder together, with no network between them.
  *
  * Each set-up is taken down again before the next one, outside of the time that is measured; `handshake/psk/whole`
- * has the delete exchange in it.
+ * has the delete exchange in it. `handshake-signed.ts` measures the same with certificates.
  */
 import { parseAddress } from '../src/base/address.ts';
 import { identityFromText } from '../src/base/identity.ts';
@@ -14,6 +14,7 @@ import { parseEspProposalString, parseIkeProposalString } from '../src/crypto/pr
 import type { ConnectionConfig } from '../src/ike/config.ts';
 import { IkeEndpoint } from '../src/ike/endpoint.ts';
 import { anySelector } from '../src/policy/selector.ts';
+import { signedHandshakes } from './handshake-signed.ts';
 import type { BenchRow } from './row.ts';
 import { median } from './stats.ts';
 
@@ -44,6 +45,7 @@ export async function handshakeBench(): Promise<BenchRow[]> {
   return [
     { name: 'handshake/psk', value: median(bare), unit: '1/s', rounds: bare },
     { name: 'handshake/psk/whole', value: median(whole), unit: '1/s', rounds: whole },
+    ...(await signedHandshakes(connection)),
   ];
 }
 
