@@ -87,11 +87,6 @@ export class TransportRebuilder {
     this.#after = addressSum({ local, remote });
   }
 
-  /** Bytes before the payload that a header takes. */
-  get length(): number {
-    return this.#header.length;
-  }
-
   /**
    * Writes a header before the payload in the slot, which then holds the whole packet, and corrects its checksum.
    * @param flow filled with that of the packet
