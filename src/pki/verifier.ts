@@ -2,13 +2,8 @@
  * Judges what a peer sent to prove who it is: the path of its certificate, the identity, who is let in, the signature.
  */
 import { formatDn } from '../base/dn.ts';
-import {
-  authorityHash,
-  type Certificate,
-  describeCertificate,
-  MalformedCertificateError,
-  parseCertificate,
-} from './certificate.ts';
+import { authorityHash, type Certificate, describeCertificate, MalformedCertificateError } from './certificate.ts';
+import { CertificateCache } from './certificate-cache.ts';
 import { type Crl, parseCrl } from './crl.ts';
 import { describeIdentity, matchesDnPattern, provenIdentities, provesIdentity } from './identity.ts';
 import { authSchemes } from './methods.ts';
@@ -43,11 +38,12 @@ export interface VerifierOptions {
 }
 
 export function pathVerifier(options: VerifierOptions): Verifier {
+  const cache = new CertificateCache();
   return {
     authorities: options.anchors.map(authorityHash),
     verify: async (proof) => {
       try {
-        return await judge(proof, options);
+        return await judge(proof, options, cache);
       } catch (error) {
         if (error instanceof MalformedCertificateError) {
           return refuse('malformed-certificate', `the peer sent a certificate that cannot be read: ${error.message}`);
@@ -58,7 +54,7 @@ export function pathVerifier(options: VerifierOptions): Verifier {
   };
 }
 
-async function judge(proof: PeerProof, options: VerifierOptions): Promise<Verdict> {
+async function judge(proof: PeerProof, options: VerifierOptions, cache: CertificateCache): Promise<Verdict> {
   const { certificates, now } = proof;
   if (certificates.length > MAX_PATH) {
     return refuse(
@@ -66,7 +62,7 @@ async function judge(proof: PeerProof, options: VerifierOptions): Promise<Verdic
       `the peer sent ${certificates.length} certificates; ${MAX_PATH} at most are read`,
     );
   }
-  const [leaf, ...others] = certificates.map(parseCertificate);
+  const [leaf, ...others] = certificates.map((der) => cache.parse(der));
   if (leaf === undefined) return refuse('no-certificate', 'the peer signed, but sent no certificate');
   const path = await validatePath(leaf, pathOptions(others, proof.crls, now, options));
   if (!path.ok) return path;
