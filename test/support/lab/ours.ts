@@ -1,20 +1,20 @@
 /**
  * sectunnel itself as one end: `sectunneld` from dist/ in a namespace with private folders, driven with the
- * `sectunnel` command as its users do.
+ * `sectunnel` command as its users do, but without a process for each command line.
  */
 import { randomUUID } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { run as runCommand } from '../../../src/cli/run.ts';
 import type { StatusResult } from '../../../src/daemon/protocol.ts';
 import type { ChildStatus, IkeStatus, TunnelStatus } from '../../../src/daemon/status.ts';
 import type { Lab } from './lab.ts';
 import type { Namespace } from './namespace.ts';
-import { type Background, type RunResult, run, waitFor } from './process.ts';
+import { type Background, type RunResult, waitFor } from './process.ts';
 import { builtProgram } from './root.ts';
 import { type EspSuite, ends, type IkeSuite, type Side, type Tunnel } from './tunnel.ts';
 
 const DAEMON = builtProgram('daemon');
-const COMMAND = builtProgram('cli');
 
 export interface OursOptions {
   /** Of the daemon, behind its folders. */
@@ -172,9 +172,24 @@ export class Ours {
     return code;
   }
 
-  /** `sectunnel VERB …` */
-  command(words: readonly string[], options: { input?: string; check?: boolean } = {}): Promise<RunResult> {
-    return run([process.execPath, COMMAND, '--run-dir', join(this.folder, 'run'), ...words], options);
+  /** `sectunnel VERB …`; throws with its output when it fails, unless `check` is false. */
+  async command(
+    words: readonly string[],
+    { input = '', check = true }: { input?: string; check?: boolean } = {},
+  ): Promise<RunResult> {
+    let [stdout, stderr] = ['', ''];
+    const code = await runCommand(['--run-dir', join(this.folder, 'run'), ...words], {
+      out: (text) => {
+        stdout += text;
+      },
+      err: (text) => {
+        stderr += text;
+      },
+      readStdin: async () => Buffer.from(input),
+      interrupted: () => Promise.resolve(),
+    });
+    if (check && code !== 0) throw new Error(`sectunnel ${words.join(' ')} ended with ${code}\n${stdout}${stderr}`);
+    return { code, stdout, stderr };
   }
 
   /** Keeps a pre-shared key and returns its UUID. */
