@@ -2,7 +2,7 @@
  * strongSwan as a peer: charon-systemd (which needs no systemd) in a namespace with a private folder, driven through
  * swanctl. `configuration` is shared with the User-Mode Linux guest, whose charon is reached over TCP.
  */
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Lab } from './lab.ts';
 import type { Namespace } from './namespace.ts';
@@ -78,7 +78,8 @@ function identity(id: LabIdentity): string {
     case 'email':
       return `email:${id.value}`;
     case 'dn':
-      return `asn1dn:${id.value}`;
+      // Behind a prefix it would be taken for DER.
+      return id.value;
     case 'keyid':
       return `keyid:${id.value}`;
   }
@@ -180,9 +181,20 @@ export class Swanctl {
 
   /** Takes the place of everything that was loaded before. */
   async load(tunnel: Tunnel, side: Side): Promise<void> {
+    await this.loadConfiguration(swanctlConf(tunnel, side));
+  }
+
+  /** The same with a configuration that is written out, and files by their paths in swanctl's folder. */
+  async loadConfiguration(text: string, files: Readonly<Record<string, string>> = {}): Promise<void> {
     const folder = join(this.folder, 'swanctl');
     mkdirSync(folder, { recursive: true });
-    writeFileSync(join(folder, 'swanctl.conf'), swanctlConf(tunnel, side));
+    writeFileSync(join(folder, 'swanctl.conf'), text);
+    for (const kind of ['x509', 'x509ca', 'x509crl', 'private'])
+      rmSync(join(folder, kind), { recursive: true, force: true });
+    for (const [path, content] of Object.entries(files)) {
+      mkdirSync(join(folder, path, '..'), { recursive: true });
+      writeFileSync(join(folder, path), content, { mode: 0o600 });
+    }
     await this.command(['--load-all', '--clear']);
   }
 
