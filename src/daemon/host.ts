@@ -69,7 +69,7 @@ export interface HostOptions extends ProofOptions {
    * Packets are carried by worker threads, with the cryptographic provider of that name (as `selectCrypto` knows it):
    * takes devices and sockets of Linux's own. Left out: in the event loop.
    */
-  readonly workers?: { readonly crypto: string } | undefined;
+  readonly workers?: { readonly pairs: number; readonly crypto: string } | undefined;
 }
 
 interface RunningTunnel {
@@ -104,7 +104,7 @@ export class TunnelHost {
     this.#now = options.now ?? (() => performance.now());
     const localAddressFor = options.localAddressFor ?? (() => undefined);
     const random = options.random ?? systemRandom;
-    this.#workers = options.workers === undefined ? undefined : this.#startWorkers(options.workers.crypto, random);
+    this.#workers = options.workers === undefined ? undefined : this.#startWorkers(options.workers, random);
     this.engine = new Engine({
       crypto: options.crypto,
       random,
@@ -123,7 +123,7 @@ export class TunnelHost {
       onDatagram: (data, from, local, trafficClass) => this.#received(data, from, local, trafficClass),
       onOpened: (socket) => this.#workers?.openSocket(socket),
       onClosing: (socket) => this.#workers?.closeSocket(socket),
-      ikeApart: this.#workers !== undefined,
+      espQueues: options.workers?.pairs ?? 0,
       onErrors: () => {
         if (this.#workers !== undefined) this.#checkPathsSoon();
       },
@@ -136,8 +136,9 @@ export class TunnelHost {
     });
   }
 
-  #startWorkers(crypto: string, random: RandomSource): WorkerPlanes {
+  #startWorkers({ pairs, crypto }: NonNullable<HostOptions['workers']>, random: RandomSource): WorkerPlanes {
     return new WorkerPlanes({
+      pairs,
       crypto,
       fragmentSeed: readU32(random(4), 0),
       now: this.#now,
@@ -255,6 +256,11 @@ export class TunnelHost {
       oversized: counters.oversized + more.oversized,
       overflow: counters.overflow + more.overflow,
     };
+  }
+
+  /** Makes what the engine shows of packets up to date. */
+  refresh(): void {
+    this.#workers?.gather();
   }
 
   /** The worker threads, when packets are carried by such. */
@@ -402,6 +408,7 @@ export class TunnelHost {
     const wait = Math.min(Math.max(0, Math.ceil(at - this.#now())), MAX_TIMER);
     this.#timer = setTimeout(() => {
       this.#timerAt = undefined;
+      this.refresh();
       this.engine.handleTimeout(this.#now());
       this.drain();
     }, wait);

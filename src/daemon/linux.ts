@@ -32,7 +32,7 @@ export function linuxPlatform(): Platform {
 
 /** The interface and its routes go with the descriptor; rules do not, and are removed when the device is closed. */
 function openDevice(network: HostNetwork, steering: Steering, shared: SharedOffloads, plan: DevicePlan): PacketDevice {
-  const device = openLinuxTun({ name: plan.name, mtu: plan.mtu, shared });
+  const device = openLinuxTun({ name: plan.name, mtu: plan.mtu, queues: plan.queues ?? 1, shared });
   const undo: (() => void)[] = [];
   const close = device.close.bind(device);
   device.close = () => {

@@ -27,8 +27,9 @@ Options
   --run-dir DIR       control socket and live state (default ${defaultRunDir()})
   --crypto NAME       cryptographic provider: ${cryptoChoices.join(', ')} (default auto: the
                       quickest that is there and passes its self-test; what it lacks comes from the next)
-  --workers WHO       ${workerChoices.join(', ')} (default auto): 1 has two threads carry the packets, one for each
-                      direction, 0 the thread that does all else; auto is 1 where that pays and can be done
+  --workers PAIRS     ${workerChoices[0]}, or ${workerChoices[1]} to ${workerChoices.at(-1)} (default auto): 1 has two threads carry the packets, one for each
+                      direction, more divide the flows, 0 leaves them to the thread that does all else; auto is
+                      1 where that pays and can be done
   --log-level LEVEL   ${logLevels.join(', ')} (default info)
   --log-format FORM   auto, text or json (default auto)
   --help, --version

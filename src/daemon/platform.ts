@@ -35,6 +35,8 @@ export interface FlowPlan {
 }
 
 export interface DevicePlan {
+  /** For as many as read and write it; one when left out. */
+  readonly queues?: number;
   readonly name: string;
   readonly mtu: number;
   /** Routing table; the main one when left out. */

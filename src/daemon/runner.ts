@@ -56,7 +56,7 @@ export class Runner {
       network: platform.network,
       crypto,
       allocate: platform.allocate,
-      workers: workers !== undefined && workers.pairs > 0 ? { crypto: workers.crypto } : undefined,
+      workers: workers !== undefined && workers.pairs > 0 ? workers : undefined,
       localAddressFor: (remote) => platform.localAddressFor(remote),
       pathMtuFor: (remote, local) => platform.pathMtuFor(remote, local),
       secretFor: ({ tunnel }) => this.#secretFor(tunnel),
@@ -95,7 +95,9 @@ export class Runner {
     const { name } = document;
     const certificates = this.#certificates(document);
     const plan = await this.#plan(document, certificates);
-    const device = await refusingSystem(() => this.#options.platform.openDevice(plan.device));
+    const device = await refusingSystem(() =>
+      this.#options.platform.openDevice({ ...plan.device, queues: this.#options.workers?.pairs ?? 1 }),
+    );
     this.#running.set(name, { document, certificates, lastFailure: undefined });
     device.onClosed((reason) => {
       if (reason !== undefined) this.#lost(name, reason);
@@ -130,6 +132,7 @@ export class Runner {
   /** Datagrams and packets that belong to no tunnel, by reason. */
   counters(): Record<string, number> {
     const { engine } = this.host;
+    this.host.refresh();
     const counters: Record<string, number> = { ...this.host.strayCounters(), ...engine.ike.counters() };
     for (const [reason, count] of Object.entries(engine.inboundDrops())) counters[`esp-${reason}`] = count;
     if (this.host.sockets.homeless > 0) counters['send-no-socket'] = this.host.sockets.homeless;

@@ -40,8 +40,8 @@ export interface SocketPoolOptions {
   readonly onClosing?: (socket: UdpSocket) => Promise<void> | undefined;
   /** The system told errors of datagrams that were sent. */
   readonly onErrors?: () => void;
-  /** They read ESP, where it comes to the same port as IKE. */
-  readonly ikeApart?: boolean;
+  /** So many of them read ESP, where it comes to the same port as IKE. */
+  readonly espQueues?: number;
 }
 
 interface Entry {
@@ -188,14 +188,14 @@ export class SocketPool {
 
   async #bind(key: string, need: SocketNeed): Promise<UdpSocket> {
     await Promise.all(this.#closing.values());
-    const { network, sourceFor, ikeApart = false, onErrors } = this.#options;
+    const { network, sourceFor, espQueues = 0, onErrors } = this.#options;
     const socket = await (need.kind === 'esp'
       ? network.rawEsp?.(need.family)
       : network.bind({
           address: addressOf(need),
           port: need.port,
           sourceFor,
-          ikeApart: ikeApart && need.port !== IKE_PORT,
+          espQueues: need.port === IKE_PORT ? 0 : espQueues,
         }));
     if (socket === undefined) throw new Error('ESP cannot go straight over IP here: let it go in UDP');
     socket.onDatagram(this.#options.onDatagram);

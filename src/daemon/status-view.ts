@@ -35,6 +35,7 @@ export function inactiveStatus(name: string, uuid: string): TunnelStatus {
 export function tunnelStatus(host: TunnelHost, facts: RunningFacts): TunnelStatus {
   const { name, uuid } = facts.document;
   const now = host.now();
+  host.refresh();
   const device = host.device(name);
   const tunnel = host.engine.tunnel(name);
   if (device === undefined || tunnel === undefined) return inactiveStatus(name, uuid);

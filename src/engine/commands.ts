@@ -75,6 +75,8 @@ export interface InstallOutbound extends SaCommand {
   readonly mtu: number;
   /** Of outer headers; `undefined` for that of each packet inside. */
   readonly dscp: number | undefined;
+  /** How many threads send on it, when it is not one. */
+  readonly sharers?: number;
   /** `undefined` in transport mode. */
   readonly tfc: TfcConfig | undefined;
 }

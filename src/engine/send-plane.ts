@@ -239,6 +239,7 @@ export class SendPlane {
       dscp: command.dscp,
       tfc: command.tfc,
       state: command.state,
+      sharers: command.sharers,
     });
     sa.mtu = command.mtu;
     sa.clampMtu = command.clampMtu;

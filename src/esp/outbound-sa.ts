@@ -24,6 +24,8 @@ const MAX_PACKET = 0xffff;
 const TWO_32 = 0x1_0000_0000;
 /** Of the smallest packets that there are as a rule: IPv4 and UDP. */
 const MIN_DUMMY = 28;
+/** Of numbers that are shared: so far before the end nobody can have been overtaken by more others than there are. */
+const SHARED_END = 0xffff_0000;
 /** Part of the sequence numbers after which a rekey is asked for. */
 const SEQUENCE_SOFT_PART = 7 / 8;
 
@@ -50,6 +52,11 @@ export interface OutboundSaOptions {
   readonly lastSequence?: bigint;
   /** Where it goes on; a new one when left out. */
   readonly state?: SaState;
+  /**
+   * So many objects, in as many threads, are this SA: they draw from the same sequence numbers, in shared memory, and
+   * each has its part of the limits. Default: 1.
+   */
+  readonly sharers?: number | undefined;
 }
 
 export class EspOutboundSa {
@@ -76,8 +83,11 @@ export class EspOutboundSa {
   readonly #head: number;
   /** The SPI as a signed integer: V8 never puts one on the heap. */
   readonly #spiWord: number;
-  /** High and low half of the last sequence number that was used. */
+  /** High and low half of the last sequence number that was used; by anybody, where they are shared. */
   readonly #sequence: Uint32Array;
+  /** The same, of this object. */
+  readonly #own: Uint32Array;
+  readonly #isShared: boolean;
   #wiped = false;
 
   /** @throws RangeError for an SPI below 256 */
@@ -102,7 +112,11 @@ export class EspOutboundSa {
       this.#sequence[0] = Number(lastSequence >> 32n);
       this.#sequence[1] = Number(lastSequence & 0xffff_ffffn);
     }
-    this.usage = new SaUsage(withSequenceLimit(options.limits, this.lastSequence, options.esn), state.counters);
+    const { limits, esn, sharers = 1 } = options;
+    this.#isShared = sharers > 1;
+    this.#own = this.#isShared ? new Uint32Array(2) : this.#sequence;
+    const whole = withSequenceLimit(limits, this.lastSequence, esn && !this.#isShared);
+    this.usage = new SaUsage(this.#isShared ? partOf(whole, sharers) : whole, state.counters);
   }
 
   /** Neither expired nor wiped. */
@@ -203,7 +217,7 @@ export class EspOutboundSa {
     }
     if (!this.usage.charge(now, dataLength)) return DropReason.lifetimeExpired;
     this.#advance();
-    const sequence = this.#sequence;
+    const sequence = this.#own;
     sealEsp(
       this.#cipher,
       batch.buffer,
@@ -226,11 +240,17 @@ export class EspOutboundSa {
 
   /** RFC 4303 §3.3.3: the counter must never cycle. */
   #sequenceExhausted(): boolean {
+    // Others may be about to take one; and with ESN the high half cannot be carried to by one of them for all.
+    if (this.#isShared) return this.#sequence[1]! >= SHARED_END;
     return this.#sequence[1] === MAX_U32 && (!this.esn || this.#sequence[0] === MAX_U32);
   }
 
   #advance(): void {
     const sequence = this.#sequence;
+    if (this.#isShared) {
+      this.#own[1] = Atomics.add(sequence, 1, 1) + 1;
+      return;
+    }
     if (sequence[1] === MAX_U32) {
       sequence[0]!++;
       sequence[1] = 0;
@@ -238,6 +258,17 @@ export class EspOutboundSa {
       sequence[1]!++;
     }
   }
+}
+
+/** What each of several may use, so that all of them together stay within. Time is the same for all. */
+function partOf(limits: SaLimits, sharers: number): SaLimits {
+  return {
+    ...limits,
+    softBytes: limits.softBytes / sharers,
+    hardBytes: Math.floor(limits.hardBytes / sharers),
+    softPackets: limits.softPackets / sharers,
+    hardPackets: Math.floor(limits.hardPackets / sharers),
+  };
 }
 
 /** Adds the soft limit that the sequence numbers themselves set. */

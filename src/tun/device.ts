@@ -63,10 +63,10 @@ export interface PacketDevice {
   onClosed(handler: (reason: Error | undefined) => void): void;
 
   /**
-   * Lets other threads read and write, by the descriptor; the device itself does so no more. Whoever has the descriptor
-   * must let go of it before `close`. Missing where there is no such thing.
+   * Lets other threads read and write, by the descriptors, one for each queue; the device itself does so no more. Whoever
+   * has a descriptor must let go of it before `close`. Missing where there is no such thing.
    */
-  handOver?(): DeviceDescriptor;
+  handOver?(): readonly DeviceDescriptor[];
 
   /** Looks whether the device is still there, and ends it if it is not. */
   checkAttached?(): void;

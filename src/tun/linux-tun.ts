@@ -23,6 +23,8 @@ export interface LinuxTunOptions {
   readonly mtu?: number;
   /** The most that is asked of the kernel. Default `all`; it may have less. */
   readonly offload?: OffloadKinds;
+  /** Among which the kernel divides the flows: one for each of those that it is handed over to. Default: 1. */
+  readonly queues?: number;
   /** What this device shares with others. Batches in its memory (`HostOptions.allocate`) are quickest. Default: its own. */
   readonly shared?: SharedOffloads;
 }
@@ -35,12 +37,12 @@ export interface LinuxTunOptions {
 export function openLinuxTun(options: LinuxTunOptions = {}): LinuxTun {
   const wanted = options.name ?? 'sec%d';
   checkInterfaceName(wanted);
-  const created = createTun(wanted, options.offload ?? 'all');
+  const created = createTun(wanted, options.offload ?? 'all', options.queues);
   try {
     if (options.mtu !== undefined) setInterfaceMtu(created.name, options.mtu);
     return new LinuxTun(created, options.shared);
   } catch (error) {
-    libc().close(created.fd);
+    for (const fd of created.fds) libc().close(fd);
     throw error;
   }
 }
@@ -53,7 +55,7 @@ export class LinuxTun implements PacketDevice {
   /** The number by which routes and rules name the interface. */
   readonly index: number;
   readonly counters: DeviceCounters;
-  readonly #descriptor: DeviceDescriptor;
+  readonly #queues: readonly DeviceDescriptor[];
   readonly #end: TunEnd;
   readonly #watch: Watch;
   #mtu: number;
@@ -63,14 +65,15 @@ export class LinuxTun implements PacketDevice {
   #ended: Promise<void> | undefined;
 
   /** Takes over the descriptor. */
-  constructor({ fd, name, offload }: TunInterface, shared: SharedOffloads | undefined) {
+  constructor({ fds, name, offload }: TunInterface, shared: SharedOffloads | undefined) {
     this.name = name;
     this.index = interfaceIndex(name);
     this.#mtu = interfaceMtu(name);
-    this.#descriptor = { fd, offload };
-    this.#end = new TunEnd(this.#descriptor, shared, (errno) => this.#detached(errno));
+    this.#queues = fds.map((fd) => ({ fd, offload }));
+    const [first] = this.#queues;
+    this.#end = new TunEnd(first!, shared, (errno) => this.#detached(errno));
     this.counters = this.#end.counters;
-    this.#watch = watchReadable(fd, (failed) => {
+    this.#watch = watchReadable(first!.fd, (failed) => {
       if (failed) this.#end.checkAttached();
       this.#turn();
     });
@@ -112,9 +115,9 @@ export class LinuxTun implements PacketDevice {
     return this.#close(undefined);
   }
 
-  handOver(): DeviceDescriptor {
+  handOver(): readonly DeviceDescriptor[] {
     this.#handedOver = true;
-    return this.#descriptor;
+    return this.#queues;
   }
 
   checkAttached(): void {
@@ -143,7 +146,7 @@ export class LinuxTun implements PacketDevice {
     if (this.#ended !== undefined) return this.#ended;
     this.#end.release();
     this.#ended = this.#watch.close();
-    libc().close(this.#descriptor.fd);
+    for (const { fd } of this.#queues) libc().close(fd);
     this.#onClosed?.(reason);
     return this.#ended;
   }

@@ -10,7 +10,8 @@ import type { OffloadKinds } from './offload/shared.ts';
 import { createError, IFNAMSIZ, openError, TUN_PATH } from './tun-errors.ts';
 
 export interface TunInterface {
-  readonly fd: number;
+  /** One for each queue. */
+  readonly fds: readonly number[];
   readonly name: string;
   readonly offload: OffloadKinds;
 }
@@ -19,20 +20,43 @@ export interface TunInterface {
  * Creates an interface that hangs on a new descriptor, with the most of `offload` that the kernel has.
  *
  * @param wanted its name, or a pattern
+ * @param queues among which the kernel divides the flows
  * @throws Error that says what is missing and how to get it, or which name is taken
  */
-export function createTun(wanted: string, offload: OffloadKinds): TunInterface {
+export function createTun(wanted: string, offload: OffloadKinds, queues = 1): TunInterface {
+  const flags = queues > 1 ? IFF_MULTI_QUEUE : 0;
   if (offload !== 'none') {
-    const created = attach(wanted, IFF_VNET_HDR);
+    const created = attach(wanted, IFF_VNET_HDR | flags);
     const given = 'fd' in created ? setOffload(created.fd, offload) : undefined;
-    if ('fd' in created && given !== undefined) return { ...created, offload: given };
+    if ('fd' in created && given !== undefined) return withQueues(created, IFF_VNET_HDR | flags, queues, given);
     if ('fd' in created) libc().close(created.fd);
     // What a kernel that knows no virtio header says, and others of a name that is taken: once more, then.
     else if (created.errno !== ERRNO.EINVAL) throw createError(wanted, created.errno);
   }
-  const created = attach(wanted, 0);
-  if ('fd' in created) return { ...created, offload: 'none' };
+  const created = attach(wanted, flags);
+  if ('fd' in created) return withQueues(created, flags, queues, 'none');
   throw createError(wanted, created.errno);
+}
+
+/** Attaches the other queues. What passes joined is a matter of the whole device. */
+function withQueues(first: Attached, flags: number, queues: number, offload: OffloadKinds): TunInterface {
+  const { name } = first;
+  const fds = [first.fd];
+  while (fds.length < queues) {
+    const next = attach(name, flags);
+    if ('fd' in next) {
+      fds.push(next.fd);
+    } else {
+      for (const fd of fds) libc().close(fd);
+      throw createError(name, next.errno);
+    }
+  }
+  return { fds, name, offload };
+}
+
+interface Attached {
+  readonly fd: number;
+  readonly name: string;
 }
 
 const O_RDWR_NONBLOCK_CLOEXEC = 0o2004002;
@@ -44,6 +68,7 @@ const SIOCSIFMTU = 0x8922;
 const SIOCGIFINDEX = 0x8933;
 const IFF_TUN = 0x0001;
 const IFF_NO_PI = 0x1000;
+const IFF_MULTI_QUEUE = 0x0100;
 const IFF_VNET_HDR = 0x4000;
 /** TUN_F_CSUM, TUN_F_TSO4 and TUN_F_TSO6; with TUN_F_USO4 and TUN_F_USO6. */
 const TCP_OFFLOADS = 0x07;
@@ -54,7 +79,7 @@ const SOCK_DGRAM_CLOEXEC = 0o2000002;
 const IFREQ_SIZE = 40;
 const IFREQ_VALUE = IFNAMSIZ;
 
-function attach(wanted: string, flags: number): { readonly fd: number; readonly name: string } | { errno: number } {
+function attach(wanted: string, flags: number): Attached | { errno: number } {
   const calls = libc();
   const fd = calls.open(TUN_PATH, O_RDWR_NONBLOCK_CLOEXEC);
   if (fd < 0) throw openError(calls.errno());

@@ -65,25 +65,26 @@ const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
 /** A socket that fails for no reason that could be read off is left alone for a while. */
 const PAUSE_AFTER_FAILURES_MS = 100;
 
-type Descriptors = readonly [descriptor: UdpDescriptor, esp?: UdpDescriptor];
+type Descriptors = readonly [descriptor: UdpDescriptor, ...esp: UdpDescriptor[]];
 
-/** One socket, or two of which the second gets what is not IKE, where that is asked for and the kernel can. */
+/** One socket, and more for what is not IKE, where that is asked for and the kernel can. */
 function openDescriptors(wanted: UdpBindOptions, options: LinuxUdpOptions): Descriptors {
   const alone = openDescriptor(wanted, options, false);
-  if (wanted.ikeApart !== true) return [alone];
+  const { espQueues = 0 } = wanted;
+  if (espQueues === 0) return [alone];
   // Nobody else has the port, or it would not have been had alone. Those who share it have to say so from the beginning.
   libc().close(alone.fd);
   const shared = { ...wanted, port: alone.local.port };
   const ike = openDescriptor(shared, { ...options, gro: false }, true);
-  let esp: UdpDescriptor | undefined;
+  const esp: UdpDescriptor[] = [];
   try {
-    esp = openDescriptor(shared, options, true);
-    if (partIkeFromEsp(esp.fd)) return [ike, esp];
+    while (esp.length < espQueues) esp.push(openDescriptor(shared, options, true));
+    if (partIkeFromEsp(ike.fd, espQueues)) return [ike, ...esp];
   } catch (error) {
-    libc().close(ike.fd);
+    for (const { fd } of [ike, ...esp]) libc().close(fd);
     throw error;
   }
-  for (const { fd } of [ike, esp]) libc().close(fd);
+  for (const { fd } of [ike, ...esp]) libc().close(fd);
   return [openDescriptor(shared, options, false)];
 }
 
@@ -147,7 +148,7 @@ export class LinuxUdpSocket implements UdpSocket {
   readonly counters: UdpCounters;
   readonly #descriptor: UdpDescriptor;
   /** Where ESP comes, when not here. */
-  readonly #esp: UdpDescriptor | undefined;
+  readonly #esp: readonly UdpDescriptor[];
   readonly #end: UdpEnd;
   readonly #watch: Watch;
   #onDatagram: DatagramHandler | undefined;
@@ -157,7 +158,7 @@ export class LinuxUdpSocket implements UdpSocket {
   #closed: Promise<void> | undefined;
 
   /** Takes over bound descriptors. */
-  constructor(descriptor: UdpDescriptor, esp?: UdpDescriptor) {
+  constructor(descriptor: UdpDescriptor, ...esp: UdpDescriptor[]) {
     this.#descriptor = descriptor;
     this.#esp = esp;
     this.#end = new UdpEnd(descriptor);
@@ -171,7 +172,7 @@ export class LinuxUdpSocket implements UdpSocket {
   }
 
   get features(): readonly string[] {
-    return this.#esp === undefined ? this.#end.features : [...this.#end.features, 'ike-apart'];
+    return this.#esp.length === 0 ? this.#end.features : [...this.#end.features, 'ike-apart'];
   }
 
   onDatagram(handler: DatagramHandler): void {
@@ -190,10 +191,10 @@ export class LinuxUdpSocket implements UdpSocket {
     return this.#end.sendBatch(batch, first, end, to, from);
   }
 
-  handOver(): UdpDescriptor {
-    if (this.#esp !== undefined) return this.#esp;
+  handOver(): readonly UdpDescriptor[] {
+    if (this.#esp.length > 0) return this.#esp;
     this.#handedOver = true;
-    return this.#descriptor;
+    return [this.#descriptor];
   }
 
   close(): Promise<void> {
@@ -203,7 +204,7 @@ export class LinuxUdpSocket implements UdpSocket {
     this.#end.release();
     this.#closed = this.#watch.close();
     libc().close(this.#descriptor.fd);
-    if (this.#esp !== undefined) libc().close(this.#esp.fd);
+    for (const { fd } of this.#esp) libc().close(fd);
     return this.#closed;
   }
 

@@ -87,11 +87,11 @@ export interface UdpSocket {
   onErrors?(handler: () => void): void;
 
   /**
-   * Lets another thread read what comes, by the descriptor, in place of the handler; of a socket that has IKE apart
-   * only the rest. The socket goes on sending; whoever has the descriptor must let go of it before `close`. Missing
-   * where there is no such thing.
+   * Lets other threads read what comes, by the descriptors, in place of the handler; of a socket that has IKE apart only
+   * the rest. The socket goes on sending; whoever has a descriptor must let go of it before `close`. Missing where there
+   * is no such thing.
    */
-  handOver?(): UdpDescriptor;
+  handOver?(): readonly UdpDescriptor[];
 
   /** After it nothing is sent and the handler is not called again. */
   close(): Promise<void>;
@@ -132,9 +132,10 @@ export interface UdpBindOptions {
   readonly sourceFor?: (remote: IpAddress) => IpAddress | undefined;
   /**
    * IKE and ESP come to the port, and IKE is to have a queue of its own: the handler then gets IKE alone, once the rest
-   * was handed over. Heeded where the system can do it.
+   * was handed over. ESP has so many queues, and comes to that of the number which its SPI leaves when it is divided by
+   * them. Heeded where the system can do it. Left out, or 0: one queue for all.
    */
-  readonly ikeApart?: boolean;
+  readonly espQueues?: number;
 }
 
 /** Where sockets come from. */

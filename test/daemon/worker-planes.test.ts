@@ -64,6 +64,7 @@ function make() {
   const crashes: string[] = [];
   const planes = new WorkerPlanes(
     {
+      pairs: 1,
       crypto: 'node',
       fragmentSeed: 1,
       now: () => 0,
@@ -132,7 +133,9 @@ describe('what IKE says', () => {
     send.apply();
     receive.crash();
     expect(sent).toEqual(['1']);
-    expect(crashes).toEqual([expect.stringContaining('nothing is received until another takes its place in 100 ms')]);
+    expect(crashes).toEqual([
+      expect.stringContaining('nothing is received by it until another takes its place in 100 ms'),
+    ]);
   });
 
   it('is dropped from the oldest on when too much of it waits', () => {
@@ -147,7 +150,7 @@ describe('what IKE says', () => {
 describe('devices', () => {
   it('are closed only when both workers have let go of them, or are gone', async () => {
     const { planes, send, receive } = make();
-    const device = Object.assign(new MemoryDevice(), { handOver: () => ({ fd: 9, offload: 'all' as const }) });
+    const device = Object.assign(new MemoryDevice(), { handOver: () => [{ fd: 9, offload: 'all' as const }] });
     planes.openDevice(3, device);
     expect([send.types(), receive.types()]).toEqual([['open-device'], ['open-device']]);
     expect([...send.options.restore()]).toHaveLength(1);

@@ -1,15 +1,17 @@
-/** The data plane taken over by another: as when a worker thread ends and its successor is told everything again. */
+/** The data plane taken over by another, as when a worker thread ends and its successor is told everything; or by several. */
 import { describe, expect, it } from 'vitest';
+import { NO_PORT } from '../../src/base/address.ts';
 import { PacketBatch } from '../../src/base/batch.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
+import { Lanes } from '../../src/daemon/workers/lanes.ts';
 import { ReceiveRecords, SendRecords } from '../../src/daemon/workers/records.ts';
 import type { InstallInbound, InstallOutbound, PlaneReport, SendCommand } from '../../src/engine/commands.ts';
 import { newTunnelCounters } from '../../src/engine/commands.ts';
 import { DEFAULT_HOLD } from '../../src/engine/hold.ts';
 import { ReceivePlane } from '../../src/engine/receive-plane.ts';
 import { SendPlane } from '../../src/engine/send-plane.ts';
-import { namedDrops, newDropCounters } from '../../src/esp/drops.ts';
-import { newSaState, UNLIMITED } from '../../src/esp/usage.ts';
+import { DropReason, namedDrops, newDropCounters } from '../../src/esp/drops.ts';
+import { newSaState, SaCounter, UNLIMITED } from '../../src/esp/usage.ts';
 import type { Path } from '../../src/ike/events.ts';
 import { packet, protect } from '../support/engine-net.ts';
 import { at } from '../support/ike-pair.ts';
@@ -71,7 +73,7 @@ function sealed(plane: SendPlane, count: number): Uint8Array[] {
   const batch = new PacketBatch(count, 2_000);
   for (let i = 0; i < count; i++) batch.push(packet('10.1.0.1', '10.2.0.1', `p${i}`));
   plane.process(0, 0, batch);
-  return Array.from({ length: count }, (_, slot) => batch.packet(slot).slice());
+  return Array.from({ length: count }, (_, slot) => batch.packet(slot).slice()).filter((data) => data.length > 0);
 }
 
 function open(plane: ReceivePlane, packets: readonly Uint8Array[]): number {
@@ -158,6 +160,84 @@ describe('a plane that takes the place of another', () => {
     expect(told[2]).toMatchObject({ path: { remote: at('192.0.2.9', 4500) } });
     records.note({ type: 'remove', id: 1 });
     expect([...records.restore()].map(({ id }) => id)).toEqual([2]);
+  });
+});
+
+describe('several workers for each direction', () => {
+  it('use each sequence number once, count together, and stay within the limits of all', () => {
+    const lanes = new Lanes(3);
+    const senders = [sender(), sender(), sender()];
+    const tunnel = addTunnel();
+    const sa = { ...install(1), limits: { ...UNLIMITED, hardPackets: 31, softPackets: 24 } };
+    for (const command of [tunnel, sa, { type: 'activate', id: 1, afterIke: false } as const]) {
+      for (const [lane, { plane }] of senders.entries()) {
+        plane.apply(0, structuredClone(lanes.sendCommand(lane, command)));
+      }
+    }
+    const numbers = [0, 1, 2, 0, 2, 1, 1, 0, 2, 2, 1].flatMap((lane) => sequences(sealed(senders[lane]!.plane, 2)));
+    expect(numbers).toEqual(Array.from({ length: 22 }, (_, i) => i + 1));
+    lanes.gather();
+    expect(sa.state.counters[SaCounter.packets]).toBe(22);
+    expect(sa.state.counters[SaCounter.lastUsed]).toBe(0);
+    expect([...sa.state.sequence]).toEqual([0, 22]);
+    // Each has a third of what the SA may carry, rounded down.
+    for (const { plane } of senders) sealed(plane, 20);
+    lanes.gather();
+    expect(sa.state.counters[SaCounter.packets]).toBe(30);
+    expect(tunnel.type === 'add-tunnel' && namedDrops(tunnel.counters.outboundDrops)).toEqual({ 'no-sa': 52 });
+    for (const { reports } of senders) {
+      expect(reports.map((report) => report.type === 'limit' && report.kind)).toEqual(['soft', 'hard']);
+    }
+    for (const [lane, { plane }] of senders.entries()) {
+      plane.apply(0, lanes.sendCommand(lane, { type: 'remove', id: 1 }));
+    }
+    lanes.sent({ type: 'remove', id: 1 });
+    expect(sa.state.counters[SaCounter.packets]).toBe(30);
+  });
+
+  it('receive each SA in one place, that of its SPI, or the first for ESP without a port', () => {
+    const lanes = new Lanes(2);
+    const tunnel = addTunnel();
+    if (tunnel.type !== 'add-tunnel') throw new Error('no tunnel');
+    lanes.sendCommand(0, tunnel);
+    const { inboundDrops } = tunnel.counters;
+    const raw = { local: at('192.0.2.1', NO_PORT), remote: at('192.0.2.2', NO_PORT) };
+    const installs = [1, 2, 3].map((id) => installInbound(id, inboundDrops));
+    const commands = [...installs, { ...installInbound(5, inboundDrops), path: raw }];
+    const takers = commands.map((command) =>
+      [0, 1].filter((lane) => lanes.receiveCommand(lane, command) !== undefined),
+    );
+    expect(takers).toEqual([[1], [0], [1], [0]]);
+    const other = lanes.receiveCommand(1, installs[0]!);
+    if (other?.type !== 'install') throw new Error('no SA');
+    other.drops[DropReason.replay] = 5;
+    lanes.gather();
+    expect(namedDrops(inboundDrops)).toEqual({ replay: 5 });
+    expect(lanes.receiveCommand(0, { type: 'retire', id: 1 })).toBeUndefined();
+    expect(lanes.receiveCommand(1, { type: 'remove', id: 1 })).toEqual({ type: 'remove', id: 1 });
+    lanes.received({ type: 'remove', id: 1 });
+    expect(lanes.receiveCommand(1, { type: 'remove', id: 1 })).toBeUndefined();
+  });
+
+  it('are not many when there is one: it writes what the engine reads', () => {
+    const lanes = new Lanes(1);
+    const command = install(1);
+    expect(lanes.sendCommand(0, command)).toBe(command);
+    expect(lanes.inboundDrops.parts).toEqual([lanes.inboundDrops.whole]);
+  });
+
+  it('end with the numbers of an SA before any of them can come round, ESN or not', () => {
+    for (const esn of [false, true]) {
+      const state = newSaState(shared);
+      state.sequence[1] = 0xfffe_fffe;
+      const { plane } = sender();
+      const sa = { ...install(1), esn, state, sharers: 2 };
+      for (const command of [addTunnel(), sa, { type: 'activate', id: 1, afterIke: false } as const]) {
+        plane.apply(0, command);
+      }
+      expect(sealed(plane, 4).filter((data) => data.length > 0)).toHaveLength(2);
+      expect([...state.sequence]).toEqual([0, 0xffff_0000]);
+    }
   });
 });
 

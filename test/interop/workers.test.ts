@@ -21,7 +21,12 @@ const PRELOAD = fileURLToPath(new URL('../support/lab/end-worker.mjs', import.me
 const [SOURCE, DESTINATION] = [LEFT[4].inner, RIGHT[4].inner];
 const PORT = 7300;
 
-describeInterop('worker threads', ['namespaces', 'build'], () => {
+const NEEDS = ['namespaces', 'build'] as const;
+
+describeInterop('a pair of worker threads', NEEDS, () => carry(1));
+describeInterop('two pairs of worker threads', NEEDS, () => carry(2));
+
+function carry(pairs: number): void {
   let lab: Lab;
   let left: Namespace;
   let right: Namespace;
@@ -37,8 +42,11 @@ describeInterop('worker threads', ['namespaces', 'build'], () => {
     await addInner(left, LEFT);
     await addInner(right, RIGHT);
     await startEcho(lab, right, '::', ECHO_PORT);
-    const options = { nodeArguments: ['--import', PRELOAD], arguments: ['--workers', '1'] };
-    ends = { left: await Ours.start(lab, left, options), right: await Ours.start(lab, right) };
+    const options = { nodeArguments: ['--import', PRELOAD], arguments: ['--workers', String(pairs)] };
+    ends = {
+      left: await Ours.start(lab, left, options),
+      right: await Ours.start(lab, right, { arguments: ['--workers', String(pairs)] }),
+    };
     await ends.right.load(TUNNEL, 'right', { start: 'respond' });
     await ends.left.load(TUNNEL, 'left', { start: 'initiate' });
     await ends.left.up(NAME);
@@ -49,19 +57,19 @@ describeInterop('worker threads', ['namespaces', 'build'], () => {
 
   const pings = (): Promise<number> => ping(left, { source: SOURCE, destination: DESTINATION, count: 3 });
 
-  /** The restarts of the left end's workers: of the one that sends, and of the one that receives. */
-  const restarts = async (): Promise<number[]> => {
+  /** How often workers of a role were started again at the left end. */
+  const restarts = async (role: 'send' | 'receive'): Promise<number> => {
     const { workers } = await ends.left.status();
-    return workers.threads.map((thread) => thread.restarts);
+    return workers.threads.filter((thread) => thread.role === role).reduce((sum, thread) => sum + thread.restarts, 0);
   };
 
   it('are told of, and carry what there is', async () => {
     showLogsOnFailure(lab);
     const { workers } = await ends.left.status();
-    expect(workers.mode).toBe('1 pair');
+    expect(workers.mode).toBe(pairs === 1 ? '1 pair' : `${pairs} pairs`);
     expect(workers.threads.map(({ role, running }) => [role, running])).toEqual([
-      ['send', true],
-      ['receive', true],
+      ...new Array(pairs).fill(['send', true]),
+      ...new Array(pairs).fill(['receive', true]),
     ]);
     const before = (await ends.left.single(NAME)).child;
     expect(await pings()).toBe(3);
@@ -70,20 +78,42 @@ describeInterop('worker threads', ['namespaces', 'build'], () => {
     const options = { source: SOURCE, destination: DESTINATION, port: PORT, bytes: 20_000_000, timeout: 20_000 };
     const { sent, arrived } = await transfer(left, right, options);
     expect(arrived).toBe(sent);
-    expect((await ends.left.command(['status'])).stdout).toContain('workers: 1 pair; send: ');
+    expect((await ends.left.command(['status'])).stdout).toContain(`workers: ${workers.mode}; send: `);
+  });
+
+  it('carry many flows, each in its order', async () => {
+    showLogsOnFailure(lab);
+    const { child } = await ends.left.single(NAME);
+    const flow = { source: SOURCE, destination: DESTINATION, port: ECHO_PORT, count: 25 };
+    const bursts = await Promise.all(Array.from({ length: 8 }, () => burst(left, flow)));
+    expect(bursts.map(({ received }) => received)).toEqual(new Array(8).fill(25));
+    const streams = Array.from({ length: 4 }, (_, i) =>
+      transfer(left, right, {
+        source: SOURCE,
+        destination: DESTINATION,
+        port: PORT + 1 + i,
+        bytes: 2_000_000,
+        timeout: 20_000,
+      }),
+    );
+    for (const { sent, arrived } of await Promise.all(streams)) expect(arrived).toBe(sent);
+    const after = (await ends.left.single(NAME)).child;
+    expect(after.packetsOut - child.packetsOut).toBeGreaterThan(8 * 25);
+    expect(after.packetsIn - child.packetsIn).toBeGreaterThan(8 * 25);
+    for (const end of [ends.left, ends.right]) expect((await end.tunnel(NAME)).drops).toEqual({});
   });
 
   it.each([
-    ['sends', 'SIGUSR2', 0],
-    ['receives', 'SIGWINCH', 1],
-  ] as const)('another takes the place of the one that %s, with the same SAs', async (_, signal, place) => {
+    ['sends', 'SIGUSR2', 'send'],
+    ['receives', 'SIGWINCH', 'receive'],
+  ] as const)('another takes the place of one that %s, with the same SAs', async (_, signal, role) => {
     showLogsOnFailure(lab);
     const { ike, child } = await ends.left.single(NAME);
-    const former = (await restarts())[place]!;
+    const former = await restarts(role);
     // One that is blocked in a system call ends with the next packet that it gets.
     const traffic = burst(left, { source: SOURCE, destination: DESTINATION, port: ECHO_PORT, count: 200, pause: 8 });
     process.kill(ends.left.pid, signal);
-    await waitFor('another worker', async () => ((await restarts())[place]! > former ? true : undefined));
+    await waitFor('another worker', async () => ((await restarts(role)) > former ? true : undefined));
     const { received } = await traffic;
     expect(await waitFor('the tunnel to carry again', async () => ((await pings()) === 3 ? true : undefined))).toBe(
       true,
@@ -97,7 +127,7 @@ describeInterop('worker threads', ['namespaces', 'build'], () => {
     // What it counted is not forgotten, and the other end has seen no sequence number twice.
     expect(now.child.packetsOut).toBeGreaterThan(child.packetsOut + received / 2);
     expect((await ends.right.tunnel(NAME)).drops).toEqual({});
-    expect(ends.left.log()).toContain('has ended, and nothing is ');
+    expect(ends.left.log()).toContain(`that ${role}s packets has ended, and nothing is `);
     expect((await ends.left.status()).counters.bug ?? 0).toBe(0);
   });
 
@@ -127,4 +157,4 @@ describeInterop('worker threads', ['namespaces', 'build'], () => {
     showLogsOnFailure(lab);
     expect([await ends.left.stop(), await ends.right.stop()]).toEqual([0, 0]);
   });
-});
+}

@@ -20,12 +20,12 @@ interface Parted {
 
 async function parted(text: string): Promise<Parted> {
   const address = parseAddress(text)!;
-  const socket = await linuxUdp().bind({ address, port: 0, ikeApart: true });
+  const socket = await linuxUdp().bind({ address, port: 0, espQueues: 1 });
   const sender = await linuxUdp().bind({ address, port: 0 });
   const ike: number[][] = [];
   socket.onDatagram((data) => ike.push([...data.subarray(0, 5)]));
-  const descriptor = socket.handOver!();
-  const end = new UdpEnd(descriptor);
+  const [descriptor] = socket.handOver!();
+  const end = new UdpEnd(descriptor!);
   onTestFinished(async () => {
     end.release();
     await Promise.all([socket.close(), sender.close()]);
@@ -35,7 +35,7 @@ async function parted(text: string): Promise<Parted> {
     while (end.receive((data) => found.push([...data.subarray(0, 5)])) === 'some');
     return found;
   };
-  return { socket, ike, esp, to: { address, port: descriptor.local.port }, sender };
+  return { socket, ike, esp, to: { address, port: descriptor!.local.port }, sender };
 }
 
 describe.skipIf(!hasLinuxUdp())('a port that IKE shares', () => {
@@ -59,10 +59,33 @@ describe.skipIf(!hasLinuxUdp())('a port that IKE shares', () => {
     await until(() => ike.length === 50);
   });
 
+  it('leaves each SA of several queues to one of them', async () => {
+    const address = parseAddress('127.0.0.1')!;
+    const socket = await linuxUdp().bind({ address, port: 0, espQueues: 3 });
+    const sender = await linuxUdp().bind({ address, port: 0 });
+    const ends = socket.handOver!().map((descriptor) => new UdpEnd(descriptor));
+    onTestFinished(async () => {
+      for (const end of ends) end.release();
+      await Promise.all([socket.close(), sender.close()]);
+    });
+    const spis = [256, 257, 258, 259, 0x8000_0000, 0xffff_ffff, 0xffff_fffe, 0xffff_fffd];
+    const to = { address, port: ends[0]!.local.port };
+    for (const spi of spis) sender.send(Uint8Array.of(spi >>> 24, spi >>> 16, spi >>> 8, spi, 0, 0, 0, 1), to);
+    for (const [queue, end] of ends.entries()) {
+      const found: number[] = [];
+      const expected = spis.filter((spi) => spi % 3 === queue);
+      await until(() => {
+        end.receive((data) => found.push(new DataView(data.buffer, data.byteOffset).getUint32(0)));
+        return found.length >= expected.length;
+      });
+      expect(found).toEqual(expected);
+    }
+  });
+
   it('is had by one program alone, as any other', async () => {
     const { to } = await parted('127.0.0.1');
-    for (const ikeApart of [true, false]) {
-      await expect(linuxUdp().bind({ ...to, ikeApart })).rejects.toThrow('Another program has the port');
+    for (const espQueues of [1, 0]) {
+      await expect(linuxUdp().bind({ ...to, espQueues })).rejects.toThrow('Another program has the port');
     }
   });
 });

@@ -3,14 +3,16 @@ import { availableParallelism } from 'node:os';
 import type { Platform } from '../platform.ts';
 import { ControlError } from '../protocol.ts';
 
-/** What an operator may ask for: as the machine is, pairs of workers, or the event loop alone. */
-export const workerChoices: readonly string[] = ['auto', '0', '1'];
+const MAX_PAIRS = 8;
+
+/** What an operator may ask for: as the machine is, the event loop alone, or pairs of workers. */
+export const workerChoices: readonly string[] = ['auto', ...Array.from({ length: MAX_PAIRS + 1 }, (_, n) => String(n))];
 
 /** More than the kernel switches between pays only with a processor for each direction. */
 const PROCESSORS_WANTED = 2;
 
 export interface WorkerChoice {
-  readonly pairs: 0 | 1;
+  readonly pairs: number;
   /** For people. */
   readonly text: string;
 }
@@ -25,7 +27,7 @@ export function chooseWorkers(
   const { whyNoWorkers } = platform;
   if (wanted !== 'auto') {
     if (whyNoWorkers !== undefined) throw new ControlError('system', `--workers ${wanted}: ${whyNoWorkers}`);
-    return { pairs: 1, text: '1 pair' };
+    return { pairs: Number(wanted), text: wanted === '1' ? '1 pair' : `${wanted} pairs` };
   }
   if (whyNoWorkers !== undefined) return { pairs: 0, text: `inline: ${whyNoWorkers}` };
   if (processors < PROCESSORS_WANTED) return { pairs: 0, text: 'inline: there is one processor' };

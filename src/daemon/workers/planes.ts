@@ -1,15 +1,16 @@
 /**
- * The data plane in worker threads, as the engine and its host see it: one worker sends, one receives. What IKE says goes
- * out only when the workers have carried out what was asked of them before: the peer may act on it at once.
+ * The data plane in worker threads, as the engine and its host see it: in each pair one worker sends, one receives. What
+ * IKE says goes out only when the workers have carried out what was asked of them before: the peer may act on it at once.
  */
-import type { SocketAddress } from '../../base/address.ts';
+import { NO_PORT, type SocketAddress } from '../../base/address.ts';
 import type { PlanePort, PlaneReport, ReceiveCommand, SendCommand } from '../../engine/commands.ts';
 import type { Transmit } from '../../engine/options.ts';
-import { type DropCounters, newDropCounters } from '../../esp/drops.ts';
+import type { DropCounters } from '../../esp/drops.ts';
 import { addCounters, counterCount } from '../../tun/counters.ts';
 import { type DeviceCounters, newDeviceCounters, type PacketDevice } from '../../tun/device.ts';
 import { newUdpCounters, type UdpCounters, type UdpSocket } from '../../tun/udp.ts';
 import { IKE_PORT } from '../sockets.ts';
+import { Lanes } from './lanes.ts';
 import { type Link, type LinkOptions, WorkerLink, type WorkerStatus } from './link.ts';
 import { Control, type DescriptorCommand, type WorkerCommand, type WorkerReport, type WorkerRole } from './messages.ts';
 import { ReceiveRecords, SendRecords } from './records.ts';
@@ -18,6 +19,8 @@ import { ReceiveRecords, SendRecords } from './records.ts';
 const MAX_WAITING = 4096;
 
 export interface WorkerPlanesOptions {
+  /** Of workers; one of each pair sends, one receives. */
+  readonly pairs: number;
   /** The choice of a cryptographic provider, by name, as for the host. */
   readonly crypto: string;
   readonly fragmentSeed: number;
@@ -31,14 +34,13 @@ export interface WorkerPlanesOptions {
   readonly onCrash: (text: string) => void;
 }
 
-/** A device or socket as the workers have it. */
-interface Opened<Open extends DescriptorCommand> {
-  readonly commands: Readonly<Record<WorkerRole, Open | undefined>>;
-}
+/** A device or socket as the workers have it: of each role, in their order; some have it not. */
+type Opened<Open extends DescriptorCommand> = Readonly<Record<WorkerRole, readonly (Open | undefined)[]>>;
 
-type Waiting =
-  | { readonly message: Transmit; readonly sent: number; readonly received: number }
-  | { readonly command: SendCommand };
+/** How many commands each worker had been given at some time. */
+type Tickets = readonly number[];
+
+type Waiting = { readonly message: Transmit; readonly after: Tickets } | { readonly command: SendCommand };
 
 type OpenDevice = Extract<DescriptorCommand, { type: 'open-device' }>;
 type OpenSocket = Extract<DescriptorCommand, { type: 'open-socket' }>;
@@ -46,52 +48,61 @@ type OpenSocket = Extract<DescriptorCommand, { type: 'open-socket' }>;
 export class WorkerPlanes implements PlanePort {
   readonly inboundDrops: DropCounters;
   readonly #options: WorkerPlanesOptions;
-  readonly #sending: Link;
-  readonly #receiving: Link;
+  readonly #lanes: Lanes;
+  readonly #sending: readonly Link[];
+  readonly #receiving: readonly Link[];
   readonly #sendRecords = new SendRecords();
   readonly #receiveRecords = new ReceiveRecords();
   // BOUNDED: the host's tunnels and sockets.
   readonly #devices = new Map<number, Opened<OpenDevice>>();
   readonly #sockets = new Map<UdpSocket, Opened<OpenSocket>>();
   #lastSocket = 0;
-  // BOUNDED: MAX_WAITING.
+  // BOUNDED: MAX_WAITING messages, and an activation for each SA.
   readonly #waiting: Waiting[] = [];
   /** Activations that wait for what IKE has just written, which the host has not fetched yet. BOUNDED: fetched after each call. */
   #afterIke: SendCommand[] = [];
   // BOUNDED: by who waits for devices and sockets to be let go.
-  #settled: { readonly sent: number; readonly received: number; readonly resolve: () => void }[] = [];
+  #settled: { readonly after: Tickets; readonly resolve: () => void }[] = [];
 
   /** @param start how a worker comes about, for tests */
   constructor(options: WorkerPlanesOptions, start: (options: LinkOptions) => Link = startLink) {
     this.#options = options;
-    this.inboundDrops = new Float64Array(new SharedArrayBuffer(newDropCounters().byteLength));
-    this.#sending = this.#link(start, 'send', () => this.#restoreSending());
-    this.#receiving = this.#link(start, 'receive', () => this.#restoreReceiving());
+    this.#lanes = new Lanes(options.pairs);
+    this.inboundDrops = this.#lanes.inboundDrops.whole;
+    const lanes = [...Array(options.pairs).keys()];
+    this.#sending = lanes.map((lane) => this.#link(start, 'send', lane, () => this.#restoreSending(lane)));
+    this.#receiving = lanes.map((lane) => this.#link(start, 'receive', lane, () => this.#restoreReceiving(lane)));
   }
 
-  #link(start: (options: LinkOptions) => Link, role: WorkerRole, restore: LinkOptions['restore']): Link {
+  #link(start: (options: LinkOptions) => Link, role: WorkerRole, lane: number, restore: LinkOptions['restore']): Link {
     const { crypto, fragmentSeed, now, onCrash } = this.#options;
     const [seconds, nanoseconds] = process.hrtime();
     const clockOffset = now() - seconds * 1e3 - nanoseconds / 1e6;
+    const inboundDrops = this.#lanes.inboundDrops.parts[lane]!;
     return start({
-      setup: { role, crypto, fragmentSeed, clockOffset, inboundDrops: this.inboundDrops },
+      setup: { role, crypto, fragmentSeed, clockOffset, inboundDrops },
       restore,
       onReports: (reports) => {
-        for (const report of reports) this.#heed(report);
+        for (const report of reports) this.#heed(lane, report);
       },
       onProgress: () => this.#proceed(),
       onCrash: (reason, pause) => {
+        const [does, done] = role === 'send' ? ['sends', 'sent'] : ['receives', 'received'];
         onCrash(
-          `the worker that ${role === 'send' ? 'sends' : 'receives'} packets has ended, and nothing is ` +
-            `${role === 'send' ? 'sent' : 'received'} until another takes its place in ${pause} ms: ${reason}`,
+          `${this.#lanes.count === 1 ? 'the' : 'a'} worker that ${does} packets has ended, and nothing is ${done} ` +
+            `by it until another takes its place in ${pause} ms: ${reason}`,
         );
       },
     });
   }
 
-  /** Resolved when both workers are there. @throws Error when one cannot start */
+  get #links(): readonly Link[] {
+    return [...this.#sending, ...this.#receiving];
+  }
+
+  /** Resolved when all workers are there. @throws Error when one cannot start */
   async ready(): Promise<void> {
-    await Promise.all([this.#sending.ready, this.#receiving.ready]);
+    await Promise.all(this.#links.map((link) => link.ready));
   }
 
   send(command: SendCommand): void {
@@ -100,68 +111,98 @@ export class WorkerPlanes implements PlanePort {
   }
 
   receive(command: ReceiveCommand): void {
-    this.#receiving.post({ type: 'receive-plane', command: this.#receiveRecords.note(command) });
+    const noted = this.#receiveRecords.note(command);
+    for (const [lane, link] of this.#receiving.entries()) {
+      const part = this.#lanes.receiveCommand(lane, noted);
+      if (part !== undefined) link.post({ type: 'receive-plane', command: part });
+    }
+    this.#lanes.received(noted);
   }
 
   #sendNow(command: SendCommand): void {
-    this.#sending.post({ type: 'send-plane', command: this.#sendRecords.note(command) });
+    const noted = this.#sendRecords.note(command);
+    for (const [lane, link] of this.#sending.entries()) {
+      link.post({ type: 'send-plane', command: this.#lanes.sendCommand(lane, noted) });
+    }
+    this.#lanes.sent(noted);
   }
 
   /** To be called with all that the engine has to say, in its order, after every call of it. */
   transmit(messages: readonly Transmit[]): void {
-    const [sent, received] = [this.#sending.issued, this.#receiving.issued];
-    for (const message of messages) this.#waiting.push({ message, sent, received });
+    const after = this.#tickets();
+    for (const message of messages) this.#waiting.push({ message, after });
     for (const command of this.#afterIke) this.#waiting.push({ command });
     this.#afterIke = [];
-    while (this.#waiting.length > MAX_WAITING) this.#waiting.shift();
     this.#proceed();
+    for (let surplus = this.#waiting.length - MAX_WAITING; surplus > 0; surplus--) {
+      const oldest = this.#waiting.findIndex((waiting) => 'message' in waiting);
+      if (oldest >= 0) this.#waiting.splice(oldest, 1);
+    }
   }
 
   openDevice(tunnel: number, device: PacketDevice): void {
-    const descriptor = device.handOver?.();
-    if (descriptor === undefined) throw new Error(`device ${device.name} cannot be handed to worker threads`);
-    const open = (): OpenDevice => {
+    const queues = device.handOver?.();
+    if (queues === undefined || queues.length < this.#lanes.count) {
+      throw new Error(`device ${device.name} cannot be handed to worker threads`);
+    }
+    const open = (lane: number): OpenDevice => {
       const counters = sharedCounters(newDeviceCounters());
-      return { type: 'open-device', tunnel, descriptor, counters };
+      return { type: 'open-device', tunnel, descriptor: queues[lane]!, counters };
     };
-    const commands = { send: open(), receive: open() };
-    this.#devices.set(tunnel, { commands });
-    this.#sending.post(commands.send);
-    this.#receiving.post(commands.receive);
+    this.#devices.set(
+      tunnel,
+      this.#open((_, lane) => open(lane)),
+    );
   }
 
-  /** Resolved when no worker touches the descriptor any more. */
+  /** Resolved when no worker touches the descriptors any more. */
   closeDevice(tunnel: number): Promise<void> {
     if (!this.#devices.delete(tunnel)) return Promise.resolve();
     return this.#letGo({ type: 'close-device', tunnel });
   }
 
-  /** The workers read and write it from now on, but for one that is IKE's alone. */
+  /** The workers read and write it from now on, but for one that is IKE's alone. @throws Error when that cannot be */
   openSocket(socket: UdpSocket): void {
-    if (socket.local.port === IKE_PORT) return;
-    const descriptor = socket.handOver?.();
-    if (descriptor === undefined) throw new Error('a UDP socket cannot be handed to worker threads');
+    const { port } = socket.local;
+    if (port === IKE_PORT) return;
+    const queues = socket.handOver?.() ?? [];
+    const needed = port === NO_PORT ? 1 : this.#lanes.count;
+    if (queues.length < needed) {
+      throw new Error(`UDP port ${port} cannot be divided among ${needed} worker threads here: use fewer (--workers)`);
+    }
     const key = ++this.#lastSocket;
-    const open = (): OpenSocket => {
+    const opened = this.#open((role, lane): OpenSocket | undefined => {
+      // One that has no queue of its own sends by the first.
+      const descriptor = queues[lane] ?? (role === 'send' ? queues[0] : undefined);
+      if (descriptor === undefined) return undefined;
       return { type: 'open-socket', socket: key, descriptor, counters: sharedCounters(newUdpCounters()) };
-    };
-    const commands = { send: open(), receive: open() };
-    this.#sockets.set(socket, { commands });
-    this.#sending.post(commands.send);
-    this.#receiving.post(commands.receive);
+    });
+    this.#sockets.set(socket, opened);
+  }
+
+  /** Has all workers open what each is to have of something. */
+  #open<Open extends DescriptorCommand>(make: (role: WorkerRole, lane: number) => Open | undefined): Opened<Open> {
+    const open = (role: WorkerRole, links: readonly Link[]): (Open | undefined)[] =>
+      links.map((link, lane) => {
+        const command = make(role, lane);
+        if (command !== undefined) link.post(command);
+        return command;
+      });
+    return { send: open('send', this.#sending), receive: open('receive', this.#receiving) };
   }
 
   closeSocket(socket: UdpSocket): Promise<void> {
     const opened = this.#sockets.get(socket);
     if (opened === undefined) return Promise.resolve();
     this.#sockets.delete(socket);
-    return this.#letGo({ type: 'close-socket', socket: opened.commands.send!.socket });
+    return this.#letGo({ type: 'close-socket', socket: opened.send[0]!.socket });
   }
 
   /** What the workers counted at a device. */
   deviceCounters(tunnel: number): DeviceCounters {
     const sum = newDeviceCounters();
-    for (const command of Object.values(this.#devices.get(tunnel)?.commands ?? {})) {
+    const opened = this.#devices.get(tunnel);
+    for (const command of [...(opened?.send ?? []), ...(opened?.receive ?? [])]) {
       if (command !== undefined) addCounters(command.counters, sum);
     }
     return sum;
@@ -170,15 +211,20 @@ export class WorkerPlanes implements PlanePort {
   /** What the workers counted at all sockets that are open. */
   socketCounters(): UdpCounters {
     const sum = newUdpCounters();
-    for (const { commands } of this.#sockets.values()) {
-      for (const command of Object.values(commands)) if (command !== undefined) addCounters(command.counters, sum);
+    for (const { send, receive } of this.#sockets.values()) {
+      for (const command of [...send, ...receive]) if (command !== undefined) addCounters(command.counters, sum);
     }
     return sum;
   }
 
-  /** Datagrams that reached neither IKE nor ESP, since the worker that receives was started. */
+  /** Makes what the engine reads of its data plane up to date. */
+  gather(): void {
+    this.#lanes.gather();
+  }
+
+  /** Datagrams that reached neither IKE nor ESP, since the workers that receive were started. */
   strayCounters(): { keepalives: number; empty: number; oversized: number; overflow: number } {
-    const at = (place: number): number => this.#receiving.control[place]!;
+    const at = (place: number): number => this.#receiving.reduce((sum, { control }) => sum + control[place]!, 0);
     return {
       keepalives: at(Control.keepalives),
       empty: at(Control.empty),
@@ -188,30 +234,29 @@ export class WorkerPlanes implements PlanePort {
   }
 
   status(): WorkerStatus[] {
-    return [this.#sending.status, this.#receiving.status];
+    return this.#links.map((link) => link.status);
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#sending.stop(), this.#receiving.stop()]);
+    await Promise.all(this.#links.map((link) => link.stop()));
     this.#sendRecords.clear();
     this.#receiveRecords.clear();
   }
 
   #letGo(command: DescriptorCommand): Promise<void> {
-    this.#sending.post(command);
-    this.#receiving.post(command);
-    const [sent, received] = [this.#sending.issued, this.#receiving.issued];
+    for (const link of this.#links) link.post(command);
+    const after = this.#tickets();
     return new Promise((resolve) => {
-      this.#settled.push({ sent, received, resolve });
+      this.#settled.push({ after, resolve });
       this.#proceed();
     });
   }
 
-  #heed(report: WorkerReport): void {
+  #heed(lane: number, report: WorkerReport): void {
     const { onDatagram, onDeviceLost, onTooLarge, onReport } = this.#options;
     switch (report.type) {
       case 'datagram':
-        Atomics.sub(this.#receiving.control, Control.underWay, 1);
+        Atomics.sub(this.#receiving[lane]!.control, Control.underWay, 1);
         onDatagram(report.data, report.from, report.local);
         return;
       case 'device-lost':
@@ -225,36 +270,45 @@ export class WorkerPlanes implements PlanePort {
     }
   }
 
+  #tickets(): Tickets {
+    return this.#links.map((link) => link.issued);
+  }
+
   /** Whatever the workers have done may be what something waits for. */
   #proceed(): void {
-    const isDone = (sent: number, received: number): boolean =>
-      this.#sending.hasApplied(sent) && this.#receiving.hasApplied(received);
+    const links = this.#links;
+    const isDone = (after: Tickets): boolean => links.every((link, i) => link.hasApplied(after[i]!));
     for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
-      if ('message' in next && !isDone(next.sent, next.received)) break;
+      if ('message' in next && !isDone(next.after)) break;
       this.#waiting.shift();
       if ('message' in next) this.#options.onTransmit(next.message);
       else this.#sendNow(next.command);
     }
-    const settled = this.#settled.filter(({ sent, received }) => isDone(sent, received));
+    const settled = this.#settled.filter(({ after }) => isDone(after));
     if (settled.length === 0) return;
     this.#settled = this.#settled.filter((entry) => !settled.includes(entry));
     for (const { resolve } of settled) resolve();
   }
 
-  *#restoreSending(): Generator<WorkerCommand> {
-    yield* this.#opened('send');
-    for (const command of this.#sendRecords.restore()) yield { type: 'send-plane', command };
+  *#restoreSending(lane: number): Generator<WorkerCommand> {
+    yield* this.#opened('send', lane);
+    for (const command of this.#sendRecords.restore()) {
+      yield { type: 'send-plane', command: this.#lanes.sendCommand(lane, command) };
+    }
   }
 
-  *#restoreReceiving(): Generator<WorkerCommand> {
+  *#restoreReceiving(lane: number): Generator<WorkerCommand> {
     // SAs before sockets: nothing that comes may find them missing.
-    for (const command of this.#receiveRecords.restore()) yield { type: 'receive-plane', command };
-    yield* this.#opened('receive');
+    for (const command of this.#receiveRecords.restore()) {
+      const part = this.#lanes.receiveCommand(lane, command);
+      if (part !== undefined) yield { type: 'receive-plane', command: part };
+    }
+    yield* this.#opened('receive', lane);
   }
 
-  *#opened(role: WorkerRole): Generator<WorkerCommand> {
-    for (const { commands } of [...this.#sockets.values(), ...this.#devices.values()]) {
-      const command = commands[role];
+  *#opened(role: WorkerRole, lane: number): Generator<WorkerCommand> {
+    for (const opened of [...this.#sockets.values(), ...this.#devices.values()]) {
+      const command = opened[role][lane];
       if (command !== undefined) yield command;
     }
   }

@@ -1,0 +1,122 @@
+/**
+ * Several workers for each direction: who does what, and counters that each writes for itself, added up for those who read.
+ * All that send have every tunnel and every SA, as the kernel gives each of them some of the flows; an SA is received on by
+ * one alone, which its SPI tells, so its replay window is in one place.
+ */
+import { NO_PORT } from '../../base/address.ts';
+import {
+  type InstallInbound,
+  type InstallOutbound,
+  newTunnelCounters,
+  type ReceiveCommand,
+  type SendCommand,
+  type TunnelCounters,
+} from '../../engine/commands.ts';
+import { type DropCounters, newDropCounters } from '../../esp/drops.ts';
+import { newSaState, SaCounter, type SaState } from '../../esp/usage.ts';
+
+/** What the engine reads, and what each worker writes of it. */
+interface Parted<T> {
+  readonly whole: T;
+  readonly parts: readonly T[];
+}
+
+const shared = (bytes: number): SharedArrayBuffer => new SharedArrayBuffer(bytes);
+
+export class Lanes {
+  readonly count: number;
+  /** Of each worker that receives: ESP packets that were dropped, of all tunnels and of none. */
+  readonly inboundDrops: Parted<DropCounters>;
+  // BOUNDED: by the engine, all three.
+  readonly #tunnels = new Map<number, Parted<TunnelCounters>>();
+  readonly #sent = new Map<number, Parted<SaState>>();
+  /** Which worker an SA is received on. */
+  readonly #receivers = new Map<number, number>();
+
+  constructor(count: number) {
+    this.count = count;
+    this.inboundDrops = this.#part(() => new Float64Array(shared(newDropCounters().byteLength)));
+  }
+
+  /** The command as worker number `lane` of those that send gets it. */
+  sendCommand(lane: number, command: SendCommand): SendCommand {
+    if (this.count === 1) return command;
+    if (command.type === 'add-tunnel') return { ...command, counters: this.#tunnelOf(command).parts[lane]! };
+    return command.type === 'install' ? this.#installOutbound(lane, command) : command;
+  }
+
+  /** The command as worker number `lane` of those that receive gets it; `undefined` when it is not for it. */
+  receiveCommand(lane: number, command: ReceiveCommand): ReceiveCommand | undefined {
+    if (this.count === 1) return command;
+    if (command.type !== 'install') return this.#receivers.get(command.id) === lane ? command : undefined;
+    this.#receivers.set(command.id, this.#receiverOf(command));
+    if (this.#receivers.get(command.id) !== lane) return undefined;
+    return { ...command, drops: this.#tunnels.get(command.tunnel)?.parts[lane]?.inboundDrops ?? command.drops };
+  }
+
+  /** Forgets what a command ends, once all have it. */
+  sent(command: SendCommand): void {
+    if (this.count === 1 || (command.type !== 'remove' && command.type !== 'remove-tunnel')) return;
+    this.gather();
+    if (command.type === 'remove') this.#sent.delete(command.id);
+    else this.#tunnels.delete(command.tunnel);
+  }
+
+  received(command: ReceiveCommand): void {
+    if (command.type === 'remove') this.#receivers.delete(command.id);
+  }
+
+  /** Adds up what the workers wrote. */
+  gather(): void {
+    if (this.count === 1) return;
+    addUp(this.inboundDrops);
+    for (const { whole, parts } of this.#tunnels.values()) {
+      addUp({ whole: whole.outboundDrops, parts: parts.map((part) => part.outboundDrops) });
+      addUp({ whole: whole.inboundDrops, parts: parts.map((part) => part.inboundDrops) });
+      addUp({ whole: whole.sending, parts: parts.map((part) => part.sending) });
+    }
+    for (const { whole, parts } of this.#sent.values()) {
+      const counters = parts.map((part) => part.counters);
+      addUp({ whole: whole.counters, parts: counters });
+      whole.counters[SaCounter.lastUsed] = Math.max(...counters.map((part) => part[SaCounter.lastUsed]!));
+    }
+  }
+
+  /** ESP without a port comes to all sockets there are, so one worker alone reads it. */
+  #receiverOf({ spi, path }: InstallInbound): number {
+    return path.remote.port === NO_PORT ? 0 : spi % this.count;
+  }
+
+  #installOutbound(lane: number, command: InstallOutbound): InstallOutbound {
+    let parted = this.#sent.get(command.id);
+    if (parted === undefined) {
+      // The numbers are everybody's.
+      const parts = Array.from({ length: this.count }, () => ({
+        ...newSaState(shared),
+        sequence: command.state.sequence,
+      }));
+      parted = { whole: command.state, parts };
+      this.#sent.set(command.id, parted);
+    }
+    return { ...command, state: parted.parts[lane]!, sharers: this.count };
+  }
+
+  #tunnelOf({ tunnel, counters }: Extract<SendCommand, { type: 'add-tunnel' }>): Parted<TunnelCounters> {
+    let parted = this.#tunnels.get(tunnel);
+    if (parted?.whole !== counters) {
+      parted = { whole: counters, parts: Array.from({ length: this.count }, () => newTunnelCounters(shared)) };
+      this.#tunnels.set(tunnel, parted);
+    }
+    return parted;
+  }
+
+  /** With one worker the whole is its part. */
+  #part<T>(make: () => T): Parted<T> {
+    const whole = make();
+    return { whole, parts: this.count === 1 ? [whole] : Array.from({ length: this.count }, make) };
+  }
+}
+
+function addUp({ whole, parts }: Parted<Float64Array>): void {
+  for (let i = 0; i < whole.length; i++) whole[i] = parts.reduce((sum, part) => sum + part[i]!, 0);
+}
