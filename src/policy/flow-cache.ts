@@ -1,6 +1,7 @@
 /**
  * A cache in front of the policy database: packets of a flow that was decided before cost a hash and a compare,
- * however many policies there are. Hot path: no allocation.
+ * however many policies there are. It begins small and grows with the flows that there are, since most tunnels have
+ * few. Hot path: no allocation but for that growth.
  */
 import type { CompiledPolicy } from './database.ts';
 import { DESTINATION, type Flow, Fragment, SOURCE } from './flow.ts';
@@ -13,18 +14,30 @@ const PORTS = 1;
 const ADDRESSES = 2;
 const ANSWER = 10;
 
+const FIRST_SLOTS = 64;
+const DEFAULT_MAX_SLOTS = 4_096;
+
 /** Two-way: of the flows that share a set the last two decided stay; the others are looked up again. */
 export class FlowCache {
-  // BOUNDED: `slots` records, all there from the start. A set is two records, the newer first.
-  readonly #records: Int32Array;
-  readonly #mask: number;
+  // BOUNDED: `#maxSlots` records. A set is two records, the newer first.
+  #records: Int32Array;
+  #mask: number;
+  readonly #maxSlots: number;
+  /** Flows that were pushed out since the cache has had its size. */
+  #evicted = 0;
   #policy: CompiledPolicy | undefined;
 
-  /** @param slots flows that are remembered at most; rounded up to a power of two */
-  constructor(slots = 4096) {
-    const count = 2 ** Math.ceil(Math.log2(Math.max(slots, 2)));
-    this.#records = new Int32Array(count * STRIDE);
-    this.#mask = count / 2 - 1;
+  /** @param maxSlots flows that are remembered at most; rounded up to a power of two */
+  constructor(maxSlots: number = DEFAULT_MAX_SLOTS) {
+    this.#maxSlots = 2 ** Math.ceil(Math.log2(Math.max(maxSlots, 2)));
+    const slots = Math.min(FIRST_SLOTS, this.#maxSlots);
+    this.#records = new Int32Array(slots * STRIDE);
+    this.#mask = slots / 2 - 1;
+  }
+
+  /** Flows that it has room for now. */
+  get slots(): number {
+    return 2 * (this.#mask + 1);
   }
 
   /** What `policy.lookup(flow)` returns. Another policy than the last time empties the cache. */
@@ -41,6 +54,10 @@ export class FlowCache {
     const older = newer + STRIDE;
     if (this.#holds(older, flow, kind, ports)) return records[older + ANSWER]!;
     const answer = policy.lookup(flow);
+    if (records[older + KIND] !== 0 && ++this.#evicted > this.slots && this.slots < this.#maxSlots) {
+      this.#grow();
+      return answer;
+    }
     records.copyWithin(older, newer, older);
     records[newer + KIND] = kind;
     records[newer + PORTS] = ports;
@@ -52,6 +69,14 @@ export class FlowCache {
   #start(policy: CompiledPolicy): void {
     this.#records.fill(0);
     this.#policy = policy;
+  }
+
+  /** Begins anew, with room for twice as many: what is remembered is soon found again. */
+  #grow(): void {
+    const slots = 2 * this.slots;
+    this.#records = new Int32Array(slots * STRIDE);
+    this.#mask = slots / 2 - 1;
+    this.#evicted = 0;
   }
 
   #holds(at: number, flow: Flow, kind: number, ports: number): boolean {

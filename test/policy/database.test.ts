@@ -310,18 +310,41 @@ describe('FlowCache', () => {
     expect(cache.lookup(compilePolicy([], 'out'), flow)).toBe(NO_ENTRY);
   });
 
-  it('asks the policy once for a flow, again for another', () => {
+  /** A cache in front of a policy, and how often that was asked. */
+  const counting = () => {
     const policy = compilePolicy([entry(['0.0.0.0/0'], ['0.0.0.0/0 udp 1-9'])], 'out');
-    let asked = 0;
+    const cache = new FlowCache();
+    const asked = { times: 0 };
     const lookup = policy.lookup.bind(policy);
     policy.lookup = (flow) => {
-      asked++;
+      asked.times++;
       return lookup(flow);
     };
-    const cache = new FlowCache(4096);
     const to = (dst: number): number =>
       cache.lookup(policy, flowOf({ src: '10.1.0.1', dst: '10.2.0.1', protocol: 17, payload: ports(1, dst) }));
+    return { cache, asked, to };
+  };
+
+  it('asks the policy once for a flow, again for another', () => {
+    const { asked, to } = counting();
     expect([to(9), to(9), to(10), to(9), to(10)]).toEqual([0, 0, NO_ENTRY, 0, NO_ENTRY]);
-    expect(asked).toBe(2);
+    expect(asked.times).toBe(2);
+  });
+
+  it('is small for few flows, and grows with them up to a bound', () => {
+    const { cache, asked, to } = counting();
+    const round = (flows: number): number => {
+      const before = asked.times;
+      const answers = Array.from({ length: flows }, (_, i) => to(i + 1));
+      expect(answers.filter((answer) => answer === 0)).toHaveLength(9);
+      return asked.times - before;
+    };
+    for (let i = 0; i < 20; i++) round(10);
+    expect(cache.slots).toBe(64);
+    for (let i = 0; i < 8; i++) round(1_000);
+    expect(cache.slots).toBeGreaterThanOrEqual(1_024);
+    expect(round(1_000)).toBeLessThan(300);
+    for (let i = 0; i < 3; i++) round(6_000);
+    expect(cache.slots).toBe(4_096);
   });
 });
