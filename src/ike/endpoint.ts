@@ -19,6 +19,7 @@ import { decodeHeader, type IkeHeader } from './message.ts';
 import type { IkeEndpointOptions } from './options.ts';
 import { RefusedMessageError } from './payload.ts';
 import { IkeSession } from './session.ts';
+import { statusOf } from './session-status.ts';
 import type { IkeCounters, IkeSaState, IkeSaStatus } from './status.ts';
 import { Strangers } from './strangers.ts';
 import { beginAuth } from './tasks/auth.ts';
@@ -315,7 +316,7 @@ export class IkeEndpoint {
   /** All IKE SAs but those that are gone and only answer retransmissions for a while. */
   status(): readonly IkeSaStatus[] {
     const shown = [...this.#host.sessions.values()].filter(({ state }) => state.name !== 'closed');
-    return shown.map((session) => session.status());
+    return shown.map(statusOf);
   }
 
   counters(): IkeCounters {

@@ -7,7 +7,7 @@ import { ikeSpiBytes } from './message.ts';
 import { findNotifies, findNotify, type Payload } from './payload.ts';
 import { type NotifyPayload, notifyPayload } from './payloads/notify.ts';
 
-interface IkeSpis {
+export interface IkeSpis {
   readonly initiatorSpi: bigint;
   /** 0 in the first request, as in its header. */
   readonly responderSpi: bigint;

@@ -26,7 +26,6 @@ import {
   TRANSITIONS,
   wipeCrypto,
 } from './session-state.ts';
-import type { IkeSaStatus } from './status.ts';
 import type { Task } from './tasks/task.ts';
 import type { MessageWindow } from './window.ts';
 
@@ -368,34 +367,10 @@ export class IkeSession {
     for (const child of this.children.values()) next = earlier(next, child.timers.next());
     return next;
   }
-
-  status(): IkeSaStatus {
-    const state = this.#state;
-    const crypto = cryptoOf(state);
-    const peers = isLive(state) ? state.peers : undefined;
-    return {
-      id: this.id,
-      connection: this.config?.name,
-      state: state.name,
-      initiator: this.initiator,
-      spiInitiator: this.spiInitiator,
-      spiResponder: this.spiResponder,
-      localId: peers?.localId,
-      remoteId: peers?.remoteId,
-      suite: crypto && ikeSuiteName(crypto),
-      path: this.path,
-      nat: { local: this.nat.localBehindNat, remote: this.nat.remoteBehindNat },
-      createdAt: this.createdAt,
-      establishedAt: this.establishedAt,
-      rekeyAt: this.timers.get('rekey'),
-      expiresAt: this.timers.get('expire'),
-      lastHeardAt: this.lastHeardAt,
-      children: [...this.children.values()].flatMap((child) => child.status() ?? []),
-    };
-  }
 }
 
-function ikeSuiteName({ suite }: IkeCrypto): string {
+/** `aes256gcm16-prfsha384-ecp384` */
+export function ikeSuiteName({ suite }: IkeCrypto): string {
   const { cipher, prf, dh } = suite;
   return formatSuite({ encryption: cipher.encryption, integrity: cipher.integrity, prf, dh });
 }

@@ -95,13 +95,13 @@ const AUTHORITY = 20;
 const MAX_AUTHORITIES = 256;
 
 /** CERTREQ for a peer of one of these connections; none where none of them trusts any authority. */
-export function certificateRequests(configs: readonly ConnectionConfig[]): Payload[] {
+export function certificateRequests(configs: readonly ConnectionConfig[], max: number = MAX_AUTHORITIES): Payload[] {
   const asked = new Map<string, Uint8Array>();
   // Thousands of connections may share the list of one.
   const lists = new Set(configs.map(({ remote }) => (remote.auth === 'signature' ? remote.authorities : undefined)));
   for (const list of lists) {
     for (const authority of list ?? []) {
-      if (asked.size < MAX_AUTHORITIES) asked.set(toHex(authority), authority);
+      if (asked.size < max) asked.set(toHex(authority), authority);
     }
   }
   if (asked.size === 0) return [];

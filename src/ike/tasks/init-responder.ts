@@ -11,7 +11,7 @@ import type { IkeSuite } from '../keys.ts';
 import { deriveIkeKeys, deriveSkeyseed, type Nonces } from '../keys.ts';
 import { LINGER } from '../lifecycle.ts';
 import { encodePlain, type IkeHeader, type IkeMessage } from '../message.ts';
-import { detectNat, mayEncapsulate, NO_NAT, natDetectionNotifies } from '../nat.ts';
+import { detectNat, type IkeSpis, mayEncapsulate, NO_NAT, natDetectionNotifies } from '../nat.ts';
 import { findNotify, findPayload, type Payload } from '../payload.ts';
 import { notifyPayload } from '../payloads/notify.ts';
 import { explainNoProposal } from '../proposal-report.ts';
@@ -21,6 +21,9 @@ import { certificateRequests, hashAlgorithmsNotify, hashAlgorithmsOf, usesSignat
 import { MessageWindow } from '../window.ts';
 import { deriveShared, NONCE_LENGTH } from './child-exchange.ts';
 import { bindKeys } from './init.ts';
+
+/** Authorities that are named to somebody who has proved nothing, in a message that cannot be fragmented. */
+const MAX_ASKED_OPENLY = 16;
 
 export type InitAnswer =
   | {
@@ -92,6 +95,41 @@ function spentSession(host: Host, now: number, path: Path, spiInitiator: bigint)
   return session;
 }
 
+/** Extensions that both sides have. Which connection the peer means is not known yet: what one of them has is answered. */
+interface Agreed {
+  readonly asksForNat: boolean;
+  readonly pretendsNat: boolean;
+  readonly fragmentation: boolean;
+  readonly peerHashes: readonly number[] | undefined;
+}
+
+function agree(host: Host, path: Path, { payloads }: IkeMessage, candidates: readonly ConnectionConfig[]): Agreed {
+  const saysFragments = findNotify(payloads, NotifyType.IKEV2_FRAGMENTATION_SUPPORTED) !== undefined;
+  return {
+    // A peer that may be of any of them is not asked for those alone that are off (RFC 7296 §2.23).
+    asksForNat: candidates.some((config) => config.nat.mode !== 'off') && mayEncapsulate(path.local.port, payloads),
+    pretendsNat: !host.rawEsp || candidates.some((config) => config.nat.mode === 'force'),
+    // RFC 7383 §2.3, RFC 7427 §4: said only to a peer that said it.
+    fragmentation: saysFragments && candidates.some((config) => config.fragmentSize !== 0),
+    peerHashes: candidates.some(usesSignatures) ? hashAlgorithmsOf(payloads) : undefined,
+  };
+}
+
+function natNotifies(host: Host, spis: IkeSpis, path: Path, agreed: Agreed): Payload[] {
+  if (!agreed.asksForNat) return [];
+  const random = agreed.pretendsNat ? host.random : undefined;
+  return natDetectionNotifies(host.crypto, spis, path.local, path.remote, random);
+}
+
+function extensionPayloads(agreed: Agreed, candidates: readonly ConnectionConfig[]): Payload[] {
+  return [
+    notifyPayload(NotifyType.CHILDLESS_IKEV2_SUPPORTED),
+    ...(agreed.fragmentation ? [notifyPayload(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED)] : []),
+    ...(agreed.peerHashes === undefined ? [] : [hashAlgorithmsNotify()]),
+    ...certificateRequests(candidates, MAX_ASKED_OPENLY),
+  ];
+}
+
 function open(
   host: Host,
   now: number,
@@ -113,28 +151,14 @@ function open(
   const skeyseed = deriveSkeyseed(host.crypto, suite.prf, nonces, shared);
   shared.fill(0);
   const keys = deriveIkeKeys(host.crypto, suite, skeyseed, nonces, spiInitiator, spiResponder);
-  // A peer that may be of any of them is not asked for those alone that are off (RFC 7296 §2.23).
-  const asks =
-    candidates.some((config) => config.nat.mode !== 'off') && mayEncapsulate(path.local.port, message.payloads);
-  const pretend = !host.rawEsp || candidates.some((config) => config.nat.mode === 'force');
+  const agreed = agree(host, path, message, candidates);
   const spis = { initiatorSpi: spiInitiator, responderSpi: spiResponder };
-  // RFC 7383 §2.3: said only to a peer that said it. What a peer wants of which connection is not known yet.
-  const fragmentation =
-    findNotify(message.payloads, NotifyType.IKEV2_FRAGMENTATION_SUPPORTED) !== undefined &&
-    candidates.some((config) => config.fragmentSize !== 0);
-  // RFC 7427 §4: likewise.
-  const peerHashes = candidates.some(usesSignatures) ? hashAlgorithmsOf(message.payloads) : undefined;
   const payloads: Payload[] = [
     { type: 'sa', proposals: [answerProposal(chosen)] },
     { type: 'ke', group: suite.dh.id, data: publicValue },
     { type: 'nonce', data: nonces.responder },
-    ...(asks
-      ? natDetectionNotifies(host.crypto, spis, path.local, path.remote, pretend ? host.random : undefined)
-      : []),
-    notifyPayload(NotifyType.CHILDLESS_IKEV2_SUPPORTED),
-    ...(fragmentation ? [notifyPayload(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED)] : []),
-    ...(peerHashes === undefined ? [] : [hashAlgorithmsNotify()]),
-    ...certificateRequests(candidates),
+    ...natNotifies(host, spis, path, agreed),
+    ...extensionPayloads(agreed, candidates),
     ...host.vendorIds.map((data): Payload => ({ type: 'vendor', data })),
   ];
   const response = encodePlain(responseHeader(spiInitiator, spiResponder), payloads);
@@ -143,7 +167,7 @@ function open(
     initResponse: response,
     nonces,
     childless: true,
-    peerHashes,
+    peerHashes: agreed.peerHashes,
     authorities: [],
   };
   const session = new IkeSession(host, {
@@ -158,10 +182,10 @@ function open(
   });
   // The request's hashes were made before we had an SPI (RFC 7296 §2.23).
   const asked = { initiatorSpi: spiInitiator, responderSpi: 0n };
-  session.nat = asks
-    ? { ...detectNat(host.crypto, asked, path.local, path.remote, message.payloads), pretended: pretend }
+  session.nat = agreed.asksForNat
+    ? { ...detectNat(host.crypto, asked, path.local, path.remote, message.payloads), pretended: agreed.pretendsNat }
     : NO_NAT;
-  session.fragments.supported = fragmentation;
+  session.fragments.supported = agreed.fragmentation;
   session.candidates = matching(candidates, chosen).map((config) => config.name);
   session.timers.set('give-up', now + host.limits.halfOpenTimeout);
   return { kind: 'opened', session, datagram: response };
