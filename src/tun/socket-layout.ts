@@ -169,6 +169,11 @@ export class AddressTable {
     return this.#scopes.get(address) ?? 0;
   }
 
+  /** Another thread knows the zone of an address. */
+  learnScope(address: IpAddress, scope: number): void {
+    this.#scopes.set(address, scope);
+  }
+
   #make(a: number, b: number, c: number, d: number, port: number): SocketAddress {
     const parts = this.#family === 4 ? [a] : [a, b, c, d];
     const value = parts.reduce((sum, word) => (sum << 32n) | BigInt(swap32(word) >>> 0), 0n);

@@ -2,7 +2,7 @@
  * One thread's end of a socket for UDP, or for ESP straight over IP: sends and receives by a descriptor that it neither opened nor closes, and never
  * waits. Several threads may each have one of the same socket.
  */
-import { NO_PORT, type SocketAddress } from '../base/address.ts';
+import { type IpAddress, NO_PORT, type SocketAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import { ERRNO, libc } from './libc.ts';
 import * as layout from './socket-layout.ts';
@@ -105,6 +105,16 @@ export class UdpEnd {
     if (refused === undefined) return this.#shared.writer.sendBatch(this.#sendingTo(to, from), batch, first, end);
     for (let slot = first; slot < end; slot++) if (batch.length[slot]! > 0) this.counters.sendErrors[refused]++;
     return 0;
+  }
+
+  /** The zone of a link-local address that datagrams came from; 0 for others. */
+  scopeOf(address: IpAddress): number {
+    return this.#addresses.scopeOf(address);
+  }
+
+  /** What the socket's end in another thread knows of an address. */
+  learnScope(address: IpAddress, scope: number): void {
+    this.#addresses.learnScope(address, scope);
   }
 
   /** After it the descriptor is touched no more. */

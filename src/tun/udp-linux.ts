@@ -191,6 +191,10 @@ export class LinuxUdpSocket implements UdpSocket {
     return this.#end.sendBatch(batch, first, end, to, from);
   }
 
+  scopeOf(address: IpAddress): number {
+    return this.#end.scopeOf(address);
+  }
+
   handOver(): readonly UdpDescriptor[] {
     if (this.#esp.length > 0) return this.#esp;
     this.#handedOver = true;

@@ -83,6 +83,9 @@ export interface UdpSocket {
    */
   sendBatch(batch: PacketBatch, first: number, end: number, to: SocketAddress, from?: SocketAddress): number;
 
+  /** The zone of a link-local address that datagrams came from, which goes with the object; 0 for others. */
+  scopeOf?(address: IpAddress): number;
+
   /** Calls `handler` when the system told errors of datagrams that were sent. Missing where it never does so later. */
   onErrors?(handler: () => void): void;
 

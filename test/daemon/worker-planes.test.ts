@@ -1,11 +1,13 @@
 /** The order in which IKE and the workers are told things, with workers that answer when the test lets them. */
 import { describe, expect, it } from 'vitest';
+import type { IpAddress } from '../../src/base/address.ts';
 import type { Link, LinkOptions } from '../../src/daemon/workers/link.ts';
 import { CONTROL_BYTES, Control, type WorkerCommand, type WorkerRole } from '../../src/daemon/workers/messages.ts';
 import { WorkerPlanes } from '../../src/daemon/workers/planes.ts';
 import type { PlaneReport } from '../../src/engine/commands.ts';
 import type { Transmit } from '../../src/engine/options.ts';
 import { MemoryDevice } from '../../src/tun/memory.ts';
+import type { UdpSocket } from '../../src/tun/udp.ts';
 import { at } from '../support/ike-pair.ts';
 
 class FakeLink implements Link {
@@ -169,6 +171,22 @@ describe('devices', () => {
 
   it('that belong to this thread alone are refused', () => {
     expect(() => make().planes.openDevice(1, new MemoryDevice())).toThrow('cannot be handed to worker threads');
+  });
+});
+
+describe('a link-local peer', () => {
+  it('keeps its zone, which no copy of its address tells', () => {
+    const { planes, send } = make();
+    const path = { ...PATH, remote: at('fe80::1', 4500) };
+    const descriptor = { fd: 9, local: PATH.local, gro: false, gso: false, ecn: false };
+    const socket = {
+      local: PATH.local,
+      handOver: () => [descriptor],
+      scopeOf: (address: IpAddress) => (address === path.remote.address ? 3 : 0),
+    };
+    planes.openSocket(socket as unknown as UdpSocket);
+    for (const each of [path, PATH]) planes.send({ type: 'path', id: 1, path: each });
+    expect(send.commands.slice(1)).toMatchObject([{ scope: 3 }, { scope: 0 }]);
   });
 });
 

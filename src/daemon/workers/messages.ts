@@ -29,7 +29,8 @@ export type DescriptorCommand =
 
 export type WorkerCommand =
   | DescriptorCommand
-  | { readonly type: 'send-plane'; readonly command: SendCommand }
+  /** `scope` is the zone of the remote address in the command, if it has one: a copy of an address does not tell. */
+  | { readonly type: 'send-plane'; readonly command: SendCommand; readonly scope: number }
   | { readonly type: 'receive-plane'; readonly command: ReceiveCommand }
   /** To be applied, and no more: whoever does not answer is taken for dead. */
   | { readonly type: 'alive' }

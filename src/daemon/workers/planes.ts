@@ -122,9 +122,18 @@ export class WorkerPlanes implements PlanePort {
   #sendNow(command: SendCommand): void {
     const noted = this.#sendRecords.note(command);
     for (const [lane, link] of this.#sending.entries()) {
-      link.post({ type: 'send-plane', command: this.#lanes.sendCommand(lane, noted) });
+      link.post(this.#sendMessage(lane, noted));
     }
     this.#lanes.sent(noted);
+  }
+
+  #sendMessage(lane: number, command: SendCommand): WorkerCommand {
+    let scope = 0;
+    if ('path' in command) {
+      const { address } = command.path.remote;
+      for (const socket of this.#sockets.keys()) scope ||= socket.scopeOf?.(address) ?? 0;
+    }
+    return { type: 'send-plane', command: this.#lanes.sendCommand(lane, command), scope };
   }
 
   /** To be called with all that the engine has to say, in its order, after every call of it. */
@@ -293,7 +302,7 @@ export class WorkerPlanes implements PlanePort {
   *#restoreSending(lane: number): Generator<WorkerCommand> {
     yield* this.#opened('send', lane);
     for (const command of this.#sendRecords.restore()) {
-      yield { type: 'send-plane', command: this.#lanes.sendCommand(lane, command) };
+      yield this.#sendMessage(lane, command);
     }
   }
 

@@ -68,6 +68,7 @@ export class SendWorker {
   #obey(command: WorkerCommand): void {
     switch (command.type) {
       case 'send-plane':
+        if (command.scope !== 0) this.#learnScope(command);
         this.#plane.apply(this.#loop.now(), command.command);
         return;
       case 'open-device': {
@@ -98,6 +99,11 @@ export class SendWorker {
       case 'alive':
       case 'stop':
     }
+  }
+
+  #learnScope({ command, scope }: Extract<WorkerCommand, { type: 'send-plane' }>): void {
+    if (!('path' in command)) return;
+    for (const { socket } of this.#sockets) socket.learnScope(command.path.remote.address, scope);
   }
 
   #openSocket({ socket, descriptor, counters }: Extract<WorkerCommand, { type: 'open-socket' }>): void {
