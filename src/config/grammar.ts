@@ -40,7 +40,7 @@ const peer: ElementShape = {
 };
 
 const x509: ElementShape = {
-  attributes: { source: { values: X509_SOURCES }, pkipath: any },
+  attributes: { source: { values: X509_SOURCES }, pkipath: any, commonname: yesNo, sha1: yesNo },
   children: {
     ca: { shape: file },
     cert: { shape: file },

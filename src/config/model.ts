@@ -88,6 +88,10 @@ export interface X509Settings {
   readonly crl: { readonly file: string; readonly policy: 'strict' | 'ifpresent' } | undefined;
   /** Patterns over the peer's distinguished name; empty for any. */
   readonly allow: readonly string[];
+  /** Whether a common name proves a host name where the certificate has no alternative name. */
+  readonly commonName: boolean;
+  /** Whether SHA-1 is taken in certificates, and used with peers that have nothing better (RFC 7296 §3.8). */
+  readonly sha1: boolean;
 }
 
 /** Seconds. `soft` begins a rekey, `hard` ends the SA; each SA subtracts a random part of `jitter` from `soft`. */

@@ -45,6 +45,7 @@ import { readEsp } from './parse-esp.ts';
 import type { RuleElement } from './parse-sp.ts';
 import { readLifetime, readProposals } from './parse-suite.ts';
 import {
+  attributeOf,
   isHostName,
   MAX_U32,
   notAnAddress,
@@ -240,6 +241,8 @@ function readX509(issues: Issues, node: XmlNode): X509Settings {
         ? undefined
         : { file: crlFile, policy: readChoice(crl, 'policy', CRL_POLICIES) ?? 'ifpresent' },
     allow: childElements(node, 'allow').flatMap((allow) => readNotEmpty(issues, allow, 'dn') ?? []),
+    commonName: attributeOf(node, 'commonname') === 'yes',
+    sha1: attributeOf(node, 'sha1') === 'yes',
   };
 }
 

@@ -9,7 +9,7 @@ import { describeIdentity, provenIdentities, provesIdentity } from './identity.t
 import { checkKeyMatches, loadChain, loadPrivateKey } from './load.ts';
 import { methodsOf } from './methods.ts';
 import { type PathOptions, validatePath } from './path.ts';
-import { findPlaces, type PkiPlaces } from './places.ts';
+import { findPlaces, type PkiPlaces, type X509Source } from './places.ts';
 import type { PeerIdentity } from './types.ts';
 
 export interface PkiFile {
@@ -54,6 +54,7 @@ export async function checkPki(input: CheckInput): Promise<PkiReport> {
   const trust = report.attempt(() => loadTrust(places, input.source));
   report.files.push(caFile(places, trust));
   if (places.crl !== undefined) report.files.push(crlFile(places.crl, trust));
+  else report.add('note', absentList(input.source.x509));
   for (const crl of trust?.crls ?? [])
     report.add(places.crl?.policy === 'strict' ? 'error' : 'warning', crlExpiry(crl, input.now));
   for (const anchor of trust?.anchors ?? []) report.add(levelOf(anchor, input.now), expiry(anchor, input.now));
@@ -95,6 +96,10 @@ function crlFile({ path, said }: NonNullable<PkiPlaces['crl']>, trust: Trust | u
   return { role: 'crl', path, said, found: lists?.join('; ') ?? 'not usable' };
 }
 
+function absentList({ crl }: X509Source): string | undefined {
+  return crl && `there is no ${crl.file}, so no certificate counts as revoked (policy='${crl.policy}')`;
+}
+
 /** Our own certificate, as a peer sees it that trusts the same authorities. */
 async function checkOwn(report: Report, places: PkiPlaces, trust: Trust | undefined, input: CheckInput): Promise<void> {
   const { reader, passphrase } = input.source;
@@ -115,13 +120,14 @@ async function checkOwn(report: Report, places: PkiPlaces, trust: Trust | undefi
   });
   const kind = key && `${key.asymmetricKeyType}${sizeOf(createPublicKey(key).asymmetricKeyDetails)}`;
   report.files.push({ role: 'key', ...keyPlace, found: kind ?? 'not usable' });
-  if (key !== undefined) report.methods.push(...methodsOf(key).map(({ name }) => name));
+  if (key !== undefined)
+    report.methods.push(...methodsOf(key, { allowSha1: input.source.x509.sha1 }).map(({ name }) => name));
   const [leaf] = chain ?? [];
   if (chain === undefined || leaf === undefined) return;
   if (key !== undefined) report.attempt(() => checkKeyMatches(leaf, cert.path, key, keyPlace.path));
   for (const certificate of chain) report.add(levelOf(certificate, input.now), expiry(certificate, input.now));
   checkNames(report, leaf, cert.path, input.localId);
-  if (trust !== undefined) await checkAsPeer(report, chain, trust, input.now);
+  if (trust !== undefined) await checkAsPeer(report, chain, trust, input);
 }
 
 function sizeOf(details: { modulusLength?: number; namedCurve?: string } | undefined): string {
@@ -147,7 +153,12 @@ function checkNames(report: Report, leaf: Certificate, path: string, localId: Pe
   }
 }
 
-async function checkAsPeer(report: Report, chain: readonly Certificate[], trust: Trust, now: number): Promise<void> {
+async function checkAsPeer(
+  report: Report,
+  chain: readonly Certificate[],
+  trust: Trust,
+  { now, source }: CheckInput,
+): Promise<void> {
   const [leaf, ...sent] = chain;
   const roots = trust.anchors.filter(isSelfIssued);
   const options: PathOptions = {
@@ -157,7 +168,7 @@ async function checkAsPeer(report: Report, chain: readonly Certificate[], trust:
     crlPolicy: trust.places.crl?.policy ?? 'ifpresent',
     now,
     clockSkew: 0,
-    allowSha1: false,
+    allowSha1: source.x509.sha1,
     extendedKeyUsage: 'ignore',
   };
   const result = await validatePath(leaf!, options);

@@ -8,7 +8,6 @@ import { statSync } from 'node:fs';
 import { type Certificate, describeCertificate } from './certificate.ts';
 import { type Crl, staleness } from './crl.ts';
 import { checkKeyMatches, type FileReader, loadAuthorities, loadChain, loadCrls, loadPrivateKey } from './load.ts';
-import type { MethodOptions } from './methods.ts';
 import { findPlaces, type LibvirtRoots, type PkiPlaces, type X509Source } from './places.ts';
 import { keySigner } from './signer.ts';
 import type { Credentials, Verifier } from './types.ts';
@@ -34,15 +33,16 @@ export interface OwnCredentials extends Credentials {
 }
 
 /** @throws Error, for people, when a file is missing, unreadable or does not fit the others */
-export function loadCredentials(
-  places: PkiPlaces,
-  source: Omit<FileSource, 'onWarning'>,
-  options?: MethodOptions,
-): OwnCredentials {
+export function loadCredentials(places: PkiPlaces, source: Omit<FileSource, 'onWarning'>): OwnCredentials {
   const chain = loadChain(places.cert.path, source.reader);
   const key = loadKey(places, source);
   checkKeyMatches(chain[0]!, places.cert.path, key, places.key.path);
-  return { certificates: chain.map(({ der }) => der), signer: keySigner(key, options), chain, places };
+  return {
+    certificates: chain.map(({ der }) => der),
+    signer: keySigner(key, { allowSha1: source.x509.sha1 }),
+    chain,
+    places,
+  };
 }
 
 function loadKey(places: PkiPlaces, { reader, passphrase }: Omit<FileSource, 'onWarning'>): KeyObject {
@@ -62,7 +62,7 @@ export interface Trust {
 }
 
 /** @throws Error, for people */
-export function loadTrust(places: PkiPlaces, { reader }: Pick<FileSource, 'reader'>, options?: MethodOptions): Trust {
+export function loadTrust(places: PkiPlaces, { reader, x509 }: Pick<FileSource, 'reader' | 'x509'>): Trust {
   const anchors = loadAuthorities(places.ca.path, reader);
   const crls = places.crl === undefined ? [] : loadCrls(places.crl.path, reader);
   const verifier = pathVerifier({
@@ -70,7 +70,8 @@ export function loadTrust(places: PkiPlaces, { reader }: Pick<FileSource, 'reade
     crls,
     crlPolicy: places.crl?.policy,
     allowedDns: places.allow,
-    allowSha1: options?.allowSha1,
+    allowSha1: x509.sha1,
+    allowCommonName: x509.commonName,
   });
   return { anchors, crls, places, verifier };
 }
@@ -120,17 +121,17 @@ export class CertificateFiles {
   readonly #trust: FromFiles<Trust>;
   #warned = '';
 
-  constructor(source: FileSource, options: MethodOptions = {}) {
+  constructor(source: FileSource) {
     this.#source = source;
     this.#own = new FromFiles(
       source,
       ({ cert, key }) => [cert.path, key.path],
-      (places) => loadCredentials(places, source, options),
+      (places) => loadCredentials(places, source),
     );
     this.#trust = new FromFiles(
       source,
       ({ ca, crl }) => (crl === undefined ? [ca.path] : [ca.path, crl.path]),
-      (places) => loadTrust(places, source, options),
+      (places) => loadTrust(places, source),
     );
   }
 

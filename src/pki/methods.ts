@@ -94,7 +94,7 @@ export function authSchemes(
 ): AuthSchemes {
   switch (authMethod) {
     case DIGITAL_SIGNATURE:
-      return digitalSchemes(algorithm ?? new Uint8Array(0), key, options);
+      return digitalSchemes(algorithm ?? new Uint8Array(0), key);
     case RSA_SIGNATURE:
       if (key.asymmetricKeyType !== 'rsa') return { refused: wrongKey('an RSA signature', key) };
       return { schemes: (options.allowSha1 === true ? [...STRONG, 'sha1' as const] : STRONG).map(pkcs1) };
@@ -110,10 +110,11 @@ export function authSchemes(
   }
 }
 
-function digitalSchemes(algorithm: Uint8Array, key: KeyObject, options: MethodOptions): AuthSchemes {
+function digitalSchemes(algorithm: Uint8Array, key: KeyObject): AuthSchemes {
   const scheme = schemeOf(algorithm);
   if (scheme === undefined) return { refused: `a digital signature with ${algorithmName(algorithm)}` };
-  if ('hash' in scheme && scheme.hash === 'sha1' && options.allowSha1 !== true) {
+  // Also where SHA-1 is allowed: it is for peers without RFC 7427, and never announced to those with it.
+  if ('hash' in scheme && scheme.hash === 'sha1') {
     return { refused: `a digital signature with ${schemeName(scheme)}: SHA-1 was not offered` };
   }
   if (scheme.kind === 'rsa-pss' && scheme.saltLength !== HASH_LENGTH[scheme.hash]) {

@@ -15,6 +15,8 @@ export interface X509Source {
   readonly key: { readonly file: string } | undefined;
   readonly crl: { readonly file: string; readonly policy: 'strict' | 'ifpresent' } | undefined;
   readonly allow: readonly string[];
+  readonly commonName: boolean;
+  readonly sha1: boolean;
 }
 
 /** A file, and who says that it is this one. */
@@ -61,12 +63,16 @@ export function findPlaces(x509: X509Source, roots: LibvirtRoots): PkiPlaces {
     ca: own(x509.ca, found?.ca, 'ca'),
     cert: own(x509.cert, pair?.cert, 'cert'),
     key: own(x509.key?.file, pair?.key, 'key'),
-    crl:
-      x509.crl === undefined
-        ? found?.crl && { ...found.crl, policy: 'ifpresent' }
-        : { path: x509.crl.file, said: 'the document', policy: x509.crl.policy },
+    crl: crlPlace(x509.crl, found?.crl),
     allow: x509.allow.length > 0 ? x509.allow : (found?.allow ?? []),
   };
+}
+
+function crlPlace(own: X509Source['crl'], otherwise: Place | undefined): PkiPlaces['crl'] {
+  if (own === undefined) return otherwise && { ...otherwise, policy: 'ifpresent' };
+  // What is wanted if present may be absent.
+  if (own.policy === 'ifpresent' && !existsSync(own.file)) return undefined;
+  return { path: own.file, said: 'the document', policy: own.policy };
 }
 
 interface Found {

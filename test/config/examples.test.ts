@@ -82,6 +82,8 @@ describe('the examples', () => {
           key: undefined,
           crl: { file: '/etc/pki/CA/crl.pem', policy: 'ifpresent' },
           allow: ['O=TVD,CN=gw*.example.org'],
+          commonName: false,
+          sha1: false,
         },
         line: 7,
       },

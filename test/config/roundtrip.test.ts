@@ -129,7 +129,7 @@ const x509 = fc
   .map(({ ca, allow, policy }) =>
     tag(
       'x509',
-      { source: 'client', pkipath: '/etc/pki' },
+      { source: 'client', pkipath: '/etc/pki', commonname: policy && 'yes', sha1: allow.length > 0 ? 'yes' : 'no' },
       tag('ca', { file: `/${ca.replace(/\s/g, '_')}` }) +
         tag('key', { file: '/key' }, tag('secret', { usage: 'passphrase' })) +
         tag('crl', { file: '/crl', policy }) +

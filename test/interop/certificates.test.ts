@@ -66,6 +66,8 @@ interface Words {
   readonly crl?: { readonly der: Uint8Array; readonly policy: 'strict' | 'ifpresent' };
   readonly theirMethods?: string;
   readonly start?: 'initiate' | 'respond';
+  /** More attributes of our `<x509>`. */
+  readonly x509?: string;
 }
 
 describeInterop('certificates with strongSwan', ['namespaces', 'strongswan', 'build'], () => {
@@ -115,7 +117,7 @@ describeInterop('certificates with strongSwan', ['namespaces', 'strongswan', 'bu
     });
     const crl =
       words.crl && `<crl file='${file('crl.pem', pem('X509 CRL', words.crl.der))}' policy='${words.crl.policy}'/>`;
-    const x509 = `<auth type='x509'><x509 source='file'><ca file='${file('ca.pem', certPem(root))}'/>
+    const x509 = `<auth type='x509'><x509 source='file' ${words.x509 ?? ''}><ca file='${file('ca.pem', certPem(root))}'/>
       <cert file='${file('cert.pem', certPem(mine, ...(words.ourChain ?? [])))}'/>
       <key file='${file('key.pem', keyPem(mine.key))}'/>${crl ?? ''}</x509></auth>`;
     const document = sectunnelDocument(ids, 'left', { start: words.start ?? 'respond' }, 'none');
@@ -207,17 +209,15 @@ describeInterop('certificates with strongSwan', ['namespaces', 'strongswan', 'bu
     await establish({ crl: revoked, start: 'initiate' });
   });
 
-  it('peers without RFC 7427: ECDSA by the methods of RFC 4754', async () => {
+  it('peers without RFC 7427: ECDSA by the methods of RFC 4754, RSA where SHA-1 is allowed', async () => {
     const conf = join(peer.folder, 'strongswan.conf');
     const before = readFileSync(conf, 'utf8');
     writeFileSync(conf, before.replace('charon-systemd {', 'charon-systemd {\n  signature_authentication = no'));
     try {
       await peer.restart();
-      for (const curve of ['P-256', 'P-384', 'P-521']) {
-        const sides = {
-          ours: certificate('left', { key: ecKey(curve) }),
-          theirs: certificate('right', { key: ecKey(curve) }),
-        };
+      for (const key of [...['P-256', 'P-384', 'P-521'].map((curve) => ecKey(curve)), rsa(2048)]) {
+        const x509 = key.asymmetricKeyType === 'rsa' ? "sha1='yes'" : '';
+        const sides = { ours: certificate('left', { key }), theirs: certificate('right', { key }), x509 };
         await establish({ ...sides, start: 'initiate' });
         await ours.reset();
         await peer.reset();

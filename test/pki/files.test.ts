@@ -186,13 +186,11 @@ describe.skipIf(!has('openssl', 'version'))('made by openssl', () => {
 
   it('are read with text around them, keys in two blocks, names of all kinds', async () => {
     const x509: X509Source = {
+      ...nothing,
       source: 'file',
-      pkipath: undefined,
       ca: at('o-ca.pem'),
       cert: at('o.pem'),
       key: { file: at('o.key') },
-      crl: undefined,
-      allow: [],
     };
     const report = await check(x509);
     expect(report.findings).toEqual([]);
@@ -261,6 +259,8 @@ const nothing: Omit<X509Source, 'source'> = {
   key: undefined,
   crl: undefined,
   allow: [],
+  commonName: false,
+  sha1: false,
 };
 const nowhere: LibvirtRoots = { config: '/nowhere', pki: '/nowhere', user: undefined };
 
@@ -334,6 +334,9 @@ describe("libvirt's set-up", () => {
     expect(() => paths({ cert: '/d/cert' })).toThrow("<x509 source='server'> names no <key file='…'/>; add it");
     writeFileSync(file, names);
     expect(() => paths({})).toThrow('names some of ca_file, cert_file and key_file only');
+    // A list that need not be there is not missed.
+    const list = { file: '/d/crl', policy: 'ifpresent' } as const;
+    expect(findPlaces({ ...nothing, source: 'client', crl: list }, roots()).crl).toBeUndefined();
     writeFileSync(file, 'crl_file = "/a/crl"\n');
     expect(paths({})[3]).toBe('/a/crl');
     expect(parseLibvirtConfig('a = "x" # comment\nb=[]\nc = 3')).toEqual(
@@ -361,13 +364,12 @@ describe('what a peer would say', () => {
         ? undefined
         : ({ file: put(name('crl'), files.crl), policy: files.policy ?? 'ifpresent' } as const);
     const x509: X509Source = {
+      ...nothing,
       source: 'file',
-      pkipath: undefined,
       ca: put(name('ca'), files.ca ?? certPem(root)),
       cert: put(name('cert'), files.cert),
       key: { file: put(name('key'), files.key) },
       crl,
-      allow: [],
     };
     return check(x509, NOW, localId);
   }
@@ -483,6 +485,46 @@ describe('what a peer would say', () => {
 function fail(path: string): never {
   throw new Error(`no ${path}`);
 }
+
+describe('a document', () => {
+  const root = authority('CN=Root');
+  const key = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey;
+  const made = make({ subject: 'CN=gw1.example', issuer: root, key });
+  const octets = utf8('octets');
+
+  /** What becomes of a peer without alternative name that signs with SHA-1. */
+  async function judge(words: Partial<X509Source>, type: 'fqdn' | 'dn', authMethod: 1 | 14): Promise<string> {
+    const files = {
+      ca: put('d-ca.pem', certPem(root)),
+      cert: put('d-cert.pem', certPem(made)),
+      key: { file: put('d-key.pem', keyPem(key)) },
+    };
+    const x509: X509Source = { ...nothing, source: 'file', ...files, ...words };
+    const both = new CertificateFiles({ x509, roots: nowhere, reader, passphrase: () => undefined, onWarning: fail });
+    // The peer is an old one: its RSA signatures are with SHA-1 where nothing else was agreed on.
+    const peer = keySigner(key, { allowSha1: true });
+    const method = peer.methods.find((candidate) => candidate.authMethod === authMethod)!;
+    const verdict = await both.trust().verifier.verify({
+      certificates: [made.der],
+      crls: [],
+      id: identityFromText(type, type === 'fqdn' ? 'gw1.example' : 'CN=gw1.example'),
+      authMethod,
+      algorithm: method.algorithm,
+      signature: await peer.sign(method, octets),
+      octets,
+      now: NOW,
+    });
+    return verdict.ok ? 'ok' : verdict.reason;
+  }
+
+  it('decides whether a common name counts, and SHA-1', async () => {
+    expect(await judge({}, 'dn', 14)).toBe('ok');
+    expect(await judge({}, 'fqdn', 14)).toBe('identity-mismatch');
+    expect(await judge({ commonName: true }, 'fqdn', 14)).toBe('ok');
+    expect(await judge({}, 'dn', 1)).toBe('bad-signature');
+    expect(await judge({ sha1: true }, 'dn', 1)).toBe('ok');
+  });
+});
 
 describe('renewal', () => {
   const root = authority('CN=Root');

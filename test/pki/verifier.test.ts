@@ -259,6 +259,9 @@ describe('signatures', () => {
     });
     expect(await judge(given)).toMatch(/^bad-signature/);
     expect(await judge(given, { allowSha1: true })).toBe('ok');
+    // But not where RFC 7427 was agreed on: nobody announced it.
+    const digital = proof(certificateOf(key), { algorithm: fromHex('300d06092a864886f70d0101050500') });
+    expect(await judge(digital, { allowSha1: true })).toMatch(/^method-refused: .*SHA-1 was not offered/);
   });
 
   it('are not made with keys that are too weak, nor with the methods of others', async () => {
