@@ -44,7 +44,8 @@ export { selfTest } from './crypto/selftest.ts';
 export type { CryptoProvider, RandomSource } from './crypto/types.ts';
 export { type CryptoChoice, selectCrypto } from './daemon/crypto.ts';
 // Running tunnels
-export { type HostOptions, type SecretQuestion, TunnelHost } from './daemon/host.ts';
+export { TunnelHost } from './daemon/host.ts';
+export type { HostOptions, SecretQuestion } from './daemon/host-options.ts';
 export { linuxPlatform } from './daemon/linux.ts';
 export { type CertificateFacts, planTunnel, type TunnelPlan } from './daemon/plan.ts';
 export type { DevicePlan, Platform } from './daemon/platform.ts';

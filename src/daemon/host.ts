@@ -3,20 +3,21 @@
  * worker threads. What a daemon is without its control socket, and what a program embeds.
  */
 import { randomFillSync } from 'node:crypto';
-import type { IpAddress, SocketAddress } from '../base/address.ts';
+import type { SocketAddress } from '../base/address.ts';
 import { PacketBatch } from '../base/batch.ts';
 import { readU32 } from '../base/bytes.ts';
-import type { Identity } from '../base/identity.ts';
 import { MIN_MTU } from '../base/mtu.ts';
-import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
+import type { RandomSource } from '../crypto/types.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import { Engine } from '../engine/engine.ts';
 import type { EngineEvent } from '../engine/events.ts';
-import type { EngineCounters, EngineOptions, Transmit } from '../engine/options.ts';
+import type { EngineCounters, Transmit } from '../engine/options.ts';
 import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
-import { isUnspecified, type UdpCounters, type UdpNetwork } from '../tun/udp.ts';
+import { isUnspecified, type UdpCounters } from '../tun/udp.ts';
+import type { HostOptions, SecretQuestion } from './host-options.ts';
 import { PathMtus } from './path-mtu.ts';
-import { type ProofOptions, signatureFor, verdictFor } from './proofs.ts';
+import { signatureFor, verdictFor } from './proofs.ts';
+import { socketNeeds } from './socket-needs.ts';
 import { type SocketNeed, SocketPool } from './sockets.ts';
 import type { WorkerStatus } from './workers/link.ts';
 import { WorkerPlanes } from './workers/planes.ts';
@@ -37,40 +38,7 @@ const PATH_CHECK_SOON = 150;
 /** Node's longest timer, in milliseconds. */
 const MAX_TIMER = 0x7fff_ffff;
 
-/** What a secret is looked up by. */
-export interface SecretQuestion {
-  readonly tunnel: string;
-  readonly localId: Identity;
-  /** Not known yet when the peer has not said who it is. */
-  readonly remoteId: Identity | undefined;
-}
-
 type Question<T extends EngineEvent['type']> = Extract<EngineEvent, { readonly type: T }>;
-
-export interface HostOptions extends ProofOptions {
-  readonly network: UdpNetwork;
-  readonly crypto: CryptoProvider;
-  /** The pre-shared key of a tunnel, which the host wipes after use; `undefined` when there is none. May take its time. */
-  readonly secretFor: (question: SecretQuestion) => Uint8Array | undefined | Promise<Uint8Array | undefined>;
-  /** Called for every event of the engine but those that want an answer. */
-  readonly onEvent?: (event: EngineEvent) => void;
-  /** The local address from which packets to `remote` leave. */
-  readonly localAddressFor?: (remote: IpAddress) => IpAddress | undefined;
-  /** How large IP packets from `local` to `remote` may be, as far as the system knows. */
-  readonly pathMtuFor?: (remote: IpAddress, local?: IpAddress) => number | undefined;
-  readonly random?: RandomSource;
-  /** Monotonic milliseconds. */
-  readonly now?: () => number;
-  readonly limits?: EngineOptions['limits'];
-  /** Where batches get their memory: that of the devices, which work best in it. Default: the heap. */
-  readonly allocate?: ((bytes: number) => Uint8Array) | undefined;
-  readonly retransmit?: EngineOptions['retransmit'];
-  /**
-   * Packets are carried by worker threads, with the cryptographic provider of that name (as `selectCrypto` knows it):
-   * takes devices and sockets of Linux's own. Left out: in the event loop.
-   */
-  readonly workers?: { readonly pairs: number; readonly crypto: string } | undefined;
-}
 
 interface RunningTunnel {
   readonly device: PacketDevice;
@@ -165,6 +133,9 @@ export class TunnelHost {
    */
   async add(config: TunnelConfig, device: PacketDevice): Promise<void> {
     const sockets = socketNeeds(config, this.#options.network.rawEsp !== undefined);
+    if (this.#workers !== undefined && device.handOver === undefined) {
+      throw new Error(`device ${device.name} cannot be handed to worker threads: leave them out, or use a TUN device`);
+    }
     await this.#workers?.ready();
     await this.sockets.acquire(sockets);
     try {
@@ -417,27 +388,4 @@ export class TunnelHost {
 
 function systemRandom(length: number): Uint8Array {
   return randomFillSync(new Uint8Array(length));
-}
-
-/**
- * Where a tunnel listens: each connection's own address, or all of the family, on its port and on the one it moves to;
- * and for ESP straight over IP, where that may come.
- */
-function socketNeeds(config: TunnelConfig, rawEsp: boolean): SocketNeed[] {
-  const needs = new Map<string, SocketNeed>();
-  for (const { local, remote, nat } of config.connections) {
-    const fixed = local.address ?? remote.address;
-    const families = fixed === undefined ? ([4, 6] as const) : [fixed.family];
-    for (const family of families) {
-      const optional = fixed === undefined && family === 6;
-      for (const port of nat.mode === 'off' ? [local.port] : [local.port, local.natPort]) {
-        const { address } = local;
-        needs.set(`${family} ${String(address?.value)} ${port}`, { kind: 'udp', family, address, port, optional });
-      }
-      if (rawEsp && nat.mode !== 'force') {
-        needs.set(`${family} ESP`, { kind: 'esp', family, optional });
-      }
-    }
-  }
-  return [...needs.values()];
 }

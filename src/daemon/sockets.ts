@@ -200,7 +200,12 @@ export class SocketPool {
     if (socket === undefined) throw new Error('ESP cannot go straight over IP here: let it go in UDP');
     socket.onDatagram(this.#options.onDatagram);
     if (onErrors !== undefined) socket.onErrors?.(onErrors);
-    this.#options.onOpened?.(socket);
+    try {
+      this.#options.onOpened?.(socket);
+    } catch (error) {
+      await socket.close();
+      throw error;
+    }
     this.#open.set(key, socket);
     return socket;
   }

@@ -84,8 +84,8 @@ export class Engine {
     this.#byIndex[index] = tunnel;
     this.#tunnels.set(config.name, tunnel);
     const { policy, counters } = tunnel;
-    const { hold = DEFAULT_HOLD } = config;
-    this.#port.send({ type: 'add-tunnel', tunnel: index, policy, hold, counters, fragmentSeed: this.#fragmentSeed });
+    const more = { hold: config.hold ?? DEFAULT_HOLD, fragmentSeed: this.#fragmentSeed };
+    this.#port.send({ type: 'add-tunnel', tunnel: index, policy, counters, ...more });
   }
 
   /** All or none. */
@@ -204,11 +204,8 @@ export class Engine {
 
   nextTimeout(): number | undefined {
     const never = Number.POSITIVE_INFINITY;
-    let next = Math.min(
-      this.ike.nextTimeout() ?? never,
-      this.#sas.nextDeadline(),
-      this.planes?.nextDeadline() ?? never,
-    );
+    const planes = this.planes?.nextDeadline() ?? never;
+    let next = Math.min(this.ike.nextTimeout() ?? never, this.#sas.nextDeadline(), planes);
     for (const { retry } of this.#tunnels.values()) next = Math.min(next, retry.at ?? never);
     return next === never ? undefined : next;
   }

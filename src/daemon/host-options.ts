@@ -1,0 +1,41 @@
+/** What a host is made with. */
+import type { IpAddress } from '../base/address.ts';
+import type { Identity } from '../base/identity.ts';
+import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
+import type { EngineEvent } from '../engine/events.ts';
+import type { EngineOptions } from '../engine/options.ts';
+import type { UdpNetwork } from '../tun/udp.ts';
+import type { ProofOptions } from './proofs.ts';
+
+/** What a secret is looked up by. */
+export interface SecretQuestion {
+  readonly tunnel: string;
+  readonly localId: Identity;
+  /** Not known yet when the peer has not said who it is. */
+  readonly remoteId: Identity | undefined;
+}
+
+export interface HostOptions extends ProofOptions {
+  readonly network: UdpNetwork;
+  readonly crypto: CryptoProvider;
+  /** The pre-shared key of a tunnel, which the host wipes after use; `undefined` when there is none. May take its time. */
+  readonly secretFor: (question: SecretQuestion) => Uint8Array | undefined | Promise<Uint8Array | undefined>;
+  /** Called for every event of the engine but those that want an answer. */
+  readonly onEvent?: (event: EngineEvent) => void;
+  /** The local address from which packets to `remote` leave. */
+  readonly localAddressFor?: (remote: IpAddress) => IpAddress | undefined;
+  /** How large IP packets from `local` to `remote` may be, as far as the system knows. */
+  readonly pathMtuFor?: (remote: IpAddress, local?: IpAddress) => number | undefined;
+  readonly random?: RandomSource;
+  /** Monotonic milliseconds. */
+  readonly now?: () => number;
+  readonly limits?: EngineOptions['limits'];
+  /** Where batches get their memory: that of the devices, which work best in it. Default: the heap. */
+  readonly allocate?: ((bytes: number) => Uint8Array) | undefined;
+  readonly retransmit?: EngineOptions['retransmit'];
+  /**
+   * Packets are carried by worker threads, with the cryptographic provider of that name (as `selectCrypto` knows it):
+   * takes devices and sockets of Linux's own. Left out: in the event loop.
+   */
+  readonly workers?: { readonly pairs: number; readonly crypto: string } | undefined;
+}
