@@ -72,7 +72,8 @@ export async function validatePath(leaf: Certificate, options: PathOptions): Pro
     if (refusal === undefined) {
       return { ok: true, path, validUntil: Math.min(...path.map(({ notAfter }) => notAfter)) };
     }
-    found ??= refusal;
+    // That one did not sign says little when another did.
+    if (found === undefined || found.reason === 'bad-certificate-signature') found = refusal;
   }
   return found ?? untrusted(leaf, options);
 }
@@ -123,41 +124,39 @@ function untrusted(leaf: Certificate, { anchors, intermediates }: PathOptions): 
   );
 }
 
-/** What is wrong with a path, from the trusted end to the peer's; `undefined` for nothing. */
+/**
+ * What is wrong with a path, from the trusted end to the peer's; `undefined` for nothing. Nothing in a certificate is
+ * worked with before its signature was found right: name constraints of a forger's would cost as much as he likes.
+ */
 async function checkPath(path: readonly Certificate[], options: PathOptions): Promise<Refusal | undefined> {
-  const anchor = path[path.length - 1]!;
+  const last = path.length - 1;
   const constraints: NameSubtrees[] = [];
   let below = Number.POSITIVE_INFINITY;
-  // What costs nothing first, for the whole path.
-  for (let at = path.length - 1; at >= 0; at--) {
+  for (let at = last; at >= 0; at--) {
     const certificate = path[at]!;
-    const isLeaf = at === 0;
+    const issuer = path[at + 1];
     const refusal =
       checkAlone(certificate, options) ??
-      (isLeaf ? checkEnd(certificate, options) : checkIssuer(certificate, certificate === anchor));
+      (at === 0 ? checkEnd(certificate, options) : checkIssuer(certificate, at === last)) ??
+      (issuer && (await checkSigned(certificate, issuer, options))) ??
+      (at === 0 || !isSelfIssued(certificate) ? checkNames(certificate, constraints) : undefined) ??
+      (issuer && (await checkRevoked(certificate, issuer, options)));
     if (refusal !== undefined) return refusal;
-    if (isLeaf || !isSelfIssued(certificate)) {
-      const problem = constraintProblem(certificate, constraints);
-      if (problem !== undefined) {
-        return refuse(
-          'name-constraint',
-          `${describeCertificate(certificate)}: ${problem} by its issuers' name constraints`,
-        );
-      }
-    }
-    if (isLeaf) break;
+    if (at === 0) break;
     // §6.1.4 l, m; the trusted certificate's own constraints hold as well (RFC 5937).
-    if (certificate !== anchor && !isSelfIssued(certificate)) below--;
+    if (at < last && !isSelfIssued(certificate)) below--;
     if (below < 0) return tooLong(certificate);
-    below = Math.min(below, certificate.extensions.basicConstraints?.pathLength ?? below);
-    if (certificate.extensions.nameConstraints !== undefined) constraints.push(certificate.extensions.nameConstraints);
-  }
-  for (let at = path.length - 2; at >= 0; at--) {
-    const refusal =
-      (await checkSigned(path[at]!, path[at + 1]!, options)) ?? (await checkRevoked(path[at]!, path[at + 1]!, options));
-    if (refusal !== undefined) return refusal;
+    const { basicConstraints, nameConstraints } = certificate.extensions;
+    below = Math.min(below, basicConstraints?.pathLength ?? below);
+    if (nameConstraints !== undefined) constraints.push(nameConstraints);
   }
   return undefined;
+}
+
+function checkNames(certificate: Certificate, constraints: readonly NameSubtrees[]): Refusal | undefined {
+  const problem = constraintProblem(certificate, constraints);
+  if (problem === undefined) return undefined;
+  return refuse('name-constraint', `${describeCertificate(certificate)}: ${problem} by its issuers' name constraints`);
 }
 
 function tooLong(certificate: Certificate): Refusal {

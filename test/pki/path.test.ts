@@ -382,6 +382,15 @@ describe('name constraints', () => {
     expect(await judge(leaf({ issuer: renewed, subject: 'O=Other' }), [ca], {}, renewed)).toMatch(refused);
   });
 
+  it('of nobody are not worked with: they could cost as much as a forger likes', async () => {
+    const many = Array.from({ length: 400 }, (_, i) => directory(`O=${i}`));
+    const forged = authority('CN=Forged', { issuer: root, signingKey: ecKey(), permitted: many });
+    const names = Array.from({ length: 400 }, (_, i) => directory(`O=${i}, CN=x`));
+    expect(await judge(leaf({ issuer: forged, san: names }), [root], {}, forged)).toMatch(
+      /^bad-certificate-signature: the signature of 'CN=Forged'/,
+    );
+  });
+
   it('say what was found and what was permitted', async () => {
     expect(await named({ permitted: [dns('a.org'), dns('b.org')] }, { san: [dns('c.org')] })).toBe(
       "name-constraint: 'O=Example, CN=gw1': fqdn c.org is not in fqdn a.org or fqdn b.org, the only ones that are permitted by its issuers' name constraints",
