@@ -1,6 +1,6 @@
 /** What the `<x509>` elements of a document mean on this machine: files, pass phrases, and what is to be said of them. */
 import { readFileSync, statSync } from 'node:fs';
-import { type Identity, identityFromText } from '../base/identity.ts';
+import { type Identity, identityFromText, sameIdentity } from '../base/identity.ts';
 import type { SectunnelDocument, X509Settings } from '../config/model.ts';
 import type { Certificate } from '../pki/certificate.ts';
 import { checkPki } from '../pki/check.ts';
@@ -76,10 +76,23 @@ export class TunnelCertificates {
       const { chain, places } = this.#local.credentials(now);
       const [leaf] = chain;
       if (leaf!.notAfter < now) throw new PkiFileError(places.cert.path, `${expiry(leaf!, now)}; renew it`);
-      const localId = documentId(this.#document) ?? provenIdentities(leaf!, NO_COMMON_NAME)[0];
-      if (localId !== undefined) checkProves(leaf!, places.cert.path, localId);
+      const said = documentId(this.#document);
+      if (said !== undefined) checkProves(leaf!, places.cert.path, said);
+      const proven = provenIdentities(leaf!, NO_COMMON_NAME);
+      // Byte by byte as in the certificate: not all peers compare distinguished names as RFC 5280 §7.1 wants.
+      const localId = said === undefined ? proven[0] : (proven.find((id) => sameIdentity(id, said)) ?? said);
       return { localId, authorities };
     });
+  }
+
+  /** Warns of what expires soon and of broken renewals, when nobody authenticates for long. */
+  look(now: number): void {
+    try {
+      this.#local?.credentials(now);
+      this.#remote?.trust();
+    } catch {
+      // They were loaded when the tunnel started: what is wrong with them since then was warned of.
+    }
   }
 
   /** What a `define` should warn of. */

@@ -18,7 +18,7 @@ const IKE_PORT = 500;
 
 /** What of a tunnel's certificates stands in its configuration. */
 export interface CertificateFacts {
-  /** Who our certificate says that we are; for documents that do not. */
+  /** Who we are, as our certificate says it; with an `<id>` in the document, that one. */
   readonly localId: Identity | undefined;
   /** SHA-1 of the SubjectPublicKeyInfo of each authority that we trust. */
   readonly authorities: readonly Uint8Array[];
@@ -192,10 +192,10 @@ function authMethod({ sa }: SectunnelDocument, of: 'local' | 'remote'): AuthMeth
   return sa.auths.some(({ type, side }) => type === 'x509' && (side === 'both' || side === of)) ? 'signature' : 'psk';
 }
 
-/** That of the document, or what our certificate says. */
+/** As our certificate has it, or that of the document. */
 function localIdentity({ sa }: SectunnelDocument, certified: Identity | undefined): Identity {
-  if (sa.local.id !== undefined) return identity(sa.local.id);
   if (certified !== undefined) return certified;
+  if (sa.local.id !== undefined) return identity(sa.local.id);
   throw new ControlError(
     'bad-document',
     `line ${sa.local.line}: who we are is not said; give <local> an <id>, or an address that can serve as one`,

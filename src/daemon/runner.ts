@@ -36,6 +36,9 @@ export interface RunnerOptions {
   readonly onLost: (name: string) => void;
 }
 
+/** How often the certificates of tunnels that run are looked at, milliseconds: they are warned of once a day. */
+const CERTIFICATE_WATCH = 6 * 3_600_000;
+
 interface RunningTunnel extends RunningFacts {
   readonly certificates: TunnelCertificates;
 }
@@ -47,6 +50,7 @@ export class Runner {
   readonly #lines = new RateLimit();
   // BOUNDED: the tunnels that the administrator starts.
   readonly #running = new Map<string, RunningTunnel>();
+  readonly #watch: NodeJS.Timeout;
 
   constructor(options: RunnerOptions) {
     const { platform, crypto, workers } = options;
@@ -64,6 +68,9 @@ export class Runner {
       verifierFor: (tunnel) => this.#running.get(tunnel)?.certificates.verifier(),
       onEvent: (event) => this.#happened(event),
     });
+    this.#watch = setInterval(() => {
+      for (const { certificates } of this.#running.values()) certificates.look(Date.now());
+    }, CERTIFICATE_WATCH).unref();
   }
 
   get cryptoName(): string {
@@ -120,6 +127,7 @@ export class Runner {
   }
 
   async close(): Promise<void> {
+    clearInterval(this.#watch);
     await this.host.close();
     this.#running.clear();
   }

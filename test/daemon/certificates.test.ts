@@ -1,6 +1,6 @@
 import { chmodSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { run } from '../../src/cli/run.ts';
 import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
 import { authority, dns, ecKey, type Made, make } from '../pki/make.ts';
@@ -221,6 +221,33 @@ describe('two daemons with certificates', () => {
     const warned = right.daemon.lines.filter(({ level, text }) => level === 'warn' && text.includes('is used on'));
     expect(warned).toHaveLength(1);
     expect(warned[0]?.text).toContain(`${right.files.path('cert.pem')}: it holds neither PEM nor DER`);
+  });
+
+  it('warn of a certificate that is about to expire while nobody authenticates', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'Date'] });
+    onTestFinished(() => void vi.useRealTimers());
+    const { left } = await pair(certified('gw1', { notAfter: Date.now() + 31.5 * DAY }), certified('gw2'));
+    await create(left);
+    const warned = (): string[] =>
+      left.daemon.lines
+        .filter(({ text }) => text.includes('expires on'))
+        .map(({ text }) => text.replace(/.*, in/, 'in'));
+    expect(warned()).toEqual([]);
+    vi.advanceTimersByTime(DAY);
+    expect(warned()).toEqual([]);
+    vi.advanceTimersByTime(2 * DAY);
+    expect(warned()).toEqual(['in 29 days', 'in 28 days']);
+  });
+
+  it('send their subject as it stands in the certificate, however the document writes it', async () => {
+    const { left, right } = await pair(certified('gw1'), certified('gw2'));
+    await create(right, rightWords);
+    const id = "<local address='192.0.2.1'><id type='dn'>o=EXAMPLE,cn=GW1</id></local>";
+    const xml = left.files.document('', 'both', { start: 'initiate' }).replace("<local address='192.0.2.1'/>", id);
+    await left.daemon.client.call('create', { xml });
+    await eventually('the tunnel', async () => (await stateOf(right)) === 'up');
+    const [ike] = (await right.daemon.client.call('status', { name: 'net' })).tunnels[0]!.ikeSas;
+    expect(ike?.remoteId).toBe('O=Example, CN=gw1');
   });
 
   it('mix certificates and pre-shared keys, one for each side', async () => {
