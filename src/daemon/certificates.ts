@@ -95,16 +95,6 @@ export class TunnelCertificates {
     }
   }
 
-  /** What a `define` should warn of. */
-  problems(now: number): string[] {
-    try {
-      this.check(now);
-      return [];
-    } catch (error) {
-      return [error instanceof Error ? error.message : String(error)];
-    }
-  }
-
   /** @throws Error, for people */
   credentials(now: number, localId: Identity): Credentials | undefined {
     const credentials = this.#local?.credentials(now);

@@ -271,7 +271,14 @@ export class Daemon {
 
   /** A tunnel may be defined before its files are there; it cannot start without them. */
   #certificateProblems(document: SectunnelDocument): string[] {
-    return new TunnelCertificates(document, this.secrets, () => undefined).problems(Date.now());
+    const warnings: string[] = [];
+    const certificates = new TunnelCertificates(document, this.secrets, (text) => void warnings.push(text));
+    try {
+      certificates.check(Date.now());
+      return warnings;
+    } catch (error) {
+      return [messageOf(error)];
+    }
   }
 
   #parse({ xml, source }: DocumentText): SectunnelDocument {

@@ -272,6 +272,8 @@ describe('two daemons with certificates', () => {
     ): Promise<readonly string[]> => (await left.daemon.client.call('define', { xml })).warnings;
     expect(await define()).toEqual([expect.stringMatching(/cert.pem: 'O=Example, CN=gw1' expired on .*; renew it/)]);
     await expect(left.daemon.client.call('start', { name: 'net' })).rejects.toThrow('expired on');
+    left.files.give(certified('gw1', { notAfter: Date.now() + 2.5 * DAY }));
+    expect(await define()).toEqual([expect.stringMatching(/cert.pem: 'O=Example, CN=gw1' expires on .*, in 2 days$/)]);
     left.files.give(certified('gw1'));
     expect(await define()).toEqual([]);
     const named = left.files
