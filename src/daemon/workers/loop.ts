@@ -25,6 +25,12 @@ export interface Source {
   readonly failed: () => void;
 }
 
+/** Readiness is told by a flag: a set that all come to and leave again is a table that grows old with all its likes. */
+interface Watched {
+  readonly source: Source;
+  ready: boolean;
+}
+
 export interface LoopHooks {
   readonly obey: (command: WorkerCommand) => void;
   /** Milliseconds of the host's clock; `Infinity` for never. */
@@ -39,12 +45,12 @@ export class WorkerLoop {
   readonly #hooks: LoopHooks;
   readonly #clock: number;
   // BOUNDED: the tunnels of the host, or its sockets.
-  readonly #sources = new Map<number, Source>();
-  #polled: Source[] = [];
+  readonly #sources = new Map<number, Watched>();
+  /** The same, as they were when descriptors were gathered. */
+  #polled: Watched[] = [];
   #descriptors = new Int32Array(0);
   #descriptorBytes = new Uint8Array(0);
   #changed = true;
-  readonly #ready = new Set<Source>();
   // BOUNDED: emptied after each turn, which reads a bounded number of packets.
   #reports: WorkerReport[] = [];
   readonly #wakeWord = new Uint8Array(8);
@@ -75,17 +81,16 @@ export class WorkerLoop {
   /** @param key the later of two sources takes the place of the earlier */
   watch(key: number, source: Source): void {
     this.unwatch(key);
-    this.#sources.set(key, source);
     // It may have something since before it was watched.
-    this.#ready.add(source);
+    this.#sources.set(key, { source, ready: true });
     this.#changed = true;
   }
 
   unwatch(key: number): void {
-    const source = this.#sources.get(key);
-    if (source === undefined) return;
+    const watched = this.#sources.get(key);
+    if (watched === undefined) return;
     this.#sources.delete(key);
-    this.#ready.delete(source);
+    watched.ready = false;
     this.#changed = true;
   }
 
@@ -94,13 +99,19 @@ export class WorkerLoop {
       this.#obey();
       if (this.#stopped) break;
       this.#lookAtTime();
-      for (const source of this.#ready) if (!source.serve()) this.#ready.delete(source);
+      if (this.#changed) this.#gatherDescriptors();
+      for (const watched of this.#polled) if (watched.ready && !watched.source.serve()) watched.ready = false;
       this.#hooks.afterTurn();
       this.#tell();
       // While one has more, others must not be left out; one alone need not ask.
-      if (this.#ready.size === 0 || this.#sources.size > 1) this.#poll();
+      if (this.#sources.size > 1 || !this.#someReady()) this.#poll();
     }
     this.#tell();
+  }
+
+  #someReady(): boolean {
+    for (const { ready } of this.#polled) if (ready) return true;
+    return false;
   }
 
   #obey(): void {
@@ -136,7 +147,7 @@ export class WorkerLoop {
 
   #poll(): void {
     if (this.#changed) this.#gatherDescriptors();
-    const count = libc().poll(this.#descriptorBytes, this.#ready.size > 0 ? 0 : this.#timeout());
+    const count = libc().poll(this.#descriptorBytes, this.#someReady() ? 0 : this.#timeout());
     if (count < 0) {
       const errno = libc().errno();
       if (errno !== ERRNO.EINTR) throw new SystemError('poll', errno);
@@ -148,10 +159,10 @@ export class WorkerLoop {
     for (let i = 0; i < this.#polled.length; i++) {
       const events = words[(i + 1) * POLLFD_WORDS + 1]! >>> 16;
       if (events === 0) continue;
-      const source = this.#polled[i]!;
-      if ((events & POLL_FAILED) !== 0) source.failed();
+      const watched = this.#polled[i]!;
+      if ((events & POLL_FAILED) !== 0) watched.source.failed();
       // To read is also what takes an error off a socket. What came or went since is asked for again.
-      if (!this.#changed) this.#ready.add(source);
+      if (!this.#changed) watched.ready = true;
     }
   }
 
@@ -167,7 +178,7 @@ export class WorkerLoop {
     this.#polled = [...this.#sources.values()];
     this.#descriptors = new Int32Array((this.#polled.length + 1) * POLLFD_WORDS);
     this.#descriptorBytes = new Uint8Array(this.#descriptors.buffer);
-    for (const [i, fd] of [this.#setup.wake, ...this.#polled.map((source) => source.fd)].entries()) {
+    for (const [i, fd] of [this.#setup.wake, ...this.#polled.map(({ source }) => source.fd)].entries()) {
       this.#descriptors[i * POLLFD_WORDS] = fd;
       this.#descriptors[i * POLLFD_WORDS + 1] = POLLIN;
     }
