@@ -2,14 +2,19 @@
  * Worker threads that carry the packets: they are told of in the status, a rekeying loses nothing, and when one ends in
  * the middle of traffic another goes on with the same SAs.
  */
-import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest';
 import { showLogsOnFailure } from '../support/lab/failure.ts';
 import { Lab } from '../support/lab/lab.ts';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
+import { projectRoot } from '../support/lab/root.ts';
 import { burst, ping, startEcho } from '../support/lab/traffic.ts';
 import { transfer } from '../support/lab/transfer.ts';
 import { addInner, ECHO_PORT, LINE } from './rig.ts';
@@ -25,6 +30,30 @@ const NEEDS = ['namespaces', 'build'] as const;
 
 describeInterop('a pair of worker threads', NEEDS, () => carry(1));
 describeInterop('two pairs of worker threads', NEEDS, () => carry(2));
+
+describeInterop('worker threads that wait for packets', ['build'], () => {
+  it('do not keep a program from ending at once', () => {
+    const built = (path: string): string =>
+      JSON.stringify(new URL(`dist/${path}`, pathToFileURL(`${projectRoot()}/`)).href);
+    const program = `
+      const { TunnelHost } = await import(${built('daemon/host.js')});
+      const { nodeProvider } = await import(${built('crypto/node/provider.js')});
+      const { linuxUdp } = await import(${built('tun/udp-linux.js')});
+      const workers = { pairs: 2, crypto: 'node' };
+      const host = new TunnelHost({ network: linuxUdp(), crypto: nodeProvider, secretFor: () => undefined, workers });
+      const threads = () => host.workers().filter(({ cpu }) => cpu > 0).length;
+      while (threads() < 4) await new Promise((resolve) => setTimeout(resolve, 20));
+      // Longer than it takes them to have nothing to do.
+      setTimeout(() => process.exit(7), 1_000);
+    `;
+    const folder = mkdtempSync(join(tmpdir(), 'workers-'));
+    onTestFinished(() => rmSync(folder, { recursive: true }));
+    const file = join(folder, 'program.mjs');
+    writeFileSync(file, program);
+    const { status, stderr } = spawnSync(process.execPath, [file], { encoding: 'utf8', timeout: 30_000 });
+    expect([status, stderr]).toEqual([7, '']);
+  });
+});
 
 function carry(pairs: number): void {
   let lab: Lab;

@@ -48,6 +48,14 @@ export interface WorkerStatus {
   readonly cpu: number;
 }
 
+/** Of all hosts. BOUNDED: by their pairs. */
+const links = new Set<WorkerLink>();
+
+/** Node waits for its threads on its way out, and would wait for ever for one that is blocked in a system call. */
+function stopAll(): void {
+  for (const link of links) link.post({ type: 'stop' });
+}
+
 /** A worker as its host sees it. */
 export type Link = Pick<WorkerLink, 'ready' | 'issued' | 'hasApplied' | 'control' | 'status' | 'post' | 'stop'>;
 
@@ -81,6 +89,8 @@ export class WorkerLink {
     this.#wake = libc().eventfd(EFD_NONBLOCK_CLOEXEC);
     if (this.#wake < 0) throw new SystemError('eventfd', libc().errno());
     this.#ready = withResolvers();
+    if (links.size === 0) process.on('exit', stopAll);
+    links.add(this);
     this.#start();
   }
 
@@ -120,6 +130,8 @@ export class WorkerLink {
     clearTimeout(this.#restart);
     this.post({ type: 'stop' });
     await this.#ended;
+    links.delete(this);
+    if (links.size === 0) process.off('exit', stopAll);
     libc().close(this.#wake);
   }
 
