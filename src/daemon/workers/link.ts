@@ -146,7 +146,9 @@ export class WorkerLink {
     this.#heardAt = this.#startedAt;
     this.#askedAt = this.#startedAt;
     const workerData: WorkerSetup = { ...this.#options.setup, port: port2, wake: this.#wake, control: this.control };
-    const worker = new Worker(new URL('./worker.js', import.meta.url), { workerData, transferList: [port2] });
+    // Not with the arguments of the program's own start (`node -e`, preloaded modules): they are none of the worker's.
+    const options = { workerData, transferList: [port2], execArgv: [] };
+    const worker = new Worker(new URL('./worker.js', import.meta.url), options);
     this.#worker = worker;
     this.#port = port1;
     port1.on('message', (output: WorkerOutput) => this.#heard(port1, output));
