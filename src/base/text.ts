@@ -28,3 +28,8 @@ export function decodeText(bytes: Uint8Array): string {
 export function displayText(bytes: Uint8Array): string {
   return lenient.decode(bytes).replace(UNSHOWN, '?');
 }
+
+/** What was thrown, for people. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-import { run } from './run.ts';
 /** The `sectunnel` command. */
+import { run } from './run.ts';
 import type { Terminal } from './verb.ts';
 
 // A reader that has seen enough (`| head`) ends the command, quietly.

@@ -1,5 +1,6 @@
 /** Takes a command line apart, runs its verb against a daemon and turns what happens into an exit code. */
 import { parseArgs } from 'node:util';
+import { messageOf } from '../base/text.ts';
 import { DaemonClient, DaemonUnreachableError } from '../daemon/client.ts';
 import { defaultRunDir } from '../daemon/folders.ts';
 import { ControlError } from '../daemon/protocol.ts';
@@ -107,5 +108,5 @@ function describe(error: unknown): { code: number; message: string } {
   if (error instanceof UsageError) return { code: ExitCode.Usage, message: error.message };
   if (error instanceof DaemonUnreachableError) return { code: ExitCode.Unreachable, message: error.message };
   if (error instanceof ControlError) return { code: ExitCode.Refused, message: error.message };
-  return { code: ExitCode.Refused, message: error instanceof Error ? error.message : String(error) };
+  return { code: ExitCode.Refused, message: messageOf(error) };
 }

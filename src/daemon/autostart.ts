@@ -3,6 +3,7 @@
  * may not be there yet.
  */
 import type { Logger } from '../base/log.ts';
+import { messageOf } from '../base/text.ts';
 import type { TunnelStatus } from './status.ts';
 
 /** Milliseconds: the first wait, doubled up to the longest. */
@@ -33,7 +34,7 @@ export class Autostart {
     try {
       await this.#start(name);
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
+      const why = messageOf(error);
       this.#log.error({ tunnel: name, retryIn: wait / 1000 }, `not started, another try in ${wait / 1000} s: ${why}`);
       const failedAt = performance.now();
       const again = (): void => {

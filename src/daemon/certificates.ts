@@ -1,6 +1,7 @@
 /** What the `<x509>` elements of a document mean on this machine: files, pass phrases, and what is to be said of them. */
 import { readFileSync, statSync } from 'node:fs';
 import { type Identity, identityFromText, sameIdentity } from '../base/identity.ts';
+import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument, X509Settings } from '../config/model.ts';
 import type { Certificate } from '../pki/certificate.ts';
 import { checkPki } from '../pki/check.ts';
@@ -129,7 +130,19 @@ function refusingFiles<T>(load: () => T): T {
     return load();
   } catch (error) {
     if (error instanceof ControlError) throw error;
-    throw new ControlError('system', error instanceof Error ? error.message : String(error));
+    throw new ControlError('system', messageOf(error));
+  }
+}
+
+/** What is to be said when a tunnel is defined: that may be before its files are there, but it cannot start without them. */
+export function certificateProblems(document: SectunnelDocument, secrets: SecretStore): string[] {
+  const warnings: string[] = [];
+  const certificates = new TunnelCertificates(document, secrets, (text) => void warnings.push(text));
+  try {
+    certificates.check(Date.now());
+    return warnings;
+  } catch (error) {
+    return [messageOf(error)];
   }
 }
 

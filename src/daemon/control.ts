@@ -5,6 +5,7 @@
 import { chmodSync, rmSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import type { Logger } from '../base/log.ts';
+import { messageOf } from '../base/text.ts';
 import { LineSplitter, LineTooLongError } from './lines.ts';
 import { type Answer, ControlError, type ErrorObject, MAX_LINE, type TunnelEvent } from './protocol.ts';
 
@@ -140,7 +141,7 @@ export class ControlServer {
 
   #errorObject(error: unknown): ErrorObject {
     if (error instanceof ControlError) return { code: error.code, message: error.message };
-    const message = error instanceof Error ? error.message : String(error);
+    const message = messageOf(error);
     this.#log.error({ error: error instanceof Error ? error.stack : message }, 'request failed');
     return { code: 'internal', message: `internal error: ${message}` };
   }

@@ -2,6 +2,7 @@
  * Chooses the cryptographic provider: of those that are there and pass their self-test, each algorithm is served by
  * the quickest that has it.
  */
+import { messageOf } from '../base/text.ts';
 import { openIpsecMbProvider } from '../crypto/ipsec-mb/provider.ts';
 import { nobleProvider } from '../crypto/noble/provider.ts';
 import { nodeProvider } from '../crypto/node/provider.ts';
@@ -97,6 +98,6 @@ function openTested(name: ProviderName): CryptoProvider | string {
     return selfTest(provider) ?? provider;
   } catch (error) {
     // Whatever a library does wrong, the next provider may do right.
-    return error instanceof Error ? error.message : String(error);
+    return messageOf(error);
   }
 }

@@ -6,13 +6,14 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { Logger } from '../base/log.ts';
+import { messageOf } from '../base/text.ts';
 import { dumpDocument } from '../config/dump.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { parseDocument } from '../config/parse.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import { Autostart } from './autostart.ts';
-import { checkCertificates, TunnelCertificates } from './certificates.ts';
+import { certificateProblems, checkCertificates } from './certificates.ts';
 import { checkIdentity, ObjectTable, type TunnelObject } from './objects.ts';
 import type { Platform } from './platform.ts';
 import {
@@ -106,7 +107,7 @@ export class Daemon {
   define(text: DocumentText): Promise<DefineResult> {
     return this.#inTurn(() => {
       const document = this.#parse(text);
-      const warnings = [...toPolicy(document).warnings, ...this.#certificateProblems(document)];
+      const warnings = [...toPolicy(document).warnings, ...certificateProblems(document, this.secrets)];
       const object = this.#objects.claim(document);
       try {
         this.#definitions.save(document.name, dumpDocument(document));
@@ -269,18 +270,6 @@ export class Daemon {
     return result;
   }
 
-  /** A tunnel may be defined before its files are there; it cannot start without them. */
-  #certificateProblems(document: SectunnelDocument): string[] {
-    const warnings: string[] = [];
-    const certificates = new TunnelCertificates(document, this.secrets, (text) => void warnings.push(text));
-    try {
-      certificates.check(Date.now());
-      return warnings;
-    } catch (error) {
-      return [messageOf(error)];
-    }
-  }
-
   #parse({ xml, source }: DocumentText): SectunnelDocument {
     const newUuid = (name: string | undefined): string => this.#objects.get(name ?? '')?.uuid ?? randomUUID();
     return refusing(() => parseDocument(xml, { newUuid, ...(source === undefined ? {} : { source }) }));
@@ -396,8 +385,4 @@ export class Daemon {
         status?.state ?? (this.#autostart.status(object.name) === undefined ? 'inactive' : 'inactive, is tried again'),
     };
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

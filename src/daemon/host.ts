@@ -7,6 +7,7 @@ import type { SocketAddress } from '../base/address.ts';
 import { PacketBatch } from '../base/batch.ts';
 import { readU32 } from '../base/bytes.ts';
 import { MIN_MTU } from '../base/mtu.ts';
+import { messageOf } from '../base/text.ts';
 import type { RandomSource } from '../crypto/types.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import { Engine } from '../engine/engine.ts';
@@ -295,7 +296,7 @@ export class TunnelHost {
     try {
       secret = await this.#options.secretFor(question);
     } catch (error) {
-      const text = `the secret could not be had: ${error instanceof Error ? error.message : String(error)}`;
+      const text = `the secret could not be had: ${messageOf(error)}`;
       this.#options.onEvent?.({ type: 'note', tunnel: question.tunnel, level: 'warn', text });
     }
     this.engine.answerSecret(this.#now(), requestId, secret);

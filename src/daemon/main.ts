@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /** The `sectunneld` program: takes its command line apart, runs a daemon in the foreground until a signal ends it. */
 import { parseArgs } from 'node:util';
+import { messageOf } from '../base/text.ts';
 import { cryptoChoices, selectCrypto } from './crypto.ts';
 
 import { defaultConfigDir, defaultRunDir } from './folders.ts';
@@ -121,7 +122,7 @@ async function main(argv: readonly string[]): Promise<number> {
     return ExitCode.Ok;
   } catch (error) {
     const usage = error instanceof UsageError || (error instanceof TypeError && 'code' in error);
-    const message = error instanceof Error ? error.message : String(error);
+    const message = messageOf(error);
     const bug = !usage && !(error instanceof ControlError) && !(error instanceof Error && 'code' in error);
     process.stderr.write(`error: ${bug && error instanceof Error ? (error.stack ?? message) : message}\n`);
     return usage ? ExitCode.Usage : ExitCode.Failed;

@@ -5,6 +5,7 @@
 import { lookup } from 'node:dns/promises';
 import { type IpAddress, type IpFamily, parseAddress, rangeToPrefixes } from '../base/address.ts';
 import { type Identity, identityFromText } from '../base/identity.ts';
+import { messageOf } from '../base/text.ts';
 import type { IdentityText, PeerAddress, PeerSettings, SecretReference, SectunnelDocument } from '../config/model.ts';
 import { type ChildPlan, hasIpv6, toChildren, toPolicy } from '../config/selectors.ts';
 import type { TunnelConfig } from '../engine/config.ts';
@@ -120,7 +121,7 @@ async function resolve(address: PeerAddress, family: IpFamily | undefined): Prom
       try {
         return parseAddress((await lookup(address.name, { family: family ?? 0 })).address);
       } catch (error) {
-        const why = error instanceof Error ? error.message : String(error);
+        const why = messageOf(error);
         throw new ControlError('system', `the name '${address.name}' cannot be resolved: ${why}`);
       }
   }

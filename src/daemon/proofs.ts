@@ -1,5 +1,6 @@
 /** Answers an engine that wants something signed, or a peer's signature judged, with a program's own objects. */
 import type { Identity } from '../base/identity.ts';
+import { messageOf } from '../base/text.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { SignatureAnswer, VerificationAnswer } from '../ike/events.ts';
 import type { Credentials, Verifier } from '../pki/types.ts';
@@ -60,8 +61,4 @@ export async function verdictFor(
   } catch (error) {
     return { ok: false, reason: 'not-verified', detail: messageOf(error) };
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

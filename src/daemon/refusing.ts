@@ -1,4 +1,5 @@
 /** Refusals of the layers below, in the words of the control protocol. */
+import { messageOf } from '../base/text.ts';
 import { DocumentError } from '../config/errors.ts';
 import { ControlError } from './protocol.ts';
 
@@ -17,6 +18,6 @@ export async function refusingSystem<T>(attempt: () => Promise<T>): Promise<T> {
   try {
     return await attempt();
   } catch (error) {
-    throw new ControlError('system', error instanceof Error ? error.message : String(error));
+    throw new ControlError('system', messageOf(error));
   }
 }

@@ -3,6 +3,7 @@
  * what a peer would reject.
  */
 import { createPublicKey } from 'node:crypto';
+import { messageOf } from '../base/text.ts';
 import { type Certificate, describeCertificate, isSelfIssued } from './certificate.ts';
 import { crlExpiry, expiry, type FileSource, loadTrust, type Trust } from './credentials.ts';
 import { describeIdentity, provenIdentities, provesIdentity } from './identity.ts';
@@ -76,7 +77,7 @@ class Report implements PkiReport {
     try {
       return load();
     } catch (error) {
-      this.add('error', error instanceof Error ? error.message : String(error));
+      this.add('error', messageOf(error));
       return undefined;
     }
   }

@@ -2,9 +2,9 @@
  * What a tunnel proves itself with and whom it believes, from files that may be renewed at any time: a change counts
  * from the next authentication on; one that is broken is told of, and what was there before stays.
  */
-
 import type { KeyObject } from 'node:crypto';
 import { statSync } from 'node:fs';
+import { messageOf } from '../base/text.ts';
 import { type Certificate, describeCertificate } from './certificate.ts';
 import { type Crl, staleness } from './crl.ts';
 import { checkKeyMatches, type FileReader, loadAuthorities, loadChain, loadCrls, loadPrivateKey } from './load.ts';
@@ -101,7 +101,7 @@ class FromFiles<T> {
       this.#broken = '';
     } catch (error) {
       if (this.#loaded === undefined) throw error;
-      const text = error instanceof Error ? error.message : String(error);
+      const text = messageOf(error);
       if (text !== this.#broken) onWarning(`${text}; what was there before is used on`);
       this.#broken = text;
     }

@@ -3,7 +3,7 @@
  * is mended. A private key that others may read is refused by the reader that is handed in.
  */
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
-import { decodeText } from '../base/text.ts';
+import { decodeText, messageOf } from '../base/text.ts';
 import { type Certificate, describeCertificate, isSelfIssued, parseCertificate, sameNames } from './certificate.ts';
 import { type Crl, MAX_CRL, parseCrl } from './crl.ts';
 import { MAX_PATH } from './path.ts';
@@ -178,8 +178,4 @@ function holds(blocks: readonly PemBlock[]): string {
     .map(({ label }) => label)
     .slice(0, 3)
     .join(', ')}`;
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

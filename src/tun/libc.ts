@@ -9,6 +9,7 @@
  * Structures are laid out by the callers for 64-bit little-endian Linux: x64, arm64, riscv64.
  */
 import { createRequire } from 'node:module';
+import { messageOf } from '../base/text.ts';
 
 type Koffi = typeof import('koffi');
 
@@ -132,7 +133,7 @@ function koffi(): Koffi {
   } catch (error) {
     throw new Error(
       `the package koffi, through which system calls are made, cannot be loaded on ${process.platform}-${process.arch}: ` +
-        `${error instanceof Error ? error.message : String(error)}. Install sectunnel's optional dependencies ` +
+        `${messageOf(error)}. Install sectunnel's optional dependencies ` +
         '(npm install without --omit=optional) on this machine',
     );
   }

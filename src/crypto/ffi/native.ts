@@ -6,6 +6,7 @@
  */
 import { createRequire } from 'node:module';
 import { endianness } from 'node:os';
+import { messageOf } from '../../base/text.ts';
 import { ProviderUnavailableError } from '../provider.ts';
 
 type Koffi = typeof import('koffi');
@@ -53,10 +54,6 @@ function attempt<T>(library: string, call: () => T): T {
   } catch (error) {
     throw new ProviderUnavailableError(`${library}: ${messageOf(error)}`);
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 // BOUNDED: by the buffers that are alive.
