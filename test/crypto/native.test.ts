@@ -241,12 +241,15 @@ describeNative('keys', (provider) => {
     { timeout: 120_000 },
     ({ suite }) => {
       liveAndDie(suite, 20_000);
-      collectGarbage();
-      const before = process.memoryUsage().rss;
-      liveAndDie(suite, 100_000);
-      collectGarbage();
-      // A context has some 500 bytes at least: 100,000 would be 50 MB.
-      expect((process.memoryUsage().rss - before) / 1e6).toBeLessThan(30);
+      const growth = (): number => {
+        collectGarbage();
+        const before = process.memoryUsage().rss;
+        liveAndDie(suite, 100_000);
+        collectGarbage();
+        return (process.memoryUsage().rss - before) / 1e6;
+      };
+      // A context has some 500 bytes at least: 100,000 would be 50 MB, each time. The heap itself grows now and then.
+      expect(Math.min(growth(), growth(), growth())).toBeLessThan(30);
     },
   );
 
