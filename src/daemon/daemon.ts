@@ -25,19 +25,20 @@ import {
   type TunnelInfo,
 } from './protocol.ts';
 import { refusing } from './refusing.ts';
-import { Runner, type WorkersOption } from './runner.ts';
+import { Runner } from './runner.ts';
 import { SecretStore } from './secrets.ts';
 import type { TunnelStatus } from './status.ts';
 import { inactiveStatus } from './status-view.ts';
 import { DefinitionStore, DocumentFolder } from './store.ts';
 import { version } from './version.ts';
+import type { WorkerChoice } from './workers/choice.ts';
 
 export interface DaemonOptions {
   readonly configDir: string;
   readonly runDir: string;
   readonly platform: Platform;
   readonly crypto: CryptoProvider;
-  readonly workers?: WorkersOption | undefined;
+  readonly workers?: WorkerChoice | undefined;
   readonly log: Logger;
   readonly onEvent: (event: TunnelEvent) => void;
 }

@@ -34,8 +34,8 @@ export interface HostOptions extends ProofOptions {
   readonly allocate?: ((bytes: number) => Uint8Array) | undefined;
   readonly retransmit?: EngineOptions['retransmit'];
   /**
-   * Packets are carried by worker threads, with the cryptographic provider of that name (as `selectCrypto` knows it):
-   * takes devices and sockets of Linux's own. Left out: in the event loop.
+   * Packets are carried by worker threads, which open `crypto` again by its name (as `selectCrypto` made it): takes devices
+   * and sockets of Linux's own. Left out: in the event loop.
    */
-  readonly workers?: { readonly pairs: number; readonly crypto: string } | undefined;
+  readonly workers?: { readonly pairs: number } | undefined;
 }

@@ -105,10 +105,10 @@ export class TunnelHost {
     });
   }
 
-  #startWorkers({ pairs, crypto }: NonNullable<HostOptions['workers']>, random: RandomSource): WorkerPlanes {
+  #startWorkers({ pairs }: NonNullable<HostOptions['workers']>, random: RandomSource): WorkerPlanes {
     return new WorkerPlanes({
       pairs,
-      crypto,
+      crypto: this.#options.crypto.name,
       fragmentSeed: readU32(random(4), 0),
       now: this.#now,
       onReport: (report) => {

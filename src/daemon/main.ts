@@ -95,7 +95,7 @@ async function run(chosen: Settings): Promise<void> {
   for (const { name, reason } of leftOut) log.info({ provider: name, reason }, 'cryptographic provider not used');
   const ended = signalled();
   const platform = linuxPlatform();
-  const workers = { ...chooseWorkers(chosen.workers, platform), crypto: chosen.crypto };
+  const workers = chooseWorkers(chosen.workers, platform);
   const service = new Service({ configDir, runDir, platform, crypto, workers, log });
   await service.open();
   log.info(

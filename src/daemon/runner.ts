@@ -19,16 +19,11 @@ import type { TunnelStatus, WorkersStatus } from './status.ts';
 import { type RunningFacts, tunnelStatus } from './status-view.ts';
 import type { WorkerChoice } from './workers/choice.ts';
 
-export interface WorkersOption extends WorkerChoice {
-  /** The choice of a cryptographic provider, by name. */
-  readonly crypto: string;
-}
-
 export interface RunnerOptions {
   readonly platform: Platform;
   readonly crypto: CryptoProvider;
   /** Who carries packets; left out: the event loop. */
-  readonly workers?: WorkersOption | undefined;
+  readonly workers?: WorkerChoice | undefined;
   readonly log: Logger;
   readonly secrets: SecretStore;
   readonly onEvent: (event: Omit<TunnelEvent, 'time'>) => void;

@@ -39,7 +39,7 @@ describeInterop('worker threads that wait for packets', ['build'], () => {
       const { TunnelHost } = await import(${built('daemon/host.js')});
       const { nodeProvider } = await import(${built('crypto/node/provider.js')});
       const { linuxUdp } = await import(${built('tun/udp-linux.js')});
-      const workers = { pairs: 2, crypto: 'node' };
+      const workers = { pairs: 2 };
       const host = new TunnelHost({ network: linuxUdp(), crypto: nodeProvider, secretFor: () => undefined, workers });
       const threads = () => host.workers().filter(({ cpu }) => cpu > 0).length;
       while (threads() < 4) await new Promise((resolve) => setTimeout(resolve, 20));

@@ -28,6 +28,8 @@ const PATIENCE = 10_000;
 const ALIVE_EVERY = 10_000;
 /** Of the clock that /proc tells times in (sysconf _SC_CLK_TCK), on all of Linux. */
 const TICKS_PER_SECOND = 100;
+/** Packets cost a worker no objects: it needs no room for many young ones, which V8 would not give back. */
+const RESOURCES = { maxYoungGenerationSizeMb: 2 } as const;
 
 export interface LinkOptions {
   readonly setup: Pick<WorkerSetup, 'role' | 'crypto' | 'inboundDrops' | 'fragmentSeed' | 'clockOffset'>;
@@ -147,7 +149,7 @@ export class WorkerLink {
     this.#askedAt = this.#startedAt;
     const workerData: WorkerSetup = { ...this.#options.setup, port: port2, wake: this.#wake, control: this.control };
     // Not with the arguments of the program's own start (`node -e`, preloaded modules): they are none of the worker's.
-    const options = { workerData, transferList: [port2], execArgv: [] };
+    const options = { workerData, transferList: [port2], execArgv: [], resourceLimits: RESOURCES };
     const worker = new Worker(new URL('./worker.js', import.meta.url), options);
     this.#worker = worker;
     this.#port = port1;

@@ -64,7 +64,7 @@ export interface WorkerSetup {
   /** By `Control`. */
   readonly control: Int32Array;
   readonly inboundDrops: DropCounters;
-  /** The host's own choice of a cryptographic provider, by name. */
+  /** The name of the host's cryptographic provider. */
   readonly crypto: string;
   readonly fragmentSeed: number;
   /** What the host's clock shows when the system's monotonic one shows 0, in milliseconds. */

@@ -21,7 +21,7 @@ const MAX_WAITING = 4096;
 export interface WorkerPlanesOptions {
   /** Of workers; one of each pair sends, one receives. */
   readonly pairs: number;
-  /** The choice of a cryptographic provider, by name, as for the host. */
+  /** The name of the host's cryptographic provider. */
   readonly crypto: string;
   readonly fragmentSeed: number;
   readonly now: () => number;

@@ -1,13 +1,13 @@
 /** Where a worker thread begins. */
 import { workerData } from 'node:worker_threads';
 import { libc } from '../../tun/libc.ts';
-import { chooseCrypto } from '../crypto.ts';
+import { reopenCrypto } from './crypto.ts';
 import { Control, type WorkerSetup } from './messages.ts';
 import { ReceiveWorker } from './receive.ts';
 import { SendWorker } from './send.ts';
 
 const setup = workerData as WorkerSetup;
-const crypto = chooseCrypto(setup.crypto);
+const crypto = await reopenCrypto(setup.crypto);
 Atomics.store(setup.control, Control.thread, libc().gettid());
 const worker = setup.role === 'send' ? new SendWorker(setup, crypto) : new ReceiveWorker(setup, crypto);
 worker.run();
