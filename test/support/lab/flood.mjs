@@ -16,14 +16,15 @@ const UDP = 8;
 /** After so many the event loop has its turn: a socket that is full empties itself. */
 const AT_ONCE = 64;
 
-/** Payloads of the UDP datagrams to a port. @param {Buffer} file @param {number} port */
-function payloads(file, port) {
+/** Payloads of the UDP datagrams to an end point. @param {Buffer} file @param {string} address @param {number} port */
+function payloads(file, address, port) {
   const found = [];
   for (let at = FILE_HEADER; at + FRAME_HEADER <= file.length; ) {
     const length = file.readUInt32LE(at + 8);
     const ip = at + FRAME_HEADER + ETHERNET;
     const udp = ip + (file.readUInt8(ip) & 0x0f) * 4;
-    if (file.readUInt8(ip + 9) === 17 && file.readUInt16BE(udp + 2) === port) {
+    const to = file.subarray(ip + 16, ip + 20).join('.');
+    if (file.readUInt8(ip + 9) === 17 && to === address && file.readUInt16BE(udp + 2) === port) {
       found.push(Buffer.from(file.subarray(udp + UDP, at + FRAME_HEADER + length)));
     }
     at += FRAME_HEADER + length;
@@ -53,7 +54,7 @@ function datagram(esp, i) {
 }
 
 const [file, destination, port, count] = process.argv.slice(2);
-const known = payloads(readFileSync(String(file)), Number(port)).filter(
+const known = payloads(readFileSync(String(file)), String(destination), Number(port)).filter(
   (data) => data.length > 8 && data.readUInt32BE(0) !== 0,
 );
 if (known.length === 0) throw new Error(`${file} holds no ESP to port ${port}`);
