@@ -1,6 +1,6 @@
 /**
  * `npm run bench -- profile` (as root): where the time of our two daemons goes while one TCP stream runs through them,
- * by V8's sampling profiler. What the kernel and libraries do is counted with the function that called them.
+ * by V8's sampling profiler, without worker threads. What the kernel and libraries do is counted with the function that called them.
  */
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -41,6 +41,8 @@ export async function profileBench({ quick }: BenchOptions): Promise<BenchReport
     for (const side of ['left', 'right'] as const) mkdirSync(folder(side));
     const daemons = await startOurs(lab, (side) => ({
       nodeArguments: ['--cpu-prof', '--cpu-prof-dir', folder(side)],
+      // Without workers: one thread's profile then shows both directions and what they share.
+      arguments: ['--workers', '0'],
     }));
     const load = await Load.start(daemons.line);
     await load.tcp('one', WARM_UP);
