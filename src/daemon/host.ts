@@ -13,6 +13,7 @@ import type { TunnelConfig } from '../engine/config.ts';
 import { Engine } from '../engine/engine.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { EngineCounters, Transmit } from '../engine/options.ts';
+import { forEachRun } from '../engine/tags.ts';
 import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
 import { isUnspecified, type UdpCounters } from '../tun/udp.ts';
 import type { HostOptions, SecretQuestion } from './host-options.ts';
@@ -338,21 +339,11 @@ export class TunnelHost {
     this.drain();
   }
 
-  /** Packets of one path after another go together; empty slots between them do not matter. */
   #sendBatch(batch: PacketBatch): void {
-    const { count, length, tag } = batch;
-    let first = 0;
-    while (first < count) {
-      if (length[first] === 0) {
-        first++;
-        continue;
-      }
-      let end = first + 1;
-      while (end < count && (length[end] === 0 || tag[end] === tag[first])) end++;
-      const path = this.engine.path(tag[first]!);
+    forEachRun(batch, (tag, first, end) => {
+      const path = this.engine.path(tag);
       if (path !== undefined) this.sockets.sendBatch(batch, first, end, path.local, path.remote);
-      first = end;
-    }
+    });
   }
 
   /** At once, and again when a path that was asked for a moment ago may be asked for again. */

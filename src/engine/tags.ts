@@ -18,6 +18,25 @@ export function forEachTag(batch: PacketBatch, visit: (tag: number) => void): vo
   }
 }
 
+/**
+ * Calls `visit` for each run of packets with one tag, in their order: they are in slots `first` to `end - 1`, where empty
+ * slots do not matter.
+ */
+export function forEachRun(batch: PacketBatch, visit: (tag: number, first: number, end: number) => void): void {
+  const { count, length, tag } = batch;
+  let first = 0;
+  while (first < count) {
+    if (length[first] === 0) {
+      first++;
+      continue;
+    }
+    let end = first + 1;
+    while (end < count && (length[end] === 0 || tag[end] === tag[first])) end++;
+    visit(tag[first]!, first, end);
+    first = end;
+  }
+}
+
 const NO_TAG = -1;
 const SEVERAL_TAGS = -2;
 

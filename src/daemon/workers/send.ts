@@ -4,6 +4,7 @@ import { PacketBatch } from '../../base/batch.ts';
 import { MIN_MTU } from '../../base/mtu.ts';
 import type { CryptoProvider } from '../../crypto/types.ts';
 import { SendPlane } from '../../engine/send-plane.ts';
+import { forEachRun } from '../../engine/tags.ts';
 import type { Path } from '../../ike/events.ts';
 import { addCounters, writeCounters } from '../../tun/counters.ts';
 import { SharedOffloads } from '../../tun/offload/shared.ts';
@@ -134,21 +135,11 @@ export class SendWorker {
     return read > 0;
   }
 
-  /** Packets of one path after another go together; empty slots between them do not matter. */
   #send(batch: PacketBatch): void {
-    const { count, length, tag } = batch;
-    let first = 0;
-    while (first < count) {
-      if (length[first] === 0) {
-        first++;
-        continue;
-      }
-      let end = first + 1;
-      while (end < count && (length[end] === 0 || tag[end] === tag[first])) end++;
-      const path = this.#plane.path(tag[first]!);
+    forEachRun(batch, (tag, first, end) => {
+      const path = this.#plane.path(tag);
       if (path !== undefined) this.#sendTo(path, batch, first, end);
-      first = end;
-    }
+    });
   }
 
   #sendTo(path: Path, batch: PacketBatch, first: number, end: number): void {
