@@ -20,6 +20,7 @@ import type {
 import { describeRoute, MAIN_TABLE, metricOf, OWN_PROTOCOL, samePrefix, sameRule } from './routes.ts';
 
 const KERNEL_PROTOCOL = 2;
+const LOCAL_TABLE = 255;
 const MAIN_RULE_PRIORITY = 32_766;
 
 export class MemoryHostNetwork implements HostNetwork {
@@ -132,11 +133,11 @@ export class MemoryHostNetwork implements HostNetwork {
   routeTo(query: RouteQuery): RouteAnswer | undefined {
     const { destination } = query;
     const own = this.#addresses.find(({ address }) => sameAddress(address, destination));
-    if (own !== undefined) return this.#answer(own.linkIndex, destination, undefined, undefined, true);
+    if (own !== undefined) return this.#answer(own.linkIndex, destination, undefined, undefined, LOCAL_TABLE);
     const rules = this.rules(destination.family);
     let from = 0;
     for (const rule of rules) {
-      if (rule.priority < from || rule.action.type === 'nop' || !ruleFits(rule, query)) continue;
+      if (rule.priority < from || rule.action.type === 'nop' || !this.#ruleFits(rule, query)) continue;
       if (rule.action.type === 'goto') {
         const { priority } = rule.action;
         if (rules.some((other) => other.priority === priority)) from = priority;
@@ -149,7 +150,7 @@ export class MemoryHostNetwork implements HostNetwork {
       const linkIndex = route.linkIndex ?? this.#linkOf(route.gateway);
       if (linkIndex === undefined) return undefined;
       const source = route.source ?? query.source ?? this.#addressOf(linkIndex, destination.family);
-      return this.#answer(linkIndex, source, route.gateway, route.mtu, false);
+      return this.#answer(linkIndex, source, route.gateway, route.mtu, rule.action.table);
     }
     return undefined;
   }
@@ -159,6 +160,20 @@ export class MemoryHostNetwork implements HostNetwork {
     this.#addresses = [];
     this.#routes = [];
     this.#rules = [];
+  }
+
+  #ruleFits(rule: Rule, query: RouteQuery): boolean {
+    const { from, to, inputLink, ipProtocol, sourcePorts, destinationPorts } = rule;
+    const { inputLinkIndex } = query;
+    const cameBy = inputLinkIndex === undefined ? 'lo' : this.link(inputLinkIndex)?.name;
+    return (
+      (from === undefined || prefixContains(from, query.source ?? { family: rule.family, value: 0n })) &&
+      (to === undefined || prefixContains(to, query.destination)) &&
+      (inputLink === undefined || inputLink === cameBy) &&
+      (ipProtocol === undefined || ipProtocol === query.ipProtocol) &&
+      (sourcePorts === undefined || inRange(sourcePorts, query.sourcePort)) &&
+      (destinationPorts === undefined || inRange(destinationPorts, query.destinationPort))
+    );
   }
 
   #longestMatch(table: number, destination: IpAddress): InstalledRoute | undefined {
@@ -172,9 +187,10 @@ export class MemoryHostNetwork implements HostNetwork {
     source: IpAddress | undefined,
     gateway: IpAddress | undefined,
     mtu: number | undefined,
-    local: boolean,
+    table: number,
   ): RouteAnswer {
-    return { linkIndex, source, gateway, mtu: mtu ?? this.link(linkIndex)?.mtu ?? 0, local };
+    const local = table === LOCAL_TABLE;
+    return { linkIndex, source, gateway, mtu: mtu ?? this.link(linkIndex)?.mtu ?? 0, local, table };
   }
 
   #linkOf(gateway: IpAddress | undefined): number | undefined {
@@ -206,18 +222,6 @@ function samePlace(a: Route, b: Route): boolean {
 
 function prefixContains({ address, prefixLength }: Prefix, candidate: IpAddress): boolean {
   return rangeContains(prefixRange(address, prefixLength), candidate);
-}
-
-function ruleFits(rule: Rule, query: RouteQuery): boolean {
-  const { from, to, inputLink, ipProtocol, sourcePorts, destinationPorts } = rule;
-  return (
-    (from === undefined || prefixContains(from, query.source ?? { family: rule.family, value: 0n })) &&
-    (to === undefined || prefixContains(to, query.destination)) &&
-    (inputLink === undefined || inputLink === 'lo') &&
-    (ipProtocol === undefined || ipProtocol === query.ipProtocol) &&
-    (sourcePorts === undefined || inRange(sourcePorts, query.sourcePort)) &&
-    (destinationPorts === undefined || inRange(destinationPorts, query.destinationPort))
-  );
 }
 
 function inRange({ start, end }: { readonly start: number; readonly end: number }, port: number | undefined): boolean {

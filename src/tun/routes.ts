@@ -95,6 +95,8 @@ export interface InstalledRule extends Rule {
 export interface RouteQuery {
   readonly destination: IpAddress;
   readonly source?: IpAddress | undefined;
+  /** The link that the packet comes in by; left out: this host sends it, and `source` is an address of its own. */
+  readonly inputLinkIndex?: number | undefined;
   readonly ipProtocol?: number | undefined;
   readonly sourcePort?: number | undefined;
   readonly destinationPort?: number | undefined;
@@ -109,6 +111,8 @@ export interface RouteAnswer {
   readonly mtu: number;
   /** The destination is this host itself. */
   readonly local: boolean;
+  /** The table whose route decided; `undefined` when the system does not say. */
+  readonly table: number | undefined;
 }
 
 export interface RouteFilter {

@@ -41,6 +41,7 @@ const IFA_F_NODAD = 0x02;
 const RTA = {
   DST: 1,
   SRC: 2,
+  IIF: 3,
   OIF: 4,
   GATEWAY: 5,
   PRIORITY: 6,
@@ -52,6 +53,8 @@ const RTA = {
   DPORT: 29,
 } as const;
 const RTAX_MTU = 2;
+/** IPv4: the answer names the table that decided, instead of the main one. IPv6 always does, and refuses the flag. */
+const RTM_F_LOOKUP_TABLE = 0x1000;
 const RTN_UNICAST = 1;
 const RTN_LOCAL = 2;
 const ROUTE_TYPES: Readonly<Record<RouteType, number>> = {
@@ -156,9 +159,12 @@ export function parseRoute(body: Uint8Array): InstalledRoute | undefined {
 export function routeQueryRequest(query: RouteQuery): NetlinkRequest {
   const { family } = query.destination;
   const bits = addressBits(family);
-  const header = routeHeader({ family, destinationLength: bits, sourceLength: query.source === undefined ? 0 : bits });
+  const sourceLength = query.source === undefined ? 0 : bits;
+  const flags = family === 4 ? RTM_F_LOOKUP_TABLE : 0;
+  const header = routeHeader({ family, destinationLength: bits, sourceLength, flags });
   const request = new NetlinkRequest(RTM.GETROUTE, 0, header).attribute(RTA.DST, addressToBytes(query.destination));
   if (query.source !== undefined) request.attribute(RTA.SRC, addressToBytes(query.source));
+  if (query.inputLinkIndex !== undefined) request.attributeU32(RTA.IIF, query.inputLinkIndex);
   if (query.ipProtocol !== undefined) request.attributeU8(RTA.IP_PROTO, query.ipProtocol);
   if (query.sourcePort !== undefined) request.attribute(RTA.SPORT, networkPort(query.sourcePort));
   if (query.destinationPort !== undefined) request.attribute(RTA.DPORT, networkPort(query.destinationPort));
@@ -172,6 +178,7 @@ export interface RouteReply {
   readonly gateway: IpAddress | undefined;
   readonly mtu: number | undefined;
   readonly local: boolean;
+  readonly table: number | undefined;
 }
 
 /** `undefined` when the route leads nowhere. */
@@ -187,6 +194,7 @@ export function parseRouteReply(body: Uint8Array): RouteReply | undefined {
     gateway: optionalAddress(attributes.get(RTA.GATEWAY), family),
     mtu: routeMtu(attributes),
     local: type === RTN_LOCAL,
+    table: readHostU32(attributes.get(RTA.TABLE)),
   };
 }
 
@@ -203,11 +211,21 @@ export interface RouteHeader {
   readonly scope?: number;
   /** In a rule this byte is the action. */
   readonly type?: number;
+  readonly flags?: number;
 }
 
 /** rtmsg, or fib_rule_hdr. */
 export function routeHeader(header: RouteHeader): Uint8Array {
-  const { family, destinationLength = 0, sourceLength = 0, table = 0, protocol = 0, scope = 0, type = 0 } = header;
+  const {
+    family,
+    destinationLength = 0,
+    sourceLength = 0,
+    table = 0,
+    protocol = 0,
+    scope = 0,
+    type = 0,
+    flags = 0,
+  } = header;
   // The byte holds small table numbers only; the attribute holds all.
   const tableByte = table < 0x100 ? table : 0;
   return Uint8Array.of(
@@ -219,10 +237,7 @@ export function routeHeader(header: RouteHeader): Uint8Array {
     protocol,
     scope,
     type,
-    0,
-    0,
-    0,
-    0,
+    ...hostU32(flags),
   );
 }
 

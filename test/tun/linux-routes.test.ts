@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { type IpAddress, parseAddress } from '../../src/base/address.ts';
 import { SystemError } from '../../src/tun/libc.ts';
@@ -174,12 +175,19 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
     network.addRoute({ type: 'blackhole', destination: prefix('10.1.1.0/24') });
     network.addRoute({ type: 'unreachable', destination: prefix('2001:db8:7::/48') });
     network.addRoute({ type: 'blackhole', destination: prefix('2001:db8:8::/48') });
-    const answer = { linkIndex: index, source: ip('192.0.2.1'), gateway: undefined, mtu: 1450, local: false };
+    const answer = {
+      linkIndex: index,
+      source: ip('192.0.2.1'),
+      gateway: undefined,
+      mtu: 1450,
+      local: false,
+      table: 254,
+    };
     expect(network.routeTo({ destination: ip('192.0.2.77') })).toEqual(answer);
     expect(network.routeTo({ destination: ip('10.1.2.3') })).toEqual({ ...answer, mtu: 1300 });
     expect(network.routeTo({ destination: ip('10.3.2.3') })).toEqual({ ...answer, gateway: ip('192.0.2.9') });
     expect(network.routeTo({ destination: ip('2001:db8::77') })).toEqual({ ...answer, source: ip('2001:db8::1') });
-    expect(network.routeTo({ destination: ip('192.0.2.1') })).toMatchObject({ local: true });
+    expect(network.routeTo({ destination: ip('192.0.2.1') })).toMatchObject({ local: true, table: 255 });
     for (const nowhere of ['10.1.1.1', '203.0.113.1', '2001:db8:7::1', '2001:db8:8::1', '2001:db9::1']) {
       expect(network.routeTo({ destination: ip(nowhere) }), nowhere).toBeUndefined();
     }
@@ -198,6 +206,28 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
     expect(network.routeTo({ destination, ipProtocol: 17, destinationPort: 5000 })).toBeUndefined();
     expect(network.routeTo({ destination, ipProtocol: 17, destinationPort: 5001 })).toBeDefined();
     expect(network.routeTo({ destination, source: ip('192.0.2.1') })).toBeDefined();
+    network.deleteRule(rule);
+  });
+
+  it.each([
+    ['203.0.113.7', '10.4.0.1', '10.4.0.0/16'],
+    ['2001:db8:77::7', '2001:db8:4::1', '2001:db8:4::/48'],
+  ])('knows the way and the table of a packet from %s that is forwarded', (from, to, destinationPrefix) => {
+    const [source, destination] = [ip(from), ip(to)];
+    const { family } = destination;
+    const rule: Rule = {
+      family,
+      priority: 7000,
+      to: prefix(destinationPrefix),
+      action: { type: 'table', table: 1000 },
+    };
+    network.addRule(rule);
+    network.addRoute({ type: 'unicast', destination: prefix(destinationPrefix), linkIndex: index, table: 1000 });
+    writeFileSync(`/proc/sys/net/ipv${family}/conf/all/forwarding`, '1');
+    // Only with the link that it comes in by: this host may not send from an address that it does not have.
+    if (family === 4) expect(network.routeTo({ destination, source })).toBeUndefined();
+    const query = { destination, source, inputLinkIndex: network.link('va')!.index };
+    expect(network.routeTo(query)).toMatchObject({ linkIndex: index, table: 1000, local: false });
     network.deleteRule(rule);
   });
 

@@ -54,7 +54,14 @@ describe('a host network in memory', () => {
     network.addRoute({ type: 'unicast', destination: prefix('0.0.0.0/0'), gateway: ip('192.0.2.8'), metric: 8 });
     network.addRoute({ type: 'unicast', destination: prefix('10.0.0.0/8'), linkIndex: index, mtu: 1300 });
     network.addRoute({ type: 'unreachable', destination: prefix('10.1.0.0/16') });
-    const answer = { linkIndex: index, source: ip('192.0.2.1'), gateway: undefined, mtu: 1450, local: false };
+    const answer = {
+      linkIndex: index,
+      source: ip('192.0.2.1'),
+      gateway: undefined,
+      mtu: 1450,
+      local: false,
+      table: 254,
+    };
     expect(network.routeTo({ destination: ip('203.0.113.1') })).toEqual({ ...answer, gateway: ip('192.0.2.8') });
     expect(network.routeTo({ destination: ip('10.2.0.1') })).toEqual({ ...answer, mtu: 1300 });
     expect(network.routeTo({ destination: ip('10.1.0.1') })).toBeUndefined();
@@ -79,7 +86,7 @@ describe('a host network in memory', () => {
     network.addRule({ family: 4, priority: 7001, to: prefix('10.0.0.0/8'), action: { type: 'unreachable' } });
     network.addRoute({ type: 'unicast', destination: prefix('10.0.0.0/8'), linkIndex: index, table: 1000 });
     const query = { destination: ip('10.0.0.1'), source: ip('192.0.2.1'), ipProtocol: 17, destinationPort: 5001 };
-    expect(network.routeTo(query)).toMatchObject({ linkIndex: index });
+    expect(network.routeTo(query)).toMatchObject({ linkIndex: index, table: 1000 });
     expect(network.routeTo({ ...query, destinationPort: 5002 })).toBeUndefined();
     expect(network.routeTo({ ...query, ipProtocol: 6 })).toBeUndefined();
     expect(network.routeTo({ ...query, source: undefined })).toBeUndefined();

@@ -194,7 +194,7 @@ describe('routes', () => {
     expect(toHex(message.routeQueryRequest(query).finish(4))).toBe(
       hex(
         '3c000000 1a00 0500 04000000 00000000',
-        '02 20 00 00 00 00 00 00 00000000',
+        '02 20 00 00 00 00 00 00 00100000',
         '0800 0100 c6336401',
         '0500 1b00 11 000000',
         '0600 1c00 01f4 0000',
@@ -208,6 +208,7 @@ describe('routes', () => {
       '0800 0500 c0000201',
       '0800 0700 c0000202',
       '0c00 0800 0800 0200 14050000',
+      '0800 0f00 e8030000',
     );
     expect(message.parseRouteReply(answer)).toEqual({
       linkIndex: 2,
@@ -215,6 +216,7 @@ describe('routes', () => {
       gateway: ip('192.0.2.1'),
       mtu: 1300,
       local: false,
+      table: 1000,
     });
     expect(message.parseRouteReply(bytes('02 20 00 00 ff 00 00 02 00000000', '0800 0400 01000000'))?.local).toBe(true);
     expect(message.parseRouteReply(bytes('0a 80 00 00 fe 00 00 07 00000000', '0800 0400 01000000'))).toBeUndefined();
