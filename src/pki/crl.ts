@@ -8,7 +8,8 @@ import { toHex } from '../base/bytes.ts';
 import { checkDer, DerTag, derChildren, derContents } from '../base/der.ts';
 import { canonicalDn, formatDn } from '../base/dn.ts';
 import { type Certificate, KeyUsage, sameNames } from './certificate.ts';
-import { algorithmName, keyProblem, schemeOf, verifySignature } from './scheme.ts';
+import { algorithmName, keyProblem, schemeOf } from './scheme.ts';
+import { verifySignature } from './signature.ts';
 
 /** Largest list that is read, in bytes: some hundred thousand certificates. */
 export const MAX_CRL: number = 15 * 1024 * 1024;

@@ -12,7 +12,8 @@ import { type Certificate, describeCertificate, isSelfIssued, KeyUsage, sameName
 import { type Crl, revocationStatus } from './crl.ts';
 import type { NameSubtrees } from './general-name.ts';
 import { constraintProblem } from './name-constraints.ts';
-import { algorithmName, keyProblem, schemeOf, verifySignature } from './scheme.ts';
+import { algorithmName, keyProblem, schemeOf } from './scheme.ts';
+import { isSignedBy } from './signature.ts';
 import type { RefusalReason } from './types.ts';
 
 /** Longest path, the peer's certificate and the trusted one included. */
@@ -228,7 +229,7 @@ async function checkSigned(
   if ('hash' in scheme && scheme.hash === 'sha1' && !options.allowSha1) {
     return refuse('weak-algorithm', `${name} is signed with ${algorithm}; SHA-256 at least is wanted`);
   }
-  if (await verifySignature(scheme, issuer.publicKey, certificate.tbs, certificate.signature)) return undefined;
+  if (await isSignedBy(certificate, issuer, scheme)) return undefined;
   return refuse(
     'bad-certificate-signature',
     `the signature of ${name} was not made by ${describeCertificate(issuer)}: it was changed, or another authority has that name`,

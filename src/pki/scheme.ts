@@ -1,11 +1,11 @@
 /**
- * Ways to sign, by the DER of their AlgorithmIdentifier (RFC 4055, 5758, 8410; the list of RFC 7427 appendix A), and
- * signing and checking with them through Node, off the event loop's thread.
+ * Ways to sign, by the DER of their AlgorithmIdentifier (RFC 4055, 5758, 8410; the list of RFC 7427 appendix A), and the
+ * keys that can and may be used with them.
  *
  * An AlgorithmIdentifier is known when it is, byte by byte, one of those that are listed here; only RSASSA-PSS has
  * parameters, and each of them is checked.
  */
-import { constants, type KeyObject, sign as nodeSign, verify as nodeVerify } from 'node:crypto';
+import type { KeyObject } from 'node:crypto';
 import { DecodeError, fromHex, toHex } from '../base/bytes.ts';
 import { DerTag, derChildren, derElement } from '../base/der.ts';
 
@@ -149,60 +149,6 @@ export function fitsKey(scheme: SignatureScheme, key: KeyObject): boolean {
       return scheme.kind === 'ecdsa';
     default:
       return scheme.kind === key.asymmetricKeyType;
-  }
-}
-
-/** Whether the signature is right. `false` too for keys and signatures that Node refuses to work with. */
-export function verifySignature(
-  scheme: SignatureScheme,
-  key: KeyObject,
-  data: Uint8Array,
-  signature: Uint8Array,
-): Promise<boolean> {
-  if (!fitsKey(scheme, key) || !hasLength(scheme, key, signature)) return Promise.resolve(false);
-  return new Promise((resolve) => {
-    nodeVerify(hashOf(scheme), data, { key, ...nodeOptions(scheme) }, signature, (error, ok) => {
-      resolve(error === null && ok);
-    });
-  });
-}
-
-/** RFC 8017 §8.1.2: an RSA signature is as long as the modulus; OpenSSL does without leading zeros in RSASSA-PSS. */
-function hasLength({ kind }: SignatureScheme, key: KeyObject, { length }: Uint8Array): boolean {
-  if (kind !== 'rsa-pkcs1' && kind !== 'rsa-pss') return true;
-  return length === Math.ceil((key.asymmetricKeyDetails?.modulusLength ?? 0) / 8);
-}
-
-/** @throws Error when the key cannot sign so */
-export function makeSignature(scheme: SignatureScheme, key: KeyObject, data: Uint8Array): Promise<Uint8Array> {
-  return new Promise((resolve, reject) => {
-    nodeSign(hashOf(scheme), data, { key, ...nodeOptions(scheme) }, (error, signature) => {
-      if (error === null) resolve(new Uint8Array(signature));
-      else reject(error);
-    });
-  });
-}
-
-function hashOf(scheme: SignatureScheme): HashName | undefined {
-  return 'hash' in scheme ? scheme.hash : undefined;
-}
-
-interface NodeOptions {
-  padding?: number;
-  saltLength?: number;
-  dsaEncoding?: 'der' | 'ieee-p1363';
-}
-
-function nodeOptions(scheme: SignatureScheme): NodeOptions {
-  switch (scheme.kind) {
-    case 'rsa-pkcs1':
-      return { padding: constants.RSA_PKCS1_PADDING };
-    case 'rsa-pss':
-      return { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: scheme.saltLength };
-    case 'ecdsa':
-      return { dsaEncoding: scheme.fixed ? 'ieee-p1363' : 'der' };
-    default:
-      return {};
   }
 }
 

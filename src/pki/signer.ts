@@ -1,7 +1,8 @@
 /** Signs with a private key that this process holds. */
 import type { KeyObject } from 'node:crypto';
 import { type MethodOptions, methodsOf, schemeOfMethod } from './methods.ts';
-import { fitsKey, keyProblem, makeSignature } from './scheme.ts';
+import { fitsKey, keyProblem } from './scheme.ts';
+import { makeSignature } from './signature.ts';
 import type { Signer } from './types.ts';
 
 /** @throws Error, for people, when the key is none that IKE can use */

@@ -8,7 +8,7 @@ import { type Crl, parseCrl } from './crl.ts';
 import { describeIdentity, matchesDnPattern, provenIdentities, provesIdentity } from './identity.ts';
 import { authSchemes } from './methods.ts';
 import { MAX_PATH, type PathOptions, type Refusal, refuse, validatePath } from './path.ts';
-import { verifySignature } from './scheme.ts';
+import { verifySignature } from './signature.ts';
 import type { PeerProof, Verdict, Verifier } from './types.ts';
 
 /** How far the clocks of others may be off, milliseconds. */
