@@ -56,6 +56,11 @@ export function defaultDpdAction(start: IkeSettings['start']): IkeSettings['dpd'
   return actions[start];
 }
 
+/** RFC 7383 §2.5.1: what every path with IPv6 takes. */
+export const DEFAULT_FRAGMENT_SIZE = 1280;
+/** What every host with IPv4 takes, and what an IP packet can be. */
+export const FRAGMENT_SIZES = { min: 576, max: 65_535 } as const;
+
 export const DEFAULT_NAT_KEEPALIVE = 20;
 
 /** With a port of its own everything is encapsulated; otherwise NAT detection decides. */

@@ -75,12 +75,13 @@ function authElement(auth: AuthSettings): OutputElement {
   ]);
 }
 
-function ikeElement({ version, start, proposals, lifetime, dpd, nat }: IkeSettings): OutputElement {
+function ikeElement({ version, start, proposals, lifetime, dpd, fragmentSize, nat }: IkeSettings): OutputElement {
   const { soft, hard, jitter } = lifetime;
   return element('ike', { version, start }, [
     ...proposals.map(ikeProposalElement),
     element('lifetime', { soft, hard, jitter }),
     element('dpd', { interval: dpd.interval, action: dpd.action }),
+    element('fragmentation', { size: fragmentSize === 0 ? 'off' : fragmentSize }),
     element('nat', {
       traversal: nat.traversal,
       encapsulation: nat.traversal === 'auto' ? nat.encapsulation : undefined,

@@ -64,6 +64,7 @@ const ike: ElementShape = {
     proposal: { shape: { attributes: { ...algorithms, prf: any } }, max: MAX_PROPOSALS },
     lifetime: { shape: { attributes: times } },
     dpd: { shape: { attributes: { interval: any, action: { values: DPD_ACTIONS } } } },
+    fragmentation: { shape: { attributes: { size: required } } },
     nat: {
       shape: {
         attributes: {

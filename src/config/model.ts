@@ -107,6 +107,8 @@ export interface IkeSettings {
   readonly proposals: readonly IkeProposal[];
   readonly lifetime: LifetimeSettings;
   readonly dpd: { readonly interval: number; readonly action: 'clear' | 'trap' | 'restart' };
+  /** Bytes of the largest IP packet that a message goes in (RFC 7383); 0 for messages in one piece alone. */
+  readonly fragmentSize: number;
   readonly nat: NatSettings;
   readonly line: number;
 }

@@ -6,12 +6,14 @@ import { formatAddress, parseAddress } from '../base/address.ts';
 import { parseIkeProposal } from '../crypto/proposal-text.ts';
 import {
   DEFAULT_DPD_INTERVAL,
+  DEFAULT_FRAGMENT_SIZE,
   DEFAULT_IKE_PROPOSALS,
   DEFAULT_NAT_KEEPALIVE,
   defaultDpdAction,
   defaultStart,
   defaultTraversal,
   encapsulationFor,
+  FRAGMENT_SIZES,
   IKE_LIFETIME,
   IKE_PORT,
   NAT_PORT,
@@ -289,9 +291,18 @@ function readIke(
       interval: (dpd && readInteger(issues, dpd, 'interval', 0, MAX_U32)) ?? DEFAULT_DPD_INTERVAL,
       action: (dpd && readChoice(dpd, 'action', DPD_ACTIONS)) ?? defaultDpdAction(start),
     },
+    fragmentSize: readFragmentSize(issues, node),
     nat: readNat(issues, node && childElements(node, 'nat')[0], local, remote),
     line: (node ?? root).line,
   };
+}
+
+function readFragmentSize(issues: Issues, ike: XmlNode | undefined): number {
+  const node = ike && childElements(ike, 'fragmentation')[0];
+  if (node === undefined) return DEFAULT_FRAGMENT_SIZE;
+  if (attributeOf(node, 'size') === 'off') return 0;
+  const { min, max } = FRAGMENT_SIZES;
+  return readInteger(issues, node, 'size', min, max, " or 'off'") ?? DEFAULT_FRAGMENT_SIZE;
 }
 
 function readNat(

@@ -32,13 +32,20 @@ export function readFlag(node: XmlNode, name: string): boolean {
   return attributeOf(node, name) === 'yes';
 }
 
-/** A whole number in decimal digits. */
-export function readInteger(issues: Issues, node: XmlNode, name: string, min: number, max: number): number | undefined {
+/** A whole number in decimal digits. @param more what else the caller takes, for the message */
+export function readInteger(
+  issues: Issues,
+  node: XmlNode,
+  name: string,
+  min: number,
+  max: number,
+  more = '',
+): number | undefined {
   const found = attributeOf(node, name);
   if (found === undefined) return undefined;
   const value = /^-?[0-9]{1,10}$/.test(found) ? Number(found) : Number.NaN;
   if (value >= min && value <= max) return value;
-  issues.badValue(node, name, found, `a whole number from ${min} to ${max}`);
+  issues.badValue(node, name, found, `a whole number from ${min} to ${max}${more}`);
   return undefined;
 }
 

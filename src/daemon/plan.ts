@@ -176,6 +176,7 @@ function connectionConfig(
     proposals: ike.proposals,
     lifetime: milliseconds(ike.lifetime),
     dpd: { interval: ike.dpd.interval * 1000 },
+    fragmentSize: ike.fragmentSize,
     nat: { mode: NAT_MODES[ike.nat.encapsulation], keepalive: ike.nat.keepalive * 1000 },
     children,
   };

@@ -87,6 +87,7 @@ describe('defaults', () => {
       start: 'trap',
       lifetime: { soft: 13_800, hard: 14_400, jitter: 600 },
       dpd: { interval: 30, action: 'trap' },
+      fragmentSize: 1280,
       nat: { traversal: 'auto', encapsulation: 'always', port: 4500, keepalive: 20 },
     });
     expect(sa.esp).toMatchObject({ lifetime: { soft: 3_300, hard: 3_600, jitter: 300 }, replayWindow: 1024 });
@@ -106,6 +107,15 @@ describe('defaults', () => {
     ["<remote address='192.0.2.2'/><ike start='initiate'><dpd action='clear'/></ike>", 'initiate', 'clear'],
   ])('%s: start %s, dead peer %s', (sa, start, action) => {
     expect(parse(`<secret usage='k'/><sa>${sa}</sa>${SP}`).sa.ike).toMatchObject({ start, dpd: { action } });
+  });
+
+  it.each<readonly [string, number]>([
+    ['off', 0],
+    ['576', 576],
+    ['65535', 65_535],
+  ])('IKE messages may go in packets of %s bytes', (size, fragmentSize) => {
+    const { sa } = parse(`<secret usage='k'/><sa><ike><fragmentation size='${size}'/></ike></sa>${SP}`);
+    expect(sa.ike).toMatchObject({ fragmentSize });
   });
 
   it.each<readonly [string, { soft: number; hard: number; jitter: number }]>([

@@ -368,6 +368,18 @@ const PSK_ROWS: readonly Row[] = [
     '63',
     "window='63': a whole number from 64 to 65536 is wanted",
   ],
+  ...['575', '65536', '0', 'on'].map(
+    (size) =>
+      [
+        `IKE fragments of ${size} bytes`,
+        "<nat traversal='auto'",
+        `<fragmentation size='${size}'/><nat traversal='auto'`,
+        14,
+        '/sectunnel/sa/ike/fragmentation',
+        size,
+        `size='${size}': a whole number from 576 to 65535 or 'off' is wanted`,
+      ] as const,
+  ),
   [
     'a DSCP that is none',
     "<replay window='1024'/>",

@@ -82,6 +82,7 @@ const ike = fc
           .record({ interval: number(0, 1000), action: fc.constantFrom('clear', 'trap', 'restart') })
           .map((it) => tag('dpd', it)),
       ),
+      maybe(fc.oneof(fc.constant('off'), number(576, 65535)).map((size) => tag('fragmentation', { size }))),
       maybe(
         fc
           .record({

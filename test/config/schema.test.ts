@@ -57,6 +57,7 @@ describe('schema/sectunnel.rng', () => {
     ['prefix and end', PSK, "end='10.3.0.31'", "end='10.3.0.31' prefixlen='28'"],
     ['a rule that protects nothing', PSK, "action='ipsec'", "action='none'"],
     ['a level', PSK, "level='unique'", "level='often'"],
+    ['fragments that are too small', PSK, '<nat ', "<fragmentation size='575'/><nat "],
     ['a DSCP', PSK, "<replay window='1024'/>", "<outer dscp='64'/>"],
     ['padding to no size', PSK, "<replay window='1024'/>", "<tfc padding='fixed'/>"],
     ['an IKE version', PSK, "version='2'", "version='1'"],
