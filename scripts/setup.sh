@@ -21,6 +21,9 @@ ping iputils-ping
 openssl openssl
 certtool gnutls-bin
 nft nftables
+libvirtd libvirt-daemon
+virsh libvirt-clients
+dnsmasq dnsmasq-base
 tshark tshark
 swanctl strongswan-swanctl
 charon-systemd charon-systemd

@@ -11,6 +11,7 @@ export type Need =
   | 'tcpdump'
   | 'tshark'
   | 'nftables'
+  | 'libvirt'
   | 'iperf3'
   | 'wireguard-go'
   | 'build';
@@ -61,6 +62,7 @@ const CHECKS: Readonly<Record<Need, () => string[]>> = {
   tcpdump: () => programs(['tcpdump'], 'tcpdump'),
   tshark: () => programs(['tshark'], 'tshark'),
   nftables: () => programs(['nft'], 'nftables'),
+  libvirt: () => [...programs(['libvirtd'], 'libvirt-daemon'), ...programs(['virsh'], 'libvirt-clients')],
   iperf3: () => programs(['iperf3'], 'iperf3'),
   'wireguard-go': () => [...programs(['wireguard-go'], 'wireguard-go'), ...programs(['wg'], 'wireguard-tools')],
   build: () =>

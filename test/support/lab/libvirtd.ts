@@ -1,0 +1,136 @@
+/**
+ * A real libvirtd, without systemd, for the drivers that need no hypervisor: networks and secrets. It sees private
+ * folders in the place of /etc/libvirt, /run/libvirt and the like, which the test can look into.
+ */
+import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Lab } from './lab.ts';
+import type { Namespace } from './namespace.ts';
+import { type Background, type RunOptions, type RunResult, run, waitFor } from './process.ts';
+
+/** Other drivers want users and programs that only hypervisors need. */
+const DRIVERS = ['network', 'secret', 'interface', 'nwfilter'] as const;
+
+/** Folders of libvirt's own, by what they are called in the lab. */
+const FOLDERS = {
+  etc: '/etc/libvirt',
+  lib: '/var/lib/libvirt',
+  cache: '/var/cache/libvirt',
+  log: '/var/log/libvirt',
+  run: '/run/libvirt',
+} as const;
+
+const CONFIGURATION = `auth_unix_rw="none"
+auth_unix_ro="none"
+unix_sock_group="root"
+unix_sock_rw_perms="0700"
+unix_sock_ro_perms="0700"
+`;
+
+export class Libvirtd {
+  readonly #namespace: Namespace;
+  readonly #folder: string;
+  #daemon: Background | undefined;
+  #formerLog = '';
+  #files = 0;
+
+  private constructor(folder: string, namespace: Namespace) {
+    this.#folder = folder;
+    this.#namespace = namespace;
+  }
+
+  /** @param configuration more lines of libvirtd.conf; the last of several that set the same counts */
+  static async start(lab: Lab, namespace: Namespace, configuration = ''): Promise<Libvirtd> {
+    const libvirtd = new Libvirtd(join(lab.folder, `libvirt-${namespace.name}`), namespace);
+    libvirtd.#prepare(configuration);
+    lab.log(`libvirtd in ${namespace.name}`, () => libvirtd.#formerLog + (libvirtd.#daemon?.output ?? ''));
+    lab.defer(() => libvirtd.stop());
+    await libvirtd.run();
+    return libvirtd;
+  }
+
+  /** The socket for reading and writing. */
+  get socket(): string {
+    return join(this.folder('run'), 'libvirt-sock');
+  }
+
+  /** What libvirtd sees as /etc/libvirt, /run/libvirt … */
+  folder(which: keyof typeof FOLDERS): string {
+    return join(this.#folder, which);
+  }
+
+  get pid(): number {
+    if (this.#daemon === undefined) throw new Error('libvirtd does not run');
+    return this.#daemon.pid;
+  }
+
+  /** Starts it, the first time or again. */
+  async run(): Promise<void> {
+    const binds = Object.entries(FOLDERS).map(([name, path]) => `mount --bind "${join(this.#folder, name)}" ${path}`);
+    const script = [
+      'set -e',
+      ...Object.values(FOLDERS).map((path) => `mkdir -p ${path}`),
+      ...binds,
+      `LIBVIRT_DRIVER_DIR="${join(this.#folder, 'drivers')}" exec libvirtd -f "${join(this.#folder, 'libvirtd.conf')}" -p "${join(this.#folder, 'libvirtd.pid')}"`,
+    ].join('\n');
+    const daemon = this.#namespace.spawn('libvirtd', ['unshare', '--mount', 'sh', '-c', script]);
+    this.#daemon = daemon;
+    await waitFor('libvirtd to answer', async () => {
+      if (!daemon.alive) throw new Error(`libvirtd ended with ${daemon.exitCode}:\n${daemon.output}`);
+      return (await this.virsh(['net-list'], { check: false })).code === 0 ? true : undefined;
+    });
+  }
+
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    const daemon = this.#daemon;
+    if (daemon === undefined) return;
+    this.#daemon = undefined;
+    await daemon.stop(signal);
+    this.#formerLog += daemon.output;
+  }
+
+  /** `virsh VERB …` on the URI of a driver. */
+  virsh(words: readonly string[], options: RunOptions & { driver?: 'network' | 'secret' } = {}): Promise<RunResult> {
+    const { driver = 'network', ...more } = options;
+    return run(['virsh', '-q', '-c', `${driver}+unix:///system?socket=${this.socket}`, ...words], more);
+  }
+
+  /** Defines a secret from the inside of a `<secret>` element, and gives it a value unless that is left out. */
+  async secret(uuid: string, value: string | undefined, content = '', attributes = "private='no'"): Promise<void> {
+    const xml = `<secret ${attributes}><uuid>${uuid}</uuid>${content}</secret>\n`;
+    await this.virsh(['secret-define', this.file(xml)], { driver: 'secret' });
+    if (value !== undefined) await this.setSecret(uuid, value);
+  }
+
+  async setSecret(uuid: string, value: string): Promise<void> {
+    await this.virsh(['secret-set-value', uuid, '--plain', '--file', this.file(value)], { driver: 'secret' });
+  }
+
+  /** A file for virsh, which cannot read what Node pipes. */
+  file(content: string): string {
+    const path = join(this.#folder, `input-${this.#files++}`);
+    writeFileSync(path, content, { mode: 0o600 });
+    return path;
+  }
+
+  #prepare(configuration: string): void {
+    for (const name of [...Object.keys(FOLDERS), 'drivers']) {
+      mkdirSync(join(this.#folder, name), { recursive: true, mode: 0o700 });
+    }
+    const installed = driverFolder();
+    for (const driver of DRIVERS) {
+      const file = `libvirt_driver_${driver}.so`;
+      symlinkSync(join(installed, file), join(this.#folder, 'drivers', file));
+    }
+    writeFileSync(join(this.#folder, 'libvirtd.conf'), CONFIGURATION + configuration);
+  }
+}
+
+/** Where the distribution keeps the drivers: below the folder of the machine's architecture. */
+function driverFolder(): string {
+  for (const name of readdirSync('/usr/lib')) {
+    const folder = join('/usr/lib', name, 'libvirt', 'connection-driver');
+    if (existsSync(folder)) return folder;
+  }
+  throw new Error('no folder of libvirt drivers below /usr/lib');
+}
