@@ -6,7 +6,6 @@ import { assertNever } from '../base/assert.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import { readU32 } from '../base/bytes.ts';
 import { namedDrops } from '../esp/drops.ts';
-import type { ConnectionConfig } from '../ike/config.ts';
 import { IkeEndpoint } from '../ike/endpoint.ts';
 import type { ChildSa, IkeEvent, Path, SignatureAnswer, VerificationAnswer } from '../ike/events.ts';
 import type { PlanePort, PlaneReport } from './commands.ts';
@@ -79,27 +78,13 @@ export class Engine {
     const free = this.#byIndex.indexOf(undefined);
     const index = free < 0 ? this.#byIndex.length : free;
     const tunnel = new Tunnel(index, config, this.#counterMemory);
-    this.#addConnections(config.connections);
+    this.ike.addConnections(config.connections);
     for (const { name } of config.connections) this.#byConnection.set(name, tunnel);
     this.#byIndex[index] = tunnel;
     this.#tunnels.set(config.name, tunnel);
     const { policy, counters } = tunnel;
     const more = { hold: config.hold ?? DEFAULT_HOLD, fragmentSeed: this.#fragmentSeed };
     this.#port.send({ type: 'add-tunnel', tunnel: index, policy, counters, ...more });
-  }
-
-  /** All or none. */
-  #addConnections(connections: readonly ConnectionConfig[]): void {
-    const added: string[] = [];
-    try {
-      for (const connection of connections) {
-        this.ike.addConnection(connection);
-        added.push(connection.name);
-      }
-    } catch (error) {
-      for (const name of added) this.ike.removeConnection(this.#now, name);
-      throw error;
-    }
   }
 
   /** Deletes the tunnel's SAs, telling the peer, and forgets it. Drain `pollTransmit` afterwards. */

@@ -54,18 +54,34 @@ export class IkeEndpoint {
 
   /** @throws RangeError when the name is taken, or the configuration cannot be worked with. */
   addConnection(config: ConnectionConfig): void {
-    if (this.#host.configs.has(config.name)) throw new RangeError(`there is a connection ${config.name} already`);
-    this.#take(config);
+    this.addConnections([config]);
+  }
+
+  /** All or none. @throws RangeError as for one */
+  addConnections(configs: readonly ConnectionConfig[]): void {
+    const names = new Set<string>();
+    for (const config of configs) {
+      const { name } = config;
+      if (names.has(name) || this.#host.configs.has(name))
+        throw new RangeError(`there is a connection ${name} already`);
+      names.add(name);
+      this.#check(config);
+    }
+    for (const config of configs) this.#take(config);
   }
 
   /** Running SAs stay as they are; what is negotiated from now on follows the new configuration. @throws RangeError */
   replaceConnection(config: ConnectionConfig): void {
     this.#config(config.name);
+    this.#check(config);
     this.#take(config);
   }
 
-  #take(config: ConnectionConfig): void {
+  #check(config: ConnectionConfig): void {
     checkConnection(config, this.#host.crypto, this.#host.rawEsp);
+  }
+
+  #take(config: ConnectionConfig): void {
     const proposals = internProposals(config.proposals, this.#host.configs.values());
     this.#host.configs.set({ ...config, proposals });
   }

@@ -453,6 +453,15 @@ describe('configuration', () => {
     expect(endpoint.status()).toEqual([]);
   });
 
+  it('takes several connections, all or none', () => {
+    const { endpoint } = new Pair().a;
+    const [one, two] = [connection({ name: 'one' }), connection({ name: 'two' })];
+    expect(() => endpoint.addConnections([one, { ...two, proposals: [] }])).toThrow('no IKE proposal');
+    expect(() => endpoint.addConnections([one, one])).toThrow('there is a connection one already');
+    endpoint.addConnections([one, two]);
+    expect(() => endpoint.addConnection(two)).toThrow('there is a connection two already');
+  });
+
   it('prefers the connection that names the peer, of several for its address', () => {
     const anybody = mirrored(connection({ name: 'anybody' }));
     const b = [{ ...anybody, remote: { ...anybody.remote, id: undefined } }, mirrored(connection())];
