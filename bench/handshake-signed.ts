@@ -1,9 +1,8 @@
 /**
- * Complete set-ups a second where both sides have certificates, each issued by the authority that the other trusts:
- * signatures of RFC 7427, paths validated anew each time, IKE_AUTH in fragments where it is too long.
- *
- * Signatures are made and verified on other threads, so a set-up waits more than it computes; what is measured is the
- * processor time of all threads, which is what a busy host has to give.
+ * For `handshake.ts`: set-ups where both sides have certificates, each issued by the authority that the other trusts, with
+ * the signer and the verifier that the daemon has. Signatures of RFC 7427; IKE_AUTH in fragments where it is too long. As
+ * with peers that come again, the certificates were seen before: they are neither read nor their signatures computed
+ * anew, but all else of their path is looked at each time.
  */
 import { generateKeyPairSync, type KeyObject, webcrypto } from 'node:crypto';
 import { fromHex } from '../src/base/bytes.ts';
@@ -15,12 +14,7 @@ import { keySigner } from '../src/pki/signer.ts';
 import type { Credentials, Verifier } from '../src/pki/types.ts';
 import { pathVerifier } from '../src/pki/verifier.ts';
 import { authority, dns, ECDSA_SHA256, ecKey, make, NOW } from '../test/pki/make.ts';
-import type { BenchRow } from './row.ts';
-import { median } from './stats.ts';
-
-const ROUNDS = 5;
-const ROUND_MS = 1_000;
-const WARM_UP = 100;
+import type { Pair } from './handshake-run.ts';
 
 interface Kind {
   readonly name: string;
@@ -77,49 +71,23 @@ class Side {
 }
 
 /** @param configFor the connection of a side, to which only the certificates are added */
-export async function signedHandshakes(
-  configFor: (us: 'a' | 'b', them: 'a' | 'b') => ConnectionConfig,
-): Promise<BenchRow[]> {
-  const rows: BenchRow[] = [];
-  for (const kind of KINDS) rows.push(await measure(kind, configFor('a', 'b'), configFor('b', 'a')));
-  return rows;
+export function signedPairs(configFor: (us: 'a' | 'b', them: 'a' | 'b') => ConnectionConfig): Pair[] {
+  return KINDS.map((kind) => signedPair(kind, configFor('a', 'b'), configFor('b', 'a')));
 }
 
-async function measure({ name, newKey, algorithm }: Kind, a: ConnectionConfig, b: ConnectionConfig): Promise<BenchRow> {
+function signedPair({ name, newKey, algorithm }: Kind, ours: ConnectionConfig, theirs: ConnectionConfig): Pair {
   const root = authority('CN=root', { key: newKey(), algorithm });
-  const verifier = pathVerifier({ anchors: [parseCertificate(root.der)] });
   const side = (config: ConnectionConfig, host: string): Side => {
     const { der, key } = make({ subject: `CN=${host}`, issuer: root, key: newKey(), algorithm, san: [dns(host)] });
+    const verifier = pathVerifier({ anchors: [parseCertificate(root.der)] });
     return new Side(config, { certificates: [der], signer: keySigner(key) }, verifier);
   };
-  const sides = [side(a, 'a.example'), side(b, 'b.example')] as const;
-  let count = 0;
-  while (count < WARM_UP) await setUp(sides, count++);
-  const rounds: number[] = [];
-  for (let round = 0; round < ROUNDS; round++) {
-    const first = count;
-    const start = performance.now();
-    let spent = 0;
-    while (performance.now() - start < ROUND_MS) spent += await setUp(sides, count++);
-    rounds.push(((count - first) * 1_000) / spent);
-  }
-  return { name: `handshake/${name}`, value: median(rounds), unit: '1/s', rounds };
-}
-
-/** Brings one up and takes it down again. @returns milliseconds of processor time until both sides have it */
-async function setUp([a, b]: readonly [Side, Side], round: number): Promise<number> {
-  const now = round * 60_000;
-  for (const { endpoint } of [a, b]) endpoint.handleTimeout(now);
-  const before = process.cpuUsage();
-  a.endpoint.initiate(now, 'bench');
-  await exchange(a, b, now);
-  const { user, system } = process.cpuUsage(before);
-  for (const { endpoint } of [a, b]) {
-    if (endpoint.status()[0]?.children.length !== 1) throw new Error('the set-up failed');
-  }
-  a.endpoint.closeConnection(now, 'bench');
-  await exchange(a, b, now);
-  return (user + system) / 1_000;
+  const [a, b] = [side(ours, 'a.example'), side(theirs, 'b.example')];
+  return {
+    name: `handshake/${name}`,
+    ends: [a.endpoint, b.endpoint],
+    exchange: async (now) => await exchange(a, b, now),
+  };
 }
 
 async function exchange(a: Side, b: Side, now: number): Promise<void> {
