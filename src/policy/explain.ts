@@ -1,16 +1,24 @@
 /**
- * Why a packet is decided as it is: which entry decides, and what kept those before it from matching. Control path;
- * the answer is data, with text made from it.
+ * Why a packet is decided as it is: which entry decides, what kept those before it from matching, and which behind it
+ * would have matched but are never asked. Control path: it looks at every entry, and needs no compiled policy; the
+ * answer is data, with text made from it.
  */
 import { formatAddress, formatRange, rangeContains } from '../base/address.ts';
-import { type CompiledPolicy, FRAGMENT_UNDECIDED, NO_ENTRY, type PolicyAction, type PolicyEntry } from './database.ts';
-import { DESTINATION, type Flow, PORT_HIDDEN, PROTOCOL_HIDDEN, SOURCE } from './flow.ts';
+import { type Direction, FRAGMENT_UNDECIDED, NO_ENTRY, type PolicyAction, type PolicyEntry } from './database.ts';
+import { DESTINATION, type Flow, Fragment, PORT_HIDDEN, PROTOCOL_HIDDEN, SOURCE } from './flow.ts';
 import { flowAddress } from './flow-values.ts';
-import { hasSinglePort, Protocol, protocolName } from './protocols.ts';
+import { canPair } from './narrow.ts';
+import { hasSinglePort, isIcmp, Protocol, protocolName } from './protocols.ts';
 import { formatPorts, isAnyPorts, isOpaquePorts, type TrafficSelector } from './selector.ts';
 
 /** Ranges, protocols or ports that a text lists at most. */
 const MAX_LISTED = 8;
+
+/** Entries of one direction in the order in which they are asked (`orderPolicy`). */
+export interface OrderedPolicy {
+  readonly direction: Direction;
+  readonly entries: readonly PolicyEntry[];
+}
 
 /** The first thing of a side that no selector of it gets past. */
 export type MismatchPart = 'address' | 'protocol' | 'port';
@@ -30,33 +38,47 @@ export interface ExplainedEntry {
 }
 
 export interface FlowExplanation {
-  /** What `lookup` answers: an index, `NO_ENTRY` or `FRAGMENT_UNDECIDED`. */
+  /** What `CompiledPolicy.lookup` answers: an index, `NO_ENTRY` or `FRAGMENT_UNDECIDED`. */
   readonly answer: number;
   /** What becomes of the packet. */
   readonly action: PolicyAction;
   /** The entry that decides, if one does. */
   readonly decides: PolicyEntry | undefined;
   /**
-   * The entries that were asked in vain before it, in order; at most the first `limit`. For a fragment that is undecided:
-   * before the bypass that it was kept from.
+   * Entries that were asked in vain before it, in their order; of more than `limit`, those that come closest to matching.
+   * For a fragment that is undecided: before the bypass that it was kept from.
    */
   readonly before: readonly ExplainedEntry[];
   /** How many were asked in vain, those that are not listed included. */
   readonly beforeCount: number;
+  /** Entries behind the one that decides that match as well: for this packet they are shadowed. At most `limit`. */
+  readonly shadowed: readonly ExplainedEntry[];
+  readonly shadowedCount: number;
 }
 
-/** Explains what `policy.lookup(flow)` answers. */
-export function explainFlow(policy: CompiledPolicy, flow: Flow, limit = 1000): FlowExplanation {
-  const answer = policy.lookup(flow);
-  const decides = answer >= 0 ? policy.entries[answer]! : undefined;
-  const packet = readPacket(flow, policy.direction === 'out');
-  const matches = (entry: PolicyEntry): boolean => mismatchesOf(entry, packet).length === 0;
-  const beforeCount =
-    answer >= 0 ? answer : answer === NO_ENTRY ? policy.entries.length : policy.entries.findIndex(matches);
-  const before = policy.entries
-    .slice(0, Math.min(beforeCount, limit))
-    .map((entry, index) => ({ index, entry, mismatches: mismatchesOf(entry, packet) }));
-  return { answer, action: decides?.action ?? 'discard', decides, before, beforeCount };
+/** Explains how a policy decides a packet. */
+export function explainFlow({ direction, entries }: OrderedPolicy, flow: Flow, limit = 1000): FlowExplanation {
+  const packet = readPacket(flow, direction === 'out');
+  const matching = indexesOf(entries, (entry) => distanceOf(entry, packet) === 0);
+  const [first, ...later] = matching;
+  const answer =
+    first === undefined ? NO_ENTRY : keptFromBypass(entries, first, flow, packet) ? FRAGMENT_UNDECIDED : first;
+  const decides = entries[answer];
+  const shadowed = answer === first ? later : [];
+  const beforeCount = first ?? entries.length;
+  const explained = (index: number): ExplainedEntry => {
+    const entry = entries[index]!;
+    return { index, entry, mismatches: mismatchesOf(entry, packet) };
+  };
+  return {
+    answer,
+    action: decides?.action ?? 'discard',
+    decides,
+    before: closest(entries, beforeCount, limit, packet).map(explained),
+    beforeCount,
+    shadowed: shadowed.slice(0, limit).map(explained),
+    shadowedCount: shadowed.length,
+  };
 }
 
 /** One line: what happens to the packet, and by which entry. */
@@ -66,10 +88,50 @@ export function formatDecision({ answer, decides }: FlowExplanation): string {
     return 'dropped: a fragment that shows no ports, whose first fragment was not seen, may belong to an entry that does not bypass';
   }
   const entry = decides!;
-  const by = `by '${entry.name}'${entry.line === undefined ? '' : ` (line ${entry.line})`}`;
+  const by = `by ${entryName(entry)}`;
   if (entry.action === 'protect')
     return `protected ${by}${entry.child === undefined ? '' : ` with child ${entry.child}`}`;
   return entry.action === 'bypass' ? `bypassed ${by}` : `discarded ${by}`;
+}
+
+/** `'lan' (line 27)`. */
+export function entryName({ name, line }: PolicyEntry): string {
+  return line === undefined ? `'${name}'` : `'${name}' (line ${line})`;
+}
+
+function indexesOf(entries: readonly PolicyEntry[], wanted: (entry: PolicyEntry) => boolean): number[] {
+  const found: number[] = [];
+  for (const [index, entry] of entries.entries()) if (wanted(entry)) found.push(index);
+  return found;
+}
+
+/** The entries before an index that have the least against the packet, in their order. */
+function closest(entries: readonly PolicyEntry[], before: number, limit: number, packet: Ends): number[] {
+  if (before <= limit) return Array.from({ length: before }, (_, index) => index);
+  const distances = Uint8Array.from({ length: before }, (_, index) => distanceOf(entries[index]!, packet));
+  const chosen: number[] = [];
+  for (let distance = 0; distance <= 2 * DISTANCE.address; distance++) {
+    for (let at = distances.indexOf(distance); at >= 0; at = distances.indexOf(distance, at + 1)) {
+      if (chosen.length === limit) return chosen.sort((a, b) => a - b);
+      chosen.push(at);
+    }
+  }
+  return chosen.sort((a, b) => a - b);
+}
+
+/** RFC 4301 §7.3: a later fragment of unknown ports slips past no entry before that does not bypass. */
+function keptFromBypass(entries: readonly PolicyEntry[], found: number, flow: Flow, packet: Ends): boolean {
+  if (flow.fragment !== Fragment.later || flow.firstSeen || entries[found]!.action !== 'bypass') return false;
+  return entries.slice(0, found).some((entry) => entry.action !== 'bypass' && mightMatch(entry, flow, packet));
+}
+
+/** Whether the packet might belong to an entry if its ports, and in IPv6 its protocol, were seen. */
+function mightMatch({ selectors }: PolicyEntry, { family }: Flow, [local, remote]: Ends): boolean {
+  const might = (selector: TrafficSelector, end: End): boolean =>
+    rangeContains(selector.range, end.address) && (family === 6 || protocolFits(selector, end));
+  return selectors.local.some(
+    (mine) => might(mine, local) && selectors.remote.some((theirs) => might(theirs, remote) && canPair(mine, theirs)),
+  );
 }
 
 /** One end of the packet, as the selectors of a side see it. */
@@ -82,7 +144,9 @@ interface End {
   readonly opaqueToo: boolean;
 }
 
-function readPacket(flow: Flow, outbound: boolean): readonly [local: End, remote: End] {
+type Ends = readonly [local: End, remote: End];
+
+function readPacket(flow: Flow, outbound: boolean): Ends {
   const end = (side: End['side'], source: boolean): End => ({
     side,
     address: flowAddress(flow, source ? SOURCE : DESTINATION),
@@ -93,7 +157,26 @@ function readPacket(flow: Flow, outbound: boolean): readonly [local: End, remote
   return [end('local', outbound), end('remote', !outbound)];
 }
 
-function mismatchesOf({ selectors }: PolicyEntry, [local, remote]: readonly [End, End]): Mismatch[] {
+/** How far each part is from a match: what has the right addresses is nearly right. */
+const DISTANCE: Readonly<Record<MismatchPart, number>> = { port: 1, protocol: 2, address: 4 };
+
+/** 0 for an entry that matches. */
+function distanceOf({ selectors }: PolicyEntry, [local, remote]: Ends): number {
+  return sideDistance(selectors.local, local) + sideDistance(selectors.remote, remote);
+}
+
+function sideDistance(selectors: readonly TrafficSelector[], end: End): number {
+  let least = DISTANCE.address;
+  for (const selector of selectors) {
+    if (!rangeContains(selector.range, end.address)) continue;
+    if (!protocolFits(selector, end)) least = Math.min(least, DISTANCE.protocol);
+    else if (portFits(selector, end)) return 0;
+    else least = DISTANCE.port;
+  }
+  return least;
+}
+
+function mismatchesOf({ selectors }: PolicyEntry, [local, remote]: Ends): Mismatch[] {
   return [mismatchOf(selectors.local, local), mismatchOf(selectors.remote, remote)].filter((m) => m !== undefined);
 }
 
@@ -104,7 +187,7 @@ function mismatchOf(selectors: readonly TrafficSelector[], end: End): Mismatch |
     const ranges = selectors.map(({ range }) => formatRange(range));
     return describe(end, 'address', formatAddress(end.address), ranges);
   }
-  const byProtocol = byAddress.filter(({ protocol }) => protocol === Protocol.any || protocol === end.protocol);
+  const byProtocol = byAddress.filter((selector) => protocolFits(selector, end));
   if (byProtocol.length === 0) {
     const found = end.protocol === PROTOCOL_HIDDEN ? '(hidden in a fragment)' : protocolName(end.protocol);
     return describe(
@@ -118,6 +201,10 @@ function mismatchOf(selectors: readonly TrafficSelector[], end: End): Mismatch |
   return describe(end, 'port', portText(end), byProtocol.map(formatPorts));
 }
 
+function protocolFits({ protocol }: TrafficSelector, end: End): boolean {
+  return protocol === Protocol.any || protocol === end.protocol;
+}
+
 function portFits(selector: TrafficSelector, { port, opaqueToo }: End): boolean {
   if (isAnyPorts(selector)) return true;
   if (isOpaquePorts(selector)) return opaqueToo || port === PORT_HIDDEN;
@@ -128,9 +215,17 @@ function portText({ protocol, port }: End): string {
   return port === PORT_HIDDEN ? '(not shown)' : formatPorts({ protocol, startPort: port, endPort: port });
 }
 
-function describe({ side }: End, part: MismatchPart, found: string, wanted: readonly string[]): Mismatch {
+function describe(end: End, part: MismatchPart, found: string, wanted: readonly string[]): Mismatch {
+  const { side, protocol } = end;
   const distinct = [...new Set(wanted)];
   const more = distinct.length > MAX_LISTED ? ` and ${distinct.length - MAX_LISTED} more` : '';
   const list = distinct.length === 0 ? 'nothing' : distinct.slice(0, MAX_LISTED).join(', ') + more;
-  return { side, part, text: `${side} ${part} ${found} is not in ${list}` };
+  // What ICMP has in the place of a port says itself what it is.
+  const what = part === 'port' && isIcmp(protocol) ? side : `${side} ${part}`;
+  return { side, part, text: `${what} ${found} is not ${relation(distinct)}${list}` };
+}
+
+/** `not in 10.1.0.0/24`, but `not 10.1.0.1` and `not tcp`: nothing is in a single value. */
+function relation([only, ...others]: readonly string[]): string {
+  return only === undefined || others.length > 0 || /[/-]/.test(only) ? 'in ' : '';
 }

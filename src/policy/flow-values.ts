@@ -1,6 +1,6 @@
 /** A packet's selectors as values: for proposals, logs and explanations. Control path. */
 import { formatAddress, formatSocketAddress, type IpAddress } from '../base/address.ts';
-import { DESTINATION, type Flow, Fragment, PORT_HIDDEN, PROTOCOL_HIDDEN, portsKnown, SOURCE } from './flow.ts';
+import { DESTINATION, Flow, Fragment, PORT_HIDDEN, PROTOCOL_HIDDEN, portsKnown, SOURCE } from './flow.ts';
 import { hasPorts, hasSinglePort, protocolName } from './protocols.ts';
 import {
   ANY_PORTS,
@@ -11,6 +11,7 @@ import {
   type SelectorPair,
   type TrafficSelector,
 } from './selector.ts';
+import { addressWords } from './words.ts';
 
 /** The packet's source or destination. */
 export function flowAddress(flow: Flow, at: typeof SOURCE | typeof DESTINATION): IpAddress {
@@ -55,4 +56,26 @@ export function formatFlow(flow: Flow): string {
   if (flow.fragment === Fragment.later && !flow.firstSeen) return `${addresses} (a later fragment)`;
   if (!portsKnown(flow)) return addresses;
   return `${addresses} ${formatPorts({ protocol: flow.protocol, startPort: flow.srcPort, endPort: flow.srcPort })}`;
+}
+
+/** What a flow is made of when there is no packet to read. */
+export interface FlowValues {
+  readonly source: IpAddress;
+  readonly destination: IpAddress;
+  readonly protocol: number;
+  /** As in `Flow`: for ICMP both are type × 256 + code; `PORT_HIDDEN` where the protocol has none. */
+  readonly sourcePort: number;
+  readonly destinationPort: number;
+}
+
+/** The flow of a whole packet with these values. */
+export function makeFlow({ source, destination, protocol, sourcePort, destinationPort }: FlowValues): Flow {
+  const flow = new Flow();
+  flow.family = source.family;
+  flow.protocol = protocol;
+  flow.words.set(addressWords(source), SOURCE);
+  flow.words.set(addressWords(destination), DESTINATION);
+  flow.srcPort = sourcePort;
+  flow.dstPort = destinationPort;
+  return flow;
 }

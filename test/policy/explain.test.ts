@@ -41,16 +41,33 @@ describe('explainFlow', () => {
     expect([explained.answer, explained.action, explained.decides?.name]).toEqual([4, 'bypass', 'fits']);
     expect(explained.before.map(({ mismatches }) => mismatches.map(({ text }) => text))).toEqual([
       ['remote address 10.2.0.1 is not in 10.9.0.0/24'],
-      ['remote protocol udp is not in tcp'],
-      ['remote port 53 is not in 54'],
+      ['remote protocol udp is not tcp'],
+      ['remote port 53 is not 54'],
       ['local address 10.1.0.1 is not in 10.7.0.0/24', 'remote address 10.2.0.1 is not in fd00::/64'],
     ]);
     expect(formatDecision(explained)).toBe("bypassed by 'fits' (line 12)");
   });
 
-  it('lists no more than it is asked for', () => {
+  it('lists no more than it is asked for: what comes closest to matching, in the order of the policy', () => {
     const explained = explainFlow(policy, flowOf(UDP), 2);
-    expect([explained.before.length, explained.beforeCount]).toEqual([2, 4]);
+    expect(explained.before.map(({ index, entry: { name } }) => [index, name])).toEqual([
+      [1, 'protocol'],
+      [2, 'port'],
+    ]);
+    expect(explained.beforeCount).toBe(4);
+  });
+
+  it('names what would match as well, and is never asked', () => {
+    const twice = [...policy.entries, entry('nor this', '10.1.0.1', '10.2.0.1')];
+    const explained = explainFlow({ direction: 'out', entries: twice }, flowOf(UDP), 1);
+    expect(explained.shadowed.map(({ index, entry: { name } }) => [index, name])).toEqual([[5, 'never asked']]);
+    expect(explained.shadowedCount).toBe(2);
+  });
+
+  it('says of ICMP which type was found', () => {
+    const ping = compilePolicy([entry('unreachable', '0.0.0.0/0 icmp type 3', '0.0.0.0/0')], 'out');
+    const explained = explainFlow(ping, flowOf({ ...UDP, protocol: 1, payload: icmp(8, 0) }));
+    expect(explained.before[0]!.mismatches[0]!.text).toBe('local type 8 code 0 is not type 3');
   });
 
   it('explains a packet that nothing matches', () => {
@@ -66,7 +83,7 @@ describe('explainFlow', () => {
     );
     const explained = explainFlow(guarded, flowOf({ ...UDP, offset: 8 }));
     expect([explained.answer, explained.action, explained.beforeCount]).toEqual([FRAGMENT_UNDECIDED, 'discard', 1]);
-    expect(explained.before[0]!.mismatches[0]!.text).toBe('remote port (not shown) is not in 53');
+    expect(explained.before[0]!.mismatches[0]!.text).toBe('remote port (not shown) is not 53');
     expect(formatDecision(explained)).toContain('first fragment was not seen');
   });
 
@@ -89,7 +106,8 @@ describe('explainFlow', () => {
         selectors,
         packet,
         fc.constantFrom('in', 'out'),
-        (local, remote, [[src, dst], protocol, a, b, stray], direction) => {
+        fc.constantFrom('bypass', 'protect'),
+        (local, remote, [[src, dst], protocol, a, b, stray], direction, action) => {
           const flow = toFlow({
             src,
             dst,
@@ -98,10 +116,12 @@ describe('explainFlow', () => {
             ports: stray ? undefined : protocol === 1 ? [a, a] : [a, b],
           });
           const tried = entry('tried', '::', '::', { direction, selectors: { local, remote } });
-          const after = entry('after', '0.0.0.0/0', '0.0.0.0/0', { direction });
-          const explained = explainFlow(compilePolicy([tried, after], direction), flow);
+          const after = entry('after', '0.0.0.0/0', '0.0.0.0/0', { direction, action });
+          const compiled = compilePolicy([tried, after], direction);
+          const explained = explainFlow(compiled, flow);
+          expect(explained.answer).toBe(compiled.lookup(flow));
           const matches = new CompiledSelectors({ local, remote }).matchesFlow(flow, direction === 'out');
-          expect(explained.decides?.name).toBe(matches ? 'tried' : 'after');
+          if (explained.answer >= 0) expect(explained.decides?.name).toBe(matches ? 'tried' : 'after');
           if (!matches) expect(explained.before[0]!.mismatches.length).toBeGreaterThan(0);
         },
       ),
