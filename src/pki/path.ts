@@ -169,52 +169,46 @@ function tooLong(certificate: Certificate): Refusal {
 
 /** What any certificate of a path must be. */
 function checkAlone(certificate: Certificate, { now, clockSkew }: PathOptions): Refusal | undefined {
-  const name = describeCertificate(certificate);
   const { notBefore, notAfter, extensions, publicKey } = certificate;
+  const of = (reason: RefusalReason, detail: string): Refusal =>
+    refuse(reason, `${describeCertificate(certificate)} ${detail}`);
+  const date = (time: number): string => new Date(time).toISOString();
   const [unknown] = extensions.unknownCritical;
   if (unknown !== undefined) {
-    return refuse(
-      'unknown-critical-extension',
-      `${name} has the critical extension ${unknown}, which is not understood`,
-    );
+    return of('unknown-critical-extension', `has the critical extension ${unknown}, which is not understood`);
   }
-  const clock = `the clock says ${new Date(now).toISOString()}`;
-  if (notAfter < now - clockSkew)
-    return refuse('expired', `${name} expired on ${new Date(notAfter).toISOString()}; ${clock}`);
+  if (notAfter < now - clockSkew) return of('expired', `expired on ${date(notAfter)}; the clock says ${date(now)}`);
   if (notBefore > now + clockSkew) {
-    return refuse('not-yet-valid', `${name} is valid from ${new Date(notBefore).toISOString()} on; ${clock}`);
+    return of('not-yet-valid', `is valid from ${date(notBefore)} on; the clock says ${date(now)}`);
   }
   const weak = keyProblem(publicKey);
-  return weak === undefined ? undefined : refuse('weak-key', `${name} has ${weak}`);
+  return weak === undefined ? undefined : of('weak-key', `has ${weak}`);
 }
 
 function checkEnd(certificate: Certificate, options: PathOptions): Refusal | undefined {
-  const name = describeCertificate(certificate);
+  const unfit = (what: string): Refusal =>
+    refuse('key-usage', `${describeCertificate(certificate)} is not for ${what}`);
   const { keyUsage, extendedKeyUsage } = certificate.extensions;
   // RFC 4945 §5.1.3.2.
   if (keyUsage !== undefined && (keyUsage & (KeyUsage.digitalSignature | KeyUsage.nonRepudiation)) === 0) {
-    return refuse(
-      'key-usage',
-      `${name} is not for signatures: its key usage has neither digitalSignature nor nonRepudiation`,
-    );
+    return unfit('signatures: its key usage has neither digitalSignature nor nonRepudiation');
   }
   if (options.extendedKeyUsage === 'ike' && extendedKeyUsage?.some((id) => IKE_KEY_PURPOSES.has(id)) === false) {
-    return refuse('key-usage', `${name} is not for IKE: its extended key usage is ${extendedKeyUsage.join(', ')}`);
+    return unfit(`IKE: its extended key usage is ${extendedKeyUsage.join(', ')}`);
   }
   return undefined;
 }
 
 function checkIssuer(certificate: Certificate, trusted: boolean): Refusal | undefined {
-  const name = describeCertificate(certificate);
+  const none = (why: string): Refusal =>
+    refuse('not-an-authority', `${describeCertificate(certificate)} issued a certificate, but ${why}`);
   const { version, extensions } = certificate;
   // Old roots of version 1 cannot say it; whoever trusts one by hand has said it.
   const ca = trusted && version === 1 ? true : extensions.basicConstraints?.ca === true;
-  if (!ca) return refuse('not-an-authority', `${name} issued a certificate, but is no authority (basic constraints)`);
+  if (!ca) return none('is no authority (basic constraints)');
   const { keyUsage } = extensions;
-  if (keyUsage !== undefined && (keyUsage & KeyUsage.keyCertSign) === 0) {
-    return refuse('not-an-authority', `${name} issued a certificate, but its key usage has no keyCertSign`);
-  }
-  return undefined;
+  const mayNot = keyUsage !== undefined && (keyUsage & KeyUsage.keyCertSign) === 0;
+  return mayNot ? none('its key usage has no keyCertSign') : undefined;
 }
 
 async function checkSigned(
@@ -222,17 +216,16 @@ async function checkSigned(
   issuer: Certificate,
   options: PathOptions,
 ): Promise<Refusal | undefined> {
-  const name = describeCertificate(certificate);
-  const scheme = schemeOf(certificate.signatureAlgorithm);
-  const algorithm = algorithmName(certificate.signatureAlgorithm);
-  if (scheme === undefined) return refuse('weak-algorithm', `${name} is signed with ${algorithm}, which is not taken`);
-  if ('hash' in scheme && scheme.hash === 'sha1' && !options.allowSha1) {
-    return refuse('weak-algorithm', `${name} is signed with ${algorithm}; SHA-256 at least is wanted`);
-  }
+  const { signatureAlgorithm: algorithm } = certificate;
+  const weak = (why: string): Refusal =>
+    refuse('weak-algorithm', `${describeCertificate(certificate)} is signed with ${algorithmName(algorithm)}${why}`);
+  const scheme = schemeOf(algorithm);
+  if (scheme === undefined) return weak(', which is not taken');
+  if ('hash' in scheme && scheme.hash === 'sha1' && !options.allowSha1) return weak('; SHA-256 at least is wanted');
   if (await isSignedBy(certificate, issuer, scheme)) return undefined;
   return refuse(
     'bad-certificate-signature',
-    `the signature of ${name} was not made by ${describeCertificate(issuer)}: it was changed, or another authority has that name`,
+    `the signature of ${describeCertificate(certificate)} was not made by ${describeCertificate(issuer)}: it was changed, or another authority has that name`,
   );
 }
 
@@ -242,13 +235,14 @@ async function checkRevoked(
   options: PathOptions,
 ): Promise<Refusal | undefined> {
   const { crls, crlPolicy, now, clockSkew } = options;
-  const name = describeCertificate(certificate);
   const found = await revocationStatus(certificate, issuer, crls, now, clockSkew);
-  if (found.status === 'revoked') return refuse('revoked', `${name} was revoked ${found.detail}`);
+  if (found.status === 'revoked') {
+    return refuse('revoked', `${describeCertificate(certificate)} was revoked ${found.detail}`);
+  }
   if (found.status === 'unknown' && crlPolicy === 'strict') {
     return refuse(
       'revocation-unknown',
-      `whether ${name} was revoked cannot be told: ${found.detail} (policy='strict')`,
+      `whether ${describeCertificate(certificate)} was revoked cannot be told: ${found.detail} (policy='strict')`,
     );
   }
   return undefined;
