@@ -2,88 +2,45 @@
  * Certificates of every kind of key against strongSwan, in both roles; chains, and what each side must refuse the other.
  */
 import { generateKeyPairSync, type KeyObject } from 'node:crypto';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { fromHex } from '../../src/base/bytes.ts';
-import { authority, dns, ecKey, ip, type Made, make, makeCrl, type Recipe } from '../pki/make.ts';
+import { authority, DAY, dns, ecKey, makeCrl } from '../pki/make.ts';
 import { showLogsOnFailure } from '../support/lab/failure.ts';
 import { Lab } from '../support/lab/lab.ts';
-import { Ours, sectunnelDocument } from '../support/lab/ours.ts';
+import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
-import { type StrongSwan, swanctlConf } from '../support/lab/strongswan.ts';
-import type { LabIdentity, Tunnel } from '../support/lab/tunnel.ts';
+import type { StrongSwan } from '../support/lab/strongswan.ts';
+import {
+  certificate,
+  certifiedTunnel,
+  establishCertified,
+  fqdn,
+  loadCertified,
+  NAME,
+  root,
+  type Words,
+  year,
+} from './certified.ts';
 import { ALL_CARRIED, buildRig, exchange, type Rig } from './rig.ts';
 import { LEFT, RIGHT } from './suites.ts';
 
-const NAME = 'certified';
-const DAY = 24 * 3_600_000;
-const year = { notBefore: Date.now() - DAY, notAfter: Date.now() + 365 * DAY };
-const root = authority('O=sectunnel, CN=Root', year);
 const middle = authority('O=sectunnel, CN=Middle', { issuer: root, ...year });
 const other = authority('O=sectunnel, CN=Other', year);
-
-const DN = { left: 'O=sectunnel, CN=left', right: 'O=sectunnel, CN=right' } as const;
-type Side = keyof typeof DN;
-
-/** The certificate of a side, with the names that it goes by. */
-function certificate(side: Side, more: Partial<Recipe> = {}): Made {
-  const address = ip(side === 'left' ? 'c0000201' : 'c0000202');
-  return make({
-    subject: DN[side],
-    issuer: root,
-    san: [dns(`${side}.example`), address],
-    keyUsage: [0x80],
-    ...year,
-    ...more,
-  });
-}
-
-const pem = (label: string, der: Uint8Array): string =>
-  `-----BEGIN ${label}-----\n${Buffer.from(der).toString('base64').replace(/.{64}/g, '$&\n')}\n-----END ${label}-----\n`;
-const certPem = (...made: readonly Made[]): string => made.map(({ der }) => pem('CERTIFICATE', der)).join('');
-const keyPem = (key: KeyObject): string => key.export({ format: 'pem', type: 'pkcs8' }).toString();
-
-const tunnel = (left: LabIdentity, right: LabIdentity): Tunnel => ({
-  name: NAME,
-  left: { address: LEFT[4].outer, id: left, inner: [`${LEFT[4].inner}/32`], psk: 'none' },
-  right: { address: RIGHT[4].outer, id: right, inner: [`${RIGHT[4].inner}/32`], psk: 'none' },
-  ike: { encryption: 'aes256gcm16', prf: 'sha384', dh: 'ecp384' },
-  esp: { encryption: 'aes256gcm16', esn: 'no' },
-});
-const dn = (side: Side): LabIdentity => ({ type: 'dn', value: DN[side] });
-const fqdn = (side: Side): LabIdentity => ({ type: 'fqdn', value: `${side}.example` });
-
-/** What a test has in the place of the usual. */
-interface Words {
-  readonly ours?: Made;
-  readonly theirs?: Made;
-  readonly ids?: Tunnel;
-  /** Sent along, by us and by the peer. */
-  readonly ourChain?: readonly Made[];
-  readonly theirChain?: readonly Made[];
-  readonly crl?: { readonly der: Uint8Array; readonly policy: 'strict' | 'ifpresent' };
-  readonly theirMethods?: string;
-  readonly start?: 'initiate' | 'respond';
-  /** More attributes of our `<x509>`. */
-  readonly x509?: string;
-}
 
 describeInterop('certificates with strongSwan', ['namespaces', 'strongswan', 'build'], () => {
   let lab: Lab;
   let rig: Rig;
   let peer: StrongSwan;
   let ours: Ours;
-  let pki: string;
 
   beforeAll(async () => {
     lab = new Lab();
     rig = await buildRig(lab, 'userspace');
     peer = rig.peer as StrongSwan;
     ours = await Ours.start(lab, rig.left);
-    pki = join(ours.folder, 'pki');
-    mkdirSync(pki);
   }, 60_000);
 
   afterAll(() => lab.dispose(), 30_000);
@@ -94,46 +51,11 @@ describeInterop('certificates with strongSwan', ['namespaces', 'strongswan', 'bu
     await peer.reset();
   });
 
-  const file = (name: string, content: string): string => {
-    writeFileSync(join(pki, name), content, { mode: 0o600 });
-    return join(pki, name);
-  };
-
-  async function load(words: Words): Promise<void> {
-    const {
-      ours: mine = certificate('left'),
-      theirs = certificate('right'),
-      ids = tunnel(dn('left'), dn('right')),
-    } = words;
-    const conf = swanctlConf(ids, 'right')
-      .replace('auth = psk', `auth = ${words.theirMethods ?? 'pubkey'}\n      certs = own.pem`)
-      .replace('auth = psk', 'auth = pubkey');
-    const sent = (words.theirChain ?? []).map((made, at) => [`x509ca/chain${at}.pem`, certPem(made)] as const);
-    await peer.loadConfiguration(conf, {
-      'x509/own.pem': certPem(theirs),
-      'private/own.pem': keyPem(theirs.key),
-      'x509ca/root.pem': certPem(root),
-      ...Object.fromEntries(sent),
-    });
-    const crl =
-      words.crl && `<crl file='${file('crl.pem', pem('X509 CRL', words.crl.der))}' policy='${words.crl.policy}'/>`;
-    const x509 = `<auth type='x509'><x509 source='file' ${words.x509 ?? ''}><ca file='${file('ca.pem', certPem(root))}'/>
-      <cert file='${file('cert.pem', certPem(mine, ...(words.ourChain ?? [])))}'/>
-      <key file='${file('key.pem', keyPem(mine.key))}'/>${crl ?? ''}</x509></auth>`;
-    const document = sectunnelDocument(ids, 'left', { start: words.start ?? 'respond' }, 'none');
-    await ours.defineDocument(NAME, document.replace(/<auth type='psk'>.*<\/auth>/, x509));
-    await ours.command(['start', NAME]);
-  }
-
-  async function establish(words: Words): Promise<void> {
-    await load(words);
-    if (words.start !== 'initiate') await peer.initiate(NAME);
-    await ours.up(NAME);
-  }
+  const establish = (words: Words): Promise<void> => establishCertified(ours, peer, words);
 
   /** Why we refused, as `status` says. */
   async function refused(words: Words): Promise<string> {
-    await load(words);
+    await loadCertified(ours, peer, words);
     if (words.start !== 'initiate') await peer.initiateInVain(NAME);
     return await waitFor('a refusal', async () => (await ours.tunnel(NAME)).lastFailure?.detail);
   }
@@ -164,10 +86,13 @@ describeInterop('certificates with strongSwan', ['namespaces', 'strongswan', 'bu
   it('host names and addresses as identities, and chains over an authority between', async () => {
     const sides = { ours: certificate('left', { issuer: middle }), theirs: certificate('right', { issuer: middle }) };
     const chains = { ourChain: [middle], theirChain: [middle] };
-    await establish({ ...sides, ...chains, ids: tunnel(fqdn('left'), fqdn('right')), start: 'initiate' });
+    await establish({ ...sides, ...chains, ids: certifiedTunnel(fqdn('left'), fqdn('right')), start: 'initiate' });
     await ours.reset();
     await peer.reset();
-    const addresses = tunnel({ type: 'address', value: LEFT[4].outer }, { type: 'address', value: RIGHT[4].outer });
+    const addresses = certifiedTunnel(
+      { type: 'address', value: LEFT[4].outer },
+      { type: 'address', value: RIGHT[4].outer },
+    );
     await establish({ ...sides, ...chains, ids: addresses });
   });
 
@@ -188,7 +113,7 @@ describeInterop('certificates with strongSwan', ['namespaces', 'strongswan', 'bu
       'for another name',
       () => ({
         theirs: certificate('right', { san: [dns('wrong.example')] }),
-        ids: tunnel(fqdn('left'), fqdn('right')),
+        ids: certifiedTunnel(fqdn('left'), fqdn('right')),
       }),
       /right\.example/,
     ],
