@@ -45,6 +45,13 @@ const ExtensionId = {
   extKeyUsage: '2.5.29.37',
 } as const;
 
+/** Of those that only revocation is interested in, and that nobody may mark as critical who wants to be understood. */
+const LocationId = {
+  crlDistributionPoints: '2.5.29.31',
+  authorityInfoAccess: '1.3.6.1.5.5.7.1.1',
+  ocspNoCheck: '1.3.6.1.5.5.7.48.1.5',
+} as const;
+
 export interface Certificate {
   readonly der: Uint8Array;
   /** The part that is signed. */
@@ -82,6 +89,11 @@ export interface CertificateExtensions {
   /** Hexadecimal. */
   readonly subjectKeyId: string | undefined;
   readonly authorityKeyId: string | undefined;
+  /** DER, read when it is asked for (`locations.ts`): nothing but revocation needs it. */
+  readonly crlDistributionPoints: Uint8Array | undefined;
+  readonly authorityInfoAccess: Uint8Array | undefined;
+  /** Whether nobody is to ask if it was revoked (RFC 6960 §4.2.2.2.1). */
+  readonly ocspNoCheck: boolean;
   /** Object identifiers of extensions that must not be passed over (RFC 5280 §4.2) and are not understood. */
   readonly unknownCritical: readonly string[];
 }
@@ -188,6 +200,9 @@ function readExtensions(list: readonly Extension[]): CertificateExtensions {
     nameConstraints: value(ExtensionId.nameConstraints, readNameConstraints),
     subjectKeyId: value(ExtensionId.subjectKeyIdentifier, (der) => toHex(derContents(der))),
     authorityKeyId: value(ExtensionId.authorityKeyIdentifier, authorityKeyId),
+    crlDistributionPoints: byId.get(LocationId.crlDistributionPoints),
+    authorityInfoAccess: byId.get(LocationId.authorityInfoAccess),
+    ocspNoCheck: byId.has(LocationId.ocspNoCheck),
     unknownCritical,
   };
 }

@@ -2,24 +2,25 @@
  * Certificate revocation lists (RFC 5280 §5): full ones, signed by the authority itself. Deltas, lists of other
  * authorities and lists for some reasons only are not understood, and are as if they were not there.
  */
-import { fromBER } from 'asn1js';
-import { Time } from 'pkijs';
-import { toHex } from '../base/bytes.ts';
-import { checkDer, DerTag, derChildren, derContents } from '../base/der.ts';
+import { ByteReader, toHex } from '../base/bytes.ts';
+import { checkDer, DerTag, derChildren, derContents, readDerLength, readElement } from '../base/der.ts';
 import { canonicalDn, formatDn } from '../base/dn.ts';
 import { type Certificate, KeyUsage, sameNames } from './certificate.ts';
+import { listUrls, pointUrls } from './locations.ts';
 import { algorithmName, keyProblem, schemeOf } from './scheme.ts';
 import { verifySignature } from './signature.ts';
+import { formatDay, readTime } from './time.ts';
 
 /** Largest list that is read, in bytes: some hundred thousand certificates. */
 export const MAX_CRL: number = 15 * 1024 * 1024;
 
 const ISSUING_DISTRIBUTION_POINT = '551d1c';
+const DELTA_CRL_INDICATOR = '551d1b';
 const REASON_CODE = '551d15';
 /** Extensions that change nothing of what a list says: authority key identifier, CRL number, and where newer ones are. */
 const HARMLESS = new Set(['551d23', '551d14', '551d2e', ISSUING_DISTRIBUTION_POINT]);
 /** RFC 5280 §5.3.1. */
-const REASONS = [
+const REASONS: readonly string[] = [
   'no reason given',
   'its key was stolen',
   "its authority's key was stolen",
@@ -37,10 +38,12 @@ export interface Crl {
   /** Milliseconds since 1970. */
   readonly thisUpdate: number;
   readonly nextUpdate: number | undefined;
-  /** By serial number, hexadecimal: since when and why, for people. */
-  readonly revoked: ReadonlyMap<string, string>;
+  /** By serial number, hexadecimal: where in `tbs` the entry begins. */
+  readonly revoked: ReadonlyMap<string, number>;
   /** Whom the list speaks of: a certificate of the others that is not in it may be revoked all the same. */
-  readonly covers: 'all' | 'users' | 'authorities' | 'some';
+  readonly covers: 'all' | 'users' | 'authorities';
+  /** Where the list is to be had, if it speaks of those alone whose certificates say that they are in the list from there. */
+  readonly points: readonly string[] | undefined;
   readonly signatureAlgorithm: Uint8Array;
   readonly signature: Uint8Array;
 }
@@ -71,7 +74,7 @@ function read(der: Uint8Array): Crl {
   if (issuerName === undefined) throw new Error('its issuer is no distinguished name');
   const nextUpdate =
     rest[0]?.[0] === DerTag.UTC_TIME || rest[0]?.[0] === DerTag.GENERALIZED_TIME ? rest.shift() : undefined;
-  const entries = rest[0]?.[0] === DerTag.SEQUENCE ? derChildren(rest.shift()!, DerTag.SEQUENCE) : [];
+  const entries = rest[0]?.[0] === DerTag.SEQUENCE ? rest.shift() : undefined;
   const extensions = rest[0] === undefined ? [] : readExtensions(derChildren(rest[0], 0xa0)[0]);
   return {
     tbs,
@@ -79,9 +82,8 @@ function read(der: Uint8Array): Crl {
     issuer: formatDn(issuer) ?? '',
     thisUpdate: readTime(thisUpdate),
     nextUpdate: nextUpdate && readTime(nextUpdate),
-    // BOUNDED: by the size of a list.
-    revoked: new Map(entries.map(readEntry)),
-    covers: coverage(extensions),
+    revoked: entries === undefined ? new Map() : readEntries(tbs, entries),
+    ...coverage(extensions),
     signatureAlgorithm,
     signature: bitString(signature),
   };
@@ -107,30 +109,71 @@ function readExtensions(list: Uint8Array | undefined): RawExtension[] {
   });
 }
 
-function readEntry(entry: Uint8Array): [string, string] {
-  const [serial, date, extensions] = derChildren(entry, DerTag.SEQUENCE);
-  if (serial === undefined || date === undefined) throw new Error('an entry without a serial number');
-  const since = new Date(readTime(date)).toISOString().slice(0, 10);
-  let reason = REASONS[0];
-  for (const { id, critical, value } of readExtensions(extensions)) {
-    if (id === REASON_CODE) reason = REASONS[value[2] ?? 0] ?? REASONS[0];
+/** What stands in an entry is read when it is asked for: lists have many, and none of them may take long. */
+function readEntries(tbs: Uint8Array, entries: Uint8Array): Map<string, number> {
+  const start = entries.byteOffset - tbs.byteOffset;
+  const list = readElement(new ByteReader(tbs, start, start + entries.length), DerTag.SEQUENCE);
+  // BOUNDED: by the size of a list.
+  const revoked = new Map<string, number>();
+  while (list.remaining > 0) {
+    const at = list.position;
+    const entry = readElement(list, DerTag.SEQUENCE);
+    revoked.set(toHex(readElement(entry, DerTag.INTEGER).rest()), at);
+    entry.u8();
+    entry.skip(readDerLength(entry));
+    if (entry.remaining === 0) continue;
     // Such as the one that says who else issued what stands here and in all entries after it.
-    else if (critical) throw new Error(`an entry with the critical extension ${id}`);
+    const other = readExtensions(entry.rest()).find(({ id, critical }) => critical && id !== REASON_CODE);
+    if (other !== undefined) throw new Error(`an entry with the critical extension ${other.id}`);
   }
-  return [toHex(derContents(serial)), `since ${since}: ${reason}`];
+  return revoked;
 }
 
-function coverage(extensions: readonly RawExtension[]): Crl['covers'] {
+/** Since when and why, for people; `undefined` for a certificate that is not in the list. */
+function revokedSince({ revoked, tbs }: Crl, serial: string): string | undefined {
+  const at = revoked.get(serial);
+  if (at === undefined) return undefined;
+  const entry = readElement(new ByteReader(tbs, at), DerTag.SEQUENCE);
+  const [, date, extensions] = derChildren(tbs.subarray(at, entry.position + entry.remaining), DerTag.SEQUENCE);
+  const reason = readExtensions(extensions).find(({ id }) => id === REASON_CODE);
+  return describeRevocation(date, reason?.value[2]);
+}
+
+/** @param date DER of a time @param reason of RFC 5280 §5.3.1 */
+export function describeRevocation(date: Uint8Array | undefined, reason: number | undefined): string {
+  return `since ${dayOf(date)}: ${REASONS[reason ?? 0] ?? REASONS[0]}`;
+}
+
+function dayOf(date: Uint8Array | undefined): string {
+  try {
+    if (date !== undefined) return formatDay(readTime(date));
+  } catch {
+    // What was revoked is so, whenever that was.
+  }
+  return 'an unknown time';
+}
+
+function coverage(extensions: readonly RawExtension[]): Pick<Crl, 'covers' | 'points'> {
+  if (extensions.some(({ id }) => id === DELTA_CRL_INDICATOR)) {
+    throw new Error('it says what has changed since another list alone (a delta list); the whole list is wanted');
+  }
   const unknown = extensions.find(({ id, critical }) => critical && !HARMLESS.has(id));
   if (unknown !== undefined) throw new Error(`it has the critical extension ${unknown.id}`);
   const point = extensions.find(({ id }) => id === ISSUING_DISTRIBUTION_POINT);
-  if (point === undefined) return 'all';
-  const tags = new Set(derChildren(point.value, DerTag.SEQUENCE).map((part) => part[0]));
+  if (point === undefined) return { covers: 'all', points: undefined };
+  const parts = derChildren(point.value, DerTag.SEQUENCE);
+  const has = (tag: number): boolean => parts.some((part) => part[0] === tag);
   // §5.2.5: some reasons, indirect lists, attribute certificates.
-  if (tags.has(0x83) || tags.has(0x84) || tags.has(0x85)) throw new Error('it speaks of some reasons or of others');
-  // Of those that name this distribution point.
-  if (tags.has(0xa0)) return 'some';
-  return tags.has(0x81) ? 'users' : tags.has(0x82) ? 'authorities' : 'all';
+  if (has(0x83) || has(0x84) || has(0x85)) {
+    throw new Error(
+      'it speaks of some reasons alone, of the certificates of others (an indirect list), or of attributes',
+    );
+  }
+  const name = parts.find((part) => part[0] === 0xa0);
+  return {
+    covers: has(0x81) ? 'users' : has(0x82) ? 'authorities' : 'all',
+    points: name && pointUrls(derChildren(name, 0xa0)[0]),
+  };
 }
 
 function octets(der: Uint8Array): Uint8Array {
@@ -142,12 +185,6 @@ function bitString(der: Uint8Array): Uint8Array {
   const contents = derContents(der);
   if (der[0] !== DerTag.BIT_STRING || contents[0] !== 0) throw new Error('its signature is not whole bytes');
   return contents.subarray(1);
-}
-
-function readTime(der: Uint8Array): number {
-  const value = new Time({ schema: fromBER(der).result }).value.getTime();
-  if (Number.isNaN(value)) throw new Error('a time that is none');
-  return value;
 }
 
 export type RevocationStatus =
@@ -172,19 +209,21 @@ export async function revocationStatus(
       continue;
     }
     // Also in a list that is out of date: what was revoked stays so.
-    const entry = crl.revoked.get(certificate.serial);
+    const entry = revokedSince(crl, certificate.serial);
     if (entry !== undefined) return { status: 'revoked', detail: entry };
     const stale = staleness(crl, now, skew);
     if (stale !== undefined) detail = `the revocation list of '${crl.issuer}' ${stale}`;
-    else if (coversKind(crl, certificate)) good = true;
+    else if (coversCertificate(crl, certificate)) good = true;
     else detail = `the revocation list of '${crl.issuer}' is for other certificates`;
   }
   return good ? { status: 'good' } : { status: 'unknown', detail };
 }
 
-function coversKind({ covers }: Crl, { extensions }: Certificate): boolean {
-  const authority = extensions.basicConstraints?.ca === true;
-  return covers === 'all' || covers === (authority ? 'authorities' : 'users');
+/** RFC 5280 §6.3.3 b. */
+function coversCertificate({ covers, points }: Crl, certificate: Certificate): boolean {
+  const authority = certificate.extensions.basicConstraints?.ca === true;
+  if (covers !== 'all' && covers !== (authority ? 'authorities' : 'users')) return false;
+  return points === undefined || listUrls(certificate).some((url) => points.includes(url));
 }
 
 export function staleness({ thisUpdate, nextUpdate }: Crl, now: number, skew: number): string | undefined {
@@ -198,7 +237,8 @@ export function staleness({ thisUpdate, nextUpdate }: Crl, now: number, skew: nu
 /** What was found of a list with a key: lists are large and are asked again and again. */
 const problems = new WeakMap<Crl, Map<string, Promise<string | undefined>>>();
 
-function crlProblem(crl: Crl, issuer: Certificate): Promise<string | undefined> {
+/** Why a list is none of this issuer that could be used; whether it still holds is not looked at. */
+export function crlProblem(crl: Crl, issuer: Certificate): Promise<string | undefined> {
   // BOUNDED: by the authorities of one name.
   const known = problems.get(crl) ?? new Map<string, Promise<string | undefined>>();
   problems.set(crl, known);

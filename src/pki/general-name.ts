@@ -26,9 +26,12 @@ export interface NameSubtrees {
 /** Context tags of a GeneralName. */
 const NameTag = { EMAIL: 0x81, DNS: 0x82, DN: 0xa4, URI: 0x86, IP: 0x87 } as const;
 
-/** Contents of a subject alternative name extension. @throws Error when they are not that */
-export function readGeneralNames(der: Uint8Array): GeneralName[] {
-  const names = derChildren(der, DerTag.SEQUENCE).map((name) => readGeneralName(name, [4, 16]));
+/**
+ * Contents of a subject alternative name extension, or names with another tag than that of a sequence.
+ * @throws Error when they are not that
+ */
+export function readGeneralNames(der: Uint8Array, tag: number = DerTag.SEQUENCE): GeneralName[] {
+  const names = derChildren(der, tag).map((name) => readGeneralName(name));
   if (names.length === 0) throw new Error('no name in a list of names');
   return names;
 }
@@ -54,7 +57,8 @@ function readSubtree(der: Uint8Array): GeneralName {
   return readGeneralName(base, [8, 32]);
 }
 
-function readGeneralName(der: Uint8Array, ipLengths: readonly number[]): GeneralName {
+/** @throws Error when it is none */
+export function readGeneralName(der: Uint8Array, ipLengths: readonly number[] = [4, 16]): GeneralName {
   const tag = der[0]!;
   switch (tag) {
     case NameTag.EMAIL:

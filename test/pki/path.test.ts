@@ -457,6 +457,27 @@ describe('revocation', () => {
     expect(await withCrl(leaf(), 'ifpresent', crl())).toBe('ok 2');
   });
 
+  it('is known by a list for some only if the certificate says that it is in the list from there', async () => {
+    const url = derElement(0x86, utf8('http://pki.example/3.crl'));
+    const list = makeCrl({
+      issuer: root,
+      revoked: [serial],
+      extensions: [extension('551d1c', true, derElement(0x30, derElement(0xa0, derElement(0xa0, url))))],
+    });
+    const inPoint = (...points: Uint8Array[]): Made =>
+      leaf({ extra: [extension('551d1f', false, derElement(0x30, ...points))] });
+    const point3 = derElement(0x30, derElement(0xa0, derElement(0xa0, uri('ldap://pki.example'), url)));
+    expect(await withCrl(inPoint(point3), 'strict', list)).toBe('ok 2');
+    const point4 = derElement(0x30, derElement(0xa0, derElement(0xa0, uri('http://pki.example/4.crl'))));
+    expect(await withCrl(inPoint(point4), 'strict', list)).toMatch(/^revocation-unknown: .* is for other certificates/);
+    expect(await withCrl(inPoint(point4, point3), 'strict', list)).toBe('ok 2');
+    // Of another issuer, and without sense.
+    const indirect = derElement(0x30, derElement(0xa0, derElement(0xa0, url)), derElement(0xa2, directory('CN=Other')));
+    expect(await withCrl(inPoint(indirect), 'strict', list)).toMatch(/is for other certificates/);
+    expect(await withCrl(inPoint(utf8('nonsense')), 'strict', list)).toMatch(/is for other certificates/);
+    expect(await withCrl(gone, 'ifpresent', list)).toMatch(/^revoked/);
+  });
+
   it('stays when the list is out of date, and is nothing in a list that somebody else signed', async () => {
     expect(
       await withCrl(gone, 'ifpresent', makeCrl({ issuer: root, revoked: [serial], nextUpdate: NOW - DAY })),
@@ -476,9 +497,11 @@ describe('revocation', () => {
       (...extensions: Uint8Array[]): (() => unknown) =>
       () =>
         parseCrl(makeCrl({ issuer: root, extensions }));
-    expect(crl(extension('551d1b', true, fromHex('020101')))).toThrow('critical extension 551d1b');
-    expect(crl(...point('30038401ff'))).toThrow('of some reasons or of others');
-    expect(crl(...point('300483020780'))).toThrow('of some reasons or of others');
+    expect(crl(extension('551d1b', true, fromHex('020101')))).toThrow('(a delta list); the whole list is wanted');
+    expect(crl(...point('30038401ff'))).toThrow('(an indirect list)');
+    expect(crl(...point('300483020780'))).toThrow('of some reasons alone');
+    expect(crl(...point('30038501ff'))).toThrow('of attributes');
+    expect(crl(extension('2b06010401', true, fromHex('0500')))).toThrow('critical extension 2b06010401');
     const other = extension('551d1d', true, derElement(0x30, directory('CN=Other')));
     expect(() => parseCrl(makeCrl({ issuer: root, revoked: [serial], entryExtensions: [other] }))).toThrow('551d1d');
     expect(() => parseCrl(utf8('nonsense'))).toThrow('not a revocation list');
