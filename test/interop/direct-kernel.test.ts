@@ -1,11 +1,17 @@
-/** ESP straight over IP, and transport mode, with strongSwan and its kernel's ESP. */
+/**
+ * ESP straight over IP, and transport mode, with strongSwan and its kernel's ESP; and that ESP with the keys of an IKE SA
+ * that certificates authenticated.
+ */
+import { generateKeyPairSync } from 'node:crypto';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { ecKey } from '../pki/make.ts';
 import { Capture } from '../support/lab/capture.ts';
 import { showLogsOnFailure } from '../support/lab/failure.ts';
 import { Lab } from '../support/lab/lab.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { ping } from '../support/lab/traffic.ts';
+import { NAME as CERTIFIED, certificate, establishCertified } from './certified.ts';
 import { CLEAR, hostTunnel, NAME, onlyRaw, rawTunnel, reversePathFilter, talk, whole } from './direct.ts';
 import {
   ALL_CARRIED,
@@ -24,7 +30,7 @@ import {
 } from './rig.ts';
 import { LEFT, RIGHT } from './suites.ts';
 
-describeInterop('what needs no UDP, with strongSwan', [...RIG_NEEDS.kernel, 'tcpdump', 'build'], () => {
+describeInterop('with strongSwan and the ESP of its kernel:', [...RIG_NEEDS.kernel, 'tcpdump', 'build'], () => {
   let lab: Lab;
   let rig: Rig;
   let ours: Ours;
@@ -113,6 +119,31 @@ describeInterop('what needs no UDP, with strongSwan', [...RIG_NEEDS.kernel, 'tcp
       await line.stop();
       expect(await line.packets(CLEAR)).toEqual([]);
       expect((await line.packets(outer === 4 ? 'icmp' : 'icmp6[0] == 128')).length).toBeGreaterThan(0);
+    },
+  );
+
+  it.each([
+    ['P-256', () => ecKey(), 'initiate'],
+    ['RSA 2048', () => generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey, 'respond'],
+  ] as const)(
+    'certificates on both sides, %s: packets, the same count on both ends, rekeyed without loss',
+    async (_, key, start) => {
+      await ours.reset();
+      await rig.peer.reset();
+      const [mine, its] = [certificate('left', { key: key() }), certificate('right', { key: key() })];
+      await establishCertified(ours, rig.peer, { ours: mine, theirs: its, start });
+
+      expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
+      const [left, right] = [await ours.single(CERTIFIED), await rig.peer.single()];
+      expect(left.ike.initiator).toBe(start === 'initiate');
+      expect(left.child).toMatchObject({ packetsOut: EXCHANGE_PACKETS, packetsIn: EXCHANGE_PACKETS });
+      expect(figures(right.child)).toEqual(mirrored(left.child));
+      const rekeyed = async (): Promise<void> => {
+        await rig.peer.rekeyChild(CERTIFIED);
+        await agreed(ours, rig.peer, CERTIFIED, { child: left.child.spiIn });
+      };
+      await nothingLost(await underTraffic(rig, 4, rekeyed, 60), ours, CERTIFIED);
+      expect((await ours.tunnel(CERTIFIED)).drops).toEqual({});
     },
   );
 });
