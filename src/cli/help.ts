@@ -1,15 +1,14 @@
 /** The help texts, made from the table of verbs so that they cannot disagree with it. */
 import { defaultRunDir } from '../daemon/folders.ts';
-import type { VerbSpec } from './verb.ts';
+import { GROUPS, type VerbSpec } from './verb.ts';
 import { verbs } from './verbs.ts';
 
 /** Exit codes, as printed in the help. */
 export const ExitCode = { Ok: 0, Refused: 1, Usage: 2, Unreachable: 3 } as const;
 
 export function generalHelp(): string {
-  const groups = ['Tunnels', 'Looking', 'Secrets'] as const;
   const width = Math.max(...[...verbs.keys()].map((verb) => verb.length));
-  const sections = groups.map((group) => {
+  const sections = GROUPS.map((group) => {
     const lines = [...verbs].filter(([, spec]) => spec.group === group);
     return `${group}\n${lines.map(([verb, spec]) => `  ${verb.padEnd(width)}  ${spec.summary}`).join('\n')}\n`;
   });

@@ -39,6 +39,10 @@ async function dispatch(argv: readonly string[], terminal: Terminal): Promise<nu
     terminal.out(verbHelp(verb, spec));
     return ExitCode.Ok;
   }
+  if ('runLocally' in spec) {
+    await spec.runLocally(args, terminal, runDir);
+    return ExitCode.Ok;
+  }
   const client = await DaemonClient.connect(runDir);
   try {
     await spec.run(client, args, terminal);

@@ -34,8 +34,10 @@ export interface Arguments {
   readonly options: Readonly<Record<string, string | boolean | undefined>>;
 }
 
-export interface VerbSpec {
-  readonly group: 'Tunnels' | 'Secrets' | 'Looking';
+export const GROUPS = ['Tunnels', 'Looking', 'Networks', 'Secrets'] as const;
+
+interface VerbWords {
+  readonly group: (typeof GROUPS)[number];
   /** Positional arguments, as in the help; an optional one in brackets. */
   readonly usage: string;
   readonly summary: string;
@@ -44,12 +46,22 @@ export interface VerbSpec {
   readonly options: NonNullable<ParseArgsConfig['options']>;
   readonly optionHelp: Readonly<Record<string, string>>;
   readonly positionals: readonly [min: number, max: number];
+}
+
+export interface DaemonVerbSpec extends VerbWords {
   run(client: DaemonClient, args: Arguments, terminal: Terminal): Promise<void>;
 }
 
-export const noOptions: Pick<VerbSpec, 'options' | 'optionHelp'> = { options: {}, optionHelp: {} };
+/** A verb that needs no daemon. */
+export interface LocalVerbSpec extends VerbWords {
+  runLocally(args: Arguments, terminal: Terminal, runDir: string): Promise<void>;
+}
+
+export type VerbSpec = DaemonVerbSpec | LocalVerbSpec;
+
+export const noOptions: Pick<VerbWords, 'options' | 'optionHelp'> = { options: {}, optionHelp: {} };
 export const flag: { readonly type: 'boolean' } = { type: 'boolean' };
-export const jsonOption: Pick<VerbSpec, 'options' | 'optionHelp'> = {
+export const jsonOption: Pick<VerbWords, 'options' | 'optionHelp'> = {
   options: { json: flag },
   optionHelp: { json: 'as JSON, for programs' },
 };
