@@ -19,8 +19,8 @@ import {
   writeOptionalString,
   writeString,
 } from '../../src/libvirt/xdr.ts';
-import { temporaryFolder } from '../support/daemon.ts';
 import { FakeLibvirt, frame, Refusal, u32, xdrText } from '../support/fake-libvirt.ts';
+import { temporaryFolder } from '../support/folder.ts';
 
 const NETWORK_LOOKUP_BY_NAME = 46;
 

@@ -1,6 +1,4 @@
 /** Daemons on machines in memory: devices and network without root, folders of their own, removed after the test. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
 import { type IpAddress, parseAddress } from '../../src/base/address.ts';
@@ -12,18 +10,14 @@ import type { DevicePlan } from '../../src/daemon/platform.ts';
 import { Service } from '../../src/daemon/service.ts';
 import { MemoryDevice } from '../../src/tun/memory.ts';
 import type { UdpNetwork } from '../../src/tun/udp.ts';
+import { temporaryFolder } from './folder.ts';
+
+export { temporaryFolder };
 
 export function address(text: string): IpAddress {
   const parsed = parseAddress(text);
   if (parsed === undefined) throw new Error(`not an address: ${text}`);
   return parsed;
-}
-
-/** A folder that is gone after the test. */
-export function temporaryFolder(): string {
-  const folder = mkdtempSync(join(tmpdir(), 'sectunnel-test-'));
-  onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
-  return folder;
 }
 
 export interface LogLine {

@@ -5,7 +5,7 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
-import { temporaryFolder } from './daemon.ts';
+import { temporaryFolder } from './folder.ts';
 
 export interface FakeSecret {
   readonly uuid: string;
