@@ -2,6 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { addressBits, formatAddress, type IpAddress, rangeContains } from '../base/address.ts';
 import type { PacketDevice } from '../tun/device.ts';
+import { LinuxFence } from '../tun/fence-linux.ts';
 import { LinuxHostNetwork } from '../tun/linux-routes.ts';
 import { type LinuxTun, openLinuxTun } from '../tun/linux-tun.ts';
 import { SharedOffloads } from '../tun/offload/shared.ts';
@@ -26,6 +27,9 @@ export function linuxPlatform(): Platform {
     network: native ? { ...linuxUdp(), rawEsp: linuxRawEsp } : nodeUdp,
     localAddressFor: (remote) => network.routeTo({ destination: remote, ...OWN_QUERY })?.source,
     pathMtuFor: (remote, local) => network.routeTo({ destination: remote, source: local, ...OWN_QUERY })?.mtu,
+    fence: new LinuxFence(),
+    leadBridge: (bridge, table) => steering.leadBridge(bridge, table),
+    forgetBridges: (keep) => steering.forgetBridges(keep),
     openDevice: (plan) => Promise.resolve(openDevice(network, steering, offloads, plan)),
   };
 }

@@ -4,6 +4,7 @@
  */
 import type { IpAddress } from '../base/address.ts';
 import type { PacketDevice } from '../tun/device.ts';
+import type { FenceKeeper } from '../tun/fence.ts';
 import type { PortRange } from '../tun/routes.ts';
 import type { UdpNetwork } from '../tun/udp.ts';
 
@@ -51,6 +52,15 @@ export interface Platform {
   readonly network: UdpNetwork;
   /** Memory for batches in which its devices work best. Default: the heap. */
   readonly allocate?: (bytes: number) => Uint8Array;
+  /** Keeps packets from passing in the clear. Machines in memory may have none. */
+  readonly fence?: FenceKeeper | undefined;
+  /**
+   * Leads what comes in by a bridge into a tunnel's routing table, and nowhere else: where the table knows no way there is
+   * none. The bridge need not exist yet. Returns how to undo it. @throws Error, with nothing changed
+   */
+  leadBridge?(bridge: string, table: number): () => void;
+  /** Takes away what a daemon that died led out of other bridges than these. */
+  forgetBridges?(keep: readonly string[]): void;
   /** Why its devices and sockets cannot be used by worker threads; `undefined` when they can. */
   readonly whyNoWorkers?: string | undefined;
   /** The local address from which packets to `remote` leave; `undefined` when there is no route. */

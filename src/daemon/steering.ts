@@ -25,7 +25,7 @@ import {
 } from '../tun/routes.ts';
 import type { TransportPlan } from './platform.ts';
 
-const PRIORITY = { own: 6990, lead: 6991, end: 6992 } as const;
+const PRIORITY = { own: 6990, lead: 6991, end: 6992, bridge: 6993, bridgeEnd: 6994 } as const;
 /** Of the route for when there is no device: the last that is looked at. */
 const LAST_METRIC = 0xffff_ffff;
 
@@ -89,6 +89,38 @@ export class Steering {
     };
   }
 
+  /** Leads what comes in by a bridge into a table, and nowhere else. */
+  leadBridge(bridge: string, table: number): () => void {
+    const undo: (() => void)[] = [];
+    try {
+      // The end first: what is led in has no other way, not for a moment.
+      for (const rule of bridgeRules(bridge, table)) {
+        this.#network.addRule(rule);
+        undo.push(() => void this.#network.deleteRule(rule));
+      }
+      this.#forget((rule) => rule.inputLink === bridge && rule.action.type === 'table' && rule.action.table !== table);
+    } catch (error) {
+      for (const step of undo.reverse()) step();
+      throw error;
+    }
+    return () => {
+      for (const step of undo.splice(0).reverse()) step();
+    };
+  }
+
+  forgetBridges(keep: readonly string[]): void {
+    this.#forget(({ inputLink }) => inputLink !== undefined && !keep.includes(inputLink));
+  }
+
+  /** Of rules of bridges. */
+  #forget(fits: (rule: Rule) => boolean): void {
+    for (const rule of this.#network.rules()) {
+      const { priority } = rule;
+      if (priority !== PRIORITY.bridge && priority !== PRIORITY.bridgeEnd) continue;
+      if (fits(rule)) this.#network.deleteRule(rule);
+    }
+  }
+
   #share(rule: Rule): () => void {
     let entry = this.#shared.find((other) => sameRule(other.rule, rule));
     if (entry === undefined) {
@@ -118,6 +150,13 @@ export class Steering {
 function describeRuleFully(rule: Rule): string {
   const ports = [rule.sourcePorts, rule.destinationPorts].map((range) => `${range?.start}-${range?.end}`);
   return [describeRule(rule), rule.ipProtocol, ...ports].join(' ');
+}
+
+function bridgeRules(bridge: string, table: number): Rule[] {
+  return ([4, 6] as const).flatMap((family): Rule[] => [
+    { family, priority: PRIORITY.bridgeEnd, inputLink: bridge, action: { type: 'unreachable' } },
+    { family, priority: PRIORITY.bridge, inputLink: bridge, action: { type: 'table', table } },
+  ]);
 }
 
 function hostPrefix(address: IpAddress): Prefix {

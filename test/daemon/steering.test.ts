@@ -1,11 +1,12 @@
 /** How packets of transport mode are led into their device, and those of the tunnel itself are not. */
 import { describe, expect, it } from 'vitest';
+import { type IpAddress, parseAddress } from '../../src/base/address.ts';
 import type { TransportPlan } from '../../src/daemon/platform.ts';
 import { Steering } from '../../src/daemon/steering.ts';
 import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
 import type { RouteQuery } from '../../src/tun/routes.ts';
-import { address } from '../support/daemon.ts';
 
+const address = (text: string): IpAddress => parseAddress(text)!;
 const HERE = address('192.0.2.1');
 const PEER = address('192.0.2.2');
 
@@ -109,5 +110,26 @@ describe('packets between the hosts of a transport mode SA', () => {
     expect(() => steering.lead(plan(), device)).toThrow(
       "routing table 7700 is that of another tunnel: give this one a <device table='…'>",
     );
+  });
+});
+
+describe('what comes in by a bridge', () => {
+  it('is led into a table and nowhere else, until that is undone or the bridge forgotten', () => {
+    const { network, steering } = host();
+    const before = network.rules();
+    const undo = steering.leadBridge('virbr9', 7700);
+    steering.leadBridge('virbr8', 7701);
+    const rules = network.rules(6).filter(({ inputLink }) => inputLink === 'virbr9');
+    expect(rules.map(({ action }) => action)).toEqual([{ type: 'table', table: 7700 }, { type: 'unreachable' }]);
+    // Another daemon, after a crash, leads it elsewhere.
+    const again = new Steering(network).leadBridge('virbr9', 7702);
+    expect(network.rules(4).flatMap(({ action }) => (action.type === 'table' ? [action.table] : []))).not.toContain(
+      7700,
+    );
+    again();
+    undo();
+    expect(network.rules().filter(({ inputLink }) => inputLink === 'virbr9')).toEqual([]);
+    new Steering(network).forgetBridges([]);
+    expect(network.rules()).toEqual(before);
   });
 });

@@ -1,0 +1,91 @@
+/**
+ * The fence: what keeps packets that a policy protects from leaving, or coming in, in the clear, whatever routes say and
+ * whether or not the daemon lives. It is made of parts, one for each tunnel and each bridge, that are put in place and
+ * taken away one by one. Implemented by `fence-linux.ts` with nftables and, in memory, by `fence-memory.ts`.
+ */
+import type { AddressRange, IpAddress } from '../base/address.ts';
+import type { PortRange } from './routes.ts';
+
+/**
+ * Packets, as seen from here: `local` is the source of what goes out and the destination of what comes in. What is left
+ * out fits everything.
+ */
+export interface PacketBox {
+  readonly local: AddressRange;
+  readonly remote: AddressRange;
+  readonly protocol?: number | undefined;
+  /** Of protocols with ports. */
+  readonly localPorts?: PortRange | undefined;
+  readonly remotePorts?: PortRange | undefined;
+  /** Of ICMP and ICMPv6: type × 256 + code. */
+  readonly icmp?: PortRange | undefined;
+}
+
+/** What is done with a packet that is met outside of the tunnel: `guard` and `discard` drop it, `pass` lets it go. */
+export type FenceAction = 'guard' | 'pass' | 'discard';
+
+export interface FenceEntry extends PacketBox {
+  readonly action: FenceAction;
+}
+
+/** The packets of the tunnel itself, IKE and ESP: they pass. */
+export interface OwnPackets {
+  /** The other end; any when left out. */
+  readonly peer: IpAddress | undefined;
+  /** Local UDP ports of IKE, and of ESP in UDP. */
+  readonly ports: readonly number[];
+}
+
+/** Of a tunnel: the first entry that a packet fits decides; what fits none passes. */
+export interface TunnelFence {
+  readonly kind: 'tunnel';
+  /** What goes out by it and comes in by it is not clear text. */
+  readonly device: string;
+  readonly own: OwnPackets;
+  readonly outbound: readonly FenceEntry[];
+  readonly inbound: readonly FenceEntry[];
+}
+
+/**
+ * Of a bridge whose guests have a tunnel and nothing else. Between them they may talk; all else that would be forwarded is
+ * rejected, or to them dropped.
+ */
+export interface BridgeFence {
+  readonly kind: 'bridge';
+  readonly bridge: string;
+  /** The devices of the tunnel: to and from them is forwarded. */
+  readonly devices: readonly string[];
+  /** Whether guests may ask the host's own name server at the bridge: it might ask on in the clear. */
+  readonly dns: boolean;
+}
+
+export type FencePart = TunnelFence | BridgeFence;
+
+/** Packets by the name of the counter, such as `clear-out`. */
+export type FenceCounters = Readonly<Record<string, number>>;
+
+/** Counters of each kind of part. */
+export const FENCE_COUNTERS: Readonly<Record<FencePart['kind'], readonly string[]>> = {
+  tunnel: ['clear-out', 'clear-in', 'discarded'],
+  bridge: ['forward-out', 'forward-in', 'host'],
+};
+
+export interface FenceKeeper {
+  /**
+   * Puts the part of that key in place, in the stead of the one that is there, or takes it away. At once or not at all;
+   * one after another. Counters of a part go on.
+   *
+   * @param key says whose part it is (`tunnel:NAME`, `bridge:NAME`); the same in each run of the program
+   * @throws Error saying what is missing, with the fence as it was
+   */
+  set(key: string, part: FencePart | undefined): Promise<void>;
+  /**
+   * Takes away what a program that died left behind, but for the parts of `keep`, which stay as they are until they are
+   * set. Until it is called everything stays.
+   */
+  reconcile(keep: readonly string[]): Promise<void>;
+  /** Puts back what another program took away (a firewall that loads its rules anew). Returns how many parts. */
+  mend(): Promise<number>;
+  /** Of each part that was set. */
+  counters(): Promise<ReadonlyMap<string, FenceCounters>>;
+}

@@ -1,0 +1,179 @@
+/** The fence in a kernel: what it drops, counts and lets pass, and what happens to it when its program dies. */
+import { spawnSync } from 'node:child_process';
+import { createSocket } from 'node:dgram';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type AddressRange, parseAddress, prefixRange } from '../../src/base/address.ts';
+import type { BridgeFence, FenceEntry, TunnelFence } from '../../src/tun/fence.ts';
+import { LinuxFence } from '../../src/tun/fence-linux.ts';
+import { missing } from '../support/lab/needs.ts';
+import { enterNewNamespace, ipCommand } from './namespace.ts';
+
+const wants = missing(['namespaces', 'nftables']);
+
+function range(text: string): AddressRange {
+  const [address, length] = text.split('/');
+  return prefixRange(parseAddress(address!)!, Number(length));
+}
+
+function entry(local: string, remote: string, change: Partial<FenceEntry> = {}): FenceEntry {
+  return { action: 'guard', local: range(local), remote: range(remote), ...change };
+}
+
+const tunnel = (change: Partial<TunnelFence> = {}): TunnelFence => ({
+  kind: 'tunnel',
+  device: 'stun0',
+  own: { peer: parseAddress('10.9.0.2'), ports: [500, 4500] },
+  outbound: [entry('10.9.0.0/24', '10.9.0.0/24')],
+  inbound: [],
+  ...change,
+});
+
+function nft(...words: string[]): string {
+  return spawnSync('nft', words, { encoding: 'utf8' }).stdout;
+}
+
+/** The error's code where the datagram may not leave. */
+function send(destination: string, port: number, from = 0): Promise<string | undefined> {
+  const socket = createSocket(destination.includes(':') ? 'udp6' : 'udp4');
+  return new Promise((resolve) => {
+    socket.bind(from, () =>
+      socket.send('x', port, destination, (error) => {
+        socket.close();
+        resolve(error === null ? undefined : (error as NodeJS.ErrnoException).code);
+      }),
+    );
+  });
+}
+
+describe.skipIf(wants.length > 0)('the fence of nftables', () => {
+  let leave: () => void;
+
+  beforeAll(() => {
+    leave = enterNewNamespace();
+    ipCommand('link', 'add', 'left', 'type', 'veth', 'peer', 'name', 'right');
+    for (const link of ['lo', 'left', 'right']) ipCommand('link', 'set', link, 'up');
+    ipCommand('addr', 'add', '10.9.0.1/24', 'dev', 'left');
+    ipCommand('addr', 'add', 'fd09::1/64', 'dev', 'left', 'nodad');
+    for (const peer of ['10.9.0.2', '10.9.0.3', 'fd09::2']) {
+      ipCommand('neigh', 'add', peer, 'lladdr', '02:00:00:00:00:02', 'dev', 'left', 'nud', 'permanent');
+    }
+  });
+  afterAll(() => leave());
+
+  it('drops and counts what the policy guards, lets the tunnel’s own packets pass, and is gone without parts', async () => {
+    const fence = new LinuxFence();
+    expect(await send('10.9.0.2', 7)).toBeUndefined();
+    await fence.set('tunnel:a', tunnel());
+    expect(await send('10.9.0.2', 7)).toBe('EPERM');
+    expect(await send('10.9.0.3', 7)).toBe('EPERM');
+    expect(await send('10.9.0.2', 500, 4500)).toBeUndefined();
+    expect(await send('10.9.0.3', 500, 4500)).toBe('EPERM');
+    expect(await fence.counters()).toEqual(new Map([['tunnel:a', { 'clear-out': 3, 'clear-in': 0, discarded: 0 }]]));
+    // Set anew: the counters go on.
+    await fence.set('tunnel:a', tunnel({ outbound: [entry('10.9.0.0/24', '10.9.0.3/32')] }));
+    expect(await send('10.9.0.2', 7)).toBeUndefined();
+    expect(await send('10.9.0.3', 7)).toBe('EPERM');
+    expect((await fence.counters()).get('tunnel:a')).toMatchObject({ 'clear-out': 4 });
+    await fence.set('tunnel:a', undefined);
+    expect(nft('list', 'tables')).toBe('');
+    await fence.set('tunnel:never', undefined);
+  });
+
+  it('asks the entries in their order, by protocol and ports', async () => {
+    const fence = new LinuxFence();
+    const ports = (start: number, end = start): FenceEntry['remotePorts'] => ({ start, end });
+    const outbound = [
+      entry('10.9.0.0/24', '10.9.0.2/32', { action: 'pass', protocol: 17, remotePorts: ports(53) }),
+      entry('10.9.0.0/24', '10.9.0.0/24', { protocol: 17, remotePorts: ports(50, 60), localPorts: ports(4000, 4001) }),
+      entry('0.0.0.0/0', '0.0.0.0/0', { action: 'discard', protocol: 17, remotePorts: ports(65_535) }),
+      entry('::/0', '::/0', { protocol: 17, remotePorts: ports(7) }),
+    ];
+    await fence.set('tunnel:a', tunnel({ outbound }));
+    const answers = [
+      await send('10.9.0.2', 53, 4000),
+      await send('10.9.0.3', 53, 4000),
+      await send('10.9.0.3', 53, 4002),
+      await send('10.9.0.3', 60, 4001),
+      await send('10.9.0.3', 65_535),
+      await send('10.9.0.3', 7),
+      await send('fd09::2', 7),
+      await send('fd09::2', 8),
+    ];
+    expect(answers).toEqual([undefined, 'EPERM', undefined, 'EPERM', 'EPERM', undefined, 'EPERM', undefined]);
+    expect((await fence.counters()).get('tunnel:a')).toEqual({ 'clear-out': 3, 'clear-in': 0, discarded: 1 });
+    await fence.set('tunnel:a', undefined);
+  });
+
+  it('stays when its program dies, until the next one sets the same part or reconciles', async () => {
+    const dead = new LinuxFence();
+    await dead.set('tunnel:a', tunnel());
+    await dead.set('tunnel:b', tunnel({ outbound: [entry('10.9.0.0/24', '10.9.0.3/32')] }));
+    const next = new LinuxFence();
+    await next.set('tunnel:a', tunnel({ outbound: [] }));
+    expect(await send('10.9.0.2', 7)).toBeUndefined();
+    expect(await send('10.9.0.3', 7)).toBe('EPERM');
+    await next.reconcile(['tunnel:b']);
+    expect(await send('10.9.0.3', 7)).toBe('EPERM');
+    await next.reconcile([]);
+    expect(await send('10.9.0.3', 7)).toBeUndefined();
+    expect([...(await next.counters()).keys()]).toEqual(['tunnel:a']);
+    await next.set('tunnel:a', undefined);
+    await new LinuxFence().set('tunnel:a', tunnel());
+    await new LinuxFence().set('tunnel:a', undefined);
+    expect(nft('list', 'tables')).toBe('');
+  });
+
+  it('comes back whole when a firewall took it away', async () => {
+    const fence = new LinuxFence();
+    await fence.set('tunnel:a', tunnel());
+    await fence.set('tunnel:b', tunnel({ outbound: [entry('10.9.0.0/24', '10.9.0.3/32')] }));
+    expect(await fence.mend()).toBe(0);
+    nft('flush', 'ruleset');
+    expect(await fence.mend()).toBe(2);
+    expect(await send('10.9.0.3', 7)).toBe('EPERM');
+    nft('flush', 'ruleset');
+    await fence.set('tunnel:b', undefined);
+    expect(await send('10.9.0.3', 7)).toBe('EPERM');
+    nft('flush', 'ruleset');
+    await fence.set('tunnel:a', tunnel());
+    expect(await send('10.9.0.3', 7)).toBe('EPERM');
+    await fence.set('tunnel:a', undefined);
+    expect(nft('list', 'tables')).toBe('');
+  });
+
+  it('changes nothing when it is refused, and says why', async () => {
+    const fence = new LinuxFence();
+    await fence.set('tunnel:a', tunnel());
+    const before = nft('list', 'ruleset');
+    await expect(fence.set('tunnel:b', tunnel({ device: 'st"un' }))).rejects.toThrow("the link name 'st\"un'");
+    const broken = new LinuxFence({ program: 'no-such-nft' });
+    await expect(broken.set('tunnel:b', tunnel())).rejects.toThrow(
+      'the program no-such-nft is not there: install the package nftables',
+    );
+    expect(nft('list', 'ruleset')).toBe(before);
+    await fence.set('tunnel:a', undefined);
+  });
+
+  it('closes a bridge to all but its tunnel, and decides by addresses alone when the entries are very many', async () => {
+    const fence = new LinuxFence();
+    const bridge: BridgeFence = { kind: 'bridge', bridge: 'virbr9', devices: ['stun0'], dns: false };
+    await fence.set('bridge:net', bridge);
+    expect(nft('list', 'table', 'inet', 'sectunnel')).toMatch(
+      /iifname "virbr9" oifname \{ ("virbr9", "stun0"|"stun0", "virbr9") \} return/,
+    );
+    const outbound = Array.from({ length: 1000 }, (_, i) =>
+      entry('10.9.0.0/24', `10.8.${i >> 8}.${i & 0xff}/32`, { protocol: 6 }),
+    );
+    await fence.set('tunnel:many', tunnel({ outbound: [...outbound, entry('10.9.0.1/32', '10.9.0.3/32')] }));
+    expect(nft('list', 'set', 'inet', 'sectunnel', remoteSet())).toContain('10.8.0.0-10.8.3.231');
+    expect(await send('10.9.0.3', 7)).toBe('EPERM');
+    expect(await send('10.9.0.2', 7)).toBeUndefined();
+    await fence.set('tunnel:many', undefined);
+    await fence.set('bridge:net', undefined);
+    expect(nft('list', 'tables')).toBe('');
+  });
+
+  function remoteSet(): string {
+    return /set (t[0-9a-f]+_remote4)/.exec(nft('list', 'sets', 'inet'))![1]!;
+  }
+});
