@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
 import { codecBench } from './codec.ts';
+import { fragmentsBench } from './fragments.ts';
 import { handshakeBench } from './handshake.ts';
 import { offloadBench } from './offload.ts';
 import { policyBench } from './policy.ts';
@@ -25,7 +26,7 @@ const small: Readonly<Record<string, Bench>> = {
 };
 
 /** Within one machine, without root, but long. */
-const long: Readonly<Record<string, Bench>> = { scale: scaleBench };
+const long: Readonly<Record<string, Bench>> = { scale: scaleBench, fragments: fragmentsBench };
 
 /** With whole daemons in network namespaces, as root. */
 const large: Readonly<Record<string, Bench>> = {
@@ -38,6 +39,7 @@ const benches: Readonly<Record<string, Bench>> = { ...small, ...long, ...large }
 
 const DEFAULT_ROUNDS = 5;
 const DEFAULT_MINUTES = 10;
+const DEFAULT_SEEDS = 1_000;
 
 /** The process takes all it started with it when it exits, but not when a signal ends it as signals do. */
 const SIGNALS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
@@ -45,7 +47,7 @@ const SIGNALS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 const help = `npm run bench -- [NAME …] [OPTION …]
 
 Names    ${Object.keys(small).join(', ')} (all of these when none is named);
-         ${Object.keys(long).join(', ')} (takes minutes);
+         ${Object.keys(long).join(', ')} (take longer);
          ${Object.keys(large).join(', ')} (as root, in network namespaces)
 
 Options
@@ -53,7 +55,8 @@ Options
   --svg FILE      write a plot (of: tunnel)
   --rounds N      rounds that medians are taken of (scale, tunnel; default ${DEFAULT_ROUNDS})
   --minutes N     how long the load is kept up (soak; default ${DEFAULT_MINUTES})
-  --quick         one short round: whether everything works, not for figures (scale, tunnel, profile, soak)
+  --seeds N       courses that chance takes (fragments; default ${DEFAULT_SEEDS})
+  --quick         one short round: whether everything works, not for figures (scale, fragments, tunnel, profile, soak)
   --only SYSTEM   measure this one alone; may be repeated (tunnel)
 `;
 
@@ -81,7 +84,7 @@ function readArguments(argv: readonly string[]): Arguments | 'help' {
   const { values, positionals } = parseArgs({
     args: [...argv],
     options: {
-      ...{ json: text, svg: text, rounds: text, minutes: text, only: { ...text, multiple: true } },
+      ...{ json: text, svg: text, rounds: text, minutes: text, seeds: text, only: { ...text, multiple: true } },
       ...{ quick: flag, help: flag },
     },
     allowPositionals: true,
@@ -95,6 +98,7 @@ function readArguments(argv: readonly string[]): Arguments | 'help' {
     names: positionals.length === 0 ? Object.keys(small) : positionals,
     rounds: wholeNumber('rounds', values.rounds, DEFAULT_ROUNDS),
     minutes: wholeNumber('minutes', values.minutes, DEFAULT_MINUTES),
+    seeds: wholeNumber('seeds', values.seeds, DEFAULT_SEEDS),
     quick: values.quick ?? false,
     only: values.only ?? [],
     json: values.json,

@@ -17,6 +17,8 @@ export interface BenchOptions {
   readonly rounds: number;
   /** How long a load is kept up. */
   readonly minutes: number;
+  /** Different courses that chance may take. */
+  readonly seeds: number;
   /** One round, as short as it can be: to see that everything works, not for figures. */
   readonly quick: boolean;
   /** Systems that are measured; all when it is empty. */

@@ -1,7 +1,5 @@
 /** IKE fragmentation (RFC 7383) between endpoints, and when somebody plays tricks with it. */
 import { describe, expect, it } from 'vitest';
-import { identityFromText } from '../../src/base/identity.ts';
-import type { ConnectionConfig } from '../../src/ike/config.ts';
 import { ExchangeType, NotifyType, PayloadType } from '../../src/ike/iana.ts';
 import { decodeHeader, decodeMessage, type IkeHeader } from '../../src/ike/message.ts';
 import { findNotify } from '../../src/ike/payload.ts';
@@ -10,19 +8,15 @@ import { sealPart } from '../../src/ike/protect.ts';
 import { MAX_FRAGMENTS } from '../../src/ike/reassembly.ts';
 import { expectNothing, expectSame } from '../support/ike-expect.ts';
 import { FakePeer } from '../support/ike-fake-peer.ts';
+import { large, lossySetUp } from '../support/ike-fragmented.ts';
 import { connection, type Datagram, mirrored, Pair } from '../support/ike-pair.ts';
 import { counting } from './arbitraries.ts';
 
 const { IKE_AUTH, IKE_SA_INIT, INFORMATIONAL } = ExchangeType;
 const { IKEV2_FRAGMENTATION_SUPPORTED, INVALID_SYNTAX } = NotifyType;
 
-/** A connection whose IKE_AUTH has more than so many bytes in either direction. */
-function large(bytes: number, change: Partial<ConnectionConfig> = {}): ConnectionConfig {
-  const { local, remote } = connection();
-  const id = (name: string): ReturnType<typeof identityFromText> => identityFromText('keyid', name.repeat(bytes));
-  const sized = bytes === 0 ? {} : { local: { ...local, id: id('a') }, remote: { ...remote, id: id('b') } };
-  return connection({ ...sized, ...change });
-}
+/** `npm run bench -- fragments` goes through a thousand. */
+const SEEDS = 10;
 
 const partOf = ({ data }: Datagram): ReturnType<typeof decodeMessage>['protectedPart'] =>
   decodeMessage(data).protectedPart;
@@ -104,13 +98,8 @@ describe('a set-up', () => {
   });
 
   it.each([3, 8, 30])('in some %i fragments completes when one datagram in ten is lost, whatever the seed', (count) => {
-    const seeds = 10 * Number(process.env.SECTUNNEL_SEEDS ?? 1);
-    for (let seed = 1; seed <= seeds; seed++) {
-      const pair = new Pair({ seed, a: large(count * 240, { fragmentSize: 576 }) });
-      pair.delay = () => 5 + pair.random.below(50);
-      pair.filter = () => (pair.random.next() < 0.1 ? 'drop' : 'deliver');
-      pair.up();
-      pair.run(74_000);
+    for (let seed = 1; seed <= SEEDS; seed++) {
+      const pair = lossySetUp(seed, count, 0.1);
       expect(pair.a.of('failed'), `seed ${seed}`).toEqual([]);
       expectSame(pair, 1);
     }
