@@ -127,9 +127,12 @@ export class UdpEnd {
     let taken = 0;
     let failures = 0;
     while (!this.#released && taken < DATAGRAMS_PER_TURN) {
-      const count = this.#shared.reader.read(this.#fd, 0);
+      const { reader } = this.#shared;
+      const count = reader.read(this.#fd, 0);
       if (count > 0) {
         taken += this.#deliver(count, handler);
+        // Nothing more waited. To make sure can wait, until what was read is done with.
+        if (count < reader.capacity) break;
         continue;
       }
       const errno = count === 0 ? ERRNO.EAGAIN : libc().errno();

@@ -31,7 +31,8 @@ export class DatagramReader {
   icmpError = 0;
   readonly words: Int32Array;
   readonly #calls: Pick<Libc, 'recvmmsg'>;
-  readonly #capacity: number;
+  /** Messages of a call at most: fewer mean that nothing more waited. */
+  readonly capacity: number;
   readonly #slotBytes: number;
   readonly #data: Uint8Array;
   readonly #headers: number;
@@ -45,7 +46,7 @@ export class DatagramReader {
   /** @param slotBytes the most that is taken of each message */
   constructor(calls: Pick<Libc, 'recvmmsg'>, capacity: number, slotBytes: number) {
     this.#calls = calls;
-    this.#capacity = capacity;
+    this.capacity = capacity;
     this.#slotBytes = slotBytes;
     this.#data = new Uint8Array(new ArrayBuffer(capacity * (slotBytes + STAGGER)));
     const vectorsAt = capacity * layout.MMSGHDR_WORDS;
@@ -75,7 +76,7 @@ export class DatagramReader {
       this.words[header + layout.MSG_NAMELEN] = 4 * NAME_WORDS;
       this.words[header + layout.MSG_CONTROLLEN] = 4 * CONTROL_WORDS;
     }
-    const count = this.#calls.recvmmsg(fd, this.#headers, this.#capacity, flags | layout.MSG_DONTWAIT);
+    const count = this.#calls.recvmmsg(fd, this.#headers, this.capacity, flags | layout.MSG_DONTWAIT);
     this.#used = Math.max(0, count);
     return count;
   }

@@ -98,9 +98,10 @@ export class WorkerLoop {
     for (;;) {
       this.#obey();
       if (this.#stopped) break;
-      this.#lookAtTime();
       if (this.#changed) this.#gatherDescriptors();
       for (const watched of this.#polled) if (watched.ready && !watched.source.serve()) watched.ready = false;
+      // Behind the packets, which are not to wait for it.
+      this.#lookAtTime();
       this.#hooks.afterTurn();
       this.#tell();
       // While one has more, others must not be left out; one alone need not ask.

@@ -18,6 +18,8 @@ import { TooLarge } from './too-large.ts';
 /** Packets that are read from a device at a time, and batches before another has its turn. */
 const BATCH_PACKETS = 64;
 const BATCHES_PER_TURN = 4;
+/** When none came for so long, in milliseconds, the next goes out before it is looked for more. */
+const QUIET = 1;
 /** No device has larger packets; one byte more, for slots that start where lines of the cache do. */
 const MAX_PACKET = 0x1_0000;
 /** No answer to a packet is larger: what every IPv6 link takes. */
@@ -38,6 +40,7 @@ export class SendWorker {
   readonly #devices = new Map<number, Device>();
   readonly #sockets = new LocalSockets<UdpEnd>();
   readonly #tooLarge: TooLarge;
+  #lastPacket = 0;
 
   constructor(setup: WorkerSetup, crypto: CryptoProvider) {
     this.#batch = new PacketBatch(BATCH_PACKETS, MAX_PACKET, undefined, undefined, this.#offloads.memory.allocate);
@@ -124,13 +127,19 @@ export class SendWorker {
   #readDevice(tunnel: number, end: TunEnd, counters: Float64Array): boolean {
     const batch = this.#batch;
     let read = 0;
+    let now = this.#loop.now();
+    if (now - this.#lastPacket > QUIET) end.budget = 1;
     for (let turn = 0; turn < BATCHES_PER_TURN; turn++) {
       batch.clear();
       if (end.read(batch) === 0) break;
+      end.budget = Number.POSITIVE_INFINITY;
+      if (read > 0) now = this.#loop.now();
       read += batch.count;
-      this.#plane.process(this.#loop.now(), tunnel, batch);
+      this.#plane.process(now, tunnel, batch);
       this.#send(batch);
+      this.#lastPacket = now;
     }
+    end.budget = Number.POSITIVE_INFINITY;
     writeCounters(end.counters, counters);
     return read > 0;
   }
