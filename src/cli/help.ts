@@ -39,11 +39,15 @@ export function verbHelp(verb: string, spec: VerbSpec): string {
   });
   const width = Math.max(0, ...options.map(([option]) => option.length));
   const optionLines = options.map(([option, text]) => `  ${option.padEnd(width)}  ${text}\n`).join('');
+  const exitLines = Object.entries(spec.exitCodes ?? {})
+    .map(([code, text]) => `  ${code}  ${text}\n`)
+    .join('');
   const usage = ['sectunnel', verb, ...(options.length > 0 ? ['[OPTION …]'] : []), spec.usage].join(' ').trimEnd();
   return [
     `sectunnel ${verb} - ${spec.summary}\n`,
     `\nUsage\n  ${usage}\n`,
     spec.details === '' ? '' : `\n${spec.details}\n`,
     optionLines === '' ? '' : `\nOptions\n${optionLines}`,
+    exitLines === '' ? '' : `\nExit codes\n${exitLines}`,
   ].join('');
 }

@@ -40,16 +40,14 @@ async function dispatch(argv: readonly string[], terminal: Terminal): Promise<nu
     return ExitCode.Ok;
   }
   if ('runLocally' in spec) {
-    await spec.runLocally(args, terminal, runDir);
-    return ExitCode.Ok;
+    return (await spec.runLocally(args, terminal, runDir)) ?? ExitCode.Ok;
   }
   const client = await DaemonClient.connect(runDir);
   try {
-    await spec.run(client, args, terminal);
+    return (await spec.run(client, args, terminal)) ?? ExitCode.Ok;
   } finally {
     client.close();
   }
-  return ExitCode.Ok;
 }
 
 /** `--run-dir` stands before the verb; everything from the verb on belongs to the verb. */

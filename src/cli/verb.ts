@@ -46,15 +46,18 @@ interface VerbWords {
   readonly options: NonNullable<ParseArgsConfig['options']>;
   readonly optionHelp: Readonly<Record<string, string>>;
   readonly positionals: readonly [min: number, max: number];
+  /** Exit codes of its own, beside those that all verbs have or in their place. */
+  readonly exitCodes?: Readonly<Record<number, string>>;
 }
 
 export interface DaemonVerbSpec extends VerbWords {
-  run(client: DaemonClient, args: Arguments, terminal: Terminal): Promise<void>;
+  /** Resolves with an exit code; with none where all went well. */
+  run(client: DaemonClient, args: Arguments, terminal: Terminal): Promise<number | undefined>;
 }
 
 /** A verb that needs no daemon. */
 export interface LocalVerbSpec extends VerbWords {
-  runLocally(args: Arguments, terminal: Terminal, runDir: string): Promise<void>;
+  runLocally(args: Arguments, terminal: Terminal, runDir: string): Promise<number | undefined>;
 }
 
 export type VerbSpec = DaemonVerbSpec | LocalVerbSpec;

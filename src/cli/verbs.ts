@@ -2,6 +2,7 @@
  * The verbs of the `sectunnel` command: one entry each, with what it takes, what it does, and its help.
  */
 import type { DefineResult, TunnelInfo } from '../daemon/protocol.ts';
+import { explain } from './explain.ts';
 import { formatEvent, formatInfo, formatList, formatStatus } from './format.ts';
 import { pkiCheck } from './pki-check.ts';
 import { secretDefine, secretList, secretSetValue, secretUndefine } from './secret-verbs.ts';
@@ -274,6 +275,7 @@ export const verbs: ReadonlyMap<string, VerbSpec> = new Map(
     dumpxml,
     uuid,
     name: nameOf,
+    explain,
     'pki-check': pkiCheck,
     'secret-define': secretDefine,
     'secret-set-value': secretSetValue,

@@ -14,6 +14,8 @@ import { toPolicy } from '../config/selectors.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import { Autostart } from './autostart.ts';
 import { certificateProblems, checkCertificates } from './certificates.ts';
+import { explainPacket } from './explain.ts';
+import type { ExplainQuestion, Explanation } from './explanation.ts';
 import { checkIdentity, ObjectTable, type TunnelObject } from './objects.ts';
 import type { Platform } from './platform.ts';
 import {
@@ -238,6 +240,14 @@ export class Daemon {
     const document = kept ?? live;
     if (document === undefined) throw new ControlError('invalid-state', `tunnel ${nameOrUuid} has no document`);
     return checkCertificates(document, this.secrets);
+  }
+
+  /** How a packet fares: by the document that runs, or by the one that the next start uses. */
+  explain(question: ExplainQuestion): Explanation {
+    const { name, live, kept } = this.#objects.find(question.name);
+    const document = live ?? kept ?? this.#interrupted.get(name);
+    if (document === undefined) throw new ControlError('invalid-state', `tunnel ${name} has no document`);
+    return explainPacket(this.runner.explainFacts(document), question);
   }
 
   status(nameOrUuid: string | undefined): StatusResult {

@@ -22,6 +22,7 @@ export function linuxPlatform(): Platform {
   const steering = new Steering(network);
   const native = hasLinuxUdp();
   return {
+    hostNetwork: network,
     allocate: offloads.memory.allocate,
     whyNoWorkers: native ? undefined : 'sockets are those of dgram, as system calls cannot be made here',
     network: native ? { ...linuxUdp(), rawEsp: linuxRawEsp } : nodeUdp,

@@ -7,6 +7,7 @@ import type { PacketDevice } from '../tun/device.ts';
 import type { FenceKeeper } from '../tun/fence.ts';
 import type { PortRange } from '../tun/routes.ts';
 import type { UdpNetwork } from '../tun/udp.ts';
+import type { Routing } from './explain-way.ts';
 
 /** A destination whose traffic is led into the tunnel. */
 export interface RoutePlan {
@@ -50,6 +51,8 @@ export interface DevicePlan {
 
 export interface Platform {
   readonly network: UdpNetwork;
+  /** Links, addresses, routes and rules of the host, to tell which way a packet takes; left out where they cannot be read. */
+  readonly hostNetwork?: Routing | undefined;
   /** Memory for batches in which its devices work best. Default: the heap. */
   readonly allocate?: (bytes: number) => Uint8Array;
   /** Keeps packets from passing in the clear. Machines in memory may have none. */

@@ -6,6 +6,7 @@
  * `{"event": {…}}` until the connection closes. One table says what each verb takes and gives.
  */
 import type { PkiReport } from '../pki/check.ts';
+import type { ExplainQuestion, Explanation } from './explanation.ts';
 import type { TunnelStatus, WorkersStatus } from './status.ts';
 
 /** Where the daemon listens, within its run folder. */
@@ -118,6 +119,7 @@ export interface Verbs {
   dumpxml: { params: { name: string; inactive: boolean }; result: { xml: string } };
   update: { params: { xml: string; source?: string; live: boolean; config: boolean }; result: DefineResult };
   status: { params: { name?: string }; result: StatusResult };
+  explain: { params: ExplainQuestion; result: Explanation };
   'pki-check': { params: { name: string }; result: PkiCheckResult };
   event: { params: { name?: string }; result: { subscribed: true } };
   'secret-define': { params: { xml: string; source?: string }; result: { uuid: string } };

@@ -7,6 +7,7 @@ import type { SectunnelDocument } from '../config/model.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import { TunnelCertificates } from './certificates.ts';
+import type { ExplainFacts } from './explain.ts';
 import { TunnelHost } from './host.ts';
 import { narrate } from './narrate.ts';
 import { planTunnel, secretOf, type TunnelPlan } from './plan.ts';
@@ -130,6 +131,15 @@ export class Runner {
   status(name: string): TunnelStatus | undefined {
     const facts = this.#running.get(name);
     return facts === undefined ? undefined : tunnelStatus(this.host, facts);
+  }
+
+  /** What `explain` looks at: the tunnel of a document, if it runs. */
+  explainFacts(document: SectunnelDocument): ExplainFacts {
+    const { name } = document;
+    const tunnel = this.host.engine.tunnel(name);
+    const device = this.host.device(name)?.name;
+    const running = tunnel && device !== undefined ? { tunnel, device, now: this.host.now() } : undefined;
+    return { document, running, routing: this.#options.platform.hostNetwork };
   }
 
   /** Datagrams and packets that belong to no tunnel, by reason. */

@@ -29,6 +29,16 @@ const handlers: Handlers = {
   info: (daemon, params) => daemon.info(text(params, 'name')),
   dumpxml: (daemon, params) => ({ xml: daemon.dumpXml(text(params, 'name'), flag(params, 'inactive')) }),
   status: (daemon, params) => daemon.status(optionalText(params, 'name')),
+  explain: (daemon, params) =>
+    daemon.explain({
+      name: text(params, 'name'),
+      src: text(params, 'src'),
+      dst: text(params, 'dst'),
+      proto: text(params, 'proto'),
+      direction: optionalText(params, 'direction'),
+      type: optionalNumber(params, 'type'),
+      code: optionalNumber(params, 'code'),
+    }),
   'pki-check': (daemon, params) => daemon.checkCertificates(text(params, 'name')),
   event: (daemon, params, connection) => {
     const name = optionalText(params, 'name');
@@ -78,6 +88,14 @@ function text(params: Params, key: string): string {
 
 function optionalText(params: Params, key: string): string | undefined {
   return params[key] === undefined ? undefined : text(params, key);
+}
+
+function optionalNumber(params: Params, key: string): number | undefined {
+  const value = params[key];
+  if (value !== undefined && typeof value !== 'number') {
+    throw new ControlError('bad-request', `the parameter '${key}' must be a number`);
+  }
+  return value;
 }
 
 function flag(params: Params, key: string): boolean {

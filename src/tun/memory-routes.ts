@@ -3,21 +3,29 @@
  * in the tables that the rules name, in their order.
  */
 import type { IpAddress, IpFamily } from '../base/address.ts';
-import { prefixRange, rangeContains, sameAddress } from '../base/address.ts';
+import { prefixRange, sameAddress } from '../base/address.ts';
 import type {
   HostNetwork,
   InstalledRoute,
   InstalledRule,
   InterfaceAddress,
   Link,
-  Prefix,
   Route,
   RouteAnswer,
   RouteFilter,
   RouteQuery,
   Rule,
 } from './routes.ts';
-import { describeRoute, MAIN_TABLE, metricOf, OWN_PROTOCOL, samePrefix, sameRule } from './routes.ts';
+import {
+  describeRoute,
+  MAIN_TABLE,
+  metricOf,
+  OWN_PROTOCOL,
+  prefixContains,
+  ruleFits,
+  samePrefix,
+  sameRule,
+} from './routes.ts';
 
 const KERNEL_PROTOCOL = 2;
 const LOCAL_TABLE = 255;
@@ -135,9 +143,10 @@ export class MemoryHostNetwork implements HostNetwork {
     const own = this.#addresses.find(({ address }) => sameAddress(address, destination));
     if (own !== undefined) return this.#answer(own.linkIndex, destination, undefined, undefined, LOCAL_TABLE);
     const rules = this.rules(destination.family);
+    const cameBy = query.inputLinkIndex === undefined ? 'lo' : this.link(query.inputLinkIndex)?.name;
     let from = 0;
     for (const rule of rules) {
-      if (rule.priority < from || rule.action.type === 'nop' || !this.#ruleFits(rule, query)) continue;
+      if (rule.priority < from || rule.action.type === 'nop' || !ruleFits(rule, query, cameBy)) continue;
       if (rule.action.type === 'goto') {
         const { priority } = rule.action;
         if (rules.some((other) => other.priority === priority)) from = priority;
@@ -160,20 +169,6 @@ export class MemoryHostNetwork implements HostNetwork {
     this.#addresses = [];
     this.#routes = [];
     this.#rules = [];
-  }
-
-  #ruleFits(rule: Rule, query: RouteQuery): boolean {
-    const { from, to, inputLink, ipProtocol, sourcePorts, destinationPorts } = rule;
-    const { inputLinkIndex } = query;
-    const cameBy = inputLinkIndex === undefined ? 'lo' : this.link(inputLinkIndex)?.name;
-    return (
-      (from === undefined || prefixContains(from, query.source ?? { family: rule.family, value: 0n })) &&
-      (to === undefined || prefixContains(to, query.destination)) &&
-      (inputLink === undefined || inputLink === cameBy) &&
-      (ipProtocol === undefined || ipProtocol === query.ipProtocol) &&
-      (sourcePorts === undefined || inRange(sourcePorts, query.sourcePort)) &&
-      (destinationPorts === undefined || inRange(destinationPorts, query.destinationPort))
-    );
   }
 
   #longestMatch(table: number, destination: IpAddress): InstalledRoute | undefined {
@@ -218,12 +213,4 @@ function samePlace(a: Route, b: Route): boolean {
     (a.table ?? MAIN_TABLE) === (b.table ?? MAIN_TABLE) &&
     metricOf(a) === metricOf(b)
   );
-}
-
-function prefixContains({ address, prefixLength }: Prefix, candidate: IpAddress): boolean {
-  return rangeContains(prefixRange(address, prefixLength), candidate);
-}
-
-function inRange({ start, end }: { readonly start: number; readonly end: number }, port: number | undefined): boolean {
-  return port !== undefined && start <= port && port <= end;
 }

@@ -5,7 +5,7 @@
  * All that is set here bears `OWN_PROTOCOL`, so that it can be told from what others set, and removed after a crash.
  */
 import type { IpAddress, IpFamily } from '../base/address.ts';
-import { formatAddress } from '../base/address.ts';
+import { formatAddress, prefixRange, rangeContains } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 
 /**
@@ -177,6 +177,28 @@ export function samePrefix(a: Prefix | undefined, b: Prefix | undefined): boolea
   return (
     a.prefixLength === b.prefixLength && a.address.family === b.address.family && a.address.value === b.address.value
   );
+}
+
+export function prefixContains({ address, prefixLength }: Prefix, candidate: IpAddress): boolean {
+  return rangeContains(prefixRange(address, prefixLength), candidate);
+}
+
+/** Whether a rule is for such packets. @param cameBy the name of the link that they come in by, `lo` for the host's own */
+export function ruleFits(rule: Rule, query: RouteQuery, cameBy: string | undefined): boolean {
+  const { from, to, inputLink, ipProtocol, sourcePorts, destinationPorts } = rule;
+  return (
+    rule.family === query.destination.family &&
+    (from === undefined || prefixContains(from, query.source ?? { family: rule.family, value: 0n })) &&
+    (to === undefined || prefixContains(to, query.destination)) &&
+    (inputLink === undefined || inputLink === cameBy) &&
+    (ipProtocol === undefined || ipProtocol === query.ipProtocol) &&
+    (sourcePorts === undefined || inRange(sourcePorts, query.sourcePort)) &&
+    (destinationPorts === undefined || inRange(destinationPorts, query.destinationPort))
+  );
+}
+
+function inRange({ start, end }: PortRange, port: number | undefined): boolean {
+  return port !== undefined && start <= port && port <= end;
 }
 
 /** True when both catch the same packets at the same place and do the same with them. */

@@ -9,6 +9,7 @@ import type { Daemon } from '../../src/daemon/daemon.ts';
 import type { DevicePlan } from '../../src/daemon/platform.ts';
 import { Service } from '../../src/daemon/service.ts';
 import { MemoryDevice } from '../../src/tun/memory.ts';
+import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
 import type { UdpNetwork } from '../../src/tun/udp.ts';
 import { temporaryFolder } from './folder.ts';
 
@@ -47,6 +48,8 @@ export class TestDaemon {
   readonly plans: DevicePlan[] = [];
   /** What its machine knows of every path. */
   pathMtu: number | undefined;
+  /** Its machine's links, routes and rules: empty, and not touched by its devices. */
+  readonly hostNetwork: MemoryHostNetwork = new MemoryHostNetwork();
   readonly #network: UdpNetwork;
   #service: Service | undefined;
   #client: DaemonClient | undefined;
@@ -89,6 +92,7 @@ export class TestDaemon {
       log: recordingLog(this.lines),
       platform: {
         network: this.#network,
+        hostNetwork: this.hostNetwork,
         localAddressFor: () => undefined,
         pathMtuFor: () => this.pathMtu,
         openDevice: (plan) => {

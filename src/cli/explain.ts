@@ -1,0 +1,131 @@
+/** The verb that says why a packet fares as it does. */
+import type { Explanation, NamedEntry, Outcome, PolicyExplanation, SaExplanation } from '../daemon/explanation.ts';
+import { ControlError } from '../daemon/protocol.ts';
+import { type Arguments, flag, json, name, UsageError, type VerbSpec } from './verb.ts';
+
+const EXIT_CODES: Readonly<Record<Outcome, number>> = {
+  protected: 0,
+  held: 0,
+  bypassed: 0,
+  dropped: 4,
+  'not-applied': 5,
+};
+
+const option: { readonly type: 'string' } = { type: 'string' };
+
+export const explain: VerbSpec = {
+  group: 'Looking',
+  usage: 'TUNNEL --src A[:PORT] --dst B[:PORT] --proto PROTOCOL',
+  summary: 'why a packet is protected, bypassed or dropped, and which way it takes',
+  details:
+    'Says which policy entry decides and what kept those before it from matching, which SA carries the packet, and which\n' +
+    'rule and route of this host it meets. No packet is sent. IPv6 addresses with a port go in brackets: [fd00::1]:53.\n' +
+    "Of a tunnel that is not active the kept document is explained. Lines are those of 'sectunnel dumpxml TUNNEL'.",
+  options: { src: option, dst: option, proto: option, direction: option, type: option, code: option, json: flag },
+  optionHelp: {
+    src: 'where the packet is from; a port is made up where none is given',
+    dst: 'where it is going',
+    proto: 'tcp, udp, icmp, icmpv6 … or a number',
+    direction: 'out (as if nothing were given) or in: as seen from this host',
+    type: 'of ICMP; an echo request when left out',
+    code: 'of ICMP; 0 when left out',
+    json: 'as JSON, for programs',
+  },
+  positionals: [1, 1],
+  exitCodes: {
+    0: 'the packet is protected, or will be when the SA is negotiated, or is bypassed as the policy says',
+    4: 'the packet is dropped, or no policy entry is for it',
+    5: 'this host does not do with it what the policy says: see the warnings',
+  },
+  run: async (client, args, terminal) => {
+    const question = {
+      name: name(args),
+      src: wanted(args, 'src'),
+      dst: wanted(args, 'dst'),
+      proto: wanted(args, 'proto'),
+      ...given('direction', text(args, 'direction')),
+      ...given('type', whole(args, 'type')),
+      ...given('code', whole(args, 'code')),
+    };
+    const result = await client.call('explain', question).catch((error: unknown) => {
+      if (error instanceof ControlError && error.code === 'bad-request') throw new UsageError(error.message, 'explain');
+      throw error;
+    });
+    terminal.out(args.options.json === true ? json(result) : formatExplanation(result));
+    return EXIT_CODES[result.outcome];
+  },
+};
+
+function text({ options }: Arguments, key: string): string | undefined {
+  const value = options[key];
+  return typeof value === 'string' ? value : undefined;
+}
+
+function wanted(args: Arguments, key: string): string {
+  const value = text(args, key);
+  if (value === undefined) throw new UsageError(`explain wants --${key}`, 'explain');
+  return value;
+}
+
+function whole(args: Arguments, key: string): number | undefined {
+  const value = text(args, key);
+  if (value === undefined) return undefined;
+  if (!/^[0-9]{1,3}$/.test(value))
+    throw new UsageError(`--${key} '${value}': a number from 0 to 255 is wanted`, 'explain');
+  return Number(value);
+}
+
+function given<K extends string, V>(key: K, value: V | undefined): { [P in K]?: V } {
+  return value === undefined ? {} : ({ [key]: value } as { [P in K]: V });
+}
+
+export function formatExplanation(found: Explanation): string {
+  const { packet, direction, assumed, verdict, policy, sa, way, warnings } = found;
+  const side = direction === 'out' ? 'from here' : 'to here';
+  const taken = assumed.length === 0 ? '' : ` (taken for granted: ${assumed.join(', ')})`;
+  const lines = [
+    `${packet}, ${side}${taken}`,
+    verdict,
+    ...warnings.map((warning) => `WARNING: ${warning}`),
+    '',
+    ...section('policy', policyLines(policy)),
+    ...(sa === undefined ? [] : section('SA', saLines(sa))),
+    ...(way === undefined ? [] : section('way', [way.text, ...(way.rule === undefined ? [] : [`rule ${way.rule}`])])),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+const WIDTH = 8;
+
+function section(title: string, lines: readonly string[]): string[] {
+  return lines.map((line, at) => `${(at === 0 ? title : '').padEnd(WIDTH)}${line}`);
+}
+
+function policyLines({ decision, entry, before, beforeCount, shadowed, shadowedCount }: PolicyExplanation): string[] {
+  const first = entry === undefined ? decision : `${decision}, level ${entry.level}, priority ${entry.priority}`;
+  const lines = [first];
+  for (const other of before) lines.push(`not by ${label(other)}: ${other.why.join('; ')}`);
+  const more = beforeCount - before.length;
+  if (more > 0) lines.push(`nor by ${count(more)} more before it, which fit it less`);
+  const hidden = shadowed.map(label).join(', ');
+  const rest = shadowedCount - shadowed.length;
+  if (hidden !== '') {
+    lines.push(`never asked, as they come later: ${hidden}${rest > 0 ? ` and ${count(rest)} more` : ''}`);
+  }
+  return lines;
+}
+
+function saLines({ text: told, carries }: SaExplanation): string[] {
+  if (carries === undefined) return [told];
+  const { mode, spi, suite, esn, selectors, peer } = carries;
+  return [`${told}: ${mode}, SPI ${spi}, ${suite}${esn ? ', ESN' : ''}, peer ${peer}`, `agreed on ${selectors}`];
+}
+
+function label({ name: entryName, line }: NamedEntry): string {
+  return line === undefined ? `'${entryName}'` : `'${entryName}' (line ${line})`;
+}
+
+/** `9,990` */
+function count(value: number): string {
+  return value.toLocaleString('en-US');
+}

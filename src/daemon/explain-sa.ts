@@ -1,0 +1,78 @@
+/** Which SA carries a packet that the policy protects; without one, what becomes of the packet. */
+import { formatAddress, formatSocketAddress, NO_PORT } from '../base/address.ts';
+import type { EngineChild, Tunnel } from '../engine/tunnel.ts';
+import { CompiledSelectors } from '../policy/compiled.ts';
+import type { PolicyEntry } from '../policy/database.ts';
+import { formatSelectorPair } from '../policy/selector.ts';
+import type { AskedPacket } from './explain-packet.ts';
+import type { CarryingSa, SaExplanation } from './explanation.ts';
+import { formatSpi } from './narrate.ts';
+
+export interface SaAnswer extends SaExplanation {
+  /** What becomes of the packet, as far as SAs have a say. */
+  readonly fate: 'carried' | 'held' | 'dropped';
+}
+
+/**
+ * @param entry the one that decides: `protect`
+ * @param now by the engine's clock
+ */
+export function explainSa(now: number, tunnel: Tunnel, entry: PolicyEntry, packet: AskedPacket): SaAnswer {
+  const outbound = packet.direction === 'out';
+  const sas = [...tunnel.children.values()].filter(({ summary }) => summary.name === entry.child);
+  const fitting = sas.filter(({ summary }) =>
+    new CompiledSelectors(summary.selectors).matchesFlow(packet.flow, outbound),
+  );
+  // Packets leave on the newest; in between a rekeying the peer may still use an older one.
+  const newest = fitting.reduce<EngineChild | undefined>(
+    (best, sa) => (best === undefined || sa.summary.id > best.summary.id ? sa : best),
+    undefined,
+  );
+  if (newest !== undefined) {
+    const carries = carrying(newest, outbound);
+    const others = fitting.length > 1 ? `, the newest of ${fitting.length} that would fit` : '';
+    const text = `CHILD SA #${carries.id} of '${carries.child}'${others}`;
+    return { fate: 'carried', carries, text };
+  }
+  if (sas[0] !== undefined) return narrowedAway(sas[0], outbound);
+  return outbound ? missing(now, tunnel, entry) : { fate: 'dropped', carries: undefined, text: NO_INBOUND };
+}
+
+const NO_INBOUND = 'there is no SA that the peer could send it on; without one it cannot come out of the tunnel';
+
+function carrying({ summary, path }: EngineChild, outbound: boolean): CarryingSa {
+  const { address, port } = path.remote;
+  return {
+    id: summary.id,
+    child: summary.name,
+    mode: summary.mode,
+    spi: formatSpi(outbound ? summary.spiOut : summary.spiIn),
+    suite: summary.suite,
+    esn: summary.esn,
+    selectors: formatSelectorPair(summary.selectors),
+    peer: port === NO_PORT ? formatAddress(address) : formatSocketAddress(path.remote),
+  };
+}
+
+/** The policy is for the packet, and the SA that the peer agreed to is not. */
+function narrowedAway({ summary }: EngineChild, outbound: boolean): SaAnswer {
+  const agreed = `the peer narrowed '${summary.name}' to ${formatSelectorPair(summary.selectors)}, which the packet is not in`;
+  const fate = outbound
+    ? 'it is dropped (counted as no-sa), never sent in the clear'
+    : 'the peer cannot send it on that SA';
+  return { fate: 'dropped', carries: undefined, text: `${agreed}: ${fate}` };
+}
+
+function missing(now: number, tunnel: Tunnel, { child }: PolicyEntry): SaAnswer {
+  const none = `there is no SA for '${child}' yet`;
+  const { pursuit, retry } = tunnel;
+  if (pursuit === 'none') {
+    const text = `${none}, and start='respond' leaves it to the peer to negotiate one: the packet is dropped (counted as no-sa)`;
+    return { fate: 'dropped', carries: undefined, text };
+  }
+  const when =
+    retry.at === undefined
+      ? 'the negotiation is begun, or under way'
+      : `the last attempt failed, the next is in ${Math.max(1, Math.round((retry.at - now) / 1000))} s (see 'sectunnel status ${tunnel.config.name}')`;
+  return { fate: 'held', carries: undefined, text: `${none}: the packet is held for a while; ${when}` };
+}

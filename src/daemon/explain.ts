@@ -1,0 +1,212 @@
+/**
+ * Why a packet fares as it does: the policy entry that decides, the SA that carries it, and the way that it takes on this
+ * host. What the three say together is the verdict.
+ */
+import { dumpDocument } from '../config/dump.ts';
+import type { SectunnelDocument } from '../config/model.ts';
+import { parseDocument } from '../config/parse.ts';
+import { toPolicy } from '../config/selectors.ts';
+import type { Tunnel } from '../engine/tunnel.ts';
+import { type Direction, orderPolicy, type PolicyEntry } from '../policy/database.ts';
+import { type ExplainedEntry, explainFlow, type FlowExplanation, formatDecision } from '../policy/explain.ts';
+import { formatFlow } from '../policy/flow-values.ts';
+import { type AskedPacket, readPacketQuestion } from './explain-packet.ts';
+import { explainSa, type SaAnswer } from './explain-sa.ts';
+import { explainWay, type Routing } from './explain-way.ts';
+import type {
+  ExplainQuestion,
+  Explanation,
+  NamedEntry,
+  Outcome,
+  PolicyExplanation,
+  WayExplanation,
+} from './explanation.ts';
+
+/** Entries that are listed with what kept them from matching. */
+const MAX_LISTED = 8;
+
+/** What is known of a tunnel. */
+export interface ExplainFacts {
+  /** The document that runs, or that the next start uses. */
+  readonly document: SectunnelDocument;
+  /** While it is active. */
+  readonly running: { readonly tunnel: Tunnel; readonly device: string; readonly now: number } | undefined;
+  readonly routing: Routing | undefined;
+}
+
+/** @throws ControlError when the question is not one about a packet */
+export function explainPacket(facts: ExplainFacts, question: ExplainQuestion): Explanation {
+  const { document, running, routing } = facts;
+  const packet = readPacketQuestion(question);
+  const { direction, flow } = packet;
+  const explained = explainFlow({ direction, entries: orderedEntries(document, direction) }, flow, MAX_LISTED);
+  const { decides } = explained;
+  const protects = decides?.action === 'protect';
+  const sa = running !== undefined && protects ? explainSa(running.now, running.tunnel, decides, packet) : undefined;
+  const way = routing && explainWay(routing, packet, running?.device);
+  const judged = judge({ name: document.name, packet, decides, sa, way, device: running?.device });
+  return {
+    name: document.name,
+    active: running !== undefined,
+    direction,
+    packet: formatFlow(flow),
+    assumed: packet.assumed,
+    outcome: judged.outcome,
+    verdict: judged.verdict,
+    policy: describePolicy(explained),
+    sa: sa && { text: sa.text, carries: sa.carries },
+    way,
+    warnings: judged.warnings,
+  };
+}
+
+/** BOUNDED: by the documents. A document is printed and read again once, and its policies ordered. */
+const asPrinted = new WeakMap<SectunnelDocument, Record<Direction, readonly PolicyEntry[]>>();
+
+/**
+ * With the lines that the document has when `dumpxml` prints it: that of a person may be gone, or have been changed.
+ */
+function orderedEntries(document: SectunnelDocument, direction: Direction): readonly PolicyEntry[] {
+  let ordered = asPrinted.get(document);
+  if (ordered === undefined) {
+    const { entries } = toPolicy(parseDocument(dumpDocument(document)));
+    ordered = { in: orderPolicy(entries, 'in'), out: orderPolicy(entries, 'out') };
+    asPrinted.set(document, ordered);
+  }
+  return ordered[direction];
+}
+
+function describePolicy(explained: FlowExplanation): PolicyExplanation {
+  const { decides, before, beforeCount, shadowed, shadowedCount } = explained;
+  return {
+    decision: formatDecision(explained),
+    action: decides?.action ?? 'none',
+    entry: decides && { ...named(decides), priority: decides.priority, level: decides.level },
+    before: before.map(({ entry, mismatches }: ExplainedEntry) => ({
+      ...named(entry),
+      why: mismatches.map(({ text }) => text),
+    })),
+    beforeCount,
+    shadowed: shadowed.map(({ entry }) => named(entry)),
+    shadowedCount,
+  };
+}
+
+function named({ name, line }: PolicyEntry): NamedEntry {
+  return { name, line };
+}
+
+interface Judging {
+  readonly name: string;
+  readonly packet: AskedPacket;
+  readonly decides: PolicyEntry | undefined;
+  readonly sa: SaAnswer | undefined;
+  readonly way: WayExplanation | undefined;
+  /** `undefined` for a tunnel that is not active. */
+  readonly device: string | undefined;
+}
+
+interface Verdict {
+  readonly outcome: Outcome;
+  readonly verdict: string;
+  readonly warnings: readonly string[];
+}
+
+function judge(judging: Judging): Verdict {
+  const { decides } = judging;
+  if (judging.packet.direction === 'in') return judgeInbound(judging);
+  switch (decides?.action) {
+    case 'protect':
+      return judgeProtected(judging);
+    case 'bypass':
+      return judgeBypassed(judging);
+    case 'discard':
+    case undefined:
+      return judgeDiscarded(judging);
+  }
+}
+
+function judgeProtected({ name, sa, way, device }: Judging): Verdict {
+  if (sa === undefined) {
+    const warnings = [
+      `tunnel ${name} is not active: nothing protects this packet now; 'sectunnel start ${name}' starts it`,
+    ];
+    return { outcome: 'not-applied', verdict: 'The policy protects it, but the tunnel is not active.', warnings };
+  }
+  if (way !== undefined && !way.reachesTunnel) {
+    const by = way.rule === undefined ? '' : ` (rule ${way.rule})`;
+    const goes = way.link === undefined ? way.text : `it goes by ${way.link}`;
+    const warnings = [`this packet does not reach the tunnel: ${goes}${by}; it would have to go by ${device}`];
+    return { outcome: 'not-applied', verdict: 'The policy protects it, but it does not reach the tunnel.', warnings };
+  }
+  switch (sa.fate) {
+    case 'carried':
+      return { outcome: 'protected', verdict: `It is encrypted and sent to ${sa.carries!.peer}.`, warnings: [] };
+    case 'held':
+      return { outcome: 'held', verdict: 'It waits until an SA is negotiated, and is then encrypted.', warnings: [] };
+    case 'dropped':
+      return { outcome: 'dropped', verdict: 'It is dropped: no SA carries it.', warnings: [] };
+  }
+}
+
+function judgeBypassed({ way, device }: Judging): Verdict {
+  if (way?.reachesTunnel === true) {
+    const warnings = [
+      `the policy lets it pass in the clear, but its route leads into ${device}, which sends nothing in the clear: it is dropped (counted as bypass-in-tunnel); give it a route of its own`,
+    ];
+    return {
+      outcome: 'not-applied',
+      verdict: 'The policy bypasses it, but it is led into the tunnel and dropped.',
+      warnings,
+    };
+  }
+  return { outcome: 'bypassed', verdict: `It is sent in the clear, as the policy says${byLink(way)}.`, warnings: [] };
+}
+
+/** Discarded by an entry, or for want of one (RFC 4301 §5.1); which takes a way into the tunnel. */
+function judgeDiscarded({ decides, way, device }: Judging): Verdict {
+  const why = decides === undefined ? 'no policy entry is for it' : 'the policy discards it';
+  if (device !== undefined && way?.reachesTunnel !== false) {
+    return { outcome: 'dropped', verdict: `It is dropped: ${why}.`, warnings: [] };
+  }
+  if (decides === undefined) {
+    return {
+      outcome: 'dropped',
+      verdict: `It is none of the tunnel's: ${why}, and it is not led into it${byLink(way)}.`,
+      warnings: [],
+    };
+  }
+  const warnings = [
+    `the policy discards this packet, but it does not come past the policy: ${way?.text ?? 'the tunnel is not active'}`,
+  ];
+  return { outcome: 'not-applied', verdict: 'The policy discards it, but it goes its own way.', warnings };
+}
+
+function byLink(way: WayExplanation | undefined): string {
+  return way?.link === undefined ? '' : `; it leaves ${way.text}`;
+}
+
+function judgeInbound({ name, decides, sa }: Judging): Verdict {
+  const done = (outcome: Outcome, verdict: string): Verdict => ({ outcome, verdict, warnings: [] });
+  switch (decides?.action) {
+    case 'bypass':
+      return done('bypassed', 'It is taken in the clear, as the policy says.');
+    case 'discard':
+      return done('dropped', 'It is refused: the policy discards it.');
+    case undefined:
+      return done('dropped', "It is none of the tunnel's: no policy entry is for it.");
+    case 'protect':
+      break;
+  }
+  if (sa === undefined) {
+    const warnings = [`tunnel ${name} is not active: nothing takes it out of a tunnel now`];
+    return {
+      outcome: 'not-applied',
+      verdict: 'The policy wants it protected, but the tunnel is not active.',
+      warnings,
+    };
+  }
+  if (sa.fate === 'carried')
+    return done('protected', `It is taken out of the tunnel from ${sa.carries!.peer}, not in the clear.`);
+  return done('dropped', 'It cannot come: no SA of the peer carries it.');
+}

@@ -1,0 +1,96 @@
+/** What `sectunnel explain` answers: plain JSON, addresses and selectors as text. */
+
+/** What to explain. Ports are numbers of 16 bits. */
+export interface ExplainQuestion {
+  /** A tunnel's name or UUID. */
+  readonly name: string;
+  /** `10.1.0.1`, `10.1.0.1:5000`, `fd00::1`, `[fd00::1]:5000`. */
+  readonly src: string;
+  readonly dst: string;
+  /** By name or number. */
+  readonly proto: string;
+  /** As seen from this host; `out` when left out. */
+  readonly direction?: string | undefined;
+  /** Of ICMP and ICMPv6; an echo request when left out. */
+  readonly type?: number | undefined;
+  readonly code?: number | undefined;
+}
+
+/**
+ * `protected`: goes through an SA that is there; `held`: waits while one is negotiated; `bypassed`: goes in the clear, as
+ * the policy says; `dropped`: is not carried, or none of the tunnel's business; `not-applied`: the policy says one thing,
+ * and this host does another.
+ */
+export type Outcome = 'protected' | 'held' | 'bypassed' | 'dropped' | 'not-applied';
+
+export interface Explanation {
+  readonly name: string;
+  readonly active: boolean;
+  readonly direction: 'in' | 'out';
+  /** `udp 10.1.0.1:5000 > 10.2.0.1:53` */
+  readonly packet: string;
+  /** What was not said of the packet, and is taken for granted. */
+  readonly assumed: readonly string[];
+  readonly outcome: Outcome;
+  /** What happens to the packet, in a sentence. */
+  readonly verdict: string;
+  readonly policy: PolicyExplanation;
+  /** Of a packet that is to be protected. */
+  readonly sa: SaExplanation | undefined;
+  /** Which way the packet takes on this host; `undefined` where the host's routing cannot be asked. */
+  readonly way: WayExplanation | undefined;
+  readonly warnings: readonly string[];
+}
+
+export interface NamedEntry {
+  readonly name: string;
+  /** In the document as `dumpxml` prints it. */
+  readonly line: number | undefined;
+}
+
+export interface PolicyExplanation {
+  readonly decision: string;
+  readonly action: 'protect' | 'bypass' | 'discard' | 'none';
+  /** The entry that decides. */
+  readonly entry: (NamedEntry & { readonly priority: number; readonly level: string }) | undefined;
+  /** Entries that were asked before in vain, and what kept each from matching: those that come closest. */
+  readonly before: readonly (NamedEntry & { readonly why: readonly string[] })[];
+  /** Those that are not listed included. */
+  readonly beforeCount: number;
+  /** Entries behind it that match too and are not asked. */
+  readonly shadowed: readonly NamedEntry[];
+  readonly shadowedCount: number;
+}
+
+export interface SaExplanation {
+  /** How the packet fares for SAs. */
+  readonly text: string;
+  /** The SA that carries it. */
+  readonly carries: CarryingSa | undefined;
+}
+
+export interface CarryingSa {
+  readonly id: number;
+  readonly child: string;
+  readonly mode: 'tunnel' | 'transport';
+  /** Of the packet's direction: eight hexadecimal digits. */
+  readonly spi: string;
+  readonly suite: string;
+  readonly esn: boolean;
+  /** As agreed: `LOCAL === REMOTE`. */
+  readonly selectors: string;
+  /** Where its packets go to, or come from. */
+  readonly peer: string;
+}
+
+export interface WayExplanation {
+  readonly text: string;
+  /** The link by which it leaves; `undefined` when there is no way, or it is for this host. */
+  readonly link: string | undefined;
+  readonly gateway: string | undefined;
+  readonly table: number | undefined;
+  /** As `ip rule` prints it. */
+  readonly rule: string | undefined;
+  /** Whether it leaves by the tunnel's device. */
+  readonly reachesTunnel: boolean;
+}

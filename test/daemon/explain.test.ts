@@ -1,0 +1,234 @@
+import { describe, expect, it } from 'vitest';
+import type { ExplainQuestion, Explanation } from '../../src/daemon/explanation.ts';
+import { MAIN_TABLE, type Prefix } from '../../src/tun/routes.ts';
+import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import {
+  address,
+  type DocumentWords,
+  eventually,
+  oppositeDocument,
+  SECRET_UUID,
+  TestDaemon,
+  tunnelDocument,
+} from '../support/daemon.ts';
+
+/** Of a packet that the tunnel of `tunnelDocument` protects. */
+const PACKET = { name: 'net', src: '10.1.0.1:4000', dst: '10.2.0.9:53', proto: 'udp' } as const;
+
+function prefix(text: string): Prefix {
+  const [first, length] = text.split('/');
+  return { address: address(first!), prefixLength: Number(length) };
+}
+
+/** A host at 192.0.2.1 and 10.1.0.1 with the networks behind its links, and the tunnel's route where it is wanted. */
+async function host(
+  words: DocumentWords & { readonly led?: boolean; readonly inactive?: boolean } = {},
+): Promise<TestDaemon> {
+  const test = await TestDaemon.start(new MemoryNetwork().host([address('192.0.2.1')]));
+  prepare(test, words.led ?? true);
+  await test.giveSecret();
+  await test.client.call(words.inactive === true ? 'define' : 'create', { xml: tunnelDocument(words) });
+  return test;
+}
+
+function prepare({ hostNetwork }: TestDaemon, led: boolean): void {
+  const [eth0, lan, device] = ['eth0', 'lan0', 'stun-net'].map((name) => hostNetwork.addLink(name, 1500));
+  hostNetwork.addAddress({ linkIndex: eth0!, ...prefix('192.0.2.1/24') });
+  hostNetwork.addAddress({ linkIndex: lan!, ...prefix('10.1.0.1/24') });
+  hostNetwork.addRoute({ type: 'unicast', destination: prefix('0.0.0.0/0'), gateway: address('192.0.2.254') });
+  if (led)
+    hostNetwork.addRoute({ type: 'unicast', destination: prefix('10.2.0.0/24'), linkIndex: device!, table: 7001 });
+  const action = { type: 'table', table: 7001 } as const;
+  if (led) hostNetwork.addRule({ family: 4, priority: 7000, to: prefix('10.2.0.0/24'), action });
+}
+
+function explain(test: TestDaemon, change: Partial<ExplainQuestion> = {}): Promise<Explanation> {
+  return test.client.call('explain', { ...PACKET, ...change });
+}
+
+/** Between BGP in the clear and the tunnel; one that is discarded; and one that is never reached. */
+const EXTRA = `
+  <sp name='bgp' priority='10'>
+    <src_range address='10.1.0.1' prefixlen='32'/><dst_range address='10.2.0.1' prefixlen='32' port='179'/>
+    <upperspec protocol='tcp'/><policy direction='both' action='none'/>
+  </sp>
+  <sp name='no-telnet' priority='5'>
+    <src_range address='10.1.0.0' prefixlen='24'/><dst_range address='10.2.0.0' prefixlen='24' port='23'/>
+    <upperspec protocol='tcp'/><policy direction='both' action='discard'/>
+  </sp>
+  <sp name='late' priority='-5'>
+    <src_range address='10.1.0.1' prefixlen='32'/><dst_range address='10.2.0.9' prefixlen='32'/>
+    <upperspec protocol='udp'/><policy direction='both' action='discard'/>
+  </sp>`;
+
+function withExtra(words: DocumentWords = {}): string {
+  return tunnelDocument(words).replace('</sectunnel>', `${EXTRA}</sectunnel>`);
+}
+
+describe('explain', () => {
+  it('names the entry with its line in dumpxml, those before it, and those that are never asked', async () => {
+    const test = await host({ inactive: true });
+    await test.client.call('define', { xml: withExtra() });
+    const { xml } = await test.client.call('dumpxml', { name: 'net', inactive: true });
+    const lineOf = (name: string): number =>
+      xml
+        .split('\n')
+        .findIndex((line, at, all) => line.includes('<policy') && at > all.findIndex((l) => l.includes(`'${name}'`))) +
+      1;
+    const { policy } = await explain(test);
+    expect(policy.entry).toEqual({ name: 'lan', line: lineOf('lan'), priority: 0, level: 'require' });
+    expect(policy.decision).toBe(`protected by 'lan' (line ${lineOf('lan')}) with child lan`);
+    expect(policy.before).toEqual([
+      {
+        name: 'bgp',
+        line: lineOf('bgp'),
+        why: ['local protocol udp is not tcp', 'remote address 10.2.0.9 is not 10.2.0.1'],
+      },
+      {
+        name: 'no-telnet',
+        line: lineOf('no-telnet'),
+        why: ['local protocol udp is not tcp', 'remote protocol udp is not tcp'],
+      },
+    ]);
+    expect(policy.shadowed).toEqual([{ name: 'late', line: lineOf('late') }]);
+  });
+
+  it('explains a tunnel that is not active by its document, and says so', async () => {
+    const test = await host({ inactive: true });
+    const found = await explain(test);
+    expect(found).toMatchObject({ active: false, outcome: 'not-applied' });
+    expect(found.sa).toBeUndefined();
+    expect(found.packet).toBe('udp 10.1.0.1:4000 > 10.2.0.9:53');
+    expect(found.warnings[0]).toContain("'sectunnel start net' starts it");
+  });
+
+  it('says that the packet waits while an SA is negotiated, or is dropped where the peer is to begin', async () => {
+    const waits = await explain(await host());
+    expect(waits).toMatchObject({ active: true, outcome: 'held', warnings: [] });
+    expect(waits.sa).toEqual({ text: expect.stringContaining("no SA for 'lan' yet") });
+    const dropped = await explain(await host({ start: 'respond' }));
+    expect(dropped.outcome).toBe('dropped');
+    expect(dropped.sa?.text).toContain("start='respond' leaves it to the peer");
+  });
+
+  it('names the SA, and what was agreed on', async () => {
+    const network = new MemoryNetwork();
+    const left = await TestDaemon.start(network.host([address('192.0.2.1')]));
+    const right = await TestDaemon.start(network.host([address('192.0.2.2')]));
+    prepare(left, true);
+    for (const test of [left, right]) await test.giveSecret();
+    const narrow = oppositeDocument().replace("'10.2.0.0' prefixlen='24'", "'10.2.0.0' prefixlen='28'");
+    await right.client.call('create', { xml: narrow });
+    await left.client.call('create', { xml: tunnelDocument({ start: 'initiate' }) });
+    const up = async (): Promise<boolean> => (await explain(left)).sa?.carries !== undefined;
+    await eventually('the SA', up);
+    const found = await explain(left);
+    const { ikeSas } = (await left.client.call('status', { name: 'net' })).tunnels[0]!;
+    const child = ikeSas[0]!.children[0]!;
+    expect(found.outcome).toBe('protected');
+    expect(found.verdict).toBe('It is encrypted and sent to 192.0.2.2:4500.');
+    expect(found.sa!.carries).toEqual({
+      id: child.id,
+      child: 'lan',
+      mode: 'tunnel',
+      spi: child.spiOut,
+      suite: child.suite,
+      esn: child.esn,
+      selectors: '10.1.0.0/24 === 10.2.0.0/28',
+      peer: '192.0.2.2:4500',
+    });
+    const inbound = await explain(left, { src: '10.2.0.9:53', dst: '10.1.0.1:4000', direction: 'in' });
+    expect(inbound).toMatchObject({ outcome: 'protected', sa: { carries: { spi: child.spiIn } } });
+    expect(inbound.way?.text).toBe('10.1.0.1 is this host');
+
+    const outside = await explain(left, { dst: '10.2.0.200:53' });
+    expect(outside.outcome).toBe('dropped');
+    expect(outside.sa!.text).toBe(
+      "the peer narrowed 'lan' to 10.1.0.0/24 === 10.2.0.0/28, which the packet is not in: it is dropped (counted as no-sa), never sent in the clear",
+    );
+  });
+
+  it('finds the rule and the route, of own and of forwarded packets', async () => {
+    const test = await host();
+    const rule = '7000: from all to 10.2.0.0/24 lookup 7001';
+    const way = { text: 'by stun-net', link: 'stun-net', gateway: undefined, table: 7001, rule, reachesTunnel: true };
+    expect((await explain(test)).way).toEqual(way);
+    expect((await explain(test, { src: '10.1.0.77:4000' })).way).toEqual(way);
+  });
+
+  it('warns of a packet that goes past the tunnel', async () => {
+    const found = await explain(await host({ led: false }));
+    expect(found.outcome).toBe('not-applied');
+    expect(found.way).toMatchObject({ link: 'eth0', gateway: '192.0.2.254', table: MAIN_TABLE, reachesTunnel: false });
+    expect(found.warnings).toEqual([
+      'this packet does not reach the tunnel: it goes by eth0 (rule 32766: from all lookup main); it would have to go by stun-net',
+    ]);
+  });
+
+  it('names a route that forbids the packet, and the rule that led there', async () => {
+    const test = await host({ led: false });
+    test.hostNetwork.addRoute({ type: 'unreachable', destination: prefix('10.2.0.0/16'), table: 7001 });
+    test.hostNetwork.addRule({
+      family: 4,
+      priority: 100,
+      ipProtocol: 17,
+      destinationPorts: { start: 50, end: 60 },
+      action: { type: 'table', table: 7001 },
+    });
+    expect((await explain(test)).way).toMatchObject({
+      text: 'there is no way to 10.2.0.9, or a route forbids it',
+      rule: '100: from all ipproto udp dport 50-60 lookup 7001',
+    });
+  });
+
+  it('tells bypass, discard and no entry from each other', async () => {
+    const test = await host({ inactive: true });
+    await test.client.call('define', { xml: withExtra() });
+    await test.client.call('start', { name: 'net' });
+    const bgp = { src: '10.1.0.1:4000', dst: '10.2.0.1:179', proto: 'tcp' };
+    const led = await explain(test, bgp);
+    expect(led).toMatchObject({ outcome: 'not-applied', policy: { action: 'bypass' } });
+    expect(led.warnings[0]).toContain('bypass-in-tunnel');
+    const action = { type: 'table', table: MAIN_TABLE } as const;
+    test.hostNetwork.addRule({ family: 4, priority: 10, ipProtocol: 6, action });
+    expect((await explain(test, bgp)).outcome).toBe('bypassed');
+    const telnet = await explain(test, { dst: '10.2.0.1:23', proto: 'tcp' });
+    expect(telnet).toMatchObject({ outcome: 'not-applied', policy: { action: 'discard' } });
+    const stranger = await explain(test, { dst: '203.0.113.1:53' });
+    expect(stranger).toMatchObject({ outcome: 'dropped', policy: { action: 'none' } });
+    expect(stranger.verdict).toContain("none of the tunnel's");
+  });
+
+  it('takes an echo request and a client port for granted, and says so', async () => {
+    const test = await host({ inactive: true });
+    const ping = await explain(test, { src: '10.1.0.1', dst: '10.2.0.9', proto: 'icmp' });
+    expect(ping.packet).toBe('icmp 10.1.0.1 > 10.2.0.9 type 8 code 0');
+    expect(ping.assumed).toEqual(['an echo request, as ping sends it']);
+    const six = await explain(test, { src: '[fd00::1]', dst: '[fd00::2]:53' });
+    expect(six.packet).toBe('udp [fd00::1]:49152 > [fd00::2]:53');
+    expect(six.assumed).toEqual(['source port 49152']);
+    expect((await explain(test, { src: 'fd00::1', dst: 'fd00::2', proto: '47' })).packet).toBe('gre fd00::1 > fd00::2');
+  });
+
+  it.each([
+    [{ src: 'nowhere' }, "--src 'nowhere': an address is wanted"],
+    [{ dst: '10.2.0.9:70000' }, "--dst '10.2.0.9:70000': a port from 0 to 65535 is wanted"],
+    [{ dst: 'fd00::1' }, '--src is IPv4 and --dst is IPv6'],
+    [{ dst: '10.2.0.9' }, '--dst has no port, which udp has: write 10.2.0.9:PORT'],
+    [{ proto: 'any' }, "--proto 'any': one protocol is wanted"],
+    [{ proto: 'icmpv6' }, 'icmp is meant'],
+    [{ proto: 'gre' }, 'gre has no ports'],
+    [{ type: 8 }, 'udp has no --type and --code'],
+    [{ direction: 'sideways' }, "--direction 'sideways': in or out is wanted"],
+    [{ src: '10.1.0.1', dst: '10.2.0.9', proto: 'icmp', code: 1 }, '--code without --type'],
+    [{ src: '10.1.0.1', dst: '10.2.0.9', proto: 'icmp', type: 256 }, 'numbers from 0 to 255'],
+  ] as const)('refuses %o', async (change, message) => {
+    const test = await host({ inactive: true });
+    await expect(explain(test, change)).rejects.toThrow(message);
+  });
+
+  it('does not know a tunnel that is not there', async () => {
+    const test = await host({ inactive: true });
+    await expect(explain(test, { name: SECRET_UUID })).rejects.toThrow('there is no tunnel');
+  });
+});
