@@ -76,6 +76,7 @@ export type {
 } from './ike/events.ts';
 export { type Certificate, MalformedCertificateError, parseCertificate } from './pki/certificate.ts';
 export { type Crl, parseCrl } from './pki/crl.ts';
+export { type MethodOptions, methodsOf } from './pki/methods.ts';
 export { keySigner } from './pki/signer.ts';
 export type {
   Credentials,
