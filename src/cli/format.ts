@@ -1,6 +1,6 @@
 /** How results look on a terminal. */
 import type { SecretInfo, StatusResult, TunnelEvent, TunnelInfo } from '../daemon/protocol.ts';
-import type { ChildStatus, IkeStatus, TunnelStatus } from '../daemon/status.ts';
+import type { ChildStatus, IkeStatus, SecretStatus, TunnelStatus } from '../daemon/status.ts';
 
 /** A table in the manner of virsh: a header, a rule, a row a line. */
 function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
@@ -38,11 +38,12 @@ export function formatInfo(info: TunnelInfo): string {
 
 export function formatSecrets(secrets: readonly SecretInfo[]): string {
   return table(
-    ['UUID', 'Usage', 'Value', 'Description'],
+    ['UUID', 'Source', 'Usage', 'Value', 'Description'],
     secrets.map((secret) => [
       secret.uuid,
+      secret.source,
       secret.usage ?? '-',
-      secret.hasValue ? 'set' : 'not set',
+      secret.hasValue === undefined ? 'not asked' : secret.hasValue ? 'set' : 'not set',
       secret.description ?? '',
     ]),
   );
@@ -74,6 +75,7 @@ function formatWorkers({ mode, threads }: StatusResult['workers']): string {
 
 function formatTunnel(tunnel: TunnelStatus): string {
   const lines = [`${tunnel.name}: ${tunnel.state}${tunnel.device === undefined ? '' : deviceText(tunnel.device)}`];
+  if (tunnel.secret !== undefined) lines.push(`  ${secretText(tunnel.secret)}`);
   for (const ike of tunnel.ikeSas) lines.push(...formatIke(ike).map((line) => `  ${line}`));
   if (tunnel.lastFailure !== undefined) {
     const { secondsAgo, reason, detail } = tunnel.lastFailure;
@@ -84,6 +86,10 @@ function formatTunnel(tunnel: TunnelStatus): string {
   const drops = Object.entries(tunnel.drops).filter(([, count]) => count > 0);
   if (drops.length > 0) lines.push(`  dropped: ${drops.map(([reason, count]) => `${reason} ${count}`).join(', ')}`);
   return `${lines.join('\n')}\n`;
+}
+
+function secretText({ name, source, problem }: SecretStatus): string {
+  return source === undefined ? `secret: ${problem}` : `secret ${name} of ${source}`;
 }
 
 function deviceText(device: { readonly name: string; readonly mtu: number }): string {

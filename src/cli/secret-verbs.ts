@@ -66,10 +66,13 @@ export const secretList: VerbSpec = {
   group: 'Secrets',
   usage: '',
   summary: 'list secrets (never their values)',
-  details: '',
+  details:
+    "Those of sectunnel's own folder come first: one of them is used also when libvirt has one of the same UUID or usage.",
   positionals: [0, 0],
   run: async (client, _args, terminal) => {
-    terminal.out(formatSecrets((await client.call('secret-list', {})).secrets));
+    const { secrets, notes } = await client.call('secret-list', {});
+    terminal.out(formatSecrets(secrets));
+    for (const note of notes) terminal.err(`note: ${note}\n`);
   },
 };
 

@@ -23,6 +23,7 @@ export class Autostart {
   readonly #log: Logger;
   // BOUNDED: the tunnels that are defined.
   readonly #waiting = new Map<string, Attempt>();
+  #closed = false;
 
   /** @param start starts a tunnel, does nothing for one that runs or is gone, and throws when it cannot start */
   constructor(start: (name: string) => Promise<unknown>, log: Logger) {
@@ -34,6 +35,7 @@ export class Autostart {
     try {
       await this.#start(name);
     } catch (error) {
+      if (this.#closed) return;
       const why = messageOf(error);
       this.#log.error({ tunnel: name, retryIn: wait / 1000 }, `not started, another try in ${wait / 1000} s: ${why}`);
       const failedAt = performance.now();
@@ -43,6 +45,11 @@ export class Autostart {
       };
       this.#waiting.set(name, { timer: setTimeout(again, wait), failedAt, retryAt: failedAt + wait, detail: why });
     }
+  }
+
+  /** What kept a tunnel from starting may be mended: it is tried now, if it is to be tried at all. */
+  hurry(name: string): void {
+    if (this.cancel(name)) void this.begin(name);
   }
 
   /** The tunnel was started, stopped or changed by hand: it is no longer tried. False when it was not. */
@@ -63,6 +70,7 @@ export class Autostart {
   }
 
   close(): void {
+    this.#closed = true;
     for (const name of [...this.#waiting.keys()]) this.cancel(name);
   }
 }

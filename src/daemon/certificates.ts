@@ -2,7 +2,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { type Identity, identityFromText, sameIdentity } from '../base/identity.ts';
 import { messageOf } from '../base/text.ts';
-import type { SectunnelDocument, X509Settings } from '../config/model.ts';
+import type { SecretReference, SectunnelDocument, X509Settings } from '../config/model.ts';
 import type { Certificate } from '../pki/certificate.ts';
 import { checkPki } from '../pki/check.ts';
 import { CertificateFiles, expiry, type FileSource } from '../pki/credentials.ts';
@@ -13,7 +13,7 @@ import type { Credentials, Verifier } from '../pki/types.ts';
 import { readPrivateFile } from './files.ts';
 import type { CertificateFacts } from './plan.ts';
 import { ControlError, type PkiCheckResult } from './protocol.ts';
-import type { SecretStore } from './secrets.ts';
+import type { SecretSources } from './secret-sources.ts';
 
 /** No file of certificates or revocations is larger, in bytes. */
 const MAX_FILE = 32 * 1024 * 1024;
@@ -42,54 +42,88 @@ function reading(path: string, read: () => Buffer): Uint8Array {
   }
 }
 
+/** The pass phrase of a key, which is there while files are read and at no other time. */
+class PassPhrase {
+  readonly #secrets: SecretSources;
+  readonly #reference: SecretReference | undefined;
+  #held: Uint8Array | { readonly problem: unknown } | undefined;
+
+  constructor(secrets: SecretSources, reference: SecretReference | undefined) {
+    this.#secrets = secrets;
+    this.#reference = reference;
+  }
+
+  /** Has `use` find the pass phrase; that it cannot be had matters only to those who want it. */
+  async during<T>(use: () => T): Promise<Awaited<T>> {
+    if (this.#reference === undefined) return await use();
+    const held = await this.#secrets.value(this.#reference).then(
+      ({ value }) => value,
+      (problem: unknown) => ({ problem }),
+    );
+    this.#held = held;
+    try {
+      return await use();
+    } finally {
+      if (held instanceof Uint8Array) held.fill(0);
+    }
+  }
+
+  /** A copy. @throws ControlError when it cannot be had */
+  get(): Uint8Array | undefined {
+    const held = this.#held;
+    if (held !== undefined && 'problem' in held) throw held.problem;
+    return held?.slice();
+  }
+}
+
 /** @param onWarning told of what is wrong with renewed files, and of what expires soon */
-function certificateSource(x509: X509Settings, secrets: SecretStore, onWarning: (text: string) => void): FileSource {
-  const reference = x509.key?.secret;
-  const passphrase = (): Uint8Array | undefined => (reference === undefined ? undefined : secrets.value(reference));
-  return { x509, roots: systemRoots(), reader, passphrase, onWarning };
+function certificateSource(x509: X509Settings, phrase: PassPhrase, onWarning: (text: string) => void): FileSource {
+  return { x509, roots: systemRoots(), reader, passphrase: () => phrase.get(), onWarning };
 }
 
 /** The certificates of a document, from files that may be renewed at any time. */
 export class TunnelCertificates {
   readonly #document: SectunnelDocument;
+  readonly #phrase: PassPhrase;
   readonly #local: CertificateFiles | undefined;
   readonly #remote: CertificateFiles | undefined;
 
   /** Reads nothing yet. @param onWarning told of broken renewals and of what expires soon */
-  constructor(document: SectunnelDocument, secrets: SecretStore, onWarning: (text: string) => void) {
+  constructor(document: SectunnelDocument, secrets: SecretSources, onWarning: (text: string) => void) {
     this.#document = document;
+    const auth = x509Auths(document).find(({ side }) => side !== 'remote');
+    this.#phrase = new PassPhrase(secrets, auth?.x509.key?.secret);
     const files = (of: 'local' | 'remote'): CertificateFiles | undefined => {
-      for (const auth of document.sa.auths) {
-        if (auth.type !== 'x509' || (auth.side !== 'both' && auth.side !== of)) continue;
-        return new CertificateFiles(certificateSource(auth.x509, secrets, onWarning));
-      }
-      return undefined;
+      const found = x509Auths(document).find(({ side }) => side === 'both' || side === of);
+      return found && new CertificateFiles(certificateSource(found.x509, this.#phrase, onWarning));
     };
     this.#local = files('local');
     this.#remote = files('remote');
   }
 
   /** Whether a tunnel could start with them. @throws ControlError saying which file is wrong, and how it is mended */
-  check(now: number): CertificateFacts {
-    return refusingFiles(() => {
-      const authorities = this.#remote?.trust().verifier.authorities ?? [];
-      if (this.#local === undefined) return { localId: undefined, authorities };
-      const { chain, places } = this.#local.credentials(now);
-      const [leaf] = chain;
-      if (leaf!.notAfter < now) throw new PkiFileError(places.cert.path, `${expiry(leaf!, now)}; renew it`);
-      const said = documentId(this.#document);
-      if (said !== undefined) checkProves(leaf!, places.cert.path, said);
-      const proven = provenIdentities(leaf!, NO_COMMON_NAME);
-      // Byte by byte as in the certificate: not all peers compare distinguished names as RFC 5280 §7.1 wants.
-      const localId = said === undefined ? proven[0] : (proven.find((id) => sameIdentity(id, said)) ?? said);
-      return { localId, authorities };
-    });
+  check(now: number): Promise<CertificateFacts> {
+    return refusingFiles(() => this.#phrase.during(() => this.#checked(now)));
+  }
+
+  #checked(now: number): CertificateFacts {
+    const authorities = this.#remote?.trust().verifier.authorities ?? [];
+    if (this.#local === undefined) return { localId: undefined, authorities };
+    const { chain, places } = this.#local.credentials(now);
+    const [leaf] = chain;
+    if (leaf!.notAfter < now) throw new PkiFileError(places.cert.path, `${expiry(leaf!, now)}; renew it`);
+    const said = documentId(this.#document);
+    if (said !== undefined) checkProves(leaf!, places.cert.path, said);
+    const proven = provenIdentities(leaf!, NO_COMMON_NAME);
+    // Byte by byte as in the certificate: not all peers compare distinguished names as RFC 5280 §7.1 wants.
+    const localId = said === undefined ? proven[0] : (proven.find((id) => sameIdentity(id, said)) ?? said);
+    return { localId, authorities };
   }
 
   /** Warns of what expires soon and of broken renewals, when nobody authenticates for long. */
-  look(now: number): void {
+  async look(now: number): Promise<void> {
     try {
-      this.#local?.credentials(now);
+      await this.#phrase.during(() => this.#local?.credentials(now));
       this.#remote?.trust();
     } catch {
       // They were loaded when the tunnel started: what is wrong with them since then was warned of.
@@ -97,8 +131,8 @@ export class TunnelCertificates {
   }
 
   /** @throws Error, for people */
-  credentials(now: number, localId: Identity): Credentials | undefined {
-    const credentials = this.#local?.credentials(now);
+  async credentials(now: number, localId: Identity): Promise<Credentials | undefined> {
+    const credentials = await this.#phrase.during(() => this.#local?.credentials(now));
     if (credentials !== undefined) checkProves(credentials.chain[0]!, credentials.places.cert.path, localId);
     return credentials;
   }
@@ -107,6 +141,12 @@ export class TunnelCertificates {
   verifier(): Verifier | undefined {
     return this.#remote?.trust().verifier;
   }
+}
+
+type X509Auth = Extract<SectunnelDocument['sa']['auths'][number], { readonly type: 'x509' }>;
+
+function x509Auths({ sa }: SectunnelDocument): X509Auth[] {
+  return sa.auths.flatMap((auth) => (auth.type === 'x509' ? [auth] : []));
 }
 
 const NO_COMMON_NAME = { allowCommonName: false };
@@ -125,9 +165,9 @@ function checkProves(certificate: Certificate, path: string, localId: Identity):
   );
 }
 
-function refusingFiles<T>(load: () => T): T {
+async function refusingFiles<T>(load: () => Promise<T>): Promise<T> {
   try {
-    return load();
+    return await load();
   } catch (error) {
     if (error instanceof ControlError) throw error;
     throw new ControlError('system', messageOf(error));
@@ -135,11 +175,11 @@ function refusingFiles<T>(load: () => T): T {
 }
 
 /** What is to be said when a tunnel is defined: that may be before its files are there, but it cannot start without them. */
-export function certificateProblems(document: SectunnelDocument, secrets: SecretStore): string[] {
+export async function certificateProblems(document: SectunnelDocument, secrets: SecretSources): Promise<string[]> {
   const warnings: string[] = [];
   const certificates = new TunnelCertificates(document, secrets, (text) => void warnings.push(text));
   try {
-    certificates.check(Date.now());
+    await certificates.check(Date.now());
     return warnings;
   } catch (error) {
     return [messageOf(error)];
@@ -147,9 +187,8 @@ export function certificateProblems(document: SectunnelDocument, secrets: Secret
 }
 
 /** @throws ControlError when the document has no certificates */
-export async function checkCertificates(document: SectunnelDocument, secrets: SecretStore): Promise<PkiCheckResult> {
-  const { auths } = document.sa;
-  const x509 = auths.flatMap((auth) => (auth.type === 'x509' ? [auth] : []));
+export async function checkCertificates(document: SectunnelDocument, secrets: SecretSources): Promise<PkiCheckResult> {
+  const x509 = x509Auths(document);
   if (x509.length === 0) {
     throw new ControlError(
       'invalid-state',
@@ -158,8 +197,10 @@ export async function checkCertificates(document: SectunnelDocument, secrets: Se
   }
   const localId = documentId(document);
   const sides = x509.map(async ({ side, x509: settings, line }) => {
-    const source = certificateSource(settings, secrets, () => undefined);
-    return { side, line, ...(await checkPki({ source, side, localId, now: Date.now() })) };
+    const phrase = new PassPhrase(secrets, settings.key?.secret);
+    const source = certificateSource(settings, phrase, () => undefined);
+    const report = await phrase.during(() => checkPki({ source, side, localId, now: Date.now() }));
+    return { side, line, ...report };
   });
   return { name: document.name, sides: await Promise.all(sides) };
 }

@@ -17,6 +17,7 @@ import { certificateProblems, checkCertificates } from './certificates.ts';
 import { explainPacket } from './explain.ts';
 import type { ExplainQuestion, Explanation } from './explanation.ts';
 import { checkIdentity, ObjectTable, type TunnelObject } from './objects.ts';
+import { secretOf } from './plan.ts';
 import type { Platform } from './platform.ts';
 import {
   ControlError,
@@ -28,6 +29,7 @@ import {
 } from './protocol.ts';
 import { refusing } from './refusing.ts';
 import { Runner } from './runner.ts';
+import { concerns, type SecretChange, SecretSources } from './secret-sources.ts';
 import { SecretStore } from './secrets.ts';
 import type { TunnelStatus } from './status.ts';
 import { inactiveStatus } from './status-view.ts';
@@ -41,6 +43,8 @@ export interface DaemonOptions {
   readonly platform: Platform;
   readonly crypto: CryptoProvider;
   readonly workers?: WorkerChoice | undefined;
+  /** Sockets of libvirt's daemons, where secrets are looked for that are not in the own folder; none when left out. */
+  readonly libvirtSockets?: readonly string[];
   readonly log: Logger;
   readonly onEvent: (event: TunnelEvent) => void;
 }
@@ -52,7 +56,7 @@ export interface DocumentText {
 }
 
 export class Daemon {
-  readonly secrets: SecretStore;
+  readonly secrets: SecretSources;
   readonly runner: Runner;
   readonly #log: Logger;
   readonly #onEvent: DaemonOptions['onEvent'];
@@ -72,7 +76,11 @@ export class Daemon {
     this.#definitions = new DefinitionStore(options.configDir);
     this.#liveDocuments = new DocumentFolder(join(options.runDir, 'live'), 'live state (--run-dir)');
     this.#autostart = new Autostart((name) => this.#startUnasked(name), options.log);
-    this.secrets = new SecretStore(join(options.configDir, 'secrets'));
+    this.secrets = new SecretSources({
+      own: new SecretStore(join(options.configDir, 'secrets')),
+      libvirtSockets: options.libvirtSockets ?? [],
+      onChanged: (change) => this.#secretChanged(change),
+    });
     this.runner = new Runner({
       platform: options.platform,
       crypto: options.crypto,
@@ -91,9 +99,14 @@ export class Daemon {
     for (const file of this.#definitions.brokenAutostarts())
       this.#log.warn({ file }, 'autostart of a tunnel that is not defined');
     const marked = this.#objects.all().flatMap(({ name }) => (this.#definitions.isAutostart(name) ? [name] : []));
+    // libvirt's daemons may be started only when this one is ready: what needs their secrets is not waited for.
+    const later: string[] = [];
     for (const name of new Set([...interrupted.flatMap((name) => name ?? []), ...marked])) {
-      await this.#autostart.begin(name);
+      const document = this.#documentToStart(name);
+      if (document !== undefined && this.secrets.needsLibvirt(document)) later.push(name);
+      else await this.#autostart.begin(name);
     }
+    for (const name of later) void this.#autostart.begin(name);
   }
 
   /** Stops all tunnels, telling their peers. */
@@ -105,12 +118,17 @@ export class Daemon {
       }
       await this.runner.close();
     });
+    this.secrets.close();
   }
 
   define(text: DocumentText): Promise<DefineResult> {
-    return this.#inTurn(() => {
+    return this.#inTurn(async () => {
       const document = this.#parse(text);
-      const warnings = [...toPolicy(document).warnings, ...certificateProblems(document, this.secrets)];
+      const warnings = [
+        ...toPolicy(document).warnings,
+        ...(await certificateProblems(document, this.secrets)),
+        ...(await this.#secretProblems(document)),
+      ];
       const object = this.#objects.claim(document);
       try {
         this.#definitions.save(document.name, dumpDocument(document));
@@ -270,6 +288,21 @@ export class Daemon {
     return { ...inactiveStatus(name, uuid), ...this.#autostart.status(name) };
   }
 
+  /** What is to be said when a tunnel is defined: it cannot start before its secret is there. */
+  async #secretProblems(document: SectunnelDocument): Promise<string[]> {
+    const secret = secretOf(document);
+    const problem = secret && (await this.secrets.problem(secret));
+    return problem === undefined ? [] : [problem];
+  }
+
+  #secretChanged(change: SecretChange): void {
+    this.runner.secretChanged(change);
+    for (const { name } of this.#objects.all()) {
+      const document = this.#documentToStart(name);
+      if (document !== undefined && concerns(document, change)) this.#autostart.hurry(name);
+    }
+  }
+
   #publish(event: Omit<TunnelEvent, 'time'>): void {
     this.#onEvent({ time: new Date().toISOString(), ...event });
   }
@@ -367,10 +400,14 @@ export class Daemon {
     }
   }
 
+  #documentToStart(name: string): SectunnelDocument | undefined {
+    return this.#interrupted.get(name) ?? this.#objects.get(name)?.kept;
+  }
+
   #startUnasked(name: string): Promise<void> {
     return this.#inTurn(async () => {
       const object = this.#objects.get(name);
-      const document = this.#interrupted.get(name) ?? object?.kept;
+      const document = this.#documentToStart(name);
       if (object === undefined || object.live !== undefined || document === undefined) return;
       await this.#start(object, document);
     });

@@ -1,9 +1,10 @@
 #!/usr/bin/env node
 /** The `sectunneld` program: takes its command line apart, runs a daemon in the foreground until a signal ends it. */
+import { isAbsolute } from 'node:path';
 import { parseArgs } from 'node:util';
 import { messageOf } from '../base/text.ts';
+import { SECRET_SOCKETS } from '../libvirt/secrets.ts';
 import { cryptoChoices, selectCrypto } from './crypto.ts';
-
 import { defaultConfigDir, defaultRunDir } from './folders.ts';
 import { linuxPlatform } from './linux.ts';
 import { createLog, type LogLevel, logLevels } from './log.ts';
@@ -31,6 +32,8 @@ Options
   --workers PAIRS     ${workerChoices[0]}, or ${workerChoices[1]} to ${workerChoices.at(-1)} (default auto): 1 has two threads carry the packets, one for each
                       direction, more divide the flows, 0 leaves them to the thread that does all else; auto is
                       1 where that pays and can be done
+  --libvirt-socket S  where libvirt's secrets are had: auto, off, or the socket of virtsecretd or libvirtd (default
+                      auto: theirs in /run/libvirt, asked only for secrets that are not in DIR/secrets)
   --log-level LEVEL   ${logLevels.join(', ')} (default info)
   --log-format FORM   auto, text or json (default auto)
   --help, --version
@@ -48,6 +51,7 @@ interface Settings {
   readonly runDir: string;
   readonly crypto: string;
   readonly workers: string;
+  readonly libvirtSockets: readonly string[];
   readonly logLevel: LogLevel;
   readonly logFormat: 'auto' | 'text' | 'json';
 }
@@ -64,6 +68,7 @@ function settings(argv: readonly string[]): Settings | 'help' | 'version' {
       'run-dir': text,
       crypto: text,
       workers: text,
+      'libvirt-socket': text,
       'log-level': text,
       'log-format': text,
       help: { ...flag, short: 'h' },
@@ -77,9 +82,17 @@ function settings(argv: readonly string[]): Settings | 'help' | 'version' {
     runDir: values['run-dir'] ?? defaultRunDir(),
     crypto: oneOf('--crypto', values.crypto ?? 'auto', cryptoChoices),
     workers: oneOf('--workers', values.workers ?? 'auto', workerChoices),
+    libvirtSockets: libvirtSockets(values['libvirt-socket'] ?? 'auto'),
     logLevel: oneOf('--log-level', values['log-level'] ?? 'info', logLevels),
     logFormat: oneOf('--log-format', values['log-format'] ?? 'auto', ['auto', 'text', 'json'] as const),
   };
+}
+
+function libvirtSockets(choice: string): readonly string[] {
+  if (choice === 'auto') return SECRET_SOCKETS;
+  if (choice === 'off') return [];
+  if (isAbsolute(choice)) return [choice];
+  throw new UsageError(`--libvirt-socket ${choice}: wanted auto, off, or the path of a socket from / on`);
 }
 
 function oneOf<T extends string>(option: string, found: string, allowed: readonly T[]): T {
@@ -90,13 +103,13 @@ function oneOf<T extends string>(option: string, found: string, allowed: readonl
 
 async function run(chosen: Settings): Promise<void> {
   const log = createLog(chosen.logLevel, chosen.logFormat);
-  const { configDir, runDir } = chosen;
+  const { configDir, runDir, libvirtSockets } = chosen;
   const { provider: crypto, leftOut } = selectCrypto(chosen.crypto);
   for (const { name, reason } of leftOut) log.info({ provider: name, reason }, 'cryptographic provider not used');
   const ended = signalled();
   const platform = linuxPlatform();
   const workers = chooseWorkers(chosen.workers, platform);
-  const service = new Service({ configDir, runDir, platform, crypto, workers, log });
+  const service = new Service({ configDir, runDir, platform, crypto, workers, libvirtSockets, log });
   await service.open();
   log.info(
     { version: version(), pid: process.pid, configDir, runDir, crypto: crypto.name, workers: workers.text },

@@ -54,11 +54,22 @@ export interface TunnelInfo {
   readonly state: string;
 }
 
+/** Who keeps a secret: the daemon in its own folder, or libvirt. */
+export type SecretSource = 'sectunnel' | 'libvirt';
+
 export interface SecretInfo {
   readonly uuid: string;
+  readonly source: SecretSource;
   readonly usage: string | undefined;
-  readonly hasValue: boolean;
+  /** `undefined` for libvirt's: to know it, the value would have to be read. */
+  readonly hasValue: boolean | undefined;
   readonly description: string | undefined;
+}
+
+export interface SecretList {
+  readonly secrets: readonly SecretInfo[];
+  /** Why secrets may be missing from the list. */
+  readonly notes: readonly string[];
 }
 
 export interface DefineResult {
@@ -82,6 +93,7 @@ export interface TunnelEvent {
     | 'ike-down'
     | 'child-up'
     | 'child-down'
+    | 'secret-changed'
     | 'failed';
   readonly detail: string;
 }
@@ -124,7 +136,7 @@ export interface Verbs {
   event: { params: { name?: string }; result: { subscribed: true } };
   'secret-define': { params: { xml: string; source?: string }; result: { uuid: string } };
   'secret-set-value': { params: { uuid: string; base64: string }; result: { uuid: string } };
-  'secret-list': { params: Record<string, never>; result: { secrets: readonly SecretInfo[] } };
+  'secret-list': { params: Record<string, never>; result: SecretList };
   'secret-undefine': { params: { uuid: string }; result: { uuid: string } };
 }
 

@@ -3,6 +3,7 @@
  * and tells it to the log, to listeners and to `status`.
  */
 import type { Logger } from '../base/log.ts';
+import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { EngineEvent } from '../engine/events.ts';
@@ -15,7 +16,7 @@ import type { Platform } from './platform.ts';
 import type { TunnelEvent } from './protocol.ts';
 import { RateLimit } from './rate-limit.ts';
 import { refusingSystem } from './refusing.ts';
-import type { SecretStore } from './secrets.ts';
+import { concerns, describeReference, type SecretChange, type SecretSources } from './secret-sources.ts';
 import type { TunnelStatus, WorkersStatus } from './status.ts';
 import { type RunningFacts, tunnelStatus } from './status-view.ts';
 import type { WorkerChoice } from './workers/choice.ts';
@@ -26,7 +27,7 @@ export interface RunnerOptions {
   /** Who carries packets; left out: the event loop. */
   readonly workers?: WorkerChoice | undefined;
   readonly log: Logger;
-  readonly secrets: SecretStore;
+  readonly secrets: SecretSources;
   readonly onEvent: (event: Omit<TunnelEvent, 'time'>) => void;
   /** The device of a tunnel was taken away: it is to be stopped. */
   readonly onLost: (name: string) => void;
@@ -65,7 +66,7 @@ export class Runner {
       onEvent: (event) => this.#happened(event),
     });
     this.#watch = setInterval(() => {
-      for (const { certificates } of this.#running.values()) certificates.look(Date.now());
+      for (const { certificates } of this.#running.values()) void certificates.look(Date.now());
     }, CERTIFICATE_WATCH).unref();
   }
 
@@ -82,9 +83,9 @@ export class Runner {
     const { platform, secrets } = this.#options;
     const rawEsp = platform.network.rawEsp !== undefined;
     const pathMtuFor: Platform['pathMtuFor'] = (remote, local) => platform.pathMtuFor(remote, local);
-    const plan = await planTunnel(document, pathMtuFor, rawEsp, certificates.check(Date.now()));
+    const plan = await planTunnel(document, pathMtuFor, rawEsp, await certificates.check(Date.now()));
     const secret = secretOf(document);
-    if (plan.tunnel.connections.length > 0 && secret !== undefined) secrets.value(secret).fill(0);
+    if (plan.tunnel.connections.length > 0 && secret !== undefined) (await secrets.value(secret)).value.fill(0);
     return plan;
   }
 
@@ -101,7 +102,7 @@ export class Runner {
     const device = await refusingSystem(() =>
       this.#options.platform.openDevice({ ...plan.device, queues: this.#options.workers?.pairs ?? 1 }),
     );
-    this.#running.set(name, { document, certificates, lastFailure: undefined });
+    this.#running.set(name, { document, certificates, secret: undefined, lastFailure: undefined });
     device.onClosed((reason) => {
       if (reason !== undefined) this.#lost(name, reason);
     });
@@ -173,10 +174,35 @@ export class Runner {
     return { mode: text, threads: this.host.workers() ?? [] };
   }
 
-  #secretFor(name: string): Uint8Array | undefined {
+  /** Asked at each authentication, so that a secret that was changed is used at the next one. */
+  async #secretFor(name: string): Promise<Uint8Array | undefined> {
     const facts = this.#running.get(name);
     const secret = facts && secretOf(facts.document);
-    return secret && this.#options.secrets.value(secret);
+    if (facts === undefined || secret === undefined) return undefined;
+    const told = describeReference(secret);
+    try {
+      const { value, source } = await this.#options.secrets.value(secret);
+      facts.secret = { name: told, source, problem: undefined };
+      return value;
+    } catch (error) {
+      facts.secret = { name: told, source: undefined, problem: messageOf(error) };
+      throw error;
+    }
+  }
+
+  /** Tunnels that wait for their next attempt may fare better with a secret that has changed: they try at once. */
+  secretChanged(change: SecretChange): void {
+    for (const [name, { document }] of this.#running) {
+      if (!concerns(document, change)) continue;
+      if (change !== undefined) {
+        const text = `secret ${change.uuid} was changed; the next authentication uses it`;
+        this.#log.info({ tunnel: name }, text);
+        this.#options.onEvent({ tunnel: name, event: 'secret-changed', detail: text });
+      }
+      if (this.host.engine.tunnel(name)?.retry.at === undefined) continue;
+      this.host.engine.up(this.host.now(), name);
+      this.host.drain();
+    }
   }
 
   #lost(name: string, reason: Error): void {

@@ -11,7 +11,7 @@ import { ControlError, type SecretInfo } from './protocol.ts';
 import { refusing } from './refusing.ts';
 
 /** Longest value in bytes: far more than any pre-shared key. */
-const MAX_VALUE = 4096;
+export const MAX_SECRET_VALUE = 4096;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /** Named pieces of content, in a folder or in memory. */
@@ -61,26 +61,40 @@ export class SecretStore {
     shelf.write(`${secret.uuid}.xml`, dumpSecret(secret));
   }
 
-  setValue(uuid: string, base64: string): void {
+  /** Whether a secret is described here, with a value or without. */
+  has(reference: SecretReference): boolean {
+    return reference.by === 'uuid'
+      ? this.#shelfOf(reference.uuid) !== undefined
+      : this.#byUsage(reference.usage) !== undefined;
+  }
+
+  /** @returns the name of its usage, by which it may be known too */
+  setValue(uuid: string, base64: string): string | undefined {
     const { shelf } = this.#find(uuid);
     const value = decodeBase64(base64);
     if (value === undefined) {
       throw new ControlError('bad-request', 'the value is not base64; encode it, or use --plain to give it as it is');
     }
     if (value.length === 0) throw new ControlError('bad-request', 'the value is empty; a pre-shared key is wanted');
-    if (value.length > MAX_VALUE) {
-      throw new ControlError('bad-request', `the value has ${value.length} bytes; at most ${MAX_VALUE} are allowed`);
+    if (value.length > MAX_SECRET_VALUE) {
+      throw new ControlError(
+        'bad-request',
+        `the value has ${value.length} bytes; at most ${MAX_SECRET_VALUE} are allowed`,
+      );
     }
     shelf.write(`${uuid}.base64`, value.toString('base64'));
     value.fill(0);
+    const found = describe(shelf, `${uuid}.xml`);
+    return 'secret' in found ? found.secret.usage?.name : undefined;
   }
 
   list(): SecretInfo[] {
     return this.#all().map((found) => {
       const hasValue = found.shelf.has(`${found.uuid}.base64`);
-      if ('problem' in found) return { uuid: found.uuid, usage: undefined, hasValue, description: found.problem };
+      const info = { uuid: found.uuid, source: 'sectunnel', hasValue } as const;
+      if ('problem' in found) return { ...info, usage: undefined, description: found.problem };
       const { usage, description } = found.secret;
-      return { uuid: found.uuid, usage: usage && `${usage.type} ${usage.name}`, hasValue, description };
+      return { ...info, usage: usage && `${usage.type} ${usage.name}`, description };
     });
   }
 
@@ -114,7 +128,7 @@ export class SecretStore {
 
   #find(uuid: string): { readonly uuid: string; readonly shelf: Shelf } {
     if (!UUID.test(uuid)) throw new ControlError('bad-request', `'${uuid}' is not a UUID`);
-    const shelf = [this.#ephemeral, this.#kept].find((candidate) => candidate.has(`${uuid}.xml`));
+    const shelf = this.#shelfOf(uuid);
     if (shelf === undefined) {
       throw new ControlError('not-found', `there is no secret ${uuid}; define it with 'sectunnel secret-define'`);
     }
@@ -122,12 +136,20 @@ export class SecretStore {
   }
 
   #findUsage(usage: string): { readonly uuid: string; readonly shelf: Shelf } {
-    const found = this.#all().find((candidate) => 'secret' in candidate && candidate.secret.usage?.name === usage);
+    const found = this.#byUsage(usage);
     if (found !== undefined) return found;
     throw new ControlError(
       'not-found',
       `there is no secret with the usage '${usage}'; define it with 'sectunnel secret-define'`,
     );
+  }
+
+  #shelfOf(uuid: string): Shelf | undefined {
+    return [this.#ephemeral, this.#kept].find((shelf) => shelf.has(`${uuid}.xml`));
+  }
+
+  #byUsage(usage: string): Found | undefined {
+    return this.#all().find((found) => 'secret' in found && found.secret.usage?.name === usage);
   }
 
   /** One that cannot be read is no reason to do without the others. */

@@ -9,11 +9,12 @@ import type { ChildSaStatus, IkeSaStatus } from '../ike/status.ts';
 import { formatSelector, type SelectorPair } from '../policy/selector.ts';
 import type { TunnelHost } from './host.ts';
 import { formatSpi } from './narrate.ts';
-import type { ChildStatus, IkeStatus, TunnelStatus } from './status.ts';
+import type { ChildStatus, IkeStatus, SecretStatus, TunnelStatus } from './status.ts';
 
 /** What is known of a running tunnel beside the engine's own state. */
 export interface RunningFacts {
   readonly document: SectunnelDocument;
+  secret: SecretStatus | undefined;
   lastFailure: { readonly at: number; readonly reason: string; readonly detail: string } | undefined;
 }
 
@@ -25,6 +26,7 @@ export function inactiveStatus(name: string, uuid: string): TunnelStatus {
     active: false,
     state: 'inactive',
     device: undefined,
+    secret: undefined,
     ikeSas: [],
     drops: {},
     lastFailure: undefined,
@@ -52,6 +54,7 @@ export function tunnelStatus(host: TunnelHost, facts: RunningFacts): TunnelStatu
     active: true,
     state: stateOf(tunnel, ikeSas),
     device: { name: device.name, mtu: device.mtu },
+    secret: facts.secret,
     ikeSas: ikeSas.map((sa) => ikeStatus(now, sa, tunnel)),
     drops: {
       ...namedDrops(tunnel.drops()),

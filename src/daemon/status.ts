@@ -72,6 +72,16 @@ export interface FailureStatus {
   readonly detail: string;
 }
 
+/** The secret of a tunnel's pre-shared key, as it was found the last time that it was needed. */
+export interface SecretStatus {
+  /** Its UUID, or the usage that it is found by. */
+  readonly name: string;
+  /** Who keeps it; `undefined` when it could not be had. */
+  readonly source: 'sectunnel' | 'libvirt' | undefined;
+  /** Why it could not be had, and what to do. */
+  readonly problem: string | undefined;
+}
+
 export interface TunnelStatus {
   readonly name: string;
   readonly uuid: string;
@@ -82,6 +92,8 @@ export interface TunnelStatus {
    */
   readonly state: 'inactive' | 'waiting' | 'connecting' | 'partial' | 'up';
   readonly device: { readonly name: string; readonly mtu: number } | undefined;
+  /** `undefined` while the tunnel does not run, and with certificates. */
+  readonly secret: SecretStatus | undefined;
   readonly ikeSas: readonly IkeStatus[];
   /** Packets that were not carried, by reason. */
   readonly drops: Readonly<Record<string, number>>;

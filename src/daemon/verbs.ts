@@ -56,7 +56,7 @@ const handlers: Handlers = {
     daemon.secrets.setValue(uuid, text(params, 'base64'));
     return { uuid };
   },
-  'secret-list': (daemon) => ({ secrets: daemon.secrets.list() }),
+  'secret-list': (daemon) => daemon.secrets.list(),
   'secret-undefine': (daemon, params) => {
     const uuid = text(params, 'uuid').toLowerCase();
     daemon.secrets.undefine(uuid);

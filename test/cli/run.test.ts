@@ -120,7 +120,7 @@ describe('verbs', () => {
     });
     expect((await run(['secret-set-value', SECRET_UUID, '--plain'], 'key\n')).err).toContain('ends with a newline');
     expect((await run(['secret-set-value', SECRET_UUID], 'a2V5\n')).out).toBe(`Secret value of ${SECRET_UUID} set\n`);
-    expect((await run(['secret-list'])).out).toMatch(new RegExp(`${SECRET_UUID} +- +set`));
+    expect((await run(['secret-list'])).out).toMatch(new RegExp(`${SECRET_UUID} +sectunnel +- +set`));
 
     const document = file('net.xml', tunnelDocument());
     expect((await run(['define', '--validate', document])).out).toBe(`Tunnel net defined from ${document}\n`);

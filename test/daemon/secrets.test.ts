@@ -37,7 +37,13 @@ describe('SecretStore', () => {
     const { secrets } = store();
     secrets.define(secret);
     expect(secrets.list()).toEqual([
-      { uuid: SECRET_UUID, usage: 'ipsec sectunnel:net', hasValue: false, description: 'the key of gw2' },
+      {
+        uuid: SECRET_UUID,
+        source: 'sectunnel',
+        usage: 'ipsec sectunnel:net',
+        hasValue: false,
+        description: 'the key of gw2',
+      },
     ]);
     secrets.setValue(SECRET_UUID, 'a2V5');
     expect(JSON.stringify(secrets.list())).not.toContain('a2V5');

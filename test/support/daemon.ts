@@ -46,6 +46,8 @@ export class TestDaemon {
   readonly lines: LogLine[] = [];
   readonly devices: Map<string, MemoryDevice> = new Map();
   readonly plans: DevicePlan[] = [];
+  /** Sockets of libvirt, for the next time that it opens. */
+  libvirtSockets: readonly string[] = [];
   /** What its machine knows of every path. */
   pathMtu: number | undefined;
   /** Its machine's links, routes and rules: empty, and not touched by its devices. */
@@ -89,6 +91,7 @@ export class TestDaemon {
       configDir: this.configDir,
       runDir: this.runDir,
       crypto: chooseCrypto('auto'),
+      libvirtSockets: this.libvirtSockets,
       log: recordingLog(this.lines),
       platform: {
         network: this.#network,
