@@ -1,10 +1,11 @@
 /**
- * Load on a line and what gets through: iperf3 from the left end to the right one, echo requests beside it. Programs
- * have time limits; a queue that a former load left behind is waited for.
+ * Load on a line and what gets through: streams of iperf3 from the left end to the right one, datagrams, echo requests.
+ * Programs have time limits; a queue that a former load left behind is waited for.
  */
-import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import type { Namespace } from '../../test/support/lab/namespace.ts';
 import { type Background, waitFor } from '../../test/support/lab/process.ts';
+import type { ReceiveReport, SendReport } from './datagrams.ts';
 import type { Probe } from './search.ts';
 import { listens } from './usage.ts';
 
@@ -31,10 +32,10 @@ export interface PingResult {
 }
 
 const PORT = 5201;
-const SOCKET_BUFFER = 4 * 1024 * 1024;
+const UDP_PORT = 5202;
+/** Milliseconds of a load that are not counted: programs warm up. */
+const FIRST_MOMENT = 250;
 const TCP_OPTIONS: Readonly<Record<TcpKind, readonly string[]>> = { one: [], four: ['-P', '4'], both: ['--bidir'] };
-/** Of the receiver's report, in seconds. */
-const REPORT_INTERVAL = 0.25;
 /** What a load may take longer than it was asked to, in milliseconds: queues, and the exchange of results. */
 const GRACE = 20_000;
 const PING_INTERVAL = 0.01;
@@ -46,21 +47,14 @@ const QUIET_TIMEOUT = 15_000;
 interface Report {
   readonly error?: string;
   readonly end: {
-    readonly sum_sent: { readonly packets?: number; readonly seconds: number };
     readonly sum_received: Sum;
     readonly sum_received_bidir_reverse?: Sum;
   };
-  readonly server_output_json?: { readonly intervals: readonly { readonly sum: IntervalSum }[] };
 }
 interface Sum {
   readonly bytes: number;
   readonly seconds: number;
 }
-interface IntervalSum extends Sum {
-  readonly start: number;
-  readonly end: number;
-}
-
 export class Load {
   readonly #line: Line;
   readonly #server: Background;
@@ -71,7 +65,7 @@ export class Load {
   }
 
   static async start(line: Line): Promise<Load> {
-    const options = ['-s', '-J', '-i', String(REPORT_INTERVAL), '-p', String(PORT), '-B', line.destination];
+    const options = ['-s', '-J', '-p', String(PORT), '-B', line.destination];
     const server = line.right.spawn('iperf3', ['iperf3', ...options]);
     const load = new Load(line, server);
     await waitFor('the iperf3 server', () => {
@@ -97,28 +91,22 @@ export class Load {
   }
 
   /**
-   * Datagrams of one size at a rate, as fast as can be without one. What arrived is taken from the receiver's own
-   * report and from the time in which the sender sent, without the first moment.
+   * Datagrams of one size at a rate, as fast as can be without one. The rate of what arrived is that of the time in which
+   * the sender sent, without the first moment.
    * @param rate packets a second
    */
-  async udp(size: number, seconds: number, rate?: number): Promise<Probe> {
-    // A receiver that has to wait for its turn must not lose what the tunnel has delivered.
-
-    const bandwidth = rate === undefined ? '0' : String(Math.round(rate * size * 8));
-    const options = ['-u', '-l', String(size), '-b', bandwidth, '--get-server-output', ...socketBuffers()];
-    const report = await this.#client(seconds, options);
-    const sent = report.end.sum_sent.packets;
-    const intervals = report.server_output_json?.intervals.map(({ sum }) => sum);
-    if (sent === undefined || intervals === undefined) throw new Error('iperf3 told nothing of the datagrams');
-    const during = intervals.filter(
-      ({ start, end }) => start >= REPORT_INTERVAL / 2 && end <= seconds + REPORT_INTERVAL / 2,
-    );
-    const [bytes, time] = [total(during, 'bytes'), total(during, 'seconds')];
-    return {
-      sent: sent / report.end.sum_sent.seconds,
-      received: time === 0 ? 0 : bytes / size / time,
-      loss: sent === 0 ? 1 : Math.max(0, 1 - total(intervals, 'bytes') / size / sent),
-    };
+  async udp(size: number, seconds: number, rate = 0): Promise<Probe> {
+    const { left, right, source, destination } = this.#line;
+    const receiver = right.spawn('datagram receiver', datagramTool('receive', destination, UDP_PORT));
+    try {
+      await waitFor('the datagram receiver', () => (receiver.output.startsWith('ready') ? true : undefined));
+      const argv = datagramTool('send', source, destination, UDP_PORT, size, Math.round(rate), seconds);
+      const { stdout } = await left.exec(argv, { timeout: seconds * 1_000 + GRACE });
+      const report = await waitFor('the receiver to hear nothing more', () => receiveReport(receiver), GRACE);
+      return toProbe(JSON.parse(stdout) as SendReport, report);
+    } finally {
+      await receiver.stop('SIGKILL');
+    }
   }
 
   async ping(count: number): Promise<PingResult> {
@@ -162,12 +150,6 @@ export class Load {
   }
 }
 
-/** As large as the kernel lets them be: iperf3 refuses to run with less than it asked for. */
-function socketBuffers(): string[] {
-  const limits = ['rmem_max', 'wmem_max'].map((name) => Number(readFileSync(`/proc/sys/net/core/${name}`, 'utf8')));
-  return ['-w', String(Math.min(SOCKET_BUFFER, ...limits))];
-}
-
 function parseReport(text: string): Report {
   try {
     return JSON.parse(text) as Report;
@@ -176,6 +158,25 @@ function parseReport(text: string): Report {
   }
 }
 
-function total(sums: readonly Sum[], key: keyof Sum): number {
-  return sums.reduce((sum, each) => sum + each[key], 0);
+const DATAGRAM_TOOL = fileURLToPath(new URL('./datagrams.js', import.meta.url));
+
+function datagramTool(...words: readonly (string | number)[]): string[] {
+  return [process.execPath, DATAGRAM_TOOL, ...words.map(String)];
+}
+
+function receiveReport({ alive, output }: Background): ReceiveReport | undefined {
+  const [, report] = output.split('\n');
+  if (!alive && !report?.startsWith('{')) throw new Error(`the datagram receiver failed: ${output}`);
+  return alive ? undefined : (JSON.parse(report!) as ReceiveReport);
+}
+
+function toProbe({ start, end, sent }: SendReport, { total, samples }: ReceiveReport): Probe {
+  const during = samples.filter(([time]) => time >= start + FIRST_MOMENT && time <= end);
+  const [first, last] = [during[0], during.at(-1)];
+  const received = first === undefined || last === undefined ? 0 : (last[1] - first[1]) / (last[0] - first[0]);
+  return {
+    sent: (sent * 1_000) / (end - start),
+    received: received * 1_000,
+    loss: sent === 0 ? 1 : 1 - total / sent,
+  };
 }
