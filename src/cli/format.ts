@@ -3,7 +3,7 @@ import type { SecretInfo, StatusResult, TunnelEvent, TunnelInfo } from '../daemo
 import type { ChildStatus, IkeStatus, SecretStatus, TunnelStatus } from '../daemon/status.ts';
 
 /** A table in the manner of virsh: a header, a rule, a row a line. */
-function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
+export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
   const widths = header.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]!.length)));
   const line = (cells: readonly string[]): string =>
     ` ${cells.map((cell, column) => cell.padEnd(widths[column]!)).join('   ')}`.trimEnd();

@@ -4,6 +4,8 @@
 import type { DefineResult, TunnelInfo } from '../daemon/protocol.ts';
 import { explain } from './explain.ts';
 import { formatEvent, formatInfo, formatList, formatStatus } from './format.ts';
+import { netHook } from './net-hook.ts';
+import { netImport, netList } from './net-verbs.ts';
 import { pkiCheck } from './pki-check.ts';
 import { secretDefine, secretList, secretSetValue, secretUndefine } from './secret-verbs.ts';
 import {
@@ -277,6 +279,9 @@ export const verbs: ReadonlyMap<string, VerbSpec> = new Map(
     name: nameOf,
     explain,
     'pki-check': pkiCheck,
+    'net-import': netImport,
+    'net-list': netList,
+    hook: netHook,
     'secret-define': secretDefine,
     'secret-set-value': secretSetValue,
     'secret-list': secretList,

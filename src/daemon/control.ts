@@ -23,6 +23,8 @@ const MAX_PATH = 107;
 
 /** What a dispatcher knows of the connection that a request came by. */
 export interface ControlConnection {
+  /** Whoever was there has gone. */
+  readonly closed: boolean;
   /** From now on events are sent to this connection; of one tunnel, or of all. */
   subscribe(tunnel: string | undefined): void;
 }
@@ -33,6 +35,10 @@ class Connection implements ControlConnection {
 
   constructor(socket: Socket) {
     this.#socket = socket;
+  }
+
+  get closed(): boolean {
+    return !this.#socket.writable;
   }
 
   subscribe(tunnel: string | undefined): void {

@@ -16,6 +16,7 @@ import { Autostart } from './autostart.ts';
 import { certificateProblems, checkCertificates } from './certificates.ts';
 import { explainPacket } from './explain.ts';
 import type { ExplainQuestion, Explanation } from './explanation.ts';
+import { HeldNetworks, type HoldingTunnel, holdingTunnel } from './networks.ts';
 import { checkIdentity, ObjectTable, type TunnelObject } from './objects.ts';
 import { secretOf } from './plan.ts';
 import type { Platform } from './platform.ts';
@@ -58,6 +59,7 @@ export interface DocumentText {
 export class Daemon {
   readonly secrets: SecretSources;
   readonly runner: Runner;
+  readonly networks: HeldNetworks;
   readonly #log: Logger;
   readonly #onEvent: DaemonOptions['onEvent'];
   readonly #definitions: DefinitionStore;
@@ -90,6 +92,16 @@ export class Daemon {
       onEvent: (event) => this.#publish(event),
       onLost: (name) => void this.#inTurn(() => this.#lost(name)),
     });
+    this.networks = new HeldNetworks({
+      platform: options.platform,
+      tunnels: {
+        find: (name) => this.#holding(name),
+        wanted: (name) => this.#startForNetwork(name),
+        state: (name) => this.runner.status(name)?.state ?? 'inactive',
+      },
+      libvirtSockets: options.libvirtSockets ?? [],
+      log: options.log,
+    });
   }
 
   /** Reads the definitions and starts what is to be started. */
@@ -101,7 +113,8 @@ export class Daemon {
     const marked = this.#objects.all().flatMap(({ name }) => (this.#definitions.isAutostart(name) ? [name] : []));
     // libvirt's daemons may be started only when this one is ready: what needs their secrets is not waited for.
     const later: string[] = [];
-    for (const name of new Set([...interrupted.flatMap((name) => name ?? []), ...marked])) {
+    const holding = await this.networks.open();
+    for (const name of new Set([...interrupted.flatMap((name) => name ?? []), ...marked, ...holding])) {
       const document = this.#documentToStart(name);
       if (document !== undefined && this.secrets.needsLibvirt(document)) later.push(name);
       else await this.#autostart.begin(name);
@@ -320,11 +333,13 @@ export class Daemon {
   }
 
   async #start(object: TunnelObject, document: SectunnelDocument): Promise<string> {
+    this.networks.checkDocument(document);
     const device = await this.#run(document);
     this.#autostart.cancel(object.name);
     this.#interrupted.delete(object.name);
     object.live = document;
     this.#liveDocuments.save(object.name, dumpDocument(document));
+    void this.networks.tunnelChanged(object.name);
     this.#publish({ tunnel: object.name, event: 'started', detail: `device ${device}` });
     return device;
   }
@@ -411,6 +426,18 @@ export class Daemon {
       if (object === undefined || object.live !== undefined || document === undefined) return;
       await this.#start(object, document);
     });
+  }
+
+  /** What networks need to know of a tunnel; of one that runs, as it runs. */
+  #holding(name: string): HoldingTunnel | undefined {
+    const object = this.#objects.get(name);
+    const document = object && (object.live ?? this.#interrupted.get(name) ?? object.kept);
+    return document && holdingTunnel(document);
+  }
+
+  /** A tunnel that is being tried again is as good as one whose peer does not answer yet. */
+  async #startForNetwork(name: string): Promise<void> {
+    if (this.#autostart.status(name) === undefined) await this.#startUnasked(name);
   }
 
   /** Ends the attempts to start a tunnel unasked. False when there are none. */

@@ -68,7 +68,7 @@ function refusalOf(
 
 /** For a document that was not refused; `undefined` when it leads nothing into its device, or is not in transport mode. */
 export function transportPlan(document: SectunnelDocument): TransportPlan | undefined {
-  const { name, device, sa } = document;
+  const { device, sa } = document;
   const children = toChildren(document).filter(({ mode }) => mode === 'transport');
   const hosts = children[0] && hostsOf(children[0].selectors);
   if (hosts === undefined || device.routes !== 'auto') return undefined;
@@ -79,8 +79,13 @@ export function transportPlan(document: SectunnelDocument): TransportPlan | unde
     ...hosts,
     flows: [...new Map(flows.map((flow) => [JSON.stringify(flow), flow])).values()],
     ownPorts: [...new Set([sa.local.port, ...(sa.ike.nat.encapsulation === 'never' ? [] : [sa.ike.nat.port])])],
-    table: device.table ?? TABLES + hash16(name),
+    table: tableOf(document),
   };
+}
+
+/** The routing table that leads into a tunnel's device: the document's, or one of its own choice. */
+export function tableOf({ device, name }: SectunnelDocument): number {
+  return device.table ?? TABLES + hash16(name);
 }
 
 /** What fits both; `undefined` when nothing does. */

@@ -112,6 +112,30 @@ export interface StatusResult {
   readonly counters: Readonly<Record<string, number>>;
 }
 
+/** A libvirt network that a tunnel holds. */
+export interface NetworkInfo {
+  readonly name: string;
+  readonly uuid: string | undefined;
+  readonly bridge: string;
+  readonly tunnel: string;
+  readonly mode: 'exclusive' | 'selective';
+  /** Whether libvirt runs it. */
+  readonly running: boolean;
+  /** As in `TunnelStatus`. */
+  readonly tunnelState: string;
+  /** Packets that its fence stopped, by reason. */
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+export interface NetImportResult {
+  readonly name: string;
+  readonly tunnel: string;
+  readonly mode: 'exclusive' | 'selective';
+  readonly xml: string;
+  /** What was changed and why, a sentence each. */
+  readonly changes: readonly string[];
+}
+
 /** What `pki-check` finds, for each `<auth type='x509'>` of a document. */
 export interface PkiCheckResult {
   readonly name: string;
@@ -137,6 +161,10 @@ export interface Verbs {
   'secret-define': { params: { xml: string; source?: string }; result: { uuid: string } };
   'secret-set-value': { params: { uuid: string; base64: string }; result: { uuid: string } };
   'secret-list': { params: Record<string, never>; result: SecretList };
+  'net-import': { params: { xml: string; source?: string; define: boolean }; result: NetImportResult };
+  'net-list': { params: Record<string, never>; result: { networks: readonly NetworkInfo[] } };
+  /** Of libvirt's hook: a network is about to start, or has stopped. */
+  'network-hook': { params: { network: string; operation: string; xml: string }; result: { tunnel?: string } };
   'secret-undefine': { params: { uuid: string }; result: { uuid: string } };
 }
 

@@ -45,6 +45,17 @@ const handlers: Handlers = {
     connection.subscribe(name === undefined ? undefined : daemon.info(name).name);
     return { subscribed: true };
   },
+  'net-import': (daemon, params) => daemon.networks.import(documentOf(params), flag(params, 'define')),
+  'net-list': async (daemon) => ({ networks: await daemon.networks.list() }),
+  'network-hook': async (daemon, params, connection) => {
+    const [network, operation] = [text(params, 'network'), text(params, 'operation')];
+    if (operation === 'start') {
+      const pin = await daemon.networks.start(text(params, 'xml'), () => !connection.closed);
+      return pin === undefined ? {} : { tunnel: pin.tunnel };
+    }
+    if (operation === 'stopped') await daemon.networks.stopped(network);
+    return {};
+  },
   'secret-define': (daemon, params) => {
     const { xml, source } = documentOf(params);
     const secret = refusing(() => parseSecret(xml, { source, newUuid: randomUUID }));

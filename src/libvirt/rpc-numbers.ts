@@ -14,6 +14,7 @@ export const MessageStatus = { Ok: 0, Error: 1 } as const;
 export const Procedure = {
   ConnectOpen: 1,
   ConnectClose: 2,
+  NetworkDefineXml: 41,
   AuthList: 66,
   AuthPolkit: 70,
   SecretLookupByUuid: 141,

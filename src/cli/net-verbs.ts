@@ -1,0 +1,65 @@
+/** The verbs of libvirt networks: bring in one that names a tunnel, list those that are held. */
+import type { NetworkInfo } from '../daemon/protocol.ts';
+import { table } from './format.ts';
+import { document, flag, json, jsonOption, type VerbSpec } from './verb.ts';
+
+export const netImport: VerbSpec = {
+  group: 'Networks',
+  usage: 'FILE',
+  summary: 'define a libvirt network that names a tunnel',
+  details:
+    "libvirt drops <sectunnel name='…'/> and <forward mode='route' tunnel='…'/>. This verb rewrites them into what it\n" +
+    "keeps, an element in <metadata>, and for the second one the tunnel's device in <forward>, tells what it changed,\n" +
+    'and defines the network with libvirt. FILE may be - for standard input.',
+  options: { print: flag, 'no-define': flag },
+  optionHelp: {
+    print: 'print the rewritten document, for virsh net-define',
+    'no-define': 'do not define the network',
+  },
+  positionals: [1, 1],
+  run: async (client, args, terminal) => {
+    const define = args.options['no-define'] !== true;
+    const result = await client.call('net-import', { ...(await document(args, terminal)), define });
+    for (const change of result.changes) terminal.err(`changed: ${change}\n`);
+    if (args.options.print === true) terminal.out(result.xml);
+    const { name, tunnel, mode } = result;
+    const done = define ? 'defined' : 'read, not defined';
+    const line = `Network ${name} ${done}, held by tunnel ${tunnel} (${mode})\n`;
+    if (args.options.print === true) terminal.err(line);
+    else terminal.out(line);
+    return undefined;
+  },
+};
+
+export const netList: VerbSpec = {
+  ...jsonOption,
+  group: 'Networks',
+  usage: '',
+  summary: 'list the libvirt networks that tunnels hold, and what their fences stopped',
+  details:
+    'Stopped are packets that were about to be forwarded past the tunnel, out of the network or into it, and packets for\n' +
+    "other addresses of this host or its name server. 'sectunnel status' tells how the tunnels are.",
+  positionals: [0, 0],
+  run: async (client, args, terminal) => {
+    const { networks } = await client.call('net-list', {});
+    terminal.out(args.options.json === true ? json(networks) : formatNetworks(networks));
+    return undefined;
+  },
+};
+
+function formatNetworks(networks: readonly NetworkInfo[]): string {
+  return table(
+    ['Name', 'State', 'Bridge', 'Tunnel', 'Mode', 'Stopped'],
+    networks.map(({ name, running, bridge, tunnel, tunnelState, mode, counters }) => {
+      const stopped = Object.entries(counters).filter(([, count]) => count > 0);
+      return [
+        name,
+        running ? 'held' : 'held, not running',
+        bridge,
+        `${tunnel} (${tunnelState})`,
+        mode,
+        stopped.length === 0 ? '-' : stopped.map(([reason, count]) => `${reason} ${count}`).join(', '),
+      ];
+    }),
+  );
+}

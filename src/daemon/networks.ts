@@ -1,0 +1,320 @@
+/**
+ * libvirt networks that are held by tunnels: a fence around each, and its packets led into the tunnel, from before it
+ * starts until it has stopped, whether or not the tunnel runs. libvirt tells of starts and stops by its hook; of networks
+ * that ran before this daemon did, by the files in its run folder.
+ *
+ * What is put up for a network stays when the daemon ends or dies: the network runs on, and nothing may leave it in the
+ * clear meanwhile. The next daemon finds the network again, and takes over.
+ */
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { Logger } from '../base/log.ts';
+import { messageOf } from '../base/text.ts';
+import type { SectunnelDocument } from '../config/model.ts';
+import { type LibvirtNetwork, type NetworkPin, pinProblem, readNetwork } from '../libvirt/network.ts';
+import { defineNetwork } from '../libvirt/network-define.ts';
+import { importNetwork } from '../libvirt/network-import.ts';
+import type { FenceCounters, FencePart } from '../tun/fence.ts';
+import { tableOf } from './plan-transport.ts';
+import type { Platform } from './platform.ts';
+import { ControlError, type NetImportResult, type NetworkInfo } from './protocol.ts';
+import { refusing, refusingSystem } from './refusing.ts';
+
+/** What of a tunnel concerns the networks that it holds, whether it runs or not. */
+export interface HoldingTunnel {
+  readonly document: SectunnelDocument;
+  readonly device: string;
+  /** The routing table that leads into it. */
+  readonly table: number;
+  /** Keeps what its policy protects from passing in the clear. */
+  readonly fence: FencePart | undefined;
+}
+
+export function holdingTunnel(document: SectunnelDocument): HoldingTunnel {
+  return { document, device: document.device.name, table: tableOf(document), fence: undefined };
+}
+
+/** The daemon's tunnels, as networks see them. */
+export interface Tunnels {
+  /** `undefined` when there is none of that name. */
+  find(name: string): HoldingTunnel | undefined;
+  /** Starts the tunnel unless it runs or is being tried again. @throws ControlError when it cannot start */
+  wanted(name: string): Promise<void>;
+  state(name: string): string;
+}
+
+export interface NetworksOptions {
+  readonly platform: Pick<Platform, 'fence' | 'leadBridge' | 'forgetBridges'>;
+  readonly tunnels: Tunnels;
+  /** Sockets of libvirt's daemons. Beside them libvirt keeps what it knows of running networks: `network/NAME.xml`. */
+  readonly libvirtSockets: readonly string[];
+  readonly log: Logger;
+}
+
+/** A document as it came: XML, and what to call it in messages. */
+interface DocumentText {
+  readonly xml: string;
+  readonly source?: string | undefined;
+}
+
+type BridgedNetwork = LibvirtNetwork & { readonly bridge: string; readonly pin: NetworkPin };
+
+interface Held {
+  readonly network: BridgedNetwork;
+  /** `undefined` for one that is shut. */
+  readonly tunnel: HoldingTunnel | undefined;
+  /** Of the rules that lead into the tunnel. */
+  readonly unlead: () => void;
+}
+
+export class HeldNetworks {
+  readonly #options: NetworksOptions;
+  // BOUNDED: the networks that libvirt starts.
+  readonly #held = new Map<string, Held>();
+  /** Changes happen one after another. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(options: NetworksOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Takes over the networks that run already, before any tunnel starts. One whose tunnel is not known, or does not suit
+   * it, is shut: there is nobody to refuse it to.
+   * @returns the tunnels that must run
+   */
+  open(): Promise<string[]> {
+    return this.#inTurn(async () => {
+      const networks = this.#running();
+      for (const network of networks) await this.#takeOver(network);
+      this.#options.platform.forgetBridges?.(networks.map(({ bridge }) => bridge));
+      return networks.map(({ pin }) => pin.tunnel);
+    });
+  }
+
+  async #takeOver(network: BridgedNetwork): Promise<void> {
+    const { log } = this.#options;
+    try {
+      try {
+        await this.#hold(network, this.#fitting(network));
+        log.info(fieldsOf(network), 'network held, it runs');
+      } catch (error) {
+        if (!(error instanceof ControlError)) throw error;
+        log.error(fieldsOf(network), `the network is shut: ${error.message}`);
+        await this.#hold(network, undefined);
+      }
+    } catch (error) {
+      log.error(fieldsOf(network), `a running network cannot be held: ${messageOf(error)}`);
+    }
+  }
+
+  /**
+   * libvirt is about to start a network. Puts up the fence, then the rules, then starts the tunnel; does not wait for SAs.
+   * @param wanted whether it still is, when all is done: libvirt may have given up meanwhile
+   * @returns the tunnel that holds it; `undefined` when it names none
+   * @throws ControlError, with nothing left behind, when the network must not start
+   */
+  start(xml: string, wanted: () => boolean = () => true): Promise<NetworkPin | undefined> {
+    return this.#inTurn(async () => {
+      const network = refusing(() => readNetwork(xml));
+      if (network.pin === undefined) return undefined;
+      const { name } = network;
+      const { held, tunnel } = this.#check(network);
+      await this.#hold(held, tunnel);
+      try {
+        await this.#options.tunnels.wanted(held.pin.tunnel);
+        if (!wanted()) throw new ControlError('invalid-state', `whoever asked for network '${name}' has gone`);
+      } catch (error) {
+        await this.#release(name);
+        throw error;
+      }
+      this.#options.log.info(fieldsOf(held), 'network held');
+      return held.pin;
+    });
+  }
+
+  /** libvirt has stopped a network. */
+  stopped(name: string): Promise<void> {
+    return this.#inTurn(async () => {
+      const held = this.#held.get(name);
+      if (held === undefined) return;
+      await this.#release(name);
+      this.#options.log.info(fieldsOf(held.network), 'network stopped, and held no longer');
+    });
+  }
+
+  /** Rewrites a network that names a tunnel into what libvirt keeps, and has libvirt keep it. */
+  async import({ xml, source }: DocumentText, define: boolean): Promise<NetImportResult> {
+    const { pin, ...imported } = refusing(() => importNetwork(xml, source, (tunnel) => this.#tunnel(tunnel).device));
+    if (define) await refusingSystem(() => defineNetwork(this.#options.libvirtSockets, imported.xml));
+    return { ...imported, ...pin };
+  }
+
+  /** @throws ControlError when a tunnel holds networks that it could not hold with such a document */
+  checkDocument(document: SectunnelDocument): void {
+    for (const { network, tunnel } of this.#held.values()) {
+      // One that is shut already is none the worse for it.
+      if (tunnel?.document.name === document.name) checkFit(network, holdingTunnel(document));
+    }
+  }
+
+  /** Follows a tunnel whose document has changed. */
+  tunnelChanged(name: string): Promise<void> {
+    return this.#inTurn(async () => {
+      for (const { network } of [...this.#held.values()]) {
+        if (network.pin.tunnel === name) await this.#takeOver(network);
+      }
+    });
+  }
+
+  async list(): Promise<NetworkInfo[]> {
+    const counters = (await this.#options.platform.fence?.counters()) ?? new Map<string, FenceCounters>();
+    const running = this.#files();
+    return [...this.#held.values()]
+      .map(({ network: { name, uuid, bridge, pin } }) => ({
+        name,
+        uuid,
+        bridge,
+        ...pin,
+        running: running.has(name),
+        tunnelState: this.#options.tunnels.state(pin.tunnel),
+        counters: counters.get(fenceKey(name)) ?? {},
+      }))
+      .sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  /** @throws ControlError when the network must not start */
+  #check(network: LibvirtNetwork): { held: BridgedNetwork; tunnel: HoldingTunnel } {
+    const { name, pin, bridge } = network;
+    if (pin === undefined || bridge === undefined)
+      throw new ControlError('bad-document', `it has no <bridge name='…'/>`);
+    const held: BridgedNetwork = { ...network, pin, bridge };
+    const tunnel = this.#fitting(held);
+    const other = [...this.#held.values()].find((one) => one.network.bridge === bridge && one.network.name !== name);
+    if (other !== undefined) {
+      throw new ControlError(
+        'invalid-state',
+        `its bridge ${bridge} is that of network '${other.network.name}' already`,
+      );
+    }
+    return { held, tunnel };
+  }
+
+  /** The tunnel of a network. @throws ControlError when there is none, or it cannot hold the network */
+  #fitting(network: BridgedNetwork): HoldingTunnel {
+    const tunnel = this.#tunnel(network.pin.tunnel);
+    checkFit(network, tunnel);
+    return tunnel;
+  }
+
+  /** @throws ControlError when there is none of that name */
+  #tunnel(name: string): HoldingTunnel {
+    const tunnel = this.#options.tunnels.find(name);
+    if (tunnel !== undefined) return tunnel;
+    throw new ControlError(
+      'not-found',
+      `it names the tunnel '${name}', which is not defined; define it first ('sectunnel list --all' names those that are)`,
+    );
+  }
+
+  /** The fence first: nothing gets out while the rest is put up. */
+  async #hold(network: BridgedNetwork, tunnel: HoldingTunnel | undefined): Promise<void> {
+    const { fence, leadBridge } = this.#options.platform;
+    if (fence === undefined || leadBridge === undefined) {
+      throw new ControlError(
+        'unsupported',
+        'this machine has no fence to hold networks with: Linux with nftables is wanted',
+      );
+    }
+    const before = this.#held.get(network.name);
+    await refusingSystem(() => fence.set(fenceKey(network.name), fencePart(network, tunnel)));
+    const led = network.pin.mode === 'exclusive' && tunnel !== undefined;
+    try {
+      const unlead = led ? leadBridge(network.bridge, tunnel.table) : () => undefined;
+      if (!led) before?.unlead();
+      this.#held.set(network.name, { network, tunnel, unlead });
+    } catch (error) {
+      if (before === undefined) await fence.set(fenceKey(network.name), undefined);
+      throw new ControlError('system', messageOf(error));
+    }
+  }
+
+  async #release(name: string): Promise<void> {
+    this.#held.get(name)?.unlead();
+    await this.#options.platform.fence?.set(fenceKey(name), undefined);
+    this.#held.delete(name);
+  }
+
+  /** The files that libvirt keeps for networks while they run, by name of the network. */
+  #files(): Map<string, string> {
+    // BOUNDED: the networks that libvirt runs.
+    const files = new Map<string, string>();
+    for (const folder of new Set(this.#options.libvirtSockets.map((socket) => join(dirname(socket), 'network')))) {
+      for (const file of listed(folder)) {
+        if (file.endsWith('.xml')) files.set(file.slice(0, -'.xml'.length), join(folder, file));
+      }
+    }
+    return files;
+  }
+
+  /** The networks that run and name a tunnel. */
+  #running(): BridgedNetwork[] {
+    return [...this.#files().values()].flatMap((file) => {
+      try {
+        const network = readNetwork(readFileSync(file), file);
+        const { pin, bridge } = network;
+        return pin === undefined || bridge === undefined ? [] : [{ ...network, pin, bridge }];
+      } catch (error) {
+        this.#options.log.error({ file }, `a running network cannot be read: ${messageOf(error)}`);
+        return [];
+      }
+    });
+  }
+
+  /** One change after another, also when one fails. */
+  #inTurn<T>(change: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(change);
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+}
+
+/** Empty where there is no such folder: no libvirt has run there yet. */
+function listed(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
+    throw new ControlError('system', `libvirt's networks cannot be listed: ${messageOf(error)}`);
+  }
+}
+
+function fenceKey(name: string): string {
+  return `network:${name}`;
+}
+
+function fieldsOf({ name, bridge, pin }: BridgedNetwork): object {
+  return { network: name, bridge, tunnel: pin.tunnel, mode: pin.mode };
+}
+
+/** Of a tunnel that is not known, no policy says what may pass: nothing does. */
+function fencePart({ bridge, pin }: BridgedNetwork, tunnel: HoldingTunnel | undefined): FencePart {
+  if (tunnel?.fence !== undefined && pin.mode === 'selective') return tunnel.fence;
+  return { kind: 'bridge', bridge, devices: tunnel === undefined ? [] : [tunnel.device], dns: false };
+}
+
+/** @throws ControlError when a tunnel cannot hold a network, or its policy would let packets out in the clear */
+function checkFit(network: BridgedNetwork, { document, device }: HoldingTunnel): void {
+  const problem = pinProblem(network, device);
+  if (problem !== undefined) throw new ControlError('bad-document', `network '${network.name}': ${problem}`);
+  if (network.pin.mode !== 'exclusive') return;
+  const rules = document.sps.flatMap(({ policies }) =>
+    policies.flatMap((policy) => (policy.action === 'ipsec' ? [policy.rule] : [])),
+  );
+  const lax = rules.find(({ level }) => level.kind === 'use');
+  if (lax === undefined) return;
+  throw new ControlError(
+    'bad-document',
+    `tunnel '${document.name}' has level='use' on line ${lax.line}, which sends packets in the clear while there is no SA, and network '${network.name}' has no other way than the tunnel; write level='require'`,
+  );
+}

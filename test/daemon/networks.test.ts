@@ -1,0 +1,264 @@
+/** Networks of libvirt that tunnels hold: what stands around them, and when. The kernel and libvirt are in memory. */
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { parseDocument } from '../../src/config/parse.ts';
+import { HeldNetworks, type HoldingTunnel, holdingTunnel } from '../../src/daemon/networks.ts';
+import { ControlError } from '../../src/daemon/protocol.ts';
+import { Steering } from '../../src/daemon/steering.ts';
+import { TUNNEL_NAMESPACE } from '../../src/libvirt/network.ts';
+import type { FencePart } from '../../src/tun/fence.ts';
+import { MemoryFence } from '../../src/tun/fence-memory.ts';
+import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
+import { type LogLine, recordingLog, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
+
+interface NetworkWords {
+  readonly name?: string;
+  readonly bridge?: string;
+  readonly tunnel?: string;
+  readonly mode?: string;
+  readonly forward?: string;
+}
+
+function network(words: NetworkWords = {}): string {
+  const { name = 'lan', bridge = 'virbr9', tunnel = 'net', mode = 'exclusive' } = words;
+  const { forward = "<forward mode='route' dev='stun-net'/>" } = words;
+  const pin = `<metadata><s:tunnel xmlns:s='${TUNNEL_NAMESPACE}' name='${tunnel}' mode='${mode}'/></metadata>`;
+  return `<network><name>${name}</name>${pin}${forward}<bridge name='${bridge}'/></network>`;
+}
+
+/** A host with a tunnel `net`, and one `lax` whose policy is level='use'. */
+class Host {
+  readonly fence: MemoryFence = new MemoryFence();
+  readonly routes: MemoryHostNetwork = new MemoryHostNetwork();
+  readonly lines: LogLine[] = [];
+  readonly folder: string = temporaryFolder();
+  readonly started: string[] = [];
+  /** What the fence was when a tunnel was started. */
+  fencedAtStart: readonly string[] = [];
+  failure: Error | undefined;
+  readonly documents: Map<string, HoldingTunnel>;
+
+  constructor() {
+    const lax = tunnelDocument({ name: 'lax' }).replace("level='require'", "level='use'");
+    const documents = [tunnelDocument(), lax].map((xml) => holdingTunnel(parseDocument(xml)));
+    this.documents = new Map(documents.map((tunnel) => [tunnel.document.name, tunnel]));
+  }
+
+  /** A daemon, also one after another. */
+  networks(): HeldNetworks {
+    const steering = new Steering(this.routes);
+    return new HeldNetworks({
+      platform: {
+        fence: this.fence,
+        leadBridge: (bridge, table) => steering.leadBridge(bridge, table),
+        forgetBridges: (keep) => steering.forgetBridges(keep),
+      },
+      tunnels: {
+        find: (name) => this.documents.get(name),
+        wanted: (name) => {
+          this.fencedAtStart = [...this.fence.parts.keys()];
+          if (this.failure !== undefined) return Promise.reject(this.failure);
+          this.started.push(name);
+          return Promise.resolve();
+        },
+        state: () => 'up',
+      },
+      libvirtSockets: [join(this.folder, 'virtsecretd-sock'), join(this.folder, 'libvirt-sock')],
+      log: recordingLog(this.lines),
+    });
+  }
+
+  /** libvirt runs a network, as its run folder says. */
+  running(name: string, xml: string): void {
+    mkdirSync(join(this.folder, 'network'), { recursive: true });
+    writeFileSync(join(this.folder, 'network', `${name}.xml`), `<networkstatus>${xml}</networkstatus>`);
+  }
+
+  stopped(name: string): void {
+    rmSync(join(this.folder, 'network', `${name}.xml`));
+  }
+
+  parts(): Record<string, FencePart> {
+    return Object.fromEntries(this.fence.parts);
+  }
+
+  /** Where packets that come in by bridges are led: `virbr9 → table 7001`. */
+  led(): string[] {
+    return this.routes
+      .rules(4)
+      .flatMap(({ inputLink, action }) =>
+        inputLink === undefined
+          ? []
+          : [`${inputLink} → ${action.type === 'table' ? `table ${action.table}` : action.type}`],
+      );
+  }
+}
+
+const shut = (devices: readonly string[], bridge = 'virbr9'): FencePart => ({
+  kind: 'bridge',
+  bridge,
+  devices,
+  dns: false,
+});
+
+async function refusal(attempt: Promise<unknown>): Promise<string> {
+  try {
+    await attempt;
+  } catch (error) {
+    if (error instanceof ControlError) return error.message;
+    throw error;
+  }
+  throw new Error('it was not refused');
+}
+
+describe('a network that starts', () => {
+  it('is fenced and led into its tunnel before that is started, and free again when it has stopped', async () => {
+    const host = new Host();
+    const networks = host.networks();
+    const { table } = host.documents.get('net')!;
+    expect(await networks.start(network())).toEqual({ tunnel: 'net', mode: 'exclusive' });
+    expect(host.fencedAtStart).toEqual(['network:lan']);
+    expect(host.parts()).toEqual({ 'network:lan': shut(['stun-net']) });
+    expect(host.led()).toEqual([`virbr9 → table ${table}`, 'virbr9 → unreachable']);
+    expect(host.routes.rules(6).filter(({ inputLink }) => inputLink === 'virbr9')).toHaveLength(2);
+    expect(host.started).toEqual(['net']);
+    await networks.stopped('lan');
+    expect([host.parts(), host.led()]).toEqual([{}, []]);
+    await networks.stopped('lan');
+  });
+
+  it('is none of our business without a tunnel', async () => {
+    const host = new Host();
+    const xml = "<hookData><network><name>n</name><bridge name='virbr0'/></network></hookData>";
+    expect(await host.networks().start(xml)).toBeUndefined();
+    expect([host.parts(), host.started]).toEqual([{}, []]);
+  });
+
+  it('leaves nothing behind when its tunnel cannot start', async () => {
+    const host = new Host();
+    host.failure = new ControlError('system', 'the name cannot be resolved');
+    expect(await refusal(host.networks().start(network()))).toBe('the name cannot be resolved');
+    expect([host.parts(), host.led()]).toEqual([{}, []]);
+  });
+
+  it('leaves nothing behind when libvirt did not wait for the answer', async () => {
+    const host = new Host();
+    const networks = host.networks();
+    expect(await refusal(networks.start(network(), () => false))).toContain("whoever asked for network 'lan' has gone");
+    expect([host.parts(), host.led(), await networks.list()]).toEqual([{}, [], []]);
+  });
+
+  it('is held alone or not at all: a fence that cannot be had is a refusal', async () => {
+    const host = new Host();
+    host.fence.set = () => Promise.reject(new Error('the program nft is not there'));
+    await expect(host.networks().start(network())).rejects.toThrow('the program nft is not there');
+    expect([host.led(), host.started]).toEqual([[], []]);
+  });
+
+  it.each([
+    [network({ tunnel: 'other' }), "it names the tunnel 'other', which is not defined"],
+    [network({ mode: 'both' }), "mode='both': allowed"],
+    [network({ forward: '<forward/>' }), "mode='nat' would hide the guests' addresses"],
+    [network({ forward: "<forward mode='route' dev='eth0'/>" }), "the tunnel's is stun-net"],
+    [network({ tunnel: 'lax', forward: "<forward mode='route'/>" }), "tunnel 'lax' has level='use' on line"],
+    [network().replace(/<bridge.*>/, '</network>'), "it has no <bridge name='…'/>"],
+    ['<network>', 'not well-formed'],
+  ])('is refused: %s', async (xml, message) => {
+    const host = new Host();
+    expect(await refusal(host.networks().start(xml))).toContain(message);
+    expect([host.parts(), host.led(), host.started]).toEqual([{}, [], []]);
+  });
+
+  it('may have a lax policy where the tunnel is not its only way', async () => {
+    const host = new Host();
+    const xml = network({ tunnel: 'lax', mode: 'selective', forward: '<forward/>' });
+    expect(await host.networks().start(xml)).toEqual({ tunnel: 'lax', mode: 'selective' });
+  });
+
+  it('has a bridge of its own', async () => {
+    const networks = new Host().networks();
+    await networks.start(network());
+    expect(await refusal(networks.start(network({ name: 'other' })))).toContain("that of network 'lan' already");
+    await networks.start(network({ name: 'other', bridge: 'virbr8' }));
+    expect((await networks.list()).map(({ name, bridge }) => [name, bridge])).toEqual([
+      ['lan', 'virbr9'],
+      ['other', 'virbr8'],
+    ]);
+  });
+});
+
+describe('networks that ran before the daemon', () => {
+  it('are held again, with what the former daemon left, and need their tunnels', async () => {
+    const host = new Host();
+    await host.networks().start(network());
+    host.running('lan', network());
+    host.running('plain', "<network><name>plain</name><bridge name='virbr0'/></network>");
+    const [parts, led] = [host.parts(), host.led()];
+    const next = host.networks();
+    expect(await next.open()).toEqual(['net']);
+    expect([host.parts(), host.led()]).toEqual([parts, led]);
+    expect(await next.list()).toMatchObject([{ name: 'lan', bridge: 'virbr9', running: true, tunnel: 'net' }]);
+    host.stopped('lan');
+    expect(await next.list()).toMatchObject([{ name: 'lan', running: false }]);
+    await next.stopped('lan');
+    expect([host.parts(), host.led()]).toEqual([{}, []]);
+  });
+
+  it('and stopped meanwhile, leave nothing', async () => {
+    const host = new Host();
+    await host.networks().start(network());
+    expect(await host.networks().open()).toEqual([]);
+    expect(host.led()).toEqual([]);
+  });
+
+  it('are shut when their tunnel is not known any more, or does not suit them, and that is said', async () => {
+    const host = new Host();
+    host.running('lan', network({ tunnel: 'gone', mode: 'selective', forward: '<forward/>' }));
+    host.running('torn', '<network');
+    host.running('natted', network({ name: 'natted', bridge: 'virbr8', forward: '<forward/>' }));
+    const networks = host.networks();
+    expect(await networks.open()).toEqual(['gone', 'net']);
+    expect(host.parts()).toEqual({ 'network:lan': shut([]), 'network:natted': shut([], 'virbr8') });
+    const errors = host.lines.filter(({ level }) => level === 'error').map(({ text }) => text);
+    expect(errors).toEqual([
+      expect.stringContaining('torn.xml'),
+      expect.stringContaining("the network is shut: it names the tunnel 'gone'"),
+      expect.stringContaining("the network is shut: network 'natted': mode='nat'"),
+    ]);
+    // Once there is such a tunnel it holds the network.
+    host.documents.set('gone', holdingTunnel(parseDocument(tunnelDocument({ name: 'gone' }))));
+    await networks.tunnelChanged('gone');
+    expect(host.lines.at(-1)).toMatchObject({ level: 'info', fields: { network: 'lan' } });
+  });
+});
+
+describe('a tunnel that holds networks', () => {
+  it('is followed when its document changes', async () => {
+    const host = new Host();
+    const networks = host.networks();
+    await networks.start(network({ forward: "<forward mode='route'/>" }));
+    const xml = tunnelDocument({ extra: "<device name='stun7' table='7007'/>" });
+    host.documents.set('net', holdingTunnel(parseDocument(xml)));
+    await networks.tunnelChanged('net');
+    expect(host.parts()).toEqual({ 'network:lan': shut(['stun7']) });
+    expect(host.led()).toEqual(['virbr9 → table 7007', 'virbr9 → unreachable']);
+    await networks.stopped('lan');
+    expect([host.parts(), host.led()]).toEqual([{}, []]);
+  });
+
+  it('keeps the device that libvirt forwards to', async () => {
+    const networks = new Host().networks();
+    await networks.start(network());
+    const moved = parseDocument(tunnelDocument({ extra: "<device name='stun7'/>" }));
+    expect(() => networks.checkDocument(moved)).toThrow("network 'lan': dev='stun-net' has libvirt forward");
+  });
+
+  it('gets no policy that would let their packets out in the clear', async () => {
+    const networks = new Host().networks();
+    const lax = parseDocument(tunnelDocument().replace("level='require'", "level='use'"));
+    networks.checkDocument(lax);
+    await networks.start(network());
+    expect(() => networks.checkDocument(lax)).toThrow(/level='use' on line \d+.*network 'lan'/);
+  });
+});
