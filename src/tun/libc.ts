@@ -45,6 +45,7 @@ export interface Libc {
   /** Waits in a thread of libuv's pool, for ever; `events` must stay alive until the callback. */
   epollWait(epoll: number, events: Uint8Array, maxEvents: number, done: WaitCallback): void;
   eventfd(flags: number): number;
+  flock(fd: number, operation: number): number;
   /** The system's number of the calling thread. */
   gettid(): number;
 }
@@ -198,6 +199,7 @@ function bindCalls(ffi: Koffi): Libc {
       });
     },
     eventfd: (flags) => eventfd(0, flags),
+    flock: bind('int flock(int fd, int operation)'),
     gettid: bind('int gettid()'),
   };
 }
