@@ -17,7 +17,9 @@ it('a folder is for one daemon: the next is told which has it, and may have it a
     refusal = error;
   }
   expect(refusal).toBeInstanceOf(ControlError);
-  expect(String(refusal)).toContain(`(process ${process.pid}) works with the folder ${folder}: end it, or give this one`);
+  expect(String(refusal)).toContain(
+    `(process ${process.pid}) works with the folder ${folder}: end it, or give this one`,
+  );
   unlock();
   lockFolder(folder)();
 });
