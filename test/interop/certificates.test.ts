@@ -4,15 +4,14 @@
 import { generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { beforeEach, expect, it } from 'vitest';
 import { fromHex } from '../../src/base/bytes.ts';
 import { authority, DAY, dns, ecKey, makeCrl } from '../pki/make.ts';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import type { StrongSwan } from '../support/lab/strongswan.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import {
   certificate,
   certifiedTunnel,
@@ -31,22 +30,17 @@ const middle = authority('O=sectunnel, CN=Middle', { issuer: root, ...year });
 const other = authority('O=sectunnel, CN=Other', year);
 
 describeInterop('certificates with strongSwan', ['namespaces', 'strongswan', 'build'], () => {
-  let lab: Lab;
   let rig: Rig;
   let peer: StrongSwan;
   let ours: Ours;
 
-  beforeAll(async () => {
-    lab = new Lab();
+  useLab(async (lab) => {
     rig = await buildRig(lab, 'userspace');
     peer = rig.peer as StrongSwan;
     ours = await Ours.start(lab, rig.left);
-  }, 60_000);
-
-  afterAll(() => lab.dispose(), 30_000);
+  });
 
   beforeEach(async () => {
-    showLogsOnFailure(lab);
     await ours.reset();
     await peer.reset();
   });

@@ -1,11 +1,10 @@
 /** A peer of sectunnel that dies without a word, and sectunnel that does: nobody is left with half a tunnel. */
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import { beforeEach, expect, it } from 'vitest';
 import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { StrongSwan } from '../support/lab/strongswan.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import { ALL_CARRIED, agreed, buildRig, exchange, RIG_NEEDS, RIG_TIMEOUT, type Rig } from './rig.ts';
 import { SUITES, suiteTunnel } from './suites.ts';
 
@@ -13,23 +12,18 @@ const NAME = 'dead';
 const TUNNEL = suiteTunnel(NAME, SUITES[0]!);
 
 describeInterop('a peer that dies', [...RIG_NEEDS.userspace, 'build'], () => {
-  let lab: Lab;
   let rig: Rig;
   let ours: Ours;
   let peer: StrongSwan;
 
-  beforeAll(async () => {
-    lab = new Lab();
+  useLab(async (lab) => {
     rig = await buildRig(lab, 'userspace');
     if (!(rig.peer instanceof StrongSwan)) throw new Error('bug: the userspace peer is not in a namespace');
     peer = rig.peer;
     ours = await Ours.start(lab, rig.left);
   }, RIG_TIMEOUT);
 
-  afterAll(() => lab.dispose(), 30_000);
-
   beforeEach(async () => {
-    showLogsOnFailure(lab);
     await ours.reset();
     await peer.restart();
   });

@@ -3,14 +3,14 @@
  * that certificates authenticated.
  */
 import { generateKeyPairSync } from 'node:crypto';
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { ecKey } from '../pki/make.ts';
 import { Capture } from '../support/lab/capture.ts';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import type { Lab } from '../support/lab/lab.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { ping } from '../support/lab/traffic.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import { NAME as CERTIFIED, certificate, establishCertified } from './certified.ts';
 import { CLEAR, hostTunnel, NAME, onlyRaw, rawTunnel, reversePathFilter, talk, whole } from './direct.ts';
 import {
@@ -35,13 +35,11 @@ describeInterop('with strongSwan and the ESP of its kernel:', [...RIG_NEEDS.kern
   let rig: Rig;
   let ours: Ours;
 
-  beforeAll(async () => {
-    lab = new Lab();
+  useLab(async (made) => {
+    lab = made;
     rig = await buildRig(lab, 'kernel');
     ours = await Ours.start(lab, rig.left);
   }, RIG_TIMEOUT);
-  afterAll(() => lab.dispose(), 30_000);
-  beforeEach(() => showLogsOnFailure(lab));
 
   it.each([
     ['initiator', 4, 4, 'needed'],

@@ -1,13 +1,13 @@
 /** ESP straight over IP, and transport mode, between two of ours: what is led into it, and what never leaks. */
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { Capture } from '../support/lab/capture.ts';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import type { Lab } from '../support/lab/lab.ts';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { burst, ping, startEcho } from '../support/lab/traffic.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import { CLEAR, hostTunnel, NAME, onlyRaw, rawTunnel, reversePathFilter, talk, whole } from './direct.ts';
 import { addInner, ECHO_PORT, figures, LINE, mirrored } from './rig.ts';
 import { LEFT, RIGHT } from './suites.ts';
@@ -19,8 +19,8 @@ describeInterop('what needs no UDP, between two of ours', ['namespaces', 'tcpdum
   let ours: Ours;
   let theirs: Ours;
 
-  beforeAll(async () => {
-    lab = new Lab();
+  useLab(async (made) => {
+    lab = made;
     left = await lab.namespace('left');
     right = await lab.namespace('right');
     const addresses = (side: typeof LEFT): string[] => [`${side[4].outer}/24`, `${side[6].outer}/64`];
@@ -32,9 +32,7 @@ describeInterop('what needs no UDP, between two of ours', ['namespaces', 'tcpdum
     await addInner(right, RIGHT);
     for (const namespace of [left, right]) await startEcho(lab, namespace, '::', ECHO_PORT);
     [ours, theirs] = [await Ours.start(lab, left), await Ours.start(lab, right)];
-  }, 60_000);
-  afterAll(() => lab.dispose(), 30_000);
-  beforeEach(() => showLogsOnFailure(lab));
+  });
 
   const rules = async (family: 4 | 6): Promise<string> => (await left.exec(['ip', `-${family}`, 'rule'])).stdout;
 

@@ -3,16 +3,16 @@
  * capture of the line: nothing but encapsulated IKE and ESP passes, and Wireshark finds no fault in our messages.
  */
 import { readFileSync } from 'node:fs';
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { Capture } from '../support/lab/capture.ts';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import type { Lab } from '../support/lab/lab.ts';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { StrongSwan } from '../support/lab/strongswan.ts';
 import { burst, ping, startEcho } from '../support/lab/traffic.ts';
 import type { Tunnel } from '../support/lab/tunnel.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import { LINE } from './rig.ts';
 import { PSK } from './suites.ts';
 
@@ -51,8 +51,8 @@ describeInterop("the seed's document", ['namespaces', 'strongswan', 'tcpdump', '
   let peer: StrongSwan;
   let ours: Ours;
 
-  beforeAll(async () => {
-    lab = new Lab();
+  useLab(async (made) => {
+    lab = made;
     [left, right] = [await lab.namespace('left'), await lab.namespace('right')];
     await cable(
       { namespace: left, device: LINE, addresses: ['192.0.2.1/24'] },
@@ -64,11 +64,7 @@ describeInterop("the seed's document", ['namespaces', 'strongswan', 'tcpdump', '
     peer = await StrongSwan.start(lab, right, { port: PORT });
     ours = await Ours.start(lab, left);
     await ours.secret(PSK, SECRET);
-  }, 60_000);
-
-  afterAll(() => lab.dispose(), 30_000);
-
-  beforeEach(() => showLogsOnFailure(lab));
+  });
 
   for (const role of ['initiator', 'responder'] as const) {
     it(`runs as it is, as ${role}`, async () => {

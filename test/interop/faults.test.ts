@@ -3,17 +3,17 @@
  * without. After each fault the tunnel carries again; while it lasts nothing spins, and counters tell what it is.
  */
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { cpuSeconds, residentMemory } from '../../bench/tunnel/usage.ts';
 import { Capture } from '../support/lab/capture.ts';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import type { Lab } from '../support/lab/lab.ts';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { ping } from '../support/lab/traffic.ts';
 import type { Side } from '../support/lab/tunnel.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import { addInner, LINE } from './rig.ts';
 import { LEFT, RIGHT, SUITES, suiteTunnel } from './suites.ts';
 
@@ -33,8 +33,8 @@ describeInterop('a fault', ['namespaces', 'tcpdump', 'build'], () => {
   let hosts: Record<Side, Namespace>;
   let ends: Record<Side, Ours>;
 
-  beforeAll(async () => {
-    lab = new Lab();
+  useLab(async (made) => {
+    lab = made;
     hosts = { left: await lab.namespace('left'), right: await lab.namespace('right') };
     await cable(
       { namespace: hosts.left, device: LINE, addresses: [`${LEFT[4].outer}/24`] },
@@ -49,9 +49,7 @@ describeInterop('a fault', ['namespaces', 'tcpdump', 'build'], () => {
     await ends.right.load(TUNNEL, 'right', { start: 'respond' });
     await ends.left.load(TUNNEL, 'left', { start: 'initiate' });
     for (const side of SIDES) await ends[side].up(NAME);
-  }, 60_000);
-
-  afterAll(() => lab.dispose(), 30_000);
+  });
 
   const carries = (): Promise<true> =>
     waitFor('the tunnel to carry', async () => {
@@ -87,7 +85,6 @@ describeInterop('a fault', ['namespaces', 'tcpdump', 'build'], () => {
       `route del unreachable ${RIGHT[4].outer}/32`,
     ],
   ])('that is %s is counted, and over when it is', async (_, error, begin, end) => {
-    showLogsOnFailure(lab);
     await carries();
     const before = await spis();
     const counted = await counter('left', `send-${error}`);
@@ -101,7 +98,6 @@ describeInterop('a fault', ['namespaces', 'tcpdump', 'build'], () => {
   });
 
   it('that is a queue without room is counted, and over when it is', async () => {
-    showLogsOnFailure(lab);
     for (const side of SIDES) {
       await hosts[side].exec(['tc', 'qdisc', 'replace', 'dev', LINE, 'root', 'pfifo', 'limit', '0']);
       await inVain(side);
@@ -115,7 +111,6 @@ describeInterop('a fault', ['namespaces', 'tcpdump', 'build'], () => {
   it.each(SIDES)(
     'that takes the device of the %s end away costs the tunnel its SAs, and makes another',
     async (side) => {
-      showLogsOnFailure(lab);
       await carries();
       const before = await spis();
       const { device } = await ends[side].tunnel(NAME);
@@ -132,7 +127,6 @@ describeInterop('a fault', ['namespaces', 'tcpdump', 'build'], () => {
   );
 
   it('that ends the peer’s program is counted, and over when there is another', async () => {
-    showLogsOnFailure(lab);
     await carries();
     const refused = await counter('left', 'send-ECONNREFUSED');
     await ends.right.stop('SIGKILL');
@@ -150,7 +144,6 @@ describeInterop('a fault', ['namespaces', 'tcpdump', 'build'], () => {
   });
 
   it('that is a flood of garbage and of what was received before harms nothing else', async () => {
-    showLogsOnFailure(lab);
     // CHILD SAs are replaced all the time: IKE has to answer in the middle of it.
     const lifetimes = { espLifetime: { soft: 1, hard: 60 } };
     for (const side of SIDES) await ends[side].reset();

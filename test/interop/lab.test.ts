@@ -2,11 +2,10 @@
  * The lab against itself: strongSwan with strongSwan in userspace, and with a kernel's ESP. Where this fails, the
  * fault is not in sectunnel.
  */
-import { afterAll, beforeAll, expect, it } from 'vitest';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import { expect, it } from 'vitest';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { StrongSwan } from '../support/lab/strongswan.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import {
   ALL_CARRIED,
   buildRig,
@@ -25,21 +24,16 @@ const SUITES_TRIED = 3;
 
 for (const kind of ['userspace', 'kernel'] as const) {
   describeInterop(`the lab: strongSwan with userspace ESP to strongSwan with ${kind} ESP`, RIG_NEEDS[kind], () => {
-    let lab: Lab;
     let rig: Rig;
     let left: StrongSwan;
 
-    beforeAll(async () => {
-      lab = new Lab();
+    useLab(async (lab) => {
       rig = await buildRig(lab, kind);
       left = await StrongSwan.start(lab, rig.left);
     }, RIG_TIMEOUT);
 
-    afterAll(() => lab.dispose(), 30_000);
-
     const suites = SUITES.filter((suite) => suite.peers.includes('userspace')).slice(0, SUITES_TRIED);
     it.each(suites.map((suite) => [suiteName(suite), suite] as const))('%s', async (_name, suite) => {
-      showLogsOnFailure(lab);
       const tunnel = suiteTunnel('selftest', suite);
       await left.load(tunnel, 'left');
       await rig.peer.load(tunnel, 'right');

@@ -1,11 +1,10 @@
 /** What happens to a tunnel with strongSwan after it is up: rekeying under traffic, and deletion by either side. */
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import type { Tunnel } from '../support/lab/tunnel.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import {
   ALL_CARRIED,
   agreed,
@@ -31,20 +30,15 @@ function tunnelWith(kind: PeerKind, more: Partial<Tunnel> = {}): Tunnel {
 /** A file for each kind of peer calls it: they run at the same time. */
 export function testLifecycle(kind: PeerKind): void {
   describeInterop(`life of a tunnel with strongSwan and ${kind} ESP`, [...RIG_NEEDS[kind], 'build'], () => {
-    let lab: Lab;
     let rig: Rig;
     let ours: Ours;
 
-    beforeAll(async () => {
-      lab = new Lab();
+    useLab(async (lab) => {
       rig = await buildRig(lab, kind);
       ours = await Ours.start(lab, rig.left);
     }, RIG_TIMEOUT);
 
-    afterAll(() => lab.dispose(), 30_000);
-
     beforeEach(async () => {
-      showLogsOnFailure(lab);
       await ours.reset();
       await rig.peer.reset();
     });

@@ -2,15 +2,14 @@
  * Two of ours with a narrow line in the middle of their path, which neither can see: two routers are joined by it, and
  * say so with ICMP. Nothing may vanish, and what may not be fragmented must not be, inside or outside.
  */
-import { afterAll, beforeAll, expect, it } from 'vitest';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import { expect, it } from 'vitest';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { ping } from '../support/lab/traffic.ts';
 import { transfer } from '../support/lab/transfer.ts';
 import type { Tunnel } from '../support/lab/tunnel.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import { addInner, LINE } from './rig.ts';
 import { LEFT, PSK, RIGHT } from './suites.ts';
 
@@ -45,13 +44,11 @@ const TUNNEL: Tunnel = {
 };
 
 describeInterop('a path that is narrower in its middle than at its ends', ['namespaces', 'build'], () => {
-  let lab: Lab;
   let left: Namespace;
   let right: Namespace;
   let ends: { readonly left: Ours; readonly right: Ours };
 
-  beforeAll(async () => {
-    lab = new Lab();
+  useLab(async (lab) => {
     left = await lab.namespace('left');
     right = await lab.namespace('right');
     const routers = [await lab.namespace('near'), await lab.namespace('far')] as const;
@@ -84,8 +81,6 @@ describeInterop('a path that is narrower in its middle than at its ends', ['name
     await ends.left.up(NAME);
     await ends.right.up(NAME);
   }, 30_000);
-
-  afterAll(() => lab.dispose(), 30_000);
 
   /** Sends a file's worth of bytes; whether what arrived is what was sent. */
   async function carries(from: Namespace, source: string, to: Namespace, destination: string): Promise<boolean> {
@@ -125,13 +120,11 @@ describeInterop('a path that is narrower in its middle than at its ends', ['name
   }
 
   it('devices start with what fits the ends', async () => {
-    showLogsOnFailure(lab);
     for (const end of [ends.left, ends.right]) expect((await end.tunnel(NAME)).device?.mtu).toBe(DEVICE_MTU);
     expect((await ends.left.command(['dumpxml', NAME])).stdout).not.toContain('mtu=');
   });
 
   it.each([4, 6] as const)('who sends too large packets of IPv%i is told what fits', async (family) => {
-    showLogsOnFailure(lab);
     const [source, destination] = [LEFT[family].inner, RIGHT[family].inner];
     // The first one may be lost: only then the line in the middle is known.
     const told = await probe(left, source, destination, DEVICE_MTU);
@@ -141,7 +134,6 @@ describeInterop('a path that is narrower in its middle than at its ends', ['name
   });
 
   it('TCP carries as much as one likes, either way, and needs no fragments', async () => {
-    showLogsOnFailure(lab);
     for (const family of [4, 6] as const) {
       expect(await carries(left, LEFT[family].inner, right, RIGHT[family].inner)).toBe(true);
       expect(await carries(right, RIGHT[family].inner, left, LEFT[family].inner)).toBe(true);
@@ -153,7 +145,6 @@ describeInterop('a path that is narrower in its middle than at its ends', ['name
   });
 
   it('packets that may be fragmented arrive at any size', async () => {
-    showLogsOnFailure(lab);
     const [source, destination] = [LEFT[4].inner, RIGHT[4].inner];
     expect(await ping(left, { source, destination, size: 4_000 })).toBe(3);
   });

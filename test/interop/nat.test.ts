@@ -1,8 +1,7 @@
 /** sectunnel and strongSwan with a NAT between them, and none: what is detected, and what passes on the line. */
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { Capture } from '../support/lab/capture.ts';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import type { Lab } from '../support/lab/lab.ts';
 import { cable, masquerade, type Namespace } from '../support/lab/namespace.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
@@ -10,6 +9,7 @@ import { describeInterop } from '../support/lab/requirements.ts';
 import { StrongSwan } from '../support/lab/strongswan.ts';
 import { ping, startEcho } from '../support/lab/traffic.ts';
 import type { Tunnel } from '../support/lab/tunnel.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import {
   ALL_CARRIED,
   addInner,
@@ -71,8 +71,8 @@ for (const hidden of ['left', 'right'] as const) {
     let router: Namespace;
     let ours: Ours;
 
-    async function build(): Promise<void> {
-      lab = new Lab();
+    async function build(made: Lab): Promise<void> {
+      lab = made;
       const left = await lab.namespace('left');
       const right = await lab.namespace('right');
       router = await lab.namespace('nat');
@@ -95,9 +95,7 @@ for (const hidden of ['left', 'right'] as const) {
       ours = await Ours.start(lab, left);
     }
 
-    beforeAll(build, 60_000);
-    afterAll(() => lab.dispose(), 30_000);
-    beforeEach(() => showLogsOnFailure(lab));
+    useLab(build);
 
     it('is detected, and crossed in UDP alone', async () => {
       const line = await Capture.start(lab, router, 'outside');

@@ -2,9 +2,8 @@
  * Much traffic through a tunnel whose devices divide and join packets: it arrives whole and in whole runs, its headers
  * and checksums as they were. With one of ours at the other end, and with strongSwan, which knows only single packets.
  */
-import { afterAll, beforeAll, expect, it } from 'vitest';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import { expect, it } from 'vitest';
+import type { Lab } from '../support/lab/lab.ts';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
@@ -12,6 +11,7 @@ import { describeInterop } from '../support/lab/requirements.ts';
 import { StrongSwan } from '../support/lab/strongswan.ts';
 import { burst, ping, startEcho } from '../support/lab/traffic.ts';
 import { type Transfer, type TransferOptions, transfer } from '../support/lab/transfer.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import { addInner, ECHO_PORT, LINE } from './rig.ts';
 import { LEFT, RIGHT, SUITES, suiteTunnel } from './suites.ts';
 
@@ -80,8 +80,8 @@ describeInterop('runs of packets, with one of ours', ['namespaces', 'tcpdump', '
   let hosts: Hosts;
   let ends: { readonly left: Ours; readonly right: Ours };
 
-  beforeAll(async () => {
-    lab = new Lab();
+  useLab(async (made) => {
+    lab = made;
     hosts = await twoHosts(lab);
     await startEcho(lab, hosts.right, '::', ECHO_PORT);
     ends = { left: await Ours.start(lab, hosts.left), right: await Ours.start(lab, hosts.right) };
@@ -91,10 +91,7 @@ describeInterop('runs of packets, with one of ours', ['namespaces', 'tcpdump', '
     await ends.right.up(NAME);
   }, 30_000);
 
-  afterAll(() => lab.dispose(), 30_000);
-
   it('the device tells what the kernel leaves to it', async () => {
-    showLogsOnFailure(lab);
     expect((await ends.left.status()).io.tun).toEqual(expect.arrayContaining(['csum', 'tso', 'gro']));
     expect((await ends.left.command(['status'])).stdout).toMatch(/^io: tun csum, tso/m);
   });
@@ -102,7 +99,6 @@ describeInterop('runs of packets, with one of ours', ['namespaces', 'tcpdump', '
   it.each([4, 6] as const)(
     'TCP over IPv%i arrives as it was sent, both ways at once, in runs',
     async (family) => {
-      showLogsOnFailure(lab);
       const { name } = (await ends.left.tunnel(NAME)).device!;
       const { left } = hosts;
       const packets = async (): Promise<Record<'carriedOut' | 'carriedIn' | 'out' | 'in', number>> => {
@@ -122,7 +118,6 @@ describeInterop('runs of packets, with one of ours', ['namespaces', 'tcpdump', '
   );
 
   it('ping and datagrams pass among it', async () => {
-    showLogsOnFailure(lab);
     const [source, destination] = [LEFT[4].inner, RIGHT[4].inner];
     const options: TransferOptions = { source, destination, port: PORT, bytes: BYTES, timeout: 20_000 };
     const [{ sent, arrived }, echoes, pings] = await Promise.all([
@@ -136,7 +131,6 @@ describeInterop('runs of packets, with one of ours', ['namespaces', 'tcpdump', '
   }, 30_000);
 
   it('TTL, ECN and DF of what was divided and joined are what they were', async () => {
-    showLogsOnFailure(lab);
     const { left, right } = hosts;
     const set = (host: Namespace, name: string, value: number): Promise<unknown> =>
       host.exec(['sh', '-c', `echo ${value} >/proc/sys/net/ipv4/${name}`]);
@@ -160,12 +154,10 @@ describeInterop('runs of packets, with one of ours', ['namespaces', 'tcpdump', '
 });
 
 describeInterop('runs of packets, with strongSwan', ['namespaces', 'strongswan', 'build'], () => {
-  let lab: Lab;
   let hosts: Hosts;
   let ours: Ours;
 
-  beforeAll(async () => {
-    lab = new Lab();
+  useLab(async (lab) => {
     hosts = await twoHosts(lab);
     const peer = await StrongSwan.start(lab, hosts.right);
     ours = await Ours.start(lab, hosts.left);
@@ -174,10 +166,7 @@ describeInterop('runs of packets, with strongSwan', ['namespaces', 'strongswan',
     await ours.up(NAME);
   }, 30_000);
 
-  afterAll(() => lab.dispose(), 30_000);
-
   it('TCP arrives as it was sent, both ways at once', async () => {
-    showLogsOnFailure(lab);
     for (const { sent, arrived } of await bothWays(hosts, 4, BYTES, 40_000)) expect(arrived).toBe(sent);
     expect(await badChecksums(hosts)).toBe(0);
   }, 50_000);

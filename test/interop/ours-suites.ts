@@ -2,11 +2,10 @@
  * sectunnel with strongSwan over every suite, as initiator and as responder: traffic both ways, and what one end
  * counts as sent is what the other counts as received, to the byte.
  */
-import { afterAll, beforeAll, expect, it } from 'vitest';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import { expect, it } from 'vitest';
 import { Ours } from '../support/lab/ours.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import {
   ALL_CARRIED,
   buildRig,
@@ -23,24 +22,19 @@ import { type PeerKind, SUITES, suiteName, suiteTunnel } from './suites.ts';
 /** A file for each kind of peer calls it: they run at the same time. */
 export function testSuites(kind: PeerKind): void {
   describeInterop(`suites, with strongSwan and ${kind} ESP`, [...RIG_NEEDS[kind], 'build'], () => {
-    let lab: Lab;
     let rig: Rig;
     let ours: Ours;
 
-    beforeAll(async () => {
-      lab = new Lab();
+    useLab(async (lab) => {
       rig = await buildRig(lab, kind);
       ours = await Ours.start(lab, rig.left);
     }, RIG_TIMEOUT);
-
-    afterAll(() => lab.dispose(), 30_000);
 
     const cases = SUITES.filter((suite) => suite.peers.includes(kind)).flatMap((suite) =>
       (['initiator', 'responder'] as const).map((role) => [role, suiteName(suite), suite] as const),
     );
 
     it.each(cases)('as %s: %s', async (role, _name, suite) => {
-      showLogsOnFailure(lab);
       await ours.reset();
       await rig.peer.reset();
       const tunnel = suiteTunnel('suite', suite);

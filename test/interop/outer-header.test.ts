@@ -2,15 +2,15 @@
  * What the header around ESP says, and what becomes of packets on their way through two gateways that forward: DSCP and
  * ECN, hop limits, fragments inside and outside. Between the gateways stands a router that marks, and has a narrow line.
  */
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { ChildStatus } from '../../src/daemon/status.ts';
 import { Capture } from '../support/lab/capture.ts';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import type { Lab } from '../support/lab/lab.ts';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import type { Tunnel } from '../support/lab/tunnel.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import { PSK } from './suites.ts';
 
 /** A tunnel over each IP version; each has networks of its own at both ends, of which one is IPv4 and one IPv6. */
@@ -63,8 +63,8 @@ describeInterop('between two gateways', ['namespaces', 'tcpdump', 'nftables', 'b
   let router: Namespace;
   let ends: { readonly left: Ours; readonly right: Ours };
 
-  beforeAll(async () => {
-    lab = new Lab();
+  useLab(async (made) => {
+    lab = made;
     client = await lab.namespace('client');
     near = await lab.namespace('near');
     router = await lab.namespace('router');
@@ -108,9 +108,7 @@ describeInterop('between two gateways', ['namespaces', 'tcpdump', 'nftables', 'b
       await ends.left.up(nameOf(outer));
       await ends.right.up(nameOf(outer));
     }
-  }, 60_000);
-
-  afterAll(() => lab.dispose(), 30_000);
+  });
 
   /** What ping says that goes from one network of a tunnel to the other. */
   async function ping(outer: Family, inner: Family, ...options: readonly string[]): Promise<string> {
@@ -124,7 +122,6 @@ describeInterop('between two gateways', ['namespaces', 'tcpdump', 'nftables', 'b
 
   describe.each(FAMILIES)('over IPv%i', (outer) => {
     it.each(FAMILIES)('IPv%i: each gateway is one hop, and nothing between them is seen', async (inner) => {
-      showLogsOnFailure(lab);
       for (const [ttl, gateway] of [
         ['1', host(NETS[outer].left[inner], 1)],
         ['2', host(NETS[outer].right[inner], 1)],
@@ -138,7 +135,6 @@ describeInterop('between two gateways', ['namespaces', 'tcpdump', 'nftables', 'b
     });
 
     it('DSCP and ECN are seen outside as they are inside, with a hop limit of the gateway', async () => {
-      showLogsOnFailure(lab);
       const outside = await Capture.start(lab, router, 'near');
       const inside = await Capture.start(lab, server, 'lan');
       const marks = { 4: 0xba, 6: 0x29 } as const;
@@ -158,7 +154,6 @@ describeInterop('between two gateways', ['namespaces', 'tcpdump', 'nftables', 'b
     });
 
     it('congestion that a router marks is told inside, or the packet dropped', async () => {
-      showLogsOnFailure(lab);
       const before = await child('right', outer);
       const { congestion = 0 } = (await ends.right.tunnel(nameOf(outer))).drops;
       const inside = await Capture.start(lab, server, 'lan');
@@ -199,7 +194,6 @@ describeInterop('between two gateways', ['namespaces', 'tcpdump', 'nftables', 'b
   }
 
   it.each(FAMILIES)('fragments of ESP over IPv%i are put together and opened', async (outer) => {
-    showLogsOnFailure(lab);
     const before = await child('right', outer);
     const line = await Capture.start(lab, far, 'wan');
     await narrowed(async () => {
@@ -217,7 +211,6 @@ describeInterop('between two gateways', ['namespaces', 'tcpdump', 'nftables', 'b
   });
 
   it.each(FAMILIES)('fragments of IPv%i pass through the tunnel', async (inner) => {
-    showLogsOnFailure(lab);
     const before = await child('right', 4);
     // Of IPv6 the first are lost: only their sender may fragment, and either has to be told, of the device and of the path.
     const answers = await ping(4, inner, '-c', inner === 4 ? '3' : '9', '-M', 'dont', '-s', '4000');

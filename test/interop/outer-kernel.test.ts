@@ -2,17 +2,17 @@
  * With a kernel's own ESP at the other end: what is padded and what are dummies, either way; congestion that is marked;
  * and the UDP checksums of ESP over IPv6, which are right on a line that computes none.
  */
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import type { ChildStatus } from '../../src/daemon/status.ts';
 import { Capture } from '../support/lab/capture.ts';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import type { Lab } from '../support/lab/lab.ts';
 import { computeChecksums } from '../support/lab/namespace.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { burst } from '../support/lab/traffic.ts';
 import type { Tunnel } from '../support/lab/tunnel.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import { ALL_CARRIED, buildRig, ECHO_PORT, exchange, LINE, RIG_NEEDS, RIG_TIMEOUT, type Rig } from './rig.ts';
 import { LEFT, RIGHT, SUITES, suiteTunnel } from './suites.ts';
 
@@ -32,13 +32,11 @@ describeInterop(
     let rig: Rig;
     let ours: Ours;
 
-    beforeAll(async () => {
-      lab = new Lab();
+    useLab(async (made) => {
+      lab = made;
       rig = await buildRig(lab, 'kernel');
       ours = await Ours.start(lab, rig.left);
     }, RIG_TIMEOUT);
-
-    afterAll(() => lab.dispose(), 30_000);
 
     async function load(tunnel: Tunnel, esp: string): Promise<void> {
       await ours.reset();
@@ -63,7 +61,6 @@ describeInterop(
     }
 
     it('packets are padded to a size by us, and to the MTU by the kernel', async () => {
-      showLogsOnFailure(lab);
       await load({ ...OVER_4, tfcPadding: 'mtu' }, `<tfc padding='fixed' size='${SIZE}'/>`);
       const { left, right } = await espLengths(4);
       expect([...left]).toEqual([espLength(SIZE)]);
@@ -73,7 +70,6 @@ describeInterop(
     });
 
     it('dummies harm nobody, and are counted', async () => {
-      showLogsOnFailure(lab);
       await load(OVER_4, `<tfc padding='multiple' size='256' dummies='50'/>`);
       const line = await Capture.start(lab, rig.left, LINE);
       await waitFor('dummies', async () => ((await child(OVER_4.name)).dummiesOut >= 20 ? true : undefined));
@@ -108,7 +104,6 @@ describeInterop(
     }
 
     it('congestion that is marked on the way is told inside, by the kernel and by us', async () => {
-      showLogsOnFailure(lab);
       await load(OVER_4, '');
       const ect0 = 2;
       // An answer has the traffic class of its question, which has been marked by the kernel.
@@ -125,7 +120,6 @@ describeInterop(
     });
 
     it('UDP checksums of ESP over IPv6 are there and right, also of runs', async () => {
-      showLogsOnFailure(lab);
       await load(OVER_6, '');
       await computeChecksums(rig.left, LINE);
       const line = await Capture.start(lab, rig.left, LINE);

@@ -1,11 +1,10 @@
 /** What does not fit between sectunnel and strongSwan is refused by whoever is asked, and our side says why. */
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import { beforeEach, expect, it } from 'vitest';
 import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import type { Tunnel } from '../support/lab/tunnel.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import { ALL_CARRIED, agreed, buildRig, exchange, RIG_NEEDS, RIG_TIMEOUT, type Rig } from './rig.ts';
 import { SUITES, suiteTunnel } from './suites.ts';
 
@@ -60,20 +59,15 @@ function title({ notify, ikeSurvives }: Misfit): string {
 }
 
 describeInterop('refusals with strongSwan', [...RIG_NEEDS.userspace, 'build'], () => {
-  let lab: Lab;
   let rig: Rig;
   let ours: Ours;
 
-  beforeAll(async () => {
-    lab = new Lab();
+  useLab(async (lab) => {
     rig = await buildRig(lab, 'userspace');
     ours = await Ours.start(lab, rig.left);
   }, RIG_TIMEOUT);
 
-  afterAll(() => lab.dispose(), 30_000);
-
   beforeEach(async () => {
-    showLogsOnFailure(lab);
     await ours.reset();
     await rig.peer.reset();
   });

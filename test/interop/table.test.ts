@@ -1,11 +1,10 @@
 /** A tunnel for everything, in a routing table of its own: it must not lead its own packets into itself. */
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import { expect, it } from 'vitest';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { ping } from '../support/lab/traffic.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 
 const PSK = '11111111-2222-3333-4444-555555555501';
 const TABLE = 7001;
@@ -38,13 +37,11 @@ function document({ local, remote, device, from, to }: End): string {
 }
 
 describeInterop('a tunnel for 0.0.0.0/0', ['namespaces', 'build'], () => {
-  let lab: Lab;
   let left: Namespace;
   let ours: Ours;
   let theirs: Ours;
 
-  beforeAll(async () => {
-    lab = new Lab();
+  useLab(async (lab) => {
     left = await lab.namespace('left');
     const right = await lab.namespace('right');
     await cable(
@@ -55,11 +52,7 @@ describeInterop('a tunnel for 0.0.0.0/0', ['namespaces', 'build'], () => {
     await right.ip(['addr add 203.0.113.9/32 dev lo']);
     [ours, theirs] = [await Ours.start(lab, left), await Ours.start(lab, right)];
     for (const end of [ours, theirs]) await end.secret('a pre-shared key', PSK);
-  }, 60_000);
-
-  afterAll(() => lab.dispose(), 30_000);
-
-  beforeEach(() => showLogsOnFailure(lab));
+  });
 
   it('in a table of its own carries what is for anywhere, and leaves nothing behind', async () => {
     const own = `<device table='${TABLE}'/>`;

@@ -7,9 +7,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import { expect, it, onTestFinished } from 'vitest';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
@@ -17,6 +15,7 @@ import { describeInterop } from '../support/lab/requirements.ts';
 import { projectRoot } from '../support/lab/root.ts';
 import { burst, ping, startEcho } from '../support/lab/traffic.ts';
 import { transfer } from '../support/lab/transfer.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import { addInner, ECHO_PORT, LINE } from './rig.ts';
 import { LEFT, RIGHT, SUITES, suiteTunnel } from './suites.ts';
 
@@ -56,13 +55,11 @@ describeInterop('worker threads that wait for packets', ['build'], () => {
 });
 
 function carry(pairs: number): void {
-  let lab: Lab;
   let left: Namespace;
   let right: Namespace;
   let ends: { left: Ours; right: Ours };
 
-  beforeAll(async () => {
-    lab = new Lab();
+  useLab(async (lab) => {
     [left, right] = [await lab.namespace('left'), await lab.namespace('right')];
     await cable(
       { namespace: left, device: LINE, addresses: [`${LEFT[4].outer}/24`] },
@@ -80,9 +77,7 @@ function carry(pairs: number): void {
     await ends.left.load(TUNNEL, 'left', { start: 'initiate' });
     await ends.left.up(NAME);
     await ends.right.up(NAME);
-  }, 60_000);
-
-  afterAll(() => lab.dispose(), 30_000);
+  });
 
   const pings = (): Promise<number> => ping(left, { source: SOURCE, destination: DESTINATION, count: 3 });
 
@@ -93,7 +88,6 @@ function carry(pairs: number): void {
   };
 
   it('are told of, and carry what there is', async () => {
-    showLogsOnFailure(lab);
     const { workers } = await ends.left.status();
     expect(workers.mode).toBe(pairs === 1 ? '1 pair' : `${pairs} pairs`);
     expect(workers.threads.map(({ role, running }) => [role, running])).toEqual([
@@ -111,7 +105,6 @@ function carry(pairs: number): void {
   });
 
   it('carry many flows, each in its order', async () => {
-    showLogsOnFailure(lab);
     const { child } = await ends.left.single(NAME);
     const flow = { source: SOURCE, destination: DESTINATION, port: ECHO_PORT, count: 25 };
     const bursts = await Promise.all(Array.from({ length: 8 }, () => burst(left, flow)));
@@ -136,7 +129,6 @@ function carry(pairs: number): void {
     ['sends', 'SIGUSR2', 'send'],
     ['receives', 'SIGWINCH', 'receive'],
   ] as const)('another takes the place of one that %s, with the same SAs', async (_, signal, role) => {
-    showLogsOnFailure(lab);
     const { ike, child } = await ends.left.single(NAME);
     const former = await restarts(role);
     // One that is blocked in a system call ends with the next packet that it gets.
@@ -161,7 +153,6 @@ function carry(pairs: number): void {
   });
 
   it('lose no packet while SAs are replaced', async () => {
-    showLogsOnFailure(lab);
     const lifetimes = { ikeLifetime: { soft: 600, hard: 900 }, espLifetime: { soft: 1, hard: 60 } };
     for (const end of [ends.left, ends.right]) await end.reset();
     await ends.right.load(TUNNEL, 'right', { start: 'respond' });
@@ -183,7 +174,6 @@ function carry(pairs: number): void {
   });
 
   it('let go of everything at the end', async () => {
-    showLogsOnFailure(lab);
     expect([await ends.left.stop(), await ends.right.stop()]).toEqual([0, 0]);
   });
 }
