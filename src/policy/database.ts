@@ -6,6 +6,7 @@
 import { type BoxTree, buildBoxTree, DIMENSIONS, Dimension } from './box-tree.ts';
 import { type Flow, Fragment, PORT_HIDDEN, PROTOCOL_HIDDEN } from './flow.ts';
 import { canPair } from './narrow.ts';
+import type { PacketFlags } from './populate.ts';
 import { hasSinglePort, Protocol } from './protocols.ts';
 import { AddressRanks } from './ranks.ts';
 import {
@@ -38,6 +39,8 @@ export interface PolicyEntry {
   readonly child?: string | undefined;
   /** Only heeded for `protect`. */
   readonly level: PolicyLevel;
+  /** Each SA is for the values of these that a packet has; only for `protect`. */
+  readonly pfp?: PacketFlags | undefined;
   /** Line of the document that the entry comes from. */
   readonly line?: number | undefined;
 }

@@ -105,8 +105,18 @@ export function readFlow(buffer: Uint8Array, offset: number, length: number, flo
   if (length < 1) return FlowError.truncated;
   flow.firstSeen = false;
   const version = buffer[offset]! >>> 4;
-  if (version === 4) return readV4(buffer, offset, length, flow);
-  if (version === 6) return readV6(buffer, offset, length, flow);
+  if (version === 4) return readV4(buffer, offset, length, flow, false);
+  if (version === 6) return readV6(buffer, offset, length, flow, false);
+  return FlowError.notIp;
+}
+
+/** The same for a packet of which an ICMP error quotes the beginning: there may be less than its header claims. */
+export function readQuotedFlow(buffer: Uint8Array, offset: number, length: number, flow: Flow): FlowError {
+  if (length < 1) return FlowError.truncated;
+  flow.firstSeen = false;
+  const version = buffer[offset]! >>> 4;
+  if (version === 4) return readV4(buffer, offset, length, flow, true);
+  if (version === 6) return readV6(buffer, offset, length, flow, true);
   return FlowError.notIp;
 }
 
@@ -115,13 +125,13 @@ export function portsKnown(flow: Flow): boolean {
   return flow.srcPort !== PORT_HIDDEN;
 }
 
-function readV4(buffer: Uint8Array, offset: number, length: number, flow: Flow): FlowError {
+function readV4(buffer: Uint8Array, offset: number, length: number, flow: Flow, quoted: boolean): FlowError {
   if (length < 20) return FlowError.truncated;
   const headerLength = (buffer[offset]! & 0x0f) * 4;
   const totalLength = (buffer[offset + 2]! << 8) | buffer[offset + 3]!;
   flow.totalLength = totalLength;
   if (headerLength < 20) return FlowError.badHeaderLength;
-  if (totalLength > length || totalLength < headerLength) return FlowError.badTotalLength;
+  if ((totalLength > length && !quoted) || totalLength < headerLength) return FlowError.badTotalLength;
 
   flow.family = 4;
   flow.headerLength = headerLength;
@@ -139,15 +149,15 @@ function readV4(buffer: Uint8Array, offset: number, length: number, flow: Flow):
   if (!setFragment(flow, fragmentOffset, (flags & 0x20) !== 0, totalLength - headerLength)) {
     return FlowError.badFragment;
   }
-  return readPorts(buffer, offset + headerLength, offset + totalLength, flow);
+  return readPorts(buffer, offset + headerLength, offset + Math.min(totalLength, length), flow);
 }
 
-function readV6(buffer: Uint8Array, offset: number, length: number, flow: Flow): FlowError {
+function readV6(buffer: Uint8Array, offset: number, length: number, flow: Flow, quoted: boolean): FlowError {
   if (length < 40) return FlowError.truncated;
   // A payload length of 0 with a jumbo option (RFC 2675) is not taken: it fails as an empty packet does.
   const totalLength = 40 + ((buffer[offset + 4]! << 8) | buffer[offset + 5]!);
   flow.totalLength = totalLength;
-  if (totalLength > length) return FlowError.badTotalLength;
+  if (totalLength > length && !quoted) return FlowError.badTotalLength;
 
   flow.family = 6;
   flow.trafficClass = ((buffer[offset]! & 0x0f) << 4) | (buffer[offset + 1]! >>> 4);
@@ -158,7 +168,7 @@ function readV6(buffer: Uint8Array, offset: number, length: number, flow: Flow):
   flow.fragmentOffset = 0;
   const words = flow.words;
   for (let i = 0; i < 8; i++) words[i] = word(buffer, offset + 8 + 4 * i);
-  return walkHeaders(buffer, offset, offset + totalLength, flow);
+  return walkHeaders(buffer, offset, offset + Math.min(totalLength, length), flow);
 }
 
 /** Follows the chain of IPv6 extension headers to the next-layer protocol (RFC 8200 §4). */

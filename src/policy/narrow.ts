@@ -66,10 +66,7 @@ export type Narrowing =
 export function narrowPair(proposed: SelectorPair, configured: SelectorPair): Narrowing {
   const local = narrow(proposed.local, configured.local);
   const remote = narrow(proposed.remote, configured.remote);
-  const selectors: SelectorPair = {
-    local: local.filter((mine) => remote.some((theirs) => canPair(mine, theirs))),
-    remote: remote.filter((theirs) => local.some((mine) => canPair(mine, theirs))),
-  };
+  const selectors = pairable({ local, remote });
   if (selectors.local.length === 0)
     return { ok: false, explanation: explainSides(proposed, configured, local, remote) };
   const accepts = (list: readonly TrafficSelector[], wanted: TrafficSelector | undefined): boolean =>
@@ -109,6 +106,14 @@ export function chooseNarrowing(
     bestRank = rank;
   }
   return best;
+}
+
+/** Without the selectors that can pair with none of the other side. */
+export function pairable({ local, remote }: SelectorPair): SelectorPair {
+  return {
+    local: local.filter((mine) => remote.some((theirs) => canPair(mine, theirs))),
+    remote: remote.filter((theirs) => local.some((mine) => canPair(mine, theirs))),
+  };
 }
 
 /** Whether one packet can fit both a selector of one side and one of the other. */

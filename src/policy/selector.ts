@@ -96,6 +96,18 @@ export function containsSelector(outer: TrafficSelector, inner: TrafficSelector)
   );
 }
 
+/** The same for both sides: each selector of a side is contained in one of that side. */
+export function containsPair(outer: SelectorPair, inner: SelectorPair): boolean {
+  const holds = (list: readonly TrafficSelector[], wanted: readonly TrafficSelector[]): boolean =>
+    wanted.every((one) => list.some((other) => containsSelector(other, one)));
+  return holds(outer.local, inner.local) && holds(outer.remote, inner.remote);
+}
+
+/** Whether both match the same packets, each selector of one being one of the other. */
+export function samePair(a: SelectorPair, b: SelectorPair): boolean {
+  return containsPair(a, b) && containsPair(b, a);
+}
+
 function containsPorts(outer: PortRange, inner: PortRange): boolean {
   if (isAnyPorts(outer)) return true;
   if (isOpaquePorts(outer) || isOpaquePorts(inner)) return isOpaquePorts(outer) && isOpaquePorts(inner);
