@@ -115,7 +115,7 @@ function formatChild(child: ChildStatus): string[] {
   return [
     `CHILD SA #${child.id} ${child.name}: ${child.mode}, ${carried}, SPI in ${child.spiIn} out ${child.spiOut}`,
     `  ${child.suite}${esn}, age ${duration(child.age)}${rekeyText(child.rekeyIn)}`,
-    `  ${child.localSelectors.join(', ')} === ${child.remoteSelectors.join(', ')}${child.narrowed ? ' (narrowed)' : ''}`,
+    `  ${child.localSelectors.join(', ')} === ${child.remoteSelectors.join(', ')}${narrowing(child)}`,
     `  in  ${child.packetsIn} packets, ${child.bytesIn} bytes${seldom([
       [child.dummiesIn, 'dummies'],
       [child.ecnMarked, 'marked with congestion'],
@@ -123,6 +123,11 @@ function formatChild(child: ChildStatus): string[] {
     ])}`,
     `  out ${child.packetsOut} packets, ${child.bytesOut} bytes${seldom([[child.dummiesOut, 'dummies']])}`,
   ];
+}
+
+/** What the document asks for and the SA does not carry. */
+function narrowing({ narrowedAway }: ChildStatus): string {
+  return narrowedAway.length === 0 ? '' : ` (narrowed: without ${narrowedAway.join(', ')})`;
 }
 
 /** What is worth a word only where it occurs. */

@@ -233,7 +233,7 @@ export class TunnelHost {
 
   /** Makes what the engine shows of packets up to date. */
   refresh(): void {
-    this.#workers?.gather();
+    this.#workers?.refresh();
   }
 
   /** The worker threads, when packets are carried by such. */

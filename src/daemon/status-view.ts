@@ -6,7 +6,8 @@ import type { EngineChild, Tunnel } from '../engine/tunnel.ts';
 import { namedDrops } from '../esp/drops.ts';
 import { SaCounter } from '../esp/usage.ts';
 import type { ChildSaStatus, IkeSaStatus } from '../ike/status.ts';
-import { formatSelector, type SelectorPair } from '../policy/selector.ts';
+import { narrowedAway } from '../policy/narrowed.ts';
+import { formatSelector } from '../policy/selector.ts';
 import type { TunnelHost } from './host.ts';
 import { formatSpi } from './narrate.ts';
 import type { ChildStatus, IkeStatus, SecretStatus, TunnelStatus } from './status.ts';
@@ -102,7 +103,7 @@ function ikeStatus(now: number, sa: IkeSaStatus, tunnel: Tunnel): IkeStatus {
 function childStatus(now: number, sa: ChildSaStatus, child: EngineChild | undefined): ChildStatus {
   const inbound = child?.received.counters;
   const outbound = child?.sent.counters;
-  const wanted = child?.summary.wanted ?? sa.selectors;
+  const away = child === undefined ? [] : narrowedAway(child.summary.wanted, child.summary.selectors);
   return {
     id: sa.id,
     name: sa.name,
@@ -114,7 +115,8 @@ function childStatus(now: number, sa: ChildSaStatus, child: EngineChild | undefi
     spiOut: formatSpi(sa.spiOut),
     localSelectors: sa.selectors.local.map(formatSelector),
     remoteSelectors: sa.selectors.remote.map(formatSelector),
-    narrowed: textOf(wanted) !== textOf(sa.selectors),
+    narrowed: away.length > 0,
+    narrowedAway: away,
     age: seconds(now - sa.createdAt),
     rekeyIn: until(now, sa.rekeyAt),
     expiresIn: until(now, sa.expiresAt),
@@ -140,10 +142,6 @@ function deviceDrops(dropped: Readonly<Record<string, number>>): Record<string, 
       .filter(([, count]) => count > 0)
       .map(([reason, count]) => [`device-${reason}`, count]),
   );
-}
-
-function textOf({ local, remote }: SelectorPair): string {
-  return [local, remote].map((side) => side.map(formatSelector).join(',')).join(' ');
 }
 
 function formatIkeSpi(spi: bigint): string {

@@ -16,6 +16,8 @@ export interface ChildStatus {
   readonly remoteSelectors: readonly string[];
   /** Whether the peer narrowed what the document asks for. */
   readonly narrowed: boolean;
+  /** What of it is not carried: `remote 10.2.0.128/25`. */
+  readonly narrowedAway: readonly string[];
   readonly age: number;
   readonly rekeyIn: number | undefined;
   readonly expiresIn: number | undefined;

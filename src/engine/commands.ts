@@ -52,6 +52,8 @@ interface SaCommand {
   readonly id: number;
   readonly tunnel: number;
   readonly spi: number;
+  /** Name of the child that the entries of the policy demand. */
+  readonly child: string;
   /** Names of the algorithms. */
   readonly encryption: string;
   readonly integrity: string | undefined;
@@ -69,8 +71,8 @@ interface SaCommand {
 }
 
 export interface InstallOutbound extends SaCommand {
-  /** Name of the child that the entries of the policy demand. */
-  readonly child: string;
+  /** What was to be agreed on, where the peer has narrowed it. */
+  readonly offered: SelectorPair | undefined;
   /** The largest packet that goes out in one piece. */
   readonly mtu: number;
   /** Of outer headers; `undefined` for that of each packet inside. */
@@ -82,6 +84,8 @@ export interface InstallOutbound extends SaCommand {
 }
 
 export interface InstallInbound extends SaCommand {
+  /** Entries that decide its packets, in their order; `undefined` when its selectors say it all. */
+  readonly guard: readonly PolicyEntry[] | undefined;
   readonly replayWindow: number;
   readonly drops: DropCounters;
 }
@@ -99,6 +103,19 @@ export type SendCommand =
   | { readonly type: 'remove-tunnel'; readonly tunnel: number }
   /** Whether packets that have no SA wait for one, and are told of; `forget` those that wait. */
   | { readonly type: 'hold'; readonly tunnel: number; readonly hold: boolean; readonly forget: boolean }
+  /** Tell again of each SA that packets wait for. */
+  | { readonly type: 'ask-again'; readonly tunnel: number }
+  /**
+   * These children cannot be had, until the time that is given: packets for them wait no more, and their senders are told.
+   * `selectors`: only the SA that packets with such values are for.
+   */
+  | {
+      readonly type: 'refuse';
+      readonly tunnel: number;
+      readonly children: readonly string[];
+      readonly selectors: SelectorPair | undefined;
+      readonly until: number;
+    }
   /** To be sent on once it is activated. */
   | InstallOutbound
   /**
@@ -120,8 +137,13 @@ export type ReceiveCommand =
 
 /** What the data plane tells. */
 export type PlaneReport =
-  /** A packet needs an SA of this child, and there is none. */
-  | { readonly type: 'missing'; readonly tunnel: number; readonly child: string }
+  /** A packet needs an SA of this child, and there is none; `selectors` are its own where the child is populated by it. */
+  | {
+      readonly type: 'missing';
+      readonly tunnel: number;
+      readonly child: string;
+      readonly selectors: SelectorPair | undefined;
+    }
   | { readonly type: 'limit'; readonly id: number; readonly kind: LimitKind }
   /** An authentic packet came; `path` is where from, if that is elsewhere than before and the packet was the newest. */
   | { readonly type: 'received'; readonly id: number; readonly path: Path | undefined };
@@ -132,4 +154,6 @@ export interface PlanePort {
   receive(command: ReceiveCommand): void;
   /** ESP packets that were dropped on the way in, of all tunnels and of none, by reason. */
   readonly inboundDrops: DropCounters;
+  /** Makes counters up to date, where several write them. */
+  refresh?(): void;
 }

@@ -10,7 +10,10 @@ export interface TunnelConfig {
   readonly name: string;
   /** Their names are unique in the engine; those of their children in the tunnel. */
   readonly connections: readonly ConnectionConfig[];
-  /** Entries of both directions; `child` of a protect entry names a child of one of the connections. */
+  /**
+   * Entries of both directions; `child` of a protect entry names a child of one of the connections. Without any inbound
+   * ones, what comes in is checked against the selectors of its SA alone.
+   */
   readonly policy: readonly PolicyEntry[];
   /** `initiate`: wanted up, pursued for ever; `trap`: negotiated for the first packet; `respond`: left to the peer. */
   readonly start: 'initiate' | 'trap' | 'respond';

@@ -42,7 +42,7 @@ export class Engine {
   #now = 0;
 
   constructor(options: EngineOptions) {
-    this.ike = new IkeEndpoint(options);
+    this.ike = new IkeEndpoint({ ...options, lastUsed: (childId) => this.#sas.lastUsed(childId) });
     this.#fragmentSeed = readU32(options.random(4), 0);
     this.#counterMemory = options.counterMemory ?? ((bytes) => new ArrayBuffer(bytes));
     this.planes = options.planes === undefined ? this.#ownPlanes(options) : undefined;
@@ -278,7 +278,8 @@ export class Engine {
       case 'missing': {
         const tunnel = this.#byIndex[report.tunnel];
         const plan = tunnel?.plan(report.child);
-        if (tunnel !== undefined && plan !== undefined) this.#pursuit.packetMissesSa(now, tunnel, plan);
+        if (tunnel !== undefined && plan !== undefined)
+          this.#pursuit.packetMissesSa(now, tunnel, plan, report.selectors);
         return;
       }
       case 'limit': {
@@ -348,7 +349,7 @@ export class Engine {
         return true;
       case 'failed':
         // What others try in vain, whoever they are, says nothing of our own attempts.
-        if (tunnel !== undefined && event.initiator) this.#pursuit.wentDown(now, tunnel, 'failed');
+        if (tunnel !== undefined && event.initiator) this.#pursuit.failed(now, tunnel, event);
         return true;
       case 'need-secret':
       case 'need-signature':
@@ -365,14 +366,20 @@ export class Engine {
     if (child === undefined) {
       this.ike.closeChild(now, sa.id);
       const text = `CHILD SA ${sa.config.name} is given up: there are as many SAs for its packets as there may be`;
-      this.#events.push({ type: 'note', tunnel: tunnel.config.name, level: 'warn', text });
+      this.#note(tunnel, text);
       this.#pursuit.wentDown(now, tunnel, 'failed');
       return false;
     }
     this.#pursuit.cameUp(tunnel);
+    const news = tunnel.newsOfNarrowing(child.summary);
+    if (news !== undefined) this.#note(tunnel, news);
     // A peer that asked for its first SA has it when it has read our answer; one that is replaced must not be missed.
     if (sendNow) this.#sas.activate(sa.id, sa.replaces === undefined);
     return true;
+  }
+
+  #note({ config: { name } }: Tunnel, text: string): void {
+    this.#events.push({ type: 'note', tunnel: name, level: 'warn', text });
   }
 
   /** Packets that waited go out behind what IKE has to say. */

@@ -20,8 +20,10 @@ export interface ChildSummary {
   readonly encapsulated: boolean;
   /** As agreed. */
   readonly selectors: SelectorPair;
-  /** As configured: the peer may have narrowed them. */
+  /** What we offered; else what is configured, of which the peer may have asked for less. */
   readonly wanted: SelectorPair;
+  /** Whether we offered. */
+  readonly initiator: boolean;
   readonly path: Path;
   readonly replaces: number | undefined;
 }
@@ -134,7 +136,9 @@ export function childSummary(sa: ChildSa): ChildSummary {
     esn: sa.esn,
     encapsulated: sa.encapsulated,
     selectors: sa.selectors,
-    wanted: sa.config.selectors,
+    // A peer that populates from packets asks for one value of many.
+    wanted: sa.offered ?? (sa.config.pfp === undefined ? sa.config.selectors : sa.selectors),
+    initiator: sa.offered !== undefined,
     path: sa.path,
     replaces: sa.replaces,
   };

@@ -2,7 +2,6 @@
  * Packets that wait for the SA that will carry them: a trap's first packet, and what follows it while IKE negotiates
  * (RFC 4301 §4.4.1: a packet that needs an SA triggers its creation). Bounded in packets, bytes and time.
  */
-import type { PacketBatch } from '../base/batch.ts';
 
 export interface HoldLimits {
   readonly packets: number;
@@ -13,10 +12,20 @@ export interface HoldLimits {
 
 export const DEFAULT_HOLD: HoldLimits = { packets: 64, bytes: 256 * 1024, time: 10_000 };
 
+export interface HeldPacket {
+  readonly data: Uint8Array;
+  /** When it gives up. */
+  readonly until: number;
+  /** Index of the policy entry that decided it. */
+  readonly entry: number;
+  /** Which of the entry's SAs it waits for, where that has several. */
+  readonly key: number;
+}
+
 export class HoldQueue {
   readonly #limits: HoldLimits;
-  // BOUNDED: `limits.packets` and `limits.bytes`.
-  #packets: { readonly data: Uint8Array; readonly until: number }[] = [];
+  /** The oldest first. BOUNDED: `limits.packets` and `limits.bytes`. */
+  #packets: HeldPacket[] = [];
   #bytes = 0;
   /** Packets that were let go again. */
   released = 0;
@@ -34,11 +43,18 @@ export class HoldQueue {
   }
 
   /** Copies a packet into the queue; the newest is dropped when there is no room. */
-  add(now: number, packet: Uint8Array): boolean {
+  add(now: number, packet: Uint8Array, entry: number, key: number): boolean {
     if (!this.hasRoom(packet.length)) return false;
-    this.#packets.push({ data: packet.slice(), until: now + this.#limits.time });
-    this.#bytes += packet.length;
+    this.putBack({ data: packet.slice(), until: now + this.#limits.time, entry, key });
     return true;
+  }
+
+  /** One that was taken waits again, as long as it was to before. */
+  putBack(packet: HeldPacket): void {
+    let at = this.#packets.length;
+    while (at > 0 && this.#packets[at - 1]!.until > packet.until) at--;
+    this.#packets.splice(at, 0, packet);
+    this.#bytes += packet.data.length;
   }
 
   /** When the oldest packet gives up. */
@@ -46,24 +62,24 @@ export class HoldQueue {
     return this.#packets[0]?.until;
   }
 
-  /** Forgets packets that waited too long. */
-  expire(now: number): void {
-    while (this.#packets.length > 0 && this.#packets[0]!.until <= now) {
-      this.#bytes -= this.#packets.shift()!.data.length;
-    }
+  /** Takes packets that waited too long. */
+  expired(now: number): readonly HeldPacket[] {
+    return this.#packets.length > 0 && this.#packets[0]!.until <= now ? this.take(({ until }) => until <= now) : NONE;
   }
 
-  /** Moves at most `most` packets into the batch, in order, as many as it has slots for; returns how many. */
-  drainInto(batch: PacketBatch, most: number): number {
-    let taken = 0;
-    while (taken < most && this.#packets.length > 0 && batch.count < batch.capacity) {
-      const { data } = this.#packets.shift()!;
-      this.#bytes -= data.length;
-      taken++;
-      // One that no slot is large enough for stays counted as dropped.
-      if (batch.push(data) >= 0) this.released++;
-    }
+  /** Takes some out, in their order. */
+  take(wanted: (packet: HeldPacket) => boolean): readonly HeldPacket[] {
+    const taken: HeldPacket[] = [];
+    const left: HeldPacket[] = [];
+    for (const packet of this.#packets) (wanted(packet) ? taken : left).push(packet);
+    this.#packets = left;
+    for (const { data } of taken) this.#bytes -= data.length;
     return taken;
+  }
+
+  /** Those that wait. */
+  packets(): Iterable<HeldPacket> {
+    return this.#packets;
   }
 
   clear(): void {
@@ -71,3 +87,5 @@ export class HoldQueue {
     this.#bytes = 0;
   }
 }
+
+const NONE: readonly HeldPacket[] = [];

@@ -9,7 +9,8 @@ import { formatAddress, type IpAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
 import type { IkeEndpoint } from '../ike/endpoint.ts';
-import type { DownReason } from '../ike/events.ts';
+import type { DownReason, FailureReason, IkeEvent } from '../ike/events.ts';
+import type { SelectorPair } from '../policy/selector.ts';
 import type { PlanePort } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
 import type { EngineEvent, LocalFailure } from './events.ts';
@@ -25,6 +26,15 @@ export interface PursuitOptions {
 
 /** Replaced, or as we asked; and what IKE reports of the children before it says why the IKE SA went down. */
 const NO_LOSS: readonly DownReason[] = ['rekeyed', 'redundant', 'requested', 'ike-down'];
+
+/** The peer was not reached, or had no time: packets may wait for the next attempt (RFC 4301 §5.1.1 (c)). */
+const OUT_OF_REACH: readonly FailureReason[] = ['timeout', 'TEMPORARY_FAILURE'];
+
+/** So long packets do not call again for the one SA that the peer refused, in milliseconds. */
+const REFUSED_FOR = 10_000;
+
+/** SAs of a child that is populated from packets, beside those that replace them. */
+const MAX_CALLED_FOR = 256;
 
 const MODES: Readonly<Record<TunnelConfig['start'], PursuitMode>> = {
   initiate: 'always',
@@ -56,17 +66,23 @@ export class Pursuit {
   }
 
   /** An outbound packet needs an SA that is not there, and the negotiation begins (RFC 4301 §4.4.1). */
-  packetMissesSa(now: number, tunnel: Tunnel, plan: ChildPlan): void {
+  packetMissesSa(now: number, tunnel: Tunnel, plan: ChildPlan, selectors: SelectorPair | undefined): void {
     // While an attempt is planned, packets do not hurry it.
     if (tunnel.pursuit === 'none' || tunnel.retry.at !== undefined) return;
-    this.#initiate(now, tunnel, plan.connection, plan.child.name);
+    const { name, pfp } = plan.child;
+    if (pfp !== undefined && tunnel.sasOf(name) >= MAX_CALLED_FOR) {
+      this.#refuse(tunnel, [name], selectors, now + REFUSED_FOR);
+      return;
+    }
+    this.#initiate(now, tunnel, plan.connection, name, selectors);
   }
 
   /** The wait after a failure is over. */
   retryIfDue(now: number, tunnel: Tunnel): void {
     if (!tunnel.retry.take(now)) return;
+    if (tunnel.pursuit === 'always') this.initiateMissing(now, tunnel);
     // A trap waits for its next packet, unless packets wait already.
-    if (tunnel.pursuit === 'always' || tunnel.held > 0) this.initiateMissing(now, tunnel);
+    if (tunnel.held > 0) this.#options.port.send({ type: 'ask-again', tunnel: tunnel.index });
   }
 
   initiateMissing(now: number, tunnel: Tunnel): void {
@@ -81,7 +97,32 @@ export class Pursuit {
     if (tunnel.wanted) this.#setMode(tunnel, MODES[tunnel.config.start]);
   }
 
-  /** An SA went down, or an attempt of ours failed. */
+  /** An attempt of ours failed. */
+  failed(now: number, tunnel: Tunnel, { child, selectors, reason }: Extract<IkeEvent, { type: 'failed' }>): void {
+    // One SA of a child that has many, each for other packets, says nothing of those.
+    if (selectors === undefined) this.#planAnother(now, tunnel, child);
+    if (!tunnel.wanted || OUT_OF_REACH.includes(reason)) return;
+    const until = selectors === undefined ? tunnel.retry.at : now + REFUSED_FOR;
+    const names = child === undefined ? [...tunnel.plans].map((plan) => plan.child.name) : [child];
+    const without = names.filter((name) => selectors !== undefined || tunnel.sasOf(name) === 0);
+    this.#refuse(tunnel, without, selectors, until ?? now);
+  }
+
+  #planAnother(now: number, tunnel: Tunnel, child: string | undefined): void {
+    this.wentDown(now, tunnel, 'failed');
+    // Children that wait for packets are not missing, but an attempt for one may have failed before it came to it.
+    const called = child === undefined && tunnel.complete && tunnel.children.size === 0;
+    if (tunnel.wanted && called && tunnel.pursuit !== 'none') tunnel.retry.plan(now);
+  }
+
+  /** Packets for these children do not wait before then. */
+  #refuse(tunnel: Tunnel, children: readonly string[], selectors: SelectorPair | undefined, until: number): void {
+    if (children.length > 0) {
+      this.#options.port.send({ type: 'refuse', tunnel: tunnel.index, children, selectors, until });
+    }
+  }
+
+  /** An SA went down. */
   wentDown(now: number, tunnel: Tunnel, reason: DownReason): void {
     if (!tunnel.wanted || NO_LOSS.includes(reason) || tunnel.complete) return;
     if (reason === 'peer-dead') this.#setMode(tunnel, afterDeadPeer(tunnel));
@@ -98,7 +139,13 @@ export class Pursuit {
   }
 
   /** One child, or all that the connection lacks. IKE takes another call for what is under negotiation as the same. */
-  #initiate(now: number, tunnel: Tunnel, connection: ConnectionConfig, child?: string): void {
+  #initiate(
+    now: number,
+    tunnel: Tunnel,
+    connection: ConnectionConfig,
+    child?: string,
+    selectors?: SelectorPair | undefined,
+  ): void {
     const { ike, localAddressFor, report } = this.#options;
     const { address } = connection.remote;
     if (address === undefined) return;
@@ -113,7 +160,7 @@ export class Pursuit {
       return;
     }
     try {
-      ike.initiate(now, connection.name, { child, local: { address: source, port: connection.local.port } });
+      ike.initiate(now, connection.name, { child, selectors, local: { address: source, port: connection.local.port } });
     } catch (error) {
       // The table of IKE SAs is full, or the addresses do not fit each other: no reason to stop the other tunnels.
       if (!(error instanceof RangeError)) throw error;

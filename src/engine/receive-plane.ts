@@ -8,6 +8,7 @@ import { EspInboundSa } from '../esp/inbound-sa.ts';
 import type { Path } from '../ike/events.ts';
 import { CompiledSelectors } from '../policy/compiled.ts';
 import { FragmentTracker } from '../policy/fragments.ts';
+import { InboundGuard } from '../policy/guard.ts';
 import type { InstallInbound, PlaneReport, ReceiveCommand } from './commands.ts';
 import { hasMoved } from './paths.ts';
 import { installedCipher } from './suite.ts';
@@ -126,6 +127,7 @@ export class ReceivePlane {
       cipher: installedCipher(this.#options.crypto, command),
       esn: command.esn,
       selectors: new CompiledSelectors(command.selectors),
+      guard: command.guard && new InboundGuard(command.guard, command.child),
       transport: command.transport,
       tag: command.tunnel,
       limits: command.limits,

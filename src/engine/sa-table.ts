@@ -7,12 +7,15 @@ import { espRoom, IP_HEADER, MIN_MTU, UNKNOWN_PATH_MTU } from '../base/mtu.ts';
 import { SetMap } from '../base/set-map.ts';
 import type { CipherSuite } from '../crypto/types.ts';
 import { MAX_SAS } from '../esp/inbound.ts';
-import { MAX_SAS_PER_ENTRY } from '../esp/outbound.ts';
+import { MAX_POPULATED_SAS, MAX_SAS_PER_ENTRY } from '../esp/outbound-entry.ts';
 import { type EspShape, maxPayload } from '../esp/packet.ts';
 import type { TfcConfig } from '../esp/tfc.ts';
-import { newSaState, type SaLimits } from '../esp/usage.ts';
+import { newSaState, SaCounter, type SaLimits } from '../esp/usage.ts';
 import type { ChildLifetime } from '../ike/config.ts';
 import type { ChildSa, DownReason, Path } from '../ike/events.ts';
+import { guardEntries } from '../policy/guard.ts';
+import { pairable } from '../policy/narrow.ts';
+import { containsPair } from '../policy/selector.ts';
 import type { CounterMemory, PlanePort } from './commands.ts';
 import { childSummary } from './events.ts';
 import { espPath, samePath } from './paths.ts';
@@ -59,6 +62,15 @@ export class SaTable {
     return this.#children.get(childId);
   }
 
+  /** When a packet last came or went on an SA. */
+  lastUsed(childId: number): number | undefined {
+    const child = this.#children.get(childId);
+    if (child === undefined) return undefined;
+    this.#port.refresh?.();
+    const used = Math.max(child.sent.counters[SaCounter.lastUsed]!, child.received.counters[SaCounter.lastUsed]!);
+    return used < 0 ? undefined : used;
+  }
+
   /** SAs that packets are received on, those that were replaced a moment ago included. */
   get receiving(): number {
     return this.#spis.size;
@@ -95,6 +107,7 @@ export class SaTable {
       type: 'install',
       id: sa.id,
       tunnel: tunnel.index,
+      child: sa.config.name,
       encryption: sa.suite.encryption.name,
       integrity: sa.suite.integrity?.name,
       esn: sa.esn,
@@ -108,7 +121,8 @@ export class SaTable {
     // In transport mode the outer header is the packet's own.
     const dscp = sa.transport === undefined ? tunnel.config.dscp : undefined;
     const { inboundDrops: drops } = tunnel.counters;
-    const inbound = { spi: sa.spiIn, keys: sa.keysIn, state: child.received, clampMtu, replayWindow, drops };
+    const guard = guardEntries(tunnel.inbound, sa.config.name, sa.selectors);
+    const inbound = { spi: sa.spiIn, keys: sa.keysIn, state: child.received, clampMtu, replayWindow, drops, guard };
     this.#port.receive({ ...common, ...inbound });
     const outbound = {
       spi: sa.spiOut,
@@ -118,15 +132,16 @@ export class SaTable {
       clampMtu,
       dscp,
       tfc: tfcOf(tunnel, sa),
+      offered: sa.offered !== undefined && !containsPair(sa.selectors, pairable(sa.offered)) ? sa.offered : undefined,
     };
-    this.#port.send({ ...common, ...outbound, child: sa.config.name });
+    this.#port.send({ ...common, ...outbound });
     return child;
   }
 
   /** IKE draws SPIs at random, but one that was retired may come up again. */
   #hasRoom(tunnel: Tunnel, { spiIn, config }: ChildSa): boolean {
     if (this.#spis.has(spiIn) || this.#spis.size >= MAX_SAS) return false;
-    return tunnel.sasOf(config.name) < MAX_SAS_PER_ENTRY;
+    return tunnel.sasOf(config.name) < (config.pfp === undefined ? MAX_SAS_PER_ENTRY : MAX_POPULATED_SAS);
   }
 
   /**
@@ -145,8 +160,7 @@ export class SaTable {
 
   /** The same; but of an SA that another has taken the place of, packets that are under way are still received. */
   close(now: number, child: EngineChild, reason: DownReason): void {
-    const replaced = child.tunnel.sasOf(child.summary.name) > 1;
-    if (!replaced || reason === 'expired') {
+    if (!child.tunnel.isReplaced(child) || reason === 'expired') {
       this.remove(child);
       return;
     }

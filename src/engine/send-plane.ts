@@ -1,6 +1,6 @@
 /**
  * The sending half of the data plane: the outbound pipelines of all tunnels, their SAs, the packets that wait for one,
- * and the answers to packets that are too large (RFC 4301 §5.1, §8.2.1).
+ * and the answers to packets that are not carried (RFC 4301 §5.1, §8.2.1).
  */
 import { assertNever } from '../base/assert.ts';
 import { PacketBatch } from '../base/batch.ts';
@@ -10,14 +10,14 @@ import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import { OutboundPipeline } from '../esp/outbound.ts';
 import { EspOutboundSa } from '../esp/outbound-sa.ts';
 import { DummySchedule } from '../esp/tfc.ts';
-import { tooBigMessage } from '../esp/too-big.ts';
 import { SaCounter } from '../esp/usage.ts';
 import type { Path } from '../ike/events.ts';
-import { TokenBucket } from '../ike/rate-limit.ts';
 import { CompiledSelectors } from '../policy/compiled.ts';
 import { CompiledPolicy, type PolicyEntry } from '../policy/database.ts';
 import type { Flow } from '../policy/flow.ts';
 import { FragmentTracker } from '../policy/fragments.ts';
+import type { SelectorPair } from '../policy/selector.ts';
+import { Answers } from './answers.ts';
 import {
   type InstallOutbound,
   type PlaneReport,
@@ -25,16 +25,10 @@ import {
   SendCounter,
   type TunnelCounters,
 } from './commands.ts';
-import { HoldQueue } from './hold.ts';
+import type { HeldPacket } from './hold.ts';
 import { PathTable } from './paths.ts';
 import { installedCipher } from './suite.ts';
-
-/** Messages to senders of packets that were too large: a second's, and those at once (RFC 1812 §4.3.2.8). */
-const TOO_BIG_PER_SECOND = 100;
-const TOO_BIG_BURST = 50;
-
-/** Packets that find no room to wait ask for their SA so often, in milliseconds. */
-const ASK_AGAIN = 1_000;
+import { Waiting } from './waiting.ts';
 
 /** Packets that waited are sent so many at a time. */
 const RELEASED_SLOTS = 64;
@@ -57,20 +51,16 @@ export interface SendPlaneOptions {
 
 interface SendTunnel {
   readonly index: number;
-  readonly policy: CompiledPolicy;
   /** Indexes of the entries that a child carries. BOUNDED: by the policy. */
   readonly entries: SetMap<string, number>;
   readonly outbound: OutboundPipeline;
-  readonly hold: HoldQueue;
-  readonly tooBigLimit: TokenBucket;
+  readonly waiting: Waiting;
   readonly counters: TunnelCounters;
-  /** By child: when a packet last asked for it. BOUNDED: by the policy. */
-  readonly askedAt: Map<string, number>;
-  holds: boolean;
 }
 
 interface SendSa {
   readonly tunnel: SendTunnel;
+  readonly child: string;
   readonly sa: EspOutboundSa;
   /** A second on average; 0 for none. */
   readonly dummies: number;
@@ -86,6 +76,8 @@ export class SendPlane {
   readonly #dummies = new Map<number, DummySchedule>();
   readonly #paths = new PathTable();
   readonly #released: PacketBatch;
+  /** By slot, the packets of that batch that had waited. BOUNDED: its slots. */
+  #returning: HeldPacket[] = [];
   /** The time of the call that is being served. */
   #now = 0;
   /** In [0, 1). */
@@ -107,6 +99,12 @@ export class SendPlane {
         return;
       case 'hold':
         this.#setHold(command);
+        return;
+      case 'ask-again':
+        this.#tunnels[command.tunnel]?.waiting.askAgain();
+        return;
+      case 'refuse':
+        this.#refuse(command);
         return;
       case 'install':
         this.#install(command);
@@ -156,7 +154,7 @@ export class SendPlane {
     let next = Number.POSITIVE_INFINITY;
     for (const tunnel of this.#tunnels) {
       if (tunnel === undefined) continue;
-      next = Math.min(next, tunnel.outbound.nextDeadline(), tunnel.hold.next() ?? Number.POSITIVE_INFINITY);
+      next = Math.min(next, tunnel.outbound.nextDeadline(), tunnel.waiting.hold.next() ?? Number.POSITIVE_INFINITY);
     }
     for (const { at } of this.#dummies.values()) next = Math.min(next, at);
     return next;
@@ -169,7 +167,7 @@ export class SendPlane {
       if (tunnel === undefined) continue;
       tunnel.outbound.expire(now);
       this.#reportLimits(tunnel);
-      tunnel.hold.expire(now);
+      tunnel.waiting.expire(now);
       tell(tunnel);
     }
     for (const [id, schedule] of this.#dummies) {
@@ -190,33 +188,45 @@ export class SendPlane {
 
   #newTunnel(command: Extract<SendCommand, { type: 'add-tunnel' }>): SendTunnel {
     const policy = new CompiledPolicy(command.policy, 'out');
+    const { tunnel: index, counters } = command;
+    const entries = entriesByChild(policy.entries);
+    const answers = new Answers((packet) => this.#options.onAnswer(index, packet));
+    const ask = (child: string, selectors: SelectorPair | undefined): void => {
+      // First that its SA has just run out, if that is why: of a child that seems to be there no other is made.
+      this.#reportLimits(tunnel);
+      this.#options.report({ type: 'missing', tunnel: index, child, selectors });
+    };
     const tunnel: SendTunnel = {
-      index: command.tunnel,
-      policy,
-      entries: entriesByChild(policy.entries),
+      index,
+      entries,
       outbound: new OutboundPipeline(policy, {
-        drops: command.counters.outboundDrops,
+        drops: counters.outboundDrops,
         fragments: new FragmentTracker({ seed: command.fragmentSeed }),
-        onMissing: (entry, batch, slot) => this.#onMissing(tunnel, entry, batch, slot),
-        onTooBig: (batch, slot, flow, mtu) => this.#onTooBig(tunnel, batch, slot, flow, mtu),
+        onMissing: (entry, batch, slot, flow) => this.#onMissing(tunnel, entry, batch, slot, flow),
+        onDenied: (batch, slot, flow) => answers.unreachable(this.#now, batch, slot, flow, 'prohibited'),
+        onTooBig: (batch, slot, flow, mtu) => answers.tooBig(this.#now, batch, slot, flow, mtu),
       }),
-      hold: new HoldQueue(command.hold),
-      tooBigLimit: new TokenBucket(TOO_BIG_PER_SECOND, TOO_BIG_BURST),
-      counters: command.counters,
-      askedAt: new Map(),
-      holds: false,
+      waiting: new Waiting({ entries: policy.entries, entriesOf: entries, hold: command.hold, answers, ask }),
+      counters,
     };
     // One that takes another's place counts on; packets that waited there are lost.
     tunnel.outbound.bypassed = command.counters.sending[SendCounter.bypassed]!;
-    tunnel.hold.released = command.counters.sending[SendCounter.released]!;
+    tunnel.waiting.hold.released = command.counters.sending[SendCounter.released]!;
     return tunnel;
   }
 
   #setHold({ tunnel: index, hold, forget }: Extract<SendCommand, { type: 'hold' }>): void {
     const tunnel = this.#tunnels[index];
     if (tunnel === undefined) return;
-    tunnel.holds = hold;
-    if (forget) tunnel.hold.clear();
+    tunnel.waiting.enabled = hold;
+    if (forget) tunnel.waiting.clear();
+    tell(tunnel);
+  }
+
+  #refuse({ tunnel: index, children, selectors, until }: Extract<SendCommand, { type: 'refuse' }>): void {
+    const tunnel = this.#tunnels[index];
+    if (tunnel === undefined) return;
+    for (const child of children) tunnel.waiting.refuse(this.#now, child, selectors, until);
     tell(tunnel);
   }
 
@@ -233,6 +243,7 @@ export class SendPlane {
       cipher,
       esn: command.esn,
       selectors: new CompiledSelectors(command.selectors),
+      offered: command.offered && new CompiledSelectors(command.offered),
       transport: command.transport !== undefined,
       limits: command.limits,
       pathIndex: this.#paths.add(command.path),
@@ -243,16 +254,16 @@ export class SendPlane {
     });
     sa.mtu = command.mtu;
     sa.clampMtu = command.clampMtu;
-    this.#sas.set(command.id, { tunnel, sa, dummies: command.tfc?.dummies ?? 0 });
+    this.#sas.set(command.id, { tunnel, child: command.child, sa, dummies: command.tfc?.dummies ?? 0 });
     for (const entry of tunnel.entries.get(command.child)) tunnel.outbound.add(entry, sa, false);
   }
 
   #activate(id: number): void {
     const found = this.#sas.get(id);
     if (found === undefined) return;
-    const { tunnel, sa, dummies } = found;
+    const { tunnel, child, sa, dummies } = found;
     tunnel.outbound.activate(sa);
-    this.#release(tunnel);
+    this.#release(tunnel, child);
     if (dummies > 0) this.#dummies.set(id, new DummySchedule(this.#now, dummies, this.#uniform, packetsOf(sa)));
   }
 
@@ -265,14 +276,23 @@ export class SendPlane {
     this.#paths.remove(found.sa.pathIndex);
   }
 
-  /** Sends the packets that waited for an SA. Those that still have none wait again or are dropped. */
-  #release(tunnel: SendTunnel): void {
+  /** Sends the packets that waited for an SA of the child. Those that still have none wait again. */
+  #release(tunnel: SendTunnel, child: string): void {
+    const { hold } = tunnel.waiting;
+    const waiting = tunnel.waiting.take(child);
     const batch = this.#released;
-    // Once through: what misses its SA again goes back to the queue.
-    for (let left = tunnel.hold.length; left > 0; ) {
+    for (let next = 0; next < waiting.length; ) {
       batch.clear();
-      left -= tunnel.hold.drainInto(batch, left);
+      this.#returning = [];
+      for (; next < waiting.length && batch.count < batch.capacity; next++) {
+        const packet = waiting[next]!;
+        // One that no slot is large enough for stays counted as dropped.
+        if (batch.push(packet.data) < 0) continue;
+        hold.released++;
+        this.#returning.push(packet);
+      }
       this.#seal(tunnel, batch);
+      this.#returning = [];
       this.#options.onReleased(batch);
     }
     tell(tunnel);
@@ -302,24 +322,11 @@ export class SendPlane {
     }
   }
 
-  /** An outbound packet needs an SA that is not there: it waits, and the negotiation begins (RFC 4301 §4.4.1). */
-  #onMissing(tunnel: SendTunnel, entry: number, batch: PacketBatch, slot: number): void {
-    const child = tunnel.policy.entries[entry]?.child;
-    if (child === undefined || !tunnel.holds) return;
-    const { hold, askedAt } = tunnel;
-    const held = hold.hasRoom(batch.length[slot]!) && hold.add(this.#now, batch.packet(slot));
-    // A flood asks now and then only.
-    if (!held && this.#now - (askedAt.get(child) ?? Number.NEGATIVE_INFINITY) < ASK_AGAIN) return;
-    askedAt.set(child, this.#now);
-    // First that its SA has just run out, if that is why: of a child that seems to be there no other is made.
-    this.#reportLimits(tunnel);
-    this.#options.report({ type: 'missing', tunnel: tunnel.index, child });
-  }
-
-  #onTooBig({ index, tooBigLimit }: SendTunnel, batch: PacketBatch, slot: number, flow: Flow, mtu: number): void {
-    if (!tooBigLimit.take(this.#now)) return;
-    const packet = tooBigMessage(batch.buffer, batch.offset[slot]!, flow, mtu);
-    if (packet !== undefined) this.#options.onAnswer(index, packet);
+  /** An outbound packet needs an SA that is not there. */
+  #onMissing({ waiting }: SendTunnel, entry: number, batch: PacketBatch, slot: number, flow: Flow): void {
+    const back = this.#returning[slot];
+    if (back === undefined) waiting.add(this.#now, entry, batch, slot, flow);
+    else waiting.hold.putBack(back);
   }
 }
 
@@ -335,7 +342,7 @@ function packetsOf(sa: EspOutboundSa): number {
 }
 
 /** Writes down what others may want to know. */
-function tell({ counters: { sending }, outbound, hold }: SendTunnel): void {
+function tell({ counters: { sending }, outbound, waiting: { hold } }: SendTunnel): void {
   sending[SendCounter.bypassed] = outbound.bypassed;
   sending[SendCounter.held] = hold.length;
   sending[SendCounter.released] = hold.released;

@@ -8,6 +8,8 @@ import type { SaState } from '../esp/usage.ts';
 import type { ChildConfig, ConnectionConfig } from '../ike/config.ts';
 import type { Path } from '../ike/events.ts';
 import { CompiledPolicy, orderPolicy, type PolicyEntry } from '../policy/database.ts';
+import { narrowedAway } from '../policy/narrowed.ts';
+import { formatSelectorPair, samePair } from '../policy/selector.ts';
 import { type CounterMemory, newTunnelCounters, SendCounter, type TunnelCounters } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
 import type { ChildSummary } from './events.ts';
@@ -46,6 +48,8 @@ export class Tunnel {
   readonly counters: TunnelCounters;
   /** Outbound entries in the order in which they are asked. */
   readonly policy: readonly PolicyEntry[];
+  /** Inbound ones. */
+  readonly inbound: readonly PolicyEntry[];
   /** Keyed by child id. BOUNDED: IKE bounds the children of an IKE SA, and the IKE SAs. */
   readonly children: Map<number, EngineChild> = new Map();
   wanted = false;
@@ -54,6 +58,10 @@ export class Tunnel {
   readonly #plans: ReadonlyMap<string, ChildPlan>;
   /** How many SAs a child of the configuration has, if it has any. BOUNDED: the configuration. */
   readonly #up = new Map<string, number>();
+  /** By child: what the peer was last seen to take away. BOUNDED: the configuration. */
+  readonly #narrowed = new Map<string, string>();
+  /** How many of `missing` there are. */
+  #missing = 0;
 
   /** @throws RangeError when the configuration cannot be worked with */
   constructor(index: number, config: TunnelConfig, memory: CounterMemory) {
@@ -64,7 +72,9 @@ export class Tunnel {
     checkReplayWindow(config);
     checkOuter(config);
     this.#plans = plansOf(config);
+    this.#missing = this.missing().length;
     this.policy = orderPolicy(config.policy.map(strict), 'out');
+    this.inbound = orderPolicy(config.policy, 'in');
     // Better refused here than where packets are sent.
     void new CompiledPolicy(this.policy, 'out');
   }
@@ -80,6 +90,7 @@ export class Tunnel {
   addChild(child: EngineChild): void {
     const { id, name } = child.summary;
     this.children.set(id, child);
+    if (this.sasOf(name) === 0 && this.#isCounted(name)) this.#missing--;
     this.#up.set(name, this.sasOf(name) + 1);
   }
 
@@ -88,6 +99,22 @@ export class Tunnel {
     const left = this.sasOf(name) - 1;
     if (left > 0) this.#up.set(name, left);
     else this.#up.delete(name);
+    if (left === 0 && this.#isCounted(name)) this.#missing++;
+  }
+
+  /** What a person is to know of an SA that the peer has narrowed; once, as long as it narrows it so. */
+  newsOfNarrowing({ name, wanted, selectors, initiator }: ChildSummary): string | undefined {
+    const away = initiator ? narrowedAway(wanted, selectors).join(', ') : '';
+    if (away === (this.#narrowed.get(name) ?? '')) return undefined;
+    this.#narrowed.set(name, away);
+    if (away === '') return undefined;
+    const found = `${formatSelectorPair(wanted)} was wanted, ${formatSelectorPair(selectors)} is agreed on`;
+    return `the peer has narrowed ${name}: ${found}; packets of ${away} are dropped (narrowed-by-peer)`;
+  }
+
+  #isCounted(name: string): boolean {
+    const plan = this.plan(name);
+    return plan !== undefined && plan.child.pfp === undefined;
   }
 
   /** How many SAs there are of a child of the configuration. */
@@ -95,14 +122,24 @@ export class Tunnel {
     return this.#up.get(childName) ?? 0;
   }
 
-  /** Every child of the configuration has an SA. */
+  /** Every child of the configuration has an SA, but for those that packets call for one by one. */
   get complete(): boolean {
-    return this.#up.size === this.#plans.size;
+    return this.#missing === 0;
   }
 
-  /** Children of the configuration that have no SA. */
+  /** Children of the configuration that have no SA and are not populated from packets. */
   missing(): ChildPlan[] {
-    return [...this.plans].filter(({ child }) => !this.#up.has(child.name));
+    return [...this.plans].filter(({ child }) => child.pfp === undefined && !this.#up.has(child.name));
+  }
+
+  /** Whether another SA has taken the place of one. */
+  isReplaced({ summary }: EngineChild): boolean {
+    if (this.plan(summary.name)?.child.pfp === undefined) return this.sasOf(summary.name) > 1;
+    for (const other of this.children.values()) {
+      const { id, name, selectors } = other.summary;
+      if (id !== summary.id && name === summary.name && samePair(selectors, summary.selectors)) return true;
+    }
+    return false;
   }
 
   /** Packets that wait for an SA. */

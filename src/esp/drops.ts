@@ -49,6 +49,10 @@ export const DropReason = {
   transportFragment: 21,
   /** Outbound: IPv4 options, or IPv6 headers that routers read, do not get through in transport mode. */
   transportHeaders: 22,
+  /** Outbound: the peer has narrowed away what the packet belongs to (RFC 7296 §2.9). */
+  narrowed: 23,
+  /** Inbound: fits the SA, but the entry that decides it demands something else than this SA. */
+  policyMismatch: 24,
 } as const;
 
 export type DropReason = (typeof DropReason)[keyof typeof DropReason];
@@ -78,6 +82,8 @@ export const dropReasonNames: readonly string[] = [
   'congestion',
   'fragment-in-transport-mode',
   'headers-in-transport-mode',
+  'narrowed-by-peer',
+  'policy-mismatch',
 ];
 
 /** One counter for each reason. Typed, so that it may lie in memory shared with another thread. */

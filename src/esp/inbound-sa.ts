@@ -6,8 +6,10 @@ import type { PacketBatch } from '../base/batch.ts';
 import { readI32 } from '../base/bytes.ts';
 import type { PacketCipher } from '../crypto/types.ts';
 import type { CompiledSelectors } from '../policy/compiled.ts';
-import { type Flow, FlowError, Fragment, readFlow } from '../policy/flow.ts';
+import { Flow, FlowError, Fragment, readFlow } from '../policy/flow.ts';
 import type { FragmentTracker } from '../policy/fragments.ts';
+import type { InboundGuard } from '../policy/guard.ts';
+import { readTurnedTrigger } from '../policy/icmp-error.ts';
 import type { TransportHosts } from '../policy/transport.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
 import { clampMss } from './mss.ts';
@@ -20,6 +22,9 @@ import { newSaState, SaCounter, type SaLimits, type SaState, SaUsage } from './u
 const MAX_U32 = 0xffff_ffff;
 const MAX_PACKET = 0xffff;
 
+/** Scratch: what an ICMP error is about, turned round. */
+const TURNED = new Flow();
+
 export interface InboundSaOptions {
   /** A number of the owner's own: the CHILD SA. */
   readonly id: number;
@@ -30,6 +35,8 @@ export interface InboundSaOptions {
   readonly esn: boolean;
   /** What the SA carries, seen from here: local is the destination of what comes in. */
   readonly selectors: CompiledSelectors;
+  /** What the policy says beside the selectors, where it says more. */
+  readonly guard?: InboundGuard | undefined;
   /** The hosts of an SA in transport mode. */
   readonly transport?: TransportHosts | undefined;
   /** What the pipeline tags the packets with: the device that they go to. */
@@ -55,6 +62,7 @@ export class EspInboundSa {
   tag: number;
   /** Packets that the MSS of TCP is lowered to: what comes in says how large the answers may be. */
   clampMtu: number = MAX_PACKET;
+  readonly #guard: InboundGuard | undefined;
   readonly #cipher: PacketCipher;
   readonly #alignment: number;
   readonly #head: number;
@@ -71,6 +79,7 @@ export class EspInboundSa {
     this.spi = options.spi;
     this.esn = options.esn;
     this.selectors = options.selectors;
+    this.#guard = options.guard;
     this.tag = options.tag;
     this.#cipher = options.cipher;
     this.#alignment = espAlignment(options.cipher);
@@ -164,9 +173,8 @@ export class EspInboundSa {
     if (readFlow(buffer, at, payloadLength, flow) !== FlowError.none) return DropReason.badInnerPacket;
     if (flow.family !== (nextHeader === NextHeader.ipv4 ? 4 : 6)) return DropReason.badInnerPacket;
     if (flow.fragment === Fragment.later) fragments.resolve(flow, now);
-    if (!this.selectors.matchesFlow(flow, false)) {
-      return flow.fragment === Fragment.later && !flow.firstSeen ? DropReason.fragment : DropReason.selectorMismatch;
-    }
+    const refusal = this.#refusalOf(buffer, at, flow);
+    if (refusal !== DropReason.none) return refusal;
     // Remembered only now: no SA may speak for the fragments of another.
     if (flow.fragment === Fragment.first) fragments.resolve(flow, now);
     const outer = batch.trafficClass[slot]!;
@@ -181,6 +189,24 @@ export class EspInboundSa {
     return DropReason.none;
   }
 
+  /**
+   * Whether the packet is one that the SA is for, by its selectors and the policy (RFC 4301 §5.2). An ICMP error may be
+   * about such a packet instead, which somebody on its way may tell of (§6.2).
+   */
+  #refusalOf(buffer: Uint8Array, at: number, flow: Flow): DropReason {
+    const guard = this.#guard;
+    if (this.selectors.matchesFlow(flow, false)) {
+      return guard === undefined || guard.allows(flow) ? DropReason.none : DropReason.policyMismatch;
+    }
+    if (flow.fragment === Fragment.later && !flow.firstSeen) return DropReason.fragment;
+    const isAbout =
+      this.#rebuilder === undefined &&
+      readTurnedTrigger(buffer, at, flow, TURNED) &&
+      this.selectors.matchesFlow(TURNED, false) &&
+      (guard === undefined || guard.allows(TURNED));
+    return isAbout ? DropReason.none : DropReason.selectorMismatch;
+  }
+
   /** Transport mode: from payload to the packet, which must fit the selectors. Its class is that of the outer header. */
   #rebuild(
     rebuilder: TransportRebuilder,
@@ -192,7 +218,8 @@ export class EspInboundSa {
   ): DropReason {
     const reason = rebuilder.rebuild(batch, slot, payloadLength, nextHeader, flow);
     if (reason !== DropReason.none) return reason;
-    if (!this.selectors.matchesFlow(flow, false)) return DropReason.selectorMismatch;
+    const refusal = this.#refusalOf(batch.buffer, batch.offset[slot]!, flow);
+    if (refusal !== DropReason.none) return refusal;
     clampMss(batch.buffer, batch.offset[slot]!, flow, this.clampMtu);
     this.usage.counters[SaCounter.packets]!++;
     this.usage.counters[SaCounter.bytes]! += payloadLength;

@@ -9,8 +9,10 @@ import { type CompiledPolicy, FRAGMENT_UNDECIDED } from '../policy/database.ts';
 import { Flow, FlowError, Fragment, readFlow } from '../policy/flow.ts';
 import { FlowCache } from '../policy/flow-cache.ts';
 import { FragmentTracker } from '../policy/fragments.ts';
+import { readTurnedTrigger } from '../policy/icmp-error.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
 import { clampMss } from './mss.ts';
+import { EntrySas } from './outbound-entry.ts';
 import type { EspOutboundSa } from './outbound-sa.ts';
 import { NextHeader } from './packet.ts';
 import { outerTrafficClass } from './traffic-class.ts';
@@ -20,15 +22,21 @@ import { drainSignals, Expiry, type SaSignal } from './usage.ts';
 /** Tag of a packet that leaves in the clear. */
 export const BYPASS_TAG = -1;
 
-/** Old and new SAs of an entry, narrowed ones and those of several peers included. */
-export const MAX_SAS_PER_ENTRY = 16;
+/** That no SA was found for a packet. */
+const NO_SA = -1;
 
 export interface OutboundPipelineOptions {
   /**
    * Called for each packet that met a protect entry without a usable SA, before the packet is dropped as `noSa`, or
    * tagged with `BYPASS_TAG` when the entry's level is `use`: the moment to copy it and to begin a negotiation.
+   * `flow` is that of the packet.
    */
-  readonly onMissing: (entryIndex: number, batch: PacketBatch, slot: number) => void;
+  readonly onMissing: (entryIndex: number, batch: PacketBatch, slot: number, flow: Flow) => void;
+  /**
+   * Called for each packet that is dropped because the policy says so, here or at the peer (`noPolicy`, `discarded`,
+   * `narrowed`): the moment to tell its sender (RFC 4301 §5.1.1).
+   */
+  readonly onDenied?: (batch: PacketBatch, slot: number, flow: Flow) => void;
   /**
    * Called for each packet that the path does not take in one piece and that must not be fragmented, before it is
    * dropped as `tooBig`: the moment to tell its sender. `mtu` is what fits; `flow` is that of the packet.
@@ -39,20 +47,13 @@ export interface OutboundPipelineOptions {
   readonly fragments?: FragmentTracker;
 }
 
-/** The SAs of one policy entry. */
-interface EntrySas {
-  /** The sending one first; the others take over when its selectors do not fit or it expires. BOUNDED: MAX_SAS_PER_ENTRY with `standby`. */
-  active: EspOutboundSa[];
-  /** Installed, but not to be sent on until `activate`. */
-  standby: EspOutboundSa[];
-}
-
 export class OutboundPipeline {
   /** All drops, by reason. */
   readonly drops: DropCounters;
   /** Packets that were tagged to leave in the clear. */
   bypassed = 0;
   readonly #onMissing: OutboundPipelineOptions['onMissing'];
+  readonly #onDenied: OutboundPipelineOptions['onDenied'];
   readonly #onTooBig: OutboundPipelineOptions['onTooBig'];
   #policy: CompiledPolicy;
   /** By entry index. BOUNDED: the entries of the policy. */
@@ -60,6 +61,8 @@ export class OutboundPipeline {
   /** Where an SA stands, so that thousands of entries need not be looked through. BOUNDED: by them. */
   #entriesOf = new SetMap<EspOutboundSa, EntrySas>();
   readonly #flow = new Flow();
+  /** Of the packet that an ICMP error is about, turned round. */
+  readonly #turned = new Flow();
   readonly #expiry = new Expiry<EspOutboundSa>();
   readonly #flows = new FlowCache();
   readonly #fragments: FragmentTracker;
@@ -68,6 +71,7 @@ export class OutboundPipeline {
 
   constructor(policy: CompiledPolicy, options: OutboundPipelineOptions) {
     this.#onMissing = options.onMissing;
+    this.#onDenied = options.onDenied;
     this.#onTooBig = options.onTooBig;
     this.drops = options.drops ?? newDropCounters();
     this.#fragments = options.fragments ?? new FragmentTracker();
@@ -89,12 +93,9 @@ export class OutboundPipeline {
     for (const [oldIndex, sas] of old.entries()) {
       const entry = this.#entries[newIndexOf(oldIndex)];
       if (entry === undefined) continue;
-      for (const list of ['active', 'standby'] as const) {
-        for (const sa of sas[list]) {
-          if (!hasRoom(entry, sa)) continue;
-          entry[list].push(sa);
-          this.#entriesOf.add(sa, entry);
-        }
+      // The best last: each goes before those that are there.
+      for (const sa of [...sas.sas()].reverse()) {
+        if (entry.add(sa, sas.isActive(sa))) this.#entriesOf.add(sa, entry);
       }
     }
     const after = this.sas();
@@ -107,9 +108,7 @@ export class OutboundPipeline {
    */
   add(entryIndex: number, sa: EspOutboundSa, activate: boolean): boolean {
     const entry = this.#entries[entryIndex];
-    if (entry === undefined || !hasRoom(entry, sa)) return false;
-    if (activate) entry.active.unshift(sa);
-    else entry.standby.push(sa);
+    if (entry?.add(sa, activate) !== true) return false;
     this.#entriesOf.add(sa, entry);
     this.#expiry.add(sa);
     return true;
@@ -117,16 +116,13 @@ export class OutboundPipeline {
 
   /** From now on packets of its entries leave on this SA if it fits them. */
   activate(sa: EspOutboundSa): void {
-    for (const entry of this.#entriesOf.get(sa)) {
-      if (take(entry.standby, sa) || take(entry.active, sa)) entry.active.unshift(sa);
-    }
+    for (const entry of this.#entriesOf.get(sa)) entry.activate(sa);
   }
 
   /** Removes the SA from all its entries and wipes its keys. */
   remove(sa: EspOutboundSa): void {
     for (const entry of [...this.#entriesOf.get(sa)]) {
-      take(entry.standby, sa);
-      take(entry.active, sa);
+      entry.remove(sa);
       this.#entriesOf.delete(sa, entry);
     }
     sa.wipe();
@@ -134,7 +130,7 @@ export class OutboundPipeline {
 
   /** All SAs, each once. */
   sas(): Set<EspOutboundSa> {
-    return new Set(this.#entries.flatMap((entry) => [...entry.active, ...entry.standby]));
+    return new Set(this.#entries.flatMap((entry) => [...entry.sas()]));
   }
 
   /**
@@ -184,10 +180,11 @@ export class OutboundPipeline {
     }
     if (flow.fragment !== Fragment.none) this.#fragments.resolve(flow, now);
     const index = this.#flows.lookup(this.#policy, flow);
-    if (index < 0) return index === FRAGMENT_UNDECIDED ? DropReason.fragment : DropReason.noPolicy;
+    if (index < 0) return this.#unmatched(now, batch, slot, index);
     const { action, level } = this.#policy.entries[index]!;
     switch (action) {
       case 'discard':
+        this.#onDenied?.(batch, slot, flow);
         return DropReason.discarded;
       case 'bypass':
         return this.#bypass(batch, slot);
@@ -198,20 +195,67 @@ export class OutboundPipeline {
     }
   }
 
+  /** No entry is for the packet. An ICMP error then goes with the traffic that it is about (RFC 4301 §6.2). */
+  #unmatched(now: number, batch: PacketBatch, slot: number, why: number): DropReason {
+    const flow = this.#flow;
+    const turned = this.#turned;
+    if (why === FRAGMENT_UNDECIDED) return DropReason.fragment;
+    if (readTurnedTrigger(batch.buffer, batch.offset[slot]!, flow, turned)) {
+      const index = this.#policy.lookup(turned);
+      if (index >= 0 && this.#policy.entries[index]!.action === 'protect') {
+        batch.length[slot] = flow.totalLength;
+        // One that is not there is not asked for.
+        const reason = this.#sealForEntry(now, batch, slot, this.#entries[index]!, turned);
+        if (reason !== NO_SA) return reason;
+      }
+    }
+    this.#onDenied?.(batch, slot, flow);
+    return DropReason.noPolicy;
+  }
+
   #bypass(batch: PacketBatch, slot: number): DropReason {
     this.bypassed++;
     batch.tag[slot] = BYPASS_TAG;
     return DropReason.none;
   }
 
-  /** Seals the packet on the first active SA that may carry it. */
   #protect(now: number, batch: PacketBatch, slot: number, index: number, orBypass: boolean): DropReason {
     const flow = this.#flow;
-    const active = this.#entries[index]!.active;
+    const entry = this.#entries[index]!;
     batch.length[slot] = flow.totalLength;
+    const reason = this.#sealForEntry(now, batch, slot, entry, flow);
+    if (reason !== NO_SA) return reason;
+    if (entry.isNarrowedAway(flow)) {
+      this.#onDenied?.(batch, slot, flow);
+      return DropReason.narrowed;
+    }
+    this.#onMissing(index, batch, slot, flow);
+    return orBypass ? this.#bypass(batch, slot) : DropReason.noSa;
+  }
+
+  /** Seals the packet on an SA of the entry that carries `as`; `NO_SA` when there is none. */
+  #sealForEntry(now: number, batch: PacketBatch, slot: number, entry: EntrySas, as: Flow): DropReason | typeof NO_SA {
+    if (entry.isPopulated) {
+      const reason = this.#sealOnOne(now, batch, slot, entry.forFlow(as), as);
+      if (reason !== NO_SA) return reason;
+    }
+    return this.#sealOnOne(now, batch, slot, entry.active, as);
+  }
+
+  /** Seals the packet on the first SA that may carry it. */
+  #sealOnOne(
+    now: number,
+    batch: PacketBatch,
+    slot: number,
+    active: readonly EspOutboundSa[],
+    as: Flow,
+  ): DropReason | typeof NO_SA {
+    const flow = this.#flow;
     for (let i = 0; i < active.length; i++) {
       const sa = active[i]!;
-      if (!sa.usable || !sa.selectors.matchesFlow(flow, true)) continue;
+      if (!sa.usable || !sa.selectors.matchesFlow(as, true)) continue;
+      // In transport mode the packet gets the addresses of the SA at the other end: it must be of those hosts itself.
+      if (sa.transport && as !== flow) continue;
       if (flow.totalLength > sa.mtu && flow.dontFragment && this.#isTooBig(batch, slot, sa)) return DropReason.tooBig;
       const problem = sa.transport ? transportProblem(batch.buffer, batch.offset[slot]!, flow) : DropReason.none;
       if (problem !== DropReason.none) return problem;
@@ -224,8 +268,7 @@ export class OutboundPipeline {
       batch.trafficClass[slot] = outerTrafficClass(flow.trafficClass, sa.dscp);
       return reason;
     }
-    this.#onMissing(index, batch, slot);
-    return orBypass ? this.#bypass(batch, slot) : DropReason.noSa;
+    return NO_SA;
   }
 
   /** The packet in the slot, or what transport mode leaves of it. */
@@ -247,20 +290,5 @@ export class OutboundPipeline {
 }
 
 function emptyEntries(policy: CompiledPolicy): EntrySas[] {
-  return policy.entries.map(() => ({ active: [], standby: [] }));
-}
-
-function hasRoom(entry: EntrySas, sa: EspOutboundSa): boolean {
-  return (
-    entry.active.length + entry.standby.length < MAX_SAS_PER_ENTRY &&
-    !entry.active.includes(sa) &&
-    !entry.standby.includes(sa)
-  );
-}
-
-/** Removes the SA from a list; whether it was there. */
-function take(list: EspOutboundSa[], sa: EspOutboundSa): boolean {
-  const at = list.indexOf(sa);
-  if (at >= 0) list.splice(at, 1);
-  return at >= 0;
+  return policy.entries.map(({ pfp }) => new EntrySas(pfp));
 }

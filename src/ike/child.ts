@@ -6,6 +6,9 @@ import { writeU32 } from '../base/bytes.ts';
 import { Deadlines } from '../base/deadlines.ts';
 import { formatSuite } from '../crypto/proposal-text.ts';
 import type { RandomSource } from '../crypto/types.ts';
+import { pairable } from '../policy/narrow.ts';
+import { containsPair, type SelectorPair, samePair } from '../policy/selector.ts';
+import type { ChildConfig } from './config.ts';
 import type { ChildSa } from './events.ts';
 import type { IkeSession } from './session.ts';
 import type { ChildSaStatus } from './status.ts';
@@ -92,6 +95,46 @@ export class ChildRecord {
       expiresAt: this.timers.get('expire'),
     };
   }
+}
+
+/** A child of a connection that is to be brought up. */
+export interface ChildRequest {
+  readonly name: string;
+  /** Of the packet that calls for it, where the child is populated from packets. */
+  readonly selectors?: SelectorPair | undefined;
+}
+
+export function sameRequest(a: ChildRequest, b: ChildRequest): boolean {
+  if (a.name !== b.name || (a.selectors === undefined) !== (b.selectors === undefined)) return false;
+  return a.selectors === undefined || samePair(a.selectors, b.selectors!);
+}
+
+/** What would bring up such an SA once more. */
+export function requestOf({ facts: { config, selectors } }: ChildRecord): ChildRequest {
+  return { name: config.name, selectors: config.pfp && selectors };
+}
+
+/** The child that a request is for; `undefined` when there is none, or it lacks the packet that it is populated from. */
+export function requestedConfig(
+  children: readonly ChildConfig[],
+  { name, selectors }: ChildRequest,
+): ChildConfig | undefined {
+  const config = children.find((child) => child.name === name);
+  if (config?.pfp === undefined) return config;
+  return selectors && { ...config, selectors };
+}
+
+/** Whether the SA is what the configuration asks for, or what the peer has made of it. */
+export function serves({ facts: { config, offered, selectors } }: ChildRecord, wanted: ChildConfig): boolean {
+  if (config.name !== wanted.name) return false;
+  const whole = offered ?? selectors;
+  return whole === wanted.selectors || containsPair(whole, pairable(wanted.selectors));
+}
+
+/** Whether one of them replaces the other, or is one too many. */
+export function areLikes(a: ChildRecord, b: ChildRecord): boolean {
+  const { config, selectors } = a.facts;
+  return config.name === b.facts.config.name && (config.pfp === undefined || samePair(selectors, b.facts.selectors));
 }
 
 function childSuiteName({ suite, dhGroup, esn }: ChildFacts): string {

@@ -5,6 +5,7 @@
 import type { IpAddress } from '../base/address.ts';
 import type { Identity } from '../base/identity.ts';
 import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
+import type { PacketFlags } from '../policy/populate.ts';
 import type { SelectorPair } from '../policy/selector.ts';
 
 /** How one side proves who it is: with a pre-shared key, or with a signature and certificates (RFC 7296 §2.15). */
@@ -56,6 +57,8 @@ export interface ChildConfig {
   readonly proposals: readonly EspProposal[];
   /** What is offered as initiator and narrowed to as responder. */
   readonly selectors: SelectorPair;
+  /** Populated from packets: each SA is for the values that one packet has of these, which `initiate` is told. */
+  readonly pfp?: PacketFlags | undefined;
   readonly lifetime: ChildLifetime;
 }
 

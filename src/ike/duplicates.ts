@@ -8,6 +8,7 @@
  * later, when surely both sides have both.
  */
 import { invariant } from '../base/assert.ts';
+import { requestOf } from './child.ts';
 import { endSession } from './lifecycle.ts';
 import type { IkeSession, Origin } from './session.ts';
 import { closeSession } from './tasks/delete.ts';
@@ -62,7 +63,7 @@ function loserOf(session: IkeSession, other: IkeSession): [loser: IkeSession, mi
 
 /** What only the loser carries is made anew on the winner. */
 function retire(loser: IkeSession, winner: IkeSession, now: number): void {
-  const names = [...loser.children.values()].map((child) => child.facts.config.name);
+  const requests = [...loser.children.values()].map(requestOf);
   closeSession(loser, now, 'redundant', `IKE SA ${winner.id} is with the same peer`);
-  winner.host.bringUp(now, winner, names);
+  winner.host.bringUp(now, winner, requests);
 }

@@ -7,7 +7,7 @@ import { readU32 } from '../base/bytes.ts';
 import { type Identity, identityKey, sameIdentity } from '../base/identity.ts';
 import { SetMap } from '../base/set-map.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
-import type { ChildRecord } from './child.ts';
+import { type ChildRecord, type ChildRequest, requestedConfig, sameRequest } from './child.ts';
 import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from './config.ts';
 import { ConnectionTable } from './connection-table.ts';
 import { resolveDuplicates, settleNewcomer } from './duplicates.ts';
@@ -21,7 +21,7 @@ import { FragmentBudget } from './reassembly.ts';
 import type { IkeSession } from './session.ts';
 import { isLive, type Peers } from './session-state.ts';
 import { type IkeCounterName, type IkeCounters, noCounts } from './status.ts';
-import { CreateChildTask, hasChild } from './tasks/create-child.ts';
+import { CreateChildTask, isServed } from './tasks/create-child.ts';
 import { WakeQueue } from './wake-queue.ts';
 
 export interface Transmit {
@@ -66,6 +66,7 @@ export class EndpointHost implements Host {
   readonly #addresses = new Map<IkeSession, string>();
   readonly #wake = new WakeQueue<IkeSession>();
   readonly #touched = new Set<IkeSession>();
+  readonly #lastUsed: IkeEndpointOptions['lastUsed'];
   #lastId = 0;
 
   constructor(options: IkeEndpointOptions) {
@@ -75,6 +76,7 @@ export class EndpointHost implements Host {
     this.halfOpen = new HalfOpenTable(this.limits);
     this.retransmit = { ...DEFAULT_RETRANSMIT, ...options.retransmit };
     this.rawEsp = options.rawEsp ?? false;
+    this.#lastUsed = options.lastUsed;
     this.vendorIds = options.vendorIds ?? [];
   }
 
@@ -249,13 +251,19 @@ export class EndpointHost implements Host {
     resolveDuplicates(session, now);
   }
 
-  bringUp(now: number, session: IkeSession, children: readonly string[]): void {
-    for (const name of children) {
+  bringUp(now: number, session: IkeSession, children: readonly ChildRequest[]): void {
+    for (const request of children) {
       const planned = [session.active, ...session.queue].some(
-        (task) => task instanceof CreateChildTask && task.name === name,
+        (task) => task instanceof CreateChildTask && sameRequest(task.request, request),
       );
-      if (!planned && !hasChild(session, name)) session.enqueue(now, new CreateChildTask(name));
+      const config = requestedConfig(session.connectionConfig?.children ?? [], request);
+      if (planned || config === undefined || isServed(session, config)) continue;
+      session.enqueue(now, new CreateChildTask(request));
     }
+  }
+
+  lastUsed(childId: number): number | undefined {
+    return this.#lastUsed?.(childId);
   }
 
   addChild(child: ChildRecord): void {

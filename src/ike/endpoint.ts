@@ -7,7 +7,8 @@
 import type { IpAddress, SocketAddress } from '../base/address.ts';
 import { sameAddress } from '../base/address.ts';
 import { DecodeError, plainView } from '../base/bytes.ts';
-import type { ChildRecord } from './child.ts';
+import { containsPair, type SelectorPair } from '../policy/selector.ts';
+import type { ChildRecord, ChildRequest } from './child.ts';
 import type { ConnectionConfig } from './config.ts';
 import { checkConnection, internProposals } from './connections.ts';
 import { followPeer, receive } from './dispatch.ts';
@@ -36,6 +37,8 @@ export type { Transmit };
 export interface InitiateOptions {
   /** Only this child; all of the connection when left out. */
   readonly child?: string | undefined;
+  /** What the packet has of the child's selectors that calls for it, when the child is populated from packets. */
+  readonly selectors?: SelectorPair | undefined;
   readonly local?: SocketAddress | undefined;
   readonly remote?: SocketAddress | undefined;
 }
@@ -94,16 +97,14 @@ export class IkeEndpoint {
 
   /**
    * Brings up the IKE SA and its children, or the children that are missing when the IKE SA is up or coming up.
+   * Children that are populated from packets are brought up by name alone, with the selectors of a packet.
    * Without any local address, of the connection or the options, the unspecified one stands in the path.
    * @throws RangeError for an unknown connection or child, or when there is no address to go to
    */
   initiate(now: number, connection: string, options: InitiateOptions = {}): void {
     const config = this.#config(connection);
-    const names = config.children.map((child) => child.name);
-    if (options.child !== undefined && !names.includes(options.child)) {
-      throw new RangeError(`connection ${connection} has no child ${options.child}`);
-    }
-    const wanted = options.child === undefined ? names : [options.child];
+    const wanted = requestsOf(config, options);
+    if (wanted.length === 0 && config.children.length > 0) return;
     const running = this.#running(connection, options.remote?.address ?? config.remote.address);
     if (running !== undefined) {
       this.#add(now, running, wanted);
@@ -130,12 +131,12 @@ export class IkeEndpoint {
     });
   }
 
-  #add(now: number, session: IkeSession, wanted: readonly string[]): void {
+  #add(now: number, session: IkeSession, wanted: readonly ChildRequest[]): void {
     if (session.state.name === 'established') {
       this.#host.bringUp(now, session, wanted);
       return;
     }
-    session.wanted = [...new Set([...session.wanted, ...wanted])];
+    session.want(wanted);
   }
 
   #pathFor(config: ConnectionConfig, options: InitiateOptions): Path {
@@ -150,7 +151,7 @@ export class IkeEndpoint {
     return { local, remote };
   }
 
-  #open(now: number, config: ConnectionConfig, path: Path, wanted: readonly string[]): void {
+  #open(now: number, config: ConnectionConfig, path: Path, wanted: readonly ChildRequest[]): void {
     const host = this.#host;
     const session = new IkeSession(host, {
       initiator: true,
@@ -162,7 +163,7 @@ export class IkeEndpoint {
       config,
       now,
     });
-    session.wanted = [...wanted];
+    session.want(wanted);
     host.addSession(session);
     const task = new InitTask(session, config);
     session.active = task;
@@ -338,6 +339,20 @@ export class IkeEndpoint {
   counters(): IkeCounters {
     return this.#host.counters();
   }
+}
+
+/** @throws RangeError for a child that there is not, or selectors that do not go with it */
+function requestsOf({ name, children }: ConnectionConfig, options: InitiateOptions): ChildRequest[] {
+  if (options.child === undefined)
+    return children.filter(({ pfp }) => pfp === undefined).map((child) => ({ name: child.name }));
+  const child = children.find((one) => one.name === options.child);
+  if (child === undefined) throw new RangeError(`connection ${name} has no child ${options.child}`);
+  if (child.pfp === undefined) return [{ name: child.name }];
+  const { selectors } = options;
+  if (selectors === undefined || !containsPair(child.selectors, selectors)) {
+    throw new RangeError(`child ${child.name} is populated from packets, and is brought up for one that it is for`);
+  }
+  return [{ name: child.name, selectors }];
 }
 
 function secretCame(session: IkeSession, now: number, secret: Uint8Array | undefined): void {

@@ -71,6 +71,8 @@ export interface ChildSa {
   readonly keysOut: CipherKeys;
   /** As agreed, which may be narrower than `config.selectors`. */
   readonly selectors: SelectorPair;
+  /** What we offered, which the peer may have narrowed; `undefined` when the offer was the peer's. */
+  readonly offered: SelectorPair | undefined;
   /** UDP encapsulation (RFC 3948). */
   readonly encapsulated: boolean;
   /** The peer takes packets with padding for traffic flow confidentiality (RFC 7296 §1.3.1, RFC 4303 §2.7). */
@@ -169,6 +171,8 @@ export type IkeEvent =
       readonly type: 'failed';
       readonly connection: string;
       readonly child: string | undefined;
+      /** Of the one SA that it was about, where the child is populated from packets. */
+      readonly selectors: SelectorPair | undefined;
       readonly reason: FailureReason;
       readonly detail: string;
       readonly remote: SocketAddress;

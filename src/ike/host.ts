@@ -2,7 +2,7 @@
 import type { IpAddress } from '../base/address.ts';
 import type { Identity } from '../base/identity.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
-import type { ChildRecord } from './child.ts';
+import type { ChildRecord, ChildRequest } from './child.ts';
 import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from './config.ts';
 import type { IkeEvent, Path } from './events.ts';
 import type { FragmentBudget } from './reassembly.ts';
@@ -63,8 +63,11 @@ export interface Host {
   established(now: number, session: IkeSession, initialContact: boolean): void;
   /** The delay is over in which the other of two IKE SAs may have gone by itself. */
   resolveDuplicate(now: number, session: IkeSession): void;
-  /** Begins to make the named children that an IKE SA lacks. */
-  bringUp(now: number, session: IkeSession, children: readonly string[]): void;
+  /** Begins to make those of the children that an IKE SA lacks. */
+  bringUp(now: number, session: IkeSession, children: readonly ChildRequest[]): void;
+
+  /** When a packet last came or went on a CHILD SA; `undefined` for never, or when nobody can tell. */
+  lastUsed(childId: number): number | undefined;
 
   addChild(child: ChildRecord): void;
   removeChild(child: ChildRecord): void;

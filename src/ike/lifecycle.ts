@@ -2,7 +2,7 @@
  * How CHILD SAs and IKE SAs begin and end, and what the owner is told of it: each beginning and each end once.
  */
 import type { AgreedChild } from './agreed-child.ts';
-import { ChildRecord } from './child.ts';
+import { areLikes, ChildRecord } from './child.ts';
 import type { DownReason } from './events.ts';
 import type { Failure } from './failure.ts';
 import type { IkeSession } from './session.ts';
@@ -49,9 +49,7 @@ export function promoteChild(child: ChildRecord): void {
 function lineage(child: ChildRecord): ChildRecord[] {
   const sessions = [child.session, ...child.session.host.siblings(child.session)];
   return sessions.flatMap((session) =>
-    [...session.children.values()].filter(
-      (other) => other !== child && other.facts.config.name === child.facts.config.name,
-    ),
+    [...session.children.values()].filter((other) => other !== child && areLikes(other, child)),
   );
 }
 

@@ -14,13 +14,18 @@ export interface IkeEndpointOptions {
    * that both sides put ESP into UDP (RFC 7296 §2.23, RFC 3948).
    */
   readonly rawEsp?: boolean;
+  /**
+   * When a packet last came or went on a CHILD SA. One that is populated from packets and was idle for half of its time is
+   * not replaced. Without it all are.
+   */
+  readonly lastUsed?: (childId: number) => number | undefined;
 }
 
 export const DEFAULT_LIMITS: EndpointLimits = {
   cookieThreshold: 32,
   maxHalfOpen: 512,
   maxIkeSas: 8_192,
-  maxChildrenPerIkeSa: 64,
+  maxChildrenPerIkeSa: 256,
   halfOpenTimeout: 30_000,
 };
 

@@ -5,8 +5,8 @@
 import { invariant } from '../base/assert.ts';
 import { Deadlines } from '../base/deadlines.ts';
 import { formatSuite } from '../crypto/proposal-text.ts';
-import { type ChildRecord, softDeadline } from './child.ts';
-import type { ConnectionConfig } from './config.ts';
+import { type ChildRecord, type ChildRequest, sameRequest, softDeadline } from './child.ts';
+import type { ChildConfig, ConnectionConfig } from './config.ts';
 import type { IkeSaSummary, Path } from './events.ts';
 import type { Failure } from './failure.ts';
 import type { Host } from './host.ts';
@@ -90,8 +90,8 @@ export class IkeSession {
   config: ConnectionConfig | undefined;
   /** Names of the connections that an unidentified peer may turn out to speak of. */
   candidates: readonly string[] = [];
-  /** Names of the children that are to be brought up when the IKE SA is. BOUNDED: those of the connection. */
-  wanted: string[] = [];
+  /** The children that are to be brought up when the IKE SA is. BOUNDED: those of the connection, MAX_QUEUED_TASKS. */
+  wanted: ChildRequest[] = [];
   /** By our inbound SPI. BOUNDED: twice `maxChildrenPerIkeSa`, old and new. */
   readonly children: Map<number, ChildRecord> = new Map();
   /** BOUNDED: MAX_QUEUED_TASKS each. */
@@ -171,6 +171,13 @@ export class IkeSession {
     if (question !== undefined && questionOf(state) !== question) this.host.withdraw(question);
     this.#state = state;
     this.host.stateChanged(this);
+  }
+
+  /** Adds to the children that are to be brought up. */
+  want(requests: readonly ChildRequest[]): void {
+    const room = MAX_QUEUED_TASKS - this.wanted.length;
+    const missing = requests.filter((request) => !this.wanted.some((known) => sameRequest(known, request)));
+    this.wanted.push(...missing.slice(0, Math.max(0, room)));
   }
 
   /** Puts a task in line; it starts as soon as the window allows. */
@@ -334,11 +341,12 @@ export class IkeSession {
   }
 
   /** Tells the owner that an attempt came to nothing. */
-  fail(failure: Failure, child: string | undefined, initiator: boolean): void {
+  fail(failure: Failure, child: ChildConfig | undefined, initiator: boolean): void {
     this.host.emit({
       type: 'failed',
       connection: this.connectionName,
-      child,
+      child: child?.name,
+      selectors: child?.pfp && child.selectors,
       reason: failure.reason,
       detail: failure.detail,
       remote: this.path.remote,

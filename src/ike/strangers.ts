@@ -204,6 +204,7 @@ export class Strangers {
         type: 'failed',
         connection,
         child: undefined,
+        selectors: undefined,
         reason: reasonOf(notify),
         detail,
         remote,

@@ -168,7 +168,8 @@ function resume(session: IkeSession, now: number): void {
 function fireChild(child: ChildRecord, now: number, timer: ChildTimer): void {
   switch (timer) {
     case 'rekey':
-      rekeyChild(now, child);
+      if (isIdle(child, now)) closeChild(now, child, 'expired');
+      else rekeyChild(now, child);
       return;
     case 'expire':
       closeChild(now, child, 'expired');
@@ -180,4 +181,10 @@ function fireChild(child: ChildRecord, now: number, timer: ChildTimer): void {
       assertNever(timer, 'fireChild');
       return;
   }
+}
+
+/** Of SAs that packets call for, those that none has used for half of their time make room for others. */
+function isIdle({ id, createdAt, facts: { config }, session: { host } }: ChildRecord, now: number): boolean {
+  if (config.pfp === undefined) return false;
+  return now - (host.lastUsed(id) ?? createdAt) > config.lifetime.soft / 2;
 }

@@ -24,7 +24,7 @@ const keys = (): { encryption: Uint8Array; integrity: Uint8Array } => ({
 });
 
 const common = { encryption: 'aes128gcm16', integrity: undefined, esn: false, limits: UNLIMITED, path: PATH } as const;
-const sizes = { mtu: 1_400, clampMtu: 1_400, dscp: undefined, tfc: undefined } as const;
+const sizes = { mtu: 1_400, clampMtu: 1_400, dscp: undefined, tfc: undefined, offered: undefined } as const;
 
 function install(id: number): InstallOutbound {
   const { selectors } = protect();
@@ -35,8 +35,25 @@ function install(id: number): InstallOutbound {
 function installInbound(id: number, drops = newDropCounters()): InstallInbound {
   const { local, remote } = protect().selectors;
   const selectors = { local: remote, remote: local };
-  const own = { id, tunnel: 0, spi: 0x1000 + id, keys: keys(), selectors, state: newSaState(shared), drops };
-  return { type: 'install', ...common, clampMtu: 1_400, replayWindow: 64, ...own, transport: undefined };
+  const own = {
+    id,
+    tunnel: 0,
+    spi: 0x1000 + id,
+    keys: keys(),
+    selectors,
+    state: newSaState(shared),
+    drops,
+    child: 'c',
+  };
+  return {
+    type: 'install',
+    ...common,
+    clampMtu: 1_400,
+    replayWindow: 64,
+    ...own,
+    transport: undefined,
+    guard: undefined,
+  };
 }
 
 const addTunnel = (): SendCommand => ({

@@ -218,23 +218,25 @@ function size(engine: ReturnType<typeof enginePair>['a']['engine']): unknown {
 describe('the hold queue', () => {
   const limits = { packets: 4, bytes: 100_000, time: 10 };
 
-  it('lets go in order, as many as there are slots', () => {
+  it('lets go those that are wanted, in their order', () => {
     const queue = new HoldQueue(limits);
-    for (const n of [1, 2, 3]) expect(queue.add(n, Uint8Array.of(n))).toBe(true);
-    const batch = new PacketBatch(2, 100);
-    expect(queue.drainInto(batch, 3)).toBe(2);
-    expect([batch.packet(0)[0], batch.packet(1)[0], queue.length, queue.released]).toEqual([1, 2, 1, 2]);
-    expect(queue.drainInto(batch, 1)).toBe(0);
-    expect(queue.next()).toBe(13);
+    for (const n of [1, 2, 3, 4]) expect(queue.add(n, Uint8Array.of(n), n % 2, 0)).toBe(true);
+    expect(queue.add(5, Uint8Array.of(5), 0, 0)).toBe(false);
+    expect(queue.take(({ entry }) => entry === 1).map(({ data }) => data[0])).toEqual([1, 3]);
+    expect([queue.length, queue.next()]).toEqual([2, 12]);
+    expect(queue.expired(12).map(({ data }) => data[0])).toEqual([2]);
+    expect(queue.expired(13)).toEqual([]);
   });
 
-  it('drops what no slot is large enough for', () => {
+  it('lets one that comes back wait no longer than it was to', () => {
     const queue = new HoldQueue(limits);
-    queue.add(0, new Uint8Array(9_000));
-    queue.add(0, Uint8Array.of(1));
-    const batch = new PacketBatch(2, 100);
-    expect(queue.drainInto(batch, 2)).toBe(2);
-    expect([batch.count, queue.released, queue.length]).toEqual([1, 1, 0]);
+    for (const n of [1, 2]) queue.add(n, new Uint8Array(40_000).fill(n), 0, 0);
+    const [first] = queue.take(({ data }) => data[0] === 1);
+    expect(queue.hasRoom(40_001)).toBe(true);
+    queue.putBack(first!);
+    expect(queue.hasRoom(40_001)).toBe(false);
+    expect([...queue.packets()].map(({ data }) => data[0])).toEqual([1, 2]);
+    expect(queue.next()).toBe(11);
   });
 });
 

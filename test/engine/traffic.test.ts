@@ -262,7 +262,7 @@ describe('the policy', () => {
     net.send(a, [packet('10.1.0.1', '10.2.0.200', 'outside')]);
     net.run(20_000);
     expect(net.sent.slice(before)).toEqual([]);
-    expect(a.drops()).toEqual({ 'no-sa': 2 });
+    expect(a.drops()).toEqual({ 'narrowed-by-peer': 2 });
     expect(a.tunnel().held).toBe(0);
     expect(net.sent.some(({ data }) => new TextDecoder('latin1').decode(data).includes('outside'))).toBe(false);
   });

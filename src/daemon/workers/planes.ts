@@ -227,7 +227,7 @@ export class WorkerPlanes implements PlanePort {
   }
 
   /** Makes what the engine reads of its data plane up to date. */
-  gather(): void {
+  refresh(): void {
     this.#lanes.gather();
   }
 

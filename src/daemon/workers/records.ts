@@ -41,6 +41,10 @@ export class SendRecords {
         if (tunnel !== undefined) tunnel.hold = { ...command, forget: false };
         return command;
       }
+      // About packets that wait now: nothing of it holds for another worker.
+      case 'ask-again':
+      case 'refuse':
+        return command;
       case 'install': {
         const install = withOwnKeys(command);
         this.#sas.set(command.id, { install, activation: 0 });

@@ -5,6 +5,7 @@
 
 import { formatIdentity, type Identity, sameIdentity } from '../../base/identity.ts';
 import { pskAuth, verifyPskAuth } from '../auth.ts';
+import { requestedConfig } from '../child.ts';
 import type { ChildConfig } from '../config.ts';
 import type { VerificationAnswer } from '../events.ts';
 import { failureFrom, findError, misbehaved } from '../failure.ts';
@@ -208,7 +209,7 @@ export class AuthTask implements Task, Verifying {
       installChild(session, now, outcome.child, true);
       return;
     }
-    session.fail(outcome.failure, offer.config.name, true);
+    session.fail(outcome.failure, offer.config, true);
     if (outcome.created) session.enqueue(now, new DeleteChildTask(offer.spiIn, 'failed'));
   }
 
@@ -221,9 +222,9 @@ export class AuthTask implements Task, Verifying {
 function takeFirstChild(session: IkeSession): ChildConfig | undefined {
   const { children } = session.config!;
   for (;;) {
-    const name = session.wanted.shift();
-    if (name === undefined) return undefined;
-    const child = children.find((entry) => entry.name === name);
+    const request = session.wanted.shift();
+    if (request === undefined) return undefined;
+    const child = requestedConfig(children, request);
     if (child !== undefined) return child;
   }
 }

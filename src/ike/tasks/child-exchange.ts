@@ -139,7 +139,8 @@ export function acceptAnswer(
   if (shared === 'invalid') return refuse(misbehaved('the KE payload of the answer does not fit'));
   const keys = childKeys(session, chosen.suite, nonces, shared);
   const { config, spiIn } = offer;
-  const facts = childFacts(session, config, chosen.suite, traffic, spiIn, spiOut, replaces, payloads);
+  const agreed = { ...traffic, offered: config.selectors };
+  const facts = childFacts(session, config, chosen.suite, agreed, spiIn, spiOut, replaces, payloads);
   return { ok: true, child: { facts, keys, initiator: true, nonces } };
 }
 
@@ -197,7 +198,7 @@ function childFacts(
   session: IkeSession,
   config: ChildConfig,
   suite: EspSuite,
-  traffic: AgreedTraffic,
+  traffic: AgreedTraffic & Pick<ChildFacts, 'offered'>,
   spiIn: number,
   spiOut: number,
   replaces: number | undefined,
@@ -276,7 +277,8 @@ export function answerOffer(
     { type: 'tsi', selectors: selectors.remote, unknown: 0 },
     { type: 'tsr', selectors: selectors.local, unknown: 0 },
   );
-  const facts = childFacts(session, config, chosen.suite, traffic, spiIn, spiOut, replaces, payloads);
+  const agreed = { ...traffic, offered: undefined };
+  const facts = childFacts(session, config, chosen.suite, agreed, spiIn, spiOut, replaces, payloads);
   return { ok: true, child: { facts, keys, initiator: false, nonces: used }, payloads: answer };
 }
 

@@ -2,7 +2,7 @@
 import { compareBytes } from '../../base/bytes.ts';
 import type { DhGroup } from '../../crypto/types.ts';
 import type { AgreedChild } from '../agreed-child.ts';
-import { type ChildRecord, childSpiBytes, randomBelow } from '../child.ts';
+import { type ChildRecord, type ChildRequest, childSpiBytes, randomBelow, requestedConfig, serves } from '../child.ts';
 import type { ChildConfig } from '../config.ts';
 import { type Failure, findError } from '../failure.ts';
 import { ExchangeType, NotifyType, ProtocolId } from '../iana.ts';
@@ -141,11 +141,12 @@ export function discard(session: IkeSession, now: number, agreed: AgreedChild, t
 
 export class CreateChildTask extends ChildTask {
   readonly kind = 'create-child' as const;
-  readonly name: string;
+  readonly request: ChildRequest;
+  #config: ChildConfig | undefined;
 
-  constructor(name: string) {
+  constructor(request: ChildRequest) {
     super();
-    this.name = name;
+    this.request = request;
   }
 
   protected get replaces(): undefined {
@@ -153,9 +154,15 @@ export class CreateChildTask extends ChildTask {
   }
 
   build(session: IkeSession): readonly Payload[] | undefined {
-    const config = session.connectionConfig?.children.find((child) => child.name === this.name);
-    if (config === undefined || session.state.name !== 'established' || hasChild(session, this.name)) return undefined;
+    const config = requestedConfig(session.connectionConfig?.children ?? [], this.request);
+    if (config === undefined || session.state.name !== 'established' || isServed(session, config)) return undefined;
+    this.#config = config;
     return this.offer(session, config);
+  }
+
+  /** Whether the peer has made what we are asking for. */
+  isMadeBy(child: ChildRecord): boolean {
+    return this.#config !== undefined && serves(child, this.#config);
   }
 
   protected succeed(session: IkeSession, now: number, agreed: AgreedChild, deletedByPeer: boolean): void {
@@ -165,7 +172,7 @@ export class CreateChildTask extends ChildTask {
     }
     // The same child was made from both sides at once: one is enough, and the nonces say which.
     // Theirs may have been replaced since, while our request was lost again and again: then it surely stays.
-    const outlived = this.collision !== undefined && !this.collision.child.usable && hasUsable(session, this.name);
+    const outlived = this.collision !== undefined && !this.collision.child.usable && this.#hasUsable(session);
     if (outlived || this.lost(agreed)) {
       discard(session, now, agreed, true);
       return;
@@ -177,26 +184,24 @@ export class CreateChildTask extends ChildTask {
 
   protected fail(session: IkeSession, _now: number, _notify: number | undefined, failure: Failure): void {
     if (this.collision?.child.usable) return;
-    session.fail(failure, this.name, true);
+    session.fail(failure, this.#config, true);
   }
 
   protected busy(session: IkeSession, now: number): void {
     this.abandon();
     const at = retryTime(session, now);
-    if (at !== undefined) session.defer(at, new CreateChildTask(this.name));
+    if (at !== undefined) session.defer(at, new CreateChildTask(this.request));
+  }
+
+  #hasUsable(session: IkeSession): boolean {
+    for (const child of session.children.values()) if (child.usable && this.isMadeBy(child)) return true;
+    return false;
   }
 }
 
-/** Whether a child of that name carries traffic. */
-export function hasChild(session: IkeSession, name: string): boolean {
-  for (const child of session.children.values()) {
-    if (child.facts.config.name === name && child.state !== 'deleting') return true;
-  }
-  return false;
-}
-
-function hasUsable(session: IkeSession, name: string): boolean {
-  for (const child of session.children.values()) if (child.facts.config.name === name && child.usable) return true;
+/** Whether there is such an SA, all of it or what the peer left of it. */
+export function isServed(session: IkeSession, config: ChildConfig): boolean {
+  for (const child of session.children.values()) if (child.state !== 'deleting' && serves(child, config)) return true;
   return false;
 }
 
@@ -212,7 +217,7 @@ export function respondCreateChild(session: IkeSession, now: number, payloads: r
   }
   const { active } = session;
   const child = installChild(session, now, answer.child, true);
-  if (active instanceof CreateChildTask && active.name === child.facts.config.name) {
+  if (active instanceof CreateChildTask && active.isMadeBy(child)) {
     active.collision = { child, nonces: answer.child.nonces };
   }
   return answer.payloads;

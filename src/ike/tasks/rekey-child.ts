@@ -5,7 +5,7 @@
  * SAs come up, and the one from the exchange with the lowest of the four nonces is deleted by the side that began it.
  */
 import type { AgreedChild } from '../agreed-child.ts';
-import type { ChildRecord } from '../child.ts';
+import { type ChildRecord, requestOf } from '../child.ts';
 import type { ChildConfig } from '../config.ts';
 import type { Failure } from '../failure.ts';
 import { NotifyType } from '../iana.ts';
@@ -77,13 +77,12 @@ export class RekeyChildTask extends ChildTask {
       settle(now, child, collision !== undefined);
       return;
     }
-    const { name } = child.facts.config;
     if (notify === NotifyType.CHILD_SA_NOT_FOUND) {
       dropChild(child, 'deleted-by-peer');
-      session.enqueue(now, new CreateChildTask(name));
+      session.enqueue(now, new CreateChildTask(requestOf(child)));
       return;
     }
-    session.fail(failure, name, true);
+    session.fail(failure, currentConfig(session, child), true);
     child.enter('installed');
     child.timers.set('rekey', now + REFUSED_WAIT);
   }
@@ -107,10 +106,11 @@ function settle(now: number, child: ChildRecord, replaced: boolean): void {
   if (replaced) awaitDelete(now, child);
 }
 
-/** The child as it is configured now, or as it was when it is not any more. */
+/** The child as it is configured now, or as it was when it is not any more; for the same packets, if it is for some alone. */
 function currentConfig(session: IkeSession, child: ChildRecord): ChildConfig {
-  const { config } = child.facts;
-  return session.connectionConfig?.children.find((entry) => entry.name === config.name) ?? config;
+  const { config, selectors } = child.facts;
+  const current = session.connectionConfig?.children.find((entry) => entry.name === config.name) ?? config;
+  return current.pfp === undefined ? current : { ...current, selectors };
 }
 
 /** Answers a request to replace a CHILD SA. */
@@ -132,7 +132,7 @@ export function respondRekeyChild(
   const answer = answerOffer(session, [currentConfig(session, child)], payloads, undefined, child.id);
   if (!answer.ok) {
     if (answer.notify.notify !== NotifyType.INVALID_KE_PAYLOAD) {
-      session.fail(answer.failure, child.facts.config.name, false);
+      session.fail(answer.failure, child.facts.config, false);
     }
     return [answer.notify];
   }

@@ -1,6 +1,7 @@
 /**
- * What the sender of a packet that is too large for the tunnel's path is told: ICMP destination unreachable,
- * fragmentation needed, with the next-hop MTU (RFC 792, RFC 1191 §4), and ICMPv6 packet too big (RFC 4443 §3.2).
+ * What the sender of a packet is told that the tunnel does not carry. Too large for the path: ICMP destination
+ * unreachable, fragmentation needed, with the next-hop MTU (RFC 792, RFC 1191 §4), and ICMPv6 packet too big (RFC 4443
+ * §3.2). Denied by policy, or no SA to be had: destination unreachable with the codes of RFC 4301 §5.1.1.
  *
  * The message comes from the packet's own destination. A tunnel device has no address that could be sure to exist,
  * and routes lead that one here: so the answer passes the reverse path filters of this host and of those behind it.
@@ -10,6 +11,7 @@
  */
 import { sumBytes } from '../base/checksum.ts';
 import { DESTINATION, type Flow, Fragment, SOURCE } from '../policy/flow.ts';
+import { isIcmpError } from '../policy/icmp-error.ts';
 import { Protocol } from '../policy/protocols.ts';
 
 const IPV4_HEADER = 20;
@@ -24,14 +26,25 @@ const DONT_FRAGMENT = 0x40;
 const MOST_V4 = 576;
 const MOST_V6 = 1280;
 
-const UNREACHABLE = 3;
-const FRAGMENTATION_NEEDED = 4;
-const PACKET_TOO_BIG = 2;
+/** Type and code of a message. */
+type TypeCode = readonly [type: number, code: number];
 
-/** Source quench, redirect, time exceeded, parameter problem and unreachable. */
-const ICMP_ERRORS: readonly number[] = [UNREACHABLE, 4, 5, 11, 12];
-/** From here on ICMPv6 informs; a redirect stands among those, but is answered no more than an error. */
-const ICMPV6_INFORMATIONAL = 128;
+interface Kind {
+  readonly 4: TypeCode;
+  readonly 6: TypeCode;
+}
+
+const TOO_BIG: Kind = { 4: [3, 4], 6: [2, 0] };
+
+/** RFC 4301 §5.1.1: the policy forbids it, here or at the peer; or the peer cannot be reached. */
+const UNREACHABLE: Readonly<Record<'prohibited' | 'host', Kind>> = {
+  prohibited: { 4: [3, 13], 6: [1, 1] },
+  host: { 4: [3, 1], 6: [1, 3] },
+};
+
+/** Why a destination is not reached: see `UNREACHABLE`. */
+export type UnreachableReason = keyof typeof UNREACHABLE;
+
 const ICMPV6_REDIRECT = 137;
 
 /**
@@ -39,18 +52,29 @@ const ICMPV6_REDIRECT = 137;
  * @param mtu the largest packet that fits
  */
 export function tooBigMessage(buffer: Uint8Array, at: number, flow: Flow, mtu: number): Uint8Array | undefined {
-  if (!mayBeTold(flow)) return undefined;
-  return flow.family === 4 ? messageV4(buffer, at, flow, mtu) : messageV6(buffer, at, flow, mtu);
+  return message(buffer, at, flow, TOO_BIG, mtu);
 }
 
-function mayBeTold(flow: Flow): boolean {
-  if (flow.fragment === Fragment.later) return false;
-  const type = flow.srcPort >> 8;
-  if (flow.family === 4) {
-    if (flow.protocol === Protocol.icmp && ICMP_ERRORS.includes(type)) return false;
-    return isHostV4(flow.words[SOURCE]!) && isHostV4(flow.words[DESTINATION]!);
-  }
-  if (flow.protocol === Protocol.icmpv6 && (type < ICMPV6_INFORMATIONAL || type === ICMPV6_REDIRECT)) return false;
+/** The same for a packet whose destination is not reached. */
+export function unreachableMessage(
+  buffer: Uint8Array,
+  at: number,
+  flow: Flow,
+  reason: UnreachableReason,
+): Uint8Array | undefined {
+  return message(buffer, at, flow, UNREACHABLE[reason], 0);
+}
+
+function message(buffer: Uint8Array, at: number, flow: Flow, kind: Kind, mtu: number): Uint8Array | undefined {
+  if (!mayBeTold(flow)) return undefined;
+  return flow.family === 4 ? messageV4(buffer, at, flow, kind[4], mtu) : messageV6(buffer, at, flow, kind[6], mtu);
+}
+
+/** Whether the sender of the packet may be told anything. */
+export function mayBeTold(flow: Flow): boolean {
+  if (flow.fragment === Fragment.later || isIcmpError(flow)) return false;
+  if (flow.family === 4) return isHostV4(flow.words[SOURCE]!) && isHostV4(flow.words[DESTINATION]!);
+  if (flow.protocol === Protocol.icmpv6 && flow.srcPort >> 8 === ICMPV6_REDIRECT) return false;
   return isHostV6(flow.words, SOURCE) && isHostV6(flow.words, DESTINATION);
 }
 
@@ -67,7 +91,7 @@ function isHostV6(words: Uint32Array, at: number): boolean {
   return high !== 0 || words[at + 3]! > 1;
 }
 
-function messageV4(buffer: Uint8Array, at: number, flow: Flow, mtu: number): Uint8Array {
+function messageV4(buffer: Uint8Array, at: number, flow: Flow, [type, code]: TypeCode, mtu: number): Uint8Array {
   const quoted = Math.min(flow.totalLength, MOST_V4 - IPV4_HEADER - ICMP_HEADER);
   const message = new Uint8Array(IPV4_HEADER + ICMP_HEADER + quoted);
   message[0] = 0x45;
@@ -79,15 +103,15 @@ function messageV4(buffer: Uint8Array, at: number, flow: Flow, mtu: number): Uin
   copyAddresses(buffer, at + 12, message, 12, 4);
   write16(message, 10, ~sumBytes(message, 0, IPV4_HEADER));
   const icmp = IPV4_HEADER;
-  message[icmp] = UNREACHABLE;
-  message[icmp + 1] = FRAGMENTATION_NEEDED;
+  message[icmp] = type;
+  message[icmp + 1] = code;
   write16(message, icmp + 6, mtu);
   message.set(buffer.subarray(at, at + quoted), icmp + ICMP_HEADER);
   write16(message, icmp + 2, ~sumBytes(message, icmp, message.length - icmp));
   return message;
 }
 
-function messageV6(buffer: Uint8Array, at: number, flow: Flow, mtu: number): Uint8Array {
+function messageV6(buffer: Uint8Array, at: number, flow: Flow, [type, code]: TypeCode, mtu: number): Uint8Array {
   const quoted = Math.min(flow.totalLength, MOST_V6 - IPV6_HEADER - ICMP_HEADER);
   const message = new Uint8Array(IPV6_HEADER + ICMP_HEADER + quoted);
   const length = ICMP_HEADER + quoted;
@@ -97,7 +121,8 @@ function messageV6(buffer: Uint8Array, at: number, flow: Flow, mtu: number): Uin
   message[7] = HOP_LIMIT;
   copyAddresses(buffer, at + 8, message, 8, 16);
   const icmp = IPV6_HEADER;
-  message[icmp] = PACKET_TOO_BIG;
+  message[icmp] = type;
+  message[icmp + 1] = code;
   // The upper half of the MTU is zero: no packet is larger than its length field can tell.
   write16(message, icmp + 6, mtu);
   message.set(buffer.subarray(at, at + quoted), icmp + ICMP_HEADER);

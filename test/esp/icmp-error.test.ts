@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { readU32, toHex } from '../../src/base/bytes.ts';
 import { sumBytes } from '../../src/base/checksum.ts';
-import { tooBigMessage } from '../../src/esp/too-big.ts';
+import { tooBigMessage } from '../../src/esp/icmp-error.ts';
 import { DESTINATION, Flow, FlowError, Fragment, readFlow, SOURCE } from '../../src/policy/flow.ts';
 import { extension, icmp, type PacketFields, packet, ports } from '../policy/helpers.ts';
 

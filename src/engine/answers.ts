@@ -1,0 +1,45 @@
+/** What the senders of packets are told that a tunnel does not carry, at a bounded rate (RFC 1812 §4.3.2.8). */
+import type { PacketBatch } from '../base/batch.ts';
+import { mayBeTold, tooBigMessage, type UnreachableReason, unreachableMessage } from '../esp/icmp-error.ts';
+import { TokenBucket } from '../ike/rate-limit.ts';
+import { Flow, FlowError, readFlow } from '../policy/flow.ts';
+
+/** A second's, and those at once. Without sizes connections hang, so they have a bucket of their own. */
+const RATE = [100, 50] as const;
+
+export class Answers {
+  readonly #write: (packet: Uint8Array) => void;
+  readonly #tooBig = new TokenBucket(...RATE);
+  readonly #unreachable = new TokenBucket(...RATE);
+  readonly #flow = new Flow();
+
+  /** @param write takes a packet for the tunnel's device */
+  constructor(write: (packet: Uint8Array) => void) {
+    this.#write = write;
+  }
+
+  /** The packet in a slot does not fit: `mtu` is what does. */
+  tooBig(now: number, batch: PacketBatch, slot: number, flow: Flow, mtu: number): void {
+    if (mayBeTold(flow) && this.#tooBig.take(now))
+      this.#send(tooBigMessage(batch.buffer, batch.offset[slot]!, flow, mtu));
+  }
+
+  /** The packet in a slot is not carried. */
+  unreachable(now: number, batch: PacketBatch, slot: number, flow: Flow, reason: UnreachableReason): void {
+    this.#tell(now, batch.buffer, batch.offset[slot]!, flow, reason);
+  }
+
+  /** The same of a packet that has waited. */
+  gaveUp(now: number, packet: Uint8Array, reason: UnreachableReason): void {
+    if (readFlow(packet, 0, packet.length, this.#flow) !== FlowError.none) return;
+    this.#tell(now, packet, 0, this.#flow, reason);
+  }
+
+  #tell(now: number, buffer: Uint8Array, at: number, flow: Flow, reason: UnreachableReason): void {
+    if (mayBeTold(flow) && this.#unreachable.take(now)) this.#send(unreachableMessage(buffer, at, flow, reason));
+  }
+
+  #send(message: Uint8Array | undefined): void {
+    if (message !== undefined) this.#write(message);
+  }
+}

@@ -1,0 +1,112 @@
+/**
+ * What a tunnel does with packets that need an SA which is not there: they wait, it is asked for, and when none can be had
+ * their senders are told (RFC 4301 §4.4.1, §5.1.1).
+ */
+import type { PacketBatch } from '../base/batch.ts';
+import type { SetMap } from '../base/set-map.ts';
+import type { PolicyEntry } from '../policy/database.ts';
+import { Flow, FlowError, readFlow } from '../policy/flow.ts';
+import { populate, populatedKey, populatedKeyOf } from '../policy/populate.ts';
+import type { SelectorPair } from '../policy/selector.ts';
+import type { Answers } from './answers.ts';
+import { type HeldPacket, type HoldLimits, HoldQueue } from './hold.ts';
+import { Refusals } from './refusals.ts';
+
+/** Packets that find no room to wait ask for their SA so often, in milliseconds. */
+const ASK_AGAIN = 1_000;
+
+export interface WaitingOptions {
+  readonly entries: readonly PolicyEntry[];
+  /** Indexes of the entries that a child carries. */
+  readonly entriesOf: SetMap<string, number>;
+  readonly hold: HoldLimits;
+  readonly answers: Answers;
+  /** A packet needs an SA of the child; `selectors` are its own where the child is populated by it. */
+  readonly ask: (child: string, selectors: SelectorPair | undefined) => void;
+}
+
+export class Waiting {
+  readonly hold: HoldQueue;
+  /** Whether packets wait at all. */
+  enabled = false;
+  readonly #options: WaitingOptions;
+  readonly #refusals = new Refusals();
+  /** By child: when a packet last asked for it. BOUNDED: by the policy. */
+  readonly #askedAt = new Map<string, number>();
+  readonly #flow = new Flow();
+
+  constructor(options: WaitingOptions) {
+    this.#options = options;
+    this.hold = new HoldQueue(options.hold);
+  }
+
+  /** The packet in a slot met an entry that has no SA for it. */
+  add(now: number, entry: number, batch: PacketBatch, slot: number, flow: Flow): void {
+    const { entries, answers } = this.#options;
+    const { hold } = this;
+    const { child, pfp } = entries[entry]!;
+    if (child === undefined) return;
+    const key = pfp === undefined ? 0 : populatedKey(pfp, flow);
+    const refused = this.#refusals.holds(now, child, key);
+    if (!this.enabled || refused) {
+      answers.unreachable(now, batch, slot, flow, refused ? 'prohibited' : 'host');
+      return;
+    }
+    const held = hold.hasRoom(batch.length[slot]!) && hold.add(now, batch.packet(slot), entry, key);
+    // A flood asks now and then only.
+    if (!held && now - (this.#askedAt.get(child) ?? Number.NEGATIVE_INFINITY) < ASK_AGAIN) return;
+    this.#askedAt.set(child, now);
+    this.#ask(entry, flow);
+  }
+
+  /** Asks for each SA that is waited for. */
+  askAgain(): void {
+    const asked = new Set<string>();
+    for (const { data, entry, key } of [...this.hold.packets()]) {
+      const what = `${this.#options.entries[entry]!.child} ${key}`;
+      if (asked.has(what) || readFlow(data, 0, data.length, this.#flow) !== FlowError.none) continue;
+      asked.add(what);
+      this.#ask(entry, this.#flow);
+    }
+  }
+
+  #ask(entry: number, flow: Flow): void {
+    const { entries, ask } = this.#options;
+    const { child, pfp, selectors: whole } = entries[entry]!;
+    const selectors = pfp && populate(whole, pfp, flow);
+    if (child !== undefined && (pfp === undefined || selectors !== undefined)) ask(child, selectors);
+  }
+
+  /** Those that wait for an SA of the child, in their order; `hold.putBack` for those that wait on. */
+  take(child: string): readonly HeldPacket[] {
+    const own = this.#options.entriesOf.get(child);
+    return this.hold.length === 0 ? [] : this.hold.take(({ entry }) => own.has(entry));
+  }
+
+  /**
+   * The peer will have none of it: packets do not wait for the child before `until`.
+   * @param selectors of the one SA of the child that was refused, where that is populated from packets
+   */
+  refuse(now: number, child: string, selectors: SelectorPair | undefined, until: number): void {
+    const { entries, entriesOf, answers } = this.#options;
+    const own = entriesOf.get(child);
+    const [first] = own;
+    if (first === undefined) return;
+    const { pfp } = entries[first]!;
+    const one = pfp !== undefined && selectors !== undefined;
+    const key = one ? populatedKeyOf(pfp, selectors) : 0;
+    if (key !== undefined && (one || pfp === undefined)) this.#refusals.add(child, key, until);
+    const refused = this.hold.take((packet) => own.has(packet.entry) && (!one || packet.key === key));
+    for (const { data } of refused) answers.gaveUp(now, data, 'prohibited');
+  }
+
+  /** Gives up packets that waited too long: the peer did not answer in time, or not at all. */
+  expire(now: number): void {
+    for (const { data } of this.hold.expired(now)) this.#options.answers.gaveUp(now, data, 'host');
+  }
+
+  clear(): void {
+    this.hold.clear();
+    this.#refusals.clear();
+  }
+}
