@@ -8,6 +8,7 @@ import { cryptoChoices, selectCrypto } from './crypto.ts';
 import { defaultConfigDir, defaultRunDir } from './folders.ts';
 import { linuxPlatform } from './linux.ts';
 import { createLog, type LogLevel, logLevels } from './log.ts';
+import { ServiceManager } from './notify.ts';
 import { ControlError } from './protocol.ts';
 import { Service } from './service.ts';
 import { version } from './version.ts';
@@ -39,6 +40,9 @@ Options
   --help, --version
 
 It needs CAP_NET_ADMIN and /dev/net/tun for its devices, and CAP_NET_BIND_SERVICE for UDP port 500.
+
+Started by a service manager with NOTIFY_SOCKET (systemd: Type=notify) it says when it is ready and when it ends, and
+feeds the watchdog. Units for systemd are in the folder systemd of the package.
 
 Exit codes
   ${ExitCode.Ok}  ended by a signal
@@ -110,13 +114,19 @@ async function run(chosen: Settings): Promise<void> {
   const platform = linuxPlatform();
   const workers = chooseWorkers(chosen.workers, platform);
   const service = new Service({ configDir, runDir, platform, crypto, workers, libvirtSockets, log });
+  const manager = ServiceManager.fromEnvironment(process.env, (error) =>
+    log.error({}, `the service manager: ${error.message}`),
+  );
   await service.open();
+  manager?.ready();
   log.info(
     { version: version(), pid: process.pid, configDir, runDir, crypto: crypto.name, workers: workers.text },
     'sectunneld is ready',
   );
   log.info({ signal: await ended }, 'ending');
+  manager?.stopping();
   await service.close();
+  manager?.close();
 }
 
 /** Also one that comes while the daemon starts ends it in good order. */

@@ -32,6 +32,7 @@ export interface Libc {
   socket(domain: number, type: number, protocol: number): number;
   setsockopt(fd: number, level: number, option: number, value: Uint8Array): number;
   bind(fd: number, address: Uint8Array): number;
+  connect(fd: number, address: Uint8Array): number;
   send(fd: number, data: Uint8Array, flags: number): number;
   recv(fd: number, data: Uint8Array, flags: number): number;
   /** Writes the address that a socket is bound to into `address`. */
@@ -156,6 +157,9 @@ function bindCalls(ffi: Koffi): Libc {
   const bindSocket = bind<(fd: number, address: Uint8Array, length: number) => number>(
     'int bind(int fd, const void *address, uint32_t length)',
   );
+  const connect = bind<(fd: number, address: Uint8Array, length: number) => number>(
+    'int connect(int fd, const void *address, uint32_t length)',
+  );
   const send = bind<(fd: number, data: Uint8Array, length: number, flags: number) => number>(
     'int64_t send(int fd, const void *data, size_t length, int flags)',
   );
@@ -185,6 +189,7 @@ function bindCalls(ffi: Koffi): Libc {
     socket: bind('int socket(int domain, int type, int protocol)'),
     setsockopt: (fd, level, option, value) => setsockopt(fd, level, option, value, value.length),
     bind: (fd, address) => bindSocket(fd, address, address.length),
+    connect: (fd, address) => connect(fd, address, address.length),
     send: (fd, data, flags) => send(fd, data, data.length, flags),
     recv: (fd, data, flags) => recv(fd, data, data.length, flags),
     getsockname: (fd, address) => getsockname(fd, address, Uint8Array.of(address.length, 0, 0, 0)),
