@@ -62,14 +62,17 @@ function secretElement(reference: SecretReference): OutputElement {
 function authElement(auth: AuthSettings): OutputElement {
   const { type, side } = auth;
   if (auth.type === 'psk') return element('auth', { type, side }, [secretElement(auth.secret)]);
-  const { source, pkipath, ca, cert, key, crl, allow, commonName, sha1 } = auth.x509;
+  const { source, pkipath, ca, cert, key, crl, ocsp, allow, commonName, sha1 } = auth.x509;
   const secret = key?.secret === undefined ? [] : [secretElement(key.secret)];
   return element('auth', { type, side }, [
     element('x509', { source, pkipath, commonname: commonName ? 'yes' : undefined, sha1: sha1 ? 'yes' : undefined }, [
       ...(ca === undefined ? [] : [element('ca', { file: ca })]),
       ...(cert === undefined ? [] : [element('cert', { file: cert })]),
       ...(key === undefined ? [] : [element('key', { file: key.file }, secret)]),
-      ...(crl === undefined ? [] : [element('crl', { file: crl.file, policy: crl.policy })]),
+      ...(crl === undefined
+        ? []
+        : [element('crl', { file: crl.file, fetch: crl.fetch ? 'yes' : undefined, policy: crl.policy })]),
+      ...(ocsp === undefined ? [] : [element('ocsp', { policy: ocsp.policy })]),
       ...allow.map((dn) => element('allow', { dn })),
     ]),
   ]);

@@ -10,7 +10,7 @@ export const ROUTE_VALUES = ['auto', 'none'] as const;
 export const AUTH_SIDES = ['both', 'local', 'remote'] as const;
 export const AUTH_TYPES = ['psk', 'x509'] as const;
 export const X509_SOURCES = ['server', 'client', 'file'] as const;
-export const CRL_POLICIES = ['strict', 'ifpresent'] as const;
+export const REVOCATION_POLICIES = ['strict', 'ifpresent'] as const;
 export const ID_TYPES = ['address', 'fqdn', 'email', 'dn', 'keyid'] as const;
 export const DIRECTIONS = ['in', 'out', 'both'] as const;
 export const ACTIONS = ['ipsec', 'none', 'discard'] as const;
@@ -45,7 +45,8 @@ const x509: ElementShape = {
     ca: { shape: file },
     cert: { shape: file },
     key: { shape: { ...file, children: { secret: { shape: secret } } } },
-    crl: { shape: { attributes: { file: required, policy: { values: CRL_POLICIES } } } },
+    crl: { shape: { attributes: { file: any, fetch: yesNo, policy: { values: REVOCATION_POLICIES } } } },
+    ocsp: { shape: { attributes: { policy: { values: REVOCATION_POLICIES } } } },
     allow: { shape: { attributes: { dn: required } }, max: MAX_ALLOWED_NAMES },
   },
 };

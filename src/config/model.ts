@@ -78,6 +78,9 @@ export type AuthSettings =
   | { readonly type: 'psk'; readonly side: AuthSide; readonly secret: SecretReference; readonly line: number }
   | { readonly type: 'x509'; readonly side: AuthSide; readonly x509: X509Settings; readonly line: number };
 
+/** `strict`: a certificate of which nothing is known, from lists or by OCSP, is refused. */
+export type RevocationPolicy = 'strict' | 'ifpresent';
+
 export interface X509Settings {
   /** Whose certificate: that of libvirt's TLS server, of its client, or the files that are named. */
   readonly source: 'server' | 'client' | 'file';
@@ -85,7 +88,12 @@ export interface X509Settings {
   readonly ca: string | undefined;
   readonly cert: string | undefined;
   readonly key: { readonly file: string; readonly secret: SecretReference | undefined } | undefined;
-  readonly crl: { readonly file: string; readonly policy: 'strict' | 'ifpresent' } | undefined;
+  /** Revocation lists: of a file, or where libvirt has them; and if `fetch`, from where a certificate says. */
+  readonly crl:
+    | { readonly file: string | undefined; readonly fetch: boolean; readonly policy: RevocationPolicy }
+    | undefined;
+  /** OCSP responders that a certificate names are asked. */
+  readonly ocsp: { readonly policy: RevocationPolicy } | undefined;
   /** Patterns over the peer's distinguished name; empty for any. */
   readonly allow: readonly string[];
   /** Whether a common name proves a host name where the certificate has no alternative name. */

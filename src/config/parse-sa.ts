@@ -22,11 +22,11 @@ import { quote } from './errors.ts';
 import {
   AUTH_SIDES,
   AUTH_TYPES,
-  CRL_POLICIES,
   DPD_ACTIONS,
   ID_TYPES,
   NAT_ENCAPSULATIONS,
   NAT_TRAVERSALS,
+  REVOCATION_POLICIES,
   START_VALUES,
   X509_SOURCES,
 } from './grammar.ts';
@@ -40,6 +40,7 @@ import type {
   IkeSettings,
   PeerAddress,
   PeerSettings,
+  RevocationPolicy,
   SaSettings,
   X509Settings,
 } from './model.ts';
@@ -214,7 +215,7 @@ function readAuth(issues: Issues, node: XmlNode): AuthSettings | undefined {
 
 function readX509(issues: Issues, node: XmlNode): X509Settings {
   const source = readChoice(node, 'source', X509_SOURCES) ?? 'server';
-  const [ca, cert, key, crl] = ['ca', 'cert', 'key', 'crl'].map((name) => childElements(node, name)[0]);
+  const [ca, cert, key, crl, ocsp] = ['ca', 'cert', 'key', 'crl', 'ocsp'].map((name) => childElements(node, name)[0]);
   if (source === 'file') {
     for (const [name, child] of [
       ['ca', ca],
@@ -230,7 +231,6 @@ function readX509(issues: Issues, node: XmlNode): X509Settings {
   }
   const keyFile = key && readPath(issues, key, 'file');
   const keySecret = key && childElements(key, 'secret')[0];
-  const crlFile = crl && readPath(issues, crl, 'file');
   const passphrase = keySecret && readSecretReference(issues, keySecret);
   return {
     source,
@@ -238,14 +238,27 @@ function readX509(issues: Issues, node: XmlNode): X509Settings {
     ca: ca && readPath(issues, ca, 'file'),
     cert: cert && readPath(issues, cert, 'file'),
     key: keyFile === undefined ? undefined : { file: keyFile, secret: passphrase },
-    crl:
-      crl === undefined || crlFile === undefined
-        ? undefined
-        : { file: crlFile, policy: readChoice(crl, 'policy', CRL_POLICIES) ?? 'ifpresent' },
+    crl: crl && readCrl(issues, crl),
+    ocsp: ocsp && { policy: readPolicy(ocsp) },
     allow: childElements(node, 'allow').flatMap((allow) => readNotEmpty(issues, allow, 'dn') ?? []),
     commonName: attributeOf(node, 'commonname') === 'yes',
     sha1: attributeOf(node, 'sha1') === 'yes',
   };
+}
+
+function readCrl(issues: Issues, node: XmlNode): X509Settings['crl'] {
+  const file = readPath(issues, node, 'file');
+  const fetch = attributeOf(node, 'fetch') === 'yes';
+  if (attributeOf(node, 'file') === undefined && !fetch) {
+    issues.add(node, "it does not say which lists; add file='…', or fetch='yes' for those that certificates name", {
+      allowed: "file='…' or fetch='yes'",
+    });
+  }
+  return { file, fetch, policy: readPolicy(node) };
+}
+
+function readPolicy(node: XmlNode): RevocationPolicy {
+  return readChoice(node, 'policy', REVOCATION_POLICIES) ?? 'ifpresent';
 }
 
 function checkAuths(issues: Issues, node: XmlNode, auths: readonly AuthSettings[]): void {

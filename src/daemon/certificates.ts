@@ -8,6 +8,7 @@ import { checkPki } from '../pki/check.ts';
 import { CertificateFiles, expiry, type FileSource } from '../pki/credentials.ts';
 import { describeIdentity, provenIdentities, provesIdentity } from '../pki/identity.ts';
 import { type FileReader, PkiFileError } from '../pki/load.ts';
+import { OnlineRevocation } from '../pki/online.ts';
 import { systemRoots } from '../pki/places.ts';
 import type { Credentials, Verifier } from '../pki/types.ts';
 import { readPrivateFile } from './files.ts';
@@ -77,8 +78,13 @@ class PassPhrase {
 }
 
 /** @param onWarning told of what is wrong with renewed files, and of what expires soon */
-function certificateSource(x509: X509Settings, phrase: PassPhrase, onWarning: (text: string) => void): FileSource {
-  return { x509, roots: systemRoots(), reader, passphrase: () => phrase.get(), onWarning };
+function certificateSource(
+  x509: X509Settings,
+  phrase: PassPhrase,
+  online: OnlineRevocation,
+  onWarning: (text: string) => void,
+): FileSource {
+  return { x509, roots: systemRoots(), reader, passphrase: () => phrase.get(), online, onWarning };
 }
 
 /** The certificates of a document, from files that may be renewed at any time. */
@@ -89,13 +95,18 @@ export class TunnelCertificates {
   readonly #remote: CertificateFiles | undefined;
 
   /** Reads nothing yet. @param onWarning told of broken renewals and of what expires soon */
-  constructor(document: SectunnelDocument, secrets: SecretSources, onWarning: (text: string) => void) {
+  constructor(
+    document: SectunnelDocument,
+    secrets: SecretSources,
+    online: OnlineRevocation,
+    onWarning: (text: string) => void,
+  ) {
     this.#document = document;
     const auth = x509Auths(document).find(({ side }) => side !== 'remote');
     this.#phrase = new PassPhrase(secrets, auth?.x509.key?.secret);
     const files = (of: 'local' | 'remote'): CertificateFiles | undefined => {
       const found = x509Auths(document).find(({ side }) => side === 'both' || side === of);
-      return found && new CertificateFiles(certificateSource(found.x509, this.#phrase, onWarning));
+      return found && new CertificateFiles(certificateSource(found.x509, this.#phrase, online, onWarning));
     };
     this.#local = files('local');
     this.#remote = files('remote');
@@ -174,10 +185,13 @@ async function refusingFiles<T>(load: () => Promise<T>): Promise<T> {
   }
 }
 
+/** Where no peer is judged, nobody is asked. */
+const OFFLINE = new OnlineRevocation({ fetch: () => Promise.reject(new Error('nothing is fetched now')) });
+
 /** What is to be said when a tunnel is defined: that may be before its files are there, but it cannot start without them. */
 export async function certificateProblems(document: SectunnelDocument, secrets: SecretSources): Promise<string[]> {
   const warnings: string[] = [];
-  const certificates = new TunnelCertificates(document, secrets, (text) => void warnings.push(text));
+  const certificates = new TunnelCertificates(document, secrets, OFFLINE, (text) => void warnings.push(text));
   try {
     await certificates.check(Date.now());
     return warnings;
@@ -187,7 +201,11 @@ export async function certificateProblems(document: SectunnelDocument, secrets: 
 }
 
 /** @throws ControlError when the document has no certificates */
-export async function checkCertificates(document: SectunnelDocument, secrets: SecretSources): Promise<PkiCheckResult> {
+export async function checkCertificates(
+  document: SectunnelDocument,
+  secrets: SecretSources,
+  online: OnlineRevocation,
+): Promise<PkiCheckResult> {
   const x509 = x509Auths(document);
   if (x509.length === 0) {
     throw new ControlError(
@@ -198,7 +216,7 @@ export async function checkCertificates(document: SectunnelDocument, secrets: Se
   const localId = documentId(document);
   const sides = x509.map(async ({ side, x509: settings, line }) => {
     const phrase = new PassPhrase(secrets, settings.key?.secret);
-    const source = certificateSource(settings, phrase, () => undefined);
+    const source = certificateSource(settings, phrase, online, () => undefined);
     const report = await phrase.during(() => checkPki({ source, side, localId, now: Date.now() }));
     return { side, line, ...report };
   });

@@ -12,6 +12,7 @@ import type { SectunnelDocument } from '../config/model.ts';
 import { parseDocument } from '../config/parse.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
+import type { Fetch } from '../pki/online.ts';
 import { Autostart } from './autostart.ts';
 import { certificateProblems, checkCertificates } from './certificates.ts';
 import { explainPacket } from './explain.ts';
@@ -44,6 +45,8 @@ export interface DaemonOptions {
   readonly platform: Platform;
   readonly crypto: CryptoProvider;
   readonly workers?: WorkerChoice | undefined;
+  /** Of revocation lists and OCSP answers; left out: over HTTP. */
+  readonly fetch?: Fetch | undefined;
   /** Sockets of libvirt's daemons, where secrets are looked for that are not in the own folder; none when left out. */
   readonly libvirtSockets?: readonly string[];
   readonly log: Logger;
@@ -89,6 +92,7 @@ export class Daemon {
       workers: options.workers,
       log: options.log,
       secrets: this.secrets,
+      fetch: options.fetch,
       onEvent: (event) => this.#publish(event),
       onLost: (name) => void this.#inTurn(() => this.#lost(name)),
     });
@@ -270,7 +274,7 @@ export class Daemon {
     const { live, kept } = this.#objects.find(nameOrUuid);
     const document = kept ?? live;
     if (document === undefined) throw new ControlError('invalid-state', `tunnel ${nameOrUuid} has no document`);
-    return checkCertificates(document, this.secrets);
+    return checkCertificates(document, this.secrets, this.runner.online);
   }
 
   /** How a packet fares: by the document that runs, or by the one that the next start uses. */

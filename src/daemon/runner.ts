@@ -7,8 +7,10 @@ import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { EngineEvent } from '../engine/events.ts';
+import { type Fetch, OnlineRevocation } from '../pki/online.ts';
 import { TunnelCertificates } from './certificates.ts';
 import type { ExplainFacts } from './explain.ts';
+import { httpFetch } from './fetch.ts';
 import { TunnelHost } from './host.ts';
 import { narrate } from './narrate.ts';
 import { planTunnel, secretOf, type TunnelPlan } from './plan.ts';
@@ -28,6 +30,8 @@ export interface RunnerOptions {
   readonly workers?: WorkerChoice | undefined;
   readonly log: Logger;
   readonly secrets: SecretSources;
+  /** Of revocation lists and OCSP answers; left out: over HTTP. */
+  readonly fetch?: Fetch | undefined;
   readonly onEvent: (event: Omit<TunnelEvent, 'time'>) => void;
   /** The device of a tunnel was taken away: it is to be stopped. */
   readonly onLost: (name: string) => void;
@@ -42,6 +46,8 @@ interface RunningTunnel extends RunningFacts {
 
 export class Runner {
   readonly host: TunnelHost;
+  /** For all tunnels, so that what one has fetched another need not. */
+  readonly online: OnlineRevocation;
   readonly #options: RunnerOptions;
   readonly #log: Logger;
   readonly #lines = new RateLimit();
@@ -53,6 +59,10 @@ export class Runner {
     const { platform, crypto, workers } = options;
     this.#options = options;
     this.#log = options.log;
+    this.online = new OnlineRevocation({
+      fetch: options.fetch ?? httpFetch(),
+      onFailure: (text) => this.#log.warn({}, `nothing was learnt of revocation: ${text}`),
+    });
     this.host = new TunnelHost({
       network: platform.network,
       crypto,
@@ -91,7 +101,8 @@ export class Runner {
 
   #certificates(document: SectunnelDocument): TunnelCertificates {
     const { name } = document;
-    return new TunnelCertificates(document, this.#options.secrets, (text) => this.#log.warn({ tunnel: name }, text));
+    const warn = (text: string): void => this.#log.warn({ tunnel: name }, text);
+    return new TunnelCertificates(document, this.#options.secrets, this.online, warn);
   }
 
   /** @returns the name of the device. @throws ControlError when the tunnel cannot run here */

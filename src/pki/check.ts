@@ -5,12 +5,13 @@
 import { createPublicKey } from 'node:crypto';
 import { messageOf } from '../base/text.ts';
 import { type Certificate, describeCertificate, isSelfIssued } from './certificate.ts';
-import { crlExpiry, expiry, type FileSource, loadTrust, type Trust } from './credentials.ts';
+import { crlExpiry, expiry, type FileSource, loadTrust, onlineSources, type Trust } from './credentials.ts';
 import { describeIdentity, provenIdentities, provesIdentity } from './identity.ts';
 import { checkKeyMatches, loadChain, loadPrivateKey } from './load.ts';
 import { methodsOf } from './methods.ts';
-import { type PathOptions, validatePath } from './path.ts';
+import { type PathOptions, revocationRefusal, validatePath } from './path.ts';
 import { findPlaces, type PkiPlaces, type X509Source } from './places.ts';
+import { type OnlineSources, revocationOf } from './revocation.ts';
 import type { PeerIdentity } from './types.ts';
 
 export interface PkiFile {
@@ -56,8 +57,8 @@ export async function checkPki(input: CheckInput): Promise<PkiReport> {
   report.files.push(caFile(places, trust));
   if (places.crl !== undefined) report.files.push(crlFile(places.crl, trust));
   else report.add('note', absentList(input.source.x509));
-  for (const crl of trust?.crls ?? [])
-    report.add(places.crl?.policy === 'strict' ? 'error' : 'warning', crlExpiry(crl, input.now));
+  const stale = places.policy === 'strict' && onlineSources(input.source) === undefined ? 'error' : 'warning';
+  for (const crl of trust?.crls ?? []) report.add(stale, crlExpiry(crl, input.now));
   for (const anchor of trust?.anchors ?? []) report.add(levelOf(anchor, input.now), expiry(anchor, input.now));
   if (input.side !== 'remote') await checkOwn(report, places, trust, input);
   return report;
@@ -98,7 +99,7 @@ function crlFile({ path, said }: NonNullable<PkiPlaces['crl']>, trust: Trust | u
 }
 
 function absentList({ crl }: X509Source): string | undefined {
-  return crl && `there is no ${crl.file}, so no certificate counts as revoked (policy='${crl.policy}')`;
+  return crl?.file && `there is no ${crl.file}, so no certificate counts as revoked (policy='${crl.policy}')`;
 }
 
 /** Our own certificate, as a peer sees it that trusts the same authorities. */
@@ -161,20 +162,26 @@ async function checkAsPeer(
   { now, source }: CheckInput,
 ): Promise<void> {
   const [leaf, ...sent] = chain;
+  const online = onlineSources(source);
   const roots = trust.anchors.filter(isSelfIssued);
   const options: PathOptions = {
     anchors: roots.length > 0 ? roots : trust.anchors,
     intermediates: sent,
     crls: trust.crls,
-    crlPolicy: trust.places.crl?.policy ?? 'ifpresent',
+    // What is asked over the network is looked at by itself, below.
+    crlPolicy: online === undefined ? trust.places.policy : 'ifpresent',
     now,
     clockSkew: 0,
     allowSha1: source.x509.sha1,
     extendedKeyUsage: 'ignore',
   };
   const result = await validatePath(leaf!, options);
+  if (result.ok) {
+    if (online !== undefined) await checkOnline(report, result.path, options, online, trust.places.policy);
+    return;
+  }
   // An expired certificate was told of already.
-  if (result.ok || result.reason === 'expired') return;
+  if (result.reason === 'expired') return;
   const withAll = await validatePath(leaf!, { ...options, intermediates: [...sent, ...trust.anchors] });
   if (withAll.ok) {
     const missing = withAll.path.slice(1, -1).filter((certificate) => !sent.includes(certificate));
@@ -186,4 +193,22 @@ async function checkAsPeer(
     return;
   }
   report.add('error', `a peer would reject us (${result.reason}): ${result.detail}`);
+}
+
+/** What the network says of our own certificates, as it would to a peer with the same document. */
+async function checkOnline(
+  report: Report,
+  path: readonly Certificate[],
+  options: PathOptions,
+  online: OnlineSources,
+  policy: 'strict' | 'ifpresent',
+): Promise<void> {
+  const found = await revocationOf(path, options, online);
+  for (const [at, status] of found.entries()) {
+    const name = describeCertificate(path[at]!);
+    const refusal = revocationRefusal(path[at]!, status, policy);
+    if (refusal !== undefined) report.add('error', `a peer would reject us (${refusal.reason}): ${refusal.detail}`);
+    else if (status.status === 'good') report.add('note', `${name} was not revoked`);
+    else report.add('warning', `whether ${name} was revoked cannot be told: ${status.detail}`);
+  }
 }

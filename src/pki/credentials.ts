@@ -8,7 +8,9 @@ import { messageOf } from '../base/text.ts';
 import { type Certificate, describeCertificate } from './certificate.ts';
 import { type Crl, staleness } from './crl.ts';
 import { checkKeyMatches, type FileReader, loadAuthorities, loadChain, loadCrls, loadPrivateKey } from './load.ts';
+import type { OnlineRevocation } from './online.ts';
 import { findPlaces, type LibvirtRoots, type PkiPlaces, type X509Source } from './places.ts';
+import type { OnlineSources } from './revocation.ts';
 import { keySigner } from './signer.ts';
 import type { Credentials, Verifier } from './types.ts';
 import { pathVerifier } from './verifier.ts';
@@ -23,6 +25,8 @@ export interface FileSource {
   readonly reader: FileReader;
   /** Pass phrase of the key, a copy that is wiped after use; `undefined` for none. */
   readonly passphrase: () => Uint8Array | undefined;
+  /** Who asks others whether a certificate was revoked; for documents that want it. */
+  readonly online: OnlineRevocation;
   /** For people, each once. */
   readonly onWarning: (text: string) => void;
 }
@@ -62,18 +66,29 @@ export interface Trust {
 }
 
 /** @throws Error, for people */
-export function loadTrust(places: PkiPlaces, { reader, x509 }: Pick<FileSource, 'reader' | 'x509'>): Trust {
+export function loadTrust(places: PkiPlaces, source: Pick<FileSource, 'reader' | 'x509' | 'online'>): Trust {
+  const { reader, x509 } = source;
   const anchors = loadAuthorities(places.ca.path, reader);
   const crls = places.crl === undefined ? [] : loadCrls(places.crl.path, reader);
   const verifier = pathVerifier({
     anchors,
     crls,
-    crlPolicy: places.crl?.policy,
+    crlPolicy: places.policy,
+    online: onlineSources(source),
     allowedDns: places.allow,
     allowSha1: x509.sha1,
     allowCommonName: x509.commonName,
   });
   return { anchors, crls, places, verifier };
+}
+
+/** What a document wants to be asked over the network; `undefined` for nothing. */
+export function onlineSources({
+  x509: { crl, ocsp },
+  online,
+}: Pick<FileSource, 'x509' | 'online'>): OnlineSources | undefined {
+  const sources = { through: online, ocsp: ocsp !== undefined, lists: crl?.fetch === true };
+  return sources.ocsp || sources.lists ? sources : undefined;
 }
 
 /** Something out of files that is loaded again when they are others. */

@@ -9,7 +9,7 @@
  */
 import { formatDn } from '../base/dn.ts';
 import { type Certificate, describeCertificate, isSelfIssued, KeyUsage, sameNames } from './certificate.ts';
-import { type Crl, revocationStatus } from './crl.ts';
+import { type Crl, type RevocationStatus, revocationStatus } from './crl.ts';
 import type { NameSubtrees } from './general-name.ts';
 import { constraintProblem } from './name-constraints.ts';
 import { algorithmName, keyProblem, schemeOf } from './scheme.ts';
@@ -35,7 +35,7 @@ export interface PathOptions {
   /** Certificates that may lead there; nothing of them is trusted. */
   readonly intermediates: readonly Certificate[];
   readonly crls: readonly Crl[];
-  /** `strict`: every certificate must be in the scope of a list that holds now. */
+  /** `strict`: of every certificate it must be known that it was not revoked. */
   readonly crlPolicy: 'strict' | 'ifpresent';
   /** Milliseconds since 1970. */
   readonly now: number;
@@ -235,11 +235,19 @@ async function checkRevoked(
   options: PathOptions,
 ): Promise<Refusal | undefined> {
   const { crls, crlPolicy, now, clockSkew } = options;
-  const found = await revocationStatus(certificate, issuer, crls, now, clockSkew);
+  return revocationRefusal(certificate, await revocationStatus(certificate, issuer, crls, now, clockSkew), crlPolicy);
+}
+
+/** What follows from what is known of a certificate. */
+export function revocationRefusal(
+  certificate: Certificate,
+  found: RevocationStatus,
+  policy: PathOptions['crlPolicy'],
+): Refusal | undefined {
   if (found.status === 'revoked') {
     return refuse('revoked', `${describeCertificate(certificate)} was revoked ${found.detail}`);
   }
-  if (found.status === 'unknown' && crlPolicy === 'strict') {
+  if (found.status === 'unknown' && policy === 'strict') {
     return refuse(
       'revocation-unknown',
       `whether ${describeCertificate(certificate)} was revoked cannot be told: ${found.detail} (policy='strict')`,

@@ -13,7 +13,10 @@ export interface X509Source {
   readonly ca: string | undefined;
   readonly cert: string | undefined;
   readonly key: { readonly file: string } | undefined;
-  readonly crl: { readonly file: string; readonly policy: 'strict' | 'ifpresent' } | undefined;
+  readonly crl:
+    | { readonly file: string | undefined; readonly fetch: boolean; readonly policy: 'strict' | 'ifpresent' }
+    | undefined;
+  readonly ocsp: { readonly policy: 'strict' | 'ifpresent' } | undefined;
   readonly allow: readonly string[];
   readonly commonName: boolean;
   readonly sha1: boolean;
@@ -29,7 +32,9 @@ export interface PkiPlaces {
   readonly ca: Place;
   readonly cert: Place;
   readonly key: Place;
-  readonly crl: (Place & { readonly policy: 'strict' | 'ifpresent' }) | undefined;
+  readonly crl: Place | undefined;
+  /** Of revocation: what either `<crl>` or `<ocsp>` wants. */
+  readonly policy: 'strict' | 'ifpresent';
   /** Patterns over the names that are let in; empty for all. */
   readonly allow: readonly string[];
 }
@@ -64,15 +69,16 @@ export function findPlaces(x509: X509Source, roots: LibvirtRoots): PkiPlaces {
     cert: own(x509.cert, pair?.cert, 'cert'),
     key: own(x509.key?.file, pair?.key, 'key'),
     crl: crlPlace(x509.crl, found?.crl),
+    policy: x509.crl?.policy === 'strict' || x509.ocsp?.policy === 'strict' ? 'strict' : 'ifpresent',
     allow: x509.allow.length > 0 ? x509.allow : (found?.allow ?? []),
   };
 }
 
-function crlPlace(own: X509Source['crl'], otherwise: Place | undefined): PkiPlaces['crl'] {
-  if (own === undefined) return otherwise && { ...otherwise, policy: 'ifpresent' };
+function crlPlace(own: X509Source['crl'], otherwise: Place | undefined): Place | undefined {
+  if (own?.file === undefined) return otherwise;
   // What is wanted if present may be absent.
   if (own.policy === 'ifpresent' && !existsSync(own.file)) return undefined;
-  return { path: own.file, said: 'the document', policy: own.policy };
+  return { path: own.file, said: 'the document' };
 }
 
 interface Found {

@@ -8,6 +8,7 @@ import { type Crl, parseCrl } from './crl.ts';
 import { describeIdentity, matchesDnPattern, provenIdentities, provesIdentity } from './identity.ts';
 import { authSchemes } from './methods.ts';
 import { MAX_PATH, type PathOptions, type Refusal, refuse, validatePath } from './path.ts';
+import { type OnlineSources, refusalOf, revocationOf } from './revocation.ts';
 import { verifySignature } from './signature.ts';
 import type { PeerProof, Verdict, Verifier } from './types.ts';
 
@@ -25,6 +26,8 @@ export interface VerifierOptions {
   readonly crls?: readonly Crl[] | undefined;
   /** What becomes of a certificate that no list speaks of. Default: `ifpresent`, it is taken. */
   readonly crlPolicy?: PathOptions['crlPolicy'] | undefined;
+  /** What is asked over the network; nothing where it is left out. */
+  readonly online?: OnlineSources | undefined;
   /** Patterns over the subject, one of which must fit; empty for any. */
   readonly allowedDns?: readonly string[] | undefined;
   /** Whether a common name proves a host name where there is no alternative name. Default: no. */
@@ -64,9 +67,14 @@ async function judge(proof: PeerProof, options: VerifierOptions, cache: Certific
   }
   const [leaf, ...others] = certificates.map((der) => cache.parse(der));
   if (leaf === undefined) return refuse('no-certificate', 'the peer signed, but sent no certificate');
-  const path = await validatePath(leaf, pathOptions(others, proof.crls, now, options));
+  const wanted = pathOptions(others, proof.crls, now, options);
+  const path = await validatePath(leaf, options.online === undefined ? wanted : { ...wanted, crlPolicy: 'ifpresent' });
   if (!path.ok) return path;
-  const refusal = checkIdentity(leaf, proof, options) ?? (await checkSignature(leaf, proof, options));
+  const refusal =
+    checkIdentity(leaf, proof, options) ??
+    (await checkSignature(leaf, proof, options)) ??
+    // Last of all: who does not have the key of a certificate has nothing fetched with it.
+    (options.online && refusalOf(path.path, await revocationOf(path.path, wanted, options.online), wanted.crlPolicy));
   return refusal ?? { ok: true, subject: formatDn(leaf.subject) ?? '', validUntil: path.validUntil };
 }
 

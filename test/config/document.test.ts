@@ -145,6 +145,23 @@ describe('defaults', () => {
   });
 });
 
+describe('revocation', () => {
+  const none = { crl: undefined, ocsp: undefined };
+  it.each<readonly [string, object]>([
+    ['', none],
+    ["<crl file='/l'/>", { ...none, crl: { file: '/l', fetch: false, policy: 'ifpresent' } }],
+    ["<crl file='/l' fetch='no' policy='strict'/>", { ...none, crl: { file: '/l', fetch: false, policy: 'strict' } }],
+    ["<crl fetch='yes'/>", { ...none, crl: { file: undefined, fetch: true, policy: 'ifpresent' } }],
+    ["<crl fetch='yes' file='/l'/>", { ...none, crl: { file: '/l', fetch: true, policy: 'ifpresent' } }],
+    ['<ocsp/>', { ...none, ocsp: { policy: 'ifpresent' } }],
+    ["<ocsp policy='strict'/>", { ...none, ocsp: { policy: 'strict' } }],
+  ])('is asked for over the network only where %s says so', (elements, expected) => {
+    const document = parse(`<sa><auth type='x509'><x509>${elements}</x509></auth></sa>${SP}`);
+    expect(document.sa.auths).toMatchObject([{ x509: expected }]);
+    expect(parseDocument(dumpDocument(document)).sa.auths).toMatchObject([{ x509: expected }]);
+  });
+});
+
 describe('NAT traversal', () => {
   it.each([
     ['', 'auto', 'always', "traversal='auto' encapsulation='always'"],

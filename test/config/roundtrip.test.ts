@@ -133,7 +133,12 @@ const x509 = fc
       { source: 'client', pkipath: '/etc/pki', commonname: policy && 'yes', sha1: allow.length > 0 ? 'yes' : 'no' },
       tag('ca', { file: `/${ca.replace(/\s/g, '_')}` }) +
         tag('key', { file: '/key' }, tag('secret', { usage: 'passphrase' })) +
-        tag('crl', { file: '/crl', policy }) +
+        tag('crl', {
+          file: allow.length === 2 ? undefined : '/crl',
+          fetch: allow.length > 0 ? 'yes' : undefined,
+          policy,
+        }) +
+        (ca.length % 2 === 0 ? '' : tag('ocsp', { policy })) +
         allow.map((dn) => tag('allow', { dn })).join(''),
     ),
   );

@@ -8,6 +8,7 @@ import { childElements, withXml, type XmlNode } from '../../src/config/xml.ts';
 const SCHEMA = new URL('../../schema/sectunnel.rng', import.meta.url);
 const EXAMPLES = new URL('../../examples/', import.meta.url);
 const PSK = readFileSync(new URL('ex-psk.xml', EXAMPLES), 'utf8');
+const X509 = readFileSync(new URL('ex-x509.xml', EXAMPLES), 'utf8');
 const SEED = readFileSync(new URL('ex-seed.xml', EXAMPLES), 'utf8');
 
 function check(xml: string): DocumentIssue | undefined {
@@ -58,6 +59,8 @@ describe('schema/sectunnel.rng', () => {
     ['a rule that protects nothing', PSK, "action='ipsec'", "action='none'"],
     ['a level', PSK, "level='unique'", "level='often'"],
     ['fragments that are too small', PSK, '<nat ', "<fragmentation size='575'/><nat "],
+    ['a list that is nowhere', X509, "<crl file='/etc/pki/CA/crl.pem' policy='ifpresent'/>", "<crl fetch='no'/>"],
+    ['a policy of OCSP', X509, '<allow ', "<ocsp policy='often'/><allow "],
     ['a DSCP', PSK, "<replay window='1024'/>", "<outer dscp='64'/>"],
     ['padding to no size', PSK, "<replay window='1024'/>", "<tfc padding='fixed'/>"],
     ['an IKE version', PSK, "version='2'", "version='1'"],

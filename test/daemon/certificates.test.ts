@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { run } from '../../src/cli/run.ts';
 import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
-import { authority, dns, ecKey, type Made, make } from '../pki/make.ts';
+import { authority, dns, ecKey, type Made, make, makeCrl } from '../pki/make.ts';
+import { lists } from '../pki/make-ocsp.ts';
 import {
   address,
   type DocumentWords,
@@ -146,6 +147,8 @@ describe('sectunnel pki-check', () => {
 });
 
 describe('two daemons with certificates', () => {
+  const LIST = 'http://pki.example/root.crl';
+  const SERIAL = Uint8Array.of(0x47);
   const certified = (name: string, more: object = {}): Made =>
     make({
       subject: `O=Example, CN=${name}`,
@@ -221,6 +224,27 @@ describe('two daemons with certificates', () => {
     const warned = right.daemon.lines.filter(({ level, text }) => level === 'warn' && text.includes('is used on'));
     expect(warned).toHaveLength(1);
     expect(warned[0]?.text).toContain(`${right.files.path('cert.pem')}: it holds neither PEM nor DER`);
+  });
+
+  it.each<[string, readonly Uint8Array[] | undefined, string]>([
+    ['cannot be had', undefined, `: whether 'O=Example, CN=gw2' was revoked cannot be told: ${LIST}: no ${LIST} here`],
+    ['has the peer', [SERIAL], "revoked: 'O=Example, CN=gw2' was revoked since"],
+    ['does not have the peer', [], 'up'],
+  ])('fetch lists where the document says so: one that %s', async (_, revoked, outcome) => {
+    const { left, right } = await pair(certified('gw1'), certified('gw2', { serial: SERIAL, extra: [lists(LIST)] }));
+    const times = { thisUpdate: Date.now() - DAY, nextUpdate: Date.now() + DAY };
+    if (revoked !== undefined) left.daemon.fetch = async () => makeCrl({ issuer: root, revoked, ...times });
+    await create(right, rightWords);
+    const xml = left.files
+      .document('', 'both', { start: 'initiate' })
+      .replace('</x509>', "<crl fetch='yes' policy='strict'/></x509>");
+    await left.daemon.client.call('create', { xml });
+    const state = async (): Promise<string> => `${await failureOf(left)} ${await stateOf(left)}`;
+    await eventually(outcome, async () => (await state()).includes(outcome));
+    const told = left.daemon.lines.filter(({ text }) => text.startsWith('nothing was learnt of revocation'));
+    expect(told.map(({ text }) => text)).toEqual(
+      revoked === undefined ? [`nothing was learnt of revocation: ${LIST}: no ${LIST} here`] : [],
+    );
   });
 
   it('warn of a certificate that is about to expire while nobody authenticates', async () => {

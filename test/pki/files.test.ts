@@ -15,9 +15,11 @@ import { checkPki, type PkiReport } from '../../src/pki/check.ts';
 import { CertificateFiles, type FileSource } from '../../src/pki/credentials.ts';
 import { describeIdentity, provenIdentities } from '../../src/pki/identity.ts';
 import { type FileReader, loadAuthorities, loadChain, loadCrls, loadPrivateKey } from '../../src/pki/load.ts';
+import { OnlineRevocation } from '../../src/pki/online.ts';
 import { findPlaces, type LibvirtRoots, parseLibvirtConfig, type X509Source } from '../../src/pki/places.ts';
 import { keySigner } from '../../src/pki/signer.ts';
-import { authority, DAY, dns, ecKey, type Made, make, makeCrl, NOW } from './make.ts';
+import { authority, type CrlRecipe, DAY, dns, ecKey, type Made, make, makeCrl, NOW } from './make.ts';
+import { lists } from './make-ocsp.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'sectunnel-pki-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -258,14 +260,17 @@ const nothing: Omit<X509Source, 'source'> = {
   cert: undefined,
   key: undefined,
   crl: undefined,
+  ocsp: undefined,
   allow: [],
   commonName: false,
   sha1: false,
 };
+/** Nothing is to be asked for over the network in these tests, but where they say so. */
+const online = new OnlineRevocation({ fetch: ({ url }) => fail(`no ${url}`) });
 const nowhere: LibvirtRoots = { config: '/nowhere', pki: '/nowhere', user: undefined };
 
 function check(x509: X509Source, now: number = Date.now(), localId?: string, roots = nowhere): Promise<PkiReport> {
-  const source = { x509, roots, reader, passphrase: () => undefined };
+  const source = { x509, roots, reader, passphrase: () => undefined, online };
   const id = localId === undefined ? undefined : identityFromText('fqdn', localId);
   return checkPki({ source, side: 'both', localId: id, now });
 }
@@ -324,7 +329,7 @@ describe("libvirt's set-up", () => {
     expect(findPlaces({ ...nothing, source: 'server', allow: ['CN=c'] }, roots()).allow).toEqual(['CN=c']);
     expect(findPlaces({ ...nothing, source: 'server' }, roots()).ca.said).toBe(`ca_file in ${file}`);
     expect(paths({ source: 'client' })[0]).toBe('/etc/pki/CA/cacert.pem');
-    expect(paths({ ca: '/d/ca', crl: { file: '/d/crl', policy: 'strict' } })).toEqual([
+    expect(paths({ ca: '/d/ca', crl: { file: '/d/crl', fetch: false, policy: 'strict' } })).toEqual([
       '/d/ca',
       '/a/cert',
       '/a/key',
@@ -335,10 +340,12 @@ describe("libvirt's set-up", () => {
     writeFileSync(file, names);
     expect(() => paths({})).toThrow('names some of ca_file, cert_file and key_file only');
     // A list that need not be there is not missed.
-    const list = { file: '/d/crl', policy: 'ifpresent' } as const;
+    const list = { file: '/d/crl', fetch: false, policy: 'ifpresent' } as const;
     expect(findPlaces({ ...nothing, source: 'client', crl: list }, roots()).crl).toBeUndefined();
     writeFileSync(file, 'crl_file = "/a/crl"\n');
     expect(paths({})[3]).toBe('/a/crl');
+    // Of which nothing is said but that they are fetched too, or must be there.
+    expect(paths({ crl: { file: undefined, fetch: true, policy: 'strict' } })[3]).toBe('/a/crl');
     expect(parseLibvirtConfig('a = "x" # comment\nb=[]\nc = 3')).toEqual(
       new Map([
         ['a', ['x']],
@@ -362,7 +369,7 @@ describe('what a peer would say', () => {
     const crl =
       files.crl === undefined
         ? undefined
-        : ({ file: put(name('crl'), files.crl), policy: files.policy ?? 'ifpresent' } as const);
+        : ({ file: put(name('crl'), files.crl), fetch: false, policy: files.policy ?? 'ifpresent' } as const);
     const x509: X509Source = {
       ...nothing,
       source: 'file',
@@ -466,6 +473,50 @@ describe('what a peer would say', () => {
     expect(found[0]).toMatch(expected);
   });
 
+  it.each<[string, Partial<CrlRecipe> | undefined, 'strict' | 'ifpresent', RegExp]>([
+    ['was not revoked', {}, 'strict', /^note: 'CN=gw1' was not revoked$/],
+    [
+      'was revoked',
+      { revoked: [Uint8Array.of(9)] },
+      'ifpresent',
+      /^error: a peer would reject us \(revoked\): 'CN=gw1'/,
+    ],
+    [
+      'cannot be told',
+      undefined,
+      'strict',
+      /^error: a peer would reject us \(revocation-unknown\): .*answers with 404/,
+    ],
+    [
+      'cannot be told',
+      undefined,
+      'ifpresent',
+      /^warning: whether 'CN=gw1' was revoked cannot be told: http:\/\/pki.example/,
+    ],
+  ])('that our certificate %s, where lists are fetched (%j, %s)', async (_, list, policy, expected) => {
+    const own = made({ serial: Uint8Array.of(9), extra: [lists('http://pki.example/x.crl')] });
+    const asked: string[] = [];
+    const through = new OnlineRevocation({
+      fetch: ({ url }) => {
+        asked.push(url);
+        if (list === undefined) return Promise.reject(new Error('it answers with 404'));
+        return Promise.resolve(makeCrl({ issuer: root, ...list }));
+      },
+    });
+    const x509: X509Source = {
+      ...nothing,
+      source: 'file',
+      ca: put('f-ca.pem', certPem(root)),
+      cert: put('f-cert.pem', certPem(own)),
+      key: { file: put('f-key.pem', keyPem(own.key)) },
+      crl: { file: undefined, fetch: true, policy },
+    };
+    const source = { x509, roots: nowhere, reader, passphrase: () => undefined, online: through };
+    const result = await checkPki({ source, side: 'both', localId: undefined, now: NOW });
+    expect(texts(result)).toEqual([expect.stringMatching(expected)]);
+    expect(asked).toEqual(['http://pki.example/x.crl']);
+  });
+
   it('that files are missing: each, and the rest is looked at all the same', async () => {
     const gone: FileReader = {
       read: (path) => (path.includes('cert') ? readFileSync(path) : fail(path)),
@@ -473,7 +524,7 @@ describe('what a peer would say', () => {
     };
     const one = put('one-cert.pem', certPem(made()));
     const x509: X509Source = { ...nothing, source: 'file', ca: '/no/ca', cert: one, key: { file: '/no/key' } };
-    const source = { x509, roots: nowhere, reader: gone, passphrase: () => undefined };
+    const source = { x509, roots: nowhere, reader: gone, passphrase: () => undefined, online };
     const result = await checkPki({ source, side: 'both', localId: undefined, now: NOW });
     expect(texts(result)).toEqual(['error: no /no/ca', 'error: no /no/key']);
     expect(result.identities).toEqual(['dn CN=gw1', 'fqdn gw1.example']);
@@ -500,7 +551,14 @@ describe('a document', () => {
       key: { file: put('d-key.pem', keyPem(key)) },
     };
     const x509: X509Source = { ...nothing, source: 'file', ...files, ...words };
-    const both = new CertificateFiles({ x509, roots: nowhere, reader, passphrase: () => undefined, onWarning: fail });
+    const both = new CertificateFiles({
+      x509,
+      roots: nowhere,
+      reader,
+      passphrase: () => undefined,
+      online,
+      onWarning: fail,
+    });
     // The peer is an old one: its RSA signatures are with SHA-1 where nothing else was agreed on.
     const peer = keySigner(key, { allowSha1: true });
     const method = peer.methods.find((candidate) => candidate.authMethod === authMethod)!;
@@ -541,6 +599,7 @@ describe('renewal', () => {
     roots: nowhere,
     reader,
     passphrase: () => undefined,
+    online,
     onWarning: (text) => void warnings.push(text),
   };
   let age = 1_000_000;

@@ -109,9 +109,12 @@ export function extension(oid: string, critical: boolean, value: Uint8Array): Ui
   return derElement(SEQUENCE, derElement(0x06, fromHex(oid)), ...flag, derElement(0x04, value));
 }
 
-function time(at: number): Uint8Array {
+/** UTCTime for years before 2050 (RFC 5280 §4.1.2.5), unless the other form is wanted. */
+export function time(at: number, generalized = false): Uint8Array {
   const text = new Date(at).toISOString().replace(/[-:T]|\.\d+/g, '');
-  return Number(text.slice(0, 4)) < 2050 ? derElement(0x17, utf8(text.slice(2))) : derElement(0x18, utf8(text));
+  return !generalized && Number(text.slice(0, 4)) < 2050
+    ? derElement(0x17, utf8(text.slice(2)))
+    : derElement(0x18, utf8(text));
 }
 
 export const dns = (name: string): Uint8Array => derElement(0x82, utf8(name));

@@ -8,6 +8,7 @@ import { chooseCrypto } from '../../src/daemon/crypto.ts';
 import type { Daemon } from '../../src/daemon/daemon.ts';
 import type { DevicePlan } from '../../src/daemon/platform.ts';
 import { Service } from '../../src/daemon/service.ts';
+import type { Fetch } from '../../src/pki/online.ts';
 import { MemoryDevice } from '../../src/tun/memory.ts';
 import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
 import type { UdpNetwork } from '../../src/tun/udp.ts';
@@ -50,6 +51,8 @@ export class TestDaemon {
   libvirtSockets: readonly string[] = [];
   /** What its machine knows of every path. */
   pathMtu: number | undefined;
+  /** What it can fetch of revocation. */
+  fetch: Fetch = ({ url }) => Promise.reject(new Error(`no ${url} here`));
   /** Its machine's links, routes and rules: empty, and not touched by its devices. */
   readonly hostNetwork: MemoryHostNetwork = new MemoryHostNetwork();
   readonly #network: UdpNetwork;
@@ -93,6 +96,7 @@ export class TestDaemon {
       crypto: chooseCrypto('auto'),
       libvirtSockets: this.libvirtSockets,
       log: recordingLog(this.lines),
+      fetch: (request) => this.fetch(request),
       platform: {
         network: this.#network,
         hostNetwork: this.hostNetwork,

@@ -1,0 +1,330 @@
+/**
+ * The Online Certificate Status Protocol (RFC 6960): the question about one certificate, and what is made of an answer,
+ * which anybody on the way may have written until its signature says otherwise.
+ *
+ * Answers count that the issuer signed, or somebody to whom the issuer gave a certificate for that alone (§4.2.2.2).
+ * SHA-1 names the issuer in the question, as all responders know it (RFC 5019 §2.1.1); nothing rests on it, for who signed is
+ * looked at by his key.
+ */
+import { createHash } from 'node:crypto';
+import { concatBytes, equalBytes, fromHex, toHex } from '../base/bytes.ts';
+import { checkDer, DerTag, derChildren, derContents, derElement } from '../base/der.ts';
+import { canonicalDn } from '../base/dn.ts';
+import { type Certificate, describeCertificate, KeyUsage, parseCertificate, sameNames } from './certificate.ts';
+import { type Crl, describeRevocation, revocationStatus } from './crl.ts';
+import { algorithmName, keyProblem, schemeOf } from './scheme.ts';
+import { isSignedBy, verifySignature } from './signature.ts';
+import { readTime } from './time.ts';
+
+/** Largest answer that is read, in bytes: one about one certificate, with the chain of who signed it. */
+export const MAX_OCSP_RESPONSE: number = 64 * 1024;
+/** Certificates of an answer that are looked at. */
+const MAX_RESPONDERS = 4;
+/** How old an answer may be that does not say until when it holds, milliseconds; the skew of clocks comes on top. */
+const MAX_AGE = 3_600_000;
+
+const SHA1 = derElement(DerTag.OBJECT_IDENTIFIER, fromHex('2b0e03021a'));
+const BASIC_RESPONSE = derElement(DerTag.OBJECT_IDENTIFIER, fromHex('2b0601050507300101'));
+const NONCE = '2b0601050507300102';
+const OCSP_SIGNING = '1.3.6.1.5.5.7.3.9';
+const ENUMERATED = 0x0a;
+
+/** §4.2.1, by number; 0 is success. */
+const FAILURES: Readonly<Record<number, string>> = {
+  1: 'that it cannot read the question (malformedRequest)',
+  2: 'that something is wrong with it (internalError)',
+  3: 'that it is to be asked later (tryLater)',
+  5: 'that the question has to be signed (sigRequired)',
+  6: 'that it does not speak of certificates of that issuer, or not to us (unauthorized)',
+};
+
+export interface OcspQuestion {
+  readonly certificate: Certificate;
+  /** Of a path that is trusted. */
+  readonly issuer: Certificate;
+  /** Random bytes, 32 as RFC 8954 wants: an answer that repeats others is an old one. Many responders repeat none. */
+  readonly nonce: Uint8Array;
+}
+
+export interface OcspAnswer {
+  readonly status: 'good' | 'revoked' | 'unknown';
+  /** For people. */
+  readonly detail: string;
+  /** Milliseconds since 1970 until which it holds; `undefined`: it may be another one at any time. */
+  readonly nextUpdate: number | undefined;
+}
+
+export interface OcspConditions {
+  /** Milliseconds since 1970. */
+  readonly now: number;
+  /** How far the clocks of others may be off, milliseconds. */
+  readonly skew: number;
+  /** Lists at hand, in which a responder's certificate may be. */
+  readonly crls: readonly Crl[];
+}
+
+/** DER of an OCSPRequest (§4.1.1), not signed. */
+export function ocspRequest({ certificate, issuer, nonce }: OcspQuestion): Uint8Array {
+  const algorithm = derElement(DerTag.SEQUENCE, SHA1, Uint8Array.of(DerTag.NULL, 0));
+  const names = certIdParts(certificate, issuer);
+  const request = derElement(DerTag.SEQUENCE, derElement(DerTag.SEQUENCE, algorithm, ...names));
+  const extension = derElement(
+    DerTag.SEQUENCE,
+    derElement(DerTag.OBJECT_IDENTIFIER, fromHex(NONCE)),
+    derElement(DerTag.OCTET_STRING, derElement(DerTag.OCTET_STRING, nonce)),
+  );
+  return derElement(
+    DerTag.SEQUENCE,
+    derElement(
+      DerTag.SEQUENCE,
+      derElement(DerTag.SEQUENCE, request),
+      derElement(0xa2, derElement(DerTag.SEQUENCE, extension)),
+    ),
+  );
+}
+
+/** What stands behind the hash algorithm in a CertID. */
+function certIdParts(certificate: Certificate, issuer: Certificate): Uint8Array[] {
+  return [
+    derElement(DerTag.OCTET_STRING, sha1(certificate.issuer)),
+    derElement(DerTag.OCTET_STRING, keyHash(issuer)),
+    derElement(DerTag.INTEGER, fromHex(certificate.serial)),
+  ];
+}
+
+/** SHA-1 of the key's bits, without the algorithm. */
+function keyHash({ publicKeyInfo }: Certificate): Uint8Array {
+  const [, bits] = derChildren(publicKeyInfo, DerTag.SEQUENCE);
+  // The first byte of a bit string is the number of bits that are not used.
+  return sha1(bits === undefined ? publicKeyInfo : derContents(bits).subarray(1));
+}
+
+function sha1(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(createHash('sha1').update(bytes).digest());
+}
+
+/**
+ * What an answer says of the certificate that was asked about.
+ * @throws Error, for people, for one that says nothing, whatever the bytes are
+ */
+export async function readOcspResponse(
+  der: Uint8Array,
+  question: OcspQuestion,
+  conditions: OcspConditions,
+): Promise<OcspAnswer> {
+  if (der.length > MAX_OCSP_RESPONSE) {
+    throw new Error(`an answer of ${der.length} bytes; at most ${MAX_OCSP_RESPONSE} are read`);
+  }
+  const response = reading(() => basicResponse(der));
+  checkNonce(response, question.nonce);
+  await checkSigned(response, question.issuer, conditions);
+  return reading(() => answerOf(response, question, conditions));
+}
+
+/** What the bytes say of themselves. */
+interface BasicResponse {
+  readonly tbs: Uint8Array;
+  /** Tag 0xa1 by name, 0xa2 by the hash of the key. */
+  readonly responder: Uint8Array;
+  readonly single: readonly Uint8Array[];
+  readonly nonce: Uint8Array | undefined;
+  readonly signatureAlgorithm: Uint8Array;
+  readonly signature: Uint8Array;
+  readonly certificates: readonly Uint8Array[];
+}
+
+/** An answer that was read, or that says by itself why it is none. */
+class OcspError extends Error {
+  override readonly name = 'OcspError';
+}
+
+function reading<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof OcspError) throw error;
+    throw new OcspError(`not an answer that is understood: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+function basicResponse(der: Uint8Array): BasicResponse {
+  checkDer(der);
+  const [status, wrapped] = derChildren(der, DerTag.SEQUENCE);
+  const code = status?.[0] === ENUMERATED ? derContents(status)[0] : undefined;
+  if (code !== 0) throw new OcspError(`the responder says ${FAILURES[code ?? -1] ?? `something unknown (${code})`}`);
+  if (wrapped === undefined) throw new Error('there is nothing in it');
+  const [type, octets] = derChildren(only(derChildren(wrapped, 0xa0)), DerTag.SEQUENCE);
+  if (type === undefined || octets?.[0] !== DerTag.OCTET_STRING || !equalBytes(type, BASIC_RESPONSE)) {
+    throw new Error('it is of another type than the basic one');
+  }
+  const basic = derContents(octets);
+  checkDer(basic);
+  const [tbs, signatureAlgorithm, signature, certificates] = derChildren(basic, DerTag.SEQUENCE);
+  if (tbs === undefined || signatureAlgorithm === undefined || signature?.[0] !== DerTag.BIT_STRING) {
+    throw new Error('a part is missing');
+  }
+  const bits = derContents(signature);
+  if (bits[0] !== 0) throw new Error('its signature is not whole bytes');
+  return {
+    tbs,
+    ...responseData(tbs),
+    signatureAlgorithm,
+    signature: bits.subarray(1),
+    certificates: certificates === undefined ? [] : derChildren(only(derChildren(certificates, 0xa0)), DerTag.SEQUENCE),
+  };
+}
+
+function responseData(tbs: Uint8Array): Pick<BasicResponse, 'responder' | 'single' | 'nonce'> {
+  const fields = derChildren(tbs, DerTag.SEQUENCE);
+  // There is version 1 alone, which DER leaves out; not all do.
+  if (fields[0]?.[0] === 0xa0 && toHex(fields.shift()!) !== 'a003020100') throw new Error('it is of another version');
+  const [responder, , responses, extensions] = fields;
+  if (responder === undefined || responses === undefined) throw new Error('a part is missing');
+  return {
+    responder,
+    single: derChildren(responses, DerTag.SEQUENCE),
+    nonce: extensions && readExtensions(extensions).get(NONCE),
+  };
+}
+
+/** Values by identifier. @throws Error for a critical one that is not understood */
+function readExtensions(wrapped: Uint8Array): Map<string, Uint8Array> {
+  // BOUNDED: by the size of an answer.
+  const values = new Map<string, Uint8Array>();
+  for (const extension of derChildren(only(derChildren(wrapped, 0xa1)), DerTag.SEQUENCE)) {
+    const parts = derChildren(extension, DerTag.SEQUENCE);
+    const id = toHex(derContents(parts[0] ?? new Uint8Array(2)));
+    const critical = parts[1]?.[0] === DerTag.BOOLEAN && parts[1][2] !== 0;
+    if (critical && id !== NONCE) throw new Error(`it has the critical extension ${id}`);
+    const value = parts[parts.length - 1];
+    if (value?.[0] !== DerTag.OCTET_STRING) throw new Error('an extension without a value');
+    values.set(id, derContents(value));
+  }
+  return values;
+}
+
+function only(list: readonly Uint8Array[]): Uint8Array {
+  const [first, ...more] = list;
+  if (first === undefined || more.length > 0) throw new Error('one element is wanted');
+  return first;
+}
+
+/** §4.4.1: who answers in advance repeats none, and then the times say how old an answer is. */
+function checkNonce({ nonce }: BasicResponse, sent: Uint8Array): void {
+  if (nonce === undefined || equalBytes(nonce, derElement(DerTag.OCTET_STRING, sent))) return;
+  throw new OcspError('the answer is one to another question (its nonce is not ours)');
+}
+
+/** §4.2.2.2. @throws OcspError when nobody signed who may */
+async function checkSigned(response: BasicResponse, issuer: Certificate, conditions: OcspConditions): Promise<void> {
+  const { signatureAlgorithm, signature, tbs } = response;
+  const scheme = schemeOf(signatureAlgorithm);
+  if (scheme === undefined || ('hash' in scheme && scheme.hash === 'sha1')) {
+    throw new OcspError(`the answer is signed with ${algorithmName(signatureAlgorithm)}, which is not taken`);
+  }
+  const signer = isResponder(response, issuer) ? issuer : await delegate(response, issuer, conditions);
+  const weak = keyProblem(signer.publicKey);
+  if (weak !== undefined) throw new OcspError(`the responder ${describeCertificate(signer)} has ${weak}`);
+  if (await verifySignature(scheme, signer.publicKey, tbs, signature)) return;
+  throw new OcspError(`the signature of the answer was not made by ${describeCertificate(signer)}`);
+}
+
+function isResponder({ responder }: BasicResponse, certificate: Certificate): boolean {
+  const [id] = reading(() => derChildren(responder, responder[0]!));
+  if (id === undefined) return false;
+  if (responder[0] === 0xa2) return equalBytes(derContents(id), keyHash(certificate));
+  const name = responder[0] === 0xa1 ? canonicalDn(id) : undefined;
+  return name !== undefined && sameNames(name, certificate.subjectName);
+}
+
+/** The certificate of somebody who may answer for the issuer. */
+async function delegate(
+  response: BasicResponse,
+  issuer: Certificate,
+  conditions: OcspConditions,
+): Promise<Certificate> {
+  let problem = 'no certificate of who signed it came with it';
+  for (const der of response.certificates.slice(0, MAX_RESPONDERS)) {
+    const certificate = reading(() => parseCertificate(der));
+    if (!isResponder(response, certificate)) continue;
+    const found = await delegateProblem(certificate, issuer, conditions);
+    if (found === undefined) return certificate;
+    problem = `${describeCertificate(certificate)} signed it, but ${found}`;
+  }
+  throw new OcspError(`the answer is none of ${describeCertificate(issuer)}: ${problem}`);
+}
+
+async function delegateProblem(
+  certificate: Certificate,
+  issuer: Certificate,
+  { now, skew, crls }: OcspConditions,
+): Promise<string | undefined> {
+  const { extensions, notBefore, notAfter, signatureAlgorithm } = certificate;
+  if (!sameNames(certificate.issuerName, issuer.subjectName)) return 'was certified by somebody else';
+  if (extensions.extendedKeyUsage?.includes(OCSP_SIGNING) !== true) {
+    return 'may not: its extended key usage has no OCSPSigning';
+  }
+  const { keyUsage } = extensions;
+  if (keyUsage !== undefined && (keyUsage & (KeyUsage.digitalSignature | KeyUsage.nonRepudiation)) === 0) {
+    return 'may not: its key usage has no digitalSignature';
+  }
+  if (notAfter < now - skew || notBefore > now + skew) return 'its certificate has expired, or is not valid yet';
+  const [unknown] = extensions.unknownCritical;
+  if (unknown !== undefined) return `its certificate has the critical extension ${unknown}`;
+  const scheme = schemeOf(signatureAlgorithm);
+  if (scheme === undefined || ('hash' in scheme && scheme.hash === 'sha1')) {
+    return `its certificate is signed with ${algorithmName(signatureAlgorithm)}`;
+  }
+  if (!(await isSignedBy(certificate, issuer, scheme))) return 'was certified by another of that name';
+  if (extensions.ocspNoCheck) return undefined;
+  // §4.2.2.2.1 leaves it to us: to ask for it as well could go round in circles.
+  const { status } = await revocationStatus(certificate, issuer, crls, now, skew);
+  return status === 'revoked' ? 'its certificate was revoked' : undefined;
+}
+
+function answerOf(
+  { single }: BasicResponse,
+  { certificate, issuer }: OcspQuestion,
+  conditions: OcspConditions,
+): OcspAnswer {
+  const wanted = concatBytes(...certIdParts(certificate, issuer));
+  for (const response of single) {
+    const [id, status, thisUpdate, ...rest] = derChildren(response, DerTag.SEQUENCE);
+    if (id === undefined || status === undefined || thisUpdate === undefined) throw new Error('a part is missing');
+    const [algorithm, ...names] = derChildren(id, DerTag.SEQUENCE);
+    const [hash] = algorithm === undefined ? [] : derChildren(algorithm, DerTag.SEQUENCE);
+    if (hash === undefined || !equalBytes(hash, SHA1) || !equalBytes(concatBytes(...names), wanted)) continue;
+    const next = rest[0]?.[0] === 0xa0 ? rest.shift() : undefined;
+    if (rest[0] !== undefined) readExtensions(rest[0]);
+    const nextUpdate = next && readTime(only(derChildren(next, 0xa0)));
+    const found = { ...statusOf(status), nextUpdate };
+    // Also in an answer that is out of date: what was revoked stays so.
+    if (found.status !== 'revoked') checkTimes(readTime(thisUpdate), nextUpdate, conditions);
+    return found;
+  }
+  throw new OcspError('the answer is about other certificates');
+}
+
+function statusOf(status: Uint8Array): Pick<OcspAnswer, 'status' | 'detail'> {
+  switch (status[0]) {
+    case 0x80:
+      return { status: 'good', detail: '' };
+    case 0x82:
+      return { status: 'unknown', detail: 'the responder does not know the certificate' };
+    case 0xa1: {
+      const [date, reason] = derChildren(status, 0xa1);
+      const [code] = reason?.[0] === 0xa0 ? derChildren(reason, 0xa0) : [];
+      return { status: 'revoked', detail: describeRevocation(date, code?.[2]) };
+    }
+    default:
+      throw new Error('it says neither good nor revoked nor unknown');
+  }
+}
+
+/** §3.2. */
+function checkTimes(thisUpdate: number, nextUpdate: number | undefined, { now, skew }: OcspConditions): void {
+  const date = (time: number): string => new Date(time).toISOString();
+  if (thisUpdate > now + skew) throw new OcspError(`the answer is of ${date(thisUpdate)}, which is to come`);
+  const until = nextUpdate ?? thisUpdate + MAX_AGE;
+  if (until < now - skew) throw new OcspError(`the answer is out of date since ${date(until)}`);
+}
