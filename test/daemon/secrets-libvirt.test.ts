@@ -163,7 +163,10 @@ describe('secrets of libvirt', () => {
     await eventually('the refusal', async () => (await statusOf(left)).lastFailure !== undefined);
     expect((await statusOf(left)).lastFailure?.reason).toBe('AUTHENTICATION_FAILED');
     const asked = fake.count(145);
+    expect((await statusOf(left)).retryIn).toBeGreaterThan(0);
     fake.setValue(SECRET_UUID, 'new');
+    await eventually('the event', () => events.some(({ event }) => event === 'secret-changed'));
+    expect((await statusOf(left)).retryIn).toBeUndefined();
     await eventually('both ends up', async () => (await isUp(left)) && (await isUp(right)));
     expect(fake.count(145)).toBeGreaterThan(asked);
     expect(events.map(({ event }) => event)).toContain('secret-changed');
