@@ -24,6 +24,8 @@ nft nftables
 libvirtd libvirt-daemon
 virsh libvirt-clients
 dnsmasq dnsmasq-base
+iptables iptables
+dnsmasq dnsmasq-base
 tshark tshark
 swanctl strongswan-swanctl
 charon-systemd charon-systemd

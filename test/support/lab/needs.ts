@@ -8,6 +8,7 @@ export type Need =
   | 'namespaces'
   | 'strongswan'
   | 'uml'
+  | 'openssl'
   | 'tcpdump'
   | 'tshark'
   | 'nftables'
@@ -59,10 +60,17 @@ const CHECKS: Readonly<Record<Need, () => string[]>> = {
     ...programs(['modprobe'], 'kmod'),
     ...(process.arch === 'x64' ? [] : [`User-Mode Linux needs x86-64, this is ${process.arch}`]),
   ],
+  openssl: () => programs(['openssl'], 'openssl'),
   tcpdump: () => programs(['tcpdump'], 'tcpdump'),
   tshark: () => programs(['tshark'], 'tshark'),
   nftables: () => programs(['nft'], 'nftables'),
-  libvirt: () => [...programs(['libvirtd'], 'libvirt-daemon'), ...programs(['virsh'], 'libvirt-clients')],
+  // For its networks libvirtd calls dnsmasq and iptables.
+  libvirt: () => [
+    ...programs(['libvirtd'], 'libvirt-daemon'),
+    ...programs(['virsh'], 'libvirt-clients'),
+    ...programs(['dnsmasq'], 'dnsmasq-base'),
+    ...programs(['iptables', 'ip6tables'], 'iptables'),
+  ],
   iperf3: () => programs(['iperf3'], 'iperf3'),
   'wireguard-go': () => [...programs(['wireguard-go'], 'wireguard-go'), ...programs(['wg'], 'wireguard-tools')],
   build: () =>
