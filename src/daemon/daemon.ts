@@ -118,6 +118,7 @@ export class Daemon {
     // libvirt's daemons may be started only when this one is ready: what needs their secrets is not waited for.
     const later: string[] = [];
     const holding = await this.networks.open();
+    await this.runner.standing.reconcile([...this.#interrupted.values()]);
     for (const name of new Set([...interrupted.flatMap((name) => name ?? []), ...marked, ...holding])) {
       const document = this.#documentToStart(name);
       if (document !== undefined && this.secrets.needsLibvirt(document)) later.push(name);
@@ -208,7 +209,8 @@ export class Daemon {
     return this.#inTurn(async () => {
       const object = this.#objects.find(nameOrUuid);
       if (object.live !== undefined) await this.#stop(object);
-      else if (!this.#giveUp(object)) throw new ControlError('invalid-state', `tunnel ${object.name} is not active`);
+      else if (!(await this.#giveUp(object)))
+        throw new ControlError('invalid-state', `tunnel ${object.name} is not active`);
       return { name: object.name };
     });
   }
@@ -285,7 +287,8 @@ export class Daemon {
     return explainPacket(this.runner.explainFacts(document), question);
   }
 
-  status(nameOrUuid: string | undefined): StatusResult {
+  async status(nameOrUuid: string | undefined): Promise<StatusResult> {
+    await this.runner.standing.look();
     const objects = nameOrUuid === undefined ? this.#objects.all() : [this.#objects.find(nameOrUuid)];
     return {
       version: version(),
@@ -357,8 +360,8 @@ export class Daemon {
     }
   }
 
-  async #stop(object: TunnelObject): Promise<void> {
-    await this.runner.stop(object.name);
+  async #stop(object: TunnelObject, again = false): Promise<void> {
+    await this.runner.stop(object.name, again);
     this.#stopped(object);
   }
 
@@ -366,9 +369,11 @@ export class Daemon {
   async #lost(name: string): Promise<void> {
     const object = this.#objects.get(name);
     if (object?.live === undefined) return;
-    this.#interrupted.set(name, object.live);
-    await this.#stop(object);
-    this.#objects.claim(this.#interrupted.get(name)!);
+    const document = object.live;
+    this.#interrupted.set(name, document);
+    await this.#stop(object, true);
+    this.#liveDocuments.save(name, dumpDocument(document));
+    this.#objects.claim(document);
     void this.#autostart.begin(name);
   }
 
@@ -385,7 +390,7 @@ export class Daemon {
   async #replaceLive(object: TunnelObject, document: SectunnelDocument): Promise<void> {
     const before = object.live!;
     await this.runner.check(document);
-    await this.runner.stop(object.name);
+    await this.runner.stop(object.name, true);
     try {
       await this.#start(object, document);
     } catch (error) {
@@ -407,13 +412,13 @@ export class Daemon {
 
   /** A tunnel that ran when the daemon was cut off runs again, with the document that it ran with. */
   #loadLive(name: string, file: string, xml: Buffer): string | undefined {
-    this.#liveDocuments.remove(name);
     try {
       const document = parseDocument(xml, { source: file });
       this.#objects.claim(document);
       this.#interrupted.set(name, document);
       return name;
     } catch (error) {
+      this.#liveDocuments.remove(name);
       this.#log.error({ file }, `a tunnel that ran is not started again: ${messageOf(error)}`);
       return undefined;
     }
@@ -445,9 +450,13 @@ export class Daemon {
   }
 
   /** Ends the attempts to start a tunnel unasked. False when there are none. */
-  #giveUp(object: TunnelObject): boolean {
+  async #giveUp(object: TunnelObject): Promise<boolean> {
     this.#objects.dropIfGone(object);
     const interrupted = this.#interrupted.delete(object.name);
+    if (interrupted) {
+      this.#liveDocuments.remove(object.name);
+      await this.runner.standing.release(object.name);
+    }
     return this.#autostart.cancel(object.name) || interrupted;
   }
 

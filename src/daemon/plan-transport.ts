@@ -1,16 +1,12 @@
 /**
- * Documents in transport mode: what they must say, and which packets are led into their device. There the ends protect
+ * Documents in transport mode: what they must say. There the ends protect
  * what they send each other, so the addresses inside are those outside (RFC 4301 §4.1).
  */
 import { formatAddress, type IpAddress, sameAddress } from '../base/address.ts';
 import { utf8 } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { type ChildPlan, toChildren } from '../config/selectors.ts';
-import { hasPorts, Protocol } from '../policy/protocols.ts';
-import { isAnyPorts, MAX_PORT, type TrafficSelector } from '../policy/selector.ts';
 import { hostsOf } from '../policy/transport.ts';
-import type { PortRange } from '../tun/routes.ts';
-import type { FlowPlan, TransportPlan } from './platform.ts';
 
 /**
  * The largest packets of a device: all that an IP packet can carry beside ESP. What is larger than the path is fragmented
@@ -66,47 +62,9 @@ function refusalOf(
   return undefined;
 }
 
-/** For a document that was not refused; `undefined` when it leads nothing into its device, or is not in transport mode. */
-export function transportPlan(document: SectunnelDocument): TransportPlan | undefined {
-  const { device, sa } = document;
-  const children = toChildren(document).filter(({ mode }) => mode === 'transport');
-  const hosts = children[0] && hostsOf(children[0].selectors);
-  if (hosts === undefined || device.routes !== 'auto') return undefined;
-  const flows = children.flatMap(({ selectors: { local, remote } }) =>
-    local.flatMap((source) => remote.flatMap((destination) => flowOf(source, destination) ?? [])),
-  );
-  return {
-    ...hosts,
-    flows: [...new Map(flows.map((flow) => [JSON.stringify(flow), flow])).values()],
-    ownPorts: [...new Set([sa.local.port, ...(sa.ike.nat.encapsulation === 'never' ? [] : [sa.ike.nat.port])])],
-    table: tableOf(document),
-  };
-}
-
 /** The routing table that leads into a tunnel's device: the document's, or one of its own choice. */
 export function tableOf({ device, name }: SectunnelDocument): number {
   return device.table ?? TABLES + hash16(name);
-}
-
-/** What fits both; `undefined` when nothing does. */
-function flowOf(source: TrafficSelector, destination: TrafficSelector): FlowPlan | undefined {
-  const protocol = source.protocol === Protocol.any ? destination.protocol : source.protocol;
-  if (destination.protocol !== Protocol.any && destination.protocol !== protocol) return undefined;
-  return {
-    protocol: protocol === Protocol.any ? undefined : protocol,
-    sourcePorts: hasPorts(protocol) ? rulePorts(source) : undefined,
-    destinationPorts: hasPorts(protocol) ? rulePorts(destination) : undefined,
-  };
-}
-
-/**
- * Linux's rules know neither port 0 nor the last one. Where that matters all ports are led into the device: there the
- * policy is exact, and what it is not for is dropped, not sent unprotected.
- */
-function rulePorts(selector: TrafficSelector): PortRange | undefined {
-  const { startPort, endPort } = selector;
-  if (isAnyPorts(selector) || endPort === 0 || endPort === MAX_PORT) return undefined;
-  return { start: Math.max(1, startPort), end: endPort };
 }
 
 /** FNV-1a, folded. The same in each run, so that what a crash left behind is found again. */

@@ -3,7 +3,7 @@
  * do, before anything is touched.
  */
 import { lookup } from 'node:dns/promises';
-import { type IpAddress, type IpFamily, parseAddress, rangeToPrefixes } from '../base/address.ts';
+import { type IpAddress, type IpFamily, parseAddress } from '../base/address.ts';
 import { type Identity, identityFromText } from '../base/identity.ts';
 import { messageOf } from '../base/text.ts';
 import type { IdentityText, PeerAddress, PeerSettings, SecretReference, SectunnelDocument } from '../config/model.ts';
@@ -11,8 +11,9 @@ import { type ChildPlan, hasIpv6, toChildren, toPolicy } from '../config/selecto
 import type { TunnelConfig } from '../engine/config.ts';
 import type { AuthMethod, ChildConfig, ConnectionConfig, Lifetime } from '../ike/config.ts';
 import { deviceMtu } from './path-mtu.ts';
-import { isTransport, TRANSPORT_MTU, transportPlan, transportRefusal } from './plan-transport.ts';
-import type { DevicePlan, Platform, RoutePlan } from './platform.ts';
+import { devicePlan } from './plan-device.ts';
+import { isTransport, TRANSPORT_MTU, transportRefusal } from './plan-transport.ts';
+import type { DevicePlan, Platform } from './platform.ts';
 import { ControlError } from './protocol.ts';
 
 const IKE_PORT = 500;
@@ -91,8 +92,8 @@ function unsupported(what: string): ControlError {
 function refuseUnsupported(document: SectunnelDocument): void {
   const { device } = document;
   refuseUnsupportedChildren(toChildren(document));
-  if (device.netns !== undefined) throw unsupported("<device netns='…'>; run sectunneld in that namespace instead");
-  if (device.vrf !== undefined) throw unsupported("<device vrf='…'>");
+  if (device.vrf !== undefined)
+    throw unsupported("<device vrf='…'>; a device can be put into a network namespace with netns");
 }
 
 function refuseUnsupportedChildren(children: readonly ChildPlan[]): void {
@@ -221,24 +222,4 @@ function childConfigs(document: SectunnelDocument): ChildConfig[] {
 
 function milliseconds({ soft, hard, jitter }: Lifetime): Lifetime {
   return { soft: soft * 1000, hard: hard * 1000, jitter: jitter * 1000 };
-}
-
-function devicePlan(document: SectunnelDocument, fittingMtu: number, peer: IpAddress | undefined): DevicePlan {
-  const { device, sps } = document;
-  const { name, mtu = fittingMtu, table } = device;
-  if (isTransport(document)) {
-    return { name, mtu, table, routes: [], transport: transportPlan(document), peer: undefined };
-  }
-  const routes = new Map<string, RoutePlan>();
-  const protectedOut = sps.filter(({ policies }) =>
-    policies.some(({ action, direction }) => action === 'ipsec' && direction !== 'in'),
-  );
-  for (const { srcRanges, dstRanges } of device.routes === 'auto' ? protectedOut : []) {
-    for (const prefix of dstRanges.flatMap(({ range }) => rangeToPrefixes(range))) {
-      const key = `${prefix.address.family} ${prefix.address.value}/${prefix.prefixLength}`;
-      const sources = [...(routes.get(key)?.sources ?? []), ...srcRanges.map(({ range }) => range)];
-      routes.set(key, { ...prefix, sources });
-    }
-  }
-  return { name, mtu, table, routes: [...routes.values()], transport: undefined, peer };
 }

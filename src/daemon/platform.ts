@@ -4,49 +4,29 @@
  */
 import type { IpAddress } from '../base/address.ts';
 import type { PacketDevice } from '../tun/device.ts';
-import type { FenceKeeper } from '../tun/fence.ts';
-import type { PortRange } from '../tun/routes.ts';
+import type { FenceCounters, FenceKeeper } from '../tun/fence.ts';
 import type { UdpNetwork } from '../tun/udp.ts';
 import type { Routing } from './explain-way.ts';
-
-/** A destination whose traffic is led into the tunnel. */
-export interface RoutePlan {
-  readonly address: IpAddress;
-  readonly prefixLength: number;
-  /** Addresses that the packets may come from: a local one among them becomes the preferred source. */
-  readonly sources: readonly { readonly start: IpAddress; readonly end: IpAddress }[];
-}
-
-/** What is led into a device in transport mode: packets from this host to its peer, for which there is no other route. */
-export interface TransportPlan {
-  readonly local: IpAddress;
-  readonly remote: IpAddress;
-  /** What is to be protected; never empty. */
-  readonly flows: readonly FlowPlan[];
-  /** Local UDP ports of IKE, and of ESP in UDP: what comes from there is the tunnel's own. */
-  readonly ownPorts: readonly number[];
-  /** Routing table; the tunnel's alone. */
-  readonly table: number;
-}
-
-/** What is left out fits everything. */
-export interface FlowPlan {
-  readonly protocol: number | undefined;
-  readonly sourcePorts: PortRange | undefined;
-  readonly destinationPorts: PortRange | undefined;
-}
+import type { SteeringPlan } from './steering-plan.ts';
 
 export interface DevicePlan {
+  /** Whose device it is. */
+  readonly tunnel: string;
   /** For as many as read and write it; one when left out. */
   readonly queues?: number;
   readonly name: string;
   readonly mtu: number;
-  /** Routing table; the main one when left out. */
-  readonly table: number | undefined;
-  readonly routes: readonly RoutePlan[];
-  readonly transport: TransportPlan | undefined;
-  /** The other end of the tunnel: packets to it never enter the table, or the tunnel would lead into itself. */
-  readonly peer: IpAddress | undefined;
+  /** The network namespace that it is for, by name or path; left out: that of the daemon, where the sockets are. */
+  readonly netns: string | undefined;
+  /** What is led into it, and kept from passing elsewhere; nothing when left out. */
+  readonly steering: SteeringPlan | undefined;
+}
+
+/** A tunnel of which fence, rules and routes may stand. */
+export interface StandingTunnel {
+  readonly tunnel: string;
+  readonly table: number;
+  readonly netns: string | undefined;
 }
 
 export interface Platform {
@@ -70,6 +50,20 @@ export interface Platform {
   localAddressFor(remote: IpAddress): IpAddress | undefined;
   /** How large IP packets from `local` to `remote` may be, as far as the system knows; `undefined` without a route. */
   pathMtuFor(remote: IpAddress, local?: IpAddress): number | undefined;
-  /** Opens the device, brings it up and sets its routes; all or nothing. @throws Error saying what is missing */
+  /**
+   * Puts up the fence and the rules, opens the device, brings it up and leads packets into it; all or nothing, but for what
+   * an earlier device of the same tunnel left standing. Closing the device leaves fence and rules, so that nothing passes
+   * in the clear until the tunnel has another, or `release` is called. @throws Error saying what is missing
+   */
   openDevice(plan: DevicePlan): Promise<PacketDevice>;
+  /** Takes away what stands for a tunnel that is not to run any more. */
+  release?(tunnel: string): Promise<void>;
+  /** Takes away what a daemon that died left standing, but for these tunnels. */
+  reconcile?(tunnels: readonly StandingTunnel[]): Promise<void>;
+  /** Which children of level `use` have an SA: what they protect is led into the device then. */
+  childrenUp?(tunnel: string, up: ReadonlySet<string>): void;
+  /** Asks fences what they dropped, and puts back what another program took of them. */
+  lookAtFences?(): Promise<void>;
+  /** Packets that the fence of a tunnel dropped, by reason, when it was looked at. */
+  fenceDrops?(tunnel: string): FenceCounters;
 }

@@ -19,8 +19,10 @@ import type { TunnelEvent } from './protocol.ts';
 import { RateLimit } from './rate-limit.ts';
 import { refusingSystem } from './refusing.ts';
 import { concerns, describeReference, type SecretChange, type SecretSources } from './secret-sources.ts';
+import { Standing } from './standing.ts';
 import type { TunnelStatus, WorkersStatus } from './status.ts';
 import { type RunningFacts, tunnelStatus } from './status-view.ts';
+import { steeringWarnings } from './steering-rules.ts';
 import type { WorkerChoice } from './workers/choice.ts';
 
 export interface RunnerOptions {
@@ -54,11 +56,14 @@ export class Runner {
   // BOUNDED: the tunnels that the administrator starts.
   readonly #running = new Map<string, RunningTunnel>();
   readonly #watch: NodeJS.Timeout;
+  /** What stands of tunnels beside their devices. */
+  readonly standing: Standing;
 
   constructor(options: RunnerOptions) {
     const { platform, crypto, workers } = options;
     this.#options = options;
     this.#log = options.log;
+    this.standing = new Standing(platform, options.log);
     this.online = new OnlineRevocation({
       fetch: options.fetch ?? httpFetch(),
       onFailure: (text) => this.#log.warn({}, `nothing was learnt of revocation: ${text}`),
@@ -110,6 +115,9 @@ export class Runner {
     const { name } = document;
     const certificates = this.#certificates(document);
     const plan = await this.#plan(document, certificates);
+    for (const text of plan.device.steering === undefined ? [] : steeringWarnings(plan.device.steering)) {
+      this.#log.warn({ tunnel: name }, text);
+    }
     const device = await refusingSystem(() =>
       this.#options.platform.openDevice({ ...plan.device, queues: this.#options.workers?.pairs ?? 1 }),
     );
@@ -122,27 +130,36 @@ export class Runner {
     } catch (error) {
       this.#running.delete(name);
       await device.close();
+      await this.standing.failed(name);
       throw error;
     }
+    this.standing.started(name);
     this.#log.info({ tunnel: name, device: device.name, mtu: device.mtu }, 'tunnel started');
     return device.name;
   }
 
-  async stop(name: string): Promise<void> {
+  /** @param again it is to run again: what keeps its packets from passing in the clear stays */
+  async stop(name: string, again = false): Promise<void> {
     await this.host.remove(name);
     this.#running.delete(name);
+    if (again) this.standing.hold(name);
+    else await this.standing.release(name);
     this.#log.info({ tunnel: name }, 'tunnel stopped');
   }
 
   async close(): Promise<void> {
     clearInterval(this.#watch);
     await this.host.close();
+    for (const name of this.#running.keys()) await this.standing.release(name);
+    await this.standing.close();
     this.#running.clear();
   }
 
   status(name: string): TunnelStatus | undefined {
     const facts = this.#running.get(name);
-    return facts === undefined ? undefined : tunnelStatus(this.host, facts);
+    if (facts === undefined) return undefined;
+    const status = tunnelStatus(this.host, facts);
+    return { ...status, drops: { ...status.drops, ...this.standing.drops(name) } };
   }
 
   /** What `explain` looks at: the tunnel of a document, if it runs. */
@@ -230,6 +247,10 @@ export class Runner {
     const facts = this.#running.get(tunnel);
     if (event.type === 'failed' && facts !== undefined) {
       facts.lastFailure = { at: this.host.now(), reason: event.reason, detail: event.detail };
+    }
+    if (event.type === 'child-up' || event.type === 'child-down') {
+      const running = this.host.engine.tunnel(tunnel);
+      if (running !== undefined) this.standing.childChanged(running);
     }
     if (published !== undefined) this.#options.onEvent({ tunnel, event: published, detail: text });
   }

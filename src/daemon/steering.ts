@@ -1,31 +1,32 @@
 /**
- * Leads the packets of transport mode into their device by policy routing. Their destination is the tunnel's own other
- * end, so routes alone would lead the tunnel into itself:
+ * Leads packets into the devices of tunnels, by rules of policy routing and a routing table for each tunnel, as
+ * `steering-rules.ts` says. Behind the routes into the device stand others that lead nowhere: without a device nothing that
+ * a policy protects goes another way.
  *
- * ```text
- *   6990  to the peer, ESP, or UDP from a port of IKE   goto 6992     (the tunnel's own)
- *   6991  from here to the peer, protocol, ports        table of the tunnel
- *   6992                                                nop
- * ```
- *
- * The table leads into the device, and is unreachable without it: nothing is sent unprotected when the daemon has died.
- * By protocol and ports, not by marks of the sockets: incoming packets of the tunnel have none, and a strict reverse path
- * filter (rp_filter) would drop them.
+ * By addresses, protocol and ports, not by marks of the sockets: incoming packets of the tunnel have none, and a strict
+ * reverse path filter (rp_filter) would drop them. All rules and routes bear our protocol number, and the rules the number
+ * of their tunnel's table: so what a daemon that died left behind is found again.
  */
-import { addressBits, formatAddress, type IpAddress, sameAddress } from '../base/address.ts';
+import { type AddressRange, formatAddress, type IpAddress, rangeContains, sameAddress } from '../base/address.ts';
 import { Protocol } from '../policy/protocols.ts';
+import { isWhole } from '../tun/ranges.ts';
 import {
   describeRule,
   type HostNetwork,
-  type Prefix,
+  type InstalledRoute,
+  type InstalledRule,
+  OWN_PROTOCOL,
+  ownerOf,
   type Route,
   type Rule,
-  removeOwn,
-  sameRule,
 } from '../tun/routes.ts';
-import type { TransportPlan } from './platform.ts';
+import type { SteeringPlan } from './steering-plan.ts';
+import { type SteeringRules, steeringRules } from './steering-rules.ts';
 
-const PRIORITY = { own: 6990, lead: 6991, end: 6992, bridge: 6993, bridgeEnd: 6994 } as const;
+/** Of rules for bridges; then those of tunnels, each with a block: before the main table (32766). */
+const BRIDGE = { lead: 6993, end: 6994 } as const;
+const FIRST_BLOCK = 7000;
+const LAST_PRIORITY = 31_999;
 /** Of the route for when there is no device: the last that is looked at. */
 const LAST_METRIC = 0xffff_ffff;
 
@@ -35,58 +36,112 @@ export const OWN_QUERY: { readonly ipProtocol: number; readonly sourcePort: numb
   sourcePort: 500,
 };
 
+/** The local table, that of the main routes, and the default one. */
+const SYSTEM_TABLES: readonly number[] = [253, 254, 255];
+
+interface Led {
+  readonly plan: SteeringPlan;
+  readonly device: string;
+  readonly block: number;
+  rules: readonly Rule[];
+  routes: SteeringRules['routes'];
+  up: ReadonlySet<string>;
+}
+
 export class Steering {
   readonly #network: HostNetwork;
-  /** Rules that several tunnels may need, with their number. BOUNDED: by the tunnels. */
-  readonly #shared: { readonly rule: Rule; users: number }[] = [];
-  /** Tables that are led into. BOUNDED: by the tunnels. */
-  readonly #tables = new Set<number>();
+  /** By the name of the tunnel. BOUNDED: by the tunnels. */
+  readonly #led = new Map<string, Led>();
 
   constructor(network: HostNetwork) {
     this.#network = network;
   }
 
   /**
-   * Leads packets into a device. Returns how to undo it.
-   * @throws Error, with nothing changed, when the system refuses
+   * Puts up what leads packets into the tunnel's table, which leads nowhere yet. What stands for the same tunnel is
+   * replaced.
+   *
+   * @throws Error when the system refuses; nothing of the tunnel stands then
    */
-  lead(plan: TransportPlan, linkIndex: number): () => void {
-    const { local, remote, table } = plan;
-    if (!this.#network.addresses().some(({ address }) => sameAddress(address, local))) {
-      throw new Error(
-        `transport mode is for packets of ${formatAddress(local)}, which is not an address of this host: add it, or correct the document`,
-      );
-    }
-    if (this.#tables.has(table)) {
-      throw new Error(`routing table ${table} is that of another tunnel: give this one a <device table='…'>`);
-    }
-    const undo: (() => void)[] = [];
+  prepare(plan: SteeringPlan, device: string): void {
+    this.#check(plan);
+    const around = this.#surroundings(device, new Set());
+    const { rules, routes } = steeringRules(plan, around);
+    const [staleRules, staleRoutes] = [this.#rulesOf(plan.table), this.#routesOf(plan.table)];
+    const block = this.#freeBlock(plan.table, rules);
+    const led: Led = {
+      plan,
+      device,
+      block,
+      rules: rules.map((rule) => placed(rule, block, plan.table)),
+      routes,
+      up: new Set(),
+    };
     try {
-      // The tunnel's own packets first: its rules would catch them.
-      for (const rule of [endRule(plan), ...ownRules(plan)]) undo.push(this.#share(rule));
-      const destination = hostPrefix(remote);
-      const closed: Route = { type: 'unreachable', destination, table, metric: LAST_METRIC };
-      const open: Route = { type: 'unicast', destination, table, linkIndex, source: local };
-      for (const route of [closed, open]) {
-        this.#network.addRoute(route);
-        undo.push(() => void this.#network.deleteRoute(route));
-      }
-      for (const rule of leadRules(plan)) {
-        this.#network.addRule(rule);
-        undo.push(() => void this.#network.deleteRule(rule));
-      }
-      this.#removeStale(plan);
-      this.#tables.add(table);
+      const closed = new Map(routes.map((route) => [routeKey(closedRoute(route, plan.table)), route]));
+      const standing = new Set(staleRoutes.map(routeKey));
+      this.#network.addRoutes(
+        [...closed].flatMap(([key, route]) => (standing.has(key) ? [] : [closedRoute(route, plan.table)])),
+      );
+      // The last first: what is jumped over has its end then.
+      this.#network.addRules([...led.rules].reverse());
+      for (const rule of staleRules) this.#network.deleteRule(rule);
+      this.#network.deleteRoutes(staleRoutes.filter((route) => !closed.has(routeKey(route))));
+      this.#led.set(plan.tunnel, led);
     } catch (error) {
-      for (const step of undo.reverse()) step();
+      this.#clear(plan.table);
       throw error;
     }
-    // Rules before routes: never a rule into a table that is open.
-    return () => {
-      this.#tables.delete(table);
-      for (const step of undo.reverse()) step();
-      removeOwn(this.#network, [table]);
-    };
+  }
+
+  /** Opens the table into the device. @throws Error when the system refuses */
+  open(tunnel: string, linkIndex: number): void {
+    const led = this.#led.get(tunnel);
+    if (led === undefined) throw new Error(`bug: nothing is led into the device of ${tunnel}`);
+    const own = this.#network.addresses().map(({ address }) => address);
+    const open = led.routes.filter((route) => route.open);
+    this.#network.addRoutes(
+      open.map(({ destination, sources }) => ({
+        type: 'unicast',
+        destination,
+        table: led.plan.table,
+        linkIndex,
+        source: preferredSource(own, sources, destination.address.family),
+      })),
+    );
+  }
+
+  /** Which children have an SA: packets of those of level `use` go in the clear otherwise. */
+  setUp(tunnel: string, up: ReadonlySet<string>): void {
+    const led = this.#led.get(tunnel);
+    if (led === undefined || !led.plan.outbound.some(({ level }) => level === 'use')) return;
+    const { rules } = steeringRules(led.plan, this.#surroundings(led.device, up));
+    const wanted = rules.map((rule) => placed(rule, led.block, led.plan.table));
+    const [before, after] = [led.rules, wanted].map((list) => new Map(list.map((rule) => [ruleKey(rule), rule])));
+    led.rules = wanted;
+    led.up = up;
+    this.#network.addRules([...after!].flatMap(([key, rule]) => (before!.has(key) ? [] : [rule])));
+    for (const [key, rule] of before!) if (!after!.has(key)) this.#network.deleteRule(rule);
+  }
+
+  /** Takes away all that stands for a tunnel, also what a daemon that died led into its table. */
+  release(tunnel: string, table: number): void {
+    this.#led.delete(tunnel);
+    this.#clear(table);
+  }
+
+  /** Takes away what a daemon that died left standing, but for tunnels with these tables. */
+  reconcile(tables: readonly number[]): void {
+    const kept = new Set([...tables, ...[...this.#led.values()].map(({ plan }) => plan.table)]);
+    const found = new Set<number>();
+    for (const rule of this.#network.rules()) {
+      const owner = ownerOf(rule);
+      if (isOurs(rule) && owner !== undefined && !kept.has(owner)) found.add(owner);
+    }
+    for (const { table } of this.#network.routes({ own: true })) {
+      if (!kept.has(table) && !SYSTEM_TABLES.includes(table)) found.add(table);
+    }
+    for (const table of found) this.#clear(table);
   }
 
   /** Leads what comes in by a bridge into a table, and nowhere else. */
@@ -114,91 +169,128 @@ export class Steering {
 
   /** Of rules of bridges. */
   #forget(fits: (rule: Rule) => boolean): void {
-    for (const rule of this.#network.rules()) {
-      const { priority } = rule;
-      if (priority !== PRIORITY.bridge && priority !== PRIORITY.bridgeEnd) continue;
-      if (fits(rule)) this.#network.deleteRule(rule);
+    for (const rule of this.#network.rules()) if (isOfBridge(rule) && fits(rule)) this.#network.deleteRule(rule);
+  }
+
+  #check({ tunnel, table, host }: SteeringPlan): void {
+    if (host !== undefined && !this.#network.addresses().some(({ address }) => sameAddress(address, host))) {
+      throw new Error(
+        `transport mode is for packets of ${formatAddress(host)}, which is not an address of this host: add it, or correct the document`,
+      );
+    }
+    const [other] = [...this.#led.values()].filter(({ plan }) => plan.table === table && plan.tunnel !== tunnel);
+    if (other !== undefined) {
+      throw new Error(
+        `routing table ${table} is that of another tunnel, ${other.plan.tunnel}: give this one a <device table='…'>`,
+      );
+    }
+    if (SYSTEM_TABLES.includes(table)) {
+      throw new Error(`routing table ${table} is one of the system's: give the tunnel one of its own, or leave it out`);
     }
   }
 
-  #share(rule: Rule): () => void {
-    let entry = this.#shared.find((other) => sameRule(other.rule, rule));
-    if (entry === undefined) {
-      this.#network.addRule(rule);
-      entry = { rule, users: 0 };
-      this.#shared.push(entry);
-    }
-    const shared = entry;
-    shared.users++;
-    return () => {
-      if (--shared.users > 0) return;
-      this.#shared.splice(this.#shared.indexOf(shared), 1);
-      this.#network.deleteRule(rule);
+  #surroundings(device: string, up: ReadonlySet<string>): Parameters<typeof steeringRules>[1] {
+    const own = this.#network.addresses().map(({ address }) => address);
+    return {
+      device,
+      hasAddressIn: (range) => own.some((address) => isUsable(address) && rangeContains(range, address)),
+      isUp: (child) => up.has(child),
     };
   }
 
-  /** Of the same tunnel, when a daemon died and its document was changed since. */
-  #removeStale(plan: TransportPlan): void {
-    const wanted = leadRules(plan).map(describeRuleFully);
-    for (const rule of this.#network.rules()) {
-      if (rule.action.type !== 'table' || rule.action.table !== plan.table || rule.priority !== PRIORITY.lead) continue;
-      if (!wanted.includes(describeRuleFully(rule))) this.#network.deleteRule(rule);
+  #rulesOf(table: number): InstalledRule[] {
+    return this.#network.rules().filter((rule) => isOurs(rule) && ownerOf(rule) === table);
+  }
+
+  /** Where so many rules fit between those of others. Those of the same tunnel stay until the new ones stand. */
+  #freeBlock(table: number, rules: readonly Rule[]): number {
+    const size = Math.max(0, ...rules.map(({ priority }) => priority)) + 1;
+    const taken = [...new Set(this.#network.rules().map(({ priority }) => priority))].sort((a, b) => a - b);
+    let first = FIRST_BLOCK;
+    for (const priority of taken) {
+      if (priority < first) continue;
+      if (priority >= first + size) break;
+      first = priority + 1;
     }
+    if (first + size - 1 > LAST_PRIORITY) {
+      throw new Error(
+        `no room for ${size} rules of table ${table} between the priorities ${FIRST_BLOCK} and ${LAST_PRIORITY}; see: ip rule`,
+      );
+    }
+    return first;
+  }
+
+  #routesOf(table: number): InstalledRoute[] {
+    return this.#network.routes({ table, own: true });
+  }
+
+  /** All of a tunnel, whoever set it up. Rules first: never one into a table that is open. */
+  #clear(table: number): void {
+    for (const rule of this.#rulesOf(table)) this.#network.deleteRule(rule);
+    this.#network.deleteRoutes(this.#routesOf(table));
   }
 }
 
-function describeRuleFully(rule: Rule): string {
-  const ports = [rule.sourcePorts, rule.destinationPorts].map((range) => `${range?.start}-${range?.end}`);
-  return [describeRule(rule), rule.ipProtocol, ...ports].join(' ');
+function isOurs(rule: InstalledRule): boolean {
+  return rule.protocol === OWN_PROTOCOL && !isOfBridge(rule);
+}
+
+function isOfBridge({ priority }: Rule): boolean {
+  return priority === BRIDGE.lead || priority === BRIDGE.end;
+}
+
+function placed(rule: Rule, block: number, owner: number): Rule {
+  const { action } = rule;
+  return {
+    ...rule,
+    priority: rule.priority + block,
+    owner,
+    action: action.type === 'goto' ? { ...action, priority: action.priority + block } : action,
+  };
+}
+
+function closedRoute({ destination, closed }: SteeringRules['routes'][number], table: number): Route {
+  return { type: closed, destination, table, metric: LAST_METRIC };
+}
+
+function routeKey({ type, destination, metric }: Route): string {
+  return `${type} ${destination.address.family} ${destination.address.value}/${destination.prefixLength} ${metric}`;
+}
+
+function ruleKey(rule: Rule): string {
+  const { from, to } = rule;
+  const prefixes = [from, to].map((prefix) => prefix && `${prefix.address.value}/${prefix.prefixLength}`);
+  const ports = [rule.sourcePorts, rule.destinationPorts].map((range) => range && `${range.start}-${range.end}`);
+  return [describeRule(rule), rule.family, ...prefixes, rule.ipProtocol, ...ports, rule.inputLink].join(' ');
 }
 
 function bridgeRules(bridge: string, table: number): Rule[] {
   return ([4, 6] as const).flatMap((family): Rule[] => [
-    { family, priority: PRIORITY.bridgeEnd, inputLink: bridge, action: { type: 'unreachable' } },
-    { family, priority: PRIORITY.bridge, inputLink: bridge, action: { type: 'table', table } },
+    { family, priority: BRIDGE.end, inputLink: bridge, action: { type: 'unreachable' } },
+    { family, priority: BRIDGE.lead, inputLink: bridge, action: { type: 'table', table } },
   ]);
 }
 
-function hostPrefix(address: IpAddress): Prefix {
-  return { address, prefixLength: addressBits(address.family) };
-}
-
-function endRule({ remote: { family } }: TransportPlan): Rule {
-  return { family, priority: PRIORITY.end, action: { type: 'nop' } };
-}
-
-function ownRules({ remote, ownPorts }: TransportPlan): Rule[] {
-  const common = {
-    family: remote.family,
-    priority: PRIORITY.own,
-    to: hostPrefix(remote),
-    action: { type: 'goto', priority: PRIORITY.end },
-  } as const;
-  const ports = new Set([OWN_QUERY.sourcePort, ...ownPorts]);
-  return [
-    { ...common, ipProtocol: Protocol.esp },
-    ...[...ports].map((port) => ({ ...common, ipProtocol: Protocol.udp, sourcePorts: { start: port, end: port } })),
-  ];
-}
-
 /**
- * In IPv4 a socket that is not bound has no source yet when its route is looked up, and gets that of the route. In IPv6
- * a rule with a source never fits such a socket, so there all sources are led into the device, and dropped there when
- * they are not the one.
+ * An address of this host that the policy lets into the tunnel. Of what is for all the kernel picks, as it would without a
+ * tunnel.
  */
-function leadRules({ local, remote, flows, table }: TransportPlan): Rule[] {
-  const { family } = remote;
-  const sources = family === 4 ? [hostPrefix(local), hostPrefix({ family, value: 0n })] : [undefined];
-  return flows.flatMap(({ protocol, sourcePorts, destinationPorts }) =>
-    sources.map((from) => ({
-      family,
-      priority: PRIORITY.lead,
-      from,
-      to: hostPrefix(remote),
-      ipProtocol: protocol,
-      sourcePorts,
-      destinationPorts,
-      action: { type: 'table', table },
-    })),
-  );
+function preferredSource(
+  own: readonly IpAddress[],
+  sources: readonly AddressRange[],
+  family: IpAddress['family'],
+): IpAddress | undefined {
+  for (const range of sources) {
+    if (range.start.family !== family || isWhole(range)) return undefined;
+    const fitting = own.filter((address) => isUsable(address) && rangeContains(range, address));
+    const [first] = fitting.sort((a, b) => (a.value < b.value ? -1 : 1));
+    if (first !== undefined) return first;
+  }
+  return undefined;
+}
+
+/** Not of the loopback, nor of one link alone. */
+function isUsable({ family, value }: IpAddress): boolean {
+  if (family === 4) return value >> 24n !== 127n && value >> 16n !== 0xa9fen;
+  return value > 1n && value >> 118n !== 0x3fan;
 }

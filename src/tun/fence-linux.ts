@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { messageOf } from '../base/text.ts';
 import { FENCE_COUNTERS, type FenceCounters, type FenceKeeper, type FencePart } from './fence.ts';
-import { counterName, FENCE_TABLE, fenceBatch, type NamedPart } from './fence-nft.ts';
+import { counterName, FENCE_TABLE, fenceBatch, kindOf, type NamedPart } from './fence-nft.ts';
 
 /** For a batch of thousands of addresses; the program is ended then. */
 const TIMEOUT_MS = 20_000;
@@ -48,17 +48,12 @@ export class LinuxFence implements FenceKeeper {
     });
   }
 
-  reconcile(keep: readonly string[]): Promise<void> {
+  reconcile(kind: FencePart['kind'], keep: readonly string[]): Promise<void> {
     return this.#inTurn(async () => {
-      const kept = new Set([
-        ...[...this.#parts.values()].map(({ id }) => id),
-        ...keep.flatMap((key) => [idOf('tunnel', key), idOf('bridge', key)]),
-      ]);
+      const kept = new Set([...[...this.#parts.values()].map(({ id }) => id), ...keep.map((key) => idOf(kind, key))]);
       const present = await this.#readPresent();
-      await this.#change(
-        [],
-        [...present].filter((id) => !kept.has(id)),
-      );
+      const left = [...present].filter((id) => kindOf(id) === kind && !kept.has(id));
+      await this.#change([], left);
     });
   }
 

@@ -12,8 +12,8 @@ export class MemoryFence implements FenceKeeper {
     return Promise.resolve();
   }
 
-  reconcile(keep: readonly string[]): Promise<void> {
-    for (const key of this.parts.keys()) if (!keep.includes(key)) this.parts.delete(key);
+  reconcile(kind: FencePart['kind'], keep: readonly string[]): Promise<void> {
+    for (const [key, part] of this.parts) if (part.kind === kind && !keep.includes(key)) this.parts.delete(key);
     return Promise.resolve();
   }
 

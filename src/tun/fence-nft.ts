@@ -20,7 +20,7 @@ import {
   type OwnPackets,
   type TunnelFence,
 } from './fence.ts';
-import { mergeRanges } from './ranges.ts';
+import { isWhole, mergeRanges } from './ranges.ts';
 import type { PortRange } from './routes.ts';
 
 export const FENCE_TABLE = 'sectunnel';
@@ -47,7 +47,7 @@ export interface NamedPart {
   readonly part: FencePart;
 }
 
-function kindOf(id: string): FencePart['kind'] {
+export function kindOf(id: string): FencePart['kind'] {
   return id.startsWith('t') ? 'tunnel' : 'bridge';
 }
 
@@ -147,6 +147,8 @@ function tunnelRules(id: string, { device, own, outbound, inbound }: TunnelFence
     add(`${id}_forward`, `jump ${id}_out`),
     add(`${id}_forward`, `jump ${id}_in`),
     add(`${id}_input`, `iifname ${name} return`),
+    // IPv6 is put together behind this hook; without its first fragment, which is looked at, a packet never is.
+    add(`${id}_input`, 'exthdr frag exists frag frag-off != 0 return'),
     ...ownPasses(own, 's').map((rule) => add(`${id}_input`, rule)),
     ...ownErrors(own).map((rule) => add(`${id}_input`, rule)),
     add(`${id}_input`, `jump ${id}_in`),
@@ -212,7 +214,7 @@ function entryRule(id: string, way: Way, entry: FenceEntry): string[] {
   const addresses = [
     ...addressMatch(family, 'saddr', source),
     ...addressMatch(family, 'daddr', destination),
-    ...(isAny(source) && isAny(destination) ? [`meta nfproto ipv${family}`] : []),
+    ...(isWhole(source) && isWhole(destination) ? [`meta nfproto ipv${family}`] : []),
   ];
   const protocolMatch = protocol === undefined ? [] : [`meta l4proto ${protocol}`];
   const upper = [...portMatch('sport', sourcePorts), ...portMatch('dport', destinationPorts), ...icmpMatch(icmp)];
@@ -239,11 +241,7 @@ function verdictOf(id: string, way: Way, action: FenceEntry['action']): string {
 }
 
 function addressMatch(family: IpFamily, field: 'saddr' | 'daddr', range: AddressRange): string[] {
-  return isAny(range) ? [] : [`${word(family)} ${field} ${rangeText(range)}`];
-}
-
-function isAny({ start, end }: AddressRange): boolean {
-  return start.value === 0n && end.value === (1n << (start.family === 4 ? 32n : 128n)) - 1n;
+  return isWhole(range) ? [] : [`${word(family)} ${field} ${rangeText(range)}`];
 }
 
 /** nft writes them as people do: prefixes, or ranges. */

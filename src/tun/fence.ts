@@ -80,10 +80,10 @@ export interface FenceKeeper {
    */
   set(key: string, part: FencePart | undefined): Promise<void>;
   /**
-   * Takes away what a program that died left behind, but for the parts of `keep`, which stay as they are until they are
-   * set. Until it is called everything stays.
+   * Takes away the parts of a kind that a program which died left behind, but for those of `keep`, which stay as they are
+   * until they are set. Until it is called everything stays.
    */
-  reconcile(keep: readonly string[]): Promise<void>;
+  reconcile(kind: FencePart['kind'], keep: readonly string[]): Promise<void>;
   /** Puts back what another program took away (a firewall that loads its rules anew). Returns how many parts. */
   mend(): Promise<number>;
   /** Of each part that was set. */

@@ -47,6 +47,8 @@ export interface Libc {
   epollWait(epoll: number, events: Uint8Array, maxEvents: number, done: WaitCallback): void;
   eventfd(flags: number): number;
   flock(fd: number, operation: number): number;
+  /** Moves the calling thread into the namespace of a descriptor. */
+  setns(fd: number, type: number): number;
   /** The system's number of the calling thread. */
   gettid(): number;
 }
@@ -205,6 +207,7 @@ function bindCalls(ffi: Koffi): Libc {
     },
     eventfd: (flags) => eventfd(0, flags),
     flock: bind('int flock(int fd, int operation)'),
+    setns: bind('int setns(int fd, int type)'),
     gettid: bind('int gettid()'),
   };
 }

@@ -97,9 +97,27 @@ export class LinuxHostNetwork implements HostNetwork {
     this.#change(message.addRouteRequest(route, true), what, []);
   }
 
+  addRoutes(routes: readonly Route[]): void {
+    const requests = routes.map((route) => message.addRouteRequest(route, false));
+    const refused = this.#socket.requestAll(requests, (at) => `add ${describeRoute(routes[at]!)}`);
+    for (const [at, error] of refused) {
+      if (error.errno !== ERRNO.EEXIST) throw explained(error);
+      this.addRoute(routes[at]!);
+    }
+  }
+
   deleteRoute(route: Route): boolean {
     const gone = [ERRNO.ESRCH, ERRNO.ENODEV];
     return this.#change(message.deleteRouteRequest(route), `delete ${describeRoute(route)}`, gone);
+  }
+
+  deleteRoutes(routes: readonly Route[]): number {
+    const requests = routes.map((route) => message.deleteRouteRequest(route));
+    const refused = this.#socket.requestAll(requests, (at) => `delete ${describeRoute(routes[at]!)}`);
+    for (const error of refused.values()) {
+      if (error.errno !== ERRNO.ESRCH && error.errno !== ERRNO.ENODEV) throw explained(error);
+    }
+    return routes.length - refused.size;
   }
 
   rules(family?: IpFamily): InstalledRule[] {
@@ -111,6 +129,11 @@ export class LinuxHostNetwork implements HostNetwork {
     // Some kernels take the same rule twice.
     if (this.rules(rule.family).some((other) => other.protocol === OWN_PROTOCOL && sameRule(other, rule))) return;
     this.#change(addRuleRequest(rule), `add ${describeRule(rule)}`, []);
+  }
+
+  addRules(rules: readonly Rule[]): void {
+    const refused = this.#socket.requestAll(rules.map(addRuleRequest), (at) => `add ${describeRule(rules[at]!)}`);
+    for (const error of refused.values()) if (error.errno !== ERRNO.EEXIST) throw explained(error);
   }
 
   deleteRule(rule: Rule): boolean {
@@ -144,9 +167,13 @@ export class LinuxHostNetwork implements HostNetwork {
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
       if (expected.includes(error.errno)) return undefined;
-      throw error.errno === ERRNO.EPERM ? new SystemError(what, error.errno, NEEDS_NET_ADMIN) : error;
+      throw explained(error);
     }
   }
+}
+
+function explained(error: SystemError): SystemError {
+  return error.errno === ERRNO.EPERM ? new SystemError(error.call, error.errno, NEEDS_NET_ADMIN) : error;
 }
 
 function parseAll<T>(data: readonly NetlinkData[] | undefined, parse: (body: Uint8Array) => T | undefined): T[] {

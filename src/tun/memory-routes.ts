@@ -115,10 +115,18 @@ export class MemoryHostNetwork implements HostNetwork {
     this.#routes.push({ ...route, table, metric: metricOf(route), protocol: OWN_PROTOCOL });
   }
 
+  addRoutes(routes: readonly Route[]): void {
+    for (const route of routes) this.addRoute(route);
+  }
+
   deleteRoute(route: Route): boolean {
     const before = this.#routes.length;
     this.#routes = this.#routes.filter((other) => other.protocol !== OWN_PROTOCOL || !samePlace(other, route));
     return this.#routes.length < before;
+  }
+
+  deleteRoutes(routes: readonly Route[]): number {
+    return routes.filter((route) => this.deleteRoute(route)).length;
   }
 
   rules(family?: IpFamily): InstalledRule[] {
@@ -130,6 +138,10 @@ export class MemoryHostNetwork implements HostNetwork {
   addRule(rule: Rule): void {
     if (this.#rules.some((other) => other.protocol === OWN_PROTOCOL && sameRule(other, rule))) return;
     this.#rules.push({ ...rule, protocol: OWN_PROTOCOL });
+  }
+
+  addRules(rules: readonly Rule[]): void {
+    for (const rule of rules) this.addRule(rule);
   }
 
   deleteRule(rule: Rule): boolean {

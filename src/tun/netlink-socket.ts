@@ -22,6 +22,8 @@ const ANSWER_TIMEOUT_MS = 2_000;
 const RECEIVE_BYTES = 64 * 1024;
 /** A dump is begun anew when the table changed meanwhile. */
 const MAX_ATTEMPTS = 5;
+/** Changes that go to the kernel in one message: it reads at most as much as the socket's buffer, 208 KiB by default. */
+const MAX_BATCH = 256;
 
 export type NetlinkData = Extract<NetlinkMessage, { kind: 'data' }>;
 
@@ -58,6 +60,49 @@ export class NetlinkSocket {
     }
   }
 
+  /**
+   * Makes many changes, in few calls. Returns the error of each that the kernel refused, by its place: it does not stop at
+   * one.
+   */
+  requestAll(requests: readonly NetlinkRequest[], what: (at: number) => string): Map<number, SystemError> {
+    // BOUNDED: by the requests.
+    const refused = new Map<number, SystemError>();
+    for (let first = 0; first < requests.length; first += MAX_BATCH) {
+      this.#requestBatch(requests.slice(first, first + MAX_BATCH), first, what, refused);
+    }
+    return refused;
+  }
+
+  #requestBatch(
+    requests: readonly NetlinkRequest[],
+    first: number,
+    what: (at: number) => string,
+    refused: Map<number, SystemError>,
+  ): void {
+    if (this.#sequence + requests.length > 0x7fff_ffff) this.#sequence = 1;
+    const base = this.#sequence;
+    // Messages begin at multiples of four, and end there.
+    const parts = requests.map((request, at) => request.finish(base + at, at === requests.length - 1));
+    const all = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+    let at = 0;
+    for (const part of parts) {
+      all.set(part, at);
+      at += part.length;
+    }
+    this.#sequence = base + requests.length;
+    this.#sendBytes(all, what(first));
+    const deadline = performance.now() + ANSWER_TIMEOUT_MS;
+    for (;;) {
+      for (const message of parseMessages(this.#receive(deadline, what(first)))) {
+        const place = message.sequence - base;
+        if (message.kind !== 'end' || place < 0 || place >= requests.length) continue;
+        if (message.errno !== 0)
+          refused.set(first + place, new SystemError(what(first + place), message.errno, message.text));
+        if (place === requests.length - 1) return;
+      }
+    }
+  }
+
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -65,12 +110,16 @@ export class NetlinkSocket {
   }
 
   #send(request: NetlinkRequest, what: string): number {
-    if (this.#closed) throw new Error(`bug: ${what}: the netlink socket is closed`);
     const sequence = this.#sequence;
     this.#sequence = (sequence % 0x7fff_ffff) + 1;
-    const calls = libc();
-    if (calls.send(this.#fd, request.finish(sequence), 0) < 0) throw new SystemError(what, calls.errno());
+    this.#sendBytes(request.finish(sequence), what);
     return sequence;
+  }
+
+  #sendBytes(bytes: Uint8Array, what: string): void {
+    if (this.#closed) throw new Error(`bug: ${what}: the netlink socket is closed`);
+    const calls = libc();
+    if (calls.send(this.#fd, bytes, 0) < 0) throw new SystemError(what, calls.errno());
   }
 
   #receiveAnswer(sequence: number, data: NetlinkData[], what: string): Extract<NetlinkMessage, { kind: 'end' }> {

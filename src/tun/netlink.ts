@@ -71,13 +71,14 @@ export class NetlinkRequest {
     return this.attribute(type, hostU32(value));
   }
 
-  /** The message, numbered. */
-  finish(sequence: number): Uint8Array {
+  /** The message, numbered. Without `answered` the kernel answers only when it refuses. */
+  finish(sequence: number, answered = true): Uint8Array {
     this.#pad();
     const message = Uint8Array.from(this.#bytes);
     const view = new DataView(message.buffer);
     view.setUint32(0, message.length, true);
     view.setUint32(8, sequence, true);
+    if (!answered) view.setUint16(6, view.getUint16(6, true) & ~NLM_F.ACK, true);
     return message;
   }
 

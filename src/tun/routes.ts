@@ -85,6 +85,8 @@ export interface Rule {
   readonly sourcePorts?: PortRange | undefined;
   readonly destinationPorts?: PortRange | undefined;
   readonly action: RuleAction;
+  /** Whose rule it is: a table's number, which the kernel keeps with rules of all actions. Default: that of the action. */
+  readonly owner?: number | undefined;
 }
 
 /** A rule as found; rules with parts that are not described here are left out of lists. */
@@ -136,12 +138,18 @@ export interface HostNetwork {
   routes(filter?: RouteFilter): InstalledRoute[];
   /** Replaces one of ours for the same destination, table and metric; throws when another program's stands there. */
   addRoute(route: Route): void;
+  /** Many at a time. @throws Error at the first that is refused; those before it are there */
+  addRoutes(routes: readonly Route[]): void;
   /** Deletes one of ours. False when it was not there. */
   deleteRoute(route: Route): boolean;
+  /** Many at a time. Returns how many were there. */
+  deleteRoutes(routes: readonly Route[]): number;
 
   rules(family?: IpFamily): InstalledRule[];
   /** Does nothing when it is there. */
   addRule(rule: Rule): void;
+  /** Many at a time, none of which is there. @throws Error at the first that is refused; those before it are there */
+  addRules(rules: readonly Rule[]): void;
   /** Deletes one of ours. False when it was not there. */
   deleteRule(rule: Rule): boolean;
 
@@ -158,14 +166,19 @@ export interface HostNetwork {
 export function removeOwn(network: HostNetwork, tables: readonly number[]): number {
   let removed = 0;
   for (const rule of network.rules()) {
-    const { action, protocol } = rule;
-    if (protocol !== OWN_PROTOCOL || action.type !== 'table' || !tables.includes(action.table)) continue;
+    const owner = ownerOf(rule);
+    if (rule.protocol !== OWN_PROTOCOL || owner === undefined || !tables.includes(owner)) continue;
     if (network.deleteRule(rule)) removed++;
   }
   for (const table of tables) {
-    for (const route of network.routes({ table, own: true })) if (network.deleteRoute(route)) removed++;
+    removed += network.deleteRoutes(network.routes({ table, own: true }));
   }
   return removed;
+}
+
+/** Whose a rule is; `undefined` when it does not say. */
+export function ownerOf({ owner, action }: Rule): number | undefined {
+  return owner ?? (action.type === 'table' ? action.table : undefined);
 }
 
 export function formatPrefix({ address, prefixLength }: Prefix): string {
@@ -188,13 +201,20 @@ export function ruleFits(rule: Rule, query: RouteQuery, cameBy: string | undefin
   const { from, to, inputLink, ipProtocol, sourcePorts, destinationPorts } = rule;
   return (
     rule.family === query.destination.family &&
-    (from === undefined || prefixContains(from, query.source ?? { family: rule.family, value: 0n })) &&
+    (from === undefined || sourceFits(from, query.source)) &&
     (to === undefined || prefixContains(to, query.destination)) &&
     (inputLink === undefined || inputLink === cameBy) &&
     (ipProtocol === undefined || ipProtocol === query.ipProtocol) &&
     (sourcePorts === undefined || inRange(sourcePorts, query.sourcePort)) &&
     (destinationPorts === undefined || inRange(destinationPorts, query.destinationPort))
   );
+}
+
+/** A packet that has no source yet is one from 0.0.0.0 in IPv4; in IPv6 no rule with a source is for it. */
+function sourceFits(from: Prefix, source: IpAddress | undefined): boolean {
+  const { family } = from.address;
+  if (source === undefined) return family === 4 && prefixContains(from, { family, value: 0n });
+  return prefixContains(from, source);
 }
 
 function inRange({ start, end }: PortRange, port: number | undefined): boolean {
@@ -212,6 +232,7 @@ export function sameRule(a: Rule, b: Rule): boolean {
     (a.ipProtocol ?? 0) === (b.ipProtocol ?? 0) &&
     samePorts(a.sourcePorts, b.sourcePorts) &&
     samePorts(a.destinationPorts, b.destinationPorts) &&
+    ownerOf(a) === ownerOf(b) &&
     describeAction(a.action) === describeAction(b.action)
   );
 }

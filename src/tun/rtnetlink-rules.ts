@@ -9,7 +9,7 @@ import { utf8 } from '../base/text.ts';
 import type { Attributes } from './netlink.ts';
 import { NetlinkRequest, NLM_F, parseAttributes, readHostU32, readName } from './netlink.ts';
 import type { InstalledRule, PortRange, Rule, RuleAction } from './routes.ts';
-import { OWN_PROTOCOL } from './routes.ts';
+import { OWN_PROTOCOL, ownerOf } from './routes.ts';
 import { familyOf, fixed, prefix, ROUTE_SIZE, routeHeader } from './rtnetlink.ts';
 
 const RTM = { NEWRULE: 32, DELRULE: 33, GETRULE: 34 } as const;
@@ -60,6 +60,7 @@ export function parseRule(body: Uint8Array): InstalledRule | undefined {
   const action = ruleAction(body, attributes);
   if (family === undefined || action === undefined || hasUnknownParts(body, attributes)) return undefined;
   const inputLink = attributes.get(FRA.IIFNAME);
+  const table = readHostU32(attributes.get(FRA.TABLE)) ?? 0;
   return {
     family,
     priority: readHostU32(attributes.get(FRA.PRIORITY)) ?? 0,
@@ -70,13 +71,14 @@ export function parseRule(body: Uint8Array): InstalledRule | undefined {
     sourcePorts: portRange(attributes.get(FRA.SPORT_RANGE)),
     destinationPorts: portRange(attributes.get(FRA.DPORT_RANGE)),
     action,
+    owner: action.type === 'table' || table === 0 ? undefined : table,
     protocol: attributes.get(FRA.PROTOCOL)?.[0] ?? 0,
   };
 }
 
 function ruleRequest(type: number, flags: number, rule: Rule): NetlinkRequest {
   const { action } = rule;
-  const table = action.type === 'table' ? action.table : 0;
+  const table = ownerOf(rule) ?? 0;
   const header = routeHeader({
     family: rule.family,
     destinationLength: rule.to?.prefixLength ?? 0,
@@ -87,7 +89,7 @@ function ruleRequest(type: number, flags: number, rule: Rule): NetlinkRequest {
   const request = new NetlinkRequest(type, flags, header)
     .attributeU32(FRA.PRIORITY, rule.priority)
     .attributeU8(FRA.PROTOCOL, OWN_PROTOCOL);
-  if (action.type === 'table') request.attributeU32(FRA.TABLE, table);
+  if (table !== 0) request.attributeU32(FRA.TABLE, table);
   if (action.type === 'goto') request.attributeU32(FRA.GOTO, action.priority);
   if (rule.to !== undefined) request.attribute(FRA.DST, addressToBytes(rule.to.address));
   if (rule.from !== undefined) request.attribute(FRA.SRC, addressToBytes(rule.from.address));

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { parseDocument } from '../../src/config/parse.ts';
 import { planTunnel } from '../../src/daemon/plan.ts';
 import { TRANSPORT_MTU } from '../../src/daemon/plan-transport.ts';
-import type { DevicePlan, FlowPlan, TransportPlan } from '../../src/daemon/platform.ts';
+import type { DevicePlan } from '../../src/daemon/platform.ts';
 import { address } from '../support/daemon.ts';
 
 interface Sp {
@@ -31,55 +31,52 @@ ${sps.map(sp).join('\n')}
 
 const plan = async (...args: Parameters<typeof xml>): Promise<DevicePlan> =>
   (await planTunnel(parseDocument(xml(...args)))).device;
-const flows = async (...sps: readonly Sp[]): Promise<readonly FlowPlan[] | undefined> =>
-  (await plan(sps)).transport?.flows;
+const flows = async (...sps: readonly Sp[]): Promise<object[] | undefined> =>
+  (await plan(sps)).steering?.outbound.map(({ protocol, localPorts, remotePorts }) => ({
+    protocol,
+    localPorts,
+    remotePorts,
+  }));
 
 describe('a document in transport mode', () => {
-  it('leads what its ends send each other into the device, and has no routes', async () => {
+  it('leads what its ends send each other into the device', async () => {
     const device = await plan([{}]);
-    expect(device).toMatchObject({ mtu: TRANSPORT_MTU, routes: [], peer: undefined });
-    expect(device.transport).toEqual<TransportPlan>({
-      local: address('192.0.2.1'),
-      remote: address('192.0.2.2'),
-      flows: [{ protocol: undefined, sourcePorts: undefined, destinationPorts: undefined }],
-      ownPorts: [500, 4500],
-      table: device.transport!.table,
+    expect(device).toMatchObject({ tunnel: 'hosts', mtu: TRANSPORT_MTU, netns: undefined });
+    const [here, there] = [address('192.0.2.1'), address('192.0.2.2')];
+    expect(device.steering).toMatchObject({
+      host: here,
+      own: { peer: there, ports: [500, 4500] },
+      outbound: [{ action: 'protect', local: { start: here, end: here }, remote: { start: there, end: there } }],
+      inbound: [{ action: 'protect', local: { start: here, end: here }, remote: { start: there, end: there } }],
     });
-    expect(device.transport!.table >>> 16).toBe(0x5354);
-    expect((await plan([{}])).transport!.table).toBe(device.transport!.table);
+    expect(device.steering!.table >>> 16).toBe(0x5354);
+    expect((await plan([{}])).steering!.table).toBe(device.steering!.table);
   });
 
   it('has the MTU, the table and the ports that it says', async () => {
     const own = "<device mtu='1400' table='77'/>";
-    expect(await plan([{}], { device: own })).toMatchObject({ mtu: 1400, transport: { table: 77 } });
-    expect((await plan([{}], { nat: "<nat traversal='off'/>" })).transport?.ownPorts).toEqual([500]);
-    expect((await plan([{}], { nat: "<nat port='4501'/>" })).transport?.ownPorts).toEqual([500, 4501]);
-    expect((await plan([{}], { device: "<device routes='none'/>" })).transport).toBeUndefined();
+    expect(await plan([{}], { device: own })).toMatchObject({ mtu: 1400, steering: { table: 77 } });
+    expect((await plan([{}], { nat: "<nat traversal='off'/>" })).steering?.own.ports).toEqual([500]);
+    expect((await plan([{}], { nat: "<nat port='4501'/>" })).steering?.own.ports).toEqual([500, 4501]);
+    expect((await plan([{}], { device: "<device routes='none'/>" })).steering).toBeUndefined();
+    expect((await plan([{}], { device: "<device netns='blue'/>" })).netns).toBe('blue');
   });
 
-  it('leads no other protocols and ports than its selectors have, where the kernel can tell', async () => {
+  it('leads no other protocols and ports than its selectors have', async () => {
     const port = (text: string): string => `address='192.0.2.2' port='${text}'`;
     expect(await flows({ upper: "protocol='icmp'" })).toEqual([
-      { protocol: 1, sourcePorts: undefined, destinationPorts: undefined },
-    ]);
-    expect(await flows({ upper: "protocol='tcp'", dst: port('443') })).toEqual([
-      { protocol: 6, sourcePorts: undefined, destinationPorts: { start: 443, end: 443 } },
+      { protocol: 1, localPorts: undefined, remotePorts: undefined },
     ]);
     expect(await flows({ upper: "protocol='udp'", dst: port('0-99'), src: "address='192.0.2.1' port='53'" })).toEqual([
-      { protocol: 17, sourcePorts: { start: 53, end: 53 }, destinationPorts: { start: 1, end: 99 } },
+      { protocol: 17, localPorts: { start: 53, end: 53 }, remotePorts: { start: 0, end: 99 } },
     ]);
-    // Rules end at 65534: all is led into the device rather than one port past it.
-    expect(await flows({ upper: "protocol='udp'", dst: port('1024-65535') })).toEqual([
-      { protocol: 17, sourcePorts: undefined, destinationPorts: undefined },
+    expect((await flows({ dst: port('80') }))?.map((flow) => ('protocol' in flow ? flow.protocol : 0))).toEqual([
+      6, 17, 132,
     ]);
-    expect((await flows({ dst: port('80') }))?.map(({ protocol }) => protocol)).toEqual([6, 17, 132]);
-    expect(await flows({ upper: "protocol='udp'" }, { upper: "protocol='udp'" })).toHaveLength(1);
   });
 
   it('serves a peer whose address is only said by its ranges', async () => {
-    expect((await plan([{}], { local: 'any', remote: 'any' })).transport).toMatchObject({
-      remote: address('192.0.2.2'),
-    });
+    expect((await plan([{}], { local: 'any', remote: 'any' })).steering?.own.peer).toEqual(address('192.0.2.2'));
   });
 
   it.each<[string, readonly Sp[], Parameters<typeof xml>[1], string]>([

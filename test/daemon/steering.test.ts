@@ -1,115 +1,325 @@
-/** How packets of transport mode are led into their device, and those of the tunnel itself are not. */
+/** How packets are led into the devices of tunnels by rules and tables, and what is not. */
 import { describe, expect, it } from 'vitest';
-import { type IpAddress, parseAddress } from '../../src/base/address.ts';
-import type { TransportPlan } from '../../src/daemon/platform.ts';
+import { type AddressRange, type IpAddress, parseAddress, prefixRange } from '../../src/base/address.ts';
 import { Steering } from '../../src/daemon/steering.ts';
+import type { PolicyBox, SteeringPlan } from '../../src/daemon/steering-plan.ts';
+import { MAX_RULES, steeringWarnings } from '../../src/daemon/steering-rules.ts';
 import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
 import type { RouteQuery } from '../../src/tun/routes.ts';
 
 const address = (text: string): IpAddress => parseAddress(text)!;
 const HERE = address('192.0.2.1');
 const PEER = address('192.0.2.2');
+const LAN = address('10.1.0.1');
+const LAN6 = address('fd01::1');
 
-function host(): { network: MemoryHostNetwork; steering: Steering; line: number; device: number } {
+interface Host {
+  readonly network: MemoryHostNetwork;
+  readonly steering: Steering;
+  readonly line: number;
+  readonly lan: number;
+  readonly device: number;
+}
+
+function host(): Host {
   const network = new MemoryHostNetwork();
   const line = network.addLink('eth0', 1500);
-  const device = network.addLink('stun', 65_280);
+  const lan = network.addLink('lan0', 1500);
+  const device = network.addLink('stun', 1400);
   for (const own of [HERE, address('192.0.2.77'), address('2001:db8::1')]) {
     network.addAddress({ linkIndex: line, address: own, prefixLength: own.family === 4 ? 24 : 64 });
   }
-  return { network, steering: new Steering(network), line, device };
+  for (const own of [LAN, LAN6]) {
+    network.addAddress({ linkIndex: lan, address: own, prefixLength: own.family === 4 ? 24 : 64 });
+  }
+  for (const gateway of [address('192.0.2.254'), address('2001:db8::fe')]) {
+    const destination = { address: { family: gateway.family, value: 0n }, prefixLength: 0 };
+    network.addRoute({ type: 'unicast', destination, gateway, linkIndex: line });
+  }
+  return { network, steering: new Steering(network), line, lan, device };
 }
 
-const plan = (change: Partial<TransportPlan> = {}): TransportPlan => ({
-  local: HERE,
-  remote: PEER,
-  flows: [{ protocol: undefined, sourcePorts: undefined, destinationPorts: undefined }],
-  ownPorts: [500, 4500],
+/** `10.1.0.0/24`, or the first and the last address. */
+function range(text: string): AddressRange {
+  const [first, last] = text.split('-');
+  if (last !== undefined) return { start: address(first!), end: address(last) };
+  const [start, length] = text.split('/');
+  return prefixRange(address(start!), Number(length));
+}
+
+function box(local: string, remote: string, change: Partial<PolicyBox> = {}): PolicyBox {
+  return { action: 'protect', level: 'require', child: 'c', local: range(local), remote: range(remote), ...change };
+}
+
+const port = (start: number, end = start): { start: number; end: number } => ({ start, end });
+
+const plan = (outbound: readonly PolicyBox[], change: Partial<SteeringPlan> = {}): SteeringPlan => ({
+  tunnel: 'net',
   table: 7700,
+  own: { peer: PEER, ports: [500, 4500] },
+  outbound,
+  inbound: [],
+  host: undefined,
   ...change,
 });
 
+function lead({ steering, device }: Host, wanted: SteeringPlan): void {
+  steering.prepare(wanted, 'stun');
+  steering.open(wanted.tunnel, device);
+}
+
+/** By which link a packet leaves, by name; `none` where there is no way. */
+function way({ network }: Host, destination: string, query: Partial<RouteQuery> = {}): string {
+  const answer = network.routeTo({ destination: address(destination), ...query });
+  return answer === undefined ? 'none' : network.link(answer.linkIndex)!.name;
+}
+
+const UDP = 17;
+const TCP = 6;
+
+describe('what a policy protects', () => {
+  it('is led into the device by one rule and a route, from the sources that it names, forwarded or one’s own', () => {
+    const here = host();
+    lead(here, plan([box('10.1.0.0/24', '10.2.0.0/24')]));
+    expect(here.network.rules().length).toBeLessThanOrEqual(5);
+    expect(way(here, '10.2.0.9', { source: LAN })).toBe('stun');
+    expect(way(here, '10.2.0.9', { source: address('10.1.0.7'), inputLinkIndex: here.lan })).toBe('stun');
+    // Without a source yet: it gets one that the policy is for.
+    expect(here.network.routeTo({ destination: address('10.2.0.9') })).toMatchObject({
+      source: LAN,
+      linkIndex: here.device,
+    });
+    expect(way(here, '10.2.0.9', { source: HERE })).toBe('eth0');
+    expect(way(here, '10.3.0.9', { source: LAN })).toBe('eth0');
+  });
+
+  it('is led the same way over IPv6, where a packet without a source fits no rule with one', () => {
+    const here = host();
+    lead(here, plan([box('fd01::/64', 'fd02::/64'), box('fd01::/64', 'fd03::/64', { protocol: UDP })]));
+    expect(way(here, 'fd02::9', { source: LAN6 })).toBe('stun');
+    expect(here.network.routeTo({ destination: address('fd02::9') })).toMatchObject({
+      source: LAN6,
+      linkIndex: here.device,
+    });
+    expect(way(here, 'fd02::9', { source: address('2001:db8::1') })).toBe('eth0');
+    expect(way(here, 'fd03::9', { ipProtocol: UDP })).toBe('stun');
+    expect(way(here, 'fd03::9', { ipProtocol: TCP })).toBe('eth0');
+  });
+
+  it('is led by protocol and ports, also to the ends of the range of ports, which rules do not have', () => {
+    const here = host();
+    lead(
+      here,
+      plan([
+        box('10.1.0.0/24', '10.2.0.0/24', { protocol: UDP, remotePorts: port(5000, 5010) }),
+        box('10.1.0.0/24', '10.2.0.0/24', {
+          protocol: TCP,
+          localPorts: port(1024, 65_535),
+          remotePorts: port(60_000, 65_535),
+        }),
+        box('10.1.0.0/24', '10.2.0.0/24', { protocol: 132, remotePorts: port(0, 65_535) }),
+      ]),
+    );
+    const to = (ipProtocol: number, sourcePort: number, destinationPort: number): string =>
+      way(here, '10.2.0.9', { source: LAN, ipProtocol, sourcePort, destinationPort });
+    expect([to(UDP, 9, 4999), to(UDP, 9, 5000), to(UDP, 9, 5010), to(UDP, 9, 5011)]).toEqual([
+      'eth0',
+      'stun',
+      'stun',
+      'eth0',
+    ]);
+    expect([to(TCP, 1024, 65_535), to(TCP, 65_535, 60_000)]).toEqual(['stun', 'stun']);
+    expect([to(TCP, 1023, 65_535), to(TCP, 1024, 59_999)]).toEqual(['eth0', 'eth0']);
+    expect(to(132, 9, 65_535)).toBe('stun');
+    expect(to(TCP, 9, 5000)).toBe('eth0');
+  });
+
+  it('has holes where an entry before it lets pass or discards, and ranges that are no prefix', () => {
+    const here = host();
+    lead(
+      here,
+      plan([
+        box('10.1.0.0/24', '10.2.0.53-10.2.0.55', { action: 'bypass', child: undefined }),
+        box('10.1.0.0/24', '10.2.0.128/25', { action: 'discard', child: undefined }),
+        box('10.1.0.0/24', '10.2.0.0/24'),
+        box('10.1.0.0/24', '10.2.0.0/16', { action: 'bypass', child: undefined }),
+      ]),
+    );
+    const to = (last: string): string => way(here, `10.2.${last}`, { source: LAN });
+    expect([to('0.52'), to('0.53'), to('0.55'), to('0.56'), to('0.127')]).toEqual([
+      'stun',
+      'eth0',
+      'eth0',
+      'stun',
+      'stun',
+    ]);
+    expect([to('0.128'), to('1.1')]).toEqual(['none', 'eth0']);
+    // With protocols, so that rules take the place of routes: the same.
+    const other = host();
+    lead(
+      other,
+      plan([
+        box('10.1.0.0/24', '10.2.0.53-10.2.0.55', { action: 'bypass', child: undefined, protocol: UDP }),
+        box('10.1.0.0/24', '10.2.0.128/25', { action: 'discard', child: undefined, protocol: UDP }),
+        box('10.1.0.0/24', '10.2.0.0/24'),
+      ]),
+    );
+    const udp = (last: string): string => way(other, `10.2.${last}`, { source: LAN, ipProtocol: UDP });
+    expect([udp('0.52'), udp('0.53'), udp('0.55'), udp('0.128'), udp('1.1')]).toEqual([
+      'stun',
+      'eth0',
+      'eth0',
+      'none',
+      'eth0',
+    ]);
+    expect(way(other, '10.2.0.53', { source: LAN, ipProtocol: TCP })).toBe('stun');
+  });
+
+  it('is everything but the tunnel’s own packets and those of the link, when a policy says so', () => {
+    const here = host();
+    lead(here, plan([box('0.0.0.0/0', '0.0.0.0/0'), box('::/0', '::/0')]));
+    expect(way(here, '203.0.113.9', { ipProtocol: TCP })).toBe('stun');
+    expect(way(here, '2001:db8:9::9', { ipProtocol: TCP })).toBe('stun');
+    expect(way(here, '192.0.2.2', { ipProtocol: 50 })).toBe('eth0');
+    expect(way(here, '192.0.2.2', { ipProtocol: UDP, sourcePort: 4500 })).toBe('eth0');
+    expect(way(here, '192.0.2.2', { ipProtocol: UDP, sourcePort: 4501 })).toBe('stun');
+    expect(way(here, '192.0.2.3', { ipProtocol: 50 })).toBe('stun');
+    // What others send to the peer is no packet of the tunnel.
+    const forwarded = { source: address('10.1.0.7'), inputLinkIndex: here.lan };
+    expect(way(here, '192.0.2.2', { ...forwarded, ipProtocol: 50 })).toBe('stun');
+    expect(way(here, 'ff02::1')).toBe('eth0');
+    expect(way(here, 'fe80::9')).toBe('eth0');
+    // What came out of the tunnel is not led into it again.
+    expect(way(here, '10.1.0.7', { source: address('203.0.113.9'), inputLinkIndex: here.device })).toBe('lan0');
+  });
+
+  it('has no way at all when the device is gone', () => {
+    const here = host();
+    lead(here, plan([box('10.1.0.0/24', '10.2.0.0/24'), box('fd01::/64', 'fd02::/64', { protocol: UDP })]));
+    here.network.deleteLink(here.device);
+    expect(way(here, '10.2.0.9', { source: LAN })).toBe('none');
+    expect(way(here, '10.2.0.9')).toBe('none');
+    expect(way(here, 'fd02::9', { source: LAN6, ipProtocol: UDP })).toBe('none');
+    expect(way(here, 'fd02::9', { source: LAN6, ipProtocol: TCP })).toBe('eth0');
+  });
+
+  it('of level use is led only while there is an SA, and goes past what follows in the policy otherwise', () => {
+    const here = host();
+    const use = box('10.1.0.0/24', '10.2.0.0/24', { level: 'use', child: 'maybe' });
+    const rest = box('10.1.0.0/24', '10.0.0.0/8', { action: 'discard', child: undefined });
+    lead(here, plan([use, rest]));
+    const ways = (): string[] => ['10.2.0.9', '10.9.0.9'].map((to) => way(here, to, { source: LAN }));
+    expect(ways()).toEqual(['eth0', 'none']);
+    const before = here.network.rules();
+    here.steering.setUp('net', new Set(['maybe']));
+    expect(ways()).toEqual(['stun', 'none']);
+    here.steering.setUp('net', new Set());
+    expect(ways()).toEqual(['eth0', 'none']);
+    expect(here.network.rules()).toEqual(expect.arrayContaining(before));
+    expect(here.network.rules()).toHaveLength(before.length);
+  });
+
+  it('is led by destination alone when the rules would be very many, and that is said', () => {
+    const here = host();
+    const many = Array.from({ length: MAX_RULES + 1 }, (_, i) =>
+      box('10.1.0.0/24', `10.2.${i >> 8}.${i & 255}/32`, { protocol: UDP }),
+    );
+    expect(steeringWarnings(plan(many)).join()).toContain(`more than ${MAX_RULES} rules`);
+    expect(steeringWarnings(plan(many.slice(9, 29)))).toEqual([]);
+    lead(here, plan(many));
+    expect(here.network.rules(4).length).toBeLessThan(10);
+    expect(way(here, '10.2.1.0', { source: LAN, ipProtocol: UDP })).toBe('stun');
+    expect(way(here, '10.2.0.9', { source: HERE, ipProtocol: TCP })).toBe('stun');
+    expect(way(here, '10.2.1.1', { source: LAN })).toBe('eth0');
+  });
+
+  it('is told of ICMP by type only in the device', () => {
+    const echo = box('10.1.0.0/24', '10.2.0.0/24', { protocol: 1, icmp: port(0x0800, 0x08ff) });
+    const here = host();
+    lead(here, plan([{ ...echo, action: 'bypass' }, box('10.1.0.0/24', '10.2.0.0/24', { protocol: 1 })]));
+    expect(way(here, '10.2.0.9', { source: LAN, ipProtocol: 1 })).toBe('stun');
+    expect(steeringWarnings(plan([{ ...echo, action: 'bypass' }, box('10.1.0.0/24', '10.2.0.0/24')])).join()).toContain(
+      'ICMP to 10.2.0.0/24 that the policy lets pass in the clear cannot be told by type',
+    );
+    expect(steeringWarnings(plan([echo]))).toEqual([]);
+  });
+});
+
 describe('packets between the hosts of a transport mode SA', () => {
+  const hosts = (change: Partial<PolicyBox> = {}): SteeringPlan =>
+    plan([box('192.0.2.1/32', '192.0.2.2/32', change)], { host: HERE });
+
   it('are led into the device, but for those of the tunnel itself, of other hosts and from other addresses', () => {
-    const { network, steering, line, device } = host();
-    steering.lead(plan(), device);
-    const way = (change: Partial<RouteQuery>): number | undefined =>
-      network.routeTo({ destination: PEER, source: HERE, ...change })?.linkIndex;
-    expect(way({ ipProtocol: 6, destinationPort: 80 })).toBe(device);
-    expect(way({ ipProtocol: 17, sourcePort: 501 })).toBe(device);
-    // Without a source yet: it gets the one of the route.
-    expect(network.routeTo({ destination: PEER, ipProtocol: 1 })).toMatchObject({ linkIndex: device, source: HERE });
-    for (const own of [{ ipProtocol: 50 }, { ipProtocol: 17, sourcePort: 500 }, { ipProtocol: 17, sourcePort: 4500 }]) {
-      expect(way(own)).toBe(line);
-    }
-    expect(way({ source: address('192.0.2.77') })).toBe(line);
-    expect(way({ destination: address('192.0.2.3') })).toBe(line);
+    const here = host();
+    lead(here, hosts());
+    const to = (query: Partial<RouteQuery>): string => way(here, '192.0.2.2', { source: HERE, ...query });
+    expect(to({ ipProtocol: TCP, destinationPort: 80 })).toBe('stun');
+    expect(to({ ipProtocol: UDP, sourcePort: 501 })).toBe('stun');
+    expect(here.network.routeTo({ destination: PEER, ipProtocol: 1 })).toMatchObject({
+      linkIndex: here.device,
+      source: HERE,
+    });
+    expect([to({ ipProtocol: 50 }), to({ ipProtocol: UDP, sourcePort: 500 })]).toEqual(['eth0', 'eth0']);
+    expect(to({ source: address('192.0.2.77') })).toBe('eth0');
+    expect(way(here, '192.0.2.3', { source: HERE })).toBe('eth0');
   });
 
-  it('are led by protocol and ports', () => {
-    const { network, steering, line, device } = host();
-    const flow = { protocol: 17, sourcePorts: undefined, destinationPorts: { start: 53, end: 53 } };
-    steering.lead(plan({ flows: [flow] }), device);
-    const way = (ipProtocol: number, destinationPort: number): number | undefined =>
-      network.routeTo({ destination: PEER, ipProtocol, sourcePort: 999, destinationPort })?.linkIndex;
-    expect([way(17, 53), way(17, 54), way(6, 53)]).toEqual([device, line, line]);
-  });
-
-  it('are led whatever their source in IPv6, where an open one fits no rule', () => {
-    const { network, steering, device } = host();
-    const [local, remote] = [address('2001:db8::1'), address('2001:db8::2')];
-    steering.lead(plan({ local, remote }), device);
-    expect(network.routeTo({ destination: remote })).toMatchObject({ linkIndex: device, source: local });
-  });
-
-  it('have no way at all when the device is gone', () => {
-    const { network, steering, device } = host();
-    steering.lead(plan(), device);
-    network.deleteLink(device);
-    expect(network.routeTo({ destination: PEER, source: HERE, ipProtocol: 6 })).toBeUndefined();
-    expect(network.routeTo({ destination: PEER, source: HERE, ipProtocol: 50 })).toBeDefined();
-  });
-
-  it('go their normal way afterwards; what tunnels share goes with the last', () => {
-    const { network, steering, device } = host();
-    const before = [network.rules(), network.routes()];
-    const first = steering.lead(plan(), device);
-    const flows = [{ protocol: 17, sourcePorts: undefined, destinationPorts: undefined }];
-    const second = steering.lead(plan({ table: 7701, flows }), device);
-    first();
-    expect(network.routeTo({ destination: PEER, ipProtocol: 17, sourcePort: 9 })).toMatchObject({ linkIndex: device });
-    expect(network.routeTo({ destination: PEER, ipProtocol: 50 })).not.toMatchObject({ linkIndex: device });
-    second();
-    expect([network.rules(), network.routes()]).toEqual(before);
-  });
-
-  it('are led anew after a crash, without what the document no longer says', () => {
-    const { network, steering, device } = host();
-    steering.lead(plan(), device);
-    const flows = [{ protocol: 6, sourcePorts: undefined, destinationPorts: undefined }];
-    const undo = new Steering(network).lead(plan({ flows }), device);
-    expect(
-      network
-        .rules(4)
-        .filter(({ priority }) => priority === 6991)
-        .map(({ ipProtocol }) => ipProtocol),
-    ).toEqual([6, 6]);
-    undo();
-    expect(network.routes({ own: true }).filter(({ table }) => table === 7700)).toEqual([]);
-  });
-
-  it('are not led into two devices, nor from an address that is not of this host; nothing is changed then', () => {
-    const { network, steering, device } = host();
-    const before = [network.rules(), network.routes()];
-    expect(() => steering.lead(plan({ local: address('198.51.100.1') }), device)).toThrow(
+  it('are not led from an address that is not of this host; nothing is changed then', () => {
+    const here = host();
+    const before = [here.network.rules(), here.network.routes()];
+    expect(() => here.steering.prepare({ ...hosts(), host: address('198.51.100.1') }, 'stun')).toThrow(
       'transport mode is for packets of 198.51.100.1, which is not an address of this host',
     );
-    expect(() => steering.lead(plan(), 99)).toThrow('there is no such link');
-    expect([network.rules(), network.routes()]).toEqual(before);
-    steering.lead(plan(), device);
-    expect(() => steering.lead(plan(), device)).toThrow(
-      "routing table 7700 is that of another tunnel: give this one a <device table='…'>",
+    expect([here.network.rules(), here.network.routes()]).toEqual(before);
+  });
+});
+
+describe('what stands for a tunnel', () => {
+  const first = plan([box('10.1.0.0/24', '10.2.0.0/24', { protocol: UDP }), box('fd01::/64', 'fd02::/64')]);
+
+  it('goes with it and leaves that of others; a table is of one tunnel alone', () => {
+    const here = host();
+    const before = [here.network.rules(), here.network.routes()];
+    lead(here, first);
+    const second = plan([box('10.1.0.0/24', '10.2.0.0/24')], { tunnel: 'other', table: 7701 });
+    lead(here, second);
+    expect(() => here.steering.prepare({ ...second, tunnel: 'third' }, 'stun')).toThrow(
+      "routing table 7701 is that of another tunnel, other: give this one a <device table='…'>",
     );
+    expect(() => here.steering.prepare({ ...second, table: 254, tunnel: 'third' }, 'stun')).toThrow(
+      'one of the system',
+    );
+    here.steering.release('net', 7700);
+    expect(way(here, '10.2.0.9', { source: LAN, ipProtocol: UDP })).toBe('stun');
+    here.steering.release('other', 7701);
+    expect([here.network.rules(), here.network.routes()]).toEqual(before);
+  });
+
+  it('is replaced after a crash by what the document says now, or taken away', () => {
+    const here = host();
+    const before = [here.network.rules(), here.network.routes()];
+    lead(here, first);
+    lead(here, plan([box('10.1.0.0/24', '10.5.0.0/24')], { tunnel: 'gone', table: 7701 }));
+    here.network.deleteLink(here.device);
+    const next = { ...here, steering: new Steering(here.network), device: here.network.addLink('stun', 1400) };
+    next.steering.reconcile([7700]);
+    expect(way(next, '10.5.0.9', { source: LAN })).toBe('eth0');
+    expect(way(next, '10.2.0.9', { source: LAN, ipProtocol: UDP })).toBe('none');
+    lead(next, plan([box('10.1.0.0/24', '10.3.0.0/24')]));
+    expect(way(next, '10.2.0.9', { source: LAN, ipProtocol: UDP })).toBe('eth0');
+    expect(way(next, '10.3.0.9', { source: LAN })).toBe('stun');
+    next.steering.release('net', 7700);
+    expect([next.network.rules(), next.network.routes()]).toEqual(before);
+  });
+
+  it('is nothing when the system refuses a part of it', () => {
+    const here = host();
+    const before = [here.network.rules(), here.network.routes()];
+    here.network.addRules = () => {
+      throw new Error('no rules today');
+    };
+    expect(() => here.steering.prepare(first, 'stun')).toThrow('no rules today');
+    expect([here.network.rules(), here.network.routes()]).toEqual(before);
   });
 });
 

@@ -65,7 +65,11 @@ describeInterop('a tunnel for 0.0.0.0/0', ['namespaces', 'build'], () => {
     for (const end of [theirs, ours]) await end.command(['start', 'all']);
 
     expect(await ping(left, { source: '10.1.0.1', destination: '203.0.113.9' })).toBe(3);
-    expect((await left.exec(['ip', 'route', 'show', 'table', `${TABLE}`])).stdout).toContain('throw 192.0.2.2');
+    const table = (await left.exec(['ip', 'route', 'show', 'table', `${TABLE}`])).stdout;
+    expect(table).toMatch(/^default dev \S+ .*src 10\.1\.0\.1/);
+    expect(table).toContain('unreachable default');
+    // The tunnel's own packets stay out of it.
+    expect((await left.exec(['ip', 'rule'])).stdout).toMatch(/to 192\.0\.2\.2 iif lo ipproto esp .*goto/);
 
     await ours.command(['destroy', 'all']);
     expect((await left.exec(['ip', 'rule'])).stdout).not.toContain(`${TABLE}`);

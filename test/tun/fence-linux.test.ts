@@ -112,9 +112,11 @@ describe.skipIf(wants.length > 0)('the fence of nftables', () => {
     await next.set('tunnel:a', tunnel({ outbound: [] }));
     expect(await send('10.9.0.2', 7)).toBeUndefined();
     expect(await send('10.9.0.3', 7)).toBe('EPERM');
-    await next.reconcile(['tunnel:b']);
+    await next.reconcile('tunnel', ['tunnel:b']);
     expect(await send('10.9.0.3', 7)).toBe('EPERM');
-    await next.reconcile([]);
+    await next.reconcile('bridge', []);
+    expect(await send('10.9.0.3', 7)).toBe('EPERM');
+    await next.reconcile('tunnel', []);
     expect(await send('10.9.0.3', 7)).toBeUndefined();
     expect([...(await next.counters()).keys()]).toEqual(['tunnel:a']);
     await next.set('tunnel:a', undefined);

@@ -1,0 +1,156 @@
+/**
+ * One network namespace in which tunnels have their devices: the fence first, then the rules and a table that leads
+ * nowhere, then the device and its routes; taken away in the reverse order.
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { formatAddress, rangeContains } from '../base/address.ts';
+import type { PacketDevice } from '../tun/device.ts';
+import type { FenceCounters, TunnelFence } from '../tun/fence.ts';
+import { LinuxFence } from '../tun/fence-linux.ts';
+import { LinuxHostNetwork } from '../tun/linux-routes.ts';
+import { type LinuxTun, openLinuxTun } from '../tun/linux-tun.ts';
+import { withinNamespace } from '../tun/netns.ts';
+import type { SharedOffloads } from '../tun/offload/shared.ts';
+import type { HostNetwork } from '../tun/routes.ts';
+import type { DevicePlan } from './platform.ts';
+import { OWN_QUERY, Steering } from './steering.ts';
+import { type SteeringPlan, tunnelFence } from './steering-plan.ts';
+
+export class LinuxPlace {
+  readonly netns: string | undefined;
+  readonly fence: LinuxFence;
+  readonly steering: Steering;
+  readonly #network: HostNetwork;
+  /** The tables of tunnels that stand here. BOUNDED: by the tunnels. */
+  readonly #tables = new Map<string, number>();
+  #counters: ReadonlyMap<string, FenceCounters> = new Map();
+
+  /** @throws Error when the namespace cannot be entered */
+  constructor(network: HostNetwork | undefined, netns: string | undefined) {
+    this.netns = netns;
+    this.#network = network ?? this.#within(() => new LinuxHostNetwork());
+    this.fence = new LinuxFence(netns === undefined ? {} : { start: (work) => this.#within(work) });
+    this.steering = new Steering(this.#network);
+  }
+
+  /** All or nothing, but for what stands of the same tunnel. */
+  async open(plan: DevicePlan, shared: SharedOffloads): Promise<PacketDevice> {
+    const { tunnel, steering } = plan;
+    if (steering !== undefined) {
+      checkReversePath(this.#network, steering);
+      const fence = tunnelFence(steering, plan.name);
+      await this.fence.set(fenceKey(tunnel), needsFence(fence) ? fence : undefined);
+      this.steering.prepare(steering, plan.name);
+      this.#tables.set(tunnel, steering.table);
+    } else {
+      await this.release(tunnel);
+    }
+    const device = this.#within(() => {
+      const opened = openLinuxTun({ name: plan.name, mtu: plan.mtu, queues: plan.queues ?? 1, shared });
+      silence(opened.name);
+      return opened;
+    });
+    try {
+      this.#lead(plan, device);
+    } catch (error) {
+      await device.close();
+      throw error;
+    }
+    return device;
+  }
+
+  #lead({ tunnel, steering }: DevicePlan, device: LinuxTun): void {
+    this.#network.setLink(device.index, { up: true });
+    if (steering !== undefined) this.steering.open(tunnel, device.index);
+  }
+
+  /** A daemon that died left this standing: it stays. */
+  stands(tunnel: string, table: number): void {
+    this.#tables.set(tunnel, table);
+  }
+
+  /** Rules before the fence: what is led into a table that leads nowhere needs none. */
+  async release(tunnel: string): Promise<void> {
+    const table = this.#tables.get(tunnel);
+    this.#tables.delete(tunnel);
+    if (table !== undefined) this.steering.release(tunnel, table);
+    await this.fence.set(fenceKey(tunnel), undefined);
+  }
+
+  async reconcile(): Promise<void> {
+    this.steering.reconcile([...this.#tables.values()]);
+    await this.fence.reconcile('tunnel', [...this.#tables.keys()].map(fenceKey));
+  }
+
+  /** Asks how much was dropped, and puts back what another program took away. */
+  async look(): Promise<void> {
+    await this.fence.mend();
+    this.#counters = await this.fence.counters();
+  }
+
+  drops(tunnel: string): FenceCounters {
+    return this.#counters.get(fenceKey(tunnel)) ?? {};
+  }
+
+  #within<T>(work: () => T): T {
+    return this.netns === undefined ? work() : withinNamespace(this.netns, work);
+  }
+}
+
+function fenceKey(tunnel: string): string {
+  return `tunnel:${tunnel}`;
+}
+
+function needsFence({ outbound, inbound }: TunnelFence): boolean {
+  return [...outbound, ...inbound].some(({ action }) => action !== 'pass');
+}
+
+/**
+ * A strict reverse path filter looks at the sender of an ARP request as at that of a packet without a protocol: where all
+ * protocols are led into the device, it drops those of the router, or of a peer on the same link, and they cannot find this
+ * host.
+ *
+ * @throws Error saying what to do
+ */
+function checkReversePath(network: HostNetwork, { own: { peer }, outbound }: SteeringPlan): void {
+  if (peer?.family !== 4) return;
+  const way = network.routeTo({ destination: peer, ...OWN_QUERY });
+  const link = way === undefined ? undefined : network.link(way.linkIndex)?.name;
+  if (way === undefined || link === undefined) return;
+  const neighbour = way.gateway ?? peer;
+  const here = network.addresses(way.linkIndex).map(({ address }) => address);
+  const led = outbound.some(
+    ({ action, protocol, local, remote }) =>
+      action === 'protect' &&
+      protocol === undefined &&
+      rangeContains(remote, neighbour) &&
+      here.some((address) => rangeContains(local, address)),
+  );
+  if (!led || Math.max(...['all', link].map(reversePathFilter)) !== STRICT) return;
+  throw new Error(
+    `all protocols to ${formatAddress(neighbour)} on the link ${link} are led into the tunnel, and the reverse path filter of that link is strict and would drop its ARP requests: ` +
+      `set net.ipv4.conf.${link}.rp_filter (and net.ipv4.conf.all.rp_filter) to 2 or 0, or name protocols in <upperspec>`,
+  );
+}
+
+/** Of net.ipv4.conf.*.rp_filter. */
+const STRICT = 1;
+
+function reversePathFilter(name: string): number {
+  try {
+    return Number(readFileSync(`/proc/sys/net/ipv4/conf/${name}/rp_filter`, 'utf8'));
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error)) throw error;
+    return 0;
+  }
+}
+
+/** No link-local address: the kernel's own discovery packets have no business in a tunnel, and would count as drops. */
+function silence(name: string): void {
+  try {
+    writeFileSync(`/proc/sys/net/ipv6/conf/${name}/addr_gen_mode`, '1');
+  } catch (error) {
+    // A host without IPv6, or whose /proc may not be written: nothing is lost but the silence.
+    if (!(error instanceof Error && 'code' in error)) throw error;
+  }
+}

@@ -1,0 +1,47 @@
+/** From a document to its device, and to what leads packets into it and keeps them from passing in the clear. */
+import type { IpAddress } from '../base/address.ts';
+import type { SectunnelDocument } from '../config/model.ts';
+import { toChildren, toPolicy } from '../config/selectors.ts';
+import { hostsOf } from '../policy/transport.ts';
+import { tableOf } from './plan-transport.ts';
+import type { DevicePlan, StandingTunnel } from './platform.ts';
+import { policyBoxes, type SteeringPlan } from './steering-plan.ts';
+
+/** @param peer the other end, where it is known */
+export function devicePlan(document: SectunnelDocument, fittingMtu: number, peer: IpAddress | undefined): DevicePlan {
+  const { name, device } = document;
+  return {
+    tunnel: name,
+    name: device.name,
+    mtu: device.mtu ?? fittingMtu,
+    netns: device.netns,
+    steering: device.routes === 'auto' ? steeringPlan(document, peer) : undefined,
+  };
+}
+
+function steeringPlan(document: SectunnelDocument, peer: IpAddress | undefined): SteeringPlan {
+  const { name, sa } = document;
+  const { entries } = toPolicy(document);
+  const [transport] = toChildren(document).filter(({ mode }) => mode === 'transport');
+  const hosts = transport && hostsOf(transport.selectors);
+  return {
+    tunnel: name,
+    table: tableOf(document),
+    own: { peer: peer ?? hosts?.remote, ports: ownPorts(sa) },
+    outbound: policyBoxes(entries, 'out'),
+    inbound: policyBoxes(entries, 'in'),
+    host: hosts?.local,
+  };
+}
+
+/** Local UDP ports of IKE, and of ESP in UDP. IKE may be met on 500 whatever a document says. */
+function ownPorts({ local, ike }: SectunnelDocument['sa']): number[] {
+  return [...new Set([500, local.port, ...(ike.nat.encapsulation === 'never' ? [] : [ike.nat.port])])];
+}
+
+/** What may stand of a tunnel when its daemon has died; `undefined` when it leaves nothing standing. */
+export function standingTunnel(document: SectunnelDocument): StandingTunnel | undefined {
+  const { name, device } = document;
+  if (device.routes === 'none') return undefined;
+  return { tunnel: name, table: tableOf(document), netns: device.netns };
+}

@@ -1,0 +1,87 @@
+/**
+ * What stands of tunnels beside their devices, the fence and the rules that lead into it, and for how long: while a tunnel
+ * runs, and while it is to run again, so that nothing passes in the clear meanwhile.
+ */
+import type { Logger } from '../base/log.ts';
+import { messageOf } from '../base/text.ts';
+import type { SectunnelDocument } from '../config/model.ts';
+import type { Tunnel } from '../engine/tunnel.ts';
+import { standingTunnel } from './plan-device.ts';
+import type { Platform } from './platform.ts';
+
+/** How often it is seen to that a fence is still whole, in milliseconds. */
+const WATCH = 30_000;
+
+export class Standing {
+  readonly #platform: Platform;
+  readonly #log: Logger;
+  /** Tunnels that do not run now and are to run again. BOUNDED: by the tunnels. */
+  readonly #held = new Set<string>();
+  readonly #watch: NodeJS.Timeout;
+
+  constructor(platform: Platform, log: Logger) {
+    this.#platform = platform;
+    this.#log = log;
+    this.#watch = setInterval(() => void this.look(), WATCH).unref();
+  }
+
+  /** Takes over what a daemon that died left of tunnels, which are to run again, and takes the rest of it away. */
+  async reconcile(documents: readonly SectunnelDocument[]): Promise<void> {
+    for (const { name } of documents) this.#held.add(name);
+    try {
+      await this.#platform.reconcile?.(documents.flatMap((document) => standingTunnel(document) ?? []));
+    } catch (error) {
+      this.#log.warn({}, `what a daemon before this one set up could not be looked through: ${messageOf(error)}`);
+    }
+  }
+
+  /** It stopped, and is to run again. */
+  hold(name: string): void {
+    this.#held.add(name);
+  }
+
+  started(name: string): void {
+    this.#held.delete(name);
+  }
+
+  /** It could not start: what stood before stays. */
+  async failed(name: string): Promise<void> {
+    if (!this.#held.has(name)) await this.#platform.release?.(name);
+  }
+
+  /** It is not to run any more. */
+  async release(name: string): Promise<void> {
+    this.#held.delete(name);
+    await this.#platform.release?.(name);
+  }
+
+  /** All that does not run. */
+  async close(): Promise<void> {
+    clearInterval(this.#watch);
+    for (const name of this.#held) await this.release(name);
+  }
+
+  async look(): Promise<void> {
+    try {
+      await this.#platform.lookAtFences?.();
+    } catch (error) {
+      this.#log.warn({}, `the fence could not be looked at: ${messageOf(error)}`);
+    }
+  }
+
+  /** A child SA came or went. */
+  childChanged(tunnel: Tunnel): void {
+    const names = [...tunnel.plans].map(({ child }) => child.name);
+    try {
+      this.#platform.childrenUp?.(tunnel.config.name, new Set(names.filter((name) => tunnel.sasOf(name) > 0)));
+    } catch (error) {
+      this.#log.warn({ tunnel: tunnel.config.name }, `rules could not be changed: ${messageOf(error)}`);
+    }
+  }
+
+  /** Packets that the fence dropped, by reason. */
+  drops(name: string): Record<string, number> {
+    const counters = Object.entries(this.#platform.fenceDrops?.(name) ?? {});
+    return Object.fromEntries(counters.filter(([, count]) => count > 0).map(([reason, n]) => [`fence-${reason}`, n]));
+  }
+}
