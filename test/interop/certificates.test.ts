@@ -8,7 +8,6 @@ import { beforeEach, expect, it } from 'vitest';
 import { fromHex } from '../../src/base/bytes.ts';
 import { authority, DAY, dns, ecKey, makeCrl } from '../pki/make.ts';
 import { Ours } from '../support/lab/ours.ts';
-import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import type { StrongSwan } from '../support/lab/strongswan.ts';
 import { useLab } from '../support/lab/use-lab.ts';
@@ -17,8 +16,7 @@ import {
   certifiedTunnel,
   establishCertified,
   fqdn,
-  loadCertified,
-  NAME,
+  refusedCertified,
   root,
   type Words,
   year,
@@ -47,12 +45,7 @@ describeInterop('certificates with strongSwan', ['namespaces', 'strongswan', 'bu
 
   const establish = (words: Words): Promise<void> => establishCertified(ours, peer, words);
 
-  /** Why we refused, as `status` says. */
-  async function refused(words: Words): Promise<string> {
-    await loadCertified(ours, peer, words);
-    if (words.start !== 'initiate') await peer.initiateInVain(NAME);
-    return await waitFor('a refusal', async () => (await ours.tunnel(NAME)).lastFailure?.detail);
-  }
+  const refused = (words: Words): Promise<string> => refusedCertified(ours, peer, words);
 
   const rsa = (bits: number): KeyObject => generateKeyPairSync('rsa', { modulusLength: bits }).privateKey;
   const kinds: readonly [string, () => KeyObject, string][] = [

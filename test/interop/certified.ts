@@ -4,7 +4,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { authority, DAY, dns, ip, type Made, make, type Recipe } from '../pki/make.ts';
 import { type Ours, sectunnelDocument } from '../support/lab/ours.ts';
-import { type Swanctl, swanctlConf } from '../support/lab/strongswan.ts';
+import { waitFor } from '../support/lab/process.ts';
+import { type StrongSwan, type Swanctl, swanctlConf } from '../support/lab/strongswan.ts';
 import type { LabIdentity, Side, Tunnel } from '../support/lab/tunnel.ts';
 import { LEFT, RIGHT } from './suites.ts';
 
@@ -45,8 +46,9 @@ export interface Words {
   readonly crl?: { readonly der: Uint8Array; readonly policy: 'strict' | 'ifpresent' };
   readonly theirMethods?: string;
   readonly start?: 'initiate' | 'respond';
-  /** More attributes of our `<x509>`. */
+  /** More attributes of our `<x509>`, and elements in it that say what is asked over the network. */
   readonly x509?: string;
+  readonly online?: string;
 }
 
 /** Gives both ends their files and the tunnel, and starts ours. */
@@ -77,6 +79,13 @@ export async function establishCertified(ours: Ours, peer: Swanctl, words: Words
   await ours.up(NAME);
 }
 
+/** Why we refused, as `status` says. */
+export async function refusedCertified(ours: Ours, peer: StrongSwan, words: Words): Promise<string> {
+  await loadCertified(ours, peer, words);
+  if (words.start !== 'initiate') await peer.initiateInVain(NAME);
+  return await waitFor('a refusal', async () => (await ours.tunnel(NAME)).lastFailure?.detail);
+}
+
 /** Our element `<auth>`, with files in a folder. */
 function ourAuth(folder: string, words: Words): string {
   mkdirSync(folder, { recursive: true });
@@ -88,10 +97,10 @@ function ourAuth(folder: string, words: Words): string {
   const list = crl && `<crl file='${file('crl.pem', pem('X509 CRL', crl.der))}' policy='${crl.policy}'/>`;
   return `<auth type='x509'><x509 source='file' ${words.x509 ?? ''}><ca file='${file('ca.pem', certPem(root))}'/>
       <cert file='${file('cert.pem', certPem(mine, ...ourChain))}'/>
-      <key file='${file('key.pem', keyPem(mine.key))}'/>${list ?? ''}</x509></auth>`;
+      <key file='${file('key.pem', keyPem(mine.key))}'/>${list ?? ''}${words.online ?? ''}</x509></auth>`;
 }
 
 const pem = (label: string, der: Uint8Array): string =>
   `-----BEGIN ${label}-----\n${Buffer.from(der).toString('base64').replace(/.{64}/g, '$&\n')}\n-----END ${label}-----\n`;
-const certPem = (...made: readonly Made[]): string => made.map(({ der }) => pem('CERTIFICATE', der)).join('');
-const keyPem = (key: KeyObject): string => key.export({ format: 'pem', type: 'pkcs8' }).toString();
+export const certPem = (...made: readonly Made[]): string => made.map(({ der }) => pem('CERTIFICATE', der)).join('');
+export const keyPem = (key: KeyObject): string => key.export({ format: 'pem', type: 'pkcs8' }).toString();

@@ -13,6 +13,7 @@ export type Need =
   | 'tshark'
   | 'nftables'
   | 'libvirt'
+  | 'systemd'
   | 'iperf3'
   | 'wireguard-go'
   | 'build';
@@ -71,6 +72,7 @@ const CHECKS: Readonly<Record<Need, () => string[]>> = {
     ...programs(['dnsmasq'], 'dnsmasq-base'),
     ...programs(['iptables', 'ip6tables'], 'iptables'),
   ],
+  systemd: () => programs(['systemd-analyze'], 'systemd'),
   iperf3: () => programs(['iperf3'], 'iperf3'),
   'wireguard-go': () => [...programs(['wireguard-go'], 'wireguard-go'), ...programs(['wg'], 'wireguard-tools')],
   build: () =>
