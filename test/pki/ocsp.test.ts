@@ -25,6 +25,7 @@ import {
   UNKNOWN,
 } from './make-ocsp.ts';
 
+const OPENSSL = 'openssl';
 const root = authority('O=Example, CN=Root');
 const serial = Uint8Array.of(0x47, 0x11);
 const gateway = make({ subject: 'O=Example, CN=gw1', issuer: root, serial });
@@ -96,7 +97,7 @@ describe('an answer counts', () => {
     expect(await read(answer)).toBe(expected);
   });
 
-  it.skipIf(spawnSync('openssl', ['version']).status !== 0)('that openssl made', async () => {
+  it.skipIf(spawnSync(OPENSSL, ['version']).status !== 0)('that openssl made', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'sectunnel-ocsp-'));
     onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
     const put = (name: string, bytes: string | Uint8Array): void => writeFileSync(join(folder, name), bytes);
@@ -120,7 +121,7 @@ describe('an answer counts', () => {
         '-rkey',
         'responder.key',
       ];
-      execFileSync('openssl', [...args, '-reqin', 'request.der', '-respout', 'response.der', '-ndays', '1'], {
+      execFileSync(OPENSSL, [...args, '-reqin', 'request.der', '-respout', 'response.der', '-ndays', '1'], {
         cwd: folder,
         stdio: 'ignore',
       });
