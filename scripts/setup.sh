@@ -21,11 +21,11 @@ ping iputils-ping
 openssl openssl
 certtool gnutls-bin
 nft nftables
+systemd-analyze systemd
 libvirtd libvirt-daemon
 virsh libvirt-clients
 dnsmasq dnsmasq-base
 iptables iptables
-dnsmasq dnsmasq-base
 tshark tshark
 swanctl strongswan-swanctl
 charon-systemd charon-systemd

@@ -15,23 +15,24 @@ import { type LibvirtNetwork, type NetworkPin, pinProblem, readNetwork } from '.
 import { defineNetwork } from '../libvirt/network-define.ts';
 import { importNetwork } from '../libvirt/network-import.ts';
 import type { FenceCounters, FencePart } from '../tun/fence.ts';
-import { tableOf } from './plan-transport.ts';
+import { devicePlan } from './plan-device.ts';
 import type { Platform } from './platform.ts';
 import { ControlError, type NetImportResult, type NetworkInfo } from './protocol.ts';
 import { refusing, refusingSystem } from './refusing.ts';
+import { type SteeringPlan, tunnelFence } from './steering-plan.ts';
 
 /** What of a tunnel concerns the networks that it holds, whether it runs or not. */
 export interface HoldingTunnel {
   readonly document: SectunnelDocument;
   readonly device: string;
-  /** The routing table that leads into it. */
-  readonly table: number;
-  /** Keeps what its policy protects from passing in the clear. */
-  readonly fence: FencePart | undefined;
+  /** What leads into it; `undefined` when that is left to others, or happens in another network namespace. */
+  readonly steering: SteeringPlan | undefined;
 }
 
 export function holdingTunnel(document: SectunnelDocument): HoldingTunnel {
-  return { document, device: document.device.name, table: tableOf(document), fence: undefined };
+  const { address } = document.sa.remote;
+  const { name, steering, netns } = devicePlan(document, 0, address.kind === 'ip' ? address.address : undefined);
+  return { document, device: name, steering: netns === undefined ? steering : undefined };
 }
 
 /** The daemon's tunnels, as networks see them. */
@@ -228,10 +229,10 @@ export class HeldNetworks {
     }
     const before = this.#held.get(network.name);
     await refusingSystem(() => fence.set(fenceKey(network.name), fencePart(network, tunnel)));
-    const led = network.pin.mode === 'exclusive' && tunnel !== undefined;
+    const table = network.pin.mode === 'exclusive' ? tunnel?.steering?.table : undefined;
     try {
-      const unlead = led ? leadBridge(network.bridge, tunnel.table) : () => undefined;
-      if (!led) before?.unlead();
+      const unlead = table === undefined ? (): void => undefined : leadBridge(network.bridge, table);
+      if (table === undefined) before?.unlead();
       this.#held.set(network.name, { network, tunnel, unlead });
     } catch (error) {
       if (before === undefined) await fence.set(fenceKey(network.name), undefined);
@@ -299,14 +300,21 @@ function fieldsOf({ name, bridge, pin }: BridgedNetwork): object {
 
 /** Of a tunnel that is not known, no policy says what may pass: nothing does. */
 function fencePart({ bridge, pin }: BridgedNetwork, tunnel: HoldingTunnel | undefined): FencePart {
-  if (tunnel?.fence !== undefined && pin.mode === 'selective') return tunnel.fence;
+  if (tunnel?.steering !== undefined && pin.mode === 'selective') return tunnelFence(tunnel.steering, tunnel.device);
   return { kind: 'bridge', bridge, devices: tunnel === undefined ? [] : [tunnel.device], dns: false };
 }
 
 /** @throws ControlError when a tunnel cannot hold a network, or its policy would let packets out in the clear */
-function checkFit(network: BridgedNetwork, { document, device }: HoldingTunnel): void {
+function checkFit(network: BridgedNetwork, { document, device, steering }: HoldingTunnel): void {
   const problem = pinProblem(network, device);
   if (problem !== undefined) throw new ControlError('bad-document', `network '${network.name}': ${problem}`);
+  if (steering === undefined) {
+    const what = document.device.netns === undefined ? "routes='none'" : `netns='${document.device.netns}'`;
+    throw new ControlError(
+      'unsupported',
+      `network '${network.name}' cannot be led into tunnel '${document.name}', whose <device> says ${what}; leave that out`,
+    );
+  }
   if (network.pin.mode !== 'exclusive') return;
   const rules = document.sps.flatMap(({ policies }) =>
     policies.flatMap((policy) => (policy.action === 'ipsec' ? [policy.rule] : [])),

@@ -41,7 +41,9 @@ class Host {
 
   constructor() {
     const lax = tunnelDocument({ name: 'lax' }).replace("level='require'", "level='use'");
-    const documents = [tunnelDocument(), lax].map((xml) => holdingTunnel(parseDocument(xml)));
+    const apart = tunnelDocument({ name: 'apart', extra: "<device netns='red'/>" });
+    const unled = tunnelDocument({ name: 'unled', extra: "<device routes='none'/>" });
+    const documents = [tunnelDocument(), lax, apart, unled].map((xml) => holdingTunnel(parseDocument(xml)));
     this.documents = new Map(documents.map((tunnel) => [tunnel.document.name, tunnel]));
   }
 
@@ -116,7 +118,7 @@ describe('a network that starts', () => {
   it('is fenced and led into its tunnel before that is started, and free again when it has stopped', async () => {
     const host = new Host();
     const networks = host.networks();
-    const { table } = host.documents.get('net')!;
+    const table = host.documents.get('net')!.steering!.table;
     expect(await networks.start(network())).toEqual({ tunnel: 'net', mode: 'exclusive' });
     expect(host.fencedAtStart).toEqual(['network:lan']);
     expect(host.parts()).toEqual({ 'network:lan': shut(['stun-net']) });
@@ -162,12 +164,24 @@ describe('a network that starts', () => {
     [network({ forward: '<forward/>' }), "mode='nat' would hide the guests' addresses"],
     [network({ forward: "<forward mode='route' dev='eth0'/>" }), "the tunnel's is stun-net"],
     [network({ tunnel: 'lax', forward: "<forward mode='route'/>" }), "tunnel 'lax' has level='use' on line"],
+    [network({ tunnel: 'apart', forward: "<forward mode='route'/>" }), "whose <device> says netns='red'"],
+    [network({ tunnel: 'unled', forward: "<forward mode='route'/>" }), "whose <device> says routes='none'"],
     [network().replace(/<bridge.*>/, '</network>'), "it has no <bridge name='…'/>"],
     ['<network>', 'not well-formed'],
   ])('is refused: %s', async (xml, message) => {
     const host = new Host();
     expect(await refusal(host.networks().start(xml))).toContain(message);
     expect([host.parts(), host.led(), host.started]).toEqual([{}, [], []]);
+  });
+
+  it('keeps what its policy protects from passing in the clear where the rest may', async () => {
+    const host = new Host();
+    await host.networks().start(network({ mode: 'selective', forward: '<forward/>' }));
+    const selectors = [{ local: { start: { value: 0x0a010000n } }, remote: { start: { value: 0x0a020000n } } }];
+    expect(host.parts()).toMatchObject({
+      'network:lan': { kind: 'tunnel', device: 'stun-net', outbound: selectors, inbound: selectors },
+    });
+    expect(host.led()).toEqual([]);
   });
 
   it('may have a lax policy where the tunnel is not its only way', async () => {
