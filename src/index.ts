@@ -43,6 +43,7 @@ export { combineProviders, ProviderUnavailableError } from './crypto/provider.ts
 export { selfTest } from './crypto/selftest.ts';
 export type { CryptoProvider, RandomSource } from './crypto/types.ts';
 export { type CryptoChoice, selectCrypto } from './daemon/crypto.ts';
+export { type FetchOptions, httpFetch } from './daemon/fetch.ts';
 // Running tunnels
 export { TunnelHost } from './daemon/host.ts';
 export type { HostOptions, SecretQuestion } from './daemon/host-options.ts';
@@ -77,6 +78,7 @@ export type {
 export { type Certificate, MalformedCertificateError, parseCertificate } from './pki/certificate.ts';
 export { type Crl, parseCrl } from './pki/crl.ts';
 export { type MethodOptions, methodsOf } from './pki/methods.ts';
+export { type Fetch, type FetchRequest, OnlineRevocation } from './pki/online.ts';
 export { keySigner } from './pki/signer.ts';
 export type {
   Credentials,
