@@ -7,7 +7,7 @@ import { espRoom, IP_HEADER, MIN_MTU, UNKNOWN_PATH_MTU } from '../base/mtu.ts';
 import { SetMap } from '../base/set-map.ts';
 import type { CipherSuite } from '../crypto/types.ts';
 import { MAX_SAS } from '../esp/inbound.ts';
-import { MAX_POPULATED_SAS, MAX_SAS_PER_ENTRY } from '../esp/outbound-entry.ts';
+import { MAX_SAS_PER_ENTRY } from '../esp/outbound-entry.ts';
 import { type EspShape, maxPayload } from '../esp/packet.ts';
 import type { TfcConfig } from '../esp/tfc.ts';
 import { newSaState, SaCounter, type SaLimits } from '../esp/usage.ts';
@@ -31,6 +31,8 @@ const SOFT_PART = 7 / 8;
  */
 const OVERTAKEN = 5_000;
 const MAX_RETIRED = 256;
+/** SAs for the same packets: old and new ones, and those of several peers. */
+const MAX_LIKES = 16;
 /** No IP packet is larger. */
 const MAX_PACKET = 0xffff;
 
@@ -139,9 +141,10 @@ export class SaTable {
   }
 
   /** IKE draws SPIs at random, but one that was retired may come up again. */
-  #hasRoom(tunnel: Tunnel, { spiIn, config }: ChildSa): boolean {
+  #hasRoom(tunnel: Tunnel, { spiIn, config, selectors }: ChildSa): boolean {
     if (this.#spis.has(spiIn) || this.#spis.size >= MAX_SAS) return false;
-    return tunnel.sasOf(config.name) < (config.pfp === undefined ? MAX_SAS_PER_ENTRY : MAX_POPULATED_SAS);
+    const { name } = config;
+    return tunnel.sasOf(name) < MAX_SAS_PER_ENTRY && tunnel.likes(name, selectors).length < MAX_LIKES;
   }
 
   /**

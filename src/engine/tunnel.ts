@@ -9,7 +9,7 @@ import type { ChildConfig, ConnectionConfig } from '../ike/config.ts';
 import type { Path } from '../ike/events.ts';
 import { CompiledPolicy, orderPolicy, type PolicyEntry } from '../policy/database.ts';
 import { narrowedAway } from '../policy/narrowed.ts';
-import { formatSelectorPair, samePair } from '../policy/selector.ts';
+import { formatSelectorPair, type SelectorPair, samePair } from '../policy/selector.ts';
 import { type CounterMemory, newTunnelCounters, SendCounter, type TunnelCounters } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
 import type { ChildSummary } from './events.ts';
@@ -132,14 +132,17 @@ export class Tunnel {
     return [...this.plans].filter(({ child }) => child.pfp === undefined && !this.#up.has(child.name));
   }
 
+  /** The SAs of a child for the same packets. */
+  likes(childName: string, selectors: SelectorPair): EngineChild[] {
+    return [...this.children.values()].filter(
+      ({ summary }) => summary.name === childName && samePair(summary.selectors, selectors),
+    );
+  }
+
   /** Whether another SA has taken the place of one. */
-  isReplaced({ summary }: EngineChild): boolean {
-    if (this.plan(summary.name)?.child.pfp === undefined) return this.sasOf(summary.name) > 1;
-    for (const other of this.children.values()) {
-      const { id, name, selectors } = other.summary;
-      if (id !== summary.id && name === summary.name && samePair(selectors, summary.selectors)) return true;
-    }
-    return false;
+  isReplaced({ summary: { name, selectors } }: EngineChild): boolean {
+    if (this.plan(name)?.child.pfp === undefined) return this.sasOf(name) > 1;
+    return this.likes(name, selectors).length > 1;
   }
 
   /** Packets that wait for an SA. */

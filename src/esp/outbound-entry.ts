@@ -1,17 +1,21 @@
 /**
- * The SAs of one entry of the outbound policy, and which of them carry a packet. Where the entry is populated from packets
- * (RFC 4301 §4.4.1.2) it has an SA for each value, found by a hash however many there are.
+ * The SAs of one entry of the outbound policy, and which of them carry a packet. There may be many: the entry is populated
+ * from packets (RFC 4301 §4.4.1.2), or peers ask for parts of it. A packet finds its own however many there are.
  */
-import type { Flow } from '../policy/flow.ts';
+import { DESTINATION, type Flow, SOURCE } from '../policy/flow.ts';
 import { type PacketFlags, populatedKey, populatedKeyOf } from '../policy/populate.ts';
+import { mixHash } from '../policy/words.ts';
 import type { EspOutboundSa } from './outbound-sa.ts';
 
-/** Old and new SAs for the same packets, narrowed ones and those of several peers included. */
-export const MAX_SAS_PER_ENTRY = 16;
-/** Those of an entry that is populated from packets. */
-export const MAX_POPULATED_SAS = 512;
+/** Old and new SAs, narrowed ones and those of several peers included. */
+export const MAX_SAS_PER_ENTRY = 512;
 
-/** SAs for the same packets. BOUNDED: MAX_SAS_PER_ENTRY both together. */
+/** So many are looked through for each packet; of more is remembered which carried its flow. */
+const CROWD = 4;
+/** Flows of a crowd that are remembered: a power of two. */
+const HINTS = 1_024;
+
+/** SAs for the same packets. */
 class SaList {
   /** The sending one first; the others take over when its selectors do not fit or it expires. */
   readonly active: EspOutboundSa[] = [];
@@ -30,45 +34,65 @@ class SaList {
 const NONE: readonly EspOutboundSa[] = [];
 
 export class EntrySas {
-  /** Those that are for any packet of the entry. */
+  /** Those that are not for one value of what the entry is populated with. */
   readonly #all = new SaList();
   readonly #flags: PacketFlags | undefined;
-  /** By the hash of the values that they are for. BOUNDED: MAX_POPULATED_SAS, an empty list is not kept. */
+  /** By the hash of the values that they are for; an empty list is not kept. */
   readonly #populated: Map<number, SaList> | undefined;
-  #populatedSize = 0;
+  /** BOUNDED: MAX_SAS_PER_ENTRY, all lists together. */
+  #size = 0;
+  /** By a hash of flows, the SA that carries them. Of a crowd only. BOUNDED: HINTS. */
+  #hints: (EspOutboundSa | undefined)[] | undefined;
 
   constructor(flags: PacketFlags | undefined) {
     this.#flags = flags;
     this.#populated = flags && new Map();
   }
 
-  /** Those that are for any packet of the entry and may be sent on, the best first. */
+  /** Those that may carry any of the packets and may be sent on, the best first. */
   get active(): readonly EspOutboundSa[] {
     return this.#all.active;
   }
 
-  /** Whether `forFlow` may have any. */
+  /** Whether SAs are for some values each, which `forValues` finds. */
   get isPopulated(): boolean {
-    return this.#populatedSize > 0;
+    return this.#populated !== undefined && this.#size > this.#all.size;
+  }
+
+  /** Whether there are so many in `active` that `fromCrowd` finds faster. */
+  get isCrowded(): boolean {
+    return this.#all.active.length > CROWD;
   }
 
   /** Those that are for the values of the packet, if its hash is no accident; the best first. */
-  forFlow(flow: Flow): readonly EspOutboundSa[] {
+  forValues(flow: Flow): readonly EspOutboundSa[] {
     return this.#populated!.get(populatedKey(this.#flags!, flow))?.active ?? NONE;
+  }
+
+  /** The best of `active` for the packet, if there is one. */
+  fromCrowd(flow: Flow): EspOutboundSa | undefined {
+    this.#hints ??= new Array<EspOutboundSa | undefined>(HINTS).fill(undefined);
+    const at = hashOf(flow) & (HINTS - 1);
+    const hint = this.#hints[at];
+    if (hint?.usable === true && hint.selectors.matchesFlow(flow, true)) return hint;
+    for (const sa of this.#all.active) {
+      if (!sa.usable || !sa.selectors.matchesFlow(flow, true)) continue;
+      this.#hints[at] = sa;
+      return sa;
+    }
+    return undefined;
   }
 
   /** False, with nothing changed, when there are as many as there may be, or it is there. */
   add(sa: EspOutboundSa, activate: boolean): boolean {
     const key = this.#keyOf(sa);
     const list = this.#listOf(key) ?? new SaList();
-    if (list.size >= MAX_SAS_PER_ENTRY || list.has(sa)) return false;
-    if (key !== undefined) {
-      if (this.#populatedSize >= MAX_POPULATED_SAS) return false;
-      this.#populated!.set(key, list);
-      this.#populatedSize++;
-    }
+    if (this.#size >= MAX_SAS_PER_ENTRY || list.has(sa)) return false;
+    if (key !== undefined) this.#populated!.set(key, list);
+    this.#size++;
     if (activate) list.active.unshift(sa);
     else list.standby.push(sa);
+    this.#hints = undefined;
     return true;
   }
 
@@ -76,14 +100,16 @@ export class EntrySas {
   activate(sa: EspOutboundSa): void {
     const list = this.#listOf(this.#keyOf(sa));
     if (list !== undefined && (take(list.standby, sa) || take(list.active, sa))) list.active.unshift(sa);
+    this.#hints = undefined;
   }
 
   remove(sa: EspOutboundSa): void {
     const key = this.#keyOf(sa);
     const list = this.#listOf(key);
-    if (list === undefined || !(take(list.standby, sa) || take(list.active, sa)) || key === undefined) return;
-    this.#populatedSize--;
-    if (list.size === 0) this.#populated!.delete(key);
+    if (list === undefined || !(take(list.standby, sa) || take(list.active, sa))) return;
+    this.#size--;
+    this.#hints = undefined;
+    if (key !== undefined && list.size === 0) this.#populated!.delete(key);
   }
 
   isActive(sa: EspOutboundSa): boolean {
@@ -97,7 +123,7 @@ export class EntrySas {
   /** Whether the packet is for an SA of which the peer has taken its part away. For packets that none carries. */
   isNarrowedAway(flow: Flow): boolean {
     const offered = (sa: EspOutboundSa): boolean => sa.usable && sa.offered?.matchesFlow(flow, true) === true;
-    return this.#all.active.some(offered) || (this.isPopulated && this.forFlow(flow).some(offered));
+    return this.#all.active.some(offered) || (this.isPopulated && this.forValues(flow).some(offered));
   }
 
   #keyOf(sa: EspOutboundSa): number | undefined {
@@ -107,6 +133,13 @@ export class EntrySas {
   #listOf(key: number | undefined): SaList | undefined {
     return key === undefined ? this.#all : this.#populated!.get(key);
   }
+}
+
+function hashOf({ family, words, protocol, srcPort, dstPort }: Flow): number {
+  let hash = mixHash(mixHash(protocol, srcPort), dstPort);
+  const step = family === 4 ? DESTINATION - SOURCE : 1;
+  for (let i = 0; i < words.length; i += step) hash = mixHash(hash, words[i]! | 0);
+  return hash;
 }
 
 /** Removes the SA from a list; whether it was there. */

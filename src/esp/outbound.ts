@@ -236,8 +236,14 @@ export class OutboundPipeline {
   /** Seals the packet on an SA of the entry that carries `as`; `NO_SA` when there is none. */
   #sealForEntry(now: number, batch: PacketBatch, slot: number, entry: EntrySas, as: Flow): DropReason | typeof NO_SA {
     if (entry.isPopulated) {
-      const reason = this.#sealOnOne(now, batch, slot, entry.forFlow(as), as);
+      const reason = this.#sealOnOne(now, batch, slot, entry.forValues(as), as);
       if (reason !== NO_SA) return reason;
+    }
+    if (entry.isCrowded) {
+      const own = entry.fromCrowd(as);
+      const reason = own === undefined ? NO_SA : this.#sealOn(now, batch, slot, own, as);
+      // One that has just run out may leave the packet to another.
+      if (reason !== NO_SA || own === undefined) return reason;
     }
     return this.#sealOnOne(now, batch, slot, entry.active, as);
   }
@@ -250,25 +256,29 @@ export class OutboundPipeline {
     active: readonly EspOutboundSa[],
     as: Flow,
   ): DropReason | typeof NO_SA {
-    const flow = this.#flow;
     for (let i = 0; i < active.length; i++) {
-      const sa = active[i]!;
-      if (!sa.usable || !sa.selectors.matchesFlow(as, true)) continue;
-      // In transport mode the packet gets the addresses of the SA at the other end: it must be of those hosts itself.
-      if (sa.transport && as !== flow) continue;
-      if (flow.totalLength > sa.mtu && flow.dontFragment && this.#isTooBig(batch, slot, sa)) return DropReason.tooBig;
-      const problem = sa.transport ? transportProblem(batch.buffer, batch.offset[slot]!, flow) : DropReason.none;
-      if (problem !== DropReason.none) return problem;
-      clampMss(batch.buffer, batch.offset[slot]!, flow, sa.clampMtu);
-      const reason = this.#seal(now, batch, slot, sa);
-      if (sa.usage.signalled) drainSignals(sa, this.#signals);
-      // An SA that has just run out leaves the packet as it was: the next one may take it.
-      if (!sa.usable) continue;
-      batch.tag[slot] = sa.pathIndex;
-      batch.trafficClass[slot] = outerTrafficClass(flow.trafficClass, sa.dscp);
-      return reason;
+      const reason = this.#sealOn(now, batch, slot, active[i]!, as);
+      if (reason !== NO_SA) return reason;
     }
     return NO_SA;
+  }
+
+  #sealOn(now: number, batch: PacketBatch, slot: number, sa: EspOutboundSa, as: Flow): DropReason | typeof NO_SA {
+    const flow = this.#flow;
+    if (!sa.usable || !sa.selectors.matchesFlow(as, true)) return NO_SA;
+    // In transport mode the packet gets the addresses of the SA at the other end: it must be of those hosts itself.
+    if (sa.transport && as !== flow) return NO_SA;
+    if (flow.totalLength > sa.mtu && flow.dontFragment && this.#isTooBig(batch, slot, sa)) return DropReason.tooBig;
+    const problem = sa.transport ? transportProblem(batch.buffer, batch.offset[slot]!, flow) : DropReason.none;
+    if (problem !== DropReason.none) return problem;
+    clampMss(batch.buffer, batch.offset[slot]!, flow, sa.clampMtu);
+    const reason = this.#seal(now, batch, slot, sa);
+    if (sa.usage.signalled) drainSignals(sa, this.#signals);
+    // An SA that has just run out leaves the packet as it was: the next one may take it.
+    if (!sa.usable) return NO_SA;
+    batch.tag[slot] = sa.pathIndex;
+    batch.trafficClass[slot] = outerTrafficClass(flow.trafficClass, sa.dscp);
+    return reason;
   }
 
   /** The packet in the slot, or what transport mode leaves of it. */

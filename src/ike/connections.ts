@@ -52,6 +52,10 @@ export function checkConnection(config: ConnectionConfig, crypto: CryptoProvider
       if (length > MAX_SELECTORS)
         wrong(`child ${child.name} has more than ${MAX_SELECTORS} traffic selectors of a side`);
     }
+    const { pfp } = child;
+    if (pfp !== undefined && !pfp.protocol && (pfp.localPort || pfp.remotePort)) {
+      wrong(`child ${child.name} takes ports from packets, which say nothing without the protocol`);
+    }
     if (child.mode === 'transport') checkTransport(config, child, wrong);
     if (child.proposals.length > MAX_PROPOSALS) wrong(`child ${child.name} has more than ${MAX_PROPOSALS} proposals`);
     for (const { dh, encryption, integrity } of child.proposals) {

@@ -2,6 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { PacketBatch } from '../../src/base/batch.ts';
 import { DropReason, namedDrops } from '../../src/esp/drops.ts';
 import { BYPASS_TAG, OutboundPipeline } from '../../src/esp/outbound.ts';
+import { MAX_SAS_PER_ENTRY } from '../../src/esp/outbound-entry.ts';
+import type { EspOutboundSa } from '../../src/esp/outbound-sa.ts';
 import { espLength, maxPayload } from '../../src/esp/packet.ts';
 import { newSaState, SaCounter, UNLIMITED } from '../../src/esp/usage.ts';
 import { CompiledSelectors } from '../../src/policy/compiled.ts';
@@ -393,12 +395,38 @@ describe('the SAs of an entry', () => {
 
   it('is bounded, and refuses what it has already and entries that there are not', () => {
     const { pipeline } = setUp(entry({ to: '10.2.0.0/16' }));
-    const sas = Array.from({ length: 17 }, () => outboundSa());
-    expect(sas.map((sa, i) => pipeline.add(0, sa, i % 2 === 0))).toEqual([...new Array(16).fill(true), false]);
+    const sas = Array.from({ length: MAX_SAS_PER_ENTRY + 1 }, () => outboundSa());
+    expect(sas.map((sa, i) => pipeline.add(0, sa, i % 2 === 0))).toEqual([
+      ...new Array(MAX_SAS_PER_ENTRY).fill(true),
+      false,
+    ]);
     pipeline.remove(sas[3]!);
     expect(pipeline.add(0, sas[2]!, true)).toBe(false);
     expect(pipeline.add(1, outboundSa(), true)).toBe(false);
     expect(pipeline.add(-1, outboundSa(), true)).toBe(false);
+  });
+
+  it('may be many, each for a part: a packet leaves on its own, and on another when that goes', () => {
+    const { pipeline } = setUp(entry({ to: '10.2.0.0/16' }));
+    const forHost = (host: number, pathIndex: number): EspOutboundSa =>
+      outboundSa({ selectors: compiled(['0.0.0.0/0'], [`10.2.0.${host}/32`]), pathIndex });
+    const sas = Array.from({ length: 100 }, (_, host) => forHost(host, host));
+    for (const sa of sas) pipeline.add(0, sa, true);
+    const pathTo = (host: number): number | undefined =>
+      send(pipeline, plainPacket({ ...V4, destination: `10.2.0.${host}` }));
+    for (let round = 0; round < 2; round++) {
+      for (let host = 0; host < 100; host++) expect(pathTo(host)).toBe(host);
+    }
+    expect(pathTo(100)).toBeUndefined();
+    const newer = forHost(7, 207);
+    pipeline.add(0, newer, false);
+    expect(pathTo(7)).toBe(7);
+    pipeline.activate(newer);
+    expect(pathTo(7)).toBe(207);
+    pipeline.remove(newer);
+    expect([pathTo(7), pathTo(8)]).toEqual([7, 8]);
+    pipeline.remove(sas[7]!);
+    expect(pathTo(7)).toBeUndefined();
   });
 
   it('moves SAs to the entries of a new policy and hands back those that lost theirs', () => {

@@ -446,6 +446,10 @@ describe('configuration', () => {
     expect(() => endpoint.addConnection(connection({ name: 'x', children: [child('c'), child('c')] }))).toThrow(
       'two children c',
     );
+    const pfp = { localAddress: false, remoteAddress: false, protocol: false, localPort: false, remotePort: true };
+    expect(() => endpoint.addConnection(connection({ name: 'x', children: [child('c', { pfp })] }))).toThrow(
+      'takes ports from packets',
+    );
     expect(() => endpoint.initiate(0, 'nowhere')).toThrow('no connection nowhere');
     expect(() => endpoint.initiate(0, 'net', { child: 'z' })).toThrow('no child z');
     endpoint.addConnection(connection({ name: 'any', remote: { ...connection().remote, address: undefined } }));
