@@ -3,6 +3,7 @@
  * that protect them (RFC 4301 §4.4.1, RFC 7296 §3.13.1).
  */
 import type { PolicyAction, PolicyEntry, PolicyLevel } from '../policy/database.ts';
+import type { PacketFlags } from '../policy/populate.ts';
 import { PORT_PROTOCOLS, Protocol, protocolName } from '../policy/protocols.ts';
 import {
   formatPorts,
@@ -10,6 +11,7 @@ import {
   isAnyPorts,
   makeSelector,
   type SelectorPair,
+  simplifySelectors,
   type TrafficSelector,
 } from '../policy/selector.ts';
 import type { PacketRange, PolicySettings, RuleLevel, SectunnelDocument, SecurityPolicy } from './model.ts';
@@ -23,9 +25,10 @@ export interface DocumentPolicy {
 
 /** What each `<sp>` makes of the packets it is for. */
 export function toPolicy(document: SectunnelDocument): DocumentPolicy {
+  const names = childNames(document);
   return {
-    entries: document.sps.flatMap((sp) => sp.policies.flatMap((policy) => entriesOf(sp, policy))),
-    warnings: document.sps.flatMap((sp) => portWarning(sp) ?? []),
+    entries: document.sps.flatMap((sp) => sp.policies.flatMap((policy) => entriesOf(sp, policy, names))),
+    warnings: document.sps.flatMap((sp) => [...portWarning(sp), ...pfpWarning(document, sp)]),
   };
 }
 
@@ -38,32 +41,96 @@ export function hasIpv6(sps: readonly SecurityPolicy[]): boolean {
 
 /** One CHILD SA of a document, which the SA parameters of the document apply to. */
 export interface ChildPlan {
-  /** The name of its `<sp>`: what `child` of a policy entry says. */
+  /** The name of its `<sp>`, of several the first: what `child` of a policy entry says. */
   readonly name: string;
   readonly mode: 'tunnel' | 'transport';
   readonly level: RuleLevel;
+  /** Those of all that share it: each source with each destination. The policy keeps apart what they do not join. */
   readonly selectors: SelectorPair;
-  /** Which parts of the proposed selector are narrowed to the value of the packet (RFC 4301 §4.4.1). */
-  readonly pfp: { readonly local: boolean; readonly remote: boolean; readonly protocol: boolean };
+  /** What each SA takes from the packet that calls for it (RFC 4301 §4.4.1.2); `undefined` for one SA for all. */
+  readonly pfp: PacketFlags | undefined;
   readonly line: number;
 }
 
 export function toChildren(document: SectunnelDocument): ChildPlan[] {
-  return document.sps.flatMap((sp) =>
-    sp.policies.flatMap((policy) => {
-      if (policy.action !== 'ipsec') return [];
-      const { mode, level, line } = policy.rule;
-      const pfp = {
-        local: sp.srcRanges.some((range) => range.pfp),
-        remote: sp.dstRanges.some((range) => range.pfp),
-        protocol: sp.upperspec.pfp,
-      };
-      return [{ name: sp.name, mode, level, selectors: selectorsOf(sp, 'both'), pfp, line }];
+  const names = childNames(document);
+  const children = new Map<string, ChildPlan>();
+  for (const plan of document.sps.flatMap(ownChild)) {
+    const name = names.get(plan.name)!;
+    const known = children.get(name);
+    children.set(name, known === undefined ? plan : { ...known, selectors: union(known.selectors, plan.selectors) });
+  }
+  return [...children.values()];
+}
+
+/** Why policies cannot share an SA as their `unique:N` says; `undefined` when they can. */
+export function sharingProblem(document: SectunnelDocument): string | undefined {
+  const names = childNames(document);
+  const plans = document.sps.flatMap(ownChild);
+  for (const plan of plans) {
+    const first = plans.find(({ name }) => name === names.get(plan.name));
+    if (first === undefined || first === plan) continue;
+    const where = `the rules on lines ${first.line} and ${plan.line} share an SA (level='${formatLevel(plan.level)}')`;
+    if (first.mode !== plan.mode) {
+      return `${where}, which has one mode: write mode='${first.mode}' for both, or another number`;
+    }
+    if (first.pfp !== undefined || plan.pfp !== undefined) {
+      return `${where}, and pfp='yes' makes an SA of each flow: leave pfp out, or write another number`;
+    }
+  }
+  return undefined;
+}
+
+/** By the name of an `<sp>`: that of the first with the same `unique:N`, or its own. */
+function childNames({ sps }: SectunnelDocument): ReadonlyMap<string, string> {
+  const firstOf = new Map<number, string>();
+  return new Map(
+    sps.flatMap(ownChild).map(({ name, level }) => {
+      if (level.kind !== 'unique' || level.group === undefined) return [name, name];
+      const first = firstOf.get(level.group) ?? name;
+      firstOf.set(level.group, first);
+      return [name, first];
     }),
   );
 }
 
-function entriesOf(sp: SecurityPolicy, policy: PolicySettings): PolicyEntry[] {
+/** The CHILD SA of an `<sp>`, if it is to be protected, as it would be if it were alone. */
+function ownChild(sp: SecurityPolicy): ChildPlan[] {
+  return sp.policies.flatMap((policy) => {
+    if (policy.action !== 'ipsec') return [];
+    const { mode, level, line } = policy.rule;
+    return [{ name: sp.name, mode, level, selectors: selectorsOf(sp, 'both'), pfp: packetFlags(sp), line }];
+  });
+}
+
+function union(a: SelectorPair, b: SelectorPair): SelectorPair {
+  return {
+    local: simplifySelectors([...a.local, ...b.local]),
+    remote: simplifySelectors([...a.remote, ...b.remote]),
+  };
+}
+
+/** `pfp` of a range is for what the range names: its addresses, and its ports if it has any. */
+function packetFlags({ srcRanges, dstRanges, upperspec }: SecurityPolicy): PacketFlags | undefined {
+  const address = (ranges: readonly PacketRange[]): boolean => ranges.some(({ pfp }) => pfp);
+  const port = (ranges: readonly PacketRange[]): boolean => ranges.some(({ pfp, ports }) => pfp && !isAnyPorts(ports));
+  const [localPort, remotePort] = [port(srcRanges), port(dstRanges)];
+  const flags = {
+    localAddress: address(srcRanges),
+    remoteAddress: address(dstRanges),
+    // A port says nothing without its protocol.
+    protocol: upperspec.pfp || localPort || remotePort,
+    localPort,
+    remotePort,
+  };
+  return Object.values(flags).includes(true) ? flags : undefined;
+}
+
+function formatLevel(level: RuleLevel): string {
+  return level.kind === 'unique' && level.group !== undefined ? `unique:${level.group}` : level.kind;
+}
+
+function entriesOf(sp: SecurityPolicy, policy: PolicySettings, names: ReadonlyMap<string, string>): PolicyEntry[] {
   const { name, priority } = sp;
   const ipsec = policy.action === 'ipsec';
   const common = {
@@ -73,7 +140,7 @@ function entriesOf(sp: SecurityPolicy, policy: PolicySettings): PolicyEntry[] {
     selectors: selectorsOf(sp, policy.direction),
     level: ipsec ? LEVELS[policy.rule.level.kind] : LEVELS.require,
     line: policy.line,
-    ...(ipsec ? { child: name } : {}),
+    ...(ipsec ? { child: names.get(name)!, pfp: packetFlags(sp) } : {}),
   };
   const directions = policy.direction === 'both' ? (['out', 'in'] as const) : [policy.direction];
   return directions.map((direction) => ({ ...common, direction }));
@@ -115,11 +182,19 @@ function selectorsOfRange(sp: SecurityPolicy, { range, ports }: PacketRange, onl
   return PORT_PROTOCOLS.map((one) => makeSelector(range, one, ports));
 }
 
-function portWarning(sp: SecurityPolicy): string | undefined {
+function portWarning(sp: SecurityPolicy): string[] {
   const ranges = [...sp.srcRanges, ...sp.dstRanges];
   const withPort = ranges.find(({ ports }) => !isAnyPorts(ports));
-  if (sp.upperspec.protocol !== Protocol.any || withPort === undefined) return undefined;
+  if (sp.upperspec.protocol !== Protocol.any || withPort === undefined) return [];
   const port = formatPorts({ protocol: Protocol.any, ...withPort.ports });
   const names = PORT_PROTOCOLS.map(protocolName).join(', ');
-  return `line ${sp.line}: <sp name='${sp.name}'>: protocol='any' with port ${port} cannot be negotiated (RFC 7296 section 3.13.1); it is taken as ${names}, one selector each. Name the protocol in <upperspec> to have just that one`;
+  const text = `line ${sp.line}: <sp name='${sp.name}'>: protocol='any' with port ${port} cannot be negotiated (RFC 7296 section 3.13.1); it is taken as ${names}, one selector each. Name the protocol in <upperspec> to have just that one`;
+  return [text];
+}
+
+function pfpWarning({ sa }: SectunnelDocument, sp: SecurityPolicy): string[] {
+  if (sa.ike.start !== 'initiate' || !ownChild(sp).some(({ pfp }) => pfp !== undefined)) return [];
+  return [
+    `line ${sp.line}: <sp name='${sp.name}'>: pfp='yes' takes its SAs from packets, so start='initiate' brings up none of them; each comes with the first packet that needs it`,
+  ];
 }

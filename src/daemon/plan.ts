@@ -7,7 +7,7 @@ import { type IpAddress, type IpFamily, parseAddress } from '../base/address.ts'
 import { type Identity, identityFromText } from '../base/identity.ts';
 import { messageOf } from '../base/text.ts';
 import type { IdentityText, PeerAddress, PeerSettings, SecretReference, SectunnelDocument } from '../config/model.ts';
-import { type ChildPlan, hasIpv6, toChildren, toPolicy } from '../config/selectors.ts';
+import { hasIpv6, sharingProblem, toChildren, toPolicy } from '../config/selectors.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import type { AuthMethod, ChildConfig, ConnectionConfig, Lifetime } from '../ike/config.ts';
 import { deviceMtu } from './path-mtu.ts';
@@ -91,24 +91,10 @@ function unsupported(what: string): ControlError {
 
 function refuseUnsupported(document: SectunnelDocument): void {
   const { device } = document;
-  refuseUnsupportedChildren(toChildren(document));
+  const problem = sharingProblem(document);
+  if (problem !== undefined) throw unsupported(problem);
   if (device.vrf !== undefined)
     throw unsupported("<device vrf='…'>; a device can be put into a network namespace with netns");
-}
-
-function refuseUnsupportedChildren(children: readonly ChildPlan[]): void {
-  for (const { level, pfp, line } of children) {
-    if (level.kind === 'unique' && level.group !== undefined) {
-      throw unsupported(
-        `level='unique:${level.group}' on line ${line}; level='unique' gives the rule an SA of its own`,
-      );
-    }
-    if (pfp.local || pfp.remote || pfp.protocol) {
-      throw unsupported(
-        `pfp='yes' in the <sp> of the rule on line ${line}; leave it out to have one SA for the whole range`,
-      );
-    }
-  }
 }
 
 /** A name is resolved when the tunnel starts, to the family of the other end where that is known. */
@@ -211,11 +197,12 @@ function identity({ type, text }: IdentityText): Identity {
 
 function childConfigs(document: SectunnelDocument): ChildConfig[] {
   const { proposals, lifetime } = document.sa.esp;
-  return toChildren(document).map(({ name, mode, selectors }) => ({
+  return toChildren(document).map(({ name, mode, selectors, pfp }) => ({
     name,
     mode,
     proposals,
     selectors,
+    pfp,
     lifetime: { ...milliseconds(lifetime), bytes: lifetime.bytes, packets: lifetime.packets },
   }));
 }

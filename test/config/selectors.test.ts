@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { SectunnelDocument } from '../../src/config/model.ts';
 import { parseDocument } from '../../src/config/parse.ts';
-import { toChildren, toPolicy } from '../../src/config/selectors.ts';
+import { sharingProblem, toChildren, toPolicy } from '../../src/config/selectors.ts';
 import { compilePolicy } from '../../src/policy/database.ts';
 import { formatSelectorPair, validateSelector } from '../../src/policy/selector.ts';
 
@@ -143,13 +143,13 @@ describe('toChildren', () => {
         name: 'web',
         mode: 'tunnel',
         level: { kind: 'require' },
-        pfp: { local: true, remote: false, protocol: true },
+        pfp: { localAddress: true, remoteAddress: false, protocol: true, localPort: false, remotePort: false },
       },
       {
         name: 'sp2',
         mode: 'transport',
         level: { kind: 'unique', group: 9 },
-        pfp: { local: false, remote: false, protocol: false },
+        pfp: undefined,
       },
     ]);
     const protect = toPolicy(doc).entries.filter(({ action }) => action === 'protect');
@@ -157,5 +157,65 @@ describe('toChildren', () => {
       expect(children.find(({ name }) => name === child)?.selectors).toEqual(selectors);
     }
     expect(protect).toHaveLength(4);
+  });
+
+  it('takes the ports of a range from packets where the range names some, and the protocol with them', () => {
+    const flagsOf = (src: string, dst: string, upper: string): unknown =>
+      toChildren(
+        document(sp(`<src_range address='10.1.0.1' ${src}/><dst_range address='any' ${dst}/>`, upper, IPSEC)),
+      )[0]!.pfp;
+    const none = { localAddress: false, remoteAddress: false, protocol: false, localPort: false, remotePort: false };
+    expect(flagsOf("pfp='no'", '', "protocol='udp'")).toBeUndefined();
+    expect(flagsOf('', "pfp='yes'", "protocol='udp'")).toEqual({ ...none, remoteAddress: true });
+    expect(flagsOf('', "pfp='yes' port='1-65535'", "protocol='udp'")).toEqual({
+      ...none,
+      remoteAddress: true,
+      protocol: true,
+      remotePort: true,
+    });
+    expect(flagsOf("port='53'", '', "protocol='any' pfp='yes'")).toEqual({ ...none, protocol: true });
+  });
+
+  it('joins the rules that give the same number into one child, and leaves each policy its own selectors', () => {
+    const other = LAN.replaceAll('10.1.', '10.3.').replaceAll('10.2.', '10.4.');
+    const shared = (level: string): string => IPSEC.replace("mode='tunnel'", `mode='tunnel' level='${level}'`);
+    const doc = document(
+      sp(LAN, "protocol='tcp'", shared('unique:7'), "name='a'") +
+        sp(LAN, "protocol='udp'", shared('unique:8'), "name='b'") +
+        sp(other, "protocol='any'", shared('unique:7'), "name='c'") +
+        sp(LAN, "protocol='icmp'", shared('unique'), "name='d'") +
+        sp(LAN, "protocol='gre'", shared('unique'), "name='e'"),
+    );
+    expect(sharingProblem(doc)).toBeUndefined();
+    expect(toChildren(doc).map(({ name, selectors }) => `${name} ${formatSelectorPair(selectors)}`)).toEqual([
+      'a 10.1.0.0/24 tcp, 10.3.0.0/24 === 10.2.0.0/24 tcp, 10.4.0.0/24',
+      'b 10.1.0.0/24 udp === 10.2.0.0/24 udp',
+      'd 10.1.0.0/24 icmp === 10.2.0.0/24 icmp',
+      'e 10.1.0.0/24 gre === 10.2.0.0/24 gre',
+    ]);
+    const out = toPolicy(doc).entries.filter(({ direction }) => direction === 'out');
+    expect(out.map(({ name, child, selectors }) => `${name} ${child} ${formatSelectorPair(selectors)}`)).toEqual([
+      'a a 10.1.0.0/24 tcp === 10.2.0.0/24 tcp',
+      'b b 10.1.0.0/24 udp === 10.2.0.0/24 udp',
+      'c a 10.3.0.0/24 === 10.4.0.0/24',
+      'd d 10.1.0.0/24 icmp === 10.2.0.0/24 icmp',
+      'e e 10.1.0.0/24 gre === 10.2.0.0/24 gre',
+    ]);
+  });
+
+  it('says why rules cannot share an SA', () => {
+    const shared = (mode: string): string => IPSEC.replace("mode='tunnel'", `mode='${mode}' level='unique:7'`);
+    const modes = document(
+      sp(LAN, "protocol='tcp'", shared('tunnel')) + sp(LAN, "protocol='udp'", shared('transport')),
+    );
+    expect(sharingProblem(modes)).toMatch(
+      /^the rules on lines \d+ and \d+ share an SA \(level='unique:7'\), which has one mode: write mode='tunnel' for both/,
+    );
+    const flows = LAN.replace("prefixlen='24'/>", "prefixlen='24' pfp='yes'/>");
+    const populated = document(
+      sp(LAN, "protocol='tcp'", shared('tunnel')) + sp(flows, "protocol='udp'", shared('tunnel')),
+    );
+    expect(sharingProblem(populated)).toContain("pfp='yes' makes an SA of each flow");
+    expect(sharingProblem(document(sp(flows, "protocol='udp'", shared('tunnel'))))).toBeUndefined();
   });
 });
