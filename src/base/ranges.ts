@@ -1,5 +1,5 @@
-/** Address ranges of one family joined to the fewest, and taken from each other. */
-import type { AddressRange } from './address.ts';
+/** Sums and differences of address ranges of one family: for sets and routes, which may not overlap. */
+import { type AddressRange, addressBits } from './address.ts';
 
 /** Sorted, without overlap and without neighbours that touch. All of one family. */
 export function mergeRanges(ranges: readonly AddressRange[]): AddressRange[] {
@@ -28,4 +28,9 @@ export function subtractRanges(range: AddressRange, merged: readonly AddressRang
   }
   if (at <= range.end.value) left.push({ start: { family, value: at }, end: range.end });
   return left;
+}
+
+/** Whether it is all of its family. */
+export function isWhole({ start, end }: AddressRange): boolean {
+  return start.value === 0n && end.value === (1n << BigInt(addressBits(start.family))) - 1n;
 }

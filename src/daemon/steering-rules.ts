@@ -23,9 +23,9 @@ import {
   rangeToPrefixes,
 } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
+import { isWhole, mergeRanges, subtractRanges } from '../base/ranges.ts';
 import { Protocol } from '../policy/protocols.ts';
 import { MAX_PORT } from '../policy/selector.ts';
-import { isWhole, mergeRanges, subtractRanges } from '../tun/ranges.ts';
 import type { PortRange, Prefix, RouteType, Rule, RuleAction } from '../tun/routes.ts';
 import type { PolicyBox, SteeringPlan } from './steering-plan.ts';
 

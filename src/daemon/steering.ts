@@ -8,8 +8,8 @@
  * of their tunnel's table: so what a daemon that died left behind is found again.
  */
 import { type AddressRange, formatAddress, type IpAddress, rangeContains, sameAddress } from '../base/address.ts';
+import { isWhole } from '../base/ranges.ts';
 import { Protocol } from '../policy/protocols.ts';
-import { isWhole } from '../tun/ranges.ts';
 import {
   describeRule,
   type HostNetwork,

@@ -12,6 +12,7 @@
  */
 import { type AddressRange, formatAddress, formatRange, type IpFamily } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
+import { isWhole, mergeRanges } from '../base/ranges.ts';
 import {
   type BridgeFence,
   FENCE_COUNTERS,
@@ -20,7 +21,6 @@ import {
   type OwnPackets,
   type TunnelFence,
 } from './fence.ts';
-import { isWhole, mergeRanges } from './ranges.ts';
 import type { PortRange } from './routes.ts';
 
 export const FENCE_TABLE = 'sectunnel';
