@@ -3,7 +3,7 @@
  * `sectunnel` command as its users do, but without a process for each command line.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { chownSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { run as runCommand } from '../../../src/cli/run.ts';
 import type { StatusResult } from '../../../src/daemon/protocol.ts';
@@ -21,6 +21,11 @@ export interface OursOptions {
   readonly arguments?: readonly string[];
   /** Of the node process that runs it. */
   readonly nodeArguments?: readonly string[];
+  /** In front of that process: what gives it another user, or fewer rights. */
+  readonly launcher?: readonly string[];
+  /** Number of the user that its folders belong to. */
+  readonly owner?: number;
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 export interface LifetimeWords {
@@ -133,6 +138,9 @@ export class Ours {
   static async start(lab: Lab, namespace: Namespace, options: OursOptions = {}): Promise<Ours> {
     const folder = join(lab.folder, `sectunnel-${namespace.name}`);
     for (const part of ['config', 'run', 'documents']) mkdirSync(join(folder, part), { recursive: true, mode: 0o700 });
+    if (options.owner !== undefined) {
+      for (const part of ['.', 'config', 'run']) chownSync(join(folder, part), options.owner, options.owner);
+    }
     const ours = new Ours(folder, namespace, options);
     lab.log(`sectunneld in ${namespace.name}`, () => ours.log());
     lab.defer(() => ours.stop());
@@ -142,9 +150,9 @@ export class Ours {
 
   async startDaemon(): Promise<void> {
     const folders = ['--config-dir', join(this.folder, 'config'), '--run-dir', join(this.folder, 'run')];
-    const { nodeArguments = [], arguments: more = [] } = this.#options;
-    const argv = [process.execPath, ...nodeArguments, DAEMON, ...folders, ...more];
-    const daemon = this.namespace.spawn('sectunneld', argv);
+    const { nodeArguments = [], arguments: more = [], launcher = [], env } = this.#options;
+    const argv = [...launcher, process.execPath, ...nodeArguments, DAEMON, ...folders, ...more];
+    const daemon = this.namespace.spawn('sectunneld', argv, env);
     this.#daemon = daemon;
     await waitFor('sectunneld to answer', async () => {
       if (!daemon.alive) throw new Error(`sectunneld ended with ${daemon.exitCode}:\n${daemon.output}`);
