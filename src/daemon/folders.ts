@@ -17,3 +17,8 @@ export function defaultRunDir(): string {
   if (isRoot()) return '/run/sectunnel';
   return join(process.env.XDG_RUNTIME_DIR || join(homedir(), '.cache'), 'sectunnel');
 }
+
+/** Of all daemons that may configure the same host: root's has no way around it, others keep to their own. */
+export function sharedRunDir(runDir: string): string {
+  return isRoot() ? defaultRunDir() : runDir;
+}

@@ -5,8 +5,9 @@ import { parseArgs } from 'node:util';
 import { messageOf } from '../base/text.ts';
 import { SECRET_SOCKETS } from '../libvirt/secrets.ts';
 import { cryptoChoices, selectCrypto } from './crypto.ts';
-import { defaultConfigDir, defaultRunDir } from './folders.ts';
+import { defaultConfigDir, defaultRunDir, sharedRunDir } from './folders.ts';
 import { linuxPlatform } from './linux.ts';
+import { lockNetworkNamespace } from './lock.ts';
 import { createLog, type LogLevel, logLevels } from './log.ts';
 import { ServiceManager } from './notify.ts';
 import { ControlError } from './protocol.ts';
@@ -21,9 +22,9 @@ const help = `sectunneld - the sectunnel daemon: negotiates tunnels by IKEv2 and
 Usage
   sectunneld [OPTION …]
 
-Runs in the foreground and logs to standard error: readable lines on a terminal, JSON elsewhere. Several daemons may
-run side by side, each with its own folders. SIGTERM and SIGINT delete the SAs, telling the peers, and remove devices
-and routes. Tunnels are defined, started and watched with sectunnel(1).
+Runs in the foreground and logs to standard error: readable lines on a terminal, JSON elsewhere. One daemon serves
+a network namespace; those of others have folders of their own. SIGTERM and SIGINT delete the SAs, telling the peers,
+and remove devices and routes. Tunnels are defined, started and watched with sectunnel(1).
 
 Options
   --config-dir DIR    definitions, autostart links and secrets (default ${defaultConfigDir()})
@@ -117,6 +118,7 @@ async function run(chosen: Settings): Promise<void> {
   const manager = ServiceManager.fromEnvironment(process.env, (error) =>
     log.error({}, `the service manager: ${error.message}`),
   );
+  const unlock = lockNetworkNamespace(sharedRunDir(runDir));
   await service.open();
   manager?.ready();
   log.info(
@@ -126,6 +128,7 @@ async function run(chosen: Settings): Promise<void> {
   log.info({ signal: await ended }, 'ending');
   manager?.stopping();
   await service.close();
+  unlock();
   manager?.close();
 }
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { ControlServer } from './control.ts';
 import { Daemon, type DaemonOptions } from './daemon.ts';
 import { makePrivateFolder } from './files.ts';
-import { lockFolder } from './folder-lock.ts';
+import { lockFolder } from './lock.ts';
 import { CONTROL_SOCKET } from './protocol.ts';
 import { dispatchVerb } from './verbs.ts';
 

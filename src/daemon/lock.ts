@@ -1,0 +1,69 @@
+/**
+ * Keeps a second daemon out of what is for one alone, for as long as the first one lives: by a lock of the kernel's
+ * (flock) on a file, which ends with its process however that ends.
+ */
+import {
+  closeSync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { ERRNO, libc, SystemError } from '../tun/libc.ts';
+import { makePrivateFolder } from './files.ts';
+import { ControlError } from './protocol.ts';
+
+const LOCK_EX_NB = 2 | 4;
+
+/**
+ * A folder is for one daemon.
+ * @returns what gives it free again
+ * @throws ControlError when another daemon has it
+ */
+export function lockFolder(folder: string): () => void {
+  const what = `works with the folder ${folder}: end it, or give this one folders of its own (--config-dir, --run-dir)`;
+  return lockFile(join(folder, '.lock'), what);
+}
+
+/**
+ * A network namespace is for one daemon: what stands there of rules, routes and fences that bear our number is taken for
+ * its own, and mended when it starts.
+ * @param folder for the file; the same for all daemons that could meet
+ * @returns what gives it free again
+ * @throws ControlError when another daemon has it
+ */
+export function lockNetworkNamespace(folder: string): () => void {
+  makePrivateFolder(folder, 'locks');
+  const id = readlinkSync('/proc/self/ns/net').replace(/\D/g, '');
+  const what = 'works in this network namespace: end it, or run this one in another (ip netns exec)';
+  return lockFile(join(folder, `sectunneld-netns-${id}.lock`), what);
+}
+
+/** @param what the other one does, and what to do about it */
+function lockFile(path: string, what: string): () => void {
+  for (;;) {
+    const file = openSync(path, 'a+', 0o600);
+    if (libc().flock(file, LOCK_EX_NB) < 0) {
+      const errno = libc().errno();
+      const owner = readFileSync(path, 'utf8').trim();
+      closeSync(file);
+      if (errno !== ERRNO.EAGAIN) throw new SystemError(`lock ${path}`, errno);
+      throw new ControlError('system', `another sectunneld (process ${owner || 'unknown'}) ${what}`);
+    }
+    // The other one may have taken the file away in the meantime.
+    if (statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(file).ino) {
+      ftruncateSync(file);
+      writeSync(file, `${process.pid}\n`);
+      return () => {
+        rmSync(path, { force: true });
+        closeSync(file);
+      };
+    }
+    closeSync(file);
+  }
+}

@@ -1,0 +1,41 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, it, onTestFinished } from 'vitest';
+import { lockFolder, lockNetworkNamespace } from '../../src/daemon/lock.ts';
+import { ControlError } from '../../src/daemon/protocol.ts';
+
+function temporaryFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'sectunnel-lock-'));
+  onTestFinished(() => rmSync(folder, { recursive: true }));
+  return folder;
+}
+
+function refusal(action: () => unknown): string {
+  try {
+    action();
+  } catch (error) {
+    if (error instanceof ControlError) return error.message;
+    throw error;
+  }
+  throw new Error('it was not refused');
+}
+
+it('a folder is for one daemon: the next is told which has it, and may have it after that one', () => {
+  const folder = temporaryFolder();
+  const unlock = lockFolder(folder);
+  expect(readFileSync(join(folder, '.lock'), 'utf8')).toBe(`${process.pid}\n`);
+  expect(refusal(() => lockFolder(folder))).toContain(
+    `another sectunneld (process ${process.pid}) works with the folder ${folder}: end it, or give this one`,
+  );
+  unlock();
+  lockFolder(folder)();
+});
+
+it('a network namespace is for one daemon', () => {
+  const folder = temporaryFolder();
+  const unlock = lockNetworkNamespace(folder);
+  expect(refusal(() => lockNetworkNamespace(folder))).toContain('works in this network namespace: end it, or run');
+  unlock();
+  expect(readdirSync(folder)).toEqual([]);
+});
