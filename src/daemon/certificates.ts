@@ -5,7 +5,7 @@ import { messageOf } from '../base/text.ts';
 import type { SecretReference, SectunnelDocument, X509Settings } from '../config/model.ts';
 import type { Certificate } from '../pki/certificate.ts';
 import { checkPki } from '../pki/check.ts';
-import { CertificateFiles, expiry, type FileSource } from '../pki/credentials.ts';
+import { CertificateFiles, expiry, type FileSource, inField, type Trust } from '../pki/credentials.ts';
 import { describeIdentity, provenIdentities, provesIdentity } from '../pki/identity.ts';
 import { type FileReader, PkiFileError } from '../pki/load.ts';
 import { OnlineRevocation } from '../pki/online.ts';
@@ -27,10 +27,12 @@ const reader: FileReader = {
 function reading(path: string, read: () => Buffer): Uint8Array {
   try {
     const found = statSync(path);
-    if (!found.isFile()) throw new PkiFileError(path, 'it is no file');
+    if (!found.isFile()) throw new PkiFileError(path, 'it is no regular file; name one');
     if (found.size > MAX_FILE) throw new PkiFileError(path, `it has ${found.size} bytes; ${MAX_FILE} at most are read`);
     return read();
   } catch (error) {
+    // What it says of a file for one user begins with the path.
+    if (error instanceof ControlError) throw new PkiFileError(path, error.message.replace(path, 'it'));
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
     if (code === 'ENOENT' || code === 'ENOTDIR') throw new PkiFileError(path, 'there is no such file');
     if (code === 'EACCES') {
@@ -118,13 +120,17 @@ export class TunnelCertificates {
   }
 
   #checked(now: number): CertificateFacts {
-    const authorities = this.#remote?.trust().verifier.authorities ?? [];
+    const trust = this.#remote?.trust(now);
+    const authorities = trust?.verifier.authorities ?? [];
+    if (trust !== undefined) checkAnchors(trust, now);
     if (this.#local === undefined) return { localId: undefined, authorities };
     const { chain, places } = this.#local.credentials(now);
     const [leaf] = chain;
-    if (leaf!.notAfter < now) throw new PkiFileError(places.cert.path, `${expiry(leaf!, now)}; renew it`);
     const said = documentId(this.#document);
-    if (said !== undefined) checkProves(leaf!, places.cert.path, said);
+    inField('cert', places, ({ path }) => {
+      if (leaf!.notAfter < now) throw new PkiFileError(path, `${expiry(leaf!, now)}; renew it`);
+      if (said !== undefined) checkProves(leaf!, path, said);
+    });
     const proven = provenIdentities(leaf!, NO_COMMON_NAME);
     // Byte by byte as in the certificate: not all peers compare distinguished names as RFC 5280 §7.1 wants.
     const localId = said === undefined ? proven[0] : (proven.find((id) => sameIdentity(id, said)) ?? said);
@@ -135,7 +141,7 @@ export class TunnelCertificates {
   async look(now: number): Promise<void> {
     try {
       await this.#phrase.during(() => this.#local?.credentials(now));
-      this.#remote?.trust();
+      this.#remote?.trust(now);
     } catch {
       // They were loaded when the tunnel started: what is wrong with them since then was warned of.
     }
@@ -150,8 +156,18 @@ export class TunnelCertificates {
 
   /** @throws Error, for people */
   verifier(): Verifier | undefined {
-    return this.#remote?.trust().verifier;
+    return this.#remote?.trust(Date.now()).verifier;
   }
+}
+
+/** @throws PkiFileError when nobody could be believed */
+function checkAnchors({ anchors, places }: Trust, now: number): void {
+  const [first] = anchors;
+  if (first === undefined || anchors.some(({ notAfter }) => notAfter >= now)) return;
+  const others = anchors.length > 1 ? `, as have the ${anchors.length - 1} others` : '';
+  inField('ca', places, ({ path }) => {
+    throw new PkiFileError(path, `${expiry(first, now)}${others}; put the authority's new certificate there`);
+  });
 }
 
 type X509Auth = Extract<SectunnelDocument['sa']['auths'][number], { readonly type: 'x509' }>;

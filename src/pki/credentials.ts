@@ -7,9 +7,17 @@ import { statSync } from 'node:fs';
 import { messageOf } from '../base/text.ts';
 import { type Certificate, describeCertificate } from './certificate.ts';
 import { type Crl, staleness } from './crl.ts';
-import { checkKeyMatches, type FileReader, loadAuthorities, loadChain, loadCrls, loadPrivateKey } from './load.ts';
+import {
+  checkKeyMatches,
+  type FileReader,
+  loadAuthorities,
+  loadChain,
+  loadCrls,
+  loadPrivateKey,
+  PkiFileError,
+} from './load.ts';
 import type { OnlineRevocation } from './online.ts';
-import { findPlaces, type LibvirtRoots, type PkiPlaces, type X509Source } from './places.ts';
+import { findPlaces, type LibvirtRoots, type PkiPlaces, THE_DOCUMENT, type X509Source } from './places.ts';
 import type { OnlineSources } from './revocation.ts';
 import { keySigner } from './signer.ts';
 import type { Credentials, Verifier } from './types.ts';
@@ -38,9 +46,9 @@ export interface OwnCredentials extends Credentials {
 
 /** @throws Error, for people, when a file is missing, unreadable or does not fit the others */
 export function loadCredentials(places: PkiPlaces, source: Omit<FileSource, 'onWarning'>): OwnCredentials {
-  const chain = loadChain(places.cert.path, source.reader);
-  const key = loadKey(places, source);
-  checkKeyMatches(chain[0]!, places.cert.path, key, places.key.path);
+  const chain = inField('cert', places, ({ path }) => loadChain(path, source.reader));
+  const key = inField('key', places, () => loadKey(places, source));
+  inField('key', places, ({ path }) => checkKeyMatches(chain[0]!, places.cert.path, key, path));
   return {
     certificates: chain.map(({ der }) => der),
     signer: keySigner(key, { allowSha1: source.x509.sha1 }),
@@ -58,6 +66,23 @@ function loadKey(places: PkiPlaces, { reader, passphrase }: Omit<FileSource, 'on
   }
 }
 
+/** Says, with what is wrong with a file, who names it. @throws what `load` throws */
+export function inField<T>(
+  field: 'ca' | 'cert' | 'key' | 'crl',
+  places: PkiPlaces,
+  load: (place: { readonly path: string }) => T,
+): T {
+  const place = places[field];
+  try {
+    return load({ path: place?.path ?? '' });
+  } catch (error) {
+    if (!(error instanceof PkiFileError) || place === undefined) throw error;
+    const element = `<${field} file='…'/>`;
+    const who = place.said === THE_DOCUMENT ? `${element} of ${place.said}` : `${place.said}; ${element} names another`;
+    throw new PkiFileError(error.path, error.problem, who);
+  }
+}
+
 export interface Trust {
   readonly anchors: readonly Certificate[];
   readonly crls: readonly Crl[];
@@ -68,8 +93,8 @@ export interface Trust {
 /** @throws Error, for people */
 export function loadTrust(places: PkiPlaces, source: Pick<FileSource, 'reader' | 'x509' | 'online'>): Trust {
   const { reader, x509 } = source;
-  const anchors = loadAuthorities(places.ca.path, reader);
-  const crls = places.crl === undefined ? [] : loadCrls(places.crl.path, reader);
+  const anchors = inField('ca', places, ({ path }) => loadAuthorities(path, reader));
+  const crls = places.crl === undefined ? [] : inField('crl', places, ({ path }) => loadCrls(path, reader));
   const verifier = pathVerifier({
     anchors,
     crls,
@@ -135,6 +160,7 @@ export class CertificateFiles {
   readonly #own: FromFiles<OwnCredentials>;
   readonly #trust: FromFiles<Trust>;
   #warned = '';
+  #warnedOfTrust = '';
 
   constructor(source: FileSource) {
     this.#source = source;
@@ -159,10 +185,26 @@ export class CertificateFiles {
     return own;
   }
 
-  /** @throws Error, for people */
-  trust(): Trust {
-    return this.#trust.get();
+  /** @throws Error, for people @param now milliseconds since 1970 */
+  trust(now: number): Trust {
+    const trust = this.#trust.get();
+    const { anchors, crls, places } = trust;
+    const expiring = anchors.flatMap((anchor) => expiry(anchor, now) ?? []);
+    const stale = crls.flatMap((crl) => crlExpiry(crl, now) ?? []);
+    const text = [...named(places.ca, expiring), ...named(places.crl, stale)].join('; ');
+    if (text !== '' && text !== this.#warnedOfTrust) this.#source.onWarning(text);
+    this.#warnedOfTrust = text;
+    return trust;
   }
+}
+
+/** Problems that are told of one file. */
+const MAX_TOLD = 3;
+
+function named(place: { readonly path: string } | undefined, problems: readonly string[]): string[] {
+  if (place === undefined || problems.length === 0) return [];
+  const more = problems.length > MAX_TOLD ? `, and ${problems.length - MAX_TOLD} more` : '';
+  return [`${place.path}: ${problems.slice(0, MAX_TOLD).join('; ')}${more}`];
 }
 
 /** `'CN=gw1' expires in 12 days`: changes once a day. */

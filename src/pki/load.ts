@@ -19,10 +19,13 @@ const MAX_FILE = 4 * 1024 * 1024;
 export class PkiFileError extends Error {
   override readonly name = 'PkiFileError';
   readonly path: string;
+  readonly problem: string;
 
-  constructor(path: string, problem: string) {
-    super(`${path}: ${problem}`);
+  /** @param field who names the file */
+  constructor(path: string, problem: string, field?: string) {
+    super(`${path}: ${problem}${field === undefined ? '' : ` (${field})`}`);
     this.path = path;
+    this.problem = problem;
   }
 }
 
@@ -76,7 +79,7 @@ function certificateFrom(path: string, der: Uint8Array, which: string): Certific
   try {
     return parseCertificate(der);
   } catch (error) {
-    throw new PkiFileError(path, `${which} cannot be used: ${messageOf(error)}`);
+    throw new PkiFileError(path, `${which} cannot be used: ${messageOf(error)}; copy it again, or have it made anew`);
   }
 }
 
@@ -168,7 +171,7 @@ export function checkKeyMatches(certificate: Certificate, certPath: string, key:
 
 function bounded(path: string, bytes: Uint8Array, most: number): Uint8Array {
   if (bytes.length > most) throw new PkiFileError(path, `it has ${bytes.length} bytes; ${most} at most are read`);
-  if (bytes.length === 0) throw new PkiFileError(path, 'it is empty');
+  if (bytes.length === 0) throw new PkiFileError(path, 'it is empty; copy it again');
   return bytes;
 }
 

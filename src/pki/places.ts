@@ -22,6 +22,8 @@ export interface X509Source {
   readonly sha1: boolean;
 }
 
+export const THE_DOCUMENT = 'the document';
+
 /** A file, and who says that it is this one. */
 export interface Place {
   readonly path: string;
@@ -58,7 +60,7 @@ export function systemRoots(): LibvirtRoots {
 export function findPlaces(x509: X509Source, roots: LibvirtRoots): PkiPlaces {
   const found = x509.source === 'file' ? undefined : libvirtPlaces(x509.source, x509.pkipath, roots);
   const own = (path: string | undefined, otherwise: Place | undefined, what: string): Place => {
-    if (path !== undefined) return { path, said: 'the document' };
+    if (path !== undefined) return { path, said: THE_DOCUMENT };
     if (otherwise !== undefined) return otherwise;
     throw new Error(`<x509 source='${x509.source}'> names no <${what} file='…'/>; add it`);
   };
@@ -78,7 +80,7 @@ function crlPlace(own: X509Source['crl'], otherwise: Place | undefined): Place |
   if (own?.file === undefined) return otherwise;
   // What is wanted if present may be absent.
   if (own.policy === 'ifpresent' && !existsSync(own.file)) return undefined;
-  return { path: own.file, said: 'the document' };
+  return { path: own.file, said: THE_DOCUMENT };
 }
 
 interface Found {

@@ -305,10 +305,44 @@ describe('two daemons with certificates', () => {
       .replace("<local address='192.0.2.1'/>", "<local address='192.0.2.1'><id type='fqdn'>gw3.example</id></local>");
     expect(await define({}, named)).toEqual([
       expect.stringMatching(
-        /cert.pem: it does not prove fqdn gw3.example, the <id> of <local>; it proves dn O=Example, CN=gw1; fqdn gw1.example$/,
+        /cert.pem: it does not prove fqdn gw3.example, the <id> of <local>; it proves dn O=Example, CN=gw1; fqdn gw1.example \(<cert file='…'\/> of the document\)$/,
       ),
     ]);
     left.files.write('ca.pem', '');
-    expect(await define()).toEqual([`${left.files.path('ca.pem')}: it is empty`]);
+    const field = (name: string): string => `(<${name} file='…'/> of the document)`;
+    expect(await define()).toEqual([`${left.files.path('ca.pem')}: it is empty; copy it again ${field('ca')}`]);
+    left.files.give(certified('gw1'));
+    chmodSync(left.files.path('key.pem'), 0o644);
+    const key = left.files.path('key.pem');
+    const readable = `it has mode 0644, so others may read it; 0600 is wanted: chmod 600 ${key}`;
+    expect(await define()).toEqual([`${key}: ${readable} ${field('key')}`]);
+    await expect(left.daemon.client.call('start', { name: 'net' })).rejects.toThrow(readable);
+    const list = left.files.path('list.pem');
+    const strict = left.files.document().replace('</x509>', `<crl file='${list}' policy='strict'/></x509>`);
+    left.files.give(certified('gw1'));
+    expect(await define({}, strict)).toEqual([`${list}: there is no such file ${field('crl')}`]);
+    const stale = makeCrl({ issuer: root, thisUpdate: Date.now() - 3 * DAY, nextUpdate: Date.now() - DAY });
+    left.files.write('list.pem', pem('X509 CRL', stale));
+    expect(await define({}, strict)).toEqual([
+      expect.stringMatching(/list.pem: the revocation list of 'O=Example, CN=Root' is out of date since/),
+    ]);
+  });
+
+  it('refuse to start when no authority holds any more, and warn when one soon will not', async () => {
+    const { left } = await pair(certified('gw1'), certified('gw2'));
+    const until = (days: number): string =>
+      pem('CERTIFICATE', authority('O=Example, CN=Old', { ...year, notAfter: Date.now() + days * DAY + DAY / 2 }).der);
+    const define = async (): Promise<readonly string[]> =>
+      (await left.daemon.client.call('define', { xml: left.files.document('', 'both', { start: 'initiate' }) }))
+        .warnings;
+    left.files.write('ca.pem', until(-2));
+    const expired =
+      /ca.pem: 'O=Example, CN=Old' expired on .*; put the authority's new certificate there \(<ca file='…'/;
+    expect(await define()).toEqual([expect.stringMatching(expired)]);
+    await expect(left.daemon.client.call('start', { name: 'net' })).rejects.toThrow(expired);
+    left.files.write('ca.pem', pem('CERTIFICATE', root.der) + until(5));
+    expect(await define()).toEqual([expect.stringMatching(/ca.pem: 'O=Example, CN=Old' expires on .*, in 5 days$/)]);
+    await left.daemon.client.call('start', { name: 'net' });
+    expect(left.daemon.lines.filter(({ text }) => text.includes('in 5 days'))).toHaveLength(1);
   });
 });

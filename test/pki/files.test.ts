@@ -562,7 +562,7 @@ describe('a document', () => {
     // The peer is an old one: its RSA signatures are with SHA-1 where nothing else was agreed on.
     const peer = keySigner(key, { allowSha1: true });
     const method = peer.methods.find((candidate) => candidate.authMethod === authMethod)!;
-    const verdict = await both.trust().verifier.verify({
+    const verdict = await both.trust(NOW).verifier.verify({
       certificates: [made.der],
       crls: [],
       id: identityFromText(type, type === 'fqdn' ? 'gw1.example' : 'CN=gw1.example'),
@@ -654,18 +654,18 @@ describe('renewal', () => {
     const files = new CertificateFiles(source);
     const other = authority('CN=Other');
     write('r-ca.pem', certPem(root));
-    expect(files.trust().anchors).toHaveLength(1);
-    const { verifier } = files.trust();
+    expect(files.trust(NOW).anchors).toHaveLength(1);
+    const { verifier } = files.trust(NOW);
     write('r-ca.pem', certPem(root, other));
-    expect(files.trust().anchors).toHaveLength(2);
-    expect(files.trust().verifier).not.toBe(verifier);
-    expect(files.trust().verifier.authorities).toHaveLength(2);
+    expect(files.trust(NOW).anchors).toHaveLength(2);
+    expect(files.trust(NOW).verifier).not.toBe(verifier);
+    expect(files.trust(NOW).verifier.authorities).toHaveLength(2);
     const key = createPrivateKey(keyPem(other.key));
     const made = make({ subject: 'CN=x', issuer: other, key });
     const signer = keySigner(key);
     const [method] = signer.methods;
     const octets = utf8('octets');
-    const verdict = await files.trust().verifier.verify({
+    const verdict = await files.trust(NOW).verifier.verify({
       certificates: [made.der],
       crls: [],
       id: { type: 9, data: made.name },
