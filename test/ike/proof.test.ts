@@ -3,12 +3,14 @@ import { describe, expect, it } from 'vitest';
 import { concatBytes, fromHex } from '../../src/base/bytes.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { CertEncoding, ExchangeType, NotifyType } from '../../src/ike/iana.ts';
-import type { Payload } from '../../src/ike/payload.ts';
+import { decodeMessage } from '../../src/ike/message.ts';
+import { decodePayloads, findNotify, findPayload, type Payload } from '../../src/ike/payload.ts';
 import { notifyPayload } from '../../src/ike/payloads/notify.ts';
 import { expectSame } from '../support/ike-expect.ts';
 import { FakePeer } from '../support/ike-fake-peer.ts';
 import { A, AUTHORITY, B, ED25519, FakePki, signing, turned } from '../support/ike-fake-pki.ts';
 import { Pair } from '../support/ike-pair.ts';
+import { sealing } from '../support/ike-tamper.ts';
 
 const { IKE_AUTH, INFORMATIONAL } = ExchangeType;
 const { AUTHENTICATION_FAILED, SIGNATURE_HASH_ALGORITHMS } = NotifyType;
@@ -139,6 +141,28 @@ describe('certificates', () => {
     const detail = claimant.refusal(14, PROOF, [cert(encoding, url)]);
     expect(detail).toContain(`no certificate: it came as ${name}, X509_SIGNATURE is wanted`);
     expect(claimant.peer.host.of('need-verification')).toEqual([]);
+  });
+
+  it('are never offered to be fetched, nor asked for as URLs: no message says HTTP_CERT_LOOKUP_SUPPORTED', () => {
+    const inside: Payload[] = [];
+    const seen: number[] = [];
+    const crypto = sealing(({ content, skHeader, exchange }) => {
+      seen.push(exchange);
+      // Padding and its length are behind the payloads.
+      const end = content.length - 1 - content[content.length - 1]!;
+      inside.push(...decodePayloads(content, 0, end, skHeader[0]!, false).payloads);
+    });
+    const config = signing('signature', 'signature');
+    const pair = new Pair({ a: config, b: turned(config), aOptions: { crypto }, bOptions: { crypto } });
+    pair.a.pki = new FakePki(AUTHORITY, A);
+    pair.b.pki = new FakePki(AUTHORITY, B);
+    pair.up();
+    expectSame(pair, 1);
+    expect(seen).toEqual([IKE_AUTH, IKE_AUTH]);
+    const plain = pair.sent.slice(0, 2).flatMap(({ data }) => decodeMessage(data).payloads);
+    expect(findNotify(plain, SIGNATURE_HASH_ALGORITHMS)).toBeDefined();
+    expect(findPayload(inside, 'cert')).toMatchObject({ encoding: CertEncoding.X509_SIGNATURE });
+    expect(findNotify([...plain, ...inside], NotifyType.HTTP_CERT_LOOKUP_SUPPORTED)).toBeUndefined();
   });
 
   it('and CRLs are told apart, in their order; what else comes with them is passed over', () => {
