@@ -15,7 +15,8 @@ export function pooledRandom(source: RandomSource): RandomSource {
       block = source(BLOCK);
       at = 0;
     }
-    const bytes = block.slice(at, at + length);
+    // Not slice(): that of a Node Buffer, which `randomBytes` gives, is a view, and would be erased with the block.
+    const bytes = new Uint8Array(block.subarray(at, at + length));
     block.fill(0, at, at + length);
     at += length;
     return bytes;

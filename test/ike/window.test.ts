@@ -1,4 +1,5 @@
 /** Message IDs, retransmission and the response cache (RFC 7296 §2.1–§2.3), alone and between endpoints. */
+import { randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { writeU32 } from '../../src/base/bytes.ts';
@@ -317,5 +318,12 @@ describe('pooledRandom', () => {
     expect(blocks).toHaveLength(2);
     for (let i = 0; i < 40; i++) expect(random(64)).toHaveLength(64);
     expect(blocks.length).toBeGreaterThan(2);
+  });
+
+  it('takes a source of Node’s Buffers, whose slices are views', () => {
+    const random = pooledRandom(randomBytes);
+    const [first, second] = [random(32), random(32)];
+    expect(first).not.toEqual(new Uint8Array(32));
+    expect(first).not.toEqual(second);
   });
 });
