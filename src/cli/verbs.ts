@@ -2,6 +2,7 @@
  * The verbs of the `sectunnel` command: one entry each, with what it takes, what it does, and its help.
  */
 import type { DefineResult, TunnelInfo } from '../daemon/protocol.ts';
+import { check } from './check.ts';
 import { explain } from './explain.ts';
 import { formatEvent, formatInfo, formatList, formatStatus } from './format.ts';
 import { netHook } from './net-hook.ts';
@@ -278,6 +279,7 @@ export const verbs: ReadonlyMap<string, VerbSpec> = new Map(
     uuid,
     name: nameOf,
     explain,
+    check,
     'pki-check': pkiCheck,
     'net-import': netImport,
     'net-list': netList,

@@ -22,15 +22,13 @@ export function explainNoProposal(
   configured: readonly (IkeProposal | EspProposal)[],
   exchange: 'ike' | ChildExchange,
 ): string {
-  const ours = configured.map((proposal) => namesOf(proposal, exchange));
-  const theirs = offered.slice(0, MAX_SHOWN).map(wireNames);
   return [
     'offered by the peer:',
     ...numbered(offered.map(describeWire)),
     'configured here:',
     ...numbered(configured.map(formatProposal)),
     'what differs:',
-    ...numbered(ours.map((names) => closest(names, theirs, offered, exchange))),
+    ...numbered(compareProposals(offered, configured, exchange).map(describeComparison)),
   ].join('\n');
 }
 
@@ -104,35 +102,67 @@ function oddTypes(proposal: WireProposal): string[] {
   return [...new Set(odd.map((entry) => `transform type ${entry.type}`))].slice(0, MAX_SHOWN);
 }
 
-function closest(
+/** What separates two proposals, of one kind of transform. */
+export interface ProposalDifference {
+  /** An attribute of `<proposal>`, or another thing that kept the two apart. */
+  readonly label: string;
+  readonly offered: string;
+  readonly configured: string;
+}
+
+/** For a configured proposal, the offered one that comes closest to it. */
+export interface ProposalComparison {
+  /** Index of the one that was offered; `undefined` when none was. */
+  readonly closest: number | undefined;
+  /** Empty when the transforms fit each other. */
+  readonly differences: readonly ProposalDifference[];
+}
+
+/** Holds each configured proposal against what was offered. */
+export function compareProposals(
+  offered: readonly WireProposal[],
+  configured: readonly (IkeProposal | EspProposal)[],
+  exchange: 'ike' | ChildExchange,
+): ProposalComparison[] {
+  const theirs = offered.slice(0, MAX_SHOWN).map(wireNames);
+  return configured.map((proposal) => closestOf(namesOf(proposal, exchange), theirs, offered, exchange));
+}
+
+function closestOf(
   ours: Names,
   theirs: readonly Names[],
   offered: readonly WireProposal[],
   exchange: 'ike' | ChildExchange,
-): string {
-  let best: readonly string[] | undefined;
-  let bestAt = 0;
+): ProposalComparison {
+  let best: ProposalComparison = { closest: undefined, differences: [] };
   for (const [at, names] of theirs.entries()) {
-    const found = differences(ours, names, offered[at]!, exchange);
-    if (best === undefined || found.length < best.length) {
-      best = found;
-      bestAt = at;
-    }
+    const differences = differencesOf(ours, names, offered[at]!, exchange);
+    if (best.closest === undefined || differences.length < best.differences.length) best = { closest: at, differences };
   }
-  if (best === undefined) return 'the peer offers nothing';
-  const what = best.length === 0 ? 'no transform: the SPI of the proposal is not usable' : best.join('; ');
-  return `from the peer's ${bestAt + 1}: ${what}`;
+  return best;
 }
 
-function differences(ours: Names, theirs: Names, offered: WireProposal, exchange: 'ike' | ChildExchange): string[] {
+function describeComparison({ closest, differences }: ProposalComparison): string {
+  if (closest === undefined) return 'the peer offers nothing';
+  const what = differences.map(({ label, offered, configured }) => `${label}: peer ${offered}, here ${configured}`);
+  const none = 'no transform: the SPI of the proposal is not usable';
+  return `from the peer's ${closest + 1}: ${what.length === 0 ? none : what.join('; ')}`;
+}
+
+function differencesOf(
+  ours: Names,
+  theirs: Names,
+  offered: WireProposal,
+  exchange: 'ike' | ChildExchange,
+): ProposalDifference[] {
   const wanted = exchange === 'ike' ? ProtocolId.IKE : ProtocolId.ESP;
   if (offered.protocol !== wanted) {
-    return [`protocol: peer offers ${protocolName(offered.protocol)}, ${protocolName(wanted)} is wanted`];
+    return [{ label: 'protocol', offered: protocolName(offered.protocol), configured: protocolName(wanted) }];
   }
   const allowed = exchange === 'ike' ? IKE_TRANSFORM_TYPES : ESP_TRANSFORM_TYPES;
   const found = [...new Set(offered.transforms.map((entry) => entry.type))]
     .filter((type) => !allowed.includes(type))
-    .map((type) => `transform type ${type}, which is not supported for ${protocolName(wanted)}`);
+    .map((type) => ({ label: `transform type ${type}`, offered: 'offers it', configured: `not supported for ${protocolName(wanted)}` }));
   for (const label of LABEL_ORDER) {
     if (label === 'dh' && exchange === 'ike-auth') continue;
     if (label === 'prf' && exchange !== 'ike') continue;
@@ -141,7 +171,7 @@ function differences(ours: Names, theirs: Names, offered: WireProposal, exchange
     const theirList = theirs.get(label) ?? ['none'];
     const ourList = ours.get(label) ?? ['none'];
     if (ourList.some((name) => theirList.includes(name))) continue;
-    found.push(`${label}: peer ${listed(theirList)}, here ${listed(ourList)}`);
+    found.push({ label, offered: listed(theirList), configured: listed(ourList) });
   }
   return found;
 }

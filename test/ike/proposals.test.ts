@@ -302,13 +302,13 @@ describe('explanation', () => {
     expect(differing('1:20/128 5:1', 'aes128gcm16-noesn')).toContain('esn: peer yes, here no');
     expect(differing('1:20/128', 'aes128gcm16-noesn')).toContain('esn: peer none, here no');
     expect(differing('1:20/128 4:31 6:35 5:0', 'aes128gcm16-x25519-noesn')).toContain(
-      'transform type 6, which is not supported for ESP',
+      'transform type 6: peer offers it, here not supported for ESP',
     );
     expect(differing('1:20/128? 5:0', 'aes128gcm16-noesn')).toContain('peer aes128gcm16 with unknown attributes');
     expect(differing('1:99/17 5:0', 'aes128gcm16-noesn')).toContain('encryption: peer id 99/17, here aes128gcm16');
     expect(differing('1:20/128 5:0', 'aes128gcm16-noesn', 'ike-auth', fromHex('00000001'))).toContain('SPI');
     const ah = explainNoProposal([wire(2, '3:12 5:0', SPI)], esp('aes128gcm16'), 'ike-auth');
-    expect(ah).toContain('protocol: peer offers AH, ESP is wanted');
+    expect(ah).toContain('protocol: peer AH, here ESP');
     expect(explainNoProposal([], esp('aes128gcm16'), 'ike-auth')).toContain('the peer offers nothing');
   });
 

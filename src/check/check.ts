@@ -1,0 +1,49 @@
+/**
+ * Whether two documents will negotiate with each other, and if not, what has to change: each part of the two is held
+ * against its counterpart, by the code that negotiates, and the whole is tried out (`dry-run.ts`).
+ */
+import type { DryRun } from './dry-run.ts';
+import { checkEnds } from './ends.ts';
+import { checkAlone, checkFlows } from './flows.ts';
+import { checkLifetimes } from './lifetimes.ts';
+import { checkProofs } from './proofs.ts';
+import { byWeight, type Checked, type Finding } from './report.ts';
+import { checkSuites } from './suites.ts';
+
+export interface PairReport {
+  readonly willNegotiate: boolean;
+  /** What weighs most comes first. */
+  readonly findings: readonly Finding[];
+  /** With each side that can begin as the initiator. */
+  readonly dryRuns: readonly DryRun[];
+}
+
+/** What is amiss with a document by itself. */
+export function checkDocument(checked: Checked): Finding[] {
+  return byWeight(checkAlone(checked));
+}
+
+/** @param dryRuns with each side that can begin as the initiator */
+export function checkPair(a: Checked, b: Checked, dryRuns: readonly DryRun[]): PairReport {
+  const compared = [
+    ...checkEnds(a, b),
+    ...checkProofs(a, b),
+    ...checkSuites(a, b),
+    ...checkFlows(a, b),
+    ...checkLifetimes(a, b),
+    ...checkAlone(a),
+    ...checkAlone(b),
+  ];
+  const wrong = compared.some(({ level }) => level === 'error');
+  // What the comparison explains better, with lines, needs no second word.
+  const findings = wrong ? compared : [...compared, ...dryRuns.flatMap((dry) => negotiationFindings(a, b, dry))];
+  return { willNegotiate: findings.every(({ level }) => level !== 'error'), findings: byWeight(findings), dryRuns };
+}
+
+function negotiationFindings(a: Checked, b: Checked, { ok, initiator, failures }: DryRun): Finding[] {
+  if (ok) return [];
+  const begins = (initiator === 'a' ? a : b).title;
+  const why = failures.map(({ side, reason, detail }) => `${(side === 'a' ? a : b).title}: ${reason}: ${detail}`);
+  const message = `when ${begins} begins, the negotiation fails: ${why.length === 0 ? 'not every rule got an SA' : why.join('; ')}`;
+  return [{ level: 'error', topic: 'negotiation', message, places: [], change: '' }];
+}

@@ -1,0 +1,89 @@
+/** Whether each end believes the other: identities and the ways to prove them (RFC 7296 §2.15, §3.5). */
+import { type Identity, identityFromText, sameIdentity } from '../base/identity.ts';
+import type { AuthSettings, IdentityText } from '../config/model.ts';
+import { type Checked, type Finding, lineOf, type Place, placeIn } from './report.ts';
+
+export function checkProofs(a: Checked, b: Checked): Finding[] {
+  return [...checkIdentity(a, b), ...checkIdentity(b, a), ...checkMethod(a, b), ...checkMethod(b, a), ...remarks(a, b)];
+}
+
+/** Whether `judge` wants the identity that `prover` has. */
+function checkIdentity(prover: Checked, judge: Checked): Finding[] {
+  const said = prover.document.sa.local.id;
+  const wanted = judge.document.sa.remote.id;
+  if (wanted === undefined) return [];
+  const places = [idPlace(prover, 'local'), idPlace(judge, 'remote')];
+  if (said === undefined) {
+    if (methodOf(prover, 'local')?.type !== 'x509') {
+      const message = `${prover.title} does not say who it is, and ${judge.title} wants ${idText(wanted)}`;
+      const change = `write ${idElement(wanted)} in <local> of ${prover.title}`;
+      return [{ level: 'error', topic: 'identity', message, places, change }];
+    }
+    const message = `${prover.title} is who its certificate says, and ${judge.title} wants ${idText(wanted)}: whether that is the same is not to be seen here`;
+    const change = `run 'sectunnel pki-check ${prover.document.name}' where ${prover.title} is defined`;
+    return [{ level: 'note', topic: 'identity', message, places, change }];
+  }
+  if (sameIdentity(identity(said), identity(wanted))) return [];
+  const message = `${prover.title} says that it is ${idText(said)}, and ${judge.title} wants ${idText(wanted)}`;
+  const change = `write ${idElement(said)} in <remote> of ${judge.title}, or ${idElement(wanted)} in <local> of ${prover.title}`;
+  return [{ level: 'error', topic: 'identity', message, places, change }];
+}
+
+function identity({ type, text }: IdentityText): Identity {
+  return identityFromText(type, text);
+}
+
+export function idText({ type, text }: IdentityText): string {
+  return `${type} '${text}'`;
+}
+
+function idElement({ type, text }: IdentityText): string {
+  return `<id type='${type}'>${text}</id>`;
+}
+
+function idPlace(checked: Checked, which: 'local' | 'remote'): Place {
+  const { id, line } = checked.document.sa[which];
+  const own = checked.lines.get(`sa/${which}/id`);
+  if (own !== undefined && id !== undefined) return placeIn(checked, own[0]!, idElement(id));
+  const says = id === undefined ? `<${which}> without an <id>` : `<${which}>, whose address stands for ${idText(id)}`;
+  return placeIn(checked, line, says);
+}
+
+function methodOf({ document }: Checked, which: 'local' | 'remote'): AuthSettings | undefined {
+  return document.sa.auths.find(({ side }) => side === 'both' || side === which);
+}
+
+/** Whether `judge` wants the kind of proof that `prover` gives. */
+function checkMethod(prover: Checked, judge: Checked): Finding[] {
+  const given = methodOf(prover, 'local');
+  const wanted = methodOf(judge, 'remote');
+  if (given === undefined || wanted === undefined || given.type === wanted.type) return [];
+  const name = (auth: AuthSettings): string => (auth.type === 'psk' ? 'a pre-shared key' : 'a certificate');
+  const message = `${prover.title} proves who it is with ${name(given)}, and ${judge.title} wants ${name(wanted)}`;
+  const places = [authPlace(prover, given), authPlace(judge, wanted)];
+  const change = `write <auth type='${wanted.type}'> for the local side of ${prover.title}, or <auth type='${given.type}'> for the remote side of ${judge.title}`;
+  return [{ level: 'error', topic: 'authentication', message, places, change }];
+}
+
+function authPlace(checked: Checked, { type, side, line }: AuthSettings): Place {
+  const sided = side === 'both' ? '' : ` side='${side}'`;
+  return placeIn(checked, lineOf(checked, 'secret', line), `<auth type='${type}'${sided}>`);
+}
+
+/** What the documents do not hold. */
+function remarks(a: Checked, b: Checked): Finding[] {
+  const all = [a, b].flatMap((checked) => checked.document.sa.auths.map((auth) => ({ checked, auth })));
+  const psk = all.filter(({ auth }) => auth.type === 'psk');
+  const x509 = all.filter(({ auth }) => auth.type === 'x509');
+  const placesOf = (of: typeof all): Place[] => of.map(({ checked, auth }) => authPlace(checked, auth));
+  const note = (message: string, of: typeof all, change: string): Finding[] =>
+    of.length === 0 ? [] : [{ level: 'note', topic: 'authentication', message, places: placesOf(of), change }];
+  return [
+    ...note('the pre-shared key is not in the documents: both sides must hold the same', psk, ''),
+    ...note(
+      'certificates were not looked at: files, authorities and dates',
+      x509,
+      "run 'sectunnel pki-check' on both sides",
+    ),
+  ];
+}

@@ -1,0 +1,101 @@
+/** Which algorithms two documents settle on, or what keeps them apart (RFC 7296 §2.7, §3.3). */
+import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
+import { formatProposal } from '../crypto/proposal-text.ts';
+import type { WireProposal } from '../ike/payloads/sa.ts';
+import { compareProposals, type ProposalComparison } from '../ike/proposal-report.ts';
+import { type ChildExchange, chooseEsp, chooseIke, espWireProposals, ikeWireProposals } from '../ike/proposals.ts';
+import { type Checked, type Finding, lineOf, type Place, placeIn } from './report.ts';
+
+/** Any that is not reserved: nothing is sent. */
+const SOME_SPI = Uint8Array.of(0, 0, 1, 0);
+
+export function checkSuites(a: Checked, b: Checked): Finding[] {
+  return [...checkIke(a, b), ...checkEsp(a, b)];
+}
+
+/** What one side offers and the other has. Which side begins makes no difference to whether they agree. */
+function checkIke(a: Checked, b: Checked): Finding[] {
+  const offered = ikeWireProposals(a.document.sa.ike.proposals);
+  const configured = b.document.sa.ike.proposals;
+  if (chooseIke(offered, configured, 'ike-sa-init') !== undefined) return [];
+  const { message, places, change } = apart(a, b, 'ike', offered, 'ike');
+  return [
+    { level: 'error', topic: 'ike-proposal', message: `no IKE proposal is common to both: ${message}`, places, change },
+  ];
+}
+
+function checkEsp(a: Checked, b: Checked): Finding[] {
+  const agreed = (exchange: ChildExchange): WireProposal[] | undefined => {
+    const offered = espWireProposals(a.document.sa.esp.proposals, exchange, SOME_SPI);
+    return chooseEsp(offered, b.document.sa.esp.proposals, exchange) === undefined ? offered : undefined;
+  };
+  const first = agreed('ike-auth');
+  if (first !== undefined) {
+    const { message, places, change } = apart(a, b, 'esp', first, 'ike-auth');
+    return [
+      {
+        level: 'error',
+        topic: 'esp-proposal',
+        message: `no ESP proposal is common to both: ${message}`,
+        places,
+        change,
+      },
+    ];
+  }
+  const later = agreed('create-child');
+  if (later === undefined) return [];
+  const { message, places, change } = apart(a, b, 'esp', later, 'create-child');
+  const what = `the first CHILD SA comes up, since groups are not negotiated with it, but it cannot be rekeyed and there can be no second: ${message}`;
+  return [{ level: 'error', topic: 'esp-proposal', message: what, places, change }];
+}
+
+/** What separates the two proposals that come closest. */
+function apart(
+  a: Checked,
+  b: Checked,
+  kind: 'ike' | 'esp',
+  offered: readonly WireProposal[],
+  exchange: 'ike' | ChildExchange,
+): Pick<Finding, 'message' | 'places' | 'change'> {
+  const configured = proposalsOf(b, kind);
+  const compared = compareProposals(offered, configured, exchange);
+  const least = compared.reduce<ProposalComparison | undefined>(
+    (best, next) => (best === undefined || next.differences.length < best.differences.length ? next : best),
+    undefined,
+  );
+  const at = least === undefined ? 0 : compared.indexOf(least);
+  const differences = least?.differences ?? [];
+  const words = differences.map(
+    (found) => `${found.label} is ${found.offered} in ${a.title} and ${found.configured} in ${b.title}`,
+  );
+  const many = offered.length > 1 || configured.length > 1;
+  // Whoever lacks something is to have it, rather than that the other gives it up.
+  const inA = differences.every((found) => found.configured !== 'none');
+  const changes = differences.map(({ label, ...has }) => attribute(label, inA ? has.configured : has.offered));
+  return {
+    message: `${many ? 'of the two that come closest, ' : ''}${words.join('; ')}`,
+    places: [proposalPlace(a, kind, least?.closest ?? 0), proposalPlace(b, kind, at)],
+    change: `make them the same: ${changes.join(' ')} in the <proposal> of ${inA ? a.title : b.title}, or the other way round`,
+  };
+}
+
+/** As it would be written: several names with spaces between, and none not at all. */
+function attribute(label: string, names: string): string {
+  return names === 'none' ? `no ${label}` : `${label}='${names.replaceAll(', ', ' ')}'`;
+}
+
+function proposalsOf({ document: { sa } }: Checked, kind: 'ike' | 'esp'): readonly (IkeProposal | EspProposal)[] {
+  return kind === 'ike' ? sa.ike.proposals : sa.esp.proposals;
+}
+
+function proposalPlace(checked: Checked, kind: 'ike' | 'esp', index: number): Place {
+  const { sa } = checked.document;
+  const written = checked.lines.has(`sa/${kind}/proposal`);
+  const line = lineOf(checked, `sa/${kind}/proposal`, sa[kind].line, index);
+  const names = formatProposal(proposalsOf(checked, kind)[index]!);
+  return placeIn(
+    checked,
+    line,
+    written ? `<proposal> ${names}` : `<${kind}> without a <proposal>: by default ${names}`,
+  );
+}
