@@ -4,6 +4,7 @@
 import type { DefineResult, TunnelInfo } from '../daemon/protocol.ts';
 import { check } from './check.ts';
 import { explain } from './explain.ts';
+import { exportNetwork } from './export.ts';
 import { formatEvent, formatInfo, formatList, formatStatus } from './format.ts';
 import { netHook } from './net-hook.ts';
 import { netImport, netList } from './net-verbs.ts';
@@ -271,6 +272,7 @@ export const verbs: ReadonlyMap<string, VerbSpec> = new Map(
     destroy,
     autostart,
     update,
+    export: exportNetwork,
     list,
     info,
     status,

@@ -162,7 +162,11 @@ function differencesOf(
   const allowed = exchange === 'ike' ? IKE_TRANSFORM_TYPES : ESP_TRANSFORM_TYPES;
   const found = [...new Set(offered.transforms.map((entry) => entry.type))]
     .filter((type) => !allowed.includes(type))
-    .map((type) => ({ label: `transform type ${type}`, offered: 'offers it', configured: `not supported for ${protocolName(wanted)}` }));
+    .map((type) => ({
+      label: `transform type ${type}`,
+      offered: 'offers it',
+      configured: `not supported for ${protocolName(wanted)}`,
+    }));
   for (const label of LABEL_ORDER) {
     if (label === 'dh' && exchange === 'ike-auth') continue;
     if (label === 'prf' && exchange !== 'ike') continue;

@@ -1,0 +1,82 @@
+/** The verb that makes a tunnel a part of the host's own network configuration. */
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { messageOf } from '../base/text.ts';
+import { parseDocument } from '../config/parse.ts';
+import {
+  EXPORT_FORMATS,
+  EXPORT_MARK,
+  ExportError,
+  type ExportedFile,
+  type ExportFormat,
+  exportHostNetwork,
+  type HostNetworkFiles,
+} from '../export/host-network.ts';
+import { type Arguments, name, RefusedInputError, UsageError, type VerbSpec } from './verb.ts';
+
+export const exportNetwork: VerbSpec = {
+  group: 'Tunnels',
+  usage: 'TUNNEL --format FORMAT',
+  summary: "write the files that bring a tunnel up as part of the host's network configuration",
+  details:
+    `FORMAT is ${EXPORT_FORMATS.join(', ')}. The files are printed, each under its path, or written with --output.\n` +
+    'What remains to be done is printed to standard error. The daemon makes the device in any case, and sets its routes\n' +
+    "unless the document says <device routes='none'>.",
+  options: { format: { type: 'string' }, output: { type: 'string' } },
+  optionHelp: {
+    format: EXPORT_FORMATS.join(', '),
+    output: 'write the files below this folder; / is where the host looks for them',
+  },
+  positionals: [1, 1],
+  run: async (client, args, terminal) => {
+    const format = formatOf(args);
+    const { output } = args.options;
+    const { xml } = await client.call('dumpxml', { name: name(args), inactive: true });
+    const { files, steps } = exported(() => exportHostNetwork(parseDocument(xml), format));
+    if (typeof output === 'string') {
+      for (const path of writeFiles(output, files)) terminal.out(`${path}\n`);
+    } else {
+      terminal.out(files.map(({ path, content }) => `# ${path}\n${content}`).join('\n'));
+    }
+    terminal.err(`then:\n${steps.map((step) => `  ${step}\n`).join('')}`);
+    return undefined;
+  },
+};
+
+function formatOf(args: Arguments): ExportFormat {
+  const found = args.options.format;
+  const format = EXPORT_FORMATS.find((candidate) => candidate === found);
+  if (format !== undefined) return format;
+  const what = found === undefined ? 'it is not said for which system' : `--format ${found}`;
+  throw new UsageError(`${what}; wanted --format with one of ${EXPORT_FORMATS.join(', ')}`, 'export');
+}
+
+function exported(make: () => HostNetworkFiles): HostNetworkFiles {
+  try {
+    return make();
+  } catch (error) {
+    if (error instanceof ExportError) throw new RefusedInputError(error.message);
+    throw error;
+  }
+}
+
+/** All of them or, where one is not ours to replace, none. */
+function writeFiles(folder: string, files: readonly ExportedFile[]): string[] {
+  const placed = files.map(({ path, content }) => ({ path: join(folder, path), content }));
+  try {
+    for (const { path } of placed) {
+      if (existsSync(path) && !readFileSync(path, 'utf8').startsWith(EXPORT_MARK)) {
+        throw new RefusedInputError(
+          `${path} is there already, and not from here; move it away, or choose another folder`,
+        );
+      }
+    }
+    for (const { path, content } of placed) {
+      mkdirSync(dirname(path), { recursive: true });
+      writeFileSync(path, content);
+    }
+  } catch (error) {
+    throw error instanceof RefusedInputError ? error : new RefusedInputError(messageOf(error));
+  }
+  return placed.map(({ path }) => path);
+}
