@@ -22,6 +22,7 @@ openssl openssl
 certtool gnutls-bin
 nft nftables
 systemd-analyze systemd
+ifup ifupdown
 libvirtd libvirt-daemon
 virsh libvirt-clients
 dnsmasq dnsmasq-base

@@ -14,6 +14,7 @@ export type Need =
   | 'nftables'
   | 'libvirt'
   | 'systemd'
+  | 'ifupdown'
   | 'iperf3'
   | 'wireguard-go'
   | 'build';
@@ -73,6 +74,7 @@ const CHECKS: Readonly<Record<Need, () => string[]>> = {
     ...programs(['iptables', 'ip6tables'], 'iptables'),
   ],
   systemd: () => programs(['systemd-analyze'], 'systemd'),
+  ifupdown: () => programs(['ifup', 'ifdown'], 'ifupdown'),
   iperf3: () => programs(['iperf3'], 'iperf3'),
   'wireguard-go': () => [...programs(['wireguard-go'], 'wireguard-go'), ...programs(['wg'], 'wireguard-tools')],
   build: () =>
