@@ -34,3 +34,15 @@ export function subtractRanges(range: AddressRange, merged: readonly AddressRang
 export function isWhole({ start, end }: AddressRange): boolean {
   return start.value === 0n && end.value === (1n << BigInt(addressBits(start.family))) - 1n;
 }
+
+/** Whether a range has something in common with one of a merged list. */
+export function overlapsMerged(merged: readonly AddressRange[], { start, end }: AddressRange): boolean {
+  let [low, high] = [0, merged.length];
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (merged[middle]!.end.value < start.value) low = middle + 1;
+    else high = middle;
+  }
+  const found = merged[low];
+  return found !== undefined && found.start.value <= end.value;
+}

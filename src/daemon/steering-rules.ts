@@ -23,7 +23,7 @@ import {
   rangeToPrefixes,
 } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
-import { isWhole, mergeRanges, subtractRanges } from '../base/ranges.ts';
+import { isWhole, mergeRanges, overlapsMerged, subtractRanges } from '../base/ranges.ts';
 import { Protocol } from '../policy/protocols.ts';
 import { MAX_PORT } from '../policy/selector.ts';
 import type { PortRange, Prefix, RouteType, Rule, RuleAction } from '../tun/routes.ts';
@@ -82,13 +82,13 @@ const NOTHING: SteeringRules = { rules: [], routes: [], warnings: [] };
 function familyRules(family: IpFamily, plan: SteeringPlan, around: Surroundings): SteeringRules {
   const boxes = plan.outbound.filter(({ local }) => local.start.family === family);
   if (boxes.every(({ action }) => action === 'bypass')) return NOTHING;
-  if (isByDestination(boxes)) return byTable(family, boxes, boxes[0]!.local, plan, around);
+  if (isByDestination(boxes)) return byTable(family, boxes, boxes[0]!.local, boxes, plan, around);
   const led = boxes.filter(({ action }) => action === 'protect');
   const exact = assemble(family, boxes.filter(isForRules), boxes, plan, around);
   if (exact !== undefined) return { rules: exact, routes: defaultRoutes(family, led), warnings: inexact(boxes) };
   const coarse = led.map((box) => ({ ...box, local: anyRange(family) }));
   const text = `the policy takes more than ${MAX_RULES} rules of policy routing for IPv${family}: all that is sent to its protected destinations is led into the device, and what it does not protect is dropped there`;
-  return { ...byTable(family, coarse, anyRange(family), plan, around), warnings: [text] };
+  return { ...byTable(family, coarse, anyRange(family), led, plan, around), warnings: [text] };
 }
 
 /** Whether the destination alone decides among packets from the same sources. */
@@ -103,20 +103,22 @@ function isByDestination(boxes: readonly PolicyBox[]): boolean {
   );
 }
 
+/** @param policy the boxes with the addresses that become sources */
 function byTable(
   family: IpFamily,
   boxes: readonly PolicyBox[],
   local: AddressRange,
+  policy: readonly PolicyBox[],
   plan: SteeringPlan,
   around: Surroundings,
 ): SteeringRules {
   const all = { local, remote: anyRange(family), action: 'protect', level: 'require', child: undefined } as const;
   const rules = assemble(family, [all], boxes, plan, around) ?? [];
-  return { rules, routes: regionsOf(boxes), warnings: [] };
+  return { rules, routes: regionsOf(boxes, distinct(policy)), warnings: [] };
 }
 
 /** What is led where by destinations: of several boxes the first one has what it covers. */
-function regionsOf(boxes: readonly PolicyBox[]): TableRoute[] {
+function regionsOf(boxes: readonly PolicyBox[], sources: readonly AddressRange[]): TableRoute[] {
   const routes: TableRoute[] = [];
   const led = boxes.every(({ action }) => action === 'protect');
   const runs = led
@@ -128,7 +130,7 @@ function regionsOf(boxes: readonly PolicyBox[]): TableRoute[] {
       for (const destination of rangeToPrefixes(range)) {
         routes.push(
           action === 'protect'
-            ? { destination, open: true, closed: 'unreachable', sources: sourcesFor(boxes, destination) }
+            ? { destination, open: true, closed: 'unreachable', sources }
             : { destination, open: false, closed: 'blackhole', sources: [] },
         );
       }
@@ -161,19 +163,22 @@ function defaultRoutes(family: IpFamily, led: readonly PolicyBox[]): TableRoute[
   return [...routes, { destination: everything, open: false, closed: 'unreachable', sources: [] }];
 }
 
-/** Local addresses of the boxes for a destination, at most a few: one of them becomes the source. */
+/** Local addresses of the boxes for a destination. */
 function sourcesFor(boxes: readonly PolicyBox[], { address, prefixLength }: Prefix): AddressRange[] {
-  const MOST = 16;
-  const sources: AddressRange[] = [];
   const destination = prefixRange(address, prefixLength);
-  for (const { remote, local } of boxes) {
-    if (sources.length === MOST) break;
-    if (intersectRanges(remote, destination) === undefined) continue;
-    if (!sources.some(({ start, end: last }) => start.value === local.start.value && last.value === local.end.value)) {
-      sources.push(local);
-    }
+  return distinct(boxes.filter(({ remote }) => intersectRanges(remote, destination) !== undefined));
+}
+
+/** Local addresses, a few: one of them becomes the source. */
+function distinct(boxes: readonly PolicyBox[]): AddressRange[] {
+  const MOST = 16;
+  // BOUNDED: by the policy.
+  const found = new Map<string, AddressRange>();
+  for (const { local } of boxes) {
+    if (found.size === MOST) break;
+    found.set(`${local.start.value}-${local.end.value}`, local);
   }
-  return sources;
+  return [...found.values()];
 }
 
 /** A place in the block, and its last one: the rules that stand there; never none, as one may go to it. */
@@ -223,9 +228,8 @@ function exceptions(
   { own, outbound }: SteeringPlan,
   { device }: Surroundings,
 ): Step[] {
-  const away = policy.filter(({ action }) => action !== 'bypass');
-  const reaches = (range: AddressRange): boolean =>
-    away.some(({ remote }) => intersectRanges(remote, range) !== undefined);
+  const away = mergeRanges(policy.filter(({ action }) => action !== 'bypass').map(({ remote }) => remote));
+  const reaches = (range: AddressRange): boolean => overlapsMerged(away, range);
   const { peer, ports } = own;
   const to = peer && { address: peer, prefixLength: family === 4 ? 32 : 128 };
   const skip = (rule: Omit<Rule, 'family' | 'priority' | 'action'>): Step => {

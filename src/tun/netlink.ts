@@ -44,22 +44,25 @@ export type Attributes = ReadonlyMap<number, Uint8Array>;
 
 /** Builds one request: a header, a fixed structure, attributes. */
 export class NetlinkRequest {
-  readonly #bytes: number[] = [];
+  /** Grows: few have more than this. */
+  #bytes = new Uint8Array(128);
+  #length: number = HEADER_SIZE;
 
   constructor(type: number, flags: number, fixed: Uint8Array) {
-    this.#u32(0);
-    this.#u16(type);
-    this.#u16(flags | NLM_F.REQUEST | NLM_F.ACK);
-    this.#u32(0);
-    this.#u32(0);
-    this.#bytes.push(...fixed);
+    const view = new DataView(this.#bytes.buffer);
+    view.setUint16(4, type, true);
+    view.setUint16(6, flags | NLM_F.REQUEST | NLM_F.ACK, true);
+    this.#bytes.set(fixed, this.#reserve(fixed.length));
   }
 
   attribute(type: number, value: Uint8Array): this {
-    this.#pad();
-    this.#u16(ATTRIBUTE_HEADER_SIZE + value.length);
-    this.#u16(type);
-    this.#bytes.push(...value);
+    const length = ATTRIBUTE_HEADER_SIZE + value.length;
+    const at = this.#reserve(length);
+    this.#bytes[at] = length & 0xff;
+    this.#bytes[at + 1] = length >>> 8;
+    this.#bytes[at + 2] = type & 0xff;
+    this.#bytes[at + 3] = type >>> 8;
+    this.#bytes.set(value, at + ATTRIBUTE_HEADER_SIZE);
     return this;
   }
 
@@ -73,8 +76,7 @@ export class NetlinkRequest {
 
   /** The message, numbered. Without `answered` the kernel answers only when it refuses. */
   finish(sequence: number, answered = true): Uint8Array {
-    this.#pad();
-    const message = Uint8Array.from(this.#bytes);
+    const message = this.#bytes.slice(0, this.#length);
     const view = new DataView(message.buffer);
     view.setUint32(0, message.length, true);
     view.setUint32(8, sequence, true);
@@ -82,16 +84,16 @@ export class NetlinkRequest {
     return message;
   }
 
-  #u16(value: number): void {
-    this.#bytes.push(value & 0xff, value >>> 8);
-  }
-
-  #u32(value: number): void {
-    this.#bytes.push(...hostU32(value));
-  }
-
-  #pad(): void {
-    while (this.#bytes.length % 4 !== 0) this.#bytes.push(0);
+  /** Where so many bytes have their place. What follows begins at a multiple of four. */
+  #reserve(length: number): number {
+    const at = this.#length;
+    this.#length = at + ((length + 3) & ~3);
+    if (this.#length > this.#bytes.length) {
+      const larger = new Uint8Array(2 * this.#length);
+      larger.set(this.#bytes);
+      this.#bytes = larger;
+    }
+    return at;
   }
 }
 
