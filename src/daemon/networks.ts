@@ -88,7 +88,11 @@ export class HeldNetworks {
     return this.#inTurn(async () => {
       const networks = this.#running();
       for (const network of networks) await this.#takeOver(network);
-      this.#options.platform.forgetBridges?.(networks.map(({ bridge }) => bridge));
+      this.#options.platform.forgetBridges?.();
+      const keep = [...this.#held.keys()].flatMap((name) => FENCE_KEYS.map((key) => `${key}:${name}`));
+      for (const kind of ['bridge', 'untranslated'] as const) {
+        await this.#options.platform.fence?.reconcile(kind, keep);
+      }
       return networks.map(({ pin }) => pin.tunnel);
     });
   }
@@ -179,7 +183,7 @@ export class HeldNetworks {
         ...pin,
         running: running.has(name),
         tunnelState: this.#options.tunnels.state(pin.tunnel),
-        counters: counters.get(fenceKey(name)) ?? {},
+        counters: Object.assign({}, ...FENCE_KEYS.map((key) => counters.get(`${key}:${name}`))),
       }))
       .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
@@ -228,21 +232,26 @@ export class HeldNetworks {
       );
     }
     const before = this.#held.get(network.name);
-    await refusingSystem(() => fence.set(fenceKey(network.name), fencePart(network, tunnel)));
-    const table = network.pin.mode === 'exclusive' ? tunnel?.steering?.table : undefined;
     try {
-      const unlead = table === undefined ? (): void => undefined : leadBridge(network.bridge, table);
-      if (table === undefined) before?.unlead();
-      this.#held.set(network.name, { network, tunnel, unlead });
+      await this.#fence(network.name, fenceParts(network, tunnel));
+      const table = network.pin.mode === 'exclusive' ? tunnel?.steering?.table : undefined;
+      this.#held.set(network.name, { network, tunnel, unlead: leadBridge(network.bridge, network.prefixes, table) });
     } catch (error) {
-      if (before === undefined) await fence.set(fenceKey(network.name), undefined);
+      if (before === undefined) await this.#fence(network.name, {});
       throw new ControlError('system', messageOf(error));
     }
   }
 
+  /** What is closed first, and what opens last. */
+  async #fence(name: string, parts: Readonly<Partial<Record<FenceKey, FencePart>>>): Promise<void> {
+    const { fence } = this.#options.platform;
+    for (const key of FENCE_KEYS) if (parts[key] !== undefined) await fence?.set(`${key}:${name}`, parts[key]);
+    for (const key of FENCE_KEYS) if (parts[key] === undefined) await fence?.set(`${key}:${name}`, undefined);
+  }
+
   async #release(name: string): Promise<void> {
     this.#held.get(name)?.unlead();
-    await this.#options.platform.fence?.set(fenceKey(name), undefined);
+    await this.#fence(name, {});
     this.#held.delete(name);
   }
 
@@ -290,18 +299,29 @@ function listed(folder: string): string[] {
   }
 }
 
-function fenceKey(name: string): string {
-  return `network:${name}`;
-}
-
 function fieldsOf({ name, bridge, pin }: BridgedNetwork): object {
   return { network: name, bridge, tunnel: pin.tunnel, mode: pin.mode };
 }
 
+/** Parts of a network in the fence. */
+const FENCE_KEYS = ['network', 'network-policy', 'network-addresses'] as const;
+type FenceKey = (typeof FENCE_KEYS)[number];
+
 /** Of a tunnel that is not known, no policy says what may pass: nothing does. */
-function fencePart({ bridge, pin }: BridgedNetwork, tunnel: HoldingTunnel | undefined): FencePart {
-  if (tunnel?.steering !== undefined && pin.mode === 'selective') return tunnelFence(tunnel.steering, tunnel.device);
-  return { kind: 'bridge', bridge, devices: tunnel === undefined ? [] : [tunnel.device], dns: false };
+function fenceParts(
+  { bridge, pin, forward }: BridgedNetwork,
+  tunnel: HoldingTunnel | undefined,
+): Partial<Record<FenceKey, FencePart>> {
+  const { device, steering } = tunnel ?? {};
+  const devices = device === undefined ? [] : [device];
+  if (pin.mode === 'exclusive' || device === undefined || steering === undefined) {
+    return { network: { kind: 'bridge', bridge, devices, closed: true, dns: false } };
+  }
+  return {
+    network: { kind: 'bridge', bridge, devices, closed: false, dns: true },
+    'network-policy': tunnelFence(steering, device),
+    ...(forward.mode === 'nat' ? { 'network-addresses': { kind: 'untranslated', bridge, device } } : {}),
+  };
 }
 
 /** @throws ControlError when a tunnel cannot hold a network, or its policy would let packets out in the clear */

@@ -5,6 +5,7 @@
 import type { IpAddress } from '../base/address.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import type { FenceCounters, FenceKeeper } from '../tun/fence.ts';
+import type { Prefix } from '../tun/routes.ts';
 import type { UdpNetwork } from '../tun/udp.ts';
 import type { Routing } from './explain-way.ts';
 import type { SteeringPlan } from './steering-plan.ts';
@@ -38,12 +39,13 @@ export interface Platform {
   /** Keeps packets from passing in the clear. Machines in memory may have none. */
   readonly fence?: FenceKeeper | undefined;
   /**
-   * Leads what comes in by a bridge into a tunnel's routing table, and nowhere else: where the table knows no way there is
-   * none. The bridge need not exist yet. Returns how to undo it. @throws Error, with nothing changed
+   * Leads what comes in by a bridge into a tunnel's routing table, if one is given, and nowhere else: where the table knows
+   * no way there is none. What is for the bridge's own networks is not led into any tunnel. The bridge need not exist yet;
+   * what was said of it before is replaced. Returns how to undo it. @throws Error
    */
-  leadBridge?(bridge: string, table: number): () => void;
-  /** Takes away what a daemon that died led out of other bridges than these. */
-  forgetBridges?(keep: readonly string[]): void;
+  leadBridge?(bridge: string, own: readonly Prefix[], table: number | undefined): () => void;
+  /** Takes away what a daemon that died led out of other bridges than those that are led now. */
+  forgetBridges?(): void;
   /** Why its devices and sockets cannot be used by worker threads; `undefined` when they can. */
   readonly whyNoWorkers?: string | undefined;
   /** The local address from which packets to `remote` leave; `undefined` when there is no route. */

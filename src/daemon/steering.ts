@@ -15,16 +15,19 @@ import {
   type HostNetwork,
   type InstalledRoute,
   type InstalledRule,
+  MAIN_TABLE,
   OWN_PROTOCOL,
   ownerOf,
+  type Prefix,
   type Route,
   type Rule,
+  sameRule,
 } from '../tun/routes.ts';
 import type { SteeringPlan } from './steering-plan.ts';
 import { type SteeringRules, steeringRules } from './steering-rules.ts';
 
 /** Of rules for bridges; then those of tunnels, each with a block: before the main table (32766). */
-const BRIDGE = { lead: 6993, end: 6994 } as const;
+const BRIDGE = { own: 6992, lead: 6993, end: 6994 } as const;
 const FIRST_BLOCK = 7000;
 const LAST_PRIORITY = 31_999;
 /** Of the route for when there is no device: the last that is looked at. */
@@ -52,6 +55,8 @@ export class Steering {
   readonly #network: HostNetwork;
   /** By the name of the tunnel. BOUNDED: by the tunnels. */
   readonly #led = new Map<string, Led>();
+  /** The rules of bridges. BOUNDED: by libvirt's networks. */
+  readonly #bridges = new Map<string, readonly Rule[]>();
 
   constructor(network: HostNetwork) {
     this.#network = network;
@@ -144,32 +149,34 @@ export class Steering {
     for (const table of found) this.#clear(table);
   }
 
-  /** Leads what comes in by a bridge into a table, and nowhere else. */
-  leadBridge(bridge: string, table: number): () => void {
-    const undo: (() => void)[] = [];
+  /** What `Platform` says of it. */
+  leadBridge(bridge: string, own: readonly Prefix[], table: number | undefined): () => void {
+    const rules = bridgeRules(bridge, own, table);
     try {
-      // The end first: what is led in has no other way, not for a moment.
-      for (const rule of bridgeRules(bridge, table)) {
-        this.#network.addRule(rule);
-        undo.push(() => void this.#network.deleteRule(rule));
-      }
-      this.#forget((rule) => rule.inputLink === bridge && rule.action.type === 'table' && rule.action.table !== table);
+      for (const rule of rules) this.#network.addRule(rule);
     } catch (error) {
-      for (const step of undo.reverse()) step();
+      this.#forget(rules);
       throw error;
     }
+    this.#bridges.set(bridge, rules);
+    this.#forget(this.#network.rules().filter(({ inputLink }) => inputLink === bridge));
     return () => {
-      for (const step of undo.splice(0).reverse()) step();
+      if (this.#bridges.get(bridge) !== rules) return;
+      this.#bridges.delete(bridge);
+      this.#forget([...rules].reverse());
     };
   }
 
-  forgetBridges(keep: readonly string[]): void {
-    this.#forget(({ inputLink }) => inputLink !== undefined && !keep.includes(inputLink));
+  forgetBridges(): void {
+    this.#forget(this.#network.rules());
   }
 
-  /** Of rules of bridges. */
-  #forget(fits: (rule: Rule) => boolean): void {
-    for (const rule of this.#network.rules()) if (isOfBridge(rule) && fits(rule)) this.#network.deleteRule(rule);
+  /** Takes away rules of bridges that are not led here any more. */
+  #forget(rules: readonly Rule[]): void {
+    const wanted = [...this.#bridges.values()].flat();
+    for (const rule of rules) {
+      if (isOfBridge(rule) && !wanted.some((other) => sameRule(other, rule))) this.#network.deleteRule(rule);
+    }
   }
 
   #check({ tunnel, table, host }: SteeringPlan): void {
@@ -236,7 +243,7 @@ function isOurs(rule: InstalledRule): boolean {
 }
 
 function isOfBridge({ priority }: Rule): boolean {
-  return priority === BRIDGE.lead || priority === BRIDGE.end;
+  return Object.values(BRIDGE).some((other) => other === priority);
 }
 
 function placed(rule: Rule, block: number, owner: number): Rule {
@@ -264,10 +271,19 @@ function ruleKey(rule: Rule): string {
   return [describeRule(rule), rule.family, ...prefixes, rule.ipProtocol, ...ports, rule.inputLink].join(' ');
 }
 
-function bridgeRules(bridge: string, table: number): Rule[] {
+/** The end first: what is led in has no other way, not for a moment. */
+function bridgeRules(bridge: string, own: readonly Prefix[], table: number | undefined): Rule[] {
+  const main = { type: 'table', table: MAIN_TABLE } as const;
   return ([4, 6] as const).flatMap((family): Rule[] => [
-    { family, priority: BRIDGE.end, inputLink: bridge, action: { type: 'unreachable' } },
-    { family, priority: BRIDGE.lead, inputLink: bridge, action: { type: 'table', table } },
+    ...(table === undefined
+      ? []
+      : ([
+          { family, priority: BRIDGE.end, inputLink: bridge, action: { type: 'unreachable' } },
+          { family, priority: BRIDGE.lead, inputLink: bridge, action: { type: 'table', table } },
+        ] as const)),
+    ...own
+      .filter(({ address }) => address.family === family)
+      .map((to) => ({ family, priority: BRIDGE.own, to, action: main })),
   ]);
 }
 

@@ -11,6 +11,7 @@
  * </metadata>
  * ```
  */
+import { addressBits, type IpAddress, parseAddress, prefixRange } from '../base/address.ts';
 import { Issues } from '../config/issues.ts';
 import { checkShape, type ElementShape } from '../config/shape.ts';
 import { attributeOf, isTunnelName, parseUuid, readChoice, TUNNEL_NAME_WANTED } from '../config/values.ts';
@@ -39,6 +40,11 @@ export interface NetworkForward {
   readonly device: string | undefined;
 }
 
+export interface NetworkPrefix {
+  readonly address: IpAddress;
+  readonly prefixLength: number;
+}
+
 export interface LibvirtNetwork {
   readonly name: string;
   /** Lower case, with hyphens; one that is not defined yet may have none. */
@@ -46,6 +52,8 @@ export interface LibvirtNetwork {
   /** libvirt chooses one when a network is defined without. */
   readonly bridge: string | undefined;
   readonly forward: NetworkForward;
+  /** Networks that the host reaches by the bridge: its own addresses there, and what is routed behind guests. */
+  readonly prefixes: readonly NetworkPrefix[];
   /** Whether the host answers DNS queries of guests, and so forwards them. */
   readonly dns: boolean;
   readonly pin: NetworkPin | undefined;
@@ -91,6 +99,9 @@ export function readElement(issues: Issues, network: XmlNode): LibvirtNetwork {
     uuid: parseUuid(textOf(network, 'uuid') ?? ''),
     bridge: attributeIn(network, 'bridge', 'name'),
     forward: readForward(network),
+    prefixes: [...childElements(network, 'ip'), ...childElements(network, 'route')].flatMap(
+      (node) => readPrefix(issues, node) ?? [],
+    ),
     dns: attributeIn(network, 'dns', 'enable') !== 'no',
     pin: readPin(issues, network),
   };
@@ -104,6 +115,34 @@ function readForward(network: XmlNode): NetworkForward {
     mode: attributeOf(forward, 'mode') ?? 'nat',
     device: attributeOf(forward, 'dev') ?? (first && attributeOf(first, 'dev')),
   };
+}
+
+/** The network that an address with a prefix length or a netmask stands in. libvirt's defaults are those of classes. */
+function readPrefix(issues: Issues, node: XmlNode): NetworkPrefix | undefined {
+  const text = attributeOf(node, 'address') ?? '';
+  const address = parseAddress(text);
+  const prefixLength = address && prefixLengthOf(address, node);
+  if (address === undefined || prefixLength === undefined) {
+    issues.badValue(node, 'address', text, 'an IP address with a prefix or a netmask');
+    return undefined;
+  }
+  return { address: prefixRange(address, prefixLength).start, prefixLength };
+}
+
+function prefixLengthOf({ family, value }: IpAddress, node: XmlNode): number | undefined {
+  const [prefix, netmask] = [attributeOf(node, 'prefix'), attributeOf(node, 'netmask')];
+  if (prefix !== undefined) {
+    const length = /^[0-9]{1,3}$/.test(prefix) ? Number(prefix) : Number.NaN;
+    return length <= addressBits(family) ? length : undefined;
+  }
+  if (netmask !== undefined) {
+    const mask = parseAddress(netmask);
+    const zeros = mask?.family === 4 ? ((1n << 32n) - mask.value).toString(2) : '';
+    return /^10*$/.test(zeros) ? 33 - zeros.length : undefined;
+  }
+  if (family === 6) return 64;
+  const first = value >> 24n;
+  return first < 128n ? 8 : first < 192n ? 16 : 24;
 }
 
 /** The element in `<metadata>` that is ours. */

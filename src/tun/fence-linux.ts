@@ -16,6 +16,8 @@ const MAX_MESSAGE = 500;
 /** Where Debian and others have it, behind what the daemon was started with. */
 const PATH = '/usr/sbin:/sbin:/usr/local/sbin';
 
+const KINDS = ['tunnel', 'bridge', 'untranslated'] as const satisfies readonly FencePart['kind'][];
+
 export interface LinuxFenceOptions {
   /** Starts the program: in another network namespace than the thread's. */
   readonly start?: (<T>(work: () => T) => T) | undefined;
@@ -38,7 +40,10 @@ export class LinuxFence implements FenceKeeper {
   set(key: string, part: FencePart | undefined): Promise<void> {
     return this.#inTurn(async () => {
       if (part === undefined) {
-        await this.#change([], [idOf('tunnel', key), idOf('bridge', key)]);
+        await this.#change(
+          [],
+          KINDS.map((kind) => idOf(kind, key)),
+        );
         this.#parts.delete(key);
         return;
       }
@@ -119,7 +124,7 @@ export class LinuxFence implements FenceKeeper {
     }
     this.#present = new Set(
       objects(listed, 'chain').flatMap(({ table, name }) => {
-        const id = /^([tb][0-9a-f]+)_forward$/.exec(String(name))?.[1];
+        const id = /^([tbu][0-9a-f]+)_(forward|postrouting)$/.exec(String(name))?.[1];
         return table === FENCE_TABLE && id !== undefined ? [id] : [];
       }),
     );

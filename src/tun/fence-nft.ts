@@ -3,9 +3,9 @@
  * of firewalls and of libvirt), and for each part chains of its own that these jump to:
  *
  * ```text
- *   output   lo, neighbour discovery, link scope: pass    then each part
- *   forward                                               each part
- *   input    lo, neighbour discovery, link scope: pass    then each part
+ *   output   each bridge   lo, neighbour discovery, link scope: pass   each tunnel
+ *   forward  each bridge                                               each tunnel
+ *   input    each bridge   lo, neighbour discovery, link scope: pass   each tunnel
  * ```
  *
  * A part of which a packet is no business returns; so no part lets through what another one drops.
@@ -20,20 +20,24 @@ import {
   type FencePart,
   type OwnPackets,
   type TunnelFence,
+  type UntranslatedFence,
 } from './fence.ts';
 import type { PortRange } from './routes.ts';
 
 export const FENCE_TABLE = 'sectunnel';
 const TABLE = `inet ${FENCE_TABLE}`;
 const HOOKS = ['input', 'forward', 'output'] as const;
+/** Before the chains of libvirt and firewalls that translate. It stands only where it is needed: it has the kernel track flows. */
+const TRANSLATION = 'postrouting';
 type Hook = (typeof HOOKS)[number];
 
 /** Chains and sets of each kind of part, behind its id. */
 const CHAINS = {
   tunnel: ['input', 'forward', 'output', 'in', 'out'],
-  bridge: ['input', 'forward'],
+  bridge: ['input', 'forward', 'output'],
+  untranslated: [TRANSLATION],
 } as const satisfies Readonly<Record<FencePart['kind'], readonly string[]>>;
-const SETS = { tunnel: ['remote4', 'remote6'], bridge: [] } as const;
+const SETS = { tunnel: ['remote4', 'remote6'], bridge: [], untranslated: [] } as const;
 
 /** More rules than these are too many to look at for every packet: then the addresses of the other side decide alone. */
 export const MAX_FENCE_RULES = 256;
@@ -41,14 +45,14 @@ export const MAX_FENCE_RULES = 256;
 const ESP = 50;
 const UDP = 17;
 
-/** A part's id: begins with `t` or `b`, the rest is letters and digits. */
+/** A part's id: begins with the first letter of its kind, the rest is letters and digits. */
 export interface NamedPart {
   readonly id: string;
   readonly part: FencePart;
 }
 
 export function kindOf(id: string): FencePart['kind'] {
-  return id.startsWith('t') ? 'tunnel' : 'bridge';
+  return id.startsWith('t') ? 'tunnel' : id.startsWith('b') ? 'bridge' : 'untranslated';
 }
 
 /**
@@ -62,6 +66,7 @@ export function fenceBatch(
   removed: readonly string[] = [],
 ): string {
   if (present.length === 0) return `add table ${TABLE}\ndelete table ${TABLE}\n`;
+  const translated = present.filter((id) => kindOf(id) === 'untranslated');
   const lines = [
     `add table ${TABLE} { comment "kept by sectunnel"; }`,
     ...HOOKS.flatMap((hook) => [
@@ -69,7 +74,15 @@ export function fenceBatch(
       `flush chain ${TABLE} ${hook}`,
     ]),
     ...[...added.map(({ id }) => id), ...removed].flatMap(emptied),
-    ...HOOKS.flatMap((hook) => [...prelude(hook), ...jumps(hook, present)].map((rule) => add(hook, rule))),
+    ...HOOKS.flatMap((hook) =>
+      [...jumps(hook, 'bridge', present), ...prelude(hook), ...jumps(hook, 'tunnel', present)].map((rule) =>
+        add(hook, rule),
+      ),
+    ),
+    `add chain ${TABLE} ${TRANSLATION} { type nat hook postrouting priority 90; policy accept; }`,
+    `flush chain ${TABLE} ${TRANSLATION}`,
+    ...translated.map((id) => add(TRANSLATION, `jump ${id}_${TRANSLATION}`)),
+    ...(translated.length === 0 ? [`delete chain ${TABLE} ${TRANSLATION}`] : []),
     ...added.flatMap(partRules),
     ...removed.flatMap(deleted),
   ];
@@ -117,11 +130,8 @@ function prelude(hook: Hook): string[] {
   ];
 }
 
-function jumps(hook: Hook, present: readonly string[]): string[] {
-  return present.flatMap((id) => {
-    const chains: readonly string[] = CHAINS[kindOf(id)];
-    return chains.includes(hook) ? [`jump ${id}_${hook}`] : [];
-  });
+function jumps(hook: Hook, kind: FencePart['kind'], present: readonly string[]): string[] {
+  return present.filter((id) => kindOf(id) === kind).map((id) => `jump ${id}_${hook}`);
 }
 
 function partRules({ id, part }: NamedPart): string[] {
@@ -130,6 +140,8 @@ function partRules({ id, part }: NamedPart): string[] {
       return tunnelRules(id, part);
     case 'bridge':
       return bridgeRules(id, part);
+    case 'untranslated':
+      return untranslatedRules(id, part);
     default:
       return assertNever(part, 'partRules');
   }
@@ -262,21 +274,39 @@ function span({ start, end }: PortRange): string {
   return start === end ? String(start) : `${start}-${end}`;
 }
 
-function bridgeRules(id: string, { bridge, devices, dns }: BridgeFence): string[] {
+function bridgeRules(id: string, { bridge, devices, closed, dns }: BridgeFence): string[] {
   const name = quoted(bridge);
   const open = `{ ${[bridge, ...devices].map(quoted).join(', ')} }`;
   const count = (counter: string): string => `counter name ${counterName(id, counter)}`;
+  const host = 'fib daddr . iif type { local, broadcast, multicast, anycast }';
   return [
+    add(`${id}_forward`, `iifname ${name} oifname ${name} accept`),
     add(`${id}_forward`, `iifname != ${name} oifname != ${name} return`),
-    add(`${id}_forward`, `iifname ${name} oifname ${open} return`),
-    add(`${id}_forward`, `oifname ${name} iifname ${open} return`),
-    add(`${id}_forward`, `iifname ${name} ${count('forward-out')} reject with icmpx admin-prohibited`),
-    add(`${id}_forward`, `${count('forward-in')} drop`),
+    ...(closed
+      ? [
+          add(`${id}_forward`, `iifname ${name} oifname ${open} return`),
+          add(`${id}_forward`, `oifname ${name} iifname ${open} return`),
+          add(`${id}_forward`, `iifname ${name} ${count('forward-out')} reject with icmpx admin-prohibited`),
+          add(`${id}_forward`, `${count('forward-in')} drop`),
+        ]
+      : []),
     add(`${id}_input`, `iifname != ${name} return`),
-    // The host's addresses of other links are no way around the tunnel.
-    add(`${id}_input`, `fib daddr . iif type != { local, broadcast, multicast, anycast } ${count('host')} drop`),
     ...(dns ? [] : [add(`${id}_input`, `meta l4proto { 6, 17 } th dport { 53, 853 } ${count('host')} drop`)]),
+    add(`${id}_input`, `${host} accept`),
+    // The host's addresses of other links are no way around the tunnel.
+    ...(closed ? [add(`${id}_input`, `${count('host')} drop`)] : []),
+    add(`${id}_output`, `oifname ${name} accept`),
   ];
+}
+
+/** To its own address: what has been translated once is left alone by the chains behind. */
+function untranslatedRules(id: string, { bridge, device }: UntranslatedFence): string[] {
+  return ([4, 6] as const).map((family) =>
+    add(
+      `${id}_${TRANSLATION}`,
+      `meta nfproto ipv${family} iifname ${quoted(bridge)} oifname ${quoted(device)} snat ${word(family)} to ${word(family)} saddr`,
+    ),
+  );
 }
 
 function word(family: IpFamily): string {

@@ -47,19 +47,28 @@ export interface TunnelFence {
 }
 
 /**
- * Of a bridge whose guests have a tunnel and nothing else. Between them they may talk; all else that would be forwarded is
- * rejected, or to them dropped.
+ * Of a bridge whose guests have a tunnel. What passes between them, and between them and the host's own addresses there, is
+ * no matter of any tunnel, whatever policies say of their addresses. Where they are `closed` they have nothing but the
+ * tunnel: all else that would be forwarded is rejected, or to them dropped, and no other address of the host is theirs.
  */
 export interface BridgeFence {
   readonly kind: 'bridge';
   readonly bridge: string;
   /** The devices of the tunnel: to and from them is forwarded. */
   readonly devices: readonly string[];
+  readonly closed: boolean;
   /** Whether guests may ask the host's own name server at the bridge: it might ask on in the clear. */
   readonly dns: boolean;
 }
 
-export type FencePart = TunnelFence | BridgeFence;
+/** Of a bridge whose guests' addresses are translated: not of what goes into the tunnel, which knows them as they are. */
+export interface UntranslatedFence {
+  readonly kind: 'untranslated';
+  readonly bridge: string;
+  readonly device: string;
+}
+
+export type FencePart = TunnelFence | BridgeFence | UntranslatedFence;
 
 /** Packets by the name of the counter, such as `clear-out`. */
 export type FenceCounters = Readonly<Record<string, number>>;
@@ -68,6 +77,7 @@ export type FenceCounters = Readonly<Record<string, number>>;
 export const FENCE_COUNTERS: Readonly<Record<FencePart['kind'], readonly string[]>> = {
   tunnel: ['clear-out', 'clear-in', 'discarded'],
   bridge: ['forward-out', 'forward-in', 'host'],
+  untranslated: [],
 };
 
 export interface FenceKeeper {

@@ -24,7 +24,7 @@ function network(words: NetworkWords = {}): string {
   const { name = 'lan', bridge = 'virbr9', tunnel = 'net', mode = 'exclusive' } = words;
   const { forward = "<forward mode='route' dev='stun-net'/>" } = words;
   const pin = `<metadata><s:tunnel xmlns:s='${TUNNEL_NAMESPACE}' name='${tunnel}' mode='${mode}'/></metadata>`;
-  return `<network><name>${name}</name>${pin}${forward}<bridge name='${bridge}'/></network>`;
+  return `<network><name>${name}</name>${pin}${forward}<ip address='10.1.0.1' prefix='24'/><bridge name='${bridge}'/></network>`;
 }
 
 /** A host with a tunnel `net`, and one `lax` whose policy is level='use'. */
@@ -53,8 +53,8 @@ class Host {
     return new HeldNetworks({
       platform: {
         fence: this.fence,
-        leadBridge: (bridge, table) => steering.leadBridge(bridge, table),
-        forgetBridges: (keep) => steering.forgetBridges(keep),
+        leadBridge: (bridge, own, table) => steering.leadBridge(bridge, own, table),
+        forgetBridges: () => steering.forgetBridges(),
       },
       tunnels: {
         find: (name) => this.documents.get(name),
@@ -101,6 +101,7 @@ const shut = (devices: readonly string[], bridge = 'virbr9'): FencePart => ({
   kind: 'bridge',
   bridge,
   devices,
+  closed: true,
   dns: false,
 });
 
@@ -179,9 +180,13 @@ describe('a network that starts', () => {
     await host.networks().start(network({ mode: 'selective', forward: '<forward/>' }));
     const selectors = [{ local: { start: { value: 0x0a010000n } }, remote: { start: { value: 0x0a020000n } } }];
     expect(host.parts()).toMatchObject({
-      'network:lan': { kind: 'tunnel', device: 'stun-net', outbound: selectors, inbound: selectors },
+      'network:lan': { kind: 'bridge', bridge: 'virbr9', closed: false, dns: true },
+      'network-policy:lan': { kind: 'tunnel', device: 'stun-net', outbound: selectors, inbound: selectors },
+      'network-addresses:lan': { kind: 'untranslated', bridge: 'virbr9', device: 'stun-net' },
     });
     expect(host.led()).toEqual([]);
+    const [own] = host.routes.rules(4).filter(({ to }) => to !== undefined);
+    expect(own?.action).toEqual({ type: 'table', table: 254 });
   });
 
   it('may have a lax policy where the tunnel is not its only way', async () => {

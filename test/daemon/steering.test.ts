@@ -5,7 +5,7 @@ import { Steering } from '../../src/daemon/steering.ts';
 import type { PolicyBox, SteeringPlan } from '../../src/daemon/steering-plan.ts';
 import { MAX_RULES, steeringWarnings } from '../../src/daemon/steering-rules.ts';
 import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
-import type { RouteQuery } from '../../src/tun/routes.ts';
+import { type RouteQuery, samePrefix } from '../../src/tun/routes.ts';
 
 const address = (text: string): IpAddress => parseAddress(text)!;
 const HERE = address('192.0.2.1');
@@ -323,23 +323,28 @@ describe('what stands for a tunnel', () => {
   });
 });
 
+const OWN = { address: address('10.1.0.0'), prefixLength: 30 };
+
 describe('what comes in by a bridge', () => {
   it('is led into a table and nowhere else, until that is undone or the bridge forgotten', () => {
     const { network, steering } = host();
     const before = network.rules();
-    const undo = steering.leadBridge('virbr9', 7700);
-    steering.leadBridge('virbr8', 7701);
+    const undo = steering.leadBridge('virbr9', [], 7700);
+    steering.leadBridge('virbr8', [OWN], 7701);
     const rules = network.rules(6).filter(({ inputLink }) => inputLink === 'virbr9');
     expect(rules.map(({ action }) => action)).toEqual([{ type: 'table', table: 7700 }, { type: 'unreachable' }]);
     // Another daemon, after a crash, leads it elsewhere.
-    const again = new Steering(network).leadBridge('virbr9', 7702);
+    const again = new Steering(network).leadBridge('virbr9', [], 7702);
     expect(network.rules(4).flatMap(({ action }) => (action.type === 'table' ? [action.table] : []))).not.toContain(
       7700,
     );
     again();
     undo();
     expect(network.rules().filter(({ inputLink }) => inputLink === 'virbr9')).toEqual([]);
-    new Steering(network).forgetBridges([]);
+    expect(network.rules(4).filter(({ to }) => samePrefix(to, OWN))).toMatchObject([
+      { priority: 6992, action: { type: 'table', table: 254 } },
+    ]);
+    new Steering(network).forgetBridges();
     expect(network.rules()).toEqual(before);
   });
 });

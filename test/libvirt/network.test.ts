@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { parseAddress } from '../../src/base/address.ts';
 import { DocumentError } from '../../src/config/errors.ts';
 import { pinProblem, readNetwork, TUNNEL_NAMESPACE } from '../../src/libvirt/network.ts';
 import { importNetwork } from '../../src/libvirt/network-import.ts';
@@ -16,6 +17,8 @@ function refusal(attempt: () => unknown): string {
   throw new Error('it was not refused');
 }
 
+const prefix = (address: string, prefixLength: number) => ({ address: parseAddress(address), prefixLength });
+
 describe('reading a network', () => {
   const inner = `<network><name>lan</name><uuid>${UUID}</uuid>${PIN}
     <forward dev='stun0' mode='route'><interface dev='stun0'/></forward><bridge name='virbr9' stp='on' delay='0'/>
@@ -31,6 +34,7 @@ describe('reading a network', () => {
       uuid: UUID,
       bridge: 'virbr9',
       forward: { mode: 'route', device: 'stun0' },
+      prefixes: [prefix('10.1.0.0', 30)],
       dns: false,
       pin: { tunnel: 'sec-net', mode: 'selective' },
     });
@@ -42,6 +46,7 @@ describe('reading a network', () => {
       uuid: undefined,
       bridge: undefined,
       forward: { mode: 'none', device: undefined },
+      prefixes: [],
       dns: true,
       pin: undefined,
     });
@@ -49,6 +54,21 @@ describe('reading a network', () => {
     expect(
       readNetwork("<network><name>n</name><forward mode='route'><interface dev='e1'/></forward></network>").forward,
     ).toEqual({ mode: 'route', device: 'e1' });
+  });
+
+  it('knows the networks that are reached by the bridge', () => {
+    const xml = `<network><name>n</name><ip address='192.168.85.1' netmask='255.255.254.0'/><ip address='10.9.9.9'/>
+      <ip family='ipv6' address='fd00:1::1' prefix='60'/><ip family='ipv6' address='fd00:2::1'/><ip address='172.16.0.1' prefix='0'/>
+      <ip address='192.0.2.1'/><route family='ipv4' address='10.7.0.0' prefix='16' gateway='192.168.85.2'/></network>`;
+    expect(readNetwork(xml).prefixes).toEqual([
+      prefix('192.168.84.0', 23),
+      prefix('10.0.0.0', 8),
+      prefix('fd00:1::', 60),
+      prefix('fd00:2::', 64),
+      prefix('0.0.0.0', 0),
+      prefix('192.0.2.0', 24),
+      prefix('10.7.0.0', 16),
+    ]);
   });
 
   it('holds a network exclusively where no mode is said', () => {
@@ -70,6 +90,11 @@ describe('reading a network', () => {
       "name='../sec': a name of 1 to 64 letters",
     ],
     [`<network><name>n</name>${PIN.replace('t:tunnel', 't:tunel')}</network>`, 'write <t:tunnel>'],
+    [
+      "<network><name>n</name><ip address='10.1.0.1' netmask='255.0.255.0'/></network>",
+      "address='10.1.0.1': an IP address with",
+    ],
+    ["<network><name>n</name><ip address='10.1.0.1' prefix='33'/></network>", "address='10.1.0.1': an IP address with"],
     ['<network>', 'this is not well-formed XML'],
   ])('refuses %s', (xml, message) => {
     expect(refusal(() => readNetwork(xml))).toContain(message);

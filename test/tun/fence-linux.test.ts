@@ -158,7 +158,7 @@ describe.skipIf(wants.length > 0)('the fence of nftables', () => {
 
   it('closes a bridge to all but its tunnel, and decides by addresses alone when the entries are very many', async () => {
     const fence = new LinuxFence();
-    const bridge: BridgeFence = { kind: 'bridge', bridge: 'virbr9', devices: ['stun0'], dns: false };
+    const bridge: BridgeFence = { kind: 'bridge', bridge: 'virbr9', devices: ['stun0'], closed: true, dns: false };
     await fence.set('bridge:net', bridge);
     expect(nft('list', 'table', 'inet', 'sectunnel')).toMatch(
       /iifname "virbr9" oifname \{ ("virbr9", "stun0"|"stun0", "virbr9") \} return/,
