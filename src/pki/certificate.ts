@@ -2,7 +2,7 @@
  * X.509 certificates (RFC 5280 §4) as plain values: what path validation and identities ask for, checked on the way in.
  * PKI.js reads the structure, after the bytes were found to be strict DER; Node reads the public key.
  */
-import { createHash, createPublicKey, type KeyObject } from 'node:crypto';
+import { createHash, type KeyObject } from 'node:crypto';
 import { fromBER } from 'asn1js';
 import {
   AuthorityKeyIdentifier,
@@ -21,6 +21,7 @@ import {
   readGeneralNames,
   readNameConstraints,
 } from './general-name.ts';
+import { readPublicKey } from './public-key.ts';
 
 /** Largest certificate that is looked at, in bytes. */
 export const MAX_CERTIFICATE: number = 20 * 1024;
@@ -155,7 +156,7 @@ function read(der: Uint8Array): Certificate {
     notBefore: time(parsed.notBefore.value),
     notAfter: time(parsed.notAfter.value),
     publicKeyInfo,
-    publicKey: createPublicKey({ key: Buffer.from(publicKeyInfo), format: 'der', type: 'spki' }),
+    publicKey: readPublicKey(publicKeyInfo),
     signatureAlgorithm: algorithm,
     signature: wholeBits(parsed.signatureValue.valueBlock),
     extensions,

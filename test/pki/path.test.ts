@@ -124,6 +124,13 @@ describe('a path', () => {
   });
 });
 
+/** SubjectPublicKeyInfo of a modulus of 2,048 bits with an exponent, hexadecimal. */
+function rsaKey(exponent: string): Uint8Array {
+  const modulus = derElement(0x02, fromHex(`00${'c3'.repeat(256)}`));
+  const key = derElement(0x30, modulus, derElement(0x02, fromHex(exponent)));
+  return derElement(0x30, fromHex('300d06092a864886f70d0101010500'), derElement(0x03, Uint8Array.of(0), key));
+}
+
 describe('a certificate is refused', () => {
   const cases: readonly [string, () => Promise<string>, RegExp][] = [
     [
@@ -238,16 +245,19 @@ describe('a certificate is refused', () => {
     ],
     [
       'for a key with exponent 1',
-      () => {
-        const one = derElement(0x30, derElement(0x02, fromHex(`00${'c3'.repeat(256)}`)), fromHex('020101'));
-        const info = derElement(
-          0x30,
-          fromHex('300d06092a864886f70d0101010500'),
-          derElement(0x03, Uint8Array.of(0), one),
-        );
-        return judge(leaf({ publicKeyInfo: info }), [root]);
-      },
-      /^weak-key: .*exponent 1/,
+      () => judge(leaf({ publicKeyInfo: rsaKey('01') }), [root]),
+      /^weak-key: .*exponent 1;/,
+    ],
+    [
+      'for a key with exponent 0',
+      () => judge(leaf({ publicKeyInfo: rsaKey('00') }), [root]),
+      /^weak-key: .*exponent 0;/,
+    ],
+    ['for an even exponent', () => judge(leaf({ publicKeyInfo: rsaKey('04') }), [root]), /^weak-key: .*exponent 4;/],
+    [
+      'for an exponent that would take long',
+      () => judge(leaf({ publicKeyInfo: rsaKey(`7f${'ff'.repeat(200)}`) }), [root]),
+      /^weak-key: .*exponent [0-9]{400,}; 65537/,
     ],
     ['for another curve', () => judge(leaf({ key: ecKey('secp256k1') }), [root]), /^weak-key: .*secp256k1; P-256/],
     [

@@ -355,6 +355,31 @@ describe('what a peer sends', () => {
     expect(await judge(proof(made, { certificates: [two] }))).toMatch(/^malformed.*two signature algorithms differ/);
   });
 
+  it('is malformed with a key that is none: no point of a curve, the one at infinity, of another kind', async () => {
+    const info = new Uint8Array(createPublicKey(made.key).export({ format: 'der', type: 'spki' }));
+    const beside = info.slice();
+    beside[beside.length - 1]! ^= 1;
+    const spki = (algorithm: string, bits: string): Uint8Array => derElement(0x30, fromHex(algorithm), fromHex(bits));
+    const ec = '301306072a8648ce3d020106082a8648ce3d030107';
+    const x25519 = generateKeyPairSync('x25519').publicKey.export({ format: 'der', type: 'spki' });
+    const explicit = generateKeyPairSync('ec', { namedCurve: 'P-256', paramEncoding: 'explicit' }).publicKey;
+    for (const [publicKeyInfo, why] of [
+      [beside, /not an X.509 certificate/],
+      // Node 20 would end the process.
+      [spki(ec, '03020000'), /no point of a curve, or the one at infinity/],
+      [spki(ec, '0303000000'), /no point of a curve/],
+      [spki(ec, '030100'), /no point of a curve/],
+      [spki(ec, '03020004'), /no point of a curve/],
+      [spki(ec, '03020104'), /not whole bytes/],
+      [new Uint8Array(x25519), /for another algorithm \(300506032b656e\) than RSA, ECDSA or EdDSA/],
+      [new Uint8Array(explicit.export({ format: 'der', type: 'spki' })), /curve of its key has no name/],
+    ] as const) {
+      const verdict = await judge(proof(make({ subject: 'CN=x', issuer: root, publicKeyInfo })));
+      expect(verdict).toMatch(/^malformed-certificate/);
+      expect(verdict).toMatch(why);
+    }
+  });
+
   it('may have revocation lists with it, also ones that nobody can read', async () => {
     const serial = Uint8Array.of(0x55);
     const end = make({ subject: 'CN=x', issuer: root, serial, san: [dns('gw1.example')] });
