@@ -19,6 +19,7 @@ import {
   OWN_PROTOCOL,
   ownerOf,
   type Prefix,
+  prefixContains,
   type Route,
   type Rule,
   sameRule,
@@ -103,7 +104,7 @@ export class Steering {
   open(tunnel: string, linkIndex: number): void {
     const led = this.#led.get(tunnel);
     if (led === undefined) throw new Error(`bug: nothing is led into the device of ${tunnel}`);
-    const own = this.#network.addresses().map(({ address }) => address);
+    const own = this.#addresses();
     const open = led.routes.filter((route) => route.open);
     this.#network.addRoutes(
       open.map(({ destination, sources }) => ({
@@ -197,12 +198,21 @@ export class Steering {
   }
 
   #surroundings(device: string, up: ReadonlySet<string>): Parameters<typeof steeringRules>[1] {
-    const own = this.#network.addresses().map(({ address }) => address);
+    const own = this.#addresses();
     return {
       device,
       hasAddressIn: (range) => own.some((address) => isUsable(address) && rangeContains(range, address)),
       isUp: (child) => up.has(child),
     };
+  }
+
+  /** The host's own; not those at bridges that are led, which are there for guests: nothing else of the host's is sent from them. */
+  #addresses(): IpAddress[] {
+    const guests = [...this.#bridges.values()].flatMap((rules) => rules.flatMap(({ to }) => to ?? []));
+    return this.#network
+      .addresses()
+      .map(({ address }) => address)
+      .filter((address) => !guests.some((prefix) => prefixContains(prefix, address)));
   }
 
   #rulesOf(table: number): InstalledRule[] {

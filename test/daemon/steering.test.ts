@@ -347,4 +347,17 @@ describe('what comes in by a bridge', () => {
     new Steering(network).forgetBridges();
     expect(network.rules()).toEqual(before);
   });
+
+  it('gives its own networks to no tunnel, and the host no address of its guests', () => {
+    const all = plan([box('10.1.0.0/24', '0.0.0.0/0')]);
+    const plain = host();
+    lead(plain, all);
+    expect([way(plain, '10.1.0.9', { source: LAN }), way(plain, '198.51.100.1')]).toEqual(['stun', 'stun']);
+    const here = host();
+    here.steering.leadBridge('lan0', [{ address: address('10.1.0.0'), prefixLength: 24 }], 7700);
+    lead(here, all);
+    expect(way(here, '10.1.0.9', { source: LAN })).toBe('lan0');
+    expect(way(here, '198.51.100.1', { source: LAN })).toBe('stun');
+    expect(way(here, '198.51.100.1')).toBe('eth0');
+  });
 });
