@@ -9,6 +9,7 @@ import { entryName } from '../policy/explain.ts';
 import { chooseNarrowing, explainPairMismatch, narrowPair } from '../policy/narrow.ts';
 import { formatSelectorPair, type SelectorPair } from '../policy/selector.ts';
 import { shadowedEntries } from '../policy/shadow.ts';
+import { rulePlace } from './places.ts';
 import { type Checked, type Finding, type Place, placeIn } from './report.ts';
 
 /** BOUNDED: rules without a counterpart, and one-sided flows, that are told one by one. */
@@ -81,10 +82,6 @@ function withoutCounterpart(asking: Checked, rule: ChildPlan, asked: Checked, ru
   const change = `write the mirror of its ranges in a rule of ${asked.title}: ${formatSelectorPair(proposed)}`;
   const message = `${what}, and no rule of ${asked.title} is for any of it${why}${fate}`;
   return { level: 'error', topic: 'selectors', message, places, change };
-}
-
-function rulePlace(checked: Checked, { name, mode, selectors, line }: ChildPlan): Place {
-  return placeIn(checked, line, `<rule mode='${mode}'> of '${name}': ${formatSelectorPair(selectors)}`);
 }
 
 /** What one side does with packets: with which of them, and by which entry. */

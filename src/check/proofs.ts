@@ -1,7 +1,8 @@
 /** Whether each end believes the other: identities and the ways to prove them (RFC 7296 §2.15, §3.5). */
 import { type Identity, identityFromText, sameIdentity } from '../base/identity.ts';
 import type { AuthSettings, IdentityText } from '../config/model.ts';
-import { type Checked, type Finding, lineOf, type Place, placeIn } from './report.ts';
+import { authPlace, idElement, idPlace, idText } from './places.ts';
+import type { Checked, Finding, Place } from './report.ts';
 
 export function checkProofs(a: Checked, b: Checked): Finding[] {
   return [...checkIdentity(a, b), ...checkIdentity(b, a), ...checkMethod(a, b), ...checkMethod(b, a), ...remarks(a, b)];
@@ -33,22 +34,6 @@ function identity({ type, text }: IdentityText): Identity {
   return identityFromText(type, text);
 }
 
-export function idText({ type, text }: IdentityText): string {
-  return `${type} '${text}'`;
-}
-
-function idElement({ type, text }: IdentityText): string {
-  return `<id type='${type}'>${text}</id>`;
-}
-
-function idPlace(checked: Checked, which: 'local' | 'remote'): Place {
-  const { id, line } = checked.document.sa[which];
-  const own = checked.lines.get(`sa/${which}/id`);
-  if (own !== undefined && id !== undefined) return placeIn(checked, own[0]!, idElement(id));
-  const says = id === undefined ? `<${which}> without an <id>` : `<${which}>, whose address stands for ${idText(id)}`;
-  return placeIn(checked, line, says);
-}
-
 function methodOf({ document }: Checked, which: 'local' | 'remote'): AuthSettings | undefined {
   return document.sa.auths.find(({ side }) => side === 'both' || side === which);
 }
@@ -63,11 +48,6 @@ function checkMethod(prover: Checked, judge: Checked): Finding[] {
   const places = [authPlace(prover, given), authPlace(judge, wanted)];
   const change = `write <auth type='${wanted.type}'> for the local side of ${prover.title}, or <auth type='${given.type}'> for the remote side of ${judge.title}`;
   return [{ level: 'error', topic: 'authentication', message, places, change }];
-}
-
-function authPlace(checked: Checked, { type, side, line }: AuthSettings): Place {
-  const sided = side === 'both' ? '' : ` side='${side}'`;
-  return placeIn(checked, lineOf(checked, 'secret', line), `<auth type='${type}'${sided}>`);
 }
 
 /** What the documents do not hold. */

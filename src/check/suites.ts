@@ -1,10 +1,9 @@
 /** Which algorithms two documents settle on, or what keeps them apart (RFC 7296 §2.7, §3.3). */
-import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
-import { formatProposal } from '../crypto/proposal-text.ts';
 import type { WireProposal } from '../ike/payloads/sa.ts';
 import { compareProposals, type ProposalComparison } from '../ike/proposal-report.ts';
 import { type ChildExchange, chooseEsp, chooseIke, espWireProposals, ikeWireProposals } from '../ike/proposals.ts';
-import { type Checked, type Finding, lineOf, type Place, placeIn } from './report.ts';
+import { proposalPlace, proposalsOf } from './places.ts';
+import type { Checked, Finding } from './report.ts';
 
 /** Any that is not reserved: nothing is sent. */
 const SOME_SPI = Uint8Array.of(0, 0, 1, 0);
@@ -82,20 +81,4 @@ function apart(
 /** As it would be written: several names with spaces between, and none not at all. */
 function attribute(label: string, names: string): string {
   return names === 'none' ? `no ${label}` : `${label}='${names.replaceAll(', ', ' ')}'`;
-}
-
-function proposalsOf({ document: { sa } }: Checked, kind: 'ike' | 'esp'): readonly (IkeProposal | EspProposal)[] {
-  return kind === 'ike' ? sa.ike.proposals : sa.esp.proposals;
-}
-
-function proposalPlace(checked: Checked, kind: 'ike' | 'esp', index: number): Place {
-  const { sa } = checked.document;
-  const written = checked.lines.has(`sa/${kind}/proposal`);
-  const line = lineOf(checked, `sa/${kind}/proposal`, sa[kind].line, index);
-  const names = formatProposal(proposalsOf(checked, kind)[index]!);
-  return placeIn(
-    checked,
-    line,
-    written ? `<proposal> ${names}` : `<${kind}> without a <proposal>: by default ${names}`,
-  );
 }

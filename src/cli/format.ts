@@ -78,9 +78,11 @@ function formatTunnel(tunnel: TunnelStatus): string {
   if (tunnel.secret !== undefined) lines.push(`  ${secretText(tunnel.secret)}`);
   for (const ike of tunnel.ikeSas) lines.push(...formatIke(ike).map((line) => `  ${line}`));
   if (tunnel.lastFailure !== undefined) {
-    const { secondsAgo, reason, detail } = tunnel.lastFailure;
+    const { secondsAgo, reason, detail, inDocument } = tunnel.lastFailure;
     lines.push(`  last failure ${duration(secondsAgo)} ago: ${reason}`);
     lines.push(...detail.split('\n').map((line) => `    ${line}`));
+    if (inDocument.length > 0) lines.push(`    in the document, as 'sectunnel dumpxml ${tunnel.name}' prints it:`);
+    lines.push(...inDocument.map((place) => `      ${place}`));
   }
   if (tunnel.retryIn !== undefined) lines.push(`  next attempt in ${duration(tunnel.retryIn)}`);
   const drops = Object.entries(tunnel.drops).filter(([, count]) => count > 0);

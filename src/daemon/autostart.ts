@@ -64,7 +64,12 @@ export class Autostart {
     if (attempt === undefined) return undefined;
     const now = performance.now();
     return {
-      lastFailure: { secondsAgo: (now - attempt.failedAt) / 1000, reason: 'not-started', detail: attempt.detail },
+      lastFailure: {
+        secondsAgo: (now - attempt.failedAt) / 1000,
+        reason: 'not-started',
+        detail: attempt.detail,
+        inDocument: [],
+      },
       retryIn: Math.max(0, attempt.retryAt - now) / 1000,
     };
   }

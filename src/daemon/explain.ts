@@ -2,14 +2,13 @@
  * Why a packet fares as it does: the policy entry that decides, the SA that carries it, and the way that it takes on this
  * host. What the three say together is the verdict.
  */
-import { dumpDocument } from '../config/dump.ts';
 import type { SectunnelDocument } from '../config/model.ts';
-import { parseDocument } from '../config/parse.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
 import { type Direction, orderPolicy, type PolicyEntry } from '../policy/database.ts';
 import { type ExplainedEntry, explainFlow, type FlowExplanation, formatDecision } from '../policy/explain.ts';
 import { formatFlow } from '../policy/flow-values.ts';
+import { asPrinted } from './as-printed.ts';
 import { type AskedPacket, readPacketQuestion } from './explain-packet.ts';
 import { explainSa, type SaAnswer } from './explain-sa.ts';
 import { explainWay, type Routing } from './explain-way.ts';
@@ -60,20 +59,18 @@ export function explainPacket(facts: ExplainFacts, question: ExplainQuestion): E
   };
 }
 
-/** BOUNDED: by the documents. A document is printed and read again once, and its policies ordered. */
-const asPrinted = new WeakMap<SectunnelDocument, Record<Direction, readonly PolicyEntry[]>>();
+/** BOUNDED: by the documents. */
+const ordered = new WeakMap<SectunnelDocument, Record<Direction, readonly PolicyEntry[]>>();
 
-/**
- * With the lines that the document has when `dumpxml` prints it: that of a person may be gone, or have been changed.
- */
+/** Of the document as it is printed, in the order in which they are asked. Made once. */
 function orderedEntries(document: SectunnelDocument, direction: Direction): readonly PolicyEntry[] {
-  let ordered = asPrinted.get(document);
-  if (ordered === undefined) {
-    const { entries } = toPolicy(parseDocument(dumpDocument(document)));
-    ordered = { in: orderPolicy(entries, 'in'), out: orderPolicy(entries, 'out') };
-    asPrinted.set(document, ordered);
+  let known = ordered.get(document);
+  if (known === undefined) {
+    const { entries } = toPolicy(asPrinted(document).document);
+    known = { in: orderPolicy(entries, 'in'), out: orderPolicy(entries, 'out') };
+    ordered.set(document, known);
   }
-  return ordered[direction];
+  return known[direction];
 }
 
 function describePolicy(explained: FlowExplanation): PolicyExplanation {

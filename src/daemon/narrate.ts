@@ -17,7 +17,8 @@ export interface Narration {
 
 type Told = Exclude<EngineEvent, { readonly requestId: number }>;
 
-export function narrate(happened: Told): Narration {
+/** @param inDocument lines of the tunnel's document that have a say in a failure */
+export function narrate(happened: Told, inDocument: readonly string[] = []): Narration {
   switch (happened.type) {
     case 'ike-up': {
       const { ikeSa, rekeyed } = happened;
@@ -48,7 +49,8 @@ export function narrate(happened: Told): Narration {
     case 'failed': {
       const remote = formatSocketAddress(happened.remote);
       const what = happened.child === undefined ? '' : ` of ${happened.child}`;
-      const text = `negotiation${what} with ${remote} failed: ${happened.reason}: ${happened.detail}`;
+      const failed = `negotiation${what} with ${remote} failed: ${happened.reason}: ${happened.detail}`;
+      const text = [failed, ...inDocument.map((place) => `  ${place}`)].join('\n');
       return {
         level: 'warn',
         text,

@@ -10,6 +10,7 @@ import type { EngineEvent } from '../engine/events.ts';
 import { type Fetch, OnlineRevocation } from '../pki/online.ts';
 import { TunnelCertificates } from './certificates.ts';
 import type { ExplainFacts } from './explain.ts';
+import { placesOfFailure } from './explain-failure.ts';
 import { httpFetch } from './fetch.ts';
 import { TunnelHost } from './host.ts';
 import { narrate } from './narrate.ts';
@@ -240,13 +241,14 @@ export class Runner {
 
   #happened(event: EngineEvent): void {
     if ('requestId' in event) return;
-    const { level, text, fields, event: published } = narrate(event);
     const { tunnel } = event;
+    const facts = tunnel === undefined ? undefined : this.#running.get(tunnel);
+    const inDocument = event.type === 'failed' && facts !== undefined ? placesOfFailure(event, facts.document) : [];
+    const { level, text, fields, event: published } = narrate(event, inDocument);
     this.#write(level, tunnel, fields, text);
     if (tunnel === undefined) return;
-    const facts = this.#running.get(tunnel);
     if (event.type === 'failed' && facts !== undefined) {
-      facts.lastFailure = { at: this.host.now(), reason: event.reason, detail: event.detail };
+      facts.lastFailure = { at: this.host.now(), reason: event.reason, detail: event.detail, inDocument };
     }
     if (event.type === 'child-up' || event.type === 'child-down') {
       const running = this.host.engine.tunnel(tunnel);

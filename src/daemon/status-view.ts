@@ -10,13 +10,13 @@ import { narrowedAway } from '../policy/narrowed.ts';
 import { formatSelector } from '../policy/selector.ts';
 import type { TunnelHost } from './host.ts';
 import { formatSpi } from './narrate.ts';
-import type { ChildStatus, IkeStatus, SecretStatus, TunnelStatus } from './status.ts';
+import type { ChildStatus, FailureStatus, IkeStatus, SecretStatus, TunnelStatus } from './status.ts';
 
 /** What is known of a running tunnel beside the engine's own state. */
 export interface RunningFacts {
   readonly document: SectunnelDocument;
   secret: SecretStatus | undefined;
-  lastFailure: { readonly at: number; readonly reason: string; readonly detail: string } | undefined;
+  lastFailure: (Omit<FailureStatus, 'secondsAgo'> & { readonly at: number }) | undefined;
 }
 
 /** A tunnel that does not run. */
@@ -62,12 +62,13 @@ export function tunnelStatus(host: TunnelHost, facts: RunningFacts): TunnelStatu
       ...bypassDrops(tunnel),
       ...deviceDrops(host.deviceCounters(name)?.dropped ?? {}),
     },
-    lastFailure:
-      lastFailure === undefined
-        ? undefined
-        : { secondsAgo: seconds(now - lastFailure.at), reason: lastFailure.reason, detail: lastFailure.detail },
+    lastFailure: lastFailure && failureStatus(now, lastFailure),
     retryIn: tunnel.retry.at === undefined ? undefined : seconds(tunnel.retry.at - now),
   };
+}
+
+function failureStatus(now: number, { at, ...failure }: NonNullable<RunningFacts['lastFailure']>): FailureStatus {
+  return { secondsAgo: seconds(now - at), ...failure };
 }
 
 function stateOf(tunnel: Tunnel, ikeSas: readonly IkeSaStatus[]): TunnelStatus['state'] {

@@ -71,7 +71,10 @@ export interface WorkersStatus {
 export interface FailureStatus {
   readonly secondsAgo: number;
   readonly reason: string;
+  /** What was offered, wanted and found; lines. */
   readonly detail: string;
+  /** What of the document has a say in it: lines as `dumpxml` prints them. */
+  readonly inDocument: readonly string[];
 }
 
 /** The secret of a tunnel's pre-shared key, as it was found the last time that it was needed. */

@@ -43,9 +43,23 @@ export function findError(payloads: readonly Payload[]): NotifyPayload | undefin
   );
 }
 
+/** What a refusal may mean: the peer says no more than its name, lest it tells strangers what it has (RFC 7296 §2.21). */
+const MEANINGS: Partial<Record<FailureReason, string>> = {
+  NO_PROPOSAL_CHOSEN: 'it has none of these proposals, or it has no connection at all between these addresses',
+  INVALID_KE_PAYLOAD: 'it has the ciphers, and none of the groups of a key exchange',
+  AUTHENTICATION_FAILED:
+    'it knows one of the two identities by another name, or what proves ours is not what it has: the pre-shared key differs, or it does not trust the certificate',
+  TS_UNACCEPTABLE: 'it protects none of these packets for us: its ranges, protocols or ports are others',
+  SINGLE_PAIR_REQUIRED: 'it takes one pair of addresses at a time',
+  NO_ADDITIONAL_SAS: 'it takes no more CHILD SAs with this IKE SA',
+};
+
 /** A failure that the peer told of. */
 export function failureFrom(notify: NotifyPayload, said: string): Failure {
-  return { reason: reasonOf(notify.notify), detail: `the peer answered ${notifyName(notify.notify)}: ${said}` };
+  const reason = reasonOf(notify.notify);
+  const meaning = MEANINGS[reason];
+  const detail = `the peer answered ${notifyName(notify.notify)}: ${said}`;
+  return { reason, detail: meaning === undefined ? detail : `${detail}\nwhich may mean: ${meaning}` };
 }
 
 /** The peer did what RFC 7296 does not allow. */

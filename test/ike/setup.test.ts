@@ -247,7 +247,7 @@ describe('refusals', () => {
     const pair = new Pair({ b });
     pair.up();
     rest(pair);
-    expect(pair.b.of('failed')[0]!.detail).toContain('net is for somebody.else and we are b there');
+    expect(pair.b.of('failed')[0]!.detail).toContain('do not fit: connection net is for somebody.else');
     expect(pair.b.of('need-secret')).toEqual([]);
     expectNothing(pair);
   });

@@ -69,11 +69,17 @@ function met({ localId, remoteId }: Peers): string {
 function refuseStranger(session: IkeSession, now: number, theirs: Identity, asked: Identity | undefined): void {
   const configs = session.candidates.flatMap((name) => session.host.connection(name) ?? []);
   const named = (id: Identity | undefined): string => (id === undefined ? 'anybody' : formatIdentity(id));
-  const known = configs
-    .slice(0, MAX_TOLD)
-    .map(({ name, local, remote }) => `${name} is for ${named(remote.id)} and we are ${named(local.id)} there`);
+  const known = configs.slice(0, MAX_TOLD).map(({ name, local, remote }) => {
+    const wrong = [
+      ...(remote.id === undefined || sameIdentity(remote.id, theirs) ? [] : [`is for ${named(remote.id)}`]),
+      ...(asked === undefined || sameIdentity(asked, local.id) ? [] : [`is ${named(local.id)} here`]),
+    ];
+    return `connection ${name} ${wrong.join(' and ')}`;
+  });
+  const more = configs.length > MAX_TOLD ? `, and ${configs.length - MAX_TOLD} more fit no better` : '';
   if (configs.length === 1) session.config = configs[0];
-  refuse(session, now, `the peer is ${named(theirs)} and wants ${named(asked)}; ${known.join(', ')}`);
+  const met = `the peer says it is ${named(theirs)} and wants ${named(asked)}`;
+  refuse(session, now, `${met}; the identities do not fit: ${known.join(', ')}${more}`);
 }
 
 /** Connections that a refusal names. */
@@ -129,7 +135,7 @@ export function answerSecret(
     const parts = signedBy('initiator', peers.remoteId, crypto, setUp);
     const auth = findPayload(request, 'auth')!;
     if (!verifyPskAuth(host.crypto, crypto.suite.prf, secret, parts, auth.data)) {
-      refuse(session, now, `${met(peers)}: its pre-shared key is not ours`);
+      refuse(session, now, `${met(peers)}: the identities fit, its pre-shared key is not ours`);
       return;
     }
     if (session.config!.local.auth !== 'psk') {
@@ -208,7 +214,7 @@ function finish(session: IkeSession, now: number, state: Authenticating, proof: 
   session.announce();
   noteNotifies(session, request);
   if (child?.ok) installChild(session, now, child.child, true);
-  else if (child !== undefined) session.fail(child.failure, undefined, false);
+  else if (child !== undefined) session.fail(child.failure, child.config, false);
 }
 
 function refuse(

@@ -161,7 +161,7 @@ export class AuthTask implements Task, Verifying {
     const { data } = findPayload(payloads, 'auth')!;
     const proven = verifyPskAuth(session.host.crypto, this.#crypto.suite.prf, secret, parts, data);
     if (proven) this.#settle(session, now);
-    else this.#reject(session, now, 'its pre-shared key is not ours');
+    else this.#reject(session, now, 'the identities fit, its pre-shared key is not ours');
   }
 
   /** The peer proved who it is: from here on what it sent is believed. */
@@ -195,9 +195,8 @@ export class AuthTask implements Task, Verifying {
     }
     const wanted = session.config!.remote.id;
     const who = `we are ${formatIdentity(this.#localId)} and want ${wanted === undefined ? 'anybody' : formatIdentity(wanted)}`;
-    const means = this.#proof.kind === 'psk' ? 'pre-shared key' : 'certificate';
-    const hint = error.notify === NotifyType.AUTHENTICATION_FAILED ? `; look at the identities and the ${means}` : '';
-    failSession(session, now, failureFrom(error, `${who}${hint}`));
+    const proof = this.#proof.kind === 'psk' ? 'a pre-shared key' : 'a certificate';
+    failSession(session, now, failureFrom(error, `${who}, and proved it with ${proof}`));
   }
 
   /** RFC 7296 §1.2: when the child is refused, the IKE SA is up nevertheless. */

@@ -223,7 +223,13 @@ function childFacts(
 
 export type ChildAnswer =
   | { readonly ok: true; readonly child: AgreedChild; readonly payloads: readonly Payload[] }
-  | { readonly ok: false; readonly notify: NotifyPayload; readonly failure: Failure };
+  | {
+      readonly ok: false;
+      readonly notify: NotifyPayload;
+      readonly failure: Failure;
+      /** The child that comes closest to what was offered; `undefined` when none does. */
+      readonly config?: ChildConfig | undefined;
+    };
 
 /**
  * Answers an offer as responder, with one of `configs`.
@@ -317,14 +323,14 @@ function chooseConfig(
   if (usable.length === 0) {
     const detail =
       configs.length === 0 ? 'no child is configured' : 'the peer offers tunnel mode, transport is configured';
-    return refusal(NotifyType.NO_PROPOSAL_CHOSEN, 'NO_PROPOSAL_CHOSEN', detail);
+    return { ...refusal(NotifyType.NO_PROPOSAL_CHOSEN, 'NO_PROPOSAL_CHOSEN', detail), config: configs[0] };
   }
   // All are of one mode.
   const proposed = usable[0]?.mode === 'transport' ? asSeenHere(session, told) : told;
   const bySelectors = usable.filter((config) => narrowPair(proposed, config.selectors).ok);
   if (bySelectors.length === 0) {
-    const detail = usable.map((config) => `child ${config.name}: ${explainPairMismatch(proposed, config.selectors)}`);
-    return refusal(NotifyType.TS_UNACCEPTABLE, 'TS_UNACCEPTABLE', detail.join('; '));
+    const detail = each(usable, (config) => explainPairMismatch(proposed, config.selectors));
+    return refusal(NotifyType.TS_UNACCEPTABLE, 'TS_UNACCEPTABLE', detail);
   }
   const byProposal = bySelectors.filter((config) => chooseEsp(offered, config.proposals, exchange) !== undefined);
   const choice = chooseNarrowing(
@@ -333,12 +339,25 @@ function chooseConfig(
   );
   const config = choice && byProposal[choice.index];
   if (config === undefined || choice === undefined) {
-    const detail = bySelectors.map(
-      (entry) => `child ${entry.name}: ${explainNoProposal(offered, entry.proposals, exchange)}`,
-    );
-    return refusal(NotifyType.NO_PROPOSAL_CHOSEN, 'NO_PROPOSAL_CHOSEN', detail.join('; '));
+    const detail = each(bySelectors, ({ proposals }) => explainNoProposal(offered, proposals, exchange));
+    return { ...refusal(NotifyType.NO_PROPOSAL_CHOSEN, 'NO_PROPOSAL_CHOSEN', detail), config: bySelectors[0] };
   }
   return { ok: true, config, chosen: chooseEsp(offered, config.proposals, exchange)!, selectors: choice.selectors };
+}
+
+/** BOUNDED: children that a refusal explains; thousands may be configured. */
+const MAX_EXPLAINED = 4;
+
+/** A line or more for each; once for those that it is the same for. */
+function each(configs: readonly ChildConfig[], explain: (config: ChildConfig) => string): string {
+  const names = new Map<string, string[]>();
+  for (const config of configs.slice(0, MAX_EXPLAINED)) {
+    const why = explain(config);
+    names.set(why, [...(names.get(why) ?? []), config.name]);
+  }
+  const lines = [...names].map(([why, alike]) => `child ${alike.join(', ')}: ${why}`);
+  const more = configs.length - MAX_EXPLAINED;
+  return [...lines, ...(more > 0 ? [`and ${more} more children that do not fit`] : [])].join('\n');
 }
 
 type KeyExchangeAnswer =

@@ -212,7 +212,7 @@ export function respondCreateChild(session: IkeSession, now: number, payloads: r
     return [notifyPayload(NotifyType.NO_ADDITIONAL_SAS)];
   const answer = answerOffer(session, config.children, payloads, undefined, undefined);
   if (!answer.ok) {
-    if (answer.notify.notify !== NotifyType.INVALID_KE_PAYLOAD) session.fail(answer.failure, undefined, false);
+    if (answer.notify.notify !== NotifyType.INVALID_KE_PAYLOAD) session.fail(answer.failure, answer.config, false);
     return [answer.notify];
   }
   const { active } = session;

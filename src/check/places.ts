@@ -1,0 +1,51 @@
+/** The lines of a document that have a say in a matter, and what each says with its defaults filled in. */
+import type { AuthSettings, IdentityText } from '../config/model.ts';
+import type { ChildPlan } from '../config/selectors.ts';
+import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
+import { formatProposal } from '../crypto/proposal-text.ts';
+import { formatSelectorPair } from '../policy/selector.ts';
+import { type Checked, lineOf, type Place, placeIn } from './report.ts';
+
+export function idText({ type, text }: IdentityText): string {
+  return `${type} '${text}'`;
+}
+
+export function idElement({ type, text }: IdentityText): string {
+  return `<id type='${type}'>${text}</id>`;
+}
+
+export function idPlace(checked: Checked, which: 'local' | 'remote'): Place {
+  const { id, line } = checked.document.sa[which];
+  const own = checked.lines.get(`sa/${which}/id`);
+  if (own !== undefined && id !== undefined) return placeIn(checked, own[0]!, idElement(id));
+  const says = id === undefined ? `<${which}> without an <id>` : `<${which}>, whose address stands for ${idText(id)}`;
+  return placeIn(checked, line, says);
+}
+
+export function authPlace(checked: Checked, { type, side, line }: AuthSettings): Place {
+  const sided = side === 'both' ? '' : ` side='${side}'`;
+  return placeIn(checked, lineOf(checked, 'secret', line), `<auth type='${type}'${sided}>`);
+}
+
+export function proposalsOf(
+  { document: { sa } }: Checked,
+  kind: 'ike' | 'esp',
+): readonly (IkeProposal | EspProposal)[] {
+  return kind === 'ike' ? sa.ike.proposals : sa.esp.proposals;
+}
+
+export function proposalPlace(checked: Checked, kind: 'ike' | 'esp', index: number): Place {
+  const { sa } = checked.document;
+  const written = checked.lines.has(`sa/${kind}/proposal`);
+  const line = lineOf(checked, `sa/${kind}/proposal`, sa[kind].line, index);
+  const names = formatProposal(proposalsOf(checked, kind)[index]!);
+  return placeIn(
+    checked,
+    line,
+    written ? `<proposal> ${names}` : `<${kind}> without a <proposal>: by default ${names}`,
+  );
+}
+
+export function rulePlace(checked: Checked, { name, mode, selectors, line }: ChildPlan): Place {
+  return placeIn(checked, line, `<rule mode='${mode}'> of '${name}': ${formatSelectorPair(selectors)}`);
+}
