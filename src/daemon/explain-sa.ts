@@ -34,7 +34,11 @@ export function explainSa(now: number, tunnel: Tunnel, entry: PolicyEntry, packe
     const text = `CHILD SA #${carries.id} of '${carries.child}'${others}`;
     return { fate: 'carried', carries, text };
   }
-  if (sas[0] !== undefined) return narrowedAway(sas[0], outbound);
+  // One that the peer asked for is no answer to what we want; nor is one that is for another flow (pfp).
+  const narrowed = sas.find(
+    ({ summary }) => summary.initiator && new CompiledSelectors(summary.wanted).matchesFlow(packet.flow, outbound),
+  );
+  if (narrowed !== undefined) return narrowedAway(narrowed, outbound);
   return outbound ? missing(now, tunnel, entry) : { fate: 'dropped', carries: undefined, text: NO_INBOUND };
 }
 
@@ -58,7 +62,7 @@ function carrying({ summary, path }: EngineChild, outbound: boolean): CarryingSa
 function narrowedAway({ summary }: EngineChild, outbound: boolean): SaAnswer {
   const agreed = `the peer narrowed '${summary.name}' to ${formatSelectorPair(summary.selectors)}, which the packet is not in`;
   const fate = outbound
-    ? 'it is dropped (counted as no-sa), never sent in the clear'
+    ? 'it is dropped (counted as narrowed-by-peer), never sent in the clear'
     : 'the peer cannot send it on that SA';
   return { fate: 'dropped', carries: undefined, text: `${agreed}: ${fate}` };
 }

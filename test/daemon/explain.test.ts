@@ -144,7 +144,7 @@ describe('explain', () => {
     const outside = await explain(left, { dst: '10.2.0.200:53' });
     expect(outside.outcome).toBe('dropped');
     expect(outside.sa!.text).toBe(
-      "the peer narrowed 'lan' to 10.1.0.0/24 === 10.2.0.0/28, which the packet is not in: it is dropped (counted as no-sa), never sent in the clear",
+      "the peer narrowed 'lan' to 10.1.0.0/24 === 10.2.0.0/28, which the packet is not in: it is dropped (counted as narrowed-by-peer), never sent in the clear",
     );
   });
 
