@@ -90,6 +90,11 @@ describe('a fetch', () => {
     await expect(get(slow, {}, { ...OPEN, timeout: 80 })).rejects.toThrow('no whole answer within 0.08 s');
   });
 
+  it('finds a server by its name, at whichever of its addresses it is', async () => {
+    const address = await serve((_, response) => response.end('list'));
+    expect(await get(address.replace('127.0.0.1', 'localhost'))).toEqual(utf8('list'));
+  });
+
   it('says that nobody is there', async () => {
     const server = createTcpServer();
     const address = await listening(server);
