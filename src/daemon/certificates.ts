@@ -68,6 +68,7 @@ class PassPhrase {
       return await use();
     } finally {
       if (held instanceof Uint8Array) held.fill(0);
+      if (this.#held === held) this.#held = undefined;
     }
   }
 

@@ -316,6 +316,7 @@ export class Daemon {
   }
 
   #secretChanged(change: SecretChange): void {
+    if (change === undefined) this.#log.info({}, 'libvirt answers again; its secrets may have changed meanwhile');
     this.runner.secretChanged(change);
     for (const { name } of this.#objects.all()) {
       const document = this.#documentToStart(name);

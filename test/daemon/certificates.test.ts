@@ -14,6 +14,7 @@ import {
   temporaryFolder,
   tunnelDocument,
 } from '../support/daemon.ts';
+import { FakeLibvirt } from '../support/fake-libvirt.ts';
 
 const DAY = 24 * 3_600_000;
 const year = { notBefore: Date.now() - DAY, notAfter: Date.now() + 365 * DAY };
@@ -109,6 +110,27 @@ describe('sectunnel pki-check', () => {
     );
     files.give({ ...gateway, key: ecKey() });
     expect((await pkiCheck(daemon)).out).toContain("the key is not that of 'O=Example, CN=gw1'");
+  });
+
+  it('opens keys with a pass phrase that libvirt keeps, and says so when libvirt cannot be asked', async () => {
+    const fake = await FakeLibvirt.start();
+    fake.secrets.push({ uuid: SECRET_UUID, value: 'a phrase' });
+    const daemon = new TestDaemon(new MemoryNetwork().host([address('192.0.2.1')]));
+    daemon.libvirtSockets = [fake.path];
+    await daemon.open();
+    onTestFinished(() => daemon.close());
+    const files = new Files();
+    files.give();
+    files.write(
+      'key.pem',
+      gateway.key.export({ format: 'pem', type: 'pkcs8', cipher: 'aes-256-cbc', passphrase: 'a phrase' }).toString(),
+    );
+    const xml = files.document(`<secret uuid='${SECRET_UUID}'/>`);
+    expect((await daemon.client.call('define', { xml })).warnings).toEqual([]);
+    await daemon.client.call('start', { name: 'net' });
+    expect((await pkiCheck(daemon)).code).toBe(0);
+    await fake.stop();
+    await eventually('the loss', async () => (await pkiCheck(daemon)).out.includes('libvirt cannot be asked'));
   });
 
   it('opens keys with the pass phrase in a secret', async () => {
