@@ -12,7 +12,7 @@ export const MAX_SAS_PER_ENTRY = 512;
 
 /** So many are looked through for each packet; of more is remembered which carried its flow. */
 const CROWD = 4;
-/** Flows of a crowd that are remembered: a power of two. */
+/** SAs of a crowd that are remembered by flows: a power of two. */
 const HINTS = 1_024;
 
 /** SAs for the same packets. */
@@ -41,7 +41,7 @@ export class EntrySas {
   readonly #populated: Map<number, SaList> | undefined;
   /** BOUNDED: MAX_SAS_PER_ENTRY, all lists together. */
   #size = 0;
-  /** By a hash of flows, the SA that carries them. Of a crowd only. BOUNDED: HINTS. */
+  /** By a hash of flows, the SAs that carried the last two. Of a crowd only. BOUNDED: HINTS. */
   #hints: (EspOutboundSa | undefined)[] | undefined;
 
   constructor(flags: PacketFlags | undefined) {
@@ -72,12 +72,15 @@ export class EntrySas {
   /** The best of `active` for the packet, if there is one. */
   fromCrowd(flow: Flow): EspOutboundSa | undefined {
     this.#hints ??= new Array<EspOutboundSa | undefined>(HINTS).fill(undefined);
-    const at = hashOf(flow) & (HINTS - 1);
-    const hint = this.#hints[at];
-    if (hint?.usable === true && hint.selectors.matchesFlow(flow, true)) return hint;
+    const newer = hashOf(flow) & (HINTS - 2);
+    for (let at = newer; at <= newer + 1; at++) {
+      const hint = this.#hints[at];
+      if (hint !== undefined && carries(hint, flow)) return hint;
+    }
     for (const sa of this.#all.active) {
-      if (!sa.usable || !sa.selectors.matchesFlow(flow, true)) continue;
-      this.#hints[at] = sa;
+      if (!carries(sa, flow)) continue;
+      this.#hints[newer + 1] = this.#hints[newer];
+      this.#hints[newer] = sa;
       return sa;
     }
     return undefined;
@@ -133,6 +136,10 @@ export class EntrySas {
   #listOf(key: number | undefined): SaList | undefined {
     return key === undefined ? this.#all : this.#populated!.get(key);
   }
+}
+
+function carries(sa: EspOutboundSa, flow: Flow): boolean {
+  return sa.usable && sa.selectors.matchesFlow(flow, true);
 }
 
 function hashOf({ family, words, protocol, srcPort, dstPort }: Flow): number {
