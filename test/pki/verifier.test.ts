@@ -1,3 +1,4 @@
+/** Signatures of every kind, and what of a peer's proof is refused before anything is computed. */
 import {
   constants,
   createHash,
@@ -10,19 +11,16 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { concatBytes, fromHex, toHex } from '../../src/base/bytes.ts';
 import { derElement } from '../../src/base/der.ts';
-import { dnFromText } from '../../src/base/dn.ts';
-import { type IdentityTextType, identityFromText } from '../../src/base/identity.ts';
+import { identityFromText } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { MAX_CERTIFICATE, parseCertificate } from '../../src/pki/certificate.ts';
-import { describeIdentity, matchesDnPattern, provenIdentities, provesIdentity } from '../../src/pki/identity.ts';
 import { algorithmOf, schemeName, schemeOf } from '../../src/pki/scheme.ts';
 import { keySigner } from '../../src/pki/signer.ts';
-import type { PeerProof, SignatureMethod } from '../../src/pki/types.ts';
-import { pathVerifier, type VerifierOptions } from '../../src/pki/verifier.ts';
-import { authority, dns, ecKey, email, extension, ip, type Made, make, makeCrl, NOW } from './make.ts';
+import type { SignatureMethod } from '../../src/pki/types.ts';
+import { pathVerifier } from '../../src/pki/verifier.ts';
+import { judge, octets, proof, right, root } from './judge.ts';
+import { dns, ecKey, extension, type Made, make, makeCrl } from './make.ts';
 
-const root = authority('O=Example, CN=Root');
-const octets = utf8('what both sides sign');
 const keys: Readonly<Record<string, KeyObject>> = {
   'rsa-2048': generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey,
   'rsa-pss': generateKeyPairSync('rsa-pss', {
@@ -42,34 +40,6 @@ function certificateOf(key: KeyObject): Made {
     certified.get(key) ?? make({ subject: 'O=Example, CN=gw1', issuer: root, key, san: [dns('gw1.example')] });
   certified.set(key, made);
   return made;
-}
-
-function proof(made: Made, more: Partial<PeerProof> = {}): PeerProof {
-  const method = keySigner(made.key).methods[0]!;
-  const { authMethod, algorithm } = method;
-  const id = identityFromText('fqdn', 'gw1.example');
-  return {
-    certificates: [made.der],
-    crls: [],
-    id,
-    authMethod,
-    algorithm,
-    signature: new Uint8Array(64),
-    octets,
-    now: NOW,
-    ...more,
-  };
-}
-
-async function judge(given: PeerProof, options: Partial<VerifierOptions> = {}): Promise<string> {
-  const verdict = await pathVerifier({ anchors: [parseCertificate(root.der)], ...options }).verify(given);
-  return verdict.ok ? 'ok' : `${verdict.reason}: ${verdict.detail}`;
-}
-
-/** A proof that is right but for what is changed. */
-async function right(made: Made, more: Partial<PeerProof> = {}): Promise<PeerProof> {
-  const signer = keySigner(made.key);
-  return proof(made, { signature: await signer.sign(signer.methods[0]!, octets), ...more });
 }
 
 describe('signatures', () => {
@@ -393,118 +363,5 @@ describe('what a peer sends', () => {
   it('is answered with the hashes of the authorities that are trusted', () => {
     const [hash] = pathVerifier({ anchors: [parseCertificate(root.der)] }).authorities;
     expect(hash?.length).toBe(20);
-  });
-});
-
-describe('identities', () => {
-  const full = make({
-    subject: 'C=CH, O=Example, CN=gw1.example.org',
-    issuer: root,
-    san: [
-      dns('gw1.example.org'),
-      dns('*.wild.example'),
-      dns('dot.example.'),
-      email('Admin@example.org'),
-      ip('c0000201'),
-      ip(`20010db8${'00'.repeat(11)}01`),
-    ],
-  });
-  const plain = make({ subject: 'O=Example, CN=gw2.example.org', issuer: root });
-  const proves = (made: Made, type: IdentityTextType, text: string, allowCommonName = false): boolean =>
-    provesIdentity(parseCertificate(made.der), identityFromText(type, text), { allowCommonName });
-
-  it.each<[IdentityTextType, string, boolean]>([
-    ['dn', 'C=CH, O=Example, CN=gw1.example.org', true],
-    ['dn', 'C=ch,O=EXAMPLE,CN=GW1.example.org', true],
-    ['dn', 'O=Example, CN=gw1.example.org', false],
-    ['dn', 'CN=gw1.example.org, O=Example, C=CH', false],
-    ['fqdn', 'gw1.example.org', true],
-    ['fqdn', 'GW1.Example.ORG', true],
-    ['fqdn', 'gw1.example', false],
-    ['fqdn', 'x.gw1.example.org', false],
-    ['fqdn', 'a.wild.example', false],
-    ['fqdn', 'dot.example', false],
-    ['email', 'Admin@EXAMPLE.org', true],
-    ['email', 'admin@example.org', false],
-    ['email', 'gw1.example.org@x', false],
-    ['address', '192.0.2.1', true],
-    ['address', '192.0.2.2', false],
-    ['address', '2001:db8::1', true],
-    ['keyid', 'gw1.example.org', false],
-  ])('%s %s: %s', (type, text, expected) => {
-    expect(proves(full, type, text)).toBe(expected);
-  });
-
-  it('are not those that only look so: with a dot, a star, another type', () => {
-    const certificate = parseCertificate(full.der);
-    const given = (type: number, text: string): boolean =>
-      provesIdentity(certificate, { type, data: utf8(text) }, { allowCommonName: true });
-    expect(given(2, 'gw1.example.org.')).toBe(false);
-    expect(given(2, '*.wild.example')).toBe(false);
-    expect(given(2, 'gw1.example.org\0')).toBe(false);
-    expect(given(11, 'gw1.example.org')).toBe(false);
-    expect(given(3, '@example.org')).toBe(false);
-    expect(given(2, '')).toBe(false);
-  });
-
-  it('come from the common name only where there is no other and it is allowed', () => {
-    expect(proves(plain, 'fqdn', 'gw2.example.org')).toBe(false);
-    expect(proves(plain, 'fqdn', 'GW2.example.org', true)).toBe(true);
-    expect(proves(plain, 'fqdn', 'gw1.example.org', true)).toBe(false);
-    const san = make({ subject: 'CN=gw2.example.org', issuer: root, san: [dns('gw1.example.org')] });
-    expect(proves(san, 'fqdn', 'gw2.example.org', true)).toBe(false);
-    const two = make({ subject: 'CN=first.example, CN=last.example', issuer: root });
-    expect(proves(two, 'fqdn', 'first.example', true)).toBe(false);
-    expect(proves(two, 'fqdn', 'last.example', true)).toBe(true);
-    // An empty name is the name of nobody.
-    const nobody = parseCertificate(make({ subject: '', issuer: root, san: [dns('a.b')] }).der);
-    expect(provesIdentity(nobody, { type: 9, data: fromHex('3000') }, { allowCommonName: false })).toBe(false);
-  });
-
-  it('are listed, the subject first', () => {
-    const list = provenIdentities(parseCertificate(full.der), { allowCommonName: false }).map(describeIdentity);
-    expect(list).toEqual([
-      'dn C=CH, O=Example, CN=gw1.example.org',
-      'fqdn gw1.example.org',
-      'email Admin@example.org',
-      'address 192.0.2.1',
-      'address 2001:db8::1',
-    ]);
-  });
-
-  it('that do not fit are refused, with a list of those that would', async () => {
-    expect(await judge(await right(full, { id: identityFromText('fqdn', 'gw9.example.org') }))).toBe(
-      'identity-mismatch: the peer says that it is fqdn gw9.example.org, but its certificate proves only: ' +
-        'dn C=CH, O=Example, CN=gw1.example.org; fqdn gw1.example.org; email Admin@example.org; address 192.0.2.1; address 2001:db8::1',
-    );
-    expect(
-      await judge(await right(plain, { id: identityFromText('fqdn', 'gw2.example.org') }), { allowCommonName: true }),
-    ).toBe('ok');
-  });
-
-  it('are let in by patterns', async () => {
-    const given = await right(full, { id: identityFromText('fqdn', 'gw1.example.org') });
-    expect(await judge(given, { allowedDns: ['C=DE,*', 'C=CH,O=Example,CN=*'] })).toBe('ok');
-    expect(await judge(given, { allowedDns: ['C=DE,*'] })).toBe(
-      "not-allowed: 'C=CH, O=Example, CN=gw1.example.org' fits none of the names that are let in: 'C=DE,*'",
-    );
-  });
-
-  it.each<[string, string, boolean]>([
-    ['C=GB,O=Red Hat,CN=gw1', 'C=GB,O=Red Hat,CN=*', true],
-    ['C=GB,O=Red Hat,CN=gw1', 'C=GB, O=Red Hat, CN=gw?', true],
-    ['C=GB,O=Red Hat,CN=gw1', 'CN=gw1,O=Red Hat,C=GB', true],
-    ['C=GB,O=Red Hat,CN=gw1', '*', true],
-    ['C=GB,O=Red Hat,CN=gw1', '*,CN=gw1', true],
-    ['C=GB,O=Red Hat,CN=gw1', 'C=GB', false],
-    ['C=GB,O=Red Hat,CN=gw1', 'CN=gw1', false],
-    ['C=GB,O=Red Hat,CN=gw1', '', false],
-    ['C=GB,O=Red Hat,CN=gw12', '*CN=gw1', false],
-    ['C=GB,CN=x\\,O=Red Hat', '*,O=Red Hat', false],
-    ['C=GB,CN=x\\,y', 'C=GB,CN=x\\,*', true],
-    ['CN=a,E=a@example.org', 'CN=a,EMAIL=*@example.org', true],
-    [`CN=${'a'.repeat(200)}`, '*a*a*a*a*a*a*a*a*a*a*b', false],
-  ])('the name %s fits %s: %s', (subject, pattern, expected) => {
-    expect(matchesDnPattern(dnFromText(subject), pattern)).toBe(expected);
   });
 });
