@@ -206,6 +206,10 @@ describe('a list that is fetched', () => {
       expect.stringMatching(/names no OCSP responder.*names no list/),
       'ok',
     ]);
+    const senseless = gateway({
+      extra: ['551d1f', '2b06010505070101'].map((oid) => extension(oid, false, utf8('nonsense'))),
+    });
+    expect(await nothing.judge(senseless)).toMatch(/names no OCSP responder.*names no list/);
     expect(nothing.asked).toEqual([]);
   });
 });
