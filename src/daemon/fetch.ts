@@ -24,6 +24,8 @@ const TIMEOUT = 5_000;
 /** At once, to one place and in all; more wait, and their time runs. */
 const MAX_SOCKETS = { maxSockets: 8, maxTotalSockets: 32 };
 const MAX_HEADER = 8 * 1024;
+/** Names that wait for being resolved: a resolver that is dead takes longer for each than anybody waits for it. */
+const MAX_NAMES = 32;
 
 /** Plain HTTP within limits. Rejections are for people. */
 export function httpFetch(options: FetchOptions = {}): Fetch {
@@ -129,12 +131,13 @@ type Resolve = (name: string) => Promise<readonly LookupAddress[]>;
  * signatures of others need those.
  */
 function namesInTurn(): Resolve {
-  /** BOUNDED: MAX_SOCKETS, each of which wants one. */
+  /** BOUNDED: MAX_NAMES. */
   const waiting = new Map<string, Promise<readonly LookupAddress[]>>();
   let turn: Promise<unknown> = Promise.resolve();
   return (name) => {
     const same = waiting.get(name);
     if (same !== undefined) return same;
+    if (waiting.size >= MAX_NAMES) return Promise.reject(new Error('too many names are being resolved already'));
     const found = turn.then(() => addressesOf(name)).finally(() => waiting.delete(name));
     turn = found.catch(() => undefined);
     waiting.set(name, found);
