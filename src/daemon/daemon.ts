@@ -119,7 +119,10 @@ export class Daemon {
     const later: string[] = [];
     const holding = await this.networks.open();
     await this.runner.standing.reconcile([...this.#interrupted.values()]);
-    for (const name of new Set([...interrupted.flatMap((name) => name ?? []), ...marked, ...holding])) {
+    const unasked = [...marked, ...holding];
+    for (const name of new Set([...interrupted.flatMap((name) => name ?? []), ...unasked])) {
+      // It may have been stopped by hand meanwhile.
+      if (!unasked.includes(name) && !this.#interrupted.has(name)) continue;
       const document = this.#documentToStart(name);
       if (document !== undefined && this.secrets.needsLibvirt(document)) later.push(name);
       else await this.#autostart.begin(name);
@@ -160,7 +163,7 @@ export class Daemon {
   }
 
   undefine(nameOrUuid: string): Promise<{ name: string }> {
-    return this.#inTurn(() => {
+    return this.#inTurn(async () => {
       const object = this.#objects.find(nameOrUuid);
       const { name } = object;
       if (object.kept === undefined) {
@@ -170,7 +173,7 @@ export class Daemon {
         );
       }
       this.#definitions.remove(name);
-      this.#autostart.cancel(name);
+      if (this.#autostart.cancel(name)) await this.runner.standing.release(name);
       object.kept = undefined;
       this.#objects.dropIfGone(object);
       this.#publish({ tunnel: name, event: 'undefined', detail: '' });
@@ -216,7 +219,7 @@ export class Daemon {
   }
 
   setAutostart(nameOrUuid: string, enable: boolean): Promise<{ name: string }> {
-    return this.#inTurn(() => {
+    return this.#inTurn(async () => {
       const { name, kept } = this.#objects.find(nameOrUuid);
       if (kept === undefined) {
         throw new ControlError(
@@ -225,7 +228,7 @@ export class Daemon {
         );
       }
       this.#definitions.setAutostart(name, enable);
-      if (!enable) this.#autostart.cancel(name);
+      if (!enable && this.#autostart.cancel(name)) await this.runner.standing.release(name);
       return { name };
     });
   }
@@ -434,6 +437,7 @@ export class Daemon {
       const object = this.#objects.get(name);
       const document = this.#documentToStart(name);
       if (object === undefined || object.live !== undefined || document === undefined) return;
+      await this.runner.standing.raise(document);
       await this.#start(object, document);
     });
   }
@@ -454,11 +458,10 @@ export class Daemon {
   async #giveUp(object: TunnelObject): Promise<boolean> {
     this.#objects.dropIfGone(object);
     const interrupted = this.#interrupted.delete(object.name);
-    if (interrupted) {
-      this.#liveDocuments.remove(object.name);
-      await this.runner.standing.release(object.name);
-    }
-    return this.#autostart.cancel(object.name) || interrupted;
+    const tried = this.#autostart.cancel(object.name);
+    if (interrupted) this.#liveDocuments.remove(object.name);
+    if (interrupted || tried) await this.runner.standing.release(object.name);
+    return interrupted || tried;
   }
 
   #infoOf(object: TunnelObject): TunnelInfo {

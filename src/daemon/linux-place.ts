@@ -33,18 +33,22 @@ export class LinuxPlace {
     this.steering = new Steering(this.#network);
   }
 
+  /** Fence and rules: what the policy protects has no way. */
+  async raise({ tunnel, name, steering }: DevicePlan): Promise<void> {
+    if (steering === undefined) {
+      await this.release(tunnel);
+      return;
+    }
+    checkReversePath(this.#network, steering);
+    const fence = tunnelFence(steering, name);
+    await this.fence.set(fenceKey(tunnel), needsFence(fence) ? fence : undefined);
+    this.steering.prepare(steering, name);
+    this.#tables.set(tunnel, steering.table);
+  }
+
   /** All or nothing, but for what stands of the same tunnel. */
   async open(plan: DevicePlan, shared: SharedOffloads): Promise<PacketDevice> {
-    const { tunnel, steering } = plan;
-    if (steering !== undefined) {
-      checkReversePath(this.#network, steering);
-      const fence = tunnelFence(steering, plan.name);
-      await this.fence.set(fenceKey(tunnel), needsFence(fence) ? fence : undefined);
-      this.steering.prepare(steering, plan.name);
-      this.#tables.set(tunnel, steering.table);
-    } else {
-      await this.release(tunnel);
-    }
+    await this.raise(plan);
     const device = this.#within(() => {
       const opened = openLinuxTun({ name: plan.name, mtu: plan.mtu, queues: plan.queues ?? 1, shared });
       silence(opened.name);

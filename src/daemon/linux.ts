@@ -26,6 +26,7 @@ export function linuxPlatform(): Platform {
     leadBridge: (bridge, own, table) => home.steering.leadBridge(bridge, own, table),
     forgetBridges: () => home.steering.forgetBridges(),
     openDevice: (plan) => places.open(plan),
+    raise: (plan) => places.raise(plan),
     release: (tunnel) => places.release(tunnel),
     reconcile: (tunnels) => places.reconcile(tunnels),
     childrenUp: (tunnel, up) => places.of(tunnel)?.steering.setUp(tunnel, up),
@@ -65,6 +66,12 @@ class Places {
       if (before !== place) await place.release(plan.tunnel);
       throw error;
     }
+  }
+
+  async raise(plan: DevicePlan): Promise<void> {
+    const place = this.#place(plan.netns);
+    await place.raise(plan);
+    this.#standing.set(plan.tunnel, place);
   }
 
   async release(tunnel: string): Promise<void> {

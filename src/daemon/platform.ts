@@ -58,6 +58,8 @@ export interface Platform {
    * in the clear until the tunnel has another, or `release` is called. @throws Error saying what is missing
    */
   openDevice(plan: DevicePlan): Promise<PacketDevice>;
+  /** Puts up fence and rules alone, for a tunnel that is to run as soon as it can. @throws Error saying what is missing */
+  raise?(plan: DevicePlan): Promise<void>;
   /** Takes away what stands for a tunnel that is not to run any more. */
   release?(tunnel: string): Promise<void>;
   /** Takes away what a daemon that died left standing, but for these tunnels. */

@@ -3,10 +3,11 @@
  * runs, and while it is to run again, so that nothing passes in the clear meanwhile.
  */
 import type { Logger } from '../base/log.ts';
+import { MIN_MTU } from '../base/mtu.ts';
 import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
-import { standingTunnel } from './plan-device.ts';
+import { devicePlan, standingTunnel } from './plan-device.ts';
 import type { Platform } from './platform.ts';
 
 /** How often it is seen to that a fence is still whole, in milliseconds. */
@@ -32,6 +33,19 @@ export class Standing {
       await this.#platform.reconcile?.(documents.flatMap((document) => standingTunnel(document) ?? []));
     } catch (error) {
       this.#log.warn({}, `what a daemon before this one set up could not be looked through: ${messageOf(error)}`);
+    }
+  }
+
+  /** It is about to be started unasked, and to be tried again if it cannot: nothing is to pass in the clear until then. */
+  async raise(document: SectunnelDocument): Promise<void> {
+    this.#held.add(document.name);
+    const { address } = document.sa.remote;
+    try {
+      await this.#platform.raise?.(
+        devicePlan(document, MIN_MTU[6], address.kind === 'ip' ? address.address : undefined),
+      );
+    } catch (error) {
+      this.#log.warn({ tunnel: document.name }, `no fence could be put up: ${messageOf(error)}`);
     }
   }
 

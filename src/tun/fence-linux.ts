@@ -6,7 +6,8 @@ import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { messageOf } from '../base/text.ts';
 import { FENCE_COUNTERS, type FenceCounters, type FenceKeeper, type FencePart } from './fence.ts';
-import { counterName, FENCE_TABLE, fenceBatch, kindOf, type NamedPart } from './fence-nft.ts';
+import { fenceBatch, kindOf, type NamedPart } from './fence-nft.ts';
+import { counterName, FENCE_TABLE } from './nft-words.ts';
 
 /** For a batch of thousands of addresses; the program is ended then. */
 const TIMEOUT_MS = 20_000;

@@ -5,6 +5,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { showLogsOnFailure } from '../support/lab/failure.ts';
 import { Lab } from '../support/lab/lab.ts';
+import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { ping } from '../support/lab/traffic.ts';
 import {
@@ -16,6 +17,7 @@ import {
   FAMILIES,
   type Gateways,
   INNER,
+  KEY,
   knock,
   leftovers,
   NAME,
@@ -82,6 +84,23 @@ describeInterop('what must be protected', ['namespaces', 'tcpdump', 'nftables', 
     expect(await counted(gateways, CLEAR, async () => expect(await answers()).toBe(12))).toBe(0);
     await stopBoth(gateways);
     expect(await leftovers(left)).toBe('');
+  });
+
+  it('does not leave while a tunnel that starts with the daemon cannot start', async () => {
+    const { left, ours } = gateways;
+    await ours.defineDocument(NAME, documents(ENTRIES).left);
+    await ours.command(['autostart', NAME]);
+    await ours.command(['secret-undefine', KEY]);
+    await ours.stop();
+    expect(await leftovers(left)).toBe('');
+    await ours.startDaemon();
+    await waitFor('the attempt to fail', async () => (await ours.tunnel(NAME)).lastFailure);
+    expect(await counted(gateways, CLEAR, async () => expect(await knocks()).toBe(0))).toBe(0);
+    await ours.secret('a pre-shared key', KEY);
+    await ours.command(['autostart', NAME, '--disable']);
+    await ours.command(['destroy', NAME], { check: false });
+    expect(await leftovers(left)).toBe('');
+    expect(await counted(gateways, CLEAR, async () => expect(await answers()).toBe(12))).toBeGreaterThanOrEqual(20);
   });
 
   it('does not come in, for the gateway or through it, and is counted', async () => {
