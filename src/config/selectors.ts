@@ -66,10 +66,14 @@ export function toChildren(document: SectunnelDocument): ChildPlan[] {
 /** Why policies cannot share an SA as their `unique:N` says; `undefined` when they can. */
 export function sharingProblem(document: SectunnelDocument): string | undefined {
   const names = childNames(document);
-  const plans = document.sps.flatMap(ownChild);
-  for (const plan of plans) {
-    const first = plans.find(({ name }) => name === names.get(plan.name));
-    if (first === undefined || first === plan) continue;
+  const firsts = new Map<string, ChildPlan>();
+  for (const plan of document.sps.flatMap(ownChild)) {
+    const name = names.get(plan.name)!;
+    const first = firsts.get(name);
+    if (first === undefined) {
+      firsts.set(name, plan);
+      continue;
+    }
     const where = `the rules on lines ${first.line} and ${plan.line} share an SA (level='${formatLevel(plan.level)}')`;
     if (first.mode !== plan.mode) {
       return `${where}, which has one mode: write mode='${first.mode}' for both, or another number`;

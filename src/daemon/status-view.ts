@@ -73,7 +73,9 @@ function failureStatus(now: number, { at, ...failure }: NonNullable<RunningFacts
 
 function stateOf(tunnel: Tunnel, ikeSas: readonly IkeSaStatus[]): TunnelStatus['state'] {
   const missing = tunnel.missing().length;
-  if (missing === 0) return 'up';
+  // Those that are populated from packets are never missed, but nothing is up before the first packet.
+  const idle = tunnel.children.size === 0 && [...tunnel.plans].some(({ child }) => child.pfp !== undefined);
+  if (missing === 0 && !idle) return 'up';
   if (tunnel.children.size > 0) return 'partial';
   const leaving = ['established', 'rekeyed', 'deleting'];
   const coming = ikeSas.some(({ state }) => !leaving.includes(state)) || tunnel.retry.at !== undefined;
