@@ -80,7 +80,7 @@ function given<K extends string, V>(key: K, value: V | undefined): { [P in K]?: 
 }
 
 export function formatExplanation(found: Explanation): string {
-  const { packet, direction, assumed, verdict, policy, sa, way, warnings } = found;
+  const { packet, direction, assumed, verdict, policy, sa, way, fence, warnings } = found;
   const side = direction === 'out' ? 'from here' : 'to here';
   const taken = assumed.length === 0 ? '' : ` (taken for granted: ${assumed.join(', ')})`;
   const lines = [
@@ -91,6 +91,7 @@ export function formatExplanation(found: Explanation): string {
     ...section('policy', policyLines(policy)),
     ...(sa === undefined ? [] : section('SA', saLines(sa))),
     ...(way === undefined ? [] : section('way', [way.text, ...(way.rule === undefined ? [] : [`rule ${way.rule}`])])),
+    ...(fence === undefined ? [] : section('fence', [fence.text])),
   ];
   return `${lines.join('\n')}\n`;
 }
@@ -102,8 +103,8 @@ function section(title: string, lines: readonly string[]): string[] {
 }
 
 function policyLines({ decision, entry, before, beforeCount, shadowed, shadowedCount }: PolicyExplanation): string[] {
-  const first = entry === undefined ? decision : `${decision}, level ${entry.level}, priority ${entry.priority}`;
-  const lines = [first];
+  const level = entry?.level === undefined ? '' : `, level ${entry.level}`;
+  const lines = [entry === undefined ? decision : `${decision}${level}, priority ${entry.priority}`];
   for (const other of before) lines.push(`not by ${label(other)}: ${other.why.join('; ')}`);
   const more = beforeCount - before.length;
   if (more > 0) lines.push(`nor by ${count(more)} more before it, which fit it less`);

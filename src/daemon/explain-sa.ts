@@ -67,8 +67,8 @@ function narrowedAway({ summary }: EngineChild, outbound: boolean): SaAnswer {
   return { fate: 'dropped', carries: undefined, text: `${agreed}: ${fate}` };
 }
 
-function missing(now: number, tunnel: Tunnel, { child }: PolicyEntry): SaAnswer {
-  const none = `there is no SA for '${child}' yet`;
+function missing(now: number, tunnel: Tunnel, { child, pfp }: PolicyEntry): SaAnswer {
+  const none = `there is no SA for '${child}' yet${pfp === undefined ? '' : ' that is for this packet'}`;
   const { pursuit, retry } = tunnel;
   if (pursuit === 'none') {
     const text = `${none}, and start='respond' leaves it to the peer to negotiate one: the packet is dropped (counted as no-sa)`;

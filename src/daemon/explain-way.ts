@@ -16,6 +16,9 @@ import {
 import type { AskedPacket } from './explain-packet.ts';
 import type { WayExplanation } from './explanation.ts';
 
+/** The link that the host's own packets come from, in rules. */
+const OWN = 'lo';
+
 /** What of a host's network is read. */
 export type Routing = Pick<HostNetwork, 'addresses' | 'link' | 'routes' | 'routeTo' | 'rules'>;
 
@@ -23,12 +26,12 @@ export type Routing = Pick<HostNetwork, 'addresses' | 'link' | 'routes' | 'route
 export function explainWay(routing: Routing, packet: AskedPacket, device: string | undefined): WayExplanation {
   const { query, cameBy } = questionOf(routing, packet, device);
   const answer = routing.routeTo(query);
-  const rule = decidingRule(routing, query, cameBy, answer);
+  const rule = answer?.local === true ? undefined : decidingRule(routing, query, cameBy, answer);
   const ruleText = rule && formatRule(rule);
   const link = answer === undefined || answer.local ? undefined : linkName(routing, answer.linkIndex);
   const gateway = answer?.gateway && formatAddress(answer.gateway);
   return {
-    text: wayText(packet, answer, link, gateway),
+    text: wayText(packet, answer, cameBy, link, gateway),
     link,
     gateway,
     table: answer?.table,
@@ -40,12 +43,17 @@ export function explainWay(routing: Routing, packet: AskedPacket, device: string
 function wayText(
   { destination }: AskedPacket,
   answer: RouteAnswer | undefined,
+  cameBy: string,
   link: string | undefined,
   gateway: string | undefined,
 ): string {
-  if (answer === undefined) return `there is no way to ${formatAddress(destination)}, or a route forbids it`;
-  if (link === undefined) return `${formatAddress(destination)} is this host`;
-  return `by ${link}${gateway === undefined ? '' : ` to the router ${gateway}`}`;
+  const enters = cameBy === OWN ? '' : `in by ${cameBy}, `;
+  if (answer === undefined) {
+    const forwarding = cameBy === OWN ? '' : ', or this host does not forward';
+    return `${enters}there is no way to ${formatAddress(destination)}, or a route forbids it${forwarding}`;
+  }
+  if (link === undefined) return `${enters}${formatAddress(destination)} is this host`;
+  return `${enters}out by ${link}${gateway === undefined ? '' : ` to the router ${gateway}`}`;
 }
 
 function linkName(routing: Routing, index: number): string {
@@ -65,12 +73,12 @@ function questionOf(
   const ports = hasPorts(protocol) ? { sourcePort, destinationPort } : {};
   const query: RouteQuery = { destination, source, ipProtocol: protocol, ...ports };
   const own = routing.addresses().some(({ address }) => sameAddress(address, source));
-  if (direction === 'out' && own) return { query, cameBy: 'lo' };
+  if (direction === 'out' && own) return { query, cameBy: OWN };
   const inputLinkIndex =
     direction === 'in' && device !== undefined
       ? routing.link(device)?.index
       : routing.routeTo({ destination: source })?.linkIndex;
-  if (inputLinkIndex === undefined) return { query: { ...query, source: undefined }, cameBy: 'lo' };
+  if (inputLinkIndex === undefined) return { query: { ...query, source: undefined }, cameBy: OWN };
   return { query: { ...query, inputLinkIndex }, cameBy: linkName(routing, inputLinkIndex) };
 }
 

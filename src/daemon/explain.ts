@@ -2,19 +2,24 @@
  * Why a packet fares as it does: the policy entry that decides, the SA that carries it, and the way that it takes on this
  * host. What the three say together is the verdict.
  */
+
+import { assertNever } from '../base/assert.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
-import { type Direction, orderPolicy, type PolicyEntry } from '../policy/database.ts';
+import { type Direction, NO_ENTRY, orderPolicy, type PolicyEntry } from '../policy/database.ts';
 import { type ExplainedEntry, explainFlow, type FlowExplanation, formatDecision } from '../policy/explain.ts';
 import { formatFlow } from '../policy/flow-values.ts';
+import type { TunnelFence } from '../tun/fence.ts';
 import { asPrinted } from './as-printed.ts';
+import { explainFence } from './explain-fence.ts';
 import { type AskedPacket, readPacketQuestion } from './explain-packet.ts';
 import { explainSa, type SaAnswer } from './explain-sa.ts';
 import { explainWay, type Routing } from './explain-way.ts';
 import type {
   ExplainQuestion,
   Explanation,
+  FenceExplanation,
   NamedEntry,
   Outcome,
   PolicyExplanation,
@@ -31,6 +36,8 @@ export interface ExplainFacts {
   /** While it is active. */
   readonly running: { readonly tunnel: Tunnel; readonly device: string; readonly now: number } | undefined;
   readonly routing: Routing | undefined;
+  /** As it stands around the tunnel, if one does. */
+  readonly fence: TunnelFence | undefined;
 }
 
 /** @throws ControlError when the question is not one about a packet */
@@ -43,7 +50,8 @@ export function explainPacket(facts: ExplainFacts, question: ExplainQuestion): E
   const protects = decides?.action === 'protect';
   const sa = running !== undefined && protects ? explainSa(running.now, running.tunnel, decides, packet) : undefined;
   const way = routing && explainWay(routing, packet, running?.device);
-  const judged = judge({ name: document.name, packet, decides, sa, way, device: running?.device });
+  const fence = facts.fence && explainFence(facts.fence, packet);
+  const judged = judge({ name: document.name, packet, decides, sa, way, fence, device: running?.device });
   return {
     name: document.name,
     active: running !== undefined,
@@ -55,6 +63,7 @@ export function explainPacket(facts: ExplainFacts, question: ExplainQuestion): E
     policy: describePolicy(explained),
     sa: sa && { text: sa.text, carries: sa.carries },
     way,
+    fence,
     warnings: judged.warnings,
   };
 }
@@ -76,9 +85,13 @@ function orderedEntries(document: SectunnelDocument, direction: Direction): read
 function describePolicy(explained: FlowExplanation): PolicyExplanation {
   const { decides, before, beforeCount, shadowed, shadowedCount } = explained;
   return {
-    decision: formatDecision(explained),
+    decision: explained.answer === NO_ENTRY ? 'no entry is for it' : formatDecision(explained),
     action: decides?.action ?? 'none',
-    entry: decides && { ...named(decides), priority: decides.priority, level: decides.level },
+    entry: decides && {
+      ...named(decides),
+      priority: decides.priority,
+      level: decides.action === 'protect' ? decides.level : undefined,
+    },
     before: before.map(({ entry, mismatches }: ExplainedEntry) => ({
       ...named(entry),
       why: mismatches.map(({ text }) => text),
@@ -99,6 +112,7 @@ interface Judging {
   readonly decides: PolicyEntry | undefined;
   readonly sa: SaAnswer | undefined;
   readonly way: WayExplanation | undefined;
+  readonly fence: FenceExplanation | undefined;
   /** `undefined` for a tunnel that is not active. */
   readonly device: string | undefined;
 }
@@ -111,6 +125,10 @@ interface Verdict {
 
 function judge(judging: Judging): Verdict {
   const { decides } = judging;
+  if (judging.fence?.action === 'own') {
+    const verdict = 'It belongs to the tunnel itself: it is what carries the others.';
+    return { outcome: 'bypassed', verdict, warnings: [] };
+  }
   if (judging.packet.direction === 'in') return judgeInbound(judging);
   switch (decides?.action) {
     case 'protect':
@@ -123,7 +141,7 @@ function judge(judging: Judging): Verdict {
   }
 }
 
-function judgeProtected({ name, sa, way, device }: Judging): Verdict {
+function judgeProtected({ name, decides, sa, way, fence, device }: Judging): Verdict {
   if (sa === undefined) {
     const warnings = [
       `tunnel ${name} is not active: nothing protects this packet now; 'sectunnel start ${name}' starts it`,
@@ -131,10 +149,11 @@ function judgeProtected({ name, sa, way, device }: Judging): Verdict {
     return { outcome: 'not-applied', verdict: 'The policy protects it, but the tunnel is not active.', warnings };
   }
   if (way !== undefined && !way.reachesTunnel) {
-    const by = way.rule === undefined ? '' : ` (rule ${way.rule})`;
-    const goes = way.link === undefined ? way.text : `it goes by ${way.link}`;
-    const warnings = [`this packet does not reach the tunnel: ${goes}${by}; it would have to go by ${device}`];
-    return { outcome: 'not-applied', verdict: 'The policy protects it, but it does not reach the tunnel.', warnings };
+    if (decides?.level === 'use' && sa.fate !== 'carried') {
+      const verdict = `It is sent in the clear while there is no SA: level='use'${byLink(way)}.`;
+      return { outcome: 'bypassed', verdict, warnings: [] };
+    }
+    return passesBy(way, fence, device);
   }
   switch (sa.fate) {
     case 'carried':
@@ -143,7 +162,20 @@ function judgeProtected({ name, sa, way, device }: Judging): Verdict {
       return { outcome: 'held', verdict: 'It waits until an SA is negotiated, and is then encrypted.', warnings: [] };
     case 'dropped':
       return { outcome: 'dropped', verdict: 'It is dropped: no SA carries it.', warnings: [] };
+    default:
+      return assertNever(sa.fate, 'fate');
   }
+}
+
+/** What is to be protected takes another way than the tunnel's. */
+function passesBy(way: WayExplanation, fence: FenceExplanation | undefined, device: string | undefined): Verdict {
+  const by = way.rule === undefined ? '' : ` (rule ${way.rule})`;
+  const goes = way.link === undefined ? way.text : `it goes by ${way.link}`;
+  const warnings = [`this packet does not reach the tunnel: ${goes}${by}; it would have to go by ${device}`];
+  const missed = 'The policy protects it, but it does not reach the tunnel';
+  if (way.link === undefined) return { outcome: 'not-applied', verdict: `${missed}: it goes nowhere.`, warnings };
+  const end = fence?.action === 'guard' ? 'the fence drops it' : 'it leaves in the clear';
+  return { outcome: 'not-applied', verdict: `${missed}: ${end}.`, warnings };
 }
 
 function judgeBypassed({ way, device }: Judging): Verdict {
@@ -151,36 +183,33 @@ function judgeBypassed({ way, device }: Judging): Verdict {
     const warnings = [
       `the policy lets it pass in the clear, but its route leads into ${device}, which sends nothing in the clear: it is dropped (counted as bypass-in-tunnel); give it a route of its own`,
     ];
-    return {
-      outcome: 'not-applied',
-      verdict: 'The policy bypasses it, but it is led into the tunnel and dropped.',
-      warnings,
-    };
+    const verdict = 'The policy bypasses it, but it is led into the tunnel and dropped.';
+    return { outcome: 'not-applied', verdict, warnings };
   }
   return { outcome: 'bypassed', verdict: `It is sent in the clear, as the policy says${byLink(way)}.`, warnings: [] };
 }
 
-/** Discarded by an entry, or for want of one (RFC 4301 §5.1); which takes a way into the tunnel. */
-function judgeDiscarded({ decides, way, device }: Judging): Verdict {
+/** Discarded by an entry, or for want of one (RFC 4301 §5.1), where it is led into the tunnel; else the fence or a rule sees to it. */
+function judgeDiscarded({ decides, way, fence, device }: Judging): Verdict {
   const why = decides === undefined ? 'no policy entry is for it' : 'the policy discards it';
-  if (device !== undefined && way?.reachesTunnel !== false) {
-    return { outcome: 'dropped', verdict: `It is dropped: ${why}.`, warnings: [] };
-  }
+  const led = device !== undefined && way?.reachesTunnel !== false;
+  const stopped = decides !== undefined && (fence?.action === 'discard' || (way !== undefined && isDeadEnd(way)));
+  if (led || stopped) return { outcome: 'dropped', verdict: `It is dropped: ${why}.`, warnings: [] };
   if (decides === undefined) {
-    return {
-      outcome: 'dropped',
-      verdict: `It is none of the tunnel's: ${why}, and it is not led into it${byLink(way)}.`,
-      warnings: [],
-    };
+    const verdict = `It is none of the tunnel's: ${why}, and it is not led into it${byLink(way)}.`;
+    return { outcome: 'dropped', verdict, warnings: [] };
   }
-  const warnings = [
-    `the policy discards this packet, but it does not come past the policy: ${way?.text ?? 'the tunnel is not active'}`,
-  ];
+  const past = way?.text ?? 'the tunnel is not active';
+  const warnings = [`the policy discards this packet, but nothing that stands on this host does: ${past}`];
   return { outcome: 'not-applied', verdict: 'The policy discards it, but it goes its own way.', warnings };
 }
 
+function isDeadEnd({ link, table }: WayExplanation): boolean {
+  return link === undefined && table === undefined;
+}
+
 function byLink(way: WayExplanation | undefined): string {
-  return way?.link === undefined ? '' : `; it leaves ${way.text}`;
+  return way?.link === undefined ? '' : `; its way is ${way.text}`;
 }
 
 function judgeInbound({ name, decides, sa }: Judging): Verdict {

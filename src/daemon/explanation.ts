@@ -39,6 +39,8 @@ export interface Explanation {
   readonly sa: SaExplanation | undefined;
   /** Which way the packet takes on this host; `undefined` where the host's routing cannot be asked. */
   readonly way: WayExplanation | undefined;
+  /** What the tunnel's fence does with it where it is met in the clear; `undefined` while none stands. */
+  readonly fence: FenceExplanation | undefined;
   readonly warnings: readonly string[];
 }
 
@@ -52,7 +54,7 @@ export interface PolicyExplanation {
   readonly decision: string;
   readonly action: 'protect' | 'bypass' | 'discard' | 'none';
   /** The entry that decides. */
-  readonly entry: (NamedEntry & { readonly priority: number; readonly level: string }) | undefined;
+  readonly entry: (NamedEntry & { readonly priority: number; readonly level: string | undefined }) | undefined;
   /** Entries that were asked before in vain, and what kept each from matching: those that come closest. */
   readonly before: readonly (NamedEntry & { readonly why: readonly string[] })[];
   /** Those that are not listed included. */
@@ -81,6 +83,12 @@ export interface CarryingSa {
   readonly selectors: string;
   /** Where its packets go to, or come from. */
   readonly peer: string;
+}
+
+export interface FenceExplanation {
+  /** `own`: IKE or ESP between the ends of the tunnel, which passes whatever the policy says. */
+  readonly action: 'guard' | 'pass' | 'discard' | 'own';
+  readonly text: string;
 }
 
 export interface WayExplanation {

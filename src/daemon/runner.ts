@@ -23,6 +23,7 @@ import { concerns, describeReference, type SecretChange, type SecretSources } fr
 import { Standing } from './standing.ts';
 import type { TunnelStatus, WorkersStatus } from './status.ts';
 import { type RunningFacts, tunnelStatus } from './status-view.ts';
+import { type SteeringPlan, tunnelFence } from './steering-plan.ts';
 import { steeringWarnings } from './steering-rules.ts';
 import type { WorkerChoice } from './workers/choice.ts';
 
@@ -45,6 +46,7 @@ const CERTIFICATE_WATCH = 6 * 3_600_000;
 
 interface RunningTunnel extends RunningFacts {
   readonly certificates: TunnelCertificates;
+  readonly steering: SteeringPlan | undefined;
 }
 
 export class Runner {
@@ -122,7 +124,8 @@ export class Runner {
     const device = await refusingSystem(() =>
       this.#options.platform.openDevice({ ...plan.device, queues: this.#options.workers?.pairs ?? 1 }),
     );
-    this.#running.set(name, { document, certificates, secret: undefined, lastFailure: undefined });
+    const { steering } = plan.device;
+    this.#running.set(name, { document, certificates, steering, secret: undefined, lastFailure: undefined });
     device.onClosed((reason) => {
       if (reason !== undefined) this.#lost(name, reason);
     });
@@ -169,7 +172,12 @@ export class Runner {
     const tunnel = this.host.engine.tunnel(name);
     const device = this.host.device(name)?.name;
     const running = tunnel && device !== undefined ? { tunnel, device, now: this.host.now() } : undefined;
-    return { document, running, routing: this.#options.platform.hostNetwork };
+    // Of another namespace neither routes nor fence are looked at.
+    if (document.device.netns !== undefined) return { document, running, routing: undefined, fence: undefined };
+    const { hostNetwork: routing, fence } = this.#options.platform;
+    const steering = this.#running.get(name)?.steering;
+    const stands = fence !== undefined && steering !== undefined && device !== undefined;
+    return { document, running, routing, fence: stands ? tunnelFence(steering, device) : undefined };
   }
 
   /** Datagrams and packets that belong to no tunnel, by reason. */

@@ -177,7 +177,14 @@ function sideDistance(selectors: readonly TrafficSelector[], end: End): number {
 }
 
 function mismatchesOf({ selectors }: PolicyEntry, [local, remote]: Ends): Mismatch[] {
-  return [mismatchOf(selectors.local, local), mismatchOf(selectors.remote, remote)].filter((m) => m !== undefined);
+  const mine = mismatchOf(selectors.local, local);
+  const theirs = mismatchOf(selectors.remote, remote);
+  // A packet has one protocol: what both sides say of it is said once.
+  const once = mine?.part === 'protocol' && theirs?.part === 'protocol';
+  if (once && mine.text.replace('local ', '') === theirs.text.replace('remote ', '')) {
+    return [{ ...mine, text: mine.text.replace('local ', '') }];
+  }
+  return [mine, theirs].filter((found) => found !== undefined);
 }
 
 /** What keeps a side from matching; `undefined` when it matches. */

@@ -1,5 +1,6 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import type { ExplainQuestion, Explanation } from '../../src/daemon/explanation.ts';
+import { MemoryFence } from '../../src/tun/fence-memory.ts';
 import { MAIN_TABLE, type Prefix } from '../../src/tun/routes.ts';
 import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
 import {
@@ -22,9 +23,12 @@ function prefix(text: string): Prefix {
 
 /** A host at 192.0.2.1 and 10.1.0.1 with the networks behind its links, and the tunnel's route where it is wanted. */
 async function host(
-  words: DocumentWords & { readonly led?: boolean; readonly inactive?: boolean } = {},
+  words: DocumentWords & { readonly led?: boolean; readonly inactive?: boolean; readonly fenced?: boolean } = {},
 ): Promise<TestDaemon> {
-  const test = await TestDaemon.start(new MemoryNetwork().host([address('192.0.2.1')]));
+  const test = new TestDaemon(new MemoryNetwork().host([address('192.0.2.1')]));
+  if (words.fenced === true) test.fence = new MemoryFence();
+  await test.open();
+  onTestFinished(() => test.close());
   prepare(test, words.led ?? true);
   await test.giveSecret();
   await test.client.call(words.inactive === true ? 'define' : 'create', { xml: tunnelDocument(words) });
@@ -87,7 +91,7 @@ describe('explain', () => {
       {
         name: 'no-telnet',
         line: lineOf('no-telnet'),
-        why: ['local protocol udp is not tcp', 'remote protocol udp is not tcp'],
+        why: ['protocol udp is not tcp'],
       },
     ]);
     expect(policy.shadowed).toEqual([{ name: 'late', line: lineOf('late') }]);
@@ -139,7 +143,7 @@ describe('explain', () => {
     });
     const inbound = await explain(left, { src: '10.2.0.9:53', dst: '10.1.0.1:4000', direction: 'in' });
     expect(inbound).toMatchObject({ outcome: 'protected', sa: { carries: { spi: child.spiIn } } });
-    expect(inbound.way?.text).toBe('10.1.0.1 is this host');
+    expect(inbound.way?.text).toBe('in by stun-net, 10.1.0.1 is this host');
 
     const outside = await explain(left, { dst: '10.2.0.200:53' });
     expect(outside.outcome).toBe('dropped');
@@ -151,15 +155,24 @@ describe('explain', () => {
   it('finds the rule and the route, of own and of forwarded packets', async () => {
     const test = await host();
     const rule = '7000: from all to 10.2.0.0/24 lookup 7001';
-    const way = { text: 'by stun-net', link: 'stun-net', gateway: undefined, table: 7001, rule, reachesTunnel: true };
+    const way = {
+      text: 'out by stun-net',
+      link: 'stun-net',
+      gateway: undefined,
+      table: 7001,
+      rule,
+      reachesTunnel: true,
+    };
     expect((await explain(test)).way).toEqual(way);
-    expect((await explain(test, { src: '10.1.0.77:4000' })).way).toEqual(way);
+    const forwarded = await explain(test, { src: '10.1.0.77:4000' });
+    expect(forwarded.way).toEqual({ ...way, text: 'in by lan0, out by stun-net' });
   });
 
   it('warns of a packet that goes past the tunnel', async () => {
     const found = await explain(await host({ led: false }));
     expect(found.outcome).toBe('not-applied');
     expect(found.way).toMatchObject({ link: 'eth0', gateway: '192.0.2.254', table: MAIN_TABLE, reachesTunnel: false });
+    expect(found.verdict).toContain('it leaves in the clear');
     expect(found.warnings).toEqual([
       'this packet does not reach the tunnel: it goes by eth0 (rule 32766: from all lookup main); it would have to go by stun-net',
     ]);
@@ -197,6 +210,25 @@ describe('explain', () => {
     const stranger = await explain(test, { dst: '203.0.113.1:53' });
     expect(stranger).toMatchObject({ outcome: 'dropped', policy: { action: 'none' } });
     expect(stranger.verdict).toContain("none of the tunnel's");
+  });
+
+  it('tells what the fence does with what goes past the tunnel', async () => {
+    const test = await host({ led: false, fenced: true, inactive: true });
+    await test.client.call('define', { xml: withExtra() });
+    expect((await explain(test)).fence).toBeUndefined();
+    await test.client.call('start', { name: 'net' });
+    const past = await explain(test);
+    expect(past).toMatchObject({ outcome: 'not-applied', fence: { action: 'guard' } });
+    expect(past.verdict).toBe('The policy protects it, but it does not reach the tunnel: the fence drops it.');
+    const inward = await explain(test, { src: '10.2.0.9:53', dst: '10.1.0.1:4000', direction: 'in' });
+    expect(inward.fence?.text).toContain('fence-clear-in');
+    const telnet = await explain(test, { dst: '10.2.0.1:23', proto: 'tcp' });
+    expect(telnet).toMatchObject({ outcome: 'dropped', fence: { action: 'discard' } });
+    const bgp = await explain(test, { src: '10.1.0.1:4000', dst: '10.2.0.1:179', proto: 'tcp' });
+    expect(bgp).toMatchObject({ outcome: 'bypassed', fence: { action: 'pass' } });
+    const ike = await explain(test, { src: '192.0.2.1:4500', dst: '192.0.2.2:4500' });
+    expect(ike).toMatchObject({ outcome: 'bypassed', fence: { action: 'own' } });
+    expect(ike.verdict).toContain('belongs to the tunnel itself');
   });
 
   it('takes an echo request and a client port for granted, and says so', async () => {

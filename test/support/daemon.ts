@@ -9,6 +9,7 @@ import type { Daemon } from '../../src/daemon/daemon.ts';
 import type { DevicePlan } from '../../src/daemon/platform.ts';
 import { Service } from '../../src/daemon/service.ts';
 import type { Fetch } from '../../src/pki/online.ts';
+import type { FenceKeeper } from '../../src/tun/fence.ts';
 import { MemoryDevice } from '../../src/tun/memory.ts';
 import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
 import type { UdpNetwork } from '../../src/tun/udp.ts';
@@ -53,6 +54,8 @@ export class TestDaemon {
   pathMtu: number | undefined;
   /** What it can fetch of revocation. */
   fetch: Fetch = ({ url }) => Promise.reject(new Error(`no ${url} here`));
+  /** Of its machine; to be given before it is opened. */
+  fence: FenceKeeper | undefined;
   /** Its machine's links, routes and rules: empty, and not touched by its devices. */
   readonly hostNetwork: MemoryHostNetwork = new MemoryHostNetwork();
   readonly #network: UdpNetwork;
@@ -100,6 +103,7 @@ export class TestDaemon {
       platform: {
         network: this.#network,
         hostNetwork: this.hostNetwork,
+        fence: this.fence,
         localAddressFor: () => undefined,
         pathMtuFor: () => this.pathMtu,
         openDevice: (plan) => {
