@@ -14,13 +14,13 @@ usage() {
 
 # program (or file), Debian package
 demo_needs='ip iproute2
+nft nftables
 tcpdump tcpdump'
 test_needs="$demo_needs
 setpriv util-linux
 ping iputils-ping
 openssl openssl
 certtool gnutls-bin
-nft nftables
 systemd-analyze systemd
 ifup ifupdown
 libvirtd libvirt-daemon

@@ -23,7 +23,7 @@ interface JsonStatus {
 export function whyNotHere(): string | undefined {
   if (process.geteuid?.() !== 0) return 'not root';
   if (!existsSync('/dev/net/tun')) return 'no /dev/net/tun';
-  for (const program of ['ip', 'tcpdump']) {
+  for (const program of ['ip', 'nft', 'tcpdump']) {
     if (spawnSync(program, ['-V']).error !== undefined) return `no ${program}`;
   }
   const probe = `sectunnel-demo-${process.pid}-probe`;
@@ -88,7 +88,7 @@ async function run(checks: Checks, network: DemoNetwork): Promise<void> {
   const refused = left.exchange(5000, '10.2.0.1', 5001, 'this must not pass');
   checks.check('nothing comes back', !refused.startsWith('echo:'), refused);
   checks.check('it did not enter the tunnel', carried(left).out === before.out);
-  checks.check('it was dropped at the device and counted', policyDrops(left) === before.drops + 1);
+  checks.check('it was not led to the device either', policyDrops(left) === before.drops);
   other.kill();
 
   checks.step('both ends say the same');

@@ -34,6 +34,7 @@ function namespaces(): string[] {
   if (process.getuid?.() !== 0) return ['network namespaces need root'];
   const missing = [
     ...programs(['ip'], 'iproute2'),
+    ...programs(['nft'], 'nftables'),
     ...programs(['setpriv'], 'util-linux'),
     ...programs(['ping'], 'iputils-ping'),
   ];
