@@ -98,12 +98,14 @@ export class Pursuit {
   }
 
   /** An attempt of ours failed. */
-  failed(now: number, tunnel: Tunnel, { child, selectors, reason }: Extract<IkeEvent, { type: 'failed' }>): void {
+  failed(now: number, tunnel: Tunnel, event: Extract<IkeEvent, { type: 'failed' }>): void {
+    const { child, selectors, reason, connection } = event;
     // One SA of a child that has many, each for other packets, says nothing of those.
     if (selectors === undefined) this.#planAnother(now, tunnel, child);
     if (!tunnel.wanted || OUT_OF_REACH.includes(reason)) return;
     const until = selectors === undefined ? tunnel.retry.at : now + REFUSED_FOR;
-    const names = child === undefined ? [...tunnel.plans].map((plan) => plan.child.name) : [child];
+    const plans = [...tunnel.plans].filter((plan) => plan.connection.name === connection);
+    const names = child === undefined ? plans.map((plan) => plan.child.name) : [child];
     const without = names.filter((name) => selectors !== undefined || tunnel.sasOf(name) === 0);
     this.#refuse(tunnel, without, selectors, until ?? now);
   }

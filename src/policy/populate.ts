@@ -10,7 +10,6 @@ import { hasPorts, Protocol } from './protocols.ts';
 import {
   intersectPorts,
   intersectProtocol,
-  isAnyPorts,
   isOpaquePorts,
   makeSelector,
   type SelectorPair,
@@ -114,7 +113,7 @@ export function populatedKeyOf(flags: PacketFlags, { local, remote }: SelectorPa
 function singlePort(side: readonly TrafficSelector[]): number | undefined {
   const [first] = side;
   if (first === undefined) return undefined;
-  if (!hasPorts(first.protocol) && side.every(isAnyPorts)) return PORT_HIDDEN;
+  if (!hasPorts(first.protocol)) return PORT_HIDDEN;
   if (side.every(isOpaquePorts)) return PORT_HIDDEN;
   const port = first.startPort;
   return side.every(({ startPort, endPort }) => startPort === port && endPort === port) ? port : undefined;
