@@ -1,5 +1,5 @@
 /** How results look on a terminal. */
-import type { SecretInfo, StatusResult, TunnelEvent, TunnelInfo } from '../daemon/protocol.ts';
+import type { NetworkInfo, SecretInfo, StatusResult, TunnelEvent, TunnelInfo } from '../daemon/protocol.ts';
 import type { ChildStatus, IkeStatus, SecretStatus, TunnelStatus } from '../daemon/status.ts';
 
 /** A table in the manner of virsh: a header, a rule, a row a line. */
@@ -56,7 +56,7 @@ export function formatEvent(event: TunnelEvent): string {
 export function formatStatus(status: StatusResult): string {
   const head = `sectunneld ${status.version}, pid ${status.pid}, up ${duration(status.uptime)}, crypto ${status.crypto}\n`;
   const io = Object.entries(status.io).map(([part, features]) => `io: ${part} ${features.join(', ')}\n`);
-  const tunnels = status.tunnels.map(formatTunnel);
+  const tunnels = status.tunnels.map((tunnel) => formatTunnel(tunnel, status.networks));
   const counters = Object.entries(status.counters).filter(([, count]) => count > 0);
   const totals =
     counters.length === 0
@@ -73,7 +73,7 @@ function formatWorkers({ mode, threads }: StatusResult['workers']): string {
   return `workers: ${[mode, ...each].join('; ')}\n`;
 }
 
-function formatTunnel(tunnel: TunnelStatus): string {
+function formatTunnel(tunnel: TunnelStatus, networks: readonly NetworkInfo[]): string {
   const lines = [`${tunnel.name}: ${tunnel.state}${tunnel.device === undefined ? '' : deviceText(tunnel.device)}`];
   if (tunnel.secret !== undefined) lines.push(`  ${secretText(tunnel.secret)}`);
   for (const ike of tunnel.ikeSas) lines.push(...formatIke(ike).map((line) => `  ${line}`));
@@ -87,7 +87,18 @@ function formatTunnel(tunnel: TunnelStatus): string {
   if (tunnel.retryIn !== undefined) lines.push(`  next attempt in ${duration(tunnel.retryIn)}`);
   const drops = Object.entries(tunnel.drops).filter(([, count]) => count > 0);
   if (drops.length > 0) lines.push(`  dropped: ${drops.map(([reason, count]) => `${reason} ${count}`).join(', ')}`);
+  for (const network of networks) if (network.tunnel === tunnel.name) lines.push(`  ${networkText(network)}`);
   return `${lines.join('\n')}\n`;
+}
+
+function networkText({ name, bridge, mode, counters }: NetworkInfo): string {
+  return `holds network ${name} (${mode}, bridge ${bridge}), stopped: ${countersText(counters)}`;
+}
+
+/** Those that have counted something. */
+export function countersText(counters: Readonly<Record<string, number>>): string {
+  const counted = Object.entries(counters).filter(([, count]) => count > 0);
+  return counted.length === 0 ? 'nothing' : counted.map(([reason, count]) => `${reason} ${count}`).join(', ');
 }
 
 function secretText({ name, source, problem }: SecretStatus): string {

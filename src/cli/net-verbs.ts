@@ -1,6 +1,6 @@
 /** The verbs of libvirt networks: bring in one that names a tunnel, list those that are held. */
 import type { NetworkInfo } from '../daemon/protocol.ts';
-import { table } from './format.ts';
+import { countersText, table } from './format.ts';
 import { document, flag, json, jsonOption, type VerbSpec } from './verb.ts';
 
 export const netImport: VerbSpec = {
@@ -50,16 +50,13 @@ export const netList: VerbSpec = {
 function formatNetworks(networks: readonly NetworkInfo[]): string {
   return table(
     ['Name', 'State', 'Bridge', 'Tunnel', 'Mode', 'Stopped'],
-    networks.map(({ name, running, bridge, tunnel, tunnelState, mode, counters }) => {
-      const stopped = Object.entries(counters).filter(([, count]) => count > 0);
-      return [
-        name,
-        running ? 'held' : 'held, not running',
-        bridge,
-        `${tunnel} (${tunnelState})`,
-        mode,
-        stopped.length === 0 ? '-' : stopped.map(([reason, count]) => `${reason} ${count}`).join(', '),
-      ];
-    }),
+    networks.map(({ name, running, bridge, tunnel, tunnelState, mode, counters }) => [
+      name,
+      running ? 'held' : 'held, not running',
+      bridge,
+      `${tunnel} (${tunnelState})`,
+      mode,
+      countersText(counters),
+    ]),
   );
 }

@@ -293,6 +293,7 @@ export class Daemon {
   async status(nameOrUuid: string | undefined): Promise<StatusResult> {
     await this.runner.standing.look();
     const objects = nameOrUuid === undefined ? this.#objects.all() : [this.#objects.find(nameOrUuid)];
+    const networks = await this.networks.list();
     return {
       version: version(),
       pid: process.pid,
@@ -301,6 +302,7 @@ export class Daemon {
       io: this.runner.io(),
       workers: this.runner.workers(),
       tunnels: objects.map((object) => this.#statusOf(object)),
+      networks: networks.filter(({ tunnel }) => objects.some(({ name }) => name === tunnel)),
       counters: this.runner.counters(),
     };
   }

@@ -172,7 +172,9 @@ export class HeldNetworks {
     });
   }
 
+  /** In order of their names. */
   async list(): Promise<NetworkInfo[]> {
+    if (this.#held.size === 0) return [];
     const counters = (await this.#options.platform.fence?.counters()) ?? new Map<string, FenceCounters>();
     const running = this.#files();
     return [...this.#held.values()]

@@ -108,6 +108,8 @@ export interface StatusResult {
   readonly io: Readonly<Record<string, readonly string[]>>;
   readonly workers: WorkersStatus;
   readonly tunnels: readonly TunnelStatus[];
+  /** libvirt's networks that these tunnels hold. */
+  readonly networks: readonly NetworkInfo[];
   /** Messages that belong to no tunnel, by reason. */
   readonly counters: Readonly<Record<string, number>>;
 }

@@ -1,8 +1,11 @@
 /** Networks of libvirt that tunnels hold: what stands around them, and when. The kernel and libvirt are in memory. */
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { parseAddress } from '../../src/base/address.ts';
+import { formatStatus } from '../../src/cli/format.ts';
 import { parseDocument } from '../../src/config/parse.ts';
+import { DaemonClient } from '../../src/daemon/client.ts';
 import { HeldNetworks, type HoldingTunnel, holdingTunnel } from '../../src/daemon/networks.ts';
 import { ControlError } from '../../src/daemon/protocol.ts';
 import { Steering } from '../../src/daemon/steering.ts';
@@ -10,7 +13,16 @@ import { TUNNEL_NAMESPACE } from '../../src/libvirt/network.ts';
 import type { FencePart } from '../../src/tun/fence.ts';
 import { MemoryFence } from '../../src/tun/fence-memory.ts';
 import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
-import { type LogLine, recordingLog, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
+import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import {
+  eventually,
+  type LogLine,
+  recordingLog,
+  SECRET_UUID,
+  TestDaemon,
+  temporaryFolder,
+  tunnelDocument,
+} from '../support/daemon.ts';
 
 interface NetworkWords {
   readonly name?: string;
@@ -279,5 +291,71 @@ describe('a tunnel that holds networks', () => {
     networks.checkDocument(lax);
     await networks.start(network());
     expect(() => networks.checkDocument(lax)).toThrow(/level='use' on line \d+.*network 'lan'/);
+  });
+});
+
+describe('a daemon whose networks libvirt starts', () => {
+  async function daemon(): Promise<TestDaemon> {
+    const test = new TestDaemon(new MemoryNetwork().host([parseAddress('192.0.2.1')!]));
+    onTestFinished(() => test.close());
+    test.fence = new MemoryFence();
+    await test.open();
+    await test.giveSecret();
+    return test;
+  }
+
+  it('starts the tunnel with the network, and tells of both', async () => {
+    const { client } = await daemon();
+    await client.call('define', { xml: tunnelDocument() });
+    const hook = { network: 'lan', xml: `<hookData>${network()}</hookData>` };
+    expect(await client.call('network-hook', { ...hook, operation: 'start' })).toEqual({ tunnel: 'net' });
+    expect((await client.call('info', { name: 'net' })).active).toBe(true);
+    const status = await client.call('status', { name: 'net' });
+    expect(status.networks).toMatchObject([{ name: 'lan', tunnel: 'net', mode: 'exclusive', running: false }]);
+    expect(formatStatus(status)).toContain('\n  holds network lan (exclusive, bridge virbr9), stopped: nothing\n');
+    expect(await client.call('network-hook', { ...hook, operation: 'started' })).toEqual({});
+    // With the tunnel stopped the network is still held.
+    await client.call('destroy', { name: 'net' });
+    expect((await client.call('net-list', {})).networks).toMatchObject([{ name: 'lan', tunnelState: 'inactive' }]);
+    await client.call('network-hook', { ...hook, operation: 'stopped' });
+    expect((await client.call('net-list', {})).networks).toEqual([]);
+  });
+
+  it('does not start a network whose tunnel cannot start, nor one that nobody waits for', async () => {
+    const test = await daemon();
+    const hook = { network: 'lan', operation: 'start', xml: network() };
+    await expect(test.client.call('network-hook', hook)).rejects.toThrow(
+      "names the tunnel 'net', which is not defined",
+    );
+    await test.client.call('define', { xml: tunnelDocument() });
+    await test.client.call('secret-undefine', { uuid: SECRET_UUID });
+    await expect(test.client.call('network-hook', hook)).rejects.toThrow(SECRET_UUID);
+    await test.giveSecret();
+    // The kernel takes its time.
+    const { fence } = test;
+    const set = fence!.set.bind(fence);
+    fence!.set = async (...part) => {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      await set(...part);
+    };
+    const impatient = await DaemonClient.connect(test.runDir);
+    const answer = impatient.call('network-hook', hook);
+    impatient.close();
+    await answer.catch(() => undefined);
+    await eventually('the request to be over', async () => (await test.client.call('info', { name: 'net' })).active);
+    await eventually(
+      'the network to be let go',
+      async () => (await test.client.call('net-list', {})).networks.length === 0,
+    );
+  });
+
+  it('rewrites a network, and says when there is no libvirt to define it', async () => {
+    const { client } = await daemon();
+    await client.call('define', { xml: tunnelDocument() });
+    const xml = "<network><name>lan</name><forward mode='route' tunnel='net'/></network>";
+    const read = await client.call('net-import', { xml, define: false });
+    expect(read).toMatchObject({ name: 'lan', tunnel: 'net', mode: 'exclusive' });
+    expect(read.xml).toContain('dev="stun-net"');
+    await expect(client.call('net-import', { xml, define: true })).rejects.toThrow('libvirt is not to be asked');
   });
 });

@@ -8,6 +8,7 @@ import { chooseCrypto } from '../../src/daemon/crypto.ts';
 import type { Daemon } from '../../src/daemon/daemon.ts';
 import type { DevicePlan } from '../../src/daemon/platform.ts';
 import { Service } from '../../src/daemon/service.ts';
+import { Steering } from '../../src/daemon/steering.ts';
 import type { Fetch } from '../../src/pki/online.ts';
 import type { FenceKeeper } from '../../src/tun/fence.ts';
 import { MemoryDevice } from '../../src/tun/memory.ts';
@@ -58,6 +59,7 @@ export class TestDaemon {
   fence: FenceKeeper | undefined;
   /** Its machine's links, routes and rules: empty, and not touched by its devices. */
   readonly hostNetwork: MemoryHostNetwork = new MemoryHostNetwork();
+  readonly #steering = new Steering(this.hostNetwork);
   readonly #network: UdpNetwork;
   #service: Service | undefined;
   #client: DaemonClient | undefined;
@@ -103,6 +105,7 @@ export class TestDaemon {
       platform: {
         network: this.#network,
         hostNetwork: this.hostNetwork,
+        leadBridge: (bridge, own, table) => this.#steering.leadBridge(bridge, own, table),
         fence: this.fence,
         localAddressFor: () => undefined,
         pathMtuFor: () => this.pathMtu,
