@@ -59,7 +59,9 @@ export interface FlowExplanation {
 /** Explains how a policy decides a packet. */
 export function explainFlow({ direction, entries }: OrderedPolicy, flow: Flow, limit = 1000): FlowExplanation {
   const packet = readPacket(flow, direction === 'out');
-  const matching = indexesOf(entries, (entry) => distanceOf(entry, packet) === 0);
+  // Once for each entry: there may be thousands.
+  const distances = Uint8Array.from(entries, (entry) => distanceOf(entry, packet));
+  const matching = placesOf(distances, 0);
   const [first, ...later] = matching;
   const answer =
     first === undefined ? NO_ENTRY : keptFromBypass(entries, first, flow, packet) ? FRAGMENT_UNDECIDED : first;
@@ -74,7 +76,7 @@ export function explainFlow({ direction, entries }: OrderedPolicy, flow: Flow, l
     answer,
     action: decides?.action ?? 'discard',
     decides,
-    before: closest(entries, beforeCount, limit, packet).map(explained),
+    before: closest(distances.subarray(0, beforeCount), limit).map(explained),
     beforeCount,
     shadowed: shadowed.slice(0, limit).map(explained),
     shadowedCount: shadowed.length,
@@ -99,22 +101,17 @@ export function entryName({ name, line }: PolicyEntry): string {
   return line === undefined ? `'${name}'` : `'${name}' (line ${line})`;
 }
 
-function indexesOf(entries: readonly PolicyEntry[], wanted: (entry: PolicyEntry) => boolean): number[] {
+function placesOf(distances: Uint8Array, distance: number): number[] {
   const found: number[] = [];
-  for (const [index, entry] of entries.entries()) if (wanted(entry)) found.push(index);
+  for (let at = distances.indexOf(distance); at >= 0; at = distances.indexOf(distance, at + 1)) found.push(at);
   return found;
 }
 
-/** The entries before an index that have the least against the packet, in their order. */
-function closest(entries: readonly PolicyEntry[], before: number, limit: number, packet: Ends): number[] {
-  if (before <= limit) return Array.from({ length: before }, (_, index) => index);
-  const distances = Uint8Array.from({ length: before }, (_, index) => distanceOf(entries[index]!, packet));
+/** Those that have the least against the packet, in their order. */
+function closest(distances: Uint8Array, limit: number): number[] {
   const chosen: number[] = [];
-  for (let distance = 0; distance <= 2 * DISTANCE.address; distance++) {
-    for (let at = distances.indexOf(distance); at >= 0; at = distances.indexOf(distance, at + 1)) {
-      if (chosen.length === limit) return chosen.sort((a, b) => a - b);
-      chosen.push(at);
-    }
+  for (let distance = 0; distance <= 2 * DISTANCE.address && chosen.length < limit; distance++) {
+    chosen.push(...placesOf(distances, distance).slice(0, limit - chosen.length));
   }
   return chosen.sort((a, b) => a - b);
 }
