@@ -175,6 +175,37 @@ describe.skipIf(wants.length > 0)('the fence of nftables', () => {
     expect(nft('list', 'tables')).toBe('');
   });
 
+  it('lets pass what stays on a bridge, whatever policies say of it', async () => {
+    const fence = new LinuxFence();
+    await fence.set('tunnel:all', tunnel({ outbound: [entry('10.9.0.0/24', '0.0.0.0/0')] }));
+    expect(await send('10.9.0.2', 7)).toBe('EPERM');
+    for (const closed of [false, true]) {
+      await fence.set('network:lan', { kind: 'bridge', bridge: 'left', devices: ['stun0'], closed, dns: !closed });
+      expect(await send('10.9.0.2', 7)).toBeUndefined();
+    }
+    await fence.set('network:lan', undefined);
+    expect(await send('10.9.0.2', 7)).toBe('EPERM');
+    await fence.set('tunnel:all', undefined);
+  });
+
+  it('keeps addresses as they are only where it is asked to, and finds that again', async () => {
+    const fence = new LinuxFence();
+    await fence.set('tunnel:a', tunnel());
+    expect(nft('list', 'chains')).not.toContain('postrouting');
+    await fence.set('network:lan', { kind: 'untranslated', bridge: 'virbr9', device: 'stun0' });
+    expect(nft('list', 'table', 'inet', 'sectunnel')).toMatch(
+      /iifname "virbr9" oifname "stun0" snat ip to ip saddr[\s\S]*snat ip6 to ip6 saddr/,
+    );
+    await new LinuxFence().reconcile('untranslated', []);
+    expect(nft('list', 'chains')).not.toContain('postrouting');
+    await fence.mend();
+    expect(nft('list', 'chains')).toContain('type nat hook postrouting');
+    await fence.set('network:lan', undefined);
+    expect(nft('list', 'chains')).not.toContain('postrouting');
+    await fence.set('tunnel:a', undefined);
+    expect(nft('list', 'tables')).toBe('');
+  });
+
   function remoteSet(): string {
     return /set (t[0-9a-f]+_remote4)/.exec(nft('list', 'sets', 'inet'))![1]!;
   }
