@@ -40,6 +40,12 @@ for (const workers of ['1', '0']) {
 
     const ends = { source: LEFT[4].inner, destination: RIGHT[4].inner };
 
+    /** What was dropped of ours; the kernel may send multicast of its own into any device. */
+    async function drops(): Promise<Readonly<Record<string, number>>> {
+      const { 'no-policy': _, ...ofTraffic } = (await ours.tunnel(TUNNEL.name)).drops;
+      return ofTraffic;
+    }
+
     async function begin(): Promise<void> {
       await ours.reset();
       await peer.reset();
@@ -53,14 +59,14 @@ for (const workers of ['1', '0']) {
       expect(await ping(left, { ...ends, count: 1 })).toBe(1);
       const { child } = await ours.single(TUNNEL.name);
       expect([child.packetsOut, child.packetsIn]).toEqual([1, 1]);
-      expect((await ours.tunnel(TUNNEL.name)).drops).toEqual({});
+      expect(await drops()).toEqual({});
     });
 
     it('loses none of what comes before the SA is up, as many as may wait', async () => {
       await begin();
       const answered = await burst(left, { ...ends, port: ECHO_PORT, count: HELD, size: 100, pause: 0 });
       expect(answered).toEqual({ sent: HELD, received: HELD, damaged: 0 });
-      expect((await ours.tunnel(TUNNEL.name)).drops).toEqual({});
+      expect(await drops()).toEqual({});
     });
 
     /** What a ping is told in place of an answer. */
@@ -84,7 +90,7 @@ for (const workers of ['1', '0']) {
       await peer.stop();
       await ours.load(TUNNEL, 'left', { start: 'trap' });
       expect(await told(15)).toContain('Destination Host Unreachable');
-      expect((await ours.tunnel(TUNNEL.name)).drops).toEqual({ 'no-sa': 1 });
+      expect(await drops()).toEqual({ 'no-sa': 1 });
     });
   });
 }
