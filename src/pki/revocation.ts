@@ -1,5 +1,5 @@
 /**
- * Whether certificates of a trusted path were revoked, by what is asked over the network beside the lists at hand.
+ * Whether certificates of a trusted path were revoked, by lists at hand and by what is asked over the network.
  *
  * Whoever says that one was revoked is right. OCSP is asked first where it is wanted, also about a certificate that a list at
  * hand does not have: a peer may send a list along from before it was revoked. Lists are fetched where OCSP did not know.
@@ -20,7 +20,7 @@ export interface OnlineSources {
 export async function revocationOf(
   path: readonly Certificate[],
   occasion: Occasion,
-  sources: OnlineSources,
+  sources: OnlineSources | undefined,
 ): Promise<readonly RevocationStatus[]> {
   return await Promise.all(
     path.slice(0, -1).map((certificate, at) => statusOf(certificate, path[at + 1]!, occasion, sources)),
@@ -31,11 +31,12 @@ async function statusOf(
   certificate: Certificate,
   issuer: Certificate,
   occasion: Occasion,
-  { through, ocsp, lists }: OnlineSources,
+  sources: OnlineSources | undefined,
 ): Promise<RevocationStatus> {
   const { crls, now, clockSkew } = occasion;
   const atHand = await revocationStatus(certificate, issuer, crls, now, clockSkew);
-  if (atHand.status === 'revoked') return atHand;
+  if (atHand.status === 'revoked' || sources === undefined) return atHand;
+  const { through, ocsp, lists } = sources;
   const why: string[] = [];
   for (const asked of [ocsp && through.ask.bind(through), lists && through.list.bind(through)]) {
     if (asked === false) continue;

@@ -67,28 +67,36 @@ async function judge(proof: PeerProof, options: VerifierOptions, cache: Certific
   }
   const [leaf, ...others] = certificates.map((der) => cache.parse(der));
   if (leaf === undefined) return refuse('no-certificate', 'the peer signed, but sent no certificate');
-  const wanted = pathOptions(others, proof.crls, now, options);
-  const path = await validatePath(leaf, options.online === undefined ? wanted : { ...wanted, crlPolicy: 'ifpresent' });
+  // What more there is to know of revocation is looked at last of all: who does not have the key of a certificate has
+  // nothing fetched with it, and no lists of his own read, which are long.
+  const more = options.online !== undefined || proof.crls.length > 0;
+  const wanted = pathOptions(others, now, options);
+  const path = await validatePath(leaf, more ? { ...wanted, crlPolicy: 'ifpresent' } : wanted);
   if (!path.ok) return path;
   const refusal =
     checkIdentity(leaf, proof, options) ??
     (await checkSignature(leaf, proof, options)) ??
-    // Last of all: who does not have the key of a certificate has nothing fetched with it.
-    (options.online && refusalOf(path.path, await revocationOf(path.path, wanted, options.online), wanted.crlPolicy));
+    (more ? await checkRevocation(path.path, proof, wanted, options.online) : undefined);
   return refusal ?? { ok: true, subject: formatDn(leaf.subject) ?? '', validUntil: path.validUntil };
 }
 
-/** The policy of a verifier for a path, with what a peer sent beside its certificate. */
-export function pathOptions(
-  others: readonly Certificate[],
-  crls: readonly Uint8Array[],
-  now: number,
-  options: VerifierOptions,
-): PathOptions {
+/** By the lists at hand, those of the peer, and what is asked over the network. */
+async function checkRevocation(
+  path: readonly Certificate[],
+  { crls }: PeerProof,
+  wanted: PathOptions,
+  online: OnlineSources | undefined,
+): Promise<Refusal | undefined> {
+  const occasion = { ...wanted, crls: [...wanted.crls, ...peerCrls(crls)] };
+  return refusalOf(path, await revocationOf(path, occasion, online), wanted.crlPolicy);
+}
+
+/** The policy of a verifier for a path. */
+function pathOptions(others: readonly Certificate[], now: number, options: VerifierOptions): PathOptions {
   return {
     anchors: options.anchors,
     intermediates: [...others, ...(options.intermediates ?? [])],
-    crls: [...(options.crls ?? []), ...peerCrls(crls)],
+    crls: options.crls ?? [],
     crlPolicy: options.crlPolicy ?? 'ifpresent',
     now,
     clockSkew: options.clockSkew ?? CLOCK_SKEW,

@@ -285,6 +285,12 @@ describe('nothing is fetched', () => {
     ],
     ['for a name that is not let in', { allowedDns: ['CN=other'] }, {}, /^not-allowed/],
     ['for who does not have the key of the certificate', {}, { signature: new Uint8Array(64) }, /^bad-signature/],
+    [
+      'for who does not have the key, and no list of his own is read',
+      { online: undefined },
+      { signature: new Uint8Array(64), crls: [crl({ revoked: [serial] })] },
+      /^bad-signature/,
+    ],
     ['for who is revoked by a list at hand', {}, { crls: [crl({ revoked: [serial] })] }, /^revoked/],
     ['where the document does not want it', { online: undefined }, {}, /^revocation-unknown/],
   ])('%s', async (_, options, proof, why) => {
