@@ -18,6 +18,8 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 interface Shelf {
   names(): string[];
   has(name: string): boolean;
+  /** Another one whenever the piece may be another; `undefined` when it is not there. */
+  state(name: string): string | undefined;
   /** @throws ControlError when others may read it */
   read(name: string): Buffer;
   write(name: string, content: string): void;
@@ -31,13 +33,52 @@ type Found =
   | { readonly uuid: string; readonly shelf: Shelf; readonly secret: SecretDocument }
   | { readonly uuid: string; readonly shelf: Shelf; readonly problem: string };
 
+/** The descriptions on a shelf. Each is read once for as long as it stays as it is: there may be thousands. */
+class Catalogue {
+  readonly shelf: Shelf;
+  // BOUNDED: by the descriptions on the shelf; what is gone leaves when all are looked at.
+  readonly #known = new Map<string, { readonly state: string; readonly found: Found }>();
+
+  constructor(shelf: Shelf) {
+    this.shelf = shelf;
+  }
+
+  has(uuid: string): boolean {
+    return this.shelf.has(`${uuid}.xml`);
+  }
+
+  get(uuid: string): Found | undefined {
+    const state = this.shelf.state(`${uuid}.xml`);
+    if (state === undefined) return undefined;
+    const known = this.#known.get(uuid);
+    if (known?.state === state) return known.found;
+    const found = describe(this.shelf, uuid);
+    this.#known.set(uuid, { state, found });
+    return found;
+  }
+
+  /** In the order of their UUIDs. One that cannot be read is no reason to do without the others. */
+  all(): Found[] {
+    const uuids = this.shelf
+      .names()
+      .filter((name) => name.endsWith('.xml') && UUID.test(name.slice(0, -4)))
+      .map((name) => name.slice(0, -4))
+      .sort();
+    const there = new Set(uuids);
+    for (const uuid of this.#known.keys()) if (!there.has(uuid)) this.#known.delete(uuid);
+    return uuids.flatMap((uuid) => this.get(uuid) ?? []);
+  }
+}
+
 export class SecretStore {
-  readonly #kept: Shelf;
-  readonly #ephemeral: Shelf = memoryShelf();
+  readonly #kept: Catalogue;
+  readonly #ephemeral: Catalogue = new Catalogue(memoryShelf());
+  /** Where a usage was found the last time. BOUNDED: by the secrets that there were. */
+  readonly #usages = new Map<string, { readonly catalogue: Catalogue; readonly uuid: string }>();
 
   constructor(path: string) {
     makePrivateFolder(path, 'secrets (--config-dir)');
-    this.#kept = folderShelf(path);
+    this.#kept = new Catalogue(folderShelf(path));
   }
 
   /** Defines a secret or describes it anew; a value that it has stays. */
@@ -51,20 +92,20 @@ export class SecretStore {
         `the usage '${secret.usage?.name}' is taken by secret ${taken.uuid}; choose another name, or undefine that one`,
       );
     }
-    const [shelf, other] = secret.ephemeral ? [this.#ephemeral, this.#kept] : [this.#kept, this.#ephemeral];
-    if (other.has(`${secret.uuid}.xml`)) {
+    const [catalogue, other] = secret.ephemeral ? [this.#ephemeral, this.#kept] : [this.#kept, this.#ephemeral];
+    if (other.has(secret.uuid)) {
       throw new ControlError(
         'invalid-state',
         `secret ${secret.uuid} is ${secret.ephemeral ? 'not ' : ''}ephemeral already; undefine it before that is changed`,
       );
     }
-    shelf.write(`${secret.uuid}.xml`, dumpSecret(secret));
+    catalogue.shelf.write(`${secret.uuid}.xml`, dumpSecret(secret));
   }
 
   /** Whether a secret is described here, with a value or without. */
   has(reference: SecretReference): boolean {
     return reference.by === 'uuid'
-      ? this.#shelfOf(reference.uuid) !== undefined
+      ? this.#byUuid(reference.uuid) !== undefined
       : this.#byUsage(reference.usage) !== undefined;
   }
 
@@ -84,8 +125,8 @@ export class SecretStore {
     }
     shelf.write(`${uuid}.base64`, value.toString('base64'));
     value.fill(0);
-    const found = describe(shelf, `${uuid}.xml`);
-    return 'secret' in found ? found.secret.usage?.name : undefined;
+    const found = this.#byUuid(uuid)?.get(uuid);
+    return found !== undefined && 'secret' in found ? found.secret.usage?.name : undefined;
   }
 
   list(): SecretInfo[] {
@@ -128,11 +169,11 @@ export class SecretStore {
 
   #find(uuid: string): { readonly uuid: string; readonly shelf: Shelf } {
     if (!UUID.test(uuid)) throw new ControlError('bad-request', `'${uuid}' is not a UUID`);
-    const shelf = this.#shelfOf(uuid);
-    if (shelf === undefined) {
+    const catalogue = this.#byUuid(uuid);
+    if (catalogue === undefined) {
       throw new ControlError('not-found', `there is no secret ${uuid}; define it with 'sectunnel secret-define'`);
     }
-    return { uuid, shelf };
+    return { uuid, shelf: catalogue.shelf };
   }
 
   #findUsage(usage: string): { readonly uuid: string; readonly shelf: Shelf } {
@@ -144,28 +185,35 @@ export class SecretStore {
     );
   }
 
-  #shelfOf(uuid: string): Shelf | undefined {
-    return [this.#ephemeral, this.#kept].find((shelf) => shelf.has(`${uuid}.xml`));
+  #byUuid(uuid: string): Catalogue | undefined {
+    return [this.#ephemeral, this.#kept].find((catalogue) => catalogue.has(uuid));
   }
 
   #byUsage(usage: string): Found | undefined {
-    return this.#all().find((found) => 'secret' in found && found.secret.usage?.name === usage);
+    const last = this.#usages.get(usage);
+    const again = last?.catalogue.get(last.uuid);
+    if (again !== undefined && isFor(again, usage)) return again;
+    this.#usages.delete(usage);
+    for (const catalogue of [this.#kept, this.#ephemeral]) {
+      const found = catalogue.all().find((candidate) => isFor(candidate, usage));
+      if (found === undefined) continue;
+      this.#usages.set(usage, { catalogue, uuid: found.uuid });
+      return found;
+    }
+    return undefined;
   }
 
-  /** One that cannot be read is no reason to do without the others. */
   #all(): Found[] {
-    return [this.#kept, this.#ephemeral].flatMap((shelf) =>
-      shelf
-        .names()
-        .filter((name) => name.endsWith('.xml') && UUID.test(name.slice(0, -4)))
-        .sort()
-        .map((name) => describe(shelf, name)),
-    );
+    return [...this.#kept.all(), ...this.#ephemeral.all()];
   }
 }
 
-function describe(shelf: Shelf, name: string): Found {
-  const uuid = name.slice(0, -4);
+function isFor(found: Found, usage: string): boolean {
+  return 'secret' in found && found.secret.usage?.name === usage;
+}
+
+function describe(shelf: Shelf, uuid: string): Found {
+  const name = `${uuid}.xml`;
   try {
     return { uuid, shelf, secret: refusing(() => parseSecret(shelf.read(name), { source: shelf.label(name) })) };
   } catch (error) {
@@ -178,6 +226,11 @@ function folderShelf(path: string): Shelf {
   return {
     names: () => readdirSync(path),
     has: (name) => statSync(join(path, name), { throwIfNoEntry: false }) !== undefined,
+    state: (name) => {
+      const found = statSync(join(path, name), { throwIfNoEntry: false });
+      // The time of the last change of anything: of the content, or of who may read it.
+      return found && `${found.ctimeMs} ${found.size} ${found.ino}`;
+    },
     read: (name) => readPrivateFile(join(path, name)),
     write: (name, content) => writePrivateFile(path, name, content),
     remove: (name) => rmSync(join(path, name), { force: true }),
@@ -188,13 +241,19 @@ function folderShelf(path: string): Shelf {
 function memoryShelf(): Shelf {
   // BOUNDED: what the administrator defines.
   const pieces = new Map<string, Buffer>();
+  let changes = 0;
   return {
     names: () => [...pieces.keys()],
     has: (name) => pieces.has(name),
+    state: (name) => (pieces.has(name) ? String(changes) : undefined),
     // A copy: whoever reads a value wipes what was read.
     read: (name) => Buffer.from(pieces.get(name) ?? []),
-    write: (name, content) => void pieces.set(name, Buffer.from(content)),
+    write: (name, content) => {
+      changes++;
+      pieces.set(name, Buffer.from(content));
+    },
     remove: (name) => {
+      changes++;
       pieces.get(name)?.fill(0);
       pieces.delete(name);
     },

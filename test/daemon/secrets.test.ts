@@ -1,9 +1,11 @@
-import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
-import type { SecretDocument } from '../../src/config/secret.ts';
+import { describe, expect, it, vi } from 'vitest';
+import { parseSecret, type SecretDocument } from '../../src/config/secret.ts';
 import { SecretStore } from '../../src/daemon/secrets.ts';
 import { SECRET_UUID, temporaryFolder } from '../support/daemon.ts';
+
+vi.mock('../../src/config/secret.ts', { spy: true });
 
 const secret: SecretDocument = {
   uuid: SECRET_UUID,
@@ -105,6 +107,29 @@ describe('SecretStore', () => {
     expect(new SecretStore(folder).list()).toEqual([]);
     secrets.undefine(SECRET_UUID);
     expect(secrets.list()).toEqual([]);
+  });
+
+  it('finds a usage again and again without reading what stays as it is', () => {
+    const { secrets, folder } = store();
+    secrets.define(secret);
+    secrets.define({ ...secret, uuid: other, usage: { type: 'tls', name: 'another' } });
+    secrets.setValue(SECRET_UUID, 'a2V5');
+    const found = (usage: string): string => Buffer.from(secrets.value({ by: 'usage', usage })).toString();
+    expect(found('sectunnel:net')).toBe('key');
+    const parsed = vi.mocked(parseSecret).mock.calls.length;
+    expect([found('sectunnel:net'), secrets.has({ by: 'usage', usage: 'nobody' })]).toEqual(['key', false]);
+    expect(vi.mocked(parseSecret).mock.calls.length).toBe(parsed);
+
+    // Somebody else writes the file, and the secret has another usage from then on.
+    const file = join(folder, `${SECRET_UUID}.xml`);
+    const text = readFileSync(file, 'utf8').replace('sectunnel:net', 'a new usage of it');
+    writeFileSync(file, text);
+    expect(found('a new usage of it')).toBe('key');
+    expect(secrets.has({ by: 'usage', usage: 'sectunnel:net' })).toBe(false);
+    chmodSync(file, 0o644);
+    expect(secrets.has({ by: 'usage', usage: 'a new usage of it' })).toBe(false);
+    rmSync(file);
+    expect(secrets.list().map(({ uuid }) => uuid)).toEqual([other]);
   });
 
   it('forgets both files', () => {
