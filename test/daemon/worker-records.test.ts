@@ -122,6 +122,9 @@ describe('a plane that takes the place of another', () => {
       { type: 'activate', id: 2, afterIke: false },
       { type: 'remove', id: 1 },
       { type: 'fit', id: 2, mtu: 1_300, clampMtu: 1_300 },
+      // Of packets that wait now, which another has none of.
+      { type: 'ask-again', tunnel: 0 },
+      { type: 'refuse', tunnel: 0, children: ['c'], selectors: undefined, until: 1_000 },
     ];
     for (const command of commands) first.plane.apply(0, structuredClone(records.note(command)));
     expect(sequences(sealed(first.plane, 3))).toEqual([1, 2, 3]);

@@ -3,6 +3,7 @@ import { PacketBatch } from '../../src/base/batch.ts';
 import { identityFromText } from '../../src/base/identity.ts';
 import { HoldQueue } from '../../src/engine/hold.ts';
 import { PathTable } from '../../src/engine/paths.ts';
+import { Refusals } from '../../src/engine/refusals.ts';
 import { enginePair, Net, opposite, packet, protect, tunnel } from '../support/engine-net.ts';
 import { at, child, connection } from '../support/ike-pair.ts';
 
@@ -237,6 +238,22 @@ describe('the hold queue', () => {
     expect(queue.hasRoom(40_001)).toBe(false);
     expect([...queue.packets()].map(({ data }) => data[0])).toEqual([1, 2]);
     expect(queue.next()).toBe(11);
+  });
+});
+
+describe('refusals', () => {
+  it('hold for their time, each for its own, and the oldest of too many is forgotten', () => {
+    const refusals = new Refusals();
+    for (let key = 0; key <= 1_024; key++) refusals.add('c', key, 100);
+    refusals.add('d', 7, 200);
+    expect([0, 1, 1_024].map((key) => refusals.holds(99, 'c', key))).toEqual([false, true, true]);
+    expect([refusals.holds(100, 'c', 1), refusals.holds(100, 'd', 7), refusals.holds(100, 'd', 8)]).toEqual([
+      false,
+      true,
+      false,
+    ]);
+    refusals.clear();
+    expect(refusals.holds(0, 'd', 7)).toBe(false);
   });
 });
 
