@@ -99,7 +99,8 @@ function fatesOf({ document }: Checked, direction: Direction, packets: readonly 
   for (const entry of orderPolicy(toPolicy(document).entries, direction)) {
     if (left === undefined || left.length === 0) return fates;
     const boxes = boxesOf(entry.selectors);
-    const taken = intersectBoxes(left, boxes);
+    const taken: Box[] | undefined = intersectBoxes(left, boxes);
+    if (taken === undefined) return fates;
     if (taken.length === 0) continue;
     left = subtractAll(left, boxes);
     if (entry.action === 'protect') continue;
@@ -125,7 +126,7 @@ function oneSided(owner: Checked, other: Checked): Finding[] {
     for (const entry of orderPolicy(toPolicy(owner.document).entries, direction)) {
       const boxes = boxesOf(entry.selectors);
       const reached = subtractAll(boxes, before);
-      before = [...before, ...boxes];
+      before = before.concat(boxes);
       if (entry.action !== 'protect' || reached === undefined) continue;
       if (!rules.some(({ selectors }) => narrowPair(mirrored(entry.selectors), selectors).ok)) continue;
       for (const fate of fatesOf(other, direction === 'out' ? 'in' : 'out', reached.map(mirrorBox))) {
@@ -148,7 +149,7 @@ function oneSidedFinding(owner: Checked, entry: PolicyEntry, other: Checked, fat
 function extent(boxes: readonly Box[], { selectors }: PolicyEntry): string {
   const ours = boxes.map(mirrorBox);
   const parts = boxesOf(selectors).flatMap((whole) => {
-    const within = intersectBoxes(ours, [whole]);
+    const within = intersectBoxes(ours, [whole]) ?? [whole];
     if (within.length === 0) return [];
     return within.length === 1 ? formatBox(within[0]!) : `parts of ${formatBox(hullOf(within))}`;
   });

@@ -47,8 +47,7 @@ export function findError(payloads: readonly Payload[]): NotifyPayload | undefin
 const MEANINGS: Partial<Record<FailureReason, string>> = {
   NO_PROPOSAL_CHOSEN: 'it has none of these proposals, or it has no connection at all between these addresses',
   INVALID_KE_PAYLOAD: 'it has the ciphers, and none of the groups of a key exchange',
-  AUTHENTICATION_FAILED:
-    'it knows one of the two identities by another name, or what proves ours is not what it has: the pre-shared key differs, or it does not trust the certificate',
+  AUTHENTICATION_FAILED: 'it knows one of the two by another name, or our proof does not fit what it has',
   TS_UNACCEPTABLE: 'it protects none of these packets for us: its ranges, protocols or ports are others',
   SINGLE_PAIR_REQUIRED: 'it takes one pair of addresses at a time',
   NO_ADDITIONAL_SAS: 'it takes no more CHILD SAs with this IKE SA',

@@ -21,6 +21,8 @@ import {
 
 /** What is cut may fall into so many pieces at most. */
 const MAX_PIECES = 256;
+/** Pairs of boxes that are held against each other at most: two policies may have tens of thousands each. */
+const MAX_PAIRS = 4_000_000;
 
 /** Both ends included. */
 type Span = readonly [first: number, last: number];
@@ -50,8 +52,9 @@ function portSpan(selector: TrafficSelector): Span {
   return [selector.startPort, selector.endPort];
 }
 
-/** What the cutters leave. The same array when nothing was cut out; `undefined` when there are too many pieces. */
+/** What the cutters leave. The same array when nothing was cut out; `undefined` when there are too many to tell. */
 export function subtractAll(boxes: Box[], cutters: readonly Box[]): Box[] | undefined {
+  if (boxes.length * cutters.length > MAX_PAIRS) return undefined;
   let left = boxes;
   for (const cutter of cutters) {
     if (!left.some((box) => meet(box, cutter))) continue;
@@ -62,8 +65,9 @@ export function subtractAll(boxes: Box[], cutters: readonly Box[]): Box[] | unde
   return left;
 }
 
-/** What both have in common. */
-export function intersectBoxes(boxes: readonly Box[], others: readonly Box[]): Box[] {
+/** What both have in common; `undefined` when there are too many to tell. */
+export function intersectBoxes(boxes: readonly Box[], others: readonly Box[]): Box[] | undefined {
+  if (boxes.length * others.length > MAX_PAIRS) return undefined;
   return boxes.flatMap((box) => others.flatMap((other) => (meet(box, other) ? [common(box, other)] : [])));
 }
 

@@ -92,7 +92,7 @@ export function formatDecision({ answer, decides }: FlowExplanation): string {
   const entry = decides!;
   const by = `by ${entryName(entry)}`;
   if (entry.action === 'protect')
-    return `protected ${by}${entry.child === undefined ? '' : ` with child ${entry.child}`}`;
+    return `protected ${by}${entry.child === undefined || entry.child === entry.name ? '' : ` with child ${entry.child}`}`;
   return entry.action === 'bypass' ? `bypassed ${by}` : `discarded ${by}`;
 }
 

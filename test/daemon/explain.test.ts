@@ -81,7 +81,7 @@ describe('explain', () => {
       1;
     const { policy } = await explain(test);
     expect(policy.entry).toEqual({ name: 'lan', line: lineOf('lan'), priority: 0, level: 'require' });
-    expect(policy.decision).toBe(`protected by 'lan' (line ${lineOf('lan')}) with child lan`);
+    expect(policy.decision).toBe(`protected by 'lan' (line ${lineOf('lan')})`);
     expect(policy.before).toEqual([
       {
         name: 'bgp',
