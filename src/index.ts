@@ -92,6 +92,7 @@ export type {
 } from './pki/types.ts';
 export { pathVerifier, type VerifierOptions } from './pki/verifier.ts';
 export type { PolicyEntry } from './policy/database.ts';
+export type { PacketFlags } from './policy/populate.ts';
 export type { SelectorPair, TrafficSelector } from './policy/selector.ts';
 // Devices and sockets
 export type { PacketDevice } from './tun/device.ts';
