@@ -22,8 +22,11 @@ export interface RpcOptions {
 /** No connection can be had, or the one that was had is gone. */
 export class LibvirtUnreachableError extends Error {
   override readonly name = 'LibvirtUnreachableError';
-  /** `absent`: nobody listens there. `refused`: this user is not let in. `broken`: whoever listens does not answer well. */
-  readonly reason: 'absent' | 'refused' | 'broken';
+  /**
+   * `absent`: nobody listens there. `refused`: this user is not let in. `silent`: whoever listens does not answer in time.
+   * `broken`: the connection was ended, or the protocol broken.
+   */
+  readonly reason: 'absent' | 'refused' | 'silent' | 'broken';
 
   constructor(reason: LibvirtUnreachableError['reason'], message: string) {
     super(message);
@@ -110,7 +113,7 @@ export class RpcClient {
     const serial = this.#nextSerial();
     const message = encodeCall(procedure, serial, encode);
     return await new Promise((resolve, reject) => {
-      const timer = setTimeout(() => this.#break(`no answer within ${this.#timeout / 1000} s`), this.#timeout);
+      const timer = setTimeout(() => this.#fallSilent(), this.#timeout);
       this.#waiting.set(serial, { timer, succeed: (body) => resolve(decode?.(body)), fail: reject });
       this.#socket.write(message);
     });
@@ -157,14 +160,19 @@ export class RpcClient {
     return this.#serial;
   }
 
+  #fallSilent(): void {
+    this.#socket.destroy();
+    this.#end(`no answer within ${this.#timeout / 1000} s`, 'silent');
+  }
+
   #break(why: string): void {
     this.#socket.destroy();
     this.#end(why);
   }
 
-  #end(why: string): void {
+  #end(why: string, reason: 'silent' | 'broken' = 'broken'): void {
     if (this.#ended !== undefined) return;
-    this.#ended = new LibvirtUnreachableError('broken', `libvirt at ${this.#path}: ${why}`);
+    this.#ended = new LibvirtUnreachableError(reason, `libvirt at ${this.#path}: ${why}`);
     for (const { timer, fail } of this.#waiting.values()) {
       clearTimeout(timer);
       fail(this.#ended);
@@ -181,7 +189,7 @@ function connected(path: string, timeout: number): Promise<Socket> {
     const socket = connect(path);
     const timer = setTimeout(() => {
       socket.destroy();
-      reject(new LibvirtUnreachableError('broken', `libvirt at ${path} does not accept connections`));
+      reject(new LibvirtUnreachableError('silent', `libvirt at ${path} does not accept connections`));
     }, timeout);
     socket.once('connect', () => {
       clearTimeout(timer);

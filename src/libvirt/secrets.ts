@@ -6,7 +6,7 @@
  */
 import type { ByteReader, ByteWriter } from '../base/bytes.ts';
 import { fromHex, toHex } from '../base/bytes.ts';
-import { displayText, messageOf } from '../base/text.ts';
+import { displayText } from '../base/text.ts';
 import type { SecretReference } from '../config/model.ts';
 import { LibvirtUnreachableError, RpcClient } from './rpc-client.ts';
 import { LibvirtError } from './rpc-message.ts';
@@ -153,23 +153,30 @@ export class LibvirtSecrets {
     try {
       return await ask(await this.#connected());
     } catch (error) {
-      throw error instanceof LibvirtSecretError ? error : unavailable(error);
+      if (error instanceof LibvirtUnreachableError) this.#remember(error);
+      throw error instanceof LibvirtUnreachableError || error instanceof LibvirtError ? unavailable(error) : error;
     }
   }
 
   #connected(): Promise<RpcClient> {
     if (this.#closed) throw new LibvirtUnreachableError('broken', 'the daemon ends');
     if (this.#failure !== undefined && performance.now() < this.#failure.until) throw this.#failure.error;
-    this.#failure = undefined;
+    return this.#open();
+  }
+
+  #open(): Promise<RpcClient> {
     clearTimeout(this.#again);
     this.#connection ??= this.#connect().catch((error: unknown) => {
       this.#lost();
-      if (error instanceof LibvirtUnreachableError && error.reason === 'broken') {
-        this.#failure = { error, until: performance.now() + FAILURE_MEMORY };
-      }
       throw error;
     });
     return this.#connection;
+  }
+
+  /** Many may want a secret of a daemon that hangs: they are not all to wait for it, one after another. */
+  #remember(error: LibvirtUnreachableError): void {
+    if (error.reason !== 'silent' || error === this.#failure?.error) return;
+    this.#failure = { error, until: performance.now() + FAILURE_MEMORY };
   }
 
   async #connect(): Promise<RpcClient> {
@@ -179,6 +186,7 @@ export class LibvirtSecrets {
     client.listen(Procedure.SecretEventValueChanged, (body) => this.#changed(body));
     for (const event of [SecretEvent.Lifecycle, SecretEvent.ValueChanged]) await register(client, event);
     this.#wait = this.#options.firstWait ?? FIRST_WAIT;
+    this.#failure = undefined;
     return client;
   }
 
@@ -210,9 +218,8 @@ export class LibvirtSecrets {
   }
 
   async #reconnect(): Promise<void> {
-    this.#failure = undefined;
     try {
-      await this.#connected();
+      await this.#open();
       this.#options.onChanged(undefined);
     } catch {
       // The next attempt is planned.
@@ -264,9 +271,9 @@ function refusedValue({ uuid }: LibvirtSecret, error: LibvirtError): LibvirtSecr
   }
 }
 
-function unavailable(error: unknown, what = ' its secrets'): LibvirtSecretError {
-  const denied = error instanceof LibvirtError ? DENIALS.includes(error.code) : isRefusal(error);
-  const text = messageOf(error);
+function unavailable(error: LibvirtError | LibvirtUnreachableError, what = ' its secrets'): LibvirtSecretError {
+  const denied = error instanceof LibvirtError ? DENIALS.includes(error.code) : error.reason === 'refused';
+  const text = error.message;
   return new LibvirtSecretError(
     'unavailable',
     denied
@@ -274,10 +281,6 @@ function unavailable(error: unknown, what = ' its secrets'): LibvirtSecretError 
           'org.libvirt.unix.manage in polkit and unix_sock_group in the configuration of libvirt'
       : `libvirt cannot be asked: ${text}`,
   );
-}
-
-function isRefusal(error: unknown): boolean {
-  return error instanceof LibvirtUnreachableError && error.reason === 'refused';
 }
 
 function writeUuid(body: ByteWriter, uuid: string): void {

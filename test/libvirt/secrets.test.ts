@@ -107,6 +107,17 @@ describe('LibvirtSecrets', () => {
     expect(fake.calls.length).toBeLessThanOrEqual(connections + 1);
   });
 
+  it('does not wait again either for one that answered before', async () => {
+    const fake = await FakeLibvirt.start();
+    const { secrets } = secretsAt([fake.path], 30);
+    await secrets.list();
+    fake.answer = () => 'silent';
+    await expect(secrets.list()).rejects.toThrow(/no answer within 0.03 s/);
+    const calls = fake.count(287);
+    await expect(secrets.list()).rejects.toThrow(/no answer within 0.03 s/);
+    expect(fake.count(287)).toBe(calls);
+  });
+
   it('tells of changes of values and definitions', async () => {
     const { fake, secrets, changes } = await withSecrets(KEY);
     await secrets.list();
