@@ -9,7 +9,9 @@ import { toPolicy } from '../config/selectors.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
 import { type Direction, NO_ENTRY, orderPolicy, type PolicyEntry } from '../policy/database.ts';
 import { type ExplainedEntry, explainFlow, type FlowExplanation, formatDecision } from '../policy/explain.ts';
+import type { Flow } from '../policy/flow.ts';
 import { formatFlow } from '../policy/flow-values.ts';
+import { isIcmpError } from '../policy/icmp-error.ts';
 import type { TunnelFence } from '../tun/fence.ts';
 import { asPrinted } from './as-printed.ts';
 import { explainFence } from './explain-fence.ts';
@@ -60,7 +62,7 @@ export function explainPacket(facts: ExplainFacts, question: ExplainQuestion): E
     assumed: packet.assumed,
     outcome: judged.outcome,
     verdict: judged.verdict,
-    policy: describePolicy(explained),
+    policy: describePolicy(explained, flow),
     sa: sa && { text: sa.text, carries: sa.carries },
     way,
     fence,
@@ -82,10 +84,18 @@ function orderedEntries(document: SectunnelDocument, direction: Direction): read
   return known[direction];
 }
 
-function describePolicy(explained: FlowExplanation): PolicyExplanation {
+/** RFC 4301 §6.2: which flow an error is about stands in it, and is not asked for here. */
+function noEntry(flow: Flow): string {
+  const error = isIcmpError(flow)
+    ? '; as an ICMP error it goes with the traffic that it is about, if that is protected'
+    : '';
+  return `no entry is for it${error}`;
+}
+
+function describePolicy(explained: FlowExplanation, flow: Flow): PolicyExplanation {
   const { decides, before, beforeCount, shadowed, shadowedCount } = explained;
   return {
-    decision: explained.answer === NO_ENTRY ? 'no entry is for it' : formatDecision(explained),
+    decision: explained.answer === NO_ENTRY ? noEntry(flow) : formatDecision(explained),
     action: decides?.action ?? 'none',
     entry: decides && {
       ...named(decides),

@@ -43,7 +43,7 @@ export function findError(payloads: readonly Payload[]): NotifyPayload | undefin
   );
 }
 
-/** What a refusal may mean: the peer says no more than its name, lest it tells strangers what it has (RFC 7296 §2.21). */
+/** What a refusal may mean: the peer says no more than its name (RFC 7296 §3.10.1). */
 const MEANINGS: Partial<Record<FailureReason, string>> = {
   NO_PROPOSAL_CHOSEN: 'it has none of these proposals, or it has no connection at all between these addresses',
   INVALID_KE_PAYLOAD: 'it has the ciphers, and none of the groups of a key exchange',

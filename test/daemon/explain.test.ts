@@ -210,6 +210,9 @@ describe('explain', () => {
     const stranger = await explain(test, { dst: '203.0.113.1:53' });
     expect(stranger).toMatchObject({ outcome: 'dropped', policy: { action: 'none' } });
     expect(stranger.verdict).toContain("none of the tunnel's");
+    expect(stranger.policy.decision).toBe('no entry is for it');
+    const error = await explain(test, { src: '10.9.9.9', dst: '10.2.0.9', proto: 'icmp', type: 3, code: 4 });
+    expect(error.policy.decision).toContain('it goes with the traffic that it is about');
   });
 
   it('tells what the fence does with what goes past the tunnel', async () => {

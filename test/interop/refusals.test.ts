@@ -19,6 +19,10 @@ interface Misfit {
   readonly theirs: Tunnel;
   /** What must stand in our log: both sides of the matter. */
   readonly ourWords: readonly RegExp[];
+  /** What of our document `status` points to. */
+  readonly inDocument: readonly RegExp[];
+  /** What `status` says when we refuse: what did not fit, and how. */
+  readonly difference: RegExp;
   /** The IKE SA lives on; only the child is refused. */
   readonly ikeSurvives: boolean;
 }
@@ -28,18 +32,24 @@ const MISFITS: readonly Misfit[] = [
     notify: 'AUTHENTICATION_FAILED',
     theirs: { ...FITTING, right: { ...FITTING.right, psk: 'another pre-shared key, of no use' } },
     ourWords: [/AUTHENTICATION_FAILED/, /left\.example/, /right\.example/],
+    inDocument: [/^line \d+: <id type='fqdn'>left\.example<\/id>$/, /right\.example/, /<auth type='psk'>$/],
+    difference: /the identities fit, its pre-shared key is not ours$/,
     ikeSurvives: false,
   },
   {
     notify: 'NO_PROPOSAL_CHOSEN',
     theirs: { ...FITTING, ike: { encryption: 'aes256', integrity: 'sha384', prf: 'sha384', dh: 'ecp384' } },
     ourWords: [/NO_PROPOSAL_CHOSEN/, /aes128gcm16/],
+    inDocument: [/^line \d+: <proposal> aes128gcm16-/],
+    difference: /what differs:[\s\S]*encryption: peer aes256, here aes128gcm16/,
     ikeSurvives: false,
   },
   {
     notify: 'NO_PROPOSAL_CHOSEN',
     theirs: { ...FITTING, esp: { encryption: 'aes256', integrity: 'sha512', esn: 'no' } },
     ourWords: [/NO_PROPOSAL_CHOSEN/, /aes128gcm16/],
+    inDocument: [/^line \d+: <proposal> aes128gcm16/, /^line \d+: <rule mode='tunnel'>/],
+    difference: /what differs:[\s\S]*encryption: peer aes256, here aes128gcm16/,
     ikeSurvives: true,
   },
   {
@@ -50,6 +60,8 @@ const MISFITS: readonly Misfit[] = [
       right: { ...FITTING.right, inner: ['10.88.0.0/24'] },
     },
     ourWords: [/TS_UNACCEPTABLE/, /10\.1\.0\.0\/24/],
+    inDocument: [/^line \d+: <rule mode='tunnel'> of '\w+': 10\.1\.0\.0\/24 === 10\.2\.0\.0\/24$/],
+    difference: /local side: proposed 10\.77\.0\.0\/24; configured 10\.1\.0\.0\/24; no address is in both/,
     ikeSurvives: true,
   },
 ];
@@ -89,6 +101,7 @@ describeInterop('refusals with strongSwan', [...RIG_NEEDS.userspace, 'build'], (
       const tunnel = await ours.tunnel(NAME);
       expect(tunnel.state).not.toBe('up');
       expect(`${tunnel.lastFailure?.reason} ${tunnel.lastFailure?.detail}`).toContain(misfit.notify);
+      expect(tunnel.lastFailure?.inDocument).toEqual(misfit.inDocument.map((place) => expect.stringMatching(place)));
 
       // The tunnel is wanted: when the peer is put right, it comes up by itself.
       await rig.peer.reset();
@@ -110,7 +123,10 @@ describeInterop('refusals with strongSwan', [...RIG_NEEDS.userspace, 'build'], (
       await waitFor(`our log to say ${misfit.notify}`, () => log().includes(misfit.notify) || undefined);
       for (const words of misfit.ourWords) expect(log()).toMatch(words);
       expect((await ours.tunnel(NAME)).ikeSas).toHaveLength(misfit.ikeSurvives ? 1 : 0);
-      expect((await ours.tunnel(NAME)).state).not.toBe('up');
+      const { state, lastFailure } = await ours.tunnel(NAME);
+      expect(state).not.toBe('up');
+      expect(lastFailure?.detail).toMatch(misfit.difference);
+      expect(lastFailure?.inDocument).toEqual(misfit.inDocument.map((place) => expect.stringMatching(place)));
     },
   );
 
