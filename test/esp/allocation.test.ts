@@ -5,8 +5,10 @@ import type { PacketCipher } from '../../src/crypto/types.ts';
 import { InboundPipeline } from '../../src/esp/inbound.ts';
 import { OutboundPipeline } from '../../src/esp/outbound.ts';
 import type { TfcConfig } from '../../src/esp/tfc.ts';
-import { compilePolicy } from '../../src/policy/database.ts';
-import { anything, inboundSa, outboundSa, plainPacket } from './support.ts';
+import { compilePolicy, type PolicyEntry } from '../../src/policy/database.ts';
+import { InboundGuard } from '../../src/policy/guard.ts';
+import type { PacketFlags } from '../../src/policy/populate.ts';
+import { anything, compiled, inboundSa, outboundSa, plainPacket } from './support.ts';
 
 const BATCH = 64;
 const TURNS = 150;
@@ -22,15 +24,31 @@ const noCipher: PacketCipher = {
   wipe: () => undefined,
 };
 
-const policy = compilePolicy(
-  [{ name: 'all', direction: 'out', action: 'protect', priority: 0, level: 'require', selectors: anything.selectors }],
-  'out',
-);
+const entry: PolicyEntry = {
+  name: 'all',
+  direction: 'out',
+  action: 'protect',
+  priority: 0,
+  level: 'require',
+  selectors: anything.selectors,
+};
+const perHost: PacketFlags = {
+  localAddress: true,
+  remoteAddress: false,
+  protocol: false,
+  localPort: false,
+  remotePort: false,
+};
 
 interface Shape {
   readonly tfc?: TfcConfig;
   /** Traffic class of the outer headers that come in. */
   readonly outer?: number;
+  /** SAs of the entry for other hosts beside that of the packets. */
+  readonly others?: number;
+  readonly pfp?: PacketFlags;
+  /** What comes in is held against a policy. */
+  readonly guard?: InboundGuard;
 }
 
 /**
@@ -38,15 +56,18 @@ interface Shape {
  * A round in which garbage was collected says nothing.
  */
 function bytesPerPacket(packets: readonly Uint8Array[], spi: number, esn: boolean, more: Shape = {}): number {
+  const policy = compilePolicy([{ ...entry, pfp: more.pfp }], 'out');
   const outbound = new OutboundPipeline(policy, { onMissing: () => undefined });
   const lastSequence = 0xffff_0000n;
-  outbound.add(
-    0,
-    outboundSa({ cipher: noCipher, spi, esn, lastSequence: esn ? lastSequence : 0n, tfc: more.tfc }),
-    true,
-  );
+  const { others } = more;
+  const own = { cipher: noCipher, spi, esn, lastSequence: esn ? lastSequence : 0n, tfc: more.tfc };
+  const selectors = others === undefined ? anything : compiled(['200.1.0.1/32'], ['0.0.0.0/0']);
+  outbound.add(0, outboundSa({ ...own, selectors }), true);
+  for (let i = 0; i < (others ?? 0); i++) {
+    outbound.add(0, outboundSa({ cipher: noCipher, selectors: compiled([`200.3.0.${i}/32`], ['0.0.0.0/0']) }), true);
+  }
   const inbound = new InboundPipeline();
-  const sa = inboundSa({ cipher: noCipher, spi, esn });
+  const sa = inboundSa({ cipher: noCipher, spi, esn, guard: more.guard });
   if (esn) sa.replay.accept(0, Number(lastSequence));
   inbound.add(sa);
   const batch = new PacketBatch(BATCH, 1500);
@@ -80,6 +101,8 @@ syn.set([1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 2, 4, 5, 0x50, 1, 1, 1, 1, 0], 40);
 const ect = plainPacket({ source: '200.1.0.1', destination: '200.2.0.1', length: 200 });
 ect[1] = 2;
 
+const guard = new InboundGuard([{ ...entry, direction: 'in', child: 'c' }], 'c');
+
 it.each<readonly [string, readonly Uint8Array[], number, boolean, Shape]>([
   ['IPv4, a small SPI', [v4], 0x1000, false, {}],
   ['IPv4, an SPI that is no small integer', [v4], 0xf000_0001, false, {}],
@@ -88,6 +111,9 @@ it.each<readonly [string, readonly Uint8Array[], number, boolean, Shape]>([
   ['both in turn', [v4, v6], 0xf000_0001, true, {}],
   ['padded', [v4, v6], 0xf000_0001, false, { tfc: { padding: 'multiple', size: 256, dummies: 0 } }],
   ['congestion marked outside', [ect], 0xf000_0001, false, { outer: 3 }],
+  ['an entry with an SA for each host', [v4], 0xf000_0001, false, { others: 30, pfp: perHost }],
+  ['an entry of which peers asked for parts', [v4], 0xf000_0001, false, { others: 30 }],
+  ['held against the policy', [v4, v6], 0xf000_0001, false, { guard }],
 ])('%s', (_name, packets, spi, esn, more) => {
   expect(bytesPerPacket(packets, spi, esn, more)).toBeLessThan(BYTES_PER_PACKET);
 });
