@@ -59,6 +59,9 @@ export interface DocumentText {
   readonly source?: string | undefined;
 }
 
+/** Milliseconds that a network waits for its tunnel to start. */
+const NETWORK_PATIENCE = 1_000;
+
 export class Daemon {
   readonly secrets: SecretSources;
   readonly runner: Runner;
@@ -451,9 +454,21 @@ export class Daemon {
     return document && holdingTunnel(document);
   }
 
-  /** A tunnel that is being tried again is as good as one whose peer does not answer yet. */
+  /**
+   * One that cannot start yet is tried again, and as good as one whose peer does not answer yet: at boot names may not be
+   * known, and libvirt gives no secrets before it has started its networks, which wait for us.
+   */
   async #startForNetwork(name: string): Promise<void> {
-    if (this.#autostart.status(name) === undefined) await this.#startUnasked(name);
+    if (this.#autostart.status(name) !== undefined) return;
+    const attempt = this.#startUnasked(name);
+    const late = new Promise<'late'>((resolve) => setTimeout(resolve, NETWORK_PATIENCE, 'late').unref());
+    try {
+      if ((await Promise.race([attempt, late])) !== 'late') return;
+      attempt.catch(() => undefined);
+    } catch (error) {
+      if (!(error instanceof ControlError) || error.code !== 'system') throw error;
+    }
+    void this.#autostart.begin(name);
   }
 
   /** Ends the attempts to start a tunnel unasked. False when there are none. */

@@ -157,7 +157,7 @@ function missing(reference: SecretReference): ControlError {
 function refused(reference: SecretReference, error: LibvirtSecretError): ControlError {
   if (error.reason !== 'unavailable') return new ControlError('invalid-state', error.message);
   return new ControlError(
-    'not-found',
+    'system',
     `there is no secret ${describeReference(reference)} in sectunnel; define it with 'sectunnel secret-define'. ` +
       `It may be in libvirt, but ${error.message}`,
   );

@@ -349,6 +349,20 @@ describe('a daemon whose networks libvirt starts', () => {
     );
   });
 
+  it('starts a network whose tunnel cannot start yet, shut, and tries the tunnel again', async () => {
+    const test = await daemon();
+    await test.client.call('define', { xml: tunnelDocument() });
+    const hook = { network: 'lan', operation: 'start', xml: network() };
+    test.refuseDevices = true;
+    expect(await test.client.call('network-hook', hook)).toEqual({ tunnel: 'net' });
+    const [tunnel] = (await test.client.call('status', { name: 'net' })).tunnels;
+    expect(tunnel?.lastFailure?.detail).toContain('no device today');
+    expect((await test.client.call('net-list', {})).networks).toMatchObject([{ name: 'lan', tunnelState: 'inactive' }]);
+    // Another network of the same tunnel does not wait for it.
+    const other = { network: 'other', operation: 'start', xml: network({ name: 'other', bridge: 'virbr8' }) };
+    expect(await test.client.call('network-hook', other)).toEqual({ tunnel: 'net' });
+  });
+
   it('rewrites a network, and says when there is no libvirt to define it', async () => {
     const { client } = await daemon();
     await client.call('define', { xml: tunnelDocument() });

@@ -2,7 +2,8 @@
  * Networks of a real libvirtd that tunnels hold: how they are defined, when they may not start, and that nothing of them
  * leaves the host in the clear, whatever happens to the tunnel, our daemon or libvirtd.
  */
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { NetworkInfo } from '../../src/daemon/protocol.ts';
 import { TUNNEL_NAMESPACE } from '../../src/libvirt/network.ts';
@@ -15,6 +16,7 @@ import {
   arrivedInTheClear,
   buildLibvirtRig,
   Guest,
+  HOOK_PATIENCE,
   HOST_OUTER,
   type LibvirtRig,
   PEER_OUTER,
@@ -182,7 +184,9 @@ describeInterop("libvirt's networks", ['namespaces', 'strongswan', 'libvirt', 'n
       await define(heldNetwork('sec-tun'));
       process.kill(ours.pid, 'SIGSTOP');
       try {
-        expect(await refusal('lan')).toContain("network 'lan' is not started: sectunneld did not answer within 1 s");
+        expect(await refusal('lan')).toContain(
+          `network 'lan' is not started: sectunneld did not answer within ${HOOK_PATIENCE} s`,
+        );
       } finally {
         process.kill(ours.pid, 'SIGCONT');
       }
@@ -219,6 +223,22 @@ describeInterop("libvirt's networks", ['namespaces', 'strongswan', 'libvirt', 'n
     expect(await held()).toMatchObject([{ name: 'tvd', bridge: 'virbr9', tunnel: 'sec-tun', mode: 'exclusive' }]);
     await libvirtd.virsh(['net-destroy', 'tvd']);
     expect(await held()).toEqual([]);
+    await ours.destroy('sec-tun');
+  });
+
+  it('starts networks with the host, whose secrets libvirt gives only when it has started them', async () => {
+    const { ours, libvirtd } = rig;
+    await define(heldNetwork('sec-tun'));
+    await libvirtd.virsh(['net-autostart', 'lan']);
+    await libvirtd.stop();
+    // As after a boot: it knows by these which networks it has started.
+    rmSync(join(libvirtd.folder('run'), 'network'), { recursive: true });
+    await libvirtd.run();
+    expect((await libvirtd.virsh(['net-list', '--name'])).stdout.trim()).toBe('lan');
+    expect(await held()).toMatchObject([{ name: 'lan', running: true }]);
+    await waitFor('the tunnel to run', async () => ((await ours.tunnel('sec-tun')).active ? true : undefined), 20_000);
+    await libvirtd.virsh(['net-autostart', 'lan', '--disable']);
+    await libvirtd.virsh(['net-destroy', 'lan']);
     await ours.destroy('sec-tun');
   });
 

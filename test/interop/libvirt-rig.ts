@@ -22,7 +22,7 @@ export const PEER_OUTER = '192.0.2.2';
 /** Port of both ends, as in the proposal's own document. */
 export const TUNNEL_PORT = 55055;
 /** Seconds that the hook waits for the daemon. */
-export const HOOK_PATIENCE = 1;
+export const HOOK_PATIENCE = 4;
 
 /** What may pass between host and internet outside of a tunnel: IKE and ESP, neighbours, the host's own errors. */
 const COUNTERS = `table inet lab {

@@ -55,6 +55,8 @@ export class TestDaemon {
   pathMtu: number | undefined;
   /** What it can fetch of revocation. */
   fetch: Fetch = ({ url }) => Promise.reject(new Error(`no ${url} here`));
+  /** Its machine has no devices for it. */
+  refuseDevices = false;
   /** Of its machine; to be given before it is opened. */
   fence: FenceKeeper | undefined;
   /** Its machine's links, routes and rules: empty, and not touched by its devices. */
@@ -110,6 +112,7 @@ export class TestDaemon {
         localAddressFor: () => undefined,
         pathMtuFor: () => this.pathMtu,
         openDevice: (plan) => {
+          if (this.refuseDevices) return Promise.reject(new Error('no device today'));
           this.plans.push(plan);
           const device = new MemoryDevice({ name: plan.name, mtu: plan.mtu });
           this.devices.set(plan.name, device);
