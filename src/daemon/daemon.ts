@@ -104,7 +104,7 @@ export class Daemon {
       tunnels: {
         find: (name) => this.#holding(name),
         wanted: (name) => this.#startForNetwork(name),
-        state: (name) => this.runner.status(name)?.state ?? 'inactive',
+        state: (name) => this.#stateOf(name),
       },
       libvirtSockets: options.libvirtSockets ?? [],
       log: options.log,
@@ -481,6 +481,11 @@ export class Daemon {
     return interrupted || tried;
   }
 
+  #stateOf(name: string): string {
+    const waiting = this.#autostart.status(name) === undefined ? 'inactive' : 'inactive, is tried again';
+    return this.runner.status(name)?.state ?? waiting;
+  }
+
   #infoOf(object: TunnelObject): TunnelInfo {
     const status = this.runner.status(object.name);
     return {
@@ -490,8 +495,7 @@ export class Daemon {
       persistent: object.kept !== undefined,
       autostart: this.#definitions.isAutostart(object.name),
       device: status?.device?.name,
-      state:
-        status?.state ?? (this.#autostart.status(object.name) === undefined ? 'inactive' : 'inactive, is tried again'),
+      state: this.#stateOf(object.name),
     };
   }
 }

@@ -89,7 +89,8 @@ export class HeldNetworks {
       const networks = this.#running();
       for (const network of networks) await this.#takeOver(network);
       this.#options.platform.forgetBridges?.();
-      const keep = [...this.#held.keys()].flatMap((name) => FENCE_KEYS.map((key) => `${key}:${name}`));
+      // Also of those that could not be read, or held: what stands around them stays.
+      const keep = [...this.#files().keys()].flatMap((name) => FENCE_KEYS.map((key) => `${key}:${name}`));
       for (const kind of ['bridge', 'untranslated'] as const) {
         await this.#options.platform.fence?.reconcile(kind, keep);
       }
@@ -125,12 +126,14 @@ export class HeldNetworks {
       if (network.pin === undefined) return undefined;
       const { name } = network;
       const { held, tunnel } = this.#check(network);
-      await this.#hold(held, tunnel);
       try {
+        await this.#hold(held, tunnel);
         await this.#options.tunnels.wanted(held.pin.tunnel);
         if (!wanted()) throw new ControlError('invalid-state', `whoever asked for network '${name}' has gone`);
       } catch (error) {
-        await this.#release(name);
+        await this.#release(name).catch((why: unknown) => {
+          this.#options.log.warn(fieldsOf(held), `what was put up for the network stays: ${messageOf(why)}`);
+        });
         throw error;
       }
       this.#options.log.info(fieldsOf(held), 'network held');
@@ -159,7 +162,10 @@ export class HeldNetworks {
   checkDocument(document: SectunnelDocument): void {
     for (const { network, tunnel } of this.#held.values()) {
       // One that is shut already is none the worse for it.
-      if (tunnel?.document.name === document.name) checkFit(network, holdingTunnel(document));
+      const problem = tunnel?.document.name === document.name ? unfit(network, holdingTunnel(document)) : undefined;
+      if (problem !== undefined) {
+        throw new ControlError('invalid-state', `it holds network '${network.name}', and then could not: ${problem}`);
+      }
     }
   }
 
@@ -210,7 +216,8 @@ export class HeldNetworks {
   /** The tunnel of a network. @throws ControlError when there is none, or it cannot hold the network */
   #fitting(network: BridgedNetwork): HoldingTunnel {
     const tunnel = this.#tunnel(network.pin.tunnel);
-    checkFit(network, tunnel);
+    const problem = unfit(network, tunnel);
+    if (problem !== undefined) throw new ControlError('bad-document', problem);
     return tunnel;
   }
 
@@ -233,15 +240,11 @@ export class HeldNetworks {
         'this machine has no fence to hold networks with: Linux with nftables is wanted',
       );
     }
-    const before = this.#held.get(network.name);
-    try {
+    await refusingSystem(async () => {
       await this.#fence(network.name, fenceParts(network, tunnel));
       const table = network.pin.mode === 'exclusive' ? tunnel?.steering?.table : undefined;
       this.#held.set(network.name, { network, tunnel, unlead: leadBridge(network.bridge, network.prefixes, table) });
-    } catch (error) {
-      if (before === undefined) await this.#fence(network.name, {});
-      throw new ControlError('system', messageOf(error));
-    }
+    });
   }
 
   /** What is closed first, and what opens last. */
@@ -326,25 +329,21 @@ function fenceParts(
   };
 }
 
-/** @throws ControlError when a tunnel cannot hold a network, or its policy would let packets out in the clear */
-function checkFit(network: BridgedNetwork, { document, device, steering }: HoldingTunnel): void {
+/** Why a tunnel cannot hold a network, or would let its packets out in the clear; `undefined` when it can. */
+function unfit(network: BridgedNetwork, { document, device, steering }: HoldingTunnel): string | undefined {
   const problem = pinProblem(network, device);
-  if (problem !== undefined) throw new ControlError('bad-document', `network '${network.name}': ${problem}`);
+  if (problem !== undefined) return problem;
   if (steering === undefined) {
     const what = document.device.netns === undefined ? "routes='none'" : `netns='${document.device.netns}'`;
-    throw new ControlError(
-      'unsupported',
-      `network '${network.name}' cannot be led into tunnel '${document.name}', whose <device> says ${what}; leave that out`,
-    );
+    return `nothing can be led into tunnel '${document.name}', whose <device> says ${what}; leave that out`;
   }
-  if (network.pin.mode !== 'exclusive') return;
+  if (network.pin.mode !== 'exclusive') return undefined;
   const rules = document.sps.flatMap(({ policies }) =>
     policies.flatMap((policy) => (policy.action === 'ipsec' ? [policy.rule] : [])),
   );
   const lax = rules.find(({ level }) => level.kind === 'use');
-  if (lax === undefined) return;
-  throw new ControlError(
-    'bad-document',
-    `tunnel '${document.name}' has level='use' on line ${lax.line}, which sends packets in the clear while there is no SA, and network '${network.name}' has no other way than the tunnel; write level='require'`,
+  return (
+    lax &&
+    `tunnel '${document.name}' has level='use' on line ${lax.line}, which sends packets in the clear while there is no SA; write level='require'`
   );
 }

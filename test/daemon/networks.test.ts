@@ -236,6 +236,19 @@ describe('networks that ran before the daemon', () => {
     expect([host.parts(), host.led()]).toEqual([{}, []]);
   });
 
+  it('keep what stands around them when they cannot be read, or held', async () => {
+    const host = new Host();
+    await host.networks().start(network());
+    await host.networks().start(network({ name: 'other', bridge: 'virbr8' }));
+    host.running('lan', '<network');
+    host.running('other', network({ name: 'other', bridge: 'virbr8' }));
+    const before = host.parts();
+    host.fence.set = () => Promise.reject(new Error('nft has crashed'));
+    expect(await host.networks().open()).toEqual(['net']);
+    expect(host.parts()).toEqual(before);
+    expect(host.lines.map(({ text }) => text).join()).toContain('a running network cannot be held: nft has crashed');
+  });
+
   it('and stopped meanwhile, leave nothing', async () => {
     const host = new Host();
     await host.networks().start(network());
@@ -255,7 +268,7 @@ describe('networks that ran before the daemon', () => {
     expect(errors).toEqual([
       expect.stringContaining('torn.xml'),
       expect.stringContaining("the network is shut: it names the tunnel 'gone'"),
-      expect.stringContaining("the network is shut: network 'natted': mode='nat'"),
+      expect.stringContaining("the network is shut: mode='nat'"),
     ]);
     // Once there is such a tunnel it holds the network.
     host.documents.set('gone', holdingTunnel(parseDocument(tunnelDocument({ name: 'gone' }))));
@@ -282,7 +295,9 @@ describe('a tunnel that holds networks', () => {
     const networks = new Host().networks();
     await networks.start(network());
     const moved = parseDocument(tunnelDocument({ extra: "<device name='stun7'/>" }));
-    expect(() => networks.checkDocument(moved)).toThrow("network 'lan': dev='stun-net' has libvirt forward");
+    expect(() => networks.checkDocument(moved)).toThrow(
+      "it holds network 'lan', and then could not: dev='stun-net' has",
+    );
   });
 
   it('gets no policy that would let their packets out in the clear', async () => {
@@ -290,7 +305,7 @@ describe('a tunnel that holds networks', () => {
     const lax = parseDocument(tunnelDocument().replace("level='require'", "level='use'"));
     networks.checkDocument(lax);
     await networks.start(network());
-    expect(() => networks.checkDocument(lax)).toThrow(/level='use' on line \d+.*network 'lan'/);
+    expect(() => networks.checkDocument(lax)).toThrow(/network 'lan'.*level='use' on line \d+/);
   });
 });
 
@@ -357,7 +372,9 @@ describe('a daemon whose networks libvirt starts', () => {
     expect(await test.client.call('network-hook', hook)).toEqual({ tunnel: 'net' });
     const [tunnel] = (await test.client.call('status', { name: 'net' })).tunnels;
     expect(tunnel?.lastFailure?.detail).toContain('no device today');
-    expect((await test.client.call('net-list', {})).networks).toMatchObject([{ name: 'lan', tunnelState: 'inactive' }]);
+    expect((await test.client.call('net-list', {})).networks).toMatchObject([
+      { name: 'lan', tunnelState: 'inactive, is tried again' },
+    ]);
     // Another network of the same tunnel does not wait for it.
     const other = { network: 'other', operation: 'start', xml: network({ name: 'other', bridge: 'virbr8' }) };
     expect(await test.client.call('network-hook', other)).toEqual({ tunnel: 'net' });
