@@ -1,7 +1,7 @@
 /** Whether the two ends meet: addresses, ports, NAT traversal, and who begins (RFC 7296 §2.23, RFC 3948). */
-import { formatAddress, type IpAddress, parseAddress, prefixRange, rangeContains } from '../base/address.ts';
-import { assertNever } from '../base/assert.ts';
+import { type IpAddress, parseAddress, prefixRange, rangeContains } from '../base/address.ts';
 import type { PeerAddress } from '../config/model.ts';
+import { addressText, endPlace } from './places.ts';
 import { type Checked, type Finding, lineOf, type Place, placeIn } from './report.ts';
 
 const IKE_PORT = 500;
@@ -38,25 +38,6 @@ function checkAddress(caller: Checked, called: Checked): Finding[] {
   const message = `${caller.title} calls ${addressText(to)}, and ${called.title} is at ${addressText(at)}`;
   const change = `write ${addressText(at)} in ${caller.title}, or ${addressText(to)} in ${called.title}`;
   return [{ level: 'error', topic: 'address', message, places, change }];
-}
-
-function endPlace(checked: Checked, which: 'local' | 'remote'): Place {
-  const { address, port, line } = checked.document.sa[which];
-  const ported = port === IKE_PORT ? '' : ` port='${port}'`;
-  return placeIn(checked, line, `<${which} address='${addressText(address)}'${ported}>`);
-}
-
-export function addressText(address: PeerAddress): string {
-  switch (address.kind) {
-    case 'any':
-      return 'any';
-    case 'ip':
-      return formatAddress(address.address);
-    case 'fqdn':
-      return address.name;
-    default:
-      return assertNever(address, 'peer address');
-  }
 }
 
 /** RFC 1918, RFC 6598 (behind a carrier's NAT), RFC 4193. */

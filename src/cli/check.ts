@@ -13,8 +13,9 @@ import { parseDocument } from '../config/parse.ts';
 import { toChildren } from '../config/selectors.ts';
 import { nodeProvider } from '../crypto/node/provider.ts';
 import type { RandomSource } from '../crypto/types.ts';
-import { type CertificateFacts, planTunnel } from '../daemon/plan.ts';
+import { type CertificateFacts, planTunnel, type TunnelPlan } from '../daemon/plan.ts';
 import { ControlError } from '../daemon/protocol.ts';
+import { steeringWarnings } from '../daemon/steering-rules.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
 import { hostsOf } from '../policy/transport.ts';
 import { flag, json, RefusedInputError, readFile, type Terminal, type VerbSpec } from './verb.ts';
@@ -34,8 +35,8 @@ export const check: VerbSpec = {
   optionHelp: { json: 'as JSON, for programs' },
   positionals: [1, 2],
   exitCodes: {
-    [CODES.fits]: 'the two will negotiate; of one document, that it can be read',
-    [CODES.doesNot]: 'they will not: see the errors',
+    [CODES.fits]: 'the two will negotiate; of one document, that it can run',
+    [CODES.doesNot]: 'they will not, or it cannot: see the errors',
     [CODES.unreadable]: 'a document cannot be read, or is refused',
   },
   runLocally: async ({ positionals, options }, terminal) => {
@@ -44,9 +45,9 @@ export const check: VerbSpec = {
     const b = fileB === undefined ? undefined : await load('b', fileB, terminal);
     if (a === undefined || (fileB !== undefined && b === undefined)) return CODES.unreadable;
     if (b === undefined) {
-      const findings = checkDocument(a);
+      const findings = [...(await planFindings(a)), ...checkDocument(a)];
       terminal.out(options.json === true ? json({ findings }) : formatAlone(a, findings));
-      return CODES.fits;
+      return findings.some(({ level }) => level === 'error') ? CODES.doesNot : CODES.fits;
     }
     const report = await reportOn(a, b);
     terminal.out(options.json === true ? json(report) : formatPair(a, b, report));
@@ -67,6 +68,29 @@ async function load(side: Side, file: string, terminal: Terminal): Promise<Check
     if (!(error instanceof DocumentError || error instanceof RefusedInputError)) throw error;
     terminal.err(`error: ${error.message}\n`);
     return undefined;
+  }
+}
+
+/** What the daemon would say of a document when it is started. */
+async function planFindings(checked: Checked): Promise<Finding[]> {
+  const finding = (level: 'error' | 'warning', message: string): Finding => {
+    return { level, topic: 'document', message: `${checked.title}: ${message}`, places: [], change: '' };
+  };
+  const { document } = checked;
+  const { local, remote } = document.sa;
+  const other: SectunnelDocument = { ...document, sa: { ...document.sa, local: remote, remote: local } };
+  const [here, there] = assumedAddresses(checked, { ...checked, document: other }, [
+    transportHost(document),
+    undefined,
+  ]);
+  try {
+    const { device } = await planned(document, here, there, other);
+    return (device.steering === undefined ? [] : steeringWarnings(device.steering)).map((text) =>
+      finding('warning', text),
+    );
+  } catch (error) {
+    if (error instanceof ControlError) return [finding('error', error.message)];
+    throw error;
   }
 }
 
@@ -100,13 +124,28 @@ function transportHost(document: SectunnelDocument): IpAddress | undefined {
   return child && hostsOf(child.selectors)?.local;
 }
 
-/** What the daemon would run, with addresses in the place of names; `undefined` for a document that protects nothing. */
+/** What the daemon would negotiate; `undefined` for a document that protects nothing. */
 async function connectionOf(
   { title, document }: Checked,
   here: IpAddress,
   { document: other }: Checked,
   there: IpAddress,
 ): Promise<ConnectionConfig | undefined> {
+  try {
+    return (await planned(document, here, there, other)).tunnel.connections[0];
+  } catch (error) {
+    if (error instanceof ControlError) throw new ControlError(error.code, `${title}: ${error.message}`);
+    throw error;
+  }
+}
+
+/** What the daemon would run, with addresses in the place of names. @throws ControlError when it would refuse */
+function planned(
+  document: SectunnelDocument,
+  here: IpAddress,
+  there: IpAddress,
+  other: SectunnelDocument,
+): Promise<TunnelPlan> {
   const { sa } = document;
   const pinned: SectunnelDocument = {
     ...document,
@@ -116,12 +155,7 @@ async function connectionOf(
       remote: { ...sa.remote, address: pin(sa.remote.address, there) },
     },
   };
-  try {
-    return (await planTunnel(pinned, undefined, true, certified(document, other))).tunnel.connections[0];
-  } catch (error) {
-    if (error instanceof ControlError) throw new ControlError(error.code, `${title}: ${error.message}`);
-    throw error;
-  }
+  return planTunnel(pinned, undefined, true, certified(document, other));
 }
 
 function pin(address: PeerAddress, at: IpAddress): PeerAddress {

@@ -140,7 +140,8 @@ function judge(judging: Judging): Verdict {
     return { outcome: 'bypassed', verdict, warnings: [] };
   }
   if (judging.packet.direction === 'in') return judgeInbound(judging);
-  switch (decides?.action) {
+  const action = decides?.action;
+  switch (action) {
     case 'protect':
       return judgeProtected(judging);
     case 'bypass':
@@ -148,6 +149,8 @@ function judge(judging: Judging): Verdict {
     case 'discard':
     case undefined:
       return judgeDiscarded(judging);
+    default:
+      return assertNever(action, 'policy action');
   }
 }
 
@@ -224,7 +227,8 @@ function byLink(way: WayExplanation | undefined): string {
 
 function judgeInbound({ name, decides, sa }: Judging): Verdict {
   const done = (outcome: Outcome, verdict: string): Verdict => ({ outcome, verdict, warnings: [] });
-  switch (decides?.action) {
+  const action = decides?.action;
+  switch (action) {
     case 'bypass':
       return done('bypassed', 'It is taken in the clear, as the policy says.');
     case 'discard':
@@ -233,6 +237,8 @@ function judgeInbound({ name, decides, sa }: Judging): Verdict {
       return done('dropped', "It is none of the tunnel's: no policy entry is for it.");
     case 'protect':
       break;
+    default:
+      return assertNever(action, 'policy action');
   }
   if (sa === undefined) {
     const warnings = [`tunnel ${name} is not active: nothing takes it out of a tunnel now`];

@@ -2,7 +2,7 @@
  * Messages that belong to no IKE SA of ours (RFC 7296 §1.5, §2.5, §2.6, §2.21.1, §2.21.4): requests for a new one, and
  * everything else. Nobody here has proved anything, so that what is answered is bounded in rate and kept is nothing.
  */
-import { formatSocketAddress } from '../base/address.ts';
+import { formatAddress, formatSocketAddress } from '../base/address.ts';
 import { ByteReader, equalBytes } from '../base/bytes.ts';
 import { COOKIE_SECRET_LENGTH, CookieJar } from './cookie.ts';
 import type { EndpointHost } from './endpoint-host.ts';
@@ -33,6 +33,8 @@ const HINTS = [5, 10] as const;
 const REPORTS = [2, 20] as const;
 /** Several times what any key exchange and list of proposals takes; IKE_SA_INIT is never fragmented (RFC 7383 §2.4). */
 const MAX_INIT_LENGTH = 8_192;
+/** Connections that a refusal names. */
+const MAX_TOLD = 4;
 const NOTHING = new Uint8Array(0);
 
 export class Strangers {
@@ -165,8 +167,7 @@ export class Strangers {
     const { header } = message;
     const candidates = host.connectionsBetween(path);
     if (candidates.length === 0) {
-      const ends = `${formatSocketAddress(path.remote)} to ${formatSocketAddress(path.local)}`;
-      this.#refuse(now, path, header, NotifyType.NO_PROPOSAL_CHOSEN, NOTHING, () => `no connection is for ${ends}`);
+      this.#refuse(now, path, header, NotifyType.NO_PROPOSAL_CHOSEN, NOTHING, () => this.#explainNobody(path));
       return;
     }
     const answer = answerInit(host, now, path, message, datagram, candidates);
@@ -177,6 +178,20 @@ export class Strangers {
     }
     host.addHalfOpen(answer.session);
     host.transmit(path, answer.datagram);
+  }
+
+  /** Between which ends there are connections: an address may be wrong by a digit. */
+  #explainNobody({ local, remote }: Path): string {
+    const known: string[] = [];
+    let more = 0;
+    for (const { name, ...config } of this.#host.configs.values()) {
+      const [here, there] = [config.local.address, config.remote.address].map((end) => end && formatAddress(end));
+      if (known.length < MAX_TOLD) known.push(`${name} from ${there ?? 'anywhere'} to ${here ?? 'any of ours'}`);
+      else more++;
+    }
+    const others =
+      known.length === 0 ? 'there is none' : `there are ${known.join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
+    return `no connection is for ${formatSocketAddress(remote)} to ${formatSocketAddress(local)}; ${others}`;
   }
 
   #refuse(

@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { formatStatus } from '../../src/cli/format.ts';
+import { parseDocument } from '../../src/config/parse.ts';
+import { placesOfFailure } from '../../src/daemon/explain-failure.ts';
 import type { FailureStatus } from '../../src/daemon/status.ts';
 import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
 import {
@@ -120,5 +122,18 @@ describe('a failure is explained by both sides', () => {
     expect(responder.detail).toContain('the peer says it is 192.0.2.1');
     expect(responder.detail).toContain('connection net is for gw9.example.org');
     expect(responder.inDocument).toContain(`${line(lines.right, 'gw9')}<id type='fqdn'>gw9.example.org</id>`);
+  });
+
+  it('when nobody answers: where it was called', async () => {
+    const network = new MemoryNetwork();
+    const left = await TestDaemon.start(network.host([address('192.0.2.1')]));
+    await left.giveSecret();
+    await left.client.call('create', { xml: tunnelDocument() });
+    const { document } = left.daemon.runner.explainFacts(parseDocument(tunnelDocument()));
+    const xml = (await left.client.call('dumpxml', { name: 'net', inactive: false })).xml.split('\n');
+    expect(placesOfFailure({ reason: 'timeout', child: undefined }, document)).toEqual([
+      `${line(xml, '<local')}<local address='192.0.2.1'>`,
+      `${line(xml, '<remote')}<remote address='192.0.2.2'>`,
+    ]);
   });
 });

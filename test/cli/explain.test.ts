@@ -1,0 +1,108 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { formatExplanation } from '../../src/cli/explain.ts';
+import { run } from '../../src/cli/run.ts';
+import type { Explanation } from '../../src/daemon/explanation.ts';
+import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { address, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
+
+interface Outcome {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+async function sectunnel(...words: readonly string[]): Promise<Outcome> {
+  const got = { out: '', err: '' };
+  const code = await run(words, {
+    out: (text) => {
+      got.out += text;
+    },
+    err: (text) => {
+      got.err += text;
+    },
+    readStdin: () => Promise.resolve(Buffer.alloc(0)),
+    interrupted: () => Promise.resolve(),
+  });
+  return { code, ...got };
+}
+
+/** A daemon with the tunnel `net`, defined and not started. */
+async function daemon(): Promise<(...words: readonly string[]) => Promise<Outcome>> {
+  const test = await TestDaemon.start(new MemoryNetwork().host([address('192.0.2.1')]));
+  const file = join(temporaryFolder(), 'net.xml');
+  writeFileSync(file, tunnelDocument());
+  await sectunnel('--run-dir', test.runDir, 'define', file);
+  return (...words) => sectunnel('--run-dir', test.runDir, ...words);
+}
+
+const PACKET = ['--src', '10.1.0.1', '--dst', '10.2.0.1:53', '--proto', 'udp'] as const;
+
+describe('sectunnel explain', () => {
+  it('puts the verdict first, and says with its exit code what it is', async () => {
+    const run = await daemon();
+    const { code, out } = await run('explain', 'net', ...PACKET);
+    expect(code).toBe(5);
+    expect(out.split('\n').slice(0, 5)).toEqual([
+      'udp 10.1.0.1:49152 > 10.2.0.1:53, from here (taken for granted: source port 49152)',
+      'The policy protects it, but the tunnel is not active.',
+      "WARNING: tunnel net is not active: nothing protects this packet now; 'sectunnel start net' starts it",
+      '',
+      expect.stringMatching(/^policy {2}protected by 'lan' \(line \d+\), level require, priority 0$/),
+    ]);
+    expect((await run('explain', 'net', '--src', '10.1.0.1', '--dst', '10.9.0.1', '--proto', 'icmp')).code).toBe(4);
+    const asJson = await run('explain', 'net', ...PACKET, '--json');
+    expect(JSON.parse(asJson.out)).toMatchObject({ outcome: 'not-applied', policy: { entry: { name: 'lan' } } });
+  });
+
+  it.each([
+    [['--src', '10.1.0.1', '--dst', '10.2.0.1:53'], 'explain wants --proto'],
+    [['--src', 'x', '--dst', '10.2.0.1:53', '--proto', 'udp'], "--src 'x': an address is wanted"],
+    [[...PACKET, '--type', 'echo'], "--type 'echo': a number from 0 to 255 is wanted"],
+  ])('refuses %j with exit code 2', async (words, message) => {
+    const run = await daemon();
+    const { code, err } = await run('explain', 'net', ...words);
+    expect(code).toBe(2);
+    expect(err).toContain(message);
+    expect(err).toContain("see 'sectunnel explain --help'");
+  });
+
+  it('refuses a tunnel that is not there with exit code 1', async () => {
+    const run = await daemon();
+    expect((await run('explain', 'nothing', ...PACKET)).code).toBe(1);
+  });
+
+  it('says how many entries are not listed', () => {
+    const found: Explanation = {
+      name: 'net',
+      active: true,
+      direction: 'out',
+      packet: 'udp 10.1.0.1:1 > 10.2.0.1:2',
+      assumed: [],
+      outcome: 'dropped',
+      verdict: 'It is dropped.',
+      policy: {
+        decision: 'no entry is for it',
+        action: 'none',
+        entry: undefined,
+        before: [{ name: 'p7', line: 9, why: ['remote port 2 is not 3', 'local port 1 is not 4'] }],
+        beforeCount: 9_991,
+        shadowed: [{ name: 'q', line: undefined }],
+        shadowedCount: 3,
+      },
+      sa: undefined,
+      way: undefined,
+      fence: undefined,
+      warnings: [],
+    };
+    expect(formatExplanation(found)).toBe(`udp 10.1.0.1:1 > 10.2.0.1:2, from here
+It is dropped.
+
+policy  no entry is for it
+        not by 'p7' (line 9): remote port 2 is not 3; local port 1 is not 4
+        nor by 9,990 more before it, which fit it less
+        never asked, as they come later: 'q' and 2 more
+`);
+  });
+});
