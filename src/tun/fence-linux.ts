@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { messageOf } from '../base/text.ts';
 import { FENCE_COUNTERS, type FenceCounters, type FenceKeeper, type FencePart } from './fence.ts';
+import { type AddressPair, dispatchPairs, overlap, samePairs } from './fence-dispatch.ts';
 import { fenceBatch, kindOf, type NamedPart } from './fence-nft.ts';
 import { counterName, FENCE_TABLE } from './nft-words.ts';
 
@@ -31,6 +32,10 @@ export class LinuxFence implements FenceKeeper {
   readonly #parts = new Map<string, NamedPart>();
   /** Ids of the parts in the kernel, as far as is known. BOUNDED: by those parts, and what stood there. */
   #present: ReadonlySet<string> | undefined;
+  /** Of our own parts: what the maps have of them. BOUNDED: by the parts. */
+  #mapped: ReadonlyMap<string, readonly AddressPair[]> = new Map();
+  /** Ids of parts that are shown every packet; `undefined` while the base chains are not known to be as they should. */
+  #everything: readonly string[] | undefined;
   /** Changes happen one after another. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -86,7 +91,7 @@ export class LinuxFence implements FenceKeeper {
     });
   }
 
-  /** What another program took away meanwhile makes the kernel refuse: it is put back then. */
+  /** What another program took away meanwhile makes the kernel refuse: all is put back then. */
   async #change(added: readonly NamedPart[], removed: readonly string[]): Promise<void> {
     const known = this.#present ?? (await this.#readPresent());
     const gone = removed.filter((id) => known.has(id));
@@ -95,13 +100,12 @@ export class LinuxFence implements FenceKeeper {
       await this.#apply(known, added, gone);
     } catch (error) {
       const present = await this.#readPresent();
-      const lost = [...this.#parts.values()].filter(({ id }) => !present.has(id) && !removed.includes(id));
       if ([...known].every((id) => present.has(id))) throw error;
-      const changed = new Set(added.map(({ id }) => id));
-      const again = [...added, ...lost.filter(({ id }) => !changed.has(id))];
+      const changed = new Set([...added.map(({ id }) => id), ...removed]);
+      const lost = [...this.#parts.values()].filter(({ id }) => !present.has(id) && !changed.has(id));
       await this.#apply(
         present,
-        again,
+        [...added, ...lost],
         removed.filter((id) => present.has(id)),
       );
     }
@@ -110,8 +114,29 @@ export class LinuxFence implements FenceKeeper {
   async #apply(known: ReadonlySet<string>, added: readonly NamedPart[], removed: readonly string[]): Promise<void> {
     const after = new Set([...known, ...added.map(({ id }) => id)]);
     for (const id of removed) after.delete(id);
-    await this.#nft(['-f', '-'], fenceBatch([...after], added, removed));
+    const mapped = new Map([...this.#mapped].filter(([id]) => after.has(id)));
+    for (const { id, part } of added) {
+      mapped.delete(id);
+      const pairs = part.kind === 'tunnel' ? dispatchPairs(part) : undefined;
+      if (pairs !== undefined && ![...mapped.values()].some((others) => overlap(pairs, others))) mapped.set(id, pairs);
+    }
+    const everything = [...after].filter((id) => !mapped.has(id));
+    const before = this.#everything;
+    const anew = before === undefined || before.join() !== everything.join();
+    const old = anew ? new Map<string, readonly AddressPair[]>() : this.#mapped;
+    const isSame = (id: string): boolean => samePairs(old.get(id) ?? [], mapped.get(id) ?? []);
+    const batch = fenceBatch({
+      added,
+      removed,
+      present: [...after],
+      everything: anew ? everything : undefined,
+      mapped: [...mapped].flatMap(([id, pairs]) => (isSame(id) ? [] : [{ id, pairs }])),
+      unmapped: [...old].flatMap(([id, pairs]) => (isSame(id) ? [] : [{ id, pairs }])),
+    });
+    await this.#nft(['-f', '-'], batch);
     this.#present = after;
+    this.#mapped = mapped;
+    this.#everything = after.size === 0 ? undefined : everything;
   }
 
   /** By the chains that stand there. Where there is no nft there is nothing, until something is to be added. */
@@ -123,13 +148,18 @@ export class LinuxFence implements FenceKeeper {
       if (error instanceof MissingProgramError) return new Set();
       throw error;
     }
-    this.#present = new Set(
+    const present = new Set(
       objects(listed, 'chain').flatMap(({ table, name }) => {
         const id = /^([tbu][0-9a-f]+)_(forward|postrouting)$/.exec(String(name))?.[1];
         return table === FENCE_TABLE && id !== undefined ? [id] : [];
       }),
     );
-    return this.#present;
+    const known = this.#present;
+    if (known === undefined || [...known, ...present].some((id) => !known.has(id) || !present.has(id))) {
+      this.#everything = undefined;
+    }
+    this.#present = present;
+    return present;
   }
 
   #inTurn<T>(change: () => Promise<T>): Promise<T> {

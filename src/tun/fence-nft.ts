@@ -3,16 +3,17 @@
  * of firewalls and of libvirt), and for each part chains of its own that these jump to:
  *
  * ```text
- *   output   each bridge   lo: pass   each tunnel
- *   forward  each bridge              each tunnel
- *   input    each bridge   lo: pass   each tunnel
+ *   output   each bridge   lo: pass   the tunnel that a map finds   tunnels that overlap with others
+ *   forward  each bridge              the tunnel that a map finds   tunnels that overlap with others
+ *   input    each bridge   lo: pass   the tunnel that a map finds   tunnels that overlap with others
  * ```
  *
  * A part of which a packet is no business returns; so no part lets through what another one drops.
  */
 import { assertNever } from '../base/assert.ts';
 import { type BridgeFence, FENCE_COUNTERS, type FencePart, type UntranslatedFence } from './fence.ts';
-import { TUNNEL_CHAINS, TUNNEL_SETS, tunnelRules } from './fence-tunnel.ts';
+import { type AddressPair, dispatchElements, dispatchMaps, dispatchRules } from './fence-dispatch.ts';
+import { hasSets, TUNNEL_CHAINS, TUNNEL_SETS, tunnelRules } from './fence-tunnel.ts';
 import { add, counterName, quoted, TABLE, word } from './nft-words.ts';
 
 const HOOKS = ['input', 'forward', 'output'] as const;
@@ -38,38 +39,69 @@ export function kindOf(id: string): FencePart['kind'] {
   return id.startsWith('t') ? 'tunnel' : id.startsWith('b') ? 'bridge' : 'untranslated';
 }
 
-/**
- * The batch that puts `added` in place or takes `removed` away.
- *
- * @param present ids of all parts that are there afterwards
- */
-export function fenceBatch(
-  present: readonly string[],
-  added: readonly NamedPart[],
-  removed: readonly string[] = [],
-): string {
+/** What is to be done, and what is there afterwards. */
+export interface FenceChange {
+  readonly added: readonly NamedPart[];
+  /** Ids of parts. */
+  readonly removed: readonly string[];
+  /** Ids of all parts that are there afterwards. */
+  readonly present: readonly string[];
+  /** Ids of those of them that are shown every packet, where others than before; all that maps hold is new then. */
+  readonly everything: readonly string[] | undefined;
+  readonly mapped: readonly { readonly id: string; readonly pairs: readonly AddressPair[] }[];
+  readonly unmapped: readonly { readonly id: string; readonly pairs: readonly AddressPair[] }[];
+}
+
+/** The batch that carries out a change. */
+export function fenceBatch({ added, removed, present, everything, mapped, unmapped }: FenceChange): string {
   if (present.length === 0) return `add table ${TABLE}\ndelete table ${TABLE}\n`;
-  const translated = present.filter((id) => kindOf(id) === 'untranslated');
   const lines = [
+    ...(everything === undefined ? [] : foundation()),
+    ...unmapped.flatMap(({ id, pairs }) => dispatchElements('delete', id, pairs)),
+    ...[...added.map(({ id }) => id), ...removed].flatMap(emptied),
+    ...(everything === undefined ? [] : HOOKS.flatMap((hook) => baseRules(hook, everything))),
+    ...translation([...present, ...removed], present),
+    ...added.flatMap(({ id, part }) => (part.kind === 'tunnel' && !hasSets(part) ? deletedSets(id) : [])),
+    ...added.flatMap(partRules),
+    ...mapped.flatMap(({ id, pairs }) => dispatchElements('add', id, pairs)),
+    ...removed.flatMap(deleted),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+/** What all stands on, empty. Where it should be there, it is not made: the kernel tells then when it is not. */
+function foundation(): string[] {
+  return [
     `add table ${TABLE} { comment "kept by sectunnel"; }`,
     ...HOOKS.flatMap((hook) => [
       `add chain ${TABLE} ${hook} { type filter hook ${hook} priority -10; policy accept; }`,
       `flush chain ${TABLE} ${hook}`,
     ]),
-    ...[...added.map(({ id }) => id), ...removed].flatMap(emptied),
-    ...HOOKS.flatMap((hook) =>
-      [...jumps(hook, 'bridge', present), ...prelude(hook), ...jumps(hook, 'tunnel', present)].map((rule) =>
-        add(hook, rule),
-      ),
-    ),
+    ...dispatchMaps('add'),
+    ...dispatchMaps('flush'),
+  ];
+}
+
+function baseRules(hook: Hook, everything: readonly string[]): string[] {
+  const rules = [
+    ...jumps(hook, 'bridge', everything),
+    ...prelude(hook),
+    ...dispatchRules(hook),
+    ...jumps(hook, 'tunnel', everything),
+  ];
+  return rules.map((rule) => add(hook, rule));
+}
+
+/** @param concerned ids of the parts that there are or were */
+function translation(concerned: readonly string[], present: readonly string[]): string[] {
+  if (!concerned.some((id) => kindOf(id) === 'untranslated')) return [];
+  const parts = present.filter((id) => kindOf(id) === 'untranslated');
+  return [
     `add chain ${TABLE} ${TRANSLATION} { type nat hook postrouting priority 90; policy accept; }`,
     `flush chain ${TABLE} ${TRANSLATION}`,
-    ...translated.map((id) => add(TRANSLATION, `jump ${id}_${TRANSLATION}`)),
-    ...(translated.length === 0 ? [`delete chain ${TABLE} ${TRANSLATION}`] : []),
-    ...added.flatMap(partRules),
-    ...removed.flatMap(deleted),
+    ...parts.map((id) => add(TRANSLATION, `jump ${id}_${TRANSLATION}`)),
+    ...(parts.length === 0 ? [`delete chain ${TABLE} ${TRANSLATION}`] : []),
   ];
-  return `${lines.join('\n')}\n`;
 }
 
 /** Makes what a part is made of, or empties it. */
@@ -89,9 +121,13 @@ function deleted(id: string): string[] {
   const kind = kindOf(id);
   return [
     ...CHAINS[kind].map((chain) => `delete chain ${TABLE} ${id}_${chain}`),
-    ...SETS[kind].map((set) => `delete set ${TABLE} ${id}_${set}`),
+    ...deletedSets(id),
     ...FENCE_COUNTERS[kind].map((name) => `delete counter ${TABLE} ${counterName(id, name)}`),
   ];
+}
+
+function deletedSets(id: string): string[] {
+  return SETS[kindOf(id)].map((set) => `delete set ${TABLE} ${id}_${set}`);
 }
 
 function prelude(hook: Hook): string[] {

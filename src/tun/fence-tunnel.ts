@@ -9,7 +9,8 @@
  *   input    from the other side        hostin    the tunnel's own, link scope: return   in
  * ```
  *
- * `out` and `in` are the policy's entries in their order.
+ * `out` and `in` are the policy's entries in their order. No sets without a name: nft reads all sets there are at each
+ * change, which would be slow with many tunnels.
  */
 import { type AddressRange, formatAddress, formatRange, type IpFamily } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
@@ -24,6 +25,8 @@ export const TUNNEL_SETS = ['remote4', 'remote6'] as const;
 
 /** More rules than these are too many to look at for a packet: then the addresses of the other side decide alone. */
 export const MAX_FENCE_RULES = 256;
+/** With more rules than these a packet is better looked up in a set first; nft reads all sets at each change. */
+const FEW_RULES = 8;
 
 const ESP = 50;
 const UDP = 17;
@@ -31,11 +34,13 @@ const FAMILIES: readonly IpFamily[] = [4, 6];
 
 export function tunnelRules(id: string, { device, own, outbound, inbound }: TunnelFence): string[] {
   const name = quoted(device);
-  const remote = remoteRanges([...outbound, ...inbound]);
+  const remote = hasSets({ outbound, inbound }) ? remoteRanges([...outbound, ...inbound]) : undefined;
   const to = (chain: string, field: 'saddr' | 'daddr', verdict: string): string[] =>
-    remote.map(({ family, ranges }) => add(`${id}_${chain}`, `${remoteMatch(id, family, ranges, field)} ${verdict}`));
+    remote?.map(({ family, ranges }) =>
+      add(`${id}_${chain}`, `${remoteMatch(id, family, ranges, field)} ${verdict}`),
+    ) ?? [add(`${id}_${chain}`, verdict)];
   return [
-    ...remote.flatMap(({ family, ranges }) => remoteSet(id, family, ranges)),
+    ...(remote ?? []).flatMap(({ family, ranges }) => remoteSet(id, family, ranges)),
     add(`${id}_output`, `oifname ${name} return`),
     ...to('output', 'daddr', `goto ${id}_hostout`),
     ...[...ownPasses(own, 'd'), ...linkScope()].map((rule) => add(`${id}_hostout`, rule)),
@@ -54,6 +59,11 @@ export function tunnelRules(id: string, { device, own, outbound, inbound }: Tunn
     ...entryRules(id, 'out', outbound),
     ...entryRules(id, 'in', inbound),
   ];
+}
+
+/** Whether the part has sets of the addresses of the other side. */
+export function hasSets({ outbound, inbound }: Pick<TunnelFence, 'outbound' | 'inbound'>): boolean {
+  return Math.max(outbound.length, inbound.length) > FEW_RULES;
 }
 
 interface RemoteRanges {
@@ -86,9 +96,11 @@ function remoteMatch(id: string, family: IpFamily, ranges: readonly AddressRange
 /** What never leaves a link is no matter of a tunnel, and without it there is no link. */
 function linkScope(): string[] {
   return [
-    'icmpv6 type { 133, 134, 135, 136, 137 } ip6 hoplimit 255 return',
-    'ip6 daddr { fe80::/10, ff01::/16, ff02::/16 } return',
-    'ip daddr { 224.0.0.0/24, 255.255.255.255 } return',
+    'icmpv6 type 133-137 ip6 hoplimit 255 return',
+    'ip6 daddr fe80::/10 return',
+    'ip6 daddr ff01::-ff02:ffff:ffff:ffff:ffff:ffff:ffff:ffff return',
+    'ip daddr 224.0.0.0/24 return',
+    'ip daddr 255.255.255.255 return',
   ];
 }
 
@@ -96,10 +108,7 @@ function linkScope(): string[] {
 function ownPasses({ peer, ports }: OwnPackets, peerAt: 's' | 'd'): string[] {
   const address = peer === undefined ? '' : `${word(peer.family)} ${peerAt}addr ${formatAddress(peer)} `;
   const port = peerAt === 'd' ? 'sport' : 'dport';
-  return [
-    `${address}meta l4proto ${ESP} return`,
-    ...(ports.length === 0 ? [] : [`${address}udp ${port} { ${ports.join(', ')} } return`]),
-  ];
+  return [`${address}meta l4proto ${ESP} return`, ...ports.map((own) => `${address}udp ${port} ${own} return`)];
 }
 
 /**
@@ -107,15 +116,15 @@ function ownPasses({ peer, ports }: OwnPackets, peerAt: 's' | 'd'): string[] {
  * quote the IP header behind eight bytes, and behind that the UDP ports.
  */
 function ownErrors({ ports }: OwnPackets): string[] {
-  const v4 = 'icmp type { 3, 11, 12 }';
-  const v6 = 'icmpv6 type { 1, 2, 3, 4 }';
-  const source = (at: number): string => `@th,${at},16 { ${ports.join(', ')} }`;
+  const v4 = ['icmp type 3', 'icmp type 11-12'];
+  const v6 = 'icmpv6 type 1-4';
   return [
-    `${v4} @th,136,8 ${ESP} return`,
+    ...v4.map((type) => `${type} @th,136,8 ${ESP} return`),
     `${v6} @th,112,8 ${ESP} return`,
-    ...(ports.length === 0
-      ? []
-      : [`${v4} @th,136,8 ${UDP} ${source(224)} return`, `${v6} @th,112,8 ${UDP} ${source(384)} return`]),
+    ...ports.flatMap((port) => [
+      ...v4.map((type) => `${type} @th,136,8 ${UDP} @th,224,16 ${port} return`),
+      `${v6} @th,112,8 ${UDP} @th,384,16 ${port} return`,
+    ]),
   ];
 }
 

@@ -143,6 +143,40 @@ describe.skipIf(wants.length > 0)('the fence of nftables', () => {
     expect(nft('list', 'tables')).toBe('');
   });
 
+  it('shows a packet to the tunnel that it concerns, and to all whose addresses overlap', async () => {
+    const fence = new LinuxFence();
+    const to = (remote: string): TunnelFence => tunnel({ outbound: [entry('10.9.0.0/24', remote)] });
+    await fence.set('tunnel:a', to('10.9.0.3/32'));
+    await fence.set('tunnel:b', to('10.9.0.4/32'));
+    await fence.set('tunnel:all', to('0.0.0.0/0'));
+    const rules = nft('list', 'chain', 'inet', 'sectunnel', 'output');
+    expect(rules.match(/vmap @output4/g)).toHaveLength(1);
+    expect(rules.match(/jump t/g)).toHaveLength(1);
+    expect(nft('list', 'map', 'inet', 'sectunnel', 'output4').match(/: jump/g)).toHaveLength(2);
+    expect(await send('10.9.0.3', 7)).toBe('EPERM');
+    // What was between others is not shown any more when it is for other addresses.
+    await fence.set('tunnel:a', to('10.9.0.5/32'));
+    await fence.set('tunnel:all', undefined);
+    expect(nft('list', 'chain', 'inet', 'sectunnel', 'output')).not.toContain('jump t');
+    expect([await send('10.9.0.3', 7), await send('10.9.0.2', 7)]).toEqual([undefined, undefined]);
+    const counters = await fence.counters();
+    expect([counters.get('tunnel:a'), counters.get('tunnel:all')]).toEqual([
+      { 'clear-out': 1, 'clear-in': 0, discarded: 0 },
+      undefined,
+    ]);
+    // The one that finds them puts all of them where they belong.
+    const next = new LinuxFence();
+    for (const [key, remote] of [
+      ['tunnel:a', '10.9.0.3/32'],
+      ['tunnel:b', '10.9.0.4/32'],
+    ] as const) {
+      await next.set(key, to(remote));
+    }
+    expect(nft('list', 'map', 'inet', 'sectunnel', 'input4').match(/: jump/g)).toHaveLength(2);
+    for (const key of ['tunnel:a', 'tunnel:b']) await next.set(key, undefined);
+    expect(nft('list', 'tables')).toBe('');
+  });
+
   it('changes nothing when it is refused, and says why', async () => {
     const fence = new LinuxFence();
     await fence.set('tunnel:a', tunnel());
