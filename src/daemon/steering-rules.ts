@@ -30,10 +30,10 @@ import type { PortRange, Prefix, RouteType, Rule, RuleAction } from '../tun/rout
 import type { PolicyBox, SteeringPlan } from './steering-plan.ts';
 
 /**
- * A rule costs each packet of the host that is routed some nanoseconds. With more than these the addresses of the other side
- * alone lead into the device, whose policy decides.
+ * A rule costs each packet of the host that is routed some 12 ns. With more than these the addresses of the other side alone
+ * lead into the device, whose policy decides.
  */
-export const MAX_RULES = 256;
+export const MAX_RULES = 128;
 
 export interface Surroundings {
   /** Name of the tunnel's interface. */
@@ -208,7 +208,9 @@ function assemble(
     rules.push(...step(at, end));
     if (rules.length > MAX_RULES) return undefined;
   }
-  return [...rules, { family, priority: end, action: { type: 'nop' } }];
+  // Each rule is one more that all packets pass: the end is there only where something goes to it.
+  const isGoneTo = rules.some(({ action }) => action.type === 'goto' && action.priority === end);
+  return isGoneTo ? [...rules, { family, priority: end, action: { type: 'nop' } }] : rules;
 }
 
 /**

@@ -73,8 +73,10 @@ export class Steering {
     this.#check(plan);
     const around = this.#surroundings(device, new Set());
     const { rules, routes } = steeringRules(plan, around);
-    const [staleRules, staleRoutes] = [this.#rulesOf(plan.table), this.#routesOf(plan.table)];
-    const block = this.#freeBlock(plan.table, rules);
+    const standing = this.#network.rules();
+    const staleRules = rulesOf(standing, plan.table);
+    const staleRoutes = this.#routesOf(plan.table);
+    const block = freeBlock(standing, plan.table, rules);
     const led: Led = {
       plan,
       device,
@@ -85,9 +87,9 @@ export class Steering {
     };
     try {
       const closed = new Map(routes.map((route) => [routeKey(closedRoute(route, plan.table)), route]));
-      const standing = new Set(staleRoutes.map(routeKey));
+      const kept = new Set(staleRoutes.map(routeKey));
       this.#network.addRoutes(
-        [...closed].flatMap(([key, route]) => (standing.has(key) ? [] : [closedRoute(route, plan.table)])),
+        [...closed].flatMap(([key, route]) => (kept.has(key) ? [] : [closedRoute(route, plan.table)])),
       );
       // The last first: what is jumped over has its end then.
       this.#network.addRules([...led.rules].reverse());
@@ -215,37 +217,37 @@ export class Steering {
       .filter((address) => !guests.some((prefix) => prefixContains(prefix, address)));
   }
 
-  #rulesOf(table: number): InstalledRule[] {
-    return this.#network.rules().filter((rule) => isOurs(rule) && ownerOf(rule) === table);
-  }
-
-  /** Where so many rules fit between those of others. Those of the same tunnel stay until the new ones stand. */
-  #freeBlock(table: number, rules: readonly Rule[]): number {
-    const size = Math.max(0, ...rules.map(({ priority }) => priority)) + 1;
-    const taken = [...new Set(this.#network.rules().map(({ priority }) => priority))].sort((a, b) => a - b);
-    let first = FIRST_BLOCK;
-    for (const priority of taken) {
-      if (priority < first) continue;
-      if (priority >= first + size) break;
-      first = priority + 1;
-    }
-    if (first + size - 1 > LAST_PRIORITY) {
-      throw new Error(
-        `no room for ${size} rules of table ${table} between the priorities ${FIRST_BLOCK} and ${LAST_PRIORITY}; see: ip rule`,
-      );
-    }
-    return first;
-  }
-
   #routesOf(table: number): InstalledRoute[] {
     return this.#network.routes({ table, own: true });
   }
 
   /** All of a tunnel, whoever set it up. Rules first: never one into a table that is open. */
   #clear(table: number): void {
-    for (const rule of this.#rulesOf(table)) this.#network.deleteRule(rule);
+    for (const rule of rulesOf(this.#network.rules(), table)) this.#network.deleteRule(rule);
     this.#network.deleteRoutes(this.#routesOf(table));
   }
+}
+
+function rulesOf(rules: readonly InstalledRule[], table: number): InstalledRule[] {
+  return rules.filter((rule) => isOurs(rule) && ownerOf(rule) === table);
+}
+
+/** Where so many rules fit between those of others. Those of the same tunnel stay until the new ones stand. */
+function freeBlock(standing: readonly Rule[], table: number, rules: readonly Rule[]): number {
+  const size = Math.max(0, ...rules.map(({ priority }) => priority)) + 1;
+  const taken = [...new Set(standing.map(({ priority }) => priority))].sort((a, b) => a - b);
+  let first = FIRST_BLOCK;
+  for (const priority of taken) {
+    if (priority < first) continue;
+    if (priority >= first + size) break;
+    first = priority + 1;
+  }
+  if (first + size - 1 > LAST_PRIORITY) {
+    throw new Error(
+      `no room for ${size} rules of table ${table} between the priorities ${FIRST_BLOCK} and ${LAST_PRIORITY}; see: ip rule`,
+    );
+  }
+  return first;
 }
 
 function isOurs(rule: InstalledRule): boolean {

@@ -228,9 +228,9 @@ describe('what a policy protects', () => {
     expect(steeringWarnings(plan(many.slice(9, 29)))).toEqual([]);
     lead(here, plan(many));
     expect(here.network.rules(4).length).toBeLessThan(10);
-    expect(way(here, '10.2.1.0', { source: LAN, ipProtocol: UDP })).toBe('stun');
+    expect(way(here, `10.2.0.${MAX_RULES}`, { source: LAN, ipProtocol: UDP })).toBe('stun');
     expect(way(here, '10.2.0.9', { source: HERE, ipProtocol: TCP })).toBe('stun');
-    expect(way(here, '10.2.1.1', { source: LAN })).toBe('eth0');
+    expect(way(here, `10.2.0.${MAX_RULES + 1}`, { source: LAN })).toBe('eth0');
   });
 
   it('is told of ICMP by type only in the device', () => {
