@@ -23,7 +23,7 @@ const MAX_PROPOSALS = 32;
 /** Ranges of one side: with `upperspec any` and ports each becomes three selectors, of which a TS payload holds 255. */
 const MAX_RANGES = 64;
 /** `sp` elements, or policies of the flat form. */
-const MAX_SPS = 256;
+const MAX_SPS = 1_024;
 const MAX_ALLOWED_NAMES = 256;
 
 const any: AttributeShape = {};

@@ -41,10 +41,13 @@ export function joinDirections(issues: Issues, drafts: readonly SpDraft[]): SpDr
   for (const draft of drafts) checkDirections(issues, draft);
   const ins = new Set(halves(drafts, 'in'));
   // BOUNDED: by the policies of one document.
+  const byMirror = new Map<string, Half[]>();
+  for (const half of ins) byMirror.set(mirrorKey(half), [...(byMirror.get(mirrorKey(half)) ?? []), half]);
+  // BOUNDED: by the policies of one document.
   const partners = new Map<PolicyDraft, Half>();
   const alone: Half[] = [];
   for (const out of halves(drafts, 'out')) {
-    const mirror = [...ins].find((half) => difference(out, half) === undefined);
+    const mirror = byMirror.get(mirrorKey(out))?.shift();
     if (mirror === undefined) {
       alone.push(out);
     } else {
@@ -115,6 +118,14 @@ function reportAlone(issues: Issues, { policy }: Half, found: string, other: str
   issues.add(policy.node, message, { attribute: 'direction', found, allowed: 'both' });
 }
 
+/** Of two halves that mirror each other it is the same. */
+function mirrorKey({ sp, policy, rule }: Half): string {
+  const [local, remote] = [rangesText(sp.srcRanges), rangesText(sp.dstRanges)];
+  const [src, dst] = [endText(rule.src), endText(rule.dst)];
+  const sides = policy.settings.direction === 'out' ? [local, remote, src, dst] : [remote, local, dst, src];
+  return JSON.stringify([...sides, sp.upperspec, sp.priority, rule.mode, levelText(rule.level)]);
+}
+
 /** What keeps `inward` from being the mirror of `out`; `undefined` when it is. */
 function difference(out: Half, inward: Half): string | undefined {
   const pairs: [what: string, outText: string, inText: string][] = [
@@ -182,15 +193,17 @@ function checkOrder(
   partners: ReadonlyMap<PolicyDraft, Half>,
   absorbed: ReadonlySet<PolicyDraft>,
 ): void {
+  const places = new Map(drafts.map((sp, place) => [sp, place]));
   const inbound = drafts.flatMap((sp, after) =>
     sp.policies.flatMap((policy): Inbound[] => {
       const half = partners.get(policy);
-      if (half !== undefined) return [inboundOf(half.sp, half.policy, drafts.indexOf(half.sp), after)];
+      if (half !== undefined) return [inboundOf(half.sp, half.policy, places.get(half.sp)!, after)];
       return policy.settings.direction === 'out' || absorbed.has(policy) ? [] : [inboundOf(sp, policy, after, after)];
     }),
   );
-  for (const [index, a] of inbound.entries()) {
-    const b = inbound.slice(index + 1).find((other) => swapped(a, other) && overlap(a, other));
+  const moved = inbound.filter(({ before, after }) => before !== after);
+  for (const a of moved) {
+    const b = inbound.find((other) => swapped(a, other) && overlap(a, other));
     if (b === undefined) continue;
     const message = `the inbound policies on lines ${a.node.line} and ${b.node.line} speak of the same packets, but stand in another order than their outbound mirrors; write them in the same order in both directions, or with direction='both'`;
     issues.add(a.node, message, { attribute: 'direction' });

@@ -33,6 +33,8 @@ import {
 } from './values.ts';
 import { childElements, textContent, withXml, type XmlNode } from './xml.ts';
 
+/** As many as the engine lets an IKE SA have. */
+const MAX_CHILDREN = 256;
 /** BOUNDED: a quarter of what the policy database compiles. */
 const MAX_PAIRS = MAX_COMPILED_PAIRS / 4;
 
@@ -92,13 +94,18 @@ function checkSize(issues: Issues, root: XmlNode, sps: readonly SecurityPolicy[]
     const { src, dst } = sidesOf(sp);
     pairs += src.length * dst.length;
     const most = Math.max(src.length, dst.length);
-    if (most <= MAX_SELECTORS) continue;
-    const message = `the <sp> on line ${sp.line} has ${most} selectors on one side, and IKEv2 can negotiate ${MAX_SELECTORS}; split it`;
-    issues.add(root, message, { found: String(most), allowed: `at most ${MAX_SELECTORS}` });
+    const what = `the <sp> on line ${sp.line} has ${most} selectors on one side`;
+    limit(issues, root, most, MAX_SELECTORS, `${what}, and IKEv2 can negotiate ${MAX_SELECTORS}; split it`);
   }
-  if (pairs <= MAX_PAIRS) return;
-  const message = `the ranges of all policies make ${pairs} pairs of source and destination, more than ${MAX_PAIRS}; join ranges that touch, or split the document`;
-  issues.add(root, message, { found: String(pairs), allowed: `at most ${MAX_PAIRS}` });
+  const rules = sps.filter(({ policies }) => policies.some(({ action }) => action === 'ipsec')).length;
+  const tooManyRules = `${rules} policies have action='ipsec', and an IKE SA has at most ${MAX_CHILDREN} CHILD SAs`;
+  limit(issues, root, rules, MAX_CHILDREN, `${tooManyRules}; give an <sp> more ranges, or split the document`);
+  const tooManyPairs = `the ranges of all policies make ${pairs} pairs of source and destination, more than ${MAX_PAIRS}`;
+  limit(issues, root, pairs, MAX_PAIRS, `${tooManyPairs}; join ranges that touch, or split the document`);
+}
+
+function limit(issues: Issues, root: XmlNode, found: number, most: number, message: string): void {
+  if (found > most) issues.add(root, message, { found: String(found), allowed: `at most ${most}` });
 }
 
 function textOf(root: XmlNode, name: string): string | undefined {

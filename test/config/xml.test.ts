@@ -110,6 +110,26 @@ describe('bounds', () => {
       'the ranges of all policies make 258048 pairs of source and destination, more than 250000',
     );
   });
+
+  it('reads a thousand policies, and refuses more that are protected than an IKE SA can have', () => {
+    const rule = "<rule protocol='esp' mode='tunnel'><src/><dst/></rule>";
+    const document = (inside: string): string =>
+      `<sectunnel type='ipsec'><secret usage='x'/><sa><local address='192.0.2.1'/><remote address='192.0.2.2'/></sa>${inside}</sectunnel>`;
+    const here = (): string => '10.1.0.1';
+    const there = (i: number): string => `10.2.${i >> 8}.${i & 255}`;
+    const sps = (count: number, src: (i: number) => string, dst: (i: number) => string, policy: string): string =>
+      Array.from({ length: count }, (_, i) => {
+        const ranges = `<src_range address='${src(i)}'/><dst_range address='${dst(i)}'/><upperspec protocol='udp'/>`;
+        return `<sp>${ranges}<policy ${policy}</sp>`;
+      }).join('');
+    const half = (direction: string): string => `direction='${direction}' action='ipsec'>${rule}</policy>`;
+    const both = (count: number): string => sps(count, here, there, half('out')) + sps(count, there, here, half('in'));
+    expect(refusal(document(sps(1_024, here, there, "direction='both' action='none'/>")))).toBeUndefined();
+    expect(refusal(document(both(256)))).toBeUndefined();
+    expect(refusal(document(both(257)))?.message).toContain(
+      "257 policies have action='ipsec', and an IKE SA has at most 256 CHILD SAs; give an <sp> more ranges",
+    );
+  });
 });
 
 describe('encodings', () => {
