@@ -40,7 +40,7 @@ const IPS = `<ip address='10.1.0.1' netmask='255.255.255.252'/>
 
 /** The other end, of the proposal's own document: port 5000 of two small networks. */
 const SEED: Tunnel = {
-  name: 'sec-tun',
+  name: 'ex-seed',
   left: {
     address: HOST_OUTER,
     id: { type: 'address', value: HOST_OUTER },
@@ -101,7 +101,7 @@ describeInterop("libvirt's networks", ['namespaces', 'strongswan', 'libvirt', 'n
     });
     await startEcho(lab, other.namespace, '::', SERVICE);
     const seed = readFileSync(new URL('../../examples/ex-seed.xml', import.meta.url), 'utf8');
-    await ours.defineDocument('sec-tun', seed);
+    await ours.defineDocument('ex-seed', seed);
     // A network of the same libvirt that is nobody's business.
     await define(plainNetwork('plain', 'virbr8', '10.1.1.1', 'fd00:11::1'));
   });
@@ -143,16 +143,16 @@ describeInterop("libvirt's networks", ['namespaces', 'strongswan', 'libvirt', 'n
   it("takes the proposal's spellings, and libvirt keeps what they become", async () => {
     const { libvirtd, ours } = rig;
     const spellings = [
-      ["<forward mode='route' tunnel='sec-tun'/>", 'exclusive', "<forward dev='stun-sec-tun' mode='route'>"],
-      ["<forward mode='route'/><sectunnel name='sec-tun'/>", 'selective', "<forward mode='route'/>"],
-      ["<sectunnel name='sec-tun'/>", 'exclusive', "<forward dev='stun-sec-tun' mode='route'>"],
+      ["<forward mode='route' tunnel='ex-seed'/>", 'exclusive', "<forward dev='stun-ex-seed' mode='route'>"],
+      ["<forward mode='route'/><sectunnel name='ex-seed'/>", 'selective', "<forward mode='route'/>"],
+      ["<sectunnel name='ex-seed'/>", 'exclusive', "<forward dev='stun-ex-seed' mode='route'>"],
     ] as const;
     for (const [spelling, mode, forward] of spellings) {
       const xml = `<network><name>spelt</name><bridge name='virbr7'/>${spelling}${IPS}</network>`;
       const { stdout } = await ours.command(['net-import', '-'], { input: xml });
-      expect(stdout).toBe(`Network spelt defined, held by tunnel sec-tun (${mode})\n`);
+      expect(stdout).toBe(`Network spelt defined, held by tunnel ex-seed (${mode})\n`);
       const kept = (await libvirtd.virsh(['net-dumpxml', 'spelt'])).stdout;
-      expect(kept).toContain(`xmlns:sectunnel="${TUNNEL_NAMESPACE}" name="sec-tun" mode="${mode}"/>`);
+      expect(kept).toContain(`xmlns:sectunnel="${TUNNEL_NAMESPACE}" name="ex-seed" mode="${mode}"/>`);
       expect(kept).toContain(forward);
       // And again, from what libvirt says.
       await define(kept);
@@ -173,7 +173,7 @@ describeInterop("libvirt's networks", ['namespaces', 'strongswan', 'libvirt', 'n
       expect(await refusal('lan')).toContain(
         "sectunnel: network 'lan' is not started: it names the tunnel 'nowhere', which is not defined",
       );
-      await define(heldNetwork('sec-tun', "<forward mode='nat'/>"));
+      await define(heldNetwork('ex-seed', "<forward mode='nat'/>"));
       expect(await refusal('lan')).toContain("mode='nat' would hide the guests' addresses");
       expect(await held()).toEqual([]);
       expect(await rig.host.interfaces()).not.toContain('virbr9');
@@ -181,7 +181,7 @@ describeInterop("libvirt's networks", ['namespaces', 'strongswan', 'libvirt', 'n
 
     it('while no daemon answers, or not in time; others start', async () => {
       const { ours, libvirtd } = rig;
-      await define(heldNetwork('sec-tun'));
+      await define(heldNetwork('ex-seed'));
       process.kill(ours.pid, 'SIGSTOP');
       try {
         expect(await refusal('lan')).toContain(
@@ -203,13 +203,7 @@ describeInterop("libvirt's networks", ['namespaces', 'strongswan', 'libvirt', 'n
     const { ours, libvirtd, peer } = rig;
     await peer.reset();
     await peer.load(SEED, 'right');
-    const xml = `<network>
-  <name>tvd</name>
-  <bridge name='virbr9' stp='off' />
-  <domain name='example' />
-  <sectunnel name='sec-tun' />
-  <ip address='10.1.0.1' netmask='255.255.255.252'/>
-</network>`;
+    const xml = readFileSync(new URL('../../examples/ex-network.xml', import.meta.url), 'utf8');
     await ours.command(['net-import', '-'], { input: xml });
     const begun = performance.now();
     await libvirtd.virsh(['net-start', 'tvd']);
@@ -218,17 +212,17 @@ describeInterop("libvirt's networks", ['namespaces', 'strongswan', 'libvirt', 'n
     const port = { port: SERVICE, sourcePort: SERVICE };
     const result = await burst(guest.namespace, { source: '10.1.0.2', destination: REMOTE[4], ...port, count: 20 });
     expect(result).toEqual({ sent: 20, received: 20, damaged: 0 });
-    expect((await ours.single('sec-tun')).child.packetsOut).toBe(20);
+    expect((await ours.single('ex-seed')).child.packetsOut).toBe(20);
     expect(await arrivedInTheClear(rig)).toBe(0);
-    expect(await held()).toMatchObject([{ name: 'tvd', bridge: 'virbr9', tunnel: 'sec-tun', mode: 'exclusive' }]);
+    expect(await held()).toMatchObject([{ name: 'tvd', bridge: 'virbr9', tunnel: 'ex-seed', mode: 'exclusive' }]);
     await libvirtd.virsh(['net-destroy', 'tvd']);
     expect(await held()).toEqual([]);
-    await ours.destroy('sec-tun');
+    await ours.destroy('ex-seed');
   });
 
   it('starts networks with the host, whose secrets libvirt gives only when it has started them', async () => {
     const { ours, libvirtd } = rig;
-    await define(heldNetwork('sec-tun'));
+    await define(heldNetwork('ex-seed'));
     await libvirtd.virsh(['net-autostart', 'lan']);
     await libvirtd.stop();
     // As after a boot: it knows by these which networks it has started.
@@ -236,10 +230,10 @@ describeInterop("libvirt's networks", ['namespaces', 'strongswan', 'libvirt', 'n
     await libvirtd.run();
     expect((await libvirtd.virsh(['net-list', '--name'])).stdout.trim()).toBe('lan');
     expect(await held()).toMatchObject([{ name: 'lan', running: true }]);
-    await waitFor('the tunnel to run', async () => ((await ours.tunnel('sec-tun')).active ? true : undefined), 20_000);
+    await waitFor('the tunnel to run', async () => ((await ours.tunnel('ex-seed')).active ? true : undefined), 20_000);
     await libvirtd.virsh(['net-autostart', 'lan', '--disable']);
     await libvirtd.virsh(['net-destroy', 'lan']);
-    await ours.destroy('sec-tun');
+    await ours.destroy('ex-seed');
   });
 
   /** To all that a guest could think of. */

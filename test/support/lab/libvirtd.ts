@@ -2,7 +2,7 @@
  * A real libvirtd, without systemd, for the drivers that need no hypervisor: networks and secrets. It sees private
  * folders in the place of /etc/libvirt, /run/libvirt and the like, which the test can look into.
  */
-import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Lab } from './lab.ts';
 import type { Namespace } from './namespace.ts';
@@ -44,7 +44,10 @@ export class Libvirtd {
     const libvirtd = new Libvirtd(join(lab.folder, `libvirt-${namespace.name}`), namespace);
     libvirtd.#prepare(configuration);
     lab.log(`libvirtd in ${namespace.name}`, () => libvirtd.#formerLog + (libvirtd.#daemon?.output ?? ''));
-    lab.defer(() => libvirtd.stop());
+    lab.defer(async () => {
+      await libvirtd.stop();
+      libvirtd.#endNameServers();
+    });
     await libvirtd.run();
     return libvirtd;
   }
@@ -111,6 +114,17 @@ export class Libvirtd {
     const path = join(this.#folder, `input-${this.#files++}`);
     writeFileSync(path, content, { mode: 0o600 });
     return path;
+  }
+
+  /** Of networks that run on without it, as when a test failed. */
+  #endNameServers(): void {
+    const folder = join(this.folder('run'), 'network');
+    for (const file of existsSync(folder) ? readdirSync(folder) : []) {
+      const pid = file.endsWith('.pid') ? readFileSync(join(folder, file), 'utf8').trim() : '';
+      const name = `/proc/${pid}/comm`;
+      if (pid !== '' && existsSync(name) && readFileSync(name, 'utf8') === 'dnsmasq\n')
+        process.kill(Number(pid), 'SIGKILL');
+    }
   }
 
   #prepare(configuration: string): void {
