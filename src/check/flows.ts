@@ -75,13 +75,13 @@ function withoutCounterpart(asking: Checked, rule: ChildPlan, asked: Checked, ru
   const what = `'${rule.name}' of ${asking.title} protects ${formatSelectorPair(rule.selectors)}`;
   const [only] = rules;
   const why =
-    rules.length === 1 ? `: as ${asked.title} sees it, ${explainPairMismatch(proposed, only!.selectors)}` : '';
-  const fates = fatesOf(asked, 'in', boxesOf(proposed));
-  const fate = fates[0] === undefined ? '' : `; ${asked.title} ${fates[0].text}`;
+    rules.length === 1 ? [`as ${asked.title} sees it, ${explainPairMismatch(proposed, only!.selectors)}`] : [];
+  const [fate] = fatesOf(asked, 'in', boxesOf(proposed));
+  const lines = [`${what}, and no rule of ${asked.title} is for any of it`, ...why];
+  if (fate !== undefined) lines.push(`${asked.title} ${fate.text}`);
   const places = [rulePlace(asking, rule), ...rules.slice(0, 4).map((other) => rulePlace(asked, other))];
   const change = `write the mirror of its ranges in a rule of ${asked.title}: ${formatSelectorPair(proposed)}`;
-  const message = `${what}, and no rule of ${asked.title} is for any of it${why}${fate}`;
-  return { level: 'error', topic: 'selectors', message, places, change };
+  return { level: 'error', topic: 'selectors', message: lines.join('\n'), places, change };
 }
 
 /** What one side does with packets: with which of them, and by which entry. */

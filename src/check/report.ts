@@ -46,7 +46,7 @@ export type FindingTopic =
 export interface Finding {
   readonly level: FindingLevel;
   readonly topic: FindingTopic;
-  /** What was found, in a sentence. */
+  /** What was found, in a sentence; further lines say more. */
   readonly message: string;
   readonly places: readonly Place[];
   /** What to change; empty where there is nothing to. */

@@ -191,9 +191,11 @@ function counted(findings: readonly Finding[]): string {
 }
 
 function findingLines({ level, message, places, change }: Finding): string[] {
+  const [first, ...more] = message.split('\n');
   return [
     '',
-    `${level}: ${message}`,
+    `${level}: ${first}`,
+    ...more.map((line) => `  ${line}`),
     ...places.map((place) => `  ${placeText(place)}`),
     ...(change === '' ? [] : [`  to change: ${change}`]),
   ];

@@ -180,7 +180,7 @@ const MISFITS: Readonly<Record<string, Misfit>> = {
     level: 'error',
     edits: [["address='10.2.0.0'", "address='10.7.0.0'"]],
     message:
-      /'lan' of a\.xml protects 10\.1\.0\.0\/24 === 10\.2\.0\.0\/24, and no rule of b\.xml.*no address is in both.*drops them: no policy of it/,
+      /'lan' of a\.xml protects 10\.1\.0\.0\/24 === 10\.2\.0\.0\/24, and no rule of b\.xml is for any of it\nas b\.xml sees it.*no address is in both\nb\.xml drops them: no policy of it/,
     lines: [['<rule'], ['<rule']],
     change: /rule of b\.xml: 10\.2\.0\.0\/24 === 10\.1\.0\.0\/24/,
   },

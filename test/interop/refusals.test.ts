@@ -1,11 +1,12 @@
 /** What does not fit between sectunnel and strongSwan is refused by whoever is asked, and our side says why. */
 import { beforeEach, expect, it } from 'vitest';
+import type { Explanation } from '../../src/daemon/explanation.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import type { Tunnel } from '../support/lab/tunnel.ts';
 import { useLab } from '../support/lab/use-lab.ts';
-import { ALL_CARRIED, agreed, buildRig, exchange, RIG_NEEDS, RIG_TIMEOUT, type Rig } from './rig.ts';
+import { ALL_CARRIED, agreed, buildRig, exchange, LINE, RIG_NEEDS, RIG_TIMEOUT, type Rig } from './rig.ts';
 import { SUITES, suiteTunnel } from './suites.ts';
 
 const NAME = 'refused';
@@ -129,6 +130,34 @@ describeInterop('refusals with strongSwan', [...RIG_NEEDS.userspace, 'build'], (
       expect(lastFailure?.inDocument).toEqual(misfit.inDocument.map((place) => expect.stringMatching(place)));
     },
   );
+
+  it('of the kernel are found by explain: a packet that takes another way than the policy wants', async () => {
+    await rig.peer.load(FITTING, 'right');
+    await ours.load(FITTING, 'left', { start: 'initiate' });
+    await ours.up(NAME);
+    const { child } = await ours.single(NAME);
+    const ask = async (): Promise<Explanation> => {
+      const words = ['--src', '10.1.0.1:4000', '--dst', '10.2.0.1:53', '--proto', 'udp', '--json'];
+      const { stdout } = await ours.command(['explain', NAME, ...words], { check: false });
+      return JSON.parse(stdout) as Explanation;
+    };
+    const { device } = await ours.tunnel(NAME);
+    expect(await ask()).toMatchObject({
+      outcome: 'protected',
+      sa: { carries: { spi: child.spiOut } },
+      way: { link: device!.name, reachesTunnel: true, rule: expect.stringMatching(/^70\d\d: from .* lookup \d+$/) },
+      fence: { action: 'guard' },
+      warnings: [],
+    });
+    await rig.left.exec(['ip', 'rule', 'flush', 'protocol', '83']);
+    await rig.left.exec(['ip', 'route', 'add', '10.2.0.0/24', 'dev', LINE]);
+    expect(await ask()).toMatchObject({
+      outcome: 'not-applied',
+      verdict: 'The policy protects it, but it does not reach the tunnel: the fence drops it.',
+      way: { link: LINE, rule: '32766: from all lookup main', reachesTunnel: false },
+    });
+    await rig.left.exec(['ip', 'route', 'del', '10.2.0.0/24', 'dev', LINE]);
+  });
 
   it('of one peer leave the tunnel of another alone', async () => {
     await rig.peer.load(FITTING, 'right');
