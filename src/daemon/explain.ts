@@ -159,7 +159,12 @@ function judgeProtected({ name, decides, sa, way, fence, device }: Judging): Ver
     const warnings = [
       `tunnel ${name} is not active: nothing protects this packet now; 'sectunnel start ${name}' starts it`,
     ];
-    return { outcome: 'not-applied', verdict: 'The policy protects it, but the tunnel is not active.', warnings };
+    const dropped = fence?.action === 'guard' ? ': the fence, which stands until it is, drops it' : '';
+    return {
+      outcome: 'not-applied',
+      verdict: `The policy protects it, but the tunnel is not active${dropped}.`,
+      warnings,
+    };
   }
   if (way !== undefined && !way.reachesTunnel) {
     if (decides?.level === 'use' && sa.fate !== 'carried') {

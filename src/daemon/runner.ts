@@ -175,9 +175,10 @@ export class Runner {
     // Of another namespace neither routes nor fence are looked at.
     if (document.device.netns !== undefined) return { document, running, routing: undefined, fence: undefined };
     const { hostNetwork: routing, fence } = this.#options.platform;
-    const steering = this.#running.get(name)?.steering;
-    const stands = fence !== undefined && steering !== undefined && device !== undefined;
-    return { document, running, routing, fence: stands ? tunnelFence(steering, device) : undefined };
+    const steering = this.#running.get(name)?.steering ?? this.standing.steeringOf(document);
+    const stands = fence !== undefined && steering !== undefined;
+    const around = device ?? document.device.name;
+    return { document, running, routing, fence: stands ? tunnelFence(steering, around) : undefined };
   }
 
   /** Datagrams and packets that belong to no tunnel, by reason. */

@@ -8,7 +8,8 @@ import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
 import { devicePlan, standingTunnel } from './plan-device.ts';
-import type { Platform } from './platform.ts';
+import type { DevicePlan, Platform } from './platform.ts';
+import type { SteeringPlan } from './steering-plan.ts';
 
 /** How often it is seen to that a fence is still whole, in milliseconds. */
 const WATCH = 30_000;
@@ -39,14 +40,16 @@ export class Standing {
   /** It is about to be started unasked, and to be tried again if it cannot: nothing is to pass in the clear until then. */
   async raise(document: SectunnelDocument): Promise<void> {
     this.#held.add(document.name);
-    const { address } = document.sa.remote;
     try {
-      await this.#platform.raise?.(
-        devicePlan(document, MIN_MTU[6], address.kind === 'ip' ? address.address : undefined),
-      );
+      await this.#platform.raise?.(planOf(document));
     } catch (error) {
       this.#log.warn({ tunnel: document.name }, `no fence could be put up: ${messageOf(error)}`);
     }
+  }
+
+  /** What stands of a tunnel that does not run now and is to run again. */
+  steeringOf(document: SectunnelDocument): SteeringPlan | undefined {
+    return this.#held.has(document.name) ? planOf(document).steering : undefined;
   }
 
   /** It stopped, and is to run again. */
@@ -98,4 +101,10 @@ export class Standing {
     const counters = Object.entries(this.#platform.fenceDrops?.(name) ?? {});
     return Object.fromEntries(counters.filter(([, count]) => count > 0).map(([reason, n]) => [`fence-${reason}`, n]));
   }
+}
+
+/** As much as is known before a tunnel is started: no name is resolved. */
+function planOf(document: SectunnelDocument): DevicePlan {
+  const { address } = document.sa.remote;
+  return devicePlan(document, MIN_MTU[6], address.kind === 'ip' ? address.address : undefined);
 }

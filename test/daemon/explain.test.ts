@@ -234,6 +234,14 @@ describe('explain', () => {
     expect(ike.verdict).toContain('belongs to the tunnel itself');
   });
 
+  it('knows of the fence that stands while a tunnel waits to be started again', async () => {
+    const test = await host({ fenced: true });
+    await test.daemon.runner.stop('net', true);
+    const waits = await explain(test);
+    expect(waits).toMatchObject({ active: false, outcome: 'not-applied', fence: { action: 'guard' } });
+    expect(waits.verdict).toContain('the fence, which stands until it is, drops it');
+  });
+
   it('takes an echo request and a client port for granted, and says so', async () => {
     const test = await host({ inactive: true });
     const ping = await explain(test, { src: '10.1.0.1', dst: '10.2.0.9', proto: 'icmp' });
