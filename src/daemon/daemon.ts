@@ -17,7 +17,8 @@ import { Autostart } from './autostart.ts';
 import { certificateProblems, checkCertificates } from './certificates.ts';
 import { explainPacket } from './explain.ts';
 import type { ExplainQuestion, Explanation } from './explanation.ts';
-import { HeldNetworks, type HoldingTunnel, holdingTunnel } from './networks.ts';
+import { HeldNetworks } from './networks.ts';
+import { type HoldingTunnel, holdingTunnel } from './networks-plan.ts';
 import { checkIdentity, ObjectTable, type TunnelObject } from './objects.ts';
 import { secretOf } from './plan.ts';
 import type { Platform } from './platform.ts';
@@ -136,6 +137,7 @@ export class Daemon {
   /** Stops all tunnels, telling their peers. */
   async close(): Promise<void> {
     this.#autostart.close();
+    this.networks.close();
     await this.#inTurn(async () => {
       for (const object of this.#objects.all()) {
         if (object.live !== undefined) await this.#stop(object);

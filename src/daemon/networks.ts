@@ -6,34 +6,27 @@
  * What is put up for a network stays when the daemon ends or dies: the network runs on, and nothing may leave it in the
  * clear meanwhile. The next daemon finds the network again, and takes over.
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
-import { type LibvirtNetwork, type NetworkPin, pinProblem, readNetwork } from '../libvirt/network.ts';
+import { type LibvirtNetwork, type NetworkPin, readNetwork } from '../libvirt/network.ts';
 import { defineNetwork } from '../libvirt/network-define.ts';
 import { importNetwork } from '../libvirt/network-import.ts';
 import type { FenceCounters, FencePart } from '../tun/fence.ts';
-import { devicePlan } from './plan-device.ts';
+import {
+  type BridgedNetwork,
+  FENCE_KEYS,
+  type FenceKey,
+  fenceParts,
+  type HoldingTunnel,
+  holdingTunnel,
+  unfit,
+} from './networks-plan.ts';
 import type { Platform } from './platform.ts';
 import { ControlError, type NetImportResult, type NetworkInfo } from './protocol.ts';
 import { refusing, refusingSystem } from './refusing.ts';
-import { type SteeringPlan, tunnelFence } from './steering-plan.ts';
-
-/** What of a tunnel concerns the networks that it holds, whether it runs or not. */
-export interface HoldingTunnel {
-  readonly document: SectunnelDocument;
-  readonly device: string;
-  /** What leads into it; `undefined` when that is left to others, or happens in another network namespace. */
-  readonly steering: SteeringPlan | undefined;
-}
-
-export function holdingTunnel(document: SectunnelDocument): HoldingTunnel {
-  const { address } = document.sa.remote;
-  const { name, steering, netns } = devicePlan(document, 0, address.kind === 'ip' ? address.address : undefined);
-  return { document, device: name, steering: netns === undefined ? steering : undefined };
-}
 
 /** The daemon's tunnels, as networks see them. */
 export interface Tunnels {
@@ -58,20 +51,28 @@ interface DocumentText {
   readonly source?: string | undefined;
 }
 
-type BridgedNetwork = LibvirtNetwork & { readonly bridge: string; readonly pin: NetworkPin };
-
 interface Held {
   readonly network: BridgedNetwork;
   /** `undefined` for one that is shut. */
   readonly tunnel: HoldingTunnel | undefined;
   /** Of the rules that lead into the tunnel. */
   readonly unlead: () => void;
+  /** How often in a row libvirt was seen not to run it; `undefined` until it was seen to. */
+  missed: number | undefined;
 }
+
+/** How often it is looked for networks that the hook did not tell of, in milliseconds. */
+const WATCH = 10_000;
+/** Looks after which a network has stopped without a word: libvirt forgets one a moment before it takes the bridge down. */
+const MAX_MISSED = 2;
 
 export class HeldNetworks {
   readonly #options: NetworksOptions;
   // BOUNDED: the networks that libvirt starts.
   readonly #held = new Map<string, Held>();
+  /** Files of networks that are none of our business, and of when they are. BOUNDED: the networks that libvirt runs. */
+  readonly #others = new Map<string, number>();
+  #watch: NodeJS.Timeout | undefined;
   /** Changes happen one after another. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -85,8 +86,13 @@ export class HeldNetworks {
    * @returns the tunnels that must run
    */
   open(): Promise<string[]> {
+    this.#watch ??= setInterval(() => {
+      this.look().catch((error: unknown) =>
+        this.#options.log.warn({}, `networks were not looked for: ${messageOf(error)}`),
+      );
+    }, WATCH).unref();
     return this.#inTurn(async () => {
-      const networks = this.#running();
+      const networks = this.#running(this.#files());
       for (const network of networks) await this.#takeOver(network);
       this.#options.platform.forgetBridges?.();
       // Also of those that could not be read, or held: what stands around them stays.
@@ -95,6 +101,39 @@ export class HeldNetworks {
         await this.#options.platform.fence?.reconcile(kind, keep);
       }
       return networks.map(({ pin }) => pin.tunnel);
+    });
+  }
+
+  /** What holds networks stays. */
+  close(): void {
+    clearInterval(this.#watch);
+  }
+
+  /** Finds what the hook did not tell of: it may not be installed, or the daemon was not there when a network stopped. */
+  look(): Promise<void> {
+    return this.#inTurn(async () => {
+      const { log, tunnels } = this.#options;
+      const files = this.#files();
+      for (const [name, held] of this.#held) {
+        if (files.has(name)) held.missed = 0;
+        else if (held.missed !== undefined && ++held.missed >= MAX_MISSED) {
+          await this.#release(name);
+          log.warn(
+            fieldsOf(held.network),
+            'network held no longer: libvirt does not run it, and the hook did not say so',
+          );
+        }
+      }
+      for (const network of this.#running(new Map([...files].filter(([name]) => !this.#held.has(name))))) {
+        log.error(
+          fieldsOf(network),
+          "a network runs that the hook did not tell of: install it with 'sectunnel hook install'",
+        );
+        await this.#takeOver(network);
+        await tunnels.wanted(network.pin.tunnel).catch((error: unknown) => {
+          log.error(fieldsOf(network), `its tunnel is not started: ${messageOf(error)}`);
+        });
+      }
     });
   }
 
@@ -243,7 +282,8 @@ export class HeldNetworks {
     await refusingSystem(async () => {
       await this.#fence(network.name, fenceParts(network, tunnel));
       const table = network.pin.mode === 'exclusive' ? tunnel?.steering?.table : undefined;
-      this.#held.set(network.name, { network, tunnel, unlead: leadBridge(network.bridge, network.prefixes, table) });
+      const unlead = leadBridge(network.bridge, network.prefixes, table);
+      this.#held.set(network.name, { network, tunnel, unlead, missed: this.#held.get(network.name)?.missed });
     });
   }
 
@@ -272,13 +312,19 @@ export class HeldNetworks {
     return files;
   }
 
-  /** The networks that run and name a tunnel. */
-  #running(): BridgedNetwork[] {
-    return [...this.#files().values()].flatMap((file) => {
+  /** Those networks that name a tunnel. */
+  #running(files: ReadonlyMap<string, string>): BridgedNetwork[] {
+    for (const file of this.#others.keys()) if (![...files.values()].includes(file)) this.#others.delete(file);
+    return [...files.values()].flatMap((file) => {
       try {
+        const { mtimeMs } = statSync(file);
+        if (this.#others.get(file) === mtimeMs) return [];
+        this.#others.set(file, mtimeMs);
         const network = readNetwork(readFileSync(file), file);
         const { pin, bridge } = network;
-        return pin === undefined || bridge === undefined ? [] : [{ ...network, pin, bridge }];
+        if (pin === undefined || bridge === undefined) return [];
+        this.#others.delete(file);
+        return [{ ...network, pin, bridge }];
       } catch (error) {
         this.#options.log.error({ file }, `a running network cannot be read: ${messageOf(error)}`);
         return [];
@@ -294,56 +340,16 @@ export class HeldNetworks {
   }
 }
 
-/** Empty where there is no such folder: no libvirt has run there yet. */
+/** Empty where no libvirt has run yet, and where its folder is not for us: whoever may not read it may hold no networks. */
 function listed(folder: string): string[] {
   try {
     return readdirSync(folder);
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
-    throw new ControlError('system', `libvirt's networks cannot be listed: ${messageOf(error)}`);
+    if (error instanceof Error && 'code' in error) return [];
+    throw error;
   }
 }
 
 function fieldsOf({ name, bridge, pin }: BridgedNetwork): object {
   return { network: name, bridge, tunnel: pin.tunnel, mode: pin.mode };
-}
-
-/** Parts of a network in the fence. */
-const FENCE_KEYS = ['network', 'network-policy', 'network-addresses'] as const;
-type FenceKey = (typeof FENCE_KEYS)[number];
-
-/** Of a tunnel that is not known, no policy says what may pass: nothing does. */
-function fenceParts(
-  { bridge, pin, forward }: BridgedNetwork,
-  tunnel: HoldingTunnel | undefined,
-): Partial<Record<FenceKey, FencePart>> {
-  const { device, steering } = tunnel ?? {};
-  const devices = device === undefined ? [] : [device];
-  if (pin.mode === 'exclusive' || device === undefined || steering === undefined) {
-    return { network: { kind: 'bridge', bridge, devices, closed: true, dns: false } };
-  }
-  return {
-    network: { kind: 'bridge', bridge, devices, closed: false, dns: true },
-    'network-policy': tunnelFence(steering, device),
-    ...(forward.mode === 'nat' ? { 'network-addresses': { kind: 'untranslated', bridge, device } } : {}),
-  };
-}
-
-/** Why a tunnel cannot hold a network, or would let its packets out in the clear; `undefined` when it can. */
-function unfit(network: BridgedNetwork, { document, device, steering }: HoldingTunnel): string | undefined {
-  const problem = pinProblem(network, device);
-  if (problem !== undefined) return problem;
-  if (steering === undefined) {
-    const what = document.device.netns === undefined ? "routes='none'" : `netns='${document.device.netns}'`;
-    return `nothing can be led into tunnel '${document.name}', whose <device> says ${what}; leave that out`;
-  }
-  if (network.pin.mode !== 'exclusive') return undefined;
-  const rules = document.sps.flatMap(({ policies }) =>
-    policies.flatMap((policy) => (policy.action === 'ipsec' ? [policy.rule] : [])),
-  );
-  const lax = rules.find(({ level }) => level.kind === 'use');
-  return (
-    lax &&
-    `tunnel '${document.name}' has level='use' on line ${lax.line}, which sends packets in the clear while there is no SA; write level='require'`
-  );
 }

@@ -6,7 +6,8 @@ import { parseAddress } from '../../src/base/address.ts';
 import { formatStatus } from '../../src/cli/format.ts';
 import { parseDocument } from '../../src/config/parse.ts';
 import { DaemonClient } from '../../src/daemon/client.ts';
-import { HeldNetworks, type HoldingTunnel, holdingTunnel } from '../../src/daemon/networks.ts';
+import { HeldNetworks } from '../../src/daemon/networks.ts';
+import { type HoldingTunnel, holdingTunnel } from '../../src/daemon/networks-plan.ts';
 import { ControlError } from '../../src/daemon/protocol.ts';
 import { Steering } from '../../src/daemon/steering.ts';
 import { TUNNEL_NAMESPACE } from '../../src/libvirt/network.ts';
@@ -274,6 +275,44 @@ describe('networks that ran before the daemon', () => {
     host.documents.set('gone', holdingTunnel(parseDocument(tunnelDocument({ name: 'gone' }))));
     await networks.tunnelChanged('gone');
     expect(host.lines.at(-1)).toMatchObject({ level: 'info', fields: { network: 'lan' } });
+  });
+});
+
+describe('networks that the hook does not tell of', () => {
+  it('are found and held, and it is said what is missing', async () => {
+    const host = new Host();
+    const networks = host.networks();
+    await networks.open();
+    host.running('lan', network());
+    host.running('plain', "<network><name>plain</name><bridge name='virbr0'/></network>");
+    host.running('torn', '<network');
+    await networks.look();
+    await networks.look();
+    expect(host.parts()).toEqual({ 'network:lan': shut(['stun-net']) });
+    expect(host.started).toEqual(['net']);
+    const errors = host.lines.filter(({ level }) => level === 'error').map(({ text }) => text);
+    // Each of them once.
+    expect(errors.sort()).toEqual([
+      expect.stringContaining("install it with 'sectunnel hook install'"),
+      expect.stringContaining('torn.xml'),
+    ]);
+    networks.close();
+  });
+
+  it('are let go when libvirt has not run them for a while, but not before they have started', async () => {
+    const host = new Host();
+    const networks = host.networks();
+    await networks.start(network());
+    for (let look = 0; look < 3; look++) await networks.look();
+    expect(host.parts()).not.toEqual({});
+    host.running('lan', network());
+    await networks.look();
+    host.stopped('lan');
+    await networks.look();
+    expect(host.parts()).not.toEqual({});
+    await networks.look();
+    expect([host.parts(), host.led()]).toEqual([{}, []]);
+    expect(host.lines.at(-1)).toMatchObject({ level: 'warn' });
   });
 });
 
