@@ -2,7 +2,7 @@
  * What of a policy the kernel is told: its entries as boxes of addresses, protocol and ports, in the order in which they are
  * asked (RFC 4301 §4.4.1), and as much of the tunnel as keeps its own packets apart.
  */
-import type { AddressRange } from '../base/address.ts';
+import { type AddressRange, intersectRanges } from '../base/address.ts';
 import {
   type Direction,
   orderPolicy,
@@ -76,7 +76,38 @@ function portRange(ports: Pick<TrafficSelector, 'startPort' | 'endPort'>): PortR
 
 /** The part of the fence that stands around a tunnel. */
 export function tunnelFence({ own, outbound, inbound }: SteeringPlan, device: string): TunnelFence {
-  return { kind: 'tunnel', device, own, outbound: outbound.map(fenceEntry), inbound: inbound.map(fenceEntry) };
+  return {
+    kind: 'tunnel',
+    device,
+    own,
+    outbound: outbound.map(fenceEntry),
+    inbound: inbound.map(fenceEntry),
+    marked: markedBoxes(outbound).map(fenceEntry),
+  };
+}
+
+/**
+ * Rules do not tell the types of ICMP. Where some are to pass in the clear and what follows would lead them into the device,
+ * they are marked. Returns these entries with those before them that may be for the same packets; none where none is needed.
+ */
+export function markedBoxes(outbound: readonly PolicyBox[]): PolicyBox[] {
+  const last = outbound.findLastIndex(
+    (box, at) => passesIcmp(box) && outbound.slice(at + 1).some((other) => leads(other, box)),
+  );
+  return outbound.slice(0, last + 1).filter(({ protocol }) => protocol === undefined || isIcmp(protocol));
+}
+
+function passesIcmp({ action, icmp }: PolicyBox): boolean {
+  return action === 'bypass' && icmp !== undefined;
+}
+
+function leads(box: PolicyBox, packets: PolicyBox): boolean {
+  return (
+    box.action !== 'bypass' &&
+    (box.protocol === undefined || box.protocol === packets.protocol) &&
+    intersectRanges(box.remote, packets.remote) !== undefined &&
+    intersectRanges(box.local, packets.local) !== undefined
+  );
 }
 
 /** `use` lets pass in the clear what finds no SA. */

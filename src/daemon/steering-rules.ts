@@ -5,8 +5,9 @@
  * ```text
  *   0  host's own ESP, and UDP from the tunnel's ports, to its peer     goto end
  *   1  what came out of the device, where it would be led in again      goto end
- *   2  link-local and multicast of the link, where the policy has it    goto end
- *   3… each entry in its order: protect → the tunnel's table, bypass → goto end, discard → blackhole
+ *   2  ICMP that is to pass in the clear, by its mark                   goto end
+ *   3  link-local and multicast of the link, where the policy has it    goto end
+ *   4… each entry in its order: protect → the tunnel's table, bypass → goto end, discard → blackhole
  *   n  end: nop
  * ```
  *
@@ -16,7 +17,6 @@
 import {
   type AddressRange,
   anyRange,
-  formatRange,
   type IpFamily,
   intersectRanges,
   prefixRange,
@@ -26,8 +26,9 @@ import { assertNever } from '../base/assert.ts';
 import { isWhole, mergeRanges, overlapsMerged, subtractRanges } from '../base/ranges.ts';
 import { Protocol } from '../policy/protocols.ts';
 import { MAX_PORT } from '../policy/selector.ts';
+import { PASS_MARK } from '../tun/fence.ts';
 import type { PortRange, Prefix, RouteType, Rule, RuleAction } from '../tun/routes.ts';
-import type { PolicyBox, SteeringPlan } from './steering-plan.ts';
+import { markedBoxes, type PolicyBox, type SteeringPlan } from './steering-plan.ts';
 
 /**
  * A rule costs each packet of the host that is routed some 12 ns. With more than these the addresses of the other side alone
@@ -85,7 +86,7 @@ function familyRules(family: IpFamily, plan: SteeringPlan, around: Surroundings)
   if (isByDestination(boxes)) return byTable(family, boxes, boxes[0]!.local, boxes, plan, around);
   const led = boxes.filter(({ action }) => action === 'protect');
   const exact = assemble(family, boxes.filter(isForRules), boxes, plan, around);
-  if (exact !== undefined) return { rules: exact, routes: defaultRoutes(family, led), warnings: inexact(boxes) };
+  if (exact !== undefined) return { rules: exact, routes: defaultRoutes(family, led), warnings: [] };
   const coarse = led.map((box) => ({ ...box, local: anyRange(family) }));
   const text = `the policy takes more than ${MAX_RULES} rules of policy routing for IPv${family}: all that is sent to its protected destinations is led into the device, and what it does not protect is dropped there`;
   return { ...byTable(family, coarse, anyRange(family), led, plan, around), warnings: [text] };
@@ -248,6 +249,9 @@ function exceptions(
   }
   if (outbound.some(({ action, local }) => action === 'protect' && reaches(local)))
     steps.push(skip({ inputLink: device }));
+  if (markedBoxes(outbound.filter(({ local }) => local.start.family === family)).length > 0) {
+    steps.push(skip({ mark: PASS_MARK }));
+  }
   for (const range of LINK_SCOPE[family].filter(reaches)) {
     for (const prefix of rangeToPrefixes(range)) steps.push(skip({ to: prefix }));
   }
@@ -333,22 +337,9 @@ function actionOf(box: PolicyBox, end: number, { table }: SteeringPlan, { isUp }
 }
 
 /**
- * Rules tell protocols, but not the types of ICMP. Where types are protected all ICMP is led into the device; where they are
- * not, no rule stands, so that what follows in the policy does not pass in the clear.
+ * Rules tell protocols, but not the types of ICMP. Where types are protected all ICMP is led into the device; what is to
+ * pass in the clear is marked by the fence; what is discarded is dropped in the device or by the fence.
  */
 function isForRules({ action, icmp }: PolicyBox): boolean {
   return action === 'protect' || icmp === undefined;
-}
-
-function inexact(boxes: readonly PolicyBox[]): string[] {
-  return boxes.flatMap(({ action, icmp, remote }, at) => {
-    if (action !== 'bypass' || icmp === undefined) return [];
-    const met = boxes
-      .slice(at + 1)
-      .some((other) => other.action === 'protect' && intersectRanges(other.remote, remote) !== undefined);
-    if (!met) return [];
-    return [
-      `ICMP to ${formatRange(remote)} that the policy lets pass in the clear cannot be told by type before it reaches the device: it is dropped there`,
-    ];
-  });
 }

@@ -13,7 +13,7 @@
 import { assertNever } from '../base/assert.ts';
 import { type BridgeFence, FENCE_COUNTERS, type FencePart, type UntranslatedFence } from './fence.ts';
 import { type AddressPair, dispatchElements, dispatchMaps, dispatchRules } from './fence-dispatch.ts';
-import { hasSets, TUNNEL_CHAINS, TUNNEL_SETS, tunnelRules } from './fence-tunnel.ts';
+import { deletedMarkRules, hasSets, TUNNEL_CHAINS, TUNNEL_SETS, tunnelRules } from './fence-tunnel.ts';
 import { add, counterName, quoted, TABLE, word } from './nft-words.ts';
 
 const HOOKS = ['input', 'forward', 'output'] as const;
@@ -59,6 +59,9 @@ export function fenceBatch({ added, removed, present, everything, mapped, unmapp
     ...(everything === undefined ? [] : foundation()),
     ...unmapped.flatMap(({ id, pairs }) => dispatchElements('delete', id, pairs)),
     ...[...added.map(({ id }) => id), ...removed].flatMap(emptied),
+    ...[...added.map(({ id }) => id), ...removed].flatMap((id) =>
+      kindOf(id) === 'tunnel' ? deletedMarkRules(id) : [],
+    ),
     ...(everything === undefined ? [] : HOOKS.flatMap((hook) => baseRules(hook, everything))),
     ...translation([...present, ...removed], present),
     ...added.flatMap(({ id, part }) => (part.kind === 'tunnel' && !hasSets(part) ? deletedSets(id) : [])),

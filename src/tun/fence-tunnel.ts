@@ -15,7 +15,7 @@
 import { type AddressRange, formatAddress, formatRange, type IpFamily } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { isWhole, mergeRanges } from '../base/ranges.ts';
-import type { FenceEntry, OwnPackets, TunnelFence } from './fence.ts';
+import { type FenceEntry, type OwnPackets, PASS_MARK, type PacketBox, type TunnelFence } from './fence.ts';
 import { add, counterName, quoted, TABLE, word } from './nft-words.ts';
 import type { PortRange } from './routes.ts';
 
@@ -32,7 +32,7 @@ const ESP = 50;
 const UDP = 17;
 const FAMILIES: readonly IpFamily[] = [4, 6];
 
-export function tunnelRules(id: string, { device, own, outbound, inbound }: TunnelFence): string[] {
+export function tunnelRules(id: string, { device, own, outbound, inbound, marked }: TunnelFence): string[] {
   const name = quoted(device);
   const remote = hasSets({ outbound, inbound }) ? remoteRanges([...outbound, ...inbound]) : undefined;
   const to = (chain: string, field: 'saddr' | 'daddr', verdict: string): string[] =>
@@ -58,7 +58,35 @@ export function tunnelRules(id: string, { device, own, outbound, inbound }: Tunn
     add(`${id}_hostin`, `goto ${id}_in`),
     ...entryRules(id, 'out', outbound),
     ...entryRules(id, 'in', inbound),
+    ...(marked.length === 0 ? [] : markRules(id, name, marked)),
   ];
+}
+
+/** Chains of their own in the hooks before routing: few tunnels need them. Those of the host's own packets route anew. */
+const MARK_CHAINS = {
+  markhost: 'type route hook output priority -150; policy accept;',
+  markforward: 'type filter hook prerouting priority -150; policy accept;',
+} as const;
+
+/** Takes away what a part had of them. */
+export function deletedMarkRules(id: string): string[] {
+  return Object.entries(MARK_CHAINS).flatMap(([chain, what]) => [
+    `add chain ${TABLE} ${id}_${chain} { ${what} }`,
+    `flush chain ${TABLE} ${id}_${chain}`,
+    `delete chain ${TABLE} ${id}_${chain}`,
+  ]);
+}
+
+function markRules(id: string, device: string, entries: readonly FenceEntry[]): string[] {
+  return Object.entries(MARK_CHAINS).flatMap(([chain, what]) => [
+    `add chain ${TABLE} ${id}_${chain} { ${what} }`,
+    ...(chain === 'markforward' ? [add(`${id}_${chain}`, `iifname ${device} return`)] : []),
+    ...entries.map(({ action, ...box }) => {
+      const verdict =
+        action === 'pass' && box.icmp !== undefined ? `meta mark set meta mark or ${PASS_MARK} return` : 'return';
+      return add(`${id}_${chain}`, [...packetMatch('out', box), verdict].join(' '));
+    }),
+  ]);
 }
 
 /** Whether the part has sets of the addresses of the other side. */
@@ -138,25 +166,31 @@ function entryRules(id: string, way: Way, entries: readonly FenceEntry[]): strin
 }
 
 /** For an entry with ports there is one more: a later fragment has none, and what cannot be told is not let through. */
-function entryRule(id: string, way: Way, entry: FenceEntry): string[] {
-  const { local, remote, protocol, localPorts, remotePorts, icmp, action } = entry;
+function entryRule(id: string, way: Way, { action, ...box }: FenceEntry): string[] {
+  const verdict = verdictOf(id, way, action);
+  const rule = [...packetMatch(way, box), verdict].join(' ');
+  const { localPorts, remotePorts, icmp, protocol, local } = box;
+  if (action === 'pass' || (localPorts ?? remotePorts ?? icmp) === undefined) return [rule];
+  // In IPv6 the protocol of a later fragment may be another one than that of the packet.
+  const v4 = local.start.family === 4;
+  const fragment = v4 ? ['ip frag-off & 0x1fff != 0'] : ['exthdr frag exists', 'frag frag-off != 0'];
+  const any = { ...box, localPorts: undefined, remotePorts: undefined, icmp: undefined };
+  return [rule, [...packetMatch(way, { ...any, protocol: v4 ? protocol : undefined }), ...fragment, verdict].join(' ')];
+}
+
+function packetMatch(way: Way, { local, remote, protocol, localPorts, remotePorts, icmp }: PacketBox): string[] {
   const { family } = local.start;
   const [source, destination] = way === 'out' ? [local, remote] : [remote, local];
   const [sourcePorts, destinationPorts] = way === 'out' ? [localPorts, remotePorts] : [remotePorts, localPorts];
-  const addresses = [
+  return [
     ...addressMatch(family, 'saddr', source),
     ...addressMatch(family, 'daddr', destination),
     ...(isWhole(source) && isWhole(destination) ? [`meta nfproto ipv${family}`] : []),
+    ...(protocol === undefined ? [] : [`meta l4proto ${protocol}`]),
+    ...portMatch('sport', sourcePorts),
+    ...portMatch('dport', destinationPorts),
+    ...icmpMatch(icmp),
   ];
-  const protocolMatch = protocol === undefined ? [] : [`meta l4proto ${protocol}`];
-  const upper = [...portMatch('sport', sourcePorts), ...portMatch('dport', destinationPorts), ...icmpMatch(icmp)];
-  const verdict = verdictOf(id, way, action);
-  const rule = [...addresses, ...protocolMatch, ...upper, verdict].join(' ');
-  if (upper.length === 0 || action === 'pass') return [rule];
-  // In IPv6 the protocol of a later fragment may be another one than that of the packet.
-  const fragment =
-    family === 4 ? [...protocolMatch, 'ip frag-off & 0x1fff != 0'] : ['exthdr frag exists', 'frag frag-off != 0'];
-  return [rule, [...addresses, ...fragment, verdict].join(' ')];
 }
 
 function verdictOf(id: string, way: Way, action: FenceEntry['action']): string {

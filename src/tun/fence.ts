@@ -36,6 +36,12 @@ export interface OwnPackets {
   readonly ports: readonly number[];
 }
 
+/**
+ * What is to pass in the clear bears this bit as its mark where rules cannot tell it otherwise, and go by the mark. Another
+ * bit than those that Kubernetes, Tailscale and libvirt use.
+ */
+export const PASS_MARK = 0x0020_0000;
+
 /** Of a tunnel: the first entry that a packet fits decides; what fits none passes. */
 export interface TunnelFence {
   readonly kind: 'tunnel';
@@ -44,6 +50,8 @@ export interface TunnelFence {
   readonly own: OwnPackets;
   readonly outbound: readonly FenceEntry[];
   readonly inbound: readonly FenceEntry[];
+  /** What passes among these bears `PASS_MARK` before it is routed; in order, what guards comes first where it stands first. */
+  readonly marked: readonly FenceEntry[];
 }
 
 /**

@@ -82,6 +82,8 @@ export interface Rule {
   /** Name of the link that the packet came in by; `lo` for the host's own. */
   readonly inputLink?: string | undefined;
   readonly ipProtocol?: number | undefined;
+  /** A bit that the packet's mark (meta mark of nftables) must have. */
+  readonly mark?: number | undefined;
   readonly sourcePorts?: PortRange | undefined;
   readonly destinationPorts?: PortRange | undefined;
   readonly action: RuleAction;
@@ -196,11 +198,12 @@ export function prefixContains({ address, prefixLength }: Prefix, candidate: IpA
   return rangeContains(prefixRange(address, prefixLength), candidate);
 }
 
-/** Whether a rule is for such packets. @param cameBy the name of the link that they come in by, `lo` for the host's own */
+/** Whether a rule is for such packets, which bear no mark. @param cameBy the name of the link that they come in by, `lo` for the host's own */
 export function ruleFits(rule: Rule, query: RouteQuery, cameBy: string | undefined): boolean {
   const { from, to, inputLink, ipProtocol, sourcePorts, destinationPorts } = rule;
   return (
     rule.family === query.destination.family &&
+    rule.mark === undefined &&
     (from === undefined || sourceFits(from, query.source)) &&
     (to === undefined || prefixContains(to, query.destination)) &&
     (inputLink === undefined || inputLink === cameBy) &&
@@ -230,6 +233,7 @@ export function sameRule(a: Rule, b: Rule): boolean {
     samePrefix(a.to, b.to) &&
     a.inputLink === b.inputLink &&
     (a.ipProtocol ?? 0) === (b.ipProtocol ?? 0) &&
+    a.mark === b.mark &&
     samePorts(a.sourcePorts, b.sourcePorts) &&
     samePorts(a.destinationPorts, b.destinationPorts) &&
     ownerOf(a) === ownerOf(b) &&

@@ -19,9 +19,11 @@ const FRA = {
   IIFNAME: 3,
   GOTO: 4,
   PRIORITY: 6,
+  FWMARK: 10,
   SUPPRESS_IFGROUP: 13,
   SUPPRESS_PREFIXLEN: 14,
   TABLE: 15,
+  FWMASK: 16,
   PROTOCOL: 21,
   IP_PROTO: 22,
   SPORT_RANGE: 23,
@@ -68,6 +70,7 @@ export function parseRule(body: Uint8Array): InstalledRule | undefined {
     to: prefix(attributes.get(FRA.DST), body[1]!, family),
     inputLink: inputLink === undefined ? undefined : readName(inputLink),
     ipProtocol: attributes.get(FRA.IP_PROTO)?.[0],
+    mark: readHostU32(attributes.get(FRA.FWMARK)),
     sourcePorts: portRange(attributes.get(FRA.SPORT_RANGE)),
     destinationPorts: portRange(attributes.get(FRA.DPORT_RANGE)),
     action,
@@ -94,6 +97,7 @@ function ruleRequest(type: number, flags: number, rule: Rule): NetlinkRequest {
   if (rule.to !== undefined) request.attribute(FRA.DST, addressToBytes(rule.to.address));
   if (rule.from !== undefined) request.attribute(FRA.SRC, addressToBytes(rule.from.address));
   if (rule.inputLink !== undefined) request.attribute(FRA.IIFNAME, utf8(`${rule.inputLink}\0`));
+  if (rule.mark !== undefined) request.attributeU32(FRA.FWMARK, rule.mark).attributeU32(FRA.FWMASK, rule.mark);
   if (rule.ipProtocol !== undefined) request.attributeU8(FRA.IP_PROTO, rule.ipProtocol);
   if (rule.sourcePorts !== undefined) request.attribute(FRA.SPORT_RANGE, hostPorts(rule.sourcePorts));
   if (rule.destinationPorts !== undefined) request.attribute(FRA.DPORT_RANGE, hostPorts(rule.destinationPorts));
@@ -126,7 +130,9 @@ function hasUnknownParts(body: Uint8Array, attributes: Attributes): boolean {
     const value = attributes.get(type);
     return value !== undefined && toHex(value) !== usual;
   };
+  const mark = attributes.get(FRA.FWMARK);
   return (
+    isOther(FRA.FWMASK, mark === undefined ? '' : toHex(mark)) ||
     isOther(FRA.SUPPRESS_PREFIXLEN, NO_SUPPRESSION) ||
     isOther(FRA.SUPPRESS_IFGROUP, NO_SUPPRESSION) ||
     isOther(FRA.SPORT_MASK, WHOLE_PORT) ||

@@ -2,8 +2,9 @@
 import { describe, expect, it } from 'vitest';
 import { type AddressRange, type IpAddress, parseAddress, prefixRange } from '../../src/base/address.ts';
 import { Steering } from '../../src/daemon/steering.ts';
-import type { PolicyBox, SteeringPlan } from '../../src/daemon/steering-plan.ts';
+import { markedBoxes, type PolicyBox, type SteeringPlan } from '../../src/daemon/steering-plan.ts';
 import { MAX_RULES, steeringWarnings } from '../../src/daemon/steering-rules.ts';
+import { PASS_MARK } from '../../src/tun/fence.ts';
 import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
 import { type RouteQuery, samePrefix } from '../../src/tun/routes.ts';
 
@@ -233,15 +234,18 @@ describe('what a policy protects', () => {
     expect(way(here, `10.2.0.${MAX_RULES + 1}`, { source: LAN })).toBe('eth0');
   });
 
-  it('is told of ICMP by type only in the device', () => {
+  it('is told of ICMP by type in the device, and by a mark where some is to pass in the clear', () => {
     const echo = box('10.1.0.0/24', '10.2.0.0/24', { protocol: 1, icmp: port(0x0800, 0x08ff) });
     const here = host();
-    lead(here, plan([{ ...echo, action: 'bypass' }, box('10.1.0.0/24', '10.2.0.0/24', { protocol: 1 })]));
+    const pass = { ...echo, action: 'bypass' } as const;
+    lead(here, plan([pass, box('10.1.0.0/24', '10.2.0.0/24', { protocol: 1 })]));
     expect(way(here, '10.2.0.9', { source: LAN, ipProtocol: 1 })).toBe('stun');
-    expect(steeringWarnings(plan([{ ...echo, action: 'bypass' }, box('10.1.0.0/24', '10.2.0.0/24')])).join()).toContain(
-      'ICMP to 10.2.0.0/24 that the policy lets pass in the clear cannot be told by type',
-    );
-    expect(steeringWarnings(plan([echo]))).toEqual([]);
+    const marks = here.network.rules().filter(({ mark }) => mark === PASS_MARK);
+    expect(marks.map(({ action }) => action.type)).toEqual(['goto']);
+    expect(markedBoxes([echo, pass, box('10.1.0.0/24', '10.2.0.0/24')])).toEqual([echo, pass]);
+    // Nothing that follows would lead them in.
+    expect(markedBoxes([box('10.1.0.0/24', '10.2.0.0/24', { protocol: 17 }), pass])).toEqual([]);
+    expect(markedBoxes([pass, box('10.1.0.0/24', '10.3.0.0/24')])).toEqual([]);
   });
 });
 

@@ -125,6 +125,42 @@ describeInterop('packets of a gateway', ['namespaces', 'tcpdump', 'nftables', 'b
     }
   });
 
+  it('of ICMP pass in the clear by their type, while all others are led in', async () => {
+    const { left, right, client, ours } = gateways;
+    // Echo requests and their answers; of IPv6 likewise.
+    const types = { 4: ['8', '0'], 6: ['128', '129'] } as const;
+    await startBoth(gateways, [
+      ...each((family) =>
+        types[family].map((type) => ({
+          name: `ping${type}`,
+          from: INNER[family].left,
+          to: INNER[family].right,
+          upper: `protocol='${family === 4 ? 'icmp' : 'icmpv6'}' type='${type}'`,
+          action: 'none' as const,
+          priority: 9,
+        })),
+      ),
+      ...whole('net'),
+    ]);
+    await ours.up(NAME);
+    for (const family of FAMILIES) {
+      const { far, gateway, client: source } = INNER[family];
+      const pings = await counted(gateways, CLEAR, async () => {
+        expect(await answered(left, gateway, far)).toBe(3);
+        expect(await answered(client, source, far)).toBe(3);
+        expect(await answered(right, far, gateway)).toBe(3);
+      });
+      expect(pings).toBeGreaterThanOrEqual(12);
+      const others = await counted(gateways, CLEAR, async () => {
+        for (const own of [true, false]) expect(await answers(own, family, far, OPEN)).toBe(5);
+      });
+      expect(others).toBe(0);
+    }
+    expect((await ours.tunnel(NAME)).drops['bypass-in-tunnel']).toBeUndefined();
+    await stopBoth(gateways);
+    expect(await leftovers(left)).toBe('');
+  });
+
   it('of level use are in the clear until there is an SA, and again when there is none', async () => {
     const { left, ours, theirs } = gateways;
     const { far, gateway } = INNER[4];

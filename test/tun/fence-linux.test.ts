@@ -25,6 +25,7 @@ const tunnel = (change: Partial<TunnelFence> = {}): TunnelFence => ({
   own: { peer: parseAddress('10.9.0.2'), ports: [500, 4500] },
   outbound: [entry('10.9.0.0/24', '10.9.0.0/24')],
   inbound: [],
+  marked: [],
   ...change,
 });
 
