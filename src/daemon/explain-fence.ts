@@ -2,7 +2,7 @@
 import { rangeContains, sameAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { hasPorts, isIcmp, Protocol } from '../policy/protocols.ts';
-import type { FenceEntry, TunnelFence } from '../tun/fence.ts';
+import { type FenceEntry, PASS_MARK, type TunnelFence } from '../tun/fence.ts';
 import type { PortRange } from '../tun/routes.ts';
 import type { AskedPacket } from './explain-packet.ts';
 import type { FenceExplanation } from './explanation.ts';
@@ -26,6 +26,12 @@ export function explainFence({ own, outbound, inbound }: TunnelFence, packet: As
     default:
       return assertNever(action, 'fence action');
   }
+}
+
+/** What the fence marks a packet with before it is routed; `undefined` for nothing. */
+export function markOf({ marked }: TunnelFence, packet: AskedPacket): number | undefined {
+  if (packet.direction === 'in') return undefined;
+  return marked.find((entry) => fits(entry, packet))?.action === 'pass' ? PASS_MARK : undefined;
 }
 
 interface Ends {

@@ -22,9 +22,18 @@ const OWN = 'lo';
 /** What of a host's network is read. */
 export type Routing = Pick<HostNetwork, 'addresses' | 'link' | 'routes' | 'routeTo' | 'rules'>;
 
-/** @param device the tunnel's, while it is active */
-export function explainWay(routing: Routing, packet: AskedPacket, device: string | undefined): WayExplanation {
-  const { query, cameBy } = questionOf(routing, packet, device);
+/**
+ * @param device the tunnel's, while it is active
+ * @param mark that the packet bears when it is routed
+ */
+export function explainWay(
+  routing: Routing,
+  packet: AskedPacket,
+  device: string | undefined,
+  mark: number | undefined,
+): WayExplanation {
+  const { query: unmarked, cameBy } = questionOf(routing, packet, device);
+  const query = { ...unmarked, mark };
   const answer = routing.routeTo(query);
   const rule = answer?.local === true ? undefined : decidingRule(routing, query, cameBy, answer);
   const ruleText = rule && formatRule(rule);
@@ -82,7 +91,7 @@ function questionOf(
   return { query: { ...query, inputLinkIndex }, cameBy: linkName(routing, inputLinkIndex) };
 }
 
-/** The rule whose table had the route. Rules with parts that are not read (marks) are passed over. */
+/** The rule whose table had the route. Rules with parts that are not read (masks of marks) are passed over. */
 function decidingRule(
   routing: Routing,
   query: RouteQuery,
@@ -129,6 +138,7 @@ export function formatRule(rule: Rule): string {
     `${rule.priority}:`,
     `from ${rule.from === undefined ? 'all' : formatPrefix(rule.from)}`,
     ...(rule.to === undefined ? [] : [`to ${formatPrefix(rule.to)}`]),
+    ...(rule.mark === undefined ? [] : [`fwmark 0x${rule.mark.toString(16)}/0x${rule.mark.toString(16)}`]),
     ...(rule.inputLink === undefined ? [] : [`iif ${rule.inputLink}`]),
     ...(rule.ipProtocol === undefined ? [] : [`ipproto ${protocolName(rule.ipProtocol)}`]),
     ...(rule.sourcePorts === undefined ? [] : [`sport ${span(rule.sourcePorts)}`]),

@@ -12,7 +12,7 @@ import { formatFlow } from '../policy/flow-values.ts';
 import { isIcmpError } from '../policy/icmp-error.ts';
 import type { TunnelFence } from '../tun/fence.ts';
 import { asPrinted } from './as-printed.ts';
-import { explainFence } from './explain-fence.ts';
+import { explainFence, markOf } from './explain-fence.ts';
 import { readPacketQuestion } from './explain-packet.ts';
 import { explainSa } from './explain-sa.ts';
 import { judge } from './explain-verdict.ts';
@@ -42,7 +42,8 @@ export function explainPacket(facts: ExplainFacts, question: ExplainQuestion): E
   const { decides } = explained;
   const protects = decides?.action === 'protect';
   const sa = running !== undefined && protects ? explainSa(running.now, running.tunnel, decides, packet) : undefined;
-  const way = routing && explainWay(routing, packet, running?.device);
+  const mark = facts.fence && markOf(facts.fence, packet);
+  const way = routing && explainWay(routing, packet, running?.device, mark);
   const fence = facts.fence && explainFence(facts.fence, packet);
   const judged = judge({ name: document.name, packet, decides, sa, way, fence, device: running?.device });
   return {

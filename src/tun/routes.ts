@@ -104,6 +104,8 @@ export interface RouteQuery {
   readonly ipProtocol?: number | undefined;
   readonly sourcePort?: number | undefined;
   readonly destinationPort?: number | undefined;
+  /** Of the packet (meta mark of nftables). */
+  readonly mark?: number | undefined;
 }
 
 export interface RouteAnswer {
@@ -198,12 +200,12 @@ export function prefixContains({ address, prefixLength }: Prefix, candidate: IpA
   return rangeContains(prefixRange(address, prefixLength), candidate);
 }
 
-/** Whether a rule is for such packets, which bear no mark. @param cameBy the name of the link that they come in by, `lo` for the host's own */
+/** Whether a rule is for such packets. @param cameBy the name of the link that they come in by, `lo` for the host's own */
 export function ruleFits(rule: Rule, query: RouteQuery, cameBy: string | undefined): boolean {
   const { from, to, inputLink, ipProtocol, sourcePorts, destinationPorts } = rule;
   return (
     rule.family === query.destination.family &&
-    rule.mark === undefined &&
+    (rule.mark === undefined || ((query.mark ?? 0) & rule.mark) === rule.mark) &&
     (from === undefined || sourceFits(from, query.source)) &&
     (to === undefined || prefixContains(to, query.destination)) &&
     (inputLink === undefined || inputLink === cameBy) &&

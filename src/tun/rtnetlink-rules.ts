@@ -130,9 +130,10 @@ function hasUnknownParts(body: Uint8Array, attributes: Attributes): boolean {
     const value = attributes.get(type);
     return value !== undefined && toHex(value) !== usual;
   };
-  const mark = attributes.get(FRA.FWMARK);
+  // A mark is read where each of its bits is asked for, and no other.
+  const [mark, mask] = [FRA.FWMARK, FRA.FWMASK].map((type) => toHex(attributes.get(type) ?? new Uint8Array(0)));
   return (
-    isOther(FRA.FWMASK, mark === undefined ? '' : toHex(mark)) ||
+    mark !== mask ||
     isOther(FRA.SUPPRESS_PREFIXLEN, NO_SUPPRESSION) ||
     isOther(FRA.SUPPRESS_IFGROUP, NO_SUPPRESSION) ||
     isOther(FRA.SPORT_MASK, WHOLE_PORT) ||

@@ -48,6 +48,7 @@ const RTA = {
   PREFSRC: 7,
   METRICS: 8,
   TABLE: 15,
+  MARK: 16,
   IP_PROTO: 27,
   SPORT: 28,
   DPORT: 29,
@@ -165,6 +166,7 @@ export function routeQueryRequest(query: RouteQuery): NetlinkRequest {
   const request = new NetlinkRequest(RTM.GETROUTE, 0, header).attribute(RTA.DST, addressToBytes(query.destination));
   if (query.source !== undefined) request.attribute(RTA.SRC, addressToBytes(query.source));
   if (query.inputLinkIndex !== undefined) request.attributeU32(RTA.IIF, query.inputLinkIndex);
+  if (query.mark !== undefined) request.attributeU32(RTA.MARK, query.mark);
   if (query.ipProtocol !== undefined) request.attributeU8(RTA.IP_PROTO, query.ipProtocol);
   if (query.sourcePort !== undefined) request.attribute(RTA.SPORT, networkPort(query.sourcePort));
   if (query.destinationPort !== undefined) request.attribute(RTA.DPORT, networkPort(query.destinationPort));

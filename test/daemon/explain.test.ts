@@ -1,5 +1,6 @@
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { ExplainQuestion, Explanation } from '../../src/daemon/explanation.ts';
+import { PASS_MARK } from '../../src/tun/fence.ts';
 import { MemoryFence } from '../../src/tun/fence-memory.ts';
 import { MAIN_TABLE, type Prefix } from '../../src/tun/routes.ts';
 import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
@@ -232,6 +233,21 @@ describe('explain', () => {
     const ike = await explain(test, { src: '192.0.2.1:4500', dst: '192.0.2.2:4500' });
     expect(ike).toMatchObject({ outcome: 'bypassed', fence: { action: 'own' } });
     expect(ike.verdict).toContain('belongs to the tunnel itself');
+  });
+
+  it('knows what the fence marks, and the rules that go by the mark', async () => {
+    const test = await host({ fenced: true, inactive: true });
+    const ping = `<sp name='ping' priority='9'><src_range address='10.1.0.0' prefixlen='24'/><dst_range address='10.2.0.0' prefixlen='24'/>
+      <upperspec protocol='icmp' type='8'/><policy direction='both' action='none'/></sp>`;
+    await test.client.call('define', { xml: tunnelDocument().replace('</sectunnel>', `${ping}</sectunnel>`) });
+    await test.client.call('start', { name: 'net' });
+    const action = { type: 'table', table: MAIN_TABLE } as const;
+    test.hostNetwork.addRule({ family: 4, priority: 100, mark: PASS_MARK, action });
+    const icmp = { src: '10.1.0.1', dst: '10.2.0.9', proto: 'icmp' };
+    const passes = await explain(test, icmp);
+    expect(passes).toMatchObject({ outcome: 'bypassed', way: { link: 'eth0' } });
+    expect(passes.way?.rule).toBe('100: from all fwmark 0x200000/0x200000 lookup main');
+    expect(await explain(test, { ...icmp, type: 13 })).toMatchObject({ outcome: 'held', way: { link: 'stun-net' } });
   });
 
   it('knows of the fence that stands while a tunnel waits to be started again', async () => {

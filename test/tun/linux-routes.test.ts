@@ -210,6 +210,18 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
   });
 
   it.each([
+    [4, '192.0.2.77'],
+    [6, '2001:db8::77'],
+  ] as const)('looks rules with marks up, IPv%i', (family, to) => {
+    const rule: Rule = { family, priority: 7000, mark: 0x20_0000, action: { type: 'unreachable' } };
+    network.addRule(rule);
+    expect(network.routeTo({ destination: ip(to), mark: 0x20_0001 })).toBeUndefined();
+    expect(network.routeTo({ destination: ip(to), mark: 0x10_0000 })).toBeDefined();
+    expect(network.routeTo({ destination: ip(to) })).toBeDefined();
+    network.deleteRule(rule);
+  });
+
+  it.each([
     ['203.0.113.7', '10.4.0.1', '10.4.0.0/16'],
     ['2001:db8:77::7', '2001:db8:4::1', '2001:db8:4::/48'],
   ])('knows the way and the table of a packet from %s that is forwarded', (from, to, destinationPrefix) => {
