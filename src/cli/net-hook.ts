@@ -14,6 +14,7 @@ import { type Arguments, type LocalVerbSpec, RefusedInputError, type Terminal, U
 
 const HOOKS = '/etc/libvirt/hooks/network.d';
 const FILE = '50-sectunnel';
+export const DEFAULT_HOOK: string = join(HOOKS, FILE);
 const PROGRAM = fileURLToPath(new URL('network-hook.js', import.meta.url));
 /** Seconds that the daemon may take: it starts a tunnel, whose peer may have a name to be resolved. */
 const PATIENCE = 10;

@@ -1,6 +1,8 @@
 /** The verbs of libvirt networks: bring in one that names a tunnel, list those that are held. */
+import { existsSync } from 'node:fs';
 import type { NetworkInfo } from '../daemon/protocol.ts';
 import { countersText, table } from './format.ts';
+import { DEFAULT_HOOK } from './net-hook.ts';
 import { document, flag, json, jsonOption, type VerbSpec } from './verb.ts';
 
 export const netImport: VerbSpec = {
@@ -27,6 +29,11 @@ export const netImport: VerbSpec = {
     const line = `Network ${name} ${done}, held by tunnel ${tunnel} (${mode})\n`;
     if (args.options.print === true) terminal.err(line);
     else terminal.out(line);
+    if (define && !existsSync(DEFAULT_HOOK)) {
+      terminal.err(
+        `warning: there is no ${DEFAULT_HOOK}; libvirt starts networks without us until 'sectunnel hook install'\n`,
+      );
+    }
     return undefined;
   },
 };
