@@ -6,7 +6,7 @@ import type { DryRun } from './dry-run.ts';
 import { checkEnds } from './ends.ts';
 import { checkAlone, checkFlows } from './flows.ts';
 import { checkLifetimes } from './lifetimes.ts';
-import { checkProofs } from './proofs.ts';
+import { checkProofs, type DnMatcher } from './proofs.ts';
 import { byWeight, type Checked, type Finding } from './report.ts';
 import { checkSuites } from './suites.ts';
 
@@ -24,10 +24,10 @@ export function checkDocument(checked: Checked): Finding[] {
 }
 
 /** @param dryRuns with each side that can begin as the initiator */
-export function checkPair(a: Checked, b: Checked, dryRuns: readonly DryRun[]): PairReport {
+export function checkPair(a: Checked, b: Checked, dryRuns: readonly DryRun[], matches: DnMatcher): PairReport {
   const compared = [
     ...checkEnds(a, b),
-    ...checkProofs(a, b),
+    ...checkProofs(a, b, matches),
     ...checkSuites(a, b),
     ...checkFlows(a, b),
     ...checkLifetimes(a, b),

@@ -2,10 +2,21 @@
 import { type Identity, identityFromText, sameIdentity } from '../base/identity.ts';
 import type { AuthSettings, IdentityText } from '../config/model.ts';
 import { authPlace, idElement, idPlace, idText } from './places.ts';
-import type { Checked, Finding, Place } from './report.ts';
+import { type Checked, type Finding, lineOf, type Place, placeIn } from './report.ts';
 
-export function checkProofs(a: Checked, b: Checked): Finding[] {
-  return [...checkIdentity(a, b), ...checkIdentity(b, a), ...checkMethod(a, b), ...checkMethod(b, a), ...remarks(a, b)];
+/** Whether a distinguished name, DER, fits a pattern of `<allow>`: known to those who know certificates. */
+export type DnMatcher = (name: Uint8Array, pattern: string) => boolean;
+
+export function checkProofs(a: Checked, b: Checked, matches: DnMatcher): Finding[] {
+  return [
+    ...checkIdentity(a, b),
+    ...checkIdentity(b, a),
+    ...checkMethod(a, b),
+    ...checkMethod(b, a),
+    ...checkAllowed(a, b, matches),
+    ...checkAllowed(b, a, matches),
+    ...remarks(a, b),
+  ];
 }
 
 /** Whether `judge` wants the identity that `prover` has. */
@@ -48,6 +59,21 @@ function checkMethod(prover: Checked, judge: Checked): Finding[] {
   const places = [authPlace(prover, given), authPlace(judge, wanted)];
   const change = `write <auth type='${wanted.type}'> for the local side of ${prover.title}, or <auth type='${given.type}'> for the remote side of ${judge.title}`;
   return [{ level: 'error', topic: 'authentication', message, places, change }];
+}
+
+/** Whether one of the patterns of `judge` lets the name of `prover` pass, where that is a distinguished name. */
+function checkAllowed(prover: Checked, judge: Checked, matches: DnMatcher): Finding[] {
+  const { id } = prover.document.sa.local;
+  const wanted = methodOf(judge, 'remote');
+  if (id?.type !== 'dn' || wanted?.type !== 'x509' || wanted.x509.allow.length === 0) return [];
+  const name = identity(id).data;
+  if (wanted.x509.allow.some((pattern) => matches(name, pattern))) return [];
+  const allowed = wanted.x509.allow.map((pattern, index) =>
+    placeIn(judge, lineOf(judge, 'sa/auth/x509/allow', wanted.line, index), `<allow dn='${pattern}'>`),
+  );
+  const message = `${prover.title} says that it is ${idText(id)}, which no <allow> of ${judge.title} lets pass`;
+  const change = `add <allow dn='${id.text}'/> to ${judge.title}, or correct the pattern`;
+  return [{ level: 'error', topic: 'authentication', message, places: [idPlace(prover, 'local'), ...allowed], change }];
 }
 
 /** What the documents do not hold. */

@@ -257,6 +257,26 @@ error: b.xml says that it is fqdn 'c.example', and a.xml wants fqdn 'b.example'
   to change: `);
   });
 
+  it('a name that no <allow> lets pass', async () => {
+    const signed = (xml: string, allowed: string): string =>
+      edit(
+        xml,
+        [
+          "<auth type='psk'><secret uuid='11111111-2222-3333-4444-555555555501'/></auth>",
+          `<auth type='x509'><x509 source='server'><allow dn='O=Else,CN=*'/><allow dn='${allowed}'/></x509></auth>`,
+        ],
+        ["<id type='fqdn'>a.example</id>", "<id type='dn'>O=TVD,CN=a.example</id>"],
+      );
+    expect((await report(signed(A, '*'), signed(B, 'O=TVD,CN=*.example'))).willNegotiate).toBe(true);
+    const b = signed(B, 'O=TVD,CN=b*');
+    const found = await report(signed(A, '*'), b);
+    expect(found.willNegotiate).toBe(false);
+    const [finding, ...others] = amiss(found);
+    expect(others).toEqual([]);
+    expect(finding!.message).toBe("a.xml says that it is dn 'O=TVD,CN=a.example', which no <allow> of b.xml lets pass");
+    expect(finding!.places.map(({ side, line }) => `${side}${line}`)).toEqual(['a4', 'b6', 'b6']);
+  });
+
   it('keeps names and certificates that cannot be looked at here for notes', async () => {
     const named = edit(A, ["<remote address='192.0.2.2'>", "<remote address='gw.example'>"]);
     const found = await report(named, B);
