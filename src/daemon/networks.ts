@@ -94,6 +94,7 @@ export class HeldNetworks {
     return this.#inTurn(async () => {
       const networks = this.#running(this.#files());
       for (const network of networks) await this.#takeOver(network);
+      for (const held of this.#held.values()) held.missed = 0;
       this.#options.platform.forgetBridges?.();
       // Also of those that could not be read, or held: what stands around them stays.
       const keep = [...this.#files().keys()].flatMap((name) => FENCE_KEYS.map((key) => `${key}:${name}`));
@@ -130,6 +131,8 @@ export class HeldNetworks {
           "a network runs that the hook did not tell of: install it with 'sectunnel hook install'",
         );
         await this.#takeOver(network);
+        const held = this.#held.get(network.name);
+        if (held !== undefined) held.missed = 0;
         await tunnels.wanted(network.pin.tunnel).catch((error: unknown) => {
           log.error(fieldsOf(network), `its tunnel is not started: ${messageOf(error)}`);
         });

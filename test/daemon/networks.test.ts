@@ -250,6 +250,18 @@ describe('networks that ran before the daemon', () => {
     expect(host.lines.map(({ text }) => text).join()).toContain('a running network cannot be held: nft has crashed');
   });
 
+  it('and stop without a word, are let go', async () => {
+    const host = new Host();
+    host.running('lan', network());
+    const networks = host.networks();
+    await networks.open();
+    host.stopped('lan');
+    await networks.look();
+    await networks.look();
+    expect([host.parts(), host.led()]).toEqual([{}, []]);
+    networks.close();
+  });
+
   it('and stopped meanwhile, leave nothing', async () => {
     const host = new Host();
     await host.networks().start(network());
@@ -296,6 +308,11 @@ describe('networks that the hook does not tell of', () => {
       expect.stringContaining("install it with 'sectunnel hook install'"),
       expect.stringContaining('torn.xml'),
     ]);
+    // It stops before it is looked for again.
+    host.stopped('lan');
+    await networks.look();
+    await networks.look();
+    expect(host.parts()).toEqual({});
     networks.close();
   });
 
