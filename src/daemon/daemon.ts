@@ -76,6 +76,9 @@ export class Daemon {
   /** Documents of tunnels that ran when the last daemon was cut off, until they run again or are touched by hand. */
   // BOUNDED: by the objects.
   readonly #interrupted = new Map<string, SectunnelDocument>();
+  /** Those of them that nothing else wants to run: one that is stopped by hand before it could is not started. */
+  // BOUNDED: by the objects.
+  readonly #resumed = new Set<string>();
   /** Changes happen one after another. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -121,12 +124,15 @@ export class Daemon {
     const marked = this.#objects.all().flatMap(({ name }) => (this.#definitions.isAutostart(name) ? [name] : []));
     // libvirt's daemons may be started only when this one is ready: what needs their secrets is not waited for.
     const later: string[] = [];
-    const holding = await this.networks.open();
-    await this.runner.standing.reconcile([...this.#interrupted.values()]);
+    // What is asked meanwhile waits: a tunnel that is to stop has something to take away only when it is known.
+    const holding = await this.#inTurn(async () => {
+      const names = await this.networks.open();
+      await this.runner.standing.reconcile([...this.#interrupted.values()]);
+      return names;
+    });
     const unasked = [...marked, ...holding];
     for (const name of new Set([...interrupted.flatMap((name) => name ?? []), ...unasked])) {
-      // It may have been stopped by hand meanwhile.
-      if (!unasked.includes(name) && !this.#interrupted.has(name)) continue;
+      if (!unasked.includes(name)) this.#resumed.add(name);
       const document = this.#documentToStart(name);
       if (document !== undefined && this.secrets.needsLibvirt(document)) later.push(name);
       else await this.#autostart.begin(name);
@@ -444,6 +450,7 @@ export class Daemon {
       const object = this.#objects.get(name);
       const document = this.#documentToStart(name);
       if (object === undefined || object.live !== undefined || document === undefined) return;
+      if (this.#resumed.delete(name) && !this.#interrupted.has(name)) return;
       await this.runner.standing.raise(document);
       await this.#start(object, document);
     });

@@ -86,15 +86,27 @@ export function tunnelFence({ own, outbound, inbound }: SteeringPlan, device: st
   };
 }
 
+/** More than these are led by destination alone, which needs no marks. */
+const MAX_MARKED = 256;
+
 /**
- * Rules do not tell the types of ICMP. Where some are to pass in the clear and what follows would lead them into the device,
- * they are marked. Returns these entries with those before them that may be for the same packets; none where none is needed.
+ * Entries for which packets are marked, and those before them: rules do not tell the types of ICMP, nor the ports of later
+ * fragments.
  */
-export function markedBoxes(outbound: readonly PolicyBox[]): PolicyBox[] {
-  const last = outbound.findLastIndex(
-    (box, at) => passesIcmp(box) && outbound.slice(at + 1).some((other) => leads(other, box)),
-  );
-  return outbound.slice(0, last + 1).filter(({ protocol }) => protocol === undefined || isIcmp(protocol));
+export function markedBoxes(outbound: readonly PolicyBox[]): readonly PolicyBox[] {
+  const last = outbound.findLastIndex((box, at) => needsPassMark(outbound, at) || needsLeadMark(box));
+  return last >= MAX_MARKED ? [] : outbound.slice(0, last + 1);
+}
+
+/** Whether there are types of ICMP that are to pass in the clear, and that what follows would lead into the device. */
+export function needsPassMark(outbound: readonly PolicyBox[], at: number): boolean {
+  const box = outbound[at]!;
+  return passesIcmp(box) && outbound.slice(at + 1).some((other) => leads(other, box));
+}
+
+/** Whether what it protects may come in fragments that have no ports. */
+export function needsLeadMark({ action, level, localPorts, remotePorts }: PolicyBox): boolean {
+  return action === 'protect' && level !== 'use' && (localPorts ?? remotePorts) !== undefined;
 }
 
 function passesIcmp({ action, icmp }: PolicyBox): boolean {

@@ -26,9 +26,9 @@ import { assertNever } from '../base/assert.ts';
 import { isWhole, mergeRanges, overlapsMerged, subtractRanges } from '../base/ranges.ts';
 import { Protocol } from '../policy/protocols.ts';
 import { MAX_PORT } from '../policy/selector.ts';
-import { PASS_MARK } from '../tun/fence.ts';
+import { LEAD_MARK, PASS_MARK } from '../tun/fence.ts';
 import type { PortRange, Prefix, RouteType, Rule, RuleAction } from '../tun/routes.ts';
-import { markedBoxes, type PolicyBox, type SteeringPlan } from './steering-plan.ts';
+import { needsLeadMark, needsPassMark, type PolicyBox, type SteeringPlan } from './steering-plan.ts';
 
 /**
  * A rule costs each packet of the host that is routed some 12 ns. With more than these the addresses of the other side alone
@@ -249,7 +249,7 @@ function exceptions(
   }
   if (outbound.some(({ action, local }) => action === 'protect' && reaches(local)))
     steps.push(skip({ inputLink: device }));
-  if (markedBoxes(outbound.filter(({ local }) => local.start.family === family)).length > 0) {
+  if (outbound.some(({ local }, at) => local.start.family === family && needsPassMark(outbound, at))) {
     steps.push(skip({ mark: PASS_MARK }));
   }
   for (const range of LINK_SCOPE[family].filter(reaches)) {
@@ -290,7 +290,11 @@ function boxSteps(box: PolicyBox, bound: Bound, plan: SteeringPlan, around: Surr
   const lead: Step = (at, end) => {
     const ports = { sourcePorts: source.ports, destinationPorts: destination.ports };
     const action = actionOf(box, end, plan, around);
-    return flows.map((flow) => ({ ...flow, ...ports, priority: at, action }));
+    const whole = flows.map((flow) => ({ ...flow, ...ports, priority: at, action }));
+    return [
+      ...whole,
+      ...(needsLeadMark(box) && bound !== 'open' ? flows.map((flow) => fragments(flow, at, action)) : []),
+    ];
   };
   if (others.length === 0) return [lead];
   const pass: Step = (at) =>
@@ -298,6 +302,11 @@ function boxSteps(box: PolicyBox, bound: Bound, plan: SteeringPlan, around: Surr
       others.map((ports): Rule => ({ ...flow, ...ports, priority: at, action: { type: 'goto', priority: at + 2 } })),
     );
   return [pass, lead];
+}
+
+/** Of a packet that is forwarded. In IPv6 their protocol may be another one than that of the packet. */
+function fragments(flow: Omit<Rule, 'priority' | 'action'>, priority: number, action: RuleAction): Rule {
+  return { ...flow, ipProtocol: flow.family === 4 ? flow.ipProtocol : undefined, mark: LEAD_MARK, priority, action };
 }
 
 /**

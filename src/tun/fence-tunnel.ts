@@ -15,7 +15,7 @@
 import { type AddressRange, formatAddress, formatRange, type IpFamily } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { isWhole, mergeRanges } from '../base/ranges.ts';
-import { type FenceEntry, type OwnPackets, PASS_MARK, type PacketBox, type TunnelFence } from './fence.ts';
+import { type FenceEntry, LEAD_MARK, type OwnPackets, PASS_MARK, type PacketBox, type TunnelFence } from './fence.ts';
 import { add, counterName, quoted, TABLE, word } from './nft-words.ts';
 import type { PortRange } from './routes.ts';
 
@@ -78,15 +78,32 @@ export function deletedMarkRules(id: string): string[] {
 }
 
 function markRules(id: string, device: string, entries: readonly FenceEntry[]): string[] {
-  return Object.entries(MARK_CHAINS).flatMap(([chain, what]) => [
-    `add chain ${TABLE} ${id}_${chain} { ${what} }`,
-    ...(chain === 'markforward' ? [add(`${id}_${chain}`, `iifname ${device} return`)] : []),
-    ...entries.map(({ action, ...box }) => {
-      const verdict =
-        action === 'pass' && box.icmp !== undefined ? `meta mark set meta mark or ${PASS_MARK} return` : 'return';
-      return add(`${id}_${chain}`, [...packetMatch('out', box), verdict].join(' '));
-    }),
-  ]);
+  const passing = entries.some(marksPass);
+  const rules = entries.flatMap((entry) => markRule(entry));
+  const chain = (name: keyof typeof MARK_CHAINS, own: readonly string[]): string[] => [
+    `add chain ${TABLE} ${id}_${name} { ${MARK_CHAINS[name]} }`,
+    ...[...own, ...rules].map((rule) => add(`${id}_${name}`, rule)),
+  ];
+  // Where fragments alone are marked, all else is let go first; the host's own are made behind the rules.
+  const whole = ['ip frag-off & 0x3fff == 0 return', 'meta nfproto ipv6 exthdr frag missing return'];
+  return [
+    ...(passing ? chain('markhost', []) : []),
+    ...chain('markforward', [`iifname ${device} return`, ...(passing ? [] : whole)]),
+  ];
+}
+
+function marksPass({ action, icmp }: FenceEntry): boolean {
+  return action === 'pass' && icmp !== undefined;
+}
+
+function markRule(entry: FenceEntry): string[] {
+  const { action, localPorts, remotePorts, icmp } = entry;
+  const set = (mark: number): string => `meta mark set meta mark or ${mark} return`;
+  if (marksPass(entry)) return [[...packetMatch('out', entry), set(PASS_MARK)].join(' ')];
+  if ((localPorts ?? remotePorts ?? icmp) === undefined) return [[...packetMatch('out', entry), 'return'].join(' ')];
+  if (action !== 'guard' || icmp !== undefined) return [];
+  // Rules see no ports in the first fragment either.
+  return [packetMatch('out', entry), fragmentMatch('out', entry)].map((match) => [...match, set(LEAD_MARK)].join(' '));
 }
 
 /** Whether the part has sets of the addresses of the other side. */
@@ -169,13 +186,17 @@ function entryRules(id: string, way: Way, entries: readonly FenceEntry[]): strin
 function entryRule(id: string, way: Way, { action, ...box }: FenceEntry): string[] {
   const verdict = verdictOf(id, way, action);
   const rule = [...packetMatch(way, box), verdict].join(' ');
-  const { localPorts, remotePorts, icmp, protocol, local } = box;
+  const { localPorts, remotePorts, icmp } = box;
   if (action === 'pass' || (localPorts ?? remotePorts ?? icmp) === undefined) return [rule];
-  // In IPv6 the protocol of a later fragment may be another one than that of the packet.
-  const v4 = local.start.family === 4;
+  return [rule, [...fragmentMatch(way, box), verdict].join(' ')];
+}
+
+/** Later fragments that may be of these packets. In IPv6 their protocol may be another one than that of the packet. */
+function fragmentMatch(way: Way, box: PacketBox): string[] {
+  const v4 = box.local.start.family === 4;
   const fragment = v4 ? ['ip frag-off & 0x1fff != 0'] : ['exthdr frag exists', 'frag frag-off != 0'];
-  const any = { ...box, localPorts: undefined, remotePorts: undefined, icmp: undefined };
-  return [rule, [...packetMatch(way, { ...any, protocol: v4 ? protocol : undefined }), ...fragment, verdict].join(' ')];
+  const { local, remote, protocol } = box;
+  return [...packetMatch(way, { local, remote, protocol: v4 ? protocol : undefined }), ...fragment];
 }
 
 function packetMatch(way: Way, { local, remote, protocol, localPorts, remotePorts, icmp }: PacketBox): string[] {

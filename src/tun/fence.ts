@@ -41,6 +41,8 @@ export interface OwnPackets {
  * bit than those that Kubernetes, Tailscale and libvirt use.
  */
 export const PASS_MARK = 0x0020_0000;
+/** That of fragments that are, or may be, of packets which an entry with ports guards: rules see no ports in them. */
+export const LEAD_MARK = 0x0040_0000;
 
 /** Of a tunnel: the first entry that a packet fits decides; what fits none passes. */
 export interface TunnelFence {
@@ -50,7 +52,10 @@ export interface TunnelFence {
   readonly own: OwnPackets;
   readonly outbound: readonly FenceEntry[];
   readonly inbound: readonly FenceEntry[];
-  /** What passes among these bears `PASS_MARK` before it is routed; in order, what guards comes first where it stands first. */
+  /**
+   * What of these rules cannot tell bears a mark before it is routed, in their order: types of ICMP that pass `PASS_MARK`,
+   * forwarded fragments `LEAD_MARK`.
+   */
   readonly marked: readonly FenceEntry[];
 }
 

@@ -245,6 +245,8 @@ describe('what a policy protects', () => {
     expect(markedBoxes([echo, pass, box('10.1.0.0/24', '10.2.0.0/24')])).toEqual([echo, pass]);
     // Nothing that follows would lead them in.
     expect(markedBoxes([box('10.1.0.0/24', '10.2.0.0/24', { protocol: 17 }), pass])).toEqual([]);
+    const ports = box('10.1.0.0/24', '10.2.0.0/24', { protocol: 17, remotePorts: port(53) });
+    expect(markedBoxes([echo, ports, pass])).toEqual([echo, ports]);
     expect(markedBoxes([pass, box('10.1.0.0/24', '10.3.0.0/24')])).toEqual([]);
   });
 });
