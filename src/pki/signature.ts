@@ -1,10 +1,10 @@
 /**
  * Makes and checks signatures through Node, with the schemes of `scheme.ts`.
  *
- * The way to a thread of libuv's pool and back takes 50 to 80 µs of processor time, and as long again to wait for on a busy
- * host. What takes no longer than that itself is computed on the spot: signing with P-256 (30 µs) and Ed25519 (45 µs),
- * checking theirs (70 and 110 µs) and those of RSA (25 to 70 µs up to 4,096 bits). The rest, from signing with RSA (0.3 ms and
- * more) to P-521 (2 ms and more), goes to the pool, where it holds up no other negotiation.
+ * The way to a thread of libuv's pool and back takes 50 µs of processor time, 160 µs when the thread has slept. What takes
+ * no more than a third of a millisecond itself is computed on the spot: signing with P-256 (30 µs), Ed25519 (45 µs), Ed448
+ * (0.2 ms) and RSA of 2,048 bits (0.3 ms), checking theirs and those of RSA up to 4,096 bits (25 to 110 µs). The rest, from
+ * P-384 (0.8 ms) to signing with RSA of 4,096 bits (4 ms), goes to the pool, where it holds up no other negotiation.
  */
 import { constants, type KeyObject, sign as nodeSign, verify as nodeVerify } from 'node:crypto';
 import { equalBytes } from '../base/bytes.ts';
@@ -13,7 +13,7 @@ import { fitsKey, type HashName, type SignatureScheme } from './scheme.ts';
 
 /** What is hashed on the spot, bytes: any certificate, but no list of revocations. Some 15 µs. */
 const MAX_QUICK_DATA = 20 * 1024;
-const MAX_QUICK_RSA_BITS = 4096;
+const MAX_QUICK_RSA_BITS = { sign: 2048, verify: 4096 } as const;
 /** A longer exponent takes up to four times as long, and a peer chooses it. */
 const MAX_QUICK_RSA_EXPONENT = 65_537n;
 
@@ -26,7 +26,7 @@ export function verifySignature(
 ): Promise<boolean> {
   if (!fitsKey(scheme, key) || !hasLength(scheme, key, signature)) return Promise.resolve(false);
   const options = { key, ...nodeOptions(scheme) };
-  if (data.length <= MAX_QUICK_DATA && (isQuickKey(key) || isQuickRsa(key))) {
+  if (data.length <= MAX_QUICK_DATA && isQuickKey(key, 'verify')) {
     try {
       return Promise.resolve(nodeVerify(hashOf(scheme), data, options, signature));
     } catch {
@@ -49,7 +49,8 @@ function hasLength({ kind }: SignatureScheme, key: KeyObject, { length }: Uint8A
 /** The promise is rejected when the key cannot sign so. */
 export async function makeSignature(scheme: SignatureScheme, key: KeyObject, data: Uint8Array): Promise<Uint8Array> {
   const options = { key, ...nodeOptions(scheme) };
-  if (data.length <= MAX_QUICK_DATA && isQuickKey(key)) return new Uint8Array(nodeSign(hashOf(scheme), data, options));
+  if (data.length <= MAX_QUICK_DATA && isQuickKey(key, 'sign'))
+    return new Uint8Array(nodeSign(hashOf(scheme), data, options));
   return await new Promise((resolve, reject) => {
     nodeSign(hashOf(scheme), data, options, (error, signature) => {
       if (error === null) resolve(new Uint8Array(signature));
@@ -58,16 +59,24 @@ export async function makeSignature(scheme: SignatureScheme, key: KeyObject, dat
   });
 }
 
-/** To sign and to check with. */
-function isQuickKey({ asymmetricKeyType: type, asymmetricKeyDetails: details }: KeyObject): boolean {
-  return type === 'ed25519' || (type === 'ec' && details?.namedCurve === 'prime256v1');
-}
-
-/** To check with alone. */
-function isQuickRsa({ asymmetricKeyType: type, asymmetricKeyDetails: details }: KeyObject): boolean {
-  if (type !== 'rsa' && type !== 'rsa-pss') return false;
-  const { modulusLength = Number.POSITIVE_INFINITY, publicExponent = 0n } = details ?? {};
-  return modulusLength <= MAX_QUICK_RSA_BITS && publicExponent <= MAX_QUICK_RSA_EXPONENT;
+function isQuickKey(
+  { asymmetricKeyType: type, asymmetricKeyDetails: details }: KeyObject,
+  use: 'sign' | 'verify',
+): boolean {
+  switch (type) {
+    case 'ed25519':
+    case 'ed448':
+      return true;
+    case 'ec':
+      return details?.namedCurve === 'prime256v1';
+    case 'rsa':
+    case 'rsa-pss': {
+      const { modulusLength = Number.POSITIVE_INFINITY, publicExponent = 0n } = details ?? {};
+      return modulusLength <= MAX_QUICK_RSA_BITS[use] && publicExponent <= MAX_QUICK_RSA_EXPONENT;
+    }
+    default:
+      return false;
+  }
 }
 
 function hashOf(scheme: SignatureScheme): HashName | undefined {
