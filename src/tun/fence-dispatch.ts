@@ -1,7 +1,7 @@
 /**
  * Which packets the part of a tunnel is shown: those between its local and remote addresses. A map finds the one part that
  * a packet concerns, however many tunnels there are; so what it holds may not overlap. Tunnels whose addresses overlap with
- * those of others, or are very many, are shown every packet instead.
+ * those of others, or are very many, are asked one after another instead.
  */
 import {
   type AddressRange,
@@ -23,6 +23,8 @@ export interface AddressPair {
 
 /** BOUNDED: more pairs than these are not worth their place in the map. */
 const MAX_PAIRS = 64;
+/** BOUNDED: rules of a base chain that say for which packets a part in no map is. */
+const FEW_PAIRS = 8;
 const FAMILIES: readonly IpFamily[] = [4, 6];
 
 /** A map for each hook and family; a packet is looked up as local and remote address. */
@@ -50,6 +52,28 @@ export function overlap(some: readonly AddressPair[], others: readonly AddressPa
 
 export function samePairs(some: readonly AddressPair[], others: readonly AddressPair[]): boolean {
   return some.length === others.length && some.every((pair, at) => pairText(pair) === pairText(others[at]!));
+}
+
+/** What a base chain does for a part that is in no map: by its addresses where they are few, for every packet otherwise. */
+export function dispatchJumps(
+  hook: (typeof DISPATCH_HOOKS)[number],
+  { id, pairs }: { readonly id: string; readonly pairs: readonly AddressPair[] | undefined },
+): string[] {
+  const jump = `jump ${id}_${hook}`;
+  if (pairs === undefined || pairs.length > FEW_PAIRS) return [jump];
+  return pairs.flatMap(({ local, remote }) => {
+    const out = [...addressMatch('saddr', local), ...addressMatch('daddr', remote), jump].join(' ');
+    const back = [...addressMatch('daddr', local), ...addressMatch('saddr', remote), jump].join(' ');
+    if (hook === 'forward') return [out, back];
+    return hook === 'output' ? [out] : [back];
+  });
+}
+
+function addressMatch(field: 'saddr' | 'daddr', range: AddressRange): string[] {
+  const { family } = range.start;
+  return isWhole(range)
+    ? [`meta nfproto ipv${family}`]
+    : [`${family === 4 ? 'ip' : 'ip6'} ${field} ${formatRange(range)}`];
 }
 
 /** Makes the maps. */

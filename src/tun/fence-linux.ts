@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import { messageOf } from '../base/text.ts';
 import { FENCE_COUNTERS, type FenceCounters, type FenceKeeper, type FencePart } from './fence.ts';
 import { type AddressPair, dispatchPairs, overlap, samePairs } from './fence-dispatch.ts';
-import { fenceBatch, kindOf, type NamedPart } from './fence-nft.ts';
+import { fenceBatch, kindOf, type NamedPart, type Unmapped } from './fence-nft.ts';
 import { counterName, FENCE_TABLE } from './nft-words.ts';
 
 /** For a batch of thousands of addresses; the program is ended then. */
@@ -34,8 +34,8 @@ export class LinuxFence implements FenceKeeper {
   #present: ReadonlySet<string> | undefined;
   /** Of our own parts: what the maps have of them. BOUNDED: by the parts. */
   #mapped: ReadonlyMap<string, readonly AddressPair[]> = new Map();
-  /** Ids of parts that are shown every packet; `undefined` while the base chains are not known to be as they should. */
-  #everything: readonly string[] | undefined;
+  /** Parts that are in no map; `undefined` while the base chains are not known to be as they should. */
+  #unmappable: readonly Unmapped[] | undefined;
   /** Changes happen one after another. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -120,23 +120,32 @@ export class LinuxFence implements FenceKeeper {
       const pairs = part.kind === 'tunnel' ? dispatchPairs(part) : undefined;
       if (pairs !== undefined && ![...mapped.values()].some((others) => overlap(pairs, others))) mapped.set(id, pairs);
     }
-    const everything = [...after].filter((id) => !mapped.has(id));
-    const before = this.#everything;
-    const anew = before === undefined || before.join() !== everything.join();
+    const parts = new Map([...this.#parts.values(), ...added].map(({ id, part }) => [id, part]));
+    const unmappable = [...after].flatMap((id) => {
+      const part = parts.get(id);
+      return mapped.has(id) ? [] : [{ id, pairs: part?.kind === 'tunnel' ? dispatchPairs(part) : undefined }];
+    });
+    const before = this.#unmappable;
+    const anew =
+      before?.length !== unmappable.length ||
+      before.some(({ id, pairs }, at) => {
+        const now = unmappable[at]!;
+        return id !== now.id || !samePairs(pairs ?? [], now.pairs ?? []);
+      });
     const old = anew ? new Map<string, readonly AddressPair[]>() : this.#mapped;
     const isSame = (id: string): boolean => samePairs(old.get(id) ?? [], mapped.get(id) ?? []);
     const batch = fenceBatch({
       added,
       removed,
       present: [...after],
-      everything: anew ? everything : undefined,
+      unmappable: anew ? unmappable : undefined,
       mapped: [...mapped].flatMap(([id, pairs]) => (isSame(id) ? [] : [{ id, pairs }])),
       unmapped: [...old].flatMap(([id, pairs]) => (isSame(id) ? [] : [{ id, pairs }])),
     });
     await this.#nft(['-f', '-'], batch);
     this.#present = after;
     this.#mapped = mapped;
-    this.#everything = after.size === 0 ? undefined : everything;
+    this.#unmappable = after.size === 0 ? undefined : unmappable;
   }
 
   /** By the chains that stand there. Where there is no nft there is nothing, until something is to be added. */
@@ -156,7 +165,7 @@ export class LinuxFence implements FenceKeeper {
     );
     const known = this.#present;
     if (known === undefined || [...known, ...present].some((id) => !known.has(id) || !present.has(id))) {
-      this.#everything = undefined;
+      this.#unmappable = undefined;
     }
     this.#present = present;
     return present;

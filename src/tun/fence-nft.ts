@@ -12,7 +12,7 @@
  */
 import { assertNever } from '../base/assert.ts';
 import { type BridgeFence, FENCE_COUNTERS, type FencePart, type UntranslatedFence } from './fence.ts';
-import { type AddressPair, dispatchElements, dispatchMaps, dispatchRules } from './fence-dispatch.ts';
+import { type AddressPair, dispatchElements, dispatchJumps, dispatchMaps, dispatchRules } from './fence-dispatch.ts';
 import { deletedMarkRules, hasSets, TUNNEL_CHAINS, TUNNEL_SETS, tunnelRules } from './fence-tunnel.ts';
 import { add, counterName, quoted, TABLE, word } from './nft-words.ts';
 
@@ -39,6 +39,12 @@ export function kindOf(id: string): FencePart['kind'] {
   return id.startsWith('t') ? 'tunnel' : id.startsWith('b') ? 'bridge' : 'untranslated';
 }
 
+/** A part that is in no map, and the addresses that it is for; all where they are not known. */
+export interface Unmapped {
+  readonly id: string;
+  readonly pairs: readonly AddressPair[] | undefined;
+}
+
 /** What is to be done, and what is there afterwards. */
 export interface FenceChange {
   readonly added: readonly NamedPart[];
@@ -46,23 +52,23 @@ export interface FenceChange {
   readonly removed: readonly string[];
   /** Ids of all parts that are there afterwards. */
   readonly present: readonly string[];
-  /** Ids of those of them that are shown every packet, where others than before; all that maps hold is new then. */
-  readonly everything: readonly string[] | undefined;
+  /** Those of them that are in no map, where others than before; all that maps hold is new then. */
+  readonly unmappable: readonly Unmapped[] | undefined;
   readonly mapped: readonly { readonly id: string; readonly pairs: readonly AddressPair[] }[];
   readonly unmapped: readonly { readonly id: string; readonly pairs: readonly AddressPair[] }[];
 }
 
 /** The batch that carries out a change. */
-export function fenceBatch({ added, removed, present, everything, mapped, unmapped }: FenceChange): string {
+export function fenceBatch({ added, removed, present, unmappable, mapped, unmapped }: FenceChange): string {
   if (present.length === 0) return `add table ${TABLE}\ndelete table ${TABLE}\n`;
   const lines = [
-    ...(everything === undefined ? [] : foundation()),
+    ...(unmappable === undefined ? [] : foundation()),
     ...unmapped.flatMap(({ id, pairs }) => dispatchElements('delete', id, pairs)),
     ...[...added.map(({ id }) => id), ...removed].flatMap(emptied),
     ...[...added.map(({ id }) => id), ...removed].flatMap((id) =>
       kindOf(id) === 'tunnel' ? deletedMarkRules(id) : [],
     ),
-    ...(everything === undefined ? [] : HOOKS.flatMap((hook) => baseRules(hook, everything))),
+    ...(unmappable === undefined ? [] : HOOKS.flatMap((hook) => baseRules(hook, unmappable))),
     ...translation([...present, ...removed], present),
     ...added.flatMap(({ id, part }) => (part.kind === 'tunnel' && !hasSets(part) ? deletedSets(id) : [])),
     ...added.flatMap(partRules),
@@ -85,12 +91,12 @@ function foundation(): string[] {
   ];
 }
 
-function baseRules(hook: Hook, everything: readonly string[]): string[] {
+function baseRules(hook: Hook, unmappable: readonly Unmapped[]): string[] {
   const rules = [
-    ...jumps(hook, 'bridge', everything),
+    ...unmappable.filter(({ id }) => kindOf(id) === 'bridge').map(({ id }) => `jump ${id}_${hook}`),
     ...prelude(hook),
     ...dispatchRules(hook),
-    ...jumps(hook, 'tunnel', everything),
+    ...unmappable.filter(({ id }) => kindOf(id) === 'tunnel').flatMap((part) => dispatchJumps(hook, part)),
   ];
   return rules.map((rule) => add(hook, rule));
 }
@@ -136,10 +142,6 @@ function deletedSets(id: string): string[] {
 function prelude(hook: Hook): string[] {
   if (hook === 'forward') return [];
   return [`${hook === 'input' ? 'iifname' : 'oifname'} "lo" accept`];
-}
-
-function jumps(hook: Hook, kind: FencePart['kind'], present: readonly string[]): string[] {
-  return present.filter((id) => kindOf(id) === kind).map((id) => `jump ${id}_${hook}`);
 }
 
 function partRules({ id, part }: NamedPart): string[] {

@@ -55,7 +55,7 @@ describe.skipIf(wants.length > 0)('the fence of nftables', () => {
     for (const link of ['lo', 'left', 'right']) ipCommand('link', 'set', link, 'up');
     ipCommand('addr', 'add', '10.9.0.1/24', 'dev', 'left');
     ipCommand('addr', 'add', 'fd09::1/64', 'dev', 'left', 'nodad');
-    for (const peer of ['10.9.0.2', '10.9.0.3', 'fd09::2']) {
+    for (const peer of ['10.9.0.2', '10.9.0.3', '10.9.0.5', 'fd09::2']) {
       ipCommand('neigh', 'add', peer, 'lladdr', '02:00:00:00:00:02', 'dev', 'left', 'nud', 'permanent');
     }
   });
@@ -150,9 +150,13 @@ describe.skipIf(wants.length > 0)('the fence of nftables', () => {
     await fence.set('tunnel:a', to('10.9.0.3/32'));
     await fence.set('tunnel:b', to('10.9.0.4/32'));
     await fence.set('tunnel:all', to('0.0.0.0/0'));
+    await fence.set('tunnel:some', to('10.9.0.4/31'));
     const rules = nft('list', 'chain', 'inet', 'sectunnel', 'output');
     expect(rules.match(/vmap @output4/g)).toHaveLength(1);
-    expect(rules.match(/jump t/g)).toHaveLength(1);
+    expect(rules.match(/jump t/g)).toHaveLength(2);
+    expect(rules).toMatch(/ip saddr 10.9.0.0\/24 ip daddr 10.9.0.4\/31 jump t/);
+    expect(await send('10.9.0.5', 7)).toBe('EPERM');
+    await fence.set('tunnel:some', undefined);
     expect(nft('list', 'map', 'inet', 'sectunnel', 'output4').match(/: jump/g)).toHaveLength(2);
     expect(await send('10.9.0.3', 7)).toBe('EPERM');
     // What was between others is not shown any more when it is for other addresses.
