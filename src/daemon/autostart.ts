@@ -4,6 +4,7 @@
  */
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
+import { ControlError } from './protocol.ts';
 import type { TunnelStatus } from './status.ts';
 
 /** Milliseconds: the first wait, doubled up to the longest. */
@@ -45,6 +46,26 @@ export class Autostart {
       };
       this.#waiting.set(name, { timer: setTimeout(again, wait), failedAt, retryAt: failedAt + wait, detail: why });
     }
+  }
+
+  /**
+   * For somebody who waits, but not longer than `patience` milliseconds. One that cannot start yet is tried again, and as
+   * good as one whose peer does not answer yet: at boot names may not be known, and libvirt gives no secrets before it has
+   * started its networks, which wait for us.
+   *
+   * @throws ControlError when it can never start as it is
+   */
+  async attempt(name: string, patience: number): Promise<void> {
+    if (this.status(name) !== undefined) return;
+    const attempt = this.#start(name);
+    const late = new Promise<'late'>((resolve) => setTimeout(resolve, patience, 'late').unref());
+    try {
+      if ((await Promise.race([attempt, late])) !== 'late') return;
+      attempt.catch(() => undefined);
+    } catch (error) {
+      if (!(error instanceof ControlError) || error.code !== 'system') throw error;
+    }
+    void this.begin(name);
   }
 
   /** What kept a tunnel from starting may be mended: it is tried now, if it is to be tried at all. */

@@ -3,23 +3,22 @@
  * persistent when its document is kept, active when it runs; undefining one that is active makes it transient, and
  * a transient one is gone when it stops.
  */
-import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import { dumpDocument } from '../config/dump.ts';
 import type { SectunnelDocument } from '../config/model.ts';
-import { parseDocument } from '../config/parse.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { Fetch } from '../pki/online.ts';
 import { Autostart } from './autostart.ts';
+import { Catalog, type DocumentText } from './catalog.ts';
 import { certificateProblems, checkCertificates } from './certificates.ts';
 import { explainPacket } from './explain.ts';
 import type { ExplainQuestion, Explanation } from './explanation.ts';
 import { HeldNetworks } from './networks.ts';
 import { type HoldingTunnel, holdingTunnel } from './networks-plan.ts';
-import { checkIdentity, ObjectTable, type TunnelObject } from './objects.ts';
+import { checkIdentity, type TunnelObject } from './objects.ts';
 import { secretOf } from './plan.ts';
 import type { Platform } from './platform.ts';
 import {
@@ -30,13 +29,11 @@ import {
   type TunnelEvent,
   type TunnelInfo,
 } from './protocol.ts';
-import { refusing } from './refusing.ts';
 import { Runner } from './runner.ts';
 import { concerns, type SecretChange, SecretSources } from './secret-sources.ts';
 import { SecretStore } from './secrets.ts';
 import type { TunnelStatus } from './status.ts';
 import { inactiveStatus } from './status-view.ts';
-import { DefinitionStore, DocumentFolder } from './store.ts';
 import { version } from './version.ts';
 import type { WorkerChoice } from './workers/choice.ts';
 
@@ -54,12 +51,6 @@ export interface DaemonOptions {
   readonly onEvent: (event: TunnelEvent) => void;
 }
 
-/** A document as it came: XML, and what to call it in messages. */
-export interface DocumentText {
-  readonly xml: string;
-  readonly source?: string | undefined;
-}
-
 /** Milliseconds that a network waits for its tunnel to start. */
 const NETWORK_PATIENCE = 1_000;
 
@@ -69,14 +60,9 @@ export class Daemon {
   readonly networks: HeldNetworks;
   readonly #log: Logger;
   readonly #onEvent: DaemonOptions['onEvent'];
-  readonly #definitions: DefinitionStore;
-  readonly #liveDocuments: DocumentFolder;
+  readonly #catalog: Catalog;
   readonly #autostart: Autostart;
-  readonly #objects = new ObjectTable();
-  /** Documents of tunnels that ran when the last daemon was cut off, until they run again or are touched by hand. */
-  // BOUNDED: by the objects.
-  readonly #interrupted = new Map<string, SectunnelDocument>();
-  /** Those of them that nothing else wants to run: one that is stopped by hand before it could is not started. */
+  /** Tunnels that ran before and that nothing else wants to run: one that is stopped by hand before it could is not started. */
   // BOUNDED: by the objects.
   readonly #resumed = new Set<string>();
   /** Changes happen one after another. */
@@ -85,8 +71,7 @@ export class Daemon {
   constructor(options: DaemonOptions) {
     this.#log = options.log;
     this.#onEvent = options.onEvent;
-    this.#definitions = new DefinitionStore(options.configDir);
-    this.#liveDocuments = new DocumentFolder(join(options.runDir, 'live'), 'live state (--run-dir)');
+    this.#catalog = new Catalog(options.configDir, options.runDir, options.log);
     this.#autostart = new Autostart((name) => this.#startUnasked(name), options.log);
     this.secrets = new SecretSources({
       own: new SecretStore(join(options.configDir, 'secrets')),
@@ -107,7 +92,7 @@ export class Daemon {
       platform: options.platform,
       tunnels: {
         find: (name) => this.#holding(name),
-        wanted: (name) => this.#startForNetwork(name),
+        wanted: (name) => this.#autostart.attempt(name, NETWORK_PATIENCE),
         state: (name) => this.#stateOf(name),
       },
       libvirtSockets: options.libvirtSockets ?? [],
@@ -117,23 +102,21 @@ export class Daemon {
 
   /** Reads the definitions and starts what is to be started. */
   async open(): Promise<void> {
-    for (const { name, file, xml } of this.#definitions.load()) this.#load(name, file, xml);
-    const interrupted = this.#liveDocuments.load().map(({ name, file, xml }) => this.#loadLive(name, file, xml));
-    for (const file of this.#definitions.brokenAutostarts())
-      this.#log.warn({ file }, 'autostart of a tunnel that is not defined');
-    const marked = this.#objects.all().flatMap(({ name }) => (this.#definitions.isAutostart(name) ? [name] : []));
+    this.#catalog.load();
+    const interrupted = [...this.#catalog.interrupted.keys()];
+    const marked = this.#catalog.autostarted();
     // libvirt's daemons may be started only when this one is ready: what needs their secrets is not waited for.
     const later: string[] = [];
     // What is asked meanwhile waits: a tunnel that is to stop has something to take away only when it is known.
     const holding = await this.#inTurn(async () => {
       const names = await this.networks.open();
-      await this.runner.standing.reconcile([...this.#interrupted.values()]);
+      await this.runner.standing.reconcile([...this.#catalog.interrupted.values()]);
       return names;
     });
     const unasked = [...marked, ...holding];
-    for (const name of new Set([...interrupted.flatMap((name) => name ?? []), ...unasked])) {
+    for (const name of new Set([...interrupted, ...unasked])) {
       if (!unasked.includes(name)) this.#resumed.add(name);
-      const document = this.#documentToStart(name);
+      const document = this.#catalog.documentToStart(name);
       if (document !== undefined && this.secrets.needsLibvirt(document)) later.push(name);
       else await this.#autostart.begin(name);
     }
@@ -145,7 +128,7 @@ export class Daemon {
     this.#autostart.close();
     this.networks.close();
     await this.#inTurn(async () => {
-      for (const object of this.#objects.all()) {
+      for (const object of this.#catalog.objects.all()) {
         if (object.live !== undefined) await this.#stop(object);
       }
       await this.runner.close();
@@ -155,18 +138,17 @@ export class Daemon {
 
   define(text: DocumentText): Promise<DefineResult> {
     return this.#inTurn(async () => {
-      const document = this.#parse(text);
+      const document = this.#catalog.parse(text);
       const warnings = [
         ...toPolicy(document).warnings,
         ...(await certificateProblems(document, this.secrets)),
         ...(await this.#secretProblems(document)),
       ];
-      const object = this.#objects.claim(document);
+      const object = this.#catalog.objects.claim(document);
       try {
-        this.#definitions.save(document.name, dumpDocument(document));
-        object.kept = document;
+        this.#catalog.keep(object, document);
       } finally {
-        this.#objects.dropIfGone(object);
+        this.#catalog.objects.dropIfGone(object);
       }
       this.#publish({ tunnel: document.name, event: 'defined', detail: '' });
       return { name: document.name, uuid: document.uuid, warnings };
@@ -175,7 +157,7 @@ export class Daemon {
 
   undefine(nameOrUuid: string): Promise<{ name: string }> {
     return this.#inTurn(async () => {
-      const object = this.#objects.find(nameOrUuid);
+      const object = this.#catalog.objects.find(nameOrUuid);
       const { name } = object;
       if (object.kept === undefined) {
         throw new ControlError(
@@ -183,10 +165,8 @@ export class Daemon {
           `tunnel ${name} is transient, there is nothing to undefine; stop it with 'sectunnel destroy ${name}'`,
         );
       }
-      this.#definitions.remove(name);
+      this.#catalog.forget(object);
       if (this.#autostart.cancel(name)) await this.runner.standing.release(name);
-      object.kept = undefined;
-      this.#objects.dropIfGone(object);
       this.#publish({ tunnel: name, event: 'undefined', detail: '' });
       return { name };
     });
@@ -194,14 +174,14 @@ export class Daemon {
 
   create(text: DocumentText): Promise<DefineResult> {
     return this.#inTurn(async () => {
-      const document = this.#parse(text);
+      const document = this.#catalog.parse(text);
       const warnings = toPolicy(document).warnings;
-      const object = this.#objects.claim(document);
+      const object = this.#catalog.objects.claim(document);
       if (object.live !== undefined) throw new ControlError('invalid-state', `tunnel ${object.name} is active already`);
       try {
         await this.#start(object, document);
       } finally {
-        this.#objects.dropIfGone(object);
+        this.#catalog.objects.dropIfGone(object);
       }
       return { name: document.name, uuid: document.uuid, warnings };
     });
@@ -209,9 +189,9 @@ export class Daemon {
 
   start(nameOrUuid: string): Promise<{ name: string; device: string }> {
     return this.#inTurn(async () => {
-      const object = this.#objects.find(nameOrUuid);
+      const object = this.#catalog.objects.find(nameOrUuid);
       if (object.live !== undefined) throw new ControlError('invalid-state', `tunnel ${object.name} is active already`);
-      const document = object.kept ?? this.#interrupted.get(object.name);
+      const document = object.kept ?? this.#catalog.interrupted.get(object.name);
       if (document === undefined)
         throw new ControlError('invalid-state', `tunnel ${object.name} has no document to start with`);
       const device = await this.#start(object, document);
@@ -221,7 +201,7 @@ export class Daemon {
 
   destroy(nameOrUuid: string): Promise<{ name: string }> {
     return this.#inTurn(async () => {
-      const object = this.#objects.find(nameOrUuid);
+      const object = this.#catalog.objects.find(nameOrUuid);
       if (object.live !== undefined) await this.#stop(object);
       else if (!(await this.#giveUp(object)))
         throw new ControlError('invalid-state', `tunnel ${object.name} is not active`);
@@ -231,14 +211,14 @@ export class Daemon {
 
   setAutostart(nameOrUuid: string, enable: boolean): Promise<{ name: string }> {
     return this.#inTurn(async () => {
-      const { name, kept } = this.#objects.find(nameOrUuid);
+      const { name, kept } = this.#catalog.objects.find(nameOrUuid);
       if (kept === undefined) {
         throw new ControlError(
           'invalid-state',
           `tunnel ${name} is transient and cannot start with the daemon; define it first`,
         );
       }
-      this.#definitions.setAutostart(name, enable);
+      this.#catalog.setAutostart(name, enable);
       if (!enable && this.#autostart.cancel(name)) await this.runner.standing.release(name);
       return { name };
     });
@@ -247,9 +227,9 @@ export class Daemon {
   /** Replaces the document of a tunnel that there is: the running one, the kept one, or both. */
   update(text: DocumentText, which: { live: boolean; config: boolean }): Promise<DefineResult> {
     return this.#inTurn(async () => {
-      const document = this.#parse(text);
+      const document = this.#catalog.parse(text);
       const warnings = toPolicy(document).warnings;
-      const object = this.#objects.find(document.name);
+      const object = this.#catalog.objects.find(document.name);
       checkIdentity(object, document);
       const live = which.live || (!which.config && object.live !== undefined);
       const config = which.config || (!which.live && object.live === undefined);
@@ -261,8 +241,7 @@ export class Daemon {
       }
       if (live) await this.#replaceLive(object, document);
       if (config) {
-        this.#definitions.save(document.name, dumpDocument(document));
-        object.kept = document;
+        this.#catalog.keep(object, document);
       }
       this.#publish({ tunnel: object.name, event: 'updated', detail: '' });
       return { name: document.name, uuid: document.uuid, warnings };
@@ -270,15 +249,15 @@ export class Daemon {
   }
 
   list(): TunnelInfo[] {
-    return this.#objects.all().map((object) => this.#infoOf(object));
+    return this.#catalog.objects.all().map((object) => this.#infoOf(object));
   }
 
   info(nameOrUuid: string): TunnelInfo {
-    return this.#infoOf(this.#objects.find(nameOrUuid));
+    return this.#infoOf(this.#catalog.objects.find(nameOrUuid));
   }
 
   dumpXml(nameOrUuid: string, inactive: boolean): string {
-    const { name, live, kept } = this.#objects.find(nameOrUuid);
+    const { name, live, kept } = this.#catalog.objects.find(nameOrUuid);
     const document = inactive ? kept : (live ?? kept);
     if (document === undefined)
       throw new ControlError('invalid-state', `tunnel ${name} is transient and has no inactive document`);
@@ -287,7 +266,7 @@ export class Daemon {
 
   /** Of the document that the next start uses, or of the one that runs where none is kept. */
   checkCertificates(nameOrUuid: string): Promise<PkiCheckResult> {
-    const { live, kept } = this.#objects.find(nameOrUuid);
+    const { live, kept } = this.#catalog.objects.find(nameOrUuid);
     const document = kept ?? live;
     if (document === undefined) throw new ControlError('invalid-state', `tunnel ${nameOrUuid} has no document`);
     return checkCertificates(document, this.secrets, this.runner.online);
@@ -295,15 +274,15 @@ export class Daemon {
 
   /** How a packet fares: by the document that runs, or by the one that the next start uses. */
   explain(question: ExplainQuestion): Explanation {
-    const { name, live, kept } = this.#objects.find(question.name);
-    const document = live ?? kept ?? this.#interrupted.get(name);
+    const { name } = this.#catalog.objects.find(question.name);
+    const document = this.#catalog.currentDocument(name);
     if (document === undefined) throw new ControlError('invalid-state', `tunnel ${name} has no document`);
     return explainPacket(this.runner.explainFacts(document), question);
   }
 
   async status(nameOrUuid: string | undefined): Promise<StatusResult> {
     await this.runner.standing.look();
-    const objects = nameOrUuid === undefined ? this.#objects.all() : [this.#objects.find(nameOrUuid)];
+    const objects = nameOrUuid === undefined ? this.#catalog.objects.all() : [this.#catalog.objects.find(nameOrUuid)];
     const networks = await this.networks.list();
     return {
       version: version(),
@@ -334,8 +313,8 @@ export class Daemon {
   #secretChanged(change: SecretChange): void {
     if (change === undefined) this.#log.info({}, 'libvirt answers again; its secrets may have changed meanwhile');
     this.runner.secretChanged(change);
-    for (const { name } of this.#objects.all()) {
-      const document = this.#documentToStart(name);
+    for (const { name } of this.#catalog.objects.all()) {
+      const document = this.#catalog.documentToStart(name);
       if (document !== undefined && concerns(document, change)) this.#autostart.hurry(name);
     }
   }
@@ -351,18 +330,11 @@ export class Daemon {
     return result;
   }
 
-  #parse({ xml, source }: DocumentText): SectunnelDocument {
-    const newUuid = (name: string | undefined): string => this.#objects.get(name ?? '')?.uuid ?? randomUUID();
-    return refusing(() => parseDocument(xml, { newUuid, ...(source === undefined ? {} : { source }) }));
-  }
-
   async #start(object: TunnelObject, document: SectunnelDocument): Promise<string> {
     this.networks.checkDocument(document);
     const device = await this.#run(document);
     this.#autostart.cancel(object.name);
-    this.#interrupted.delete(object.name);
-    object.live = document;
-    this.#liveDocuments.save(object.name, dumpDocument(document));
+    this.#catalog.started(object, document);
     void this.networks.tunnelChanged(object.name);
     this.#publish({ tunnel: object.name, event: 'started', detail: `device ${device}` });
     return device;
@@ -384,22 +356,18 @@ export class Daemon {
 
   /** The device of a tunnel was taken away: the tunnel stops, and comes back when it can. */
   async #lost(name: string): Promise<void> {
-    const object = this.#objects.get(name);
+    const object = this.#catalog.objects.get(name);
     if (object?.live === undefined) return;
     const document = object.live;
-    this.#interrupted.set(name, document);
     await this.#stop(object, true);
-    this.#liveDocuments.save(name, dumpDocument(document));
-    this.#objects.claim(document);
+    this.#catalog.interrupt(document);
     void this.#autostart.begin(name);
   }
 
   /** Follows a tunnel that does not run any more. */
   #stopped(object: TunnelObject): void {
     if (object.live === undefined) return;
-    object.live = undefined;
-    this.#liveDocuments.remove(object.name);
-    this.#objects.dropIfGone(object);
+    this.#catalog.stopped(object);
     this.#publish({ tunnel: object.name, event: 'stopped', detail: '' });
   }
 
@@ -416,41 +384,12 @@ export class Daemon {
     }
   }
 
-  #load(name: string, file: string, xml: Buffer): void {
-    try {
-      const document = parseDocument(xml, { source: file });
-      if (document.name !== name)
-        throw new Error(`the document's name is '${document.name}', that of the file wants '${name}'`);
-      this.#objects.claim(document).kept = document;
-    } catch (error) {
-      this.#log.error({ file }, `definition left out: ${messageOf(error)}`);
-    }
-  }
-
-  /** A tunnel that ran when the daemon was cut off runs again, with the document that it ran with. */
-  #loadLive(name: string, file: string, xml: Buffer): string | undefined {
-    try {
-      const document = parseDocument(xml, { source: file });
-      this.#objects.claim(document);
-      this.#interrupted.set(name, document);
-      return name;
-    } catch (error) {
-      this.#liveDocuments.remove(name);
-      this.#log.error({ file }, `a tunnel that ran is not started again: ${messageOf(error)}`);
-      return undefined;
-    }
-  }
-
-  #documentToStart(name: string): SectunnelDocument | undefined {
-    return this.#interrupted.get(name) ?? this.#objects.get(name)?.kept;
-  }
-
   #startUnasked(name: string): Promise<void> {
     return this.#inTurn(async () => {
-      const object = this.#objects.get(name);
-      const document = this.#documentToStart(name);
+      const object = this.#catalog.objects.get(name);
+      const document = this.#catalog.documentToStart(name);
       if (object === undefined || object.live !== undefined || document === undefined) return;
-      if (this.#resumed.delete(name) && !this.#interrupted.has(name)) return;
+      if (this.#resumed.delete(name) && !this.#catalog.interrupted.has(name)) return;
       await this.runner.standing.raise(document);
       await this.#start(object, document);
     });
@@ -458,34 +397,14 @@ export class Daemon {
 
   /** What networks need to know of a tunnel; of one that runs, as it runs. */
   #holding(name: string): HoldingTunnel | undefined {
-    const object = this.#objects.get(name);
-    const document = object && (object.live ?? this.#interrupted.get(name) ?? object.kept);
+    const document = this.#catalog.currentDocument(name);
     return document && holdingTunnel(document);
-  }
-
-  /**
-   * One that cannot start yet is tried again, and as good as one whose peer does not answer yet: at boot names may not be
-   * known, and libvirt gives no secrets before it has started its networks, which wait for us.
-   */
-  async #startForNetwork(name: string): Promise<void> {
-    if (this.#autostart.status(name) !== undefined) return;
-    const attempt = this.#startUnasked(name);
-    const late = new Promise<'late'>((resolve) => setTimeout(resolve, NETWORK_PATIENCE, 'late').unref());
-    try {
-      if ((await Promise.race([attempt, late])) !== 'late') return;
-      attempt.catch(() => undefined);
-    } catch (error) {
-      if (!(error instanceof ControlError) || error.code !== 'system') throw error;
-    }
-    void this.#autostart.begin(name);
   }
 
   /** Ends the attempts to start a tunnel unasked. False when there are none. */
   async #giveUp(object: TunnelObject): Promise<boolean> {
-    this.#objects.dropIfGone(object);
-    const interrupted = this.#interrupted.delete(object.name);
+    const interrupted = this.#catalog.giveUp(object);
     const tried = this.#autostart.cancel(object.name);
-    if (interrupted) this.#liveDocuments.remove(object.name);
     if (interrupted || tried) await this.runner.standing.release(object.name);
     return interrupted || tried;
   }
@@ -502,7 +421,7 @@ export class Daemon {
       uuid: object.uuid,
       active: object.live !== undefined,
       persistent: object.kept !== undefined,
-      autostart: this.#definitions.isAutostart(object.name),
+      autostart: this.#catalog.isAutostart(object.name),
       device: status?.device?.name,
       state: this.#stateOf(object.name),
     };

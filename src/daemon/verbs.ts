@@ -1,8 +1,9 @@
 /** The daemon's side of each verb: checks what came over the socket, and calls what does the work. */
 import { randomUUID } from 'node:crypto';
 import { parseSecret } from '../config/secret.ts';
+import type { DocumentText } from './catalog.ts';
 import type { ControlConnection } from './control.ts';
-import type { Daemon, DocumentText } from './daemon.ts';
+import type { Daemon } from './daemon.ts';
 import { ControlError, type Verb, type Verbs } from './protocol.ts';
 import { refusing } from './refusing.ts';
 

@@ -1,0 +1,143 @@
+/**
+ * What a daemon knows of its tunnels, in memory and in its folders: which are defined, which run and with which document,
+ * which start with the daemon, and which ran when the last daemon was cut off.
+ */
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import type { Logger } from '../base/log.ts';
+import { messageOf } from '../base/text.ts';
+import { dumpDocument } from '../config/dump.ts';
+import type { SectunnelDocument } from '../config/model.ts';
+import { parseDocument } from '../config/parse.ts';
+import { ObjectTable, type TunnelObject } from './objects.ts';
+import { refusing } from './refusing.ts';
+import { DefinitionStore, DocumentFolder } from './store.ts';
+
+/** A document as it came: XML, and what to call it in messages. */
+export interface DocumentText {
+  readonly xml: string;
+  readonly source?: string | undefined;
+}
+
+export class Catalog {
+  readonly objects: ObjectTable = new ObjectTable();
+  readonly #log: Logger;
+  readonly #definitions: DefinitionStore;
+  readonly #liveDocuments: DocumentFolder;
+  /** Documents of tunnels that ran when the last daemon was cut off, until they run again or are touched by hand. */
+  // BOUNDED: by the objects.
+  readonly #interrupted = new Map<string, SectunnelDocument>();
+
+  constructor(configDir: string, runDir: string, log: Logger) {
+    this.#log = log;
+    this.#definitions = new DefinitionStore(configDir);
+    this.#liveDocuments = new DocumentFolder(join(runDir, 'live'), 'live state (--run-dir)');
+  }
+
+  /** Reads both folders. What cannot be read is logged and left out. */
+  load(): void {
+    for (const { name, file, xml } of this.#definitions.load()) this.#loadKept(name, file, xml);
+    for (const { name, file, xml } of this.#liveDocuments.load()) this.#loadLive(name, file, xml);
+    for (const file of this.#definitions.brokenAutostarts())
+      this.#log.warn({ file }, 'autostart of a tunnel that is not defined');
+  }
+
+  #loadKept(name: string, file: string, xml: Buffer): void {
+    try {
+      const document = parseDocument(xml, { source: file });
+      if (document.name !== name)
+        throw new Error(`the document's name is '${document.name}', that of the file wants '${name}'`);
+      this.objects.claim(document).kept = document;
+    } catch (error) {
+      this.#log.error({ file }, `definition left out: ${messageOf(error)}`);
+    }
+  }
+
+  /** A tunnel that ran when the daemon was cut off runs again, with the document that it ran with. */
+  #loadLive(name: string, file: string, xml: Buffer): void {
+    try {
+      const document = parseDocument(xml, { source: file });
+      this.objects.claim(document);
+      this.#interrupted.set(name, document);
+    } catch (error) {
+      this.#liveDocuments.remove(name);
+      this.#log.error({ file }, `a tunnel that ran is not started again: ${messageOf(error)}`);
+    }
+  }
+
+  /** One that has no UUID gets that of the tunnel of its name. @throws ControlError saying what is wrong with it */
+  parse({ xml, source }: DocumentText): SectunnelDocument {
+    const newUuid = (name: string | undefined): string => this.objects.get(name ?? '')?.uuid ?? randomUUID();
+    return refusing(() => parseDocument(xml, { newUuid, ...(source === undefined ? {} : { source }) }));
+  }
+
+  /** What ran, by name. */
+  get interrupted(): ReadonlyMap<string, SectunnelDocument> {
+    return this.#interrupted;
+  }
+
+  /** Tunnels that start with the daemon. */
+  autostarted(): string[] {
+    return this.objects.all().flatMap(({ name }) => (this.isAutostart(name) ? [name] : []));
+  }
+
+  isAutostart(name: string): boolean {
+    return this.#definitions.isAutostart(name);
+  }
+
+  setAutostart(name: string, enable: boolean): void {
+    this.#definitions.setAutostart(name, enable);
+  }
+
+  /** What the next start uses. */
+  documentToStart(name: string): SectunnelDocument | undefined {
+    return this.#interrupted.get(name) ?? this.objects.get(name)?.kept;
+  }
+
+  /** What counts now: what runs or waits to run again, or else what is kept. */
+  currentDocument(name: string): SectunnelDocument | undefined {
+    const object = this.objects.get(name);
+    return object && (object.live ?? this.#interrupted.get(name) ?? object.kept);
+  }
+
+  keep(object: TunnelObject, document: SectunnelDocument): void {
+    this.#definitions.save(document.name, dumpDocument(document));
+    object.kept = document;
+  }
+
+  /** The tunnel is defined no longer. */
+  forget(object: TunnelObject): void {
+    this.#definitions.remove(object.name);
+    object.kept = undefined;
+    this.objects.dropIfGone(object);
+  }
+
+  /** The tunnel runs, with this document. */
+  started(object: TunnelObject, document: SectunnelDocument): void {
+    this.#interrupted.delete(object.name);
+    object.live = document;
+    this.#liveDocuments.save(object.name, dumpDocument(document));
+  }
+
+  /** The tunnel runs no longer. */
+  stopped(object: TunnelObject): void {
+    object.live = undefined;
+    this.#liveDocuments.remove(object.name);
+    this.objects.dropIfGone(object);
+  }
+
+  /** A tunnel that runs no longer is to run again, after a crash of the daemon too. */
+  interrupt(document: SectunnelDocument): void {
+    this.#interrupted.set(document.name, document);
+    this.#liveDocuments.save(document.name, dumpDocument(document));
+    this.objects.claim(document);
+  }
+
+  /** A tunnel that ran need not run again. False when there is none. */
+  giveUp(object: TunnelObject): boolean {
+    this.objects.dropIfGone(object);
+    const known = this.#interrupted.delete(object.name);
+    if (known) this.#liveDocuments.remove(object.name);
+    return known;
+  }
+}
