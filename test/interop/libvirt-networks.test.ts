@@ -203,7 +203,7 @@ describeInterop("libvirt's networks", ['namespaces', 'strongswan', 'libvirt', 'n
     const { ours, libvirtd, peer } = rig;
     await peer.reset();
     await peer.load(SEED, 'right');
-    const xml = readFileSync(new URL('../../examples/ex-network.xml', import.meta.url), 'utf8');
+    const xml = readFileSync(new URL('../../examples/network.xml', import.meta.url), 'utf8');
     await ours.command(['net-import', '-'], { input: xml });
     const begun = performance.now();
     await libvirtd.virsh(['net-start', 'tvd']);
