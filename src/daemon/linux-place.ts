@@ -16,6 +16,12 @@ import type { DevicePlan } from './platform.ts';
 import { OWN_QUERY, Steering } from './steering.ts';
 import { type SteeringPlan, tunnelFence } from './steering-plan.ts';
 
+/**
+ * Packets that wait in a device for whoever seals them. The kernel's own 500 are 4 ms of a flood of datagrams, less than a
+ * thread may have to wait for a processor.
+ */
+const QUEUE_PACKETS = 2_000;
+
 export class LinuxPlace {
   readonly netns: string | undefined;
   readonly fence: LinuxFence;
@@ -64,7 +70,7 @@ export class LinuxPlace {
   }
 
   #lead({ tunnel, steering }: DevicePlan, device: LinuxTun): void {
-    this.#network.setLink(device.index, { up: true });
+    this.#network.setLink(device.index, { up: true, queue: QUEUE_PACKETS });
     if (steering !== undefined) this.steering.open(tunnel, device.index);
   }
 

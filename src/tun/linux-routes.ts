@@ -14,6 +14,7 @@ import type {
   InstalledRule,
   InterfaceAddress,
   Link,
+  LinkChange,
   Route,
   RouteAnswer,
   RouteFilter,
@@ -44,7 +45,7 @@ export class LinuxHostNetwork implements HostNetwork {
     return data?.[0] === undefined ? undefined : message.parseLink(data[0].body);
   }
 
-  setLink(index: number, change: { readonly up?: boolean; readonly mtu?: number }): void {
+  setLink(index: number, change: LinkChange): void {
     this.#change(message.setLinkRequest(index, change), `change link ${index} (${JSON.stringify(change)})`, []);
   }
 

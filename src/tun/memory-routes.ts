@@ -10,6 +10,7 @@ import type {
   InstalledRule,
   InterfaceAddress,
   Link,
+  LinkChange,
   Route,
   RouteAnswer,
   RouteFilter,
@@ -61,7 +62,7 @@ export class MemoryHostNetwork implements HostNetwork {
     return this.#links.find(({ index, name }) => index === nameOrIndex || name === nameOrIndex);
   }
 
-  setLink(index: number, change: { readonly up?: boolean; readonly mtu?: number }): void {
+  setLink(index: number, change: LinkChange): void {
     this.#wantLink(index, `change link ${index}`);
     this.#links = this.#links.map((link) => (link.index === index ? { ...link, ...change } : link));
   }

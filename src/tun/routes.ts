@@ -28,6 +28,14 @@ export interface Link {
   readonly up: boolean;
 }
 
+/** What is left out stays as it is. */
+export interface LinkChange {
+  readonly up?: boolean;
+  readonly mtu?: number;
+  /** Packets that may wait to be sent. */
+  readonly queue?: number;
+}
+
 export interface InterfaceAddress extends Prefix {
   readonly linkIndex: number;
 }
@@ -131,7 +139,7 @@ export interface RouteFilter {
 /** Each method throws an `Error` that says what was attempted and why the system refused. */
 export interface HostNetwork {
   link(nameOrIndex: string | number): Link | undefined;
-  setLink(index: number, change: { readonly up?: boolean; readonly mtu?: number }): void;
+  setLink(index: number, change: LinkChange): void;
 
   addresses(linkIndex?: number): InterfaceAddress[];
   /** Does nothing when the link has it. */

@@ -12,6 +12,7 @@ import type {
   InstalledRoute,
   InterfaceAddress,
   Link,
+  LinkChange,
   Prefix,
   Route,
   RouteFilter,
@@ -34,7 +35,7 @@ const RTM = {
 const AF_INET = 2;
 const AF_INET6 = 10;
 const IFF_UP = 1;
-const IFLA = { IFNAME: 3, MTU: 4 } as const;
+const IFLA = { IFNAME: 3, MTU: 4, TXQLEN: 13 } as const;
 const IFA = { ADDRESS: 1, LOCAL: 2, FLAGS: 8 } as const;
 /** No duplicate detection: there is no neighbour on a tunnel who could have the address. */
 const IFA_F_NODAD = 0x02;
@@ -75,14 +76,13 @@ export function linkRequest(nameOrIndex: string | number): NetlinkRequest {
   return new NetlinkRequest(RTM.GETLINK, 0, linkHeader(0, 0, 0)).attribute(IFLA.IFNAME, utf8(`${nameOrIndex}\0`));
 }
 
-export function setLinkRequest(
-  index: number,
-  change: { readonly up?: boolean; readonly mtu?: number },
-): NetlinkRequest {
-  const flags = change.up === true ? IFF_UP : 0;
-  const mask = change.up === undefined ? 0 : IFF_UP;
+export function setLinkRequest(index: number, { up, mtu, queue }: LinkChange): NetlinkRequest {
+  const flags = up === true ? IFF_UP : 0;
+  const mask = up === undefined ? 0 : IFF_UP;
   const request = new NetlinkRequest(RTM.NEWLINK, 0, linkHeader(index, flags, mask));
-  return change.mtu === undefined ? request : request.attributeU32(IFLA.MTU, change.mtu);
+  if (mtu !== undefined) request.attributeU32(IFLA.MTU, mtu);
+  if (queue !== undefined) request.attributeU32(IFLA.TXQLEN, queue);
+  return request;
 }
 
 export function parseLink(body: Uint8Array): Link {

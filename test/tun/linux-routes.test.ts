@@ -35,7 +35,7 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
     ipCommand('link', 'add', 'va', 'type', 'veth', 'peer', 'name', 'vb');
     ipCommand('link', 'set', 'vb', 'up');
     index = network.link('va')!.index;
-    network.setLink(index, { up: true, mtu: 1450 });
+    network.setLink(index, { up: true, mtu: 1450, queue: 777 });
     network.addAddress({ linkIndex: index, ...prefix('192.0.2.1/24') });
     network.addAddress({ linkIndex: index, ...prefix('2001:db8::1/64') });
   });
@@ -43,7 +43,7 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
   it('changes links', () => {
     expect(network.link('va')).toEqual({ index, name: 'va', mtu: 1450, up: true });
     expect(network.link(index)).toEqual(network.link('va'));
-    expect(json('link', 'show', 'va')[0]).toMatchObject({ mtu: 1450, flags: expect.arrayContaining(['UP']) });
+    expect(json('link', 'show', 'va')[0]).toMatchObject({ mtu: 1450, txqlen: 777, flags: expect.arrayContaining(['UP']) });
     network.setLink(index, { up: false });
     expect(network.link(index)?.up).toBe(false);
     expect(network.link('nothing')).toBeUndefined();
