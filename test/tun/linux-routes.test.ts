@@ -43,7 +43,11 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
   it('changes links', () => {
     expect(network.link('va')).toEqual({ index, name: 'va', mtu: 1450, up: true });
     expect(network.link(index)).toEqual(network.link('va'));
-    expect(json('link', 'show', 'va')[0]).toMatchObject({ mtu: 1450, txqlen: 777, flags: expect.arrayContaining(['UP']) });
+    expect(json('link', 'show', 'va')[0]).toMatchObject({
+      mtu: 1450,
+      txqlen: 777,
+      flags: expect.arrayContaining(['UP']),
+    });
     network.setLink(index, { up: false });
     expect(network.link(index)?.up).toBe(false);
     expect(network.link('nothing')).toBeUndefined();
