@@ -12,6 +12,9 @@ import { readVirtioHdrLen, VIRTIO_NET_HDR_SIZE } from './offload/virtio.ts';
 import { OffloadWriter } from './offload/writer.ts';
 import { detachedError } from './tun-interface.ts';
 
+/** After so many packets that were not joined the next ones are read to where they stay: they need not be divided. */
+const WHOLE_IN_A_ROW = 4;
+
 /** Of a device whose kernel has them. */
 interface Offloads {
   readonly shared: SharedOffloads;
@@ -32,6 +35,7 @@ export class TunEnd {
   /** Nothing was left when it was read last. */
   drained = true;
   #released = false;
+  #wholeInARow = 0;
 
   constructor(
     { fd, offload }: Pick<DeviceDescriptor, 'fd' | 'offload'>,
@@ -53,6 +57,11 @@ export class TunEnd {
     const { kinds, writer } = this.#offloads;
     const joined = { all: ['gro', 'udp-gro'], tcp: ['gro'], none: [] }[writer.kinds];
     return ['csum', 'tso', ...(kinds === 'all' ? ['uso'] : []), ...joined];
+  }
+
+  /** A part of what was read last is still to be handed out, which is not waited for. */
+  get pending(): boolean {
+    return this.#offloads?.splitter.pending ?? false;
   }
 
   read(batch: PacketBatch): number {
@@ -82,20 +91,43 @@ export class TunEnd {
   /** A run that the batch has no room for goes on in the next one. */
   #readRuns(batch: PacketBatch, splitter: Splitter): void {
     const { dropped } = this.counters;
+    const inPlace = batch.headroom >= VIRTIO_NET_HDR_SIZE && batch.slotRoom >= splitter.input.length;
     while (batch.count < batch.capacity && this.budget > 0) {
       if (!splitter.pending) {
-        const length = this.#receive(addressOf(splitter.input), splitter.input.length);
+        const expectWhole = inPlace && this.#wholeInARow >= WHOLE_IN_A_ROW;
+        const length = expectWhole ? this.#readWhole(batch, splitter) : this.#readInput(splitter);
         if (length === 0) return;
         this.budget--;
+        if (length < 0) continue;
         if (!splitter.start(length)) {
           dropped['bad-offload']++;
           continue;
         }
+        this.#wholeInARow = splitter.whole ? this.#wholeInARow + 1 : 0;
       }
       const tooLarge = splitter.drops['too-large'];
       this.budget -= splitter.fill(batch);
       dropped['too-large'] += splitter.drops['too-large'] - tooLarge;
     }
+  }
+
+  #readInput({ input }: Splitter): number {
+    return this.#receive(addressOf(input), input.length);
+  }
+
+  /** Reads to where a whole packet stays. Negative: that it is, and was taken; what is not is in the splitter's input. */
+  #readWhole(batch: PacketBatch, splitter: Splitter): number {
+    const { buffer } = batch;
+    const { input } = splitter;
+    const at = batch.slotStart(batch.count) - VIRTIO_NET_HDR_SIZE;
+    const length = this.#receive(addressOf(buffer) + at, input.length);
+    if (length === 0) return 0;
+    if (splitter.finishWhole(buffer, at, length)) {
+      batch.claim(length - VIRTIO_NET_HDR_SIZE);
+      return -1;
+    }
+    input.set(buffer.subarray(at, at + length));
+    return length;
   }
 
   /** One read. 0: nothing is left, or can be had. */

@@ -25,6 +25,9 @@ export class PacketMemory {
   readonly #buffer: ArrayBufferLike;
   readonly #twin: TypescriptChecksums = new TypescriptChecksums();
   #used = 0;
+  /** The buffer that was asked about last: to look where one lives takes longer than to compare it. */
+  #asked: Uint8Array | undefined;
+  #answer: Checksums = this.#twin;
 
   /** @param size in bytes, rounded up to whole pages; what is never touched costs address space alone */
   constructor(size: number, options: PacketMemoryOptions = {}) {
@@ -56,7 +59,11 @@ export class PacketMemory {
 
   /** The quickest checksums that work on `buffer`, wherever it lives. Ask once for each batch, not for each packet. */
   checksumsFor(buffer: Uint8Array): Checksums {
-    return buffer.buffer === this.#buffer ? this.checksums : this.#twin;
+    if (buffer !== this.#asked) {
+      this.#asked = buffer;
+      this.#answer = buffer.buffer === this.#buffer ? this.checksums : this.#twin;
+    }
+    return this.#answer;
   }
 }
 

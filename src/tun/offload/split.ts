@@ -41,7 +41,14 @@ import {
 } from './headers.ts';
 import type { PacketMemory } from './memory.ts';
 import type { VirtioHeader } from './virtio.ts';
-import { GsoType, newVirtioHeader, readVirtioHeader, VIRTIO_NET_HDR_SIZE, VirtioFlag } from './virtio.ts';
+import {
+  GsoType,
+  newVirtioHeader,
+  readVirtioHeader,
+  VIRTIO_GSO_TYPE,
+  VIRTIO_NET_HDR_SIZE,
+  VirtioFlag,
+} from './virtio.ts';
 
 /** Why a packet that was read is lost. */
 export type SplitDrop =
@@ -127,6 +134,11 @@ export class Splitter {
     return this.#left > 0;
   }
 
+  /** What was taken up last was a packet that is passed on as it is. */
+  get whole(): boolean {
+    return this.#headerLength === 0;
+  }
+
   /** Forgets what is pending. */
   discard(): void {
     this.#left = 0;
@@ -139,6 +151,18 @@ export class Splitter {
     if (refusal === undefined) return true;
     this.drops[refusal]++;
     return false;
+  }
+
+  /**
+   * For a packet of `length` bytes, virtio header included, that was read to `at` elsewhere, in the packet memory. True:
+   * it is whole, and its checksum, if that was missing, was put in. False: it is for `input` and `start`, and unchanged.
+   */
+  finishWhole(buffer: Uint8Array, at: number, length: number): boolean {
+    if (length <= PACKET || length >= INPUT_SIZE || buffer[at + VIRTIO_GSO_TYPE] !== GsoType.none) return false;
+    const version = buffer[at + PACKET]! >>> 4;
+    if (version !== 4 && version !== 6) return false;
+    readVirtioHeader(buffer, at, this.#header);
+    return this.#completeChecksum(buffer, at + PACKET, length - PACKET);
   }
 
   /** Appends segments until the batch is full or nothing is pending. Returns how many. */
@@ -184,16 +208,21 @@ export class Splitter {
 
   /** A packet of its own, whose checksum may still have to be computed over whatever the kernel says. */
   #prepareWhole(length: number): SplitDrop | undefined {
-    const { flags, csumStart, csumOffset } = this.#header;
-    if ((flags & VirtioFlag.needsCsum) !== 0) {
-      const field = csumStart + csumOffset;
-      if (field + 2 > length) return 'bad-checksum-place';
-      const sum = this.#checksums.sum(this.input, PACKET + csumStart, length - csumStart, 0);
-      write16(this.input, PACKET + field, nonZero(~sum & 0xffff));
-    }
+    if (!this.#completeChecksum(this.input, PACKET, length)) return 'bad-checksum-place';
     this.#headerLength = 0;
     this.#begin(0, length, length);
     return undefined;
+  }
+
+  /** Puts the checksum of the packet at `at` in, if the header says that it is missing. False: it has no place. */
+  #completeChecksum(buffer: Uint8Array, at: number, length: number): boolean {
+    const { flags, csumStart, csumOffset } = this.#header;
+    if ((flags & VirtioFlag.needsCsum) === 0) return true;
+    const field = csumStart + csumOffset;
+    if (field + 2 > length) return false;
+    const sum = this.#memory.checksumsFor(buffer).sum(buffer, at + csumStart, length - csumStart, 0);
+    write16(buffer, at + field, nonZero(~sum & 0xffff));
+    return true;
   }
 
   /** A packet that is a run of segments: headers and payload. */
