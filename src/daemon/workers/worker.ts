@@ -1,4 +1,5 @@
 /** Where a worker thread begins. */
+import './compiler.ts';
 import { workerData } from 'node:worker_threads';
 import { libc } from '../../tun/libc.ts';
 import { reopenCrypto } from './crypto.ts';
