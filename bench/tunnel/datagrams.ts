@@ -11,7 +11,7 @@
 import { performance } from 'node:perf_hooks';
 import { parseAddress, type SocketAddress } from '../../src/base/address.ts';
 import { PacketBatch } from '../../src/base/batch.ts';
-import { libc } from '../../src/tun/libc.ts';
+import { addressOf, libc } from '../../src/tun/libc.ts';
 import { linuxUdp } from '../../src/tun/udp-linux.ts';
 import { UdpEnd } from '../../src/tun/udp-linux-end.ts';
 
@@ -71,15 +71,16 @@ async function receive(local: SocketAddress): Promise<ReceiveReport> {
   process.stdout.write('ready\n');
   const samples: [number, number][] = [];
   const descriptor = new Uint8Array(Int32Array.of(fd, POLLIN).buffer);
+  const address = addressOf(descriptor);
   let total = 0;
   let last = performance.now();
   const count = (): void => {
     total++;
   };
   for (;;) {
-    const ready = libc().poll(descriptor, SAMPLE_EVERY);
+    const ready = libc().poll(address, 1, SAMPLE_EVERY);
     const before = total;
-    if (ready > 0) while (end.receive(count) === 'some');
+    if (ready > 0) while (end.receive(count) === 'more');
     const time = performance.now();
     if (total > before) last = time;
     else if (time - last > (total === 0 ? PATIENCE : SILENCE)) return { total, samples };

@@ -40,7 +40,8 @@ export interface Libc {
   /** `messages` is the address of `count` structures mmsghdr. The result is the number of datagrams. */
   recvmmsg(fd: number, messages: number, count: number, flags: number): number;
   sendmmsg(fd: number, messages: number, count: number, flags: number): number;
-  poll(descriptors: Uint8Array, timeoutMs: number): number;
+  /** `descriptors` is the address of `count` structures pollfd. */
+  poll(descriptors: number, count: number, timeoutMs: number): number;
   epollCreate(flags: number): number;
   epollControl(epoll: number, operation: number, fd: number, event: Uint8Array): number;
   /** Waits in a thread of libuv's pool, for ever; `events` must stay alive until the callback. */
@@ -49,24 +50,30 @@ export interface Libc {
   flock(fd: number, operation: number): number;
   /** Moves the calling thread into the namespace of a descriptor. */
   setns(fd: number, type: number): number;
+  /** Lets other threads that wait for this processor run first. */
+  yield(): number;
   /** The system's number of the calling thread. */
   gettid(): number;
 }
 
 // BOUNDED: by the buffers that are alive.
 const addresses = new WeakMap<Uint8Array, number>();
-/** What was asked for last, which on the packet path is asked for next. */
+/** What was asked for last, and before: on the packet path one of both is asked for next. */
 let lastBuffer: Uint8Array | undefined;
 let lastAddress = 0;
+let formerBuffer: Uint8Array | undefined;
+let formerAddress = 0;
 
 /** Where a buffer's memory is. Valid for the buffer's life: keep a reference to it as long as the address is used. */
 export function addressOf(buffer: Uint8Array): number {
   if (buffer === lastBuffer) return lastAddress;
-  let address = addresses.get(buffer);
+  let address = buffer === formerBuffer ? formerAddress : addresses.get(buffer);
   if (address === undefined) {
     address = Number(koffi().address(buffer));
     addresses.set(buffer, address);
   }
+  formerBuffer = lastBuffer;
+  formerAddress = lastAddress;
   lastBuffer = buffer;
   lastAddress = address;
   return address;
@@ -174,9 +181,6 @@ function bindCalls(ffi: Koffi): Libc {
   const recvmmsg = bind<(fd: number, messages: number, count: number, flags: number, timeout: number) => number>(
     'int recvmmsg(int fd, uintptr_t messages, unsigned int count, int flags, uintptr_t timeout)',
   );
-  const poll = bind<(descriptors: Uint8Array, count: number, timeoutMs: number) => number>(
-    'int poll(void *descriptors, uint64_t count, int timeout)',
-  );
   const eventfd = bind<(initial: number, flags: number) => number>('int eventfd(unsigned int initial, int flags)');
   const epollWait = library.func('int epoll_wait(int epoll, void *events, int count, int timeout)');
   return {
@@ -197,7 +201,7 @@ function bindCalls(ffi: Koffi): Libc {
     getsockname: (fd, address) => getsockname(fd, address, Uint8Array.of(address.length, 0, 0, 0)),
     recvmmsg: (fd, messages, count, flags) => recvmmsg(fd, messages, count, flags, 0),
     sendmmsg: bind('int sendmmsg(int fd, uintptr_t messages, unsigned int count, int flags)'),
-    poll: (descriptors, timeoutMs) => poll(descriptors, descriptors.length / POLLFD_SIZE, timeoutMs),
+    poll: bind('int poll(uintptr_t descriptors, uint64_t count, int timeout)'),
     epollCreate: bind('int epoll_create1(int flags)'),
     epollControl: bind('int epoll_ctl(int epoll, int operation, int fd, void *event)'),
     epollWait: (epoll, events, maxEvents, done) => {
@@ -208,9 +212,7 @@ function bindCalls(ffi: Koffi): Libc {
     eventfd: (flags) => eventfd(0, flags),
     flock: bind('int flock(int fd, int operation)'),
     setns: bind('int setns(int fd, int type)'),
+    yield: bind('int sched_yield()'),
     gettid: bind('int gettid()'),
   };
 }
-
-/** struct pollfd: int fd, short events, short revents. */
-const POLLFD_SIZE = 8;

@@ -2,7 +2,7 @@
  * A socket to the kernel's routing tables (NETLINK_ROUTE), of the network namespace in which it was opened: a request
  * is answered at once or not at all, so it is made and waited for in one call.
  */
-import { ERRNO, libc, SystemError } from './libc.ts';
+import { addressOf, ERRNO, libc, SystemError } from './libc.ts';
 import type { NetlinkMessage, NetlinkRequest } from './netlink.ts';
 import { parseMessages } from './netlink.ts';
 
@@ -153,6 +153,6 @@ export class NetlinkSocket {
     const view = new DataView(descriptor.buffer);
     view.setInt32(0, this.#fd, true);
     view.setInt16(4, POLLIN, true);
-    libc().poll(descriptor, timeoutMs);
+    libc().poll(addressOf(descriptor), 1, timeoutMs);
   }
 }

@@ -44,8 +44,11 @@ function sharedMemory(): Shared {
   return shared;
 }
 
-/** What a turn of reading left behind; `failing`: nobody knows, the socket only fails. */
-export type Remainder = 'none' | 'some' | 'failing';
+/**
+ * How a turn of reading ended: `empty`, nothing was there; `taken`, all that there was; `more`, others must have their
+ * turn; `failing`, nobody knows, the socket only fails.
+ */
+export type Turn = 'empty' | 'taken' | 'more' | 'failing';
 
 export class UdpEnd {
   readonly local: SocketAddress;
@@ -123,7 +126,7 @@ export class UdpEnd {
   }
 
   /** Hands on what waits, until nothing is left or others must have their turn. */
-  receive(handler: DatagramHandler): Remainder {
+  receive(handler: DatagramHandler): Turn {
     let taken = 0;
     let failures = 0;
     while (!this.#released && taken < DATAGRAMS_PER_TURN) {
@@ -131,12 +134,11 @@ export class UdpEnd {
       const count = reader.read(this.#fd, 0);
       if (count > 0) {
         taken += this.#deliver(count, handler);
-        // Nothing more waited. To make sure can wait, until what was read is done with.
-        if (count < reader.capacity) break;
+        if (count < reader.capacity) return 'taken';
         continue;
       }
       const errno = count === 0 ? ERRNO.EAGAIN : libc().errno();
-      if (errno === ERRNO.EAGAIN) break;
+      if (errno === ERRNO.EAGAIN) return taken > 0 ? 'taken' : 'empty';
       // Having told an error that is in the queue too, the kernel goes on.
       const errors = errno === ERRNO.EINTR ? 1 : this.takeErrors();
       taken += errors;
@@ -144,7 +146,7 @@ export class UdpEnd {
       this.counters.receiveErrors++;
       if (++failures === MAX_FAILURES_PER_TURN) return 'failing';
     }
-    return taken > 0 ? 'some' : 'none';
+    return 'more';
   }
 
   #refusal(to: SocketAddress): UdpSendError | undefined {

@@ -93,6 +93,9 @@ export class DatagramWriter {
   readonly #classes = new Uint8Array(2 * MAX_MESSAGES);
   /** Headers that `#gather` filled. */
   #messages = 0;
+  /** What the target's words are now. */
+  #name: Int32Array | undefined;
+  #source: Int32Array | undefined;
 
   constructor(calls: Pick<Libc, 'sendmmsg' | 'errno'>) {
     this.#calls = calls;
@@ -125,6 +128,9 @@ export class DatagramWriter {
   }
 
   #writeTarget({ name, source }: Sending): void {
+    if (name === this.#name && source === this.#source) return;
+    this.#name = name;
+    this.#source = source;
     this.#words.set(name, NAME_AT);
     if (source === undefined) return;
     const [level, type] = isFour(name) ? [layout.SOL_IP, layout.IP_PKTINFO] : [layout.SOL_IPV6, layout.IPV6_PKTINFO];

@@ -220,11 +220,12 @@ export class LinuxUdpSocket implements UdpSocket {
     });
     if (this.#closed !== undefined) return;
     switch (left) {
-      case 'some':
+      case 'taken':
+      case 'more':
         // To be woken by the kernel takes longer than to look once more: under load there is more by then.
         setImmediate(() => this.#turn());
         return;
-      case 'none':
+      case 'empty':
         this.#watch.arm();
         return;
       case 'failing':

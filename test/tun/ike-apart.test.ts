@@ -32,7 +32,7 @@ async function parted(text: string): Promise<Parted> {
   });
   const esp = (): number[][] => {
     const found: number[][] = [];
-    while (end.receive((data) => found.push([...data.subarray(0, 5)])) === 'some');
+    while (['taken', 'more'].includes(end.receive((data) => found.push([...data.subarray(0, 5)]))));
     return found;
   };
   return { socket, ike, esp, to: { address, port: descriptor!.local.port }, sender };

@@ -16,10 +16,13 @@ const POLL_FAILED = 0x38;
 /** Deadlines are asked for so often at the most while there is traffic, in milliseconds. */
 const LOOK_AT_DEADLINES = 10;
 
+/** When no packet came for so long, in milliseconds, the next one is alone: it is passed on before anything else is done. */
+export const QUIET = 1;
+
 /** Something that is waited for. */
 export interface Source {
   readonly fd: number;
-  /** Takes what waits; false when nothing was left, and it is to be waited for. */
+  /** Takes what waits; false when it is to be waited for, as nothing was left, or not known to be. */
   readonly serve: () => boolean;
   /** It has an error, or was hung up. */
   readonly failed: () => void;
@@ -49,11 +52,13 @@ export class WorkerLoop {
   /** The same, as they were when descriptors were gathered. */
   #polled: Watched[] = [];
   #descriptors = new Int32Array(0);
-  #descriptorBytes = new Uint8Array(0);
+  #descriptorsAt = 0;
   #changed = true;
   // BOUNDED: emptied after each turn, which reads a bounded number of packets.
   #reports: WorkerReport[] = [];
   readonly #wakeWord = new Uint8Array(8);
+  /** By the main thread, which has given a command. */
+  #woken = false;
   #applied = 0;
   #told = 0;
   #stopped = false;
@@ -95,19 +100,31 @@ export class WorkerLoop {
   }
 
   run(): void {
-    for (;;) {
-      this.#obey();
-      if (this.#stopped) break;
-      if (this.#changed) this.#gatherDescriptors();
-      for (const watched of this.#polled) if (watched.ready && !watched.source.serve()) watched.ready = false;
-      // Behind the packets, which are not to wait for it.
-      this.#lookAtTime();
-      this.#hooks.afterTurn();
-      this.#tell();
-      // While one has more, others must not be left out; one alone need not ask.
-      if (this.#sources.size > 1 || !this.#someReady()) this.#poll();
-    }
+    this.#obey();
+    while (!this.#stopped) this.#turn();
     this.#tell();
+  }
+
+  /** What comes before a packet is served, all of it, is part of how long the packet takes. */
+  #turn(): void {
+    // While one has more, others must not be left out; one alone need not ask.
+    const asked = this.#sources.size > 1 || !this.#someReady();
+    if (asked) this.#poll();
+    if (!asked || this.#woken) this.#obey();
+    if (this.#changed) this.#gatherDescriptors();
+    const polled = this.#polled;
+    for (let i = 0; i < polled.length; i++) {
+      const watched = polled[i]!;
+      if (watched.ready && !watched.source.serve()) watched.ready = false;
+    }
+    this.#lookAtTime();
+    this.#hooks.afterTurn();
+    this.#tell();
+  }
+
+  /** Lets whoever was just given a packet have this processor, if that is where it waits, before the rest of the turn. */
+  giveWay(): void {
+    libc().yield();
   }
 
   #someReady(): boolean {
@@ -148,7 +165,9 @@ export class WorkerLoop {
 
   #poll(): void {
     if (this.#changed) this.#gatherDescriptors();
-    const count = libc().poll(this.#descriptorBytes, this.#someReady() ? 0 : this.#timeout());
+    this.#woken = false;
+    const timeout = this.#someReady() ? 0 : this.#timeout();
+    const count = libc().poll(this.#descriptorsAt, this.#polled.length + 1, timeout);
     if (count < 0) {
       const errno = libc().errno();
       if (errno !== ERRNO.EINTR) throw new SystemError('poll', errno);
@@ -156,7 +175,8 @@ export class WorkerLoop {
     }
     if (count === 0) return;
     const words = this.#descriptors;
-    if (words[1]! >>> 16 !== 0) libc().read(this.#setup.wake, addressOf(this.#wakeWord), 8);
+    this.#woken = words[1]! >>> 16 !== 0;
+    if (this.#woken) libc().read(this.#setup.wake, addressOf(this.#wakeWord), 8);
     for (let i = 0; i < this.#polled.length; i++) {
       const events = words[(i + 1) * POLLFD_WORDS + 1]! >>> 16;
       if (events === 0) continue;
@@ -178,7 +198,7 @@ export class WorkerLoop {
     this.#changed = false;
     this.#polled = [...this.#sources.values()];
     this.#descriptors = new Int32Array((this.#polled.length + 1) * POLLFD_WORDS);
-    this.#descriptorBytes = new Uint8Array(this.#descriptors.buffer);
+    this.#descriptorsAt = addressOf(new Uint8Array(this.#descriptors.buffer));
     for (const [i, fd] of [this.#setup.wake, ...this.#polled.map(({ source }) => source.fd)].entries()) {
       this.#descriptors[i * POLLFD_WORDS] = fd;
       this.#descriptors[i * POLLFD_WORDS + 1] = POLLIN;

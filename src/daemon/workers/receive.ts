@@ -10,7 +10,7 @@ import { addCounters, writeCounters } from '../../tun/counters.ts';
 import { SharedOffloads } from '../../tun/offload/shared.ts';
 import { TunEnd } from '../../tun/tun-end.ts';
 import { UdpEnd } from '../../tun/udp-linux-end.ts';
-import { WorkerLoop } from './loop.ts';
+import { QUIET, WorkerLoop } from './loop.ts';
 import { Control, MAX_UNDER_WAY, type WorkerCommand, type WorkerSetup } from './messages.ts';
 import { TooLarge } from './too-large.ts';
 
@@ -40,6 +40,7 @@ export class ReceiveWorker {
   readonly #batch: PacketBatch;
   readonly #paths: Path[] = [];
   #lastPath: Path | undefined;
+  #lastPacket = 0;
   // BOUNDED: the host's tunnels and sockets.
   readonly #devices = new Map<number, Device>();
   readonly #sockets = new Map<number, Socket>();
@@ -57,7 +58,7 @@ export class ReceiveWorker {
     });
     this.#loop = new WorkerLoop(setup, {
       obey: (command) => this.#obey(command),
-      nextDeadline: () => Math.min(this.#plane.nextDeadline(), ...this.#paused.values()),
+      nextDeadline: () => this.#nextDeadline(),
       expire: (now) => this.#expire(now),
       afterTurn: () => this.#afterTurn(),
     });
@@ -121,6 +122,12 @@ export class ReceiveWorker {
     this.#loop.report({ type: 'device-lost', tunnel });
   }
 
+  #nextDeadline(): number {
+    let next = this.#plane.nextDeadline();
+    for (const until of this.#paused.values()) next = Math.min(next, until);
+    return next;
+  }
+
   #expire(now: number): void {
     this.#plane.expire(now);
     for (const [key, until] of this.#paused) {
@@ -138,7 +145,7 @@ export class ReceiveWorker {
       this.#loop.unwatch(key);
       this.#paused.set(key, this.#loop.now() + PAUSE_AFTER_FAILURES);
     }
-    return left === 'some';
+    return left === 'more';
   }
 
   /** What ICMP told of what the other worker sent is read off here, as a rule: the socket is waited for here. */
@@ -196,11 +203,15 @@ export class ReceiveWorker {
   #flush(): void {
     const batch = this.#batch;
     if (batch.count === 0) return;
-    this.#plane.open(this.#loop.now(), batch, this.#paths);
+    const now = this.#loop.now();
+    const lone = batch.count === 1 && now - this.#lastPacket > QUIET;
+    this.#lastPacket = now;
+    this.#plane.open(now, batch, this.#paths);
     forEachTag(batch, (tag) => {
       const device = this.#devices.get(tag);
       if (device === undefined) return;
       device.end.write(batch);
+      if (lone) this.#loop.giveWay();
       writeCounters(device.end.counters, device.counters);
     });
     batch.clear();

@@ -11,15 +11,13 @@ import { SharedOffloads } from '../../tun/offload/shared.ts';
 import { TunEnd } from '../../tun/tun-end.ts';
 import { UdpEnd } from '../../tun/udp-linux-end.ts';
 import { LocalSockets } from './local-sockets.ts';
-import { WorkerLoop } from './loop.ts';
+import { QUIET, WorkerLoop } from './loop.ts';
 import type { WorkerCommand, WorkerSetup } from './messages.ts';
 import { TooLarge } from './too-large.ts';
 
 /** Packets that are read from a device at a time, and batches before another has its turn. */
 const BATCH_PACKETS = 64;
 const BATCHES_PER_TURN = 4;
-/** When none came for so long, in milliseconds, the next goes out before it is looked for more. */
-const QUIET = 1;
 /** No device has larger packets; one byte more, for slots that start where lines of the cache do. */
 const MAX_PACKET = 0x1_0000;
 /** No answer to a packet is larger: what every IPv6 link takes. */
@@ -128,7 +126,8 @@ export class SendWorker {
     const batch = this.#batch;
     let read = 0;
     let now = this.#loop.now();
-    if (now - this.#lastPacket > QUIET) end.budget = 1;
+    const lone = now - this.#lastPacket > QUIET;
+    if (lone) end.budget = 1;
     for (let turn = 0; turn < BATCHES_PER_TURN; turn++) {
       batch.clear();
       if (end.read(batch) === 0) break;
@@ -138,10 +137,15 @@ export class SendWorker {
       this.#plane.process(now, tunnel, batch);
       this.#send(batch);
       this.#lastPacket = now;
+      if (lone) {
+        this.#loop.giveWay();
+        break;
+      }
     }
     end.budget = Number.POSITIVE_INFINITY;
     writeCounters(end.counters, counters);
-    return read > 0;
+    // Whether another came behind it is asked by waiting for it.
+    return lone ? end.pending : !end.drained;
   }
 
   #send(batch: PacketBatch): void {
