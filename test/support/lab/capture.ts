@@ -4,6 +4,11 @@ import type { Lab } from './lab.ts';
 import type { Namespace } from './namespace.ts';
 import { type Background, run, waitFor } from './process.ts';
 
+const COUNTS = /(\d+) packets? captured, (\d+) packets? received by filter, (\d+) packets? dropped by kernel/;
+
+/** For what waits to be written, in KiB: of its own accord tcpdump has room for some dozen packets. */
+const ROOM = 65_536;
+
 let counter = 0;
 
 export class Capture {
@@ -15,11 +20,13 @@ export class Capture {
     this.#tcpdump = tcpdump;
   }
 
+  /** @param device not `lo`, where the kernel counts a packet twice that is written once */
   static async start(lab: Lab, namespace: Namespace, device: string): Promise<Capture> {
     // A batch that leaves by segmentation offload would stand in the capture as one large frame.
     await namespace.ip([`link set ${device} gso_max_segs 1`]);
     const file = join(lab.folder, `capture-${counter++}.pcap`);
-    const argv = ['tcpdump', '--immediate-mode', '-n', '-U', '-Z', 'root', '-i', device, '-w', file];
+    const options = ['--immediate-mode', '-B', String(ROOM), '-n', '-U', '-Z', 'root'];
+    const argv = ['tcpdump', ...options, '-i', device, '-w', file];
     const tcpdump = namespace.spawn('tcpdump', argv);
     lab.defer(() => tcpdump.stop());
     await waitFor('tcpdump to listen', () => {
@@ -29,8 +36,31 @@ export class Capture {
     return new Capture(file, tcpdump);
   }
 
+  /** Of tcpdump. */
+  get pid(): number {
+    return this.#tcpdump.pid;
+  }
+
+  /** Ends when tcpdump has written all that passed: on a busy machine it comes late to it. */
   async stop(): Promise<void> {
+    await waitFor('tcpdump to write what passed', async () => {
+      const { captured, received, dropped } = await this.#counts();
+      if (dropped > 0) throw new Error(`${dropped} packets passed that tcpdump had no room for`);
+      return captured === received || undefined;
+    });
     await this.#tcpdump.stop('SIGINT');
+  }
+
+  /** What was written so far, and what the kernel took from the line for it, or had to leave. */
+  async #counts(): Promise<{ captured: number; received: number; dropped: number }> {
+    const before = this.#tcpdump.output.length;
+    this.#tcpdump.signal('SIGUSR1');
+    const found = await waitFor('tcpdump to tell its counts', () => {
+      if (!this.#tcpdump.alive) throw new Error(this.#tcpdump.output);
+      return COUNTS.exec(this.#tcpdump.output.slice(before)) ?? undefined;
+    });
+    const [captured, received, dropped] = found.slice(1).map(Number) as [number, number, number];
+    return { captured, received, dropped };
   }
 
   /** The packets that a filter picks, one a line as tcpdump prints them. */
