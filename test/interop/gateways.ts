@@ -153,7 +153,7 @@ export async function leftovers(namespace: Namespace): Promise<string> {
   return lines.filter((line) => line !== '' && !/^(0|32766|32767):/.test(line)).join('\n');
 }
 
-/** What passes the line while `action` runs: that many packets that a filter of tcpdump picks, or a few less at its end. */
+/** What passes the line while `action` runs: how many packets a filter of tcpdump picks. */
 export async function counted(gateways: Gateways, filter: string, action: () => Promise<unknown>): Promise<number> {
   const capture = await Capture.start(gateways.lab, gateways.left, 'eth0');
   await action();
