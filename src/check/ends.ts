@@ -1,7 +1,8 @@
 /** Whether the two ends meet: addresses, ports, NAT traversal, and who begins (RFC 7296 §2.23, RFC 3948). */
 import { type IpAddress, parseAddress, prefixRange, rangeContains } from '../base/address.ts';
+import { peerAddressText } from '../config/mirror.ts';
 import type { PeerAddress } from '../config/model.ts';
-import { addressText, endPlace } from './places.ts';
+import { endPlace } from './places.ts';
 import { type Checked, type Finding, lineOf, type Place, placeIn } from './report.ts';
 
 const IKE_PORT = 500;
@@ -23,20 +24,20 @@ export function checkEnds(a: Checked, b: Checked): Finding[] {
 function checkAddress(caller: Checked, called: Checked): Finding[] {
   const to = caller.document.sa.remote.address;
   const at = called.document.sa.local.address;
-  if (to.kind === 'any' || at.kind === 'any' || addressText(to) === addressText(at)) return [];
+  if (to.kind === 'any' || at.kind === 'any' || peerAddressText(to) === peerAddressText(at)) return [];
   const places = [endPlace(caller, 'remote'), endPlace(called, 'local')];
   if (to.kind === 'fqdn' || at.kind === 'fqdn') {
     const [name, other] = to.kind === 'fqdn' ? [to, at] : [at, to];
-    const message = `whether ${addressText(name)} is ${addressText(other)} is for the name service to say, which was not asked`;
+    const message = `whether ${peerAddressText(name)} is ${peerAddressText(other)} is for the name service to say, which was not asked`;
     return [{ level: 'note', topic: 'address', message, places, change: '' }];
   }
   if (isPrivate(at.address) && !isPrivate(to.address)) {
-    const message = `${caller.title} calls ${addressText(to)}, and ${called.title} has the private address ${addressText(at)}: that takes a NAT which translates the one to the other`;
+    const message = `${caller.title} calls ${peerAddressText(to)}, and ${called.title} has the private address ${peerAddressText(at)}: that takes a NAT which translates the one to the other`;
     const change = `if there is such a NAT let ${called.title} begin, or have UDP ports 500 and ${called.document.sa.ike.nat.port} forwarded to it; else make the addresses equal`;
     return [{ level: 'warning', topic: 'nat', message, places, change }];
   }
-  const message = `${caller.title} calls ${addressText(to)}, and ${called.title} is at ${addressText(at)}`;
-  const change = `write ${addressText(at)} in ${caller.title}, or ${addressText(to)} in ${called.title}`;
+  const message = `${caller.title} calls ${peerAddressText(to)}, and ${called.title} is at ${peerAddressText(at)}`;
+  const change = `write ${peerAddressText(at)} in ${caller.title}, or ${peerAddressText(to)} in ${called.title}`;
   return [{ level: 'error', topic: 'address', message, places, change }];
 }
 

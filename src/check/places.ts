@@ -1,7 +1,6 @@
 /** The lines of a document that have a say in a matter, and what each says with its defaults filled in. */
-import { formatAddress } from '../base/address.ts';
-import { assertNever } from '../base/assert.ts';
-import type { AuthSettings, IdentityText, PeerAddress } from '../config/model.ts';
+import { peerAddressText } from '../config/mirror.ts';
+import type { AuthSettings, IdentityText } from '../config/model.ts';
 import type { ChildPlan } from '../config/selectors.ts';
 import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
 import { formatProposal } from '../crypto/proposal-text.ts';
@@ -13,20 +12,7 @@ const IKE_PORT = 500;
 export function endPlace(checked: Checked, which: 'local' | 'remote'): Place {
   const { address, port, line } = checked.document.sa[which];
   const ported = port === IKE_PORT ? '' : ` port='${port}'`;
-  return placeIn(checked, line, `<${which} address='${addressText(address)}'${ported}>`);
-}
-
-export function addressText(address: PeerAddress): string {
-  switch (address.kind) {
-    case 'any':
-      return 'any';
-    case 'ip':
-      return formatAddress(address.address);
-    case 'fqdn':
-      return address.name;
-    default:
-      return assertNever(address, 'peer address');
-  }
+  return placeIn(checked, line, `<${which} address='${peerAddressText(address)}'${ported}>`);
 }
 
 export function idText({ type, text }: IdentityText): string {
