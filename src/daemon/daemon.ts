@@ -6,35 +6,23 @@
 import { join } from 'node:path';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
-import { dumpDocument } from '../config/dump.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { Fetch } from '../pki/online.ts';
 import { Autostart } from './autostart.ts';
 import { Catalog, type DocumentText } from './catalog.ts';
-import { certificateProblems, checkCertificates } from './certificates.ts';
-import { explainPacket } from './explain.ts';
-import type { ExplainQuestion, Explanation } from './explanation.ts';
+import { certificateProblems } from './certificates.ts';
 import { HeldNetworks } from './networks.ts';
 import { type HoldingTunnel, holdingTunnel } from './networks-plan.ts';
 import { checkIdentity, type TunnelObject } from './objects.ts';
 import { secretOf } from './plan.ts';
 import type { Platform } from './platform.ts';
-import {
-  ControlError,
-  type DefineResult,
-  type PkiCheckResult,
-  type StatusResult,
-  type TunnelEvent,
-  type TunnelInfo,
-} from './protocol.ts';
+import { ControlError, type DefineResult, type TunnelEvent } from './protocol.ts';
+import { Queries } from './queries.ts';
 import { Runner } from './runner.ts';
 import { concerns, type SecretChange, SecretSources } from './secret-sources.ts';
 import { SecretStore } from './secrets.ts';
-import type { TunnelStatus } from './status.ts';
-import { inactiveStatus } from './status-view.ts';
-import { version } from './version.ts';
 import type { WorkerChoice } from './workers/choice.ts';
 
 export interface DaemonOptions {
@@ -58,6 +46,7 @@ export class Daemon {
   readonly secrets: SecretSources;
   readonly runner: Runner;
   readonly networks: HeldNetworks;
+  readonly queries: Queries;
   readonly #log: Logger;
   readonly #onEvent: DaemonOptions['onEvent'];
   readonly #catalog: Catalog;
@@ -93,11 +82,13 @@ export class Daemon {
       tunnels: {
         find: (name) => this.#holding(name),
         wanted: (name) => this.#autostart.attempt(name, NETWORK_PATIENCE),
-        state: (name) => this.#stateOf(name),
+        state: (name) => this.queries.stateOf(name),
       },
       libvirtSockets: options.libvirtSockets ?? [],
       log: options.log,
     });
+    const { runner, networks, secrets } = this;
+    this.queries = new Queries({ catalog: this.#catalog, runner, autostart: this.#autostart, networks, secrets });
   }
 
   /** Reads the definitions and starts what is to be started. */
@@ -248,61 +239,6 @@ export class Daemon {
     });
   }
 
-  list(): TunnelInfo[] {
-    return this.#catalog.objects.all().map((object) => this.#infoOf(object));
-  }
-
-  info(nameOrUuid: string): TunnelInfo {
-    return this.#infoOf(this.#catalog.objects.find(nameOrUuid));
-  }
-
-  dumpXml(nameOrUuid: string, inactive: boolean): string {
-    const { name, live, kept } = this.#catalog.objects.find(nameOrUuid);
-    const document = inactive ? kept : (live ?? kept);
-    if (document === undefined)
-      throw new ControlError('invalid-state', `tunnel ${name} is transient and has no inactive document`);
-    return dumpDocument(document);
-  }
-
-  /** Of the document that the next start uses, or of the one that runs where none is kept. */
-  checkCertificates(nameOrUuid: string): Promise<PkiCheckResult> {
-    const { live, kept } = this.#catalog.objects.find(nameOrUuid);
-    const document = kept ?? live;
-    if (document === undefined) throw new ControlError('invalid-state', `tunnel ${nameOrUuid} has no document`);
-    return checkCertificates(document, this.secrets, this.runner.online);
-  }
-
-  /** How a packet fares: by the document that runs, or by the one that the next start uses. */
-  explain(question: ExplainQuestion): Explanation {
-    const { name } = this.#catalog.objects.find(question.name);
-    const document = this.#catalog.currentDocument(name);
-    if (document === undefined) throw new ControlError('invalid-state', `tunnel ${name} has no document`);
-    return explainPacket(this.runner.explainFacts(document), question);
-  }
-
-  async status(nameOrUuid: string | undefined): Promise<StatusResult> {
-    await this.runner.standing.look();
-    const objects = nameOrUuid === undefined ? this.#catalog.objects.all() : [this.#catalog.objects.find(nameOrUuid)];
-    const networks = await this.networks.list();
-    return {
-      version: version(),
-      pid: process.pid,
-      uptime: Math.round(process.uptime()),
-      crypto: this.runner.cryptoName,
-      io: this.runner.io(),
-      workers: this.runner.workers(),
-      tunnels: objects.map((object) => this.#statusOf(object)),
-      networks: networks.filter(({ tunnel }) => objects.some(({ name }) => name === tunnel)),
-      counters: this.runner.counters(),
-    };
-  }
-
-  #statusOf({ name, uuid }: TunnelObject): TunnelStatus {
-    const running = this.runner.status(name);
-    if (running !== undefined) return running;
-    return { ...inactiveStatus(name, uuid), ...this.#autostart.status(name) };
-  }
-
   /** What is to be said when a tunnel is defined: it cannot start before its secret is there. */
   async #secretProblems(document: SectunnelDocument): Promise<string[]> {
     const secret = secretOf(document);
@@ -407,23 +343,5 @@ export class Daemon {
     const tried = this.#autostart.cancel(object.name);
     if (interrupted || tried) await this.runner.standing.release(object.name);
     return interrupted || tried;
-  }
-
-  #stateOf(name: string): string {
-    const waiting = this.#autostart.status(name) === undefined ? 'inactive' : 'inactive, is tried again';
-    return this.runner.status(name)?.state ?? waiting;
-  }
-
-  #infoOf(object: TunnelObject): TunnelInfo {
-    const status = this.runner.status(object.name);
-    return {
-      name: object.name,
-      uuid: object.uuid,
-      active: object.live !== undefined,
-      persistent: object.kept !== undefined,
-      autostart: this.#catalog.isAutostart(object.name),
-      device: status?.device?.name,
-      state: this.#stateOf(object.name),
-    };
   }
 }

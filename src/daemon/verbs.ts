@@ -26,12 +26,12 @@ const handlers: Handlers = {
   autostart: (daemon, params) => daemon.setAutostart(text(params, 'name'), flag(params, 'enable')),
   update: (daemon, params) =>
     daemon.update(documentOf(params), { live: flag(params, 'live'), config: flag(params, 'config') }),
-  list: (daemon) => ({ tunnels: daemon.list() }),
-  info: (daemon, params) => daemon.info(text(params, 'name')),
-  dumpxml: (daemon, params) => ({ xml: daemon.dumpXml(text(params, 'name'), flag(params, 'inactive')) }),
-  status: (daemon, params) => daemon.status(optionalText(params, 'name')),
+  list: (daemon) => ({ tunnels: daemon.queries.list() }),
+  info: (daemon, params) => daemon.queries.info(text(params, 'name')),
+  dumpxml: (daemon, params) => ({ xml: daemon.queries.dumpXml(text(params, 'name'), flag(params, 'inactive')) }),
+  status: (daemon, params) => daemon.queries.status(optionalText(params, 'name')),
   explain: (daemon, params) =>
-    daemon.explain({
+    daemon.queries.explain({
       name: text(params, 'name'),
       src: text(params, 'src'),
       dst: text(params, 'dst'),
@@ -40,10 +40,10 @@ const handlers: Handlers = {
       type: optionalNumber(params, 'type'),
       code: optionalNumber(params, 'code'),
     }),
-  'pki-check': (daemon, params) => daemon.checkCertificates(text(params, 'name')),
+  'pki-check': (daemon, params) => daemon.queries.checkCertificates(text(params, 'name')),
   event: (daemon, params, connection) => {
     const name = optionalText(params, 'name');
-    connection.subscribe(name === undefined ? undefined : daemon.info(name).name);
+    connection.subscribe(name === undefined ? undefined : daemon.queries.info(name).name);
     return { subscribed: true };
   },
   'net-import': (daemon, params) => daemon.networks.import(documentOf(params), flag(params, 'define')),

@@ -1,0 +1,113 @@
+/** What is asked of a daemon and changes nothing: what tunnels there are, how they fare, what becomes of a packet. */
+import { dumpDocument } from '../config/dump.ts';
+import type { Autostart } from './autostart.ts';
+import type { Catalog } from './catalog.ts';
+import { checkCertificates } from './certificates.ts';
+import { explainPacket } from './explain.ts';
+import type { ExplainQuestion, Explanation } from './explanation.ts';
+import type { HeldNetworks } from './networks.ts';
+import type { TunnelObject } from './objects.ts';
+import { ControlError, type PkiCheckResult, type StatusResult, type TunnelInfo } from './protocol.ts';
+import type { Runner } from './runner.ts';
+import type { SecretSources } from './secret-sources.ts';
+import type { TunnelStatus } from './status.ts';
+import { inactiveStatus } from './status-view.ts';
+import { version } from './version.ts';
+
+/** The parts of a daemon that know. */
+interface Sources {
+  readonly catalog: Catalog;
+  readonly runner: Runner;
+  readonly autostart: Autostart;
+  readonly networks: HeldNetworks;
+  readonly secrets: SecretSources;
+}
+
+export class Queries {
+  readonly #catalog: Catalog;
+  readonly #runner: Runner;
+  readonly #autostart: Autostart;
+  readonly #networks: HeldNetworks;
+  readonly #secrets: SecretSources;
+
+  constructor({ catalog, runner, autostart, networks, secrets }: Sources) {
+    this.#catalog = catalog;
+    this.#runner = runner;
+    this.#autostart = autostart;
+    this.#networks = networks;
+    this.#secrets = secrets;
+  }
+
+  list(): TunnelInfo[] {
+    return this.#catalog.objects.all().map((object) => this.#infoOf(object));
+  }
+
+  info(nameOrUuid: string): TunnelInfo {
+    return this.#infoOf(this.#catalog.objects.find(nameOrUuid));
+  }
+
+  dumpXml(nameOrUuid: string, inactive: boolean): string {
+    const { name, live, kept } = this.#catalog.objects.find(nameOrUuid);
+    const document = inactive ? kept : (live ?? kept);
+    if (document === undefined)
+      throw new ControlError('invalid-state', `tunnel ${name} is transient and has no inactive document`);
+    return dumpDocument(document);
+  }
+
+  /** Of the document that the next start uses, or of the one that runs where none is kept. */
+  checkCertificates(nameOrUuid: string): Promise<PkiCheckResult> {
+    const { live, kept } = this.#catalog.objects.find(nameOrUuid);
+    const document = kept ?? live;
+    if (document === undefined) throw new ControlError('invalid-state', `tunnel ${nameOrUuid} has no document`);
+    return checkCertificates(document, this.#secrets, this.#runner.online);
+  }
+
+  /** How a packet fares: by the document that runs, or by the one that the next start uses. */
+  explain(question: ExplainQuestion): Explanation {
+    const { name } = this.#catalog.objects.find(question.name);
+    const document = this.#catalog.currentDocument(name);
+    if (document === undefined) throw new ControlError('invalid-state', `tunnel ${name} has no document`);
+    return explainPacket(this.#runner.explainFacts(document), question);
+  }
+
+  async status(nameOrUuid: string | undefined): Promise<StatusResult> {
+    await this.#runner.standing.look();
+    const objects = nameOrUuid === undefined ? this.#catalog.objects.all() : [this.#catalog.objects.find(nameOrUuid)];
+    const networks = await this.#networks.list();
+    return {
+      version: version(),
+      pid: process.pid,
+      uptime: Math.round(process.uptime()),
+      crypto: this.#runner.cryptoName,
+      io: this.#runner.io(),
+      workers: this.#runner.workers(),
+      tunnels: objects.map((object) => this.#statusOf(object)),
+      networks: networks.filter(({ tunnel }) => objects.some(({ name }) => name === tunnel)),
+      counters: this.#runner.counters(),
+    };
+  }
+
+  #statusOf({ name, uuid }: TunnelObject): TunnelStatus {
+    const running = this.#runner.status(name);
+    if (running !== undefined) return running;
+    return { ...inactiveStatus(name, uuid), ...this.#autostart.status(name) };
+  }
+
+  stateOf(name: string): string {
+    const waiting = this.#autostart.status(name) === undefined ? 'inactive' : 'inactive, is tried again';
+    return this.#runner.status(name)?.state ?? waiting;
+  }
+
+  #infoOf(object: TunnelObject): TunnelInfo {
+    const status = this.#runner.status(object.name);
+    return {
+      name: object.name,
+      uuid: object.uuid,
+      active: object.live !== undefined,
+      persistent: object.kept !== undefined,
+      autostart: this.#catalog.isAutostart(object.name),
+      device: status?.device?.name,
+      state: this.stateOf(object.name),
+    };
+  }
+}
