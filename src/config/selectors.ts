@@ -28,7 +28,11 @@ export function toPolicy(document: SectunnelDocument): DocumentPolicy {
   const names = childNames(document);
   return {
     entries: document.sps.flatMap((sp) => sp.policies.flatMap((policy) => entriesOf(sp, policy, names))),
-    warnings: document.sps.flatMap((sp) => [...portWarning(sp), ...pfpWarning(document, sp)]),
+    warnings: document.sps.flatMap((sp) => [
+      ...portWarning(sp),
+      ...pfpWarning(document, sp),
+      ...useWarning(document, sp),
+    ]),
   };
 }
 
@@ -200,5 +204,13 @@ function pfpWarning({ sa }: SectunnelDocument, sp: SecurityPolicy): string[] {
   if (sa.ike.start !== 'initiate' || !ownChild(sp).some(({ pfp }) => pfp !== undefined)) return [];
   return [
     `line ${sp.line}: <sp name='${sp.name}'>: pfp='yes' takes its SAs from packets, so start='initiate' brings up none of them; each comes with the first packet that needs it`,
+  ];
+}
+
+/** While there is no SA nothing is led into the device, so nothing there calls for one. */
+function useWarning({ sa }: SectunnelDocument, sp: SecurityPolicy): string[] {
+  if (sa.ike.start !== 'trap' || !ownChild(sp).some(({ level }) => level.kind === 'use')) return [];
+  return [
+    `line ${sp.line}: <sp name='${sp.name}'>: with level='use' packets pass in the clear until there is an SA, so start='trap' gets none from them; write start='initiate', or level='require'`,
   ];
 }

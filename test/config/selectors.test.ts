@@ -15,6 +15,7 @@ function sp(ranges: string, upperspec: string, policies: string, attributes = ''
 
 const LAN = "<src_range address='10.1.0.0' prefixlen='24'/><dst_range address='10.2.0.0' prefixlen='24'/>";
 const IPSEC = "<policy direction='both' action='ipsec'><rule protocol='esp' mode='tunnel'/></policy>";
+const LEVEL_USE = IPSEC.replace("mode='tunnel'", "mode='tunnel' level='use'");
 const NONE = "<policy direction='both' action='none'/>";
 
 /** Direction, action and selectors of each entry. */
@@ -75,6 +76,25 @@ describe('toPolicy', () => {
     expect(toPolicy(doc).warnings).toEqual([
       "line 3: <sp name='p'>: protocol='any' with port 5000 cannot be negotiated (RFC 7296 section 3.13.1); it is taken as tcp, udp, sctp, one selector each. Name the protocol in <upperspec> to have just that one",
     ]);
+  });
+
+  it.each([
+    ['trap', LEVEL_USE, "with level='use' packets pass in the clear until there is an SA, so start='trap' gets none"],
+    ['initiate', LEVEL_USE, undefined],
+    ['respond', LEVEL_USE, undefined],
+    ['trap', IPSEC, undefined],
+    [
+      'initiate',
+      IPSEC,
+      "pfp='yes' takes its SAs from packets, so start='initiate' brings up none of them",
+      " pfp='yes'",
+    ],
+    ['trap', IPSEC, undefined, " pfp='yes'"],
+  ])('warns of what start does not do: %s, %s', (start, policies, warning, pfp = '') => {
+    const rule = sp(LAN, `protocol='any'${pfp}`, policies, "name='p'");
+    const text = `<sa><remote address='192.0.2.2'/><ike start='${start}'/></sa>${rule}`;
+    const expected = warning === undefined ? [] : [expect.stringContaining(`line 3: <sp name='p'>: ${warning}`)];
+    expect(toPolicy(document(text)).warnings).toEqual(expected);
   });
 
   it('leaves a range without a port whole where another range of its side has one', () => {
