@@ -50,8 +50,6 @@ export interface Libc {
   flock(fd: number, operation: number): number;
   /** Moves the calling thread into the namespace of a descriptor. */
   setns(fd: number, type: number): number;
-  /** Lets other threads that wait for this processor run first. */
-  yield(): number;
   /** The system's number of the calling thread. */
   gettid(): number;
 }
@@ -212,7 +210,6 @@ function bindCalls(ffi: Koffi): Libc {
     eventfd: (flags) => eventfd(0, flags),
     flock: bind('int flock(int fd, int operation)'),
     setns: bind('int setns(int fd, int type)'),
-    yield: bind('int sched_yield()'),
     gettid: bind('int gettid()'),
   };
 }

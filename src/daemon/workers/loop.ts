@@ -19,6 +19,9 @@ const LOOK_AT_DEADLINES = 10;
 /** When no packet came for so long, in milliseconds, the next one is alone: it is passed on before anything else is done. */
 export const QUIET = 1;
 
+/** When nothing comes for so long after it, in milliseconds, the rest of its turn is done. */
+const REST_AFTER = 2;
+
 /** Something that is waited for. */
 export interface Source {
   readonly fd: number;
@@ -57,6 +60,10 @@ export class WorkerLoop {
   // BOUNDED: emptied after each turn, which reads a bounded number of packets.
   #reports: WorkerReport[] = [];
   readonly #wakeWord = new Uint8Array(8);
+  /** A packet came alone and was passed on in this turn. */
+  #alone = false;
+  /** The rest of the last turn has not been done yet. */
+  #restWaits = false;
   /** By the main thread, which has given a command. */
   #woken = false;
   #applied = 0;
@@ -105,7 +112,10 @@ export class WorkerLoop {
     this.#tell();
   }
 
-  /** What comes before a packet is served, all of it, is part of how long the packet takes. */
+  /**
+   * What comes before a packet is served, all of it, is part of how long the packet takes; and what comes behind one that
+   * was alone, if whoever gets it waits for this processor.
+   */
   #turn(): void {
     // While one has more, others must not be left out; one alone need not ask.
     const asked = this.#sources.size > 1 || !this.#someReady();
@@ -117,14 +127,18 @@ export class WorkerLoop {
       const watched = polled[i]!;
       if (watched.ready && !watched.source.serve()) watched.ready = false;
     }
+    const waits = this.#alone && !this.#restWaits && !this.#hasToTell();
+    this.#alone = false;
+    this.#restWaits = waits;
+    if (waits) return;
     this.#lookAtTime();
     this.#hooks.afterTurn();
     this.#tell();
   }
 
-  /** Lets whoever was just given a packet have this processor, if that is where it waits, before the rest of the turn. */
-  giveWay(): void {
-    libc().yield();
+  /** The turn has passed a packet on that came alone: what else is to be done can wait. */
+  passedOn(): void {
+    this.#alone = true;
   }
 
   #someReady(): boolean {
@@ -155,8 +169,12 @@ export class WorkerLoop {
     this.#deadline = this.#hooks.nextDeadline();
   }
 
+  #hasToTell(): boolean {
+    return this.#reports.length > 0 || this.#told !== this.#applied;
+  }
+
   #tell(): void {
-    if (this.#reports.length === 0 && this.#told === this.#applied) return;
+    if (!this.#hasToTell()) return;
     this.#told = this.#applied;
     const output: WorkerOutput = { applied: this.#applied, reports: this.#reports };
     this.#setup.port.postMessage(output);
@@ -166,7 +184,7 @@ export class WorkerLoop {
   #poll(): void {
     if (this.#changed) this.#gatherDescriptors();
     this.#woken = false;
-    const timeout = this.#someReady() ? 0 : this.#timeout();
+    const timeout = this.#someReady() ? 0 : this.#restWaits ? REST_AFTER : this.#timeout();
     const count = libc().poll(this.#descriptorsAt, this.#polled.length + 1, timeout);
     if (count < 0) {
       const errno = libc().errno();

@@ -211,7 +211,7 @@ export class ReceiveWorker {
       const device = this.#devices.get(tag);
       if (device === undefined) return;
       device.end.write(batch);
-      if (lone) this.#loop.giveWay();
+      if (lone) this.#loop.passedOn();
       writeCounters(device.end.counters, device.counters);
     });
     batch.clear();

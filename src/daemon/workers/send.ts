@@ -126,7 +126,7 @@ export class SendWorker {
     const batch = this.#batch;
     let read = 0;
     let now = this.#loop.now();
-    const lone = now - this.#lastPacket > QUIET;
+    const lone = !end.pending && now - this.#lastPacket > QUIET;
     if (lone) end.budget = 1;
     for (let turn = 0; turn < BATCHES_PER_TURN; turn++) {
       batch.clear();
@@ -138,7 +138,7 @@ export class SendWorker {
       this.#send(batch);
       this.#lastPacket = now;
       if (lone) {
-        this.#loop.giveWay();
+        this.#loop.passedOn();
         break;
       }
     }
