@@ -12,7 +12,7 @@ import { readVirtioHdrLen, VIRTIO_NET_HDR_SIZE } from './offload/virtio.ts';
 import { OffloadWriter } from './offload/writer.ts';
 import { detachedError } from './tun-interface.ts';
 
-/** After so many packets that were not joined the next ones are read to where they stay: they need not be divided. */
+/** After so many packets that were not joined, the first of a batch is read to where it stays: it need not be divided. */
 const WHOLE_IN_A_ROW = 4;
 
 /** Of a device whose kernel has them. */
@@ -94,7 +94,8 @@ export class TunEnd {
     const inPlace = batch.headroom >= VIRTIO_NET_HDR_SIZE && batch.slotRoom >= splitter.input.length;
     while (batch.count < batch.capacity && this.budget > 0) {
       if (!splitter.pending) {
-        const expectWhole = inPlace && this.#wholeInARow >= WHOLE_IN_A_ROW;
+        // The first alone: each slot that a run is read to by mistake would take 64 KiB of memory for ever.
+        const expectWhole = inPlace && batch.count === 0 && this.#wholeInARow >= WHOLE_IN_A_ROW;
         const length = expectWhole ? this.#readWhole(batch, splitter) : this.#readInput(splitter);
         if (length === 0) return;
         this.budget--;
