@@ -1,7 +1,7 @@
 /** Whether the two ends meet: addresses, ports, NAT traversal, and who begins (RFC 7296 §2.23, RFC 3948). */
 import { type IpAddress, parseAddress, prefixRange, rangeContains } from '../base/address.ts';
-import { peerAddressText } from '../config/mirror.ts';
 import type { PeerAddress } from '../config/model.ts';
+import { peerAddressText } from '../config/text.ts';
 import { endPlace } from './places.ts';
 import { type Checked, type Finding, lineOf, type Place, placeIn } from './report.ts';
 

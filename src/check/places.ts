@@ -1,7 +1,8 @@
 /** The lines of a document that have a say in a matter, and what each says with its defaults filled in. */
-import { peerAddressText } from '../config/mirror.ts';
+
 import type { AuthSettings, IdentityText } from '../config/model.ts';
 import type { ChildPlan } from '../config/selectors.ts';
+import { peerAddressText } from '../config/text.ts';
 import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
 import { formatProposal } from '../crypto/proposal-text.ts';
 import { formatSelectorPair } from '../policy/selector.ts';

@@ -7,7 +7,6 @@ import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
 import { formatProposal } from '../crypto/proposal-text.ts';
 import { protocolName } from '../policy/protocols.ts';
 import { isAnyPorts } from '../policy/selector.ts';
-import { levelText, peerAddressText } from './mirror.ts';
 import type {
   AuthSettings,
   DeviceSettings,
@@ -22,6 +21,7 @@ import type {
   SecurityPolicy,
   UpperSpec,
 } from './model.ts';
+import { levelText, peerAddressText } from './text.ts';
 import { element, layOut, type OutputElement } from './write.ts';
 
 export function dumpDocument(document: SectunnelDocument): string {

@@ -3,19 +3,12 @@
  * its mirror. `direction='both'` says so in one policy; a document that writes both out (as setkey does, and the seed)
  * is brought to that form here, and refused where the two are not each other's mirror.
  */
-import { formatAddress, formatRange, intersectRanges } from '../base/address.ts';
+import { formatRange, intersectRanges } from '../base/address.ts';
 import { Protocol } from '../policy/protocols.ts';
 import { formatPorts } from '../policy/selector.ts';
 import type { Issues } from './issues.ts';
-import type {
-  EndPoint,
-  PacketRange,
-  PeerAddress,
-  PolicySettings,
-  RuleLevel,
-  RuleSettings,
-  SecurityPolicy,
-} from './model.ts';
+import type { EndPoint, PacketRange, PolicySettings, RuleSettings, SecurityPolicy } from './model.ts';
+import { levelText, peerAddressText } from './text.ts';
 import type { XmlNode } from './xml.ts';
 
 /** An `sp` whose name may still be missing, with the elements to complain about. */
@@ -152,21 +145,6 @@ function rangesText(ranges: readonly PacketRange[]): string {
     })
     .sort()
     .join(', ');
-}
-
-export function levelText(level: RuleLevel): string {
-  return level.kind === 'unique' && level.group !== undefined ? `unique:${level.group}` : level.kind;
-}
-
-export function peerAddressText(address: PeerAddress): string {
-  switch (address.kind) {
-    case 'any':
-      return 'any';
-    case 'ip':
-      return formatAddress(address.address);
-    case 'fqdn':
-      return address.name;
-  }
 }
 
 function endText({ address, port }: EndPoint): string {

@@ -31,7 +31,6 @@ import {
   X509_SOURCES,
 } from './grammar.ts';
 import type { Issues } from './issues.ts';
-import { peerAddressText } from './mirror.ts';
 import type {
   AuthSettings,
   EndPoint,
@@ -47,6 +46,7 @@ import type {
 import { readEsp } from './parse-esp.ts';
 import type { RuleElement } from './parse-sp.ts';
 import { readLifetime, readProposals } from './parse-suite.ts';
+import { peerAddressText } from './text.ts';
 import {
   attributeOf,
   isHostName,

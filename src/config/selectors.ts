@@ -15,6 +15,7 @@ import {
   type TrafficSelector,
 } from '../policy/selector.ts';
 import type { PacketRange, PolicySettings, RuleLevel, SectunnelDocument, SecurityPolicy } from './model.ts';
+import { levelText } from './text.ts';
 
 export interface DocumentPolicy {
   /** In document order, for both directions. */
@@ -78,7 +79,7 @@ export function sharingProblem(document: SectunnelDocument): string | undefined 
       firsts.set(name, plan);
       continue;
     }
-    const where = `the rules on lines ${first.line} and ${plan.line} share an SA (level='${formatLevel(plan.level)}')`;
+    const where = `the rules on lines ${first.line} and ${plan.line} share an SA (level='${levelText(plan.level)}')`;
     if (first.mode !== plan.mode) {
       return `${where}, which has one mode: write mode='${first.mode}' for both, or another number`;
     }
@@ -132,10 +133,6 @@ function packetFlags({ srcRanges, dstRanges, upperspec }: SecurityPolicy): Packe
     remotePort,
   };
   return Object.values(flags).includes(true) ? flags : undefined;
-}
-
-function formatLevel(level: RuleLevel): string {
-  return level.kind === 'unique' && level.group !== undefined ? `unique:${level.group}` : level.kind;
 }
 
 function entriesOf(sp: SecurityPolicy, policy: PolicySettings, names: ReadonlyMap<string, string>): PolicyEntry[] {
