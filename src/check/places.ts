@@ -1,5 +1,4 @@
 /** The lines of a document that have a say in a matter, and what each says with its defaults filled in. */
-
 import type { AuthSettings, IdentityText } from '../config/model.ts';
 import type { ChildPlan } from '../config/selectors.ts';
 import { peerAddressText } from '../config/text.ts';
