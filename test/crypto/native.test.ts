@@ -249,7 +249,9 @@ describeNative('keys', (provider) => {
         return (process.memoryUsage().rss - before) / 1e6;
       };
       // A context has some 500 bytes at least: 100,000 would be 50 MB, each time. The heap itself grows now and then.
-      expect(Math.min(growth(), growth(), growth())).toBeLessThan(30);
+      let least = growth();
+      for (let again = 0; least >= 30 && again < 2; again++) least = Math.min(least, growth());
+      expect(least).toBeLessThan(30);
     },
   );
 
