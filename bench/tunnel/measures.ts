@@ -4,7 +4,7 @@ import { median, percentile } from '../stats.ts';
 import { Load, type PingResult, type TcpKind } from './load.ts';
 import { greatestRate } from './search.ts';
 import type { Running, System } from './systems.ts';
-import { cpuSeconds, peakMemory } from './usage.ts';
+import { cpuSeconds, machineTime, peakMemory, stolenSince } from './usage.ts';
 
 interface Metric {
   readonly title: string;
@@ -25,7 +25,8 @@ export type MetricName =
   | 'ping-load-p99'
   | 'ping-load-lost'
   | 'cpu'
-  | 'memory';
+  | 'memory'
+  | 'stolen';
 
 export const METRICS: Readonly<Record<MetricName, Metric>> = {
   'tcp-1': { title: 'TCP, one stream', unit: 'Mbit/s' },
@@ -42,6 +43,7 @@ export const METRICS: Readonly<Record<MetricName, Metric>> = {
   'ping-load-lost': { title: 'Ping beside one TCP stream, lost', unit: '%' },
   cpu: { title: 'CPU time of both ends, one TCP stream', unit: 's/GiB' },
   memory: { title: 'Most resident memory of an end', unit: 'MiB' },
+  stolen: { title: 'CPU time wanted, and taken by the host', unit: '%' },
 };
 
 export const METRIC_NAMES: readonly MetricName[] = Object.keys(METRICS) as MetricName[];
@@ -90,12 +92,14 @@ export async function takeTurn(system: System, options: TurnOptions): Promise<Sa
       const load = await Load.start(running.line);
       lab.defer(() => load.stop());
       await load.quiet();
+      const before = machineTime();
       for (const [what, measure] of measurements(running, load, options.pace, sample)) {
         await attempt(what, async () => {
           await measure();
           await load.quiet();
         });
       }
+      sample.stolen = stolenSince(before);
     });
   } finally {
     await lab.dispose();

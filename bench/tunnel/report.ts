@@ -133,7 +133,7 @@ export function wantedTable(samples: Samples): string {
     const ours = provider === undefined ? own(samples)[0] : `${OWN_PREFIX}${provider}`;
     const reached = ours === undefined ? Number.NaN : figure(samples, ours, metric) / figure(samples, against, metric);
     const met = bound === 'at least' ? reached >= ratio : reached <= ratio;
-    return [what, `to ${against}`, `${bound} ${ratio}x`, `${round(reached)}x`, verdict(reached, met)];
+    return [what, `to ${against}`, `${bound} ${ratio}x`, quantity(reached, 'x'), verdict(reached, met)];
   });
   const peaks = own(samples).flatMap((system) => rounds(samples, system, 'memory'));
   const memory = peaks.length === 0 ? Number.NaN : Math.max(...peaks);
@@ -141,10 +141,14 @@ export function wantedTable(samples: Samples): string {
     'Most resident memory',
     '',
     `below ${MAX_MEMORY} MiB`,
-    `${round(memory)} MiB`,
+    quantity(memory, ' MiB'),
     verdict(memory, memory < MAX_MEMORY),
   ]);
   return columns([['', '', 'wanted', 'reached', ''], ...lines], [0, 1, 2, 4]);
+}
+
+function quantity(value: number, unit: string): string {
+  return Number.isFinite(value) ? `${round(value)}${unit}` : round(value);
 }
 
 function verdict(value: number, met: boolean): string {

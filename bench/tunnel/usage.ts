@@ -1,4 +1,7 @@
-/** What a process has used, as the kernel counts it: all its threads, those that ended too. */
+/**
+ * What a process has used, as the kernel counts it: all its threads, those that ended too; and what the machine was not
+ * given.
+ */
 import { readFileSync } from 'node:fs';
 
 /** Ticks a second of the times in /proc, the same on every Linux that Node runs on (USER_HZ). */
@@ -13,6 +16,30 @@ export function cpuSeconds(pid: number): number {
   // The name stands in parentheses and may hold anything.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return (Number(fields[UTIME]) + Number(fields[STIME])) / TICKS;
+}
+
+/** Processor time of the whole machine since it began, in ticks of all processors. */
+export interface MachineTime {
+  /** With what was stolen. */
+  readonly wanted: number;
+  /** Wanted, and given to other machines by the host of this virtual one. */
+  readonly stolen: number;
+}
+
+export function machineTime(stat: string = readFileSync('/proc/stat', 'utf8')): MachineTime {
+  // In their order, see proc(5). What guests take is in user and nice.
+  const [user = 0, nice = 0, system = 0, , , interrupts = 0, soft = 0, stolen = 0] = stat
+    .slice(0, stat.indexOf('\n'))
+    .split(/\s+/)
+    .slice(1)
+    .map(Number);
+  return { wanted: user + nice + system + interrupts + soft + stolen, stolen };
+}
+
+/** Of the processor time that was wanted since then, what was not given; in percent. */
+export function stolenSince(before: MachineTime, now: MachineTime = machineTime()): number {
+  const wanted = now.wanted - before.wanted;
+  return wanted === 0 ? 0 : (100 * (now.stolen - before.stolen)) / wanted;
 }
 
 /** The most memory that was resident at any time, in MiB. */

@@ -3,6 +3,7 @@ import { median, percentile } from '../../bench/stats.ts';
 import { barCharts } from '../../bench/svg.ts';
 import { tunnelRows, wantedTable } from '../../bench/tunnel/report.ts';
 import { greatestRate, type Probe } from '../../bench/tunnel/search.ts';
+import { machineTime, stolenSince } from '../../bench/tunnel/usage.ts';
 
 describe('figures of samples', () => {
   it('take the median, between two where their number is even', () => {
@@ -64,6 +65,24 @@ describe('the search for the greatest rate', () => {
   });
 });
 
+describe('processor time that the host takes', () => {
+  // user nice system idle iowait irq softirq steal guest guest_nice
+  const before = machineTime('cpu  100 10 50 5000 70 1 2 30 9 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n');
+
+  it('is told of what was wanted, which idle processors are not', () => {
+    expect(before).toEqual({ wanted: 193, stolen: 30 });
+    const later = machineTime('cpu  160 20 70 9000 90 2 3 40 9 0\n');
+    expect(stolenSince(before, later)).toBeCloseTo((100 * 10) / 102);
+    expect(stolenSince(before, before)).toBe(0);
+  });
+
+  it('is read of this machine', () => {
+    const { wanted, stolen } = machineTime();
+    expect(wanted).toBeGreaterThan(0);
+    expect(stolen).toBeGreaterThanOrEqual(0);
+  });
+});
+
 describe('the report', () => {
   const samples = new Map([
     ['sectunnel-ipsec-mb', [{ 'tcp-1': 1_000, cpu: 3 }, { 'tcp-1': 1_200, cpu: 1 }, { 'tcp-1': 1_100 }]],
@@ -93,6 +112,7 @@ describe('the report', () => {
     expect(verdict('TCP, one stream, openssl')).toBe('not met');
     expect(verdict('TCP, one stream  ')).toBe('not measured');
     expect(verdict('CPU time per GiB')).toBe('met');
+    expect(lines.find((line) => line.startsWith('TCP, one stream  '))).toMatch(/ – {2}not measured$/);
   });
 
   it('draws a bar for each system, and escapes its words', () => {
