@@ -5,7 +5,7 @@ import { run } from '../../src/cli/run.ts';
 import { verbs } from '../../src/cli/verbs.ts';
 import type { StatusResult } from '../../src/daemon/protocol.ts';
 import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
-import { address, SECRET_UUID, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
+import { address, eventually, SECRET_UUID, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
 
 interface Outcome {
   readonly code: number;
@@ -16,14 +16,14 @@ interface Outcome {
 /** Runs a command line as a shell would. */
 async function sectunnel(
   words: readonly string[],
-  stdin = '',
-  interrupted: Promise<void> = Promise.resolve(),
+  { stdin = '', interrupted = Promise.resolve(), onOut = (_text: string): void => undefined } = {},
 ): Promise<Outcome> {
   let out = '';
   let err = '';
   const code = await run(words, {
     out: (text) => {
       out += text;
+      onOut(text);
     },
     err: (text) => {
       err += text;
@@ -51,7 +51,7 @@ async function shell(): Promise<Shell> {
       writeFileSync(path, content);
       return path;
     },
-    run: (words, stdin) => sectunnel(['--run-dir', daemon.runDir, ...words], stdin),
+    run: (words, stdin = '') => sectunnel(['--run-dir', daemon.runDir, ...words], { stdin }),
   };
 }
 
@@ -177,14 +177,20 @@ describe('verbs', () => {
     const interrupted = new Promise<void>((resolve) => {
       interrupt = resolve;
     });
-    const watching = sectunnel(['--run-dir', daemon.runDir, 'event'], '', interrupted);
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    await daemon.client.call('define', { xml: tunnelDocument() });
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    const seen: string[] = [];
+    const watching = sectunnel(['--run-dir', daemon.runDir, 'event'], {
+      interrupted,
+      onOut: (text) => seen.push(text),
+    });
+    // Nobody tells when it listens: until then there are more.
+    await eventually('an event', async () => {
+      await daemon.client.call('define', { xml: tunnelDocument() });
+      return seen.length > 0;
+    });
     interrupt();
     const { code, out } = await watching;
     expect(code).toBe(0);
-    expect(out).toMatch(/^\d{4}-\d\d-\d\dT\S+Z net: defined\n$/);
+    expect(out).toMatch(/^(\d{4}-\d\d-\d\dT\S+Z net: defined\n)+$/);
   });
 
   it('never print a secret', async () => {

@@ -88,8 +88,8 @@ describe('control socket', () => {
   });
 
   it('sends events to those who asked, of the tunnel that they asked for', async () => {
-    const { server, runDir } = await serve(async (_verb, params, connection) => {
-      connection.subscribe((params as { name?: string }).name);
+    const { server, runDir } = await serve(async (verb, params, connection) => {
+      if (verb === 'event') connection.subscribe((params as { name?: string }).name);
       return {};
     });
     const [all, one, none] = await Promise.all([1, 2, 3].map(() => DaemonClient.connect(runDir)));
@@ -99,7 +99,8 @@ describe('control socket', () => {
     await all!.call('event', {});
     await one!.call('event', { name: 'b' });
     for (const tunnel of ['a', 'b']) server.publish({ time: '', tunnel, event: 'started', detail: '' });
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    // Answers come behind what was sent before them.
+    await Promise.all([all, one, none].map((client) => client!.call('info', { name: 'a' })));
     expect(seen.sort()).toEqual(['all a', 'all b', 'one b']);
     for (const client of [all, one, none]) client!.close();
   });
@@ -124,10 +125,14 @@ describe('control socket', () => {
   });
 
   it('tells callers when the daemon goes away', async () => {
-    const { server, runDir } = await serve(() => new Promise(() => undefined));
+    let asked = 0;
+    const { server, runDir } = await serve(() => {
+      asked++;
+      return new Promise(() => undefined);
+    });
     const client = await DaemonClient.connect(runDir);
     const call = expect(client.call('list', {})).rejects.toThrow(/closed the connection/);
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await expect.poll(() => asked).toBe(1);
     await server.close();
     await call;
     await expect(client.call('list', {})).rejects.toThrow(/closed the connection/);

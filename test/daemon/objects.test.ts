@@ -1,9 +1,10 @@
 import { existsSync, lstatSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { ControlError } from '../../src/daemon/protocol.ts';
 import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
 import { address, eventually, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
+import { timersByHand } from '../support/timers.ts';
 
 function host(): ReturnType<MemoryNetwork['host']> {
   return new MemoryNetwork().host([address('192.0.2.1')]);
@@ -178,8 +179,7 @@ describe('life of an object', () => {
   });
 
   it('is tried again when it cannot start with the daemon', async () => {
-    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
-    onTestFinished(() => void vi.useRealTimers());
+    timersByHand();
     const folder = temporaryFolder();
     const first = new TestDaemon(host(), folder);
     await first.open();

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { ByteReader, ByteWriter } from '../../src/base/bytes.ts';
 import { LibvirtUnreachableError, RpcClient } from '../../src/libvirt/rpc-client.ts';
 import {
@@ -21,6 +21,7 @@ import {
 } from '../../src/libvirt/xdr.ts';
 import { FakeLibvirt, frame, Refusal, u32, xdrText } from '../support/fake-libvirt.ts';
 import { temporaryFolder } from '../support/folder.ts';
+import { timersByHand } from '../support/timers.ts';
 
 const NETWORK_LOOKUP_BY_NAME = 46;
 
@@ -191,13 +192,18 @@ describe('RpcClient', () => {
 
   it('gives up a daemon that does not answer in time', async () => {
     const fake = await FakeLibvirt.start();
-    const client = await connected(fake, 20);
-    fake.answer = () => 'silent';
+    timersByHand();
+    const client = await connected(fake, 2_000);
+    const called = fake.silence(2);
     let closed = 0;
     client.onClose = () => closed++;
-    const calls = await Promise.allSettled([client.call(46), client.call(46)]);
-    expect(calls.map(({ status }) => status)).toEqual(['rejected', 'rejected']);
-    await expect(client.call(46)).rejects.toThrow(/no answer within 0.02 s/);
+    const calls = Promise.allSettled([client.call(46), client.call(46)]);
+    await called;
+    vi.advanceTimersByTime(1_999);
+    expect(closed).toBe(0);
+    vi.advanceTimersByTime(1);
+    expect((await calls).map(({ status }) => status)).toEqual(['rejected', 'rejected']);
+    await expect(client.call(46)).rejects.toThrow(/no answer within 2 s/);
     expect(closed).toBe(1);
   });
 

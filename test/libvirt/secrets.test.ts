@@ -3,6 +3,7 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { type LibvirtSecret, LibvirtSecretError, LibvirtSecrets, usageText } from '../../src/libvirt/secrets.ts';
 import { FakeLibvirt, Refusal, u32 } from '../support/fake-libvirt.ts';
 import { temporaryFolder } from '../support/folder.ts';
+import { timersByHand } from '../support/timers.ts';
 
 const KEY = { uuid: '11111111-2222-3333-4444-555555555501', value: 'a key' };
 const BY_USAGE = { uuid: '11111111-2222-3333-4444-555555555502', usageType: 4, usage: 'sectunnel:net', value: 'x' };
@@ -21,12 +22,6 @@ function secretsAt(sockets: readonly string[], timeout?: number): Made {
   const secrets = new LibvirtSecrets({ sockets, onChanged, timeout, firstWait: FIRST_WAIT });
   onTestFinished(() => secrets.close());
   return { secrets, changes };
-}
-
-/** From now on time passes only where the test says so: on a busy machine an answer may take long. */
-function timersByHand(): void {
-  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
-  onTestFinished(() => void vi.useRealTimers());
 }
 
 async function withSecrets(...given: FakeLibvirt['secrets']): Promise<Made & { fake: FakeLibvirt }> {
@@ -107,18 +102,19 @@ describe('LibvirtSecrets', () => {
 
   it('does not wait for a daemon that does not answer again and again', async () => {
     const fake = await FakeLibvirt.start();
-    fake.answer = () => 'silent';
     const { secrets } = secretsAt([fake.path], PATIENCE);
     timersByHand();
+    const called = fake.silence(1);
     const listing = secrets.list();
-    await expect.poll(() => fake.calls.length).toBe(1);
+    await called;
     vi.advanceTimersByTime(PATIENCE);
     await expect(listing).rejects.toThrow(/no answer within 2 s/);
     await Promise.all([1, 2].map(() => expect(secrets.list()).rejects.toThrow(/no answer within 2 s/)));
     expect(fake.calls.length).toBe(1);
     // What comes from the timer is one at a time.
+    const calledAgain = fake.silence(1);
     vi.advanceTimersByTime(FIRST_WAIT);
-    await expect.poll(() => fake.calls.length).toBe(2);
+    await calledAgain;
     vi.advanceTimersByTime(PATIENCE - 1);
     await expect(secrets.list()).rejects.toThrow(/no answer within 2 s/);
     expect(fake.calls.length).toBe(2);
@@ -130,9 +126,9 @@ describe('LibvirtSecrets', () => {
     timersByHand();
     await secrets.list();
     const calls = fake.count(287);
-    fake.answer = () => 'silent';
+    const called = fake.silence(1);
     const listing = secrets.list();
-    await expect.poll(() => fake.count(287)).toBe(calls + 1);
+    await called;
     vi.advanceTimersByTime(PATIENCE);
     await expect(listing).rejects.toThrow(/no answer within 2 s/);
     await expect(secrets.list()).rejects.toThrow(/no answer within 2 s/);

@@ -189,7 +189,7 @@ export function oppositeDocument(words: DocumentWords = {}): string {
 export async function eventually(
   what: string,
   holds: () => boolean | Promise<boolean>,
-  patience = 5_000,
+  patience = 15_000,
 ): Promise<void> {
   const deadline = performance.now() + patience;
   while (!(await holds())) {

@@ -87,6 +87,18 @@ export class FakeLibvirt {
     return this.calls.filter((call) => call.procedure === procedure).length;
   }
 
+  /** From now on nothing is answered. Resolves when it has been called so often since. */
+  silence(calls: number): Promise<void> {
+    let left = calls;
+    return new Promise((resolve) => {
+      this.answer = () => {
+        left--;
+        if (left === 0) resolve();
+        return 'silent';
+      };
+    });
+  }
+
   #serve(socket: Socket): void {
     this.sockets.add(socket);
     socket.on('close', () => this.sockets.delete(socket));
