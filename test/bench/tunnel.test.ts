@@ -3,6 +3,7 @@ import { median, percentile } from '../../bench/stats.ts';
 import { barCharts } from '../../bench/svg.ts';
 import { tunnelRows, wantedTable } from '../../bench/tunnel/report.ts';
 import { greatestRate, type Probe } from '../../bench/tunnel/search.ts';
+import { leastDisturbed } from '../../bench/tunnel/undisturbed.ts';
 import { machineTime, stolenSince } from '../../bench/tunnel/usage.ts';
 
 describe('figures of samples', () => {
@@ -80,6 +81,39 @@ describe('processor time that the host takes', () => {
     const { wanted, stolen } = machineTime();
     expect(wanted).toBeGreaterThan(0);
     expect(stolen).toBeGreaterThanOrEqual(0);
+  });
+});
+
+describe('a turn', () => {
+  /** Turns of which so much was stolen, numbered by their TCP. */
+  async function taken(...stolen: readonly (number | undefined)[]) {
+    let turns = 0;
+    const told: number[] = [];
+    const sample = await leastDisturbed(
+      () => {
+        const share = stolen[turns++];
+        return Promise.resolve(share === undefined ? {} : { 'tcp-1': turns, stolen: share });
+      },
+      (share) => told.push(share),
+    );
+    return { turns, told, sample };
+  }
+
+  it('that the host left alone is taken once', async () => {
+    expect(await taken(3)).toEqual({ turns: 1, told: [], sample: { 'tcp-1': 1, stolen: 3 } });
+  });
+
+  it('that it did not is taken again', async () => {
+    expect(await taken(40, 9, 1)).toEqual({ turns: 2, told: [40], sample: { 'tcp-1': 2, stolen: 9 } });
+  });
+
+  it('is the least disturbed of three when none was left alone', async () => {
+    expect(await taken(40, 20, 30, 0)).toEqual({ turns: 3, told: [40, 20], sample: { 'tcp-1': 2, stolen: 20 } });
+  });
+
+  it('that failed is not taken again, nor preferred', async () => {
+    expect(await taken(undefined, 1)).toEqual({ turns: 1, told: [], sample: {} });
+    expect(await taken(40, undefined, 1)).toEqual({ turns: 2, told: [40], sample: { 'tcp-1': 1, stolen: 40 } });
   });
 });
 
