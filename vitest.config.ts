@@ -38,8 +38,8 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
         test: {
           name: 'interop',
           include: ['test/interop/**/*.test.ts'],
-          testTimeout: 60_000,
-          hookTimeout: 120_000,
+          testTimeout: 180_000,
+          hookTimeout: 240_000,
           maxWorkers: 4,
           sequence: { groupOrder: 1 },
         },

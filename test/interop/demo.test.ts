@@ -8,7 +8,7 @@ const program = fileURLToPath(new URL('../../build/scripts/demo.js', import.meta
 
 async function demo(...prefix: readonly string[]): Promise<string> {
   const words = [...prefix, process.execPath, program];
-  const { stdout } = await promisify(execFile)('env', words, { timeout: 60_000 });
+  const { stdout } = await promisify(execFile)('env', words, { timeout: 150_000 });
   return stdout;
 }
 

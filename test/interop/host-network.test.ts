@@ -41,9 +41,9 @@ describeInterop('a tunnel in the configuration of its host', ['namespaces', 'sys
     await host.ip(['addr add 192.0.2.1/24 dev lo', 'addr add 10.1.0.1/24 dev lo']);
     ours = await Ours.start(lab, host);
     await ours.secret('a key', UUID);
-  }, 60_000);
+  }, 120_000);
 
-  afterAll(() => lab.dispose(), 30_000);
+  afterAll(() => lab.dispose(), 60_000);
 
   beforeEach(async () => {
     showLogsOnFailure(lab);

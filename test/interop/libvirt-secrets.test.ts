@@ -53,9 +53,9 @@ describeInterop('secrets in libvirt', ['namespaces', 'strongswan', 'libvirt', 'b
     peer = await StrongSwan.start(lab, right);
     libvirtd = await Libvirtd.start(lab, left);
     ours = await Ours.start(lab, left, { arguments: ['--libvirt-socket', libvirtd.socket] });
-  }, 60_000);
+  }, 120_000);
 
-  afterAll(() => lab.dispose(), 30_000);
+  afterAll(() => lab.dispose(), 60_000);
 
   beforeEach(async () => {
     showLogsOnFailure(lab);

@@ -127,6 +127,6 @@ for (const hidden of ['left', 'right'] as const) {
         30_000,
       );
       expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
-    }, 60_000);
+    }, 120_000);
   });
 }

@@ -89,7 +89,7 @@ describeInterop('runs of packets, with one of ours', ['namespaces', 'tcpdump', '
     await ends.left.load(TUNNEL, 'left', { start: 'initiate' });
     await ends.left.up(NAME);
     await ends.right.up(NAME);
-  }, 30_000);
+  }, 120_000);
 
   it('the device tells what the kernel leaves to it', async () => {
     expect((await ends.left.status()).io.tun).toEqual(expect.arrayContaining(['csum', 'tso', 'gro']));
@@ -108,7 +108,7 @@ describeInterop('runs of packets, with one of ours', ['namespaces', 'tcpdump', '
         return { carriedOut: child.packetsOut, carriedIn: child.packetsIn, out: txPackets, in: rxPackets };
       };
       const before = await packets();
-      for (const { sent, arrived } of await bothWays(hosts, family, BYTES, 20_000)) expect(arrived).toBe(sent);
+      for (const { sent, arrived } of await bothWays(hosts, family, BYTES, 60_000)) expect(arrived).toBe(sent);
       const after = await packets();
       expect(after.out - before.out).toBeLessThan((after.carriedOut - before.carriedOut) / 2);
       expect(after.in - before.in).toBeLessThan((after.carriedIn - before.carriedIn) / 2);
@@ -119,7 +119,7 @@ describeInterop('runs of packets, with one of ours', ['namespaces', 'tcpdump', '
 
   it('ping and datagrams pass among it', async () => {
     const [source, destination] = [LEFT[4].inner, RIGHT[4].inner];
-    const options: TransferOptions = { source, destination, port: PORT, bytes: BYTES, timeout: 20_000 };
+    const options: TransferOptions = { source, destination, port: PORT, bytes: BYTES, timeout: 60_000 };
     const [{ sent, arrived }, echoes, pings] = await Promise.all([
       transfer(hosts.left, hosts.right, options),
       burst(hosts.left, { source: LEFT[6].inner, destination: RIGHT[6].inner, port: ECHO_PORT, count: 50, size: 1200 }),
@@ -128,7 +128,7 @@ describeInterop('runs of packets, with one of ours', ['namespaces', 'tcpdump', '
     expect(arrived).toBe(sent);
     expect(echoes).toEqual({ sent: 50, received: 50, damaged: 0 });
     expect(pings).toBe(5);
-  }, 30_000);
+  }, 120_000);
 
   it('TTL, ECN and DF of what was divided and joined are what they were', async () => {
     const { left, right } = hosts;
@@ -143,14 +143,14 @@ describeInterop('runs of packets, with one of ours', ['namespaces', 'tcpdump', '
     lab.defer(() => tcpdump.stop());
     await waitFor('tcpdump to listen', () => tcpdump.output.includes('listening on') || undefined);
     const [source, destination] = [LEFT[4].inner, RIGHT[4].inner];
-    await transfer(left, right, { source, destination, port: PORT, bytes: 5_000_000, timeout: 20_000 });
+    await transfer(left, right, { source, destination, port: PORT, bytes: 5_000_000, timeout: 60_000 });
     await waitFor('what was captured', () => !tcpdump.alive || undefined);
     const headers = tcpdump.output.split('\n').filter((line) => line.includes(' IP ('));
     expect(headers).toHaveLength(20);
     for (const header of headers) {
       expect(header).toMatch(new RegExp(`tos 0x2,ECT\\(0\\), ttl ${TTL}, id \\d+, offset 0, flags \\[DF\\]`));
     }
-  }, 30_000);
+  }, 120_000);
 });
 
 describeInterop('runs of packets, with strongSwan', ['namespaces', 'strongswan', 'build'], () => {
@@ -164,7 +164,7 @@ describeInterop('runs of packets, with strongSwan', ['namespaces', 'strongswan',
     await peer.load(TUNNEL, 'right');
     await ours.load(TUNNEL, 'left', { start: 'initiate' });
     await ours.up(NAME);
-  }, 30_000);
+  }, 120_000);
 
   it('TCP arrives as it was sent, both ways at once', async () => {
     for (const { sent, arrived } of await bothWays(hosts, 4, BYTES, 40_000)) expect(arrived).toBe(sent);

@@ -47,8 +47,8 @@ describeInterop('packets of a gateway', ['namespaces', 'tcpdump', 'nftables', 'b
         for (const port of [PROTECTED, OPEN]) await startEcho(gateways.lab, gateways.right, address, port);
       }
     }
-  }, 60_000);
-  afterAll(() => gateways.lab.dispose(), 30_000);
+  }, 120_000);
+  afterAll(() => gateways.lab.dispose(), 60_000);
   beforeEach(() => showLogsOnFailure(gateways.lab));
   afterEach(() => resetBoth(gateways));
 
@@ -187,7 +187,7 @@ describeInterop('packets of a gateway', ['namespaces', 'tcpdump', 'nftables', 'b
     expect(await carried()).toBeGreaterThanOrEqual(3);
     await theirs.defineDocument(NAME, its);
     await theirs.command(['start', NAME]);
-    await ours.up(NAME, 30_000);
+    await ours.up(NAME);
     expect(await carried()).toBe(0);
     await theirs.command(['destroy', NAME]);
     await ours.down(NAME);

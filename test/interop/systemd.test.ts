@@ -59,7 +59,7 @@ function readableByNobody(): boolean {
 describeInterop('units for systemd', ['namespaces', 'systemd', 'build'], () => {
   const lab = new Lab();
 
-  afterAll(() => lab.dispose(), 30_000);
+  afterAll(() => lab.dispose(), 60_000);
 
   beforeEach(() => showLogsOnFailure(lab));
 

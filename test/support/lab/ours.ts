@@ -10,7 +10,7 @@ import type { StatusResult } from '../../../src/daemon/protocol.ts';
 import type { ChildStatus, IkeStatus, TunnelStatus } from '../../../src/daemon/status.ts';
 import type { Lab } from './lab.ts';
 import type { Namespace } from './namespace.ts';
-import { type Background, type RunResult, waitFor } from './process.ts';
+import { type Background, PATIENCE, type RunResult, waitFor } from './process.ts';
 import { builtProgram } from './root.ts';
 import { type EspSuite, ends, type IkeSuite, type Side, type Tunnel } from './tunnel.ts';
 
@@ -251,7 +251,7 @@ export class Ours {
   }
 
   /** Waits until every rule of the tunnel has an SA. */
-  up(name: string, timeout = 10_000): Promise<TunnelStatus> {
+  up(name: string, timeout: number = PATIENCE): Promise<TunnelStatus> {
     return waitFor(
       `${name} to come up`,
       async () => {
@@ -263,7 +263,7 @@ export class Ours {
   }
 
   /** Waits until the tunnel has no IKE SA. */
-  down(name: string, timeout = 10_000): Promise<TunnelStatus> {
+  down(name: string, timeout: number = PATIENCE): Promise<TunnelStatus> {
     return waitFor(
       `${name} to lose its IKE SA`,
       async () => {

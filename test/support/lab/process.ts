@@ -20,7 +20,8 @@ export interface RunResult {
   readonly stderr: string;
 }
 
-const DEFAULT_TIMEOUT = 10_000;
+/** Milliseconds that something may take which takes one or two on a machine that has its processors to itself. */
+export const PATIENCE = 40_000;
 /** Output that is kept of one program, in characters; the end of it counts. */
 const MAX_OUTPUT = 1_000_000;
 
@@ -63,7 +64,7 @@ class Tail {
 
 /** Runs a program to its end. Throws with its output when it fails or takes too long. */
 export function run(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
-  const { timeout = DEFAULT_TIMEOUT, input, env, check = true } = options;
+  const { timeout = PATIENCE, input, env, check = true } = options;
   return new Promise((resolve, reject) => {
     const child = start(argv, env);
     const stdout = new Tail();
@@ -155,7 +156,7 @@ export class Background {
 export async function waitFor<T>(
   what: string,
   ask: () => Promise<T | undefined> | T | undefined,
-  timeout = 10_000,
+  timeout: number = PATIENCE,
   pause = 50,
 ): Promise<T> {
   const end = performance.now() + timeout;

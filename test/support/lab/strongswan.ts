@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node
 import { join } from 'node:path';
 import type { Lab } from './lab.ts';
 import type { Namespace } from './namespace.ts';
-import { type Background, type RunResult, run, waitFor } from './process.ts';
+import { type Background, PATIENCE, type RunResult, run, waitFor } from './process.ts';
 import {
   type ChildReport,
   ends,
@@ -166,12 +166,12 @@ export class Swanctl {
     return existsSync(this.logFile) ? readFileSync(this.logFile, 'utf8') : '';
   }
 
-  command(arguments_: readonly string[], check = true, timeout = 15_000): Promise<RunResult> {
+  command(arguments_: readonly string[], check = true, timeout: number = PATIENCE): Promise<RunResult> {
     const env = { STRONGSWAN_CONF: join(this.folder, 'strongswan.conf'), SWANCTL_DIR: join(this.folder, 'swanctl') };
     return run([...this.#prefix, 'swanctl', ...arguments_, '--uri', this.#uri], { env, check, timeout });
   }
 
-  async ready(timeout = 10_000): Promise<void> {
+  async ready(timeout: number = PATIENCE): Promise<void> {
     await waitFor(
       `charon at ${this.#uri}`,
       async () => ((await this.command(['--stats'], false)).code === 0 ? true : undefined),
@@ -199,12 +199,12 @@ export class Swanctl {
   }
 
   async initiate(tunnel: string): Promise<void> {
-    await this.command(['--initiate', '--child', tunnel, '--timeout', '10']);
+    await this.command(['--initiate', '--child', tunnel, '--timeout', '30']);
   }
 
   /** For an initiation that is expected to fail: its output. */
   async initiateInVain(tunnel: string): Promise<string> {
-    const { code, stdout, stderr } = await this.command(['--initiate', '--child', tunnel, '--timeout', '10'], false);
+    const { code, stdout, stderr } = await this.command(['--initiate', '--child', tunnel, '--timeout', '30'], false);
     if (code === 0) throw new Error(`the initiation of ${tunnel} should have failed:\n${stdout}`);
     return stdout + stderr;
   }
