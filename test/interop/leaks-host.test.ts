@@ -79,7 +79,7 @@ describeInterop('what must be protected', ['namespaces', 'tcpdump', 'nftables', 
     await gateways.theirs.defineDocument(NAME, documents(ENTRIES).right);
     await gateways.theirs.command(['start', NAME]);
     await ours.startDaemon();
-    await ours.up(NAME);
+    await ours.up(NAME, 30_000);
     expect(await drops('fence-clear-out')).toBeGreaterThanOrEqual(12);
     expect(await counted(gateways, CLEAR, async () => expect(await answers()).toBe(12))).toBe(0);
     await stopBoth(gateways);
@@ -130,21 +130,21 @@ describeInterop('what must be protected', ['namespaces', 'tcpdump', 'nftables', 
         await knocks();
       }),
     ).toBe(0);
-    await ours.up(NAME);
+    await ours.up(NAME, 30_000);
     expect(await answers()).toBe(12);
     // A document that cannot run here does not take its place.
     const broken = documents([...ENTRIES, { name: 'x', from: '10.1.0.0/24', to: '10.5.0.0/24' }], {
       device: "<device netns='nowhere'/>",
     }).left;
     expect((await ours.command(['update', '--live', '-'], { input: broken, check: false })).code).not.toBe(0);
-    await ours.up(NAME);
+    await ours.up(NAME, 30_000);
     expect(await answers()).toBe(12);
     // Nor does anything pass while another daemon starts.
     await ours.stop('SIGKILL');
     expect(
       await counted(gateways, CLEAR, async () => {
         await Promise.all([ours.startDaemon(), knocks()]);
-        await ours.up(NAME);
+        await ours.up(NAME, 30_000);
       }),
     ).toBe(0);
     await stopBoth(gateways);

@@ -84,7 +84,7 @@ describeInterop('a path that is narrower in its middle than at its ends', ['name
 
   /** Sends a file's worth of bytes; whether what arrived is what was sent. */
   async function carries(from: Namespace, source: string, to: Namespace, destination: string): Promise<boolean> {
-    const options = { source, destination, port: PORT, bytes: BYTES, timeout: 40_000 };
+    const options = { source, destination, port: PORT, bytes: BYTES, timeout: 10_000 };
     const { sent, arrived } = await transfer(from, to, options);
     return arrived === sent;
   }

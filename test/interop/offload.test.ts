@@ -108,7 +108,7 @@ describeInterop('runs of packets, with one of ours', ['namespaces', 'tcpdump', '
         return { carriedOut: child.packetsOut, carriedIn: child.packetsIn, out: txPackets, in: rxPackets };
       };
       const before = await packets();
-      for (const { sent, arrived } of await bothWays(hosts, family, BYTES, 60_000)) expect(arrived).toBe(sent);
+      for (const { sent, arrived } of await bothWays(hosts, family, BYTES, 20_000)) expect(arrived).toBe(sent);
       const after = await packets();
       expect(after.out - before.out).toBeLessThan((after.carriedOut - before.carriedOut) / 2);
       expect(after.in - before.in).toBeLessThan((after.carriedIn - before.carriedIn) / 2);
@@ -119,7 +119,7 @@ describeInterop('runs of packets, with one of ours', ['namespaces', 'tcpdump', '
 
   it('ping and datagrams pass among it', async () => {
     const [source, destination] = [LEFT[4].inner, RIGHT[4].inner];
-    const options: TransferOptions = { source, destination, port: PORT, bytes: BYTES, timeout: 60_000 };
+    const options: TransferOptions = { source, destination, port: PORT, bytes: BYTES, timeout: 20_000 };
     const [{ sent, arrived }, echoes, pings] = await Promise.all([
       transfer(hosts.left, hosts.right, options),
       burst(hosts.left, { source: LEFT[6].inner, destination: RIGHT[6].inner, port: ECHO_PORT, count: 50, size: 1200 }),
@@ -143,7 +143,7 @@ describeInterop('runs of packets, with one of ours', ['namespaces', 'tcpdump', '
     lab.defer(() => tcpdump.stop());
     await waitFor('tcpdump to listen', () => tcpdump.output.includes('listening on') || undefined);
     const [source, destination] = [LEFT[4].inner, RIGHT[4].inner];
-    await transfer(left, right, { source, destination, port: PORT, bytes: 5_000_000, timeout: 60_000 });
+    await transfer(left, right, { source, destination, port: PORT, bytes: 5_000_000, timeout: 20_000 });
     await waitFor('what was captured', () => !tcpdump.alive || undefined);
     const headers = tcpdump.output.split('\n').filter((line) => line.includes(' IP ('));
     expect(headers).toHaveLength(20);

@@ -187,7 +187,7 @@ describeInterop('packets of a gateway', ['namespaces', 'tcpdump', 'nftables', 'b
     expect(await carried()).toBeGreaterThanOrEqual(3);
     await theirs.defineDocument(NAME, its);
     await theirs.command(['start', NAME]);
-    await ours.up(NAME);
+    await ours.up(NAME, 30_000);
     expect(await carried()).toBe(0);
     await theirs.command(['destroy', NAME]);
     await ours.down(NAME);

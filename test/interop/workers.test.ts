@@ -98,7 +98,7 @@ function carry(pairs: number): void {
     expect(await pings()).toBe(3);
     const after = (await ends.left.single(NAME)).child;
     expect([after.packetsOut - before.packetsOut, after.packetsIn - before.packetsIn]).toEqual([3, 3]);
-    const options = { source: SOURCE, destination: DESTINATION, port: PORT, bytes: 20_000_000, timeout: 60_000 };
+    const options = { source: SOURCE, destination: DESTINATION, port: PORT, bytes: 20_000_000, timeout: 20_000 };
     const { sent, arrived } = await transfer(left, right, options);
     expect(arrived).toBe(sent);
     expect((await ends.left.command(['status'])).stdout).toContain(`workers: ${workers.mode}; send: `);
@@ -115,7 +115,7 @@ function carry(pairs: number): void {
         destination: DESTINATION,
         port: PORT + 1 + i,
         bytes: 2_000_000,
-        timeout: 60_000,
+        timeout: 20_000,
       }),
     );
     for (const { sent, arrived } of await Promise.all(streams)) expect(arrived).toBe(sent);

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import type { Lab } from './lab.ts';
 import type { Namespace } from './namespace.ts';
-import { type Background, run, waitFor } from './process.ts';
+import { type Background, run, STARTING, waitFor } from './process.ts';
 
 const COUNTS = /(\d+) packets? captured, (\d+) packets? received by filter, (\d+) packets? dropped by kernel/;
 
@@ -29,10 +29,14 @@ export class Capture {
     const argv = ['tcpdump', ...options, '-i', device, '-w', file];
     const tcpdump = namespace.spawn('tcpdump', argv);
     lab.defer(() => tcpdump.stop());
-    await waitFor('tcpdump to listen', () => {
-      if (!tcpdump.alive) throw new Error(tcpdump.output);
-      return tcpdump.output.includes('listening on') || undefined;
-    });
+    await waitFor(
+      'tcpdump to listen',
+      () => {
+        if (!tcpdump.alive) throw new Error(tcpdump.output);
+        return tcpdump.output.includes('listening on') || undefined;
+      },
+      STARTING,
+    );
     return new Capture(file, tcpdump);
   }
 

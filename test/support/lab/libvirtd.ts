@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFil
 import { join } from 'node:path';
 import type { Lab } from './lab.ts';
 import type { Namespace } from './namespace.ts';
-import { type Background, type RunOptions, type RunResult, run, waitFor } from './process.ts';
+import { type Background, type RunOptions, type RunResult, run, STARTING, waitFor } from './process.ts';
 
 /** Other drivers want users and programs that only hypervisors need. */
 const DRIVERS = ['network', 'secret', 'interface', 'nwfilter'] as const;
@@ -78,10 +78,14 @@ export class Libvirtd {
     ].join('\n');
     const daemon = this.#namespace.spawn('libvirtd', ['unshare', '--mount', 'sh', '-c', script]);
     this.#daemon = daemon;
-    await waitFor('libvirtd to answer', async () => {
-      if (!daemon.alive) throw new Error(`libvirtd ended with ${daemon.exitCode}:\n${daemon.output}`);
-      return (await this.virsh(['net-list'], { check: false })).code === 0 ? true : undefined;
-    });
+    await waitFor(
+      'libvirtd to answer',
+      async () => {
+        if (!daemon.alive) throw new Error(`libvirtd ended with ${daemon.exitCode}:\n${daemon.output}`);
+        return (await this.virsh(['net-list'], { check: false })).code === 0 ? true : undefined;
+      },
+      STARTING,
+    );
   }
 
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {

@@ -10,7 +10,7 @@ import type { StatusResult } from '../../../src/daemon/protocol.ts';
 import type { ChildStatus, IkeStatus, TunnelStatus } from '../../../src/daemon/status.ts';
 import type { Lab } from './lab.ts';
 import type { Namespace } from './namespace.ts';
-import { type Background, PATIENCE, type RunResult, waitFor } from './process.ts';
+import { type Background, type RunResult, STARTING, waitFor } from './process.ts';
 import { builtProgram } from './root.ts';
 import { type EspSuite, ends, type IkeSuite, type Side, type Tunnel } from './tunnel.ts';
 
@@ -154,10 +154,14 @@ export class Ours {
     const argv = [...launcher, process.execPath, ...nodeArguments, DAEMON, ...folders, ...more];
     const daemon = this.namespace.spawn('sectunneld', argv, env);
     this.#daemon = daemon;
-    await waitFor('sectunneld to answer', async () => {
-      if (!daemon.alive) throw new Error(`sectunneld ended with ${daemon.exitCode}:\n${daemon.output}`);
-      return (await this.command(['list'], { check: false })).code === 0 ? true : undefined;
-    });
+    await waitFor(
+      'sectunneld to answer',
+      async () => {
+        if (!daemon.alive) throw new Error(`sectunneld ended with ${daemon.exitCode}:\n${daemon.output}`);
+        return (await this.command(['list'], { check: false })).code === 0 ? true : undefined;
+      },
+      STARTING,
+    );
   }
 
   /** Of the daemon that runs. */
@@ -251,7 +255,7 @@ export class Ours {
   }
 
   /** Waits until every rule of the tunnel has an SA. */
-  up(name: string, timeout: number = PATIENCE): Promise<TunnelStatus> {
+  up(name: string, timeout = 10_000): Promise<TunnelStatus> {
     return waitFor(
       `${name} to come up`,
       async () => {
@@ -263,7 +267,7 @@ export class Ours {
   }
 
   /** Waits until the tunnel has no IKE SA. */
-  down(name: string, timeout: number = PATIENCE): Promise<TunnelStatus> {
+  down(name: string, timeout = 10_000): Promise<TunnelStatus> {
     return waitFor(
       `${name} to lose its IKE SA`,
       async () => {

@@ -20,8 +20,11 @@ export interface RunResult {
   readonly stderr: string;
 }
 
-/** Milliseconds that something may take which takes one or two on a machine that has its processors to itself. */
-export const PATIENCE = 40_000;
+/**
+ * Milliseconds that a program may take to start, or to end, which takes a second on a machine that has its processors to
+ * itself. What a protocol may take is another matter.
+ */
+export const STARTING = 40_000;
 /** Output that is kept of one program, in characters; the end of it counts. */
 const MAX_OUTPUT = 1_000_000;
 
@@ -64,7 +67,7 @@ class Tail {
 
 /** Runs a program to its end. Throws with its output when it fails or takes too long. */
 export function run(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
-  const { timeout = PATIENCE, input, env, check = true } = options;
+  const { timeout = STARTING, input, env, check = true } = options;
   return new Promise((resolve, reject) => {
     const child = start(argv, env);
     const stdout = new Tail();
@@ -156,7 +159,7 @@ export class Background {
 export async function waitFor<T>(
   what: string,
   ask: () => Promise<T | undefined> | T | undefined,
-  timeout: number = PATIENCE,
+  timeout = 10_000,
   pause = 50,
 ): Promise<T> {
   const end = performance.now() + timeout;

@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node
 import { join } from 'node:path';
 import type { Lab } from './lab.ts';
 import type { Namespace } from './namespace.ts';
-import { type Background, PATIENCE, type RunResult, run, waitFor } from './process.ts';
+import { type Background, type RunResult, run, STARTING, waitFor } from './process.ts';
 import {
   type ChildReport,
   ends,
@@ -166,12 +166,12 @@ export class Swanctl {
     return existsSync(this.logFile) ? readFileSync(this.logFile, 'utf8') : '';
   }
 
-  command(arguments_: readonly string[], check = true, timeout: number = PATIENCE): Promise<RunResult> {
+  command(arguments_: readonly string[], check = true, timeout: number = STARTING): Promise<RunResult> {
     const env = { STRONGSWAN_CONF: join(this.folder, 'strongswan.conf'), SWANCTL_DIR: join(this.folder, 'swanctl') };
     return run([...this.#prefix, 'swanctl', ...arguments_, '--uri', this.#uri], { env, check, timeout });
   }
 
-  async ready(timeout: number = PATIENCE): Promise<void> {
+  async ready(timeout: number = STARTING): Promise<void> {
     await waitFor(
       `charon at ${this.#uri}`,
       async () => ((await this.command(['--stats'], false)).code === 0 ? true : undefined),

@@ -2,7 +2,7 @@
 import { fileURLToPath } from 'node:url';
 import type { Lab } from './lab.ts';
 import type { Host, Namespace } from './namespace.ts';
-import { type Background, waitFor } from './process.ts';
+import { type Background, STARTING, waitFor } from './process.ts';
 
 const PROGRAM = fileURLToPath(new URL('traffic.mjs', import.meta.url));
 
@@ -22,8 +22,10 @@ export function echoCommand(address: string, port: number): string[] {
 export async function startEcho(lab: Lab, namespace: Namespace, address: string, port: number): Promise<Background> {
   const server = namespace.spawn(`echo at ${address}`, echoCommand(address, port));
   lab.defer(() => server.stop('SIGKILL'));
-  await waitFor(`the echo server at ${address}: ${server.output}`, () =>
-    server.output.includes('ready') ? true : undefined,
+  await waitFor(
+    `the echo server at ${address}: ${server.output}`,
+    () => (server.output.includes('ready') ? true : undefined),
+    STARTING,
   );
   return server;
 }

@@ -1,7 +1,7 @@
 /** Much data over TCP, and whether it arrived as it was sent. */
 import { fileURLToPath } from 'node:url';
 import type { Host, Namespace } from './namespace.ts';
-import { waitFor } from './process.ts';
+import { STARTING, waitFor } from './process.ts';
 
 const PROGRAM = fileURLToPath(new URL('transfer.mjs', import.meta.url));
 
@@ -24,7 +24,7 @@ export async function transfer(from: Host, to: Namespace, options: TransferOptio
   const { source, destination, port, bytes, timeout = 30_000 } = options;
   const receiver = to.spawn('receiver', [process.execPath, PROGRAM, 'receive', destination, String(port)]);
   try {
-    await waitFor('the receiver', () => (receiver.output.includes('ready') ? true : undefined));
+    await waitFor('the receiver', () => (receiver.output.includes('ready') ? true : undefined), STARTING);
     const argv = [process.execPath, PROGRAM, 'send', source, destination, String(port), String(bytes)];
     const { stdout } = await from.exec(argv, { timeout });
     const [, arrived] = await waitFor(
