@@ -75,7 +75,7 @@ async function badChecksums({ left, right }: Hosts): Promise<number> {
   return bad;
 }
 
-describeInterop('runs of packets, with one of ours', ['namespaces', 'tcpdump', 'build'], () => {
+describeInterop('runs of packets, with one of ours', ['namespaces', 'nftables', 'tcpdump', 'build'], () => {
   let lab: Lab;
   let hosts: Hosts;
   let ends: { readonly left: Ours; readonly right: Ours };
@@ -136,6 +136,11 @@ describeInterop('runs of packets, with one of ours', ['namespaces', 'tcpdump', '
       host.exec(['sh', '-c', `echo ${value} >/proc/sys/net/ipv4/${name}`]);
     await set(left, 'ip_default_ttl', TTL);
     for (const host of [left, right]) await set(host, 'tcp_ecn', 1);
+    // TCP sends again without ECT (RFC 3168, section 6.1.5), and a slow host does send again: so all are marked.
+    const marks = `table inet marks {
+  chain marks { type filter hook output priority 0; tcp dport ${PORT} meta length > 1000 ip ecn set ect0; }
+}`;
+    await left.exec(['nft', '-f', '-'], { input: marks });
     const { name } = (await ends.right.tunnel(NAME)).device!;
     const filter = `src ${LEFT[4].inner} and tcp dst port ${PORT} and greater 1000`;
     const argv = ['tcpdump', '--immediate-mode', '-l', '-n', '-v', '-i', name, '-c', '20', ...filter.split(' ')];
