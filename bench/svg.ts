@@ -25,7 +25,7 @@ const TITLE_HEIGHT = 30;
 const PANEL_GAP = 14;
 const COLOURS = { paper: '#ffffff', ink: '#1f2430', faint: '#6b7280', own: '#2563a8', other: '#b3bac5' } as const;
 
-/** The panels as one picture; `caption` stands below them. */
+/** The panels as one picture; `caption` is its title and stands below them. */
 export function barCharts(panels: readonly Panel[], caption: string): string {
   const heights = panels.map((panel) => TITLE_HEIGHT + panel.bars.length * BAR_PITCH + PANEL_GAP);
   const height = MARGIN + heights.reduce((sum, each) => sum + each, 0) + TITLE_HEIGHT;
@@ -37,6 +37,7 @@ export function barCharts(panels: readonly Panel[], caption: string): string {
   }
   parts.push(textAt(MARGIN, top + 12, caption, `font-size="11" fill="${COLOURS.faint}"`));
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" font-family="sans-serif" font-size="12" fill="${COLOURS.ink}">
+<title>${escaped(caption)}</title>
 <rect width="${WIDTH}" height="${height}" fill="${COLOURS.paper}"/>
 ${parts.join('\n')}
 </svg>
@@ -62,6 +63,9 @@ function panelParts({ title, unit, bars }: Panel, top: number): string {
 }
 
 function textAt(x: number, y: number, content: string, attributes: string): string {
-  const escaped = content.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
-  return `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" ${attributes}>${escaped}</text>`;
+  return `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" ${attributes}>${escaped(content)}</text>`;
+}
+
+function escaped(content: string): string {
+  return content.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
 }

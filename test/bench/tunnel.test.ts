@@ -164,7 +164,8 @@ describe('the report', () => {
       'this & that',
     );
     expect(svg).toContain('a &lt; b (s)');
-    expect(svg).toContain('this &amp; that');
+    expect(svg).toContain('<title>this &amp; that</title>');
+    expect(svg).toMatch(/<text [^>]*>this &amp; that<\/text>/);
     expect(svg.match(/<rect x=/g)).toHaveLength(2);
     expect(svg).not.toContain('NaN');
   });
