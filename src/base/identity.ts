@@ -4,7 +4,8 @@
 import { addressFromBytes, addressToBytes, formatAddress, parseAddress } from './address.ts';
 import { assertNever } from './assert.ts';
 import { equalBytes, toHex } from './bytes.ts';
-import { dnFromText, formatDn, sameDn } from './dn.ts';
+import { sameDn } from './dn.ts';
+import { dnFromText, formatDn } from './dn-text.ts';
 import { displayText, utf8 } from './text.ts';
 
 /** IANA ID type numbers (RFC 7296 §3.5). */

@@ -3,6 +3,7 @@
  * `<secret>` and the end points of its rules say the same.
  */
 import { formatAddress, parseAddress } from '../base/address.ts';
+import { identityFromText } from '../base/identity.ts';
 import { parseIkeProposal } from '../crypto/proposal-text.ts';
 import {
   DEFAULT_DPD_INTERVAL,
@@ -49,7 +50,6 @@ import { readLifetime, readProposals } from './parse-suite.ts';
 import { peerAddressText } from './text.ts';
 import {
   attributeOf,
-  isHostName,
   MAX_U32,
   notAnAddress,
   readChoice,
@@ -157,20 +157,27 @@ function readIdentity(issues: Issues, node: XmlNode): IdentityText | undefined {
   return undefined;
 }
 
+const ID_EXAMPLES: Readonly<Record<IdentityKind, string>> = {
+  address: '192.0.2.1 or 2001:db8::1',
+  fqdn: 'gw1.example.org',
+  email: 'admin@example.org',
+  dn: 'O=Example, CN=gw1',
+  keyid: 'gw1',
+};
+
+/** What a peer is told is made of the text by the same function, so what is taken here cannot fail later. */
 function identityProblem(type: IdentityKind, text: string): string | undefined {
   if (text === '') return 'it is empty; write the identity between the tags';
   if (text.length > 1024) return 'it is longer than 1024 characters';
-  switch (type) {
-    case 'address':
-      return parseAddress(text) === undefined ? `${notAnAddress(text)}; write an address, or another type` : undefined;
-    case 'fqdn':
-      return isHostName(text) ? undefined : 'a host name such as gw1.example.org is wanted';
-    case 'email':
-      return /^[^@\s]+@[^@\s]+$/.test(text) ? undefined : 'a mail address such as admin@example.org is wanted';
-    case 'dn':
-      return /^\s*[A-Za-z0-9.]+\s*=/.test(text) ? undefined : 'a distinguished name such as O=Example,CN=gw1 is wanted';
-    case 'keyid':
-      return undefined;
+  if (type === 'address' && parseAddress(text) === undefined) {
+    return `${notAnAddress(text)}; write an address, or another type`;
+  }
+  try {
+    identityFromText(type, text);
+    return undefined;
+  } catch (error) {
+    if (error instanceof RangeError) return `${error.message}; an example is ${ID_EXAMPLES[type]}`;
+    throw error;
   }
 }
 

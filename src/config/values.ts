@@ -179,7 +179,7 @@ export function notAnAddress(text: string): string {
   return /^[0-9.]+$/.test(text) ? `${quote(text)} is not an IPv4 address` : `${quote(text)} is not an IP address`;
 }
 
-/** Checks text as the host name of an identity. */
-export function isHostName(text: string): boolean {
+/** Whether the text is a host name, with or without a dot at its end. */
+function isHostName(text: string): boolean {
   return text.length <= 253 && HOST_NAME.test(text);
 }

@@ -13,7 +13,8 @@ import {
 } from 'pkijs';
 import { toHex } from '../base/bytes.ts';
 import { checkDer, DerTag, derChildren, derContents } from '../base/der.ts';
-import { canonicalDn, formatDn } from '../base/dn.ts';
+import { canonicalDn } from '../base/dn.ts';
+import { formatDn } from '../base/dn-text.ts';
 import {
   formatGeneralName,
   type GeneralName,

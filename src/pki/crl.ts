@@ -4,7 +4,8 @@
  */
 import { ByteReader, toHex } from '../base/bytes.ts';
 import { checkDer, DerTag, derChildren, derContents, readDerLength, readElement } from '../base/der.ts';
-import { canonicalDn, formatDn } from '../base/dn.ts';
+import { canonicalDn } from '../base/dn.ts';
+import { formatDn } from '../base/dn-text.ts';
 import { type Certificate, KeyUsage, sameNames } from './certificate.ts';
 import { listUrls, pointUrls } from './locations.ts';
 import { algorithmName, keyProblem, schemeOf } from './scheme.ts';

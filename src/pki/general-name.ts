@@ -6,7 +6,7 @@ import { addressFromBytes, formatAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { toHex } from '../base/bytes.ts';
 import { DerTag, derChildren, derContents } from '../base/der.ts';
-import { formatDn } from '../base/dn.ts';
+import { formatDn } from '../base/dn-text.ts';
 import { decodeText } from '../base/text.ts';
 
 export type GeneralName =

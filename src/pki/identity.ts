@@ -8,7 +8,8 @@
 import { addressFromBytes, formatAddress } from '../base/address.ts';
 import { equalBytes } from '../base/bytes.ts';
 import { DerTag } from '../base/der.ts';
-import { dnParts, readDn, sameDn } from '../base/dn.ts';
+import { readDn, sameDn } from '../base/dn.ts';
+import { dnParts } from '../base/dn-text.ts';
 import { formatIdentity, IdType } from '../base/identity.ts';
 import { decodeText, utf8 } from '../base/text.ts';
 import type { Certificate } from './certificate.ts';

@@ -1,7 +1,7 @@
 /**
  * Judges what a peer sent to prove who it is: the path of its certificate, the identity, who is let in, the signature.
  */
-import { formatDn } from '../base/dn.ts';
+import { formatDn } from '../base/dn-text.ts';
 import { authorityHash, type Certificate, describeCertificate, MalformedCertificateError } from './certificate.ts';
 import { CertificateCache } from './certificate-cache.ts';
 import { type Crl, parseCrl } from './crl.ts';

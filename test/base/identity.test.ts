@@ -1,7 +1,9 @@
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { fromHex, toHex } from '../../src/base/bytes.ts';
 import { derElement } from '../../src/base/der.ts';
-import { dnFromText, formatDn, sameDn } from '../../src/base/dn.ts';
+import { sameDn } from '../../src/base/dn.ts';
+import { dnFromText, formatDn } from '../../src/base/dn-text.ts';
 import { formatIdentity, IdType, identityFromText, sameIdentity } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
 
@@ -72,13 +74,64 @@ describe('distinguished names', () => {
     expect(message('CN=a,')).toContain('NAME=VALUE is wanted');
     expect(message('XY=a')).toContain("'XY'");
     expect(message('CN=')).toContain('CN in a distinguished name is empty');
-    expect(message('CN=a+O=b')).toContain("write it as '\\+'");
+    expect(message('CN=a+b')).toContain("'b' in a distinguished name: NAME=VALUE is wanted");
+    expect(message('2.5.4=')).toContain('2.5.4 in a distinguished name is empty');
+    expect(message('3.1.2=a')).toContain('an object identifier such as 2.5.4.97');
+    expect(message('CN=#')).toContain('DER in hexadecimal');
+    expect(message('CN=#0c02')).toContain('DER in hexadecimal');
+    expect(message('CN=\\ff')).toContain('UTF-8 without control characters');
+    expect(message('CN=a\\0ab')).toContain('UTF-8 without control characters');
+    expect(message('CN=a\\xb')).toContain("'\\x' in CN");
     expect(message('CN="a"')).toContain("write it as '\\\"'");
     expect(message('CN=a\\')).toContain("'\\' in CN");
     expect(message('C=CHE')).toContain('two letters');
     expect(message('C=Ü1')).toContain('letters and digits');
     expect(message('DC=ü')).toContain('ASCII');
     expect(message(`CN=${'x'.repeat(70_000)}`)).toContain('too long');
+  });
+
+  it('read names that real certificates have, by name and by object identifier (RFC 4514 §3)', () => {
+    for (const [text, same] of [
+      ['unstructuredName=r1.example.org, CN=r1', '1.2.840.113549.1.9.2=r1.example.org, OID.2.5.4.3=r1'],
+      ['O=Example, organizationIdentifier=VATDE-123456789', '2.5.4.10=Example, 2.5.4.97=VATDE-123456789'],
+      ['C=DE, postalCode=10115, CN=gw', '2.5.4.6=DE, 2.5.4.17=10115, 2.5.4.3=gw'],
+      ['CN=Ex\\C3\\A4mple\\2C Inc.', 'CN=Exämple\\, Inc.'],
+      ['CN=\\#1', '2.5.4.3=\\231'],
+      ['CN=#0c0161', '2.5.4.3=#0C0161'],
+    ] as const) {
+      expect(toHex(dnFromText(text)), text).toBe(toHex(dnFromText(same)));
+    }
+    expect(formatDn(dnFromText('2.5.4.97=VATDE-1'))).toBe('organizationIdentifier=VATDE-1');
+    expect(formatDn(dnFromText('1.3.6.1.4.1.99999.7=x'))).toBe('1.3.6.1.4.1.99999.7=x');
+  });
+
+  it('read several attributes of one RDN, whatever their order (X.690 §11.6)', () => {
+    const text = 'O=Example, CN=gw+serialNumber=42';
+    expect(formatDn(dnFromText(text))).toBe(text);
+    expect(toHex(dnFromText('O=Example, serialNumber=42 + CN=gw'))).toBe(toHex(dnFromText(text)));
+  });
+
+  it('are read back as the names that they were printed of', () => {
+    const tag = fc.constantFrom(0x0c, 0x13, 0x14, 0x16, 0x1e, 0x1c, 0x04);
+    const value = fc.oneof(
+      fc.string({ unit: 'binary', maxLength: 12 }).map(utf8),
+      fc.string({ maxLength: 12 }).map(utf8),
+      fc.uint8Array({ maxLength: 12 }),
+    );
+    const oid = fc.constantFrom('550403', '550406', '2a864886f70d010901', '550461', '2b06010401868d1f07', '8837');
+    const single = fc
+      .tuple(oid, tag, value)
+      .map(([type, string, bytes]) => derElement(0x30, derElement(0x06, fromHex(type)), derElement(string, bytes)));
+    const set = fc.array(single, { minLength: 1, maxLength: 3 }).map((members) => derElement(0x31, ...members));
+    fc.assert(
+      fc.property(fc.array(set, { minLength: 1, maxLength: 4 }), (sets) => {
+        const name = derElement(0x30, ...sets);
+        const text = formatDn(name);
+        expect(text).toBeDefined();
+        expect(sameDn(dnFromText(text!), name), text).toBe(true);
+      }),
+      { numRuns: 2_000 },
+    );
   });
 
   it('encode long values', () => {
@@ -90,9 +143,9 @@ describe('distinguished names', () => {
 
   it('format as text, values of other types in hex, broken ones not at all', () => {
     expect(formatDn(fromHex('3000'))).toBe('');
-    expect(formatDn(fromHex('300e310c300a06035504031e0300610a'))).toBe('CN=#00610a');
-    expect(formatDn(fromHex('300c310a300806032a03041301' + '61'))).toBe('oid-2a0304=a');
-    expect(formatDn(fromHex('300e310c300a06035504030c03610a62'))).toBe('CN=a?b');
+    expect(formatDn(fromHex('300e310c300a06035504031e0300610a'))).toBe('CN=#1e0300610a');
+    expect(formatDn(fromHex('300c310a300806032a03041301' + '61'))).toBe('1.2.3.4=a');
+    expect(formatDn(fromHex('300e310c300a06035504030c03610a62'))).toBe('CN=#0c03610a62');
     const good = dnFromText('C=CH, O=Moon, CN=moon.example');
     for (let length = 0; length < good.length; length++) expect(formatDn(good.slice(0, length))).toBeUndefined();
     expect(formatDn(fromHex('300000'))).toBeUndefined();

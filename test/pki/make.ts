@@ -4,7 +4,7 @@
 import { createPublicKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
 import { fromHex } from '../../src/base/bytes.ts';
 import { derElement } from '../../src/base/der.ts';
-import { dnFromText } from '../../src/base/dn.ts';
+import { dnFromText } from '../../src/base/dn-text.ts';
 import { utf8 } from '../../src/base/text.ts';
 
 export const DAY: number = 24 * 3_600_000;
