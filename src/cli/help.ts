@@ -35,7 +35,8 @@ Exit codes
 export function verbHelp(verb: string, spec: VerbSpec): string {
   const options = Object.entries(spec.optionHelp).map(([option, text]) => {
     const value = spec.options[option]?.type === 'string' ? ` ${option.toUpperCase()}` : '';
-    return [`--${option}${value}`, text] as const;
+    const optional = spec.optionalValues?.[option];
+    return [`--${option}${optional === undefined ? value : `[=${optional.name}]`}`, text] as const;
   });
   const width = Math.max(0, ...options.map(([option]) => option.length));
   const optionLines = options.map(([option, text]) => `  ${option.padEnd(width)}  ${text}\n`).join('');

@@ -1,5 +1,6 @@
 /** Takes a command line apart, runs its verb against a daemon and turns what happens into an exit code. */
 import { parseArgs } from 'node:util';
+import { nearest } from '../base/similar.ts';
 import { messageOf } from '../base/text.ts';
 import { DaemonClient, DaemonUnreachableError } from '../daemon/client.ts';
 import { defaultRunDir } from '../daemon/folders.ts';
@@ -69,18 +70,42 @@ function globalOptions(argv: readonly string[]): { runDir: string; rest: readonl
   return { runDir, rest: argv.slice(at) };
 }
 
+/** What other programs call our verbs. */
+const ELSEWHERE: Readonly<Record<string, string>> = {
+  up: 'start',
+  down: 'destroy',
+  stop: 'destroy',
+  terminate: 'destroy',
+  reload: 'update',
+  ls: 'list',
+  ps: 'list',
+  show: 'status',
+  add: 'define',
+  rm: 'undefine',
+  remove: 'undefine',
+  delete: 'undefine',
+  enable: 'autostart',
+  log: 'event',
+  logs: 'event',
+  monitor: 'event',
+  test: 'check',
+};
+
 function lookUp(verb: string): VerbSpec {
   const spec = verbs.get(verb);
-  if (spec === undefined)
-    throw new UsageError(`unknown verb '${verb}'; wanted one of: ${[...verbs.keys()].join(', ')}`);
-  return spec;
+  if (spec !== undefined) return spec;
+  const known = [...verbs.keys()];
+  const meant = Object.hasOwn(ELSEWHERE, verb) ? ELSEWHERE[verb] : nearest(verb, known);
+  const hint = meant === undefined ? `wanted one of: ${known.join(', ')}` : `did you mean '${meant}'?`;
+  throw new UsageError(`unknown verb '${verb}'; ${hint}`);
 }
 
 function verbArguments(verb: string, spec: VerbSpec, words: readonly string[]): Arguments {
   let parsed: ReturnType<typeof parseArgs>;
   try {
     const help = { type: 'boolean', short: 'h' } as const;
-    parsed = parseArgs({ args: [...words], options: { ...spec.options, help }, allowPositionals: true, strict: true });
+    const args = words.map((word) => withValue(word, spec));
+    parsed = parseArgs({ args, options: { ...spec.options, help }, allowPositionals: true, strict: true });
   } catch (error) {
     throw new UsageError(`${verb}: ${optionProblem(error, spec)}`, verb);
   }
@@ -95,6 +120,12 @@ function verbArguments(verb: string, spec: VerbSpec, words: readonly string[]): 
     );
   }
   return { positionals: parsed.positionals, options };
+}
+
+/** `--wait` as `--wait=30`, where the value may be left out. */
+function withValue(word: string, { optionalValues = {} }: VerbSpec): string {
+  const option = word.startsWith('--') ? word.slice(2) : '';
+  return Object.hasOwn(optionalValues, option) ? `${word}=${optionalValues[option]!.value}` : word;
 }
 
 /** Node's own words for an unknown option are about positional arguments. */

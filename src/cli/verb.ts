@@ -45,6 +45,8 @@ interface VerbWords {
   readonly details: string;
   readonly options: NonNullable<ParseArgsConfig['options']>;
   readonly optionHelp: Readonly<Record<string, string>>;
+  /** Options whose value may be left out: what to call it in the help, and what stands for it then. */
+  readonly optionalValues?: Readonly<Record<string, { readonly name: string; readonly value: string }>>;
   readonly positionals: readonly [min: number, max: number];
   /** Exit codes of its own, beside those that all verbs have or in their place. */
   readonly exitCodes?: Readonly<Record<number, string>>;

@@ -10,6 +10,7 @@ import { netHook } from './net-hook.ts';
 import { netImport, netList } from './net-verbs.ts';
 import { pkiCheck } from './pki-check.ts';
 import { secretDefine, secretList, secretSetValue, secretUndefine } from './secret-verbs.ts';
+import { restart, start } from './start-verbs.ts';
 import {
   type Arguments,
   document,
@@ -66,21 +67,6 @@ const create: VerbSpec = {
   positionals: [1, 1],
   run: async (client, args, terminal) => {
     defined(await client.call('create', await document(args, terminal)), `created from ${name(args)}`, terminal);
-  },
-};
-
-const start: VerbSpec = {
-  ...noOptions,
-  group: 'Tunnels',
-  usage: 'TUNNEL',
-  summary: 'start a defined tunnel',
-  details:
-    "Returns when device and routes stand; it does not wait for the peer. 'sectunnel status' shows how far it is,\n" +
-    "'sectunnel event' what happens.",
-  positionals: [1, 1],
-  run: async (client, args, terminal) => {
-    const result = await client.call('start', { name: name(args) });
-    terminal.out(`Tunnel ${result.name} started on device ${result.device}\n`);
   },
 };
 
@@ -269,6 +255,7 @@ export const verbs: ReadonlyMap<string, VerbSpec> = new Map(
     undefine,
     create,
     start,
+    restart,
     destroy,
     autostart,
     update,

@@ -52,33 +52,6 @@ export class Issues {
   }
 }
 
-/** The one of the names that is nearly what was found. */
-export function nearest(found: string, names: readonly string[]): string | undefined {
-  const lower = found.toLowerCase();
-  return names.find((name) => name.length > 2 && (name.toLowerCase() === lower || editDistance(lower, name) <= 2));
-}
-
-/** ` (did you mean 'policy'?)` when one of the names is nearly what was found, else nothing. */
-export function suggestion(found: string, names: readonly string[]): string {
-  const near = nearest(found, names);
-  return near === undefined ? '' : ` (did you mean '${near}'?)`;
-}
-
 export function allowedNames(names: readonly string[]): string {
   return names.length === 0 ? 'nothing' : listOf(names);
-}
-
-/** Levenshtein distance, exact up to 2; of short names only. */
-function editDistance(a: string, b: string): number {
-  if (Math.abs(a.length - b.length) > 2 || a.length > 32) return 3;
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const change = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(change, row[j]! + 1, next[j - 1]! + 1));
-    }
-    row = next;
-  }
-  return row[b.length]!;
 }

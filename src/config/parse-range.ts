@@ -1,6 +1,7 @@
 /**
  * Which packets a policy is for: `<src_range>`, `<dst_range>` and `<upperspec>`.
  */
+
 import {
   type AddressRange,
   anyRange,
@@ -9,9 +10,10 @@ import {
   parseAddress,
   prefixRange,
 } from '../base/address.ts';
+import { suggestion } from '../base/similar.ts';
 import { hasPorts, isIcmp, Protocol, protocolByName, protocolName, protocolNames } from '../policy/protocols.ts';
 import { ANY_PORTS, isAnyPorts, type PortRange } from '../policy/selector.ts';
-import { type Issues, suggestion } from './issues.ts';
+import type { Issues } from './issues.ts';
 import type { PacketRange, SecurityPolicy, UpperSpec } from './model.ts';
 import { attributeOf, notAnAddress, parsePort, readFlag, readInteger } from './values.ts';
 import type { XmlNode } from './xml.ts';

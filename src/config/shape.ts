@@ -4,8 +4,9 @@
  * The RELAX NG schema says the same and is the authority for other programs; this check is the one that can tell a
  * person what is wrong. What it has found is not complained about again by those who read values.
  */
+import { nearest, suggestion } from '../base/similar.ts';
 import { listOf, quote } from './errors.ts';
-import { allowedNames, type Issues, nearest, suggestion } from './issues.ts';
+import { allowedNames, type Issues } from './issues.ts';
 import { childElements, type XmlNode } from './xml.ts';
 
 export interface AttributeShape {

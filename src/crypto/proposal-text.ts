@@ -3,6 +3,7 @@
  * dh='ecp384'`) or strongSwan's single string (`aes256gcm16-prfsha384-ecp384`), in which the kinds are told apart by
  * name. What may stand together follows RFC 7296 §3.3 and RFC 5282 §8.
  */
+import { nearest } from '../base/similar.ts';
 import {
   defaultPrfs,
   dhGroupByName,
@@ -146,13 +147,16 @@ function isSingleString({ encryption, integrity, prf, dh }: ProposalText): boole
 }
 
 function words(text: string): string[] {
-  // Spellings with a dash in them (`aes128-cbc`) are names of one word, so they are looked for first.
+  // Spellings with a dash in them (`aes128-cbc`) are names of one word, so they are looked for first. Those of OpenSSL do
+  // not say how long the ICV is (`aes-256-gcm`): they stay one word, so that a refusal can tell the name.
   return text
     .toLowerCase()
     .replace(/\b(aes(?:128|192|256))-(cbc|ctr)\b/g, '$1$2')
     .replace(/\bchacha20-poly1305\b/g, 'chacha20poly1305')
+    .replace(/\baes-?(128|192|256)-(gcm|ccm)(?=$|[\s,-])/g, 'aes$1_$2')
     .split(/[\s,-]+/)
-    .filter((word) => word !== '');
+    .filter((word) => word !== '')
+    .map((word) => word.replace(/^(aes\d+)_(gcm|ccm)$/, '$1-$2'));
 }
 
 function parseList<T>(kind: Kind, text: string | undefined, find: (name: string) => T | undefined): T[] {
@@ -253,14 +257,23 @@ function prfsOf(integrity: readonly IntegrityAlgorithm[]): PrfAlgorithm[] {
   return integrity.flatMap((mac) => prfByName(mac.name) ?? []);
 }
 
+const TABLES = {
+  encryption: encryptionAlgorithms,
+  integrity: integrityAlgorithms,
+  prf: prfAlgorithms,
+  dh: dhGroups,
+} as const;
+
 function allowed(kind: Kind): string {
-  const table = {
-    encryption: encryptionAlgorithms,
-    integrity: integrityAlgorithms,
-    prf: prfAlgorithms,
-    dh: dhGroups,
-  }[kind];
-  return table.map((entry) => entry.name).join(', ');
+  return TABLES[kind].map((entry) => entry.name).join(', ');
+}
+
+/** Which algorithm of these kinds a misspelt word may have meant, by its name where the word is near to an alias. */
+function meant(word: string, kinds: readonly Kind[]): string {
+  const entries = kinds.flatMap((kind) => TABLES[kind].map(({ name, aliases }) => [name, ...aliases]));
+  const near = nearest(word, entries.flat());
+  const entry = entries.find((names) => near !== undefined && names.includes(near));
+  return entry === undefined ? '' : ` (did you mean '${entry[0]}'?)`;
 }
 
 function unknownWord(kind: Kind, word: string): ProposalError {
@@ -268,7 +281,12 @@ function unknownWord(kind: Kind, word: string): ProposalError {
   const title = KIND_TITLES[kind];
   const found = why === undefined ? `'${word}' is not a known ${title}` : `'${word}' is not supported: ${why}`;
   const other = kindOf(word);
-  const hint = other !== undefined && other !== kind ? ` (it is a name for ${other})` : '';
+  const hint =
+    other !== undefined && other !== kind
+      ? ` (it is a name for ${other})`
+      : why === undefined
+        ? meant(word, [kind])
+        : '';
   return new ProposalError(`${found}${hint}; allowed in ${kind}: ${allowed(kind)}`);
 }
 
@@ -283,5 +301,6 @@ function unknownProposalWord(word: string, ike: boolean): ProposalError {
   const why = REFUSED.get(word);
   const kinds: Kind[] = ike ? ['encryption', 'integrity', 'prf', 'dh'] : ['encryption', 'integrity', 'dh'];
   const found = why === undefined ? `'${word}' is not a known algorithm` : `'${word}' is not supported: ${why}`;
-  return new ProposalError(`${found}; ${kinds.map((kind) => `${kind}: ${allowed(kind)}`).join('; ')}`);
+  const hint = why === undefined ? meant(word, kinds) : '';
+  return new ProposalError(`${found}${hint}; ${kinds.map((kind) => `${kind}: ${allowed(kind)}`).join('; ')}`);
 }

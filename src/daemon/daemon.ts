@@ -190,6 +190,20 @@ export class Daemon {
     });
   }
 
+  /** With the document that is kept; a tunnel that runs goes on with its own where that cannot start. */
+  restart(nameOrUuid: string): Promise<{ name: string; device: string }> {
+    return this.#inTurn(async () => {
+      const object = this.#catalog.objects.find(nameOrUuid);
+      const { name, live } = object;
+      const document = object.kept ?? live ?? this.#catalog.interrupted.get(name);
+      if (document === undefined)
+        throw new ControlError('invalid-state', `tunnel ${name} has no document to start with`);
+      const device =
+        live === undefined ? await this.#start(object, document) : await this.#replaceLive(object, document);
+      return { name, device };
+    });
+  }
+
   destroy(nameOrUuid: string): Promise<{ name: string }> {
     return this.#inTurn(async () => {
       const object = this.#catalog.objects.find(nameOrUuid);
@@ -308,12 +322,12 @@ export class Daemon {
   }
 
   /** The old document runs again when the new one cannot. */
-  async #replaceLive(object: TunnelObject, document: SectunnelDocument): Promise<void> {
+  async #replaceLive(object: TunnelObject, document: SectunnelDocument): Promise<string> {
     const before = object.live!;
     await this.runner.check(document);
     await this.runner.stop(object.name, true);
     try {
-      await this.#start(object, document);
+      return await this.#start(object, document);
     } catch (error) {
       await this.#start(object, before);
       throw error;

@@ -150,6 +150,7 @@ export interface Verbs {
   undefine: { params: { name: string }; result: { name: string } };
   create: { params: { xml: string; source?: string }; result: DefineResult };
   start: { params: { name: string }; result: { name: string; device: string } };
+  restart: { params: { name: string }; result: { name: string; device: string } };
   destroy: { params: { name: string }; result: { name: string } };
   autostart: { params: { name: string; enable: boolean }; result: { name: string } };
   list: { params: Record<string, never>; result: { tunnels: readonly TunnelInfo[] } };

@@ -22,6 +22,7 @@ const handlers: Handlers = {
   undefine: (daemon, params) => daemon.undefine(text(params, 'name')),
   create: (daemon, params) => daemon.create(documentOf(params)),
   start: (daemon, params) => daemon.start(text(params, 'name')),
+  restart: (daemon, params) => daemon.restart(text(params, 'name')),
   destroy: (daemon, params) => daemon.destroy(text(params, 'name')),
   autostart: (daemon, params) => daemon.setAutostart(text(params, 'name'), flag(params, 'enable')),
   update: (daemon, params) =>

@@ -89,6 +89,13 @@ describe('a wrong command line', () => {
     [['list', '--sideways'], "list: unknown option '--sideways'; wanted one of --all"],
     [['--run-dir'], '--run-dir wants a folder'],
     [['help', 'nothing'], "unknown verb 'nothing'"],
+    [['up', 'lan'], "unknown verb 'up'; did you mean 'start'?"],
+    [['down', 'lan'], "unknown verb 'down'; did you mean 'destroy'?"],
+    [['stop', 'lan'], "unknown verb 'stop'; did you mean 'destroy'?"],
+    [['reload'], "unknown verb 'reload'; did you mean 'update'?"],
+    [['ls'], "unknown verb 'ls'; did you mean 'list'?"],
+    [['strat', 'lan'], "unknown verb 'strat'; did you mean 'start'?"],
+    [['toString'], "unknown verb 'toString'; wanted one of: define,"],
   ])('%j is refused with exit code 2', async (words, message) => {
     const { code, err } = await sectunnel(words);
     expect(code).toBe(2);

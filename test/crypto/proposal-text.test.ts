@@ -38,6 +38,29 @@ function names(proposal: IkeProposal | EspProposal): Record<string, readonly (st
   return 'prf' in proposal ? { ...common, prf: list(proposal.prf) } : { ...common, esn: proposal.esn };
 }
 
+describe('a word that is not known', () => {
+  it.each([
+    ['aes256-gcm', 'aes256gcm16'],
+    ['AES-128-GCM', 'aes128gcm16'],
+    ['aes-256-ccm', 'aes256ccm16'],
+    ['aes265gcm16', 'aes256gcm16'],
+    ['chacha20poly1350', 'chacha20poly1305'],
+  ])('%s: the name that may have been meant is told', (found, meant) => {
+    const message = `'${found.toLowerCase().replace('aes-', 'aes')}' is not a known`;
+    for (const parse of [
+      () => parseIkeProposal({ encryption: found, prf: 'sha256', dh: 'x25519' }),
+      () => parseEspProposalString(`${found}-x25519`),
+    ]) {
+      expect(parse).toThrow(message);
+      expect(parse).toThrow(`(did you mean '${meant}'?)`);
+    }
+  });
+
+  it('and is near to none is refused without a guess', () => {
+    expect(() => parseEspProposalString('twofish-x25519')).toThrow(/'twofish' is not a known algorithm;/);
+  });
+});
+
 describe('an IKE proposal', () => {
   it.each<[ProposalText, Record<string, readonly string[]>]>([
     [
@@ -92,7 +115,7 @@ describe('an IKE proposal', () => {
   it.each<[ProposalText, RegExp]>([
     [
       { encryption: 'aes257', integrity: 'sha256', dh: 'x25519' },
-      /'aes257' is not a known encryption algorithm;.*aes128gcm16/,
+      /'aes257' is not a known encryption algorithm \(did you mean 'aes256'\?\);.*aes128gcm16/,
     ],
     [
       { encryption: 'sha256', dh: 'x25519' },

@@ -1,0 +1,99 @@
+/** The verbs that start a tunnel, and that wait for it to come up when they are asked to. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { DaemonClient } from '../daemon/client.ts';
+import type { TunnelStatus } from '../daemon/status.ts';
+import { duration } from './format.ts';
+import { type Arguments, type DaemonVerbSpec, name, type Terminal, UsageError } from './verb.ts';
+
+/** Exit code when the time is over and the tunnel is not up. */
+const NOT_UP = 4;
+const WAIT_SECONDS = 30;
+const MAX_WAIT_SECONDS = 86_400;
+/** Milliseconds between two looks at the tunnel. */
+const LOOK = 200;
+
+const waitOption = {
+  options: { wait: { type: 'string' } },
+  optionHelp: { wait: `until the tunnel is up, for so many seconds at most (default ${WAIT_SECONDS})` },
+  optionalValues: { wait: { name: 'SECONDS', value: String(WAIT_SECONDS) } },
+  exitCodes: { [NOT_UP]: 'started, and not up in the time of --wait; it is tried on' },
+} as const satisfies Partial<DaemonVerbSpec>;
+
+export const start: DaemonVerbSpec = {
+  ...waitOption,
+  group: 'Tunnels',
+  usage: 'TUNNEL',
+  summary: 'start a defined tunnel',
+  details:
+    "Returns when device and routes stand; with --wait when the tunnel is up, too. 'sectunnel status' shows how far it is,\n" +
+    "'sectunnel event' what happens.",
+  positionals: [1, 1],
+  run: (client, args, terminal) => startBy('start', client, args, terminal),
+};
+
+export const restart: DaemonVerbSpec = {
+  ...waitOption,
+  group: 'Tunnels',
+  usage: 'TUNNEL',
+  summary: 'stop a tunnel and start it anew, with the document that is defined',
+  details:
+    'What the policy protects does not pass in the clear meanwhile. A tunnel that cannot start with the defined document\n' +
+    'goes on with the one that it ran with. One that is not active is started.',
+  positionals: [1, 1],
+  run: (client, args, terminal) => startBy('restart', client, args, terminal),
+};
+
+async function startBy(
+  verb: 'start' | 'restart',
+  client: DaemonClient,
+  args: Arguments,
+  terminal: Terminal,
+): Promise<number | undefined> {
+  const patience = seconds(verb, args.options.wait);
+  const result = await client.call(verb, { name: name(args) });
+  terminal.out(`Tunnel ${result.name} ${verb}ed on device ${result.device}\n`);
+  return patience === undefined ? undefined : await waitUntilUp(client, result.name, patience, terminal);
+}
+
+function seconds(verb: string, wanted: string | boolean | undefined): number | undefined {
+  if (typeof wanted !== 'string') return undefined;
+  const found = /^\d+(\.\d+)?$/.test(wanted) ? Number(wanted) : Number.NaN;
+  if (found > 0 && found <= MAX_WAIT_SECONDS) return found;
+  throw new UsageError(`${verb}: --wait=${wanted}: seconds are wanted, up to ${MAX_WAIT_SECONDS}`, verb);
+}
+
+/** Tells each change on standard error meanwhile. @returns the exit code */
+async function waitUntilUp(
+  client: DaemonClient,
+  tunnel: string,
+  patience: number,
+  terminal: Terminal,
+): Promise<number | undefined> {
+  const began = performance.now();
+  const waited = (): number => (performance.now() - began) / 1000;
+  let told = '';
+  for (;;) {
+    const status = (await client.call('status', { name: tunnel })).tunnels[0];
+    if (status?.state === 'up') {
+      terminal.out(`Tunnel ${tunnel} is up after ${waited().toFixed(1)} s\n`);
+      return undefined;
+    }
+    const words = status === undefined ? 'gone' : progress(status);
+    if (words !== told) terminal.err(`${tunnel}: ${words}\n`);
+    told = words;
+    if (status?.active !== true || waited() >= patience) {
+      terminal.err(
+        `error: tunnel ${tunnel} is not up after ${duration(waited())}; 'sectunnel status ${tunnel}' tells more\n`,
+      );
+      return NOT_UP;
+    }
+    await sleep(Math.min(LOOK, Math.max(1, 1000 * (patience - waited()))));
+  }
+}
+
+function progress({ state, lastFailure }: TunnelStatus): string {
+  const meaning = state === 'waiting' ? 'waiting for traffic, or for the peer, as its start says' : state;
+  return lastFailure === undefined
+    ? meaning
+    : `${meaning}; last failure: ${lastFailure.reason}: ${lastFailure.detail.split('\n')[0]}`;
+}
