@@ -37,10 +37,14 @@ modprobe kmod"
 # User-Mode Linux exists for x86 alone.
 case $(uname -m) in x86_64 | i?86) test_needs="$test_needs
 linux.uml user-mode-linux" ;; esac
-# libipsec-mb is for 64-bit x86, and only this release has the version that is used.
-if [ "$(uname -m)" = x86_64 ] && grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release; then
-  test_needs="$test_needs
-/usr/lib/x86_64-linux-gnu/libIPSec_MB.so.1 libipsec-mb1"
+# libipsec-mb is for 64-bit x86: version 1.3 in Debian 12, 2.0 in later ones.
+if [ "$(uname -m)" = x86_64 ]; then
+  case $(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release 2>/dev/null) in
+    bookworm) test_needs="$test_needs
+/usr/lib/x86_64-linux-gnu/libIPSec_MB.so.1 libipsec-mb1" ;;
+    trixie | forky | sid) test_needs="$test_needs
+/usr/lib/x86_64-linux-gnu/libIPSec_MB.so.2 libipsec-mb2" ;;
+  esac
 fi
 
 [ $# -eq 1 ] || usage

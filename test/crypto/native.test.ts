@@ -7,7 +7,7 @@ import { toHex } from '../../src/base/bytes.ts';
 import { encryptionByName, integrityByName } from '../../src/crypto/algorithms.ts';
 import { addressOf, alignedMemory, openLibrary } from '../../src/crypto/ffi/native.ts';
 import { releaseOnce } from '../../src/crypto/ffi/release.ts';
-import { checkVersion, chooseLevel, commonFlags, ipsecMb } from '../../src/crypto/ipsec-mb/library.ts';
+import { checkVersion, chooseLevel, commonFlags, ipsecMb, LIBRARIES } from '../../src/crypto/ipsec-mb/library.ts';
 import { ipsecMbAead } from '../../src/crypto/ipsec-mb/provider.ts';
 import { nobleProvider } from '../../src/crypto/noble/provider.ts';
 import { opensslVersionText } from '../../src/crypto/openssl/evp.ts';
@@ -327,11 +327,16 @@ describe('libraries', () => {
     expect(opensslVersionText(0x1010117f)).toBe('1.1.23');
   });
 
-  it('of ipsec-mb are used in version 1.3 only', () => {
-    expect(() => checkVersion(0x00010300)).not.toThrow();
-    expect(() => checkVersion(0x00010302)).not.toThrow();
-    expect(() => checkVersion(0x00010400)).toThrow(/version 1\.4, of which 1\.3 is wanted/);
-    expect(() => checkVersion(0x00020000)).toThrow(ProviderUnavailableError);
+  it('of ipsec-mb are used in the versions whose structures are known', () => {
+    const [second, first] = [need(LIBRARIES[0]), need(LIBRARIES[1])];
+    expect(() => checkVersion(first, 0x00010300)).not.toThrow();
+    expect(() => checkVersion(first, 0x00010302)).not.toThrow();
+    expect(() => checkVersion(second, 0x00020002)).not.toThrow();
+    expect(() => checkVersion(first, 0x00010400)).toThrow(
+      /libIPSec_MB\.so\.1 is version 1\.4, of which 1\.3 is wanted/,
+    );
+    expect(() => checkVersion(first, 0x00020000)).toThrow(ProviderUnavailableError);
+    expect(() => checkVersion(second, 0x00020100)).toThrow(/version 2\.1, of which 2\.0 is wanted/);
   });
 });
 
@@ -353,14 +358,16 @@ describe('the level of ipsec-mb', () => {
     [undefined, ['aes']],
     [undefined, ['pclmulqdq']],
   ] as const)('is %s without %j', (level, missing) => {
-    expect(chooseLevel(without(...missing))).toBe(level);
+    expect(chooseLevel(need(LIBRARIES[1]), without(...missing))).toBe(level);
+    // Version 2.0 has nothing between sse and avx_gen4.
+    expect(chooseLevel(need(LIBRARIES[0]), without(...missing))).toBe(level === 'avx_gen2' ? 'sse' : level);
   });
 
   it('is one that all processors have', () => {
     const cpuinfo = `processor\t: 0\nflags\t\t: ${all}\nbugs\t: x\n\nprocessor\t: 1\nflags\t\t: ${[...without('vaes')].join(' ')}\n`;
-    expect(chooseLevel(commonFlags(cpuinfo))).toBe('avx512');
-    expect(chooseLevel(commonFlags(''))).toBeUndefined();
-    expect(chooseLevel(commonFlags('Features\t: fp asimd aes\n'))).toBeUndefined();
+    expect(chooseLevel(need(LIBRARIES[0]), commonFlags(cpuinfo))).toBe('avx512');
+    expect(chooseLevel(need(LIBRARIES[0]), commonFlags(''))).toBeUndefined();
+    expect(chooseLevel(need(LIBRARIES[0]), commonFlags('Features\t: fp asimd aes\n'))).toBeUndefined();
   });
 });
 

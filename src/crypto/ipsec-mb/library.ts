@@ -1,12 +1,25 @@
 /**
- * libipsec-mb (Debian's libipsec-mb1), found and checked at run time. It exports AES-GCM for each level of x86-64
+ * libipsec-mb (Debian's libipsec-mb1 and libipsec-mb2), found and checked at run time. It exports AES-GCM for each level of x86-64
  * processors; the caller chooses one that the processor has, since another ends the process with SIGILL.
  */
 import { readFileSync } from 'node:fs';
 import { type NativeLibrary, openLibrary } from '../ffi/native.ts';
 import { ProviderUnavailableError } from '../provider.ts';
 
-const SONAME = 'libIPSec_MB.so.1';
+/** A library whose functions and structures are known. */
+export interface KnownLibrary {
+  readonly soname: string;
+  /** As `imb_get_version` has it, without the patch level: sizes of structures are known for these alone. */
+  readonly version: readonly [major: number, minor: number];
+  /** What it is written for, from the quickest to the slowest. */
+  readonly levels: readonly Level[];
+}
+
+/** The newest first. Of 2.0 `vaes_avx2` is left out: no processor was at hand to test it on. */
+export const LIBRARIES: readonly KnownLibrary[] = [
+  { soname: 'libIPSec_MB.so.2', version: [2, 0], levels: ['vaes_avx512', 'avx512', 'avx_gen4', 'sse'] },
+  { soname: 'libIPSec_MB.so.1', version: [1, 3], levels: ['vaes_avx512', 'avx512', 'avx_gen4', 'avx_gen2', 'sse'] },
+];
 
 /** AES-GCM with one size of key. All pointers are addresses; `keyData` and `context` are aligned to 64 bytes. */
 export interface GcmFunctions {
@@ -46,18 +59,18 @@ const avx2 = [...avx, 'avx2', 'bmi2'] as const;
 const avx512 = [...avx2, 'avx512f', 'avx512dq', 'avx512cd', 'avx512bw', 'avx512vl'] as const;
 const vaes = [...avx512, 'vaes', 'vpclmulqdq', 'gfni', 'avx512ifma', 'sha_ni'] as const;
 
-/** From the quickest to the slowest, with what the library itself demands of a processor for them. */
-const levels: readonly { readonly name: Level; readonly needs: readonly string[] }[] = [
-  { name: 'vaes_avx512', needs: vaes },
-  { name: 'avx512', needs: avx512 },
-  { name: 'avx_gen4', needs: avx2 },
-  { name: 'avx_gen2', needs: avx },
-  { name: 'sse', needs: sse },
-];
+/** What the library itself demands of a processor for them. */
+const NEEDS: Readonly<Record<Level, readonly string[]>> = {
+  vaes_avx512: vaes,
+  avx512,
+  avx_gen4: avx2,
+  avx_gen2: avx,
+  sse,
+};
 
-/** The quickest level for a processor with these flags of /proc/cpuinfo. */
-export function chooseLevel(flags: ReadonlySet<string>): Level | undefined {
-  return levels.find(({ needs }) => needs.every((flag) => flags.has(flag)))?.name;
+/** The quickest level of a library for a processor with these flags of /proc/cpuinfo. */
+export function chooseLevel({ levels }: KnownLibrary, flags: ReadonlySet<string>): Level | undefined {
+  return levels.find((level) => NEEDS[level].every((flag) => flags.has(flag)));
 }
 
 /** Flags that all processors of /proc/cpuinfo have: the kernel leaves out what it does not let programs use. */
@@ -67,12 +80,13 @@ export function commonFlags(cpuinfo: string): ReadonlySet<string> {
   return new Set([...first].filter((flag) => others.every((other) => other.has(flag))));
 }
 
-/** IMB_VERSION_NUM is 0x00MMNNPP. Sizes of structures are known for 1.3 alone. */
-export function checkVersion(versionNumber: number): void {
-  const major = versionNumber >>> 16;
-  const minor = (versionNumber >>> 8) & 0xff;
-  if (major !== 1 || minor !== 3) {
-    throw new ProviderUnavailableError(`${SONAME} is version ${major}.${minor}, of which 1.3 is wanted`);
+/** IMB_VERSION_NUM is 0x00MMNNPP. @throws ProviderUnavailableError when it is not the version that is known */
+export function checkVersion({ soname, version }: KnownLibrary, versionNumber: number): void {
+  const found = [versionNumber >>> 16, (versionNumber >>> 8) & 0xff];
+  if (found[0] !== version[0] || found[1] !== version[1]) {
+    throw new ProviderUnavailableError(
+      `${soname} is version ${found.join('.')}, of which ${version.join('.')} is wanted`,
+    );
   }
 }
 
@@ -88,11 +102,25 @@ function bindLibrary(): IpsecMb {
   if (process.arch !== 'x64') {
     throw new ProviderUnavailableError(`libipsec-mb is for x86-64 processors, this is ${process.arch}`);
   }
-  const library = openLibrary(SONAME);
-  checkVersion(library.func<() => number>('unsigned int imb_get_version()')());
-  const level = chooseLevel(commonFlags(readCpuinfo()));
+  const { known, library } = openKnown();
+  checkVersion(known, library.func<() => number>('unsigned int imb_get_version()')());
+  const level = chooseLevel(known, commonFlags(readCpuinfo()));
   if (level === undefined) throw new ProviderUnavailableError('the processor has no AES instructions');
   return { level, gcm: new Map([16, 24, 32].map((length) => [length, bindGcm(library, length * 8, level)])) };
+}
+
+/** @throws ProviderUnavailableError that says what became of each, where none is there */
+function openKnown(): { readonly known: KnownLibrary; readonly library: NativeLibrary } {
+  const missing: string[] = [];
+  for (const known of LIBRARIES) {
+    try {
+      return { known, library: openLibrary(known.soname) };
+    } catch (error) {
+      if (!(error instanceof ProviderUnavailableError)) throw error;
+      missing.push(error.message);
+    }
+  }
+  throw new ProviderUnavailableError(missing.join('; '));
 }
 
 function readCpuinfo(): string {

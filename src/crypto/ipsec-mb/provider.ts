@@ -26,10 +26,10 @@ function supports(algorithm: Algorithm): boolean {
 }
 
 /**
- * One SA's memory: struct gcm_key_data (1,008 bytes, aligned to 64), struct gcm_context_data (80 bytes), and the tag
- * that decryption computes.
+ * One SA's memory: struct gcm_key_data (1,008 bytes in version 1.3, 1,264 in 2.0; aligned to 64), struct gcm_context_data
+ * (80 and 88 bytes), and the tag that decryption computes.
  */
-const CONTEXT_AT = 1024;
+const CONTEXT_AT = 1280;
 const TAG_AT = CONTEXT_AT + 128;
 const MEMORY = TAG_AT + 16;
 
