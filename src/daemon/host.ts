@@ -197,6 +197,14 @@ export class TunnelHost {
     device?.checkAttached?.();
   }
 
+  /** Time went by unseen, or the network was away: timers are set anew, and peers asked whether they are there. */
+  probe(): void {
+    this.refresh();
+    this.#timerAt = undefined;
+    this.engine.probe(this.#now());
+    this.drain();
+  }
+
   device(name: string): PacketDevice | undefined {
     return this.#tunnels.get(name)?.device;
   }

@@ -1,4 +1,5 @@
 /** A daemon's machine on Linux: TUN devices, routes over netlink, a fence in nftables, UDP sockets. */
+import { bootNow, watchSleep } from '../tun/boot-clock.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import { LinuxHostNetwork } from '../tun/linux-routes.ts';
 import { SharedOffloads } from '../tun/offload/shared.ts';
@@ -18,6 +19,8 @@ export function linuxPlatform(): Platform {
   return {
     hostNetwork: network,
     allocate: offloads.memory.allocate,
+    now: native ? bootNow : undefined,
+    ...(native ? { watchSleep } : {}),
     whyNoWorkers: native ? undefined : 'sockets are those of dgram, as system calls cannot be made here',
     network: native ? { ...linuxUdp(), rawEsp: linuxRawEsp } : nodeUdp,
     localAddressFor: (remote) => network.routeTo({ destination: remote, ...OWN_QUERY })?.source,

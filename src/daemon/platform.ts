@@ -46,6 +46,10 @@ export interface Platform {
   leadBridge?(bridge: string, own: readonly Prefix[], table: number | undefined): () => void;
   /** Takes away what a daemon that died led out of other bridges than those that are led now. */
   forgetBridges?(): void;
+  /** A monotonic clock in milliseconds that counts the time that the machine sleeps; left out: one that does not. */
+  readonly now?: (() => number) | undefined;
+  /** Calls `onWake` with the milliseconds that the machine slept, when it woke up. Returns how to end it. */
+  watchSleep?(onWake: (asleep: number) => void): { close(): Promise<void> };
   /** Why its devices and sockets cannot be used by worker threads; `undefined` when they can. */
   readonly whyNoWorkers?: string | undefined;
   /** The local address from which packets to `remote` leave; `undefined` when there is no route. */

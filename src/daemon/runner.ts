@@ -59,6 +59,7 @@ export class Runner {
   // BOUNDED: the tunnels that the administrator starts.
   readonly #running = new Map<string, RunningTunnel>();
   readonly #watch: NodeJS.Timeout;
+  readonly #sleep: { close(): Promise<void> } | undefined;
   /** What stands of tunnels beside their devices. */
   readonly standing: Standing;
 
@@ -74,6 +75,7 @@ export class Runner {
     this.host = new TunnelHost({
       network: platform.network,
       crypto,
+      ...(platform.now === undefined ? {} : { now: platform.now }),
       allocate: platform.allocate,
       workers: workers !== undefined && workers.pairs > 0 ? workers : undefined,
       localAddressFor: (remote) => platform.localAddressFor(remote),
@@ -83,6 +85,7 @@ export class Runner {
       verifierFor: (tunnel) => this.#running.get(tunnel)?.certificates.verifier(),
       onEvent: (event) => this.#happened(event),
     });
+    this.#sleep = platform.watchSleep?.((asleep) => this.#woke(asleep));
     this.#watch = setInterval(() => {
       for (const { certificates } of this.#running.values()) void certificates.look(Date.now());
     }, CERTIFICATE_WATCH).unref();
@@ -153,6 +156,7 @@ export class Runner {
 
   async close(): Promise<void> {
     clearInterval(this.#watch);
+    await this.#sleep?.close();
     await this.host.close();
     for (const name of this.#running.keys()) await this.standing.release(name);
     await this.standing.close();
@@ -241,6 +245,13 @@ export class Runner {
       this.host.engine.up(this.host.now(), name);
       this.host.drain();
     }
+  }
+
+  /** Peers may have given us up meanwhile, and the network may be another one. */
+  #woke(asleep: number): void {
+    const text = `this host slept for ${Math.round(asleep / 1_000)} s: all peers are asked whether they are there`;
+    this.#log.info({}, text);
+    this.host.probe();
   }
 
   #lost(name: string, reason: Error): void {

@@ -107,6 +107,14 @@ export class Engine {
     this.#drainIke(now);
   }
 
+  /** Time went by unseen, or the network was away: what is due is done, and all peers are asked whether they are there. */
+  probe(now: number): void {
+    for (const { retry } of this.#tunnels.values()) if (retry.at !== undefined) retry.planNow(now);
+    this.handleTimeout(now);
+    this.ike.probe(now);
+    this.#drainIke(now);
+  }
+
   /** Closes the tunnel's SAs and starts no new ones. */
   down(now: number, name: string): void {
     this.#now = now;

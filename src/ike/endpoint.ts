@@ -29,7 +29,7 @@ import { closeChild, closeSession } from './tasks/delete.ts';
 import { InitTask } from './tasks/init.ts';
 import { signaturePayloads } from './tasks/proof.ts';
 import { rekeyChild } from './tasks/rekey-child.ts';
-import { handleSessionTimeout, rekeySession } from './timeouts.ts';
+import { handleSessionTimeout, probeLiveness, rekeySession } from './timeouts.ts';
 import { MessageWindow } from './window.ts';
 
 export type { Transmit };
@@ -192,6 +192,14 @@ export class IkeEndpoint {
   rekeyChild(now: number, childId: number): void {
     const child = this.#child(childId);
     if (child !== undefined) rekeyChild(now, child);
+  }
+
+  /** Asks the peers of all IKE SAs whether they are there: the host slept, or its network was away (RFC 7296 §2.4). */
+  probe(now: number): void {
+    for (const session of [...this.#host.sessions.values()]) {
+      this.#guard(session, now, () => probeLiveness(session, now));
+      this.#host.stateChanged(session);
+    }
   }
 
   #session(id: number): IkeSession | undefined {

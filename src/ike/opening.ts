@@ -5,7 +5,7 @@
 import { DecodeError } from '../base/bytes.ts';
 import { NotifyType } from './iana.ts';
 import { decodeMessage, type IkeHeader } from './message.ts';
-import { decodePayloads, type Payload, type ProtectedPart, RefusedMessageError } from './payload.ts';
+import { decodePayloads, findNotify, type Payload, type ProtectedPart, RefusedMessageError } from './payload.ts';
 import { openPart } from './protect.ts';
 import { FRAGMENTS_TIMEOUT } from './reassembly.ts';
 import { checkRules, isUnprotectedHint } from './rules.ts';
@@ -44,8 +44,11 @@ export function open(
   const { host } = session;
   const { payloads, protectedPart } = decodeMessage(datagram, header);
   if (protectedPart === undefined) {
-    // RFC 7296 §2.21.4: a hint from nobody; acting on it would let anybody end an SA.
-    host.count(isUnprotectedHint(payloads) ? 'unauthenticated-notify' : 'rule-violation');
+    // RFC 7296 §2.21.4: a hint without proof. Alone it ends nothing; a peer that answers nothing else is given up sooner.
+    const hint = isUnprotectedHint(payloads);
+    host.count(hint ? 'unauthenticated-notify' : 'rule-violation');
+    const answersUs = header.response && session.window.expectsResponse(header.messageId);
+    if (hint && answersUs && findNotify(payloads, NotifyType.INVALID_IKE_SPI)) session.window.doubt();
     return undefined;
   }
   let first = datagram;

@@ -108,6 +108,18 @@ function checkLiveness(session: IkeSession, now: number): void {
   if (session.window.idle) session.enqueue(now, new LivenessTask());
 }
 
+/**
+ * Asks now whether the peer, which may have given us up meanwhile, is still there. A request that is out asks the same, and
+ * is sent again. A peer that we can call is given up after some seconds; one that has to call us keeps its full time.
+ */
+export function probeLiveness(session: IkeSession, now: number): void {
+  if (!session.window.idle) session.window.hurry(now);
+  else if (session.state.name === 'established' && session.pendingFor === undefined) {
+    session.enqueue(now, new LivenessTask());
+  }
+  if (session.connectionConfig?.remote.address !== undefined) session.window.doubt();
+}
+
 function keepAlive(session: IkeSession, now: number): void {
   const interval = session.connectionConfig?.nat.keepalive ?? 0;
   if (interval <= 0 || session.state.name !== 'established') return;

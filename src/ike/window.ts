@@ -29,12 +29,15 @@ interface Outstanding {
   message: Outgoing;
   readonly sentAt: number;
   tries: number;
+  maxTries: number;
   wait: number;
   due: number;
 }
 
 /** The last message ID. An SA that reaches it cannot go on (RFC 7296 §2.2). */
 export const MAX_MESSAGE_ID = 0xffffffff;
+/** So often a request is sent again to a peer that may have forgotten the IKE SA; one that has it answers before that. */
+const TRIES_IN_DOUBT = 2;
 /** So often a message is sent as it is before the path is taken to lose it for its size. */
 const SENT_AS_IT_IS = 2;
 
@@ -97,7 +100,25 @@ export class MessageWindow {
   }
 
   #request(now: number, id: number, message: Outgoing): Outstanding {
-    return { id, message, sentAt: now, tries: 0, wait: this.#policy.initial, due: now + this.#policy.initial };
+    const { initial: wait, tries: maxTries } = this.#policy;
+    return { id, message, sentAt: now, tries: 0, maxTries, wait, due: now + wait };
+  }
+
+  /** The request that is out is due now, and again after the first wait: the host slept, or its network was away. */
+  hurry(now: number): void {
+    const request = this.#outstanding;
+    if (request === undefined) return;
+    // The next time that it is sent counts as the first.
+    request.tries = -1;
+    request.wait = this.#policy.initial / this.#policy.factor;
+    request.due = now;
+  }
+
+  /** There is reason to think that the peer does not have the IKE SA any more: without an answer it is given up soon. */
+  doubt(): void {
+    const request = this.#outstanding;
+    if (request !== undefined)
+      request.maxTries = Math.min(request.maxTries, Math.max(0, request.tries) + TRIES_IN_DOUBT);
   }
 
   /** Whether a response with this ID is the one that is waited for. */
@@ -114,7 +135,7 @@ export class MessageWindow {
   retransmit(now: number): Outgoing | 'dead' | undefined {
     const request = this.#outstanding;
     if (request === undefined || now < request.due) return undefined;
-    if (request.tries >= this.#policy.tries) return 'dead';
+    if (request.tries >= request.maxTries) return 'dead';
     request.tries++;
     request.wait = Math.min(request.wait * this.#policy.factor, this.#policy.max);
     request.due = now + request.wait;

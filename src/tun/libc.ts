@@ -47,6 +47,11 @@ export interface Libc {
   /** Waits in a thread of libuv's pool, for ever; `events` must stay alive until the callback. */
   epollWait(epoll: number, events: Uint8Array, maxEvents: number, done: WaitCallback): void;
   eventfd(flags: number): number;
+  /** `time` is the address of a struct timespec. */
+  clockGettime(clock: number, time: number): number;
+  timerfdCreate(clock: number, flags: number): number;
+  /** `setting` is a struct itimerspec. */
+  timerfdSettime(fd: number, flags: number, setting: Uint8Array): number;
   flock(fd: number, operation: number): number;
   /** Moves the calling thread into the namespace of a descriptor. */
   setns(fd: number, type: number): number;
@@ -180,6 +185,9 @@ function bindCalls(ffi: Koffi): Libc {
     'int recvmmsg(int fd, uintptr_t messages, unsigned int count, int flags, uintptr_t timeout)',
   );
   const eventfd = bind<(initial: number, flags: number) => number>('int eventfd(unsigned int initial, int flags)');
+  const timerfdSettime = bind<(fd: number, flags: number, setting: Uint8Array, before: number) => number>(
+    'int timerfd_settime(int fd, int flags, const void *setting, uintptr_t before)',
+  );
   const epollWait = library.func('int epoll_wait(int epoll, void *events, int count, int timeout)');
   return {
     errno: () => ffi.errno(),
@@ -208,6 +216,9 @@ function bindCalls(ffi: Koffi): Libc {
       });
     },
     eventfd: (flags) => eventfd(0, flags),
+    clockGettime: bind('int clock_gettime(int clock, uintptr_t time)'),
+    timerfdCreate: bind('int timerfd_create(int clock, int flags)'),
+    timerfdSettime: (fd, flags, setting) => timerfdSettime(fd, flags, setting, 0),
     flock: bind('int flock(int fd, int operation)'),
     setns: bind('int setns(int fd, int type)'),
     gettid: bind('int gettid()'),

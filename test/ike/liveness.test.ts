@@ -53,6 +53,71 @@ describe('liveness checks', () => {
     expect(pair.a.endpoint.nextTimeout()).toBeUndefined();
   });
 
+  it('come at once when they are asked for, and find a dead peer in seconds', () => {
+    const pair = established();
+    pair.act(pair.a, (endpoint, now) => endpoint.probe(now));
+    pair.run(1_000);
+    expect(pair.sent).toHaveLength(2);
+    pair.filter = () => 'drop';
+    pair.act(pair.a, (endpoint, now) => endpoint.probe(now));
+    pair.run(10_000);
+    expect(pair.a.of('ike-down')).toMatchObject([{ reason: 'peer-dead', detail: 'no answer for 7 s' }]);
+  });
+
+  it('leave a peer that only calls us its full time', () => {
+    const anywhere = mirrored(connection());
+    const pair = established({ b: { ...anywhere, remote: { ...anywhere.remote, address: undefined } } });
+    pair.filter = () => 'drop';
+    pair.act(pair.b, (endpoint, now) => endpoint.probe(now));
+    pair.run(60_000);
+    expect(pair.b.of('ike-down')).toEqual([]);
+    pair.run(60_000);
+    expect(pair.b.of('ike-down')).toMatchObject([{ reason: 'peer-dead' }]);
+  });
+
+  it('send a request that is out again at once, and from then on as if it were new', () => {
+    const pair = established();
+    pair.filter = () => 'drop';
+    pair.act(pair.a, (endpoint, now) => endpoint.rekeyChild(now, pair.a.child.id));
+    pair.run(60_000);
+    const before = pair.now;
+    const times: number[] = [];
+    pair.filter = () => {
+      times.push(pair.now - before);
+      return 'drop';
+    };
+    pair.act(pair.a, (endpoint, now) => endpoint.probe(now));
+    pair.run(6_900);
+    expect(times).toEqual([0, 1_000, 3_000]);
+    expect(pair.a.of('ike-down')).toEqual([]);
+  });
+
+  it('give up a peer in seconds that restarted: it says that it does not know the IKE SA, and answers nothing else', () => {
+    const pair = established();
+    pair.b.restart(mirrored(connection()));
+    pair.act(pair.a, (endpoint, now) => endpoint.probe(now));
+    pair.run(20_000);
+    expect(pair.a.of('ike-down')).toMatchObject([{ reason: 'peer-dead', detail: 'no answer for 7 s' }]);
+    expect(pair.sent.filter(({ from }) => from === pair.a)).toHaveLength(3);
+  });
+
+  it('believe a peer that answers, whatever is said without proof meanwhile', () => {
+    const pair = established();
+    const stranger = new Pair({ seed: 2 }).b.endpoint;
+    let lost = 0;
+    pair.filter = ({ from, path, data }) => {
+      if (from !== pair.a) return 'deliver';
+      stranger.handleDatagram(pair.now, path, data);
+      const hint = stranger.pollTransmit()!;
+      pair.deliver({ from: pair.b, to: pair.a, path: { local: path.remote, remote: path.local }, data: hint.data });
+      return lost++ < 2 ? 'drop' : 'deliver';
+    };
+    pair.act(pair.a, (endpoint, now) => endpoint.probe(now));
+    pair.run(60_000);
+    expect(pair.a.endpoint.counters()['unauthenticated-notify']).toBe(3);
+    expectSame(pair, 1);
+  });
+
   it('wait longer after each try', () => {
     const pair = established({ a: WATCHFUL, b: mirrored(connection()) });
     const times: number[] = [];

@@ -57,6 +57,9 @@ export class TestDaemon {
   fetch: Fetch = ({ url }) => Promise.reject(new Error(`no ${url} here`));
   /** Its machine has no devices for it. */
   refuseDevices = false;
+  /** Its machine sleeps, for so many milliseconds: its clock goes on, timers do not. */
+  sleep: (asleep: number) => void = () => undefined;
+  #slept = 0;
   /** Of its machine; to be given before it is opened. */
   fence: FenceKeeper | undefined;
   /** Its machine's links, routes and rules: empty, and not touched by its devices. */
@@ -109,6 +112,14 @@ export class TestDaemon {
         hostNetwork: this.hostNetwork,
         leadBridge: (bridge, own, table) => this.#steering.leadBridge(bridge, own, table),
         fence: this.fence,
+        now: () => performance.now() + this.#slept,
+        watchSleep: (onWake) => {
+          this.sleep = (asleep) => {
+            this.#slept += asleep;
+            onWake(asleep);
+          };
+          return { close: () => Promise.resolve() };
+        },
         localAddressFor: () => undefined,
         pathMtuFor: () => this.pathMtu,
         openDevice: (plan) => {

@@ -2,9 +2,8 @@
  * What both kinds of workers have in common: commands that are carried out in their order and answered, descriptors that
  * are waited for in one blocking call, deadlines. A worker has no event loop of its own: it polls.
  */
-// The global of that name is looked up anew each time.
-import { performance } from 'node:perf_hooks';
 import { receiveMessageOnPort } from 'node:worker_threads';
+import { bootNow } from '../../tun/boot-clock.ts';
 import { addressOf, ERRNO, libc, SystemError } from '../../tun/libc.ts';
 import { Control, type WorkerCommand, type WorkerOutput, type WorkerReport, type WorkerSetup } from './messages.ts';
 
@@ -49,7 +48,6 @@ export interface LoopHooks {
 export class WorkerLoop {
   readonly #setup: WorkerSetup;
   readonly #hooks: LoopHooks;
-  readonly #clock: number;
   // BOUNDED: the tunnels of the host, or its sockets.
   readonly #sources = new Map<number, Watched>();
   /** The same, as they were when descriptors were gathered. */
@@ -75,14 +73,11 @@ export class WorkerLoop {
   constructor(setup: WorkerSetup, hooks: LoopHooks) {
     this.#setup = setup;
     this.#hooks = hooks;
-    const [seconds, nanoseconds] = process.hrtime();
-    // The clocks of threads begin when they do; the system's does not.
-    this.#clock = setup.clockOffset + seconds * 1e3 + nanoseconds / 1e6 - performance.now();
   }
 
   /** The host's clock. */
   now(): number {
-    return performance.now() + this.#clock;
+    return bootNow() + this.#setup.clockOffset;
   }
 
   /** To be told to the main thread after the turn. */

@@ -67,7 +67,7 @@ export interface WorkerSetup {
   /** The name of the host's cryptographic provider. */
   readonly crypto: string;
   readonly fragmentSeed: number;
-  /** What the host's clock shows when the system's monotonic one shows 0, in milliseconds. */
+  /** What the host's clock shows when that of `bootNow` shows 0, in milliseconds. */
   readonly clockOffset: number;
 }
 

@@ -6,6 +6,7 @@ import { NO_PORT, type SocketAddress } from '../../base/address.ts';
 import type { PlanePort, PlaneReport, ReceiveCommand, SendCommand } from '../../engine/commands.ts';
 import type { Transmit } from '../../engine/options.ts';
 import type { DropCounters } from '../../esp/drops.ts';
+import { bootNow } from '../../tun/boot-clock.ts';
 import { addCounters, counterCount } from '../../tun/counters.ts';
 import { type DeviceCounters, newDeviceCounters, type PacketDevice } from '../../tun/device.ts';
 import { newUdpCounters, type UdpCounters, type UdpSocket } from '../../tun/udp.ts';
@@ -76,8 +77,7 @@ export class WorkerPlanes implements PlanePort {
 
   #link(start: (options: LinkOptions) => Link, role: WorkerRole, lane: number, restore: LinkOptions['restore']): Link {
     const { crypto, fragmentSeed, now, onCrash } = this.#options;
-    const [seconds, nanoseconds] = process.hrtime();
-    const clockOffset = now() - seconds * 1e3 - nanoseconds / 1e6;
+    const clockOffset = now() - bootNow();
     const inboundDrops = this.#lanes.inboundDrops.parts[lane]!;
     return start({
       setup: { role, crypto, fragmentSeed, clockOffset, inboundDrops },
