@@ -14,7 +14,7 @@ import { assertNever } from '../base/assert.ts';
 import { type BridgeFence, FENCE_COUNTERS, type FencePart, type UntranslatedFence } from './fence.ts';
 import { type AddressPair, dispatchElements, dispatchJumps, dispatchMaps, dispatchRules } from './fence-dispatch.ts';
 import { deletedMarkRules, hasSets, TUNNEL_CHAINS, TUNNEL_SETS, tunnelRules } from './fence-tunnel.ts';
-import { add, counterName, quoted, TABLE, word } from './nft-words.ts';
+import { add, counterName, quoted, TABLE, TABLE_LINE, word } from './nft-words.ts';
 
 const HOOKS = ['input', 'forward', 'output'] as const;
 /** Before the chains of libvirt and firewalls that translate. It stands only where it is needed: it has the kernel track flows. */
@@ -81,7 +81,7 @@ export function fenceBatch({ added, removed, present, unmappable, mapped, unmapp
 /** What all stands on, empty. Where it should be there, it is not made: the kernel tells then when it is not. */
 function foundation(): string[] {
   return [
-    `add table ${TABLE} { comment "kept by sectunnel"; }`,
+    TABLE_LINE,
     ...HOOKS.flatMap((hook) => [
       `add chain ${TABLE} ${hook} { type filter hook ${hook} priority -10; policy accept; }`,
       `flush chain ${TABLE} ${hook}`,

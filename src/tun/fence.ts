@@ -107,8 +107,27 @@ export interface FenceKeeper {
    * until they are set. Until it is called everything stays.
    */
   reconcile(kind: FencePart['kind'], keep: readonly string[]): Promise<void>;
-  /** Puts back what another program took away (a firewall that loads its rules anew). Returns how many parts. */
-  mend(): Promise<number>;
+  /** From now on calls `onChange` when another program changed the fence, or that cannot be excluded: `mend` is due. @throws Error where that cannot be heard */
+  watch?(onChange: () => void): void;
+  /**
+   * Compares what stands with what was set, in content, and puts right what differs, at once and without a moment in which
+   * there is no fence.
+   *
+   * @param thorough also where no change was heard of; default true
+   * @returns what was put right since the last call
+   * @throws Error when it cannot be put right, or not be looked at
+   */
+  mend(thorough?: boolean): Promise<FenceDamage>;
   /** Of each part that was set. */
   counters(): Promise<ReadonlyMap<string, FenceCounters>>;
+  /** Ends the watch; the fence stays. */
+  close?(): Promise<void>;
+}
+
+/** What another program did to the fence. */
+export interface FenceDamage {
+  /** In words; empty when the fence was whole. */
+  readonly found: readonly string[];
+  /** The programs, where the system says: `nft, process 4711`. */
+  readonly by: readonly string[];
 }

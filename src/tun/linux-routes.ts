@@ -6,8 +6,8 @@ import type { IpFamily } from '../base/address.ts';
 import { formatAddress } from '../base/address.ts';
 import { ERRNO, SystemError } from './libc.ts';
 import type { NetlinkRequest } from './netlink.ts';
-import type { NetlinkData } from './netlink-socket.ts';
-import { NetlinkSocket } from './netlink-socket.ts';
+import { NetlinkListener } from './netlink-listener.ts';
+import { NETLINK_ROUTE, type NetlinkData, NetlinkSocket } from './netlink-socket.ts';
 import type {
   HostNetwork,
   InstalledRoute,
@@ -15,6 +15,7 @@ import type {
   InterfaceAddress,
   Link,
   LinkChange,
+  NetworkChange,
   Route,
   RouteAnswer,
   RouteFilter,
@@ -32,13 +33,22 @@ import {
   sameRule,
 } from './routes.ts';
 import * as message from './rtnetlink.ts';
+import { CHANGE_GROUPS, parseChange } from './rtnetlink-changes.ts';
 import { addRuleRequest, deleteRuleRequest, parseRule, rulesRequest } from './rtnetlink-rules.ts';
 import { NEEDS_NET_ADMIN } from './tun-errors.ts';
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
 
 export class LinuxHostNetwork implements HostNetwork {
-  readonly #socket: NetlinkSocket = new NetlinkSocket();
+  readonly #socket: NetlinkSocket;
+  readonly #within: <T>(work: () => T) => T;
+  #listener: NetlinkListener | undefined;
+
+  /** @param within opens sockets in the network namespace that is meant; left out: in that of the thread */
+  constructor(within: <T>(work: () => T) => T = (work) => work()) {
+    this.#within = within;
+    this.#socket = within(() => new NetlinkSocket());
+  }
 
   link(nameOrIndex: string | number): Link | undefined {
     const data = this.#ask(message.linkRequest(nameOrIndex), `query link ${nameOrIndex}`, [ERRNO.ENODEV]);
@@ -153,8 +163,25 @@ export class LinuxHostNetwork implements HostNetwork {
     return mtu === undefined ? undefined : { ...reply, mtu };
   }
 
-  close(): void {
+  watch(onChange: (change: NetworkChange) => void): void {
+    if (this.#listener !== undefined) throw new Error('bug: the host network is watched already');
+    this.#listener = this.#within(
+      () =>
+        new NetlinkListener({
+          protocol: NETLINK_ROUTE,
+          groups: CHANGE_GROUPS,
+          onMessage: ({ type, body }) => {
+            const change = parseChange(type, body);
+            if (change !== undefined) onChange(change);
+          },
+          onOverrun: () => onChange({ kind: 'unknown' }),
+        }),
+    );
+  }
+
+  async close(): Promise<void> {
     this.#socket.close();
+    await this.#listener?.close();
   }
 
   /** False when the system answers with one of `expected`. */

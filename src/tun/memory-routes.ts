@@ -1,6 +1,7 @@
 /**
  * A host's network configuration in memory: the twin of `linux-routes.ts`. Route look-ups follow the longest prefix
- * in the tables that the rules name, in their order.
+ * in the tables that the rules name, in their order. A watch is told of rules and routes that others change, and of links
+ * that go.
  */
 import type { IpAddress, IpFamily } from '../base/address.ts';
 import { prefixRange, sameAddress } from '../base/address.ts';
@@ -11,6 +12,7 @@ import type {
   InterfaceAddress,
   Link,
   LinkChange,
+  NetworkChange,
   Route,
   RouteAnswer,
   RouteFilter,
@@ -44,6 +46,8 @@ export class MemoryHostNetwork implements HostNetwork {
     protocol: KERNEL_PROTOCOL,
   }));
 
+  #onChange: ((change: NetworkChange) => void) | undefined;
+
   /** Adds a link, down; returns its index. */
   addLink(name: string, mtu: number): number {
     const index = this.#links.reduce((highest, link) => Math.max(highest, link.index), 0) + 1;
@@ -53,9 +57,11 @@ export class MemoryHostNetwork implements HostNetwork {
 
   /** Removes a link with its addresses and routes, as the kernel does. */
   deleteLink(index: number): void {
+    const gone = this.link(index);
     this.#links = this.#links.filter((link) => link.index !== index);
     this.#addresses = this.#addresses.filter((address) => address.linkIndex !== index);
     this.#routes = this.#routes.filter((route) => route.linkIndex !== index);
+    if (gone !== undefined) this.#onChange?.({ kind: 'link', gone: true, link: gone });
   }
 
   link(nameOrIndex: string | number): Link | undefined {
@@ -65,6 +71,7 @@ export class MemoryHostNetwork implements HostNetwork {
   setLink(index: number, change: LinkChange): void {
     this.#wantLink(index, `change link ${index}`);
     this.#links = this.#links.map((link) => (link.index === index ? { ...link, ...change } : link));
+    this.#onChange?.({ kind: 'link', gone: false, link: this.link(index)! });
   }
 
   addresses(linkIndex?: number): InterfaceAddress[] {
@@ -151,6 +158,31 @@ export class MemoryHostNetwork implements HostNetwork {
     return this.#rules.length < before;
   }
 
+  watch(onChange: (change: NetworkChange) => void): void {
+    this.#onChange = onChange;
+  }
+
+  /** Another program sets a rule or a route, in the place of one that stands there. */
+  put(foreign: { readonly rule: InstalledRule } | { readonly route: InstalledRoute }): void {
+    if ('rule' in foreign) {
+      this.#rules.push(foreign.rule);
+      this.#onChange?.({ kind: 'rule', gone: false, rule: foreign.rule });
+    } else {
+      this.#routes = [...this.#routes.filter((other) => !samePlace(other, foreign.route)), foreign.route];
+      this.#onChange?.({ kind: 'route', gone: false, route: foreign.route });
+    }
+  }
+
+  /** Another program takes away rules, or routes. */
+  take(which: { rule?: (rule: InstalledRule) => boolean; route?: (route: InstalledRoute) => boolean }): void {
+    const rules = this.#rules.filter((rule) => which.rule?.(rule) === true);
+    const routes = this.#routes.filter((route) => which.route?.(route) === true);
+    this.#rules = this.#rules.filter((rule) => !rules.includes(rule));
+    this.#routes = this.#routes.filter((route) => !routes.includes(route));
+    for (const rule of rules) this.#onChange?.({ kind: 'rule', gone: true, rule });
+    for (const route of routes) this.#onChange?.({ kind: 'route', gone: true, route });
+  }
+
   routeTo(query: RouteQuery): RouteAnswer | undefined {
     const { destination } = query;
     const own = this.#addresses.find(({ address }) => sameAddress(address, destination));
@@ -177,11 +209,13 @@ export class MemoryHostNetwork implements HostNetwork {
     return undefined;
   }
 
-  close(): void {
+  close(): Promise<void> {
+    this.#onChange = undefined;
     this.#links = [];
     this.#addresses = [];
     this.#routes = [];
     this.#rules = [];
+    return Promise.resolve();
   }
 
   #longestMatch(table: number, destination: IpAddress): InstalledRoute | undefined {

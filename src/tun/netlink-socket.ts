@@ -1,15 +1,17 @@
 /**
- * A socket to the kernel's routing tables (NETLINK_ROUTE), of the network namespace in which it was opened: a request
- * is answered at once or not at all, so it is made and waited for in one call.
+ * A netlink socket for requests, of the network namespace in which it was opened: to the kernel's routing tables
+ * (NETLINK_ROUTE) or to its packet filter (NETLINK_NETFILTER). The kernel answers at once or not at all, so a request is
+ * made and waited for in one call; long answers are read in slices, with the event loop in between.
  */
+import { setImmediate } from 'node:timers/promises';
 import { addressOf, ERRNO, libc, SystemError } from './libc.ts';
 import type { NetlinkMessage, NetlinkRequest } from './netlink.ts';
 import { parseMessages } from './netlink.ts';
 
-const AF_NETLINK = 16;
-const SOCK_RAW_CLOEXEC_NONBLOCK = 0o2004003;
-const NETLINK_ROUTE = 0;
-const SOL_NETLINK = 270;
+export const AF_NETLINK = 16;
+export const SOCK_RAW_CLOEXEC_NONBLOCK = 0o2004003;
+export const NETLINK_ROUTE = 0;
+export const SOL_NETLINK = 270;
 const NETLINK_CAP_ACK = 10;
 const NETLINK_EXT_ACK = 11;
 /** The kernel refuses what it does not understand, and filters dumps itself. */
@@ -18,6 +20,10 @@ const POLLIN = 0x1;
 
 /** The kernel answers in microseconds; when it has not by then, something is badly wrong. */
 const ANSWER_TIMEOUT_MS = 2_000;
+/** The same for an answer that is read in slices. */
+const SLICED_TIMEOUT_MS = 20_000;
+/** How long the event loop waits for a slice. */
+const SLICE_MS = 4;
 /** The kernel fills at most 32 KiB. */
 const RECEIVE_BYTES = 64 * 1024;
 /** A dump is begun anew when the table changed meanwhile. */
@@ -34,9 +40,9 @@ export class NetlinkSocket {
   #closed = false;
 
   /** @throws SystemError */
-  constructor() {
+  constructor(protocol: number = NETLINK_ROUTE) {
     const calls = libc();
-    this.#fd = calls.socket(AF_NETLINK, SOCK_RAW_CLOEXEC_NONBLOCK, NETLINK_ROUTE);
+    this.#fd = calls.socket(AF_NETLINK, SOCK_RAW_CLOEXEC_NONBLOCK, protocol);
     if (this.#fd < 0) throw new SystemError('open a netlink socket', calls.errno());
     const on = Uint8Array.of(1, 0, 0, 0);
     // Kernels before 4.20 know not all of them; then errors come without an explanation, and dumps unfiltered.
@@ -57,6 +63,28 @@ export class NetlinkSocket {
       const end = this.#receiveAnswer(sequence, data, what);
       if (end.errno === 0) return data;
       if (end.errno !== ERRNO.EINTR || attempt === MAX_ATTEMPTS) throw new SystemError(what, end.errno, end.text);
+    }
+  }
+
+  /**
+   * The same for a long answer, of which `onData` is given each message. The event loop has its turn every few
+   * milliseconds; until it resolves, the socket takes no other request.
+   *
+   * @throws SystemError, also with EINTR when what is listed changed meanwhile
+   */
+  async requestInSlices(request: NetlinkRequest, what: string, onData: (data: NetlinkData) => void): Promise<void> {
+    const sequence = this.#send(request, what);
+    const deadline = performance.now() + SLICED_TIMEOUT_MS;
+    for (let turn = performance.now(); ; ) {
+      for (const message of parseMessages(this.#receive(deadline, what))) {
+        if (message.sequence !== sequence) continue;
+        if (message.kind === 'data') onData(message);
+        else if (message.errno === 0) return;
+        else throw new SystemError(what, message.errno, message.text);
+      }
+      if (performance.now() - turn < SLICE_MS) continue;
+      await setImmediate();
+      turn = performance.now();
     }
   }
 

@@ -146,6 +146,16 @@ export function parseMessages(datagram: Uint8Array): NetlinkMessage[] {
 /** The attributes that follow a fixed structure of `fixedSize` bytes. @throws DecodeError when a length is wrong */
 export function parseAttributes(body: Uint8Array, fixedSize: number): Attributes {
   const attributes = new Map<number, Uint8Array>();
+  forEachAttribute(body, fixedSize, (type, value) => attributes.set(type, value));
+  return attributes;
+}
+
+/** Each attribute in turn, for lists, in which types repeat. @throws DecodeError when a length is wrong */
+export function forEachAttribute(
+  body: Uint8Array,
+  fixedSize: number,
+  use: (type: number, value: Uint8Array) => void,
+): void {
   const view = new DataView(body.buffer, body.byteOffset, body.length);
   let at = fixedSize;
   while (body.length - at >= ATTRIBUTE_HEADER_SIZE) {
@@ -154,10 +164,9 @@ export function parseAttributes(body: Uint8Array, fixedSize: number): Attributes
       throw new DecodeError('bad-length', at, `a netlink attribute of ${length} bytes in ${body.length - at}`);
     }
     const type = view.getUint16(at + 2, true) & ATTRIBUTE_TYPE_MASK;
-    attributes.set(type, body.subarray(at + ATTRIBUTE_HEADER_SIZE, at + length));
+    use(type, body.subarray(at + ATTRIBUTE_HEADER_SIZE, at + length));
     at += (length + 3) & ~3;
   }
-  return attributes;
 }
 
 /** NLMSG_ERROR carries a negative errno and the header of the request; NLMSG_DONE may carry an errno. */

@@ -5,6 +5,9 @@ export const FENCE_TABLE = 'sectunnel';
 /** As it stands in commands. */
 export const TABLE: string = `inet ${FENCE_TABLE}`;
 
+/** Makes the table; where it is there and dormant, wakes it. */
+export const TABLE_LINE: string = `add table ${TABLE} { comment "kept by sectunnel"; }`;
+
 export function add(chain: string, rule: string): string {
   return `add rule ${TABLE} ${chain} ${rule}`;
 }

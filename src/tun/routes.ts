@@ -136,6 +136,15 @@ export interface RouteFilter {
   readonly own?: boolean;
 }
 
+/** What became other than it was, whoever changed it. A thing that is there may have replaced another one. */
+export type NetworkChange =
+  | { readonly kind: 'link'; readonly gone: boolean; readonly link: Link }
+  | { readonly kind: 'address'; readonly gone: boolean; readonly address: InterfaceAddress }
+  | { readonly kind: 'route'; readonly gone: boolean; readonly route: InstalledRoute }
+  | { readonly kind: 'rule'; readonly gone: boolean; readonly rule: InstalledRule }
+  /** Changes were lost: anything may be other than it was. */
+  | { readonly kind: 'unknown' };
+
 /** Each method throws an `Error` that says what was attempted and why the system refused. */
 export interface HostNetwork {
   link(nameOrIndex: string | number): Link | undefined;
@@ -168,7 +177,11 @@ export interface HostNetwork {
   /** `undefined` when there is no way, or a route forbids it. */
   routeTo(query: RouteQuery): RouteAnswer | undefined;
 
-  close(): void;
+  /** Tells each change from now on, our own too; replaces a watch before. Parts that are not described here are left out. @throws Error where that cannot be heard */
+  watch(onChange: (change: NetworkChange) => void): void;
+
+  /** Ends the watch too. */
+  close(): Promise<void>;
 }
 
 /**

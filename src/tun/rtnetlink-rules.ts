@@ -12,7 +12,7 @@ import type { InstalledRule, PortRange, Rule, RuleAction } from './routes.ts';
 import { OWN_PROTOCOL, ownerOf } from './routes.ts';
 import { familyOf, fixed, prefix, ROUTE_SIZE, routeHeader } from './rtnetlink.ts';
 
-const RTM = { NEWRULE: 32, DELRULE: 33, GETRULE: 34 } as const;
+export const RTM_RULE = { NEWRULE: 32, DELRULE: 33, GETRULE: 34 } as const;
 const FRA = {
   DST: 1,
   SRC: 2,
@@ -44,15 +44,15 @@ const NO_SUPPRESSION = 'ffffffff';
 const WHOLE_PORT = 'ffff';
 
 export function rulesRequest(family: IpFamily): NetlinkRequest {
-  return new NetlinkRequest(RTM.GETRULE, NLM_F.DUMP, routeHeader({ family }));
+  return new NetlinkRequest(RTM_RULE.GETRULE, NLM_F.DUMP, routeHeader({ family }));
 }
 
 export function addRuleRequest(rule: Rule): NetlinkRequest {
-  return ruleRequest(RTM.NEWRULE, NLM_F.CREATE | NLM_F.EXCLUSIVE, rule);
+  return ruleRequest(RTM_RULE.NEWRULE, NLM_F.CREATE | NLM_F.EXCLUSIVE, rule);
 }
 
 export function deleteRuleRequest(rule: Rule): NetlinkRequest {
-  return ruleRequest(RTM.DELRULE, 0, rule);
+  return ruleRequest(RTM_RULE.DELRULE, 0, rule);
 }
 
 /** `undefined` for a rule with parts that `Rule` does not describe (marks, output links, inversion, …). */

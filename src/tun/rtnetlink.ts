@@ -21,8 +21,9 @@ import type {
 } from './routes.ts';
 import { MAIN_TABLE, metricOf, OWN_PROTOCOL } from './routes.ts';
 
-const RTM = {
+export const RTM = {
   NEWLINK: 16,
+  DELLINK: 17,
   GETLINK: 18,
   NEWADDR: 20,
   DELADDR: 21,

@@ -130,9 +130,9 @@ describe.skipIf(wants.length > 0)('the fence of nftables', () => {
     const fence = new LinuxFence();
     await fence.set('tunnel:a', tunnel());
     await fence.set('tunnel:b', tunnel({ outbound: [entry('10.9.0.0/24', '10.9.0.3/32')] }));
-    expect(await fence.mend()).toBe(0);
+    expect((await fence.mend()).found).toEqual([]);
     nft('flush', 'ruleset');
-    expect(await fence.mend()).toBe(2);
+    expect((await fence.mend()).found).toEqual(['table inet sectunnel: missing']);
     expect(await send('10.9.0.3', 7)).toBe('EPERM');
     nft('flush', 'ruleset');
     await fence.set('tunnel:b', undefined);

@@ -1,9 +1,9 @@
 import { writeFileSync } from 'node:fs';
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type IpAddress, parseAddress } from '../../src/base/address.ts';
 import { SystemError } from '../../src/tun/libc.ts';
 import { LinuxHostNetwork } from '../../src/tun/linux-routes.ts';
-import { type Prefix, type Route, type Rule, removeOwn } from '../../src/tun/routes.ts';
+import { type NetworkChange, type Prefix, type Route, type Rule, removeOwn } from '../../src/tun/routes.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { enterNewNamespace, ipCommand } from './namespace.ts';
 
@@ -23,8 +23,8 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
     leave = enterNewNamespace();
     network = new LinuxHostNetwork();
   });
-  afterAll(() => {
-    network.close();
+  afterAll(async () => {
+    await network.close();
     leave();
   });
   /** A link of a pair, up, with an address of each family. */
@@ -266,5 +266,68 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
       /^add route 10\.4\.0\.0\/16 in table 254: .*Nexthop has invalid gateway/,
     );
     expect(() => network.addRoute(route)).toThrow(SystemError);
+  });
+
+  describe('under watch', () => {
+    const changes: NetworkChange[] = [];
+
+    beforeAll(() => network.watch((change) => changes.push(change)));
+    beforeEach(async () => {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      changes.length = 0;
+    });
+
+    it('tells what this program and others change of links, addresses, routes and rules', async () => {
+      const rule: Rule = {
+        family: 6,
+        priority: 9_999,
+        to: prefix('fd09::/16'),
+        action: { type: 'table', table: 1000 },
+      };
+      const route: Route = { type: 'unreachable', destination: prefix('10.9.0.0/16'), table: 1000, metric: 7 };
+      network.addRule(rule);
+      ipCommand('-6', 'rule', 'del', 'pref', '9999');
+      network.addRoute(route);
+      ipCommand('route', 'del', 'unreachable', '10.9.0.0/16', 'table', '1000');
+      ipCommand('addr', 'del', '192.0.2.1/24', 'dev', 'va');
+      ipCommand('link', 'set', 'va', 'down');
+      ipCommand('link', 'del', 'va');
+      await expect
+        .poll(() => changes.some((change) => change.kind === 'link' && change.gone), { interval: 1 })
+        .toBe(true);
+      for (const gone of [false, true]) {
+        expect(changes).toContainEqual({
+          kind: 'rule',
+          gone,
+          rule: expect.objectContaining({ ...rule, protocol: 83 }),
+        });
+        expect(changes).toContainEqual({ kind: 'route', gone, route: expect.objectContaining(route) });
+      }
+      const address = { linkIndex: index, ...prefix('192.0.2.1/24') };
+      expect(changes).toContainEqual({ kind: 'address', gone: true, address });
+      expect(changes).toContainEqual({
+        kind: 'link',
+        gone: false,
+        link: expect.objectContaining({ index, up: false }),
+      });
+    });
+
+    it('says when more changed than could be told', async () => {
+      const destination = (i: number): Prefix => ({
+        address: { family: 4, value: 0x0b00_0000n + BigInt(i) },
+        prefixLength: 32,
+      });
+      const many = Array.from(
+        { length: 20_000 },
+        (_, i): Route => ({ type: 'blackhole', destination: destination(i), table: 1000 }),
+      );
+      network.addRoutes(many);
+      // At once, and when all that had been told before was read: nothing is told meanwhile.
+      await expect.poll(() => changes.filter(({ kind }) => kind === 'unknown').length, { interval: 1 }).toBe(2);
+      expect(changes.at(-1)).toEqual({ kind: 'unknown' });
+      network.addRule({ family: 4, priority: 9_998, action: { type: 'table', table: 1000 } });
+      await expect.poll(() => changes.some(({ kind }) => kind === 'rule'), { interval: 1 }).toBe(true);
+      expect(removeOwn(network, [1000])).toBe(many.length + 1);
+    });
   });
 });

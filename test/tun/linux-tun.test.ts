@@ -41,8 +41,8 @@ for (const offload of ['all', 'tcp', 'none'] as const) {
     afterEach(async () => {
       for (const device of devices.splice(0)) await device.close();
     });
-    afterAll(() => {
-      network.close();
+    afterAll(async () => {
+      await network.close();
       leave();
     });
 
@@ -314,7 +314,7 @@ for (const offload of ['all', 'tcp', 'none'] as const) {
         expect(() => network.link('lo')).not.toThrow();
         const user = new LinuxHostNetwork();
         expect(() => user.setLink(1, { mtu: 1000 })).toThrow(/EPERM.*CAP_NET_ADMIN/);
-        user.close();
+        await user.close();
         const bound = nodeUdp.bind({ address: ip('127.0.0.1'), port: 500 });
         await expect(bound).rejects.toThrow(/UDP 127\.0\.0\.1:500: .*EACCES.*cap_net_bind_service/);
       } finally {
