@@ -75,6 +75,7 @@ function formatWorkers({ mode, threads }: StatusResult['workers']): string {
 
 function formatTunnel(tunnel: TunnelStatus, networks: readonly NetworkInfo[]): string {
   const lines = [`${tunnel.name}: ${tunnel.state}${tunnel.device === undefined ? '' : deviceText(tunnel.device)}`];
+  for (const text of tunnel.degraded) lines.push(`  degraded: ${text}`);
   if (tunnel.secret !== undefined) lines.push(`  ${secretText(tunnel.secret)}`);
   for (const ike of tunnel.ikeSas) lines.push(...formatIke(ike).map((line) => `  ${line}`));
   if (tunnel.lastFailure !== undefined) {

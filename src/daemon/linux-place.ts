@@ -12,6 +12,7 @@ import { type LinuxTun, openLinuxTun } from '../tun/linux-tun.ts';
 import { withinNamespace } from '../tun/netns.ts';
 import type { SharedOffloads } from '../tun/offload/shared.ts';
 import type { HostNetwork } from '../tun/routes.ts';
+import { type KernelReport, KernelWatch } from './kernel-watch.ts';
 import type { DevicePlan } from './platform.ts';
 import { OWN_QUERY, Steering } from './steering.ts';
 import { type SteeringPlan, tunnelFence } from './steering-plan.ts';
@@ -27,16 +28,33 @@ export class LinuxPlace {
   readonly fence: LinuxFence;
   readonly steering: Steering;
   readonly #network: HostNetwork;
+  readonly #watch: KernelWatch;
   /** The tables of tunnels that stand here. BOUNDED: by the tunnels. */
   readonly #tables = new Map<string, number>();
   #counters: ReadonlyMap<string, FenceCounters> = new Map();
 
-  /** @throws Error when the namespace cannot be entered */
-  constructor(network: HostNetwork | undefined, netns: string | undefined) {
+  /**
+   * @param report is told what other programs change here, and what cannot be put right
+   * @throws Error when the namespace cannot be entered
+   */
+  constructor(network: HostNetwork | undefined, netns: string | undefined, report: (report: KernelReport) => void) {
     this.netns = netns;
-    this.#network = network ?? this.#within(() => new LinuxHostNetwork());
-    this.fence = new LinuxFence(netns === undefined ? {} : { start: (work) => this.#within(work) });
+    const within = <T>(work: () => T): T => this.#within(work);
+    this.#network = network ?? new LinuxHostNetwork(within);
+    this.fence = new LinuxFence({ start: within });
     this.steering = new Steering(this.#network);
+    this.#watch = new KernelWatch({
+      fence: this.fence,
+      steering: this.steering,
+      network: this.#network,
+      netns,
+      report,
+    });
+  }
+
+  /** From now on hears of changes by other programs, and puts right at once what they change. */
+  watch(): void {
+    this.#watch.open();
   }
 
   /** Fence and rules: what the policy protects has no way. */
@@ -92,10 +110,22 @@ export class LinuxPlace {
     await this.fence.reconcile('tunnel', [...this.#tables.keys()].map(fenceKey));
   }
 
-  /** Asks how much was dropped, and puts back what another program took away. */
-  async look(): Promise<void> {
-    await this.fence.mend();
+  /** Asks how much was dropped, and puts back what another program took away. @param thorough also if nothing was heard of */
+  async look(thorough: boolean): Promise<void> {
+    await this.#watch.look(thorough);
     this.#counters = await this.fence.counters();
+  }
+
+  /** What of a tunnel is not as it should be, a sentence each. */
+  degraded(tunnel: string): string[] {
+    return this.#watch.degraded(tunnel);
+  }
+
+  /** Ends the watch. What stands stays. */
+  async close(): Promise<void> {
+    await this.#watch.close();
+    await this.fence.close();
+    await this.#network.close();
   }
 
   drops(tunnel: string): FenceCounters {

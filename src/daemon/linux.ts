@@ -6,6 +6,7 @@ import { SharedOffloads } from '../tun/offload/shared.ts';
 import { linuxRawEsp } from '../tun/raw-linux.ts';
 import { hasLinuxUdp, linuxUdp } from '../tun/udp-linux.ts';
 import { nodeUdp } from '../tun/udp-node.ts';
+import type { KernelReport } from './kernel-watch.ts';
 import { LinuxPlace } from './linux-place.ts';
 import type { DevicePlan, Platform, StandingTunnel } from './platform.ts';
 import { OWN_QUERY } from './steering.ts';
@@ -33,7 +34,10 @@ export function linuxPlatform(): Platform {
     release: (tunnel) => places.release(tunnel),
     reconcile: (tunnels) => places.reconcile(tunnels),
     childrenUp: (tunnel, up) => places.of(tunnel)?.steering.setUp(tunnel, up),
-    lookAtFences: () => places.look(),
+    watch: (report) => places.watch(report),
+    look: (thorough) => places.look(thorough),
+    degraded: (tunnel) => places.of(tunnel)?.degraded(tunnel) ?? [],
+    close: () => places.close(),
     fenceDrops: (tunnel) => places.of(tunnel)?.drops(tunnel) ?? {},
   };
 }
@@ -47,9 +51,25 @@ class Places {
   /** Tunnels with a fence or rules, whether they run or not. BOUNDED: by the tunnels. */
   readonly #standing = new Map<string, LinuxPlace>();
 
+  #report: ((report: KernelReport) => void) | undefined;
+
   constructor(network: LinuxHostNetwork, offloads: SharedOffloads) {
     this.#offloads = offloads;
-    this.home = new LinuxPlace(network, undefined);
+    this.home = new LinuxPlace(network, undefined, (report) => this.#report?.(report));
+  }
+
+  watch(report: (report: KernelReport) => void): void {
+    this.#report = report;
+    for (const place of this.#all()) place.watch();
+  }
+
+  async close(): Promise<void> {
+    for (const place of this.#all()) await place.close();
+    this.#others.clear();
+  }
+
+  #all(): LinuxPlace[] {
+    return [this.home, ...this.#others.values()];
   }
 
   of(tunnel: string): LinuxPlace | undefined {
@@ -63,24 +83,36 @@ class Places {
       const device = await place.open(plan, this.#offloads);
       this.#standing.set(plan.tunnel, place);
       // Of a document that was changed meanwhile.
-      if (before !== undefined && before !== place) await before.release(plan.tunnel);
+      if (before !== undefined && before !== place) {
+        await before.release(plan.tunnel);
+        await this.#leave(before);
+      }
       return device;
     } catch (error) {
-      if (before !== place) await place.release(plan.tunnel);
+      if (before !== place) {
+        await place.release(plan.tunnel);
+        await this.#leave(place);
+      }
       throw error;
     }
   }
 
   async raise(plan: DevicePlan): Promise<void> {
     const place = this.#place(plan.netns);
-    await place.raise(plan);
-    this.#standing.set(plan.tunnel, place);
+    try {
+      await place.raise(plan);
+      this.#standing.set(plan.tunnel, place);
+    } finally {
+      await this.#leave(place);
+    }
   }
 
   async release(tunnel: string): Promise<void> {
     const place = this.of(tunnel);
     this.#standing.delete(tunnel);
-    await place?.release(tunnel);
+    if (place === undefined) return;
+    await place.release(tunnel);
+    await this.#leave(place);
   }
 
   async reconcile(tunnels: readonly StandingTunnel[]): Promise<void> {
@@ -89,19 +121,27 @@ class Places {
       place.stands(tunnel, table);
       this.#standing.set(tunnel, place);
     }
-    for (const place of [this.home, ...this.#others.values()]) await place.reconcile();
+    for (const place of this.#all()) await place.reconcile();
   }
 
-  async look(): Promise<void> {
-    for (const place of new Set([this.home, ...this.#standing.values()])) await place.look();
+  async look(thorough: boolean): Promise<void> {
+    for (const place of this.#all()) await place.look(thorough);
+  }
+
+  /** A namespace without tunnels is not held open. */
+  async #leave(place: LinuxPlace): Promise<void> {
+    if (place === this.home || [...this.#standing.values()].includes(place)) return;
+    if (this.#others.get(place.netns!) === place) this.#others.delete(place.netns!);
+    await place.close();
   }
 
   #place(netns: string | undefined): LinuxPlace {
     if (netns === undefined) return this.home;
-    // A namespace of that name may be another one than it was.
-    const known = [...this.#standing.values()].find((place) => place.netns === netns);
-    const place = known ?? new LinuxPlace(undefined, netns);
+    const known = this.#others.get(netns);
+    if (known !== undefined) return known;
+    const place = new LinuxPlace(undefined, netns, (report) => this.#report?.(report));
     this.#others.set(netns, place);
+    if (this.#report !== undefined) place.watch();
     return place;
   }
 }

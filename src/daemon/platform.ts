@@ -8,6 +8,7 @@ import type { FenceCounters, FenceKeeper } from '../tun/fence.ts';
 import type { Prefix } from '../tun/routes.ts';
 import type { UdpNetwork } from '../tun/udp.ts';
 import type { Routing } from './explain-way.ts';
+import type { KernelReport } from './kernel-watch.ts';
 import type { SteeringPlan } from './steering-plan.ts';
 
 export interface DevicePlan {
@@ -70,8 +71,17 @@ export interface Platform {
   reconcile?(tunnels: readonly StandingTunnel[]): Promise<void>;
   /** Which children of level `use` have an SA: what they protect is led into the device then. */
   childrenUp?(tunnel: string, up: ReadonlySet<string>): void;
-  /** Asks fences what they dropped, and puts back what another program took of them. */
-  lookAtFences?(): Promise<void>;
+  /** From now on puts back at once what other programs change of fences, rules and routes, and tells what was found. */
+  watch?(report: (report: KernelReport) => void): void;
+  /**
+   * Asks fences what they dropped, and puts back what other programs took. @param thorough compares everything, also where no
+   * change was heard of
+   */
+  look?(thorough: boolean): Promise<void>;
+  /** What of fence, rules and routes of a tunnel is not as it should be and could not be put right, a sentence each. */
+  degraded?(tunnel: string): readonly string[];
   /** Packets that the fence of a tunnel dropped, by reason, when it was looked at. */
   fenceDrops?(tunnel: string): FenceCounters;
+  /** Ends the watch. What stands stays. */
+  close?(): Promise<void>;
 }

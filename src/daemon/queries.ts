@@ -71,7 +71,7 @@ export class Queries {
   }
 
   async status(nameOrUuid: string | undefined): Promise<StatusResult> {
-    await this.#runner.standing.look();
+    await this.#runner.standing.look(false);
     const objects = nameOrUuid === undefined ? this.#catalog.objects.all() : [this.#catalog.objects.find(nameOrUuid)];
     const networks = await this.#networks.list();
     return {
@@ -90,7 +90,8 @@ export class Queries {
   #statusOf({ name, uuid }: TunnelObject): TunnelStatus {
     const running = this.#runner.status(name);
     if (running !== undefined) return running;
-    return { ...inactiveStatus(name, uuid), ...this.#autostart.status(name) };
+    const degraded = this.#runner.standing.degraded(name);
+    return { ...inactiveStatus(name, uuid), degraded, ...this.#autostart.status(name) };
   }
 
   stateOf(name: string): string {

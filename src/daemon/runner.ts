@@ -167,7 +167,8 @@ export class Runner {
     const facts = this.#running.get(name);
     if (facts === undefined) return undefined;
     const status = tunnelStatus(this.host, facts);
-    return { ...status, drops: { ...status.drops, ...this.standing.drops(name) } };
+    const degraded = this.standing.degraded(name);
+    return { ...status, degraded, drops: { ...status.drops, ...this.standing.drops(name) } };
   }
 
   /** What `explain` looks at: the tunnel of a document, if it runs. */

@@ -7,11 +7,13 @@ import { MIN_MTU } from '../base/mtu.ts';
 import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
+import { DampedLog } from './damped-log.ts';
+import type { KernelReport } from './kernel-watch.ts';
 import { devicePlan, standingTunnel } from './plan-device.ts';
 import type { DevicePlan, Platform } from './platform.ts';
 import type { SteeringPlan } from './steering-plan.ts';
 
-/** How often it is seen to that a fence is still whole, in milliseconds. */
+/** How often fences, rules and routes are compared though no change was heard of, in milliseconds. */
 const WATCH = 30_000;
 
 export class Standing {
@@ -20,11 +22,21 @@ export class Standing {
   /** Tunnels that do not run now and are to run again. BOUNDED: by the tunnels. */
   readonly #held = new Set<string>();
   readonly #watch: NodeJS.Timeout;
+  readonly #damped = new DampedLog();
 
   constructor(platform: Platform, log: Logger) {
     this.#platform = platform;
     this.#log = log;
-    this.#watch = setInterval(() => void this.look(), WATCH).unref();
+    platform.watch?.((report) => this.#changed(report));
+    this.#watch = setInterval(() => void this.look(true), WATCH).unref();
+  }
+
+  /** Another program changed something, or it could not be put right. */
+  #changed({ level, text, tunnel, netns, kind }: KernelReport): void {
+    const write = (line: string): void =>
+      this.#log[level]({ ...(tunnel && { tunnel }), ...(netns && { netns }) }, line);
+    if (kind === undefined) write(text);
+    else this.#damped.add(kind, text, write);
   }
 
   /** Takes over what a daemon that died left of tunnels, which are to run again, and takes the rest of it away. */
@@ -76,11 +88,14 @@ export class Standing {
   async close(): Promise<void> {
     clearInterval(this.#watch);
     for (const name of this.#held) await this.release(name);
+    await this.#platform.close?.();
+    this.#damped.close();
   }
 
-  async look(): Promise<void> {
+  /** @param thorough compares everything, also where no change was heard of */
+  async look(thorough: boolean): Promise<void> {
     try {
-      await this.#platform.lookAtFences?.();
+      await this.#platform.look?.(thorough);
     } catch (error) {
       this.#log.warn({}, `the fence could not be looked at: ${messageOf(error)}`);
     }
@@ -94,6 +109,11 @@ export class Standing {
     } catch (error) {
       this.#log.warn({ tunnel: tunnel.config.name }, `rules could not be changed: ${messageOf(error)}`);
     }
+  }
+
+  /** What of fence, rules and routes is not as it should be and could not be put right, a sentence each. */
+  degraded(name: string): readonly string[] {
+    return this.#platform.degraded?.(name) ?? [];
   }
 
   /** Packets that the fence dropped, by reason. */

@@ -27,6 +27,7 @@ export function inactiveStatus(name: string, uuid: string): TunnelStatus {
     active: false,
     state: 'inactive',
     device: undefined,
+    degraded: [],
     secret: undefined,
     ikeSas: [],
     drops: {},
@@ -55,6 +56,7 @@ export function tunnelStatus(host: TunnelHost, facts: RunningFacts): TunnelStatu
     active: true,
     state: stateOf(tunnel, ikeSas),
     device: { name: device.name, mtu: device.mtu },
+    degraded: [],
     secret: facts.secret,
     ikeSas: ikeSas.map((sa) => ikeStatus(now, sa, tunnel)),
     drops: {

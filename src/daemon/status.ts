@@ -97,6 +97,8 @@ export interface TunnelStatus {
    */
   readonly state: 'inactive' | 'waiting' | 'connecting' | 'partial' | 'up';
   readonly device: { readonly name: string; readonly mtu: number } | undefined;
+  /** What of fence, rules and routes another program took and could not be put back, or stands in the way; a sentence each. */
+  readonly degraded: readonly string[];
   /** `undefined` while the tunnel does not run, and with certificates. */
   readonly secret: SecretStatus | undefined;
   readonly ikeSas: readonly IkeStatus[];

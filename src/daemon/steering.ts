@@ -7,15 +7,17 @@
  * reverse path filter (rp_filter) would drop them. All rules and routes bear our protocol number, and the rules the number
  * of their tunnel's table: so what a daemon that died left behind is found again.
  */
+import { setImmediate } from 'node:timers/promises';
 import { type AddressRange, formatAddress, type IpAddress, rangeContains, sameAddress } from '../base/address.ts';
+import { assertNever } from '../base/assert.ts';
 import { isWhole } from '../base/ranges.ts';
 import { Protocol } from '../policy/protocols.ts';
 import {
-  describeRule,
   type HostNetwork,
   type InstalledRoute,
   type InstalledRule,
-  MAIN_TABLE,
+  type Link,
+  type NetworkChange,
   OWN_PROTOCOL,
   ownerOf,
   type Prefix,
@@ -24,13 +26,12 @@ import {
   type Rule,
   sameRule,
 } from '../tun/routes.ts';
+import { ledFlows, routeKey, ruleKey } from './steering-compare.ts';
+import { type Listed, listSteering, type Mended, mendSteering } from './steering-mend.ts';
 import type { SteeringPlan } from './steering-plan.ts';
+import { bridgeRules, freeBlock, isOfBridge, isOfTunnel, leadOf, placed } from './steering-priorities.ts';
 import { type SteeringRules, steeringRules } from './steering-rules.ts';
 
-/** Of rules for bridges; then those of tunnels, each with a block: before the main table (32766). */
-const BRIDGE = { own: 6992, lead: 6993, end: 6994 } as const;
-const FIRST_BLOCK = 7000;
-const LAST_PRIORITY = 31_999;
 /** Of the route for when there is no device: the last that is looked at. */
 const LAST_METRIC = 0xffff_ffff;
 
@@ -50,7 +51,20 @@ interface Led {
   rules: readonly Rule[];
   routes: SteeringRules['routes'];
   up: ReadonlySet<string>;
+  /** Into the device, while there is one. */
+  open: readonly Route[];
 }
+
+/** What others did to rules and routes. */
+export interface SteeringDamage {
+  /** What was put right, in words. */
+  readonly found: readonly string[];
+  /** What is not as it should be, by tunnel or bridge. BOUNDED: by those. */
+  readonly problems: ReadonlyMap<string, readonly string[]>;
+}
+
+/** Tunnels that are compared before the event loop has its turn. */
+const TUNNELS_PER_TURN = 25;
 
 export class Steering {
   readonly #network: HostNetwork;
@@ -58,6 +72,8 @@ export class Steering {
   readonly #led = new Map<string, Led>();
   /** The rules of bridges. BOUNDED: by libvirt's networks. */
   readonly #bridges = new Map<string, readonly Rule[]>();
+  /** Counts changes of our own: what was listed before one may not be so any more. */
+  #changes = 0;
 
   constructor(network: HostNetwork) {
     this.#network = network;
@@ -70,6 +86,7 @@ export class Steering {
    * @throws Error when the system refuses; nothing of the tunnel stands then
    */
   prepare(plan: SteeringPlan, device: string): void {
+    this.#changes++;
     this.#check(plan);
     const around = this.#surroundings(device, new Set());
     const { rules, routes } = steeringRules(plan, around);
@@ -84,6 +101,7 @@ export class Steering {
       rules: rules.map((rule) => placed(rule, block, plan.table)),
       routes,
       up: new Set(),
+      open: [],
     };
     try {
       const closed = new Map(routes.map((route) => [routeKey(closedRoute(route, plan.table)), route]));
@@ -104,23 +122,127 @@ export class Steering {
 
   /** Opens the table into the device. @throws Error when the system refuses */
   open(tunnel: string, linkIndex: number): void {
+    this.#changes++;
     const led = this.#led.get(tunnel);
     if (led === undefined) throw new Error(`bug: nothing is led into the device of ${tunnel}`);
     const own = this.#addresses();
     const open = led.routes.filter((route) => route.open);
-    this.#network.addRoutes(
-      open.map(({ destination, sources }) => ({
-        type: 'unicast',
-        destination,
-        table: led.plan.table,
-        linkIndex,
-        source: preferredSource(own, sources, destination.address.family),
-      })),
+    led.open = open.map(({ destination, sources }) => ({
+      type: 'unicast',
+      destination,
+      table: led.plan.table,
+      linkIndex,
+      source: preferredSource(own, sources, destination.address.family),
+    }));
+    this.#network.addRoutes(led.open);
+  }
+
+  /** Whether a change concerns what is wanted here: then `mend` is due. */
+  concerns(change: NetworkChange): boolean {
+    switch (change.kind) {
+      case 'unknown':
+        return true;
+      case 'link':
+        return [...this.#led.values()].some(({ open }) => open[0]?.linkIndex === change.link.index);
+      // The kernel does not tell which routes it takes away with an address or a link, nor takes them without the address.
+      case 'address':
+        return this.#isSource(change.address.address);
+      case 'route':
+        return (
+          this.#ofTable(change.route.table) !== undefined && (change.gone || change.route.protocol !== OWN_PROTOCOL)
+        );
+      case 'rule':
+        return this.#concernsRule(change.rule, change.gone);
+      default:
+        return assertNever(change, 'network change');
+    }
+  }
+
+  #isSource(address: IpAddress): boolean {
+    return [...this.#led.values()].some(({ open }) =>
+      open.some(({ source }) => source !== undefined && sameAddress(source, address)),
     );
+  }
+
+  #concernsRule(rule: InstalledRule, gone: boolean): boolean {
+    if (rule.protocol !== OWN_PROTOCOL) return this.#led.size + this.#bridges.size > 0;
+    if (isOfBridge(rule)) return gone && [...this.#bridges.values()].flat().some((other) => sameRule(other, rule));
+    const led = this.#ofTable(ownerOf(rule));
+    return led !== undefined && gone === led.rules.some((other) => ruleKey(other) === ruleKey(rule));
+  }
+
+  #ofTable(table: number | undefined): Led | undefined {
+    return [...this.#led.values()].find(({ plan }) => plan.table === table);
+  }
+
+  /** Compares rules and routes with what is wanted, and puts right what differs; those of others stay. @throws Error */
+  async mend(): Promise<SteeringDamage> {
+    const found: string[] = [];
+    // BOUNDED: by the tunnels.
+    const problems = new Map<string, readonly string[]>();
+    let [listed, changes] = [listSteering(this.#network), this.#changes];
+    const relist = (): void => {
+      if (changes !== this.#changes) [listed, changes] = [listSteering(this.#network), this.#changes];
+    };
+    for (const names of chunks([...this.#led.keys()], TUNNELS_PER_TURN)) {
+      relist();
+      for (const name of names) {
+        const led = this.#led.get(name);
+        if (led === undefined) continue;
+        const mended = this.#mendTunnel(led, listed);
+        found.push(...mended.found);
+        const here = [...this.#downText(led), ...mended.problems];
+        if (here.length > 0) problems.set(name, here);
+      }
+      await setImmediate();
+    }
+    relist();
+    for (const [bridge, wanted] of this.#bridges) {
+      const mended = this.#mendBridge(bridge, wanted, listed);
+      found.push(...mended.found);
+      const owner = this.#ofTable(leadOf(wanted))?.plan.tunnel;
+      if (mended.problems.length > 0 && owner !== undefined)
+        problems.set(owner, [...(problems.get(owner) ?? []), ...mended.problems]);
+    }
+    return { found, problems };
+  }
+
+  #mendTunnel(led: Led, { byOwner, foreign, routesOf }: Listed): Mended {
+    const { table, outbound } = led.plan;
+    const wanted = {
+      rules: led.rules,
+      table: { number: table, routes: this.#wantedRoutes(led) },
+      flows: ledFlows(outbound),
+    };
+    return mendSteering(this.#network, wanted, { own: byOwner.get(table) ?? [], foreign, routesOf });
+  }
+
+  #mendBridge(bridge: string, rules: readonly Rule[], { ofBridges, foreign, routesOf }: Listed): Mended {
+    const own = ofBridges.filter((rule) => rules.some((other) => sameRule(other, rule)));
+    const flow = { local: undefined, remote: undefined, protocol: undefined, inputLink: bridge };
+    const wanted = { rules, table: undefined, flows: leadOf(rules) === undefined ? [] : [flow] };
+    return mendSteering(this.#network, wanted, { own, foreign, routesOf });
+  }
+
+  /** Those into the device only while it exists and is up. */
+  #wantedRoutes(led: Led): Route[] {
+    const closed = led.routes.map((route) => closedRoute(route, led.plan.table));
+    return this.#linkOf(led)?.up === true ? [...closed, ...led.open] : closed;
+  }
+
+  #linkOf({ open: [first] }: Led): Link | undefined {
+    return first?.linkIndex === undefined ? undefined : this.#network.link(first.linkIndex);
+  }
+
+  #downText(led: Led): string[] {
+    const link = this.#linkOf(led);
+    if (link === undefined || link.up) return [];
+    return [`the device ${link.name} was set down, and nothing is led into it: ip link set ${link.name} up`];
   }
 
   /** Which children have an SA: packets of those of level `use` go in the clear otherwise. */
   setUp(tunnel: string, up: ReadonlySet<string>): void {
+    this.#changes++;
     const led = this.#led.get(tunnel);
     if (led === undefined || !led.plan.outbound.some(({ level }) => level === 'use')) return;
     const { rules } = steeringRules(led.plan, this.#surroundings(led.device, up));
@@ -134,6 +256,7 @@ export class Steering {
 
   /** Takes away all that stands for a tunnel, also what a daemon that died led into its table. */
   release(tunnel: string, table: number): void {
+    this.#changes++;
     this.#led.delete(tunnel);
     this.#clear(table);
   }
@@ -144,7 +267,7 @@ export class Steering {
     const found = new Set<number>();
     for (const rule of this.#network.rules()) {
       const owner = ownerOf(rule);
-      if (isOurs(rule) && owner !== undefined && !kept.has(owner)) found.add(owner);
+      if (isOfTunnel(rule) && owner !== undefined && !kept.has(owner)) found.add(owner);
     }
     for (const { table } of this.#network.routes({ own: true })) {
       if (!kept.has(table) && !SYSTEM_TABLES.includes(table)) found.add(table);
@@ -154,6 +277,7 @@ export class Steering {
 
   /** What `Platform` says of it. */
   leadBridge(bridge: string, own: readonly Prefix[], table: number | undefined): () => void {
+    this.#changes++;
     const rules = bridgeRules(bridge, own, table);
     try {
       for (const rule of rules) this.#network.addRule(rule);
@@ -165,6 +289,7 @@ export class Steering {
     this.#forget(this.#network.rules().filter(({ inputLink }) => inputLink === bridge));
     return () => {
       if (this.#bridges.get(bridge) !== rules) return;
+      this.#changes++;
       this.#bridges.delete(bridge);
       this.#forget([...rules].reverse());
     };
@@ -229,74 +354,15 @@ export class Steering {
 }
 
 function rulesOf(rules: readonly InstalledRule[], table: number): InstalledRule[] {
-  return rules.filter((rule) => isOurs(rule) && ownerOf(rule) === table);
+  return rules.filter((rule) => isOfTunnel(rule) && ownerOf(rule) === table);
 }
 
-/** Where so many rules fit between those of others. Those of the same tunnel stay until the new ones stand. */
-function freeBlock(standing: readonly Rule[], table: number, rules: readonly Rule[]): number {
-  const size = Math.max(0, ...rules.map(({ priority }) => priority)) + 1;
-  const taken = [...new Set(standing.map(({ priority }) => priority))].sort((a, b) => a - b);
-  let first = FIRST_BLOCK;
-  for (const priority of taken) {
-    if (priority < first) continue;
-    if (priority >= first + size) break;
-    first = priority + 1;
-  }
-  if (first + size - 1 > LAST_PRIORITY) {
-    throw new Error(
-      `no room for ${size} rules of table ${table} between the priorities ${FIRST_BLOCK} and ${LAST_PRIORITY}; see: ip rule`,
-    );
-  }
-  return first;
-}
-
-function isOurs(rule: InstalledRule): boolean {
-  return rule.protocol === OWN_PROTOCOL && !isOfBridge(rule);
-}
-
-function isOfBridge({ priority }: Rule): boolean {
-  return Object.values(BRIDGE).some((other) => other === priority);
-}
-
-function placed(rule: Rule, block: number, owner: number): Rule {
-  const { action } = rule;
-  return {
-    ...rule,
-    priority: rule.priority + block,
-    owner,
-    action: action.type === 'goto' ? { ...action, priority: action.priority + block } : action,
-  };
+function* chunks<T>(items: readonly T[], size: number): Generator<readonly T[]> {
+  for (let first = 0; first < items.length; first += size) yield items.slice(first, first + size);
 }
 
 function closedRoute({ destination, closed }: SteeringRules['routes'][number], table: number): Route {
   return { type: closed, destination, table, metric: LAST_METRIC };
-}
-
-function routeKey({ type, destination, metric }: Route): string {
-  return `${type} ${destination.address.family} ${destination.address.value}/${destination.prefixLength} ${metric}`;
-}
-
-function ruleKey(rule: Rule): string {
-  const { from, to } = rule;
-  const prefixes = [from, to].map((prefix) => prefix && `${prefix.address.value}/${prefix.prefixLength}`);
-  const ports = [rule.sourcePorts, rule.destinationPorts].map((range) => range && `${range.start}-${range.end}`);
-  return [describeRule(rule), rule.family, ...prefixes, rule.ipProtocol, ...ports, rule.inputLink].join(' ');
-}
-
-/** The end first: what is led in has no other way, not for a moment. */
-function bridgeRules(bridge: string, own: readonly Prefix[], table: number | undefined): Rule[] {
-  const main = { type: 'table', table: MAIN_TABLE } as const;
-  return ([4, 6] as const).flatMap((family): Rule[] => [
-    ...(table === undefined
-      ? []
-      : ([
-          { family, priority: BRIDGE.end, inputLink: bridge, action: { type: 'unreachable' } },
-          { family, priority: BRIDGE.lead, inputLink: bridge, action: { type: 'table', table } },
-        ] as const)),
-    ...own
-      .filter(({ address }) => address.family === family)
-      .map((to) => ({ family, priority: BRIDGE.own, to, action: main })),
-  ]);
 }
 
 /**

@@ -53,10 +53,10 @@ describe('what stands beside the device of a tunnel', () => {
     expect(done).toEqual(['keep net']);
     await one.close();
     const fail = (): Promise<void> => Promise.reject(new Error('no permission'));
-    const { standing: other, lines } = standing({ reconcile: fail, raise: fail, lookAtFences: fail });
+    const { standing: other, lines } = standing({ reconcile: fail, raise: fail, look: fail });
     await other.reconcile([]);
     await other.raise(document);
-    await other.look();
+    await other.look(true);
     expect(lines.map(({ level, text }) => `${level}: ${text}`)).toEqual([
       'warn: what a daemon before this one set up could not be looked through: no permission',
       'warn: no fence could be put up: no permission',

@@ -1,0 +1,123 @@
+/**
+ * Puts rules and routes of one tunnel or bridge back as they are wanted, after another program changed them. What others
+ * set stays: it is told, with what to do.
+ */
+import type { IpFamily } from '../base/address.ts';
+import { messageOf } from '../base/text.ts';
+import {
+  describeRoute,
+  describeRule,
+  type HostNetwork,
+  type InstalledRoute,
+  type InstalledRule,
+  OWN_PROTOCOL,
+  ownerOf,
+  type Route,
+  type Rule,
+} from '../tun/routes.ts';
+import { compareRoutes, compareRules, foreignBefore, foreignRoute, type LedFlow } from './steering-compare.ts';
+import { isOfBridge, isOfTunnel } from './steering-priorities.ts';
+
+/** What is wanted. */
+export interface Wanted {
+  readonly rules: readonly Rule[];
+  /** `undefined` where there is no table of its own. */
+  readonly table: { readonly number: number; readonly routes: readonly Route[] } | undefined;
+  /** What the rules lead. */
+  readonly flows: readonly LedFlow[];
+}
+
+export interface Mended {
+  /** What was put right, in words. */
+  readonly found: readonly string[];
+  /** What is not as it should be. */
+  readonly problems: readonly string[];
+}
+
+/** The routes of a table. */
+export type RoutesOf = (table: number, family?: IpFamily) => readonly InstalledRoute[];
+
+/** All rules of the host, and the routes of tables. BOUNDED: by those. */
+export interface Listed {
+  /** Ours, by the table of their tunnel. */
+  readonly byOwner: ReadonlyMap<number | undefined, readonly InstalledRule[]>;
+  readonly ofBridges: readonly InstalledRule[];
+  readonly foreign: readonly InstalledRule[];
+  readonly routesOf: RoutesOf;
+}
+
+/** Lists the rules now, and the routes of each table when it is asked for. */
+export function listSteering(network: HostNetwork): Listed {
+  const rules = network.rules();
+  const byOwner = new Map<number | undefined, InstalledRule[]>();
+  for (const rule of rules.filter(isOfTunnel)) {
+    const owner = ownerOf(rule);
+    const own = byOwner.get(owner);
+    if (own === undefined) byOwner.set(owner, [rule]);
+    else own.push(rule);
+  }
+  const tables = new Map<number, readonly InstalledRoute[]>();
+  return {
+    byOwner,
+    ofBridges: rules.filter((rule) => rule.protocol === OWN_PROTOCOL && isOfBridge(rule)),
+    foreign: rules.filter(({ protocol }) => protocol !== OWN_PROTOCOL),
+    routesOf: (table, family) => {
+      const routes = tables.get(table) ?? network.routes({ table });
+      tables.set(table, routes);
+      return family === undefined ? routes : routes.filter(({ destination }) => destination.address.family === family);
+    },
+  };
+}
+
+/** What stands. */
+export interface Standing {
+  /** Rules of the same owner. */
+  readonly own: readonly InstalledRule[];
+  /** Rules of other programs. */
+  readonly foreign: readonly InstalledRule[];
+  readonly routesOf: RoutesOf;
+}
+
+export function mendSteering(network: HostNetwork, wanted: Wanted, { own, foreign, routesOf }: Standing): Mended {
+  const found: string[] = [];
+  const problems: string[] = [];
+  const attempt = (what: readonly string[], change: () => void): void => {
+    if (what.length === 0) return;
+    try {
+      change();
+      found.push(...what);
+    } catch (error) {
+      problems.push(messageOf(error));
+    }
+  };
+  if (wanted.table !== undefined) {
+    const { number, routes } = wanted.table;
+    const { missing, surplus, foreign: others } = compareRoutes(routes, routesOf(number));
+    attempt(
+      missing.map((route) => `${describeRoute(route)}: missing`),
+      () => network.addRoutes(missing),
+    );
+    attempt(
+      surplus.map((route) => `${describeRoute(route)}: added`),
+      () => network.deleteRoutes(surplus),
+    );
+    problems.push(...others.map(foreignRoute));
+  }
+  const { missing, surplus } = compareRules(wanted.rules, own);
+  // The last first: what is jumped over has its end then.
+  attempt(
+    missing.map((rule) => `${describeRule(rule)}: missing`),
+    () => network.addRules([...missing].reverse()),
+  );
+  attempt(
+    surplus.map((rule) => `${describeRule(rule)}: added`),
+    () => {
+      for (const rule of surplus) network.deleteRule(rule);
+    },
+  );
+  if (wanted.rules.length > 0) {
+    const first = Math.min(...wanted.rules.map(({ priority }) => priority));
+    problems.push(...foreignBefore(wanted.flows, first, foreign, routesOf));
+  }
+  return { found, problems };
+}
