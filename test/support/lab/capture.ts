@@ -73,6 +73,12 @@ export class Capture {
     return stdout.split('\n').filter((line) => line !== '');
   }
 
+  /** When they passed, in milliseconds since 1970. */
+  async times(filter: string): Promise<number[]> {
+    const { stdout } = await run(['tcpdump', '-n', '-tt', '-r', this.file, filter]);
+    return stdout.split('\n').flatMap((line) => (line === '' ? [] : [1000 * Number.parseFloat(line)]));
+  }
+
   /** The same with their IP headers told, each packet on one line. */
   async headers(filter: string): Promise<string[]> {
     const { stdout } = await run(['tcpdump', '-n', '-v', '-r', this.file, filter]);
