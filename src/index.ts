@@ -75,10 +75,11 @@ export type {
   SignatureMethods,
   VerificationAnswer,
 } from './ike/events.ts';
-export { type Certificate, MalformedCertificateError, parseCertificate } from './pki/certificate.ts';
+export { type Certificate, parseCertificate } from './pki/certificate.ts';
 export { type Crl, parseCrl } from './pki/crl.ts';
 export { type MethodOptions, methodsOf } from './pki/methods.ts';
 export { type Fetch, type FetchRequest, OnlineRevocation } from './pki/online.ts';
+export { MalformedCertificateError } from './pki/outline.ts';
 export { keySigner } from './pki/signer.ts';
 export type {
   Credentials,

@@ -2,7 +2,7 @@
  * DER (X.690 §8, §10, §11): elements taken apart and put together. Strict: where BER knows many encodings of a value,
  * DER has one, and only that one is read, so that nobody can show two readers two different things.
  */
-import { ByteReader, concatBytes } from './bytes.ts';
+import { ByteReader, concatBytes, DecodeError } from './bytes.ts';
 
 /** Universal tags, constructed where they always are. */
 export const DerTag = {
@@ -83,52 +83,82 @@ export function derChildren(element: Uint8Array, tag: number): Uint8Array[] {
 
 /**
  * Checks that the bytes are one element of DER, nothing behind it, down to its last part. What is within octet strings
- * is not looked at.
- * @throws DecodeError
+ * is not looked at. One pass that makes no object of an element, so that it costs the same little whatever a stranger sends.
+ * @returns how many elements there are, the outermost included
+ * @throws DecodeError, also for more elements than `maxElements`
  */
-export function checkDer(bytes: Uint8Array): void {
-  const reader = new ByteReader(bytes);
-  checkElement(reader, 0);
-  reader.expectEnd('DER element');
-}
-
-function checkElement(reader: ByteReader, depth: number): void {
-  if (depth > MAX_DEPTH) reader.fail('too-many', `DER elements nested more than ${MAX_DEPTH} deep`);
-  const tag = reader.u8();
-  if ((tag & LONG_TAG) === LONG_TAG) reader.fail('bad-value', 'DER tag of several bytes');
-  const contents = reader.sub(readDerLength(reader));
-  if ((tag & CLASS_MASK) === 0 && (tag & CONSTRUCTED) !== 0 && tag !== DerTag.SEQUENCE && tag !== DerTag.SET) {
-    contents.fail('bad-value', `DER tag ${tag}: only sequences and sets have parts`);
-  }
-  if ((tag & CONSTRUCTED) === 0) checkPrimitive(tag, contents);
-  else while (contents.remaining > 0) checkElement(contents, depth + 1);
-}
-
-function checkPrimitive(tag: number, contents: ByteReader): void {
-  const { remaining: length } = contents;
-  switch (tag) {
-    case DerTag.BOOLEAN: {
-      const value = length === 1 ? contents.u8() : -1;
-      if (value !== 0 && value !== 0xff) contents.fail('bad-value', 'DER boolean');
-      return;
+export function checkDer(bytes: Uint8Array, maxElements: number = Number.POSITIVE_INFINITY): number {
+  /** Where the elements end that the next one lies in. BOUNDED: MAX_DEPTH. */
+  const ends: number[] = [];
+  let at = 0;
+  let elements = 0;
+  do {
+    if (++elements > maxElements) throw new DecodeError('too-many', at, `more than ${maxElements} DER elements`);
+    if (ends.length > MAX_DEPTH) {
+      throw new DecodeError('too-many', at, `DER elements nested more than ${MAX_DEPTH} deep`);
     }
+    const start = at;
+    const limit = ends[ends.length - 1] ?? bytes.length;
+    const tag = byteAt(bytes, at++, limit);
+    if ((tag & LONG_TAG) === LONG_TAG) throw new DecodeError('bad-value', start, 'DER tag of several bytes');
+    const length = lengthAt(bytes, at, limit);
+    at += bytes[at]! < 0x80 ? 1 : 1 + (bytes[at]! - 0x80);
+    const end = at + length;
+    if (end > limit) throw new DecodeError('truncated', at, `${length} bytes wanted, ${limit - at} left`);
+    if ((tag & CONSTRUCTED) === 0) {
+      checkPrimitive(bytes, tag, at, end);
+      at = end;
+    } else if ((tag & CLASS_MASK) === 0 && tag !== DerTag.SEQUENCE && tag !== DerTag.SET) {
+      throw new DecodeError('bad-value', start, `DER tag ${tag}: only sequences and sets have parts`);
+    } else {
+      ends.push(end);
+    }
+    while (ends[ends.length - 1] === at) ends.pop();
+  } while (ends.length > 0);
+  if (at !== bytes.length) throw new DecodeError('trailing-bytes', at, `${bytes.length - at} bytes behind DER element`);
+  return elements;
+}
+
+function byteAt(bytes: Uint8Array, at: number, limit: number): number {
+  if (at >= limit) throw new DecodeError('truncated', at, 'a DER element that is cut off');
+  return bytes[at]!;
+}
+
+/** The length that stands at `at`: below 16 MiB and in the shortest form. @throws DecodeError */
+function lengthAt(bytes: Uint8Array, at: number, limit: number): number {
+  const first = byteAt(bytes, at, limit);
+  if (first < 0x80) return first;
+  const count = first - 0x80;
+  if (count < 1 || count > 3) throw new DecodeError('bad-length', at, 'DER length');
+  let length = 0;
+  for (let i = 1; i <= count; i++) length = (length << 8) | byteAt(bytes, at + i, limit);
+  if (length < 0x80 || length >>> (8 * (count - 1)) === 0) throw new DecodeError('bad-length', at, 'DER length');
+  return length;
+}
+
+function checkPrimitive(bytes: Uint8Array, tag: number, start: number, end: number): void {
+  const length = end - start;
+  const first = bytes[start]!;
+  switch (tag) {
+    case DerTag.BOOLEAN:
+      if (length !== 1 || (first !== 0 && first !== 0xff)) throw new DecodeError('bad-value', start, 'DER boolean');
+      return;
     case DerTag.INTEGER: {
-      if (length === 0) contents.fail('bad-length', 'DER integer without a value');
-      if (length === 1) return;
-      const first = contents.u16() >>> 7;
-      if (first === 0 || first === 0x1ff) contents.fail('bad-value', 'DER integer that could be shorter');
+      if (length === 0) throw new DecodeError('bad-length', start, 'DER integer without a value');
+      const sign = length > 1 ? (first << 1) | (bytes[start + 1]! >>> 7) : -1;
+      if (sign === 0 || sign === 0x1ff) {
+        throw new DecodeError('bad-value', start, 'DER integer that could be shorter');
+      }
       return;
     }
     case DerTag.NULL:
-      contents.expectEnd('DER null');
+      if (length > 0) throw new DecodeError('trailing-bytes', start, 'DER null with a value');
       return;
-    case DerTag.OBJECT_IDENTIFIER: {
-      const value = contents.rest();
-      if (value.length === 0 || value[value.length - 1]! >= 0x80) contents.fail('bad-value', 'DER object identifier');
+    case DerTag.OBJECT_IDENTIFIER:
+      if (length === 0 || bytes[end - 1]! >= 0x80) throw new DecodeError('bad-value', start, 'DER object identifier');
       return;
-    }
     case DerTag.BIT_STRING:
-      if (length === 0 || contents.u8() > 7) contents.fail('bad-value', 'DER bit string');
+      if (length === 0 || first > 7) throw new DecodeError('bad-value', start, 'DER bit string');
       return;
   }
 }

@@ -10,6 +10,7 @@ import { checkDer, DerTag, derElement } from './der.ts';
 import { type NameAttribute, readableText, readDn } from './dn.ts';
 import { formatOid, oidFromText } from './oid.ts';
 import { utf8 } from './text.ts';
+import { MAX_NAME, MAX_NAME_ATTRIBUTES } from './x509-limits.ts';
 
 type StringType = 'directory' | 'printable' | 'ia5';
 
@@ -70,16 +71,16 @@ const byName: ReadonlyMap<string, AttributeType> = new Map(
 );
 const byOid: ReadonlyMap<string, AttributeType> = new Map(ATTRIBUTES.map((entry) => [toHex(entry.oid), entry]));
 
-/** What fits an ID payload. */
-const MAX_DN = 0xffff;
-
 /** DER of the name. @throws RangeError, for people, when the text is not such a name. */
 export function dnFromText(text: string): Uint8Array {
-  const sets = splitUnescaped(text, ',').map((set) =>
-    derElement(DerTag.SET, ...splitUnescaped(set, '+').map(encodePart).sort(derOrder)),
-  );
+  const parts = splitUnescaped(text, ',').map((set) => splitUnescaped(set, '+'));
+  const attributes = parts.flat().length;
+  const sets = parts.map((set) => derElement(DerTag.SET, ...set.map(encodePart).sort(derOrder)));
   const der = derElement(DerTag.SEQUENCE, ...sets);
-  if (der.length > MAX_DN) throw new RangeError(`the distinguished name is too long: ${MAX_DN} bytes at most`);
+  if (der.length > MAX_NAME) throw new RangeError(`the distinguished name is too long: ${MAX_NAME} bytes at most`);
+  if (attributes > MAX_NAME_ATTRIBUTES) {
+    throw new RangeError(`the distinguished name has ${attributes} attributes: ${MAX_NAME_ATTRIBUTES} at most`);
+  }
   return der;
 }
 

@@ -2,6 +2,7 @@
 import { ByteReader, DecodeError, equalBytes, toHex } from './bytes.ts';
 import { DerTag, readDerLength, readElement } from './der.ts';
 import { decodeText, displayText, utf8 } from './text.ts';
+import { MAX_NAME, MAX_NAME_ATTRIBUTES } from './x509-limits.ts';
 
 /** What RFC 4518 §2.2 maps to nothing, as far as it can stand in a name. */
 const INVISIBLE = /\u034f|[\u00ad\u1806\u200b\ufffc]|[\u180b-\u180d]|[\ufe00-\ufe0f]/g;
@@ -15,17 +16,24 @@ export interface NameAttribute {
   readonly value: Uint8Array;
 }
 
-/** The attributes of a name: sets of mostly one, in the order of the encoding. @throws DecodeError when it is no DER name */
+/**
+ * The attributes of a name: sets of mostly one, in the order of the encoding.
+ * @throws DecodeError when it is no DER name, or one of more bytes or attributes than names have (`x509-limits.ts`)
+ */
 export function readDn(der: Uint8Array): NameAttribute[][] {
   const sets: NameAttribute[][] = [];
   const reader = new ByteReader(der);
+  if (der.length > MAX_NAME) reader.fail('too-many', `distinguished name of ${der.length} bytes`);
+  let left = MAX_NAME_ATTRIBUTES;
   const names = readElement(reader, DerTag.SEQUENCE);
   reader.expectEnd('distinguished name');
   while (names.remaining > 0) {
     const set = readElement(names, DerTag.SET);
     const attributes: NameAttribute[] = [];
-    do attributes.push(readAttribute(readElement(set, DerTag.SEQUENCE)));
-    while (set.remaining > 0);
+    do {
+      if (left-- === 0) names.fail('too-many', `more than ${MAX_NAME_ATTRIBUTES} attributes in a distinguished name`);
+      attributes.push(readAttribute(readElement(set, DerTag.SEQUENCE)));
+    } while (set.remaining > 0);
     sets.push(attributes);
   }
   return sets;

@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import { plainView } from '../base/bytes.ts';
 import { type Certificate, parseCertificate } from './certificate.ts';
+import type { ElementAllowance } from './outline.ts';
 
 const MAX_ENTRIES = 256;
 /** Bytes of a certificate that is kept; most have a quarter of that. */
@@ -15,11 +16,11 @@ export class CertificateCache {
   readonly #known = new Map<string, Certificate>();
 
   /** @throws MalformedCertificateError, as `parseCertificate` */
-  parse(der: Uint8Array): Certificate {
-    if (der.length > MAX_KEPT) return parseCertificate(der);
+  parse(der: Uint8Array, allowance?: ElementAllowance): Certificate {
+    if (der.length > MAX_KEPT) return parseCertificate(der, allowance);
     const key = createHash('sha256').update(der).digest('base64');
     // The bytes may be a view of a message, which would be kept with them. Not slice(): that of a Node Buffer is a view.
-    const certificate = this.#known.get(key) ?? parseCertificate(plainView(der).slice());
+    const certificate = this.#known.get(key) ?? parseCertificate(plainView(der).slice(), allowance);
     this.#known.delete(key);
     this.#known.set(key, certificate);
     if (this.#known.size > MAX_ENTRIES) {

@@ -1,20 +1,14 @@
 /**
  * X.509 certificates (RFC 5280 §4) as plain values: what path validation and identities ask for, checked on the way in.
- * PKI.js reads the structure, after the bytes were found to be strict DER; Node reads the public key.
+ * `outline.ts` takes the structure apart, after the bytes were found to be strict DER of sane size; Node reads the public key.
  */
 import { createHash, type KeyObject } from 'node:crypto';
-import { fromBER } from 'asn1js';
-import {
-  AuthorityKeyIdentifier,
-  BasicConstraints,
-  type Extension,
-  ExtKeyUsage,
-  Certificate as PkijsCertificate,
-} from 'pkijs';
-import { toHex } from '../base/bytes.ts';
-import { checkDer, DerTag, derChildren, derContents } from '../base/der.ts';
+import { fromHex, toHex } from '../base/bytes.ts';
+import { DerTag, derChildren, derContents } from '../base/der.ts';
 import { canonicalDn } from '../base/dn.ts';
 import { formatDn } from '../base/dn-text.ts';
+import { MAX_KEY_ID, MAX_KEY_PURPOSES } from '../base/x509-limits.ts';
+import { type Extension, oidText, readExtensions } from './extensions.ts';
 import {
   formatGeneralName,
   type GeneralName,
@@ -22,10 +16,9 @@ import {
   readGeneralNames,
   readNameConstraints,
 } from './general-name.ts';
+import { ElementAllowance, MalformedCertificateError, outlineCertificate, readingCertificate } from './outline.ts';
 import { readPublicKey } from './public-key.ts';
-
-/** Largest certificate that is looked at, in bytes. */
-export const MAX_CERTIFICATE: number = 20 * 1024;
+import { readTime } from './time.ts';
 
 /** Bits of the key usage extension (RFC 5280 §4.2.1.3), the first in the highest place of 16. */
 export const KeyUsage = {
@@ -35,24 +28,27 @@ export const KeyUsage = {
   cRLSign: 0x0200,
 } as const;
 
-/** Dotted object identifiers of the extensions that are understood (RFC 5280 §4.2.1). */
+/** Contents of the object identifiers, hexadecimal, of the extensions that are understood (RFC 5280 §4.2.1). */
 const ExtensionId = {
-  subjectKeyIdentifier: '2.5.29.14',
-  keyUsage: '2.5.29.15',
-  subjectAltName: '2.5.29.17',
-  basicConstraints: '2.5.29.19',
-  nameConstraints: '2.5.29.30',
-  certificatePolicies: '2.5.29.32',
-  authorityKeyIdentifier: '2.5.29.35',
-  extKeyUsage: '2.5.29.37',
+  subjectKeyIdentifier: '551d0e',
+  keyUsage: '551d0f',
+  subjectAltName: '551d11',
+  basicConstraints: '551d13',
+  nameConstraints: '551d1e',
+  certificatePolicies: '551d20',
+  authorityKeyIdentifier: '551d23',
+  extKeyUsage: '551d25',
 } as const;
 
-/** Of those that only revocation is interested in, and that nobody may mark as critical who wants to be understood. */
+/** Of those that only revocation is interested in, and that none may mark as critical. */
 const LocationId = {
-  crlDistributionPoints: '2.5.29.31',
-  authorityInfoAccess: '1.3.6.1.5.5.7.1.1',
-  ocspNoCheck: '1.3.6.1.5.5.7.48.1.5',
+  crlDistributionPoints: '551d1f',
+  authorityInfoAccess: '2b06010505070101',
+  ocspNoCheck: '2b0601050507300105',
 } as const;
+
+/** Tag of keyIdentifier in an authority key identifier (RFC 5280 §4.2.1.1). */
+const AUTHORITY_KEY_ID = 0x80;
 
 export interface Certificate {
   readonly der: Uint8Array;
@@ -100,122 +96,78 @@ export interface CertificateExtensions {
   readonly unknownCritical: readonly string[];
 }
 
-/** Bytes that are no certificate, or one that must not be worked with. The message is for people. */
-export class MalformedCertificateError extends Error {
-  override readonly name = 'MalformedCertificateError';
+/**
+ * Reads all of a certificate.
+ * @param allowance shared by the certificates of one message
+ * @throws MalformedCertificateError, whatever the bytes are
+ */
+export function parseCertificate(der: Uint8Array, allowance: ElementAllowance = new ElementAllowance()): Certificate {
+  const outline = outlineCertificate(der, allowance);
+  return readingCertificate(() => {
+    const { tbs, version, serial, issuer, subject, publicKeyInfo, signatureAlgorithm, signature } = outline;
+    const [issuerName, subjectName] = [canonicalDn(issuer), canonicalDn(subject)];
+    if (issuerName === undefined || subjectName === undefined) {
+      throw new MalformedCertificateError('a name in it is no distinguished name');
+    }
+    return {
+      ...{ der, tbs, version, serial: toHex(serial), issuer, subject, issuerName, subjectName },
+      ...readValidity(outline.validity),
+      publicKeyInfo,
+      publicKey: readPublicKey(publicKeyInfo),
+      ...{ signatureAlgorithm, signature },
+      extensions: interpret(outline.extensions === undefined ? [] : readExtensions(outline.extensions), allowance),
+    };
+  });
 }
 
-/** @throws MalformedCertificateError, whatever the bytes are */
-export function parseCertificate(der: Uint8Array): Certificate {
-  if (der.length > MAX_CERTIFICATE) {
-    throw new MalformedCertificateError(`a certificate of ${der.length} bytes; at most ${MAX_CERTIFICATE} are read`);
+function readValidity(element: Uint8Array): Pick<Certificate, 'notBefore' | 'notAfter'> {
+  const [from, to, ...more] = derChildren(element, DerTag.SEQUENCE);
+  if (from === undefined || to === undefined || more.length > 0) {
+    throw new MalformedCertificateError('its validity is not of two times');
   }
-  try {
-    return read(der);
-  } catch (error) {
-    if (error instanceof MalformedCertificateError) throw error;
-    // PKI.js throws errors of its own; none of ours can be told from them, and all of them mean the same.
-    throw new MalformedCertificateError(`not an X.509 certificate: ${error instanceof Error ? error.message : error}`);
-  }
+  return { notBefore: readTime(from), notAfter: readTime(to) };
 }
 
-function read(der: Uint8Array): Certificate {
-  checkDer(der);
-  const [tbs, algorithm, signature, ...more] = derChildren(der, DerTag.SEQUENCE);
-  if (tbs === undefined || algorithm === undefined || signature === undefined || more.length > 0) {
-    throw new MalformedCertificateError('not an X.509 certificate: it has not three parts');
-  }
-  const fields = derChildren(tbs, DerTag.SEQUENCE);
-  // The version has a tag of its own, and is left out when it is 1.
-  if (fields[0]?.[0] === 0xa0) fields.shift();
-  const [serial, innerAlgorithm, issuer, , subject, publicKeyInfo] = fields;
-  if (serial === undefined || issuer === undefined || subject === undefined || publicKeyInfo === undefined) {
-    throw new MalformedCertificateError('not an X.509 certificate: a name or the key is missing');
-  }
-  if (toHex(innerAlgorithm ?? algorithm) !== toHex(algorithm)) {
-    throw new MalformedCertificateError('its two signature algorithms differ (RFC 5280 §4.1.1.2)');
-  }
-  const [issuerName, subjectName] = [canonicalDn(issuer), canonicalDn(subject)];
-  if (issuerName === undefined || subjectName === undefined) {
-    throw new MalformedCertificateError('a name in it is no distinguished name');
-  }
-  const parsed = PkijsCertificate.fromBER(der);
-  const version = parsed.version + 1;
-  const extensions = readExtensions(parsed.extensions ?? []);
-  if (version < 3 && parsed.extensions !== undefined) {
-    throw new MalformedCertificateError(`it has extensions, but its version is ${version} (RFC 5280 §4.1.2.1)`);
-  }
-  return {
-    der,
-    tbs,
-    version,
-    serial: toHex(derContents(serial)),
-    issuer,
-    subject,
-    issuerName,
-    subjectName,
-    notBefore: time(parsed.notBefore.value),
-    notAfter: time(parsed.notAfter.value),
-    publicKeyInfo,
-    publicKey: readPublicKey(publicKeyInfo),
-    signatureAlgorithm: algorithm,
-    signature: wholeBits(parsed.signatureValue.valueBlock),
-    extensions,
-  };
-}
-
-function time(date: Date): number {
-  const value = date.getTime();
-  if (Number.isNaN(value)) throw new MalformedCertificateError('its validity is no time');
-  return value;
-}
-
-function wholeBits(bits: { readonly unusedBits: number; readonly valueHexView: Uint8Array }): Uint8Array {
-  if (bits.unusedBits !== 0) throw new MalformedCertificateError('its signature is not whole bytes');
-  return new Uint8Array(bits.valueHexView);
-}
-
-function readExtensions(list: readonly Extension[]): CertificateExtensions {
-  // BOUNDED: by the size of a certificate.
-  const byId = new Map<string, Uint8Array>();
-  const unknownCritical: string[] = [];
+function interpret(list: readonly Extension[], allowance: ElementAllowance): CertificateExtensions {
   const known = new Set<string>(Object.values(ExtensionId));
-  for (const { extnID, critical, extnValue } of list) {
-    if (byId.has(extnID)) throw new MalformedCertificateError(`extension ${extnID} stands in it twice`);
-    byId.set(extnID, new Uint8Array(extnValue.valueBlock.valueHexView));
-    if (critical && !known.has(extnID)) unknownCritical.push(extnID);
-  }
+  const find = (id: string): Uint8Array | undefined => list.find((extension) => extension.id === id)?.value;
   const value = <T>(id: string, decode: (der: Uint8Array) => T): T | undefined => {
-    const der = byId.get(id);
+    const der = find(id);
     if (der === undefined) return undefined;
-    checkDer(der);
+    allowance.check(der);
     return decode(der);
   };
   return {
     basicConstraints: value(ExtensionId.basicConstraints, basicConstraints),
     keyUsage: value(ExtensionId.keyUsage, keyUsage),
-    extendedKeyUsage: value(
-      ExtensionId.extKeyUsage,
-      (der) => new ExtKeyUsage({ schema: fromBER(der).result }).keyPurposes,
-    ),
+    extendedKeyUsage: value(ExtensionId.extKeyUsage, keyPurposes),
     subjectAltName: value(ExtensionId.subjectAltName, readGeneralNames),
     nameConstraints: value(ExtensionId.nameConstraints, readNameConstraints),
-    subjectKeyId: value(ExtensionId.subjectKeyIdentifier, (der) => toHex(derContents(der))),
+    subjectKeyId: value(ExtensionId.subjectKeyIdentifier, (der) => keyId(der, DerTag.OCTET_STRING)),
     authorityKeyId: value(ExtensionId.authorityKeyIdentifier, authorityKeyId),
-    crlDistributionPoints: byId.get(LocationId.crlDistributionPoints),
-    authorityInfoAccess: byId.get(LocationId.authorityInfoAccess),
-    ocspNoCheck: byId.has(LocationId.ocspNoCheck),
-    unknownCritical,
+    crlDistributionPoints: find(LocationId.crlDistributionPoints),
+    authorityInfoAccess: find(LocationId.authorityInfoAccess),
+    ocspNoCheck: find(LocationId.ocspNoCheck) !== undefined,
+    unknownCritical: list
+      .filter(({ id, critical }) => critical && !known.has(id))
+      .map(({ id }) => oidText(fromHex(id))),
   };
 }
 
 function basicConstraints(der: Uint8Array): CertificateExtensions['basicConstraints'] {
-  const { cA: ca, pathLenConstraint } = new BasicConstraints({ schema: fromBER(der).result });
-  const pathLength = typeof pathLenConstraint === 'object' ? Number(pathLenConstraint.toBigInt()) : pathLenConstraint;
-  if (pathLength !== undefined && pathLength < 0) {
-    throw new MalformedCertificateError('its path length is less than none');
-  }
-  return { ca, pathLength };
+  const parts = derChildren(der, DerTag.SEQUENCE);
+  const ca = parts[0]?.[0] === DerTag.BOOLEAN ? derContents(parts.shift()!)[0] !== 0 : false;
+  const [length, ...more] = parts;
+  if (more.length > 0) throw new MalformedCertificateError('its basic constraints have a part too many');
+  return { ca, pathLength: length && pathLength(length) };
+}
+
+function pathLength(element: Uint8Array): number {
+  const bytes = derContents(element);
+  if (element[0] !== DerTag.INTEGER) throw new MalformedCertificateError('its path length is no number');
+  if (bytes[0]! >= 0x80) throw new MalformedCertificateError('its path length is less than none');
+  if (bytes.length > 4) throw new MalformedCertificateError('its path length is beyond all paths');
+  return bytes.reduce((value, byte) => value * 256 + byte, 0);
 }
 
 function keyUsage(der: Uint8Array): number {
@@ -224,9 +176,29 @@ function keyUsage(der: Uint8Array): number {
   return ((der[3] ?? 0) << 8) | (der[4] ?? 0);
 }
 
+function keyPurposes(der: Uint8Array): string[] {
+  const purposes = derChildren(der, DerTag.SEQUENCE);
+  if (purposes.length > MAX_KEY_PURPOSES) {
+    throw new MalformedCertificateError(`${purposes.length} key purposes; ${MAX_KEY_PURPOSES} at most are read`);
+  }
+  return purposes.map((purpose) => {
+    if (purpose[0] !== DerTag.OBJECT_IDENTIFIER) throw new MalformedCertificateError('a key purpose that is none');
+    return oidText(derContents(purpose));
+  });
+}
+
 function authorityKeyId(der: Uint8Array): string | undefined {
-  const { keyIdentifier } = new AuthorityKeyIdentifier({ schema: fromBER(der).result });
-  return keyIdentifier && toHex(new Uint8Array(keyIdentifier.valueBlock.valueHexView));
+  const found = derChildren(der, DerTag.SEQUENCE).find(([tag]) => tag === AUTHORITY_KEY_ID);
+  return found && keyId(found, AUTHORITY_KEY_ID);
+}
+
+function keyId(element: Uint8Array, tag: number): string {
+  const id = derContents(element);
+  if (element[0] !== tag) throw new MalformedCertificateError('a key identifier that is none');
+  if (id.length > MAX_KEY_ID) {
+    throw new MalformedCertificateError(`a key identifier of ${id.length} bytes; ${MAX_KEY_ID} at most are read`);
+  }
+  return toHex(id);
 }
 
 /** Whether two canonical names are equal (RFC 5280 §7.1). */

@@ -7,6 +7,7 @@ import { checkDer, DerTag, derChildren, derContents, readDerLength, readElement 
 import { canonicalDn } from '../base/dn.ts';
 import { formatDn } from '../base/dn-text.ts';
 import { type Certificate, KeyUsage, sameNames } from './certificate.ts';
+import { type Extension, readExtensions } from './extensions.ts';
 import { listUrls, pointUrls } from './locations.ts';
 import { algorithmName, keyProblem, schemeOf } from './scheme.ts';
 import { verifySignature } from './signature.ts';
@@ -76,7 +77,7 @@ function read(der: Uint8Array): Crl {
   const nextUpdate =
     rest[0]?.[0] === DerTag.UTC_TIME || rest[0]?.[0] === DerTag.GENERALIZED_TIME ? rest.shift() : undefined;
   const entries = rest[0]?.[0] === DerTag.SEQUENCE ? rest.shift() : undefined;
-  const extensions = rest[0] === undefined ? [] : readExtensions(derChildren(rest[0], 0xa0)[0]);
+  const extensions = rest[0] === undefined ? [] : readExtensions(derChildren(rest[0], 0xa0)[0] ?? new Uint8Array(0));
   return {
     tbs,
     issuerName,
@@ -88,26 +89,6 @@ function read(der: Uint8Array): Crl {
     signatureAlgorithm,
     signature: bitString(signature),
   };
-}
-
-interface RawExtension {
-  readonly id: string;
-  readonly critical: boolean;
-  readonly value: Uint8Array;
-}
-
-function readExtensions(list: Uint8Array | undefined): RawExtension[] {
-  if (list === undefined) return [];
-  return derChildren(list, DerTag.SEQUENCE).map((extension) => {
-    const parts = derChildren(extension, DerTag.SEQUENCE);
-    const [id, value] = [parts[0], parts[parts.length - 1]];
-    if (id === undefined || value === undefined) throw new Error('an extension that is none');
-    return {
-      id: toHex(derContents(id)),
-      critical: parts[1]?.[0] === DerTag.BOOLEAN && parts[1][2] !== 0,
-      value: octets(value),
-    };
-  });
 }
 
 /** What stands in an entry is read when it is asked for: lists have many, and none of them may take long. */
@@ -136,7 +117,7 @@ function revokedSince({ revoked, tbs }: Crl, serial: string): string | undefined
   if (at === undefined) return undefined;
   const entry = readElement(new ByteReader(tbs, at), DerTag.SEQUENCE);
   const [, date, extensions] = derChildren(tbs.subarray(at, entry.position + entry.remaining), DerTag.SEQUENCE);
-  const reason = readExtensions(extensions).find(({ id }) => id === REASON_CODE);
+  const reason = (extensions === undefined ? [] : readExtensions(extensions)).find(({ id }) => id === REASON_CODE);
   return describeRevocation(date, reason?.value[2]);
 }
 
@@ -154,7 +135,7 @@ function dayOf(date: Uint8Array | undefined): string {
   return 'an unknown time';
 }
 
-function coverage(extensions: readonly RawExtension[]): Pick<Crl, 'covers' | 'points'> {
+function coverage(extensions: readonly Extension[]): Pick<Crl, 'covers' | 'points'> {
   if (extensions.some(({ id }) => id === DELTA_CRL_INDICATOR)) {
     throw new Error('it says what has changed since another list alone (a delta list); the whole list is wanted');
   }
@@ -175,11 +156,6 @@ function coverage(extensions: readonly RawExtension[]): Pick<Crl, 'covers' | 'po
     covers: has(0x81) ? 'users' : has(0x82) ? 'authorities' : 'all',
     points: name && pointUrls(derChildren(name, 0xa0)[0]),
   };
-}
-
-function octets(der: Uint8Array): Uint8Array {
-  if (der[0] !== DerTag.OCTET_STRING) throw new Error('an extension without a value');
-  return derContents(der);
 }
 
 function bitString(der: Uint8Array): Uint8Array {

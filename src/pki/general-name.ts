@@ -1,6 +1,5 @@
 /**
- * General names (RFC 5280 §4.2.1.6) and the subtrees of name constraints (§4.2.1.10), from strict DER: PKI.js hands the
- * ones over without their types and the other without the bytes that a comparison of names needs.
+ * General names (RFC 5280 §4.2.1.6) and the subtrees of name constraints (§4.2.1.10), from strict DER.
  */
 import { addressFromBytes, formatAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
@@ -8,6 +7,7 @@ import { toHex } from '../base/bytes.ts';
 import { DerTag, derChildren, derContents } from '../base/der.ts';
 import { formatDn } from '../base/dn-text.ts';
 import { decodeText } from '../base/text.ts';
+import { MAX_GENERAL_NAMES, MAX_SUBTREES } from '../base/x509-limits.ts';
 
 export type GeneralName =
   /** In constraints `email` may be a mailbox, a host, or with a leading dot a domain; `dns` any suffix. */
@@ -31,9 +31,10 @@ const NameTag = { EMAIL: 0x81, DNS: 0x82, DN: 0xa4, URI: 0x86, IP: 0x87 } as con
  * @throws Error when they are not that
  */
 export function readGeneralNames(der: Uint8Array, tag: number = DerTag.SEQUENCE): GeneralName[] {
-  const names = derChildren(der, tag).map((name) => readGeneralName(name));
+  const names = derChildren(der, tag);
   if (names.length === 0) throw new Error('no name in a list of names');
-  return names;
+  if (names.length > MAX_GENERAL_NAMES) throw new Error(`${names.length} names; ${MAX_GENERAL_NAMES} at most are read`);
+  return names.map((name) => readGeneralName(name));
 }
 
 /** Contents of a name constraints extension. @throws Error when they are not that, or say what RFC 5280 forbids */
@@ -43,7 +44,10 @@ export function readNameConstraints(der: Uint8Array): NameSubtrees {
     if (list[0] !== 0xa0 && list[0] !== 0xa1)
       throw new Error('name constraints that are neither permitted nor excluded');
     const names = list[0] === 0xa0 ? subtrees.permitted : subtrees.excluded;
-    for (const subtree of derChildren(list, list[0])) names.push(readSubtree(subtree));
+    const found = derChildren(list, list[0]);
+    const count = subtrees.permitted.length + subtrees.excluded.length + found.length;
+    if (count > MAX_SUBTREES) throw new Error(`${count} name constraints; ${MAX_SUBTREES} at most are read`);
+    names.push(...found.map(readSubtree));
   }
   if (subtrees.permitted.length + subtrees.excluded.length === 0) throw new Error('name constraints without a name');
   return subtrees;

@@ -4,9 +4,9 @@
  */
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
 import { decodeText, messageOf } from '../base/text.ts';
+import { MAX_CHAIN } from '../base/x509-limits.ts';
 import { type Certificate, describeCertificate, isSelfIssued, parseCertificate, sameNames } from './certificate.ts';
 import { type Crl, MAX_CRL, parseCrl } from './crl.ts';
-import { MAX_PATH } from './path.ts';
 import { isDer, type PemBlock, pemBlocks } from './pem.ts';
 import { keyProblem } from './scheme.ts';
 
@@ -46,8 +46,8 @@ export function loadAuthorities(path: string, reader: FileReader): Certificate[]
 /** The certificate that belongs to the key, then those that lead from it to an authority and that are in the same file. */
 export function loadChain(path: string, reader: FileReader): Certificate[] {
   const [leaf, ...others] = loadCertificates(path, reader);
-  if (others.length >= MAX_PATH) {
-    throw new PkiFileError(path, `it holds ${others.length + 1} certificates; ${MAX_PATH} at most make a chain`);
+  if (others.length >= MAX_CHAIN) {
+    throw new PkiFileError(path, `it holds ${others.length + 1} certificates; ${MAX_CHAIN} at most make a chain`);
   }
   const chain = [leaf!];
   for (let next = leaf; next !== undefined && !isSelfIssued(next); ) {

@@ -4,6 +4,7 @@
  */
 import { toHex } from '../base/bytes.ts';
 import { checkDer, DerTag, derChildren, derContents } from '../base/der.ts';
+import { MAX_CERTIFICATE_ELEMENTS } from '../base/x509-limits.ts';
 import type { Certificate } from './certificate.ts';
 import { readGeneralName, readGeneralNames } from './general-name.ts';
 
@@ -43,7 +44,7 @@ export function responderUrls({ extensions: { authorityInfoAccess: der } }: Cert
 function reading(der: Uint8Array | undefined, read: (der: Uint8Array) => string[]): string[] {
   if (der === undefined) return [];
   try {
-    checkDer(der);
+    checkDer(der, MAX_CERTIFICATE_ELEMENTS);
     return read(der);
   } catch {
     // The certificate is as good as before: it only does not say where to ask.

@@ -10,8 +10,10 @@ import { createHash } from 'node:crypto';
 import { concatBytes, equalBytes, fromHex, toHex } from '../base/bytes.ts';
 import { checkDer, DerTag, derChildren, derContents, derElement } from '../base/der.ts';
 import { canonicalDn } from '../base/dn.ts';
+import { MAX_CHAIN_ELEMENTS } from '../base/x509-limits.ts';
 import { type Certificate, describeCertificate, KeyUsage, parseCertificate, sameNames } from './certificate.ts';
 import { type Crl, describeRevocation, revocationStatus } from './crl.ts';
+import { readExtensions } from './extensions.ts';
 import { algorithmName, keyProblem, schemeOf } from './scheme.ts';
 import { isSignedBy, verifySignature } from './signature.ts';
 import { readTime } from './time.ts';
@@ -148,7 +150,7 @@ function reading<T>(read: () => T): T {
 }
 
 function basicResponse(der: Uint8Array): BasicResponse {
-  checkDer(der);
+  checkDer(der, MAX_CHAIN_ELEMENTS);
   const [status, wrapped] = derChildren(der, DerTag.SEQUENCE);
   const code = status?.[0] === ENUMERATED ? derContents(status)[0] : undefined;
   if (code !== 0) throw new OcspError(`the responder says ${FAILURES[code ?? -1] ?? `something unknown (${code})`}`);
@@ -158,7 +160,7 @@ function basicResponse(der: Uint8Array): BasicResponse {
     throw new Error('it is of another type than the basic one');
   }
   const basic = derContents(octets);
-  checkDer(basic);
+  checkDer(basic, MAX_CHAIN_ELEMENTS);
   const [tbs, signatureAlgorithm, signature, certificates] = derChildren(basic, DerTag.SEQUENCE);
   if (tbs === undefined || signatureAlgorithm === undefined || signature?.[0] !== DerTag.BIT_STRING) {
     throw new Error('a part is missing');
@@ -183,24 +185,16 @@ function responseData(tbs: Uint8Array): Pick<BasicResponse, 'responder' | 'singl
   return {
     responder,
     single: derChildren(responses, DerTag.SEQUENCE),
-    nonce: extensions && readExtensions(extensions).get(NONCE),
+    nonce: extensions && nonceOf(extensions),
   };
 }
 
-/** Values by identifier. @throws Error for a critical one that is not understood */
-function readExtensions(wrapped: Uint8Array): Map<string, Uint8Array> {
-  // BOUNDED: by the size of an answer.
-  const values = new Map<string, Uint8Array>();
-  for (const extension of derChildren(only(derChildren(wrapped, 0xa1)), DerTag.SEQUENCE)) {
-    const parts = derChildren(extension, DerTag.SEQUENCE);
-    const id = toHex(derContents(parts[0] ?? new Uint8Array(2)));
-    const critical = parts[1]?.[0] === DerTag.BOOLEAN && parts[1][2] !== 0;
-    if (critical && id !== NONCE) throw new Error(`it has the critical extension ${id}`);
-    const value = parts[parts.length - 1];
-    if (value?.[0] !== DerTag.OCTET_STRING) throw new Error('an extension without a value');
-    values.set(id, derContents(value));
-  }
-  return values;
+/** The value of the nonce, if there is one. @throws Error for a critical extension that is not understood */
+function nonceOf(wrapped: Uint8Array): Uint8Array | undefined {
+  const extensions = readExtensions(only(derChildren(wrapped, 0xa1)));
+  const unknown = extensions.find(({ id, critical }) => critical && id !== NONCE);
+  if (unknown !== undefined) throw new Error(`it has the critical extension ${unknown.id}`);
+  return extensions.find(({ id }) => id === NONCE)?.value;
 }
 
 function only(list: readonly Uint8Array[]): Uint8Array {
@@ -295,7 +289,7 @@ function answerOf(
     const [hash] = algorithm === undefined ? [] : derChildren(algorithm, DerTag.SEQUENCE);
     if (hash === undefined || !equalBytes(hash, SHA1) || !equalBytes(concatBytes(...names), wanted)) continue;
     const next = rest[0]?.[0] === 0xa0 ? rest.shift() : undefined;
-    if (rest[0] !== undefined) readExtensions(rest[0]);
+    if (rest[0] !== undefined) nonceOf(rest[0]);
     const nextUpdate = next && readTime(only(derChildren(next, 0xa0)));
     const found = { ...statusOf(status), nextUpdate };
     // Also in an answer that is out of date: what was revoked stays so.

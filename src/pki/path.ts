@@ -8,6 +8,7 @@
  * certificate that constrains them critically is refused, as one with any extension that is not understood.
  */
 import { formatDn } from '../base/dn-text.ts';
+import { MAX_CHAIN } from '../base/x509-limits.ts';
 import { type Certificate, describeCertificate, isSelfIssued, KeyUsage, sameNames } from './certificate.ts';
 import { type Crl, type RevocationStatus, revocationStatus } from './crl.ts';
 import type { NameSubtrees } from './general-name.ts';
@@ -16,10 +17,10 @@ import { algorithmName, keyProblem, schemeOf } from './scheme.ts';
 import { isSignedBy } from './signature.ts';
 import type { RefusalReason } from './types.ts';
 
-/** Longest path, the peer's certificate and the trusted one included. */
-export const MAX_PATH = 10;
 /** Certificates that are tried as issuers while one path is looked for: names can be the same, and form rings. */
 const MAX_TRIES = 64;
+/** Wrong signatures after which no other path is tried: more than there are keys of one authority. */
+const MAX_WRONG_SIGNATURES = 6;
 
 /** RFC 4945 §5.1.3.12: IKE's own, any, and the three that were before it. */
 const IKE_KEY_PURPOSES = new Set([
@@ -65,11 +66,36 @@ export function refuse(reason: RefusalReason, detail: string): Refusal {
   return { ok: false, reason, detail };
 }
 
+/**
+ * Signatures that were found wrong while one path is looked for: of authorities with the same name, which are tried in turn,
+ * and of certificates that only say who issued them, of which a peer can send as many as it likes.
+ */
+class WrongSignatures {
+  // BOUNDED: MAX_WRONG_SIGNATURES, then the search ends.
+  readonly #found = new Map<Certificate, Set<Certificate>>();
+  #count = 0;
+
+  get tooMany(): boolean {
+    return this.#count >= MAX_WRONG_SIGNATURES;
+  }
+
+  has(certificate: Certificate, issuer: Certificate): boolean {
+    return this.#found.get(certificate)?.has(issuer) === true;
+  }
+
+  add(certificate: Certificate, issuer: Certificate): void {
+    this.#count++;
+    this.#found.set(certificate, (this.#found.get(certificate) ?? new Set()).add(issuer));
+  }
+}
+
 /** Never throws for what a peer sent. */
 export async function validatePath(leaf: Certificate, options: PathOptions): Promise<PathResult> {
   let found: Refusal | undefined;
+  const wrong = new WrongSignatures();
   for (const path of candidatePaths(leaf, options)) {
-    const refusal = await checkPath(path, options);
+    if (wrong.tooMany) break;
+    const refusal = await checkPath(path, options, wrong);
     if (refusal === undefined) {
       return { ok: true, path, validUntil: Math.min(...path.map(({ notAfter }) => notAfter)) };
     }
@@ -91,7 +117,7 @@ function* candidatePaths(leaf: Certificate, options: PathOptions): Generator<rea
       if (++tries > MAX_TRIES) return;
       yield [...path, anchor];
     }
-    for (const issuer of path.length < MAX_PATH - 1 ? options.intermediates : []) {
+    for (const issuer of path.length < MAX_CHAIN - 1 ? options.intermediates : []) {
       if (path.includes(issuer) || !mayHaveIssued(issuer, last)) continue;
       if (++tries > MAX_TRIES) return;
       open.push([...path, issuer]);
@@ -109,7 +135,7 @@ function mayHaveIssued(issuer: Certificate, certificate: Certificate): boolean {
 function untrusted(leaf: Certificate, { anchors, intermediates }: PathOptions): Refusal {
   // As far as it goes without branches: for the message only.
   const chain = [leaf];
-  for (let next: Certificate | undefined = leaf; next !== undefined && chain.length < MAX_PATH; ) {
+  for (let next: Certificate | undefined = leaf; next !== undefined && chain.length < MAX_CHAIN; ) {
     const last: Certificate = next;
     next = intermediates.find((issuer) => !chain.includes(issuer) && mayHaveIssued(issuer, last));
     if (next !== undefined) chain.push(next);
@@ -129,7 +155,11 @@ function untrusted(leaf: Certificate, { anchors, intermediates }: PathOptions): 
  * What is wrong with a path, from the trusted end to the peer's; `undefined` for nothing. Nothing in a certificate is
  * worked with before its signature was found right: name constraints of a forger's would cost as much as he likes.
  */
-async function checkPath(path: readonly Certificate[], options: PathOptions): Promise<Refusal | undefined> {
+async function checkPath(
+  path: readonly Certificate[],
+  options: PathOptions,
+  wrong: WrongSignatures,
+): Promise<Refusal | undefined> {
   const last = path.length - 1;
   const constraints: NameSubtrees[] = [];
   let below = Number.POSITIVE_INFINITY;
@@ -139,7 +169,7 @@ async function checkPath(path: readonly Certificate[], options: PathOptions): Pr
     const refusal =
       checkAlone(certificate, options) ??
       (at === 0 ? checkEnd(certificate, options) : checkIssuer(certificate, at === last)) ??
-      (issuer && (await checkSigned(certificate, issuer, options))) ??
+      (issuer && (await checkSigned(certificate, issuer, options, wrong))) ??
       (at === 0 || !isSelfIssued(certificate) ? checkNames(certificate, constraints) : undefined) ??
       (issuer && (await checkRevoked(certificate, issuer, options)));
     if (refusal !== undefined) return refusal;
@@ -215,6 +245,7 @@ async function checkSigned(
   certificate: Certificate,
   issuer: Certificate,
   options: PathOptions,
+  wrong: WrongSignatures,
 ): Promise<Refusal | undefined> {
   const { signatureAlgorithm: algorithm } = certificate;
   const weak = (why: string): Refusal =>
@@ -222,7 +253,10 @@ async function checkSigned(
   const scheme = schemeOf(algorithm);
   if (scheme === undefined) return weak(', which is not taken');
   if ('hash' in scheme && scheme.hash === 'sha1' && !options.allowSha1) return weak('; SHA-256 at least is wanted');
-  if (await isSignedBy(certificate, issuer, scheme)) return undefined;
+  if (!wrong.has(certificate, issuer)) {
+    if (await isSignedBy(certificate, issuer, scheme)) return undefined;
+    wrong.add(certificate, issuer);
+  }
   return refuse(
     'bad-certificate-signature',
     `the signature of ${describeCertificate(certificate)} was not made by ${describeCertificate(issuer)}: it was changed, or another authority has that name`,

@@ -1,22 +1,38 @@
 /**
- * Judges what a peer sent to prove who it is: the path of its certificate, the identity, who is let in, the signature.
+ * Judges what a peer sent to prove who it is: the signature, the path of its certificate, the identity, who is let in.
  */
 import { formatDn } from '../base/dn-text.ts';
-import { authorityHash, type Certificate, describeCertificate, MalformedCertificateError } from './certificate.ts';
+import {
+  MAX_CHAIN,
+  MAX_CHAIN_BYTES,
+  MAX_CHAIN_ELEMENTS,
+  MAX_PEER_CRL,
+  MAX_PEER_CRL_BYTES,
+  MAX_PEER_CRLS,
+} from '../base/x509-limits.ts';
+import { authorityHash, type Certificate, describeCertificate } from './certificate.ts';
 import { CertificateCache } from './certificate-cache.ts';
 import { type Crl, parseCrl } from './crl.ts';
 import { describeIdentity, matchesDnPattern, provenIdentities, provesIdentity } from './identity.ts';
 import { authSchemes } from './methods.ts';
-import { MAX_PATH, type PathOptions, type Refusal, refuse, validatePath } from './path.ts';
+import {
+  ElementAllowance,
+  MalformedCertificateError,
+  type Outline,
+  outlineCertificate,
+  readingCertificate,
+} from './outline.ts';
+import { type PathOptions, type Refusal, refuse, validatePath } from './path.ts';
+import { readPublicKey } from './public-key.ts';
 import { type OnlineSources, refusalOf, revocationOf } from './revocation.ts';
+import { keyProblem } from './scheme.ts';
 import { verifySignature } from './signature.ts';
 import type { PeerProof, Verdict, Verifier } from './types.ts';
 
 /** How far the clocks of others may be off, milliseconds. */
 const CLOCK_SKEW = 5 * 60_000;
-/** Lists that a peer may send along, and the bytes that each may have. */
-const MAX_PEER_CRLS = 10;
-const MAX_PEER_CRL = 64 * 1024;
+/** Characters of a subject that a refusal names. */
+const MAX_TOLD = 256;
 
 export interface VerifierOptions {
   /** Certificates of the authorities that are trusted. */
@@ -57,27 +73,39 @@ export function pathVerifier(options: VerifierOptions): Verifier {
   };
 }
 
+/**
+ * The signature comes first: a peer that does not have the key of the certificate that it sent has nothing else read. Of
+ * the certificates sizes alone are looked at before, and of its own the key.
+ */
 async function judge(proof: PeerProof, options: VerifierOptions, cache: CertificateCache): Promise<Verdict> {
-  const { certificates, now } = proof;
-  if (certificates.length > MAX_PATH) {
-    return refuse(
-      'too-many-certificates',
-      `the peer sent ${certificates.length} certificates; ${MAX_PATH} at most are read`,
-    );
-  }
-  const [leaf, ...others] = certificates.map((der) => cache.parse(der));
-  if (leaf === undefined) return refuse('no-certificate', 'the peer signed, but sent no certificate');
-  // What more there is to know of revocation is looked at last of all: who does not have the key of a certificate has
-  // nothing fetched with it, and no lists of his own read, which are long.
+  const [own, ...sent] = proof.certificates;
+  if (own === undefined) return refuse('no-certificate', 'the peer signed, but sent no certificate');
+  const tooMuch = tooManyCertificates(proof);
+  if (tooMuch !== undefined) return refuse('too-many-certificates', tooMuch);
+  const wrong = await checkSignature(outlineCertificate(own), proof, options);
+  if (wrong !== undefined) return wrong;
+  const allowance = new ElementAllowance(MAX_CHAIN_ELEMENTS);
+  const leaf = cache.parse(own, allowance);
+  const others = sent.map((der) => cache.parse(der, allowance));
+  // What more there is to know of revocation is looked at last of all: nothing is fetched for a peer that is not
+  // believed, and no lists of its own are read, which are long.
   const more = options.online !== undefined || proof.crls.length > 0;
-  const wanted = pathOptions(others, now, options);
+  const wanted = pathOptions(others, proof.now, options);
   const path = await validatePath(leaf, more ? { ...wanted, crlPolicy: 'ifpresent' } : wanted);
   if (!path.ok) return path;
   const refusal =
     checkIdentity(leaf, proof, options) ??
-    (await checkSignature(leaf, proof, options)) ??
     (more ? await checkRevocation(path.path, proof, wanted, options.online) : undefined);
   return refusal ?? { ok: true, subject: formatDn(leaf.subject) ?? '', validUntil: path.validUntil };
+}
+
+/** What is too much to be looked at, for people. */
+function tooManyCertificates({ certificates }: PeerProof): string | undefined {
+  const { length } = certificates;
+  if (length > MAX_CHAIN) return `the peer sent ${length} certificates; ${MAX_CHAIN} at most are read`;
+  const bytes = certificates.reduce((sum, der) => sum + der.length, 0);
+  if (bytes <= MAX_CHAIN_BYTES) return undefined;
+  return `the peer sent certificates of ${bytes} bytes; ${MAX_CHAIN_BYTES} at most are read`;
 }
 
 /** By the lists at hand, those of the peer, and what is asked over the network. */
@@ -105,10 +133,12 @@ function pathOptions(others: readonly Certificate[], now: number, options: Verif
   };
 }
 
-/** Lists that cannot be read are as if they had not come: a peer need not send any. */
+/** Lists that cannot be read, or are too long, are as if they had not come: a peer need not send any. */
 function peerCrls(list: readonly Uint8Array[]): Crl[] {
+  let left = MAX_PEER_CRL_BYTES;
   return list.slice(0, MAX_PEER_CRLS).flatMap((der) => {
-    if (der.length > MAX_PEER_CRL) return [];
+    if (der.length > Math.min(left, MAX_PEER_CRL)) return [];
+    left -= der.length;
     try {
       return [parseCrl(der)];
     } catch {
@@ -132,15 +162,21 @@ function checkIdentity(leaf: Certificate, { id }: PeerProof, options: VerifierOp
   return refuse('not-allowed', `${describeCertificate(leaf)} fits none of the names that are let in: ${patterns}`);
 }
 
-async function checkSignature(
-  leaf: Certificate,
-  proof: PeerProof,
-  options: VerifierOptions,
-): Promise<Refusal | undefined> {
-  const found = authSchemes(proof.authMethod, proof.algorithm, leaf.publicKey, { allowSha1: options.allowSha1 });
+/** With the key alone of the peer's certificate, of which nothing is believed. */
+async function checkSignature(own: Outline, proof: PeerProof, options: VerifierOptions): Promise<Refusal | undefined> {
+  const key = readingCertificate(() => readPublicKey(own.publicKeyInfo));
+  const weak = keyProblem(key);
+  if (weak !== undefined) return refuse('weak-key', `${formatSubject(own)} has ${weak}`);
+  const found = authSchemes(proof.authMethod, proof.algorithm, key, { allowSha1: options.allowSha1 });
   if ('refused' in found) return refuse('method-refused', `the peer authenticates with ${found.refused}`);
   for (const scheme of found.schemes) {
-    if (await verifySignature(scheme, leaf.publicKey, proof.octets, proof.signature)) return undefined;
+    if (await verifySignature(scheme, key, proof.octets, proof.signature)) return undefined;
   }
-  return refuse('bad-signature', `the signature was not made with the key of ${describeCertificate(leaf)}`);
+  return refuse('bad-signature', `the signature was not made with the key of ${formatSubject(own)}`);
+}
+
+/** For the message of a refusal. */
+function formatSubject({ subject }: Outline): string {
+  const text = formatDn(subject);
+  return text === undefined || text === '' ? 'the certificate that it sent' : `'${text.slice(0, MAX_TOLD)}'`;
 }

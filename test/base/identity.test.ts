@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { fromHex, toHex } from '../../src/base/bytes.ts';
 import { derElement } from '../../src/base/der.ts';
-import { sameDn } from '../../src/base/dn.ts';
+import { canonicalDn, sameDn } from '../../src/base/dn.ts';
 import { dnFromText, formatDn } from '../../src/base/dn-text.ts';
 import { formatIdentity, IdType, identityFromText, sameIdentity } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
@@ -170,7 +170,39 @@ describe('display', () => {
     for (const type of [1, 2, 3, 5, 9, 10, 11, 77]) {
       expect(formatIdentity({ type, data: new Uint8Array(60_000).fill(0x41) }).length).toBeLessThan(600);
     }
-    expect(formatIdentity({ type: 9, data: dnFromText(`CN=${'x'.repeat(5000)}`) }).length).toBeLessThan(300);
+    expect(formatIdentity({ type: 9, data: dnFromText(`CN=${'x'.repeat(4000)}`) }).length).toBeLessThan(300);
+  });
+});
+
+describe('limits', () => {
+  const name = (attributes: number, length: number): Uint8Array =>
+    derElement(
+      0x30,
+      ...Array.from({ length: attributes }, () =>
+        derElement(0x31, derElement(0x30, fromHex('0603550403'), derElement(0x0c, new Uint8Array(length).fill(0x61)))),
+      ),
+    );
+
+  it('refuse what no name has: more than 64 attributes, more than 4,096 bytes', () => {
+    expect(canonicalDn(name(64, 20))).toHaveLength(64);
+    expect(canonicalDn(name(65, 20))).toBeUndefined();
+    expect(canonicalDn(name(1, 4_000))).toHaveLength(1);
+    expect(canonicalDn(name(1, 4_096))).toBeUndefined();
+    // All attributes in one set.
+    const one = (count: number): Uint8Array => {
+      const attribute = derElement(0x30, fromHex('0603550403'), fromHex('0c0161'));
+      return derElement(0x30, derElement(0x31, ...new Array<Uint8Array>(count).fill(attribute)));
+    };
+    expect(canonicalDn(one(64))).toHaveLength(1);
+    expect(canonicalDn(one(65))).toBeUndefined();
+    expect(() => dnFromText(`CN=${'x'.repeat(4_096)}`)).toThrow('4096 bytes at most');
+    expect(() => dnFromText(new Array(65).fill('CN=x').join(','))).toThrow('64 at most');
+  });
+
+  it('leave what cannot be read equal to the same bytes only', () => {
+    const large = { type: 9, data: name(100, 20) };
+    expect(sameIdentity(large, { type: 9, data: name(100, 20) })).toBe(true);
+    expect(sameIdentity(large, { type: 9, data: name(101, 20) })).toBe(false);
   });
 });
 

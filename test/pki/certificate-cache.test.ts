@@ -1,7 +1,7 @@
 /** Certificates that were read before are not read again, and nothing else is taken for them. */
 import { describe, expect, it } from 'vitest';
-import { MalformedCertificateError } from '../../src/pki/certificate.ts';
 import { CertificateCache } from '../../src/pki/certificate-cache.ts';
+import { MalformedCertificateError } from '../../src/pki/outline.ts';
 import { authority, extension, make } from './make.ts';
 
 const ROOT = authority('CN=root');

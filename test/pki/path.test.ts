@@ -393,9 +393,10 @@ describe('name constraints', () => {
   });
 
   it('of nobody are not worked with: they could cost as much as a forger likes', async () => {
-    const many = Array.from({ length: 400 }, (_, i) => directory(`O=${i}`));
+    // As many as are read at all.
+    const many = Array.from({ length: 120 }, (_, i) => directory(`O=${i}`));
     const forged = authority('CN=Forged', { issuer: root, signingKey: ecKey(), permitted: many });
-    const names = Array.from({ length: 400 }, (_, i) => directory(`O=${i}, CN=x`));
+    const names = Array.from({ length: 80 }, (_, i) => directory(`O=${i}, CN=x`));
     expect(await judge(leaf({ issuer: forged, san: names }), [root], {}, forged)).toMatch(
       /^bad-certificate-signature: the signature of 'CN=Forged'/,
     );

@@ -1,0 +1,46 @@
+/** Extensions (RFC 5280 §4.1.2.9) of certificates, revocation lists and OCSP answers, out of bytes that `checkDer` went through. */
+import { fromHex, toHex } from '../base/bytes.ts';
+import { DerTag, derChildren, derContents } from '../base/der.ts';
+import { formatOid } from '../base/oid.ts';
+import { MAX_EXTENSIONS } from '../base/x509-limits.ts';
+
+/** Bytes of an object identifier that are shown. */
+const MAX_SHOWN = 32;
+
+export interface Extension {
+  /** Contents of the object identifier, hexadecimal: `551d11` for a subject alternative name. */
+  readonly id: string;
+  readonly critical: boolean;
+  /** What is in the octet string: mostly DER, which nobody has looked at yet. */
+  readonly value: Uint8Array;
+}
+
+/** @param list DER of the sequence. @throws Error for what are no extensions, for too many, and for one that stands twice */
+export function readExtensions(list: Uint8Array): Extension[] {
+  const elements = derChildren(list, DerTag.SEQUENCE);
+  if (elements.length > MAX_EXTENSIONS) {
+    throw new Error(`${elements.length} extensions; ${MAX_EXTENSIONS} at most are read`);
+  }
+  const found = elements.map(readExtension);
+  for (const [at, { id }] of found.entries()) {
+    if (found.findIndex((other) => other.id === id) === at) continue;
+    throw new Error(`extension ${oidText(fromHex(id))} stands in it twice`);
+  }
+  return found;
+}
+
+function readExtension(extension: Uint8Array): Extension {
+  const [id, ...rest] = derChildren(extension, DerTag.SEQUENCE);
+  const flag = rest[0]?.[0] === DerTag.BOOLEAN ? rest.shift() : undefined;
+  const [value, ...more] = rest;
+  if (id?.[0] !== DerTag.OBJECT_IDENTIFIER || value?.[0] !== DerTag.OCTET_STRING || more.length > 0) {
+    throw new Error('an extension that is none');
+  }
+  const critical = flag !== undefined && derContents(flag)[0] !== 0;
+  return { id: toHex(derContents(id)), critical, value: derContents(value) };
+}
+
+/** Dotted, or hexadecimal where it has numbers beyond 32 bits. @param contents of the object identifier */
+export function oidText(contents: Uint8Array): string {
+  return formatOid(contents) ?? `0x${toHex(contents.subarray(0, MAX_SHOWN))}`;
+}

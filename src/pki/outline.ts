@@ -1,0 +1,160 @@
+/**
+ * The first look at a certificate (RFC 5280 §4.1): strict DER of sane size, and where its parts are. Nothing is decoded and
+ * nothing is built from what lies in the parts: a peer that has proved nothing is worth no more. What the parts say is
+ * read by `certificate.ts`.
+ */
+import { equalBytes } from '../base/bytes.ts';
+import { checkDer, DerTag, derChildren, derContents } from '../base/der.ts';
+import {
+  MAX_ALGORITHM,
+  MAX_CERTIFICATE,
+  MAX_CERTIFICATE_ELEMENTS,
+  MAX_KEY_INFO,
+  MAX_NAME,
+  MAX_SERIAL,
+} from '../base/x509-limits.ts';
+
+/** Views into a certificate, each with its tag and length where nothing else is said. */
+export interface Outline {
+  readonly der: Uint8Array;
+  /** The part that is signed. */
+  readonly tbs: Uint8Array;
+  /** 1 to 3. */
+  readonly version: number;
+  /** Its contents. */
+  readonly serial: Uint8Array;
+  readonly issuer: Uint8Array;
+  readonly validity: Uint8Array;
+  readonly subject: Uint8Array;
+  readonly publicKeyInfo: Uint8Array;
+  /** The sequence of extensions. */
+  readonly extensions: Uint8Array | undefined;
+  readonly signatureAlgorithm: Uint8Array;
+  /** Its bytes. */
+  readonly signature: Uint8Array;
+}
+
+/** Bytes that are no certificate, or one that must not be worked with. The message is for people. */
+export class MalformedCertificateError extends Error {
+  override readonly name = 'MalformedCertificateError';
+}
+
+/** How many DER elements may still be looked at: of one certificate, or of all that one message brings. */
+export class ElementAllowance {
+  #left: number;
+
+  constructor(elements: number = MAX_CERTIFICATE_ELEMENTS) {
+    this.#left = elements;
+  }
+
+  /** Goes through an element and counts its parts. @throws DecodeError when it is no DER, or has more parts than are left */
+  check(der: Uint8Array): void {
+    this.#left -= checkDer(der, this.#left);
+  }
+}
+
+/** Has errors of any reader say that the certificate is at fault. @throws MalformedCertificateError */
+export function readingCertificate<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof MalformedCertificateError) throw error;
+    throw new MalformedCertificateError(`not an X.509 certificate: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+/** @throws MalformedCertificateError, whatever the bytes are */
+export function outlineCertificate(der: Uint8Array, allowance: ElementAllowance = new ElementAllowance()): Outline {
+  if (der.length > MAX_CERTIFICATE) {
+    throw new MalformedCertificateError(`a certificate of ${der.length} bytes; at most ${MAX_CERTIFICATE} are read`);
+  }
+  return readingCertificate(() => {
+    allowance.check(der);
+    const [tbs, signatureAlgorithm, signature, ...more] = derChildren(der, DerTag.SEQUENCE);
+    if (tbs === undefined || signatureAlgorithm === undefined || signature === undefined || more.length > 0) {
+      throw new MalformedCertificateError('not an X.509 certificate: it has not three parts');
+    }
+    const { algorithm, ...fields } = readFields(tbs);
+    atMost('its signature algorithm', signatureAlgorithm, MAX_ALGORITHM);
+    if (!equalBytes(algorithm, signatureAlgorithm)) {
+      throw new MalformedCertificateError('its two signature algorithms differ (RFC 5280 §4.1.1.2)');
+    }
+    return { der, tbs, ...fields, signatureAlgorithm, signature: wholeBits(signature) };
+  });
+}
+
+type Fields = Omit<Outline, 'der' | 'tbs' | 'signatureAlgorithm' | 'signature'> & { readonly algorithm: Uint8Array };
+
+/** Tags of what may be left out: the version, unique identifiers of version 2, extensions. */
+const VERSION = 0xa0;
+const UNIQUE_IDS: readonly number[] = [0x81, 0x82];
+const EXTENSIONS = 0xa3;
+
+function readFields(tbs: Uint8Array): Fields {
+  const fields = derChildren(tbs, DerTag.SEQUENCE);
+  // The version has a tag of its own, and is left out when it is 1.
+  const version = fields[0]?.[0] === VERSION ? readVersion(fields.shift()!) : 1;
+  const [serial, algorithm, issuer, validity, subject, publicKeyInfo, ...rest] = fields;
+  if (serial?.[0] !== DerTag.INTEGER || algorithm === undefined || issuer === undefined || validity === undefined) {
+    throw new MalformedCertificateError(
+      'not an X.509 certificate: its serial number, algorithm, issuer or validity is missing',
+    );
+  }
+  if (subject === undefined || publicKeyInfo === undefined) {
+    throw new MalformedCertificateError('not an X.509 certificate: its subject or key is missing');
+  }
+  while (UNIQUE_IDS.includes(rest[0]?.[0] ?? -1)) rest.shift();
+  const wrapped = rest[0]?.[0] === EXTENSIONS ? rest.shift() : undefined;
+  if (rest.length > 0) throw new MalformedCertificateError('not an X.509 certificate: it has a part too many');
+  if (wrapped !== undefined && version < 3) {
+    throw new MalformedCertificateError(`it has extensions, but its version is ${version} (RFC 5280 §4.1.2.1)`);
+  }
+  atMost('its issuer', issuer, MAX_NAME);
+  atMost('its subject', subject, MAX_NAME);
+  atMost('its key', publicKeyInfo, MAX_KEY_INFO);
+  return {
+    version,
+    serial: readSerial(serial),
+    algorithm,
+    issuer,
+    validity,
+    subject,
+    publicKeyInfo,
+    extensions: wrapped && onlyExtensions(wrapped),
+  };
+}
+
+function readVersion(wrapped: Uint8Array): number {
+  const [value] = derChildren(wrapped, VERSION);
+  const number = value?.[0] === DerTag.INTEGER && value.length === 3 ? value[2]! : -1;
+  if (number < 0 || number > 2) throw new MalformedCertificateError('its version is none of 1 to 3');
+  return number + 1;
+}
+
+/** A leading zero that keeps a number positive is not counted. */
+function readSerial(element: Uint8Array): Uint8Array {
+  const serial = derContents(element);
+  const { length } = serial[0] === 0 ? serial.subarray(1) : serial;
+  if (length <= MAX_SERIAL) return serial;
+  throw new MalformedCertificateError(
+    `its serial number has ${length} octets; ${MAX_SERIAL} at most are allowed (RFC 5280 §4.1.2.2)`,
+  );
+}
+
+function onlyExtensions(wrapped: Uint8Array): Uint8Array {
+  const [list, ...more] = derChildren(wrapped, EXTENSIONS);
+  if (list === undefined || more.length > 0) throw new MalformedCertificateError('its extensions are no sequence');
+  return list;
+}
+
+function atMost(what: string, { length }: Uint8Array, most: number): void {
+  if (length > most) throw new MalformedCertificateError(`${what} has ${length} bytes; ${most} at most are read`);
+}
+
+function wholeBits(element: Uint8Array): Uint8Array {
+  const bits = derContents(element);
+  if (element[0] !== DerTag.BIT_STRING || bits[0] !== 0) {
+    throw new MalformedCertificateError('its signature is not whole bytes');
+  }
+  return bits.subarray(1);
+}
