@@ -2,11 +2,12 @@
  * Incoming messages of a known IKE SA (RFC 7296 §2.2, §2.21, §2.23): window, verification, rules, then the task or the
  * function that they are for. Everything a peer can send ends here in an answer, a counter, or both.
  */
+import { formatSocketAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { samePath } from './connections.ts';
 import type { Path } from './events.ts';
 import { findError, misbehaved, reasonOf } from './failure.ts';
-import { ExchangeType, exchangeName, NotifyType } from './iana.ts';
+import { AuthMethodId, ExchangeType, exchangeName, NotifyType } from './iana.ts';
 import { breakOff, endSession } from './lifecycle.ts';
 import { decodeMessage, type IkeHeader } from './message.ts';
 import { isFirstFragment, type Opened, open } from './opening.ts';
@@ -133,8 +134,9 @@ function receiveRequest(session: IkeSession, now: number, path: Path, header: Ik
   }
   const opened = open(session, now, crypto, header, datagram);
   if (opened === undefined) return;
-  window.accept(opened.first);
   session.dropFragments(false);
+  if (isDeferred(session, now, opened)) return;
+  window.accept(opened.first);
   heard(session, now, path);
   if (opened.kind === 'malformed') {
     refuse(session, now, path, header.exchange, opened);
@@ -153,6 +155,22 @@ function receiveRequest(session: IkeSession, now: number, path: Path, header: Ik
   if (findNotify(answer.payloads, NotifyType.INVALID_SYNTAX) === undefined) answer.after?.();
   // To the peer that is the end of the IKE SA (RFC 7296 §2.21.3), and so it must be to us.
   else breakOff(session, now, misbehaved(`${exchangeName(header.exchange)} request is not valid`), true);
+}
+
+/**
+ * Whether an IKE_AUTH comes at a time when no certificates are judged for its address. It is as if it had been lost: the
+ * window does not move, so that the peer's retransmission is a new request to us, and may be heard.
+ */
+function isDeferred(session: IkeSession, now: number, opened: Opened): boolean {
+  if (session.state.name !== 'half-open' || opened.kind !== 'payloads') return false;
+  const auth = findPayload(opened.payloads, 'auth');
+  if (auth === undefined || auth.method === AuthMethodId.SHARED_KEY) return false;
+  const { host, askedFrom } = session;
+  const why = host.proofs.refusal(now, askedFrom.remote.address);
+  if (why === undefined) return false;
+  host.count('authentication-deferred');
+  session.note('warn', `IKE_AUTH from ${formatSocketAddress(askedFrom.remote)} is put off: ${why}`);
+  return true;
 }
 
 /**

@@ -15,6 +15,7 @@ import type { IkeEvent, Path } from './events.ts';
 import { HalfOpenTable } from './half-open.ts';
 import type { Host, Question } from './host.ts';
 import { DEFAULT_LIMITS, DEFAULT_RETRANSMIT, type IkeEndpointOptions } from './options.ts';
+import { type OpenProof, ProofBudget } from './proof-budget.ts';
 import { Queue } from './queue.ts';
 import { pooledRandom } from './random-pool.ts';
 import { FragmentBudget } from './reassembly.ts';
@@ -54,8 +55,9 @@ export class EndpointHost implements Host {
   /** By our SPI. BOUNDED: `maxIkeSas` × `maxChildrenPerIkeSa`. */
   readonly children: Map<number, ChildRecord> = new Map();
   readonly halfOpen: HalfOpenTable;
+  readonly proofs: ProofBudget = new ProofBudget();
   /** BOUNDED: one a session. */
-  readonly questions: Map<number, { readonly session: IkeSession; readonly type: Question['type'] }> = new Map();
+  readonly questions: Map<number, OpenQuestion> = new Map();
   /** BOUNDED, these seven: one entry a session. */
   readonly #byConnection = new SetMap<string, IkeSession>();
   readonly #byPeer = new SetMap<string, IkeSession>();
@@ -276,20 +278,37 @@ export class EndpointHost implements Host {
 
   ask(session: IkeSession, question: Question): number {
     const requestId = this.nextId();
-    this.questions.set(requestId, { session, type: question.type });
+    this.questions.set(requestId, { session, type: question.type, proof: this.#openProof(session, question) });
     this.emit({ ...question, requestId, connection: session.connectionName });
     return requestId;
   }
 
+  /** The account is that of the address to which our answer to IKE_SA_INIT went: any other could be forged. */
+  #openProof({ askedFrom }: IkeSession, question: Question): OpenProof | undefined {
+    if (question.type !== 'need-verification') return undefined;
+    const { certificates, crls } = question.proof;
+    const bytes = [...certificates, ...crls].reduce((sum, { length }) => sum + length, 0);
+    return this.proofs.open(askedFrom.remote.address, bytes);
+  }
+
   withdraw(requestId: number): void {
+    this.#closeQuestion(requestId, undefined);
+  }
+
+  #closeQuestion(requestId: number, spent: number | undefined): void {
+    const proof = this.questions.get(requestId)?.proof;
+    if (proof !== undefined) this.proofs.close(proof, spent);
     this.questions.delete(requestId);
   }
 
-  /** Who asked; `undefined` when nobody waits for such an answer, or does not any more. */
-  takeQuestion(requestId: number, type: Question['type']): IkeSession | undefined {
+  /**
+   * The IKE SA that asked; `undefined` when none waits for such an answer, or does not any more.
+   * @param spent milliseconds of processor time that the answer took, if the owner knows
+   */
+  takeQuestion(requestId: number, type: Question['type'], spent?: number): IkeSession | undefined {
     const asked = this.questions.get(requestId);
     if (asked?.type !== type) return undefined;
-    this.questions.delete(requestId);
+    this.#closeQuestion(requestId, spent);
     return asked.session;
   }
 
@@ -307,6 +326,14 @@ export class EndpointHost implements Host {
     for (const session of due) this.#touched.add(session);
     return due;
   }
+}
+
+/** A question to the owner that waits for its answer. */
+interface OpenQuestion {
+  readonly session: IkeSession;
+  readonly type: Question['type'];
+  /** What the answer is charged to, where a peer is judged. */
+  readonly proof: OpenProof | undefined;
 }
 
 interface PeerKeys {

@@ -306,12 +306,18 @@ export class IkeEndpoint {
 
   /** Answers `need-verification`. */
   answerVerification(now: number, requestId: number, verdict: VerificationAnswer): void {
-    this.#goOn(now, requestId, 'need-verification', (session) => verdictCame(session, now, verdict));
+    this.#goOn(now, requestId, 'need-verification', (session) => verdictCame(session, now, verdict), verdict.spent);
   }
 
   /** An answer to what was not asked, or is not waited for any more, changes nothing. */
-  #goOn(now: number, requestId: number, type: Question['type'], action: (session: IkeSession) => void): void {
-    const session = this.#host.takeQuestion(requestId, type);
+  #goOn(
+    now: number,
+    requestId: number,
+    type: Question['type'],
+    action: (session: IkeSession) => void,
+    spent?: number,
+  ): void {
+    const session = this.#host.takeQuestion(requestId, type, spent);
     if (session !== undefined) this.#guard(session, now, () => action(session));
   }
 

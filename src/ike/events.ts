@@ -120,7 +120,8 @@ export type SignatureAnswer =
 
 /** What a peer sent to prove who it is. Nothing of it is believed before it was verified. */
 export interface ReceivedProof {
-  /** X.509, DER, in the order they came: the first is the peer's own. At most 10 of 20 KiB; none where none was sent. */
+  /** X.509, DER, in the order they came: the first is the peer's own. At most 10, of
+   * 20 KiB each and 64 KiB in all; none where none was sent. */
   readonly certificates: readonly Uint8Array[];
   /** DER. */
   readonly crls: readonly Uint8Array[];
@@ -136,10 +137,14 @@ export interface ReceivedProof {
 }
 
 /** The owner's answer to `need-verification`. */
-export type VerificationAnswer =
+export type VerificationAnswer = {
+  /** Milliseconds of processor time that it took, if the owner knows: they are charged to the peer's address. */
+  readonly spent?: number | undefined;
+} & (
   | { readonly ok: true }
   /** `reason` is a word or two (`not-trusted`, `identity-mismatch`, …), `detail` for a person. */
-  | { readonly ok: false; readonly reason: string; readonly detail: string };
+  | { readonly ok: false; readonly reason: string; readonly detail: string }
+);
 
 export type IkeEvent =
   | { readonly type: 'ike-up'; readonly ikeSa: IkeSaSummary; readonly replaces: number | undefined }

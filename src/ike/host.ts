@@ -5,6 +5,7 @@ import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { ChildRecord, ChildRequest } from './child.ts';
 import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from './config.ts';
 import type { IkeEvent, Path } from './events.ts';
+import type { ProofBudget } from './proof-budget.ts';
 import type { FragmentBudget } from './reassembly.ts';
 import type { IkeSession } from './session.ts';
 import type { IkeCounterName } from './status.ts';
@@ -23,6 +24,8 @@ export interface Host {
   readonly vendorIds: readonly Uint8Array[];
   /** What all IKE SAs together may hold of messages that are not complete. */
   readonly fragments: FragmentBudget;
+  /** What peers may have us spend on their certificates. */
+  readonly proofs: ProofBudget;
 
   emit(event: IkeEvent): void;
   transmit(path: Path, data: Uint8Array): void;

@@ -1,4 +1,4 @@
-/** A token bucket: holds off what costs us work or traffic for somebody who proved nothing (RFC 7296 §2.21.4). */
+/** A token bucket: holds off what costs us work or traffic for a peer that has proved nothing (RFC 7296 §2.21.4). */
 export class TokenBucket {
   readonly #perSecond: number;
   readonly #burst: number;
@@ -11,13 +11,23 @@ export class TokenBucket {
     this.#tokens = burst;
   }
 
-  /** Takes a token; `false` when there is none. `now` in milliseconds. */
-  take(now: number): boolean {
+  /** How many there are. `now` in milliseconds. */
+  has(now: number): number {
     const refill = (Math.max(0, now - this.#at) * this.#perSecond) / 1_000;
     this.#tokens = Math.min(this.#burst, this.#tokens + refill);
     this.#at = now;
-    if (this.#tokens < 1) return false;
+    return this.#tokens;
+  }
+
+  /** Takes a token; `false` when there is none. `now` in milliseconds. */
+  take(now: number): boolean {
+    if (this.has(now) < 1) return false;
     this.#tokens -= 1;
     return true;
+  }
+
+  /** Takes so many, also when there are fewer: what is missing comes first when they come again, but never more than one burst. */
+  charge(tokens: number): void {
+    this.#tokens = Math.max(-this.#burst, this.#tokens - tokens);
   }
 }

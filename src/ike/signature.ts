@@ -5,6 +5,14 @@
  */
 import { ByteReader, concatBytes, DecodeError, toHex } from '../base/bytes.ts';
 import { DerTag, derChildren } from '../base/der.ts';
+import {
+  MAX_CERTIFICATE,
+  MAX_CHAIN,
+  MAX_CHAIN_BYTES,
+  MAX_PEER_CRL,
+  MAX_PEER_CRL_BYTES,
+  MAX_PEER_CRLS,
+} from '../base/x509-limits.ts';
 import type { ConnectionConfig } from './config.ts';
 import type { ReceivedProof, SignatureMethods } from './events.ts';
 import {
@@ -120,11 +128,6 @@ export function authoritiesOf(payloads: readonly Payload[]): readonly Uint8Array
   return asked;
 }
 
-/** A chain of any sense is shorter, and a certificate smaller. */
-const MAX_CERTIFICATES = 10;
-const MAX_CERTIFICATE = 20 * 1024;
-const MAX_CRLS = 10;
-
 type Certificates =
   | { readonly ok: true; readonly certificates: readonly Uint8Array[]; readonly crls: readonly Uint8Array[] }
   | { readonly ok: false; readonly detail: string };
@@ -141,20 +144,31 @@ function certificatesOf(payloads: readonly Payload[]): Certificates {
     else if (payload.encoding === CertEncoding.CRL) crls.push(payload.data);
     else others.add(payload.encoding);
   }
-  if (certificates.length > MAX_CERTIFICATES) {
-    return refuse(`${certificates.length} certificates; no more than ${MAX_CERTIFICATES} are looked at`);
-  }
-  if (crls.length > MAX_CRLS) return refuse(`${crls.length} CRLs; no more than ${MAX_CRLS} are looked at`);
-  const largest = Math.max(0, ...certificates.map(({ length }) => length));
-  if (largest > MAX_CERTIFICATE) {
-    return refuse(`a certificate of ${largest} bytes; no more than ${MAX_CERTIFICATE} are looked at`);
-  }
+  const tooMuch =
+    exceeding('certificate', certificates, MAX_CHAIN, MAX_CERTIFICATE, MAX_CHAIN_BYTES) ??
+    exceeding('CRL', crls, MAX_PEER_CRLS, MAX_PEER_CRL, MAX_PEER_CRL_BYTES);
+  if (tooMuch !== undefined) return refuse(tooMuch);
   // RFC 7296 §3.6: hash and URL only where HTTP_CERT_LOOKUP_SUPPORTED was sent, which we never do.
   if (certificates.length === 0 && others.size > 0) {
     const found = [...others].map(certEncodingName).join(', ');
     return refuse(`no certificate: it came as ${found}, X509_SIGNATURE is wanted`);
   }
   return { ok: true, certificates, crls };
+}
+
+/** What of a list is more than is looked at, for people. */
+function exceeding(
+  what: string,
+  list: readonly Uint8Array[],
+  most: number,
+  mostBytes: number,
+  mostOfAll: number,
+): string | undefined {
+  if (list.length > most) return `${list.length} ${what}s; no more than ${most} are looked at`;
+  const largest = Math.max(0, ...list.map(({ length }) => length));
+  if (largest > mostBytes) return `a ${what} of ${largest} bytes; no more than ${mostBytes} are looked at`;
+  const sum = list.reduce((bytes, { length }) => bytes + length, 0);
+  return sum > mostOfAll ? `${what}s of ${sum} bytes; no more than ${mostOfAll} are looked at` : undefined;
 }
 
 type FoundProof =

@@ -92,6 +92,7 @@ const COUNTER_NAMES = [
   'rate-limited',
   'invalid-key-exchange',
   'authentication-failed',
+  'authentication-deferred',
   'bug',
 ] as const;
 

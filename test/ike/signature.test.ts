@@ -88,10 +88,13 @@ describe('a set-up', () => {
     ]);
   });
 
-  it('with a chain of ten certificates of 20 KiB: in fragments', () => {
+  it('with the largest chain that is looked at, ten certificates of 64 KiB in all: in fragments', () => {
     const pair = pairOf('signature', 'signature');
-    const rest = Array.from({ length: 9 }, (_, i) => new Uint8Array(20_480).fill(i));
     const pki = pkiOf(pair.a);
+    const sizes = [20_480, 20_480, ...new Array<number>(7).fill(3_000)];
+    const left = 65_536 - 2 * 20_480 - 6 * 3_000 - pki.certificates[0]!.length;
+    sizes[8] = left;
+    const rest = sizes.map((size, i) => new Uint8Array(size).fill(i));
     pki.certificates = [...pki.certificates, ...rest];
     pair.up();
     pair.run(1_000);
@@ -162,6 +165,12 @@ describe('a peer', () => {
       'with a certificate larger than 20 KiB',
       /a certificate of 20481 bytes; no more than 20480 are looked at/,
       (pki) => Object.assign(pki, { certificates: [new Uint8Array(20_481)] }),
+    ],
+    [
+      'with certificates of more than 64 KiB in all',
+      /certificates of 65537 bytes; no more than 65536 are looked at/,
+      (pki) =>
+        Object.assign(pki, { certificates: [20_000, 20_000, 20_000, 5_537].map((size) => new Uint8Array(size)) }),
     ],
   ];
 
