@@ -81,6 +81,7 @@ export { type MethodOptions, methodsOf } from './pki/methods.ts';
 export { type Fetch, type FetchRequest, OnlineRevocation } from './pki/online.ts';
 export { MalformedCertificateError } from './pki/outline.ts';
 export { keySigner } from './pki/signer.ts';
+export { VerifierPool, type VerifierPoolOptions } from './pki/threads/pool.ts';
 export type {
   Credentials,
   PeerIdentity,

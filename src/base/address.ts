@@ -121,6 +121,17 @@ export function addressKey({ family, value }: IpAddress): string {
   return `${family} ${value}`;
 }
 
+/** The same text for addresses that have so many first bits in common. */
+export function prefixKey({ family, value }: IpAddress, bits: bigint): string {
+  const width = family === 4 ? 32n : 128n;
+  return `${family} ${value >> (width - bits)}/${bits}`;
+}
+
+/** The same text for what may be addresses of one host: an IPv6 network of 64 bits is one host's for the asking. */
+export function hostPrefix(address: IpAddress): string {
+  return prefixKey(address, address.family === 4 ? 32n : 64n);
+}
+
 /** In place of a port, where there is none: the end of a path of ESP that goes straight over IP (RFC 4303 §2). */
 export const NO_PORT = 0;
 

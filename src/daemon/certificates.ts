@@ -80,14 +80,17 @@ class PassPhrase {
   }
 }
 
+/** What judges peers, and what asks others about certificates: the same for all tunnels. */
+export type Judges = Pick<FileSource, 'online' | 'verifier'>;
+
 /** @param onWarning told of what is wrong with renewed files, and of what expires soon */
 function certificateSource(
   x509: X509Settings,
   phrase: PassPhrase,
-  online: OnlineRevocation,
+  judges: Judges,
   onWarning: (text: string) => void,
 ): FileSource {
-  return { x509, roots: systemRoots(), reader, passphrase: () => phrase.get(), online, onWarning };
+  return { x509, roots: systemRoots(), reader, passphrase: () => phrase.get(), ...judges, onWarning };
 }
 
 /** The certificates of a document, from files that may be renewed at any time. */
@@ -98,18 +101,13 @@ export class TunnelCertificates {
   readonly #remote: CertificateFiles | undefined;
 
   /** Reads nothing yet. @param onWarning told of broken renewals and of what expires soon */
-  constructor(
-    document: SectunnelDocument,
-    secrets: SecretSources,
-    online: OnlineRevocation,
-    onWarning: (text: string) => void,
-  ) {
+  constructor(document: SectunnelDocument, secrets: SecretSources, judges: Judges, onWarning: (text: string) => void) {
     this.#document = document;
     const auth = x509Auths(document).find(({ side }) => side !== 'remote');
     this.#phrase = new PassPhrase(secrets, auth?.x509.key?.secret);
     const files = (of: 'local' | 'remote'): CertificateFiles | undefined => {
       const found = x509Auths(document).find(({ side }) => side === 'both' || side === of);
-      return found && new CertificateFiles(certificateSource(found.x509, this.#phrase, online, onWarning));
+      return found && new CertificateFiles(certificateSource(found.x509, this.#phrase, judges, onWarning));
     };
     this.#local = files('local');
     this.#remote = files('remote');
@@ -203,7 +201,9 @@ async function refusingFiles<T>(load: () => Promise<T>): Promise<T> {
 }
 
 /** Where no peer is judged, nobody is asked. */
-const OFFLINE = new OnlineRevocation({ fetch: () => Promise.reject(new Error('nothing is fetched now')) });
+const OFFLINE: Judges = {
+  online: new OnlineRevocation({ fetch: () => Promise.reject(new Error('nothing is fetched now')) }),
+};
 
 /** What is to be said when a tunnel is defined: that may be before its files are there, but it cannot start without them. */
 export async function certificateProblems(document: SectunnelDocument, secrets: SecretSources): Promise<string[]> {
@@ -233,7 +233,7 @@ export async function checkCertificates(
   const localId = documentId(document);
   const sides = x509.map(async ({ side, x509: settings, line }) => {
     const phrase = new PassPhrase(secrets, settings.key?.secret);
-    const source = certificateSource(settings, phrase, online, () => undefined);
+    const source = certificateSource(settings, phrase, { online }, () => undefined);
     const report = await phrase.during(() => checkPki({ source, side, localId, now: Date.now() }));
     return { side, line, ...report };
   });

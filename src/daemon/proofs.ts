@@ -1,4 +1,5 @@
 /** Answers an engine that wants something signed, or a peer's signature judged, with a program's own objects. */
+import { hostPrefix } from '../base/address.ts';
 import type { Identity } from '../base/identity.ts';
 import { messageOf } from '../base/text.ts';
 import type { EngineEvent } from '../engine/events.ts';
@@ -57,7 +58,8 @@ export async function verdictFor(
   try {
     const verifier = await verifierFor?.(question.tunnel);
     if (verifier === undefined) return { ok: false, reason: 'not-trusted', detail: 'no authority is trusted here' };
-    return await verifier.verify({ ...question.proof, now: Date.now() });
+    const { from, ...proof } = question.proof;
+    return await verifier.verify({ ...proof, source: hostPrefix(from), now: Date.now() });
   } catch (error) {
     return { ok: false, reason: 'not-verified', detail: messageOf(error) };
   }

@@ -8,6 +8,7 @@ import type { SectunnelDocument } from '../config/model.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import { type Fetch, OnlineRevocation } from '../pki/online.ts';
+import { VerifierPool } from '../pki/threads/pool.ts';
 import { TunnelCertificates } from './certificates.ts';
 import type { ExplainFacts } from './explain.ts';
 import { placesOfFailure } from './explain-failure.ts';
@@ -51,8 +52,10 @@ interface RunningTunnel extends RunningFacts {
 
 export class Runner {
   readonly host: TunnelHost;
-  /** For all tunnels, so that what one has fetched another need not. */
+  /** Asks about our own certificates, for `pki-check`; about those of peers the threads ask that judge them. */
   readonly online: OnlineRevocation;
+  /** For all tunnels, so that what one has fetched another need not. */
+  readonly #verifiers: VerifierPool;
   readonly #options: RunnerOptions;
   readonly #log: Logger;
   readonly #lines = new RateLimit();
@@ -68,9 +71,13 @@ export class Runner {
     this.#options = options;
     this.#log = options.log;
     this.standing = new Standing(platform, options.log);
-    this.online = new OnlineRevocation({
-      fetch: options.fetch ?? httpFetch(),
-      onFailure: (text) => this.#log.warn({}, `nothing was learnt of revocation: ${text}`),
+    const fetch = options.fetch ?? httpFetch();
+    const onFailure = (text: string): void => this.#log.warn({}, `nothing was learnt of revocation: ${text}`);
+    this.online = new OnlineRevocation({ fetch, onFailure });
+    this.#verifiers = new VerifierPool({
+      fetch,
+      onFailure,
+      onTrouble: (text) => this.#write('warn', undefined, {}, text),
     });
     this.host = new TunnelHost({
       network: platform.network,
@@ -113,7 +120,8 @@ export class Runner {
   #certificates(document: SectunnelDocument): TunnelCertificates {
     const { name } = document;
     const warn = (text: string): void => this.#log.warn({ tunnel: name }, text);
-    return new TunnelCertificates(document, this.#options.secrets, this.online, warn);
+    const judges = { online: this.online, verifier: this.#verifiers.verifier.bind(this.#verifiers) };
+    return new TunnelCertificates(document, this.#options.secrets, judges, warn);
   }
 
   /** @returns the name of the device. @throws ControlError when the tunnel cannot run here */
@@ -158,6 +166,7 @@ export class Runner {
     clearInterval(this.#watch);
     await this.#sleep?.close();
     await this.host.close();
+    await this.#verifiers.close();
     for (const name of this.#running.keys()) await this.standing.release(name);
     await this.standing.close();
     this.#running.clear();

@@ -278,17 +278,16 @@ export class EndpointHost implements Host {
 
   ask(session: IkeSession, question: Question): number {
     const requestId = this.nextId();
-    this.questions.set(requestId, { session, type: question.type, proof: this.#openProof(session, question) });
+    this.questions.set(requestId, { session, type: question.type, proof: this.#openProof(question) });
     this.emit({ ...question, requestId, connection: session.connectionName });
     return requestId;
   }
 
-  /** The account is that of the address to which our answer to IKE_SA_INIT went: any other could be forged. */
-  #openProof({ askedFrom }: IkeSession, question: Question): OpenProof | undefined {
+  #openProof(question: Question): OpenProof | undefined {
     if (question.type !== 'need-verification') return undefined;
-    const { certificates, crls } = question.proof;
+    const { certificates, crls, from } = question.proof;
     const bytes = [...certificates, ...crls].reduce((sum, { length }) => sum + length, 0);
-    return this.proofs.open(askedFrom.remote.address, bytes);
+    return this.proofs.open(from, bytes);
   }
 
   withdraw(requestId: number): void {

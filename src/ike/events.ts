@@ -1,7 +1,7 @@
 /**
  * What an IKE endpoint tells its owner. Events are drained with `pollEvent` after every call that changes the endpoint.
  */
-import type { SocketAddress } from '../base/address.ts';
+import type { IpAddress, SocketAddress } from '../base/address.ts';
 import type { Identity } from '../base/identity.ts';
 import type { CipherKeys, CipherSuite } from '../crypto/types.ts';
 import type { SelectorPair } from '../policy/selector.ts';
@@ -134,6 +134,8 @@ export interface ReceivedProof {
   readonly signature: Uint8Array;
   /** What must have been signed (RFC 7296 §2.15). */
   readonly octets: Uint8Array;
+  /** The address that answered us in IKE_SA_INIT, or to which our answer went: another could be forged. */
+  readonly from: IpAddress;
 }
 
 /** The owner's answer to `need-verification`. */

@@ -6,7 +6,7 @@
  * honest peer behind the same NAT sends it again, after a second first, and is heard when there is something again.
  * What a request costs is guessed when it is taken, and set right by what the owner says that it cost.
  */
-import type { IpAddress } from '../base/address.ts';
+import { hostPrefix, type IpAddress, prefixKey } from '../base/address.ts';
 import { TokenBucket } from './rate-limit.ts';
 
 /** Milliseconds a second, and at once. A certificate that is honest costs 1 ms: an address has 60 judged a second. */
@@ -19,8 +19,7 @@ const RESERVE = 750;
 const MAX_OPEN_OF_HOST = 8;
 const MAX_OPEN = 64;
 const MAX_ACCOUNTS = 4_096;
-/** Bits of an address that are one host's, or one network's, for the asking. */
-const HOST_BITS = { 4: 32n, 6: 64n } as const;
+/** Bits of an address that one network has, whose hosts may be one attacker's. */
 const NETWORK_BITS = { 4: 24n, 6: 48n } as const;
 
 /** Milliseconds that judging a proof takes, beside 1 ms for each so many bytes. */
@@ -90,12 +89,10 @@ export class ProofBudget {
     this.#all.charge(cost);
   }
 
-  #accountsOf({ family, value }: IpAddress): Accounts {
-    const width = family === 4 ? 32n : 128n;
-    const prefix = (bits: bigint): string => `${family} ${value >> (width - bits)}`;
+  #accountsOf(address: IpAddress): Accounts {
     return {
-      host: this.#hosts.of(prefix(HOST_BITS[family])),
-      network: this.#networks.of(prefix(NETWORK_BITS[family])),
+      host: this.#hosts.of(hostPrefix(address)),
+      network: this.#networks.of(prefixKey(address, NETWORK_BITS[address.family])),
     };
   }
 }

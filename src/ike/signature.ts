@@ -172,7 +172,7 @@ function exceeding(
 }
 
 type FoundProof =
-  | { readonly ok: true; readonly proof: Omit<ReceivedProof, 'id' | 'octets'> }
+  | { readonly ok: true; readonly proof: Omit<ReceivedProof, 'id' | 'octets' | 'from'> }
   | { readonly ok: false; readonly detail: string };
 
 /**

@@ -21,7 +21,7 @@ import { findPlaces, type LibvirtRoots, type PkiPlaces, THE_DOCUMENT, type X509S
 import type { OnlineSources } from './revocation.ts';
 import { keySigner } from './signer.ts';
 import type { Credentials, Verifier } from './types.ts';
-import { pathVerifier } from './verifier.ts';
+import { pathVerifier, type VerifierOptions } from './verifier.ts';
 
 const DAY = 24 * 3_600_000;
 /** A certificate that expires so soon is warned of, milliseconds. */
@@ -33,8 +33,10 @@ export interface FileSource {
   readonly reader: FileReader;
   /** Pass phrase of the key, a copy that is wiped after use; `undefined` for none. */
   readonly passphrase: () => Uint8Array | undefined;
-  /** Who asks others whether a certificate was revoked; for documents that want it. */
+  /** Asks others whether a certificate was revoked; for documents that want it. */
   readonly online: OnlineRevocation;
+  /** Makes what judges peers. Default: `pathVerifier`, in the caller's own thread. */
+  readonly verifier?: ((options: VerifierOptions) => Verifier) | undefined;
   /** For people, each once. */
   readonly onWarning: (text: string) => void;
 }
@@ -91,11 +93,14 @@ export interface Trust {
 }
 
 /** @throws Error, for people */
-export function loadTrust(places: PkiPlaces, source: Pick<FileSource, 'reader' | 'x509' | 'online'>): Trust {
-  const { reader, x509 } = source;
+export function loadTrust(
+  places: PkiPlaces,
+  source: Pick<FileSource, 'reader' | 'x509' | 'online' | 'verifier'>,
+): Trust {
+  const { reader, x509, verifier: makeVerifier = pathVerifier } = source;
   const anchors = inField('ca', places, ({ path }) => loadAuthorities(path, reader));
   const crls = places.crl === undefined ? [] : inField('crl', places, ({ path }) => loadCrls(path, reader));
-  const verifier = pathVerifier({
+  const verifier = makeVerifier({
     anchors,
     crls,
     crlPolicy: places.policy,

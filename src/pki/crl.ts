@@ -33,6 +33,7 @@ const REASONS: readonly string[] = [
 ];
 
 export interface Crl {
+  readonly der: Uint8Array;
   readonly tbs: Uint8Array;
   readonly issuerName: readonly string[];
   /** For messages. */
@@ -79,6 +80,7 @@ function read(der: Uint8Array): Crl {
   const entries = rest[0]?.[0] === DerTag.SEQUENCE ? rest.shift() : undefined;
   const extensions = rest[0] === undefined ? [] : readExtensions(derChildren(rest[0], 0xa0)[0] ?? new Uint8Array(0));
   return {
+    der,
     tbs,
     issuerName,
     issuer: formatDn(issuer) ?? '',

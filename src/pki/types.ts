@@ -60,6 +60,8 @@ export interface PeerProof {
   readonly octets: Uint8Array;
   /** Wall clock, milliseconds since 1970. */
   readonly now: number;
+  /** Where it came from: peers of one source share what there is of patience with it. Default: all are one. */
+  readonly source?: string | undefined;
 }
 
 /** Why a peer is not believed. Stable: they become counter names. */
@@ -83,9 +85,14 @@ export type RefusalReason =
   | 'identity-mismatch'
   | 'not-allowed'
   | 'method-refused'
-  | 'bad-signature';
+  | 'bad-signature'
+  | 'overloaded'
+  | 'took-too-long';
 
-export type Verdict =
+export type Verdict = {
+  /** Milliseconds of processor time that it took, where that is known. */
+  readonly spent?: number | undefined;
+} & (
   | {
       readonly ok: true;
       /** The subject, as text. */
@@ -98,7 +105,8 @@ export type Verdict =
       readonly reason: RefusalReason;
       /** For people: what was found, what was wanted. */
       readonly detail: string;
-    };
+    }
+);
 
 export interface Verifier {
   /** Contents of a CERTREQ payload: SHA-1 of each trust anchor's SubjectPublicKeyInfo (RFC 7296 §3.7). */

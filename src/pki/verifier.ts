@@ -60,24 +60,41 @@ export function pathVerifier(options: VerifierOptions): Verifier {
   const cache = new CertificateCache();
   return {
     authorities: options.anchors.map(authorityHash),
-    verify: async (proof) => {
-      try {
-        return await judge(proof, options, cache);
-      } catch (error) {
-        if (error instanceof MalformedCertificateError) {
-          return refuse('malformed-certificate', `the peer sent a certificate that cannot be read: ${error.message}`);
-        }
-        throw error;
-      }
-    },
+    verify: (proof) => judgeProof(proof, options, cache),
   };
+}
+
+/**
+ * What `pathVerifier` says of a proof.
+ * @param cache of what was read before with the same options
+ * @param onWaiting called when all is done but what is asked over the network, if anything is
+ */
+export async function judgeProof(
+  proof: PeerProof,
+  options: VerifierOptions,
+  cache: CertificateCache,
+  onWaiting?: () => void,
+): Promise<Verdict> {
+  try {
+    return await judge(proof, options, cache, onWaiting);
+  } catch (error) {
+    if (error instanceof MalformedCertificateError) {
+      return refuse('malformed-certificate', `the peer sent a certificate that cannot be read: ${error.message}`);
+    }
+    throw error;
+  }
 }
 
 /**
  * The signature comes first: a peer that does not have the key of the certificate that it sent has nothing else read. Of
  * the certificates sizes alone are looked at before, and of its own the key.
  */
-async function judge(proof: PeerProof, options: VerifierOptions, cache: CertificateCache): Promise<Verdict> {
+async function judge(
+  proof: PeerProof,
+  options: VerifierOptions,
+  cache: CertificateCache,
+  onWaiting: (() => void) | undefined,
+): Promise<Verdict> {
   const [own, ...sent] = proof.certificates;
   if (own === undefined) return refuse('no-certificate', 'the peer signed, but sent no certificate');
   const tooMuch = tooManyCertificates(proof);
@@ -93,10 +110,11 @@ async function judge(proof: PeerProof, options: VerifierOptions, cache: Certific
   const wanted = pathOptions(others, proof.now, options);
   const path = await validatePath(leaf, more ? { ...wanted, crlPolicy: 'ifpresent' } : wanted);
   if (!path.ok) return path;
-  const refusal =
-    checkIdentity(leaf, proof, options) ??
-    (more ? await checkRevocation(path.path, proof, wanted, options.online) : undefined);
-  return refusal ?? { ok: true, subject: formatDn(leaf.subject) ?? '', validUntil: path.validUntil };
+  const stranger = checkIdentity(leaf, proof, options);
+  if (stranger !== undefined) return stranger;
+  if (options.online !== undefined) onWaiting?.();
+  const revoked = more ? await checkRevocation(path.path, proof, wanted, options.online) : undefined;
+  return revoked ?? { ok: true, subject: formatDn(leaf.subject) ?? '', validUntil: path.validUntil };
 }
 
 /** What is too much to be looked at, for people. */

@@ -74,7 +74,12 @@ export function askVerdict(
   if (!found.ok) return found.detail;
   const { host } = session;
   const octets = signedOctets(host.crypto, crypto.suite.prf, signedBy(side, remoteId, crypto, setUp));
-  return host.ask(session, { type: 'need-verification', localId, proof: { ...found.proof, id: remoteId, octets } });
+  const from = session.askedFrom.remote.address;
+  return host.ask(session, {
+    type: 'need-verification',
+    localId,
+    proof: { ...found.proof, id: remoteId, octets, from },
+  });
 }
 
 /** `not trusted: …` */
