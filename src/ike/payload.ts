@@ -81,6 +81,45 @@ const CRITICAL = 0x80;
 export const MAX_PAYLOADS = 128;
 
 /**
+ * How many parts the payloads of a kind may have in one message, all together: what one payload can have of them, or for
+ * selectors what TSi and TSr can. Others have none, or are bounded by themselves.
+ */
+const MAX_PARTS: Readonly<Partial<Record<Payload['type'], number>>> = {
+  sa: 8_192,
+  delete: 16_384,
+  tsi: 512,
+  tsr: 512,
+};
+
+/** Transforms and proposals, SPIs, selectors. */
+function partsOf(payload: Payload): number {
+  switch (payload.type) {
+    case 'sa':
+      return payload.proposals.reduce((sum, { transforms }) => sum + 1 + transforms.length, 0);
+    case 'delete':
+      return payload.spis.length;
+    case 'tsi':
+    case 'tsr':
+      return payload.selectors.length + payload.unknown;
+    default:
+      return 0;
+  }
+}
+
+/** Counts the parts of the payloads of one message. */
+class PartCounts {
+  readonly #counts = new Map<Payload['type'], number>();
+
+  add(reader: ByteReader, payload: Payload): void {
+    const most = MAX_PARTS[payload.type];
+    if (most === undefined) return;
+    const count = (this.#counts.get(payload.type) ?? 0) + partsOf(payload);
+    if (count > most) reader.fail('too-many', `more than ${most} parts in payloads of type ${payload.type}`);
+    this.#counts.set(payload.type, count);
+  }
+}
+
+/**
  * Walks a chain that must fill `buffer` from `start` to `end`.
  * @param container whether an SK or SKF payload may stand last: in a message, not in an SK payload
  * @throws DecodeError for malformed bytes, RefusedMessageError for an unknown payload with the critical bit.
@@ -94,6 +133,7 @@ export function decodePayloads(
 ): PayloadChain {
   const reader = new ByteReader(buffer, start, end);
   const payloads: Payload[] = [];
+  const parts = new PartCounts();
   let type = firstPayload;
   while (type !== PayloadType.NONE) {
     if (payloads.length === MAX_PAYLOADS) reader.fail('too-many', `more than ${MAX_PAYLOADS} payloads`);
@@ -107,7 +147,9 @@ export function decodePayloads(
       reader.expectEnd(`message behind its ${payloadName(type)} payload`);
       return { payloads, protectedPart: decodeProtected(body, type, next, end) };
     }
-    payloads.push(decodePayload(body, type, critical));
+    const payload = decodePayload(body, type, critical);
+    parts.add(reader, payload);
+    payloads.push(payload);
     type = next;
   }
   reader.expectEnd('message behind its last payload');

@@ -32,12 +32,15 @@ const FIXED_LENGTH: ReadonlyMap<number, number> = new Map([
 
 /** Top bit of an attribute's type is reserved and ignored (RFC 7296 §3.15.1). */
 const TYPE_MASK = 0x7fff;
+/** Several times what peers ask for, or are given: addresses, name servers and subnets. */
+const MAX_ATTRIBUTES = 256;
 
 export function decodeConfig(reader: ByteReader): ConfigPayload {
   const configType = reader.u8();
   reader.skip(3);
   const attributes: ConfigAttributeValue[] = [];
   while (reader.remaining > 0) {
+    if (attributes.length === MAX_ATTRIBUTES) reader.fail('too-many', `more than ${MAX_ATTRIBUTES} attributes in CP`);
     const type = reader.u16() & TYPE_MASK;
     const data = reader.bytes(reader.u16());
     const fixed = FIXED_LENGTH.get(type);
