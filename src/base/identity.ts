@@ -4,7 +4,7 @@
 import { addressFromBytes, addressToBytes, formatAddress, parseAddress } from './address.ts';
 import { assertNever } from './assert.ts';
 import { equalBytes, toHex } from './bytes.ts';
-import { sameDn } from './dn.ts';
+import { canonicalDn } from './dn.ts';
 import { dnFromText, formatDn } from './dn-text.ts';
 import { displayText, utf8 } from './text.ts';
 
@@ -96,16 +96,38 @@ export function formatIdentity(identity: Identity): string {
 /** Names without regard to the case of ASCII letters, distinguished names as RFC 5280 §7.1 says, all else byte by byte. */
 export function sameIdentity(a: Identity, b: Identity): boolean {
   if (a.type !== b.type) return false;
-  if (a.type === IdType.DerAsn1Dn) return sameDn(a.data, b.data);
+  if (a.type === IdType.DerAsn1Dn) {
+    const [left, right] = [nameKey(a), nameKey(b)];
+    // What cannot be read is equal to the same bytes only.
+    return left === undefined && right === undefined ? equalBytes(a.data, b.data) : left === right;
+  }
   if (a.data.length !== b.data.length) return false;
   const isName = a.type === IdType.Fqdn || a.type === IdType.Rfc822Address;
   return isName ? a.data.every((byte, at) => lowerCase(byte) === lowerCase(b.data[at]!)) : equalBytes(a.data, b.data);
 }
 
 /** The same text for the same identity, in the sense of `sameIdentity`: what identities are looked up by. */
-export function identityKey({ type, data }: Identity): string {
+export function identityKey(identity: Identity): string {
+  const { type, data } = identity;
   const isName = type === IdType.Fqdn || type === IdType.Rfc822Address;
-  return `${type}:${toHex(isName ? data.map(lowerCase) : data)}`;
+  const key = type === IdType.DerAsn1Dn ? nameKey(identity) : undefined;
+  return key ?? `${type}:${toHex(isName ? data.map(lowerCase) : data)}`;
+}
+
+/**
+ * Distinguished names in the form that is the same for equal ones: what a peer says it is is compared with what thousands of
+ * connections want, and to bring a name into that form takes long. BOUNDED: by the identities themselves.
+ */
+const nameKeys = new WeakMap<Identity, { readonly key: string | undefined }>();
+
+function nameKey(identity: Identity): string | undefined {
+  let known = nameKeys.get(identity);
+  if (known === undefined) {
+    const name = canonicalDn(identity.data);
+    known = { key: name && `${identity.type}:${JSON.stringify(name)}` };
+    nameKeys.set(identity, known);
+  }
+  return known.key;
 }
 
 function lowerCase(ascii: number): number {

@@ -16,8 +16,13 @@ import {
   readGeneralNames,
   readNameConstraints,
 } from './general-name.ts';
-import { ElementAllowance, MalformedCertificateError, outlineCertificate, readingCertificate } from './outline.ts';
-import { readPublicKey } from './public-key.ts';
+import {
+  ElementAllowance,
+  MalformedCertificateError,
+  type Outline,
+  outlineCertificate,
+  readingCertificate,
+} from './outline.ts';
 import { readTime } from './time.ts';
 
 /** Bits of the key usage extension (RFC 5280 §4.2.1.3), the first in the highest place of 16. */
@@ -69,6 +74,7 @@ export interface Certificate {
   readonly notAfter: number;
   /** DER of the SubjectPublicKeyInfo. */
   readonly publicKeyInfo: Uint8Array;
+  /** Of a peer's certificate read when it is asked for. @throws MalformedCertificateError then */
   readonly publicKey: KeyObject;
   /** DER of the AlgorithmIdentifier. */
   readonly signatureAlgorithm: Uint8Array;
@@ -97,14 +103,24 @@ export interface CertificateExtensions {
 }
 
 /**
- * Reads all of a certificate.
- * @param allowance shared by the certificates of one message
+ * Reads all of a certificate, its key too.
  * @throws MalformedCertificateError, whatever the bytes are
  */
-export function parseCertificate(der: Uint8Array, allowance: ElementAllowance = new ElementAllowance()): Certificate {
+export function parseCertificate(der: Uint8Array): Certificate {
+  const allowance = new ElementAllowance();
   const outline = outlineCertificate(der, allowance);
+  outline.publicKey();
+  return readCertificate(outline, allowance);
+}
+
+/**
+ * Reads a certificate but for its key, which is read when it is asked for, and may be none then.
+ * @param allowance of the elements that its extensions may have, shared by the certificates of one message
+ * @throws MalformedCertificateError, whatever the bytes are
+ */
+export function readCertificate(outline: Outline, allowance: ElementAllowance): Certificate {
   return readingCertificate(() => {
-    const { tbs, version, serial, issuer, subject, publicKeyInfo, signatureAlgorithm, signature } = outline;
+    const { der, tbs, version, serial, issuer, subject, publicKeyInfo, signatureAlgorithm, signature } = outline;
     const [issuerName, subjectName] = [canonicalDn(issuer), canonicalDn(subject)];
     if (issuerName === undefined || subjectName === undefined) {
       throw new MalformedCertificateError('a name in it is no distinguished name');
@@ -113,7 +129,9 @@ export function parseCertificate(der: Uint8Array, allowance: ElementAllowance = 
       ...{ der, tbs, version, serial: toHex(serial), issuer, subject, issuerName, subjectName },
       ...readValidity(outline.validity),
       publicKeyInfo,
-      publicKey: readPublicKey(publicKeyInfo),
+      get publicKey() {
+        return outline.publicKey();
+      },
       ...{ signatureAlgorithm, signature },
       extensions: interpret(outline.extensions === undefined ? [] : readExtensions(outline.extensions), allowance),
     };

@@ -3,6 +3,7 @@
  * nothing is built from what lies in the parts: a peer that has proved nothing is worth no more. What the parts say is
  * read by `certificate.ts`.
  */
+import type { KeyObject } from 'node:crypto';
 import { equalBytes } from '../base/bytes.ts';
 import { checkDer, DerTag, derChildren, derContents } from '../base/der.ts';
 import {
@@ -13,6 +14,7 @@ import {
   MAX_NAME,
   MAX_SERIAL,
 } from '../base/x509-limits.ts';
+import { readPublicKey } from './public-key.ts';
 
 /** Views into a certificate, each with its tag and length where nothing else is said. */
 export interface Outline {
@@ -32,6 +34,11 @@ export interface Outline {
   readonly signatureAlgorithm: Uint8Array;
   /** Its bytes. */
   readonly signature: Uint8Array;
+  /**
+   * Of `publicKeyInfo`, read when it is asked for first: that takes longer than to check a signature.
+   * @throws MalformedCertificateError when it is none that could be worked with
+   */
+  readonly publicKey: () => KeyObject;
 }
 
 /** Bytes that are no certificate, or one that must not be worked with. The message is for people. */
@@ -79,11 +86,22 @@ export function outlineCertificate(der: Uint8Array, allowance: ElementAllowance 
     if (!equalBytes(algorithm, signatureAlgorithm)) {
       throw new MalformedCertificateError('its two signature algorithms differ (RFC 5280 §4.1.1.2)');
     }
-    return { der, tbs, ...fields, signatureAlgorithm, signature: wholeBits(signature) };
+    const publicKey = readOnce(fields.publicKeyInfo);
+    return { der, tbs, ...fields, signatureAlgorithm, signature: wholeBits(signature), publicKey };
   });
 }
 
-type Fields = Omit<Outline, 'der' | 'tbs' | 'signatureAlgorithm' | 'signature'> & { readonly algorithm: Uint8Array };
+function readOnce(publicKeyInfo: Uint8Array): () => KeyObject {
+  let key: KeyObject | undefined;
+  return () => {
+    key ??= readingCertificate(() => readPublicKey(publicKeyInfo));
+    return key;
+  };
+}
+
+type Fields = Omit<Outline, 'der' | 'tbs' | 'signatureAlgorithm' | 'signature' | 'publicKey'> & {
+  readonly algorithm: Uint8Array;
+};
 
 /** Tags of what may be left out: the version, unique identifiers of version 2, extensions. */
 const VERSION = 0xa0;

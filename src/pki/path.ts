@@ -13,6 +13,7 @@ import { type Certificate, describeCertificate, isSelfIssued, KeyUsage, sameName
 import { type Crl, type RevocationStatus, revocationStatus } from './crl.ts';
 import type { NameSubtrees } from './general-name.ts';
 import { constraintProblem } from './name-constraints.ts';
+import { MalformedCertificateError } from './outline.ts';
 import { algorithmName, keyProblem, schemeOf } from './scheme.ts';
 import { isSignedBy } from './signature.ts';
 import type { RefusalReason } from './types.ts';
@@ -170,6 +171,7 @@ async function checkPath(
       checkAlone(certificate, options) ??
       (at === 0 ? checkEnd(certificate, options) : checkIssuer(certificate, at === last)) ??
       (issuer && (await checkSigned(certificate, issuer, options, wrong))) ??
+      checkKey(certificate) ??
       (at === 0 || !isSelfIssued(certificate) ? checkNames(certificate, constraints) : undefined) ??
       (issuer && (await checkRevoked(certificate, issuer, options)));
     if (refusal !== undefined) return refusal;
@@ -199,7 +201,7 @@ function tooLong(certificate: Certificate): Refusal {
 
 /** What any certificate of a path must be. */
 function checkAlone(certificate: Certificate, { now, clockSkew }: PathOptions): Refusal | undefined {
-  const { notBefore, notAfter, extensions, publicKey } = certificate;
+  const { notBefore, notAfter, extensions } = certificate;
   const of = (reason: RefusalReason, detail: string): Refusal =>
     refuse(reason, `${describeCertificate(certificate)} ${detail}`);
   const date = (time: number): string => new Date(time).toISOString();
@@ -211,8 +213,18 @@ function checkAlone(certificate: Certificate, { now, clockSkew }: PathOptions): 
   if (notBefore > now + clockSkew) {
     return of('not-yet-valid', `is valid from ${date(notBefore)} on; the clock says ${date(now)}`);
   }
-  const weak = keyProblem(publicKey);
-  return weak === undefined ? undefined : of('weak-key', `has ${weak}`);
+  return undefined;
+}
+
+/** Before anything is done with it: an issuer's comes before what it signed. */
+function checkKey(certificate: Certificate): Refusal | undefined {
+  try {
+    const weak = keyProblem(certificate.publicKey);
+    return weak === undefined ? undefined : refuse('weak-key', `${describeCertificate(certificate)} has ${weak}`);
+  } catch (error) {
+    if (!(error instanceof MalformedCertificateError)) throw error;
+    return refuse('malformed-certificate', `${describeCertificate(certificate)} cannot be read: ${error.message}`);
+  }
 }
 
 function checkEnd(certificate: Certificate, options: PathOptions): Refusal | undefined {

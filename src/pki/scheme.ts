@@ -156,6 +156,9 @@ const MIN_RSA_BITS = 2048;
 /** OpenSSL takes long over longer ones, and an exponent of that length: a peer chooses both. */
 const MAX_RSA_BITS = 8192;
 const MAX_RSA_EXPONENT = 0xffff_ffffn;
+/** Keys longer than that take the usual exponent alone: the time grows with the square of the one and with the other. */
+const MAX_BITS_OF_LONG_EXPONENT = 4096;
+const USUAL_RSA_EXPONENT = 65_537n;
 /** Node's names of P-256, P-384 and P-521. */
 export const CURVES: readonly string[] = ['prime256v1', 'secp384r1', 'secp521r1'];
 
@@ -170,6 +173,9 @@ export function keyProblem(key: KeyObject): string | undefined {
       if (bits > MAX_RSA_BITS) return `an RSA key of ${bits} bits; ${MAX_RSA_BITS} at most are taken`;
       if (exponent < 3n || exponent % 2n === 0n || exponent > MAX_RSA_EXPONENT) {
         return `an RSA key with the exponent ${exponent}; 65537 is usual`;
+      }
+      if (bits > MAX_BITS_OF_LONG_EXPONENT && exponent > USUAL_RSA_EXPONENT) {
+        return `an RSA key of ${bits} bits with the exponent ${exponent}; 65537 at most is taken with so many`;
       }
       return undefined;
     }

@@ -1,6 +1,7 @@
 /**
  * Judges what a peer sent to prove who it is: the signature, the path of its certificate, the identity, who is let in.
  */
+import type { KeyObject } from 'node:crypto';
 import { formatDn } from '../base/dn-text.ts';
 import {
   MAX_CHAIN,
@@ -11,19 +12,12 @@ import {
   MAX_PEER_CRLS,
 } from '../base/x509-limits.ts';
 import { authorityHash, type Certificate, describeCertificate } from './certificate.ts';
-import { CertificateCache } from './certificate-cache.ts';
+import { CertificateCache, ownOutline } from './certificate-cache.ts';
 import { type Crl, parseCrl } from './crl.ts';
 import { describeIdentity, matchesDnPattern, provenIdentities, provesIdentity } from './identity.ts';
 import { authSchemes } from './methods.ts';
-import {
-  ElementAllowance,
-  MalformedCertificateError,
-  type Outline,
-  outlineCertificate,
-  readingCertificate,
-} from './outline.ts';
+import { ElementAllowance, MalformedCertificateError, type Outline } from './outline.ts';
 import { type PathOptions, type Refusal, refuse, validatePath } from './path.ts';
-import { readPublicKey } from './public-key.ts';
 import { type OnlineSources, refusalOf, revocationOf } from './revocation.ts';
 import { keyProblem } from './scheme.ts';
 import { verifySignature } from './signature.ts';
@@ -99,10 +93,13 @@ async function judge(
   if (own === undefined) return refuse('no-certificate', 'the peer signed, but sent no certificate');
   const tooMuch = tooManyCertificates(proof);
   if (tooMuch !== undefined) return refuse('too-many-certificates', tooMuch);
-  const wrong = await checkSignature(outlineCertificate(own), proof, options);
-  if (wrong !== undefined) return wrong;
   const allowance = new ElementAllowance(MAX_CHAIN_ELEMENTS);
-  const leaf = cache.parse(own, allowance);
+  const known = cache.find(own);
+  const outline = known === undefined ? ownOutline(own, allowance) : undefined;
+  const key = outline?.publicKey() ?? known!.publicKey;
+  const wrong = await checkSignature(outline ?? known!, key, proof, options);
+  if (wrong !== undefined) return wrong;
+  const leaf = known ?? cache.read(outline!, allowance);
   const others = sent.map((der) => cache.parse(der, allowance));
   // What more there is to know of revocation is looked at last of all: nothing is fetched for a peer that is not
   // believed, and no lists of its own are read, which are long.
@@ -181,8 +178,12 @@ function checkIdentity(leaf: Certificate, { id }: PeerProof, options: VerifierOp
 }
 
 /** With the key alone of the peer's certificate, of which nothing is believed. */
-async function checkSignature(own: Outline, proof: PeerProof, options: VerifierOptions): Promise<Refusal | undefined> {
-  const key = readingCertificate(() => readPublicKey(own.publicKeyInfo));
+async function checkSignature(
+  own: Subject,
+  key: KeyObject,
+  proof: PeerProof,
+  options: VerifierOptions,
+): Promise<Refusal | undefined> {
   const weak = keyProblem(key);
   if (weak !== undefined) return refuse('weak-key', `${formatSubject(own)} has ${weak}`);
   const found = authSchemes(proof.authMethod, proof.algorithm, key, { allowSha1: options.allowSha1 });
@@ -193,8 +194,10 @@ async function checkSignature(own: Outline, proof: PeerProof, options: VerifierO
   return refuse('bad-signature', `the signature was not made with the key of ${formatSubject(own)}`);
 }
 
+type Subject = Pick<Outline, 'subject'>;
+
 /** For the message of a refusal. */
-function formatSubject({ subject }: Outline): string {
+function formatSubject({ subject }: Subject): string {
   const text = formatDn(subject);
   return text === undefined || text === '' ? 'the certificate that it sent' : `'${text.slice(0, MAX_TOLD)}'`;
 }

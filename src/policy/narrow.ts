@@ -81,6 +81,34 @@ export function narrowPair(proposed: SelectorPair, configured: SelectorPair): Na
   };
 }
 
+/** Intersections of one side that `canNarrow` tries to pair. */
+const MAX_PAIRED = 64;
+
+/**
+ * Whether `narrowPair` would find anything, for a proposal of somebody who has proved nothing: it says no more, and costs
+ * a fraction. Of a side with more than 64 selectors in common it may say no where there is something.
+ */
+export function canNarrow(proposed: SelectorPair, configured: SelectorPair): boolean {
+  const local = intersections(proposed.local, configured.local);
+  if (local.length === 0) return false;
+  const remote = intersections(proposed.remote, configured.remote);
+  return local.some((mine) => remote.some((theirs) => canPair(mine, theirs)));
+}
+
+function intersections(
+  proposed: readonly TrafficSelector[],
+  configured: readonly TrafficSelector[],
+): TrafficSelector[] {
+  const common: TrafficSelector[] = [];
+  for (const theirs of proposed) {
+    for (const ours of configured) {
+      const both = intersectSelector(theirs, ours);
+      if (both !== undefined && common.push(both) === MAX_PAIRED) return common;
+    }
+  }
+  return common;
+}
+
 /** Which of several configurations answers a proposal best, and how. */
 export interface NarrowingChoice {
   readonly index: number;

@@ -184,6 +184,11 @@ describe('the certificates of one message', () => {
     );
     const exponent = hostile({ publicKeyInfo: rsa(2_048, fromHex('0100000001')) });
     expect(await judge(await right(exponent, { signature, algorithm }))).toMatch(/^weak-key: .*exponent 4294967297/);
+    // Long and with a long exponent.
+    const both = hostile({ publicKeyInfo: rsa(8_192, fromHex('00ffffffff')) });
+    expect(await judge(await right(both, { signature, algorithm }))).toMatch(
+      /^weak-key: .*8192 bits with the exponent/,
+    );
   });
 
   it('that all claim the same issuer have six signatures checked at most', async () => {

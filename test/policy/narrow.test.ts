@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { canPair, chooseNarrowing, explainMismatch, narrow, narrowPair } from '../../src/policy/narrow.ts';
+import { canNarrow, canPair, chooseNarrowing, explainMismatch, narrow, narrowPair } from '../../src/policy/narrow.ts';
 import {
   containsSelector,
   formatSelector,
@@ -142,6 +142,16 @@ describe('narrowPair', () => {
       'no packet can fit both',
     );
     expect(narrowPair(tcpHere, pair(['10.1.0.0/24'], ['10.2.0.0/24 udp']))).toMatchObject({ ok: true });
+  });
+
+  it('is foretold by `canNarrow`, which says no more than whether there is anything', () => {
+    const selectors = fc.array(smallSelector, { minLength: 1, maxLength: 4 });
+    const selectorPair = fc.record({ local: selectors, remote: selectors });
+    fc.assert(
+      fc.property(selectorPair, selectorPair, (proposed, configured) => {
+        expect(canNarrow(proposed, configured)).toBe(narrowPair(proposed, configured).ok);
+      }),
+    );
   });
 
   it('answers with selectors that only packets of both sides fit', () => {

@@ -5,7 +5,7 @@
  */
 
 import { formatIdentity, type Identity, sameIdentity } from '../../base/identity.ts';
-import { narrowPair } from '../../policy/narrow.ts';
+import { canNarrow } from '../../policy/narrow.ts';
 import { pskAuth, verifyPskAuth } from '../auth.ts';
 import type { ConnectionConfig } from '../config.ts';
 import type { SignatureAnswer, VerificationAnswer } from '../events.ts';
@@ -104,6 +104,7 @@ function chooseConnection(
   const method = findPayload(payloads, 'auth')!.method === AuthMethodId.SHARED_KEY ? 'psk' : 'signature';
   const proving = fitting.filter(({ remote }) => remote.auth === method);
   const usable = proving.length > 0 ? proving : fitting;
+  if (usable.length < 2) return usable[0];
   const named = usable.filter((config) => config.remote.id !== undefined);
   return [...named, ...usable].find((config) => hasChildFor(config, payloads)) ?? named[0] ?? usable[0];
 }
@@ -115,7 +116,7 @@ function hasChildFor({ children }: ConnectionConfig, payloads: readonly Payload[
   const local = findPayload(payloads, 'tsr')?.selectors.slice(0, MAX_JUDGED);
   const remote = findPayload(payloads, 'tsi')?.selectors.slice(0, MAX_JUDGED);
   if (local === undefined || remote === undefined) return true;
-  return children.some((child) => narrowPair({ local, remote }, child.selectors).ok);
+  return children.some((child) => canNarrow({ local, remote }, child.selectors));
 }
 
 /** Goes on with the secret that the owner was asked for. */
