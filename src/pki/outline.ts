@@ -10,6 +10,7 @@ import {
   MAX_ALGORITHM,
   MAX_CERTIFICATE,
   MAX_CERTIFICATE_ELEMENTS,
+  MAX_CHAIN_ELEMENTS,
   MAX_KEY_INFO,
   MAX_NAME,
   MAX_SERIAL,
@@ -46,17 +47,21 @@ export class MalformedCertificateError extends Error {
   override readonly name = 'MalformedCertificateError';
 }
 
-/** How many DER elements may still be looked at: of one certificate, or of all that one message brings. */
+/** How many DER elements may still be looked at: of a certificate, and of all that one message brings. */
 export class ElementAllowance {
-  #left: number;
+  #ofAll: number = MAX_CHAIN_ELEMENTS;
+  #ofOne: number = MAX_CERTIFICATE_ELEMENTS;
 
-  constructor(elements: number = MAX_CERTIFICATE_ELEMENTS) {
-    this.#left = elements;
+  /** What follows is of another certificate. */
+  next(): void {
+    this.#ofOne = MAX_CERTIFICATE_ELEMENTS;
   }
 
   /** Goes through an element and counts its parts. @throws DecodeError when it is no DER, or has more parts than are left */
   check(der: Uint8Array): void {
-    this.#left -= checkDer(der, this.#left);
+    const elements = checkDer(der, Math.min(this.#ofOne, this.#ofAll));
+    this.#ofOne -= elements;
+    this.#ofAll -= elements;
   }
 }
 
@@ -76,6 +81,7 @@ export function outlineCertificate(der: Uint8Array, allowance: ElementAllowance 
     throw new MalformedCertificateError(`a certificate of ${der.length} bytes; at most ${MAX_CERTIFICATE} are read`);
   }
   return readingCertificate(() => {
+    allowance.next();
     allowance.check(der);
     const [tbs, signatureAlgorithm, signature, ...more] = derChildren(der, DerTag.SEQUENCE);
     if (tbs === undefined || signatureAlgorithm === undefined || signature === undefined || more.length > 0) {

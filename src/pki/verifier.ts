@@ -3,14 +3,7 @@
  */
 import type { KeyObject } from 'node:crypto';
 import { formatDn } from '../base/dn-text.ts';
-import {
-  MAX_CHAIN,
-  MAX_CHAIN_BYTES,
-  MAX_CHAIN_ELEMENTS,
-  MAX_PEER_CRL,
-  MAX_PEER_CRL_BYTES,
-  MAX_PEER_CRLS,
-} from '../base/x509-limits.ts';
+import { MAX_CHAIN, MAX_CHAIN_BYTES, MAX_PEER_CRL, MAX_PEER_CRL_BYTES, MAX_PEER_CRLS } from '../base/x509-limits.ts';
 import { authorityHash, type Certificate, describeCertificate } from './certificate.ts';
 import { CertificateCache, ownOutline } from './certificate-cache.ts';
 import { type Crl, parseCrl } from './crl.ts';
@@ -93,7 +86,7 @@ async function judge(
   if (own === undefined) return refuse('no-certificate', 'the peer signed, but sent no certificate');
   const tooMuch = tooManyCertificates(proof);
   if (tooMuch !== undefined) return refuse('too-many-certificates', tooMuch);
-  const allowance = new ElementAllowance(MAX_CHAIN_ELEMENTS);
+  const allowance = new ElementAllowance();
   const known = cache.find(own);
   const outline = known === undefined ? ownOutline(own, allowance) : undefined;
   const key = outline?.publicKey() ?? known!.publicKey;
