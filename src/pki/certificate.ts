@@ -1,8 +1,11 @@
 /**
  * X.509 certificates (RFC 5280 §4) as plain values: what path validation and identities ask for, checked on the way in.
- * `outline.ts` takes the structure apart, after the bytes were found to be strict DER of sane size; Node reads the public key.
+ * `outline.ts` takes the structure apart, after the bytes were found to be strict DER of sane size; PKI.js reads values of
+ * extensions, each of them small by then; Node reads the public key.
  */
 import { createHash, type KeyObject } from 'node:crypto';
+import { fromBER } from 'asn1js';
+import { AuthorityKeyIdentifier, BasicConstraints } from 'pkijs';
 import { fromHex, toHex } from '../base/bytes.ts';
 import { DerTag, derChildren, derContents } from '../base/der.ts';
 import { canonicalDn } from '../base/dn.ts';
@@ -51,9 +54,6 @@ const LocationId = {
   authorityInfoAccess: '2b06010505070101',
   ocspNoCheck: '2b0601050507300105',
 } as const;
-
-/** Tag of keyIdentifier in an authority key identifier (RFC 5280 §4.2.1.1). */
-const AUTHORITY_KEY_ID = 0x80;
 
 export interface Certificate {
   readonly der: Uint8Array;
@@ -161,7 +161,7 @@ function interpret(list: readonly Extension[], allowance: ElementAllowance): Cer
     extendedKeyUsage: value(ExtensionId.extKeyUsage, keyPurposes),
     subjectAltName: value(ExtensionId.subjectAltName, readGeneralNames),
     nameConstraints: value(ExtensionId.nameConstraints, readNameConstraints),
-    subjectKeyId: value(ExtensionId.subjectKeyIdentifier, (der) => keyId(der, DerTag.OCTET_STRING)),
+    subjectKeyId: value(ExtensionId.subjectKeyIdentifier, subjectKeyId),
     authorityKeyId: value(ExtensionId.authorityKeyIdentifier, authorityKeyId),
     crlDistributionPoints: find(LocationId.crlDistributionPoints),
     authorityInfoAccess: find(LocationId.authorityInfoAccess),
@@ -172,20 +172,24 @@ function interpret(list: readonly Extension[], allowance: ElementAllowance): Cer
   };
 }
 
+/** Of a path length more bytes are beyond all paths. */
+const MAX_PATH_LENGTH_BYTES = 4;
+
 function basicConstraints(der: Uint8Array): CertificateExtensions['basicConstraints'] {
-  const parts = derChildren(der, DerTag.SEQUENCE);
-  const ca = parts[0]?.[0] === DerTag.BOOLEAN ? derContents(parts.shift()!)[0] !== 0 : false;
-  const [length, ...more] = parts;
-  if (more.length > 0) throw new MalformedCertificateError('its basic constraints have a part too many');
-  return { ca, pathLength: length && pathLength(length) };
+  const { cA: ca, pathLenConstraint } = new BasicConstraints({ schema: fromBER(der).result });
+  if (typeof pathLenConstraint !== 'object') return { ca, pathLength: notNegative(pathLenConstraint) };
+  const { valueHexView } = pathLenConstraint.valueBlock;
+  if (valueHexView.length > MAX_PATH_LENGTH_BYTES) {
+    throw new MalformedCertificateError('its path length is beyond all paths');
+  }
+  return { ca, pathLength: notNegative(Number(pathLenConstraint.toBigInt())) };
 }
 
-function pathLength(element: Uint8Array): number {
-  const bytes = derContents(element);
-  if (element[0] !== DerTag.INTEGER) throw new MalformedCertificateError('its path length is no number');
-  if (bytes[0]! >= 0x80) throw new MalformedCertificateError('its path length is less than none');
-  if (bytes.length > 4) throw new MalformedCertificateError('its path length is beyond all paths');
-  return bytes.reduce((value, byte) => value * 256 + byte, 0);
+function notNegative(pathLength: number | undefined): number | undefined {
+  if (pathLength !== undefined && pathLength < 0) {
+    throw new MalformedCertificateError('its path length is less than none');
+  }
+  return pathLength;
 }
 
 function keyUsage(der: Uint8Array): number {
@@ -194,6 +198,7 @@ function keyUsage(der: Uint8Array): number {
   return ((der[3] ?? 0) << 8) | (der[4] ?? 0);
 }
 
+/** Not by PKI.js, which writes identifiers with arcs of more than 32 bits in a way of its own. */
 function keyPurposes(der: Uint8Array): string[] {
   const purposes = derChildren(der, DerTag.SEQUENCE);
   if (purposes.length > MAX_KEY_PURPOSES) {
@@ -206,13 +211,16 @@ function keyPurposes(der: Uint8Array): string[] {
 }
 
 function authorityKeyId(der: Uint8Array): string | undefined {
-  const found = derChildren(der, DerTag.SEQUENCE).find(([tag]) => tag === AUTHORITY_KEY_ID);
-  return found && keyId(found, AUTHORITY_KEY_ID);
+  const { keyIdentifier } = new AuthorityKeyIdentifier({ schema: fromBER(der).result });
+  return keyIdentifier && hexKeyId(new Uint8Array(keyIdentifier.valueBlock.valueHexView));
 }
 
-function keyId(element: Uint8Array, tag: number): string {
-  const id = derContents(element);
-  if (element[0] !== tag) throw new MalformedCertificateError('a key identifier that is none');
+function subjectKeyId(der: Uint8Array): string {
+  if (der[0] !== DerTag.OCTET_STRING) throw new MalformedCertificateError('a key identifier that is none');
+  return hexKeyId(derContents(der));
+}
+
+function hexKeyId(id: Uint8Array): string {
   if (id.length > MAX_KEY_ID) {
     throw new MalformedCertificateError(`a key identifier of ${id.length} bytes; ${MAX_KEY_ID} at most are read`);
   }
