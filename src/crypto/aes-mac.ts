@@ -3,6 +3,7 @@
  * of a provider's CBC-MAC.
  */
 import { assertNever } from '../base/assert.ts';
+import { secretBytes } from '../base/secret-bytes.ts';
 
 /** A keyed function of a message given in parts; holds a copy of its key until it is wiped. */
 export interface Mac {
@@ -15,7 +16,7 @@ const BLOCK = 16;
 
 /** AES-128-CBC with a zero IV, of which only the last block counts; bound to a key. */
 export interface CbcMac {
-  /** The last block of ciphertext as a new array. `message` is whole blocks, at least one, and may be overwritten. */
+  /** The last block of ciphertext as a new array, which can be erased. `message` is whole blocks, at least one, and may be overwritten. */
   compute(message: Uint8Array): Uint8Array;
   wipe(): void;
 }
@@ -47,11 +48,13 @@ export function aesMacPrf(mode: AesMacMode, factory: CbcMacFactory, key: Uint8Ar
 
 /** XCBC pads short keys with zeros and digests long ones; CMAC digests every key that has not 16 bytes. */
 function fitKey(mode: AesMacMode, factory: CbcMacFactory, key: Uint8Array): Uint8Array {
-  const fitted = new Uint8Array(BLOCK);
+  const fitted = secretBytes(BLOCK);
   if (key.length === BLOCK || (mode === 'xcbc' && key.length < BLOCK)) fitted.set(key);
   else {
     const digest = aesMac(mode, factory, new Uint8Array(BLOCK));
-    fitted.set(digest.compute(key));
+    const short = digest.compute(key);
+    fitted.set(short);
+    short.fill(0);
     digest.wipe();
   }
   return fitted;
@@ -73,13 +76,15 @@ function xcbc(factory: CbcMacFactory, key: Uint8Array): Mac {
 /** RFC 4493 §2.3: two subkeys, doublings of the encrypted zero block. */
 function cmac(factory: CbcMacFactory, key: Uint8Array): Mac {
   const chain = factory(key);
-  const k1 = doubled(chain.compute(new Uint8Array(BLOCK)));
+  const root = chain.compute(new Uint8Array(BLOCK));
+  const k1 = doubled(root);
+  root.fill(0);
   return maskedCbcMac(chain, k1, doubled(k1));
 }
 
 /** Multiplication by x in GF(2^128), without a branch on the secret bit. */
 function doubled(block: Uint8Array): Uint8Array {
-  const result = new Uint8Array(BLOCK);
+  const result = secretBytes(BLOCK);
   for (let i = 0; i < BLOCK; i++) result[i] = (block[i]! << 1) | ((block[i + 1] ?? 0) >>> 7);
   result[BLOCK - 1]! ^= 0x87 & -(block[0]! >>> 7);
   return result;
@@ -92,7 +97,7 @@ function maskedCbcMac(chain: CbcMac, completeMask: Uint8Array, paddedMask: Uint8
       let length = 0;
       for (const part of parts) length += part.length;
       const complete = length > 0 && length % BLOCK === 0;
-      const message = new Uint8Array(Math.max(BLOCK, Math.ceil(length / BLOCK) * BLOCK));
+      const message = secretBytes(Math.max(BLOCK, Math.ceil(length / BLOCK) * BLOCK));
       let at = 0;
       for (const part of parts) {
         message.set(part, at);
@@ -102,7 +107,9 @@ function maskedCbcMac(chain: CbcMac, completeMask: Uint8Array, paddedMask: Uint8
       const mask = complete ? completeMask : paddedMask;
       const lastAt = message.length - BLOCK;
       for (let i = 0; i < BLOCK; i++) message[lastAt + i]! ^= mask[i]!;
-      return chain.compute(message);
+      const mac = chain.compute(message);
+      message.fill(0);
+      return mac;
     },
     wipe() {
       chain.wipe();

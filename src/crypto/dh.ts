@@ -3,6 +3,7 @@
  * of RFC 6989 on what a peer sends.
  */
 import { equalBytes, fromHex, toHex } from '../base/bytes.ts';
+import { moveSecret } from '../base/secret-bytes.ts';
 import { type DhGroup, InvalidPublicValueError, type RandomSource } from './types.ts';
 
 interface ModpParameters {
@@ -108,7 +109,7 @@ const MAX_DRAWS = 128;
 export function drawPrivateKey(random: RandomSource, bits: number, isValid: (key: Uint8Array) => boolean): Uint8Array {
   const length = Math.ceil(bits / 8);
   for (let draw = 0; draw < MAX_DRAWS; draw++) {
-    const key = random(length);
+    const key = moveSecret(random(length));
     key[0]! &= 0xff >>> (8 * length - bits);
     if (isValid(key)) return key;
     key.fill(0);

@@ -7,6 +7,7 @@
  */
 import { assertNever, invariant } from '../base/assert.ts';
 import { writeU32 } from '../base/bytes.ts';
+import { secretBytes, secretCopy } from '../base/secret-bytes.ts';
 import type { Mac } from './macs.ts';
 import type { CipherKeys, CipherSuite, EncryptionAlgorithm, IntegrityAlgorithm, PacketCipher } from './types.ts';
 
@@ -68,8 +69,7 @@ export function packetCipher(
   );
   invariant(encryption.aead === (integrity === undefined), `${encryption.name} with the wrong kind of integrity`);
   const key = keys.encryption.subarray(0, keyLength);
-  // Not `slice`, which for a Buffer would share the caller's memory.
-  const salt = Uint8Array.from(keys.encryption.subarray(keyLength));
+  const salt = secretCopy(keys.encryption.subarray(keyLength));
   if (integrity === undefined || mac === undefined)
     return new AeadPacketCipher(encryption, salt, primitives.aead(encryption, key));
   return new MacPacketCipher(encryption, integrity, bareCipher(encryption, key, salt, primitives), mac);
@@ -114,7 +114,7 @@ const nullCipher: BareCipher = { encrypt: () => undefined, decrypt: () => undefi
 
 /** RFC 3686 §4: nonce from the key material, IV from the packet, a block counter that starts with 1. */
 function ctrCipher(stream: CtrStream, nonce: Uint8Array): BareCipher {
-  const block = new Uint8Array(16);
+  const block = secretBytes(16);
   block.set(nonce);
   const crypt = (buffer: Uint8Array, ivAt: number, dataLength: number): void => {
     copyBytes(buffer, ivAt, block, 4, 8);
@@ -157,7 +157,7 @@ class AeadPacketCipher implements PacketCipher {
     this.blockSize = algorithm.blockSize;
     this.#aead = aead;
     this.#saltLength = salt.length;
-    this.#nonce = new Uint8Array(salt.length + algorithm.ivLength);
+    this.#nonce = secretBytes(salt.length + algorithm.ivLength);
     this.#nonce.set(salt);
     salt.fill(0);
   }

@@ -1,6 +1,7 @@
 /** What the `<x509>` elements of a document mean on this machine: files, pass phrases, and what is to be said of them. */
 import { readFileSync, statSync } from 'node:fs';
 import { type Identity, identityFromText, sameIdentity } from '../base/identity.ts';
+import { secretCopy } from '../base/secret-bytes.ts';
 import { messageOf } from '../base/text.ts';
 import type { SecretReference, SectunnelDocument, X509Settings } from '../config/model.ts';
 import type { Certificate } from '../pki/certificate.ts';
@@ -76,7 +77,7 @@ class PassPhrase {
   get(): Uint8Array | undefined {
     const held = this.#held;
     if (held !== undefined && 'problem' in held) throw held.problem;
-    return held?.slice();
+    return held && secretCopy(held);
   }
 }
 

@@ -7,6 +7,7 @@ import type { SocketAddress } from '../base/address.ts';
 import { PacketBatch } from '../base/batch.ts';
 import { readU32 } from '../base/bytes.ts';
 import { MIN_MTU } from '../base/mtu.ts';
+import { secretBytes } from '../base/secret-bytes.ts';
 import { messageOf } from '../base/text.ts';
 import type { RandomSource } from '../crypto/types.ts';
 import type { TunnelConfig } from '../engine/config.ts';
@@ -308,8 +309,11 @@ export class TunnelHost {
       const text = `the secret could not be had: ${messageOf(error)}`;
       this.#options.onEvent?.({ type: 'note', tunnel: question.tunnel, level: 'warn', text });
     }
-    this.engine.answerSecret(this.#now(), requestId, secret);
-    secret?.fill(0);
+    try {
+      this.engine.answerSecret(this.#now(), requestId, secret);
+    } finally {
+      secret?.fill(0);
+    }
     this.drain();
   }
 
@@ -387,5 +391,5 @@ export class TunnelHost {
 }
 
 function systemRandom(length: number): Uint8Array {
-  return randomFillSync(new Uint8Array(length));
+  return randomFillSync(secretBytes(length));
 }

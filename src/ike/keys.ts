@@ -3,6 +3,7 @@
  * the key material of CHILD SAs (§2.17). What is derived in between is wiped here; what is returned the caller wipes.
  */
 import { concatBytes } from '../base/bytes.ts';
+import { secretBytes, secretConcat } from '../base/secret-bytes.ts';
 import type {
   CipherKeys,
   CipherSuite,
@@ -70,7 +71,7 @@ const MAX_ITERATIONS = 255;
 /** prf+ (K, S) of RFC 7296 §2.13, with K bound to `prf`. @throws RangeError beyond 255 times the prf's output. */
 export function prfPlus(prf: Prf, seed: Uint8Array, length: number): Uint8Array {
   if (length > MAX_ITERATIONS * prf.outputLength) throw new RangeError(`prf+ cannot give ${length} bytes`);
-  const output = new Uint8Array(length);
+  const output = secretBytes(length);
   let block: Uint8Array = new Uint8Array(0);
   for (let at = 0, counter = 1; at < length; counter++) {
     const next = prf.compute(block, seed, Uint8Array.of(counter));
@@ -166,7 +167,7 @@ export function deriveChildKeys(
   nonces: Nonces,
   sharedSecret: Uint8Array | undefined,
 ): ChildKeys {
-  const seed = concatBytes(sharedSecret ?? new Uint8Array(0), nonces.initiator, nonces.responder);
+  const seed = secretConcat(sharedSecret ?? new Uint8Array(0), nonces.initiator, nonces.responder);
   const encryptionLength = encryptionKeyLength(suite.encryption);
   const integrityLength = suite.integrity?.keyLength ?? 0;
   const prf = crypto.prf(algorithm, skD);

@@ -1,4 +1,5 @@
 /** Random bytes in small pieces out of large ones: the source may be a system call away. */
+import { secretCopy } from '../base/secret-bytes.ts';
 import type { RandomSource } from '../crypto/types.ts';
 
 const BLOCK = 1_024;
@@ -15,8 +16,7 @@ export function pooledRandom(source: RandomSource): RandomSource {
       block = source(BLOCK);
       at = 0;
     }
-    // Not slice(): that of a Node Buffer, which `randomBytes` gives, is a view, and would be erased with the block.
-    const bytes = new Uint8Array(block.subarray(at, at + length));
+    const bytes = secretCopy(block.subarray(at, at + length));
     block.fill(0, at, at + length);
     at += length;
     return bytes;

@@ -6,6 +6,7 @@
  */
 import { createRequire } from 'node:module';
 import { endianness } from 'node:os';
+import { secretBytes } from '../../base/secret-bytes.ts';
 import { messageOf } from '../../base/text.ts';
 import { ProviderUnavailableError } from '../provider.ts';
 
@@ -89,7 +90,7 @@ export interface NativeMemory {
 
 /** Zeroed memory whose address is a multiple of `alignment`. */
 export function alignedMemory(length: number, alignment = 64): NativeMemory {
-  const room = new Uint8Array(length + alignment);
+  const room = secretBytes(length + alignment);
   const address = Number(koffi().address(room));
   const skipped = (alignment - (address % alignment)) % alignment;
   return { bytes: room.subarray(skipped, skipped + length), address: address + skipped };

@@ -1,12 +1,14 @@
 /**
  * Packet ciphers on @noble/ciphers, which has no AES-CCM and no truncated ICVs: both are built here from what it has.
- * A new key schedule for each packet makes it slow; it is the reference and the fallback.
+ * A new key schedule for each packet makes it slow; it is the reference and the fallback. Of ChaCha20's key each packet
+ * leaves a copy in V8's heap, which cannot be erased.
  *
  * AES-GCM NIST SP 800-38D, AES-CCM RFC 3610, ChaCha20-Poly1305 RFC 8439, AES-CBC and AES-CTR NIST SP 800-38A.
  */
 import { cbc, ctr, gcm } from '@noble/ciphers/aes.js';
 import { chacha20poly1305 } from '@noble/ciphers/chacha.js';
 import { concatBytes, writeU32 } from '../../base/bytes.ts';
+import { secretCopy } from '../../base/secret-bytes.ts';
 import type { CbcMac } from '../aes-mac.ts';
 import { type Aead, aeadMode, type BareCipher, type CtrStream, equalAt } from '../packet.ts';
 import type { EncryptionAlgorithm } from '../types.ts';
@@ -21,10 +23,12 @@ interface WholeAead {
   seal(nonce: Uint8Array, aad: Uint8Array, plaintext: Uint8Array): Uint8Array;
   /** The plaintext; `undefined` when the ICV does not fit. */
   open(nonce: Uint8Array, aad: Uint8Array, sealed: Uint8Array): Uint8Array | undefined;
+  /** Erases keys of its own, where it has any. */
+  wipe?(): void;
 }
 
 export function nobleAead(algorithm: EncryptionAlgorithm, packetKey: Uint8Array): Aead {
-  const key = Uint8Array.from(packetKey);
+  const key = secretCopy(packetKey);
   const { icvLength } = algorithm;
   const whole = wholeAead(algorithm, key);
   return {
@@ -37,7 +41,10 @@ export function nobleAead(algorithm: EncryptionAlgorithm, packetKey: Uint8Array)
       buffer.set(plaintext, dataAt);
       return true;
     },
-    wipe: () => void key.fill(0),
+    wipe() {
+      key.fill(0);
+      whole.wipe?.();
+    },
   };
 }
 
@@ -119,6 +126,7 @@ function ccm(key: Uint8Array, icvLength: number): WholeAead {
       const tag = mac.compute(ccmMessage(nonce, aad, plaintext, icvLength));
       return equalAt(unmasked, 0, tag, icvLength) ? plaintext : undefined;
     },
+    wipe: () => mac.wipe(),
   };
 }
 
@@ -139,7 +147,7 @@ function ccmMessage(nonce: Uint8Array, aad: Uint8Array, plaintext: Uint8Array, i
 }
 
 export function nobleCbc(packetKey: Uint8Array): BareCipher {
-  const key = Uint8Array.from(packetKey);
+  const key = secretCopy(packetKey);
   const block = nobleCbcMac(key);
   return {
     encrypt(buffer, ivAt, dataLength, counterHigh, counterLow) {
@@ -164,16 +172,21 @@ export function nobleCbc(packetKey: Uint8Array): BareCipher {
 }
 
 export function nobleCbcMac(macKey: Uint8Array): CbcMac {
-  const key = Uint8Array.from(macKey);
+  const key = secretCopy(macKey);
   const zeroIv = new Uint8Array(BLOCK);
   return {
-    compute: (message) => cbc(key, zeroIv, noPadding).encrypt(message).slice(-BLOCK),
+    compute(message) {
+      const encrypted = cbc(key, zeroIv, noPadding).encrypt(message);
+      const last = secretCopy(encrypted.subarray(-BLOCK));
+      encrypted.fill(0);
+      return last;
+    },
     wipe: () => void key.fill(0),
   };
 }
 
 export function nobleCtr(packetKey: Uint8Array): CtrStream {
-  const key = Uint8Array.from(packetKey);
+  const key = secretCopy(packetKey);
   return {
     crypt(counterBlock, buffer, dataAt, dataLength) {
       buffer.set(ctr(key, counterBlock).encrypt(buffer.subarray(dataAt, dataAt + dataLength)), dataAt);

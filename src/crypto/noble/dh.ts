@@ -1,13 +1,14 @@
 /**
  * Key exchange on @noble/curves and, for MODP, on BigInt: MODP (RFC 3526), ECP (RFC 5903), Brainpool (RFC 6954),
  * Curve25519 and Curve448 (RFC 8031). BigInt arithmetic takes a time that depends on its operands: where an attacker
- * can measure it closely, the `node` provider is the better choice.
+ * can measure it closely, the `node` provider is the better choice. Nor can a BigInt be erased.
  */
 
 import { x448 } from '@noble/curves/ed448.js';
 import { x25519 } from '@noble/curves/ed25519.js';
 import { brainpoolP256r1, brainpoolP384r1, brainpoolP512r1 } from '@noble/curves/misc.js';
 import { p256, p384, p521 } from '@noble/curves/nist.js';
+import { moveSecret } from '../../base/secret-bytes.ts';
 import {
   bigintToBytes,
   bytesToBigint,
@@ -62,7 +63,7 @@ export function nobleDhKeyPair(group: DhGroup, random: RandomSource): DhKeyPair 
 }
 
 function montgomeryKeyPair(group: DhGroup, curve: Montgomery, random: RandomSource): DhKeyPair {
-  const privateKey = random(group.publicLength);
+  const privateKey = moveSecret(random(group.publicLength));
   return {
     group,
     publicValue: curve.getPublicKey(privateKey),
@@ -76,7 +77,7 @@ function montgomeryKeyPair(group: DhGroup, curve: Montgomery, random: RandomSour
         throw smallOrder(group);
       }
       if (isZero(secret)) throw smallOrder(group);
-      return secret;
+      return moveSecret(secret);
     },
     wipe: () => void privateKey.fill(0),
   };
@@ -91,7 +92,7 @@ function weierstrassKeyPair(group: DhGroup, curve: Weierstrass, orderBits: numbe
       checkLength(group, peerPublic);
       try {
         const point = curve.getSharedSecret(privateKey, uncompressedPoint(peerPublic), false);
-        return point.slice(1, 1 + group.publicLength / 2);
+        return moveSecret(point.subarray(1, 1 + group.publicLength / 2));
       } catch {
         throw offCurve(group);
       }
@@ -107,7 +108,7 @@ function modpKeyPair(group: DhGroup, { prime, exponentLength }: ModpGroup, rando
   return {
     group,
     publicValue: power(2n),
-    derive: (peerPublic) => power(checkModpValue(group, prime, peerPublic)),
+    derive: (peerPublic) => moveSecret(power(checkModpValue(group, prime, peerPublic))),
     wipe: () => void privateKey.fill(0),
   };
 }

@@ -6,6 +6,7 @@ import { hmac as nobleHmac } from '@noble/hashes/hmac.js';
 import { sha1 } from '@noble/hashes/legacy.js';
 import { sha256, sha384, sha512 } from '@noble/hashes/sha2.js';
 import { assertNever } from '../../base/assert.ts';
+import { secretBytes } from '../../base/secret-bytes.ts';
 import { dhGroupById, encryptionById, integrityById, prfById } from '../algorithms.ts';
 import type { HmacHash, Mac } from '../macs.ts';
 import { buildProvider } from '../provider.ts';
@@ -54,7 +55,10 @@ function hmac(hash: HmacHash, key: Uint8Array): Mac {
     compute(...parts) {
       const mac = keyed.clone();
       for (const part of parts) mac.update(part);
-      return mac.digest();
+      const digest = secretBytes(mac.outputLen);
+      // Erases the clone too.
+      mac.digestInto(digest);
+      return digest;
     },
     wipe: () => keyed.destroy(),
   };

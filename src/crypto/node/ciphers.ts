@@ -6,6 +6,7 @@
  */
 import { type CipherCCM, type CipherCCMTypes, createCipheriv, createDecipheriv, getCiphers } from 'node:crypto';
 import { writeU32 } from '../../base/bytes.ts';
+import { moveSecret, secretBytes, secretCopy } from '../../base/secret-bytes.ts';
 import type { CbcMac } from '../aes-mac.ts';
 import { type Aead, aeadMode, type BareCipher, bareMode, type CtrStream, copyBytes } from '../packet.ts';
 import type { EncryptionAlgorithm } from '../types.ts';
@@ -33,7 +34,7 @@ function opensslName(algorithm: EncryptionAlgorithm): string {
 export function nodeAead(algorithm: EncryptionAlgorithm, packetKey: Uint8Array): Aead {
   // One type stands for all AEADs: CCM's interface is the widest, and the others ignore what is CCM's alone.
   const name = opensslName(algorithm) as CipherCCMTypes;
-  const key = Uint8Array.from(packetKey);
+  const key = secretCopy(packetKey);
   const { icvLength } = algorithm;
   const options = { authTagLength: icvLength };
   // CCM must be told the length before anything else (RFC 3610 §2.2).
@@ -100,7 +101,7 @@ export function nodeCbcMac(key: Uint8Array): CbcMac {
   return {
     compute(message) {
       const encrypted = chain.encrypt(message);
-      return Uint8Array.from(encrypted.subarray(encrypted.length - BLOCK));
+      return moveSecret(encrypted.subarray(encrypted.length - BLOCK));
     },
     wipe: chain.wipe,
   };
@@ -113,7 +114,7 @@ interface CbcChain {
 }
 
 function cbcChain(name: string, key: Uint8Array): CbcChain {
-  const last = new Uint8Array(BLOCK);
+  const last = secretBytes(BLOCK);
   const cipher = createCipheriv(name, key, last);
   return {
     encrypt(data) {
@@ -122,7 +123,10 @@ function cbcChain(name: string, key: Uint8Array): CbcChain {
       copyBytes(encrypted, encrypted.length - BLOCK, last, 0, BLOCK);
       return encrypted;
     },
-    wipe: () => release(cipher),
+    wipe() {
+      release(cipher);
+      last.fill(0);
+    },
   };
 }
 
@@ -137,11 +141,12 @@ function release(cipher: { final(): Buffer }): void {
 
 export function nodeCtr(packetKey: Uint8Array): CtrStream {
   const name = aesName(packetKey, 'ctr');
-  const key = Uint8Array.from(packetKey);
+  const key = secretCopy(packetKey);
   return {
     crypt(counterBlock, buffer, dataAt, dataLength) {
       const cipher = createCipheriv(name, key, counterBlock);
       buffer.set(cipher.update(buffer.subarray(dataAt, dataAt + dataLength)), dataAt);
+      release(cipher);
     },
     wipe: () => void key.fill(0),
   };

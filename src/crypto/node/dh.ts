@@ -3,7 +3,8 @@
  * (RFC 8031).
  *
  * Private keys end up in OpenSSL's own memory, which it overwrites when it lets go of them; `wipe` makes it do so at
- * once where Node has a way, and drops the reference where it has none (X25519, X448).
+ * once where Node has a way. It has none for X25519 and X448: there the reference is dropped, and the key stays until its
+ * KeyObject is collected. The `openssl` provider frees it.
  */
 import {
   createDiffieHellman,
@@ -15,6 +16,7 @@ import {
   type KeyObject,
 } from 'node:crypto';
 import { invariant } from '../../base/assert.ts';
+import { moveSecret, secretBytes, secretConcat } from '../../base/secret-bytes.ts';
 import {
   bigintToBytes,
   checkLength,
@@ -72,14 +74,17 @@ function modpKeyPair(group: DhGroup, { prime, exponentLength }: ModpGroup, rando
     publicValue: padded(dh.generateKeys(), length),
     derive(peerPublic) {
       checkModpValue(group, prime, peerPublic);
-      return padded(dh.computeSecret(peerPublic), length);
+      const secret = dh.computeSecret(peerPublic);
+      const result = padded(secret, length);
+      secret.fill(0);
+      return result;
     },
     wipe: () => dh.setPrivateKey(Uint8Array.of(1)),
   };
 }
 
 function padded(bytes: Uint8Array, length: number): Uint8Array {
-  const result = new Uint8Array(length);
+  const result = secretBytes(length);
   result.set(bytes, length - bytes.length);
   return result;
 }
@@ -104,7 +109,7 @@ function weierstrassKeyPair(group: DhGroup, curve: string, orderBits: number, ra
     derive(peerPublic) {
       checkLength(group, peerPublic);
       try {
-        return Uint8Array.from(ecdh.computeSecret(uncompressedPoint(peerPublic)));
+        return moveSecret(ecdh.computeSecret(uncompressedPoint(peerPublic)));
       } catch {
         throw offCurve(group);
       }
@@ -115,7 +120,7 @@ function weierstrassKeyPair(group: DhGroup, curve: string, orderBits: number, ra
 
 function montgomeryKeyPair(group: DhGroup, curve: MontgomeryCurve, random: RandomSource): DhKeyPair {
   const seed = random(group.publicLength);
-  let privateKey: KeyObject | undefined = importPrivateKey(group, curve, seed);
+  let privateKey: KeyObject | undefined = importPrivateKey(curve, seed);
   seed.fill(0);
   return {
     group,
@@ -141,7 +146,7 @@ function montgomerySecret(
   const publicKey = createPublicKey({ key, format: 'jwk' });
   let secret: Uint8Array;
   try {
-    secret = Uint8Array.from(diffieHellman({ privateKey, publicKey }));
+    secret = moveSecret(diffieHellman({ privateKey, publicKey }));
   } catch {
     // OpenSSL refuses an all-zero result.
     throw smallOrder(group);
@@ -150,47 +155,17 @@ function montgomerySecret(
   return secret;
 }
 
-function importPrivateKey(group: DhGroup, curve: MontgomeryCurve, key: Uint8Array): KeyObject {
-  return jwkWorks(group, curve) ? importJwk(curve, key) : importPkcs8(curve, key);
-}
-
-/**
- * A JWK is read ten times as fast as PKCS#8 (40 µs, not 400, for X25519). OpenSSL makes the public half from `d`;
- * Node wants `x` to be there but does not look at it, which `jwkWorks` makes sure of.
- */
-function importJwk(curve: MontgomeryCurve, key: Uint8Array): KeyObject {
-  const x = base64url(new Uint8Array(key.length));
-  return createPrivateKey({ key: { kty: 'OKP', crv: curve.name, x, d: base64url(key) }, format: 'jwk' });
-}
-
-function importPkcs8(curve: MontgomeryCurve, key: Uint8Array): KeyObject {
-  const der = Buffer.concat([curve.pkcs8, key]);
+/** As PKCS#8 (RFC 8410 §7). A JWK would be read sooner, but its text is a string, which cannot be erased. */
+function importPrivateKey(curve: MontgomeryCurve, key: Uint8Array): KeyObject {
+  const der = Buffer.from(secretConcat(curve.pkcs8, key).buffer);
   const imported = createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
   der.fill(0);
   return imported;
 }
 
-// BOUNDED: one entry for each of the two curves.
-const jwkTrust = new Map<string, boolean>();
-
-function jwkWorks(group: DhGroup, curve: MontgomeryCurve): boolean {
-  let works = jwkTrust.get(curve.name);
-  if (works === undefined) {
-    const probe = new Uint8Array(group.publicLength).fill(0x5a);
-    try {
-      const expected = base64url(publicValueOf(importPkcs8(curve, probe)));
-      works = base64url(publicValueOf(importJwk(curve, probe))) === expected;
-    } catch {
-      works = false;
-    }
-    jwkTrust.set(curve.name, works);
-  }
-  return works;
-}
-
 function canImport(group: DhGroup, curve: MontgomeryCurve): boolean {
   try {
-    importPrivateKey(group, curve, new Uint8Array(group.publicLength).fill(0x5a));
+    importPrivateKey(curve, new Uint8Array(group.publicLength).fill(0x5a));
     return true;
   } catch {
     return false;

@@ -5,6 +5,7 @@
 import { createHmac, getHashes, hash } from 'node:crypto';
 import { assertNever } from '../../base/assert.ts';
 import { concatBytes } from '../../base/bytes.ts';
+import { secretCopy } from '../../base/secret-bytes.ts';
 import { constructionOf, type HmacHash, type Mac } from '../macs.ts';
 import { buildProvider, type Primitives } from '../provider.ts';
 import type { Algorithm, CryptoProvider } from '../types.ts';
@@ -46,7 +47,7 @@ function supports(algorithm: Algorithm): boolean {
 
 /** A new HMAC object with a raw key takes about 2 µs, no longer than with a `KeyObject`, which could not be wiped. */
 function hmac(name: HmacHash, givenKey: Uint8Array): Mac {
-  const key = new Uint8Array(givenKey);
+  const key = secretCopy(givenKey);
   return {
     compute(...parts) {
       const mac = createHmac(name, key);

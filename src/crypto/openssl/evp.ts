@@ -2,7 +2,7 @@
  * The EVP functions of the OpenSSL that runs inside this Node process, called directly: one context lives as long as
  * its key, where node:crypto makes one for each packet.
  *
- * EVP_EncryptInit(3), EVP_MAC(3), OSSL_PARAM(3) of OpenSSL 3. Contexts are addresses; functions that can fail return 1
+ * EVP_EncryptInit(3), EVP_MAC(3), EVP_PKEY_derive(3), OSSL_PARAM(3) of OpenSSL 3. Contexts are addresses; functions that can fail return 1
  * when they did not.
  */
 import { alignedMemory, type NativeLibrary, type NativeMemory, openLibrary } from '../ffi/native.ts';
@@ -32,6 +32,18 @@ export interface Evp {
   macInit(context: number, key: number, keyLength: number, parameters: number): number;
   macUpdate(context: number, data: number, length: number): number;
   macFinal(context: number, out: number, outLength: number, outSize: number): number;
+  /** A key of `type` (a NID) from its raw bytes; 0 when that fails. */
+  newPrivateKey(type: number, engine: number, key: number, keyLength: number): number;
+  newPublicKey(type: number, engine: number, key: number, keyLength: number): number;
+  /** `outLength` is the address of a size_t: the room there is, then what was written. */
+  getPublicKey(key: number, out: number, outLength: number): number;
+  /** Overwrites a private key. */
+  freeKey(key: number): void;
+  newKeyContext(key: number, engine: number): number;
+  freeKeyContext(context: number): void;
+  deriveInit(context: number): number;
+  setPeer(context: number, peer: number): number;
+  derive(context: number, out: number, outLength: number): number;
   /** OpenSSL queues its errors for each thread; node:crypto must not find ours. */
   clearErrors(): void;
 }
@@ -74,6 +86,7 @@ function bindEvp(): Evp {
   );
   const init = 'uintptr_t context, uintptr_t cipher, uintptr_t key, uintptr_t iv, uintptr_t parameters';
   const update = 'uintptr_t context, uintptr_t out, uintptr_t outLength, uintptr_t input, int length';
+  const raw = 'int type, uintptr_t engine, uintptr_t key, size_t keyLength';
   const final = 'uintptr_t context, uintptr_t out, uintptr_t outLength';
   return {
     fetchCipher: (name) => fetchCipher(0, name, 0),
@@ -93,6 +106,15 @@ function bindEvp(): Evp {
     macInit: bind('int EVP_MAC_init(uintptr_t context, uintptr_t key, size_t keyLength, uintptr_t parameters)'),
     macUpdate: bind('int EVP_MAC_update(uintptr_t context, uintptr_t data, size_t length)'),
     macFinal: bind('int EVP_MAC_final(uintptr_t context, uintptr_t out, uintptr_t outLength, size_t outSize)'),
+    newPrivateKey: bind(`uintptr_t EVP_PKEY_new_raw_private_key(${raw})`),
+    newPublicKey: bind(`uintptr_t EVP_PKEY_new_raw_public_key(${raw})`),
+    getPublicKey: bind('int EVP_PKEY_get_raw_public_key(uintptr_t key, uintptr_t out, uintptr_t outLength)'),
+    freeKey: bind('void EVP_PKEY_free(uintptr_t key)'),
+    newKeyContext: bind('uintptr_t EVP_PKEY_CTX_new(uintptr_t key, uintptr_t engine)'),
+    freeKeyContext: bind('void EVP_PKEY_CTX_free(uintptr_t context)'),
+    deriveInit: bind('int EVP_PKEY_derive_init(uintptr_t context)'),
+    setPeer: bind('int EVP_PKEY_derive_set_peer(uintptr_t context, uintptr_t peer)'),
+    derive: bind('int EVP_PKEY_derive(uintptr_t context, uintptr_t out, uintptr_t outLength)'),
     clearErrors: bind('void ERR_clear_error()'),
   };
 }

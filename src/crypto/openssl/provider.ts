@@ -1,12 +1,14 @@
 /**
- * The provider on the OpenSSL inside this Node process, by FFI: packets only, several times as quick as node:crypto.
- * PRFs, key exchange, AES-CCM and the AES MACs are left to the provider behind it.
+ * The provider on the OpenSSL inside this Node process, by FFI: packets, several times as quick as node:crypto, and the
+ * key exchanges whose keys node:crypto cannot free. PRFs, other groups, AES-CCM and the AES MACs are left to the provider
+ * behind it.
  */
 import { constructionOf } from '../macs.ts';
 import { nodePrimitives, nodeProvider } from '../node/provider.ts';
 import { buildProvider } from '../provider.ts';
 import type { Algorithm, CryptoProvider, IntegrityAlgorithm } from '../types.ts';
 import { evpName, fetchCipher, opensslAead, opensslCbc, opensslCtr } from './ciphers.ts';
+import { isMontgomery, opensslDhKeyPair } from './dh.ts';
 import { evp } from './evp.ts';
 import { opensslHmac } from './hmac.ts';
 
@@ -20,6 +22,7 @@ export function openOpensslProvider(): CryptoProvider {
     aead: opensslAead,
     cbc: opensslCbc,
     ctr: opensslCtr,
+    dhKeyPair: opensslDhKeyPair,
     packetMac: (algorithm, key) => opensslHmac(hashOf(algorithm), key),
   });
 }
@@ -31,6 +34,7 @@ function supports(algorithm: Algorithm): boolean {
     const name = evpName(algorithm);
     return algorithm.keyLength === 0 || (name !== undefined && fetchCipher(name) !== 0);
   }
+  if (algorithm.kind === 'dh') return isMontgomery(algorithm);
   return algorithm.kind === 'integrity' && constructionOf(algorithm)?.type === 'hmac' && evp().hmac !== 0;
 }
 

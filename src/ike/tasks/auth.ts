@@ -4,6 +4,7 @@
  */
 
 import { formatIdentity, type Identity, sameIdentity } from '../../base/identity.ts';
+import { secretCopy } from '../../base/secret-bytes.ts';
 import { pskAuth, verifyPskAuth } from '../auth.ts';
 import { requestedConfig } from '../child.ts';
 import type { ChildConfig } from '../config.ts';
@@ -72,8 +73,8 @@ export class AuthTask implements Task, Verifying {
     this.#crypto = crypto;
     this.#setUp = setUp;
     this.#localId = localId;
-    // Kept to verify the peer's AUTH with, and wiped then. Not slice(): that of a Node Buffer is a view.
-    this.#proof = proof.kind === 'psk' ? { ...proof, secret: new Uint8Array(proof.secret) } : proof;
+    // Kept to verify the peer's AUTH with, and wiped then.
+    this.#proof = proof.kind === 'psk' ? { ...proof, secret: secretCopy(proof.secret) } : proof;
   }
 
   build(session: IkeSession): readonly Payload[] {

@@ -1,0 +1,26 @@
+/** Where memory for keys lies: measured, so in a process of its own. */
+import v8 from 'node:v8';
+import vm from 'node:vm';
+import { describe, expect, it } from 'vitest';
+import { secretBytes } from '../../src/base/secret-bytes.ts';
+
+function collectGarbage(): void {
+  v8.setFlagsFromString('--expose-gc');
+  (vm.runInNewContext('gc') as () => void)();
+}
+
+describe('memory for keys', () => {
+  it('lies outside the heap of V8, however small', () => {
+    const count = 200_000;
+    collectGarbage();
+    const before = process.memoryUsage().arrayBuffers;
+    const kept = Array.from({ length: count }, () => secretBytes(16));
+    const grown = process.memoryUsage().arrayBuffers - before;
+    // An array of so few bytes has none of its own there.
+    const ordinary = Array.from({ length: count }, () => new Uint8Array(16));
+    const grownByOrdinary = process.memoryUsage().arrayBuffers - before - grown;
+    expect([kept.length, ordinary.length]).toEqual([count, count]);
+    expect(grown).toBeGreaterThanOrEqual(16 * count);
+    expect(grownByOrdinary).toBeLessThan(16 * count);
+  });
+});
