@@ -1,7 +1,7 @@
 /**
  * What the control plane tells the data plane, and what comes back. All of it is plain data that may be copied from
- * thread to thread, but for counters and numbers, which lie in memory that both may see: the data plane writes them, the
- * control plane reads.
+ * thread to thread, but for keys, counters and numbers, which lie in memory that both may see: of counters and numbers the
+ * data plane writes them, the control plane reads.
  */
 import type { CipherKeys } from '../crypto/types.ts';
 import { type DropCounters, newDropCounters } from '../esp/drops.ts';
@@ -57,7 +57,7 @@ interface SaCommand {
   /** Names of the algorithms. */
   readonly encryption: string;
   readonly integrity: string | undefined;
-  /** Whoever takes the command owns them, and wipes them. */
+  /** The `PlanePort` that takes the command owns them, and wipes them; a plane copies what it needs. */
   readonly keys: CipherKeys;
   readonly esn: boolean;
   readonly selectors: SelectorPair;

@@ -9,6 +9,7 @@ import type { Path } from '../ike/events.ts';
 import type { PlanePort, PlaneReport, ReceiveCommand, SendCommand } from './commands.ts';
 import { ReceivePlane } from './receive-plane.ts';
 import { SendPlane } from './send-plane.ts';
+import { wipeKeys } from './suite.ts';
 import { forEachTag } from './tags.ts';
 
 /** ESP packets that are gathered before they must be flushed; each may be as large as an IP packet can be. */
@@ -44,11 +45,19 @@ export class InlinePlanes implements PlanePort {
   }
 
   send(command: SendCommand): void {
-    this.sending.apply(this.#now(), command);
+    try {
+      this.sending.apply(this.#now(), command);
+    } finally {
+      if (command.type === 'install') wipeKeys(command.keys);
+    }
   }
 
   receive(command: ReceiveCommand): void {
-    this.receiving.apply(command);
+    try {
+      this.receiving.apply(command);
+    } finally {
+      if (command.type === 'install') wipeKeys(command.keys);
+    }
   }
 
   /** Whether ESP packets wait for `flush`. */

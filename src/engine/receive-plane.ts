@@ -115,6 +115,11 @@ export class ReceivePlane {
     return this.#sas.get(id)?.sa;
   }
 
+  /** Forgets the keys of all SAs; the plane must not be used afterwards. */
+  wipe(): void {
+    for (const { sa } of this.#sas.values()) sa.wipe();
+  }
+
   /** SAs that packets are received on. */
   get size(): number {
     return this.#inbound.size;

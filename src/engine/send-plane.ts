@@ -181,6 +181,11 @@ export class SendPlane {
     return this.#sas.get(id)?.sa;
   }
 
+  /** Forgets the keys of all SAs; the plane must not be used afterwards. */
+  wipe(): void {
+    for (const { sa } of this.#sas.values()) sa.wipe();
+  }
+
   /** SAs that packets may be sent on. */
   get size(): number {
     return this.#sas.size;

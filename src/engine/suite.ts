@@ -9,16 +9,12 @@ export interface NamedSuite {
   readonly keys: CipherKeys;
 }
 
-/** The cipher of an SA that is being installed; the keys of the command are wiped. */
+/** The cipher of an SA that is being installed. It copies the keys of the command, which are the caller's to wipe. */
 export function installedCipher(crypto: CryptoProvider, { encryption, integrity, keys }: NamedSuite): PacketCipher {
   const cipher = encryptionByName(encryption);
   const mac = integrity === undefined ? undefined : integrityByName(integrity);
   invariant(cipher !== undefined && (integrity === undefined) === (mac === undefined), 'a suite of unknown algorithms');
-  try {
-    return crypto.packetCipher({ encryption: cipher, integrity: mac }, keys);
-  } finally {
-    wipeKeys(keys);
-  }
+  return crypto.packetCipher({ encryption: cipher, integrity: mac }, keys);
 }
 
 export function wipeKeys({ encryption, integrity }: CipherKeys): void {

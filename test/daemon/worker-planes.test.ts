@@ -1,13 +1,17 @@
 /** The order in which IKE and the workers are told things, with workers that answer when the test lets them. */
 import { describe, expect, it } from 'vitest';
 import type { IpAddress } from '../../src/base/address.ts';
+import type { CipherKeys } from '../../src/crypto/types.ts';
 import type { Link, LinkOptions } from '../../src/daemon/workers/link.ts';
 import { CONTROL_BYTES, Control, type WorkerCommand, type WorkerRole } from '../../src/daemon/workers/messages.ts';
 import { WorkerPlanes } from '../../src/daemon/workers/planes.ts';
-import type { PlaneReport } from '../../src/engine/commands.ts';
+import type { InstallOutbound, PlaneReport } from '../../src/engine/commands.ts';
 import type { Transmit } from '../../src/engine/options.ts';
+import { newDropCounters } from '../../src/esp/drops.ts';
+import { newSaState, type SaState, UNLIMITED } from '../../src/esp/usage.ts';
 import { MemoryDevice } from '../../src/tun/memory.ts';
 import type { UdpSocket } from '../../src/tun/udp.ts';
+import { protect } from '../support/engine-net.ts';
 import { at } from '../support/ike-pair.ts';
 
 class FakeLink implements Link {
@@ -88,6 +92,65 @@ function make() {
 
 const PATH = { local: at('192.0.2.1', 4500), remote: at('192.0.2.2', 4500) };
 const message = (number: number): Transmit => ({ path: PATH, data: Uint8Array.of(number), trafficClass: 0 });
+
+describe('keys of an SA', () => {
+  const keysOf = (link: FakeLink): CipherKeys => {
+    const [command] = link.commands.flatMap((posted) => ('command' in posted ? [posted.command] : []));
+    return (command as InstallOutbound).keys;
+  };
+  const erased = new Uint8Array(20);
+  const there = new Uint8Array(20).fill(7);
+
+  function installed(): ReturnType<typeof make> {
+    const made = make();
+    const { selectors } = protect();
+    const keys = (): CipherKeys => ({ encryption: there.slice(), integrity: new Uint8Array(0) });
+    const common = { id: 1, tunnel: 0, spi: 0x1000, child: 'c', selectors, encryption: 'aes128gcm16' } as const;
+    const rest = { integrity: undefined, esn: false, limits: UNLIMITED, path: PATH, clampMtu: 1_400 } as const;
+    const state = (): SaState => newSaState((bytes) => new SharedArrayBuffer(bytes));
+    const install = { type: 'install', ...common, ...rest, transport: undefined } as const;
+    const outbound = { mtu: 1_400, dscp: undefined, tfc: undefined, offered: undefined };
+    const inbound = { guard: undefined, replayWindow: 64, drops: newDropCounters() };
+    made.planes.send({ ...install, ...outbound, keys: keys(), state: state() });
+    made.planes.receive({ ...install, ...inbound, keys: keys(), state: state() });
+    return made;
+  }
+
+  it('are erased when all workers have removed it, and not before: one may still be about to install it', () => {
+    const { planes, send, receive } = installed();
+    for (const [give, link] of [
+      [() => planes.send({ type: 'remove', id: 1 }), send],
+      [() => planes.receive({ type: 'remove', id: 1 }), receive],
+    ] as const) {
+      const { encryption } = keysOf(link);
+      give();
+      expect(encryption).toEqual(there);
+      send.apply();
+      expect(encryption).toEqual(there);
+      receive.apply();
+      expect(encryption).toEqual(erased);
+    }
+  });
+
+  it('are erased at once when the worker is gone, and stay for the next one otherwise', () => {
+    const { planes, send, receive } = installed();
+    const { encryption } = keysOf(send);
+    send.crash();
+    receive.apply();
+    const [again] = [...send.options.restore()].flatMap((posted) => ('command' in posted ? [posted.command] : []));
+    expect((again as InstallOutbound).keys.encryption).toBe(encryption);
+    expect(encryption).toEqual(there);
+    planes.send({ type: 'remove', id: 1 });
+    expect(encryption).toEqual(erased);
+  });
+
+  it('are erased when the planes are closed', async () => {
+    const { planes, send, receive } = installed();
+    const keys = [keysOf(send).encryption, keysOf(receive).encryption];
+    await planes.close();
+    expect(keys).toEqual([erased, erased]);
+  });
+});
 
 describe('what IKE says', () => {
   it('goes out at once when nothing is to be done before', () => {

@@ -1,13 +1,17 @@
 /** The data plane taken over by another, as when a worker thread ends and its successor is told everything; or by several. */
+import { MessageChannel, receiveMessageOnPort } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
 import { NO_PORT } from '../../src/base/address.ts';
 import { PacketBatch } from '../../src/base/batch.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
+import type { CryptoProvider, PacketCipher } from '../../src/crypto/types.ts';
+import { KeySlots } from '../../src/daemon/workers/key-slots.ts';
 import { Lanes } from '../../src/daemon/workers/lanes.ts';
 import { ReceiveRecords, SendRecords } from '../../src/daemon/workers/records.ts';
 import type { InstallInbound, InstallOutbound, PlaneReport, SendCommand } from '../../src/engine/commands.ts';
 import { newTunnelCounters } from '../../src/engine/commands.ts';
 import { DEFAULT_HOLD } from '../../src/engine/hold.ts';
+import { InlinePlanes } from '../../src/engine/inline-planes.ts';
 import { ReceivePlane } from '../../src/engine/receive-plane.ts';
 import { SendPlane } from '../../src/engine/send-plane.ts';
 import { DropReason, namedDrops, newDropCounters } from '../../src/esp/drops.ts';
@@ -65,11 +69,15 @@ const addTunnel = (): SendCommand => ({
   counters: newTunnelCounters(shared),
 });
 
-function sender(): { readonly plane: SendPlane; readonly reports: PlaneReport[]; readonly released: number[] } {
+function sender(crypto: CryptoProvider = nodeProvider): {
+  readonly plane: SendPlane;
+  readonly reports: PlaneReport[];
+  readonly released: number[];
+} {
   const reports: PlaneReport[] = [];
   const released: number[] = [];
   const plane = new SendPlane({
-    crypto: nodeProvider,
+    crypto,
     random: (length) => new Uint8Array(length),
     maxPacket: 2_000,
     report: (report) => reports.push(report),
@@ -79,9 +87,12 @@ function sender(): { readonly plane: SendPlane; readonly reports: PlaneReport[];
   return { plane, reports, released };
 }
 
-function receiver(): { readonly plane: ReceivePlane; readonly drops: Float64Array } {
+function receiver(crypto: CryptoProvider = nodeProvider): {
+  readonly plane: ReceivePlane;
+  readonly drops: Float64Array;
+} {
   const drops = newDropCounters();
-  const options = { crypto: nodeProvider, report: () => undefined, fragmentSeed: 1, reportEvery: 0 };
+  const options = { crypto, report: () => undefined, fragmentSeed: 1, reportEvery: 0 };
   return { plane: new ReceivePlane({ ...options, drops }), drops };
 }
 
@@ -109,7 +120,7 @@ const spis = (packets: readonly Uint8Array[]): number[] => packets.map((data) =>
 
 describe('a plane that takes the place of another', () => {
   it('uses no sequence number again, sends on the SA that was sent on last, and counts on', () => {
-    const records = new SendRecords();
+    const records = new SendRecords(new KeySlots());
     const first = sender();
     const commands: SendCommand[] = [
       addTunnel(),
@@ -148,7 +159,7 @@ describe('a plane that takes the place of another', () => {
       out.plane.apply(0, command);
     }
     const packets = sealed(out.plane, 80);
-    const records = new ReceiveRecords();
+    const records = new ReceiveRecords(new KeySlots());
     const first = receiver();
     first.plane.apply(structuredClone(records.note(installInbound(1))));
     // Every other one of them.
@@ -167,7 +178,7 @@ describe('a plane that takes the place of another', () => {
   });
 
   it('is told of SAs that are received on only a while longer', () => {
-    const records = new ReceiveRecords();
+    const records = new ReceiveRecords(new KeySlots());
     for (const command of [installInbound(1), installInbound(2)]) records.note(command);
     records.note({ type: 'retire', id: 1 });
     records.note({ type: 'path', id: 2, path: { ...PATH, remote: at('192.0.2.9', 4500) } });
@@ -262,34 +273,98 @@ describe('several workers for each direction', () => {
 });
 
 describe('keys', () => {
-  it('are kept in one place, and wiped there when the SA goes', () => {
-    for (const records of [new SendRecords(), new ReceiveRecords()] as const) {
-      // Cut from more key material, none of which may travel along.
+  const zeros = (length: number): number[] => new Array<number>(length).fill(0);
+
+  it('reach a worker as a place in shared memory, never as a copy', () => {
+    const command = new SendRecords(new KeySlots()).note(install(1)) as InstallOutbound;
+    const { port1, port2 } = new MessageChannel();
+    port1.postMessage(command);
+    const received = receiveMessageOnPort(port2)!.message as InstallOutbound;
+    port1.close();
+    expect(received.keys.encryption).toEqual(new Uint8Array(20).fill(7));
+    command.keys.encryption.fill(9);
+    expect(received.keys.encryption).toEqual(new Uint8Array(20).fill(9));
+  });
+
+  it('are in one place: those that are handed in are erased, and those of the slot when it is released', () => {
+    for (const makeRecords of [
+      () => new SendRecords(new KeySlots()),
+      () => new ReceiveRecords(new KeySlots()),
+    ] as const) {
+      const records = makeRecords();
       const material = new Uint8Array(64).fill(7);
       const given = { ...install(1), ...installInbound(1) };
-      const command = { ...given, keys: { encryption: material.subarray(10, 30), integrity: material.subarray(64) } };
-      const passed = records.note(command) as InstallOutbound & InstallInbound;
-      expect(passed.keys.encryption.buffer.byteLength).toBe(20);
-      expect(passed.keys.encryption[0]).toBe(7);
-      expect([...material.subarray(10, 30)]).toEqual(new Array(20).fill(0));
+      const command = { ...given, keys: { encryption: material.subarray(10, 30), integrity: material.subarray(40) } };
+      const { keys } = records.note(command) as InstallOutbound & InstallInbound;
+      expect([...keys.encryption, ...keys.integrity]).toEqual(new Array(44).fill(7));
+      expect([...material.subarray(10, 30), ...material.subarray(40)]).toEqual(zeros(44));
+      const slot = records.slotOf(1)!;
       records.note({ type: 'remove', id: 1 });
-      expect([...passed.keys.encryption]).toEqual(new Array(20).fill(0));
-      expect([...records.restore()]).toEqual([]);
+      // A worker may still be about to install it.
+      expect(keys.encryption[0]).toBe(7);
+      slot.release();
+      expect([...keys.encryption, ...keys.integrity]).toEqual(zeros(44));
+      expect([records.slotOf(1), ...records.restore()]).toEqual([undefined]);
     }
   });
 
-  it('are wiped at the end, whatever is still installed', () => {
-    const records = new SendRecords();
-    const passed = records.note(install(1)) as InstallOutbound;
-    records.clear();
-    expect([...passed.keys.encryption]).toEqual(new Array(20).fill(0));
+  it('never share a slot, and take one again that was released', () => {
+    const slots = new KeySlots();
+    const key = (value: number): { encryption: Uint8Array; integrity: Uint8Array } => ({
+      encryption: new Uint8Array(36).fill(value),
+      integrity: new Uint8Array(64).fill(value),
+    });
+    const taken = Array.from({ length: 200 }, (_, i) => slots.take(key(i)));
+    for (const [i, { keys }] of taken.entries()) expect(keys).toEqual(key(i));
+    const places = new Set(taken.map(({ keys: { encryption } }) => `${encryption.byteOffset % 8192}`));
+    expect(places.size).toBe(64);
+    const [first] = taken;
+    first!.release();
+    const again = slots.take(key(5));
+    expect(again.keys.encryption.buffer).toBe(first!.keys.encryption.buffer);
+    expect(again.keys.encryption.byteOffset).toBe(first!.keys.encryption.byteOffset);
+    expect(() => slots.take({ ...key(1), encryption: new Uint8Array(65) })).toThrow(/longer than its slot/);
   });
 
-  it('do not outlive the command that brings them', () => {
-    const { plane } = sender();
-    plane.apply(0, addTunnel());
-    const command = install(1);
-    plane.apply(0, command);
-    expect([...command.keys.encryption]).toEqual(new Array(20).fill(0));
+  it('are erased at the end, whatever is still installed', () => {
+    const slots = new KeySlots();
+    const passed = new SendRecords(slots).note(install(1)) as InstallOutbound;
+    slots.eraseAll();
+    expect([...passed.keys.encryption]).toEqual(zeros(20));
+  });
+
+  it('do not outlive the command that brings them to planes in the same thread', () => {
+    const planes = new InlinePlanes({
+      crypto: nodeProvider,
+      random: (length) => new Uint8Array(length),
+      fragmentSeed: 1,
+      now: () => 0,
+      report: () => undefined,
+      onReleased: () => undefined,
+      onAnswer: () => undefined,
+    });
+    planes.send(addTunnel());
+    const [sent, received] = [install(1), installInbound(1)];
+    planes.send(sent);
+    planes.receive(received);
+    expect([...sent.keys.encryption, ...received.keys.encryption]).toEqual(zeros(40));
+  });
+
+  it('of all SAs are gone from the ciphers of a worker that ends', () => {
+    const wiped: number[] = [];
+    const crypto: CryptoProvider = {
+      ...nodeProvider,
+      packetCipher: (suite, keysOf) => {
+        const cipher = nodeProvider.packetCipher(suite, keysOf);
+        return Object.assign(Object.create(cipher) as PacketCipher, { wipe: () => void wiped.push(1) });
+      },
+    };
+    const { plane: sending } = sender(crypto);
+    for (const command of [addTunnel(), install(1), install(2)]) sending.apply(0, command);
+    sending.wipe();
+    const { plane: receiving } = receiver(crypto);
+    receiving.apply(installInbound(3));
+    receiving.wipe();
+    expect(wiped).toHaveLength(3);
   });
 });

@@ -70,6 +70,8 @@ export class WorkerLink {
   #port: MessagePort | undefined;
   #issued = 0;
   #applied = 0;
+  /** Commands of the workers that were here before: what still waits for one of those waits for nothing. */
+  #former = 0;
   #answered = false;
   #restarts = 0;
   #pause = FIRST_PAUSE;
@@ -102,12 +104,12 @@ export class WorkerLink {
 
   /** The number of the last command. */
   get issued(): number {
-    return this.#issued;
+    return this.#former + this.#issued;
   }
 
   /** Whether command number `ticket` was carried out. Nobody waits for a worker that is not there. */
   hasApplied(ticket: number): boolean {
-    return this.#worker === undefined || this.#applied >= ticket;
+    return this.#worker === undefined || this.#former + this.#applied >= ticket;
   }
 
   get status(): WorkerStatus {
@@ -140,6 +142,7 @@ export class WorkerLink {
   #start(): void {
     const { port1, port2 } = new MessageChannel();
     this.control.fill(0);
+    this.#former += this.#issued;
     this.#issued = 0;
     this.#applied = 0;
     this.#answered = false;

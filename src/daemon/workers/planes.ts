@@ -11,6 +11,7 @@ import { addCounters, counterCount } from '../../tun/counters.ts';
 import { type DeviceCounters, newDeviceCounters, type PacketDevice } from '../../tun/device.ts';
 import { newUdpCounters, type UdpCounters, type UdpSocket } from '../../tun/udp.ts';
 import { IKE_PORT } from '../sockets.ts';
+import { type KeySlot, KeySlots } from './key-slots.ts';
 import { Lanes } from './lanes.ts';
 import { type Link, type LinkOptions, WorkerLink, type WorkerStatus } from './link.ts';
 import { Control, type DescriptorCommand, type WorkerCommand, type WorkerReport, type WorkerRole } from './messages.ts';
@@ -52,8 +53,9 @@ export class WorkerPlanes implements PlanePort {
   readonly #lanes: Lanes;
   readonly #sending: readonly Link[];
   readonly #receiving: readonly Link[];
-  readonly #sendRecords = new SendRecords();
-  readonly #receiveRecords = new ReceiveRecords();
+  readonly #slots = new KeySlots();
+  readonly #sendRecords = new SendRecords(this.#slots);
+  readonly #receiveRecords = new ReceiveRecords(this.#slots);
   // BOUNDED: the host's tunnels and sockets.
   readonly #devices = new Map<number, Opened<OpenDevice>>();
   readonly #sockets = new Map<UdpSocket, Opened<OpenSocket>>();
@@ -62,7 +64,7 @@ export class WorkerPlanes implements PlanePort {
   readonly #waiting: Waiting[] = [];
   /** Activations that wait for what IKE has just written, which the host has not fetched yet. BOUNDED: fetched after each call. */
   #afterIke: SendCommand[] = [];
-  // BOUNDED: by who waits for devices and sockets to be let go.
+  // BOUNDED: by who waits for devices and sockets to be let go, and by SAs, each twice, whose keys are to be erased.
   #settled: { readonly after: Tickets; readonly resolve: () => void }[] = [];
 
   /** @param start how a worker comes about, for tests */
@@ -111,20 +113,30 @@ export class WorkerPlanes implements PlanePort {
   }
 
   receive(command: ReceiveCommand): void {
+    const removed = command.type === 'remove' ? this.#receiveRecords.slotOf(command.id) : undefined;
     const noted = this.#receiveRecords.note(command);
     for (const [lane, link] of this.#receiving.entries()) {
       const part = this.#lanes.receiveCommand(lane, noted);
       if (part !== undefined) link.post({ type: 'receive-plane', command: part });
     }
     this.#lanes.received(noted);
+    if (removed !== undefined) this.#releaseKeys(removed);
   }
 
   #sendNow(command: SendCommand): void {
+    const removed = command.type === 'remove' ? this.#sendRecords.slotOf(command.id) : undefined;
     const noted = this.#sendRecords.note(command);
     for (const [lane, link] of this.#sending.entries()) {
       link.post(this.#sendMessage(lane, noted));
     }
     this.#lanes.sent(noted);
+    if (removed !== undefined) this.#releaseKeys(removed);
+  }
+
+  /** Not before all workers have removed the SA: one that installs it yet must not find the slot empty, or another's keys. */
+  #releaseKeys(slot: KeySlot): void {
+    this.#settled.push({ after: this.#tickets(), resolve: () => slot.release() });
+    this.#proceed();
   }
 
   #sendMessage(lane: number, command: SendCommand): WorkerCommand {
@@ -250,6 +262,7 @@ export class WorkerPlanes implements PlanePort {
     await Promise.all(this.#links.map((link) => link.stop()));
     this.#sendRecords.clear();
     this.#receiveRecords.clear();
+    this.#slots.eraseAll();
   }
 
   #letGo(command: DescriptorCommand): Promise<void> {

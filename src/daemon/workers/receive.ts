@@ -66,7 +66,11 @@ export class ReceiveWorker {
   }
 
   run(): void {
-    this.#loop.run();
+    try {
+      this.#loop.run();
+    } finally {
+      this.#plane.wipe();
+    }
   }
 
   #obey(command: WorkerCommand): void {

@@ -1,9 +1,9 @@
 /**
- * What the workers were told and still holds: the only place of the main thread that has the keys of SAs, until they go.
- * A worker that takes another's place is told it again; what the SAs did meanwhile stands in their shared state.
+ * What the workers were told and still holds. A worker that takes another's place is told it again; what the SAs did
+ * meanwhile stands in their shared state, and their keys stand in slots, until no worker has the SA any more.
  */
 import type { InstallInbound, InstallOutbound, ReceiveCommand, SendCommand } from '../../engine/commands.ts';
-import { wipeKeys } from '../../engine/suite.ts';
+import type { KeySlot, KeySlots } from './key-slots.ts';
 
 interface SendTunnel {
   readonly add: SendCommand;
@@ -12,12 +12,14 @@ interface SendTunnel {
 
 interface SendSa {
   install: InstallOutbound;
+  readonly slot: KeySlot;
   /** The order in which SAs were activated; 0 for one that was not. */
   activation: number;
 }
 
 interface ReceiveSa {
   install: InstallInbound;
+  readonly slot: KeySlot;
   retired: boolean;
 }
 
@@ -25,9 +27,14 @@ export class SendRecords {
   // BOUNDED: by the engine, both.
   readonly #tunnels = new Map<number, SendTunnel>();
   readonly #sas = new Map<number, SendSa>();
+  readonly #slots: KeySlots;
   #activations = 0;
 
-  /** Keeps what holds from now on. Returns the command as it is to be passed on, and whose keys stay here. */
+  constructor(slots: KeySlots) {
+    this.#slots = slots;
+  }
+
+  /** Keeps what holds from now on. Returns the command as it is to be passed on, with its keys in a slot. */
   note(command: SendCommand): SendCommand {
     switch (command.type) {
       case 'add-tunnel':
@@ -46,8 +53,9 @@ export class SendRecords {
       case 'refuse':
         return command;
       case 'install': {
-        const install = withOwnKeys(command);
-        this.#sas.set(command.id, { install, activation: 0 });
+        const slot = this.#slots.take(command.keys);
+        const install = { ...command, keys: slot.keys };
+        this.#sas.set(command.id, { install, slot, activation: 0 });
         return install;
       }
       case 'activate': {
@@ -56,7 +64,7 @@ export class SendRecords {
         return command;
       }
       case 'remove':
-        wipe(this.#sas, command.id);
+        this.#sas.delete(command.id);
         return command;
       case 'path':
       case 'fit': {
@@ -66,6 +74,11 @@ export class SendRecords {
         return command;
       }
     }
+  }
+
+  /** Where the keys of an SA are: to be released when no worker has it any more. */
+  slotOf(id: number): KeySlot | undefined {
+    return this.#sas.get(id)?.slot;
   }
 
   /** All of it again, in an order in which it can be carried out. */
@@ -81,7 +94,7 @@ export class SendRecords {
   }
 
   clear(): void {
-    for (const id of [...this.#sas.keys()]) wipe(this.#sas, id);
+    this.#sas.clear();
     this.#tunnels.clear();
   }
 }
@@ -89,13 +102,19 @@ export class SendRecords {
 export class ReceiveRecords {
   // BOUNDED: by the engine.
   readonly #sas = new Map<number, ReceiveSa>();
+  readonly #slots: KeySlots;
+
+  constructor(slots: KeySlots) {
+    this.#slots = slots;
+  }
 
   /** As `SendRecords.note`. */
   note(command: ReceiveCommand): ReceiveCommand {
     switch (command.type) {
       case 'install': {
-        const install = withOwnKeys(command);
-        this.#sas.set(command.id, { install, retired: false });
+        const slot = this.#slots.take(command.keys);
+        const install = { ...command, keys: slot.keys };
+        this.#sas.set(command.id, { install, slot, retired: false });
         return install;
       }
       case 'retire': {
@@ -104,7 +123,7 @@ export class ReceiveRecords {
         return command;
       }
       case 'remove':
-        wipe(this.#sas, command.id);
+        this.#sas.delete(command.id);
         return command;
       case 'path':
       case 'fit': {
@@ -116,6 +135,11 @@ export class ReceiveRecords {
     }
   }
 
+  /** As `SendRecords.slotOf`. */
+  slotOf(id: number): KeySlot | undefined {
+    return this.#sas.get(id)?.slot;
+  }
+
   *restore(): Generator<ReceiveCommand> {
     for (const { install, retired } of this.#sas.values()) {
       yield install;
@@ -124,19 +148,6 @@ export class ReceiveRecords {
   }
 
   clear(): void {
-    for (const id of [...this.#sas.keys()]) wipe(this.#sas, id);
+    this.#sas.clear();
   }
-}
-
-/** A message takes the whole memory along in which a key lies, so each key gets one of its own size. */
-function withOwnKeys<Install extends InstallInbound | InstallOutbound>(command: Install): Install {
-  const keys = { encryption: command.keys.encryption.slice(), integrity: command.keys.integrity.slice() };
-  wipeKeys(command.keys);
-  return { ...command, keys };
-}
-
-function wipe(sas: Map<number, SendSa> | Map<number, ReceiveSa>, id: number): void {
-  const sa = sas.get(id);
-  if (sa !== undefined) wipeKeys(sa.install.keys);
-  sas.delete(id);
 }

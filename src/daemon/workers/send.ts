@@ -64,7 +64,11 @@ export class SendWorker {
   }
 
   run(): void {
-    this.#loop.run();
+    try {
+      this.#loop.run();
+    } finally {
+      this.#plane.wipe();
+    }
   }
 
   #obey(command: WorkerCommand): void {
