@@ -1,4 +1,5 @@
 /** The verbs that keep secrets. Values are read, never printed. */
+import { decodeBase64 } from '../base/base64.ts';
 import { formatSecrets } from './format.ts';
 import {
   type Arguments,
@@ -6,6 +7,7 @@ import {
   flag,
   name,
   noOptions,
+  RefusedInputError,
   readFile,
   type Terminal,
   UsageError,
@@ -41,24 +43,31 @@ export const secretSetValue: VerbSpec = {
   },
   positionals: [1, 2],
   run: async (client, args, terminal) => {
-    const base64 = await secretValue(args, terminal);
-    const result = await client.call('secret-set-value', { uuid: name(args), base64 });
+    const value = await secretValue(args, terminal);
+    const result = await client.setSecret(name(args), value);
+    value.fill(0);
     terminal.out(`Secret value of ${result.uuid} set\n`);
   },
 };
 
-async function secretValue(args: Arguments, terminal: Terminal): Promise<string> {
-  const given = args.options.base64 ?? args.positionals[1];
-  if (typeof given === 'string') {
-    if (args.options.plain === true) throw new UsageError('--plain goes with --file or standard input');
-    return given;
+async function secretValue(args: Arguments, terminal: Terminal): Promise<Uint8Array> {
+  const { base64 = args.positionals[1], file, plain } = args.options;
+  if (typeof base64 === 'string') {
+    if (plain === true) throw new UsageError('--plain goes with --file or standard input');
+    return decoded(Buffer.from(base64));
   }
-  const file = args.options.file;
   const bytes = typeof file === 'string' ? readFile(file) : await terminal.readStdin();
-  if (args.options.plain !== true) return bytes.toString('latin1').trim();
+  if (plain !== true) return decoded(bytes);
   if (bytes.at(-1) === 0x0a)
     terminal.err("warning: the value ends with a newline; use printf '%s' if that was not meant\n");
-  return bytes.toString('base64');
+  return bytes;
+}
+
+function decoded(text: Buffer): Uint8Array {
+  const value = decodeBase64(text);
+  text.fill(0);
+  if (value !== undefined) return value;
+  throw new RefusedInputError('the value is not base64; encode it, or use --plain to give it as it is');
 }
 
 export const secretList: VerbSpec = {

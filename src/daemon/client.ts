@@ -1,6 +1,7 @@
 /** The other end of the control socket: what the `sectunnel` command and tests talk to a daemon with. */
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { offerSecret } from './hand-over.ts';
 import { LineSplitter } from './lines.ts';
 import {
   type Answer,
@@ -24,6 +25,7 @@ interface Waiting {
 
 export class DaemonClient {
   readonly #socket: Socket;
+  readonly #runDir: string;
   // BOUNDED: one entry for each call of this process that is under way.
   readonly #waiting = new Map<number, Waiting>();
   #nextId = 1;
@@ -33,8 +35,9 @@ export class DaemonClient {
   /** Called once when the daemon goes away. */
   onClose: () => void = () => undefined;
 
-  private constructor(socket: Socket) {
+  private constructor(socket: Socket, runDir: string) {
     this.#socket = socket;
+    this.#runDir = runDir;
     const lines = new LineSplitter(MAX_LINE);
     socket.on('data', (chunk: Buffer) => {
       for (const line of lines.push(chunk)) this.#take(JSON.parse(line) as Answer);
@@ -50,7 +53,7 @@ export class DaemonClient {
     return await new Promise((resolve, reject) => {
       socket.once('connect', () => {
         socket.removeAllListeners('error');
-        resolve(new DaemonClient(socket));
+        resolve(new DaemonClient(socket, runDir));
       });
       socket.once('error', (error: NodeJS.ErrnoException) => reject(unreachable(path, error)));
     });
@@ -63,6 +66,19 @@ export class DaemonClient {
     const answer = new Promise<unknown>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
     this.#socket.write(`${JSON.stringify({ id, verb, params })}\n`);
     return (await answer) as Verbs[V]['result'];
+  }
+
+  /**
+   * @param value the caller's, to erase
+   * @throws ControlError with the daemon's refusal
+   */
+  async setSecret(uuid: string, value: Uint8Array): Promise<Verbs['secret-set-value']['result']> {
+    const offer = await offerSecret(this.#runDir, value);
+    try {
+      return await this.call('secret-set-value', { uuid, offer: offer.name });
+    } finally {
+      offer.close();
+    }
   }
 
   close(): void {

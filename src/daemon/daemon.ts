@@ -49,6 +49,8 @@ export class Daemon {
   readonly queries: Queries;
   readonly #log: Logger;
   readonly #onEvent: DaemonOptions['onEvent'];
+  /** Where clients meet it. */
+  readonly runDir: string;
   readonly #catalog: Catalog;
   readonly #autostart: Autostart;
   /** Tunnels that ran before and that nothing else wants to run: one that is stopped by hand before it could is not started. */
@@ -60,6 +62,7 @@ export class Daemon {
   constructor(options: DaemonOptions) {
     this.#log = options.log;
     this.#onEvent = options.onEvent;
+    this.runDir = options.runDir;
     this.#catalog = new Catalog(options.configDir, options.runDir, options.log);
     this.#autostart = new Autostart((name) => this.#startUnasked(name), options.log);
     this.secrets = new SecretSources({

@@ -3,7 +3,8 @@
  *
  * A request is `{"id": 1, "verb": "start", "params": {…}}`, its answer `{"id": 1, "result": …}` or
  * `{"id": 1, "error": {"code": …, "message": …}}`. After the verb `event` the daemon also sends lines
- * `{"event": {…}}` until the connection closes. One table says what each verb takes and gives.
+ * `{"event": {…}}` until the connection closes. The value of a secret stands in no line (`hand-over.ts`).
+ * One table says what each verb takes and gives.
  */
 import type { PkiReport } from '../pki/check.ts';
 import type { ExplainQuestion, Explanation } from './explanation.ts';
@@ -162,7 +163,8 @@ export interface Verbs {
   'pki-check': { params: { name: string }; result: PkiCheckResult };
   event: { params: { name?: string }; result: { subscribed: true } };
   'secret-define': { params: { xml: string; source?: string }; result: { uuid: string } };
-  'secret-set-value': { params: { uuid: string; base64: string }; result: { uuid: string } };
+  /** `offer` names where the value is taken from. */
+  'secret-set-value': { params: { uuid: string; offer: string }; result: { uuid: string } };
   'secret-list': { params: Record<string, never>; result: SecretList };
   'net-import': { params: { xml: string; source?: string; define: boolean }; result: NetImportResult };
   'net-list': { params: Record<string, never>; result: { networks: readonly NetworkInfo[] } };

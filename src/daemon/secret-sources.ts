@@ -78,8 +78,9 @@ export class SecretSources {
     this.#onChanged({ uuid: secret.uuid, usage: secret.usage?.name });
   }
 
-  setValue(uuid: string, base64: string): void {
-    this.#onChanged({ uuid, usage: this.#own.setValue(uuid, base64) });
+  /** @param value the caller's, to erase */
+  setValue(uuid: string, value: Uint8Array): void {
+    this.#onChanged({ uuid, usage: this.#own.setValue(uuid, value) });
   }
 
   undefine(uuid: string): void {

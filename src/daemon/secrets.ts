@@ -4,6 +4,9 @@
  */
 import { readdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { decodeBase64, encodeBase64 } from '../base/base64.ts';
+import { secretCopy } from '../base/secret-bytes.ts';
+import { utf8 } from '../base/text.ts';
 import type { SecretReference } from '../config/model.ts';
 import { dumpSecret, parseSecret, type SecretDocument } from '../config/secret.ts';
 import { makePrivateFolder, readPrivateFile, writePrivateFile } from './files.ts';
@@ -21,8 +24,8 @@ interface Shelf {
   /** Another one whenever the piece may be another; `undefined` when it is not there. */
   state(name: string): string | undefined;
   /** @throws ControlError when others may read it */
-  read(name: string): Buffer;
-  write(name: string, content: string): void;
+  read(name: string): Uint8Array;
+  write(name: string, content: string | Uint8Array): void;
   remove(name: string): void;
   /** What to call a piece in messages. */
   label(name: string): string;
@@ -109,13 +112,12 @@ export class SecretStore {
       : this.#byUsage(reference.usage) !== undefined;
   }
 
-  /** @returns the name of its usage, by which it may be known too */
-  setValue(uuid: string, base64: string): string | undefined {
+  /**
+   * @param value the caller's, to erase
+   * @returns the name of its usage, by which it may be known too
+   */
+  setValue(uuid: string, value: Uint8Array): string | undefined {
     const { shelf } = this.#find(uuid);
-    const value = decodeBase64(base64);
-    if (value === undefined) {
-      throw new ControlError('bad-request', 'the value is not base64; encode it, or use --plain to give it as it is');
-    }
     if (value.length === 0) throw new ControlError('bad-request', 'the value is empty; a pre-shared key is wanted');
     if (value.length > MAX_SECRET_VALUE) {
       throw new ControlError(
@@ -123,8 +125,12 @@ export class SecretStore {
         `the value has ${value.length} bytes; at most ${MAX_SECRET_VALUE} are allowed`,
       );
     }
-    shelf.write(`${uuid}.base64`, value.toString('base64'));
-    value.fill(0);
+    const content = encodeBase64(value);
+    try {
+      shelf.write(`${uuid}.base64`, content);
+    } finally {
+      content.fill(0);
+    }
     const found = this.#byUuid(uuid)?.get(uuid);
     return found !== undefined && 'secret' in found ? found.secret.usage?.name : undefined;
   }
@@ -157,14 +163,12 @@ export class SecretStore {
       throw new ControlError('not-found', `secret ${uuid} has no value; set one with ${advice}`);
     }
     const content = shelf.read(name);
-    const value = decodeBase64(content.toString('latin1').trim());
+    const value = decodeBase64(content);
     content.fill(0);
     if (value === undefined || value.length === 0) {
       throw new ControlError('system', `${shelf.label(name)} holds no base64 value; set it with ${advice}`);
     }
-    const copy = new Uint8Array(value);
-    value.fill(0);
-    return copy;
+    return value;
   }
 
   #find(uuid: string): { readonly uuid: string; readonly shelf: Shelf } {
@@ -240,17 +244,18 @@ function folderShelf(path: string): Shelf {
 
 function memoryShelf(): Shelf {
   // BOUNDED: what the administrator defines.
-  const pieces = new Map<string, Buffer>();
+  const pieces = new Map<string, Uint8Array>();
   let changes = 0;
   return {
     names: () => [...pieces.keys()],
     has: (name) => pieces.has(name),
     state: (name) => (pieces.has(name) ? String(changes) : undefined),
     // A copy: whoever reads a value wipes what was read.
-    read: (name) => Buffer.from(pieces.get(name) ?? []),
+    read: (name) => secretCopy(pieces.get(name) ?? new Uint8Array(0)),
     write: (name, content) => {
       changes++;
-      pieces.set(name, Buffer.from(content));
+      pieces.get(name)?.fill(0);
+      pieces.set(name, typeof content === 'string' ? utf8(content) : secretCopy(content));
     },
     remove: (name) => {
       changes++;
@@ -263,11 +268,4 @@ function memoryShelf(): Shelf {
 
 function sameUsage(a: SecretDocument['usage'], b: SecretDocument['usage']): boolean {
   return a !== undefined && b !== undefined && a.type === b.type && a.name === b.name;
-}
-
-/** Strict, unlike Node's own: `undefined` when anything else than base64 stands there. */
-function decodeBase64(text: string): Buffer | undefined {
-  const bare = text.replace(/[\r\n]/g, '');
-  if (bare.length % 4 !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(bare)) return undefined;
-  return Buffer.from(bare, 'base64');
 }

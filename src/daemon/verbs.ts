@@ -4,6 +4,7 @@ import { parseSecret } from '../config/secret.ts';
 import type { DocumentText } from './catalog.ts';
 import type { ControlConnection } from './control.ts';
 import type { Daemon } from './daemon.ts';
+import { takeSecret } from './hand-over.ts';
 import { ControlError, type Verb, type Verbs } from './protocol.ts';
 import { refusing } from './refusing.ts';
 
@@ -64,9 +65,14 @@ const handlers: Handlers = {
     daemon.secrets.define(secret);
     return { uuid: secret.uuid };
   },
-  'secret-set-value': (daemon, params) => {
+  'secret-set-value': async (daemon, params) => {
     const uuid = text(params, 'uuid').toLowerCase();
-    daemon.secrets.setValue(uuid, text(params, 'base64'));
+    const value = await takeSecret(daemon.runDir, text(params, 'offer'));
+    try {
+      daemon.secrets.setValue(uuid, value);
+    } finally {
+      value.fill(0);
+    }
     return { uuid };
   },
   'secret-list': (daemon) => daemon.secrets.list(),

@@ -1,6 +1,7 @@
 import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it, vi } from 'vitest';
+import { utf8 } from '../../src/base/text.ts';
 import { parseSecret, type SecretDocument } from '../../src/config/secret.ts';
 import { SecretStore } from '../../src/daemon/secrets.ts';
 import { SECRET_UUID, temporaryFolder } from '../support/daemon.ts';
@@ -26,7 +27,7 @@ describe('SecretStore', () => {
   it('keeps description and value in files of their own, readable by the owner alone', () => {
     const { secrets, folder } = store();
     secrets.define(secret);
-    secrets.setValue(SECRET_UUID, Buffer.from('top secret').toString('base64'));
+    secrets.setValue(SECRET_UUID, utf8('top secret'));
     for (const file of [`${SECRET_UUID}.xml`, `${SECRET_UUID}.base64`]) {
       expect(statSync(join(folder, file)).mode & 0o777).toBe(0o600);
     }
@@ -47,7 +48,7 @@ describe('SecretStore', () => {
         description: 'the key of gw2',
       },
     ]);
-    secrets.setValue(SECRET_UUID, 'a2V5');
+    secrets.setValue(SECRET_UUID, utf8('key'));
     expect(JSON.stringify(secrets.list())).not.toContain('a2V5');
     expect(secrets.list()[0]?.hasValue).toBe(true);
   });
@@ -55,16 +56,21 @@ describe('SecretStore', () => {
   it('refuses a file that others may read, and says how to mend it', () => {
     const { secrets, folder } = store();
     secrets.define(secret);
-    secrets.setValue(SECRET_UUID, 'a2V5');
+    secrets.setValue(SECRET_UUID, utf8('key'));
     chmodSync(join(folder, `${SECRET_UUID}.base64`), 0o644);
     expect(() => secrets.value({ by: 'uuid', uuid: SECRET_UUID })).toThrow(/mode 0644.*chmod 600/);
   });
 
-  it.each(['not base64!', 'abc', 'YWJj=', 'YW Jj'])('refuses the value %j', (value) => {
+  it.each([
+    ['no bytes', 0, /is empty/],
+    ['4097 bytes', 4097, /has 4097 bytes; at most 4096/],
+  ])('refuses a value of %s, and leaves it to the caller', (_, length, message) => {
     const { secrets, folder } = store();
     secrets.define(secret);
-    expect(() => secrets.setValue(SECRET_UUID, value)).toThrow(/not base64/);
+    const value = new Uint8Array(length).fill(7);
+    expect(() => secrets.setValue(SECRET_UUID, value)).toThrow(message);
     expect(existsSync(join(folder, `${SECRET_UUID}.base64`))).toBe(false);
+    expect(value.every((byte) => byte === 7)).toBe(true);
   });
 
   it('says what is missing', () => {
@@ -73,7 +79,7 @@ describe('SecretStore', () => {
     expect(() => secrets.value({ by: 'usage', usage: 'nobody' })).toThrow(/no secret with the usage 'nobody'/);
     secrets.define(secret);
     expect(() => secrets.value({ by: 'uuid', uuid: SECRET_UUID })).toThrow(/has no value.*secret-set-value/);
-    expect(() => secrets.setValue(SECRET_UUID, '')).toThrow(/empty/);
+    expect(() => secrets.setValue(SECRET_UUID, utf8(''))).toThrow(/empty/);
     writeFileSync(join(folder, `${SECRET_UUID}.base64`), '***', { mode: 0o600 });
     expect(() => secrets.value({ by: 'uuid', uuid: SECRET_UUID })).toThrow(/holds no base64 value/);
     expect(() => secrets.undefine('../../etc/passwd')).toThrow(/not a UUID/);
@@ -89,7 +95,7 @@ describe('SecretStore', () => {
   it('lists a secret that cannot be read with the reason, and serves the others', () => {
     const { secrets, folder } = store();
     secrets.define(secret);
-    secrets.setValue(SECRET_UUID, 'a2V5');
+    secrets.setValue(SECRET_UUID, utf8('key'));
     writeFileSync(join(folder, `${other}.xml`), '<secret', { mode: 0o600 });
     expect(secrets.list().map(({ uuid }) => uuid)).toEqual([SECRET_UUID, other]);
     expect(secrets.list()[1]?.description).toContain(`${other}.xml:1`);
@@ -99,7 +105,7 @@ describe('SecretStore', () => {
   it('keeps an ephemeral secret in memory alone', () => {
     const { secrets, folder } = store();
     secrets.define({ ...secret, ephemeral: true });
-    secrets.setValue(SECRET_UUID, 'a2V5');
+    secrets.setValue(SECRET_UUID, utf8('key'));
     for (let i = 0; i < 2; i++)
       expect(Buffer.from(secrets.value({ by: 'uuid', uuid: SECRET_UUID })).toString()).toBe('key');
     expect(readdirSync(folder)).toEqual([]);
@@ -113,7 +119,7 @@ describe('SecretStore', () => {
     const { secrets, folder } = store();
     secrets.define(secret);
     secrets.define({ ...secret, uuid: other, usage: { type: 'tls', name: 'another' } });
-    secrets.setValue(SECRET_UUID, 'a2V5');
+    secrets.setValue(SECRET_UUID, utf8('key'));
     const found = (usage: string): string => Buffer.from(secrets.value({ by: 'usage', usage })).toString();
     expect(found('sectunnel:net')).toBe('key');
     const parsed = vi.mocked(parseSecret).mock.calls.length;
@@ -135,7 +141,7 @@ describe('SecretStore', () => {
   it('forgets both files', () => {
     const { secrets, folder } = store();
     secrets.define(secret);
-    secrets.setValue(SECRET_UUID, 'a2V5');
+    secrets.setValue(SECRET_UUID, utf8('key'));
     secrets.undefine(SECRET_UUID);
     expect(existsSync(join(folder, `${SECRET_UUID}.xml`))).toBe(false);
     expect(existsSync(join(folder, `${SECRET_UUID}.base64`))).toBe(false);

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
 import { type IpAddress, parseAddress } from '../../src/base/address.ts';
 import type { Logger } from '../../src/base/log.ts';
+import { utf8 } from '../../src/base/text.ts';
 import { DaemonClient } from '../../src/daemon/client.ts';
 import { chooseCrypto } from '../../src/daemon/crypto.ts';
 import type { Daemon } from '../../src/daemon/daemon.ts';
@@ -145,7 +146,7 @@ export class TestDaemon {
   /** Defines the secret that the documents of the tests refer to. */
   async giveSecret(value = 'a pre-shared key'): Promise<void> {
     await this.client.call('secret-define', { xml: `<secret><uuid>${SECRET_UUID}</uuid></secret>` });
-    await this.client.call('secret-set-value', { uuid: SECRET_UUID, base64: Buffer.from(value).toString('base64') });
+    await this.client.setSecret(SECRET_UUID, utf8(value));
   }
 }
 

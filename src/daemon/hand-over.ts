@@ -1,0 +1,79 @@
+/**
+ * How the value of a secret gets from a client to the daemon. It stands in no request: a request becomes a string, and what
+ * Node reads from a connection that it accepted lies in memory that Node gives back as it is; neither can be erased. So the
+ * client offers the value on a socket of its own in the run folder, which only the daemon's user may enter, and the daemon
+ * connects to it and reads into its own memory.
+ */
+import { randomBytes } from 'node:crypto';
+import { chmodSync, chownSync, statSync } from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { secretBytes, secretCopy } from '../base/secret-bytes.ts';
+import { ControlError } from './protocol.ts';
+
+/** Shorter than the name of the control socket, since a path has to fit into a socket's address. */
+const OFFER = /^\.[0-9a-f]{12}$/;
+/** Bytes that are taken: more than any value may have, so that one that is too long is refused with a reason. */
+const MAX_TAKEN = 65_536;
+/** Milliseconds that a client is given: it has offered what it asks to have taken. */
+const PATIENCE = 2_000;
+
+/** A value that waits to be taken, once. */
+export interface Offer {
+  /** What the daemon is told. */
+  readonly name: string;
+  close(): void;
+}
+
+/** @param value the caller's, to erase when the offer is closed */
+export async function offerSecret(runDir: string, value: Uint8Array): Promise<Offer> {
+  const name = `.${randomBytes(6).toString('hex')}`;
+  const path = join(runDir, name);
+  const server = createServer((socket) => {
+    // The daemon says in its answer what went wrong.
+    socket.on('error', () => undefined);
+    socket.end(value);
+    server.close();
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(path, resolve);
+  });
+  giveTo(runDir, path);
+  return { name, close: () => void server.close() };
+}
+
+/** For the user that the daemon runs as alone; its folder has kept others out from the first moment. */
+function giveTo(runDir: string, path: string): void {
+  chmodSync(path, 0o600);
+  const { uid, gid } = statSync(runDir);
+  if (uid !== process.geteuid?.()) chownSync(path, uid, gid);
+}
+
+/**
+ * Takes what a client offers. The result is the caller's to erase.
+ * @throws ControlError when there is nothing, too much, or no end
+ */
+export function takeSecret(runDir: string, name: string): Promise<Uint8Array> {
+  if (!OFFER.test(name)) throw new ControlError('bad-request', `'${name}' is no offer of a value`);
+  const taken = secretBytes(MAX_TAKEN);
+  let length = 0;
+  return new Promise<Uint8Array>((resolve, reject) => {
+    const refuse = (why: string): void => {
+      socket.destroy();
+      reject(new ControlError('bad-request', `the value cannot be taken from ${join(runDir, name)}: ${why}`));
+    };
+    const buffer = secretBytes(MAX_TAKEN);
+    const callback = (count: number): boolean => {
+      if (length + count > MAX_TAKEN) refuse(`it has more than ${MAX_TAKEN} bytes`);
+      else taken.set(buffer.subarray(0, count), length);
+      buffer.fill(0, 0, count);
+      length += count;
+      return true;
+    };
+    const socket: Socket = connect({ path: join(runDir, name), onread: { buffer, callback } });
+    socket.setTimeout(PATIENCE, () => refuse('it does not come'));
+    socket.once('error', (error: NodeJS.ErrnoException) => refuse(error.code ?? error.message));
+    socket.once('end', () => resolve(secretCopy(taken.subarray(0, length))));
+  }).finally(() => taken.fill(0));
+}
