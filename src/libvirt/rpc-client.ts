@@ -5,6 +5,7 @@
  */
 import { connect, type Socket } from 'node:net';
 import type { ByteReader, ByteWriter } from '../base/bytes.ts';
+import { secretBytes } from '../base/secret-bytes.ts';
 import { messageOf } from '../base/text.ts';
 import { decodeMessage, encodeCall, MessageAssembler } from './rpc-message.ts';
 import { AuthType, Procedure } from './rpc-numbers.ts';
@@ -59,21 +60,23 @@ export class RpcClient {
   /** Called once when the connection is gone, also after `close`. */
   onClose: () => void = nothing;
 
-  private constructor(socket: Socket, path: string, timeout: number) {
+  private constructor({ socket, onBytes }: Connected, path: string, timeout: number) {
     this.#socket = socket;
     this.#path = path;
     this.#timeout = timeout;
     const assembler = new MessageAssembler();
-    socket.on('data', (chunk: Buffer) => {
+    onBytes((bytes) => {
       try {
-        assembler.push(chunk, (message) => this.#take(message));
+        assembler.push(bytes, (message) => this.#take(message));
       } catch (error) {
         this.#break(`it broke the protocol: ${messageOf(error)}`);
       }
-      chunk.fill(0); // It may have held a secret.
     });
     socket.on('error', (error) => this.#break(error.message));
-    socket.on('close', () => this.#break('it closed the connection'));
+    socket.on('close', () => {
+      assembler.discard();
+      this.#break('it closed the connection');
+    });
   }
 
   /**
@@ -183,10 +186,29 @@ export class RpcClient {
   }
 }
 
+/** A socket that reads into memory which is erased each time, as secrets come by it: Node's own way leaves copies. */
+interface Connected {
+  readonly socket: Socket;
+  /** Says who takes what comes; the bytes are erased when it returns. */
+  readonly onBytes: (take: (bytes: Uint8Array) => void) => void;
+}
+
+/** Bytes that are read at a time. */
+const READ_SIZE = 65_536;
+
 /** @throws LibvirtUnreachableError saying what is there instead of a daemon */
-function connected(path: string, timeout: number): Promise<Socket> {
+function connected(path: string, timeout: number): Promise<Connected> {
   return new Promise((resolve, reject) => {
-    const socket = connect(path);
+    let take: (bytes: Uint8Array) => void = nothing;
+    const callback = (count: number, buffer: Uint8Array): boolean => {
+      take(buffer.subarray(0, count));
+      buffer.fill(0, 0, count);
+      return true;
+    };
+    const socket = connect({ path, onread: { buffer: secretBytes(READ_SIZE), callback } });
+    const onBytes: Connected['onBytes'] = (taker) => {
+      take = taker;
+    };
     const timer = setTimeout(() => {
       socket.destroy();
       reject(new LibvirtUnreachableError('silent', `libvirt at ${path} does not accept connections`));
@@ -194,7 +216,7 @@ function connected(path: string, timeout: number): Promise<Socket> {
     socket.once('connect', () => {
       clearTimeout(timer);
       socket.removeAllListeners('error');
-      resolve(socket);
+      resolve({ socket, onBytes });
     });
     socket.once('error', (error: NodeJS.ErrnoException) => {
       clearTimeout(timer);

@@ -3,6 +3,7 @@
  * (libvirt's `virnetprotocol.x`). Lengths from the other side are checked before anything is kept for them.
  */
 import { ByteReader, ByteWriter, DecodeError, readU32 } from '../base/bytes.ts';
+import { secretBytes } from '../base/secret-bytes.ts';
 import { displayText } from '../base/text.ts';
 import { MessageStatus, MessageType, REMOTE_PROGRAM, REMOTE_VERSION } from './rpc-numbers.ts';
 import { MAX_STRING, readInt, readOpaque } from './xdr.ts';
@@ -91,12 +92,17 @@ export class MessageAssembler {
     }
   }
 
+  /** Erases what has come of a message whose rest does not come. */
+  discard(): void {
+    this.#message?.fill(0);
+  }
+
   #begin(): void {
     const length = readU32(this.#length, 0);
     if (length < LENGTH_SIZE + HEADER_SIZE || length > MAX_MESSAGE) {
       throw new DecodeError('bad-length', 0, `a message of ${length} bytes; at most ${MAX_MESSAGE} are taken`);
     }
-    this.#message = new Uint8Array(length);
+    this.#message = secretBytes(length);
     this.#message.set(this.#length);
     this.#filled = LENGTH_SIZE;
   }

@@ -6,6 +6,7 @@
  */
 import type { ByteReader, ByteWriter } from '../base/bytes.ts';
 import { fromHex, toHex } from '../base/bytes.ts';
+import { secretCopy } from '../base/secret-bytes.ts';
 import { displayText } from '../base/text.ts';
 import type { SecretReference } from '../config/model.ts';
 import { LibvirtUnreachableError, RpcClient } from './rpc-client.ts';
@@ -116,7 +117,7 @@ export class LibvirtSecrets {
             writeSecret(body, secret);
             body.u32(0);
           },
-          (body) => readOpaque(body, MAX_VALUE).slice(),
+          (body) => secretCopy(readOpaque(body, MAX_VALUE)),
         );
       } catch (error) {
         throw error instanceof LibvirtError ? refusedValue(secret, error) : error;

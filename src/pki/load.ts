@@ -2,8 +2,8 @@
  * Certificates, keys and revocation lists out of files. Every error names the file, says what is wrong in it and how it
  * is mended. A private key that others may read is refused by the reader that is handed in.
  */
-import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
-import { decodeText, messageOf } from '../base/text.ts';
+import { createPrivateKey, createPublicKey, type KeyObject, type PrivateKeyInput } from 'node:crypto';
+import { messageOf } from '../base/text.ts';
 import { MAX_CHAIN } from '../base/x509-limits.ts';
 import { type Certificate, describeCertificate, isSelfIssued, parseCertificate, sameNames } from './certificate.ts';
 import { type Crl, MAX_CRL, parseCrl } from './crl.ts';
@@ -62,17 +62,21 @@ export function loadChain(path: string, reader: FileReader): Certificate[] {
 function loadCertificates(path: string, reader: FileReader): Certificate[] {
   const bytes = bounded(path, reader.read(path), MAX_FILE);
   if (isDer(bytes)) return [certificateFrom(path, bytes, 'the certificate')];
-  const blocks = pemBlocks(decodeText(bytes));
+  const blocks = pemBlocks(bytes);
   const wanted = blocks.filter(({ label }) => /^(X509 |TRUSTED )?CERTIFICATE$/.test(label));
   if (wanted.length === 0) throw new PkiFileError(path, `${holds(blocks)}; a certificate in PEM or DER is wanted`);
-  return wanted.map(({ der, label }, at) => {
+  const certificates = wanted.map((block, at) => {
     const which = wanted.length === 1 ? 'the certificate' : `certificate ${at + 1} of ${wanted.length}`;
-    if (label.startsWith('TRUSTED')) {
+    if (block.label.startsWith('TRUSTED')) {
       throw new PkiFileError(path, `${which} is in OpenSSL's trusted form; write it with 'openssl x509 -in ${path}'`);
     }
+    const der = block.der();
     if (der === undefined) throw new PkiFileError(path, `${which} is not base64 between its lines; copy it again`);
     return certificateFrom(path, der, which);
   });
+  // The key may stand in the same file.
+  bytes.fill(0);
+  return certificates;
 }
 
 function certificateFrom(path: string, der: Uint8Array, which: string): Certificate {
@@ -87,7 +91,7 @@ function certificateFrom(path: string, der: Uint8Array, which: string): Certific
 export function loadPrivateKey(path: string, passphrase: Uint8Array | undefined, reader: FileReader): KeyObject {
   const bytes = bounded(path, reader.readPrivate(path), MAX_FILE);
   try {
-    const key = isDer(bytes) ? derKey(path, bytes, passphrase) : pemKey(path, decodeText(bytes), passphrase);
+    const key = isDer(bytes) ? derKey(path, bytes, passphrase) : pemKey(path, bytes, passphrase);
     const problem = keyProblem(key);
     if (problem !== undefined) throw new PkiFileError(path, `it holds ${problem}`);
     return key;
@@ -96,8 +100,16 @@ export function loadPrivateKey(path: string, passphrase: Uint8Array | undefined,
   }
 }
 
-function pemKey(path: string, text: string, passphrase: Uint8Array | undefined): KeyObject {
-  const blocks = pemBlocks(text);
+/** What stands in a block of that label, in Node's words. */
+const KEY_TYPES = {
+  'PRIVATE KEY': 'pkcs8',
+  'ENCRYPTED PRIVATE KEY': 'pkcs8',
+  'RSA PRIVATE KEY': 'pkcs1',
+  'EC PRIVATE KEY': 'sec1',
+} as const;
+
+function pemKey(path: string, bytes: Uint8Array, passphrase: Uint8Array | undefined): KeyObject {
+  const blocks = pemBlocks(bytes);
   const keys = blocks.filter(({ label }) => label.endsWith('PRIVATE KEY'));
   const [block] = keys;
   if (block === undefined) throw new PkiFileError(path, `${holds(blocks)}; a private key in PEM or DER is wanted`);
@@ -105,13 +117,33 @@ function pemKey(path: string, text: string, passphrase: Uint8Array | undefined):
   if (block.label === 'OPENSSH PRIVATE KEY') {
     throw new PkiFileError(path, `it holds a key of SSH; write it as PEM with 'ssh-keygen -p -m PEM -f ${path}'`);
   }
-  const encrypted = block.label === 'ENCRYPTED PRIVATE KEY' || /^Proc-Type:.*ENCRYPTED/m.test(block.pem);
+  const encrypted = block.label === 'ENCRYPTED PRIVATE KEY' || block.hasHeaders;
   if (encrypted && passphrase === undefined) throw needsPassphrase(path);
+  const type = isKeyLabel(block.label) ? KEY_TYPES[block.label] : undefined;
+  // OpenSSL's own reader of PEM leaves lines of it in memory that it has given back.
+  const der = type === undefined ? undefined : block.der();
   try {
-    return createPrivateKey({ key: block.pem, format: 'pem', ...passphraseOption(passphrase) });
+    if (type === undefined || der === undefined)
+      return importKey({ key: inBuffer(block.pem), format: 'pem' }, passphrase);
+    return importKey({ key: inBuffer(der), format: 'der', type }, passphrase);
   } catch (error) {
     throw keyError(path, error, encrypted);
+  } finally {
+    der?.fill(0);
   }
+}
+
+function isKeyLabel(label: string): label is keyof typeof KEY_TYPES {
+  return Object.hasOwn(KEY_TYPES, label);
+}
+
+/** The same memory. */
+function inBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+}
+
+function importKey(key: PrivateKeyInput, passphrase: Uint8Array | undefined): KeyObject {
+  return createPrivateKey(passphrase === undefined ? key : { ...key, passphrase: inBuffer(passphrase) });
 }
 
 function derKey(path: string, der: Uint8Array, passphrase: Uint8Array | undefined): KeyObject {
@@ -121,16 +153,12 @@ function derKey(path: string, der: Uint8Array, passphrase: Uint8Array | undefine
   if (encrypted && passphrase === undefined) throw needsPassphrase(path);
   for (const type of ['pkcs8', 'pkcs1', 'sec1'] as const) {
     try {
-      return createPrivateKey({ key: Buffer.from(der), format: 'der', type, ...passphraseOption(passphrase) });
+      return importKey({ key: inBuffer(der), format: 'der', type }, passphrase);
     } catch (error) {
       last ??= error;
     }
   }
   throw keyError(path, last, encrypted);
-}
-
-function passphraseOption(passphrase: Uint8Array | undefined): { passphrase?: Buffer } {
-  return passphrase === undefined ? {} : { passphrase: Buffer.from(passphrase) };
 }
 
 function needsPassphrase(path: string): PkiFileError {
@@ -144,9 +172,9 @@ function keyError(path: string, error: unknown, encrypted: boolean): PkiFileErro
 
 export function loadCrls(path: string, reader: FileReader): Crl[] {
   const bytes = bounded(path, reader.read(path), 2 * MAX_CRL);
-  const blocks = isDer(bytes) ? undefined : pemBlocks(decodeText(bytes));
+  const blocks = isDer(bytes) ? undefined : pemBlocks(bytes);
   const lists =
-    blocks === undefined ? [bytes] : blocks.flatMap(({ label, der }) => (label === 'X509 CRL' && der) || []);
+    blocks === undefined ? [bytes] : blocks.flatMap((block) => (block.label === 'X509 CRL' ? (block.der() ?? []) : []));
   if (lists.length === 0)
     throw new PkiFileError(path, `${holds(blocks ?? [])}; a revocation list in PEM or DER is wanted`);
   return lists.map((der) => {

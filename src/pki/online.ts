@@ -154,8 +154,8 @@ function lasting<T>(value: T, bytes: number, now: number, until: number | undefi
 /** Lists are to be DER (RFC 5280 §4.2.1.13); who made one by hand often publishes PEM. */
 function listDer(bytes: Uint8Array): Uint8Array {
   if (isDer(bytes)) return bytes;
-  const found = pemBlocks(Buffer.from(bytes.subarray(0, MAX_FETCHED_CRL)).toString('latin1'));
-  return found.find(({ label }) => label === 'X509 CRL')?.der ?? bytes;
+  const found = pemBlocks(bytes.subarray(0, MAX_FETCHED_CRL));
+  return found.find(({ label }) => label === 'X509 CRL')?.der() ?? bytes;
 }
 
 /** One place may have something of several authorities, and none may speak for another. */
