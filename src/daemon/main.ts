@@ -2,6 +2,7 @@
 /** The `sectunneld` program: takes its command line apart, runs a daemon in the foreground until a signal ends it. */
 import { isAbsolute } from 'node:path';
 import { parseArgs } from 'node:util';
+import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import { SECRET_SOCKETS } from '../libvirt/secrets.ts';
 import { cryptoChoices, selectCrypto } from './crypto.ts';
@@ -9,6 +10,7 @@ import { defaultConfigDir, defaultRunDir, sharedRunDir } from './folders.ts';
 import { linuxPlatform } from './linux.ts';
 import { lockNetworkNamespace } from './lock.ts';
 import { createLog, type LogLevel, logLevels } from './log.ts';
+import { refuseDumps } from './memory-guard.ts';
 import { ServiceManager } from './notify.ts';
 import { ControlError } from './protocol.ts';
 import { Service } from './service.ts';
@@ -108,6 +110,7 @@ function oneOf<T extends string>(option: string, found: string, allowed: readonl
 
 async function run(chosen: Settings): Promise<void> {
   const log = createLog(chosen.logLevel, chosen.logFormat);
+  guardMemory(log);
   const { configDir, runDir, libvirtSockets } = chosen;
   const { provider: crypto, leftOut } = selectCrypto(chosen.crypto);
   for (const { name, reason } of leftOut) log.info({ provider: name, reason }, 'cryptographic provider not used');
@@ -130,6 +133,16 @@ async function run(chosen: Settings): Promise<void> {
   await service.close();
   unlock();
   manager?.close();
+}
+
+/** Before there is a key in it. Elsewhere than on Linux there are no tunnels either, which is said later. */
+function guardMemory(log: Logger): void {
+  if (process.platform !== 'linux') return;
+  try {
+    refuseDumps();
+  } catch (error) {
+    log.warn({}, `core dumps of this process, which may hold keys, cannot be switched off: ${messageOf(error)}`);
+  }
 }
 
 /** Also one that comes while the daemon starts ends it in good order. */

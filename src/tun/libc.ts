@@ -57,6 +57,10 @@ export interface Libc {
   setns(fd: number, type: number): number;
   /** The system's number of the calling thread. */
   gettid(): number;
+  /** prctl(2) with one argument. */
+  prctl(option: number, argument: number): number;
+  /** `limit` is a structure rlimit. */
+  setrlimit(resource: number, limit: Uint8Array): number;
 }
 
 // BOUNDED: by the buffers that are alive.
@@ -188,6 +192,9 @@ function bindCalls(ffi: Koffi): Libc {
   const timerfdSettime = bind<(fd: number, flags: number, setting: Uint8Array, before: number) => number>(
     'int timerfd_settime(int fd, int flags, const void *setting, uintptr_t before)',
   );
+  const prctl = bind<(option: number, a: number, b: number, c: number, d: number) => number>(
+    'int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)',
+  );
   const epollWait = library.func('int epoll_wait(int epoll, void *events, int count, int timeout)');
   return {
     errno: () => ffi.errno(),
@@ -222,5 +229,7 @@ function bindCalls(ffi: Koffi): Libc {
     flock: bind('int flock(int fd, int operation)'),
     setns: bind('int setns(int fd, int type)'),
     gettid: bind('int gettid()'),
+    prctl: (option, argument) => prctl(option, argument, 0, 0, 0),
+    setrlimit: bind('int setrlimit(int resource, const void *limit)'),
   };
 }

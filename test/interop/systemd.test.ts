@@ -3,7 +3,7 @@
  * sd_notify's protocol as it is there. Nothing here is run by systemd itself.
  */
 import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeEach, expect, it } from 'vitest';
 import { showLogsOnFailure } from '../support/lab/failure.ts';
@@ -108,6 +108,10 @@ describeInterop('units for systemd', ['namespaces', 'systemd', 'build'], () => {
       expect(status).toMatch(new RegExp(`^${set}:\t${CAPABILITIES}$`, 'm'));
     }
     expect(status).toMatch(new RegExp(`^Uid:\t${user}\t`, 'm'));
+
+    // No core dump, and none but root may read the keys in its memory: files of one that may be dumped are its user's.
+    expect(readFileSync(`/proc/${ours.pid}/limits`, 'utf8')).toMatch(/^Max core file size +0 +0 /m);
+    expect(statSync(`/proc/${ours.pid}/mem`).uid).toBe(0);
 
     // A device with routes, UDP port 500, and ESP straight over IP.
     await other.load(TUNNEL, 'right', { start: 'respond' });
