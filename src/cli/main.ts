@@ -1,5 +1,5 @@
-#!/usr/bin/env node
 /** The `sectunnel` command. */
+import '../daemon/inspector.ts';
 import { run } from './run.ts';
 import type { Terminal } from './verb.ts';
 

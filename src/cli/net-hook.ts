@@ -9,6 +9,7 @@ import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync }
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { messageOf } from '../base/text.ts';
+import { NO_INSPECTOR } from '../daemon/node-options.ts';
 import { TUNNEL_NAMESPACE } from '../libvirt/network.ts';
 import { type Arguments, type LocalVerbSpec, RefusedInputError, type Terminal, UsageError } from './verb.ts';
 
@@ -54,11 +55,12 @@ function patience({ options: { timeout } }: Arguments): number {
 
 /** Nothing of it asks libvirt: inside of a start, libvirt would wait for itself. */
 function hookScript(runDir: string, seconds: number): string {
-  const command = [process.execPath, PROGRAM, runDir, String(seconds)].map(shellQuoted).join(' ');
+  const command = [process.execPath, NO_INSPECTOR, PROGRAM, runDir, String(seconds)].map(shellQuoted).join(' ');
   return `#!/bin/sh
 ${MARK} https://libvirt.org/hooks.html
 # Only a start can be refused. A network that names no tunnel starts at once, also without the daemon.
 case $2 in start | stopped) ;; *) exit 0 ;; esac
+unset NODE_OPTIONS NODE_PATH
 xml=$(cat)
 case $xml in *${TUNNEL_NAMESPACE}*) ;; *) exit 0 ;; esac
 printf '%s\\n' "$xml" | ${command} "$1" "$2" && exit 0

@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 /**
  * What libvirt's network hook asks the daemon with: `network-hook RUN-DIR SECONDS NETWORK OPERATION`, the network as XML
  * on standard input. Its script (`net-hook.ts`) calls it for networks that name a tunnel, to start and when they have
@@ -6,6 +5,7 @@
  *
  * Exit code 1 and a line on standard error veto a start; libvirt shows that line. After a stop nobody looks at it.
  */
+import '../daemon/inspector.ts';
 import { messageOf } from '../base/text.ts';
 import { DaemonClient } from '../daemon/client.ts';
 

@@ -1,5 +1,5 @@
-#!/usr/bin/env node
 /** The `sectunneld` program: takes its command line apart, runs a daemon in the foreground until a signal ends it. */
+import './inspector.ts';
 import { isAbsolute } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Logger } from '../base/log.ts';
@@ -25,8 +25,8 @@ Usage
   sectunneld [OPTION …]
 
 Runs in the foreground and logs to standard error: readable lines on a terminal, JSON elsewhere. One daemon serves
-a network namespace; those of others have folders of their own. SIGTERM and SIGINT delete the SAs, telling the peers,
-and remove devices and routes. Tunnels are defined, started and watched with sectunnel(1).
+a network namespace; those of others have folders of their own. Tunnels are defined, started and watched with
+sectunnel(1).
 
 Options
   --config-dir DIR    definitions, autostart links and secrets (default ${defaultConfigDir()})
@@ -43,6 +43,16 @@ Options
   --help, --version
 
 It needs CAP_NET_ADMIN and /dev/net/tun for its devices, and CAP_NET_BIND_SERVICE for UDP port 500.
+
+Signals
+  SIGTERM, SIGINT    delete the SAs, telling the peers, remove devices, routes and fences, and end
+  SIGHUP, SIGUSR1,   nothing but a line in the log: documents are read by 'sectunnel define' and 'update', and
+  SIGUSR2            Node's inspector, which SIGUSR1 would open, stays shut
+  SIGPIPE            nothing
+
+Node's inspector would let every local user run code in the daemon. It does not start with --inspect or another option
+of Node that opens it, or that writes memory or the environment to files; NODE_OPTIONS and all other variables NODE_*
+are not heeded.
 
 Started by a service manager with NOTIFY_SOCKET (systemd: Type=notify) it says when it is ready and when it ends, and
 feeds the watchdog. Units for systemd are in the folder systemd of the package.
@@ -111,6 +121,7 @@ function oneOf<T extends string>(option: string, found: string, allowed: readonl
 async function run(chosen: Settings): Promise<void> {
   const log = createLog(chosen.logLevel, chosen.logFormat);
   guardMemory(log);
+  ignoreSignals(log);
   const { configDir, runDir, libvirtSockets } = chosen;
   const { provider: crypto, leftOut } = selectCrypto(chosen.crypto);
   for (const { name, reason } of leftOut) log.info({ provider: name, reason }, 'cryptographic provider not used');
@@ -143,6 +154,17 @@ function guardMemory(log: Logger): void {
   } catch (error) {
     log.warn({}, `core dumps of this process, which may hold keys, cannot be switched off: ${messageOf(error)}`);
   }
+}
+
+/** Signals that would end the process or open Node's inspector, or that make other daemons reload: they are logged. */
+const IGNORED_SIGNALS: Readonly<Record<'SIGHUP' | 'SIGUSR1' | 'SIGUSR2', string>> = {
+  SIGHUP: "SIGHUP ignored: documents are read by 'sectunnel define' and 'sectunnel update'",
+  SIGUSR1: "SIGUSR1 ignored: Node's inspector stays shut",
+  SIGUSR2: 'SIGUSR2 ignored',
+};
+
+function ignoreSignals(log: Logger): void {
+  for (const [name, text] of Object.entries(IGNORED_SIGNALS)) process.on(name, () => log.info({}, text));
 }
 
 /** Also one that comes while the daemon starts ends it in good order. */

@@ -4,6 +4,7 @@ import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { run } from '../../src/cli/run.ts';
+import { NO_INSPECTOR } from '../../src/daemon/node-options.ts';
 import { TUNNEL_NAMESPACE } from '../../src/libvirt/network.ts';
 import { temporaryFolder } from '../support/daemon.ts';
 
@@ -51,6 +52,16 @@ describe('the hook', () => {
     expect(willing.asked()).toBe(`lan start ${HELD}\nlan stopped ${HELD}\n`);
     const unwilling = await hook(1);
     expect([unwilling.call('start', HELD), unwilling.call('stopped', HELD)]).toEqual([1, 0]);
+  });
+
+  it('runs a Node that takes no options from the environment, and whose inspector has no address', async () => {
+    const { out } = await sectunnel('hook', 'print');
+    expect(out).toContain(`'${process.execPath}' '${NO_INSPECTOR}' `);
+    const script = out.replace(/\| .*network-hook\.js'.* && exit 0/, '; env');
+    const env = { NODE_OPTIONS: '--inspect', NODE_PATH: '/tmp', PATH: process.env.PATH };
+    const { stdout } = spawnSync('sh', ['-c', script, 'hook', 'lan', 'start'], { input: HELD, env, encoding: 'utf8' });
+    expect(stdout).toContain('PATH=');
+    expect(stdout).not.toMatch(/^NODE_/m);
   });
 
   it('lets all other networks start, and everything else happen, without asking', async () => {

@@ -5,6 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { addressOf, libc, SystemError } from '../../tun/libc.ts';
+import { WORKER_OPTIONS } from '../node-options.ts';
 import {
   CONTROL_BYTES,
   Control,
@@ -151,8 +152,7 @@ export class WorkerLink {
     this.#heardAt = this.#startedAt;
     this.#askedAt = this.#startedAt;
     const workerData: WorkerSetup = { ...this.#options.setup, port: port2, wake: this.#wake, control: this.control };
-    // Not with the arguments of the program's own start (`node -e`, preloaded modules): they are none of the worker's.
-    const options = { workerData, transferList: [port2], execArgv: [], resourceLimits: RESOURCES };
+    const options = { ...WORKER_OPTIONS, workerData, transferList: [port2], resourceLimits: RESOURCES };
     const worker = new Worker(new URL('./worker.js', import.meta.url), options);
     this.#worker = worker;
     this.#port = port1;

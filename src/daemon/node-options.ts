@@ -1,0 +1,35 @@
+/** Options of Node itself: those that no program of this package runs with, and those of its threads. */
+import type { WorkerOptions } from 'node:worker_threads';
+
+/**
+ * The argument that leaves Node's inspector no address: Linux binds no TCP socket to a multicast one. `bin/launch` has it
+ * too, and tells more.
+ */
+export const NO_INSPECTOR = '--inspect-port=[ff01::1]:9229';
+
+/** What opens the inspector, or writes memory, keys included, or the environment to files. */
+const REFUSED: readonly string[] = [
+  '--inspect',
+  '--debug',
+  '--heapsnapshot',
+  '--heap-prof',
+  '--cpu-prof',
+  '--prof',
+  '--perf',
+  '--report',
+  '--abort-on-uncaught-exception',
+  '--tls-keylog',
+];
+
+/** Whether a word of Node's command line, or of NODE_OPTIONS, is an option that no program of this package runs with. */
+export function isRefusedOption(word: string): boolean {
+  // As Node does: --heap_prof is --heap-prof.
+  const option = word.replaceAll('_', '-');
+  return word !== NO_INSPECTOR && REFUSED.some((start) => option.startsWith(start));
+}
+
+/**
+ * What every worker thread is made with. Neither the arguments of Node's own start (an inspector, preloaded modules) nor its
+ * environment (NODE_OPTIONS) are for threads.
+ */
+export const WORKER_OPTIONS: Pick<WorkerOptions, 'execArgv' | 'env'> = { execArgv: [], env: {} };
