@@ -6,6 +6,9 @@ import { verbs } from './verbs.ts';
 /** Exit codes, as printed in the help. */
 export const ExitCode = { Ok: 0, Refused: 1, Usage: 2, Unreachable: 3 } as const;
 
+/** Seconds that the daemon may take to answer: changes wait for those before them, and may look up names. */
+export const DEFAULT_TIMEOUT = 60;
+
 export function generalHelp(): string {
   const width = Math.max(...[...verbs.keys()].map((verb) => verb.length));
   const sections = GROUPS.map((group) => {
@@ -15,20 +18,21 @@ export function generalHelp(): string {
   return `sectunnel - define, start and watch IPsec tunnels of sectunneld
 
 Usage
-  sectunnel [--run-dir DIR] VERB [ARGUMENT …]
+  sectunnel [--run-dir DIR] [--timeout SECONDS] VERB [ARGUMENT …]
   sectunnel VERB --help
 
 ${sections.join('\n')}
 Options
-  --run-dir DIR  folder of the daemon's control socket (default ${defaultRunDir()}, or $SECTUNNEL_RUN_DIR)
-  --help         this help, or that of a verb
-  --version      the version
+  --run-dir DIR      folder of the daemon's control socket (default ${defaultRunDir()}, or $SECTUNNEL_RUN_DIR)
+  --timeout SECONDS  how long the daemon may take to answer (default ${DEFAULT_TIMEOUT})
+  --help             this help, or that of a verb
+  --version          the version
 
 Exit codes
   ${ExitCode.Ok}  done
   ${ExitCode.Refused}  refused: the message says what was found, what was wanted and what to change
   ${ExitCode.Usage}  the command line is wrong
-  ${ExitCode.Unreachable}  no daemon listens there
+  ${ExitCode.Unreachable}  no daemon listens there, or it does not answer in time
 `;
 }
 

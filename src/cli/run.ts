@@ -6,9 +6,12 @@ import { DaemonClient, DaemonUnreachableError } from '../daemon/client.ts';
 import { defaultRunDir } from '../daemon/folders.ts';
 import { ControlError } from '../daemon/protocol.ts';
 import { version } from '../daemon/version.ts';
-import { ExitCode, generalHelp, verbHelp } from './help.ts';
+import { DEFAULT_TIMEOUT, ExitCode, generalHelp, verbHelp } from './help.ts';
 import { type Arguments, type Terminal, UsageError, type VerbSpec } from './verb.ts';
 import { verbs } from './verbs.ts';
+
+/** Seconds. */
+const MAX_TIMEOUT = 86_400;
 
 /** @returns the exit code */
 export async function run(argv: readonly string[], terminal: Terminal): Promise<number> {
@@ -23,7 +26,7 @@ export async function run(argv: readonly string[], terminal: Terminal): Promise<
 }
 
 async function dispatch(argv: readonly string[], terminal: Terminal): Promise<number> {
-  const { runDir, rest } = globalOptions(argv);
+  const { runDir, patience, rest } = globalOptions(argv);
   const verb = rest[0];
   if (verb === undefined || verb === '--help' || verb === '-h' || verb === 'help') {
     const asked = verb === 'help' ? rest[1] : undefined;
@@ -43,7 +46,7 @@ async function dispatch(argv: readonly string[], terminal: Terminal): Promise<nu
   if ('runLocally' in spec) {
     return (await spec.runLocally(args, terminal, runDir)) ?? ExitCode.Ok;
   }
-  const client = await DaemonClient.connect(runDir);
+  const client = new DaemonClient(runDir, { patience });
   try {
     return (await spec.run(client, args, terminal)) ?? ExitCode.Ok;
   } finally {
@@ -51,23 +54,35 @@ async function dispatch(argv: readonly string[], terminal: Terminal): Promise<nu
   }
 }
 
-/** `--run-dir` stands before the verb; everything from the verb on belongs to the verb. */
-function globalOptions(argv: readonly string[]): { runDir: string; rest: readonly string[] } {
-  let runDir = process.env.SECTUNNEL_RUN_DIR ?? defaultRunDir();
+interface GlobalOptions {
+  readonly runDir: string;
+  /** Milliseconds for an answer. */
+  readonly patience: number;
+  /** From the verb on: all that follows belongs to the verb. */
+  readonly rest: readonly string[];
+}
+
+const GLOBAL_OPTION = /^--(run-dir|timeout)(?:=(.*))?$/s;
+
+function globalOptions(argv: readonly string[]): GlobalOptions {
+  // BOUNDED: by the options.
+  const given = new Map<string, string>();
   let at = 0;
   for (; at < argv.length; at++) {
-    const word = argv[at]!;
-    if (word === '--run-dir') {
-      const value = argv[++at];
-      if (value === undefined) throw new UsageError('--run-dir wants a folder');
-      runDir = value;
-    } else if (word.startsWith('--run-dir=')) {
-      runDir = word.slice('--run-dir='.length);
-    } else {
-      break;
-    }
+    const [, option, attached] = GLOBAL_OPTION.exec(argv[at]!) ?? [];
+    if (option === undefined) break;
+    const value = attached ?? argv[++at];
+    if (value === undefined) throw new UsageError(`--${option} wants ${option === 'timeout' ? 'seconds' : 'a folder'}`);
+    given.set(option, value);
   }
-  return { runDir, rest: argv.slice(at) };
+  const runDir = given.get('run-dir') ?? process.env.SECTUNNEL_RUN_DIR ?? defaultRunDir();
+  return { runDir, patience: patienceOf(given.get('timeout')), rest: argv.slice(at) };
+}
+
+function patienceOf(timeout: string | undefined): number {
+  const seconds = timeout === undefined ? DEFAULT_TIMEOUT : Number(timeout);
+  if (seconds >= 0.1 && seconds <= MAX_TIMEOUT) return seconds * 1000;
+  throw new UsageError(`--timeout ${timeout}: wanted 0.1 to ${MAX_TIMEOUT} seconds`);
 }
 
 /** What other programs call our verbs. */

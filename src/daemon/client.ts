@@ -1,71 +1,83 @@
 /** The other end of the control socket: what the `sectunnel` command and tests talk to a daemon with. */
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { messageOf } from '../base/text.ts';
 import { offerSecret } from './hand-over.ts';
 import { LineSplitter } from './lines.ts';
 import {
   type Answer,
   CONTROL_SOCKET,
   ControlError,
-  MAX_LINE,
+  MAX_ANSWER,
   type TunnelEvent,
   type Verb,
   type Verbs,
 } from './protocol.ts';
 
-/** No daemon serves the run folder. */
+/** No daemon serves the run folder, or it does not answer. */
 export class DaemonUnreachableError extends Error {
   override readonly name = 'DaemonUnreachableError';
 }
+
+/** How often it is tried, and how many milliseconds later, when too many others wait to be accepted. */
+const CONNECT_ATTEMPTS = 20;
+const CONNECT_PAUSE = 100;
 
 interface Waiting {
   resolve(result: unknown): void;
   reject(error: Error): void;
 }
 
+export interface ClientOptions {
+  /** Milliseconds to wait for an answer. Default: for ever. */
+  readonly patience?: number;
+}
+
 export class DaemonClient {
-  readonly #socket: Socket;
   readonly #runDir: string;
+  readonly #path: string;
+  readonly #patience: number | undefined;
   // BOUNDED: one entry for each call of this process that is under way.
   readonly #waiting = new Map<number, Waiting>();
+  readonly #lines = new LineSplitter(MAX_ANSWER);
   #nextId = 1;
+  #opening: Promise<Socket> | undefined;
   #closed: Error | undefined;
   /** Called for each event after `call('event', …)`. */
   onEvent: (event: TunnelEvent) => void = () => undefined;
   /** Called once when the daemon goes away. */
   onClose: () => void = () => undefined;
 
-  private constructor(socket: Socket, runDir: string) {
-    this.#socket = socket;
+  /** Connects with the first call: the daemon does not wait for a client that waits for its own user. */
+  constructor(runDir: string, { patience }: ClientOptions = {}) {
     this.#runDir = runDir;
-    const lines = new LineSplitter(MAX_LINE);
-    socket.on('data', (chunk: Buffer) => {
-      for (const line of lines.push(chunk)) this.#take(JSON.parse(line) as Answer);
-    });
-    socket.on('error', (error) => this.#end(error));
-    socket.on('close', () => this.#end(new Error('the daemon closed the connection')));
+    this.#path = join(runDir, CONTROL_SOCKET);
+    this.#patience = patience;
   }
 
   /** @throws DaemonUnreachableError when nobody listens there or the socket may not be opened */
   static async connect(runDir: string): Promise<DaemonClient> {
-    const path = join(runDir, CONTROL_SOCKET);
-    const socket = connect(path);
-    return await new Promise((resolve, reject) => {
-      socket.once('connect', () => {
-        socket.removeAllListeners('error');
-        resolve(new DaemonClient(socket, runDir));
-      });
-      socket.once('error', (error: NodeJS.ErrnoException) => reject(unreachable(path, error)));
-    });
+    const client = new DaemonClient(runDir);
+    await client.#open();
+    return client;
   }
 
-  /** @throws ControlError with the daemon's refusal */
+  /**
+   * @throws ControlError with the daemon's refusal
+   * @throws DaemonUnreachableError when nobody listens, the daemon closes the connection, or does not answer in time
+   */
   async call<V extends Verb>(verb: V, params: Verbs[V]['params']): Promise<Verbs[V]['result']> {
     if (this.#closed !== undefined) throw this.#closed;
+    const socket = await this.#open();
     const id = this.#nextId++;
     const answer = new Promise<unknown>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
-    this.#socket.write(`${JSON.stringify({ id, verb, params })}\n`);
-    return (await answer) as Verbs[V]['result'];
+    socket.write(`${JSON.stringify({ id, verb, params })}\n`);
+    const timer = this.#patience === undefined ? undefined : setTimeout(() => this.#giveUp(verb), this.#patience);
+    try {
+      return (await answer) as Verbs[V]['result'];
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /**
@@ -82,7 +94,53 @@ export class DaemonClient {
   }
 
   close(): void {
-    this.#socket.end();
+    void this.#opening?.then(
+      (socket) => socket.end(),
+      () => undefined,
+    );
+  }
+
+  #open(): Promise<Socket> {
+    this.#opening ??= new Promise((resolve, reject) => this.#connect(resolve, reject, CONNECT_ATTEMPTS));
+    return this.#opening;
+  }
+
+  #connect(resolve: (socket: Socket) => void, reject: (error: Error) => void, attempts: number): void {
+    const socket = connect(this.#path);
+    const refused = (error: NodeJS.ErrnoException): void => {
+      if (error.code !== 'EAGAIN' || attempts <= 1) reject(unreachable(this.#path, error));
+      else setTimeout(() => this.#connect(resolve, reject, attempts - 1), CONNECT_PAUSE);
+    };
+    socket.once('error', refused);
+    socket.once('connect', () => {
+      socket.off('error', refused);
+      this.#attend(socket);
+      resolve(socket);
+    });
+  }
+
+  #attend(socket: Socket): void {
+    const gone = (why: string) =>
+      this.#end(new DaemonUnreachableError(`sectunneld closed the connection${why}; its log may say why`));
+    socket.on('data', (chunk: Buffer) => {
+      this.#lines.push(chunk);
+      for (let answer = this.#next(socket); answer !== undefined; answer = this.#next(socket)) this.#take(answer);
+    });
+    socket.on('error', (error) => gone(`: ${error.message}`));
+    socket.on('close', () => gone(''));
+  }
+
+  /** The next answer or event that is there as a whole. */
+  #next(socket: Socket): Answer | undefined {
+    try {
+      const line = this.#lines.next();
+      return line && (JSON.parse(line.toString('utf8')) as Answer);
+    } catch (error) {
+      const found = messageOf(error);
+      this.#end(new DaemonUnreachableError(`what listens on ${this.#path} is no sectunneld of this version: ${found}`));
+      socket.destroy();
+      return undefined;
+    }
   }
 
   #take(answer: Answer): void {
@@ -90,10 +148,25 @@ export class DaemonClient {
       this.onEvent(answer.event);
       return;
     }
+    // Why the daemon is about to close the connection.
+    if (answer.id === 0 && 'error' in answer) {
+      this.#end(new ControlError(answer.error.code, answer.error.message));
+      return;
+    }
     const waiting = this.#waiting.get(answer.id);
     this.#waiting.delete(answer.id);
     if ('error' in answer) waiting?.reject(new ControlError(answer.error.code, answer.error.message));
     else waiting?.resolve(answer.result);
+  }
+
+  #giveUp(verb: Verb): void {
+    const seconds = (this.#patience ?? 0) / 1000;
+    const error = new DaemonUnreachableError(
+      `sectunneld did not answer '${verb}' within ${seconds} s, and may still carry it out: its log tells more, and ` +
+        "'sectunnel --timeout SECONDS' waits longer",
+    );
+    this.#end(error);
+    void this.#opening?.then((socket) => socket.destroy());
   }
 
   #end(error: Error): void {
@@ -114,6 +187,10 @@ function unreachable(path: string, error: NodeJS.ErrnoException): DaemonUnreacha
       );
     case 'EACCES':
       return new DaemonUnreachableError(`${path} may not be opened by this user; use the user that started sectunneld`);
+    case 'EAGAIN':
+      return new DaemonUnreachableError(
+        `sectunneld accepts no connection on ${path}: it hangs, or very many wait; its log tells more`,
+      );
     default:
       return new DaemonUnreachableError(`cannot connect to ${path}: ${error.message}`);
   }

@@ -1,75 +1,75 @@
 /**
- * The control socket of the daemon: accepts connections, takes requests apart, hands them to a dispatcher and writes
- * the answers back. Only the socket's owner may connect (mode 0600).
+ * The control socket of the daemon: accepts connections, hands their requests to a dispatcher in a fair order, and keeps what
+ * all of them hold within bounds. Only the socket's owner may connect (mode 0600), and who connected is asked of the
+ * kernel as well.
  */
 import { chmodSync, rmSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
-import { LineSplitter, LineTooLongError } from './lines.ts';
-import { type Answer, ControlError, type ErrorObject, MAX_LINE, type TunnelEvent } from './protocol.ts';
+import {
+  CLOSING_TIME,
+  Connection,
+  type ConnectionOwner,
+  type ControlConnection,
+  type ControlLimits,
+} from './control-connection.ts';
+import { peerUser } from './peer.ts';
+import { ControlError, type ErrorObject, type TunnelEvent } from './protocol.ts';
+import { RateLimit } from './rate-limit.ts';
+import type { ControlRequest } from './request.ts';
+import { type Lane, RequestQueue } from './request-queue.ts';
 
 /** Answers one request; a thrown `ControlError` becomes the error answer. */
 export type Dispatch = (verb: string, params: unknown, connection: ControlConnection) => Promise<unknown>;
 
-/** Connections at the same time: more are closed at once. */
-const MAX_CONNECTIONS = 64;
+export interface ControlOptions {
+  /** What a verb waits for. Default: nothing. */
+  readonly laneOf?: (verb: string) => Lane;
+  readonly limits?: Partial<ControlLimits>;
+}
 
-/** Bytes that may wait for a slow reader of events before its connection is closed. */
-const MAX_BACKLOG = 1024 * 1024;
+const LIMITS: ControlLimits = {
+  connections: 128,
+  subscribers: 32,
+  memory: 32 * 1024 * 1024,
+  requestTime: 5_000,
+  answerTime: 30_000,
+  idleTime: 300_000,
+};
+
+/** Deadlines are looked at so often within the shortest of them. */
+const LOOKS = 10;
+
+/** What a connection may hold without being closed for it when memory is short, in bytes. */
+const SMALL = 128 * 1024;
 
 /** Bytes of a path that fit into a Unix socket's address (sun_path, less its closing zero). */
 const MAX_PATH = 107;
 
-/** What a dispatcher knows of the connection that a request came by. */
-export interface ControlConnection {
-  /** Whoever was there has gone. */
-  readonly closed: boolean;
-  /** From now on events are sent to this connection; of one tunnel, or of all. */
-  subscribe(tunnel: string | undefined): void;
-}
-
-class Connection implements ControlConnection {
-  readonly #socket: Socket;
-  #subscription: { readonly tunnel: string | undefined } | undefined;
-
-  constructor(socket: Socket) {
-    this.#socket = socket;
-  }
-
-  get closed(): boolean {
-    return !this.#socket.writable;
-  }
-
-  subscribe(tunnel: string | undefined): void {
-    this.#subscription = { tunnel };
-  }
-
-  offer(event: TunnelEvent): void {
-    const wanted = this.#subscription;
-    if (wanted === undefined || (wanted.tunnel !== undefined && wanted.tunnel !== event.tunnel)) return;
-    if (this.#socket.writableLength > MAX_BACKLOG) this.#socket.destroy();
-    else this.write({ event });
-  }
-
-  write(answer: Answer): void {
-    if (this.#socket.writable) this.#socket.write(`${JSON.stringify(answer)}\n`);
-  }
-}
-
 export class ControlServer {
   readonly #path: string;
-  readonly #dispatch: Dispatch;
   readonly #log: Logger;
+  readonly #owner: ConnectionOwner;
   readonly #server: Server;
-  // BOUNDED: MAX_CONNECTIONS.
-  readonly #connections = new Map<Socket, Connection>();
+  readonly #rate = new RateLimit();
+  // BOUNDED: twice `limits.connections`, open and lingering ones, and those whose end Node has not told yet.
+  readonly #connections = new Set<Connection>();
+  #sweep: NodeJS.Timeout | undefined;
 
-  constructor(path: string, dispatch: Dispatch, log: Logger) {
+  constructor(path: string, dispatch: Dispatch, log: Logger, { laneOf = () => 'memory', limits }: ControlOptions = {}) {
     this.#path = path;
-    this.#dispatch = dispatch;
     this.#log = log;
-    this.#server = createServer((socket) => this.#accept(socket));
+    this.#owner = {
+      limits: { ...LIMITS, ...limits },
+      queue: new RequestQueue(),
+      laneOf,
+      dispatch: ({ verb, params }: ControlRequest, connection) => dispatch(verb, params, connection),
+      explain: (error) => this.#explain(error),
+      admitSubscriber: () => this.#admitSubscriber(),
+      grown: () => this.#boundMemory(),
+    };
+    this.#server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
   }
 
   /** @throws ControlError when another daemon serves the same folder */
@@ -99,73 +99,142 @@ export class ControlServer {
       process.umask(mask);
     }
     chmodSync(this.#path, 0o600);
-    this.#server.on('error', (error) => this.#log.error({ error: error.message }, 'control socket failed'));
+    // Such as those of a system without memory. Without free descriptors Node closes what connects, and says nothing.
+    this.#server.on('error', (error) =>
+      this.#warn('accept', `a control connection was not accepted: ${error.message}`),
+    );
+    const { requestTime, answerTime, idleTime } = this.#owner.limits;
+    this.#sweep = setInterval(() => this.#expire(), Math.min(requestTime, answerTime, idleTime) / LOOKS).unref();
   }
 
   publish(event: TunnelEvent): void {
-    for (const connection of this.#connections.values()) connection.offer(event);
+    let line: Buffer | undefined;
+    for (const connection of this.#connections) {
+      if (!connection.subscribed) continue;
+      line ??= Buffer.from(`${JSON.stringify({ event })}\n`);
+      connection.offer(event.tunnel, line);
+    }
+    if (line !== undefined) this.#boundMemory();
   }
 
+  /** A client that does not read the end of its answer does not keep the daemon from ending. */
   async close(): Promise<void> {
-    for (const socket of this.#connections.keys()) socket.destroySoon();
-    await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    clearInterval(this.#sweep);
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#closeAll();
+    const patience = setTimeout(() => this.#closeAll(), CLOSING_TIME);
+    await closed;
+    clearTimeout(patience);
     rmSync(this.#path, { force: true });
   }
 
+  #closeAll(): void {
+    for (const connection of this.#connections) connection.close();
+  }
+
   #accept(socket: Socket): void {
-    if (this.#connections.size >= MAX_CONNECTIONS) {
-      socket.destroy();
-      return;
-    }
-    const connection = new Connection(socket);
-    const lines = new LineSplitter(MAX_LINE);
-    this.#connections.set(socket, connection);
-    socket.on('close', () => this.#connections.delete(socket));
     socket.on('error', (error) => this.#log.debug({ error: error.message }, 'control connection failed'));
-    socket.on('data', (chunk: Buffer) => {
-      try {
-        for (const line of lines.push(chunk)) void this.#answer(line, connection);
-      } catch (error) {
-        if (!(error instanceof LineTooLongError)) throw error;
-        connection.write({ id: 0, error: { code: 'bad-request', message: error.message } });
-        socket.destroySoon();
-      }
+    this.#boundLingering();
+    const refusal = this.#refusal(socket) ?? this.#makePlace();
+    const connection = new Connection(socket, this.#owner);
+    this.#connections.add(connection);
+    socket.on('close', () => {
+      this.#connections.delete(connection);
+      connection.close();
     });
+    if (refusal !== undefined) connection.close({ code: 'busy', message: refusal });
   }
 
-  async #answer(line: string, connection: Connection): Promise<void> {
-    let id = 0;
+  /** Why the one that connected is not served; the mode of the socket keeps them out already. */
+  #refusal(socket: Socket): string | undefined {
+    let user: number | undefined;
     try {
-      const request = parseRequest(line);
-      id = request.id;
-      const result = await this.#dispatch(request.verb, request.params, connection);
-      connection.write({ id, result });
+      user = peerUser(socket);
     } catch (error) {
-      connection.write({ id, error: this.#errorObject(error) });
+      this.#warn('peer', `who connected to the control socket is not known: ${messageOf(error)}`);
+      return undefined;
+    }
+    if (user === undefined || user === 0 || user === process.geteuid?.()) return undefined;
+    this.#warn(
+      'user',
+      `user ${user} connected to the control socket ${this.#path}; it is for the daemon's user and root`,
+    );
+    return `user ${user} may not control this daemon; its own user and root may`;
+  }
+
+  /** Room for another connection: where there is none, that which has been of no use for longest gives way. */
+  #makePlace(): string | undefined {
+    const { connections } = this.#owner.limits;
+    let open = 0;
+    for (const connection of this.#connections) if (!connection.isClosing) open++;
+    if (open < connections) return undefined;
+    const now = performance.now();
+    const oldest = leastRecent(this.#connections, (connection) => connection.givesWay(now));
+    if (oldest === undefined) return `all of the ${connections} connections wait for an answer; try again`;
+    this.#warn('connections', `there are ${connections} control connections: one that waited gave way to another`);
+    oldest.close({ code: 'busy', message: `the connection gave way to another: there are ${connections}` });
+    return undefined;
+  }
+
+  /** As many as there may be open ones are told why they are closed; beyond, the oldest is not waited for. */
+  #boundLingering(): void {
+    let count = 0;
+    let oldest: Connection | undefined;
+    for (const connection of this.#connections) {
+      if (!connection.lingers) continue;
+      oldest ??= connection;
+      count++;
+    }
+    if (count >= this.#owner.limits.connections) oldest?.close();
+  }
+
+  /** Those that hold much and have been of no use for longest are closed until the rest is within the bound. */
+  #boundMemory(): void {
+    const { memory } = this.#owner.limits;
+    const now = performance.now();
+    for (;;) {
+      let held = 0;
+      for (const connection of this.#connections) held += connection.memory;
+      if (held <= memory) return;
+      const oldest = leastRecent(this.#connections, (one) => one.memory > SMALL && one.isSpare(now));
+      if (oldest === undefined) return;
+      this.#warn('memory', `control connections hold ${held} bytes, ${memory} are allowed: one that waited was closed`);
+      oldest.close({ code: 'busy', message: 'the connection was closed, as all of them hold too much memory' });
     }
   }
 
-  #errorObject(error: unknown): ErrorObject {
+  #admitSubscriber(): void {
+    const { subscribers } = this.#owner.limits;
+    let count = 0;
+    for (const connection of this.#connections) if (connection.subscribed) count++;
+    if (count < subscribers) return;
+    throw new ControlError('busy', `events are sent to ${count} connections already, and at most ${subscribers}`);
+  }
+
+  #expire(): void {
+    const now = performance.now();
+    for (const connection of this.#connections) connection.expire(now);
+  }
+
+  #explain(error: unknown): ErrorObject {
     if (error instanceof ControlError) return { code: error.code, message: error.message };
     const message = messageOf(error);
     this.#log.error({ error: error instanceof Error ? error.stack : message }, 'request failed');
     return { code: 'internal', message: `internal error: ${message}` };
   }
+
+  #warn(kind: string, message: string): void {
+    const leftOut = this.#rate.take(performance.now(), kind);
+    if (leftOut >= 0) this.#log.warn(leftOut > 0 ? { leftOut } : {}, message);
+  }
 }
 
-function parseRequest(line: string): { id: number; verb: string; params: unknown } {
-  let value: unknown;
-  try {
-    value = JSON.parse(line);
-  } catch {
-    throw new ControlError('bad-request', 'the request is not JSON');
+function leastRecent(connections: Iterable<Connection>, may: (one: Connection) => boolean): Connection | undefined {
+  let oldest: Connection | undefined;
+  for (const connection of connections) {
+    if (may(connection) && connection.progress < (oldest?.progress ?? Number.POSITIVE_INFINITY)) oldest = connection;
   }
-  if (typeof value !== 'object' || value === null)
-    throw new ControlError('bad-request', 'the request is not an object');
-  const { id, verb, params } = value as { id?: unknown; verb?: unknown; params?: unknown };
-  if (typeof id !== 'number') throw new ControlError('bad-request', 'the request has no numeric id');
-  if (typeof verb !== 'string') throw new ControlError('bad-request', 'the request has no verb');
-  return { id, verb, params: params ?? {} };
+  return oldest;
 }
 
 /** Whether somebody accepts connections on a socket file: tells a living daemon from a file left behind. */

@@ -5,36 +5,117 @@ export class LineTooLongError extends Error {
   override readonly name = 'LineTooLongError';
 }
 
-/** Collects chunks and hands out complete lines, without the newline. */
+/**
+ * Bytes of a block that small chunks are gathered in: a sender of single bytes costs no more memory than another. Larger
+ * chunks are kept as they came.
+ */
+const BLOCK = 4096;
+const NEWLINE = 0x0a;
+
+/** Bytes from `start` to `end` of `memory`, which has room behind them. */
+interface Block {
+  readonly memory: Buffer;
+  start: number;
+  end: number;
+}
+
+/** Collects chunks, and hands out one complete line after another. */
 export class LineSplitter {
   readonly #limit: number;
-  // BOUNDED: `limit` bytes, checked on every chunk.
-  #parts: Buffer[] = [];
+  // BOUNDED: `limit` bytes, and what the last `push` brought; the owner asks `ready` before it pushes more.
+  #blocks: Block[] = [];
   #length = 0;
+  #memory = 0;
+  /** The block with the next byte to be searched for a newline, where that lies, and the bytes of the blocks before. */
+  #at = 0;
+  #from = 0;
+  #passed = 0;
 
   constructor(limit: number) {
     this.#limit = limit;
   }
 
-  /** @throws LineTooLongError when a line has more than `limit` bytes */
-  push(chunk: Buffer): string[] {
-    const lines: string[] = [];
-    let from = 0;
-    for (let end = chunk.indexOf(0x0a); end >= 0; end = chunk.indexOf(0x0a, from)) {
-      this.#keep(chunk.subarray(from, end));
-      lines.push(Buffer.concat(this.#parts).toString('utf8'));
-      this.#parts = [];
-      this.#length = 0;
-      from = end + 1;
-    }
-    this.#keep(chunk.subarray(from));
-    return lines;
+  /** Bytes that were not handed out yet. */
+  get length(): number {
+    return this.#length;
   }
 
-  #keep(part: Buffer): void {
-    if (part.length === 0) return;
-    this.#length += part.length;
-    if (this.#length > this.#limit) throw new LineTooLongError(`a line has more than ${this.#limit} bytes`);
-    this.#parts.push(part);
+  /** Bytes of memory that they take. */
+  get memory(): number {
+    return this.#memory;
+  }
+
+  /** The chunk is the splitter's from now on. */
+  push(chunk: Buffer): void {
+    this.#length += chunk.length;
+    const last = this.#blocks.at(-1);
+    if (last !== undefined && chunk.length <= last.memory.length - last.end) {
+      chunk.copy(last.memory, last.end);
+      last.end += chunk.length;
+    } else if (chunk.length >= BLOCK) {
+      this.#add({ memory: chunk, start: 0, end: chunk.length });
+    } else {
+      const memory = Buffer.allocUnsafe(BLOCK);
+      chunk.copy(memory);
+      this.#add({ memory, start: 0, end: chunk.length });
+    }
+  }
+
+  clear(): void {
+    this.#blocks = [];
+    this.#length = 0;
+    this.#memory = 0;
+    this.#restart();
+  }
+
+  /** Whether a complete line waits. @throws LineTooLongError when a line has more than `limit` bytes */
+  get ready(): boolean {
+    return this.#find() !== undefined;
+  }
+
+  /** Takes the next line, without its newline; `undefined` when there is no complete one. @throws LineTooLongError */
+  next(): Buffer | undefined {
+    const last = this.#find();
+    if (last === undefined) return undefined;
+    const before = this.#blocks.splice(0, this.#at);
+    const parts = before.map(({ memory, start, end }) => memory.subarray(start, end));
+    parts.push(last.memory.subarray(last.start, this.#from));
+    const line = parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+    for (const { memory } of before) this.#memory -= memory.length;
+    this.#length -= line.length + 1;
+    last.start = this.#from + 1;
+    if (this.#length === 0) this.clear();
+    else this.#restart();
+    return line;
+  }
+
+  /** The block with the next newline, which lies at `#from` then. @throws LineTooLongError */
+  #find(): Block | undefined {
+    for (let block = this.#blocks[this.#at]; block !== undefined; block = this.#blocks[this.#at]) {
+      const from = Math.max(this.#from, block.start);
+      const found = block.memory.subarray(from, block.end).indexOf(NEWLINE);
+      this.#from = found < 0 ? block.end : from + found;
+      if (this.#passed + this.#from - block.start > this.#limit) {
+        throw new LineTooLongError(`a line has more than ${this.#limit} bytes`);
+      }
+      if (found >= 0) return block;
+      // There may be more in the last one later.
+      if (this.#at === this.#blocks.length - 1) return undefined;
+      this.#passed += block.end - block.start;
+      this.#at++;
+      this.#from = 0;
+    }
+    return undefined;
+  }
+
+  #restart(): void {
+    this.#at = 0;
+    this.#from = 0;
+    this.#passed = 0;
+  }
+
+  #add(block: Block): void {
+    this.#blocks.push(block);
+    this.#memory += block.memory.length;
   }
 }

@@ -1,5 +1,4 @@
-/** Options of Node itself: those that no program of this package runs with, and those of its threads. */
-import type { WorkerOptions } from 'node:worker_threads';
+/** Options of Node itself that no program of this package runs with, and the one that all do. */
 
 /**
  * The argument that leaves Node's inspector no address: Linux binds no TCP socket to a multicast one. `bin/launch` has it
@@ -27,9 +26,3 @@ export function isRefusedOption(word: string): boolean {
   const option = word.replaceAll('_', '-');
   return word !== NO_INSPECTOR && REFUSED.some((start) => option.startsWith(start));
 }
-
-/**
- * What every worker thread is made with. Neither the arguments of Node's own start (an inspector, preloaded modules) nor its
- * environment (NODE_OPTIONS) are for threads.
- */
-export const WORKER_OPTIONS: Pick<WorkerOptions, 'execArgv' | 'env'> = { execArgv: [], env: {} };

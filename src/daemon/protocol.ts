@@ -5,6 +5,9 @@
  * `{"id": 1, "error": {"code": …, "message": …}}`. After the verb `event` the daemon also sends lines
  * `{"event": {…}}` until the connection closes. The value of a secret stands in no line (`hand-over.ts`).
  * One table says what each verb takes and gives.
+ *
+ * An id is an integer that a double holds exactly. The answers to a connection's requests come in their order, one request
+ * is carried out after another. An error with the id 0 is about a line that has no id, or says why the connection is closed.
  */
 import type { PkiReport } from '../pki/check.ts';
 import type { ExplainQuestion, Explanation } from './explanation.ts';
@@ -13,8 +16,11 @@ import type { TunnelStatus, WorkersStatus } from './status.ts';
 /** Where the daemon listens, within its run folder. */
 export const CONTROL_SOCKET = 'sectunneld.sock';
 
-/** Longest line in either direction, in bytes: a document may have 1 MiB, escaped. */
+/** Longest request in bytes: a document may have 1 MiB, escaped. */
 export const MAX_LINE: number = 4 * 1024 * 1024;
+
+/** Longest answer in bytes: the status of ten thousand tunnels. */
+export const MAX_ANSWER: number = 16 * 1024 * 1024;
 
 export type ErrorCode =
   /** The request itself is malformed: an unknown verb, a missing parameter. */
@@ -29,6 +35,8 @@ export type ErrorCode =
   | 'unsupported'
   /** The system refused: a device, an address, a file. */
   | 'system'
+  /** The control socket has no room for the connection, or waited too long for it; to be tried again. */
+  | 'busy'
   /** A bug. */
   | 'internal';
 

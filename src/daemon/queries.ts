@@ -7,9 +7,10 @@ import { explainPacket } from './explain.ts';
 import type { ExplainQuestion, Explanation } from './explanation.ts';
 import type { HeldNetworks } from './networks.ts';
 import type { TunnelObject } from './objects.ts';
-import { ControlError, type PkiCheckResult, type StatusResult, type TunnelInfo } from './protocol.ts';
+import { ControlError, type NetworkInfo, type PkiCheckResult, type StatusResult, type TunnelInfo } from './protocol.ts';
 import type { Runner } from './runner.ts';
 import type { SecretSources } from './secret-sources.ts';
+import { SharedRun } from './shared-run.ts';
 import type { TunnelStatus } from './status.ts';
 import { inactiveStatus } from './status-view.ts';
 import { version } from './version.ts';
@@ -29,6 +30,9 @@ export class Queries {
   readonly #autostart: Autostart;
   readonly #networks: HeldNetworks;
   readonly #secrets: SecretSources;
+  /** Each run of these starts nft. */
+  readonly #look = new SharedRun(() => this.#runner.standing.look(false));
+  readonly #held = new SharedRun(() => this.#networks.list());
 
   constructor({ catalog, runner, autostart, networks, secrets }: Sources) {
     this.#catalog = catalog;
@@ -71,9 +75,9 @@ export class Queries {
   }
 
   async status(nameOrUuid: string | undefined): Promise<StatusResult> {
-    await this.#runner.standing.look(false);
+    await this.#look.run();
     const objects = nameOrUuid === undefined ? this.#catalog.objects.all() : [this.#catalog.objects.find(nameOrUuid)];
-    const networks = await this.#networks.list();
+    const networks = await this.heldNetworks();
     return {
       version: version(),
       pid: process.pid,
@@ -85,6 +89,10 @@ export class Queries {
       networks: networks.filter(({ tunnel }) => objects.some(({ name }) => name === tunnel)),
       counters: this.#runner.counters(),
     };
+  }
+
+  heldNetworks(): Promise<NetworkInfo[]> {
+    return this.#held.run();
   }
 
   #statusOf({ name, uuid }: TunnelObject): TunnelStatus {

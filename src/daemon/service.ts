@@ -5,7 +5,7 @@ import { Daemon, type DaemonOptions } from './daemon.ts';
 import { makePrivateFolder } from './files.ts';
 import { lockFolder } from './lock.ts';
 import { CONTROL_SOCKET } from './protocol.ts';
-import { dispatchVerb } from './verbs.ts';
+import { dispatchVerb, laneOf } from './verbs.ts';
 
 export class Service {
   readonly daemon: Daemon;
@@ -21,6 +21,7 @@ export class Service {
       join(options.runDir, CONTROL_SOCKET),
       (verb, params, connection) => dispatchVerb(this.daemon, verb, params, connection),
       options.log,
+      { laneOf },
     );
   }
 

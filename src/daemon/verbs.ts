@@ -2,11 +2,12 @@
 import { randomUUID } from 'node:crypto';
 import { parseSecret } from '../config/secret.ts';
 import type { DocumentText } from './catalog.ts';
-import type { ControlConnection } from './control.ts';
+import type { ControlConnection } from './control-connection.ts';
 import type { Daemon } from './daemon.ts';
 import { takeSecret } from './hand-over.ts';
-import { ControlError, type Verb, type Verbs } from './protocol.ts';
+import { ControlError, MAX_LINE, type Verb, type Verbs } from './protocol.ts';
 import { refusing } from './refusing.ts';
+import type { Lane } from './request-queue.ts';
 
 type Params = Readonly<Record<string, unknown>>;
 
@@ -49,11 +50,11 @@ const handlers: Handlers = {
     return { subscribed: true };
   },
   'net-import': (daemon, params) => daemon.networks.import(documentOf(params), flag(params, 'define')),
-  'net-list': async (daemon) => ({ networks: await daemon.networks.list() }),
+  'net-list': async (daemon) => ({ networks: await daemon.queries.heldNetworks() }),
   'network-hook': async (daemon, params, connection) => {
     const [network, operation] = [text(params, 'network'), text(params, 'operation')];
     if (operation === 'start') {
-      const pin = await daemon.networks.start(text(params, 'xml'), () => !connection.closed);
+      const pin = await daemon.networks.start(text(params, 'xml', MAX_LINE), () => !connection.closed);
       return pin === undefined ? {} : { tunnel: pin.tunnel };
     }
     if (operation === 'stopped') await daemon.networks.stopped(network);
@@ -83,6 +84,40 @@ const handlers: Handlers = {
   },
 };
 
+/** What each verb waits for. */
+const LANES: Readonly<Record<Verb, Lane>> = {
+  define: 'change',
+  undefine: 'change',
+  create: 'change',
+  start: 'change',
+  destroy: 'change',
+  autostart: 'change',
+  update: 'change',
+  restart: 'change',
+  list: 'memory',
+  info: 'memory',
+  dumpxml: 'memory',
+  explain: 'memory',
+  event: 'memory',
+  status: 'host',
+  'net-list': 'host',
+  'pki-check': 'outside',
+  'secret-list': 'outside',
+  'secret-define': 'memory',
+  'secret-set-value': 'memory',
+  'secret-undefine': 'memory',
+  'net-import': 'network',
+  'network-hook': 'network',
+};
+
+/** Of an unknown verb: none has to be waited for. */
+export function laneOf(verb: string): Lane {
+  return Object.hasOwn(LANES, verb) ? LANES[verb as Verb] : 'memory';
+}
+
+/** Longest text in bytes that is no document: a name, a path, an address. */
+const MAX_TEXT = 4096;
+
 /** @throws ControlError for an unknown verb, wrong parameters, and whatever the verb refuses */
 export async function dispatchVerb(
   daemon: Daemon,
@@ -90,18 +125,26 @@ export async function dispatchVerb(
   params: unknown,
   connection: ControlConnection,
 ): Promise<unknown> {
-  if (!Object.hasOwn(handlers, verb)) throw new ControlError('bad-request', `unknown verb '${verb}'`);
+  if (!Object.hasOwn(handlers, verb)) throw new ControlError('bad-request', `unknown verb '${verb.slice(0, 40)}'`);
   if (typeof params !== 'object' || params === null) throw new ControlError('bad-request', 'params is not an object');
   return await handlers[verb as Verb](daemon, params as Params, connection);
 }
 
 function documentOf(params: Params): DocumentText {
-  return { xml: text(params, 'xml'), source: optionalText(params, 'source') };
+  return { xml: text(params, 'xml', MAX_LINE), source: optionalText(params, 'source') };
 }
 
-function text(params: Params, key: string): string {
+function text(params: Params, key: string, limit = MAX_TEXT): string {
   const value = params[key];
   if (typeof value !== 'string') throw new ControlError('bad-request', `the parameter '${key}' must be a string`);
+  if (value.length > limit) {
+    throw new ControlError(
+      'bad-request',
+      `the parameter '${key}' has ${value.length} characters; at most ${limit} are allowed`,
+    );
+  }
+  // Paths and the C programs behind this one would end there.
+  if (value.includes('\0')) throw new ControlError('bad-request', `the parameter '${key}' contains a zero character`);
   return value;
 }
 

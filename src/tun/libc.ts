@@ -31,6 +31,8 @@ export interface Libc {
   write(fd: number, address: number, length: number): number;
   socket(domain: number, type: number, protocol: number): number;
   setsockopt(fd: number, level: number, option: number, value: Uint8Array): number;
+  /** Fills `value`, which has the size of the option. */
+  getsockopt(fd: number, level: number, option: number, value: Uint8Array): number;
   bind(fd: number, address: Uint8Array): number;
   connect(fd: number, address: Uint8Array): number;
   send(fd: number, data: Uint8Array, flags: number): number;
@@ -170,6 +172,9 @@ function bindCalls(ffi: Koffi): Libc {
   const setsockopt = bind<(fd: number, level: number, option: number, value: Uint8Array, length: number) => number>(
     'int setsockopt(int fd, int level, int option, const void *value, uint32_t length)',
   );
+  const getsockopt = bind<(fd: number, level: number, option: number, value: Uint8Array, length: Uint8Array) => number>(
+    'int getsockopt(int fd, int level, int option, void *value, void *length)',
+  );
   const bindSocket = bind<(fd: number, address: Uint8Array, length: number) => number>(
     'int bind(int fd, const void *address, uint32_t length)',
   );
@@ -207,6 +212,8 @@ function bindCalls(ffi: Koffi): Libc {
     write: bind('int64_t write(int fd, uintptr_t address, size_t length)'),
     socket: bind('int socket(int domain, int type, int protocol)'),
     setsockopt: (fd, level, option, value) => setsockopt(fd, level, option, value, value.length),
+    getsockopt: (fd, level, option, value) =>
+      getsockopt(fd, level, option, value, Uint8Array.of(value.length, 0, 0, 0)),
     bind: (fd, address) => bindSocket(fd, address, address.length),
     connect: (fd, address) => connect(fd, address, address.length),
     send: (fd, data, flags) => send(fd, data, data.length, flags),

@@ -1,40 +1,20 @@
 import { statSync, writeFileSync } from 'node:fs';
-import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { silentLogger } from '../../src/base/log.ts';
 import { DaemonClient, DaemonUnreachableError } from '../../src/daemon/client.ts';
-import { ControlServer, type Dispatch } from '../../src/daemon/control.ts';
+import { ControlServer } from '../../src/daemon/control.ts';
 import { LineSplitter, LineTooLongError } from '../../src/daemon/lines.ts';
 import { CONTROL_SOCKET, ControlError, MAX_LINE } from '../../src/daemon/protocol.ts';
 import { RateLimit } from '../../src/daemon/rate-limit.ts';
+import { RawClient, serve } from '../support/control.ts';
 import { temporaryFolder } from '../support/daemon.ts';
 
-async function serve(dispatch: Dispatch): Promise<{ server: ControlServer; runDir: string; path: string }> {
-  const runDir = temporaryFolder();
-  const path = join(runDir, CONTROL_SOCKET);
-  const server = new ControlServer(path, dispatch, silentLogger);
-  await server.listen();
-  onTestFinished(() => server.close());
-  return { server, runDir, path };
-}
-
-/** Sends raw bytes and gives what comes back until `lines` lines are there or the connection ends. */
-function talk(path: string, bytes: string | Buffer, lines = 1): Promise<string> {
-  return new Promise((resolve, reject) => {
-    let answer = '';
-    const socket: Socket = connect(path, () => socket.write(bytes));
-    const done = (): void => {
-      socket.destroy();
-      resolve(answer);
-    };
-    socket.on('data', (chunk: Buffer) => {
-      answer += chunk.toString();
-      if (answer.split('\n').length > lines) done();
-    });
-    socket.on('end', done);
-    socket.on('error', reject);
-  });
+/** Sends raw bytes and gives what comes back, until `lines` lines are there or the connection ends. */
+async function talk(path: string, bytes: string | Buffer, lines = 1): Promise<string> {
+  const client = await RawClient.open(path);
+  client.send(bytes);
+  return (await client.answered(lines)).map((answer) => JSON.stringify(answer)).join('\n');
 }
 
 describe('control socket', () => {
@@ -43,15 +23,20 @@ describe('control socket', () => {
     expect(statSync(path).mode & 0o777).toBe(0o600);
   });
 
-  it('answers each request by its id, whatever the order', async () => {
-    const { runDir } = await serve(async (verb) => {
+  it('answers requests in their order, one after another', async () => {
+    const begun: string[] = [];
+    const { path } = await serve(async (verb) => {
+      begun.push(verb);
       if (verb === 'info') await new Promise((resolve) => setTimeout(resolve, 30));
-      return { verb };
+      return { begun: begun.length };
     });
-    const client = await DaemonClient.connect(runDir);
-    const answers = await Promise.all([client.call('info', { name: 'a' }), client.call('list', {})]);
-    expect(answers).toEqual([{ verb: 'info' }, { verb: 'list' }]);
-    client.close();
+    const client = await RawClient.open(path);
+    client.ask(7, 'info');
+    client.ask(5, 'list');
+    expect(await client.answered(2)).toEqual([
+      { id: 7, result: { begun: 1 } },
+      { id: 5, result: { begun: 2 } },
+    ]);
   });
 
   it.each([
@@ -140,17 +125,52 @@ describe('control socket', () => {
 });
 
 describe('LineSplitter', () => {
+  function linesOf(splitter: LineSplitter, chunks: readonly string[]): string[] {
+    const found: string[] = [];
+    for (const chunk of chunks) {
+      splitter.push(Buffer.from(chunk));
+      for (let line = splitter.next(); line !== undefined; line = splitter.next()) found.push(line.toString());
+    }
+    return found;
+  }
+
   it('joins chunks and splits lines', () => {
     const lines = new LineSplitter(10);
-    expect(lines.push(Buffer.from('ab'))).toEqual([]);
-    expect(lines.push(Buffer.from('c\nd\n\ne'))).toEqual(['abc', 'd', '']);
-    expect(lines.push(Buffer.from('\n'))).toEqual(['e']);
+    expect(linesOf(lines, ['ab'])).toEqual([]);
+    expect(linesOf(lines, ['c\nd\n\ne'])).toEqual(['abc', 'd', '']);
+    expect(linesOf(lines, ['\n'])).toEqual(['e']);
+    expect(lines.length).toBe(0);
+  });
+
+  it('gives the same lines however they come', () => {
+    const text = Array.from({ length: 3000 }, (_, i) => 'x'.repeat(i % 97)).join('\n');
+    for (const size of [1, 7, 1000, text.length]) {
+      const chunks = Array.from({ length: Math.ceil(text.length / size) }, (_, i) =>
+        text.slice(i * size, (i + 1) * size),
+      );
+      expect(linesOf(new LineSplitter(96), [...chunks, '\n'])).toEqual(text.split('\n'));
+    }
   });
 
   it('is bounded', () => {
     const lines = new LineSplitter(4);
-    expect(lines.push(Buffer.from('abcd'))).toEqual([]);
-    expect(() => lines.push(Buffer.from('e'))).toThrow(LineTooLongError);
+    lines.push(Buffer.from('abcd'));
+    expect(lines.ready).toBe(false);
+    lines.push(Buffer.from('e'));
+    expect(() => lines.ready).toThrow(LineTooLongError);
+    const whole = new LineSplitter(4);
+    whole.push(Buffer.from('abcde\n'));
+    expect(() => whole.next()).toThrow(LineTooLongError);
+  });
+
+  it('holds single bytes in no more than twice their memory, and gives it back', () => {
+    const lines = new LineSplitter(1_000_000);
+    for (let i = 0; i < 300_000; i++) lines.push(Buffer.from('x'));
+    expect(lines.length).toBe(300_000);
+    expect(lines.memory).toBeLessThanOrEqual(600_000);
+    lines.push(Buffer.from('\n'));
+    expect(lines.next()?.length).toBe(300_000);
+    expect(lines.memory).toBe(0);
   });
 });
 

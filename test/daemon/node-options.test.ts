@@ -2,7 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { expect, it } from 'vitest';
-import { isRefusedOption, NO_INSPECTOR, WORKER_OPTIONS } from '../../src/daemon/node-options.ts';
+import { WORKER_OPTIONS } from '../../src/base/worker-options.ts';
+import { isRefusedOption, NO_INSPECTOR } from '../../src/daemon/node-options.ts';
 
 it('tells options that open the inspector or write memory from others', () => {
   const refused = ['--inspect', '--inspect-brk=0.0.0.0:1', '--inspect_port=9229', '--heapsnapshot-signal=SIGUSR2'];

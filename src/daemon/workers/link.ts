@@ -4,8 +4,8 @@
  */
 import { readFileSync } from 'node:fs';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { WORKER_OPTIONS } from '../../base/worker-options.ts';
 import { addressOf, libc, SystemError } from '../../tun/libc.ts';
-import { WORKER_OPTIONS } from '../node-options.ts';
 import {
   CONTROL_BYTES,
   Control,
