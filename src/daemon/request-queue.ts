@@ -11,7 +11,7 @@ export type Lane =
   | 'memory'
   /** The kernel: what stands there of routes and fences. */
   | 'host'
-  /** Other programs and hosts: libvirt, servers of revocation lists. */
+  /** Other programs and hosts: libvirt, servers of revocation lists, a client that hands a secret over. */
   | 'outside'
   /** The change of tunnels before it: they happen one after another. */
   | 'change'

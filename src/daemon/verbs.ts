@@ -104,7 +104,7 @@ const LANES: Readonly<Record<Verb, Lane>> = {
   'pki-check': 'outside',
   'secret-list': 'outside',
   'secret-define': 'memory',
-  'secret-set-value': 'memory',
+  'secret-set-value': 'outside',
   'secret-undefine': 'memory',
   'net-import': 'network',
   'network-hook': 'network',
