@@ -106,7 +106,7 @@ export interface RetransmitPolicy {
 export interface EndpointLimits {
   /** Half-open SAs as responder before cookies are demanded (RFC 7296 §2.6). */
   readonly cookieThreshold: number;
-  /** Half-open SAs as responder before new ones are not answered. */
+  /** Half-open SAs as responder; with so many a new one takes the place of another, see `half-open.ts`. */
   readonly maxHalfOpen: number;
   readonly maxIkeSas: number;
   readonly maxChildrenPerIkeSa: number;

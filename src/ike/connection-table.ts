@@ -16,6 +16,8 @@ export class ConnectionTable {
   /** BOUNDED: the owner's connections, both. */
   readonly #byName = new Map<string, Entry>();
   readonly #byEnds = new SetMap<string, Entry>();
+  /** BOUNDED: as those. */
+  readonly #byRemote = new SetMap<string, Entry>();
   #added = 0;
 
   has(name: string): boolean {
@@ -33,17 +35,28 @@ export class ConnectionTable {
   /** Adds a connection, or puts it in the place of the one that has its name. */
   set(config: ConnectionConfig): void {
     const before = this.#byName.get(config.name);
-    if (before !== undefined) this.#byEnds.delete(configKey(before.config), before);
+    if (before !== undefined) this.#unlink(before);
     const entry = { config, order: before?.order ?? this.#added++ };
     this.#byName.set(config.name, entry);
     this.#byEnds.add(configKey(config), entry);
+    this.#byRemote.add(addressText(config.remote.address), entry);
   }
 
   delete(name: string): void {
     const entry = this.#byName.get(name);
     if (entry === undefined) return;
     this.#byName.delete(name);
+    this.#unlink(entry);
+  }
+
+  #unlink(entry: Entry): void {
     this.#byEnds.delete(configKey(entry.config), entry);
+    this.#byRemote.delete(addressText(entry.config.remote.address), entry);
+  }
+
+  /** Whether a connection has this remote address, and not one that may be anywhere. */
+  names(remote: IpAddress): boolean {
+    return this.#byRemote.get(addressText(remote)).size > 0;
   }
 
   /** The connections that a peer may mean that writes from one address to the other, in the order in which they were added. */
@@ -60,6 +73,9 @@ function configKey({ local, remote }: ConnectionConfig): string {
 }
 
 function endsKey(local?: IpAddress, remote?: IpAddress): string {
-  const text = (address: IpAddress | undefined): string => (address === undefined ? ANYWHERE : addressKey(address));
-  return `${text(local)}-${text(remote)}`;
+  return `${addressText(local)}-${addressText(remote)}`;
+}
+
+function addressText(address: IpAddress | undefined): string {
+  return address === undefined ? ANYWHERE : addressKey(address);
 }

@@ -75,7 +75,7 @@ export class EndpointHost implements Host {
     this.crypto = options.crypto;
     this.random = pooledRandom(options.random);
     this.limits = { ...DEFAULT_LIMITS, ...options.limits };
-    this.halfOpen = new HalfOpenTable(this.limits);
+    this.halfOpen = new HalfOpenTable(this.limits, (remote) => this.configs.names(remote), this.random);
     this.retransmit = { ...DEFAULT_RETRANSMIT, ...options.retransmit };
     this.rawEsp = options.rawEsp ?? false;
     this.#lastUsed = options.lastUsed;

@@ -88,6 +88,7 @@ const COUNTER_NAMES = [
   'cookie-demanded',
   'cookie-bad',
   'half-open-full',
+  'half-open-displaced',
   'half-open-expired',
   'rate-limited',
   'invalid-key-exchange',

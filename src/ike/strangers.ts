@@ -9,6 +9,7 @@ import type { EndpointHost } from './endpoint-host.ts';
 import type { Path } from './events.ts';
 import { reasonOf } from './failure.ts';
 import { ExchangeType, NotifyType, notifyName } from './iana.ts';
+import { endSession } from './lifecycle.ts';
 import {
   decodeMessage,
   encodePlain,
@@ -101,10 +102,6 @@ export class Strangers {
       this.#again(path, known, datagram);
       return;
     }
-    if (!host.halfOpen.hasRoom(path) || !host.hasRoom()) {
-      host.count('half-open-full');
-      return;
-    }
     if (datagram.length > MAX_INIT_LENGTH) {
       host.count('malformed-too-many');
       return;
@@ -143,7 +140,7 @@ export class Strangers {
   /** RFC 7296 §2.6: under load, first the proof that the address is the sender's. */
   #cookieHolds(now: number, path: Path, message: IkeMessage): boolean {
     const host = this.#host;
-    if (host.halfOpen.size < host.limits.cookieThreshold) return true;
+    if (!host.halfOpen.wantsCookie(path)) return true;
     this.#rotate(now);
     const { header, payloads } = message;
     const nonce = findPayload(payloads, 'nonce')!.data;
@@ -170,14 +167,32 @@ export class Strangers {
       this.#refuse(now, path, header, NotifyType.NO_PROPOSAL_CHOSEN, NOTHING, () => this.#explainNobody(path));
       return;
     }
-    const answer = answerInit(host, now, path, message, datagram, candidates);
-    if (answer.kind === 'refused') {
-      if (answer.spent !== undefined) host.addHalfOpen(answer.spent);
-      this.#refuse(now, path, header, answer.notify, answer.data, answer.explain, candidates[0]?.name);
-      return;
+    const answer = answerInit(host, now, path, message, datagram, candidates, () => this.#takePlace(now, path));
+    switch (answer.kind) {
+      case 'full':
+        host.count('half-open-full');
+        return;
+      case 'refused':
+        if (answer.spent !== undefined) host.addHalfOpen(answer.spent);
+        this.#refuse(now, path, header, answer.notify, answer.data, answer.explain, candidates[0]?.name);
+        return;
+      case 'opened':
+        host.addHalfOpen(answer.session);
+        host.transmit(path, answer.datagram);
     }
-    host.addHalfOpen(answer.session);
-    host.transmit(path, answer.datagram);
+  }
+
+  /** Makes room for a half-open SA of a source, whose cookie was checked; false when it cannot have any now. */
+  #takePlace(now: number, path: Path): boolean {
+    const host = this.#host;
+    const place = host.halfOpen.admit(now, path);
+    if (place?.displaced !== undefined) {
+      host.count('half-open-displaced');
+      endSession(place.displaced, now, 'failed', 'another half-open IKE SA took its place', false);
+      // One that had failed already is kept only to answer retransmissions.
+      host.removeSession(place.displaced);
+    }
+    return place !== undefined && host.hasRoom();
   }
 
   /** Between which ends there are connections: an address may be wrong by a digit. */

@@ -158,16 +158,17 @@ describe('retries of IKE_SA_INIT', () => {
     expect(pair.b.endpoint.status()).toEqual([]);
   });
 
-  it('answers no more than so many half-open SAs, and forgets them', () => {
-    const pair = new Pair({ bOptions: { limits: { cookieThreshold: 1_000, maxHalfOpen: 3, halfOpenTimeout: 5_000 } } });
+  it('keeps no more than so many half-open SAs, of which older ones give way, and forgets them', () => {
+    const pair = new Pair({ bOptions: { limits: { cookieThreshold: 1_000, maxHalfOpen: 4, halfOpenTimeout: 5_000 } } });
     for (let seed = 10; seed < 15; seed++) {
       const other = new Pair({ seed });
       other.act(other.a, (endpoint, now) => endpoint.initiate(now, 'net'));
       pair.filter = () => 'drop';
       pair.deliver({ ...other.sent[0]!, to: pair.b });
     }
+    // Connections that name the address may have three quarters of the places.
     expect(pair.b.endpoint.status()).toHaveLength(3);
-    expect(pair.b.endpoint.counters()['half-open-full']).toBe(2);
+    expect(pair.b.endpoint.counters()['half-open-displaced']).toBe(2);
     pair.run(6_000);
     expectNothing(pair);
     expect(pair.b.endpoint.counters()['half-open-expired']).toBe(3);

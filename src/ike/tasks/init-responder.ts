@@ -1,6 +1,6 @@
 /**
- * IKE_SA_INIT as responder (RFC 7296 §1.2, §2.6, §2.7). Whoever asks has proved nothing: what is spent on a request is
- * bounded, and beyond a number of half-open SAs a cookie must show that the address is the asker's own.
+ * IKE_SA_INIT as responder (RFC 7296 §1.2, §2.6, §2.7). The initiator is not authenticated yet: what a request costs is
+ * bounded, and beyond a number of half-open SAs a cookie must show that the initiator receives at its address.
  */
 import type { DhGroup } from '../../crypto/types.ts';
 import type { ConnectionConfig } from '../config.ts';
@@ -35,11 +35,16 @@ export type InitAnswer =
       /** Takes the place of a half-open SA where a key exchange was spent on the request. */
       readonly spent?: IkeSession;
     }
+  /** No key exchange is spent on the request now. */
+  | { readonly kind: 'full' }
   | { readonly kind: 'opened'; readonly session: IkeSession; readonly datagram: Uint8Array };
 
 const NOTHING = new Uint8Array(0);
 
-/** Answers a request that passed the rules and the cookie. `candidates` are not empty. */
+/**
+ * Answers a request that passed the rules and the cookie. `candidates` are not empty.
+ * @param takePlace makes room for a half-open SA; called when the request is acceptable, before the key exchange
+ */
 export function answerInit(
   host: Host,
   now: number,
@@ -47,6 +52,7 @@ export function answerInit(
   message: IkeMessage,
   datagram: Uint8Array,
   candidates: readonly ConnectionConfig[],
+  takePlace: () => boolean,
 ): InitAnswer {
   const offered = findPayload(message.payloads, 'sa')!.proposals;
   const ke = findPayload(message.payloads, 'ke')!;
@@ -58,6 +64,7 @@ export function answerInit(
   }
   const group = chosen.suite.dh;
   if (ke.group !== group.id) return refuseGroup(group);
+  if (!takePlace()) return { kind: 'full' };
   const keyPair = host.crypto.dhKeyPair(group, host.random);
   const shared = deriveShared(keyPair, ke.data);
   keyPair.wipe();
