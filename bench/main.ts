@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
 import { codecBench } from './codec.ts';
+import { floodBench } from './flood.ts';
 import { fragmentsBench } from './fragments.ts';
 import { handshakeBench } from './handshake.ts';
 import { offloadBench } from './offload.ts';
@@ -33,6 +34,7 @@ const large: Readonly<Record<string, Bench>> = {
   tunnel: tunnelBench,
   profile: profileBench,
   soak: soakBench,
+  flood: floodBench,
 };
 
 const benches: Readonly<Record<string, Bench>> = { ...small, ...long, ...large };
@@ -56,7 +58,7 @@ Options
   --rounds N      rounds that medians are taken of (scale, tunnel; default ${DEFAULT_ROUNDS})
   --minutes N     how long the load is kept up (soak; default ${DEFAULT_MINUTES})
   --seeds N       courses that chance takes (fragments; default ${DEFAULT_SEEDS})
-  --quick         one short round: whether everything works, not for figures (scale, fragments, tunnel, profile, soak)
+  --quick         one short round: whether everything works, not for figures (scale, fragments, tunnel, profile, soak, flood)
   --only SYSTEM   measure this one alone; may be repeated (tunnel)
 `;
 

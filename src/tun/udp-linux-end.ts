@@ -2,6 +2,8 @@
  * One thread's end of a socket for UDP, or for ESP straight over IP: sends and receives by a descriptor that it neither opened nor closes, and never
  * waits. Several threads may each have one of the same socket.
  */
+// The global of that name is looked up anew each time.
+import { performance } from 'node:perf_hooks';
 import { type IpAddress, NO_PORT, type SocketAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import { ERRNO, libc } from './libc.ts';
@@ -15,8 +17,12 @@ import { DatagramWriter, Segmentation, type Sending } from './udp-linux-write.ts
 /** Messages that are read at once; with UDP_GRO each may hold 64 datagrams. More only wander out of the caches. */
 const MESSAGES_PER_READ = 8;
 const MAX_MESSAGE_BYTES = 65_536;
-/** Datagrams and errors after which other sockets and timers have their turn. */
+/**
+ * Datagrams and errors after which other sockets, timers and the control socket have their turn, and milliseconds: what a
+ * datagram of IKE costs is the sender's choice, up to a key exchange.
+ */
 const DATAGRAMS_PER_TURN = 512;
+const MILLISECONDS_PER_TURN = 4;
 /** Errors that are read off at once, of whose datagrams a few bytes will do; and how often in a row. */
 const ERRORS_PER_READ = 8;
 const QUOTED_BYTES = 64;
@@ -129,7 +135,8 @@ export class UdpEnd {
   receive(handler: DatagramHandler): Turn {
     let taken = 0;
     let failures = 0;
-    while (!this.#released && taken < DATAGRAMS_PER_TURN) {
+    const end = performance.now() + MILLISECONDS_PER_TURN;
+    while (!this.#released && taken < DATAGRAMS_PER_TURN && (taken === 0 || performance.now() < end)) {
       const { reader } = this.#shared;
       const count = reader.read(this.#fd, 0);
       if (count > 0) {
