@@ -18,6 +18,8 @@ export class PacketBatch {
   readonly tag: Int32Array;
   /** Traffic class byte (DSCP and ECN) of the outer header: to be sent with, or as received. */
   readonly trafficClass: Uint8Array;
+  /** 1 for an outer packet that is larger than its path takes in one piece, as far as known: it may be fragmented. */
+  readonly fragmentable: Uint8Array;
   /** Slots 0 to `count - 1` are in use. */
   count = 0;
 
@@ -40,6 +42,7 @@ export class PacketBatch {
     this.length = new Int32Array(capacity);
     this.tag = new Int32Array(capacity);
     this.trafficClass = new Uint8Array(capacity);
+    this.fragmentable = new Uint8Array(capacity);
   }
 
   /** Where a packet that is put into `slot` starts. */
@@ -77,6 +80,7 @@ export class PacketBatch {
     this.length[slot] = length;
     this.tag[slot] = 0;
     this.trafficClass[slot] = 0;
+    this.fragmentable[slot] = 0;
     return slot;
   }
 

@@ -10,6 +10,9 @@ export const UNKNOWN_PATH_MTU = 1500;
  */
 export const MIN_MTU: Readonly<Record<IpFamily, number>> = { 4: 576, 6: 1280 };
 
+/** What a report of a narrow link is believed to at the least, when it does not show that its sender saw a packet. */
+export const MIN_REPORTED_MTU = 1280;
+
 /** IP headers without options. */
 export const IP_HEADER: Readonly<Record<IpFamily, number>> = { 4: 20, 6: 40 };
 const UDP_HEADER = 8;

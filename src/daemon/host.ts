@@ -8,6 +8,7 @@ import { PacketBatch } from '../base/batch.ts';
 import { readU32 } from '../base/bytes.ts';
 import { MIN_MTU } from '../base/mtu.ts';
 import { secretBytes } from '../base/secret-bytes.ts';
+import type { PathReport } from '../base/path-report.ts';
 import { messageOf } from '../base/text.ts';
 import type { RandomSource } from '../crypto/types.ts';
 import type { TunnelConfig } from '../engine/config.ts';
@@ -98,6 +99,7 @@ export class TunnelHost {
       onErrors: () => {
         if (this.#workers !== undefined) this.#checkPathsSoon();
       },
+      onPathReport: (report) => this.#pathReported(report),
     });
     this.#pathMtus = new PathMtus({
       engine: this.engine,
@@ -121,6 +123,7 @@ export class TunnelHost {
       onTransmit: ({ data, path, trafficClass }) => this.sockets.send(data, path.local, path.remote, trafficClass),
       onDeviceLost: (tunnel) => void this.#deviceLost(tunnel),
       onTooLarge: () => this.#checkPathsSoon(),
+      onPathReport: (report) => this.#pathReported(report),
       onCrash: (text) => this.#options.onEvent?.({ type: 'note', tunnel: undefined, level: 'warn', text }),
     });
   }
@@ -237,6 +240,7 @@ export class TunnelHost {
       empty: counters.empty + more.empty,
       oversized: counters.oversized + more.oversized,
       overflow: counters.overflow + more.overflow,
+      'path-report-ignored': counters['path-report-ignored'],
     };
   }
 
@@ -366,6 +370,14 @@ export class TunnelHost {
       this.#pathCheckSoon = undefined;
       this.#checkPaths();
     }, PATH_CHECK_SOON);
+  }
+
+  /** A packet of ours was too large, as a router says. */
+  #pathReported(report: PathReport): void {
+    const believed = this.engine.judgePathReport(report);
+    if (believed === undefined) return;
+    this.#pathMtus.learn(this.#now(), believed);
+    this.drain();
   }
 
   /** What packets in the event loop see to on their way, workers do not. */

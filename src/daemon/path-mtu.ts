@@ -1,12 +1,14 @@
 /**
- * The MTU of paths: what a device gets when its tunnel starts, and what the engine is told as the system learns more.
- * The kernel learns from ICMP, and forgets after a while (RFC 1191 §6.3, RFC 8201 §5.2); its routes are asked when an SA
- * comes up, when a datagram was too large, and now and then while there is traffic.
+ * The MTU of paths: what a device gets when its tunnel starts, and what the engine is told as more is learnt. Routes and
+ * interfaces are asked when an SA comes up, when a datagram was too large, and now and then while there is traffic. What
+ * routers report of narrower links, and the engine believes, is kept for a while (RFC 1191 §6.3, RFC 8201 §5.2); then the
+ * next large packet tries whether the path has become wider.
  */
 import { formatSocketAddress, type IpFamily } from '../base/address.ts';
 import { espRoom, MIN_MTU, UNKNOWN_PATH_MTU } from '../base/mtu.ts';
 import type { EspProposal } from '../crypto/proposal.ts';
 import type { Engine } from '../engine/engine.ts';
+import type { BelievedReport } from '../engine/path-reports.ts';
 import { maxPayload } from '../esp/packet.ts';
 import type { Path } from '../ike/events.ts';
 
@@ -18,6 +20,8 @@ const STEP = 4;
 /** Milliseconds after which a path is asked for again, and the least between two questions. */
 const REFRESH = 10_000;
 const PAUSE = 100;
+/** Milliseconds for which a report is kept (RFC 1191 §6.3). */
+const KEEP_REPORT = 600_000;
 
 export interface DeviceNeeds {
   /** `undefined` when it is not known. */
@@ -56,6 +60,9 @@ export class PathMtus {
   /** By tunnel. BOUNDED: the owner's tunnels. */
   readonly #asked = new Map<string, { readonly at: number; readonly tooLarge: number }>();
 
+  /** What routers reported, by path. BOUNDED: by the paths of SAs; of each for `KEEP_REPORT`. */
+  readonly #reported = new Map<string, { readonly mtu: number; readonly until: number }>();
+
   constructor(options: PathMtusOptions) {
     this.#options = options;
   }
@@ -77,15 +84,35 @@ export class PathMtus {
     const asked = new Set<string>();
     for (const { path } of engine.tunnel(tunnel)?.children.values() ?? []) {
       // Many SAs may have the same.
-      const ends = `${formatSocketAddress(path.local)} ${formatSocketAddress(path.remote)}`;
+      const ends = endsOf(path);
       if (asked.has(ends)) continue;
       asked.add(ends);
       const mtu = mtuFor(path);
-      if (mtu !== undefined) engine.setPathMtu(path, mtu);
+      const reported = this.#reportedOf(now, ends);
+      if (mtu !== undefined) engine.setPathMtu(path, Math.min(mtu, reported ?? mtu));
     }
+  }
+
+  /** A path takes no more than a router reported. */
+  learn(now: number, { path, mtu }: BelievedReport): void {
+    for (const ends of [...this.#reported.keys()]) this.#reportedOf(now, ends);
+    this.#reported.set(endsOf(path), { mtu, until: now + KEEP_REPORT });
+    this.#options.engine.setPathMtu(path, mtu);
+  }
+
+  /** Forgets what is too old. */
+  #reportedOf(now: number, ends: string): number | undefined {
+    const found = this.#reported.get(ends);
+    if (found === undefined || now < found.until) return found?.mtu;
+    this.#reported.delete(ends);
+    return undefined;
   }
 
   forget(tunnel: string): void {
     this.#asked.delete(tunnel);
   }
+}
+
+function endsOf({ local, remote }: Path): string {
+  return `${formatSocketAddress(local)} ${formatSocketAddress(remote)}`;
 }

@@ -75,6 +75,8 @@ export interface InstallOutbound extends SaCommand {
   readonly offered: SelectorPair | undefined;
   /** The largest packet that goes out in one piece. */
   readonly mtu: number;
+  /** The largest ESP packet that the path takes in one piece; 0 while that is not known. */
+  readonly room: number;
   /** Of outer headers; `undefined` for that of each packet inside. */
   readonly dscp: number | undefined;
   /** How many threads send on it, when it is not one. */
@@ -125,7 +127,13 @@ export type SendCommand =
   | { readonly type: 'activate'; readonly id: number; readonly afterIke: boolean }
   | { readonly type: 'remove'; readonly id: number }
   | { readonly type: 'path'; readonly id: number; readonly path: Path }
-  | { readonly type: 'fit'; readonly id: number; readonly mtu: number; readonly clampMtu: number };
+  | {
+      readonly type: 'fit';
+      readonly id: number;
+      readonly mtu: number;
+      readonly room: number;
+      readonly clampMtu: number;
+    };
 
 export type ReceiveCommand =
   | InstallInbound

@@ -5,6 +5,7 @@
 import { assertNever } from '../base/assert.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import { readU32 } from '../base/bytes.ts';
+import type { PathReport } from '../base/path-report.ts';
 import { namedDrops } from '../esp/drops.ts';
 import { IkeEndpoint } from '../ike/endpoint.ts';
 import type { ChildSa, IkeEvent, Path, SignatureAnswer, VerificationAnswer } from '../ike/events.ts';
@@ -15,12 +16,13 @@ import { type EngineEvent, engineEvent } from './events.ts';
 import { DEFAULT_HOLD } from './hold.ts';
 import { InlinePlanes } from './inline-planes.ts';
 import type { Answer, EngineCounters, EngineOptions, Transmit } from './options.ts';
+import type { BelievedReport } from './path-reports.ts';
 import { Pursuit } from './pursuit.ts';
 import { SaTable } from './sa-table.ts';
 import { Tunnel } from './tunnel.ts';
 
 export class Engine {
-  readonly counters: EngineCounters = { keepalives: 0, empty: 0, oversized: 0, overflow: 0 };
+  readonly counters: EngineCounters = { keepalives: 0, empty: 0, oversized: 0, overflow: 0, 'path-report-ignored': 0 };
   readonly ike: IkeEndpoint;
   /** The data plane, when it is the engine's own. */
   readonly planes: InlinePlanes | undefined;
@@ -193,6 +195,13 @@ export class Engine {
    */
   setPathMtu(path: Path, mtu: number): void {
     this.#sas.setPathMtu(path, mtu);
+  }
+
+  /** What a router says of a packet of ours; the path and its size when that is to be believed, else it is counted. */
+  judgePathReport(report: PathReport): BelievedReport | undefined {
+    const believed = this.#sas.judge(report);
+    if (believed === undefined) this.counters['path-report-ignored']++;
+    return believed;
   }
 
   nextTimeout(): number | undefined {

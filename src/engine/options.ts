@@ -36,11 +36,13 @@ export interface Answer {
   readonly packet: Uint8Array;
 }
 
-/** Datagrams that reached neither IKE nor ESP. */
+/** Datagrams that reached neither IKE nor ESP, and ICMP about those that were sent. */
 export interface EngineCounters {
   keepalives: number;
   empty: number;
   oversized: number;
   /** Came when the owner should have flushed. */
   overflow: number;
+  /** ICMP that said that a packet of ours was too large, and was not believed, or said nothing new. */
+  'path-report-ignored': number;
 }

@@ -4,6 +4,7 @@
  */
 import { addressKey } from '../base/address.ts';
 import { espRoom, IP_HEADER, MIN_MTU, UNKNOWN_PATH_MTU } from '../base/mtu.ts';
+import type { PathReport } from '../base/path-report.ts';
 import { SetMap } from '../base/set-map.ts';
 import type { CipherSuite } from '../crypto/types.ts';
 import { MAX_SAS } from '../esp/inbound.ts';
@@ -18,6 +19,7 @@ import { pairable } from '../policy/narrow.ts';
 import { containsPair } from '../policy/selector.ts';
 import type { CounterMemory, PlanePort } from './commands.ts';
 import { childSummary } from './events.ts';
+import { type BelievedReport, judgeReport } from './path-reports.ts';
 import { espPath, samePath } from './paths.ts';
 import { wipeKeys } from './suite.ts';
 import type { EngineChild, Tunnel } from './tunnel.ts';
@@ -118,7 +120,7 @@ export class SaTable {
       limits: limitsOf(now, sa.config.lifetime),
       path,
     } as const;
-    const { mtu, clampMtu } = sizesOf(child);
+    const { mtu, room, clampMtu } = sizesOf(child);
     const { replayWindow } = tunnel.config;
     // In transport mode the outer header is the packet's own.
     const dscp = sa.transport === undefined ? tunnel.config.dscp : undefined;
@@ -131,6 +133,7 @@ export class SaTable {
       keys: sa.keysOut,
       state: child.sent,
       mtu,
+      room,
       clampMtu,
       dscp,
       tfc: tfcOf(tunnel, sa),
@@ -223,6 +226,17 @@ export class SaTable {
     }
   }
 
+  /** A router's report about a packet of ours, if it is believed and the path was taken to carry more. */
+  judge(report: PathReport): BelievedReport | undefined {
+    const children = this.#byPeer.get(addressKey(report.remote.address));
+    const believed = judgeReport(report, children);
+    if (believed === undefined) return undefined;
+    for (const { path, pathMtu } of children) {
+      if (samePath(path, believed.path) && (pathMtu === undefined || believed.mtu < pathMtu)) return believed;
+    }
+    return undefined;
+  }
+
   /** What is known of a path from the other SAs of the IKE SA: from the one that a new one replaces, as a rule. */
   #knownMtu(ikeSaId: number, path: Path): number | undefined {
     for (const other of this.#byIkeSa.get(ikeSaId)) if (samePath(other.path, path)) return other.pathMtu;
@@ -232,8 +246,8 @@ export class SaTable {
   /** Has the SA told how large its packets may be. */
   #fit(child: EngineChild): void {
     const { id } = child.summary;
-    const { mtu, clampMtu } = sizesOf(child);
-    this.#port.send({ type: 'fit', id, mtu, clampMtu });
+    const { mtu, room, clampMtu } = sizesOf(child);
+    this.#port.send({ type: 'fit', id, mtu, room, clampMtu });
     this.#port.receive({ type: 'fit', id, clampMtu });
   }
 
@@ -258,20 +272,28 @@ export class SaTable {
   }
 }
 
+interface Sizes {
+  readonly mtu: number;
+  readonly room: number;
+  readonly clampMtu: number;
+}
+
 /**
  * How large the packets of an SA may be: in one piece, and of TCP. In transport mode all are sealed whole, and fragmented
  * outside where the path takes less: fragments that the sender made could not be sealed (RFC 4303 §3.3.4).
  */
-function sizesOf({ tunnel, summary, shape, path, pathMtu }: EngineChild): { mtu: number; clampMtu: number } {
+function sizesOf({ tunnel, summary, shape, path, pathMtu }: EngineChild): Sizes {
   const { mtu: device = MAX_PACKET, clampMss = true } = tunnel.config;
   const { family } = path.remote.address;
   const transport = summary.mode === 'transport';
   // There the device tells nothing of the path.
   const known = pathMtu ?? (transport ? UNKNOWN_PATH_MTU : undefined);
-  const room = known === undefined ? MAX_PACKET : maxPayload(espRoom(known, family, summary.encapsulated), shape);
-  const fits = Math.max(MIN_MTU[4], transport ? room + IP_HEADER[family] : room);
+  const sealed = (path: number): number => espRoom(path, family, summary.encapsulated);
+  const most = known === undefined ? MAX_PACKET : maxPayload(sealed(known), shape);
+  const fits = Math.max(MIN_MTU[4], transport ? most + IP_HEADER[family] : most);
   const mtu = transport ? MAX_PACKET : fits;
-  return { mtu, clampMtu: clampMss ? Math.min(device, fits) : MAX_PACKET };
+  const room = pathMtu === undefined ? 0 : sealed(pathMtu);
+  return { mtu, room, clampMtu: clampMss ? Math.min(device, fits) : MAX_PACKET };
 }
 
 function peerOf({ path }: EngineChild): string {

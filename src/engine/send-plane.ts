@@ -122,7 +122,7 @@ export class SendPlane {
       }
       case 'fit': {
         const { sa } = this.#sas.get(command.id) ?? {};
-        if (sa !== undefined) Object.assign(sa, { mtu: command.mtu, clampMtu: command.clampMtu });
+        if (sa !== undefined) Object.assign(sa, { mtu: command.mtu, room: command.room, clampMtu: command.clampMtu });
         return;
       }
       default:
@@ -258,6 +258,7 @@ export class SendPlane {
       sharers: command.sharers,
     });
     sa.mtu = command.mtu;
+    sa.room = command.room;
     sa.clampMtu = command.clampMtu;
     this.#sas.set(command.id, { tunnel, child: command.child, sa, dummies: command.tfc?.dummies ?? 0 });
     for (const entry of tunnel.entries.get(command.child)) tunnel.outbound.add(entry, sa, false);

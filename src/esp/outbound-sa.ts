@@ -77,6 +77,8 @@ export class EspOutboundSa {
   pathIndex: number;
   /** The largest packet that goes out in one piece; to be changed when the path takes less, or more. */
   mtu: number = MAX_PACKET;
+  /** The largest ESP packet that the path takes in one piece; 0 while that is not known. To be changed likewise. */
+  room = 0;
   /** Packets that the MSS of TCP is lowered to. */
   clampMtu: number = MAX_PACKET;
   readonly #padding: TfcPadding | undefined;
@@ -234,7 +236,9 @@ export class EspOutboundSa {
       this.esn,
     );
     batch.offset[slot] = at - this.#head;
-    batch.length[slot] = this.#head + dataLength + this.#cipher.icvLength;
+    const sealed = this.#head + dataLength + this.#cipher.icvLength;
+    batch.length[slot] = sealed;
+    batch.fragmentable[slot] = sealed > this.room ? 1 : 0;
     return DropReason.none;
   }
 

@@ -159,8 +159,17 @@ export class LinuxHostNetwork implements HostNetwork {
     const data = this.#ask(message.routeQueryRequest(query), what, noWay);
     const reply = data?.[0] === undefined ? undefined : message.parseRouteReply(data[0].body);
     if (reply === undefined) return undefined;
-    const mtu = reply.mtu ?? this.link(reply.linkIndex)?.mtu;
-    return mtu === undefined ? undefined : { ...reply, mtu };
+    const { learnt, ...answer } = reply;
+    // What ICMP told the kernel was held against nothing but addresses and ports.
+    const own = learnt ? this.#configuredMtu(query, what) : reply.mtu;
+    const mtu = own ?? this.link(reply.linkIndex)?.mtu;
+    return mtu === undefined ? undefined : { ...answer, mtu };
+  }
+
+  #configuredMtu(query: RouteQuery, what: string): number | undefined {
+    const noWay = [ERRNO.ENETUNREACH, ERRNO.EHOSTUNREACH, ERRNO.EINVAL, ERRNO.EACCES];
+    const data = this.#ask(message.routeQueryRequest(query, true), what, noWay);
+    return data?.[0] === undefined ? undefined : message.parseConfiguredMtu(data[0].body);
   }
 
   watch(onChange: (change: NetworkChange) => void): void {

@@ -1,7 +1,7 @@
 /**
  * Sockets for ESP straight over IP (RFC 4303 §2: protocol 50), by Linux's raw sockets: one for each family, of all local
- * addresses, used as a UDP socket is. The kernel writes the IP header, reassembles, learns the path MTU, and fragments
- * what is larger. It joins and cuts nothing here: a message is a packet.
+ * addresses, used as a UDP socket is. The kernel writes the IP header and reassembles; what is known to be larger than
+ * the path it fragments (`path-discovery.ts`). It joins and cuts nothing here: a message is a packet.
  *
  * Every raw socket of the host is given every ESP packet. What is not for an SA of its owner is nobody's fault, and
  * nobody is answered.
@@ -10,6 +10,7 @@
  */
 import { type IpAddress, type IpFamily, NO_PORT } from '../base/address.ts';
 import { ERRNO, libc, SystemError } from './libc.ts';
+import { PathDiscovery } from './path-discovery.ts';
 import * as layout from './socket-layout.ts';
 import type { UdpSocket } from './udp.ts';
 import { LinuxUdpSocket, setUpSocket } from './udp-linux.ts';
@@ -41,7 +42,8 @@ function openSocket(family: IpFamily): UdpSocket {
   try {
     const address: IpAddress = { family, value: 0n };
     const ecn = setUpSocket(fd, address);
-    return new LinuxUdpSocket({ fd, local: { address, port: NO_PORT }, gro: false, gso: false, ecn });
+    const ownDiscovery = new PathDiscovery(fd, family).set(true);
+    return new LinuxUdpSocket({ fd, local: { address, port: NO_PORT }, gro: false, gso: false, ecn, ownDiscovery });
   } catch (error) {
     calls.close(fd);
     throw error;

@@ -49,6 +49,7 @@ const RTA = {
   PRIORITY: 6,
   PREFSRC: 7,
   METRICS: 8,
+  CACHEINFO: 12,
   TABLE: 15,
   MARK: 16,
   IP_PROTO: 27,
@@ -58,6 +59,10 @@ const RTA = {
 const RTAX_MTU = 2;
 /** IPv4: the answer names the table that decided, instead of the main one. IPv6 always does, and refuses the flag. */
 const RTM_F_LOOKUP_TABLE = 0x1000;
+/** The answer is the route as it was configured, without what the kernel has learnt of the path since. */
+const RTM_F_FIB_MATCH = 0x2000;
+/** struct rta_cacheinfo: where it says when the answer runs out, which it does only for what ICMP told. */
+const CACHEINFO_EXPIRES = 8;
 const RTN_UNICAST = 1;
 const RTN_LOCAL = 2;
 const ROUTE_TYPES: Readonly<Record<RouteType, number>> = {
@@ -158,11 +163,12 @@ export function parseRoute(body: Uint8Array): InstalledRoute | undefined {
   };
 }
 
-export function routeQueryRequest(query: RouteQuery): NetlinkRequest {
+/** @param configured ask for the route, not for the path that the kernel makes of it */
+export function routeQueryRequest(query: RouteQuery, configured = false): NetlinkRequest {
   const { family } = query.destination;
   const bits = addressBits(family);
   const sourceLength = query.source === undefined ? 0 : bits;
-  const flags = family === 4 ? RTM_F_LOOKUP_TABLE : 0;
+  const flags = (family === 4 ? RTM_F_LOOKUP_TABLE : 0) | (configured ? RTM_F_FIB_MATCH : 0);
   const header = routeHeader({ family, destinationLength: bits, sourceLength, flags });
   const request = new NetlinkRequest(RTM.GETROUTE, 0, header).attribute(RTA.DST, addressToBytes(query.destination));
   if (query.source !== undefined) request.attribute(RTA.SRC, addressToBytes(query.source));
@@ -180,6 +186,8 @@ export interface RouteReply {
   readonly source: IpAddress | undefined;
   readonly gateway: IpAddress | undefined;
   readonly mtu: number | undefined;
+  /** The MTU is what ICMP told the kernel. */
+  readonly learnt: boolean;
   readonly local: boolean;
   readonly table: number | undefined;
 }
@@ -196,9 +204,15 @@ export function parseRouteReply(body: Uint8Array): RouteReply | undefined {
     source: optionalAddress(attributes.get(RTA.PREFSRC), family),
     gateway: optionalAddress(attributes.get(RTA.GATEWAY), family),
     mtu: routeMtu(attributes),
+    learnt: (readHostU32(attributes.get(RTA.CACHEINFO)?.subarray(CACHEINFO_EXPIRES)) ?? 0) !== 0,
     local: type === RTN_LOCAL,
     table: readHostU32(attributes.get(RTA.TABLE)),
   };
+}
+
+/** The MTU of a route as it was configured. */
+export function parseConfiguredMtu(body: Uint8Array): number | undefined {
+  return routeMtu(parseAttributes(fixed(body, ROUTE_SIZE), ROUTE_SIZE));
 }
 
 function linkHeader(index: number, flags: number, mask: number): Uint8Array {

@@ -16,8 +16,10 @@ export const SOL_IPV6 = 41;
 
 export const IP_TOS = 1;
 export const IP_PKTINFO = 8;
+export const IP_MTU_DISCOVER = 10;
 export const IP_RECVERR = 11;
 export const IP_RECVTOS = 13;
+export const IPV6_MTU_DISCOVER = 23;
 export const IPV6_RECVERR = 25;
 export const IPV6_V6ONLY = 26;
 export const IPV6_RECVPKTINFO = 49;

@@ -6,7 +6,9 @@
 import { performance } from 'node:perf_hooks';
 import { type IpAddress, NO_PORT, type SocketAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
+import type { PathReport } from '../base/path-report.ts';
 import { ERRNO, libc } from './libc.ts';
+import { PathDiscovery } from './path-discovery.ts';
 import * as layout from './socket-layout.ts';
 import type { DatagramHandler, UdpCounters, UdpDescriptor, UdpSendError } from './udp.ts';
 import { isUnspecified, maxDatagram, newUdpCounters } from './udp.ts';
@@ -23,7 +25,7 @@ const MAX_MESSAGE_BYTES = 65_536;
  */
 const DATAGRAMS_PER_TURN = 512;
 const MILLISECONDS_PER_TURN = 4;
-/** Errors that are read off at once, of whose datagrams a few bytes will do; and how often in a row. */
+/** Errors that are read off at once, of whose datagrams a few bytes are kept; and how often in a row. */
 const ERRORS_PER_READ = 8;
 const QUOTED_BYTES = 64;
 const ERROR_READS = 8;
@@ -75,10 +77,14 @@ export class UdpEnd {
   #lastTo: SocketAddress | undefined;
   #lastFrom: SocketAddress | undefined;
   #released = false;
+  /** Takes what routers report about datagrams that were too large. */
+  onPathReport: (report: PathReport) => void = () => undefined;
+  readonly #discovery: PathDiscovery | undefined;
 
-  constructor({ fd, local, gro, gso, ecn }: UdpDescriptor) {
+  constructor({ fd, local, gro, gso, ecn, ownDiscovery }: UdpDescriptor) {
     this.local = local;
     this.#fd = fd;
+    this.#discovery = ownDiscovery ? new PathDiscovery(fd, local.address.family) : undefined;
     this.#gro = gro;
     this.#ecn = ecn;
     this.#raw = local.port === NO_PORT;
@@ -106,14 +112,39 @@ export class UdpEnd {
       this.counters.sendErrors[refused]++;
       return false;
     }
-    return this.#shared.writer.send(this.#sendingTo(to, from), data, trafficClass);
+    const { writer } = this.#shared;
+    // IKE, which may be larger than its path takes: nobody looks at what becomes of it.
+    this.#discovery?.set(false);
+    const sent = writer.send(this.#sendingTo(to, from), data, trafficClass);
+    this.#discovery?.set(true);
+    return sent;
   }
 
   sendBatch(batch: PacketBatch, first: number, end: number, to: SocketAddress, from?: SocketAddress): number {
     const refused = this.#refusal(to);
-    if (refused === undefined) return this.#shared.writer.sendBatch(this.#sendingTo(to, from), batch, first, end);
+    if (refused === undefined) return this.#sendRuns(batch, first, end, this.#sendingTo(to, from));
     for (let slot = first; slot < end; slot++) if (batch.length[slot]! > 0) this.counters.sendErrors[refused]++;
     return 0;
+  }
+
+  /** Packets that their path takes in one piece apart from those that it does not, each in their order. */
+  #sendRuns(batch: PacketBatch, first: number, end: number, sending: Sending): number {
+    const { writer } = this.#shared;
+    const { fragmentable } = batch;
+    if (this.#discovery === undefined) return writer.sendBatch(sending, batch, first, end);
+    let sent = 0;
+    for (let at = first; at < end; ) {
+      let next = at + 1;
+      while (next < end && fragmentable[next] === fragmentable[at]) next++;
+      if (fragmentable[at] === 0) sent += writer.sendBatch(sending, batch, at, next);
+      else {
+        this.#discovery.set(false);
+        sent += writer.sendBatch(sending, batch, at, next);
+        this.#discovery.set(true);
+      }
+      at = next;
+    }
+    return sent;
   }
 
   /** The zone of a link-local address that datagrams came from; 0 for others. */
@@ -200,7 +231,7 @@ export class UdpEnd {
         counters.receiveErrors++;
         continue;
       }
-      const from = this.#fromOf(reader.nameAt(message));
+      const from = this.#addressAt(reader, reader.nameAt(message));
       const local =
         reader.localAt === 0 ? this.local : this.#addresses.find(reader.words, reader.localAt, this.local.port, 0);
       const { trafficClass } = reader;
@@ -220,12 +251,20 @@ export class UdpEnd {
     return datagrams;
   }
 
-  #fromOf(name: number): SocketAddress {
-    const { words } = this.#shared.reader;
+  #addressAt({ words }: DatagramReader, name: number): SocketAddress {
     const { family } = this.local.address;
     const port = layout.sockaddrPort(words[name]!);
     const scope = family === 6 ? words[name + layout.SOCKADDR_SCOPE]! : 0;
     return this.#addresses.find(words, name + layout.SOCKADDR_ADDRESS[family], port, scope);
+  }
+
+  #report(message: number): void {
+    const { errorReader } = this.#shared;
+    this.onPathReport({
+      remote: this.#addressAt(errorReader, errorReader.nameAt(message)),
+      mtu: errorReader.icmpInfo,
+      quote: errorReader.view(errorReader.start, errorReader.length).slice(),
+    });
   }
 
   /** Reads errors that ICMP told off the socket and counts them; how many there were. */
@@ -240,6 +279,7 @@ export class UdpEnd {
         // Those of this host's own were told to the sender already.
         if (errorReader.icmpError === 0) continue;
         this.counters.sendErrors[sendErrorOf(errorReader.icmpError)]++;
+        if (errorReader.icmpError === ERRNO.EMSGSIZE) this.#report(message);
         taken++;
       }
       if (count < ERRORS_PER_READ) break;

@@ -27,8 +27,9 @@ export class DatagramReader {
   localAt = 0;
   /** DSCP and ECN of its IP header; 0 when the system did not tell. Datagrams that were joined have it in common. */
   trafficClass = 0;
-  /** The errno that ICMP told, when it was read off the error queue; else 0. */
+  /** The errno that ICMP told, when it was read off the error queue; else 0. With it what comes of EMSGSIZE: the MTU. */
   icmpError = 0;
+  icmpInfo = 0;
   readonly words: Int32Array;
   readonly #calls: Pick<Libc, 'recvmmsg'>;
   /** Messages of a call at most: fewer mean that nothing more waited. */
@@ -91,6 +92,7 @@ export class DatagramReader {
     this.localAt = 0;
     this.trafficClass = 0;
     this.icmpError = 0;
+    this.icmpInfo = 0;
     let at = this.#controlAt(index);
     const end = at + (words[header + layout.MSG_CONTROLLEN]! >> 2);
     while (at + layout.CMSG_DATA < end) {
@@ -138,7 +140,9 @@ export class DatagramReader {
       (level === layout.SOL_IPV6 && type === layout.IPV6_RECVERR)
     ) {
       const origin = words[data + 1]! & 0xff;
-      if (origin === SO_EE_ORIGIN_ICMP || origin === SO_EE_ORIGIN_ICMP6) this.icmpError = words[data]!;
+      if (origin !== SO_EE_ORIGIN_ICMP && origin !== SO_EE_ORIGIN_ICMP6) return;
+      this.icmpError = words[data]!;
+      this.icmpInfo = words[data + 2]! >>> 0;
     }
   }
 

@@ -3,7 +3,8 @@
  * it can, the local address of each datagram known (IP_PKTINFO), its DSCP and ECN (IP_TOS), and the errors that ICMP
  * tells (IP_RECVERR). The kernel joins only datagrams whose DSCP and ECN are the same.
  *
- * Don't-fragment: as in `udp-node.ts`, the kernel learns the path MTU, and fragments what is larger.
+ * Don't-fragment: `path-discovery.ts` for sockets that carry ESP; of those for IKE alone the kernel fragments what is
+ * larger than its path.
  *
  * Errors of ICMP arrive in a queue beside the datagrams, and the next call on the socket fails with the first of them,
  * whoever that call is for. So they are read off and counted, and the call is made again; a socket that has one is
@@ -11,8 +12,10 @@
  */
 import type { IpAddress, SocketAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
+import type { PathReport } from '../base/path-report.ts';
 import { partIkeFromEsp } from './ike-filter.ts';
 import { libc, SystemError } from './libc.ts';
+import { PathDiscovery } from './path-discovery.ts';
 import type { Watch } from './poller.ts';
 import { watchReadable } from './poller.ts';
 import * as layout from './socket-layout.ts';
@@ -69,26 +72,30 @@ type Descriptors = readonly [descriptor: UdpDescriptor, ...esp: UdpDescriptor[]]
 
 /** One socket, and more for what is not IKE, where that is asked for and the kernel can. */
 function openDescriptors(wanted: UdpBindOptions, options: LinuxUdpOptions): Descriptors {
-  const alone = openDescriptor(wanted, options, false);
+  const alone = openDescriptor(wanted, options);
   const { espQueues = 0 } = wanted;
   if (espQueues === 0) return [alone];
   // Nobody else has the port, or it would not have been had alone. Those who share it have to say so from the beginning.
   libc().close(alone.fd);
   const shared = { ...wanted, port: alone.local.port };
-  const ike = openDescriptor(shared, { ...options, gro: false }, true);
+  const ike = openDescriptor(shared, { ...options, gro: false }, { sharePort: true, carriesEsp: false });
   const esp: UdpDescriptor[] = [];
   try {
-    while (esp.length < espQueues) esp.push(openDescriptor(shared, options, true));
+    while (esp.length < espQueues) esp.push(openDescriptor(shared, options, { sharePort: true }));
     if (partIkeFromEsp(ike.fd, espQueues)) return [ike, ...esp];
   } catch (error) {
     for (const { fd } of [ike, ...esp]) libc().close(fd);
     throw error;
   }
   for (const { fd } of [ike, ...esp]) libc().close(fd);
-  return [openDescriptor(shared, options, false)];
+  return [openDescriptor(shared, options)];
 }
 
-function openDescriptor(wanted: UdpBindOptions, options: LinuxUdpOptions, sharePort: boolean): UdpDescriptor {
+function openDescriptor(
+  wanted: UdpBindOptions,
+  options: LinuxUdpOptions,
+  { sharePort = false, carriesEsp = true }: { sharePort?: boolean; carriesEsp?: boolean } = {},
+): UdpDescriptor {
   const { address } = wanted;
   const calls = libc();
   const fd = calls.socket(address.family === 4 ? layout.AF_INET : layout.AF_INET6, SOCK_DGRAM_NONBLOCK_CLOEXEC, 0);
@@ -105,7 +112,8 @@ function openDescriptor(wanted: UdpBindOptions, options: LinuxUdpOptions, shareP
     if (calls.bind(fd, name) < 0) throw new SystemError('bind', calls.errno());
     if (calls.getsockname(fd, name) < 0) throw new SystemError('getsockname', calls.errno());
     const port = layout.sockaddrPort(new DataView(name.buffer).getInt32(0, true));
-    return { fd, local: { address, port }, gro, gso, ecn };
+    const ownDiscovery = carriesEsp && new PathDiscovery(fd, address.family).set(true);
+    return { fd, local: { address, port }, gro, gso, ecn, ownDiscovery };
   } catch (error) {
     calls.close(fd);
     throw error;
@@ -181,6 +189,10 @@ export class LinuxUdpSocket implements UdpSocket {
 
   onErrors(handler: () => void): void {
     this.#onErrors = handler;
+  }
+
+  onPathReport(handler: (report: PathReport) => void): void {
+    this.#end.onPathReport = handler;
   }
 
   send(data: Uint8Array, to: SocketAddress, from?: SocketAddress, trafficClass = 0): boolean {

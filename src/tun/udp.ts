@@ -12,6 +12,7 @@
  */
 import type { IpAddress, SocketAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
+import type { PathReport } from '../base/path-report.ts';
 
 /** Why a datagram was not sent. Named after the system's error where there is one. */
 export type UdpSendError =
@@ -89,6 +90,9 @@ export interface UdpSocket {
   /** Calls `handler` when the system told errors of datagrams that were sent. Missing where it never does so later. */
   onErrors?(handler: () => void): void;
 
+  /** Calls `handler` with what ICMP says of datagrams that were too large. Missing where that cannot be had. */
+  onPathReport?(handler: (report: PathReport) => void): void;
+
   /**
    * Lets other threads read what comes, by the descriptors, in place of the handler; of a socket that has IKE apart only
    * the rest. The socket goes on sending; whoever has a descriptor must let go of it before `close`. Missing where there
@@ -108,6 +112,8 @@ export interface UdpDescriptor {
   readonly gro: boolean;
   readonly gso: boolean;
   readonly ecn: boolean;
+  /** The sender knows the MTU of its paths, see `path-discovery.ts`; else the kernel sees to it. */
+  readonly ownDiscovery: boolean;
 }
 
 /** `sendBatch` for sockets that take one datagram at a time. */

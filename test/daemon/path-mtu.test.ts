@@ -5,6 +5,7 @@ import { parseEspProposalString } from '../../src/crypto/proposal-text.ts';
 import { deviceMtu, PathMtus } from '../../src/daemon/path-mtu.ts';
 import { planTunnel } from '../../src/daemon/plan.ts';
 import { espLength } from '../../src/esp/packet.ts';
+import type { Path } from '../../src/ike/events.ts';
 import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
 import { address, eventually, oppositeDocument, TestDaemon, tunnelDocument } from '../support/daemon.ts';
 import { enginePair, opposite, packet, tunnel } from '../support/engine-net.ts';
@@ -89,6 +90,7 @@ describe('the engine is told', () => {
     asked: () => number;
     system: { mtu: number | undefined; tooLarge: number };
     known: () => unknown;
+    path: () => Path;
   } {
     const config = tunnel({ mtu: 1400 });
     const { net, a } = enginePair({ a: config, b: opposite(config) });
@@ -101,7 +103,7 @@ describe('the engine is told', () => {
       return system.mtu;
     };
     const pathMtus = new PathMtus({ engine: a.engine, mtuFor, tooLarge: () => system.tooLarge });
-    return { pathMtus, asked: () => asked, system, known: () => a.child().pathMtu };
+    return { pathMtus, asked: () => asked, system, known: () => a.child().pathMtu, path: () => a.child().path };
   }
 
   it('with the first packet, and now and then', () => {
@@ -113,6 +115,21 @@ describe('the engine is told', () => {
     expect([known(), asked()]).toEqual([1500, 1]);
     pathMtus.check(11_000, 't');
     expect([known(), asked()]).toEqual([1300, 2]);
+  });
+
+  it('of what a router reported, for ten minutes, and not of more than the route has', () => {
+    const { pathMtus, system, known, path } = setUp();
+    pathMtus.check(1_000, 't');
+    pathMtus.learn(2_000, { path: path(), mtu: 1400 });
+    expect(known()).toBe(1400);
+    pathMtus.check(601_999, 't');
+    expect(known()).toBe(1400);
+    system.mtu = 1350;
+    pathMtus.refresh(601_999, 't');
+    expect(known()).toBe(1350);
+    system.mtu = 1500;
+    pathMtus.refresh(602_000, 't');
+    expect(known()).toBe(1500);
   });
 
   it('soon after a datagram was too large, and not for each', () => {

@@ -79,6 +79,7 @@ function make() {
       onTransmit: ({ data }) => sent.push(String(data[0])),
       onDeviceLost: () => undefined,
       onTooLarge: () => undefined,
+      onPathReport: () => undefined,
       onCrash: (text) => crashes.push(text),
     },
     (options) => {

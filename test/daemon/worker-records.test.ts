@@ -28,7 +28,14 @@ const keys = (): { encryption: Uint8Array; integrity: Uint8Array } => ({
 });
 
 const common = { encryption: 'aes128gcm16', integrity: undefined, esn: false, limits: UNLIMITED, path: PATH } as const;
-const sizes = { mtu: 1_400, clampMtu: 1_400, dscp: undefined, tfc: undefined, offered: undefined } as const;
+const sizes = {
+  mtu: 1_400,
+  room: 1_452,
+  clampMtu: 1_400,
+  dscp: undefined,
+  tfc: undefined,
+  offered: undefined,
+} as const;
 
 function install(id: number): InstallOutbound {
   const { selectors } = protect();
@@ -132,7 +139,7 @@ describe('a plane that takes the place of another', () => {
       { type: 'activate', id: 3, afterIke: false },
       { type: 'activate', id: 2, afterIke: false },
       { type: 'remove', id: 1 },
-      { type: 'fit', id: 2, mtu: 1_300, clampMtu: 1_300 },
+      { type: 'fit', id: 2, mtu: 1_300, room: 1_352, clampMtu: 1_300 },
       // Of packets that wait now, which another has none of.
       { type: 'ask-again', tunnel: 0 },
       { type: 'refuse', tunnel: 0, children: ['c'], selectors: undefined, until: 1_000 },

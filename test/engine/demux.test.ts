@@ -43,7 +43,7 @@ describe('an engine', () => {
     expect(engine.receive(0, path, bytes())).toBe(false);
     expect(engine.receive(0, path, bytes(0xff))).toBe(false);
     expect(engine.receive(0, path, bytes(0xff))).toBe(false);
-    expect(engine.counters).toEqual({ keepalives: 2, empty: 1, oversized: 0, overflow: 0 });
+    expect(engine.counters).toMatchObject({ keepalives: 2, empty: 1, oversized: 0, overflow: 0 });
     expect(engine.hasGathered).toBe(false);
   });
 

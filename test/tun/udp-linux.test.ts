@@ -179,12 +179,29 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
     try {
       const near = await bind(NEAR[0]);
       const got = arrivals(far4, 20);
-      expect(near.sendBatch(batchOf([...same(1400, 18), 1300, 100]), 0, 20, at(FAR[0], 4500))).toBe(20);
+      const batch = batchOf([...same(1400, 18), 1300, 100]);
+      batch.fragmentable.fill(1, 0, 19);
+      expect(near.sendBatch(batch, 0, 20, at(FAR[0], 4500))).toBe(20);
       for (const [slot, { data }] of (await got).entries()) {
         expect(equalBytes(data, payload(slot, data.length)), `datagram ${slot}`).toBe(true);
       }
       expect(sendErrors(near)).toEqual({});
       expect(near.features).toContain('gso');
+    } finally {
+      ipCommand('link', 'set', 'near', 'mtu', '1500');
+    }
+  });
+
+  it('does not fragment what is taken to fit, and fragments IKE', async () => {
+    ipCommand('link', 'set', 'near', 'mtu', '1280');
+    try {
+      const near = await bind(NEAR[0]);
+      const got = arrivals(far4, 2);
+      expect(near.sendBatch(batchOf(same(1400, 2)), 0, 2, at(FAR[0], 4500))).toBe(0);
+      expect(sendErrors(near)).toEqual({ EMSGSIZE: 2 });
+      expect(near.send(new Uint8Array(4_000), at(FAR[0], 4500))).toBe(true);
+      expect(near.sendBatch(batchOf(same(1200, 1)), 0, 1, at(FAR[0], 4500))).toBe(1);
+      expect((await got).map(({ data }) => data.length)).toEqual([4_000, 1_200]);
     } finally {
       ipCommand('link', 'set', 'near', 'mtu', '1500');
     }

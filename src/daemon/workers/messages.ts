@@ -1,6 +1,7 @@
 /** What the main thread and its workers tell each other, and the memory that they share. */
 import type { MessagePort } from 'node:worker_threads';
 import type { SocketAddress } from '../../base/address.ts';
+import type { PathReport } from '../../base/path-report.ts';
 import type { PlaneReport, ReceiveCommand, SendCommand } from '../../engine/commands.ts';
 import type { DropCounters } from '../../esp/drops.ts';
 import type { DeviceDescriptor } from '../../tun/device.ts';
@@ -48,7 +49,9 @@ export type WorkerReport =
   /** The device seems to have been taken away. */
   | { readonly type: 'device-lost'; readonly tunnel: number }
   /** Datagrams were larger than their path takes. */
-  | { readonly type: 'too-large' };
+  | { readonly type: 'too-large' }
+  /** A router says so of one. */
+  | { readonly type: 'path-report'; readonly report: PathReport };
 
 /** All commands up to number `applied` are carried out. */
 export interface WorkerOutput {

@@ -3,6 +3,7 @@
  * IKE says goes out only when the workers have carried out what was asked of them before: the peer may act on it at once.
  */
 import { NO_PORT, type SocketAddress } from '../../base/address.ts';
+import type { PathReport } from '../../base/path-report.ts';
 import type { PlanePort, PlaneReport, ReceiveCommand, SendCommand } from '../../engine/commands.ts';
 import type { Transmit } from '../../engine/options.ts';
 import type { DropCounters } from '../../esp/drops.ts';
@@ -33,6 +34,7 @@ export interface WorkerPlanesOptions {
   readonly onTransmit: (message: Transmit) => void;
   readonly onDeviceLost: (tunnel: number) => void;
   readonly onTooLarge: () => void;
+  readonly onPathReport: (report: PathReport) => void;
   readonly onCrash: (text: string) => void;
 }
 
@@ -275,7 +277,7 @@ export class WorkerPlanes implements PlanePort {
   }
 
   #heed(lane: number, report: WorkerReport): void {
-    const { onDatagram, onDeviceLost, onTooLarge, onReport } = this.#options;
+    const { onDatagram, onDeviceLost, onTooLarge, onPathReport, onReport } = this.#options;
     switch (report.type) {
       case 'datagram':
         Atomics.sub(this.#receiving[lane]!.control, Control.underWay, 1);
@@ -286,6 +288,9 @@ export class WorkerPlanes implements PlanePort {
         return;
       case 'too-large':
         onTooLarge();
+        return;
+      case 'path-report':
+        onPathReport(report.report);
         return;
       default:
         onReport(report);

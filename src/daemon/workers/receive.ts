@@ -93,6 +93,7 @@ export class ReceiveWorker {
       case 'open-socket': {
         const { socket, descriptor, counters } = command;
         const end = new UdpEnd(descriptor);
+        end.onPathReport = (report) => this.#tooLarge.pass(report);
         addCounters(counters, end.counters);
         this.#sockets.set(socket, { end, counters, fd: descriptor.fd });
         this.#watch(socket);

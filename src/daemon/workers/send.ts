@@ -114,6 +114,7 @@ export class SendWorker {
 
   #openSocket({ socket, descriptor, counters }: Extract<WorkerCommand, { type: 'open-socket' }>): void {
     const end = new UdpEnd(descriptor);
+    end.onPathReport = (report) => this.#tooLarge.pass(report);
     addCounters(counters, end.counters);
     this.#sockets.add(socket, end, counters);
   }
