@@ -13,6 +13,7 @@ export const IKE_PORT = 500;
 export const NAT_PORT = 4500;
 
 export const DEFAULT_ROUTES: DeviceSettings['routes'] = 'auto';
+export const DEFAULT_IPV6: DeviceSettings['ipv6'] = 'pass';
 export const DEFAULT_IKE_PROPOSALS: readonly IkeProposal[] = defaultIkeProposals;
 export const DEFAULT_ESP_PROPOSALS: readonly EspProposal[] = defaultEspProposals;
 export const DEFAULT_REPLAY_WINDOW = 1024;

@@ -46,8 +46,8 @@ export function dumpDocument(document: SectunnelDocument): string {
   ).join('\n')}\n`;
 }
 
-function deviceElement({ name, mtu, table, netns, vrf, routes }: DeviceSettings): OutputElement {
-  return element('device', { name, mtu, table, netns, vrf, routes });
+function deviceElement({ name, mtu, table, netns, vrf, routes, ipv6 }: DeviceSettings): OutputElement {
+  return element('device', { name, mtu, table, netns, vrf, routes, ipv6 });
 }
 
 function peerElement(name: 'local' | 'remote', { address, port, id }: PeerSettings): OutputElement {

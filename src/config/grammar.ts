@@ -7,6 +7,7 @@ export const NAT_TRAVERSALS = ['auto', 'force', 'off'] as const;
 /** Where NAT detection decides: ESP in UDP whatever it finds, or only where it finds a NAT. */
 export const NAT_ENCAPSULATIONS = ['always', 'needed'] as const;
 export const ROUTE_VALUES = ['auto', 'none'] as const;
+export const IPV6_VALUES = ['pass', 'block'] as const;
 export const AUTH_SIDES = ['both', 'local', 'remote'] as const;
 export const AUTH_TYPES = ['psk', 'x509'] as const;
 export const X509_SOURCES = ['server', 'client', 'file'] as const;
@@ -127,7 +128,10 @@ export const SECTUNNEL_SHAPE: ElementShape = {
     metadata: { shape: { content: 'anything' } },
     device: {
       shape: {
-        attributes: { name: any, mtu: any, table: any, netns: any, vrf: any, routes: { values: ROUTE_VALUES } },
+        attributes: {
+          ...{ name: any, mtu: any, table: any, netns: any, vrf: any },
+          ...{ routes: { values: ROUTE_VALUES }, ipv6: { values: IPV6_VALUES } },
+        },
       },
     },
     secret: { shape: secret },

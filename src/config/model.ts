@@ -33,6 +33,8 @@ export interface DeviceSettings {
   readonly netns: string | undefined;
   readonly vrf: string | undefined;
   readonly routes: 'auto' | 'none';
+  /** `block`: all IPv6 that no policy is for is discarded. */
+  readonly ipv6: 'pass' | 'block';
 }
 
 export interface SaSettings {

@@ -8,9 +8,9 @@ import { invariant } from '../base/assert.ts';
 import { MIN_MTU } from '../base/mtu.ts';
 import { MAX_COMPILED_PAIRS } from '../policy/database.ts';
 import { MAX_SELECTORS } from '../policy/selector.ts';
-import { DEFAULT_ROUTES, defaultDeviceName } from './defaults.ts';
+import { DEFAULT_IPV6, DEFAULT_ROUTES, defaultDeviceName } from './defaults.ts';
 import { DocumentError, quote } from './errors.ts';
-import { ROUTE_VALUES, SECTUNNEL_SHAPE } from './grammar.ts';
+import { IPV6_VALUES, ROUTE_VALUES, SECTUNNEL_SHAPE } from './grammar.ts';
 import { Issues } from './issues.ts';
 import { readMetadata } from './metadata.ts';
 import type { DeviceSettings, SectunnelDocument, SecurityPolicy } from './model.ts';
@@ -167,13 +167,20 @@ function readDevice(
     const why = `IPv6 needs an MTU of at least ${MIN_MTU[6]} (RFC 8200 section 5), and a policy has IPv6 ranges`;
     issues.badValue(node, 'mtu', String(mtu), `a whole number from ${MIN_MTU[6]} to 65535`, why);
   }
+  const routes = (node && readChoice(node, 'routes', ROUTE_VALUES)) ?? DEFAULT_ROUTES;
+  const ipv6 = (node && readChoice(node, 'ipv6', IPV6_VALUES)) ?? DEFAULT_IPV6;
+  if (node !== undefined && ipv6 === 'block' && routes === 'none') {
+    const why = "with routes='none' the tunnel has no fence, which is what blocks; leave one of the two out";
+    issues.badValue(node, 'ipv6', ipv6, "'pass'", why);
+  }
   return {
     name: (node && readDeviceName(issues, node)) ?? defaultDeviceName(name, uuid),
     mtu,
     table: node && readInteger(issues, node, 'table', 1, MAX_U32),
     netns: node && readSimpleName(issues, node, 'netns'),
     vrf: node && readInterfaceName(issues, node, 'vrf'),
-    routes: (node && readChoice(node, 'routes', ROUTE_VALUES)) ?? DEFAULT_ROUTES,
+    routes,
+    ipv6,
   };
 }
 

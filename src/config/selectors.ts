@@ -2,6 +2,8 @@
  * From the policies of a document to what the layers below work with: entries of the policy database, and the CHILD SAs
  * that protect them (RFC 4301 §4.4.1, RFC 7296 §3.13.1).
  */
+import { anyRange } from '../base/address.ts';
+import { isWhole } from '../base/ranges.ts';
 import type { PolicyAction, PolicyEntry, PolicyLevel } from '../policy/database.ts';
 import type { PacketFlags } from '../policy/populate.ts';
 import { PORT_PROTOCOLS, Protocol, protocolName } from '../policy/protocols.ts';
@@ -28,12 +30,14 @@ export interface DocumentPolicy {
 export function toPolicy(document: SectunnelDocument): DocumentPolicy {
   const names = childNames(document);
   return {
-    entries: document.sps.flatMap((sp) => sp.policies.flatMap((policy) => entriesOf(sp, policy, names))),
-    warnings: document.sps.flatMap((sp) => [
-      ...portWarning(sp),
-      ...pfpWarning(document, sp),
-      ...useWarning(document, sp),
-    ]),
+    entries: [
+      ...document.sps.flatMap((sp) => sp.policies.flatMap((policy) => entriesOf(sp, policy, names))),
+      ...(document.device.ipv6 === 'block' ? blockEntries() : []),
+    ],
+    warnings: [
+      ...document.sps.flatMap((sp) => [...portWarning(sp), ...pfpWarning(document, sp), ...useWarning(document, sp)]),
+      ...ipv6Warning(document),
+    ],
   };
 }
 
@@ -151,6 +155,17 @@ function entriesOf(sp: SecurityPolicy, policy: PolicySettings, names: ReadonlyMa
   return directions.map((direction) => ({ ...common, direction }));
 }
 
+/** Behind all that a document can say. */
+const LAST_PRIORITY = Number.MIN_SAFE_INTEGER;
+
+/** What `<device ipv6='block'/>` makes of IPv6 that no `<sp>` is for. */
+function blockEntries(): PolicyEntry[] {
+  const all = [makeSelector(anyRange(6))];
+  const common = { name: "device ipv6='block'", action: 'discard', level: 'require', priority: LAST_PRIORITY } as const;
+  const selectors = { local: all, remote: all };
+  return (['out', 'in'] as const).map((direction) => ({ ...common, direction, selectors }));
+}
+
 const ACTIONS: Readonly<Record<PolicySettings['action'], PolicyAction>> = {
   ipsec: 'protect',
   none: 'bypass',
@@ -209,5 +224,15 @@ function useWarning({ sa }: SectunnelDocument, sp: SecurityPolicy): string[] {
   if (sa.ike.start !== 'trap' || !ownChild(sp).some(({ level }) => level.kind === 'use')) return [];
   return [
     `line ${sp.line}: <sp name='${sp.name}'>: with level='use' packets pass in the clear until there is an SA, so start='trap' gets none from them; write start='initiate', or level='require'`,
+  ];
+}
+
+/** Programs prefer IPv6 where a host has it: what is to protect all traffic then protects hardly any. */
+function ipv6Warning({ device, sps }: SectunnelDocument): string[] {
+  if (device.ipv6 === 'block' || hasIpv6(sps)) return [];
+  const whole = sps.find((sp) => ownChild(sp).length > 0 && sp.dstRanges.some(({ range }) => isWhole(range)));
+  if (whole === undefined) return [];
+  return [
+    `line ${whole.line}: <sp name='${whole.name}'>: all IPv4 is protected, and IPv6 goes past the tunnel in the clear, where this host or its network has it; add an <sp> with ::/0, or write <device ipv6='block'/>`,
   ];
 }

@@ -294,6 +294,7 @@ export class Daemon {
   }
 
   async #run(document: SectunnelDocument): Promise<string> {
+    for (const text of toPolicy(document).warnings) this.#log.warn({ tunnel: document.name }, text);
     try {
       return await this.runner.start(document);
     } catch (error) {

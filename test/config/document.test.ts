@@ -72,6 +72,7 @@ describe('defaults', () => {
     expect(device).toMatchObject({
       mtu: undefined,
       routes: 'auto',
+      ipv6: 'pass',
       table: undefined,
       netns: undefined,
       vrf: undefined,

@@ -77,7 +77,7 @@ const PSK_ROWS: readonly Row[] = [
     4,
     '/sectunnel/device',
     'mut',
-    "the attribute mut='1400' is not known here (did you mean 'mtu'?); allowed: name, mtu, table, netns, vrf or routes",
+    "the attribute mut='1400' is not known here (did you mean 'mtu'?); allowed: name, mtu, table, netns, vrf, routes or ipv6",
   ],
   [
     'a value that is not in the list',

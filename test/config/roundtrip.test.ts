@@ -239,7 +239,7 @@ const document = fc
       table: maybe(number(1, 0xffffffff)),
       netns: maybe(name),
       vrf: maybe(interfaceName),
-      routes: maybe(fc.constantFrom('auto', 'none')),
+      ...{ routes: maybe(fc.constantFrom('auto', 'none')), ipv6: maybe(fc.constant('pass')) },
     });
     const sa = join(
       maybe(id).map((it) => tag('local', { address: local }, it)),

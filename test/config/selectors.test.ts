@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { SectunnelDocument } from '../../src/config/model.ts';
 import { parseDocument } from '../../src/config/parse.ts';
 import { sharingProblem, toChildren, toPolicy } from '../../src/config/selectors.ts';
-import { compilePolicy } from '../../src/policy/database.ts';
+import { compilePolicy, orderPolicy } from '../../src/policy/database.ts';
 import { formatSelectorPair, validateSelector } from '../../src/policy/selector.ts';
 
 function document(sps: string): SectunnelDocument {
@@ -237,5 +237,46 @@ describe('toChildren', () => {
     );
     expect(sharingProblem(populated)).toContain("pfp='yes' makes an SA of each flow");
     expect(sharingProblem(document(sp(flows, "protocol='udp'", shared('tunnel'))))).toBeUndefined();
+  });
+});
+
+describe('IPv6 beside a policy for all IPv4', () => {
+  const all = "<src_range address='10.1.0.0' prefixlen='24'/><dst_range address='0.0.0.0' prefixlen='0'/>";
+  const six = "<src_range address='::' prefixlen='0'/><dst_range address='::' prefixlen='0'/>";
+  const warned = (text: string): boolean => toPolicy(document(text)).warnings.some((line) => line.includes('IPv6'));
+
+  it('is warned of, with the line and both ways out', () => {
+    expect(toPolicy(document(sp(all, "protocol='any'", IPSEC, "name='all'"))).warnings).toEqual([
+      "line 3: <sp name='all'>: all IPv4 is protected, and IPv6 goes past the tunnel in the clear, where this host or its network has it; add an <sp> with ::/0, or write <device ipv6='block'/>",
+    ]);
+  });
+
+  it('is not warned of when a policy is for IPv6, when it is blocked, or when not all IPv4 is protected', () => {
+    const whole = sp(all, "protocol='any'", IPSEC);
+    expect(warned(whole)).toBe(true);
+    expect(warned(whole + sp(six, "protocol='any'", NONE))).toBe(false);
+    expect(warned(`<device ipv6='block'/>${whole}`)).toBe(false);
+    expect(warned(sp(all, "protocol='any'", NONE))).toBe(false);
+    expect(warned(sp(LAN, "protocol='any'", IPSEC))).toBe(false);
+  });
+
+  it('is discarded behind all that the document says, when it is blocked', () => {
+    const last = sp(
+      six.replaceAll("prefixlen='0'", "prefixlen='64'"),
+      "protocol='tcp'",
+      NONE,
+      "priority='-2147483648'",
+    );
+    const doc = document(`<device ipv6='block'/>${sp(all, "protocol='any'", IPSEC)}${last}`);
+    expect(view(doc).slice(-2)).toEqual(['out discard ::/0 === ::/0', 'in discard ::/0 === ::/0']);
+    const outbound = orderPolicy(toPolicy(doc).entries, 'out').map(({ name, action }) => `${action} ${name}`);
+    expect(outbound).toEqual(['protect sp1', 'bypass sp2', "discard device ipv6='block'"]);
+    expect(toChildren(doc)).toHaveLength(1);
+  });
+
+  it('cannot be blocked without a fence', () => {
+    expect(() => document(`<device routes='none' ipv6='block'/>${sp(all, "protocol='any'", IPSEC)}`)).toThrow(
+      "with routes='none' the tunnel has no fence",
+    );
   });
 });
