@@ -1,5 +1,7 @@
-/** The verbs that keep secrets. Values are read, never printed. */
+/** The verbs that keep secrets. Values are read, never printed, but for one that is made here and is to be printed. */
+import { randomFillSync } from 'node:crypto';
 import { decodeBase64 } from '../base/base64.ts';
+import { secretBytes } from '../base/secret-bytes.ts';
 import { formatSecrets } from './format.ts';
 import {
   type Arguments,
@@ -34,21 +36,45 @@ export const secretSetValue: VerbSpec = {
   details:
     'The value comes from a file, or from standard input when no other source is named, so that it stands neither in\n' +
     'the process list nor in the history of the shell. It is base64, unless --plain says that it is the value itself;\n' +
-    'a newline at the end of a plain value belongs to it.',
-  options: { file: { type: 'string' }, base64: { type: 'string' }, plain: flag },
+    'a newline at the end of a plain value belongs to it. A pre-shared key that can be guessed is warned of.\n' +
+    'For a new key, --generate takes 32 random bytes; with --print they are written to standard output once, in base64,\n' +
+    'for the other side: sectunnel secret-set-value UUID --generate --print | ssh PEER sectunnel secret-set-value UUID\n' +
+    '(strongSwan and libreswan take it with 0s before it).',
+  options: { file: { type: 'string' }, base64: { type: 'string' }, plain: flag, generate: flag, print: flag },
   optionHelp: {
     file: 'read the value from FILE',
     base64: 'the value itself, in base64 (visible to other users of this machine while the command runs)',
     plain: 'the value read is not base64',
+    generate: 'make a new key: 32 random bytes',
+    print: 'write the generated key to standard output, in base64, and nothing else',
   },
   positionals: [1, 2],
   run: async (client, args, terminal) => {
-    const value = await secretValue(args, terminal);
-    const result = await client.setSecret(name(args), value);
-    value.fill(0);
-    terminal.out(`Secret value of ${result.uuid} set\n`);
+    const { generate, print } = args.options;
+    if (print === true && generate !== true) throw new UsageError('--print goes with --generate', 'secret-set-value');
+    const value = generate === true ? generatedValue(args) : await secretValue(args, terminal);
+    try {
+      const result = await client.setSecret(name(args), value);
+      for (const warning of result.warnings) terminal.err(`warning: ${warning}\n`);
+      const done = `Secret value of ${result.uuid} set\n`;
+      if (print === true) terminal.out(`${Buffer.from(value).toString('base64')}\n`);
+      (print === true ? terminal.err : terminal.out)(done);
+    } finally {
+      value.fill(0);
+    }
   },
 };
+
+/** Bytes of a key that is made here: as much as any cipher that is negotiated can use. */
+const GENERATED_BYTES = 32;
+
+function generatedValue({ options, positionals }: Arguments): Uint8Array {
+  const others = [options.file, options.base64, options.plain, positionals[1]];
+  if (others.some((other) => other !== undefined)) {
+    throw new UsageError('--generate makes the value: leave out where else it would come from', 'secret-set-value');
+  }
+  return randomFillSync(secretBytes(GENERATED_BYTES));
+}
 
 async function secretValue(args: Arguments, terminal: Terminal): Promise<Uint8Array> {
   const { base64 = args.positionals[1], file, plain } = args.options;

@@ -256,11 +256,15 @@ export class Daemon {
     });
   }
 
-  /** What is to be said when a tunnel is defined: it cannot start before its secret is there. */
+  /** What is to be said when a tunnel is defined: it cannot start before its secret is there, and should not with a weak one. */
   async #secretProblems(document: SectunnelDocument): Promise<string[]> {
     const secret = secretOf(document);
-    const problem = secret && (await this.secrets.problem(secret));
-    return problem === undefined ? [] : [problem];
+    if (secret === undefined) return [];
+    const problem = await this.secrets.problem(secret);
+    if (problem !== undefined) return [problem];
+    const weakness = await this.secrets.weakness(secret);
+    const line = document.sa.auths.find(({ type }) => type === 'psk')?.line;
+    return weakness === undefined ? [] : [`line ${line}: <auth type='psk'>: ${weakness}`];
   }
 
   #secretChanged(change: SecretChange): void {

@@ -172,7 +172,7 @@ export interface Verbs {
   event: { params: { name?: string }; result: { subscribed: true } };
   'secret-define': { params: { xml: string; source?: string }; result: { uuid: string } };
   /** `offer` names where the value is taken from. */
-  'secret-set-value': { params: { uuid: string; offer: string }; result: { uuid: string } };
+  'secret-set-value': { params: { uuid: string; offer: string }; result: { uuid: string; warnings: string[] } };
   'secret-list': { params: Record<string, never>; result: SecretList };
   'net-import': { params: { xml: string; source?: string; define: boolean }; result: NetImportResult };
   'net-list': { params: Record<string, never>; result: { networks: readonly NetworkInfo[] } };

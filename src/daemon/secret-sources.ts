@@ -3,6 +3,7 @@
  * folder describes is never looked for in libvirt, whether it has a value or not. Values are read when they are needed,
  * at each authentication, and kept nowhere.
  */
+import { keyWeakness } from '../base/key-strength.ts';
 import { messageOf } from '../base/text.ts';
 import type { SecretReference, SectunnelDocument } from '../config/model.ts';
 import type { SecretDocument } from '../config/secret.ts';
@@ -68,6 +69,32 @@ export class SecretSources {
     }
   }
 
+  /**
+   * Why the value of a secret can be guessed as a pre-shared key, and what to do; `undefined` when it cannot, or when it
+   * cannot be had, which `problem` tells.
+   */
+  async weakness(reference: SecretReference): Promise<string | undefined> {
+    let found: SecretValue;
+    try {
+      found = await this.value(reference);
+    } catch {
+      return undefined;
+    }
+    const why = keyWeakness(found.value);
+    found.value.fill(0);
+    if (why === undefined) return undefined;
+    const set = reference.by === 'uuid' ? reference.uuid : 'UUID';
+    const remedy =
+      found.source === 'libvirt'
+        ? `virsh secret-set-value ${set} --file FILE' with 32 random bytes in base64`
+        : `sectunnel secret-set-value ${set} --generate'`;
+    return (
+      `as a pre-shared key the value of secret ${describeReference(reference)} can be guessed: ${why}. ` +
+      'Whoever answers in the place of a peer can try keys off-line (RFC 7296 section 2.15); ' +
+      `set another with '${remedy}, or use certificates`
+    );
+  }
+
   /** Whether libvirt has to be asked for one of the secrets of a document. */
   needsLibvirt(document: SectunnelDocument): boolean {
     return this.#libvirt !== undefined && secretReferences(document).some((reference) => !this.#own.has(reference));
@@ -78,9 +105,14 @@ export class SecretSources {
     this.#onChanged({ uuid: secret.uuid, usage: secret.usage?.name });
   }
 
-  /** @param value the caller's, to erase */
-  setValue(uuid: string, value: Uint8Array): void {
+  /**
+   * @param value the caller's, to erase
+   * @returns what a person should know of the value: that it can be guessed
+   */
+  async setValue(uuid: string, value: Uint8Array): Promise<string[]> {
     this.#onChanged({ uuid, usage: this.#own.setValue(uuid, value) });
+    const weakness = await this.weakness({ by: 'uuid', uuid });
+    return weakness === undefined ? [] : [weakness];
   }
 
   undefine(uuid: string): void {

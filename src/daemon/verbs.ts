@@ -70,11 +70,10 @@ const handlers: Handlers = {
     const uuid = text(params, 'uuid').toLowerCase();
     const value = await takeSecret(daemon.runDir, text(params, 'offer'));
     try {
-      daemon.secrets.setValue(uuid, value);
+      return { uuid, warnings: await daemon.secrets.setValue(uuid, value) };
     } finally {
       value.fill(0);
     }
-    return { uuid };
   },
   'secret-list': (daemon) => daemon.secrets.list(),
   'secret-undefine': (daemon, params) => {

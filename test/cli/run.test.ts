@@ -200,6 +200,43 @@ describe('verbs', () => {
     expect(out).toMatch(/^(\d{4}-\d\d-\d\dT\S+Z net: defined\n)+$/);
   });
 
+  it('warn of a key that can be guessed, when it is set and when it is used, and never print it', async () => {
+    const { run, file } = await shell();
+    await run(['secret-define', file('secret.xml', `<secret><uuid>${SECRET_UUID}</uuid></secret>`)]);
+    const set = await run(['secret-set-value', SECRET_UUID, '--plain'], 'hunter2-hunter2');
+    expect(set.code).toBe(0);
+    expect(set.err).toMatch(/^warning: .*can be guessed: it has 15 bytes, and 20 are wanted.*--generate/);
+    const defined = await run(['define', file('net.xml', tunnelDocument())]);
+    expect(defined.err).toMatch(/line \d+: <auth type='psk'>: .*can be guessed: it has 15 bytes/);
+    expect(set.out + set.err + defined.out + defined.err).not.toContain('hunter2');
+  });
+
+  it('make a key, which is printed when it is asked for and is as good as another', async () => {
+    const { run, daemon, file } = await shell();
+    await run(['secret-define', file('secret.xml', `<secret><uuid>${SECRET_UUID}</uuid></secret>`)]);
+    const kept = (): string => readFileSync(join(daemon.configDir, 'secrets', `${SECRET_UUID}.base64`), 'utf8').trim();
+    const done = `Secret value of ${SECRET_UUID} set\n`;
+    expect(await run(['secret-set-value', SECRET_UUID, '--generate'])).toEqual({ code: 0, out: done, err: '' });
+    const first = kept();
+    expect(Buffer.from(first, 'base64')).toHaveLength(32);
+    const { out, err } = await run(['secret-set-value', SECRET_UUID, '--generate', '--print']);
+    expect([out, err]).toEqual([`${kept()}\n`, done]);
+    expect(kept()).not.toBe(first);
+    // As the other side takes it.
+    expect((await run(['secret-set-value', SECRET_UUID], out)).code).toBe(0);
+    expect(kept()).toBe(out.trim());
+    expect((await run(['define', file('net.xml', tunnelDocument())])).err).toBe('');
+    for (const words of [
+      ['--print'],
+      ['--generate', '--plain'],
+      ['--generate', 'a2V5'],
+      ['--generate', '--file', 'x'],
+    ]) {
+      expect((await run(['secret-set-value', SECRET_UUID, ...words])).code, words.join(' ')).toBe(2);
+    }
+    expect(kept()).toBe(out.trim());
+  });
+
   it('never print a secret', async () => {
     const { run, daemon, file } = await shell();
     await run(['secret-define', file('secret.xml', `<secret><uuid>${SECRET_UUID}</uuid></secret>`)]);

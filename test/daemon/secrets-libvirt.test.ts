@@ -36,6 +36,8 @@ async function libvirt(...secrets: readonly FakeSecret[]): Promise<FakeLibvirt> 
   return fake;
 }
 
+const STRONG = 'h7Kp2Xr9Qm4Zt6Wb8Yn3';
+
 const key = (value?: string): FakeSecret =>
   value === undefined ? { uuid: SECRET_UUID } : { uuid: SECRET_UUID, value };
 
@@ -56,14 +58,23 @@ async function peer(network: MemoryNetwork, value: string): Promise<TestDaemon> 
 }
 
 describe('secrets of libvirt', () => {
+  it('that can be guessed are warned of with how libvirt is given another', async () => {
+    const fake = await libvirt(key('a key'));
+    const left = await withLibvirt([fake.path]);
+    const { warnings } = await left.client.call('define', { xml: tunnelDocument() });
+    expect(warnings).toHaveLength(1);
+    expect(warnings[0]).toMatch(/^line \d+: .*it has 5 bytes.*virsh secret-set-value/);
+    expect(warnings[0]).not.toContain('a key');
+  });
+
   it('authenticate a tunnel, by UUID and by usage; status says who keeps them', async () => {
     for (const xml of [
       tunnelDocument({ start: 'initiate' }),
       tunnelDocument({ start: 'initiate' }).replace(/<secret.*?\/>/, BY_USAGE),
     ]) {
       const network = new MemoryNetwork();
-      const right = await peer(network, 'a key');
-      const fake = await libvirt({ ...key('a key'), usageType: 4, usage: 'sectunnel:net' });
+      const right = await peer(network, STRONG);
+      const fake = await libvirt({ ...key(STRONG), usageType: 4, usage: 'sectunnel:net' });
       const left = await withLibvirt([fake.path], network);
       expect((await left.client.call('define', { xml })).warnings).toEqual([]);
       await left.client.call('start', { name: 'net' });

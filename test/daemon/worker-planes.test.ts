@@ -110,7 +110,7 @@ describe('keys of an SA', () => {
     const rest = { integrity: undefined, esn: false, limits: UNLIMITED, path: PATH, clampMtu: 1_400 } as const;
     const state = (): SaState => newSaState((bytes) => new SharedArrayBuffer(bytes));
     const install = { type: 'install', ...common, ...rest, transport: undefined } as const;
-    const outbound = { mtu: 1_400, dscp: undefined, tfc: undefined, offered: undefined };
+    const outbound = { mtu: 1_400, room: 1_452, dscp: undefined, tfc: undefined, offered: undefined };
     const inbound = { guard: undefined, replayWindow: 64, drops: newDropCounters() };
     made.planes.send({ ...install, ...outbound, keys: keys(), state: state() });
     made.planes.receive({ ...install, ...inbound, keys: keys(), state: state() });
