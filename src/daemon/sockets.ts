@@ -199,6 +199,7 @@ export class SocketPool {
           port: need.port,
           sourceFor,
           espQueues: need.port === IKE_PORT ? 0 : espQueues,
+          ikeOnly: need.port === IKE_PORT,
         }));
     if (socket === undefined) throw new Error('ESP cannot go straight over IP here: let it go in UDP');
     socket.onDatagram(this.#options.onDatagram);

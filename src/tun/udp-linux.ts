@@ -72,8 +72,10 @@ type Descriptors = readonly [descriptor: UdpDescriptor, ...esp: UdpDescriptor[]]
 
 /** One socket, and more for what is not IKE, where that is asked for and the kernel can. */
 function openDescriptors(wanted: UdpBindOptions, options: LinuxUdpOptions): Descriptors {
+  const { espQueues = 0, ikeOnly = false } = wanted;
+  // Joined datagrams are handed on all together: of IKE, each may cost a key exchange.
+  if (ikeOnly) return [openDescriptor(wanted, { ...options, gro: false }, { carriesEsp: false })];
   const alone = openDescriptor(wanted, options);
-  const { espQueues = 0 } = wanted;
   if (espQueues === 0) return [alone];
   // Nobody else has the port, or it would not have been had alone. Those who share it have to say so from the beginning.
   libc().close(alone.fd);

@@ -145,6 +145,8 @@ export interface UdpBindOptions {
    * them. Heeded where the system can do it. Left out, or 0: one queue for all.
    */
   readonly espQueues?: number;
+  /** No ESP comes to the port: a socket that need not be quick with many datagrams, but with others' turns. */
+  readonly ikeOnly?: boolean;
 }
 
 /** Where sockets come from. */

@@ -37,8 +37,9 @@ const PING_PAUSE = 0.01;
 const COMMAND_PAUSE = 20;
 /** Seconds by which a rekey or a liveness check may be late: half of it is how often the daemon is asked, and a busy machine. */
 const LATE = 0.5;
-/** What runs beside the measurement must not count: the daemons, and who asks them, come first; the flood does not. */
+/** What runs beside the measurement must not count: the daemons, and what asks them, come first, and the flood after them. */
 const FIRST = ['chrt', '--rr', '10'] as const;
+const SECOND = ['chrt', '--rr', '5'] as const;
 
 export interface FloodFigures {
   readonly kind: FloodKind;
@@ -70,7 +71,17 @@ export class FloodRig {
   readonly ours: Ours;
   readonly #file: string;
 
-  private constructor(lab: Lab, attacker: Namespace, target: Namespace, peer: Namespace, ours: Ours) {
+  readonly #launcher: readonly string[];
+
+  private constructor(
+    lab: Lab,
+    attacker: Namespace,
+    target: Namespace,
+    peer: Namespace,
+    ours: Ours,
+    launcher: readonly string[],
+  ) {
+    this.#launcher = launcher;
     this.attacker = attacker;
     this.target = target;
     this.peer = peer;
@@ -102,7 +113,7 @@ export class FloodRig {
     ]);
     await peer.ip([`addr add ${LEFT[4].inner}/24 dev lo`]);
     await target.ip([`addr add ${RIGHT[4].inner}/24 dev lo`]);
-    const launcher = await comesFirst(lab);
+    const launcher = (await comesFirst(lab)) ? FIRST : [];
     const ours = await Ours.start(lab, target, { launcher });
     const other = await Ours.start(lab, peer, { launcher });
     const busy = { ...suiteTunnel(BUSY, SUITES[0]!), dpd: DPD };
@@ -137,7 +148,8 @@ export class FloodRig {
     }
     // A connection for peers from anywhere, so that the attacker is negotiated with.
     await ours.load(anywhere(busy), 'right', { start: 'respond' });
-    return new FloodRig(lab, attacker, target, peer, ours);
+    const second = launcher.length > 0 ? SECOND : [];
+    return new FloodRig(lab, attacker, target, peer, ours, second);
   }
 
   /** Floods for so many seconds, and watches; the memory for some more seconds. */
@@ -147,7 +159,7 @@ export class FloodRig {
     const watch = await Watch.start(this.ours);
     const cpuBefore = this.#cpu();
     const flood = this.attacker.exec(
-      [process.execPath, PROGRAM, ATTACKER, TARGET, String(RATE), String(seconds), kind, this.#file],
+      [...this.#launcher, process.execPath, PROGRAM, ATTACKER, TARGET, String(RATE), String(seconds), kind, this.#file],
       { timeout: seconds * 1_000 + 30_000 },
     );
     const pings = this.#ping(Math.floor(seconds / PING_PAUSE));
@@ -201,13 +213,13 @@ export class FloodRig {
   }
 }
 
-/** Has this process come before others, where the system lets it; what else is to, is started with what is returned. */
-async function comesFirst(lab: Lab): Promise<readonly string[]> {
+/** Has this process come before others; false where the system does not let it. */
+async function comesFirst(lab: Lab): Promise<boolean> {
   const self = String(process.pid);
   const { code } = await run(['chrt', '--all-tasks', '--reset-on-fork', '--rr', '--pid', '10', self], { check: false });
-  if (code !== 0) return [];
+  if (code !== 0) return false;
   lab.defer(() => run(['chrt', '--all-tasks', '--other', '--pid', '0', self]));
-  return FIRST;
+  return true;
 }
 
 /** What of the figures is not as it is to be, at 20,000 packets a second. */

@@ -215,9 +215,21 @@ describe('routes', () => {
       source: ip('192.0.2.2'),
       gateway: ip('192.0.2.1'),
       mtu: 1300,
+      learnt: false,
       local: false,
       table: 1000,
     });
+    // What runs out the kernel has learnt from ICMP; what the route says itself is asked for by another flag.
+    const cache = '2400 0c00 00000000 00000000 60ea0000 00000000 00000000 00000000 00000000 00000000';
+    const learnt = bytes(
+      '02 20 00 00 fe 00 00 01 00000000',
+      '0800 0400 02000000',
+      '0c00 0800 0800 0200 28020000',
+      cache,
+    );
+    expect(message.parseRouteReply(learnt)).toMatchObject({ mtu: 552, learnt: true });
+    expect(toHex(message.routeQueryRequest(query, true).finish(4))).toContain('02200000000000000030');
+    expect(message.parseConfiguredMtu(answer)).toBe(1300);
     expect(message.parseRouteReply(bytes('02 20 00 00 ff 00 00 02 00000000', '0800 0400 01000000'))?.local).toBe(true);
     expect(message.parseRouteReply(bytes('0a 80 00 00 fe 00 00 07 00000000', '0800 0400 01000000'))).toBeUndefined();
   });
