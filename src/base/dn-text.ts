@@ -123,7 +123,7 @@ function encodePart(part: string): Uint8Array {
 }
 
 function encodeValue(name: string, string: StringType, raw: string): Uint8Array {
-  const trimmed = raw.replace(/^\s+/, '').replace(/(?<!\\)((?:\\\\)*)\s+$/, '$1');
+  const trimmed = raw.replace(/^[ \t\r\n]+/, '').replace(/(?<!\\)((?:\\\\)*)[ \t\r\n]+$/, '$1');
   if (trimmed === '') throw new RangeError(`${name} in a distinguished name is empty`);
   return trimmed.startsWith('#')
     ? hexValue(name, trimmed.slice(1))

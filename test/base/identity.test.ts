@@ -98,6 +98,7 @@ describe('distinguished names', () => {
       ['CN=Ex\\C3\\A4mple\\2C Inc.', 'CN=Exämple\\, Inc.'],
       ['CN=\\#1', '2.5.4.3=\\231'],
       ['CN=#0c0161', '2.5.4.3=#0C0161'],
+      ['CN=\u00a0', 'CN=\\C2\\A0'],
     ] as const) {
       expect(toHex(dnFromText(text)), text).toBe(toHex(dnFromText(same)));
     }
