@@ -76,9 +76,12 @@ it('of the daemon that closed the connection, and why', async () => {
 
 it('connects only when it has something to ask: the daemon does not wait for what is typed', async () => {
   const limits = { requestTime: 50, answerTime: 50, idleTime: 50 };
-  const { runDir } = await serve((_verb, params) => Promise.resolve({ uuid: (params as { uuid: string }).uuid }), {
-    limits,
-  });
+  const { runDir } = await serve(
+    (_verb, params) => Promise.resolve({ uuid: (params as { uuid: string }).uuid, warnings: [] }),
+    {
+      limits,
+    },
+  );
   const typed = async (): Promise<string> => {
     await new Promise((resolve) => setTimeout(resolve, 200));
     return 'a2V5';
