@@ -13,7 +13,7 @@ import {
 } from '../base/address.ts';
 import { isWhole, mergeRanges } from '../base/ranges.ts';
 import type { TunnelFence } from './fence.ts';
-import { TABLE } from './nft-words.ts';
+import { TABLE, word } from './nft-words.ts';
 
 /** Addresses on both sides. */
 export interface AddressPair {
@@ -27,11 +27,17 @@ const MAX_PAIRS = 64;
 const FEW_PAIRS = 8;
 const FAMILIES: readonly IpFamily[] = [4, 6];
 
-/** A map for each hook and family; a packet is looked up as local and remote address. */
-export const DISPATCH_HOOKS = ['input', 'forward', 'output'] as const;
+/** Which way a packet goes, as seen from the local side. */
+export type Way = 'out' | 'in';
+const WAYS: readonly Way[] = ['out', 'in'];
+/** The chain of a part that is shown what leaves, and what arrives. */
+const ENTRANCE: Readonly<Record<Way, string>> = { out: 'leave', in: 'arrive' };
 
 /** What a part is for; `undefined` when it is to be shown all packets. */
-export function dispatchPairs({ outbound, inbound }: TunnelFence): AddressPair[] | undefined {
+export function dispatchPairs({
+  outbound,
+  inbound,
+}: Pick<TunnelFence, 'outbound' | 'inbound'>): AddressPair[] | undefined {
   const closed = [...outbound, ...inbound].filter(({ action }) => action !== 'pass');
   const pairs = FAMILIES.flatMap((family) => {
     const entries = closed.filter(({ remote }) => remote.start.family === family);
@@ -50,69 +56,77 @@ export function overlap(some: readonly AddressPair[], others: readonly AddressPa
   );
 }
 
+/** The packets that are of some pair as what goes out, and of some pair as what comes in: `local` is their source. */
+export function mirroredPairs(pairs: readonly AddressPair[]): AddressPair[] {
+  // BOUNDED: by the square of the pairs.
+  const found = new Map<string, AddressPair>();
+  for (const out of pairs) {
+    for (const back of pairs) {
+      const local = intersectRanges(out.local, back.remote);
+      const remote = intersectRanges(out.remote, back.local);
+      if (local !== undefined && remote !== undefined) found.set(pairText({ local, remote }), { local, remote });
+    }
+  }
+  return [...found.values()];
+}
+
 export function samePairs(some: readonly AddressPair[], others: readonly AddressPair[]): boolean {
   return some.length === others.length && some.every((pair, at) => pairText(pair) === pairText(others[at]!));
 }
 
 /** What a base chain does for a part that is in no map: by its addresses where they are few, for every packet otherwise. */
 export function dispatchJumps(
-  hook: (typeof DISPATCH_HOOKS)[number],
+  way: Way,
   { id, pairs }: { readonly id: string; readonly pairs: readonly AddressPair[] | undefined },
 ): string[] {
-  const jump = `jump ${id}_${hook}`;
+  const jump = `jump ${id}_${ENTRANCE[way]}`;
   if (pairs === undefined || pairs.length > FEW_PAIRS) return [jump];
-  return pairs.flatMap(({ local, remote }) => {
-    const out = [...addressMatch('saddr', local), ...addressMatch('daddr', remote), jump].join(' ');
-    const back = [...addressMatch('daddr', local), ...addressMatch('saddr', remote), jump].join(' ');
-    if (hook === 'forward') return [out, back];
-    return hook === 'output' ? [out] : [back];
-  });
+  const [localField, remoteField] = way === 'out' ? (['saddr', 'daddr'] as const) : (['daddr', 'saddr'] as const);
+  return pairs.map(({ local, remote }) =>
+    [...addressMatch(localField, local), ...addressMatch(remoteField, remote), jump].join(' '),
+  );
 }
 
 function addressMatch(field: 'saddr' | 'daddr', range: AddressRange): string[] {
   const { family } = range.start;
-  return isWhole(range)
-    ? [`meta nfproto ipv${family}`]
-    : [`${family === 4 ? 'ip' : 'ip6'} ${field} ${formatRange(range)}`];
+  return isWhole(range) ? [`meta nfproto ipv${family}`] : [`${word(family)} ${field} ${formatRange(range)}`];
 }
 
-/** Makes the maps. */
+/** Makes the maps: one for each way and family, whose key is the local and the remote address of a packet. */
 export function dispatchMaps(verb: 'add' | 'flush'): string[] {
-  return DISPATCH_HOOKS.flatMap((hook) =>
+  return WAYS.flatMap((way) =>
     FAMILIES.map((family) => {
       const type = `ipv${family}_addr . ipv${family}_addr : verdict`;
       const what = verb === 'add' ? ` { type ${type}; flags interval; }` : '';
-      return `${verb} map ${TABLE} ${mapName(hook, family)}${what}`;
+      return `${verb} map ${TABLE} ${mapName(way, family)}${what}`;
     }),
   );
 }
 
 /** The look-ups of a base chain. */
-export function dispatchRules(hook: (typeof DISPATCH_HOOKS)[number]): string[] {
-  return FAMILIES.flatMap((family) => {
-    const word = family === 4 ? 'ip' : 'ip6';
-    const out = `${word} saddr . ${word} daddr vmap @${mapName(hook, family)}`;
-    const back = `${word} daddr . ${word} saddr vmap @${mapName(hook, family)}`;
-    if (hook === 'forward') return [out, back];
-    return hook === 'output' ? [out] : [back];
+export function dispatchRules(way: Way): string[] {
+  return FAMILIES.map((family) => {
+    const name = word(family);
+    const key = way === 'out' ? `${name} saddr . ${name} daddr` : `${name} daddr . ${name} saddr`;
+    return `${key} vmap @${mapName(way, family)}`;
   });
 }
 
 /** @param id the part whose chains packets are shown to */
 export function dispatchElements(verb: 'add' | 'delete', id: string, pairs: readonly AddressPair[]): string[] {
-  return DISPATCH_HOOKS.flatMap((hook) =>
+  return WAYS.flatMap((way) =>
     FAMILIES.flatMap((family) => {
       const fitting = pairs.filter(({ remote }) => remote.start.family === family).map(pairText);
       if (fitting.length === 0) return [];
-      const verdict = verb === 'add' ? ` : jump ${id}_${hook}` : '';
+      const verdict = verb === 'add' ? ` : jump ${id}_${ENTRANCE[way]}` : '';
       const elements = fitting.map((pair) => `${pair}${verdict}`).join(', ');
-      return [`${verb} element ${TABLE} ${mapName(hook, family)} { ${elements} }`];
+      return [`${verb} element ${TABLE} ${mapName(way, family)} { ${elements} }`];
     }),
   );
 }
 
-function mapName(hook: string, family: IpFamily): string {
-  return `${hook}${family}`;
+function mapName(way: Way, family: IpFamily): string {
+  return `${way}${family}`;
 }
 
 function pairText({ local, remote }: AddressPair): string {

@@ -243,7 +243,7 @@ export class LinuxFence implements FenceKeeper {
     }
     const present = new Set(
       objects(listed, 'chain').flatMap(({ table, name }) => {
-        const id = /^([tbu][0-9a-f]+)_(forward|postrouting)$/.exec(String(name))?.[1];
+        const id = /^([tbu][0-9a-f]+)_(leave|forward|postrouting)$/.exec(String(name))?.[1];
         return table === FENCE_TABLE && id !== undefined ? [id] : [];
       }),
     );

@@ -1,30 +1,64 @@
 /**
- * The fence as text for nft(8). Pure. One table, three base chains (input, forward, output at priority -10, before those
- * of firewalls and of libvirt), and for each part chains of its own that these jump to:
+ * The fence as text for nft(8). Pure. One table, four base chains, and for each part chains of its own that these jump to:
  *
  * ```text
- *   output   each bridge   lo: pass   the tunnel that a map finds   tunnels that overlap with others
- *   forward  each bridge              the tunnel that a map finds   tunnels that overlap with others
- *   input    each bridge   lo: pass   the tunnel that a map finds   tunnels that overlap with others
+ *   fragments   what arrives in pieces, before anything puts it together     fragments alone
+ *   input       what is delivered                                           not by lo
+ *   forward     what is forwarded, as it left and as it arrives
+ *   output      the host's own                                              not by lo
  * ```
  *
- * A part of which a packet is no business returns; so no part lets through what another one drops.
+ * Each asks the bridges first, then the tunnel that a map finds, then the tunnels that overlap with others. `input`, `forward`
+ * and `output` come before the chains of firewalls and of libvirt (priority -10), and behind the translation of
+ * destinations (-100). A part of which a packet is no business returns; so no part lets through what another one drops.
  */
 import { assertNever } from '../base/assert.ts';
 import { type BridgeFence, FENCE_COUNTERS, type FencePart, type UntranslatedFence } from './fence.ts';
-import { type AddressPair, dispatchElements, dispatchJumps, dispatchMaps, dispatchRules } from './fence-dispatch.ts';
+import {
+  type AddressPair,
+  dispatchElements,
+  dispatchJumps,
+  dispatchMaps,
+  dispatchRules,
+  type Way,
+} from './fence-dispatch.ts';
+import { extensionsSet, laterFragment, readableMatches, WHOLE } from './fence-readable.ts';
 import { deletedMarkRules, hasSets, TUNNEL_CHAINS, TUNNEL_SETS, tunnelRules } from './fence-tunnel.ts';
 import { add, counterName, quoted, TABLE, TABLE_LINE, word } from './nft-words.ts';
 
-const HOOKS = ['input', 'forward', 'output'] as const;
+interface BaseChain {
+  readonly hook: string;
+  readonly priority: number;
+  /** What is let go before any part is asked, and before any tunnel is. */
+  readonly first: readonly string[];
+  readonly second: readonly string[];
+  /** Which ways of tunnels are asked. */
+  readonly ways: readonly Way[];
+}
+
+const BASE_CHAINS = {
+  input: { hook: 'input', priority: -10, first: [], second: ['iifname "lo" accept'], ways: ['in'] },
+  forward: { hook: 'forward', priority: -10, first: [], second: [], ways: ['out', 'in'] },
+  output: { hook: 'output', priority: -10, first: [], second: ['oifname "lo" accept'], ways: ['out'] },
+  fragments: {
+    hook: 'prerouting',
+    // Before connection tracking puts fragments together (-400).
+    priority: -450,
+    first: [...WHOLE, 'iifname "lo"'].map((match) => `${match} accept`),
+    second: [],
+    ways: ['in'],
+  },
+} as const satisfies Readonly<Record<string, BaseChain>>;
+type BaseName = keyof typeof BASE_CHAINS;
+const BASE_NAMES = Object.keys(BASE_CHAINS) as readonly BaseName[];
+
 /** Before the chains of libvirt and firewalls that translate. It stands only where it is needed: it has the kernel track flows. */
 const TRANSLATION = 'postrouting';
-type Hook = (typeof HOOKS)[number];
 
 /** Chains and sets of each kind of part, behind its id. */
 const CHAINS = {
   tunnel: TUNNEL_CHAINS,
-  bridge: ['input', 'forward', 'output'],
+  bridge: [...BASE_NAMES, 'hostread'],
   untranslated: [TRANSLATION],
 } as const satisfies Readonly<Record<FencePart['kind'], readonly string[]>>;
 const SETS = { tunnel: TUNNEL_SETS, bridge: [], untranslated: [] } as const;
@@ -68,7 +102,7 @@ export function fenceBatch({ added, removed, present, unmappable, mapped, unmapp
     ...[...added.map(({ id }) => id), ...removed].flatMap((id) =>
       kindOf(id) === 'tunnel' ? deletedMarkRules(id) : [],
     ),
-    ...(unmappable === undefined ? [] : HOOKS.flatMap((hook) => baseRules(hook, unmappable))),
+    ...(unmappable === undefined ? [] : BASE_NAMES.flatMap((name) => baseRules(name, unmappable))),
     ...translation([...present, ...removed], present),
     ...added.flatMap(({ id, part }) => (part.kind === 'tunnel' && !hasSets(part) ? deletedSets(id) : [])),
     ...added.flatMap(partRules),
@@ -82,23 +116,31 @@ export function fenceBatch({ added, removed, present, unmappable, mapped, unmapp
 function foundation(): string[] {
   return [
     TABLE_LINE,
-    ...HOOKS.flatMap((hook) => [
-      `add chain ${TABLE} ${hook} { type filter hook ${hook} priority -10; policy accept; }`,
-      `flush chain ${TABLE} ${hook}`,
-    ]),
+    ...BASE_NAMES.flatMap((name) => {
+      const { hook, priority } = BASE_CHAINS[name];
+      return [
+        `add chain ${TABLE} ${name} { type filter hook ${hook} priority ${priority}; policy accept; }`,
+        `flush chain ${TABLE} ${name}`,
+      ];
+    }),
+    ...extensionsSet(),
     ...dispatchMaps('add'),
     ...dispatchMaps('flush'),
   ];
 }
 
-function baseRules(hook: Hook, unmappable: readonly Unmapped[]): string[] {
+function baseRules(name: BaseName, unmappable: readonly Unmapped[]): string[] {
+  const { first, second, ways }: BaseChain = BASE_CHAINS[name];
   const rules = [
-    ...unmappable.filter(({ id }) => kindOf(id) === 'bridge').map(({ id }) => `jump ${id}_${hook}`),
-    ...prelude(hook),
-    ...dispatchRules(hook),
-    ...unmappable.filter(({ id }) => kindOf(id) === 'tunnel').flatMap((part) => dispatchJumps(hook, part)),
+    ...first,
+    ...unmappable.filter(({ id }) => kindOf(id) === 'bridge').map(({ id }) => `jump ${id}_${name}`),
+    ...second,
+    ...ways.flatMap(dispatchRules),
+    ...unmappable
+      .filter(({ id }) => kindOf(id) === 'tunnel')
+      .flatMap((part) => ways.flatMap((way) => dispatchJumps(way, part))),
   ];
-  return rules.map((rule) => add(hook, rule));
+  return rules.map((rule) => add(name, rule));
 }
 
 /** @param concerned ids of the parts that there are or were */
@@ -139,11 +181,6 @@ function deletedSets(id: string): string[] {
   return SETS[kindOf(id)].map((set) => `delete set ${TABLE} ${id}_${set}`);
 }
 
-function prelude(hook: Hook): string[] {
-  if (hook === 'forward') return [];
-  return [`${hook === 'input' ? 'iifname' : 'oifname'} "lo" accept`];
-}
-
 function partRules({ id, part }: NamedPart): string[] {
   switch (part.kind) {
     case 'tunnel':
@@ -161,8 +198,15 @@ function bridgeRules(id: string, { bridge, devices, closed, dns }: BridgeFence):
   const name = quoted(bridge);
   const open = `{ ${[bridge, ...devices].map(quoted).join(', ')} }`;
   const count = (counter: string): string => `counter name ${counterName(id, counter)}`;
-  const host = 'fib daddr . iif type { local, broadcast, multicast, anycast }';
+  const host = 'fib daddr . iif type { local, broadcast, multicast, anycast } accept';
+  // The host's addresses of other links are no way around the tunnel.
+  const toHost = (chain: string): string[] => [
+    add(chain, host),
+    ...(closed ? [add(chain, `${count('host')} drop`)] : []),
+  ];
   return [
+    // What guests send in pieces is no clear text of the other side.
+    add(`${id}_fragments`, `iifname ${name} accept`),
     add(`${id}_forward`, `iifname ${name} oifname ${name} accept`),
     add(`${id}_forward`, `iifname != ${name} oifname != ${name} return`),
     ...(closed
@@ -174,11 +218,22 @@ function bridgeRules(id: string, { bridge, devices, closed, dns }: BridgeFence):
         ]
       : []),
     add(`${id}_input`, `iifname != ${name} return`),
-    ...(dns ? [] : [add(`${id}_input`, `meta l4proto { 6, 17 } th dport { 53, 853 } ${count('host')} drop`)]),
-    add(`${id}_input`, `${host} accept`),
-    // The host's addresses of other links are no way around the tunnel.
-    ...(closed ? [add(`${id}_input`, `${count('host')} drop`)] : []),
+    ...(dns ? [] : noDns(id, count('host'))),
+    ...(dns ? toHost(`${id}_input`) : toHost(`${id}_hostread`)),
     add(`${id}_output`, `oifname ${name} accept`),
+  ];
+}
+
+/**
+ * What cannot be read may be a question to the name server. IPv4 comes whole, with its protocol; a later fragment of IPv6 is
+ * nothing without its first one, which is looked at.
+ */
+function noDns(id: string, count: string): string[] {
+  const host = ['meta nfproto ipv4', ...readableMatches(6), laterFragment(6)];
+  return [
+    ...host.map((match) => add(`${id}_input`, `${match} goto ${id}_hostread`)),
+    add(`${id}_input`, `${count} drop`),
+    add(`${id}_hostread`, `meta l4proto { 6, 17 } th dport { 53, 853 } ${count} drop`),
   ];
 }
 

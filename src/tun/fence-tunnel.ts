@@ -3,24 +3,48 @@
  * let go by their addresses before anything else is looked at:
  *
  * ```text
- *   output   to the other side          hostout   the tunnel's own, link scope: return   out
- *   forward  to the other side                                                           out
- *            from the other side                                                         in
- *   input    from the other side        hostin    the tunnel's own, link scope: return   in
+ *   leave    what goes to the other side       link scope: return   own of the host: hostout   all else: out
+ *   arrive   what comes from the other side    link scope: return   to the host:     hostin    all else: in
+ *   hostout, hostin   readable: the tunnel's own packets: return   then out, in
+ *   out, in           readable: outread, inread                    opaque: the entries as opaque packets meet them
+ *   outread, inread   the policy's entries in their order
  * ```
  *
- * `out` and `in` are the policy's entries in their order. No sets without a name: nft reads all sets there are at each
- * change, which would be slow with many tunnels.
+ * What is readable and what is opaque stands in fence-readable.ts. `leave` is asked by a host's own packets when they are
+ * made, and by others when they are forwarded; `arrive` by
+ * fragments before they are put together, and by all packets when they are delivered or forwarded. No sets without a name:
+ * nft reads all sets there are at each change, which would be slow with many tunnels.
  */
 import { type AddressRange, formatAddress, formatRange, type IpFamily } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { isWhole, mergeRanges } from '../base/ranges.ts';
 import { type FenceEntry, LEAD_MARK, type OwnPackets, PASS_MARK, type PacketBox, type TunnelFence } from './fence.ts';
+import { type AddressPair, dispatchPairs, mirroredPairs, type Way } from './fence-dispatch.ts';
+import {
+  asksTransport,
+  FRAGMENTS,
+  laterFragment,
+  opaqueEntries,
+  plainMatch,
+  readableMatches,
+  WHOLE,
+} from './fence-readable.ts';
 import { add, counterName, quoted, TABLE, word } from './nft-words.ts';
 import type { PortRange } from './routes.ts';
 
 /** Chains and sets, behind the part's id. */
-export const TUNNEL_CHAINS = ['input', 'forward', 'output', 'hostin', 'hostout', 'in', 'out'] as const;
+export const TUNNEL_CHAINS = [
+  'leave',
+  'hostout',
+  'hostoutread',
+  'out',
+  'outread',
+  'arrive',
+  'hostin',
+  'hostinread',
+  'in',
+  'inread',
+] as const;
 export const TUNNEL_SETS = ['remote4', 'remote6'] as const;
 
 /** More rules than these are too many to look at for a packet: then the addresses of the other side decide alone. */
@@ -34,32 +58,50 @@ const FAMILIES: readonly IpFamily[] = [4, 6];
 
 export function tunnelRules(id: string, { device, own, outbound, inbound, marked }: TunnelFence): string[] {
   const name = quoted(device);
-  const remote = hasSets({ outbound, inbound }) ? remoteRanges([...outbound, ...inbound]) : undefined;
-  const to = (chain: string, field: 'saddr' | 'daddr', verdict: string): string[] =>
-    remote?.map(({ family, ranges }) =>
-      add(`${id}_${chain}`, `${remoteMatch(id, family, ranges, field)} ${verdict}`),
-    ) ?? [add(`${id}_${chain}`, verdict)];
+  const closed = [...outbound, ...inbound].filter(({ action }) => action !== 'pass');
+  const families = FAMILIES.filter((family) => closed.some(({ remote }) => remote.start.family === family));
+  const remote = hasSets({ outbound, inbound }) ? remoteRanges(closed) : undefined;
+  const toRemote = (field: 'saddr' | 'daddr'): string[] =>
+    remote?.map(({ family, ranges }) => remoteMatch(id, family, ranges, field)) ?? [''];
   return [
     ...(remote ?? []).flatMap(({ family, ranges }) => remoteSet(id, family, ranges)),
-    add(`${id}_output`, `oifname ${name} return`),
-    ...to('output', 'daddr', `goto ${id}_hostout`),
-    ...[...ownPasses(own, 'd'), ...linkScope()].map((rule) => add(`${id}_hostout`, rule)),
-    add(`${id}_hostout`, `goto ${id}_out`),
     // What came out of the tunnel is delivered; what goes into it comes from the other side in the clear.
-    add(`${id}_forward`, `oifname ${name} return`),
-    add(`${id}_forward`, `iifname ${name} return`),
-    ...to('forward', 'daddr', `jump ${id}_out`),
-    ...to('forward', 'saddr', `jump ${id}_in`),
-    add(`${id}_input`, `iifname ${name} return`),
-    ...to('input', 'saddr', `goto ${id}_hostin`),
-    // IPv6 is put together behind this hook; without its first fragment, which is looked at, a packet never is.
-    add(`${id}_hostin`, 'exthdr frag exists frag frag-off != 0 return'),
-    ...[...ownPasses(own, 's'), ...ownErrors(own), ...linkScope()].map((rule) => add(`${id}_hostin`, rule)),
-    add(`${id}_hostin`, `goto ${id}_in`),
+    ...[`oifname ${name} return`, `iifname ${name} return`, ...linkScope(families)].flatMap((rule) => [
+      add(`${id}_leave`, rule),
+      add(`${id}_arrive`, rule),
+    ]),
+    // Without a link that it came by a packet is the host's own; without one that it leaves by it is for the host.
+    ...toRemote('daddr').flatMap((match) => [
+      add(`${id}_leave`, `iif 0 ${match} goto ${id}_hostout`),
+      add(`${id}_leave`, `${match} goto ${id}_out`),
+    ]),
+    ...toRemote('saddr').flatMap((match) => [
+      add(`${id}_arrive`, `oif 0 ${match} goto ${id}_hostin`),
+      add(`${id}_arrive`, `${match} goto ${id}_in`),
+    ]),
+    ...hostRules(id, 'out', families, own),
+    ...mirroredFragments(id, dispatchPairs({ outbound, inbound })),
+    ...hostRules(id, 'in', families, own),
     ...entryRules(id, 'out', outbound),
     ...entryRules(id, 'in', inbound),
     ...(marked.length === 0 ? [] : markRules(id, name, marked)),
   ];
+}
+
+/**
+ * Where packets fit both ways a fragment that is forwarded may be one that goes into the tunnel, which is not known before
+ * it is routed: it is looked at when it is forwarded.
+ */
+function mirroredFragments(id: string, pairs: readonly AddressPair[] | undefined): string[] {
+  const mirrored = pairs && mirroredPairs(pairs);
+  const matches =
+    mirrored === undefined || mirrored.length > FEW_RULES ? [[]] : mirrored.map((pair) => packetMatch('out', pair));
+  // Where IPv6 has no way by the main table rules may know one.
+  return matches.flatMap((match) =>
+    ['unicast', 'unreachable'].map((type) =>
+      add(`${id}_hostin`, [...match, `fib daddr type ${type} return`].join(' ')),
+    ),
+  );
 }
 
 /** Chains of their own in the hooks before routing: few tunnels need them. Those of the host's own packets route anew. */
@@ -85,7 +127,7 @@ function markRules(id: string, device: string, entries: readonly FenceEntry[]): 
     ...[...own, ...rules].map((rule) => add(`${id}_${name}`, rule)),
   ];
   // Where fragments alone are marked, all else is let go first; the host's own are made behind the rules.
-  const whole = ['ip frag-off & 0x3fff == 0 return', 'meta nfproto ipv6 exthdr frag missing return'];
+  const whole = WHOLE.map((match) => `${match} return`);
   return [
     ...(passing ? chain('markhost', []) : []),
     ...chain('markforward', [`iifname ${device} return`, ...(passing ? [] : whole)]),
@@ -96,14 +138,22 @@ function marksPass({ action, icmp }: FenceEntry): boolean {
   return action === 'pass' && icmp !== undefined;
 }
 
+/**
+ * What passes is told by the IP header's own protocol field, and by a type that can be read: an opaque packet is not marked
+ * to pass, nor kept from being led by an entry that lets pass.
+ */
 function markRule(entry: FenceEntry): string[] {
-  const { action, localPorts, remotePorts, icmp } = entry;
+  const { action, local, remote, protocol, localPorts, remotePorts, icmp } = entry;
   const set = (mark: number): string => `meta mark set meta mark or ${mark} return`;
-  if (marksPass(entry)) return [[...packetMatch('out', entry), set(PASS_MARK)].join(' ')];
-  if ((localPorts ?? remotePorts ?? icmp) === undefined) return [[...packetMatch('out', entry), 'return'].join(' ')];
+  const shown = [...packetMatch('out', { local, remote }), ...headerMatch(local.start.family, protocol)];
+  if (marksPass(entry)) {
+    return [[...shown, plainMatch(local.start.family), ...icmpMatch(icmp), set(PASS_MARK)].join(' ')];
+  }
+  if ((localPorts ?? remotePorts ?? icmp) === undefined) return [[...shown, 'return'].join(' ')];
   if (action !== 'guard' || icmp !== undefined) return [];
   // Rules see no ports in the first fragment either.
-  return [packetMatch('out', entry), fragmentMatch('out', entry)].map((match) => [...match, set(LEAD_MARK)].join(' '));
+  const opaque = opaqueEntries([entry]).map((box) => [...packetMatch('out', box), laterFragment(local.start.family)]);
+  return [packetMatch('out', entry), ...opaque].map((match) => [...match, set(LEAD_MARK)].join(' '));
 }
 
 /** Whether the part has sets of the addresses of the other side. */
@@ -116,9 +166,9 @@ interface RemoteRanges {
   readonly ranges: readonly AddressRange[];
 }
 
-/** The other side of all that is not let pass. */
+/** The other side of entries. */
 function remoteRanges(entries: readonly FenceEntry[]): RemoteRanges[] {
-  const closed = entries.filter(({ action }) => action !== 'pass').map(({ remote }) => remote);
+  const closed = entries.map(({ remote }) => remote);
   return FAMILIES.map((family) => ({
     family,
     ranges: mergeRanges(closed.filter(({ start }) => start.family === family)),
@@ -139,13 +189,33 @@ function remoteMatch(id: string, family: IpFamily, ranges: readonly AddressRange
 }
 
 /** What never leaves a link is no matter of a tunnel, and without it there is no link. */
-function linkScope(): string[] {
+function linkScope(families: readonly IpFamily[]): string[] {
+  const rules = {
+    4: ['ip daddr 224.0.0.0/24 return', 'ip daddr 255.255.255.255 return'],
+    6: [
+      `${plainMatch(6)} ip6 nexthdr 58 ip6 hoplimit 255 icmpv6 type 133-137 return`,
+      'ip6 daddr fe80::/10 return',
+      'ip6 daddr ff01::-ff02:ffff:ffff:ffff:ffff:ffff:ffff:ffff return',
+    ],
+  } as const satisfies Readonly<Record<IpFamily, readonly string[]>>;
+  return families.flatMap((family) => rules[family]);
+}
+
+/** The host's own packets, or those for it: the tunnel's own are let go, where they are readable. */
+function hostRules(id: string, way: Way, families: readonly IpFamily[], own: OwnPackets): string[] {
+  const chain = `${id}_host${way}`;
+  const passes = way === 'out' ? ownPasses(own, 'd') : [...ownPasses(own, 's'), ...ownErrors(own, families)];
+  const rules = [
+    // Before they are put together fragments may be for another host: then none is the tunnel's own.
+    ...(way === 'in' ? FRAGMENTS.map((match) => `${match} fib daddr type != local goto ${id}_in`) : []),
+    ...families.flatMap(readableMatches).map((match) => `${match} goto ${chain}read`),
+    ...(way === 'in' ? families.flatMap((family) => ownFragments(own, family)) : []),
+    `goto ${id}_${way}`,
+  ];
   return [
-    'icmpv6 type 133-137 ip6 hoplimit 255 return',
-    'ip6 daddr fe80::/10 return',
-    'ip6 daddr ff01::-ff02:ffff:ffff:ffff:ffff:ffff:ffff:ffff return',
-    'ip daddr 224.0.0.0/24 return',
-    'ip daddr 255.255.255.255 return',
+    ...rules.map((rule) => add(chain, rule)),
+    ...passes.map((rule) => add(`${chain}read`, rule)),
+    add(`${chain}read`, `goto ${id}_${way}`),
   ];
 }
 
@@ -157,46 +227,62 @@ function ownPasses({ peer, ports }: OwnPackets, peerAt: 's' | 'd'): string[] {
 }
 
 /**
- * ICMP errors on the tunnel's own packets come in the clear from any router: without them no path MTU is learnt. They
- * quote the IP header behind eight bytes, and behind that the UDP ports.
+ * Later fragments of the tunnel's own packets. Without the first one, which is readable and looked at, they come to
+ * nothing: this host's kernel puts them together, and takes none that overlap (RFC 5722). In IPv6 only the first one tells
+ * the protocol.
  */
-function ownErrors({ ports }: OwnPackets): string[] {
-  const v4 = ['icmp type 3', 'icmp type 11-12'];
-  const v6 = 'icmpv6 type 1-4';
-  return [
-    ...v4.map((type) => `${type} @th,136,8 ${ESP} return`),
-    `${v6} @th,112,8 ${ESP} return`,
-    ...ports.flatMap((port) => [
-      ...v4.map((type) => `${type} @th,136,8 ${UDP} @th,224,16 ${port} return`),
-      `${v6} @th,112,8 ${UDP} @th,384,16 ${port} return`,
-    ]),
-  ];
+function ownFragments({ peer }: OwnPackets, family: IpFamily): string[] {
+  if (peer !== undefined && peer.family !== family) return [];
+  const address = peer === undefined ? '' : `${word(family)} saddr ${formatAddress(peer)} `;
+  const protocols = family === 4 ? [ESP, UDP].map((protocol) => `ip protocol ${protocol} `) : [''];
+  return protocols.map((protocol) => `${address}${protocol}${laterFragment(family)} return`);
 }
 
-type Way = 'in' | 'out';
+/**
+ * ICMP errors on the tunnel's own packets come in the clear from any router: without them no path MTU is learnt. They
+ * quote the IP header behind eight bytes, and behind that the UDP ports; in IPv4 where that header has no options.
+ */
+function ownErrors({ ports }: OwnPackets, families: readonly IpFamily[]): string[] {
+  const rules = {
+    4: ['icmp type 3', 'icmp type 11-12'].flatMap((type) => [
+      `${type} @th,136,8 ${ESP} return`,
+      ...ports.map((port) => `${type} @th,64,8 0x45 @th,136,8 ${UDP} @th,224,16 ${port} return`),
+    ]),
+    6: [
+      `icmpv6 type 1-4 @th,112,8 ${ESP} return`,
+      ...ports.map((port) => `icmpv6 type 1-4 @th,112,8 ${UDP} @th,384,16 ${port} return`),
+    ],
+  } as const satisfies Readonly<Record<IpFamily, readonly string[]>>;
+  return families.flatMap((family) => rules[family]);
+}
 
 /** Where they are too many, all that came so far is dropped: its addresses are those of the other side. */
 function entryRules(id: string, way: Way, entries: readonly FenceEntry[]): string[] {
-  const rules = entries.flatMap((entry) => entryRule(id, way, entry));
-  const all = rules.length <= MAX_FENCE_RULES ? rules : [verdictOf(id, way, 'guard')];
-  return all.map((rule) => add(`${id}_${way}`, rule));
+  const asking = FAMILIES.filter((family) =>
+    entries.some((entry) => entry.local.start.family === family && asksTransport(entry)),
+  );
+  const exact = entries.filter(({ local }) => asking.includes(local.start.family));
+  // BOUNDED: by the entries. Many of them are the same to an opaque packet.
+  const opaque = new Set(opaqueEntries(entries).map((entry) => opaqueRule(id, way, entry)));
+  if (exact.length + opaque.size > MAX_FENCE_RULES) return [add(`${id}_${way}`, verdictOf(id, way, 'guard'))];
+  return [
+    ...asking.flatMap(readableMatches).map((match) => add(`${id}_${way}`, `${match} goto ${id}_${way}read`)),
+    ...[...opaque].map((rule) => add(`${id}_${way}`, rule)),
+    ...exact.map((entry) => {
+      return add(`${id}_${way}read`, [...packetMatch(way, entry), verdictOf(id, way, entry.action)].join(' '));
+    }),
+  ];
 }
 
-/** For an entry with ports there is one more: a later fragment has none, and what cannot be told is not let through. */
-function entryRule(id: string, way: Way, { action, ...box }: FenceEntry): string[] {
-  const verdict = verdictOf(id, way, action);
-  const rule = [...packetMatch(way, box), verdict].join(' ');
-  const { localPorts, remotePorts, icmp } = box;
-  if (action === 'pass' || (localPorts ?? remotePorts ?? icmp) === undefined) return [rule];
-  return [rule, [...fragmentMatch(way, box), verdict].join(' ')];
+function opaqueRule(id: string, way: Way, { action, local, remote, protocol }: FenceEntry): string {
+  const match = [...packetMatch(way, { local, remote }), ...headerMatch(local.start.family, protocol)];
+  return [...match, verdictOf(id, way, action)].join(' ');
 }
 
-/** Later fragments that may be of these packets. In IPv6 their protocol may be another one than that of the packet. */
-function fragmentMatch(way: Way, box: PacketBox): string[] {
-  const v4 = box.local.start.family === 4;
-  const fragment = v4 ? ['ip frag-off & 0x1fff != 0'] : ['exthdr frag exists', 'frag frag-off != 0'];
-  const { local, remote, protocol } = box;
-  return [...packetMatch(way, { local, remote, protocol: v4 ? protocol : undefined }), ...fragment];
+/** By the protocol field of the IP header itself. */
+function headerMatch(family: IpFamily, protocol: number | undefined): string[] {
+  if (protocol === undefined) return [];
+  return [family === 4 ? `ip protocol ${protocol}` : `ip6 nexthdr ${protocol}`];
 }
 
 function packetMatch(way: Way, { local, remote, protocol, localPorts, remotePorts, icmp }: PacketBox): string[] {

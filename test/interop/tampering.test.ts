@@ -46,7 +46,7 @@ const TAMPERINGS: Readonly<Record<string, string>> = {
   'the fence deleted': 'nft delete table inet sectunnel',
   'accept in front of the fence': 'nft insert rule inet sectunnel output accept',
   'a fence that sleeps': "nft add table inet sectunnel '{ flags dormant; }'",
-  'a map of the fence flushed': 'nft flush map inet sectunnel forward4',
+  'a map of the fence flushed': 'nft flush map inet sectunnel out4',
   'all rules flushed': FLUSH_RULES,
   'a rule deleted': 'ip rule del pref 7000',
   'routes flushed': 'ip route flush table $T; ip -6 route flush table $T',

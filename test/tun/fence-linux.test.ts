@@ -1,10 +1,14 @@
 /** The fence in a kernel: what it drops, counts and lets pass, and what happens to it when its program dies. */
 import { spawnSync } from 'node:child_process';
 import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { setImmediate } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type AddressRange, parseAddress, prefixRange } from '../../src/base/address.ts';
 import type { BridgeFence, FenceEntry, TunnelFence } from '../../src/tun/fence.ts';
 import { LinuxFence } from '../../src/tun/fence-linux.ts';
+import { behindOptions, inTwo, plainPacket } from '../interop/differential/packets.ts';
+import { type Link, LinkSender } from '../interop/differential/wire.ts';
 import { missing } from '../support/lab/needs.ts';
 import { enterNewNamespace, ipCommand } from './namespace.ts';
 
@@ -44,6 +48,17 @@ function send(destination: string, port: number, from = 0): Promise<string | und
       }),
     );
   });
+}
+
+function linkHere(name: string): Link {
+  const [{ ifindex, address }] = JSON.parse(ipCommand('-j', 'link', 'show', 'dev', name)) as [LinkJson];
+  const bytes = Uint8Array.from(Buffer.from(address.replaceAll(':', ''), 'hex'));
+  return { namespace: '/proc/thread-self/ns/net', index: ifindex, address: bytes };
+}
+
+interface LinkJson {
+  readonly ifindex: number;
+  readonly address: string;
 }
 
 describe.skipIf(wants.length > 0)('the fence of nftables', () => {
@@ -152,12 +167,12 @@ describe.skipIf(wants.length > 0)('the fence of nftables', () => {
     await fence.set('tunnel:all', to('0.0.0.0/0'));
     await fence.set('tunnel:some', to('10.9.0.4/31'));
     const rules = nft('list', 'chain', 'inet', 'sectunnel', 'output');
-    expect(rules.match(/vmap @output4/g)).toHaveLength(1);
+    expect(rules.match(/vmap @out4/g)).toHaveLength(1);
     expect(rules.match(/jump t/g)).toHaveLength(2);
     expect(rules).toMatch(/ip saddr 10.9.0.0\/24 ip daddr 10.9.0.4\/31 jump t/);
     expect(await send('10.9.0.5', 7)).toBe('EPERM');
     await fence.set('tunnel:some', undefined);
-    expect(nft('list', 'map', 'inet', 'sectunnel', 'output4').match(/: jump/g)).toHaveLength(2);
+    expect(nft('list', 'map', 'inet', 'sectunnel', 'out4').match(/: jump/g)).toHaveLength(2);
     expect(await send('10.9.0.3', 7)).toBe('EPERM');
     // What was between others is not shown any more when it is for other addresses.
     await fence.set('tunnel:a', to('10.9.0.5/32'));
@@ -177,7 +192,7 @@ describe.skipIf(wants.length > 0)('the fence of nftables', () => {
     ] as const) {
       await next.set(key, to(remote));
     }
-    expect(nft('list', 'map', 'inet', 'sectunnel', 'input4').match(/: jump/g)).toHaveLength(2);
+    expect(nft('list', 'map', 'inet', 'sectunnel', 'in4').match(/: jump/g)).toHaveLength(2);
     for (const key of ['tunnel:a', 'tunnel:b']) await next.set(key, undefined);
     expect(nft('list', 'tables')).toBe('');
   });
@@ -227,20 +242,52 @@ describe.skipIf(wants.length > 0)('the fence of nftables', () => {
     await fence.set('tunnel:all', undefined);
   });
 
+  it('lets guests ask no name server of the host, however they write it', async () => {
+    const guest = new LinkSender(linkHere('right'), linkHere('left'));
+    const ends = [parseAddress('fd09::2')!, parseAddress('fd09::1')!] as const;
+    const MARKER = 7054;
+    let id = 1;
+    /** Which of three ways to write a datagram come to a server of the host. */
+    const asked = async (port: number): Promise<string[]> => {
+      const server = createSocket('udp6');
+      const heard: number[] = [];
+      server.on('message', (message) => heard.push(message.readUInt32BE(4)));
+      const marker = createSocket('udp6');
+      await Promise.all([once(server.bind(port, '::'), 'listening'), once(marker.bind(MARKER, '::'), 'listening')]);
+      const [whole, cut, hidden] = [0, 1, 2].map((tag) => plainPacket(tag, ends, port));
+      const behind = once(marker, 'message');
+      guest.send([whole!, ...inTwo(cut!, id++), ...inTwo(behindOptions(hidden!), id++, 8)], ends[1]);
+      guest.send([plainPacket(0, ends, MARKER)], ends[1]);
+      await behind;
+      await setImmediate();
+      for (const socket of [server, marker]) socket.close();
+      return heard.sort().map((tag) => ['whole', 'cut', 'hidden'][tag]!);
+    };
+    const fence = new LinuxFence();
+    const bridge: BridgeFence = { kind: 'bridge', bridge: 'left', devices: ['stun0'], closed: true, dns: true };
+    await fence.set('network:lan', bridge);
+    expect(await asked(53)).toEqual(['whole', 'cut', 'hidden']);
+    await fence.set('network:lan', { ...bridge, dns: false });
+    expect(await asked(53)).toEqual([]);
+    expect(await asked(5053)).toEqual(['whole', 'cut']);
+    await fence.set('network:lan', undefined);
+    guest.close();
+  });
+
   it('keeps addresses as they are only where it is asked to, and finds that again', async () => {
     const fence = new LinuxFence();
     await fence.set('tunnel:a', tunnel());
-    expect(nft('list', 'chains')).not.toContain('postrouting');
+    expect(nft('list', 'chains')).not.toContain('type nat');
     await fence.set('network:lan', { kind: 'untranslated', bridge: 'virbr9', device: 'stun0' });
     expect(nft('list', 'table', 'inet', 'sectunnel')).toMatch(
       /iifname "virbr9" oifname "stun0" snat ip to ip saddr[\s\S]*snat ip6 to ip6 saddr/,
     );
     await new LinuxFence().reconcile('untranslated', []);
-    expect(nft('list', 'chains')).not.toContain('postrouting');
+    expect(nft('list', 'chains')).not.toContain('type nat');
     await fence.mend();
     expect(nft('list', 'chains')).toContain('type nat hook postrouting');
     await fence.set('network:lan', undefined);
-    expect(nft('list', 'chains')).not.toContain('postrouting');
+    expect(nft('list', 'chains')).not.toContain('type nat');
     await fence.set('tunnel:a', undefined);
     expect(nft('list', 'tables')).toBe('');
   });
