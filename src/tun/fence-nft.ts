@@ -1,11 +1,12 @@
 /**
- * The fence as text for nft(8). Pure. One table, four base chains, and for each part chains of its own that these jump to:
+ * The fence as text for nft(8). Pure. One table, five base chains, and for each part chains of its own that these jump to:
  *
  * ```text
  *   fragments   what arrives in pieces, before anything puts it together     fragments alone
  *   input       what is delivered                                           not by lo
  *   forward     what is forwarded, as it left and as it arrives
  *   output      the host's own                                              not by lo
+ *   translated  what was forwarded, once its source has been translated
  * ```
  *
  * Each asks the bridges first, then the tunnel that a map finds, then the tunnels that overlap with others. `input`, `forward`
@@ -48,6 +49,8 @@ const BASE_CHAINS = {
     second: [],
     ways: ['in'],
   },
+  // Behind the translation of sources (100). The host's own came by no link.
+  translated: { hook: 'postrouting', priority: 300, first: ['iif 0 accept'], second: [], ways: ['out'] },
 } as const satisfies Readonly<Record<string, BaseChain>>;
 type BaseName = keyof typeof BASE_CHAINS;
 const BASE_NAMES = Object.keys(BASE_CHAINS) as readonly BaseName[];
@@ -217,6 +220,7 @@ function bridgeRules(id: string, { bridge, devices, closed, dns }: BridgeFence):
           add(`${id}_forward`, `${count('forward-in')} drop`),
         ]
       : []),
+    add(`${id}_translated`, `iifname ${name} oifname ${name} accept`),
     add(`${id}_input`, `iifname != ${name} return`),
     ...(dns ? [] : noDns(id, count('host'))),
     ...(dns ? toHost(`${id}_input`) : toHost(`${id}_hostread`)),
