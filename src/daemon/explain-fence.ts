@@ -1,9 +1,10 @@
 /** What the fence of a tunnel does with a packet that goes past the tunnel, in the clear. */
-import { rangeContains, sameAddress } from '../base/address.ts';
+import { sameAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
-import { hasPorts, isIcmp, Protocol } from '../policy/protocols.ts';
+import { Protocol } from '../policy/protocols.ts';
 import { type FenceEntry, PASS_MARK, type TunnelFence } from '../tun/fence.ts';
-import type { PortRange } from '../tun/routes.ts';
+import { decidingEntry, type SeenPacket } from '../tun/fence-decision.ts';
+import { isExtension } from '../tun/fence-readable.ts';
 import type { AskedPacket } from './explain-packet.ts';
 import type { FenceExplanation } from './explanation.ts';
 
@@ -11,27 +12,58 @@ import type { FenceExplanation } from './explanation.ts';
 export function explainFence({ own, outbound, inbound }: TunnelFence, packet: AskedPacket): FenceExplanation {
   if (isOwn(own, packet)) return { action: 'own', text: 'lets it pass: it belongs to the tunnel itself' };
   const entries = packet.direction === 'out' ? outbound : inbound;
-  const action = entries.find((entry) => fits(entry, packet))?.action;
+  const seen = seenPacket(packet);
+  const decided = decidingEntry(entries, seen);
+  const action = decided?.action ?? 'pass';
+  const closed = isHidden(entries, seen, action) ? OPAQUE : '';
   switch (action) {
-    case undefined:
-      return { action: 'pass', text: 'lets it pass: it is not for such packets' };
-    case 'pass':
-      return { action, text: 'lets it pass, as the policy says' };
+    case 'pass': {
+      const why = decided === undefined ? ': it is not for such packets' : ', as the policy says';
+      return { action, text: `lets it pass${why}${opaqueText(entries, seen)}` };
+    }
     case 'guard': {
       const counter = packet.direction === 'out' ? 'clear-out' : 'clear-in';
-      return { action, text: `would drop it outside of the tunnel (counted as fence-${counter})` };
+      return { action, text: `would drop it outside of the tunnel (counted as fence-${counter})${closed}` };
     }
     case 'discard':
-      return { action, text: 'drops it, as the policy says (counted as fence-discarded)' };
+      return { action, text: `drops it, as the policy says (counted as fence-discarded)${closed}` };
     default:
       return assertNever(action, 'fence action');
   }
 }
 
+const OPAQUE = '; what stands behind a header of this protocol may be anything, also what the policy is for';
+/** The next header of an IPv6 fragment. */
+const FRAGMENT_HEADER = 44;
+
+/** Whether the packet is closed for what may stand behind its header, and not for its protocol. */
+function isHidden(entries: readonly FenceEntry[], seen: SeenPacket, action: FenceEntry['action']): boolean {
+  const transport = { localPort: 0, remotePort: 0, icmp: 0 };
+  return seen.transport === undefined && decidingEntry(entries, { ...seen, transport })?.action !== action;
+}
+
+/** What the fence makes of a packet like the one that passes when it shows no transport header, if that is something else. */
+function opaqueText(entries: readonly FenceEntry[], seen: SeenPacket): string {
+  if (seen.transport === undefined) return '';
+  const protocol = seen.local.family === 4 ? seen.protocol : FRAGMENT_HEADER;
+  const entry = decidingEntry(entries, { ...seen, protocol, transport: undefined });
+  if (entry === undefined || entry.action === 'pass') return '';
+  return '; later fragments of it, and whatever else between these addresses shows no transport header, are dropped';
+}
+
+function seenPacket(packet: AskedPacket): SeenPacket {
+  const { local, remote, localPort, remotePort } = endsOf(packet);
+  const { protocol, flow } = packet;
+  const opaque = local.family === 6 && isExtension(protocol);
+  // What a protocol without ports has in their place is not asked for, and no entry asks for it.
+  const transport = { localPort: localPort ?? 0, remotePort: remotePort ?? 0, icmp: Math.max(0, flow.srcPort) };
+  return { local, remote, protocol, transport: opaque ? undefined : transport };
+}
+
 /** What the fence marks a packet with before it is routed; `undefined` for nothing. */
 export function markOf({ marked }: TunnelFence, packet: AskedPacket): number | undefined {
   if (packet.direction === 'in') return undefined;
-  return marked.find((entry) => fits(entry, packet))?.action === 'pass' ? PASS_MARK : undefined;
+  return decidingEntry(marked, seenPacket(packet))?.action === 'pass' ? PASS_MARK : undefined;
 }
 
 interface Ends {
@@ -53,20 +85,4 @@ function isOwn({ peer, ports }: TunnelFence['own'], packet: AskedPacket): boolea
   if (peer !== undefined && !sameAddress(peer, remote)) return false;
   if (packet.protocol === Protocol.esp) return true;
   return packet.protocol === Protocol.udp && localPort !== undefined && ports.includes(localPort);
-}
-
-function fits(entry: FenceEntry, packet: AskedPacket): boolean {
-  const { local, remote, localPort, remotePort } = endsOf(packet);
-  const { protocol, flow } = packet;
-  return (
-    rangeContains(entry.local, local) &&
-    rangeContains(entry.remote, remote) &&
-    (entry.protocol === undefined || entry.protocol === protocol) &&
-    (!hasPorts(protocol) || (within(entry.localPorts, localPort) && within(entry.remotePorts, remotePort))) &&
-    (!isIcmp(protocol) || within(entry.icmp, flow.srcPort))
-  );
-}
-
-function within(range: PortRange | undefined, port: number | undefined): boolean {
-  return range === undefined || (port !== undefined && range.start <= port && port <= range.end);
 }

@@ -235,6 +235,37 @@ describe('explain', () => {
     expect(ike.verdict).toContain('belongs to the tunnel itself');
   });
 
+  it('tells that fragments of what passes the fence do not, and why a header that hides what follows does not', async () => {
+    const test = await host({ led: false, fenced: true, inactive: true });
+    const entry = (name: string, words: string): string => `<sp name='${name}'>
+      <src_range address='fd01::' prefixlen='64'/><dst_range address='fd02::' prefixlen='64'/>
+      <upperspec protocol='${name}'/>${words}</sp>`;
+    const protect =
+      "<policy direction='both' action='ipsec'><rule protocol='esp' mode='tunnel' level='require'/></policy>";
+    const entries = entry('udp', protect) + entry('esp', "<policy direction='both' action='none'/>");
+    await test.client.call('define', { xml: withExtra().replace('</sectunnel>', `${entries}</sectunnel>`) });
+    await test.client.call('start', { name: 'net' });
+    const bgp = await explain(test, { src: '10.1.0.1:4000', dst: '10.2.0.1:179', proto: 'tcp' });
+    expect(bgp.fence?.text).toBe(
+      'lets it pass, as the policy says; later fragments of it, and whatever else between these addresses shows no transport header, are dropped',
+    );
+    const v6 = { src: 'fd01::1', dst: 'fd02::9' };
+    const tcp = await explain(test, { src: '[fd01::1]:4000', dst: '[fd02::9]:80', proto: 'tcp' });
+    expect(tcp.fence).toMatchObject({
+      action: 'pass',
+      text: expect.stringMatching(/not for such packets; later frag/),
+    });
+    const ah = await explain(test, { ...v6, proto: 'ah' });
+    expect(ah.fence).toMatchObject({
+      action: 'guard',
+      text: expect.stringContaining('behind a header of this protocol'),
+    });
+    const esp = await explain(test, { ...v6, proto: 'esp' });
+    expect(esp.fence?.text).toContain('lets it pass, as the policy says; later fragments');
+    const elsewhere = await explain(test, { src: '[fd01::1]:4000', dst: '[fd03::9]:80', proto: 'tcp' });
+    expect(elsewhere.fence?.text).toBe('lets it pass: it is not for such packets');
+  });
+
   it('knows what the fence marks, and the rules that go by the mark', async () => {
     const test = await host({ fenced: true, inactive: true });
     const ping = `<sp name='ping' priority='9'><src_range address='10.1.0.0' prefixlen='24'/><dst_range address='10.2.0.0' prefixlen='24'/>
