@@ -7,9 +7,14 @@ import type { EngineOptions } from '../engine/options.ts';
 import type { UdpNetwork } from '../tun/udp.ts';
 import type { ProofOptions } from './proofs.ts';
 
-/** What a secret is looked up by. */
+/**
+ * What a secret is looked up by. It is to be the key of that connection: one that is found by the identities alone would
+ * let a peer prove with the key of one connection that it is that of another.
+ */
 export interface SecretQuestion {
   readonly tunnel: string;
+  /** Of the tunnel; a tunnel may have several. */
+  readonly connection: string;
   readonly localId: Identity;
   /** Not known yet when the peer has not said who it is. */
   readonly remoteId: Identity | undefined;

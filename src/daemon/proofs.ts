@@ -8,6 +8,8 @@ import type { Credentials, Verifier } from '../pki/types.ts';
 
 export interface CredentialsQuestion {
   readonly tunnel: string;
+  /** Of the tunnel; a tunnel may have several. */
+  readonly connection: string;
   /** Who the certificate must say that we are. */
   readonly localId: Identity;
   readonly remoteId: Identity | undefined;
@@ -20,8 +22,13 @@ export interface ProofOptions {
   readonly credentialsFor?:
     | ((question: CredentialsQuestion) => Credentials | undefined | Promise<Credentials | undefined>)
     | undefined;
-  /** Who judges the peer of a tunnel; `undefined` when nobody does, so that nobody is believed. */
-  readonly verifierFor?: ((tunnel: string) => Verifier | undefined | Promise<Verifier | undefined>) | undefined;
+  /**
+   * Who judges the peer of a tunnel, by the anchors of the connection that it is to be the peer of; `undefined` when nobody
+   * does, so that nobody is believed.
+   */
+  readonly verifierFor?:
+    | ((tunnel: string, connection: string) => Verifier | undefined | Promise<Verifier | undefined>)
+    | undefined;
 }
 
 type Question<T extends EngineEvent['type']> = Extract<EngineEvent, { readonly type: T }>;
@@ -56,7 +63,7 @@ export async function verdictFor(
   { verifierFor }: ProofOptions,
 ): Promise<VerificationAnswer> {
   try {
-    const verifier = await verifierFor?.(question.tunnel);
+    const verifier = await verifierFor?.(question.tunnel, question.connection);
     if (verifier === undefined) return { ok: false, reason: 'not-trusted', detail: 'no authority is trusted here' };
     const { from, ...proof } = question.proof;
     return await verifier.verify({ ...proof, source: hostPrefix(from), now: Date.now() });

@@ -59,11 +59,12 @@ export type EngineEvent =
       readonly detail: string;
       readonly remote: SocketAddress;
     }
-  /** Answer with `answerSecret`. */
+  /** Answer with `answerSecret`: the key of that connection, whatever the peer says it is. */
   | {
       readonly type: 'need-secret';
       readonly tunnel: string;
       readonly requestId: number;
+      readonly connection: string;
       readonly localId: Identity;
       readonly remoteId: Identity | undefined;
     }
@@ -103,13 +104,6 @@ export function engineEvent(event: IkeEvent, tunnel: string | undefined): Engine
         remote: event.remote,
       };
     case 'need-secret':
-      return {
-        type: 'need-secret',
-        tunnel,
-        requestId: event.requestId,
-        localId: event.localId,
-        remoteId: event.remoteId,
-      };
     case 'need-signature':
     case 'need-verification':
       return { ...event, tunnel };
