@@ -3,6 +3,7 @@
  * that have no counterpart, packets that only one side protects, and policies that are never reached.
  */
 import { type ChildPlan, toChildren, toPolicy } from '../config/selectors.ts';
+import { sharedKeyWarning } from '../config/shared-keys.ts';
 import { type Box, boxesOf, formatBox, hullOf, intersectBoxes, mirrorBox, subtractAll } from '../policy/boxes.ts';
 import { type Direction, orderPolicy, type PolicyEntry } from '../policy/database.ts';
 import { entryName } from '../policy/explain.ts';
@@ -172,7 +173,7 @@ export function checkAlone(checked: Checked): Finding[] {
       if (!unreached.has(key)) unreached.set(key, unreachedFinding(checked, entry, by));
     }
   }
-  const said = warnings.map(
+  const said = [...sharedKeyWarning(checked.document), ...warnings].map(
     (message): Finding => ({
       level: 'warning',
       topic: 'document',

@@ -100,6 +100,14 @@ export class Catalog {
     return object && (object.live ?? this.#interrupted.get(name) ?? object.kept);
   }
 
+  /** What counts now of each tunnel. */
+  *documents(): Iterable<SectunnelDocument> {
+    for (const { name } of this.objects.all()) {
+      const document = this.currentDocument(name);
+      if (document !== undefined) yield document;
+    }
+  }
+
   keep(object: TunnelObject, document: SectunnelDocument): void {
     this.#definitions.save(document.name, dumpDocument(document));
     object.kept = document;

@@ -8,6 +8,7 @@ import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { toPolicy } from '../config/selectors.ts';
+import { sameKeyWarning, sharedKeyWarning } from '../config/shared-keys.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { Fetch } from '../pki/online.ts';
 import { Autostart } from './autostart.ts';
@@ -134,7 +135,7 @@ export class Daemon {
     return this.#inTurn(async () => {
       const document = this.#catalog.parse(text);
       const warnings = [
-        ...toPolicy(document).warnings,
+        ...this.#warnings(document),
         ...(await certificateProblems(document, this.secrets)),
         ...(await this.#secretProblems(document)),
       ];
@@ -169,7 +170,7 @@ export class Daemon {
   create(text: DocumentText): Promise<DefineResult> {
     return this.#inTurn(async () => {
       const document = this.#catalog.parse(text);
-      const warnings = toPolicy(document).warnings;
+      const warnings = this.#warnings(document);
       const object = this.#catalog.objects.claim(document);
       if (object.live !== undefined) throw new ControlError('invalid-state', `tunnel ${object.name} is active already`);
       try {
@@ -236,7 +237,7 @@ export class Daemon {
   update(text: DocumentText, which: { live: boolean; config: boolean }): Promise<DefineResult> {
     return this.#inTurn(async () => {
       const document = this.#catalog.parse(text);
-      const warnings = toPolicy(document).warnings;
+      const warnings = this.#warnings(document);
       const object = this.#catalog.objects.find(document.name);
       checkIdentity(object, document);
       const live = which.live || (!which.config && object.live !== undefined);
@@ -254,6 +255,12 @@ export class Daemon {
       this.#publish({ tunnel: object.name, event: 'updated', detail: '' });
       return { name: document.name, uuid: document.uuid, warnings };
     });
+  }
+
+  /** What a person should know about a document, by itself and beside the others. */
+  #warnings(document: SectunnelDocument): string[] {
+    const shared = [...sharedKeyWarning(document), ...sameKeyWarning(document, this.#catalog.documents())];
+    return [...toPolicy(document).warnings, ...shared];
   }
 
   /** What is to be said when a tunnel is defined: it cannot start before its secret is there, and should not with a weak one. */

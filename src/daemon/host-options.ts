@@ -8,8 +8,8 @@ import type { UdpNetwork } from '../tun/udp.ts';
 import type { ProofOptions } from './proofs.ts';
 
 /**
- * What a secret is looked up by. It is to be the key of that connection: one that is found by the identities alone would
- * let a peer prove with the key of one connection that it is that of another.
+ * What a secret is looked up by. The answer must be the key of that connection. With a key that is found by the identities
+ * alone, a peer could prove with the key of one connection that it is the peer of another.
  */
 export interface SecretQuestion {
   readonly tunnel: string;
