@@ -351,7 +351,7 @@ export class Engine {
         const child = this.#sas.get(event.childId);
         // One that could not be installed was never up for the owner.
         if (child === undefined) return false;
-        this.#sas.close(now, child, event.reason);
+        this.#sas.close(now, child, event.reason, event.replaced);
         if (tunnel !== undefined) this.#pursuit.wentDown(now, tunnel, event.reason);
         return true;
       }

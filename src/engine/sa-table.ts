@@ -33,8 +33,8 @@ const SOFT_PART = 7 / 8;
  */
 const OVERTAKEN = 5_000;
 const MAX_RETIRED = 256;
-/** SAs for the same packets: old and new ones, and those of several peers. */
-const MAX_LIKES = 16;
+/** SAs for the same packets, old and new ones: all of one peer, as none else gets them. */
+const MAX_ALIKE = 16;
 /** No IP packet is larger. */
 const MAX_PACKET = 0xffff;
 
@@ -147,7 +147,7 @@ export class SaTable {
   #hasRoom(tunnel: Tunnel, { spiIn, config, selectors }: ChildSa): boolean {
     if (this.#spis.has(spiIn) || this.#spis.size >= MAX_SAS) return false;
     const { name } = config;
-    return tunnel.sasOf(name) < MAX_SAS_PER_ENTRY && tunnel.likes(name, selectors).length < MAX_LIKES;
+    return tunnel.sasOf(name) < MAX_SAS_PER_ENTRY && tunnel.alike({ name, selectors }) < MAX_ALIKE;
   }
 
   /**
@@ -164,9 +164,9 @@ export class SaTable {
     this.#stopReceiving(child);
   }
 
-  /** The same; but of an SA that another has taken the place of, packets that are under way are still received. */
-  close(now: number, child: EngineChild, reason: DownReason): void {
-    if (!child.tunnel.isReplaced(child) || reason === 'expired') {
+  /** The same; but of an SA that another of its peer has replaced, packets that are under way are still received. */
+  close(now: number, child: EngineChild, reason: DownReason, replaced: boolean): void {
+    if (!replaced || reason === 'expired') {
       this.remove(child);
       return;
     }

@@ -1,4 +1,5 @@
 /** One tunnel within an engine's control plane: its policy, the SAs that carry it, and what is done to bring it up. */
+import { SetMap } from '../base/set-map.ts';
 import { type DropCounters, DropReason, newDropCounters } from '../esp/drops.ts';
 import type { EspShape } from '../esp/packet.ts';
 import { MAX_REPLAY_WINDOW, MIN_REPLAY_WINDOW } from '../esp/replay.ts';
@@ -9,7 +10,7 @@ import type { ChildConfig, ConnectionConfig } from '../ike/config.ts';
 import type { Path } from '../ike/events.ts';
 import { CompiledPolicy, orderPolicy, type PolicyEntry } from '../policy/database.ts';
 import { narrowedAway } from '../policy/narrowed.ts';
-import { formatSelectorPair, type SelectorPair, samePair } from '../policy/selector.ts';
+import { formatSelectorPair, pairKey } from '../policy/selector.ts';
 import { type CounterMemory, newTunnelCounters, SendCounter, type TunnelCounters } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
 import type { ChildSummary } from './events.ts';
@@ -60,6 +61,8 @@ export class Tunnel {
   readonly #up = new Map<string, number>();
   /** By child: what the peer was last seen to take away. BOUNDED: the configuration. */
   readonly #narrowed = new Map<string, string>();
+  /** By child and selectors. BOUNDED: as `children`. */
+  readonly #alike = new SetMap<string, EngineChild>();
   /** How many of `missing` there are. */
   #missing = 0;
 
@@ -90,12 +93,15 @@ export class Tunnel {
   addChild(child: EngineChild): void {
     const { id, name } = child.summary;
     this.children.set(id, child);
+    this.#alike.add(likenessOf(child.summary), child);
     if (this.sasOf(name) === 0 && this.#isCounted(name)) this.#missing--;
     this.#up.set(name, this.sasOf(name) + 1);
   }
 
-  removeChild({ summary: { id, name } }: EngineChild): void {
+  removeChild(child: EngineChild): void {
+    const { id, name } = child.summary;
     if (!this.children.delete(id)) return;
+    this.#alike.delete(likenessOf(child.summary), child);
     const left = this.sasOf(name) - 1;
     if (left > 0) this.#up.set(name, left);
     else this.#up.delete(name);
@@ -132,17 +138,9 @@ export class Tunnel {
     return [...this.plans].filter(({ child }) => child.pfp === undefined && !this.#up.has(child.name));
   }
 
-  /** The SAs of a child for the same packets. */
-  likes(childName: string, selectors: SelectorPair): EngineChild[] {
-    return [...this.children.values()].filter(
-      ({ summary }) => summary.name === childName && samePair(summary.selectors, selectors),
-    );
-  }
-
-  /** Whether another SA has taken the place of one. */
-  isReplaced({ summary: { name, selectors } }: EngineChild): boolean {
-    if (this.plan(name)?.child.pfp === undefined) return this.sasOf(name) > 1;
-    return this.likes(name, selectors).length > 1;
+  /** How many SAs of a child there are for the same packets. */
+  alike(sa: Pick<ChildSummary, 'name' | 'selectors'>): number {
+    return this.#alike.get(likenessOf(sa)).size;
   }
 
   /** Packets that wait for an SA. */
@@ -164,6 +162,10 @@ export class Tunnel {
     all[DropReason.noSa]! -= sending[SendCounter.held]! + sending[SendCounter.released]!;
     return all;
   }
+}
+
+function likenessOf({ name, selectors }: Pick<ChildSummary, 'name' | 'selectors'>): string {
+  return `${name} ${pairKey(selectors)}`;
 }
 
 function checkReplayWindow({ name, replayWindow }: TunnelConfig): void {

@@ -100,7 +100,7 @@ export class ChildRecord {
 /** A child of a connection that is to be brought up. */
 export interface ChildRequest {
   readonly name: string;
-  /** Of the packet that calls for it, where the child is populated from packets. */
+  /** Of a child that covers a part of what is configured: that part. */
   readonly selectors?: SelectorPair | undefined;
 }
 
@@ -109,9 +109,18 @@ export function sameRequest(a: ChildRequest, b: ChildRequest): boolean {
   return a.selectors === undefined || samePair(a.selectors, b.selectors!);
 }
 
+/**
+ * Whether the SA covers a part of what is configured: the values of one packet, or what one of many peers asked for. Its
+ * successor covers the same part.
+ */
+export function isPart({ facts: { config }, session }: ChildRecord): boolean {
+  return config.pfp !== undefined || session.connectionConfig?.remote.id === undefined;
+}
+
 /** What would bring up such an SA once more. */
-export function requestOf({ facts: { config, selectors } }: ChildRecord): ChildRequest {
-  return { name: config.name, selectors: config.pfp && selectors };
+export function requestOf(child: ChildRecord): ChildRequest {
+  const { config, selectors } = child.facts;
+  return { name: config.name, selectors: isPart(child) ? selectors : undefined };
 }
 
 /** The child that a request is for; `undefined` when there is none, or it lacks the packet that it is populated from. */
@@ -120,8 +129,8 @@ export function requestedConfig(
   { name, selectors }: ChildRequest,
 ): ChildConfig | undefined {
   const config = children.find((child) => child.name === name);
-  if (config?.pfp === undefined) return config;
-  return selectors && { ...config, selectors };
+  if (config === undefined || (selectors === undefined && config.pfp !== undefined)) return undefined;
+  return selectors === undefined ? config : { ...config, selectors };
 }
 
 /** Whether the SA is what the configuration asks for, or what the peer has made of it. */
@@ -133,8 +142,12 @@ export function serves({ facts: { config, offered, selectors } }: ChildRecord, w
 
 /** Whether one of them replaces the other, or is one too many. */
 export function areLikes(a: ChildRecord, b: ChildRecord): boolean {
-  const { config, selectors } = a.facts;
-  return config.name === b.facts.config.name && (config.pfp === undefined || samePair(selectors, b.facts.selectors));
+  const [mine, theirs] = [a.facts, b.facts];
+  if (mine.config.name !== theirs.config.name) return false;
+  if (mine.config.pfp !== undefined) return samePair(mine.selectors, theirs.selectors);
+  if (!isPart(a)) return true;
+  // What replaces a part may be narrower, or wider again.
+  return containsPair(mine.selectors, theirs.selectors) || containsPair(theirs.selectors, mine.selectors);
 }
 
 function childSuiteName({ suite, dhGroup, esn }: ChildFacts): string {

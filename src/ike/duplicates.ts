@@ -1,29 +1,41 @@
 /**
- * Several IKE SAs of one connection between the same identities: a peer that restarted (INITIAL_CONTACT, RFC 7296 §2.4),
- * or both sides opening the connection at the same time.
+ * Several IKE SAs of one peer: one that restarted (INITIAL_CONTACT, RFC 7296 §2.4), or both sides opening the connection
+ * at the same time. `peers.ts` says which are of one peer; nothing here reaches beyond them.
  *
  * Which one goes is decided the same way on both sides, and only one side acts, so that they never delete one each.
  * Of two that were negotiated at the same time the one with the lower initiator SPI goes, and its initiator deletes it;
  * else the newer replaces the older, and the side that answered the newer deletes the older. This happens a moment
  * later, when surely both sides have both.
+ *
+ * RFC 7296 §2.4 lets INITIAL_CONTACT delete the other IKE SAs "to the same authenticated identity". A key that all peers
+ * of a connection share authenticates no identity: there, INITIAL_CONTACT deletes only IKE SAs from the same address and
+ * port. A road warrior that returns from another address after a crash asks for its inner addresses, which its old
+ * IKE SA still holds (`inner-addresses.ts`). That IKE SA is then probed: if the peer answers, the IKE SA keeps its
+ * addresses; if not, the IKE SA ends after three messages (7 s by default), sooner than by ordinary liveness checks. So
+ * a holder of the key can take the addresses of a peer that is out of reach for that time, and of no other peer.
  */
 import { invariant } from '../base/assert.ts';
 import { requestOf } from './child.ts';
 import { endSession } from './lifecycle.ts';
 import type { IkeSession, Origin } from './session.ts';
+import { isLive } from './session-state.ts';
 import { closeSession } from './tasks/delete.ts';
+import { LivenessTask } from './tasks/liveness.ts';
 
 /** How long both IKE SAs live side by side. */
 const SETTLE_DELAY = 1_000;
-/** IKE SAs of one connection between the same identities, with those on their way out. */
+/** IKE SAs of one peer, with those on their way out. */
 const MAX_OF_PEER = 16;
+/** A peer that was heard within this time is not asked again. */
+const RECENT = 10_000;
 
-/** Looks at the others when `session` is established, anew or in place of another. */
+/** Looks at the others of the same peer when `session` is established, anew or in place of another. */
 export function settleNewcomer(session: IkeSession, now: number, initialContact: boolean): void {
+  const others = session.host.withSamePeer(session).filter((other) => other !== session);
   if (initialContact) {
-    for (const other of session.host.ofBothIdentities(session)) {
+    for (const other of others) {
       // An SA that came up while this one was being negotiated is not from before the peer's restart.
-      if (other.origin === undefined || other.origin.establishedOrder > session.id) continue;
+      if (!isLive(other.state) || originOf(other).establishedOrder > session.id) continue;
       endSession(other, now, 'peer-restarted', 'the peer has a new IKE SA and no memory of this one', false);
     }
   }
@@ -66,4 +78,29 @@ function retire(loser: IkeSession, winner: IkeSession, now: number): void {
   const requests = [...loser.children.values()].map(requestOf);
   closeSession(loser, now, 'redundant', `IKE SA ${winner.id} is with the same peer`);
   winner.host.bringUp(now, winner, requests);
+}
+
+/**
+ * Probes the peer of an IKE SA that another IKE SA may have replaced. Without an answer the IKE SA ends soon, as for a peer
+ * that may have forgotten it (`MessageWindow.doubt`).
+ * @returns `lives` when the peer has just answered a probe, `asked` when the answer is still to come
+ */
+export function probe(session: IkeSession, now: number): 'lives' | 'asked' {
+  const { probedAt, lastHeardAt, window } = session;
+  const answered = probedAt !== undefined && lastHeardAt !== undefined && lastHeardAt > probedAt;
+  if (answered && now - probedAt < RECENT) return 'lives';
+  if (probedAt !== undefined && !answered && !window.idle) return 'asked';
+  session.probedAt = now;
+  if (window.idle) session.enqueue(now, new LivenessTask());
+  else window.hurry(now);
+  window.doubt();
+  session.host.stateChanged(session);
+  return 'asked';
+}
+
+/** An ordinary liveness check, also without DPD: another peer wants what a peer that was not heard for a while has. */
+export function checkSilent(session: IkeSession, now: number): void {
+  const silent = now - (session.lastHeardAt ?? Number.NEGATIVE_INFINITY) >= RECENT;
+  // A request that is out asks the same.
+  if (silent && session.window.idle) session.enqueue(now, new LivenessTask());
 }

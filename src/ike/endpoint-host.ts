@@ -4,9 +4,10 @@
  */
 import { addressKey, type IpAddress, sameAddress } from '../base/address.ts';
 import { readU32 } from '../base/bytes.ts';
-import { type Identity, identityKey, sameIdentity } from '../base/identity.ts';
+import { type Identity, sameIdentity } from '../base/identity.ts';
 import { SetMap } from '../base/set-map.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
+import type { SelectorPair } from '../policy/selector.ts';
 import { type ChildRecord, type ChildRequest, requestedConfig, sameRequest } from './child.ts';
 import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from './config.ts';
 import { ConnectionTable } from './connection-table.ts';
@@ -14,13 +15,15 @@ import { resolveDuplicates, settleNewcomer } from './duplicates.ts';
 import type { IkeEvent, Path } from './events.ts';
 import { HalfOpenTable } from './half-open.ts';
 import type { Host, Question } from './host.ts';
+import { type Claim, InnerAddresses } from './inner-addresses.ts';
 import { DEFAULT_LIMITS, DEFAULT_RETRANSMIT, type IkeEndpointOptions } from './options.ts';
+import { PeerTable } from './peers.ts';
 import { type OpenProof, ProofBudget } from './proof-budget.ts';
 import { Queue } from './queue.ts';
 import { pooledRandom } from './random-pool.ts';
 import { FragmentBudget } from './reassembly.ts';
 import type { IkeSession } from './session.ts';
-import { isLive, type Peers } from './session-state.ts';
+import { isLive } from './session-state.ts';
 import { type IkeCounterName, type IkeCounters, noCounts } from './status.ts';
 import { CreateChildTask, isServed } from './tasks/create-child.ts';
 import { WakeQueue } from './wake-queue.ts';
@@ -58,13 +61,12 @@ export class EndpointHost implements Host {
   readonly proofs: ProofBudget = new ProofBudget();
   /** BOUNDED: one a session. */
   readonly questions: Map<number, OpenQuestion> = new Map();
-  /** BOUNDED, these seven: one entry a session. */
+  readonly #peers = new PeerTable();
+  readonly #innerAddresses = new InnerAddresses();
+  /** BOUNDED, these five: one entry a session. */
   readonly #byConnection = new SetMap<string, IkeSession>();
-  readonly #byPeer = new SetMap<string, IkeSession>();
-  readonly #byIdentities = new SetMap<string, IkeSession>();
   readonly #byAddress = new SetMap<string, IkeSession>();
-  /** What a session stands under in the tables above. */
-  readonly #peerKeys = new Map<IkeSession, PeerKeys>();
+  /** What a session stands under in the table above. */
   readonly #addresses = new Map<IkeSession, string>();
   readonly #wake = new WakeQueue<IkeSession>();
   readonly #touched = new Set<IkeSession>();
@@ -101,6 +103,17 @@ export class EndpointHost implements Host {
 
   counters(): IkeCounters {
     return { ...this.counts };
+  }
+
+  /** Adds a connection, or puts it in the place of the one that has its name. */
+  configure(config: ConnectionConfig): void {
+    this.configs.set(config);
+    this.#innerAddresses.configure(config);
+  }
+
+  unconfigure(name: string): void {
+    this.configs.delete(name);
+    this.#innerAddresses.unconfigure(name);
   }
 
   connection(name: string): ConnectionConfig | undefined {
@@ -163,12 +176,7 @@ export class EndpointHost implements Host {
     }
     if (config !== undefined) this.#byConnection.add(config.name, session);
     this.#place(session);
-    if (isLive(state) && !this.#peerKeys.has(session)) {
-      const keys = peerKeys(session.connectionName, state.peers);
-      this.#peerKeys.set(session, keys);
-      this.#byPeer.add(keys.peer, session);
-      this.#byIdentities.add(keys.identities, session);
-    }
+    this.#peers.add(session);
   }
 
   /** The remote address may have changed: the peer, or a NAT before it, has moved. */
@@ -186,11 +194,7 @@ export class EndpointHost implements Host {
     const address = this.#addresses.get(session);
     if (address !== undefined) this.#byAddress.delete(address, session);
     this.#addresses.delete(session);
-    const keys = this.#peerKeys.get(session);
-    if (keys === undefined) return;
-    this.#byPeer.delete(keys.peer, session);
-    this.#byIdentities.delete(keys.identities, session);
-    this.#peerKeys.delete(session);
+    this.#peers.forget(session);
   }
 
   addHalfOpen(session: IkeSession): void {
@@ -205,14 +209,17 @@ export class EndpointHost implements Host {
   }
 
   withSamePeer(session: IkeSession): readonly IkeSession[] {
-    const keys = this.#peerKeys.get(session);
-    return keys === undefined ? [] : [...this.#byPeer.get(keys.peer)];
+    return this.#peers.withSamePeer(session);
+  }
+
+  isSamePeer(a: IkeSession, b: IkeSession): boolean {
+    return this.#peers.isSamePeer(a, b);
   }
 
   knowsPeer(session: IkeSession, localId: Identity): boolean {
     // It may have more than one address: an IKE SA at another is lost too to a peer that is told that this is the only one.
     const remoteId = session.config?.remote.id;
-    if (remoteId !== undefined && this.#byIdentities.get(identitiesKey({ localId, remoteId })).size > 0) return true;
+    if (remoteId !== undefined && this.#peers.has(localId, remoteId)) return true;
     for (const other of this.#byAddress.get(addressKey(session.path.remote.address))) {
       if (other === session || other.config === undefined || !sameIdentity(other.config.local.id, localId)) continue;
       const { name } = other.state;
@@ -220,13 +227,6 @@ export class EndpointHost implements Host {
       if (counts) return true;
     }
     return false;
-  }
-
-  ofBothIdentities(session: IkeSession): readonly IkeSession[] {
-    const { state } = session;
-    if (!isLive(state)) return [];
-    const known = this.#byIdentities.get(identitiesKey(state.peers));
-    return [...known].filter((other) => other !== session && isLive(other.state));
   }
 
   /** All that were not given up, whatever their state. */
@@ -268,8 +268,17 @@ export class EndpointHost implements Host {
     return this.#lastUsed?.(childId);
   }
 
+  claim(session: IkeSession, now: number, childName: string, selectors: SelectorPair): Claim {
+    return this.#innerAddresses.claim(session, now, childName, selectors);
+  }
+
   addChild(child: ChildRecord): void {
     this.children.set(child.facts.spiIn, child);
+    this.#innerAddresses.hold(child);
+  }
+
+  freeAddresses(child: ChildRecord): void {
+    this.#innerAddresses.release(child);
   }
 
   removeChild(child: ChildRecord): void {
@@ -333,18 +342,4 @@ interface OpenQuestion {
   readonly type: Question['type'];
   /** What the answer is charged to, where a peer is judged. */
   readonly proof: OpenProof | undefined;
-}
-
-interface PeerKeys {
-  readonly identities: string;
-  /** The remote identity within a connection, whose local identity is fixed. */
-  readonly peer: string;
-}
-
-function peerKeys(connection: string, peers: Peers): PeerKeys {
-  return { identities: identitiesKey(peers), peer: `${identityKey(peers.remoteId)} ${connection}` };
-}
-
-function identitiesKey({ localId, remoteId }: Peers): string {
-  return `${identityKey(localId)} ${identityKey(remoteId)}`;
 }

@@ -86,13 +86,13 @@ export class IkeEndpoint {
 
   #take(config: ConnectionConfig): void {
     const proposals = internProposals(config.proposals, this.#host.configs.values());
-    this.#host.configs.set({ ...config, proposals });
+    this.#host.configure({ ...config, proposals });
   }
 
   /** Closes its SAs and forgets it. */
   removeConnection(now: number, name: string): void {
     this.closeConnection(now, name);
-    this.#host.configs.delete(name);
+    this.#host.unconfigure(name);
   }
 
   /**

@@ -170,6 +170,8 @@ export type IkeEvent =
       readonly connection: string;
       readonly child: string;
       readonly reason: DownReason;
+      /** The same peer has another SA for its packets. */
+      readonly replaced: boolean;
     }
   /** The peer moved, as an authenticated packet showed (RFC 7296 §2.23): the children's packets go there from now on. */
   | { readonly type: 'path-changed'; readonly ikeSaId: number; readonly path: Path }

@@ -2,9 +2,11 @@
 import type { IpAddress } from '../base/address.ts';
 import type { Identity } from '../base/identity.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
+import type { SelectorPair } from '../policy/selector.ts';
 import type { ChildRecord, ChildRequest } from './child.ts';
 import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from './config.ts';
 import type { IkeEvent, Path } from './events.ts';
+import type { Claim } from './inner-addresses.ts';
 import type { ProofBudget } from './proof-budget.ts';
 import type { FragmentBudget } from './reassembly.ts';
 import type { IkeSession } from './session.ts';
@@ -51,15 +53,14 @@ export interface Host {
   removeSession(session: IkeSession): void;
   /** The session's state changed: half-open ones are counted, authenticated ones are found by their peers. */
   stateChanged(session: IkeSession): void;
-  /** Other IKE SAs of the same connection between the same identities, authenticated and not on their way out. */
+  /** Other IKE SAs of the same peer (`peers.ts`), authenticated and not on their way out. */
   siblings(session: IkeSession): readonly IkeSession[];
   /** The same with those that are on their way out, and this one: the first is the oldest. */
   withSamePeer(session: IkeSession): readonly IkeSession[];
+  isSamePeer(a: IkeSession, b: IkeSession): boolean;
 
   /** Whether there is, or is about to be, another IKE SA with the peer of this one under the same identity of ours. */
   knowsPeer(session: IkeSession, localId: Identity): boolean;
-  /** All authenticated IKE SAs between the identities of this one, whatever their connections. */
-  ofBothIdentities(session: IkeSession): readonly IkeSession[];
   /** An IKE SA of a connection with a peer at an address that is up. */
   establishedOf(connection: string, remote: IpAddress): IkeSession | undefined;
   /** An IKE SA became established: its older and its simultaneous likes are dealt with (RFC 7296 §2.4). */
@@ -72,7 +73,11 @@ export interface Host {
   /** When a packet last came or went on a CHILD SA; `undefined` for never, or when nobody can tell. */
   lastUsed(childId: number): number | undefined;
 
+  /** The part of selectors that the peer of an IKE SA may have (`inner-addresses.ts`). */
+  claim(session: IkeSession, now: number, childName: string, selectors: SelectorPair): Claim;
   addChild(child: ChildRecord): void;
+  /** The CHILD SA carries no more traffic: its inner addresses are free. */
+  freeAddresses(child: ChildRecord): void;
   removeChild(child: ChildRecord): void;
 
   /** Emits a question to the owner and returns its request id. */

@@ -57,14 +57,17 @@ function lineage(child: ChildRecord): ChildRecord[] {
 export function reportChildDown(child: ChildRecord, reason: DownReason): void {
   if (child.reportedDown) return;
   child.reportedDown = true;
+  const usable = lineage(child).filter((other) => other.usable);
   if (child.sending) {
     child.sending = false;
-    const usable = lineage(child).filter((other) => other.usable);
     const heir = usable.find((other) => other.sending) ?? usable.sort((a, b) => b.id - a.id)[0];
     if (heir !== undefined) promoteChild(heir);
   }
   const { id, connection, config } = child.facts;
-  child.session.host.emit({ type: 'child-down', childId: id, connection, child: config.name, reason });
+  const { host } = child.session;
+  host.freeAddresses(child);
+  const replaced = usable.length > 0;
+  host.emit({ type: 'child-down', childId: id, connection, child: config.name, reason, replaced });
 }
 
 /** Forgets a CHILD SA. */

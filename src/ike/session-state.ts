@@ -13,6 +13,7 @@ import type { PacketCipher } from '../crypto/types.ts';
 import type { DownReason, VerificationAnswer } from './events.ts';
 import type { IkeKeys, IkeSuite, Nonces } from './keys.ts';
 import type { Payload } from './payload.ts';
+import type { Credential } from './peers.ts';
 import type { IkeSession } from './session.ts';
 import type { IkeSaState } from './status.ts';
 
@@ -48,10 +49,11 @@ export interface Verifying {
   expired(session: IkeSession, now: number): void;
 }
 
-/** Who both ends proved to be. */
+/** Who both ends proved to be, and what the remote one proved it with. */
 export interface Peers {
   readonly localId: Identity;
   readonly remoteId: Identity;
+  readonly credential: Credential;
 }
 
 export type SessionState =

@@ -2,6 +2,8 @@
  * One IKE SA: its state, its window and tasks, its children and timers. What the exchanges say stands in `tasks/`;
  * here is how messages get in and out and who is asked to process them.
  */
+
+import type { SocketAddress } from '../base/address.ts';
 import { invariant } from '../base/assert.ts';
 import { Deadlines } from '../base/deadlines.ts';
 import { formatSuite } from '../crypto/proposal-text.ts';
@@ -15,6 +17,7 @@ import type { IkeHeader } from './message.ts';
 import { type NatStatus, NO_NAT } from './nat.ts';
 import { DEFAULT_FRAGMENT_SIZE, datagramSizes, type Outgoing, sealOutgoing } from './outgoing.ts';
 import type { Payload } from './payload.ts';
+import { shownAt } from './peers.ts';
 import { Fragments } from './reassembly.ts';
 import {
   cryptoOf,
@@ -51,6 +54,8 @@ export interface Origin {
   readonly id: number;
   /** Ids and orders of establishment come out of one counter. */
   readonly establishedOrder: number;
+  /** See `shownAt` in `peers.ts`. */
+  readonly shownAt: SocketAddress | undefined;
 }
 
 /** How a session begins. */
@@ -108,6 +113,8 @@ export class IkeSession {
   /** The first of the IKE SAs that this one is the latest of; itself, when it replaced none. */
   origin: Origin | undefined;
   lastHeardAt: number | undefined;
+  /** When the peer was last probed, because another IKE SA may have replaced this one. */
+  probedAt: number | undefined;
   lastSentAt: number | undefined;
   /** Since when the peer has been answering TEMPORARY_FAILURE. */
   busySince: number | undefined;
@@ -305,6 +312,7 @@ export class IkeSession {
       initiator: this.initiator,
       id: this.id,
       establishedOrder: this.host.nextId(),
+      shownAt: shownAt(this.askedFrom, this.path),
     };
     this.lastHeardAt = now;
     if (this.#state.name !== 'established') this.enter({ name: 'established', crypto, peers, since: now });

@@ -108,6 +108,15 @@ export function samePair(a: SelectorPair, b: SelectorPair): boolean {
   return containsPair(a, b) && containsPair(b, a);
 }
 
+/** The same text for pairs that are the same: what pairs are looked up by. Of lists in which none contains another. */
+export function pairKey({ local, remote }: SelectorPair): string {
+  return [local, remote].map((side) => side.map(selectorKey).sort().join(',')).join('=');
+}
+
+function selectorKey({ protocol, startPort, endPort, range: { start, end } }: TrafficSelector): string {
+  return [start.family, start.value, end.value, protocol, startPort, endPort].join(' ');
+}
+
 function containsPorts(outer: PortRange, inner: PortRange): boolean {
   if (isAnyPorts(outer)) return true;
   if (isOpaquePorts(outer) || isOpaquePorts(inner)) return isOpaquePorts(outer) && isOpaquePorts(inner);

@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { PacketBatch } from '../../src/base/batch.ts';
-import { identityFromText } from '../../src/base/identity.ts';
 import { HoldQueue } from '../../src/engine/hold.ts';
 import { PathTable } from '../../src/engine/paths.ts';
 import { Refusals } from '../../src/engine/refusals.ts';
 import { enginePair, Net, opposite, packet, protect, tunnel } from '../support/engine-net.ts';
 import { at, child, connection } from '../support/ike-pair.ts';
+import { Road } from '../support/road.ts';
 
 const first = packet('10.1.0.1', '10.2.0.1', 'first');
 
@@ -99,35 +99,37 @@ describe('a tunnel that is removed', () => {
 });
 
 describe('an SA for which there is no room', () => {
+  const named = (i: number): string => `c${i}`;
+
   it('is given up, told of, and tried for again', () => {
-    const base = connection();
-    const network = new Net();
-    const hub = network.peer('hub', '192.0.2.1');
-    const { address: _, ...anyone } = base.remote;
-    const open = tunnel({
-      start: 'respond',
-      dpdAction: 'clear',
-      connections: [connection({ remote: { ...anyone, address: undefined, id: undefined } })],
+    const road = new Road({ name: 'road', remote: '10.2.0.0/16' });
+    const full = Array.from({ length: 2 }, (_, n) => {
+      const own = Array.from({ length: 256 }, (_unused, i) => `10.2.${n}.${i}`);
+      return road.call(`s${n}`, `192.0.2.${10 + n}`, own);
     });
-    network.add(hub, open);
-    const spokes = Array.from({ length: 17 }, (_, n) => {
-      const spoke = network.peer(`s${n}`, `192.0.2.${10 + n}`);
-      const id = identityFromText('fqdn', `s${n}`);
-      const { address } = at(`192.0.2.${10 + n}`, 0);
-      const config = opposite(tunnel({ connections: [connection({ remote: { ...base.remote, address, id } })] }));
-      network.add(spoke, { ...config, start: 'initiate', dpdAction: 'restart' });
-      network.run(1_000);
-      return spoke;
-    });
-    expect(hub.tunnel().children.size).toBe(16);
-    expect(hub.of('note').map(({ text }) => text)).toEqual([expect.stringContaining('CHILD SA c is given up')]);
-    expect([hub.of('child-up').length, hub.of('child-down').length]).toEqual([16, 0]);
-    expect([hub.engine.inboundSas, spokes[16]!.engine.inboundSas]).toEqual([16, 0]);
-    network.act(spokes[0]!, (engine, now) => engine.down(now, 't'));
-    network.run(120_000);
-    expect(hub.tunnel().children.size).toBe(16);
-    expect(spokes[16]!.child().summary.name).toBe('c');
-    expect(hub.engine.planes!.sending.size).toBe(16);
+    road.net.run(20_000);
+    expect(road.hub.tunnel('road').children.size).toBe(512);
+    const late = road.call('late', '192.0.2.20', '10.2.2.1');
+    expect(road.notes()).toEqual([expect.stringContaining('CHILD SA road is given up')]);
+    expect([road.hub.of('child-up').length, road.hub.of('child-down').length]).toEqual([512, 0]);
+    expect([road.hub.engine.inboundSas, late.engine.inboundSas]).toEqual([512, 0]);
+    road.net.act(full[0]!, (engine, now) => engine.down(now, 't'));
+    road.net.run(120_000);
+    expect(road.hub.tunnel('road').children.size).toBe(257);
+    expect(late.child().summary.name).toBe(named(0));
+    expect(road.hub.engine.planes!.sending.size).toBe(257);
+  });
+
+  it('is one of too many for the same packets', () => {
+    const road = new Road({ name: 'road', remote: '10.2.0.0/16' });
+    const greedy = road.call('greedy', '192.0.2.10', new Array(17).fill('10.2.0.0/24'));
+    expect(road.owners()).toEqual(new Array(16).fill('greedy 10.2.0.0/24'));
+    expect(road.notes()).toEqual([expect.stringContaining('CHILD SA road is given up')]);
+    const up = greedy
+      .tunnel()
+      .missing()
+      .map(({ child: { name } }) => name);
+    expect(up).toEqual([named(16)]);
   });
 });
 

@@ -4,17 +4,18 @@ import { identityFromText } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import { IkeEndpoint } from '../../src/ike/endpoint.ts';
-import { at, connection, mirrored, Random } from '../support/ike-pair.ts';
+import { at, child, connection, mirrored, net, Random } from '../support/ike-pair.ts';
 
 const PEERS = 500;
 
 describe('many peers', () => {
-  it('each with an identity and a secret of its own, from addresses that nobody knows', () => {
+  it('each with an identity, a secret and a network of its own, from addresses that nobody knows', () => {
     const options = { crypto: nodeProvider, random: new Random(3).bytes };
     const responder = new IkeEndpoint({ ...options, limits: { cookieThreshold: 10_000, maxHalfOpen: 10_000 } });
     const initiator = new IkeEndpoint(options);
     for (let i = 0; i < PEERS; i++) {
-      const base = connection({ name: `net${i}`, dpd: { interval: 30_000 } });
+      const selectors = { local: [net(`10.${100 + (i >> 8)}.${i & 255}.0/24`)], remote: [net('10.2.0.0/24')] };
+      const base = connection({ name: `net${i}`, dpd: { interval: 30_000 }, children: [child('c', { selectors })] });
       const config = { ...base, local: { ...base.local, id: identityFromText('fqdn', `peer${i}`) } };
       initiator.addConnection(config);
       const other = mirrored(config);

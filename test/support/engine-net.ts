@@ -17,7 +17,9 @@ import type { EspInboundSa } from '../../src/esp/inbound-sa.ts';
 import type { EspOutboundSa } from '../../src/esp/outbound-sa.ts';
 import type { Path } from '../../src/ike/events.ts';
 import type { PolicyEntry } from '../../src/policy/database.ts';
-import { connection, mirrored, net, Random } from './ike-pair.ts';
+import { connection, mirrored, net, type Pki, Random } from './ike-pair.ts';
+
+type Question = Extract<EngineEvent, { readonly requestId: number }>;
 
 /** An outbound entry that child `c` protects. */
 export function protect(change: Partial<PolicyEntry> = {}): PolicyEntry {
@@ -87,7 +89,11 @@ export class Peer {
   /** Calls of `handleTimeout`. */
   wakeUps = 0;
   secret: string | undefined = 'a secret';
+  /** Of tunnels that have one of their own, by name. */
+  readonly secrets: Map<string, string> = new Map();
   holdSecrets = false;
+  /** Signs and judges; left out, such questions are kept for the test to answer. */
+  pki: Pki | undefined;
 
   constructor(name: string, address: string, options: EngineOptions) {
     this.name = name;
@@ -182,9 +188,20 @@ export class Net {
     }
     for (let event = engine.pollEvent(); event !== undefined; event = engine.pollEvent()) {
       peer.events.push(event);
-      if (event.type !== 'need-secret' || peer.holdSecrets) continue;
-      engine.answerSecret(this.now, event.requestId, peer.secret === undefined ? undefined : utf8(peer.secret));
+      if (!('requestId' in event)) continue;
+      this.#answer(peer, event);
       this.drain(peer);
+    }
+  }
+
+  #answer({ engine, pki, holdSecrets, secrets, secret }: Peer, event: Question): void {
+    const { requestId } = event;
+    if (event.type === 'need-secret') {
+      const value = secrets.get(event.tunnel) ?? secret;
+      if (!holdSecrets) engine.answerSecret(this.now, requestId, value === undefined ? undefined : utf8(value));
+    } else if (pki !== undefined) {
+      if (event.type === 'need-signature') engine.answerSignature(this.now, requestId, pki.sign(event));
+      else engine.answerVerification(this.now, requestId, pki.verify(event));
     }
   }
 

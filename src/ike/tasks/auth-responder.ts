@@ -14,6 +14,7 @@ import { AuthMethodId, authMethodName, ExchangeType, NotifyType } from '../iana.
 import { endSession, failSession, installChild } from '../lifecycle.ts';
 import { findNotify, findPayload, type Payload } from '../payload.ts';
 import { notifyPayload } from '../payloads/notify.ts';
+import { credentialOf } from '../peers.ts';
 import type { IkeSession } from '../session.ts';
 import type { Peers, SessionState } from '../session-state.ts';
 import { authoritiesOf } from '../signature.ts';
@@ -36,7 +37,7 @@ export function receiveAuth(session: IkeSession, now: number, state: HalfOpen, p
   }
   session.config = config;
   const { crypto, setUp } = state;
-  const peers = { localId: config.local.id, remoteId: theirs };
+  const peers = { localId: config.local.id, remoteId: theirs, credential: credentialOf(config.remote) };
   const asked = askAboutPeer(session, config, peers, auth.method, payloads, state);
   if (typeof asked === 'string') {
     refuse(session, now, `${met(peers)}: ${asked}`);
@@ -207,10 +208,11 @@ function finish(session: IkeSession, now: number, state: Authenticating, proof: 
   const response: Payload[] = [{ type: 'idr', identity: peers.localId }, ...proof];
   // RFC 6023: a peer that wants no CHILD SA yet sends none of SA, TSi, TSr.
   const childless = findPayload(request, 'sa') === undefined;
-  const child = childless ? undefined : answerOffer(session, children, request, setUp.nonces, undefined);
+  // Before the child is answered: which addresses it gets depends on the peer.
+  session.establish(now, crypto, peers);
+  const child = childless ? undefined : answerOffer(session, now, children, request, setUp.nonces, undefined);
   if (child !== undefined) response.push(...(child.ok ? child.payloads : [child.notify]));
   session.respond(now, ExchangeType.IKE_AUTH, response, session.path);
-  session.establish(now, crypto, peers);
   host.established(now, session, findNotify(request, NotifyType.INITIAL_CONTACT) !== undefined);
   session.announce();
   noteNotifies(session, request);

@@ -14,6 +14,7 @@ import { AuthMethodId, authMethodName, ExchangeType, NotifyType, notifyName } fr
 import { breakOff, failSession, installChild } from '../lifecycle.ts';
 import { findPayload, type Payload } from '../payload.ts';
 import { notifyPayload } from '../payloads/notify.ts';
+import { credentialOf } from '../peers.ts';
 import type { IkeSession } from '../session.ts';
 import { type IkeCrypto, type SessionState, type SetUp, type Verifying, wipeCrypto } from '../session-state.ts';
 import { certificateRequests } from '../signature.ts';
@@ -168,7 +169,8 @@ export class AuthTask implements Task, Verifying {
   /** The peer proved who it is: from here on what it sent is believed. */
   #settle(session: IkeSession, now: number): void {
     const { payloads, remoteId } = this.#answer!;
-    session.establish(now, this.#crypto, { localId: this.#localId, remoteId });
+    const credential = credentialOf(session.config!.remote);
+    session.establish(now, this.#crypto, { localId: this.#localId, remoteId, credential });
     session.announce();
     this.#finishChild(session, now, payloads);
     this.abandon();
@@ -204,7 +206,7 @@ export class AuthTask implements Task, Verifying {
   #finishChild(session: IkeSession, now: number, payloads: readonly Payload[]): void {
     const offer = this.#offer;
     if (offer === undefined) return;
-    const outcome = acceptAnswer(session, offer, payloads, this.#setUp.nonces, undefined);
+    const outcome = acceptAnswer(session, now, offer, payloads, this.#setUp.nonces, undefined);
     if (outcome.ok) {
       installChild(session, now, outcome.child, true);
       return;

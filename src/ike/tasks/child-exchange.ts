@@ -28,6 +28,7 @@ import {
 } from '../proposals.ts';
 import type { IkeSession } from '../session.ts';
 import { cryptoOf } from '../session-state.ts';
+import { type ChildAnswer, conflictOf, refusal, refuseClaim } from './child-answer.ts';
 import { type AgreedTraffic, agreeTraffic, asSeenHere } from './transport.ts';
 
 /** Bytes of our nonces: at least half the key of any prf, and at least 16 (RFC 7296 §2.10). */
@@ -98,6 +99,7 @@ export type ChildOutcome =
 /** Processes the responder's answer to an offer. `nonces` are those of the exchange that the keys come from. */
 export function acceptAnswer(
   session: IkeSession,
+  now: number,
   offer: ChildOffer,
   payloads: readonly Payload[],
   nonces: Nonces,
@@ -133,6 +135,9 @@ export function acceptAnswer(
     const detail = `the peer answered selectors that were not offered: ${explainPairMismatch(answered, offer.config.selectors)}`;
     return refuse({ reason: 'TS_UNACCEPTABLE', detail });
   }
+  const conflict = conflictOf(session, now, offer.config, narrowed.selectors);
+  if (conflict !== '')
+    return refuse({ reason: 'TS_UNACCEPTABLE', detail: `the peer chose addresses of another peer: ${conflict}` });
   const traffic = agreeTraffic(session, offer.config, narrowed.selectors, told);
   if (typeof traffic === 'string') return refuse({ reason: 'TS_UNACCEPTABLE', detail: traffic });
   const shared = sharedSecret(offer.keyPair, chosen.suite.dh, payloads);
@@ -221,22 +226,13 @@ function childFacts(
   };
 }
 
-export type ChildAnswer =
-  | { readonly ok: true; readonly child: AgreedChild; readonly payloads: readonly Payload[] }
-  | {
-      readonly ok: false;
-      readonly notify: NotifyPayload;
-      readonly failure: Failure;
-      /** The child that comes closest to what was offered; `undefined` when none does. */
-      readonly config?: ChildConfig | undefined;
-    };
-
 /**
  * Answers an offer as responder, with one of `configs`.
  * @param nonces of IKE_SA_INIT in IKE_AUTH; `undefined` in CREATE_CHILD_SA, where the exchange has its own
  */
 export function answerOffer(
   session: IkeSession,
+  now: number,
   configs: readonly ChildConfig[],
   payloads: readonly Payload[],
   nonces: Nonces | undefined,
@@ -259,7 +255,11 @@ export function answerOffer(
   const proposed: SelectorPair = { local: tsr.selectors, remote: tsi.selectors };
   const choice = chooseConfig(session, configs, proposed, sa.proposals, exchange, payloads);
   if (!choice.ok) return choice;
-  const { config, chosen, selectors } = choice;
+  const { config, chosen } = choice;
+  const claim = session.host.claim(session, now, config.name, choice.selectors);
+  const { free: selectors } = claim;
+  if (selectors === undefined || claim.undecided) return refuseClaim(claim, config);
+  if (claim.conflict !== '') session.note('warn', `the request of the peer was narrowed: ${claim.conflict}`);
   const traffic = agreeTraffic(session, config, selectors, proposed);
   if (typeof traffic === 'string') return refusal(NotifyType.TS_UNACCEPTABLE, 'TS_UNACCEPTABLE', traffic);
   if (session.lacksEncapsulation !== undefined) {
@@ -286,15 +286,6 @@ export function answerOffer(
   const agreed = { ...traffic, offered: undefined };
   const facts = childFacts(session, config, chosen.suite, agreed, spiIn, spiOut, replaces, payloads);
   return { ok: true, child: { facts, keys, initiator: false, nonces: used }, payloads: answer };
-}
-
-function refusal(
-  notify: number,
-  reason: Failure['reason'],
-  detail: string,
-  data?: Uint8Array,
-): Extract<ChildAnswer, { ok: false }> {
-  return { ok: false, notify: notifyPayload(notify, data), failure: { reason, detail } };
 }
 
 type ConfigChoice =

@@ -108,7 +108,7 @@ export abstract class ChildTask implements Task {
     }
     const theirNonce = findPayload(payloads, 'nonce')?.data ?? new Uint8Array(0);
     const nonces: Nonces = { initiator: offer.nonce, responder: theirNonce.slice() };
-    const outcome = acceptAnswer(session, offer, payloads, nonces, this.replaces);
+    const outcome = acceptAnswer(session, now, offer, payloads, nonces, this.replaces);
     this.abandon();
     if (!outcome.ok) {
       if (outcome.created) session.enqueue(now, new DeleteChildTask(offer.spiIn, 'failed'));
@@ -210,7 +210,7 @@ export function respondCreateChild(session: IkeSession, now: number, payloads: r
   const config = session.connectionConfig!;
   if (session.children.size >= session.host.limits.maxChildrenPerIkeSa)
     return [notifyPayload(NotifyType.NO_ADDITIONAL_SAS)];
-  const answer = answerOffer(session, config.children, payloads, undefined, undefined);
+  const answer = answerOffer(session, now, config.children, payloads, undefined, undefined);
   if (!answer.ok) {
     if (answer.notify.notify !== NotifyType.INVALID_KE_PAYLOAD) session.fail(answer.failure, answer.config, false);
     return [answer.notify];

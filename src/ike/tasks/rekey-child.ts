@@ -4,8 +4,10 @@
  * The initiator sends on the new SA at once and then deletes the old one. When both begin at the same time, both new
  * SAs come up, and the one from the exchange with the lowest of the four nonces is deleted by the side that began it.
  */
+
+import { narrowPair } from '../../policy/narrow.ts';
 import type { AgreedChild } from '../agreed-child.ts';
-import { type ChildRecord, requestOf } from '../child.ts';
+import { type ChildRecord, isPart, requestOf } from '../child.ts';
 import type { ChildConfig } from '../config.ts';
 import type { Failure } from '../failure.ts';
 import { NotifyType } from '../iana.ts';
@@ -36,9 +38,9 @@ export class RekeyChildTask extends ChildTask {
     return child === this.child && this.collision !== undefined;
   }
 
-  build(session: IkeSession): readonly Payload[] | undefined {
+  build(session: IkeSession, now: number): readonly Payload[] | undefined {
     if (this.child.state !== 'rekeying' || session.state.name !== 'established') return undefined;
-    return [rekeysChild(this.child), ...this.offer(session, currentConfig(session, this.child))];
+    return [rekeysChild(this.child), ...this.offer(session, configToOffer(session, now, this.child))];
   }
 
   protected succeed(session: IkeSession, now: number, agreed: AgreedChild, deletedByPeer: boolean): void {
@@ -113,6 +115,15 @@ function currentConfig(session: IkeSession, child: ChildRecord): ChildConfig {
   return current.pfp === undefined ? current : { ...current, selectors };
 }
 
+/** Where the peer has a part of what is configured, the offer is that part: the rest may belong to other peers. */
+function configToOffer(session: IkeSession, now: number, child: ChildRecord): ChildConfig {
+  const current = currentConfig(session, child);
+  const common = isPart(child) ? narrowPair(child.facts.selectors, current.selectors) : undefined;
+  if (common?.ok !== true) return current;
+  const { free = common.selectors } = session.host.claim(session, now, current.name, common.selectors);
+  return { ...current, selectors: free };
+}
+
 /** Answers a request to replace a CHILD SA. */
 export function respondRekeyChild(
   session: IkeSession,
@@ -129,7 +140,7 @@ export function respondRekeyChild(
   if (session.children.size >= 2 * session.host.limits.maxChildrenPerIkeSa) {
     return [notifyPayload(NotifyType.TEMPORARY_FAILURE)];
   }
-  const answer = answerOffer(session, [currentConfig(session, child)], payloads, undefined, child.id);
+  const answer = answerOffer(session, now, [currentConfig(session, child)], payloads, undefined, child.id);
   if (!answer.ok) {
     if (answer.notify.notify !== NotifyType.INVALID_KE_PAYLOAD) {
       session.fail(answer.failure, child.facts.config, false);
