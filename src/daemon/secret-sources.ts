@@ -90,7 +90,7 @@ export class SecretSources {
         : `sectunnel secret-set-value ${set} --generate'`;
     return (
       `as a pre-shared key the value of secret ${describeReference(reference)} can be guessed: ${why}. ` +
-      'Whoever answers in the place of a peer can try keys off-line (RFC 7296 section 2.15); ' +
+      "A host that answers in the peer's place can try keys off-line (RFC 7296 section 2.15); " +
       `set another with '${remedy}, or use certificates`
     );
   }

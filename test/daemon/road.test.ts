@@ -51,7 +51,7 @@ describe('a wildcard tunnel with a pre-shared key', () => {
 
   it('causes a warning at define, create and update, with the line and what to do', async () => {
     const daemon = await TestDaemon.start(new MemoryNetwork().host([address('192.0.2.1')]));
-    await daemon.giveSecret();
+    await daemon.giveSecret('Zx8-qvR3_tLm9wKc7pHd2');
     for (const verb of ['define', 'create', 'update'] as const) {
       const { warnings } = await daemon.client.call(verb, { xml: open, live: false, config: false });
       expect(warnings).toEqual([
