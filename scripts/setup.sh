@@ -37,6 +37,12 @@ modprobe kmod"
 # User-Mode Linux exists for x86 alone.
 case $(uname -m) in x86_64 | i?86) test_needs="$test_needs
 linux.uml user-mode-linux" ;; esac
+# On processors with AMX it takes a small library that the tests compile (test/support/lab/uml-xstate.c).
+if grep -qs '^flags.*amx_tile' /proc/cpuinfo; then
+  test_needs="$test_needs
+cc gcc
+/usr/include/stdio.h libc6-dev"
+fi
 # libipsec-mb is for 64-bit x86: version 1.3 in Debian 12, 2.0 in later ones.
 if [ "$(uname -m)" = x86_64 ]; then
   case $(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release 2>/dev/null) in
