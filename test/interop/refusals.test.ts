@@ -149,14 +149,16 @@ describeInterop('refusals with strongSwan', [...RIG_NEEDS.userspace, 'build'], (
       fence: { action: 'guard' },
       warnings: [],
     });
-    await rig.left.exec(['ip', 'rule', 'flush', 'protocol', '83']);
+    // Our own rules would be put back at once; another program's in front of them stays.
+    await rig.left.exec(['ip', 'rule', 'add', 'pref', '100', 'to', '10.2.0.0/24', 'lookup', 'main']);
     await rig.left.exec(['ip', 'route', 'add', '10.2.0.0/24', 'dev', LINE]);
     expect(await ask()).toMatchObject({
       outcome: 'not-applied',
       verdict: 'The policy protects it, but it does not reach the tunnel: the fence drops it.',
-      way: { link: LINE, rule: '32766: from all lookup main', reachesTunnel: false },
+      way: { link: LINE, rule: '100: from all to 10.2.0.0/24 lookup main', reachesTunnel: false },
     });
     await rig.left.exec(['ip', 'route', 'del', '10.2.0.0/24', 'dev', LINE]);
+    await rig.left.exec(['ip', 'rule', 'del', 'pref', '100']);
   });
 
   it('of one peer leave the tunnel of another alone', async () => {
