@@ -1,16 +1,18 @@
 /**
  * The provider on the OpenSSL inside this Node process, by FFI: packets, several times as quick as node:crypto, and the
- * key exchanges whose keys node:crypto cannot free. PRFs, other groups, AES-CCM and the AES MACs are left to the provider
+ * key exchanges whose keys node:crypto cannot free, or whose primes it checks each time. PRFs, other groups, AES-CCM and the AES MACs are left to the provider
  * behind it.
  */
+import { isModp, modpGroup } from '../dh.ts';
 import { constructionOf } from '../macs.ts';
 import { nodePrimitives, nodeProvider } from '../node/provider.ts';
 import { buildProvider } from '../provider.ts';
-import type { Algorithm, CryptoProvider, IntegrityAlgorithm } from '../types.ts';
+import type { Algorithm, CryptoProvider, DhGroup, DhKeyPair, IntegrityAlgorithm, RandomSource } from '../types.ts';
 import { evpName, fetchCipher, opensslAead, opensslCbc, opensslCtr } from './ciphers.ts';
-import { isMontgomery, opensslDhKeyPair } from './dh.ts';
 import { evp } from './evp.ts';
 import { opensslHmac } from './hmac.ts';
+import { opensslModpKeyPair } from './modp.ts';
+import { isMontgomery, opensslMontgomeryKeyPair } from './montgomery.ts';
 
 /** @throws ProviderUnavailableError saying what is missing */
 export function openOpensslProvider(): CryptoProvider {
@@ -22,9 +24,14 @@ export function openOpensslProvider(): CryptoProvider {
     aead: opensslAead,
     cbc: opensslCbc,
     ctr: opensslCtr,
-    dhKeyPair: opensslDhKeyPair,
+    dhKeyPair,
     packetMac: (algorithm, key) => opensslHmac(hashOf(algorithm), key),
   });
+}
+
+function dhKeyPair(group: DhGroup, random: RandomSource): DhKeyPair {
+  const modp = modpGroup(group);
+  return modp === undefined ? opensslMontgomeryKeyPair(group, random) : opensslModpKeyPair(group, modp, random);
 }
 
 /** What node:crypto refuses, as in FIPS mode, is not asked for behind its back. */
@@ -34,7 +41,7 @@ function supports(algorithm: Algorithm): boolean {
     const name = evpName(algorithm);
     return algorithm.keyLength === 0 || (name !== undefined && fetchCipher(name) !== 0);
   }
-  if (algorithm.kind === 'dh') return isMontgomery(algorithm);
+  if (algorithm.kind === 'dh') return isMontgomery(algorithm) || isModp(algorithm);
   return algorithm.kind === 'integrity' && constructionOf(algorithm)?.type === 'hmac' && evp().hmac !== 0;
 }
 

@@ -23,7 +23,7 @@ export function isMontgomery(group: DhGroup): boolean {
   return keyTypes.has(group.id);
 }
 
-export function opensslDhKeyPair(group: DhGroup, random: RandomSource): DhKeyPair {
+export function opensslMontgomeryKeyPair(group: DhGroup, random: RandomSource): DhKeyPair {
   const { newPrivateKey, getPublicKey, freeKey } = evp();
   const memory = alignedMemory(MEMORY);
   const seed = random(group.publicLength);
