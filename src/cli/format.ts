@@ -1,6 +1,8 @@
 /** How results look on a terminal. */
+
 import type { NetworkInfo, SecretInfo, StatusResult, TunnelEvent, TunnelInfo } from '../daemon/protocol.ts';
 import type { ChildStatus, IkeStatus, SecretStatus, TunnelStatus } from '../daemon/status.ts';
+import { MORE_DESCRIPTORS } from '../tun/shortage.ts';
 
 /** A table in the manner of virsh: a header, a rule, a row a line. */
 export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
@@ -62,7 +64,16 @@ export function formatStatus(status: StatusResult): string {
     counters.length === 0
       ? []
       : [`all tunnels and strangers: ${counters.map(([reason, count]) => `${reason} ${count}`).join(', ')}\n`];
-  return [head + formatWorkers(status.workers) + io.join(''), ...tunnels, ...totals].join('\n');
+  const begin = head + formatWorkers(status.workers) + io.join('') + formatDescriptors(status.descriptors);
+  return [begin, ...tunnels, ...totals].join('\n');
+}
+
+/** The part of its descriptors from which on it is said how many a daemon has open. */
+const MANY = 0.75;
+
+function formatDescriptors(use: StatusResult['descriptors']): string {
+  if (use === undefined || use.open < use.limit * MANY) return '';
+  return `file descriptors: ${use.open} of ${use.limit} are open; ${MORE_DESCRIPTORS}\n`;
 }
 
 function formatWorkers({ mode, threads }: StatusResult['workers']): string {

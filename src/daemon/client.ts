@@ -121,7 +121,11 @@ export class DaemonClient {
 
   #attend(socket: Socket): void {
     const gone = (why: string) =>
-      this.#end(new DaemonUnreachableError(`sectunneld closed the connection${why}; its log may say why`));
+      this.#end(
+        new DaemonUnreachableError(
+          `sectunneld closed the connection${why}. It may have no file descriptor left; its log may say more`,
+        ),
+      );
     socket.on('data', (chunk: Buffer) => {
       this.#lines.push(chunk);
       for (let answer = this.#next(socket); answer !== undefined; answer = this.#next(socket)) this.#take(answer);

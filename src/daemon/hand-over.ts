@@ -9,6 +9,8 @@ import { chmodSync, chownSync, statSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { secretBytes, secretCopy } from '../base/secret-bytes.ts';
+import { explained } from '../tun/descriptors.ts';
+import { shortageOf } from '../tun/shortage.ts';
 import { ControlError } from './protocol.ts';
 
 /** Shorter than the name of the control socket, since a path has to fit into a socket's address. */
@@ -73,7 +75,10 @@ export function takeSecret(runDir: string, name: string): Promise<Uint8Array> {
     };
     const socket: Socket = connect({ path: join(runDir, name), onread: { buffer, callback } });
     socket.setTimeout(PATIENCE, () => refuse('it does not come'));
-    socket.once('error', (error: NodeJS.ErrnoException) => refuse(error.code ?? error.message));
+    socket.once('error', (error: NodeJS.ErrnoException) => {
+      if (shortageOf(error) === undefined) refuse(error.code ?? error.message);
+      else reject(new ControlError('system', `the value cannot be taken: ${explained(error)}`));
+    });
     socket.once('end', () => resolve(secretCopy(taken.subarray(0, length))));
   }).finally(() => taken.fill(0));
 }

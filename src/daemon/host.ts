@@ -19,7 +19,7 @@ import { forEachRun } from '../engine/tags.ts';
 import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
 import { isUnspecified, type UdpCounters } from '../tun/udp.ts';
 import type { HostOptions, SecretQuestion } from './host-options.ts';
-import { PathMtus } from './path-mtu.ts';
+import { orUnknown, PathMtus } from './path-mtu.ts';
 import { signatureFor, verdictFor } from './proofs.ts';
 import { socketNeeds } from './socket-needs.ts';
 import { type SocketNeed, SocketPool } from './sockets.ts';
@@ -74,7 +74,9 @@ export class TunnelHost {
   constructor(options: HostOptions) {
     this.#options = options;
     this.#now = options.now ?? (() => performance.now());
-    const localAddressFor = options.localAddressFor ?? (() => undefined);
+    const refused = (text: string): void => options.onEvent?.({ type: 'note', tunnel: undefined, level: 'warn', text });
+    const localAddressFor = orUnknown(options.localAddressFor, refused);
+    const pathMtuFor = orUnknown(options.pathMtuFor, refused);
     const random = options.random ?? systemRandom;
     this.#workers = options.workers === undefined ? undefined : this.#startWorkers(options.workers, random);
     this.engine = new Engine({
@@ -104,7 +106,7 @@ export class TunnelHost {
     this.#pathMtus = new PathMtus({
       engine: this.engine,
       mtuFor: ({ local, remote }) =>
-        options.pathMtuFor?.(remote.address, isUnspecified(local.address) ? undefined : local.address),
+        pathMtuFor(remote.address, isUnspecified(local.address) ? undefined : local.address),
       tooLarge: () => this.sockets.tooLarge + (this.#workers?.socketCounters().sendErrors.EMSGSIZE ?? 0),
     });
   }
@@ -144,22 +146,29 @@ export class TunnelHost {
     }
     await this.#workers?.ready();
     await this.sockets.acquire(sockets);
+    const isNew = this.engine.tunnel(config.name) === undefined;
     try {
       if (this.#closed) throw new Error('the host is closed');
       this.engine.addTunnel({ mtu: device.mtu, ...config });
+      this.#read(config.name, device);
     } catch (error) {
+      if (isNew && this.engine.tunnel(config.name) !== undefined) this.engine.removeTunnel(this.#now(), config.name);
       await this.sockets.release(sockets);
       throw error;
     }
     this.#tunnels.set(config.name, { device, sockets });
-    if (this.#workers === undefined) {
-      device.onReadable(() => this.#readDevice(config.name));
-    } else {
-      this.#workers.openDevice(this.engine.tunnel(config.name)!.index, device);
-      this.#pathCheck ??= setInterval(() => this.#checkPaths(), PATH_CHECK);
-    }
     this.engine.up(this.#now(), config.name);
     this.drain();
+  }
+
+  /** Has the packets of a device read from now on. @throws Error when a worker cannot take it */
+  #read(name: string, device: PacketDevice): void {
+    if (this.#workers === undefined) {
+      device.onReadable(() => this.#readDevice(name));
+      return;
+    }
+    this.#workers.openDevice(this.engine.tunnel(name)!.index, device);
+    this.#pathCheck ??= setInterval(() => this.#checkPaths(), PATH_CHECK);
   }
 
   /** Deletes the SAs, telling the peer, closes the device and the sockets that nobody else needs. */

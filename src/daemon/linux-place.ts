@@ -97,12 +97,15 @@ export class LinuxPlace {
     this.#tables.set(tunnel, table);
   }
 
-  /** Rules before the fence: what is led into a table that leads nowhere needs none. */
+  /**
+   * Rules before the fence: what is led into a table that leads nowhere needs none.
+   * @throws Error with the rest still standing, to be released again
+   */
   async release(tunnel: string): Promise<void> {
     const table = this.#tables.get(tunnel);
-    this.#tables.delete(tunnel);
     if (table !== undefined) this.steering.release(tunnel, table);
     await this.fence.set(fenceKey(tunnel), undefined);
+    this.#tables.delete(tunnel);
   }
 
   async reconcile(): Promise<void> {

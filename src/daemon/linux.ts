@@ -89,10 +89,14 @@ class Places {
       }
       return device;
     } catch (error) {
-      if (before !== place) {
-        await place.release(plan.tunnel);
-        await this.#leave(place);
-      }
+      if (before === place) throw error;
+      const isReleased = await place.release(plan.tunnel).then(
+        () => true,
+        () => false,
+      );
+      if (isReleased) await this.#leave(place);
+      // The next release of the tunnel then reports why that fails.
+      else this.#standing.set(plan.tunnel, before ?? place);
       throw error;
     }
   }
@@ -107,11 +111,12 @@ class Places {
     }
   }
 
+  /** @throws Error when the fence or the rules cannot be taken away: the tunnel stands, and may be released again */
   async release(tunnel: string): Promise<void> {
     const place = this.of(tunnel);
-    this.#standing.delete(tunnel);
     if (place === undefined) return;
     await place.release(tunnel);
+    this.#standing.delete(tunnel);
     await this.#leave(place);
   }
 

@@ -6,6 +6,7 @@
  */
 import { formatSocketAddress, type IpFamily } from '../base/address.ts';
 import { espRoom, MIN_MTU, UNKNOWN_PATH_MTU } from '../base/mtu.ts';
+import { messageOf } from '../base/text.ts';
 import type { EspProposal } from '../crypto/proposal.ts';
 import type { Engine } from '../engine/engine.ts';
 import type { BelievedReport } from '../engine/path-reports.ts';
@@ -115,4 +116,22 @@ export class PathMtus {
 
 function endsOf({ local, remote }: Path): string {
   return `${formatSocketAddress(local)} ${formatSocketAddress(remote)}`;
+}
+
+/**
+ * Asks the system about a route. When it cannot answer, the answer is not known: it is asked again later.
+ * @param refused is given why, in words
+ */
+export function orUnknown<Words extends unknown[], T>(
+  ask: ((...words: Words) => T | undefined) | undefined,
+  refused: (text: string) => void,
+): (...words: Words) => T | undefined {
+  return (...words) => {
+    try {
+      return ask?.(...words);
+    } catch (error) {
+      refused(`the system could not be asked for a route: ${messageOf(error)}`);
+      return undefined;
+    }
+  };
 }

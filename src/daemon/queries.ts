@@ -1,5 +1,6 @@
 /** What is asked of a daemon and changes nothing: what tunnels there are, how they fare, what becomes of a packet. */
 import { dumpDocument } from '../config/dump.ts';
+import { descriptorUse } from '../tun/descriptors.ts';
 import type { Autostart } from './autostart.ts';
 import type { Catalog } from './catalog.ts';
 import { checkCertificates } from './certificates.ts';
@@ -85,6 +86,7 @@ export class Queries {
       crypto: this.#runner.cryptoName,
       io: this.#runner.io(),
       workers: this.#runner.workers(),
+      descriptors: descriptorUse(),
       tunnels: objects.map((object) => this.#statusOf(object)),
       networks: networks.filter(({ tunnel }) => objects.some(({ name }) => name === tunnel)),
       counters: this.#runner.counters(),

@@ -65,11 +65,19 @@ function watchJumps(onJump: () => void): SleepWatch | undefined {
     calls.close(fd);
     return undefined;
   }
-  const watch: Watch = watchReadable(fd, () => {
-    // A jump cancels the timer: it is set anew.
-    if (arm(fd)) watch.arm();
-    onJump();
-  });
+  let watch: Watch;
+  try {
+    watch = watchReadable(fd, () => {
+      // A jump cancels the timer: it is set anew.
+      if (arm(fd)) watch.arm();
+      onJump();
+    });
+  } catch (error) {
+    calls.close(fd);
+    // There is no descriptor for it: the clocks are looked at all the same.
+    if (error instanceof SystemError) return undefined;
+    throw error;
+  }
   watch.arm();
   return {
     close: async () => {

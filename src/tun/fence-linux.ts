@@ -2,7 +2,6 @@
  * The fence in the kernel, by nft(8): one batch a change, which the kernel takes as a whole or not at all. It outlives the
  * program: what another run left is kept until `reconcile`. What other programs change of it is found by `fence-table.ts`.
  */
-import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { messageOf } from '../base/text.ts';
 import { FENCE_COUNTERS, type FenceCounters, type FenceDamage, type FenceKeeper, type FencePart } from './fence.ts';
@@ -12,11 +11,11 @@ import { fenceBatch, kindOf, type NamedPart, type Unmapped } from './fence-nft.t
 import { type Difference, FenceTable } from './fence-table.ts';
 import { counterName, FENCE_TABLE, TABLE, TABLE_LINE } from './nft-words.ts';
 import type { ObjectName } from './nftables.ts';
+import { MissingProgramError, runProgram } from './program.ts';
 
 /** For a batch of thousands of addresses; the program is ended then. */
 const TIMEOUT_MS = 20_000;
-/** What is kept of its output: the counters of ten thousand parts, and more of an error than anybody reads. */
-const MAX_OUTPUT = 16 << 20;
+/** More of an error than anybody reads. */
 const MAX_MESSAGE = 500;
 /** Where Debian and others have it, behind what the daemon was started with. */
 const PATH = '/usr/sbin:/sbin:/usr/local/sbin';
@@ -261,44 +260,26 @@ export class LinuxFence implements FenceKeeper {
     return result;
   }
 
-  #nft(words: readonly string[], input = ''): Promise<string> {
-    const { start = (work) => work(), program = 'nft' } = this.#options;
-    return new Promise((resolve, reject) => {
-      const env = { ...process.env, LC_ALL: 'C', PATH: `${process.env.PATH ?? ''}:${PATH}` };
-      const child = start(() => spawn(program, words, { env, timeout: TIMEOUT_MS, killSignal: 'SIGKILL' }));
-      let [output, errors] = ['', ''];
-      child.stdout.setEncoding('utf8').on('data', (text: string) => {
-        if (output.length < MAX_OUTPUT) output += text;
-      });
-      child.stderr.setEncoding('utf8').on('data', (text: string) => {
-        if (errors.length < MAX_MESSAGE) errors += text;
-      });
-      // A program that ends before it has read all says why itself.
-      child.stdin.on('error', () => undefined).end(input);
-      child.on('error', (error) => reject(startError(program, error)));
-      child.on('close', (code, signal) => {
-        if (code === 0) resolve(output);
-        else reject(failure(words, code ?? signal, errors));
-      });
-    });
+  /** @returns what it writes. @throws Error when it cannot be started, or ends with another code than 0 */
+  async #nft(words: readonly string[], input = ''): Promise<string> {
+    const { start, program = 'nft' } = this.#options;
+    const env = { ...process.env, LC_ALL: 'C', PATH: `${process.env.PATH ?? ''}:${PATH}` };
+    const { end, output, errors } = await runProgram(program, words, { input, env, timeout: TIMEOUT_MS, start }).catch(
+      (error: unknown) => {
+        throw error instanceof MissingProgramError ? new MissingProgramError(`${error.message}: ${HOW_TO_GET}`) : error;
+      },
+    );
+    if (end !== 0) throw failure(words, end, errors);
+    return output;
   }
 }
 
-/** The program that keeps fences is not there. */
-class MissingProgramError extends Error {
-  override readonly name = 'MissingProgramError';
-}
+const HOW_TO_GET =
+  'install the package nftables (apt-get install nftables). ' +
+  'Without it nothing keeps packets that the policy protects from leaving in the clear when a route changes, ' +
+  "nor clear ones from coming in; <device routes='none'/> leaves all of it to you";
 
-function startError(program: string, error: Error): Error {
-  if (!('code' in error) || error.code !== 'ENOENT') return error;
-  return new MissingProgramError(
-    `the program ${program} is not there: install the package nftables (apt-get install nftables). ` +
-      'Without it nothing keeps packets that the policy protects from leaving in the clear when a route changes, ' +
-      "nor clear ones from coming in; <device routes='none'/> leaves all of it to you",
-  );
-}
-
-function failure(words: readonly string[], how: number | string | null, errors: string): Error {
+function failure(words: readonly string[], how: number | string, errors: string): Error {
   const text = errors.trim().replace(/\s+/g, ' ').slice(0, MAX_MESSAGE);
   const hint = /not permitted|denied/i.test(text) ? '. It takes root, or the capability CAP_NET_ADMIN' : '';
   return new Error(`nft ${words.join(' ')} ended with ${how}: ${text}${hint}`);

@@ -7,6 +7,7 @@
  */
 import { CommitLog } from './fence-commits.ts';
 import { contentDamage, type ObjectContent, type TableContent, TableReader } from './fence-content.ts';
+import { SystemError } from './libc.ts';
 import { NetlinkListener } from './netlink-listener.ts';
 import { NETLINK_NETFILTER, NFNLGRP_NFTABLES, type ObjectName } from './nftables.ts';
 
@@ -43,6 +44,8 @@ export class FenceTable {
   #verified = 0;
   #changing = false;
   #certain = true;
+  /** Of a change of our own that was made and could not be read back yet: the generation before it, and what it concerned. */
+  #unread: { readonly before: number; readonly names: ReadonlySet<ObjectName> | 'all' } | undefined;
 
   constructor(name: string, within: <T>(work: () => T) => T) {
     this.#within = within;
@@ -82,12 +85,14 @@ export class FenceTable {
   /** Whether other programs may have changed it since it was compared. */
   get suspect(): boolean {
     this.#listener?.drain();
+    if (this.#unread !== undefined) return true;
     if (this.#wanted.size === 0) return false;
     return this.#listener === undefined || !this.#certain || this.#commits.touchedAfter(this.#verified) !== undefined;
   }
 
   /** Makes a change of our own. @param names the objects that it concerns */
   async change(names: ReadonlySet<ObjectName> | 'all', make: () => Promise<unknown>): Promise<void> {
+    await this.#adoptUnread();
     const before = this.#reader.generation();
     this.#listener?.drain();
     const unseen = this.#listener !== undefined && this.#commits.touchedAfter(this.#verified) !== undefined;
@@ -100,7 +105,9 @@ export class FenceTable {
         if (this.#reader.generation() !== before) this.distrust();
         throw error;
       }
-      await this.#adopt(before, names);
+      this.#unread = { before, names };
+      // It is made: what cannot be read back now is read back before the table is compared or changed again.
+      await this.#adoptUnread().catch(rethrowUnlessRefused);
       if (unseen) this.distrust();
     } finally {
       this.#changing = false;
@@ -110,6 +117,7 @@ export class FenceTable {
 
   /** Compares what stands with what is wanted. @param thorough also if no change was told. @throws SystemError */
   async compare(thorough: boolean): Promise<Comparison> {
+    await this.#adoptUnread();
     this.#listener?.drain();
     const touched =
       this.#listener === undefined ? { names: undefined, by: [] } : this.#commits.touchedAfter(this.#verified);
@@ -138,6 +146,13 @@ export class FenceTable {
   /** Anything may differ: the next comparison is of everything. */
   distrust(): void {
     this.#commits.lost();
+  }
+
+  /** @throws SystemError when it still cannot be read */
+  async #adoptUnread(): Promise<void> {
+    if (this.#unread === undefined) return;
+    await this.#adopt(this.#unread.before, this.#unread.names);
+    this.#unread = undefined;
   }
 
   /** Takes what is there now for what is wanted. */
@@ -173,4 +188,8 @@ export class FenceTable {
   #notice(): void {
     if (!this.#changing && this.#listener !== undefined && this.suspect) this.#onChange?.();
   }
+}
+
+function rethrowUnlessRefused(error: unknown): void {
+  if (!(error instanceof SystemError)) throw error;
 }

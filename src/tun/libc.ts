@@ -10,6 +10,7 @@
  */
 import { createRequire } from 'node:module';
 import { messageOf } from '../base/text.ts';
+import { shortageNamed, shortageText } from './shortage.ts';
 
 type Koffi = typeof import('koffi');
 
@@ -63,6 +64,8 @@ export interface Libc {
   prctl(option: number, argument: number): number;
   /** `limit` is a structure rlimit. */
   setrlimit(resource: number, limit: Uint8Array): number;
+  /** Writes struct rlimit, the soft and the hard limit of 64 bits each, into `limits`. */
+  getrlimit(resource: number, limits: Uint8Array): number;
 }
 
 // BOUNDED: by the buffers that are alive.
@@ -88,7 +91,7 @@ export function addressOf(buffer: Uint8Array): number {
   return address;
 }
 
-/** A system call failed. `code` is the errno's name (`EPERM`). */
+/** A system call failed. `code` is the errno's name (`EPERM`). The message of a shortage says what to raise. */
 export class SystemError extends Error {
   override readonly name = 'SystemError';
   /** What was attempted: the call, and on what. */
@@ -99,11 +102,31 @@ export class SystemError extends Error {
   constructor(call: string, errno: number, detail?: string) {
     const code = errnoName(errno);
     const text = errno === 0 ? 'failed' : libc().errorText(errno);
-    super(`${call}: ${text} (${code})${detail === undefined ? '' : `. ${detail}`}`);
+    const shortage = shortageNamed(code);
+    const more = detail ?? (shortage && shortageText(shortage, descriptorLimit));
+    super(`${call}: ${text} (${code})${more === undefined ? '' : `. ${more}`}`);
     this.call = call;
     this.errno = errno;
     this.code = code;
   }
+}
+
+const RLIMIT_NOFILE = 7;
+
+/**
+ * So many descriptors may this process have: its soft limit, which Node raises to the hard one when it starts. `undefined`
+ * where system calls cannot be made.
+ */
+export function descriptorLimit(): number | undefined {
+  let calls: Libc;
+  try {
+    calls = libc();
+  } catch {
+    return undefined;
+  }
+  const limits = new Uint8Array(16);
+  if (calls.getrlimit(RLIMIT_NOFILE, limits) < 0) throw new Error('bug: getrlimit takes no other arguments');
+  return Number(new DataView(limits.buffer).getBigUint64(0, true));
 }
 
 /** The calls of the C library. @throws Error saying what is missing, where there is no Linux or no koffi */
@@ -127,6 +150,8 @@ export const ERRNO = {
   EEXIST: 17,
   ENODEV: 19,
   EINVAL: 22,
+  EMFILE: 24,
+  ENOSPC: 28,
   EMSGSIZE: 90,
   ENOPROTOOPT: 92,
   ETIMEDOUT: 110,
@@ -238,5 +263,6 @@ function bindCalls(ffi: Koffi): Libc {
     gettid: bind('int gettid()'),
     prctl: (option, argument) => prctl(option, argument, 0, 0, 0),
     setrlimit: bind('int setrlimit(int resource, const void *limit)'),
+    getrlimit: bind('int getrlimit(int resource, void *limits)'),
   };
 }

@@ -73,10 +73,15 @@ export class LinuxTun implements PacketDevice {
     const [first] = this.#queues;
     this.#end = new TunEnd(first!, shared, (errno) => this.#detached(errno));
     this.counters = this.#end.counters;
-    this.#watch = watchReadable(first!.fd, (failed) => {
-      if (failed) this.#end.checkAttached();
-      this.#turn();
-    });
+    try {
+      this.#watch = watchReadable(first!.fd, (failed) => {
+        if (failed) this.#end.checkAttached();
+        this.#turn();
+      });
+    } catch (error) {
+      this.#end.release();
+      throw error;
+    }
   }
 
   get mtu(): number {

@@ -6,6 +6,7 @@
  */
 
 import { DecodeError } from '../base/bytes.ts';
+import { takeDescriptor } from './descriptors.ts';
 import { ERRNO, libc, SystemError } from './libc.ts';
 import { hostU32, parseMessages } from './netlink.ts';
 import { AF_NETLINK, type NetlinkData, SOCK_RAW_CLOEXEC_NONBLOCK, SOL_NETLINK } from './netlink-socket.ts';
@@ -49,12 +50,17 @@ export class NetlinkListener {
   constructor(options: NetlinkListenerOptions) {
     this.#options = options;
     this.#fd = openSocket(options);
-    this.#watch = watchReadable(this.#fd, () => {
-      if (this.#closed) return;
-      this.#read(MESSAGES_PER_TURN);
-      this.#watch.arm();
-      options.onRead?.();
-    });
+    try {
+      this.#watch = watchReadable(this.#fd, () => {
+        if (this.#closed) return;
+        this.#read(MESSAGES_PER_TURN);
+        this.#watch.arm();
+        options.onRead?.();
+      });
+    } catch (error) {
+      libc().close(this.#fd);
+      throw error;
+    }
     this.#watch.arm();
   }
 
@@ -105,8 +111,7 @@ export class NetlinkListener {
 /** Bound to a number that the kernel gives: one without would not hear what other programs change. */
 function openSocket({ protocol, groups }: NetlinkListenerOptions): number {
   const calls = libc();
-  const fd = calls.socket(AF_NETLINK, SOCK_RAW_CLOEXEC_NONBLOCK, protocol);
-  if (fd < 0) throw new SystemError('open a netlink socket', calls.errno());
+  const fd = takeDescriptor(calls.socket(AF_NETLINK, SOCK_RAW_CLOEXEC_NONBLOCK, protocol), 'open a netlink socket');
   const fail = (what: string): never => {
     const error = new SystemError(what, calls.errno());
     calls.close(fd);

@@ -4,6 +4,7 @@
  * made and waited for in one call; long answers are read in slices, with the event loop in between.
  */
 import { setImmediate } from 'node:timers/promises';
+import { takeDescriptor } from './descriptors.ts';
 import { addressOf, ERRNO, libc, SystemError } from './libc.ts';
 import type { NetlinkMessage, NetlinkRequest } from './netlink.ts';
 import { parseMessages } from './netlink.ts';
@@ -42,8 +43,7 @@ export class NetlinkSocket {
   /** @throws SystemError */
   constructor(protocol: number = NETLINK_ROUTE) {
     const calls = libc();
-    this.#fd = calls.socket(AF_NETLINK, SOCK_RAW_CLOEXEC_NONBLOCK, protocol);
-    if (this.#fd < 0) throw new SystemError('open a netlink socket', calls.errno());
+    this.#fd = takeDescriptor(calls.socket(AF_NETLINK, SOCK_RAW_CLOEXEC_NONBLOCK, protocol), 'open a netlink socket');
     const on = Uint8Array.of(1, 0, 0, 0);
     // Kernels before 4.20 know not all of them; then errors come without an explanation, and dumps unfiltered.
     for (const option of [NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK]) {

@@ -5,6 +5,7 @@
  * Each descriptor is watched in one-shot mode: after it was reported it stays silent until `arm()`, so that one that
  * nobody empties does not wake the thread over and over.
  */
+import { takeDescriptor } from './descriptors.ts';
 import { addressOf, ERRNO, libc, SystemError } from './libc.ts';
 
 /** A descriptor under watch. Silent until `arm()`, and again after each report. */
@@ -56,21 +57,28 @@ class Poller {
 
   constructor() {
     const calls = libc();
-    this.#epoll = calls.epollCreate(EPOLL_CLOEXEC);
-    if (this.#epoll < 0) throw new SystemError('epoll_create1', calls.errno());
-    this.#wakeUp = calls.eventfd(EFD_NONBLOCK_CLOEXEC);
-    if (this.#wakeUp < 0) {
-      const error = new SystemError('eventfd', calls.errno());
+    this.#epoll = takeDescriptor(calls.epollCreate(EPOLL_CLOEXEC), 'epoll_create1');
+    let wakeUp = -1;
+    try {
+      wakeUp = takeDescriptor(calls.eventfd(EFD_NONBLOCK_CLOEXEC), 'eventfd');
+      this.#control(EPOLL_CTL_ADD, wakeUp, EPOLLIN, WAKE_UP);
+    } catch (error) {
+      if (wakeUp >= 0) calls.close(wakeUp);
       calls.close(this.#epoll);
       throw error;
     }
-    this.#control(EPOLL_CTL_ADD, this.#wakeUp, EPOLLIN, WAKE_UP);
+    this.#wakeUp = wakeUp;
     process.on('exit', this.#atExit);
   }
 
   watch(fd: number, onReady: (failed: boolean) => void): Watch {
     const token = ++this.#lastToken;
-    this.#control(EPOLL_CTL_ADD, fd, EPOLLONESHOT, token);
+    try {
+      this.#control(EPOLL_CTL_ADD, fd, EPOLLONESHOT, token);
+    } catch (error) {
+      if (this.#watches.size === 0 && !this.#waiting) this.#stop();
+      throw error;
+    }
     this.#watches.set(token, onReady);
     this.#wait();
     return {
@@ -136,6 +144,9 @@ class Poller {
     view.setUint32(0, events, true);
     view.setBigUint64(DATA_AT, BigInt(token), true);
     const calls = libc();
-    if (calls.epollControl(this.#epoll, operation, fd, event) < 0) throw new SystemError('epoll_ctl', calls.errno());
+    if (calls.epollControl(this.#epoll, operation, fd, event) >= 0) return;
+    const errno = calls.errno();
+    const advice = errno === ERRNO.ENOSPC ? 'Raise fs.epoll.max_user_watches' : undefined;
+    throw new SystemError('epoll_ctl', errno, advice);
   }
 }

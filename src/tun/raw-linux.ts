@@ -9,6 +9,7 @@
  * Kernel interface: raw(7), RFC 3542 §3 for IPv6.
  */
 import { type IpAddress, type IpFamily, NO_PORT } from '../base/address.ts';
+import { takeDescriptor } from './descriptors.ts';
 import { ERRNO, libc, SystemError } from './libc.ts';
 import { PathDiscovery } from './path-discovery.ts';
 import * as layout from './socket-layout.ts';
@@ -37,8 +38,7 @@ export async function linuxRawEsp(family: IpFamily): Promise<UdpSocket> {
 function openSocket(family: IpFamily): UdpSocket {
   const calls = libc();
   const domain = family === 4 ? layout.AF_INET : layout.AF_INET6;
-  const fd = calls.socket(domain, SOCK_RAW_NONBLOCK_CLOEXEC, IPPROTO_ESP);
-  if (fd < 0) throw new SystemError('socket', calls.errno());
+  const fd = takeDescriptor(calls.socket(domain, SOCK_RAW_NONBLOCK_CLOEXEC, IPPROTO_ESP), 'socket');
   try {
     const address: IpAddress = { family, value: 0n };
     const ecn = setUpSocket(fd, address);

@@ -5,6 +5,7 @@
  * Kernel interface: linux/if_tun.h, linux/if.h; Documentation/networking/tuntap.rst.
  */
 import { displayText, utf8 } from '../base/text.ts';
+import { takeDescriptor } from './descriptors.ts';
 import { ERRNO, libc, SystemError } from './libc.ts';
 import type { OffloadKinds } from './offload/shared.ts';
 import { createError, IFNAMSIZ, openError, TUN_PATH } from './tun-errors.ts';
@@ -42,14 +43,15 @@ export function createTun(wanted: string, offload: OffloadKinds, queues = 1): Tu
 function withQueues(first: Attached, flags: number, queues: number, offload: OffloadKinds): TunInterface {
   const { name } = first;
   const fds = [first.fd];
-  while (fds.length < queues) {
-    const next = attach(name, flags);
-    if ('fd' in next) {
+  try {
+    while (fds.length < queues) {
+      const next = attach(name, flags);
+      if (!('fd' in next)) throw createError(name, next.errno);
       fds.push(next.fd);
-    } else {
-      for (const fd of fds) libc().close(fd);
-      throw createError(name, next.errno);
     }
+  } catch (error) {
+    for (const fd of fds) libc().close(fd);
+    throw error;
   }
   return { fds, name, offload };
 }
@@ -81,8 +83,9 @@ const IFREQ_VALUE = IFNAMSIZ;
 
 function attach(wanted: string, flags: number): Attached | { errno: number } {
   const calls = libc();
-  const fd = calls.open(TUN_PATH, O_RDWR_NONBLOCK_CLOEXEC);
-  if (fd < 0) throw openError(calls.errno());
+  const opened = calls.open(TUN_PATH, O_RDWR_NONBLOCK_CLOEXEC);
+  if (opened < 0) throw openError(calls.errno());
+  const fd = takeDescriptor(opened, `open ${TUN_PATH}`);
   const request = interfaceRequest(wanted);
   new DataView(request.buffer).setUint16(IFREQ_VALUE, IFF_TUN | IFF_NO_PI | flags, true);
   if (calls.ioctl(fd, TUNSETIFF, request) >= 0) return { fd, name: requestName(request) };

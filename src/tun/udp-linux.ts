@@ -13,6 +13,7 @@
 import type { IpAddress, SocketAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import type { PathReport } from '../base/path-report.ts';
+import { takeDescriptor } from './descriptors.ts';
 import { partIkeFromEsp } from './ike-filter.ts';
 import { libc, SystemError } from './libc.ts';
 import { PathDiscovery } from './path-discovery.ts';
@@ -34,9 +35,13 @@ export function linuxUdp(options: LinuxUdpOptions = {}): UdpNetwork {
   return {
     // An async function, so that what it throws rejects.
     async bind(wanted: UdpBindOptions): Promise<UdpSocket> {
+      let opened: readonly UdpDescriptor[] = [];
       try {
-        return new LinuxUdpSocket(...openDescriptors(wanted, options));
+        const descriptors = openDescriptors(wanted, options);
+        opened = descriptors;
+        return new LinuxUdpSocket(...descriptors);
       } catch (error) {
+        closeAll(opened);
         throw error instanceof SystemError ? bindError(wanted, error) : error;
       }
     },
@@ -86,11 +91,15 @@ function openDescriptors(wanted: UdpBindOptions, options: LinuxUdpOptions): Desc
     while (esp.length < espQueues) esp.push(openDescriptor(shared, options, { sharePort: true }));
     if (partIkeFromEsp(ike.fd, espQueues)) return [ike, ...esp];
   } catch (error) {
-    for (const { fd } of [ike, ...esp]) libc().close(fd);
+    closeAll([ike, ...esp]);
     throw error;
   }
-  for (const { fd } of [ike, ...esp]) libc().close(fd);
+  closeAll([ike, ...esp]);
   return [openDescriptor(shared, options)];
+}
+
+function closeAll(descriptors: readonly UdpDescriptor[]): void {
+  for (const { fd } of descriptors) libc().close(fd);
 }
 
 function openDescriptor(
@@ -100,8 +109,8 @@ function openDescriptor(
 ): UdpDescriptor {
   const { address } = wanted;
   const calls = libc();
-  const fd = calls.socket(address.family === 4 ? layout.AF_INET : layout.AF_INET6, SOCK_DGRAM_NONBLOCK_CLOEXEC, 0);
-  if (fd < 0) throw new SystemError('socket', calls.errno());
+  const domain = address.family === 4 ? layout.AF_INET : layout.AF_INET6;
+  const fd = takeDescriptor(calls.socket(domain, SOCK_DGRAM_NONBLOCK_CLOEXEC, 0), 'socket');
   try {
     const set = optionsOf(fd);
     if (address.family === 6) set(layout.SOL_IPV6, layout.IPV6_V6ONLY, 1);
@@ -221,8 +230,7 @@ export class LinuxUdpSocket implements UdpSocket {
     clearTimeout(this.#pause);
     this.#end.release();
     this.#closed = this.#watch.close();
-    libc().close(this.#descriptor.fd);
-    for (const { fd } of this.#esp) libc().close(fd);
+    closeAll([this.#descriptor, ...this.#esp]);
     return this.#closed;
   }
 

@@ -392,3 +392,34 @@ describe('a host that is closed', () => {
     await nothing();
   });
 });
+
+describe('what the system refuses', () => {
+  it('of a device leaves nothing of its tunnel, which can be added again', async () => {
+    const { a, b, right } = await pair();
+    await a.host.remove('t');
+    const before = count(a.host);
+    const broken = new MemoryDevice();
+    broken.onReadable = () => {
+      throw new RangeError('Array buffer allocation failed');
+    };
+    await expect(a.host.add(tunnel(), broken)).rejects.toThrow('allocation failed');
+    expect([a.host.engine.tunnel('t'), count(a.host)]).toEqual([undefined, before]);
+    const again = new MemoryDevice();
+    await a.host.add(tunnel(), again);
+    again.inject(packet('10.1.0.1', '10.2.0.1', 'again'));
+    await eventually('the packet', () => texts(right).includes('again'));
+    expect(b.events.some(({ type }) => type === 'child-up')).toBe(true);
+  });
+
+  it('of routes is reported, and the tunnel comes up without', async () => {
+    const refuse = (): never => {
+      throw new Error('No buffer space available (ENOBUFS)');
+    };
+    const { a, left, right } = await pair({ localAddressFor: refuse, pathMtuFor: refuse });
+    left.inject(packet('10.1.0.1', '10.2.0.1', 'first'));
+    await eventually('the packet', () => texts(right).includes('first'));
+    expect(a.events.flatMap((event) => (event.type === 'note' ? [event.text] : []))).toContain(
+      'the system could not be asked for a route: No buffer space available (ENOBUFS)',
+    );
+  });
+});

@@ -1,5 +1,5 @@
 /** The order in which IKE and the workers are told things, with workers that answer when the test lets them. */
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import type { IpAddress } from '../../src/base/address.ts';
 import type { CipherKeys } from '../../src/crypto/types.ts';
 import type { Link, LinkOptions } from '../../src/daemon/workers/link.ts';
@@ -273,4 +273,25 @@ describe('what workers tell', () => {
     await planes.close();
     expect([send.stopped, receive.stopped]).toEqual([true, true]);
   });
+});
+
+it('a device for whose counters there is no memory is opened by no worker', () => {
+  const { planes, send, receive } = make();
+  const device = new MemoryDevice();
+  Object.assign(device, { handOver: () => [{ fd: 7, offload: 'none' }] });
+  let left = 1;
+  vi.stubGlobal(
+    'SharedArrayBuffer',
+    class extends SharedArrayBuffer {
+      constructor(bytes: number) {
+        if (left-- <= 0) throw new RangeError('Array buffer allocation failed');
+        super(bytes);
+      }
+    },
+  );
+  expect(() => planes.openDevice(1, device)).toThrow('allocation failed');
+  vi.unstubAllGlobals();
+  expect([...send.types(), ...receive.types()]).toEqual([]);
+  planes.openDevice(1, device);
+  expect([...send.types(), ...receive.types()]).toEqual(['open-device', 'open-device']);
 });

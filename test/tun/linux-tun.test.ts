@@ -350,7 +350,9 @@ describe('errors of TUN devices', () => {
     );
     expect(openError(19).message).toMatch(/ENODEV.*modprobe tun/);
     expect(openError(13).message).toMatch(/EACCES.*chmod 666/);
-    expect(openError(24).message).toMatch(/^open \/dev\/net\/tun: Too many open files \(EMFILE\)$/);
+    expect(openError(24).message).toMatch(
+      /^open \/dev\/net\/tun: Too many open files \(EMFILE\)\. No file descriptors left \(the limit is \d+\): raise LimitNOFILE=/,
+    );
     expect(createError('x', 12).message).toMatch(/ENOMEM/);
   });
 });

@@ -5,7 +5,8 @@
 import { readFileSync } from 'node:fs';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { WORKER_OPTIONS } from '../../base/worker-options.ts';
-import { addressOf, libc, SystemError } from '../../tun/libc.ts';
+import { explained, takeDescriptor } from '../../tun/descriptors.ts';
+import { addressOf, libc } from '../../tun/libc.ts';
 import {
   CONTROL_BYTES,
   Control,
@@ -74,6 +75,8 @@ export class WorkerLink {
   /** Commands of the workers that were here before: what still waits for one of those waits for nothing. */
   #former = 0;
   #answered = false;
+  /** One has answered since this link was made. */
+  #proven = false;
   #restarts = 0;
   #pause = FIRST_PAUSE;
   #startedAt = 0;
@@ -85,15 +88,13 @@ export class WorkerLink {
   #error: Error | undefined;
   #stopping = false;
   #ended: Promise<void> = Promise.resolve();
-  /** Resolved when the first worker answers; rejected when it never does. */
-  readonly #ready: PromiseWithResolvers;
+  /** Resolved when the first worker answers; rejected when it cannot start, and another when it is tried again. */
+  #ready: PromiseWithResolvers = withResolvers();
 
   /** @throws SystemError */
   constructor(options: LinkOptions) {
     this.#options = options;
-    this.#wake = libc().eventfd(EFD_NONBLOCK_CLOEXEC);
-    if (this.#wake < 0) throw new SystemError('eventfd', libc().errno());
-    this.#ready = withResolvers();
+    this.#wake = takeDescriptor(libc().eventfd(EFD_NONBLOCK_CLOEXEC), 'eventfd');
     if (links.size === 0) process.on('exit', stopAll);
     links.add(this);
     this.#start();
@@ -153,7 +154,15 @@ export class WorkerLink {
     this.#askedAt = this.#startedAt;
     const workerData: WorkerSetup = { ...this.#options.setup, port: port2, wake: this.#wake, control: this.control };
     const options = { ...WORKER_OPTIONS, workerData, transferList: [port2], resourceLimits: RESOURCES };
-    const worker = new Worker(new URL('./worker.js', import.meta.url), options);
+    let worker: Worker;
+    try {
+      worker = new Worker(new URL('./worker.js', import.meta.url), options);
+    } catch (error) {
+      // There is no thread for it. Reported later, like the end of a running worker: the caller is not ready for it yet.
+      port1.close();
+      setImmediate(() => this.#gone(explained(error)));
+      return;
+    }
     this.#worker = worker;
     this.#port = port1;
     port1.on('message', (output: WorkerOutput) => this.#heard(port1, output));
@@ -178,6 +187,7 @@ export class WorkerLink {
     this.#applied = applied;
     if (!this.#answered) {
       this.#answered = true;
+      this.#proven = true;
       this.#ready.resolve();
     }
     if (reports.length > 0) this.#options.onReports(reports);
@@ -188,15 +198,18 @@ export class WorkerLink {
     clearInterval(this.#watch);
     this.#worker = undefined;
     this.#port = undefined;
-    const reason = this.#error?.message ?? `it ended with code ${code}`;
+    this.#gone(this.#error === undefined ? `it ended with code ${code}` : explained(this.#error));
+  }
+
+  /** There is no worker; another is tried after a pause. */
+  #gone(reason: string): void {
     if (this.#stopping) return;
-    if (!this.#answered && this.#restarts === 0) {
-      this.#ready.reject(new Error(`the ${this.#options.setup.role} worker cannot start: ${reason}`));
-    }
+    if (!this.#proven) this.#ready.reject(new Error(`the ${this.#options.setup.role} worker cannot start: ${reason}`));
     if (performance.now() - this.#startedAt >= PROVEN) this.#pause = FIRST_PAUSE;
     this.#options.onCrash(reason, this.#pause);
     this.#restart = setTimeout(() => {
       this.#restarts++;
+      if (!this.#proven) this.#ready = withResolvers();
       this.#start();
     }, this.#pause);
     this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE);

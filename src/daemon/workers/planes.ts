@@ -203,15 +203,17 @@ export class WorkerPlanes implements PlanePort {
     this.#sockets.set(socket, opened);
   }
 
-  /** Has all workers open what each is to have of something. */
+  /** Has all workers open what each is to have of something; none when `make` throws, as there may be no memory. */
   #open<Open extends DescriptorCommand>(make: (role: WorkerRole, lane: number) => Open | undefined): Opened<Open> {
-    const open = (role: WorkerRole, links: readonly Link[]): (Open | undefined)[] =>
-      links.map((link, lane) => {
-        const command = make(role, lane);
-        if (command !== undefined) link.post(command);
-        return command;
-      });
-    return { send: open('send', this.#sending), receive: open('receive', this.#receiving) };
+    const opened = {
+      send: this.#sending.map((_, lane) => make('send', lane)),
+      receive: this.#receiving.map((_, lane) => make('receive', lane)),
+    };
+    for (const [at, link] of this.#links.entries()) {
+      const command = [...opened.send, ...opened.receive][at];
+      if (command !== undefined) link.post(command);
+    }
+    return opened;
   }
 
   closeSocket(socket: UdpSocket): Promise<void> {

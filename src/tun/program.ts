@@ -1,0 +1,72 @@
+/**
+ * Runs a program to its end: what it is given to read, what it writes, how it ended. The only place of the daemon that
+ * starts programs.
+ */
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
+import { explained } from './descriptors.ts';
+
+/** Characters that are kept of what a program writes: the counters of ten thousand parts of a fence, and of errors what is read. */
+const MAX_OUTPUT = 16 << 20;
+const MAX_ERRORS = 4096;
+
+export interface ProgramOptions {
+  readonly input?: string;
+  readonly env?: NodeJS.ProcessEnv;
+  /** Milliseconds after which the program is killed. */
+  readonly timeout: number;
+  /** Starts the program: in another network namespace than the thread's. */
+  readonly start?: (<T>(work: () => T) => T) | undefined;
+}
+
+export interface ProgramResult {
+  /** The exit code, or the signal that ended it. */
+  readonly end: number | string;
+  readonly output: string;
+  readonly errors: string;
+}
+
+/** The program is not there. */
+export class MissingProgramError extends Error {
+  override readonly name = 'MissingProgramError';
+}
+
+/**
+ * @throws MissingProgramError; Error when it cannot be started, saying what there is none left of: each start takes eight
+ * descriptors for a moment, and a process
+ */
+export function runProgram(
+  program: string,
+  words: readonly string[],
+  { input = '', env, timeout, start = (work) => work() }: ProgramOptions,
+): Promise<ProgramResult> {
+  return new Promise((resolve, reject) => {
+    const refuse = (error: unknown): void => reject(startError(program, error));
+    const options: SpawnOptions = { env, timeout, killSignal: 'SIGKILL', stdio: 'pipe' };
+    let child: ChildProcess;
+    try {
+      child = start(() => spawn(program, words, options));
+    } catch (error) {
+      refuse(error);
+      return;
+    }
+    // Of most failures Node tells by an event, and the child then may have no pipes.
+    child.on('error', refuse);
+    let [output, errors] = ['', ''];
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      if (output.length < MAX_OUTPUT) output += text;
+    });
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      if (errors.length < MAX_ERRORS) errors += text;
+    });
+    // A program that ends before it has read all says why itself.
+    child.stdin?.on('error', () => undefined).end(input);
+    child.on('close', (code, signal) => resolve({ end: code ?? signal ?? 'unknown', output, errors }));
+  });
+}
+
+function startError(program: string, error: unknown): Error {
+  if (error instanceof Error && 'code' in error && error.code === 'ENOENT') {
+    return new MissingProgramError(`the program ${program} is not there`);
+  }
+  return new Error(`the program ${program} cannot be started: ${explained(error)}`, { cause: error });
+}
