@@ -1,8 +1,9 @@
 /** The verb that makes a tunnel a part of the host's own network configuration. */
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { messageOf } from '../base/text.ts';
 import { parseDocument } from '../config/parse.ts';
+import { type StagedFile, stageFile } from '../daemon/replace-file.ts';
 import {
   EXPORT_FORMATS,
   EXPORT_MARK,
@@ -60,9 +61,10 @@ function exported(make: () => HostNetworkFiles): HostNetworkFiles {
   }
 }
 
-/** All of them or, where one is not ours to replace, none. */
+/** All of them, or none where one is not ours to replace or cannot be written. */
 function writeFiles(folder: string, files: readonly ExportedFile[]): string[] {
   const placed = files.map(({ path, content }) => ({ path: join(folder, path), content }));
+  const staged: StagedFile[] = [];
   try {
     for (const { path } of placed) {
       if (existsSync(path) && !readFileSync(path, 'utf8').startsWith(EXPORT_MARK)) {
@@ -73,9 +75,11 @@ function writeFiles(folder: string, files: readonly ExportedFile[]): string[] {
     }
     for (const { path, content } of placed) {
       mkdirSync(dirname(path), { recursive: true });
-      writeFileSync(path, content);
+      staged.push(stageFile(path, content, 0o644));
     }
+    for (const file of staged) file.commit();
   } catch (error) {
+    for (const file of staged) file.discard();
     throw error instanceof RefusedInputError ? error : new RefusedInputError(messageOf(error));
   }
   return placed.map(({ path }) => path);

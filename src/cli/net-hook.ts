@@ -5,11 +5,12 @@
  * A shell starts in a millisecond, Node in fifty to a hundred. So the shell looks whether a network is our business at
  * all, which no daemon is needed for, and Node is started only for those that are; it has no parts that parse XML.
  */
-import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { messageOf } from '../base/text.ts';
 import { NO_INSPECTOR } from '../daemon/node-options.ts';
+import { removeFile, removeLeftovers, replaceFile } from '../daemon/replace-file.ts';
 import { TUNNEL_NAMESPACE } from '../libvirt/network.ts';
 import { type Arguments, type LocalVerbSpec, RefusedInputError, type Terminal, UsageError } from './verb.ts';
 
@@ -75,14 +76,12 @@ function shellQuoted(text: string): string {
 function install(folder: string, script: string, terminal: Terminal): void {
   const path = join(folder, FILE);
   checkOurs(path);
-  const fresh = join(folder, `.${FILE}.${process.pid}`);
   try {
     mkdirSync(folder, { recursive: true, mode: 0o755 });
-    writeFileSync(fresh, script);
-    chmodSync(fresh, 0o755);
-    renameSync(fresh, path);
+    // libvirt runs what it finds in that folder, whatever its name.
+    removeLeftovers(folder, FILE);
+    replaceFile(path, script, 0o755);
   } catch (error) {
-    rmSync(fresh, { force: true });
     throw new RefusedInputError(`the hook cannot be written: ${messageOf(error)}`);
   }
   terminal.out(`Hook ${path} installed\n`);
@@ -92,7 +91,7 @@ function install(folder: string, script: string, terminal: Terminal): void {
 function remove(folder: string, terminal: Terminal): void {
   const path = join(folder, FILE);
   if (!checkOurs(path)) throw new RefusedInputError(`there is no hook ${path}`);
-  rmSync(path);
+  removeFile(path);
   terminal.out(`Hook ${path} removed\n`);
 }
 

@@ -10,7 +10,9 @@ import { dumpDocument } from '../config/dump.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { parseDocument } from '../config/parse.ts';
 import { ObjectTable, type TunnelObject } from './objects.ts';
+import { ControlError } from './protocol.ts';
 import { refusing } from './refusing.ts';
+import { logLeftovers, type StagedFile, StorageError } from './replace-file.ts';
 import { DefinitionStore, DocumentFolder } from './store.ts';
 
 /** A document as it came: XML, and what to call it in messages. */
@@ -34,8 +36,9 @@ export class Catalog {
     this.#liveDocuments = new DocumentFolder(join(runDir, 'live'), 'live state (--run-dir)');
   }
 
-  /** Reads both folders. What cannot be read is logged and left out. */
+  /** Reads both folders. What cannot be read is logged and left out, and what a crash left half written is removed. */
   load(): void {
+    for (const folder of [this.#definitions, this.#liveDocuments]) logLeftovers(this.#log, () => folder.clean());
     for (const { name, file, xml } of this.#definitions.load()) this.#loadKept(name, file, xml);
     for (const { name, file, xml } of this.#liveDocuments.load()) this.#loadLive(name, file, xml);
     for (const file of this.#definitions.brokenAutostarts())
@@ -60,8 +63,16 @@ export class Catalog {
       this.objects.claim(document);
       this.#interrupted.set(name, document);
     } catch (error) {
-      this.#liveDocuments.remove(name);
       this.#log.error({ file }, `a tunnel that ran is not started again: ${messageOf(error)}`);
+      this.#forgetLive(name, file);
+    }
+  }
+
+  #forgetLive(name: string, file: string): void {
+    try {
+      this.#liveDocuments.remove(name);
+    } catch (error) {
+      this.#log.error({ file }, messageOf(error));
     }
   }
 
@@ -108,44 +119,80 @@ export class Catalog {
     }
   }
 
-  keep(object: TunnelObject, document: SectunnelDocument): void {
-    this.#definitions.save(document.name, dumpDocument(document));
-    object.kept = document;
+  /**
+   * Writes a definition to the disk, from where `commit` puts it into its place.
+   * @throws StorageError with nothing changed
+   */
+  stageKept(object: TunnelObject, document: SectunnelDocument): StagedFile {
+    const file = this.#definitions.stage(document.name, dumpDocument(document));
+    const commit = (): void => {
+      this.#change(object, document, () => file.commit());
+    };
+    return { commit, discard: () => file.discard() };
   }
 
-  /** The tunnel is defined no longer. */
+  /** Has the memory say what the disk says, also where that may not survive a power failure. */
+  #change(object: TunnelObject, kept: SectunnelDocument | undefined, onDisk: () => void): void {
+    try {
+      onDisk();
+    } catch (error) {
+      if (error instanceof StorageError && error.isDone) object.kept = kept;
+      throw error;
+    }
+    object.kept = kept;
+  }
+
+  /** The tunnel is defined no longer. @throws StorageError */
   forget(object: TunnelObject): void {
-    this.#definitions.remove(object.name);
-    object.kept = undefined;
-    this.objects.dropIfGone(object);
+    try {
+      this.#change(object, undefined, () => this.#definitions.remove(object.name));
+    } finally {
+      this.objects.dropIfGone(object);
+    }
+  }
+
+  /** Writes what is to run, as a daemon that is cut off finds it again. @throws StorageError with nothing changed */
+  stageLive(document: SectunnelDocument): StagedFile {
+    return this.#liveDocuments.stage(document.name, dumpDocument(document));
   }
 
   /** The tunnel runs, with this document. */
   started(object: TunnelObject, document: SectunnelDocument): void {
     this.#interrupted.delete(object.name);
     object.live = document;
-    this.#liveDocuments.save(object.name, dumpDocument(document));
   }
 
-  /** The tunnel runs no longer. */
+  /** The tunnel runs no longer. @throws ControlError when only its file says that it does */
   stopped(object: TunnelObject): void {
     object.live = undefined;
-    this.#liveDocuments.remove(object.name);
     this.objects.dropIfGone(object);
+    this.#removeLive(object.name);
   }
 
   /** A tunnel that runs no longer is to run again, after a crash of the daemon too. */
-  interrupt(document: SectunnelDocument): void {
-    this.#interrupted.set(document.name, document);
-    this.#liveDocuments.save(document.name, dumpDocument(document));
-    this.objects.claim(document);
+  interrupt(object: TunnelObject): void {
+    if (object.live !== undefined) this.#interrupted.set(object.name, object.live);
+    object.live = undefined;
   }
 
-  /** A tunnel that ran need not run again. False when there is none. */
+  /** A tunnel that ran need not run again. False when there is none. @throws ControlError as `stopped` */
   giveUp(object: TunnelObject): boolean {
     this.objects.dropIfGone(object);
     const known = this.#interrupted.delete(object.name);
-    if (known) this.#liveDocuments.remove(object.name);
+    if (known) this.#removeLive(object.name);
     return known;
+  }
+
+  /** @throws ControlError saying what a file that stays does */
+  #removeLive(name: string): void {
+    try {
+      this.#liveDocuments.remove(name);
+    } catch (error) {
+      if (!(error instanceof StorageError)) throw error;
+      throw new ControlError(
+        'system',
+        `${error.message}. The next daemon starts tunnel ${name} again; remove the file`,
+      );
+    }
   }
 }

@@ -17,6 +17,7 @@ import {
 import { peerUser } from './peer.ts';
 import { ControlError, type ErrorObject, type TunnelEvent } from './protocol.ts';
 import { RateLimit } from './rate-limit.ts';
+import { refusalOf } from './refusing.ts';
 import type { ControlRequest } from './request.ts';
 import { type Lane, RequestQueue } from './request-queue.ts';
 
@@ -217,7 +218,8 @@ export class ControlServer {
   }
 
   #explain(error: unknown): ErrorObject {
-    if (error instanceof ControlError) return { code: error.code, message: error.message };
+    const refusal = refusalOf(error);
+    if (refusal !== undefined) return { code: refusal.code, message: refusal.message };
     const message = messageOf(error);
     this.#log.error({ error: error instanceof Error ? error.stack : message }, 'request failed');
     return { code: 'internal', message: `internal error: ${message}` };
@@ -237,15 +239,22 @@ function leastRecent(connections: Iterable<Connection>, may: (one: Connection) =
   return oldest;
 }
 
-/** Whether somebody accepts connections on a socket file: tells a living daemon from a file left behind. */
+/**
+ * Whether a process accepts connections on a socket file: tells a living daemon from a file left behind.
+ * @throws Error when it cannot be told: the file may be that of a daemon
+ */
 function answers(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     const socket = connect(path);
-    const finish = (alive: boolean) => (): void => {
+    socket.once('connect', () => {
       socket.destroy();
-      resolve(alive);
-    };
-    socket.once('connect', finish(true));
-    socket.once('error', finish(false));
+      resolve(true);
+    });
+    socket.once('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT' || error.code === 'ECONNREFUSED') resolve(false);
+      // More clients wait to be accepted than the system lets wait.
+      else if (error.code === 'EAGAIN') resolve(true);
+      else reject(error);
+    });
   });
 }

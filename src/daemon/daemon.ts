@@ -11,9 +11,12 @@ import { toPolicy } from '../config/selectors.ts';
 import { sameKeyWarning, sharedKeyWarning } from '../config/shared-keys.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { Fetch } from '../pki/online.ts';
+import { Activation } from './activation.ts';
 import { Autostart } from './autostart.ts';
 import { Catalog, type DocumentText } from './catalog.ts';
 import { certificateProblems } from './certificates.ts';
+import { allOf, eachOf } from './each.ts';
+import { visibleFolder } from './files.ts';
 import { HeldNetworks } from './networks.ts';
 import { type HoldingTunnel, holdingTunnel } from './networks-plan.ts';
 import { checkIdentity, type TunnelObject } from './objects.ts';
@@ -21,6 +24,7 @@ import { secretOf } from './plan.ts';
 import type { Platform } from './platform.ts';
 import { ControlError, type DefineResult, type TunnelEvent } from './protocol.ts';
 import { Queries } from './queries.ts';
+import { logLeftovers } from './replace-file.ts';
 import { Runner } from './runner.ts';
 import { concerns, type SecretChange, SecretSources } from './secret-sources.ts';
 import { SecretStore } from './secrets.ts';
@@ -42,6 +46,8 @@ export interface DaemonOptions {
 
 /** Milliseconds that a network waits for its tunnel to start. */
 const NETWORK_PATIENCE = 1_000;
+/** How often it is tried again what could not be taken away, in milliseconds. */
+const REPEAT = 30_000;
 
 export class Daemon {
   readonly secrets: SecretSources;
@@ -54,9 +60,12 @@ export class Daemon {
   readonly runDir: string;
   readonly #catalog: Catalog;
   readonly #autostart: Autostart;
+  readonly #activation: Activation;
   /** Tunnels that ran before and that nothing else wants to run: one that is stopped by hand before it could is not started. */
   // BOUNDED: by the objects.
   readonly #resumed = new Set<string>();
+  readonly #secretsDir: string;
+  #repeat: NodeJS.Timeout | undefined;
   /** Changes happen one after another. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -66,8 +75,9 @@ export class Daemon {
     this.runDir = options.runDir;
     this.#catalog = new Catalog(options.configDir, options.runDir, options.log);
     this.#autostart = new Autostart((name) => this.#startUnasked(name), options.log);
+    this.#secretsDir = join(options.configDir, 'secrets');
     this.secrets = new SecretSources({
-      own: new SecretStore(join(options.configDir, 'secrets')),
+      own: new SecretStore(this.#secretsDir),
       libvirtSockets: options.libvirtSockets ?? [],
       onChanged: (change) => this.#secretChanged(change),
     });
@@ -92,12 +102,16 @@ export class Daemon {
       log: options.log,
     });
     const { runner, networks, secrets } = this;
-    this.queries = new Queries({ catalog: this.#catalog, runner, autostart: this.#autostart, networks, secrets });
+    const shared = { catalog: this.#catalog, autostart: this.#autostart, runner, networks };
+    this.#activation = new Activation({ ...shared, log: options.log, publish: (event) => this.#publish(event) });
+    this.queries = new Queries({ ...shared, secrets });
   }
 
   /** Reads the definitions and starts what is to be started. */
   async open(): Promise<void> {
     this.#catalog.load();
+    this.#lookAtSecrets();
+    this.#repeat = setInterval(() => void this.#inTurn(() => this.#repeatFailed()), REPEAT).unref();
     const interrupted = [...this.#catalog.interrupted.keys()];
     const marked = this.#catalog.autostarted();
     // libvirt's daemons may be started only when this one is ready: what needs their secrets is not waited for.
@@ -118,17 +132,38 @@ export class Daemon {
     for (const name of later) void this.#autostart.begin(name);
   }
 
-  /** Stops all tunnels, telling their peers. */
+  /** Stops all tunnels, telling their peers; the others too when one cannot be stopped as it should. */
   async close(): Promise<void> {
+    clearInterval(this.#repeat);
     this.#autostart.close();
     this.networks.close();
-    await this.#inTurn(async () => {
-      for (const object of this.#catalog.objects.all()) {
-        if (object.live !== undefined) await this.#stop(object);
-      }
-      await this.runner.close();
-    });
-    this.secrets.close();
+    const running = this.#catalog.objects.all().filter(({ live }) => live !== undefined);
+    await allOf(
+      () => this.#inTurn(() => eachOf(running, (object) => this.#stopAtEnd(object))),
+      () => this.#inTurn(() => this.runner.close()),
+      () => this.secrets.close(),
+    );
+  }
+
+  /** What cannot be removed now is tried once more when workers and sockets have given their descriptors back. */
+  async #stopAtEnd(object: TunnelObject): Promise<void> {
+    try {
+      await this.#activation.stop(object);
+    } catch (error) {
+      this.#log.error({ tunnel: object.name }, messageOf(error));
+    }
+  }
+
+  #lookAtSecrets(): void {
+    logLeftovers(this.#log, () => this.secrets.clean());
+    const visible = visibleFolder(this.#secretsDir);
+    if (visible !== undefined) this.#log.warn({}, visible);
+  }
+
+  /** What could not be done for want of something is done when there is some again. */
+  async #repeatFailed(): Promise<void> {
+    const documents = this.#catalog.objects.all().flatMap(({ name }) => this.#catalog.documentToStart(name) ?? []);
+    await this.runner.standing.repeat(documents);
   }
 
   define(text: DocumentText): Promise<DefineResult> {
@@ -141,7 +176,7 @@ export class Daemon {
       ];
       const object = this.#catalog.objects.claim(document);
       try {
-        this.#catalog.keep(object, document);
+        this.#catalog.stageKept(object, document).commit();
       } finally {
         this.#catalog.objects.dropIfGone(object);
       }
@@ -161,8 +196,8 @@ export class Daemon {
         );
       }
       this.#catalog.forget(object);
-      if (this.#autostart.cancel(name)) await this.runner.standing.release(name);
       this.#publish({ tunnel: name, event: 'undefined', detail: '' });
+      if (this.#autostart.cancel(name)) await this.runner.standing.release(name);
       return { name };
     });
   }
@@ -174,7 +209,7 @@ export class Daemon {
       const object = this.#catalog.objects.claim(document);
       if (object.live !== undefined) throw new ControlError('invalid-state', `tunnel ${object.name} is active already`);
       try {
-        await this.#start(object, document);
+        await this.#activation.start(object, document);
       } finally {
         this.#catalog.objects.dropIfGone(object);
       }
@@ -189,8 +224,7 @@ export class Daemon {
       const document = object.kept ?? this.#catalog.interrupted.get(object.name);
       if (document === undefined)
         throw new ControlError('invalid-state', `tunnel ${object.name} has no document to start with`);
-      const device = await this.#start(object, document);
-      return { name: object.name, device };
+      return { name: object.name, device: await this.#activation.start(object, document) };
     });
   }
 
@@ -203,7 +237,9 @@ export class Daemon {
       if (document === undefined)
         throw new ControlError('invalid-state', `tunnel ${name} has no document to start with`);
       const device =
-        live === undefined ? await this.#start(object, document) : await this.#replaceLive(object, document);
+        live === undefined
+          ? await this.#activation.start(object, document)
+          : await this.#activation.restart(object, document);
       return { name, device };
     });
   }
@@ -211,8 +247,8 @@ export class Daemon {
   destroy(nameOrUuid: string): Promise<{ name: string }> {
     return this.#inTurn(async () => {
       const object = this.#catalog.objects.find(nameOrUuid);
-      if (object.live !== undefined) await this.#stop(object);
-      else if (!(await this.#giveUp(object)))
+      if (object.live !== undefined) await this.#activation.stop(object);
+      else if (!(await this.#activation.giveUp(object)))
         throw new ControlError('invalid-state', `tunnel ${object.name} is not active`);
       return { name: object.name };
     });
@@ -248,11 +284,7 @@ export class Daemon {
       if (config && object.kept === undefined) {
         throw new ControlError('invalid-state', `tunnel ${object.name} is transient; leave --config out`);
       }
-      if (live) await this.#replaceLive(object, document);
-      if (config) {
-        this.#catalog.keep(object, document);
-      }
-      this.#publish({ tunnel: object.name, event: 'updated', detail: '' });
+      await this.#activation.replace(object, document, { live, config });
       return { name: document.name, uuid: document.uuid, warnings };
     });
   }
@@ -294,59 +326,10 @@ export class Daemon {
     return result;
   }
 
-  async #start(object: TunnelObject, document: SectunnelDocument): Promise<string> {
-    this.networks.checkDocument(document);
-    const device = await this.#run(document);
-    this.#autostart.cancel(object.name);
-    this.#catalog.started(object, document);
-    void this.networks.tunnelChanged(object.name);
-    this.#publish({ tunnel: object.name, event: 'started', detail: `device ${device}` });
-    return device;
-  }
-
-  async #run(document: SectunnelDocument): Promise<string> {
-    for (const text of toPolicy(document).warnings) this.#log.warn({ tunnel: document.name }, text);
-    try {
-      return await this.runner.start(document);
-    } catch (error) {
-      this.#log.warn({ tunnel: document.name }, `not started: ${messageOf(error)}`);
-      throw error;
-    }
-  }
-
-  async #stop(object: TunnelObject, again = false): Promise<void> {
-    await this.runner.stop(object.name, again);
-    this.#stopped(object);
-  }
-
-  /** The device of a tunnel was taken away: the tunnel stops, and comes back when it can. */
+  /** The device of a tunnel was taken away. */
   async #lost(name: string): Promise<void> {
     const object = this.#catalog.objects.get(name);
-    if (object?.live === undefined) return;
-    const document = object.live;
-    await this.#stop(object, true);
-    this.#catalog.interrupt(document);
-    void this.#autostart.begin(name);
-  }
-
-  /** Follows a tunnel that does not run any more. */
-  #stopped(object: TunnelObject): void {
-    if (object.live === undefined) return;
-    this.#catalog.stopped(object);
-    this.#publish({ tunnel: object.name, event: 'stopped', detail: '' });
-  }
-
-  /** The old document runs again when the new one cannot. */
-  async #replaceLive(object: TunnelObject, document: SectunnelDocument): Promise<string> {
-    const before = object.live!;
-    await this.runner.check(document);
-    await this.runner.stop(object.name, true);
-    try {
-      return await this.#start(object, document);
-    } catch (error) {
-      await this.#start(object, before);
-      throw error;
-    }
+    if (object?.live !== undefined) await this.#activation.lost(object);
   }
 
   #startUnasked(name: string): Promise<void> {
@@ -355,8 +338,7 @@ export class Daemon {
       const document = this.#catalog.documentToStart(name);
       if (object === undefined || object.live !== undefined || document === undefined) return;
       if (this.#resumed.delete(name) && !this.#catalog.interrupted.has(name)) return;
-      await this.runner.standing.raise(document);
-      await this.#start(object, document);
+      await this.#activation.startUnasked(object, document);
     });
   }
 
@@ -364,13 +346,5 @@ export class Daemon {
   #holding(name: string): HoldingTunnel | undefined {
     const document = this.#catalog.currentDocument(name);
     return document && holdingTunnel(document);
-  }
-
-  /** Ends the attempts to start a tunnel unasked. False when there are none. */
-  async #giveUp(object: TunnelObject): Promise<boolean> {
-    const interrupted = this.#catalog.giveUp(object);
-    const tried = this.#autostart.cancel(object.name);
-    if (interrupted || tried) await this.runner.standing.release(object.name);
-    return interrupted || tried;
   }
 }

@@ -1,51 +1,71 @@
-/** Files that only their owner may read, written whole or not at all. */
-import {
-  closeSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeSync,
-} from 'node:fs';
-import { join } from 'node:path';
+/** Folders that only the daemon's user may change, and files that only it may read. */
+import { lstatSync, mkdirSync, readFileSync, readlinkSync, realpathSync, type Stats, statSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { ControlError } from './protocol.ts';
+import { reasonOf } from './replace-file.ts';
+
+const GROUP_OR_OTHERS = 0o077;
+const GROUP_OR_OTHERS_WRITE = 0o022;
+const OTHERS_WRITE = 0o002;
+const STICKY = 0o1000;
 
 /**
- * Makes the folder with mode 0700 if it is not there.
+ * Makes the folder with mode 0700 if it is not there. One that others may change is not used: they could put definitions
+ * and keys there, or a control socket of their own.
  * @param use what it is for, and how another one is named
- * @throws ControlError when it cannot be had
+ * @throws ControlError saying what was found and what was wanted
  */
 export function makePrivateFolder(path: string, use: string): void {
-  const found = statSync(path, { throwIfNoEntry: false });
-  if (found !== undefined && !found.isDirectory()) {
-    throw new ControlError('system', `${path} is no folder, but one is wanted for ${use}`);
-  }
+  const refuse = (why: string): never => {
+    throw new ControlError('system', `the folder ${path} for ${use} cannot be used: ${why}`);
+  };
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    if (lstatSync(path, { throwIfNoEntry: false }) === undefined) mkdirSync(path, { recursive: true, mode: 0o700 });
+    const problem = folderProblem(path, lstatSync(path)) ?? parentProblem(path);
+    if (problem !== undefined) refuse(problem);
   } catch (error) {
-    const why = error instanceof Error && 'code' in error ? String(error.code) : String(error);
-    throw new ControlError('system', `the folder ${path} for ${use} cannot be made: ${why}`);
+    if (error instanceof ControlError) throw error;
+    refuse(reasonOf(error));
   }
 }
 
-/** Replaces `folder/name` in one step: a reader sees the old content or the new, also after a crash. Mode 0600. */
-export function writePrivateFile(folder: string, name: string, content: string | Uint8Array): void {
-  const temporary = join(folder, `.${name}.${process.pid}.new`);
-  const file = openSync(temporary, 'wx', 0o600);
-  try {
-    const bytes = typeof content === 'string' ? Buffer.from(content) : content;
-    for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at);
-    fsyncSync(file);
-  } catch (error) {
-    rmSync(temporary, { force: true });
-    throw error;
-  } finally {
-    closeSync(file);
+function folderProblem(path: string, found: Stats): string | undefined {
+  if (found.isSymbolicLink()) return `it is a link to ${readlinkSync(path)}; name a folder itself`;
+  if (!found.isDirectory()) return 'it is no folder';
+  const self = process.geteuid?.() ?? found.uid;
+  if (found.uid !== self && found.uid !== 0) {
+    return `it belongs to user ${found.uid}; user ${self} or root is wanted: chown ${self} ${path}`;
   }
-  renameSync(temporary, join(folder, name));
+  if ((found.mode & GROUP_OR_OTHERS_WRITE) === 0) return undefined;
+  return `it has mode ${modeText(found)}, so others may change what is in it; 0700 is wanted: chmod 700 ${path}`;
+}
+
+/** Who may write to a folder above may put another one into the place of ours, unless the sticky bit is set (/tmp). */
+function parentProblem(path: string): string | undefined {
+  let folder = dirname(realpathSync(path));
+  for (;;) {
+    const found = statSync(folder);
+    if ((found.mode & OTHERS_WRITE) !== 0 && (found.mode & STICKY) === 0) {
+      return (
+        `${folder} above it has mode ${modeText(found)}, so others may replace it; ` +
+        `no write permission for others, or the sticky bit, is wanted: chmod o-w ${folder}`
+      );
+    }
+    const parent = dirname(folder);
+    if (parent === folder) return undefined;
+    folder = parent;
+  }
+}
+
+/** What is to be said of a folder in which others may see names, though not what the files say; `undefined` for nothing. */
+export function visibleFolder(path: string): string | undefined {
+  const found = statSync(path);
+  if ((found.mode & GROUP_OR_OTHERS) === 0) return undefined;
+  return `${resolve(path)} has mode ${modeText(found)}, so others may see the names in it; 0700 is wanted: chmod 700 ${resolve(path)}`;
+}
+
+function modeText({ mode }: Stats): string {
+  return (mode & 0o7777).toString(8).padStart(4, '0');
 }
 
 /**
@@ -53,12 +73,12 @@ export function writePrivateFile(folder: string, name: string, content: string |
  * @throws ControlError when the group or others may read or write it, or somebody else owns it
  */
 export function readPrivateFile(path: string): Buffer {
-  const { mode, uid } = statSync(path);
-  if ((mode & 0o077) !== 0) {
-    const found = (mode & 0o777).toString(8).padStart(4, '0');
+  const found = statSync(path);
+  const { mode, uid } = found;
+  if ((mode & GROUP_OR_OTHERS) !== 0) {
     throw new ControlError(
       'system',
-      `${path} has mode ${found}, so others may read it; 0600 is wanted: chmod 600 ${path}`,
+      `${path} has mode ${modeText(found)}, so others may read it; 0600 is wanted: chmod 600 ${path}`,
     );
   }
   const self = process.geteuid?.() ?? uid;

@@ -44,6 +44,16 @@ export function lockNetworkNamespace(folder: string): () => void {
   return lockFile(join(folder, `sectunneld-netns-${id}.lock`), what);
 }
 
+/** For the message of another daemon. The lock holds without it, also on a disk that is full. */
+function signFile(file: number): void {
+  try {
+    ftruncateSync(file);
+    writeSync(file, `${process.pid}\n`);
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error)) throw error;
+  }
+}
+
 /** @param what the other one does, and what to do about it */
 function lockFile(path: string, what: string): () => void {
   for (;;) {
@@ -57,8 +67,7 @@ function lockFile(path: string, what: string): () => void {
     }
     // The other one may have taken the file away in the meantime.
     if (statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(file).ino) {
-      ftruncateSync(file);
-      writeSync(file, `${process.pid}\n`);
+      signFile(file);
       return () => {
         rmSync(path, { force: true });
         closeSync(file);

@@ -73,6 +73,7 @@ export class HeldNetworks {
   /** Files of networks that are none of our business, and of when they are. BOUNDED: the networks that libvirt runs. */
   readonly #others = new Map<string, number>();
   #watch: NodeJS.Timeout | undefined;
+  #mustReconcile = false;
   /** Changes happen one after another. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -95,14 +96,24 @@ export class HeldNetworks {
       const networks = this.#running(this.#files());
       for (const network of networks) await this.#takeOver(network);
       for (const held of this.#held.values()) held.missed = 0;
-      this.#options.platform.forgetBridges?.();
-      // Also of those that could not be read, or held: what stands around them stays.
-      const keep = [...this.#files().keys()].flatMap((name) => FENCE_KEYS.map((key) => `${key}:${name}`));
-      for (const kind of ['bridge', 'untranslated'] as const) {
-        await this.#options.platform.fence?.reconcile(kind, keep);
-      }
+      await this.#reconcile();
       return networks.map(({ pin }) => pin.tunnel);
     });
+  }
+
+  /** Takes away what a daemon before this one left of networks that do not run any more. */
+  async #reconcile(): Promise<void> {
+    const { platform, log } = this.#options;
+    try {
+      platform.forgetBridges?.();
+      // Also of those that could not be read, or held: what stands around them stays.
+      const keep = [...this.#files().keys()].flatMap((name) => FENCE_KEYS.map((key) => `${key}:${name}`));
+      for (const kind of ['bridge', 'untranslated'] as const) await platform.fence?.reconcile(kind, keep);
+      this.#mustReconcile = false;
+    } catch (error) {
+      this.#mustReconcile = true;
+      log.warn({}, `what an earlier daemon left of networks could not be removed yet: ${messageOf(error)}`);
+    }
   }
 
   /** What holds networks stays. */
@@ -114,6 +125,7 @@ export class HeldNetworks {
   look(): Promise<void> {
     return this.#inTurn(async () => {
       const { log, tunnels } = this.#options;
+      if (this.#mustReconcile) await this.#reconcile();
       const files = this.#files();
       for (const [name, held] of this.#held) {
         if (files.has(name)) held.missed = 0;
@@ -220,10 +232,20 @@ export class HeldNetworks {
     });
   }
 
+  /** None when the fence cannot be asked: what is known without it is told. */
+  async #counters(): Promise<ReadonlyMap<string, FenceCounters>> {
+    try {
+      return (await this.#options.platform.fence?.counters()) ?? new Map();
+    } catch (error) {
+      this.#options.log.warn({}, `the fences of networks could not be asked: ${messageOf(error)}`);
+      return new Map();
+    }
+  }
+
   /** In order of their names. */
   async list(): Promise<NetworkInfo[]> {
     if (this.#held.size === 0) return [];
-    const counters = (await this.#options.platform.fence?.counters()) ?? new Map<string, FenceCounters>();
+    const counters = await this.#counters();
     const running = this.#files();
     return [...this.#held.values()]
       .map(({ network: { name, uuid, bridge, pin } }) => ({

@@ -1,6 +1,7 @@
 /** Refusals of the layers below, in the words of the control protocol. */
-import { messageOf } from '../base/text.ts';
 import { DocumentError } from '../config/errors.ts';
+import { explained } from '../tun/descriptors.ts';
+import { shortageOf } from '../tun/shortage.ts';
 import { ControlError } from './protocol.ts';
 
 /** Turns the refusal of a document into one of the control protocol. */
@@ -18,6 +19,16 @@ export async function refusingSystem<T>(attempt: () => Promise<T>): Promise<T> {
   try {
     return await attempt();
   } catch (error) {
-    throw new ControlError('system', messageOf(error));
+    throw new ControlError('system', explained(error));
   }
+}
+
+/**
+ * The refusal that an error is, which was thrown while a request was served: those of ours, and what the system refuses, of
+ * which Node tells by an errno. `undefined` for a bug.
+ */
+export function refusalOf(error: unknown): ControlError | undefined {
+  if (error instanceof ControlError) return error;
+  const isSystem = error instanceof Error && 'code' in error && /^E[A-Z0-9]+$/.test(String(error.code));
+  return isSystem || shortageOf(error) !== undefined ? new ControlError('system', explained(error)) : undefined;
 }

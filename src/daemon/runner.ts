@@ -9,7 +9,9 @@ import type { CryptoProvider } from '../crypto/types.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import { type Fetch, OnlineRevocation } from '../pki/online.ts';
 import { VerifierPool } from '../pki/threads/pool.ts';
+import type { PacketDevice } from '../tun/device.ts';
 import { TunnelCertificates } from './certificates.ts';
+import { allOf, eachOf } from './each.ts';
 import type { ExplainFacts } from './explain.ts';
 import { placesOfFailure } from './explain-failure.ts';
 import { httpFetch } from './fetch.ts';
@@ -132,9 +134,7 @@ export class Runner {
     for (const text of plan.device.steering === undefined ? [] : steeringWarnings(plan.device.steering)) {
       this.#log.warn({ tunnel: name }, text);
     }
-    const device = await refusingSystem(() =>
-      this.#options.platform.openDevice({ ...plan.device, queues: this.#options.workers?.pairs ?? 1 }),
-    );
+    const device = await this.#open(name, plan);
     const { steering } = plan.device;
     this.#running.set(name, { document, certificates, steering, secret: undefined, lastFailure: undefined });
     device.onClosed((reason) => {
@@ -153,22 +153,38 @@ export class Runner {
     return device.name;
   }
 
-  /** @param again it is to run again: what keeps its packets from passing in the clear stays */
+  async #open(name: string, { device }: TunnelPlan): Promise<PacketDevice> {
+    const { platform, workers } = this.#options;
+    try {
+      return await refusingSystem(() => platform.openDevice({ ...device, queues: workers?.pairs ?? 1 }));
+    } catch (error) {
+      await this.standing.failed(name);
+      throw error;
+    }
+  }
+
+  /**
+   * It runs no longer, also where that fails in part.
+   * @param again it is to run again: what keeps its packets from passing in the clear stays
+   */
   async stop(name: string, again = false): Promise<void> {
-    await this.host.remove(name);
-    this.#running.delete(name);
-    if (again) this.standing.hold(name);
-    else await this.standing.release(name);
+    await allOf(
+      () => this.host.remove(name),
+      () => this.#running.delete(name),
+      () => (again ? this.standing.hold(name) : this.standing.release(name)),
+    );
     this.#log.info({ tunnel: name }, 'tunnel stopped');
   }
 
   async close(): Promise<void> {
     clearInterval(this.#watch);
-    await this.#sleep?.close();
-    await this.host.close();
-    await this.#verifiers.close();
-    for (const name of this.#running.keys()) await this.standing.release(name);
-    await this.standing.close();
+    await allOf(
+      () => this.#sleep?.close(),
+      () => this.host.close(),
+      () => this.#verifiers.close(),
+      () => eachOf([...this.#running.keys()], (name) => this.standing.release(name)),
+      () => this.standing.close(),
+    );
     this.#running.clear();
   }
 

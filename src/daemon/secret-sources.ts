@@ -95,6 +95,11 @@ export class SecretSources {
     );
   }
 
+  /** Removes what a crash in the middle of a change left in the own folder. @returns their paths */
+  clean(): string[] {
+    return this.#own.clean();
+  }
+
   /** Whether libvirt has to be asked for one of the secrets of a document. */
   needsLibvirt(document: SectunnelDocument): boolean {
     return this.#libvirt !== undefined && secretReferences(document).some((reference) => !this.#own.has(reference));

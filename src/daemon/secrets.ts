@@ -2,16 +2,17 @@
  * Secrets, kept as libvirt keeps them: `UUID.xml` describes one, `UUID.base64` holds its value, both 0600; ephemeral ones
  * in memory alone. A file that others may read is refused, not read.
  */
-import { readdirSync, rmSync, statSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { decodeBase64, encodeBase64 } from '../base/base64.ts';
 import { secretCopy } from '../base/secret-bytes.ts';
-import { utf8 } from '../base/text.ts';
+import { messageOf, utf8 } from '../base/text.ts';
 import type { SecretReference } from '../config/model.ts';
 import { dumpSecret, parseSecret, type SecretDocument } from '../config/secret.ts';
-import { makePrivateFolder, readPrivateFile, writePrivateFile } from './files.ts';
+import { makePrivateFolder, readPrivateFile } from './files.ts';
 import { ControlError, type SecretInfo } from './protocol.ts';
 import { refusing } from './refusing.ts';
+import { removeFile, removeLeftovers, replaceFile } from './replace-file.ts';
 
 /** Longest value in bytes: far more than any pre-shared key. */
 export const MAX_SECRET_VALUE = 4096;
@@ -74,6 +75,7 @@ class Catalogue {
 }
 
 export class SecretStore {
+  readonly #path: string;
   readonly #kept: Catalogue;
   readonly #ephemeral: Catalogue = new Catalogue(memoryShelf());
   /** Where a usage was found the last time. BOUNDED: by the secrets that there were. */
@@ -81,7 +83,13 @@ export class SecretStore {
 
   constructor(path: string) {
     makePrivateFolder(path, 'secrets (--config-dir)');
+    this.#path = path;
     this.#kept = new Catalogue(folderShelf(path));
+  }
+
+  /** Removes what a crash in the middle of a change left. @returns their paths */
+  clean(): string[] {
+    return removeLeftovers(this.#path);
   }
 
   /** Defines a secret or describes it anew; a value that it has stays. */
@@ -125,13 +133,14 @@ export class SecretStore {
         `the value has ${value.length} bytes; at most ${MAX_SECRET_VALUE} are allowed`,
       );
     }
+    // Before it is written: what fails then has changed nothing.
+    const found = this.#byUuid(uuid)?.get(uuid);
     const content = encodeBase64(value);
     try {
       shelf.write(`${uuid}.base64`, content);
     } finally {
       content.fill(0);
     }
-    const found = this.#byUuid(uuid)?.get(uuid);
     return found !== undefined && 'secret' in found ? found.secret.usage?.name : undefined;
   }
 
@@ -148,7 +157,11 @@ export class SecretStore {
   undefine(uuid: string): void {
     const { shelf } = this.#find(uuid);
     shelf.remove(`${uuid}.base64`);
-    shelf.remove(`${uuid}.xml`);
+    try {
+      shelf.remove(`${uuid}.xml`);
+    } catch (error) {
+      throw new ControlError('system', `the value of secret ${uuid} is deleted, but ${messageOf(error)}`);
+    }
   }
 
   /**
@@ -236,8 +249,12 @@ function folderShelf(path: string): Shelf {
       return found && `${found.ctimeMs} ${found.size} ${found.ino}`;
     },
     read: (name) => readPrivateFile(join(path, name)),
-    write: (name, content) => writePrivateFile(path, name, content),
-    remove: (name) => rmSync(join(path, name), { force: true }),
+    write: (name, content) => replaceFile(join(path, name), content),
+    // With what a crash left of it: no copy of a key stays that nothing tells of.
+    remove: (name) => {
+      removeLeftovers(path, name);
+      removeFile(join(path, name));
+    },
     label: (name) => join(path, name),
   };
 }

@@ -8,9 +8,11 @@ import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
 import { DampedLog } from './damped-log.ts';
+import { allOf, eachOf } from './each.ts';
 import type { KernelReport } from './kernel-watch.ts';
 import { devicePlan, standingTunnel } from './plan-device.ts';
 import type { DevicePlan, Platform } from './platform.ts';
+import { ControlError } from './protocol.ts';
 import type { SteeringPlan } from './steering-plan.ts';
 
 /** How often fences, rules and routes are compared though no change was heard of, in milliseconds. */
@@ -21,6 +23,10 @@ export class Standing {
   readonly #log: Logger;
   /** Tunnels that do not run now and are to run again. BOUNDED: by the tunnels. */
   readonly #held = new Set<string>();
+  /** Tunnels that are not to run, and of which something stands still. BOUNDED: by the tunnels. */
+  readonly #unreleased = new Set<string>();
+  /** What a daemon before this one left could not be looked through yet. */
+  #mustReconcile = false;
   readonly #watch: NodeJS.Timeout;
   readonly #damped = new DampedLog();
 
@@ -44,7 +50,9 @@ export class Standing {
     for (const { name } of documents) this.#held.add(name);
     try {
       await this.#platform.reconcile?.(documents.flatMap((document) => standingTunnel(document) ?? []));
+      this.#mustReconcile = false;
     } catch (error) {
+      this.#mustReconcile = true;
       this.#log.warn({}, `what a daemon before this one set up could not be looked through: ${messageOf(error)}`);
     }
   }
@@ -71,25 +79,62 @@ export class Standing {
 
   started(name: string): void {
     this.#held.delete(name);
+    this.#unreleased.delete(name);
   }
 
   /** It could not start: what stood before stays. */
   async failed(name: string): Promise<void> {
-    if (!this.#held.has(name)) await this.#platform.release?.(name);
+    if (this.#held.has(name)) return;
+    try {
+      await this.release(name);
+    } catch (error) {
+      this.#log.error({ tunnel: name }, messageOf(error));
+    }
   }
 
-  /** It is not to run any more. */
+  /**
+   * It is not to run any more.
+   * @throws ControlError when something of it stands still, which `releaseAgain` sees to
+   */
   async release(name: string): Promise<void> {
     this.#held.delete(name);
-    await this.#platform.release?.(name);
+    try {
+      await this.#platform.release?.(name);
+      this.#unreleased.delete(name);
+    } catch (error) {
+      this.#unreleased.add(name);
+      throw new ControlError(
+        'system',
+        `the fence and rules of tunnel ${name} could not be removed: ${messageOf(error)}. ` +
+          'The packets that its policy protects are dropped until they are removed, which the daemon keeps trying',
+      );
+    }
   }
 
-  /** All that does not run. */
+  /** Does what could not be done before. Nothing may be started or stopped meanwhile. */
+  async repeat(documents: readonly SectunnelDocument[]): Promise<void> {
+    for (const name of [...this.#unreleased]) {
+      if (this.#held.has(name)) this.#unreleased.delete(name);
+      else if (
+        await this.release(name).then(
+          () => true,
+          () => false,
+        )
+      ) {
+        this.#log.info({ tunnel: name }, 'its fence and rules are removed now');
+      }
+    }
+    if (this.#mustReconcile) await this.reconcile(documents.filter(({ name }) => this.#held.has(name)));
+  }
+
+  /** All that does not run, and what could not be released before. Goes on when one cannot be released. */
   async close(): Promise<void> {
     clearInterval(this.#watch);
-    for (const name of this.#held) await this.release(name);
-    await this.#platform.close?.();
-    this.#damped.close();
+    await allOf(
+      () => eachOf([...new Set([...this.#held, ...this.#unreleased])], (name) => this.release(name)),
+      () => this.#platform.close?.(),
+      () => this.#damped.close(),
+    );
   }
 
   /** @param thorough compares everything, also where no change was heard of */

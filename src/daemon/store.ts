@@ -2,9 +2,11 @@
  * What outlives a daemon: definitions as `NAME.xml` (0600) in the configuration folder, `autostart/NAME.xml` as a link
  * to those that start with the daemon, and in the run folder the documents of the tunnels that are active.
  */
-import { existsSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { makePrivateFolder, writePrivateFile } from './files.ts';
+import { messageOf } from '../base/text.ts';
+import { makePrivateFolder } from './files.ts';
+import { removeFile, removeLeftovers, replaceLink, type StagedFile, StorageError, stageFile } from './replace-file.ts';
 
 const SUFFIX = '.xml';
 const CONFIG_USE = 'definitions (--config-dir)';
@@ -31,12 +33,23 @@ export class DocumentFolder {
       });
   }
 
-  save(name: string, xml: string): void {
-    writePrivateFile(this.path, name + SUFFIX, xml);
+  /** Removes what a crash in the middle of a change left. @returns their paths */
+  clean(): string[] {
+    return removeLeftovers(this.path);
   }
 
+  fileOf(name: string): string {
+    return join(this.path, name + SUFFIX);
+  }
+
+  /** @throws StorageError with nothing changed */
+  stage(name: string, xml: string): StagedFile {
+    return stageFile(this.fileOf(name), xml);
+  }
+
+  /** @throws StorageError */
   remove(name: string): void {
-    rmSync(join(this.path, name + SUFFIX), { force: true });
+    removeFile(this.fileOf(name));
   }
 }
 
@@ -50,13 +63,38 @@ export class DefinitionStore extends DocumentFolder {
     makePrivateFolder(this.#autostart, CONFIG_USE);
   }
 
+  override clean(): string[] {
+    return [...super.clean(), ...removeLeftovers(this.#autostart)];
+  }
+
+  /** With its mark for autostart, or neither. @throws StorageError */
   override remove(name: string): void {
-    this.setAutostart(name, false);
-    super.remove(name);
+    const wasMarked = this.isAutostart(name);
+    try {
+      this.setAutostart(name, false);
+    } catch (error) {
+      throw error instanceof StorageError
+        ? new StorageError(`${error.message}. The definition stays`, error.reason)
+        : error;
+    }
+    try {
+      super.remove(name);
+    } catch (error) {
+      if (!wasMarked || !(error instanceof StorageError) || error.isDone) throw error;
+      try {
+        this.setAutostart(name, true);
+      } catch (second) {
+        throw new StorageError(
+          `${error.message}. It does not start with the daemon any more: ${messageOf(second)}`,
+          error.reason,
+        );
+      }
+      throw error;
+    }
   }
 
   isAutostart(name: string): boolean {
-    return existsSync(join(this.#autostart, name + SUFFIX));
+    return existsSync(this.#linkOf(name));
   }
 
   /** Links to definitions that are not there. */
@@ -64,9 +102,13 @@ export class DefinitionStore extends DocumentFolder {
     return readdirSync(this.#autostart).filter((file) => !existsSync(join(this.#autostart, file)));
   }
 
+  /** @throws StorageError with nothing changed */
   setAutostart(name: string, enable: boolean): void {
-    const link = join(this.#autostart, name + SUFFIX);
-    rmSync(link, { force: true });
-    if (enable) symlinkSync(join('..', name + SUFFIX), link);
+    if (!enable) removeFile(this.#linkOf(name));
+    else if (!this.isAutostart(name)) replaceLink(this.#linkOf(name), join('..', name + SUFFIX));
+  }
+
+  #linkOf(name: string): string {
+    return join(this.#autostart, name + SUFFIX);
   }
 }

@@ -1,4 +1,4 @@
-import { statSync, writeFileSync } from 'node:fs';
+import { lstatSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { silentLogger } from '../../src/base/log.ts';
@@ -21,6 +21,30 @@ describe('control socket', () => {
   it('is for its owner alone', async () => {
     const { path } = await serve(() => Promise.resolve({}));
     expect(statSync(path).mode & 0o777).toBe(0o600);
+  });
+
+  it('does not take the place of one that cannot be asked', async () => {
+    const path = join(temporaryFolder(), CONTROL_SOCKET);
+    // A loop of links: connecting fails in a way that does not show whether a daemon is there.
+    symlinkSync(CONTROL_SOCKET, path);
+    const server = new ControlServer(path, () => Promise.resolve({}), silentLogger);
+    await expect(server.listen()).rejects.toThrow('ELOOP');
+    expect(lstatSync(path).isSymbolicLink()).toBe(true);
+  });
+
+  it('answers what the system refuses in its words, and what is a bug as one', async () => {
+    const errors: Readonly<Record<string, Error>> = {
+      info: Object.assign(new Error('EMFILE: too many open files, scandir'), { code: 'EMFILE' }),
+      list: new TypeError('x is not a function'),
+    };
+    const { runDir } = await serve((verb) => Promise.reject(errors[verb]));
+    const client = await DaemonClient.connect(runDir);
+    await expect(client.call('info', { name: 'a' })).rejects.toMatchObject({
+      code: 'system',
+      message: expect.stringMatching(/^EMFILE: too many open files, scandir\. No file descriptors left/),
+    });
+    await expect(client.call('list', {})).rejects.toMatchObject({ code: 'internal' });
+    client.close();
   });
 
   it('answers requests in their order, one after another', async () => {

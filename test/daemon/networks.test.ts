@@ -446,3 +446,32 @@ describe('a daemon whose networks libvirt starts', () => {
     await expect(client.call('net-import', { xml, define: true })).rejects.toThrow('libvirt is not to be asked');
   });
 });
+
+describe('a fence that cannot be changed now', () => {
+  it('is no reason for a daemon not to start, and what a daemon before it left is taken away later', async () => {
+    const host = new Host();
+    const part: FencePart = { kind: 'bridge', bridge: 'virbr1', devices: [], closed: true, dns: false };
+    await host.fence.set('bridge:gone', part);
+    const reconcile = host.fence.reconcile.bind(host.fence);
+    host.fence.reconcile = () => Promise.reject(new Error('no descriptors'));
+    const networks = host.networks();
+    onTestFinished(() => networks.close());
+    expect(await networks.open()).toEqual([]);
+    expect(host.lines).toMatchObject([
+      { level: 'warn', text: expect.stringMatching(/could not be removed yet: no descr/) },
+    ]);
+    host.fence.reconcile = reconcile;
+    await networks.look();
+    expect([...host.fence.parts.keys()]).toEqual([]);
+  });
+
+  it('is no reason not to list what is known of networks', async () => {
+    const host = new Host();
+    const networks = host.networks();
+    onTestFinished(() => networks.close());
+    await networks.start(network());
+    host.fence.counters = () => Promise.reject(new Error('no descriptors'));
+    expect(await networks.list()).toMatchObject([{ name: 'lan', counters: {} }]);
+    expect(host.lines.at(-1)?.text).toBe('the fences of networks could not be asked: no descriptors');
+  });
+});

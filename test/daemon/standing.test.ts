@@ -65,6 +65,63 @@ describe('what stands beside the device of a tunnel', () => {
     await other.close();
   });
 
+  it('is taken away later when it cannot be now, and only if it is still not to run', async () => {
+    const broken = new Set(['net', 'other']);
+    const done: string[] = [];
+    const release = async (tunnel: string): Promise<void> => {
+      if (broken.has(tunnel)) throw new Error('no descriptors');
+      done.push(tunnel);
+    };
+    const { standing: one, lines } = standing({ release });
+    for (const name of broken) {
+      await expect(one.release(name)).rejects.toThrow(
+        `the fence and rules of tunnel ${name} could not be removed: no descriptors. The packets that its policy protects`,
+      );
+    }
+    await one.repeat([]);
+    one.hold('other');
+    broken.clear();
+    await one.repeat([]);
+    await one.repeat([]);
+    expect(done).toEqual(['net']);
+    expect(lines.map(({ text }) => text)).toEqual(['its fence and rules are removed now']);
+    await one.close();
+    expect(done).toEqual(['net', 'other']);
+  });
+
+  it('is tried once more at the end', async () => {
+    const done: string[] = [];
+    let isBroken = true;
+    const { standing: one } = standing({
+      release: async (tunnel) => {
+        if (isBroken) throw new Error('no descriptors');
+        done.push(tunnel);
+      },
+    });
+    await expect(one.release('net')).rejects.toThrow('could not be removed');
+    isBroken = false;
+    await one.close();
+    expect(done).toEqual(['net']);
+  });
+
+  it('of a daemon that died is looked through later when it cannot be now', async () => {
+    const kept: string[] = [];
+    let isBroken = true;
+    const { standing: one } = standing({
+      reconcile: async (tunnels) => {
+        if (isBroken) throw new Error('no descriptors');
+        kept.push(tunnels.map(({ tunnel }) => tunnel).join());
+      },
+    });
+    await one.reconcile([document]);
+    await one.repeat([document]);
+    isBroken = false;
+    await one.repeat([document, parseDocument(tunnelDocument({ name: 'runs' }))]);
+    await one.repeat([document]);
+    expect(kept).toEqual(['net']);
+    await one.close();
+  });
+
   it('counts what it dropped', async () => {
     const { standing: one } = standing();
     expect(one.drops('net')).toEqual({ 'fence-clear-out': 3 });

@@ -1,0 +1,225 @@
+/**
+ * Has tunnels run, run with another document, and stop: on the host, in memory and on the disk. What is to be written is
+ * on the disk before a tunnel is touched, so that a full disk changes nothing; where the three differ all the same,
+ * the answer says which of them differs.
+ */
+import type { Logger } from '../base/log.ts';
+import { messageOf } from '../base/text.ts';
+import type { SectunnelDocument } from '../config/model.ts';
+import { toPolicy } from '../config/selectors.ts';
+import type { Autostart } from './autostart.ts';
+import type { Catalog } from './catalog.ts';
+import { allOf } from './each.ts';
+import type { HeldNetworks } from './networks.ts';
+import type { TunnelObject } from './objects.ts';
+import { ControlError, type TunnelEvent } from './protocol.ts';
+import { type StagedFile, StorageError } from './replace-file.ts';
+import type { Runner } from './runner.ts';
+
+export interface ActivationParts {
+  readonly catalog: Catalog;
+  readonly runner: Runner;
+  readonly networks: HeldNetworks;
+  readonly autostart: Autostart;
+  readonly log: Logger;
+  readonly publish: (event: Omit<TunnelEvent, 'time'>) => void;
+}
+
+/** Its methods are for one caller at a time. */
+export class Activation {
+  readonly #parts: ActivationParts;
+
+  constructor(parts: ActivationParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Starts a tunnel that a user asks for.
+   * @returns the name of its device
+   * @throws ControlError with nothing changed, or saying that it runs, and what is wrong all the same
+   */
+  async start(object: TunnelObject, document: SectunnelDocument): Promise<string> {
+    const saved = this.#parts.catalog.stageLive(document);
+    let device: string;
+    try {
+      device = await this.#run(object, document);
+    } catch (error) {
+      saved.discard();
+      throw error;
+    }
+    return deviceUnless(commitProblem(saved), object.name, device);
+  }
+
+  /**
+   * A tunnel that runs is to begin anew, with this document.
+   * @returns the name of its device
+   * @throws ControlError as `replace`
+   */
+  async restart(object: TunnelObject, document: SectunnelDocument): Promise<string> {
+    const { device, problem } = await this.#replaceLive(object, document);
+    return deviceUnless(problem, object.name, device);
+  }
+
+  /** Starts a tunnel without a request. It runs also where its live document cannot be written: carrying traffic comes first. */
+  async startUnasked(object: TunnelObject, document: SectunnelDocument): Promise<void> {
+    const { catalog, runner, log } = this.#parts;
+    await runner.standing.raise(document);
+    await this.#run(object, document);
+    try {
+      catalog.stageLive(document).commit();
+    } catch (error) {
+      if (!(error instanceof StorageError)) throw error;
+      log.error({ tunnel: object.name }, `${error.message}. ${NOT_FOUND_AGAIN}`);
+    }
+  }
+
+  /** It is stopped, also where something could not be taken away. @throws ControlError saying what */
+  async stop(object: TunnelObject): Promise<void> {
+    const { runner, catalog } = this.#parts;
+    await allOf(
+      () => runner.stop(object.name),
+      () => {
+        if (object.live === undefined) return;
+        this.#publish(object.name, 'stopped');
+        catalog.stopped(object);
+      },
+    );
+  }
+
+  /** Ends the attempts to start a tunnel unasked. False when there are none. @throws ControlError as `stop` */
+  async giveUp(object: TunnelObject): Promise<boolean> {
+    const { catalog, autostart, runner } = this.#parts;
+    const isTried = autostart.cancel(object.name);
+    if (!isTried && !catalog.interrupted.has(object.name)) return false;
+    await allOf(
+      () => catalog.giveUp(object),
+      () => runner.standing.release(object.name),
+    );
+    return true;
+  }
+
+  /** The device of a tunnel was taken away: the tunnel stops, and comes back when it can. */
+  async lost(object: TunnelObject): Promise<void> {
+    const { runner, log } = this.#parts;
+    try {
+      await runner.stop(object.name, true);
+    } catch (error) {
+      log.error({ tunnel: object.name }, messageOf(error));
+    }
+    this.#interrupted(object);
+  }
+
+  /**
+   * Replaces the document that runs, the one that is kept, or both.
+   * @throws ControlError with nothing changed, or saying which of both is, and what runs
+   */
+  async replace(
+    object: TunnelObject,
+    document: SectunnelDocument,
+    which: { readonly live: boolean; readonly config: boolean },
+  ): Promise<void> {
+    const { name } = object;
+    const kept = which.config ? this.#parts.catalog.stageKept(object, document) : undefined;
+    let liveProblem: string | undefined;
+    try {
+      if (which.live) liveProblem = (await this.#replaceLive(object, document)).problem;
+    } catch (error) {
+      kept?.discard();
+      throw error;
+    }
+    const keptProblem = kept && commitProblem(kept);
+    const isKept = object.kept === document;
+    if (which.live || isKept) this.#publish(name, 'updated');
+    const next = isKept ? '' : '. The next start uses the old one';
+    const problems = [
+      ...(keptProblem === undefined ? [] : [keptProblem + next]),
+      ...(liveProblem === undefined ? [] : [`${liveProblem}. ${NOT_FOUND_AGAIN}`]),
+    ];
+    if (problems.length === 0) return;
+    const done = which.live ? `tunnel ${name} runs with the new document, but ` : '';
+    throw new ControlError('system', done + problems.join('. '));
+  }
+
+  /** @returns the device, and why a daemon that is cut off would not find it again; `undefined` when it would */
+  async #replaceLive(object: TunnelObject, document: SectunnelDocument): Promise<Replaced> {
+    const { runner, catalog } = this.#parts;
+    const before = object.live!;
+    await runner.check(document);
+    const saved = catalog.stageLive(document);
+    let device: string;
+    try {
+      await runner.stop(object.name, true);
+      device = await this.#run(object, document);
+    } catch (error) {
+      saved.discard();
+      throw await this.#goBack(object, before, error);
+    }
+    return { device, problem: commitProblem(saved) };
+  }
+
+  /** The new document could not run, so the old one does. @returns what is to be said */
+  async #goBack(object: TunnelObject, before: SectunnelDocument, error: unknown): Promise<ControlError> {
+    const code = error instanceof ControlError ? error.code : 'system';
+    try {
+      await this.#run(object, before);
+      return new ControlError(code, `${messageOf(error)}. The old document is in effect again`);
+    } catch (second) {
+      this.#interrupted(object);
+      const again = `The old document cannot be started either, and the daemon keeps trying: ${messageOf(second)}`;
+      return new ControlError(code, `${messageOf(error)}. ${again}`);
+    }
+  }
+
+  async #run(object: TunnelObject, document: SectunnelDocument): Promise<string> {
+    const { networks, runner, autostart, catalog, log } = this.#parts;
+    networks.checkDocument(document);
+    for (const text of toPolicy(document).warnings) log.warn({ tunnel: document.name }, text);
+    let device: string;
+    try {
+      device = await runner.start(document);
+    } catch (error) {
+      log.warn({ tunnel: document.name }, `not started: ${messageOf(error)}`);
+      throw error;
+    }
+    autostart.cancel(object.name);
+    catalog.started(object, document);
+    void networks.tunnelChanged(object.name);
+    this.#publish(object.name, 'started', `device ${device}`);
+    return device;
+  }
+
+  /** A tunnel does not run any more, and is started as soon as it can be. */
+  #interrupted(object: TunnelObject): void {
+    const { catalog, autostart } = this.#parts;
+    catalog.interrupt(object);
+    this.#publish(object.name, 'stopped');
+    void autostart.begin(object.name);
+  }
+
+  #publish(tunnel: string, event: TunnelEvent['event'], detail = ''): void {
+    this.#parts.publish({ tunnel, event, detail });
+  }
+}
+
+interface Replaced {
+  readonly device: string;
+  readonly problem: string | undefined;
+}
+
+function deviceUnless(problem: string | undefined, tunnel: string, device: string): string {
+  if (problem === undefined) return device;
+  throw new ControlError('system', `tunnel ${tunnel} runs, but ${problem}. ${NOT_FOUND_AGAIN}`);
+}
+
+const NOT_FOUND_AGAIN = 'If the daemon crashes, the next one does not restart the tunnel in this state';
+
+/** Why a file is not as it should be; `undefined` when it is. */
+function commitProblem(file: StagedFile): string | undefined {
+  try {
+    file.commit();
+    return undefined;
+  } catch (error) {
+    if (error instanceof StorageError) return error.message;
+    throw error;
+  }
+}

@@ -1,0 +1,25 @@
+/** Work on many things of which one may fail. */
+import { messageOf } from '../base/text.ts';
+import { ControlError } from './protocol.ts';
+
+/**
+ * Does one after another, all of them, and fails when any did.
+ * @throws what the only one that failed threw, or ControlError with the messages of all
+ */
+export async function eachOf<T>(items: readonly T[], work: (item: T) => unknown): Promise<void> {
+  const errors: unknown[] = [];
+  for (const item of items) {
+    try {
+      await work(item);
+    } catch (error) {
+      errors.push(error);
+    }
+  }
+  if (errors.length === 1) throw errors[0];
+  if (errors.length > 1) throw new ControlError('system', errors.map(messageOf).join('. '));
+}
+
+/** The same of several steps. */
+export function allOf(...steps: readonly (() => unknown)[]): Promise<void> {
+  return eachOf(steps, (step) => step());
+}
