@@ -14,6 +14,7 @@ import { refuseDumps } from './memory-guard.ts';
 import { ServiceManager } from './notify.ts';
 import { ControlError } from './protocol.ts';
 import { Service } from './service.ts';
+import { handleUncaught } from './uncaught.ts';
 import { version } from './version.ts';
 import { chooseWorkers, workerChoices } from './workers/choice.ts';
 
@@ -59,7 +60,7 @@ feeds the watchdog. Units for systemd are in the folder systemd of the package.
 
 Exit codes
   ${ExitCode.Ok}  ended by a signal
-  ${ExitCode.Failed}  could not start; the message says why
+  ${ExitCode.Failed}  could not start, or a bug ended it; the message says why
   ${ExitCode.Usage}  the command line is wrong
 `;
 
@@ -120,6 +121,7 @@ function oneOf<T extends string>(option: string, found: string, allowed: readonl
 
 async function run(chosen: Settings): Promise<void> {
   const log = createLog(chosen.logLevel, chosen.logFormat);
+  handleUncaught(log, process, () => process.exit(ExitCode.Failed));
   guardMemory(log);
   ignoreSignals(log);
   const { configDir, runDir, libvirtSockets } = chosen;

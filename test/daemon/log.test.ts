@@ -1,0 +1,49 @@
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, expect, it, onTestFinished, vi } from 'vitest';
+import { LogOutput } from '../../src/daemon/log.ts';
+import { faults } from '../support/faults.ts';
+import { temporaryFolder } from '../support/folder.ts';
+
+vi.mock('node:fs', async (original) => {
+  const { faulty } = await import('../support/faults.ts');
+  return faulty('fs', await original<typeof import('node:fs')>());
+});
+
+afterEach(() => void faults.lift());
+
+function opened(path: string): number {
+  const fd = openSync(path, 'w');
+  onTestFinished(() => closeSync(fd));
+  return fd;
+}
+
+it.runIf(process.platform === 'linux')('a log on a disk that is full costs its lines, and nothing else', () => {
+  const log = new LogOutput(opened('/dev/full'));
+  for (let line = 0; line < 3; line++) log.write('a line\n');
+});
+
+it('a log says how many lines it lost, and why, as soon as it can be written again', () => {
+  const path = join(temporaryFolder(), 'log');
+  const log = new LogOutput(opened(path));
+  log.write('first\n');
+  faults.arm({ edge: /writeSync/, nth: 1, code: 'ENOSPC', lasting: true });
+  log.write('second\n');
+  log.write('third\n');
+  faults.lift();
+  log.write('fourth\n');
+  log.write('fifth\n');
+  expect(readFileSync(path, 'utf8')).toMatch(/^first\n2 lines of this log were lost: ENOSPC.*\nfourth\nfifth\n$/);
+});
+
+it('a log waits a little for the reader of its pipe, and not for ever', () => {
+  const path = join(temporaryFolder(), 'log');
+  const log = new LogOutput(opened(path));
+  faults.arm({ edge: /writeSync/, nth: 1, code: 'EAGAIN' });
+  log.write('late\n');
+  faults.arm({ edge: /writeSync/, nth: 1, code: 'EAGAIN', lasting: true });
+  log.write('lost\n');
+  faults.lift();
+  log.write('next\n');
+  expect(readFileSync(path, 'utf8')).toMatch(/^late\n1 lines of this log were lost: EAGAIN.*\nnext\n$/);
+});
