@@ -1,0 +1,53 @@
+/** Documents name files and figures of the source: they must be there, and be those. */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+
+const SECURITY = readFileSync('docs/security.md', 'utf8');
+
+/** `src/ike/strangers.ts` `MAX_INIT_LENGTH` = 8,192, or with several numbers `HINTS` = 5/10. */
+const FIGURE = /`(src\/[\w./-]+)` `(\w+)` = (\d[\d,]*(?:\/\d[\d,]*)*)/g;
+
+/** A number, products and sums of numbers, or a list of them. */
+const VALUE = String.raw`\[[-+*/ ()0-9a-fA-Fx_.,]+\]|[-+*/ ()0-9a-fA-Fx_.]*[0-9a-fA-F_)]`;
+
+/** The numbers that a constant, or a property of one, is written with; empty where it is not there. */
+function figuresOf(source: string, name: string): number[] {
+  const written = new RegExp(String.raw`\b${name}\b(?:: [\w<>[\], ]+)?(?: =|:) (${VALUE})(?: as const)?[;,}\n]`).exec(
+    source,
+  )?.[1];
+  if (written === undefined) return [];
+  return [new Function(`return ${written}`)()].flat() as number[];
+}
+
+describe('docs/security.md', () => {
+  it('names files that there are', () => {
+    const files = [...SECURITY.matchAll(/`((?:src|test|docs|systemd|bench)\/[\w./-]*[\w])`/g)].map(([, file]) => file!);
+    expect(files.length).toBeGreaterThan(40);
+    expect(files.filter((file) => !existsSync(file))).toEqual([]);
+  });
+
+  it('names figures that are those of the source', () => {
+    const figures = [...SECURITY.matchAll(FIGURE)];
+    expect(figures.length).toBeGreaterThan(25);
+    const wrong = figures.flatMap(([text, file, name, said]) => {
+      const wanted = said!.split('/').map((figure) => Number(figure.replaceAll(',', '')));
+      const found = figuresOf(readFileSync(file!, 'utf8'), name!);
+      return found.join() === wanted.join() ? [] : [`${text}: the source has ${found.join(' and ')}`];
+    });
+    expect(wrong).toEqual([]);
+  });
+});
+
+describe('documents', () => {
+  it('link to files that there are', () => {
+    const documents = ['README.md', ...readdirSync('docs').map((file) => `docs/${file}`)];
+    const broken = documents.flatMap((document) => {
+      const folder = document.includes('/') ? 'docs/' : '';
+      const links = [...readFileSync(document, 'utf8').matchAll(/\]\((?!https?:|#)([^)#\s]+)[^)]*\)/g)];
+      return links.flatMap(([, link]) =>
+        existsSync(new URL(link!, `file://${process.cwd()}/${folder}`)) ? [] : [`${document}: ${link}`],
+      );
+    });
+    expect(broken).toEqual([]);
+  });
+});
