@@ -32,6 +32,13 @@ const ALPHABETS: readonly (readonly [has: (byte: number) => boolean, size: numbe
   [(byte) => byte >= 0x20 && byte <= 0x7e, 95],
 ];
 
+/** Whether bytes are a pre-shared key: none, or zeros alone, are what memory holds that was never filled or is erased. */
+export function isSharedKey(secret: Uint8Array): boolean {
+  let bits = 0;
+  for (const byte of secret) bits |= byte;
+  return bits !== 0;
+}
+
 /** Why a key can be guessed, without saying what it is; `undefined` when it cannot. */
 export function keyWeakness(key: Uint8Array): string | undefined {
   if (key.length < WANTED_BYTES) return `it has ${key.length} bytes, and ${WANTED_BYTES} are wanted`;

@@ -23,8 +23,13 @@ export interface SecretQuestion {
 export interface HostOptions extends ProofOptions {
   readonly network: UdpNetwork;
   readonly crypto: CryptoProvider;
-  /** The pre-shared key of a tunnel, which the host wipes after use; `undefined` when there is none. May take its time. */
+  /**
+   * The pre-shared key of a tunnel; `undefined` when there is none, and zeros are none either. May take its time. The bytes
+   * stay the program's, unchanged.
+   */
   readonly secretFor: (question: SecretQuestion) => Uint8Array | undefined | Promise<Uint8Array | undefined>;
+  /** Called when the bytes that `secretFor` gave have been read: a program that has no more use for them erases them now. */
+  readonly onSecretRead?: ((secret: Uint8Array) => void) | undefined;
   /** Called for every event of the engine but those that want an answer. */
   readonly onEvent?: (event: EngineEvent) => void;
   /** The local address from which packets to `remote` leave. */

@@ -325,7 +325,7 @@ export class TunnelHost {
     try {
       this.engine.answerSecret(this.#now(), requestId, secret);
     } finally {
-      secret?.fill(0);
+      if (secret !== undefined) this.#options.onSecretRead?.(secret);
     }
     this.drain();
   }

@@ -90,6 +90,7 @@ export class Runner {
       localAddressFor: (remote) => platform.localAddressFor(remote),
       pathMtuFor: (remote, local) => platform.pathMtuFor(remote, local),
       secretFor: ({ tunnel }) => this.#secretFor(tunnel),
+      onSecretRead: (secret) => void secret.fill(0),
       credentialsFor: ({ tunnel, localId }) => this.#running.get(tunnel)?.certificates.credentials(Date.now(), localId),
       verifierFor: (tunnel) => this.#running.get(tunnel)?.certificates.verifier(),
       onEvent: (event) => this.#happened(event),

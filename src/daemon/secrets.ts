@@ -5,6 +5,7 @@
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { decodeBase64, encodeBase64 } from '../base/base64.ts';
+import { isSharedKey } from '../base/key-strength.ts';
 import { secretCopy } from '../base/secret-bytes.ts';
 import { messageOf, utf8 } from '../base/text.ts';
 import type { SecretReference } from '../config/model.ts';
@@ -126,7 +127,10 @@ export class SecretStore {
    */
   setValue(uuid: string, value: Uint8Array): string | undefined {
     const { shelf } = this.#find(uuid);
-    if (value.length === 0) throw new ControlError('bad-request', 'the value is empty; a pre-shared key is wanted');
+    if (!isSharedKey(value)) {
+      const found = value.length === 0 ? 'empty' : 'zeros alone';
+      throw new ControlError('bad-request', `the value is ${found}; a pre-shared key or a pass phrase is wanted`);
+    }
     if (value.length > MAX_SECRET_VALUE) {
       throw new ControlError(
         'bad-request',

@@ -3,6 +3,7 @@
  */
 import { concatBytes, equalBytes } from '../base/bytes.ts';
 import type { Identity } from '../base/identity.ts';
+import { isSharedKey } from '../base/key-strength.ts';
 import { utf8 } from '../base/text.ts';
 import type { CryptoProvider, PrfAlgorithm } from '../crypto/types.ts';
 import { prfOnce } from './keys.ts';
@@ -41,10 +42,7 @@ export function pskAuth(
   return value;
 }
 
-/**
- * Whether `received` is what the holder of `secret` would have sent, in constant time. An empty secret proves nothing
- * and never fits.
- */
+/** Whether `received` is what the holder of `secret` would have sent, in constant time. What is no key never fits. */
 export function verifyPskAuth(
   crypto: CryptoProvider,
   algorithm: PrfAlgorithm,
@@ -52,5 +50,5 @@ export function verifyPskAuth(
   parts: SignedParts,
   received: Uint8Array,
 ): boolean {
-  return secret.length > 0 && equalBytes(pskAuth(crypto, algorithm, secret, parts), received);
+  return isSharedKey(secret) && equalBytes(pskAuth(crypto, algorithm, secret, parts), received);
 }

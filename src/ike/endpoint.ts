@@ -7,6 +7,7 @@
 import type { IpAddress, SocketAddress } from '../base/address.ts';
 import { sameAddress } from '../base/address.ts';
 import { DecodeError, plainView } from '../base/bytes.ts';
+import { isSharedKey } from '../base/key-strength.ts';
 import { containsPair, type SelectorPair } from '../policy/selector.ts';
 import type { ChildRecord, ChildRequest } from './child.ts';
 import type { ConnectionConfig } from './config.ts';
@@ -292,11 +293,15 @@ export class IkeEndpoint {
   }
 
   /**
-   * Answers `need-secret`; `undefined` when there is none. The bytes are copied where they are needed longer, and the
-   * copy is wiped once the peer has proved who it is.
+   * Answers `need-secret`; `undefined` when there is none, as are bytes that are no key (`isSharedKey`). The bytes are read
+   * before this returns, and stay the caller's; a copy of ours is wiped once the peer has proved who it is.
    */
   answerSecret(now: number, requestId: number, secret: Uint8Array | undefined): void {
-    this.#goOn(now, requestId, 'need-secret', (session) => secretCame(session, now, secret));
+    const key = secret !== undefined && isSharedKey(secret) ? secret : undefined;
+    this.#goOn(now, requestId, 'need-secret', (session) => {
+      if (secret !== undefined && key === undefined) session.note('warn', 'the pre-shared key is empty or zeros alone');
+      secretCame(session, now, key);
+    });
   }
 
   /** Answers `need-signature`. */
@@ -374,7 +379,7 @@ function secretCame(session: IkeSession, now: number, secret: Uint8Array | undef
   if (state.name === 'authenticating') answerSecret(session, now, state, secret);
   else if (state.name === 'verifying') state.step.secretCame(session, now, secret);
   else if (state.name === 'proof-wanted') {
-    if (secret !== undefined && secret.length > 0) beginAuth(session, now, state, { kind: 'psk', secret });
+    if (secret !== undefined) beginAuth(session, now, state, { kind: 'psk', secret });
     else failSession(session, now, { reason: 'no-secret', detail: 'there is no pre-shared key for the connection' });
   }
 }

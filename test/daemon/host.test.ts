@@ -160,7 +160,40 @@ describe('two hosts', () => {
     expect(homes).not.toContain(false);
   });
 
-  it('wipe secrets after use, wait for late ones, and tell of those that cannot be had', async () => {
+  it('reads a key of the program and leaves it as it is, authentication after authentication', async () => {
+    const key = utf8('a secret');
+    const read: Uint8Array[] = [];
+    const options = { secretFor: () => key, onSecretRead: (secret: Uint8Array) => void read.push(secret) };
+    const { a, b, left, right } = await pair(options);
+    for (const text of ['one', 'two']) {
+      left.inject(packet('10.1.0.1', '10.2.0.1', text));
+      await eventually(`packet ${text}`, () => texts(right).includes(text));
+      expect(key).toEqual(utf8('a secret'));
+      a.host.engine.ike.closeConnection(a.host.now(), 'net');
+      a.host.drain();
+      await eventually('the end of the IKE SA', () => a.host.engine.ike.status().length === 0);
+      await eventually('its end at the peer', () => b.host.engine.ike.status().length === 0);
+    }
+    expect(read).toEqual([key, key]);
+    expect(read[0]).toBe(key);
+  });
+
+  it.each([0, 32])('takes %i bytes of zeros for no key, from either side', async (length) => {
+    const network = new MemoryNetwork();
+    const options = { secretFor: () => new Uint8Array(length) };
+    const a = end(network.host([address('192.0.2.1')]), options);
+    const b = end(network.host([address('192.0.2.2')]), options);
+    await b.host.add(opposite(tunnel()), new MemoryDevice());
+    await a.host.add(tunnel({ start: 'initiate' }), new MemoryDevice());
+    await eventually('a refusal', () => a.events.some((event) => event.type === 'failed'));
+    expect(a.events).toContainEqual(expect.objectContaining({ type: 'failed', reason: 'no-secret' }));
+    expect(a.events).toContainEqual(
+      expect.objectContaining({ type: 'note', text: expect.stringContaining('is empty or zeros alone') }),
+    );
+    expect([...a.events, ...b.events].filter(({ type }) => type === 'ike-up')).toEqual([]);
+  });
+
+  it('wait for late secrets, leave them to the program, and tell of those that cannot be had', async () => {
     const given: Uint8Array[] = [];
     const late = async (): Promise<Uint8Array> => {
       await sleep(20);
@@ -171,7 +204,7 @@ describe('two hosts', () => {
     left.inject(packet('10.1.0.1', '10.2.0.1', 'first'));
     const arrived: string[] = [];
     await eventually('the packet', () => arrived.push(...texts(right)) > 0);
-    expect(given).toEqual([new Uint8Array(8)]);
+    expect(given).toEqual([utf8('a secret')]);
 
     const broken = await pair({
       secretFor: () => {
