@@ -68,6 +68,8 @@ export class EndpointHost implements Host {
   readonly #byAddress = new SetMap<string, IkeSession>();
   /** What a session stands under in the table above. */
   readonly #addresses = new Map<IkeSession, string>();
+  /** Connections whose peers refuse a CHILD SA in IKE_AUTH. BOUNDED: by the connections. */
+  readonly #childless = new Set<string>();
   readonly #wake = new WakeQueue<IkeSession>();
   readonly #touched = new Set<IkeSession>();
   readonly #lastUsed: IkeEndpointOptions['lastUsed'];
@@ -113,7 +115,16 @@ export class EndpointHost implements Host {
 
   unconfigure(name: string): void {
     this.configs.delete(name);
+    this.#childless.delete(name);
     this.#innerAddresses.unconfigure(name);
+  }
+
+  goChildless(connection: string): void {
+    if (this.configs.has(connection)) this.#childless.add(connection);
+  }
+
+  isChildless(connection: string): boolean {
+    return this.#childless.has(connection);
   }
 
   connection(name: string): ConnectionConfig | undefined {

@@ -47,6 +47,10 @@ export interface Host {
   /** One that was offered is reserved for nobody until its SA is made: another may have been made with it meanwhile. */
   isChildSpiFree(spi: number): boolean;
 
+  /** The peer of a connection refuses each CHILD SA in IKE_AUTH: it is asked for it afterwards (RFC 6023). */
+  goChildless(connection: string): void;
+  isChildless(connection: string): boolean;
+
   /** Whether there may be another IKE SA. */
   hasRoom(): boolean;
   addSession(session: IkeSession): void;

@@ -4,6 +4,7 @@ import type { Explanation } from '../../src/daemon/explanation.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
+import { swanctlConf } from '../support/lab/strongswan.ts';
 import type { Tunnel } from '../support/lab/tunnel.ts';
 import { useLab } from '../support/lab/use-lab.ts';
 import { ALL_CARRIED, agreed, buildRig, exchange, LINE, RIG_NEEDS, RIG_TIMEOUT, type Rig } from './rig.ts';
@@ -159,6 +160,17 @@ describeInterop('refusals with strongSwan', [...RIG_NEEDS.userspace, 'build'], (
     });
     await rig.left.exec(['ip', 'route', 'del', '10.2.0.0/24', 'dev', LINE]);
     await rig.left.exec(['ip', 'rule', 'del', 'pref', '100']);
+  });
+
+  it('of any CHILD SA in IKE_AUTH: it is made in an exchange of its own, at the next attempt', async () => {
+    const conf = swanctlConf(FITTING, 'right').replace('    version = 2\n', '    version = 2\n    childless = force\n');
+    await rig.peer.loadConfiguration(conf);
+    await ours.load(FITTING, 'left', { start: 'initiate' });
+    const began = performance.now();
+    await agreed(ours, rig.peer, NAME);
+    expect(performance.now() - began).toBeLessThan(15_000);
+    expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
+    expect(ours.log()).toContain('the next attempt makes the CHILD SA in an exchange of its own');
   });
 
   it('of one peer leave the tunnel of another alone', async () => {

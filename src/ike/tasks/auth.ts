@@ -13,7 +13,7 @@ import { failureFrom, findError, misbehaved } from '../failure.ts';
 import { AuthMethodId, authMethodName, ExchangeType, NotifyType, notifyName } from '../iana.ts';
 import { breakOff, failSession, installChild } from '../lifecycle.ts';
 import { findPayload, type Payload } from '../payload.ts';
-import { notifyPayload } from '../payloads/notify.ts';
+import { type NotifyPayload, notifyPayload } from '../payloads/notify.ts';
 import { credentialOf } from '../peers.ts';
 import type { IkeSession } from '../session.ts';
 import { type IkeCrypto, type SessionState, type SetUp, type Verifying, wipeCrypto } from '../session-state.ts';
@@ -85,7 +85,7 @@ export class AuthTask implements Task, Verifying {
     payloads.push(...this.#prove(session), ...certificateRequests([config]));
     // RFC 7296 §2.4: we have no other IKE SA with this peer, so whatever it still has is from before we started.
     if (!session.host.knowsPeer(session, this.#localId)) payloads.push(notifyPayload(NotifyType.INITIAL_CONTACT));
-    const child = takeFirstChild(session);
+    const child = this.#setUp.childless && session.host.isChildless(config.name) ? undefined : takeFirstChild(session);
     if (child !== undefined) {
       this.#offer = makeOffer(session, child, 'ike-auth');
       payloads.push(...offerPayloads(this.#offer));
@@ -169,6 +169,11 @@ export class AuthTask implements Task, Verifying {
   /** The peer proved who it is: from here on what it sent is believed. */
   #settle(session: IkeSession, now: number): void {
     const { payloads, remoteId } = this.#answer!;
+    const error = findError(payloads);
+    if (error?.notify === NotifyType.INVALID_SYNTAX) {
+      this.#refusedAsMalformed(session, now, error);
+      return;
+    }
     const credential = credentialOf(session.config!.remote);
     session.establish(now, this.#crypto, { localId: this.#localId, remoteId, credential });
     session.announce();
@@ -189,8 +194,24 @@ export class AuthTask implements Task, Verifying {
     rejectPeer(session, now, { reason, detail: `${met}; ${why}` });
   }
 
+  /**
+   * To the peer our request was malformed, so it has no IKE SA, whatever else it answered (RFC 7296 §2.21.2). Some peers say so
+   * of any CHILD SA in IKE_AUTH: where they can do without one (RFC 6023) the next attempt does.
+   */
+  #refusedAsMalformed(session: IkeSession, now: number, error: NotifyPayload): void {
+    const childless = this.#offer !== undefined && this.#setUp.childless;
+    if (childless) session.host.goChildless(session.connectionName);
+    const next = childless ? '; the next attempt makes the CHILD SA in an exchange of its own' : '';
+    this.abandon();
+    failSession(session, now, failureFrom(error, `the request was malformed to it, and the IKE SA is gone${next}`));
+  }
+
   #refused(session: IkeSession, now: number, payloads: readonly Payload[]): void {
     const error = findError(payloads);
+    if (error?.notify === NotifyType.INVALID_SYNTAX) {
+      this.#refusedAsMalformed(session, now, error);
+      return;
+    }
     this.abandon();
     if (error === undefined) {
       breakOff(session, now, misbehaved('the answer to IKE_AUTH has no AUTH payload'), false);
