@@ -218,6 +218,7 @@ export class LinuxFence implements FenceKeeper {
       removed,
       present: [...after],
       unmappable: anew ? unmappable : undefined,
+      inherited: before === undefined,
       mapped: [...mapped].flatMap(([id, pairs]) => (isSame(id) ? [] : [{ id, pairs }])),
       unmapped: [...old].flatMap(([id, pairs]) => (isSame(id) ? [] : [{ id, pairs }])),
     });

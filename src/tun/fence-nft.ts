@@ -5,13 +5,16 @@
  *   fragments   what arrives in pieces, before anything puts it together     fragments alone
  *   input       what is delivered                                           not by lo
  *   forward     what is forwarded, as it left and as it arrives
- *   output      the host's own                                              not by lo
+ *   output      the host's own, by the link that they leave by              not by lo
  *   translated  what was forwarded, once its source has been translated
  * ```
  *
- * Each asks the bridges first, then the tunnel that a map finds, then the tunnels that overlap with others. `input`, `forward`
- * and `output` come before the chains of firewalls and of libvirt (priority -10), and behind the translation of
- * destinations (-100). A part of which a packet is no business returns; so no part lets through what another one drops.
+ * Each asks the bridges first, then the tunnel that a map finds, then the tunnels that overlap with others. `input` and
+ * `forward` come before the chains of firewalls and of libvirt (priority -10), and behind the translation of destinations
+ * (-100). A part of which a packet is no business returns; so no part lets through what another one drops.
+ *
+ * `output` stands in the hook behind routing. A new destination or mark gives a packet of the host another route; in the
+ * hook before, all chains are told the link of its first route, whatever came after.
  */
 import { assertNever } from '../base/assert.ts';
 import { type BridgeFence, FENCE_COUNTERS, type FencePart, type UntranslatedFence } from './fence.ts';
@@ -40,7 +43,15 @@ interface BaseChain {
 const BASE_CHAINS = {
   input: { hook: 'input', priority: -10, first: [], second: ['iifname "lo" accept'], ways: ['in'] },
   forward: { hook: 'forward', priority: -10, first: [], second: [], ways: ['out', 'in'] },
-  output: { hook: 'output', priority: -10, first: [], second: ['oifname "lo" accept'], ways: ['out'] },
+  output: {
+    hook: 'postrouting',
+    // Before the translation of sources (100), which may give the tunnel's own packets any port.
+    priority: 80,
+    // Those that a device of the host wraps (GRE, VXLAN) seem to have come by it: all are looked at.
+    first: [],
+    second: ['oifname "lo" accept'],
+    ways: ['out'],
+  },
   fragments: {
     hook: 'prerouting',
     // Before connection tracking puts fragments together (-400).
@@ -91,15 +102,17 @@ export interface FenceChange {
   readonly present: readonly string[];
   /** Those of them that are in no map, where others than before; all that maps hold is new then. */
   readonly unmappable: readonly Unmapped[] | undefined;
+  /** Base chains of other hooks may stand there, of a version before this one. */
+  readonly inherited: boolean;
   readonly mapped: readonly { readonly id: string; readonly pairs: readonly AddressPair[] }[];
   readonly unmapped: readonly { readonly id: string; readonly pairs: readonly AddressPair[] }[];
 }
 
 /** The batch that carries out a change. */
-export function fenceBatch({ added, removed, present, unmappable, mapped, unmapped }: FenceChange): string {
+export function fenceBatch({ added, removed, present, unmappable, inherited, mapped, unmapped }: FenceChange): string {
   if (present.length === 0) return `add table ${TABLE}\ndelete table ${TABLE}\n`;
   const lines = [
-    ...(unmappable === undefined ? [] : foundation()),
+    ...(unmappable === undefined ? [] : foundation(inherited)),
     ...unmapped.flatMap(({ id, pairs }) => dispatchElements('delete', id, pairs)),
     ...[...added.map(({ id }) => id), ...removed].flatMap(emptied),
     ...[...added.map(({ id }) => id), ...removed].flatMap((id) =>
@@ -116,12 +129,15 @@ export function fenceBatch({ added, removed, present, unmappable, mapped, unmapp
 }
 
 /** What all stands on, empty. Where it should be there, it is not made: the kernel tells then when it is not. */
-function foundation(): string[] {
+function foundation(inherited: boolean): string[] {
   return [
     TABLE_LINE,
     ...BASE_NAMES.flatMap((name) => {
       const { hook, priority } = BASE_CHAINS[name];
+      // The kernel changes no chain's hook.
+      const removed = ['add', 'flush', 'delete'].map((verb) => `${verb} chain ${TABLE} ${name}`);
       return [
+        ...(inherited ? removed : []),
         `add chain ${TABLE} ${name} { type filter hook ${hook} priority ${priority}; policy accept; }`,
         `flush chain ${TABLE} ${name}`,
       ];

@@ -29,8 +29,8 @@ describeInterop('a gateway with a fence', ['namespaces', 'nftables'], () => {
     await range.fence.set('tunnel:t', undefined);
   });
 
-  const translate = async (hook: 'prerouting' | 'postrouting', rules: readonly string[]): Promise<void> => {
-    const priority = hook === 'prerouting' ? 'dstnat' : 'srcnat';
+  const translate = async (hook: 'prerouting' | 'output' | 'postrouting', rules: readonly string[]): Promise<void> => {
+    const priority = hook === 'postrouting' ? 'srcnat' : -100;
     const chain = `add chain inet nat c { type nat hook ${hook} priority ${priority}; }`;
     const all = ['add table inet nat', 'delete table inet nat', 'add table inet nat', chain];
     await range.gateway.exec(['nft', [...all, ...rules.map((rule) => `add rule inet nat c ${rule}`)].join('; ')]);
@@ -105,6 +105,35 @@ describeInterop('a gateway with a fence', ['namespaces', 'nftables'], () => {
         return line.length;
       };
       expect([await sent(500), await sent(PORT)]).toEqual([1, 0]);
+    }
+  });
+
+  it('judges its own packets by the link that they leave by, whatever their first route was', async () => {
+    await translate(
+      'output',
+      FAMILIES.map((family) => {
+        const word = family === 4 ? 'ip' : 'ip6';
+        const { gateway, host } = HOSTS[family];
+        return `${word} daddr { ${gateway}, ${host} } udp dport ${PORT} dnat ${word} to ${formatAddress(PEER[family])}`;
+      }),
+    );
+    for (const family of FAMILIES) {
+      const { gateway, host } = HOSTS[family];
+      const left = async (first: string): Promise<number> => {
+        const packet = plainPacket(0, [at(gateway), at(first)], PORT);
+        return (await range.send({ outbound: true, host: true }, [packet], at(first))).line.length;
+      };
+      // The first route is by lo, or by lan0; the packets leave by out0.
+      const both = async (): Promise<number[]> => [await left(gateway), await left(host)];
+      expect(await both()).toEqual([1, 1]);
+      await guard();
+      expect(await both()).toEqual([0, 0]);
+      await guard('lan0');
+      expect(await both()).toEqual([0, 0]);
+      expect(await dropped()).toMatchObject({ 'clear-out': 4 });
+      await guard('out0');
+      expect(await both()).toEqual([1, 1]);
+      await range.fence.set('tunnel:t', undefined);
     }
   });
 

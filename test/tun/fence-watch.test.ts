@@ -94,7 +94,7 @@ describe.skipIf(missing(['namespaces', 'nftables']).length > 0)('a fence that ot
     ],
     [
       'a policy',
-      () => [chain('output', 'type filter hook output priority -10; policy drop;')],
+      () => [chain('output', 'type filter hook postrouting priority 80; policy drop;')],
       /^chain output: properties/,
     ],
     [
@@ -194,6 +194,19 @@ describe.skipIf(missing(['namespaces', 'nftables']).length > 0)('a fence that ot
     await next.reconcile('tunnel', []);
     expect(listing()).not.toMatch(/10\.3\.0\.0\/24/);
     await next.close();
+  });
+
+  it('takes the place of what a version left whose chains had other hooks', async () => {
+    change(
+      `delete table ${TABLE}`,
+      `add table ${TABLE}`,
+      chain('output', 'type filter hook output priority -10; policy accept;'),
+      `add rule ${TABLE} output oifname "lo" accept`,
+    );
+    const later = new LinuxFence();
+    await later.set('tunnel:a', tunnel('stun0', '10.2.0.0/24'));
+    expect(listing()).toMatch(/chain output \{\n\t\ttype filter hook postrouting priority 80;/);
+    expect(listing()).not.toContain('hook output');
   });
 
   it('is made anew when another program changed it between our change and reading it back', async () => {
