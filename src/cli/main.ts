@@ -1,13 +1,21 @@
 /** The `sectunnel` command. */
 import '../daemon/inspector.ts';
+import { constants } from 'node:os';
+import { ExitCode } from './help.ts';
 import { run } from './run.ts';
 import type { Terminal } from './verb.ts';
 
+/** Of a command that SIGPIPE ends, for shells: a key that was generated and not read is no success. */
+const BROKEN_PIPE = 128 + constants.signals.SIGPIPE;
+
 // A reader that has seen enough (`| head`) ends the command, quietly.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
-  process.exit();
+  if (error.code === 'EPIPE') process.exit(BROKEN_PIPE);
+  process.stderr.write(`error: the output cannot be written: ${error.message}\n`);
+  process.exit(ExitCode.Refused);
 });
+// Nothing is left that an error could be told to.
+process.stderr.on('error', () => process.exit(ExitCode.Refused));
 
 async function readStdin(): Promise<Buffer> {
   const chunks: Buffer[] = [];

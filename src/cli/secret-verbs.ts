@@ -77,9 +77,17 @@ function generatedValue({ options, positionals }: Arguments): Uint8Array {
 }
 
 async function secretValue(args: Arguments, terminal: Terminal): Promise<Uint8Array> {
-  const { base64 = args.positionals[1], file, plain } = args.options;
+  const { file, plain } = args.options;
+  const sources = [args.options.base64, args.positionals[1], file].filter((source) => source !== undefined);
+  if (sources.length > 1) {
+    throw new UsageError(
+      'the value comes from one source: --base64, --file, BASE64 or standard input',
+      'secret-set-value',
+    );
+  }
+  const base64 = args.options.base64 ?? args.positionals[1];
   if (typeof base64 === 'string') {
-    if (plain === true) throw new UsageError('--plain goes with --file or standard input');
+    if (plain === true) throw new UsageError('--plain goes with --file or standard input', 'secret-set-value');
     return decoded(Buffer.from(base64));
   }
   const bytes = typeof file === 'string' ? readFile(file) : await terminal.readStdin();

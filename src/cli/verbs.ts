@@ -243,8 +243,11 @@ const event: VerbSpec = {
       client.onClose = () => reject(new RefusedInputError('the daemon went away'));
     });
     const tunnel = args.positionals[0];
-    await client.call('event', tunnel === undefined ? {} : { name: tunnel });
-    await Promise.race([gone, terminal.interrupted()]);
+    const watched = async (): Promise<void> => {
+      await client.call('event', tunnel === undefined ? {} : { name: tunnel });
+      await terminal.interrupted();
+    };
+    await Promise.race([watched(), gone]);
   },
 };
 

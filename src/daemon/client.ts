@@ -13,6 +13,7 @@ import {
   type Verb,
   type Verbs,
 } from './protocol.ts';
+import { socketPathProblem } from './socket-path.ts';
 
 /** No daemon serves the run folder, or it does not answer. */
 export class DaemonUnreachableError extends Error {
@@ -83,8 +84,11 @@ export class DaemonClient {
   /**
    * @param value the caller's, to erase
    * @throws ControlError with the daemon's refusal
+   * @throws DaemonUnreachableError as `call`
    */
   async setSecret(uuid: string, value: Uint8Array): Promise<Verbs['secret-set-value']['result']> {
+    // Nothing is offered where no daemon takes it: it would be left behind.
+    await this.#open();
     const offer = await offerSecret(this.#runDir, value);
     try {
       return await this.call('secret-set-value', { uuid, offer: offer.name });
@@ -106,6 +110,11 @@ export class DaemonClient {
   }
 
   #connect(resolve: (socket: Socket) => void, reject: (error: Error) => void, attempts: number): void {
+    const problem = socketPathProblem(this.#path);
+    if (problem !== undefined) {
+      reject(new DaemonUnreachableError(problem));
+      return;
+    }
     const socket = connect(this.#path);
     const refused = (error: NodeJS.ErrnoException): void => {
       if (error.code !== 'EAGAIN' || attempts <= 1) reject(unreachable(this.#path, error));

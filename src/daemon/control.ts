@@ -5,6 +5,7 @@
  */
 import { chmodSync, rmSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
+import { dirname } from 'node:path';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import {
@@ -14,12 +15,14 @@ import {
   type ControlConnection,
   type ControlLimits,
 } from './control-connection.ts';
+import { removeOffers } from './hand-over.ts';
 import { peerUser } from './peer.ts';
 import { ControlError, type ErrorObject, type TunnelEvent } from './protocol.ts';
 import { RateLimit } from './rate-limit.ts';
 import { refusalOf } from './refusing.ts';
 import type { ControlRequest } from './request.ts';
 import { type Lane, RequestQueue } from './request-queue.ts';
+import { socketPathProblem } from './socket-path.ts';
 
 /** Answers one request; a thrown `ControlError` becomes the error answer. */
 export type Dispatch = (verb: string, params: unknown, connection: ControlConnection) => Promise<unknown>;
@@ -44,9 +47,6 @@ const LOOKS = 10;
 
 /** What a connection may hold without being closed for it when memory is short, in bytes. */
 const SMALL = 128 * 1024;
-
-/** Bytes of a path that fit into a Unix socket's address (sun_path, less its closing zero). */
-const MAX_PATH = 107;
 
 export class ControlServer {
   readonly #path: string;
@@ -75,13 +75,8 @@ export class ControlServer {
 
   /** @throws ControlError when another daemon serves the same folder */
   async listen(): Promise<void> {
-    const length = Buffer.byteLength(this.#path);
-    if (length > MAX_PATH) {
-      throw new ControlError(
-        'system',
-        `the control socket ${this.#path} has a path of ${length} bytes, and ${MAX_PATH} fit; choose a shorter --run-dir`,
-      );
-    }
+    const problem = socketPathProblem(this.#path);
+    if (problem !== undefined) throw new ControlError('system', problem);
     if (await answers(this.#path)) {
       throw new ControlError(
         'invalid-state',
@@ -89,6 +84,7 @@ export class ControlServer {
       );
     }
     rmSync(this.#path, { force: true });
+    removeOffers(dirname(this.#path));
     // The mode must be right from the first moment: nobody else may connect between bind and chmod.
     const mask = process.umask(0o177);
     try {

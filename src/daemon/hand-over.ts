@@ -5,7 +5,7 @@
  * connects to it and reads into its own memory.
  */
 import { randomBytes } from 'node:crypto';
-import { chmodSync, chownSync, statSync } from 'node:fs';
+import { readdirSync, rmSync, statSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { secretBytes, secretCopy } from '../base/secret-bytes.ts';
@@ -39,17 +39,40 @@ export async function offerSecret(runDir: string, value: Uint8Array): Promise<Of
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
-    server.listen(path, resolve);
+    server.once('listening', resolve);
+    asOwnerOf(runDir, () => server.listen(path));
   });
-  giveTo(runDir, path);
   return { name, close: () => void server.close() };
 }
 
-/** For the user that the daemon runs as alone; its folder has kept others out from the first moment. */
-function giveTo(runDir: string, path: string): void {
-  chmodSync(path, 0o600);
-  const { uid, gid } = statSync(runDir);
-  if (uid !== process.geteuid?.()) chownSync(path, uid, gid);
+/**
+ * Makes a socket that the owner of the folder, the daemon's user, and root alone may connect to. Root takes that user's place
+ * for the moment: a change of mode or owner by name would follow a link that this user may have put there instead.
+ * @param make what makes it before it returns
+ */
+function asOwnerOf(folder: string, make: () => void): void {
+  const { uid, gid } = statSync(folder);
+  const group = process.getegid?.() ?? gid;
+  const changes = process.geteuid?.() === 0 && uid !== 0;
+  const mask = process.umask(0o177);
+  try {
+    if (changes) {
+      process.setegid?.(gid);
+      process.seteuid?.(uid);
+    }
+    make();
+  } finally {
+    if (changes) {
+      process.seteuid?.(0);
+      process.setegid?.(group);
+    }
+    process.umask(mask);
+  }
+}
+
+/** Removes the sockets of clients that were ended before they could. To be called while no daemon listens there. */
+export function removeOffers(runDir: string): void {
+  for (const name of readdirSync(runDir)) if (OFFER.test(name)) rmSync(join(runDir, name), { force: true });
 }
 
 /**

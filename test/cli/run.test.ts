@@ -1,6 +1,6 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { run } from '../../src/cli/run.ts';
 import { verbs } from '../../src/cli/verbs.ts';
 import type { StatusResult } from '../../src/daemon/protocol.ts';
@@ -176,6 +176,31 @@ describe('verbs', () => {
       code: 1,
       err: 'error: (standard input) has 1048577 bytes; a document has at most 1048576\n',
     });
+  });
+
+  it('event of a tunnel that is not there is refused, and nothing else happens', async () => {
+    const { run: command } = await shell();
+    const unhandled: unknown[] = [];
+    const note = (reason: unknown): void => void unhandled.push(reason);
+    process.on('unhandledRejection', note);
+    onTestFinished(() => void process.off('unhandledRejection', note));
+    expect(await command(['event', 'nosuch'])).toMatchObject({
+      code: 1,
+      err: expect.stringContaining("no tunnel 'nosuch'"),
+    });
+    // The client closes its connection, and hears of the end of it.
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(unhandled).toEqual([]);
+  });
+
+  it.each([
+    ['--base64', 'AAAA', '--file', 'x'],
+    ['--base64', 'AAAA', SECRET_UUID],
+    ['--file', 'x', 'AAAA'],
+  ])('secret-set-value refuses two sources: %s %s %s', async (...words) => {
+    const { run: command } = await shell();
+    const outcome = await command(['secret-set-value', SECRET_UUID, ...words]);
+    expect(outcome).toMatchObject({ code: 2, err: expect.stringContaining('the value comes from one source') });
   });
 
   it('print events until interrupted', async () => {
