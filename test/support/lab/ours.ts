@@ -11,9 +11,11 @@ import type { ChildStatus, IkeStatus, TunnelStatus } from '../../../src/daemon/s
 import type { Lab } from './lab.ts';
 import type { Namespace } from './namespace.ts';
 import { type Background, type RunResult, STARTING, waitFor } from './process.ts';
-import { builtProgram } from './root.ts';
+import { builtProgram, projectRoot } from './root.ts';
 import { type EspSuite, ends, type IkeSuite, type Side, type Tunnel } from './tunnel.ts';
 
+/** As users start it; and where Node is to have arguments. */
+const COMMAND = join(projectRoot(), 'bin/sectunneld');
 const DAEMON = builtProgram('daemon');
 
 export interface OursOptions {
@@ -151,7 +153,8 @@ export class Ours {
   async startDaemon(): Promise<void> {
     const folders = ['--config-dir', join(this.folder, 'config'), '--run-dir', join(this.folder, 'run')];
     const { nodeArguments = [], arguments: more = [], launcher = [], env } = this.#options;
-    const argv = [...launcher, process.execPath, ...nodeArguments, DAEMON, ...folders, ...more];
+    const program = nodeArguments.length === 0 ? [COMMAND] : [process.execPath, ...nodeArguments, DAEMON];
+    const argv = [...launcher, ...program, ...folders, ...more];
     const daemon = this.namespace.spawn('sectunneld', argv, env);
     this.#daemon = daemon;
     await waitFor(
