@@ -11,6 +11,7 @@ import { documentLines } from '../config/lines.ts';
 import type { PeerAddress, SectunnelDocument } from '../config/model.ts';
 import { parseDocument } from '../config/parse.ts';
 import { toChildren } from '../config/selectors.ts';
+import { MAX_DOCUMENT_BYTES } from '../config/size.ts';
 import { nodeProvider } from '../crypto/node/provider.ts';
 import type { RandomSource } from '../crypto/types.ts';
 import { type CertificateFacts, planTunnel, type TunnelPlan } from '../daemon/plan.ts';
@@ -19,7 +20,7 @@ import { steeringWarnings } from '../daemon/steering-rules.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
 import { matchesDnPattern } from '../pki/identity.ts';
 import { hostsOf } from '../policy/transport.ts';
-import { type Arguments, json, RefusedInputError, readFile, type Terminal } from './verb.ts';
+import { type Arguments, json, RefusedInputError, readInput, STANDARD_INPUT, type Terminal } from './verb.ts';
 
 export type CheckOutcome = 'fits' | 'doesNot' | 'unreadable';
 
@@ -42,9 +43,9 @@ const systemRandom: RandomSource = (length) => randomFillSync(new Uint8Array(len
 
 /** `undefined`, and told why, for one that cannot be read. */
 async function load(side: Side, file: string, terminal: Terminal): Promise<Checked | undefined> {
-  const title = file === '-' ? '(standard input)' : file;
+  const title = file === '-' ? STANDARD_INPUT : file;
   try {
-    const xml = file === '-' ? await terminal.readStdin() : readFile(file);
+    const xml = await readInput(file, MAX_DOCUMENT_BYTES, terminal);
     const document = parseDocument(xml, { source: title, newUuid: () => randomUUID() });
     return { side, title, document, lines: documentLines(xml, title) };
   } catch (error) {

@@ -1,8 +1,9 @@
 /** The verb that makes a tunnel a part of the host's own network configuration. */
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { messageOf } from '../base/text.ts';
 import { parseDocument } from '../config/parse.ts';
+import { makeFolders } from '../daemon/make-folders.ts';
 import { type StagedFile, stageFile } from '../daemon/replace-file.ts';
 import {
   EXPORT_FORMATS,
@@ -74,7 +75,7 @@ function writeFiles(folder: string, files: readonly ExportedFile[]): string[] {
       }
     }
     for (const { path, content } of placed) {
-      mkdirSync(dirname(path), { recursive: true });
+      makeFolders(dirname(path), 0o755);
       staged.push(stageFile(path, content, 0o644));
     }
     for (const file of staged) file.commit();

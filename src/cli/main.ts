@@ -17,9 +17,14 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 // Nothing is left that an error could be told to.
 process.stderr.on('error', () => process.exit(ExitCode.Refused));
 
-async function readStdin(): Promise<Buffer> {
+async function readStdin(most: number): Promise<Buffer> {
   const chunks: Buffer[] = [];
-  for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
+  let length = 0;
+  for await (const chunk of process.stdin) {
+    chunks.push(chunk as Buffer);
+    length += (chunk as Buffer).length;
+    if (length > most) break;
+  }
   return Buffer.concat(chunks);
 }
 

@@ -5,10 +5,11 @@
  * A shell starts in a millisecond, Node in fifty to a hundred. So the shell looks whether a network is our business at
  * all, which no daemon is needed for, and Node is started only for those that are; it has no parts that parse XML.
  */
-import { mkdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { messageOf } from '../base/text.ts';
+import { makeFolders } from '../daemon/make-folders.ts';
 import { NO_INSPECTOR } from '../daemon/node-options.ts';
 import { removeFile, removeLeftovers, replaceFile } from '../daemon/replace-file.ts';
 import { TUNNEL_NAMESPACE } from '../libvirt/network.ts';
@@ -77,7 +78,7 @@ function install(folder: string, script: string, terminal: Terminal): void {
   const path = join(folder, FILE);
   checkOurs(path);
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o755 });
+    makeFolders(folder, 0o755);
     // libvirt runs what it finds in that folder, whatever its name.
     removeLeftovers(folder, FILE);
     replaceFile(path, script, 0o755);

@@ -10,7 +10,7 @@ import {
   name,
   noOptions,
   RefusedInputError,
-  readFile,
+  readInput,
   type Terminal,
   UsageError,
   type VerbSpec,
@@ -67,6 +67,8 @@ export const secretSetValue: VerbSpec = {
 
 /** Bytes of a key that is made here: as much as any cipher that is negotiated can use. */
 const GENERATED_BYTES = 32;
+/** Longest text or file that a value is read from, in bytes: more than the longest value takes as base64 in lines. */
+const MAX_VALUE_TEXT = 0x4000;
 
 function generatedValue({ options, positionals }: Arguments): Uint8Array {
   const others = [options.file, options.base64, options.plain, positionals[1]];
@@ -90,7 +92,7 @@ async function secretValue(args: Arguments, terminal: Terminal): Promise<Uint8Ar
     if (plain === true) throw new UsageError('--plain goes with --file or standard input', 'secret-set-value');
     return decoded(Buffer.from(base64));
   }
-  const bytes = typeof file === 'string' ? readFile(file) : await terminal.readStdin();
+  const bytes = await readInput(typeof file === 'string' ? file : '-', MAX_VALUE_TEXT, terminal);
   if (plain !== true) return decoded(bytes);
   if (bytes.at(-1) === 0x0a)
     terminal.err("warning: the value ends with a newline; use printf '%s' if that was not meant\n");

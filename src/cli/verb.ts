@@ -1,6 +1,7 @@
 /** What a verb of the `sectunnel` command is, and what all of them share: input, output, refusals. */
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import type { ParseArgsConfig } from 'node:util';
+import { MAX_DOCUMENT_BYTES } from '../config/size.ts';
 import type { DaemonClient } from '../daemon/client.ts';
 
 /** The command line is wrong: exit code 2 and a hint at the help. */
@@ -24,7 +25,8 @@ export class RefusedInputError extends Error {
 export interface Terminal {
   out(text: string): void;
   err(text: string): void;
-  readStdin(): Promise<Buffer>;
+  /** Stops when more than `most` bytes have come, and gives them. */
+  readStdin(most: number): Promise<Buffer>;
   /** Resolves when the user interrupts. */
   interrupted(): Promise<void>;
 }
@@ -79,23 +81,42 @@ export function name(args: Arguments): string {
   return args.positionals[0]!;
 }
 
-/** Longest document in bytes: what the daemon reads. */
-const MAX_DOCUMENT = 0x10_0000;
-
 export async function document(args: Arguments, terminal: Terminal): Promise<{ xml: string; source: string }> {
   const file = name(args);
-  const bytes = file === '-' ? await terminal.readStdin() : readFile(file);
-  const source = file === '-' ? '(standard input)' : file;
-  if (bytes.length > MAX_DOCUMENT) {
-    throw new RefusedInputError(`${source} has ${bytes.length} bytes; a document has at most ${MAX_DOCUMENT}`);
-  }
-  return { xml: bytes.toString('utf8'), source };
+  const bytes = await readInput(file, MAX_DOCUMENT_BYTES, terminal);
+  return { xml: bytes.toString('utf8'), source: file === '-' ? STANDARD_INPUT : file };
 }
 
-/** @throws RefusedInputError saying what is wrong with it */
-export function readFile(file: string): Buffer {
+export const STANDARD_INPUT = '(standard input)';
+
+/**
+ * The whole of a file, or of the standard input for `-`. What has no end (`/dev/zero`) is not read for one.
+ * @param most bytes that are taken
+ * @throws RefusedInputError saying what is wrong with it
+ */
+export async function readInput(file: string, most: number, terminal: Terminal): Promise<Buffer> {
+  const bytes = file === '-' ? await terminal.readStdin(most) : readFile(file, most);
+  if (bytes.length <= most) return bytes;
+  bytes.fill(0);
+  throw new RefusedInputError(
+    `${file === '-' ? STANDARD_INPUT : file} has more than ${most} bytes, which is the most that is read`,
+  );
+}
+
+/** One byte more than `most` where there is more. */
+function readFile(file: string, most: number): Buffer {
+  const bytes = Buffer.alloc(most + 1);
+  let length = 0;
   try {
-    return readFileSync(file);
+    const descriptor = openSync(file, 'r');
+    try {
+      for (let count = -1; count !== 0 && length < bytes.length; length += count) {
+        count = readSync(descriptor, bytes, length, bytes.length - length, null);
+      }
+    } finally {
+      closeSync(descriptor);
+    }
+    return bytes.subarray(0, length);
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
     const reasons: Readonly<Record<string, string>> = {

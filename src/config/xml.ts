@@ -7,9 +7,8 @@
  */
 import { ParseOption, XmlCData, XmlDocument, XmlElement, XmlParseError, XmlText } from 'libxml2-wasm';
 import { DocumentError, type DocumentIssue, quote } from './errors.ts';
+import { MAX_DOCUMENT_BYTES } from './size.ts';
 
-/** Largest document in bytes. */
-export const MAX_DOCUMENT_BYTES = 0x10_0000;
 /** libxml2 keeps line numbers in 16 bits. */
 const MAX_LINES = 0xffff;
 /** Tags, comments and sections, counted as `<` before anything is parsed: they cost memory, a hundred times their text. */

@@ -1,6 +1,7 @@
 /** Folders that only the daemon's user may change, and files that only it may read. */
-import { lstatSync, mkdirSync, readFileSync, readlinkSync, realpathSync, type Stats, statSync } from 'node:fs';
+import { lstatSync, readFileSync, readlinkSync, realpathSync, type Stats, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
+import { makeFolders } from './make-folders.ts';
 import { ControlError } from './protocol.ts';
 import { reasonOf } from './replace-file.ts';
 
@@ -20,7 +21,7 @@ export function makePrivateFolder(path: string, use: string): void {
     throw new ControlError('system', `the folder ${path} for ${use} cannot be used: ${why}`);
   };
   try {
-    if (lstatSync(path, { throwIfNoEntry: false }) === undefined) mkdirSync(path, { recursive: true, mode: 0o700 });
+    if (lstatSync(path, { throwIfNoEntry: false }) === undefined) makeFolders(path, 0o700);
     const problem = folderProblem(path, lstatSync(path)) ?? parentProblem(path);
     if (problem !== undefined) refuse(problem);
   } catch (error) {

@@ -174,8 +174,19 @@ describe('verbs', () => {
     const huge = await run(['define', '-'], ' '.repeat(0x10_0001));
     expect(huge).toMatchObject({
       code: 1,
-      err: 'error: (standard input) has 1048577 bytes; a document has at most 1048576\n',
+      err: 'error: (standard input) has more than 1048576 bytes, which is the most that is read\n',
     });
+  });
+
+  it.each([
+    [1, ['define']],
+    [2, ['check']],
+    [1, ['secret-set-value', SECRET_UUID, '--file']],
+  ])('with code %d, %s ends with a file that has no end', async (code, words) => {
+    const { run } = await shell();
+    const endless = await run([...words, '/dev/zero']);
+    expect(endless.code).toBe(code);
+    expect(endless.err).toMatch(/^error: \/dev\/zero has more than \d+ bytes, which is the most that is read\n$/);
   });
 
   it('event of a tunnel that is not there is refused, and nothing else happens', async () => {

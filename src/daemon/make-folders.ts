@@ -1,0 +1,20 @@
+/** Folders with those above them, level by level. */
+import { existsSync, mkdirSync } from 'node:fs';
+import { dirname } from 'node:path';
+
+/**
+ * Makes the folder, and those above it that are not there. Node's own `recursive` never ends where the kernel says ENOENT of
+ * a folder that is there, as it does below /proc.
+ * @param mode of each folder that is made
+ * @throws NodeJS.ErrnoException of the first that cannot be made
+ */
+export function makeFolders(path: string, mode: number): void {
+  if (existsSync(path)) return;
+  makeFolders(dirname(path), mode);
+  try {
+    mkdirSync(path, { mode });
+  } catch (error) {
+    // Somebody else made it meanwhile.
+    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
+  }
+}
