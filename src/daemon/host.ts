@@ -9,18 +9,16 @@ import { readU32 } from '../base/bytes.ts';
 import { MIN_MTU } from '../base/mtu.ts';
 import type { PathReport } from '../base/path-report.ts';
 import { secretBytes } from '../base/secret-bytes.ts';
-import { messageOf } from '../base/text.ts';
 import type { RandomSource } from '../crypto/types.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import { Engine } from '../engine/engine.ts';
-import type { EngineEvent } from '../engine/events.ts';
 import type { EngineCounters, Transmit } from '../engine/options.ts';
 import { forEachRun } from '../engine/tags.ts';
 import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
 import { isUnspecified, type UdpCounters } from '../tun/udp.ts';
-import type { HostOptions, SecretQuestion } from './host-options.ts';
+import { answerQuestion, isQuestion, type Question } from './answers.ts';
+import type { HostOptions } from './host-options.ts';
 import { orUnknown, PathMtus } from './path-mtu.ts';
-import { signatureFor, verdictFor } from './proofs.ts';
 import { socketNeeds } from './socket-needs.ts';
 import { type SocketNeed, SocketPool } from './sockets.ts';
 import type { WorkerStatus } from './workers/link.ts';
@@ -41,8 +39,6 @@ const PATH_CHECK = 10_000;
 const PATH_CHECK_SOON = 150;
 /** Node's longest timer, in milliseconds. */
 const MAX_TIMER = 0x7fff_ffff;
-
-type Question<T extends EngineEvent['type']> = Extract<EngineEvent, { readonly type: T }>;
 
 interface RunningTunnel {
   readonly device: PacketDevice;
@@ -294,39 +290,14 @@ export class TunnelHost {
       if (event.type === 'child-up' || event.type === 'path-changed') {
         this.#pathMtus.refresh(this.#now(), event.tunnel);
       }
-      if (event.type === 'need-secret') void this.#answerSecret(event.requestId, event);
-      else if (event.type === 'need-signature') void this.#answerSignature(event);
-      else if (event.type === 'need-verification') void this.#answerVerification(event);
+      if (isQuestion(event)) void this.#answerSoon(event);
       else this.#options.onEvent?.(event);
     }
     this.#setTimer();
   }
 
-  async #answerSignature(question: Question<'need-signature'>): Promise<void> {
-    const answer = await signatureFor(question, this.#options);
-    this.engine.answerSignature(this.#now(), question.requestId, answer);
-    this.drain();
-  }
-
-  async #answerVerification(question: Question<'need-verification'>): Promise<void> {
-    const answer = await verdictFor(question, this.#options);
-    this.engine.answerVerification(this.#now(), question.requestId, answer);
-    this.drain();
-  }
-
-  async #answerSecret(requestId: number, question: SecretQuestion): Promise<void> {
-    let secret: Uint8Array | undefined;
-    try {
-      secret = await this.#options.secretFor(question);
-    } catch (error) {
-      const text = `the secret could not be had: ${messageOf(error)}`;
-      this.#options.onEvent?.({ type: 'note', tunnel: question.tunnel, level: 'warn', text });
-    }
-    try {
-      this.engine.answerSecret(this.#now(), requestId, secret);
-    } finally {
-      if (secret !== undefined) this.#options.onSecretRead?.(secret);
-    }
+  async #answerSoon(question: Question): Promise<void> {
+    await answerQuestion(question, this.engine, this.#options, this.#now);
     this.drain();
   }
 

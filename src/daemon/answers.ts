@@ -1,0 +1,49 @@
+/** Answers what an engine asks for: a secret, a signature, the judgement of a peer's proof. */
+import { messageOf } from '../base/text.ts';
+import type { Engine } from '../engine/engine.ts';
+import type { EngineEvent } from '../engine/events.ts';
+import type { HostOptions } from './host-options.ts';
+import { signatureFor, verdictFor } from './proofs.ts';
+
+export type Question = Extract<EngineEvent, { readonly type: 'need-secret' | 'need-signature' | 'need-verification' }>;
+
+export function isQuestion(event: EngineEvent): event is Question {
+  return event.type === 'need-secret' || event.type === 'need-signature' || event.type === 'need-verification';
+}
+
+/** Asks the program, and tells the engine. @param now monotonic milliseconds, when the answer is there */
+export async function answerQuestion(
+  question: Question,
+  engine: Engine,
+  options: HostOptions,
+  now: () => number,
+): Promise<void> {
+  if (question.type === 'need-secret') return answerSecret(question, engine, options, now);
+  if (question.type === 'need-signature') {
+    const answer = await signatureFor(question, options);
+    engine.answerSignature(now(), question.requestId, answer);
+  } else {
+    const answer = await verdictFor(question, options);
+    engine.answerVerification(now(), question.requestId, answer);
+  }
+}
+
+async function answerSecret(
+  question: Extract<Question, { readonly type: 'need-secret' }>,
+  engine: Engine,
+  { secretFor, onSecretRead, onEvent }: HostOptions,
+  now: () => number,
+): Promise<void> {
+  let secret: Uint8Array | undefined;
+  try {
+    secret = await secretFor(question);
+  } catch (error) {
+    const text = `the secret could not be had: ${messageOf(error)}`;
+    onEvent?.({ type: 'note', tunnel: question.tunnel, level: 'warn', text });
+  }
+  try {
+    engine.answerSecret(now(), question.requestId, secret);
+  } finally {
+    if (secret !== undefined) onSecretRead?.(secret);
+  }
+}
