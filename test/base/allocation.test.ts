@@ -30,7 +30,9 @@ describe('memory for keys', () => {
     const ordinary = Array.from({ length: count }, () => new Uint8Array(16));
     const grownByOrdinary = process.memoryUsage().arrayBuffers - before - grown;
     expect([kept.length, ordinary.length]).toEqual([count, count]);
-    expect(grown).toBeGreaterThanOrEqual(16 * count);
-    expect(grownByOrdinary).toBeLessThan(16 * count);
+    // The count is of the whole process, where others (the runner's messages) free a few bytes meanwhile: it is either about
+    // 16 bytes each or about none, and the middle tells which.
+    expect(grown).toBeGreaterThan((16 * count) / 2);
+    expect(grownByOrdinary).toBeLessThan((16 * count) / 2);
   });
 });
