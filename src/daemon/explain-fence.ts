@@ -80,9 +80,12 @@ function endsOf({ direction, source, destination, sourcePort, destinationPort }:
 }
 
 /** IKE and ESP between the ends of the tunnel. */
-function isOwn({ peer, ports }: TunnelFence['own'], packet: AskedPacket): boolean {
-  const { remote, localPort } = endsOf(packet);
+function isOwn({ peer, ports, peerPorts }: TunnelFence['own'], packet: AskedPacket): boolean {
+  const { remote, localPort, remotePort } = endsOf(packet);
   if (peer !== undefined && !sameAddress(peer, remote)) return false;
   if (packet.protocol === Protocol.esp) return true;
-  return packet.protocol === Protocol.udp && localPort !== undefined && ports.includes(localPort);
+  if (packet.protocol !== Protocol.udp) return false;
+  if (localPort !== undefined && ports.includes(localPort)) return true;
+  const asks = peer !== undefined && packet.direction === 'out';
+  return asks && remotePort !== undefined && peerPorts.includes(remotePort);
 }

@@ -1,6 +1,6 @@
 /** From a document to its device, and to what leads packets into it and keeps them from passing in the clear. */
 import type { IpAddress } from '../base/address.ts';
-import type { SectunnelDocument } from '../config/model.ts';
+import type { PeerSettings, SectunnelDocument } from '../config/model.ts';
 import { toChildren, toPolicy } from '../config/selectors.ts';
 import { hostsOf } from '../policy/transport.ts';
 import { tableOf } from './plan-transport.ts';
@@ -27,16 +27,16 @@ function steeringPlan(document: SectunnelDocument, peer: IpAddress | undefined):
   return {
     tunnel: name,
     table: tableOf(document),
-    own: { peer: peer ?? hosts?.remote, ports: ownPorts(sa) },
+    own: { peer: peer ?? hosts?.remote, ports: ikePorts(sa, sa.local), peerPorts: ikePorts(sa, sa.remote) },
     outbound: policyBoxes(entries, 'out'),
     inbound: policyBoxes(entries, 'in'),
     host: hosts?.local,
   };
 }
 
-/** Local UDP ports of IKE, and of ESP in UDP. IKE may be met on 500 whatever a document says. */
-function ownPorts({ local, ike }: SectunnelDocument['sa']): number[] {
-  return [...new Set([500, local.port, ...(ike.nat.encapsulation === 'never' ? [] : [ike.nat.port])])];
+/** UDP ports of IKE at one end, and of ESP in UDP. IKE may be met on 500 whatever a document says. */
+function ikePorts({ ike }: SectunnelDocument['sa'], { port }: PeerSettings): number[] {
+  return [...new Set([500, port, ...(ike.nat.encapsulation === 'never' ? [] : [ike.nat.port])])];
 }
 
 /** What may stand of a tunnel when its daemon has died; `undefined` when it leaves nothing standing. */

@@ -6,7 +6,7 @@
  *   input       what is delivered                                           not by lo
  *   forward     what is forwarded, as it left and as it arrives
  *   output      the host's own, by the link that they leave by              not by lo
- *   translated  what was forwarded, once its source has been translated
+ *   translated  what leaves, once its source has been translated             not by lo
  * ```
  *
  * Each asks the bridges first, then the tunnel that a map finds, then the tunnels that overlap with others. `input` and
@@ -60,8 +60,8 @@ const BASE_CHAINS = {
     second: [],
     ways: ['in'],
   },
-  // Behind the translation of sources (100). The host's own came by no link.
-  translated: { hook: 'postrouting', priority: 300, first: ['iif 0 accept'], second: [], ways: ['out'] },
+  // Behind the translation of sources (100).
+  translated: { hook: 'postrouting', priority: 300, first: [], second: ['oifname "lo" accept'], ways: ['out'] },
 } as const satisfies Readonly<Record<string, BaseChain>>;
 type BaseName = keyof typeof BASE_CHAINS;
 const BASE_NAMES = Object.keys(BASE_CHAINS) as readonly BaseName[];
@@ -237,6 +237,7 @@ function bridgeRules(id: string, { bridge, devices, closed, dns }: BridgeFence):
         ]
       : []),
     add(`${id}_translated`, `iifname ${name} oifname ${name} accept`),
+    add(`${id}_translated`, `iif 0 oifname ${name} accept`),
     add(`${id}_input`, `iifname != ${name} return`),
     ...(dns ? [] : noDns(id, count('host'))),
     ...(dns ? toHost(`${id}_input`) : toHost(`${id}_hostread`)),

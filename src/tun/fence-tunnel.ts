@@ -11,7 +11,7 @@
  * ```
  *
  * What is readable and what is opaque stands in fence-readable.ts. `leave` is asked by a host's own packets when they
- * leave, by others when they are forwarded, and by these once more when their source has been translated; `arrive` by
+ * leave, by others when they are forwarded, and by all once more when their source has been translated; `arrive` by
  * fragments before they are put together, and by all packets when they are delivered or forwarded. No sets without a name:
  * nft reads all sets there are at each change, which would be slow with many tunnels.
  */
@@ -220,10 +220,16 @@ function hostRules(id: string, way: Way, families: readonly IpFamily[], own: Own
 }
 
 /** @param peerAt `d`: the peer is the destination */
-function ownPasses({ peer, ports }: OwnPackets, peerAt: 's' | 'd'): string[] {
+function ownPasses({ peer, ports, peerPorts }: OwnPackets, peerAt: 's' | 'd'): string[] {
   const address = peer === undefined ? '' : `${word(peer.family)} ${peerAt}addr ${formatAddress(peer)} `;
   const port = peerAt === 'd' ? 'sport' : 'dport';
-  return [`${address}meta l4proto ${ESP} return`, ...ports.map((own) => `${address}udp ${port} ${own} return`)];
+  // A peer that is not known is answered, and answers keep their ports when they are translated.
+  const asked = peerAt === 'd' && peer !== undefined ? peerPorts : [];
+  return [
+    `${address}meta l4proto ${ESP} return`,
+    ...ports.map((own) => `${address}udp ${port} ${own} return`),
+    ...asked.map((there) => `${address}udp dport ${there} return`),
+  ];
 }
 
 /**

@@ -34,6 +34,8 @@ export interface OwnPackets {
   readonly peer: IpAddress | undefined;
   /** Local UDP ports of IKE, and of ESP in UDP. */
   readonly ports: readonly number[];
+  /** UDP ports at which the other end is asked: what goes there may have got any source port by translation. */
+  readonly peerPorts: readonly number[];
 }
 
 /**

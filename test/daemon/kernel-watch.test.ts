@@ -25,7 +25,7 @@ const box: PolicyBox = {
 const plan: SteeringPlan = {
   tunnel: 'net',
   table: 7700,
-  own: { peer: parseAddress('192.0.2.2'), ports: [500, 4500] },
+  own: { peer: parseAddress('192.0.2.2'), ports: [500, 4500], peerPorts: [500, 4500] },
   outbound: [box],
   inbound: [box],
   host: undefined,

@@ -45,7 +45,7 @@ describe('a document in transport mode', () => {
     const [here, there] = [address('192.0.2.1'), address('192.0.2.2')];
     expect(device.steering).toMatchObject({
       host: here,
-      own: { peer: there, ports: [500, 4500] },
+      own: { peer: there, ports: [500, 4500], peerPorts: [500, 4500] },
       outbound: [{ action: 'protect', local: { start: here, end: here }, remote: { start: there, end: there } }],
       inbound: [{ action: 'protect', local: { start: here, end: here }, remote: { start: there, end: there } }],
     });

@@ -57,7 +57,7 @@ const port = (start: number, end = start): { start: number; end: number } => ({ 
 const plan = (outbound: readonly PolicyBox[], change: Partial<SteeringPlan> = {}): SteeringPlan => ({
   tunnel: 'net',
   table: 7700,
-  own: { peer: PEER, ports: [500, 4500] },
+  own: { peer: PEER, ports: [500, 4500], peerPorts: [500, 4500] },
   outbound,
   inbound: [],
   host: undefined,

@@ -83,7 +83,11 @@ describeInterop('the fence and the engine judge alike', ['namespaces', 'nftables
         it(`where ${name} is in the policy`, async () => {
           await track(tracked);
           for (const [index, path] of Object.values(PATHS).entries()) {
-            const judge = new Judge(entries, { peer: PEER[index % 2 === 0 ? 4 : 6], ports: [500, 4500] }, DEVICE);
+            const judge = new Judge(
+              entries,
+              { peer: PEER[index % 2 === 0 ? 4 : 6], ports: [500, 4500], peerPorts: [500, 4500] },
+              DEVICE,
+            );
             await shoot(judge, { path, tracked });
           }
         }, 600_000);
@@ -93,7 +97,7 @@ describeInterop('the fence and the engine judge alike', ['namespaces', 'nftables
         await track(tracked);
         for (const [name, entries] of Object.entries(POLICIES)) {
           for (const host of name === MIRRORED ? [true] : [false, true]) {
-            const judge = new Judge(entries, { peer: PEER[4], ports: [500, 4500] }, DEVICE);
+            const judge = new Judge(entries, { peer: PEER[4], ports: [500, 4500], peerPorts: [500, 4500] }, DEVICE);
             const { delivered } = await shoot(judge, { path: { outbound: false, host }, tracked, mixed: true });
             expect(delivered, name).toBeGreaterThan(0);
           }

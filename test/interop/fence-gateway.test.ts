@@ -36,13 +36,13 @@ describeInterop('a gateway with a fence', ['namespaces', 'nftables'], () => {
     await range.gateway.exec(['nft', [...all, ...rules.map((rule) => `add rule inet nat c ${rule}`)].join('; ')]);
   };
   const guard = async (device = DEVICE, peer: IpAddress = PEER[4], words: Words = {}): Promise<void> => {
-    const judge = new Judge(policy(words), { peer, ports: [500] }, device);
+    const judge = new Judge(policy(words), { peer, ports: [500], peerPorts: [500] }, device);
     await range.fence.set('tunnel:t', judge.fence);
   };
   const dropped = async (): Promise<unknown> => (await range.fence.counters()).get('tunnel:t');
   /** Source and destination of what comes out for one that is sent; none when it does not. */
-  const relayed = async (outbound: boolean, from: IpAddress, to: IpAddress): Promise<string[]> => {
-    const { line: packets } = await range.send({ outbound, host: false }, [plainPacket(0, [from, to], PORT)], to);
+  const relayed = async (outbound: boolean, from: IpAddress, to: IpAddress, host = false): Promise<string[]> => {
+    const { line: packets } = await range.send({ outbound, host }, [plainPacket(0, [from, to], PORT)], to);
     const [at, size] = from.family === 4 ? [12, 4] : [8, 16];
     return packets.map((packet) => {
       const text = (offset: number): string => {
@@ -65,15 +65,18 @@ describeInterop('a gateway with a fence', ['namespaces', 'nftables'], () => {
       const { gateway, elsewhere } = HOSTS[family];
       const [from, peer] = [at(OTHER_LOCAL[family]), PEER[family]];
       const through = [`${gateway} > ${formatAddress(peer)}`];
-      expect(await relayed(true, from, peer)).toEqual(through);
-      await guard();
-      expect(await relayed(true, from, peer)).toEqual([]);
-      expect(await dropped()).toMatchObject({ 'clear-out': 1 });
-      expect(await relayed(true, from, at(elsewhere))).toEqual([`${gateway} > ${elsewhere}`]);
-      // Into the tunnel they go.
-      await guard('out0');
-      expect(await relayed(true, from, peer)).toEqual(through);
-      await range.fence.set('tunnel:t', undefined);
+      // What is forwarded, and the gateway's own of an address that the policy does not speak of.
+      for (const own of [false, true]) {
+        expect(await relayed(true, from, peer, own)).toEqual(through);
+        await guard();
+        expect(await relayed(true, from, peer, own)).toEqual([]);
+        expect(await dropped()).toMatchObject({ 'clear-out': 1 });
+        expect(await relayed(true, from, at(elsewhere), own)).toEqual([`${gateway} > ${elsewhere}`]);
+        // Into the tunnel they go.
+        await guard('out0');
+        expect(await relayed(true, from, peer, own)).toEqual(through);
+        await range.fence.set('tunnel:t', undefined);
+      }
     }
   });
 

@@ -26,7 +26,7 @@ function entry(local: string, remote: string, change: Partial<FenceEntry> = {}):
 const tunnel = (change: Partial<TunnelFence> = {}): TunnelFence => ({
   kind: 'tunnel',
   device: 'stun0',
-  own: { peer: parseAddress('10.9.0.2'), ports: [500, 4500] },
+  own: { peer: parseAddress('10.9.0.2'), ports: [500, 4500], peerPorts: [500, 4500] },
   outbound: [entry('10.9.0.0/24', '10.9.0.0/24')],
   inbound: [],
   marked: [],

@@ -92,12 +92,13 @@ export class Judge {
 
   /** IKE, ESP, errors on them, neighbour discovery. */
   #isLetThrough(bytes: Uint8Array, flow: Flow, { outbound }: Path): boolean {
-    const { peer, ports } = this.#own;
+    const { peer, ports, peerPorts } = this.#own;
     const { protocol, family, headerLength: at } = flow;
     const remote = flowAddress(flow, outbound ? DESTINATION : SOURCE);
     const isPeer = peer === undefined || sameAddress(peer, remote);
     if (isPeer && protocol === Protocol.esp) return true;
     if (isPeer && protocol === Protocol.udp && ports.includes(outbound ? flow.srcPort : flow.dstPort)) return true;
+    if (outbound && peer && isPeer && protocol === Protocol.udp && peerPorts.includes(flow.dstPort)) return true;
     const type = flow.srcPort >> 8;
     if (family === 6 && protocol === Protocol.icmpv6 && type >= 133 && type <= 137) return bytes[7] === 255;
     if (outbound) return false;
