@@ -19,7 +19,7 @@ export function formatList(tunnels: readonly TunnelInfo[]): string {
     ['Name', 'State', 'Autostart', 'Persistent'],
     tunnels.map((tunnel) => [
       tunnel.name,
-      tunnel.active ? `active (${tunnel.state})` : 'inactive',
+      tunnel.active ? `active (${tunnel.state})` : tunnel.state,
       yesNo(tunnel.autostart),
       yesNo(tunnel.persistent),
     ]),

@@ -60,10 +60,9 @@ export class Activation {
     return deviceUnless(problem, object.name, device);
   }
 
-  /** Starts a tunnel without a request. It runs also where its live document cannot be written: carrying traffic comes first. */
+  /** Starts a tunnel without a request, whose fence stands already. It runs also where its live document cannot be written: carrying traffic comes first. */
   async startUnasked(object: TunnelObject, document: SectunnelDocument): Promise<void> {
-    const { catalog, runner, log } = this.#parts;
-    await runner.standing.raise(document);
+    const { catalog, log } = this.#parts;
     await this.#run(object, document);
     try {
       catalog.stageLive(document).commit();
@@ -86,11 +85,11 @@ export class Activation {
     );
   }
 
-  /** Ends the attempts to start a tunnel unasked. False when there are none. @throws ControlError as `stop` */
+  /** A tunnel that does not run is not to run again. False when it is not to run anyway. @throws ControlError as `stop` */
   async giveUp(object: TunnelObject): Promise<boolean> {
     const { catalog, autostart, runner } = this.#parts;
-    const isTried = autostart.cancel(object.name);
-    if (!isTried && !catalog.interrupted.has(object.name)) return false;
+    autostart.cancel(object.name);
+    if (!runner.standing.holds(object.name)) return false;
     await allOf(
       () => catalog.giveUp(object),
       () => runner.standing.release(object.name),
@@ -140,7 +139,7 @@ export class Activation {
     throw new ControlError('system', done + problems.join('. '));
   }
 
-  /** @returns the device, and why a daemon that is cut off would not find it again; `undefined` when it would */
+  /** @returns the device, and why the next daemon would not find it again; `undefined` when it would */
   async #replaceLive(object: TunnelObject, document: SectunnelDocument): Promise<Replaced> {
     const { runner, catalog } = this.#parts;
     const before = object.live!;

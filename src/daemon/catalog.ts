@@ -1,6 +1,6 @@
 /**
  * What a daemon knows of its tunnels, in memory and in its folders: which are defined, which run and with which document,
- * which start with the daemon, and which ran when the last daemon was cut off.
+ * which start with the daemon, and which ran when the last daemon ended.
  */
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
@@ -13,7 +13,7 @@ import { ObjectTable, type TunnelObject } from './objects.ts';
 import { ControlError } from './protocol.ts';
 import { refusing } from './refusing.ts';
 import { logLeftovers, type StagedFile, StorageError } from './replace-file.ts';
-import { DefinitionStore, DocumentFolder } from './store.ts';
+import { DefinitionStore, DocumentFolder, LIVE_FOLDER } from './store.ts';
 
 /** A document as it came: XML, and what to call it in messages. */
 export interface DocumentText {
@@ -26,14 +26,18 @@ export class Catalog {
   readonly #log: Logger;
   readonly #definitions: DefinitionStore;
   readonly #liveDocuments: DocumentFolder;
-  /** Documents of tunnels that ran when the last daemon was cut off, until they run again or are touched by hand. */
+  /** Documents of tunnels that ran when the last daemon ended, until they run again or are touched by hand. */
   // BOUNDED: by the objects.
   readonly #interrupted = new Map<string, SectunnelDocument>();
+  // BOUNDED: by the files.
+  readonly #unreadable = new Set<string>();
+  /** Tunnels that run, or are to run again, with another document than the run folder has. BOUNDED: by the objects. */
+  readonly #unsaved = new Set<string>();
 
   constructor(configDir: string, runDir: string, log: Logger) {
     this.#log = log;
     this.#definitions = new DefinitionStore(configDir);
-    this.#liveDocuments = new DocumentFolder(join(runDir, 'live'), 'live state (--run-dir)');
+    this.#liveDocuments = new DocumentFolder(join(runDir, LIVE_FOLDER), 'live state (--run-dir)');
   }
 
   /** Reads both folders. What cannot be read is logged and left out, and what a crash left half written is removed. */
@@ -41,8 +45,11 @@ export class Catalog {
     for (const folder of [this.#definitions, this.#liveDocuments]) logLeftovers(this.#log, () => folder.clean());
     for (const { name, file, xml } of this.#definitions.load()) this.#loadKept(name, file, xml);
     for (const { name, file, xml } of this.#liveDocuments.load()) this.#loadLive(name, file, xml);
-    for (const file of this.#definitions.brokenAutostarts())
+    for (const { name, file } of this.#definitions.brokenAutostarts()) {
       this.#log.warn({ file }, 'autostart of a tunnel that is not defined');
+      this.#unreadable.add(name);
+    }
+    for (const name of this.#interrupted.keys()) this.#unreadable.delete(name);
   }
 
   #loadKept(name: string, file: string, xml: Buffer): void {
@@ -53,26 +60,24 @@ export class Catalog {
       this.objects.claim(document).kept = document;
     } catch (error) {
       this.#log.error({ file }, `definition left out: ${messageOf(error)}`);
+      if (this.isAutostart(name)) this.#unreadable.add(name);
     }
   }
 
-  /** A tunnel that ran when the daemon was cut off runs again, with the document that it ran with. */
+  /**
+   * A tunnel that ran when the last daemon ended runs again, with the document that it ran with; where that cannot be read, with
+   * the one that is kept.
+   */
   #loadLive(name: string, file: string, xml: Buffer): void {
     try {
       const document = parseDocument(xml, { source: file });
       this.objects.claim(document);
       this.#interrupted.set(name, document);
     } catch (error) {
-      this.#log.error({ file }, `a tunnel that ran is not started again: ${messageOf(error)}`);
-      this.#forgetLive(name, file);
-    }
-  }
-
-  #forgetLive(name: string, file: string): void {
-    try {
-      this.#liveDocuments.remove(name);
-    } catch (error) {
-      this.#log.error({ file }, messageOf(error));
+      this.#log.error({ file }, `the document that a tunnel ran with is left out: ${messageOf(error)}`);
+      const kept = this.objects.get(name)?.kept;
+      if (kept === undefined) this.#unreadable.add(name);
+      else this.#interrupted.set(name, kept);
     }
   }
 
@@ -85,6 +90,17 @@ export class Catalog {
   /** What ran, by name. */
   get interrupted(): ReadonlyMap<string, SectunnelDocument> {
     return this.#interrupted;
+  }
+
+  /** Names of tunnels that ran or start with the daemon, and of which no document can be read, until they run or are given up. */
+  get unreadable(): ReadonlySet<string> {
+    return this.#unreadable;
+  }
+
+  /** Tunnels that are to run without a request: those that ran, then those that start with the daemon. */
+  wanted(): SectunnelDocument[] {
+    const names = new Set([...this.#interrupted.keys(), ...this.autostarted()]);
+    return [...names].flatMap((name) => this.documentToStart(name) ?? []);
   }
 
   /** Tunnels that start with the daemon. */
@@ -151,36 +167,67 @@ export class Catalog {
     }
   }
 
-  /** Writes what is to run, as a daemon that is cut off finds it again. @throws StorageError with nothing changed */
+  /** Writes what is to run, as the next daemon finds it again. @throws StorageError with nothing changed */
   stageLive(document: SectunnelDocument): StagedFile {
-    return this.#liveDocuments.stage(document.name, dumpDocument(document));
+    const { name } = document;
+    const file = this.#liveDocuments.stage(name, dumpDocument(document));
+    const commit = (): void => {
+      file.commit();
+      this.#unsaved.delete(name);
+    };
+    return { commit, discard: () => file.discard() };
   }
 
-  /** The tunnel runs, with this document. */
+  /** The tunnel runs, with this document, which is on the disk when it was staged and committed. */
   started(object: TunnelObject, document: SectunnelDocument): void {
+    this.#unsaved.add(object.name);
     this.#interrupted.delete(object.name);
+    this.#unreadable.delete(object.name);
     object.live = document;
   }
 
   /** The tunnel runs no longer. @throws ControlError when only its file says that it does */
   stopped(object: TunnelObject): void {
     object.live = undefined;
+    this.#unsaved.delete(object.name);
     this.objects.dropIfGone(object);
     this.#removeLive(object.name);
   }
 
-  /** A tunnel that runs no longer is to run again, after a crash of the daemon too. */
+  /** A tunnel that runs no longer is to run again, by the next daemon too. */
   interrupt(object: TunnelObject): void {
     if (object.live !== undefined) this.#interrupted.set(object.name, object.live);
     object.live = undefined;
   }
 
-  /** A tunnel that ran need not run again. False when there is none. @throws ControlError as `stopped` */
-  giveUp(object: TunnelObject): boolean {
+  /** A tunnel that ran need not run again. @throws ControlError as `stopped` */
+  giveUp(object: TunnelObject): void {
     this.objects.dropIfGone(object);
-    const known = this.#interrupted.delete(object.name);
-    if (known) this.#removeLive(object.name);
-    return known;
+    if (this.#interrupted.delete(object.name)) this.#removeLive(object.name);
+    this.giveUpUnreadable(object.name);
+  }
+
+  /** The same of one of which no document can be read. False when there is none of that name. @throws ControlError as `stopped` */
+  giveUpUnreadable(name: string): boolean {
+    if (!this.#unreadable.delete(name)) return false;
+    this.#removeLive(name);
+    return true;
+  }
+
+  /** The daemon ends: the next one is to find what runs also where it could not be written before. */
+  keepLive(): void {
+    for (const { name, live = this.#interrupted.get(name) } of this.objects.all()) {
+      if (live === undefined || !this.#unsaved.has(name)) continue;
+      try {
+        this.stageLive(live).commit();
+      } catch (error) {
+        if (!(error instanceof StorageError)) throw error;
+        this.#log.error(
+          { tunnel: name },
+          `${error.message}. The next daemon does not know that the tunnel ran: unless it starts with the daemon, its fence is taken away then`,
+        );
+      }
+    }
   }
 
   /** @throws ControlError saying what a file that stays does */

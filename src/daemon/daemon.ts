@@ -5,7 +5,6 @@
  */
 import { join } from 'node:path';
 import type { Logger } from '../base/log.ts';
-import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { toPolicy } from '../config/selectors.ts';
 import { sameKeyWarning, sharedKeyWarning } from '../config/shared-keys.ts';
@@ -15,11 +14,11 @@ import { Activation } from './activation.ts';
 import { Autostart } from './autostart.ts';
 import { Catalog, type DocumentText } from './catalog.ts';
 import { certificateProblems } from './certificates.ts';
-import { allOf, eachOf } from './each.ts';
+import { allOf } from './each.ts';
 import { visibleFolder } from './files.ts';
 import { HeldNetworks } from './networks.ts';
 import { type HoldingTunnel, holdingTunnel } from './networks-plan.ts';
-import { checkIdentity, type TunnelObject } from './objects.ts';
+import { checkIdentity } from './objects.ts';
 import { secretOf } from './plan.ts';
 import type { Platform } from './platform.ts';
 import { ControlError, type DefineResult, type TunnelEvent } from './protocol.ts';
@@ -48,6 +47,9 @@ export interface DaemonOptions {
 const NETWORK_PATIENCE = 1_000;
 /** How often it is tried again what could not be taken away, in milliseconds. */
 const REPEAT = 30_000;
+const UNREADABLE =
+  'the tunnel is to run and none of its documents can be read: it is not started, and what stands of its fence stays. ' +
+  "Correct the document and start the daemon again, or take the fence away with 'sectunnel destroy'";
 
 export class Daemon {
   readonly secrets: SecretSources;
@@ -61,9 +63,8 @@ export class Daemon {
   readonly #catalog: Catalog;
   readonly #autostart: Autostart;
   readonly #activation: Activation;
-  /** Tunnels that ran before and that nothing else wants to run: one that is stopped by hand before it could is not started. */
-  // BOUNDED: by the objects.
-  readonly #resumed = new Set<string>();
+  /** Tunnels that are to run and were not tried yet: one that is stopped by hand before is not started. BOUNDED: by the objects. */
+  readonly #untried = new Set<string>();
   readonly #secretsDir: string;
   #repeat: NodeJS.Timeout | undefined;
   /** Changes happen one after another. */
@@ -112,46 +113,53 @@ export class Daemon {
     this.#catalog.load();
     this.#lookAtSecrets();
     this.#repeat = setInterval(() => void this.#inTurn(() => this.#repeatFailed()), REPEAT).unref();
-    const interrupted = [...this.#catalog.interrupted.keys()];
-    const marked = this.#catalog.autostarted();
+    const { unreadable } = this.#catalog;
+    for (const name of unreadable) this.#log.error({ tunnel: name }, UNREADABLE);
+    this.runner.standing.expect([...unreadable, ...this.#catalog.wanted().map(({ name }) => name)]);
+    // What is asked meanwhile waits: a tunnel that is to stop has something to take away only when it is known.
+    const wanted = await this.#inTurn(() => this.#raiseWanted());
     // libvirt's daemons may be started only when this one is ready: what needs their secrets is not waited for.
     const later: string[] = [];
-    // What is asked meanwhile waits: a tunnel that is to stop has something to take away only when it is known.
-    const holding = await this.#inTurn(async () => {
-      const names = await this.networks.open();
-      await this.runner.standing.reconcile([...this.#catalog.interrupted.values()]);
-      return names;
-    });
-    const unasked = [...marked, ...holding];
-    for (const name of new Set([...interrupted, ...unasked])) {
-      if (!unasked.includes(name)) this.#resumed.add(name);
-      const document = this.#catalog.documentToStart(name);
-      if (document !== undefined && this.secrets.needsLibvirt(document)) later.push(name);
-      else await this.#autostart.begin(name);
+    for (const document of wanted) {
+      if (this.secrets.needsLibvirt(document)) later.push(document.name);
+      else await this.#autostart.begin(document.name);
     }
     for (const name of later) void this.#autostart.begin(name);
   }
 
-  /** Stops all tunnels, telling their peers; the others too when one cannot be stopped as it should. */
+  /**
+   * Before any tunnel is started, and whatever that takes, nothing that is to be protected passes in the clear.
+   * @returns the documents of the tunnels that are to run
+   */
+  async #raiseWanted(): Promise<readonly SectunnelDocument[]> {
+    const holding = await this.networks.open();
+    const documents = [
+      ...this.#catalog.wanted(),
+      ...holding.flatMap((name) => this.#catalog.documentToStart(name) ?? []),
+    ];
+    const wanted = [...new Map(documents.map((document) => [document.name, document])).values()];
+    this.runner.standing.expect(wanted.map(({ name }) => name));
+    await this.runner.standing.reconcile(wanted, this.#catalog.unreadable);
+    for (const document of wanted) {
+      await this.runner.standing.raise(document);
+      this.#untried.add(document.name);
+    }
+    return wanted;
+  }
+
+  /**
+   * Stops all tunnels, telling their peers. For the next daemon they are to run again: their documents and what keeps their
+   * packets from passing in the clear stay.
+   */
   async close(): Promise<void> {
     clearInterval(this.#repeat);
     this.#autostart.close();
     this.networks.close();
-    const running = this.#catalog.objects.all().filter(({ live }) => live !== undefined);
     await allOf(
-      () => this.#inTurn(() => eachOf(running, (object) => this.#stopAtEnd(object))),
+      () => this.#inTurn(() => this.#catalog.keepLive()),
       () => this.#inTurn(() => this.runner.close()),
       () => this.secrets.close(),
     );
-  }
-
-  /** What cannot be removed now is tried once more when workers and sockets have given their descriptors back. */
-  async #stopAtEnd(object: TunnelObject): Promise<void> {
-    try {
-      await this.#activation.stop(object);
-    } catch (error) {
-      this.#log.error({ tunnel: object.name }, messageOf(error));
-    }
   }
 
   #lookAtSecrets(): void {
@@ -163,7 +171,7 @@ export class Daemon {
   /** What could not be done for want of something is done when there is some again. */
   async #repeatFailed(): Promise<void> {
     const documents = this.#catalog.objects.all().flatMap(({ name }) => this.#catalog.documentToStart(name) ?? []);
-    await this.runner.standing.repeat(documents);
+    await this.runner.standing.repeat(documents, this.#catalog.unreadable);
   }
 
   define(text: DocumentText): Promise<DefineResult> {
@@ -197,7 +205,7 @@ export class Daemon {
       }
       this.#catalog.forget(object);
       this.#publish({ tunnel: name, event: 'undefined', detail: '' });
-      if (this.#autostart.cancel(name)) await this.runner.standing.release(name);
+      if (object.live === undefined) await this.#activation.giveUp(object);
       return { name };
     });
   }
@@ -246,6 +254,10 @@ export class Daemon {
 
   destroy(nameOrUuid: string): Promise<{ name: string }> {
     return this.#inTurn(async () => {
+      if (this.#catalog.giveUpUnreadable(nameOrUuid)) {
+        await this.runner.standing.release(nameOrUuid);
+        return { name: nameOrUuid };
+      }
       const object = this.#catalog.objects.find(nameOrUuid);
       if (object.live !== undefined) await this.#activation.stop(object);
       else if (!(await this.#activation.giveUp(object)))
@@ -256,7 +268,8 @@ export class Daemon {
 
   setAutostart(nameOrUuid: string, enable: boolean): Promise<{ name: string }> {
     return this.#inTurn(async () => {
-      const { name, kept } = this.#catalog.objects.find(nameOrUuid);
+      const object = this.#catalog.objects.find(nameOrUuid);
+      const { name, kept, live } = object;
       if (kept === undefined) {
         throw new ControlError(
           'invalid-state',
@@ -264,7 +277,8 @@ export class Daemon {
         );
       }
       this.#catalog.setAutostart(name, enable);
-      if (!enable && this.#autostart.cancel(name)) await this.runner.standing.release(name);
+      // One that ran when the last daemon ended is to run again all the same, until it is destroyed.
+      if (!enable && live === undefined && !this.#catalog.interrupted.has(name)) await this.#activation.giveUp(object);
       return { name };
     });
   }
@@ -334,10 +348,13 @@ export class Daemon {
 
   #startUnasked(name: string): Promise<void> {
     return this.#inTurn(async () => {
+      const { standing } = this.runner;
+      const isFirst = this.#untried.delete(name);
       const object = this.#catalog.objects.get(name);
       const document = this.#catalog.documentToStart(name);
       if (object === undefined || object.live !== undefined || document === undefined) return;
-      if (this.#resumed.delete(name) && !this.#catalog.interrupted.has(name)) return;
+      if (isFirst && !standing.holds(name)) return;
+      if (!isFirst) await standing.raise(document);
       await this.#activation.startUnasked(object, document);
     });
   }

@@ -4,6 +4,7 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { formatAddress, rangeContains } from '../base/address.ts';
+import { messageOf } from '../base/text.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import type { FenceCounters, TunnelFence } from '../tun/fence.ts';
 import { LinuxFence } from '../tun/fence-linux.ts';
@@ -11,7 +12,7 @@ import { LinuxHostNetwork } from '../tun/linux-routes.ts';
 import { type LinuxTun, openLinuxTun } from '../tun/linux-tun.ts';
 import { withinNamespace } from '../tun/netns.ts';
 import type { SharedOffloads } from '../tun/offload/shared.ts';
-import type { HostNetwork } from '../tun/routes.ts';
+import { type HostNetwork, OWN_PROTOCOL } from '../tun/routes.ts';
 import { type KernelReport, KernelWatch } from './kernel-watch.ts';
 import type { DevicePlan } from './platform.ts';
 import { OWN_QUERY, Steering } from './steering.ts';
@@ -23,14 +24,26 @@ import { type SteeringPlan, tunnelFence } from './steering-plan.ts';
  */
 const QUEUE_PACKETS = 2_000;
 
+/** What was taken away. */
+export interface Cleared {
+  readonly fence: boolean;
+  readonly rules: number;
+  readonly routes: number;
+}
+
+/** The fence stands, so nothing passes in the clear; the rules do not. */
+export class FenceAloneError extends Error {
+  override readonly name = 'FenceAloneError';
+}
+
 export class LinuxPlace {
   readonly netns: string | undefined;
   readonly fence: LinuxFence;
   readonly steering: Steering;
   readonly #network: HostNetwork;
   readonly #watch: KernelWatch;
-  /** The tables of tunnels that stand here. BOUNDED: by the tunnels. */
-  readonly #tables = new Map<string, number>();
+  /** The tables of tunnels that stand here; of those that a daemon before this one left they may be unknown. BOUNDED: by the tunnels. */
+  readonly #tables = new Map<string, number | undefined>();
   #counters: ReadonlyMap<string, FenceCounters> = new Map();
 
   /**
@@ -57,22 +70,39 @@ export class LinuxPlace {
     this.#watch.open();
   }
 
-  /** Fence and rules: what the policy protects has no way. */
-  async raise({ tunnel, name, steering }: DevicePlan): Promise<void> {
+  /**
+   * Fence and rules: what the policy protects has no way.
+   * @throws FenceAloneError when the fence stands and the rules cannot be had, as where an address is not there yet
+   */
+  async raise(plan: DevicePlan): Promise<void> {
+    await this.#raiseFence(plan);
+    try {
+      this.#raiseRules(plan);
+    } catch (error) {
+      throw new FenceAloneError(messageOf(error), { cause: error });
+    }
+  }
+
+  async #raiseFence({ tunnel, name, steering }: DevicePlan): Promise<void> {
     if (steering === undefined) {
       await this.release(tunnel);
       return;
     }
-    checkReversePath(this.#network, steering);
     const fence = tunnelFence(steering, name);
     await this.fence.set(fenceKey(tunnel), needsFence(fence) ? fence : undefined);
+  }
+
+  #raiseRules({ tunnel, name, steering }: DevicePlan): void {
+    if (steering === undefined) return;
+    checkReversePath(this.#network, steering);
     this.steering.prepare(steering, name);
     this.#tables.set(tunnel, steering.table);
   }
 
   /** All or nothing, but for what stands of the same tunnel. */
   async open(plan: DevicePlan, shared: SharedOffloads): Promise<PacketDevice> {
-    await this.raise(plan);
+    await this.#raiseFence(plan);
+    this.#raiseRules(plan);
     const device = this.#within(() => {
       const opened = openLinuxTun({ name: plan.name, mtu: plan.mtu, queues: plan.queues ?? 1, shared });
       silence(opened.name);
@@ -92,9 +122,14 @@ export class LinuxPlace {
     if (steering !== undefined) this.steering.open(tunnel, device.index);
   }
 
-  /** A daemon that died left this standing: it stays. */
-  stands(tunnel: string, table: number): void {
+  /** A daemon before this one left this standing: it stays. @param table where it is known */
+  takeOver(tunnel: string, table: number | undefined): void {
     this.#tables.set(tunnel, table);
+  }
+
+  /** Whether anything of a tunnel stands here. */
+  stands(tunnel: string): boolean {
+    return this.#tables.has(tunnel) || this.fence.has(fenceKey(tunnel));
   }
 
   /**
@@ -103,14 +138,27 @@ export class LinuxPlace {
    */
   async release(tunnel: string): Promise<void> {
     const table = this.#tables.get(tunnel);
+    const isUnknown = table === undefined && this.#tables.has(tunnel);
     if (table !== undefined) this.steering.release(tunnel, table);
     await this.fence.set(fenceKey(tunnel), undefined);
     this.#tables.delete(tunnel);
+    if (isUnknown) await this.reconcile();
   }
 
+  /** Takes away what a daemon before this one left and what is not to stand. Rules stay while it is not known whose they are. */
   async reconcile(): Promise<void> {
-    this.steering.reconcile([...this.#tables.values()]);
+    const tables = [...this.#tables.values()].filter((table) => table !== undefined);
+    if (tables.length === this.#tables.size) this.steering.reconcile(tables);
     await this.fence.reconcile('tunnel', [...this.#tables.keys()].map(fenceKey));
+  }
+
+  /** Takes away everything of this product, whoever put it up. Nothing may have been raised here. */
+  async clear(): Promise<Cleared> {
+    const rules = this.#network.rules().filter(({ protocol }) => protocol === OWN_PROTOCOL).length;
+    const routes = this.#network.routes({ own: true }).length;
+    this.steering.reconcile([]);
+    this.steering.forgetBridges();
+    return { rules, routes, fence: await this.fence.clear() };
   }
 
   /** Asks how much was dropped, and puts back what another program took away. @param thorough also if nothing was heard of */

@@ -2,10 +2,12 @@
 import { bootNow, watchSleep } from '../tun/boot-clock.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import { LinuxHostNetwork } from '../tun/linux-routes.ts';
+import { namespaceExists } from '../tun/netns.ts';
 import { SharedOffloads } from '../tun/offload/shared.ts';
 import { linuxRawEsp } from '../tun/raw-linux.ts';
 import { hasLinuxUdp, linuxUdp } from '../tun/udp-linux.ts';
 import { nodeUdp } from '../tun/udp-node.ts';
+import { eachOf } from './each.ts';
 import type { KernelReport } from './kernel-watch.ts';
 import { LinuxPlace } from './linux-place.ts';
 import type { DevicePlan, Platform, StandingTunnel } from './platform.ts';
@@ -102,13 +104,18 @@ class Places {
   }
 
   async raise(plan: DevicePlan): Promise<void> {
+    const before = this.of(plan.tunnel);
     const place = this.#place(plan.netns);
     try {
       await place.raise(plan);
-      this.#standing.set(plan.tunnel, place);
     } finally {
+      // The fence may stand without the rules.
+      if (place.stands(plan.tunnel)) this.#standing.set(plan.tunnel, place);
       await this.#leave(place);
     }
+    if (before === undefined || before === place) return;
+    await before.release(plan.tunnel);
+    await this.#leave(before);
   }
 
   /** @throws Error when the fence or the rules cannot be taken away: the tunnel stands, and may be released again */
@@ -122,11 +129,13 @@ class Places {
 
   async reconcile(tunnels: readonly StandingTunnel[]): Promise<void> {
     for (const { tunnel, netns, table } of tunnels) {
+      // Nothing stands in a namespace that is not there yet.
+      if (netns !== undefined && !namespaceExists(netns)) continue;
       const place = this.#place(netns);
-      place.stands(tunnel, table);
+      place.takeOver(tunnel, table);
       this.#standing.set(tunnel, place);
     }
-    for (const place of this.#all()) await place.reconcile();
+    await eachOf(this.#all(), (place) => place.reconcile());
   }
 
   async look(thorough: boolean): Promise<void> {

@@ -1,5 +1,6 @@
 /** From a document to its device, and to what leads packets into it and keeps them from passing in the clear. */
 import type { IpAddress } from '../base/address.ts';
+import { MIN_MTU } from '../base/mtu.ts';
 import type { PeerSettings, SectunnelDocument } from '../config/model.ts';
 import { toChildren, toPolicy } from '../config/selectors.ts';
 import { hostsOf } from '../policy/transport.ts';
@@ -17,6 +18,12 @@ export function devicePlan(document: SectunnelDocument, fittingMtu: number, peer
     netns: device.netns,
     steering: device.routes === 'auto' ? steeringPlan(document, peer) : undefined,
   };
+}
+
+/** As much as is known before a tunnel is started: no name is resolved. */
+export function standingPlan(document: SectunnelDocument): DevicePlan {
+  const { address } = document.sa.remote;
+  return devicePlan(document, MIN_MTU[6], address.kind === 'ip' ? address.address : undefined);
 }
 
 function steeringPlan(document: SectunnelDocument, peer: IpAddress | undefined): SteeringPlan {

@@ -27,7 +27,8 @@ export interface DevicePlan {
 /** A tunnel of which fence, rules and routes may stand. */
 export interface StandingTunnel {
   readonly tunnel: string;
-  readonly table: number;
+  /** `undefined` when it is not known, as no document of the tunnel can be read: then no table is taken for a stranger's. */
+  readonly table: number | undefined;
   readonly netns: string | undefined;
 }
 
@@ -63,11 +64,14 @@ export interface Platform {
    * in the clear until the tunnel has another, or `release` is called. @throws Error saying what is missing
    */
   openDevice(plan: DevicePlan): Promise<PacketDevice>;
-  /** Puts up fence and rules alone, for a tunnel that is to run as soon as it can. @throws Error saying what is missing */
+  /**
+   * Puts up fence and rules alone, for a tunnel that is to run as soon as it can. The fence first: it stands also where rules
+   * cannot be had yet. @throws Error saying what is missing
+   */
   raise?(plan: DevicePlan): Promise<void>;
   /** Takes away what stands for a tunnel that is not to run any more. */
   release?(tunnel: string): Promise<void>;
-  /** Takes away what a daemon that died left standing, but for these tunnels. */
+  /** Takes away what a daemon before this one left standing, but for these tunnels. */
   reconcile?(tunnels: readonly StandingTunnel[]): Promise<void>;
   /** Which children of level `use` have an SA: what they protect is led into the device then. */
   childrenUp?(tunnel: string, up: ReadonlySet<string>): void;

@@ -55,11 +55,13 @@ export interface TunnelInfo {
   readonly name: string;
   readonly uuid: string;
   readonly active: boolean;
+  /** It does not run, is to run again as soon as it can, and what its policy protects is dropped until then. */
+  readonly held: boolean;
   readonly persistent: boolean;
   readonly autostart: boolean;
   /** Name of the TUN device while active. */
   readonly device: string | undefined;
-  /** As in `TunnelStatus`; `inactive, is tried again` for one that could not be started yet. */
+  /** As in `TunnelStatus`; `inactive, is tried again` for one that is held. */
   readonly state: string;
 }
 

@@ -105,7 +105,7 @@ export class Queries {
   }
 
   stateOf(name: string): string {
-    const waiting = this.#autostart.status(name) === undefined ? 'inactive' : 'inactive, is tried again';
+    const waiting = this.#runner.standing.holds(name) ? 'inactive, is tried again' : 'inactive';
     return this.#runner.status(name)?.state ?? waiting;
   }
 
@@ -115,6 +115,7 @@ export class Queries {
       name: object.name,
       uuid: object.uuid,
       active: object.live !== undefined,
+      held: this.#runner.standing.holds(object.name),
       persistent: object.kept !== undefined,
       autostart: this.#catalog.isAutostart(object.name),
       device: status?.device?.name,

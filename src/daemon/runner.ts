@@ -177,13 +177,14 @@ export class Runner {
     this.#log.info({ tunnel: name }, 'tunnel stopped');
   }
 
+  /** Stops all tunnels, telling their peers. What keeps their packets from passing in the clear stays. */
   async close(): Promise<void> {
     clearInterval(this.#watch);
     await allOf(
       () => this.#sleep?.close(),
       () => this.host.close(),
       () => this.#verifiers.close(),
-      () => eachOf([...this.#running.keys()], (name) => this.standing.release(name)),
+      () => eachOf([...this.#running.keys()], (name) => this.standing.hold(name)),
       () => this.standing.close(),
     );
     this.#running.clear();

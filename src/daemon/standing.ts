@@ -1,22 +1,25 @@
 /**
  * What stands of tunnels beside their devices, the fence and the rules that lead into it, and for how long: while a tunnel
- * runs, and while it is to run again, so that nothing passes in the clear meanwhile.
+ * runs, and while it is to run again, so that nothing passes in the clear meanwhile. The end of a daemon, in order or not,
+ * changes nothing of that.
  */
 import type { Logger } from '../base/log.ts';
-import { MIN_MTU } from '../base/mtu.ts';
 import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
 import { DampedLog } from './damped-log.ts';
 import { allOf, eachOf } from './each.ts';
 import type { KernelReport } from './kernel-watch.ts';
-import { devicePlan, standingTunnel } from './plan-device.ts';
-import type { DevicePlan, Platform } from './platform.ts';
+import { standingPlan, standingTunnel } from './plan-device.ts';
+import type { Platform } from './platform.ts';
 import { ControlError } from './protocol.ts';
 import type { SteeringPlan } from './steering-plan.ts';
 
 /** How often fences, rules and routes are compared though no change was heard of, in milliseconds. */
 const WATCH = 30_000;
+const STAYS =
+  'fences and rules of tunnels that are to run again stay: what they protect is dropped until the next daemon starts them. ' +
+  "'sectunnel release' removes everything";
 
 export class Standing {
   readonly #platform: Platform;
@@ -45,11 +48,23 @@ export class Standing {
     else this.#damped.add(kind, text, write);
   }
 
-  /** Takes over what a daemon that died left of tunnels, which are to run again, and takes the rest of it away. */
-  async reconcile(documents: readonly SectunnelDocument[]): Promise<void> {
-    for (const { name } of documents) this.#held.add(name);
+  /** These are to run as soon as they can: what stands of them stays. */
+  expect(names: Iterable<string>): void {
+    for (const name of names) this.#held.add(name);
+  }
+
+  /**
+   * Takes over what a daemon before this one, or `sectunneld --raise`, left of tunnels which are to run, and takes the rest of
+   * it away.
+   * @param unreadable names of tunnels that are to run and of which no document can be read: what stands of them stays
+   */
+  async reconcile(documents: readonly SectunnelDocument[], unreadable: Iterable<string> = []): Promise<void> {
+    const unknown = [...unreadable].map((tunnel) => ({ tunnel, table: undefined, netns: undefined }));
     try {
-      await this.#platform.reconcile?.(documents.flatMap((document) => standingTunnel(document) ?? []));
+      await this.#platform.reconcile?.([
+        ...documents.flatMap((document) => standingTunnel(document) ?? []),
+        ...unknown,
+      ]);
       this.#mustReconcile = false;
     } catch (error) {
       this.#mustReconcile = true;
@@ -61,20 +76,26 @@ export class Standing {
   async raise(document: SectunnelDocument): Promise<void> {
     this.#held.add(document.name);
     try {
-      await this.#platform.raise?.(planOf(document));
+      await this.#platform.raise?.(standingPlan(document));
     } catch (error) {
-      this.#log.warn({ tunnel: document.name }, `no fence could be put up: ${messageOf(error)}`);
+      this.#log.warn({ tunnel: document.name }, `fence and rules could not be put up completely: ${messageOf(error)}`);
     }
+  }
+
+  /** Whether a tunnel does not run now and is to run again. */
+  holds(name: string): boolean {
+    return this.#held.has(name);
   }
 
   /** What stands of a tunnel that does not run now and is to run again. */
   steeringOf(document: SectunnelDocument): SteeringPlan | undefined {
-    return this.#held.has(document.name) ? planOf(document).steering : undefined;
+    return this.#held.has(document.name) ? standingPlan(document).steering : undefined;
   }
 
-  /** It stopped, and is to run again. */
+  /** It stopped, and is to run again. None of its children has an SA: those of level `use` are not led any more. */
   hold(name: string): void {
     this.#held.add(name);
+    this.#childrenUp(name, new Set());
   }
 
   started(name: string): void {
@@ -111,8 +132,8 @@ export class Standing {
     }
   }
 
-  /** Does what could not be done before. Nothing may be started or stopped meanwhile. */
-  async repeat(documents: readonly SectunnelDocument[]): Promise<void> {
+  /** Does what could not be done before. Nothing may be started or stopped meanwhile. Parameters as of `reconcile`. */
+  async repeat(documents: readonly SectunnelDocument[], unreadable: Iterable<string> = []): Promise<void> {
     for (const name of [...this.#unreleased]) {
       if (this.#held.has(name)) this.#unreleased.delete(name);
       else if (
@@ -124,14 +145,22 @@ export class Standing {
         this.#log.info({ tunnel: name }, 'its fence and rules are removed now');
       }
     }
-    if (this.#mustReconcile) await this.reconcile(documents.filter(({ name }) => this.#held.has(name)));
+    if (!this.#mustReconcile) return;
+    await this.reconcile(
+      documents.filter(({ name }) => this.#held.has(name)),
+      unreadable,
+    );
   }
 
-  /** All that does not run, and what could not be released before. Goes on when one cannot be released. */
+  /**
+   * The daemon ends. What stands of tunnels that are to run again stays for the next one; what could not be released before is
+   * tried once more.
+   */
   async close(): Promise<void> {
     clearInterval(this.#watch);
+    if (this.#held.size > 0) this.#log.info({ tunnels: [...this.#held] }, STAYS);
     await allOf(
-      () => eachOf([...new Set([...this.#held, ...this.#unreleased])], (name) => this.release(name)),
+      () => eachOf([...this.#unreleased], (name) => this.release(name)),
       () => this.#platform.close?.(),
       () => this.#damped.close(),
     );
@@ -149,10 +178,14 @@ export class Standing {
   /** A child SA came or went. */
   childChanged(tunnel: Tunnel): void {
     const names = [...tunnel.plans].map(({ child }) => child.name);
+    this.#childrenUp(tunnel.config.name, new Set(names.filter((name) => tunnel.sasOf(name) > 0)));
+  }
+
+  #childrenUp(tunnel: string, up: ReadonlySet<string>): void {
     try {
-      this.#platform.childrenUp?.(tunnel.config.name, new Set(names.filter((name) => tunnel.sasOf(name) > 0)));
+      this.#platform.childrenUp?.(tunnel, up);
     } catch (error) {
-      this.#log.warn({ tunnel: tunnel.config.name }, `rules could not be changed: ${messageOf(error)}`);
+      this.#log.warn({ tunnel }, `rules could not be changed: ${messageOf(error)}`);
     }
   }
 
@@ -166,10 +199,4 @@ export class Standing {
     const counters = Object.entries(this.#platform.fenceDrops?.(name) ?? {});
     return Object.fromEntries(counters.filter(([, count]) => count > 0).map(([reason, n]) => [`fence-${reason}`, n]));
   }
-}
-
-/** As much as is known before a tunnel is started: no name is resolved. */
-function planOf(document: SectunnelDocument): DevicePlan {
-  const { address } = document.sa.remote;
-  return devicePlan(document, MIN_MTU[6], address.kind === 'ip' ? address.address : undefined);
 }

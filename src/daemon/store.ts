@@ -9,7 +9,14 @@ import { makePrivateFolder } from './files.ts';
 import { removeFile, removeLeftovers, replaceLink, type StagedFile, StorageError, stageFile } from './replace-file.ts';
 
 const SUFFIX = '.xml';
+/** In the run folder; in that of definitions. */
+export const LIVE_FOLDER = 'live';
+export const AUTOSTART_FOLDER = 'autostart';
 const CONFIG_USE = 'definitions (--config-dir)';
+
+function isDocument(fileName: string): boolean {
+  return fileName.endsWith(SUFFIX) && !fileName.startsWith('.');
+}
 
 /** One folder of documents, a file a tunnel. */
 export class DocumentFolder {
@@ -24,13 +31,21 @@ export class DocumentFolder {
   /** The documents that are there, in order of their names. */
   load(): { readonly name: string; readonly file: string; readonly xml: Buffer }[] {
     return readdirSync(this.path, { withFileTypes: true })
-      .filter((entry) => entry.isFile() && entry.name.endsWith(SUFFIX) && !entry.name.startsWith('.'))
+      .filter((entry) => entry.isFile() && isDocument(entry.name))
       .map((entry) => entry.name)
       .sort()
       .map((fileName) => {
         const file = join(this.path, fileName);
         return { name: fileName.slice(0, -SUFFIX.length), file, xml: readFileSync(file) };
       });
+  }
+
+  /** The names of the documents and links that are there, in their order. */
+  names(): string[] {
+    return readdirSync(this.path)
+      .filter(isDocument)
+      .map((fileName) => fileName.slice(0, -SUFFIX.length))
+      .sort();
   }
 
   /** Removes what a crash in the middle of a change left. @returns their paths */
@@ -59,7 +74,7 @@ export class DefinitionStore extends DocumentFolder {
 
   constructor(path: string) {
     super(path, CONFIG_USE);
-    this.#autostart = join(path, 'autostart');
+    this.#autostart = join(path, AUTOSTART_FOLDER);
     makePrivateFolder(this.#autostart, CONFIG_USE);
   }
 
@@ -98,8 +113,10 @@ export class DefinitionStore extends DocumentFolder {
   }
 
   /** Links to definitions that are not there. */
-  brokenAutostarts(): string[] {
-    return readdirSync(this.#autostart).filter((file) => !existsSync(join(this.#autostart, file)));
+  brokenAutostarts(): { readonly name: string; readonly file: string }[] {
+    return readdirSync(this.#autostart)
+      .filter((file) => isDocument(file) && !existsSync(join(this.#autostart, file)))
+      .map((file) => ({ name: file.slice(0, -SUFFIX.length), file }));
   }
 
   /** @throws StorageError with nothing changed */

@@ -3,6 +3,7 @@
  * program: what another run left is kept until `reconcile`. What other programs change of it is found by `fence-table.ts`.
  */
 import { createHash } from 'node:crypto';
+import { isDeepStrictEqual } from 'node:util';
 import { messageOf } from '../base/text.ts';
 import { FENCE_COUNTERS, type FenceCounters, type FenceDamage, type FenceKeeper, type FencePart } from './fence.ts';
 import { MISSING } from './fence-content.ts';
@@ -62,9 +63,28 @@ export class LinuxFence implements FenceKeeper {
         this.#parts.delete(key);
         return;
       }
+      if (!this.#table.suspect && isDeepStrictEqual(this.#parts.get(key)?.part, part)) return;
       const added = { id: idOf(part.kind, key), part };
       await this.#change([added], []);
       this.#parts.set(key, added);
+    });
+  }
+
+  /** Whether there is a part of that key, set by this program. */
+  has(key: string): boolean {
+    return this.#parts.has(key);
+  }
+
+  /** Takes away the whole fence, whatever a program before this one left of it. @returns false where there was none */
+  clear(): Promise<boolean> {
+    return this.#inTurn(async () => {
+      if (!(await this.#table.exists())) return false;
+      await this.#table.change('all', () => this.#nft(['-f', '-'], `delete table ${TABLE}\n`));
+      this.#parts.clear();
+      this.#present = new Set();
+      this.#mapped = new Map();
+      this.#unmappable = undefined;
+      return true;
     });
   }
 

@@ -90,6 +90,11 @@ export class FenceTable {
     return this.#listener === undefined || !this.#certain || this.#commits.touchedAfter(this.#verified) !== undefined;
   }
 
+  /** Whether the kernel has the table, whoever made it. @throws SystemError */
+  async exists(): Promise<boolean> {
+    return (await this.#reader.read(new Set(['table']))).has('table');
+  }
+
   /** Makes a change of our own. @param names the objects that it concerns */
   async change(names: ReadonlySet<ObjectName> | 'all', make: () => Promise<unknown>): Promise<void> {
     await this.#adoptUnread();

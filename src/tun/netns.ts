@@ -2,6 +2,7 @@
  * Work in another network namespace (network_namespaces(7)): what is opened there stays there, whoever uses it afterwards.
  * For `ip netns` names, which stand in /run/netns, and for paths. Takes CAP_SYS_ADMIN.
  */
+import { existsSync } from 'node:fs';
 import { messageOf } from '../base/text.ts';
 import { ERRNO, libc, SystemError } from './libc.ts';
 
@@ -20,7 +21,7 @@ export function withinNamespace<T>(name: string, work: () => T): T {
   const home = open('/proc/thread-self/ns/net', O_RDONLY_CLOEXEC);
   if (home < 0) throw new SystemError('open the network namespace of the program', errno());
   try {
-    const there = open(name.startsWith('/') ? name : `${FOLDER}/${name}`, O_RDONLY_CLOEXEC);
+    const there = open(pathOf(name), O_RDONLY_CLOEXEC);
     if (there < 0) throw openError(name, errno());
     const entered = setns(there, CLONE_NEWNET);
     const failure = entered < 0 ? errno() : 0;
@@ -34,6 +35,15 @@ export function withinNamespace<T>(name: string, work: () => T): T {
   } finally {
     close(home);
   }
+}
+
+/** Whether there is a namespace of that name or path. */
+export function namespaceExists(name: string): boolean {
+  return existsSync(pathOf(name));
+}
+
+function pathOf(name: string): string {
+  return name.startsWith('/') ? name : `${FOLDER}/${name}`;
 }
 
 function openError(name: string, errno: number): SystemError {

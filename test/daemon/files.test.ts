@@ -108,6 +108,11 @@ describe('a folder', () => {
     expect((await test.client.call('list', {})).tunnels).toMatchObject([{ name: 'net', active: true }]);
     const told = /live.*cannot be written: no space left on device.*the next one does not restart the tunnel/;
     expect(test.lines.find(({ level }) => level === 'error')?.text).toMatch(told);
+    // When there is room again at the end the next daemon finds what ran.
+    const live = join(test.runDir, 'live', 'net.xml');
+    expect(existsSync(live)).toBe(false);
+    await test.close();
+    expect(readFileSync(live, 'utf8')).toContain('<name>net</name>');
   });
 
   it('that cannot be made is reported in the words of the system', () => {

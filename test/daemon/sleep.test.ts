@@ -45,7 +45,6 @@ describe('a host that slept', () => {
     right.daemon.runner.host.engine.pollTransmit = () => undefined;
     await right.close();
     await right.open();
-    await right.client.call('create', { xml: oppositeDocument() });
     left.sleep(60_000);
     await eventually('another IKE SA', async () => {
       const now = await ikeSpis(left);

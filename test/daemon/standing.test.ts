@@ -38,16 +38,19 @@ describe('what stands beside the device of a tunnel', () => {
     await one.close();
   });
 
-  it('is there before a tunnel that starts unasked, and goes at the end if it never did', async () => {
-    const { standing: one, done } = standing();
+  it('is there before a tunnel that starts unasked, and stays when the daemon ends', async () => {
+    const { standing: one, done, lines } = standing();
     await one.raise(document);
     await one.failed('net');
+    expect(one.holds('net')).toBe(true);
     await one.close();
-    expect(done).toEqual(['raise net', 'release net']);
+    expect(done).toEqual(['raise net']);
+    expect(lines).toMatchObject([{ level: 'info', fields: { tunnels: ['net'] } }]);
   });
 
   it('is taken over from a daemon that died; what cannot be looked at is told', async () => {
     const { standing: one, done } = standing();
+    one.expect(['net']);
     await one.reconcile([document, parseDocument(tunnelDocument({ name: 'own', extra: "<device routes='none'/>" }))]);
     await one.failed('net');
     expect(done).toEqual(['keep net']);
@@ -59,7 +62,7 @@ describe('what stands beside the device of a tunnel', () => {
     await other.look(true);
     expect(lines.map(({ level, text }) => `${level}: ${text}`)).toEqual([
       'warn: what a daemon before this one set up could not be looked through: no permission',
-      'warn: no fence could be put up: no permission',
+      'warn: fence and rules could not be put up completely: no permission',
       'warn: the fence could not be looked at: no permission',
     ]);
     await other.close();
@@ -86,7 +89,25 @@ describe('what stands beside the device of a tunnel', () => {
     expect(done).toEqual(['net']);
     expect(lines.map(({ text }) => text)).toEqual(['its fence and rules are removed now']);
     await one.close();
-    expect(done).toEqual(['net', 'other']);
+    expect(done).toEqual(['net']);
+  });
+
+  it('leads nothing of level use any more when the tunnel stops and is to run again', async () => {
+    const up: string[] = [];
+    const { standing: one } = standing({ childrenUp: (tunnel, names) => void up.push(`${tunnel}: ${names.size}`) });
+    one.hold('net');
+    expect(up).toEqual(['net: 0']);
+    await one.close();
+  });
+
+  it('stays of a tunnel whose documents cannot be read', async () => {
+    const kept: unknown[] = [];
+    const { standing: one } = standing({ reconcile: async (tunnels) => void kept.push(...tunnels) });
+    one.expect(['net', 'lost']);
+    await one.reconcile([document], ['lost']);
+    expect(kept).toMatchObject([{ tunnel: 'net' }, { tunnel: 'lost', table: undefined }]);
+    expect(one.holds('lost')).toBe(true);
+    await one.close();
   });
 
   it('is tried once more at the end', async () => {
@@ -113,6 +134,7 @@ describe('what stands beside the device of a tunnel', () => {
         kept.push(tunnels.map(({ tunnel }) => tunnel).join());
       },
     });
+    one.expect(['net']);
     await one.reconcile([document]);
     await one.repeat([document]);
     isBroken = false;

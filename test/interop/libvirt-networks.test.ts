@@ -269,11 +269,18 @@ describeInterop("libvirt's networks", ['namespaces', 'strongswan', 'libvirt', 'n
     expect(await arrivedInTheClear(rig)).toBe(before);
     expect((await burst(guest.namespace, { ...service, destination: PEER_OUTER })).received).toBe(5);
     expect(await arrivedInTheClear(rig)).toBe(before + 5);
-    // Without the tunnel the one does not become the other.
+    // Without the daemon, or without the tunnel, the one does not become the other.
+    await ours.stop();
+    await guest.send([[REMOTE[4], SERVICE]]);
+    expect((await burst(guest.namespace, { ...service, destination: PEER_OUTER })).received).toBe(5);
+    await ours.startDaemon();
+    await waitFor('the tunnel to run', async () => ((await ours.tunnel('some')).active ? true : undefined));
+    expect((await burst(guest.namespace, { ...service, destination: REMOTE[4] })).received).toBe(5);
+    expect(await arrivedInTheClear(rig)).toBe(before + 10);
     await ours.destroy('some');
     await guest.send([[REMOTE[4], SERVICE]]);
     expect((await burst(guest.namespace, { ...service, destination: PEER_OUTER })).received).toBe(5);
-    expect(await arrivedInTheClear(rig)).toBe(before + 10);
+    expect(await arrivedInTheClear(rig)).toBe(before + 15);
     expect(await held()).toMatchObject([{ name: 'lan', mode: 'selective', counters: { 'clear-out': 3 } }]);
   });
 

@@ -50,6 +50,10 @@ export class TestDaemon {
   readonly lines: LogLine[] = [];
   readonly devices: Map<string, MemoryDevice> = new Map();
   readonly plans: DevicePlan[] = [];
+  /** What its machine was told of fences and devices: `keep NAME,…`, `raise NAME`, `open NAME`, `release NAME`. */
+  readonly told: string[] = [];
+  /** Its machine has devices only then. */
+  devicesFrom: Promise<void> = Promise.resolve();
   /** Sockets of libvirt, for the next time that it opens. */
   libvirtSockets: readonly string[] = [];
   /** What its machine knows of every path. */
@@ -123,12 +127,17 @@ export class TestDaemon {
         },
         localAddressFor: () => undefined,
         pathMtuFor: () => this.pathMtu,
-        openDevice: (plan) => {
-          if (this.refuseDevices) return Promise.reject(new Error('no device today'));
+        raise: async ({ tunnel }) => void this.told.push(`raise ${tunnel}`),
+        release: async (tunnel) => void this.told.push(`release ${tunnel}`),
+        reconcile: async (tunnels) => void this.told.push(`keep ${tunnels.map(({ tunnel }) => tunnel).join()}`),
+        openDevice: async (plan) => {
+          this.told.push(`open ${plan.tunnel}`);
+          await this.devicesFrom;
+          if (this.refuseDevices) throw new Error('no device today');
           this.plans.push(plan);
           const device = new MemoryDevice({ name: plan.name, mtu: plan.mtu });
           this.devices.set(plan.name, device);
-          return Promise.resolve(device);
+          return device;
         },
       },
     });

@@ -1,0 +1,97 @@
+/** A network namespace in which tunnels stand, in a kernel: what is put up without a device, taken over and taken away. */
+import { spawnSync } from 'node:child_process';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { parseDocument } from '../../src/config/parse.ts';
+import { FenceAloneError, LinuxPlace } from '../../src/daemon/linux-place.ts';
+import { standingPlan } from '../../src/daemon/plan-device.ts';
+import { tunnelDocument } from '../support/daemon.ts';
+import { missing } from '../support/lab/needs.ts';
+import { enterNewNamespace, ipCommand } from '../tun/namespace.ts';
+
+const wants = missing(['namespaces', 'nftables']);
+
+const ruleset = (): string => spawnSync('nft', ['list', 'ruleset'], { encoding: 'utf8' }).stdout;
+const rules = (): string => ipCommand('rule', 'show');
+const place = (): LinuxPlace => new LinuxPlace(undefined, undefined, () => undefined);
+const LAN = standingPlan(parseDocument(tunnelDocument()));
+const OTHER = standingPlan(parseDocument(tunnelDocument({ name: 'other', inner: ['10.3.0.0', '10.4.0.0'] })));
+const HOSTS = standingPlan(
+  parseDocument(
+    tunnelDocument({ name: 'hosts', inner: ['192.0.2.1', '192.0.2.2'] })
+      .replaceAll("prefixlen='24'", "prefixlen='32'")
+      .replace("mode='tunnel'", "mode='transport'"),
+  ),
+);
+
+describe.skipIf(wants.length > 0)('what stands of tunnels without a device', () => {
+  beforeAll(() => {
+    enterNewNamespace();
+    ipCommand('link', 'set', 'lo', 'up');
+  });
+
+  it('is the fence alone where rules cannot be had yet, and goes with the tunnel', async () => {
+    const here = place();
+    const refusal = here.raise(HOSTS);
+    await expect(refusal).rejects.toThrow(FenceAloneError);
+    await expect(refusal).rejects.toThrow('192.0.2.1, which is not an address of this host');
+    expect(here.stands('hosts')).toBe(true);
+    expect(ruleset()).toContain('192.0.2.2');
+    await here.release('hosts');
+    expect(here.stands('hosts')).toBe(false);
+    expect(ruleset()).toBe('');
+    await here.close();
+  });
+
+  it('is kept by the next program as far as it is known whose it is, and all rules while that is not known', async () => {
+    const before = place();
+    for (const plan of [LAN, OTHER]) await before.raise(plan);
+    const [fence, led] = [ruleset(), rules()];
+    await before.close();
+
+    const here = place();
+    here.takeOver('net', undefined);
+    here.takeOver('other', OTHER.steering?.table);
+    await here.reconcile();
+    expect([ruleset(), rules()]).toEqual([fence, led]);
+    await here.release('net');
+    expect(rules()).not.toContain('10.1.0.0/24');
+    expect(rules()).toContain('10.3.0.0/24');
+    expect(ruleset()).not.toContain('10.2.0.0');
+    expect(ruleset()).toContain('10.4.0.0');
+    await here.release('other');
+    expect(ruleset()).toBe('');
+    await here.close();
+  });
+
+  it('is not made again when it is raised as it stands', async () => {
+    const here = place();
+    here.watch();
+    await here.raise(LAN);
+    // What is made again has new handles.
+    const handles = (): string => spawnSync('nft', ['-a', 'list', 'ruleset'], { encoding: 'utf8' }).stdout;
+    const before = handles();
+    await here.raise(LAN);
+    expect(handles()).toBe(before);
+    spawnSync('nft', ['flush', 'ruleset']);
+    await here.raise(LAN);
+    expect(ruleset()).toContain('10.2.0.0');
+    await here.release('net');
+    await here.close();
+  });
+
+  it('is cleared whoever put it up and whatever became of it, and then nothing is there to clear', async () => {
+    const before = place();
+    await before.raise(LAN);
+    before.steering.leadBridge('virbr9', [], LAN.steering?.table);
+    spawnSync('nft', ['delete', 'rule', 'inet', 'sectunnel', 'output']);
+    spawnSync('nft', ['add', 'chain', 'inet', 'sectunnel', 'strange']);
+    await before.close();
+    const here = place();
+    const { fence, rules: count, routes } = await here.clear();
+    expect({ fence, some: count > 4 && routes > 0 }).toEqual({ fence: true, some: true });
+    expect(ruleset()).toBe('');
+    expect(rules()).not.toMatch(/virbr9|10\.1\.0\.0/);
+    expect(await here.clear()).toEqual({ fence: false, rules: 0, routes: 0 });
+    await here.close();
+  });
+});

@@ -1,0 +1,147 @@
+/** What a daemon that ends in order leaves to the next one: which tunnels run again, and that their fences never go meanwhile. */
+import { existsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, it, onTestFinished } from 'vitest';
+import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { address, eventually, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
+
+function host(): ReturnType<MemoryNetwork['host']> {
+  return new MemoryNetwork().host([address('192.0.2.1')]);
+}
+
+/** A daemon with its secret. */
+async function first(folder: string): Promise<TestDaemon> {
+  const test = await TestDaemon.start(host(), folder);
+  await test.giveSecret();
+  return test;
+}
+
+const inner = (number: number): { inner: readonly [string, string] } => ({ inner: ['10.1.0.0', `10.${number}.0.0`] });
+const document = (name: string, number = 2): { xml: string } => ({ xml: tunnelDocument({ name, ...inner(number) }) });
+const liveFile = ({ runDir }: TestDaemon, name: string): string => join(runDir, 'live', `${name}.xml`);
+const errors = ({ lines }: TestDaemon): string[] =>
+  lines.filter(({ level }) => level === 'error').map(({ text }) => text);
+
+it('tunnels that ran and those with autostart run again, and all fences stand before the first of them starts', async () => {
+  const folder = temporaryFolder();
+  const one = await first(folder);
+  await one.client.call('create', document('passing', 2));
+  await one.client.call('define', document('started', 3));
+  await one.client.call('start', { name: 'started' });
+  await one.client.call('define', document('marked', 4));
+  await one.client.call('autostart', { name: 'marked', enable: true });
+  await one.client.call('define', document('idle', 5));
+  await one.client.call('define', document('stopped', 6));
+  await one.client.call('start', { name: 'stopped' });
+  await one.client.call('destroy', { name: 'stopped' });
+  one.told.length = 0;
+  await one.close();
+  expect(one.told).toEqual([]);
+
+  const two = await TestDaemon.start(host(), folder);
+  const names = ['passing', 'started', 'marked'];
+  expect(two.told.slice(0, 4)).toEqual([`keep ${names}`, ...names.map((name) => `raise ${name}`)]);
+  expect(two.told.filter((text) => !text.startsWith('raise')).slice(1)).toEqual(names.map((name) => `open ${name}`));
+  const { tunnels } = await two.client.call('list', {});
+  expect(tunnels.filter(({ active }) => active).map(({ name }) => name)).toEqual([...names].sort());
+  expect(tunnels.find(({ name }) => name === 'passing')).toMatchObject({ persistent: false, held: false });
+  await two.client.call('destroy', { name: 'passing' });
+  expect(two.told.at(-1)).toBe('release passing');
+});
+
+it('a tunnel that cannot run again yet is shown as held, until destroy or undefine', async () => {
+  const folder = temporaryFolder();
+  const one = await first(folder);
+  for (const [at, name] of ['a', 'b'].entries()) {
+    await one.client.call('define', document(name, 2 + at));
+    await one.client.call('start', { name });
+  }
+  await one.close();
+
+  const two = new TestDaemon(host(), folder);
+  two.refuseDevices = true;
+  await two.open();
+  for (const name of ['a', 'b'])
+    expect(await two.client.call('info', { name })).toMatchObject({
+      active: false,
+      held: true,
+      state: 'inactive, is tried again',
+    });
+  await two.client.call('destroy', { name: 'a' });
+  await two.client.call('undefine', { name: 'b' });
+  expect(two.told.slice(-2)).toEqual(['release a', 'release b']);
+  expect((await two.client.call('list', {})).tunnels).toMatchObject([{ name: 'a', held: false, state: 'inactive' }]);
+  await two.close();
+  for (const name of ['a', 'b']) expect(existsSync(liveFile(two, name))).toBe(false);
+});
+
+it('without autostart a tunnel that ran is tried again all the same, one that never did is not', async () => {
+  const folder = temporaryFolder();
+  const one = await first(folder);
+  for (const [at, name] of ['ran', 'never'].entries()) {
+    await one.client.call('define', document(name, 2 + at));
+    await one.client.call('autostart', { name, enable: true });
+  }
+  await one.client.call('start', { name: 'ran' });
+  await one.close();
+
+  const two = new TestDaemon(host(), folder);
+  onTestFinished(() => two.close());
+  two.refuseDevices = true;
+  await two.open();
+  for (const name of ['ran', 'never']) await two.client.call('autostart', { name, enable: false });
+  expect(two.told.at(-1)).toBe('release never');
+  const held = (await two.client.call('list', {})).tunnels.filter((tunnel) => tunnel.held).map(({ name }) => name);
+  expect(held).toEqual(['ran']);
+});
+
+it('a tunnel that is destroyed before its turn has come does not start', async () => {
+  const folder = temporaryFolder();
+  const one = await first(folder);
+  for (const [at, name] of ['a', 'b'].entries()) {
+    await one.client.call('define', document(name, 2 + at));
+    await one.client.call('autostart', { name, enable: true });
+  }
+  await one.close();
+
+  const two = new TestDaemon(host(), folder);
+  onTestFinished(() => two.close());
+  let release: () => void = () => undefined;
+  two.devicesFrom = new Promise((resolve) => {
+    release = resolve;
+  });
+  const opening = two.open();
+  await eventually('the first to start', () => two.told.includes('open a'));
+  const destroyed = two.daemon.destroy('b');
+  release();
+  await destroyed;
+  await opening;
+  expect(two.told.filter((text) => text.endsWith(' b'))).toEqual(['raise b', 'release b']);
+  expect(await two.client.call('info', { name: 'b' })).toMatchObject({ active: false, held: false });
+});
+
+it('a fence stays where no document of the tunnel can be read, until destroy', async () => {
+  const folder = temporaryFolder();
+  const one = await first(folder);
+  for (const [at, name] of ['marked', 'kept'].entries()) {
+    await one.client.call('define', document(name, 2 + at));
+  }
+  await one.client.call('autostart', { name: 'marked', enable: true });
+  await one.client.call('start', { name: 'kept' });
+  await one.client.call('create', document('passing', 4));
+  await one.close();
+  writeFileSync(join(one.configDir, 'marked.xml'), '<sectunnel');
+  for (const name of ['kept', 'passing']) writeFileSync(liveFile(one, name), '<sectunnel');
+
+  const two = await TestDaemon.start(host(), folder);
+  // One that has a definition runs with that.
+  expect(two.told[0]).toBe('keep kept,marked,passing');
+  expect(two.told.at(-1)).toBe('open kept');
+  expect(errors(two).filter((text) => text.includes('what stands of its fence stays'))).toHaveLength(2);
+  for (const name of ['marked', 'passing']) {
+    expect(await two.client.call('destroy', { name })).toEqual({ name });
+    expect(two.told.at(-1)).toBe(`release ${name}`);
+  }
+  await expect(two.client.call('destroy', { name: 'passing' })).rejects.toThrow("there is no tunnel 'passing'");
+  expect(existsSync(liveFile(two, 'passing'))).toBe(false);
+});
