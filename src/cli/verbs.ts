@@ -9,6 +9,7 @@ import { formatEvent, formatInfo, formatList, formatStatus } from './format.ts';
 import { netHook } from './net-hook.ts';
 import { netImport, netList } from './net-verbs.ts';
 import { pkiCheck } from './pki-check.ts';
+import { release } from './release.ts';
 import { secretDefine, secretList, secretSetValue, secretUndefine } from './secret-verbs.ts';
 import { restart, start } from './start-verbs.ts';
 import {
@@ -63,7 +64,7 @@ const create: VerbSpec = {
   group: 'Tunnels',
   usage: 'FILE',
   summary: 'start a transient tunnel from a document, without keeping it',
-  details: 'It is gone when it is stopped, or when the daemon ends. FILE may be - for standard input.',
+  details: 'It is gone when it is stopped, or when the host restarts. FILE may be - for standard input.',
   positionals: [1, 1],
   run: async (client, args, terminal) => {
     defined(await client.call('create', await document(args, terminal)), `created from ${name(args)}`, terminal);
@@ -75,7 +76,9 @@ const destroy: VerbSpec = {
   group: 'Tunnels',
   usage: 'TUNNEL',
   summary: 'stop a tunnel: delete its SAs, its routes and its device',
-  details: 'The definition stays.',
+  details:
+    'The definition stays. From now on what the policy protects passes in the clear. It takes the daemon, as undefine does;\n' +
+    "without one 'sectunnel release' removes the fences of all tunnels.",
   positionals: [1, 1],
   run: async (client, args, terminal) => {
     const result = await client.call('destroy', { name: name(args) });
@@ -122,7 +125,9 @@ const list: VerbSpec = {
   group: 'Looking',
   usage: '',
   summary: 'list tunnels, the active ones unless an option says otherwise',
-  details: '',
+  details:
+    'Beside the active ones those that are to be active again as soon as they can: ones that start or ran with the daemon. Their\n' +
+    "fences stand; 'sectunnel destroy' gives them up.",
   options: {
     all: flag,
     inactive: flag,
@@ -154,7 +159,7 @@ const list: VerbSpec = {
 };
 
 function listed(tunnel: TunnelInfo, options: Arguments['options']): boolean {
-  const activity = options.all === true || (options.inactive === true ? !tunnel.active : tunnel.active);
+  const activity = options.all === true || (options.inactive === true ? !tunnel.active : tunnel.active || tunnel.held);
   return (
     activity &&
     (options.persistent !== true || tunnel.persistent) &&
@@ -263,6 +268,7 @@ export const verbs: ReadonlyMap<string, VerbSpec> = new Map(
     autostart,
     update,
     export: exportNetwork,
+    release,
     list,
     info,
     status,

@@ -20,6 +20,18 @@ import { ControlError } from './protocol.ts';
 
 const LOCK_EX_NB = 2 | 4;
 
+/** A daemon has it. */
+export class LockedError extends ControlError {
+  /** The number of its process, as far as that is known. */
+  readonly owner: string;
+
+  /** @param what it does, and what to do about it */
+  constructor(owner: string, what: string) {
+    super('system', `another sectunneld (process ${owner}) ${what}`);
+    this.owner = owner;
+  }
+}
+
 /**
  * A folder is for one daemon.
  * @returns what gives it free again
@@ -63,7 +75,7 @@ function lockFile(path: string, what: string): () => void {
       const owner = readFileSync(path, 'utf8').trim();
       closeSync(file);
       if (errno !== ERRNO.EAGAIN) throw new SystemError(`lock ${path}`, errno);
-      throw new ControlError('system', `another sectunneld (process ${owner || 'unknown'}) ${what}`);
+      throw new LockedError(owner || 'unknown', what);
     }
     // The other one may have taken the file away in the meantime.
     if (statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(file).ino) {

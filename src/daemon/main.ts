@@ -8,7 +8,7 @@ import { SECRET_SOCKETS } from '../libvirt/secrets.ts';
 import { cryptoChoices, selectCrypto } from './crypto.ts';
 import { defaultConfigDir, defaultRunDir, sharedRunDir } from './folders.ts';
 import { linuxPlatform } from './linux.ts';
-import { lockNetworkNamespace } from './lock.ts';
+import { LockedError, lockNetworkNamespace } from './lock.ts';
 import { createLog, type LogLevel, logLevels } from './log.ts';
 import { refuseDumps } from './memory-guard.ts';
 import { ServiceManager } from './notify.ts';
@@ -16,6 +16,7 @@ import { ControlError } from './protocol.ts';
 import { Service } from './service.ts';
 import { handleUncaught } from './uncaught.ts';
 import { version } from './version.ts';
+import { raiseFences, wantedNames } from './without-daemon.ts';
 import { chooseWorkers, workerChoices } from './workers/choice.ts';
 
 const ExitCode = { Ok: 0, Failed: 1, Usage: 2 } as const;
@@ -41,12 +42,16 @@ Options
                       auto: theirs in /run/libvirt, asked only for secrets that are not in DIR/secrets)
   --log-level LEVEL   ${logLevels.join(', ')} (default info)
   --log-format FORM   auto, text or json (default auto)
+  --raise             put up the fences of tunnels that start with the daemon, or ran when it ended, and end: for the
+                      time at boot when the network is up and the daemon is not yet
   --help, --version
 
 It needs CAP_NET_ADMIN and /dev/net/tun for its devices, and CAP_NET_BIND_SERVICE for UDP port 500.
 
 Signals
-  SIGTERM, SIGINT    delete the SAs, telling the peers, remove devices, routes and fences, and end
+  SIGTERM, SIGINT    delete the SAs, telling the peers, remove devices, and end; fences and rules of the tunnels that ran
+                     stay, and the next daemon starts them again ('sectunnel destroy' before, or 'sectunnel release'
+                     after the end removes them)
   SIGHUP, SIGUSR1,   nothing but a line in the log: documents are read by 'sectunnel define' and 'update', and
   SIGUSR2            Node's inspector, which SIGUSR1 would open, stays shut
   SIGPIPE            nothing
@@ -72,7 +77,11 @@ interface Settings {
   readonly libvirtSockets: readonly string[];
   readonly logLevel: LogLevel;
   readonly logFormat: 'auto' | 'text' | 'json';
+  readonly raise: boolean;
 }
+
+const STAYS =
+  "no daemon runs: fences and rules that stand stay, and drop what they protect ('sectunnel release' removes them). Tunnels that are to run";
 
 class UsageError extends Error {}
 
@@ -89,6 +98,7 @@ function settings(argv: readonly string[]): Settings | 'help' | 'version' {
       'libvirt-socket': text,
       'log-level': text,
       'log-format': text,
+      raise: flag,
       help: { ...flag, short: 'h' },
       version: flag,
     },
@@ -103,6 +113,7 @@ function settings(argv: readonly string[]): Settings | 'help' | 'version' {
     libvirtSockets: libvirtSockets(values['libvirt-socket'] ?? 'auto'),
     logLevel: oneOf('--log-level', values['log-level'] ?? 'info', logLevels),
     logFormat: oneOf('--log-format', values['log-format'] ?? 'auto', ['auto', 'text', 'json'] as const),
+    raise: values.raise === true,
   };
 }
 
@@ -148,6 +159,12 @@ async function run(chosen: Settings): Promise<void> {
   manager?.close();
 }
 
+/** @returns false when not all fences stand */
+function raise({ configDir, runDir, logLevel, logFormat }: Settings): Promise<boolean> {
+  const log = createLog(logLevel, logFormat);
+  return raiseFences({ configDir, runDir, platform: linuxPlatform(), log });
+}
+
 /** Before there is a key in it. Elsewhere than on Linux there are no tunnels either, which is said later. */
 function guardMemory(log: Logger): void {
   if (process.platform !== 'linux') return;
@@ -177,17 +194,25 @@ function signalled(): Promise<string> {
 }
 
 async function main(argv: readonly string[]): Promise<number> {
+  let folders: Settings | undefined;
   try {
     const chosen = settings(argv);
     if (chosen === 'help') process.stdout.write(help);
     else if (chosen === 'version') process.stdout.write(`${version()}\n`);
-    else await run(chosen);
+    else if (chosen.raise) return (await raise(chosen)) ? ExitCode.Ok : ExitCode.Failed;
+    else {
+      folders = chosen;
+      await run(chosen);
+    }
     return ExitCode.Ok;
   } catch (error) {
     const usage = error instanceof UsageError || (error instanceof TypeError && 'code' in error);
     const message = messageOf(error);
     const bug = !usage && !(error instanceof ControlError) && !(error instanceof Error && 'code' in error);
     process.stderr.write(`error: ${bug && error instanceof Error ? (error.stack ?? message) : message}\n`);
+    // Packets are dropped for a reason that is not in sight, unless another daemon runs.
+    const tunnels = folders === undefined || error instanceof LockedError ? [] : wantedNames(folders);
+    if (tunnels.length > 0) process.stderr.write(`${STAYS}: ${tunnels.join(', ')}\n`);
     return usage ? ExitCode.Usage : ExitCode.Failed;
   }
 }

@@ -6,6 +6,7 @@ import { Capture } from '../support/lab/capture.ts';
 import type { Lab } from '../support/lab/lab.ts';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { Ours } from '../support/lab/ours.ts';
+import type { Background } from '../support/lab/process.ts';
 
 export const KEY = '11111111-2222-3333-4444-555555555502';
 export const NAME = 'gate';
@@ -169,4 +170,19 @@ export async function knock(from: Namespace, source: string, destination: string
   const words = ['-n', '-q', '-c', '3', '-i', '0.05', '-W', '1', '-I', source, destination];
   const { stdout } = await from.exec(['ping', ...words], { check: false });
   return Number(/(\d+) received/.exec(stdout)?.[1] ?? 0);
+}
+
+/** Packets of the gateway and of its client, both families, until the returned function is called: how many were answered. */
+export function traffic({ lab, left, client }: Gateways): () => Promise<number> {
+  const pings = FAMILIES.flatMap((family) => {
+    const { far, gateway, client: behind } = INNER[family];
+    const ping = (from: Namespace, source: string): Background =>
+      from.spawn(`ping ${source}`, ['ping', '-n', '-q', '-i', '0.02', '-W', '1', '-I', source, far]);
+    return [ping(left, gateway), ping(client, behind)];
+  });
+  for (const ping of pings) lab.defer(() => ping.stop('SIGKILL'));
+  return async () => {
+    await Promise.all(pings.map((ping) => ping.stop('SIGINT')));
+    return pings.reduce((sum, { output }) => sum + Number(/(\d+) received/.exec(output)?.[1] ?? 0), 0);
+  };
 }

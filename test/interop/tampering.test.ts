@@ -22,6 +22,7 @@ import {
   resetBoth,
   startBoth,
   stopBoth,
+  traffic,
 } from './gateways.ts';
 
 const ENTRIES: readonly Entry[] = FAMILIES.map((family) => ({
@@ -83,20 +84,6 @@ describeInterop('what other programs take', ['namespaces', 'tcpdump', 'nftables'
 
   const shell = (command: string): Promise<unknown> => gateways.left.exec(['sh', '-c', command]);
 
-  /** Packets of the host and of a client, both families, until the returned function is called. */
-  const traffic = (): (() => Promise<void>) => {
-    const pings = FAMILIES.flatMap((family) => {
-      const { far, gateway, client } = INNER[family];
-      const ping = (from: Namespace, source: string) =>
-        from.spawn(`ping ${source}`, ['ping', '-n', '-q', '-i', '0.02', '-W', '1', '-I', source, far]);
-      return [ping(gateways.left, gateway), ping(gateways.client, client)];
-    });
-    for (const ping of pings) gateways.lab.defer(() => ping.stop('SIGKILL'));
-    return async () => {
-      await Promise.all(pings.map((ping) => ping.stop('SIGINT')));
-    };
-  };
-
   const told = (): string[] =>
     gateways.ours
       .log()
@@ -112,7 +99,7 @@ describeInterop('what other programs take', ['namespaces', 'tcpdump', 'nftables'
     const table = /^7000:.*lookup (\d+)/m.exec(rule)![1]!;
     const before = await standing(left);
     const capture = await Capture.start(lab, left, 'eth0');
-    const stop = traffic();
+    const stop = traffic(gateways);
     const guarded: { readonly what: string; readonly from: number; readonly to: number; readonly took: number }[] = [];
     const foreign = (await left.exec(['nft', 'list', 'table', 'inet', 'other'])).stdout;
     for (const [what, command] of Object.entries(TAMPERINGS)) {
@@ -178,7 +165,7 @@ describeInterop('what other programs take', ['namespaces', 'tcpdump', 'nftables'
     await startBoth(gateways, ENTRIES);
     await ours.up(NAME);
     const capture = await Capture.start(lab, left, 'eth0');
-    const stop = traffic();
+    const stop = traffic(gateways);
     const degraded = async (count: number): Promise<readonly string[]> =>
       await waitFor(`${count} lines of status`, async () => {
         const texts = (await ours.tunnel(NAME)).degraded;

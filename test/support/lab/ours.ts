@@ -10,12 +10,13 @@ import type { StatusResult } from '../../../src/daemon/protocol.ts';
 import type { ChildStatus, IkeStatus, TunnelStatus } from '../../../src/daemon/status.ts';
 import type { Lab } from './lab.ts';
 import type { Namespace } from './namespace.ts';
-import { type Background, type RunResult, STARTING, waitFor } from './process.ts';
+import { type Background, type RunOptions, type RunResult, STARTING, waitFor } from './process.ts';
 import { builtProgram, projectRoot } from './root.ts';
 import { type EspSuite, ends, type IkeSuite, type Side, type Tunnel } from './tunnel.ts';
 
 /** As users start it; and where Node is to have arguments. */
 const COMMAND = join(projectRoot(), 'bin/sectunneld');
+const CLIENT = join(projectRoot(), 'bin/sectunnel');
 const DAEMON = builtProgram('daemon');
 
 export interface OursOptions {
@@ -151,10 +152,9 @@ export class Ours {
   }
 
   async startDaemon(): Promise<void> {
-    const folders = ['--config-dir', join(this.folder, 'config'), '--run-dir', join(this.folder, 'run')];
     const { nodeArguments = [], arguments: more = [], launcher = [], env } = this.#options;
     const program = nodeArguments.length === 0 ? [COMMAND] : [process.execPath, ...nodeArguments, DAEMON];
-    const argv = [...launcher, ...program, ...folders, ...more];
+    const argv = [...launcher, ...program, ...this.#folders(), ...more];
     const daemon = this.namespace.spawn('sectunneld', argv, env);
     this.#daemon = daemon;
     await waitFor(
@@ -165,6 +165,26 @@ export class Ours {
       },
       STARTING,
     );
+  }
+
+  #folders(): string[] {
+    return ['--config-dir', join(this.folder, 'config'), '--run-dir', join(this.folder, 'run')];
+  }
+
+  /** A start with more options that cannot succeed. */
+  failToStart(options: readonly string[]): Promise<RunResult> {
+    return this.namespace.exec([COMMAND, ...this.#folders(), ...options], { check: false });
+  }
+
+  /** `sectunneld --raise`, as the unit for boot has it. */
+  raise(launcher: readonly string[] = []): Promise<RunResult> {
+    return this.namespace.exec([...launcher, COMMAND, ...this.#folders(), '--raise']);
+  }
+
+  /** `sectunnel release`, which takes no daemon and so has to be in the namespace itself. */
+  release(options?: RunOptions): Promise<RunResult> {
+    const [run, config] = ['run', 'config'].map((part) => join(this.folder, part));
+    return this.namespace.exec([CLIENT, '--run-dir', run!, 'release', '--config-dir', config!], options);
   }
 
   /** Of the daemon that runs. */

@@ -1,0 +1,178 @@
+/**
+ * What is done on a host while no daemon runs: fences are put up before the network is, and everything is removed when the
+ * product goes.
+ */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Logger } from '../base/log.ts';
+import { messageOf } from '../base/text.ts';
+import { parseDocument } from '../config/parse.ts';
+import { namespaceExists } from '../tun/netns.ts';
+import { Catalog } from './catalog.ts';
+import { sharedRunDir } from './folders.ts';
+import { type Cleared, FenceAloneError, LinuxPlace } from './linux-place.ts';
+import { LockedError, lockFolder, lockNetworkNamespace } from './lock.ts';
+import { standingPlan } from './plan-device.ts';
+import type { Platform } from './platform.ts';
+import { ControlError } from './protocol.ts';
+import { AUTOSTART_FOLDER, DocumentFolder, LIVE_FOLDER } from './store.ts';
+
+interface Folders {
+  readonly configDir: string;
+  readonly runDir: string;
+}
+
+export interface RaiseOptions extends Folders {
+  readonly platform: Platform;
+  readonly log: Logger;
+}
+
+/**
+ * Puts up fence and rules of the tunnels that the next daemon starts, which takes them over. Does nothing while a daemon runs.
+ * @returns false when one of them could not be put up; the log says why
+ * @throws ControlError when the folders cannot be used
+ */
+export async function raiseFences({ configDir, runDir, platform, log }: RaiseOptions): Promise<boolean> {
+  let unlock: () => void;
+  try {
+    unlock = lockAll({ configDir, runDir });
+  } catch (error) {
+    if (!(error instanceof LockedError)) throw error;
+    log.info({}, `nothing is put up: sectunneld runs (process ${error.owner}) and keeps the fences itself`);
+    return true;
+  }
+  try {
+    const catalog = new Catalog(configDir, runDir, log);
+    catalog.load();
+    for (const name of catalog.unreadable) log.error({ tunnel: name }, 'no fence: none of its documents can be read');
+    let isWhole = catalog.unreadable.size === 0;
+    for (const document of catalog.wanted()) {
+      const fields = { tunnel: document.name };
+      const { netns } = document.device;
+      if (netns !== undefined && !namespaceExists(netns)) {
+        log.info(fields, `no fence yet: there is no network namespace ${netns}`);
+        continue;
+      }
+      try {
+        await platform.raise?.(standingPlan(document));
+        log.info(fields, 'what its policy protects is dropped until the daemon starts it');
+      } catch (error) {
+        if (error instanceof FenceAloneError) {
+          log.info(fields, `the fence stands, the daemon adds the rules: ${error.message}`);
+          continue;
+        }
+        isWhole = false;
+        log.error(fields, `fence and rules could not be put up: ${messageOf(error)}`);
+      }
+    }
+    return isWhole;
+  } finally {
+    await platform.close?.();
+    unlock();
+  }
+}
+
+/** The names of the tunnels that the next daemon starts, as far as that can be told. */
+export function wantedNames({ configDir, runDir }: Folders): string[] {
+  try {
+    const folders = [join(runDir, LIVE_FOLDER), join(configDir, AUTOSTART_FOLDER)];
+    return [...new Set(folders.flatMap((folder) => existing(folder)?.names() ?? []))];
+  } catch (error) {
+    // The folders themselves may be what is wrong.
+    if (error instanceof ControlError || (error instanceof Error && 'code' in error)) return [];
+    throw error;
+  }
+}
+
+/** What was removed. */
+export interface ReleaseResult {
+  /** By network namespace, `undefined` for that of the caller; only those in which something stood. */
+  readonly cleared: readonly (Cleared & { readonly netns: string | undefined })[];
+  /** Tunnels that ran when the last daemon ended, and that the next one does not start again. */
+  readonly forgotten: readonly string[];
+  /** Tunnels that start with the daemon, or whose fences `sectunneld --raise` puts up, all the same. */
+  readonly autostarted: readonly string[];
+  /** What could not be looked at or removed, a sentence each. */
+  readonly problems: readonly string[];
+}
+
+/**
+ * Removes all fences, rules and routes of this product from this network namespace and from those that documents name, and the
+ * memory of which tunnels ran. Definitions and secrets stay.
+ * @throws ControlError while a daemon runs
+ */
+export async function releaseHost({ configDir, runDir }: Folders): Promise<ReleaseResult> {
+  const unlock = lockForRelease({ configDir, runDir });
+  try {
+    const problems: string[] = [];
+    const live = existing(join(runDir, LIVE_FOLDER));
+    const kept = existing(configDir);
+    // BOUNDED: by the documents.
+    const namespaces = new Set<string | undefined>([undefined]);
+    for (const { file, xml } of [...(kept?.load() ?? []), ...(live?.load() ?? [])]) {
+      try {
+        namespaces.add(parseDocument(xml, { source: file }).device.netns);
+      } catch (error) {
+        problems.push(`a network namespace that it names is not looked at: ${messageOf(error)}`);
+      }
+    }
+    const cleared: (Cleared & { netns: string | undefined })[] = [];
+    for (const netns of namespaces) {
+      if (netns !== undefined && !namespaceExists(netns)) continue;
+      try {
+        const found = await clear(netns);
+        if (found.fence || found.rules + found.routes > 0) cleared.push({ ...found, netns });
+      } catch (error) {
+        problems.push(messageOf(error));
+      }
+    }
+    const forgotten = problems.length > 0 ? [] : (live?.load() ?? []).map(({ name }) => name);
+    for (const name of forgotten) live?.remove(name);
+    const autostart = existing(join(configDir, AUTOSTART_FOLDER));
+    return { cleared, forgotten, autostarted: autostart?.names() ?? [], problems };
+  } finally {
+    unlock();
+  }
+}
+
+async function clear(netns: string | undefined): Promise<Cleared> {
+  const place = new LinuxPlace(undefined, netns, () => undefined);
+  try {
+    return await place.clear();
+  } finally {
+    await place.close();
+  }
+}
+
+/** Not made for a host from which everything is to go. */
+function existing(path: string): DocumentFolder | undefined {
+  return existsSync(path) ? new DocumentFolder(path, 'documents') : undefined;
+}
+
+function lockForRelease(folders: Folders): () => void {
+  try {
+    return lockAll(folders);
+  } catch (error) {
+    if (!(error instanceof LockedError)) throw error;
+    throw new ControlError(
+      'invalid-state',
+      `sectunneld runs (process ${error.owner}) and would put its fences up again: end it first ('systemctl stop sectunneld'), ` +
+        "or take away the fence of one tunnel with 'sectunnel destroy'",
+    );
+  }
+}
+
+/** Keeps a daemon from starting meanwhile. @throws LockedError when one runs */
+function lockAll({ configDir, runDir }: Folders): () => void {
+  const unlock = lockNetworkNamespace(sharedRunDir(runDir));
+  try {
+    const unlockFolder = existsSync(configDir) ? lockFolder(configDir) : (): void => undefined;
+    return () => {
+      unlockFolder();
+      unlock();
+    };
+  } catch (error) {
+    unlock();
+    throw error;
+  }
+}
