@@ -41,9 +41,9 @@ function setting(text: string, name: string): string {
   return found;
 }
 
-/** `setpriv` with the capabilities of the unit and no others. */
-function withUnitsRights(user: number): string[] {
-  const names = setting(unit('sectunneld.service'), 'CapabilityBoundingSet').toLowerCase().split(' ');
+/** `setpriv` with the capabilities of a unit and no others. */
+function withUnitsRights(name: string, user: number): string[] {
+  const names = setting(unit(name), 'CapabilityBoundingSet').toLowerCase().split(' ');
   const set = ['-all', ...names.map((name) => name.replace(/^cap_/, '+'))].join(',');
   const identity = user === 0 ? [] : ['--reuid', `${user}`, '--regid', `${user}`, '--clear-groups'];
   const rights = ['--bounding-set', '--inh-caps', '--ambient-caps'].flatMap((option) => [option, set]);
@@ -70,13 +70,13 @@ describeInterop('units for systemd', ['namespaces', 'systemd', 'build'], () => {
       sectunneld: `${process.execPath} ${builtProgram('daemon')}`,
       sectunnel: `${process.execPath} ${builtProgram('cli')}`,
     };
-    for (const name of ['sectunneld.service', 'sectunnel@.service']) {
+    for (const name of ['sectunneld.service', 'sectunnel-fence.service', 'sectunnel@.service']) {
       const text = unit(name).replace(/^(Exec\w+)=(sectunneld?) /gm, (_all, key, program: keyof typeof programs) => {
         return `${key}=${programs[program]} `;
       });
       writeFileSync(join(folder, name), text);
     }
-    for (const name of ['sectunneld.service', 'sectunnel@lan.service']) {
+    for (const name of ['sectunneld.service', 'sectunnel-fence.service', 'sectunnel@lan.service']) {
       const { stdout, stderr } = await run(['systemd-analyze', 'verify', '--man=no', join(folder, name)]);
       expect(stdout + stderr).toBe('');
     }
@@ -98,7 +98,7 @@ describeInterop('units for systemd', ['namespaces', 'systemd', 'build'], () => {
     const name = join(lab.folder, `notify${wanted}`);
     const manager = NotifySocket.open(name);
     chmodSync(name, 0o666);
-    const launcher = withUnitsRights(user);
+    const launcher = withUnitsRights('sectunneld.service', user);
     const env = { NOTIFY_SOCKET: name, WATCHDOG_USEC: '200000' };
     const ours = await Ours.start(lab, left, { launcher, owner: user, env });
     const other = await Ours.start(lab, right);
@@ -129,5 +129,12 @@ describeInterop('units for systemd', ['namespaces', 'systemd', 'build'], () => {
     expect(told[0]).toBe('READY=1');
     expect(told.filter((state) => state !== 'WATCHDOG=1')).toEqual(['READY=1', 'STOPPING=1']);
     expect(await left.interfaces()).toEqual(['lo', LINE]);
+
+    // The unit for boot has fewer rights.
+    const rights = withUnitsRights('sectunnel-fence.service', user);
+    await left.exec(['sh', '-c', 'nft flush ruleset; ip rule flush; ip rule add pref 32766 lookup main']);
+    await ours.raise(rights);
+    expect((await left.exec(['nft', 'list', 'ruleset'])).stdout).toContain('table inet sectunnel');
+    expect((await left.exec(['ip', 'rule', 'show'])).stdout).toContain('7000:\tfrom 10.1.0.0/24');
   });
 });
