@@ -1,5 +1,6 @@
 /** Which SA carries a packet that the policy protects; without one, what becomes of the packet. */
 import { formatAddress, formatSocketAddress, NO_PORT } from '../base/address.ts';
+import type { ChildSummary } from '../engine/events.ts';
 import type { EngineChild, Tunnel } from '../engine/tunnel.ts';
 import { CompiledSelectors } from '../policy/compiled.ts';
 import type { PolicyEntry } from '../policy/database.ts';
@@ -38,8 +39,8 @@ export function explainSa(now: number, tunnel: Tunnel, entry: PolicyEntry, packe
   const narrowed = sas.find(
     ({ summary }) => summary.initiator && new CompiledSelectors(summary.wanted).matchesFlow(packet.flow, outbound),
   );
-  if (narrowed !== undefined) return narrowedAway(narrowed, outbound);
-  return outbound ? missing(now, tunnel, entry) : { fate: 'dropped', carries: undefined, text: NO_INBOUND };
+  if (outbound) return missing(now, tunnel, entry, narrowed);
+  return narrowed !== undefined ? narrowedAway(narrowed) : { fate: 'dropped', carries: undefined, text: NO_INBOUND };
 }
 
 const NO_INBOUND = 'there is no SA that the peer could send it on; without one it cannot come out of the tunnel';
@@ -59,16 +60,24 @@ function carrying({ summary, path }: EngineChild, outbound: boolean): CarryingSa
 }
 
 /** The policy is for the packet, and the SA that the peer agreed to is not. */
-function narrowedAway({ summary }: EngineChild, outbound: boolean): SaAnswer {
-  const agreed = `the peer narrowed '${summary.name}' to ${formatSelectorPair(summary.selectors)}, which the packet is not in`;
-  const fate = outbound
-    ? 'it is dropped (counted as narrowed-by-peer), never sent in the clear'
-    : 'the peer cannot send it on that SA';
-  return { fate: 'dropped', carries: undefined, text: `${agreed}: ${fate}` };
+function narrowedAway({ summary }: EngineChild): SaAnswer {
+  return { fate: 'dropped', carries: undefined, text: `${narrowing(summary)}: the peer cannot send it on that SA` };
 }
 
-function missing(now: number, tunnel: Tunnel, { child, pfp }: PolicyEntry): SaAnswer {
-  const none = `there is no SA for '${child}' yet${pfp === undefined ? '' : ' that is for this packet'}`;
+function narrowing({ name, selectors }: ChildSummary): string {
+  return `the peer narrowed '${name}' to ${formatSelectorPair(selectors)}, which the packet is not in`;
+}
+
+function missing(
+  now: number,
+  tunnel: Tunnel,
+  { child, pfp }: PolicyEntry,
+  narrowed: EngineChild | undefined,
+): SaAnswer {
+  const none =
+    narrowed === undefined
+      ? `there is no SA for '${child}' yet${pfp === undefined ? '' : ' that is for this packet'}`
+      : `${narrowing(narrowed.summary)}; another CHILD SA is asked for, and where the peer refuses it the packet is dropped (counted as narrowed-by-peer)`;
   const { pursuit, retry } = tunnel;
   if (pursuit === 'none') {
     const text = `${none}, and start='respond' leaves it to the peer to negotiate one: the packet is dropped (counted as no-sa)`;

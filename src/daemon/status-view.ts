@@ -6,7 +6,6 @@ import type { EngineChild, Tunnel } from '../engine/tunnel.ts';
 import { namedDrops } from '../esp/drops.ts';
 import { SaCounter } from '../esp/usage.ts';
 import type { ChildSaStatus, IkeSaStatus } from '../ike/status.ts';
-import { narrowedAway } from '../policy/narrowed.ts';
 import { formatSelector } from '../policy/selector.ts';
 import type { TunnelHost } from './host.ts';
 import { formatSpi } from './narrate.ts';
@@ -108,7 +107,7 @@ function ikeStatus(now: number, sa: IkeSaStatus, tunnel: Tunnel): IkeStatus {
 function childStatus(now: number, sa: ChildSaStatus, child: EngineChild | undefined): ChildStatus {
   const inbound = child?.received.counters;
   const outbound = child?.sent.counters;
-  const away = child === undefined ? [] : narrowedAway(child.summary.wanted, child.summary.selectors);
+  const away = child?.tunnel.narrowedAway(child) ?? [];
   return {
     id: sa.id,
     name: sa.name,

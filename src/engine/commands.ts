@@ -71,8 +71,6 @@ interface SaCommand {
 }
 
 export interface InstallOutbound extends SaCommand {
-  /** What was to be agreed on, where the peer has narrowed it. */
-  readonly offered: SelectorPair | undefined;
   /** The largest packet that goes out in one piece. */
   readonly mtu: number;
   /** The largest ESP packet that the path takes in one piece; 0 while that is not known. */
@@ -145,12 +143,16 @@ export type ReceiveCommand =
 
 /** What the data plane tells. */
 export type PlaneReport =
-  /** A packet needs an SA of this child, and there is none; `selectors` are its own where the child is populated by it. */
+  /**
+   * A packet needs an SA of this child, and there is none. `selectors` are those of the SA where the child is populated from
+   * packets, `trigger` is the packet: one selector a side.
+   */
   | {
       readonly type: 'missing';
       readonly tunnel: number;
       readonly child: string;
       readonly selectors: SelectorPair | undefined;
+      readonly trigger: SelectorPair;
     }
   | { readonly type: 'limit'; readonly id: number; readonly kind: LimitKind }
   /** An authentic packet came; `path` is where from, if that is elsewhere than before and the packet was the newest. */

@@ -295,8 +295,7 @@ export class Engine {
       case 'missing': {
         const tunnel = this.#byIndex[report.tunnel];
         const plan = tunnel?.plan(report.child);
-        if (tunnel !== undefined && plan !== undefined)
-          this.#pursuit.packetMissesSa(now, tunnel, plan, report.selectors);
+        if (tunnel !== undefined && plan !== undefined) this.#pursuit.packetMissesSa(now, tunnel, plan, report);
         return;
       }
       case 'limit': {
@@ -352,7 +351,7 @@ export class Engine {
         // One that could not be installed was never up for the owner.
         if (child === undefined) return false;
         this.#sas.close(now, child, event.reason, event.replaced);
-        if (tunnel !== undefined) this.#pursuit.wentDown(now, tunnel, event.reason);
+        if (tunnel !== undefined) this.#pursuit.childWentDown(now, tunnel, event.reason, child.summary, event.replaced);
         return true;
       }
       case 'ike-up':
@@ -388,7 +387,7 @@ export class Engine {
       return false;
     }
     this.#pursuit.cameUp(tunnel);
-    const news = tunnel.newsOfNarrowing(child.summary);
+    const news = tunnel.newsOfNarrowing(child);
     if (news !== undefined) this.#note(tunnel, news);
     // A peer that asked for its first SA has it when it has read our answer; one that is replaced must not be missed.
     if (sendNow) this.#sas.activate(sa.id, sa.replaces === undefined);

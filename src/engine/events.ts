@@ -4,7 +4,7 @@ import { assertNever } from '../base/assert.ts';
 import type { Identity } from '../base/identity.ts';
 import { formatSuite } from '../crypto/proposal-text.ts';
 import type { ChildSa, DownReason, FailureReason, IkeEvent, IkeSaSummary, Path } from '../ike/events.ts';
-import type { SelectorPair } from '../policy/selector.ts';
+import { type SelectorPair, simplifySelectors } from '../policy/selector.ts';
 
 /** A CHILD SA without its keys. */
 export interface ChildSummary {
@@ -20,7 +20,7 @@ export interface ChildSummary {
   readonly encapsulated: boolean;
   /** As agreed. */
   readonly selectors: SelectorPair;
-  /** What we offered; else what is configured, of which the peer may have asked for less. */
+  /** What is configured; of a child that is populated from packets, what one calls for. */
   readonly wanted: SelectorPair;
   /** Whether we offered. */
   readonly initiator: boolean;
@@ -118,6 +118,13 @@ function strangerFailed({ remote, reason, detail }: Extract<IkeEvent, { type: 'f
   return { type: 'note', tunnel: undefined, level: 'warn', text };
 }
 
+function wantedBy({ config, offered, selectors }: ChildSa): SelectorPair {
+  if (config.pfp === undefined) return config.selectors;
+  // A peer that populates from packets asks for one value of many.
+  if (offered === undefined) return selectors;
+  return { local: simplifySelectors(offered.local), remote: simplifySelectors(offered.remote) };
+}
+
 export function childSummary(sa: ChildSa): ChildSummary {
   const suite = formatSuite(sa.suite);
   return {
@@ -130,8 +137,7 @@ export function childSummary(sa: ChildSa): ChildSummary {
     esn: sa.esn,
     encapsulated: sa.encapsulated,
     selectors: sa.selectors,
-    // A peer that populates from packets asks for one value of many.
-    wanted: sa.offered ?? (sa.config.pfp === undefined ? sa.config.selectors : sa.selectors),
+    wanted: wantedBy(sa),
     initiator: sa.offered !== undefined,
     path: sa.path,
     replaces: sa.replaces,

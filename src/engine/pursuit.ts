@@ -8,13 +8,15 @@
 import { formatAddress, type IpAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
-import type { IkeEndpoint } from '../ike/endpoint.ts';
+import type { IkeEndpoint, InitiateOptions } from '../ike/endpoint.ts';
 import type { DownReason, FailureReason, IkeEvent } from '../ike/events.ts';
 import type { SelectorPair } from '../policy/selector.ts';
-import type { PlanePort } from './commands.ts';
+import type { PlanePort, PlaneReport } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
-import type { EngineEvent, LocalFailure } from './events.ts';
+import type { ChildSummary, EngineEvent, LocalFailure } from './events.ts';
 import type { ChildPlan, PursuitMode, Tunnel } from './tunnel.ts';
+
+type MissingSa = Extract<PlaneReport, { type: 'missing' }>;
 
 export interface PursuitOptions {
   readonly ike: IkeEndpoint;
@@ -33,7 +35,7 @@ const OUT_OF_REACH: readonly FailureReason[] = ['timeout', 'TEMPORARY_FAILURE'];
 /** So long packets do not call again for the one SA that the peer refused, in milliseconds. */
 const REFUSED_FOR = 10_000;
 
-/** SAs of a child that is populated from packets, beside those that replace them. */
+/** SAs of a child that packets call for, beside those that replace them. */
 const MAX_CALLED_FOR = 256;
 
 const MODES: Readonly<Record<TunnelConfig['start'], PursuitMode>> = {
@@ -66,15 +68,15 @@ export class Pursuit {
   }
 
   /** An outbound packet needs an SA that is not there, and the negotiation begins (RFC 4301 §4.4.1). */
-  packetMissesSa(now: number, tunnel: Tunnel, plan: ChildPlan, selectors: SelectorPair | undefined): void {
+  packetMissesSa(now: number, tunnel: Tunnel, plan: ChildPlan, { selectors, trigger }: MissingSa): void {
     // While an attempt is planned, packets do not hurry it.
     if (tunnel.pursuit === 'none' || tunnel.retry.at !== undefined) return;
-    const { name, pfp } = plan.child;
-    if (pfp !== undefined && tunnel.sasOf(name) >= MAX_CALLED_FOR) {
-      this.#refuse(tunnel, [name], selectors, now + REFUSED_FOR);
+    const { name } = plan.child;
+    if (tunnel.sasOf(name) >= MAX_CALLED_FOR) {
+      this.#refuse(tunnel, [name], selectors ?? trigger, now + REFUSED_FOR);
       return;
     }
-    this.#initiate(now, tunnel, plan.connection, name, selectors);
+    this.#initiate(now, tunnel, plan.connection, { child: name, selectors, trigger });
   }
 
   /** The wait after a failure is over. */
@@ -86,7 +88,7 @@ export class Pursuit {
   }
 
   initiateMissing(now: number, tunnel: Tunnel): void {
-    const connections = new Set(tunnel.missing().map(({ connection }) => connection));
+    const connections = new Set(tunnel.takeMissing().map(({ connection }) => connection));
     for (const connection of connections) this.#initiate(now, tunnel, connection);
   }
 
@@ -100,6 +102,11 @@ export class Pursuit {
   /** An attempt of ours failed. */
   failed(now: number, tunnel: Tunnel, event: Extract<IkeEvent, { type: 'failed' }>): void {
     const { child, selectors, reason, connection } = event;
+    if (reason === 'SINGLE_PAIR_REQUIRED' && tunnel.pursuit !== 'none') {
+      // The peer makes one for the addresses of a packet.
+      this.#options.port.send({ type: 'ask-again', tunnel: tunnel.index });
+      return;
+    }
     // One SA of a child that has many, each for other packets, says nothing of those.
     if (selectors === undefined) this.#planAnother(now, tunnel, child);
     if (!tunnel.wanted || OUT_OF_REACH.includes(reason)) return;
@@ -124,6 +131,13 @@ export class Pursuit {
     }
   }
 
+  /** A CHILD SA went down; `replaced` where another of its peer carries its packets. */
+  childWentDown(now: number, tunnel: Tunnel, reason: DownReason, child: ChildSummary, replaced: boolean): void {
+    const isLoss = tunnel.wanted && !NO_LOSS.includes(reason) && !replaced;
+    if (isLoss && tunnel.pursuit === 'always' && tunnel.losesPart(child)) tunnel.retry.plan(now);
+    this.wentDown(now, tunnel, reason);
+  }
+
   /** An SA went down. */
   wentDown(now: number, tunnel: Tunnel, reason: DownReason): void {
     if (!tunnel.wanted || NO_LOSS.includes(reason) || tunnel.complete) return;
@@ -145,15 +159,14 @@ export class Pursuit {
     now: number,
     tunnel: Tunnel,
     connection: ConnectionConfig,
-    child?: string,
-    selectors?: SelectorPair | undefined,
+    what: Pick<InitiateOptions, 'child' | 'selectors' | 'trigger'> = {},
   ): void {
     const { ike, localAddressFor, report } = this.#options;
     const { address } = connection.remote;
     if (address === undefined) return;
     const fail = (reason: LocalFailure, detail: string): void => {
       const remote = { address, port: connection.remote.port };
-      report({ type: 'failed', tunnel: tunnel.config.name, child, reason, detail, remote });
+      report({ type: 'failed', tunnel: tunnel.config.name, child: what.child, reason, detail, remote });
       tunnel.retry.plan(now);
     };
     const source = connection.local.address ?? localAddressFor(address);
@@ -162,7 +175,7 @@ export class Pursuit {
       return;
     }
     try {
-      ike.initiate(now, connection.name, { child, selectors, local: { address: source, port: connection.local.port } });
+      ike.initiate(now, connection.name, { ...what, local: { address: source, port: connection.local.port } });
     } catch (error) {
       // The table of IKE SAs is full, or the addresses do not fit each other: no reason to stop the other tunnels.
       if (!(error instanceof RangeError)) throw error;

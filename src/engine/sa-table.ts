@@ -15,8 +15,6 @@ import { newSaState, SaCounter, type SaLimits } from '../esp/usage.ts';
 import type { ChildLifetime } from '../ike/config.ts';
 import type { ChildSa, DownReason, Path } from '../ike/events.ts';
 import { guardEntries } from '../policy/guard.ts';
-import { pairable } from '../policy/narrow.ts';
-import { containsPair } from '../policy/selector.ts';
 import type { CounterMemory, PlanePort } from './commands.ts';
 import { childSummary } from './events.ts';
 import { type BelievedReport, judgeReport } from './path-reports.ts';
@@ -137,7 +135,6 @@ export class SaTable {
       clampMtu,
       dscp,
       tfc: tfcOf(tunnel, sa),
-      offered: sa.offered !== undefined && !containsPair(sa.selectors, pairable(sa.offered)) ? sa.offered : undefined,
     };
     this.#port.send({ ...common, ...outbound });
     return child;

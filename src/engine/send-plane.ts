@@ -7,6 +7,7 @@ import { PacketBatch } from '../base/batch.ts';
 import { readU32 } from '../base/bytes.ts';
 import { SetMap } from '../base/set-map.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
+import { DropReason } from '../esp/drops.ts';
 import { OutboundPipeline } from '../esp/outbound.ts';
 import { EspOutboundSa } from '../esp/outbound-sa.ts';
 import { DummySchedule } from '../esp/tfc.ts';
@@ -196,10 +197,10 @@ export class SendPlane {
     const { tunnel: index, counters } = command;
     const entries = entriesByChild(policy.entries);
     const answers = new Answers((packet) => this.#options.onAnswer(index, packet));
-    const ask = (child: string, selectors: SelectorPair | undefined): void => {
+    const ask = (child: string, selectors: SelectorPair | undefined, trigger: SelectorPair): void => {
       // First that its SA has just run out, if that is why: of a child that seems to be there no other is made.
       this.#reportLimits(tunnel);
-      this.#options.report({ type: 'missing', tunnel: index, child, selectors });
+      this.#options.report({ type: 'missing', tunnel: index, child, selectors, trigger });
     };
     const tunnel: SendTunnel = {
       index,
@@ -231,7 +232,13 @@ export class SendPlane {
   #refuse({ tunnel: index, children, selectors, until }: Extract<SendCommand, { type: 'refuse' }>): void {
     const tunnel = this.#tunnels[index];
     if (tunnel === undefined) return;
-    for (const child of children) tunnel.waiting.refuse(this.#now, child, selectors, until);
+    const { drops } = tunnel.outbound;
+    for (const child of children) {
+      const narrowed = tunnel.waiting.refuse(this.#now, child, selectors, until);
+      // While they waited they counted as those for which there is no SA.
+      drops[DropReason.noSa]! -= narrowed;
+      drops[DropReason.narrowed]! += narrowed;
+    }
     tell(tunnel);
   }
 
@@ -248,7 +255,6 @@ export class SendPlane {
       cipher,
       esn: command.esn,
       selectors: new CompiledSelectors(command.selectors),
-      offered: command.offered && new CompiledSelectors(command.offered),
       transport: command.transport !== undefined,
       limits: command.limits,
       pathIndex: this.#paths.add(command.path),
@@ -301,6 +307,8 @@ export class SendPlane {
       this.#returning = [];
       this.#options.onReleased(batch);
     }
+    // The SA carries less than was wanted: those that wait on ask for what is missing.
+    tunnel.waiting.askAgain(child);
     tell(tunnel);
   }
 
@@ -328,11 +336,12 @@ export class SendPlane {
     }
   }
 
-  /** An outbound packet needs an SA that is not there. */
-  #onMissing({ waiting }: SendTunnel, entry: number, batch: PacketBatch, slot: number, flow: Flow): void {
+  /** An outbound packet needs an SA that is not there. Returns whether the peer has just refused one. */
+  #onMissing({ waiting }: SendTunnel, entry: number, batch: PacketBatch, slot: number, flow: Flow): boolean {
     const back = this.#returning[slot];
-    if (back === undefined) waiting.add(this.#now, entry, batch, slot, flow);
-    else waiting.hold.putBack(back);
+    if (back === undefined) return waiting.add(this.#now, entry, batch, slot, flow);
+    waiting.hold.putBack(back);
+    return false;
   }
 }
 

@@ -10,7 +10,8 @@ import type { ChildConfig, ConnectionConfig } from '../ike/config.ts';
 import type { Path } from '../ike/events.ts';
 import { CompiledPolicy, orderPolicy, type PolicyEntry } from '../policy/database.ts';
 import { narrowedAway } from '../policy/narrowed.ts';
-import { formatSelectorPair, pairKey } from '../policy/selector.ts';
+import { containsPair, formatSelectorPair, pairKey } from '../policy/selector.ts';
+import { uncovered } from '../policy/uncovered.ts';
 import { type CounterMemory, newTunnelCounters, SendCounter, type TunnelCounters } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
 import type { ChildSummary } from './events.ts';
@@ -61,6 +62,8 @@ export class Tunnel {
   readonly #up = new Map<string, number>();
   /** By child: what the peer was last seen to take away. BOUNDED: the configuration. */
   readonly #narrowed = new Map<string, string>();
+  /** Children that have lost an SA for a part of them, and have others. BOUNDED: the configuration. */
+  readonly #partLost = new Set<string>();
   /** By child and selectors. BOUNDED: as `children`. */
   readonly #alike = new SetMap<string, EngineChild>();
   /** How many of `missing` there are. */
@@ -109,13 +112,42 @@ export class Tunnel {
   }
 
   /** What a person is to know of an SA that the peer has narrowed; once, as long as it narrows it so. */
-  newsOfNarrowing({ name, wanted, selectors, initiator }: ChildSummary): string | undefined {
-    const away = initiator ? narrowedAway(wanted, selectors).join(', ') : '';
+  newsOfNarrowing(child: EngineChild): string | undefined {
+    const { name, wanted, selectors, initiator } = child.summary;
+    const away = initiator ? this.narrowedAway(child).join(', ') : '';
     if (away === (this.#narrowed.get(name) ?? '')) return undefined;
     this.#narrowed.set(name, away);
     if (away === '') return undefined;
     const found = `${formatSelectorPair(wanted)} was wanted, ${formatSelectorPair(selectors)} is agreed on`;
-    return `the peer has narrowed ${name}: ${found}; packets of ${away} are dropped (narrowed-by-peer)`;
+    return `the peer has narrowed ${name}: ${found}; packets of ${away} call for another CHILD SA`;
+  }
+
+  /** What no SA of its peer carries of what an SA was wanted for, in words: there may be several, each for a part. */
+  narrowedAway({ ikeSaId, summary: { name, wanted, selectors } }: EngineChild): string[] {
+    if (containsPair(selectors, wanted)) return [];
+    const others = this.#sasNamed(name).filter((other) => other.ikeSaId === ikeSaId);
+    const agreed = [selectors, ...others.map(({ summary }) => summary.selectors)];
+    const left = uncovered(wanted, agreed);
+    if (left === undefined) return [];
+    const local = agreed.flatMap((pair) => pair.local);
+    const remote = agreed.flatMap((pair) => pair.remote);
+    const away = narrowedAway(wanted, { local, remote });
+    return away.length > 0 ? away : [formatSelectorPair(left)];
+  }
+
+  #sasNamed(name: string): EngineChild[] {
+    return [...this.children.values()].filter(({ summary }) => summary.name === name);
+  }
+
+  /**
+   * An SA went down that nothing replaces. Whether its child is to be brought up again although it has other SAs: those
+   * carry other packets.
+   */
+  losesPart({ name, selectors }: ChildSummary): boolean {
+    if (!this.#isCounted(name) || this.sasOf(name) === 0) return false;
+    if (this.#sasNamed(name).some(({ summary }) => containsPair(summary.selectors, selectors))) return false;
+    this.#partLost.add(name);
+    return true;
   }
 
   #isCounted(name: string): boolean {
@@ -136,6 +168,13 @@ export class Tunnel {
   /** Children of the configuration that have no SA and are not populated from packets. */
   missing(): ChildPlan[] {
     return [...this.plans].filter(({ child }) => child.pfp === undefined && !this.#up.has(child.name));
+  }
+
+  /** The same with those that have lost a part, each of which is told once: what the peer refuses, packets ask for. */
+  takeMissing(): ChildPlan[] {
+    const lost = [...this.plans].filter(({ child }) => this.#partLost.has(child.name) && this.#up.has(child.name));
+    this.#partLost.clear();
+    return [...this.missing(), ...lost];
   }
 
   /** How many SAs of a child there are for the same packets. */

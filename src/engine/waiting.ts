@@ -4,10 +4,13 @@
  */
 import type { PacketBatch } from '../base/batch.ts';
 import type { SetMap } from '../base/set-map.ts';
+import { CompiledSelectors } from '../policy/compiled.ts';
 import type { PolicyEntry } from '../policy/database.ts';
 import { Flow, FlowError, readFlow } from '../policy/flow.ts';
-import { populate, populatedKey, populatedKeyOf } from '../policy/populate.ts';
+import { flowSelectors } from '../policy/flow-values.ts';
+import { type PacketFlags, populate, populatedKey, populatedKeyOf } from '../policy/populate.ts';
 import type { SelectorPair } from '../policy/selector.ts';
+import { asTrigger } from '../policy/uncovered.ts';
 import type { Answers } from './answers.ts';
 import { type HeldPacket, type HoldLimits, HoldQueue } from './hold.ts';
 import { Refusals } from './refusals.ts';
@@ -21,8 +24,11 @@ export interface WaitingOptions {
   readonly entriesOf: SetMap<string, number>;
   readonly hold: HoldLimits;
   readonly answers: Answers;
-  /** A packet needs an SA of the child; `selectors` are its own where the child is populated by it. */
-  readonly ask: (child: string, selectors: SelectorPair | undefined) => void;
+  /**
+   * A packet needs an SA of the child. `selectors` are those of the SA where the child is populated from packets, `trigger`
+   * is the packet.
+   */
+  readonly ask: (child: string, selectors: SelectorPair | undefined, trigger: SelectorPair) => void;
 }
 
 export class Waiting {
@@ -40,30 +46,33 @@ export class Waiting {
     this.hold = new HoldQueue(options.hold);
   }
 
-  /** The packet in a slot met an entry that has no SA for it. */
-  add(now: number, entry: number, batch: PacketBatch, slot: number, flow: Flow): void {
+  /** The packet in a slot met an entry that has no SA for it. Returns whether the peer has just refused one. */
+  add(now: number, entry: number, batch: PacketBatch, slot: number, flow: Flow): boolean {
     const { entries, answers } = this.#options;
     const { hold } = this;
     const { child, pfp } = entries[entry]!;
-    if (child === undefined) return;
+    if (child === undefined) return false;
     const key = pfp === undefined ? 0 : populatedKey(pfp, flow);
-    const refused = this.#refusals.holds(now, child, key);
+    const refused = this.#refusals.holds(now, child, key) || this.#refusals.holdsPart(now, child, flow);
     if (!this.enabled || refused) {
       answers.unreachable(now, batch, slot, flow, refused ? 'prohibited' : 'host');
-      return;
+      return refused;
     }
     const held = hold.hasRoom(batch.length[slot]!) && hold.add(now, batch.packet(slot), entry, key);
     // A flood asks now and then only.
-    if (!held && now - (this.#askedAt.get(child) ?? Number.NEGATIVE_INFINITY) < ASK_AGAIN) return;
+    if (!held && now - (this.#askedAt.get(child) ?? Number.NEGATIVE_INFINITY) < ASK_AGAIN) return false;
     this.#askedAt.set(child, now);
     this.#ask(entry, flow);
+    return false;
   }
 
-  /** Asks for each SA that is waited for. */
-  askAgain(): void {
+  /** Asks for each SA that is waited for, of one child or of all. */
+  askAgain(only?: string): void {
     const asked = new Set<string>();
     for (const { data, entry, key } of [...this.hold.packets()]) {
-      const what = `${this.#options.entries[entry]!.child} ${key}`;
+      const { child } = this.#options.entries[entry]!;
+      const what = `${child} ${key}`;
+      if (only !== undefined && child !== only) continue;
       if (asked.has(what) || readFlow(data, 0, data.length, this.#flow) !== FlowError.none) continue;
       asked.add(what);
       this.#ask(entry, this.#flow);
@@ -74,7 +83,8 @@ export class Waiting {
     const { entries, ask } = this.#options;
     const { child, pfp, selectors: whole } = entries[entry]!;
     const selectors = pfp && populate(whole, pfp, flow);
-    if (child !== undefined && (pfp === undefined || selectors !== undefined)) ask(child, selectors);
+    if (child === undefined || (pfp !== undefined && selectors === undefined)) return;
+    ask(child, selectors, asTrigger(flowSelectors(flow, true)));
   }
 
   /** Those that wait for an SA of the child, in their order; `hold.putBack` for those that wait on. */
@@ -85,19 +95,46 @@ export class Waiting {
 
   /**
    * The peer will have none of it: packets do not wait for the child before `until`.
-   * @param selectors of the one SA of the child that was refused, where that is populated from packets
+   * @param selectors of the one SA of the child that was refused, where that was for a part of its packets
+   * @returns how many packets waited for a part that the peer has narrowed away from other SAs
    */
-  refuse(now: number, child: string, selectors: SelectorPair | undefined, until: number): void {
+  refuse(now: number, child: string, selectors: SelectorPair | undefined, until: number): number {
     const { entries, entriesOf, answers } = this.#options;
     const own = entriesOf.get(child);
     const [first] = own;
-    if (first === undefined) return;
+    if (first === undefined) return 0;
     const { pfp } = entries[first]!;
-    const one = pfp !== undefined && selectors !== undefined;
-    const key = one ? populatedKeyOf(pfp, selectors) : 0;
-    if (key !== undefined && (one || pfp === undefined)) this.#refusals.add(child, key, until);
-    const refused = this.hold.take((packet) => own.has(packet.entry) && (!one || packet.key === key));
+    const isRefused = this.#noteRefusal(child, pfp, selectors, until);
+    const refused = this.hold.take((packet) => own.has(packet.entry) && isRefused(packet));
     for (const { data } of refused) answers.gaveUp(now, data, 'prohibited');
+    // One packet has asked for all that wait; those of another part ask now.
+    if (refused.length > 0) this.askAgain(child);
+    return pfp === undefined && selectors !== undefined ? refused.length : 0;
+  }
+
+  /** Returns which of the child's packets it is about. */
+  #noteRefusal(
+    child: string,
+    pfp: PacketFlags | undefined,
+    selectors: SelectorPair | undefined,
+    until: number,
+  ): (packet: HeldPacket) => boolean {
+    if (selectors === undefined) {
+      if (pfp === undefined) this.#refusals.add(child, 0, until);
+      return () => true;
+    }
+    if (pfp === undefined) {
+      const part = new CompiledSelectors(selectors);
+      this.#refusals.addPart(child, part, until);
+      return ({ data }) => this.#matches(part, data);
+    }
+    const refused = populatedKeyOf(pfp, selectors);
+    if (refused !== undefined) this.#refusals.add(child, refused, until);
+    return ({ key }) => key === refused;
+  }
+
+  #matches(part: CompiledSelectors, packet: Uint8Array): boolean {
+    return readFlow(packet, 0, packet.length, this.#flow) === FlowError.none && part.matchesFlow(this.#flow, true);
   }
 
   /** Gives up packets that waited too long: the peer did not answer in time, or not at all. */

@@ -123,10 +123,10 @@ export class EntrySas {
     for (const list of [this.#all, ...(this.#populated?.values() ?? [])]) yield* [...list.active, ...list.standby];
   }
 
-  /** Whether the packet is for an SA of which the peer has taken its part away. For packets that none carries. */
-  isNarrowedAway(flow: Flow): boolean {
-    const offered = (sa: EspOutboundSa): boolean => sa.usable && sa.offered?.matchesFlow(flow, true) === true;
-    return this.#all.active.some(offered) || (this.isPopulated && this.forValues(flow).some(offered));
+  /** Whether SAs carry other packets of the entry, or other ones with the same values. For packets that none carries. */
+  carriesOthers(flow: Flow): boolean {
+    const isUsable = ({ usable }: EspOutboundSa): boolean => usable;
+    return this.#all.active.some(isUsable) || (this.isPopulated && this.forValues(flow).some(isUsable));
   }
 
   #keyOf(sa: EspOutboundSa): number | undefined {

@@ -39,8 +39,6 @@ export interface OutboundSaOptions {
   readonly esn: boolean;
   /** What the SA carries, seen from here: local is the source. */
   readonly selectors: CompiledSelectors;
-  /** What it was to carry, where the peer has narrowed that. */
-  readonly offered?: CompiledSelectors | undefined;
   /** Transport mode: packets go without their IP header. */
   readonly transport?: boolean | undefined;
   /** What the pipeline tags its packets with: where they go. Not negative. */
@@ -66,7 +64,6 @@ export class EspOutboundSa {
   readonly spi: number;
   readonly esn: boolean;
   readonly selectors: CompiledSelectors;
-  readonly offered: CompiledSelectors | undefined;
   readonly transport: boolean;
   /** Of outer headers, or `COPY_DSCP`. */
   readonly dscp: number;
@@ -102,7 +99,6 @@ export class EspOutboundSa {
     this.spi = options.spi;
     this.esn = options.esn;
     this.selectors = options.selectors;
-    this.offered = options.offered;
     this.transport = options.transport ?? false;
     this.pathIndex = options.pathIndex;
     this.dscp = options.dscp ?? COPY_DSCP;

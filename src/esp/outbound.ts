@@ -29,9 +29,10 @@ export interface OutboundPipelineOptions {
   /**
    * Called for each packet that met a protect entry without a usable SA, before the packet is dropped as `noSa`, or
    * tagged with `BYPASS_TAG` when the entry's level is `use`: the moment to copy it and to begin a negotiation.
-   * `flow` is that of the packet.
+   * `flow` is that of the packet. True when the peer has just refused such an SA: the packet counts as `narrowed` where the
+   * entry has others.
    */
-  readonly onMissing: (entryIndex: number, batch: PacketBatch, slot: number, flow: Flow) => void;
+  readonly onMissing: (entryIndex: number, batch: PacketBatch, slot: number, flow: Flow) => boolean | undefined;
   /**
    * Called for each packet that is dropped because the policy says so, here or at the peer (`noPolicy`, `discarded`,
    * `narrowed`): the moment to tell its sender (RFC 4301 §5.1.1).
@@ -225,11 +226,8 @@ export class OutboundPipeline {
     batch.length[slot] = flow.totalLength;
     const reason = this.#sealForEntry(now, batch, slot, entry, flow);
     if (reason !== NO_SA) return reason;
-    if (entry.isNarrowedAway(flow)) {
-      this.#onDenied?.(batch, slot, flow);
-      return DropReason.narrowed;
-    }
-    this.#onMissing(index, batch, slot, flow);
+    const refused = this.#onMissing(index, batch, slot, flow);
+    if (refused && entry.carriesOthers(flow)) return DropReason.narrowed;
     return orBypass ? this.#bypass(batch, slot) : DropReason.noSa;
   }
 

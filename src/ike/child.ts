@@ -7,8 +7,7 @@ import { Deadlines } from '../base/deadlines.ts';
 import { formatSuite } from '../crypto/proposal-text.ts';
 import type { RandomSource } from '../crypto/types.ts';
 import { pairable } from '../policy/narrow.ts';
-import { containsPair, type SelectorPair, samePair } from '../policy/selector.ts';
-import type { ChildConfig } from './config.ts';
+import { containsPair, samePair } from '../policy/selector.ts';
 import type { ChildSa } from './events.ts';
 import type { IkeSession } from './session.ts';
 import type { ChildSaStatus } from './status.ts';
@@ -97,57 +96,30 @@ export class ChildRecord {
   }
 }
 
-/** A child of a connection that is to be brought up. */
-export interface ChildRequest {
-  readonly name: string;
-  /** Of a child that covers a part of what is configured: that part. */
-  readonly selectors?: SelectorPair | undefined;
-}
-
-export function sameRequest(a: ChildRequest, b: ChildRequest): boolean {
-  if (a.name !== b.name || (a.selectors === undefined) !== (b.selectors === undefined)) return false;
-  return a.selectors === undefined || samePair(a.selectors, b.selectors!);
+/**
+ * Whether the SA covers a part of what is configured: the values of one packet, what one of many peers asked for, or what a
+ * peer takes in one SA. Its successor covers the same part (RFC 7296 §2.9.2).
+ */
+export function isPart({ facts: { config, selectors }, session }: ChildRecord): boolean {
+  if (config.pfp !== undefined || session.connectionConfig?.remote.id === undefined) return true;
+  return !containsPair(selectors, pairable(config.selectors));
 }
 
 /**
- * Whether the SA covers a part of what is configured: the values of one packet, or what one of many peers asked for. Its
- * successor covers the same part.
+ * Whether one of them replaces the other, or is one too many: by what they carry, as a child of the configuration may have
+ * several SAs, each for a part of it. What replaces a part may be narrower, or wider again.
  */
-export function isPart({ facts: { config }, session }: ChildRecord): boolean {
-  return config.pfp !== undefined || session.connectionConfig?.remote.id === undefined;
-}
-
-/** What would bring up such an SA once more. */
-export function requestOf(child: ChildRecord): ChildRequest {
-  const { config, selectors } = child.facts;
-  return { name: config.name, selectors: isPart(child) ? selectors : undefined };
-}
-
-/** The child that a request is for; `undefined` when there is none, or it lacks the packet that it is populated from. */
-export function requestedConfig(
-  children: readonly ChildConfig[],
-  { name, selectors }: ChildRequest,
-): ChildConfig | undefined {
-  const config = children.find((child) => child.name === name);
-  if (config === undefined || (selectors === undefined && config.pfp !== undefined)) return undefined;
-  return selectors === undefined ? config : { ...config, selectors };
-}
-
-/** Whether the SA is what the configuration asks for, or what the peer has made of it. */
-export function serves({ facts: { config, offered, selectors } }: ChildRecord, wanted: ChildConfig): boolean {
-  if (config.name !== wanted.name) return false;
-  const whole = offered ?? selectors;
-  return whole === wanted.selectors || containsPair(whole, pairable(wanted.selectors));
-}
-
-/** Whether one of them replaces the other, or is one too many. */
 export function areLikes(a: ChildRecord, b: ChildRecord): boolean {
   const [mine, theirs] = [a.facts, b.facts];
   if (mine.config.name !== theirs.config.name) return false;
+  if (mine.replaces === theirs.id || theirs.replaces === mine.id) return true;
   if (mine.config.pfp !== undefined) return samePair(mine.selectors, theirs.selectors);
-  if (!isPart(a)) return true;
-  // What replaces a part may be narrower, or wider again.
-  return containsPair(mine.selectors, theirs.selectors) || containsPair(theirs.selectors, mine.selectors);
+  return covers(a, b) || covers(b, a);
+}
+
+/** Whether packets of `inner` may all go on `outer`. */
+export function covers(outer: ChildRecord, inner: ChildRecord): boolean {
+  return containsPair(outer.facts.selectors, inner.facts.selectors);
 }
 
 function childSuiteName({ suite, dhGroup, esn }: ChildFacts): string {

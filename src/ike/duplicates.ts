@@ -15,7 +15,7 @@
  * a holder of the key can take the addresses of a peer that is out of reach for that time, and of no other peer.
  */
 import { invariant } from '../base/assert.ts';
-import { requestOf } from './child.ts';
+import { requestOf } from './child-request.ts';
 import { endSession } from './lifecycle.ts';
 import type { IkeSession, Origin } from './session.ts';
 import { isLive } from './session-state.ts';

@@ -8,7 +8,8 @@ import { type Identity, sameIdentity } from '../base/identity.ts';
 import { SetMap } from '../base/set-map.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { SelectorPair } from '../policy/selector.ts';
-import { type ChildRecord, type ChildRequest, requestedConfig, sameRequest } from './child.ts';
+import type { ChildRecord } from './child.ts';
+import { askFor, type ChildRequest, sameRequest } from './child-request.ts';
 import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from './config.ts';
 import { ConnectionTable } from './connection-table.ts';
 import { resolveDuplicates, settleNewcomer } from './duplicates.ts';
@@ -25,7 +26,7 @@ import { FragmentBudget } from './reassembly.ts';
 import type { IkeSession } from './session.ts';
 import { isLive } from './session-state.ts';
 import { type IkeCounterName, type IkeCounters, noCounts } from './status.ts';
-import { CreateChildTask, isServed } from './tasks/create-child.ts';
+import { CreateChildTask } from './tasks/create-child.ts';
 import { WakeQueue } from './wake-queue.ts';
 
 export interface Transmit {
@@ -269,8 +270,7 @@ export class EndpointHost implements Host {
       const planned = [session.active, ...session.queue].some(
         (task) => task instanceof CreateChildTask && sameRequest(task.request, request),
       );
-      const config = requestedConfig(session.connectionConfig?.children ?? [], request);
-      if (planned || config === undefined || isServed(session, config)) continue;
+      if (planned || askFor(session, request) === undefined) continue;
       session.enqueue(now, new CreateChildTask(request));
     }
   }

@@ -9,7 +9,8 @@ import { sameAddress } from '../base/address.ts';
 import { DecodeError, plainView } from '../base/bytes.ts';
 import { isSharedKey } from '../base/key-strength.ts';
 import { containsPair, type SelectorPair } from '../policy/selector.ts';
-import type { ChildRecord, ChildRequest } from './child.ts';
+import type { ChildRecord } from './child.ts';
+import type { ChildRequest } from './child-request.ts';
 import type { ConnectionConfig } from './config.ts';
 import { checkConnection, internProposals } from './connections.ts';
 import { followPeer, receive } from './dispatch.ts';
@@ -40,6 +41,8 @@ export interface InitiateOptions {
   readonly child?: string | undefined;
   /** What the packet has of the child's selectors that calls for it, when the child is populated from packets. */
   readonly selectors?: SelectorPair | undefined;
+  /** The packet that calls for it, one selector a side: it comes first in what is offered (RFC 7296 §2.9). */
+  readonly trigger?: SelectorPair | undefined;
   readonly local?: SocketAddress | undefined;
   readonly remote?: SocketAddress | undefined;
 }
@@ -366,12 +369,12 @@ function requestsOf({ name, children }: ConnectionConfig, options: InitiateOptio
     return children.filter(({ pfp }) => pfp === undefined).map((child) => ({ name: child.name }));
   const child = children.find((one) => one.name === options.child);
   if (child === undefined) throw new RangeError(`connection ${name} has no child ${options.child}`);
-  if (child.pfp === undefined) return [{ name: child.name }];
-  const { selectors } = options;
+  const { selectors, trigger } = options;
+  if (child.pfp === undefined) return [{ name: child.name, trigger }];
   if (selectors === undefined || !containsPair(child.selectors, selectors)) {
     throw new RangeError(`child ${child.name} is populated from packets, and is brought up for one that it is for`);
   }
-  return [{ name: child.name, selectors }];
+  return [{ name: child.name, selectors, trigger }];
 }
 
 function secretCame(session: IkeSession, now: number, secret: Uint8Array | undefined): void {

@@ -180,7 +180,7 @@ export type IkeEvent =
       readonly type: 'failed';
       readonly connection: string;
       readonly child: string | undefined;
-      /** Of the one SA that it was about, where the child is populated from packets. */
+      /** Of the one SA that it was about, where that was for a part of the child's. */
       readonly selectors: SelectorPair | undefined;
       readonly reason: FailureReason;
       readonly detail: string;

@@ -2,7 +2,7 @@
  * How CHILD SAs and IKE SAs begin and end, and what the owner is told of it: each beginning and each end once.
  */
 import type { AgreedChild } from './agreed-child.ts';
-import { areLikes, ChildRecord } from './child.ts';
+import { areLikes, ChildRecord, covers } from './child.ts';
 import type { DownReason } from './events.ts';
 import type { Failure } from './failure.ts';
 import type { IkeSession } from './session.ts';
@@ -18,7 +18,7 @@ export const LINGER = 15_000;
 export function installChild(session: IkeSession, now: number, agreed: AgreedChild, sendNow: boolean): ChildRecord {
   const { facts, keys, initiator } = agreed;
   const child = new ChildRecord(session, facts, now, sendNow, session.host.random);
-  if (sendNow) for (const other of lineage(child)) other.sending = false;
+  if (sendNow) takeOver(child);
   session.children.set(facts.spiIn, child);
   session.host.addChild(child);
   session.host.emit({
@@ -39,10 +39,15 @@ export function installChild(session: IkeSession, now: number, agreed: AgreedChi
 /** Packets leave on `child` from now on. */
 export function promoteChild(child: ChildRecord): void {
   if (child.sending || !child.usable) return;
-  for (const other of lineage(child)) other.sending = false;
+  takeOver(child);
   child.sending = true;
   child.everSent = true;
   child.session.host.emit({ type: 'child-send', childId: child.id });
+}
+
+/** Others carry nothing any more, but for what the child is not for. */
+function takeOver(child: ChildRecord): void {
+  for (const other of lineage(child)) if (covers(child, other)) other.sending = false;
 }
 
 /** The other SAs that carry the same traffic: its predecessors, successors, duplicates. */
@@ -60,8 +65,10 @@ export function reportChildDown(child: ChildRecord, reason: DownReason): void {
   const usable = lineage(child).filter((other) => other.usable);
   if (child.sending) {
     child.sending = false;
-    const heir = usable.find((other) => other.sending) ?? usable.sort((a, b) => b.id - a.id)[0];
-    if (heir !== undefined) promoteChild(heir);
+    // Several, where each carries a part of it.
+    for (const heir of usable.sort((a, b) => b.id - a.id)) {
+      if (!lineage(heir).some((other) => other.sending && covers(other, heir))) promoteChild(heir);
+    }
   }
   const { id, connection, config } = child.facts;
   const { host } = child.session;

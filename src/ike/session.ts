@@ -7,7 +7,9 @@ import type { SocketAddress } from '../base/address.ts';
 import { invariant } from '../base/assert.ts';
 import { Deadlines } from '../base/deadlines.ts';
 import { formatSuite } from '../crypto/proposal-text.ts';
-import { type ChildRecord, type ChildRequest, sameRequest, softDeadline } from './child.ts';
+import type { SelectorPair } from '../policy/selector.ts';
+import { type ChildRecord, softDeadline } from './child.ts';
+import { type ChildRequest, sameRequest } from './child-request.ts';
 import type { ChildConfig, ConnectionConfig } from './config.ts';
 import type { IkeSaSummary, Path } from './events.ts';
 import type { Failure } from './failure.ts';
@@ -348,13 +350,16 @@ export class IkeSession {
     };
   }
 
-  /** Tells the owner that an attempt came to nothing. */
-  fail(failure: Failure, child: ChildConfig | undefined, initiator: boolean): void {
+  /**
+   * Tells the owner that an attempt came to nothing.
+   * @param part of the child's selectors, where the attempt was for a part of them
+   */
+  fail(failure: Failure, child: ChildConfig | undefined, initiator: boolean, part?: SelectorPair): void {
     this.host.emit({
       type: 'failed',
       connection: this.connectionName,
       child: child?.name,
-      selectors: child?.pfp && child.selectors,
+      selectors: part,
       reason: failure.reason,
       detail: failure.detail,
       remote: this.path.remote,

@@ -147,9 +147,9 @@ describe('explain', () => {
     expect(inbound.way?.text).toBe('in by stun-net, 10.1.0.1 is this host');
 
     const outside = await explain(left, { dst: '10.2.0.200:53' });
-    expect(outside.outcome).toBe('dropped');
+    expect(outside.outcome).toBe('held');
     expect(outside.sa!.text).toBe(
-      "the peer narrowed 'lan' to 10.1.0.0/24 === 10.2.0.0/28, which the packet is not in: it is dropped (counted as narrowed-by-peer), never sent in the clear",
+      "the peer narrowed 'lan' to 10.1.0.0/24 === 10.2.0.0/28, which the packet is not in; another CHILD SA is asked for, and where the peer refuses it the packet is dropped (counted as narrowed-by-peer): the packet is held for a while; the negotiation is begun, or under way",
     );
   });
 

@@ -157,7 +157,9 @@ describe('a plane that takes the place of another', () => {
     // It holds packets as its predecessor did.
     for (const id of [2, 3]) next.plane.apply(0, { type: 'remove', id });
     sealed(next.plane, 1);
-    expect(next.reports).toEqual([{ type: 'missing', tunnel: 0, child: 'c' }]);
+    expect(next.reports).toMatchObject([
+      { type: 'missing', tunnel: 0, child: 'c', trigger: { local: [{ startPort: 1000 }] } },
+    ]);
   });
 
   it('takes no packet twice, whichever of the two took it first', () => {

@@ -41,8 +41,9 @@ function send(
   entries = [entry],
 ): { path: number | undefined; drops: DropCounters; missing: number } {
   let missing = 0;
-  const onMissing = (): void => {
+  const onMissing = (): boolean => {
     missing++;
+    return false;
   };
   const pipeline = new OutboundPipeline(compilePolicy(entries, 'out'), { onMissing });
   pipeline.add(0, outboundSa({ selectors: new CompiledSelectors(here), pathIndex: 5 }), true);
@@ -94,7 +95,12 @@ describe('an ICMP error that no entry is for', () => {
 
   it('asks for no SA when there is none', () => {
     const missing: number[] = [];
-    const pipeline = new OutboundPipeline(compilePolicy([entry], 'out'), { onMissing: (index) => missing.push(index) });
+    const pipeline = new OutboundPipeline(compilePolicy([entry], 'out'), {
+      onMissing: (index) => {
+        missing.push(index);
+        return false;
+      },
+    });
     pipeline.process(0, batchOf(error(QUERY)));
     expect([missing, namedDrops(pipeline.drops)]).toEqual([[], { 'no-policy': 1 }]);
   });

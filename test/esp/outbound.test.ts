@@ -49,7 +49,10 @@ interface Missing {
 function setUp(...entries: readonly PolicyEntry[]): { pipeline: OutboundPipeline; missing: Missing[] } {
   const missing: Missing[] = [];
   const pipeline = new OutboundPipeline(compilePolicy(entries, 'out'), {
-    onMissing: (index, batch, slot) => missing.push({ index, packet: batch.packet(slot).slice() }),
+    onMissing: (index, batch, slot) => {
+      missing.push({ index, packet: batch.packet(slot).slice() });
+      return false;
+    },
   });
   return { pipeline, missing };
 }

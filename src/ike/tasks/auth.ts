@@ -6,8 +6,7 @@
 import { formatIdentity, type Identity, sameIdentity } from '../../base/identity.ts';
 import { secretCopy } from '../../base/secret-bytes.ts';
 import { pskAuth, verifyPskAuth } from '../auth.ts';
-import { requestedConfig } from '../child.ts';
-import type { ChildConfig } from '../config.ts';
+import { askFor, type ChildAsk, type ChildRequest, singlePair } from '../child-request.ts';
 import type { VerificationAnswer } from '../events.ts';
 import { failureFrom, findError, misbehaved } from '../failure.ts';
 import { AuthMethodId, authMethodName, ExchangeType, NotifyType, notifyName } from '../iana.ts';
@@ -67,6 +66,7 @@ export class AuthTask implements Task, Verifying {
   readonly #localId: Identity;
   readonly #proof: OwnProof;
   #offer: ChildOffer | undefined;
+  #request: ChildRequest | undefined;
   /** The peer's answer, while its proof is judged. */
   #answer: { readonly payloads: readonly Payload[]; readonly remoteId: Identity } | undefined;
 
@@ -85,12 +85,22 @@ export class AuthTask implements Task, Verifying {
     payloads.push(...this.#prove(session), ...certificateRequests([config]));
     // RFC 7296 §2.4: we have no other IKE SA with this peer, so whatever it still has is from before we started.
     if (!session.host.knowsPeer(session, this.#localId)) payloads.push(notifyPayload(NotifyType.INITIAL_CONTACT));
-    const child = this.#setUp.childless && session.host.isChildless(config.name) ? undefined : takeFirstChild(session);
-    if (child !== undefined) {
-      this.#offer = makeOffer(session, child, 'ike-auth');
+    const ask = this.#setUp.childless && session.host.isChildless(config.name) ? undefined : this.#takeFirst(session);
+    if (ask !== undefined) {
+      this.#offer = makeOffer(session, ask, 'ike-auth');
       payloads.push(...offerPayloads(this.#offer));
     }
     return payloads;
+  }
+
+  /** The first of the children that are wanted; the others follow in exchanges of their own. */
+  #takeFirst(session: IkeSession): ChildAsk | undefined {
+    for (;;) {
+      this.#request = session.wanted.shift();
+      if (this.#request === undefined) return undefined;
+      const ask = askFor(session, this.#request);
+      if (ask !== undefined) return ask;
+    }
   }
 
   #prove({ host, config }: IkeSession): readonly Payload[] {
@@ -226,29 +236,23 @@ export class AuthTask implements Task, Verifying {
   /** RFC 7296 §1.2: when the child is refused, the IKE SA is up nevertheless. */
   #finishChild(session: IkeSession, now: number, payloads: readonly Payload[]): void {
     const offer = this.#offer;
-    if (offer === undefined) return;
+    const request = this.#request;
+    if (offer === undefined || request === undefined) return;
     const outcome = acceptAnswer(session, now, offer, payloads, this.#setUp.nonces, undefined);
     if (outcome.ok) {
       installChild(session, now, outcome.child, true);
+      // What the peer has taken away is asked for as well; of what packets call for, when one does.
+      if (request.trigger === undefined) session.want([request]);
       return;
     }
-    session.fail(outcome.failure, offer.config, true);
+    const narrower = singlePair(request, findError(payloads)?.notify);
+    if (narrower !== undefined) session.want([narrower]);
+    else session.fail(outcome.failure, offer.ask.config, true, offer.ask.part);
     if (outcome.created) session.enqueue(now, new DeleteChildTask(offer.spiIn, 'failed'));
   }
 
   abandon(): void {
     if (this.#proof.kind === 'psk') this.#proof.secret.fill(0);
-  }
-}
-
-/** The first of the children that are wanted; the others follow in exchanges of their own. */
-function takeFirstChild(session: IkeSession): ChildConfig | undefined {
-  const { children } = session.config!;
-  for (;;) {
-    const request = session.wanted.shift();
-    if (request === undefined) return undefined;
-    const child = requestedConfig(children, request);
-    if (child !== undefined) return child;
   }
 }
 
@@ -266,6 +270,7 @@ const EXPECTED: ReadonlySet<number> = new Set<number>([
   NotifyType.USE_TRANSPORT_MODE,
   NotifyType.ESP_TFC_PADDING_NOT_SUPPORTED,
   NotifyType.REKEY_SA,
+  NotifyType.ADDITIONAL_TS_POSSIBLE,
   NotifyType.NAT_DETECTION_SOURCE_IP,
   NotifyType.NAT_DETECTION_DESTINATION_IP,
   NotifyType.CHILDLESS_IKEV2_SUPPORTED,

@@ -5,10 +5,11 @@
 import { readU32 } from '../../base/bytes.ts';
 import { formatProposal } from '../../crypto/proposal-text.ts';
 import { type DhGroup, type DhKeyPair, InvalidPublicValueError } from '../../crypto/types.ts';
-import { chooseNarrowing, explainPairMismatch, narrowPair } from '../../policy/narrow.ts';
+import { canNarrow, chooseNarrowing, explainPairMismatch, narrowPair } from '../../policy/narrow.ts';
 import { formatSelectors, type SelectorPair } from '../../policy/selector.ts';
 import type { AgreedChild } from '../agreed-child.ts';
 import { type ChildFacts, childSpiBytes } from '../child.ts';
+import type { ChildAsk } from '../child-request.ts';
 import type { ChildConfig } from '../config.ts';
 import type { Failure } from '../failure.ts';
 import { failureFrom, findError, misbehaved } from '../failure.ts';
@@ -39,7 +40,7 @@ const FIRST_SPI = 256;
 
 /** Our half of the negotiation as initiator. */
 export interface ChildOffer {
-  readonly config: ChildConfig;
+  readonly ask: ChildAsk;
   readonly exchange: ChildExchange;
   readonly spiIn: number;
   /** Empty in IKE_AUTH, which uses the nonces of IKE_SA_INIT. */
@@ -50,14 +51,14 @@ export interface ChildOffer {
 /** @param group for the CHILD SA's own key exchange; by default the one that is preferred */
 export function makeOffer(
   session: IkeSession,
-  config: ChildConfig,
+  ask: ChildAsk,
   exchange: ChildExchange,
-  group: DhGroup | undefined = config.proposals[0]?.dh[0],
+  group: DhGroup | undefined = ask.config.proposals[0]?.dh[0],
 ): ChildOffer {
   const { host } = session;
   const create = exchange === 'create-child';
   return {
-    config,
+    ask,
     exchange,
     spiIn: host.newChildSpi(),
     nonce: create ? host.random(NONCE_LENGTH) : new Uint8Array(0),
@@ -66,15 +67,16 @@ export function makeOffer(
 }
 
 export function offerPayloads(offer: ChildOffer): Payload[] {
-  const { config, exchange, spiIn, nonce, keyPair } = offer;
+  const { exchange, spiIn, nonce, keyPair } = offer;
+  const { config, selectors } = offer.ask;
   const payloads: Payload[] = [];
   if (config.mode === 'transport') payloads.push(notifyPayload(NotifyType.USE_TRANSPORT_MODE));
   payloads.push({ type: 'sa', proposals: espWireProposals(config.proposals, exchange, childSpiBytes(spiIn)) });
   if (exchange === 'create-child') payloads.push({ type: 'nonce', data: nonce });
   if (keyPair !== undefined) payloads.push({ type: 'ke', group: keyPair.group.id, data: keyPair.publicValue });
   payloads.push(
-    { type: 'tsi', selectors: config.selectors.local, unknown: 0 },
-    { type: 'tsr', selectors: config.selectors.remote, unknown: 0 },
+    { type: 'tsi', selectors: selectors.local, unknown: 0 },
+    { type: 'tsr', selectors: selectors.remote, unknown: 0 },
   );
   return payloads;
 }
@@ -106,7 +108,8 @@ export function acceptAnswer(
   replaces: number | undefined,
 ): ChildOutcome {
   const error = findError(payloads);
-  if (error !== undefined) return { ok: false, failure: explainRefusal(error, offer.config), created: false };
+  if (error !== undefined) return { ok: false, failure: explainRefusal(error, offer.ask), created: false };
+  const { config, selectors: offered } = offer.ask;
   const refuse = (failure: Failure): ChildOutcome => ({ ok: false, failure, created: true });
 
   const sa = findPayload(payloads, 'sa');
@@ -115,7 +118,7 @@ export function acceptAnswer(
   if (sa === undefined || tsi === undefined || tsr === undefined) {
     return { ok: false, failure: misbehaved('the answer has no SA, TSi or TSr payload'), created: false };
   }
-  const chosen = acceptEsp(sa.proposals, offer.config.proposals, offer.exchange);
+  const chosen = acceptEsp(sa.proposals, config.proposals, offer.exchange);
   const spiOut = chosen === undefined ? undefined : espSpi(chosen.peerSpi);
   if (chosen === undefined || spiOut === undefined) return refuse(misbehaved('the peer chose what was not offered'));
   if (!session.host.isChildSpiFree(offer.spiIn)) {
@@ -123,39 +126,39 @@ export function acceptAnswer(
   }
 
   const transport = findNotify(payloads, NotifyType.USE_TRANSPORT_MODE) !== undefined;
-  if (transport !== (offer.config.mode === 'transport')) {
-    const detail = `${offer.config.mode} mode was wanted, the peer answered with ${transport ? 'transport' : 'tunnel'}`;
+  if (transport !== (config.mode === 'transport')) {
+    const detail = `${config.mode} mode was wanted, the peer answered with ${transport ? 'transport' : 'tunnel'}`;
     return refuse({ reason: 'NO_PROPOSAL_CHOSEN', detail });
   }
   const told: SelectorPair = { local: tsi.selectors, remote: tsr.selectors };
   const answered = transport ? asSeenHere(session, told) : told;
-  const narrowed = narrowPair(answered, offer.config.selectors);
+  const narrowed = narrowPair(answered, offered);
   // RFC 7296 §2.9: the responder may take away, never add.
   if (!narrowed.ok || !narrowed.whole) {
-    const detail = `the peer answered selectors that were not offered: ${explainPairMismatch(answered, offer.config.selectors)}`;
+    const detail = `the peer answered selectors that were not offered: ${explainPairMismatch(answered, offered)}`;
     return refuse({ reason: 'TS_UNACCEPTABLE', detail });
   }
-  const conflict = conflictOf(session, now, offer.config, narrowed.selectors);
+  const conflict = conflictOf(session, now, config, narrowed.selectors);
   if (conflict !== '')
     return refuse({ reason: 'TS_UNACCEPTABLE', detail: `the peer chose addresses of another peer: ${conflict}` });
-  const traffic = agreeTraffic(session, offer.config, narrowed.selectors, told);
+  const traffic = agreeTraffic(session, config, narrowed.selectors, told);
   if (typeof traffic === 'string') return refuse({ reason: 'TS_UNACCEPTABLE', detail: traffic });
   const shared = sharedSecret(offer.keyPair, chosen.suite.dh, payloads);
   if (shared === 'invalid') return refuse(misbehaved('the KE payload of the answer does not fit'));
   const keys = childKeys(session, chosen.suite, nonces, shared);
-  const { config, spiIn } = offer;
-  const agreed = { ...traffic, offered: config.selectors };
+  const { spiIn } = offer;
+  const agreed = { ...traffic, offered };
   const facts = childFacts(session, config, chosen.suite, agreed, spiIn, spiOut, replaces, payloads);
   return { ok: true, child: { facts, keys, initiator: true, nonces } };
 }
 
-function explainRefusal(error: NotifyPayload, config: ChildConfig): Failure {
+function explainRefusal(error: NotifyPayload, { config, selectors }: ChildAsk): Failure {
   switch (error.notify) {
     case NotifyType.NO_PROPOSAL_CHOSEN:
       return failureFrom(error, `offered for child ${config.name}: ${config.proposals.map(formatProposal).join(', ')}`);
     case NotifyType.TS_UNACCEPTABLE:
     case NotifyType.SINGLE_PAIR_REQUIRED: {
-      const { local, remote } = config.selectors;
+      const { local, remote } = selectors;
       const offered = `local ${formatSelectors(local)}, remote ${formatSelectors(remote)}`;
       return failureFrom(error, `offered for child ${config.name}: ${offered}`);
     }
@@ -283,9 +286,17 @@ export function answerOffer(
     { type: 'tsi', selectors: selectors.remote, unknown: 0 },
     { type: 'tsr', selectors: selectors.local, unknown: 0 },
   );
+  if (hasMore(configs, config, proposed)) answer.push(notifyPayload(NotifyType.ADDITIONAL_TS_POSSIBLE));
   const agreed = { ...traffic, offered: undefined };
   const facts = childFacts(session, config, chosen.suite, agreed, spiIn, spiOut, replaces, payloads);
   return { ok: true, child: { facts, keys, initiator: false, nonces: used }, payloads: answer };
+}
+
+/** Whether the peer may ask for another CHILD SA for what this one leaves out (RFC 7296 §2.9). */
+function hasMore(configs: readonly ChildConfig[], chosen: ChildConfig, proposed: SelectorPair): boolean {
+  const narrowed = narrowPair(proposed, chosen.selectors);
+  if (narrowed.ok && narrowed.whole) return false;
+  return configs.some((other) => other !== chosen && canNarrow(proposed, other.selectors));
 }
 
 type ConfigChoice =

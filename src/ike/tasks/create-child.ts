@@ -1,9 +1,10 @@
 /** CREATE_CHILD_SA for a new CHILD SA (RFC 7296 §1.3.1). */
 import { compareBytes } from '../../base/bytes.ts';
 import type { DhGroup } from '../../crypto/types.ts';
+import { samePair } from '../../policy/selector.ts';
 import type { AgreedChild } from '../agreed-child.ts';
-import { type ChildRecord, type ChildRequest, childSpiBytes, randomBelow, requestedConfig, serves } from '../child.ts';
-import type { ChildConfig } from '../config.ts';
+import { areLikes, type ChildRecord, childSpiBytes, randomBelow } from '../child.ts';
+import { askFor, type ChildAsk, type ChildRequest, singlePair } from '../child-request.ts';
 import { type Failure, findError } from '../failure.ts';
 import { ExchangeType, NotifyType, ProtocolId } from '../iana.ts';
 import type { Nonces } from '../keys.ts';
@@ -80,8 +81,8 @@ export abstract class ChildTask implements Task {
   protected abstract busy(session: IkeSession, now: number): void;
   protected abstract get replaces(): number | undefined;
 
-  protected offer(session: IkeSession, config: ChildConfig): Payload[] {
-    this.#offer = makeOffer(session, config, 'create-child', this.#group);
+  protected offer(session: IkeSession, ask: ChildAsk): Payload[] {
+    this.#offer = makeOffer(session, ask, 'create-child', this.#group);
     this.collision = undefined;
     return offerPayloads(this.#offer);
   }
@@ -100,7 +101,7 @@ export abstract class ChildTask implements Task {
     session.busySince = undefined;
     if (error?.notify === NotifyType.INVALID_KE_PAYLOAD && offer.keyPair !== undefined) {
       this.#tried.add(offer.keyPair.group.id);
-      this.#group = suggestedGroup(error, offer.config.proposals, this.#tried);
+      this.#group = suggestedGroup(error, offer.ask.config.proposals, this.#tried);
       if (this.#group !== undefined) {
         this.#again(session, now);
         return;
@@ -142,7 +143,9 @@ export function discard(session: IkeSession, now: number, agreed: AgreedChild, t
 export class CreateChildTask extends ChildTask {
   readonly kind = 'create-child' as const;
   readonly request: ChildRequest;
-  #config: ChildConfig | undefined;
+  /** What the peer made of the child while our request was out. BOUNDED: as the children of the IKE SA. */
+  readonly #made: ChildCollision[] = [];
+  #ask: ChildAsk | undefined;
 
   constructor(request: ChildRequest) {
     super();
@@ -154,15 +157,14 @@ export class CreateChildTask extends ChildTask {
   }
 
   build(session: IkeSession): readonly Payload[] | undefined {
-    const config = requestedConfig(session.connectionConfig?.children ?? [], this.request);
-    if (config === undefined || session.state.name !== 'established' || isServed(session, config)) return undefined;
-    this.#config = config;
-    return this.offer(session, config);
+    this.#made.length = 0;
+    this.#ask = session.state.name === 'established' ? askFor(session, this.request) : undefined;
+    return this.#ask && this.offer(session, this.#ask);
   }
 
-  /** Whether the peer has made what we are asking for. */
-  isMadeBy(child: ChildRecord): boolean {
-    return this.#config !== undefined && serves(child, this.#config);
+  /** The peer made a CHILD SA while our request was out: perhaps what we are asking for. */
+  peerMade(made: ChildCollision): void {
+    if (made.child.facts.config.name === this.request.name) this.#made.push(made);
   }
 
   protected succeed(session: IkeSession, now: number, agreed: AgreedChild, deletedByPeer: boolean): void {
@@ -171,20 +173,25 @@ export class CreateChildTask extends ChildTask {
       return;
     }
     // The same child was made from both sides at once: one is enough, and the nonces say which.
+    this.collision = this.#made.find(({ child }) => samePair(child.facts.selectors, agreed.facts.selectors));
     // Theirs may have been replaced since, while our request was lost again and again: then it surely stays.
-    const outlived = this.collision !== undefined && !this.collision.child.usable && this.#hasUsable(session);
+    const theirs = this.collision?.child;
+    const outlived = theirs !== undefined && !theirs.usable && hasUsableLike(session, theirs);
     if (outlived || this.lost(agreed)) {
       discard(session, now, agreed, true);
       return;
     }
     installChild(session, now, agreed, true);
     // Theirs goes, by them; by us if they never saw the collision.
-    if (this.collision !== undefined) awaitDelete(now, this.collision.child);
+    if (theirs !== undefined) awaitDelete(now, theirs);
+    followUp(session, now, this.request);
   }
 
-  protected fail(session: IkeSession, _now: number, _notify: number | undefined, failure: Failure): void {
-    if (this.collision?.child.usable) return;
-    session.fail(failure, this.#config, true);
+  protected fail(session: IkeSession, now: number, notify: number | undefined, failure: Failure): void {
+    if (askFor(session, this.request) === undefined) return;
+    const narrower = singlePair(this.request, notify);
+    if (narrower !== undefined) session.enqueue(now, new CreateChildTask(narrower));
+    else session.fail(failure, this.#ask?.config, true, this.#ask?.part);
   }
 
   protected busy(session: IkeSession, now: number): void {
@@ -192,17 +199,15 @@ export class CreateChildTask extends ChildTask {
     const at = retryTime(session, now);
     if (at !== undefined) session.defer(at, new CreateChildTask(this.request));
   }
-
-  #hasUsable(session: IkeSession): boolean {
-    for (const child of session.children.values()) if (child.usable && this.isMadeBy(child)) return true;
-    return false;
-  }
 }
 
-/** Whether there is such an SA, all of it or what the peer left of it. */
-export function isServed(session: IkeSession, config: ChildConfig): boolean {
-  for (const child of session.children.values()) if (child.state !== 'deleting' && serves(child, config)) return true;
-  return false;
+function hasUsableLike(session: IkeSession, child: ChildRecord): boolean {
+  return [...session.children.values()].some((other) => other !== child && other.usable && areLikes(other, child));
+}
+
+/** What the peer has taken away is asked for as well; of what packets call for, when one does. */
+function followUp(session: IkeSession, now: number, request: ChildRequest): void {
+  if (request.trigger === undefined) session.host.bringUp(now, session, [request]);
 }
 
 /** Answers a request for a new CHILD SA. */
@@ -217,9 +222,7 @@ export function respondCreateChild(session: IkeSession, now: number, payloads: r
   }
   const { active } = session;
   const child = installChild(session, now, answer.child, true);
-  if (active instanceof CreateChildTask && active.isMadeBy(child)) {
-    active.collision = { child, nonces: answer.child.nonces };
-  }
+  if (active instanceof CreateChildTask) active.peerMade({ child, nonces: answer.child.nonces });
   return answer.payloads;
 }
 

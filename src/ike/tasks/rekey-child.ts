@@ -6,8 +6,10 @@
  */
 
 import { narrowPair } from '../../policy/narrow.ts';
+import type { SelectorPair } from '../../policy/selector.ts';
 import type { AgreedChild } from '../agreed-child.ts';
-import { type ChildRecord, isPart, requestOf } from '../child.ts';
+import { type ChildRecord, isPart } from '../child.ts';
+import { type ChildAsk, requestOf } from '../child-request.ts';
 import type { ChildConfig } from '../config.ts';
 import type { Failure } from '../failure.ts';
 import { NotifyType } from '../iana.ts';
@@ -40,7 +42,7 @@ export class RekeyChildTask extends ChildTask {
 
   build(session: IkeSession, now: number): readonly Payload[] | undefined {
     if (this.child.state !== 'rekeying' || session.state.name !== 'established') return undefined;
-    return [rekeysChild(this.child), ...this.offer(session, configToOffer(session, now, this.child))];
+    return [rekeysChild(this.child), ...this.offer(session, successorAsk(session, now, this.child))];
   }
 
   protected succeed(session: IkeSession, now: number, agreed: AgreedChild, deletedByPeer: boolean): void {
@@ -84,7 +86,7 @@ export class RekeyChildTask extends ChildTask {
       session.enqueue(now, new CreateChildTask(requestOf(child)));
       return;
     }
-    session.fail(failure, currentConfig(session, child), true);
+    session.fail(failure, currentConfig(session, child), true, partOf(child));
     child.enter('installed');
     child.timers.set('rekey', now + REFUSED_WAIT);
   }
@@ -108,20 +110,29 @@ function settle(now: number, child: ChildRecord, replaced: boolean): void {
   if (replaced) awaitDelete(now, child);
 }
 
-/** The child as it is configured now, or as it was when it is not any more; for the same packets, if it is for some alone. */
-function currentConfig(session: IkeSession, child: ChildRecord): ChildConfig {
-  const { config, selectors } = child.facts;
-  const current = session.connectionConfig?.children.find((entry) => entry.name === config.name) ?? config;
-  return current.pfp === undefined ? current : { ...current, selectors };
+/** The child as it is configured now, or as it was when it is not any more. */
+function currentConfig(session: IkeSession, { facts: { config } }: ChildRecord): ChildConfig {
+  return session.connectionConfig?.children.find(({ name }) => name === config.name) ?? config;
 }
 
-/** Where the peer has a part of what is configured, the offer is that part: the rest may belong to other peers. */
-function configToOffer(session: IkeSession, now: number, child: ChildRecord): ChildConfig {
+/** As the answer to a peer's request: for the same packets, if it is for some alone. */
+function successorConfig(session: IkeSession, child: ChildRecord): ChildConfig {
   const current = currentConfig(session, child);
-  const common = isPart(child) ? narrowPair(child.facts.selectors, current.selectors) : undefined;
-  if (common?.ok !== true) return current;
-  const { free = common.selectors } = session.host.claim(session, now, current.name, common.selectors);
-  return { ...current, selectors: free };
+  return current.pfp === undefined ? current : { ...current, selectors: child.facts.selectors };
+}
+
+function partOf(child: ChildRecord): SelectorPair | undefined {
+  return isPart(child) ? child.facts.selectors : undefined;
+}
+
+/** Where the SA is for a part of what is configured, so is its successor (RFC 7296 §2.9.2). */
+function successorAsk(session: IkeSession, now: number, child: ChildRecord): ChildAsk {
+  const config = currentConfig(session, child);
+  const part = partOf(child);
+  const common = part && narrowPair(part, config.selectors);
+  if (common?.ok !== true) return { config, selectors: config.selectors, part };
+  const { free = common.selectors } = session.host.claim(session, now, config.name, common.selectors);
+  return { config, selectors: free, part };
 }
 
 /** Answers a request to replace a CHILD SA. */
@@ -140,7 +151,7 @@ export function respondRekeyChild(
   if (session.children.size >= 2 * session.host.limits.maxChildrenPerIkeSa) {
     return [notifyPayload(NotifyType.TEMPORARY_FAILURE)];
   }
-  const answer = answerOffer(session, now, [currentConfig(session, child)], payloads, undefined, child.id);
+  const answer = answerOffer(session, now, [successorConfig(session, child)], payloads, undefined, child.id);
   if (!answer.ok) {
     if (answer.notify.notify !== NotifyType.INVALID_KE_PAYLOAD) {
       session.fail(answer.failure, child.facts.config, false);
