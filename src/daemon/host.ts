@@ -298,7 +298,9 @@ export class TunnelHost {
 
   async #answerSoon(question: Question): Promise<void> {
     await answerQuestion(question, this.engine, this.#options, this.#now);
-    this.drain();
+    // ESP that came before the SA that the answer made.
+    if (this.engine.hasGathered) this.#flush();
+    else this.drain();
   }
 
   #received(data: Uint8Array, remote: SocketAddress, local: SocketAddress, trafficClass: number): void {

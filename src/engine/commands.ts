@@ -134,6 +134,12 @@ export type SendCommand =
     };
 
 export type ReceiveCommand =
+  | ReceiveSaCommand
+  /** IKE offers the SPI: packets that come before its SA is installed wait for that (RFC 7296 §2.8). */
+  | { readonly type: 'expect'; readonly spi: number; readonly until: number };
+
+/** About an SA. */
+export type ReceiveSaCommand =
   | InstallInbound
   /** `remove` follows; until then packets are received, but nobody hears of it. */
   | { readonly type: 'retire'; readonly id: number }

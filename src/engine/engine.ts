@@ -21,6 +21,9 @@ import { Pursuit } from './pursuit.ts';
 import { SaTable } from './sa-table.ts';
 import { Tunnel } from './tunnel.ts';
 
+/** ESP that comes before the answer to our offer waits for it so long, in milliseconds; what is older is of no use. */
+const EARLY_WAIT = 10_000;
+
 export class Engine {
   readonly counters: EngineCounters = { keepalives: 0, empty: 0, oversized: 0, overflow: 0, 'path-report-ignored': 0 };
   readonly ike: IkeEndpoint;
@@ -343,6 +346,9 @@ export class Engine {
     switch (event.type) {
       case 'child-up':
         return tunnel !== undefined && this.#childUp(now, tunnel, event.child, event.sendNow);
+      case 'child-offered':
+        this.#port.receive({ type: 'expect', spi: event.spiIn, until: now + EARLY_WAIT });
+        return false;
       case 'child-send':
         this.#sas.activate(event.childId, false);
         return false;

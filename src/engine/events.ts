@@ -88,6 +88,7 @@ export function engineEvent(event: IkeEvent, tunnel: string | undefined): Engine
       return { type: 'ike-down', tunnel, ikeSaId: event.ikeSaId, reason: event.reason, detail: event.detail };
     case 'child-up':
       return { type: 'child-up', tunnel, child: childSummary(event.child) };
+    case 'child-offered':
     case 'child-send':
       return undefined;
     case 'child-down':

@@ -4,7 +4,7 @@
  */
 import { PacketBatch } from '../base/batch.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
-import { type DropCounters, newDropCounters } from '../esp/drops.ts';
+import { type DropCounters, DropReason, newDropCounters } from '../esp/drops.ts';
 import type { Path } from '../ike/events.ts';
 import type { PlanePort, PlaneReport, ReceiveCommand, SendCommand } from './commands.ts';
 import { ReceivePlane } from './receive-plane.ts';
@@ -57,6 +57,9 @@ export class InlinePlanes implements PlanePort {
       this.receiving.apply(command);
     } finally {
       if (command.type === 'install') wipeKeys(command.keys);
+    }
+    for (const { data, path, trafficClass } of this.receiving.takeEarly()) {
+      if (!this.gather(path, data, trafficClass)) this.inboundDrops[DropReason.unknownSpi]!++;
     }
   }
 

@@ -1,8 +1,9 @@
 /** The receiving half of the data plane: the inbound pipeline with its SAs (RFC 4301 §5.2), and what is seen of peers. */
 import { assertNever } from '../base/assert.ts';
 import type { PacketBatch } from '../base/batch.ts';
+import { readI32 } from '../base/bytes.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
-import type { DropCounters } from '../esp/drops.ts';
+import { type DropCounters, DropReason } from '../esp/drops.ts';
 import { InboundPipeline } from '../esp/inbound.ts';
 import { EspInboundSa } from '../esp/inbound-sa.ts';
 import type { Path } from '../ike/events.ts';
@@ -10,6 +11,7 @@ import { CompiledSelectors } from '../policy/compiled.ts';
 import { FragmentTracker } from '../policy/fragments.ts';
 import { InboundGuard } from '../policy/guard.ts';
 import type { InstallInbound, PlaneReport, ReceiveCommand } from './commands.ts';
+import { type EarlyPacket, EarlyPackets } from './early.ts';
 import { hasMoved } from './paths.ts';
 import { installedCipher } from './suite.ts';
 
@@ -19,6 +21,8 @@ import { installedCipher } from './suite.ts';
  */
 const REPORT_EVERY = 1_000;
 const REPORT_MOVED_EVERY = 100;
+
+const NONE: readonly EarlyPacket[] = [];
 
 export interface ReceivePlaneOptions {
   readonly crypto: CryptoProvider;
@@ -40,18 +44,28 @@ export class ReceivePlane {
   readonly #inbound: InboundPipeline;
   // BOUNDED: by the pipeline.
   readonly #sas = new Map<number, ReceiveSa>();
+  readonly #early = new EarlyPackets();
+  /** Of SAs that were installed meanwhile. BOUNDED: as those that are early. */
+  #ready: EarlyPacket[] = [];
+  /** By slot, where the packets of the batch that is being opened came from. */
+  #paths: readonly Path[] = [];
 
   constructor(options: ReceivePlaneOptions) {
     this.#options = options;
     this.#inbound = new InboundPipeline({
       drops: options.drops,
       fragments: new FragmentTracker({ seed: options.fragmentSeed }),
+      onUnknown: (batch, slot) => this.#hold(batch, slot),
     });
   }
 
   apply(command: ReceiveCommand): void {
     if (command.type === 'install') {
       this.#install(command);
+      return;
+    }
+    if (command.type === 'expect') {
+      this.#early.expect(command.spi, command.until);
       return;
     }
     const found = this.#sas.get(command.id);
@@ -82,6 +96,7 @@ export class ReceivePlane {
    */
   open(now: number, batch: PacketBatch, paths: readonly Path[]): void {
     const inbound = this.#inbound;
+    this.#paths = paths;
     inbound.process(now, batch);
     let last: EspInboundSa | undefined;
     for (let slot = 0; slot < batch.count; slot++) {
@@ -101,13 +116,34 @@ export class ReceivePlane {
 
   /** When `expire` is due next; `Infinity` for never. */
   nextDeadline(): number {
-    return this.#inbound.nextDeadline();
+    return Math.min(this.#inbound.nextDeadline(), this.#early.next());
   }
 
-  /** Applies time limits to SAs that may be idle. */
+  /** Applies time limits to SAs that may be idle, and gives up packets whose SA did not come. */
   expire(now: number): void {
     this.#inbound.expire(now);
+    this.#drop(this.#early.expire(now));
     this.#reportLimits();
+  }
+
+  /**
+   * Packets that came before their SA, which is installed now: to be called after `apply`, and to be opened like any that
+   * come in.
+   */
+  takeEarly(): readonly EarlyPacket[] {
+    if (this.#ready.length === 0) return NONE;
+    const ready = this.#ready;
+    this.#ready = [];
+    return ready;
+  }
+
+  #hold(batch: PacketBatch, slot: number): boolean {
+    const spi = readI32(batch.buffer, batch.offset[slot]!);
+    return this.#early.hold(spi, batch.packet(slot), this.#paths[slot]!, batch.trafficClass[slot]!);
+  }
+
+  #drop(packets: number): void {
+    this.#inbound.drops[DropReason.unknownSpi]! += packets;
   }
 
   /** The receiving SA of a CHILD SA. */
@@ -143,6 +179,7 @@ export class ReceivePlane {
     sa.clampMtu = command.clampMtu;
     if (this.#inbound.add(sa)) {
       this.#sas.set(command.id, { sa, path: command.path, retired: false, reportedAt: Number.NEGATIVE_INFINITY });
+      this.#ready.push(...this.#early.take(command.spi));
     } else {
       sa.wipe();
     }

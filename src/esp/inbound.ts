@@ -19,6 +19,8 @@ export interface InboundPipelineOptions {
   readonly drops?: DropCounters;
   /** Of what came in; one with a random seed is safer against floods of fragments. */
   readonly fragments?: FragmentTracker;
+  /** Called for a packet of no SA; true when it is kept, and so not dropped. */
+  readonly onUnknown?: (batch: PacketBatch, slot: number) => boolean;
 }
 
 export class InboundPipeline {
@@ -37,6 +39,7 @@ export class InboundPipeline {
   readonly #flow = new Flow();
   readonly #expiry = new Expiry<EspInboundSa>();
   readonly #fragments: FragmentTracker;
+  readonly #onUnknown: InboundPipelineOptions['onUnknown'];
   // BOUNDED: an SA enters at most twice in its life.
   #signals: SaSignal<EspInboundSa>[] = [];
 
@@ -44,6 +47,7 @@ export class InboundPipeline {
     this.#maxSas = options.maxSas ?? MAX_SAS;
     this.drops = options.drops ?? newDropCounters();
     this.#fragments = options.fragments ?? new FragmentTracker();
+    this.#onUnknown = options.onUnknown;
   }
 
   get size(): number {
@@ -112,7 +116,7 @@ export class InboundPipeline {
   #processSlot(now: number, batch: PacketBatch, slot: number): DropReason {
     if (batch.length[slot]! < ESP_HEADER_LENGTH) return DropReason.tooShort;
     const sa = this.#sas.get(readI32(batch.buffer, batch.offset[slot]!));
-    if (sa === undefined) return DropReason.unknownSpi;
+    if (sa === undefined) return this.#unknown(batch, slot);
     const reason = sa.open(now, batch, slot, this.#flow, this.#fragments);
     if (sa.authenticated) {
       this.slotSa[slot] = sa;
@@ -121,5 +125,11 @@ export class InboundPipeline {
     if (sa.usage.signalled) drainSignals(sa, this.#signals);
     batch.tag[slot] = sa.tag;
     return reason;
+  }
+
+  #unknown(batch: PacketBatch, slot: number): DropReason {
+    if (this.#onUnknown?.(batch, slot) !== true) return DropReason.unknownSpi;
+    batch.length[slot] = 0;
+    return DropReason.none;
   }
 }

@@ -157,6 +157,8 @@ export type IkeEvent =
       readonly reason: DownReason;
       readonly detail: string;
     }
+  /** A CHILD SA with this SPI of ours is asked for: the peer may send on it before its answer is here (RFC 7296 §2.8). */
+  | { readonly type: 'child-offered'; readonly connection: string; readonly spiIn: number }
   /** Install both directions for receiving; send on it at once if `sendNow`, else when `child-send` follows. */
   | { readonly type: 'child-up'; readonly child: ChildSa; readonly sendNow: boolean }
   /**

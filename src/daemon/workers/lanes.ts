@@ -48,6 +48,7 @@ export class Lanes {
   /** The command as worker number `lane` of those that receive gets it; `undefined` when it is not for it. */
   receiveCommand(lane: number, command: ReceiveCommand): ReceiveCommand | undefined {
     if (this.count === 1) return command;
+    if (command.type === 'expect') return command;
     if (command.type !== 'install') return this.#receivers.get(command.id) === lane ? command : undefined;
     this.#receivers.set(command.id, this.#receiverOf(command));
     if (this.#receivers.get(command.id) !== lane) return undefined;

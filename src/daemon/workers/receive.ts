@@ -77,6 +77,7 @@ export class ReceiveWorker {
     switch (command.type) {
       case 'receive-plane':
         this.#plane.apply(command.command);
+        this.#openEarly();
         return;
       case 'open-device': {
         const { tunnel, descriptor, counters } = command;
@@ -202,6 +203,14 @@ export class ReceiveWorker {
     this.#paths[slot] = path;
     batch.trafficClass[slot] = trafficClass;
     if (batch.count === batch.capacity) this.#flush();
+  }
+
+  /** What came before its SA was installed. */
+  #openEarly(): void {
+    for (const { data, path, trafficClass } of this.#plane.takeEarly()) {
+      this.#gather(data, path.remote, path.local, trafficClass);
+    }
+    this.#flush();
   }
 
   /** Opens what was gathered, and writes it to the devices. */

@@ -2,7 +2,13 @@
  * What the workers were told and still holds. A worker that takes another's place is told it again; what the SAs did
  * meanwhile stands in their shared state, and their keys stand in slots, until no worker has the SA any more.
  */
-import type { InstallInbound, InstallOutbound, ReceiveCommand, SendCommand } from '../../engine/commands.ts';
+import type {
+  InstallInbound,
+  InstallOutbound,
+  ReceiveCommand,
+  ReceiveSaCommand,
+  SendCommand,
+} from '../../engine/commands.ts';
 import type { KeySlot, KeySlots } from './key-slots.ts';
 
 interface SendTunnel {
@@ -111,6 +117,9 @@ export class ReceiveRecords {
   /** As `SendRecords.note`. */
   note(command: ReceiveCommand): ReceiveCommand {
     switch (command.type) {
+      // About packets that come now: nothing of it holds for another worker.
+      case 'expect':
+        return command;
       case 'install': {
         const slot = this.#slots.take(command.keys);
         const install = { ...command, keys: slot.keys };
@@ -140,7 +149,7 @@ export class ReceiveRecords {
     return this.#sas.get(id)?.slot;
   }
 
-  *restore(): Generator<ReceiveCommand> {
+  *restore(): Generator<ReceiveSaCommand> {
     for (const { install, retired } of this.#sas.values()) {
       yield install;
       if (retired) yield { type: 'retire', id: install.id };

@@ -57,10 +57,12 @@ export function makeOffer(
 ): ChildOffer {
   const { host } = session;
   const create = exchange === 'create-child';
+  const spiIn = host.newChildSpi();
+  host.emit({ type: 'child-offered', connection: session.connectionName, spiIn });
   return {
     ask,
     exchange,
-    spiIn: host.newChildSpi(),
+    spiIn,
     nonce: create ? host.random(NONCE_LENGTH) : new Uint8Array(0),
     keyPair: create && group !== undefined ? host.crypto.dhKeyPair(group, host.random) : undefined,
   };
