@@ -10,6 +10,7 @@ import { findError, misbehaved, reasonOf } from './failure.ts';
 import { AuthMethodId, ExchangeType, exchangeName, NotifyType } from './iana.ts';
 import { breakOff, endSession } from './lifecycle.ts';
 import { decodeMessage, type IkeHeader } from './message.ts';
+import { isIkeOnly } from './nat.ts';
 import { isFirstFragment, type Opened, open } from './opening.ts';
 import { findNotify, findPayload, type Payload } from './payload.ts';
 import { notifyPayload } from './payloads/notify.ts';
@@ -256,7 +257,20 @@ function heard(session: IkeSession, now: number, path: Path): void {
 export function followPeer(session: IkeSession, path: Path): void {
   if (session.establishedAt === undefined || samePath(session.path, path)) return;
   if (!session.nat.remoteBehindNat || session.nat.localBehindNat) return;
+  if (session.encapsulated && isIkeOnly(path.local) && !isIkeOnly(session.path.local)) {
+    refusePath(session, path);
+    return;
+  }
   session.path = path;
   session.host.stateChanged(session);
   if (session.announced) session.host.emit({ type: 'path-changed', ikeSaId: session.id, path });
+}
+
+/** ESP in UDP cannot follow the peer to port 500: it stays where it is, and requests of ours too (RFC 7296 §2.23). */
+function refusePath(session: IkeSession, { local, remote }: Path): void {
+  session.host.count('path-refused');
+  if (session.toldOfPath) return;
+  session.toldOfPath = true;
+  const from = `the peer speaks from ${formatSocketAddress(remote)} to port ${local.port}, which carries no ESP in UDP`;
+  session.note('warn', `${from}: packets go on to ${formatSocketAddress(session.path.remote)}`);
 }

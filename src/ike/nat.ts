@@ -65,6 +65,11 @@ export function natDetectionNotifies(
 /** On other ports IKE and ESP go together from the start, whatever is found (RFC 3948 §2.2). */
 const IKE_PORT = 500;
 
+/** What goes out of this port, and comes in by it, is IKE alone: ESP in UDP has no place there (RFC 7296 §2.23). */
+export function isIkeOnly({ port }: SocketAddress): boolean {
+  return port === IKE_PORT;
+}
+
 /** Whether ESP may go in UDP: the peer has NAT traversal, as its hashes say, or our port is one for both. */
 export function mayEncapsulate(localPort: number, payloads: readonly Payload[]): boolean {
   return localPort !== IKE_PORT || findNotify(payloads, NotifyType.NAT_DETECTION_SOURCE_IP) !== undefined;

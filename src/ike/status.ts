@@ -91,6 +91,7 @@ const COUNTER_NAMES = [
   'half-open-displaced',
   'half-open-expired',
   'rate-limited',
+  'path-refused',
   'invalid-key-exchange',
   'authentication-failed',
   'authentication-deferred',

@@ -223,4 +223,60 @@ describe.each(['a', 'b'] as const)('a NAT in front of %s', (side) => {
     expectSame(pair, 1);
     expect(ports(pair.peer(inside))).toBe('4500 5503');
   });
+
+  /** From now on what the side behind the NAT sends comes to port 500, as of a peer that does not float. */
+  function toIkePort(pair: Pair, nat: Nat): void {
+    pair.filter = (datagram) => {
+      const passed = nat.pass(datagram);
+      if (datagram.from !== nat.inside) return passed;
+      const { local, remote } = datagram.path;
+      datagram.path = { local: { ...local, port: 500 }, remote };
+      return passed;
+    };
+  }
+
+  it('does not move ESP to port 500, where there is none in UDP: the path is refused, counted, and told once', () => {
+    const { pair, nat, inside, outside } = behindNat();
+    const before = outside.ikeSa.path;
+    toIkePort(pair, nat);
+    for (let i = 0; i < 2; i++) {
+      pair.act(inside, (endpoint, now) => endpoint.rekeyChild(now, inside.child.id));
+      pair.run();
+    }
+    expect(outside.of('path-changed')).toEqual([]);
+    expect(outside.ikeSa.path).toEqual(before);
+    expect(outside.child.path).toEqual(before);
+    // Its requests are answered there all the same.
+    expectSame(pair, 1);
+    expect(outside.endpoint.counters()['path-refused']).toBeGreaterThanOrEqual(2);
+    expect(outside.of('note').filter(({ level }) => level === 'warn')).toMatchObject([
+      { text: expect.stringMatching(/to port 500, which carries no ESP in UDP: packets go on to .*:5500$/) },
+    ]);
+  });
+
+  it('of a peer that does not leave port 500 gets no CHILD SA, which could send nothing', () => {
+    const config = connection();
+    const a = side === 'a' ? config : fromAnywhere(config);
+    const b = side === 'b' ? mirrored(config) : fromAnywhere(mirrored(config));
+    const pair = new Pair({ ...RAW, a, b });
+    const inside = pair[side];
+    const outside = pair.peer(inside);
+    toIkePort(pair, new Nat(pair, inside));
+    pair.act(inside, (endpoint, now) => endpoint.initiate(now, 'net'));
+    pair.run();
+    expect(outside.children.size + inside.children.size).toBe(0);
+    expect(outside.of('failed')).toMatchObject([
+      {
+        reason: 'NO_PROPOSAL_CHOSEN',
+        detail: expect.stringContaining('has to move to the port for NAT traversal, 4500'),
+      },
+    ]);
+    expect(outside.endpoint.counters()['path-refused']).toBe(1);
+    pair.act(outside, (endpoint, now) => {
+      endpoint.initiate(now, 'net', { remote: outside.ikeSa.path.remote });
+    });
+    pair.run();
+    expect(outside.of('failed')[1]).toMatchObject({ reason: 'peer-misbehaved', child: 'c' });
+    expect(outside.children.size).toBe(0);
+  });
 });

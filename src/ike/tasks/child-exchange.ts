@@ -267,8 +267,10 @@ export function answerOffer(
   if (claim.conflict !== '') session.note('warn', `the request of the peer was narrowed: ${claim.conflict}`);
   const traffic = agreeTraffic(session, config, selectors, proposed);
   if (typeof traffic === 'string') return refusal(NotifyType.TS_UNACCEPTABLE, 'TS_UNACCEPTABLE', traffic);
-  if (session.lacksEncapsulation !== undefined) {
-    return refusal(NotifyType.NO_PROPOSAL_CHOSEN, 'NO_PROPOSAL_CHOSEN', session.lacksEncapsulation);
+  const noEsp = session.lacksEncapsulation ?? session.lacksEspPort;
+  if (noEsp !== undefined) {
+    host.count('path-refused');
+    return refusal(NotifyType.NO_PROPOSAL_CHOSEN, 'NO_PROPOSAL_CHOSEN', noEsp);
   }
   const spiOut = espSpi(chosen.peerSpi);
   if (spiOut === undefined) return refusal(NotifyType.INVALID_SYNTAX, 'INVALID_SYNTAX', 'the SPI offered is reserved');

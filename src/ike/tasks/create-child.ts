@@ -159,7 +159,12 @@ export class CreateChildTask extends ChildTask {
   build(session: IkeSession): readonly Payload[] | undefined {
     this.#made.length = 0;
     this.#ask = session.state.name === 'established' ? askFor(session, this.request) : undefined;
-    return this.#ask && this.offer(session, this.#ask);
+    if (this.#ask === undefined) return undefined;
+    const detail = session.lacksEspPort;
+    if (detail === undefined) return this.offer(session, this.#ask);
+    session.host.count('path-refused');
+    session.fail({ reason: 'peer-misbehaved', detail }, this.#ask.config, true, this.#ask.part);
+    return undefined;
   }
 
   /** The peer made a CHILD SA while our request was out: perhaps what we are asking for. */
