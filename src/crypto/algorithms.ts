@@ -253,8 +253,11 @@ export const defaultIkeProposals: readonly IkeProposal[] = [
   { encryption: defaultCbc, integrity: defaultMacs, prf: defaultPrfs, dh: defaultGroups },
 ];
 
-/** The same for a CHILD SA: no key exchange of its own, extended sequence numbers where the peer has them. */
-export const defaultEspProposals: readonly EspProposal[] = [
-  { encryption: defaultAeads, integrity: [], dh: [], esn: [true, false] },
-  { encryption: defaultCbc, integrity: defaultMacs, dh: [], esn: [true, false] },
-];
+/**
+ * The same for a CHILD SA: with a key exchange of its own, or without one where the peer wants none. Peers have the one or
+ * the other by default, and IKE_AUTH does not show which (RFC 7296 §1.2). Extended sequence numbers where the peer has them.
+ */
+export const defaultEspProposals: readonly EspProposal[] = [defaultGroups, []].flatMap((dh) => [
+  { encryption: defaultAeads, integrity: [], dh, esn: [true, false] },
+  { encryption: defaultCbc, integrity: defaultMacs, dh, esn: [true, false] },
+]);

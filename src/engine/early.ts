@@ -4,6 +4,8 @@
  */
 import type { Path } from '../ike/events.ts';
 
+/** How long they wait, in milliseconds: what is older is of no use. */
+export const EARLY_WAIT = 10_000;
 /** Packets of one SPI that wait. */
 const MAX_PACKETS = 64;
 /** Bytes of all that wait. */

@@ -12,6 +12,7 @@ import type { ChildSa, IkeEvent, Path, SignatureAnswer, VerificationAnswer } fro
 import type { PlanePort, PlaneReport } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
 import { addMarker, classify, stripMarker } from './demux.ts';
+import { EARLY_WAIT } from './early.ts';
 import { type EngineEvent, engineEvent } from './events.ts';
 import { DEFAULT_HOLD } from './hold.ts';
 import { InlinePlanes } from './inline-planes.ts';
@@ -19,20 +20,15 @@ import type { Answer, EngineCounters, EngineOptions, Transmit } from './options.
 import type { BelievedReport } from './path-reports.ts';
 import { Pursuit } from './pursuit.ts';
 import { SaTable } from './sa-table.ts';
-import { Tunnel } from './tunnel.ts';
-
-/** ESP that comes before the answer to our offer waits for it so long, in milliseconds; what is older is of no use. */
-const EARLY_WAIT = 10_000;
+import type { Tunnel } from './tunnel.ts';
+import { TunnelTable } from './tunnel-table.ts';
 
 export class Engine {
   readonly counters: EngineCounters = { keepalives: 0, empty: 0, oversized: 0, overflow: 0, 'path-report-ignored': 0 };
   readonly ike: IkeEndpoint;
   /** The data plane, when it is the engine's own. */
   readonly planes: InlinePlanes | undefined;
-  // BOUNDED: the owner's configuration, all three.
-  readonly #tunnels = new Map<string, Tunnel>();
-  readonly #byIndex: (Tunnel | undefined)[] = [];
-  readonly #byConnection = new Map<string, Tunnel>();
+  readonly #tunnels = new TunnelTable();
   readonly #sas: SaTable;
   readonly #pursuit: Pursuit;
   readonly #port: PlanePort;
@@ -71,7 +67,7 @@ export class Engine {
       report: (report) => this.#heed(report),
       onReleased: (batch) => this.#keepReleased(batch),
       onAnswer: (index, packet) => {
-        const tunnel = this.#byIndex[index];
+        const tunnel = this.#tunnels.at(index);
         if (tunnel !== undefined) this.#answers.push({ tunnel: tunnel.config.name, packet });
       },
     });
@@ -79,14 +75,10 @@ export class Engine {
 
   /** @throws RangeError, with nothing changed, when a name is taken or the configuration cannot be worked with */
   addTunnel(config: TunnelConfig): void {
-    if (this.#tunnels.has(config.name)) throw new RangeError(`there is a tunnel named ${config.name} already`);
-    const free = this.#byIndex.indexOf(undefined);
-    const index = free < 0 ? this.#byIndex.length : free;
-    const tunnel = new Tunnel(index, config, this.#counterMemory);
+    const tunnel = this.#tunnels.make(config, this.#counterMemory);
+    const { index } = tunnel;
     this.ike.addConnections(config.connections);
-    for (const { name } of config.connections) this.#byConnection.set(name, tunnel);
-    this.#byIndex[index] = tunnel;
-    this.#tunnels.set(config.name, tunnel);
+    this.#tunnels.add(tunnel);
     const { policy, counters } = tunnel;
     const more = { hold: config.hold ?? DEFAULT_HOLD, fragmentSeed: this.#fragmentSeed };
     this.#port.send({ type: 'add-tunnel', tunnel: index, policy, counters, ...more });
@@ -100,16 +92,12 @@ export class Engine {
     this.#drainIke(now);
     this.#sas.removeAllOf(tunnel);
     this.#port.send({ type: 'remove-tunnel', tunnel: tunnel.index });
-    for (const connection of tunnel.config.connections) this.#byConnection.delete(connection.name);
-    this.#byIndex[tunnel.index] = undefined;
-    this.#tunnels.delete(name);
+    this.#tunnels.delete(tunnel);
   }
 
   /** The tunnel is wanted: negotiated at once, for the first packet, or when the peer asks, as configured. */
   up(now: number, name: string): void {
-    this.#now = now;
-    this.#pursuit.begin(now, this.#tunnel(name));
-    this.#drainIke(now);
+    this.#act(now, () => this.#pursuit.begin(now, this.#tunnel(name)));
   }
 
   /** Time went by unseen, or the network was away: what is due is done, and all peers are asked whether they are there. */
@@ -163,7 +151,7 @@ export class Engine {
     if (!this.hasGathered) return;
     this.#now = now;
     this.planes?.flush(now, (index, batch) => {
-      const tunnel = this.#byIndex[index];
+      const tunnel = this.#tunnels.at(index);
       if (tunnel !== undefined) deliver(tunnel.config.name, batch);
     });
     this.#drainIke(now);
@@ -181,9 +169,7 @@ export class Engine {
 
   /** Takes what a data plane tells that is not the engine's own. */
   report(now: number, report: PlaneReport): void {
-    this.#now = now;
-    this.#heed(report);
-    this.#drainIke(now);
+    this.#act(now, () => this.#heed(report));
   }
 
   /** Where packets with this tag go; `undefined` when their SA is gone. */
@@ -244,23 +230,17 @@ export class Engine {
 
   /** Answers a `need-secret` event; `undefined` when there is none. The bytes are copied. */
   answerSecret(now: number, requestId: number, secret: Uint8Array | undefined): void {
-    this.#now = now;
-    this.ike.answerSecret(now, requestId, secret);
-    this.#drainIke(now);
+    this.#act(now, () => this.ike.answerSecret(now, requestId, secret));
   }
 
   /** Answers a `need-signature` event. */
   answerSignature(now: number, requestId: number, answer: SignatureAnswer): void {
-    this.#now = now;
-    this.ike.answerSignature(now, requestId, answer);
-    this.#drainIke(now);
+    this.#act(now, () => this.ike.answerSignature(now, requestId, answer));
   }
 
   /** Answers a `need-verification` event. */
   answerVerification(now: number, requestId: number, verdict: VerificationAnswer): void {
-    this.#now = now;
-    this.ike.answerVerification(now, requestId, verdict);
-    this.#drainIke(now);
+    this.#act(now, () => this.ike.answerVerification(now, requestId, verdict));
   }
 
   tunnel(name: string): Tunnel | undefined {
@@ -275,6 +255,12 @@ export class Engine {
   /** ESP packets that were dropped on the way in, of all tunnels and of none, by reason. */
   inboundDrops(): Record<string, number> {
     return namedDrops(this.#port.inboundDrops);
+  }
+
+  #act(now: number, action: () => void): void {
+    this.#now = now;
+    action();
+    this.#drainIke(now);
   }
 
   #tunnel(name: string): Tunnel {
@@ -296,7 +282,7 @@ export class Engine {
     const now = this.#now;
     switch (report.type) {
       case 'missing': {
-        const tunnel = this.#byIndex[report.tunnel];
+        const tunnel = this.#tunnels.at(report.tunnel);
         const plan = tunnel?.plan(report.child);
         if (tunnel !== undefined && plan !== undefined) this.#pursuit.packetMissesSa(now, tunnel, plan, report);
         return;
@@ -329,15 +315,15 @@ export class Engine {
   #tunnelOf(event: IkeEvent): Tunnel | undefined {
     switch (event.type) {
       case 'child-up':
-        return this.#byConnection.get(event.child.connection);
+        return this.#tunnels.of(event.child.connection);
       case 'ike-up':
-        return this.#byConnection.get(event.ikeSa.connection);
+        return this.#tunnels.of(event.ikeSa.connection);
       case 'child-send':
         return this.#sas.get(event.childId)?.tunnel;
       case 'path-changed':
         return this.#sas.ofIkeSa(event.ikeSaId)?.tunnel;
       default:
-        return event.connection === undefined ? undefined : this.#byConnection.get(event.connection);
+        return event.connection === undefined ? undefined : this.#tunnels.of(event.connection);
     }
   }
 

@@ -39,6 +39,8 @@ export class ChildRecord {
   sending: boolean;
   /** They did once: the peer's first packet on it says something new only before. */
   everSent: boolean;
+  /** The peer has refused to replace it. */
+  rekeyRefused = false;
   /** The owner was told that it is gone. */
   reportedDown = false;
   #state: ChildState = 'installed';

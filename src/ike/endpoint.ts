@@ -19,20 +19,19 @@ import type { IkeEvent, Path, SignatureAnswer, VerificationAnswer } from './even
 import type { Question } from './host.ts';
 import { endSession, failSession, promoteChild } from './lifecycle.ts';
 import { decodeHeader, type IkeHeader } from './message.ts';
+import { openSession } from './open-session.ts';
 import type { IkeEndpointOptions } from './options.ts';
 import { RefusedMessageError } from './payload.ts';
-import { IkeSession } from './session.ts';
+import type { IkeSession } from './session.ts';
 import { statusOf } from './session-status.ts';
 import type { IkeCounters, IkeSaState, IkeSaStatus } from './status.ts';
 import { Strangers } from './strangers.ts';
 import { beginAuth } from './tasks/auth.ts';
 import { answerSecret, answerSignature, answerVerdict } from './tasks/auth-responder.ts';
 import { closeChild, closeSession } from './tasks/delete.ts';
-import { InitTask } from './tasks/init.ts';
 import { signaturePayloads } from './tasks/proof.ts';
 import { rekeyChild } from './tasks/rekey-child.ts';
 import { handleSessionTimeout, probeLiveness, rekeySession } from './timeouts.ts';
-import { MessageWindow } from './window.ts';
 
 export type { Transmit };
 
@@ -116,7 +115,7 @@ export class IkeEndpoint {
     }
     const path = this.#pathFor(config, options);
     if (!this.#host.hasRoom()) throw new RangeError('there are as many IKE SAs as there may be');
-    this.#open(now, config, path, wanted);
+    openSession(this.#host, now, config, path, wanted);
   }
 
   #config(name: string): ConnectionConfig {
@@ -153,25 +152,6 @@ export class IkeEndpoint {
       throw new RangeError(`connection ${config.name}: the local and the remote address are of different families`);
     }
     return { local, remote };
-  }
-
-  #open(now: number, config: ConnectionConfig, path: Path, wanted: readonly ChildRequest[]): void {
-    const host = this.#host;
-    const session = new IkeSession(host, {
-      initiator: true,
-      spiInitiator: host.newIkeSpi(),
-      spiResponder: 0n,
-      path,
-      state: { name: 'init-sent' },
-      window: new MessageWindow(host.retransmit),
-      config,
-      now,
-    });
-    session.want(wanted);
-    host.addSession(session);
-    const task = new InitTask(session, config);
-    session.active = task;
-    task.send(session, now);
   }
 
   closeConnection(now: number, name: string): void {

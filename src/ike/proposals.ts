@@ -59,13 +59,35 @@ export function ikeWireProposals(configured: readonly IkeProposal[], spi: Uint8A
   }));
 }
 
+/** The same proposals, with a group at the head of those that have it. */
+export function preferGroup(configured: readonly EspProposal[], group: DhGroup | undefined): readonly EspProposal[] {
+  if (group === undefined) return configured;
+  return configured.map((proposal) =>
+    proposal.dh.includes(group)
+      ? { ...proposal, dh: [group, ...proposal.dh.filter((other) => other !== group)] }
+      : proposal,
+  );
+}
+
+/** Those of the proposals that are offered: in IKE_AUTH, where there are no groups, not the same one twice. */
+function offerable(configured: readonly EspProposal[], exchange: ChildExchange): readonly EspProposal[] {
+  if (exchange !== 'ike-auth') return configured;
+  const same = (a: EspProposal, b: EspProposal): boolean =>
+    sameList(a.encryption, b.encryption) && sameList(a.integrity, b.integrity) && sameList(a.esn, b.esn);
+  return configured.filter((proposal, at) => !configured.slice(0, at).some((before) => same(before, proposal)));
+}
+
+function sameList<T>(a: readonly T[], b: readonly T[]): boolean {
+  return a.length === b.length && a.every((entry, at) => entry === b[at]);
+}
+
 /** @param spi ours, of packets to us */
 export function espWireProposals(
   configured: readonly EspProposal[],
   exchange: ChildExchange,
   spi: Uint8Array,
 ): WireProposal[] {
-  return configured.map((proposal, index) => ({
+  return offerable(configured, exchange).map((proposal, index) => ({
     number: index + 1,
     protocol: ProtocolId.ESP,
     spi,
@@ -117,7 +139,7 @@ export function acceptEsp(
   exchange: ChildExchange,
 ): Chosen<EspSuite> | undefined {
   const theirs = onlyAnswer(answer);
-  const ours = theirs && configured[theirs.number - 1];
+  const ours = theirs && offerable(configured, exchange)[theirs.number - 1];
   if (theirs === undefined || ours === undefined) return undefined;
   // A group out of nowhere in IKE_AUTH, which offers none, is no subset of the offer.
   const strayGroup = theirs.transforms.some((entry) => entry.type === TransformType.DH && entry.id !== TRANSFORM_NONE);

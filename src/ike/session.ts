@@ -2,7 +2,6 @@
  * One IKE SA: its state, its window and tasks, its children and timers. What the exchanges say stands in `tasks/`;
  * here is how messages get in and out and who is asked to process them.
  */
-
 import type { SocketAddress } from '../base/address.ts';
 import { invariant } from '../base/assert.ts';
 import { Deadlines } from '../base/deadlines.ts';
@@ -16,7 +15,7 @@ import type { Failure } from './failure.ts';
 import type { Host } from './host.ts';
 import { endSession } from './lifecycle.ts';
 import type { IkeHeader } from './message.ts';
-import { isIkeOnly, type NatStatus, NO_NAT } from './nat.ts';
+import { type NatStatus, NO_NAT } from './nat.ts';
 import { DEFAULT_FRAGMENT_SIZE, datagramSizes, type Outgoing, sealOutgoing } from './outgoing.ts';
 import type { Payload } from './payload.ts';
 import { shownAt } from './peers.ts';
@@ -115,6 +114,9 @@ export class IkeSession {
   /** The first of the IKE SAs that this one is the latest of; itself, when it replaced none. */
   origin: Origin | undefined;
   lastHeardAt: number | undefined;
+  /** The IKE SA that this one takes the place of, and when one was last begun in the place of this one. */
+  successorOf: IkeSession | undefined;
+  supersededAt: number | undefined;
   /** The owner was told that the peer speaks from where ESP cannot follow it. */
   toldOfPath = false;
   /** When the peer was last probed, because another IKE SA may have replaced this one. */
@@ -163,20 +165,6 @@ export class IkeSession {
   get encapsulated(): boolean {
     const { pretended, localBehindNat, remoteBehindNat } = this.nat;
     return pretended || localBehindNat || remoteBehindNat;
-  }
-
-  /** Why there can be no CHILD SA: ESP has to go in UDP here, and the peer does not do that. */
-  get lacksEncapsulation(): string | undefined {
-    const { host, config, encapsulated } = this;
-    if (encapsulated || (host.rawEsp && config?.nat.mode !== 'force')) return undefined;
-    return 'ESP is to go in UDP, and the peer has no NAT traversal: switch it on there, or off here';
-  }
-
-  /** Why a CHILD SA could not send: ESP has to go in UDP, and IKE is spoken where there is none (RFC 7296 §2.23). */
-  get lacksEspPort(): string | undefined {
-    if (!this.encapsulated || !isIkeOnly(this.path.local)) return undefined;
-    const { port } = this.path.local;
-    return `ESP is to go in UDP, and the peer speaks IKE to port ${port}, which carries no ESP: it has to move to the port for NAT traversal, 4500`;
   }
 
   /** Goes to another state; leaving for good wipes the keys. */

@@ -117,7 +117,7 @@ describe('the default proposals', () => {
   });
 
   it('offer AEADs first, in a proposal of their own', () => {
-    for (const [aead, plain] of [defaultIkeProposals, defaultEspProposals]) {
+    for (const [aead, plain] of [defaultIkeProposals, defaultEspProposals, defaultEspProposals.slice(2)]) {
       expect(need(aead).encryption.every((cipher) => cipher.aead)).toBe(true);
       expect(need(aead).integrity).toStrictEqual([]);
       expect(need(plain).encryption.some((cipher) => cipher.aead)).toBe(false);
@@ -128,6 +128,11 @@ describe('the default proposals', () => {
   it('guess Curve25519 first and prefer extended sequence numbers', () => {
     for (const { dh } of defaultIkeProposals) expect(need(dh[0]).name).toBe('x25519');
     for (const { esn } of defaultEspProposals) expect(esn).toStrictEqual([true, false]);
+  });
+
+  it('of ESP take a key exchange of its own, and do without one where the peer has none', () => {
+    const groups = defaultEspProposals.map(({ dh }) => dh);
+    expect(groups).toStrictEqual([need(defaultIkeProposals[0]).dh, need(defaultIkeProposals[0]).dh, [], []]);
   });
 
   it.each(providers)('are wholly supported by $name', (provider) => {

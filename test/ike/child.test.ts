@@ -88,7 +88,7 @@ describe.each(sides)('a CHILD SA, from side %s', (side) => {
   });
 
   it('is rekeyed with the group that the peer asks for', () => {
-    const proposals = { mine: 'aes128gcm16-ecp256-x25519', theirs: 'aes128gcm16-x25519' };
+    const proposals = { mine: 'aes128gcm16-ecp256-ecp384', theirs: 'aes128gcm16-ecp384' };
     const of = (text: string) => connection({ children: [child('c', { proposals: [parseEspProposalString(text)] })] });
     const [a, b] = side === 'a' ? [proposals.mine, proposals.theirs] : [proposals.theirs, proposals.mine];
     const pair = established({ a: of(a), b: mirrored(of(b)) });
@@ -96,6 +96,17 @@ describe.each(sides)('a CHILD SA, from side %s', (side) => {
     pair.run();
     expectSame(pair, 1);
     expect(pair.sent).toHaveLength(6);
+    expect(pair.a.child.dhGroup).toBe('ecp384');
+  });
+
+  it('is rekeyed with the group of the IKE SA first, which the peer has', () => {
+    const of = (text: string) => connection({ children: [child('c', { proposals: [parseEspProposalString(text)] })] });
+    const [a, b] = ['aes128gcm16-ecp256-x25519', 'aes128gcm16-x25519-ecp256'];
+    const pair = established({ a: of(side === 'a' ? a! : b!), b: mirrored(of(side === 'a' ? b! : a!)) });
+    rekey(pair, pair[side]);
+    pair.run();
+    expectSame(pair, 1);
+    expect(pair.sent).toHaveLength(4);
     expect(pair.a.child.dhGroup).toBe('x25519');
   });
 

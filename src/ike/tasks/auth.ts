@@ -17,7 +17,9 @@ import { credentialOf } from '../peers.ts';
 import type { IkeSession } from '../session.ts';
 import { type IkeCrypto, type SessionState, type SetUp, type Verifying, wipeCrypto } from '../session-state.ts';
 import { certificateRequests } from '../signature.ts';
-import { acceptAnswer, type ChildOffer, makeOffer, offerPayloads } from './child-exchange.ts';
+import { settleSuccessor } from '../successor.ts';
+import { acceptAnswer } from './child-exchange.ts';
+import { type ChildOffer, makeOffer, offerPayloads } from './child-offer.ts';
 import { DeleteChildTask, rejectPeer } from './delete.ts';
 import { askSignature, askVerdict, copyIdentity, formatVerdict, signedBy } from './proof.ts';
 import type { Task } from './task.ts';
@@ -190,6 +192,7 @@ export class AuthTask implements Task, Verifying {
     this.#finishChild(session, now, payloads);
     this.abandon();
     session.host.established(now, session, false);
+    if (session.successorOf !== undefined) settleSuccessor(session, now);
   }
 
   #reject(

@@ -3,97 +3,29 @@
  * CREATE_CHILD_SA for a new child and for one that is rekeyed.
  */
 import { readU32 } from '../../base/bytes.ts';
-import { formatProposal } from '../../crypto/proposal-text.ts';
 import { type DhGroup, type DhKeyPair, InvalidPublicValueError } from '../../crypto/types.ts';
 import { canNarrow, chooseNarrowing, explainPairMismatch, narrowPair } from '../../policy/narrow.ts';
-import { formatSelectors, type SelectorPair } from '../../policy/selector.ts';
+import type { SelectorPair } from '../../policy/selector.ts';
 import type { AgreedChild } from '../agreed-child.ts';
 import { type ChildFacts, childSpiBytes } from '../child.ts';
-import type { ChildAsk } from '../child-request.ts';
 import type { ChildConfig } from '../config.ts';
+import { lacksEncapsulation, lacksEspPort } from '../encapsulation.ts';
 import type { Failure } from '../failure.ts';
-import { failureFrom, findError, misbehaved } from '../failure.ts';
+import { findError, misbehaved } from '../failure.ts';
 import { NotifyType, ProtocolId } from '../iana.ts';
 import { type ChildKeys, deriveChildKeys, type Nonces } from '../keys.ts';
 import { findNotify, findPayload, type Payload } from '../payload.ts';
-import { type NotifyPayload, notifyPayload } from '../payloads/notify.ts';
+import { notifyPayload } from '../payloads/notify.ts';
 import { explainNoProposal } from '../proposal-report.ts';
-import {
-  acceptEsp,
-  answerProposal,
-  type ChildExchange,
-  type Chosen,
-  chooseEsp,
-  type EspSuite,
-  espWireProposals,
-} from '../proposals.ts';
+import { acceptEsp, answerProposal, type ChildExchange, type Chosen, chooseEsp, type EspSuite } from '../proposals.ts';
 import type { IkeSession } from '../session.ts';
 import { cryptoOf } from '../session-state.ts';
 import { type ChildAnswer, conflictOf, refusal, refuseClaim } from './child-answer.ts';
+import { type ChildOffer, explainRefusal, NONCE_LENGTH } from './child-offer.ts';
 import { type AgreedTraffic, agreeTraffic, asSeenHere } from './transport.ts';
-
-/** Bytes of our nonces: at least half the key of any prf, and at least 16 (RFC 7296 §2.10). */
-export const NONCE_LENGTH = 32;
 
 /** SPIs below are reserved (RFC 4303 §2.1). */
 const FIRST_SPI = 256;
-
-/** Our half of the negotiation as initiator. */
-export interface ChildOffer {
-  readonly ask: ChildAsk;
-  readonly exchange: ChildExchange;
-  readonly spiIn: number;
-  /** Empty in IKE_AUTH, which uses the nonces of IKE_SA_INIT. */
-  readonly nonce: Uint8Array;
-  readonly keyPair: DhKeyPair | undefined;
-}
-
-/** @param group for the CHILD SA's own key exchange; by default the one that is preferred */
-export function makeOffer(
-  session: IkeSession,
-  ask: ChildAsk,
-  exchange: ChildExchange,
-  group: DhGroup | undefined = ask.config.proposals[0]?.dh[0],
-): ChildOffer {
-  const { host } = session;
-  const create = exchange === 'create-child';
-  const spiIn = host.newChildSpi();
-  host.emit({ type: 'child-offered', connection: session.connectionName, spiIn });
-  return {
-    ask,
-    exchange,
-    spiIn,
-    nonce: create ? host.random(NONCE_LENGTH) : new Uint8Array(0),
-    keyPair: create && group !== undefined ? host.crypto.dhKeyPair(group, host.random) : undefined,
-  };
-}
-
-export function offerPayloads(offer: ChildOffer): Payload[] {
-  const { exchange, spiIn, nonce, keyPair } = offer;
-  const { config, selectors } = offer.ask;
-  const payloads: Payload[] = [];
-  if (config.mode === 'transport') payloads.push(notifyPayload(NotifyType.USE_TRANSPORT_MODE));
-  payloads.push({ type: 'sa', proposals: espWireProposals(config.proposals, exchange, childSpiBytes(spiIn)) });
-  if (exchange === 'create-child') payloads.push({ type: 'nonce', data: nonce });
-  if (keyPair !== undefined) payloads.push({ type: 'ke', group: keyPair.group.id, data: keyPair.publicValue });
-  payloads.push(
-    { type: 'tsi', selectors: selectors.local, unknown: 0 },
-    { type: 'tsr', selectors: selectors.remote, unknown: 0 },
-  );
-  return payloads;
-}
-
-/** The group that INVALID_KE_PAYLOAD asks for, if it is one that we offered and did not use (RFC 7296 §1.3). */
-export function suggestedGroup(
-  notify: NotifyPayload,
-  offered: readonly { readonly dh: readonly DhGroup[] }[],
-  tried: ReadonlySet<number>,
-): DhGroup | undefined {
-  if (notify.data.length !== 2) return undefined;
-  const id = (notify.data[0]! << 8) | notify.data[1]!;
-  if (tried.has(id)) return undefined;
-  return offered.flatMap((proposal) => proposal.dh).find((group) => group.id === id);
-}
 
 export type ChildOutcome =
   | { readonly ok: true; readonly child: AgreedChild }
@@ -110,7 +42,7 @@ export function acceptAnswer(
   replaces: number | undefined,
 ): ChildOutcome {
   const error = findError(payloads);
-  if (error !== undefined) return { ok: false, failure: explainRefusal(error, offer.ask), created: false };
+  if (error !== undefined) return { ok: false, failure: explainRefusal(error, offer), created: false };
   const { config, selectors: offered } = offer.ask;
   const refuse = (failure: Failure): ChildOutcome => ({ ok: false, failure, created: true });
 
@@ -120,7 +52,7 @@ export function acceptAnswer(
   if (sa === undefined || tsi === undefined || tsr === undefined) {
     return { ok: false, failure: misbehaved('the answer has no SA, TSi or TSr payload'), created: false };
   }
-  const chosen = acceptEsp(sa.proposals, config.proposals, offer.exchange);
+  const chosen = acceptEsp(sa.proposals, offer.proposals, offer.exchange);
   const spiOut = chosen === undefined ? undefined : espSpi(chosen.peerSpi);
   if (chosen === undefined || spiOut === undefined) return refuse(misbehaved('the peer chose what was not offered'));
   if (!session.host.isChildSpiFree(offer.spiIn)) {
@@ -152,21 +84,6 @@ export function acceptAnswer(
   const agreed = { ...traffic, offered };
   const facts = childFacts(session, config, chosen.suite, agreed, spiIn, spiOut, replaces, payloads);
   return { ok: true, child: { facts, keys, initiator: true, nonces } };
-}
-
-function explainRefusal(error: NotifyPayload, { config, selectors }: ChildAsk): Failure {
-  switch (error.notify) {
-    case NotifyType.NO_PROPOSAL_CHOSEN:
-      return failureFrom(error, `offered for child ${config.name}: ${config.proposals.map(formatProposal).join(', ')}`);
-    case NotifyType.TS_UNACCEPTABLE:
-    case NotifyType.SINGLE_PAIR_REQUIRED: {
-      const { local, remote } = selectors;
-      const offered = `local ${formatSelectors(local)}, remote ${formatSelectors(remote)}`;
-      return failureFrom(error, `offered for child ${config.name}: ${offered}`);
-    }
-    default:
-      return failureFrom(error, `child ${config.name} was refused`);
-  }
 }
 
 /** The DH result when the suite wants one, nothing when it wants none. */
@@ -267,7 +184,7 @@ export function answerOffer(
   if (claim.conflict !== '') session.note('warn', `the request of the peer was narrowed: ${claim.conflict}`);
   const traffic = agreeTraffic(session, config, selectors, proposed);
   if (typeof traffic === 'string') return refusal(NotifyType.TS_UNACCEPTABLE, 'TS_UNACCEPTABLE', traffic);
-  const noEsp = session.lacksEncapsulation ?? session.lacksEspPort;
+  const noEsp = lacksEncapsulation(session) ?? lacksEspPort(session);
   if (noEsp !== undefined) {
     host.count('path-refused');
     return refusal(NotifyType.NO_PROPOSAL_CHOSEN, 'NO_PROPOSAL_CHOSEN', noEsp);

@@ -5,21 +5,17 @@ import { samePair } from '../../policy/selector.ts';
 import type { AgreedChild } from '../agreed-child.ts';
 import { areLikes, type ChildRecord, childSpiBytes, randomBelow } from '../child.ts';
 import { askFor, type ChildAsk, type ChildRequest, singlePair } from '../child-request.ts';
+import { lacksEspPort } from '../encapsulation.ts';
 import { type Failure, findError } from '../failure.ts';
 import { ExchangeType, NotifyType, ProtocolId } from '../iana.ts';
 import type { Nonces } from '../keys.ts';
 import { installChild } from '../lifecycle.ts';
+import { supersede } from '../open-session.ts';
 import { findNotify, findPayload, type Payload } from '../payload.ts';
 import { notifyPayload, saNotifyPayload } from '../payloads/notify.ts';
 import type { IkeSession } from '../session.ts';
-import {
-  acceptAnswer,
-  answerOffer,
-  type ChildOffer,
-  makeOffer,
-  offerPayloads,
-  suggestedGroup,
-} from './child-exchange.ts';
+import { acceptAnswer, answerOffer } from './child-exchange.ts';
+import { type ChildOffer, makeOffer, offerPayloads, suggestedGroup } from './child-offer.ts';
 import { closeSession, DeleteChildTask } from './delete.ts';
 import type { Task } from './task.ts';
 
@@ -160,7 +156,7 @@ export class CreateChildTask extends ChildTask {
     this.#made.length = 0;
     this.#ask = session.state.name === 'established' ? askFor(session, this.request) : undefined;
     if (this.#ask === undefined) return undefined;
-    const detail = session.lacksEspPort;
+    const detail = lacksEspPort(session);
     if (detail === undefined) return this.offer(session, this.#ask);
     session.host.count('path-refused');
     session.fail({ reason: 'peer-misbehaved', detail }, this.#ask.config, true, this.#ask.part);
@@ -196,7 +192,8 @@ export class CreateChildTask extends ChildTask {
     if (askFor(session, this.request) === undefined) return;
     const narrower = singlePair(this.request, notify);
     if (narrower !== undefined) session.enqueue(now, new CreateChildTask(narrower));
-    else session.fail(failure, this.#ask?.config, true, this.#ask?.part);
+    else if (hasUsable(session) || !supersede(session, now, notify, this.request))
+      session.fail(failure, this.#ask?.config, true, this.#ask?.part);
   }
 
   protected busy(session: IkeSession, now: number): void {
@@ -204,6 +201,10 @@ export class CreateChildTask extends ChildTask {
     const at = retryTime(session, now);
     if (at !== undefined) session.defer(at, new CreateChildTask(this.request));
   }
+}
+
+function hasUsable(session: IkeSession): boolean {
+  return [...session.children.values()].some(({ usable }) => usable);
 }
 
 function hasUsableLike(session: IkeSession, child: ChildRecord): boolean {

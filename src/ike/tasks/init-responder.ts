@@ -19,7 +19,8 @@ import { answerProposal, type Chosen, chooseIke } from '../proposals.ts';
 import { IkeSession } from '../session.ts';
 import { certificateRequests, hashAlgorithmsNotify, hashAlgorithmsOf, usesSignatures } from '../signature.ts';
 import { MessageWindow } from '../window.ts';
-import { deriveShared, NONCE_LENGTH } from './child-exchange.ts';
+import { deriveShared } from './child-exchange.ts';
+import { NONCE_LENGTH } from './child-offer.ts';
 import { bindKeys } from './init.ts';
 
 /** Authorities that are named to somebody who has proved nothing, in a message that cannot be fragmented. */

@@ -7,6 +7,7 @@
 import { formatProposal } from '../../crypto/proposal-text.ts';
 import type { CryptoProvider, DhGroup, DhKeyPair } from '../../crypto/types.ts';
 import type { ConnectionConfig } from '../config.ts';
+import { lacksEncapsulation } from '../encapsulation.ts';
 import type { Path } from '../events.ts';
 import { type Failure, failureFrom, findError } from '../failure.ts';
 import { ExchangeType, NotifyType } from '../iana.ts';
@@ -22,7 +23,8 @@ import type { IkeSession } from '../session.ts';
 import { type IkeCrypto, wipeCrypto } from '../session-state.ts';
 import { authoritiesOf, hashAlgorithmsNotify, hashAlgorithmsOf, usesSignatures } from '../signature.ts';
 import { askOwnProof } from './auth.ts';
-import { deriveShared, NONCE_LENGTH, suggestedGroup } from './child-exchange.ts';
+import { deriveShared } from './child-exchange.ts';
+import { NONCE_LENGTH, suggestedGroup } from './child-offer.ts';
 import type { Task } from './task.ts';
 
 /** How long an attempt goes on after an answer that refuses it and that anybody could have sent. */
@@ -146,8 +148,9 @@ export class InitTask implements Task {
       return;
     }
     session.nat = this.#natOf(session, path, message);
-    if (session.lacksEncapsulation !== undefined) {
-      this.#suspect(session, now, { reason: 'peer-misbehaved', detail: session.lacksEncapsulation });
+    const problem = lacksEncapsulation(session);
+    if (problem !== undefined) {
+      this.#suspect(session, now, { reason: 'peer-misbehaved', detail: problem });
       return;
     }
     const shared = deriveShared(this.#keyPair, ke.data);
@@ -209,6 +212,8 @@ export class InitTask implements Task {
  * authenticates, and what it was wanted for is done on the other.
  */
 function adopted(session: IkeSession, now: number): boolean {
+  // One that is to replace the other is wanted beside it.
+  if (session.successorOf !== undefined) return false;
   const other = session.host.establishedOf(session.connectionName, session.path.remote.address);
   if (other === undefined) return false;
   session.host.bringUp(now, other, session.wanted);

@@ -14,6 +14,7 @@ import type { ChildConfig } from '../config.ts';
 import type { Failure } from '../failure.ts';
 import { NotifyType } from '../iana.ts';
 import { dropChild, installChild } from '../lifecycle.ts';
+import { supersede } from '../open-session.ts';
 import type { Payload } from '../payload.ts';
 import { type NotifyPayload, notifyPayload, saNotifyPayload } from '../payloads/notify.ts';
 import type { IkeSession } from '../session.ts';
@@ -89,6 +90,10 @@ export class RekeyChildTask extends ChildTask {
     session.fail(failure, currentConfig(session, child), true, partOf(child));
     child.enter('installed');
     child.timers.set('rekey', now + REFUSED_WAIT);
+    // Twice, or when there is no time for another attempt: a new IKE SA replaces what cannot be replaced here.
+    const isLast = (child.timers.get('expire') ?? Number.POSITIVE_INFINITY) < now + 2 * REFUSED_WAIT;
+    if (child.rekeyRefused || isLast) supersede(session, now, notify, requestOf(child));
+    child.rekeyRefused = true;
   }
 
   protected busy(session: IkeSession, now: number): void {

@@ -1,0 +1,46 @@
+/** The tunnels of an engine: by name, by the number that the data plane knows them by, and by their connections. */
+import type { CounterMemory } from './commands.ts';
+import type { TunnelConfig } from './config.ts';
+import { Tunnel } from './tunnel.ts';
+
+export class TunnelTable {
+  // BOUNDED: the owner's configuration, all three.
+  readonly #byName = new Map<string, Tunnel>();
+  readonly #byIndex: (Tunnel | undefined)[] = [];
+  readonly #byConnection = new Map<string, Tunnel>();
+
+  /** A tunnel with a number that is free; not in the table yet. @throws RangeError when its name is taken */
+  make(config: TunnelConfig, memory: CounterMemory): Tunnel {
+    if (this.#byName.has(config.name)) throw new RangeError(`there is a tunnel named ${config.name} already`);
+    const free = this.#byIndex.indexOf(undefined);
+    return new Tunnel(free < 0 ? this.#byIndex.length : free, config, memory);
+  }
+
+  add(tunnel: Tunnel): void {
+    for (const { name } of tunnel.config.connections) this.#byConnection.set(name, tunnel);
+    this.#byIndex[tunnel.index] = tunnel;
+    this.#byName.set(tunnel.config.name, tunnel);
+  }
+
+  delete(tunnel: Tunnel): void {
+    for (const { name } of tunnel.config.connections) this.#byConnection.delete(name);
+    this.#byIndex[tunnel.index] = undefined;
+    this.#byName.delete(tunnel.config.name);
+  }
+
+  get(name: string): Tunnel | undefined {
+    return this.#byName.get(name);
+  }
+
+  at(index: number): Tunnel | undefined {
+    return this.#byIndex[index];
+  }
+
+  of(connection: string): Tunnel | undefined {
+    return this.#byConnection.get(connection);
+  }
+
+  values(): Iterable<Tunnel> {
+    return this.#byName.values();
+  }
+}

@@ -1,0 +1,115 @@
+/**
+ * Our half of an exchange that makes a CHILD SA, as initiator: what is offered (RFC 7296 §1.3.1, §2.9, §2.17), and what a
+ * refusal of it may mean.
+ */
+import type { EspProposal } from '../../crypto/proposal.ts';
+import { formatProposal } from '../../crypto/proposal-text.ts';
+import type { DhGroup, DhKeyPair } from '../../crypto/types.ts';
+import { formatSelectors } from '../../policy/selector.ts';
+import { childSpiBytes } from '../child.ts';
+import type { ChildAsk } from '../child-request.ts';
+import { type Failure, failureFrom } from '../failure.ts';
+import { NotifyType } from '../iana.ts';
+import type { Payload } from '../payload.ts';
+import { type NotifyPayload, notifyPayload } from '../payloads/notify.ts';
+import { type ChildExchange, espWireProposals, preferGroup } from '../proposals.ts';
+import type { IkeSession } from '../session.ts';
+import { cryptoOf } from '../session-state.ts';
+
+/** Bytes of our nonces: at least half the key of any prf, and at least 16 (RFC 7296 §2.10). */
+export const NONCE_LENGTH = 32;
+
+/** Our half of the negotiation as initiator. */
+export interface ChildOffer {
+  readonly ask: ChildAsk;
+  /** Those of the child, as they are offered. */
+  readonly proposals: readonly EspProposal[];
+  readonly exchange: ChildExchange;
+  readonly spiIn: number;
+  /** Empty in IKE_AUTH, which uses the nonces of IKE_SA_INIT. */
+  readonly nonce: Uint8Array;
+  readonly keyPair: DhKeyPair | undefined;
+}
+
+/**
+ * @param group for the CHILD SA's own key exchange; by default that of the IKE SA, which the peer has, where the child takes
+ * it, else the first
+ */
+export function makeOffer(
+  session: IkeSession,
+  ask: ChildAsk,
+  exchange: ChildExchange,
+  group?: DhGroup | undefined,
+): ChildOffer {
+  const { host } = session;
+  const proposals = preferGroup(ask.config.proposals, cryptoOf(session.state)?.suite.dh);
+  const ownGroup = group ?? proposals[0]?.dh[0];
+  const create = exchange === 'create-child';
+  const spiIn = host.newChildSpi();
+  host.emit({ type: 'child-offered', connection: session.connectionName, spiIn });
+  return {
+    ask,
+    proposals,
+    exchange,
+    spiIn,
+    nonce: create ? host.random(NONCE_LENGTH) : new Uint8Array(0),
+    keyPair: create && ownGroup !== undefined ? host.crypto.dhKeyPair(ownGroup, host.random) : undefined,
+  };
+}
+
+export function offerPayloads(offer: ChildOffer): Payload[] {
+  const { proposals, exchange, spiIn, nonce, keyPair } = offer;
+  const { config, selectors } = offer.ask;
+  const payloads: Payload[] = [];
+  if (config.mode === 'transport') payloads.push(notifyPayload(NotifyType.USE_TRANSPORT_MODE));
+  payloads.push({ type: 'sa', proposals: espWireProposals(proposals, exchange, childSpiBytes(spiIn)) });
+  if (exchange === 'create-child') payloads.push({ type: 'nonce', data: nonce });
+  if (keyPair !== undefined) payloads.push({ type: 'ke', group: keyPair.group.id, data: keyPair.publicValue });
+  payloads.push(
+    { type: 'tsi', selectors: selectors.local, unknown: 0 },
+    { type: 'tsr', selectors: selectors.remote, unknown: 0 },
+  );
+  return payloads;
+}
+
+/** The group that INVALID_KE_PAYLOAD asks for, if it is one that we offered and did not use (RFC 7296 §1.3). */
+export function suggestedGroup(
+  notify: NotifyPayload,
+  offered: readonly { readonly dh: readonly DhGroup[] }[],
+  tried: ReadonlySet<number>,
+): DhGroup | undefined {
+  if (notify.data.length !== 2) return undefined;
+  const id = (notify.data[0]! << 8) | notify.data[1]!;
+  if (tried.has(id)) return undefined;
+  return offered.flatMap((proposal) => proposal.dh).find((group) => group.id === id);
+}
+
+/** The peer refused what was offered. */
+export function explainRefusal(error: NotifyPayload, offer: ChildOffer): Failure {
+  const { config, selectors } = offer.ask;
+  switch (error.notify) {
+    case NotifyType.NO_PROPOSAL_CHOSEN: {
+      const offered = `offered for child ${config.name}: ${offer.proposals.map(formatProposal).join(', ')}`;
+      return failureFrom(error, `${offered}${explainGroups(offer)}`);
+    }
+    case NotifyType.TS_UNACCEPTABLE:
+    case NotifyType.SINGLE_PAIR_REQUIRED: {
+      const { local, remote } = selectors;
+      const offered = `local ${formatSelectors(local)}, remote ${formatSelectors(remote)}`;
+      return failureFrom(error, `offered for child ${config.name}: ${offered}`);
+    }
+    default:
+      return failureFrom(error, `child ${config.name} was refused`);
+  }
+}
+
+/** IKE_AUTH hides whether the two agree about a key exchange of the CHILD SA's own (RFC 7296 §1.2): a peer's "PFS". */
+function explainGroups({ exchange, proposals }: ChildOffer): string {
+  const groups = [...new Set(proposals.flatMap(({ dh }) => dh))].map(({ name }) => name);
+  const without = proposals.some(({ dh }) => dh.length === 0);
+  if (exchange === 'ike-auth' || (groups.length > 0 && without)) return '';
+  const hidden = '; IKE_AUTH has no groups, so a peer that accepted the same there may refuse it now';
+  return without
+    ? `${hidden} without a group: where it wants one ("PFS"), name it here, as dh='…' in <proposal> of <esp>`
+    : `${hidden} with a group (${groups.join(', ')}): where it wants none, or another ("PFS"), change dh='…' in <proposal> of <esp>`;
+}
