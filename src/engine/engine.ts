@@ -76,12 +76,11 @@ export class Engine {
   /** @throws RangeError, with nothing changed, when a name is taken or the configuration cannot be worked with */
   addTunnel(config: TunnelConfig): void {
     const tunnel = this.#tunnels.make(config, this.#counterMemory);
-    const { index } = tunnel;
     this.ike.addConnections(config.connections);
     this.#tunnels.add(tunnel);
     const { policy, counters } = tunnel;
     const more = { hold: config.hold ?? DEFAULT_HOLD, fragmentSeed: this.#fragmentSeed };
-    this.#port.send({ type: 'add-tunnel', tunnel: index, policy, counters, ...more });
+    this.#port.send({ type: 'add-tunnel', tunnel: tunnel.index, policy, counters, ...more });
   }
 
   /** Deletes the tunnel's SAs, telling the peer, and forgets it. Drain `pollTransmit` afterwards. */
@@ -149,12 +148,12 @@ export class Engine {
    */
   flush(now: number, deliver: (tunnel: string, batch: PacketBatch) => void): void {
     if (!this.hasGathered) return;
-    this.#now = now;
-    this.planes?.flush(now, (index, batch) => {
-      const tunnel = this.#tunnels.at(index);
-      if (tunnel !== undefined) deliver(tunnel.config.name, batch);
+    this.#act(now, () => {
+      this.planes?.flush(now, (index, batch) => {
+        const tunnel = this.#tunnels.at(index);
+        if (tunnel !== undefined) deliver(tunnel.config.name, batch);
+      });
     });
-    this.#drainIke(now);
   }
 
   /**

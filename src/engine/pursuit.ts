@@ -88,8 +88,10 @@ export class Pursuit {
   }
 
   initiateMissing(now: number, tunnel: Tunnel): void {
-    const connections = new Set(tunnel.takeMissing().map(({ connection }) => connection));
-    for (const connection of connections) this.#initiate(now, tunnel, connection);
+    const connections = new Set(tunnel.wantedAgain().map(({ connection }) => connection));
+    for (const connection of connections) {
+      if (this.#initiate(now, tunnel, connection)) tunnel.wasAskedFor(connection);
+    }
   }
 
   /** An SA came up: when it was the last that was missing, the next loss finds things as they were at the start. */
@@ -102,7 +104,7 @@ export class Pursuit {
   /** An attempt of ours failed. */
   failed(now: number, tunnel: Tunnel, event: Extract<IkeEvent, { type: 'failed' }>): void {
     const { child, selectors, reason, connection } = event;
-    if (reason === 'SINGLE_PAIR_REQUIRED' && tunnel.pursuit !== 'none') {
+    if (reason === 'SINGLE_PAIR_REQUIRED' && selectors === undefined && tunnel.pursuit !== 'none') {
       // The peer makes one for the addresses of a packet.
       this.#options.port.send({ type: 'ask-again', tunnel: tunnel.index });
       return;
@@ -154,33 +156,37 @@ export class Pursuit {
     tunnel.pursuit = mode;
   }
 
-  /** One child, or all that the connection lacks. IKE takes another call for what is under negotiation as the same. */
+  /**
+   * One child, or all that the connection lacks. IKE takes another call for what is under negotiation as the same. False when
+   * it could not begin.
+   */
   #initiate(
     now: number,
     tunnel: Tunnel,
     connection: ConnectionConfig,
     what: Pick<InitiateOptions, 'child' | 'selectors' | 'trigger'> = {},
-  ): void {
+  ): boolean {
     const { ike, localAddressFor, report } = this.#options;
     const { address } = connection.remote;
-    if (address === undefined) return;
-    const fail = (reason: LocalFailure, detail: string): void => {
+    if (address === undefined) return false;
+    const fail = (reason: LocalFailure, detail: string): false => {
       const remote = { address, port: connection.remote.port };
       report({ type: 'failed', tunnel: tunnel.config.name, child: what.child, reason, detail, remote });
       tunnel.retry.plan(now);
+      return false;
     };
     const source = connection.local.address ?? localAddressFor(address);
     if (source === undefined) {
-      fail('no-route', `this host has no route to ${formatAddress(address)}`);
-      return;
+      return fail('no-route', `this host has no route to ${formatAddress(address)}`);
     }
     try {
       ike.initiate(now, connection.name, { ...what, local: { address: source, port: connection.local.port } });
     } catch (error) {
       // The table of IKE SAs is full, or the addresses do not fit each other: no reason to stop the other tunnels.
       if (!(error instanceof RangeError)) throw error;
-      fail('not-possible', error.message);
+      return fail('not-possible', error.message);
     }
+    return true;
   }
 }
 

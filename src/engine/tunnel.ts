@@ -170,11 +170,14 @@ export class Tunnel {
     return [...this.plans].filter(({ child }) => child.pfp === undefined && !this.#up.has(child.name));
   }
 
-  /** The same with those that have lost a part, each of which is told once: what the peer refuses, packets ask for. */
-  takeMissing(): ChildPlan[] {
+  /** The same with those that have lost a part, until they were asked for once: what the peer refuses, packets ask for. */
+  wantedAgain(): ChildPlan[] {
     const lost = [...this.plans].filter(({ child }) => this.#partLost.has(child.name) && this.#up.has(child.name));
-    this.#partLost.clear();
     return [...this.missing(), ...lost];
+  }
+
+  wasAskedFor({ children }: ConnectionConfig): void {
+    for (const { name } of children) this.#partLost.delete(name);
   }
 
   /** How many SAs of a child there are for the same packets. */

@@ -82,7 +82,7 @@ describe('a peer that disagrees about the group', () => {
       expect(b.engine.ike.status()).toHaveLength(1);
       expect(a.tunnel().children.size).toBe(1);
       // Whichever side found that it cannot replace it, that side closed it.
-    expect(a.of('ike-down').every(({ reason }) => reason === 'redundant' || reason === 'deleted-by-peer')).toBe(true);
+      expect(a.of('ike-down').every(({ reason }) => reason === 'redundant' || reason === 'deleted-by-peer')).toBe(true);
       expect(a.of('failed').length).toBeLessThanOrEqual(12);
     },
   );

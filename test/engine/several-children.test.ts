@@ -74,6 +74,23 @@ describe('a peer that takes one pair of ranges a CHILD SA', () => {
     expect(test.a.of('child-up')).toHaveLength(2);
   });
 
+  it('is asked for all pairs, however many there are on both sides', () => {
+    const selectors = pair(['10.1.0.0/24', '10.5.0.0/24'], [...REMOTE, '10.4.0.0/24']);
+    const entry = protect({ selectors });
+    const a = tunnel({ connections: [connection({ children: [child('c', { selectors })] })], policy: [entry] });
+    const parts = selectors.local.flatMap((mine) =>
+      selectors.remote.map((theirs) => ({ local: [mine], remote: [theirs] })),
+    );
+    const b = tunnel({
+      connections: [connection({ children: parts.map((part, i) => child(`c${i}`, { selectors: part })) })],
+      policy: parts.map((part, i) => protect({ name: `c${i}`, child: `c${i}`, selectors: part })),
+    });
+    const test = enginePair({ a: { ...a, start: 'initiate' }, b: opposite(b) });
+    test.net.run(5_000);
+    expect(agreed(test.a)).toEqual(parts.map(formatSelectorPair).sort());
+    expect(test.a.of('failed')).toEqual([]);
+  });
+
   it.each(['a', 'b'] as const)('keeps each part over a rekeying by %s', (side) => {
     const test = enginePair({ a: ours({ start: 'initiate' }), b: byPairs() });
     test.net.run(3_000);

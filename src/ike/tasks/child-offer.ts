@@ -33,7 +33,7 @@ export interface ChildOffer {
 
 /**
  * @param group for the CHILD SA's own key exchange; by default that of the IKE SA, which the peer has, where the child takes
- * it, else the first
+ * it, else the first. A peer that chooses a proposal without a group has no use for it.
  */
 export function makeOffer(
   session: IkeSession,
@@ -43,7 +43,7 @@ export function makeOffer(
 ): ChildOffer {
   const { host } = session;
   const proposals = preferGroup(ask.config.proposals, cryptoOf(session.state)?.suite.dh);
-  const ownGroup = group ?? proposals[0]?.dh[0];
+  const ownGroup = group ?? proposals.find(({ dh }) => dh.length > 0)?.dh[0];
   const create = exchange === 'create-child';
   const spiIn = host.newChildSpi();
   host.emit({ type: 'child-offered', connection: session.connectionName, spiIn });
