@@ -342,7 +342,7 @@ export class Engine {
         // One that could not be installed was never up for the owner.
         if (child === undefined) return false;
         this.#sas.close(now, child, event.reason, event.replaced);
-        if (tunnel !== undefined) this.#pursuit.childWentDown(now, tunnel, event.reason, child.summary, event.replaced);
+        if (tunnel !== undefined) this.#pursuit.childWentDown(now, tunnel, event.reason, child.summary);
         return true;
       }
       case 'ike-up':

@@ -133,9 +133,9 @@ export class Pursuit {
     }
   }
 
-  /** A CHILD SA went down; `replaced` where another of its peer carries its packets. */
-  childWentDown(now: number, tunnel: Tunnel, reason: DownReason, child: ChildSummary, replaced: boolean): void {
-    const isLoss = tunnel.wanted && !NO_LOSS.includes(reason) && !replaced;
+  /** A CHILD SA went down: perhaps the only one for its part of the child's packets. */
+  childWentDown(now: number, tunnel: Tunnel, reason: DownReason, child: ChildSummary): void {
+    const isLoss = tunnel.wanted && !NO_LOSS.includes(reason);
     if (isLoss && tunnel.pursuit === 'always' && tunnel.losesPart(child)) tunnel.retry.plan(now);
     this.wentDown(now, tunnel, reason);
   }

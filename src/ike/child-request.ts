@@ -54,7 +54,7 @@ export function askFor(session: IkeSession, request: ChildRequest): ChildAsk | u
     ({ state, facts }) => state !== 'deleting' && facts.config.name === request.name,
   );
   const whole = wholeOf(request, config);
-  const left = whole && leftOf(whole, request.trigger, sas);
+  const left = whole && leftOf(whole, request.trigger, sas, session.host.limits.maxChildrenPerIkeSa);
   if (left === undefined) return undefined;
   const { trigger } = request;
   return {
@@ -81,11 +81,15 @@ function wholeOf({ selectors, trigger, singlePair }: ChildRequest, config: Child
   return narrowed.ok ? narrowed.selectors : undefined;
 }
 
-/** What of `whole` no SA covers, the same object when none covers anything. */
+/**
+ * What of `whole` no SA covers, the same object when none covers anything.
+ * @param most SAs that are asked for without a packet
+ */
 function leftOf(
   whole: SelectorPair,
   trigger: SelectorPair | undefined,
   sas: readonly ChildRecord[],
+  most: number,
 ): SelectorPair | undefined {
   const meeting = sas.filter(({ facts }) => canNarrow(whole, facts.selectors));
   const covered = meeting.map(({ facts }) => facts.selectors);
@@ -95,5 +99,5 @@ function leftOf(
   }
   // BOUNDED: one SA for each pair of ranges. A peer that takes less of a pair has said all that it will.
   const asked = meeting.filter(({ facts }) => facts.offered !== undefined).length;
-  return asked >= pairsIn(whole) ? undefined : uncovered(whole, covered);
+  return asked >= Math.min(pairsIn(whole), most) ? undefined : uncovered(whole, covered);
 }
