@@ -90,14 +90,15 @@ function document(start: OursSettings['start'], ranges: readonly string[], esp: 
 const RANGES = ['10.2.0.0/24', '10.3.0.0/24'];
 const ONE_SUITE = { ike: 'aes128gcm16-prfsha256-x25519', esp: 'aes128gcm16' };
 
-describeInterop('a peer with a child for each range', ['namespaces', 'strongswan', 'build'], () => {
+describeInterop('a peer with a child for each range', ['namespaces', 'strongswan', 'nftables', 'build'], () => {
   let left: Namespace;
+  let right: Namespace;
   let peer: StrongSwan;
   let ours: Ours;
 
   useLab(async (lab: Lab) => {
     left = await lab.namespace('left');
-    const right = await lab.namespace('right');
+    right = await lab.namespace('right');
     await cable(
       { namespace: left, device: 'eth0', addresses: ['192.0.2.1/24'] },
       { namespace: right, device: 'eth0', addresses: ['192.0.2.2/24'] },
@@ -158,6 +159,25 @@ describeInterop('a peer with a child for each range', ['namespaces', 'strongswan
       expect(await reach()).toEqual([3, 3]);
       await waitForParts(RANGES);
     });
+  });
+
+  it('sends on a CHILD SA before its answer is here: that waits, and nothing of it is lost (RFC 7296 §2.8)', async () => {
+    await begin('trap', { ranges: RANGES, ...ONE_SUITE });
+    expect(await ping(left, { source: NEAR, destination: FAR[0], count: 1 })).toBe(1);
+    const { counters } = await ours.status();
+    // IKE alone has four zeros where ESP has its SPI (RFC 3948 §2.2). Our request is sent again after a second.
+    const rule = 'add rule ip early input udp sport 4500 @th,64,32 0 drop';
+    const chain = 'add chain ip early input { type filter hook input priority 0; }';
+    await left.exec(['nft', ['add table ip early', chain, rule].join('; ')]);
+    const ours1 = ping(left, { source: NEAR, destination: FAR[1], count: 1 });
+    await waitFor('the CHILD SA of the peer', async () =>
+      (await peer.sas())[0]?.children.filter(({ installed }) => installed).length === 2 ? true : undefined,
+    );
+    const theirs = ping(right, { source: FAR[1], destination: NEAR, count: 5 });
+    await left.exec(['nft', 'delete table ip early']);
+    expect([await ours1, await theirs]).toEqual([1, 5]);
+    const after = (await ours.status()).counters;
+    expect(after['esp-unknown-spi'] ?? 0).toBe(counters['esp-unknown-spi'] ?? 0);
   });
 
   /** Traffic over more than two lifetimes; the peer rekeys nothing. */
