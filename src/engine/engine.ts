@@ -78,9 +78,9 @@ export class Engine {
     const tunnel = this.#tunnels.make(config, this.#counterMemory);
     this.ike.addConnections(config.connections);
     this.#tunnels.add(tunnel);
-    const { policy, counters } = tunnel;
-    const more = { hold: config.hold ?? DEFAULT_HOLD, fragmentSeed: this.#fragmentSeed };
-    this.#port.send({ type: 'add-tunnel', tunnel: tunnel.index, policy, counters, ...more });
+    const { index, policy, counters } = tunnel;
+    const { hold = DEFAULT_HOLD } = config;
+    this.#port.send({ type: 'add-tunnel', tunnel: index, policy, counters, hold, fragmentSeed: this.#fragmentSeed });
   }
 
   /** Deletes the tunnel's SAs, telling the peer, and forgets it. Drain `pollTransmit` afterwards. */
@@ -287,10 +287,10 @@ export class Engine {
         return;
       }
       case 'limit': {
-        const child = this.#sas.get(report.id);
-        if (child === undefined) return;
-        if (report.kind === 'soft') this.ike.childSoftExpired(now, child.summary.spiIn);
-        else this.ike.childHardExpired(now, child.summary.spiIn);
+        const { spiIn } = this.#sas.get(report.id)?.summary ?? {};
+        if (spiIn === undefined) return;
+        if (report.kind === 'soft') this.ike.childSoftExpired(now, spiIn);
+        else this.ike.childHardExpired(now, spiIn);
         return;
       }
       case 'received': {
@@ -305,24 +305,9 @@ export class Engine {
 
   #drainIke(now: number): void {
     for (let event = this.ike.pollEvent(); event !== undefined; event = this.ike.pollEvent()) {
-      const tunnel = this.#tunnelOf(event);
+      const tunnel = this.#tunnels.ofEvent(event, this.#sas);
       const report = this.#apply(now, event, tunnel) ? engineEvent(event, tunnel?.config.name) : undefined;
       if (report !== undefined) this.#events.push(report);
-    }
-  }
-
-  #tunnelOf(event: IkeEvent): Tunnel | undefined {
-    switch (event.type) {
-      case 'child-up':
-        return this.#tunnels.of(event.child.connection);
-      case 'ike-up':
-        return this.#tunnels.of(event.ikeSa.connection);
-      case 'child-send':
-        return this.#sas.get(event.childId)?.tunnel;
-      case 'path-changed':
-        return this.#sas.ofIkeSa(event.ikeSaId)?.tunnel;
-      default:
-        return event.connection === undefined ? undefined : this.#tunnels.of(event.connection);
     }
   }
 

@@ -1,6 +1,8 @@
 /** The tunnels of an engine: by name, by the number that the data plane knows them by, and by their connections. */
+import type { IkeEvent } from '../ike/events.ts';
 import type { CounterMemory } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
+import type { SaTable } from './sa-table.ts';
 import { Tunnel } from './tunnel.ts';
 
 export class TunnelTable {
@@ -38,6 +40,22 @@ export class TunnelTable {
 
   of(connection: string): Tunnel | undefined {
     return this.#byConnection.get(connection);
+  }
+
+  /** The tunnel that something of IKE is about. */
+  ofEvent(event: IkeEvent, sas: SaTable): Tunnel | undefined {
+    switch (event.type) {
+      case 'child-up':
+        return this.of(event.child.connection);
+      case 'ike-up':
+        return this.of(event.ikeSa.connection);
+      case 'child-send':
+        return sas.get(event.childId)?.tunnel;
+      case 'path-changed':
+        return sas.ofIkeSa(event.ikeSaId)?.tunnel;
+      default:
+        return event.connection === undefined ? undefined : this.of(event.connection);
+    }
   }
 
   values(): Iterable<Tunnel> {
