@@ -9,7 +9,7 @@ export const EARLY_WAIT = 10_000;
 /** Packets of one SPI that wait. */
 const MAX_PACKETS = 64;
 /** Bytes of all that wait. */
-const MAX_BYTES = 1 << 20;
+const MAX_BYTES = 1024 * 1024;
 /** SPIs that are waited for; the oldest goes first. */
 const MAX_SPIS = 1_024;
 
