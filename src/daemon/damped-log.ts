@@ -14,7 +14,7 @@ interface Kind {
 }
 
 export class DampedLog {
-  /** BOUNDED: by the kinds, which the program names. */
+  /** BOUNDED: by what is told within a minute. */
   readonly #kinds = new Map<string, Kind>();
 
   add(kind: string, text: string, write: (text: string) => void): void {

@@ -75,7 +75,23 @@ export class KernelWatch {
       const { problem } = this.#guards[subject];
       return problem === undefined ? [] : [problemText(subject, problem)];
     });
-    return [...subjects, ...(this.#problems.get(tunnel) ?? [])];
+    const found = [...this.#options.steering.shortages(tunnel), ...(this.#problems.get(tunnel) ?? [])];
+    return [...subjects, ...new Set(found)];
+  }
+
+  /** Fence and rules of a tunnel were put up: what they lack is told. */
+  putUp(tunnel: string): void {
+    if (this.#options.steering.shortages(tunnel).length > 0) this.#guards.routing.heard();
+  }
+
+  /** What this host may send from is other than before, though no address came or went. */
+  addressesChanged(): void {
+    this.#guards.routing.heard();
+  }
+
+  /** Nothing stands of it any more. */
+  forget(tunnel: string): void {
+    if (this.#problems.has(tunnel)) this.#problems = new Map([...this.#problems].filter(([name]) => name !== tunnel));
   }
 
   async close(): Promise<void> {
@@ -98,19 +114,23 @@ export class KernelWatch {
   }
 
   async #mendRouting(): Promise<{ found: readonly string[]; by: readonly string[] }> {
-    const { found, problems } = await this.#options.steering.mend();
+    const { found, adapted, problems } = await this.#options.steering.mend();
     const { netns, report } = this.#options;
     const before = this.#problems;
     this.#problems = problems;
+    for (const [tunnel, text] of adapted) {
+      report({ level: 'info', netns, tunnel, text, kind: `addresses ${tunnel} ${netns ?? ''}` });
+    }
     for (const [tunnel, texts] of problems) {
       for (const text of texts) {
-        if (before.get(tunnel)?.includes(text) !== true) report({ level: 'warn', netns, tunnel, text });
+        if (before.get(tunnel)?.includes(text) !== true)
+          report({ level: 'warn', netns, tunnel, text, kind: `problem ${tunnel} ${text}` });
       }
     }
     for (const [tunnel, texts] of before) {
       for (const text of texts) {
         if (problems.get(tunnel)?.includes(text) !== true)
-          report({ level: 'info', netns, tunnel, text: `not so any more: ${text}` });
+          report({ level: 'info', netns, tunnel, text: `not so any more: ${text}`, kind: `settled ${tunnel} ${text}` });
       }
     }
     return { found, by: [] };

@@ -12,7 +12,7 @@ import { LinuxHostNetwork } from '../tun/linux-routes.ts';
 import { type LinuxTun, openLinuxTun } from '../tun/linux-tun.ts';
 import { withinNamespace } from '../tun/netns.ts';
 import type { SharedOffloads } from '../tun/offload/shared.ts';
-import { type HostNetwork, OWN_PROTOCOL } from '../tun/routes.ts';
+import { type HostNetwork, OWN_PROTOCOL, type Prefix } from '../tun/routes.ts';
 import { type KernelReport, KernelWatch } from './kernel-watch.ts';
 import type { DevicePlan } from './platform.ts';
 import { OWN_QUERY, Steering } from './steering.ts';
@@ -97,6 +97,7 @@ export class LinuxPlace {
     checkReversePath(this.#network, steering);
     this.steering.prepare(steering, name);
     this.#tables.set(tunnel, steering.table);
+    this.#watch.putUp(tunnel);
   }
 
   /** All or nothing, but for what stands of the same tunnel. */
@@ -122,6 +123,16 @@ export class LinuxPlace {
     if (steering !== undefined) this.steering.open(tunnel, device.index);
   }
 
+  /** What `Platform` says of it. From then on the bridge's addresses are there for guests, which tunnels must know. */
+  leadBridge(bridge: string, own: readonly Prefix[], table: number | undefined): () => void {
+    const undo = this.steering.leadBridge(bridge, own, table);
+    this.#watch.addressesChanged();
+    return () => {
+      undo();
+      this.#watch.addressesChanged();
+    };
+  }
+
   /** A daemon before this one left this standing: it stays. @param table where it is known */
   takeOver(tunnel: string, table: number | undefined): void {
     this.#tables.set(tunnel, table);
@@ -140,6 +151,7 @@ export class LinuxPlace {
     const table = this.#tables.get(tunnel);
     const isUnknown = table === undefined && this.#tables.has(tunnel);
     if (table !== undefined) this.steering.release(tunnel, table);
+    this.#watch.forget(tunnel);
     await this.fence.set(fenceKey(tunnel), undefined);
     this.#tables.delete(tunnel);
     if (isUnknown) await this.reconcile();

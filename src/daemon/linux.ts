@@ -29,7 +29,7 @@ export function linuxPlatform(): Platform {
     localAddressFor: (remote) => network.routeTo({ destination: remote, ...OWN_QUERY })?.source,
     pathMtuFor: (remote, local) => network.routeTo({ destination: remote, source: local, ...OWN_QUERY })?.mtu,
     fence: home.fence,
-    leadBridge: (bridge, own, table) => home.steering.leadBridge(bridge, own, table),
+    leadBridge: (bridge, own, table) => home.leadBridge(bridge, own, table),
     forgetBridges: () => home.steering.forgetBridges(),
     openDevice: (plan) => places.open(plan),
     raise: (plan) => places.raise(plan),

@@ -2,7 +2,7 @@
  * What stands of rules and routes against what is wanted, by content: what is missing, what is not ours to be there, and
  * what of others comes first. Pure.
  */
-import { type AddressRange, formatAddress, intersectRanges, prefixRange } from '../base/address.ts';
+import { type AddressRange, intersectRanges, prefixRange } from '../base/address.ts';
 import {
   describeRoute,
   describeRule,
@@ -62,22 +62,17 @@ export interface RouteDifference {
 export function compareRoutes(wanted: readonly Route[], standing: readonly InstalledRoute[]): RouteDifference {
   const own = standing.filter(({ protocol }) => protocol === OWN_PROTOCOL);
   const keys = new Set(wanted.map(routeKey));
+  const there = new Set(own.map(wayKey));
   return {
-    missing: wanted.filter(
-      (route) => !own.some((other) => routeKey(other) === routeKey(route) && isLike(route, other)),
-    ),
+    missing: wanted.filter((route) => !there.has(wayKey(route))),
     foreign: standing.filter(({ protocol }) => protocol !== OWN_PROTOCOL),
     surplus: own.filter((route) => !keys.has(routeKey(route))),
   };
 }
 
-/** A preferred source that is not named may be any. */
-function isLike(wanted: Route, found: Route): boolean {
-  const source = wanted.source && formatAddress(wanted.source);
-  return (
-    wanted.linkIndex === found.linkIndex &&
-    (source === undefined || (found.source !== undefined && formatAddress(found.source) === source))
-  );
+/** With what a packet gets there: its link and its source. */
+function wayKey(route: Route): string {
+  return `${routeKey(route)} ${route.linkIndex} ${route.source?.value}`;
 }
 
 /** Packets that rules of ours lead. */

@@ -90,34 +90,57 @@ export function mendSteering(network: HostNetwork, wanted: Wanted, { own, foreig
       problems.push(messageOf(error));
     }
   };
-  if (wanted.table !== undefined) {
-    const { number, routes } = wanted.table;
-    const { missing, surplus, foreign: others } = compareRoutes(routes, routesOf(number));
-    attempt(
-      missing.map((route) => `${describeRoute(route)}: missing`),
-      () => network.addRoutes(missing),
-    );
-    attempt(
-      surplus.map((route) => `${describeRoute(route)}: added`),
-      () => network.deleteRoutes(surplus),
-    );
-    problems.push(...others.map(foreignRoute));
-  }
   const { missing, surplus } = compareRules(wanted.rules, own);
-  // The last first: what is jumped over has its end then.
-  attempt(
-    missing.map((rule) => `${describeRule(rule)}: missing`),
-    () => network.addRules([...missing].reverse()),
-  );
-  attempt(
-    surplus.map((rule) => `${describeRule(rule)}: added`),
-    () => {
-      for (const rule of surplus) network.deleteRule(rule);
-    },
-  );
+  const add = (rules: readonly Rule[]): void =>
+    attempt(
+      rules.map((rule) => `${describeRule(rule)}: missing`),
+      // The last first: what is jumped over has its end then.
+      () => network.addRules([...rules].reverse()),
+    );
+  const remove = (rules: readonly InstalledRule[]): void =>
+    attempt(
+      rules.map((rule) => `${describeRule(rule)}: added`),
+      () => {
+        for (const rule of rules) network.deleteRule(rule);
+      },
+    );
+  // What refuses comes first and goes last, what leads into the table the other way round: no packet without a source gets
+  // one by a route that is not as it should be yet.
+  add(missing.filter(refuses));
+  remove(surplus.filter(leads));
+  if (wanted.table !== undefined) problems.push(...mendTable(network, wanted.table, routesOf, attempt));
+  add(missing.filter((rule) => !refuses(rule)));
+  remove(surplus.filter((rule) => !leads(rule)));
   if (wanted.rules.length > 0) {
     const first = Math.min(...wanted.rules.map(({ priority }) => priority));
     problems.push(...foreignBefore(wanted.flows, first, foreign, routesOf));
   }
   return { found, problems };
+}
+
+function refuses({ action }: Rule): boolean {
+  return action.type === 'unreachable';
+}
+
+function leads({ action }: Rule): boolean {
+  return action.type === 'table';
+}
+
+/** @returns what of others stands there */
+function mendTable(
+  network: HostNetwork,
+  { number, routes }: NonNullable<Wanted['table']>,
+  routesOf: RoutesOf,
+  attempt: (what: readonly string[], change: () => void) => void,
+): string[] {
+  const { missing, surplus, foreign } = compareRoutes(routes, routesOf(number));
+  attempt(
+    missing.map((route) => `${describeRoute(route)}: missing`),
+    () => network.addRoutes(missing),
+  );
+  attempt(
+    surplus.map((route) => `${describeRoute(route)}: added`),
+    () => network.deleteRoutes(surplus),
+  );
+  return foreign.map(foreignRoute);
 }

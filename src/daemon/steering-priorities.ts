@@ -8,10 +8,20 @@ const BRIDGE = { own: 6992, lead: 6993, end: 6994 } as const;
 const FIRST_BLOCK = 7000;
 const LAST_PRIORITY = 31_999;
 
-/** Where so many rules fit between those of others. Those of the same tunnel stay until the new ones stand. */
-export function freeBlock(standing: readonly Rule[], table: number, rules: readonly Rule[]): number {
-  const size = Math.max(0, ...rules.map(({ priority }) => priority)) + 1;
-  const taken = [...new Set(standing.map(({ priority }) => priority))].sort((a, b) => a - b);
+/** Priorities of a tunnel. Not at each of them there is a rule at all times. */
+export interface Block {
+  readonly block: number;
+  readonly size: number;
+}
+
+/**
+ * Where so many priorities are free between those of others. Those of the same tunnel stay until the new ones stand.
+ *
+ * @param blocks of the other tunnels
+ */
+export function freeBlock(standing: readonly Rule[], blocks: readonly Block[], table: number, size: number): number {
+  const reserved = blocks.flatMap((other) => Array.from({ length: other.size }, (_, at) => other.block + at));
+  const taken = [...new Set([...standing.map(({ priority }) => priority), ...reserved])].sort((a, b) => a - b);
   let first = FIRST_BLOCK;
   for (const priority of taken) {
     if (priority < first) continue;

@@ -8,27 +8,24 @@
  *   2  ICMP that is to pass in the clear, by its mark                   goto end
  *   3  link-local and multicast of the link, where the policy has it    goto end
  *   4… each entry in its order: protect → the tunnel's table, bypass → goto end, discard → blackhole
+ *   m… the host's own packets that have no source yet, where the host has no address that the policy lets in: unreachable
  *   n  end: nop
  * ```
+ *
+ * Addresses of the host come and go. They decide which rules there are at these places, never which places there are.
  *
  * Where all entries are for the same local addresses and for all protocols, which is the ordinary case, one rule leads
  * into the table, and its routes say the rest: they are found without looking at the others.
  */
-import {
-  type AddressRange,
-  anyRange,
-  type IpFamily,
-  intersectRanges,
-  prefixRange,
-  rangeToPrefixes,
-} from '../base/address.ts';
+import { type AddressRange, anyRange, type IpFamily, rangeToPrefixes } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
-import { isWhole, mergeRanges, overlapsMerged, subtractRanges } from '../base/ranges.ts';
+import { isWhole, mergeRanges, overlapsMerged } from '../base/ranges.ts';
 import { Protocol } from '../policy/protocols.ts';
 import { MAX_PORT } from '../policy/selector.ts';
 import { LEAD_MARK, PASS_MARK } from '../tun/fence.ts';
-import type { PortRange, Prefix, RouteType, Rule, RuleAction } from '../tun/routes.ts';
+import type { PortRange, Prefix, Rule, RuleAction } from '../tun/routes.ts';
 import { needsLeadMark, needsPassMark, type PolicyBox, type SteeringPlan } from './steering-plan.ts';
+import { defaultRoutes, distinct, regionsOf, type TableRoute } from './steering-routes.ts';
 
 /**
  * A rule costs each packet of the host that is routed some 12 ns. With more than these the addresses of the other side alone
@@ -36,27 +33,26 @@ import { needsLeadMark, needsPassMark, type PolicyBox, type SteeringPlan } from 
  */
 export const MAX_RULES = 128;
 
+/** More destinations than these are not refused one by one: see `ownStep`. */
+const MAX_REFUSED = 64;
+
 export interface Surroundings {
   /** Name of the tunnel's interface. */
   readonly device: string;
-  /** Whether the host has an address in a range: then packets that have no source yet may get it. */
-  readonly hasAddressIn: (range: AddressRange) => boolean;
+  /**
+   * Whether the host has an address in a range. `yes`: packets that have no source yet may get it. `missing`: they are
+   * refused. `others`: the range is not for what the host itself sends.
+   */
+  readonly hasAddressIn: (range: AddressRange) => 'yes' | 'missing' | 'others';
   /** Whether a child of level `use` has an SA. */
   readonly isUp: (child: string) => boolean;
-}
-
-/** A destination in the tunnel's table: `open` into the device while there is one; `closed` always, behind that. */
-export interface TableRoute {
-  readonly destination: Prefix;
-  readonly open: boolean;
-  readonly closed: Exclude<RouteType, 'unicast' | 'throw'>;
-  /** Of what comes from these addresses. */
-  readonly sources: readonly AddressRange[];
 }
 
 export interface SteeringRules {
   /** Priorities and places to go to count from 0. */
   readonly rules: readonly Rule[];
+  /** Priorities that they take, whatever addresses the host has. */
+  readonly size: number;
   readonly routes: readonly TableRoute[];
   /** For people: where more is led into the device than the policy has. */
   readonly warnings: readonly string[];
@@ -68,6 +64,7 @@ export function steeringRules(plan: SteeringPlan, around: Surroundings): Steerin
   const parts = FAMILIES.map((family) => familyRules(family, plan, around));
   return {
     rules: parts.flatMap(({ rules }) => rules),
+    size: Math.max(...parts.map(({ size }) => size)),
     routes: parts.flatMap(({ routes }) => routes),
     warnings: parts.flatMap(({ warnings }) => warnings),
   };
@@ -75,18 +72,20 @@ export function steeringRules(plan: SteeringPlan, around: Surroundings): Steerin
 
 /** What a person should know of how packets are led: where the kernel is not told all that the policy says. */
 export function steeringWarnings(plan: SteeringPlan): readonly string[] {
-  return steeringRules(plan, { device: '', hasAddressIn: () => true, isUp: () => true }).warnings;
+  return steeringRules(plan, { device: '', hasAddressIn: () => 'yes', isUp: () => true }).warnings;
 }
 
-const NOTHING: SteeringRules = { rules: [], routes: [], warnings: [] };
+const NOTHING: SteeringRules = { rules: [], size: 0, routes: [], warnings: [] };
 
 function familyRules(family: IpFamily, plan: SteeringPlan, around: Surroundings): SteeringRules {
   const boxes = plan.outbound.filter(({ local }) => local.start.family === family);
   if (boxes.every(({ action }) => action === 'bypass')) return NOTHING;
   if (isByDestination(boxes)) return byTable(family, boxes, boxes[0]!.local, boxes, plan, around);
   const led = boxes.filter(({ action }) => action === 'protect');
-  const exact = assemble(family, boxes.filter(isForRules), boxes, plan, around);
-  if (exact !== undefined) return { rules: exact, routes: defaultRoutes(family, led), warnings: [] };
+  const entries = boxes.filter(isForRules);
+  const refused = entries.filter(isRequired).flatMap((box) => boxSteps(box, 'unserved', plan, around));
+  const exact = assemble(family, { boxes: entries, policy: boxes, first: [], last: refused }, plan, around);
+  if (exact !== undefined) return { ...exact, routes: defaultRoutes(family, led), warnings: [] };
   const coarse = led.map((box) => ({ ...box, local: anyRange(family) }));
   const text = `the policy takes more than ${MAX_RULES} rules of policy routing for IPv${family}: all that is sent to its protected destinations is led into the device, and what it does not protect is dropped there`;
   return { ...byTable(family, coarse, anyRange(family), led, plan, around), warnings: [text] };
@@ -114,94 +113,74 @@ function byTable(
   around: Surroundings,
 ): SteeringRules {
   const all = { local, remote: anyRange(family), action: 'protect', level: 'require', child: undefined } as const;
-  const rules = assemble(family, [all], boxes, plan, around) ?? [];
-  return { rules, routes: regionsOf(boxes, distinct(policy)), warnings: [] };
+  const routes = regionsOf(boxes, distinct(policy));
+  const open = routes.filter((route) => route.open).map(({ destination }) => destination);
+  const unserved = around.hasAddressIn(local) === 'missing' ? open : [];
+  const many = open.length > MAX_REFUSED;
+  const first = many ? [ownStep(family, unserved, plan)] : [];
+  const last = many || isWhole(local) ? [] : [refusedStep(family, unserved)];
+  const assembled = assemble(family, { boxes: [all], policy: boxes, first, last }, plan, around);
+  if (assembled === undefined) throw new Error(`bug: one entry takes more than ${MAX_RULES} rules`);
+  return { ...assembled, routes, warnings: [] };
 }
 
-/** What is led where by destinations: of several boxes the first one has what it covers. */
-function regionsOf(boxes: readonly PolicyBox[], sources: readonly AddressRange[]): TableRoute[] {
-  const routes: TableRoute[] = [];
-  const led = boxes.every(({ action }) => action === 'protect');
-  const runs = led
-    ? [{ action: 'protect' as const, ranges: mergeRanges(boxes.map(({ remote }) => remote)) }]
-    : runsOf(boxes);
-  for (const { action, ranges } of runs) {
-    if (action === 'bypass') continue;
-    for (const range of ranges) {
-      for (const destination of rangeToPrefixes(range)) {
-        routes.push(
-          action === 'protect'
-            ? { destination, open: true, closed: 'unreachable', sources }
-            : { destination, open: false, closed: 'blackhole', sources: [] },
-        );
-      }
-    }
-  }
-  return routes;
+/** The host's own packets to these destinations, while they have no source. */
+function refusedStep(family: IpFamily, destinations: readonly Prefix[]): Step {
+  return (at) =>
+    destinations.map((destination) => ({
+      family,
+      priority: at,
+      from: noSource(family),
+      to: destination.prefixLength === 0 ? undefined : destination,
+      action: { type: 'unreachable' },
+    }));
 }
-
-function runsOf(boxes: readonly PolicyBox[]): { action: PolicyBox['action']; ranges: AddressRange[] }[] {
-  let covered: AddressRange[] = [];
-  return boxes.map(({ action, remote }) => {
-    const ranges = subtractRanges(remote, covered);
-    covered = mergeRanges([...covered, remote]);
-    return { action, ranges };
-  });
-}
-
-/** Behind rules that let in nothing but what is protected. */
-function defaultRoutes(family: IpFamily, led: readonly PolicyBox[]): TableRoute[] {
-  if (led.length === 0) return [];
-  const open = mergeRanges(led.map(({ remote }) => remote)).flatMap((range) => rangeToPrefixes(range));
-  const routes: TableRoute[] = open.map((destination) => ({
-    destination,
-    open: true,
-    closed: 'unreachable',
-    sources: sourcesFor(led, destination),
-  }));
-  const everything = { address: { family, value: 0n }, prefixLength: 0 };
-  if (open.some(({ prefixLength }) => prefixLength === 0)) return routes;
-  return [...routes, { destination: everything, open: false, closed: 'unreachable', sources: [] }];
-}
-
-/** Local addresses of the boxes for a destination. */
-function sourcesFor(boxes: readonly PolicyBox[], { address, prefixLength }: Prefix): AddressRange[] {
-  const destination = prefixRange(address, prefixLength);
-  return distinct(boxes.filter(({ remote }) => intersectRanges(remote, destination) !== undefined));
-}
-
-/** Local addresses, a few: one of them becomes the source. */
-function distinct(boxes: readonly PolicyBox[]): AddressRange[] {
-  const MOST = 16;
-  // BOUNDED: by the policy.
-  const found = new Map<string, AddressRange>();
-  for (const { local } of boxes) {
-    if (found.size === MOST) break;
-    found.set(`${local.start.value}-${local.end.value}`, local);
-  }
-  return [...found.values()];
-}
-
-/** A place in the block, and its last one: the rules that stand there; never none, as one may go to it. */
-type Step = (at: number, end: number) => Rule[];
 
 /**
- * @param boxes what the rules are for
- * @param policy what is led away by them, for which exceptions are made
- * @returns `undefined` when they are too many
+ * Where the destinations are too many to be refused one by one, all that the host itself sends there is led into the
+ * device, whatever its source: the policy drops it there.
  */
+function ownStep(family: IpFamily, destinations: readonly Prefix[], { table }: SteeringPlan): Step {
+  return (at) =>
+    destinations.length === 0 ? [] : [{ family, priority: at, inputLink: 'lo', action: { type: 'table', table } }];
+}
+
+/** What fits packets without a source: in IPv4 they are those from 0.0.0.0; in IPv6 rules without one, behind the others. */
+function noSource(family: IpFamily): Prefix | undefined {
+  return family === 4 ? { address: { family, value: 0n }, prefixLength: 32 } : undefined;
+}
+
+function isNoSource(from: Prefix | undefined): boolean {
+  return from !== undefined && from.address.value === 0n && from.prefixLength === 32;
+}
+
+/** A place in the block, and its last one: the rules that stand there. */
+type Step = (at: number, end: number) => Rule[];
+
+interface Parts {
+  /** What the rules are for. */
+  readonly boxes: readonly PolicyBox[];
+  /** What is led away by them, for which exceptions are made. */
+  readonly policy: readonly PolicyBox[];
+  /** Before and behind the rules for the boxes. */
+  readonly first: readonly Step[];
+  readonly last: readonly Step[];
+}
+
+/** @returns `undefined` when they are too many */
 function assemble(
   family: IpFamily,
-  boxes: readonly PolicyBox[],
-  policy: readonly PolicyBox[],
+  { boxes, policy, first, last }: Parts,
   plan: SteeringPlan,
   around: Surroundings,
-): Rule[] | undefined {
+): Pick<SteeringRules, 'rules' | 'size'> | undefined {
   const entries = (bound: Bound): Step[] => boxes.flatMap((box) => boxSteps(box, bound, plan, around));
   const split = family === 6 && boxes.some(({ local }) => !isWhole(local));
   const steps: Step[] = [
     ...exceptions(family, policy, plan, around),
+    ...first,
     ...(split ? [...entries('bound'), ...leaveBound(), ...entries('open')] : entries('both')),
+    ...last,
   ];
   const end = steps.length;
   const rules: Rule[] = [];
@@ -210,8 +189,21 @@ function assemble(
     if (rules.length > MAX_RULES) return undefined;
   }
   // Each rule is one more that all packets pass: the end is there only where something goes to it.
-  const isGoneTo = rules.some(({ action }) => action.type === 'goto' && action.priority === end);
-  return isGoneTo ? [...rules, { family, priority: end, action: { type: 'nop' } }] : rules;
+  const resolved = resolveGotos(rules, end);
+  const isGoneTo = resolved.some(({ action }) => action.type === 'goto' && action.priority === end);
+  const all: Rule[] = isGoneTo ? [...resolved, { family, priority: end, action: { type: 'nop' } }] : resolved;
+  return { rules: all, size: end + 1 };
+}
+
+/** A goto whose target does not exist is skipped by the kernel, so it goes to the next place where a rule stands. */
+function resolveGotos(rules: readonly Rule[], end: number): Rule[] {
+  const places = [...new Set(rules.map(({ priority }) => priority))].sort((a, b) => a - b);
+  return rules.map((rule) => {
+    if (rule.action.type !== 'goto') return rule;
+    const { priority: target } = rule.action;
+    const priority = places.find((place) => place >= target) ?? end;
+    return { ...rule, action: { type: 'goto', priority } };
+  });
 }
 
 /**
@@ -272,13 +264,20 @@ const LINK_SCOPE: Readonly<Record<IpFamily, readonly AddressRange[]>> = {
   ],
 };
 
-/** Which of an entry's packets are meant: those with a source, those that have none yet, or both. */
-type Bound = 'both' | 'bound' | 'open';
+/**
+ * Which of an entry's packets are meant: those with a source, those that have none yet and may get one of the entry's, or
+ * both; or those that have none and can get none of the entry's, as the host has no such address.
+ */
+type Bound = 'both' | 'bound' | 'open' | 'unserved';
+
+/** Whether its packets never pass in the clear. */
+export function isRequired({ action, level }: PolicyBox): boolean {
+  return action === 'protect' && level !== 'use';
+}
 
 function boxSteps(box: PolicyBox, bound: Bound, plan: SteeringPlan, around: Surroundings): Step[] {
   const { family } = box.local.start;
   const froms = sourcesOf(box, bound, around);
-  if (froms.length === 0) return [];
   const tos = isWhole(box.remote) ? [undefined] : rangeToPrefixes(box.remote);
   const flows = froms.flatMap((from) => tos.map((to) => ({ family, from, to, ipProtocol: box.protocol })));
   const source = rulePorts(box.localPorts);
@@ -289,12 +288,11 @@ function boxSteps(box: PolicyBox, bound: Bound, plan: SteeringPlan, around: Surr
   ];
   const lead: Step = (at, end) => {
     const ports = { sourcePorts: source.ports, destinationPorts: destination.ports };
-    const action = actionOf(box, end, plan, around);
+    const action: RuleAction = bound === 'unserved' ? { type: 'unreachable' } : actionOf(box, end, plan, around);
     const whole = flows.map((flow) => ({ ...flow, ...ports, priority: at, action }));
-    return [
-      ...whole,
-      ...(needsLeadMark(box) && bound !== 'open' ? flows.map((flow) => fragments(flow, at, action)) : []),
-    ];
+    // Of what is forwarded, which has a source.
+    const forwarded = bound === 'both' || bound === 'bound' ? flows.filter(({ from }) => !isNoSource(from)) : [];
+    return [...whole, ...(needsLeadMark(box) ? forwarded.map((flow) => fragments(flow, at, action)) : [])];
   };
   if (others.length === 0) return [lead];
   const pass: Step = (at) =>
@@ -309,15 +307,13 @@ function fragments(flow: Omit<Rule, 'priority' | 'action'>, priority: number, ac
   return { ...flow, ipProtocol: flow.family === 4 ? flow.ipProtocol : undefined, mark: LEAD_MARK, priority, action };
 }
 
-/**
- * In IPv4 packets without a source are those from 0.0.0.0. They are led where the host has an address that they may get.
- */
+/** Packets without a source are led where the host has an address that they may get. */
 function sourcesOf({ local }: PolicyBox, bound: Bound, { hasAddressIn }: Surroundings): (Prefix | undefined)[] {
   const { family } = local.start;
-  if (bound === 'open') return isWhole(local) || hasAddressIn(local) ? [undefined] : [];
+  if (bound === 'unserved') return hasAddressIn(local) === 'missing' ? [noSource(family)] : [];
+  if (bound === 'open') return hasAddressIn(local) === 'yes' ? [undefined] : [];
   if (isWhole(local)) return [undefined];
-  const open = bound === 'both' && hasAddressIn(local) ? [{ address: { family, value: 0n }, prefixLength: 32 }] : [];
-  return [...rangeToPrefixes(local), ...open];
+  return [...rangeToPrefixes(local), ...(bound === 'both' && hasAddressIn(local) === 'yes' ? [noSource(family)] : [])];
 }
 
 /**

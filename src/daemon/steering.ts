@@ -8,7 +8,7 @@
  * of their tunnel's table: so what a daemon that died left behind is found again.
  */
 import { setImmediate } from 'node:timers/promises';
-import { type AddressRange, formatAddress, type IpAddress, rangeContains, sameAddress } from '../base/address.ts';
+import { formatAddress, type IpAddress, rangeContains, sameAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { isWhole } from '../base/ranges.ts';
 import { Protocol } from '../policy/protocols.ts';
@@ -21,7 +21,6 @@ import {
   OWN_PROTOCOL,
   ownerOf,
   type Prefix,
-  prefixContains,
   type Route,
   type Rule,
   sameRule,
@@ -29,8 +28,9 @@ import {
 import { ledFlows, routeKey, ruleKey } from './steering-compare.ts';
 import { type Listed, listSteering, type Mended, mendSteering } from './steering-mend.ts';
 import type { SteeringPlan } from './steering-plan.ts';
-import { bridgeRules, freeBlock, isOfBridge, isOfTunnel, leadOf, placed } from './steering-priorities.ts';
-import { type SteeringRules, steeringRules } from './steering-rules.ts';
+import { type Block, bridgeRules, freeBlock, isOfBridge, isOfTunnel, leadOf, placed } from './steering-priorities.ts';
+import { type SteeringRules, type Surroundings, steeringRules } from './steering-rules.ts';
+import { OwnAddresses, openRoutes, unservedText } from './steering-sources.ts';
 
 /** Of the route for when there is no device: the last that is looked at. */
 const LAST_METRIC = 0xffff_ffff;
@@ -44,21 +44,29 @@ export const OWN_QUERY: { readonly ipProtocol: number; readonly sourcePort: numb
 /** The local table, that of the main routes, and the default one. */
 const SYSTEM_TABLES: readonly number[] = [253, 254, 255];
 
-interface Led {
+interface Led extends Block {
   readonly plan: SteeringPlan;
   readonly device: string;
-  readonly block: number;
-  rules: readonly Rule[];
-  routes: SteeringRules['routes'];
+  readonly routes: SteeringRules['routes'];
+  /** Of the device, once there is one. */
+  linkIndex: number | undefined;
+  /** Children of level `use` that have an SA. */
   up: ReadonlySet<string>;
+  /** By which addresses of the host the following are. */
+  own: OwnAddresses;
+  rules: readonly Rule[];
   /** Into the device, while there is one. */
   open: readonly Route[];
+  /** For what the host has no address. */
+  unserved: string | undefined;
 }
 
 /** What others did to rules and routes. */
 export interface SteeringDamage {
   /** What was put right, in words. */
   readonly found: readonly string[];
+  /** What was changed as the host's own addresses did, by tunnel, in words. BOUNDED: by the tunnels. */
+  readonly adapted: ReadonlyMap<string, string>;
   /** What is not as it should be, by tunnel or bridge. BOUNDED: by those. */
   readonly problems: ReadonlyMap<string, readonly string[]>;
 }
@@ -88,20 +96,20 @@ export class Steering {
   prepare(plan: SteeringPlan, device: string): void {
     this.#changes++;
     this.#check(plan);
-    const around = this.#surroundings(device, new Set());
-    const { rules, routes } = steeringRules(plan, around);
+    const own = this.#addresses();
+    const up = new Set<string>();
+    const { rules, size, routes } = steeringRules(plan, surroundings({ device, own, up }));
     const standing = this.#network.rules();
     const staleRules = rulesOf(standing, plan.table);
     const staleRoutes = this.#routesOf(plan.table);
-    const block = freeBlock(standing, plan.table, rules);
+    const others = [...this.#led.values()].filter((other) => other.plan.tunnel !== plan.tunnel);
+    const block = freeBlock(standing, others, plan.table, size);
     const led: Led = {
-      plan,
-      device,
-      block,
+      ...{ plan, device, block, size, routes, up, own },
       rules: rules.map((rule) => placed(rule, block, plan.table)),
-      routes,
-      up: new Set(),
+      linkIndex: undefined,
       open: [],
+      unserved: unservedText(plan.outbound, own),
     };
     try {
       const closed = new Map(routes.map((route) => [routeKey(closedRoute(route, plan.table)), route]));
@@ -125,15 +133,8 @@ export class Steering {
     this.#changes++;
     const led = this.#led.get(tunnel);
     if (led === undefined) throw new Error(`bug: nothing is led into the device of ${tunnel}`);
-    const own = this.#addresses();
-    const open = led.routes.filter((route) => route.open);
-    led.open = open.map(({ destination, sources }) => ({
-      type: 'unicast',
-      destination,
-      table: led.plan.table,
-      linkIndex,
-      source: preferredSource(own, sources, destination.address.family),
-    }));
+    led.linkIndex = linkIndex;
+    led.open = openRoutes(led.routes, { table: led.plan.table, linkIndex }, led.own);
     this.#network.addRoutes(led.open);
   }
 
@@ -143,10 +144,10 @@ export class Steering {
       case 'unknown':
         return true;
       case 'link':
-        return [...this.#led.values()].some(({ open }) => open[0]?.linkIndex === change.link.index);
+        return [...this.#led.values()].some(({ linkIndex }) => linkIndex === change.link.index);
       // The kernel does not tell which routes it takes away with an address or a link, nor takes them without the address.
       case 'address':
-        return this.#isSource(change.address.address);
+        return this.#mayBeSource(change.address.address);
       case 'route':
         return (
           this.#ofTable(change.route.table) !== undefined && (change.gone || change.route.protocol !== OWN_PROTOCOL)
@@ -158,9 +159,10 @@ export class Steering {
     }
   }
 
-  #isSource(address: IpAddress): boolean {
-    return [...this.#led.values()].some(({ open }) =>
-      open.some(({ source }) => source !== undefined && sameAddress(source, address)),
+  /** Whether a policy is for what the host sends from there. */
+  #mayBeSource(address: IpAddress): boolean {
+    return [...this.#led.values()].some(({ plan }) =>
+      plan.outbound.some(({ local }) => !isWhole(local) && rangeContains(local, address)),
     );
   }
 
@@ -179,7 +181,9 @@ export class Steering {
   async mend(): Promise<SteeringDamage> {
     const found: string[] = [];
     // BOUNDED: by the tunnels.
+    const adapted = new Map<string, string>();
     const problems = new Map<string, readonly string[]>();
+    const own = this.#addresses();
     let [listed, changes] = [listSteering(this.#network), this.#changes];
     const relist = (): void => {
       if (changes !== this.#changes) [listed, changes] = [listSteering(this.#network), this.#changes];
@@ -189,9 +193,11 @@ export class Steering {
       for (const name of names) {
         const led = this.#led.get(name);
         if (led === undefined) continue;
+        const change = this.#adapt(led, own);
         const mended = this.#mendTunnel(led, listed);
-        found.push(...mended.found);
-        const here = [...this.#downText(led), ...mended.problems];
+        if (change === undefined) found.push(...mended.found);
+        else adapted.set(name, change);
+        const here = [...this.#shortages(led), ...mended.problems];
         if (here.length > 0) problems.set(name, here);
       }
       await setImmediate();
@@ -204,7 +210,30 @@ export class Steering {
       if (mended.problems.length > 0 && owner !== undefined)
         problems.set(owner, [...(problems.get(owner) ?? []), ...mended.problems]);
     }
-    return { found, problems };
+    return { found, adapted, problems };
+  }
+
+  /** What keeps packets that the policy protects from being led into the tunnel, as far as it was looked at. */
+  shortages(tunnel: string): readonly string[] {
+    const led = this.#led.get(tunnel);
+    return led === undefined ? [] : this.#shortages(led);
+  }
+
+  /**
+   * What is wanted follows the host's own addresses.
+   * @returns what is other than before, in words; `undefined` when nothing is
+   */
+  #adapt(led: Led, own: OwnAddresses): string | undefined {
+    if (own.key === led.own.key) return undefined;
+    const [sources, unserved] = [sourcesOf(led), led.unserved];
+    led.own = own;
+    led.rules = wantedRules(led);
+    if (led.linkIndex !== undefined)
+      led.open = openRoutes(led.routes, { table: led.plan.table, linkIndex: led.linkIndex }, own);
+    led.unserved = unservedText(led.plan.outbound, own);
+    const now = sourcesOf(led);
+    if (now === sources && led.unserved === unserved) return undefined;
+    return `addresses of this host changed: its own packets that name no source are sent from ${now || 'none'} now, and were from ${sources || 'none'}`;
   }
 
   #mendTunnel(led: Led, { byOwner, foreign, routesOf }: Listed): Mended {
@@ -230,8 +259,12 @@ export class Steering {
     return this.#linkOf(led)?.up === true ? [...closed, ...led.open] : closed;
   }
 
-  #linkOf({ open: [first] }: Led): Link | undefined {
-    return first?.linkIndex === undefined ? undefined : this.#network.link(first.linkIndex);
+  #linkOf({ linkIndex }: Led): Link | undefined {
+    return linkIndex === undefined ? undefined : this.#network.link(linkIndex);
+  }
+
+  #shortages(led: Led): string[] {
+    return [...this.#downText(led), ...(led.unserved === undefined ? [] : [led.unserved])];
   }
 
   #downText(led: Led): string[] {
@@ -245,11 +278,10 @@ export class Steering {
     this.#changes++;
     const led = this.#led.get(tunnel);
     if (led === undefined || !led.plan.outbound.some(({ level }) => level === 'use')) return;
-    const { rules } = steeringRules(led.plan, this.#surroundings(led.device, up));
-    const wanted = rules.map((rule) => placed(rule, led.block, led.plan.table));
+    led.up = up;
+    const wanted = wantedRules(led);
     const [before, after] = [led.rules, wanted].map((list) => new Map(list.map((rule) => [ruleKey(rule), rule])));
     led.rules = wanted;
-    led.up = up;
     this.#network.addRules([...after!].flatMap(([key, rule]) => (before!.has(key) ? [] : [rule])));
     for (const [key, rule] of before!) if (!after!.has(key)) this.#network.deleteRule(rule);
   }
@@ -324,22 +356,10 @@ export class Steering {
     }
   }
 
-  #surroundings(device: string, up: ReadonlySet<string>): Parameters<typeof steeringRules>[1] {
-    const own = this.#addresses();
-    return {
-      device,
-      hasAddressIn: (range) => own.some((address) => isUsable(address) && rangeContains(range, address)),
-      isUp: (child) => up.has(child),
-    };
-  }
-
   /** The host's own; not those at bridges that are led, which are there for guests: nothing else of the host's is sent from them. */
-  #addresses(): IpAddress[] {
+  #addresses(): OwnAddresses {
     const guests = [...this.#bridges.values()].flatMap((rules) => rules.flatMap(({ to }) => to ?? []));
-    return this.#network
-      .addresses()
-      .map(({ address }) => address)
-      .filter((address) => !guests.some((prefix) => prefixContains(prefix, address)));
+    return new OwnAddresses(this.#network.addresses(), guests);
   }
 
   #routesOf(table: number): InstalledRoute[] {
@@ -361,30 +381,22 @@ function* chunks<T>(items: readonly T[], size: number): Generator<readonly T[]> 
   for (let first = 0; first < items.length; first += size) yield items.slice(first, first + size);
 }
 
+function surroundings({ device, own, up }: Pick<Led, 'device' | 'own' | 'up'>): Surroundings {
+  return { device, hasAddressIn: (range) => own.has(range), isUp: (child) => up.has(child) };
+}
+
+function wantedRules(led: Led): Rule[] {
+  const { rules } = steeringRules(led.plan, surroundings(led));
+  return rules.map((rule) => placed(rule, led.block, led.plan.table));
+}
+
+/** From which addresses packets are sent that have no source, in words. */
+function sourcesOf({ routes, own }: Led): string {
+  const open = routes.filter((route) => route.open);
+  const sources = open.flatMap((route) => own.preferred(route.sources, route.destination.address.family) ?? []);
+  return [...new Set(sources.map(formatAddress))].join(', ');
+}
+
 function closedRoute({ destination, closed }: SteeringRules['routes'][number], table: number): Route {
   return { type: closed, destination, table, metric: LAST_METRIC };
-}
-
-/**
- * An address of this host that the policy lets into the tunnel. Of what is for all the kernel picks, as it would without a
- * tunnel.
- */
-function preferredSource(
-  own: readonly IpAddress[],
-  sources: readonly AddressRange[],
-  family: IpAddress['family'],
-): IpAddress | undefined {
-  for (const range of sources) {
-    if (range.start.family !== family || isWhole(range)) return undefined;
-    const fitting = own.filter((address) => isUsable(address) && rangeContains(range, address));
-    const [first] = fitting.sort((a, b) => (a.value < b.value ? -1 : 1));
-    if (first !== undefined) return first;
-  }
-  return undefined;
-}
-
-/** Not of the loopback, nor of one link alone. */
-function isUsable({ family, value }: IpAddress): boolean {
-  if (family === 4) return value >> 24n !== 127n && value >> 16n !== 0xa9fen;
-  return value > 1n && value >> 118n !== 0x3fan;
 }

@@ -22,16 +22,7 @@ import type {
   RouteQuery,
   Rule,
 } from './routes.ts';
-import {
-  describeRoute,
-  describeRule,
-  formatPrefix,
-  MAIN_TABLE,
-  metricOf,
-  OWN_PROTOCOL,
-  samePrefix,
-  sameRule,
-} from './routes.ts';
+import { describeRoute, describeRule, formatPrefix, MAIN_TABLE, metricOf, OWN_PROTOCOL, sameRule } from './routes.ts';
 import * as message from './rtnetlink.ts';
 import { CHANGE_GROUPS, parseChange } from './rtnetlink-changes.ts';
 import { addRuleRequest, deleteRuleRequest, parseRule, rulesRequest } from './rtnetlink-rules.ts';
@@ -92,28 +83,39 @@ export class LinuxHostNetwork implements HostNetwork {
   }
 
   addRoute(route: Route): void {
-    const what = `add ${describeRoute(route)}`;
-    if (this.#change(message.addRouteRequest(route, false), what, [ERRNO.EEXIST])) return;
-    const { destination, table } = route;
-    const rivals = this.routes({ family: destination.address.family, table: table ?? MAIN_TABLE }).filter(
-      (other) => samePrefix(other.destination, destination) && other.metric === metricOf(route),
-    );
-    const foreign = rivals.find(({ protocol }) => protocol !== OWN_PROTOCOL);
-    if (foreign !== undefined) {
-      const detail =
-        `Another program's route (protocol ${foreign.protocol}; see: ip route show table ${foreign.table}) stands ` +
-        'there: remove it, or give the tunnel a routing table of its own or another metric';
-      throw new SystemError(what, ERRNO.EEXIST, detail);
-    }
-    this.#change(message.addRouteRequest(route, true), what, []);
+    this.addRoutes([route]);
   }
 
   addRoutes(routes: readonly Route[]): void {
-    const requests = routes.map((route) => message.addRouteRequest(route, false));
-    const refused = this.#socket.requestAll(requests, (at) => `add ${describeRoute(routes[at]!)}`);
-    for (const [at, error] of refused) {
-      if (error.errno !== ERRNO.EEXIST) throw explained(error);
-      this.addRoute(routes[at]!);
+    const refused = this.#addRoutes(routes, false);
+    for (const error of refused.values()) if (error.errno !== ERRNO.EEXIST) throw explained(error);
+    const taken = [...refused.keys()].map((at) => routes[at]!);
+    if (taken.length === 0) return;
+    this.#refuseForeign(taken);
+    for (const error of this.#addRoutes(taken, true).values()) throw explained(error);
+  }
+
+  #addRoutes(routes: readonly Route[], replace: boolean): ReadonlyMap<number, SystemError> {
+    const requests = routes.map((route) => message.addRouteRequest(route, replace));
+    return this.#socket.requestAll(requests, (at) => `add ${describeRoute(routes[at]!)}`);
+  }
+
+  /** @throws SystemError when another program's route stands in the place of one of these */
+  #refuseForeign(routes: readonly Route[]): void {
+    const tables = new Set(routes.map(({ table }) => table ?? MAIN_TABLE));
+    const foreign = new Map(
+      [...tables]
+        .flatMap((table) => this.routes({ table }))
+        .filter(({ protocol }) => protocol !== OWN_PROTOCOL)
+        .map((route) => [placeOf(route), route]),
+    );
+    for (const route of routes) {
+      const rival = foreign.get(placeOf(route));
+      if (rival === undefined) continue;
+      const detail =
+        `Another program's route (protocol ${rival.protocol}; see: ip route show table ${rival.table}) stands ` +
+        'there: remove it, or give the tunnel a routing table of its own or another metric';
+      throw new SystemError(`add ${describeRoute(route)}`, ERRNO.EEXIST, detail);
     }
   }
 
@@ -207,6 +209,12 @@ export class LinuxHostNetwork implements HostNetwork {
       throw explained(error);
     }
   }
+}
+
+/** What one route replaces another by. */
+function placeOf(route: Route): string {
+  const { destination, table = MAIN_TABLE } = route;
+  return `${formatPrefix(destination)} ${table} ${metricOf(route)}`;
 }
 
 function explained(error: SystemError): SystemError {

@@ -1,7 +1,7 @@
 /**
  * A host's network configuration in memory: the twin of `linux-routes.ts`. Route look-ups follow the longest prefix
- * in the tables that the rules name, in their order. A watch is told of rules and routes that others change, and of links
- * that go.
+ * in the tables that the rules name, in their order. A watch is told of rules and routes that others change, of addresses,
+ * and of links that go.
  */
 import type { IpAddress, IpFamily } from '../base/address.ts';
 import { prefixRange, sameAddress } from '../base/address.ts';
@@ -84,22 +84,22 @@ export class MemoryHostNetwork implements HostNetwork {
     this.#wantLink(linkIndex, `add an address to link ${linkIndex}`);
     if (this.#addresses.some((other) => sameInterfaceAddress(other, address))) return;
     this.#addresses.push(address);
+    this.#onChange?.({ kind: 'address', gone: false, address });
     const destination = { address: prefixRange(address.address, prefixLength).start, prefixLength };
     const route: Route = { type: 'unicast', destination, linkIndex, source: address.address };
     this.#routes.push({ ...route, table: MAIN_TABLE, metric: metricOf(route), protocol: KERNEL_PROTOCOL });
   }
 
+  /** IPv4 routes with that preferred source go, IPv6 routes stay without it, as in the kernel. */
   deleteAddress(address: InterfaceAddress): boolean {
     const before = this.#addresses.length;
     this.#addresses = this.#addresses.filter((other) => !sameInterfaceAddress(other, address));
     if (this.#addresses.length === before) return false;
-    this.#routes = this.#routes.filter(
-      (route) =>
-        route.protocol !== KERNEL_PROTOCOL ||
-        route.source === undefined ||
-        route.linkIndex !== address.linkIndex ||
-        !sameAddress(route.source, address.address),
-    );
+    const isFrom = ({ source }: Route): boolean => source !== undefined && sameAddress(source, address.address);
+    this.#routes = this.#routes
+      .filter((route) => !isFrom(route) || (address.address.family === 6 && route.protocol !== KERNEL_PROTOCOL))
+      .map((route) => (isFrom(route) ? { ...route, source: undefined } : route));
+    this.#onChange?.({ kind: 'address', gone: true, address });
     return true;
   }
 

@@ -38,6 +38,11 @@ export interface LinkChange {
 
 export interface InterfaceAddress extends Prefix {
   readonly linkIndex: number;
+  /**
+   * `tentative`: no packet may be sent from it, as it may be a duplicate (RFC 4862 section 5.4); `deprecated`: not for new
+   * connections (section 5.5.4). Left out: valid for all.
+   */
+  readonly state?: 'tentative' | 'deprecated' | undefined;
 }
 
 /** `unreachable` answers with ICMP, `blackhole` says nothing, `throw` leaves the packet to the tables that follow. */

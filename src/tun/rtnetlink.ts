@@ -40,6 +40,10 @@ const IFLA = { IFNAME: 3, MTU: 4, TXQLEN: 13 } as const;
 const IFA = { ADDRESS: 1, LOCAL: 2, FLAGS: 8 } as const;
 /** No duplicate detection: there is no neighbour on a tunnel who could have the address. */
 const IFA_F_NODAD = 0x02;
+const IFA_F_OPTIMISTIC = 0x04;
+const IFA_F_DADFAILED = 0x08;
+const IFA_F_DEPRECATED = 0x20;
+const IFA_F_TENTATIVE = 0x40;
 const RTA = {
   DST: 1,
   SRC: 2,
@@ -121,7 +125,20 @@ export function parseInterfaceAddress(body: Uint8Array): InterfaceAddress | unde
   const bytes = attributes.get(IFA.LOCAL) ?? attributes.get(IFA.ADDRESS);
   const family = familyOf(body[0]!);
   if (bytes === undefined || family === undefined) return undefined;
-  return { linkIndex: readHostU32(body.subarray(4)), address: ipAddress(bytes, family), prefixLength: body[1]! };
+  const state = addressState(readHostU32(attributes.get(IFA.FLAGS)) ?? body[2]!);
+  return {
+    linkIndex: readHostU32(body.subarray(4)),
+    address: ipAddress(bytes, family),
+    prefixLength: body[1]!,
+    ...(state && { state }),
+  };
+}
+
+/** An optimistic address may be used before it is known to be the only one (RFC 4429). */
+function addressState(flags: number): InterfaceAddress['state'] {
+  if ((flags & IFA_F_DADFAILED) !== 0) return 'tentative';
+  if ((flags & IFA_F_TENTATIVE) !== 0 && (flags & IFA_F_OPTIMISTIC) === 0) return 'tentative';
+  return (flags & IFA_F_DEPRECATED) === 0 ? undefined : 'deprecated';
 }
 
 export function routesRequest(family: IpFamily, filter: RouteFilter): NetlinkRequest {

@@ -1,6 +1,6 @@
 /** What other programs take of fence, rules and routes is put back and told; the kernel is in memory. */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { type IpAddress, parseAddress, prefixRange } from '../../src/base/address.ts';
+import { formatAddress, parseAddress, prefixRange } from '../../src/base/address.ts';
 import { DampedLog } from '../../src/daemon/damped-log.ts';
 import { type KernelReport, KernelWatch } from '../../src/daemon/kernel-watch.ts';
 import { Steering } from '../../src/daemon/steering.ts';
@@ -8,7 +8,13 @@ import type { PolicyBox, SteeringPlan } from '../../src/daemon/steering-plan.ts'
 import { tunnelFence } from '../../src/daemon/steering-plan.ts';
 import { MemoryFence } from '../../src/tun/fence-memory.ts';
 import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
-import { type InstalledRoute, type InstalledRule, OWN_PROTOCOL, type Prefix } from '../../src/tun/routes.ts';
+import {
+  type InstalledRoute,
+  type InstalledRule,
+  type InterfaceAddress,
+  OWN_PROTOCOL,
+  type Prefix,
+} from '../../src/tun/routes.ts';
 
 const prefix = (text: string): Prefix => {
   const [address, length] = text.split('/');
@@ -120,10 +126,11 @@ describe('a kernel that is watched', () => {
 
   it('has rules of bridges put back too', async () => {
     const undo = host.steering.leadBridge('virbr9', [prefix('10.1.0.0/24')], 7700);
+    await host.watch.look(true);
     const before = host.standing;
     host.network.take({ rule: ({ priority }) => priority < 7000 });
     expect(host.standing).not.toEqual(before);
-    await pass();
+    await pass(50);
     expect(host.standing).toEqual(before);
     undo();
     await pass();
@@ -154,7 +161,7 @@ describe('a kernel that is watched', () => {
     );
     expect(host.watch.degraded('net')).toEqual([text]);
     await host.watch.look(true);
-    expect(host.reports).toEqual([{ level: 'warn', netns: undefined, tunnel: 'net', text }]);
+    expect(host.reports).toMatchObject([{ level: 'warn', netns: undefined, tunnel: 'net', text }]);
     expect(host.standing).toEqual(before);
     host.network.take({ rule: (other) => other === rule });
     await pass(50);
@@ -183,16 +190,85 @@ describe('a kernel that is watched', () => {
     expect([host.watch.degraded('net'), host.standing]).toEqual([[], before]);
   });
 
-  it('is looked at when the address that packets are sent from goes or comes', async () => {
-    const address = (text: string): { linkIndex: number; address: IpAddress; prefixLength: number } => ({
-      linkIndex: 1,
-      address: parseAddress(text)!,
-      prefixLength: 24,
-    });
+  const lan = (text: string, change: Partial<InterfaceAddress> = {}): InterfaceAddress => ({
+    linkIndex: 1,
+    address: parseAddress(text)!,
+    prefixLength: 24,
+    ...change,
+  });
+  const sourceOf = (): string => {
+    const source = host.network.routeTo({ destination: parseAddress('10.2.0.9')! })?.source;
+    return source === undefined ? 'refused' : formatAddress(source);
+  };
+
+  it('is looked at when an address that packets may be sent from goes or comes, and at no other', async () => {
     for (const gone of [true, false]) {
-      expect(host.steering.concerns({ kind: 'address', gone, address: address('10.1.0.1') })).toBe(true);
-      expect(host.steering.concerns({ kind: 'address', gone, address: address('10.1.0.2') })).toBe(false);
+      expect(host.steering.concerns({ kind: 'address', gone, address: lan('10.1.0.2') })).toBe(true);
+      expect(host.steering.concerns({ kind: 'address', gone, address: lan('10.9.0.1') })).toBe(false);
     }
+  });
+
+  it('refuses what has no source while the host has no address for it, and says so until it has one', async () => {
+    const before = host.standing;
+    host.network.deleteAddress(lan('10.1.0.1'));
+    await pass();
+    expect(sourceOf()).toBe('refused');
+    // What is forwarded is carried.
+    expect(host.network.routeTo({ destination: parseAddress('10.2.0.9')!, source: parseAddress('10.1.0.7')! })).toEqual(
+      expect.objectContaining({ linkIndex: host.device }),
+    );
+    const text = expect.stringMatching(
+      /^this host has no address in 10\.1\.0\.0\/24: its own packets to 10\.2\.0\.0\/24/,
+    );
+    expect(host.watch.degraded('net')).toEqual([text]);
+    await host.watch.look(true);
+    expect(host.reports.filter(({ level }) => level === 'warn')).toMatchObject([{ tunnel: 'net', text }]);
+    host.network.addAddress(lan('10.1.0.1'));
+    await pass(50);
+    expect([host.standing, host.watch.degraded('net'), sourceOf()]).toEqual([before, [], '10.1.0.1']);
+    expect(host.texts.at(-1)).toMatch(/^info: not so any more: this host has no address/);
+    // Nobody is blamed for what came of it.
+    expect(host.texts.join()).not.toContain('another program');
+  });
+
+  it('takes another address as the source when the one before is changed', async () => {
+    host.network.addAddress(lan('10.1.0.99'));
+    await pass(50);
+    expect([sourceOf(), host.reports]).toEqual(['10.1.0.1', []]);
+    host.network.deleteAddress(lan('10.1.0.1'));
+    await pass(50);
+    expect([sourceOf(), host.watch.degraded('net')]).toEqual(['10.1.0.99', []]);
+    expect(host.texts).toEqual([
+      'info: addresses of this host changed: its own packets that name no source are sent from 10.1.0.99 now, and were from 10.1.0.1',
+    ]);
+  });
+
+  it('takes no address that may be a duplicate, and one that is deprecated last', async () => {
+    host.network.addAddress(lan('10.1.0.50'));
+    host.network.addAddress(lan('10.1.0.40', { state: 'deprecated' }));
+    host.network.addAddress(lan('10.1.0.30', { state: 'tentative' }));
+    for (const [gone, left] of [
+      ['10.1.0.1', '10.1.0.50'],
+      ['10.1.0.50', '10.1.0.40'],
+      ['10.1.0.40', 'refused'],
+    ] as const) {
+      host.network.deleteAddress(lan(gone));
+      await pass(50);
+      expect(sourceOf()).toBe(left);
+    }
+  });
+
+  it('is degraded from the start where the address is not there yet', async () => {
+    host.network.deleteAddress(lan('10.1.0.1'));
+    host.steering.release('net', 7700);
+    host.watch.forget('net');
+    expect(host.watch.degraded('net')).toEqual([]);
+    host.steering.prepare(plan, 'stun');
+    host.watch.putUp('net');
+    expect(host.watch.degraded('net')).toHaveLength(1);
+    host.steering.open('net', host.device);
+    await pass();
+    expect([sourceOf(), host.texts.at(-1)]).toEqual(['refused', expect.stringMatching(/^warn: this host has no/)]);
   });
 
   it('does not count what is our own', async () => {
