@@ -17,13 +17,13 @@ export function formatList(tunnels: readonly TunnelInfo[]): string {
   const yesNo = (value: boolean): string => (value ? 'yes' : 'no');
   return table(
     ['Name', 'State', 'Autostart', 'Persistent'],
-    tunnels.map((tunnel) => [
-      tunnel.name,
-      tunnel.active ? `active (${tunnel.state})` : tunnel.state,
-      yesNo(tunnel.autostart),
-      yesNo(tunnel.persistent),
-    ]),
+    tunnels.map((tunnel) => [tunnel.name, listedState(tunnel), yesNo(tunnel.autostart), yesNo(tunnel.persistent)]),
   );
+}
+
+function listedState({ active, state, degraded }: TunnelInfo): string {
+  const words = degraded.length > 0 ? `${state}, degraded` : state;
+  return active ? `active (${words})` : words;
 }
 
 export function formatInfo(info: TunnelInfo): string {
@@ -35,6 +35,7 @@ export function formatInfo(info: TunnelInfo): string {
     ['Autostart', info.autostart ? 'yes' : 'no'],
     ['State', info.state],
     ['Device', info.device ?? '-'],
+    ...info.degraded.map((text) => ['Degraded', text] as const),
   ]);
 }
 
@@ -85,7 +86,9 @@ function formatWorkers({ mode, threads }: StatusResult['workers']): string {
 }
 
 function formatTunnel(tunnel: TunnelStatus, networks: readonly NetworkInfo[]): string {
-  const lines = [`${tunnel.name}: ${tunnel.state}${tunnel.device === undefined ? '' : deviceText(tunnel.device)}`];
+  const degraded = tunnel.degraded.length === 0 ? '' : ', degraded';
+  const device = tunnel.device === undefined ? '' : deviceText(tunnel.device);
+  const lines = [`${tunnel.name}: ${tunnel.state}${degraded}${device}`];
   for (const text of tunnel.degraded) lines.push(`  degraded: ${text}`);
   if (tunnel.secret !== undefined) lines.push(`  ${secretText(tunnel.secret)}`);
   for (const ike of tunnel.ikeSas) lines.push(...formatIke(ike).map((line) => `  ${line}`));

@@ -16,6 +16,8 @@ export interface KernelReport {
   readonly netns: string | undefined;
   /** Of what may come again and again: its kind. */
   readonly kind?: string;
+  /** Whether `text` says what the tunnel lacks from now on, or no longer lacks. */
+  readonly event?: 'degraded' | 'restored';
 }
 
 export interface KernelWatchOptions {
@@ -124,13 +126,20 @@ export class KernelWatch {
     for (const [tunnel, texts] of problems) {
       for (const text of texts) {
         if (before.get(tunnel)?.includes(text) !== true)
-          report({ level: 'warn', netns, tunnel, text, kind: `problem ${tunnel} ${text}` });
+          report({ level: 'warn', netns, tunnel, text, kind: `problem ${tunnel} ${text}`, event: 'degraded' });
       }
     }
     for (const [tunnel, texts] of before) {
       for (const text of texts) {
         if (problems.get(tunnel)?.includes(text) !== true)
-          report({ level: 'info', netns, tunnel, text: `not so any more: ${text}`, kind: `settled ${tunnel} ${text}` });
+          report({
+            level: 'info',
+            netns,
+            tunnel,
+            text: `not so any more: ${text}`,
+            kind: `settled ${tunnel} ${text}`,
+            event: 'restored',
+          });
       }
     }
     return { found, by: [] };

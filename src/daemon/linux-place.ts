@@ -106,7 +106,7 @@ export class LinuxPlace {
     this.#raiseRules(plan);
     const device = this.#within(() => {
       const opened = openLinuxTun({ name: plan.name, mtu: plan.mtu, queues: plan.queues ?? 1, shared });
-      silence(opened.name);
+      restrain(opened.name);
       return opened;
     });
     try {
@@ -248,12 +248,20 @@ function reversePathFilter(name: string): number {
   }
 }
 
-/** No link-local address: the kernel's own discovery packets have no business in a tunnel, and would count as drops. */
-function silence(name: string): void {
-  try {
-    writeFileSync(`/proc/sys/net/ipv6/conf/${name}/addr_gen_mode`, '1');
-  } catch (error) {
-    // A host without IPv6, or whose /proc may not be written: nothing is lost but the silence.
-    if (!(error instanceof Error && 'code' in error)) throw error;
+/**
+ * What the kernel does of its own accord on the device, as sysctls of IPv6. No link-local address: its own discovery packets
+ * have no business in a tunnel, and would count as drops. Sources of what has none are chosen among the device's addresses,
+ * of which there are none: a packet gets the preferred source of the tunnel's route, or is refused.
+ */
+const OWN_ACCORD = { addr_gen_mode: '1', use_oif_addrs_only: '1' } as const;
+
+function restrain(name: string): void {
+  for (const [setting, value] of Object.entries(OWN_ACCORD)) {
+    try {
+      writeFileSync(`/proc/sys/net/ipv6/conf/${name}/${setting}`, value);
+    } catch (error) {
+      // A host without IPv6.
+      if (!(error instanceof Error && 'code' in error)) throw error;
+    }
   }
 }

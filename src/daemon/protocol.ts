@@ -63,6 +63,8 @@ export interface TunnelInfo {
   readonly device: string | undefined;
   /** As in `TunnelStatus`; `inactive, is tried again` for one that is held. */
   readonly state: string;
+  /** As in `TunnelStatus`. */
+  readonly degraded: readonly string[];
 }
 
 /** Who keeps a secret: the daemon in its own folder, or libvirt. */
@@ -105,6 +107,9 @@ export interface TunnelEvent {
     | 'child-up'
     | 'child-down'
     | 'secret-changed'
+    /** What it needs of the kernel or of the host's addresses is not there; and is there again. */
+    | 'degraded'
+    | 'restored'
     | 'failed';
   readonly detail: string;
 }

@@ -120,6 +120,7 @@ export class Queries {
       autostart: this.#catalog.isAutostart(object.name),
       device: status?.device?.name,
       state: this.stateOf(object.name),
+      degraded: this.#runner.standing.degraded(object.name),
     };
   }
 }

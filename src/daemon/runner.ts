@@ -72,7 +72,7 @@ export class Runner {
     const { platform, crypto, workers } = options;
     this.#options = options;
     this.#log = options.log;
-    this.standing = new Standing(platform, options.log);
+    this.standing = new Standing(platform, options.log, options.onEvent);
     const fetch = options.fetch ?? httpFetch();
     const onFailure = (text: string): void => this.#log.warn({}, `nothing was learnt of revocation: ${text}`);
     this.online = new OnlineRevocation({ fetch, onFailure });

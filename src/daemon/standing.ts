@@ -12,7 +12,7 @@ import { allOf, eachOf } from './each.ts';
 import type { KernelReport } from './kernel-watch.ts';
 import { standingPlan, standingTunnel } from './plan-device.ts';
 import type { Platform } from './platform.ts';
-import { ControlError } from './protocol.ts';
+import { ControlError, type TunnelEvent } from './protocol.ts';
 import type { SteeringPlan } from './steering-plan.ts';
 
 /** How often fences, rules and routes are compared though no change was heard of, in milliseconds. */
@@ -24,6 +24,7 @@ const STAYS =
 export class Standing {
   readonly #platform: Platform;
   readonly #log: Logger;
+  readonly #onEvent: (event: Omit<TunnelEvent, 'time'>) => void;
   /** Tunnels that do not run now and are to run again. BOUNDED: by the tunnels. */
   readonly #held = new Set<string>();
   /** Tunnels that are not to run, and of which something stands still. BOUNDED: by the tunnels. */
@@ -33,15 +34,18 @@ export class Standing {
   readonly #watch: NodeJS.Timeout;
   readonly #damped = new DampedLog();
 
-  constructor(platform: Platform, log: Logger) {
+  /** @param onEvent is told what a tunnel lacks from now on, or no longer lacks */
+  constructor(platform: Platform, log: Logger, onEvent: (event: Omit<TunnelEvent, 'time'>) => void = () => undefined) {
     this.#platform = platform;
     this.#log = log;
+    this.#onEvent = onEvent;
     platform.watch?.((report) => this.#changed(report));
     this.#watch = setInterval(() => void this.look(true), WATCH).unref();
   }
 
   /** Another program changed something, or it could not be put right. */
-  #changed({ level, text, tunnel, netns, kind }: KernelReport): void {
+  #changed({ level, text, tunnel, netns, kind, event }: KernelReport): void {
+    if (event !== undefined && tunnel !== undefined) this.#onEvent({ tunnel, event, detail: text });
     const write = (line: string): void =>
       this.#log[level]({ ...(tunnel && { tunnel }), ...(netns && { netns }) }, line);
     if (kind === undefined) write(text);

@@ -104,8 +104,8 @@ export function mendSteering(network: HostNetwork, wanted: Wanted, { own, foreig
         for (const rule of rules) network.deleteRule(rule);
       },
     );
-  // What refuses comes first and goes last, what leads into the table the other way round: no packet without a source gets
-  // one by a route that is not as it should be yet.
+  // What refuses comes first and goes last, what leads into the table the other way round: no IPv4 packet without a source
+  // gets one by a route that is not as it should be yet. Over IPv6 a route without a preferred source gives none.
   add(missing.filter(refuses));
   remove(surplus.filter(leads));
   if (wanted.table !== undefined) problems.push(...mendTable(network, wanted.table, routesOf, attempt));
@@ -122,8 +122,8 @@ function refuses({ action }: Rule): boolean {
   return action.type === 'unreachable';
 }
 
-function leads({ action }: Rule): boolean {
-  return action.type === 'table';
+function leads({ family, action }: Rule): boolean {
+  return family === 4 && action.type === 'table';
 }
 
 /** @returns what of others stands there */

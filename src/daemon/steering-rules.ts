@@ -8,7 +8,8 @@
  *   2  ICMP that is to pass in the clear, by its mark                   goto end
  *   3  link-local and multicast of the link, where the policy has it    goto end
  *   4… each entry in its order: protect → the tunnel's table, bypass → goto end, discard → blackhole
- *   m… the host's own packets that have no source yet, where the host has no address that the policy lets in: unreachable
+ *   m… the host's own packets that have no source yet, where the host has no address that the policy lets in:
+ *      IPv4: unreachable; IPv6: into the table, whose device has no address to choose a source from
  *   n  end: nop
  * ```
  *
@@ -116,24 +117,33 @@ function byTable(
   const routes = regionsOf(boxes, distinct(policy));
   const open = routes.filter((route) => route.open).map(({ destination }) => destination);
   const unserved = around.hasAddressIn(local) === 'missing' ? open : [];
-  const many = open.length > MAX_REFUSED;
+  const many = family === 4 && open.length > MAX_REFUSED;
   const first = many ? [ownStep(family, unserved, plan)] : [];
-  const last = many || isWhole(local) ? [] : [refusedStep(family, unserved)];
+  const last = many || isWhole(local) ? [] : [unservedStep(family, unserved, plan)];
   const assembled = assemble(family, { boxes: [all], policy: boxes, first, last }, plan, around);
   if (assembled === undefined) throw new Error(`bug: one entry takes more than ${MAX_RULES} rules`);
   return { ...assembled, routes, warnings: [] };
 }
 
-/** The host's own packets to these destinations, while they have no source. */
-function refusedStep(family: IpFamily, destinations: readonly Prefix[]): Step {
+/**
+ * The host's own packets to these destinations, while they have no source and the host has none for them. Where an IPv6
+ * route says unreachable the kernel chooses a source itself and asks once more; in the table it finds a route whose device
+ * has no address, and gives up.
+ */
+function unservedStep(family: IpFamily, destinations: readonly Prefix[], plan: SteeringPlan): Step {
+  const tos = family === 4 ? destinations : destinations.slice(0, 1).map(() => undefined);
   return (at) =>
-    destinations.map((destination) => ({
+    tos.map((to) => ({
       family,
       priority: at,
       from: noSource(family),
-      to: destination.prefixLength === 0 ? undefined : destination,
-      action: { type: 'unreachable' },
+      to: to?.prefixLength === 0 ? undefined : to,
+      action: unservedAction(family, plan),
     }));
+}
+
+function unservedAction(family: IpFamily, { table }: SteeringPlan): RuleAction {
+  return family === 4 ? { type: 'unreachable' } : { type: 'table', table };
 }
 
 /**
@@ -288,7 +298,7 @@ function boxSteps(box: PolicyBox, bound: Bound, plan: SteeringPlan, around: Surr
   ];
   const lead: Step = (at, end) => {
     const ports = { sourcePorts: source.ports, destinationPorts: destination.ports };
-    const action: RuleAction = bound === 'unserved' ? { type: 'unreachable' } : actionOf(box, end, plan, around);
+    const action = bound === 'unserved' ? unservedAction(family, plan) : actionOf(box, end, plan, around);
     const whole = flows.map((flow) => ({ ...flow, ...ports, priority: at, action }));
     // Of what is forwarded, which has a source.
     const forwarded = bound === 'both' || bound === 'bound' ? flows.filter(({ from }) => !isNoSource(from)) : [];

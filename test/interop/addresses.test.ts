@@ -1,0 +1,169 @@
+/**
+ * The host's own addresses come after the tunnel, change, go and return: what the host sends without a source follows them,
+ * and while there is none for it, it is refused instead of leaving in the clear.
+ */
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { Capture } from '../support/lab/capture.ts';
+import { showLogsOnFailure } from '../support/lab/failure.ts';
+import { Lab } from '../support/lab/lab.ts';
+import { waitFor } from '../support/lab/process.ts';
+import { describeInterop } from '../support/lab/requirements.ts';
+import {
+  buildGateways,
+  type Entry,
+  FAMILIES,
+  type Gateways,
+  INNER,
+  knock,
+  leftovers,
+  NAME,
+  resetBoth,
+  startBoth,
+  stopBoth,
+} from './gateways.ts';
+
+const ENTRIES: readonly Entry[] = FAMILIES.map((family) => ({
+  name: `net${family}`,
+  from: INNER[family].left,
+  to: INNER[family].right,
+}));
+/** Anything to or from the other side outside of the tunnel, whatever its source. */
+const ANY_CLEAR = 'net 10.2.0.0/24 or net fd02::/64';
+const LAN = ['10.1.0.1/24', 'fd01::1/64'] as const;
+/** Milliseconds until the kernel has been told what follows from a change, seen through programs that are started. */
+const SOON = 1_000;
+/** Of duplicate address detection, in milliseconds. */
+const DETECTION = 5_000;
+
+describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdump', 'nftables', 'build'], () => {
+  let gateways: Gateways;
+
+  beforeAll(async () => {
+    gateways = await buildGateways(new Lab());
+  }, 120_000);
+  afterAll(() => gateways.lab.dispose(), 60_000);
+  beforeEach(() => showLogsOnFailure(gateways.lab));
+  afterEach(async () => {
+    await resetBoth(gateways);
+    await gateways.left.ip(['addr flush dev lan0 scope global', ...LAN.map((one) => `addr add ${one} dev lan0 nodad`)]);
+  });
+
+  /** How many of two echo requests without a source were answered. */
+  const unbound = async (family: 4 | 6): Promise<number> => {
+    const words = ['-n', '-q', '-c', '2', '-i', '0.1', '-W', '1', INNER[family].far];
+    const { stdout } = await gateways.left.exec(['ping', ...words], { check: false });
+    return Number(/(\d+) received/.exec(stdout)?.[1] ?? 0);
+  };
+  const both = (): Promise<number[]> => Promise.all(FAMILIES.map(unbound));
+
+  /**
+   * The source that the kernel gives a packet to the other side; `refused` when it has no way: over IPv6 there is one into
+   * the device then, and no source for it.
+   */
+  const source = async (family: 4 | 6): Promise<string> => {
+    const { stdout } = await gateways.left.exec(['ip', 'route', 'get', INNER[family].far], { check: false });
+    if (stdout.trim() === '' || (/ dev stun-/.test(stdout) && !stdout.includes(' src '))) return 'refused';
+    return / dev stun-\S+ .*src (\S+)/.exec(stdout)?.[1] ?? stdout;
+  };
+  const sources = async (wanted: readonly string[], limit = SOON): Promise<void> => {
+    await waitFor(
+      `the sources ${wanted.join(', ')}`,
+      async () => {
+        const found = await Promise.all(FAMILIES.map(source));
+        return found.join() === wanted.join() ? true : undefined;
+      },
+      limit,
+      1,
+    );
+  };
+
+  const degraded = async (count: number): Promise<readonly string[]> =>
+    await waitFor(`${count} lines of status`, async () => {
+      const texts = (await gateways.ours.tunnel(NAME)).degraded;
+      return texts.length === count ? texts : undefined;
+    });
+
+  /** Runs it while programs that name no source send all the time: nothing but the tunnel may be seen on the line. */
+  const withoutClear = async (action: () => Promise<void>): Promise<void> => {
+    const { lab, left } = gateways;
+    const capture = await Capture.start(lab, left, 'eth0');
+    const senders = FAMILIES.map((family) => {
+      const ping = `ping -n -q -c 1 -W 0.05 ${INNER[family].far} >/dev/null 2>&1`;
+      return left.spawn(`sender ${family}`, ['sh', '-c', `while :; do ${ping}; sleep 0.01; done`]);
+    });
+    for (const sender of senders) lab.defer(() => sender.stop('SIGKILL'));
+    await action();
+    await Promise.all(senders.map((sender) => sender.stop('SIGKILL')));
+    await capture.stop();
+    expect(await capture.packets(ANY_CLEAR)).toEqual([]);
+  };
+
+  it('after the tunnel: it is degraded and refuses what has no source, until they are there', async () => {
+    const { left, ours, client } = gateways;
+    await left.ip(['addr flush dev lan0 scope global']);
+    await startBoth(gateways, ENTRIES);
+    await ours.up(NAME);
+    await withoutClear(async () => {
+      expect(await degraded(1)).toEqual([
+        expect.stringMatching(
+          /^this host has no address in 10\.1\.0\.0\/24, fd01::\/64: its own packets to 10\.2\.0\.0\/24, fd02::\/64 are refused/,
+        ),
+      ]);
+      expect((await ours.command(['status', NAME])).stdout).toContain(`${NAME}: up, degraded, device stun-${NAME}`);
+      expect((await ours.command(['list'])).stdout).toMatch(/active \(up, degraded\)/);
+      expect(await both()).toEqual([0, 0]);
+      // Other hosts are carried: they need no address of this one but to find it.
+      await left.ip(['route add 10.1.0.0/24 dev lan0']);
+      await client.ip([`neigh replace 10.1.0.1 dev eth0 lladdr ${await macOf('lan0')}`]);
+      expect(await knock(client, INNER[4].client, INNER[4].far)).toBe(3);
+      await left.ip(LAN.map((address) => `addr add ${address} dev lan0 nodad`));
+      await sources(['10.1.0.1', 'fd01::1']);
+      await degraded(0);
+      expect(await both()).toEqual([2, 2]);
+    });
+    expect((await ours.command(['list'])).stdout).toMatch(/active \(up\)/);
+    // Once for both families, and once for the one that still lacks its address when the other has it.
+    expect(ours.log().match(/"msg":"this host has no address/g)!.length).toBeLessThanOrEqual(2);
+    expect(ours.log()).toContain('not so any more: this host has no address');
+    await stopBoth(gateways);
+    expect(await leftovers(left)).toBe('');
+  });
+
+  it('that change are the new source at once, and nobody else is blamed', async () => {
+    const { left, ours } = gateways;
+    await startBoth(gateways, ENTRIES);
+    await ours.up(NAME);
+    await withoutClear(async () => {
+      await sources(['10.1.0.1', 'fd01::1']);
+      await left.ip(['addr add 10.1.0.20/24 dev lan0', 'addr add fd01::20/64 dev lan0 nodad']);
+      await left.ip(['addr del 10.1.0.1/24 dev lan0', 'addr del fd01::1/64 dev lan0']);
+      await left.ip(['addr add 10.1.0.20/24 dev lan0']).catch(() => undefined);
+      await sources(['10.1.0.20', 'fd01::20']);
+      expect(await both()).toEqual([2, 2]);
+    });
+    expect(ours.log()).toMatch(/addresses of this host changed: its own packets that name no source are sent from/);
+    await stopBoth(gateways);
+  });
+
+  it('that go and return are given back, also when IPv6 first looks for duplicates', async () => {
+    const { left, ours } = gateways;
+    await startBoth(gateways, ENTRIES);
+    await ours.up(NAME);
+    await withoutClear(async () => {
+      await left.ip(LAN.map((address) => `addr del ${address} dev lan0`));
+      await sources(['refused', 'refused']);
+      await degraded(1);
+      expect(await both()).toEqual([0, 0]);
+      await left.ip(LAN.map((address) => `addr add ${address} dev lan0`));
+      await sources(['10.1.0.1', 'fd01::1'], DETECTION);
+      await degraded(0);
+      expect(await both()).toEqual([2, 2]);
+    });
+    await stopBoth(gateways);
+  });
+
+  async function macOf(device: string): Promise<string> {
+    const { stdout } = await gateways.left.exec(['cat', `/sys/class/net/${device}/address`]);
+    return stdout.trim();
+  }
+});
