@@ -110,7 +110,7 @@ export function foreignBefore(
     if (led.length === 0 || !takes(rule, first, led, routesOf)) return [];
     return [
       `another program's rule comes first, and has another way for packets of the policy: ${formatRule(rule)}; ` +
-        `give it a priority above ${first}, or remove it. The fence drops what would leave in the clear`,
+        `give it a priority above ${first}, or remove it. The fence drops what would leave in the clear from the policy's own addresses`,
     ];
   });
 }

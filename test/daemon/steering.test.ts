@@ -6,7 +6,7 @@ import { markedBoxes, type PolicyBox, type SteeringPlan } from '../../src/daemon
 import { MAX_RULES, steeringWarnings } from '../../src/daemon/steering-rules.ts';
 import { PASS_MARK } from '../../src/tun/fence.ts';
 import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
-import { type RouteQuery, samePrefix } from '../../src/tun/routes.ts';
+import { ownerOf, type RouteQuery, samePrefix } from '../../src/tun/routes.ts';
 
 const address = (text: string): IpAddress => parseAddress(text)!;
 const HERE = address('192.0.2.1');
@@ -27,6 +27,7 @@ function host(): Host {
   const line = network.addLink('eth0', 1500);
   const lan = network.addLink('lan0', 1500);
   const device = network.addLink('stun', 1400);
+  network.setLink(device, { up: true });
   for (const own of [HERE, address('192.0.2.77'), address('2001:db8::1')]) {
     network.addAddress({ linkIndex: line, address: own, prefixLength: own.family === 4 ? 24 : 64 });
   }
@@ -330,6 +331,108 @@ describe('what stands for a tunnel', () => {
 });
 
 const OWN = { address: address('10.1.0.0'), prefixLength: 30 };
+
+/** What the host itself sends without a source, where it has no address that the policy lets in. */
+describe('what has no source and can get none', () => {
+  it('is refused, and nothing else is: not what is bound, nor forwarded, nor for elsewhere', () => {
+    const here = host();
+    lead(here, plan([box('10.9.0.0/24', '10.2.0.0/24')]));
+    expect([way(here, '10.2.0.9'), way(here, '10.3.0.9')]).toEqual(['none', 'eth0']);
+    expect(way(here, '10.2.0.9', { source: HERE })).toBe('eth0');
+    expect(way(here, '10.2.0.9', { source: address('10.9.0.7'), inputLinkIndex: here.lan })).toBe('stun');
+    expect(here.steering.shortages('net')).toEqual([
+      expect.stringMatching(
+        /^this host has no address in 10\.9\.0\.0\/24: its own packets to 10\.2\.0\.0\/24 are refused/,
+      ),
+    ]);
+  });
+
+  it('is refused by protocol and ports where the policy has them', () => {
+    const here = host();
+    const remotePorts = port(1000, 65_535);
+    lead(
+      here,
+      plan([
+        box('10.9.0.0/24', '10.2.0.0/24', { protocol: UDP, remotePorts }),
+        box('10.8.0.0/24', '10.2.0.0/24', { protocol: TCP }),
+      ]),
+    );
+    const to = (ipProtocol: number, destinationPort: number): string =>
+      way(here, '10.2.0.9', { ipProtocol, destinationPort });
+    expect([to(UDP, 999), to(UDP, 1000), to(UDP, 65_535)]).toEqual(['eth0', 'none', 'none']);
+    expect([to(TCP, 9), to(1, 0)]).toEqual(['none', 'eth0']);
+  });
+
+  it('is led over IPv6 to where no source is found', () => {
+    const here = host();
+    lead(here, plan([box('fd09::/64', 'fd02::/64')]));
+    expect(here.network.routeTo({ destination: address('fd02::9') })?.linkIndex).toBe(here.device);
+    expect(here.network.routes({ table: 7700 }).map(({ source }) => source)).toEqual([undefined, undefined]);
+    expect(way(here, 'fd02::9', { source: LAN6 })).toBe('eth0');
+    expect(way(here, 'fd02::9', { source: address('fd09::7'), inputLinkIndex: here.lan })).toBe('stun');
+  });
+
+  it('goes in the clear where the policy says so of an address that the host has', () => {
+    const own = box('192.0.2.0/24', '10.2.0.0/24', { action: 'bypass', child: undefined });
+    const protectedOne = box('10.9.0.0/24', '10.2.0.0/24');
+    for (const boxes of [
+      [own, protectedOne],
+      [protectedOne, own],
+    ]) {
+      const here = host();
+      lead(here, plan(boxes));
+      expect([way(here, '10.2.0.9'), here.steering.shortages('net')]).toEqual(['eth0', []]);
+    }
+  });
+
+  it('gets a source of another entry for the same destination', () => {
+    const here = host();
+    lead(here, plan([box('10.9.0.0/24', '10.2.0.0/24'), box('10.1.0.0/24', '10.2.0.0/23')]));
+    expect(here.network.routeTo({ destination: address('10.2.0.9') })).toMatchObject({
+      source: LAN,
+      linkIndex: here.device,
+    });
+    expect(here.steering.shortages('net')).toEqual([]);
+  });
+
+  it('is let go where the entry protects only if possible', () => {
+    const here = host();
+    lead(here, plan([box('10.9.0.0/24', '10.2.0.0/24', { level: 'use' })]));
+    expect([way(here, '10.2.0.9'), here.steering.shortages('net')]).toEqual(['eth0', []]);
+  });
+
+  it('is led into the device with all else that the host sends there, where the destinations are very many', () => {
+    const here = host();
+    const many = Array.from({ length: 100 }, (_, at) => box('10.9.0.0/24', `10.${2 * at + 10}.0.0/24`));
+    lead(here, plan(many));
+    expect(here.network.rules(4).length).toBeLessThan(10);
+    expect([way(here, '10.10.0.9'), way(here, '10.208.0.9', { source: HERE })]).toEqual(['stun', 'stun']);
+    expect(way(here, '10.11.0.9')).toBe('eth0');
+    const [text] = here.steering.shortages('net');
+    expect(text).toMatch(/ and 96 more are refused/);
+  });
+
+  it('has its place in the block from the start: no change of addresses reaches into that of another tunnel', async () => {
+    const here = host();
+    const entries = (local: string): PolicyBox[] => [
+      box(local, '10.2.0.0/24', { protocol: UDP, remotePorts: port(1000, 65_535) }),
+      box(local, '10.2.0.0/24', { protocol: TCP }),
+    ];
+    const priorities = (owner: number): number[] =>
+      here.network.rules(4).flatMap((rule) => (ownerOf(rule) === owner ? [rule.priority] : []));
+    const apart = (): boolean => Math.max(...priorities(7700)) < Math.min(...priorities(7701));
+    const added = { linkIndex: here.lan, address: address('10.9.0.1'), prefixLength: 24 };
+    here.network.addAddress(added);
+    lead(here, plan(entries('10.9.0.0/24')));
+    here.steering.prepare(plan(entries('10.1.0.0/24'), { tunnel: 'other', table: 7701 }), 'other0');
+    expect(apart()).toBe(true);
+    for (const change of ['deleteAddress', 'addAddress'] as const) {
+      here.network[change](added);
+      await here.steering.mend();
+      expect(apart()).toBe(true);
+    }
+  });
+});
 
 describe('what comes in by a bridge', () => {
   it('is led into a table and nowhere else, until that is undone or the bridge forgotten', () => {
