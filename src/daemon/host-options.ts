@@ -5,6 +5,7 @@ import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { EngineOptions } from '../engine/options.ts';
 import type { UdpNetwork } from '../tun/udp.ts';
+import type { WayReport } from './peer-ways.ts';
 import type { ProofOptions } from './proofs.ts';
 
 /**
@@ -36,6 +37,13 @@ export interface HostOptions extends ProofOptions {
   readonly localAddressFor?: (remote: IpAddress) => IpAddress | undefined;
   /** How large IP packets from `local` to `remote` may be, as far as the system knows. */
   readonly pathMtuFor?: (remote: IpAddress, local?: IpAddress) => number | undefined;
+  /**
+   * By which link and router packets from `local` to `remote` leave, in words; `undefined` when they do not. Asked when
+   * `TunnelHost.networkChanged` is called.
+   */
+  readonly wayTo?: (remote: IpAddress, local?: IpAddress) => string | undefined;
+  /** What is found of ways to peers: one that is gone, there again, or another one. */
+  readonly onWay?: (report: WayReport) => void;
   readonly random?: RandomSource;
   /** Monotonic milliseconds. */
   readonly now?: () => number;

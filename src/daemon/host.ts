@@ -9,6 +9,7 @@ import { readU32 } from '../base/bytes.ts';
 import { MIN_MTU } from '../base/mtu.ts';
 import type { PathReport } from '../base/path-report.ts';
 import { secretBytes } from '../base/secret-bytes.ts';
+import { messageOf } from '../base/text.ts';
 import type { RandomSource } from '../crypto/types.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import { Engine } from '../engine/engine.ts';
@@ -19,8 +20,10 @@ import { isUnspecified, type UdpCounters } from '../tun/udp.ts';
 import { answerQuestion, isQuestion, type Question } from './answers.ts';
 import type { HostOptions } from './host-options.ts';
 import { orUnknown, PathMtus } from './path-mtu.ts';
+import { PeerWays, type PeerWaysOptions } from './peer-ways.ts';
 import { socketNeeds } from './socket-needs.ts';
 import { type SocketNeed, SocketPool } from './sockets.ts';
+import { noteWay, wayTargets } from './way-targets.ts';
 import type { WorkerStatus } from './workers/link.ts';
 import { WorkerPlanes } from './workers/planes.ts';
 
@@ -62,6 +65,7 @@ export class TunnelHost {
   #flushPlanned = false;
   /** The data plane, where that is in worker threads. */
   readonly #workers: WorkerPlanes | undefined;
+  readonly #ways: PeerWays | undefined;
   #pathCheck: NodeJS.Timeout | undefined;
   #pathCheckSoon: NodeJS.Timeout | undefined;
   /** Answers that are still under way must not start anything any more. */
@@ -104,6 +108,26 @@ export class TunnelHost {
       mtuFor: ({ local, remote }) =>
         pathMtuFor(remote.address, isUnspecified(local.address) ? undefined : local.address),
       tooLarge: () => this.sockets.tooLarge + (this.#workers?.socketCounters().sendErrors.EMSGSIZE ?? 0),
+    });
+    this.#ways = this.#watchWays(localAddressFor, refused);
+  }
+
+  #watchWays(sourceFor: PeerWaysOptions['sourceFor'], refused: (text: string) => void): PeerWays | undefined {
+    const { wayTo } = this.#options;
+    if (wayTo === undefined) return undefined;
+    const then = (action: () => void): void => {
+      action();
+      this.drain();
+    };
+    return new PeerWays({
+      targets: () => wayTargets(this.engine, this.#tunnels.keys()),
+      wayTo,
+      sourceFor,
+      probe: (ikeSa) => then(() => this.engine.probeIkeSa(this.#now(), ikeSa)),
+      restart: (ikeSa, detail) => then(() => this.engine.pathLost(this.#now(), ikeSa, detail)),
+      retry: (tunnel) => then(() => this.engine.retryNow(this.#now(), tunnel)),
+      report: (report) => this.#options.onWay?.(report),
+      refused: (error) => refused(`the system could not be asked for a route: ${messageOf(error)}`),
     });
   }
 
@@ -153,6 +177,8 @@ export class TunnelHost {
       throw error;
     }
     this.#tunnels.set(config.name, { device, sockets });
+    for (const target of this.#ways === undefined ? [] : wayTargets(this.engine, [config.name]))
+      this.#ways?.note(target);
     this.engine.up(this.#now(), config.name);
     this.drain();
   }
@@ -177,6 +203,7 @@ export class TunnelHost {
     this.drain();
     this.#tunnels.delete(name);
     this.#pathMtus.forget(name);
+    this.#ways?.forget(name);
     try {
       await this.#workers?.closeDevice(tunnel.index);
       await running.device.close();
@@ -204,6 +231,16 @@ export class TunnelHost {
     const device = this.device(name);
     await this.#workers?.closeDevice(index);
     device?.checkAttached?.();
+  }
+
+  /** Addresses, links or routes of the system changed: ways to peers may be gone, or other ones. */
+  networkChanged(): void {
+    this.#ways?.changed();
+  }
+
+  /** What keeps a tunnel from its peers, as far as this host is concerned, a sentence each. */
+  degraded(name: string): string[] {
+    return this.#ways?.degraded(name) ?? [];
   }
 
   /** Time went by unseen, or the network was away: timers are set anew, and peers asked whether they are there. */
@@ -266,6 +303,7 @@ export class TunnelHost {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#timerAt = undefined;
+    this.#ways?.close();
     clearInterval(this.#pathCheck);
     clearTimeout(this.#pathCheckSoon);
     await this.#workers?.close();
@@ -290,6 +328,7 @@ export class TunnelHost {
       if (event.type === 'child-up' || event.type === 'path-changed') {
         this.#pathMtus.refresh(this.#now(), event.tunnel);
       }
+      if (this.#ways !== undefined) noteWay(this.#ways, this.engine, event);
       if (isQuestion(event)) void this.#answerSoon(event);
       else this.#options.onEvent?.(event);
     }

@@ -4,7 +4,7 @@
  */
 import { messageOf } from '../base/text.ts';
 import type { FenceKeeper } from '../tun/fence.ts';
-import type { HostNetwork } from '../tun/routes.ts';
+import { type HostNetwork, type NetworkChange, OWN_PROTOCOL } from '../tun/routes.ts';
 import { type GuardReport, KernelGuard } from './kernel-guard.ts';
 import type { Steering } from './steering.ts';
 
@@ -45,6 +45,9 @@ export class KernelWatch {
   /** What of rules and routes is not as it should be. BOUNDED: by the tunnels. */
   #problems: ReadonlyMap<string, readonly string[]> = new Map();
 
+  /** Told of changes that are not ours: packets may take another way. */
+  onNetwork: (() => void) | undefined;
+
   constructor(options: KernelWatchOptions) {
     this.#options = options;
     const { fence } = options;
@@ -61,6 +64,7 @@ export class KernelWatch {
     this.#attempt('routing', () =>
       network.watch((change) => {
         if (steering.concerns(change)) this.#guards.routing.heard();
+        if (!isOwn(change)) this.onNetwork?.();
       }),
     );
   }
@@ -154,6 +158,11 @@ export class KernelWatch {
       report({ level: 'warn', netns, text });
     }
   }
+}
+
+function isOwn(change: NetworkChange): boolean {
+  if (change.kind === 'route') return change.route.protocol === OWN_PROTOCOL;
+  return change.kind === 'rule' && change.rule.protocol === OWN_PROTOCOL;
 }
 
 function problemText(subject: Subject, problem: string): string {

@@ -70,6 +70,11 @@ export class LinuxPlace {
     this.#watch.open();
   }
 
+  /** Calls `onChange` at changes that may lead packets another way, as far as they are heard of. */
+  watchNetwork(onChange: () => void): void {
+    this.#watch.onNetwork = onChange;
+  }
+
   /**
    * Fence and rules: what the policy protects has no way.
    * @throws FenceAloneError when the fence stands and the rules cannot be had, as where an address is not there yet

@@ -1,4 +1,5 @@
 /** A daemon's machine on Linux: TUN devices, routes over netlink, a fence in nftables, UDP sockets. */
+import { formatAddress, type IpAddress } from '../base/address.ts';
 import { bootNow, watchSleep } from '../tun/boot-clock.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import { LinuxHostNetwork } from '../tun/linux-routes.ts';
@@ -27,6 +28,8 @@ export function linuxPlatform(): Platform {
     whyNoWorkers: native ? undefined : 'sockets are those of dgram, as system calls cannot be made here',
     network: native ? { ...linuxUdp(), rawEsp: linuxRawEsp } : nodeUdp,
     localAddressFor: (remote) => network.routeTo({ destination: remote, ...OWN_QUERY })?.source,
+    wayTo: (remote, local) => wayTo(network, remote, local),
+    watchNetwork: (onChange) => home.watchNetwork(onChange),
     pathMtuFor: (remote, local) => network.routeTo({ destination: remote, source: local, ...OWN_QUERY })?.mtu,
     fence: home.fence,
     leadBridge: (bridge, own, table) => home.leadBridge(bridge, own, table),
@@ -42,6 +45,13 @@ export function linuxPlatform(): Platform {
     close: () => places.close(),
     fenceDrops: (tunnel) => places.of(tunnel)?.drops(tunnel) ?? {},
   };
+}
+
+function wayTo(network: LinuxHostNetwork, remote: IpAddress, local?: IpAddress): string | undefined {
+  const way = network.routeTo({ destination: remote, source: local, ...OWN_QUERY });
+  if (way === undefined) return undefined;
+  const link = network.link(way.linkIndex)?.name ?? `link ${way.linkIndex}`;
+  return way.gateway === undefined ? `by ${link}` : `by ${link} and ${formatAddress(way.gateway)}`;
 }
 
 /** The network namespaces with tunnels, and which tunnels stand where. */

@@ -3,6 +3,7 @@ import { formatSocketAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { formatIdentity } from '../base/identity.ts';
 import type { ChildSummary, EngineEvent } from '../engine/events.ts';
+import type { DownReason } from '../ike/events.ts';
 import { formatSelector } from '../policy/selector.ts';
 import type { TunnelEvent } from './protocol.ts';
 
@@ -17,6 +18,9 @@ export interface Narration {
 
 type Told = Exclude<EngineEvent, { readonly requestId: number }>;
 
+/** Reasons for which an IKE SA goes down that somebody has to look after. */
+const LOSSES: readonly DownReason[] = ['peer-dead', 'path-lost'];
+
 /** @param inDocument lines of the tunnel's document that have a say in a failure */
 export function narrate(happened: Told, inDocument: readonly string[] = []): Narration {
   switch (happened.type) {
@@ -30,7 +34,8 @@ export function narrate(happened: Told, inDocument: readonly string[] = []): Nar
     case 'ike-down': {
       const detail = happened.detail === '' ? '' : `: ${happened.detail}`;
       const text = `IKE SA #${happened.ikeSaId} closed (${happened.reason})${detail}`;
-      return { level: 'info', text, fields: { ikeSa: happened.ikeSaId, reason: happened.reason }, event: 'ike-down' };
+      const level = LOSSES.includes(happened.reason) ? 'warn' : 'info';
+      return { level, text, fields: { ikeSa: happened.ikeSaId, reason: happened.reason }, event: 'ike-down' };
     }
     case 'child-up': {
       const { child } = happened;

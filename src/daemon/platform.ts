@@ -56,6 +56,10 @@ export interface Platform {
   readonly whyNoWorkers?: string | undefined;
   /** The local address from which packets to `remote` leave; `undefined` when there is no route. */
   localAddressFor(remote: IpAddress): IpAddress | undefined;
+  /** By which link and router packets from `local` to `remote` leave, in words; `undefined` when they do not. @throws Error */
+  wayTo?(remote: IpAddress, local?: IpAddress): string | undefined;
+  /** From now on calls `onChange` when addresses, links or routes of this host change. */
+  watchNetwork?(onChange: () => void): void;
   /** How large IP packets from `local` to `remote` may be, as far as the system knows; `undefined` without a route. */
   pathMtuFor(remote: IpAddress, local?: IpAddress): number | undefined;
   /**

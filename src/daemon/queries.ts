@@ -100,7 +100,7 @@ export class Queries {
   #statusOf({ name, uuid }: TunnelObject): TunnelStatus {
     const running = this.#runner.status(name);
     if (running !== undefined) return running;
-    const degraded = this.#runner.standing.degraded(name);
+    const degraded = this.#runner.degraded(name);
     return { ...inactiveStatus(name, uuid), degraded, ...this.#autostart.status(name) };
   }
 
@@ -120,7 +120,7 @@ export class Queries {
       autostart: this.#catalog.isAutostart(object.name),
       device: status?.device?.name,
       state: this.stateOf(object.name),
-      degraded: this.#runner.standing.degraded(object.name),
+      degraded: this.#runner.degraded(object.name),
     };
   }
 }

@@ -17,6 +17,7 @@ import { placesOfFailure } from './explain-failure.ts';
 import { httpFetch } from './fetch.ts';
 import { TunnelHost } from './host.ts';
 import { narrate } from './narrate.ts';
+import type { WayReport } from './peer-ways.ts';
 import { planTunnel, secretOf, type TunnelPlan } from './plan.ts';
 import type { Platform } from './platform.ts';
 import type { TunnelEvent } from './protocol.ts';
@@ -93,8 +94,11 @@ export class Runner {
       onSecretRead: (secret) => void secret.fill(0),
       credentialsFor: ({ tunnel, localId }) => this.#running.get(tunnel)?.certificates.credentials(Date.now(), localId),
       verifierFor: (tunnel) => this.#running.get(tunnel)?.certificates.verifier(),
+      ...(platform.wayTo === undefined ? {} : { wayTo: (remote, local) => platform.wayTo?.(remote, local) }),
+      onWay: (report) => this.#wayChanged(report),
       onEvent: (event) => this.#happened(event),
     });
+    platform.watchNetwork?.(() => this.host.networkChanged());
     this.#sleep = platform.watchSleep?.((asleep) => this.#woke(asleep));
     this.#watch = setInterval(() => {
       for (const { certificates } of this.#running.values()) void certificates.look(Date.now());
@@ -194,8 +198,12 @@ export class Runner {
     const facts = this.#running.get(name);
     if (facts === undefined) return undefined;
     const status = tunnelStatus(this.host, facts);
-    const degraded = this.standing.degraded(name);
-    return { ...status, degraded, drops: { ...status.drops, ...this.standing.drops(name) } };
+    return { ...status, degraded: this.degraded(name), drops: { ...status.drops, ...this.standing.drops(name) } };
+  }
+
+  /** What a tunnel needs of this host and does not have, a sentence each. */
+  degraded(name: string): readonly string[] {
+    return [...this.host.degraded(name), ...this.standing.degraded(name)];
   }
 
   /** What `explain` looks at: the tunnel of a document, if it runs. */
@@ -280,6 +288,11 @@ export class Runner {
     const text = `this host slept for ${Math.round(asleep / 1_000)} s: all peers are asked whether they are there`;
     this.#log.info({}, text);
     this.host.probe();
+  }
+
+  #wayChanged({ tunnel, level, text, event }: WayReport): void {
+    this.#write(level, tunnel, {}, text);
+    if (event !== undefined) this.#options.onEvent({ tunnel, event, detail: text });
   }
 
   #lost(name: string, reason: Error): void {

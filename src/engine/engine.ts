@@ -107,6 +107,29 @@ export class Engine {
     this.#drainIke(now);
   }
 
+  /** Packets of an IKE SA take another way than before, or have one again: its peer is asked whether it is there. */
+  probeIkeSa(now: number, ikeSaId: number): void {
+    this.#now = now;
+    this.ike.probeIkeSa(now, ikeSaId);
+    this.#drainIke(now);
+  }
+
+  /** Nothing can be sent from the local address of an IKE SA any more: it ends, and is begun anew where that is our part. */
+  pathLost(now: number, ikeSaId: number, detail: string): void {
+    this.#now = now;
+    this.ike.abandonIkeSa(now, ikeSaId, detail);
+    this.#drainIke(now);
+    this.handleTimeout(now);
+  }
+
+  /** An attempt that waits for its time is made at once: there is reason to think that it fares better. */
+  retryNow(now: number, name: string): void {
+    const { retry } = this.#tunnel(name);
+    if (retry.at === undefined) return;
+    retry.planNow(now);
+    this.handleTimeout(now);
+  }
+
   /** Closes the tunnel's SAs and starts no new ones. */
   down(now: number, name: string): void {
     this.#now = now;

@@ -144,7 +144,9 @@ export class Pursuit {
   wentDown(now: number, tunnel: Tunnel, reason: DownReason): void {
     if (!tunnel.wanted || NO_LOSS.includes(reason) || tunnel.complete) return;
     if (reason === 'peer-dead') this.#setMode(tunnel, afterDeadPeer(tunnel));
-    if (tunnel.pursuit === 'always' || (tunnel.pursuit === 'packet' && reason === 'failed')) tunnel.retry.plan(now);
+    if (reason === 'path-lost' && tunnel.pursuit === 'always') tunnel.retry.planNow(now);
+    else if (tunnel.pursuit === 'always' || (tunnel.pursuit === 'packet' && reason === 'failed'))
+      tunnel.retry.plan(now);
   }
 
   /** Packets wait for an SA as long as there is somebody who will see to one. */

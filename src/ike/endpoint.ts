@@ -186,6 +186,20 @@ export class IkeEndpoint {
     }
   }
 
+  /** The same for one IKE SA: its packets take another way than before. */
+  probeIkeSa(now: number, ikeSaId: number): void {
+    const session = this.#session(ikeSaId);
+    if (session === undefined) return;
+    this.#guard(session, now, () => probeLiveness(session, now));
+    this.#host.stateChanged(session);
+  }
+
+  /** Ends an IKE SA from whose local address nothing can be sent: the peer cannot be told. */
+  abandonIkeSa(now: number, ikeSaId: number, detail: string): void {
+    const session = this.#session(ikeSaId);
+    if (session !== undefined) endSession(session, now, 'path-lost', detail, false);
+  }
+
   #session(id: number): IkeSession | undefined {
     for (const session of this.#host.sessions.values()) if (session.id === id) return session;
     return undefined;

@@ -45,6 +45,8 @@ export type DownReason =
   | 'redundant'
   | 'expired'
   | 'peer-dead'
+  /** Nothing can be sent from its local address any more. */
+  | 'path-lost'
   | 'peer-restarted'
   | 'ike-down'
   | 'failed';

@@ -1,0 +1,59 @@
+/** Which ways an engine's tunnels have to their peers: one for each IKE SA, and for each connection that has none. */
+import type { Engine } from '../engine/engine.ts';
+import type { EngineEvent } from '../engine/events.ts';
+import type { ConnectionConfig } from '../ike/config.ts';
+import type { Path } from '../ike/events.ts';
+import { isUnspecified } from '../tun/udp.ts';
+import type { PeerWays, WayTarget } from './peer-ways.ts';
+
+interface IkeSaEnds {
+  readonly id: number;
+  readonly connection: string | undefined;
+  readonly path: Path;
+}
+
+/** The established IKE SAs of these tunnels, and their connections that have none. */
+export function wayTargets(engine: Engine, tunnels: Iterable<string>): WayTarget[] {
+  const byConnection = new Map<string, IkeSaEnds[]>();
+  for (const sa of engine.ike.status()) {
+    if (sa.state !== 'established' || sa.connection === undefined) continue;
+    byConnection.set(sa.connection, [...(byConnection.get(sa.connection) ?? []), sa]);
+  }
+  return [...tunnels].flatMap((tunnel) =>
+    (engine.tunnel(tunnel)?.config.connections ?? []).flatMap((connection) => {
+      const sas = byConnection.get(connection.name);
+      if (sas === undefined) return connectionTarget(tunnel, connection) ?? [];
+      return sas.map((sa) => ikeSaTarget(tunnel, connection, sa));
+    }),
+  );
+}
+
+function ikeSaTarget(tunnel: string, { local, remote }: ConnectionConfig, { id, path }: IkeSaEnds): WayTarget {
+  return {
+    key: `SA ${id}`,
+    tunnel,
+    local: isUnspecified(path.local.address) ? undefined : path.local.address,
+    remote: path.remote.address,
+    ikeSa: id,
+    movable: local.address === undefined && remote.address !== undefined,
+  };
+}
+
+/** `undefined` where the peer has to call. */
+function connectionTarget(tunnel: string, { name, local, remote }: ConnectionConfig): WayTarget | undefined {
+  if (remote.address === undefined) return undefined;
+  return { key: name, tunnel, local: local.address, remote: remote.address, ikeSa: undefined, movable: false };
+}
+
+/** From where an IKE SA comes up, or goes down, changes of its way count. */
+export function noteWay(ways: PeerWays, engine: Engine, event: EngineEvent): void {
+  if (event.type !== 'ike-up' && event.type !== 'ike-down') return;
+  for (const connection of engine.tunnel(event.tunnel)?.config.connections ?? []) {
+    if (event.type === 'ike-down') {
+      const target = connectionTarget(event.tunnel, connection);
+      if (target !== undefined) ways.note(target);
+    } else if (event.ikeSa.connection === connection.name) {
+      ways.note(ikeSaTarget(event.tunnel, connection, event.ikeSa));
+    }
+  }
+}

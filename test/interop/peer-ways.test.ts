@@ -1,0 +1,103 @@
+/** The local address or the route to a peer goes, changes and returns under a tunnel that is up. */
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { showLogsOnFailure } from '../support/lab/failure.ts';
+import { Lab } from '../support/lab/lab.ts';
+import { waitFor } from '../support/lab/process.ts';
+import { describeInterop } from '../support/lab/requirements.ts';
+import { buildGateways, documents, type Entry, type Gateways, INNER, knock, NAME, resetBoth } from './gateways.ts';
+
+const ENTRIES: readonly Entry[] = [{ name: 'net', from: INNER[4].left, to: INNER[4].right }];
+/** Milliseconds, with the programs that look. */
+const AT_ONCE = 3_000;
+
+describeInterop('the way to the peer', ['namespaces', 'build'], () => {
+  let gateways: Gateways;
+
+  beforeAll(async () => {
+    gateways = await buildGateways(new Lab());
+    const { left } = gateways;
+    // Where the first address of a network goes, the others stay.
+    await left.exec(['sh', '-c', 'echo 1 >/proc/sys/net/ipv4/conf/eth0/promote_secondaries']);
+    await left.ip(['addr add 192.0.2.9/24 dev eth0']);
+  }, 120_000);
+  afterAll(() => gateways.lab.dispose(), 60_000);
+  beforeEach(() => showLogsOnFailure(gateways.lab));
+  afterEach(() => resetBoth(gateways));
+
+  const start = async (local: string): Promise<void> => {
+    const { ours, theirs } = gateways;
+    const { left, right } = documents(ENTRIES, { leftAddress: 'any' });
+    await theirs.defineDocument(NAME, right);
+    await theirs.command(['start', NAME]);
+    await ours.defineDocument(NAME, left.replace("<local address='192.0.2.1'", `<local address='${local}'`));
+    await ours.command(['start', NAME]);
+    await ours.up(NAME);
+  };
+
+  const established = async (from: string): Promise<number> =>
+    await waitFor(
+      `an SA from ${from}`,
+      async () =>
+        (await gateways.ours.tunnel(NAME)).ikeSas.find(
+          ({ local, state }) => local.startsWith(`${from}:`) && state === 'established',
+        )?.id,
+      AT_ONCE,
+    );
+
+  it('is taken from another address at once when the one before is gone, where none is prescribed', async () => {
+    const { left, ours } = gateways;
+    await start('any');
+    await established('192.0.2.1');
+    await left.ip(['addr del 192.0.2.1/24 dev eth0']);
+    await established('192.0.2.9');
+    expect(await knock(left, INNER[4].gateway, INNER[4].far)).toBe(3);
+    expect(ours.log()).toMatch(
+      /"level":40.*"reason":"path-lost".*nothing can be sent from 192\.0\.2\.1 any more; it is begun anew from 192\.0\.2\.9/,
+    );
+    await left.ip(['addr add 192.0.2.1/24 dev eth0']);
+  });
+
+  it('that is gone is shown with what to look at, and used again when it is back', async () => {
+    const { left, ours } = gateways;
+    await start('192.0.2.9');
+    const before = await established('192.0.2.9');
+    await left.ip(['addr del 192.0.2.9/24 dev eth0']);
+    const texts = await waitFor(
+      'the status to say so',
+      async () => {
+        const { degraded } = await ours.tunnel(NAME);
+        return degraded.length > 0 ? degraded : undefined;
+      },
+      AT_ONCE,
+    );
+    expect(texts).toEqual([
+      'this host has no way to the peer 192.0.2.2 from 192.0.2.9; see: ip route get 192.0.2.2 from 192.0.2.9',
+    ]);
+    expect((await ours.command(['list'])).stdout).toMatch(/active \(up, degraded\)/);
+    await left.ip(['addr add 192.0.2.9/24 dev eth0']);
+    await waitFor(
+      'the status to say no more of it',
+      async () => ((await ours.tunnel(NAME)).degraded.length === 0 ? true : undefined),
+      AT_ONCE,
+    );
+    expect(await knock(left, INNER[4].gateway, INNER[4].far)).toBe(3);
+    expect(await established('192.0.2.9')).toBe(before);
+  });
+
+  it('that comes after the tunnel has it tried at once', async () => {
+    const { left, ours, theirs } = gateways;
+    await left.ip(['link set eth0 down']);
+    const { left: document, right } = documents(ENTRIES, { leftAddress: 'any' });
+    await theirs.defineDocument(NAME, right);
+    await theirs.command(['start', NAME]);
+    await ours.defineDocument(NAME, document.replace("<local address='192.0.2.1'", "<local address='any'"));
+    await ours.command(['start', NAME]);
+    await waitFor('an attempt to fail', async () => (await ours.tunnel(NAME)).lastFailure);
+    // The pauses between attempts have become long.
+    await new Promise((resolve) => setTimeout(resolve, 8_000));
+    await left.ip(['link set eth0 up']);
+    const began = performance.now();
+    await ours.up(NAME);
+    expect(performance.now() - began).toBeLessThan(AT_ONCE);
+  });
+});
