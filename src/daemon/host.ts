@@ -21,9 +21,10 @@ import { answerQuestion, isQuestion, type Question } from './answers.ts';
 import type { HostOptions } from './host-options.ts';
 import { orUnknown, PathMtus } from './path-mtu.ts';
 import { PeerWays, type PeerWaysOptions } from './peer-ways.ts';
+import { SendRefusals } from './send-refusals.ts';
 import { socketNeeds } from './socket-needs.ts';
 import { type SocketNeed, SocketPool } from './sockets.ts';
-import { noteWay, wayTargets } from './way-targets.ts';
+import { noteWay, sendTargets, wayTargets } from './way-targets.ts';
 import type { WorkerStatus } from './workers/link.ts';
 import { WorkerPlanes } from './workers/planes.ts';
 
@@ -66,6 +67,7 @@ export class TunnelHost {
   /** The data plane, where that is in worker threads. */
   readonly #workers: WorkerPlanes | undefined;
   readonly #ways: PeerWays | undefined;
+  readonly #refusals: SendRefusals;
   #pathCheck: NodeJS.Timeout | undefined;
   #pathCheckSoon: NodeJS.Timeout | undefined;
   /** Answers that are still under way must not start anything any more. */
@@ -101,6 +103,7 @@ export class TunnelHost {
       onErrors: () => {
         if (this.#workers !== undefined) this.#checkPathsSoon();
       },
+      onRefusal: (remote, error) => this.#refusals.refused(remote, error),
       onPathReport: (report) => this.#pathReported(report),
     });
     this.#pathMtus = new PathMtus({
@@ -110,6 +113,12 @@ export class TunnelHost {
       tooLarge: () => this.sockets.tooLarge + (this.#workers?.socketCounters().sendErrors.EMSGSIZE ?? 0),
     });
     this.#ways = this.#watchWays(localAddressFor, refused);
+    this.#refusals = new SendRefusals({
+      targets: () => sendTargets(this.engine, this.#tunnels.keys()),
+      now: this.#now,
+      probe: (ikeSa) => this.#probeIkeSa(ikeSa),
+      report: (report) => options.onWay?.(report),
+    });
   }
 
   #watchWays(sourceFor: PeerWaysOptions['sourceFor'], refused: (text: string) => void): PeerWays | undefined {
@@ -123,12 +132,17 @@ export class TunnelHost {
       targets: () => wayTargets(this.engine, this.#tunnels.keys()),
       wayTo,
       sourceFor,
-      probe: (ikeSa) => then(() => this.engine.probeIkeSa(this.#now(), ikeSa)),
+      probe: (ikeSa) => this.#probeIkeSa(ikeSa),
       restart: (ikeSa, detail) => then(() => this.engine.pathLost(this.#now(), ikeSa, detail)),
       retry: (tunnel) => then(() => this.engine.retryNow(this.#now(), tunnel)),
       report: (report) => this.#options.onWay?.(report),
       refused: (error) => refused(`the system could not be asked for a route: ${messageOf(error)}`),
     });
+  }
+
+  #probeIkeSa(ikeSa: number): void {
+    this.engine.probeIkeSa(this.#now(), ikeSa);
+    this.drain();
   }
 
   #startWorkers({ pairs }: NonNullable<HostOptions['workers']>, random: RandomSource): WorkerPlanes {
@@ -204,6 +218,7 @@ export class TunnelHost {
     this.#tunnels.delete(name);
     this.#pathMtus.forget(name);
     this.#ways?.forget(name);
+    this.#refusals.forget(name);
     try {
       await this.#workers?.closeDevice(tunnel.index);
       await running.device.close();
@@ -240,7 +255,7 @@ export class TunnelHost {
 
   /** What keeps a tunnel from its peers, as far as this host is concerned, a sentence each. */
   degraded(name: string): string[] {
-    return this.#ways?.degraded(name) ?? [];
+    return [...(this.#ways?.degraded(name) ?? []), ...this.#refusals.degraded(name)];
   }
 
   /** Time went by unseen, or the network was away: timers are set anew, and peers asked whether they are there. */
@@ -304,6 +319,7 @@ export class TunnelHost {
     this.#timer = undefined;
     this.#timerAt = undefined;
     this.#ways?.close();
+    this.#refusals.close();
     clearInterval(this.#pathCheck);
     clearTimeout(this.#pathCheckSoon);
     await this.#workers?.close();

@@ -5,7 +5,7 @@
 import { formatSocketAddress, type IpAddress, type IpFamily, NO_PORT, type SocketAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import type { PathReport } from '../base/path-report.ts';
-import type { DatagramHandler, UdpNetwork, UdpSocket } from '../tun/udp.ts';
+import type { DatagramHandler, UdpNetwork, UdpSendError, UdpSocket } from '../tun/udp.ts';
 
 /** On this port there is no ESP. */
 export const IKE_PORT = 500;
@@ -41,6 +41,8 @@ export interface SocketPoolOptions {
   readonly onClosing?: (socket: UdpSocket) => Promise<void> | undefined;
   /** The system told errors of datagrams that were sent. */
   readonly onErrors?: () => void;
+  /** A datagram of IKE was refused by the system, or did not arrive as ICMP tells. */
+  readonly onRefusal?: (remote: SocketAddress, error: UdpSendError) => void;
   /** Routers reported that datagrams were too large. */
   readonly onPathReport?: (report: PathReport) => void;
   /** So many of them read ESP, where it comes to the same port as IKE. */
@@ -191,7 +193,7 @@ export class SocketPool {
 
   async #bind(key: string, need: SocketNeed): Promise<UdpSocket> {
     await Promise.all(this.#closing.values());
-    const { network, sourceFor, espQueues = 0, onErrors, onPathReport } = this.#options;
+    const { network, sourceFor, espQueues = 0, onErrors, onRefusal, onPathReport } = this.#options;
     const socket = await (need.kind === 'esp'
       ? network.rawEsp?.(need.family)
       : network.bind({
@@ -204,6 +206,7 @@ export class SocketPool {
     if (socket === undefined) throw new Error('ESP cannot go straight over IP here: let it go in UDP');
     socket.onDatagram(this.#options.onDatagram);
     if (onErrors !== undefined) socket.onErrors?.(onErrors);
+    if (onRefusal !== undefined) socket.onRefusal?.(onRefusal);
     if (onPathReport !== undefined) socket.onPathReport?.(onPathReport);
     try {
       this.#options.onOpened?.(socket);

@@ -5,6 +5,7 @@ import type { ConnectionConfig } from '../ike/config.ts';
 import type { Path } from '../ike/events.ts';
 import { isUnspecified } from '../tun/udp.ts';
 import type { PeerWays, WayTarget } from './peer-ways.ts';
+import type { SendTarget } from './send-refusals.ts';
 
 interface IkeSaEnds {
   readonly id: number;
@@ -43,6 +44,19 @@ function ikeSaTarget(tunnel: string, { local, remote }: ConnectionConfig, { id, 
 function connectionTarget(tunnel: string, { name, local, remote }: ConnectionConfig): WayTarget | undefined {
   if (remote.address === undefined) return undefined;
   return { key: name, tunnel, local: local.address, remote: remote.address, ikeSa: undefined, movable: false };
+}
+
+/** The IKE SAs of these tunnels, and attempts at such. */
+export function sendTargets(engine: Engine, tunnels: Iterable<string>): SendTarget[] {
+  const owners = new Map<string, string>();
+  for (const tunnel of tunnels) {
+    for (const { name } of engine.tunnel(tunnel)?.config.connections ?? []) owners.set(name, tunnel);
+  }
+  return engine.ike.status().flatMap(({ id, connection, state, path, lastHeardAt }): SendTarget[] => {
+    const tunnel = connection === undefined ? undefined : owners.get(connection);
+    if (tunnel === undefined || state === 'closed') return [];
+    return [{ ikeSa: id, tunnel, remote: path.remote, lastHeardAt, established: state === 'established' }];
+  });
 }
 
 /** From where an IKE SA comes up, or goes down, changes of its way count. */

@@ -24,6 +24,12 @@ export function statusOf(session: IkeSession): IkeSaStatus {
     rekeyAt: session.timers.get('rekey'),
     expiresAt: session.timers.get('expire'),
     lastHeardAt: session.lastHeardAt,
+    request: requestOf(session),
     children: [...session.children.values()].flatMap((child) => child.status() ?? []),
   };
+}
+
+function requestOf({ window }: IkeSession): IkeSaStatus['request'] {
+  const since = window.waitingSince;
+  return since === undefined ? undefined : { sent: window.sent, since };
 }

@@ -56,6 +56,8 @@ export interface IkeSaStatus {
   readonly expiresAt: number | undefined;
   /** When the last authentic message or packet of the peer came. */
   readonly lastHeardAt: number | undefined;
+  /** The request of ours that waits for its answer: how often it was sent, and when first. */
+  readonly request: { readonly sent: number; readonly since: number } | undefined;
   readonly children: readonly ChildSaStatus[];
 }
 

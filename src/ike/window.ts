@@ -28,6 +28,8 @@ interface Outstanding {
   readonly id: number;
   message: Outgoing;
   readonly sentAt: number;
+  /** How often it was sent. */
+  sent: number;
   tries: number;
   maxTries: number;
   wait: number;
@@ -87,6 +89,11 @@ export class MessageWindow {
     return this.#outstanding?.sentAt;
   }
 
+  /** How often the request that is out was sent. */
+  get sent(): number {
+    return this.#outstanding?.sent ?? 0;
+  }
+
   /** Notes a request of ours, made with `nextRequest`, that is being sent. */
   send(now: number, message: Outgoing): void {
     this.#outstanding = this.#request(now, this.#nextRequest, message);
@@ -101,7 +108,7 @@ export class MessageWindow {
 
   #request(now: number, id: number, message: Outgoing): Outstanding {
     const { initial: wait, tries: maxTries } = this.#policy;
-    return { id, message, sentAt: now, tries: 0, maxTries, wait, due: now + wait };
+    return { id, message, sentAt: now, sent: 1, tries: 0, maxTries, wait, due: now + wait };
   }
 
   /** The request that is out is due now, and again after the first wait: the host slept, or its network was away. */
@@ -137,6 +144,7 @@ export class MessageWindow {
     if (request === undefined || now < request.due) return undefined;
     if (request.tries >= request.maxTries) return 'dead';
     request.tries++;
+    request.sent++;
     request.wait = Math.min(request.wait * this.#policy.factor, this.#policy.max);
     request.due = now + request.wait;
     if (request.tries % SENT_AS_IT_IS === 0) request.message = request.message.smaller() ?? request.message;

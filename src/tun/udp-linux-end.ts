@@ -79,6 +79,8 @@ export class UdpEnd {
   #released = false;
   /** Takes what routers report about datagrams that were too large. */
   onPathReport: (report: PathReport) => void = () => undefined;
+  /** Takes why a datagram of `send` was refused, at once or by ICMP later. */
+  onRefusal: (remote: SocketAddress, error: UdpSendError) => void = () => undefined;
   readonly #discovery: PathDiscovery | undefined;
 
   constructor({ fd, local, gro, gso, ecn, ownDiscovery }: UdpDescriptor) {
@@ -117,6 +119,7 @@ export class UdpEnd {
     this.#discovery?.set(false);
     const sent = writer.send(this.#sendingTo(to, from), data, trafficClass);
     this.#discovery?.set(true);
+    if (!sent) this.onRefusal(to, writer.refusal);
     return sent;
   }
 
@@ -278,8 +281,10 @@ export class UdpEnd {
         errorReader.inspect(message);
         // Those of this host's own were told to the sender already.
         if (errorReader.icmpError === 0) continue;
-        this.counters.sendErrors[sendErrorOf(errorReader.icmpError)]++;
-        if (errorReader.icmpError === ERRNO.EMSGSIZE) this.#report(message);
+        const error = sendErrorOf(errorReader.icmpError);
+        this.counters.sendErrors[error]++;
+        if (error === 'EMSGSIZE') this.#report(message);
+        else this.onRefusal(this.#addressAt(errorReader, errorReader.nameAt(message)), error);
         taken++;
       }
       if (count < ERRORS_PER_READ) break;

@@ -7,7 +7,7 @@
 import type { PacketBatch } from '../base/batch.ts';
 import { addressOf, ERRNO, type Libc } from './libc.ts';
 import * as layout from './socket-layout.ts';
-import type { UdpCounters } from './udp.ts';
+import type { UdpCounters, UdpSendError } from './udp.ts';
 import { sendErrorOf } from './udp-errors.ts';
 
 /** What the kernel takes of segments (UDP_MAX_SEGMENTS of older ones) and of bytes in one message. */
@@ -93,6 +93,8 @@ export class DatagramWriter {
   readonly #classes = new Uint8Array(2 * MAX_MESSAGES);
   /** Headers that `#gather` filled. */
   #messages = 0;
+  /** Why the last datagram was dropped. */
+  refusal: UdpSendError = 'other';
   /** What the target's words are now. */
   #name: Int32Array | undefined;
   #source: Int32Array | undefined;
@@ -256,7 +258,8 @@ export class DatagramWriter {
       const next = errno === ERRNO.EMSGSIZE || errno === ERRNO.ENOBUFS ? message + 1 : end;
       // The address to send from is gone; nothing else that is passed here is invalid.
       const told = errno === ERRNO.EINVAL && sending.source !== undefined ? ERRNO.EADDRNOTAVAIL : errno;
-      for (; message < next; message++) counters.sendErrors[sendErrorOf(told)] += this.#segments(message);
+      this.refusal = sendErrorOf(told);
+      for (; message < next; message++) counters.sendErrors[this.refusal] += this.#segments(message);
     }
     return sent;
   }

@@ -20,7 +20,15 @@ import { PathDiscovery } from './path-discovery.ts';
 import type { Watch } from './poller.ts';
 import { watchReadable } from './poller.ts';
 import * as layout from './socket-layout.ts';
-import type { DatagramHandler, UdpBindOptions, UdpCounters, UdpDescriptor, UdpNetwork, UdpSocket } from './udp.ts';
+import type {
+  DatagramHandler,
+  UdpBindOptions,
+  UdpCounters,
+  UdpDescriptor,
+  UdpNetwork,
+  UdpSendError,
+  UdpSocket,
+} from './udp.ts';
 import { isUnspecified } from './udp.ts';
 import { bindError } from './udp-errors.ts';
 import { UdpEnd } from './udp-linux-end.ts';
@@ -204,6 +212,10 @@ export class LinuxUdpSocket implements UdpSocket {
 
   onPathReport(handler: (report: PathReport) => void): void {
     this.#end.onPathReport = handler;
+  }
+
+  onRefusal(handler: (remote: SocketAddress, error: UdpSendError) => void): void {
+    this.#end.onRefusal = handler;
   }
 
   send(data: Uint8Array, to: SocketAddress, from?: SocketAddress, trafficClass = 0): boolean {

@@ -90,6 +90,12 @@ export interface UdpSocket {
   /** Calls `handler` when the system told errors of datagrams that were sent. Missing where it never does so later. */
   onErrors?(handler: () => void): void;
 
+  /**
+   * Calls `handler` when the system refuses a datagram of `send`, or ICMP, which anyone can forge, tells that it did not
+   * arrive. Missing where that is not known of single ones.
+   */
+  onRefusal?(handler: (remote: SocketAddress, error: UdpSendError) => void): void;
+
   /** Calls `handler` with what ICMP says of datagrams that were too large. Missing where that cannot be had. */
   onPathReport?(handler: (report: PathReport) => void): void;
 

@@ -101,3 +101,93 @@ describeInterop('the way to the peer', ['namespaces', 'build'], () => {
     expect(performance.now() - began).toBeLessThan(AT_ONCE);
   });
 });
+
+/** Milliseconds: ARP takes three seconds to find that no host has an address. */
+const KNOWN = 1_500;
+const RESOLVED = 6_000;
+
+describeInterop('a peer that is not reached', ['namespaces', 'nftables', 'build'], () => {
+  let gateways: Gateways;
+
+  beforeAll(async () => {
+    gateways = await buildGateways(new Lab());
+    await gateways.theirs.stop();
+  }, 120_000);
+  afterAll(() => gateways.lab.dispose(), 60_000);
+  beforeEach(() => showLogsOnFailure(gateways.lab));
+  afterEach(async () => {
+    await gateways.ours.reset();
+    await gateways.left.exec(['nft', 'delete', 'table', 'inet', 'wall'], { check: false });
+  });
+
+  const WALL = 'add table inet wall; add chain inet wall out { type filter hook output priority 0; }';
+
+  it.each([
+    [
+      'no IKE daemon listens',
+      '192.0.2.2',
+      undefined,
+      KNOWN,
+      /^UDP port 500 of 192\.0\.2\.2 is closed \(ECONNREFUSED\)/,
+    ],
+    [
+      'no host has its address',
+      '192.0.2.77',
+      undefined,
+      RESOLVED,
+      /^192\.0\.2\.77:500 is not reached \(EHOSTUNREACH\)/,
+    ],
+    [
+      'a firewall of this host is in between',
+      '192.0.2.2',
+      `${WALL}; add rule inet wall out udp dport 500 drop`,
+      KNOWN,
+      /^the system refuses datagrams to 192\.0\.2\.2:500 \(EPERM\).*nft list ruleset/,
+    ],
+  ])('as %s is shown at once, with what to look at', async (_, peer, wall, limit, text) => {
+    const { left, ours } = gateways;
+    if (wall !== undefined) await left.exec(['nft', wall]);
+    const document = documents(ENTRIES).left.replace("<remote address='192.0.2.2'", `<remote address='${peer}'`);
+    await ours.defineDocument(NAME, document);
+    await ours.command(['start', NAME]);
+    const found = await waitFor(
+      'the status to say so',
+      async () => {
+        const { degraded } = await ours.tunnel(NAME);
+        return degraded.length > 0 ? degraded : undefined;
+      },
+      limit,
+    );
+    expect(found).toEqual([expect.stringMatching(text)]);
+    expect((await ours.command(['list'])).stdout).toMatch(/active \(connecting, degraded\)/);
+    expect(
+      ours
+        .log()
+        .split('\n')
+        .filter((line) => line.includes(found[0]!)),
+    ).toHaveLength(1);
+  });
+
+  it('as nothing comes back is shown with the number of attempts, the ports and the way', async () => {
+    const { right, ours, lab } = gateways;
+    await right.exec([
+      'nft',
+      'add table inet wall; add chain inet wall in { type filter hook input priority 0; policy drop; }',
+    ]);
+    lab.defer(async () => void (await right.exec(['nft', 'delete', 'table', 'inet', 'wall'], { check: false })));
+    await ours.defineDocument(NAME, documents(ENTRIES).left);
+    await ours.command(['start', NAME]);
+    const shown = await waitFor(
+      'the status to say so',
+      async () => {
+        const { stdout } = await ours.command(['status', NAME]);
+        return stdout.includes('tcpdump') ? stdout : undefined;
+      },
+      15_000,
+    );
+    expect(shown).toMatch(/no answer yet; the last request was sent \d times, no answer for 1\ds/);
+    expect(shown).toContain(
+      'UDP must get from 192.0.2.1:500 to 192.0.2.2:500 and back, through all firewalls; see, at both ends: tcpdump -ni any udp port 500',
+    );
+  });
+});

@@ -1,0 +1,158 @@
+/**
+ * Datagrams of IKE that the system refuses, or that do not arrive as ICMP tells: known at the first one, long before the
+ * peer's silence counts. It is told with what to look at, and shown until the peer is heard or no more is refused. An IKE SA
+ * that is up has its peer asked whether it is there (RFC 7296 §2.4).
+ *
+ * Anyone can forge ICMP, so nothing is given up because of it, and whatever comes costs one look in a quarter of a second.
+ */
+import { formatAddress, formatSocketAddress, type SocketAddress } from '../base/address.ts';
+import type { UdpSendError } from '../tun/udp.ts';
+import type { WayReport } from './peer-ways.ts';
+
+/** An IKE SA, or an attempt at one. */
+export interface SendTarget {
+  readonly ikeSa: number;
+  readonly tunnel: string;
+  readonly remote: SocketAddress;
+  /** On the host's clock; `undefined` while nothing authentic came. */
+  readonly lastHeardAt: number | undefined;
+  readonly established: boolean;
+}
+
+export interface SendRefusalsOptions {
+  readonly targets: () => readonly SendTarget[];
+  readonly now: () => number;
+  readonly probe: (ikeSa: number) => void;
+  readonly report: (report: WayReport) => void;
+}
+
+/** Milliseconds until what was refused is looked at; and between looks while something is shown. */
+const PAUSE = 250;
+const SHOWN_PAUSE = 1_000;
+/** So long a refusal is shown when no other follows: the longest pause between two attempts, and some. Milliseconds. */
+const KEEP = 75_000;
+/** A peer is not asked more often. Milliseconds. */
+const PROBE_PAUSE = 10_000;
+/** Ends that were refused and not looked at yet: more of them are forged. */
+const MAX_PENDING = 256;
+
+interface Pending {
+  readonly remote: SocketAddress;
+  readonly error: UdpSendError;
+  readonly at: number;
+}
+
+interface Shown extends Pending {
+  readonly tunnel: string;
+  readonly text: string;
+}
+
+export class SendRefusals {
+  readonly #options: SendRefusalsOptions;
+  /** By remote end. BOUNDED: `MAX_PENDING`. */
+  #pending = new Map<string, Pending>();
+  /** By tunnel and remote end. BOUNDED: by the IKE SAs. */
+  readonly #shown = new Map<string, Shown>();
+  /** When peers were asked, by IKE SA. BOUNDED: those of the last `PROBE_PAUSE`. */
+  readonly #probed = new Map<number, number>();
+  #timer: NodeJS.Timeout | undefined;
+  #timerAt = 0;
+  #closed = false;
+
+  constructor(options: SendRefusalsOptions) {
+    this.#options = options;
+  }
+
+  refused(remote: SocketAddress, error: UdpSendError): void {
+    if (adviceOn(error, remote) === undefined) return;
+    const key = formatSocketAddress(remote);
+    if (!this.#pending.has(key) && this.#pending.size >= MAX_PENDING) return;
+    this.#pending.set(key, { remote, error, at: this.#options.now() });
+    this.#plan(PAUSE);
+  }
+
+  forget(tunnel: string): void {
+    for (const [key, shown] of this.#shown) if (shown.tunnel === tunnel) this.#shown.delete(key);
+  }
+
+  /** What is refused of a tunnel's, a sentence each. */
+  degraded(tunnel: string): string[] {
+    return [...this.#shown.values()].filter((shown) => shown.tunnel === tunnel).map(({ text }) => text);
+  }
+
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+  }
+
+  #plan(pause: number): void {
+    const at = performance.now() + pause;
+    if (this.#closed || (this.#timer !== undefined && this.#timerAt <= at)) return;
+    clearTimeout(this.#timer);
+    this.#timerAt = at;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.#look();
+      if (this.#shown.size > 0) this.#plan(SHOWN_PAUSE);
+    }, pause).unref();
+  }
+
+  #look(): void {
+    const { now, report } = this.#options;
+    const pending = this.#pending;
+    this.#pending = new Map();
+    // BOUNDED: by the IKE SAs.
+    const heard = new Map<string, number>();
+    for (const target of this.#options.targets()) {
+      const end = formatSocketAddress(target.remote);
+      const key = `${target.tunnel} ${end}`;
+      heard.set(
+        key,
+        Math.max(heard.get(key) ?? Number.NEGATIVE_INFINITY, target.lastHeardAt ?? Number.NEGATIVE_INFINITY),
+      );
+      const refusal = pending.get(end);
+      if (refusal !== undefined) this.#take(key, target, refusal);
+    }
+    for (const [key, shown] of this.#shown) {
+      const isOver = (heard.get(key) ?? Number.NEGATIVE_INFINITY) > shown.at || now() - shown.at > KEEP;
+      if (!isOver) continue;
+      this.#shown.delete(key);
+      const text = `datagrams to ${formatSocketAddress(shown.remote)} are refused no more`;
+      report({ tunnel: shown.tunnel, level: 'info', text, event: 'restored' });
+    }
+    for (const [ikeSa, at] of this.#probed) if (now() - at > PROBE_PAUSE) this.#probed.delete(ikeSa);
+  }
+
+  #take(key: string, { ikeSa, tunnel, established, lastHeardAt }: SendTarget, refusal: Pending): void {
+    // The peer was heard since: it is there.
+    if (lastHeardAt !== undefined && lastHeardAt > refusal.at) return;
+    const text = adviceOn(refusal.error, refusal.remote)!;
+    const before = this.#shown.get(key);
+    this.#shown.set(key, { ...refusal, tunnel, text });
+    if (before?.error !== refusal.error)
+      this.#options.report({ tunnel, level: 'warn', text, event: before === undefined ? 'degraded' : undefined });
+    if (!established || this.#probed.has(ikeSa)) return;
+    this.#probed.set(ikeSa, this.#options.now());
+    this.#options.probe(ikeSa);
+  }
+}
+
+/** What a person should look at; `undefined` where the next datagram may fare better. */
+function adviceOn(error: UdpSendError, remote: SocketAddress): string | undefined {
+  const end = formatSocketAddress(remote);
+  const address = formatAddress(remote.address);
+  switch (error) {
+    case 'EPERM':
+      return `the system refuses datagrams to ${end} (EPERM): a firewall of this host stops them; see: nft list ruleset`;
+    case 'EHOSTUNREACH':
+      return `${end} is not reached (EHOSTUNREACH): no host has that address, or a router has no way to it; see: ip route get ${address}; ip neigh show ${address}`;
+    case 'ENETUNREACH':
+      return `${end} is not reached (ENETUNREACH): this host, or a router, has no route there; see: ip route get ${address}`;
+    case 'ECONNREFUSED':
+      return `UDP port ${remote.port} of ${address} is closed (ECONNREFUSED): no IKE daemon listens there, or a firewall says so; see, on that host: ss -ulpn sport = :${remote.port}`;
+    case 'EADDRNOTAVAIL':
+      return `datagrams to ${end} have no local address to leave from (EADDRNOTAVAIL); see: ip address`;
+    default:
+      return undefined;
+  }
+}

@@ -1,0 +1,106 @@
+/** What the system, or ICMP, says of datagrams of IKE that were refused. */
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { parseAddress, type SocketAddress } from '../../src/base/address.ts';
+import type { WayReport } from '../../src/daemon/peer-ways.ts';
+import { SendRefusals, type SendTarget } from '../../src/daemon/send-refusals.ts';
+
+const PEER: SocketAddress = { address: parseAddress('192.0.2.2')!, port: 500 };
+const STRANGER: SocketAddress = { address: parseAddress('198.51.100.7')!, port: 500 };
+const ATTEMPT: SendTarget = { ikeSa: 1, tunnel: 'net', remote: PEER, lastHeardAt: undefined, established: false };
+
+class Host {
+  targets: SendTarget[] = [ATTEMPT];
+  looks = 0;
+  readonly probed: number[] = [];
+  readonly reports: WayReport[] = [];
+  readonly refusals = new SendRefusals({
+    targets: () => {
+      this.looks++;
+      return this.targets;
+    },
+    now: () => performance.now(),
+    probe: (ikeSa) => void this.probed.push(ikeSa),
+    report: (report) => void this.reports.push(report),
+  });
+
+  get told(): string[] {
+    return this.reports.map(({ level, event, text }) => `${level} ${event}: ${text}`);
+  }
+}
+
+describe('a datagram that is refused', () => {
+  let host: Host;
+
+  beforeEach(() => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+    host = new Host();
+  });
+  afterEach(() => {
+    host.refusals.close();
+    vi.useRealTimers();
+  });
+
+  it.each([
+    ['EPERM', /a firewall of this host stops them; see: nft list ruleset/],
+    ['EHOSTUNREACH', /no host has that address, or a router has no way.*ip neigh show 192\.0\.2\.2/],
+    ['ENETUNREACH', /has no route there; see: ip route get 192\.0\.2\.2/],
+    ['ECONNREFUSED', /UDP port 500 of 192\.0\.2\.2 is closed.*ss -ulpn sport = :500/],
+    ['EADDRNOTAVAIL', /no local address.*see: ip address/],
+  ] as const)('for %s is told within a second, once, with what to look at', (error, text) => {
+    host.refusals.refused(PEER, error);
+    vi.advanceTimersByTime(1_000);
+    host.refusals.refused(PEER, error);
+    vi.advanceTimersByTime(1_000);
+    expect(host.refusals.degraded('net')).toEqual([expect.stringMatching(text)]);
+    expect(host.refusals.degraded('other')).toEqual([]);
+    expect(host.reports).toEqual([
+      { tunnel: 'net', level: 'warn', text: expect.stringMatching(text), event: 'degraded' },
+    ]);
+    expect(host.probed).toEqual([]);
+  });
+
+  it('is shown until the peer is heard', () => {
+    host.refusals.refused(PEER, 'ECONNREFUSED');
+    vi.advanceTimersByTime(1_000);
+    host.targets = [{ ...ATTEMPT, lastHeardAt: performance.now() }];
+    vi.advanceTimersByTime(1_000);
+    expect(host.refusals.degraded('net')).toEqual([]);
+    expect(host.told[1]).toBe('info restored: datagrams to 192.0.2.2:500 are refused no more');
+  });
+
+  it('is shown no longer than some time after the last one, nor of a tunnel that is gone', () => {
+    host.refusals.refused(PEER, 'EPERM');
+    vi.advanceTimersByTime(60_000);
+    expect(host.refusals.degraded('net')).toHaveLength(1);
+    vi.advanceTimersByTime(20_000);
+    expect(host.refusals.degraded('net')).toEqual([]);
+    host.refusals.refused(PEER, 'EPERM');
+    vi.advanceTimersByTime(1_000);
+    host.refusals.forget('net');
+    expect(host.refusals.degraded('net')).toEqual([]);
+  });
+
+  it('has the peer of an SA that is up asked, now and then, and gives nothing up', () => {
+    host.targets = [{ ...ATTEMPT, established: true }];
+    for (let time = 0; time < 20_000; time += 100) {
+      host.refusals.refused(PEER, 'EHOSTUNREACH');
+      vi.advanceTimersByTime(100);
+    }
+    expect(host.probed.length).toBeGreaterThan(0);
+    expect(host.probed.length).toBeLessThanOrEqual(3);
+    expect(host.reports).toHaveLength(1);
+  });
+
+  it('that is forged says nothing: of others than peers, of a peer that was heard since, or in any number', () => {
+    for (let port = 1; port < 5_000; port++) host.refusals.refused({ ...STRANGER, port }, 'ECONNREFUSED');
+    vi.advanceTimersByTime(10_000);
+    expect([host.looks, host.reports]).toEqual([1, []]);
+    host.refusals.refused(PEER, 'ECONNREFUSED');
+    host.targets = [{ ...ATTEMPT, lastHeardAt: performance.now() + 1, established: true }];
+    vi.advanceTimersByTime(1_000);
+    expect([host.reports, host.probed]).toEqual([[], []]);
+    host.refusals.refused(PEER, 'ENOBUFS');
+    vi.advanceTimersByTime(1_000);
+    expect(host.looks).toBe(2);
+  });
+});
