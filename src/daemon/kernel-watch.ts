@@ -81,13 +81,14 @@ export class KernelWatch {
       const { problem } = this.#guards[subject];
       return problem === undefined ? [] : [problemText(subject, problem)];
     });
-    const found = [...this.#options.steering.shortages(tunnel), ...(this.#problems.get(tunnel) ?? [])];
+    const unserved = this.#options.steering.unserved(tunnel);
+    const found = [...(unserved === undefined ? [] : [unserved]), ...(this.#problems.get(tunnel) ?? [])];
     return [...subjects, ...new Set(found)];
   }
 
   /** Fence and rules of a tunnel were put up: what they lack is told. */
   putUp(tunnel: string): void {
-    if (this.#options.steering.shortages(tunnel).length > 0) this.#guards.routing.heard();
+    if (this.#options.steering.unserved(tunnel) !== undefined) this.#guards.routing.heard();
   }
 
   /** What this host may send from is other than before, though no address came or went. */

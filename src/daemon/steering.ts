@@ -197,7 +197,11 @@ export class Steering {
         const mended = this.#mendTunnel(led, listed);
         if (change === undefined) found.push(...mended.found);
         else adapted.set(name, change);
-        const here = [...this.#shortages(led), ...mended.problems];
+        const here = [
+          ...this.#downText(led),
+          ...(led.unserved === undefined ? [] : [led.unserved]),
+          ...mended.problems,
+        ];
         if (here.length > 0) problems.set(name, here);
       }
       await setImmediate();
@@ -213,10 +217,9 @@ export class Steering {
     return { found, adapted, problems };
   }
 
-  /** What keeps packets that the policy protects from being led into the tunnel, as far as it was looked at. */
-  shortages(tunnel: string): readonly string[] {
-    const led = this.#led.get(tunnel);
-    return led === undefined ? [] : this.#shortages(led);
+  /** For what the host has no address, as far as it was looked at. Asks the system nothing. */
+  unserved(tunnel: string): string | undefined {
+    return this.#led.get(tunnel)?.unserved;
   }
 
   /**
@@ -261,10 +264,6 @@ export class Steering {
 
   #linkOf({ linkIndex }: Led): Link | undefined {
     return linkIndex === undefined ? undefined : this.#network.link(linkIndex);
-  }
-
-  #shortages(led: Led): string[] {
-    return [...this.#downText(led), ...(led.unserved === undefined ? [] : [led.unserved])];
   }
 
   #downText(led: Led): string[] {
