@@ -9,7 +9,6 @@ import { readU32 } from '../base/bytes.ts';
 import { MIN_MTU } from '../base/mtu.ts';
 import type { PathReport } from '../base/path-report.ts';
 import { secretBytes } from '../base/secret-bytes.ts';
-import { messageOf } from '../base/text.ts';
 import type { RandomSource } from '../crypto/types.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import { Engine } from '../engine/engine.ts';
@@ -20,11 +19,9 @@ import { isUnspecified, type UdpCounters } from '../tun/udp.ts';
 import { answerQuestion, isQuestion, type Question } from './answers.ts';
 import type { HostOptions } from './host-options.ts';
 import { orUnknown, PathMtus } from './path-mtu.ts';
-import { PeerWays, type PeerWaysOptions } from './peer-ways.ts';
-import { SendRefusals } from './send-refusals.ts';
+import { Reach } from './reach.ts';
 import { socketNeeds } from './socket-needs.ts';
 import { type SocketNeed, SocketPool } from './sockets.ts';
-import { noteWay, sendTargets, wayTargets } from './way-targets.ts';
 import type { WorkerStatus } from './workers/link.ts';
 import { WorkerPlanes } from './workers/planes.ts';
 
@@ -66,8 +63,7 @@ export class TunnelHost {
   #flushPlanned = false;
   /** The data plane, where that is in worker threads. */
   readonly #workers: WorkerPlanes | undefined;
-  readonly #ways: PeerWays | undefined;
-  readonly #refusals: SendRefusals;
+  readonly #reach: Reach;
   #pathCheck: NodeJS.Timeout | undefined;
   #pathCheckSoon: NodeJS.Timeout | undefined;
   /** Answers that are still under way must not start anything any more. */
@@ -103,7 +99,7 @@ export class TunnelHost {
       onErrors: () => {
         if (this.#workers !== undefined) this.#checkPathsSoon();
       },
-      onRefusal: (remote, error) => this.#refusals.refused(remote, error),
+      onRefusal: (remote, error) => this.#reach.refused(remote, error),
       onPathReport: (report) => this.#pathReported(report),
     });
     this.#pathMtus = new PathMtus({
@@ -112,37 +108,16 @@ export class TunnelHost {
         pathMtuFor(remote.address, isUnspecified(local.address) ? undefined : local.address),
       tooLarge: () => this.sockets.tooLarge + (this.#workers?.socketCounters().sendErrors.EMSGSIZE ?? 0),
     });
-    this.#ways = this.#watchWays(localAddressFor, refused);
-    this.#refusals = new SendRefusals({
-      targets: () => sendTargets(this.engine, this.#tunnels.keys()),
+    this.#reach = new Reach({
+      wayTo: options.wayTo,
+      onWay: options.onWay,
+      engine: this.engine,
+      tunnels: () => this.#tunnels.keys(),
       now: this.#now,
-      probe: (ikeSa) => this.#probeIkeSa(ikeSa),
-      report: (report) => options.onWay?.(report),
+      drain: () => this.drain(),
+      sourceFor: localAddressFor,
+      onRefused: refused,
     });
-  }
-
-  #watchWays(sourceFor: PeerWaysOptions['sourceFor'], refused: (text: string) => void): PeerWays | undefined {
-    const { wayTo } = this.#options;
-    if (wayTo === undefined) return undefined;
-    const then = (action: () => void): void => {
-      action();
-      this.drain();
-    };
-    return new PeerWays({
-      targets: () => wayTargets(this.engine, this.#tunnels.keys()),
-      wayTo,
-      sourceFor,
-      probe: (ikeSa) => this.#probeIkeSa(ikeSa),
-      restart: (ikeSa, detail) => then(() => this.engine.pathLost(this.#now(), ikeSa, detail)),
-      retry: (tunnel) => then(() => this.engine.retryNow(this.#now(), tunnel)),
-      report: (report) => this.#options.onWay?.(report),
-      refused: (error) => refused(`the system could not be asked for a route: ${messageOf(error)}`),
-    });
-  }
-
-  #probeIkeSa(ikeSa: number): void {
-    this.engine.probeIkeSa(this.#now(), ikeSa);
-    this.drain();
   }
 
   #startWorkers({ pairs }: NonNullable<HostOptions['workers']>, random: RandomSource): WorkerPlanes {
@@ -191,8 +166,7 @@ export class TunnelHost {
       throw error;
     }
     this.#tunnels.set(config.name, { device, sockets });
-    for (const target of this.#ways === undefined ? [] : wayTargets(this.engine, [config.name]))
-      this.#ways?.note(target);
+    this.#reach.added(config.name);
     this.engine.up(this.#now(), config.name);
     this.drain();
   }
@@ -217,8 +191,7 @@ export class TunnelHost {
     this.drain();
     this.#tunnels.delete(name);
     this.#pathMtus.forget(name);
-    this.#ways?.forget(name);
-    this.#refusals.forget(name);
+    this.#reach.forget(name);
     try {
       await this.#workers?.closeDevice(tunnel.index);
       await running.device.close();
@@ -250,12 +223,12 @@ export class TunnelHost {
 
   /** Addresses, links or routes of the system changed: ways to peers may be gone, or other ones. */
   networkChanged(): void {
-    this.#ways?.changed();
+    this.#reach.networkChanged();
   }
 
   /** What keeps a tunnel from its peers, as far as this host is concerned, a sentence each. */
   degraded(name: string): string[] {
-    return [...(this.#ways?.degraded(name) ?? []), ...this.#refusals.degraded(name)];
+    return this.#reach.degraded(name);
   }
 
   /** Time went by unseen, or the network was away: timers are set anew, and peers asked whether they are there. */
@@ -318,8 +291,7 @@ export class TunnelHost {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#timerAt = undefined;
-    this.#ways?.close();
-    this.#refusals.close();
+    this.#reach.close();
     clearInterval(this.#pathCheck);
     clearTimeout(this.#pathCheckSoon);
     await this.#workers?.close();
@@ -344,7 +316,7 @@ export class TunnelHost {
       if (event.type === 'child-up' || event.type === 'path-changed') {
         this.#pathMtus.refresh(this.#now(), event.tunnel);
       }
-      if (this.#ways !== undefined) noteWay(this.#ways, this.engine, event);
+      this.#reach.happened(event);
       if (isQuestion(event)) void this.#answerSoon(event);
       else this.#options.onEvent?.(event);
     }

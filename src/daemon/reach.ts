@@ -1,0 +1,96 @@
+/** Whether a host's peers can be reached, as far as the host can know without them: their ways, and what is refused. */
+import type { IpAddress, SocketAddress } from '../base/address.ts';
+import { messageOf } from '../base/text.ts';
+import type { Engine } from '../engine/engine.ts';
+import type { EngineEvent } from '../engine/events.ts';
+import type { UdpSendError } from '../tun/udp.ts';
+import type { HostOptions } from './host-options.ts';
+import { PeerWays } from './peer-ways.ts';
+import { SendRefusals } from './send-refusals.ts';
+import { noteWay, sendTargets, wayTargets } from './way-targets.ts';
+
+export interface ReachOptions {
+  readonly wayTo: HostOptions['wayTo'];
+  readonly onWay: HostOptions['onWay'];
+  readonly engine: Engine;
+  /** Names of the tunnels that run. */
+  readonly tunnels: () => Iterable<string>;
+  readonly now: () => number;
+  /** Carries out what the engine wants done. */
+  readonly drain: () => void;
+  readonly sourceFor: (remote: IpAddress) => IpAddress | undefined;
+  /** The system could not be asked. */
+  readonly onRefused: (text: string) => void;
+}
+
+export class Reach {
+  readonly #options: ReachOptions;
+  /** Where ways can be asked for. */
+  readonly #ways: PeerWays | undefined;
+  readonly #refusals: SendRefusals;
+
+  constructor(options: ReachOptions) {
+    this.#options = options;
+    this.#ways = this.#watchWays();
+    this.#refusals = new SendRefusals({
+      targets: () => sendTargets(options.engine, options.tunnels()),
+      now: options.now,
+      probe: (ikeSa) => this.#act((now) => options.engine.probeIkeSa(now, ikeSa)),
+      report: (report) => options.onWay?.(report),
+    });
+  }
+
+  /** Addresses, links or routes of the system changed. */
+  networkChanged(): void {
+    this.#ways?.changed();
+  }
+
+  /** A datagram of IKE was refused. */
+  refused(remote: SocketAddress, error: UdpSendError): void {
+    this.#refusals.refused(remote, error);
+  }
+
+  added(tunnel: string): void {
+    if (this.#ways === undefined) return;
+    for (const target of wayTargets(this.#options.engine, [tunnel])) this.#ways.note(target);
+  }
+
+  happened(event: EngineEvent): void {
+    if (this.#ways !== undefined) noteWay(this.#ways, this.#options.engine, event);
+  }
+
+  forget(tunnel: string): void {
+    this.#ways?.forget(tunnel);
+    this.#refusals.forget(tunnel);
+  }
+
+  /** What keeps a tunnel from its peers, a sentence each. */
+  degraded(tunnel: string): string[] {
+    return [...(this.#ways?.degraded(tunnel) ?? []), ...this.#refusals.degraded(tunnel)];
+  }
+
+  close(): void {
+    this.#ways?.close();
+    this.#refusals.close();
+  }
+
+  #watchWays(): PeerWays | undefined {
+    const { engine, tunnels, wayTo, sourceFor, onWay, onRefused } = this.#options;
+    if (wayTo === undefined) return undefined;
+    return new PeerWays({
+      targets: () => wayTargets(engine, tunnels()),
+      wayTo,
+      sourceFor,
+      probe: (ikeSa) => this.#act((now) => engine.probeIkeSa(now, ikeSa)),
+      restart: (ikeSa, detail) => this.#act((now) => engine.pathLost(now, ikeSa, detail)),
+      retry: (tunnel) => this.#act((now) => engine.retryNow(now, tunnel)),
+      report: (report) => onWay?.(report),
+      refused: (error) => onRefused(`the system could not be asked for a route: ${messageOf(error)}`),
+    });
+  }
+
+  #act(action: (now: number) => void): void {
+    action(this.#options.now());
+    this.#options.drain();
+  }
+}
