@@ -87,3 +87,6 @@ export function defaultDeviceName(name: string, uuid: string): string {
 }
 
 export const DEFAULT_PRIORITY = 0;
+
+/** Of the tunnels of a redundancy group, of which the highest is preferred. */
+export const DEFAULT_PREFERENCE = 100;

@@ -16,6 +16,7 @@ import type {
   PacketRange,
   PeerSettings,
   PolicySettings,
+  SaSettings,
   SecretReference,
   SectunnelDocument,
   SecurityPolicy,
@@ -40,6 +41,7 @@ export function dumpDocument(document: SectunnelDocument): string {
         ...sa.auths.map(authElement),
         ikeElement(sa.ike),
         espElement(sa.esp),
+        ...redundancyElement(sa.redundancy),
       ]),
       ...sps.map(spElement),
     ]),
@@ -53,6 +55,12 @@ function deviceElement({ name, mtu, table, netns, vrf, routes, ipv6 }: DeviceSet
 function peerElement(name: 'local' | 'remote', { address, port, id }: PeerSettings): OutputElement {
   const attributes = { address: peerAddressText(address), port };
   return element(name, attributes, id === undefined ? [] : [element('id', { type: id.type }, id.text)]);
+}
+
+function redundancyElement(redundancy: SaSettings['redundancy']): OutputElement[] {
+  if (redundancy === undefined) return [];
+  const { group, preference } = redundancy;
+  return [element('redundancy', { group, preference })];
 }
 
 function secretElement(reference: SecretReference): OutputElement {

@@ -143,6 +143,7 @@ export const SECTUNNEL_SHAPE: ElementShape = {
           auth: { shape: auth, max: 2 },
           ike: { shape: ike },
           esp: { shape: esp },
+          redundancy: { shape: { attributes: { group: required, preference: any } } },
         },
       },
     },

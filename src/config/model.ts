@@ -44,6 +44,15 @@ export interface SaSettings {
   readonly auths: readonly AuthSettings[];
   readonly ike: IkeSettings;
   readonly esp: EspSettings;
+  readonly redundancy: RedundancySettings | undefined;
+}
+
+/** Tunnels of a group may protect the same packets: the one of them that is up and preferred carries them. */
+export interface RedundancySettings {
+  readonly group: string;
+  /** 0 to 255; the highest is preferred. */
+  readonly preference: number;
+  readonly line: number;
 }
 
 export type PeerAddress =

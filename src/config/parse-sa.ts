@@ -10,6 +10,7 @@ import {
   DEFAULT_FRAGMENT_SIZE,
   DEFAULT_IKE_PROPOSALS,
   DEFAULT_NAT_KEEPALIVE,
+  DEFAULT_PREFERENCE,
   defaultDpdAction,
   defaultStart,
   defaultTraversal,
@@ -40,6 +41,7 @@ import type {
   IkeSettings,
   PeerAddress,
   PeerSettings,
+  RedundancySettings,
   RevocationPolicy,
   SaSettings,
   X509Settings,
@@ -59,6 +61,7 @@ import {
   readPeerAddress,
   readPort,
   readSecretReference,
+  readSimpleName,
 } from './values.ts';
 import { childElements, textContent, type XmlNode } from './xml.ts';
 
@@ -76,7 +79,14 @@ export function readSa(issues: Issues, root: XmlNode, rules: readonly RuleElemen
     auths,
     ike: readIke(issues, root, sa && childElements(sa, 'ike')[0], local, remote),
     esp: readEsp(issues, root, sa && childElements(sa, 'esp')[0]),
+    redundancy: readRedundancy(issues, sa && childElements(sa, 'redundancy')[0]),
   };
+}
+
+function readRedundancy(issues: Issues, node: XmlNode | undefined): RedundancySettings | undefined {
+  const group = node && readSimpleName(issues, node, 'group');
+  if (node === undefined || group === undefined) return undefined;
+  return { group, preference: readInteger(issues, node, 'preference', 0, 255) ?? DEFAULT_PREFERENCE, line: node.line };
 }
 
 /** One end: what `<sa>` says of it, and what the rules say. */

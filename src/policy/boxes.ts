@@ -126,7 +126,8 @@ function portsOf([first, last]: Span): PortRange {
   return first <= 0 && last === MAX_PORT ? ANY_PORTS : { startPort: Math.max(first, 0), endPort: last };
 }
 
-function meet(a: Box, b: Box): boolean {
+/** Whether a packet can fit both. */
+export function meet(a: Box, b: Box): boolean {
   return (
     intersectRanges(a.local, b.local) !== undefined &&
     intersectRanges(a.remote, b.remote) !== undefined &&

@@ -111,6 +111,15 @@ describe('defaults', () => {
   });
 
   it.each<readonly [string, number]>([
+    ["group='aws'", 100],
+    ["group='aws' preference='0'", 0],
+    ["group='aws' preference='255'", 255],
+  ])('redundancy with %s', (attributes, preference) => {
+    const { sa } = parse(`<secret usage='k'/><sa><redundancy ${attributes}/></sa>${SP}`);
+    expect(sa.redundancy).toMatchObject({ group: 'aws', preference });
+  });
+
+  it.each<readonly [string, number]>([
     ['off', 0],
     ['576', 576],
     ['65535', 65_535],

@@ -41,7 +41,7 @@ const PSK_ROWS: readonly Row[] = [
     5,
     '/sectunnel/sa/ikee',
     'ikee',
-    "<ikee>: it is not known in <sa> (did you mean 'ike'?); allowed: <local>, <remote>, <auth>, <ike> or <esp>",
+    "<ikee>: it is not known in <sa> (did you mean 'ike'?); allowed: <local>, <remote>, <auth>, <ike>, <esp> or <redundancy>",
   ],
   [
     'a misspelt required child, named once',
@@ -69,6 +69,24 @@ const PSK_ROWS: readonly Row[] = [
     '/sectunnel/sa/ike/nat',
     'always',
     "with traversal='off' it is never; leave encapsulation out, or have traversal='auto'",
+  ],
+  [
+    'a preference that is too high',
+    '<sa>',
+    "<sa><redundancy group='aws' preference='256'/>",
+    5,
+    '/sectunnel/sa/redundancy',
+    '256',
+    "preference='256': a whole number from 0 to 255",
+  ],
+  [
+    'a redundancy without its group',
+    '<sa>',
+    "<sa><redundancy preference='1'/>",
+    5,
+    '/sectunnel/sa/redundancy',
+    undefined,
+    "the attribute group='…' is missing; add it",
   ],
   [
     'an unknown attribute',

@@ -247,6 +247,9 @@ const document = fc
       auths,
       maybe(ike),
       maybe(esp),
+      maybe(fc.record({ group: fc.constantFrom('aws', 'g.1'), preference: maybe(number(0, 255)) })).map(
+        (it) => it && tag('redundancy', it as Attributes),
+      ),
     );
     return join(
       maybe(name.map((it) => tag('name', {}, it))),

@@ -63,6 +63,7 @@ describe('schema/sectunnel.rng', () => {
     ['a policy of OCSP', X509, '<allow ', "<ocsp policy='often'/><allow "],
     ['a DSCP', PSK, "<replay window='1024'/>", "<outer dscp='64'/>"],
     ['padding to no size', PSK, "<replay window='1024'/>", "<tfc padding='fixed'/>"],
+    ['a preference', PSK, '<sa>', "<sa><redundancy group='aws' preference='256'/>"],
     ['an IKE version', PSK, "version='2'", "version='1'"],
     ['the order of a group', SEED, "<upperspec protocol='any'/>", ''],
     ['no policy', "<sectunnel type='ipsec'/>", '/>', '/>'],
