@@ -75,10 +75,15 @@ function portRange(ports: Pick<TrafficSelector, 'startPort' | 'endPort'>): PortR
 }
 
 /** The part of the fence that stands around a tunnel. */
-export function tunnelFence({ own, outbound, inbound }: SteeringPlan, device: string): TunnelFence {
+export function tunnelFence(
+  { own, outbound, inbound }: SteeringPlan,
+  device: string,
+  beside: readonly string[] = [],
+): TunnelFence {
   return {
     kind: 'tunnel',
     device,
+    beside,
     own,
     outbound: outbound.map(fenceEntry),
     inbound: inbound.map(fenceEntry),

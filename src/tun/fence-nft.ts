@@ -27,7 +27,7 @@ import {
   type Way,
 } from './fence-dispatch.ts';
 import { extensionsSet, laterFragment, readableMatches, WHOLE } from './fence-readable.ts';
-import { deletedMarkRules, hasSets, TUNNEL_CHAINS, TUNNEL_SETS, tunnelRules } from './fence-tunnel.ts';
+import { deletedMarkRules, setsOf, TUNNEL_CHAINS, TUNNEL_SETS, tunnelRules } from './fence-tunnel.ts';
 import { add, counterName, quoted, TABLE, TABLE_LINE, word } from './nft-words.ts';
 
 interface BaseChain {
@@ -75,7 +75,11 @@ const CHAINS = {
   bridge: [...BASE_NAMES, 'hostread'],
   untranslated: [TRANSLATION],
 } as const satisfies Readonly<Record<FencePart['kind'], readonly string[]>>;
-const SETS = { tunnel: TUNNEL_SETS, bridge: [], untranslated: [] } as const;
+const SETS: Readonly<Record<FencePart['kind'], Readonly<Record<string, string>>>> = {
+  tunnel: TUNNEL_SETS,
+  bridge: {},
+  untranslated: {},
+};
 
 /** A part's id: begins with the first letter of its kind, the rest is letters and digits. */
 export interface NamedPart {
@@ -120,7 +124,7 @@ export function fenceBatch({ added, removed, present, unmappable, inherited, map
     ),
     ...(unmappable === undefined ? [] : BASE_NAMES.flatMap((name) => baseRules(name, unmappable))),
     ...translation([...present, ...removed], present),
-    ...added.flatMap(({ id, part }) => (part.kind === 'tunnel' && !hasSets(part) ? deletedSets(id) : [])),
+    ...added.flatMap(({ id, part }) => (part.kind === 'tunnel' ? deletedSets(id, setsOf(part)) : [])),
     ...added.flatMap(partRules),
     ...mapped.flatMap(({ id, pairs }) => dispatchElements('add', id, pairs)),
     ...removed.flatMap(deleted),
@@ -180,8 +184,8 @@ function emptied(id: string): string[] {
   return [
     ...FENCE_COUNTERS[kind].map((name) => `add counter ${TABLE} ${counterName(id, name)}`),
     ...CHAINS[kind].flatMap((chain) => [`add chain ${TABLE} ${id}_${chain}`, `flush chain ${TABLE} ${id}_${chain}`]),
-    ...SETS[kind].flatMap((set) => [
-      `add set ${TABLE} ${id}_${set} { type ${set === 'remote4' ? 'ipv4_addr' : 'ipv6_addr'}; flags interval; }`,
+    ...Object.entries(SETS[kind]).flatMap(([set, what]) => [
+      `add set ${TABLE} ${id}_${set} { ${what} }`,
       `flush set ${TABLE} ${id}_${set}`,
     ]),
   ];
@@ -196,8 +200,10 @@ function deleted(id: string): string[] {
   ];
 }
 
-function deletedSets(id: string): string[] {
-  return SETS[kindOf(id)].map((set) => `delete set ${TABLE} ${id}_${set}`);
+/** @param used those that stay */
+function deletedSets(id: string, used: readonly string[] = []): string[] {
+  const unused = Object.keys(SETS[kindOf(id)]).filter((set) => !used.includes(set));
+  return unused.map((set) => `delete set ${TABLE} ${id}_${set}`);
 }
 
 function partRules({ id, part }: NamedPart): string[] {

@@ -45,7 +45,12 @@ export const TUNNEL_CHAINS = [
   'in',
   'inread',
 ] as const;
-export const TUNNEL_SETS = ['remote4', 'remote6'] as const;
+export const TUNNEL_SETS: Readonly<Record<SetName, string>> = {
+  remote4: 'type ipv4_addr; flags interval;',
+  remote6: 'type ipv6_addr; flags interval;',
+  beside: 'type ifname;',
+};
+type SetName = 'remote4' | 'remote6' | 'beside';
 
 /** More rules than these are too many to look at for a packet: then the addresses of the other side decide alone. */
 export const MAX_FENCE_RULES = 256;
@@ -56,17 +61,18 @@ const ESP = 50;
 const UDP = 17;
 const FAMILIES: readonly IpFamily[] = [4, 6];
 
-export function tunnelRules(id: string, { device, own, outbound, inbound, marked }: TunnelFence): string[] {
+export function tunnelRules(id: string, { device, beside, own, outbound, inbound, marked }: TunnelFence): string[] {
   const name = quoted(device);
   const closed = [...outbound, ...inbound].filter(({ action }) => action !== 'pass');
   const families = FAMILIES.filter((family) => closed.some(({ remote }) => remote.start.family === family));
-  const remote = hasSets({ outbound, inbound }) ? remoteRanges(closed) : undefined;
+  const remote = hasRemoteSets({ outbound, inbound }) ? remoteRanges(closed) : undefined;
   const toRemote = (field: 'saddr' | 'daddr'): string[] =>
     remote?.map(({ family, ranges }) => remoteMatch(id, family, ranges, field)) ?? [''];
   return [
     ...(remote ?? []).flatMap(({ family, ranges }) => remoteSet(id, family, ranges)),
+    ...besideSet(id, beside),
     // What came out of the tunnel is delivered; what goes into it comes from the other side in the clear.
-    ...[`oifname ${name} return`, `iifname ${name} return`, ...linkScope(families)].flatMap((rule) => [
+    ...[...throughDevices(id, device, beside), ...linkScope(families)].flatMap((rule) => [
       add(`${id}_leave`, rule),
       add(`${id}_arrive`, rule),
     ]),
@@ -156,9 +162,28 @@ function markRule(entry: FenceEntry): string[] {
   return [packetMatch('out', entry), ...opaque].map((match) => [...match, set(LEAD_MARK)].join(' '));
 }
 
-/** Whether the part has sets of the addresses of the other side. */
-export function hasSets({ outbound, inbound }: Pick<TunnelFence, 'outbound' | 'inbound'>): boolean {
+/** The sets that a part needs. */
+export function setsOf(part: Pick<TunnelFence, 'outbound' | 'inbound' | 'beside'>): SetName[] {
+  return [
+    ...(hasRemoteSets(part) ? (['remote4', 'remote6'] as const) : []),
+    ...(part.beside.length > FEW_RULES ? (['beside'] as const) : []),
+  ];
+}
+
+function hasRemoteSets({ outbound, inbound }: Pick<TunnelFence, 'outbound' | 'inbound'>): boolean {
   return Math.max(outbound.length, inbound.length) > FEW_RULES;
+}
+
+/** What goes by the device of the tunnel, or by one beside it. */
+function throughDevices(id: string, device: string, beside: readonly string[]): string[] {
+  const few = beside.length <= FEW_RULES;
+  const names = [quoted(device), ...(few ? beside.map(quoted) : [`@${id}_beside`])];
+  return names.flatMap((name) => [`oifname ${name} return`, `iifname ${name} return`]);
+}
+
+function besideSet(id: string, beside: readonly string[]): string[] {
+  if (beside.length <= FEW_RULES) return [];
+  return [`add element ${TABLE} ${id}_beside { ${beside.map(quoted).join(', ')} }`];
 }
 
 interface RemoteRanges {

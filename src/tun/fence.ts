@@ -51,6 +51,8 @@ export interface TunnelFence {
   readonly kind: 'tunnel';
   /** What goes out by it and comes in by it is not clear text. */
   readonly device: string;
+  /** Devices of other tunnels that may carry packets of this policy: what goes by them is no clear text either. */
+  readonly beside: readonly string[];
   readonly own: OwnPackets;
   readonly outbound: readonly FenceEntry[];
   readonly inbound: readonly FenceEntry[];

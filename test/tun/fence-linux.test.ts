@@ -25,6 +25,7 @@ function entry(local: string, remote: string, change: Partial<FenceEntry> = {}):
 
 const tunnel = (change: Partial<TunnelFence> = {}): TunnelFence => ({
   kind: 'tunnel',
+  beside: [],
   device: 'stun0',
   own: { peer: parseAddress('10.9.0.2'), ports: [500, 4500], peerPorts: [500, 4500] },
   outbound: [entry('10.9.0.0/24', '10.9.0.0/24')],
@@ -93,6 +94,19 @@ describe.skipIf(wants.length > 0)('the fence of nftables', () => {
     await fence.set('tunnel:a', undefined);
     expect(nft('list', 'tables')).toBe('');
     await fence.set('tunnel:never', undefined);
+  });
+
+  it('lets pass what goes by the devices of tunnels beside it, few or many, and no other', async () => {
+    const fence = new LinuxFence();
+    const others = (count: number): string[] => Array.from({ length: count }, (_, at) => `stun-o${at}`);
+    for (const beside of [[], others(2), others(40), others(1), ['left'], [...others(40), 'left'], ['left']]) {
+      await fence.set('tunnel:t', tunnel({ beside }));
+      expect(await send('10.9.0.3', 7000)).toBe(beside.includes('left') ? undefined : 'EPERM');
+      const sets = nft('list', 'sets', 'table', 'inet', 'sectunnel');
+      expect(sets.match(/stun-o\d+/g)?.length ?? 0).toBe(beside.length > 8 ? 40 : 0);
+    }
+    await fence.set('tunnel:t', undefined);
+    expect(nft('list', 'tables')).toBe('');
   });
 
   it('asks the entries in their order, by protocol and ports', async () => {

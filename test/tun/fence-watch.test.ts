@@ -22,6 +22,7 @@ function entries(remote: string): FenceEntry[] {
 
 const tunnel = (device: string, remote: string): TunnelFence => ({
   kind: 'tunnel',
+  beside: [],
   device,
   own: { peer: parseAddress('10.9.0.2'), ports: [500, 4500], peerPorts: [500, 4500] },
   outbound: entries(remote),

@@ -1,0 +1,131 @@
+/**
+ * The order in which the tunnels of a network namespace are asked for packets, as far as their policies meet: by priority,
+ * then the more specific first, then the older. Tunnels of a redundancy group come in the order in which they may carry: one
+ * that has an SA, of these the preferred, of these the older. Pure.
+ */
+import { type Claims, type Meeting, meetings, precedenceOf } from '../policy/precedence.ts';
+
+/** A tunnel, as far as its place among others goes. */
+export interface Claimant {
+  readonly tunnel: string;
+  readonly device: string;
+  readonly claims: Claims;
+  readonly redundancy: { readonly group: string; readonly preference: number } | undefined;
+}
+
+interface Standing extends Claimant {
+  /** Lower for older. */
+  readonly age: number;
+  up: boolean;
+  /** Of tunnels whose policies meet with its own: whether it goes before them whatever their age. BOUNDED: by the tunnels. */
+  readonly met: Map<string, 'before' | 'after' | 'undecided'>;
+}
+
+export class TunnelOrder {
+  /** BOUNDED: by the tunnels. */
+  readonly #standing = new Map<string, Standing>();
+  #ages = 0;
+
+  /** One that is there keeps its age. */
+  set(claimant: Claimant): void {
+    const { tunnel } = claimant;
+    const before = this.#standing.get(tunnel);
+    this.delete(tunnel);
+    const standing: Standing = {
+      ...claimant,
+      age: before?.age ?? this.#ages++,
+      up: before?.up ?? false,
+      met: new Map(),
+    };
+    for (const other of this.#standing.values()) {
+      const precedence = precedenceAmong(standing, other);
+      if (precedence === undefined) continue;
+      standing.met.set(other.tunnel, precedence);
+      other.met.set(tunnel, MIRRORED[precedence]);
+    }
+    this.#standing.set(tunnel, standing);
+  }
+
+  delete(tunnel: string): void {
+    for (const other of this.#standing.get(tunnel)?.met.keys() ?? []) this.#standing.get(other)?.met.delete(tunnel);
+    this.#standing.delete(tunnel);
+  }
+
+  /** Whether it has an SA. Returns whether the order is another one for that. */
+  setUp(tunnel: string, up: boolean): boolean {
+    const standing = this.#standing.get(tunnel);
+    if (standing === undefined || standing.up === up) return false;
+    const mates = this.mates(tunnel);
+    const before = mates.map((mate) => this.#isBefore(standing, this.#standing.get(mate)!));
+    standing.up = up;
+    return mates.some((mate, at) => this.#isBefore(standing, this.#standing.get(mate)!) !== before[at]);
+  }
+
+  /** Those that are asked before it for packets that both are for. */
+  before(tunnel: string): string[] {
+    return this.#met(tunnel, (one, other) => this.#isBefore(other, one));
+  }
+
+  /** Those that are asked behind it for packets that both are for. */
+  behind(tunnel: string): string[] {
+    return this.#met(tunnel, (one, other) => this.#isBefore(one, other));
+  }
+
+  /** Those of its redundancy group that are for packets of its own. */
+  mates(tunnel: string): string[] {
+    return this.#met(tunnel, areMates);
+  }
+
+  /** Which of a tunnel's redundancy group carries packets that both are for; itself where nothing goes before it. */
+  carrier(tunnel: string): string {
+    const [first] = this.mates(tunnel)
+      .map((mate) => this.#standing.get(mate)!)
+      .sort((a, b) => (this.#isBefore(a, b) ? -1 : 1));
+    const own = this.#standing.get(tunnel);
+    return first !== undefined && own !== undefined && this.#isBefore(first, own) ? first.tunnel : tunnel;
+  }
+
+  /** Devices by which packets of a tunnel's policy may go as well: an earlier tunnel's, or one of its group. */
+  devicesBeside(tunnel: string): string[] {
+    return [...new Set([...this.before(tunnel), ...this.mates(tunnel)])].map(
+      (other) => this.#standing.get(other)!.device,
+    );
+  }
+
+  #met(tunnel: string, fits: (one: Standing, other: Standing) => boolean): string[] {
+    const one = this.#standing.get(tunnel);
+    return [...(one?.met.keys() ?? [])].filter((other) => fits(one!, this.#standing.get(other)!));
+  }
+
+  /** Of two that meet. */
+  #isBefore(one: Standing, other: Standing): boolean {
+    if (areMates(one, other)) {
+      if (one.up !== other.up) return one.up;
+      const byPreference = other.redundancy!.preference - one.redundancy!.preference;
+      return byPreference === 0 ? one.age < other.age : byPreference < 0;
+    }
+    const decided = one.met.get(other.tunnel);
+    return decided === 'before' || (decided === 'undecided' && one.age < other.age);
+  }
+}
+
+const MIRRORED = { before: 'after', after: 'before', undecided: 'undecided' } as const;
+
+function areMates({ redundancy: one }: Claimant, { redundancy: other }: Claimant): boolean {
+  return one !== undefined && one.group === other?.group;
+}
+
+/** `undefined` when they do not meet. */
+function precedenceAmong(one: Claimant, other: Claimant): 'before' | 'after' | 'undecided' | undefined {
+  const found = meetings(one.claims, other.claims);
+  // Too much to tell.
+  if (found === undefined) return 'undecided';
+  if (found.length === 0) return undefined;
+  const precedence = precedenceOf(found);
+  return precedence === 'both' ? 'undecided' : precedence;
+}
+
+/** Why two tunnels cannot run side by side; `undefined` when they can. */
+export function conflictOf(found: readonly Meeting[]): Meeting | undefined {
+  return found.find(({ same }) => same) ?? (precedenceOf(found) === 'both' ? found[0] : undefined);
+}
