@@ -51,6 +51,7 @@ async function startBy(
 ): Promise<number | undefined> {
   const patience = seconds(verb, args.options.wait);
   const result = await client.call(verb, { name: name(args) });
+  for (const warning of result.warnings) terminal.err(`warning: ${warning}\n`);
   terminal.out(`Tunnel ${result.name} ${verb}ed on device ${result.device}\n`);
   return patience === undefined ? undefined : await waitUntilUp(client, result.name, patience, terminal);
 }

@@ -12,6 +12,7 @@ import type { Catalog } from './catalog.ts';
 import { allOf } from './each.ts';
 import type { HeldNetworks } from './networks.ts';
 import type { TunnelObject } from './objects.ts';
+import { type Overlaps, overlapsAmong } from './overlaps.ts';
 import { ControlError, type TunnelEvent } from './protocol.ts';
 import { type StagedFile, StorageError } from './replace-file.ts';
 import type { Runner } from './runner.ts';
@@ -70,6 +71,16 @@ export class Activation {
       if (!(error instanceof StorageError)) throw error;
       log.error({ tunnel: object.name }, `${error.message}. ${NOT_FOUND_AGAIN}`);
     }
+  }
+
+  /** What the document and those of tunnels that run, or are to run again, both claim. */
+  overlapsOf(document: SectunnelDocument): Overlaps {
+    return overlapsAmong(document, this.#parts.catalog.active());
+  }
+
+  #checkBeside(document: SectunnelDocument): void {
+    const { refusal } = this.overlapsOf(document);
+    if (refusal !== undefined) throw new ControlError('invalid-state', refusal);
   }
 
   /** It is stopped, also where something could not be taken away. @throws ControlError saying what */
@@ -143,6 +154,7 @@ export class Activation {
   async #replaceLive(object: TunnelObject, document: SectunnelDocument): Promise<Replaced> {
     const { runner, catalog } = this.#parts;
     const before = object.live!;
+    this.#checkBeside(document);
     await runner.check(document);
     const saved = catalog.stageLive(document);
     let device: string;
@@ -172,7 +184,9 @@ export class Activation {
   async #run(object: TunnelObject, document: SectunnelDocument): Promise<string> {
     const { networks, runner, autostart, catalog, log } = this.#parts;
     networks.checkDocument(document);
-    for (const text of toPolicy(document).warnings) log.warn({ tunnel: document.name }, text);
+    this.#checkBeside(document);
+    for (const text of [...toPolicy(document).warnings, ...this.overlapsOf(document).warnings])
+      log.warn({ tunnel: document.name }, text);
     let device: string;
     try {
       device = await runner.start(document);

@@ -127,6 +127,14 @@ export class Catalog {
     return object && (object.live ?? this.#interrupted.get(name) ?? object.kept);
   }
 
+  /** Of tunnels that run, or are to run again. */
+  *active(): Iterable<SectunnelDocument> {
+    for (const { name, live } of this.objects.all()) {
+      const document = live ?? this.#interrupted.get(name);
+      if (document !== undefined) yield document;
+    }
+  }
+
   /** What counts now of each tunnel. */
   *documents(): Iterable<SectunnelDocument> {
     for (const { name } of this.objects.all()) {

@@ -19,9 +19,10 @@ import { visibleFolder } from './files.ts';
 import { HeldNetworks } from './networks.ts';
 import { type HoldingTunnel, holdingTunnel } from './networks-plan.ts';
 import { checkIdentity } from './objects.ts';
+import { overlapsAmong } from './overlaps.ts';
 import { secretOf } from './plan.ts';
 import type { Platform } from './platform.ts';
-import { ControlError, type DefineResult, type TunnelEvent } from './protocol.ts';
+import { ControlError, type DefineResult, type StartResult, type TunnelEvent } from './protocol.ts';
 import { Queries } from './queries.ts';
 import { logLeftovers } from './replace-file.ts';
 import { Runner } from './runner.ts';
@@ -177,13 +178,16 @@ export class Daemon {
   define(text: DocumentText): Promise<DefineResult> {
     return this.#inTurn(async () => {
       const document = this.#catalog.parse(text);
+      const overlaps = overlapsAmong(document, this.#catalog.documents());
       const warnings = [
         ...this.#warnings(document),
+        ...overlaps.warnings,
         ...(await certificateProblems(document, this.secrets)),
         ...(await this.#secretProblems(document)),
       ];
       const object = this.#catalog.objects.claim(document);
       try {
+        if (overlaps.refusal !== undefined) throw new ControlError('invalid-state', overlaps.refusal);
         this.#catalog.stageKept(object, document).commit();
       } finally {
         this.#catalog.objects.dropIfGone(object);
@@ -213,7 +217,7 @@ export class Daemon {
   create(text: DocumentText): Promise<DefineResult> {
     return this.#inTurn(async () => {
       const document = this.#catalog.parse(text);
-      const warnings = this.#warnings(document);
+      const warnings = [...this.#warnings(document), ...this.#activation.overlapsOf(document).warnings];
       const object = this.#catalog.objects.claim(document);
       if (object.live !== undefined) throw new ControlError('invalid-state', `tunnel ${object.name} is active already`);
       try {
@@ -225,30 +229,32 @@ export class Daemon {
     });
   }
 
-  start(nameOrUuid: string): Promise<{ name: string; device: string }> {
+  start(nameOrUuid: string): Promise<StartResult> {
     return this.#inTurn(async () => {
       const object = this.#catalog.objects.find(nameOrUuid);
       if (object.live !== undefined) throw new ControlError('invalid-state', `tunnel ${object.name} is active already`);
       const document = object.kept ?? this.#catalog.interrupted.get(object.name);
       if (document === undefined)
         throw new ControlError('invalid-state', `tunnel ${object.name} has no document to start with`);
-      return { name: object.name, device: await this.#activation.start(object, document) };
+      const { warnings } = this.#activation.overlapsOf(document);
+      return { name: object.name, device: await this.#activation.start(object, document), warnings };
     });
   }
 
   /** With the document that is kept; a tunnel that runs goes on with its own where that cannot start. */
-  restart(nameOrUuid: string): Promise<{ name: string; device: string }> {
+  restart(nameOrUuid: string): Promise<StartResult> {
     return this.#inTurn(async () => {
       const object = this.#catalog.objects.find(nameOrUuid);
       const { name, live } = object;
       const document = object.kept ?? live ?? this.#catalog.interrupted.get(name);
       if (document === undefined)
         throw new ControlError('invalid-state', `tunnel ${name} has no document to start with`);
+      const { warnings } = this.#activation.overlapsOf(document);
       const device =
         live === undefined
           ? await this.#activation.start(object, document)
           : await this.#activation.restart(object, document);
-      return { name, device };
+      return { name, device, warnings };
     });
   }
 
@@ -287,7 +293,9 @@ export class Daemon {
   update(text: DocumentText, which: { live: boolean; config: boolean }): Promise<DefineResult> {
     return this.#inTurn(async () => {
       const document = this.#catalog.parse(text);
-      const warnings = this.#warnings(document);
+      const { refusal, warnings: overlaps } = overlapsAmong(document, this.#catalog.documents());
+      if (refusal !== undefined) throw new ControlError('invalid-state', refusal);
+      const warnings = [...this.#warnings(document), ...overlaps];
       const object = this.#catalog.objects.find(document.name);
       checkIdentity(object, document);
       const live = which.live || (!which.config && object.live !== undefined);

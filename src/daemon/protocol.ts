@@ -91,6 +91,12 @@ export interface DefineResult {
   readonly warnings: readonly string[];
 }
 
+export interface StartResult {
+  readonly name: string;
+  readonly device: string;
+  readonly warnings: readonly string[];
+}
+
 /** What happened to a tunnel: the lines of `sectunnel event`. */
 export interface TunnelEvent {
   /** ISO 8601, UTC. */
@@ -167,8 +173,8 @@ export interface Verbs {
   define: { params: { xml: string; source?: string }; result: DefineResult };
   undefine: { params: { name: string }; result: { name: string } };
   create: { params: { xml: string; source?: string }; result: DefineResult };
-  start: { params: { name: string }; result: { name: string; device: string } };
-  restart: { params: { name: string }; result: { name: string; device: string } };
+  start: { params: { name: string }; result: StartResult };
+  restart: { params: { name: string }; result: StartResult };
   destroy: { params: { name: string }; result: { name: string } };
   autostart: { params: { name: string; enable: boolean }; result: { name: string } };
   list: { params: Record<string, never>; result: { tunnels: readonly TunnelInfo[] } };

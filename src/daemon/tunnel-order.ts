@@ -3,7 +3,7 @@
  * then the more specific first, then the older. Tunnels of a redundancy group come in the order in which they may carry: one
  * that has an SA, of these the preferred, of these the older. Pure.
  */
-import { type Claims, type Meeting, meetings, precedenceOf } from '../policy/precedence.ts';
+import { type Claims, meetings, precedenceOf } from '../policy/precedence.ts';
 
 /** A tunnel, as far as its place among others goes. */
 export interface Claimant {
@@ -123,9 +123,4 @@ function precedenceAmong(one: Claimant, other: Claimant): 'before' | 'after' | '
   if (found.length === 0) return undefined;
   const precedence = precedenceOf(found);
   return precedence === 'both' ? 'undecided' : precedence;
-}
-
-/** Why two tunnels cannot run side by side; `undefined` when they can. */
-export function conflictOf(found: readonly Meeting[]): Meeting | undefined {
-  return found.find(({ same }) => same) ?? (precedenceOf(found) === 'both' ? found[0] : undefined);
 }

@@ -163,7 +163,7 @@ describe('life of an object', () => {
     await first.open();
     await first.giveSecret();
     await first.client.call('define', { xml: tunnelDocument() });
-    await first.client.call('define', { xml: tunnelDocument({ name: 'other' }) });
+    await first.client.call('define', { xml: tunnelDocument({ name: 'other', inner: ['10.1.0.0', '10.3.0.0'] }) });
     await first.client.call('autostart', { name: 'net', enable: true });
     await first.close();
     expect(lstatSync(join(first.configDir, 'autostart', 'net.xml')).isSymbolicLink()).toBe(true);

@@ -60,7 +60,12 @@ describe('a wildcard tunnel with a pre-shared key', () => {
         ),
       ]);
     }
-    const named = tunnelDocument({ name: 'gw', remote: '192.0.2.9', remoteId: 'b.test' });
+    const named = tunnelDocument({
+      name: 'gw',
+      remote: '192.0.2.9',
+      remoteId: 'b.test',
+      inner: ['10.1.0.0', '10.3.0.0'],
+    });
     expect((await daemon.client.call('define', { xml: named })).warnings).toEqual([
       expect.stringMatching(/^line 6: the secret is also that of tunnel net, which has another peer/),
     ]);

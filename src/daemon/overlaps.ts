@@ -1,0 +1,95 @@
+/** What the documents of two tunnels of a host both claim, in words: what is refused, and what a person should know. */
+import type { SectunnelDocument } from '../config/model.ts';
+import { toPolicy } from '../config/selectors.ts';
+import type { PolicyEntry } from '../policy/database.ts';
+import { type Claims, claimsOf, type Meeting, meetings, precedenceOf } from '../policy/precedence.ts';
+import { formatSelectorPair } from '../policy/selector.ts';
+
+/** BOUNDED: so many overlaps are told of, each in a line. */
+const MAX_TOLD = 8;
+
+/** Of documents that do not change. */
+const known = new WeakMap<SectunnelDocument, Claims>();
+
+export function documentClaims(document: SectunnelDocument): Claims {
+  let claims = known.get(document);
+  if (claims === undefined) {
+    claims = claimsOf(toPolicy(document).entries);
+    known.set(document, claims);
+  }
+  return claims;
+}
+
+export interface Overlaps {
+  /** Why the tunnels cannot run side by side. */
+  readonly refusal: string | undefined;
+  readonly warnings: readonly string[];
+}
+
+/** @param others documents of other tunnels; those that claim nothing of this host's packets there are left out */
+export function overlapsAmong(document: SectunnelDocument, others: Iterable<SectunnelDocument>): Overlaps {
+  const found = [...others].filter((other) => mayMeet(document, other)).map((other) => overlapOf(document, other));
+  const refusal = found.find((overlap) => overlap.refusal !== undefined)?.refusal;
+  const warnings = found.flatMap((overlap) => overlap.warnings);
+  const rest = warnings.length - MAX_TOLD;
+  const more = rest > 0 ? [`${rest} more overlaps with the policies of other tunnels are not listed`] : [];
+  return { refusal, warnings: [...warnings.slice(0, MAX_TOLD), ...more] };
+}
+
+function mayMeet(one: SectunnelDocument, other: SectunnelDocument): boolean {
+  return (
+    one.name !== other.name &&
+    one.device.netns === other.device.netns &&
+    one.device.routes === 'auto' &&
+    other.device.routes === 'auto' &&
+    !isSameGroup(one, other)
+  );
+}
+
+function isSameGroup(
+  { sa: { redundancy: one } }: SectunnelDocument,
+  { sa: { redundancy: other } }: SectunnelDocument,
+): boolean {
+  return one !== undefined && one.group === other?.group;
+}
+
+function overlapOf(document: SectunnelDocument, other: SectunnelDocument): Overlaps {
+  const found = meetings(documentClaims(document), documentClaims(other));
+  if (found === undefined) {
+    const text = `the policies of this tunnel and of ${other.name} are too large to be compared: what both are for goes by the one that was started first`;
+    return { refusal: undefined, warnings: [text] };
+  }
+  return { refusal: refusalOf(found, other), warnings: found.map((meeting) => warningOf(meeting, other)) };
+}
+
+function refusalOf(found: readonly Meeting[], other: SectunnelDocument): string | undefined {
+  const same = found.find((meeting) => meeting.same);
+  if (same !== undefined) {
+    return `${where(same.one)}: tunnel ${other.name} protects the same packets (${its(same.other)}), and nothing says which of the two carries them: give one of them a priority, or write <redundancy group='…'/> in the <sa> of both, then the other is a reserve`;
+  }
+  if (precedenceOf(found) !== 'both') return undefined;
+  const [before, behind] = [found.find(({ order }) => order < 0)!, found.find(({ order }) => order > 0)!];
+  return (
+    `${where(before.one)} goes before ${its(before.other)} of tunnel ${other.name}, and ${where(behind.one)} behind ${its(behind.other)}: ` +
+    'of two tunnels one is asked first for all that both are for; give policies a priority, or put them in documents of their own'
+  );
+}
+
+function warningOf({ one, other, order }: Meeting, { name }: SectunnelDocument): string {
+  const text = `${where(one)}: tunnel ${name} is for some of these packets too (${its(other)})`;
+  if (order === 0) return `${text}; they go by the one that was started first`;
+  const reason = one.priority === other.priority ? 'is more specific' : 'has the higher priority';
+  return order < 0 ? `${text}; they go by this one, which ${reason}` : `${text}; they go by ${name}, which ${reason}`;
+}
+
+function where({ line, name, selectors }: PolicyEntry): string {
+  return `${lineText(line)}<sp name='${name}'>: ${formatSelectorPair(selectors)}`;
+}
+
+function its({ line, name, selectors }: PolicyEntry): string {
+  return `${lineText(line)}<sp name='${name}'>, ${formatSelectorPair(selectors)}`;
+}
+
+function lineText(line: number | undefined): string {
+  return line === undefined ? '' : `line ${line}: `;
+}

@@ -1,0 +1,85 @@
+/** What the documents of two tunnels of a host both claim: told with both lines, and refused where nothing orders them. */
+import { describe, expect, it } from 'vitest';
+import type { SectunnelDocument } from '../../src/config/model.ts';
+import { parseDocument } from '../../src/config/parse.ts';
+import { overlapsAmong } from '../../src/daemon/overlaps.ts';
+
+interface Words {
+  readonly device?: string;
+  readonly group?: string;
+  readonly priority?: number;
+}
+
+function document(
+  name: string,
+  remotes: readonly string[],
+  { device = '', group, priority = 0 }: Words = {},
+): SectunnelDocument {
+  const redundancy = group === undefined ? '' : `<redundancy group='${group}'/>`;
+  const sps = remotes.map((remote, at) => {
+    const [address, length] = remote.split('/');
+    return `<sp name='${name}${at}' priority='${priority}'><src_range address='10.1.0.0' prefixlen='24'/>
+      <dst_range address='${address}' prefixlen='${length}'/><upperspec protocol='any'/>
+      <policy direction='both' action='ipsec'><rule protocol='esp' mode='tunnel' level='require'/></policy></sp>`;
+  });
+  return parseDocument(
+    `<sectunnel type='ipsec'><name>${name}</name>${device}<sa><auth type='psk'><secret usage='k'/></auth>${redundancy}</sa>
+      ${sps.join('\n')}</sectunnel>`,
+    { newUuid: () => '11111111-2222-3333-4444-555555555555' },
+  );
+}
+
+const A = document('a', ['10.2.0.0/24']);
+
+describe('of two tunnels', () => {
+  it('nothing is said where they have nothing in common', () => {
+    expect(overlapsAmong(A, [document('b', ['10.3.0.0/24']), A])).toEqual({ refusal: undefined, warnings: [] });
+  });
+
+  it('the same packets are refused, with both lines and what to write', () => {
+    expect(overlapsAmong(A, [document('b', ['10.2.0.0/24'])]).refusal).toBe(
+      "line 4: <sp name='a0'>: 10.1.0.0/24 === 10.2.0.0/24: tunnel b protects the same packets (line 4: <sp name='b0'>, 10.1.0.0/24 === 10.2.0.0/24), and nothing says which of the two carries them: give one of them a priority, or write <redundancy group='…'/> in the <sa> of both, then the other is a reserve",
+    );
+  });
+
+  it.each<readonly [string, SectunnelDocument]>([
+    ['of one redundancy group', document('b', ['10.2.0.0/24'], { group: 'g' })],
+    ['of other namespaces', document('b', ['10.2.0.0/24'], { device: "<device netns='blue'/>" })],
+    ['that lead nothing', document('b', ['10.2.0.0/24'], { device: "<device routes='none'/>" })],
+  ])('the same packets are no matter of those %s', (_, other) => {
+    expect(overlapsAmong(document('a', ['10.2.0.0/24'], { group: 'g' }), [other])).toEqual({
+      refusal: undefined,
+      warnings: [],
+    });
+  });
+
+  it.each<readonly [string, SectunnelDocument, string]>([
+    ['the wider goes behind', document('w', ['0.0.0.0/0']), 'they go by this one, which is more specific'],
+    ['the narrower goes before', document('n', ['10.2.0.7/32']), 'they go by n, which is more specific'],
+    [
+      'a priority decides',
+      document('p', ['10.2.0.0/24'], { priority: 1 }),
+      'they go by p, which has the higher priority',
+    ],
+  ])('%s, and that is told', (_, other, text) => {
+    const { refusal, warnings } = overlapsAmong(A, [other]);
+    expect([refusal, warnings]).toEqual([undefined, [expect.stringContaining(text)]]);
+    expect(warnings[0]).toContain(
+      `tunnel ${other.name} is for some of these packets too (line 4: <sp name='${other.name}0'>`,
+    );
+  });
+
+  it('those that have no order are refused', () => {
+    const { refusal } = overlapsAmong(document('a', ['10.2.0.0/24', '0.0.0.0/0']), [
+      document('b', ['10.3.0.0/24', '10.0.0.0/8']),
+    ]);
+    expect(refusal).toContain('of two tunnels one is asked first for all that both are for');
+  });
+
+  it('very many are told in few lines', () => {
+    const others = Array.from({ length: 30 }, (_, at) => document(`n${at}`, [`10.2.0.${at}/32`]));
+    const { warnings } = overlapsAmong(A, others);
+    expect(warnings).toHaveLength(9);
+    expect(warnings.at(-1)).toBe('22 more overlaps with the policies of other tunnels are not listed');
+  });
+});
