@@ -90,6 +90,7 @@ function formatTunnel(tunnel: TunnelStatus, networks: readonly NetworkInfo[]): s
   const device = tunnel.device === undefined ? '' : deviceText(tunnel.device);
   const lines = [`${tunnel.name}: ${tunnel.state}${degraded}${device}`];
   for (const text of tunnel.degraded) lines.push(`  degraded: ${text}`);
+  if (tunnel.redundancy !== undefined) lines.push(`  ${redundancyText(tunnel, tunnel.redundancy)}`);
   if (tunnel.secret !== undefined) lines.push(`  ${secretText(tunnel.secret)}`);
   for (const ike of tunnel.ikeSas) lines.push(...formatIke(ike).map((line) => `  ${line}`));
   if (tunnel.lastFailure !== undefined) {
@@ -105,6 +106,14 @@ function formatTunnel(tunnel: TunnelStatus, networks: readonly NetworkInfo[]): s
   for (const network of networks) if (network.tunnel === tunnel.name) lines.push(`  ${networkText(network)}`);
   return `${lines.join('\n')}\n`;
 }
+
+function redundancyText({ name, state }: TunnelStatus, { group, preference, carrier }: Redundancy): string {
+  const ready = state === 'up' ? 'ready' : 'not ready';
+  const role = carrier === name ? 'carries its packets' : `${ready}, ${carrier} carries its packets`;
+  return `redundancy group ${group}, preference ${preference}: ${role}`;
+}
+
+type Redundancy = NonNullable<TunnelStatus['redundancy']>;
 
 function networkText({ name, bridge, mode, counters }: NetworkInfo): string {
   return `holds network ${name} (${mode}, bridge ${bridge}), stopped: ${countersText(counters)}`;

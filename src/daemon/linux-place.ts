@@ -17,6 +17,7 @@ import { type KernelReport, KernelWatch } from './kernel-watch.ts';
 import type { DevicePlan } from './platform.ts';
 import { OWN_QUERY, Steering } from './steering.ts';
 import { type SteeringPlan, tunnelFence } from './steering-plan.ts';
+import { TunnelOrder } from './tunnel-order.ts';
 
 /**
  * Packets that wait in a device for whoever seals them. The kernel's own 500 are 4 ms of a flood of datagrams, less than a
@@ -40,6 +41,9 @@ export class LinuxPlace {
   readonly netns: string | undefined;
   readonly fence: LinuxFence;
   readonly steering: Steering;
+  readonly #order = new TunnelOrder();
+  /** Of tunnels that were raised here. BOUNDED: by the tunnels. */
+  readonly #plans = new Map<string, DevicePlan>();
   readonly #network: HostNetwork;
   readonly #watch: KernelWatch;
   /** The tables of tunnels that stand here; of those that a daemon before this one left they may be unknown. BOUNDED: by the tunnels. */
@@ -55,7 +59,7 @@ export class LinuxPlace {
     const within = <T>(work: () => T): T => this.#within(work);
     this.#network = network ?? new LinuxHostNetwork(within);
     this.fence = new LinuxFence({ start: within });
-    this.steering = new Steering(this.#network);
+    this.steering = new Steering(this.#network, this.#order);
     this.#watch = new KernelWatch({
       fence: this.fence,
       steering: this.steering,
@@ -88,13 +92,35 @@ export class LinuxPlace {
     }
   }
 
-  async #raiseFence({ tunnel, name, steering }: DevicePlan): Promise<void> {
+  async #raiseFence(plan: DevicePlan): Promise<void> {
+    const { tunnel, name, steering } = plan;
     if (steering === undefined) {
       await this.release(tunnel);
       return;
     }
-    const fence = tunnelFence(steering, name);
+    const { claims, redundancy } = steering;
+    const before = this.#neighbours(tunnel);
+    this.#order.set({ tunnel, device: name, claims, redundancy });
+    this.#plans.set(tunnel, plan);
+    for (const each of new Set([tunnel, ...this.#neighbours(tunnel), ...before])) await this.#setFence(each);
+  }
+
+  /** Tunnels whose fences let pass what goes by the device of this one. */
+  #neighbours(tunnel: string): string[] {
+    return [...this.#order.behind(tunnel), ...this.#order.mates(tunnel)];
+  }
+
+  /** As the order of tunnels wants it; where it stands so already nothing is done. */
+  async #setFence(tunnel: string): Promise<void> {
+    const plan = this.#plans.get(tunnel);
+    if (plan?.steering === undefined) return;
+    const fence = tunnelFence(plan.steering, plan.name, this.#order.devicesBeside(tunnel));
     await this.fence.set(fenceKey(tunnel), needsFence(fence) ? fence : undefined);
+  }
+
+  /** Which tunnel of its redundancy group carries what this one is for; itself where it is in none. */
+  carrier(tunnel: string): string {
+    return this.#order.carrier(tunnel);
   }
 
   #raiseRules({ tunnel, name, steering }: DevicePlan): void {
@@ -159,6 +185,10 @@ export class LinuxPlace {
     this.#watch.forget(tunnel);
     await this.fence.set(fenceKey(tunnel), undefined);
     this.#tables.delete(tunnel);
+    const neighbours = this.#neighbours(tunnel);
+    this.#order.delete(tunnel);
+    this.#plans.delete(tunnel);
+    for (const each of neighbours) await this.#setFence(each);
     if (isUnknown) await this.reconcile();
   }
 

@@ -39,6 +39,7 @@ export function linuxPlatform(): Platform {
     release: (tunnel) => places.release(tunnel),
     reconcile: (tunnels) => places.reconcile(tunnels),
     childrenUp: (tunnel, up) => places.of(tunnel)?.steering.setUp(tunnel, up),
+    carrier: (tunnel) => places.of(tunnel)?.carrier(tunnel) ?? tunnel,
     watch: (report) => places.watch(report),
     look: (thorough) => places.look(thorough),
     degraded: (tunnel) => places.of(tunnel)?.degraded(tunnel) ?? [],

@@ -4,6 +4,7 @@ import { MIN_MTU } from '../base/mtu.ts';
 import type { PeerSettings, SectunnelDocument } from '../config/model.ts';
 import { toChildren, toPolicy } from '../config/selectors.ts';
 import { hostsOf } from '../policy/transport.ts';
+import { documentClaims } from './overlaps.ts';
 import { tableOf } from './plan-transport.ts';
 import type { DevicePlan, StandingTunnel } from './platform.ts';
 import { policyBoxes, type SteeringPlan } from './steering-plan.ts';
@@ -37,6 +38,8 @@ function steeringPlan(document: SectunnelDocument, peer: IpAddress | undefined):
     own: { peer: peer ?? hosts?.remote, ports: ikePorts(sa, sa.local), peerPorts: ikePorts(sa, sa.remote) },
     outbound: policyBoxes(entries, 'out'),
     inbound: policyBoxes(entries, 'in'),
+    claims: documentClaims(document),
+    redundancy: sa.redundancy,
     host: hosts?.local,
   };
 }

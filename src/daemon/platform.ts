@@ -79,6 +79,8 @@ export interface Platform {
   reconcile?(tunnels: readonly StandingTunnel[]): Promise<void>;
   /** Which children of level `use` have an SA: what they protect is led into the device then. */
   childrenUp?(tunnel: string, up: ReadonlySet<string>): void;
+  /** Which tunnel of its redundancy group carries the packets that this one is for; itself where it is in none. */
+  carrier?(tunnel: string): string;
   /** From now on puts back at once what other programs change of fences, rules and routes, and tells what was found. */
   watch?(report: (report: KernelReport) => void): void;
   /**

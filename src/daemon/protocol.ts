@@ -116,6 +116,8 @@ export interface TunnelEvent {
     /** What it needs of the kernel or of the host's addresses is not there; and is there again. */
     | 'degraded'
     | 'restored'
+    /** Of the tunnels of its redundancy group it is the one that packets go by now. */
+    | 'carries'
     | 'failed';
   readonly detail: string;
 }

@@ -198,7 +198,18 @@ export class Runner {
     const facts = this.#running.get(name);
     if (facts === undefined) return undefined;
     const status = tunnelStatus(this.host, facts);
-    return { ...status, degraded: this.degraded(name), drops: { ...status.drops, ...this.standing.drops(name) } };
+    const redundancy = facts.document.sa.redundancy;
+    const group = redundancy && {
+      group: redundancy.group,
+      preference: redundancy.preference,
+      carrier: this.standing.carrier(name),
+    };
+    return {
+      ...status,
+      degraded: this.degraded(name),
+      redundancy: group,
+      drops: { ...status.drops, ...this.standing.drops(name) },
+    };
   }
 
   /** What a tunnel needs of this host and does not have, a sentence each. */

@@ -186,11 +186,22 @@ export class Standing {
   }
 
   #childrenUp(tunnel: string, up: ReadonlySet<string>): void {
+    const before = this.carrier(tunnel);
     try {
       this.#platform.childrenUp?.(tunnel, up);
     } catch (error) {
       this.#log.warn({ tunnel }, `rules could not be changed: ${messageOf(error)}`);
     }
+    const after = this.carrier(tunnel);
+    if (after === before) return;
+    const text = `carries the packets of its redundancy group now, instead of ${before}`;
+    this.#log.warn({ tunnel: after }, text);
+    this.#onEvent({ tunnel: after, event: 'carries', detail: text });
+  }
+
+  /** Which tunnel of its redundancy group carries the packets that this one is for; itself where it is in none. */
+  carrier(tunnel: string): string {
+    return this.#platform.carrier?.(tunnel) ?? tunnel;
   }
 
   /** What of fence, rules and routes is not as it should be and could not be put right, a sentence each. */

@@ -27,6 +27,7 @@ export function inactiveStatus(name: string, uuid: string): TunnelStatus {
     state: 'inactive',
     device: undefined,
     degraded: [],
+    redundancy: undefined,
     secret: undefined,
     ikeSas: [],
     drops: {},
@@ -56,6 +57,7 @@ export function tunnelStatus(host: TunnelHost, facts: RunningFacts): TunnelStatu
     state: stateOf(tunnel, ikeSas),
     device: { name: device.name, mtu: device.mtu },
     degraded: [],
+    redundancy: undefined,
     secret: facts.secret,
     ikeSas: ikeSas.map((sa) => ikeStatus(now, sa, tunnel)),
     drops: {

@@ -101,6 +101,8 @@ export interface TunnelStatus {
   readonly device: { readonly name: string; readonly mtu: number } | undefined;
   /** What of fence, rules and routes another program took and could not be put back, or stands in the way; a sentence each. */
   readonly degraded: readonly string[];
+  /** `carrier`: the tunnel of the group by which packets go. `undefined` where it is in none, or does not run. */
+  readonly redundancy: { readonly group: string; readonly preference: number; readonly carrier: string } | undefined;
   /** `undefined` while the tunnel does not run, and with certificates. */
   readonly secret: SecretStatus | undefined;
   readonly ikeSas: readonly IkeStatus[];

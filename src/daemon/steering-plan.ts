@@ -10,6 +10,7 @@ import {
   type PolicyEntry,
   type PolicyLevel,
 } from '../policy/database.ts';
+import type { Claims } from '../policy/precedence.ts';
 import { hasPorts, isIcmp, Protocol } from '../policy/protocols.ts';
 import {
   intersectPorts,
@@ -37,6 +38,9 @@ export interface SteeringPlan {
   readonly own: OwnPackets;
   readonly outbound: readonly PolicyBox[];
   readonly inbound: readonly PolicyBox[];
+  /** What tunnels are ordered by. */
+  readonly claims: Claims;
+  readonly redundancy: { readonly group: string; readonly preference: number } | undefined;
   /** In transport mode packets come from here alone: it must be an address of this host. */
   readonly host: AddressRange['start'] | undefined;
 }

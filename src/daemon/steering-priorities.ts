@@ -18,11 +18,18 @@ export interface Block {
  * Where so many priorities are free between those of others. Those of the same tunnel stay until the new ones stand.
  *
  * @param blocks of the other tunnels
+ * @param from not before this
  */
-export function freeBlock(standing: readonly Rule[], blocks: readonly Block[], table: number, size: number): number {
+export function freeBlock(
+  standing: readonly Rule[],
+  blocks: readonly Block[],
+  table: number,
+  size: number,
+  from: number = FIRST_BLOCK,
+): number {
   const reserved = blocks.flatMap((other) => Array.from({ length: other.size }, (_, at) => other.block + at));
   const taken = [...new Set([...standing.map(({ priority }) => priority), ...reserved])].sort((a, b) => a - b);
-  let first = FIRST_BLOCK;
+  let first = Math.max(FIRST_BLOCK, from);
   for (const priority of taken) {
     if (priority < first) continue;
     if (priority >= first + size) break;

@@ -8,7 +8,7 @@
  * of their tunnel's table: so what a daemon that died left behind is found again.
  */
 import { setImmediate } from 'node:timers/promises';
-import { formatAddress, type IpAddress, rangeContains, sameAddress } from '../base/address.ts';
+import { formatAddress, type IpAddress, rangeContains } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { isWhole } from '../base/ranges.ts';
 import { Protocol } from '../policy/protocols.ts';
@@ -23,14 +23,16 @@ import {
   type Prefix,
   type Route,
   type Rule,
-  sameRule,
 } from '../tun/routes.ts';
+import { SteeringBridges } from './steering-bridges.ts';
+import { checkPlan, SYSTEM_TABLES } from './steering-check.ts';
 import { ledFlows, routeKey, ruleKey } from './steering-compare.ts';
 import { type Listed, listSteering, type Mended, mendSteering } from './steering-mend.ts';
 import type { SteeringPlan } from './steering-plan.ts';
-import { type Block, bridgeRules, freeBlock, isOfBridge, isOfTunnel, leadOf, placed } from './steering-priorities.ts';
+import { type Block, freeBlock, isOfBridge, isOfTunnel, placed } from './steering-priorities.ts';
 import { type SteeringRules, type Surroundings, steeringRules } from './steering-rules.ts';
 import { OwnAddresses, openRoutes, unservedText } from './steering-sources.ts';
+import { TunnelOrder } from './tunnel-order.ts';
 
 /** Of the route for when there is no device: the last that is looked at. */
 const LAST_METRIC = 0xffff_ffff;
@@ -41,12 +43,10 @@ export const OWN_QUERY: { readonly ipProtocol: number; readonly sourcePort: numb
   sourcePort: 500,
 };
 
-/** The local table, that of the main routes, and the default one. */
-const SYSTEM_TABLES: readonly number[] = [253, 254, 255];
-
 interface Led extends Block {
   readonly plan: SteeringPlan;
   readonly device: string;
+  block: number;
   readonly routes: SteeringRules['routes'];
   /** Of the device, once there is one. */
   linkIndex: number | undefined;
@@ -76,15 +76,18 @@ const TUNNELS_PER_TURN = 25;
 
 export class Steering {
   readonly #network: HostNetwork;
+  readonly #order: TunnelOrder;
   /** By the name of the tunnel. BOUNDED: by the tunnels. */
   readonly #led = new Map<string, Led>();
-  /** The rules of bridges. BOUNDED: by libvirt's networks. */
-  readonly #bridges = new Map<string, readonly Rule[]>();
+  readonly #bridges: SteeringBridges;
   /** Counts changes of our own: what was listed before one may not be so any more. */
   #changes = 0;
 
-  constructor(network: HostNetwork) {
+  /** @param order in which tunnels are asked */
+  constructor(network: HostNetwork, order: TunnelOrder = new TunnelOrder()) {
     this.#network = network;
+    this.#order = order;
+    this.#bridges = new SteeringBridges(network, () => this.#changes++);
   }
 
   /**
@@ -95,7 +98,11 @@ export class Steering {
    */
   prepare(plan: SteeringPlan, device: string): void {
     this.#changes++;
-    this.#check(plan);
+    checkPlan(
+      plan,
+      [...this.#led.values()].map((led) => led.plan),
+      this.#network,
+    );
     const own = this.#addresses();
     const up = new Set<string>();
     const { rules, size, routes } = steeringRules(plan, surroundings({ device, own, up }));
@@ -103,7 +110,7 @@ export class Steering {
     const staleRules = rulesOf(standing, plan.table);
     const staleRoutes = this.#routesOf(plan.table);
     const others = [...this.#led.values()].filter((other) => other.plan.tunnel !== plan.tunnel);
-    const block = freeBlock(standing, others, plan.table, size);
+    const block = freeBlock(standing, others, plan.table, size, this.#firstFor(plan.tunnel));
     const led: Led = {
       ...{ plan, device, block, size, routes, up, own },
       rules: rules.map((rule) => placed(rule, block, plan.table)),
@@ -122,10 +129,42 @@ export class Steering {
       for (const rule of staleRules) this.#network.deleteRule(rule);
       this.#network.deleteRoutes(staleRoutes.filter((route) => !closed.has(routeKey(route))));
       this.#led.set(plan.tunnel, led);
+      this.#putBehind(led);
     } catch (error) {
       this.#clear(plan.table);
       throw error;
     }
+  }
+
+  /** The first priority behind those of tunnels that are asked before it. */
+  #firstFor(tunnel: string): number | undefined {
+    const before = this.#order.before(tunnel).flatMap((other) => this.#led.get(other) ?? []);
+    return before.length === 0 ? undefined : Math.max(...before.map(({ block, size }) => block + size));
+  }
+
+  /**
+   * Moves tunnels that are asked behind this one, where they stand before it. The new rules stand before the old ones go, so
+   * packets always have a way, if for a moment that of the other tunnel.
+   */
+  #putBehind(first: Led): void {
+    const moved = new Set([first]);
+    for (const led of moved) {
+      for (const name of this.#order.behind(led.plan.tunnel)) {
+        const other = this.#led.get(name);
+        if (other === undefined || moved.has(other) || other.block > led.block) continue;
+        this.#move(other);
+        moved.add(other);
+      }
+    }
+  }
+
+  #move(led: Led): void {
+    const { tunnel, table } = led.plan;
+    const block = freeBlock(this.#network.rules(), [...this.#led.values()], table, led.size, this.#firstFor(tunnel));
+    const [before, by] = [led.rules, block - led.block];
+    Object.assign(led, { block, rules: before.map((rule) => placed(rule, by, table)) });
+    this.#network.addRules([...led.rules].reverse());
+    for (const rule of before) this.#network.deleteRule(rule);
   }
 
   /** Opens the table into the device. @throws Error when the system refuses */
@@ -167,8 +206,8 @@ export class Steering {
   }
 
   #concernsRule(rule: InstalledRule, gone: boolean): boolean {
-    if (rule.protocol !== OWN_PROTOCOL) return this.#led.size + this.#bridges.size > 0;
-    if (isOfBridge(rule)) return gone && [...this.#bridges.values()].flat().some((other) => sameRule(other, rule));
+    if (rule.protocol !== OWN_PROTOCOL) return this.#led.size > 0 || this.#bridges.areLed;
+    if (isOfBridge(rule)) return gone && this.#bridges.want(rule);
     const led = this.#ofTable(ownerOf(rule));
     return led !== undefined && gone === led.rules.some((other) => ruleKey(other) === ruleKey(rule));
   }
@@ -207,10 +246,9 @@ export class Steering {
       await setImmediate();
     }
     relist();
-    for (const [bridge, wanted] of this.#bridges) {
-      const mended = this.#mendBridge(bridge, wanted, listed);
+    for (const { table, mended } of this.#bridges.mend(listed)) {
       found.push(...mended.found);
-      const owner = this.#ofTable(leadOf(wanted))?.plan.tunnel;
+      const owner = this.#ofTable(table)?.plan.tunnel;
       if (mended.problems.length > 0 && owner !== undefined)
         problems.set(owner, [...(problems.get(owner) ?? []), ...mended.problems]);
     }
@@ -249,13 +287,6 @@ export class Steering {
     return mendSteering(this.#network, wanted, { own: byOwner.get(table) ?? [], foreign, routesOf });
   }
 
-  #mendBridge(bridge: string, rules: readonly Rule[], { ofBridges, foreign, routesOf }: Listed): Mended {
-    const own = ofBridges.filter((rule) => rules.some((other) => sameRule(other, rule)));
-    const flow = { local: undefined, remote: undefined, protocol: undefined, inputLink: bridge };
-    const wanted = { rules, table: undefined, flows: leadOf(rules) === undefined ? [] : [flow] };
-    return mendSteering(this.#network, wanted, { own, foreign, routesOf });
-  }
-
   /** Those into the device only while it exists and is up. */
   #wantedRoutes(led: Led): Route[] {
     const closed = led.routes.map((route) => closedRoute(route, led.plan.table));
@@ -272,11 +303,21 @@ export class Steering {
     return [`the device ${link.name} was set down, and nothing is led into it: ip link set ${link.name} up`];
   }
 
-  /** Which children have an SA: packets of those of level `use` go in the clear otherwise. */
+  /**
+   * Which children have an SA: packets of those of level `use` go in the clear otherwise, and a tunnel without any gives way
+   * to another one of its redundancy group.
+   */
   setUp(tunnel: string, up: ReadonlySet<string>): void {
     this.#changes++;
     const led = this.#led.get(tunnel);
-    if (led === undefined || !led.plan.outbound.some(({ level }) => level === 'use')) return;
+    if (led === undefined) return;
+    if (this.#order.setUp(tunnel, up.size > 0)) {
+      for (const mate of this.#order.ranked(tunnel)) {
+        const other = this.#led.get(mate);
+        if (other !== undefined) this.#putBehind(other);
+      }
+    }
+    if (!led.plan.outbound.some(({ level }) => level === 'use')) return;
     led.up = up;
     const wanted = wantedRules(led);
     const [before, after] = [led.rules, wanted].map((list) => new Map(list.map((rule) => [ruleKey(rule), rule])));
@@ -308,57 +349,16 @@ export class Steering {
 
   /** What `Platform` says of it. */
   leadBridge(bridge: string, own: readonly Prefix[], table: number | undefined): () => void {
-    this.#changes++;
-    const rules = bridgeRules(bridge, own, table);
-    try {
-      for (const rule of rules) this.#network.addRule(rule);
-    } catch (error) {
-      this.#forget(rules);
-      throw error;
-    }
-    this.#bridges.set(bridge, rules);
-    this.#forget(this.#network.rules().filter(({ inputLink }) => inputLink === bridge));
-    return () => {
-      if (this.#bridges.get(bridge) !== rules) return;
-      this.#changes++;
-      this.#bridges.delete(bridge);
-      this.#forget([...rules].reverse());
-    };
+    return this.#bridges.lead(bridge, own, table);
   }
 
   forgetBridges(): void {
-    this.#forget(this.#network.rules());
-  }
-
-  /** Takes away rules of bridges that are not led here any more. */
-  #forget(rules: readonly Rule[]): void {
-    const wanted = [...this.#bridges.values()].flat();
-    for (const rule of rules) {
-      if (isOfBridge(rule) && !wanted.some((other) => sameRule(other, rule))) this.#network.deleteRule(rule);
-    }
-  }
-
-  #check({ tunnel, table, host }: SteeringPlan): void {
-    if (host !== undefined && !this.#network.addresses().some(({ address }) => sameAddress(address, host))) {
-      throw new Error(
-        `transport mode is for packets of ${formatAddress(host)}, which is not an address of this host: add it, or correct the document`,
-      );
-    }
-    const [other] = [...this.#led.values()].filter(({ plan }) => plan.table === table && plan.tunnel !== tunnel);
-    if (other !== undefined) {
-      throw new Error(
-        `routing table ${table} is that of another tunnel, ${other.plan.tunnel}: give this one a <device table='…'>`,
-      );
-    }
-    if (SYSTEM_TABLES.includes(table)) {
-      throw new Error(`routing table ${table} is one of the system's: give the tunnel one of its own, or leave it out`);
-    }
+    this.#bridges.forgetOthers();
   }
 
   /** The host's own; not those at bridges that are led, which are there for guests: nothing else of the host's is sent from them. */
   #addresses(): OwnAddresses {
-    const guests = [...this.#bridges.values()].flatMap((rules) => rules.flatMap(({ to }) => to ?? []));
-    return new OwnAddresses(this.#network.addresses(), guests);
+    return new OwnAddresses(this.#network.addresses(), this.#bridges.guests());
   }
 
   #routesOf(table: number): InstalledRoute[] {

@@ -76,13 +76,15 @@ export class TunnelOrder {
     return this.#met(tunnel, areMates);
   }
 
-  /** Which of a tunnel's redundancy group carries packets that both are for; itself where nothing goes before it. */
+  /** A tunnel and those of its redundancy group that are for packets of its own, in the order in which they may carry. */
+  ranked(tunnel: string): string[] {
+    const group = [tunnel, ...this.mates(tunnel)].flatMap((name) => this.#standing.get(name) ?? []);
+    return group.sort(compareMates).map((standing) => standing.tunnel);
+  }
+
+  /** Which of a tunnel's redundancy group carries packets that both are for; itself where it is in none. */
   carrier(tunnel: string): string {
-    const [first] = this.mates(tunnel)
-      .map((mate) => this.#standing.get(mate)!)
-      .sort((a, b) => (this.#isBefore(a, b) ? -1 : 1));
-    const own = this.#standing.get(tunnel);
-    return first !== undefined && own !== undefined && this.#isBefore(first, own) ? first.tunnel : tunnel;
+    return this.ranked(tunnel)[0] ?? tunnel;
   }
 
   /** Devices by which packets of a tunnel's policy may go as well: an earlier tunnel's, or one of its group. */
@@ -99,14 +101,16 @@ export class TunnelOrder {
 
   /** Of two that meet. */
   #isBefore(one: Standing, other: Standing): boolean {
-    if (areMates(one, other)) {
-      if (one.up !== other.up) return one.up;
-      const byPreference = other.redundancy!.preference - one.redundancy!.preference;
-      return byPreference === 0 ? one.age < other.age : byPreference < 0;
-    }
+    if (areMates(one, other)) return compareMates(one, other) < 0;
     const decided = one.met.get(other.tunnel);
     return decided === 'before' || (decided === 'undecided' && one.age < other.age);
   }
+}
+
+/** Negative: `one` is the first to carry. */
+function compareMates(one: Standing, other: Standing): number {
+  const byPreference = (other.redundancy?.preference ?? 0) - (one.redundancy?.preference ?? 0);
+  return Number(other.up) - Number(one.up) || byPreference || one.age - other.age;
 }
 
 const MIRRORED = { before: 'after', after: 'before', undecided: 'undecided' } as const;

@@ -6,6 +6,7 @@ import { type KernelReport, KernelWatch } from '../../src/daemon/kernel-watch.ts
 import { Steering } from '../../src/daemon/steering.ts';
 import type { PolicyBox, SteeringPlan } from '../../src/daemon/steering-plan.ts';
 import { tunnelFence } from '../../src/daemon/steering-plan.ts';
+import { claimsOf } from '../../src/policy/precedence.ts';
 import { MemoryFence } from '../../src/tun/fence-memory.ts';
 import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
 import {
@@ -30,6 +31,8 @@ const box: PolicyBox = {
 
 const plan: SteeringPlan = {
   tunnel: 'net',
+  claims: claimsOf([]),
+  redundancy: undefined,
   table: 7700,
   own: { peer: parseAddress('192.0.2.2'), ports: [500, 4500], peerPorts: [500, 4500] },
   outbound: [box],

@@ -4,6 +4,10 @@ import { type AddressRange, type IpAddress, parseAddress, prefixRange } from '..
 import { Steering } from '../../src/daemon/steering.ts';
 import { markedBoxes, type PolicyBox, type SteeringPlan } from '../../src/daemon/steering-plan.ts';
 import { MAX_RULES, steeringWarnings } from '../../src/daemon/steering-rules.ts';
+import { TunnelOrder } from '../../src/daemon/tunnel-order.ts';
+import type { PolicyEntry } from '../../src/policy/database.ts';
+import { claimsOf } from '../../src/policy/precedence.ts';
+import { makeSelector } from '../../src/policy/selector.ts';
 import { PASS_MARK } from '../../src/tun/fence.ts';
 import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
 import { ownerOf, type RouteQuery, samePrefix } from '../../src/tun/routes.ts';
@@ -57,6 +61,8 @@ const port = (start: number, end = start): { start: number; end: number } => ({ 
 
 const plan = (outbound: readonly PolicyBox[], change: Partial<SteeringPlan> = {}): SteeringPlan => ({
   tunnel: 'net',
+  claims: claimsOf([]),
+  redundancy: undefined,
   table: 7700,
   own: { peer: PEER, ports: [500, 4500], peerPorts: [500, 4500] },
   outbound,
@@ -430,6 +436,79 @@ describe('what has no source and can get none', () => {
       await here.steering.mend();
       expect(apart()).toBe(true);
     }
+  });
+});
+
+describe('what several tunnels are for', () => {
+  const LOCAL = '10.1.0.0/24';
+  const policyOf = (remote: string): PolicyEntry => ({
+    ...{ name: remote, direction: 'out', action: 'protect', priority: 0, level: 'require', child: 'c' },
+    selectors: { local: [makeSelector(range(LOCAL))], remote: [makeSelector(range(remote))] },
+  });
+
+  /** A host whose tunnels are started in the order of their names. */
+  function several(
+    remotes: Readonly<Record<string, string>>,
+  ): { start(tunnel: string): void; order: TunnelOrder; way(to: string): string; stop(tunnel: string): void } & Host {
+    const order = new TunnelOrder();
+    const { network, ...rest } = host();
+    const steering = new Steering(network, order);
+    const tables = Object.keys(remotes);
+    return {
+      ...{ ...rest, network, steering, order },
+      start(tunnel) {
+        const claims = claimsOf([policyOf(remotes[tunnel]!)]);
+        const redundancy = tunnel.startsWith('r') ? { group: 'g', preference: 1 } : undefined;
+        order.set({ tunnel, device: tunnel, claims, redundancy });
+        const device = network.addLink(tunnel, 1400);
+        network.setLink(device, { up: true });
+        steering.prepare(
+          plan([box(LOCAL, remotes[tunnel]!)], { tunnel, table: 7700 + tables.indexOf(tunnel), claims }),
+          tunnel,
+        );
+        steering.open(tunnel, device);
+      },
+      stop(tunnel) {
+        steering.release(tunnel, 7700 + tables.indexOf(tunnel));
+        order.delete(tunnel);
+      },
+      way: (to) => way({ ...rest, network, steering }, to, { source: LAN }),
+    };
+  }
+
+  it('goes by the more specific one, whichever was started first, and nowhere else while that stands', () => {
+    const remotes = { all: '0.0.0.0/0', net: '10.2.0.0/24', host: '10.2.0.9/32' };
+    const names = ['all', 'net', 'host'];
+    for (const order of [names, names.toReversed(), ['net', 'all', 'host'], ['host', 'all', 'net']]) {
+      const here = several(remotes);
+      for (const each of order) here.start(each);
+      const ways = (): string[] => ['10.2.0.9', '10.2.0.7', '10.9.0.1'].map((to) => here.way(to));
+      expect(ways()).toEqual(['host', 'net', 'all']);
+      here.network.deleteLink(here.network.link('host')!.index);
+      expect(ways()).toEqual(['none', 'net', 'all']);
+      here.stop('host');
+      expect(ways()).toEqual(['net', 'net', 'all']);
+      here.stop('net');
+      expect(ways()).toEqual(['all', 'all', 'all']);
+    }
+  });
+
+  it('goes by the one of a redundancy group that has an SA', () => {
+    const here = several({ r1: '10.2.0.0/24', r2: '10.2.0.0/24', r3: '10.2.0.0/24' });
+    for (const each of ['r1', 'r2', 'r3']) here.start(each);
+    const up = (tunnel: string, names: readonly string[]): string => {
+      here.steering.setUp(tunnel, new Set(names));
+      return here.way('10.2.0.9');
+    };
+    expect(here.way('10.2.0.9')).toBe('r1');
+    expect([up('r3', ['c']), up('r2', ['c']), up('r3', []), up('r2', []), up('r1', ['c'])]).toEqual([
+      'r3',
+      'r2',
+      'r2',
+      'r1',
+      'r1',
+    ]);
+    expect(here.network.rules().filter((rule) => ownerOf(rule) === 7700)).toHaveLength(2);
   });
 });
 

@@ -7,6 +7,7 @@ import { type PolicyBox, policyBoxes, tunnelFence } from '../../../src/daemon/st
 import { type CompiledPolicy, compilePolicy, type PolicyEntry } from '../../../src/policy/database.ts';
 import { DESTINATION, Flow, FlowError, Fragment, readFlow, SOURCE } from '../../../src/policy/flow.ts';
 import { flowAddress } from '../../../src/policy/flow-values.ts';
+import { claimsOf } from '../../../src/policy/precedence.ts';
 import { Protocol } from '../../../src/policy/protocols.ts';
 import type { OwnPackets, TunnelFence } from '../../../src/tun/fence.ts';
 import { decidingEntry } from '../../../src/tun/fence-decision.ts';
@@ -27,7 +28,16 @@ export class Judge {
 
   constructor(entries: readonly PolicyEntry[], own: OwnPackets, device: string) {
     const boxes = (direction: 'in' | 'out'): PolicyBox[] => policyBoxes(entries, direction);
-    const plan = { tunnel: 't', table: 1, own, outbound: boxes('out'), inbound: boxes('in'), host: undefined };
+    const order = { claims: claimsOf(entries), redundancy: undefined };
+    const plan = {
+      tunnel: 't',
+      table: 1,
+      own,
+      outbound: boxes('out'),
+      inbound: boxes('in'),
+      ...order,
+      host: undefined,
+    };
     this.fence = tunnelFence(plan, device);
     this.#own = own;
     this.#policy = { in: compilePolicy(entries, 'in'), out: compilePolicy(entries, 'out') };
