@@ -55,6 +55,9 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
     return Number(/(\d+) received/.exec(stdout)?.[1] ?? 0);
   };
   const both = (): Promise<number[]> => Promise.all(FAMILIES.map(unbound));
+  /** On a host with much to do a ping may be late. */
+  const carried = (): Promise<unknown> =>
+    waitFor('both families to be carried', async () => String(await both()) === '2,2' || undefined);
 
   /**
    * The source that the kernel gives a packet to the other side; `refused` when it has no way: over IPv6 there is one into
@@ -119,7 +122,7 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
       await left.ip(LAN.map((address) => `addr add ${address} dev lan0 nodad`));
       await sources(['10.1.0.1', 'fd01::1']);
       await degraded(0);
-      expect(await both()).toEqual([2, 2]);
+      await carried();
     });
     expect((await ours.command(['list'])).stdout).toMatch(/active \(up\)/);
     // Once for both families, and once for the one that still lacks its address when the other has it.
@@ -139,7 +142,7 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
       await left.ip(['addr del 10.1.0.1/24 dev lan0', 'addr del fd01::1/64 dev lan0']);
       await left.ip(['addr add 10.1.0.20/24 dev lan0']).catch(() => undefined);
       await sources(['10.1.0.20', 'fd01::20']);
-      expect(await both()).toEqual([2, 2]);
+      await carried();
     });
     expect(ours.log()).toMatch(/addresses of this host changed: its own packets that name no source are sent from/);
     await stopBoth(gateways);
@@ -157,7 +160,7 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
       await left.ip(LAN.map((address) => `addr add ${address} dev lan0`));
       await sources(['10.1.0.1', 'fd01::1'], DETECTION);
       await degraded(0);
-      expect(await both()).toEqual([2, 2]);
+      await carried();
     });
     await stopBoth(gateways);
   });

@@ -93,7 +93,6 @@ describeInterop('tunnels whose policies meet', ['namespaces', 'build'], () => {
   afterEach(async () => {
     for (const end of [ours, peers.one.ours, peers.two.ours]) {
       await end.reset();
-      for (const peer of PEERS) await end.command(['undefine', peer], { check: false });
     }
     await peers.one.namespace.ip(['link set eth0 up']);
   });

@@ -67,7 +67,12 @@ describeInterop('a daemon that runs out', ['namespaces', 'build'], () => {
       'left',
       { start: name === NAME ? 'initiate' : 'trap', espLifetime: { soft, hard: 7200 } },
       SECRET,
-    ).replace(/<(src|dst)_range address='10\.\d+\./g, (all) => (name === NAME ? all : all.replace(/\d+\.$/, '250.')));
+    ).replace(/<dst_range address='10\.\d+\.\d+\./g, (all) =>
+      name === NAME ? all : `<dst_range address='10.250.${netOf(name)}.`,
+    );
+
+  /** Each tunnel has a net of its own. */
+  const netOf = (name: string): number => Number(/\d+$/.exec(name)?.[0] ?? 200 + name.length);
 
   const define = (name: string): Promise<string> => left.defineDocument(name, document(name));
 

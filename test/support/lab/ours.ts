@@ -261,9 +261,13 @@ export class Ours {
     await this.command(['destroy', name]);
   }
 
-  /** Stops every tunnel that was defined; the next definition takes its place. */
+  /** Stops every tunnel that was defined and forgets it. */
   async reset(): Promise<void> {
-    for (const name of this.#defined) await this.command(['destroy', name], { check: false });
+    for (const name of this.#defined) {
+      await this.command(['destroy', name], { check: false });
+      await this.command(['undefine', name], { check: false });
+    }
+    this.#defined.clear();
   }
 
   async status(): Promise<StatusResult> {

@@ -172,7 +172,8 @@ export class UmlStrongSwan extends Swanctl {
     await peer.ready(BOOT_TIMEOUT);
     for (const index of (options.services ?? []).keys()) {
       const output = join(folder, `service-${index}.out`);
-      const ready = (): true | undefined => (readFileSync(output, 'utf8').includes('ready') ? true : undefined);
+      const isReady = (): boolean => existsSync(output) && readFileSync(output, 'utf8').includes('ready');
+      const ready = (): true | undefined => (isReady() ? true : undefined);
       await waitFor(`service ${index} of the guest`, ready, BOOT_TIMEOUT);
     }
     return peer;
