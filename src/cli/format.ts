@@ -141,7 +141,6 @@ function formatIke(ike: IkeStatus): string[] {
     `  remote ${ike.remoteId ?? '(not yet known)'} ${ike.remote}`,
     `  ${ike.suite ?? 'no algorithms yet'}, ${natText(ike.nat)}, age ${duration(ike.age)}${rekeyText(ike.rekeyIn)}`,
     `  ${ike.lastHeard === undefined ? 'no answer yet' : `last heard ${duration(ike.lastHeard)} ago`}${waitingText(ike)}`,
-    ...silenceText(ike).map((text) => `  ${text}`),
   ];
   for (const child of ike.children) lines.push(...formatChild(child).map((line) => `  ${line}`));
   return lines;
@@ -151,18 +150,6 @@ function formatIke(ike: IkeStatus): string[] {
 function waitingText({ waiting }: IkeStatus): string {
   if (waiting === undefined || waiting.sent < 2) return '';
   return `; the last request was sent ${waiting.sent} times, no answer for ${duration(waiting.seconds)}`;
-}
-
-/** Seconds without an answer from which on it is said what to look at. */
-const SILENCE = 10;
-
-function silenceText({ local, remote, waiting }: IkeStatus): string[] {
-  if (waiting === undefined || waiting.seconds < SILENCE) return [];
-  const ports = [...new Set([local, remote].map((end) => end.slice(end.lastIndexOf(':') + 1)))];
-  const filter = ports.map((port) => `udp port ${port}`).join(' or ');
-  return [
-    `UDP must get from ${local} to ${remote} and back, through all firewalls; see, at both ends: tcpdump -ni any ${filter}`,
-  ];
 }
 
 function formatChild(child: ChildStatus): string[] {

@@ -7,6 +7,7 @@ import type { UdpSendError } from '../tun/udp.ts';
 import type { HostOptions } from './host-options.ts';
 import { PeerWays } from './peer-ways.ts';
 import { SendRefusals } from './send-refusals.ts';
+import { SilentPeers } from './silent-peers.ts';
 import { noteWay, sendTargets, wayTargets } from './way-targets.ts';
 
 export interface ReachOptions {
@@ -28,6 +29,7 @@ export class Reach {
   /** Where ways can be asked for. */
   readonly #ways: PeerWays | undefined;
   readonly #refusals: SendRefusals;
+  readonly #silent: SilentPeers;
 
   constructor(options: ReachOptions) {
     this.#options = options;
@@ -37,6 +39,12 @@ export class Reach {
       now: options.now,
       probe: (ikeSa) => this.#act((now) => options.engine.probeIkeSa(now, ikeSa)),
       report: (report) => options.onWay?.(report),
+    });
+    this.#silent = new SilentPeers({
+      targets: () => sendTargets(options.engine, options.tunnels()),
+      now: options.now,
+      report: (report) => options.onWay?.(report),
+      explained: (tunnel) => this.#explained(tunnel).length > 0,
     });
   }
 
@@ -62,16 +70,22 @@ export class Reach {
   forget(tunnel: string): void {
     this.#ways?.forget(tunnel);
     this.#refusals.forget(tunnel);
+    this.#silent.forget(tunnel);
   }
 
   /** What keeps a tunnel from its peers, a sentence each. */
   degraded(tunnel: string): string[] {
+    return [...this.#explained(tunnel), ...this.#silent.degraded(tunnel)];
+  }
+
+  #explained(tunnel: string): string[] {
     return [...(this.#ways?.degraded(tunnel) ?? []), ...this.#refusals.degraded(tunnel)];
   }
 
   close(): void {
     this.#ways?.close();
     this.#refusals.close();
+    this.#silent.close();
   }
 
   #watchWays(): PeerWays | undefined {

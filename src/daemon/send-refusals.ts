@@ -13,7 +13,10 @@ import type { WayReport } from './peer-ways.ts';
 export interface SendTarget {
   readonly ikeSa: number;
   readonly tunnel: string;
+  readonly local: SocketAddress;
   readonly remote: SocketAddress;
+  /** The request that waits for its answer. */
+  readonly waiting: { readonly since: number } | undefined;
   /** On the host's clock; `undefined` while nothing authentic came. */
   readonly lastHeardAt: number | undefined;
   readonly established: boolean;
@@ -101,20 +104,19 @@ export class SendRefusals {
     const { now, report } = this.#options;
     const pending = this.#pending;
     this.#pending = new Map();
-    // BOUNDED: by the IKE SAs.
+    // A peer that moved to another port is heard from there. BOUNDED: by the IKE SAs.
     const heard = new Map<string, number>();
     for (const target of this.#options.targets()) {
-      const end = formatSocketAddress(target.remote);
-      const key = `${target.tunnel} ${end}`;
-      heard.set(
-        key,
-        Math.max(heard.get(key) ?? Number.NEGATIVE_INFINITY, target.lastHeardAt ?? Number.NEGATIVE_INFINITY),
-      );
+      const { tunnel, remote, lastHeardAt = Number.NEGATIVE_INFINITY } = target;
+      const host = hostKey(tunnel, remote);
+      heard.set(host, Math.max(heard.get(host) ?? Number.NEGATIVE_INFINITY, lastHeardAt));
+      const end = formatSocketAddress(remote);
       const refusal = pending.get(end);
-      if (refusal !== undefined) this.#take(key, target, refusal);
+      if (refusal !== undefined) this.#take(`${tunnel} ${end}`, target, refusal);
     }
     for (const [key, shown] of this.#shown) {
-      const isOver = (heard.get(key) ?? Number.NEGATIVE_INFINITY) > shown.at || now() - shown.at > KEEP;
+      const lastHeard = heard.get(hostKey(shown.tunnel, shown.remote)) ?? Number.NEGATIVE_INFINITY;
+      const isOver = lastHeard > shown.at || now() - shown.at > KEEP;
       if (!isOver) continue;
       this.#shown.delete(key);
       const text = `datagrams to ${formatSocketAddress(shown.remote)} are refused no more`;
@@ -135,6 +137,10 @@ export class SendRefusals {
     this.#probed.set(ikeSa, this.#options.now());
     this.#options.probe(ikeSa);
   }
+}
+
+function hostKey(tunnel: string, { address }: SocketAddress): string {
+  return `${tunnel} ${formatAddress(address)}`;
 }
 
 /** What a person should look at; `undefined` where the next datagram may fare better. */

@@ -52,10 +52,12 @@ export function sendTargets(engine: Engine, tunnels: Iterable<string>): SendTarg
   for (const tunnel of tunnels) {
     for (const { name } of engine.tunnel(tunnel)?.config.connections ?? []) owners.set(name, tunnel);
   }
-  return engine.ike.status().flatMap(({ id, connection, state, path, lastHeardAt }): SendTarget[] => {
+  return engine.ike.status().flatMap(({ id, connection, state, path, request, lastHeardAt }): SendTarget[] => {
     const tunnel = connection === undefined ? undefined : owners.get(connection);
     if (tunnel === undefined || state === 'closed') return [];
-    return [{ ikeSa: id, tunnel, remote: path.remote, lastHeardAt, established: state === 'established' }];
+    const { local, remote } = path;
+    const established = state === 'established';
+    return [{ ikeSa: id, tunnel, local, remote, waiting: request, lastHeardAt, established }];
   });
 }
 

@@ -6,7 +6,11 @@ import { SendRefusals, type SendTarget } from '../../src/daemon/send-refusals.ts
 
 const PEER: SocketAddress = { address: parseAddress('192.0.2.2')!, port: 500 };
 const STRANGER: SocketAddress = { address: parseAddress('198.51.100.7')!, port: 500 };
-const ATTEMPT: SendTarget = { ikeSa: 1, tunnel: 'net', remote: PEER, lastHeardAt: undefined, established: false };
+const LOCAL: SocketAddress = { address: parseAddress('192.0.2.1')!, port: 500 };
+const ATTEMPT: SendTarget = {
+  ...{ ikeSa: 1, tunnel: 'net', local: LOCAL, remote: PEER },
+  ...{ waiting: undefined, lastHeardAt: undefined, established: false },
+};
 
 class Host {
   targets: SendTarget[] = [ATTEMPT];
@@ -59,10 +63,10 @@ describe('a datagram that is refused', () => {
     expect(host.probed).toEqual([]);
   });
 
-  it('is shown until the peer is heard', () => {
+  it.each([500, 4500])('is shown until the peer is heard, from port %s', (port) => {
     host.refusals.refused(PEER, 'ECONNREFUSED');
     vi.advanceTimersByTime(1_000);
-    host.targets = [{ ...ATTEMPT, lastHeardAt: performance.now() }];
+    host.targets = [{ ...ATTEMPT, remote: { ...PEER, port }, lastHeardAt: performance.now() }];
     vi.advanceTimersByTime(1_000);
     expect(host.refusals.degraded('net')).toEqual([]);
     expect(host.told[1]).toBe('info restored: datagrams to 192.0.2.2:500 are refused no more');

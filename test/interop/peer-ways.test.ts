@@ -187,7 +187,10 @@ describeInterop('a peer that is not reached', ['namespaces', 'nftables', 'build'
     );
     expect(shown).toMatch(/no answer yet; the last request was sent \d times, no answer for 1\ds/);
     expect(shown).toContain(
-      'UDP must get from 192.0.2.1:500 to 192.0.2.2:500 and back, through all firewalls; see, at both ends: tcpdump -ni any udp port 500',
+      'degraded: 192.0.2.2:500 does not answer: UDP must get from 192.0.2.1:500 to 192.0.2.2:500 and back, through all firewalls; see, at both ends: tcpdump -ni any udp port 500',
     );
+    expect((await ours.command(['list'])).stdout).toMatch(/ gate +active \(connecting, degraded\)/);
+    expect(ours.log()).toContain('192.0.2.2:500 does not answer');
+    await right.exec(['nft', 'delete', 'table', 'inet', 'wall']);
   });
 });
