@@ -8,7 +8,7 @@ import { SlowFirst } from './test/support/slow-first.ts';
  * Files of layers that keep nothing but what a test makes: they may share a process, and what it has loaded. Those that
  * measure memory want one for themselves.
  */
-const PURE = 'test/{base,check,config,crypto,engine,esp,ike,pki,policy}/**/!(allocation|native).test.ts';
+const PURE = 'test/{base,check,config,crypto,engine,esp,filters,ike,pki,policy}/**/!(allocation|native).test.ts';
 
 const config: ReturnType<typeof defineConfig> = defineConfig({
   test: {
