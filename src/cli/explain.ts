@@ -1,5 +1,14 @@
 /** The verb that says why a packet fares as it does. */
-import type { Explanation, NamedEntry, Outcome, PolicyExplanation, SaExplanation } from '../daemon/explanation.ts';
+import type {
+  Explanation,
+  FilterExplanation,
+  FilterFinding,
+  NamedEntry,
+  Outcome,
+  PolicyExplanation,
+  SaExplanation,
+  TunnelSay,
+} from '../daemon/explanation.ts';
 import { ControlError } from '../daemon/protocol.ts';
 import { type Arguments, flag, json, name, UsageError, type VerbSpec } from './verb.ts';
 
@@ -9,6 +18,7 @@ const EXIT_CODES: Readonly<Record<Outcome, number>> = {
   bypassed: 0,
   dropped: 4,
   'not-applied': 5,
+  unsure: 6,
 };
 
 const option: { readonly type: 'string' } = { type: 'string' };
@@ -18,8 +28,9 @@ export const explain: VerbSpec = {
   usage: 'TUNNEL --src A[:PORT] --dst B[:PORT] --proto PROTOCOL',
   summary: 'why a packet is protected, bypassed or dropped, and which way it takes',
   details:
-    'Says which policy entry decides and what kept those before it from matching, which SA carries the packet, and which\n' +
-    'rule and route of this host it meets. No packet is sent. IPv6 addresses with a port go in brackets: [fd00::1]:53.\n' +
+    'Says which policy entry decides and what kept those before it from matching, which SA carries the packet, which rule\n' +
+    'and route of this host it meets, and what other tunnels, our fences and the nftables rules of other programs do with\n' +
+    'it. No packet is sent. IPv6 addresses with a port go in brackets: [fd00::1]:53.\n' +
     "Of a tunnel that is not active the kept document is explained. Lines are those of 'sectunnel dumpxml TUNNEL'.",
   options: { src: option, dst: option, proto: option, direction: option, type: option, code: option, json: flag },
   optionHelp: {
@@ -36,6 +47,7 @@ export const explain: VerbSpec = {
     0: 'the packet is protected, or will be when the SA is negotiated, or is bypassed as the policy says',
     4: 'the packet is dropped, or no policy entry is for it',
     5: 'this host does not do with it what the policy says: see the warnings',
+    6: 'not sure: something that could not be judged, or not be looked at, may stop it',
   },
   run: async (client, args, terminal) => {
     const question = {
@@ -80,7 +92,7 @@ function given<K extends string, V>(key: K, value: V | undefined): { [P in K]?: 
 }
 
 export function formatExplanation(found: Explanation): string {
-  const { packet, direction, assumed, verdict, policy, sa, way, fence, warnings } = found;
+  const { packet, direction, assumed, verdict, policy, sa, way, tunnels, filters, warnings } = found;
   const side = direction === 'out' ? 'from here' : 'to here';
   const taken = assumed.length === 0 ? '' : ` (taken for granted: ${assumed.join(', ')})`;
   const lines = [
@@ -91,7 +103,9 @@ export function formatExplanation(found: Explanation): string {
     ...section('policy', policyLines(policy)),
     ...(sa === undefined ? [] : section('SA', saLines(sa))),
     ...(way === undefined ? [] : section('way', [way.text, ...(way.rule === undefined ? [] : [`rule ${way.rule}`])])),
-    ...(fence === undefined ? [] : section('fence', [fence.text])),
+    ...section('tunnels', tunnels.map(tunnelLine)),
+    ...section('fence', fenceLines(found)),
+    ...(filters === undefined ? [] : section('filters', filterLines(filters))),
   ];
   return `${lines.join('\n')}\n`;
 }
@@ -120,6 +134,39 @@ function saLines({ text: told, carries }: SaExplanation): string[] {
   if (carries === undefined) return [told];
   const { mode, spi, suite, esn, selectors, peer } = carries;
   return [`${told}: ${mode}, SPI ${spi}, ${suite}${esn ? ', ESN' : ''}, peer ${peer}`, `agreed on ${selectors}`];
+}
+
+function tunnelLine({ name: tunnel, decision, gets }: TunnelSay): string {
+  return `${tunnel}: ${decision}${gets ? ', and gets it' : ''}`;
+}
+
+function fenceLines({ fence, otherFence }: Explanation): string[] {
+  return [...(fence === undefined ? [] : [fence.text]), ...(otherFence === undefined ? [] : [otherFence])];
+}
+
+function filterLines({ asked, found, foundCount, unread }: FilterExplanation): string[] {
+  const chains = asked === 1 ? 'chain' : 'chains';
+  const first = found.length === 0 ? 'no rule of another program stops or changes it' : 'rules of other programs';
+  const more = foundCount - found.length;
+  return [
+    `${first} (nftables, ${count(asked)} ${chains} asked, as for the first packet of a flow)`,
+    ...found.flatMap(findingLines),
+    ...(more > 0 ? [`and ${count(more)} more`] : []),
+    ...unread.map((what) => `not looked at: ${what}`),
+  ];
+}
+
+const EFFECTS: Readonly<Record<FilterFinding['effect'], string>> = {
+  drop: 'stops it',
+  source: 'replaces its source',
+  destination: 'replaces its destination',
+  mark: 'sets its mark',
+};
+
+function findingLines({ hook, effect, certain, table, chain, rule, unless }: FilterFinding): string[] {
+  const place = `${hook}, table ${table}, chain ${chain}: ${rule}`;
+  const exception = unless === undefined ? [] : [`  unless this lets it go before: ${unless}`];
+  return [`${certain ? EFFECTS[effect] : `not sure whether it ${EFFECTS[effect]}`}: ${place}`, ...exception];
 }
 
 function label({ name: entryName, line }: NamedEntry): string {

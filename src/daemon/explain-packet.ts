@@ -55,6 +55,17 @@ export function readPacketQuestion(question: ExplainQuestion): AskedPacket {
   };
 }
 
+/** The same packet with other addresses, as where another program translates it. */
+export function readdressed(
+  packet: AskedPacket,
+  change: Partial<Pick<AskedPacket, 'source' | 'destination'>>,
+): AskedPacket {
+  const { source, destination } = { ...packet, ...change };
+  const { protocol, srcPort, dstPort } = packet.flow;
+  const flow = makeFlow({ source, destination, protocol, sourcePort: srcPort, destinationPort: dstPort });
+  return { ...packet, source, destination, flow };
+}
+
 function wrong(message: string): ControlError {
   return new ControlError('bad-request', message);
 }

@@ -1,9 +1,12 @@
-/** What policy, SA, way and fence together come to: what happens to a packet, and what keeps the policy from being carried out. */
+/** What policy, SA and the way through the host together come to: what happens to a packet, and what keeps the policy from being carried out. */
 import { assertNever } from '../base/assert.ts';
 import type { PolicyEntry } from '../policy/database.ts';
 import type { AskedPacket } from './explain-packet.ts';
+import { isCertainStop, type Path } from './explain-path.ts';
 import type { SaAnswer } from './explain-sa.ts';
-import type { FenceExplanation, Outcome, WayExplanation } from './explanation.ts';
+import type { Carrier } from './explain-tunnels.ts';
+import type { FenceExplanation, Outcome } from './explanation.ts';
+import type { Obstacle } from './obstacle.ts';
 
 /** What is known of a packet. */
 export interface Judging {
@@ -12,7 +15,10 @@ export interface Judging {
   readonly packet: AskedPacket;
   readonly decides: PolicyEntry | undefined;
   readonly sa: SaAnswer | undefined;
-  readonly way: WayExplanation | undefined;
+  /** `undefined` where the host cannot be looked at. */
+  readonly path: Path | undefined;
+  /** The tunnel whose device it leaves by. */
+  readonly carrier: Carrier | undefined;
   readonly fence: FenceExplanation | undefined;
   /** `undefined` for a tunnel that is not active. */
   readonly device: string | undefined;
@@ -24,13 +30,58 @@ export interface Verdict {
   readonly warnings: readonly string[];
 }
 
+/** BOUNDED: warnings of what may stop a packet. */
+const MAX_DOUBTS = 4;
+
 export function judge(judging: Judging): Verdict {
-  const { decides } = judging;
-  if (judging.fence?.action === 'own') {
+  const found = judgePolicy(judging);
+  const { path } = judging;
+  return path === undefined ? found : withNotes(judgePath(found, path, judging), path);
+}
+
+function withNotes(found: Verdict, { notes }: Path): Verdict {
+  return { ...found, warnings: [...found.warnings, ...notes] };
+}
+
+/** What goes through by policy and SA may be stopped, or become another packet, on its way. */
+function judgePath(found: Verdict, path: Path, judging: Judging): Verdict {
+  const { outcome, verdict } = found;
+  if (outcome === 'dropped' || outcome === 'not-applied') return found;
+  const certain = path.obstacles.find((obstacle) => obstacle.certain);
+  if (certain !== undefined) {
+    const warnings = [...found.warnings, certain.warning];
+    return { outcome: 'not-applied', verdict: `${intentOf(judging)}, but ${certain.verdict}.`, warnings };
+  }
+  const unread = path.filters?.unread ?? [];
+  const doubts = path.obstacles.map(({ warning }) => `not sure: ${warning}`);
+  if (doubts.length === 0 && unread.length === 0) return found;
+  const warnings = [
+    ...found.warnings,
+    ...doubts.slice(0, MAX_DOUBTS),
+    ...(doubts.length > MAX_DOUBTS ? [`and ${doubts.length - MAX_DOUBTS} more that may stop it`] : []),
+    ...unread.map((what) => `not looked at: ${what}`),
+  ];
+  const goesOn = `i${verdict.slice(1)}`;
+  const [first] = path.obstacles;
+  const text =
+    first === undefined ? `As far as was looked at, ${goesOn}` : `Not sure: ${first.verdict}. If not, ${goesOn}`;
+  return { outcome: 'unsure', verdict: text, warnings };
+}
+
+function intentOf({ packet, decides, fence, sa }: Judging): string {
+  if (fence?.action === 'own') return 'It belongs to the tunnel itself';
+  if (packet.direction === 'in' && sa?.fate === 'carried') return 'It comes out of the tunnel';
+  return decides?.action === 'protect' ? 'The policy protects it' : 'The policy lets it pass';
+}
+
+/** As if nothing but the policy, the SAs and the route had a say. */
+function judgePolicy(judging: Judging): Verdict {
+  const { decides, fence, packet } = judging;
+  if (fence?.action === 'own') {
     const verdict = 'It belongs to the tunnel itself: it is what carries the others.';
     return { outcome: 'bypassed', verdict, warnings: [] };
   }
-  if (judging.packet.direction === 'in') return judgeInbound(judging);
+  if (packet.direction === 'in') return judgeInbound(judging);
   const action = decides?.action;
   switch (action) {
     case 'protect':
@@ -45,7 +96,8 @@ export function judge(judging: Judging): Verdict {
   }
 }
 
-function judgeProtected({ name, decides, sa, way, fence, device }: Judging): Verdict {
+function judgeProtected(judging: Judging): Verdict {
+  const { name, decides, sa, path, fence } = judging;
   if (sa === undefined) {
     const warnings = [
       `tunnel ${name} is not active: nothing protects this packet now; 'sectunnel start ${name}' starts it`,
@@ -57,12 +109,17 @@ function judgeProtected({ name, decides, sa, way, fence, device }: Judging): Ver
       warnings,
     };
   }
-  if (way !== undefined && !way.reachesTunnel) {
+  if (path !== undefined && !path.way.reachesTunnel) {
+    const { early } = path;
+    if (early !== undefined) {
+      const verdict = `The policy protects it, but ${early.verdict}.`;
+      return { outcome: 'not-applied', verdict, warnings: [early.warning] };
+    }
     if (decides?.level === 'use' && sa.fate !== 'carried') {
-      const verdict = `It is sent in the clear while there is no SA: level='use'${byLink(way)}.`;
+      const verdict = `It is sent in the clear while there is no SA: level='use'${byLink(path)}.`;
       return { outcome: 'bypassed', verdict, warnings: [] };
     }
-    return passesBy(way, fence, device);
+    return passesBy(path, judging);
   }
   switch (sa.fate) {
     case 'carried':
@@ -77,48 +134,84 @@ function judgeProtected({ name, decides, sa, way, fence, device }: Judging): Ver
 }
 
 /** What is to be protected takes another way than the tunnel's. */
-function passesBy(way: WayExplanation, fence: FenceExplanation | undefined, device: string | undefined): Verdict {
-  const by = way.rule === undefined ? '' : ` (rule ${way.rule})`;
+function passesBy(path: Path, { name, fence, device, carrier }: Judging): Verdict {
+  const { way, obstacles } = path;
+  const by = way.rule === undefined ? '' : ` (${way.foreign ? "another program's " : ''}rule ${way.rule})`;
   const goes = way.link === undefined ? way.text : `it goes by ${way.link}`;
-  const warnings = [`this packet does not reach the tunnel: ${goes}${by}; it would have to go by ${device}`];
+  const stops = obstacles.filter(isCertainStop);
+  const warnings = [
+    `this packet does not reach the tunnel: ${goes}${by}; it would have to go by ${device}`,
+    ...stops.map(({ warning }) => warning),
+  ];
+  const stopped =
+    fence?.action === 'guard' ? `the fence${carrier === undefined ? '' : ` of '${name}'`} drops it` : stops[0]?.verdict;
+  const result = (verdict: string): Verdict => ({ outcome: 'not-applied', verdict, warnings });
+  if (carrier !== undefined) {
+    return result(`Tunnel '${carrier.name}' gets it, not '${name}': ${stopped ?? fateIn(carrier)}.`);
+  }
   const missed = 'The policy protects it, but it does not reach the tunnel';
-  if (way.link === undefined) return { outcome: 'not-applied', verdict: `${missed}: it goes nowhere.`, warnings };
-  const end = fence?.action === 'guard' ? 'the fence drops it' : 'it leaves in the clear';
-  return { outcome: 'not-applied', verdict: `${missed}: ${end}.`, warnings };
+  if (way.link === undefined) return result(`${missed}: it goes nowhere.`);
+  return result(`${missed}: ${stopped ?? 'it leaves in the clear'}.`);
 }
 
-function judgeBypassed({ way, device }: Judging): Verdict {
-  if (way?.reachesTunnel === true) {
+function fateIn({ sa }: Carrier): string {
+  if (sa === undefined) return 'there it is dropped, as its policy does not protect it';
+  switch (sa.fate) {
+    case 'carried':
+      return `there it is encrypted and sent to ${sa.carries!.peer}`;
+    case 'held':
+      return 'there it waits until an SA is negotiated';
+    case 'dropped':
+      return 'there it is dropped, as no SA carries it';
+    default:
+      return assertNever(sa.fate, 'fate');
+  }
+}
+
+function judgeBypassed({ path, device }: Judging): Verdict {
+  if (path?.way.reachesTunnel === true) {
     const warnings = [
       `the policy lets it pass in the clear, but its route leads into ${device}, which sends nothing in the clear: it is dropped (counted as bypass-in-tunnel); give it a route of its own`,
     ];
     const verdict = 'The policy bypasses it, but it is led into the tunnel and dropped.';
     return { outcome: 'not-applied', verdict, warnings };
   }
-  return { outcome: 'bypassed', verdict: `It is sent in the clear, as the policy says${byLink(way)}.`, warnings: [] };
+  return { outcome: 'bypassed', verdict: `It is sent in the clear, as the policy says${byLink(path)}.`, warnings: [] };
 }
 
 /** Discarded by an entry, or for want of one (RFC 4301 §5.1), where it is led into the tunnel; else the fence or a rule sees to it. */
-function judgeDiscarded({ decides, way, fence, device }: Judging): Verdict {
+function judgeDiscarded(judging: Judging): Verdict {
+  const { decides, path, fence, device } = judging;
   const why = decides === undefined ? 'no policy entry is for it' : 'the policy discards it';
-  const led = device !== undefined && way?.reachesTunnel !== false;
-  const stopped = decides !== undefined && (fence?.action === 'discard' || (way !== undefined && isDeadEnd(way)));
+  const stop = path?.obstacles.find(isCertainStop);
+  const led = device !== undefined && path?.way.reachesTunnel !== false;
+  const stopped = decides !== undefined && (fence?.action === 'discard' || (path !== undefined && isDeadEnd(path)));
   if (led || stopped) return { outcome: 'dropped', verdict: `It is dropped: ${why}.`, warnings: [] };
-  if (decides === undefined) {
-    const verdict = `It is none of the tunnel's: ${why}, and it is not led into it${byLink(way)}.`;
-    return { outcome: 'dropped', verdict, warnings: [] };
+  if (stop !== undefined) {
+    return { outcome: 'dropped', verdict: `It is dropped: ${why}, and ${stop.verdict}.`, warnings: [stop.warning] };
   }
-  const past = way?.text ?? 'the tunnel is not active';
+  if (decides === undefined) return judgeStranger(why, judging);
+  const past = path?.way.text ?? 'the tunnel is not active';
   const warnings = [`the policy discards this packet, but nothing that stands on this host does: ${past}`];
   return { outcome: 'not-applied', verdict: 'The policy discards it, but it goes its own way.', warnings };
 }
 
-function isDeadEnd({ link, table }: WayExplanation): boolean {
+/** None of the tunnel's; what may become of it elsewhere is told. */
+function judgeStranger(why: string, { path, carrier }: Judging): Verdict {
+  const ours = carrier === undefined ? '' : `; tunnel '${carrier.name}' gets it: ${fateIn(carrier)}`;
+  const verdict = `It is none of the tunnel's: ${why}, and it is not led into it${ours === '' ? byLink(path) : ours}.`;
+  const changes = (path?.obstacles ?? []).map(({ certain, warning }: Obstacle) =>
+    certain ? warning : `not sure: ${warning}`,
+  );
+  return { outcome: 'dropped', verdict, warnings: changes.slice(0, MAX_DOUBTS) };
+}
+
+function isDeadEnd({ way: { link, table } }: Path): boolean {
   return link === undefined && table === undefined;
 }
 
-function byLink(way: WayExplanation | undefined): string {
-  return way?.link === undefined ? '' : `; its way is ${way.text}`;
+function byLink(path: Path | undefined): string {
+  return path?.way.link === undefined ? '' : `; its way is ${path.way.text}`;
 }
 
 function judgeInbound({ name, decides, sa }: Judging): Verdict {

@@ -1,65 +1,112 @@
 /** Which way a packet takes on this host: the kernel is asked for its route, and the rule is found that led to it. */
-import { formatAddress, sameAddress } from '../base/address.ts';
+import { formatAddress, type IpAddress, sameAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { hasPorts, protocolName } from '../policy/protocols.ts';
 import {
-  formatPrefix,
-  type HostNetwork,
-  type InstalledRule,
-  type PortRange,
+  type InstalledRoute,
+  OWN_PROTOCOL,
   prefixContains,
   type RouteAnswer,
   type RouteQuery,
+  type RouteRefusal,
   type Rule,
-  ruleFits,
 } from '../tun/routes.ts';
+import { formatSeenRule, type SeenRule, seenRule, seenRuleFits } from '../tun/seen-rules.ts';
 import type { AskedPacket } from './explain-packet.ts';
 import type { WayExplanation } from './explanation.ts';
+import type { Routing } from './host-view.ts';
 
 /** The link that the host's own packets come from, in rules. */
 const OWN = 'lo';
 
-/** What of a host's network is read. */
-export type Routing = Pick<HostNetwork, 'addresses' | 'link' | 'routes' | 'routeTo' | 'rules'>;
+/** Of the rules that every host has (RTPROT_KERNEL). */
+const KERNEL_PROTOCOL = 2;
+
+/** Where a packet comes from: this host itself, or a link. */
+export interface Origin {
+  readonly own: boolean;
+  /** `lo` for the host's own. */
+  readonly cameBy: string;
+  readonly inputLinkIndex: number | undefined;
+}
+
+export interface Way extends WayExplanation {
+  /** It is for this host. */
+  readonly toHost: boolean;
+  /** Why there is none. */
+  readonly refusal: RouteRefusal | undefined;
+  /** The rule is another program's. */
+  readonly foreign: boolean;
+}
 
 /**
- * @param device the tunnel's, while it is active
- * @param mark that the packet bears when it is routed
+ * One that leaves may be the host's own; others come in by the link that leads to their sender, or came out of a tunnel.
+ *
+ * @param cameBy the tunnel's device, for what came out of it
  */
+export function originOf(routing: Routing, { direction, source }: AskedPacket, cameBy: string | undefined): Origin {
+  const host: Origin = { own: true, cameBy: OWN, inputLinkIndex: undefined };
+  if (direction === 'out' && isOfHost(routing, source)) return host;
+  const inputLinkIndex =
+    cameBy === undefined ? routing.routeTo({ destination: source })?.linkIndex : routing.link(cameBy)?.index;
+  if (inputLinkIndex === undefined) return host;
+  return { own: false, cameBy: linkName(routing, inputLinkIndex), inputLinkIndex };
+}
+
+export function isOfHost(routing: Routing, address: IpAddress): boolean {
+  return routing.addresses().some((one) => sameAddress(one.address, address));
+}
+
+/** @param mark that the packet bears when it is routed */
 export function explainWay(
   routing: Routing,
   packet: AskedPacket,
+  origin: Origin,
   device: string | undefined,
   mark: number | undefined,
-): WayExplanation {
-  const { query: unmarked, cameBy } = questionOf(routing, packet, device);
-  const query = { ...unmarked, mark };
+): Way {
+  const query = queryOf(routing, packet, origin, mark);
   const answer = routing.routeTo(query);
-  const rule = answer?.local === true ? undefined : decidingRule(routing, query, cameBy, answer);
-  const ruleText = rule && formatRule(rule);
-  const link = answer === undefined || answer.local ? undefined : linkName(routing, answer.linkIndex);
+  const refusal = answer === undefined ? routing.refusalOf(query) : undefined;
+  const toHost = answer?.local === true;
+  const rule =
+    toHost || refusal === 'reverse-path' || refusal === 'source'
+      ? undefined
+      : decidingRule(routing, query, origin, answer);
+  const link = answer === undefined || toHost ? undefined : linkName(routing, answer.linkIndex);
   const gateway = answer?.gateway && formatAddress(answer.gateway);
   return {
-    text: wayText(packet, answer, cameBy, link, gateway),
+    text: wayText(packet, refusal, origin, link, gateway),
     link,
     gateway,
     table: answer?.table,
-    rule: ruleText,
+    rule: rule && formatSeenRule(rule, protocolName),
     reachesTunnel: link !== undefined && link === device,
+    toHost,
+    refusal,
+    foreign: rule !== undefined && rule.protocol !== OWN_PROTOCOL && rule.protocol !== KERNEL_PROTOCOL,
   };
 }
 
 function wayText(
-  { destination }: AskedPacket,
-  answer: RouteAnswer | undefined,
-  cameBy: string,
+  { source, destination }: AskedPacket,
+  refusal: RouteRefusal | undefined,
+  { own, cameBy }: Origin,
   link: string | undefined,
   gateway: string | undefined,
 ): string {
-  const enters = cameBy === OWN ? '' : `in by ${cameBy}, `;
-  if (answer === undefined) {
-    const forwarding = cameBy === OWN ? '' : ', or this host does not forward';
-    return `${enters}there is no way to ${formatAddress(destination)}, or a route forbids it${forwarding}`;
+  const enters = own ? '' : `in by ${cameBy}, `;
+  switch (refusal) {
+    case 'no-way':
+      return `${enters}there is no way to ${formatAddress(destination)}, or a route forbids it`;
+    case 'reverse-path':
+      return `in by ${cameBy}, whose reverse path filter drops it: to ${formatAddress(source)} another link leads`;
+    case 'source':
+      return `in by ${cameBy}, by which nothing may come from ${formatAddress(source)}`;
+    case undefined:
+      break;
+    default:
+      return assertNever(refusal, 'route refusal');
   }
   if (link === undefined) return `${enters}${formatAddress(destination)} is this host`;
   return `${enters}out by ${link}${gateway === undefined ? '' : ` to the router ${gateway}`}`;
@@ -69,52 +116,46 @@ function linkName(routing: Routing, index: number): string {
   return routing.link(index)?.name ?? `link ${index}`;
 }
 
-/**
- * As the kernel would be asked for this packet: one that leaves may be the host's own or come in by the link that leads to
- * its sender; one that arrives came out of the tunnel.
- */
-function questionOf(
+/** As the kernel would be asked for this packet. A source that is not this host's is asked of no way of its own. */
+function queryOf(
   routing: Routing,
   packet: AskedPacket,
-  device: string | undefined,
-): { readonly query: RouteQuery; readonly cameBy: string } {
+  { own, inputLinkIndex }: Origin,
+  mark: number | undefined,
+): RouteQuery {
   const { direction, source, destination, protocol, sourcePort, destinationPort } = packet;
   const ports = hasPorts(protocol) ? { sourcePort, destinationPort } : {};
-  const query: RouteQuery = { destination, source, ipProtocol: protocol, ...ports };
-  const own = routing.addresses().some(({ address }) => sameAddress(address, source));
-  if (direction === 'out' && own) return { query, cameBy: OWN };
-  const inputLinkIndex =
-    direction === 'in' && device !== undefined
-      ? routing.link(device)?.index
-      : routing.routeTo({ destination: source })?.linkIndex;
-  if (inputLinkIndex === undefined) return { query: { ...query, source: undefined }, cameBy: OWN };
-  return { query: { ...query, inputLinkIndex }, cameBy: linkName(routing, inputLinkIndex) };
+  const known = !own || (direction === 'out' && isOfHost(routing, source));
+  return { destination, source: known ? source : undefined, ipProtocol: protocol, ...ports, inputLinkIndex, mark };
 }
 
-/** The rule whose table had the route. Rules with parts that are not read (masks of marks) are passed over. */
+/** The rule whose table had the route. Of one that asks for what is not known here it is taken that it fits. */
 function decidingRule(
   routing: Routing,
   query: RouteQuery,
-  cameBy: string,
+  { cameBy }: Origin,
   answer: RouteAnswer | undefined,
-): InstalledRule | undefined {
-  const rules = routing.rules(query.destination.family);
+): SeenRule | undefined {
+  const rules = routing.seenRules(query.destination.family);
   let from = 0;
   for (const rule of rules) {
-    if (rule.priority < from || !ruleFits(rule, query, cameBy)) continue;
+    if (rule.priority < from) continue;
+    const fit = seenRuleFits(rule, query, cameBy);
+    if (fit === 'no') continue;
     const { action } = rule;
     switch (action.type) {
       case 'goto':
-        if (rules.some(({ priority }) => priority === action.priority)) from = action.priority;
+        if (fit === 'yes' && rules.some(({ priority }) => priority === action.priority)) from = action.priority;
         break;
       case 'nop':
         break;
       case 'unreachable':
       case 'blackhole':
-        if (answer === undefined) return rule;
+      case 'prohibit':
+        if (answer === undefined && fit === 'yes') return rule;
         break;
       case 'table':
-        if (answer === undefined ? forbids(routing, action.table, query) : action.table === answer.table) return rule;
+        if (leadsThere(routing, rule, action.table, query, answer)) return rule;
         break;
       default:
         assertNever(action, 'rule action');
@@ -123,49 +164,30 @@ function decidingRule(
   return undefined;
 }
 
-/** Whether the best route of a table is one that leads nowhere. */
-function forbids(routing: Routing, table: number, { destination }: RouteQuery): boolean {
+/** Whether the best route of a table gives the answer, or forbids the packet. */
+function leadsThere(
+  routing: Routing,
+  { suppressed }: SeenRule,
+  table: number,
+  { destination }: RouteQuery,
+  answer: RouteAnswer | undefined,
+): boolean {
+  if (answer !== undefined && answer.table !== table) return false;
+  if (answer !== undefined && suppressed === undefined) return true;
+  const best = bestRoute(routing, table, destination);
+  if (best !== undefined && suppressed !== undefined && best.destination.prefixLength <= suppressed) return false;
+  return answer === undefined ? best?.type === 'unreachable' || best?.type === 'blackhole' : best !== undefined;
+}
+
+function bestRoute(routing: Routing, table: number, destination: IpAddress): InstalledRoute | undefined {
   const [best] = routing
     .routes({ family: destination.family, table })
     .filter((route) => prefixContains(route.destination, destination))
     .sort((a, b) => b.destination.prefixLength - a.destination.prefixLength || a.metric - b.metric);
-  return best?.type === 'unreachable' || best?.type === 'blackhole';
+  return best;
 }
 
-/** `7000: from all to 10.2.0.0/24 ipproto udp dport 5000 lookup 7001`, as `ip rule` prints it. */
+/** As `ip rule` prints it. */
 export function formatRule(rule: Rule): string {
-  const parts = [
-    `${rule.priority}:`,
-    `from ${rule.from === undefined ? 'all' : formatPrefix(rule.from)}`,
-    ...(rule.to === undefined ? [] : [`to ${formatPrefix(rule.to)}`]),
-    ...(rule.mark === undefined ? [] : [`fwmark 0x${rule.mark.toString(16)}/0x${rule.mark.toString(16)}`]),
-    ...(rule.inputLink === undefined ? [] : [`iif ${rule.inputLink}`]),
-    ...(rule.ipProtocol === undefined ? [] : [`ipproto ${protocolName(rule.ipProtocol)}`]),
-    ...(rule.sourcePorts === undefined ? [] : [`sport ${span(rule.sourcePorts)}`]),
-    ...(rule.destinationPorts === undefined ? [] : [`dport ${span(rule.destinationPorts)}`]),
-    actionText(rule.action),
-  ];
-  return parts.join(' ');
-}
-
-/** Tables that have a name everywhere. */
-const TABLE_NAMES: Readonly<Record<number, string>> = { 253: 'default', 254: 'main', 255: 'local' };
-
-function actionText(action: Rule['action']): string {
-  switch (action.type) {
-    case 'table':
-      return `lookup ${TABLE_NAMES[action.table] ?? action.table}`;
-    case 'goto':
-      return `goto ${action.priority}`;
-    case 'nop':
-    case 'unreachable':
-    case 'blackhole':
-      return action.type;
-    default:
-      return assertNever(action, 'rule action');
-  }
-}
-
-function span({ start, end }: PortRange): string {
-  return start === end ? String(start) : `${start}-${end}`;
+  return formatSeenRule(seenRule({ ...rule, protocol: OWN_PROTOCOL }), protocolName);
 }

@@ -11,13 +11,17 @@ import type { Flow } from '../policy/flow.ts';
 import { formatFlow } from '../policy/flow-values.ts';
 import { isIcmpError } from '../policy/icmp-error.ts';
 import type { TunnelFence } from '../tun/fence.ts';
+import type { ForeignTables } from '../tun/foreign-tables.ts';
 import { asPrinted } from './as-printed.ts';
-import { explainFence, markOf } from './explain-fence.ts';
-import { readPacketQuestion } from './explain-packet.ts';
-import { explainSa } from './explain-sa.ts';
+import { explainFence } from './explain-fence.ts';
+import { type AskedPacket, readPacketQuestion } from './explain-packet.ts';
+import { type Path, tracePath } from './explain-path.ts';
+import { explainSa, type SaAnswer } from './explain-sa.ts';
+import { explainTunnels, type HostTunnel, type TunnelsAnswer } from './explain-tunnels.ts';
 import { judge } from './explain-verdict.ts';
-import { explainWay, type Routing } from './explain-way.ts';
-import type { ExplainQuestion, Explanation, NamedEntry, PolicyExplanation } from './explanation.ts';
+import type { Way } from './explain-way.ts';
+import type { ExplainQuestion, Explanation, NamedEntry, PolicyExplanation, WayExplanation } from './explanation.ts';
+import type { HostView } from './host-view.ts';
 
 /** Entries that are listed with what kept them from matching. */
 const MAX_LISTED = 8;
@@ -28,24 +32,36 @@ export interface ExplainFacts {
   readonly document: SectunnelDocument;
   /** While it is active. */
   readonly running: { readonly tunnel: Tunnel; readonly device: string; readonly now: number } | undefined;
-  readonly routing: Routing | undefined;
+  /** The tunnel's network namespace; `undefined` where it cannot be looked at. */
+  readonly view: HostView | undefined;
   /** As it stands around the tunnel, if one does. */
   readonly fence: TunnelFence | undefined;
+  /** Tunnels that run in the same network namespace, this one included. */
+  readonly tunnels: readonly HostTunnel[];
 }
 
-/** @throws ControlError when the question is not one about a packet */
-export function explainPacket(facts: ExplainFacts, question: ExplainQuestion): Explanation {
-  const { document, running, routing } = facts;
+/**
+ * @param foreign tables of other programs, as they stand in the tunnel's network namespace
+ * @throws ControlError when the question is not one about a packet
+ */
+export function explainPacket(
+  facts: ExplainFacts,
+  foreign: ForeignTables | undefined,
+  question: ExplainQuestion,
+): Explanation {
+  const { document, running } = facts;
   const packet = readPacketQuestion(question);
   const { direction, flow } = packet;
-  const explained = explainFlow({ direction, entries: orderedEntries(document, direction) }, flow, MAX_LISTED);
+  const entries = orderedEntries(document, direction);
+  const explained = explainFlow({ direction, entries }, flow, MAX_LISTED);
   const { decides } = explained;
   const protects = decides?.action === 'protect';
   const sa = running !== undefined && protects ? explainSa(running.now, running.tunnel, decides, packet) : undefined;
-  const mark = facts.fence && markOf(facts.fence, packet);
-  const way = routing && explainWay(routing, packet, running?.device, mark);
+  const path = facts.view && traceWay(facts, facts.view, foreign, packet, decides, sa);
+  const { says, carrier } = askTunnels(facts, packet, path);
   const fence = facts.fence && explainFence(facts.fence, packet);
-  const judged = judge({ name: document.name, packet, decides, sa, way, fence, device: running?.device });
+  const device = running?.device;
+  const judged = judge({ name: document.name, packet, decides, sa, path, carrier, fence, device });
   return {
     name: document.name,
     active: running !== undefined,
@@ -56,10 +72,59 @@ export function explainPacket(facts: ExplainFacts, question: ExplainQuestion): E
     verdict: judged.verdict,
     policy: describePolicy(explained, flow),
     sa: sa && { text: sa.text, carries: sa.carries },
-    way,
+    way: path && describeWay(path.way),
+    tunnels: says,
     fence,
-    warnings: judged.warnings,
+    otherFence: path?.otherFence,
+    filters: path?.filters,
+    warnings: [...judged.warnings, ...(path === undefined ? unseen(document) : [])],
   };
+}
+
+function traceWay(
+  { document: { name }, running, fence }: ExplainFacts,
+  view: HostView,
+  foreign: ForeignTables | undefined,
+  packet: AskedPacket,
+  decides: PolicyEntry | undefined,
+  sa: SaAnswer | undefined,
+): Path {
+  const { direction } = packet;
+  return tracePath({
+    view,
+    foreign,
+    name,
+    device: running?.device,
+    cameOut: direction === 'in' && decides?.action === 'protect',
+    fence,
+    packet,
+    isTreatedAlike: (other) => {
+      if (running === undefined) return false;
+      const entry = explainFlow({ direction, entries: running.tunnel.policy }, other.flow, 0).decides;
+      if (entry === undefined || entry.action !== decides?.action) return false;
+      return entry.action !== 'protect' || explainSa(running.now, running.tunnel, entry, other).fate === sa?.fate;
+    },
+  });
+}
+
+function askTunnels(
+  { view, tunnels, running }: ExplainFacts,
+  packet: AskedPacket,
+  path: Path | undefined,
+): TunnelsAnswer {
+  if (view === undefined || running === undefined) return { says: [], carrier: undefined };
+  const rules = view.routing.rules(packet.source.family);
+  return explainTunnels(running.now, tunnels, rules, packet, path?.way.link);
+}
+
+function describeWay({ text, link, gateway, table, rule, reachesTunnel }: Way): WayExplanation {
+  return { text, link, gateway, table, rule, reachesTunnel };
+}
+
+/** Where nothing could be looked at. A host without a kernel of its own has no network namespaces either. */
+function unseen({ device: { netns } }: SectunnelDocument): string[] {
+  if (netns === undefined) return [];
+  return [`not looked at: routes, fences and firewalls of the network namespace ${netns}, as no tunnel stands there`];
 }
 
 /** BOUNDED: by the documents. */

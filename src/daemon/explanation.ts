@@ -19,9 +19,9 @@ export interface ExplainQuestion {
 /**
  * `protected`: goes through an SA that is there; `held`: waits while one is negotiated; `bypassed`: goes in the clear, as
  * the policy says; `dropped`: is not carried, or none of the tunnel's business; `not-applied`: the policy says one thing,
- * and this host does another.
+ * and this host does another; `unsure`: something that could not be judged, or not be looked at, may stop it.
  */
-export type Outcome = 'protected' | 'held' | 'bypassed' | 'dropped' | 'not-applied';
+export type Outcome = 'protected' | 'held' | 'bypassed' | 'dropped' | 'not-applied' | 'unsure';
 
 export interface Explanation {
   readonly name: string;
@@ -39,8 +39,14 @@ export interface Explanation {
   readonly sa: SaExplanation | undefined;
   /** Which way the packet takes on this host; `undefined` where the host's routing cannot be asked. */
   readonly way: WayExplanation | undefined;
+  /** Tunnels of this host whose policies are for it, in the order in which rules ask them; empty for one alone. */
+  readonly tunnels: readonly TunnelSay[];
   /** What the tunnel's fence does with it where it is met in the clear; `undefined` while none stands. */
   readonly fence: FenceExplanation | undefined;
+  /** What another part of our fence does with it on its way, a network's or another tunnel's. */
+  readonly otherFence: string | undefined;
+  /** What other programs' nftables rules do; `undefined` where they were not asked. */
+  readonly filters: FilterExplanation | undefined;
   readonly warnings: readonly string[];
 }
 
@@ -101,4 +107,40 @@ export interface WayExplanation {
   readonly rule: string | undefined;
   /** Whether it leaves by the tunnel's device. */
   readonly reachesTunnel: boolean;
+}
+
+export interface TunnelSay {
+  readonly name: string;
+  /** `protected by 'lan'` */
+  readonly decision: string;
+  /** The packet leaves by its device. */
+  readonly gets: boolean;
+}
+
+/** As for the first packet of a flow. */
+export interface FilterExplanation {
+  /** Chains that the packet passes. */
+  readonly asked: number;
+  /** What rules do with it, in the order of its way. */
+  readonly found: readonly FilterFinding[];
+  /** Those that are not listed included. */
+  readonly foundCount: number;
+  /** What was not looked at and might stop it: a phrase each. */
+  readonly unread: readonly string[];
+}
+
+export interface FilterFinding {
+  readonly hook: 'prerouting' | 'input' | 'forward' | 'output' | 'postrouting';
+  readonly effect: 'drop' | 'source' | 'destination' | 'mark';
+  /** False where it depends on what is not known. */
+  readonly certain: boolean;
+  /** `inet filter` */
+  readonly table: string;
+  readonly chain: string;
+  /** As nft prints it. */
+  readonly rule: string;
+  /** A rule that may let the packet go before it comes there. */
+  readonly unless: string | undefined;
+  /** New address, where the rule says which. */
+  readonly to: string | undefined;
 }

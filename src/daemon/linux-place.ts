@@ -13,7 +13,9 @@ import { type LinuxTun, openLinuxTun } from '../tun/linux-tun.ts';
 import { withinNamespace } from '../tun/netns.ts';
 import type { SharedOffloads } from '../tun/offload/shared.ts';
 import { type HostNetwork, OWN_PROTOCOL, type Prefix } from '../tun/routes.ts';
+import type { HostView } from './host-view.ts';
 import { type KernelReport, KernelWatch } from './kernel-watch.ts';
+import { linuxView } from './linux-view.ts';
 import type { DevicePlan } from './platform.ts';
 import { OWN_QUERY, Steering } from './steering.ts';
 import { type SteeringPlan, tunnelFence } from './steering-plan.ts';
@@ -67,6 +69,11 @@ export class LinuxPlace {
       netns,
       report,
     });
+  }
+
+  /** What decides about packets here, to be looked at. */
+  view(): HostView {
+    return linuxView(this.#network, this.fence, (work) => this.#within(work));
   }
 
   /** From now on hears of changes by other programs, and puts right at once what they change. */

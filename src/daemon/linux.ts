@@ -9,6 +9,7 @@ import { linuxRawEsp } from '../tun/raw-linux.ts';
 import { hasLinuxUdp, linuxUdp } from '../tun/udp-linux.ts';
 import { nodeUdp } from '../tun/udp-node.ts';
 import { eachOf } from './each.ts';
+import type { HostView } from './host-view.ts';
 import type { KernelReport } from './kernel-watch.ts';
 import { LinuxPlace } from './linux-place.ts';
 import type { DevicePlan, Platform, StandingTunnel } from './platform.ts';
@@ -21,7 +22,7 @@ export function linuxPlatform(): Platform {
   const { home } = places;
   const native = hasLinuxUdp();
   return {
-    hostNetwork: network,
+    view: (netns) => places.view(netns),
     allocate: offloads.memory.allocate,
     now: native ? bootNow : undefined,
     ...(native ? { watchSleep } : {}),
@@ -87,6 +88,11 @@ class Places {
 
   of(tunnel: string): LinuxPlace | undefined {
     return this.#standing.get(tunnel);
+  }
+
+  /** Of another namespace than the daemon's, while a tunnel stands there. */
+  view(netns: string | undefined): HostView | undefined {
+    return (netns === undefined ? this.home : this.#others.get(netns))?.view();
   }
 
   async open(plan: DevicePlan): Promise<PacketDevice> {

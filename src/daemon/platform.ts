@@ -7,7 +7,7 @@ import type { PacketDevice } from '../tun/device.ts';
 import type { FenceCounters, FenceKeeper } from '../tun/fence.ts';
 import type { Prefix } from '../tun/routes.ts';
 import type { UdpNetwork } from '../tun/udp.ts';
-import type { Routing } from './explain-way.ts';
+import type { HostView } from './host-view.ts';
 import type { KernelReport } from './kernel-watch.ts';
 import type { SteeringPlan } from './steering-plan.ts';
 
@@ -34,8 +34,11 @@ export interface StandingTunnel {
 
 export interface Platform {
   readonly network: UdpNetwork;
-  /** Links, addresses, routes and rules of the host, to tell which way a packet takes; left out where they cannot be read. */
-  readonly hostNetwork?: Routing | undefined;
+  /**
+   * What of a network namespace decides about packets there, for explanations; `undefined` where it cannot be looked at.
+   * @param netns by name or path; left out: that of the daemon
+   */
+  view?(netns: string | undefined): HostView | undefined;
   /** Memory for batches in which its devices work best. Default: the heap. */
   readonly allocate?: (bytes: number) => Uint8Array;
   /** Keeps packets from passing in the clear. Machines in memory may have none. */

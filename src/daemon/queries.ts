@@ -1,10 +1,12 @@
 /** What is asked of a daemon and changes nothing: what tunnels there are, how they fare, what becomes of a packet. */
 import { dumpDocument } from '../config/dump.ts';
+import type { SectunnelDocument } from '../config/model.ts';
 import { descriptorUse } from '../tun/descriptors.ts';
 import type { Autostart } from './autostart.ts';
 import type { Catalog } from './catalog.ts';
 import { checkCertificates } from './certificates.ts';
 import { explainPacket } from './explain.ts';
+import { readPacketQuestion } from './explain-packet.ts';
 import type { ExplainQuestion, Explanation } from './explanation.ts';
 import type { HeldNetworks } from './networks.ts';
 import type { TunnelObject } from './objects.ts';
@@ -68,11 +70,18 @@ export class Queries {
   }
 
   /** How a packet fares: by the document that runs, or by the one that the next start uses. */
-  explain(question: ExplainQuestion): Explanation {
-    const { name } = this.#catalog.objects.find(question.name);
+  async explain(question: ExplainQuestion): Promise<Explanation> {
+    readPacketQuestion(question);
+    const foreign = await this.#runner.viewOf(this.#documentOf(question.name))?.foreignTables?.();
+    return explainPacket(this.#runner.explainFacts(this.#documentOf(question.name)), foreign, question);
+  }
+
+  /** The one that runs, or that the next start uses. */
+  #documentOf(nameOrUuid: string): SectunnelDocument {
+    const { name } = this.#catalog.objects.find(nameOrUuid);
     const document = this.#catalog.currentDocument(name);
     if (document === undefined) throw new ControlError('invalid-state', `tunnel ${name} has no document`);
-    return explainPacket(this.#runner.explainFacts(document), question);
+    return document;
   }
 
   async status(nameOrUuid: string | undefined): Promise<StatusResult> {

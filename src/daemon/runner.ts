@@ -14,8 +14,10 @@ import { TunnelCertificates } from './certificates.ts';
 import { allOf, eachOf } from './each.ts';
 import type { ExplainFacts } from './explain.ts';
 import { placesOfFailure } from './explain-failure.ts';
+import type { HostTunnel } from './explain-tunnels.ts';
 import { httpFetch } from './fetch.ts';
 import { TunnelHost } from './host.ts';
+import type { HostView } from './host-view.ts';
 import { narrate } from './narrate.ts';
 import type { WayReport } from './peer-ways.ts';
 import { planTunnel, secretOf, type TunnelPlan } from './plan.ts';
@@ -217,19 +219,31 @@ export class Runner {
     return [...this.host.degraded(name), ...this.standing.degraded(name)];
   }
 
-  /** What `explain` looks at: the tunnel of a document, if it runs. */
+  /** The network namespace of a document, as far as it can be looked at. */
+  viewOf({ device }: SectunnelDocument): HostView | undefined {
+    return this.#options.platform.view?.(device.netns);
+  }
+
+  /** What `explain` looks at: the tunnel of a document, if it runs, and what stands around it. */
   explainFacts(document: SectunnelDocument): ExplainFacts {
     const { name } = document;
+    const own = this.#hostTunnel(name);
+    const running = own && { tunnel: own.tunnel, device: own.device, now: this.host.now() };
+    const view = this.viewOf(document);
+    const steering = this.#running.get(name)?.steering ?? this.standing.steeringOf(document);
+    const around = own?.device ?? document.device.name;
+    const fence = view?.fences === undefined || steering === undefined ? undefined : tunnelFence(steering, around);
+    const { netns } = document.device;
+    const neighbours = [...this.#running.values()].filter((other) => other.document.device.netns === netns);
+    const tunnels = neighbours.flatMap((other) => this.#hostTunnel(other.document.name) ?? []);
+    return { document, running, view, fence, tunnels };
+  }
+
+  #hostTunnel(name: string): HostTunnel | undefined {
     const tunnel = this.host.engine.tunnel(name);
     const device = this.host.device(name)?.name;
-    const running = tunnel && device !== undefined ? { tunnel, device, now: this.host.now() } : undefined;
-    // Of another namespace neither routes nor fence are looked at.
-    if (document.device.netns !== undefined) return { document, running, routing: undefined, fence: undefined };
-    const { hostNetwork: routing, fence } = this.#options.platform;
-    const steering = this.#running.get(name)?.steering ?? this.standing.steeringOf(document);
-    const stands = fence !== undefined && steering !== undefined;
-    const around = device ?? document.device.name;
-    return { document, running, routing, fence: stands ? tunnelFence(steering, around) : undefined };
+    if (tunnel === undefined || device === undefined) return undefined;
+    return { name, device, table: this.#running.get(name)?.steering?.table, tunnel };
   }
 
   /** Datagrams and packets that belong to no tunnel, by reason. */

@@ -96,7 +96,7 @@ const LANES: Readonly<Record<Verb, Lane>> = {
   list: 'memory',
   info: 'memory',
   dumpxml: 'memory',
-  explain: 'memory',
+  explain: 'host',
   event: 'memory',
   status: 'host',
   'net-list': 'host',

@@ -10,16 +10,13 @@ import { MISSING } from './fence-content.ts';
 import { type AddressPair, dispatchPairs, overlap, samePairs } from './fence-dispatch.ts';
 import { fenceBatch, kindOf, type NamedPart, type Unmapped } from './fence-nft.ts';
 import { type Difference, FenceTable } from './fence-table.ts';
+import { runNft } from './nft-program.ts';
 import { counterName, FENCE_TABLE, TABLE, TABLE_LINE } from './nft-words.ts';
 import type { ObjectName } from './nftables.ts';
-import { MissingProgramError, runProgram } from './program.ts';
+import { MissingProgramError } from './program.ts';
 
 /** For a batch of thousands of addresses; the program is ended then. */
 const TIMEOUT_MS = 20_000;
-/** More of an error than anybody reads. */
-const MAX_MESSAGE = 500;
-/** Where Debian and others have it, behind what the daemon was started with. */
-const PATH = '/usr/sbin:/sbin:/usr/local/sbin';
 
 const KINDS = ['tunnel', 'bridge', 'untranslated'] as const satisfies readonly FencePart['kind'][];
 
@@ -51,6 +48,10 @@ export class LinuxFence implements FenceKeeper {
   constructor(options: LinuxFenceOptions = {}) {
     this.#options = options;
     this.#table = new FenceTable(FENCE_TABLE, options.start ?? ((work) => work()));
+  }
+
+  get parts(): ReadonlyMap<string, FencePart> {
+    return new Map([...this.#parts].map(([key, { part }]) => [key, part]));
   }
 
   set(key: string, part: FencePart | undefined): Promise<void> {
@@ -281,29 +282,9 @@ export class LinuxFence implements FenceKeeper {
     return result;
   }
 
-  /** @returns what it writes. @throws Error when it cannot be started, or ends with another code than 0 */
-  async #nft(words: readonly string[], input = ''): Promise<string> {
-    const { start, program = 'nft' } = this.#options;
-    const env = { ...process.env, LC_ALL: 'C', PATH: `${process.env.PATH ?? ''}:${PATH}` };
-    const { end, output, errors } = await runProgram(program, words, { input, env, timeout: TIMEOUT_MS, start }).catch(
-      (error: unknown) => {
-        throw error instanceof MissingProgramError ? new MissingProgramError(`${error.message}: ${HOW_TO_GET}`) : error;
-      },
-    );
-    if (end !== 0) throw failure(words, end, errors);
-    return output;
+  #nft(words: readonly string[], input = ''): Promise<string> {
+    return runNft(words, { ...this.#options, input, timeout: TIMEOUT_MS });
   }
-}
-
-const HOW_TO_GET =
-  'install the package nftables (apt-get install nftables). ' +
-  'Without it nothing keeps packets that the policy protects from leaving in the clear when a route changes, ' +
-  "nor clear ones from coming in; <device routes='none'/> leaves all of it to you";
-
-function failure(words: readonly string[], how: number | string, errors: string): Error {
-  const text = errors.trim().replace(/\s+/g, ' ').slice(0, MAX_MESSAGE);
-  const hint = /not permitted|denied/i.test(text) ? '. It takes root, or the capability CAP_NET_ADMIN' : '';
-  return new Error(`nft ${words.join(' ')} ended with ${how}: ${text}${hint}`);
 }
 
 /** What is to be done, and what stands before. */

@@ -98,6 +98,8 @@ export const FENCE_COUNTERS: Readonly<Record<FencePart['kind'], readonly string[
 };
 
 export interface FenceKeeper {
+  /** What was set, by its key. */
+  readonly parts: ReadonlyMap<string, FencePart>;
   /**
    * Puts the part of that key in place, in the stead of the one that is there, or takes it away. At once or not at all;
    * one after another. Counters of a part go on.

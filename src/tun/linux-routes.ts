@@ -20,15 +20,22 @@ import type {
   RouteAnswer,
   RouteFilter,
   RouteQuery,
+  RouteRefusal,
   Rule,
 } from './routes.ts';
 import { describeRoute, describeRule, formatPrefix, MAIN_TABLE, metricOf, OWN_PROTOCOL, sameRule } from './routes.ts';
 import * as message from './rtnetlink.ts';
 import { CHANGE_GROUPS, parseChange } from './rtnetlink-changes.ts';
-import { addRuleRequest, deleteRuleRequest, parseRule, rulesRequest } from './rtnetlink-rules.ts';
+import { addRuleRequest, deleteRuleRequest, parseRule, parseSeenRule, rulesRequest } from './rtnetlink-rules.ts';
+import type { SeenRule } from './seen-rules.ts';
 import { NEEDS_NET_ADMIN } from './tun-errors.ts';
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
+/**
+ * How the kernel says that a packet has no way. EINVAL and EACCES: IPv4 routes of the types blackhole and prohibit; EXDEV:
+ * the reverse path filter.
+ */
+const NO_WAY: readonly number[] = [ERRNO.ENETUNREACH, ERRNO.EHOSTUNREACH, ERRNO.EINVAL, ERRNO.EACCES, ERRNO.EXDEV];
 
 export class LinuxHostNetwork implements HostNetwork {
   readonly #socket: NetlinkSocket;
@@ -138,6 +145,10 @@ export class LinuxHostNetwork implements HostNetwork {
     return families.flatMap((one) => parseAll(this.#ask(rulesRequest(one), 'list rules', []), parseRule));
   }
 
+  seenRules(family: IpFamily): SeenRule[] {
+    return parseAll(this.#ask(rulesRequest(family), 'list rules', []), parseSeenRule);
+  }
+
   addRule(rule: Rule): void {
     // Some kernels take the same rule twice.
     if (this.rules(rule.family).some((other) => other.protocol === OWN_PROTOCOL && sameRule(other, rule))) return;
@@ -156,9 +167,7 @@ export class LinuxHostNetwork implements HostNetwork {
 
   routeTo(query: RouteQuery): RouteAnswer | undefined {
     const what = `look up the route to ${formatAddress(query.destination)}`;
-    // EINVAL and EACCES are how the kernel reports IPv4 routes of the types blackhole and prohibit.
-    const noWay = [ERRNO.ENETUNREACH, ERRNO.EHOSTUNREACH, ERRNO.EINVAL, ERRNO.EACCES];
-    const data = this.#ask(message.routeQueryRequest(query), what, noWay);
+    const data = this.#ask(message.routeQueryRequest(query), what, NO_WAY);
     const reply = data?.[0] === undefined ? undefined : message.parseRouteReply(data[0].body);
     if (reply === undefined) return undefined;
     const { learnt, ...answer } = reply;
@@ -168,9 +177,23 @@ export class LinuxHostNetwork implements HostNetwork {
     return mtu === undefined ? undefined : { ...answer, mtu };
   }
 
+  refusalOf(query: RouteQuery): RouteRefusal | undefined {
+    try {
+      this.#socket.request(
+        message.routeQueryRequest(query),
+        `look up the route to ${formatAddress(query.destination)}`,
+      );
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof SystemError) || !NO_WAY.includes(error.errno)) throw error;
+      if (error.errno === ERRNO.EXDEV) return 'reverse-path';
+      // Of a packet that comes in; without a link it is how a blackhole is reported.
+      return error.errno === ERRNO.EINVAL && query.inputLinkIndex !== undefined ? 'source' : 'no-way';
+    }
+  }
+
   #configuredMtu(query: RouteQuery, what: string): number | undefined {
-    const noWay = [ERRNO.ENETUNREACH, ERRNO.EHOSTUNREACH, ERRNO.EINVAL, ERRNO.EACCES];
-    const data = this.#ask(message.routeQueryRequest(query, true), what, noWay);
+    const data = this.#ask(message.routeQueryRequest(query, true), what, NO_WAY);
     return data?.[0] === undefined ? undefined : message.parseConfiguredMtu(data[0].body);
   }
 

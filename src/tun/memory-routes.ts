@@ -17,6 +17,7 @@ import type {
   RouteAnswer,
   RouteFilter,
   RouteQuery,
+  RouteRefusal,
   Rule,
 } from './routes.ts';
 import {
@@ -29,6 +30,7 @@ import {
   samePrefix,
   sameRule,
 } from './routes.ts';
+import { type SeenRule, seenRule } from './seen-rules.ts';
 
 const KERNEL_PROTOCOL = 2;
 const LOCAL_TABLE = 255;
@@ -143,6 +145,10 @@ export class MemoryHostNetwork implements HostNetwork {
       .sort((a, b) => a.priority - b.priority);
   }
 
+  seenRules(family: IpFamily): SeenRule[] {
+    return this.rules(family).map(seenRule);
+  }
+
   addRule(rule: Rule): void {
     if (this.#rules.some((other) => other.protocol === OWN_PROTOCOL && sameRule(other, rule))) return;
     this.#rules.push({ ...rule, protocol: OWN_PROTOCOL });
@@ -207,6 +213,10 @@ export class MemoryHostNetwork implements HostNetwork {
       return this.#answer(linkIndex, source, route.gateway, route.mtu, rule.action.table);
     }
     return undefined;
+  }
+
+  refusalOf(query: RouteQuery): RouteRefusal | undefined {
+    return this.routeTo(query) === undefined ? 'no-way' : undefined;
   }
 
   close(): Promise<void> {

@@ -6,7 +6,7 @@ import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { explained } from './descriptors.ts';
 
 /** Characters that are kept of what a program writes: the counters of ten thousand parts of a fence, and of errors what is read. */
-const MAX_OUTPUT = 16 << 20;
+export const MAX_OUTPUT: number = 16 << 20;
 const MAX_ERRORS = 4096;
 
 export interface ProgramOptions {

@@ -7,6 +7,7 @@
 import type { IpAddress, IpFamily } from '../base/address.ts';
 import { formatAddress, prefixRange, rangeContains } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
+import type { SeenRule } from './seen-rules.ts';
 
 /**
  * The routing protocol number of our routes and rules (rtm_protocol): free in iproute2's rt_protos. With
@@ -134,6 +135,12 @@ export interface RouteAnswer {
   readonly table: number | undefined;
 }
 
+/**
+ * `reverse-path`: what comes from there would have to come by another link, and the link's filter is strict; `no-way`: no
+ * route, one that forbids it, or this host does not forward; `source`: no packet with such a source may come by the link.
+ */
+export type RouteRefusal = 'reverse-path' | 'no-way' | 'source';
+
 export interface RouteFilter {
   readonly family?: IpFamily;
   readonly table?: number;
@@ -172,6 +179,8 @@ export interface HostNetwork {
   deleteRoutes(routes: readonly Route[]): number;
 
   rules(family?: IpFamily): InstalledRule[];
+  /** All rules, also those with parts that `Rule` does not describe. */
+  seenRules(family: IpFamily): SeenRule[];
   /** Does nothing when it is there. */
   addRule(rule: Rule): void;
   /** Many at a time, none of which is there. @throws Error at the first that is refused; those before it are there */
@@ -181,6 +190,8 @@ export interface HostNetwork {
 
   /** `undefined` when there is no way, or a route forbids it. */
   routeTo(query: RouteQuery): RouteAnswer | undefined;
+  /** Why there is no answer. */
+  refusalOf(query: RouteQuery): RouteRefusal | undefined;
 
   /** Tells each change from now on, our own too; replaces a watch before. Parts that are not described here are left out. @throws Error where that cannot be heard */
   watch(onChange: (change: NetworkChange) => void): void;

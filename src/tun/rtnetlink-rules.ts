@@ -11,6 +11,7 @@ import { NetlinkRequest, NLM_F, parseAttributes, readHostU32, readName } from '.
 import type { InstalledRule, PortRange, Rule, RuleAction } from './routes.ts';
 import { OWN_PROTOCOL, ownerOf } from './routes.ts';
 import { familyOf, fixed, prefix, ROUTE_SIZE, routeHeader } from './rtnetlink.ts';
+import type { SeenRule } from './seen-rules.ts';
 
 export const RTM_RULE = { NEWRULE: 32, DELRULE: 33, GETRULE: 34 } as const;
 const FRA = {
@@ -24,6 +25,10 @@ const FRA = {
   SUPPRESS_PREFIXLEN: 14,
   TABLE: 15,
   FWMASK: 16,
+  OIFNAME: 17,
+  PADDING: 18,
+  L3MDEV: 19,
+  UID_RANGE: 20,
   PROTOCOL: 21,
   IP_PROTO: 22,
   SPORT_RANGE: 23,
@@ -39,6 +44,11 @@ const FR_ACT: Readonly<Record<RuleAction['type'], number>> = {
   unreachable: 7,
 };
 const KNOWN_FRA: ReadonlySet<number> = new Set(Object.values(FRA));
+/** Those that `Rule` does not describe. */
+const OTHER_FRA: ReadonlySet<number> = new Set([FRA.OIFNAME, FRA.PADDING, FRA.L3MDEV, FRA.UID_RANGE]);
+const FR_ACT_PROHIBIT = 8;
+/** In the flags: the rule is for what does not fit. */
+const FIB_RULE_INVERT = 0x2;
 /** What the kernel adds to each rule (SUPPRESS_*), or to each with ports (masks, since 6.15), and means nothing. */
 const NO_SUPPRESSION = 'ffffffff';
 const WHOLE_PORT = 'ffff';
@@ -61,8 +71,32 @@ export function parseRule(body: Uint8Array): InstalledRule | undefined {
   const family = familyOf(body[0]!);
   const action = ruleAction(body, attributes);
   if (family === undefined || action === undefined || hasUnknownParts(body, attributes)) return undefined;
+  return { ...selectorOf(body, attributes, family), mark: readHostU32(attributes.get(FRA.FWMARK)), action };
+}
+
+/** All rules of IP, with what they ask for as far as it is read. `undefined` for one of another family. */
+export function parseSeenRule(body: Uint8Array): SeenRule | undefined {
+  const attributes = parseAttributes(fixed(body, ROUTE_SIZE), ROUTE_SIZE);
+  const family = familyOf(body[0]!);
+  const action = body[7] === FR_ACT_PROHIBIT ? ({ type: 'prohibit' } as const) : ruleAction(body, attributes);
+  if (family === undefined || action === undefined) return undefined;
+  const value = readHostU32(attributes.get(FRA.FWMARK));
+  const mask = readHostU32(attributes.get(FRA.FWMASK)) ?? 0xffff_ffff;
+  const suppressed = readHostU32(attributes.get(FRA.SUPPRESS_PREFIXLEN)) ?? 0xffff_ffff;
+  return {
+    ...selectorOf(body, attributes, family),
+    action,
+    marked: value === undefined || mask === 0 ? undefined : { value, mask },
+    inverted: (readHostU32(body.subarray(8)) & FIB_RULE_INVERT) !== 0,
+    ...(suppressed === 0xffff_ffff ? {} : { suppressed }),
+    others: otherParts(body, attributes),
+  };
+}
+
+function selectorOf(body: Uint8Array, attributes: Attributes, family: IpFamily) {
   const inputLink = attributes.get(FRA.IIFNAME);
   const table = readHostU32(attributes.get(FRA.TABLE)) ?? 0;
+  const isLookUp = body[7] === FR_ACT.table;
   return {
     family,
     priority: readHostU32(attributes.get(FRA.PRIORITY)) ?? 0,
@@ -70,13 +104,25 @@ export function parseRule(body: Uint8Array): InstalledRule | undefined {
     to: prefix(attributes.get(FRA.DST), body[1]!, family),
     inputLink: inputLink === undefined ? undefined : readName(inputLink),
     ipProtocol: attributes.get(FRA.IP_PROTO)?.[0],
-    mark: readHostU32(attributes.get(FRA.FWMARK)),
     sourcePorts: portRange(attributes.get(FRA.SPORT_RANGE)),
     destinationPorts: portRange(attributes.get(FRA.DPORT_RANGE)),
-    action,
-    owner: action.type === 'table' || table === 0 ? undefined : table,
+    owner: isLookUp || table === 0 ? undefined : table,
     protocol: attributes.get(FRA.PROTOCOL)?.[0] ?? 0,
   };
+}
+
+/** In the words of `ip rule`. */
+function otherParts(body: Uint8Array, attributes: Attributes): string[] {
+  const outputLink = attributes.get(FRA.OIFNAME);
+  const uids = attributes.get(FRA.UID_RANGE);
+  const unread = [...attributes.keys()].filter((type) => !KNOWN_FRA.has(type));
+  return [
+    ...(body[3] === 0 ? [] : [`tos 0x${body[3]!.toString(16).padStart(2, '0')}`]),
+    ...(outputLink === undefined ? [] : [`oif ${readName(outputLink)}`]),
+    ...(uids === undefined ? [] : [`uidrange ${readHostU32(uids)}-${readHostU32(uids.subarray(4))}`]),
+    ...((attributes.get(FRA.L3MDEV)?.[0] ?? 0) === 0 ? [] : ['l3mdev']),
+    ...unread.map((type) => `attribute ${type}`),
+  ];
 }
 
 function ruleRequest(type: number, flags: number, rule: Rule): NetlinkRequest {
@@ -124,7 +170,6 @@ function ruleAction(body: Uint8Array, attributes: Attributes): RuleAction | unde
 
 /** Bits 0–1 of the flags are states (permanent, inverted): an inverted rule means the opposite. */
 function hasUnknownParts(body: Uint8Array, attributes: Attributes): boolean {
-  const FIB_RULE_INVERT = 0x2;
   if (body[3] !== 0 || (readHostU32(body.subarray(8)) & FIB_RULE_INVERT) !== 0) return true;
   const isOther = (type: number, usual: string): boolean => {
     const value = attributes.get(type);
@@ -138,7 +183,7 @@ function hasUnknownParts(body: Uint8Array, attributes: Attributes): boolean {
     isOther(FRA.SUPPRESS_IFGROUP, NO_SUPPRESSION) ||
     isOther(FRA.SPORT_MASK, WHOLE_PORT) ||
     isOther(FRA.DPORT_MASK, WHOLE_PORT) ||
-    [...attributes.keys()].some((type) => !KNOWN_FRA.has(type))
+    [...attributes.keys()].some((type) => !KNOWN_FRA.has(type) || OTHER_FRA.has(type))
   );
 }
 

@@ -93,7 +93,10 @@ describe('sectunnel explain', () => {
       },
       sa: undefined,
       way: undefined,
+      tunnels: [],
       fence: undefined,
+      otherFence: undefined,
+      filters: undefined,
       warnings: [],
     };
     expect(formatExplanation(found)).toBe(`udp 10.1.0.1:1 > 10.2.0.1:2, from here

@@ -7,11 +7,13 @@ import { utf8 } from '../../src/base/text.ts';
 import { DaemonClient } from '../../src/daemon/client.ts';
 import { chooseCrypto } from '../../src/daemon/crypto.ts';
 import type { Daemon } from '../../src/daemon/daemon.ts';
+import type { HostView } from '../../src/daemon/host-view.ts';
 import type { DevicePlan } from '../../src/daemon/platform.ts';
 import { Service } from '../../src/daemon/service.ts';
 import { Steering } from '../../src/daemon/steering.ts';
 import type { Fetch } from '../../src/pki/online.ts';
 import type { FenceKeeper } from '../../src/tun/fence.ts';
+import type { ForeignTables } from '../../src/tun/foreign-tables.ts';
 import { MemoryDevice } from '../../src/tun/memory.ts';
 import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
 import type { UdpNetwork } from '../../src/tun/udp.ts';
@@ -69,6 +71,10 @@ export class TestDaemon {
   fence: FenceKeeper | undefined;
   /** Its machine's links, routes and rules: empty, and not touched by its devices. */
   readonly hostNetwork: MemoryHostNetwork = new MemoryHostNetwork();
+  /** Its machine's settings of `net`. */
+  readonly sysctls: Map<string, string> = new Map();
+  /** What stands in its machine's nftables; left out: it has none. */
+  foreign: ForeignTables | undefined;
   readonly #steering = new Steering(this.hostNetwork);
   readonly #network: UdpNetwork;
   #service: Service | undefined;
@@ -114,7 +120,7 @@ export class TestDaemon {
       fetch: (request) => this.fetch(request),
       platform: {
         network: this.#network,
-        hostNetwork: this.hostNetwork,
+        view: (netns) => (netns === undefined ? this.#view() : undefined),
         leadBridge: (bridge, own, table) => this.#steering.leadBridge(bridge, own, table),
         fence: this.fence,
         now: () => performance.now() + this.#slept,
@@ -143,6 +149,16 @@ export class TestDaemon {
     });
     await this.#service.open();
     this.#client = await DaemonClient.connect(this.runDir);
+  }
+
+  #view(): HostView {
+    const { foreign } = this;
+    return {
+      routing: this.hostNetwork,
+      fences: this.fence?.parts,
+      sysctl: (name) => this.sysctls.get(name),
+      ...(foreign === undefined ? {} : { foreignTables: () => Promise.resolve(foreign) }),
+    };
   }
 
   async close(): Promise<void> {

@@ -1,0 +1,110 @@
+/**
+ * What the other parts of our fence do with a packet on its way: those of networks that tunnels hold, and those of other
+ * tunnels, which drop what their policies protect and another tunnel's device would carry.
+ */
+import { Protocol } from '../policy/protocols.ts';
+import type { BridgeFence, FencePart, TunnelFence } from '../tun/fence.ts';
+import { explainFence } from './explain-fence.ts';
+import type { AskedPacket } from './explain-packet.ts';
+import type { Obstacle } from './obstacle.ts';
+
+/** Where a packet is when the fence is asked. */
+export interface FencePoint {
+  /** The link that it came by; empty for the host's own. */
+  readonly inputLink: string;
+  /** The link that it leaves by; empty for what is delivered here. */
+  readonly outputLink: string;
+  /** Delivered: the address is one of the link that it came by. */
+  readonly toInputLink: boolean;
+}
+
+/**
+ * Networks are asked first; what one lets through at its own bridge no tunnel is asked about.
+ *
+ * @param parts by their keys: `tunnel:NAME`, `network:NAME`, `network-policy:NAME` …
+ * @param asked the tunnel of the question, whose own part is explained by itself
+ */
+export function fencesInTheWay(
+  parts: ReadonlyMap<string, FencePart>,
+  packet: AskedPacket,
+  point: FencePoint,
+  asked: string,
+): Obstacle | undefined {
+  for (const [key, part] of parts) {
+    if (part.kind !== 'bridge') continue;
+    const says = bridgeSays(part, packet, point);
+    if (says === 'accept') return undefined;
+    if (says !== undefined) return stop(`the fence of network '${nameIn(key)}' ${says}`);
+  }
+  for (const [key, part] of parts) {
+    if (part.kind !== 'tunnel' || key === `tunnel:${asked}` || !isAsked(part, point)) continue;
+    const counted = tunnelDrops(part, packet, point);
+    if (counted === undefined) continue;
+    const whose = key.startsWith('tunnel:') ? 'tunnel' : 'network';
+    return stop(`the fence of ${whose} '${nameIn(key)}' drops it (counted as fence-${counted})`);
+  }
+  return undefined;
+}
+
+/** Whether sources of what goes this way are kept from being translated. */
+export function keepsSource(parts: ReadonlyMap<string, FencePart>, { inputLink, outputLink }: FencePoint): boolean {
+  return [...parts.values()].some(
+    (part) => part.kind === 'untranslated' && part.bridge === inputLink && part.device === outputLink,
+  );
+}
+
+/** Which parts judge a packet: all but those whose device it goes by. The one place that knows. */
+function isAsked({ device }: TunnelFence, { inputLink, outputLink }: FencePoint): boolean {
+  return device !== inputLink && device !== outputLink;
+}
+
+/** What leaves is looked at as outbound, what is delivered as inbound, what is forwarded as both. @returns the counter */
+function tunnelDrops(
+  part: TunnelFence,
+  packet: AskedPacket,
+  { inputLink, outputLink }: FencePoint,
+): string | undefined {
+  const ways = [...(outputLink === '' ? [] : (['out'] as const)), ...(inputLink === '' ? [] : (['in'] as const))];
+  for (const direction of ways) {
+    const { action } = explainFence(part, { ...packet, direction });
+    if (action === 'guard') return direction === 'out' ? 'clear-out' : 'clear-in';
+    if (action === 'discard') return 'discarded';
+  }
+  return undefined;
+}
+
+/** What happens to it; `undefined` where it is no business of the bridge. As `bridgeRules` in fence-nft.ts has it. */
+function bridgeSays(
+  { bridge, devices, closed, dns }: BridgeFence,
+  packet: AskedPacket,
+  { inputLink, outputLink, toInputLink }: FencePoint,
+): string | undefined {
+  if (inputLink !== bridge && outputLink !== bridge) return undefined;
+  if (outputLink === '') {
+    if (dns && asksNames(packet))
+      return "drops it: the host's own name server might ask on in the clear (counted as host)";
+    if (toInputLink) return 'accept';
+    return closed ? 'drops it: no other address of this host is for its guests (counted as host)' : undefined;
+  }
+  if (outputLink === bridge && (inputLink === bridge || inputLink === '')) return 'accept';
+  if (!closed) return undefined;
+  const other = inputLink === bridge ? outputLink : inputLink;
+  if (devices.includes(other)) return undefined;
+  return inputLink === bridge
+    ? 'rejects it: its guests have nothing but the tunnel (counted as forward-out)'
+    : 'drops it: nothing but the tunnel leads to its guests (counted as forward-in)';
+}
+
+const DNS_PORTS: readonly (number | undefined)[] = [53, 853];
+
+function asksNames({ protocol, destinationPort }: AskedPacket): boolean {
+  return (protocol === Protocol.udp || protocol === Protocol.tcp) && DNS_PORTS.includes(destinationPort);
+}
+
+function nameIn(key: string): string {
+  return key.slice(key.indexOf(':') + 1);
+}
+
+function stop(verdict: string): Obstacle {
+  return { effect: 'stop', certain: true, verdict, warning: `${verdict}` };
+}

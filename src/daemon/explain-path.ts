@@ -1,0 +1,261 @@
+/**
+ * The way of a packet through this host, hook by hook as the kernel has it: what other programs do before it is routed, the
+ * route, our fences, and what other programs do behind it. What stops it there, or makes another packet of it, is an obstacle.
+ */
+import { type IpAddress, parseAddress, prefixRange, rangeContains, sameAddress } from '../base/address.ts';
+import type { BaseChain, Hook } from '../filters/listing.ts';
+import type { Finding } from '../filters/walk.ts';
+import type { TunnelFence } from '../tun/fence.ts';
+import type { ForeignTables } from '../tun/foreign-tables.ts';
+import { OWN_PROTOCOL } from '../tun/routes.ts';
+import { markOf } from './explain-fence.ts';
+import { type FencePoint, fencesInTheWay, keepsSource } from './explain-fences.ts';
+import { FilterPath, hookPacket, newSources, obstacleOf } from './explain-filters.ts';
+import { type AskedPacket, readdressed } from './explain-packet.ts';
+import { explainWay, isOfHost, type Origin, originOf, type Way } from './explain-way.ts';
+import type { FilterExplanation } from './explanation.ts';
+import type { HostView } from './host-view.ts';
+import type { Obstacle } from './obstacle.ts';
+
+export interface PathQuestion {
+  readonly view: HostView;
+  /** Left out where no kernel looks at packets. */
+  readonly foreign: ForeignTables | undefined;
+  /** The tunnel that is asked about, and its device while it is active. */
+  readonly name: string;
+  readonly device: string | undefined;
+  /** It came out of the tunnel. */
+  readonly cameOut: boolean;
+  /** As it stands around the tunnel. */
+  readonly fence: TunnelFence | undefined;
+  readonly packet: AskedPacket;
+  /** Whether the policy does with another packet what it does with this one. */
+  readonly isTreatedAlike: (packet: AskedPacket) => boolean;
+}
+
+export interface Path {
+  readonly way: Way;
+  /** In the order in which the packet meets them. */
+  readonly obstacles: readonly Obstacle[];
+  /** What stops it for certain before it has a way. */
+  readonly early: Obstacle | undefined;
+  /** What changes it and does not matter. */
+  readonly notes: readonly string[];
+  readonly otherFence: string | undefined;
+  readonly filters: FilterExplanation | undefined;
+}
+
+export function tracePath(question: PathQuestion): Path {
+  return new PathTracer(question).trace();
+}
+
+/** Of chains behind our own that keeps sources as they are (`TRANSLATION` in fence-nft.ts). */
+const KEPT_PRIORITY = 90;
+
+class PathTracer {
+  readonly #question: PathQuestion;
+  readonly #origin: Origin;
+  readonly #filters: FilterPath | undefined;
+  readonly #obstacles: Obstacle[] = [];
+  readonly #notes: string[] = [];
+  /** As it is after what changed it. */
+  #packet: AskedPacket;
+  /** That it is routed by. */
+  #mark: number;
+  #stopped = false;
+
+  constructor(question: PathQuestion) {
+    const { view, foreign, packet, device, cameOut, fence } = question;
+    this.#question = question;
+    this.#packet = packet;
+    this.#origin = originOf(view.routing, packet, cameOut ? device : undefined);
+    this.#filters = foreign && new FilterPath(foreign);
+    this.#mark = (fence && markOf(fence, packet)) ?? 0;
+  }
+
+  trace(): Path {
+    const { own } = this.#origin;
+    // The host's own packets have a way before they are asked about, and may get another one then.
+    this.#pass(own ? 'output' : 'prerouting', own ? (this.#way().link ?? '') : '');
+    const way = this.#route();
+    const early = this.#obstacles.find(isCertainStop);
+    let otherFence: Obstacle | undefined;
+    if (!this.#stopped && (way.toHost || way.link !== undefined)) {
+      const point = this.#pointOf(way);
+      otherFence = this.#askFences(point);
+      if (way.toHost && !own) this.#pass('input', '');
+      if (!way.toHost && !own) this.#pass('forward', point.outputLink);
+      if (!way.toHost) this.#leave(point);
+    }
+    return {
+      way,
+      obstacles: this.#obstacles,
+      early,
+      notes: this.#notes,
+      otherFence: otherFence?.verdict,
+      filters: this.#filters?.explain(),
+    };
+  }
+
+  get #inputLink(): string {
+    return this.#origin.own ? '' : this.#origin.cameBy;
+  }
+
+  #way(): Way {
+    const { view, device } = this.#question;
+    return explainWay(view.routing, this.#packet, this.#origin, device, this.#mark === 0 ? undefined : this.#mark);
+  }
+
+  /** Also of a packet that is stopped before: it is told where it would go. */
+  #route(): Way {
+    const way = this.#way();
+    const { view, packet } = this.#question;
+    const off = this.#origin.own || way.toHost ? undefined : forwardingOff(view, this.#packet, this.#origin.cameBy);
+    if (off !== undefined) {
+      this.#stop('this host does not forward it', `this host does not forward what comes in by ${off}`);
+      return {
+        ...way,
+        text: `in by ${this.#origin.cameBy}, and this host does not forward`,
+        link: undefined,
+        reachesTunnel: false,
+      };
+    }
+    if (way.refusal === 'reverse-path') {
+      const setting = `net.ipv4.conf.${this.#origin.cameBy}.rp_filter`;
+      this.#stop('a reverse path filter drops it', `${way.text} (${setting}, net.ipv4.conf.all.rp_filter)`);
+    }
+    if (way.refusal === 'no-way' && packet.direction === 'in') this.#stop('no way leads on from there', way.text);
+    if (way.refusal === 'source') this.#stop('this host takes no packet from such a source there', way.text);
+    return way;
+  }
+
+  #pointOf({ link, toHost }: Way): FencePoint {
+    const { routing } = this.#question.view;
+    const index = this.#origin.inputLinkIndex;
+    const { destination } = this.#packet;
+    const toInputLink =
+      index !== undefined && routing.addresses(index).some(({ address }) => sameAddress(address, destination));
+    return { inputLink: this.#inputLink, outputLink: toHost ? '' : (link ?? ''), toInputLink };
+  }
+
+  /** What the host sends itself no fence is asked about. */
+  #askFences(point: FencePoint): Obstacle | undefined {
+    const { view, name } = this.#question;
+    if (view.fences === undefined || (point.inputLink === '' && point.outputLink === '')) return undefined;
+    const found = fencesInTheWay(view.fences, this.#packet, point, name);
+    if (found !== undefined) this.#obstacles.push(found);
+    return found;
+  }
+
+  /** The source is translated last, and our fence judges once more behind it. */
+  #leave(point: FencePoint): void {
+    if (this.#stopped) return;
+    const { fences } = this.#question.view;
+    const kept = fences !== undefined && keepsSource(fences, point);
+    const before = this.#packet;
+    this.#pass(
+      'postrouting',
+      point.outputLink,
+      ({ type, priority }) => !kept || type !== 'nat' || priority < KEPT_PRIORITY,
+    );
+    if (this.#packet !== before && !this.#stopped) this.#askFences(point);
+  }
+
+  #pass(hook: Hook, outputLink: string, asks?: (base: BaseChain) => boolean): void {
+    if (this.#filters === undefined || this.#stopped) return;
+    const toHost = isOfHost(this.#question.view.routing, this.#packet.destination);
+    const links = { inputLink: this.#inputLink, outputLink, mark: this.#mark, toHost };
+    const passage = this.#filters.pass({ hook, ...(asks && { asks }) }, hookPacket(this.#packet, links));
+    for (const finding of passage.findings) this.#found(hook, finding, outputLink);
+    this.#stopped ||= passage.stopped;
+    if (hook !== 'output' && hook !== 'prerouting') return;
+    if (passage.routeMark === undefined) this.#doubtMark(passage.findings);
+    else this.#mark = passage.routeMark;
+  }
+
+  #found(hook: Hook, finding: Finding, outputLink: string): void {
+    const obstacle = obstacleOf(hook, finding);
+    if (obstacle === undefined) return;
+    if (finding.effect === 'drop') {
+      this.#obstacles.push(obstacle);
+      return;
+    }
+    const changed = this.#readdressed(finding, outputLink);
+    if (changed?.every((packet) => samePacket(packet, this.#packet)) === true) return;
+    // What came out of the tunnel has been judged there already.
+    const isHarmless =
+      this.#question.packet.direction === 'in' || changed?.every(this.#question.isTreatedAlike) === true;
+    if (isHarmless) this.#notes.push(obstacle.warning);
+    else this.#obstacles.push(obstacle);
+    if (!finding.certain) return;
+    const [only, ...others] = changed ?? [];
+    if (only !== undefined && others.length === 0) this.#packet = only;
+    // To where it goes on is not known.
+    else if (finding.effect === 'destination') this.#stopped = true;
+  }
+
+  /** The packets that it may become; `undefined` where that is not known. */
+  #readdressed({ effect, to }: Finding, outputLink: string): AskedPacket[] | undefined {
+    if (to !== undefined && to.family !== this.#packet.source.family) return undefined;
+    if (effect === 'destination') return to && [readdressed(this.#packet, { destination: to })];
+    const { routing } = this.#question.view;
+    const { family } = this.#packet.source;
+    const addresses = (index?: number): IpAddress[] =>
+      routing
+        .addresses(index)
+        .flatMap(({ address }) => (address.family === family && isGlobal(address) ? [address] : []));
+    const index = routing.link(outputLink)?.index;
+    const ofLink = index === undefined ? [] : addresses(index);
+    const sources = newSources(to, ofLink, addresses());
+    return sources.length === 0 ? undefined : sources.map((source) => readdressed(this.#packet, { source }));
+  }
+
+  /** A mark matters where a rule of another program asks for it. */
+  #doubtMark(findings: readonly Finding[]): void {
+    const { family } = this.#packet.destination;
+    const rules = this.#question.view.routing.seenRules(family);
+    if (!rules.some(({ marked, protocol }) => marked !== undefined && protocol !== OWN_PROTOCOL)) return;
+    const rule = findings.findLast(({ effect }) => effect === 'mark');
+    const where = rule === undefined ? '' : `: table ${rule.table}, chain ${rule.chain}: ${rule.rule}`;
+    const verdict = 'a mark that another program may give it may lead it another way';
+    this.#obstacles.push({ effect: 'lead', certain: false, verdict, warning: `${verdict}${where}` });
+  }
+
+  #stop(verdict: string, warning: string): void {
+    this.#stopped = true;
+    this.#obstacles.push({ effect: 'stop', certain: true, verdict, warning });
+  }
+}
+
+export function isCertainStop({ effect, certain }: Obstacle): boolean {
+  return effect === 'stop' && certain;
+}
+
+/** The setting that says so, and how to change it; `undefined` where packets that come in by the link are forwarded. */
+function forwardingOff(view: HostView, { source: { family } }: AskedPacket, link: string): string | undefined {
+  if (family === 4) {
+    const name = `ipv4.conf.${link}.forwarding`;
+    return view.sysctl(name) === '0' ? `${link} (net.${name} = 0): sysctl -w net.ipv4.ip_forward=1` : undefined;
+  }
+  const name = 'ipv6.conf.all.forwarding';
+  if (view.sysctl(name) !== '0' || view.sysctl(`ipv6.conf.${link}.force_forwarding`) === '1') return undefined;
+  return `${link} (net.${name} = 0): sysctl -w net.${name}=1`;
+}
+
+function samePacket(a: AskedPacket, b: AskedPacket): boolean {
+  return sameAddress(a.source, b.source) && sameAddress(a.destination, b.destination);
+}
+
+/** What a masquerading host takes for itself: neither loopback nor link-local. */
+function isGlobal(address: IpAddress): boolean {
+  return !NOT_GLOBAL.some((range) => rangeContains(range, address));
+}
+
+const NOT_GLOBAL = (
+  [
+    ['127.0.0.0', 8],
+    ['169.254.0.0', 16],
+    ['::1', 128],
+    ['fe80::', 10],
+  ] as const
+).map(([text, length]) => prefixRange(parseAddress(text)!, length));

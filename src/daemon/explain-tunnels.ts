@@ -1,0 +1,73 @@
+/** Which tunnel of this host gets a packet: policies of several may be for it, and rules ask one after another. */
+import type { Tunnel } from '../engine/tunnel.ts';
+import { explainFlow } from '../policy/explain.ts';
+import { type InstalledRule, OWN_PROTOCOL, ownerOf } from '../tun/routes.ts';
+import type { AskedPacket } from './explain-packet.ts';
+import { explainSa, type SaAnswer } from './explain-sa.ts';
+import type { TunnelSay } from './explanation.ts';
+
+/** One that runs. */
+export interface HostTunnel {
+  readonly name: string;
+  readonly device: string;
+  /** Its routing table; `undefined` when nothing is led into it. */
+  readonly table: number | undefined;
+  readonly tunnel: Tunnel;
+}
+
+/** The tunnel that a packet is led into. */
+export interface Carrier {
+  readonly name: string;
+  /** `undefined` when its policy does not protect the packet: it drops it. */
+  readonly sa: SaAnswer | undefined;
+}
+
+export interface TunnelsAnswer {
+  readonly says: readonly TunnelSay[];
+  /** `undefined` when it leaves by no tunnel's device. */
+  readonly carrier: Carrier | undefined;
+}
+
+/** BOUNDED: tunnels that are listed. */
+const MAX_LISTED = 8;
+
+/**
+ * The order in which this host asks tunnels: that of their rules. The one place that knows; those without rules come last.
+ *
+ * @param rules in their order
+ */
+function inAskedOrder(tunnels: readonly HostTunnel[], rules: readonly InstalledRule[]): HostTunnel[] {
+  const owners = rules.filter(({ protocol }) => protocol === OWN_PROTOCOL).map(ownerOf);
+  const places = new Map([...new Set(owners)].map((owner, at) => [owner, at]));
+  const placeOf = ({ table }: HostTunnel): number => places.get(table) ?? Number.POSITIVE_INFINITY;
+  return [...tunnels].sort((a, b) => (placeOf(a) === placeOf(b) ? 0 : placeOf(a) - placeOf(b)));
+}
+
+/**
+ * @param now by the engine's clock
+ * @param link by which the packet leaves
+ */
+export function explainTunnels(
+  now: number,
+  tunnels: readonly HostTunnel[],
+  rules: readonly InstalledRule[],
+  packet: AskedPacket,
+  link: string | undefined,
+): TunnelsAnswer {
+  const { direction, flow } = packet;
+  if (direction === 'in') return { says: [], carrier: undefined };
+  let carrier: Carrier | undefined;
+  const says = inAskedOrder(tunnels, rules).flatMap(({ name, device, tunnel }): TunnelSay[] => {
+    const { decides } = explainFlow({ direction, entries: tunnel.policy }, flow, 0);
+    const gets = device === link;
+    if (gets) {
+      const sa = decides?.action === 'protect' ? explainSa(now, tunnel, decides, packet) : undefined;
+      carrier = { name, sa };
+    }
+    if (decides === undefined) return gets ? [{ name, gets, decision: 'no entry is for it' }] : [];
+    return [{ name, gets, decision: `${DONE[decides.action]} by '${decides.name}'` }];
+  });
+  return { says: says.length > 1 ? says.slice(0, MAX_LISTED) : [], carrier };
+}
+
+const DONE = { protect: 'protected', bypass: 'let pass in the clear', discard: 'discarded' } as const;
