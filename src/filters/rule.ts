@@ -111,16 +111,17 @@ class RuleReader {
     if (next !== 'mark' || third !== 'set' || (word !== 'meta' && word !== 'ct')) return false;
     this.#take(3);
     const mark = this.#markExpression();
-    if (word === 'meta') this.#add({ type: 'mark', mark });
+    if (word === 'meta') this.#done.push({ fit: this.#fit, action: { type: 'mark', mark } });
     return true;
   }
 
   /** `0x10`, `meta mark | 0x10`, `mark and 0xffffff00 xor 0x1`. */
   #markExpression(): number | undefined {
     let value: number | undefined;
-    if (this.#words[this.#at] === 'meta') this.#take(1);
-    if (this.#words[this.#at] === 'mark') value = this.#packet.mark;
-    else value = numberOf(this.#words[this.#at]);
+    const [subject] = this.#words.slice(this.#at);
+    if (subject === 'meta' || subject === 'ct') this.#take(1);
+    if (subject !== 'ct')
+      value = this.#words[this.#at] === 'mark' ? this.#packet.mark : numberOf(this.#words[this.#at]);
     this.#take(1);
     for (;;) {
       const operation = OPERATIONS[this.#words[this.#at] ?? ''];
