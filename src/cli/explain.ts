@@ -140,8 +140,10 @@ function tunnelLine({ name: tunnel, decision, gets }: TunnelSay): string {
   return `${tunnel}: ${decision}${gets ? ', and gets it' : ''}`;
 }
 
-function fenceLines({ fence, otherFence }: Explanation): string[] {
-  return [...(fence === undefined ? [] : [fence.text]), ...(otherFence === undefined ? [] : [otherFence])];
+/** Without a subject it is the fence of the tunnel. */
+function fenceLines({ name: tunnel, fence, otherFence }: Explanation): string[] {
+  if (otherFence === undefined) return fence === undefined ? [] : [fence.text];
+  return [otherFence, ...(fence === undefined ? [] : [`the fence of tunnel '${tunnel}' ${fence.text}`])];
 }
 
 function filterLines({ asked, found, foundCount, unread }: FilterExplanation): string[] {

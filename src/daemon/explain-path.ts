@@ -37,7 +37,7 @@ export interface Path {
   readonly way: Way;
   /** In the order in which the packet meets them. */
   readonly obstacles: readonly Obstacle[];
-  /** What stops it for certain before it has a way. */
+  /** What stops it for certain, or makes another packet of it, before it has a way. */
   readonly early: Obstacle | undefined;
   /** What changes it and does not matter. */
   readonly notes: readonly string[];
@@ -51,6 +51,9 @@ export function tracePath(question: PathQuestion): Path {
 
 /** Of chains behind our own that keeps sources as they are (`TRANSLATION` in fence-nft.ts). */
 const KEPT_PRIORITY = 90;
+
+/** No link has such a name. */
+const NOWHERE = '/';
 
 class PathTracer {
   readonly #question: PathQuestion;
@@ -78,7 +81,7 @@ class PathTracer {
     // The host's own packets have a way before they are asked about, and may get another one then.
     this.#pass(own ? 'output' : 'prerouting', own ? (this.#way().link ?? '') : '');
     const way = this.#route();
-    const early = this.#obstacles.find(isCertainStop);
+    const early = this.#obstacles.find(({ certain }) => certain);
     let otherFence: Obstacle | undefined;
     if (!this.#stopped && (way.toHost || way.link !== undefined)) {
       const point = this.#pointOf(way);
@@ -92,7 +95,7 @@ class PathTracer {
       obstacles: this.#obstacles,
       early,
       notes: this.#notes,
-      otherFence: otherFence?.verdict,
+      otherFence: (otherFence ?? this.#askNetworks(way))?.verdict,
       filters: this.#filters?.explain(),
     };
   }
@@ -120,12 +123,12 @@ class PathTracer {
         reachesTunnel: false,
       };
     }
-    if (way.refusal === 'reverse-path') {
-      const setting = `net.ipv4.conf.${this.#origin.cameBy}.rp_filter`;
-      this.#stop('a reverse path filter drops it', `${way.text} (${setting}, net.ipv4.conf.all.rp_filter)`);
-    }
     if (way.refusal === 'no-way' && packet.direction === 'in') this.#stop('no way leads on from there', way.text);
-    if (way.refusal === 'source') this.#stop('this host takes no packet from such a source there', way.text);
+    if (way.refusal === 'source') {
+      const filter = reversePathFilter(view, packet, this.#origin.cameBy);
+      if (filter === undefined) this.#stop('this host takes no packet from such a source there', way.text);
+      else this.#stop('a reverse path filter drops it', `${way.text}: another link leads there (${filter})`);
+    }
     return way;
   }
 
@@ -145,6 +148,15 @@ class PathTracer {
     const found = fencesInTheWay(view.fences, this.#packet, point, name);
     if (found !== undefined) this.#obstacles.push(found);
     return found;
+  }
+
+  /** What a network's fence would do with what has no way. */
+  #askNetworks({ link, toHost }: Way): Obstacle | undefined {
+    const { view, name } = this.#question;
+    if (link !== undefined || toHost || this.#origin.own) return undefined;
+    const networks = new Map([...(view.fences ?? [])].filter(([, { kind }]) => kind === 'bridge'));
+    const point = { inputLink: this.#inputLink, outputLink: NOWHERE, toInputLink: false };
+    return fencesInTheWay(networks, this.#packet, point, name);
   }
 
   /** The source is translated last, and our fence judges once more behind it. */
@@ -240,6 +252,14 @@ function forwardingOff(view: HostView, { source: { family } }: AskedPacket, link
   const name = 'ipv6.conf.all.forwarding';
   if (view.sysctl(name) !== '0' || view.sysctl(`ipv6.conf.${link}.force_forwarding`) === '1') return undefined;
   return `${link} (net.${name} = 0): sysctl -w net.${name}=1`;
+}
+
+/** The setting of the filter that drops what has its way back by another link; `undefined` where there is none. */
+function reversePathFilter(view: HostView, { source: { family } }: AskedPacket, link: string): string | undefined {
+  if (family === 6) return undefined;
+  const names = [`ipv4.conf.${link}.rp_filter`, 'ipv4.conf.all.rp_filter'];
+  const set = names.find((name) => Number(view.sysctl(name) ?? 0) > 0);
+  return set && `net.${set} = ${view.sysctl(set)}`;
 }
 
 function samePacket(a: AskedPacket, b: AskedPacket): boolean {

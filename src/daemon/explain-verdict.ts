@@ -1,6 +1,7 @@
 /** What policy, SA and the way through the host together come to: what happens to a packet, and what keeps the policy from being carried out. */
 import { assertNever } from '../base/assert.ts';
 import type { PolicyEntry } from '../policy/database.ts';
+import type { OuterPath } from './explain-outer.ts';
 import type { AskedPacket } from './explain-packet.ts';
 import { isCertainStop, type Path } from './explain-path.ts';
 import type { SaAnswer } from './explain-sa.ts';
@@ -17,6 +18,8 @@ export interface Judging {
   readonly sa: SaAnswer | undefined;
   /** `undefined` where the host cannot be looked at. */
   readonly path: Path | undefined;
+  /** Of the ESP packets that carry it. */
+  readonly outer: OuterPath;
   /** The tunnel whose device it leaves by. */
   readonly carrier: Carrier | undefined;
   readonly fence: FenceExplanation | undefined;
@@ -47,13 +50,14 @@ function withNotes(found: Verdict, { notes }: Path): Verdict {
 function judgePath(found: Verdict, path: Path, judging: Judging): Verdict {
   const { outcome, verdict } = found;
   if (outcome === 'dropped' || outcome === 'not-applied') return found;
-  const certain = path.obstacles.find((obstacle) => obstacle.certain);
+  const obstacles = [...path.obstacles, ...judging.outer.obstacles];
+  const certain = obstacles.find((obstacle) => obstacle.certain);
   if (certain !== undefined) {
     const warnings = [...found.warnings, certain.warning];
     return { outcome: 'not-applied', verdict: `${intentOf(judging)}, but ${certain.verdict}.`, warnings };
   }
-  const unread = path.filters?.unread ?? [];
-  const doubts = path.obstacles.map(({ warning }) => `not sure: ${warning}`);
+  const unread = [...new Set([...(path.filters?.unread ?? []), ...judging.outer.unread])];
+  const doubts = obstacles.map(({ warning }) => `not sure: ${warning}`);
   if (doubts.length === 0 && unread.length === 0) return found;
   const warnings = [
     ...found.warnings,
@@ -62,7 +66,7 @@ function judgePath(found: Verdict, path: Path, judging: Judging): Verdict {
     ...unread.map((what) => `not looked at: ${what}`),
   ];
   const goesOn = `i${verdict.slice(1)}`;
-  const [first] = path.obstacles;
+  const [first] = obstacles;
   const text =
     first === undefined ? `As far as was looked at, ${goesOn}` : `Not sure: ${first.verdict}. If not, ${goesOn}`;
   return { outcome: 'unsure', verdict: text, warnings };
@@ -198,6 +202,9 @@ function judgeDiscarded(judging: Judging): Verdict {
 
 /** None of the tunnel's; what may become of it elsewhere is told. */
 function judgeStranger(why: string, { path, carrier }: Judging): Verdict {
+  if (path?.way.refusal !== undefined) {
+    return { outcome: 'dropped', verdict: `It is dropped: ${why}, and it has no way.`, warnings: [] };
+  }
   const ours = carrier === undefined ? '' : `; tunnel '${carrier.name}' gets it: ${fateIn(carrier)}`;
   const verdict = `It is none of the tunnel's: ${why}, and it is not led into it${ours === '' ? byLink(path) : ours}.`;
   const changes = (path?.obstacles ?? []).map(({ certain, warning }: Obstacle) =>

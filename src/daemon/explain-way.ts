@@ -69,10 +69,7 @@ export function explainWay(
   const answer = routing.routeTo(query);
   const refusal = answer === undefined ? routing.refusalOf(query) : undefined;
   const toHost = answer?.local === true;
-  const rule =
-    toHost || refusal === 'reverse-path' || refusal === 'source'
-      ? undefined
-      : decidingRule(routing, query, origin, answer);
+  const rule = toHost || refusal === 'source' ? undefined : decidingRule(routing, query, origin, answer);
   const link = answer === undefined || toHost ? undefined : linkName(routing, answer.linkIndex);
   const gateway = answer?.gateway && formatAddress(answer.gateway);
   return {
@@ -99,8 +96,6 @@ function wayText(
   switch (refusal) {
     case 'no-way':
       return `${enters}there is no way to ${formatAddress(destination)}, or a route forbids it`;
-    case 'reverse-path':
-      return `in by ${cameBy}, whose reverse path filter drops it: to ${formatAddress(source)} another link leads`;
     case 'source':
       return `in by ${cameBy}, by which nothing may come from ${formatAddress(source)}`;
     case undefined:

@@ -14,6 +14,7 @@ import type { TunnelFence } from '../tun/fence.ts';
 import type { ForeignTables } from '../tun/foreign-tables.ts';
 import { asPrinted } from './as-printed.ts';
 import { explainFence } from './explain-fence.ts';
+import { NO_OUTER, type OuterPath, traceOuter } from './explain-outer.ts';
 import { type AskedPacket, readPacketQuestion } from './explain-packet.ts';
 import { type Path, tracePath } from './explain-path.ts';
 import { explainSa, type SaAnswer } from './explain-sa.ts';
@@ -34,21 +35,24 @@ export interface ExplainFacts {
   readonly running: { readonly tunnel: Tunnel; readonly device: string; readonly now: number } | undefined;
   /** The tunnel's network namespace; `undefined` where it cannot be looked at. */
   readonly view: HostView | undefined;
+  /** The one that the daemon's sockets are in. */
+  readonly outerView: HostView | undefined;
   /** As it stands around the tunnel, if one does. */
   readonly fence: TunnelFence | undefined;
   /** Tunnels that run in the same network namespace, this one included. */
   readonly tunnels: readonly HostTunnel[];
 }
 
-/**
- * @param foreign tables of other programs, as they stand in the tunnel's network namespace
- * @throws ControlError when the question is not one about a packet
- */
-export function explainPacket(
-  facts: ExplainFacts,
-  foreign: ForeignTables | undefined,
-  question: ExplainQuestion,
-): Explanation {
+/** Tables of other programs. */
+export interface Foreign {
+  /** In the tunnel's network namespace. */
+  readonly inner: ForeignTables | undefined;
+  /** In that of the daemon's sockets. */
+  readonly outer: ForeignTables | undefined;
+}
+
+/** @throws ControlError when the question is not one about a packet */
+export function explainPacket(facts: ExplainFacts, foreign: Foreign, question: ExplainQuestion): Explanation {
   const { document, running } = facts;
   const packet = readPacketQuestion(question);
   const { direction, flow } = packet;
@@ -57,11 +61,12 @@ export function explainPacket(
   const { decides } = explained;
   const protects = decides?.action === 'protect';
   const sa = running !== undefined && protects ? explainSa(running.now, running.tunnel, decides, packet) : undefined;
-  const path = facts.view && traceWay(facts, facts.view, foreign, packet, decides, sa);
+  const path = facts.view && traceWay(facts, facts.view, foreign.inner, packet, decides, sa);
+  const outer = traceEsp(facts, foreign.outer, packet, sa);
   const { says, carrier } = askTunnels(facts, packet, path);
   const fence = facts.fence && explainFence(facts.fence, packet);
   const device = running?.device;
-  const judged = judge({ name: document.name, packet, decides, sa, path, carrier, fence, device });
+  const judged = judge({ name: document.name, packet, decides, sa, path, outer, carrier, fence, device });
   return {
     name: document.name,
     active: running !== undefined,
@@ -105,6 +110,18 @@ function traceWay(
       return entry.action !== 'protect' || explainSa(running.now, running.tunnel, entry, other).fate === sa?.fate;
     },
   });
+}
+
+/** Of the CHILD SA that carries it. */
+function traceEsp(
+  { document: { name }, running, outerView: view, fence }: ExplainFacts,
+  foreign: ForeignTables | undefined,
+  { direction }: AskedPacket,
+  sa: SaAnswer | undefined,
+): OuterPath {
+  const child = sa?.carries && running?.tunnel.children.get(sa.carries.id);
+  if (direction === 'in' || child === undefined || view === undefined) return NO_OUTER;
+  return traceOuter({ view, foreign, name, fence }, child.path);
 }
 
 function askTunnels(

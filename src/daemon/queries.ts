@@ -72,8 +72,11 @@ export class Queries {
   /** How a packet fares: by the document that runs, or by the one that the next start uses. */
   async explain(question: ExplainQuestion): Promise<Explanation> {
     readPacketQuestion(question);
-    const foreign = await this.#runner.viewOf(this.#documentOf(question.name))?.foreignTables?.();
-    return explainPacket(this.#runner.explainFacts(this.#documentOf(question.name)), foreign, question);
+    const { netns } = this.#documentOf(question.name).device;
+    const outer = await this.#runner.view()?.foreignTables?.();
+    const inner = netns === undefined ? outer : await this.#runner.view(netns)?.foreignTables?.();
+    // Nothing of the tunnel is older than what was read of others.
+    return explainPacket(this.#runner.explainFacts(this.#documentOf(question.name)), { inner, outer }, question);
   }
 
   /** The one that runs, or that the next start uses. */

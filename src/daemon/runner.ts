@@ -219,9 +219,9 @@ export class Runner {
     return [...this.host.degraded(name), ...this.standing.degraded(name)];
   }
 
-  /** The network namespace of a document, as far as it can be looked at. */
-  viewOf({ device }: SectunnelDocument): HostView | undefined {
-    return this.#options.platform.view?.(device.netns);
+  /** A network namespace, as far as it can be looked at. @param netns left out: that of the daemon's sockets */
+  view(netns?: string): HostView | undefined {
+    return this.#options.platform.view?.(netns);
   }
 
   /** What `explain` looks at: the tunnel of a document, if it runs, and what stands around it. */
@@ -229,14 +229,14 @@ export class Runner {
     const { name } = document;
     const own = this.#hostTunnel(name);
     const running = own && { tunnel: own.tunnel, device: own.device, now: this.host.now() };
-    const view = this.viewOf(document);
+    const view = this.view(document.device.netns);
     const steering = this.#running.get(name)?.steering ?? this.standing.steeringOf(document);
     const around = own?.device ?? document.device.name;
     const fence = view?.fences === undefined || steering === undefined ? undefined : tunnelFence(steering, around);
     const { netns } = document.device;
     const neighbours = [...this.#running.values()].filter((other) => other.document.device.netns === netns);
     const tunnels = neighbours.flatMap((other) => this.#hostTunnel(other.document.name) ?? []);
-    return { document, running, view, fence, tunnels };
+    return { document, running, view, outerView: this.view(), fence, tunnels };
   }
 
   #hostTunnel(name: string): HostTunnel | undefined {

@@ -32,8 +32,8 @@ import { NEEDS_NET_ADMIN } from './tun-errors.ts';
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
 /**
- * How the kernel says that a packet has no way. EINVAL and EACCES: IPv4 routes of the types blackhole and prohibit; EXDEV:
- * the reverse path filter.
+ * How the kernel says that a packet has no way. EINVAL and EACCES: IPv4 routes of the types blackhole and prohibit; EXDEV,
+ * and EINVAL since Linux 6.14: the reverse path filter.
  */
 const NO_WAY: readonly number[] = [ERRNO.ENETUNREACH, ERRNO.EHOSTUNREACH, ERRNO.EINVAL, ERRNO.EACCES, ERRNO.EXDEV];
 
@@ -186,9 +186,9 @@ export class LinuxHostNetwork implements HostNetwork {
       return undefined;
     } catch (error) {
       if (!(error instanceof SystemError) || !NO_WAY.includes(error.errno)) throw error;
-      if (error.errno === ERRNO.EXDEV) return 'reverse-path';
-      // Of a packet that comes in; without a link it is how a blackhole is reported.
-      return error.errno === ERRNO.EINVAL && query.inputLinkIndex !== undefined ? 'source' : 'no-way';
+      // Without a link that the packet comes by EINVAL is how a blackhole is reported.
+      const isOfSource = error.errno === ERRNO.EXDEV || error.errno === ERRNO.EINVAL;
+      return isOfSource && query.inputLinkIndex !== undefined ? 'source' : 'no-way';
     }
   }
 

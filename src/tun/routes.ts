@@ -136,10 +136,10 @@ export interface RouteAnswer {
 }
 
 /**
- * `reverse-path`: what comes from there would have to come by another link, and the link's filter is strict; `no-way`: no
- * route, one that forbids it, or this host does not forward; `source`: no packet with such a source may come by the link.
+ * `no-way`: there is no route, or one forbids it, or this host does not forward; `source`: no packet with such a source may
+ * come by that link, which a reverse path filter may say.
  */
-export type RouteRefusal = 'reverse-path' | 'no-way' | 'source';
+export type RouteRefusal = 'no-way' | 'source';
 
 export interface RouteFilter {
   readonly family?: IpFamily;

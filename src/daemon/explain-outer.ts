@@ -1,0 +1,54 @@
+/** The way of the ESP packet that carries an explained one, from this host to the peer. */
+import { NO_PORT } from '../base/address.ts';
+import type { Path as PeerPath } from '../ike/events.ts';
+import { PORT_HIDDEN } from '../policy/flow.ts';
+import { makeFlow } from '../policy/flow-values.ts';
+import { Protocol } from '../policy/protocols.ts';
+import type { AskedPacket } from './explain-packet.ts';
+import { type PathQuestion, tracePath } from './explain-path.ts';
+import type { Obstacle } from './obstacle.ts';
+
+export interface OuterPath {
+  readonly obstacles: readonly Obstacle[];
+  /** What was not looked at. */
+  readonly unread: readonly string[];
+}
+
+export const NO_OUTER: OuterPath = { obstacles: [], unread: [] };
+
+/** What stops the ESP packets of an SA on this host. @param question of where the daemon's sockets are */
+export function traceOuter(
+  question: Pick<PathQuestion, 'view' | 'foreign' | 'name' | 'fence'>,
+  path: PeerPath,
+): OuterPath {
+  // That its addresses are translated is what NAT traversal is for.
+  const isTreatedAlike = (): boolean => true;
+  const traced = tracePath({ ...question, packet: espPacket(path), isTreatedAlike, device: undefined, cameOut: false });
+  const { way, filters } = traced;
+  const noWay: Obstacle = { effect: 'stop', certain: true, verdict: 'it has no way', warning: way.text };
+  const obstacles = [...(way.refusal === 'no-way' ? [noWay] : []), ...traced.obstacles];
+  return { obstacles: obstacles.map(ofOuter), unread: filters?.unread ?? [] };
+}
+
+function ofOuter({ effect, certain, verdict, warning }: Obstacle): Obstacle {
+  const clause = `its ESP packet ${certain ? 'does' : 'may'} not get out: `;
+  return { effect, certain, verdict: clause + verdict, warning: clause + warning };
+}
+
+/** In UDP where its SA has ports (RFC 3948). */
+function espPacket({ local, remote }: PeerPath): AskedPacket {
+  const isInUdp = local.port !== NO_PORT;
+  const protocol = isInUdp ? Protocol.udp : Protocol.esp;
+  const [source, destination] = [local.address, remote.address];
+  const [sourcePort, destinationPort] = isInUdp ? [local.port, remote.port] : [PORT_HIDDEN, PORT_HIDDEN];
+  return {
+    direction: 'out',
+    source,
+    destination,
+    protocol,
+    sourcePort: isInUdp ? sourcePort : undefined,
+    destinationPort: isInUdp ? destinationPort : undefined,
+    flow: makeFlow({ source, destination, protocol, sourcePort, destinationPort }),
+    assumed: [],
+  };
+}
