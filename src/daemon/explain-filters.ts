@@ -87,6 +87,7 @@ interface HookLinks {
   readonly inputLink: string;
   readonly outputLink: string;
   readonly mark: number | undefined;
+  readonly redirected: boolean | undefined;
   readonly toHost: boolean;
 }
 

@@ -65,6 +65,8 @@ class PathTracer {
   #packet: AskedPacket;
   /** That it is routed by. */
   #mark: number;
+  /** Whether its destination was replaced; `undefined` when that may be. */
+  #redirected: boolean | undefined = false;
   #stopped = false;
 
   constructor(question: PathQuestion) {
@@ -123,6 +125,10 @@ class PathTracer {
         reachesTunnel: false,
       };
     }
+    for (const rule of way.doubtful) {
+      const verdict = 'a rule that asks for what is not known here may lead it another way';
+      this.#obstacles.push({ effect: 'lead', certain: false, verdict, warning: `${verdict}: ${rule}` });
+    }
     if (way.refusal === 'no-way' && packet.direction === 'in') this.#stop('no way leads on from there', way.text);
     if (way.refusal === 'source') {
       const filter = reversePathFilter(view, packet, this.#origin.cameBy);
@@ -176,7 +182,7 @@ class PathTracer {
   #pass(hook: Hook, outputLink: string, asks?: (base: BaseChain) => boolean): void {
     if (this.#filters === undefined || this.#stopped) return;
     const toHost = isOfHost(this.#question.view.routing, this.#packet.destination);
-    const links = { inputLink: this.#inputLink, outputLink, mark: this.#mark, toHost };
+    const links = { inputLink: this.#inputLink, outputLink, mark: this.#mark, redirected: this.#redirected, toHost };
     const passage = this.#filters.pass({ hook, ...(asks && { asks }) }, hookPacket(this.#packet, links));
     for (const finding of passage.findings) this.#found(hook, finding, outputLink);
     this.#stopped ||= passage.stopped;
@@ -192,6 +198,7 @@ class PathTracer {
       this.#obstacles.push(obstacle);
       return;
     }
+    if (finding.effect === 'destination') this.#redirected = finding.certain || undefined;
     const changed = this.#readdressed(finding, outputLink);
     if (changed?.every((packet) => samePacket(packet, this.#packet)) === true) return;
     // What came out of the tunnel has been judged there already.

@@ -101,25 +101,15 @@ function judgePolicy(judging: Judging): Verdict {
 }
 
 function judgeProtected(judging: Judging): Verdict {
-  const { name, decides, sa, path, fence } = judging;
-  if (sa === undefined) {
-    const warnings = [
-      `tunnel ${name} is not active: nothing protects this packet now; 'sectunnel start ${name}' starts it`,
-    ];
-    const dropped = fence?.action === 'guard' ? ': the fence, which stands until it is, drops it' : '';
-    return {
-      outcome: 'not-applied',
-      verdict: `The policy protects it, but the tunnel is not active${dropped}.`,
-      warnings,
-    };
-  }
+  const { decides, sa, path, carrier } = judging;
+  if (sa === undefined) return judgeInactive(judging);
   if (path !== undefined && !path.way.reachesTunnel) {
     const { early } = path;
     if (early !== undefined) {
       const verdict = `The policy protects it, but ${early.verdict}.`;
       return { outcome: 'not-applied', verdict, warnings: [early.warning] };
     }
-    if (decides?.level === 'use' && sa.fate !== 'carried') {
+    if (decides?.level === 'use' && sa.fate !== 'carried' && carrier === undefined) {
       const verdict = `It is sent in the clear while there is no SA: level='use'${byLink(path)}.`;
       return { outcome: 'bypassed', verdict, warnings: [] };
     }
@@ -135,6 +125,16 @@ function judgeProtected(judging: Judging): Verdict {
     default:
       return assertNever(sa.fate, 'fate');
   }
+}
+
+function judgeInactive({ name, fence, carrier }: Judging): Verdict {
+  const warnings = [
+    `tunnel ${name} is not active: nothing protects this packet now; 'sectunnel start ${name}' starts it`,
+  ];
+  const dropped = fence?.action === 'guard' ? ': the fence, which stands until it is, drops it' : '';
+  const other = carrier === undefined ? '' : `; tunnel '${carrier.name}' gets it: ${fateIn(carrier)}`;
+  const verdict = `The policy protects it, but the tunnel is not active${dropped === '' ? other : dropped}.`;
+  return { outcome: 'not-applied', verdict, warnings };
 }
 
 /** What is to be protected takes another way than the tunnel's. */
@@ -172,13 +172,17 @@ function fateIn({ sa }: Carrier): string {
   }
 }
 
-function judgeBypassed({ path, device }: Judging): Verdict {
+function judgeBypassed({ name, path, device, carrier }: Judging): Verdict {
   if (path?.way.reachesTunnel === true) {
     const warnings = [
       `the policy lets it pass in the clear, but its route leads into ${device}, which sends nothing in the clear: it is dropped (counted as bypass-in-tunnel); give it a route of its own`,
     ];
     const verdict = 'The policy bypasses it, but it is led into the tunnel and dropped.';
     return { outcome: 'not-applied', verdict, warnings };
+  }
+  if (carrier !== undefined && carrier.name !== name) {
+    const verdict = `The policy lets it pass in the clear, but tunnel '${carrier.name}' gets it: ${fateIn(carrier)}.`;
+    return { outcome: 'not-applied', verdict, warnings: [] };
   }
   return { outcome: 'bypassed', verdict: `It is sent in the clear, as the policy says${byLink(path)}.`, warnings: [] };
 }

@@ -37,6 +37,8 @@ export interface Way extends WayExplanation {
   readonly refusal: RouteRefusal | undefined;
   /** The rule is another program's. */
   readonly foreign: boolean;
+  /** Rules before it that have another way, and may be for the packet: they ask for what is not known of it. */
+  readonly doubtful: readonly string[];
 }
 
 /**
@@ -69,7 +71,8 @@ export function explainWay(
   const answer = routing.routeTo(query);
   const refusal = answer === undefined ? routing.refusalOf(query) : undefined;
   const toHost = answer?.local === true;
-  const rule = toHost || refusal === 'source' ? undefined : decidingRule(routing, query, origin, answer);
+  const decided = toHost || refusal === 'source' ? undefined : decidingRule(routing, query, origin, answer);
+  const rule = decided?.rule;
   const link = answer === undefined || toHost ? undefined : linkName(routing, answer.linkIndex);
   const gateway = answer?.gateway && formatAddress(answer.gateway);
   return {
@@ -82,6 +85,7 @@ export function explainWay(
     toHost,
     refusal,
     foreign: rule !== undefined && rule.protocol !== OWN_PROTOCOL && rule.protocol !== KERNEL_PROTOCOL,
+    doubtful: (decided?.doubtful ?? []).map((other) => formatSeenRule(other, protocolName)),
   };
 }
 
@@ -124,39 +128,67 @@ function queryOf(
   return { destination, source: known ? source : undefined, ipProtocol: protocol, ...ports, inputLinkIndex, mark };
 }
 
-/** The rule whose table had the route. Of one that asks for what is not known here it is taken that it fits. */
+interface Decided {
+  readonly rule: SeenRule | undefined;
+  readonly doubtful: readonly SeenRule[];
+}
+
+/** The rule whose table had the route. */
 function decidingRule(
   routing: Routing,
   query: RouteQuery,
   { cameBy }: Origin,
   answer: RouteAnswer | undefined,
-): SeenRule | undefined {
+): Decided {
   const rules = routing.seenRules(query.destination.family);
+  const maybe: SeenRule[] = [];
+  const decided = (rule: SeenRule | undefined): Decided => ({
+    rule,
+    doubtful: maybe.filter((other) => other !== rule && hasAnotherWay(routing, other, query, answer)),
+  });
   let from = 0;
   for (const rule of rules) {
     if (rule.priority < from) continue;
     const fit = seenRuleFits(rule, query, cameBy);
     if (fit === 'no') continue;
+    if (fit === 'maybe') {
+      maybe.push(rule);
+      continue;
+    }
     const { action } = rule;
     switch (action.type) {
       case 'goto':
-        if (fit === 'yes' && rules.some(({ priority }) => priority === action.priority)) from = action.priority;
+        if (rules.some(({ priority }) => priority === action.priority)) from = action.priority;
         break;
       case 'nop':
         break;
       case 'unreachable':
       case 'blackhole':
       case 'prohibit':
-        if (answer === undefined && fit === 'yes') return rule;
+        if (answer === undefined) return decided(rule);
         break;
       case 'table':
-        if (leadsThere(routing, rule, action.table, query, answer)) return rule;
+        if (leadsThere(routing, rule, action.table, query, answer)) return decided(rule);
         break;
       default:
         assertNever(action, 'rule action');
     }
   }
-  return undefined;
+  // One that the kernel knew to fit.
+  return decided(maybe.find(({ action }) => action.type === 'table' && action.table === answer?.table));
+}
+
+/** Whether packets would go otherwise if it were for them. */
+function hasAnotherWay(
+  routing: Routing,
+  { action }: SeenRule,
+  { destination }: RouteQuery,
+  answer: RouteAnswer | undefined,
+): boolean {
+  if (action.type === 'nop') return false;
+  if (action.type !== 'table') return answer !== undefined;
+  const best = bestRoute(routing, action.table, destination);
+  return best !== undefined && best.type !== 'throw' && (answer === undefined || action.table !== answer.table);
 }
 
 /** Whether the best route of a table gives the answer, or forbids the packet. */

@@ -32,7 +32,9 @@ export interface ExplainFacts {
   /** The document that runs, or that the next start uses. */
   readonly document: SectunnelDocument;
   /** While it is active. */
-  readonly running: { readonly tunnel: Tunnel; readonly device: string; readonly now: number } | undefined;
+  readonly running: { readonly tunnel: Tunnel; readonly device: string } | undefined;
+  /** By the engine's clock. */
+  readonly now: number;
   /** The tunnel's network namespace; `undefined` where it cannot be looked at. */
   readonly view: HostView | undefined;
   /** The one that the daemon's sockets are in. */
@@ -53,14 +55,14 @@ export interface Foreign {
 
 /** @throws ControlError when the question is not one about a packet */
 export function explainPacket(facts: ExplainFacts, foreign: Foreign, question: ExplainQuestion): Explanation {
-  const { document, running } = facts;
+  const { document, running, now } = facts;
   const packet = readPacketQuestion(question);
   const { direction, flow } = packet;
   const entries = orderedEntries(document, direction);
   const explained = explainFlow({ direction, entries }, flow, MAX_LISTED);
   const { decides } = explained;
   const protects = decides?.action === 'protect';
-  const sa = running !== undefined && protects ? explainSa(running.now, running.tunnel, decides, packet) : undefined;
+  const sa = running !== undefined && protects ? explainSa(now, running.tunnel, decides, packet) : undefined;
   const path = facts.view && traceWay(facts, facts.view, foreign.inner, packet, decides, sa);
   const outer = traceEsp(facts, foreign.outer, packet, sa);
   const { says, carrier } = askTunnels(facts, packet, path);
@@ -87,7 +89,7 @@ export function explainPacket(facts: ExplainFacts, foreign: Foreign, question: E
 }
 
 function traceWay(
-  { document: { name }, running, fence }: ExplainFacts,
+  { document: { name }, running, now, fence }: ExplainFacts,
   view: HostView,
   foreign: ForeignTables | undefined,
   packet: AskedPacket,
@@ -107,7 +109,7 @@ function traceWay(
       if (running === undefined) return false;
       const entry = explainFlow({ direction, entries: running.tunnel.policy }, other.flow, 0).decides;
       if (entry === undefined || entry.action !== decides?.action) return false;
-      return entry.action !== 'protect' || explainSa(running.now, running.tunnel, entry, other).fate === sa?.fate;
+      return entry.action !== 'protect' || explainSa(now, running.tunnel, entry, other).fate === sa?.fate;
     },
   });
 }
@@ -124,14 +126,10 @@ function traceEsp(
   return traceOuter({ view, foreign, name, fence }, child.path);
 }
 
-function askTunnels(
-  { view, tunnels, running }: ExplainFacts,
-  packet: AskedPacket,
-  path: Path | undefined,
-): TunnelsAnswer {
-  if (view === undefined || running === undefined) return { says: [], carrier: undefined };
+function askTunnels({ view, tunnels, now }: ExplainFacts, packet: AskedPacket, path: Path | undefined): TunnelsAnswer {
+  if (view === undefined) return { says: [], carrier: undefined };
   const rules = view.routing.rules(packet.source.family);
-  return explainTunnels(running.now, tunnels, rules, packet, path?.way.link);
+  return explainTunnels(now, tunnels, rules, packet, path?.way.link);
 }
 
 function describeWay({ text, link, gateway, table, rule, reachesTunnel }: Way): WayExplanation {

@@ -228,7 +228,7 @@ export class Runner {
   explainFacts(document: SectunnelDocument): ExplainFacts {
     const { name } = document;
     const own = this.#hostTunnel(name);
-    const running = own && { tunnel: own.tunnel, device: own.device, now: this.host.now() };
+    const running = own && { tunnel: own.tunnel, device: own.device };
     const view = this.view(document.device.netns);
     const steering = this.#running.get(name)?.steering ?? this.standing.steeringOf(document);
     const around = own?.device ?? document.device.name;
@@ -236,7 +236,7 @@ export class Runner {
     const { netns } = document.device;
     const neighbours = [...this.#running.values()].filter((other) => other.document.device.netns === netns);
     const tunnels = neighbours.flatMap((other) => this.#hostTunnel(other.document.name) ?? []);
-    return { document, running, view, outerView: this.view(), fence, tunnels };
+    return { document, running, now: this.host.now(), view, outerView: this.view(), fence, tunnels };
   }
 
   #hostTunnel(name: string): HostTunnel | undefined {

@@ -1,5 +1,5 @@
 /** A table of nftables, read from the text that `nft list table` prints. Pure. */
-import { elementsOf, isOpen, unquoted, wordsOf } from './words.ts';
+import { elementsOf, openedIn, unquoted, wordsOf } from './words.ts';
 
 export type Hook = 'prerouting' | 'input' | 'forward' | 'output' | 'postrouting';
 
@@ -25,13 +25,15 @@ export interface Table {
   readonly title: string;
   readonly family: 'ip' | 'ip6' | 'inet';
   readonly chains: ReadonlyMap<string, Chain>;
-  /** Elements of sets and maps, as printed. */
+  /** Elements of sets and maps, as printed; those with more than `MAX_ELEMENTS` are left out. */
   readonly sets: ReadonlyMap<string, readonly string[]>;
 }
 
 /** Families whose packets are those of IP, when they are routed. */
 const FAMILIES = ['ip', 'ip6', 'inet'] as const;
 const HOOKS: readonly string[] = ['prerouting', 'input', 'forward', 'output', 'postrouting'];
+/** BOUNDED: elements that a packet is held against. */
+const MAX_ELEMENTS = 20_000;
 /** NF_IP_PRI_* of linux/netfilter_ipv4.h, by nft's names. */
 const PRIORITIES: Readonly<Record<string, number>> = {
   raw: -300,
@@ -64,7 +66,10 @@ export function parseTable(text: string): Table | undefined {
     const body: string[] = [];
     for (at++; at < lines.length && lines[at] !== '}'; at++) body.push(lines[at]!);
     if (kind === 'chain') chains.set(name, readChain(name, body));
-    else if (kind === 'set' || kind === 'map') sets.set(name, readElements(body));
+    else if (kind === 'set' || kind === 'map') {
+      const elements = readElements(body);
+      if (elements.length <= MAX_ELEMENTS) sets.set(name, elements);
+    }
   }
   return { ...title, chains, sets };
 }
@@ -72,15 +77,19 @@ export function parseTable(text: string): Table | undefined {
 /** Lines without their margins; elements that are printed on several are on one. */
 function joined(text: string): string[] {
   const lines: string[] = [];
-  let open = '';
+  let parts: string[] = [];
+  let depth = 0;
   for (const raw of text.split('\n')) {
     const line = raw.trim();
     if (line === '' || line.startsWith('#')) continue;
-    open = open === '' ? line : `${open} ${line}`;
     // A block's own bracket stays open at the end of its line.
-    if (isOpen(open) && !(open === line && line.endsWith('{'))) continue;
-    lines.push(open);
-    open = '';
+    const opened = parts.length === 0 && line.endsWith('{') ? 0 : openedIn(line);
+    parts.push(line);
+    depth += opened;
+    if (depth > 0) continue;
+    lines.push(parts.join(' '));
+    parts = [];
+    depth = 0;
   }
   return lines;
 }
@@ -112,7 +121,7 @@ function readElements(body: readonly string[]): string[] {
   return line === undefined ? [] : elementsOf(line.slice('elements = '.length));
 }
 
-/** The set of that name; `undefined` when it is not there. @param word `@blocked` */
+/** The set of that name; `undefined` when it is not known. @param word `@blocked` */
 export function namedSet({ sets }: Table, word: string): readonly string[] | undefined {
   return sets.get(unquoted(word.slice(1)));
 }

@@ -11,7 +11,7 @@ import { elementsOf, unquoted } from './words.ts';
 export type Fit = 'yes' | 'no' | 'maybe';
 
 /** Whether a value of nft's is that of the packet. */
-type Test = (value: string) => Fit;
+export type Test = (value: string) => Fit;
 
 /** What is asked for by these words; `undefined` when they are not known here. */
 export function testOf(words: string, packet: HookPacket): Test | undefined {
@@ -34,6 +34,8 @@ const TESTS: Readonly<Record<string, (packet: HookPacket) => Test>> = {
   'meta nfproto': ({ source }) => wordTest(`ipv${source.family}`, ['ipv4', 'ipv6']),
   'meta mark': ({ mark }) => numberTest(mark),
   'ct state': () => wordTest('new', ['new', 'established', 'related', 'invalid', 'untracked']),
+  'ct status': ({ redirected }) => statusTest(redirected),
+  'ct direction': () => wordTest('original', ['original', 'reply']),
   'fib daddr type': ({ toHost }) => (toHost ? wordTest('local', ['local', 'unicast']) : notLocal),
   'tcp sport': (packet) => portTest(packet, packet.sourcePort, Protocol.tcp),
   'tcp dport': (packet) => portTest(packet, packet.destinationPort, Protocol.tcp),
@@ -52,20 +54,18 @@ const TESTS: Readonly<Record<string, (packet: HookPacket) => Test>> = {
 /** Of a header that the packet does not have: then the rule does not fit, also where it asks for the contrary. */
 const never: Test = () => 'no';
 
-/**
- * @param value one, several between commas, `{ … }`, or `@name`
- * @param negated `!=` stands before it
- */
-export function fits(test: Test, value: string, negated: boolean, table: Table): Fit {
+/** @param values of which it has to be one @param negated `!=` stands before them */
+export function fits(test: Test, values: readonly string[], negated: boolean): Fit {
   if (test === never) return 'no';
-  const values = valuesOf(value, table);
-  if (values === undefined) return 'maybe';
   const found = anyOf(values.map(test));
   return negated ? opposite(found) : found;
 }
 
-/** `undefined` for a set that is not in the listing. */
-function valuesOf(value: string, table: Table): readonly string[] | undefined {
+/**
+ * @param value one, several between commas, `{ … }`, or `@name`
+ * @returns `undefined` for a set that is not in the listing
+ */
+export function valuesOf(value: string, table: Table): readonly string[] | undefined {
   if (value.startsWith('{')) return elementsOf(value).map((element) => splitElement(element).key);
   if (value.startsWith('@')) return namedSet(table, value)?.map((element) => splitElement(element).key);
   return value.startsWith('"') ? [value] : value.split(',');
@@ -121,6 +121,15 @@ function protocolTest({ protocol }: HookPacket): Test {
 
 function wordTest(word: string, all: readonly string[]): Test {
   return (value) => (value === word ? 'yes' : all.includes(value) ? 'no' : 'maybe');
+}
+
+/** Of a connection that is new, and was redirected or not. What else it may be comes later. */
+function statusTest(redirected: boolean | undefined): Test {
+  return (value) => {
+    if (value !== 'dnat')
+      return ['assured', 'confirmed', 'seen-reply', 'dying', 'expected'].includes(value) ? 'no' : 'maybe';
+    return redirected === undefined ? 'maybe' : known(redirected);
+  };
 }
 
 /** An address that is not the host's may be one host's, or all hosts' of a network. */

@@ -17,6 +17,8 @@ export interface HookPacket {
   readonly outputLink: string;
   /** `undefined` when a rule may have set it. */
   readonly mark: number | undefined;
+  /** Whether its destination was replaced before; `undefined` when a rule may have. */
+  readonly redirected: boolean | undefined;
   /** Whether the destination is an address of this host. */
   readonly toHost: boolean;
 }

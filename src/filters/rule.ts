@@ -1,7 +1,7 @@
 /** One rule of nftables, as printed: whether it is for a packet, and what it does with it then. */
 import { type IpAddress, parseAddress } from '../base/address.ts';
 import { splitElement, type Table } from './listing.ts';
-import { type Fit, fits, testOf } from './match.ts';
+import { type Fit, fits, type Test, testOf, valuesOf } from './match.ts';
 import type { HookPacket } from './packet.ts';
 import { elementsOf, unquoted, wordsOf } from './words.ts';
 
@@ -20,9 +20,14 @@ export interface Done {
   readonly action: Action;
 }
 
+/** How many elements of sets and maps may still be looked at. */
+export interface Budget {
+  left: number;
+}
+
 /** What is done with the packet; empty when the rule is not for it, or only counts or logs. */
-export function doneBy(rule: string, packet: HookPacket, table: Table): readonly Done[] {
-  return new RuleReader(wordsOf(rule), packet, table).read();
+export function doneBy(rule: string, packet: HookPacket, table: Table, budget: Budget): readonly Done[] {
+  return new RuleReader(wordsOf(rule), packet, table, budget).read();
 }
 
 /** Words that take a number of others with them, and decide nothing. */
@@ -43,16 +48,18 @@ class RuleReader {
   readonly #words: readonly string[];
   readonly #packet: HookPacket;
   readonly #table: Table;
+  readonly #budget: Budget;
   readonly #done: Done[] = [];
   #at = 0;
   #fit: Exclude<Fit, 'no'> = 'yes';
   /** A part is not understood: what follows may belong to it, and nothing that follows excludes the packet. */
   #lost = false;
 
-  constructor(words: readonly string[], packet: HookPacket, table: Table) {
+  constructor(words: readonly string[], packet: HookPacket, table: Table, budget: Budget) {
     this.#words = words;
     this.#packet = packet;
     this.#table = table;
+    this.#budget = budget;
   }
 
   read(): readonly Done[] {
@@ -218,11 +225,18 @@ class RuleReader {
     const value = this.#words[this.#at];
     this.#take(1);
     if (value === undefined || test === undefined) return 'maybe';
-    return fits(test, value, operator === '!=', this.#table);
+    const values = valuesOf(value, this.#table);
+    if (values === undefined || !this.#spend(values.length)) return 'maybe';
+    return fits(test, values, operator === '!=');
+  }
+
+  #spend(elements: number): boolean {
+    this.#budget.left -= elements;
+    return this.#budget.left >= 0;
   }
 
   /** `meta mark & 0xff == 0x1` */
-  #masked(test: ReturnType<typeof testOf>, operator: string): Fit {
+  #masked(test: Test | undefined, operator: string): Fit {
     const [, mask, comparison, value] = this.#words.slice(this.#at, this.#at + 4);
     const bits = numberOf(mask);
     const wanted = numberOf(value);
@@ -242,10 +256,10 @@ class RuleReader {
   }
 
   /** `vmap { established : accept, invalid : drop }`. Keys do not overlap. */
-  #verdictMap(test: ReturnType<typeof testOf>): Fit {
+  #verdictMap(test: Test | undefined): Fit {
     const map = this.#words[this.#at + 1] ?? '';
     const elements = map.startsWith('{') ? elementsOf(map) : this.#table.sets.get(unquoted(map.slice(1)));
-    if (test === undefined || elements === undefined) {
+    if (test === undefined || elements === undefined || !this.#spend(elements.length)) {
       this.#everyVerdict(map);
       return 'maybe';
     }
@@ -253,7 +267,7 @@ class RuleReader {
     const before = this.#fit;
     for (const element of elements) {
       const { key, data = '' } = splitElement(element);
-      const fit = fits(test, key, false, this.#table);
+      const fit = fits(test, [key], false);
       if (fit === 'no') continue;
       this.#fit = fit === 'yes' ? before : 'maybe';
       this.#verdict(data);
@@ -268,6 +282,7 @@ class RuleReader {
     this.#take(2);
     const elements = map.startsWith('{') ? elementsOf(map) : (this.#table.sets.get(unquoted(map.slice(1))) ?? []);
     this.#fit = 'maybe';
+    if (!this.#spend(elements.length)) return true;
     for (const verdict of new Set(elements.map((element) => splitElement(element).data ?? ''))) this.#verdict(verdict);
     return true;
   }

@@ -1,11 +1,11 @@
 /**
  * What chains of nftables do with a packet at a hook, as far as their rules are understood. A rule that is not may fit: what
- * it would do is told as uncertain, and the packet is followed as if it went on. BOUNDED: `MAX_RULES` rules.
+ * it would do is told as uncertain, and the packet is followed as if it went on. BOUNDED: by `MAX_WORK`.
  */
 import type { IpAddress } from '../base/address.ts';
 import type { BaseChain, Chain, Hook, Table } from './listing.ts';
 import type { HookPacket } from './packet.ts';
-import { type Action, doneBy } from './rule.ts';
+import { type Action, type Budget, doneBy } from './rule.ts';
 
 /** What is done to a packet on its way. */
 export interface Finding {
@@ -45,8 +45,10 @@ export interface HookQuestion {
   readonly asks?: (base: BaseChain) => boolean;
 }
 
-/** Rules that are looked at for a packet at a hook. */
-const MAX_RULES = 20_000;
+/** Rules, and elements of their sets, that are looked at for a packet at a hook. */
+const MAX_WORK = 100_000;
+/** In the place of a rule. */
+const UNSEEN = 'a rule that is not looked at';
 /** The kernel's own (NFT_JUMP_STACK_SIZE). */
 const MAX_DEPTH = 16;
 /** Findings that are told. */
@@ -88,9 +90,10 @@ class Walk {
   routeMark: number | undefined;
   readonly findings: Finding[] = [];
   stopped = false;
+  /** Rules were left out. */
   cut = false;
   #packet: HookPacket;
-  #left = MAX_RULES;
+  readonly #budget: Budget = { left: MAX_WORK };
   /** A translation of each kind is made once for a flow. */
   readonly #translated = new Set<Finding['effect']>();
 
@@ -101,12 +104,13 @@ class Walk {
 
   /** @returns whether the packet goes on */
   ask(table: Table, chain: Chain, base: BaseChain): boolean {
-    const doubts: Doubts = { base, released: undefined };
+    const doubts: Doubts = { base, released: this.cut ? UNSEEN : undefined };
     const end = this.#chain(table, chain, doubts, undefined, 0);
     if (end === 'on' && base.policy === 'drop') {
       const action = { type: 'drop', how: 'policy drop', certain: true } as const;
       this.#drop(table, chain, action, 'policy drop', doubts, undefined);
     }
+    this.cut ||= this.#budget.left < 0;
     return !this.stopped;
   }
 
@@ -115,11 +119,12 @@ class Walk {
     /** A rule that may have left this chain. */
     let left: string | undefined;
     for (const rule of chain.rules) {
-      if (this.#left-- <= 0 || depth > MAX_DEPTH) {
+      if (--this.#budget.left < 0 || depth > MAX_DEPTH) {
         this.cut = true;
+        doubts.released ??= UNSEEN;
         return 'on';
       }
-      for (const { fit, action } of doneBy(rule, this.#packet, table)) {
+      for (const { fit, action } of doneBy(rule, this.#packet, table, this.#budget)) {
         const unsure = fit === 'maybe' ? rule : (left ?? doubt);
         switch (action.type) {
           case 'accept':
@@ -204,6 +209,9 @@ class Walk {
     if (this.#translated.has(type)) return;
     const certain = doubt === undefined;
     if (certain) this.#translated.add(type);
+    // Chains behind this one see it so.
+    if (certain && to !== undefined) this.#packet = { ...this.#packet, [type]: to };
+    if (type === 'destination') this.#packet = { ...this.#packet, redirected: certain || undefined };
     this.#tell({ effect: type, how, certain, rule, unless: doubt === rule ? undefined : doubt, to }, table, chain);
   }
 

@@ -17,8 +17,8 @@ export function elementsOf(bracketed: string): string[] {
   return elements.map((element) => element.trim()).filter((element) => element !== '');
 }
 
-/** Whether brackets are open at the end of it. */
-export function isOpen(text: string): boolean {
+/** How many brackets it opens and does not close. */
+export function openedIn(text: string): number {
   const bare = text.replace(/"[^"]*"/g, '');
-  return bare.split('{').length > bare.split('}').length;
+  return bare.split('{').length - bare.split('}').length;
 }

@@ -15,8 +15,9 @@ export interface ForeignTables {
   readonly unread: readonly string[];
 }
 
-/** BOUNDED: tables that are listed, and the time for all of them in milliseconds. */
+/** BOUNDED: tables that are listed, characters and milliseconds for all of them. */
 const MAX_TABLES = 64;
+const MAX_TEXT = MAX_OUTPUT;
 const TIME = 5_000;
 /** Families of tables that routed packets of IP pass; of others `netdev` is asked by what a link takes in. */
 const FAMILIES: readonly string[] = ['ip', 'ip6', 'inet'];
@@ -34,6 +35,7 @@ export async function listForeignTables(within: <T>(work: () => T) => T): Promis
     return { texts: [], unread: [...unread, `nftables (${messageOf(error)})`] };
   }
   const texts: string[] = [];
+  let room = MAX_TEXT;
   for (const [at, title] of titles.entries()) {
     const [family = ''] = title.split(' ');
     if (family === 'netdev') unread.push(`table ${title}, which is asked before routing`);
@@ -44,8 +46,9 @@ export async function listForeignTables(within: <T>(work: () => T) => T): Promis
     }
     try {
       const text = await nft(['--stateless', 'list', 'table', ...title.split(' ')]);
-      if (text.length < MAX_OUTPUT) texts.push(text);
-      else unread.push(`table ${title}, which is too large`);
+      room -= text.length;
+      if (room > 0) texts.push(text);
+      else unread.push(`table ${title}, as there is too much`);
     } catch (error) {
       // It may have gone meanwhile.
       if (!/No such file or directory/.test(messageOf(error))) unread.push(`table ${title} (${messageOf(error)})`);

@@ -108,4 +108,59 @@ policy  no entry is for it
         never asked, as they come later: 'q' and 2 more
 `);
   });
+
+  it('lists tunnels, fences and rules of other programs', () => {
+    const finding = {
+      hook: 'forward',
+      effect: 'drop',
+      certain: false,
+      table: 'ip filter',
+      chain: 'FORWARD',
+      rule: 'policy drop',
+      unless: 'xt match "physdev" accept',
+      to: undefined,
+    } as const;
+    const found: Explanation = {
+      name: 'net',
+      active: true,
+      direction: 'out',
+      packet: 'udp 10.1.0.1:1 > 10.2.0.1:2',
+      assumed: [],
+      outcome: 'unsure',
+      verdict: 'Not sure.',
+      policy: {
+        decision: 'none',
+        action: 'none',
+        entry: undefined,
+        before: [],
+        beforeCount: 0,
+        shadowed: [],
+        shadowedCount: 0,
+      },
+      sa: undefined,
+      way: undefined,
+      tunnels: [
+        { name: 'net', decision: "protected by 'lan'", gets: true },
+        { name: 'wide', decision: "discarded by 'all'", gets: false },
+      ],
+      fence: { action: 'pass', text: 'lets it pass' },
+      otherFence: "the fence of network 'lan' drops it",
+      filters: { asked: 2, found: [finding], foundCount: 3, unread: ['tables of iptables-legacy: nat'] },
+      warnings: [],
+    };
+    expect(formatExplanation(found)).toBe(`udp 10.1.0.1:1 > 10.2.0.1:2, from here
+Not sure.
+
+policy  none
+tunnels net: protected by 'lan', and gets it
+        wide: discarded by 'all'
+fence   the fence of network 'lan' drops it
+        the fence of tunnel 'net' lets it pass
+filters rules of other programs (nftables, 2 chains asked, as for the first packet of a flow)
+        not sure whether it stops it: forward, table ip filter, chain FORWARD: policy drop
+          unless this lets it go before: xt match "physdev" accept
+        and 2 more
+        not looked at: tables of iptables-legacy: nat
+`);
+  });
 });

@@ -289,6 +289,92 @@ describe('explain', () => {
     expect(waits.verdict).toContain('the fence, which stands until it is, drops it');
   });
 
+  const chain = (hook: string, rule: string, type = 'filter'): string =>
+    `table ip fw {\n\tchain c {\n\t\ttype ${type} hook ${hook} priority filter; policy accept;\n\t\t${rule}\n\t}\n}\n`;
+
+  it("tells what other programs' rules do with it, and gives no better verdict than they allow", async () => {
+    const test = await host();
+    const forwarded = { src: '10.1.0.77:4000' };
+    const told = async (text: string, change: Partial<ExplainQuestion> = forwarded): Promise<Explanation> => {
+      test.foreign = { texts: [text], unread: [] };
+      return await explain(test, change);
+    };
+    expect(await told(chain('forward', 'tcp dport 53 drop'))).toMatchObject({
+      outcome: 'held',
+      filters: { asked: 1, found: [] },
+    });
+    const dropped = await told(chain('forward', 'udp dport 53 drop'));
+    expect(dropped).toMatchObject({
+      outcome: 'not-applied',
+      verdict: "The policy protects it, but another program's firewall drops it when it is forwarded.",
+      warnings: ["another program's firewall drops it when it is forwarded: table ip fw, chain c: udp dport 53 drop"],
+    });
+    expect(dropped.filters?.found).toMatchObject([
+      { hook: 'forward', effect: 'drop', certain: true, table: 'ip fw', chain: 'c' },
+    ]);
+    expect(await told(chain('forward', 'udp dport 53 drop'), {})).toMatchObject({ outcome: 'held' });
+    const unsure = await told(chain('forward', 'meta skuid 7 drop'));
+    expect(unsure).toMatchObject({ outcome: 'unsure', warnings: [expect.stringContaining('not sure:')] });
+    expect(unsure.verdict).toMatch(/^Not sure: .* If not, it waits until an SA is negotiated/);
+    const masqueraded = await told(chain('postrouting', 'masquerade', 'nat'));
+    expect(masqueraded).toMatchObject({
+      outcome: 'not-applied',
+      verdict: expect.stringContaining('replaces its source'),
+    });
+    const alike = await told(chain('postrouting', 'snat to 10.1.0.1', 'nat'));
+    expect(alike).toMatchObject({
+      outcome: 'held',
+      warnings: [expect.stringContaining('replaces its source by 10.1.0.1')],
+    });
+  });
+
+  it('says what it did not look at', async () => {
+    const test = await host();
+    test.foreign = { texts: [], unread: ['tables of iptables-legacy: filter'] };
+    expect(await explain(test)).toMatchObject({
+      outcome: 'unsure',
+      verdict: 'As far as was looked at, it waits until an SA is negotiated, and is then encrypted.',
+      warnings: ['not looked at: tables of iptables-legacy: filter'],
+    });
+    // What does not get through anyway is no better for it.
+    expect(await explain(test, { dst: '203.0.113.1:53' })).toMatchObject({ outcome: 'dropped' });
+  });
+
+  it('knows that this host does not forward', async () => {
+    const test = await host();
+    test.sysctls.set('ipv4.conf.lan0.forwarding', '0');
+    const found = await explain(test, { src: '10.1.0.77:4000' });
+    expect(found).toMatchObject({
+      outcome: 'not-applied',
+      verdict: 'The policy protects it, but this host does not forward it.',
+    });
+    expect(found.warnings[0]).toContain('sysctl -w net.ipv4.ip_forward=1');
+    expect(found.way?.reachesTunnel).toBe(false);
+    expect(await explain(test)).toMatchObject({ outcome: 'held' });
+  });
+
+  it('asks the other tunnels too, and names the one that gets it', async () => {
+    const test = await host({ fenced: true });
+    const wide = withExtra({ name: 'wide' }).replaceAll('192.0.2.2', '192.0.2.3');
+    await test.client.call('create', { xml: wide });
+    const told = await explain(test, { name: 'wide' });
+    expect(told).toMatchObject({
+      outcome: 'not-applied',
+      verdict: "Tunnel 'net' gets it, not 'wide': the fence of 'wide' drops it.",
+      tunnels: [
+        { name: 'net', decision: "protected by 'lan'", gets: true },
+        { name: 'wide', decision: "protected by 'lan'", gets: false },
+      ],
+    });
+    // What the one lets pass in the clear, the other one has.
+    const bgp = await explain(test, { name: 'wide', src: '10.1.0.1:4000', dst: '10.2.0.1:179', proto: 'tcp' });
+    expect(bgp.verdict).toBe(
+      "The policy lets it pass in the clear, but tunnel 'net' gets it: there it waits until an SA is negotiated.",
+    );
+    test.fence = undefined;
+    expect((await explain(test)).tunnels).toHaveLength(2);
+  });
+
   it('takes an echo request and a client port for granted, and says so', async () => {
     const test = await host({ inactive: true });
     const ping = await explain(test, { src: '10.1.0.1', dst: '10.2.0.9', proto: 'icmp' });

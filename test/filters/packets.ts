@@ -21,6 +21,7 @@ export function packet(change: Partial<HookPacket> = {}): HookPacket {
     inputLink: 'lan0',
     outputLink: 'tun0',
     mark: 0,
+    redirected: false,
     toHost: false,
     ...change,
   };

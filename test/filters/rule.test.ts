@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { HookPacket } from '../../src/filters/packet.ts';
-import { doneBy } from '../../src/filters/rule.ts';
+import { type Done, doneBy as doneWithin } from '../../src/filters/rule.ts';
 import { at, packet, ping, table, V6 } from './packets.ts';
 
 const TABLE = table(`table inet fw {
@@ -22,9 +22,13 @@ const TABLE = table(`table inet fw {
 }
 `);
 
+function doneBy(rule: string, seen: HookPacket = packet(), left = 1000): readonly Done[] {
+  return doneWithin(rule, seen, TABLE, { left });
+}
+
 /** `drop`, `maybe drop`, or nothing: what a rule does, a word for each. */
 function done(rule: string, seen: HookPacket = packet()): string {
-  return doneBy(rule, seen, TABLE)
+  return doneBy(rule, seen)
     .map(
       ({ fit, action }) =>
         `${fit === 'maybe' ? 'maybe ' : ''}${'chain' in action ? `${action.type} ${action.chain}` : action.type}`,
@@ -81,6 +85,8 @@ describe('a rule of nftables', () => {
     'meta mark { 0x00000001, 0x00000002 } drop',
     'ct state new counter log prefix "drop"',
     'ct mark set 0x00000001',
+    'ct status dnat accept',
+    'ct direction reply accept',
     'tcp flags syn tcp option maxseg size set rt mtu',
   ])('does nothing to a packet that it is not for, nor where it only counts or logs: %s', (rule) => {
     expect(done(rule)).toBe('');
@@ -96,7 +102,7 @@ describe('a rule of nftables', () => {
     ['tcp flags syn / syn,ack drop', 'maybe drop'],
     ['tcp dport 443 ip dscp cs1 drop', 'maybe drop'],
     ['ct original ip saddr 1.2.3.4 drop', 'maybe drop'],
-    ['ct status dnat accept', 'maybe accept'],
+    ['ct status snat accept', 'maybe accept'],
     ['ct direction original ct mark 0x00000003 drop', 'maybe drop'],
     ['ip saddr @unlisted drop', 'maybe drop'],
     ['update @blocked { ip saddr limit rate 10/second } drop', 'maybe drop'],
@@ -106,7 +112,7 @@ describe('a rule of nftables', () => {
     ['tcp dport https drop', 'maybe drop'],
   ])('does not guess: %s', (rule, expected) => {
     expect(done(rule)).toBe(expected);
-    const [first] = doneBy(rule, packet(), TABLE);
+    const [first] = doneBy(rule);
     const isSure = first?.fit === 'yes' && (first.action.type !== 'drop' || first.action.certain);
     expect(isSure).toBe(false);
   });
@@ -127,11 +133,13 @@ describe('a rule of nftables', () => {
     expect(done('iifname "lan0" drop', own)).toBe('');
     expect(done('iifname != "docker0" drop', own)).toBe('drop');
     expect(done('fib daddr type local accept', packet({ toHost: true }))).toBe('accept');
+    expect(done('ct status dnat accept', packet({ redirected: true }))).toBe('accept');
+    expect(done('ct status dnat accept', packet({ redirected: undefined }))).toBe('maybe accept');
   });
 
   it('tells new addresses, where the rule says which', () => {
     const to = (rule: string): unknown =>
-      doneBy(rule, packet(), TABLE).map(({ action }) => ('to' in action ? [action.type, action.to] : action.type));
+      doneBy(rule).map(({ action }) => ('to' in action ? [action.type, action.to] : action.type));
     expect(to('oifname "tun0" counter masquerade fully-random')).toEqual([['source', undefined]]);
     expect(to('snat to 10.1.0.1')).toEqual([['source', at('10.1.0.1')]]);
     expect(to('snat ip to 1.1.1.1-1.1.1.5')).toEqual([['source', undefined]]);
@@ -142,9 +150,16 @@ describe('a rule of nftables', () => {
     expect(to('counter xt target "MASQUERADE"')).toEqual([['source', undefined]]);
   });
 
+  it('looks at no more elements than it may', () => {
+    const hastily = (rule: string): unknown => doneBy(rule, packet(), 1).map(({ fit }) => fit);
+    expect(hastily('ip saddr @blocked drop')).toEqual(['maybe']);
+    expect(hastily('ip saddr vmap { 10.0.0.0/8 : drop, 11.0.0.0/8 : accept }')).toEqual([]);
+    expect(hastily('ip saddr 10.0.0.0/8 drop')).toEqual(['yes']);
+  });
+
   it('computes marks', () => {
     const mark = (rule: string, seen: HookPacket = packet({ mark: 0x5 })): unknown =>
-      doneBy(rule, seen, TABLE).map(({ action }) => (action.type === 'mark' ? action.mark : action.type));
+      doneBy(rule, seen).map(({ action }) => (action.type === 'mark' ? action.mark : action.type));
     expect(mark('meta mark set 0x00000010')).toEqual([0x10]);
     expect(mark('meta mark set meta mark | 0x00000010 accept')).toEqual([0x15, 'accept']);
     expect(mark('counter meta mark set mark and 0xfffffff0 xor 0x1')).toEqual([0x1]);

@@ -108,6 +108,26 @@ describe('a packet at a hook', () => {
     expect(nat(['ip daddr 10.2.0.0/16 accept', 'masquerade']).findings).toEqual([]);
   });
 
+  it('is seen as it was translated by the chains behind', () => {
+    const chains = `table ip t {
+	chain late {
+		type filter hook output priority filter; policy accept;
+		ip daddr 10.2.0.1 drop
+		ct status dnat ip daddr 192.0.2.2 drop
+	}
+
+	chain nat {
+		type nat hook output priority dstnat; policy accept;
+		dnat to 192.0.2.2
+	}
+}`;
+    const { findings } = pass(chains, packet(), 'output');
+    expect(findings).toMatchObject([
+      { effect: 'destination' },
+      { effect: 'drop', rule: 'ct status dnat ip daddr 192.0.2.2 drop' },
+    ]);
+  });
+
   it('is routed by the mark that a chain before routing sets', () => {
     const marking = (type: string): Passage =>
       pass(
@@ -123,6 +143,7 @@ describe('a packet at a hook', () => {
   it('is followed no further than a bound, and it is told', () => {
     const loop = forward(['jump other'], { others: chain('other', ['jump other']) });
     expect(loop).toMatchObject({ cut: true, stopped: false });
-    expect(forward(Array<string>(20_001).fill('ip saddr 1.1.1.1 drop')).cut).toBe(true);
+    const long = forward(Array<string>(100_001).fill('ip saddr 1.1.1.1 drop'), { policy: 'drop' });
+    expect(long).toMatchObject({ cut: true, stopped: false, findings: [{ certain: false, how: 'policy drop' }] });
   });
 });

@@ -212,6 +212,21 @@ describeInterop('an explanation', ['namespaces', 'nftables', 'build'], () => {
     }
   });
 
+  it('says that it is not sure of a rule of another program that asks for what is not known', async () => {
+    await ip('rule add pref 52 uidrange 4711-4711 lookup 51820', 'route add 10.2.0.0/16 via 192.0.2.2 table 51820');
+    try {
+      expect(await passes(true)).toBe(true);
+      expect(await explain(GATEWAY)).toMatchObject({
+        code: 6,
+        text: expect.stringContaining('52: from all uidrange 4711-4711 lookup 51820'),
+      });
+      await ip('route flush table 51820');
+      expect(await explain(GATEWAY)).toMatchObject(encrypted);
+    } finally {
+      await ip('rule del pref 52', 'route flush table 51820');
+    }
+  });
+
   it('says that it is not sure of rules that it does not understand', async () => {
     await nft(chain('forward', 'ip ttl 1 drop'));
     expect(await explain(CLIENT)).toMatchObject({
