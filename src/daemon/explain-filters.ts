@@ -71,7 +71,7 @@ export function obstacleOf(hook: Hook, finding: Finding): Obstacle | undefined {
     }
     case 'source':
     case 'destination': {
-      const becomes = to === undefined ? '' : ` by ${formatAddress(to)}`;
+      const becomes = to === undefined ? '' : ` with ${formatAddress(to)}`;
       const verdict = `another program ${certain ? 'replaces' : 'may replace'} its ${effect}${becomes} ${WHEN[hook]} (${how})`;
       return { effect: 'readdress', certain, verdict, warning: `${verdict}: ${place}` };
     }

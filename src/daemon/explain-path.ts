@@ -70,12 +70,12 @@ class PathTracer {
   #stopped = false;
 
   constructor(question: PathQuestion) {
-    const { view, foreign, packet, device, cameOut, fence } = question;
+    const { view, foreign, packet, device, cameOut } = question;
     this.#question = question;
     this.#packet = packet;
     this.#origin = originOf(view.routing, packet, cameOut ? device : undefined);
     this.#filters = foreign && new FilterPath(foreign);
-    this.#mark = (fence && markOf(fence, packet)) ?? 0;
+    this.#mark = ownMark(question);
   }
 
   trace(): Path {
@@ -223,7 +223,7 @@ class PathTracer {
       routing
         .addresses(index)
         .flatMap(({ address }) => (address.family === family && isGlobal(address) ? [address] : []));
-    const index = routing.link(outputLink)?.index;
+    const index = outputLink === '' ? undefined : routing.link(outputLink)?.index;
     const ofLink = index === undefined ? [] : addresses(index);
     const sources = newSources(to, ofLink, addresses());
     return sources.length === 0 ? undefined : sources.map((source) => readdressed(this.#packet, { source }));
@@ -244,6 +244,13 @@ class PathTracer {
     this.#stopped = true;
     this.#obstacles.push({ effect: 'stop', certain: true, verdict, warning });
   }
+}
+
+/** The bits that our fences set before a packet is routed. */
+function ownMark({ view, fence, packet }: PathQuestion): number {
+  const others = [...(view.fences?.values() ?? [])].filter((part) => part.kind === 'tunnel');
+  const fences = fence === undefined ? others : [fence, ...others];
+  return fences.reduce((mark, part) => mark | (markOf(part, packet) ?? 0), 0);
 }
 
 export function isCertainStop({ effect, certain }: Obstacle): boolean {

@@ -324,7 +324,7 @@ describe('explain', () => {
     const alike = await told(chain('postrouting', 'snat to 10.1.0.1', 'nat'));
     expect(alike).toMatchObject({
       outcome: 'held',
-      warnings: [expect.stringContaining('replaces its source by 10.1.0.1')],
+      warnings: [expect.stringContaining('replaces its source with 10.1.0.1')],
     });
   });
 

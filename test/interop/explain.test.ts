@@ -169,14 +169,14 @@ describeInterop('an explanation', ['namespaces', 'nftables', 'build'], () => {
     expect(await passes()).toBe(false);
     expect(await explain(CLIENT)).toMatchObject({
       code: 5,
-      verdict: expect.stringContaining('its source by 192.0.2.1'),
+      verdict: expect.stringContaining('its source with 192.0.2.1'),
     });
     // It is for this one too: what is encrypted is another packet, and is told.
     await nft(`delete table inet other\n${nat('ip saddr 10.1.0.0/24 snat ip to 10.1.0.1')}`);
     expect(await passes()).toBe(true);
     expect(await explain(CLIENT)).toMatchObject({
       ...encrypted,
-      text: expect.stringContaining('WARNING: another program replaces its source by 10.1.0.1'),
+      text: expect.stringContaining('WARNING: another program replaces its source with 10.1.0.1'),
     });
   });
 
@@ -185,7 +185,7 @@ describeInterop('an explanation', ['namespaces', 'nftables', 'build'], () => {
     expect(await explain(CLIENT)).toMatchObject({
       code: 5,
       verdict:
-        'The policy protects it, but another program replaces its destination by 192.0.2.2 before it is routed (dnat).',
+        'The policy protects it, but another program replaces its destination with 192.0.2.2 before it is routed (dnat).',
     });
   });
 
