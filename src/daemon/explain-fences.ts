@@ -53,9 +53,9 @@ export function keepsSource(parts: ReadonlyMap<string, FencePart>, { inputLink, 
   );
 }
 
-/** Which parts judge a packet: all but those whose device it goes by. The one place that knows. */
-function isAsked({ device }: TunnelFence, { inputLink, outputLink }: FencePoint): boolean {
-  return device !== inputLink && device !== outputLink;
+/** Which parts judge a packet: all but those with a device that it goes by, their own or one that may carry for them. */
+function isAsked({ device, beside }: TunnelFence, { inputLink, outputLink }: FencePoint): boolean {
+  return ![device, ...beside].some((link) => link === inputLink || link === outputLink);
 }
 
 /** What leaves is looked at as outbound, what is delivered as inbound, what is forwarded as both. @returns the counter */

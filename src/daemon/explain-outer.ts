@@ -17,13 +17,17 @@ export interface OuterPath {
 export const NO_OUTER: OuterPath = { obstacles: [], unread: [] };
 
 /** What stops the ESP packets of an SA on this host. @param question of where the daemon's sockets are */
-export function traceOuter(
-  question: Pick<PathQuestion, 'view' | 'foreign' | 'name' | 'fence'>,
-  path: PeerPath,
-): OuterPath {
+export function traceOuter(question: Pick<PathQuestion, 'view' | 'foreign' | 'name'>, path: PeerPath): OuterPath {
   // That its addresses are translated is what NAT traversal is for.
   const isTreatedAlike = (): boolean => true;
-  const traced = tracePath({ ...question, packet: espPacket(path), isTreatedAlike, device: undefined, cameOut: false });
+  const traced = tracePath({
+    ...question,
+    packet: espPacket(path),
+    isTreatedAlike,
+    device: undefined,
+    cameOut: false,
+    fence: undefined,
+  });
   const { way, filters } = traced;
   const noWay: Obstacle = { effect: 'stop', certain: true, verdict: 'it has no way', warning: way.text };
   const obstacles = [...(way.refusal === 'no-way' ? [noWay] : []), ...traced.obstacles];

@@ -16,8 +16,7 @@ export interface HostTunnel {
 }
 
 /** The tunnel that a packet is led into. */
-export interface Carrier {
-  readonly name: string;
+export interface Carrier extends Pick<HostTunnel, 'name' | 'tunnel'> {
   /** `undefined` when its policy does not protect the packet: it drops it. */
   readonly sa: SaAnswer | undefined;
 }
@@ -62,7 +61,7 @@ export function explainTunnels(
     const gets = device === link;
     if (gets) {
       const sa = decides?.action === 'protect' ? explainSa(now, tunnel, decides, packet) : undefined;
-      carrier = { name, sa };
+      carrier = { name, tunnel, sa };
     }
     if (decides === undefined) return gets ? [{ name, gets, decision: 'no entry is for it' }] : [];
     return [{ name, gets, decision: `${DONE[decides.action]} by '${decides.name}'` }];

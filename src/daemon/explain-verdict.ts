@@ -23,6 +23,8 @@ export interface Judging {
   /** The tunnel whose device it leaves by. */
   readonly carrier: Carrier | undefined;
   readonly fence: FenceExplanation | undefined;
+  /** The tunnel's own fence drops it where it goes. */
+  readonly fenceStops: boolean;
   /** `undefined` for a tunnel that is not active. */
   readonly device: string | undefined;
 }
@@ -65,7 +67,7 @@ function judgePath(found: Verdict, path: Path, judging: Judging): Verdict {
     ...(doubts.length > MAX_DOUBTS ? [`and ${doubts.length - MAX_DOUBTS} more that may stop it`] : []),
     ...unread.map((what) => `not looked at: ${what}`),
   ];
-  const goesOn = `i${verdict.slice(1)}`;
+  const goesOn = verdict.replace(/^It /, 'it ');
   const [first] = obstacles;
   const text =
     first === undefined ? `As far as was looked at, ${goesOn}` : `Not sure: ${first.verdict}. If not, ${goesOn}`;
@@ -127,18 +129,18 @@ function judgeProtected(judging: Judging): Verdict {
   }
 }
 
-function judgeInactive({ name, fence, carrier }: Judging): Verdict {
+function judgeInactive({ name, fenceStops, carrier }: Judging): Verdict {
   const warnings = [
     `tunnel ${name} is not active: nothing protects this packet now; 'sectunnel start ${name}' starts it`,
   ];
-  const dropped = fence?.action === 'guard' ? ': the fence, which stands until it is, drops it' : '';
+  const dropped = fenceStops ? ': the fence, which stands until it is, drops it' : '';
   const other = carrier === undefined ? '' : `; tunnel '${carrier.name}' gets it: ${fateIn(carrier)}`;
   const verdict = `The policy protects it, but the tunnel is not active${dropped === '' ? other : dropped}.`;
   return { outcome: 'not-applied', verdict, warnings };
 }
 
 /** What is to be protected takes another way than the tunnel's. */
-function passesBy(path: Path, { name, fence, device, carrier }: Judging): Verdict {
+function passesBy(path: Path, { name, fenceStops, device, carrier }: Judging): Verdict {
   const { way, obstacles } = path;
   const by = way.rule === undefined ? '' : ` (${way.foreign ? "another program's " : ''}rule ${way.rule})`;
   const goes = way.link === undefined ? way.text : `it goes by ${way.link}`;
@@ -147,16 +149,21 @@ function passesBy(path: Path, { name, fence, device, carrier }: Judging): Verdic
     `this packet does not reach the tunnel: ${goes}${by}; it would have to go by ${device}`,
     ...stops.map(({ warning }) => warning),
   ];
-  const stopped =
-    fence?.action === 'guard' ? `the fence${carrier === undefined ? '' : ` of '${name}'`} drops it` : stops[0]?.verdict;
+  const stopped = fenceStops ? `the fence${carrier === undefined ? '' : ` of '${name}'`} drops it` : stops[0]?.verdict;
   const result = (verdict: string): Verdict => ({ outcome: 'not-applied', verdict, warnings });
   if (carrier !== undefined) {
-    return result(`Tunnel '${carrier.name}' gets it, not '${name}': ${stopped ?? fateIn(carrier)}.`);
+    const verdict = `Tunnel '${carrier.name}' gets it, not '${name}': ${stopped ?? fateIn(carrier)}.`;
+    // As the order of tunnels has it: it is protected all the same.
+    return stopped === undefined
+      ? { outcome: OUTCOMES[carrier.sa?.fate ?? 'dropped'], verdict, warnings: [] }
+      : result(verdict);
   }
   const missed = 'The policy protects it, but it does not reach the tunnel';
   if (way.link === undefined) return result(`${missed}: it goes nowhere.`);
   return result(`${missed}: ${stopped ?? 'it leaves in the clear'}.`);
 }
+
+const OUTCOMES = { carried: 'protected', held: 'held', dropped: 'dropped' } as const;
 
 function fateIn({ sa }: Carrier): string {
   if (sa === undefined) return 'there it is dropped, as its policy does not protect it';

@@ -18,10 +18,17 @@ import { NO_OUTER, type OuterPath, traceOuter } from './explain-outer.ts';
 import { type AskedPacket, readPacketQuestion } from './explain-packet.ts';
 import { type Path, tracePath } from './explain-path.ts';
 import { explainSa, type SaAnswer } from './explain-sa.ts';
-import { explainTunnels, type HostTunnel, type TunnelsAnswer } from './explain-tunnels.ts';
+import { type Carrier, explainTunnels, type HostTunnel, type TunnelsAnswer } from './explain-tunnels.ts';
 import { judge } from './explain-verdict.ts';
 import type { Way } from './explain-way.ts';
-import type { ExplainQuestion, Explanation, NamedEntry, PolicyExplanation, WayExplanation } from './explanation.ts';
+import type {
+  ExplainQuestion,
+  Explanation,
+  FenceExplanation,
+  NamedEntry,
+  PolicyExplanation,
+  WayExplanation,
+} from './explanation.ts';
 import type { HostView } from './host-view.ts';
 
 /** Entries that are listed with what kept them from matching. */
@@ -64,11 +71,22 @@ export function explainPacket(facts: ExplainFacts, foreign: Foreign, question: E
   const protects = decides?.action === 'protect';
   const sa = running !== undefined && protects ? explainSa(now, running.tunnel, decides, packet) : undefined;
   const path = facts.view && traceWay(facts, facts.view, foreign.inner, packet, decides, sa);
-  const outer = traceEsp(facts, foreign.outer, packet, sa);
   const { says, carrier } = askTunnels(facts, packet, path);
+  const outer = traceEsp(facts, foreign.outer, carrier);
   const fence = facts.fence && explainFence(facts.fence, packet);
   const device = running?.device;
-  const judged = judge({ name: document.name, packet, decides, sa, path, outer, carrier, fence, device });
+  const judged = judge({
+    name: document.name,
+    packet,
+    decides,
+    sa,
+    path,
+    outer,
+    carrier,
+    fence,
+    fenceStops: fenceStops(facts.fence, fence, path),
+    device,
+  });
   return {
     name: document.name,
     active: running !== undefined,
@@ -114,16 +132,25 @@ function traceWay(
   });
 }
 
-/** Of the CHILD SA that carries it. */
+/** Of the CHILD SA that carries it, whose tunnel may be another one. */
 function traceEsp(
-  { document: { name }, running, outerView: view, fence }: ExplainFacts,
+  { outerView: view }: ExplainFacts,
   foreign: ForeignTables | undefined,
-  { direction }: AskedPacket,
-  sa: SaAnswer | undefined,
+  carrier: Carrier | undefined,
 ): OuterPath {
-  const child = sa?.carries && running?.tunnel.children.get(sa.carries.id);
-  if (direction === 'in' || child === undefined || view === undefined) return NO_OUTER;
-  return traceOuter({ view, foreign, name, fence }, child.path);
+  const child = carrier?.sa?.carries && carrier.tunnel.children.get(carrier.sa.carries.id);
+  if (child === undefined || view === undefined) return NO_OUTER;
+  return traceOuter({ view, foreign, name: carrier!.name }, child.path);
+}
+
+/** Whether the tunnel's own fence drops what takes that way: not what another tunnel may carry for it. */
+function fenceStops(
+  fence: TunnelFence | undefined,
+  says: FenceExplanation | undefined,
+  path: Path | undefined,
+): boolean {
+  const link = path?.way.link;
+  return says?.action === 'guard' && (link === undefined || fence?.beside.includes(link) !== true);
 }
 
 function askTunnels({ view, tunnels, now }: ExplainFacts, packet: AskedPacket, path: Path | undefined): TunnelsAnswer {

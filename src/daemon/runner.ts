@@ -232,7 +232,9 @@ export class Runner {
     const view = this.view(document.device.netns);
     const steering = this.#running.get(name)?.steering ?? this.standing.steeringOf(document);
     const around = own?.device ?? document.device.name;
-    const fence = view?.fences === undefined || steering === undefined ? undefined : tunnelFence(steering, around);
+    const known = view?.fences === undefined || steering === undefined ? undefined : tunnelFence(steering, around);
+    const standing = view?.fences?.get(`tunnel:${name}`);
+    const fence = standing?.kind === 'tunnel' ? standing : known;
     const { netns } = document.device;
     const neighbours = [...this.#running.values()].filter((other) => other.document.device.netns === netns);
     const tunnels = neighbours.flatMap((other) => this.#hostTunnel(other.document.name) ?? []);

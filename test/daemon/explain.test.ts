@@ -355,7 +355,10 @@ describe('explain', () => {
 
   it('asks the other tunnels too, and names the one that gets it', async () => {
     const test = await host({ fenced: true });
-    const wide = withExtra({ name: 'wide' }).replaceAll('192.0.2.2', '192.0.2.3');
+    const bgp = EXTRA.slice(0, EXTRA.indexOf("<sp name='no-telnet'"));
+    const wide = tunnelDocument({ name: 'wide', remote: '192.0.2.3' })
+      .replaceAll("'10.2.0.0' prefixlen='24'", "'10.2.0.0' prefixlen='16'")
+      .replace('</sectunnel>', `${bgp}</sectunnel>`);
     await test.client.call('create', { xml: wide });
     const told = await explain(test, { name: 'wide' });
     expect(told).toMatchObject({
@@ -367,12 +370,35 @@ describe('explain', () => {
       ],
     });
     // What the one lets pass in the clear, the other one has.
-    const bgp = await explain(test, { name: 'wide', src: '10.1.0.1:4000', dst: '10.2.0.1:179', proto: 'tcp' });
-    expect(bgp.verdict).toBe(
+    const open = await explain(test, { name: 'wide', src: '10.1.0.1:4000', dst: '10.2.0.1:179', proto: 'tcp' });
+    expect(open.verdict).toBe(
       "The policy lets it pass in the clear, but tunnel 'net' gets it: there it waits until an SA is negotiated.",
     );
-    test.fence = undefined;
-    expect((await explain(test)).tunnels).toHaveLength(2);
+    // A fence may let pass what another tunnel carries for it.
+    const part = {
+      kind: 'tunnel',
+      device: 'stun-wide',
+      beside: ['stun-net'],
+      own: { peer: undefined, ports: [], peerPorts: [] },
+    } as const;
+    const all = { start: address('0.0.0.0'), end: address('255.255.255.255') };
+    const guarding = {
+      ...part,
+      outbound: [{ local: all, remote: all, action: 'guard' }],
+      inbound: [],
+      marked: [],
+    } as const;
+    await test.fence?.set('tunnel:wide', guarding);
+    expect(await explain(test, { name: 'wide' })).toMatchObject({
+      outcome: 'held',
+      verdict: "Tunnel 'net' gets it, not 'wide': there it waits until an SA is negotiated.",
+    });
+    expect(await explain(test)).toMatchObject({ outcome: 'held' });
+    await test.fence?.set('tunnel:wide', { ...guarding, beside: [] });
+    expect(await explain(test)).toMatchObject({
+      outcome: 'not-applied',
+      verdict: "The policy protects it, but the fence of tunnel 'wide' drops it (counted as fence-clear-out).",
+    });
   });
 
   it('takes an echo request and a client port for granted, and says so', async () => {
