@@ -79,8 +79,8 @@ export class Activation {
   }
 
   #checkBeside(document: SectunnelDocument): void {
-    const { refusal } = this.overlapsOf(document);
-    if (refusal !== undefined) throw new ControlError('invalid-state', refusal);
+    const [conflict] = this.overlapsOf(document).conflicts;
+    if (conflict !== undefined) throw new ControlError('invalid-state', conflict.text);
   }
 
   /** It is stopped, also where something could not be taken away. @throws ControlError saying what */

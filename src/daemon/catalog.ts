@@ -103,6 +103,11 @@ export class Catalog {
     return [...names].flatMap((name) => this.documentToStart(name) ?? []);
   }
 
+  /** Whether it runs, is to run again, or starts with the daemon. */
+  isWanted(name: string): boolean {
+    return this.objects.get(name)?.live !== undefined || this.#interrupted.has(name) || this.isAutostart(name);
+  }
+
   /** Tunnels that start with the daemon. */
   autostarted(): string[] {
     return this.objects.all().flatMap(({ name }) => (this.isAutostart(name) ? [name] : []));

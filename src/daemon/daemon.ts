@@ -19,7 +19,7 @@ import { visibleFolder } from './files.ts';
 import { HeldNetworks } from './networks.ts';
 import { type HoldingTunnel, holdingTunnel } from './networks-plan.ts';
 import { checkIdentity } from './objects.ts';
-import { overlapsAmong } from './overlaps.ts';
+import { overlapsAmong, overlapsWhenKept } from './overlaps.ts';
 import { secretOf } from './plan.ts';
 import type { Platform } from './platform.ts';
 import { ControlError, type DefineResult, type StartResult, type TunnelEvent } from './protocol.ts';
@@ -178,7 +178,7 @@ export class Daemon {
   define(text: DocumentText): Promise<DefineResult> {
     return this.#inTurn(async () => {
       const document = this.#catalog.parse(text);
-      const overlaps = overlapsAmong(document, this.#catalog.documents());
+      const overlaps = this.#overlapsOf(document);
       const warnings = [
         ...this.#warnings(document),
         ...overlaps.warnings,
@@ -293,7 +293,7 @@ export class Daemon {
   update(text: DocumentText, which: { live: boolean; config: boolean }): Promise<DefineResult> {
     return this.#inTurn(async () => {
       const document = this.#catalog.parse(text);
-      const { refusal, warnings: overlaps } = overlapsAmong(document, this.#catalog.documents());
+      const { refusal, warnings: overlaps } = this.#overlapsOf(document);
       if (refusal !== undefined) throw new ControlError('invalid-state', refusal);
       const warnings = [...this.#warnings(document), ...overlaps];
       const object = this.#catalog.objects.find(document.name);
@@ -309,6 +309,12 @@ export class Daemon {
       await this.#activation.replace(object, document, { live, config });
       return { name: document.name, uuid: document.uuid, warnings };
     });
+  }
+
+  /** What the document and those of other tunnels both claim, whether these run or not. */
+  #overlapsOf(document: SectunnelDocument): ReturnType<typeof overlapsWhenKept> {
+    const overlaps = overlapsAmong(document, this.#catalog.documents());
+    return overlapsWhenKept(overlaps, (tunnel) => this.#catalog.isWanted(tunnel));
   }
 
   /** What a person should know about a document, by itself and beside the others. */

@@ -21,19 +21,40 @@ export function documentClaims(document: SectunnelDocument): Claims {
 }
 
 export interface Overlaps {
-  /** Why the tunnels cannot run side by side. */
-  readonly refusal: string | undefined;
+  /** Tunnels beside which this one cannot run, and why. */
+  readonly conflicts: readonly { readonly tunnel: string; readonly text: string }[];
   readonly warnings: readonly string[];
 }
 
 /** @param others documents of other tunnels; those that claim nothing of this host's packets there are left out */
 export function overlapsAmong(document: SectunnelDocument, others: Iterable<SectunnelDocument>): Overlaps {
   const found = [...others].filter((other) => mayMeet(document, other)).map((other) => overlapOf(document, other));
-  const refusal = found.find((overlap) => overlap.refusal !== undefined)?.refusal;
-  const warnings = found.flatMap((overlap) => overlap.warnings);
-  const rest = warnings.length - MAX_TOLD;
+  return {
+    conflicts: found.flatMap(({ conflicts }) => conflicts),
+    warnings: few(found.flatMap(({ warnings }) => warnings)),
+  };
+}
+
+/**
+ * What is to be said of a document that is kept.
+ * @param isWanted whether a tunnel runs or is to run
+ * @returns why it is not kept, or what a person should know
+ */
+export function overlapsWhenKept(
+  { conflicts, warnings }: Overlaps,
+  isWanted: (tunnel: string) => boolean,
+): { readonly refusal: string | undefined; readonly warnings: readonly string[] } {
+  const refusal = conflicts.find(({ tunnel }) => isWanted(tunnel))?.text;
+  return {
+    refusal,
+    warnings: [...warnings, ...few(conflicts.map(({ text }) => `${text}. Only one of the two can be started`))],
+  };
+}
+
+function few(texts: readonly string[]): string[] {
+  const rest = texts.length - MAX_TOLD;
   const more = rest > 0 ? [`${rest} more overlaps with the policies of other tunnels are not listed`] : [];
-  return { refusal, warnings: [...warnings.slice(0, MAX_TOLD), ...more] };
+  return [...texts.slice(0, MAX_TOLD), ...more];
 }
 
 function mayMeet(one: SectunnelDocument, other: SectunnelDocument): boolean {
@@ -57,12 +78,14 @@ function overlapOf(document: SectunnelDocument, other: SectunnelDocument): Overl
   const found = meetings(documentClaims(document), documentClaims(other));
   if (found === undefined) {
     const text = `the policies of this tunnel and of ${other.name} are too large to be compared: what both are for goes by the one that was started first`;
-    return { refusal: undefined, warnings: [text] };
+    return { conflicts: [], warnings: [text] };
   }
-  return { refusal: refusalOf(found, other), warnings: found.map((meeting) => warningOf(meeting, other)) };
+  const text = conflictText(found, other);
+  if (text !== undefined) return { conflicts: [{ tunnel: other.name, text }], warnings: [] };
+  return { conflicts: [], warnings: found.map((meeting) => warningOf(meeting, other)) };
 }
 
-function refusalOf(found: readonly Meeting[], other: SectunnelDocument): string | undefined {
+function conflictText(found: readonly Meeting[], other: SectunnelDocument): string | undefined {
   const same = found.find((meeting) => meeting.same);
   if (same !== undefined) {
     return `${where(same.one)}: tunnel ${other.name} protects the same packets (${its(same.other)}), and nothing says which of the two carries them: give one of them a priority, or write <redundancy group='…'/> in the <sa> of both, then the other is a reserve`;

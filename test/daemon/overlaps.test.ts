@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import type { SectunnelDocument } from '../../src/config/model.ts';
 import { parseDocument } from '../../src/config/parse.ts';
-import { overlapsAmong } from '../../src/daemon/overlaps.ts';
+import { overlapsAmong, overlapsWhenKept } from '../../src/daemon/overlaps.ts';
 
 interface Words {
   readonly device?: string;
@@ -33,11 +33,11 @@ const A = document('a', ['10.2.0.0/24']);
 
 describe('of two tunnels', () => {
   it('nothing is said where they have nothing in common', () => {
-    expect(overlapsAmong(A, [document('b', ['10.3.0.0/24']), A])).toEqual({ refusal: undefined, warnings: [] });
+    expect(overlapsAmong(A, [document('b', ['10.3.0.0/24']), A])).toEqual({ conflicts: [], warnings: [] });
   });
 
   it('the same packets are refused, with both lines and what to write', () => {
-    expect(overlapsAmong(A, [document('b', ['10.2.0.0/24'])]).refusal).toBe(
+    expect(overlapsAmong(A, [document('b', ['10.2.0.0/24'])]).conflicts[0]!.text).toBe(
       "line 4: <sp name='a0'>: 10.1.0.0/24 === 10.2.0.0/24: tunnel b protects the same packets (line 4: <sp name='b0'>, 10.1.0.0/24 === 10.2.0.0/24), and nothing says which of the two carries them: give one of them a priority, or write <redundancy group='…'/> in the <sa> of both, then the other is a reserve",
     );
   });
@@ -48,7 +48,7 @@ describe('of two tunnels', () => {
     ['that lead nothing', document('b', ['10.2.0.0/24'], { device: "<device routes='none'/>" })],
   ])('the same packets are no matter of those %s', (_, other) => {
     expect(overlapsAmong(document('a', ['10.2.0.0/24'], { group: 'g' }), [other])).toEqual({
-      refusal: undefined,
+      conflicts: [],
       warnings: [],
     });
   });
@@ -62,18 +62,28 @@ describe('of two tunnels', () => {
       'they go by p, which has the higher priority',
     ],
   ])('%s, and that is told', (_, other, text) => {
-    const { refusal, warnings } = overlapsAmong(A, [other]);
-    expect([refusal, warnings]).toEqual([undefined, [expect.stringContaining(text)]]);
+    const { conflicts, warnings } = overlapsAmong(A, [other]);
+    expect([conflicts, warnings]).toEqual([[], [expect.stringContaining(text)]]);
     expect(warnings[0]).toContain(
       `tunnel ${other.name} is for some of these packets too (line 4: <sp name='${other.name}0'>`,
     );
   });
 
   it('those that have no order are refused', () => {
-    const { refusal } = overlapsAmong(document('a', ['10.2.0.0/24', '0.0.0.0/0']), [
+    const { conflicts } = overlapsAmong(document('a', ['10.2.0.0/24', '0.0.0.0/0']), [
       document('b', ['10.3.0.0/24', '10.0.0.0/8']),
     ]);
-    expect(refusal).toContain('of two tunnels one is asked first for all that both are for');
+    expect(conflicts[0]!.text).toContain('of two tunnels one is asked first for all that both are for');
+  });
+
+  it('the same packets are refused beside a tunnel that is to run, and told beside one that is only kept', () => {
+    const overlaps = overlapsAmong(A, [document('b', ['10.2.0.0/24'])]);
+    expect(overlapsWhenKept(overlaps, (tunnel) => tunnel === 'b').refusal).toBe(overlaps.conflicts[0]!.text);
+    const kept = overlapsWhenKept(overlaps, () => false);
+    expect([kept.refusal, kept.warnings]).toEqual([
+      undefined,
+      [`${overlaps.conflicts[0]!.text}. Only one of the two can be started`],
+    ]);
   });
 
   it('very many are told in few lines', () => {
