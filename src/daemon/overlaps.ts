@@ -6,7 +6,7 @@ import { type Claims, claimsOf, type Meeting, meetings, precedenceOf } from '../
 import { formatSelectorPair } from '../policy/selector.ts';
 
 /** BOUNDED: so many overlaps are told of, each in a line. */
-const MAX_TOLD = 8;
+const MAX_TOLD = 4;
 
 /** Of documents that do not change. */
 const known = new WeakMap<SectunnelDocument, Claims>();
@@ -53,7 +53,7 @@ export function overlapsWhenKept(
 
 function few(texts: readonly string[]): string[] {
   const rest = texts.length - MAX_TOLD;
-  const more = rest > 0 ? [`${rest} more overlaps with the policies of other tunnels are not listed`] : [];
+  const more = rest > 0 ? [`overlaps with the policies of other tunnels that are not listed: ${rest}`] : [];
   return [...texts.slice(0, MAX_TOLD), ...more];
 }
 
