@@ -31,11 +31,16 @@ import type { SeenRule } from './seen-rules.ts';
 import { NEEDS_NET_ADMIN } from './tun-errors.ts';
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
+/** What a kernel without IPv6 answers about it: rules, and routes. It has none of them. */
+const NO_FAMILY: readonly number[] = [ERRNO.EAFNOSUPPORT, ERRNO.EOPNOTSUPP];
 /**
  * How the kernel says that a packet has no way. EINVAL and EACCES: IPv4 routes of the types blackhole and prohibit; EXDEV,
  * and EINVAL since Linux 6.14: the reverse path filter.
  */
-const NO_WAY: readonly number[] = [ERRNO.ENETUNREACH, ERRNO.EHOSTUNREACH, ERRNO.EINVAL, ERRNO.EACCES, ERRNO.EXDEV];
+const NO_WAY: readonly number[] = [
+  ...[ERRNO.ENETUNREACH, ERRNO.EHOSTUNREACH, ERRNO.EINVAL, ERRNO.EACCES, ERRNO.EXDEV],
+  ...NO_FAMILY,
+];
 
 export class LinuxHostNetwork implements HostNetwork {
   readonly #socket: NetlinkSocket;
@@ -76,12 +81,12 @@ export class LinuxHostNetwork implements HostNetwork {
 
   routes(filter: RouteFilter = {}): InstalledRoute[] {
     const families = filter.family === undefined ? FAMILIES : [filter.family];
-    // Kernels that do not filter by themselves answer with everything.
+    // Kernels that do not filter by themselves answer with everything, those without IPv6 with the routes of IPv4.
     return families
       .flatMap((family) => {
         // ENOENT: there is no such table (yet).
-        const data = this.#ask(message.routesRequest(family, filter), 'list routes', [ERRNO.ENOENT]);
-        return parseAll(data, message.parseRoute);
+        const data = this.#ask(message.routesRequest(family, filter), 'list routes', [ERRNO.ENOENT, ...NO_FAMILY]);
+        return parseAll(data, message.parseRoute).filter((route) => route.destination.address.family === family);
       })
       .filter(
         ({ table, protocol }) =>
@@ -142,11 +147,11 @@ export class LinuxHostNetwork implements HostNetwork {
 
   rules(family?: IpFamily): InstalledRule[] {
     const families = family === undefined ? FAMILIES : [family];
-    return families.flatMap((one) => parseAll(this.#ask(rulesRequest(one), 'list rules', []), parseRule));
+    return families.flatMap((one) => parseAll(this.#ask(rulesRequest(one), 'list rules', NO_FAMILY), parseRule));
   }
 
   seenRules(family: IpFamily): SeenRule[] {
-    return parseAll(this.#ask(rulesRequest(family), 'list rules', []), parseSeenRule);
+    return parseAll(this.#ask(rulesRequest(family), 'list rules', NO_FAMILY), parseSeenRule);
   }
 
   addRule(rule: Rule): void {
@@ -234,6 +239,13 @@ export class LinuxHostNetwork implements HostNetwork {
   }
 }
 
+const NEEDS_IPV6 =
+  'This kernel has no IPv6, which ranges and addresses of IPv6 need: leave them out of the document, or boot a kernel that ' +
+  'has it (CONFIG_IPV6, without ipv6.disable=1)';
+const IPV6_SWITCHED_OFF =
+  'IPv6 is switched off on the device, as on all that are made here, and the tunnel has ranges of IPv6: ' +
+  'sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0, or leave those ranges out of the document';
+
 /** What one route replaces another by. */
 function placeOf(route: Route): string {
   const { destination, table = MAIN_TABLE } = route;
@@ -241,7 +253,14 @@ function placeOf(route: Route): string {
 }
 
 function explained(error: SystemError): SystemError {
-  return error.errno === ERRNO.EPERM ? new SystemError(error.call, error.errno, NEEDS_NET_ADMIN) : error;
+  const advice = adviceOn(error);
+  return advice === undefined ? error : new SystemError(error.call, error.errno, advice);
+}
+
+function adviceOn({ errno, message: text }: SystemError): string | undefined {
+  if (errno === ERRNO.EPERM) return NEEDS_NET_ADMIN;
+  if (NO_FAMILY.includes(errno)) return NEEDS_IPV6;
+  return errno === ERRNO.EACCES && text.includes('IPv6 is disabled') ? IPV6_SWITCHED_OFF : undefined;
 }
 
 function parseAll<T>(data: readonly NetlinkData[] | undefined, parse: (body: Uint8Array) => T | undefined): T[] {
