@@ -16,3 +16,11 @@ function nameOf(value: unknown): string {
 export function invariant(condition: boolean, what: string): asserts condition {
   if (!condition) throw new Error(`bug: ${what}`);
 }
+
+const OF_THE_LANGUAGE = [TypeError, RangeError, ReferenceError, SyntaxError];
+
+/** Whether what was thrown means a bug: what the language throws, or what says so. All else of ours is a sentence for people. */
+export function isBug(error: unknown): boolean {
+  if (!(error instanceof Error) || error.message.startsWith('bug: ')) return true;
+  return OF_THE_LANGUAGE.some((kind) => error instanceof kind);
+}

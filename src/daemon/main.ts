@@ -12,7 +12,7 @@ import { LockedError, lockNetworkNamespace } from './lock.ts';
 import { createLog, type LogLevel, logLevels } from './log.ts';
 import { refuseDumps } from './memory-guard.ts';
 import { ServiceManager } from './notify.ts';
-import { ControlError } from './protocol.ts';
+import { refusalOf } from './refusing.ts';
 import { Service } from './service.ts';
 import { handleUncaught } from './uncaught.ts';
 import { version } from './version.ts';
@@ -193,6 +193,16 @@ function signalled(): Promise<string> {
   });
 }
 
+function isParseArgsError(error: unknown): boolean {
+  return error instanceof TypeError && 'code' in error && String(error.code).startsWith('ERR_PARSE_ARGS');
+}
+
+/** A sentence; of a bug where it happened, too. */
+function failureText(error: unknown): string {
+  const bug = error instanceof Error ? error.stack : undefined;
+  return refusalOf(error)?.message ?? bug ?? messageOf(error);
+}
+
 async function main(argv: readonly string[]): Promise<number> {
   let folders: Settings | undefined;
   try {
@@ -206,10 +216,8 @@ async function main(argv: readonly string[]): Promise<number> {
     }
     return ExitCode.Ok;
   } catch (error) {
-    const usage = error instanceof UsageError || (error instanceof TypeError && 'code' in error);
-    const message = messageOf(error);
-    const bug = !usage && !(error instanceof ControlError) && !(error instanceof Error && 'code' in error);
-    process.stderr.write(`error: ${bug && error instanceof Error ? (error.stack ?? message) : message}\n`);
+    const usage = error instanceof UsageError || isParseArgsError(error);
+    process.stderr.write(`error: ${usage ? messageOf(error) : failureText(error)}\n`);
     // Packets are dropped for a reason that is not in sight, unless another daemon runs.
     const tunnels = folders === undefined || error instanceof LockedError ? [] : wantedNames(folders);
     if (tunnels.length > 0) process.stderr.write(`${STAYS}: ${tunnels.join(', ')}\n`);

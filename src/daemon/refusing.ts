@@ -1,4 +1,5 @@
 /** Refusals of the layers below, in the words of the control protocol. */
+import { isBug } from '../base/assert.ts';
 import { DocumentError } from '../config/errors.ts';
 import { explained } from '../tun/descriptors.ts';
 import { shortageOf } from '../tun/shortage.ts';
@@ -10,8 +11,12 @@ export function refusing<T>(parse: () => T): T {
     return parse();
   } catch (error) {
     if (!(error instanceof DocumentError)) throw error;
-    throw new ControlError(error.kind === 'unsupported' ? 'unsupported' : 'bad-document', error.message);
+    throw ofDocument(error);
   }
+}
+
+function ofDocument({ kind, message }: DocumentError): ControlError {
+  return new ControlError(kind === 'unsupported' ? 'unsupported' : 'bad-document', message);
 }
 
 /** What a device or socket refuses is the system's word, not a bug of ours. */
@@ -24,11 +29,11 @@ export async function refusingSystem<T>(attempt: () => Promise<T>): Promise<T> {
 }
 
 /**
- * The refusal that an error is, which was thrown while a request was served: those of ours, and what the system refuses, of
- * which Node tells by an errno. `undefined` for a bug.
+ * The refusal that an error is, which was thrown while a request was served or the daemon started: those of ours, and what the
+ * system refuses. `undefined` for a bug.
  */
 export function refusalOf(error: unknown): ControlError | undefined {
   if (error instanceof ControlError) return error;
-  const isSystem = error instanceof Error && 'code' in error && /^E[A-Z0-9]+$/.test(String(error.code));
-  return isSystem || shortageOf(error) !== undefined ? new ControlError('system', explained(error)) : undefined;
+  if (error instanceof DocumentError) return ofDocument(error);
+  return isBug(error) && shortageOf(error) === undefined ? undefined : new ControlError('system', explained(error));
 }

@@ -131,8 +131,8 @@ describe('requests', () => {
 
   it('that throw at once or later leave the queue in order', async () => {
     const { path } = await serve((verb) => {
-      if (verb === 'host') throw new Error('at once');
-      if (verb === 'change') return Promise.reject(new Error('later'));
+      if (verb === 'host') throw new TypeError('at once');
+      if (verb === 'change') return Promise.reject(new TypeError('later'));
       return Promise.resolve(1n);
     });
     const client = await RawClient.open(path);

@@ -85,7 +85,7 @@ describe('control socket', () => {
   it('passes a refusal on as it is, and hides no bug', async () => {
     const { runDir } = await serve((verb) => {
       if (verb === 'start') throw new ControlError('not-found', 'there is none');
-      throw new Error('a bug');
+      throw new TypeError('a bug');
     });
     const client = await DaemonClient.connect(runDir);
     await expect(client.call('start', { name: 'x' })).rejects.toMatchObject({

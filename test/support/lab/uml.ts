@@ -72,6 +72,17 @@ function xstatePreload(folder: string): Record<string, string> {
   return { LD_PRELOAD: library };
 }
 
+/** A guest whose first process is `init.sh` of the folder, with the other end of a tap device of the namespace as `vec0`. */
+export function spawnGuest(namespace: Namespace, folder: string, device: string): Background {
+  mkdirSync('/lib/modules', { recursive: true });
+  const words = [
+    ...['linux.uml', 'root=/dev/root', 'rootfstype=hostfs', 'rootflags=/', 'rw', 'mem=512M', 'quiet'],
+    ...[`init=${join(folder, 'init.sh')}`, `vec0:transport=tap,ifname=${device}`],
+    ...['con=null', 'con0=null,fd:1'],
+  ];
+  return namespace.spawn('linux.uml', words, xstatePreload(folder));
+}
+
 function quote(argv: readonly string[]): string {
   return argv.map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(' ');
 }
@@ -143,19 +154,13 @@ export class UmlStrongSwan extends Swanctl {
       strongswanConf('kernel-netlink', `tcp://0.0.0.0:${VICI_PORT}`, log, options),
     );
     writeFileSync(join(folder, 'init.sh'), initScript(folder, options), { mode: 0o755 });
-    mkdirSync('/lib/modules', { recursive: true });
     await namespace.exec(['mkfifo', join(folder, 'pause')]);
     await namespace.ip([
       `tuntap add dev ${options.device} mode tap`,
       ...options.hostAddresses.map((address) => addressCommand(address, options.device)),
       `link set ${options.device} up`,
     ]);
-    const words = [
-      ...['linux.uml', 'root=/dev/root', 'rootfstype=hostfs', 'rootflags=/', 'rw', 'mem=512M', 'quiet'],
-      ...[`init=${join(folder, 'init.sh')}`, `vec0:transport=tap,ifname=${options.device}`],
-      ...['con=null', 'con0=null,fd:1'],
-    ];
-    const kernel = namespace.spawn('linux.uml', words, xstatePreload(folder));
+    const kernel = spawnGuest(namespace, folder, options.device);
     const peer = new UmlStrongSwan(folder, namespace, kernel, guest);
     lab.log(`guest of ${namespace.name}: console`, () => kernel.output);
     lab.log(`guest of ${namespace.name}: strongSwan`, () => peer.log());
