@@ -92,6 +92,7 @@ function formatTunnel(tunnel: TunnelStatus, networks: readonly NetworkInfo[]): s
   for (const text of tunnel.degraded) lines.push(`  degraded: ${text}`);
   if (tunnel.redundancy !== undefined) lines.push(`  ${redundancyText(tunnel, tunnel.redundancy)}`);
   if (tunnel.secret !== undefined) lines.push(`  ${secretText(tunnel.secret)}`);
+  for (const capability of tunnel.declined) lines.push(`  the peer asks for ${capability}`);
   for (const ike of tunnel.ikeSas) lines.push(...formatIke(ike).map((line) => `  ${line}`));
   if (tunnel.lastFailure !== undefined) {
     const { secondsAgo, reason, detail, inDocument } = tunnel.lastFailure;

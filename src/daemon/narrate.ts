@@ -47,6 +47,10 @@ export function narrate(happened: Told, inDocument: readonly string[] = []): Nar
       const fields = { child: happened.child, childSa: happened.childId, reason: happened.reason };
       return { level: 'info', text, fields, event: 'child-down' };
     }
+    case 'declined': {
+      const text = `the peer asks for ${happened.capability}`;
+      return { level: 'warn', text, fields: {}, event: undefined };
+    }
     case 'path-changed': {
       const text = `the peer moved to ${formatSocketAddress(happened.path.remote)}`;
       return { level: 'info', text, fields: { ikeSa: happened.ikeSaId }, event: undefined };

@@ -143,7 +143,10 @@ export class Runner {
     }
     const device = await this.#open(name, plan);
     const { steering } = plan.device;
-    this.#running.set(name, { document, certificates, steering, secret: undefined, lastFailure: undefined });
+    this.#running.set(name, {
+      ...{ document, certificates, steering },
+      ...{ secret: undefined, lastFailure: undefined, declined: new Set<string>() },
+    });
     device.onClosed((reason) => {
       if (reason !== undefined) this.#lost(name, reason);
     });
@@ -331,6 +334,10 @@ export class Runner {
     if ('requestId' in event) return;
     const { tunnel } = event;
     const facts = tunnel === undefined ? undefined : this.#running.get(tunnel);
+    if (event.type === 'declined' && facts !== undefined) {
+      if (facts.declined.has(event.capability)) return;
+      facts.declined.add(event.capability);
+    }
     const inDocument = event.type === 'failed' && facts !== undefined ? placesOfFailure(event, facts.document) : [];
     const { level, text, fields, event: published } = narrate(event, inDocument);
     this.#write(level, tunnel, fields, text);

@@ -15,6 +15,8 @@ import type { ChildStatus, FailureStatus, IkeStatus, SecretStatus, TunnelStatus 
 export interface RunningFacts {
   readonly document: SectunnelDocument;
   secret: SecretStatus | undefined;
+  /** What the peer asked for and cannot have. BOUNDED: by what is known of, and the document's rules. */
+  readonly declined: Set<string>;
   lastFailure: (Omit<FailureStatus, 'secondsAgo'> & { readonly at: number }) | undefined;
 }
 
@@ -29,6 +31,7 @@ export function inactiveStatus(name: string, uuid: string): TunnelStatus {
     degraded: [],
     redundancy: undefined,
     secret: undefined,
+    declined: [],
     ikeSas: [],
     drops: {},
     lastFailure: undefined,
@@ -59,6 +62,7 @@ export function tunnelStatus(host: TunnelHost, facts: RunningFacts): TunnelStatu
     degraded: [],
     redundancy: undefined,
     secret: facts.secret,
+    declined: [...facts.declined],
     ikeSas: ikeSas.map((sa) => ikeStatus(now, sa, tunnel)),
     drops: {
       ...namedDrops(tunnel.drops()),

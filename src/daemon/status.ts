@@ -105,6 +105,8 @@ export interface TunnelStatus {
   readonly redundancy: { readonly group: string; readonly preference: number; readonly carrier: string } | undefined;
   /** `undefined` while the tunnel does not run, and with certificates. */
   readonly secret: SecretStatus | undefined;
+  /** What the peer asked for and cannot have, since the tunnel was started: `a virtual address (…), which is not supported: …`. */
+  readonly declined: readonly string[];
   readonly ikeSas: readonly IkeStatus[];
   /** Packets that were not carried, by reason. */
   readonly drops: Readonly<Record<string, number>>;

@@ -366,6 +366,7 @@ export class Engine {
         // What others try in vain, whoever they are, says nothing of our own attempts.
         if (tunnel !== undefined && event.initiator) this.#pursuit.failed(now, tunnel, event);
         return true;
+      case 'declined':
       case 'need-secret':
       case 'need-signature':
       case 'need-verification':

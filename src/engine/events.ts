@@ -50,6 +50,8 @@ export type EngineEvent =
       readonly child: string;
       readonly reason: DownReason;
     }
+  /** The peer asks for what is not here, in words. */
+  | { readonly type: 'declined'; readonly tunnel: string; readonly capability: string }
   | { readonly type: 'path-changed'; readonly tunnel: string; readonly ikeSaId: number; readonly path: Path }
   | {
       readonly type: 'failed';
@@ -95,6 +97,8 @@ export function engineEvent(event: IkeEvent, tunnel: string | undefined): Engine
       return { type: 'child-down', tunnel, childId: event.childId, child: event.child, reason: event.reason };
     case 'path-changed':
       return { type: 'path-changed', tunnel, ikeSaId: event.ikeSaId, path: event.path };
+    case 'declined':
+      return { type: 'declined', tunnel, capability: event.capability };
     case 'failed':
       return {
         type: 'failed',

@@ -99,8 +99,17 @@ function describeWire(proposal: WireProposal): string {
 
 function oddTypes(proposal: WireProposal): string[] {
   const odd = proposal.transforms.filter((entry) => LABELS[entry.type] === undefined);
-  return [...new Set(odd.map((entry) => `transform type ${entry.type}`))].slice(0, MAX_SHOWN);
+  return [...new Set(odd.map(oddName))].slice(0, MAX_SHOWN);
 }
+
+/** `additional key exchange 1 (mlkem768)`: RFC 9370 has transform types 6 to 12 for them. */
+function oddName({ type, id }: WireTransform): string {
+  if (type < FIRST_ADDITIONAL || type > LAST_ADDITIONAL) return `transform type ${type}`;
+  return `additional key exchange ${type - FIRST_ADDITIONAL + 1} (${transformName({ type: TransformType.DH, id, keyBits: undefined, unknownAttributes: false })})`;
+}
+
+const FIRST_ADDITIONAL = 6;
+const LAST_ADDITIONAL = 12;
 
 /** What separates two proposals, of one kind of transform. */
 export interface ProposalDifference {
@@ -160,13 +169,12 @@ function differencesOf(
     return [{ label: 'protocol', offered: protocolName(offered.protocol), configured: protocolName(wanted) }];
   }
   const allowed = exchange === 'ike' ? IKE_TRANSFORM_TYPES : ESP_TRANSFORM_TYPES;
-  const found = [...new Set(offered.transforms.map((entry) => entry.type))]
-    .filter((type) => !allowed.includes(type))
-    .map((type) => ({
-      label: `transform type ${type}`,
-      offered: 'offers it',
-      configured: `not supported for ${protocolName(wanted)}`,
-    }));
+  const odd = offered.transforms.filter(({ type }) => !allowed.includes(type));
+  const found = [...new Set(odd.map(oddName))].slice(0, MAX_SHOWN).map((label) => ({
+    label,
+    offered: 'offers it',
+    configured: `not supported for ${protocolName(wanted)}`,
+  }));
   for (const label of LABEL_ORDER) {
     if (label === 'dh' && exchange === 'ike-auth') continue;
     if (label === 'prf' && exchange !== 'ike') continue;
@@ -203,6 +211,9 @@ const OLD_NAMES: Readonly<Record<Label, Readonly<Record<number, string>>>> = {
     24: 'modp2048s256',
     25: 'ecp192',
     26: 'ecp224',
+    35: 'mlkem512',
+    36: 'mlkem768',
+    37: 'mlkem1024',
   },
   esn: {},
 };

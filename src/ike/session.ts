@@ -94,6 +94,8 @@ export class IkeSession {
   readonly fragments: Fragments;
   /** As it was when the SA was made; `connectionConfig` is the one that holds now. */
   config: ConnectionConfig | undefined;
+  /** What the peer asked for in IKE_SA_INIT, and cannot have: in words, until it has proved who it is. */
+  askedOpenly: readonly string[] = [];
   /** Names of the connections that an unidentified peer may turn out to speak of. */
   candidates: readonly string[] = [];
   /** The children that are to be brought up when the IKE SA is. BOUNDED: those of the connection, MAX_QUEUED_TASKS. */

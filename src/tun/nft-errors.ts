@@ -19,7 +19,7 @@ const CAUSES: readonly (readonly [said: RegExp, cause: string])[] = [
     `this kernel has no nftables: modprobe nf_tables, or a kernel with CONFIG_NF_TABLES. ${WITHOUT_FENCE}`,
   ],
   [
-    /(operation not supported|address family not supported)[^]*add table inet/i,
+    /(operation not supported|address family not supported).*add table inet/i,
     "this kernel's nftables have no family inet, for IPv4 and IPv6 together: it takes CONFIG_NF_TABLES_INET, and that " +
       `IPv6 in the kernel (CONFIG_IPV6; where it is a module, modprobe ipv6). ${WITHOUT_FENCE}`,
   ],

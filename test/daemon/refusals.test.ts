@@ -19,7 +19,20 @@ const WRONG: readonly unknown[] = [
   ...[undefined, null, true, -1, 1e300, [], {}, '', ' ', '../x', 'no-such', '%', '<a/>', '\u0000', '\ud800', '☃'],
   ...['x'.repeat(5_000), '<sectunnel/>', '<secret/>', '<network/>', '<!DOCTYPE a []><a/>', '&', '192.0.2.1', '::'],
 ];
-const PARAMS = ['name', 'xml', 'source', 'uuid', 'offer', 'src', 'dst', 'proto', 'network', 'operation', 'direction', 'type'];
+const PARAMS = [
+  'name',
+  'xml',
+  'source',
+  'uuid',
+  'offer',
+  'src',
+  'dst',
+  'proto',
+  'network',
+  'operation',
+  'direction',
+  'type',
+];
 const VERBS = [...verbs.keys(), 'network-hook'] as Verb[];
 
 it('requests with wrong parameters are refused in words', async () => {
@@ -59,10 +72,25 @@ it('so are files and folders that cannot be used, and what does not fit the stat
   const byFile = ['define', 'create', 'update', 'secret-define', 'net-import', 'net-define', 'export', 'check'];
   for (const verb of byFile) for (const path of files) expect(await sectunnel(verb, path), verb + path).not.toBe(0);
   for (const path of files) expect(await sectunnel('secret-set-value', SECRET_UUID, '--file', path)).not.toBe(0);
-  const byName = ['start', 'destroy', 'undefine', 'autostart', 'info', 'dumpxml', 'status', 'pki-check', 'secret-undefine'];
+  const byName = [
+    'start',
+    'destroy',
+    'undefine',
+    'autostart',
+    'info',
+    'dumpxml',
+    'status',
+    'pki-check',
+    'secret-undefine',
+  ];
   for (const verb of byName) expect(await sectunnel(verb, 'no-such'), verb).not.toBe(0);
   await sectunnel('define', document);
-  for (const words of [['start', 'net'], ['destroy', 'net'], ['create', document], ['restart', 'net']]) {
+  for (const words of [
+    ['start', 'net'],
+    ['destroy', 'net'],
+    ['create', document],
+    ['restart', 'net'],
+  ]) {
     expect(await sectunnel(...words)).not.toBe(0);
   }
   await test.giveSecret();

@@ -302,7 +302,10 @@ describe('explanation', () => {
     expect(differing('1:20/128 5:1', 'aes128gcm16-noesn')).toContain('esn: peer yes, here no');
     expect(differing('1:20/128', 'aes128gcm16-noesn')).toContain('esn: peer none, here no');
     expect(differing('1:20/128 4:31 6:35 5:0', 'aes128gcm16-x25519-noesn')).toContain(
-      'transform type 6: peer offers it, here not supported for ESP',
+      'additional key exchange 1 (mlkem512): peer offers it, here not supported for ESP',
+    );
+    expect(differing('1:20/128 4:31 13:1 5:0', 'aes128gcm16-x25519-noesn')).toContain(
+      'transform type 13: peer offers it, here not supported for ESP',
     );
     expect(differing('1:20/128? 5:0', 'aes128gcm16-noesn')).toContain('peer aes128gcm16 with unknown attributes');
     expect(differing('1:99/17 5:0', 'aes128gcm16-noesn')).toContain('encryption: peer id 99/17, here aes128gcm16');

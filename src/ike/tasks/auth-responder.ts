@@ -7,6 +7,7 @@
 import { formatIdentity, type Identity, sameIdentity } from '../../base/identity.ts';
 import { canNarrow } from '../../policy/narrow.ts';
 import { pskAuth, verifyPskAuth } from '../auth.ts';
+import { WANTS_EAP } from '../capabilities.ts';
 import type { ConnectionConfig } from '../config.ts';
 import type { SignatureAnswer, VerificationAnswer } from '../events.ts';
 import { misbehaved } from '../failure.ts';
@@ -234,5 +235,12 @@ function refuse(
 /** A request that breaks the rules: answered as they say, and the attempt is over. */
 export function refuseMalformedAuth(session: IkeSession, now: number, notify: number, detail: string): void {
   session.respond(now, ExchangeType.IKE_AUTH, [notifyPayload(notify)], session.path);
-  failSession(session, now, misbehaved(detail), true);
+  if (notify !== NotifyType.AUTHENTICATION_FAILED) {
+    failSession(session, now, misbehaved(detail), true);
+    return;
+  }
+  // Which of several connections it means cannot be said: nobody has proved anything.
+  if (session.candidates.length === 1) session.config = session.host.connection(session.candidates[0]!);
+  session.host.count('authentication-failed');
+  failSession(session, now, { reason: 'AUTHENTICATION_FAILED', detail: WANTS_EAP }, true);
 }

@@ -6,11 +6,12 @@
 import { formatIdentity, type Identity, sameIdentity } from '../../base/identity.ts';
 import { secretCopy } from '../../base/secret-bytes.ts';
 import { pskAuth, verifyPskAuth } from '../auth.ts';
+import { CAPABILITY_NOTIFIES, capabilitiesAsked } from '../capabilities.ts';
 import { askFor, type ChildAsk, type ChildRequest, singlePair } from '../child-request.ts';
 import type { VerificationAnswer } from '../events.ts';
 import { failureFrom, findError, misbehaved } from '../failure.ts';
 import { AuthMethodId, authMethodName, ExchangeType, NotifyType, notifyName } from '../iana.ts';
-import { breakOff, failSession, installChild } from '../lifecycle.ts';
+import { breakOff, endSession, failSession, installChild } from '../lifecycle.ts';
 import { findPayload, type Payload } from '../payload.ts';
 import { type NotifyPayload, notifyPayload } from '../payloads/notify.ts';
 import { credentialOf } from '../peers.ts';
@@ -19,7 +20,7 @@ import { type IkeCrypto, type SessionState, type SetUp, type Verifying, wipeCryp
 import { certificateRequests } from '../signature.ts';
 import { settleSuccessor } from '../successor.ts';
 import { acceptAnswer } from './child-exchange.ts';
-import { type ChildOffer, makeOffer, offerPayloads } from './child-offer.ts';
+import { type ChildOffer, explainRefusal, makeOffer, offerPayloads } from './child-offer.ts';
 import { DeleteChildTask, rejectPeer } from './delete.ts';
 import { askSignature, askVerdict, copyIdentity, formatVerdict, signedBy } from './proof.ts';
 import type { Task } from './task.ts';
@@ -216,7 +217,8 @@ export class AuthTask implements Task, Verifying {
     if (childless) session.host.goChildless(session.connectionName);
     const next = childless ? '; the next attempt makes the CHILD SA in an exchange of its own' : '';
     this.abandon();
-    failSession(session, now, failureFrom(error, `the request was malformed to it, and the IKE SA is gone${next}`));
+    const said = `the request was malformed to it, and the IKE SA is gone${next}`;
+    failSession(session, now, failureFrom(error, said, 'ike-sa'));
   }
 
   #refused(session: IkeSession, now: number, payloads: readonly Payload[]): void {
@@ -230,10 +232,18 @@ export class AuthTask implements Task, Verifying {
       breakOff(session, now, misbehaved('the answer to IKE_AUTH has no AUTH payload'), false);
       return;
     }
+    if (this.#offer !== undefined && CHILD_REFUSALS.includes(error.notify)) {
+      // Without AUTH there is no IKE SA, as OpenIKED has it; it is the CHILD SA that was refused all the same.
+      const { config, part } = this.#offer.ask;
+      const failure = explainRefusal(error, this.#offer);
+      session.fail(failure, config, true, part);
+      endSession(session, now, 'failed', failure.detail, false);
+      return;
+    }
     const wanted = session.config!.remote.id;
     const who = `we are ${formatIdentity(this.#localId)} and want ${wanted === undefined ? 'anybody' : formatIdentity(wanted)}`;
     const proof = this.#proof.kind === 'psk' ? 'a pre-shared key' : 'a certificate';
-    failSession(session, now, failureFrom(error, `${who}, and proved it with ${proof}`));
+    failSession(session, now, failureFrom(error, `${who}, and proved it with ${proof}`, this.#proof.kind));
   }
 
   /** RFC 7296 §1.2: when the child is refused, the IKE SA is up nevertheless. */
@@ -259,8 +269,21 @@ export class AuthTask implements Task, Verifying {
   }
 }
 
-/** Notes what the peer says of itself and we have no use for. */
+/** What a peer refuses of a CHILD SA (RFC 7296 §1.2), with AUTH if it keeps to the rules. */
+const CHILD_REFUSALS: readonly number[] = [
+  NotifyType.NO_PROPOSAL_CHOSEN,
+  NotifyType.TS_UNACCEPTABLE,
+  NotifyType.SINGLE_PAIR_REQUIRED,
+  NotifyType.INTERNAL_ADDRESS_FAILURE,
+  NotifyType.FAILED_CP_REQUIRED,
+];
+
+/** Tells what a peer that has proved itself asks for and cannot have, and notes what else it says of itself. */
 export function noteNotifies(session: IkeSession, payloads: readonly Payload[]): void {
+  for (const capability of new Set([...session.askedOpenly, ...capabilitiesAsked(payloads)])) {
+    session.host.emit({ type: 'declined', connection: session.connectionName, capability });
+  }
+  session.askedOpenly = [];
   for (const payload of payloads) {
     if (payload.type !== 'notify' || EXPECTED.has(payload.notify)) continue;
     session.note('debug', `the peer sent ${notifyName(payload.notify)}, which is passed over`);
@@ -278,4 +301,5 @@ const EXPECTED: ReadonlySet<number> = new Set<number>([
   NotifyType.NAT_DETECTION_DESTINATION_IP,
   NotifyType.CHILDLESS_IKEV2_SUPPORTED,
   NotifyType.COOKIE,
+  ...CAPABILITY_NOTIFIES,
 ]);

@@ -194,6 +194,10 @@ export function answerOffer(
 
   const keyExchange = answerKeyExchange(session, chosen.suite.dh, payloads);
   if (!keyExchange.ok) return keyExchange;
+  if (config.mode === 'tunnel' && findNotify(payloads, NotifyType.USE_TRANSPORT_MODE) !== undefined) {
+    const capability = `transport mode, which the rule of '${config.name}' does not have: it gets tunnel mode`;
+    host.emit({ type: 'declined', connection: session.connectionName, capability });
+  }
   const nonce = host.random(NONCE_LENGTH);
   const used = nonces ?? { initiator: theirNonce!.slice(), responder: nonce };
   const spiIn = host.newChildSpi();

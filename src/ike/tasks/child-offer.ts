@@ -90,16 +90,16 @@ export function explainRefusal(error: NotifyPayload, offer: ChildOffer): Failure
   switch (error.notify) {
     case NotifyType.NO_PROPOSAL_CHOSEN: {
       const offered = `offered for child ${config.name}: ${offer.proposals.map(formatProposal).join(', ')}`;
-      return failureFrom(error, `${offered}${explainGroups(offer)}`);
+      return failureFrom(error, `${offered}${explainGroups(offer)}`, 'child');
     }
     case NotifyType.TS_UNACCEPTABLE:
     case NotifyType.SINGLE_PAIR_REQUIRED: {
       const { local, remote } = selectors;
       const offered = `local ${formatSelectors(local)}, remote ${formatSelectors(remote)}`;
-      return failureFrom(error, `offered for child ${config.name}: ${offered}`);
+      return failureFrom(error, `offered for child ${config.name}: ${offered}`, 'child');
     }
     default:
-      return failureFrom(error, `child ${config.name} was refused`);
+      return failureFrom(error, `child ${config.name} was refused`, 'child');
   }
 }
 

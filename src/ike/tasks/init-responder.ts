@@ -3,6 +3,7 @@
  * bounded, and beyond a number of half-open SAs a cookie must show that the initiator receives at its address.
  */
 import type { DhGroup } from '../../crypto/types.ts';
+import { capabilitiesAsked } from '../capabilities.ts';
 import type { ConnectionConfig } from '../config.ts';
 import type { Path } from '../events.ts';
 import type { Host } from '../host.ts';
@@ -193,6 +194,7 @@ function open(
   session.nat = agreed.asksForNat
     ? { ...detectNat(host.crypto, asked, path.local, path.remote, message.payloads), pretended: agreed.pretendsNat }
     : NO_NAT;
+  session.askedOpenly = capabilitiesAsked(message.payloads);
   session.fragments.supported = agreed.fragmentation;
   session.candidates = matching(candidates, chosen).map((config) => config.name);
   session.timers.set('give-up', now + host.limits.halfOpenTimeout);

@@ -97,7 +97,7 @@ export class InitTask implements Task {
     else if (error !== undefined) {
       session.host.count('unauthenticated-notify');
       const offered = this.config.proposals.map(formatProposal).join(', ');
-      this.#suspect(session, now, failureFrom(error, `offered: ${offered}`));
+      this.#suspect(session, now, failureFrom(error, `offered: ${offered}`, 'ike-sa'));
     } else this.#accept(session, now, path, message, datagram);
   }
 
@@ -118,7 +118,7 @@ export class InitTask implements Task {
       this.#suspect(
         session,
         now,
-        failureFrom(error, `it wants a group that was not offered, or was tried: ${offered}`),
+        failureFrom(error, `it wants a group that was not offered, or was tried: ${offered}`, 'ike-sa'),
       );
       return;
     }

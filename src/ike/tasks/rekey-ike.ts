@@ -90,7 +90,7 @@ export class RekeyIkeTask implements Task {
       }
     }
     if (error !== undefined) {
-      this.#fail(session, now, failureFrom(error, 'the IKE SA was not rekeyed'));
+      this.#fail(session, now, failureFrom(error, 'the IKE SA was not rekeyed', 'ike-sa'));
       return;
     }
     const made = this.#accept(session, now, offer, payloads);
