@@ -21,8 +21,8 @@ export function formatList(tunnels: readonly TunnelInfo[]): string {
   );
 }
 
-function listedState({ active, state, degraded }: TunnelInfo): string {
-  const words = degraded.length > 0 ? `${state}, degraded` : state;
+function listedState({ active, state, degraded, differs }: TunnelInfo): string {
+  const words = `${state}${degraded.length > 0 ? ', degraded' : ''}${differs ? ', not as defined' : ''}`;
   return active ? `active (${words})` : words;
 }
 
@@ -35,6 +35,7 @@ export function formatInfo(info: TunnelInfo): string {
     ['Autostart', info.autostart ? 'yes' : 'no'],
     ['State', info.state],
     ['Device', info.device ?? '-'],
+    ...(info.differs ? [['Running', 'with another document than is defined'] as const] : []),
     ...info.degraded.map((text) => ['Degraded', text] as const),
   ]);
 }

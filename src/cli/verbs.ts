@@ -107,7 +107,8 @@ const update: VerbSpec = {
   summary: 'replace the document of a tunnel, running or kept or both',
   details:
     'Which tunnel is told by the name in the document. Without an option the running one is changed if the tunnel is\n' +
-    'active, else the kept one. Changing a running tunnel negotiates it anew.',
+    'active, else the kept one. Changing a running tunnel negotiates it anew; a document that says what the one before\n' +
+    'said changes nothing.',
   options: { live: flag, config: flag },
   optionHelp: { live: 'change the running tunnel', config: 'change the kept document' },
   positionals: [1, 1],
@@ -117,7 +118,10 @@ const update: VerbSpec = {
       live: args.options.live === true,
       config: args.options.config === true,
     };
-    defined(await client.call('update', params), `updated from ${name(args)}`, terminal);
+    const result = await client.call('update', params);
+    const what =
+      result.unchanged === true ? `says what ${name(args)} says: nothing was changed` : `updated from ${name(args)}`;
+    defined(result, what, terminal);
   },
 };
 

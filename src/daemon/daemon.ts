@@ -14,11 +14,12 @@ import { Activation } from './activation.ts';
 import { Autostart } from './autostart.ts';
 import { Catalog, type DocumentText } from './catalog.ts';
 import { certificateProblems } from './certificates.ts';
+import { hostWarnings } from './document-warnings.ts';
 import { allOf } from './each.ts';
 import { visibleFolder } from './files.ts';
 import { HeldNetworks } from './networks.ts';
 import { type HoldingTunnel, holdingTunnel } from './networks-plan.ts';
-import { checkIdentity } from './objects.ts';
+import { checkIdentity, differs } from './objects.ts';
 import { overlapsAmong, overlapsWhenKept } from './overlaps.ts';
 import { secretOf } from './plan.ts';
 import type { Platform } from './platform.ts';
@@ -26,6 +27,7 @@ import { ControlError, type DefineResult, type StartResult, type TunnelEvent } f
 import { Queries } from './queries.ts';
 import { logLeftovers } from './replace-file.ts';
 import { Runner } from './runner.ts';
+import { sameDocument } from './same-document.ts';
 import { concerns, type SecretChange, SecretSources } from './secret-sources.ts';
 import { SecretStore } from './secrets.ts';
 import type { WorkerChoice } from './workers/choice.ts';
@@ -51,6 +53,9 @@ const REPEAT = 30_000;
 const UNREADABLE =
   'the tunnel is to run and none of its documents can be read: it is not started, and what stands of its fence stays. ' +
   "Correct the document and start the daemon again, or take the fence away with 'sectunnel destroy'";
+
+const runsOtherwise = (name: string): string =>
+  `the tunnel runs, with another document than this one: 'sectunnel restart ${name}' has it run with this one`;
 
 export class Daemon {
   readonly secrets: SecretSources;
@@ -193,6 +198,7 @@ export class Daemon {
         this.#catalog.objects.dropIfGone(object);
       }
       this.#publish({ tunnel: document.name, event: 'defined', detail: '' });
+      if (differs(object)) warnings.push(runsOtherwise(document.name));
       return { name: document.name, uuid: document.uuid, warnings };
     });
   }
@@ -306,8 +312,13 @@ export class Daemon {
       if (config && object.kept === undefined) {
         throw new ControlError('invalid-state', `tunnel ${object.name} is transient; leave --config out`);
       }
-      await this.#activation.replace(object, document, { live, config });
-      return { name: document.name, uuid: document.uuid, warnings };
+      const changed = {
+        live: live && !sameDocument(object.live, document),
+        config: config && !sameDocument(object.kept, document),
+      };
+      const unchanged = !changed.live && !changed.config;
+      if (!unchanged) await this.#activation.replace(object, document, changed);
+      return { name: document.name, uuid: document.uuid, warnings, unchanged };
     });
   }
 
@@ -320,7 +331,8 @@ export class Daemon {
   /** What a person should know about a document, by itself and beside the others. */
   #warnings(document: SectunnelDocument): string[] {
     const shared = [...sharedKeyWarning(document), ...sameKeyWarning(document, this.#catalog.documents())];
-    return [...toPolicy(document).warnings, ...shared];
+    const addresses = this.runner.view(document.device.netns)?.routing.addresses() ?? [];
+    return [...toPolicy(document).warnings, ...hostWarnings(document, addresses), ...shared];
   }
 
   /** What is to be said when a tunnel is defined: it cannot start before its secret is there, and should not with a weak one. */

@@ -1,6 +1,7 @@
 /** The tunnels that a daemon knows: by name and by UUID, which belong together as in libvirt. */
 import type { SectunnelDocument } from '../config/model.ts';
 import { ControlError } from './protocol.ts';
+import { sameDocument } from './same-document.ts';
 
 export interface TunnelObject {
   readonly name: string;
@@ -74,4 +75,9 @@ export function checkIdentity(object: TunnelObject, document: SectunnelDocument)
     'invalid-state',
     `tunnel '${object.name}' exists with UUID ${object.uuid}, the document has ${document.uuid}; put the first into <uuid>, or undefine the tunnel`,
   );
+}
+
+/** Whether a tunnel runs with another document than the one that is kept. */
+export function differs({ kept, live }: TunnelObject): boolean {
+  return kept !== undefined && live !== undefined && !sameDocument(kept, live);
 }

@@ -58,6 +58,8 @@ export interface TunnelInfo {
   /** It does not run, is to run again as soon as it can, and what its policy protects is dropped until then. */
   readonly held: boolean;
   readonly persistent: boolean;
+  /** It runs with another document than the one that is kept. */
+  readonly differs: boolean;
   readonly autostart: boolean;
   /** Name of the TUN device while active. */
   readonly device: string | undefined;
@@ -89,6 +91,8 @@ export interface DefineResult {
   readonly name: string;
   readonly uuid: string;
   readonly warnings: readonly string[];
+  /** The document says what the one before said, and nothing was done. */
+  readonly unchanged?: boolean;
 }
 
 export interface StartResult {

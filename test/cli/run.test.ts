@@ -111,6 +111,30 @@ describe('a wrong command line', () => {
 });
 
 describe('verbs', () => {
+  it('tell a definition from what runs, and change nothing where there is nothing to change', async () => {
+    const { daemon, run, file } = await shell();
+    await daemon.giveSecret();
+    const one = file('one.xml', tunnelDocument());
+    const other = file('other.xml', tunnelDocument({ inner: ['10.1.0.0', '10.9.0.0'] }));
+    await run(['define', one]);
+    await run(['start', 'net']);
+    expect((await run(['define', one])).err).not.toContain('restart');
+    expect((await run(['list'])).out).not.toContain('not as defined');
+    const opened = daemon.told.filter((text) => text === 'open net').length;
+    expect(await run(['update', one, '--live', '--config'])).toMatchObject({
+      code: 0,
+      out: `Tunnel net says what ${one} says: nothing was changed\n`,
+    });
+    expect(daemon.told.filter((text) => text === 'open net')).toHaveLength(opened);
+
+    expect((await run(['define', other])).err).toContain("'sectunnel restart net' has it run with this one");
+    expect((await run(['list'])).out).toMatch(/active \(\w+, not as defined\)/);
+    expect((await run(['info', 'net'])).out).toMatch(/Running: +with another document than is defined/);
+    expect((await run(['update', other, '--live'])).out).toContain('updated from');
+    expect((await run(['list'])).out).not.toContain('not as defined');
+    expect(daemon.told.filter((text) => text === 'open net')).toHaveLength(opened + 1);
+  });
+
   it('say where no daemon listens, with exit code 3', async () => {
     const folder = temporaryFolder();
     const { code, err } = await sectunnel(['--run-dir', folder, 'list']);

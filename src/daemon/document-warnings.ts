@@ -1,0 +1,94 @@
+/** What a person should know of a document on this host: what it cuts off, and sides that look swapped. */
+import {
+  addressBits,
+  formatAddress,
+  formatRange,
+  type IpAddress,
+  prefixRange,
+  rangeContains,
+} from '../base/address.ts';
+import { isWhole } from '../base/ranges.ts';
+import type { SectunnelDocument } from '../config/model.ts';
+import { toPolicy } from '../config/selectors.ts';
+import type { PolicyEntry } from '../policy/database.ts';
+import { Protocol } from '../policy/protocols.ts';
+import { isAnyPorts, type TrafficSelector } from '../policy/selector.ts';
+import type { InterfaceAddress } from '../tun/routes.ts';
+
+/** BOUNDED: networks of this host that a warning names. */
+const MAX_NAMED = 6;
+
+/**
+ * @param addresses those of the host in the tunnel's namespace; none where they are not known
+ */
+export function hostWarnings(document: SectunnelDocument, addresses: readonly InterfaceAddress[]): string[] {
+  if (document.device.routes !== 'auto') return [];
+  const own = addresses.filter(({ address }) => !isOfLink(address));
+  const { entries } = toPolicy(document);
+  const outbound = entries.filter(({ direction }) => direction === 'out');
+  return outbound
+    .filter(({ action }) => action === 'protect')
+    .flatMap((entry) => [...cutOffWarning(entry, outbound, own), ...swappedWarning(entry, own)]);
+}
+
+/** Of a policy for everything: what else this host speaks to. */
+function cutOffWarning(
+  entry: PolicyEntry,
+  outbound: readonly PolicyEntry[],
+  own: readonly InterfaceAddress[],
+): string[] {
+  const { local, remote } = entry.selectors;
+  const families = ([4, 6] as const).filter((family) => [local, remote].every((side) => side.some(isAll(family))));
+  if (families.length === 0 || entry.level === 'use') return [];
+  const passed = outbound.filter(({ action, priority }) => action === 'bypass' && priority > entry.priority);
+  const networks = own
+    .filter(({ address: { family }, prefixLength }) => families.includes(family) && prefixLength < addressBits(family))
+    .map(({ address, prefixLength }) => prefixRange(address, prefixLength))
+    .filter(
+      ({ start, end }) =>
+        !passed.some(({ selectors }) =>
+          selectors.remote.some(({ range }) => rangeContains(range, start) && rangeContains(range, end)),
+        ),
+    );
+  const names = [...new Set(networks.map(formatRange))];
+  const among =
+    names.length === 0
+      ? ''
+      : ` (${[...names.slice(0, MAX_NAMED), ...(names.length > MAX_NAMED ? ['…'] : [])].join(', ')})`;
+  return [
+    `${where(entry)} protects all packets of IPv${families.join(' and IPv')}, from and to any address: what the peer does not pass on is cut off, and ` +
+      `everything while the tunnel is down: logins from elsewhere, name servers, and the networks beside this host${among}. ` +
+      "Name the ranges that it is for, or let pass what has to go on by an <sp> with action='none' and a higher priority",
+  ];
+}
+
+/** `src_range` is this side, also of what comes in. */
+function swappedWarning(entry: PolicyEntry, own: readonly InterfaceAddress[]): string[] {
+  const { local, remote } = entry.selectors;
+  if ([...local, ...remote].some(({ range }) => isWhole(range))) return [];
+  const holds = (side: readonly TrafficSelector[]): InterfaceAddress | undefined =>
+    own.find(({ address }) => side.some(({ range }) => rangeContains(range, address)));
+  const there = holds(remote);
+  if (there === undefined || holds(local) !== undefined) return [];
+  return [
+    `${where(entry)}: ${formatAddress(there.address)} of this host is in the ranges of the other side, and no address of it in those of ` +
+      "this side: the sides look swapped. For direction 'both' and 'out' <src_range> is this side, <dst_range> the other",
+  ];
+}
+
+function where({ line, name }: PolicyEntry): string {
+  return `${line === undefined ? '' : `line ${line}: `}<sp name='${name}'>`;
+}
+
+function isAll(family: 4 | 6): (selector: TrafficSelector) => boolean {
+  return (selector) =>
+    selector.range.start.family === family &&
+    isWhole(selector.range) &&
+    selector.protocol === Protocol.any &&
+    isAnyPorts(selector);
+}
+
+/** Loopback, or of its link alone: what is said there stays there. */
+function isOfLink({ family, value }: IpAddress): boolean {
+  return family === 4 ? value >> 24n === 127n || value >> 16n === 0xa9fen : value === 1n || value >> 118n === 0x3fan;
+}
