@@ -1,10 +1,10 @@
 /**
  * Keeps what happens over and over from filling the log: the first of a kind is written at once; of those that follow within
- * a minute the number is told at its end, with the last one.
+ * a minute, or an hour, the number is told at its end, with the last one.
  */
 
 /** Milliseconds. */
-const INTERVAL = 60_000;
+const INTERVALS = { minute: 60_000, hour: 3_600_000 } as const;
 
 interface Kind {
   count: number;
@@ -14,8 +14,13 @@ interface Kind {
 }
 
 export class DampedLog {
-  /** BOUNDED: by what is told within a minute. */
+  readonly #every: keyof typeof INTERVALS;
+  /** BOUNDED: by what is told within an interval. */
   readonly #kinds = new Map<string, Kind>();
+
+  constructor(every: keyof typeof INTERVALS = 'minute') {
+    this.#every = every;
+  }
 
   add(kind: string, text: string, write: (text: string) => void): void {
     const known = this.#kinds.get(kind);
@@ -28,6 +33,12 @@ export class DampedLog {
     known.last = text;
   }
 
+  /** The next of this kind is written at once, and those that were counted are not told. */
+  forget(kind: string): void {
+    clearTimeout(this.#kinds.get(kind)?.timer);
+    this.#kinds.delete(kind);
+  }
+
   /** Tells what is left to tell. */
   close(): void {
     for (const kind of [...this.#kinds.keys()]) this.#end(kind);
@@ -36,7 +47,7 @@ export class DampedLog {
   #begin(kind: string, write: Kind['write']): void {
     const timer = setTimeout(() => {
       if (this.#end(kind)) this.#begin(kind, write);
-    }, INTERVAL).unref();
+    }, INTERVALS[this.#every]).unref();
     this.#kinds.set(kind, { count: 0, last: '', write, timer });
   }
 
@@ -46,7 +57,7 @@ export class DampedLog {
     clearTimeout(timer);
     this.#kinds.delete(kind);
     if (count === 0) return false;
-    write(`${last} (${count === 1 ? 'once' : `${count} times`} in the last minute)`);
+    write(`${last} (${count === 1 ? 'once' : `${count} times`} in the last ${this.#every})`);
     return true;
   }
 }

@@ -1,5 +1,5 @@
 /** The daemon's log: JSON lines for machines, one readable line an entry on a terminal. Always on standard error. */
-import { writeSync } from 'node:fs';
+import { fstatSync, writeSync } from 'node:fs';
 import { type Logger, pino } from 'pino';
 import pretty from 'pino-pretty';
 
@@ -17,9 +17,43 @@ export function createLog(level: LogLevel, format: 'auto' | 'json' | 'text'): Lo
   const text = format === 'text' || (format === 'auto' && isTerminal);
   const options = { level, base: null, timestamp: pinoTime };
   const output = new LogOutput(STANDARD_ERROR);
-  if (!text) return pino(options, { write: (line) => output.write(line) });
-  const readable = pretty.prettyFactory({ colorize: isTerminal, translateTime: false, timestampKey: 'time' });
-  return pino(options, { write: (line) => output.write(readable(line)) });
+  const mark = isJournal(STANDARD_ERROR, process.env.JOURNAL_STREAM) ? withPriority : (line: string): string => line;
+  const readable = text
+    ? pretty.prettyFactory({ colorize: isTerminal, translateTime: false, timestampKey: 'time' })
+    : undefined;
+  const stream = {
+    // pino then keeps the level of each line here.
+    [Symbol.for('pino.metadata')]: true,
+    lastLevel: 0,
+    write: (line: string) => output.write(mark(readable?.(line) ?? line, stream.lastLevel)),
+  };
+  return pino(options, stream);
+}
+
+/** Whether what is written to a descriptor goes to systemd's journal: `JOURNAL_STREAM` is `device:inode` (systemd.exec(5)). */
+export function isJournal(fd: number, journalStream: string | undefined): boolean {
+  if (journalStream === undefined) return false;
+  try {
+    const { dev, ino } = fstatSync(fd, { bigint: true });
+    return journalStream === `${dev}:${ino}`;
+  } catch {
+    return false;
+  }
+}
+
+/** pino's levels, and the priorities of syslog(3) from there on. */
+const PRIORITIES: readonly (readonly [level: number, priority: number])[] = [
+  [60, 2],
+  [50, 3],
+  [40, 4],
+  [30, 6],
+];
+const DEBUG = 7;
+
+/** The journal takes the priority of a line from its beginning (sd-daemon(3)); each line of several is an entry there. */
+export function withPriority(text: string, level: number): string {
+  const priority = PRIORITIES.find(([least]) => level >= least)?.[1] ?? DEBUG;
+  return text.replace(/^(?=.)/gm, `<${priority}>`);
 }
 
 /**

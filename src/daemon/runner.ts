@@ -15,6 +15,7 @@ import { allOf, eachOf } from './each.ts';
 import type { ExplainFacts } from './explain.ts';
 import { placesOfFailure } from './explain-failure.ts';
 import type { HostTunnel } from './explain-tunnels.ts';
+import { FailureLog } from './failure-log.ts';
 import { httpFetch } from './fetch.ts';
 import { TunnelHost } from './host.ts';
 import type { HostView } from './host-view.ts';
@@ -64,6 +65,7 @@ export class Runner {
   readonly #options: RunnerOptions;
   readonly #log: Logger;
   readonly #lines = new RateLimit();
+  readonly #failures = new FailureLog();
   // BOUNDED: the tunnels that the administrator starts.
   readonly #running = new Map<string, RunningTunnel>();
   readonly #watch: NodeJS.Timeout;
@@ -181,6 +183,7 @@ export class Runner {
     await allOf(
       () => this.host.remove(name),
       () => this.#running.delete(name),
+      () => this.#failures.forget(name),
       () => (again ? this.standing.hold(name) : this.standing.release(name)),
     );
     this.#log.info({ tunnel: name }, 'tunnel stopped');
@@ -189,6 +192,7 @@ export class Runner {
   /** Stops all tunnels, telling their peers. What keeps their packets from passing in the clear stays. */
   async close(): Promise<void> {
     clearInterval(this.#watch);
+    this.#failures.close();
     await allOf(
       () => this.#sleep?.close(),
       () => this.host.close(),
@@ -302,6 +306,7 @@ export class Runner {
   secretChanged(change: SecretChange): void {
     for (const [name, { document }] of this.#running) {
       if (!concerns(document, change)) continue;
+      this.#failures.forget(name);
       if (change !== undefined) {
         const text = `secret ${change.uuid} was changed; the next authentication uses it`;
         this.#log.info({ tunnel: name }, text);
@@ -340,8 +345,11 @@ export class Runner {
     }
     const inDocument = event.type === 'failed' && facts !== undefined ? placesOfFailure(event, facts.document) : [];
     const { level, text, fields, event: published } = narrate(event, inDocument);
-    this.#write(level, tunnel, fields, text);
+    if (event.type === 'failed' && tunnel !== undefined) {
+      this.#failures.add(tunnel, text, (line) => this.#log[level]({ tunnel, ...fields }, line));
+    } else this.#write(level, tunnel, fields, text);
     if (tunnel === undefined) return;
+    if (event.type === 'child-up') this.#failures.forget(tunnel);
     if (event.type === 'failed' && facts !== undefined) {
       facts.lastFailure = { at: this.host.now(), reason: event.reason, detail: event.detail, inDocument };
     }

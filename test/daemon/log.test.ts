@@ -1,7 +1,7 @@
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect, it, onTestFinished, vi } from 'vitest';
-import { LogOutput } from '../../src/daemon/log.ts';
+import { isJournal, LogOutput, withPriority } from '../../src/daemon/log.ts';
 import { faults } from '../support/faults.ts';
 import { temporaryFolder } from '../support/folder.ts';
 
@@ -46,4 +46,17 @@ it('a log waits a little for the reader of its pipe, and not for ever', () => {
   faults.lift();
   log.write('next\n');
   expect(readFileSync(path, 'utf8')).toMatch(/^late\n1 lines of this log were lost: EAGAIN.*\nnext\n$/);
+});
+
+it('lines for the journal begin with the priority of syslog, each of several', () => {
+  const marked = [10, 20, 30, 40, 50, 60].map((level) => withPriority('a\n  b\n', level));
+  expect(marked).toEqual([7, 7, 6, 4, 3, 2].map((priority) => `<${priority}>a\n<${priority}>  b\n`));
+});
+
+it('the journal is known by the file that systemd names', () => {
+  const fd = opened(join(temporaryFolder(), 'log'));
+  const { dev, ino } = fstatSync(fd);
+  expect(isJournal(fd, `${dev}:${ino}`)).toBe(true);
+  expect(isJournal(fd, `${dev}:${ino + 1}`)).toBe(false);
+  expect(isJournal(fd, undefined)).toBe(false);
 });
