@@ -225,25 +225,22 @@ function readAuth(issues: Issues, node: XmlNode): AuthSettings | undefined {
     issues.add(node, `type='${type}' needs a <${wanted}>; add it`, { allowed: `<${wanted}>` });
     return undefined;
   }
-  if (type === 'x509') return { type, side, x509: readX509(issues, child), line: node.line };
+  if (type === 'x509') return { type, side, x509: readX509(issues, child, side), line: node.line };
   const secret = readSecretReference(issues, child);
   return secret === undefined ? undefined : { type, side, secret, line: node.line };
 }
 
-function readX509(issues: Issues, node: XmlNode): X509Settings {
+/** What a side needs: the peer's authorities to judge it by, our certificate and key to show. */
+const NEEDED_FILES = { local: ['cert', 'key'], remote: ['ca'], both: ['ca', 'cert', 'key'] } as const;
+
+function readX509(issues: Issues, node: XmlNode, side: AuthSettings['side']): X509Settings {
   const source = readChoice(node, 'source', X509_SOURCES) ?? 'server';
   const [ca, cert, key, crl, ocsp] = ['ca', 'cert', 'key', 'crl', 'ocsp'].map((name) => childElements(node, name)[0]);
   if (source === 'file') {
-    for (const [name, child] of [
-      ['ca', ca],
-      ['cert', cert],
-      ['key', key],
-    ] as const) {
-      if (child !== undefined) continue;
-      issues.add(node, `source='file' needs <${name} file='…'/>; add it`, {
-        attribute: 'source',
-        allowed: `<${name}>`,
-      });
+    for (const name of NEEDED_FILES[side]) {
+      if ({ ca, cert, key }[name] !== undefined) continue;
+      const message = `source='file' needs <${name} file='…'/> for side='${side}'; add it`;
+      issues.add(node, message, { attribute: 'source', allowed: `<${name}>` });
     }
   }
   const keyFile = key && readPath(issues, key, 'file');

@@ -10,7 +10,7 @@ import { CertificateFiles, expiry, type FileSource, inField, type Trust } from '
 import { describeIdentity, provenIdentities, provesIdentity } from '../pki/identity.ts';
 import { type FileReader, PkiFileError } from '../pki/load.ts';
 import { OnlineRevocation } from '../pki/online.ts';
-import { systemRoots } from '../pki/places.ts';
+import { systemRoots, wantedPlace } from '../pki/places.ts';
 import type { Credentials, Verifier } from '../pki/types.ts';
 import { readPrivateFile } from './files.ts';
 import type { CertificateFacts } from './plan.ts';
@@ -150,7 +150,8 @@ export class TunnelCertificates {
   /** @throws Error, for people */
   async credentials(now: number, localId: Identity): Promise<Credentials | undefined> {
     const credentials = await this.#phrase.during(() => this.#local?.credentials(now));
-    if (credentials !== undefined) checkProves(credentials.chain[0]!, credentials.places.cert.path, localId);
+    if (credentials !== undefined)
+      checkProves(credentials.chain[0]!, wantedPlace(credentials.places, 'cert').path, localId);
     return credentials;
   }
 

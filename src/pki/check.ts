@@ -10,7 +10,7 @@ import { describeIdentity, provenIdentities, provesIdentity } from './identity.t
 import { checkKeyMatches, loadChain, loadPrivateKey } from './load.ts';
 import { methodsOf } from './methods.ts';
 import { type PathOptions, revocationRefusal, validatePath } from './path.ts';
-import { findPlaces, type PkiPlaces, type X509Source } from './places.ts';
+import { findPlaces, type PkiPlaces, type Place, wantedPlace, type X509Source } from './places.ts';
 import { type OnlineSources, revocationOf } from './revocation.ts';
 import type { PeerIdentity } from './types.ts';
 
@@ -53,8 +53,10 @@ export async function checkPki(input: CheckInput): Promise<PkiReport> {
   const report = new Report();
   const places = report.attempt(() => findPlaces(input.source.x509, input.source.roots));
   if (places === undefined) return report;
-  const trust = report.attempt(() => loadTrust(places, input.source));
-  report.files.push(caFile(places, trust));
+  // Who shows a certificate judges none: what it names of authorities is looked at all the same.
+  const judges = input.side !== 'local' || places.ca !== undefined;
+  const trust = judges ? report.attempt(() => loadTrust(places, input.source)) : undefined;
+  if (places.ca !== undefined) report.files.push(caFile(places.ca, trust));
   if (places.crl !== undefined) report.files.push(crlFile(places.crl, trust));
   else report.add('note', absentList(input.source.x509));
   const stale = places.policy === 'strict' && onlineSources(input.source) === undefined ? 'error' : 'warning';
@@ -88,7 +90,7 @@ function levelOf(certificate: Certificate, now: number): PkiFinding['level'] {
   return certificate.notAfter < now ? 'error' : 'warning';
 }
 
-function caFile({ ca }: PkiPlaces, trust: Trust | undefined): PkiFile {
+function caFile(ca: Place, trust: Trust | undefined): PkiFile {
   const found = trust === undefined ? 'not usable' : trust.anchors.map(describeCertificate).join(', ');
   return { role: 'ca', ...ca, found };
 }
@@ -105,7 +107,9 @@ function absentList({ crl }: X509Source): string | undefined {
 /** Our own certificate, as a peer sees it that trusts the same authorities. */
 async function checkOwn(report: Report, places: PkiPlaces, trust: Trust | undefined, input: CheckInput): Promise<void> {
   const { reader, passphrase } = input.source;
-  const { cert, key: keyPlace } = places;
+  const own = report.attempt(() => ({ cert: wantedPlace(places, 'cert'), key: wantedPlace(places, 'key') }));
+  if (own === undefined) return;
+  const { cert, key: keyPlace } = own;
   const chain = report.attempt(() => loadChain(cert.path, reader));
   report.files.push({
     role: 'certificate',

@@ -17,7 +17,15 @@ import {
   PkiFileError,
 } from './load.ts';
 import type { OnlineRevocation } from './online.ts';
-import { findPlaces, type LibvirtRoots, type PkiPlaces, THE_DOCUMENT, type X509Source } from './places.ts';
+import {
+  findPlaces,
+  type LibvirtRoots,
+  type PkiPlaces,
+  type Place,
+  THE_DOCUMENT,
+  wantedPlace,
+  type X509Source,
+} from './places.ts';
 import type { OnlineSources } from './revocation.ts';
 import { keySigner } from './signer.ts';
 import type { Credentials, Verifier } from './types.ts';
@@ -50,7 +58,8 @@ export interface OwnCredentials extends Credentials {
 export function loadCredentials(places: PkiPlaces, source: Omit<FileSource, 'onWarning'>): OwnCredentials {
   const chain = inField('cert', places, ({ path }) => loadChain(path, source.reader));
   const key = inField('key', places, () => loadKey(places, source));
-  inField('key', places, ({ path }) => checkKeyMatches(chain[0]!, places.cert.path, key, path));
+  const { path: certPath } = wantedPlace(places, 'cert');
+  inField('key', places, ({ path }) => checkKeyMatches(chain[0]!, certPath, key, path));
   return {
     certificates: chain.map(({ der }) => der),
     signer: keySigner(key, { allowSha1: source.x509.sha1 }),
@@ -62,7 +71,7 @@ export function loadCredentials(places: PkiPlaces, source: Omit<FileSource, 'onW
 function loadKey(places: PkiPlaces, { reader, passphrase }: Omit<FileSource, 'onWarning'>): KeyObject {
   const phrase = passphrase();
   try {
-    return loadPrivateKey(places.key.path, phrase, reader);
+    return loadPrivateKey(wantedPlace(places, 'key').path, phrase, reader);
   } finally {
     phrase?.fill(0);
   }
@@ -74,11 +83,11 @@ export function inField<T>(
   places: PkiPlaces,
   load: (place: { readonly path: string }) => T,
 ): T {
-  const place = places[field];
+  const place = field === 'crl' ? places.crl! : wantedPlace(places, field);
   try {
-    return load({ path: place?.path ?? '' });
+    return load({ path: place.path });
   } catch (error) {
-    if (!(error instanceof PkiFileError) || place === undefined) throw error;
+    if (!(error instanceof PkiFileError)) throw error;
     const element = `<${field} file='…'/>`;
     const who = place.said === THE_DOCUMENT ? `${element} of ${place.said}` : `${place.said}; ${element} names another`;
     throw new PkiFileError(error.path, error.problem, who);
@@ -154,6 +163,10 @@ class FromFiles<T> {
   }
 }
 
+function pathsOf(...places: readonly (Place | undefined)[]): string[] {
+  return places.flatMap((place) => (place === undefined ? [] : [place.path]));
+}
+
 function fileState(path: string): unknown[] {
   const found = statSync(path, { throwIfNoEntry: false });
   return [path, found?.mtimeMs, found?.size, found?.ino];
@@ -171,12 +184,12 @@ export class CertificateFiles {
     this.#source = source;
     this.#own = new FromFiles(
       source,
-      ({ cert, key }) => [cert.path, key.path],
+      ({ cert, key }) => pathsOf(cert, key),
       (places) => loadCredentials(places, source),
     );
     this.#trust = new FromFiles(
       source,
-      ({ ca, crl }) => (crl === undefined ? [ca.path] : [ca.path, crl.path]),
+      ({ ca, crl }) => pathsOf(ca, crl),
       (places) => loadTrust(places, source),
     );
   }
@@ -185,7 +198,8 @@ export class CertificateFiles {
   credentials(now: number): OwnCredentials {
     const own = this.#own.get();
     const text = own.chain.flatMap((certificate) => expiry(certificate, now) ?? []).join('; ');
-    if (text !== '' && text !== this.#warned) this.#source.onWarning(`${own.places.cert.path}: ${text}`);
+    if (text !== '' && text !== this.#warned)
+      this.#source.onWarning(`${wantedPlace(own.places, 'cert').path}: ${text}`);
     this.#warned = text;
     return own;
   }

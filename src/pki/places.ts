@@ -31,9 +31,11 @@ export interface Place {
 }
 
 export interface PkiPlaces {
-  readonly ca: Place;
-  readonly cert: Place;
-  readonly key: Place;
+  readonly source: X509Source['source'];
+  /** Of these, what nobody names; `wantedPlace` has it named. */
+  readonly ca: Place | undefined;
+  readonly cert: Place | undefined;
+  readonly key: Place | undefined;
   readonly crl: Place | undefined;
   /** Of revocation: what either `<crl>` or `<ocsp>` wants. */
   readonly policy: 'strict' | 'ifpresent';
@@ -59,21 +61,26 @@ export function systemRoots(): LibvirtRoots {
 /** @throws Error, for people, when libvirt's configuration names some of the files only */
 export function findPlaces(x509: X509Source, roots: LibvirtRoots): PkiPlaces {
   const found = x509.source === 'file' ? undefined : libvirtPlaces(x509.source, x509.pkipath, roots);
-  const own = (path: string | undefined, otherwise: Place | undefined, what: string): Place => {
-    if (path !== undefined) return { path, said: THE_DOCUMENT };
-    if (otherwise !== undefined) return otherwise;
-    throw new Error(`<x509 source='${x509.source}'> names no <${what} file='…'/>; add it`);
-  };
+  const own = (path: string | undefined, otherwise: Place | undefined): Place | undefined =>
+    path === undefined ? otherwise : { path, said: THE_DOCUMENT };
   // Both or none: a key of another certificate is of no use.
   const pair = x509.cert === undefined && x509.key === undefined ? found : undefined;
   return {
-    ca: own(x509.ca, found?.ca, 'ca'),
-    cert: own(x509.cert, pair?.cert, 'cert'),
-    key: own(x509.key?.file, pair?.key, 'key'),
+    source: x509.source,
+    ca: own(x509.ca, found?.ca),
+    cert: own(x509.cert, pair?.cert),
+    key: own(x509.key?.file, pair?.key),
     crl: crlPlace(x509.crl, found?.crl),
     policy: x509.crl?.policy === 'strict' || x509.ocsp?.policy === 'strict' ? 'strict' : 'ifpresent',
     allow: x509.allow.length > 0 ? x509.allow : (found?.allow ?? []),
   };
+}
+
+/** What a side of the tunnel needs: a certificate and its key to show, authorities to judge by. @throws Error where nobody names it */
+export function wantedPlace(places: PkiPlaces, what: 'ca' | 'cert' | 'key'): Place {
+  const place = places[what];
+  if (place !== undefined) return place;
+  throw new Error(`<x509 source='${places.source}'> names no <${what} file='…'/>; add it`);
 }
 
 function crlPlace(own: X509Source['crl'], otherwise: Place | undefined): Place | undefined {

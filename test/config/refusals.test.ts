@@ -330,7 +330,7 @@ const PSK_ROWS: readonly Row[] = [
     8,
     '/sectunnel/sa/auth/x509',
     undefined,
-    "source='file' needs <ca file='…'/>; add it",
+    "source='file' needs <ca file='…'/> for side='both'; add it",
   ],
   [
     'a path that is not absolute',

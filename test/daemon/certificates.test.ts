@@ -48,10 +48,13 @@ class Files {
     this.write('key.pem', made.key.export({ format: 'pem', type: 'pkcs8' }).toString());
   }
 
+  /** With what the side needs, and no more. */
   document(secret = '', side = 'both', words: DocumentWords = {}): string {
+    const ca = side === 'local' ? '' : `<ca file='${this.path('ca.pem')}'/>`;
+    const own = `<cert file='${this.path('cert.pem')}'/>
+      <key file='${this.path('key.pem')}'>${secret}</key>`;
     const x509 = `<auth type='x509' side='${side}'><x509 source='file'>
-      <ca file='${this.path('ca.pem')}'/><cert file='${this.path('cert.pem')}'/>
-      <key file='${this.path('key.pem')}'>${secret}</key></x509></auth>`;
+      ${ca}${side === 'remote' ? '' : own}</x509></auth>`;
     return tunnelDocument(words).replace(/<auth.*<\/auth>/, x509);
   }
 }

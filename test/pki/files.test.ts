@@ -16,7 +16,13 @@ import { CertificateFiles, type FileSource } from '../../src/pki/credentials.ts'
 import { describeIdentity, provenIdentities } from '../../src/pki/identity.ts';
 import { type FileReader, loadAuthorities, loadChain, loadCrls, loadPrivateKey } from '../../src/pki/load.ts';
 import { OnlineRevocation } from '../../src/pki/online.ts';
-import { findPlaces, type LibvirtRoots, parseLibvirtConfig, type X509Source } from '../../src/pki/places.ts';
+import {
+  findPlaces,
+  type LibvirtRoots,
+  parseLibvirtConfig,
+  wantedPlace,
+  type X509Source,
+} from '../../src/pki/places.ts';
 import { keySigner } from '../../src/pki/signer.ts';
 import { authority, type CrlRecipe, DAY, dns, ecKey, type Made, make, makeCrl, NOW } from './make.ts';
 import { lists } from './make-ocsp.ts';
@@ -286,7 +292,7 @@ describe("libvirt's set-up", () => {
   };
   const paths = (x509: Partial<X509Source>, from = roots()): string[] => {
     const { ca, cert, key, crl } = findPlaces({ ...nothing, source: 'server', ...x509 }, from);
-    return [ca, cert, key, ...(crl === undefined ? [] : [crl])].map(({ path }) => path.replace(folder, ''));
+    return [ca, cert, key, crl].flatMap((place) => (place === undefined ? [] : [place.path.replace(folder, '')]));
   };
 
   it("is found by libvirt's rules", () => {
@@ -327,7 +333,7 @@ describe("libvirt's set-up", () => {
     expect(paths({}).slice(0, 3)).toEqual(['/a/ca', '/a/cert', '/a/key']);
     expect(findPlaces({ ...nothing, source: 'server' }, roots()).allow).toEqual(['C=GB,O=Example,CN=*', 'CN=b']);
     expect(findPlaces({ ...nothing, source: 'server', allow: ['CN=c'] }, roots()).allow).toEqual(['CN=c']);
-    expect(findPlaces({ ...nothing, source: 'server' }, roots()).ca.said).toBe(`ca_file in ${file}`);
+    expect(findPlaces({ ...nothing, source: 'server' }, roots()).ca?.said).toBe(`ca_file in ${file}`);
     expect(paths({ source: 'client' })[0]).toBe('/etc/pki/CA/cacert.pem');
     expect(paths({ ca: '/d/ca', crl: { file: '/d/crl', fetch: false, policy: 'strict' } })).toEqual([
       '/d/ca',
@@ -336,7 +342,9 @@ describe("libvirt's set-up", () => {
       '/d/crl',
     ]);
     expect(paths({ cert: '/d/cert', key: { file: '/d/key' } }).slice(1, 3)).toEqual(['/d/cert', '/d/key']);
-    expect(() => paths({ cert: '/d/cert' })).toThrow("<x509 source='server'> names no <key file='…'/>; add it");
+    expect(() => wantedPlace(findPlaces({ ...nothing, source: 'server', cert: '/d/cert' }, roots()), 'key')).toThrow(
+      "<x509 source='server'> names no <key file='…'/>; add it",
+    );
     writeFileSync(file, names);
     expect(() => paths({})).toThrow('names some of ca_file, cert_file and key_file only');
     // A list that need not be there is not missed.
