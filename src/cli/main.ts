@@ -2,6 +2,7 @@
 import '../daemon/inspector.ts';
 import { constants } from 'node:os';
 import { ExitCode } from './help.ts';
+import { promptSecret } from './prompt.ts';
 import { run } from './run.ts';
 import type { Terminal } from './verb.ts';
 
@@ -32,6 +33,9 @@ const terminal: Terminal = {
   out: (text) => void process.stdout.write(text),
   err: (text) => void process.stderr.write(text),
   readStdin,
+  prompt: process.stdin.isTTY
+    ? (question, most) => promptSecret(process.stdin, (text) => void process.stderr.write(text), question, most)
+    : undefined,
   interrupted: () => new Promise((resolve) => process.once('SIGINT', () => resolve())),
 };
 

@@ -1,7 +1,7 @@
 /** The verbs that keep secrets. Values are read, never printed, but for one that is made here and is to be printed. */
 import { randomFillSync } from 'node:crypto';
 import { decodeBase64 } from '../base/base64.ts';
-import { secretBytes } from '../base/secret-bytes.ts';
+import { secretBytes, secretCopy } from '../base/secret-bytes.ts';
 import { formatSecrets } from './format.ts';
 import {
   type Arguments,
@@ -35,7 +35,7 @@ export const secretSetValue: VerbSpec = {
   summary: 'set the value of a secret',
   details:
     'The value comes from a file, or from standard input when no other source is named, so that it stands neither in\n' +
-    'the process list nor in the history of the shell. It is base64, unless --plain says that it is the value itself;\n' +
+    'the process list nor in the history of the shell; at a terminal it is asked for, and not shown. It is base64, unless --plain says that it is the value itself;\n' +
     'a newline at the end of a plain value belongs to it. A pre-shared key that can be guessed is warned of.\n' +
     'For a new key, --generate takes 32 random bytes; with --print they are written to standard output once, in base64,\n' +
     'for the other side: sectunnel secret-set-value UUID --generate --print | ssh PEER sectunnel secret-set-value UUID\n' +
@@ -92,11 +92,28 @@ async function secretValue(args: Arguments, terminal: Terminal): Promise<Uint8Ar
     if (plain === true) throw new UsageError('--plain goes with --file or standard input', 'secret-set-value');
     return decoded(Buffer.from(base64));
   }
+  if (file === undefined && terminal.prompt !== undefined) return prompted(terminal.prompt, plain === true);
   const bytes = await readInput(typeof file === 'string' ? file : '-', MAX_VALUE_TEXT, terminal);
   if (plain !== true) return decoded(bytes);
   if (bytes.at(-1) === 0x0a)
     terminal.err("warning: the value ends with a newline; use printf '%s' if that was not meant\n");
   return bytes;
+}
+
+/** Twice, as nobody sees what is typed. */
+async function prompted(prompt: NonNullable<Terminal['prompt']>, plain: boolean): Promise<Uint8Array> {
+  const what = plain ? 'Value (not shown): ' : 'Value in base64 (not shown): ';
+  const first = await prompt(what, MAX_VALUE_TEXT);
+  try {
+    if (first.length > MAX_VALUE_TEXT) throw new RefusedInputError(`more than ${MAX_VALUE_TEXT} bytes were typed`);
+    const second = await prompt('Again: ', MAX_VALUE_TEXT);
+    const same = first.equals(second);
+    second.fill(0);
+    if (!same) throw new RefusedInputError('the two differ; nothing was changed');
+    return plain ? secretCopy(first) : decoded(first);
+  } finally {
+    first.fill(0);
+  }
 }
 
 function decoded(text: Buffer): Uint8Array {

@@ -27,6 +27,8 @@ export interface Terminal {
   err(text: string): void;
   /** Stops when more than `most` bytes have come, and gives them. */
   readStdin(most: number): Promise<Buffer>;
+  /** Asks the person at the terminal for a line that is not shown; left out where standard input is no terminal. */
+  readonly prompt?: ((question: string, most: number) => Promise<Buffer>) | undefined;
   /** Resolves when the user interrupts. */
   interrupted(): Promise<void>;
 }

@@ -50,8 +50,9 @@ export function tunnelStatus(host: TunnelHost, facts: RunningFacts): TunnelStatu
   const ikeSas = host.engine.ike
     .status()
     .filter(({ connection }) => connection !== undefined && connections.has(connection))
-    // One that was deleted stays a while, to answer again what the peer sends again.
-    .filter(({ state }) => state !== 'closed');
+    // One that was deleted stays a while, to answer again what the peer sends again; and one of the tunnel that ran before
+    // this one, until the peer has answered.
+    .filter(({ state, former }) => state !== 'closed' && !(state === 'deleting' && former));
   const { lastFailure } = facts;
   return {
     name,

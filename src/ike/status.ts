@@ -39,6 +39,8 @@ export interface IkeSaStatus {
   readonly id: number;
   /** `undefined` while a peer that opened an SA has not said who it is. */
   readonly connection: string | undefined;
+  /** It was made for a connection that was removed since; another may have its name now. */
+  readonly former: boolean;
   readonly state: IkeSaState;
   readonly initiator: boolean;
   readonly spiInitiator: bigint;
