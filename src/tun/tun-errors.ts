@@ -53,8 +53,8 @@ export function openError(errno: number): Error {
   }
 }
 
-/** Why the interface could not be made, and what to do. */
-export function createError(name: string, errno: number): Error {
+/** Why the interface could not be made with so many queues, and what to do. */
+export function createError(name: string, errno: number, queues = 1): Error {
   const call = `create TUN device ${name}`;
   switch (errno) {
     case ERRNO.EPERM:
@@ -71,7 +71,8 @@ export function createError(name: string, errno: number): Error {
         call,
         errno,
         `An interface of this name exists that is not such a TUN device (see: ip -d link show ${name}): ` +
-          'choose another name, or delete it',
+          'choose another name, or delete it' +
+          (queues > 1 ? ". Or this kernel's TUN devices have one queue only: run sectunneld with --workers 1" : ''),
       );
     default:
       return new SystemError(call, errno);

@@ -32,11 +32,11 @@ export function createTun(wanted: string, offload: OffloadKinds, queues = 1): Tu
     if ('fd' in created && given !== undefined) return withQueues(created, IFF_VNET_HDR | flags, queues, given);
     if ('fd' in created) libc().close(created.fd);
     // What a kernel that knows no virtio header says, and others of a name that is taken: once more, then.
-    else if (created.errno !== ERRNO.EINVAL) throw createError(wanted, created.errno);
+    else if (created.errno !== ERRNO.EINVAL) throw createError(wanted, created.errno, queues);
   }
   const created = attach(wanted, flags);
   if ('fd' in created) return withQueues(created, flags, queues, 'none');
-  throw createError(wanted, created.errno);
+  throw createError(wanted, created.errno, queues);
 }
 
 /** Attaches the other queues. What passes joined is a matter of the whole device. */
@@ -46,7 +46,7 @@ function withQueues(first: Attached, flags: number, queues: number, offload: Off
   try {
     while (fds.length < queues) {
       const next = attach(name, flags);
-      if (!('fd' in next)) throw createError(name, next.errno);
+      if (!('fd' in next)) throw createError(name, next.errno, queues);
       fds.push(next.fd);
     }
   } catch (error) {
