@@ -21,8 +21,8 @@ export function formatList(tunnels: readonly TunnelInfo[]): string {
   );
 }
 
-function listedState({ active, state, degraded, differs }: TunnelInfo): string {
-  const words = `${state}${degraded.length > 0 ? ', degraded' : ''}${differs ? ', not as defined' : ''}`;
+function listedState({ active, state, degraded, outdated }: TunnelInfo): string {
+  const words = [state, ...(degraded.length > 0 ? ['degraded'] : []), ...(outdated ? ['outdated'] : [])].join(', ');
   return active ? `active (${words})` : words;
 }
 
@@ -32,10 +32,12 @@ export function formatInfo(info: TunnelInfo): string {
     ['UUID', info.uuid],
     ['Active', info.active ? 'yes' : 'no'],
     ['Persistent', info.persistent ? 'yes' : 'no'],
+    ...(info.outdated
+      ? [['Outdated', `yes: 'sectunnel restart ${info.name}' takes up the kept document`] as const]
+      : []),
     ['Autostart', info.autostart ? 'yes' : 'no'],
     ['State', info.state],
     ['Device', info.device ?? '-'],
-    ...(info.differs ? [['Running', 'with another document than is defined'] as const] : []),
     ...info.degraded.map((text) => ['Degraded', text] as const),
   ]);
 }

@@ -91,7 +91,6 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   down: 'destroy',
   stop: 'destroy',
   terminate: 'destroy',
-  reload: 'update',
   ls: 'list',
   ps: 'list',
   show: 'status',

@@ -10,6 +10,7 @@ import { netHook } from './net-hook.ts';
 import { netImport, netList } from './net-verbs.ts';
 import { pkiCheck } from './pki-check.ts';
 import { release } from './release.ts';
+import { reload } from './reload.ts';
 import { secretDefine, secretList, secretSetValue, secretUndefine } from './secret-verbs.ts';
 import { restart, start } from './start-verbs.ts';
 import {
@@ -271,6 +272,7 @@ export const verbs: ReadonlyMap<string, VerbSpec> = new Map(
     destroy,
     autostart,
     update,
+    reload,
     export: exportNetwork,
     release,
     list,

@@ -48,6 +48,11 @@ export function dumpDocument(document: SectunnelDocument): string {
   ).join('\n')}\n`;
 }
 
+/** Whether two documents say the same, however each is laid out. */
+export function sameDocument(one: SectunnelDocument, other: SectunnelDocument): boolean {
+  return one === other || dumpDocument(one) === dumpDocument(other);
+}
+
 function deviceElement({ name, mtu, table, netns, vrf, routes, ipv6 }: DeviceSettings): OutputElement {
   return element('device', { name, mtu, table, netns, vrf, routes, ipv6 });
 }

@@ -6,20 +6,27 @@ import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
-import { dumpDocument } from '../config/dump.ts';
+import { dumpDocument, sameDocument } from '../config/dump.ts';
+import { DocumentError } from '../config/errors.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { parseDocument } from '../config/parse.ts';
 import { ObjectTable, type TunnelObject } from './objects.ts';
 import { ControlError } from './protocol.ts';
 import { refusing } from './refusing.ts';
-import { logLeftovers, type StagedFile, StorageError } from './replace-file.ts';
-import { DefinitionStore, DocumentFolder, LIVE_FOLDER } from './store.ts';
+import { logLeftovers, reasonOf, type StagedFile, StorageError } from './replace-file.ts';
+import { DefinitionStore, type DocumentFile, DocumentFolder, LIVE_FOLDER } from './store.ts';
 
 /** A document as it came: XML, and what to call it in messages. */
 export interface DocumentText {
   readonly xml: string;
   readonly source?: string | undefined;
 }
+
+/** What a file in a folder of documents says; `problem` names the file, and the line where that is known. */
+export type Reading = { readonly name: string; readonly file: string } & (
+  | { readonly document: SectunnelDocument }
+  | { readonly problem: string }
+);
 
 export class Catalog {
   readonly objects: ObjectTable = new ObjectTable();
@@ -43,42 +50,77 @@ export class Catalog {
   /** Reads both folders. What cannot be read is logged and left out, and what a crash left half written is removed. */
   load(): void {
     for (const folder of [this.#definitions, this.#liveDocuments]) logLeftovers(this.#log, () => folder.clean());
-    for (const { name, file, xml } of this.#definitions.load()) this.#loadKept(name, file, xml);
-    for (const { name, file, xml } of this.#liveDocuments.load()) this.#loadLive(name, file, xml);
-    for (const { name, file } of this.#definitions.brokenAutostarts()) {
-      this.#log.warn({ file }, 'autostart of a tunnel that is not defined');
+    const ran = this.#liveDocuments.documents().map((file) => readingOf(file, () => undefined));
+    const uuids = new Map(
+      ran.flatMap((reading) => ('document' in reading ? [[reading.name, reading.document.uuid]] : [])),
+    );
+    for (const file of this.#definitions.documents()) this.#loadKept(readingOf(file, (name) => uuids.get(name)));
+    for (const reading of ran) this.#loadLive(reading);
+    for (const name of this.brokenAutostarts()) {
+      this.#log.warn({ tunnel: name }, BROKEN_AUTOSTART);
       this.#unreadable.add(name);
     }
     for (const name of this.#interrupted.keys()) this.#unreadable.delete(name);
   }
 
-  #loadKept(name: string, file: string, xml: Buffer): void {
+  #loadKept(reading: Reading): void {
+    const { name, file } = reading;
+    const problem = 'document' in reading ? this.takeKept(reading.document) : reading.problem;
+    if (problem === undefined) return;
+    this.#log.error({ file }, `definition left out: ${problem}`);
+    if (this.isAutostart(name)) this.#unreadable.add(name);
+  }
+
+  /** What the configuration folder says is what is kept. @returns why it cannot be; `undefined` when it is */
+  takeKept(document: SectunnelDocument): string | undefined {
     try {
-      const document = parseDocument(xml, { source: file });
-      if (document.name !== name)
-        throw new Error(`the document's name is '${document.name}', that of the file wants '${name}'`);
       this.objects.claim(document).kept = document;
+      return undefined;
     } catch (error) {
-      this.#log.error({ file }, `definition left out: ${messageOf(error)}`);
-      if (this.isAutostart(name)) this.#unreadable.add(name);
+      if (error instanceof ControlError) return error.message;
+      throw error;
     }
+  }
+
+  /** Its definition is gone from the disk. */
+  dropKept(object: TunnelObject): void {
+    object.kept = undefined;
+    this.objects.dropIfGone(object);
   }
 
   /**
    * A tunnel that ran when the last daemon ended runs again, with the document that it ran with; where that cannot be read, with
    * the one that is kept.
    */
-  #loadLive(name: string, file: string, xml: Buffer): void {
+  #loadLive(reading: Reading): void {
+    const { name, file } = reading;
+    const kept = this.objects.get(name)?.kept;
     try {
-      const document = parseDocument(xml, { source: file });
+      if ('problem' in reading) throw new Error(reading.problem);
+      const { document } = reading;
       this.objects.claim(document);
-      this.#interrupted.set(name, document);
+      this.#interrupted.set(name, kept !== undefined && sameDocument(kept, document) ? kept : document);
     } catch (error) {
       this.#log.error({ file }, `the document that a tunnel ran with is left out: ${messageOf(error)}`);
-      const kept = this.objects.get(name)?.kept;
       if (kept === undefined) this.#unreadable.add(name);
       else this.#interrupted.set(name, kept);
     }
+  }
+
+  /**
+   * The definitions as they stand on the disk now, one after the other; nothing is changed.
+   * @throws ControlError when the folder is not there, or not the daemon's own any more
+   */
+  *readDefinitions(): Generator<Reading, void> {
+    this.#definitions.check();
+    for (const file of this.#definitions.documents()) {
+      yield readingOf(file, (name) => this.objects.get(name)?.uuid);
+    }
+  }
+
+  /** Tunnels that are marked to start with the daemon, and not defined. */
+  brokenAutostarts(): string[] {
+    return this.#definitions.brokenAutostarts();
   }
 
   /** One that has no UUID gets that of the tunnel of its name. @throws ControlError saying what is wrong with it */
@@ -130,6 +172,11 @@ export class Catalog {
   currentDocument(name: string): SectunnelDocument | undefined {
     const object = this.objects.get(name);
     return object && (object.live ?? this.#interrupted.get(name) ?? object.kept);
+  }
+
+  /** Whether a tunnel runs, or is to run again, with another document than the one that is kept. */
+  isOutdated({ name, kept, live = this.#interrupted.get(name) }: TunnelObject): boolean {
+    return kept !== undefined && live !== undefined && !sameDocument(kept, live);
   }
 
   /** Of tunnels that run, or are to run again. */
@@ -254,5 +301,22 @@ export class Catalog {
         `${error.message}. The next daemon starts tunnel ${name} again; remove the file`,
       );
     }
+  }
+}
+
+export const BROKEN_AUTOSTART = 'autostart of a tunnel that is not defined';
+
+/** @param uuidOf of a tunnel that is known, for a document that has none */
+function readingOf({ name, file, read }: DocumentFile, uuidOf: (name: string) => string | undefined): Reading {
+  try {
+    const document = parseDocument(read(), { source: file, newUuid: () => uuidOf(name) ?? randomUUID() });
+    if (document.name === name) return { name, file, document };
+    return {
+      name,
+      file,
+      problem: `${file}: the document's name is '${document.name}', that of the file wants '${name}'`,
+    };
+  } catch (error) {
+    return { name, file, problem: error instanceof DocumentError ? error.message : `${file}: ${reasonOf(error)}` };
   }
 }

@@ -19,17 +19,19 @@ import { allOf } from './each.ts';
 import { visibleFolder } from './files.ts';
 import { HeldNetworks } from './networks.ts';
 import { type HoldingTunnel, holdingTunnel } from './networks-plan.ts';
-import { checkIdentity, differs } from './objects.ts';
+import { checkIdentity } from './objects.ts';
 import { overlapsAmong, overlapsWhenKept } from './overlaps.ts';
 import { secretOf } from './plan.ts';
 import type { Platform } from './platform.ts';
-import { ControlError, type DefineResult, type StartResult, type TunnelEvent } from './protocol.ts';
+import { ControlError, type DefineResult, type ReloadResult, type StartResult, type TunnelEvent } from './protocol.ts';
 import { Queries } from './queries.ts';
+import { type ReloadParts, reloadDefinitions } from './reload.ts';
 import { logLeftovers } from './replace-file.ts';
 import { Runner } from './runner.ts';
 import { sameDocument } from './same-document.ts';
 import { concerns, type SecretChange, SecretSources } from './secret-sources.ts';
 import { SecretStore } from './secrets.ts';
+import { SharedRun } from './shared-run.ts';
 import type { WorkerChoice } from './workers/choice.ts';
 
 export interface DaemonOptions {
@@ -52,7 +54,7 @@ const NETWORK_PATIENCE = 1_000;
 const REPEAT = 30_000;
 const UNREADABLE =
   'the tunnel is to run and none of its documents can be read: it is not started, and what stands of its fence stays. ' +
-  "Correct the document and start the daemon again, or take the fence away with 'sectunnel destroy'";
+  "Correct the document and run 'sectunnel reload', or take the fence away with 'sectunnel destroy'";
 
 const runsOtherwise = (name: string): string =>
   `the tunnel runs, with another document than this one: 'sectunnel restart ${name}' has it run with this one`;
@@ -69,6 +71,7 @@ export class Daemon {
   readonly #catalog: Catalog;
   readonly #autostart: Autostart;
   readonly #activation: Activation;
+  readonly #reload: SharedRun<ReloadResult>;
   /** Tunnels that are to run and were not tried yet: one that is stopped by hand before is not started. BOUNDED: by the objects. */
   readonly #untried = new Set<string>();
   readonly #secretsDir: string;
@@ -112,6 +115,15 @@ export class Daemon {
     const shared = { catalog: this.#catalog, autostart: this.#autostart, runner, networks };
     this.#activation = new Activation({ ...shared, log: options.log, publish: (event) => this.#publish(event) });
     this.queries = new Queries({ ...shared, secrets });
+    const reloadParts: ReloadParts = {
+      ...shared,
+      log: options.log,
+      isHeld: (name) => runner.standing.holds(name),
+      overlapsOf: (document) => this.#overlapsOf(document),
+      warningsOf: (document) => this.#warningsOfKept(document),
+      publish: (event) => this.#publish(event),
+    };
+    this.#reload = new SharedRun(() => this.#inTurn(() => reloadDefinitions(reloadParts)));
   }
 
   /** Reads the definitions and starts what is to be started. */
@@ -180,16 +192,16 @@ export class Daemon {
     await this.runner.standing.repeat(documents, this.#catalog.unreadable);
   }
 
+  /** Reads the definitions again. Of those who ask while one waits for its turn, one serves all. @throws ControlError */
+  reload(): Promise<ReloadResult> {
+    return this.#reload.run();
+  }
+
   define(text: DocumentText): Promise<DefineResult> {
     return this.#inTurn(async () => {
       const document = this.#catalog.parse(text);
       const overlaps = this.#overlapsOf(document);
-      const warnings = [
-        ...this.#warnings(document),
-        ...overlaps.warnings,
-        ...(await certificateProblems(document, this.secrets)),
-        ...(await this.#secretProblems(document)),
-      ];
+      const warnings = [...(await this.#warningsOfKept(document)), ...overlaps.warnings];
       const object = this.#catalog.objects.claim(document);
       try {
         if (overlaps.refusal !== undefined) throw new ControlError('invalid-state', overlaps.refusal);
@@ -198,7 +210,7 @@ export class Daemon {
         this.#catalog.objects.dropIfGone(object);
       }
       this.#publish({ tunnel: document.name, event: 'defined', detail: '' });
-      if (differs(object)) warnings.push(runsOtherwise(document.name));
+      if (this.#catalog.isOutdated(object)) warnings.push(runsOtherwise(document.name));
       return { name: document.name, uuid: document.uuid, warnings };
     });
   }
@@ -333,6 +345,15 @@ export class Daemon {
     const shared = [...sharedKeyWarning(document), ...sameKeyWarning(document, this.#catalog.documents())];
     const addresses = this.runner.view(document.device.netns)?.routing.addresses() ?? [];
     return [...toPolicy(document).warnings, ...hostWarnings(document, addresses), ...shared];
+  }
+
+  /** The same of one that is kept, with what it refers to. */
+  async #warningsOfKept(document: SectunnelDocument): Promise<string[]> {
+    return [
+      ...this.#warnings(document),
+      ...(await certificateProblems(document, this.secrets)),
+      ...(await this.#secretProblems(document)),
+    ];
   }
 
   /** What is to be said when a tunnel is defined: it cannot start before its secret is there, and should not with a weak one. */

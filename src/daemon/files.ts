@@ -17,17 +17,27 @@ const STICKY = 0o1000;
  * @throws ControlError saying what was found and what was wanted
  */
 export function makePrivateFolder(path: string, use: string): void {
-  const refuse = (why: string): never => {
-    throw new ControlError('system', `the folder ${path} for ${use} cannot be used: ${why}`);
-  };
   try {
     if (lstatSync(path, { throwIfNoEntry: false }) === undefined) makeFolders(path, 0o700);
-    const problem = folderProblem(path, lstatSync(path)) ?? parentProblem(path);
-    if (problem !== undefined) refuse(problem);
   } catch (error) {
-    if (error instanceof ControlError) throw error;
-    refuse(reasonOf(error));
+    throw unusable(path, use, reasonOf(error));
   }
+  checkPrivateFolder(path, use);
+}
+
+/** The same of a folder that must be there. @throws ControlError as `makePrivateFolder` */
+export function checkPrivateFolder(path: string, use: string): void {
+  let problem: string | undefined;
+  try {
+    problem = folderProblem(path, lstatSync(path)) ?? parentProblem(path);
+  } catch (error) {
+    problem = reasonOf(error);
+  }
+  if (problem !== undefined) throw unusable(path, use, problem);
+}
+
+function unusable(path: string, use: string, why: string): ControlError {
+  return new ControlError('system', `the folder ${path} for ${use} cannot be used: ${why}`);
 }
 
 function folderProblem(path: string, found: Stats): string | undefined {

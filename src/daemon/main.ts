@@ -6,12 +6,14 @@ import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import { SECRET_SOCKETS } from '../libvirt/secrets.ts';
 import { cryptoChoices, selectCrypto } from './crypto.ts';
+import type { Daemon } from './daemon.ts';
 import { defaultConfigDir, defaultRunDir, sharedRunDir } from './folders.ts';
 import { linuxPlatform } from './linux.ts';
 import { LockedError, lockNetworkNamespace } from './lock.ts';
 import { createLog, type LogLevel, logLevels } from './log.ts';
 import { refuseDumps } from './memory-guard.ts';
 import { ServiceManager } from './notify.ts';
+import { ControlError } from './protocol.ts';
 import { refusalOf } from './refusing.ts';
 import { Service } from './service.ts';
 import { handleUncaught } from './uncaught.ts';
@@ -52,8 +54,8 @@ Signals
   SIGTERM, SIGINT    delete the SAs, telling the peers, remove devices, and end; fences and rules of the tunnels that ran
                      stay, and the next daemon starts them again ('sectunnel destroy' before, or 'sectunnel release'
                      after the end removes them)
-  SIGHUP, SIGUSR1,   nothing but a line in the log: documents are read by 'sectunnel define' and 'update', and
-  SIGUSR2            Node's inspector, which SIGUSR1 would open, stays shut
+  SIGHUP             read the definitions again, as 'sectunnel reload' does; the log says what changed
+  SIGUSR1, SIGUSR2   nothing but a line in the log: Node's inspector, which SIGUSR1 would open, stays shut
   SIGPIPE            nothing
 
 Node's inspector would let every local user run code in the daemon. It does not start with --inspect or another option
@@ -135,6 +137,7 @@ async function run(chosen: Settings): Promise<void> {
   handleUncaught(log, process, () => process.exit(ExitCode.Failed));
   guardMemory(log);
   ignoreSignals(log);
+  const heedHangups = reloadOnHangup(log);
   const { configDir, runDir, libvirtSockets } = chosen;
   const { provider: crypto, leftOut } = selectCrypto(chosen.crypto);
   for (const { name, reason } of leftOut) log.info({ provider: name, reason }, 'cryptographic provider not used');
@@ -147,6 +150,7 @@ async function run(chosen: Settings): Promise<void> {
   );
   const unlock = lockNetworkNamespace(sharedRunDir(runDir));
   await service.open();
+  heedHangups(service.daemon);
   manager?.ready();
   log.info(
     { version: version(), pid: process.pid, configDir, runDir, crypto: crypto.name, workers: workers.text },
@@ -175,15 +179,37 @@ function guardMemory(log: Logger): void {
   }
 }
 
-/** Signals that would end the process or open Node's inspector, or that make other daemons reload: they are logged. */
-const IGNORED_SIGNALS: Readonly<Record<'SIGHUP' | 'SIGUSR1' | 'SIGUSR2', string>> = {
-  SIGHUP: "SIGHUP ignored: documents are read by 'sectunnel define' and 'sectunnel update'",
+/** Signals that would end the process or open Node's inspector: they are logged. */
+const IGNORED_SIGNALS: Readonly<Record<'SIGUSR1' | 'SIGUSR2', string>> = {
   SIGUSR1: "SIGUSR1 ignored: Node's inspector stays shut",
   SIGUSR2: 'SIGUSR2 ignored',
 };
 
 function ignoreSignals(log: Logger): void {
   for (const [name, text] of Object.entries(IGNORED_SIGNALS)) process.on(name, () => log.info({}, text));
+}
+
+/** SIGHUP has the definitions read again; one that comes before the daemon is ready is heeded then. @returns what tells it that it is */
+function reloadOnHangup(log: Logger): (daemon: Daemon) => void {
+  let ready: Daemon | undefined;
+  let isEarly = false;
+  const reload = async (daemon: Daemon): Promise<void> => {
+    log.info({ signal: 'SIGHUP' }, 'reading the definitions again');
+    try {
+      await daemon.reload();
+    } catch (error) {
+      if (!(error instanceof ControlError)) throw error;
+      log.error({}, `the definitions were not read again, and what was known stays: ${error.message}`);
+    }
+  };
+  process.on('SIGHUP', () => {
+    if (ready === undefined) isEarly = true;
+    else void reload(ready);
+  });
+  return (daemon) => {
+    ready = daemon;
+    if (isEarly) void reload(daemon);
+  };
 }
 
 /** Also one that comes while the daemon starts ends it in good order. */

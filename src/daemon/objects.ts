@@ -76,8 +76,3 @@ export function checkIdentity(object: TunnelObject, document: SectunnelDocument)
     `tunnel '${object.name}' exists with UUID ${object.uuid}, the document has ${document.uuid}; put the first into <uuid>, or undefine the tunnel`,
   );
 }
-
-/** Whether a tunnel runs with another document than the one that is kept. */
-export function differs({ kept, live }: TunnelObject): boolean {
-  return kept !== undefined && live !== undefined && !sameDocument(kept, live);
-}

@@ -58,8 +58,8 @@ export interface TunnelInfo {
   /** It does not run, is to run again as soon as it can, and what its policy protects is dropped until then. */
   readonly held: boolean;
   readonly persistent: boolean;
-  /** It runs with another document than the one that is kept. */
-  readonly differs: boolean;
+  /** It runs, or is to run again, with another document than the one that is kept. */
+  readonly outdated: boolean;
   readonly autostart: boolean;
   /** Name of the TUN device while active. */
   readonly device: string | undefined;
@@ -99,6 +99,23 @@ export interface StartResult {
   readonly name: string;
   readonly device: string;
   readonly warnings: readonly string[];
+}
+
+/** What the definitions on the disk changed when they were read again; names of tunnels. */
+export interface ReloadResult {
+  readonly defined: readonly string[];
+  readonly changed: readonly Reloaded[];
+  readonly forgotten: readonly Reloaded[];
+  readonly unchanged: number;
+  /** What could not be taken over, with file and line; what was known of these tunnels stays. */
+  readonly problems: readonly string[];
+  readonly warnings: readonly string[];
+}
+
+/** `active`: it goes on with the document that it runs with, until it is restarted or stopped. */
+export interface Reloaded {
+  readonly name: string;
+  readonly active: boolean;
 }
 
 /** What happened to a tunnel: the lines of `sectunnel event`. */
@@ -182,6 +199,7 @@ export interface Verbs {
   start: { params: { name: string }; result: StartResult };
   restart: { params: { name: string }; result: StartResult };
   destroy: { params: { name: string }; result: { name: string } };
+  reload: { params: Record<string, never>; result: ReloadResult };
   autostart: { params: { name: string; enable: boolean }; result: { name: string } };
   list: { params: Record<string, never>; result: { tunnels: readonly TunnelInfo[] } };
   info: { params: { name: string }; result: TunnelInfo };

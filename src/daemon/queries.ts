@@ -9,7 +9,7 @@ import { explainPacket } from './explain.ts';
 import { readPacketQuestion } from './explain-packet.ts';
 import type { ExplainQuestion, Explanation } from './explanation.ts';
 import type { HeldNetworks } from './networks.ts';
-import { differs, type TunnelObject } from './objects.ts';
+import type { TunnelObject } from './objects.ts';
 import { ControlError, type NetworkInfo, type PkiCheckResult, type StatusResult, type TunnelInfo } from './protocol.ts';
 import type { Runner } from './runner.ts';
 import type { SecretSources } from './secret-sources.ts';
@@ -129,7 +129,7 @@ export class Queries {
       active: object.live !== undefined,
       held: this.#runner.standing.holds(object.name),
       persistent: object.kept !== undefined,
-      differs: differs(object),
+      outdated: this.#catalog.isOutdated(object),
       autostart: this.#catalog.isAutostart(object.name),
       device: status?.device?.name,
       state: this.stateOf(object.name),

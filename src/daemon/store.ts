@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../base/text.ts';
-import { makePrivateFolder } from './files.ts';
+import { checkPrivateFolder, makePrivateFolder } from './files.ts';
 import { removeFile, removeLeftovers, replaceLink, type StagedFile, StorageError, stageFile } from './replace-file.ts';
 
 const SUFFIX = '.xml';
@@ -16,6 +16,15 @@ const CONFIG_USE = 'definitions (--config-dir)';
 
 function isDocument(fileName: string): boolean {
   return fileName.endsWith(SUFFIX) && !fileName.startsWith('.');
+}
+
+/** A document in its folder. */
+export interface DocumentFile {
+  /** Of the tunnel, as the file's says. */
+  readonly name: string;
+  readonly file: string;
+  /** @throws NodeJS.ErrnoException */
+  read(): Buffer;
 }
 
 /** One folder of documents, a file a tunnel. */
@@ -29,14 +38,14 @@ export class DocumentFolder {
   }
 
   /** The documents that are there, in order of their names. */
-  load(): { readonly name: string; readonly file: string; readonly xml: Buffer }[] {
+  documents(): DocumentFile[] {
     return readdirSync(this.path, { withFileTypes: true })
       .filter((entry) => entry.isFile() && isDocument(entry.name))
       .map((entry) => entry.name)
       .sort()
       .map((fileName) => {
         const file = join(this.path, fileName);
-        return { name: fileName.slice(0, -SUFFIX.length), file, xml: readFileSync(file) };
+        return { name: fileName.slice(0, -SUFFIX.length), file, read: () => readFileSync(file) };
       });
   }
 
@@ -112,11 +121,16 @@ export class DefinitionStore extends DocumentFolder {
     return existsSync(this.#linkOf(name));
   }
 
-  /** Links to definitions that are not there. */
-  brokenAutostarts(): { readonly name: string; readonly file: string }[] {
+  /** Names of tunnels whose links lead to no definition. */
+  brokenAutostarts(): string[] {
     return readdirSync(this.#autostart)
       .filter((file) => isDocument(file) && !existsSync(join(this.#autostart, file)))
-      .map((file) => ({ name: file.slice(0, -SUFFIX.length), file }));
+      .map((file) => file.slice(0, -SUFFIX.length));
+  }
+
+  /** @throws ControlError when the folder is not there, or others may change what is in it */
+  check(): void {
+    checkPrivateFolder(this.path, CONFIG_USE);
   }
 
   /** @throws StorageError with nothing changed */

@@ -26,6 +26,7 @@ const handlers: Handlers = {
   start: (daemon, params) => daemon.start(text(params, 'name')),
   restart: (daemon, params) => daemon.restart(text(params, 'name')),
   destroy: (daemon, params) => daemon.destroy(text(params, 'name')),
+  reload: (daemon) => daemon.reload(),
   autostart: (daemon, params) => daemon.setAutostart(text(params, 'name'), flag(params, 'enable')),
   update: (daemon, params) =>
     daemon.update(documentOf(params), { live: flag(params, 'live'), config: flag(params, 'config') }),
@@ -93,6 +94,7 @@ const LANES: Readonly<Record<Verb, Lane>> = {
   autostart: 'change',
   update: 'change',
   restart: 'change',
+  reload: 'change',
   list: 'memory',
   info: 'memory',
   dumpxml: 'memory',

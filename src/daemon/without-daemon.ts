@@ -109,9 +109,9 @@ export async function releaseHost({ configDir, runDir }: Folders): Promise<Relea
     const kept = existing(configDir);
     // BOUNDED: by the documents.
     const namespaces = new Set<string | undefined>([undefined]);
-    for (const { file, xml } of [...(kept?.load() ?? []), ...(live?.load() ?? [])]) {
+    for (const { file, read } of [...(kept?.documents() ?? []), ...(live?.documents() ?? [])]) {
       try {
-        namespaces.add(parseDocument(xml, { source: file }).device.netns);
+        namespaces.add(parseDocument(read(), { source: file }).device.netns);
       } catch (error) {
         problems.push(`a network namespace that it names is not looked at: ${messageOf(error)}`);
       }
@@ -126,7 +126,7 @@ export async function releaseHost({ configDir, runDir }: Folders): Promise<Relea
         problems.push(messageOf(error));
       }
     }
-    const forgotten = problems.length > 0 ? [] : (live?.load() ?? []).map(({ name }) => name);
+    const forgotten = problems.length > 0 ? [] : (live?.names() ?? []);
     for (const name of forgotten) live?.remove(name);
     const autostart = existing(join(configDir, AUTOSTART_FOLDER));
     return { cleared, forgotten, autostarted: autostart?.names() ?? [], problems };

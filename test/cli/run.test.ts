@@ -92,7 +92,6 @@ describe('a wrong command line', () => {
     [['up', 'lan'], "unknown verb 'up'; did you mean 'start'?"],
     [['down', 'lan'], "unknown verb 'down'; did you mean 'destroy'?"],
     [['stop', 'lan'], "unknown verb 'stop'; did you mean 'destroy'?"],
-    [['reload'], "unknown verb 'reload'; did you mean 'update'?"],
     [['ls'], "unknown verb 'ls'; did you mean 'list'?"],
     [['strat', 'lan'], "unknown verb 'strat'; did you mean 'start'?"],
     [['toString'], "unknown verb 'toString'; wanted one of: define,"],
@@ -119,7 +118,7 @@ describe('verbs', () => {
     await run(['define', one]);
     await run(['start', 'net']);
     expect((await run(['define', one])).err).not.toContain('restart');
-    expect((await run(['list'])).out).not.toContain('not as defined');
+    expect((await run(['list'])).out).not.toContain('outdated');
     const opened = daemon.told.filter((text) => text === 'open net').length;
     expect(await run(['update', one, '--live', '--config'])).toMatchObject({
       code: 0,
@@ -128,10 +127,10 @@ describe('verbs', () => {
     expect(daemon.told.filter((text) => text === 'open net')).toHaveLength(opened);
 
     expect((await run(['define', other])).err).toContain("'sectunnel restart net' has it run with this one");
-    expect((await run(['list'])).out).toMatch(/active \(\w+, not as defined\)/);
-    expect((await run(['info', 'net'])).out).toMatch(/Running: +with another document than is defined/);
+    expect((await run(['list'])).out).toMatch(/active \(\w+, outdated\)/);
+    expect((await run(['info', 'net'])).out).toMatch(/Outdated: +yes: 'sectunnel restart net'/);
     expect((await run(['update', other, '--live'])).out).toContain('updated from');
-    expect((await run(['list'])).out).not.toContain('not as defined');
+    expect((await run(['list'])).out).not.toContain('outdated');
     expect(daemon.told.filter((text) => text === 'open net')).toHaveLength(opened + 1);
   });
 

@@ -201,7 +201,12 @@ describeInterop("Node's inspector", ['namespaces', 'build'], () => {
   it('leaves the daemon running on SIGHUP, SIGUSR2 and SIGPIPE', async () => {
     const daemon = start(LAUNCHER);
     await ready(daemon);
-    for (const signal of ['SIGHUP', 'SIGUSR2'] as const) await signalled(daemon, signal);
+    await signalled(daemon, 'SIGUSR2');
+    process.kill(daemon.pid, 'SIGHUP');
+    await waitFor(
+      'it to read its definitions again',
+      () => daemon.output.includes('the definitions were read again') || undefined,
+    );
     process.kill(daemon.pid, 'SIGPIPE');
     expect(await list()).toBe(true);
     expect(await daemon.stop()).toBe(0);

@@ -1,0 +1,188 @@
+/** Definitions that are changed on the disk, and read again while the daemon runs. */
+import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, it } from 'vitest';
+import { messageOf } from '../../src/base/text.ts';
+import { run } from '../../src/cli/run.ts';
+import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { address, eventually, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
+
+const UUID = '7e5f1c8e-6d0e-4b7e-9a55-0c3f2f6d1a10';
+
+function machine(folder?: string): Promise<TestDaemon> {
+  return TestDaemon.start(new MemoryNetwork().host([address('192.0.2.1')]), folder);
+}
+
+/** A document whose inner network tells its editions apart. */
+function edition(name: string, third: number, extra = ''): string {
+  return tunnelDocument({ name, start: 'respond', inner: ['10.1.0.0', `10.${third}.0.0`], extra });
+}
+
+function write(test: TestDaemon, name: string, xml: string): void {
+  writeFileSync(join(test.configDir, `${name}.xml`), xml, { mode: 0o600 });
+}
+
+const kept = async ({ client }: TestDaemon, name: string): Promise<string> =>
+  (await client.call('dumpxml', { name, inactive: true })).xml;
+
+it('takes over what is new and what changed, forgets what is gone, and leaves the rest', async () => {
+  const test = await machine();
+  await test.giveSecret();
+  for (const [index, name] of ['same', 'other', 'gone'].entries())
+    await test.client.call('define', { xml: edition(name, 10 + index) });
+  write(test, 'same', `<!-- by hand -->${edition('same', 10)}`);
+  write(test, 'other', edition('other', 21));
+  write(test, 'fresh', edition('fresh', 22));
+  rmSync(join(test.configDir, 'gone.xml'));
+  expect(await test.client.call('reload', {})).toMatchObject({
+    defined: ['fresh'],
+    changed: [{ name: 'other', active: false }],
+    forgotten: [{ name: 'gone', active: false }],
+    unchanged: 1,
+    problems: [],
+  });
+  expect((await test.client.call('list', {})).tunnels.map(({ name }) => name)).toEqual(['fresh', 'other', 'same']);
+  expect(await kept(test, 'other')).toContain('10.21.0.0');
+  expect(await test.client.call('reload', {})).toMatchObject({ defined: [], changed: [], forgotten: [], unchanged: 3 });
+});
+
+it('leaves a tunnel that runs with its document until it is restarted, and shows that it does', async () => {
+  const test = await machine();
+  const { client } = test;
+  await test.giveSecret();
+  await client.call('define', { xml: edition('net', 20) });
+  await client.call('start', { name: 'net' });
+  expect(await client.call('info', { name: 'net' })).toMatchObject({ outdated: false });
+  write(test, 'net', edition('net', 21));
+  expect(await client.call('reload', {})).toMatchObject({ changed: [{ name: 'net', active: true }] });
+  expect((await client.call('dumpxml', { name: 'net', inactive: false })).xml).toContain('10.20.0.0');
+  expect(await client.call('info', { name: 'net' })).toMatchObject({ active: true, outdated: true });
+  await client.call('restart', { name: 'net' });
+  expect((await client.call('dumpxml', { name: 'net', inactive: false })).xml).toContain('10.21.0.0');
+  expect(await client.call('info', { name: 'net' })).toMatchObject({ outdated: false });
+  rmSync(join(test.configDir, 'net.xml'));
+  expect(await client.call('reload', {})).toMatchObject({ forgotten: [{ name: 'net', active: true }] });
+  expect(await client.call('info', { name: 'net' })).toMatchObject({ active: true, persistent: false });
+});
+
+it('keeps what it knew where a file is wrong, with file and line in answer and log', async () => {
+  const test = await machine();
+  const { client } = test;
+  await test.giveSecret();
+  await client.call('define', { xml: edition('net', 20) });
+  write(test, 'net', edition('net', 21).replace("protocol='any'", "protocol='pigeon'"));
+  write(test, 'misnamed', edition('net', 22));
+  mkdirSync(join(test.configDir, 'folder.xml'));
+  const { problems, unchanged } = await client.call('reload', {});
+  expect({ count: problems.length, unchanged }).toEqual({ count: 2, unchanged: 0 });
+  const [misnamed, broken] = problems;
+  expect(misnamed).toMatch(/misnamed\.xml: the document's name is 'net'/);
+  expect(broken).toMatch(/net\.xml:13: <upperspec>: protocol='pigeon'/);
+  expect(await kept(test, 'net')).toContain('10.20.0.0');
+  const errors = test.lines.filter(({ level }) => level === 'error').map(({ text }) => text);
+  expect(errors).toEqual(problems.map((text) => `not taken over, and what was known stays: ${text}`));
+});
+
+it('keeps identities: a UUID that is another tunnel’s is refused, one that moved with its file is taken', async () => {
+  const test = await machine();
+  const { client } = test;
+  await test.giveSecret();
+  await client.call('define', { xml: edition('net', 20, `<uuid>${UUID}</uuid>`) });
+  // Without a UUID it stays the same tunnel.
+  write(test, 'net', edition('net', 21));
+  expect(await client.call('reload', {})).toMatchObject({ changed: [{ name: 'net' }] });
+  expect((await client.call('info', { name: 'net' })).uuid).toBe(UUID);
+  write(test, 'thief', edition('thief', 22, `<uuid>${UUID}</uuid>`));
+  expect((await client.call('reload', {})).problems).toEqual([expect.stringContaining(`thief.xml: tunnel 'net' has`)]);
+  rmSync(join(test.configDir, 'net.xml'));
+  expect(await client.call('reload', {})).toMatchObject({ defined: ['thief'], forgotten: [{ name: 'net' }] });
+});
+
+it('starts a tunnel that was to run and had no document that could be read', async () => {
+  const folder = temporaryFolder();
+  const first = new TestDaemon(new MemoryNetwork().host([address('192.0.2.1')]), folder);
+  await first.open();
+  await first.giveSecret();
+  await first.client.call('define', { xml: edition('net', 20) });
+  await first.client.call('autostart', { name: 'net', enable: true });
+  await first.close();
+  write(first, 'net', '<sectunnel');
+  const test = await machine(folder);
+  expect((await test.client.call('list', {})).tunnels).toEqual([]);
+  write(test, 'net', edition('net', 21));
+  expect(await test.client.call('reload', {})).toMatchObject({ defined: ['net'] });
+  await eventually('it to run', async () => (await test.client.call('info', { name: 'net' })).active);
+});
+
+it('forgets nothing of a tunnel that is to run, nor anything when the folder is gone or others may write to it', async () => {
+  const test = await machine();
+  const { client } = test;
+  await test.giveSecret();
+  await client.call('define', { xml: edition('net', 20) });
+  await client.call('define', { xml: edition('idle', 21) });
+  await client.call('start', { name: 'net' });
+  test.refuseDevices = true;
+  test.devices.get((await client.call('info', { name: 'net' })).device!)!.fail(new Error('taken away'));
+  await eventually('it to wait', async () => (await client.call('info', { name: 'net' })).held);
+  rmSync(join(test.configDir, 'net.xml'));
+  expect((await client.call('reload', {})).problems).toEqual([expect.stringContaining('net is gone, and')]);
+  expect(await client.call('info', { name: 'net' })).toMatchObject({ held: true, persistent: true });
+  const away = `${test.configDir}-away`;
+  renameSync(test.configDir, away);
+  expect(await client.call('reload', {}).then(String, messageOf)).toContain(
+    'cannot be used: no such file or directory',
+  );
+  symlinkSync(away, test.configDir);
+  expect(await client.call('reload', {}).then(String, messageOf)).toContain('it is a link to');
+  rmSync(test.configDir);
+  renameSync(away, test.configDir);
+  expect((await client.call('list', {})).tunnels.map(({ name }) => name)).toEqual(['idle', 'net']);
+});
+
+it('tells of overlaps and of marks that lead nowhere, and serves many who ask at once in two turns', async () => {
+  const test = await machine();
+  const { client, daemon } = test;
+  await test.giveSecret('a pre-shared key that is long enough');
+  await client.call('define', { xml: edition('one', 20) });
+  write(test, 'two', edition('two', 20));
+  symlinkSync('../nobody.xml', join(test.configDir, 'autostart', 'nobody.xml'));
+  const results = await Promise.all(Array.from({ length: 50 }, () => daemon.reload()));
+  expect(new Set(results).size).toBe(2);
+  expect(results[0]!.defined).toEqual(['two']);
+  expect(results[0]!.warnings).toEqual([
+    'nobody: autostart of a tunnel that is not defined',
+    expect.stringMatching(/^two: .*tunnel one protects the same packets/),
+  ]);
+});
+
+it('is a verb of the command, which fails when not all could be taken over', async () => {
+  const test = await machine();
+  await test.giveSecret();
+  await test.client.call('define', { xml: edition('net', 20) });
+  await test.client.call('start', { name: 'net' });
+  write(test, 'net', edition('net', 21));
+  write(test, 'broken', '<sectunnel');
+  const printed: { out: string; err: string } = { out: '', err: '' };
+  const terminal = {
+    out: (text: string): void => {
+      printed.out += text;
+    },
+    err: (text: string): void => {
+      printed.err += text;
+    },
+    readStdin: () => Promise.reject(new Error('not read')),
+    interrupted: () => Promise.resolve(),
+  };
+  const sectunnel = (...words: string[]): Promise<number> => run(['--run-dir', test.runDir, ...words], terminal);
+  expect(await sectunnel('reload')).toBe(1);
+  expect(printed.out).toBe(
+    "Tunnel net changed; runs on as it is until 'sectunnel restart net'\n0 definitions are as before\n",
+  );
+  expect(printed.err).toMatch(/^error: .*broken\.xml/m);
+  await sectunnel('list');
+  expect(printed.out).toContain('active (waiting, outdated)');
+  await sectunnel('info', 'net');
+  expect(printed.out).toContain("yes: 'sectunnel restart net' takes up the kept document");
+  rmSync(join(test.configDir, 'broken.xml'));
+  expect(await sectunnel('reload', '--json')).toBe(0);
+});
