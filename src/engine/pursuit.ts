@@ -109,6 +109,10 @@ export class Pursuit {
       this.#options.port.send({ type: 'ask-again', tunnel: tunnel.index });
       return;
     }
+    if (event.again && tunnel.pursuit !== 'none') {
+      tunnel.retry.planNow(now);
+      return;
+    }
     // One SA of a child that has many, each for other packets, says nothing of those.
     if (selectors === undefined) this.#planAnother(now, tunnel, child);
     if (!tunnel.wanted || OUT_OF_REACH.includes(reason)) return;

@@ -192,6 +192,8 @@ export type IkeEvent =
       readonly detail: string;
       readonly remote: SocketAddress;
       readonly initiator: boolean;
+      /** The next attempt goes another way, and need not wait. */
+      readonly again: boolean;
     }
   /** Answer with `answerSecret(now, requestId, …)`; the negotiation waits (bounded) and nothing else does. */
   | {

@@ -8,6 +8,8 @@ import type { NotifyPayload } from './payloads/notify.ts';
 export interface Failure {
   readonly reason: FailureReason;
   readonly detail: string;
+  /** The next attempt goes another way, so that there is nothing to wait for. */
+  readonly again?: boolean;
 }
 
 const REASONS: ReadonlyMap<number, FailureReason> = new Map<number, FailureReason>(

@@ -363,6 +363,7 @@ export class IkeSession {
       detail: failure.detail,
       remote: this.path.remote,
       initiator,
+      again: failure.again === true,
     });
   }
 

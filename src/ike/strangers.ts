@@ -239,6 +239,7 @@ export class Strangers {
         detail,
         remote,
         initiator: false,
+        again: false,
       });
   }
 }

@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest';
+import { ExchangeType, NotifyType } from '../../src/ike/iana.ts';
 import { enginePair, opposite, packet, protect, tunnel } from '../support/engine-net.ts';
 import { child, connection, net as range } from '../support/ike-pair.ts';
+import { type Sealed, sealing } from '../support/ike-tamper.ts';
 
 const numbered = (count: number, from = 0): Uint8Array[] =>
   Array.from({ length: count }, (_, i) => packet('10.1.0.1', '10.2.0.1', `p${from + i}`));
@@ -385,5 +387,41 @@ describe('a secret', () => {
     expect(a.of('failed')[0]!.reason).toBe('AUTHENTICATION_FAILED');
     expect(b.of('failed')[0]!.reason).toBe('AUTHENTICATION_FAILED');
     expect(b.tunnel().retry.at).toBeUndefined();
+  });
+});
+
+describe('a peer that finds IKE_AUTH malformed (RFC 7296 §2.21.2)', () => {
+  const [NOTIFY, VENDOR_ID, IDR] = [41, 43, 36];
+
+  /** Its answers of IKE_AUTH with these first payloads are INVALID_SYNTAX, with a Vendor ID that takes the rest. */
+  function refusing(most: number): ReturnType<typeof sealing> {
+    let refused = 0;
+    return sealing(({ exchange, response, content, skHeader }: Sealed) => {
+      if (exchange !== ExchangeType.IKE_AUTH || !response || skHeader[0] !== IDR || refused++ >= most) return;
+      const rest = content.length - 8 - 1;
+      skHeader[0] = NOTIFY;
+      content.fill(0);
+      content.set([VENDOR_ID, 0, 0, 8, 0, 0, NotifyType.INVALID_SYNTAX >>> 8, NotifyType.INVALID_SYNTAX & 0xff]);
+      content.set([0, 0, rest >>> 8, rest & 0xff], 8);
+    });
+  }
+
+  it.each(['initiate', 'trap'] as const)('is asked again at once, without a child, with start %s', (start) => {
+    const { net, a, b } = enginePair({ a: tunnel({ start }), options: { crypto: refusing(1) } });
+    net.send(a, numbered(1));
+    net.run(900);
+    expect(a.of('failed')).toMatchObject([{ reason: 'INVALID_SYNTAX', detail: expect.stringContaining('at once') }]);
+    expect(b.texts()).toEqual(texts(1));
+    expect(a.drops()).toEqual({});
+    expect([...a.tunnel().children]).toHaveLength(1);
+  });
+
+  it('is left alone for longer and longer when it says so of an exchange without a child, too', () => {
+    const pair = enginePair({ a: tunnel({ start: 'initiate' }), options: { crypto: refusing(1_000) } });
+    pair.net.run(900);
+    expect(attempts(pair)).toBe(2);
+    pair.net.run(60_000);
+    expect(attempts(pair)).toBeGreaterThan(4);
+    expect(attempts(pair)).toBeLessThan(10);
   });
 });

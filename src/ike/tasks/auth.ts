@@ -215,10 +215,10 @@ export class AuthTask implements Task, Verifying {
   #refusedAsMalformed(session: IkeSession, now: number, error: NotifyPayload): void {
     const childless = this.#offer !== undefined && this.#setUp.childless;
     if (childless) session.host.goChildless(session.connectionName);
-    const next = childless ? '; the next attempt makes the CHILD SA in an exchange of its own' : '';
+    const next = childless ? '; the next attempt, at once, makes the CHILD SA in an exchange of its own' : '';
     this.abandon();
     const said = `the request was malformed to it, and the IKE SA is gone${next}`;
-    failSession(session, now, failureFrom(error, said, 'ike-sa'));
+    failSession(session, now, { ...failureFrom(error, said, 'ike-sa'), again: childless });
   }
 
   #refused(session: IkeSession, now: number, payloads: readonly Payload[]): void {
