@@ -39,7 +39,7 @@ async function startEnd(
   xml: string,
   network: UdpNetwork,
 ): Promise<{ host: TunnelHost; device: MemoryDevice }> {
-  const { tunnel, device: wanted } = await planTunnel(parseDocument(xml, { source: 'ex-seed.xml' }));
+  const { tunnel, device: wanted } = await planTunnel(await parseDocument(xml, { source: 'ex-seed.xml' }));
   const device = new MemoryDevice({ mtu: wanted.mtu });
   const host = new TunnelHost({
     network,

@@ -29,7 +29,8 @@ export { utf8 } from './base/text.ts';
 export { dumpDocument } from './config/dump.ts';
 export { DocumentError, type DocumentIssue } from './config/errors.ts';
 export type { SectunnelDocument } from './config/model.ts';
-export { type ParseOptions, parseDocument } from './config/parse.ts';
+export type { ParseOptions } from './config/parse.ts';
+export { parseDocument } from './config/parse-lazily.ts';
 export { toPolicy } from './config/selectors.ts';
 // Cryptography
 export { defaultEspProposals, defaultIkeProposals } from './crypto/algorithms.ts';
@@ -51,7 +52,8 @@ export { linuxPlatform } from './daemon/linux.ts';
 export { type CertificateFacts, planTunnel, type TunnelPlan } from './daemon/plan.ts';
 export type { DevicePlan, Platform } from './daemon/platform.ts';
 export type { CredentialsQuestion } from './daemon/proofs.ts';
-export type { TunnelStatus } from './daemon/status.ts';
+export type { ChildStatus, FailureStatus, IkeStatus } from './daemon/status.ts';
+export type { HostFailure, HostTunnelStatus } from './daemon/status-view.ts';
 // The pure machines
 export type { TunnelConfig } from './engine/config.ts';
 export { Engine } from './engine/engine.ts';
@@ -101,6 +103,7 @@ export type { PacketDevice } from './tun/device.ts';
 export { type LinuxTunOptions, openLinuxTun } from './tun/linux-tun.ts';
 export { MemoryDevice, type MemoryDeviceOptions } from './tun/memory.ts';
 export { SharedOffloads } from './tun/offload/shared.ts';
+export type { OwnerErrorHandler } from './tun/owner-calls.ts';
 export type { UdpNetwork, UdpSocket } from './tun/udp.ts';
 export { hasLinuxUdp, type LinuxUdpOptions, linuxUdp } from './tun/udp-linux.ts';
 export { MemoryNetwork } from './tun/udp-memory.ts';

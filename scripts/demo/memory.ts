@@ -42,7 +42,7 @@ export async function memoryDemo(checks: Checks): Promise<void> {
 }
 
 async function startEnd(name: string, inner: string, xml: string, traffic: Traffic): Promise<End> {
-  const { tunnel, device: wanted } = await planTunnel(parseDocument(xml, { source: 'ex-seed.xml' }));
+  const { tunnel, device: wanted } = await planTunnel(await parseDocument(xml, { source: 'ex-seed.xml' }));
   const device = new MemoryDevice({ name, mtu: wanted.mtu });
   const host = new TunnelHost({
     network: watched(traffic),

@@ -36,7 +36,12 @@ async function answerSecret(
 ): Promise<void> {
   let secret: Uint8Array | undefined;
   try {
-    secret = await secretFor(question);
+    const given: unknown = await secretFor(question);
+    // Programs need not be in TypeScript.
+    if (given !== undefined && !(given instanceof Uint8Array)) {
+      throw new TypeError(`a Uint8Array is wanted, secretFor gave ${given === null ? 'null' : `a ${typeof given}`}`);
+    }
+    secret = given;
   } catch (error) {
     const text = `the secret could not be had: ${messageOf(error)}`;
     onEvent?.({ type: 'note', tunnel: question.tunnel, level: 'warn', text });

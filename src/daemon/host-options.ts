@@ -4,6 +4,7 @@ import type { Identity } from '../base/identity.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { EngineOptions } from '../engine/options.ts';
+import type { OwnerErrorHandler } from '../tun/owner-calls.ts';
 import type { UdpNetwork } from '../tun/udp.ts';
 import type { WayReport } from './peer-ways.ts';
 import type { ProofOptions } from './proofs.ts';
@@ -31,9 +32,22 @@ export interface HostOptions extends ProofOptions {
   readonly secretFor: (question: SecretQuestion) => Uint8Array | undefined | Promise<Uint8Array | undefined>;
   /** Called when the bytes that `secretFor` gave have been read: a program that has no more use for them erases them now. */
   readonly onSecretRead?: ((secret: Uint8Array) => void) | undefined;
-  /** Called for every event of the engine but those that want an answer. */
-  readonly onEvent?: (event: EngineEvent) => void;
-  /** The local address from which packets to `remote` leave. */
+  /**
+   * Called for every event of the engine but those that want an answer. `JSON.stringify` takes it: addresses, identities and
+   * selectors are text then, SPIs hexadecimal digits.
+   */
+  readonly onEvent?: ((event: EngineEvent) => void) | undefined;
+  /**
+   * Told what a function of the program threw, `where` being its name: it changes nothing in the host. Left out: a warning of
+   * the process, one in ten seconds.
+   */
+  readonly onError?: OwnerErrorHandler | undefined;
+  /** The device of a tunnel was taken away. Left out: the tunnel is removed, and a `note` says so. */
+  readonly onDeviceLost?: ((tunnel: string, reason: Error) => void) | undefined;
+  /**
+   * The local address from which packets to `remote` leave, for tunnels whose local address is `any`. Left out: the system
+   * chooses it for each datagram, and to the peer we seem to be behind a NAT.
+   */
   readonly localAddressFor?: (remote: IpAddress) => IpAddress | undefined;
   /** How large IP packets from `local` to `remote` may be, as far as the system knows. */
   readonly pathMtuFor?: (remote: IpAddress, local?: IpAddress) => number | undefined;
@@ -43,7 +57,7 @@ export interface HostOptions extends ProofOptions {
    */
   readonly wayTo?: (remote: IpAddress, local?: IpAddress) => string | undefined;
   /** What is found of ways to peers: one that is gone, there again, or another one. */
-  readonly onWay?: (report: WayReport) => void;
+  readonly onWay?: ((report: WayReport) => void) | undefined;
   readonly random?: RandomSource;
   /** Monotonic milliseconds. */
   readonly now?: () => number;

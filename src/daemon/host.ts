@@ -3,7 +3,7 @@
  * worker threads. What a daemon is without its control socket, and what a program embeds.
  */
 import { randomFillSync } from 'node:crypto';
-import type { SocketAddress } from '../base/address.ts';
+import type { IpAddress, SocketAddress } from '../base/address.ts';
 import { PacketBatch } from '../base/batch.ts';
 import { readU32 } from '../base/bytes.ts';
 import { MIN_MTU } from '../base/mtu.ts';
@@ -12,16 +12,21 @@ import { secretBytes } from '../base/secret-bytes.ts';
 import type { RandomSource } from '../crypto/types.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import { Engine } from '../engine/engine.ts';
+import type { EngineEvent } from '../engine/events.ts';
 import type { EngineCounters, Transmit } from '../engine/options.ts';
 import { forEachRun } from '../engine/tags.ts';
 import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
+import { type OwnerErrorHandler, ownerCall, warner } from '../tun/owner-calls.ts';
 import { isUnspecified, type UdpCounters } from '../tun/udp.ts';
 import { answerQuestion, isQuestion, type Question } from './answers.ts';
 import type { HostOptions } from './host-options.ts';
 import { orUnknown, PathMtus } from './path-mtu.ts';
+import { withJson } from './plain-event.ts';
 import { Reach } from './reach.ts';
 import { socketNeeds } from './socket-needs.ts';
 import { type SocketNeed, SocketPool } from './sockets.ts';
+import { type HostFailure, type HostTunnelStatus, hostTunnelStatus, isUp } from './status-view.ts';
+import { UpWaits } from './up-waits.ts';
 import type { WorkerStatus } from './workers/link.ts';
 import { WorkerPlanes } from './workers/planes.ts';
 
@@ -64,16 +69,29 @@ export class TunnelHost {
   /** The data plane, where that is in worker threads. */
   readonly #workers: WorkerPlanes | undefined;
   readonly #reach: Reach;
+  readonly #waits = new UpWaits();
+  /** The last failure of each tunnel. BOUNDED: the owner's tunnels. */
+  readonly #failures = new Map<string, HostFailure>();
+  readonly #onError: OwnerErrorHandler;
   #pathCheck: NodeJS.Timeout | undefined;
   #pathCheckSoon: NodeJS.Timeout | undefined;
   /** Answers that are still under way must not start anything any more. */
   #closed = false;
 
   constructor(options: HostOptions) {
-    this.#options = options;
+    const { onError } = options;
+    this.#onError = onError ?? warner();
+    this.#options = options = {
+      ...options,
+      onEvent: options.onEvent && tellingJson(ownerCall('onEvent', options.onEvent, onError)),
+      onWay: options.onWay && ownerCall('onWay', options.onWay, onError),
+      onSecretRead: options.onSecretRead && ownerCall('onSecretRead', options.onSecretRead, onError),
+      onDeviceLost: options.onDeviceLost && ownerCall('onDeviceLost', options.onDeviceLost, onError),
+    };
     this.#now = options.now ?? (() => performance.now());
-    const refused = (text: string): void => options.onEvent?.({ type: 'note', tunnel: undefined, level: 'warn', text });
-    const localAddressFor = orUnknown(options.localAddressFor, refused);
+    const refused = (text: string): void => this.#note(undefined, text);
+    // Where nobody knows, it is the address that the peer's answer comes to.
+    const localAddressFor = orUnknown(options.localAddressFor ?? unspecifiedFor, refused);
     const pathMtuFor = orUnknown(options.pathMtuFor, refused);
     const random = options.random ?? systemRandom;
     this.#workers = options.workers === undefined ? undefined : this.#startWorkers(options.workers, random);
@@ -135,8 +153,12 @@ export class TunnelHost {
       onDeviceLost: (tunnel) => void this.#deviceLost(tunnel),
       onTooLarge: () => this.#checkPathsSoon(),
       onPathReport: (report) => this.#pathReported(report),
-      onCrash: (text) => this.#options.onEvent?.({ type: 'note', tunnel: undefined, level: 'warn', text }),
+      onCrash: (text) => this.#note(undefined, text),
     });
+  }
+
+  #note(tunnel: string | undefined, text: string): void {
+    this.#options.onEvent?.({ type: 'note', tunnel, level: 'warn', text });
   }
 
   now(): number {
@@ -150,6 +172,11 @@ export class TunnelHost {
    */
   async add(config: TunnelConfig, device: PacketDevice): Promise<void> {
     const sockets = socketNeeds(config, this.#options.network.rawEsp !== undefined);
+    let lost: Error | undefined;
+    device.onClosed((reason) => {
+      lost = reason;
+      if (reason !== undefined && this.device(config.name) === device) this.#lost(config.name, reason);
+    });
     if (this.#workers !== undefined && device.handOver === undefined) {
       throw new Error(`device ${device.name} cannot be handed to worker threads: leave them out, or use a TUN device`);
     }
@@ -158,7 +185,7 @@ export class TunnelHost {
     const isNew = this.engine.tunnel(config.name) === undefined;
     try {
       if (this.#closed) throw new Error('the host is closed');
-      this.engine.addTunnel({ mtu: device.mtu, ...config });
+      this.engine.addTunnel({ mtu: device.mtu, ...this.sockets.withPorts(config) });
       this.#read(config.name, device);
     } catch (error) {
       if (isNew && this.engine.tunnel(config.name) !== undefined) this.engine.removeTunnel(this.#now(), config.name);
@@ -169,6 +196,46 @@ export class TunnelHost {
     this.#reach.added(config.name);
     this.engine.up(this.#now(), config.name);
     this.drain();
+    if (lost !== undefined) this.#lost(config.name, lost);
+  }
+
+  /** The device of a tunnel was taken away. */
+  #lost(name: string, reason: Error): void {
+    const { onDeviceLost } = this.#options;
+    if (onDeviceLost !== undefined) {
+      onDeviceLost(name, reason);
+      return;
+    }
+    this.#note(name, `device ${this.device(name)?.name} was taken away, the tunnel is removed: ${reason.message}`);
+    this.remove(name).catch((error: unknown) => this.#onError(error, 'the end of a device'));
+  }
+
+  /**
+   * Negotiates what a tunnel lacks, whatever its `start` says, as often as it takes, and waits until it is up: each of its
+   * children has an SA; where packets call for SAs one by one, there is one. Meanwhile `onEvent` tells what is in the way.
+   * @throws what `signal` is aborted with, from when on it is pursued as its `start` says; Error when there is no such tunnel,
+   * or it is removed
+   */
+  async up(name: string, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
+    signal?.throwIfAborted();
+    const tunnel = this.engine.tunnel(name);
+    if (tunnel === undefined) throw new Error(`there is no tunnel '${name}' in this host`);
+    if (isUp(tunnel)) return;
+    const givenUp = (): void => {
+      if (this.engine.tunnel(name) !== tunnel) return;
+      this.engine.up(this.#now(), name);
+      this.drain();
+    };
+    const isFirst = !this.#waits.isWaitedFor(name);
+    const up = this.#waits.wait(name, signal, givenUp);
+    if (isFirst) this.engine.pursue(this.#now(), name);
+    this.drain();
+    await up;
+  }
+
+  /** How a tunnel fares: plain data, ages in seconds; `undefined` when there is none of that name. */
+  status(name: string): HostTunnelStatus | undefined {
+    return hostTunnelStatus(this, name);
   }
 
   /** Has the packets of a device read from now on. @throws Error when a worker cannot take it */
@@ -189,6 +256,8 @@ export class TunnelHost {
     const connections = new Set(tunnel.config.connections.map((connection) => connection.name));
     this.engine.removeTunnel(this.#now(), name);
     this.drain();
+    this.#waits.end(name, new Error(`tunnel '${name}' was removed before it was up`));
+    this.#failures.delete(name);
     this.#tunnels.delete(name);
     this.#pathMtus.forget(name);
     this.#reach.forget(name);
@@ -224,6 +293,11 @@ export class TunnelHost {
   /** Addresses, links or routes of the system changed: ways to peers may be gone, or other ones. */
   networkChanged(): void {
     this.#reach.networkChanged();
+  }
+
+  /** The last attempt of a tunnel that came to nothing. */
+  lastFailure(name: string): HostFailure | undefined {
+    return this.#failures.get(name);
   }
 
   /** What keeps a tunnel from its peers, as far as this host is concerned, a sentence each. */
@@ -299,6 +373,11 @@ export class TunnelHost {
     if (failed !== undefined) throw failed.reason;
   }
 
+  /** As `close`: `await using host = new TunnelHost(…)`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
   /** Carries out what the engine wants done. To be called after every direct call of the engine. */
   drain(): void {
     const messages: Transmit[] = [];
@@ -310,7 +389,7 @@ export class TunnelHost {
     for (let answer = this.engine.pollAnswer(); answer !== undefined; answer = this.engine.pollAnswer()) {
       this.#answer.clear();
       this.#answer.push(answer.packet);
-      this.device(answer.tunnel)?.write(this.#answer);
+      this.#deliver(answer.tunnel, this.#answer);
     }
     for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent()) {
       if (event.type === 'child-up' || event.type === 'path-changed') {
@@ -318,9 +397,30 @@ export class TunnelHost {
       }
       this.#reach.happened(event);
       if (isQuestion(event)) void this.#answerSoon(event);
-      else this.#options.onEvent?.(event);
+      else this.#tell(event);
     }
     this.#setTimer();
+  }
+
+  #tell(event: EngineEvent): void {
+    if (event.type === 'failed') {
+      const { tunnel, reason, detail } = event;
+      this.#failures.set(tunnel, { at: this.#now(), reason, detail });
+    }
+    if (event.type === 'child-up') {
+      const tunnel = this.engine.tunnel(event.tunnel);
+      if (tunnel !== undefined && isUp(tunnel)) this.#waits.came(event.tunnel);
+    }
+    this.#options.onEvent?.(event);
+  }
+
+  /** What comes out of a tunnel. A device of the program's that throws loses packets of its own, and nothing else. */
+  #deliver(tunnel: string, batch: PacketBatch): void {
+    try {
+      this.device(tunnel)?.write(batch);
+    } catch (error) {
+      this.#onError(error, 'write of a device');
+    }
   }
 
   async #answerSoon(question: Question): Promise<void> {
@@ -345,7 +445,7 @@ export class TunnelHost {
 
   #flush(): void {
     this.#flushPlanned = false;
-    this.engine.flush(this.#now(), (tunnel, batch) => this.#tunnels.get(tunnel)?.device.write(batch));
+    this.engine.flush(this.#now(), (tunnel, batch) => this.#deliver(tunnel, batch));
     this.drain();
   }
 
@@ -409,6 +509,14 @@ export class TunnelHost {
       this.drain();
     }, wait);
   }
+}
+
+function unspecifiedFor({ family }: IpAddress): IpAddress {
+  return { family, value: 0n };
+}
+
+function tellingJson(onEvent: (event: EngineEvent) => void): (event: EngineEvent) => void {
+  return (event) => onEvent(withJson(event));
 }
 
 function systemRandom(length: number): Uint8Array {

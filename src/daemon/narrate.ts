@@ -80,6 +80,11 @@ function describeChild(child: ChildSummary): string {
   return `${selectors}, ${child.suite}${child.esn ? ', ESN' : ''}, SPI in ${formatSpi(child.spiIn)} out ${formatSpi(child.spiOut)}`;
 }
 
+/** 16 hexadecimal digits. */
+export function formatIkeSpi(spi: bigint): string {
+  return spi.toString(16).padStart(16, '0');
+}
+
 export function formatSpi(spi: number): string {
   return spi.toString(16).padStart(8, '0');
 }

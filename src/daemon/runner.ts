@@ -101,6 +101,13 @@ export class Runner {
       ...(platform.wayTo === undefined ? {} : { wayTo: (remote, local) => platform.wayTo?.(remote, local) }),
       onWay: (report) => this.#wayChanged(report),
       onEvent: (event) => this.#happened(event),
+      onDeviceLost: (tunnel, reason) => this.#lost(tunnel, reason),
+      // All of them are ours: what they throw is a bug, which is to end the process as any other.
+      onError: (error) => {
+        setImmediate(() => {
+          throw error;
+        });
+      },
     });
     platform.watchNetwork?.(() => this.host.networkChanged());
     this.#sleep = platform.watchSleep?.((asleep) => this.#woke(asleep));
@@ -148,9 +155,6 @@ export class Runner {
     this.#running.set(name, {
       ...{ document, certificates, steering },
       ...{ secret: undefined, lastFailure: undefined, declined: new Set<string>() },
-    });
-    device.onClosed((reason) => {
-      if (reason !== undefined) this.#lost(name, reason);
     });
     try {
       await refusingSystem(() => this.host.add(plan.tunnel, device));

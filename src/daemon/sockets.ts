@@ -5,6 +5,8 @@
 import { formatSocketAddress, type IpAddress, type IpFamily, NO_PORT, type SocketAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import type { PathReport } from '../base/path-report.ts';
+import type { TunnelConfig } from '../engine/config.ts';
+import type { ConnectionConfig } from '../ike/config.ts';
 import type { DatagramHandler, UdpNetwork, UdpSendError, UdpSocket } from '../tun/udp.ts';
 
 /** On this port there is no ESP. */
@@ -105,6 +107,8 @@ export class SocketPool {
     this.#forget(key);
     const socket = await entry.socket.catch(() => undefined);
     this.#forget(key);
+    if (socket !== undefined && entry.need.kind === 'udp')
+      this.#forget(keyOf({ ...entry.need, port: socket.local.port }));
     if (socket === undefined) return;
     await this.#options.onClosing?.(socket);
     await socket.close();
@@ -150,12 +154,26 @@ export class SocketPool {
   /** Datagrams that did not fit a path, as the system told, of the sockets that are open. */
   get tooLarge(): number {
     let count = 0;
-    for (const { counters } of this.#open.values()) count += counters.sendErrors.EMSGSIZE;
+    for (const { counters } of this.sockets()) count += counters.sendErrors.EMSGSIZE;
     return count;
   }
 
   sockets(): Iterable<UdpSocket> {
-    return this.#open.values();
+    return new Set(this.#open.values());
+  }
+
+  /** The same with the real ports in the place of 0, once its sockets are open. */
+  withPorts(config: TunnelConfig): TunnelConfig {
+    return { ...config, connections: config.connections.map((connection) => this.#withPorts(connection)) };
+  }
+
+  #withPorts(connection: ConnectionConfig): ConnectionConfig {
+    const { local, remote } = connection;
+    if (local.port !== 0 && local.natPort !== 0) return connection;
+    const family = (local.address ?? remote.address)?.family ?? 4;
+    const real = (port: number): number =>
+      this.#open.get(keyOf({ kind: 'udp', family, address: local.address, port }))?.local.port ?? port;
+    return { ...connection, local: { ...local, port: real(local.port), natPort: real(local.natPort) } };
   }
 
   #entry(need: SocketNeed): Entry {
@@ -215,6 +233,8 @@ export class SocketPool {
       throw error;
     }
     this.#open.set(key, socket);
+    // Of port 0 the system makes another one, by which paths name it.
+    if (need.kind === 'udp') this.#open.set(keyOf({ ...need, port: socket.local.port }), socket);
     return socket;
   }
 }

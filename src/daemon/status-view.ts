@@ -8,7 +8,7 @@ import { SaCounter } from '../esp/usage.ts';
 import type { ChildSaStatus, IkeSaStatus } from '../ike/status.ts';
 import { formatSelector } from '../policy/selector.ts';
 import type { TunnelHost } from './host.ts';
-import { formatSpi } from './narrate.ts';
+import { formatIkeSpi, formatSpi } from './narrate.ts';
 import type { ChildStatus, FailureStatus, IkeStatus, SecretStatus, TunnelStatus } from './status.ts';
 
 /** What is known of a running tunnel beside the engine's own state. */
@@ -39,13 +39,23 @@ export function inactiveStatus(name: string, uuid: string): TunnelStatus {
   };
 }
 
-export function tunnelStatus(host: TunnelHost, facts: RunningFacts): TunnelStatus {
-  const { name, uuid } = facts.document;
+/** An attempt that came to nothing, and when: milliseconds of the host's clock. */
+export interface HostFailure {
+  readonly at: number;
+  readonly reason: string;
+  readonly detail: string;
+}
+
+/** What a host knows of one of its tunnels. */
+export type HostTunnelStatus = Omit<TunnelStatus, 'uuid' | 'active' | 'redundancy' | 'secret' | 'declined'>;
+
+/** As `tunnelStatus`; `undefined` when the host has no such tunnel. */
+export function hostTunnelStatus(host: TunnelHost, name: string): HostTunnelStatus | undefined {
   const now = host.now();
   host.refresh();
   const device = host.device(name);
   const tunnel = host.engine.tunnel(name);
-  if (device === undefined || tunnel === undefined) return inactiveStatus(name, uuid);
+  if (device === undefined || tunnel === undefined) return undefined;
   const connections = new Set(tunnel.config.connections.map((connection) => connection.name));
   const ikeSas = host.engine.ike
     .status()
@@ -53,25 +63,38 @@ export function tunnelStatus(host: TunnelHost, facts: RunningFacts): TunnelStatu
     // One that was deleted stays a while, to answer again what the peer sends again; and one of the tunnel that ran before
     // this one, until the peer has answered.
     .filter(({ state, former }) => state !== 'closed' && !(state === 'deleting' && former));
-  const { lastFailure } = facts;
+  const lastFailure = host.lastFailure(name);
   return {
     name,
-    uuid,
-    active: true,
     state: stateOf(tunnel, ikeSas),
     device: { name: device.name, mtu: device.mtu },
-    degraded: [],
-    redundancy: undefined,
-    secret: facts.secret,
-    declined: [...facts.declined],
+    degraded: host.degraded(name),
     ikeSas: ikeSas.map((sa) => ikeStatus(now, sa, tunnel)),
     drops: {
       ...namedDrops(tunnel.drops()),
       ...bypassDrops(tunnel),
       ...deviceDrops(host.deviceCounters(name)?.dropped ?? {}),
     },
-    lastFailure: lastFailure && failureStatus(now, lastFailure),
+    lastFailure: lastFailure && failureStatus(now, { ...lastFailure, inDocument: [] }),
     retryIn: tunnel.retry.at === undefined ? undefined : seconds(tunnel.retry.at - now),
+  };
+}
+
+export function tunnelStatus(
+  host: TunnelHost,
+  { document, secret, declined, lastFailure }: RunningFacts,
+): TunnelStatus {
+  const { name, uuid } = document;
+  const status = hostTunnelStatus(host, name);
+  if (status === undefined) return inactiveStatus(name, uuid);
+  return {
+    ...status,
+    uuid,
+    active: true,
+    redundancy: undefined,
+    secret,
+    declined: [...declined],
+    lastFailure: lastFailure && failureStatus(host.now(), lastFailure),
   };
 }
 
@@ -79,11 +102,15 @@ function failureStatus(now: number, { at, ...failure }: NonNullable<RunningFacts
   return { secondsAgo: seconds(now - at), ...failure };
 }
 
-function stateOf(tunnel: Tunnel, ikeSas: readonly IkeSaStatus[]): TunnelStatus['state'] {
-  const missing = tunnel.missing().length;
+/** Each child of the configuration has an SA. */
+export function isUp(tunnel: Tunnel): boolean {
   // Those that are populated from packets are never missed, but nothing is up before the first packet.
   const idle = tunnel.children.size === 0 && [...tunnel.plans].some(({ child }) => child.pfp !== undefined);
-  if (missing === 0 && !idle) return 'up';
+  return tunnel.complete && !idle;
+}
+
+function stateOf(tunnel: Tunnel, ikeSas: readonly IkeSaStatus[]): TunnelStatus['state'] {
+  if (isUp(tunnel)) return 'up';
   if (tunnel.children.size > 0) return 'partial';
   const leaving = ['established', 'rekeyed', 'deleting'];
   const coming = ikeSas.some(({ state }) => !leaving.includes(state)) || tunnel.retry.at !== undefined;
@@ -154,10 +181,6 @@ function deviceDrops(dropped: Readonly<Record<string, number>>): Record<string, 
       .filter(([, count]) => count > 0)
       .map(([reason, count]) => [`device-${reason}`, count]),
   );
-}
-
-function formatIkeSpi(spi: bigint): string {
-  return spi.toString(16).padStart(16, '0');
 }
 
 function until(now: number, at: number | undefined): number | undefined {

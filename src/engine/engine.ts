@@ -99,6 +99,11 @@ export class Engine {
     this.#act(now, () => this.#pursuit.begin(now, this.#tunnel(name)));
   }
 
+  /** What the tunnel lacks is negotiated now, and again until it is up, whatever its `start` says. */
+  pursue(now: number, name: string): void {
+    this.#act(now, () => this.#pursuit.pursue(now, this.#tunnel(name)));
+  }
+
   /** Time went by unseen, or the network was away: what is due is done, and all peers are asked whether they are there. */
   probe(now: number): void {
     for (const { retry } of this.#tunnels.values()) if (retry.at !== undefined) retry.planNow(now);

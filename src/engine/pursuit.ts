@@ -59,6 +59,14 @@ export class Pursuit {
     if (tunnel.pursuit === 'always') this.initiateMissing(now, tunnel);
   }
 
+  /** As if it were configured to `initiate`, until it is up. */
+  pursue(now: number, tunnel: Tunnel): void {
+    tunnel.wanted = true;
+    this.#setMode(tunnel, 'always');
+    tunnel.retry.reset();
+    this.initiateMissing(now, tunnel);
+  }
+
   /** The tunnel is wanted no more; its SAs are the caller's to close. */
   end(tunnel: Tunnel): void {
     tunnel.wanted = false;

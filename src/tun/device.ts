@@ -57,7 +57,7 @@ export interface PacketDevice {
   onReadable(handler: () => void): void;
 
   /**
-   * Calls `handler` once when the device ends: with `undefined` after `close()`, with the reason when it was taken
+   * Calls each `handler` once when the device ends: with `undefined` after `close()`, with the reason when it was taken
    * away (its interface was deleted) or can no longer be used.
    */
   onClosed(handler: (reason: Error | undefined) => void): void;

@@ -60,7 +60,7 @@ export class LinuxTun implements PacketDevice {
   readonly #watch: Watch;
   #mtu: number;
   #onReadable: (() => void) | undefined;
-  #onClosed: ((reason: Error | undefined) => void) | undefined;
+  readonly #onClosed = new Set<(reason: Error | undefined) => void>();
   #handedOver = false;
   #ended: Promise<void> | undefined;
 
@@ -113,7 +113,7 @@ export class LinuxTun implements PacketDevice {
   }
 
   onClosed(handler: (reason: Error | undefined) => void): void {
-    this.#onClosed = handler;
+    this.#onClosed.add(handler);
   }
 
   close(): Promise<void> {
@@ -152,7 +152,7 @@ export class LinuxTun implements PacketDevice {
     this.#end.release();
     this.#ended = this.#watch.close();
     for (const { fd } of this.#queues) libc().close(fd);
-    this.#onClosed?.(reason);
+    for (const handler of this.#onClosed) handler(reason);
     return this.#ended;
   }
 }

@@ -6,6 +6,7 @@
 import type { PacketBatch } from '../base/batch.ts';
 import type { DeviceCounters, PacketDevice } from './device.ts';
 import { newDeviceCounters, startsIpPacket } from './device.ts';
+import { type OwnerErrorHandler, ownerCall } from './owner-calls.ts';
 
 export interface MemoryDeviceOptions {
   readonly name?: string;
@@ -13,6 +14,8 @@ export interface MemoryDeviceOptions {
   readonly mtu?: number;
   /** The most packets that wait in either direction; default 512. What comes after is dropped and counted. */
   readonly queueLength?: number;
+  /** Told what a handler threw, whose packet is lost; left out: a warning of the process. */
+  readonly onError?: OwnerErrorHandler;
 }
 
 /** An IP packet's length has 16 bits. */
@@ -28,12 +31,15 @@ export class MemoryDevice implements PacketDevice {
   readonly #injected: Uint8Array[] = [];
   readonly #delivered: Uint8Array[] = [];
   #onReadable: (() => void) | undefined;
-  #onClosed: ((reason: Error | undefined) => void) | undefined;
+  readonly #onClosed = new Set<(reason: Error | undefined) => void>();
   #onDelivered: ((packet: Uint8Array) => void) | undefined;
   #turnPending = false;
   #closed = false;
 
+  readonly #onError: OwnerErrorHandler | undefined;
+
   constructor(options: MemoryDeviceOptions = {}) {
+    this.#onError = options.onError;
     this.name = options.name ?? 'memory';
     this.mtu = options.mtu ?? 1400;
     this.#queueLength = options.queueLength ?? 512;
@@ -49,8 +55,9 @@ export class MemoryDevice implements PacketDevice {
 
   /** Hands each packet that comes out of the tunnel to `handler`, which owns it; those that wait already at once. */
   onDelivered(handler: (packet: Uint8Array) => void): void {
-    this.#onDelivered = handler;
-    for (const packet of this.takeDelivered()) handler(packet);
+    const deliver = ownerCall('onDelivered', handler, this.#onError);
+    this.#onDelivered = deliver;
+    for (const packet of this.takeDelivered()) deliver(packet);
   }
 
   /** The packets that came out of the tunnel since the last call, when there is no `onDelivered` handler. */
@@ -96,7 +103,7 @@ export class MemoryDevice implements PacketDevice {
   }
 
   onClosed(handler: (reason: Error | undefined) => void): void {
-    this.#onClosed = handler;
+    this.#onClosed.add(ownerCall('onClosed', handler, this.#onError));
   }
 
   close(): Promise<void> {
@@ -113,7 +120,7 @@ export class MemoryDevice implements PacketDevice {
     if (this.#closed) return;
     this.#closed = true;
     this.#injected.length = 0;
-    this.#onClosed?.(reason);
+    for (const handler of this.#onClosed) handler(reason);
   }
 
   #accepts(packet: Uint8Array, most: number, queue: readonly Uint8Array[]): boolean {

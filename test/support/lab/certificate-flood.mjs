@@ -9,7 +9,7 @@ import { readFileSync } from 'node:fs';
 /** dist: URL of the build; document; local and remote addresses; port of ours; seconds; parallel; key: PEM; chains: base64. */
 const job = JSON.parse(readFileSync(process.argv[2], 'utf8'));
 const { IkeEndpoint, nodeProvider, parseDocument, planTunnel } = await import(`${job.dist}/index.js`);
-const { tunnel } = await planTunnel(parseDocument(job.document));
+const { tunnel } = await planTunnel(await parseDocument(job.document));
 const [plan] = tunnel.connections;
 const key = createPrivateKey(job.key);
 const chains = job.chains.map((chain) => chain.map((text) => new Uint8Array(Buffer.from(text, 'base64'))));

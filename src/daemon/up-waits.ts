@@ -1,0 +1,61 @@
+/** Programs that wait for tunnels to be up. */
+
+interface Wait {
+  readonly resolve: () => void;
+  readonly reject: (reason: unknown) => void;
+}
+
+export class UpWaits {
+  // BOUNDED: the calls of the program that wait.
+  readonly #waiting = new Map<string, Set<Wait>>();
+
+  /**
+   * @param givenUp called when the last one who waited for the tunnel does so no more
+   * @throws what `signal` is aborted with, and what `end` is given
+   */
+  wait(tunnel: string, signal: AbortSignal | undefined, givenUp: () => void): Promise<void> {
+    const { promise, ...wait } = deferred();
+    const waits = this.#waiting.get(tunnel) ?? new Set();
+    this.#waiting.set(tunnel, waits.add(wait));
+    const abort = (): void => {
+      if (!waits.delete(wait)) return;
+      wait.reject(signal?.reason);
+      if (waits.size > 0) return;
+      this.#waiting.delete(tunnel);
+      givenUp();
+    };
+    signal?.addEventListener('abort', abort, { once: true });
+    return promise.finally(() => signal?.removeEventListener('abort', abort));
+  }
+
+  isWaitedFor(tunnel: string): boolean {
+    return this.#waiting.has(tunnel);
+  }
+
+  /** It is up. */
+  came(tunnel: string): void {
+    for (const { resolve } of this.#take(tunnel)) resolve();
+  }
+
+  /** It will not be. */
+  end(tunnel: string, reason: Error): void {
+    for (const { reject } of this.#take(tunnel)) reject(reason);
+  }
+
+  #take(tunnel: string): Wait[] {
+    const waits = this.#waiting.get(tunnel);
+    this.#waiting.delete(tunnel);
+    const taken = [...(waits ?? [])];
+    waits?.clear();
+    return taken;
+  }
+}
+
+function deferred(): Wait & { readonly promise: Promise<void> } {
+  let [resolve, reject]: [() => void, (reason: unknown) => void] = [() => undefined, () => undefined];
+  const promise = new Promise<void>((yes, no) => {
+    resolve = yes;
+    reject = no;
+  });
+  return { promise, resolve, reject };
+}
