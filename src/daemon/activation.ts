@@ -35,12 +35,11 @@ export class Activation {
   }
 
   /**
-   * Starts a tunnel that a user asks for.
-   * @returns the name of its device
-   * @throws ControlError with nothing changed, or saying that it runs, and what is wrong all the same
+   * Starts a tunnel that a user asks for. It runs also where its live document cannot be written.
+   * @throws ControlError with nothing changed
    */
-  async start(object: TunnelObject, document: SectunnelDocument): Promise<string> {
-    const saved = this.#parts.catalog.stageLive(document);
+  async start(object: TunnelObject, document: SectunnelDocument): Promise<Activated> {
+    const saved = this.#stageLive(document);
     let device: string;
     try {
       device = await this.#run(object, document);
@@ -48,17 +47,28 @@ export class Activation {
       saved.discard();
       throw error;
     }
-    return deviceUnless(commitProblem(saved), object.name, device);
+    return { device, warnings: notFoundAgain(commitProblem(saved)) };
+  }
+
+  /** One that cannot be written says so when it is committed: the tunnel comes first. */
+  #stageLive(document: SectunnelDocument): StagedFile {
+    try {
+      return this.#parts.catalog.stageLive(document);
+    } catch (error) {
+      if (!(error instanceof StorageError)) throw error;
+      const commit = (): never => {
+        throw error;
+      };
+      return { commit, discard: () => undefined };
+    }
   }
 
   /**
    * A tunnel that runs is to begin anew, with this document.
-   * @returns the name of its device
-   * @throws ControlError as `replace`
+   * @throws ControlError when it goes on with the old one, or is stopped
    */
-  async restart(object: TunnelObject, document: SectunnelDocument): Promise<string> {
-    const { device, problem } = await this.#replaceLive(object, document);
-    return deviceUnless(problem, object.name, device);
+  restart(object: TunnelObject, document: SectunnelDocument): Promise<Activated> {
+    return this.#replaceLive(object, document);
   }
 
   /** Starts a tunnel without a request, whose fence stands already. It runs also where its live document cannot be written: carrying traffic comes first. */
@@ -121,18 +131,19 @@ export class Activation {
 
   /**
    * Replaces the document that runs, the one that is kept, or both.
+   * @returns what a person should know though all was done
    * @throws ControlError with nothing changed, or saying which of both is, and what runs
    */
   async replace(
     object: TunnelObject,
     document: SectunnelDocument,
     which: { readonly live: boolean; readonly config: boolean },
-  ): Promise<void> {
+  ): Promise<readonly string[]> {
     const { name } = object;
     const kept = which.config ? this.#parts.catalog.stageKept(object, document) : undefined;
-    let liveProblem: string | undefined;
+    let warnings: readonly string[] = [];
     try {
-      if (which.live) liveProblem = (await this.#replaceLive(object, document)).problem;
+      if (which.live) warnings = (await this.#replaceLive(object, document)).warnings;
     } catch (error) {
       kept?.discard();
       throw error;
@@ -140,23 +151,19 @@ export class Activation {
     const keptProblem = kept && commitProblem(kept);
     const isKept = object.kept === document;
     if (which.live || isKept) this.#publish(name, 'updated');
+    if (keptProblem === undefined) return warnings;
     const next = isKept ? '' : '. The next start uses the old one';
-    const problems = [
-      ...(keptProblem === undefined ? [] : [keptProblem + next]),
-      ...(liveProblem === undefined ? [] : [`${liveProblem}. ${NOT_FOUND_AGAIN}`]),
-    ];
-    if (problems.length === 0) return;
+    const problems = [keptProblem + next, ...warnings];
     const done = which.live ? `tunnel ${name} runs with the new document, but ` : '';
     throw new ControlError('system', done + problems.join('. '));
   }
 
-  /** @returns the device, and why the next daemon would not find it again; `undefined` when it would */
-  async #replaceLive(object: TunnelObject, document: SectunnelDocument): Promise<Replaced> {
-    const { runner, catalog } = this.#parts;
+  async #replaceLive(object: TunnelObject, document: SectunnelDocument): Promise<Activated> {
+    const { runner } = this.#parts;
     const before = object.live!;
     this.#checkBeside(document);
     await runner.check(document);
-    const saved = catalog.stageLive(document);
+    const saved = this.#stageLive(document);
     let device: string;
     try {
       await runner.stop(object.name, true);
@@ -165,7 +172,7 @@ export class Activation {
       saved.discard();
       throw await this.#goBack(object, before, error);
     }
-    return { device, problem: commitProblem(saved) };
+    return { device, warnings: notFoundAgain(commitProblem(saved)) };
   }
 
   /** The new document could not run, so the old one does. @returns what is to be said */
@@ -214,14 +221,15 @@ export class Activation {
   }
 }
 
-interface Replaced {
+/** A tunnel runs. */
+interface Activated {
   readonly device: string;
-  readonly problem: string | undefined;
+  /** What a person should know all the same. */
+  readonly warnings: readonly string[];
 }
 
-function deviceUnless(problem: string | undefined, tunnel: string, device: string): string {
-  if (problem === undefined) return device;
-  throw new ControlError('system', `tunnel ${tunnel} runs, but ${problem}. ${NOT_FOUND_AGAIN}`);
+function notFoundAgain(problem: string | undefined): string[] {
+  return problem === undefined ? [] : [`the tunnel runs, but ${problem}. ${NOT_FOUND_AGAIN}`];
 }
 
 const NOT_FOUND_AGAIN = 'If the daemon crashes, the next one does not restart the tunnel in this state';

@@ -49,7 +49,11 @@ export class Catalog {
 
   /** Reads both folders. What cannot be read is logged and left out, and what a crash left half written is removed. */
   load(): void {
-    for (const folder of [this.#definitions, this.#liveDocuments]) logLeftovers(this.#log, () => folder.clean());
+    for (const folder of [this.#definitions, this.#liveDocuments]) {
+      const problem = folder.make();
+      if (problem !== undefined) this.#log.error({}, `${problem}. It counts as empty until then`);
+      logLeftovers(this.#log, () => folder.clean());
+    }
     const ran = this.#liveDocuments.documents().map((file) => readingOf(file, () => undefined));
     const uuids = new Map(
       ran.flatMap((reading) => ('document' in reading ? [[reading.name, reading.document.uuid]] : [])),

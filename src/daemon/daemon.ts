@@ -239,7 +239,7 @@ export class Daemon {
       const object = this.#catalog.objects.claim(document);
       if (object.live !== undefined) throw new ControlError('invalid-state', `tunnel ${object.name} is active already`);
       try {
-        await this.#activation.start(object, document);
+        warnings.push(...(await this.#activation.start(object, document)).warnings);
       } finally {
         this.#catalog.objects.dropIfGone(object);
       }
@@ -255,7 +255,8 @@ export class Daemon {
       if (document === undefined)
         throw new ControlError('invalid-state', `tunnel ${object.name} has no document to start with`);
       const { warnings } = this.#activation.overlapsOf(document);
-      return { name: object.name, device: await this.#activation.start(object, document), warnings };
+      const started = await this.#activation.start(object, document);
+      return { name: object.name, device: started.device, warnings: [...warnings, ...started.warnings] };
     });
   }
 
@@ -268,11 +269,11 @@ export class Daemon {
       if (document === undefined)
         throw new ControlError('invalid-state', `tunnel ${name} has no document to start with`);
       const { warnings } = this.#activation.overlapsOf(document);
-      const device =
+      const started =
         live === undefined
           ? await this.#activation.start(object, document)
           : await this.#activation.restart(object, document);
-      return { name, device, warnings };
+      return { name, device: started.device, warnings: [...warnings, ...started.warnings] };
     });
   }
 
@@ -329,7 +330,7 @@ export class Daemon {
         config: config && !sameDocument(object.kept, document),
       };
       const unchanged = !changed.live && !changed.config;
-      if (!unchanged) await this.#activation.replace(object, document, changed);
+      if (!unchanged) warnings.push(...(await this.#activation.replace(object, document, changed)));
       return { name: document.name, uuid: document.uuid, warnings, unchanged };
     });
   }

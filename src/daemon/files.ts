@@ -3,7 +3,7 @@ import { lstatSync, readFileSync, readlinkSync, realpathSync, type Stats, statSy
 import { dirname, resolve } from 'node:path';
 import { makeFolders } from './make-folders.ts';
 import { ControlError } from './protocol.ts';
-import { reasonOf } from './replace-file.ts';
+import { reasonOf, StorageError } from './replace-file.ts';
 
 const GROUP_OR_OTHERS = 0o077;
 const GROUP_OR_OTHERS_WRITE = 0o022;
@@ -20,9 +20,33 @@ export function makePrivateFolder(path: string, use: string): void {
   try {
     if (lstatSync(path, { throwIfNoEntry: false }) === undefined) makeFolders(path, 0o700);
   } catch (error) {
-    throw unusable(path, use, reasonOf(error));
+    throw unusable(path, use, reasonOf(error), error);
   }
   checkPrivateFolder(path, use);
+}
+
+/** What a system says that lets nothing be written, or has no room for it: no fault of the folder. */
+const UNWRITABLE: ReadonlySet<string> = new Set(['EROFS', 'ENOSPC', 'EDQUOT']);
+
+/** Whether an error says that a file system is read-only or full. */
+export function isUnwritable(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && UNWRITABLE.has(String(error.code));
+}
+
+/**
+ * The same where a daemon can do without: on a file system that is read-only or full, a folder that is not there is as good as
+ * an empty one.
+ * @returns why it is not there
+ * @throws ControlError as `makePrivateFolder`
+ */
+export function makeFolderIfPossible(path: string, use: string): string | undefined {
+  try {
+    makePrivateFolder(path, use);
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof ControlError) || !isUnwritable(error.cause)) throw error;
+    return error.message;
+  }
 }
 
 /** The same of a folder that must be there. @throws ControlError as `makePrivateFolder` */
@@ -36,8 +60,8 @@ export function checkPrivateFolder(path: string, use: string): void {
   if (problem !== undefined) throw unusable(path, use, problem);
 }
 
-function unusable(path: string, use: string, why: string): ControlError {
-  return new ControlError('system', `the folder ${path} for ${use} cannot be used: ${why}`);
+function unusable(path: string, use: string, why: string, cause?: unknown): StorageError {
+  return new StorageError(`the folder ${path} for ${use} cannot be used: ${why}`, why, false, cause);
 }
 
 function folderProblem(path: string, found: Stats): string | undefined {
@@ -70,8 +94,8 @@ function parentProblem(path: string): string | undefined {
 
 /** What is to be said of a folder in which others may see names, though not what the files say; `undefined` for nothing. */
 export function visibleFolder(path: string): string | undefined {
-  const found = statSync(path);
-  if ((found.mode & GROUP_OR_OTHERS) === 0) return undefined;
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (found === undefined || (found.mode & GROUP_OR_OTHERS) === 0) return undefined;
   return `${resolve(path)} has mode ${modeText(found)}, so others may see the names in it; 0700 is wanted: chmod 700 ${resolve(path)}`;
 }
 

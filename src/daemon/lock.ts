@@ -14,11 +14,14 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import type { Logger } from '../base/log.ts';
 import { ERRNO, libc, SystemError } from '../tun/libc.ts';
-import { makePrivateFolder } from './files.ts';
+import { isUnwritable, makePrivateFolder } from './files.ts';
 import { ControlError } from './protocol.ts';
+import { reasonOf, StorageError } from './replace-file.ts';
 
 const LOCK_EX_NB = 2 | 4;
+const LOCKS = 'locks';
 
 /** A daemon has it. */
 export class LockedError extends ControlError {
@@ -33,13 +36,18 @@ export class LockedError extends ControlError {
 }
 
 /**
- * A folder is for one daemon.
+ * A folder of definitions is for one daemon. It need not be writable, nor does a lock of whoever may read it count.
+ * @param locks folder for the file; the same for all daemons that could meet
  * @returns what gives it free again
  * @throws ControlError when another daemon has it
+ * @throws StorageError when the file cannot be written
  */
-export function lockFolder(folder: string): () => void {
+export function lockDefinitions(folder: string, locks: string): () => void {
+  const found = statSync(folder, { throwIfNoEntry: false });
+  if (found === undefined) return () => undefined;
+  makePrivateFolder(locks, LOCKS);
   const what = `works with the folder ${folder}: end it, or give this one folders of its own (--config-dir, --run-dir)`;
-  return lockFile(join(folder, '.lock'), what);
+  return lockFile(join(locks, `sectunneld-config-${found.dev}-${found.ino}.lock`), what);
 }
 
 /**
@@ -48,9 +56,10 @@ export function lockFolder(folder: string): () => void {
  * @param folder for the file; the same for all daemons that could meet
  * @returns what gives it free again
  * @throws ControlError when another daemon has it
+ * @throws StorageError when the file cannot be written
  */
 export function lockNetworkNamespace(folder: string): () => void {
-  makePrivateFolder(folder, 'locks');
+  makePrivateFolder(folder, LOCKS);
   const id = readlinkSync('/proc/self/ns/net').replace(/\D/g, '');
   const what = 'works in this network namespace: end it, or run this one in another (ip netns exec)';
   return lockFile(join(folder, `sectunneld-netns-${id}.lock`), what);
@@ -66,10 +75,33 @@ function signFile(file: number): void {
   }
 }
 
+/**
+ * Runs a lock's function. Where nothing can be written there is no lock, which is said: tunnels come first.
+ * @throws ControlError when another daemon has it
+ */
+export function lockIfPossible(log: Logger, lock: () => () => void): () => void {
+  try {
+    return lock();
+  } catch (error) {
+    if (!(error instanceof StorageError) || !isUnwritable(error.cause)) throw error;
+    log.error({}, `${error.message}. Nothing keeps a second sectunneld out: do not start one`);
+    return () => undefined;
+  }
+}
+
+function openLock(path: string): number {
+  try {
+    return openSync(path, 'a+', 0o600);
+  } catch (error) {
+    const reason = reasonOf(error);
+    throw new StorageError(`${path} cannot be written: ${reason}`, reason, false, error);
+  }
+}
+
 /** @param what the other one does, and what to do about it */
 function lockFile(path: string, what: string): () => void {
   for (;;) {
-    const file = openSync(path, 'a+', 0o600);
+    const file = openLock(path);
     if (libc().flock(file, LOCK_EX_NB) < 0) {
       const errno = libc().errno();
       const owner = readFileSync(path, 'utf8').trim();

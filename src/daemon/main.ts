@@ -9,7 +9,7 @@ import { cryptoChoices, selectCrypto } from './crypto.ts';
 import type { Daemon } from './daemon.ts';
 import { defaultConfigDir, defaultRunDir, sharedRunDir } from './folders.ts';
 import { linuxPlatform } from './linux.ts';
-import { LockedError, lockNetworkNamespace } from './lock.ts';
+import { LockedError, lockIfPossible, lockNetworkNamespace } from './lock.ts';
 import { createLog, type LogLevel, logLevels } from './log.ts';
 import { refuseDumps } from './memory-guard.ts';
 import { ServiceManager } from './notify.ts';
@@ -144,11 +144,12 @@ async function run(chosen: Settings): Promise<void> {
   const ended = signalled();
   const platform = linuxPlatform();
   const workers = chooseWorkers(chosen.workers, platform);
-  const service = new Service({ configDir, runDir, platform, crypto, workers, libvirtSockets, log });
+  const lockDir = sharedRunDir(runDir);
+  const service = new Service({ configDir, runDir, lockDir, platform, crypto, workers, libvirtSockets, log });
   const manager = ServiceManager.fromEnvironment(process.env, (error) =>
     log.error({}, `the service manager: ${error.message}`),
   );
-  const unlock = lockNetworkNamespace(sharedRunDir(runDir));
+  const unlock = lockIfPossible(log, () => lockNetworkNamespace(lockDir));
   await service.open();
   heedHangups(service.daemon);
   manager?.ready();

@@ -7,6 +7,7 @@ import { randomBytes } from 'node:crypto';
 import {
   closeSync,
   constants,
+  existsSync,
   fchmodSync,
   fsyncSync,
   lstatSync,
@@ -24,15 +25,15 @@ import { messageOf } from '../base/text.ts';
 import { explained } from '../tun/descriptors.ts';
 import { ControlError } from './protocol.ts';
 
-/** A file could not be written or removed. */
+/** A file or a folder could not be written, made or removed. */
 export class StorageError extends ControlError {
   /** The system's words, and what to do. */
   readonly reason: string;
   /** The change was made, but may not survive a power failure. */
   readonly isDone: boolean;
 
-  constructor(message: string, reason: string, isDone = false) {
-    super('system', message);
+  constructor(message: string, reason: string, isDone = false, cause?: unknown) {
+    super('system', message, cause);
     this.reason = reason;
     this.isDone = isDone;
   }
@@ -82,6 +83,7 @@ export function removeFile(path: string): void {
  */
 export function removeLeftovers(folder: string, of?: string): string[] {
   const removed: string[] = [];
+  if (!existsSync(folder)) return removed;
   for (const name of attempt(folder, 'read', () => readdirSync(folder))) {
     const target = TEMPORARY.exec(name)?.[1];
     if (target === undefined || (of !== undefined && target !== of)) continue;

@@ -2,7 +2,7 @@
  * Secrets, kept as libvirt keeps them: `UUID.xml` describes one, `UUID.base64` holds its value, both 0600; ephemeral ones
  * in memory alone. A file that others may read is refused, not read.
  */
-import { readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { decodeBase64, encodeBase64 } from '../base/base64.ts';
 import { isSharedKey } from '../base/key-strength.ts';
@@ -10,13 +10,14 @@ import { secretCopy } from '../base/secret-bytes.ts';
 import { messageOf, utf8 } from '../base/text.ts';
 import type { SecretReference } from '../config/model.ts';
 import { dumpSecret, parseSecret, type SecretDocument } from '../config/secret.ts';
-import { makePrivateFolder, readPrivateFile } from './files.ts';
+import { makeFolderIfPossible, makePrivateFolder, readPrivateFile } from './files.ts';
 import { ControlError, type SecretInfo } from './protocol.ts';
 import { refusing } from './refusing.ts';
 import { removeFile, removeLeftovers, replaceFile } from './replace-file.ts';
 
 /** Longest value in bytes: far more than any pre-shared key. */
 export const MAX_SECRET_VALUE = 4096;
+const USE = 'secrets (--config-dir)';
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /** Named pieces of content, in a folder or in memory. */
@@ -83,7 +84,7 @@ export class SecretStore {
   readonly #usages = new Map<string, { readonly catalogue: Catalogue; readonly uuid: string }>();
 
   constructor(path: string) {
-    makePrivateFolder(path, 'secrets (--config-dir)');
+    makeFolderIfPossible(path, USE);
     this.#path = path;
     this.#kept = new Catalogue(folderShelf(path));
   }
@@ -245,7 +246,7 @@ function describe(shelf: Shelf, uuid: string): Found {
 
 function folderShelf(path: string): Shelf {
   return {
-    names: () => readdirSync(path),
+    names: () => (existsSync(path) ? readdirSync(path) : []),
     has: (name) => statSync(join(path, name), { throwIfNoEntry: false }) !== undefined,
     state: (name) => {
       const found = statSync(join(path, name), { throwIfNoEntry: false });
@@ -253,7 +254,10 @@ function folderShelf(path: string): Shelf {
       return found && `${found.ctimeMs} ${found.size} ${found.ino}`;
     },
     read: (name) => readPrivateFile(join(path, name)),
-    write: (name, content) => replaceFile(join(path, name), content),
+    write: (name, content) => {
+      makePrivateFolder(path, USE);
+      replaceFile(join(path, name), content);
+    },
     // With what a crash left of it: no copy of a key stays that nothing tells of.
     remove: (name) => {
       removeLeftovers(path, name);

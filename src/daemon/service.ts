@@ -1,21 +1,35 @@
 /** A daemon behind its control socket: what the `sectunneld` program runs. */
 import { join } from 'node:path';
+import type { Logger } from '../base/log.ts';
+import { messageOf } from '../base/text.ts';
 import { ControlServer } from './control.ts';
 import { Daemon, type DaemonOptions } from './daemon.ts';
-import { makePrivateFolder } from './files.ts';
-import { lockFolder } from './lock.ts';
+import { isUnwritable, makePrivateFolder } from './files.ts';
+import { lockDefinitions, lockIfPossible } from './lock.ts';
 import { CONTROL_SOCKET } from './protocol.ts';
 import { dispatchVerb, laneOf } from './verbs.ts';
+
+export interface ServiceOptions extends Omit<DaemonOptions, 'onEvent'> {
+  /** For the locks, the same for all daemons that could meet; left out: the run folder. */
+  readonly lockDir?: string;
+}
+
+/** How often it is tried to listen where the socket cannot be made, in milliseconds. */
+const LISTEN_AGAIN = 30_000;
 
 export class Service {
   readonly daemon: Daemon;
   readonly #control: ControlServer;
-  readonly #configDir: string;
+  readonly #lock: () => () => void;
+  readonly #log: Logger;
+  #listening: NodeJS.Timeout | undefined;
   #unlock: (() => void) | undefined;
 
-  constructor(options: Omit<DaemonOptions, 'onEvent'>) {
+  constructor(options: ServiceOptions) {
     makePrivateFolder(options.runDir, 'the control socket (--run-dir)');
-    this.#configDir = options.configDir;
+    const { configDir, runDir, log } = options;
+    this.#lock = () => lockIfPossible(log, () => lockDefinitions(configDir, options.lockDir ?? runDir));
+    this.#log = log;
     this.daemon = new Daemon({ ...options, onEvent: (event) => this.#control.publish(event) });
     this.#control = new ControlServer(
       join(options.runDir, CONTROL_SOCKET),
@@ -27,9 +41,9 @@ export class Service {
 
   /** Listens first: the socket is also what keeps a second daemon out of the same run folder. */
   async open(): Promise<void> {
-    const unlock = lockFolder(this.#configDir);
+    const unlock = this.#lock();
     try {
-      await this.#control.listen();
+      await this.#listen();
     } catch (error) {
       unlock();
       throw error;
@@ -38,7 +52,28 @@ export class Service {
     await this.daemon.open();
   }
 
+  /** Where the run folder is read-only or full, tunnels come first: they run, and it is tried again. */
+  async #listen(): Promise<void> {
+    try {
+      await this.#control.listen();
+    } catch (error) {
+      if (!isUnwritable(error)) throw error;
+      const again = LISTEN_AGAIN / 1000;
+      this.#log.error({}, `nobody can ask this daemon anything, another try in ${again} s: ${messageOf(error)}`);
+      this.#listening = setTimeout(() => void this.#listenAgain(), LISTEN_AGAIN).unref();
+    }
+  }
+
+  async #listenAgain(): Promise<void> {
+    try {
+      await this.#listen();
+    } catch (error) {
+      this.#log.error({}, `nobody can ask this daemon anything: ${messageOf(error)}`);
+    }
+  }
+
   async close(): Promise<void> {
+    clearTimeout(this.#listening);
     await this.#control.close();
     await this.daemon.close();
     this.#unlock?.();

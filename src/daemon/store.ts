@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../base/text.ts';
-import { checkPrivateFolder, makePrivateFolder } from './files.ts';
+import { checkPrivateFolder, makeFolderIfPossible, makePrivateFolder } from './files.ts';
 import { removeFile, removeLeftovers, replaceLink, type StagedFile, StorageError, stageFile } from './replace-file.ts';
 
 const SUFFIX = '.xml';
@@ -16,6 +16,11 @@ const CONFIG_USE = 'definitions (--config-dir)';
 
 function isDocument(fileName: string): boolean {
   return fileName.endsWith(SUFFIX) && !fileName.startsWith('.');
+}
+
+/** Of a folder that is not there: none. */
+function namesIn(folder: string): string[] {
+  return existsSync(folder) ? readdirSync(folder) : [];
 }
 
 /** A document in its folder. */
@@ -30,15 +35,23 @@ export interface DocumentFile {
 /** One folder of documents, a file a tunnel. */
 export class DocumentFolder {
   readonly path: string;
+  readonly #use: string;
 
   /** @param use what it is for, and how another one is named */
   constructor(path: string, use: string) {
-    makePrivateFolder(path, use);
     this.path = path;
+    this.#use = use;
+    makeFolderIfPossible(path, use);
+  }
+
+  /** @returns why it is not there, and cannot be made now. @throws ControlError when it is there and not to be used */
+  make(): string | undefined {
+    return makeFolderIfPossible(this.path, this.#use);
   }
 
   /** The documents that are there, in order of their names. */
   documents(): DocumentFile[] {
+    if (!existsSync(this.path)) return [];
     return readdirSync(this.path, { withFileTypes: true })
       .filter((entry) => entry.isFile() && isDocument(entry.name))
       .map((entry) => entry.name)
@@ -51,7 +64,7 @@ export class DocumentFolder {
 
   /** The names of the documents and links that are there, in their order. */
   names(): string[] {
-    return readdirSync(this.path)
+    return namesIn(this.path)
       .filter(isDocument)
       .map((fileName) => fileName.slice(0, -SUFFIX.length))
       .sort();
@@ -68,6 +81,7 @@ export class DocumentFolder {
 
   /** @throws StorageError with nothing changed */
   stage(name: string, xml: string): StagedFile {
+    makePrivateFolder(this.path, this.#use);
     return stageFile(this.fileOf(name), xml);
   }
 
@@ -84,7 +98,11 @@ export class DefinitionStore extends DocumentFolder {
   constructor(path: string) {
     super(path, CONFIG_USE);
     this.#autostart = join(path, AUTOSTART_FOLDER);
-    makePrivateFolder(this.#autostart, CONFIG_USE);
+    makeFolderIfPossible(this.#autostart, CONFIG_USE);
+  }
+
+  override make(): string | undefined {
+    return super.make() ?? makeFolderIfPossible(this.#autostart, CONFIG_USE);
   }
 
   override clean(): string[] {
@@ -123,7 +141,7 @@ export class DefinitionStore extends DocumentFolder {
 
   /** Names of tunnels whose links lead to no definition. */
   brokenAutostarts(): string[] {
-    return readdirSync(this.#autostart)
+    return namesIn(this.#autostart)
       .filter((file) => isDocument(file) && !existsSync(join(this.#autostart, file)))
       .map((file) => file.slice(0, -SUFFIX.length));
   }
@@ -136,7 +154,10 @@ export class DefinitionStore extends DocumentFolder {
   /** @throws StorageError with nothing changed */
   setAutostart(name: string, enable: boolean): void {
     if (!enable) removeFile(this.#linkOf(name));
-    else if (!this.isAutostart(name)) replaceLink(this.#linkOf(name), join('..', name + SUFFIX));
+    else if (!this.isAutostart(name)) {
+      makePrivateFolder(this.#autostart, CONFIG_USE);
+      replaceLink(this.#linkOf(name), join('..', name + SUFFIX));
+    }
   }
 
   #linkOf(name: string): string {

@@ -11,7 +11,7 @@ import { namespaceExists } from '../tun/netns.ts';
 import { Catalog } from './catalog.ts';
 import { sharedRunDir } from './folders.ts';
 import { type Cleared, FenceAloneError, LinuxPlace } from './linux-place.ts';
-import { LockedError, lockFolder, lockNetworkNamespace } from './lock.ts';
+import { LockedError, lockDefinitions, lockNetworkNamespace } from './lock.ts';
 import { standingPlan } from './plan-device.ts';
 import type { Platform } from './platform.ts';
 import { ControlError } from './protocol.ts';
@@ -166,7 +166,7 @@ function lockForRelease(folders: Folders): () => void {
 function lockAll({ configDir, runDir }: Folders): () => void {
   const unlock = lockNetworkNamespace(sharedRunDir(runDir));
   try {
-    const unlockFolder = existsSync(configDir) ? lockFolder(configDir) : (): void => undefined;
+    const unlockFolder = lockDefinitions(configDir, sharedRunDir(runDir));
     return () => {
       unlockFolder();
       unlock();

@@ -1,8 +1,8 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
-import { lockFolder, lockNetworkNamespace } from '../../src/daemon/lock.ts';
+import { lockDefinitions, lockNetworkNamespace } from '../../src/daemon/lock.ts';
 import { ControlError } from '../../src/daemon/protocol.ts';
 
 function temporaryFolder(): string {
@@ -22,14 +22,22 @@ function refusal(action: () => unknown): string {
 }
 
 it('a folder is for one daemon: the next is told which has it, and may have it after that one', () => {
-  const folder = temporaryFolder();
-  const unlock = lockFolder(folder);
-  expect(readFileSync(join(folder, '.lock'), 'utf8')).toBe(`${process.pid}\n`);
-  expect(refusal(() => lockFolder(folder))).toContain(
-    `another sectunneld (process ${process.pid}) works with the folder ${folder}: end it, or give this one`,
+  const [folder, locks] = [temporaryFolder(), temporaryFolder()];
+  const unlock = lockDefinitions(folder, locks);
+  // It may be on a file system that is read-only.
+  expect(readdirSync(folder)).toEqual([]);
+  const [lock] = readdirSync(locks);
+  expect(readFileSync(join(locks, lock!), 'utf8')).toBe(`${process.pid}\n`);
+  // By whatever name.
+  const other = join(temporaryFolder(), 'link');
+  symlinkSync(folder, other);
+  expect(refusal(() => lockDefinitions(other, locks))).toContain(
+    `another sectunneld (process ${process.pid}) works with the folder ${other}: end it, or give this one`,
   );
+  lockDefinitions(temporaryFolder(), locks)();
   unlock();
-  lockFolder(folder)();
+  lockDefinitions(folder, locks)();
+  expect(readdirSync(locks)).toEqual([]);
 });
 
 it('a network namespace is for one daemon', () => {
