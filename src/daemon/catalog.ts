@@ -10,6 +10,7 @@ import { dumpDocument, sameDocument } from '../config/dump.ts';
 import { DocumentError } from '../config/errors.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { parseDocument } from '../config/parse.ts';
+import { logEmpty } from './files.ts';
 import { ObjectTable, type TunnelObject } from './objects.ts';
 import { ControlError } from './protocol.ts';
 import { refusing } from './refusing.ts';
@@ -51,7 +52,7 @@ export class Catalog {
   load(): void {
     for (const folder of [this.#definitions, this.#liveDocuments]) {
       const problem = folder.make();
-      if (problem !== undefined) this.#log.error({}, `${problem}. It counts as empty until then`);
+      logEmpty(this.#log, problem);
       logLeftovers(this.#log, () => folder.clean());
     }
     const ran = this.#liveDocuments.documents().map((file) => readingOf(file, () => undefined));

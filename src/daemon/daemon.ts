@@ -16,7 +16,7 @@ import { Catalog, type DocumentText } from './catalog.ts';
 import { certificateProblems } from './certificates.ts';
 import { hostWarnings } from './document-warnings.ts';
 import { allOf } from './each.ts';
-import { visibleFolder } from './files.ts';
+import { logEmpty, makeFolderIfPossible, visibleFolder } from './files.ts';
 import { HeldNetworks } from './networks.ts';
 import { type HoldingTunnel, holdingTunnel } from './networks-plan.ts';
 import { checkIdentity } from './objects.ts';
@@ -30,7 +30,7 @@ import { logLeftovers } from './replace-file.ts';
 import { Runner } from './runner.ts';
 import { sameDocument } from './same-document.ts';
 import { concerns, type SecretChange, SecretSources } from './secret-sources.ts';
-import { SecretStore } from './secrets.ts';
+import { SECRETS_USE, SecretStore } from './secrets.ts';
 import { SharedRun } from './shared-run.ts';
 import type { WorkerChoice } from './workers/choice.ts';
 
@@ -181,6 +181,7 @@ export class Daemon {
   }
 
   #lookAtSecrets(): void {
+    logEmpty(this.#log, makeFolderIfPossible(this.#secretsDir, SECRETS_USE));
     logLeftovers(this.#log, () => this.secrets.clean());
     const visible = visibleFolder(this.#secretsDir);
     if (visible !== undefined) this.#log.warn({}, visible);

@@ -1,6 +1,7 @@
 /** Folders that only the daemon's user may change, and files that only it may read. */
 import { lstatSync, readFileSync, readlinkSync, realpathSync, type Stats, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
+import type { Logger } from '../base/log.ts';
 import { makeFolders } from './make-folders.ts';
 import { ControlError } from './protocol.ts';
 import { reasonOf, StorageError } from './replace-file.ts';
@@ -47,6 +48,11 @@ export function makeFolderIfPossible(path: string, use: string): string | undefi
     if (!(error instanceof ControlError) || !isUnwritable(error.cause)) throw error;
     return error.message;
   }
+}
+
+/** Says why a folder is not there, if it is not. */
+export function logEmpty(log: Logger, problem: string | undefined): void {
+  if (problem !== undefined) log.error({}, `${problem}. It counts as empty for now`);
 }
 
 /** The same of a folder that must be there. @throws ControlError as `makePrivateFolder` */

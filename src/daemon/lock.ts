@@ -84,7 +84,7 @@ export function lockIfPossible(log: Logger, lock: () => () => void): () => void 
     return lock();
   } catch (error) {
     if (!(error instanceof StorageError) || !isUnwritable(error.cause)) throw error;
-    log.error({}, `${error.message}. Nothing keeps a second sectunneld out: do not start one`);
+    log.error({}, `${error.message}. Nothing keeps a second sectunneld out`);
     return () => undefined;
   }
 }

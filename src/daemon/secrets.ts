@@ -17,7 +17,7 @@ import { removeFile, removeLeftovers, replaceFile } from './replace-file.ts';
 
 /** Longest value in bytes: far more than any pre-shared key. */
 export const MAX_SECRET_VALUE = 4096;
-const USE = 'secrets (--config-dir)';
+export const SECRETS_USE = 'secrets (--config-dir)';
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /** Named pieces of content, in a folder or in memory. */
@@ -84,7 +84,7 @@ export class SecretStore {
   readonly #usages = new Map<string, { readonly catalogue: Catalogue; readonly uuid: string }>();
 
   constructor(path: string) {
-    makeFolderIfPossible(path, USE);
+    makeFolderIfPossible(path, SECRETS_USE);
     this.#path = path;
     this.#kept = new Catalogue(folderShelf(path));
   }
@@ -255,7 +255,7 @@ function folderShelf(path: string): Shelf {
     },
     read: (name) => readPrivateFile(join(path, name)),
     write: (name, content) => {
-      makePrivateFolder(path, USE);
+      makePrivateFolder(path, SECRETS_USE);
       replaceFile(join(path, name), content);
     },
     // With what a crash left of it: no copy of a key stays that nothing tells of.

@@ -11,7 +11,7 @@ import { namespaceExists } from '../tun/netns.ts';
 import { Catalog } from './catalog.ts';
 import { sharedRunDir } from './folders.ts';
 import { type Cleared, FenceAloneError, LinuxPlace } from './linux-place.ts';
-import { LockedError, lockDefinitions, lockNetworkNamespace } from './lock.ts';
+import { LockedError, lockDefinitions, lockIfPossible, lockNetworkNamespace } from './lock.ts';
 import { standingPlan } from './plan-device.ts';
 import type { Platform } from './platform.ts';
 import { ControlError } from './protocol.ts';
@@ -35,7 +35,7 @@ export interface RaiseOptions extends Folders {
 export async function raiseFences({ configDir, runDir, platform, log }: RaiseOptions): Promise<boolean> {
   let unlock: () => void;
   try {
-    unlock = lockAll({ configDir, runDir });
+    unlock = lockIfPossible(log, () => lockAll({ configDir, runDir }));
   } catch (error) {
     if (!(error instanceof LockedError)) throw error;
     log.info({}, `nothing is put up: sectunneld runs (process ${error.owner}) and keeps the fences itself`);
