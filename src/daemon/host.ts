@@ -3,10 +3,7 @@
  * worker threads. What a daemon is without its control socket, and what a program embeds.
  */
 import { randomFillSync } from 'node:crypto';
-import type { IpAddress, SocketAddress } from '../base/address.ts';
-import { PacketBatch } from '../base/batch.ts';
 import { readU32 } from '../base/bytes.ts';
-import { MIN_MTU } from '../base/mtu.ts';
 import type { PathReport } from '../base/path-report.ts';
 import { secretBytes } from '../base/secret-bytes.ts';
 import type { RandomSource } from '../crypto/types.ts';
@@ -14,38 +11,29 @@ import type { TunnelConfig } from '../engine/config.ts';
 import { Engine } from '../engine/engine.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { EngineCounters, Transmit } from '../engine/options.ts';
-import { forEachRun } from '../engine/tags.ts';
 import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
-import { type OwnerErrorHandler, ownerCall, warner } from '../tun/owner-calls.ts';
+import { type OwnerErrorHandler, warner } from '../tun/owner-calls.ts';
 import { isUnspecified, type UdpCounters } from '../tun/udp.ts';
 import { answerQuestion, isQuestion, type Question } from './answers.ts';
 import type { HostOptions } from './host-options.ts';
+import { guarded, unspecifiedFor } from './owner-functions.ts';
+import { PacketLoop } from './packet-loop.ts';
 import { orUnknown, PathMtus } from './path-mtu.ts';
-import { withJson } from './plain-event.ts';
 import { Reach } from './reach.ts';
 import { socketNeeds } from './socket-needs.ts';
 import { type SocketNeed, SocketPool } from './sockets.ts';
 import { type HostFailure, type HostTunnelStatus, hostTunnelStatus, isUp } from './status-view.ts';
 import { UpWaits } from './up-waits.ts';
+import { WakeTimer } from './wake-timer.ts';
 import type { WorkerStatus } from './workers/link.ts';
 import { WorkerPlanes } from './workers/planes.ts';
 
-/** Packets that are read from a device at a time, and batches before other work has its turn. */
-const BATCH_PACKETS = 64;
-const BATCHES_PER_TURN = 4;
-/** No device has larger packets; one byte more, for slots that start where lines of the cache do. */
-const MAX_PACKET = 0x1_0000;
-/** No answer of the engine to a packet is larger: what every IPv6 link takes. */
-const MAX_ANSWER = MIN_MTU[6];
 /** How often it is asked whether the peers confirmed a deletion before the sockets close, and the milliseconds between. */
 const FAREWELL_CHECKS = 100;
 const FAREWELL_PAUSE = 10;
 /** How often paths are asked for while workers carry the packets, in milliseconds. */
 const PATH_CHECK = 10_000;
 const PATH_CHECK_SOON = 150;
-/** Node's longest timer, in milliseconds. */
-const MAX_TIMER = 0x7fff_ffff;
-
 interface RunningTunnel {
   readonly device: PacketDevice;
   readonly sockets: readonly SocketNeed[];
@@ -56,16 +44,11 @@ export class TunnelHost {
   readonly sockets: SocketPool;
   readonly #options: HostOptions;
   readonly #now: () => number;
-  /** What was read from a device, until it is sent: for all devices in turn. */
-  readonly #outgoing: PacketBatch;
+  readonly #packets: PacketLoop;
   readonly #pathMtus: PathMtus;
-  /** One packet at a time for a device, beside what comes out of its tunnel. */
-  readonly #answer = new PacketBatch(1, MAX_ANSWER);
   // BOUNDED: the owner's tunnels.
   readonly #tunnels = new Map<string, RunningTunnel>();
-  #timer: NodeJS.Timeout | undefined;
-  #timerAt: number | undefined;
-  #flushPlanned = false;
+  readonly #timer: WakeTimer;
   /** The data plane, where that is in worker threads. */
   readonly #workers: WorkerPlanes | undefined;
   readonly #reach: Reach;
@@ -79,18 +62,10 @@ export class TunnelHost {
   #closed = false;
 
   constructor(options: HostOptions) {
-    const { onError } = options;
-    this.#onError = onError ?? warner();
-    this.#options = options = {
-      ...options,
-      onEvent: options.onEvent && tellingJson(ownerCall('onEvent', options.onEvent, onError)),
-      onWay: options.onWay && ownerCall('onWay', options.onWay, onError),
-      onSecretRead: options.onSecretRead && ownerCall('onSecretRead', options.onSecretRead, onError),
-      onDeviceLost: options.onDeviceLost && ownerCall('onDeviceLost', options.onDeviceLost, onError),
-    };
+    this.#onError = options.onError ?? warner();
+    this.#options = options = guarded(options);
     this.#now = options.now ?? (() => performance.now());
     const refused = (text: string): void => this.#note(undefined, text);
-    // Where nobody knows, it is the address that the peer's answer comes to.
     const localAddressFor = orUnknown(options.localAddressFor ?? unspecifiedFor, refused);
     const pathMtuFor = orUnknown(options.pathMtuFor, refused);
     const random = options.random ?? systemRandom;
@@ -106,11 +81,25 @@ export class TunnelHost {
       ...(options.limits === undefined ? {} : { limits: options.limits }),
       ...(options.retransmit === undefined ? {} : { retransmit: options.retransmit }),
     });
-    this.#outgoing = new PacketBatch(BATCH_PACKETS, MAX_PACKET, undefined, undefined, options.allocate);
+    this.#timer = new WakeTimer(this.#now, () => {
+      this.refresh();
+      this.engine.handleTimeout(this.#now());
+      this.drain();
+    });
+    this.#packets = new PacketLoop({
+      engine: this.engine,
+      sockets: () => this.sockets,
+      deviceOf: (tunnel) => this.device(tunnel),
+      checkPath: (tunnel) => this.#pathMtus.check(this.#now(), tunnel),
+      now: this.#now,
+      drain: () => this.drain(),
+      onError: this.#onError,
+      allocate: options.allocate,
+    });
     this.sockets = new SocketPool({
       network: options.network,
       sourceFor: localAddressFor,
-      onDatagram: (data, from, local, trafficClass) => this.#received(data, from, local, trafficClass),
+      onDatagram: (data, from, local, trafficClass) => this.#packets.received(data, from, local, trafficClass),
       onOpened: (socket) => this.#workers?.openSocket(socket),
       onClosing: (socket) => this.#workers?.closeSocket(socket),
       espQueues: options.workers?.pairs ?? 0,
@@ -148,7 +137,7 @@ export class TunnelHost {
         this.engine.report(this.#now(), report);
         this.drain();
       },
-      onDatagram: (data, from, local) => this.#received(data, from, local, 0),
+      onDatagram: (data, from, local) => this.#packets.received(data, from, local, 0),
       onTransmit: ({ data, path, trafficClass }) => this.sockets.send(data, path.local, path.remote, trafficClass),
       onDeviceLost: (tunnel) => void this.#deviceLost(tunnel),
       onTooLarge: () => this.#checkPathsSoon(),
@@ -241,7 +230,7 @@ export class TunnelHost {
   /** Has the packets of a device read from now on. @throws Error when a worker cannot take it */
   #read(name: string, device: PacketDevice): void {
     if (this.#workers === undefined) {
-      device.onReadable(() => this.#readDevice(name));
+      device.onReadable(() => this.#packets.readDevice(name));
       return;
     }
     this.#workers.openDevice(this.engine.tunnel(name)!.index, device);
@@ -308,7 +297,7 @@ export class TunnelHost {
   /** Time went by unseen, or the network was away: timers are set anew, and peers asked whether they are there. */
   probe(): void {
     this.refresh();
-    this.#timerAt = undefined;
+    this.#timer.forget();
     this.engine.probe(this.#now());
     this.drain();
   }
@@ -361,10 +350,8 @@ export class TunnelHost {
   /** Removes all tunnels. Afterwards nothing of the host keeps the process alive. */
   async close(): Promise<void> {
     this.#closed = true;
+    this.#timer.close();
     const removals = await Promise.allSettled([...this.#tunnels.keys()].map((name) => this.remove(name)));
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    this.#timerAt = undefined;
     this.#reach.close();
     clearInterval(this.#pathCheck);
     clearTimeout(this.#pathCheckSoon);
@@ -387,9 +374,7 @@ export class TunnelHost {
     }
     this.#workers?.transmit(messages);
     for (let answer = this.engine.pollAnswer(); answer !== undefined; answer = this.engine.pollAnswer()) {
-      this.#answer.clear();
-      this.#answer.push(answer.packet);
-      this.#deliver(answer.tunnel, this.#answer);
+      this.#packets.answer(answer.tunnel, answer.packet);
     }
     for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent()) {
       if (event.type === 'child-up' || event.type === 'path-changed') {
@@ -399,7 +384,7 @@ export class TunnelHost {
       if (isQuestion(event)) void this.#answerSoon(event);
       else this.#tell(event);
     }
-    this.#setTimer();
+    this.#timer.set(this.engine.nextTimeout());
   }
 
   #tell(event: EngineEvent): void {
@@ -414,61 +399,10 @@ export class TunnelHost {
     this.#options.onEvent?.(event);
   }
 
-  /** What comes out of a tunnel. A device of the program's that throws loses packets of its own, and nothing else. */
-  #deliver(tunnel: string, batch: PacketBatch): void {
-    try {
-      this.device(tunnel)?.write(batch);
-    } catch (error) {
-      this.#onError(error, 'write of a device');
-    }
-  }
-
   async #answerSoon(question: Question): Promise<void> {
     await answerQuestion(question, this.engine, this.#options, this.#now);
-    // ESP that came before the SA that the answer made.
-    if (this.engine.hasGathered) this.#flush();
-    else this.drain();
-  }
-
-  #received(data: Uint8Array, remote: SocketAddress, local: SocketAddress, trafficClass: number): void {
-    const full = this.engine.receive(this.#now(), { local, remote }, data, trafficClass);
-    if (full) {
-      this.#flush();
-    } else if (this.engine.hasGathered) {
-      // After all datagrams of this turn have been read.
-      if (!this.#flushPlanned) setImmediate(() => this.#flush());
-      this.#flushPlanned = true;
-    } else {
-      this.drain();
-    }
-  }
-
-  #flush(): void {
-    this.#flushPlanned = false;
-    this.engine.flush(this.#now(), (tunnel, batch) => this.#deliver(tunnel, batch));
-    this.drain();
-  }
-
-  /** The device calls again while packets are left, so that one tunnel cannot starve the others. */
-  #readDevice(name: string): void {
-    const device = this.device(name);
-    if (device === undefined) return;
-    const batch = this.#outgoing;
-    this.#pathMtus.check(this.#now(), name);
-    for (let turn = 0; turn < BATCHES_PER_TURN; turn++) {
-      batch.clear();
-      if (device.read(batch) === 0) break;
-      this.engine.send(this.#now(), name, batch);
-      this.#sendBatch(batch);
-    }
-    this.drain();
-  }
-
-  #sendBatch(batch: PacketBatch): void {
-    forEachRun(batch, (tag, first, end) => {
-      const path = this.engine.path(tag);
-      if (path !== undefined) this.sockets.sendBatch(batch, first, end, path.local, path.remote);
-    });
+    // ESP may have come before the SA that the answer made.
+    this.#packets.settle();
   }
 
   /** At once, and again when a path that was asked for a moment ago may be asked for again. */
@@ -494,29 +428,6 @@ export class TunnelHost {
     for (const name of this.#tunnels.keys()) this.#pathMtus.check(this.#now(), name);
     this.drain();
   }
-
-  #setTimer(): void {
-    const at = this.#closed ? undefined : this.engine.nextTimeout();
-    if (at === this.#timerAt) return;
-    clearTimeout(this.#timer);
-    this.#timerAt = at;
-    if (at === undefined) return;
-    const wait = Math.min(Math.max(0, Math.ceil(at - this.#now())), MAX_TIMER);
-    this.#timer = setTimeout(() => {
-      this.#timerAt = undefined;
-      this.refresh();
-      this.engine.handleTimeout(this.#now());
-      this.drain();
-    }, wait);
-  }
-}
-
-function unspecifiedFor({ family }: IpAddress): IpAddress {
-  return { family, value: 0n };
-}
-
-function tellingJson(onEvent: (event: EngineEvent) => void): (event: EngineEvent) => void {
-  return (event) => onEvent(withJson(event));
 }
 
 function systemRandom(length: number): Uint8Array {

@@ -1,0 +1,23 @@
+/** The functions of a program that has a host, so that the host can call them at any place. */
+import type { IpAddress } from '../base/address.ts';
+import type { EngineEvent } from '../engine/events.ts';
+import { ownerCall } from '../tun/owner-calls.ts';
+import type { HostOptions } from './host-options.ts';
+import { withJson } from './plain-event.ts';
+
+/** The same options, whose functions that only hear of something never throw. */
+export function guarded(options: HostOptions): HostOptions {
+  const { onEvent, onWay, onSecretRead, onDeviceLost, onError } = options;
+  return {
+    ...options,
+    onEvent: onEvent && ownerCall('onEvent', (event: EngineEvent) => onEvent(withJson(event)), onError),
+    onWay: onWay && ownerCall('onWay', onWay, onError),
+    onSecretRead: onSecretRead && ownerCall('onSecretRead', onSecretRead, onError),
+    onDeviceLost: onDeviceLost && ownerCall('onDeviceLost', onDeviceLost, onError),
+  };
+}
+
+/** Where nobody knows our address, it is the one that the peer's answer comes to. */
+export function unspecifiedFor({ family }: IpAddress): IpAddress {
+  return { family, value: 0n };
+}
