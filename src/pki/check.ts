@@ -5,7 +5,7 @@
 import { createPublicKey } from 'node:crypto';
 import { messageOf } from '../base/text.ts';
 import { type Certificate, describeCertificate, isSelfIssued } from './certificate.ts';
-import { crlExpiry, expiry, type FileSource, loadTrust, onlineSources, type Trust } from './credentials.ts';
+import { choosePair, crlExpiry, expiry, type FileSource, loadTrust, onlineSources, type Trust } from './credentials.ts';
 import { describeIdentity, provenIdentities, provesIdentity } from './identity.ts';
 import { checkKeyMatches, loadChain, loadPrivateKey } from './load.ts';
 import { methodsOf } from './methods.ts';
@@ -62,7 +62,8 @@ export async function checkPki(input: CheckInput): Promise<PkiReport> {
   const stale = places.policy === 'strict' && onlineSources(input.source) === undefined ? 'error' : 'warning';
   for (const crl of trust?.crls ?? []) report.add(stale, crlExpiry(crl, input.now));
   for (const anchor of trust?.anchors ?? []) report.add(levelOf(anchor, input.now), expiry(anchor, input.now));
-  if (input.side !== 'remote') await checkOwn(report, places, trust, input);
+  for (const text of trust?.passed ?? []) report.add('note', `for IKE one authority is passed over: ${text}`);
+  if (input.side !== 'remote') await checkOwn(report, choose(report, places, input), trust, input);
   return report;
 }
 
@@ -102,6 +103,20 @@ function crlFile({ path, said }: NonNullable<PkiPlaces['crl']>, trust: Trust | u
 
 function absentList({ crl }: X509Source): string | undefined {
   return crl?.file && `there is no ${crl.file}, so no certificate counts as revoked (policy='${crl.policy}')`;
+}
+
+/** Of several certificates the one that is used. The others are told of. */
+function choose(report: Report, places: PkiPlaces, { source: { reader } }: CheckInput): PkiPlaces {
+  for (const text of places.warnings) report.add('warning', text);
+  if (places.others.length === 0) return places;
+  const chosen = choosePair(places, reader, ({ cert }, error) => {
+    report.add('note', `${cert.path} is passed over, as IKE cannot use it: ${messageOf(error)}`);
+  });
+  if (chosen.others.length > 0) {
+    const names = chosen.others.map(({ cert }) => cert.path).join(', ');
+    report.add('note', `${chosen.cert.path} is used, the first that IKE can use; ${names} stays for TLS`);
+  }
+  return chosen;
 }
 
 /** Our own certificate, as a peer sees it that trusts the same authorities. */

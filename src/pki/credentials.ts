@@ -10,6 +10,7 @@ import { type Crl, staleness } from './crl.ts';
 import {
   checkKeyMatches,
   type FileReader,
+  isForeignAlgorithm,
   loadAuthorities,
   loadChain,
   loadCrls,
@@ -22,6 +23,7 @@ import {
   type LibvirtRoots,
   type PkiPlaces,
   type Place,
+  type PlacePair,
   THE_DOCUMENT,
   wantedPlace,
   type X509Source,
@@ -54,8 +56,35 @@ export interface OwnCredentials extends Credentials {
   readonly places: PkiPlaces;
 }
 
+/**
+ * Of several certificates the first whose key is for a method of IKE: libvirt may have others before it, for TLS. What else
+ * is wrong with one is no reason to take the next.
+ * @param onPassed told of those before it
+ */
+export function choosePair(
+  places: PkiPlaces,
+  reader: FileReader,
+  onPassed: (pair: PlacePair, error: unknown) => void = () => undefined,
+): PkiPlaces & PlacePair {
+  const first = { cert: wantedPlace(places, 'cert'), key: wantedPlace(places, 'key') };
+  const pairs: readonly PlacePair[] = [first, ...places.others];
+  for (const [at, { cert, key }] of pairs.entries()) {
+    try {
+      loadChain(cert.path, reader);
+    } catch (error) {
+      if (at < pairs.length - 1 && isForeignAlgorithm(error)) {
+        onPassed({ cert, key }, error);
+        continue;
+      }
+    }
+    return { ...places, cert, key, others: pairs.slice(at + 1) };
+  }
+  return { ...places, ...first };
+}
+
 /** @throws Error, for people, when a file is missing, unreadable or does not fit the others */
-export function loadCredentials(places: PkiPlaces, source: Omit<FileSource, 'onWarning'>): OwnCredentials {
+export function loadCredentials(found: PkiPlaces, source: Omit<FileSource, 'onWarning'>): OwnCredentials {
+  const places = found.others.length === 0 ? found : choosePair(found, source.reader);
   const chain = inField('cert', places, ({ path }) => loadChain(path, source.reader));
   const key = inField('key', places, () => loadKey(places, source));
   const { path: certPath } = wantedPlace(places, 'cert');
@@ -96,6 +125,8 @@ export function inField<T>(
 
 export interface Trust {
   readonly anchors: readonly Certificate[];
+  /** Authorities that are passed over, and why, for people. */
+  readonly passed: readonly string[];
   readonly crls: readonly Crl[];
   readonly places: PkiPlaces;
   readonly verifier: Verifier;
@@ -107,7 +138,8 @@ export function loadTrust(
   source: Pick<FileSource, 'reader' | 'x509' | 'online' | 'verifier'>,
 ): Trust {
   const { reader, x509, verifier: makeVerifier = pathVerifier } = source;
-  const anchors = inField('ca', places, ({ path }) => loadAuthorities(path, reader));
+  const passed: string[] = [];
+  const anchors = inField('ca', places, ({ path }) => loadAuthorities(path, reader, (text) => void passed.push(text)));
   const crls = places.crl === undefined ? [] : inField('crl', places, ({ path }) => loadCrls(path, reader));
   const verifier = makeVerifier({
     anchors,
@@ -118,7 +150,7 @@ export function loadTrust(
     allowSha1: x509.sha1,
     allowCommonName: x509.commonName,
   });
-  return { anchors, crls, places, verifier };
+  return { anchors, passed, crls, places, verifier };
 }
 
 /** What a document wants to be asked over the network; `undefined` for nothing. */
@@ -184,7 +216,7 @@ export class CertificateFiles {
     this.#source = source;
     this.#own = new FromFiles(
       source,
-      ({ cert, key }) => pathsOf(cert, key),
+      (places) => [places, ...places.others].flatMap(({ cert, key }) => pathsOf(cert, key)),
       (places) => loadCredentials(places, source),
     );
     this.#trust = new FromFiles(

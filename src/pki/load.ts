@@ -8,6 +8,7 @@ import { MAX_CHAIN } from '../base/x509-limits.ts';
 import { type Certificate, describeCertificate, isSelfIssued, parseCertificate, sameNames } from './certificate.ts';
 import { type Crl, MAX_CRL, parseCrl } from './crl.ts';
 import { isDer, type PemBlock, pemBlocks } from './pem.ts';
+import { ForeignAlgorithmError } from './public-key.ts';
 import { keyProblem } from './scheme.ts';
 
 /** Certificates in a file of authorities: whole collections are longer, but nobody wants to let in all the world. */
@@ -22,8 +23,8 @@ export class PkiFileError extends Error {
   readonly problem: string;
 
   /** @param field who names the file */
-  constructor(path: string, problem: string, field?: string) {
-    super(`${path}: ${problem}${field === undefined ? '' : ` (${field})`}`);
+  constructor(path: string, problem: string, field?: string, options?: ErrorOptions) {
+    super(`${path}: ${problem}${field === undefined ? '' : ` (${field})`}`, options);
     this.path = path;
     this.problem = problem;
   }
@@ -36,9 +37,28 @@ export interface FileReader {
   readPrivate(path: string): Uint8Array;
 }
 
-/** Certificates of the authorities that are trusted. */
-export function loadAuthorities(path: string, reader: FileReader): Certificate[] {
-  const found = loadCertificates(path, reader);
+/** Whether all that is wrong with a certificate's file is that its key is for no method of IKE. */
+export function isForeignAlgorithm(error: unknown): boolean {
+  for (let at = error; at instanceof Error; at = at.cause) if (at instanceof ForeignAlgorithmError) return true;
+  return false;
+}
+
+/**
+ * Certificates of the authorities that are trusted. Those whose keys are for no method of IKE are passed over: beside others
+ * they are there for TLS.
+ * @throws PkiFileError, also when all are such
+ */
+export function loadAuthorities(
+  path: string,
+  reader: FileReader,
+  onPassed: (text: string) => void = () => undefined,
+): Certificate[] {
+  let foreign: unknown;
+  const found = loadCertificates(path, reader, (error) => {
+    foreign ??= error;
+    onPassed(messageOf(error));
+  });
+  if (found.length === 0) throw foreign;
   if (found.length <= MAX_AUTHORITIES) return found;
   throw new PkiFileError(path, `it holds ${found.length} certificates; keep the authorities of your peers alone`);
 }
@@ -59,20 +79,27 @@ export function loadChain(path: string, reader: FileReader): Certificate[] {
   return chain;
 }
 
-function loadCertificates(path: string, reader: FileReader): Certificate[] {
+/** @param onForeign told of those whose keys are for no method of IKE, which are then left out; else such a one is an error */
+function loadCertificates(path: string, reader: FileReader, onForeign?: (error: unknown) => void): Certificate[] {
   const bytes = bounded(path, reader.read(path), MAX_FILE);
   if (isDer(bytes)) return [certificateFrom(path, bytes, 'the certificate')];
   const blocks = pemBlocks(bytes);
   const wanted = blocks.filter(({ label }) => /^(X509 |TRUSTED )?CERTIFICATE$/.test(label));
   if (wanted.length === 0) throw new PkiFileError(path, `${holds(blocks)}; a certificate in PEM or DER is wanted`);
-  const certificates = wanted.map((block, at) => {
+  const certificates = wanted.flatMap((block, at) => {
     const which = wanted.length === 1 ? 'the certificate' : `certificate ${at + 1} of ${wanted.length}`;
     if (block.label.startsWith('TRUSTED')) {
       throw new PkiFileError(path, `${which} is in OpenSSL's trusted form; write it with 'openssl x509 -in ${path}'`);
     }
     const der = block.der();
     if (der === undefined) throw new PkiFileError(path, `${which} is not base64 between its lines; copy it again`);
-    return certificateFrom(path, der, which);
+    try {
+      return [certificateFrom(path, der, which)];
+    } catch (error) {
+      if (onForeign === undefined || !isForeignAlgorithm(error)) throw error;
+      onForeign(error);
+      return [];
+    }
   });
   // The key may stand in the same file.
   bytes.fill(0);
@@ -83,7 +110,8 @@ function certificateFrom(path: string, der: Uint8Array, which: string): Certific
   try {
     return parseCertificate(der);
   } catch (error) {
-    throw new PkiFileError(path, `${which} cannot be used: ${messageOf(error)}; copy it again, or have it made anew`);
+    const problem = `${which} cannot be used: ${messageOf(error)}; copy it again, or have it made anew`;
+    throw new PkiFileError(path, problem, undefined, { cause: error });
   }
 }
 

@@ -71,7 +71,8 @@ export function readingCertificate<T>(read: () => T): T {
     return read();
   } catch (error) {
     if (error instanceof MalformedCertificateError) throw error;
-    throw new MalformedCertificateError(`not an X.509 certificate: ${error instanceof Error ? error.message : error}`);
+    const text = `not an X.509 certificate: ${error instanceof Error ? error.message : error}`;
+    throw new MalformedCertificateError(text, { cause: error });
   }
 }
 

@@ -30,17 +30,27 @@ export interface Place {
   readonly said: string;
 }
 
+/** A certificate and its key. */
+export interface PlacePair {
+  readonly cert: Place;
+  readonly key: Place;
+}
+
 export interface PkiPlaces {
   readonly source: X509Source['source'];
   /** Of these, what nobody names; `wantedPlace` has it named. */
   readonly ca: Place | undefined;
   readonly cert: Place | undefined;
   readonly key: Place | undefined;
+  /** Others that libvirt has beside the first, in its order: TLS takes the one that suits both ends. */
+  readonly others: readonly PlacePair[];
   readonly crl: Place | undefined;
   /** Of revocation: what either `<crl>` or `<ocsp>` wants. */
   readonly policy: 'strict' | 'ifpresent';
   /** Patterns over the names that are let in; empty for all. */
   readonly allow: readonly string[];
+  /** What libvirt would not take, or not find, for people. */
+  readonly warnings: readonly string[];
 }
 
 /** Where libvirt looks. */
@@ -70,6 +80,8 @@ export function findPlaces(x509: X509Source, roots: LibvirtRoots): PkiPlaces {
     ca: own(x509.ca, found?.ca),
     cert: own(x509.cert, pair?.cert),
     key: own(x509.key?.file, pair?.key),
+    others: pair?.others ?? [],
+    warnings: pair?.warnings ?? [],
     crl: crlPlace(x509.crl, found?.crl),
     policy: x509.crl?.policy === 'strict' || x509.ocsp?.policy === 'strict' ? 'strict' : 'ifpresent',
     allow: x509.allow.length > 0 ? x509.allow : (found?.allow ?? []),
@@ -90,12 +102,8 @@ function crlPlace(own: X509Source['crl'], otherwise: Place | undefined): Place |
   return { path: own.file, said: THE_DOCUMENT };
 }
 
-interface Found {
+interface Found extends PlacePair, Pick<PkiPlaces, 'others' | 'crl' | 'allow' | 'warnings'> {
   readonly ca: Place;
-  readonly cert: Place;
-  readonly key: Place;
-  readonly crl: Place | undefined;
-  readonly allow: readonly string[];
 }
 
 function libvirtPlaces(side: 'server' | 'client', pkipath: string | undefined, roots: LibvirtRoots): Found {
@@ -110,22 +118,50 @@ function inFolder(folder: string, side: 'server' | 'client', said: string): Omit
   const crl = place('cacrl.pem');
   return {
     ca: place('cacert.pem'),
-    cert: place(`${side}cert.pem`),
-    key: place(`${side}key.pem`),
+    ...numbered((number) => ({ cert: place(`${side}cert${number}.pem`), key: place(`${side}key${number}.pem`) })),
     crl: existsSync(crl.path) ? crl : undefined,
   };
+}
+
+type Pairs = Pick<Found, 'cert' | 'key' | 'others' | 'warnings'>;
+
+/** Highest number in the names of libvirt's default certificates. */
+const MAX_NUMBER = 3;
+
+/**
+ * libvirt's default certificates: the one without a number, then 0 to 3, each there or not; it stops at the first number that
+ * is missing. Where there is none at all, it is the one without a number that is wanted.
+ */
+function numbered(pair: (number: string) => PlacePair): Pairs {
+  const plain = pair('');
+  const all = Array.from({ length: MAX_NUMBER + 1 }, (_, number) => pair(String(number)));
+  const isThere = ({ cert, key }: PlacePair): boolean => existsSync(cert.path) || existsSync(key.path);
+  const end = all.findIndex((each) => !isThere(each));
+  const counted = all.slice(0, end < 0 ? all.length : end);
+  const behind = end < 0 ? [] : all.slice(end).filter(isThere);
+  const [first, ...others] = [...(isThere(plain) || counted.length === 0 ? [plain] : []), ...counted];
+  return { ...first!, others, warnings: behind.map(({ cert }) => gapText(cert.path, all[end]!.cert.path)) };
+}
+
+function gapText(path: string, missing: string): string {
+  return `${path} is passed over, by libvirt too: there is no ${missing}, and numbers count without gaps`;
 }
 
 function standardPlaces(side: 'server' | 'client', { pki, user }: LibvirtRoots): Found {
   const place = (name: string): Place => ({ path: join(pki, name), said: "libvirt's default" });
   const own = user === undefined ? undefined : inFolder(user, side, "libvirt's default for users");
   // A user's certificate and key go together; what is not there is taken from the system's.
-  const pair = own !== undefined && existsSync(own.cert.path) && existsSync(own.key.path) ? own : undefined;
+  const { cert, key, others, warnings } =
+    own !== undefined && existsSync(own.cert.path) && existsSync(own.key.path)
+      ? own
+      : numbered((number) => ({
+          cert: place(`libvirt/${side}cert${number}.pem`),
+          key: place(`libvirt/private/${side}key${number}.pem`),
+        }));
   const crl = ['CA/cacrl.pem', 'CA/crl.pem'].map(place).find(({ path }) => existsSync(path));
   return {
     ca: own !== undefined && existsSync(own.ca.path) ? own.ca : place('CA/cacert.pem'),
-    cert: pair?.cert ?? place(`libvirt/${side}cert.pem`),
-    key: pair?.key ?? place(`libvirt/private/${side}key.pem`),
+    ...{ cert, key, others, warnings },
     crl: own?.crl ?? crl,
     allow: [],
   };
@@ -138,20 +174,45 @@ function configuredPlaces(standard: Found, { config }: LibvirtRoots): Found | un
   for (const name of CONFIGURATIONS) {
     const path = join(config, name);
     const settings = existsSync(path) ? parseLibvirtConfig(readFileSync(path, 'utf8')) : new Map<string, string[]>();
-    const place = (key: string): Place | undefined => {
-      const [file] = settings.get(key) ?? [];
-      return file === undefined || file === '' ? undefined : { path: file, said: `${key} in ${path}` };
-    };
-    const [ca, cert, key] = [place('ca_file'), place('cert_file'), place('key_file')];
+    const placesOf = (key: string): Place[] =>
+      (settings.get(key) ?? [])
+        .filter((file) => file !== '')
+        .map((file) => ({ path: file, said: `${key} in ${path}` }));
+    const [ca] = placesOf('ca_file');
+    const pairs = configuredPairs(path, placesOf);
     const allow = settings.get('tls_allowed_dn_list') ?? [];
-    const crl = place('crl_file') ?? standard.crl;
-    if (ca !== undefined && cert !== undefined && key !== undefined) return { ca, cert, key, crl, allow };
-    if (ca !== undefined || cert !== undefined || key !== undefined) {
+    const crl = placesOf('crl_file')[0] ?? standard.crl;
+    if (ca !== undefined && pairs !== undefined) return { ca, ...pairs, crl, allow };
+    if (ca !== undefined || pairs !== undefined) {
       throw new Error(`${path} names some of ca_file, cert_file and key_file only; libvirt wants all three or none`);
     }
     if (allow.length > 0 || crl !== standard.crl) return { ...standard, crl, allow };
   }
   return undefined;
+}
+
+/** `cert_file` with `key_file`, or, in newer releases, the lists `cert_files` and `key_files`. @throws Error for people */
+function configuredPairs(path: string, placesOf: (key: string) => Place[]): Pairs | undefined {
+  const lists = { cert: placesOf('cert_files'), key: placesOf('key_files') };
+  const single = { cert: placesOf('cert_file').slice(0, 1), key: placesOf('key_file').slice(0, 1) };
+  const hasLists = lists.cert.length + lists.key.length > 0;
+  if (hasLists && single.cert.length + single.key.length > 0) {
+    throw new Error(
+      `${path} has both cert_file or key_file and cert_files or key_files; libvirt wants one or the other`,
+    );
+  }
+  const { cert: certs, key: keys } = hasLists ? lists : single;
+  if (certs.length === 0 && keys.length === 0) return undefined;
+  if (hasLists && certs.length !== keys.length) {
+    throw new Error(
+      `${path} names ${certs.length} in cert_files and ${keys.length} in key_files; libvirt wants a key for each certificate, in the same order`,
+    );
+  }
+  const [first, ...others] = certs.flatMap((cert, at) => (keys[at] === undefined ? [] : [{ cert, key: keys[at] }]));
+  if (first === undefined) {
+    throw new Error(`${path} names some of ca_file, cert_file and key_file only; libvirt wants all three or none`);
+  }
+  return { ...first, others, warnings: [] };
 }
 
 /** `name = "text"` and `name = [ "text", … ]` of libvirt's configuration files; numbers are passed over. */

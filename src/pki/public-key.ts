@@ -21,6 +21,11 @@ const EC_PUBLIC_KEY = '06072a8648ce3d0201';
 const UNCOMPRESSED = 4;
 const COMPRESSED = [2, 3];
 
+/** The key is for signatures that IKE has no method for: ML-DSA, say, which TLS may have beside others. */
+export class ForeignAlgorithmError extends Error {
+  override readonly name = 'ForeignAlgorithmError';
+}
+
 /** @param info DER of a SubjectPublicKeyInfo @throws Error, for people, for what is no key that could be worked with */
 export function readPublicKey(info: Uint8Array): KeyObject {
   checkDer(info);
@@ -38,7 +43,9 @@ export function readPublicKey(info: Uint8Array): KeyObject {
 function checkPoint(algorithm: Uint8Array, point: Uint8Array): void {
   const [type, curve] = derChildren(algorithm, DerTag.SEQUENCE);
   if (type === undefined || toHex(type) !== EC_PUBLIC_KEY) {
-    throw new Error(`its key is for another algorithm (${toHex(algorithm.subarray(0, 32))}) than RSA, ECDSA or EdDSA`);
+    throw new ForeignAlgorithmError(
+      `its key is for another algorithm (${toHex(algorithm.subarray(0, 32))}) than RSA, ECDSA or EdDSA`,
+    );
   }
   if (curve?.[0] !== DerTag.OBJECT_IDENTIFIER) throw new Error('the curve of its key has no name');
   const form = point[0] ?? 0;

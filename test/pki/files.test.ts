@@ -7,7 +7,8 @@ import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject 
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { fromHex } from '../../src/base/bytes.ts';
 import { formatDn } from '../../src/base/dn-text.ts';
 import { identityFromText } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
@@ -360,6 +361,104 @@ describe("libvirt's set-up", () => {
         ['b', []],
       ]),
     );
+  });
+});
+
+describe('several certificates of libvirt', () => {
+  const base = at('several');
+  const roots: LibvirtRoots = { config: join(base, 'libvirt'), pki: join(base, 'pki'), user: undefined };
+  const server: X509Source = { ...nothing, source: 'server' };
+  const give = (name: string, content = ''): string => {
+    const path = join(base, name);
+    mkdirSync(join(path, '..'), { recursive: true });
+    writeFileSync(path, content, { mode: 0o600 });
+    return path;
+  };
+  const pairs = (x509 = server): string[] => {
+    const places = findPlaces(x509, roots);
+    return [places, ...places.others].map(({ cert, key }) =>
+      [cert!, key!].map(({ path }) => path.replace(`${base}/`, '')).join(' '),
+    );
+  };
+  const numbered = (number: number | ''): string =>
+    `pki/libvirt/servercert${number}.pem pki/libvirt/private/serverkey${number}.pem`;
+  const put = (number: number | '', cert = '', key = ''): void => {
+    give(`pki/libvirt/servercert${number}.pem`, cert);
+    give(`pki/libvirt/private/serverkey${number}.pem`, key);
+  };
+  beforeEach(() => rmSync(base, { recursive: true, force: true }));
+
+  it('are counted without gaps, behind the one without a number or instead of it', () => {
+    expect(pairs()).toEqual([numbered('')]);
+    put(0);
+    expect(pairs()).toEqual([numbered(0)]);
+    put('');
+    put(1);
+    expect(pairs()).toEqual([numbered(''), numbered(0), numbered(1)]);
+    put(3);
+    expect(pairs()).toEqual([numbered(''), numbered(0), numbered(1)]);
+    expect(findPlaces(server, roots).warnings).toEqual([
+      expect.stringMatching(/servercert3.pem is passed over, by libvirt too: there is no .*servercert2.pem/),
+    ]);
+    put(2);
+    put(4);
+    expect(pairs()).toEqual(['', 0, 1, 2, 3].map((number) => numbered(number as number)));
+    expect(findPlaces(server, roots).warnings).toEqual([]);
+    const folder = { ...nothing, source: 'client', pkipath: join(base, 'all') } as const;
+    give('all/clientcert0.pem');
+    expect(pairs(folder)).toEqual(['all/clientcert0.pem all/clientkey0.pem']);
+  });
+
+  it('are lists in libvirtd.conf, each certificate with its key', () => {
+    const lists = (certs: string, keys: string, more = ''): void =>
+      void give('libvirt/libvirtd.conf', `ca_file = "/ca"\ncert_files = [${certs}]\nkey_files = [${keys}]\n${more}`);
+    lists('"/c0", "/c1"', '"/k0", "/k1"');
+    expect(pairs()).toEqual(['/c0 /k0', '/c1 /k1']);
+    expect(findPlaces(server, roots).cert!.said).toBe(`cert_files in ${join(base, 'libvirt/libvirtd.conf')}`);
+    lists('"/c0", "/c1"', '"/k0"');
+    expect(() => pairs()).toThrow('names 2 in cert_files and 1 in key_files; libvirt wants a key for each certificate');
+    lists('"/c0"', '"/k0"', 'cert_file = "/c"\n');
+    expect(() => pairs()).toThrow('has both cert_file or key_file and cert_files or key_files');
+    give('libvirt/libvirtd.conf', 'cert_files = ["/c0"]\nkey_files = ["/k0"]\n');
+    expect(() => pairs()).toThrow('libvirt wants all three or none');
+  });
+
+  const root = authority('CN=Root');
+  /** ML-DSA-65 (RFC 9881), which no method of IKE here is for. */
+  const foreign = {
+    publicKeyInfo: fromHex('3012300b0609608648016503040312030300abcd'),
+  };
+
+  it('are used by the first that IKE has a method for, and all of it is told', async () => {
+    const own = make({ subject: 'CN=gw1', issuer: root, san: [dns('gw1.example')], keyUsage: [0x80] });
+    const beside = make({ subject: 'CN=gw1', issuer: root, san: [dns('gw1.example')], ...foreign });
+    const ca = [root, authority('CN=New', foreign)];
+    give('pki/CA/cacert.pem', certPem(...ca));
+    put('', certPem(beside), keyPem(beside.key));
+    put(0, certPem(own), keyPem(own.key));
+    put(1, certPem(own), keyPem(own.key));
+    const report = await check(server, NOW, 'gw1.example', roots);
+    const short = (text: string): string => text.replaceAll(`${base}/pki/`, '');
+    expect(report.files.map(({ path, found }) => `${short(path)} ${found}`)).toEqual([
+      "CA/cacert.pem 'CN=Root'",
+      "libvirt/servercert0.pem 'CN=gw1'",
+      'libvirt/private/serverkey0.pem ec, prime256v1',
+    ]);
+    expect(report.findings.map(({ level, text }) => `${level}: ${short(text)}`)).toEqual([
+      expect.stringMatching(/^note: for IKE one authority is passed over: CA\/cacert.pem: certificate 2 of 2/),
+      expect.stringMatching(/^note: libvirt\/servercert.pem is passed over, .*another algorithm/),
+      'note: libvirt/servercert0.pem is used, the first that IKE can use; libvirt/servercert1.pem stays for TLS',
+    ]);
+    const files = new CertificateFiles({
+      ...{ x509: server, roots, reader, passphrase: () => undefined, online },
+      onWarning: fail,
+    });
+    expect(files.credentials(NOW).places.cert?.path).toBe(join(base, 'pki/libvirt/servercert0.pem'));
+    expect(files.trust(NOW).anchors).toHaveLength(1);
+    // What is wrong with the first in another way is no reason to prove oneself with the next.
+    put('', 'nonsense', keyPem(beside.key));
+    expect((await check(server, NOW, 'gw1.example', roots)).findings[1]?.text).toContain('servercert.pem is used');
+    expect(() => loadAuthorities(give('new.pem', certPem(ca[1]!)), reader)).toThrow('another algorithm');
   });
 });
 
