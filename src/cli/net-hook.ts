@@ -13,6 +13,7 @@ import { makeFolders } from '../daemon/make-folders.ts';
 import { NO_INSPECTOR } from '../daemon/node-options.ts';
 import { removeFile, removeLeftovers, replaceFile } from '../daemon/replace-file.ts';
 import { TUNNEL_NAMESPACE } from '../libvirt/network.ts';
+import { APPARMOR, apparmorProblem } from './apparmor.ts';
 import { type Arguments, type LocalVerbSpec, RefusedInputError, type Terminal, UsageError } from './verb.ts';
 
 const HOOKS = '/etc/libvirt/hooks/network.d';
@@ -86,6 +87,8 @@ function install(folder: string, script: string, terminal: Terminal): void {
     throw new RefusedInputError(`the hook cannot be written: ${messageOf(error)}`);
   }
   terminal.out(`Hook ${path} installed\n`);
+  const problem = apparmorProblem(process.execPath, APPARMOR);
+  if (problem !== undefined) terminal.err(`warning: ${problem}\n`);
   terminal.err('libvirt finds it when it reloads: systemctl reload libvirtd (or virtnetworkd)\n');
 }
 
