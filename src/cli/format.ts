@@ -119,8 +119,9 @@ function redundancyText({ name, state }: TunnelStatus, { group, preference, carr
 
 type Redundancy = NonNullable<TunnelStatus['redundancy']>;
 
-function networkText({ name, bridge, mode, counters }: NetworkInfo): string {
-  return `holds network ${name} (${mode}, bridge ${bridge}), stopped: ${countersText(counters)}`;
+function networkText({ name, bridge, mode, counters, problem }: NetworkInfo): string {
+  const text = `holds network ${name} (${mode}, bridge ${bridge}), stopped: ${countersText(counters)}`;
+  return problem === undefined ? text : `${text}\n    ${problem}`;
 }
 
 /** Those that have counted something. */

@@ -54,8 +54,10 @@ export const netList: VerbSpec = {
   },
 };
 
+/** Behind the table why a network is shut, or held closer than its document says. */
 function formatNetworks(networks: readonly NetworkInfo[]): string {
-  return table(
+  const problems = networks.flatMap(({ name, problem }) => (problem === undefined ? [] : [`\n${name}: ${problem}\n`]));
+  const rows = table(
     ['Name', 'State', 'Bridge', 'Tunnel', 'Mode', 'Stopped'],
     networks.map(({ name, running, bridge, tunnel, tunnelState, mode, counters }) => [
       name,
@@ -66,4 +68,5 @@ function formatNetworks(networks: readonly NetworkInfo[]): string {
       countersText(counters),
     ]),
   );
+  return rows + problems.join('');
 }

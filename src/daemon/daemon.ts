@@ -172,8 +172,8 @@ export class Daemon {
   async close(): Promise<void> {
     clearInterval(this.#repeat);
     this.#autostart.close();
-    this.networks.close();
     await allOf(
+      () => this.networks.close(),
       () => this.#inTurn(() => this.#catalog.keepLive()),
       () => this.#inTurn(() => this.runner.close()),
       () => this.secrets.close(),

@@ -1,7 +1,9 @@
 /** A daemon's machine on Linux: TUN devices, routes over netlink, a fence in nftables, UDP sockets. */
 import { formatAddress, type IpAddress } from '../base/address.ts';
+import { LIBVIRT_CHAINS } from '../libvirt/firewall.ts';
 import { bootNow, watchSleep } from '../tun/boot-clock.ts';
 import type { PacketDevice } from '../tun/device.ts';
+import { LinuxForeignRules } from '../tun/foreign-rules-linux.ts';
 import { LinuxHostNetwork } from '../tun/linux-routes.ts';
 import { namespaceExists } from '../tun/netns.ts';
 import { SharedOffloads } from '../tun/offload/shared.ts';
@@ -34,6 +36,7 @@ export function linuxPlatform(): Platform {
     pathMtuFor: (remote, local) => network.routeTo({ destination: remote, source: local, ...OWN_QUERY })?.mtu,
     fence: home.fence,
     leadBridge: (bridge, own, table) => home.leadBridge(bridge, own, table),
+    foreignRules: new LinuxForeignRules(LIBVIRT_CHAINS, network),
     forgetBridges: () => home.steering.forgetBridges(),
     openDevice: (plan) => places.open(plan),
     raise: (plan) => places.raise(plan),

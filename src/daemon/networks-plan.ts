@@ -24,14 +24,23 @@ export function holdingTunnel(document: SectunnelDocument): HoldingTunnel {
 /** A network that names a tunnel. */
 export type BridgedNetwork = LibvirtNetwork & { readonly bridge: string; readonly pin: NetworkPin };
 
+/** `undefined` for a network that no tunnel holds. */
+export function bridged({ pin, bridge, ...network }: LibvirtNetwork): BridgedNetwork | undefined {
+  return pin === undefined || bridge === undefined ? undefined : { ...network, pin, bridge };
+}
+
 /** Parts of a network in the fence. */
 export const FENCE_KEYS = ['network', 'network-policy', 'network-addresses'] as const;
 export type FenceKey = (typeof FENCE_KEYS)[number];
 
-/** Of a tunnel that is not known, no policy says what may pass: nothing does. */
+/**
+ * Of a tunnel that is not known, no policy says what may pass: nothing does.
+ * @param unruled libvirt's own rules are gone, by which the rest would pass: then it does not
+ */
 export function fenceParts(
   { bridge, pin, forward }: BridgedNetwork,
   tunnel: HoldingTunnel | undefined,
+  unruled = false,
 ): Partial<Record<FenceKey, FencePart>> {
   const { device, steering } = tunnel ?? {};
   const devices = device === undefined ? [] : [device];
@@ -39,7 +48,7 @@ export function fenceParts(
     return { network: { kind: 'bridge', bridge, devices, closed: true, dns: false } };
   }
   return {
-    network: { kind: 'bridge', bridge, devices, closed: false, dns: true },
+    network: { kind: 'bridge', bridge, devices, closed: unruled, dns: true },
     'network-policy': tunnelFence(steering, device),
     ...(forward.mode === 'nat' ? { 'network-addresses': { kind: 'untranslated', bridge, device } } : {}),
   };

@@ -6,8 +6,7 @@
  * What is put up for a network stays when the daemon ends or dies: the network runs on, and nothing may leave it in the
  * clear meanwhile. The next daemon finds the network again, and takes over.
  */
-import { readdirSync, readFileSync, statSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
@@ -15,8 +14,10 @@ import { type LibvirtNetwork, type NetworkPin, readNetwork } from '../libvirt/ne
 import { defineNetwork } from '../libvirt/network-define.ts';
 import { importNetwork } from '../libvirt/network-import.ts';
 import type { FenceCounters, FencePart } from '../tun/fence.ts';
+import { type ChangedNetwork, NetworkFiles } from './networks-files.ts';
 import {
   type BridgedNetwork,
+  bridged,
   FENCE_KEYS,
   type FenceKey,
   fenceParts,
@@ -24,6 +25,7 @@ import {
   holdingTunnel,
   unfit,
 } from './networks-plan.ts';
+import { NetworkRules } from './networks-rules.ts';
 import type { Platform } from './platform.ts';
 import { ControlError, type NetImportResult, type NetworkInfo } from './protocol.ts';
 import { refusing, refusingSystem } from './refusing.ts';
@@ -38,7 +40,7 @@ export interface Tunnels {
 }
 
 export interface NetworksOptions {
-  readonly platform: Pick<Platform, 'fence' | 'leadBridge' | 'forgetBridges'>;
+  readonly platform: Pick<Platform, 'fence' | 'leadBridge' | 'forgetBridges' | 'foreignRules'>;
   readonly tunnels: Tunnels;
   /** Sockets of libvirt's daemons. Beside them libvirt keeps what it knows of running networks: `network/NAME.xml`. */
   readonly libvirtSockets: readonly string[];
@@ -55,6 +57,8 @@ interface Held {
   readonly network: BridgedNetwork;
   /** `undefined` for one that is shut. */
   readonly tunnel: HoldingTunnel | undefined;
+  /** Why it is shut. */
+  readonly problem: string | undefined;
   /** Of the rules that lead into the tunnel. */
   readonly unlead: () => void;
   /** How often in a row libvirt was seen not to run it; `undefined` until it was seen to. */
@@ -70,8 +74,8 @@ export class HeldNetworks {
   readonly #options: NetworksOptions;
   // BOUNDED: the networks that libvirt starts.
   readonly #held = new Map<string, Held>();
-  /** Files of networks that are none of our business, and of when they are. BOUNDED: the networks that libvirt runs. */
-  readonly #others = new Map<string, number>();
+  readonly #files: NetworkFiles;
+  readonly #rules: NetworkRules;
   #watch: NodeJS.Timeout | undefined;
   #mustReconcile = false;
   /** Changes happen one after another. */
@@ -79,6 +83,14 @@ export class HeldNetworks {
 
   constructor(options: NetworksOptions) {
     this.#options = options;
+    const { libvirtSockets, log, platform } = options;
+    this.#files = new NetworkFiles(libvirtSockets, log, () => this.#lookNow());
+    this.#rules = new NetworkRules({
+      rules: platform.foreignRules,
+      onChange: () => void this.#inTurn(() => this.#lookAtRules()).catch((error: unknown) => this.#failed(error)),
+      libvirtSockets,
+      log,
+    });
   }
 
   /**
@@ -87,15 +99,14 @@ export class HeldNetworks {
    * @returns the tunnels that must run
    */
   open(): Promise<string[]> {
-    this.#watch ??= setInterval(() => {
-      this.look().catch((error: unknown) =>
-        this.#options.log.warn({}, `networks were not looked for: ${messageOf(error)}`),
-      );
-    }, WATCH).unref();
+    this.#watch ??= setInterval(() => this.#lookNow(), WATCH).unref();
+    this.#files.watch();
+    this.#rules.open();
     return this.#inTurn(async () => {
-      const networks = this.#running(this.#files());
+      const networks = this.#files.changed(this.#files.all()).flatMap(({ network }) => bridged(network) ?? []);
       for (const network of networks) await this.#takeOver(network);
       for (const held of this.#held.values()) held.missed = 0;
+      await this.#lookAtRules();
       await this.#reconcile();
       return networks.map(({ pin }) => pin.tunnel);
     });
@@ -107,7 +118,7 @@ export class HeldNetworks {
     try {
       platform.forgetBridges?.();
       // Also of those that could not be read, or held: what stands around them stays.
-      const keep = [...this.#files().keys()].flatMap((name) => FENCE_KEYS.map((key) => `${key}:${name}`));
+      const keep = [...this.#files.all().keys()].flatMap((name) => FENCE_KEYS.map((key) => `${key}:${name}`));
       for (const kind of ['bridge', 'untranslated'] as const) await platform.fence?.reconcile(kind, keep);
       this.#mustReconcile = false;
     } catch (error) {
@@ -117,53 +128,105 @@ export class HeldNetworks {
   }
 
   /** What holds networks stays. */
-  close(): void {
+  async close(): Promise<void> {
     clearInterval(this.#watch);
+    this.#files.close();
+    await this.#inTurn(() => this.#rules.close());
   }
 
-  /** Finds what the hook did not tell of: it may not be installed, or the daemon was not there when a network stopped. */
+  #lookNow(): void {
+    this.look().catch((error: unknown) => this.#failed(error));
+  }
+
+  #failed(error: unknown): void {
+    this.#options.log.warn({}, `networks were not looked for: ${messageOf(error)}`);
+  }
+
+  /** Finds what the hook did not tell of: it may not be installed, or the daemon was not there, or a network that runs changed. */
   look(): Promise<void> {
     return this.#inTurn(async () => {
-      const { log, tunnels } = this.#options;
       if (this.#mustReconcile) await this.#reconcile();
-      const files = this.#files();
+      const files = this.#files.all();
       for (const [name, held] of this.#held) {
         if (files.has(name)) held.missed = 0;
         else if (held.missed !== undefined && ++held.missed >= MAX_MISSED) {
           await this.#release(name);
-          log.warn(
+          this.#options.log.warn(
             fieldsOf(held.network),
             'network held no longer: libvirt does not run it, and the hook did not say so',
           );
         }
       }
-      for (const network of this.#running(new Map([...files].filter(([name]) => !this.#held.has(name))))) {
-        log.error(
-          fieldsOf(network),
-          "a network runs that the hook did not tell of: install it with 'sectunnel hook install'",
-        );
-        await this.#takeOver(network);
-        const held = this.#held.get(network.name);
-        if (held !== undefined) held.missed = 0;
-        await tunnels.wanted(network.pin.tunnel).catch((error: unknown) => {
-          log.error(fieldsOf(network), `its tunnel is not started: ${messageOf(error)}`);
-        });
-      }
+      for (const changed of this.#files.changed(files)) await this.#follow(changed);
+      await this.#lookAtRules();
     });
+  }
+
+  /** What libvirt says of a network that runs: it goes by that, as it would after the next start of this daemon. */
+  async #follow({ network, known }: ChangedNetwork): Promise<void> {
+    const { log } = this.#options;
+    const before = this.#held.get(network.name);
+    const after = bridged(network);
+    if (after === undefined) {
+      if (before === undefined) return;
+      await this.#release(network.name);
+      log.warn(
+        fieldsOf(before.network),
+        'network held no longer: its document names no tunnel any more, and it runs on',
+      );
+      return;
+    }
+    if (isDeepStrictEqual(before?.network, after)) return;
+    const isAnother = !isDeepStrictEqual(before?.network.pin, after.pin);
+    if (isAnother) this.#tellChange(before?.network.pin, after, known);
+    await this.#takeOver(after);
+    const held = this.#held.get(network.name);
+    if (held !== undefined) held.missed = 0;
+    // One that was stopped by hand is not started for another reason.
+    if (!isAnother) return;
+    await this.#options.tunnels.wanted(after.pin.tunnel).catch((error: unknown) => {
+      log.error(fieldsOf(after), `its tunnel is not started: ${messageOf(error)}`);
+    });
+  }
+
+  #tellChange(before: NetworkPin | undefined, after: BridgedNetwork, known: boolean): void {
+    const { log } = this.#options;
+    const fields = fieldsOf(after);
+    if (before !== undefined) {
+      const { tunnel, mode } = before;
+      log.warn(
+        fields,
+        `the document of the network, which runs, names another tunnel or mode than '${tunnel}', ${mode}`,
+      );
+    } else if (known) log.warn(fields, 'the document of a network that runs names a tunnel now');
+    else {
+      log.error(fields, "a network runs that the hook did not tell of: install it with 'sectunnel hook install'");
+    }
+  }
+
+  /** A network without its own rules is held closer. */
+  async #lookAtRules(): Promise<void> {
+    for (const name of this.#rules.look([...this.#held.values()].map(({ network }) => network))) {
+      const { network, tunnel } = this.#held.get(name)!;
+      await this.#fence(name, fenceParts(network, tunnel, this.#rules.isLost(name)));
+    }
   }
 
   async #takeOver(network: BridgedNetwork): Promise<void> {
     const { log } = this.#options;
     try {
+      await this.#rules.expect(network);
       try {
         await this.#hold(network, this.#fitting(network));
         log.info(fieldsOf(network), 'network held, it runs');
       } catch (error) {
         if (!(error instanceof ControlError)) throw error;
         log.error(fieldsOf(network), `the network is shut: ${error.message}`);
-        await this.#hold(network, undefined);
+        await this.#hold(network, undefined, error.message);
       }
     } catch (error) {
+      // It is tried again when networks are looked for.
+      this.#files.forget(network.name);
       log.error(fieldsOf(network), `a running network cannot be held: ${messageOf(error)}`);
     }
   }
@@ -246,14 +309,12 @@ export class HeldNetworks {
   async list(): Promise<NetworkInfo[]> {
     if (this.#held.size === 0) return [];
     const counters = await this.#counters();
-    const running = this.#files();
+    const running = this.#files.all();
     return [...this.#held.values()]
-      .map(({ network: { name, uuid, bridge, pin } }) => ({
-        name,
-        uuid,
-        bridge,
-        ...pin,
+      .map(({ network, network: { name, uuid, bridge, pin }, problem }) => ({
+        ...{ name, uuid, bridge, ...pin },
         running: running.has(name),
+        problem: problem ?? this.#rules.problem(network),
         tunnelState: this.#options.tunnels.state(pin.tunnel),
         counters: Object.assign({}, ...FENCE_KEYS.map((key) => counters.get(`${key}:${name}`))),
       }))
@@ -296,7 +357,7 @@ export class HeldNetworks {
   }
 
   /** The fence first: nothing gets out while the rest is put up. */
-  async #hold(network: BridgedNetwork, tunnel: HoldingTunnel | undefined): Promise<void> {
+  async #hold(network: BridgedNetwork, tunnel: HoldingTunnel | undefined, problem?: string): Promise<void> {
     const { fence, leadBridge } = this.#options.platform;
     if (fence === undefined || leadBridge === undefined) {
       throw new ControlError(
@@ -305,10 +366,10 @@ export class HeldNetworks {
       );
     }
     await refusingSystem(async () => {
-      await this.#fence(network.name, fenceParts(network, tunnel));
+      await this.#fence(network.name, fenceParts(network, tunnel, this.#rules.isLost(network.name)));
       const table = network.pin.mode === 'exclusive' ? tunnel?.steering?.table : undefined;
       const unlead = leadBridge(network.bridge, network.prefixes, table);
-      this.#held.set(network.name, { network, tunnel, unlead, missed: this.#held.get(network.name)?.missed });
+      this.#held.set(network.name, { network, tunnel, problem, unlead, missed: this.#held.get(network.name)?.missed });
     });
   }
 
@@ -323,38 +384,7 @@ export class HeldNetworks {
     this.#held.get(name)?.unlead();
     await this.#fence(name, {});
     this.#held.delete(name);
-  }
-
-  /** The files that libvirt keeps for networks while they run, by name of the network. */
-  #files(): Map<string, string> {
-    // BOUNDED: the networks that libvirt runs.
-    const files = new Map<string, string>();
-    for (const folder of new Set(this.#options.libvirtSockets.map((socket) => join(dirname(socket), 'network')))) {
-      for (const file of listed(folder)) {
-        if (file.endsWith('.xml')) files.set(file.slice(0, -'.xml'.length), join(folder, file));
-      }
-    }
-    return files;
-  }
-
-  /** Those networks that name a tunnel. */
-  #running(files: ReadonlyMap<string, string>): BridgedNetwork[] {
-    for (const file of this.#others.keys()) if (![...files.values()].includes(file)) this.#others.delete(file);
-    return [...files.values()].flatMap((file) => {
-      try {
-        const { mtimeMs } = statSync(file);
-        if (this.#others.get(file) === mtimeMs) return [];
-        this.#others.set(file, mtimeMs);
-        const network = readNetwork(readFileSync(file), file);
-        const { pin, bridge } = network;
-        if (pin === undefined || bridge === undefined) return [];
-        this.#others.delete(file);
-        return [{ ...network, pin, bridge }];
-      } catch (error) {
-        this.#options.log.error({ file }, `a running network cannot be read: ${messageOf(error)}`);
-        return [];
-      }
-    });
+    this.#rules.forget(name);
   }
 
   /** One change after another, also when one fails. */
@@ -362,16 +392,6 @@ export class HeldNetworks {
     const result = this.#turn.then(change);
     this.#turn = result.catch(() => undefined);
     return result;
-  }
-}
-
-/** Empty where no libvirt has run yet, and where its folder is not for us: whoever may not read it may hold no networks. */
-function listed(folder: string): string[] {
-  try {
-    return readdirSync(folder);
-  } catch (error) {
-    if (error instanceof Error && 'code' in error) return [];
-    throw error;
   }
 }
 

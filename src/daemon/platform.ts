@@ -5,6 +5,7 @@
 import type { IpAddress } from '../base/address.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import type { FenceCounters, FenceKeeper } from '../tun/fence.ts';
+import type { ForeignRules } from '../tun/foreign-rules.ts';
 import type { Prefix } from '../tun/routes.ts';
 import type { UdpNetwork } from '../tun/udp.ts';
 import type { HostView } from './host-view.ts';
@@ -49,6 +50,8 @@ export interface Platform {
    * what was said of it before is replaced. Returns how to undo it. @throws Error
    */
   leadBridge?(bridge: string, own: readonly Prefix[], table: number | undefined): () => void;
+  /** What other programs' rules say of bridges. Left out where they cannot be seen. */
+  readonly foreignRules?: ForeignRules | undefined;
   /** Takes away what a daemon that died led out of other bridges than those that are led now. */
   forgetBridges?(): void;
   /** A monotonic clock in milliseconds that counts the time that the machine sleeps; left out: one that does not. */

@@ -170,6 +170,8 @@ export interface NetworkInfo {
   readonly mode: 'exclusive' | 'selective';
   /** Whether libvirt runs it. */
   readonly running: boolean;
+  /** Why less may pass than its document says; `undefined` when all is well. */
+  readonly problem: string | undefined;
   /** As in `TunnelStatus`. */
   readonly tunnelState: string;
   /** Packets that its fence stopped, by reason. */

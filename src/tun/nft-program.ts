@@ -1,9 +1,6 @@
 /** Runs nft(8). */
 import { NEEDS_NFT, nftError } from './nft-errors.ts';
-import { MissingProgramError, type ProgramOptions, runProgram } from './program.ts';
-
-/** Where Debian and others have it, behind what the daemon was started with. */
-const PATH = '/usr/sbin:/sbin:/usr/local/sbin';
+import { MissingProgramError, type ProgramOptions, runProgram, systemEnvironment } from './program.ts';
 
 export interface NftOptions extends Omit<ProgramOptions, 'env'> {
   /** The program, where it has another name. */
@@ -15,7 +12,7 @@ export interface NftOptions extends Omit<ProgramOptions, 'env'> {
  * @throws MissingProgramError that says how to get it; Error when it cannot be started, or ends with another code than 0
  */
 export async function runNft(words: readonly string[], { program = 'nft', ...options }: NftOptions): Promise<string> {
-  const env = { ...process.env, LC_ALL: 'C', PATH: `${process.env.PATH ?? ''}:${PATH}` };
+  const env = systemEnvironment();
   const { end, output, errors } = await runProgram(program, words, { ...options, env }).catch((error: unknown) => {
     throw error instanceof MissingProgramError ? new MissingProgramError(`${error.message}: ${NEEDS_NFT}`) : error;
   });

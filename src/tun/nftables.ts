@@ -2,6 +2,7 @@
  * nftables' netlink messages (linux/netfilter/nf_tables.h), as far as they tell what a table contains and who changed it:
  * requests, and what of each answer is content. Handles, use counts and the values of counters are not. Pure.
  */
+import type { IpFamily } from '../base/address.ts';
 import { equalBytes, readU32, toHex } from '../base/bytes.ts';
 import { utf8 } from '../base/text.ts';
 import type { Attributes } from './netlink.ts';
@@ -13,6 +14,8 @@ export const NFNLGRP_NFTABLES = 7;
 
 const NFNL_SUBSYS_NFTABLES = 10;
 const NFPROTO_INET = 1;
+/** Of what iptables and libvirt write, whose tables are of one family each. */
+const NFPROTO = { 4: 2, 6: 10 } as const;
 /** struct nfgenmsg: u8 family, u8 version, be16 resource. */
 const HEADER_SIZE = 4;
 
@@ -46,6 +49,10 @@ const NFTA_SET_ELEM_LIST = { SET: 2, ELEMENTS: 3 } as const;
 const NFTA_SET_ELEM = { KEY: 1, DATA: 2, FLAGS: 3, OBJREF: 9, KEY_END: 10 } as const;
 const NFTA_GEN = { ID: 1, PROC_PID: 2, PROC_NAME: 3 } as const;
 const NFTA_EXPR = { NAME: 1, DATA: 2 } as const;
+const NFTA_CMP_DATA = 3;
+const NFTA_IMMEDIATE_DATA = 2;
+const NFTA_DATA = { VALUE: 1, VERDICT: 2 } as const;
+const NFTA_VERDICT_CHAIN = 2;
 /** Belongs to a rule and cannot be changed without it. */
 const NFT_SET_ANONYMOUS = 1;
 
@@ -82,8 +89,13 @@ export function elementsRequest(table: string, set: string): NetlinkRequest {
   return request(NFT_MSG.GETSETELEM, NLM_F.DUMP, table).attribute(NFTA_SET_ELEM_LIST.SET, zeroEnded(set));
 }
 
-function request(message: number, flags: number, table?: string): NetlinkRequest {
-  const made = new NetlinkRequest(typeOf(message), flags, Uint8Array.of(NFPROTO_INET, 0, 0, 0));
+/** Rules of a chain of another program's table. */
+export function foreignRulesRequest(family: IpFamily, table: string, chain: string): NetlinkRequest {
+  return request(NFT_MSG.GETRULE, NLM_F.DUMP, table, NFPROTO[family]).attribute(NFTA_RULE.CHAIN, zeroEnded(chain));
+}
+
+function request(message: number, flags: number, table?: string, family: number = NFPROTO_INET): NetlinkRequest {
+  const made = new NetlinkRequest(typeOf(message), flags, Uint8Array.of(family, 0, 0, 0));
   return table === undefined ? made : made.attribute(NFTA_TABLE, zeroEnded(table));
 }
 
@@ -212,6 +224,38 @@ export function parseTouched(type: number, body: Uint8Array, table: string): Obj
     default:
       return 'table';
   }
+}
+
+/** Whose table of IPv4 or IPv6 a notification is about; `undefined` when it is about none. */
+export function parseForeignTable(type: number, body: Uint8Array): string | undefined {
+  if (type >>> 8 !== NFNL_SUBSYS_NFTABLES || type === typeOf(NFT_MSG.NEWGEN)) return undefined;
+  if (body[0] !== NFPROTO[4] && body[0] !== NFPROTO[6]) return undefined;
+  return nameOf(parseAttributes(body, HEADER_SIZE), NFTA_TABLE);
+}
+
+/** What a rule compares parts of packets with, hexadecimal, and the chain that it leads to. */
+export interface RuleFacts {
+  readonly constants: readonly string[];
+  readonly jump: string | undefined;
+}
+
+/** @param body of an answer to `foreignRulesRequest` */
+export function parseRule(body: Uint8Array): RuleFacts {
+  const constants: string[] = [];
+  let jump: string | undefined;
+  forEachAttribute(attribute(body, HEADER_SIZE, NFTA_RULE.EXPRESSIONS) ?? NOTHING, 0, (_, expression) => {
+    const name = readName(attribute(expression, 0, NFTA_EXPR.NAME) ?? NOTHING);
+    const data = attribute(expression, 0, NFTA_EXPR.DATA) ?? NOTHING;
+    if (name === 'cmp') {
+      const value = attribute(attribute(data, 0, NFTA_CMP_DATA) ?? NOTHING, 0, NFTA_DATA.VALUE);
+      if (value !== undefined) constants.push(toHex(value));
+    } else if (name === 'immediate') {
+      const verdict = attribute(attribute(data, 0, NFTA_IMMEDIATE_DATA) ?? NOTHING, 0, NFTA_DATA.VERDICT);
+      const chain = attribute(verdict ?? NOTHING, 0, NFTA_VERDICT_CHAIN);
+      if (chain !== undefined) jump = readName(chain);
+    }
+  });
+  return { constants, jump };
 }
 
 function nameOf(attributes: Attributes, attribute: number): string {

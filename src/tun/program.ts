@@ -25,6 +25,14 @@ export interface ProgramResult {
   readonly errors: string;
 }
 
+/** Where Debian and others have what only root runs, behind what the daemon was started with. */
+const SYSTEM_PATH = '/usr/sbin:/sbin:/usr/local/sbin';
+
+/** For programs of the system: they are found, and speak English. */
+export function systemEnvironment(): NodeJS.ProcessEnv {
+  return { ...process.env, LC_ALL: 'C', PATH: `${process.env.PATH ?? ''}:${SYSTEM_PATH}` };
+}
+
 /** The program is not there. */
 export class MissingProgramError extends Error {
   override readonly name = 'MissingProgramError';

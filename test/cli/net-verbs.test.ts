@@ -87,4 +87,9 @@ it('lists what is held', async () => {
     'nothing',
   ]);
   expect(JSON.parse((await run(['net-list', '--json'])).out)).toMatchObject([{ name: 'lan', tunnel: 'net' }]);
+  // Why one is shut stands below.
+  const [info] = await daemon.daemon.networks.list();
+  daemon.daemon.networks.list = () => Promise.resolve([{ ...info!, problem: 'its tunnel is gone' }]);
+  expect((await run(['net-list'])).out).toBe(`${out}\nlan: its tunnel is gone\n`);
+  expect((await run(['status', 'net'])).out).toContain('stopped: nothing\n    its tunnel is gone\n');
 });

@@ -1,7 +1,8 @@
 /** Networks of libvirt that tunnels hold: what stands around them, and when. The kernel and libvirt are in memory. */
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { isDeepStrictEqual } from 'node:util';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { parseAddress } from '../../src/base/address.ts';
 import { formatStatus } from '../../src/cli/format.ts';
 import { parseDocument } from '../../src/config/parse.ts';
@@ -13,6 +14,7 @@ import { Steering } from '../../src/daemon/steering.ts';
 import { TUNNEL_NAMESPACE } from '../../src/libvirt/network.ts';
 import type { FencePart } from '../../src/tun/fence.ts';
 import { MemoryFence } from '../../src/tun/fence-memory.ts';
+import type { ForeignRule, ForeignRules } from '../../src/tun/foreign-rules.ts';
 import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
 import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
 import {
@@ -40,11 +42,55 @@ function network(words: NetworkWords = {}): string {
   return `<network><name>${name}</name>${pin}${forward}<ip address='10.1.0.1' prefix='24'/><bridge name='${bridge}'/></network>`;
 }
 
+/** libvirt's rules, and whoever takes them. */
+class Rules implements ForeignRules {
+  rules: ForeignRule[] = [];
+  isHidden = false;
+  #onChange = (): void => undefined;
+
+  watch(onChange: () => void): void {
+    this.#onChange = onChange;
+  }
+
+  read(): ForeignRule[] {
+    return this.rules;
+  }
+
+  linkIndex(): number {
+    return 7;
+  }
+
+  hidden(): Promise<boolean> {
+    return Promise.resolve(this.isHidden);
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  /** For all networks with a bridge of that index, in IPv4. */
+  stand(present: boolean): void {
+    const of = (chain: string, jump?: string, constant = ''): ForeignRule => ({
+      ...{ family: 4, table: 'libvirt_network', chain, jump },
+      constants: [constant],
+    });
+    const chains = ['guest_input', 'guest_output'];
+    this.rules = present
+      ? [
+          ...chains.flatMap((chain) => [of('forward', chain), of(chain, undefined, '07000000')]),
+          of('guest_nat', undefined, '0a0100'),
+        ]
+      : [];
+    this.#onChange();
+  }
+}
+
 /** A host with a tunnel `net`, and one `lax` whose policy is level='use'. */
 class Host {
   readonly fence: MemoryFence = new MemoryFence();
   readonly routes: MemoryHostNetwork = new MemoryHostNetwork();
   readonly lines: LogLine[] = [];
+  readonly rules = new Rules();
   readonly folder: string = temporaryFolder();
   readonly started: string[] = [];
   /** What the fence was when a tunnel was started. */
@@ -68,6 +114,7 @@ class Host {
         fence: this.fence,
         leadBridge: (bridge, own, table) => steering.leadBridge(bridge, own, table),
         forgetBridges: () => steering.forgetBridges(),
+        foreignRules: this.rules,
       },
       tunnels: {
         find: (name) => this.documents.get(name),
@@ -250,6 +297,21 @@ describe('networks that ran before the daemon', () => {
     expect(host.lines.map(({ text }) => text).join()).toContain('a running network cannot be held: nft has crashed');
   });
 
+  it('are tried again when they could not be held', async () => {
+    const host = new Host();
+    host.running('lan', network());
+    const { set } = host.fence;
+    host.fence.set = () => Promise.reject(new Error('nft has crashed'));
+    const networks = host.networks();
+    await networks.open();
+    await networks.look();
+    expect(host.parts()).toEqual({});
+    host.fence.set = set;
+    await networks.look();
+    expect(host.parts()).toEqual({ 'network:lan': shut(['stun-net']) });
+    await networks.close();
+  });
+
   it('and stop without a word, are let go', async () => {
     const host = new Host();
     host.running('lan', network());
@@ -259,7 +321,7 @@ describe('networks that ran before the daemon', () => {
     await networks.look();
     await networks.look();
     expect([host.parts(), host.led()]).toEqual([{}, []]);
-    networks.close();
+    await networks.close();
   });
 
   it('and stopped meanwhile, leave nothing', async () => {
@@ -313,7 +375,7 @@ describe('networks that the hook does not tell of', () => {
     await networks.look();
     await networks.look();
     expect(host.parts()).toEqual({});
-    networks.close();
+    await networks.close();
   });
 
   it('are let go when libvirt has not run them for a while, but not before they have started', async () => {
@@ -330,6 +392,157 @@ describe('networks that the hook does not tell of', () => {
     await networks.look();
     expect([host.parts(), host.led()]).toEqual([{}, []]);
     expect(host.lines.at(-1)).toMatchObject({ level: 'warn' });
+  });
+});
+
+describe("libvirt's own rules around a network", () => {
+  const selective = network({ mode: 'selective', forward: '<forward/>' });
+  const closed = (host: Host): unknown => (host.parts()['network:lan'] as { closed?: boolean }).closed;
+
+  it('are gone: nothing passes but by the tunnel until they are there again, and both is told', async () => {
+    vi.useFakeTimers();
+    onTestFinished(() => void vi.useRealTimers());
+    const host = new Host();
+    const networks = host.networks();
+    await networks.open();
+    await networks.start(selective);
+    // It is about to start: they are not there yet.
+    await networks.look();
+    expect(closed(host)).toBe(false);
+    host.rules.stand(true);
+    await vi.advanceTimersByTimeAsync(200);
+    host.rules.stand(false);
+    await vi.advanceTimersByTimeAsync(200);
+    expect(host.parts()).toMatchObject({
+      'network:lan': { ...shut(['stun-net']), dns: true },
+      'network-policy:lan': {},
+    });
+    expect((await networks.list())[0]?.problem).toContain("until 'systemctl restart libvirtd'; a reload does not do");
+    writeFileSync(join(host.folder, 'virtnetworkd-sock'), '');
+    expect((await networks.list())[0]?.problem).toContain("until 'systemctl restart virtnetworkd'");
+    await vi.advanceTimersByTimeAsync(5_000);
+    expect(host.lines.filter(({ level }) => level === 'error').map(({ text }) => text)).toEqual([
+      expect.stringContaining('nothing leaves or enters it but by the tunnel, and libvirt starts no network'),
+    ]);
+    host.rules.stand(true);
+    await vi.advanceTimersByTimeAsync(200);
+    expect([closed(host), (await networks.list())[0]?.problem]).toEqual([false, undefined]);
+    expect(host.lines.at(-1)?.text).toContain('stand again');
+    await networks.close();
+  });
+
+  it('are gone for a moment, as when libvirt starts again: that is not told', async () => {
+    vi.useFakeTimers();
+    onTestFinished(() => void vi.useRealTimers());
+    const host = new Host();
+    const networks = host.networks();
+    await networks.open();
+    await networks.start(selective);
+    const before = host.lines.length;
+    for (const present of [true, false]) {
+      host.rules.stand(present);
+      await vi.advanceTimersByTimeAsync(200);
+    }
+    expect(closed(host)).toBe(true);
+    host.rules.stand(true);
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect([closed(host), host.lines.length]).toEqual([false, before]);
+    await networks.close();
+  });
+
+  it('were taken while no daemon ran: that is known of a network that runs, where they could be seen', async () => {
+    const host = new Host();
+    host.running('lan', selective);
+    const networks = host.networks();
+    await networks.open();
+    expect([closed(host), (await networks.list())[0]?.problem]).toEqual([
+      true,
+      expect.stringContaining('were taken away'),
+    ]);
+    await networks.close();
+    const other = new Host();
+    other.rules.isHidden = true;
+    other.running('lan', selective);
+    const blind = other.networks();
+    await blind.open();
+    expect([closed(other), (await blind.list())[0]?.problem]).toEqual([false, undefined]);
+    await blind.close();
+  });
+
+  it('are not missed by a network that has none, or that has stopped', async () => {
+    const host = new Host();
+    host.running('lan', network({ mode: 'selective', forward: "<forward mode='open'/>" }));
+    const networks = host.networks();
+    await networks.open();
+    expect((await networks.list())[0]?.problem).toBeUndefined();
+    await networks.stopped('lan');
+    await networks.start(selective);
+    expect(closed(host)).toBe(false);
+    await networks.close();
+  });
+});
+
+describe('a network that runs, and whose document changes', () => {
+  async function running(xml: string): Promise<{ host: Host; networks: HeldNetworks; told: () => string | undefined }> {
+    const host = new Host();
+    host.rules.isHidden = true;
+    host.documents.set('second', holdingTunnel(parseDocument(tunnelDocument({ name: 'second' }))));
+    host.running('lan', xml);
+    const networks = host.networks();
+    onTestFinished(() => networks.close());
+    await networks.open();
+    return { host, networks, told: () => host.lines.findLast(({ level }) => level !== 'info')?.text };
+  }
+  const free = "<forward mode='route'/>";
+
+  it('is held by the tunnel that it names now, which is started', async () => {
+    const { host, networks, told } = await running(network({ forward: free }));
+    host.running('lan', network({ tunnel: 'second', forward: free }));
+    await networks.look();
+    expect(host.parts()).toEqual({ 'network:lan': shut(['stun-second']) });
+    expect(host.led()).toEqual([
+      `virbr9 → table ${host.documents.get('second')!.steering!.table}`,
+      'virbr9 → unreachable',
+    ]);
+    expect(host.started).toEqual(['second']);
+    expect(told()).toContain("names another tunnel or mode than 'net', exclusive");
+    host.running('lan', network({ tunnel: 'second', mode: 'selective', forward: free }));
+    await networks.look();
+    expect(host.parts()).toMatchObject({ 'network:lan': { closed: false }, 'network-policy:lan': {} });
+    expect(host.led()).toEqual([]);
+  });
+
+  it('is shut when that tunnel is not known, and stays as it is while its document cannot be read', async () => {
+    const { host, networks, told } = await running(network({ forward: free }));
+    host.running('lan', network({ mode: 'both' }));
+    await networks.look();
+    expect(host.parts()).toEqual({ 'network:lan': shut(['stun-net']) });
+    expect(told()).toContain('a running network cannot be read');
+    host.running('lan', network({ tunnel: 'nowhere', forward: free }));
+    await networks.look();
+    expect(host.parts()).toEqual({ 'network:lan': shut([]) });
+    expect((await networks.list())[0]?.problem).toContain("tunnel 'nowhere', which is not defined");
+  });
+
+  it('is held no longer when it names none, and again when it does', async () => {
+    const { host, networks, told } = await running(network({ forward: free }));
+    const plain = network({ forward: free }).replace(/<metadata>.*<\/metadata>/, '');
+    host.running('lan', plain);
+    await networks.look();
+    expect([host.parts(), host.led()]).toEqual([{}, []]);
+    expect(told()).toContain('its document names no tunnel any more, and it runs on');
+    host.running('lan', network({ forward: free }));
+    await networks.look();
+    expect(host.parts()).toEqual({ 'network:lan': shut(['stun-net']) });
+    expect(told()).toBe('the document of a network that runs names a tunnel now');
+  });
+
+  it('is followed at once, not only when it is looked for', async () => {
+    const { host } = await running(network({ forward: free }));
+    host.running('lan', network({ tunnel: 'second', forward: free }));
+    // It is looked every ten seconds.
+    const followed = (): boolean => isDeepStrictEqual(host.parts(), { 'network:lan': shut(['stun-second']) });
+    await eventually('the other tunnel', followed, 5_000);
   });
 });
 

@@ -5,7 +5,15 @@ import { utf8 } from '../../src/base/text.ts';
 import { CommitLog, isAfter } from '../../src/tun/fence-commits.ts';
 import { hostU32, NetlinkRequest } from '../../src/tun/netlink.ts';
 import type { NetlinkData } from '../../src/tun/netlink-socket.ts';
-import { type ContentHash, ContentParser, elementsRequest, rulesRequest } from '../../src/tun/nftables.ts';
+import {
+  type ContentHash,
+  ContentParser,
+  elementsRequest,
+  foreignRulesRequest,
+  parseForeignTable,
+  parseRule,
+  rulesRequest,
+} from '../../src/tun/nftables.ts';
 
 /** Messages of linux/netfilter/nf_tables.h, subsystem 10. */
 const MSG = { NEWTABLE: 0xa00, NEWCHAIN: 0xa03, NEWRULE: 0xa06, DELRULE: 0xa08, NEWSET: 0xa09, NEWSETELEM: 0xa0c };
@@ -201,5 +209,61 @@ describe('commits of nftables', () => {
     const others = Array.from({ length: 300 }, (_, i) => generation(i + 2));
     expect(log(touch('in'), generation(1), ...others).touchedAfter(0)).toEqual({ names: undefined, by: [] });
     expect(log(generation(1), ...others).touchedAfter(0)).toBeUndefined();
+  });
+});
+
+describe("other programs' rules", () => {
+  const IP = 2;
+  const IP6 = 10;
+  /** `iifname "virbr9" ip saddr 10.1.0.0/24 counter jump guest`. */
+  const body = message(
+    MSG.NEWRULE,
+    [
+      [1, text('filter')],
+      [2, text('FORWARD')],
+      [
+        4,
+        attributes([
+          expression('meta', attributes([[2, number(6)]])),
+          expression('cmp', attributes([[3, attributes([[1, text('virbr9')]])]])),
+          expression('cmp', attributes([[3, attributes([[1, Uint8Array.of(10, 1, 0)]])]])),
+          expression('counter', number(5)),
+          expression(
+            'immediate',
+            attributes([
+              [
+                2,
+                attributes([
+                  [
+                    2,
+                    attributes([
+                      [1, number(1)],
+                      [2, text('guest')],
+                    ]),
+                  ],
+                ]),
+              ],
+            ]),
+          ),
+        ]),
+      ],
+    ],
+    IP,
+  ).body;
+
+  it('are read as what they compare with and where they lead', () => {
+    expect(parseRule(body)).toEqual({ constants: ['76697262723900', '0a0100'], jump: 'guest' });
+    expect(parseRule(rule('out', [expression('immediate', Uint8Array.of())]).body)).toEqual({
+      constants: [],
+      jump: undefined,
+    });
+    expect(toHex(foreignRulesRequest(6, 'filter', 'FORWARD').finish(1)).slice(32, 40)).toBe('0a000000');
+  });
+
+  it('tell of their table when they change; those of ours are none', () => {
+    expect(parseForeignTable(MSG.DELRULE, body)).toBe('filter');
+    expect(parseForeignTable(MSG.NEWCHAIN, message(MSG.NEWCHAIN, [[1, text('nat')]], IP6).body)).toBe('nat');
+    expect(parseForeignTable(MSG.NEWRULE, rule('out', []).body)).toBeUndefined();
+    expect(parseForeignTable(NEWGEN, message(NEWGEN, [[1, text('filter')]], IP).body)).toBeUndefined();
   });
 });
