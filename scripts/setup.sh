@@ -24,6 +24,7 @@ certtool gnutls-bin
 systemd-analyze systemd
 ifup ifupdown
 libvirtd libvirt-daemon
+debootstrap debootstrap
 virsh libvirt-clients
 dnsmasq dnsmasq-base
 iptables iptables
@@ -77,8 +78,18 @@ missing_packages() {
   done | tr '\n' ' ' | sed 's| $||'
 }
 
+# The tests run with the libvirt of Debian unstable too, which stands in a folder of its own.
+newer_libvirt() {
+  if [ "$1" != test ] || [ "$(id -u)" -ne 0 ] || ! is_there debootstrap || ! is_there apt-get; then return; fi
+  bash "$(dirname "$0")/newer-libvirt.sh" ||
+    echo 'setup: the libvirt of Debian unstable cannot be had; the tests that run with it are skipped'
+}
+
 missing=$(missing_packages)
-[ -n "$missing" ] || exit 0
+if [ -z "$missing" ]; then
+  newer_libvirt "$1"
+  exit 0
+fi
 
 if [ "$(uname -s)" != Linux ]; then
   echo "setup: this is not Linux; $skipped"
@@ -105,3 +116,4 @@ else
   missing=$(missing_packages)
   [ -z "$missing" ] || echo "setup: still missing: $missing"
 fi
+newer_libvirt "$1"

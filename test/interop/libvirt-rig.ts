@@ -9,6 +9,7 @@
  */
 import { join } from 'node:path';
 import type { Lab } from '../support/lab/lab.ts';
+import type { LibvirtRelease } from '../support/lab/libvirt-release.ts';
 import { Libvirtd } from '../support/lab/libvirtd.ts';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { Ours } from '../support/lab/ours.ts';
@@ -50,7 +51,7 @@ export interface LibvirtRig {
   readonly peer: StrongSwan;
 }
 
-export async function buildLibvirtRig(lab: Lab): Promise<LibvirtRig> {
+export async function buildLibvirtRig(lab: Lab, release?: LibvirtRelease): Promise<LibvirtRig> {
   const [host, internet] = [await lab.namespace('host'), await lab.namespace('internet')];
   await cable(
     { namespace: host, device: LINE, addresses: [`${HOST_OUTER}/24`, '2001:db8::1/64'] },
@@ -60,7 +61,7 @@ export async function buildLibvirtRig(lab: Lab): Promise<LibvirtRig> {
   await internet.exec(['nft', '-f', '-'], { input: COUNTERS });
   // Nobody else has its bridges' addresses, which libvirt would wait to be sure of.
   await host.exec(['sh', '-c', 'echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad']);
-  const libvirtd = await Libvirtd.start(lab, host);
+  const libvirtd = await Libvirtd.start(lab, host, { release });
   const ours = await Ours.start(lab, host, { arguments: ['--libvirt-socket', libvirtd.socket] });
   // The hook that users install, by the program that they install it with. libvirtd looks for hooks when it starts.
   await host.exec([

@@ -5,6 +5,7 @@
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { showLogsOnFailure } from '../support/lab/failure.ts';
 import { Lab } from '../support/lab/lab.ts';
+import { INSTALLED_LIBVIRT, type LibvirtRelease, NEWER_LIBVIRT } from '../support/lab/libvirt-release.ts';
 import { Libvirtd } from '../support/lab/libvirtd.ts';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { Ours, sectunnelDocument } from '../support/lab/ours.ts';
@@ -33,7 +34,12 @@ function documentOf(secret: string, start: 'initiate' | 'respond' = 'initiate'):
   return xml.replace("<secret uuid='SECRET'/>", `<secret ${secret}/>`);
 }
 
-describeInterop('secrets in libvirt', ['namespaces', 'strongswan', 'libvirt', 'build'], () => {
+const NEEDS = ['namespaces', 'strongswan', 'libvirt', 'build'] as const;
+
+describeInterop('secrets in libvirt', [...NEEDS], () => secrets(INSTALLED_LIBVIRT));
+describeInterop('secrets in a newer libvirt', [...NEEDS, 'newer-libvirt'], () => secrets(NEWER_LIBVIRT));
+
+function secrets(release: LibvirtRelease): void {
   let lab: Lab;
   let left: Namespace;
   let peer: StrongSwan;
@@ -51,7 +57,7 @@ describeInterop('secrets in libvirt', ['namespaces', 'strongswan', 'libvirt', 'b
     await left.ip(['addr add 10.1.0.1/24 dev lo']);
     await right.ip(['addr add 10.2.0.1/24 dev lo']);
     peer = await StrongSwan.start(lab, right);
-    libvirtd = await Libvirtd.start(lab, left);
+    libvirtd = await Libvirtd.start(lab, left, { release });
     ours = await Ours.start(lab, left, { arguments: ['--libvirt-socket', libvirtd.socket] });
   }, 120_000);
 
@@ -168,4 +174,4 @@ describeInterop('secrets in libvirt', ['namespaces', 'strongswan', 'libvirt', 'b
     expect((await ours.up(NAME)).secret).toMatchObject({ source: 'sectunnel' });
     await libvirtd.run();
   });
-});
+}

@@ -3,13 +3,11 @@
  * folders in the place of /etc/libvirt, /run/libvirt and the like, which the test can look into.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { Lab } from './lab.ts';
+import { INSTALLED_LIBVIRT, type LibvirtRelease } from './libvirt-release.ts';
 import type { Namespace } from './namespace.ts';
 import { type Background, type RunOptions, type RunResult, run, STARTING, waitFor } from './process.ts';
-
-/** Other drivers want users and programs that only hypervisors need. */
-const DRIVERS = ['network', 'secret', 'interface', 'nwfilter'] as const;
 
 /** Folders of libvirt's own, by what they are called in the lab. */
 const FOLDERS = {
@@ -27,21 +25,39 @@ unix_sock_rw_perms="0700"
 unix_sock_ro_perms="0700"
 `;
 
+/**
+ * With nftables libvirt has tc(8) write checksums into answers of DHCP, for guests with old clients. The labs' kernels need
+ * not have that action, and no guest of theirs asks for addresses.
+ */
+const TC = `#!/bin/sh
+case "$*" in *"action csum"*) exit 0 ;; esac
+PATH=\${PATH#*:} exec tc "$@"
+`;
+
+export interface LibvirtdOptions {
+  /** Default: the one that is installed. */
+  readonly release?: LibvirtRelease | undefined;
+  /** More lines of libvirtd.conf; the last of several that set the same counts. */
+  readonly configuration?: string;
+}
+
 export class Libvirtd {
+  readonly release: LibvirtRelease;
   readonly #namespace: Namespace;
   readonly #folder: string;
   #daemon: Background | undefined;
   #formerLog = '';
   #files = 0;
 
-  private constructor(folder: string, namespace: Namespace) {
+  private constructor(folder: string, namespace: Namespace, release: LibvirtRelease) {
     this.#folder = folder;
     this.#namespace = namespace;
+    this.release = release;
   }
 
-  /** @param configuration more lines of libvirtd.conf; the last of several that set the same counts */
-  static async start(lab: Lab, namespace: Namespace, configuration = ''): Promise<Libvirtd> {
-    const libvirtd = new Libvirtd(join(lab.folder, `libvirt-${namespace.name}`), namespace);
+  static async start(lab: Lab, namespace: Namespace, options: LibvirtdOptions = {}): Promise<Libvirtd> {
+    const { release = INSTALLED_LIBVIRT, configuration = '' } = options;
+    const libvirtd = new Libvirtd(join(lab.folder, `libvirt-${namespace.name}`), namespace, release);
     libvirtd.#prepare(configuration);
     lab.log(`libvirtd in ${namespace.name}`, () => libvirtd.#formerLog + (libvirtd.#daemon?.output ?? ''));
     lab.defer(async () => {
@@ -74,7 +90,10 @@ export class Libvirtd {
       'set -e',
       ...Object.values(FOLDERS).map((path) => `mkdir -p ${path}`),
       ...binds,
-      `LIBVIRT_DRIVER_DIR="${join(this.#folder, 'drivers')}" exec libvirtd -f "${join(this.#folder, 'libvirtd.conf')}" -p "${join(this.#folder, 'libvirtd.pid')}"`,
+      ...this.release.binds.map(([from, to]) => `mount --bind "${from}" ${to}`),
+      // It looks for programs there, and keeps the path for those that it starts.
+      `export PATH="${join(this.#folder, 'bin')}:$PATH"`,
+      `LIBVIRT_DRIVER_DIR="${join(this.#folder, 'drivers')}" exec ${this.release.program('libvirtd').join(' ')} -f "${join(this.#folder, 'libvirtd.conf')}" -p "${join(this.#folder, 'libvirtd.pid')}"`,
     ].join('\n');
     const daemon = this.#namespace.spawn('libvirtd', ['unshare', '--mount', 'sh', '-c', script]);
     this.#daemon = daemon;
@@ -99,7 +118,10 @@ export class Libvirtd {
   /** `virsh VERB …` on the URI of a driver. */
   virsh(words: readonly string[], options: RunOptions & { driver?: 'network' | 'secret' } = {}): Promise<RunResult> {
     const { driver = 'network', ...more } = options;
-    return run(['virsh', '-q', '-c', `${driver}+unix:///system?socket=${this.socket}`, ...words], more);
+    return run(
+      [...this.release.program('virsh'), '-q', '-c', `${driver}+unix:///system?socket=${this.socket}`, ...words],
+      more,
+    );
   }
 
   /** Defines a secret from the inside of a `<secret>` element, and gives it a value unless that is left out. */
@@ -132,23 +154,12 @@ export class Libvirtd {
   }
 
   #prepare(configuration: string): void {
-    for (const name of [...Object.keys(FOLDERS), 'drivers']) {
+    for (const name of [...Object.keys(FOLDERS), 'drivers', 'bin']) {
       mkdirSync(join(this.#folder, name), { recursive: true, mode: 0o700 });
     }
-    const installed = driverFolder();
-    for (const driver of DRIVERS) {
-      const file = `libvirt_driver_${driver}.so`;
-      symlinkSync(join(installed, file), join(this.#folder, 'drivers', file));
-    }
+    for (const file of this.release.drivers) symlinkSync(file, join(this.#folder, 'drivers', basename(file)));
     writeFileSync(join(this.#folder, 'libvirtd.conf'), CONFIGURATION + configuration);
+    writeFileSync(join(this.folder('etc'), 'network.conf'), `firewall_backend = "${this.release.firewall}"\n`);
+    writeFileSync(join(this.#folder, 'bin', 'tc'), TC, { mode: 0o755 });
   }
-}
-
-/** Where the distribution keeps the drivers: below the folder of the machine's architecture. */
-function driverFolder(): string {
-  for (const name of readdirSync('/usr/lib')) {
-    const folder = join('/usr/lib', name, 'libvirt', 'connection-driver');
-    if (existsSync(folder)) return folder;
-  }
-  throw new Error('no folder of libvirt drivers below /usr/lib');
 }

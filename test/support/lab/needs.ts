@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
+import { hasNewerLibvirt, NEWER_LIBVIRT_FOLDER } from './libvirt-release.ts';
 import { builtProgram } from './root.ts';
 
 export type Need =
@@ -13,6 +14,7 @@ export type Need =
   | 'tshark'
   | 'nftables'
   | 'libvirt'
+  | 'newer-libvirt'
   | 'systemd'
   | 'ifupdown'
   | 'iperf3'
@@ -74,6 +76,8 @@ const CHECKS: Readonly<Record<Need, () => string[]>> = {
     ...programs(['dnsmasq'], 'dnsmasq-base'),
     ...programs(['iptables', 'ip6tables'], 'iptables'),
   ],
+  'newer-libvirt': () =>
+    hasNewerLibvirt() ? [] : [`no newer libvirt in ${NEWER_LIBVIRT_FOLDER} (scripts/newer-libvirt.sh makes it)`],
   systemd: () => programs(['systemd-analyze'], 'systemd'),
   ifupdown: () => programs(['ifup', 'ifdown'], 'ifupdown'),
   iperf3: () => programs(['iperf3'], 'iperf3'),
