@@ -19,7 +19,7 @@ import { linuxView } from './linux-view.ts';
 import type { DevicePlan } from './platform.ts';
 import { OWN_QUERY, Steering } from './steering.ts';
 import { type SteeringPlan, tunnelFence } from './steering-plan.ts';
-import { TunnelOrder } from './tunnel-order.ts';
+import { type Claimant, TunnelOrder } from './tunnel-order.ts';
 
 /**
  * Packets that wait in a device for whoever seals them. The kernel's own 500 are 4 ms of a flood of datagrams, less than a
@@ -107,9 +107,24 @@ export class LinuxPlace {
     }
     const { claims, redundancy } = steering;
     const before = this.#neighbours(tunnel);
-    this.#order.set({ tunnel, device: name, claims, redundancy });
+    this.#setOrder({ tunnel, device: name, claims, redundancy });
     this.#plans.set(tunnel, plan);
     for (const each of new Set([tunnel, ...this.#neighbours(tunnel), ...before])) await this.#setFence(each);
+  }
+
+  /** @throws Error when the tunnels can have no order then; it is as before */
+  #setOrder(claimant: Claimant): void {
+    const { tunnel } = claimant;
+    const former = this.#plans.get(tunnel);
+    this.#order.set(claimant);
+    const circle = this.#order.circle(tunnel);
+    if (circle.length === 0) return;
+    if (former?.steering === undefined) this.#order.delete(tunnel);
+    else this.#order.set({ ...former.steering, device: former.name });
+    const names = [...new Set(circle)].filter((name) => name !== tunnel).join(', ');
+    throw new Error(
+      `the policies of tunnel ${tunnel} and of ${names} can have no order: each goes before another of them for some packets, and behind it for others; give policies a priority, or put them in documents of their own`,
+    );
   }
 
   /** Tunnels whose fences let pass what goes by the device of this one. */

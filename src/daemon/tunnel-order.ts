@@ -46,6 +46,35 @@ export class TunnelOrder {
     this.#standing.set(tunnel, standing);
   }
 
+  /**
+   * Tunnels among which no order is possible, this one among them; empty when there is one. What goes before another is a
+   * matter of pairs, so three may stand in a circle. Tunnels of a group may come in any order among themselves.
+   */
+  circle(tunnel: string): string[] {
+    const start = new Set([tunnel, ...this.mates(tunnel)]);
+    const cameFrom = new Map<string, string>();
+    const reached = [...start];
+    for (const name of reached) {
+      for (const next of this.#behindGroups(name)) {
+        if (start.has(next)) return [next, ...trail(cameFrom, name)];
+        if (cameFrom.has(next)) continue;
+        cameFrom.set(next, name);
+        reached.push(next);
+        for (const mate of this.mates(next)) {
+          if (cameFrom.has(mate)) continue;
+          cameFrom.set(mate, name);
+          reached.push(mate);
+        }
+      }
+    }
+    return [];
+  }
+
+  /** Those behind it that are no mates of its own. */
+  #behindGroups(tunnel: string): string[] {
+    return this.#met(tunnel, (one, other) => !areMates(one, other) && this.#isBefore(one, other));
+  }
+
   delete(tunnel: string): void {
     for (const other of this.#standing.get(tunnel)?.met.keys() ?? []) this.#standing.get(other)?.met.delete(tunnel);
     this.#standing.delete(tunnel);
@@ -105,6 +134,13 @@ export class TunnelOrder {
     const decided = one.met.get(other.tunnel);
     return decided === 'before' || (decided === 'undecided' && one.age < other.age);
   }
+}
+
+/** From where a search came, backwards to its start. */
+function trail(cameFrom: ReadonlyMap<string, string>, from: string): string[] {
+  const names = [from];
+  for (let at = cameFrom.get(from); at !== undefined; at = cameFrom.get(at)) names.push(at);
+  return names;
 }
 
 /** Negative: `one` is the first to carry. */

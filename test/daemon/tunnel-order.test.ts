@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { parseAddress, prefixRange } from '../../src/base/address.ts';
 import { type Claimant, TunnelOrder } from '../../src/daemon/tunnel-order.ts';
+import type { PolicyEntry } from '../../src/policy/database.ts';
 import { claimsOf } from '../../src/policy/precedence.ts';
 import { makeSelector, type TrafficSelector } from '../../src/policy/selector.ts';
 
@@ -58,6 +59,44 @@ describe('tunnels', () => {
     order.delete('x');
     order.set(crossing);
     expect([order.before('y'), order.before('x')]).toEqual([[], ['y']]);
+  });
+});
+
+describe('tunnels that can have no order', () => {
+  it('are told: by a group between whose tunnels another one stands', () => {
+    const order = orderOf(claimant('g1', '10.4.0.0/24', { group: 'g', preference: 100 }), claimant('m', '10.4.0.0/23'));
+    expect([order.circle('g1'), order.circle('m')]).toEqual([[], []]);
+    order.set(claimant('g2', '10.4.0.0/22', { group: 'g', preference: 200 }));
+    expect([...new Set(order.circle('g2'))].toSorted()).toEqual(['g1', 'g2', 'm']);
+    order.delete('m');
+    expect(order.circle('g2')).toEqual([]);
+  });
+
+  it('are told: by three of which each goes before the next', () => {
+    const entry = (remote: string, priority: number): PolicyEntry => ({
+      ...{ name: remote, direction: 'out', action: 'protect', priority, level: 'require' },
+      selectors: { local: [selector('10.1.0.0/24')], remote: [selector(remote)] },
+    });
+    const several = (tunnel: string, entries: readonly PolicyEntry[]): Claimant => ({
+      ...{ tunnel, device: tunnel, claims: claimsOf(entries), redundancy: undefined },
+    });
+    const order = orderOf(
+      several('a', [entry('10.20.0.0/24', 2), entry('10.22.0.0/24', 1)]),
+      several('b', [entry('10.21.0.0/24', 2), entry('10.20.0.0/24', 1)]),
+    );
+    expect(order.circle('b')).toEqual([]);
+    order.set(several('c', [entry('10.22.0.0/24', 2), entry('10.21.0.0/24', 1)]));
+    expect([...new Set(order.circle('c'))].toSorted()).toEqual(['a', 'b', 'c']);
+  });
+
+  it('are none where every tunnel is for one range', () => {
+    const order = orderOf(
+      ...['0/8', '0/9', '128/9', '0/10', '64/10', '0/24'].map((text, at) => {
+        const [second, length] = text.split('/');
+        return claimant(`t${at}`, `10.${second}.0.0/${length}`);
+      }),
+    );
+    for (let at = 0; at < 6; at++) expect(order.circle(`t${at}`)).toEqual([]);
   });
 });
 
