@@ -183,8 +183,10 @@ describe('SA payload', () => {
 });
 
 describe('other payloads', () => {
-  it('KE that is missing its data or more', () => {
-    expect(codeOf(payload(PayloadType.KE, '001f0000'))).toBe('bad-length');
+  it('KE that is missing more than its data, which is for the key exchange to miss', () => {
+    expect(decodeMessage(payload(PayloadType.KE, '001f0000')).payloads).toEqual([
+      { type: 'ke', group: 31, data: new Uint8Array(0) },
+    ]);
     expect(codeOf(payload(PayloadType.KE, '001f'))).toBe('truncated');
     expect(codeOf(payload(PayloadType.KE, ''))).toBe('truncated');
   });

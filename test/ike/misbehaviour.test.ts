@@ -44,6 +44,11 @@ describe('IKE_SA_INIT', () => {
       NotifyType.INVALID_SYNTAX,
     ],
     [
+      'no public value at all',
+      (payloads: Payload[]) => payloads.map((p) => (p.type === 'ke' ? { ...p, data: new Uint8Array(0) } : p)),
+      NotifyType.INVALID_SYNTAX,
+    ],
+    [
       'another group than the proposal',
       (payloads: Payload[]) => payloads.map((p) => (p.type === 'ke' ? { ...p, group: 19 } : p)),
       NotifyType.INVALID_KE_PAYLOAD,
@@ -309,6 +314,35 @@ describe('answers to our requests', () => {
     expect(peer.host.of('ike-down')[0]!.detail).toContain('TEMPORARY_FAILURE');
     expect(tries).toBeGreaterThan(30);
     expect(tries).toBeLessThan(60);
+  });
+
+  it.each([
+    ['without a group (libreswan, pfs=no): there is nothing to exchange, and the new SA is used', false],
+    ['with its group: the new SA is not used', true],
+  ])('a KE payload without data, and a proposal %s', (_what, wantsGroup) => {
+    const peer = established();
+    const config = mirrored(connection());
+    const proposals = ['aes128gcm16-x25519-noesn', 'aes128gcm16-noesn'].map(parseEspProposalString);
+    const children = config.children.map((entry) => ({ ...entry, proposals }));
+    peer.host.endpoint.replaceConnection({ ...config, children });
+    const old = peer.host.child.id;
+    peer.host.endpoint.rekeyChild(peer.now, old);
+    const [request] = peer.drain();
+    const { payloads } = peer.open(request!);
+    const ke = findPayload(payloads, 'ke')!;
+    const chosen = findPayload(payloads, 'sa')!.proposals[wantsGroup ? 0 : 1]!;
+    const answer = payloads.flatMap((payload): Payload[] => {
+      if (payload.type === 'sa') return [{ type: 'sa', proposals: [{ ...chosen, spi: childSpiBytes(0x2000) }] }];
+      if (payload.type === 'nonce') return [{ type: 'nonce', data: new Uint8Array(32).fill(7) }];
+      if (payload.type === 'ke') return [{ ...ke, data: new Uint8Array(0) }];
+      return payload.type === 'notify' ? [] : [payload];
+    });
+    peer.answer(request!, answer);
+    const failures = peer.host.of('failed').map(({ detail }) => detail);
+    expect(failures).toEqual(wantsGroup ? [expect.stringContaining('the KE payload of the answer does not fit')] : []);
+    const made = peer.host.of('child-up').slice(1);
+    expect(made).toMatchObject(wantsGroup ? [] : [{ child: { replaces: old, spiOut: 0x2000, dhGroup: undefined } }]);
+    expect(peer.host.endpoint.counters().bug).toBe(0);
   });
 
   it.each([

@@ -5,14 +5,17 @@ export interface KePayload {
   readonly type: 'ke';
   /** Transform id of the Diffie-Hellman group. */
   readonly group: number;
+  /**
+   * Whether its length fits the group is the key exchange's to say, where there is one. libreswan (4.10, `pfs=no`) has a KE
+   * payload without data in its answer when it chooses a proposal without a group, where there should be none (RFC 7296
+   * §1.3.1).
+   */
   readonly data: Uint8Array;
 }
 
 export function decodeKe(reader: ByteReader): KePayload {
   const group = reader.u16();
   reader.skip(2);
-  // Whether the length fits the group is the key exchange's to say; nothing at all fits none.
-  if (reader.remaining === 0) reader.fail('bad-length', 'KE payload without key exchange data');
   return { type: 'ke', group, data: reader.rest() };
 }
 
