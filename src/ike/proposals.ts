@@ -59,14 +59,13 @@ export function ikeWireProposals(configured: readonly IkeProposal[], spi: Uint8A
   }));
 }
 
-/** The same proposals, with a group at the head of those that have it. */
-export function preferGroup(configured: readonly EspProposal[], group: DhGroup | undefined): readonly EspProposal[] {
-  if (group === undefined) return configured;
-  return configured.map((proposal) =>
-    proposal.dh.includes(group)
-      ? { ...proposal, dh: [group, ...proposal.dh.filter((other) => other !== group)] }
-      : proposal,
-  );
+/** The same proposals, with the group of that name at the head of those that have it. */
+export function preferGroup(configured: readonly EspProposal[], name: string | undefined): readonly EspProposal[] {
+  return configured.map((proposal) => {
+    const group = proposal.dh.find((entry) => entry.name === name);
+    if (group === undefined) return proposal;
+    return { ...proposal, dh: [group, ...proposal.dh.filter((other) => other !== group)] };
+  });
 }
 
 /** Those of the proposals that are offered: in IKE_AUTH, where there are no groups, not the same one twice. */

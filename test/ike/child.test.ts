@@ -1,6 +1,6 @@
 /** CREATE_CHILD_SA and INFORMATIONAL for CHILD SAs, one side at a time (RFC 7296 §1.3, §1.4, §2.8). */
 import { describe, expect, it } from 'vitest';
-import { parseEspProposalString } from '../../src/crypto/proposal-text.ts';
+import { parseEspProposalString, parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
 import { expectSame } from '../support/ike-expect.ts';
 import { child, connection, type Host, mirrored, net, Pair, Wire } from '../support/ike-pair.ts';
 
@@ -106,6 +106,34 @@ describe.each(sides)('a CHILD SA, from side %s', (side) => {
     rekey(pair, pair[side]);
     pair.run();
     expectSame(pair, 1);
+    expect(pair.sent).toHaveLength(4);
+    expect(pair.a.child.dhGroup).toBe('x25519');
+  });
+
+  it('is rekeyed with its own group first, whatever the IKE SA has by now', () => {
+    const proposals = [parseEspProposalString('aes128gcm16-x25519-ecp256')];
+    const of = (ike: string) =>
+      connection({ proposals: [parseIkeProposalString(ike)], children: [child('c', { proposals })] });
+    const pair = established({
+      a: of('aes128gcm16-prfsha256-x25519'),
+      b: mirrored(of('aes128gcm16-prfsha256-x25519')),
+    });
+    rekey(pair, pair[side]);
+    pair.run();
+    expect(pair.a.child.dhGroup).toBe('x25519');
+    for (const host of [pair.a, pair.b]) {
+      const config = of('aes128gcm16-prfsha256-ecp256');
+      host.endpoint.replaceConnection(host === pair.a ? config : mirrored(config));
+    }
+    const { id } = pair[side].ikeSa;
+    pair.act(pair[side], (endpoint, now) => endpoint.rekeyIkeSa(now, id));
+    pair.run();
+    expect(pair.a.ikeSa.suite).toContain('ecp256');
+    pair.sent.length = 0;
+    rekey(pair, pair[side]);
+    pair.run();
+    expectSame(pair, 1);
+    // Without one that says INVALID_KE_PAYLOAD.
     expect(pair.sent).toHaveLength(4);
     expect(pair.a.child.dhGroup).toBe('x25519');
   });

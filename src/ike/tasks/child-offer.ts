@@ -6,7 +6,7 @@ import type { EspProposal } from '../../crypto/proposal.ts';
 import { formatProposal } from '../../crypto/proposal-text.ts';
 import type { DhGroup, DhKeyPair } from '../../crypto/types.ts';
 import { formatSelectors } from '../../policy/selector.ts';
-import { childSpiBytes } from '../child.ts';
+import { type ChildRecord, childSpiBytes } from '../child.ts';
 import type { ChildAsk } from '../child-request.ts';
 import { type Failure, failureFrom } from '../failure.ts';
 import { NotifyType } from '../iana.ts';
@@ -32,17 +32,24 @@ export interface ChildOffer {
 }
 
 /**
- * @param group for the CHILD SA's own key exchange; by default that of the IKE SA, which the peer has, where the child takes
- * it, else the first. A peer that chooses a proposal without a group has no use for it.
+ * @param replaced the CHILD SA whose group is offered first, for the peer took it. Without one it is the group of the IKE SA,
+ * which the peer has. Since its rekeying that may be another one, to which libreswan (4.10) answers INVALID_SYNTAX in the
+ * place of INVALID_KE_PAYLOAD: the end of the IKE SA (RFC 7296 §2.21.3)
+ * @param group for the CHILD SA's own key exchange; by default the first that is offered. A peer that chooses a proposal
+ * without a group has no use for it.
  */
 export function makeOffer(
   session: IkeSession,
   ask: ChildAsk,
   exchange: ChildExchange,
+  replaced?: ChildRecord | undefined,
   group?: DhGroup | undefined,
 ): ChildOffer {
   const { host } = session;
-  const proposals = preferGroup(ask.config.proposals, cryptoOf(session.state)?.suite.dh);
+  const proposals = preferGroup(
+    ask.config.proposals,
+    replaced?.facts.dhGroup ?? cryptoOf(session.state)?.suite.dh.name,
+  );
   const ownGroup = group ?? proposals.find(({ dh }) => dh.length > 0)?.dh[0];
   const create = exchange === 'create-child';
   const spiIn = host.newChildSpi();

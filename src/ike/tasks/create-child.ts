@@ -75,10 +75,10 @@ export abstract class ChildTask implements Task {
   protected abstract succeed(session: IkeSession, now: number, agreed: AgreedChild, deletedByPeer: boolean): void;
   protected abstract fail(session: IkeSession, now: number, notify: number | undefined, failure: Failure): void;
   protected abstract busy(session: IkeSession, now: number): void;
-  protected abstract get replaces(): number | undefined;
+  protected abstract get replaced(): ChildRecord | undefined;
 
   protected offer(session: IkeSession, ask: ChildAsk): Payload[] {
-    this.#offer = makeOffer(session, ask, 'create-child', this.#group);
+    this.#offer = makeOffer(session, ask, 'create-child', this.replaced, this.#group);
     this.collision = undefined;
     return offerPayloads(this.#offer);
   }
@@ -105,7 +105,7 @@ export abstract class ChildTask implements Task {
     }
     const theirNonce = findPayload(payloads, 'nonce')?.data ?? new Uint8Array(0);
     const nonces: Nonces = { initiator: offer.nonce, responder: theirNonce.slice() };
-    const outcome = acceptAnswer(session, now, offer, payloads, nonces, this.replaces);
+    const outcome = acceptAnswer(session, now, offer, payloads, nonces, this.replaced?.id);
     this.abandon();
     if (!outcome.ok) {
       if (outcome.created) session.enqueue(now, new DeleteChildTask(offer.spiIn, 'failed'));
@@ -148,7 +148,7 @@ export class CreateChildTask extends ChildTask {
     this.request = request;
   }
 
-  protected get replaces(): undefined {
+  protected get replaced(): undefined {
     return undefined;
   }
 

@@ -33,8 +33,8 @@ export class RekeyChildTask extends ChildTask {
     this.child = child;
   }
 
-  protected get replaces(): number {
-    return this.child.id;
+  protected get replaced(): ChildRecord {
+    return this.child;
   }
 
   isReplaced(child: ChildRecord): boolean {
