@@ -11,7 +11,7 @@ import { waitFor } from '../support/lab/process.ts';
 import { StrongSwan, type Swanctl } from '../support/lab/strongswan.ts';
 import { type Burst, burst, echoCommand, ping, startEcho } from '../support/lab/traffic.ts';
 import type { ChildReport } from '../support/lab/tunnel.ts';
-import { UmlStrongSwan } from '../support/lab/uml.ts';
+import { UmlStrongSwan } from '../support/lab/uml-strongswan.ts';
 import { LEFT, type PeerKind, RIGHT } from './suites.ts';
 
 export const ECHO_PORT = 7007;

@@ -1,26 +1,23 @@
 /**
- * strongSwan on a Linux kernel of its own, with that kernel's ESP: Debian's User-Mode Linux as a process in a
- * namespace, on a tap device there. The guest sees the host's files (hostfs); its charon is driven over TCP, and a
- * loop in its init runs what is dropped into a shared folder. One guest serves a whole test file: booting takes
- * seconds.
+ * A Linux kernel of its own, for peers that need that kernel's ESP: Debian's User-Mode Linux as a process in a namespace,
+ * on a tap device there. The guest sees the host's files (hostfs); a loop in its init runs what is dropped into a shared
+ * folder. One guest serves a whole test file: booting takes seconds.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Lab } from './lab.ts';
-import { addressCommand, type Namespace } from './namespace.ts';
+import { addressCommand, type Host, type Namespace } from './namespace.ts';
 import { type Background, type RunOptions, type RunResult, waitFor } from './process.ts';
-import { type StrongSwanOptions, Swanctl, strongswanConf } from './strongswan.ts';
 
-const BOOT_TIMEOUT = 60_000;
-const VICI_PORT = 4502;
-/** Loaded before charon starts: the kernel's own autoload would delay the first SA by seconds. */
+export const BOOT_TIMEOUT = 60_000;
+/** Loaded before a daemon starts: the kernel's own autoload would delay the first SA by seconds. */
 const MODULES =
   'esp4 esp6 xfrm_user xfrm_algo authenc authencesn gcm ghash-generic ccm ctr cbc ecb crypto_null seqiv echainiv ' +
   'hmac xcbc cmac sha512_generic chacha20poly1305 chacha_generic poly1305_generic';
 
-/** Put together and self-tested once before charon starts, for the same reason. */
+/** Put together and self-tested once before a daemon starts, for the same reason. */
 const TRANSFORMS: readonly string[] = [
   ...['gcm', 'ccm'].map(
     (mode) => `aead rfc${mode === 'gcm' ? 4106 : 4309}(${mode}(aes)) 0x${'11'.repeat(mode === 'gcm' ? 20 : 19)} 128`,
@@ -48,16 +45,24 @@ const INSPECTION =
   'ip -s link; ip neigh; ip -6 neigh; ip -s xfrm state | grep -v -e auth -e enc -e aead; ' +
   'for file in xfrm_stat snmp6 netstat; do grep -v "[[:space:]]0$" /proc/net/$file; done';
 
-export interface UmlOptions extends StrongSwanOptions {
+export interface GuestOptions {
   /** The device that appears in the namespace, with the namespace's own addresses. */
   readonly device: string;
   readonly hostAddresses: readonly string[];
-  /** The guest's outer addresses on that line, with prefix length; charon is driven over the first. */
+  /** The guest's outer addresses on that line, with prefix length. */
   readonly guestAddresses: readonly string[];
   /** The guest's inner addresses. */
   readonly innerAddresses: readonly string[];
   /** Servers in the guest, which counts as ready when each has printed `ready`. */
   readonly services?: readonly (readonly string[])[];
+}
+
+/** What the guest is booted for. */
+export interface GuestDaemon {
+  readonly name: string;
+  readonly argv: readonly string[];
+  /** Of everything that runs in the guest. */
+  readonly env: Readonly<Record<string, string>>;
 }
 
 /**
@@ -88,20 +93,21 @@ function quote(argv: readonly string[]): string {
 }
 
 /** The guest's first process. It forks as little as it can: a fork takes some 50 ms there. */
-function initScript(folder: string, options: UmlOptions): string {
+function initScript(folder: string, daemon: GuestDaemon, options: GuestOptions): string {
   const addresses = [
     'link set lo up',
     'link set vec0 up',
     ...options.guestAddresses.map((address) => addressCommand(address, 'vec0')),
     ...options.innerAddresses.map((address) => addressCommand(address, 'lo')),
     ...options.hostAddresses.map((address) => {
-      const gateway = address.slice(0, address.indexOf('/'));
+      const gateway = bare(address);
       return `${gateway.includes(':') ? '-6 ' : ''}route add default via ${gateway}`;
     }),
   ];
+  const environment = Object.entries(daemon.env).map(([name, value]) => `export ${quote([`${name}=${value}`])}`);
   return `#!/bin/bash
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
-export STRONGSWAN_CONF=${folder}/strongswan.conf SWANCTL_DIR=${folder}/swanctl
+${environment.join('\n')}
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t tmpfs tmpfs /run
@@ -114,7 +120,7 @@ ip -batch - <<'END'
 ${TRANSFORMS.map((transform, index) => `xfrm state add src 10.0.0.1 dst 10.0.0.2 proto esp spi ${index + 256} mode tunnel ${transform}`).join('\n')}
 xfrm state flush
 END
-/usr/sbin/charon-systemd >${folder}/charon.out 2>&1 &
+${quote(daemon.argv)} >${folder}/daemon.out 2>&1 &
 ${(options.services ?? []).map((argv, index) => `${quote(argv)} >${folder}/service-${index}.out 2>&1 &`).join('\n')}
 echo "guest ready"
 while [ ! -e ${folder}/halt ]; do
@@ -130,30 +136,31 @@ halt -f
 `;
 }
 
-export class UmlStrongSwan extends Swanctl {
-  /** The namespace that the guest's line ends in. */
-  readonly namespace: Namespace;
+/** The folder that a guest on a namespace's line shares with the host; its daemon's files go there before it is booted. */
+export function guestFolder(lab: Lab, namespace: Namespace): string {
+  const folder = join(lab.folder, `uml-${namespace.name}`);
+  mkdirSync(join(folder, 'jobs'), { recursive: true });
+  return folder;
+}
+
+/** A host's address without its prefix length. */
+export function bare(address: string): string {
+  return address.slice(0, address.indexOf('/'));
+}
+
+export class Guest implements Host {
+  readonly folder: string;
   readonly #kernel: Background;
   #jobs = 0;
 
-  private constructor(folder: string, namespace: Namespace, kernel: Background, guest: string) {
-    super(folder, `tcp://${guest}:${VICI_PORT}`, namespace.command([]));
-    this.namespace = namespace;
+  private constructor(folder: string, kernel: Background) {
+    this.folder = folder;
     this.#kernel = kernel;
   }
 
-  static async boot(lab: Lab, namespace: Namespace, options: UmlOptions): Promise<UmlStrongSwan> {
-    const folder = join(lab.folder, `uml-${namespace.name}`);
-    for (const part of ['swanctl', 'jobs']) mkdirSync(join(folder, part), { recursive: true });
-    const [first] = options.guestAddresses;
-    if (first === undefined) throw new Error('the guest needs an address');
-    const guest = first.slice(0, first.indexOf('/'));
-    const log = join(folder, 'charon.log');
-    writeFileSync(
-      join(folder, 'strongswan.conf'),
-      strongswanConf('kernel-netlink', `tcp://0.0.0.0:${VICI_PORT}`, log, options),
-    );
-    writeFileSync(join(folder, 'init.sh'), initScript(folder, options), { mode: 0o755 });
+  static async boot(lab: Lab, namespace: Namespace, daemon: GuestDaemon, options: GuestOptions): Promise<Guest> {
+    const folder = guestFolder(lab, namespace);
+    writeFileSync(join(folder, 'init.sh'), initScript(folder, daemon, options), { mode: 0o755 });
     await namespace.exec(['mkfifo', join(folder, 'pause')]);
     await namespace.ip([
       `tuntap add dev ${options.device} mode tap`,
@@ -161,11 +168,11 @@ export class UmlStrongSwan extends Swanctl {
       `link set ${options.device} up`,
     ]);
     const kernel = spawnGuest(namespace, folder, options.device);
-    const peer = new UmlStrongSwan(folder, namespace, kernel, guest);
+    const guest = new Guest(folder, kernel);
     lab.log(`guest of ${namespace.name}: console`, () => kernel.output);
-    lab.log(`guest of ${namespace.name}: strongSwan`, () => peer.log());
-    lab.inspect(`guest of ${namespace.name}: network`, async () => (await peer.exec(['sh', '-c', INSPECTION])).stdout);
-    lab.defer(() => peer.halt());
+    lab.log(`guest of ${namespace.name}: ${daemon.name}, output`, () => guest.#read('daemon.out'));
+    lab.inspect(`guest of ${namespace.name}: network`, async () => (await guest.exec(['sh', '-c', INSPECTION])).stdout);
+    lab.defer(() => guest.halt());
     await waitFor(
       'the guest to boot',
       () => {
@@ -174,14 +181,16 @@ export class UmlStrongSwan extends Swanctl {
       },
       BOOT_TIMEOUT,
     );
-    await peer.ready(BOOT_TIMEOUT);
     for (const index of (options.services ?? []).keys()) {
-      const output = join(folder, `service-${index}.out`);
-      const isReady = (): boolean => existsSync(output) && readFileSync(output, 'utf8').includes('ready');
-      const ready = (): true | undefined => (isReady() ? true : undefined);
+      const ready = (): true | undefined => guest.#read(`service-${index}.out`).includes('ready') || undefined;
       await waitFor(`service ${index} of the guest`, ready, BOOT_TIMEOUT);
     }
-    return peer;
+    return guest;
+  }
+
+  #read(name: string): string {
+    const file = join(this.folder, name);
+    return existsSync(file) ? readFileSync(file, 'utf8') : '';
   }
 
   /** Runs a command in the guest. Each takes some tenths of a second. */
