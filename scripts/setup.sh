@@ -35,9 +35,13 @@ charon-systemd charon-systemd
 /usr/lib/ipsec/plugins/libstrongswan-ccm.so libstrongswan-extra-plugins
 /usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so libcharon-extra-plugins
 modprobe kmod"
-# User-Mode Linux exists for x86 alone.
+# User-Mode Linux exists for x86 alone, and libreswan is tested in it, which is unpacked beside
+# the system (unpack-libreswan.sh says why).
+libreswan=/var/cache/sectunnel-tests/libreswan
 case $(uname -m) in x86_64 | i?86) test_needs="$test_needs
-linux.uml user-mode-linux" ;; esac
+linux.uml user-mode-linux
+certutil libnss3-tools
+$libreswan/usr/libexec/ipsec/pluto libreswan" ;; esac
 # On processors with AMX it takes a small library that the tests compile (test/support/lab/uml-xstate.c).
 if grep -qs '^flags.*amx_tile' /proc/cpuinfo; then
   test_needs="$test_needs
@@ -98,17 +102,25 @@ elif ! command -v apt-get >/dev/null 2>&1; then
   echo "setup: there is no apt-get here to install them with; $skipped"
 elif [ "$(id -u)" -ne 0 ]; then
   echo "setup: missing Debian packages: $missing"
-  echo "setup: only root may install them (apt-get install --no-install-recommends $missing); $skipped"
+  echo "setup: only root may install them (sh scripts/setup.sh $1); $skipped"
 else
   echo "setup: installing $missing"
   export DEBIAN_FRONTEND=noninteractive
   log=$(mktemp)
   install() {
+    packages='' beside=''
+    for package in $missing; do
+      case $package in
+        libreswan) beside=$libreswan ;;
+        *) packages="$packages $package" ;;
+      esac
+    done
     # shellcheck disable=SC2086 # a list of words
-    apt-get install -y --no-install-recommends $missing >"$log" 2>&1 </dev/null
+    [ -z "$packages" ] || apt-get install -y --no-install-recommends $packages || return 1
+    [ -z "$beside" ] || sh "$(dirname "$0")/unpack-libreswan.sh" "$beside"
   }
   # The package lists of an image may be absent or stale: fetch them only when the first attempt shows it.
-  if ! install && ! { apt-get update -q >"$log" 2>&1 </dev/null && install; }; then
+  if ! install >"$log" 2>&1 </dev/null && ! { apt-get update -q && install; } >"$log" 2>&1 </dev/null; then
     tail -n 20 "$log"
     echo "setup: apt-get could not install them; $skipped"
   fi

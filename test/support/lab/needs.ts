@@ -8,6 +8,7 @@ import { builtProgram } from './root.ts';
 export type Need =
   | 'namespaces'
   | 'strongswan'
+  | 'libreswan'
   | 'uml'
   | 'openssl'
   | 'tcpdump'
@@ -20,6 +21,9 @@ export type Need =
   | 'iperf3'
   | 'wireguard-go'
   | 'build';
+
+/** Where `scripts/setup.sh` unpacks Debian's package. */
+export const LIBRESWAN = '/var/cache/sectunnel-tests/libreswan';
 
 function onPath(program: string): boolean {
   const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin'];
@@ -59,6 +63,12 @@ const CHECKS: Readonly<Record<Need, () => string[]>> = {
     ...(existsSync('/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so')
       ? []
       : ['no plugin kernel-libipsec (Debian package libcharon-extra-plugins)']),
+  ],
+  libreswan: () => [
+    ...(existsSync(join(LIBRESWAN, 'usr/libexec/ipsec/pluto'))
+      ? []
+      : [`no libreswan in ${LIBRESWAN} (sh scripts/setup.sh test)`]),
+    ...programs(['certutil'], 'libnss3-tools'),
   ],
   uml: () => [
     ...programs(['linux.uml'], 'user-mode-linux'),
