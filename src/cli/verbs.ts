@@ -155,7 +155,12 @@ const list: VerbSpec = {
   },
   positionals: [0, 0],
   run: async (client, args, terminal) => {
-    const { tunnels } = await client.call('list', {});
+    const { tunnels, unreadable } = await client.call('list', {});
+    for (const tunnel of unreadable) {
+      terminal.err(
+        `warning: no document of tunnel ${tunnel} can be read, and what it protects is dropped; the log says why. Mend it and 'sectunnel reload', or give it up with 'sectunnel destroy ${tunnel}'\n`,
+      );
+    }
     const chosen = tunnels.filter((tunnel) => listed(tunnel, args.options));
     if (args.options.name === true) terminal.out(chosen.map((tunnel) => `${tunnel.name}\n`).join(''));
     else if (args.options.uuid === true) terminal.out(chosen.map((tunnel) => `${tunnel.uuid}\n`).join(''));

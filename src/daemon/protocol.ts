@@ -203,7 +203,11 @@ export interface Verbs {
   destroy: { params: { name: string }; result: { name: string } };
   reload: { params: Record<string, never>; result: ReloadResult };
   autostart: { params: { name: string; enable: boolean }; result: { name: string } };
-  list: { params: Record<string, never>; result: { tunnels: readonly TunnelInfo[] } };
+  list: {
+    params: Record<string, never>;
+    /** `unreadable`: names of tunnels that are to run and of which no document can be read. */
+    result: { tunnels: readonly TunnelInfo[]; unreadable: readonly string[] };
+  };
   info: { params: { name: string }; result: TunnelInfo };
   dumpxml: { params: { name: string; inactive: boolean }; result: { xml: string } };
   update: { params: { xml: string; source?: string; live: boolean; config: boolean }; result: DefineResult };

@@ -2,6 +2,7 @@
 import { dumpDocument } from '../config/dump.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { descriptorUse } from '../tun/descriptors.ts';
+import type { ForeignTables } from '../tun/foreign-tables.ts';
 import type { Autostart } from './autostart.ts';
 import type { Catalog } from './catalog.ts';
 import { checkCertificates } from './certificates.ts';
@@ -49,6 +50,11 @@ export class Queries {
     return this.#catalog.objects.all().map((object) => this.#infoOf(object));
   }
 
+  /** Names of tunnels that are to run and of which no document can be read: what they protect is dropped. */
+  unreadable(): string[] {
+    return [...this.#catalog.unreadable];
+  }
+
   info(nameOrUuid: string): TunnelInfo {
     return this.#infoOf(this.#catalog.objects.find(nameOrUuid));
   }
@@ -76,7 +82,17 @@ export class Queries {
     const outer = await this.#runner.view()?.foreignTables?.();
     const inner = netns === undefined ? outer : await this.#runner.view(netns)?.foreignTables?.();
     // Nothing of the tunnel is older than what was read of others.
-    return explainPacket(this.#runner.explainFacts(this.#documentOf(question.name)), { inner, outer }, question);
+    const [seen, outside] = [inner, outer].map((foreign) => this.#withUnreadable(foreign));
+    const facts = this.#runner.explainFacts(this.#documentOf(question.name));
+    return explainPacket(facts, { inner: seen, outer: outside }, question);
+  }
+
+  /** What stands for tunnels of which no document can be read is not known either. */
+  #withUnreadable(foreign: ForeignTables | undefined): ForeignTables | undefined {
+    const fences = [...this.#catalog.unreadable].map(
+      (name) => `the fence of tunnel ${name}, whose document cannot be read`,
+    );
+    return foreign && { ...foreign, unread: [...foreign.unread, ...fences] };
   }
 
   /** The one that runs, or that the next start uses. */

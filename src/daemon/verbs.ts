@@ -30,7 +30,7 @@ const handlers: Handlers = {
   autostart: (daemon, params) => daemon.setAutostart(text(params, 'name'), flag(params, 'enable')),
   update: (daemon, params) =>
     daemon.update(documentOf(params), { live: flag(params, 'live'), config: flag(params, 'config') }),
-  list: (daemon) => ({ tunnels: daemon.queries.list() }),
+  list: (daemon) => ({ tunnels: daemon.queries.list(), unreadable: daemon.queries.unreadable() }),
   info: (daemon, params) => daemon.queries.info(text(params, 'name')),
   dumpxml: (daemon, params) => ({ xml: daemon.queries.dumpXml(text(params, 'name'), flag(params, 'inactive')) }),
   status: (daemon, params) => daemon.queries.status(optionalText(params, 'name')),

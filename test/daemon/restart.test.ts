@@ -145,3 +145,29 @@ it('a fence stays where no document of the tunnel can be read, until destroy', a
   await expect(two.client.call('destroy', { name: 'passing' })).rejects.toThrow("there is no tunnel 'passing'");
   expect(existsSync(liveFile(two, 'passing'))).toBe(false);
 });
+
+it('a tunnel of which no document can be read is shown, and answers about others do not pass over its fence', async () => {
+  const folder = temporaryFolder();
+  const one = await first(folder);
+  await one.client.call('create', document('lost', 2));
+  await one.client.call('define', document('other', 3));
+  await one.close();
+  writeFileSync(liveFile(one, 'lost'), '<sectunnel');
+
+  const two = new TestDaemon(host(), folder);
+  two.foreign = { texts: [], unread: [] };
+  const linkIndex = two.hostNetwork.addLink('stun-other', 1500);
+  const destination = { address: address('10.3.0.0'), prefixLength: 24 };
+  two.hostNetwork.addRoute({ type: 'unicast', destination, linkIndex });
+  await two.open();
+  onTestFinished(() => two.close());
+  expect(await two.client.call('list', {})).toMatchObject({ tunnels: [{ name: 'other' }], unreadable: ['lost'] });
+  await two.client.call('start', { name: 'other' });
+  const question = { name: 'other', src: '10.1.0.1', dst: '10.3.0.1', proto: 'icmp' };
+  const told = async (): Promise<readonly string[]> => (await two.client.call('explain', question)).warnings;
+  const text = 'not looked at: the fence of tunnel lost, whose document cannot be read';
+  expect(await told()).toContain(text);
+  await two.client.call('destroy', { name: 'lost' });
+  expect(await two.client.call('list', {})).toMatchObject({ unreadable: [] });
+  expect(await told()).not.toContain(text);
+});
