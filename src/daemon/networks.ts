@@ -289,8 +289,10 @@ export class HeldNetworks {
   /** Follows a tunnel whose document has changed. */
   tunnelChanged(name: string): Promise<void> {
     return this.#inTurn(async () => {
-      for (const { network } of [...this.#held.values()]) {
-        if (network.pin.tunnel === name) await this.#takeOver(network);
+      for (const { network, tunnel } of [...this.#held.values()]) {
+        if (network.pin.tunnel !== name) continue;
+        // One that was only started for the network holds it as it did.
+        if (!isDeepStrictEqual(tunnel, this.#options.tunnels.find(name))) await this.#takeOver(network);
       }
     });
   }
