@@ -194,12 +194,15 @@ function hasAnotherWay(
 /** Whether the best route of a table gives the answer, or forbids the packet. */
 function leadsThere(
   routing: Routing,
-  { suppressed }: SeenRule,
+  { suppressed, suppressedGroup }: SeenRule,
   table: number,
   { destination }: RouteQuery,
   answer: RouteAnswer | undefined,
 ): boolean {
   if (answer !== undefined && answer.table !== table) return false;
+  if (answer !== undefined && suppressedGroup !== undefined) {
+    return routing.link(answer.linkIndex)?.group !== suppressedGroup;
+  }
   if (answer !== undefined && suppressed === undefined) return true;
   const best = bestRoute(routing, table, destination);
   if (best !== undefined && suppressed !== undefined && best.destination.prefixLength <= suppressed) return false;

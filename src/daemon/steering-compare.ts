@@ -24,6 +24,7 @@ export function ruleKey(rule: Rule): string {
   const prefixes = [from, to].map((prefix) => prefix && `${prefix.address.value}/${prefix.prefixLength}`);
   const ports = [rule.sourcePorts, rule.destinationPorts].map((range) => range && `${range.start}-${range.end}`);
   const rest = [rule.family, ...prefixes, rule.ipProtocol, ...ports, rule.inputLink, rule.mark, ownerOf(rule)];
+  if (rule.suppressedGroup !== undefined) rest.push(`suppressed ${rule.suppressedGroup}`);
   return [describeRule(rule), ...rest].join(' ');
 }
 

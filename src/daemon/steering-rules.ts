@@ -10,6 +10,7 @@
  *   4… each entry in its order: protect → the tunnel's table, bypass → goto end, discard → blackhole
  *   m… the host's own packets that have no source yet, where the host has no address that the policy lets in:
  *      IPv4: unreachable; IPv6: into the table, whose device has no address to choose a source from
+ *   l… IPv6: the host's own packets with any other source, to what each entry protects, while the device is not there
  *   n  end: nop
  * ```
  *
@@ -24,7 +25,7 @@ import { isWhole, mergeRanges, overlapsMerged } from '../base/ranges.ts';
 import { Protocol } from '../policy/protocols.ts';
 import { MAX_PORT } from '../policy/selector.ts';
 import { LEAD_MARK, PASS_MARK } from '../tun/fence.ts';
-import type { PortRange, Prefix, Rule, RuleAction } from '../tun/routes.ts';
+import { DEVICE_GROUP, type PortRange, type Prefix, type Rule, type RuleAction } from '../tun/routes.ts';
 import { needsLeadMark, needsPassMark, type PolicyBox, type SteeringPlan } from './steering-plan.ts';
 import { defaultRoutes, distinct, regionsOf, type TableRoute } from './steering-routes.ts';
 
@@ -186,11 +187,13 @@ function assemble(
 ): Pick<SteeringRules, 'rules' | 'size'> | undefined {
   const entries = (bound: Bound): Step[] => boxes.flatMap((box) => boxSteps(box, bound, plan, around));
   const split = family === 6 && boxes.some(({ local }) => !isWhole(local));
+  const lost = split ? entries('lost') : [];
   const steps: Step[] = [
     ...exceptions(family, policy, plan, around),
     ...first,
-    ...(split ? [...entries('bound'), ...leaveBound(), ...entries('open')] : entries('both')),
+    ...(split ? [...entries('bound'), ...leaveBound(lost.length), ...entries('open')] : entries('both')),
     ...last,
+    ...lost,
   ];
   const end = steps.length;
   const rules: Rule[] = [];
@@ -218,12 +221,13 @@ function resolveGotos(rules: readonly Rule[], end: number): Rule[] {
 
 /**
  * A rule with a source never fits an IPv6 packet that has none yet, so those that fit everything are the bound ones. After
- * them come the others.
+ * them come the others. @param last the number of places at the end that are for all
  */
-function leaveBound(): Step[] {
+function leaveBound(last: number): Step[] {
   const halves = [0n, 1n << 127n].map((value) => ({ address: { family: 6 as const, value }, prefixLength: 1 }));
   return [
-    (at, end) => halves.map((from) => ({ family: 6, priority: at, from, action: { type: 'goto', priority: end } })),
+    (at, end) =>
+      halves.map((from) => ({ family: 6, priority: at, from, action: { type: 'goto', priority: end - last } })),
   ];
 }
 
@@ -276,9 +280,11 @@ const LINK_SCOPE: Readonly<Record<IpFamily, readonly AddressRange[]>> = {
 
 /**
  * Which of an entry's packets are meant: those with a source, those that have none yet and may get one of the entry's, or
- * both; or those that have none and can get none of the entry's, as the host has no such address.
+ * both; or those that have none and can get none of the entry's, as the host has no such address; or `lost`: over IPv6, what
+ * this host sends to the entry's destination from whatever source, while the device is not there. The kernel answers a route
+ * that says unreachable by choosing another source and asking once more, and an address outside of the policy would be it.
  */
-type Bound = 'both' | 'bound' | 'open' | 'unserved';
+type Bound = 'both' | 'bound' | 'open' | 'unserved' | 'lost';
 
 /** Whether its packets never pass in the clear. */
 export function isRequired({ action, level }: PolicyBox): boolean {
@@ -299,7 +305,8 @@ function boxSteps(box: PolicyBox, bound: Bound, plan: SteeringPlan, around: Surr
   const lead: Step = (at, end) => {
     const ports = { sourcePorts: source.ports, destinationPorts: destination.ports };
     const action = bound === 'unserved' ? unservedAction(family, plan) : actionOf(box, end, plan, around);
-    const whole = flows.map((flow) => ({ ...flow, ...ports, priority: at, action }));
+    const only = bound === 'lost' && box.action === 'protect' ? WHILE_LOST : {};
+    const whole = flows.map((flow) => ({ ...flow, ...ports, ...only, priority: at, action }));
     // Of what is forwarded, which has a source.
     const forwarded = bound === 'both' || bound === 'bound' ? flows.filter(({ from }) => !isNoSource(from)) : [];
     return [...whole, ...(needsLeadMark(box) ? forwarded.map((flow) => fragments(flow, at, action)) : [])];
@@ -312,14 +319,21 @@ function boxSteps(box: PolicyBox, bound: Bound, plan: SteeringPlan, around: Surr
   return [pass, lead];
 }
 
+/** Of this host's own, where the table has no route into the device. */
+const WHILE_LOST: Pick<Rule, 'inputLink' | 'suppressedGroup'> = { inputLink: 'lo', suppressedGroup: DEVICE_GROUP };
+
 /** Of a packet that is forwarded. In IPv6 their protocol may be another one than that of the packet. */
 function fragments(flow: Omit<Rule, 'priority' | 'action'>, priority: number, action: RuleAction): Rule {
   return { ...flow, ipProtocol: flow.family === 4 ? flow.ipProtocol : undefined, mark: LEAD_MARK, priority, action };
 }
 
 /** Packets without a source are led where the host has an address that they may get. */
-function sourcesOf({ local }: PolicyBox, bound: Bound, { hasAddressIn }: Surroundings): (Prefix | undefined)[] {
+function sourcesOf(box: PolicyBox, bound: Bound, around: Surroundings): (Prefix | undefined)[] {
+  const { local, action } = box;
+  const { hasAddressIn } = around;
   const { family } = local.start;
+  if (bound === 'lost' && action === 'bypass') return sourcesOf(box, 'bound', around);
+  if (bound === 'lost') return isRequired(box) && !isWhole(local) ? [undefined] : [];
   if (bound === 'unserved') return hasAddressIn(local) === 'missing' ? [noSource(family)] : [];
   if (bound === 'open') return hasAddressIn(local) === 'yes' ? [undefined] : [];
   if (isWhole(local)) return [undefined];

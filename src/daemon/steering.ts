@@ -13,6 +13,7 @@ import { assertNever } from '../base/assert.ts';
 import { isWhole } from '../base/ranges.ts';
 import { Protocol } from '../policy/protocols.ts';
 import {
+  DEVICE_GROUP,
   type HostNetwork,
   type InstalledRoute,
   type InstalledRule,
@@ -173,6 +174,7 @@ export class Steering {
     const led = this.#led.get(tunnel);
     if (led === undefined) throw new Error(`bug: nothing is led into the device of ${tunnel}`);
     led.linkIndex = linkIndex;
+    this.#network.setLink(linkIndex, { group: DEVICE_GROUP });
     led.open = openRoutes(led.routes, { table: led.plan.table, linkIndex }, led.own);
     this.#network.addRoutes(led.open);
   }
@@ -233,6 +235,7 @@ export class Steering {
         const led = this.#led.get(name);
         if (led === undefined) continue;
         const change = this.#adapt(led, own);
+        found.push(...this.#mendGroup(led));
         const mended = this.#mendTunnel(led, listed);
         if (change === undefined) found.push(...mended.found);
         else adapted.set(name, change);
@@ -295,6 +298,14 @@ export class Steering {
 
   #linkOf({ linkIndex }: Led): Link | undefined {
     return linkIndex === undefined ? undefined : this.#network.link(linkIndex);
+  }
+
+  /** Rules pass over the device by its group. @returns what was put right, in words */
+  #mendGroup(led: Led): string[] {
+    const link = this.#linkOf(led);
+    if (link === undefined || link.group === DEVICE_GROUP) return [];
+    this.#network.setLink(link.index, { group: DEVICE_GROUP });
+    return [`group of ${link.name}: ${link.group} in place of ${DEVICE_GROUP}`];
   }
 
   #downText(led: Led): string[] {

@@ -53,7 +53,7 @@ export class MemoryHostNetwork implements HostNetwork {
   /** Adds a link, down; returns its index. */
   addLink(name: string, mtu: number): number {
     const index = this.#links.reduce((highest, link) => Math.max(highest, link.index), 0) + 1;
-    this.#links.push({ index, name, mtu, up: false });
+    this.#links.push({ index, name, mtu, up: false, group: 0 });
     return index;
   }
 
@@ -209,6 +209,7 @@ export class MemoryHostNetwork implements HostNetwork {
       if (route.type !== 'unicast') return undefined;
       const linkIndex = route.linkIndex ?? this.#linkOf(route.gateway);
       if (linkIndex === undefined) return undefined;
+      if (rule.suppressedGroup !== undefined && this.link(linkIndex)?.group === rule.suppressedGroup) continue;
       const source = route.source ?? query.source ?? this.#addressOf(linkIndex, destination.family);
       return this.#answer(linkIndex, source, route.gateway, route.mtu, rule.action.table);
     }

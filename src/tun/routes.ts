@@ -15,6 +15,8 @@ import type { SeenRule } from './seen-rules.ts';
  */
 export const OWN_PROTOCOL = 83;
 export const MAIN_TABLE = 254;
+/** The group of links that the devices of tunnels are in: rules can pass over what leads out by one of them. */
+export const DEVICE_GROUP = 83;
 
 export interface Prefix {
   readonly address: IpAddress;
@@ -27,6 +29,8 @@ export interface Link {
   readonly mtu: number;
   /** Administratively up. */
   readonly up: boolean;
+  /** The group of links that it is in; 0 where nobody said. */
+  readonly group: number;
 }
 
 /** What is left out stays as it is. */
@@ -35,6 +39,7 @@ export interface LinkChange {
   readonly mtu?: number;
   /** Packets that may wait to be sent. */
   readonly queue?: number;
+  readonly group?: number;
 }
 
 export interface InterfaceAddress extends Prefix {
@@ -101,6 +106,8 @@ export interface Rule {
   readonly sourcePorts?: PortRange | undefined;
   readonly destinationPorts?: PortRange | undefined;
   readonly action: RuleAction;
+  /** Where the route found in the table leaves by a link of that group, it is as if the rule were not there. */
+  readonly suppressedGroup?: number | undefined;
   /** Whose rule it is: a table's number, which the kernel keeps with rules of all actions. Default: that of the action. */
   readonly owner?: number | undefined;
 }
@@ -273,6 +280,7 @@ export function sameRule(a: Rule, b: Rule): boolean {
     a.inputLink === b.inputLink &&
     (a.ipProtocol ?? 0) === (b.ipProtocol ?? 0) &&
     a.mark === b.mark &&
+    a.suppressedGroup === b.suppressedGroup &&
     samePorts(a.sourcePorts, b.sourcePorts) &&
     samePorts(a.destinationPorts, b.destinationPorts) &&
     ownerOf(a) === ownerOf(b) &&

@@ -50,7 +50,7 @@ const FR_ACT_PROHIBIT = 8;
 /** In the flags: the rule is for what does not fit. */
 const FIB_RULE_INVERT = 0x2;
 /** What the kernel adds to each rule (SUPPRESS_*), or to each with ports (masks, since 6.15), and means nothing. */
-const NO_SUPPRESSION = 'ffffffff';
+const NO_SUPPRESSION = 0xffff_ffff;
 const WHOLE_PORT = 'ffff';
 
 export function rulesRequest(family: IpFamily): NetlinkRequest {
@@ -82,13 +82,13 @@ export function parseSeenRule(body: Uint8Array): SeenRule | undefined {
   if (family === undefined || action === undefined) return undefined;
   const value = readHostU32(attributes.get(FRA.FWMARK));
   const mask = readHostU32(attributes.get(FRA.FWMASK)) ?? 0xffff_ffff;
-  const suppressed = readHostU32(attributes.get(FRA.SUPPRESS_PREFIXLEN)) ?? 0xffff_ffff;
+  const suppressed = readHostU32(attributes.get(FRA.SUPPRESS_PREFIXLEN)) ?? NO_SUPPRESSION;
   return {
     ...selectorOf(body, attributes, family),
     action,
     marked: value === undefined || mask === 0 ? undefined : { value, mask },
     inverted: (readHostU32(body.subarray(8)) & FIB_RULE_INVERT) !== 0,
-    ...(suppressed === 0xffff_ffff ? {} : { suppressed }),
+    ...(suppressed === NO_SUPPRESSION ? {} : { suppressed }),
     others: otherParts(body, attributes),
   };
 }
@@ -97,6 +97,7 @@ function selectorOf(body: Uint8Array, attributes: Attributes, family: IpFamily) 
   const inputLink = attributes.get(FRA.IIFNAME);
   const table = readHostU32(attributes.get(FRA.TABLE)) ?? 0;
   const isLookUp = body[7] === FR_ACT.table;
+  const group = readHostU32(attributes.get(FRA.SUPPRESS_IFGROUP)) ?? NO_SUPPRESSION;
   return {
     family,
     priority: readHostU32(attributes.get(FRA.PRIORITY)) ?? 0,
@@ -106,6 +107,7 @@ function selectorOf(body: Uint8Array, attributes: Attributes, family: IpFamily) 
     ipProtocol: attributes.get(FRA.IP_PROTO)?.[0],
     sourcePorts: portRange(attributes.get(FRA.SPORT_RANGE)),
     destinationPorts: portRange(attributes.get(FRA.DPORT_RANGE)),
+    suppressedGroup: group === NO_SUPPRESSION ? undefined : group,
     owner: isLookUp || table === 0 ? undefined : table,
     protocol: attributes.get(FRA.PROTOCOL)?.[0] ?? 0,
   };
@@ -144,6 +146,7 @@ function ruleRequest(type: number, flags: number, rule: Rule): NetlinkRequest {
   if (rule.from !== undefined) request.attribute(FRA.SRC, addressToBytes(rule.from.address));
   if (rule.inputLink !== undefined) request.attribute(FRA.IIFNAME, utf8(`${rule.inputLink}\0`));
   if (rule.mark !== undefined) request.attributeU32(FRA.FWMARK, rule.mark).attributeU32(FRA.FWMASK, rule.mark);
+  if (rule.suppressedGroup !== undefined) request.attributeU32(FRA.SUPPRESS_IFGROUP, rule.suppressedGroup);
   if (rule.ipProtocol !== undefined) request.attributeU8(FRA.IP_PROTO, rule.ipProtocol);
   if (rule.sourcePorts !== undefined) request.attribute(FRA.SPORT_RANGE, hostPorts(rule.sourcePorts));
   if (rule.destinationPorts !== undefined) request.attribute(FRA.DPORT_RANGE, hostPorts(rule.destinationPorts));
@@ -179,8 +182,7 @@ function hasUnknownParts(body: Uint8Array, attributes: Attributes): boolean {
   const [mark, mask] = [FRA.FWMARK, FRA.FWMASK].map((type) => toHex(attributes.get(type) ?? new Uint8Array(0)));
   return (
     mark !== mask ||
-    isOther(FRA.SUPPRESS_PREFIXLEN, NO_SUPPRESSION) ||
-    isOther(FRA.SUPPRESS_IFGROUP, NO_SUPPRESSION) ||
+    isOther(FRA.SUPPRESS_PREFIXLEN, 'ffffffff') ||
     isOther(FRA.SPORT_MASK, WHOLE_PORT) ||
     isOther(FRA.DPORT_MASK, WHOLE_PORT) ||
     [...attributes.keys()].some((type) => !KNOWN_FRA.has(type) || OTHER_FRA.has(type))

@@ -36,7 +36,7 @@ export const RTM = {
 const AF_INET = 2;
 const AF_INET6 = 10;
 const IFF_UP = 1;
-const IFLA = { IFNAME: 3, MTU: 4, TXQLEN: 13 } as const;
+const IFLA = { IFNAME: 3, MTU: 4, TXQLEN: 13, GROUP: 27 } as const;
 const IFA = { ADDRESS: 1, LOCAL: 2, FLAGS: 8 } as const;
 /** No duplicate detection: there is no neighbour on a tunnel who could have the address. */
 const IFA_F_NODAD = 0x02;
@@ -86,12 +86,13 @@ export function linkRequest(nameOrIndex: string | number): NetlinkRequest {
   return new NetlinkRequest(RTM.GETLINK, 0, linkHeader(0, 0, 0)).attribute(IFLA.IFNAME, utf8(`${nameOrIndex}\0`));
 }
 
-export function setLinkRequest(index: number, { up, mtu, queue }: LinkChange): NetlinkRequest {
+export function setLinkRequest(index: number, { up, mtu, queue, group }: LinkChange): NetlinkRequest {
   const flags = up === true ? IFF_UP : 0;
   const mask = up === undefined ? 0 : IFF_UP;
   const request = new NetlinkRequest(RTM.NEWLINK, 0, linkHeader(index, flags, mask));
   if (mtu !== undefined) request.attributeU32(IFLA.MTU, mtu);
   if (queue !== undefined) request.attributeU32(IFLA.TXQLEN, queue);
+  if (group !== undefined) request.attributeU32(IFLA.GROUP, group);
   return request;
 }
 
@@ -102,6 +103,7 @@ export function parseLink(body: Uint8Array): Link {
     name: readName(attributes.get(IFLA.IFNAME) ?? new Uint8Array(0)),
     mtu: readHostU32(attributes.get(IFLA.MTU)) ?? 0,
     up: (readHostU32(body.subarray(8)) & IFF_UP) !== 0,
+    group: readHostU32(attributes.get(IFLA.GROUP)) ?? 0,
   };
 }
 

@@ -30,7 +30,7 @@ export function seenRuleFits(rule: SeenRule, query: RouteQuery, cameBy: string):
 
 /** `7000: from all to 10.2.0.0/24 ipproto udp dport 5000 lookup 7001`, as `ip rule` prints it. @param protocolName of a number */
 export function formatSeenRule(rule: SeenRule, protocolName: (protocol: number) => string): string {
-  const { from, to, marked, inputLink, ipProtocol, sourcePorts, destinationPorts, suppressed } = rule;
+  const { from, to, marked, inputLink, ipProtocol, sourcePorts, destinationPorts, suppressed, suppressedGroup } = rule;
   const parts = [
     `${rule.priority}:`,
     ...(rule.inverted ? ['not'] : []),
@@ -44,6 +44,7 @@ export function formatSeenRule(rule: SeenRule, protocolName: (protocol: number) 
     ...(destinationPorts === undefined ? [] : [`dport ${span(destinationPorts)}`]),
     actionText(rule.action),
     ...(suppressed === undefined ? [] : [`suppress_prefixlength ${suppressed}`]),
+    ...(suppressedGroup === undefined ? [] : [`suppress_ifgroup ${suppressedGroup}`]),
   ];
   return parts.join(' ');
 }

@@ -114,6 +114,39 @@ describe('what a policy protects', () => {
     expect(way(here, 'fd03::9', { ipProtocol: TCP })).toBe('eth0');
   });
 
+  it('leaves by no other way over IPv6 while the device is not there, from whatever source the host would choose', () => {
+    const here = host();
+    const other = address('2001:db8::1');
+    lead(
+      here,
+      plan([
+        box('2001:db8::/64', 'fd02::53-fd02::53', { action: 'bypass', child: undefined }),
+        box('fd01::/64', 'fd02::/64'),
+        box('fd01::/64', 'fd03::/64', { protocol: UDP }),
+      ]),
+    );
+    const ways = (): string[] => [
+      way(here, 'fd02::9', { source: other }),
+      way(here, 'fd03::9', { source: other, ipProtocol: UDP }),
+      way(here, 'fd03::9', { source: other, ipProtocol: TCP }),
+      way(here, 'fd02::53', { source: other }),
+      // What others send from there is no matter of the policy.
+      way(here, 'fd02::9', { source: address('fd09::7'), inputLinkIndex: here.lan }),
+    ];
+    expect(ways()).toEqual(['eth0', 'eth0', 'eth0', 'eth0', 'eth0']);
+    here.network.deleteLink(here.device);
+    expect(ways()).toEqual(['none', 'none', 'eth0', 'eth0', 'eth0']);
+  });
+
+  it('is passed over by the group of the device, which is put back when another program changes it', async () => {
+    const here = host();
+    lead(here, plan([box('fd01::/64', 'fd02::/64')]));
+    here.network.setLink(here.device, { group: 0 });
+    const { found } = await here.steering.mend();
+    expect(found).toEqual(['group of stun: 0 in place of 83']);
+    expect(way(here, 'fd02::9', { source: address('2001:db8::1') })).toBe('eth0');
+  });
+
   it('is led by protocol and ports, also to the ends of the range of ports, which rules do not have', () => {
     const here = host();
     lead(

@@ -165,6 +165,36 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
     await stopBoth(gateways);
   });
 
+  it.each([
+    { what: 'is set down', signal: undefined },
+    { what: 'ends with a daemon that is killed', signal: 'SIGKILL' },
+    { what: 'ends with a daemon that is stopped', signal: 'SIGTERM' },
+  ] as const)('are no way around a device that $what, whatever source the host would choose', async ({ signal }) => {
+    const { left, right, ours } = gateways;
+    const device = `stun-${NAME}`;
+    await startBoth(gateways, ENTRIES);
+    await ours.up(NAME);
+    // One that the policy is not for: what binds it passes as if there were no tunnel, while there is one. It shares more
+    // bits with the other side than the LAN's, so it is what the kernel chooses (RFC 6724 section 5, rule 8).
+    await left.ip(['addr add fd03::1/64 dev eth0 nodad']);
+    await right.ip(['route add fd03::/64 via 2001:db8::1']);
+    expect(await knock(left, 'fd03::1', INNER[6].far)).toBe(3);
+    await withoutClear(async () => {
+      await carried();
+      if (signal === undefined) await left.ip([`link set ${device} down`]);
+      else await ours.stop(signal);
+      expect(await both()).toEqual([0, 0]);
+    });
+    await left.ip(['addr del fd03::1/64 dev eth0']);
+    await right.ip(['route del fd03::/64']);
+    if (signal === undefined) await left.ip([`link set ${device} up`]);
+    else await ours.startDaemon();
+    await ours.up(NAME, 30_000);
+    await carried();
+    await stopBoth(gateways);
+    expect(await leftovers(left)).toBe('');
+  });
+
   async function macOf(device: string): Promise<string> {
     const { stdout } = await gateways.left.exec(['cat', `/sys/class/net/${device}/address`]);
     return stdout.trim();

@@ -41,15 +41,15 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
   });
 
   it('changes links', () => {
-    expect(network.link('va')).toEqual({ index, name: 'va', mtu: 1450, up: true });
+    expect(network.link('va')).toEqual({ index, name: 'va', mtu: 1450, up: true, group: 0 });
     expect(network.link(index)).toEqual(network.link('va'));
     expect(json('link', 'show', 'va')[0]).toMatchObject({
       mtu: 1450,
       txqlen: 777,
       flags: expect.arrayContaining(['UP']),
     });
-    network.setLink(index, { up: false });
-    expect(network.link(index)?.up).toBe(false);
+    network.setLink(index, { up: false, group: 83 });
+    expect(network.link(index)).toMatchObject({ up: false, group: 83 });
     expect(network.link('nothing')).toBeUndefined();
     expect(() => network.setLink(9999, { up: true })).toThrow(/change link 9999.*ENODEV/);
     expect(() => network.setLink(index, { mtu: 10 })).toThrow(/mtu less than device minimum/);
@@ -123,14 +123,15 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
       action: { type: 'table', table: 1000 },
     };
     const six: Rule = { family: 6, priority: 7001, to: prefix('2001:db8:9::/48'), action: { type: 'unreachable' } };
+    const beside: Rule = { family: 6, priority: 7002, suppressedGroup: 83, action: { type: 'table', table: 1000 } };
     const jump: Rule = { family: 4, priority: 6990, ipProtocol: 50, action: { type: 'goto', priority: 6992 } };
     const place: Rule = { family: 4, priority: 6992, action: { type: 'nop' } };
-    for (const rule of [full, six, jump, place]) {
+    for (const rule of [full, six, beside, jump, place]) {
       network.addRule(rule);
       network.addRule(rule);
       const found = network.rules(rule.family).filter(({ priority }) => priority === rule.priority);
       expect(found).toEqual(
-        [{ ...rule, protocol: 83, ...(rule === six && { from: undefined }) }].map((one) =>
+        [{ ...rule, protocol: 83, ...(rule.family === 6 && { from: undefined }) }].map((one) =>
           expect.objectContaining(one),
         ),
       );
@@ -152,7 +153,8 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
       },
     ]);
     expect(ipCommand('rule', 'show', 'priority', '6990')).toContain('ipproto esp goto 6992');
-    for (const rule of [jump, place]) expect(network.deleteRule(rule)).toBe(true);
+    expect(ipCommand('-6', 'rule', 'show', 'priority', '7002')).toContain('lookup 1000 suppress_ifgroup 83');
+    for (const rule of [jump, place, beside]) expect(network.deleteRule(rule)).toBe(true);
     expect(network.deleteRule(full)).toBe(true);
     expect(network.deleteRule(full)).toBe(false);
     expect(network.deleteRule(six)).toBe(true);

@@ -84,7 +84,13 @@ for (const offload of ['all', 'tcp', 'none'] as const) {
     it('is created with name, number and MTU, and gone when closed', async () => {
       const device = open({ name: 'sectest%d', mtu: 1372 });
       expect(device.name).toBe('sectest0');
-      expect(network.link('sectest0')).toEqual({ index: device.index, name: 'sectest0', mtu: 1372, up: false });
+      expect(network.link('sectest0')).toEqual({
+        index: device.index,
+        name: 'sectest0',
+        mtu: 1372,
+        up: false,
+        group: 0,
+      });
       expect(device.mtu).toBe(1372);
       device.setMtu(1280);
       expect(network.link('sectest0')?.mtu).toBe(1280);

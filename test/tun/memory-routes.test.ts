@@ -22,7 +22,7 @@ function host(): { network: MemoryHostNetwork; index: number } {
 describe('a host network in memory', () => {
   it('keeps links and addresses', () => {
     const { network, index } = host();
-    expect(network.link('eth0')).toEqual({ index, name: 'eth0', mtu: 1450, up: true });
+    expect(network.link('eth0')).toEqual({ index, name: 'eth0', mtu: 1450, up: true, group: 0 });
     expect(network.link(index)).toBe(network.link('eth0'));
     const address = { linkIndex: index, ...prefix('192.0.2.1/24') };
     network.addAddress(address);

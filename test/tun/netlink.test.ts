@@ -91,7 +91,7 @@ describe('links and addresses', () => {
 
   it('read a link', () => {
     const body = bytes('0000 feff 05000000 51000100 00000000', '0900 0300 73656330 00 000000', '0800 0400 78050000');
-    expect(message.parseLink(body)).toEqual({ index: 5, name: 'sec0', mtu: 1400, up: true });
+    expect(message.parseLink(body)).toEqual({ index: 5, name: 'sec0', mtu: 1400, up: true, group: 0 });
   });
 
   it('add addresses of both families, IPv6 without duplicate detection', () => {
