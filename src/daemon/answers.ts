@@ -3,6 +3,7 @@ import { messageOf } from '../base/text.ts';
 import type { Engine } from '../engine/engine.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { HostOptions } from './host-options.ts';
+import { programBytes } from './program-bytes.ts';
 import { signatureFor, verdictFor } from './proofs.ts';
 
 export type Question = Extract<EngineEvent, { readonly type: 'need-secret' | 'need-signature' | 'need-verification' }>;
@@ -34,14 +35,11 @@ async function answerSecret(
   { secretFor, onSecretRead, onEvent }: HostOptions,
   now: () => number,
 ): Promise<void> {
+  let given: Uint8Array | undefined;
   let secret: Uint8Array | undefined;
   try {
-    const given: unknown = await secretFor(question);
-    // Programs need not be in TypeScript.
-    if (given !== undefined && !(given instanceof Uint8Array)) {
-      throw new TypeError(`a Uint8Array is wanted, secretFor gave ${given === null ? 'null' : `a ${typeof given}`}`);
-    }
-    secret = given;
+    given = await secretFor(question);
+    secret = given === undefined ? undefined : programBytes(given, 'secretFor');
   } catch (error) {
     const text = `the secret could not be had: ${messageOf(error)}`;
     onEvent?.({ type: 'note', tunnel: question.tunnel, level: 'warn', text });
@@ -49,6 +47,7 @@ async function answerSecret(
   try {
     engine.answerSecret(now(), question.requestId, secret);
   } finally {
-    if (secret !== undefined) onSecretRead?.(secret);
+    if (secret !== undefined && given !== undefined) onSecretRead?.(given);
+    secret?.fill(0);
   }
 }

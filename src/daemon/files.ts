@@ -2,6 +2,7 @@
 import { lstatSync, readFileSync, readlinkSync, realpathSync, type Stats, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import type { Logger } from '../base/log.ts';
+import { MAX_DOCUMENT_BYTES } from '../config/size.ts';
 import { makeFolders } from './make-folders.ts';
 import { ControlError } from './protocol.ts';
 import { reasonOf, StorageError } from './replace-file.ts';
@@ -130,4 +131,37 @@ export function readPrivateFile(path: string): Buffer {
     );
   }
   return readFileSync(path);
+}
+
+/**
+ * Reads a document in a folder of ours. A link is followed, as those who manage configurations put files in place so; as what
+ * it leads to says what is protected, only the daemon's user or root may be able to change it.
+ * @throws Error saying what was found and what was wanted; nothing is read of what is no file, or too large
+ */
+export function readDocumentFile(path: string): Buffer {
+  const found = statSync(path);
+  const isLink = lstatSync(path).isSymbolicLink();
+  const problem = documentProblem(found) ?? (isLink ? targetProblem(realpathSync(path), found) : undefined);
+  if (problem !== undefined) throw new Error(problem);
+  return readFileSync(path);
+}
+
+function documentProblem(found: Stats): string | undefined {
+  if (!found.isFile()) return `it is ${found.isDirectory() ? 'a folder' : 'no regular file'}; a file is wanted`;
+  if (found.size <= MAX_DOCUMENT_BYTES) return undefined;
+  return `the document has ${found.size} bytes; at most ${MAX_DOCUMENT_BYTES} are read`;
+}
+
+/** Why not to go by what a link leads to. */
+function targetProblem(target: string, found: Stats): string | undefined {
+  const self = process.geteuid?.() ?? found.uid;
+  if (found.uid !== self && found.uid !== 0) {
+    return `it leads to ${target}, which belongs to user ${found.uid}; user ${self} or root is wanted: chown ${self} ${target}`;
+  }
+  if ((found.mode & GROUP_OR_OTHERS_WRITE) !== 0) {
+    return `it leads to ${target}, which has mode ${modeText(found)}, so others may change it: chmod go-w ${target}`;
+  }
+  const folder = dirname(target);
+  const problem = folderProblem(folder, statSync(folder)) ?? parentProblem(folder);
+  return problem === undefined ? undefined : `it leads to ${target}, in ${folder}: ${problem}`;
 }

@@ -4,6 +4,7 @@
  */
 import { randomFillSync } from 'node:crypto';
 import { readU32 } from '../base/bytes.ts';
+import { deferred } from '../base/deferred.ts';
 import type { PathReport } from '../base/path-report.ts';
 import { secretBytes } from '../base/secret-bytes.ts';
 import type { RandomSource } from '../crypto/types.ts';
@@ -12,7 +13,7 @@ import { Engine } from '../engine/engine.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { EngineCounters, Transmit } from '../engine/options.ts';
 import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
-import { type OwnerErrorHandler, warner } from '../tun/owner-calls.ts';
+import type { OwnerErrorHandler } from '../tun/owner-calls.ts';
 import { isUnspecified, type UdpCounters } from '../tun/udp.ts';
 import { answerQuestion, isQuestion, type Question } from './answers.ts';
 import type { HostOptions } from './host-options.ts';
@@ -48,6 +49,8 @@ export class TunnelHost {
   readonly #pathMtus: PathMtus;
   // BOUNDED: the owner's tunnels.
   readonly #tunnels = new Map<string, RunningTunnel>();
+  /** Of tunnels that are being removed. BOUNDED: as those are. */
+  readonly #removals = new Map<string, Promise<void>>();
   readonly #timer: WakeTimer;
   /** The data plane, where that is in worker threads. */
   readonly #workers: WorkerPlanes | undefined;
@@ -62,8 +65,9 @@ export class TunnelHost {
   #closed = false;
 
   constructor(options: HostOptions) {
-    this.#onError = options.onError ?? warner();
-    this.#options = options = guarded(options);
+    const safe = guarded(options);
+    this.#options = options = safe;
+    this.#onError = safe.onError;
     this.#now = options.now ?? (() => performance.now());
     const refused = (text: string): void => this.#note(undefined, text);
     const localAddressFor = orUnknown(options.localAddressFor ?? unspecifiedFor, refused);
@@ -237,17 +241,31 @@ export class TunnelHost {
     this.#pathCheck ??= setInterval(() => this.#checkPaths(), PATH_CHECK);
   }
 
-  /** Deletes the SAs, telling the peer, closes the device and the sockets that nobody else needs. */
+  /**
+   * Deletes the SAs, telling the peer, closes the device and the sockets that nobody else needs. It may be called while the
+   * tunnel is being removed, as out of `onEvent`: then it ends with that.
+   */
   async remove(name: string): Promise<void> {
     const running = this.#tunnels.get(name);
-    if (running === undefined) return;
+    if (running === undefined) return this.#removals.get(name);
+    this.#tunnels.delete(name);
+    const { promise, resolve, reject } = deferred();
+    this.#removals.set(name, promise);
+    this.#takeAway(name, running).then(resolve, reject);
+    try {
+      await promise;
+    } finally {
+      if (this.#removals.get(name) === promise) this.#removals.delete(name);
+    }
+  }
+
+  async #takeAway(name: string, running: RunningTunnel): Promise<void> {
     const tunnel = this.engine.tunnel(name)!;
     const connections = new Set(tunnel.config.connections.map((connection) => connection.name));
     this.engine.removeTunnel(this.#now(), name);
     this.drain();
     this.#waits.end(name, new Error(`tunnel '${name}' was removed before it was up`));
     this.#failures.delete(name);
-    this.#tunnels.delete(name);
     this.#pathMtus.forget(name);
     this.#reach.forget(name);
     try {
@@ -351,7 +369,8 @@ export class TunnelHost {
   async close(): Promise<void> {
     this.#closed = true;
     this.#timer.close();
-    const removals = await Promise.allSettled([...this.#tunnels.keys()].map((name) => this.remove(name)));
+    const names = [...this.#tunnels.keys(), ...this.#removals.keys()];
+    const removals = await Promise.allSettled(names.map((name) => this.remove(name)));
     this.#reach.close();
     clearInterval(this.#pathCheck);
     clearTimeout(this.#pathCheckSoon);

@@ -1,15 +1,17 @@
 /** The functions of a program that has a host, so that the host can call them at any place. */
 import type { IpAddress } from '../base/address.ts';
 import type { EngineEvent } from '../engine/events.ts';
-import { ownerCall } from '../tun/owner-calls.ts';
+import { errorHandler, type OwnerErrorHandler, ownerCall } from '../tun/owner-calls.ts';
 import type { HostOptions } from './host-options.ts';
 import { withJson } from './plain-event.ts';
 
-/** The same options, whose functions that only hear of something never throw. */
-export function guarded(options: HostOptions): HostOptions {
-  const { onEvent, onWay, onSecretRead, onDeviceLost, onError } = options;
+/** The same options, whose functions that only hear of something never throw; `onError` is always there. */
+export function guarded(options: HostOptions): HostOptions & { readonly onError: OwnerErrorHandler } {
+  const { onEvent, onWay, onSecretRead, onDeviceLost } = options;
+  const onError = errorHandler(options.onError);
   return {
     ...options,
+    onError,
     onEvent: onEvent && ownerCall('onEvent', (event: EngineEvent) => onEvent(withJson(event)), onError),
     onWay: onWay && ownerCall('onWay', onWay, onError),
     onSecretRead: onSecretRead && ownerCall('onSecretRead', onSecretRead, onError),

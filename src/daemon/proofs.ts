@@ -5,6 +5,7 @@ import { messageOf } from '../base/text.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { SignatureAnswer, VerificationAnswer } from '../ike/events.ts';
 import type { Credentials, Verifier } from '../pki/types.ts';
+import { programBytes } from './program-bytes.ts';
 
 export interface CredentialsQuestion {
   readonly tunnel: string;
@@ -50,8 +51,9 @@ export async function signatureFor(
       const ours = signer.methods.map(({ name }) => name).join(', ');
       return { ok: false, detail: `our key can do ${ours}, and the peer takes none of them` };
     }
-    const signature = await signer.sign(method, question.octets);
-    return { ok: true, authMethod: method.authMethod, algorithm: method.algorithm, signature, certificates };
+    const signature = programBytes(await signer.sign(method, question.octets), 'sign');
+    const sent = certificates.map((certificate) => programBytes(certificate, 'credentialsFor'));
+    return { ok: true, authMethod: method.authMethod, algorithm: method.algorithm, signature, certificates: sent };
   } catch (error) {
     return { ok: false, detail: messageOf(error) };
   }
@@ -66,8 +68,15 @@ export async function verdictFor(
     const verifier = await verifierFor?.(question.tunnel, question.connection);
     if (verifier === undefined) return { ok: false, reason: 'not-trusted', detail: 'no authority is trusted here' };
     const { from, ...proof } = question.proof;
-    return await verifier.verify({ ...proof, source: hostPrefix(from), now: Date.now() });
+    const verdict: unknown = await verifier.verify({ ...proof, source: hostPrefix(from), now: Date.now() });
+    if (!isVerdict(verdict)) throw new TypeError("an object whose 'ok' is true or false is wanted of verify");
+    return verdict;
   } catch (error) {
     return { ok: false, reason: 'not-verified', detail: messageOf(error) };
   }
+}
+
+/** Whether a verifier said yes or no. Programs need not be in TypeScript: what is only taken for true is no proof. */
+function isVerdict(verdict: unknown): verdict is VerificationAnswer {
+  return typeof verdict === 'object' && verdict !== null && 'ok' in verdict && typeof verdict.ok === 'boolean';
 }

@@ -2,10 +2,10 @@
  * What outlives a daemon: definitions as `NAME.xml` (0600) in the configuration folder, `autostart/NAME.xml` as a link
  * to those that start with the daemon, and in the run folder the documents of the tunnels that are active.
  */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../base/text.ts';
-import { checkPrivateFolder, makeFolderIfPossible, makePrivateFolder } from './files.ts';
+import { checkPrivateFolder, makeFolderIfPossible, makePrivateFolder, readDocumentFile } from './files.ts';
 import { removeFile, removeLeftovers, replaceLink, type StagedFile, StorageError, stageFile } from './replace-file.ts';
 
 const SUFFIX = '.xml';
@@ -28,7 +28,7 @@ export interface DocumentFile {
   /** Of the tunnel, as the file's says. */
   readonly name: string;
   readonly file: string;
-  /** @throws NodeJS.ErrnoException */
+  /** @throws Error saying what is in the way */
   read(): Buffer;
 }
 
@@ -49,16 +49,16 @@ export class DocumentFolder {
     return makeFolderIfPossible(this.path, this.#use);
   }
 
-  /** The documents that are there, in order of their names. */
+  /** What is there under the name of a document, folders aside, in order of the names: links, too, and what cannot be read. */
   documents(): DocumentFile[] {
     if (!existsSync(this.path)) return [];
     return readdirSync(this.path, { withFileTypes: true })
-      .filter((entry) => entry.isFile() && isDocument(entry.name))
+      .filter((entry) => !entry.isDirectory() && isDocument(entry.name))
       .map((entry) => entry.name)
       .sort()
       .map((fileName) => {
         const file = join(this.path, fileName);
-        return { name: fileName.slice(0, -SUFFIX.length), file, read: () => readFileSync(file) };
+        return { name: fileName.slice(0, -SUFFIX.length), file, read: () => readDocumentFile(file) };
       });
   }
 

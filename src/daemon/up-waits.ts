@@ -1,9 +1,8 @@
 /** Programs that wait for tunnels to be up. */
 
-interface Wait {
-  readonly resolve: () => void;
-  readonly reject: (reason: unknown) => void;
-}
+import { type Deferred, deferred } from '../base/deferred.ts';
+
+type Wait = Omit<Deferred, 'promise'>;
 
 export class UpWaits {
   // BOUNDED: the calls of the program that wait.
@@ -49,13 +48,4 @@ export class UpWaits {
     waits?.clear();
     return taken;
   }
-}
-
-function deferred(): Wait & { readonly promise: Promise<void> } {
-  let [resolve, reject]: [() => void, (reason: unknown) => void] = [() => undefined, () => undefined];
-  const promise = new Promise<void>((yes, no) => {
-    resolve = yes;
-    reject = no;
-  });
-  return { promise, resolve, reject };
 }

@@ -32,7 +32,10 @@ export class EarlyPackets {
 
   /** Packets with this SPI may come from now on, until then. */
   expect(spi: number, until: number): void {
-    this.#expected.set(spi | 0, { until, packets: this.take(spi) });
+    const packets = this.#expected.get(spi | 0)?.packets ?? [];
+    // Behind those that are given up before it.
+    this.#expected.delete(spi | 0);
+    this.#expected.set(spi | 0, { until, packets });
     const [oldest] = this.#expected.keys();
     if (this.#expected.size > MAX_SPIS && oldest !== undefined) this.take(oldest);
   }

@@ -6,7 +6,7 @@
 import type { PacketBatch } from '../base/batch.ts';
 import type { DeviceCounters, PacketDevice } from './device.ts';
 import { newDeviceCounters, startsIpPacket } from './device.ts';
-import { type OwnerErrorHandler, ownerCall } from './owner-calls.ts';
+import { errorHandler, type OwnerErrorHandler, ownerCall } from './owner-calls.ts';
 
 export interface MemoryDeviceOptions {
   readonly name?: string;
@@ -36,10 +36,10 @@ export class MemoryDevice implements PacketDevice {
   #turnPending = false;
   #closed = false;
 
-  readonly #onError: OwnerErrorHandler | undefined;
+  readonly #onError: OwnerErrorHandler;
 
   constructor(options: MemoryDeviceOptions = {}) {
-    this.#onError = options.onError;
+    this.#onError = errorHandler(options.onError);
     this.name = options.name ?? 'memory';
     this.mtu = options.mtu ?? 1400;
     this.#queueLength = options.queueLength ?? 512;

@@ -7,11 +7,11 @@ import { messageOf } from '../base/text.ts';
 /** Told what a function of the program threw, and which one it was. */
 export type OwnerErrorHandler = (error: unknown, where: string) => void;
 
-/** A function that does what `call` does and never throws. @param where what to call it: `onEvent` */
+/** A function that does what `call` does and never throws. @param where what to call it: `onEvent` @param onError never throws: `errorHandler` gives one */
 export function ownerCall<Words extends unknown[]>(
   where: string,
   call: (...words: Words) => unknown,
-  onError: OwnerErrorHandler = warner(),
+  onError: OwnerErrorHandler,
 ): (...words: Words) => void {
   const failed = (error: unknown): void => onError(error, where);
   return (...words) => {
@@ -25,11 +25,17 @@ export function ownerCall<Words extends unknown[]>(
   };
 }
 
+/** The program's handler, which never throws: what it throws, or rejects with, itself is a warning. */
+export function errorHandler(onError: OwnerErrorHandler | undefined): OwnerErrorHandler {
+  const warn = warner();
+  return onError === undefined ? warn : ownerCall('onError', onError, warn);
+}
+
 /** Milliseconds. */
 const PAUSE = 10_000;
 
 /** A warning of the process, one in ten seconds: some functions are called for each packet. */
-export function warner(): OwnerErrorHandler {
+function warner(): OwnerErrorHandler {
   let quietUntil = Number.NEGATIVE_INFINITY;
   return (error, where) => {
     const now = performance.now();

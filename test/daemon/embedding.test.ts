@@ -97,6 +97,59 @@ describe('a function of the program that throws', () => {
     await b.close();
   });
 
+  it.each([
+    [
+      'throws',
+      () => {
+        throw new Error('a bug of the handler');
+      },
+    ],
+    ['rejects', () => Promise.reject(new Error('a bug of the handler'))],
+  ])('and whose handler of errors %s is a warning: the tunnel comes up, and the host closes', async (_, onError) => {
+    const warned: string[] = [];
+    const warning = vi.spyOn(process, 'emitWarning').mockImplementation((text) => void warned.push(String(text)));
+    onTestFinished(() => warning.mockRestore());
+    const onEvent = (): never => {
+      throw new Error('a bug of the program');
+    };
+    const { a } = await pair({ onEvent, onError });
+    await a.up('t');
+    await a.close();
+    await eventually('the warning', () => warned.length > 0);
+    expect(warned).toEqual([expect.stringMatching(/^onError of the program threw.*a bug of the handler/)]);
+  });
+
+  it.each([
+    ['the host is closed', (of: TunnelHost) => of.close()],
+    ['the tunnel is removed', (of: TunnelHost) => of.remove('t')],
+  ])('may be one out of which %s: all calls end with that', async (_, end) => {
+    const ends: Promise<void>[] = [];
+    const { a, left } = await pair({ onEvent: () => void ends.push(end(a)) }, tunnel({ start: 'initiate' }));
+    let gone = false;
+    const close = left.close.bind(left);
+    left.close = async () => {
+      await sleep(20);
+      await close();
+      gone = true;
+    };
+    await eventually('the end', () => ends.length > 0);
+    await ends[0];
+    expect(gone).toBe(true);
+    await Promise.all([...ends, a.remove('t'), a.close()]);
+    expect(ends.length).toBeGreaterThan(1);
+    expect(a.status('t')).toBeUndefined();
+  });
+
+  it('and a secret that is not there any more are a note', async () => {
+    const key = utf8('a secret that is sent to another thread');
+    structuredClone(key, { transfer: [key.buffer as ArrayBuffer] });
+    const events: EngineEvent[] = [];
+    const options = { secretFor: () => key, onEvent: (event: EngineEvent) => void events.push(event) };
+    const { a } = await pair(options, tunnel({ start: 'initiate' }));
+    await eventually('the failure', () => a.lastFailure('t') !== undefined);
+    expect(events[0]).toMatchObject({ type: 'note', text: expect.stringContaining('the secret could not be had') });
+  });
+
   it('and a secret that is no Uint8Array are a note, and the attempt fails', async () => {
     const events: EngineEvent[] = [];
     const options = { secretFor: () => 'a secret' as never, onEvent: (event: EngineEvent) => void events.push(event) };

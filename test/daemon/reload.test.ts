@@ -1,5 +1,5 @@
 /** Definitions that are changed on the disk, and read again while the daemon runs. */
-import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { messageOf } from '../../src/base/text.ts';
@@ -81,6 +81,33 @@ it('keeps what it knew where a file is wrong, with file and line in answer and l
   expect(await kept(test, 'net')).toContain('10.20.0.0');
   const errors = test.lines.filter(({ level }) => level === 'error').map(({ text }) => text);
   expect(errors).toEqual(problems.map((text) => `not taken over, and what was known stays: ${text}`));
+});
+
+it('follows links to documents, which nobody else may change, and names what is no document', async () => {
+  const test = await machine();
+  await test.giveSecret();
+  const elsewhere = temporaryFolder();
+  const link = (name: string, target: string): void => symlinkSync(target, join(test.configDir, `${name}.xml`));
+  for (const name of ['linked', 'open']) {
+    writeFileSync(join(elsewhere, name), edition(name, 21), { mode: 0o600 });
+    link(name, join(elsewhere, name));
+  }
+  chmodSync(join(elsewhere, 'open'), 0o666);
+  link('endless', '/dev/zero');
+  link('lost', join(elsewhere, 'nothing'));
+  const { defined, problems } = await test.client.call('reload', {});
+  expect(defined).toEqual(['linked']);
+  expect(problems).toEqual([
+    expect.stringMatching(/endless\.xml: it is no regular file; a file is wanted/),
+    expect.stringMatching(/lost\.xml: no such file/),
+    expect.stringMatching(/open\.xml: it leads to .*, which has mode 0666, so others may change it: chmod go-w /),
+  ]);
+  // The next daemon knows it, too, and a change where it leads to is seen.
+  writeFileSync(join(elsewhere, 'linked'), edition('linked', 22));
+  expect(await test.client.call('reload', {})).toMatchObject({ changed: [{ name: 'linked' }] });
+  await test.close();
+  const next = await machine(test.folder);
+  expect(await kept(next, 'linked')).toContain('10.22.0.0');
 });
 
 it('keeps identities: a UUID that is another tunnel’s is refused, one that moved with its file is taken', async () => {

@@ -85,6 +85,19 @@ describe('packets that are early', () => {
     expect(early.hold(2, data, PATH, 0)).toBe(false);
   });
 
+  it('are bounded in bytes where an SPI is offered again, too', () => {
+    const early = new EarlyPackets();
+    const held: boolean[] = [];
+    for (let spi = 1; spi <= 30; spi++) {
+      early.expect(spi, 100);
+      held.push(early.hold(spi, data, PATH, 0));
+      early.expect(spi, 200);
+    }
+    expect(held.filter(Boolean)).toHaveLength(26);
+    expect(early.take(1)).toHaveLength(1);
+    expect(early.take(1)).toEqual([]);
+  });
+
   it('are of so many SPIs at the most, of which the oldest goes first', () => {
     const early = new EarlyPackets();
     for (let spi = 1; spi <= 1_025; spi++) early.expect(spi, spi);
