@@ -2,7 +2,7 @@
 import { type IpAddress, parseAddress, prefixRange, rangeContains } from '../base/address.ts';
 import type { PeerAddress } from '../config/model.ts';
 import { peerAddressText } from '../config/text.ts';
-import { endPlace } from './places.ts';
+import { endPlace, natPlace } from './places.ts';
 import { type Checked, type Finding, lineOf, type Place, placeIn } from './report.ts';
 
 const IKE_PORT = 500;
@@ -107,12 +107,6 @@ function checkEncapsulation(a: Checked, b: Checked, translated: boolean): Findin
   if (!translated) return [];
   const message = `the addresses speak of a NAT between the two, and ${off.title} has NAT traversal switched off`;
   return [{ level: 'error', topic: 'nat', message, places, change: `write traversal='auto' in ${off.title}` }];
-}
-
-function natPlace(checked: Checked): Place {
-  const { nat, line } = checked.document.sa.ike;
-  const says = `<nat traversal='${nat.traversal}' encapsulation='${nat.encapsulation}' port='${nat.port}'>`;
-  return placeIn(checked, lineOf(checked, 'sa/ike/nat', line), says);
 }
 
 /** With NAT traversal IKE moves from port 500 to another, which both must mean. */

@@ -15,6 +15,12 @@ export function endPlace(checked: Checked, which: 'local' | 'remote'): Place {
   return placeIn(checked, line, `<${which} address='${peerAddressText(address)}'${ported}>`);
 }
 
+export function natPlace(checked: Checked): Place {
+  const { nat, line } = checked.document.sa.ike;
+  const says = `<nat traversal='${nat.traversal}' encapsulation='${nat.encapsulation}' port='${nat.port}'>`;
+  return placeIn(checked, lineOf(checked, 'sa/ike/nat', line), says);
+}
+
 export function idText({ type, text }: IdentityText): string {
   return `${type} '${text}'`;
 }

@@ -1,5 +1,5 @@
 /** What of a tunnel's document has a say in a negotiation that failed: where a person looks first. */
-import { authPlace, endPlace, idPlace, proposalPlace, proposalsOf, rulePlace } from '../check/places.ts';
+import { authPlace, endPlace, idPlace, natPlace, proposalPlace, proposalsOf, rulePlace } from '../check/places.ts';
 import type { Checked, Place } from '../check/report.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { toChildren } from '../config/selectors.ts';
@@ -31,6 +31,8 @@ function placesOf({ reason, child }: Pick<Failed, 'reason' | 'child'>, checked: 
     case 'no-signature':
     case 'no-verdict':
       return [idPlace(checked, 'local'), idPlace(checked, 'remote'), ...proofs(checked)];
+    case 'no-esp-path':
+      return [natPlace(checked)];
     case 'no-secret':
       return proofs(checked);
     case 'timeout':

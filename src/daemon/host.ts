@@ -146,6 +146,7 @@ export class TunnelHost {
       onDeviceLost: (tunnel) => void this.#deviceLost(tunnel),
       onTooLarge: () => this.#checkPathsSoon(),
       onPathReport: (report) => this.#pathReported(report),
+      onRefusal: (remote, error) => this.#reach.refused(remote, error),
       onCrash: (text) => this.#note(undefined, text),
     });
   }

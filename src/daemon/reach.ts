@@ -53,7 +53,7 @@ export class Reach {
     this.#ways?.changed();
   }
 
-  /** A datagram of IKE was refused. */
+  /** A datagram of IKE or ESP was refused. */
   refused(remote: SocketAddress, error: UdpSendError): void {
     this.#refusals.refused(remote, error);
   }

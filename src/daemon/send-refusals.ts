@@ -1,11 +1,14 @@
 /**
- * Datagrams of IKE that the system refuses, or that do not arrive as ICMP tells: known at the first one, long before the
- * peer's silence counts. It is told with what to look at, and shown until the peer is heard or no more is refused. An IKE SA
- * that is up has its peer asked whether it is there (RFC 7296 §2.4).
+ * Datagrams of IKE and ESP that the system refuses, or that do not arrive as ICMP tells: known at the first one, long before
+ * the peer's silence counts. It is told with what to look at, and shown until the peer is heard or no more is refused. An IKE
+ * SA that is up has its peer asked whether it is there (RFC 7296 §2.4).
+ *
+ * ESP straight over IP has a way of its own through firewalls, so that IKE is heard says nothing of it; nor does what a peer
+ * sends say that this host's firewall lets anything out.
  *
  * Anyone can forge ICMP, so nothing is given up because of it, and whatever comes costs one look in a quarter of a second.
  */
-import { formatAddress, formatSocketAddress, type SocketAddress } from '../base/address.ts';
+import { formatAddress, formatSocketAddress, NO_PORT, type SocketAddress } from '../base/address.ts';
 import type { UdpSendError } from '../tun/udp.ts';
 import type { WayReport } from './peer-ways.ts';
 
@@ -32,6 +35,8 @@ export interface SendRefusalsOptions {
 /** Milliseconds until what was refused is looked at; and between looks while something is shown. */
 const PAUSE = 250;
 const SHOWN_PAUSE = 1_000;
+/** So long after the last refusal a peer that was heard since is taken for reached. Milliseconds. */
+const SETTLED = 2_000;
 /** So long a refusal is shown when no other follows: the longest pause between two attempts, and some. Milliseconds. */
 const KEEP = 75_000;
 /** A peer is not asked more often. Milliseconds. */
@@ -110,16 +115,19 @@ export class SendRefusals {
       const { tunnel, remote, lastHeardAt = Number.NEGATIVE_INFINITY } = target;
       const host = hostKey(tunnel, remote);
       heard.set(host, Math.max(heard.get(host) ?? Number.NEGATIVE_INFINITY, lastHeardAt));
-      const end = formatSocketAddress(remote);
-      const refusal = pending.get(end);
-      if (refusal !== undefined) this.#take(`${tunnel} ${end}`, target, refusal);
+      if (pending.size === 0) continue;
+      for (const end of [remote, { ...remote, port: NO_PORT }].map(formatSocketAddress)) {
+        const refusal = pending.get(end);
+        if (refusal !== undefined) this.#take(`${tunnel} ${end}`, target, refusal);
+      }
     }
     for (const [key, shown] of this.#shown) {
       const lastHeard = heard.get(hostKey(shown.tunnel, shown.remote)) ?? Number.NEGATIVE_INFINITY;
-      const isOver = lastHeard > shown.at || now() - shown.at > KEEP;
-      if (!isOver) continue;
+      const quiet = now() - shown.at;
+      const reached = lastHeard > shown.at && (provesReach(shown) || quiet > SETTLED);
+      if (!reached && quiet <= KEEP) continue;
       this.#shown.delete(key);
-      const text = `datagrams to ${formatSocketAddress(shown.remote)} are refused no more`;
+      const text = `${datagramsTo(shown.remote)} are refused no more`;
       report({ tunnel: shown.tunnel, level: 'info', text, event: 'restored' });
     }
     for (const [ikeSa, at] of this.#probed) if (now() - at > PROBE_PAUSE) this.#probed.delete(ikeSa);
@@ -127,7 +135,7 @@ export class SendRefusals {
 
   #take(key: string, { ikeSa, tunnel, established, lastHeardAt }: SendTarget, refusal: Pending): void {
     // The peer was heard since: it is there.
-    if (lastHeardAt !== undefined && lastHeardAt > refusal.at) return;
+    if (provesReach(refusal) && lastHeardAt !== undefined && lastHeardAt > refusal.at) return;
     const text = adviceOn(refusal.error, refusal.remote)!;
     const before = this.#shown.get(key);
     this.#shown.set(key, { ...refusal, tunnel, text });
@@ -143,13 +151,30 @@ function hostKey(tunnel: string, { address }: SocketAddress): string {
   return `${tunnel} ${formatAddress(address)}`;
 }
 
+/** Whether to hear the peer afterwards says that the refusal was not so, or is over. */
+function provesReach({ error, remote }: Pending): boolean {
+  return error !== 'EPERM' && error !== 'EACCES' && remote.port !== NO_PORT;
+}
+
+function datagramsTo(remote: SocketAddress): string {
+  return remote.port === NO_PORT ? `ESP packets to ${endName(remote)}` : `datagrams to ${endName(remote)}`;
+}
+
+function endName(remote: SocketAddress): string {
+  return remote.port === NO_PORT ? formatAddress(remote.address) : formatSocketAddress(remote);
+}
+
 /** What a person should look at; `undefined` where the next datagram may fare better. */
 function adviceOn(error: UdpSendError, remote: SocketAddress): string | undefined {
-  const end = formatSocketAddress(remote);
+  const end = endName(remote);
   const address = formatAddress(remote.address);
   switch (error) {
     case 'EPERM':
-      return `the system refuses datagrams to ${end} (EPERM): a firewall of this host stops them; see: nft list ruleset`;
+      return `the system refuses ${datagramsTo(remote)} (EPERM): a firewall of this host stops them; see: nft list ruleset`;
+    case 'EACCES':
+      return `the system refuses ${datagramsTo(remote)} (EACCES): a route prohibits them, or a security module; see: ip route get ${address}; dmesg`;
+    case 'ENOPROTOOPT':
+      return `${address} takes no ESP (ENOPROTOOPT): nothing there speaks it straight over IP, or a firewall says so; see, on that host: nft list ruleset; or let it go in UDP: <nat encapsulation='always'/>`;
     case 'EHOSTUNREACH':
       return `${end} is not reached (EHOSTUNREACH): no host has that address, or a router has no way to it; see: ip route get ${address}; ip neigh show ${address}`;
     case 'ENETUNREACH':
@@ -157,7 +182,7 @@ function adviceOn(error: UdpSendError, remote: SocketAddress): string | undefine
     case 'ECONNREFUSED':
       return `UDP port ${remote.port} of ${address} is closed (ECONNREFUSED): no IKE daemon listens there, or a firewall says so; see, on that host: ss -ulpn sport = :${remote.port}`;
     case 'EADDRNOTAVAIL':
-      return `datagrams to ${end} have no local address to leave from (EADDRNOTAVAIL); see: ip address`;
+      return `${datagramsTo(remote)} have no local address to leave from (EADDRNOTAVAIL); see: ip address`;
     default:
       return undefined;
   }

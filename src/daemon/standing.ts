@@ -131,7 +131,7 @@ export class Standing {
       throw new ControlError(
         'system',
         `the fence and rules of tunnel ${name} could not be removed: ${messageOf(error)}. ` +
-          'The packets that its policy protects are dropped until they are removed, which the daemon keeps trying',
+          'What still stands of them drops the packets that its policy protects, until it is removed, which the daemon keeps trying',
       );
     }
   }

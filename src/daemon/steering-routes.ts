@@ -8,7 +8,7 @@ import type { PolicyBox } from './steering-plan.ts';
 export interface TableRoute {
   readonly destination: Prefix;
   readonly open: boolean;
-  readonly closed: Exclude<RouteType, 'unicast' | 'throw'>;
+  readonly closed: Extract<RouteType, 'unreachable' | 'blackhole'>;
   /** Of what comes from these addresses. */
   readonly sources: readonly AddressRange[];
 }

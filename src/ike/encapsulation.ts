@@ -9,10 +9,11 @@ export function lacksEncapsulation({ host, config, encapsulated }: IkeSession): 
 }
 
 /** ESP has to go in UDP, and IKE is spoken where there is none (RFC 7296 §2.23). */
-export function lacksEspPort({ encapsulated, path: { local } }: IkeSession): string | undefined {
+export function lacksEspPort({ host, encapsulated, nat, path: { local } }: IkeSession): string | undefined {
   if (!encapsulated || !isIkeOnly(local)) return undefined;
+  const translated = nat.localBehindNat || nat.remoteBehindNat;
   return (
     `ESP is to go in UDP, and the peer speaks IKE to port ${local.port}, which carries no ESP: ` +
-    'it has to move to the port for NAT traversal, 4500'
+    `it has to move to the port for NAT traversal, 4500${translated || !host.rawEsp ? '' : "; or, as no NAT is in between, let ESP go straight over IP: encapsulation 'needed' here"}`
   );
 }

@@ -31,6 +31,8 @@ export type FailureReason =
   | 'TEMPORARY_FAILURE'
   | 'CHILD_SA_NOT_FOUND'
   | 'timeout'
+  /** ESP would not get out, in UDP or straight over IP. */
+  | 'no-esp-path'
   | 'no-secret'
   | 'no-signature'
   | 'no-verdict'

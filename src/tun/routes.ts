@@ -51,8 +51,10 @@ export interface InterfaceAddress extends Prefix {
   readonly state?: 'tentative' | 'deprecated' | undefined;
 }
 
-/** `unreachable` answers with ICMP, `blackhole` says nothing, `throw` leaves the packet to the tables that follow. */
-export type RouteType = 'unicast' | 'unreachable' | 'blackhole' | 'throw';
+/**
+ * `unreachable` and `prohibit` answer with ICMP, `blackhole` says nothing, `throw` leaves the packet to the tables that follow.
+ */
+export type RouteType = 'unicast' | 'unreachable' | 'prohibit' | 'blackhole' | 'throw';
 
 export interface Route {
   readonly type: RouteType;

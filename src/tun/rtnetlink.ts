@@ -73,6 +73,7 @@ const ROUTE_TYPES: Readonly<Record<RouteType, number>> = {
   unicast: RTN_UNICAST,
   blackhole: 6,
   unreachable: 7,
+  prohibit: 8,
   throw: 9,
 };
 const RT_SCOPE = { UNIVERSE: 0, LINK: 253, NOWHERE: 255 } as const;

@@ -12,6 +12,7 @@ const SEND_ERROR_NAMES: ReadonlySet<string> = new Set<UdpSendError>([
   'EMSGSIZE',
   'ENOBUFS',
   'EPERM',
+  'EACCES',
   'EADDRNOTAVAIL',
 ]);
 
@@ -39,10 +40,28 @@ export function sendErrorOf(errno: number): UdpSendError {
       return 'ENOBUFS';
     case ERRNO.EPERM:
       return 'EPERM';
+    case ERRNO.EACCES:
+      return 'EACCES';
     case ERRNO.EADDRNOTAVAIL:
       return 'EADDRNOTAVAIL';
     default:
       return 'other';
+  }
+}
+
+/** Whether what one datagram is refused for would befall the next one to the same end too, as far as the system tells. */
+export function outlastsDatagram(error: UdpSendError): boolean {
+  switch (error) {
+    case 'ECONNREFUSED':
+    case 'ENOPROTOOPT':
+    case 'EHOSTUNREACH':
+    case 'ENETUNREACH':
+    case 'EPERM':
+    case 'EACCES':
+    case 'EADDRNOTAVAIL':
+      return true;
+    default:
+      return false;
   }
 }
 

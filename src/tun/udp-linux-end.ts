@@ -12,7 +12,7 @@ import { PathDiscovery } from './path-discovery.ts';
 import * as layout from './socket-layout.ts';
 import type { DatagramHandler, UdpCounters, UdpDescriptor, UdpSendError } from './udp.ts';
 import { isUnspecified, maxDatagram, newUdpCounters } from './udp.ts';
-import { sendErrorOf } from './udp-errors.ts';
+import { outlastsDatagram, sendErrorOf } from './udp-errors.ts';
 import { DatagramReader } from './udp-linux-read.ts';
 import { DatagramWriter, Segmentation, type Sending } from './udp-linux-write.ts';
 
@@ -79,7 +79,7 @@ export class UdpEnd {
   #released = false;
   /** Takes what routers report about datagrams that were too large. */
   onPathReport: (report: PathReport) => void = () => undefined;
-  /** Takes why a datagram of `send` was refused, at once or by ICMP later. */
+  /** Takes why datagrams were refused, at once or by ICMP later: each of `send`, and of each batch the last. */
   onRefusal: (remote: SocketAddress, error: UdpSendError) => void = () => undefined;
   readonly #discovery: PathDiscovery | undefined;
 
@@ -119,13 +119,19 @@ export class UdpEnd {
     this.#discovery?.set(false);
     const sent = writer.send(this.#sendingTo(to, from), data, trafficClass);
     this.#discovery?.set(true);
-    if (!sent) this.onRefusal(to, writer.refusal);
+    if (!sent) this.onRefusal(to, writer.refusal ?? 'other');
     return sent;
   }
 
   sendBatch(batch: PacketBatch, first: number, end: number, to: SocketAddress, from?: SocketAddress): number {
     const refused = this.#refusal(to);
-    if (refused === undefined) return this.#sendRuns(batch, first, end, this.#sendingTo(to, from));
+    if (refused === undefined) {
+      const { writer } = this.#shared;
+      writer.refusal = undefined;
+      const sent = this.#sendRuns(batch, first, end, this.#sendingTo(to, from));
+      if (writer.refusal !== undefined && outlastsDatagram(writer.refusal)) this.onRefusal(to, writer.refusal);
+      return sent;
+    }
     for (let slot = first; slot < end; slot++) if (batch.length[slot]! > 0) this.counters.sendErrors[refused]++;
     return 0;
   }

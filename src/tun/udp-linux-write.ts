@@ -93,8 +93,8 @@ export class DatagramWriter {
   readonly #classes = new Uint8Array(2 * MAX_MESSAGES);
   /** Headers that `#gather` filled. */
   #messages = 0;
-  /** Why the last datagram was dropped. */
-  refusal: UdpSendError = 'other';
+  /** Why the last datagram that was dropped was. */
+  refusal: UdpSendError | undefined;
   /** What the target's words are now. */
   #name: Int32Array | undefined;
   #source: Int32Array | undefined;

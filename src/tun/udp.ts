@@ -27,6 +27,8 @@ export type UdpSendError =
   | 'ENOBUFS'
   /** Refused by a firewall or policy rule. */
   | 'EPERM'
+  /** Refused by a route that prohibits, or a security module. */
+  | 'EACCES'
   /** The local address is gone. */
   | 'EADDRNOTAVAIL'
   /** Too many datagrams wait for the system to take them. */
@@ -91,8 +93,8 @@ export interface UdpSocket {
   onErrors?(handler: () => void): void;
 
   /**
-   * Calls `handler` when the system refuses a datagram of `send`, or ICMP, which anyone can forge, tells that it did not
-   * arrive. Missing where that is not known of single ones.
+   * Calls `handler` when the system refuses datagrams, or ICMP, which anyone can forge, tells that one did not arrive: for
+   * each of `send`, and once a batch for what would befall the next ones too (`outlastsDatagram`). Missing where that is not known of single ones.
    */
   onRefusal?(handler: (remote: SocketAddress, error: UdpSendError) => void): void;
 
@@ -182,6 +184,7 @@ export function newUdpCounters(): UdpCounters {
       EMSGSIZE: 0,
       ENOBUFS: 0,
       EPERM: 0,
+      EACCES: 0,
       EADDRNOTAVAIL: 0,
       'queue-full': 0,
       'wrong-family': 0,

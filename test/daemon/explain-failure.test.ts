@@ -124,7 +124,7 @@ describe('a failure is explained by both sides', () => {
     expect(responder.inDocument).toContain(`${line(lines.right, 'gw9')}<id type='fqdn'>gw9.example.org</id>`);
   });
 
-  it('when nobody answers: where it was called', async () => {
+  it('when nobody answers: where it was called; when ESP would not get out: its NAT traversal', async () => {
     const network = new MemoryNetwork();
     const left = await TestDaemon.start(network.host([address('192.0.2.1')]));
     await left.giveSecret();
@@ -134,6 +134,9 @@ describe('a failure is explained by both sides', () => {
     expect(placesOfFailure({ reason: 'timeout', child: undefined }, document)).toEqual([
       `${line(xml, '<local')}<local address='192.0.2.1'>`,
       `${line(xml, '<remote')}<remote address='192.0.2.2'>`,
+    ]);
+    expect(placesOfFailure({ reason: 'no-esp-path', child: undefined }, document)).toEqual([
+      `${line(xml, '<nat')}<nat traversal='auto' encapsulation='always' port='4500'>`,
     ]);
   });
 });

@@ -50,6 +50,7 @@ describe('a datagram that is refused', () => {
     ['ENETUNREACH', /has no route there; see: ip route get 192\.0\.2\.2/],
     ['ECONNREFUSED', /UDP port 500 of 192\.0\.2\.2 is closed.*ss -ulpn sport = :500/],
     ['EADDRNOTAVAIL', /no local address.*see: ip address/],
+    ['EACCES', /a route prohibits them.*see: ip route get 192\.0\.2\.2/],
   ] as const)('for %s is told within a second, once, with what to look at', (error, text) => {
     host.refusals.refused(PEER, error);
     vi.advanceTimersByTime(1_000);
@@ -61,6 +62,34 @@ describe('a datagram that is refused', () => {
       { tunnel: 'net', level: 'warn', text: expect.stringMatching(text), event: 'degraded' },
     ]);
     expect(host.probed).toEqual([]);
+  });
+
+  it.each([
+    ['EPERM', /refuses ESP packets to 192\.0\.2\.2 \(EPERM\).*nft list ruleset/],
+    ['ENOPROTOOPT', /192\.0\.2\.2 takes no ESP.*<nat encapsulation='always'\/>/],
+  ] as const)('of ESP straight over IP, for %s, is told though IKE is heard', (error, text) => {
+    const end = { ...PEER, port: 0 };
+    for (let time = 0; time < 10_000; time += 100) {
+      host.refusals.refused(end, error);
+      host.targets = [{ ...ATTEMPT, established: true, lastHeardAt: performance.now() }];
+      vi.advanceTimersByTime(100);
+    }
+    expect(host.refusals.degraded('net')).toEqual([expect.stringMatching(text)]);
+    expect(host.reports).toHaveLength(1);
+    vi.advanceTimersByTime(1_000);
+    host.targets = [{ ...ATTEMPT, established: true, lastHeardAt: performance.now() }];
+    vi.advanceTimersByTime(2_000);
+    expect(host.told[1]).toBe('info restored: ESP packets to 192.0.2.2 are refused no more');
+  });
+
+  it('by a firewall of this host is told though the peer is heard, and once while it goes on', () => {
+    for (let time = 0; time < 10_000; time += 100) {
+      host.refusals.refused(PEER, 'EPERM');
+      host.targets = [{ ...ATTEMPT, established: true, lastHeardAt: performance.now() + 1 }];
+      vi.advanceTimersByTime(100);
+    }
+    expect(host.refusals.degraded('net')).toHaveLength(1);
+    expect(host.reports).toHaveLength(1);
   });
 
   it.each([500, 4500])('is shown until the peer is heard, from port %s', (port) => {

@@ -78,7 +78,7 @@ describe('what stands beside the device of a tunnel', () => {
     const { standing: one, lines } = standing({ release });
     for (const name of broken) {
       await expect(one.release(name)).rejects.toThrow(
-        `the fence and rules of tunnel ${name} could not be removed: no descriptors. The packets that its policy protects`,
+        `the fence and rules of tunnel ${name} could not be removed: no descriptors. What still stands of them drops the packets that its policy protects`,
       );
     }
     await one.repeat([]);

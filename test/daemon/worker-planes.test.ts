@@ -80,6 +80,7 @@ function make() {
       onDeviceLost: () => undefined,
       onTooLarge: () => undefined,
       onPathReport: () => undefined,
+      onRefusal: () => undefined,
       onCrash: (text) => crashes.push(text),
     },
     (options) => {

@@ -110,8 +110,27 @@ describe('without a NAT', () => {
     pair.up();
     pair.run(60_000);
     const forced = a === 'force' ? pair.a : pair.b;
-    expect(forced.of('failed')[0]?.detail).toContain('the peer has no NAT traversal');
+    expect(forced.of('failed')[0]).toMatchObject({
+      reason: 'no-esp-path',
+      detail: expect.stringContaining('the peer has no NAT traversal'),
+    });
     expect(pair.a.children.size + pair.b.children.size).toBe(0);
+  });
+
+  it('says that ESP may go straight over IP too, where the peer stays on port 500 for no NAT', () => {
+    const forced = connection({ nat: { mode: 'force', keepalive: 0 } });
+    const pair = new Pair({ ...RAW, a: forced, b: mirrored(connection()) });
+    // As of a peer that does not float.
+    pair.filter = (datagram) => {
+      const { local, remote } = datagram.path;
+      if (datagram.from === pair.b) datagram.path = { local: { ...local, port: 500 }, remote };
+      return 'deliver';
+    };
+    pair.act(pair.b, (endpoint, now) => endpoint.initiate(now, 'net'));
+    pair.run();
+    expect(pair.a.of('failed')).toMatchObject([
+      { reason: 'no-esp-path', detail: expect.stringContaining("encapsulation 'needed' here") },
+    ]);
   });
 
   it('is not to be left out by one who cannot send ESP as it is', () => {
@@ -267,16 +286,18 @@ describe.each(['a', 'b'] as const)('a NAT in front of %s', (side) => {
     expect(outside.children.size + inside.children.size).toBe(0);
     expect(outside.of('failed')).toMatchObject([
       {
-        reason: 'NO_PROPOSAL_CHOSEN',
-        detail: expect.stringContaining('has to move to the port for NAT traversal, 4500'),
+        reason: 'no-esp-path',
+        detail: expect.stringMatching(/has to move to the port for NAT traversal, 4500$/),
       },
     ]);
+    // What the peer is told is a notify of RFC 7296 §3.10.1.
+    expect(inside.of('failed')).toMatchObject([{ reason: 'NO_PROPOSAL_CHOSEN' }]);
     expect(outside.endpoint.counters()['path-refused']).toBe(1);
     pair.act(outside, (endpoint, now) => {
       endpoint.initiate(now, 'net', { remote: outside.ikeSa.path.remote });
     });
     pair.run();
-    expect(outside.of('failed')[1]).toMatchObject({ reason: 'peer-misbehaved', child: 'c' });
+    expect(outside.of('failed')[1]).toMatchObject({ reason: 'no-esp-path', child: 'c' });
     expect(outside.children.size).toBe(0);
   });
 });

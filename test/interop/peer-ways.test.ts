@@ -7,10 +7,11 @@ import { describeInterop } from '../support/lab/requirements.ts';
 import { buildGateways, documents, type Entry, type Gateways, INNER, knock, NAME, resetBoth } from './gateways.ts';
 
 const ENTRIES: readonly Entry[] = [{ name: 'net', from: INNER[4].left, to: INNER[4].right }];
+const WALL = 'add table inet wall; add chain inet wall out { type filter hook output priority 0; }';
 /** Milliseconds, with the programs that look. */
 const AT_ONCE = 3_000;
 
-describeInterop('the way to the peer', ['namespaces', 'build'], () => {
+describeInterop('the way to the peer', ['namespaces', 'nftables', 'build'], () => {
   let gateways: Gateways;
 
   beforeAll(async () => {
@@ -100,6 +101,43 @@ describeInterop('the way to the peer', ['namespaces', 'build'], () => {
     await ours.up(NAME);
     expect(performance.now() - began).toBeLessThan(AT_ONCE);
   });
+
+  it.each([
+    [
+      'a firewall of this host',
+      ['nft', `${WALL}; add rule inet wall out udp dport 4500 drop`],
+      ['nft', 'delete', 'table', 'inet', 'wall'],
+      /refuses datagrams to 192\.0\.2\.2:4500 \(EPERM\).*nft list ruleset/,
+    ],
+    [
+      'a route that prohibits',
+      ['ip', 'route', 'add', 'prohibit', '192.0.2.2'],
+      ['ip', 'route', 'del', 'prohibit', '192.0.2.2'],
+      /no way to the peer 192\.0\.2\.2/,
+    ],
+  ])('of a tunnel that is up is known by its first packet that %s stops', async (_, begin, end, text) => {
+    const { left, ours } = gateways;
+    await start('any');
+    await left.exec(begin);
+    try {
+      const traffic = left.exec(['ping', '-q', '-i0.2', '-c10', '-W1', '-I', INNER[4].gateway, INNER[4].far], {
+        check: false,
+      });
+      const degraded = async (): Promise<readonly string[]> => (await ours.tunnel(NAME)).degraded;
+      await waitFor('the status to say so', async () => ((await degraded()).length > 0 ? true : undefined), AT_ONCE);
+      expect(await degraded()).toEqual(expect.arrayContaining([expect.stringMatching(text)]));
+      expect(ours.log()).toMatch(text);
+      await traffic;
+    } finally {
+      await left.exec(end);
+    }
+    expect(await knock(left, INNER[4].gateway, INNER[4].far)).toBe(3);
+    await waitFor(
+      'the status to be well',
+      async () => ((await ours.tunnel(NAME)).degraded.length === 0 ? true : undefined),
+      10_000,
+    );
+  });
 });
 
 /** Milliseconds: ARP takes three seconds to find that no host has an address. */
@@ -119,8 +157,6 @@ describeInterop('a peer that is not reached', ['namespaces', 'nftables', 'build'
     await gateways.ours.reset();
     await gateways.left.exec(['nft', 'delete', 'table', 'inet', 'wall'], { check: false });
   });
-
-  const WALL = 'add table inet wall; add chain inet wall out { type filter hook output priority 0; }';
 
   it.each([
     [

@@ -5,7 +5,7 @@ import type { PathReport } from '../../base/path-report.ts';
 import type { PlaneReport, ReceiveCommand, SendCommand } from '../../engine/commands.ts';
 import type { DropCounters } from '../../esp/drops.ts';
 import type { DeviceDescriptor } from '../../tun/device.ts';
-import type { UdpDescriptor } from '../../tun/udp.ts';
+import type { UdpDescriptor, UdpSendError } from '../../tun/udp.ts';
 
 /** `send` reads devices and writes to sockets; `receive` the other way round. */
 export type WorkerRole = 'send' | 'receive';
@@ -51,7 +51,9 @@ export type WorkerReport =
   /** Datagrams were larger than their path takes. */
   | { readonly type: 'too-large' }
   /** A router says so of one. */
-  | { readonly type: 'path-report'; readonly report: PathReport };
+  | { readonly type: 'path-report'; readonly report: PathReport }
+  /** The system refuses datagrams, or ICMP tells that they do not arrive. */
+  | { readonly type: 'refused'; readonly remote: SocketAddress; readonly error: UdpSendError };
 
 /** All commands up to number `applied` are carried out. */
 export interface WorkerOutput {

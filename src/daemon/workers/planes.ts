@@ -10,7 +10,7 @@ import type { DropCounters } from '../../esp/drops.ts';
 import { bootNow } from '../../tun/boot-clock.ts';
 import { addCounters, counterCount } from '../../tun/counters.ts';
 import { type DeviceCounters, newDeviceCounters, type PacketDevice } from '../../tun/device.ts';
-import { newUdpCounters, type UdpCounters, type UdpSocket } from '../../tun/udp.ts';
+import { newUdpCounters, type UdpCounters, type UdpSendError, type UdpSocket } from '../../tun/udp.ts';
 import { IKE_PORT } from '../sockets.ts';
 import { type KeySlot, KeySlots } from './key-slots.ts';
 import { Lanes } from './lanes.ts';
@@ -35,6 +35,7 @@ export interface WorkerPlanesOptions {
   readonly onDeviceLost: (tunnel: number) => void;
   readonly onTooLarge: () => void;
   readonly onPathReport: (report: PathReport) => void;
+  readonly onRefusal: (remote: SocketAddress, error: UdpSendError) => void;
   readonly onCrash: (text: string) => void;
 }
 
@@ -279,7 +280,7 @@ export class WorkerPlanes implements PlanePort {
   }
 
   #heed(lane: number, report: WorkerReport): void {
-    const { onDatagram, onDeviceLost, onTooLarge, onPathReport, onReport } = this.#options;
+    const { onDatagram, onDeviceLost, onTooLarge, onPathReport, onRefusal, onReport } = this.#options;
     switch (report.type) {
       case 'datagram':
         Atomics.sub(this.#receiving[lane]!.control, Control.underWay, 1);
@@ -293,6 +294,9 @@ export class WorkerPlanes implements PlanePort {
         return;
       case 'path-report':
         onPathReport(report.report);
+        return;
+      case 'refused':
+        onRefusal(report.remote, report.error);
         return;
       default:
         onReport(report);

@@ -12,7 +12,7 @@ import { TunEnd } from '../../tun/tun-end.ts';
 import { UdpEnd } from '../../tun/udp-linux-end.ts';
 import { QUIET, WorkerLoop } from './loop.ts';
 import { Control, MAX_UNDER_WAY, type WorkerCommand, type WorkerSetup } from './messages.ts';
-import { TooLarge } from './too-large.ts';
+import { SendTroubles } from './send-troubles.ts';
 
 /** Packets that are opened at a time; each may be as large as an IP packet can be. */
 const BATCH_PACKETS = 64;
@@ -35,7 +35,7 @@ export class ReceiveWorker {
   readonly #control: Int32Array;
   readonly #loop: WorkerLoop;
   readonly #plane: ReceivePlane;
-  readonly #tooLarge: TooLarge;
+  readonly #troubles: SendTroubles;
   readonly #offloads = new SharedOffloads();
   readonly #batch: PacketBatch;
   readonly #paths: Path[] = [];
@@ -62,7 +62,7 @@ export class ReceiveWorker {
       expire: (now) => this.#expire(now),
       afterTurn: () => this.#afterTurn(),
     });
-    this.#tooLarge = new TooLarge(this.#loop);
+    this.#troubles = new SendTroubles(this.#loop);
   }
 
   run(): void {
@@ -94,7 +94,7 @@ export class ReceiveWorker {
       case 'open-socket': {
         const { socket, descriptor, counters } = command;
         const end = new UdpEnd(descriptor);
-        end.onPathReport = (report) => this.#tooLarge.pass(report);
+        this.#troubles.hear(end);
         addCounters(counters, end.counters);
         this.#sockets.set(socket, { end, counters, fd: descriptor.fd });
         this.#watch(socket);
@@ -161,7 +161,7 @@ export class ReceiveWorker {
       writeCounters(end.counters, counters);
       tooLarge += end.counters.sendErrors.EMSGSIZE;
     }
-    this.#tooLarge.look(tooLarge);
+    this.#troubles.look(tooLarge);
   }
 
   #take(data: Uint8Array, from: SocketAddress, local: SocketAddress, trafficClass: number): void {

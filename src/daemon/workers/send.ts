@@ -13,7 +13,7 @@ import { UdpEnd } from '../../tun/udp-linux-end.ts';
 import { LocalSockets } from './local-sockets.ts';
 import { QUIET, WorkerLoop } from './loop.ts';
 import type { WorkerCommand, WorkerSetup } from './messages.ts';
-import { TooLarge } from './too-large.ts';
+import { SendTroubles } from './send-troubles.ts';
 
 /** Packets that are read from a device at a time, and batches before another has its turn. */
 const BATCH_PACKETS = 64;
@@ -37,7 +37,7 @@ export class SendWorker {
   // BOUNDED: the host's tunnels.
   readonly #devices = new Map<number, Device>();
   readonly #sockets = new LocalSockets<UdpEnd>();
-  readonly #tooLarge: TooLarge;
+  readonly #troubles: SendTroubles;
   #lastPacket = 0;
 
   constructor(setup: WorkerSetup, crypto: CryptoProvider) {
@@ -60,7 +60,7 @@ export class SendWorker {
       expire: (now) => this.#plane.expire(now),
       afterTurn: () => this.#afterTurn(),
     });
-    this.#tooLarge = new TooLarge(this.#loop);
+    this.#troubles = new SendTroubles(this.#loop);
   }
 
   run(): void {
@@ -114,7 +114,7 @@ export class SendWorker {
 
   #openSocket({ socket, descriptor, counters }: Extract<WorkerCommand, { type: 'open-socket' }>): void {
     const end = new UdpEnd(descriptor);
-    end.onPathReport = (report) => this.#tooLarge.pass(report);
+    this.#troubles.hear(end);
     addCounters(counters, end.counters);
     this.#sockets.add(socket, end, counters);
   }
@@ -170,6 +170,6 @@ export class SendWorker {
       writeCounters(socket.counters, counters);
       tooLarge += socket.counters.sendErrors.EMSGSIZE;
     }
-    this.#tooLarge.look(tooLarge);
+    this.#troubles.look(tooLarge);
   }
 }

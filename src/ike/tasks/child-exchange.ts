@@ -187,7 +187,7 @@ export function answerOffer(
   const noEsp = lacksEncapsulation(session) ?? lacksEspPort(session);
   if (noEsp !== undefined) {
     host.count('path-refused');
-    return refusal(NotifyType.NO_PROPOSAL_CHOSEN, 'NO_PROPOSAL_CHOSEN', noEsp);
+    return refusal(NotifyType.NO_PROPOSAL_CHOSEN, 'no-esp-path', noEsp);
   }
   const spiOut = espSpi(chosen.peerSpi);
   if (spiOut === undefined) return refusal(NotifyType.INVALID_SYNTAX, 'INVALID_SYNTAX', 'the SPI offered is reserved');

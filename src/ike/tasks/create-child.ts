@@ -159,7 +159,7 @@ export class CreateChildTask extends ChildTask {
     const detail = lacksEspPort(session);
     if (detail === undefined) return this.offer(session, this.#ask);
     session.host.count('path-refused');
-    session.fail({ reason: 'peer-misbehaved', detail }, this.#ask.config, true, this.#ask.part);
+    session.fail({ reason: 'no-esp-path', detail }, this.#ask.config, true, this.#ask.part);
     return undefined;
   }
 

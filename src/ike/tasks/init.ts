@@ -150,7 +150,7 @@ export class InitTask implements Task {
     session.nat = this.#natOf(session, path, message);
     const problem = lacksEncapsulation(session);
     if (problem !== undefined) {
-      this.#suspect(session, now, { reason: 'peer-misbehaved', detail: problem });
+      this.#suspect(session, now, { reason: 'no-esp-path', detail: problem });
       return;
     }
     const shared = deriveShared(this.#keyPair, ke.data);
