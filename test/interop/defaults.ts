@@ -72,10 +72,10 @@ export interface Peering<P extends DefaultsPeer> {
   /** Whether by the peer's log the side that is to has rekeyed IKE SA and CHILD SA, the latter at least twice. */
   rekeyed(peer: P, row: Row): boolean;
   /**
-   * Of a peer that says that it has a CHILD SA before it has it: how many packets came meanwhile. It has itself lost them:
-   * the other end sends on the SA as soon as it may (RFC 7296 §2.8).
+   * Of a peer that for a moment has no CHILD SA while one replaces another: how many packets its kernel has dropped for
+   * that, which no other end can keep from it.
    */
-  tooEarlyForIt?(peer: P): Promise<number>;
+  droppedByIt?(peer: P): Promise<number>;
 }
 
 function document(row: Row): string {
@@ -191,7 +191,7 @@ export function testDefaults<P extends DefaultsPeer>(peering: Peering<P>): void 
       });
       const rows = Object.fromEntries(await Promise.all(found));
       const few: unknown = expect.toSatisfy((lost: number) => lost <= MAX_LOST, `${MAX_LOST} at most`);
-      const lossless = peering.tooEarlyForIt === undefined;
+      const lossless = peering.droppedByIt === undefined;
       const wanted = {
         lostByThem: lossless ? 0 : few,
         lostByUs: lossless ? 0 : few,
@@ -202,7 +202,7 @@ export function testDefaults<P extends DefaultsPeer>(peering: Peering<P>): void 
       };
       expect(rows).toEqual(Object.fromEntries(ROWS.map(({ name }) => [name, wanted])));
       const losses = Object.values(rows).reduce((sum, { lostByThem, lostByUs }) => sum + lostByThem + lostByUs, 0);
-      expect(losses).toBeLessThanOrEqual((await peering.tooEarlyForIt?.(peer)) ?? 0);
+      expect(losses).toBeLessThanOrEqual((await peering.droppedByIt?.(peer)) ?? 0);
     });
   });
 }
