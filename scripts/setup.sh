@@ -35,13 +35,14 @@ charon-systemd charon-systemd
 /usr/lib/ipsec/plugins/libstrongswan-ccm.so libstrongswan-extra-plugins
 /usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so libcharon-extra-plugins
 modprobe kmod"
-# User-Mode Linux exists for x86 alone, and libreswan is tested in it, which is unpacked beside
-# the system (unpack-libreswan.sh says why).
-libreswan=/var/cache/sectunnel-tests/libreswan
+# User-Mode Linux exists for x86 alone, and libreswan and OpenIKED are tested in it, which are unpacked beside
+# the system (unpack-peer.sh says why).
+peers=/var/cache/sectunnel-tests
 case $(uname -m) in x86_64 | i?86) test_needs="$test_needs
 linux.uml user-mode-linux
 certutil libnss3-tools
-$libreswan/usr/libexec/ipsec/pluto libreswan" ;; esac
+$peers/libreswan/usr/libexec/ipsec/pluto libreswan
+$peers/openiked/usr/sbin/iked openiked" ;; esac
 # On processors with AMX it takes a small library that the tests compile (test/support/lab/uml-xstate.c).
 if grep -qs '^flags.*amx_tile' /proc/cpuinfo; then
   test_needs="$test_needs
@@ -111,13 +112,15 @@ else
     packages='' beside=''
     for package in $missing; do
       case $package in
-        libreswan) beside=$libreswan ;;
+        libreswan | openiked) beside="$beside $package" ;;
         *) packages="$packages $package" ;;
       esac
     done
     # shellcheck disable=SC2086 # a list of words
     [ -z "$packages" ] || apt-get install -y --no-install-recommends $packages || return 1
-    [ -z "$beside" ] || sh "$(dirname "$0")/unpack-libreswan.sh" "$beside"
+    for package in $beside; do
+      sh "$(dirname "$0")/unpack-peer.sh" "$package" "$peers/$package" || return 1
+    done
   }
   # The package lists of an image may be absent or stale: fetch them only when the first attempt shows it.
   if ! install >"$log" 2>&1 </dev/null && ! { apt-get update -q && install; } >"$log" 2>&1 </dev/null; then

@@ -93,6 +93,20 @@ export function formatIdentity(identity: Identity): string {
   return `id-type-${type}:0x${toHex(data)}${more}`;
 }
 
+/** Types of text that may read alike: `192.0.2.1` is an address, and peers say it as a name too. */
+const TEXT_TYPES: ReadonlyMap<number, IdentityTextType> = new Map([
+  [IdType.Ipv4Address, 'address'],
+  [IdType.Ipv6Address, 'address'],
+  [IdType.Fqdn, 'fqdn'],
+  [IdType.Rfc822Address, 'email'],
+]);
+
+/** The same where two are held against each other: `fqdn gw.example`. */
+export function formatTypedIdentity(identity: Identity): string {
+  const type = TEXT_TYPES.get(identity.type);
+  return `${type === undefined ? '' : `${type} `}${formatIdentity(identity)}`;
+}
+
 /** Names without regard to the case of ASCII letters, distinguished names as RFC 5280 §7.1 says, all else byte by byte. */
 export function sameIdentity(a: Identity, b: Identity): boolean {
   if (a.type !== b.type) return false;

@@ -107,7 +107,9 @@ describe('a failure is explained by both sides', () => {
     expect(responder.detail).toBe(
       'the peer is 192.0.2.1, we are 192.0.2.2: the identities fit, its pre-shared key is not ours',
     );
-    expect(initiator.detail).toContain('we are 192.0.2.1 and want 192.0.2.2, and proved it with a pre-shared key');
+    expect(initiator.detail).toContain(
+      'we are address 192.0.2.1 and want address 192.0.2.2, and proved it with a pre-shared key',
+    );
     expect(initiator.inDocument).toEqual([
       `${line(lines.left, '<id')}<id type='address'>192.0.2.1</id>`,
       expect.stringContaining("<id type='address'>192.0.2.2</id>"),
@@ -119,8 +121,8 @@ describe('a failure is explained by both sides', () => {
 
   it('when an identity is another: what was said, and what the document wants', async () => {
     const { responder, lines } = await failing({}, { remoteId: 'gw9.example.org' });
-    expect(responder.detail).toContain('the peer says it is 192.0.2.1');
-    expect(responder.detail).toContain('connection net is for gw9.example.org');
+    expect(responder.detail).toContain('the peer says it is address 192.0.2.1');
+    expect(responder.detail).toContain('connection net is for fqdn gw9.example.org');
     expect(responder.inDocument).toContain(`${line(lines.right, 'gw9')}<id type='fqdn'>gw9.example.org</id>`);
   });
 

@@ -248,8 +248,22 @@ describe('refusals', () => {
     const pair = new Pair({ b });
     pair.up();
     rest(pair);
-    expect(pair.b.of('failed')[0]!.detail).toContain('do not fit: connection net is for somebody.else');
+    expect(pair.b.of('failed')[0]!.detail).toContain('do not fit: connection net is for fqdn somebody.else');
     expect(pair.b.of('need-secret')).toEqual([]);
+    expectNothing(pair);
+  });
+
+  it('tells apart identities that read alike', () => {
+    const remote = (type: 'address' | 'fqdn'): Partial<ConnectionConfig> => ({
+      remote: { ...connection().remote, id: identityFromText(type, '192.0.2.2') },
+    });
+    const pair = new Pair({ a: connection(remote('address')), b: mirrored(connection(remote('fqdn'))) });
+    pair.up();
+    rest(pair);
+    expect(pair.b.of('failed')[0]!.detail).toBe(
+      'the peer says it is fqdn a and wants address 192.0.2.2; ' +
+        'the identities do not fit: connection net is fqdn 192.0.2.2 here',
+    );
     expectNothing(pair);
   });
 

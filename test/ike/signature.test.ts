@@ -245,7 +245,7 @@ describe('a peer', () => {
     pair.a.pki = new FakePki(AUTHORITY, A);
     pair.b.pki = new FakePki(AUTHORITY, c);
     pair.up();
-    expectRefused(pair, pair.b, /wants b/);
+    expectRefused(pair, pair.b, /wants fqdn b/);
   });
 });
 

@@ -4,7 +4,7 @@
  * verdicts and signatures, may take its time, and meanwhile nothing else waits.
  */
 
-import { formatIdentity, type Identity, sameIdentity } from '../../base/identity.ts';
+import { formatIdentity, formatTypedIdentity, type Identity, sameIdentity } from '../../base/identity.ts';
 import { canNarrow } from '../../policy/narrow.ts';
 import { pskAuth, verifyPskAuth } from '../auth.ts';
 import { WANTS_EAP } from '../capabilities.ts';
@@ -70,7 +70,7 @@ function met({ localId, remoteId }: Peers): string {
 /** Nobody that we know, or somebody who wants nobody that we are: told where the addresses leave no doubt who was meant. */
 function refuseStranger(session: IkeSession, now: number, theirs: Identity, asked: Identity | undefined): void {
   const configs = session.candidates.flatMap((name) => session.host.connection(name) ?? []);
-  const named = (id: Identity | undefined): string => (id === undefined ? 'anybody' : formatIdentity(id));
+  const named = (id: Identity | undefined): string => (id === undefined ? 'anybody' : formatTypedIdentity(id));
   const known = configs.slice(0, MAX_TOLD).map(({ name, local, remote }) => {
     const wrong = [
       ...(remote.id === undefined || sameIdentity(remote.id, theirs) ? [] : [`is for ${named(remote.id)}`]),

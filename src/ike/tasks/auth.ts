@@ -3,7 +3,7 @@
  * itself in its own way, with a pre-shared key or a signature. What is the owner's to say may take its time.
  */
 
-import { formatIdentity, type Identity, sameIdentity } from '../../base/identity.ts';
+import { formatTypedIdentity, type Identity, sameIdentity } from '../../base/identity.ts';
 import { secretCopy } from '../../base/secret-bytes.ts';
 import { pskAuth, verifyPskAuth } from '../auth.ts';
 import { CAPABILITY_NOTIFIES, capabilitiesAsked } from '../capabilities.ts';
@@ -125,7 +125,7 @@ export class AuthTask implements Task, Verifying {
     this.#answer = { payloads, remoteId };
     const { id: wanted, auth: method } = session.config!.remote;
     if (wanted !== undefined && !sameIdentity(wanted, remoteId)) {
-      this.#reject(session, now, `${formatIdentity(wanted)} was wanted`);
+      this.#reject(session, now, `${formatTypedIdentity(wanted)} was wanted`);
     } else if (method === 'signature') {
       this.#askVerdict(session, now);
     } else if (auth.method !== AuthMethodId.SHARED_KEY) {
@@ -202,7 +202,8 @@ export class AuthTask implements Task, Verifying {
     why: string,
     reason: 'AUTHENTICATION_FAILED' | 'no-secret' | 'no-verdict' = 'AUTHENTICATION_FAILED',
   ): void {
-    const met = `we are ${formatIdentity(this.#localId)}, the peer says it is ${formatIdentity(this.#answer!.remoteId)}`;
+    const [ours, theirs] = [this.#localId, this.#answer!.remoteId].map(formatTypedIdentity);
+    const met = `we are ${ours}, the peer says it is ${theirs}`;
     session.host.count('authentication-failed');
     this.abandon();
     rejectPeer(session, now, { reason, detail: `${met}; ${why}` });
@@ -241,7 +242,7 @@ export class AuthTask implements Task, Verifying {
       return;
     }
     const wanted = session.config!.remote.id;
-    const who = `we are ${formatIdentity(this.#localId)} and want ${wanted === undefined ? 'anybody' : formatIdentity(wanted)}`;
+    const who = `we are ${formatTypedIdentity(this.#localId)} and want ${wanted === undefined ? 'anybody' : formatTypedIdentity(wanted)}`;
     const proof = this.#proof.kind === 'psk' ? 'a pre-shared key' : 'a certificate';
     failSession(session, now, failureFrom(error, `${who}, and proved it with ${proof}`, this.#proof.kind));
   }

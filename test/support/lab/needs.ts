@@ -9,6 +9,7 @@ export type Need =
   | 'namespaces'
   | 'strongswan'
   | 'libreswan'
+  | 'openiked'
   | 'uml'
   | 'openssl'
   | 'tcpdump'
@@ -22,8 +23,9 @@ export type Need =
   | 'wireguard-go'
   | 'build';
 
-/** Where `scripts/setup.sh` unpacks Debian's package. */
+/** Where `scripts/setup.sh` unpacks Debian's packages. */
 export const LIBRESWAN = '/var/cache/sectunnel-tests/libreswan';
+export const OPENIKED = '/var/cache/sectunnel-tests/openiked';
 
 function onPath(program: string): boolean {
   const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin'];
@@ -70,6 +72,8 @@ const CHECKS: Readonly<Record<Need, () => string[]>> = {
       : [`no libreswan in ${LIBRESWAN} (sh scripts/setup.sh test)`]),
     ...programs(['certutil'], 'libnss3-tools'),
   ],
+  openiked: () =>
+    existsSync(join(OPENIKED, 'usr/sbin/iked')) ? [] : [`no OpenIKED in ${OPENIKED} (sh scripts/setup.sh test)`],
   uml: () => [
     ...programs(['linux.uml'], 'user-mode-linux'),
     ...programs(['modprobe'], 'kmod'),

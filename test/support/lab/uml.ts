@@ -170,7 +170,7 @@ export class Guest implements Host {
     const kernel = spawnGuest(namespace, folder, options.device);
     const guest = new Guest(folder, kernel);
     lab.log(`guest of ${namespace.name}: console`, () => kernel.output);
-    lab.log(`guest of ${namespace.name}: ${daemon.name}, output`, () => guest.#read('daemon.out'));
+    lab.log(`guest of ${namespace.name}: ${daemon.name}, output`, () => guest.output());
     lab.inspect(`guest of ${namespace.name}: network`, async () => (await guest.exec(['sh', '-c', INSPECTION])).stdout);
     lab.defer(() => guest.halt());
     await waitFor(
@@ -186,6 +186,11 @@ export class Guest implements Host {
       await waitFor(`service ${index} of the guest`, ready, BOOT_TIMEOUT);
     }
     return guest;
+  }
+
+  /** What the daemon that it was booted for has written. */
+  output(): string {
+    return this.#read('daemon.out');
   }
 
   #read(name: string): string {
