@@ -11,7 +11,7 @@
 import { performance } from 'node:perf_hooks';
 import { parseAddress, type SocketAddress } from '../../src/base/address.ts';
 import { PacketBatch } from '../../src/base/batch.ts';
-import { addressOf, libc } from '../../src/tun/libc.ts';
+import { addressOf, libc } from '../../src/sys/libc.ts';
 import { linuxUdp } from '../../src/tun/udp-linux.ts';
 import { UdpEnd } from '../../src/tun/udp-linux-end.ts';
 

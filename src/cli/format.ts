@@ -2,7 +2,7 @@
 
 import type { NetworkInfo, SecretInfo, StatusResult, TunnelEvent, TunnelInfo } from '../daemon/protocol.ts';
 import type { ChildStatus, IkeStatus, SecretStatus, TunnelStatus } from '../daemon/status.ts';
-import { MORE_DESCRIPTORS } from '../tun/shortage.ts';
+import { MORE_DESCRIPTORS } from '../sys/shortage.ts';
 
 /** A table in the manner of virsh: a header, a rule, a row a line. */
 export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {

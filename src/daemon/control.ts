@@ -8,6 +8,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
+import { peerUser } from '../sys/peer.ts';
 import {
   CLOSING_TIME,
   Connection,
@@ -16,7 +17,6 @@ import {
   type ControlLimits,
 } from './control-connection.ts';
 import { removeOffers } from './hand-over.ts';
-import { peerUser } from './peer.ts';
 import { ControlError, type ErrorObject, type TunnelEvent } from './protocol.ts';
 import { RateLimit } from './rate-limit.ts';
 import { refusalOf } from './refusing.ts';

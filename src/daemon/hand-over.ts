@@ -9,8 +9,8 @@ import { readdirSync, rmSync, statSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { secretBytes, secretCopy } from '../base/secret-bytes.ts';
-import { explained } from '../tun/descriptors.ts';
-import { shortageOf } from '../tun/shortage.ts';
+import { explained } from '../sys/descriptors.ts';
+import { shortageOf } from '../sys/shortage.ts';
 import { ControlError } from './protocol.ts';
 
 /** Shorter than the name of the control socket, since a path has to fit into a socket's address. */

@@ -5,12 +5,12 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { formatAddress, rangeContains } from '../base/address.ts';
 import { messageOf } from '../base/text.ts';
+import { withinNamespace } from '../sys/netns.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import type { FenceCounters, TunnelFence } from '../tun/fence.ts';
 import { LinuxFence } from '../tun/fence-linux.ts';
 import { LinuxHostNetwork } from '../tun/linux-routes.ts';
 import { type LinuxTun, openLinuxTun } from '../tun/linux-tun.ts';
-import { withinNamespace } from '../tun/netns.ts';
 import type { SharedOffloads } from '../tun/offload/shared.ts';
 import { type HostNetwork, OWN_PROTOCOL, type Prefix } from '../tun/routes.ts';
 import type { HostView } from './host-view.ts';

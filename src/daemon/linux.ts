@@ -1,11 +1,11 @@
 /** A daemon's machine on Linux: TUN devices, routes over netlink, a fence in nftables, UDP sockets. */
 import { formatAddress, type IpAddress } from '../base/address.ts';
 import { LIBVIRT_CHAINS } from '../libvirt/firewall.ts';
-import { bootNow, watchSleep } from '../tun/boot-clock.ts';
+import { bootNow, watchSleep } from '../sys/boot-clock.ts';
+import { namespaceExists } from '../sys/netns.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import { LinuxForeignRules } from '../tun/foreign-rules-linux.ts';
 import { LinuxHostNetwork } from '../tun/linux-routes.ts';
-import { namespaceExists } from '../tun/netns.ts';
 import { SharedOffloads } from '../tun/offload/shared.ts';
 import { linuxRawEsp } from '../tun/raw-linux.ts';
 import { hasLinuxUdp, linuxUdp } from '../tun/udp-linux.ts';

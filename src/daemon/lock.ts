@@ -15,7 +15,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import type { Logger } from '../base/log.ts';
-import { ERRNO, libc, SystemError } from '../tun/libc.ts';
+import { ERRNO, libc, SystemError } from '../sys/libc.ts';
 import { isUnwritable, makePrivateFolder } from './files.ts';
 import { ControlError } from './protocol.ts';
 import { reasonOf, StorageError } from './replace-file.ts';

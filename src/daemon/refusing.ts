@@ -1,8 +1,8 @@
 /** Refusals of the layers below, in the words of the control protocol. */
 import { isBug } from '../base/assert.ts';
 import { DocumentError } from '../config/errors.ts';
-import { explained } from '../tun/descriptors.ts';
-import { shortageOf } from '../tun/shortage.ts';
+import { explained } from '../sys/descriptors.ts';
+import { shortageOf } from '../sys/shortage.ts';
 import { ControlError } from './protocol.ts';
 
 /** Turns the refusal of a document into one of the control protocol. */

@@ -9,8 +9,8 @@
  */
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
-import { explained } from '../tun/descriptors.ts';
-import { shortageOf } from '../tun/shortage.ts';
+import { explained } from '../sys/descriptors.ts';
+import { shortageOf } from '../sys/shortage.ts';
 
 /** Of a process, as far as it is needed. */
 interface Failing {

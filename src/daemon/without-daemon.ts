@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import { parseDocument } from '../config/parse.ts';
-import { namespaceExists } from '../tun/netns.ts';
+import { namespaceExists } from '../sys/netns.ts';
 import { Catalog } from './catalog.ts';
 import { sharedRunDir } from './folders.ts';
 import { type Cleared, FenceAloneError, LinuxPlace } from './linux-place.ts';

@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { messageOf } from '../base/text.ts';
+import { MissingProgramError } from '../sys/program.ts';
 import { FENCE_COUNTERS, type FenceCounters, type FenceDamage, type FenceKeeper, type FencePart } from './fence.ts';
 import { MISSING } from './fence-content.ts';
 import { type AddressPair, dispatchPairs, overlap, samePairs } from './fence-dispatch.ts';
@@ -13,7 +14,6 @@ import { type Difference, FenceTable } from './fence-table.ts';
 import { runNft } from './nft-program.ts';
 import { counterName, FENCE_TABLE, TABLE, TABLE_LINE } from './nft-words.ts';
 import type { ObjectName } from './nftables.ts';
-import { MissingProgramError } from './program.ts';
 
 /** For a batch of thousands of addresses; the program is ended then. */
 const TIMEOUT_MS = 20_000;

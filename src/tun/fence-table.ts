@@ -5,9 +5,10 @@
  * After each change of our own the objects that it concerns are read back. The result counts as ours only if no other commit
  * changed the table meanwhile, which the generations of nftables show.
  */
+
+import { SystemError } from '../sys/libc.ts';
 import { CommitLog } from './fence-commits.ts';
 import { contentDamage, type ObjectContent, type TableContent, TableReader } from './fence-content.ts';
-import { SystemError } from './libc.ts';
 import { NetlinkListener } from './netlink-listener.ts';
 import { NETLINK_NETFILTER, NFNLGRP_NFTABLES, type ObjectName } from './nftables.ts';
 

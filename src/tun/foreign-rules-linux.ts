@@ -1,10 +1,11 @@
 /** Rules of other programs, by nftables' netlink messages, whether `nft` wrote them or `iptables` of the newer kind. */
+
+import { ERRNO, SystemError } from '../sys/libc.ts';
+import { MissingProgramError, runProgram, systemEnvironment } from '../sys/program.ts';
 import type { ForeignChain, ForeignRule, ForeignRules } from './foreign-rules.ts';
-import { ERRNO, SystemError } from './libc.ts';
 import { NetlinkListener } from './netlink-listener.ts';
 import { NetlinkSocket } from './netlink-socket.ts';
 import { foreignRulesRequest, NETLINK_NETFILTER, NFNLGRP_NFTABLES, parseForeignTable, parseRule } from './nftables.ts';
-import { MissingProgramError, runProgram, systemEnvironment } from './program.ts';
 import type { HostNetwork } from './routes.ts';
 
 const TIMEOUT_MS = 5_000;

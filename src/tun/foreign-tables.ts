@@ -4,9 +4,9 @@
  */
 import { readFileSync } from 'node:fs';
 import { messageOf } from '../base/text.ts';
+import { MAX_OUTPUT } from '../sys/program.ts';
 import { runNft } from './nft-program.ts';
 import { TABLE } from './nft-words.ts';
-import { MAX_OUTPUT } from './program.ts';
 
 export interface ForeignTables {
   /** One for each table. */

@@ -4,7 +4,7 @@
  */
 import type { IpFamily } from '../base/address.ts';
 import { formatAddress } from '../base/address.ts';
-import { ERRNO, SystemError } from './libc.ts';
+import { ERRNO, SystemError } from '../sys/libc.ts';
 import type { NetlinkRequest } from './netlink.ts';
 import { NetlinkListener } from './netlink-listener.ts';
 import { NETLINK_ROUTE, type NetlinkData, NetlinkSocket } from './netlink-socket.ts';

@@ -6,11 +6,11 @@
  * (IFF_VNET_HDR, TUNSETOFFLOAD), a run of up to 64 KiB that is divided and joined here (`offload/`).
  */
 import type { PacketBatch } from '../base/batch.ts';
+import { libc, SystemError } from '../sys/libc.ts';
+import type { Watch } from '../sys/poller.ts';
+import { watchReadable } from '../sys/poller.ts';
 import type { DeviceCounters, DeviceDescriptor, PacketDevice } from './device.ts';
-import { libc, SystemError } from './libc.ts';
 import type { OffloadKinds, SharedOffloads } from './offload/shared.ts';
-import type { Watch } from './poller.ts';
-import { watchReadable } from './poller.ts';
 import { TunEnd } from './tun-end.ts';
 import { checkInterfaceName } from './tun-errors.ts';
 import type { TunInterface } from './tun-interface.ts';

@@ -6,11 +6,11 @@
  */
 
 import { DecodeError } from '../base/bytes.ts';
-import { takeDescriptor } from './descriptors.ts';
-import { ERRNO, libc, SystemError } from './libc.ts';
+import { takeDescriptor } from '../sys/descriptors.ts';
+import { ERRNO, libc, SystemError } from '../sys/libc.ts';
+import { type Watch, watchReadable } from '../sys/poller.ts';
 import { hostU32, parseMessages } from './netlink.ts';
 import { AF_NETLINK, type NetlinkData, SOCK_RAW_CLOEXEC_NONBLOCK, SOL_NETLINK } from './netlink-socket.ts';
-import { type Watch, watchReadable } from './poller.ts';
 import { SOL_SOCKET } from './socket-layout.ts';
 
 const NETLINK_ADD_MEMBERSHIP = 1;

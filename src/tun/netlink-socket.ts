@@ -4,8 +4,8 @@
  * made and waited for in one call; long answers are read in slices, with the event loop in between.
  */
 import { setImmediate } from 'node:timers/promises';
-import { takeDescriptor } from './descriptors.ts';
-import { addressOf, ERRNO, libc, SystemError } from './libc.ts';
+import { takeDescriptor } from '../sys/descriptors.ts';
+import { addressOf, ERRNO, libc, SystemError } from '../sys/libc.ts';
 import type { NetlinkMessage, NetlinkRequest } from './netlink.ts';
 import { parseMessages } from './netlink.ts';
 

@@ -6,7 +6,7 @@
  */
 import { DecodeError } from '../base/bytes.ts';
 import { displayText } from '../base/text.ts';
-import { ERRNO } from './libc.ts';
+import { ERRNO } from '../sys/libc.ts';
 
 export const NLM_F = {
   REQUEST: 0x1,

@@ -1,6 +1,7 @@
 /** Runs nft(8). */
+
+import { MissingProgramError, type ProgramOptions, runProgram, systemEnvironment } from '../sys/program.ts';
 import { NEEDS_NFT, nftError } from './nft-errors.ts';
-import { MissingProgramError, type ProgramOptions, runProgram, systemEnvironment } from './program.ts';
 
 export interface NftOptions extends Omit<ProgramOptions, 'env'> {
   /** The program, where it has another name. */

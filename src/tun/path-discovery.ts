@@ -7,7 +7,7 @@
  * Kernel interface: ip(7), ipv6(7). RFC 1191, RFC 8201.
  */
 import type { IpFamily } from '../base/address.ts';
-import { libc } from './libc.ts';
+import { libc } from '../sys/libc.ts';
 import * as layout from './socket-layout.ts';
 
 /** Fragment what does not fit what the kernel takes for the MTU of the path; else set don't-fragment. */

@@ -9,8 +9,8 @@
  * Kernel interface: raw(7), RFC 3542 §3 for IPv6.
  */
 import { type IpAddress, type IpFamily, NO_PORT } from '../base/address.ts';
-import { takeDescriptor } from './descriptors.ts';
-import { ERRNO, libc, SystemError } from './libc.ts';
+import { takeDescriptor } from '../sys/descriptors.ts';
+import { ERRNO, libc, SystemError } from '../sys/libc.ts';
 import { PathDiscovery } from './path-discovery.ts';
 import * as layout from './socket-layout.ts';
 import type { UdpSocket } from './udp.ts';

@@ -3,9 +3,9 @@
  * waits. One thread may read and another write.
  */
 import type { PacketBatch } from '../base/batch.ts';
+import { addressOf, ERRNO, libc } from '../sys/libc.ts';
 import type { DeviceCounters, DeviceDescriptor, DeviceDropReason } from './device.ts';
 import { newDeviceCounters } from './device.ts';
-import { addressOf, ERRNO, libc } from './libc.ts';
 import { SharedOffloads } from './offload/shared.ts';
 import type { Splitter } from './offload/split.ts';
 import { readVirtioHdrLen, VIRTIO_NET_HDR_SIZE } from './offload/virtio.ts';

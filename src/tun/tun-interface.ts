@@ -5,8 +5,8 @@
  * Kernel interface: linux/if_tun.h, linux/if.h; Documentation/networking/tuntap.rst.
  */
 import { displayText, utf8 } from '../base/text.ts';
-import { takeDescriptor } from './descriptors.ts';
-import { ERRNO, libc, SystemError } from './libc.ts';
+import { takeDescriptor } from '../sys/descriptors.ts';
+import { ERRNO, libc, SystemError } from '../sys/libc.ts';
 import type { OffloadKinds } from './offload/shared.ts';
 import { createError, IFNAMSIZ, openError, TUN_PATH } from './tun-errors.ts';
 

@@ -7,7 +7,7 @@ import { performance } from 'node:perf_hooks';
 import { type IpAddress, NO_PORT, type SocketAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import type { PathReport } from '../base/path-report.ts';
-import { ERRNO, libc } from './libc.ts';
+import { ERRNO, libc } from '../sys/libc.ts';
 import { PathDiscovery } from './path-discovery.ts';
 import * as layout from './socket-layout.ts';
 import type { DatagramHandler, UdpCounters, UdpDescriptor, UdpSendError } from './udp.ts';

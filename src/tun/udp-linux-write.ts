@@ -5,7 +5,7 @@
  * where they change; without any, which is what a socket starts with, nothing is said.
  */
 import type { PacketBatch } from '../base/batch.ts';
-import { addressOf, ERRNO, type Libc } from './libc.ts';
+import { addressOf, ERRNO, type Libc } from '../sys/libc.ts';
 import * as layout from './socket-layout.ts';
 import type { UdpCounters, UdpSendError } from './udp.ts';
 import { sendErrorOf } from './udp-errors.ts';

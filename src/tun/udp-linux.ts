@@ -13,12 +13,12 @@
 import type { IpAddress, SocketAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import type { PathReport } from '../base/path-report.ts';
-import { takeDescriptor } from './descriptors.ts';
+import { takeDescriptor } from '../sys/descriptors.ts';
+import { libc, SystemError } from '../sys/libc.ts';
+import type { Watch } from '../sys/poller.ts';
+import { watchReadable } from '../sys/poller.ts';
 import { partIkeFromEsp } from './ike-filter.ts';
-import { libc, SystemError } from './libc.ts';
 import { PathDiscovery } from './path-discovery.ts';
-import type { Watch } from './poller.ts';
-import { watchReadable } from './poller.ts';
 import * as layout from './socket-layout.ts';
 import type {
   DatagramHandler,

@@ -19,9 +19,9 @@ import { MEMORY } from '../support/folder.ts';
 import { missing } from '../support/lab/needs.ts';
 import { enterNewNamespace, ipCommand } from '../tun/namespace.ts';
 
-vi.mock('../../src/tun/libc.ts', async (original) => {
+vi.mock('../../src/sys/libc.ts', async (original) => {
   const { faultyCalls } = await import('../support/faults.ts');
-  const actual = await original<typeof import('../../src/tun/libc.ts')>();
+  const actual = await original<typeof import('../../src/sys/libc.ts')>();
   return { ...actual, libc: faultyCalls(actual.libc) };
 });
 

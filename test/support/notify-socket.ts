@@ -1,6 +1,6 @@
 /** The end of sd_notify(3) that a service manager holds: a Unix datagram socket. */
 import { onTestFinished } from 'vitest';
-import { libc } from '../../src/tun/libc.ts';
+import { libc } from '../../src/sys/libc.ts';
 
 const AF_UNIX = 1;
 const SOCK_DGRAM_CLOEXEC_NONBLOCK = 0x8_0802;

@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { afterEach, beforeAll, expect, it, onTestFinished, vi } from 'vitest';
 import { parseAddress } from '../../src/base/address.ts';
-import { ERRNO, type Libc } from '../../src/tun/libc.ts';
+import { ERRNO, type Libc } from '../../src/sys/libc.ts';
 import { LinuxHostNetwork } from '../../src/tun/linux-routes.ts';
 import { openLinuxTun } from '../../src/tun/linux-tun.ts';
 import { linuxUdp } from '../../src/tun/udp-linux.ts';
@@ -13,8 +13,8 @@ type Part = 'ipv6' | 'uso' | 'tso' | 'vnet-hdr' | 'multi-queue' | 'udp-gro' | 'u
 
 const { absent } = vi.hoisted(() => ({ absent: new Set<string>() }));
 
-vi.mock('../../src/tun/libc.ts', async (original) => {
-  const actual = await original<typeof import('../../src/tun/libc.ts')>();
+vi.mock('../../src/sys/libc.ts', async (original) => {
+  const actual = await original<typeof import('../../src/sys/libc.ts')>();
   let made: Libc | undefined;
   const libc = (): Libc => {
     made ??= without(actual.libc());

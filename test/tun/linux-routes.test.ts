@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type IpAddress, parseAddress } from '../../src/base/address.ts';
-import { SystemError } from '../../src/tun/libc.ts';
+import { SystemError } from '../../src/sys/libc.ts';
 import { LinuxHostNetwork } from '../../src/tun/linux-routes.ts';
 import { type NetworkChange, type Prefix, type Route, type Rule, removeOwn } from '../../src/tun/routes.ts';
 import { describeInterop } from '../support/lab/requirements.ts';

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type IpAddress, parseAddress } from '../../src/base/address.ts';
 import { PacketBatch } from '../../src/base/batch.ts';
-import { SystemError } from '../../src/tun/libc.ts';
+import { SystemError } from '../../src/sys/libc.ts';
 import { LinuxHostNetwork } from '../../src/tun/linux-routes.ts';
 import { type LinuxTun, type LinuxTunOptions, openLinuxTun } from '../../src/tun/linux-tun.ts';
 import { SharedOffloads } from '../../src/tun/offload/shared.ts';

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { PacketBatch } from '../../src/base/batch.ts';
 import { utf8 } from '../../src/base/text.ts';
-import { libc, SystemError } from '../../src/tun/libc.ts';
+import { libc, SystemError } from '../../src/sys/libc.ts';
 import { PacketMemory } from '../../src/tun/offload/memory.ts';
 import { SharedOffloads } from '../../src/tun/offload/shared.ts';
 import { Splitter } from '../../src/tun/offload/split.ts';

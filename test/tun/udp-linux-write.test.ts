@@ -1,7 +1,7 @@
 /** What the kernel is told to send, and what happens when it refuses: the kernel is played, as its refusals are rare. */
 import { createRequire } from 'node:module';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { ERRNO } from '../../src/tun/libc.ts';
+import { ERRNO } from '../../src/sys/libc.ts';
 import { encodePktinfo, encodeSockaddr } from '../../src/tun/socket-layout.ts';
 import { newUdpCounters, type UdpCounters } from '../../src/tun/udp.ts';
 import { hasLinuxUdp } from '../../src/tun/udp-linux.ts';

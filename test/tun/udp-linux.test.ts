@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest';
 import { formatSocketAddress, type SocketAddress } from '../../src/base/address.ts';
 import type { PacketBatch } from '../../src/base/batch.ts';
 import { equalBytes } from '../../src/base/bytes.ts';
-import { ERRNO, libc } from '../../src/tun/libc.ts';
+import { ERRNO, libc } from '../../src/sys/libc.ts';
 import type { UdpNetwork, UdpSocket } from '../../src/tun/udp.ts';
 import { linuxUdp } from '../../src/tun/udp-linux.ts';
 import { describeInterop } from '../support/lab/requirements.ts';

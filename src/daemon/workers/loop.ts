@@ -3,8 +3,8 @@
  * are waited for in one blocking call, deadlines. A worker has no event loop of its own: it polls.
  */
 import { receiveMessageOnPort } from 'node:worker_threads';
-import { bootNow } from '../../tun/boot-clock.ts';
-import { addressOf, ERRNO, libc, SystemError } from '../../tun/libc.ts';
+import { bootNow } from '../../sys/boot-clock.ts';
+import { addressOf, ERRNO, libc, SystemError } from '../../sys/libc.ts';
 import { Control, type WorkerCommand, type WorkerOutput, type WorkerReport, type WorkerSetup } from './messages.ts';
 
 /** struct pollfd: int fd, short events, short revents. */

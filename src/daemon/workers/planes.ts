@@ -7,7 +7,7 @@ import type { PathReport } from '../../base/path-report.ts';
 import type { PlanePort, PlaneReport, ReceiveCommand, SendCommand } from '../../engine/commands.ts';
 import type { Transmit } from '../../engine/options.ts';
 import type { DropCounters } from '../../esp/drops.ts';
-import { bootNow } from '../../tun/boot-clock.ts';
+import { bootNow } from '../../sys/boot-clock.ts';
 import { addCounters, counterCount } from '../../tun/counters.ts';
 import { type DeviceCounters, newDeviceCounters, type PacketDevice } from '../../tun/device.ts';
 import { newUdpCounters, type UdpCounters, type UdpSendError, type UdpSocket } from '../../tun/udp.ts';

@@ -1,7 +1,7 @@
 /** Where a worker thread begins. */
 import './compiler.ts';
 import { workerData } from 'node:worker_threads';
-import { libc } from '../../tun/libc.ts';
+import { libc } from '../../sys/libc.ts';
 import { reopenCrypto } from './crypto.ts';
 import { Control, type WorkerSetup } from './messages.ts';
 import { ReceiveWorker } from './receive.ts';

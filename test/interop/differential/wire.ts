@@ -3,8 +3,8 @@
  * messages a call.
  */
 import { addressToBytes, type IpAddress } from '../../../src/base/address.ts';
-import { addressOf, libc, SystemError } from '../../../src/tun/libc.ts';
-import { withinNamespace } from '../../../src/tun/netns.ts';
+import { addressOf, libc, SystemError } from '../../../src/sys/libc.ts';
+import { withinNamespace } from '../../../src/sys/netns.ts';
 import * as layout from '../../../src/tun/socket-layout.ts';
 
 const AF_PACKET = 17;

@@ -7,7 +7,7 @@ import { createRequire } from 'node:module';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { PacketBatch } from '../../../src/base/batch.ts';
-import { addressOf, libc } from '../../../src/tun/libc.ts';
+import { addressOf, libc } from '../../../src/sys/libc.ts';
 import { Joiner } from '../../../src/tun/offload/join.ts';
 import { PacketMemory } from '../../../src/tun/offload/memory.ts';
 import { Splitter } from '../../../src/tun/offload/split.ts';

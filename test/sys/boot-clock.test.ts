@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from 'vitest';
-import { bootNow, watchSleep } from '../../src/tun/boot-clock.ts';
+import { bootNow, watchSleep } from '../../src/sys/boot-clock.ts';
 
 describe.runIf(process.platform === 'linux')('the clock that counts sleep', () => {
   it('goes on as the monotonic one does while the host is awake', async () => {

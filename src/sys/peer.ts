@@ -1,6 +1,6 @@
 /** Who is at the other end of a Unix socket, as the kernel recorded it when they connected (SO_PEERCRED, unix(7)). */
 import type { Socket } from 'node:net';
-import { libc, SystemError } from '../tun/libc.ts';
+import { libc, SystemError } from './libc.ts';
 
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
