@@ -100,11 +100,11 @@ export type { PacketFlags } from './policy/populate.ts';
 export type { SelectorPair, TrafficSelector } from './policy/selector.ts';
 // Devices and sockets
 export type { PacketDevice } from './tun/device.ts';
-export { type LinuxTunOptions, openLinuxTun } from './tun/linux-tun.ts';
+export { type LinuxTunOptions, openLinuxTun } from './tun/linux.ts';
 export { MemoryDevice, type MemoryDeviceOptions } from './tun/memory.ts';
 export { SharedOffloads } from './tun/offload/shared.ts';
 export type { OwnerErrorHandler } from './tun/owner-calls.ts';
-export type { UdpNetwork, UdpSocket } from './tun/udp.ts';
-export { hasLinuxUdp, type LinuxUdpOptions, linuxUdp } from './tun/udp-linux.ts';
-export { MemoryNetwork } from './tun/udp-memory.ts';
-export { nodeUdp } from './tun/udp-node.ts';
+export { hasLinuxUdp, type LinuxUdpOptions, linuxUdp } from './tun/udp/linux.ts';
+export { MemoryNetwork } from './tun/udp/memory.ts';
+export { nodeUdp } from './tun/udp/node.ts';
+export type { UdpNetwork, UdpSocket } from './tun/udp/udp.ts';

@@ -12,8 +12,8 @@ import { performance } from 'node:perf_hooks';
 import { parseAddress, type SocketAddress } from '../../src/base/address.ts';
 import { PacketBatch } from '../../src/base/batch.ts';
 import { addressOf, libc } from '../../src/sys/libc.ts';
-import { linuxUdp } from '../../src/tun/udp-linux.ts';
-import { UdpEnd } from '../../src/tun/udp-linux-end.ts';
+import { linuxUdp } from '../../src/tun/udp/linux.ts';
+import { UdpEnd } from '../../src/tun/udp/queue.ts';
 
 /** Times are milliseconds of the system's monotonic clock, which all processes share. */
 export interface SendReport {

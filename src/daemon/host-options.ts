@@ -5,7 +5,7 @@ import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { EngineOptions } from '../engine/options.ts';
 import type { OwnerErrorHandler } from '../tun/owner-calls.ts';
-import type { UdpNetwork } from '../tun/udp.ts';
+import type { UdpNetwork } from '../tun/udp/udp.ts';
 import type { WayReport } from './peer-ways.ts';
 import type { ProofOptions } from './proofs.ts';
 

@@ -14,7 +14,7 @@ import type { EngineEvent } from '../engine/events.ts';
 import type { EngineCounters, Transmit } from '../engine/options.ts';
 import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
 import type { OwnerErrorHandler } from '../tun/owner-calls.ts';
-import { isUnspecified, type UdpCounters } from '../tun/udp.ts';
+import { isUnspecified, type UdpCounters } from '../tun/udp/udp.ts';
 import { answerQuestion, isQuestion, type Question } from './answers.ts';
 import type { HostOptions } from './host-options.ts';
 import { guarded, unspecifiedFor } from './owner-functions.ts';

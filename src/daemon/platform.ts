@@ -7,7 +7,7 @@ import type { PacketDevice } from '../tun/device.ts';
 import type { FenceCounters, FenceKeeper } from '../tun/fence.ts';
 import type { ForeignRules } from '../tun/foreign-rules.ts';
 import type { Prefix } from '../tun/routes.ts';
-import type { UdpNetwork } from '../tun/udp.ts';
+import type { UdpNetwork } from '../tun/udp/udp.ts';
 import type { HostView } from './host-view.ts';
 import type { KernelReport } from './kernel-watch.ts';
 import type { SteeringPlan } from './steering-plan.ts';

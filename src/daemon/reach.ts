@@ -3,7 +3,7 @@ import type { IpAddress, SocketAddress } from '../base/address.ts';
 import { messageOf } from '../base/text.ts';
 import type { Engine } from '../engine/engine.ts';
 import type { EngineEvent } from '../engine/events.ts';
-import type { UdpSendError } from '../tun/udp.ts';
+import type { UdpSendError } from '../tun/udp/udp.ts';
 import type { HostOptions } from './host-options.ts';
 import { PeerWays } from './peer-ways.ts';
 import { SendRefusals } from './send-refusals.ts';

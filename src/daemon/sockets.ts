@@ -7,7 +7,7 @@ import type { PacketBatch } from '../base/batch.ts';
 import type { PathReport } from '../base/path-report.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
-import type { DatagramHandler, UdpNetwork, UdpSendError, UdpSocket } from '../tun/udp.ts';
+import type { DatagramHandler, UdpNetwork, UdpSendError, UdpSocket } from '../tun/udp/udp.ts';
 
 /** On this port there is no ESP. */
 export const IKE_PORT = 500;

@@ -3,7 +3,7 @@ import type { Engine } from '../engine/engine.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
 import type { Path } from '../ike/events.ts';
-import { isUnspecified } from '../tun/udp.ts';
+import { isUnspecified } from '../tun/udp/udp.ts';
 import type { PeerWays, WayTarget } from './peer-ways.ts';
 import type { SendTarget } from './send-refusals.ts';
 

@@ -5,6 +5,7 @@
 import type { IpFamily } from '../base/address.ts';
 import { formatAddress } from '../base/address.ts';
 import { ERRNO, SystemError } from '../sys/libc.ts';
+import { NEEDS_NET_ADMIN } from './errors.ts';
 import type { NetlinkRequest } from './netlink.ts';
 import { NetlinkListener } from './netlink-listener.ts';
 import { NETLINK_ROUTE, type NetlinkData, NetlinkSocket } from './netlink-socket.ts';
@@ -28,7 +29,6 @@ import * as message from './rtnetlink.ts';
 import { CHANGE_GROUPS, parseChange } from './rtnetlink-changes.ts';
 import { addRuleRequest, deleteRuleRequest, parseRule, parseSeenRule, rulesRequest } from './rtnetlink-rules.ts';
 import type { SeenRule } from './seen-rules.ts';
-import { NEEDS_NET_ADMIN } from './tun-errors.ts';
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
 /** What a kernel without IPv6 answers about it: rules, and routes. It has none of them. */

@@ -11,7 +11,7 @@ import { ERRNO, libc, SystemError } from '../sys/libc.ts';
 import { type Watch, watchReadable } from '../sys/poller.ts';
 import { hostU32, parseMessages } from './netlink.ts';
 import { AF_NETLINK, type NetlinkData, SOCK_RAW_CLOEXEC_NONBLOCK, SOL_NETLINK } from './netlink-socket.ts';
-import { SOL_SOCKET } from './socket-layout.ts';
+import { SOL_SOCKET } from './udp/layout.ts';
 
 const NETLINK_ADD_MEMBERSHIP = 1;
 /** Beyond the system's limit (net.core.rmem_max), for CAP_NET_ADMIN. */

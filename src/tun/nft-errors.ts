@@ -1,5 +1,5 @@
 /** What keeps nft(8) from changing the fence, told so that one can mend it. */
-import { NEEDS_NET_ADMIN } from './tun-errors.ts';
+import { NEEDS_NET_ADMIN } from './errors.ts';
 
 /** Characters of nft's own words that are shown: more than anybody reads. */
 const MAX_MESSAGE = 300;

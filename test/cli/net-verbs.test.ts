@@ -3,7 +3,7 @@ import { expect, it, onTestFinished } from 'vitest';
 import { run } from '../../src/cli/run.ts';
 import { TUNNEL_NAMESPACE } from '../../src/libvirt/network.ts';
 import { MemoryFence } from '../../src/tun/fence-memory.ts';
-import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, TestDaemon, tunnelDocument } from '../support/daemon.ts';
 
 const SPELT = `<network>

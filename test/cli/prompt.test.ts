@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events';
 import { expect, it } from 'vitest';
 import { promptSecret } from '../../src/cli/prompt.ts';
 import { run } from '../../src/cli/run.ts';
-import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, SECRET_UUID, TestDaemon } from '../support/daemon.ts';
 
 class FakeKeyboard extends EventEmitter {

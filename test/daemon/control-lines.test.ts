@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { DaemonClient } from '../../src/daemon/client.ts';
 import { ControlError, MAX_LINE } from '../../src/daemon/protocol.ts';
 import { readRequest } from '../../src/daemon/request.ts';
-import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { RawClient, serve } from '../support/control.ts';
 import { address, TestDaemon } from '../support/daemon.ts';
 

@@ -3,7 +3,7 @@ import { formatStatus } from '../../src/cli/format.ts';
 import { parseDocument } from '../../src/config/parse.ts';
 import { placesOfFailure } from '../../src/daemon/explain-failure.ts';
 import type { FailureStatus } from '../../src/daemon/status.ts';
-import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import {
   address,
   type DocumentWords,

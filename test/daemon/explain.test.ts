@@ -3,7 +3,7 @@ import type { ExplainQuestion, Explanation } from '../../src/daemon/explanation.
 import { PASS_MARK } from '../../src/tun/fence.ts';
 import { MemoryFence } from '../../src/tun/fence-memory.ts';
 import { MAIN_TABLE, type Prefix } from '../../src/tun/routes.ts';
-import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import {
   address,
   type DocumentWords,

@@ -4,7 +4,7 @@ import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import { TunnelHost } from '../../src/daemon/host.ts';
 import type { EngineEvent } from '../../src/engine/events.ts';
 import { MemoryDevice } from '../../src/tun/memory.ts';
-import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, eventually } from '../support/daemon.ts';
 import { opposite, packet, tunnel } from '../support/engine-net.ts';
 import { child, connection } from '../support/ike-pair.ts';

@@ -18,7 +18,7 @@ import { makePrivateFolder, visibleFolder } from '../../src/daemon/files.ts';
 import { ControlError } from '../../src/daemon/protocol.ts';
 import { removeFile, removeLeftovers, replaceFile, replaceLink, stageFile } from '../../src/daemon/replace-file.ts';
 import { SecretStore } from '../../src/daemon/secrets.ts';
-import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, SECRET_UUID, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
 import { type Fault, faults } from '../support/faults.ts';
 

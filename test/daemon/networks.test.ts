@@ -16,7 +16,7 @@ import type { FencePart } from '../../src/tun/fence.ts';
 import { MemoryFence } from '../../src/tun/fence-memory.ts';
 import type { ForeignRule, ForeignRules } from '../../src/tun/foreign-rules.ts';
 import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
-import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import {
   eventually,
   type LogLine,

@@ -6,7 +6,7 @@ import { deviceMtu, PathMtus } from '../../src/daemon/path-mtu.ts';
 import { planTunnel } from '../../src/daemon/plan.ts';
 import { espLength } from '../../src/esp/packet.ts';
 import type { Path } from '../../src/ike/events.ts';
-import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, eventually, oppositeDocument, TestDaemon, tunnelDocument } from '../support/daemon.ts';
 import { enginePair, opposite, packet, tunnel } from '../support/engine-net.ts';
 

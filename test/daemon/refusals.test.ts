@@ -5,7 +5,7 @@ import { expect, it } from 'vitest';
 import { run } from '../../src/cli/run.ts';
 import { verbs } from '../../src/cli/verbs.ts';
 import type { Verb } from '../../src/daemon/protocol.ts';
-import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, SECRET_UUID, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
 
 /** A place in the sources, or what is said of a bug. */

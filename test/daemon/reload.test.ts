@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { messageOf } from '../../src/base/text.ts';
 import { run } from '../../src/cli/run.ts';
-import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, eventually, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
 
 const UUID = '7e5f1c8e-6d0e-4b7e-9a55-0c3f2f6d1a10';

@@ -2,7 +2,7 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
-import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, eventually, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
 
 function host(): ReturnType<MemoryNetwork['host']> {

@@ -3,7 +3,7 @@ import { makeUdpPacket } from '../../examples/packet.ts';
 import { run } from '../../src/cli/run.ts';
 import type { TunnelEvent } from '../../src/daemon/protocol.ts';
 import type { TunnelStatus } from '../../src/daemon/status.ts';
-import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import {
   address,
   eventually,

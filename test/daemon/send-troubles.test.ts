@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { parseAddress, type SocketAddress } from '../../src/base/address.ts';
 import type { WorkerReport } from '../../src/daemon/workers/messages.ts';
 import { SendTroubles } from '../../src/daemon/workers/send-troubles.ts';
-import type { UdpEnd } from '../../src/tun/udp-linux-end.ts';
+import type { UdpEnd } from '../../src/tun/udp/queue.ts';
 
 const address = parseAddress('192.0.2.2')!;
 const PEER: SocketAddress = { address, port: 4500 };

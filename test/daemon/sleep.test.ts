@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, eventually, oppositeDocument, TestDaemon, tunnelDocument } from '../support/daemon.ts';
 
 async function pair(words: { esp?: string } = {}): Promise<{ left: TestDaemon; right: TestDaemon }> {

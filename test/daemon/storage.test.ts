@@ -9,7 +9,7 @@ import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { utf8 } from '../../src/base/text.ts';
 import { ControlError } from '../../src/daemon/protocol.ts';
 import { refusalOf } from '../../src/daemon/refusing.ts';
-import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, SECRET_UUID, TestDaemon, tunnelDocument } from '../support/daemon.ts';
 import { faults } from '../support/faults.ts';
 import { MEMORY, temporaryFolder } from '../support/folder.ts';

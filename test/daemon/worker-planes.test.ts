@@ -10,7 +10,7 @@ import type { Transmit } from '../../src/engine/options.ts';
 import { newDropCounters } from '../../src/esp/drops.ts';
 import { newSaState, type SaState, UNLIMITED } from '../../src/esp/usage.ts';
 import { MemoryDevice } from '../../src/tun/memory.ts';
-import type { UdpSocket } from '../../src/tun/udp.ts';
+import type { UdpSocket } from '../../src/tun/udp/udp.ts';
 import { protect } from '../support/engine-net.ts';
 import { at } from '../support/ike-pair.ts';
 

@@ -10,7 +10,7 @@ import {
   type ExportFormat,
   exportHostNetwork,
 } from '../../src/export/host-network.ts';
-import { MemoryNetwork } from '../../src/tun/udp-memory.ts';
+import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
 
 interface Words {

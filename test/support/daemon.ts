@@ -16,7 +16,7 @@ import type { FenceKeeper } from '../../src/tun/fence.ts';
 import type { ForeignTables } from '../../src/tun/foreign-tables.ts';
 import { MemoryDevice } from '../../src/tun/memory.ts';
 import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
-import type { UdpNetwork } from '../../src/tun/udp.ts';
+import type { UdpNetwork } from '../../src/tun/udp/udp.ts';
 import { temporaryFolder } from './folder.ts';
 
 export { temporaryFolder };

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { addCounters, counterCount, writeCounters } from '../../src/tun/counters.ts';
 import { newDeviceCounters } from '../../src/tun/device.ts';
-import { newUdpCounters } from '../../src/tun/udp.ts';
+import { newUdpCounters } from '../../src/tun/udp/udp.ts';
 
 it.each([newDeviceCounters, newUdpCounters])('what one thread writes down, another adds up', (fresh) => {
   const numbers = Array.from({ length: counterCount(fresh()) }, (_, i) => i + 1);

@@ -24,7 +24,7 @@ function compile(): void {
       rootDir: join(root, 'src'),
       outDir: folder,
     },
-    files: [join(root, 'src/tun/linux-tun.ts'), join(root, 'src/tun/udp-linux.ts')],
+    files: [join(root, 'src/tun/linux.ts'), join(root, 'src/tun/udp/linux.ts')],
     include: [],
   };
   writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify(config));

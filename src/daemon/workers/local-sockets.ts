@@ -1,6 +1,6 @@
 /** A worker's sockets by the local address that packets leave from. */
 import type { SocketAddress } from '../../base/address.ts';
-import { isUnspecified } from '../../tun/udp.ts';
+import { isUnspecified } from '../../tun/udp/udp.ts';
 
 interface Entry<Socket> {
   readonly socket: Socket;

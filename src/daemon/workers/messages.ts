@@ -5,7 +5,7 @@ import type { PathReport } from '../../base/path-report.ts';
 import type { PlaneReport, ReceiveCommand, SendCommand } from '../../engine/commands.ts';
 import type { DropCounters } from '../../esp/drops.ts';
 import type { DeviceDescriptor } from '../../tun/device.ts';
-import type { UdpDescriptor, UdpSendError } from '../../tun/udp.ts';
+import type { UdpDescriptor, UdpSendError } from '../../tun/udp/udp.ts';
 
 /** `send` reads devices and writes to sockets; `receive` the other way round. */
 export type WorkerRole = 'send' | 'receive';

@@ -10,7 +10,7 @@ import type { DropCounters } from '../../esp/drops.ts';
 import { bootNow } from '../../sys/boot-clock.ts';
 import { addCounters, counterCount } from '../../tun/counters.ts';
 import { type DeviceCounters, newDeviceCounters, type PacketDevice } from '../../tun/device.ts';
-import { newUdpCounters, type UdpCounters, type UdpSendError, type UdpSocket } from '../../tun/udp.ts';
+import { newUdpCounters, type UdpCounters, type UdpSendError, type UdpSocket } from '../../tun/udp/udp.ts';
 import { IKE_PORT } from '../sockets.ts';
 import { type KeySlot, KeySlots } from './key-slots.ts';
 import { Lanes } from './lanes.ts';

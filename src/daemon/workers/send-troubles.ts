@@ -4,7 +4,7 @@
  */
 import type { SocketAddress } from '../../base/address.ts';
 import type { PathReport } from '../../base/path-report.ts';
-import type { UdpEnd } from '../../tun/udp-linux-end.ts';
+import type { UdpEnd } from '../../tun/udp/queue.ts';
 import type { WorkerLoop } from './loop.ts';
 import type { WorkerReport } from './messages.ts';
 

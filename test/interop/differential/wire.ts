@@ -5,7 +5,7 @@
 import { addressToBytes, type IpAddress } from '../../../src/base/address.ts';
 import { addressOf, libc, SystemError } from '../../../src/sys/libc.ts';
 import { withinNamespace } from '../../../src/sys/netns.ts';
-import * as layout from '../../../src/tun/socket-layout.ts';
+import * as layout from '../../../src/tun/udp/layout.ts';
 
 const AF_PACKET = 17;
 const SOCK_DGRAM = 2;

@@ -6,9 +6,9 @@
  *
  * Kernel interface: ip(7), ipv6(7). RFC 1191, RFC 8201.
  */
-import type { IpFamily } from '../base/address.ts';
-import { libc } from '../sys/libc.ts';
-import * as layout from './socket-layout.ts';
+import type { IpFamily } from '../../base/address.ts';
+import { libc } from '../../sys/libc.ts';
+import * as layout from './layout.ts';
 
 /** Fragment what does not fit what the kernel takes for the MTU of the path; else set don't-fragment. */
 const PMTUDISC_WANT = 1;

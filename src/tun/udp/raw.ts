@@ -8,13 +8,13 @@
  *
  * Kernel interface: raw(7), RFC 3542 §3 for IPv6.
  */
-import { type IpAddress, type IpFamily, NO_PORT } from '../base/address.ts';
-import { takeDescriptor } from '../sys/descriptors.ts';
-import { ERRNO, libc, SystemError } from '../sys/libc.ts';
+import { type IpAddress, type IpFamily, NO_PORT } from '../../base/address.ts';
+import { takeDescriptor } from '../../sys/descriptors.ts';
+import { ERRNO, libc, SystemError } from '../../sys/libc.ts';
+import * as layout from './layout.ts';
+import { LinuxUdpSocket, setUpSocket } from './linux.ts';
 import { PathDiscovery } from './path-discovery.ts';
-import * as layout from './socket-layout.ts';
 import type { UdpSocket } from './udp.ts';
-import { LinuxUdpSocket, setUpSocket } from './udp-linux.ts';
 
 const SOCK_RAW_NONBLOCK_CLOEXEC = 0o2004003;
 const IPPROTO_ESP = 50;

@@ -1,10 +1,10 @@
 /** What the tests of UDP sockets share. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type IpAddress, parseAddress, type SocketAddress } from '../../src/base/address.ts';
-import { PacketBatch } from '../../src/base/batch.ts';
-import type { UdpBindOptions, UdpNetwork, UdpSocket } from '../../src/tun/udp.ts';
-import { hasLinuxUdp, linuxUdp } from '../../src/tun/udp-linux.ts';
-import { nodeUdp } from '../../src/tun/udp-node.ts';
+import { type IpAddress, parseAddress, type SocketAddress } from '../../../src/base/address.ts';
+import { PacketBatch } from '../../../src/base/batch.ts';
+import { hasLinuxUdp, linuxUdp } from '../../../src/tun/udp/linux.ts';
+import { nodeUdp } from '../../../src/tun/udp/node.ts';
+import type { UdpBindOptions, UdpNetwork, UdpSocket } from '../../../src/tun/udp/udp.ts';
 
 export const ip = (text: string): IpAddress => parseAddress(text)!;
 

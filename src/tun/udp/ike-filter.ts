@@ -5,8 +5,8 @@
  *
  * Kernel interface: socket(7), linux/filter.h; Documentation/networking/filter.rst.
  */
-import { addressOf, libc } from '../sys/libc.ts';
-import { SOL_SOCKET, writePointer } from './socket-layout.ts';
+import { addressOf, libc } from '../../sys/libc.ts';
+import { SOL_SOCKET, writePointer } from './layout.ts';
 
 const SO_ATTACH_REUSEPORT_CBPF = 51;
 

@@ -1,12 +1,12 @@
 /** ESP straight over IP by Linux's raw sockets, between addresses of one network namespace. */
 import { createRequire } from 'node:module';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
-import { NO_PORT, type SocketAddress } from '../../src/base/address.ts';
-import { linuxRawEsp } from '../../src/tun/raw-linux.ts';
-import type { UdpSocket } from '../../src/tun/udp.ts';
-import { describeInterop } from '../support/lab/requirements.ts';
-import { enterNewNamespace, ipCommand } from './namespace.ts';
-import { arrivals, batchOf, ip, payload, sendErrors, until } from './udp-support.ts';
+import { NO_PORT, type SocketAddress } from '../../../src/base/address.ts';
+import { linuxRawEsp } from '../../../src/tun/udp/raw.ts';
+import type { UdpSocket } from '../../../src/tun/udp/udp.ts';
+import { describeInterop } from '../../support/lab/requirements.ts';
+import { enterNewNamespace, ipCommand } from '../namespace.ts';
+import { arrivals, batchOf, ip, payload, sendErrors, until } from './support.ts';
 
 const CAP_NET_RAW = 13;
 

@@ -4,17 +4,17 @@
  */
 // The global of that name is looked up anew each time.
 import { performance } from 'node:perf_hooks';
-import { type IpAddress, NO_PORT, type SocketAddress } from '../base/address.ts';
-import type { PacketBatch } from '../base/batch.ts';
-import type { PathReport } from '../base/path-report.ts';
-import { ERRNO, libc } from '../sys/libc.ts';
+import { type IpAddress, NO_PORT, type SocketAddress } from '../../base/address.ts';
+import type { PacketBatch } from '../../base/batch.ts';
+import type { PathReport } from '../../base/path-report.ts';
+import { ERRNO, libc } from '../../sys/libc.ts';
+import { outlastsDatagram, sendErrorOf } from './errors.ts';
+import * as layout from './layout.ts';
+import { DatagramReader } from './linux-read.ts';
+import { DatagramWriter, Segmentation, type Sending } from './linux-write.ts';
 import { PathDiscovery } from './path-discovery.ts';
-import * as layout from './socket-layout.ts';
 import type { DatagramHandler, UdpCounters, UdpDescriptor, UdpSendError } from './udp.ts';
 import { isUnspecified, maxDatagram, newUdpCounters } from './udp.ts';
-import { outlastsDatagram, sendErrorOf } from './udp-errors.ts';
-import { DatagramReader } from './udp-linux-read.ts';
-import { DatagramWriter, Segmentation, type Sending } from './udp-linux-write.ts';
 
 /** Messages that are read at once; with UDP_GRO each may hold 64 datagrams. More only wander out of the caches. */
 const MESSAGES_PER_READ = 8;

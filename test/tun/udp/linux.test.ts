@@ -4,15 +4,15 @@ import dgram from 'node:dgram';
 import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, expect, it, vi } from 'vitest';
-import { formatSocketAddress, type SocketAddress } from '../../src/base/address.ts';
-import type { PacketBatch } from '../../src/base/batch.ts';
-import { equalBytes } from '../../src/base/bytes.ts';
-import { ERRNO, libc } from '../../src/sys/libc.ts';
-import type { UdpNetwork, UdpSocket } from '../../src/tun/udp.ts';
-import { linuxUdp } from '../../src/tun/udp-linux.ts';
-import { describeInterop } from '../support/lab/requirements.ts';
-import { enterNewNamespace, ipCommand } from './namespace.ts';
-import { type Arrival, arrivals, batchOf, ip, payload, Sockets, sendErrors, until } from './udp-support.ts';
+import { formatSocketAddress, type SocketAddress } from '../../../src/base/address.ts';
+import type { PacketBatch } from '../../../src/base/batch.ts';
+import { equalBytes } from '../../../src/base/bytes.ts';
+import { ERRNO, libc } from '../../../src/sys/libc.ts';
+import { linuxUdp } from '../../../src/tun/udp/linux.ts';
+import type { UdpNetwork, UdpSocket } from '../../../src/tun/udp/udp.ts';
+import { describeInterop } from '../../support/lab/requirements.ts';
+import { enterNewNamespace, ipCommand } from '../namespace.ts';
+import { type Arrival, arrivals, batchOf, ip, payload, Sockets, sendErrors, until } from './support.ts';
 
 /** The addresses of the far end, several for the same port. */
 const FAR = ['10.88.0.2', '10.88.0.3', '2001:db8:88::2', '2001:db8:88::3'] as const;

@@ -2,9 +2,9 @@
  * UDP sockets joined in one process: the twin of `udp-node.ts`. Each host of a `MemoryNetwork` has addresses of its
  * own; what happens to a datagram on its way (loss, delay, duplication, address translation) is the caller's hook.
  */
-import type { IpAddress, IpFamily, SocketAddress } from '../base/address.ts';
-import { formatSocketAddress, NO_PORT, sameAddress } from '../base/address.ts';
-import type { PacketBatch } from '../base/batch.ts';
+import type { IpAddress, IpFamily, SocketAddress } from '../../base/address.ts';
+import { formatSocketAddress, NO_PORT, sameAddress } from '../../base/address.ts';
+import type { PacketBatch } from '../../base/batch.ts';
 import type { DatagramHandler, UdpBindOptions, UdpCounters, UdpNetwork, UdpSendError, UdpSocket } from './udp.ts';
 import { isUnspecified, maxDatagram, newUdpCounters, sendEach } from './udp.ts';
 

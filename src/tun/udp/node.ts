@@ -16,12 +16,12 @@
  */
 import { Buffer } from 'node:buffer';
 import dgram from 'node:dgram';
-import type { IpAddress, SocketAddress } from '../base/address.ts';
-import { formatAddress, parseAddress } from '../base/address.ts';
-import type { PacketBatch } from '../base/batch.ts';
+import type { IpAddress, SocketAddress } from '../../base/address.ts';
+import { formatAddress, parseAddress } from '../../base/address.ts';
+import type { PacketBatch } from '../../base/batch.ts';
+import { bindError, errorCode, sendErrorNamed } from './errors.ts';
 import type { DatagramHandler, UdpBindOptions, UdpCounters, UdpNetwork, UdpSendError, UdpSocket } from './udp.ts';
 import { isUnspecified, maxDatagram, newUdpCounters, sendEach } from './udp.ts';
-import { bindError, errorCode, sendErrorNamed } from './udp-errors.ts';
 
 export const nodeUdp: UdpNetwork = {
   async bind(options: UdpBindOptions): Promise<UdpSocket> {

@@ -1,8 +1,8 @@
 /** What is dgram's own; the rest is in udp.test.ts. */
 import { afterEach, expect, it } from 'vitest';
-import { formatSocketAddress } from '../../src/base/address.ts';
-import { nodeUdp } from '../../src/tun/udp-node.ts';
-import { arrivals, ip, Sockets } from './udp-support.ts';
+import { formatSocketAddress } from '../../../src/base/address.ts';
+import { nodeUdp } from '../../../src/tun/udp/node.ts';
+import { arrivals, ip, Sockets } from './support.ts';
 
 const sockets = new Sockets();
 

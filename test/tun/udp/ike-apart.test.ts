@@ -1,10 +1,10 @@
 /** IKE and ESP to one port, parted by the kernel before they queue. */
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { parseAddress, type SocketAddress } from '../../src/base/address.ts';
-import type { UdpSocket } from '../../src/tun/udp.ts';
-import { hasLinuxUdp, linuxUdp } from '../../src/tun/udp-linux.ts';
-import { UdpEnd } from '../../src/tun/udp-linux-end.ts';
-import { until } from './udp-support.ts';
+import { parseAddress, type SocketAddress } from '../../../src/base/address.ts';
+import { hasLinuxUdp, linuxUdp } from '../../../src/tun/udp/linux.ts';
+import { UdpEnd } from '../../../src/tun/udp/queue.ts';
+import type { UdpSocket } from '../../../src/tun/udp/udp.ts';
+import { until } from './support.ts';
 
 const IKE = Uint8Array.of(0, 0, 0, 0, 1, 2, 3);
 const ESP = Uint8Array.of(0, 0, 1, 0, 0, 0, 0, 1, 9);

@@ -10,16 +10,18 @@
  * whoever that call is for. So they are read off and counted, and the call is made again; a socket that has one is
  * readable until it was read off.
  */
-import type { IpAddress, SocketAddress } from '../base/address.ts';
-import type { PacketBatch } from '../base/batch.ts';
-import type { PathReport } from '../base/path-report.ts';
-import { takeDescriptor } from '../sys/descriptors.ts';
-import { libc, SystemError } from '../sys/libc.ts';
-import type { Watch } from '../sys/poller.ts';
-import { watchReadable } from '../sys/poller.ts';
+import type { IpAddress, SocketAddress } from '../../base/address.ts';
+import type { PacketBatch } from '../../base/batch.ts';
+import type { PathReport } from '../../base/path-report.ts';
+import { takeDescriptor } from '../../sys/descriptors.ts';
+import { libc, SystemError } from '../../sys/libc.ts';
+import type { Watch } from '../../sys/poller.ts';
+import { watchReadable } from '../../sys/poller.ts';
+import { bindError } from './errors.ts';
 import { partIkeFromEsp } from './ike-filter.ts';
+import * as layout from './layout.ts';
 import { PathDiscovery } from './path-discovery.ts';
-import * as layout from './socket-layout.ts';
+import { UdpEnd } from './queue.ts';
 import type {
   DatagramHandler,
   UdpBindOptions,
@@ -30,8 +32,6 @@ import type {
   UdpSocket,
 } from './udp.ts';
 import { isUnspecified } from './udp.ts';
-import { bindError } from './udp-errors.ts';
-import { UdpEnd } from './udp-linux-end.ts';
 
 export interface LinuxUdpOptions {
   /** False to do without, as on a kernel that has not got it. Default: what the kernel has. */

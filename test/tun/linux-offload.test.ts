@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { PacketBatch } from '../../src/base/batch.ts';
 import { newDeviceCounters } from '../../src/tun/device.ts';
-import { type LinuxTun, type LinuxTunOptions, openLinuxTun } from '../../src/tun/linux-tun.ts';
+import { type LinuxTun, type LinuxTunOptions, openLinuxTun } from '../../src/tun/linux.ts';
 import { PacketMemory } from '../../src/tun/offload/memory.ts';
 import { SharedOffloads } from '../../src/tun/offload/shared.ts';
 import { describeInterop } from '../support/lab/requirements.ts';

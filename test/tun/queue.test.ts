@@ -9,8 +9,8 @@ import { PacketMemory } from '../../src/tun/offload/memory.ts';
 import { SharedOffloads } from '../../src/tun/offload/shared.ts';
 import { Splitter } from '../../src/tun/offload/split.ts';
 import { VirtioFlag } from '../../src/tun/offload/virtio.ts';
-import { TunEnd } from '../../src/tun/tun-end.ts';
-import { hasLinuxUdp } from '../../src/tun/udp-linux.ts';
+import { TunEnd } from '../../src/tun/queue.ts';
+import { hasLinuxUdp } from '../../src/tun/udp/linux.ts';
 import { gsoOf, packetOf, packetsOf, pattern, withHeader } from './offload/support.ts';
 
 const AF_UNIX = 1;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { formatSocketAddress, type IpAddress, parseAddress, type SocketAddress } from '../../src/base/address.ts';
-import { lossyRoute, type MemoryArrival, MemoryNetwork } from '../../src/tun/udp-memory.ts';
-import { batchOf } from './udp-support.ts';
+import { formatSocketAddress, type IpAddress, parseAddress, type SocketAddress } from '../../../src/base/address.ts';
+import { lossyRoute, type MemoryArrival, MemoryNetwork } from '../../../src/tun/udp/memory.ts';
+import { batchOf } from './support.ts';
 
 const ip = (text: string): IpAddress => parseAddress(text)!;
 const at = (text: string, port: number): SocketAddress => ({ address: ip(text), port });

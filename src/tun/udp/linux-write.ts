@@ -4,11 +4,11 @@
  * The packets are taken where they lie. DSCP and ECN are the same in a whole message (IP_TOS, IPV6_TCLASS), so a run ends
  * where they change; without any, which is what a socket starts with, nothing is said.
  */
-import type { PacketBatch } from '../base/batch.ts';
-import { addressOf, ERRNO, type Libc } from '../sys/libc.ts';
-import * as layout from './socket-layout.ts';
+import type { PacketBatch } from '../../base/batch.ts';
+import { addressOf, ERRNO, type Libc } from '../../sys/libc.ts';
+import { sendErrorOf } from './errors.ts';
+import * as layout from './layout.ts';
 import type { UdpCounters, UdpSendError } from './udp.ts';
-import { sendErrorOf } from './udp-errors.ts';
 
 /** What the kernel takes of segments (UDP_MAX_SEGMENTS of older ones) and of bytes in one message. */
 const MAX_SEGMENTS = 64;

@@ -10,11 +10,11 @@ import { libc, SystemError } from '../sys/libc.ts';
 import type { Watch } from '../sys/poller.ts';
 import { watchReadable } from '../sys/poller.ts';
 import type { DeviceCounters, DeviceDescriptor, PacketDevice } from './device.ts';
+import { checkInterfaceName } from './errors.ts';
+import type { TunInterface } from './interface.ts';
+import { createTun, interfaceIndex, interfaceMtu, setInterfaceMtu } from './interface.ts';
 import type { OffloadKinds, SharedOffloads } from './offload/shared.ts';
-import { TunEnd } from './tun-end.ts';
-import { checkInterfaceName } from './tun-errors.ts';
-import type { TunInterface } from './tun-interface.ts';
-import { createTun, interfaceIndex, interfaceMtu, setInterfaceMtu } from './tun-interface.ts';
+import { TunEnd } from './queue.ts';
 
 export interface LinuxTunOptions {
   /** At most 15 bytes; `%d` in it stands for the first free number. Default `sec%d`. */

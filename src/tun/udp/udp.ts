@@ -10,9 +10,9 @@
  * datagram by its route, and the answer of `UdpBindOptions.sourceFor` (a route look-up) is reported as the local
  * address. On a host with several addresses in one network, bind one such socket to each address instead.
  */
-import type { IpAddress, SocketAddress } from '../base/address.ts';
-import type { PacketBatch } from '../base/batch.ts';
-import type { PathReport } from '../base/path-report.ts';
+import type { IpAddress, SocketAddress } from '../../base/address.ts';
+import type { PacketBatch } from '../../base/batch.ts';
+import type { PathReport } from '../../base/path-report.ts';
 
 /** Why a datagram was not sent. Named after the system's error where there is one. */
 export type UdpSendError =

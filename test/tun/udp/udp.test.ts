@@ -1,11 +1,11 @@
 /** What sockets of every kind do. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest';
-import { formatSocketAddress } from '../../src/base/address.ts';
-import { equalBytes } from '../../src/base/bytes.ts';
-import type { UdpBindOptions, UdpSocket } from '../../src/tun/udp.ts';
-import { hasLinuxUdp, linuxUdp } from '../../src/tun/udp-linux.ts';
-import { arrivals, batchOf, ip, networks, payload, Sockets, sendErrors, until } from './udp-support.ts';
+import { formatSocketAddress } from '../../../src/base/address.ts';
+import { equalBytes } from '../../../src/base/bytes.ts';
+import { hasLinuxUdp, linuxUdp } from '../../../src/tun/udp/linux.ts';
+import type { UdpBindOptions, UdpSocket } from '../../../src/tun/udp/udp.ts';
+import { arrivals, batchOf, ip, networks, payload, Sockets, sendErrors, until } from './support.ts';
 
 describe.each(networks)('UDP by %s', (_name, network) => {
   const sockets = new Sockets();

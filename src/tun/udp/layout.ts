@@ -4,7 +4,7 @@
  *
  * Kernel interface: linux/socket.h, linux/in.h, linux/in6.h, linux/udp.h, linux/errqueue.h. RFC 3542 §6 (pktinfo, tclass).
  */
-import type { IpAddress, IpFamily, SocketAddress } from '../base/address.ts';
+import type { IpAddress, IpFamily, SocketAddress } from '../../base/address.ts';
 
 export const AF_INET = 2;
 export const AF_INET6 = 10;

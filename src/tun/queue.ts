@@ -6,11 +6,11 @@ import type { PacketBatch } from '../base/batch.ts';
 import { addressOf, ERRNO, libc } from '../sys/libc.ts';
 import type { DeviceCounters, DeviceDescriptor, DeviceDropReason } from './device.ts';
 import { newDeviceCounters } from './device.ts';
+import { detachedError } from './interface.ts';
 import { SharedOffloads } from './offload/shared.ts';
 import type { Splitter } from './offload/split.ts';
 import { readVirtioHdrLen, VIRTIO_NET_HDR_SIZE } from './offload/virtio.ts';
 import { OffloadWriter } from './offload/writer.ts';
-import { detachedError } from './tun-interface.ts';
 
 /** After so many packets that were not joined, the first of a batch is read to where it stays: it need not be divided. */
 const WHOLE_IN_A_ROW = 4;

@@ -1,12 +1,12 @@
 /** What the kernel is told to send, and what happens when it refuses: the kernel is played, as its refusals are rare. */
 import { createRequire } from 'node:module';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { ERRNO } from '../../src/sys/libc.ts';
-import { encodePktinfo, encodeSockaddr } from '../../src/tun/socket-layout.ts';
-import { newUdpCounters, type UdpCounters } from '../../src/tun/udp.ts';
-import { hasLinuxUdp } from '../../src/tun/udp-linux.ts';
-import { DatagramWriter, Segmentation, type Sending } from '../../src/tun/udp-linux-write.ts';
-import { batchOf, ip, payload } from './udp-support.ts';
+import { ERRNO } from '../../../src/sys/libc.ts';
+import { encodePktinfo, encodeSockaddr } from '../../../src/tun/udp/layout.ts';
+import { hasLinuxUdp } from '../../../src/tun/udp/linux.ts';
+import { DatagramWriter, Segmentation, type Sending } from '../../../src/tun/udp/linux-write.ts';
+import { newUdpCounters, type UdpCounters } from '../../../src/tun/udp/udp.ts';
+import { batchOf, ip, payload } from './support.ts';
 
 interface Message {
   readonly lengths: readonly number[];
