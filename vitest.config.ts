@@ -8,7 +8,8 @@ import { SlowFirst } from './test/support/slow-first.ts';
  * Files of layers that keep nothing but what a test makes: they may share a process, and what it has loaded. Those that
  * measure memory want one for themselves.
  */
-const PURE = 'test/{base,check,config,crypto,engine,esp,filters,ike,pki,policy}/**/!(allocation|native).test.ts';
+const PURE =
+  'test/{base,check,config,crypto,engine,esp,hostnet/filters,ike,pki,policy}/**/!(allocation|native).test.ts';
 
 /** They measure how long others wait, so they have the processors for themselves: after all, one at a time. */
 const MEASURED = 'test/interop/*flood.test.ts';

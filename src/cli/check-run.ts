@@ -16,7 +16,7 @@ import { nodeProvider } from '../crypto/node/provider.ts';
 import type { RandomSource } from '../crypto/types.ts';
 import { type CertificateFacts, planTunnel, type TunnelPlan } from '../daemon/plan.ts';
 import { ControlError } from '../daemon/protocol.ts';
-import { steeringWarnings } from '../daemon/steering-rules.ts';
+import { steeringWarnings } from '../hostnet/steering/rules.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
 import { matchesDnPattern } from '../pki/identity.ts';
 import { hostsOf } from '../policy/transport.ts';

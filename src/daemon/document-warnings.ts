@@ -10,10 +10,10 @@ import {
 import { isWhole } from '../base/ranges.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { toPolicy } from '../config/selectors.ts';
+import type { InterfaceAddress } from '../hostnet/routes/routes.ts';
 import type { PolicyEntry } from '../policy/database.ts';
 import { Protocol } from '../policy/protocols.ts';
 import { isAnyPorts, type TrafficSelector } from '../policy/selector.ts';
-import type { InterfaceAddress } from '../tun/routes.ts';
 
 /** BOUNDED: networks of this host that a warning names. */
 const MAX_NAMED = 6;

@@ -1,10 +1,10 @@
 /** What the fence of a tunnel does with a packet that goes past the tunnel, in the clear. */
 import { sameAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
+import { decidingEntry, type SeenPacket } from '../hostnet/fence/decision.ts';
+import { type FenceEntry, PASS_MARK, type TunnelFence } from '../hostnet/fence/fence.ts';
+import { isExtension } from '../hostnet/fence/readable.ts';
 import { Protocol } from '../policy/protocols.ts';
-import { type FenceEntry, PASS_MARK, type TunnelFence } from '../tun/fence.ts';
-import { decidingEntry, type SeenPacket } from '../tun/fence-decision.ts';
-import { isExtension } from '../tun/fence-readable.ts';
 import type { AskedPacket } from './explain-packet.ts';
 import type { FenceExplanation } from './explanation.ts';
 

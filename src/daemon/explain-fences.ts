@@ -2,8 +2,9 @@
  * What the other parts of our fence do with a packet on its way: those of networks that tunnels hold, and those of other
  * tunnels, which drop what their policies protect and another tunnel's device would carry.
  */
+
+import type { BridgeFence, FencePart, TunnelFence } from '../hostnet/fence/fence.ts';
 import { Protocol } from '../policy/protocols.ts';
-import type { BridgeFence, FencePart, TunnelFence } from '../tun/fence.ts';
 import { explainFence } from './explain-fence.ts';
 import type { AskedPacket } from './explain-packet.ts';
 import type { Obstacle } from './obstacle.ts';

@@ -1,10 +1,10 @@
 /** What other programs' nftables rules do with a packet on its way, in words. */
 import { formatAddress, type IpAddress } from '../base/address.ts';
-import { type Hook, parseTable, type Table } from '../filters/listing.ts';
-import type { HookPacket } from '../filters/packet.ts';
-import { type Finding, type HookQuestion, type Passage, passHook } from '../filters/walk.ts';
+import { type Hook, parseTable, type Table } from '../hostnet/filters/listing.ts';
+import type { HookPacket } from '../hostnet/filters/packet.ts';
+import { type Finding, type HookQuestion, type Passage, passHook } from '../hostnet/filters/walk.ts';
+import type { ForeignTables } from '../hostnet/foreign/tables.ts';
 import { isIcmp } from '../policy/protocols.ts';
-import type { ForeignTables } from '../tun/foreign-tables.ts';
 import type { AskedPacket } from './explain-packet.ts';
 import type { FilterExplanation } from './explanation.ts';
 import type { Obstacle } from './obstacle.ts';

@@ -3,18 +3,18 @@
  * route, our fences, and what other programs do behind it. What stops it there, or makes another packet of it, is an obstacle.
  */
 import { type IpAddress, parseAddress, prefixRange, rangeContains, sameAddress } from '../base/address.ts';
-import type { BaseChain, Hook } from '../filters/listing.ts';
-import type { Finding } from '../filters/walk.ts';
-import type { TunnelFence } from '../tun/fence.ts';
-import type { ForeignTables } from '../tun/foreign-tables.ts';
-import { OWN_PROTOCOL } from '../tun/routes.ts';
+import type { TunnelFence } from '../hostnet/fence/fence.ts';
+import type { BaseChain, Hook } from '../hostnet/filters/listing.ts';
+import type { Finding } from '../hostnet/filters/walk.ts';
+import type { ForeignTables } from '../hostnet/foreign/tables.ts';
+import { OWN_PROTOCOL } from '../hostnet/routes/routes.ts';
+import type { HostView } from '../hostnet/view.ts';
 import { markOf } from './explain-fence.ts';
 import { type FencePoint, fencesInTheWay, keepsSource } from './explain-fences.ts';
 import { FilterPath, hookPacket, newSources, obstacleOf } from './explain-filters.ts';
 import { type AskedPacket, readdressed } from './explain-packet.ts';
 import { explainWay, isOfHost, type Origin, originOf, type Way } from './explain-way.ts';
 import type { FilterExplanation } from './explanation.ts';
-import type { HostView } from './host-view.ts';
 import type { Obstacle } from './obstacle.ts';
 
 export interface PathQuestion {

@@ -1,7 +1,7 @@
 /** Which tunnel of this host gets a packet: policies of several may be for it, and rules ask one after another. */
 import type { Tunnel } from '../engine/tunnel.ts';
+import { type InstalledRule, OWN_PROTOCOL, ownerOf } from '../hostnet/routes/routes.ts';
 import { explainFlow } from '../policy/explain.ts';
-import { type InstalledRule, OWN_PROTOCOL, ownerOf } from '../tun/routes.ts';
 import type { AskedPacket } from './explain-packet.ts';
 import { explainSa, type SaAnswer } from './explain-sa.ts';
 import type { TunnelSay } from './explanation.ts';

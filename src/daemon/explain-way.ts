@@ -1,7 +1,6 @@
 /** Which way a packet takes on this host: the kernel is asked for its route, and the rule is found that led to it. */
 import { formatAddress, type IpAddress, sameAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
-import { hasPorts, protocolName } from '../policy/protocols.ts';
 import {
   type InstalledRoute,
   OWN_PROTOCOL,
@@ -10,11 +9,12 @@ import {
   type RouteQuery,
   type RouteRefusal,
   type Rule,
-} from '../tun/routes.ts';
-import { formatSeenRule, type SeenRule, seenRule, seenRuleFits } from '../tun/seen-rules.ts';
+} from '../hostnet/routes/routes.ts';
+import { formatSeenRule, type SeenRule, seenRule, seenRuleFits } from '../hostnet/routes/seen-rules.ts';
+import type { Routing } from '../hostnet/view.ts';
+import { hasPorts, protocolName } from '../policy/protocols.ts';
 import type { AskedPacket } from './explain-packet.ts';
 import type { WayExplanation } from './explanation.ts';
-import type { Routing } from './host-view.ts';
 
 /** The link that the host's own packets come from, in rules. */
 const OWN = 'lo';

@@ -5,13 +5,14 @@
 import type { SectunnelDocument } from '../config/model.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
+import type { TunnelFence } from '../hostnet/fence/fence.ts';
+import type { ForeignTables } from '../hostnet/foreign/tables.ts';
+import type { HostView } from '../hostnet/view.ts';
 import { type Direction, NO_ENTRY, orderPolicy, type PolicyEntry } from '../policy/database.ts';
 import { type ExplainedEntry, explainFlow, type FlowExplanation, formatDecision } from '../policy/explain.ts';
 import type { Flow } from '../policy/flow.ts';
 import { formatFlow } from '../policy/flow-values.ts';
 import { isIcmpError } from '../policy/icmp-error.ts';
-import type { TunnelFence } from '../tun/fence.ts';
-import type { ForeignTables } from '../tun/foreign-tables.ts';
 import { asPrinted } from './as-printed.ts';
 import { explainFence } from './explain-fence.ts';
 import { NO_OUTER, type OuterPath, traceOuter } from './explain-outer.ts';
@@ -29,7 +30,6 @@ import type {
   PolicyExplanation,
   WayExplanation,
 } from './explanation.ts';
-import type { HostView } from './host-view.ts';
 
 /** Entries that are listed with what kept them from matching. */
 const MAX_LISTED = 8;

@@ -5,21 +5,21 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { formatAddress, rangeContains } from '../base/address.ts';
 import { messageOf } from '../base/text.ts';
+import type { FenceCounters, TunnelFence } from '../hostnet/fence/fence.ts';
+import { LinuxFence } from '../hostnet/fence/linux.ts';
+import { linuxView } from '../hostnet/linux-view.ts';
+import { LinuxHostNetwork } from '../hostnet/routes/linux.ts';
+import { type HostNetwork, OWN_PROTOCOL, type Prefix } from '../hostnet/routes/routes.ts';
+import { type SteeringPlan, tunnelFence } from '../hostnet/steering/plan.ts';
+import { OWN_QUERY, Steering } from '../hostnet/steering/steering.ts';
+import { type Claimant, TunnelOrder } from '../hostnet/steering/tunnel-order.ts';
+import type { HostView } from '../hostnet/view.ts';
+import { type KernelReport, KernelWatch } from '../hostnet/watch/watch.ts';
 import { withinNamespace } from '../sys/netns.ts';
 import type { PacketDevice } from '../tun/device.ts';
-import type { FenceCounters, TunnelFence } from '../tun/fence.ts';
-import { LinuxFence } from '../tun/fence-linux.ts';
 import { type LinuxTun, openLinuxTun } from '../tun/linux.ts';
-import { LinuxHostNetwork } from '../tun/linux-routes.ts';
 import type { SharedOffloads } from '../tun/offload/shared.ts';
-import { type HostNetwork, OWN_PROTOCOL, type Prefix } from '../tun/routes.ts';
-import type { HostView } from './host-view.ts';
-import { type KernelReport, KernelWatch } from './kernel-watch.ts';
-import { linuxView } from './linux-view.ts';
 import type { DevicePlan } from './platform.ts';
-import { OWN_QUERY, Steering } from './steering.ts';
-import { type SteeringPlan, tunnelFence } from './steering-plan.ts';
-import { type Claimant, TunnelOrder } from './tunnel-order.ts';
 
 /**
  * Packets that wait in a device for whoever seals them. The kernel's own 500 are 4 ms of a flood of datagrams, less than a

@@ -1,21 +1,21 @@
 /** A daemon's machine on Linux: TUN devices, routes over netlink, a fence in nftables, UDP sockets. */
 import { formatAddress, type IpAddress } from '../base/address.ts';
+import { LinuxForeignRules } from '../hostnet/foreign/rules-linux.ts';
+import { LinuxHostNetwork } from '../hostnet/routes/linux.ts';
+import { OWN_QUERY } from '../hostnet/steering/steering.ts';
+import type { HostView } from '../hostnet/view.ts';
+import type { KernelReport } from '../hostnet/watch/watch.ts';
 import { LIBVIRT_CHAINS } from '../libvirt/firewall.ts';
 import { bootNow, watchSleep } from '../sys/boot-clock.ts';
 import { namespaceExists } from '../sys/netns.ts';
 import type { PacketDevice } from '../tun/device.ts';
-import { LinuxForeignRules } from '../tun/foreign-rules-linux.ts';
-import { LinuxHostNetwork } from '../tun/linux-routes.ts';
 import { SharedOffloads } from '../tun/offload/shared.ts';
 import { hasLinuxUdp, linuxUdp } from '../tun/udp/linux.ts';
 import { nodeUdp } from '../tun/udp/node.ts';
 import { linuxRawEsp } from '../tun/udp/raw.ts';
 import { eachOf } from './each.ts';
-import type { HostView } from './host-view.ts';
-import type { KernelReport } from './kernel-watch.ts';
 import { LinuxPlace } from './linux-place.ts';
 import type { DevicePlan, Platform, StandingTunnel } from './platform.ts';
-import { OWN_QUERY } from './steering.ts';
 
 export function linuxPlatform(): Platform {
   const offloads = new SharedOffloads();

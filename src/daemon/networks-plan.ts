@@ -2,10 +2,10 @@
  * What a tunnel does for a network of libvirt that it holds, and when it cannot. Pure: `networks.ts` puts it into practice.
  */
 import type { SectunnelDocument } from '../config/model.ts';
+import type { FencePart } from '../hostnet/fence/fence.ts';
+import { type SteeringPlan, tunnelFence } from '../hostnet/steering/plan.ts';
 import { type LibvirtNetwork, type NetworkPin, pinProblem } from '../libvirt/network.ts';
-import type { FencePart } from '../tun/fence.ts';
 import { devicePlan } from './plan-device.ts';
-import { type SteeringPlan, tunnelFence } from './steering-plan.ts';
 
 /** What of a tunnel concerns the networks that it holds, whether it runs or not. */
 export interface HoldingTunnel {

@@ -7,8 +7,8 @@ import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
+import type { ForeignRules } from '../hostnet/foreign/rules.ts';
 import { isRuled, wantsRules } from '../libvirt/firewall.ts';
-import type { ForeignRules } from '../tun/foreign-rules.ts';
 import type { BridgedNetwork } from './networks-plan.ts';
 
 /** Changes are looked at no more often, in milliseconds: other programs may keep their rules in the same tables. */

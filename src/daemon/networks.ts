@@ -10,10 +10,10 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
+import type { FenceCounters, FencePart } from '../hostnet/fence/fence.ts';
 import { type LibvirtNetwork, type NetworkPin, readNetwork } from '../libvirt/network.ts';
 import { defineNetwork } from '../libvirt/network-define.ts';
 import { importNetwork } from '../libvirt/network-import.ts';
-import type { FenceCounters, FencePart } from '../tun/fence.ts';
 import { type ChangedNetwork, NetworkFiles } from './networks-files.ts';
 import {
   type BridgedNetwork,

@@ -3,14 +3,14 @@
  * hosts without privileges with devices in memory.
  */
 import type { IpAddress } from '../base/address.ts';
+import type { FenceCounters, FenceKeeper } from '../hostnet/fence/fence.ts';
+import type { ForeignRules } from '../hostnet/foreign/rules.ts';
+import type { Prefix } from '../hostnet/routes/routes.ts';
+import type { SteeringPlan } from '../hostnet/steering/plan.ts';
+import type { HostView } from '../hostnet/view.ts';
+import type { KernelReport } from '../hostnet/watch/watch.ts';
 import type { PacketDevice } from '../tun/device.ts';
-import type { FenceCounters, FenceKeeper } from '../tun/fence.ts';
-import type { ForeignRules } from '../tun/foreign-rules.ts';
-import type { Prefix } from '../tun/routes.ts';
 import type { UdpNetwork } from '../tun/udp/udp.ts';
-import type { HostView } from './host-view.ts';
-import type { KernelReport } from './kernel-watch.ts';
-import type { SteeringPlan } from './steering-plan.ts';
 
 export interface DevicePlan {
   /** Whose device it is. */

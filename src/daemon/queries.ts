@@ -1,8 +1,8 @@
 /** What is asked of a daemon and changes nothing: what tunnels there are, how they fare, what becomes of a packet. */
 import { dumpDocument } from '../config/dump.ts';
 import type { SectunnelDocument } from '../config/model.ts';
+import type { ForeignTables } from '../hostnet/foreign/tables.ts';
 import { descriptorUse } from '../sys/descriptors.ts';
-import type { ForeignTables } from '../tun/foreign-tables.ts';
 import type { Autostart } from './autostart.ts';
 import type { Catalog } from './catalog.ts';
 import { checkCertificates } from './certificates.ts';

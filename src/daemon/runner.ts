@@ -7,6 +7,9 @@ import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { EngineEvent } from '../engine/events.ts';
+import { type SteeringPlan, tunnelFence } from '../hostnet/steering/plan.ts';
+import { steeringWarnings } from '../hostnet/steering/rules.ts';
+import type { HostView } from '../hostnet/view.ts';
 import { type Fetch, OnlineRevocation } from '../pki/online.ts';
 import { VerifierPool } from '../pki/threads/pool.ts';
 import type { PacketDevice } from '../tun/device.ts';
@@ -18,7 +21,6 @@ import type { HostTunnel } from './explain-tunnels.ts';
 import { FailureLog } from './failure-log.ts';
 import { httpFetch } from './fetch.ts';
 import { TunnelHost } from './host.ts';
-import type { HostView } from './host-view.ts';
 import { narrate } from './narrate.ts';
 import type { WayReport } from './peer-ways.ts';
 import { planTunnel, secretOf, type TunnelPlan } from './plan.ts';
@@ -30,8 +32,6 @@ import { concerns, describeReference, type SecretChange, type SecretSources } fr
 import { Standing } from './standing.ts';
 import type { TunnelStatus, WorkersStatus } from './status.ts';
 import { type RunningFacts, tunnelStatus } from './status-view.ts';
-import { type SteeringPlan, tunnelFence } from './steering-plan.ts';
-import { steeringWarnings } from './steering-rules.ts';
 import type { WorkerChoice } from './workers/choice.ts';
 
 export interface RunnerOptions {

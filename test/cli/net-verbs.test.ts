@@ -1,8 +1,8 @@
 /** The verbs of libvirt networks, as a user of the command sees them. */
 import { expect, it, onTestFinished } from 'vitest';
 import { run } from '../../src/cli/run.ts';
+import { MemoryFence } from '../../src/hostnet/fence/memory.ts';
 import { TUNNEL_NAMESPACE } from '../../src/libvirt/network.ts';
-import { MemoryFence } from '../../src/tun/fence-memory.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, TestDaemon, tunnelDocument } from '../support/daemon.ts';
 

@@ -1,8 +1,8 @@
 import { describe, expect, it, onTestFinished } from 'vitest';
 import type { ExplainQuestion, Explanation } from '../../src/daemon/explanation.ts';
-import { PASS_MARK } from '../../src/tun/fence.ts';
-import { MemoryFence } from '../../src/tun/fence-memory.ts';
-import { MAIN_TABLE, type Prefix } from '../../src/tun/routes.ts';
+import { PASS_MARK } from '../../src/hostnet/fence/fence.ts';
+import { MemoryFence } from '../../src/hostnet/fence/memory.ts';
+import { MAIN_TABLE, type Prefix } from '../../src/hostnet/routes/routes.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import {
   address,

@@ -10,12 +10,12 @@ import { DaemonClient } from '../../src/daemon/client.ts';
 import { HeldNetworks } from '../../src/daemon/networks.ts';
 import { type HoldingTunnel, holdingTunnel } from '../../src/daemon/networks-plan.ts';
 import { ControlError } from '../../src/daemon/protocol.ts';
-import { Steering } from '../../src/daemon/steering.ts';
+import type { FencePart } from '../../src/hostnet/fence/fence.ts';
+import { MemoryFence } from '../../src/hostnet/fence/memory.ts';
+import type { ForeignRule, ForeignRules } from '../../src/hostnet/foreign/rules.ts';
+import { MemoryHostNetwork } from '../../src/hostnet/routes/memory.ts';
+import { Steering } from '../../src/hostnet/steering/steering.ts';
 import { TUNNEL_NAMESPACE } from '../../src/libvirt/network.ts';
-import type { FencePart } from '../../src/tun/fence.ts';
-import { MemoryFence } from '../../src/tun/fence-memory.ts';
-import type { ForeignRule, ForeignRules } from '../../src/tun/foreign-rules.ts';
-import { MemoryHostNetwork } from '../../src/tun/memory-routes.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import {
   eventually,

@@ -3,9 +3,9 @@
  * said for certain is so.
  */
 import { expect, it } from 'vitest';
-import { type Hook, parseTable, type Table } from '../../src/filters/listing.ts';
-import { passHook } from '../../src/filters/walk.ts';
-import { at, ping as echoRequest } from '../filters/packets.ts';
+import { type Hook, parseTable, type Table } from '../../src/hostnet/filters/listing.ts';
+import { passHook } from '../../src/hostnet/filters/walk.ts';
+import { at, ping as echoRequest } from '../hostnet/filters/packets.ts';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { useLab } from '../support/lab/use-lab.ts';

@@ -2,9 +2,9 @@
 import { writeFileSync } from 'node:fs';
 import { afterEach, beforeAll, expect, it, onTestFinished, vi } from 'vitest';
 import { parseAddress } from '../../src/base/address.ts';
+import { LinuxHostNetwork } from '../../src/hostnet/routes/linux.ts';
 import { ERRNO, type Libc } from '../../src/sys/libc.ts';
 import { openLinuxTun } from '../../src/tun/linux.ts';
-import { LinuxHostNetwork } from '../../src/tun/linux-routes.ts';
 import { linuxUdp } from '../../src/tun/udp/linux.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { enterNewNamespace, ipCommand } from './namespace.ts';

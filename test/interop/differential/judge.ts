@@ -3,14 +3,14 @@
  * from nothing that the fence is made of but the rule for packets that nobody can classify.
  */
 import { type IpAddress, sameAddress } from '../../../src/base/address.ts';
-import { type PolicyBox, policyBoxes, tunnelFence } from '../../../src/daemon/steering-plan.ts';
+import { decidingEntry } from '../../../src/hostnet/fence/decision.ts';
+import type { OwnPackets, TunnelFence } from '../../../src/hostnet/fence/fence.ts';
+import { type PolicyBox, policyBoxes, tunnelFence } from '../../../src/hostnet/steering/plan.ts';
 import { type CompiledPolicy, compilePolicy, type PolicyEntry } from '../../../src/policy/database.ts';
 import { DESTINATION, Flow, FlowError, Fragment, readFlow, SOURCE } from '../../../src/policy/flow.ts';
 import { flowAddress } from '../../../src/policy/flow-values.ts';
 import { claimsOf } from '../../../src/policy/precedence.ts';
 import { Protocol } from '../../../src/policy/protocols.ts';
-import type { OwnPackets, TunnelFence } from '../../../src/tun/fence.ts';
-import { decidingEntry } from '../../../src/tun/fence-decision.ts';
 
 export type Verdict = 'drop' | 'pass' | 'either';
 

@@ -4,9 +4,9 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type IpAddress, parseAddress } from '../../../src/base/address.ts';
+import { LinuxFence } from '../../../src/hostnet/fence/linux.ts';
 import { Protocol } from '../../../src/policy/protocols.ts';
 import { withinNamespace } from '../../../src/sys/netns.ts';
-import { LinuxFence } from '../../../src/tun/fence-linux.ts';
 import type { Lab } from '../../support/lab/lab.ts';
 import { cable, type Namespace } from '../../support/lab/namespace.ts';
 import type { Judge, Path, Verdict } from './judge.ts';

@@ -1,0 +1,275 @@
+/**
+ * The fence as text for nft(8). Pure. One table, five base chains, and for each part chains of its own that these jump to:
+ *
+ * ```text
+ *   fragments   what arrives in pieces, before anything puts it together     fragments alone
+ *   input       what is delivered                                           not by lo
+ *   forward     what is forwarded, as it left and as it arrives
+ *   output      the host's own, by the link that they leave by              not by lo
+ *   translated  what leaves, once its source has been translated             not by lo
+ * ```
+ *
+ * Each asks the bridges first, then the tunnel that a map finds, then the tunnels that overlap with others. `input` and
+ * `forward` come before the chains of firewalls and of libvirt (priority -10), and behind the translation of destinations
+ * (-100). A part of which a packet is no business returns; so no part lets through what another one drops.
+ *
+ * `output` stands in the hook behind routing. A new destination or mark gives a packet of the host another route; in the
+ * hook before, all chains are told the link of its first route, whatever came after.
+ */
+import { assertNever } from '../../base/assert.ts';
+import {
+  type AddressPair,
+  dispatchElements,
+  dispatchJumps,
+  dispatchMaps,
+  dispatchRules,
+  type Way,
+} from './dispatch.ts';
+import { type BridgeFence, FENCE_COUNTERS, type FencePart, type UntranslatedFence } from './fence.ts';
+import { add, counterName, quoted, TABLE, TABLE_LINE, word } from './nft-words.ts';
+import { extensionsSet, laterFragment, readableMatches, WHOLE } from './readable.ts';
+import { deletedMarkRules, setsOf, TUNNEL_CHAINS, TUNNEL_SETS, tunnelRules } from './tunnel.ts';
+
+interface BaseChain {
+  readonly hook: string;
+  readonly priority: number;
+  /** What is let go before any part is asked, and before any tunnel is. */
+  readonly first: readonly string[];
+  readonly second: readonly string[];
+  /** Which ways of tunnels are asked. */
+  readonly ways: readonly Way[];
+}
+
+const BASE_CHAINS = {
+  input: { hook: 'input', priority: -10, first: [], second: ['iifname "lo" accept'], ways: ['in'] },
+  forward: { hook: 'forward', priority: -10, first: [], second: [], ways: ['out', 'in'] },
+  output: {
+    hook: 'postrouting',
+    // Before the translation of sources (100), which may give the tunnel's own packets any port.
+    priority: 80,
+    // Those that a device of the host wraps (GRE, VXLAN) seem to have come by it: all are looked at.
+    first: [],
+    second: ['oifname "lo" accept'],
+    ways: ['out'],
+  },
+  fragments: {
+    hook: 'prerouting',
+    // Before connection tracking puts fragments together (-400).
+    priority: -450,
+    first: [...WHOLE, 'iifname "lo"'].map((match) => `${match} accept`),
+    second: [],
+    ways: ['in'],
+  },
+  // Behind the translation of sources (100).
+  translated: { hook: 'postrouting', priority: 300, first: [], second: ['oifname "lo" accept'], ways: ['out'] },
+} as const satisfies Readonly<Record<string, BaseChain>>;
+type BaseName = keyof typeof BASE_CHAINS;
+const BASE_NAMES = Object.keys(BASE_CHAINS) as readonly BaseName[];
+
+/** Before the chains of libvirt and firewalls that translate. It stands only where it is needed: it has the kernel track flows. */
+const TRANSLATION = 'postrouting';
+
+/** Chains and sets of each kind of part, behind its id. */
+const CHAINS = {
+  tunnel: TUNNEL_CHAINS,
+  bridge: [...BASE_NAMES, 'hostread'],
+  untranslated: [TRANSLATION],
+} as const satisfies Readonly<Record<FencePart['kind'], readonly string[]>>;
+const SETS: Readonly<Record<FencePart['kind'], Readonly<Record<string, string>>>> = {
+  tunnel: TUNNEL_SETS,
+  bridge: {},
+  untranslated: {},
+};
+
+/** A part's id: begins with the first letter of its kind, the rest is letters and digits. */
+export interface NamedPart {
+  readonly id: string;
+  readonly part: FencePart;
+}
+
+export function kindOf(id: string): FencePart['kind'] {
+  return id.startsWith('t') ? 'tunnel' : id.startsWith('b') ? 'bridge' : 'untranslated';
+}
+
+/** A part that is in no map, and the addresses that it is for; all where they are not known. */
+export interface Unmapped {
+  readonly id: string;
+  readonly pairs: readonly AddressPair[] | undefined;
+}
+
+/** What is to be done, and what is there afterwards. */
+export interface FenceChange {
+  readonly added: readonly NamedPart[];
+  /** Ids of parts. */
+  readonly removed: readonly string[];
+  /** Ids of all parts that are there afterwards. */
+  readonly present: readonly string[];
+  /** Those of them that are in no map, where others than before; all that maps hold is new then. */
+  readonly unmappable: readonly Unmapped[] | undefined;
+  /** Base chains of other hooks may stand there, of a version before this one. */
+  readonly inherited: boolean;
+  readonly mapped: readonly { readonly id: string; readonly pairs: readonly AddressPair[] }[];
+  readonly unmapped: readonly { readonly id: string; readonly pairs: readonly AddressPair[] }[];
+}
+
+/** The batch that carries out a change. */
+export function fenceBatch({ added, removed, present, unmappable, inherited, mapped, unmapped }: FenceChange): string {
+  if (present.length === 0) return `add table ${TABLE}\ndelete table ${TABLE}\n`;
+  const lines = [
+    ...(unmappable === undefined ? [] : foundation(inherited)),
+    ...unmapped.flatMap(({ id, pairs }) => dispatchElements('delete', id, pairs)),
+    ...[...added.map(({ id }) => id), ...removed].flatMap(emptied),
+    ...[...added.map(({ id }) => id), ...removed].flatMap((id) =>
+      kindOf(id) === 'tunnel' ? deletedMarkRules(id) : [],
+    ),
+    ...(unmappable === undefined ? [] : BASE_NAMES.flatMap((name) => baseRules(name, unmappable))),
+    ...translation([...present, ...removed], present),
+    ...added.flatMap(({ id, part }) => (part.kind === 'tunnel' ? deletedSets(id, setsOf(part)) : [])),
+    ...added.flatMap(partRules),
+    ...mapped.flatMap(({ id, pairs }) => dispatchElements('add', id, pairs)),
+    ...removed.flatMap(deleted),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+/** What all stands on, empty. Where it should be there, it is not made: the kernel tells then when it is not. */
+function foundation(inherited: boolean): string[] {
+  return [
+    TABLE_LINE,
+    ...BASE_NAMES.flatMap((name) => {
+      const { hook, priority } = BASE_CHAINS[name];
+      // The kernel changes no chain's hook.
+      const removed = ['add', 'flush', 'delete'].map((verb) => `${verb} chain ${TABLE} ${name}`);
+      return [
+        ...(inherited ? removed : []),
+        `add chain ${TABLE} ${name} { type filter hook ${hook} priority ${priority}; policy accept; }`,
+        `flush chain ${TABLE} ${name}`,
+      ];
+    }),
+    ...extensionsSet(),
+    ...dispatchMaps('add'),
+    ...dispatchMaps('flush'),
+  ];
+}
+
+function baseRules(name: BaseName, unmappable: readonly Unmapped[]): string[] {
+  const { first, second, ways }: BaseChain = BASE_CHAINS[name];
+  const rules = [
+    ...first,
+    ...unmappable.filter(({ id }) => kindOf(id) === 'bridge').map(({ id }) => `jump ${id}_${name}`),
+    ...second,
+    ...ways.flatMap(dispatchRules),
+    ...unmappable
+      .filter(({ id }) => kindOf(id) === 'tunnel')
+      .flatMap((part) => ways.flatMap((way) => dispatchJumps(way, part))),
+  ];
+  return rules.map((rule) => add(name, rule));
+}
+
+/** @param concerned ids of the parts that there are or were */
+function translation(concerned: readonly string[], present: readonly string[]): string[] {
+  if (!concerned.some((id) => kindOf(id) === 'untranslated')) return [];
+  const parts = present.filter((id) => kindOf(id) === 'untranslated');
+  return [
+    `add chain ${TABLE} ${TRANSLATION} { type nat hook postrouting priority 90; policy accept; }`,
+    `flush chain ${TABLE} ${TRANSLATION}`,
+    ...parts.map((id) => add(TRANSLATION, `jump ${id}_${TRANSLATION}`)),
+    ...(parts.length === 0 ? [`delete chain ${TABLE} ${TRANSLATION}`] : []),
+  ];
+}
+
+/** Makes what a part is made of, or empties it. */
+function emptied(id: string): string[] {
+  const kind = kindOf(id);
+  return [
+    ...FENCE_COUNTERS[kind].map((name) => `add counter ${TABLE} ${counterName(id, name)}`),
+    ...CHAINS[kind].flatMap((chain) => [`add chain ${TABLE} ${id}_${chain}`, `flush chain ${TABLE} ${id}_${chain}`]),
+    ...Object.entries(SETS[kind]).flatMap(([set, what]) => [
+      `add set ${TABLE} ${id}_${set} { ${what} }`,
+      `flush set ${TABLE} ${id}_${set}`,
+    ]),
+  ];
+}
+
+function deleted(id: string): string[] {
+  const kind = kindOf(id);
+  return [
+    ...CHAINS[kind].map((chain) => `delete chain ${TABLE} ${id}_${chain}`),
+    ...deletedSets(id),
+    ...FENCE_COUNTERS[kind].map((name) => `delete counter ${TABLE} ${counterName(id, name)}`),
+  ];
+}
+
+/** @param used those that stay */
+function deletedSets(id: string, used: readonly string[] = []): string[] {
+  const unused = Object.keys(SETS[kindOf(id)]).filter((set) => !used.includes(set));
+  return unused.map((set) => `delete set ${TABLE} ${id}_${set}`);
+}
+
+function partRules({ id, part }: NamedPart): string[] {
+  switch (part.kind) {
+    case 'tunnel':
+      return tunnelRules(id, part);
+    case 'bridge':
+      return bridgeRules(id, part);
+    case 'untranslated':
+      return untranslatedRules(id, part);
+    default:
+      return assertNever(part, 'partRules');
+  }
+}
+
+function bridgeRules(id: string, { bridge, devices, closed, dns }: BridgeFence): string[] {
+  const name = quoted(bridge);
+  const open = `{ ${[bridge, ...devices].map(quoted).join(', ')} }`;
+  const count = (counter: string): string => `counter name ${counterName(id, counter)}`;
+  const host = 'fib daddr . iif type { local, broadcast, multicast, anycast } accept';
+  // The host's addresses of other links are no way around the tunnel.
+  const toHost = (chain: string): string[] => [
+    add(chain, host),
+    ...(closed ? [add(chain, `${count('host')} drop`)] : []),
+  ];
+  return [
+    // What guests send in pieces is no clear text of the other side.
+    add(`${id}_fragments`, `iifname ${name} accept`),
+    add(`${id}_forward`, `iifname ${name} oifname ${name} accept`),
+    add(`${id}_forward`, `iifname != ${name} oifname != ${name} return`),
+    ...(closed
+      ? [
+          add(`${id}_forward`, `iifname ${name} oifname ${open} return`),
+          add(`${id}_forward`, `oifname ${name} iifname ${open} return`),
+          add(`${id}_forward`, `iifname ${name} ${count('forward-out')} reject with icmpx admin-prohibited`),
+          add(`${id}_forward`, `${count('forward-in')} drop`),
+        ]
+      : []),
+    add(`${id}_translated`, `iifname ${name} oifname ${name} accept`),
+    add(`${id}_translated`, `iif 0 oifname ${name} accept`),
+    add(`${id}_input`, `iifname != ${name} return`),
+    ...(dns ? [] : noDns(id, count('host'))),
+    ...(dns ? toHost(`${id}_input`) : toHost(`${id}_hostread`)),
+    add(`${id}_output`, `oifname ${name} accept`),
+  ];
+}
+
+/**
+ * What cannot be read may be a question to the name server. IPv4 comes whole, with its protocol; a later fragment of IPv6 is
+ * nothing without its first one, which is looked at.
+ */
+function noDns(id: string, count: string): string[] {
+  const host = ['meta nfproto ipv4', ...readableMatches(6), laterFragment(6)];
+  return [
+    ...host.map((match) => add(`${id}_input`, `${match} goto ${id}_hostread`)),
+    add(`${id}_input`, `${count} drop`),
+    add(`${id}_hostread`, `meta l4proto { 6, 17 } th dport { 53, 853 } ${count} drop`),
+  ];
+}
+
+/** To its own address: what has been translated once is left alone by the chains behind. */
+function untranslatedRules(id: string, { bridge, device }: UntranslatedFence): string[] {
+  return ([4, 6] as const).map((family) =>
+    add(
+      `${id}_${TRANSLATION}`,
+      `meta nfproto ipv${family} iifname ${quoted(bridge)} oifname ${quoted(device)} snat ${word(family)} to ${word(family)} saddr`,
+    ),
+  );
+}

@@ -1,0 +1,186 @@
+/**
+ * A netlink socket for requests, of the network namespace in which it was opened: to the kernel's routing tables
+ * (NETLINK_ROUTE) or to its packet filter (NETLINK_NETFILTER). The kernel answers at once or not at all, so a request is
+ * made and waited for in one call; long answers are read in slices, with the event loop in between.
+ */
+import { setImmediate } from 'node:timers/promises';
+import { takeDescriptor } from '../../sys/descriptors.ts';
+import { addressOf, ERRNO, libc, SystemError } from '../../sys/libc.ts';
+import type { NetlinkMessage, NetlinkRequest } from './netlink.ts';
+import { parseMessages } from './netlink.ts';
+
+export const AF_NETLINK = 16;
+export const SOCK_RAW_CLOEXEC_NONBLOCK = 0o2004003;
+export const NETLINK_ROUTE = 0;
+export const SOL_NETLINK = 270;
+const NETLINK_CAP_ACK = 10;
+const NETLINK_EXT_ACK = 11;
+/** The kernel refuses what it does not understand, and filters dumps itself. */
+const NETLINK_GET_STRICT_CHK = 12;
+const POLLIN = 0x1;
+
+/** The kernel answers in microseconds; when it has not by then, something is badly wrong. */
+const ANSWER_TIMEOUT_MS = 2_000;
+/** The same for an answer that is read in slices. */
+const SLICED_TIMEOUT_MS = 20_000;
+/** How long the event loop waits for a slice. */
+const SLICE_MS = 4;
+/** The kernel fills at most 32 KiB. */
+const RECEIVE_BYTES = 64 * 1024;
+/** A dump is begun anew when the table changed meanwhile. */
+const MAX_ATTEMPTS = 5;
+/** Changes that go to the kernel in one message: it reads at most as much as the socket's buffer, 208 KiB by default. */
+const MAX_BATCH = 256;
+
+export type NetlinkData = Extract<NetlinkMessage, { kind: 'data' }>;
+
+export class NetlinkSocket {
+  readonly #fd: number;
+  readonly #received = new Uint8Array(RECEIVE_BYTES);
+  #sequence = 1;
+  #closed = false;
+
+  /** @throws SystemError */
+  constructor(protocol: number = NETLINK_ROUTE) {
+    const calls = libc();
+    this.#fd = takeDescriptor(calls.socket(AF_NETLINK, SOCK_RAW_CLOEXEC_NONBLOCK, protocol), 'open a netlink socket');
+    const on = Uint8Array.of(1, 0, 0, 0);
+    // Kernels before 4.20 know not all of them; then errors come without an explanation, and dumps unfiltered.
+    for (const option of [NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK]) {
+      calls.setsockopt(this.#fd, SOL_NETLINK, option, on);
+    }
+  }
+
+  /**
+   * Sends a request and returns the data of its answer. `what` says what is attempted, for the message.
+   *
+   * @throws SystemError with the kernel's reason when it refuses
+   */
+  request(request: NetlinkRequest, what: string): NetlinkData[] {
+    for (let attempt = 1; ; attempt++) {
+      const sequence = this.#send(request, what);
+      const data: NetlinkData[] = [];
+      const end = this.#receiveAnswer(sequence, data, what);
+      if (end.errno === 0) return data;
+      if (end.errno !== ERRNO.EINTR || attempt === MAX_ATTEMPTS) throw new SystemError(what, end.errno, end.text);
+    }
+  }
+
+  /**
+   * The same for a long answer, of which `onData` is given each message. The event loop has its turn every few
+   * milliseconds; until it resolves, the socket takes no other request.
+   *
+   * @throws SystemError, also with EINTR when what is listed changed meanwhile
+   */
+  async requestInSlices(request: NetlinkRequest, what: string, onData: (data: NetlinkData) => void): Promise<void> {
+    const sequence = this.#send(request, what);
+    const deadline = performance.now() + SLICED_TIMEOUT_MS;
+    for (let turn = performance.now(); ; ) {
+      for (const message of parseMessages(this.#receive(deadline, what))) {
+        if (message.sequence !== sequence) continue;
+        if (message.kind === 'data') onData(message);
+        else if (message.errno === 0) return;
+        else throw new SystemError(what, message.errno, message.text);
+      }
+      if (performance.now() - turn < SLICE_MS) continue;
+      await setImmediate();
+      turn = performance.now();
+    }
+  }
+
+  /**
+   * Makes many changes, in few calls. Returns the error of each that the kernel refused, by its place: it does not stop at
+   * one.
+   */
+  requestAll(requests: readonly NetlinkRequest[], what: (at: number) => string): Map<number, SystemError> {
+    // BOUNDED: by the requests.
+    const refused = new Map<number, SystemError>();
+    for (let first = 0; first < requests.length; first += MAX_BATCH) {
+      this.#requestBatch(requests.slice(first, first + MAX_BATCH), first, what, refused);
+    }
+    return refused;
+  }
+
+  #requestBatch(
+    requests: readonly NetlinkRequest[],
+    first: number,
+    what: (at: number) => string,
+    refused: Map<number, SystemError>,
+  ): void {
+    if (this.#sequence + requests.length > 0x7fff_ffff) this.#sequence = 1;
+    const base = this.#sequence;
+    // Messages begin at multiples of four, and end there.
+    const parts = requests.map((request, at) => request.finish(base + at, at === requests.length - 1));
+    const all = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+    let at = 0;
+    for (const part of parts) {
+      all.set(part, at);
+      at += part.length;
+    }
+    this.#sequence = base + requests.length;
+    this.#sendBytes(all, what(first));
+    const deadline = performance.now() + ANSWER_TIMEOUT_MS;
+    for (;;) {
+      for (const message of parseMessages(this.#receive(deadline, what(first)))) {
+        const place = message.sequence - base;
+        if (message.kind !== 'end' || place < 0 || place >= requests.length) continue;
+        if (message.errno !== 0)
+          refused.set(first + place, new SystemError(what(first + place), message.errno, message.text));
+        if (place === requests.length - 1) return;
+      }
+    }
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    libc().close(this.#fd);
+  }
+
+  #send(request: NetlinkRequest, what: string): number {
+    const sequence = this.#sequence;
+    this.#sequence = (sequence % 0x7fff_ffff) + 1;
+    this.#sendBytes(request.finish(sequence), what);
+    return sequence;
+  }
+
+  #sendBytes(bytes: Uint8Array, what: string): void {
+    if (this.#closed) throw new Error(`bug: ${what}: the netlink socket is closed`);
+    const calls = libc();
+    if (calls.send(this.#fd, bytes, 0) < 0) throw new SystemError(what, calls.errno());
+  }
+
+  #receiveAnswer(sequence: number, data: NetlinkData[], what: string): Extract<NetlinkMessage, { kind: 'end' }> {
+    const deadline = performance.now() + ANSWER_TIMEOUT_MS;
+    for (;;) {
+      for (const message of parseMessages(this.#receive(deadline, what))) {
+        // Late answers to a request that was given up on.
+        if (message.sequence !== sequence) continue;
+        if (message.kind === 'end') return message;
+        data.push(message);
+      }
+    }
+  }
+
+  /** The next datagram, copied. */
+  #receive(deadline: number, what: string): Uint8Array {
+    const calls = libc();
+    for (;;) {
+      const length = calls.recv(this.#fd, this.#received, 0);
+      if (length >= 0) return this.#received.slice(0, length);
+      const errno = calls.errno();
+      if (errno !== ERRNO.EAGAIN && errno !== ERRNO.EINTR) throw new SystemError(what, errno);
+      const left = deadline - performance.now();
+      if (left <= 0) throw new SystemError(what, ERRNO.ETIMEDOUT, 'The kernel did not answer');
+      this.#wait(Math.ceil(left));
+    }
+  }
+
+  #wait(timeoutMs: number): void {
+    const descriptor = new Uint8Array(8);
+    const view = new DataView(descriptor.buffer);
+    view.setInt32(0, this.#fd, true);
+    view.setInt16(4, POLLIN, true);
+    libc().poll(addressOf(descriptor), 1, timeoutMs);
+  }
+}

@@ -1,0 +1,81 @@
+/** Leads what comes in by bridges, for guests, into the routing table of a tunnel and nowhere else, by rules before those of tunnels. */
+import type { HostNetwork, Prefix, Rule } from '../routes/routes.ts';
+import { sameRule } from '../routes/routes.ts';
+import { type Listed, type Mended, mendSteering } from './mend.ts';
+import { bridgeRules, isOfBridge, leadOf } from './priorities.ts';
+
+export class SteeringBridges {
+  readonly #network: HostNetwork;
+  readonly #onChange: () => void;
+  /** By the name of the bridge. BOUNDED: by libvirt's networks. */
+  readonly #rules = new Map<string, readonly Rule[]>();
+
+  /** @param onChange is called before rules are changed here */
+  constructor(network: HostNetwork, onChange: () => void) {
+    this.#network = network;
+    this.#onChange = onChange;
+  }
+
+  get areLed(): boolean {
+    return this.#rules.size > 0;
+  }
+
+  want(rule: Rule): boolean {
+    return [...this.#rules.values()].flat().some((other) => sameRule(other, rule));
+  }
+
+  /** Networks at bridges that are led: the host's own addresses there are for guests. */
+  guests(): Prefix[] {
+    return [...this.#rules.values()].flatMap((rules) => rules.flatMap(({ to }) => to ?? []));
+  }
+
+  /** What `Platform` says of it. */
+  lead(bridge: string, own: readonly Prefix[], table: number | undefined): () => void {
+    this.#onChange();
+    const rules = bridgeRules(bridge, own, table);
+    try {
+      for (const rule of rules) this.#network.addRule(rule);
+    } catch (error) {
+      this.#forget(rules);
+      throw error;
+    }
+    this.#rules.set(bridge, rules);
+    this.#forget(this.#network.rules().filter(({ inputLink }) => inputLink === bridge));
+    return () => {
+      if (this.#rules.get(bridge) !== rules) return;
+      this.#onChange();
+      this.#rules.delete(bridge);
+      this.#forget([...rules].reverse());
+    };
+  }
+
+  /** Takes away what a daemon before this one led out of other bridges. */
+  forgetOthers(): void {
+    this.#forget(this.#network.rules());
+  }
+
+  /** Puts right what others changed. @returns what was found of each bridge, and the table that it is led into */
+  *mend(listed: Listed): Iterable<{ readonly table: number | undefined; readonly mended: Mended }> {
+    for (const [bridge, rules] of this.#rules) {
+      const table = leadOf(rules);
+      yield { table, mended: this.#mendBridge(bridge, rules, table, listed) };
+    }
+  }
+
+  #mendBridge(
+    bridge: string,
+    rules: readonly Rule[],
+    table: number | undefined,
+    { ofBridges, foreign, routesOf }: Listed,
+  ): Mended {
+    const own = ofBridges.filter((rule) => rules.some((other) => sameRule(other, rule)));
+    const flow = { local: undefined, remote: undefined, protocol: undefined, inputLink: bridge };
+    const wanted = { rules, table: undefined, flows: table === undefined ? [] : [flow] };
+    return mendSteering(this.#network, wanted, { own, foreign, routesOf });
+  }
+
+  /** Takes away rules of bridges that are not led here any more. */
+  #forget(rules: readonly Rule[]): void {
+    for (const rule of rules) if (isOfBridge(rule) && !this.want(rule)) this.#network.deleteRule(rule);
+  }
+}

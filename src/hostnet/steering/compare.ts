@@ -1,0 +1,161 @@
+/**
+ * What stands of rules and routes against what is wanted, by content: what is missing, what is not ours to be there, and
+ * what of others comes first. Pure.
+ */
+import { type AddressRange, intersectRanges, prefixRange } from '../../base/address.ts';
+import { formatRule } from '../../daemon/explain-way.ts';
+import {
+  describeRoute,
+  describeRule,
+  formatPrefix,
+  type InstalledRoute,
+  type InstalledRule,
+  metricOf,
+  OWN_PROTOCOL,
+  ownerOf,
+  type Route,
+  type Rule,
+} from '../routes/routes.ts';
+import type { PolicyBox } from './plan.ts';
+
+/** Two rules with the same key are the same rule. */
+export function ruleKey(rule: Rule): string {
+  const { from, to } = rule;
+  const prefixes = [from, to].map((prefix) => prefix && `${prefix.address.value}/${prefix.prefixLength}`);
+  const ports = [rule.sourcePorts, rule.destinationPorts].map((range) => range && `${range.start}-${range.end}`);
+  const rest = [rule.family, ...prefixes, rule.ipProtocol, ...ports, rule.inputLink, rule.mark, ownerOf(rule)];
+  if (rule.suppressedGroup !== undefined) rest.push(`suppressed ${rule.suppressedGroup}`);
+  return [describeRule(rule), ...rest].join(' ');
+}
+
+/** Two routes of a table with the same key stand in the same place, and do the same. */
+export function routeKey(route: Route): string {
+  const { type, destination } = route;
+  const { family, value } = destination.address;
+  return `${type} ${family} ${value}/${destination.prefixLength} ${metricOf(route)}`;
+}
+
+export interface RuleDifference {
+  readonly missing: readonly Rule[];
+  /** Ours, and not wanted. */
+  readonly surplus: readonly InstalledRule[];
+}
+
+/** @param standing those of ours that belong to the same owner */
+export function compareRules(wanted: readonly Rule[], standing: readonly InstalledRule[]): RuleDifference {
+  const there = new Set(standing.map(ruleKey));
+  const keys = new Set(wanted.map(ruleKey));
+  return {
+    missing: wanted.filter((rule) => !there.has(ruleKey(rule))),
+    surplus: standing.filter((rule) => !keys.has(ruleKey(rule))),
+  };
+}
+
+export interface RouteDifference {
+  readonly missing: readonly Route[];
+  /** Of the table, and neither wanted nor ours. */
+  readonly foreign: readonly InstalledRoute[];
+  /** Ours, and not wanted. */
+  readonly surplus: readonly InstalledRoute[];
+}
+
+/** @param standing all of the table */
+export function compareRoutes(wanted: readonly Route[], standing: readonly InstalledRoute[]): RouteDifference {
+  const own = standing.filter(({ protocol }) => protocol === OWN_PROTOCOL);
+  const keys = new Set(wanted.map(routeKey));
+  const there = new Set(own.map(wayKey));
+  return {
+    missing: wanted.filter((route) => !there.has(wayKey(route))),
+    foreign: standing.filter(({ protocol }) => protocol !== OWN_PROTOCOL),
+    surplus: own.filter((route) => !keys.has(routeKey(route))),
+  };
+}
+
+/** With what a packet gets there: its link and its source. */
+function wayKey(route: Route): string {
+  return `${routeKey(route)} ${route.linkIndex} ${route.source?.value}`;
+}
+
+/** Packets that rules of ours lead. */
+export interface LedFlow {
+  readonly local: AddressRange | undefined;
+  readonly remote: AddressRange | undefined;
+  readonly protocol: number | undefined;
+  readonly inputLink: string | undefined;
+}
+
+/** What of a policy must not go another way. */
+export function ledFlows(boxes: readonly PolicyBox[]): LedFlow[] {
+  return boxes
+    .filter(({ action, level }) => action === 'protect' && level !== 'use')
+    .map(({ local, remote, protocol }) => ({ local, remote, protocol, inputLink: undefined }));
+}
+
+const LOCAL_TABLE = 255;
+
+/**
+ * Rules of other programs that come before ours, and have another way for packets that ours are for, in words.
+ *
+ * @param first the priority of the first of ours
+ * @param routesOf the routes of a table
+ */
+export function foreignBefore(
+  flows: readonly LedFlow[],
+  first: number,
+  foreign: readonly InstalledRule[],
+  routesOf: (table: number, family: Rule['family']) => readonly Route[],
+): string[] {
+  const before = foreign.filter((rule) => rule.priority < first);
+  return before.flatMap((rule) => {
+    const led = flows.filter((flow) => meets(rule, flow));
+    if (led.length === 0 || !takes(rule, first, led, routesOf)) return [];
+    return [
+      `another program's rule comes first, and has another way for packets of the policy: ${formatRule(rule)}; ` +
+        `give it a priority above ${first}, or remove it. The fence drops what would leave in the clear from the policy's own addresses`,
+    ];
+  });
+}
+
+/** Marks are not known: what is for marked packets alone is left to who marks them. */
+function meets(rule: InstalledRule, { local, remote, protocol, inputLink }: LedFlow): boolean {
+  const family = local?.start.family ?? remote?.start.family ?? rule.family;
+  const touches = (range: AddressRange | undefined, prefix: Rule['from']): boolean =>
+    range === undefined ||
+    prefix === undefined ||
+    intersectRanges(range, prefixRange(prefix.address, prefix.prefixLength)) !== undefined;
+  return (
+    rule.family === family &&
+    rule.mark === undefined &&
+    touches(local, rule.from) &&
+    touches(remote, rule.to) &&
+    (rule.ipProtocol === undefined || protocol === undefined || rule.ipProtocol === protocol) &&
+    (inputLink === undefined || rule.inputLink === undefined || rule.inputLink === inputLink)
+  );
+}
+
+function takes(
+  { action, family }: InstalledRule,
+  first: number,
+  flows: readonly LedFlow[],
+  routesOf: (table: number, family: Rule['family']) => readonly Route[],
+): boolean {
+  if (action.type === 'nop') return false;
+  if (action.type === 'goto') return action.priority > first;
+  if (action.type !== 'table') return true;
+  if (action.table === LOCAL_TABLE) return false;
+  return routesOf(action.table, family).some(
+    ({ type, destination: { address, prefixLength } }) =>
+      type !== 'throw' &&
+      flows.some(
+        ({ remote }) =>
+          remote === undefined || intersectRanges(remote, prefixRange(address, prefixLength)) !== undefined,
+      ),
+  );
+}
+
+export function foreignRoute(route: InstalledRoute): string {
+  return (
+    `another program's ${describeRoute(route)} (protocol ${route.protocol}) stands in the tunnel's own table: ` +
+    `ip route del ${formatPrefix(route.destination)} table ${route.table}`
+  );
+}

@@ -1,0 +1,146 @@
+/**
+ * Puts rules and routes of one tunnel or bridge back as they are wanted, after another program changed them. What others
+ * set stays: it is told, with what to do.
+ */
+import type { IpFamily } from '../../base/address.ts';
+import { messageOf } from '../../base/text.ts';
+import {
+  describeRoute,
+  describeRule,
+  type HostNetwork,
+  type InstalledRoute,
+  type InstalledRule,
+  OWN_PROTOCOL,
+  ownerOf,
+  type Route,
+  type Rule,
+} from '../routes/routes.ts';
+import { compareRoutes, compareRules, foreignBefore, foreignRoute, type LedFlow } from './compare.ts';
+import { isOfBridge, isOfTunnel } from './priorities.ts';
+
+/** What is wanted. */
+export interface Wanted {
+  readonly rules: readonly Rule[];
+  /** `undefined` where there is no table of its own. */
+  readonly table: { readonly number: number; readonly routes: readonly Route[] } | undefined;
+  /** What the rules lead. */
+  readonly flows: readonly LedFlow[];
+}
+
+export interface Mended {
+  /** What was put right, in words. */
+  readonly found: readonly string[];
+  /** What is not as it should be. */
+  readonly problems: readonly string[];
+}
+
+/** The routes of a table. */
+export type RoutesOf = (table: number, family?: IpFamily) => readonly InstalledRoute[];
+
+/** All rules of the host, and the routes of tables. BOUNDED: by those. */
+export interface Listed {
+  /** Ours, by the table of their tunnel. */
+  readonly byOwner: ReadonlyMap<number | undefined, readonly InstalledRule[]>;
+  readonly ofBridges: readonly InstalledRule[];
+  readonly foreign: readonly InstalledRule[];
+  readonly routesOf: RoutesOf;
+}
+
+/** Lists the rules now, and the routes of each table when it is asked for. */
+export function listSteering(network: HostNetwork): Listed {
+  const rules = network.rules();
+  const byOwner = new Map<number | undefined, InstalledRule[]>();
+  for (const rule of rules.filter(isOfTunnel)) {
+    const owner = ownerOf(rule);
+    const own = byOwner.get(owner);
+    if (own === undefined) byOwner.set(owner, [rule]);
+    else own.push(rule);
+  }
+  const tables = new Map<number, readonly InstalledRoute[]>();
+  return {
+    byOwner,
+    ofBridges: rules.filter((rule) => rule.protocol === OWN_PROTOCOL && isOfBridge(rule)),
+    foreign: rules.filter(({ protocol }) => protocol !== OWN_PROTOCOL),
+    routesOf: (table, family) => {
+      const routes = tables.get(table) ?? network.routes({ table });
+      tables.set(table, routes);
+      return family === undefined ? routes : routes.filter(({ destination }) => destination.address.family === family);
+    },
+  };
+}
+
+/** What stands. */
+export interface Standing {
+  /** Rules of the same owner. */
+  readonly own: readonly InstalledRule[];
+  /** Rules of other programs. */
+  readonly foreign: readonly InstalledRule[];
+  readonly routesOf: RoutesOf;
+}
+
+export function mendSteering(network: HostNetwork, wanted: Wanted, { own, foreign, routesOf }: Standing): Mended {
+  const found: string[] = [];
+  const problems: string[] = [];
+  const attempt = (what: readonly string[], change: () => void): void => {
+    if (what.length === 0) return;
+    try {
+      change();
+      found.push(...what);
+    } catch (error) {
+      problems.push(messageOf(error));
+    }
+  };
+  const { missing, surplus } = compareRules(wanted.rules, own);
+  const add = (rules: readonly Rule[]): void =>
+    attempt(
+      rules.map((rule) => `${describeRule(rule)}: missing`),
+      // The last first: what is jumped over has its end then.
+      () => network.addRules([...rules].reverse()),
+    );
+  const remove = (rules: readonly InstalledRule[]): void =>
+    attempt(
+      rules.map((rule) => `${describeRule(rule)}: added`),
+      () => {
+        for (const rule of rules) network.deleteRule(rule);
+      },
+    );
+  // What refuses comes first and goes last, what leads into the table the other way round: no IPv4 packet without a source
+  // gets one by a route that is not as it should be yet. Over IPv6 a route without a preferred source gives none.
+  add(missing.filter(refuses));
+  remove(surplus.filter(leads));
+  if (wanted.table !== undefined) problems.push(...mendTable(network, wanted.table, routesOf, attempt));
+  add(missing.filter((rule) => !refuses(rule)));
+  remove(surplus.filter((rule) => !leads(rule)));
+  if (wanted.rules.length > 0) {
+    const first = Math.min(...wanted.rules.map(({ priority }) => priority));
+    problems.push(...foreignBefore(wanted.flows, first, foreign, routesOf));
+  }
+  return { found, problems };
+}
+
+function refuses({ action }: Rule): boolean {
+  return action.type === 'unreachable';
+}
+
+function leads({ family, action }: Rule): boolean {
+  return family === 4 && action.type === 'table';
+}
+
+/** @returns what of others stands there */
+function mendTable(
+  network: HostNetwork,
+  { number, routes }: NonNullable<Wanted['table']>,
+  routesOf: RoutesOf,
+  attempt: (what: readonly string[], change: () => void) => void,
+): string[] {
+  const { missing, surplus, foreign } = compareRoutes(routes, routesOf(number));
+  attempt(
+    missing.map((route) => `${describeRoute(route)}: missing`),
+    () => network.addRoutes(missing),
+  );
+  attempt(
+    surplus.map((route) => `${describeRoute(route)}: added`),
+    () => network.deleteRoutes(surplus),
+  );
+  return foreign.map(foreignRoute);
+}

@@ -1,0 +1,138 @@
+/**
+ * What of a policy the kernel is told: its entries as boxes of addresses, protocol and ports, in the order in which they are
+ * asked (RFC 4301 §4.4.1), and as much of the tunnel as keeps its own packets apart.
+ */
+import { type AddressRange, intersectRanges } from '../../base/address.ts';
+import {
+  type Direction,
+  orderPolicy,
+  type PolicyAction,
+  type PolicyEntry,
+  type PolicyLevel,
+} from '../../policy/database.ts';
+import type { Claims } from '../../policy/precedence.ts';
+import { hasPorts, isIcmp, Protocol } from '../../policy/protocols.ts';
+import {
+  intersectPorts,
+  intersectProtocol,
+  isAnyPorts,
+  isOpaquePorts,
+  type TrafficSelector,
+} from '../../policy/selector.ts';
+import type { FenceEntry, OwnPackets, PacketBox, TunnelFence } from '../fence/fence.ts';
+import type { PortRange } from '../routes/routes.ts';
+
+/** A pair of selectors of a policy entry. */
+export interface PolicyBox extends PacketBox {
+  readonly action: PolicyAction;
+  readonly level: PolicyLevel;
+  /** The child SA configuration that protects. */
+  readonly child: string | undefined;
+}
+
+export interface SteeringPlan {
+  /** Of the tunnel: what is set up is its own. */
+  readonly tunnel: string;
+  /** Routing table; the tunnel's alone. */
+  readonly table: number;
+  readonly own: OwnPackets;
+  readonly outbound: readonly PolicyBox[];
+  readonly inbound: readonly PolicyBox[];
+  /** What tunnels are ordered by. */
+  readonly claims: Claims;
+  readonly redundancy: { readonly group: string; readonly preference: number } | undefined;
+  /** In transport mode packets come from here alone: it must be an address of this host. */
+  readonly host: AddressRange['start'] | undefined;
+}
+
+/** The boxes of one direction, in order. */
+export function policyBoxes(entries: readonly PolicyEntry[], direction: Direction): PolicyBox[] {
+  return orderPolicy(entries, direction).flatMap(({ selectors, action, level, child }) =>
+    selectors.local.flatMap((local) =>
+      selectors.remote.flatMap((remote) => {
+        const box = boxOf(local, remote);
+        return box === undefined ? [] : [{ ...box, action, level, child }];
+      }),
+    ),
+  );
+}
+
+/** What fits both; `undefined` when nothing does. */
+function boxOf(local: TrafficSelector, remote: TrafficSelector): PacketBox | undefined {
+  const protocol = intersectProtocol(local.protocol, remote.protocol);
+  if (protocol === undefined || local.range.start.family !== remote.range.start.family) return undefined;
+  const common = isIcmp(protocol) ? intersectPorts(local, remote) : undefined;
+  if (isIcmp(protocol) && common === undefined) return undefined;
+  return {
+    local: local.range,
+    remote: remote.range,
+    protocol: protocol === Protocol.any ? undefined : protocol,
+    localPorts: hasPorts(protocol) ? portRange(local) : undefined,
+    remotePorts: hasPorts(protocol) ? portRange(remote) : undefined,
+    icmp: common && portRange(common),
+  };
+}
+
+/** Hidden ports are none that the kernel could tell. */
+function portRange(ports: Pick<TrafficSelector, 'startPort' | 'endPort'>): PortRange | undefined {
+  return isAnyPorts(ports) || isOpaquePorts(ports) ? undefined : { start: ports.startPort, end: ports.endPort };
+}
+
+/** The part of the fence that stands around a tunnel. */
+export function tunnelFence(
+  { own, outbound, inbound }: SteeringPlan,
+  device: string,
+  beside: readonly string[] = [],
+): TunnelFence {
+  return {
+    kind: 'tunnel',
+    device,
+    beside,
+    own,
+    outbound: outbound.map(fenceEntry),
+    inbound: inbound.map(fenceEntry),
+    marked: markedBoxes(outbound).map(fenceEntry),
+  };
+}
+
+/** More than these are led by destination alone, which needs no marks. */
+const MAX_MARKED = 256;
+
+/**
+ * Entries for which packets are marked, and those before them: rules do not tell the types of ICMP, nor the ports of later
+ * fragments.
+ */
+export function markedBoxes(outbound: readonly PolicyBox[]): readonly PolicyBox[] {
+  const last = outbound.findLastIndex((box, at) => needsPassMark(outbound, at) || needsLeadMark(box));
+  return last >= MAX_MARKED ? [] : outbound.slice(0, last + 1);
+}
+
+/** Whether there are types of ICMP that are to pass in the clear, and that what follows would lead into the device. */
+export function needsPassMark(outbound: readonly PolicyBox[], at: number): boolean {
+  const box = outbound[at]!;
+  return passesIcmp(box) && outbound.slice(at + 1).some((other) => leads(other, box));
+}
+
+/** Whether what it protects may come in fragments that have no ports. */
+export function needsLeadMark({ action, level, localPorts, remotePorts }: PolicyBox): boolean {
+  return action === 'protect' && level !== 'use' && (localPorts ?? remotePorts) !== undefined;
+}
+
+function passesIcmp({ action, icmp }: PolicyBox): boolean {
+  return action === 'bypass' && icmp !== undefined;
+}
+
+function leads(box: PolicyBox, packets: PolicyBox): boolean {
+  return (
+    box.action !== 'bypass' &&
+    (box.protocol === undefined || box.protocol === packets.protocol) &&
+    intersectRanges(box.remote, packets.remote) !== undefined &&
+    intersectRanges(box.local, packets.local) !== undefined
+  );
+}
+
+/** `use` lets pass in the clear what finds no SA. */
+function fenceEntry({ action, level, child: _, ...box }: PolicyBox): FenceEntry {
+  if (action === 'protect') return { ...box, action: level === 'use' ? 'pass' : 'guard' };
+  return { ...box, action: action === 'bypass' ? 'pass' : 'discard' };
+}

@@ -1,0 +1,87 @@
+/**
+ * Where rules stand: those of bridges first, then those of tunnels, each of which has a block of priorities of its own. Pure.
+ */
+import { type InstalledRule, MAIN_TABLE, OWN_PROTOCOL, type Prefix, type Rule } from '../routes/routes.ts';
+
+/** Of rules for bridges; then those of tunnels, each with a block: before the main table (32766). */
+const BRIDGE = { own: 6992, lead: 6993, end: 6994 } as const;
+const FIRST_BLOCK = 7000;
+const LAST_PRIORITY = 31_999;
+
+/** Priorities of a tunnel. Not at each of them there is a rule at all times. */
+export interface Block {
+  readonly block: number;
+  readonly size: number;
+}
+
+/**
+ * Where so many priorities are free between those of others. Those of the same tunnel stay until the new ones stand.
+ *
+ * @param blocks of the other tunnels
+ * @param from not before this
+ */
+export function freeBlock(
+  standing: readonly Rule[],
+  blocks: readonly Block[],
+  table: number,
+  size: number,
+  from: number = FIRST_BLOCK,
+): number {
+  const reserved = blocks.flatMap((other) => Array.from({ length: other.size }, (_, at) => other.block + at));
+  const taken = [...new Set([...standing.map(({ priority }) => priority), ...reserved])].sort((a, b) => a - b);
+  let first = Math.max(FIRST_BLOCK, from);
+  for (const priority of taken) {
+    if (priority < first) continue;
+    if (priority >= first + size) break;
+    first = priority + 1;
+  }
+  if (first + size - 1 > LAST_PRIORITY) {
+    throw new Error(
+      `no room for ${size} rules of table ${table} between the priorities ${FIRST_BLOCK} and ${LAST_PRIORITY}; see: ip rule`,
+    );
+  }
+  return first;
+}
+
+export function isOfBridge({ priority }: Rule): boolean {
+  return Object.values(BRIDGE).some((other) => other === priority);
+}
+
+/** Whether it is ours and leads into the table of a tunnel. */
+export function isOfTunnel(rule: InstalledRule): boolean {
+  return rule.protocol === OWN_PROTOCOL && !isOfBridge(rule);
+}
+
+export function placed(rule: Rule, block: number, owner: number): Rule {
+  const { action } = rule;
+  return {
+    ...rule,
+    priority: rule.priority + block,
+    owner,
+    action: action.type === 'goto' ? { ...action, priority: action.priority + block } : action,
+  };
+}
+
+/** The end first: what is led in has no other way, not for a moment. */
+export function bridgeRules(bridge: string, own: readonly Prefix[], table: number | undefined): Rule[] {
+  const main = { type: 'table', table: MAIN_TABLE } as const;
+  return ([4, 6] as const).flatMap((family): Rule[] => [
+    ...(table === undefined
+      ? []
+      : ([
+          { family, priority: BRIDGE.end, inputLink: bridge, action: { type: 'unreachable' } },
+          { family, priority: BRIDGE.lead, inputLink: bridge, action: { type: 'table', table } },
+        ] as const)),
+    ...own
+      .filter(({ address }) => address.family === family)
+      .map((to) => ({ family, priority: BRIDGE.own, to, action: main })),
+  ]);
+}
+
+/** The table that rules of a bridge lead into. */
+export function leadOf(rules: readonly Rule[]): number | undefined {
+  const [table] = rules.flatMap(({ priority, action }) =>
+    priority === BRIDGE.lead && action.type === 'table' ? [action.table] : [],
+  );
+  return table;
+}

@@ -1,0 +1,374 @@
+/**
+ * From a policy to rules of policy routing and a routing table. Pure. A tunnel has a block of priorities of its own; within
+ * it stand, for each address family:
+ *
+ * ```text
+ *   0  host's own ESP, and UDP from the tunnel's ports, to its peer     goto end
+ *   1  what came out of the device, where it would be led in again      goto end
+ *   2  ICMP that is to pass in the clear, by its mark                   goto end
+ *   3  link-local and multicast of the link, where the policy has it    goto end
+ *   4… each entry in its order: protect → the tunnel's table, bypass → goto end, discard → blackhole
+ *   m… the host's own packets that have no source yet, where the host has no address that the policy lets in:
+ *      IPv4: unreachable; IPv6: into the table, whose device has no address to choose a source from
+ *   l… IPv6: the host's own packets with any other source, to what each entry protects, while the device is not there
+ *   n  end: nop
+ * ```
+ *
+ * Addresses of the host come and go. They decide which rules there are at these places, never which places there are.
+ *
+ * Where all entries are for the same local addresses and for all protocols, which is the ordinary case, one rule leads
+ * into the table, and its routes say the rest: they are found without looking at the others.
+ */
+import { type AddressRange, anyRange, type IpFamily, rangeToPrefixes } from '../../base/address.ts';
+import { assertNever } from '../../base/assert.ts';
+import { isWhole, mergeRanges, overlapsMerged } from '../../base/ranges.ts';
+import { Protocol } from '../../policy/protocols.ts';
+import { MAX_PORT } from '../../policy/selector.ts';
+import { LEAD_MARK, PASS_MARK } from '../fence/fence.ts';
+import { DEVICE_GROUP, type PortRange, type Prefix, type Rule, type RuleAction } from '../routes/routes.ts';
+import { needsLeadMark, needsPassMark, type PolicyBox, type SteeringPlan } from './plan.ts';
+import { defaultRoutes, distinct, regionsOf, type TableRoute } from './routes.ts';
+
+/**
+ * A rule costs each packet of the host that is routed some 12 ns. With more than these the addresses of the other side alone
+ * lead into the device, whose policy decides.
+ */
+export const MAX_RULES = 128;
+
+/** More destinations than these are not refused one by one: see `ownStep`. */
+const MAX_REFUSED = 64;
+
+export interface Surroundings {
+  /** Name of the tunnel's interface. */
+  readonly device: string;
+  /**
+   * Whether the host has an address in a range. `yes`: packets that have no source yet may get it. `missing`: they are
+   * refused. `others`: the range is not for what the host itself sends.
+   */
+  readonly hasAddressIn: (range: AddressRange) => 'yes' | 'missing' | 'others';
+  /** Whether a child of level `use` has an SA. */
+  readonly isUp: (child: string) => boolean;
+}
+
+export interface SteeringRules {
+  /** Priorities and places to go to count from 0. */
+  readonly rules: readonly Rule[];
+  /** Priorities that they take, whatever addresses the host has. */
+  readonly size: number;
+  readonly routes: readonly TableRoute[];
+  /** For people: where more is led into the device than the policy has. */
+  readonly warnings: readonly string[];
+}
+
+const FAMILIES: readonly IpFamily[] = [4, 6];
+
+export function steeringRules(plan: SteeringPlan, around: Surroundings): SteeringRules {
+  const parts = FAMILIES.map((family) => familyRules(family, plan, around));
+  return {
+    rules: parts.flatMap(({ rules }) => rules),
+    size: Math.max(...parts.map(({ size }) => size)),
+    routes: parts.flatMap(({ routes }) => routes),
+    warnings: parts.flatMap(({ warnings }) => warnings),
+  };
+}
+
+/** What a person should know of how packets are led: where the kernel is not told all that the policy says. */
+export function steeringWarnings(plan: SteeringPlan): readonly string[] {
+  return steeringRules(plan, { device: '', hasAddressIn: () => 'yes', isUp: () => true }).warnings;
+}
+
+const NOTHING: SteeringRules = { rules: [], size: 0, routes: [], warnings: [] };
+
+function familyRules(family: IpFamily, plan: SteeringPlan, around: Surroundings): SteeringRules {
+  const boxes = plan.outbound.filter(({ local }) => local.start.family === family);
+  if (boxes.every(({ action }) => action === 'bypass')) return NOTHING;
+  if (isByDestination(boxes)) return byTable(family, boxes, boxes[0]!.local, boxes, plan, around);
+  const led = boxes.filter(({ action }) => action === 'protect');
+  const entries = boxes.filter(isForRules);
+  const refused = entries.filter(isRequired).flatMap((box) => boxSteps(box, 'unserved', plan, around));
+  const exact = assemble(family, { boxes: entries, policy: boxes, first: [], last: refused }, plan, around);
+  if (exact !== undefined) return { ...exact, routes: defaultRoutes(family, led), warnings: [] };
+  const coarse = led.map((box) => ({ ...box, local: anyRange(family) }));
+  const text = `the policy takes more than ${MAX_RULES} rules of policy routing for IPv${family}: all that is sent to its protected destinations is led into the device, and what it does not protect is dropped there`;
+  return { ...byTable(family, coarse, anyRange(family), led, plan, around), warnings: [text] };
+}
+
+/** Whether the destination alone decides among packets from the same sources. */
+function isByDestination(boxes: readonly PolicyBox[]): boolean {
+  const [first] = boxes;
+  return boxes.every(
+    ({ local, protocol, level, action }) =>
+      protocol === undefined &&
+      (level !== 'use' || action !== 'protect') &&
+      local.start.value === first!.local.start.value &&
+      local.end.value === first!.local.end.value,
+  );
+}
+
+/** @param policy the boxes with the addresses that become sources */
+function byTable(
+  family: IpFamily,
+  boxes: readonly PolicyBox[],
+  local: AddressRange,
+  policy: readonly PolicyBox[],
+  plan: SteeringPlan,
+  around: Surroundings,
+): SteeringRules {
+  const all = { local, remote: anyRange(family), action: 'protect', level: 'require', child: undefined } as const;
+  const routes = regionsOf(boxes, distinct(policy));
+  const open = routes.filter((route) => route.open).map(({ destination }) => destination);
+  const unserved = around.hasAddressIn(local) === 'missing' ? open : [];
+  const many = family === 4 && open.length > MAX_REFUSED;
+  const first = many ? [ownStep(family, unserved, plan)] : [];
+  const last = many || isWhole(local) ? [] : [unservedStep(family, unserved, plan)];
+  const assembled = assemble(family, { boxes: [all], policy: boxes, first, last }, plan, around);
+  if (assembled === undefined) throw new Error(`bug: one entry takes more than ${MAX_RULES} rules`);
+  return { ...assembled, routes, warnings: [] };
+}
+
+/**
+ * The host's own packets to these destinations, while they have no source and the host has none for them. Where an IPv6
+ * route says unreachable the kernel chooses a source itself and asks once more; in the table it finds a route whose device
+ * has no address, and gives up.
+ */
+function unservedStep(family: IpFamily, destinations: readonly Prefix[], plan: SteeringPlan): Step {
+  const tos = family === 4 ? destinations : destinations.slice(0, 1).map(() => undefined);
+  return (at) =>
+    tos.map((to) => ({
+      family,
+      priority: at,
+      from: noSource(family),
+      to: to?.prefixLength === 0 ? undefined : to,
+      action: unservedAction(family, plan),
+    }));
+}
+
+function unservedAction(family: IpFamily, { table }: SteeringPlan): RuleAction {
+  return family === 4 ? { type: 'unreachable' } : { type: 'table', table };
+}
+
+/**
+ * Where the destinations are too many to be refused one by one, all that the host itself sends there is led into the
+ * device, whatever its source: the policy drops it there.
+ */
+function ownStep(family: IpFamily, destinations: readonly Prefix[], { table }: SteeringPlan): Step {
+  return (at) =>
+    destinations.length === 0 ? [] : [{ family, priority: at, inputLink: 'lo', action: { type: 'table', table } }];
+}
+
+/** What fits packets without a source: in IPv4 they are those from 0.0.0.0; in IPv6 rules without one, behind the others. */
+function noSource(family: IpFamily): Prefix | undefined {
+  return family === 4 ? { address: { family, value: 0n }, prefixLength: 32 } : undefined;
+}
+
+function isNoSource(from: Prefix | undefined): boolean {
+  return from !== undefined && from.address.value === 0n && from.prefixLength === 32;
+}
+
+/** A place in the block, and its last one: the rules that stand there. */
+type Step = (at: number, end: number) => Rule[];
+
+interface Parts {
+  /** What the rules are for. */
+  readonly boxes: readonly PolicyBox[];
+  /** What is led away by them, for which exceptions are made. */
+  readonly policy: readonly PolicyBox[];
+  /** Before and behind the rules for the boxes. */
+  readonly first: readonly Step[];
+  readonly last: readonly Step[];
+}
+
+/** @returns `undefined` when they are too many */
+function assemble(
+  family: IpFamily,
+  { boxes, policy, first, last }: Parts,
+  plan: SteeringPlan,
+  around: Surroundings,
+): Pick<SteeringRules, 'rules' | 'size'> | undefined {
+  const entries = (bound: Bound): Step[] => boxes.flatMap((box) => boxSteps(box, bound, plan, around));
+  const split = family === 6 && boxes.some(({ local }) => !isWhole(local));
+  const lost = split ? entries('lost') : [];
+  const steps: Step[] = [
+    ...exceptions(family, policy, plan, around),
+    ...first,
+    ...(split ? [...entries('bound'), ...leaveBound(lost.length), ...entries('open')] : entries('both')),
+    ...last,
+    ...lost,
+  ];
+  const end = steps.length;
+  const rules: Rule[] = [];
+  for (const [at, step] of steps.entries()) {
+    rules.push(...step(at, end));
+    if (rules.length > MAX_RULES) return undefined;
+  }
+  // Each rule is one more that all packets pass: the end is there only where something goes to it.
+  const resolved = resolveGotos(rules, end);
+  const isGoneTo = resolved.some(({ action }) => action.type === 'goto' && action.priority === end);
+  const all: Rule[] = isGoneTo ? [...resolved, { family, priority: end, action: { type: 'nop' } }] : resolved;
+  return { rules: all, size: end + 1 };
+}
+
+/** A goto whose target does not exist is skipped by the kernel, so it goes to the next place where a rule stands. */
+function resolveGotos(rules: readonly Rule[], end: number): Rule[] {
+  const places = [...new Set(rules.map(({ priority }) => priority))].sort((a, b) => a - b);
+  return rules.map((rule) => {
+    if (rule.action.type !== 'goto') return rule;
+    const { priority: target } = rule.action;
+    const priority = places.find((place) => place >= target) ?? end;
+    return { ...rule, action: { type: 'goto', priority } };
+  });
+}
+
+/**
+ * A rule with a source never fits an IPv6 packet that has none yet, so those that fit everything are the bound ones. After
+ * them come the others. @param last the number of places at the end that are for all
+ */
+function leaveBound(last: number): Step[] {
+  const halves = [0n, 1n << 127n].map((value) => ({ address: { family: 6 as const, value }, prefixLength: 1 }));
+  return [
+    (at, end) =>
+      halves.map((from) => ({ family: 6, priority: at, from, action: { type: 'goto', priority: end - last } })),
+  ];
+}
+
+function exceptions(
+  family: IpFamily,
+  policy: readonly PolicyBox[],
+  { own, outbound }: SteeringPlan,
+  { device }: Surroundings,
+): Step[] {
+  const away = mergeRanges(policy.filter(({ action }) => action !== 'bypass').map(({ remote }) => remote));
+  const reaches = (range: AddressRange): boolean => overlapsMerged(away, range);
+  const { peer, ports } = own;
+  const to = peer && { address: peer, prefixLength: family === 4 ? 32 : 128 };
+  const skip = (rule: Omit<Rule, 'family' | 'priority' | 'action'>): Step => {
+    return (at, end) => [{ family, priority: at, ...rule, action: { type: 'goto', priority: end } }];
+  };
+  const steps: Step[] = [];
+  if (peer === undefined || (peer.family === family && reaches({ start: peer, end: peer }))) {
+    // The host's own alone: what others send to the peer is no packet of the tunnel.
+    const common = { inputLink: 'lo', to };
+    steps.push(
+      skip({ ...common, ipProtocol: Protocol.esp }),
+      ...ports.map((port) => skip({ ...common, ipProtocol: Protocol.udp, sourcePorts: { start: port, end: port } })),
+    );
+  }
+  if (outbound.some(({ action, local }) => action === 'protect' && reaches(local)))
+    steps.push(skip({ inputLink: device }));
+  if (outbound.some(({ local }, at) => local.start.family === family && needsPassMark(outbound, at))) {
+    steps.push(skip({ mark: PASS_MARK }));
+  }
+  for (const range of LINK_SCOPE[family].filter(reaches)) {
+    for (const prefix of rangeToPrefixes(range)) steps.push(skip({ to: prefix }));
+  }
+  return steps;
+}
+
+function range(family: IpFamily, start: bigint, end: bigint): AddressRange {
+  return { start: { family, value: start }, end: { family, value: end } };
+}
+
+/** What never leaves a link, and without which there is none: as in the fence. */
+const LINK_SCOPE: Readonly<Record<IpFamily, readonly AddressRange[]>> = {
+  4: [range(4, 0xe000_0000n, 0xe000_00ffn), range(4, 0xffff_ffffn, 0xffff_ffffn)],
+  6: [
+    range(6, 0xfe80n << 112n, (0xfec0n << 112n) - 1n),
+    range(6, 0xff01n << 112n, (0xff02n << 112n) - 1n),
+    range(6, 0xff02n << 112n, (0xff03n << 112n) - 1n),
+  ],
+};
+
+/**
+ * Which of an entry's packets are meant: those with a source, those that have none yet and may get one of the entry's, or
+ * both; or those that have none and can get none of the entry's, as the host has no such address; or `lost`: over IPv6, what
+ * this host sends to the entry's destination from whatever source, while the device is not there. The kernel answers a route
+ * that says unreachable by choosing another source and asking once more, and an address outside of the policy would be it.
+ */
+type Bound = 'both' | 'bound' | 'open' | 'unserved' | 'lost';
+
+/** Whether its packets never pass in the clear. */
+export function isRequired({ action, level }: PolicyBox): boolean {
+  return action === 'protect' && level !== 'use';
+}
+
+function boxSteps(box: PolicyBox, bound: Bound, plan: SteeringPlan, around: Surroundings): Step[] {
+  const { family } = box.local.start;
+  const froms = sourcesOf(box, bound, around);
+  const tos = isWhole(box.remote) ? [undefined] : rangeToPrefixes(box.remote);
+  const flows = froms.flatMap((from) => tos.map((to) => ({ family, from, to, ipProtocol: box.protocol })));
+  const source = rulePorts(box.localPorts);
+  const destination = rulePorts(box.remotePorts);
+  const others = [
+    ...(source.below === undefined ? [] : [{ sourcePorts: source.below }]),
+    ...(destination.below === undefined ? [] : [{ destinationPorts: destination.below }]),
+  ];
+  const lead: Step = (at, end) => {
+    const ports = { sourcePorts: source.ports, destinationPorts: destination.ports };
+    const action = bound === 'unserved' ? unservedAction(family, plan) : actionOf(box, end, plan, around);
+    const only = bound === 'lost' && box.action === 'protect' ? WHILE_LOST : {};
+    const whole = flows.map((flow) => ({ ...flow, ...ports, ...only, priority: at, action }));
+    // Of what is forwarded, which has a source.
+    const forwarded = bound === 'both' || bound === 'bound' ? flows.filter(({ from }) => !isNoSource(from)) : [];
+    return [...whole, ...(needsLeadMark(box) ? forwarded.map((flow) => fragments(flow, at, action)) : [])];
+  };
+  if (others.length === 0) return [lead];
+  const pass: Step = (at) =>
+    flows.flatMap((flow) =>
+      others.map((ports): Rule => ({ ...flow, ...ports, priority: at, action: { type: 'goto', priority: at + 2 } })),
+    );
+  return [pass, lead];
+}
+
+/** Of this host's own, where the table has no route into the device. */
+const WHILE_LOST: Pick<Rule, 'inputLink' | 'suppressedGroup'> = { inputLink: 'lo', suppressedGroup: DEVICE_GROUP };
+
+/** Of a packet that is forwarded. In IPv6 their protocol may be another one than that of the packet. */
+function fragments(flow: Omit<Rule, 'priority' | 'action'>, priority: number, action: RuleAction): Rule {
+  return { ...flow, ipProtocol: flow.family === 4 ? flow.ipProtocol : undefined, mark: LEAD_MARK, priority, action };
+}
+
+/** Packets without a source are led where the host has an address that they may get. */
+function sourcesOf(box: PolicyBox, bound: Bound, around: Surroundings): (Prefix | undefined)[] {
+  const { local, action } = box;
+  const { hasAddressIn } = around;
+  const { family } = local.start;
+  if (bound === 'lost' && action === 'bypass') return sourcesOf(box, 'bound', around);
+  if (bound === 'lost') return isRequired(box) && !isWhole(local) ? [undefined] : [];
+  if (bound === 'unserved') return hasAddressIn(local) === 'missing' ? [noSource(family)] : [];
+  if (bound === 'open') return hasAddressIn(local) === 'yes' ? [undefined] : [];
+  if (isWhole(local)) return [undefined];
+  return [...rangeToPrefixes(local), ...(bound === 'both' && hasAddressIn(local) === 'yes' ? [noSource(family)] : [])];
+}
+
+/**
+ * Linux's rules know neither port 0 nor the last one. A range that ends there is all ports but those below it, which go
+ * on to the next entry.
+ */
+function rulePorts(range: PortRange | undefined): { ports: PortRange | undefined; below: PortRange | undefined } {
+  if (range === undefined) return { ports: undefined, below: undefined };
+  const start = Math.max(1, range.start);
+  if (range.end < MAX_PORT) return { ports: { start, end: Math.max(1, range.end) }, below: undefined };
+  return { ports: undefined, below: start === 1 ? undefined : { start: 1, end: start - 1 } };
+}
+
+function actionOf(box: PolicyBox, end: number, { table }: SteeringPlan, { isUp }: Surroundings): RuleAction {
+  const past = { type: 'goto', priority: end } as const;
+  switch (box.action) {
+    case 'protect':
+      return box.level === 'use' && box.child !== undefined && !isUp(box.child) ? past : { type: 'table', table };
+    case 'bypass':
+      return past;
+    case 'discard':
+      return { type: 'blackhole' };
+    default:
+      return assertNever(box.action, 'actionOf');
+  }
+}
+
+/**
+ * Rules tell protocols, but not the types of ICMP. Where types are protected all ICMP is led into the device; what is to
+ * pass in the clear is marked by the fence; what is discarded is dropped in the device or by the fence.
+ */
+function isForRules({ action, icmp }: PolicyBox): boolean {
+  return action === 'protect' || icmp === undefined;
+}

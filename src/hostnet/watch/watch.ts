@@ -1,0 +1,178 @@
+/**
+ * What the kernel was told in one network namespace is watched, not believed: the fence and the rules and routes each have a
+ * guard, which the kernel's own notifications wake. What was taken is told, and what cannot be put back is known until it can.
+ */
+import { messageOf } from '../../base/text.ts';
+import type { FenceKeeper } from '../fence/fence.ts';
+import { type HostNetwork, type NetworkChange, OWN_PROTOCOL } from '../routes/routes.ts';
+import type { Steering } from '../steering/steering.ts';
+import { type GuardReport, KernelGuard } from './guard.ts';
+
+/** For the log. */
+export interface KernelReport {
+  readonly level: 'info' | 'warn' | 'error';
+  readonly text: string;
+  readonly tunnel?: string | undefined;
+  readonly netns: string | undefined;
+  /** Of what may come again and again: its kind. */
+  readonly kind?: string;
+  /** Whether `text` says what the tunnel lacks from now on, or no longer lacks. */
+  readonly event?: 'degraded' | 'restored';
+}
+
+export interface KernelWatchOptions {
+  readonly fence: FenceKeeper;
+  readonly steering: Steering;
+  readonly network: Pick<HostNetwork, 'watch'>;
+  readonly netns: string | undefined;
+  readonly report: (report: KernelReport) => void;
+}
+
+/** Of what was found so much is told. */
+const MAX_TOLD = 4;
+
+type Subject = 'fence' | 'routing';
+
+const NAMES: Readonly<Record<Subject, string>> = { fence: 'the fence', routing: 'rules and routes' };
+const AGAIN: Readonly<Record<Subject, string>> = {
+  fence: 'the fence is as it should be again',
+  routing: 'rules and routes are as they should be again',
+};
+
+export class KernelWatch {
+  readonly #options: KernelWatchOptions;
+  readonly #guards: Readonly<Record<Subject, KernelGuard>>;
+  /** What of rules and routes is not as it should be. BOUNDED: by the tunnels. */
+  #problems: ReadonlyMap<string, readonly string[]> = new Map();
+
+  /** Told of changes that are not ours: packets may take another way. */
+  onNetwork: (() => void) | undefined;
+
+  constructor(options: KernelWatchOptions) {
+    this.#options = options;
+    const { fence } = options;
+    this.#guards = {
+      fence: this.#guard('fence', (thorough) => fence.mend(thorough)),
+      routing: this.#guard('routing', () => this.#mendRouting()),
+    };
+  }
+
+  /** Where nothing can be heard, `look` still compares. */
+  open(): void {
+    const { fence, network, steering } = this.#options;
+    this.#attempt('fence', () => fence.watch?.(() => this.#guards.fence.heard()));
+    this.#attempt('routing', () =>
+      network.watch((change) => {
+        if (steering.concerns(change)) this.#guards.routing.heard();
+        if (!isOwn(change)) this.onNetwork?.();
+      }),
+    );
+  }
+
+  /** Compares everything, or what was heard of. */
+  async look(thorough: boolean): Promise<void> {
+    await this.#guards.fence.look(thorough);
+    if (thorough) await this.#guards.routing.look(thorough);
+  }
+
+  /** What of a tunnel is not as it should be and could not be put right. */
+  degraded(tunnel: string): string[] {
+    const subjects = (['fence', 'routing'] as const).flatMap((subject) => {
+      const { problem } = this.#guards[subject];
+      return problem === undefined ? [] : [problemText(subject, problem)];
+    });
+    const unserved = this.#options.steering.unserved(tunnel);
+    const found = [...(unserved === undefined ? [] : [unserved]), ...(this.#problems.get(tunnel) ?? [])];
+    return [...subjects, ...new Set(found)];
+  }
+
+  /** Fence and rules of a tunnel were put up: what they lack is told. */
+  putUp(tunnel: string): void {
+    if (this.#options.steering.unserved(tunnel) !== undefined) this.#guards.routing.heard();
+  }
+
+  /** What this host may send from is other than before, though no address came or went. */
+  addressesChanged(): void {
+    this.#guards.routing.heard();
+  }
+
+  /** Nothing stands of it any more. */
+  forget(tunnel: string): void {
+    if (this.#problems.has(tunnel)) this.#problems = new Map([...this.#problems].filter(([name]) => name !== tunnel));
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(Object.values(this.#guards).map((guard) => guard.close()));
+  }
+
+  #guard(subject: Subject, mend: (thorough: boolean) => ReturnType<FenceKeeper['mend']>): KernelGuard {
+    const { netns, report } = this.#options;
+    return new KernelGuard({
+      mend,
+      onMended: (mended) =>
+        report({ level: 'warn', netns, kind: `${subject} ${netns ?? ''}`, text: mendedText(subject, mended) }),
+      onProblem: (problem) =>
+        report(
+          problem === undefined
+            ? { level: 'info', netns, text: AGAIN[subject] }
+            : { level: 'error', netns, text: problemText(subject, problem) },
+        ),
+    });
+  }
+
+  async #mendRouting(): Promise<{ found: readonly string[]; by: readonly string[] }> {
+    const { found, adapted, problems } = await this.#options.steering.mend();
+    const { netns, report } = this.#options;
+    const before = this.#problems;
+    this.#problems = problems;
+    for (const [tunnel, text] of adapted) {
+      report({ level: 'info', netns, tunnel, text, kind: `addresses ${tunnel} ${netns ?? ''}` });
+    }
+    for (const [tunnel, texts] of problems) {
+      for (const text of texts) {
+        if (before.get(tunnel)?.includes(text) !== true)
+          report({ level: 'warn', netns, tunnel, text, kind: `problem ${tunnel} ${text}`, event: 'degraded' });
+      }
+    }
+    for (const [tunnel, texts] of before) {
+      for (const text of texts) {
+        if (problems.get(tunnel)?.includes(text) !== true)
+          report({
+            level: 'info',
+            netns,
+            tunnel,
+            text: `not so any more: ${text}`,
+            kind: `settled ${tunnel} ${text}`,
+            event: 'restored',
+          });
+      }
+    }
+    return { found, by: [] };
+  }
+
+  #attempt(subject: Subject, listen: () => void): void {
+    try {
+      listen();
+    } catch (error) {
+      const { netns, report } = this.#options;
+      const text = `changes of ${NAMES[subject]} by other programs are not heard of, only found every half minute: ${messageOf(error)}`;
+      report({ level: 'warn', netns, text });
+    }
+  }
+}
+
+function isOwn(change: NetworkChange): boolean {
+  if (change.kind === 'route') return change.route.protocol === OWN_PROTOCOL;
+  return change.kind === 'rule' && change.rule.protocol === OWN_PROTOCOL;
+}
+
+function problemText(subject: Subject, problem: string): string {
+  return `${NAMES[subject]} could not be put right after a change by another program, which is tried again: ${problem}`;
+}
+
+function mendedText(subject: Subject, { found, by, took }: GuardReport): string {
+  const who = by.length === 0 ? '' : ` (${by.join('; ')})`;
+  const more = found.length > MAX_TOLD ? `; and ${found.length - MAX_TOLD} more` : '';
+  const when = took === undefined ? '' : ` within ${Math.ceil(took)} ms`;
+  return `another program${who} changed ${NAMES[subject]}: ${found.slice(0, MAX_TOLD).join('; ')}${more}. All of it was put back${when}`;
+}
