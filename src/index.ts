@@ -49,7 +49,6 @@ export { type FetchOptions, httpFetch } from './daemon/fetch.ts';
 export { TunnelHost } from './daemon/host.ts';
 export type { HostOptions, SecretQuestion } from './daemon/host-options.ts';
 export { linuxPlatform } from './daemon/linux.ts';
-export { type CertificateFacts, planTunnel, type TunnelPlan } from './daemon/plan.ts';
 export type { DevicePlan, Platform } from './daemon/platform.ts';
 export type { CredentialsQuestion } from './daemon/proofs.ts';
 export type { ChildStatus, FailureStatus, IkeStatus } from './daemon/status.ts';
@@ -95,6 +94,7 @@ export type {
   Verifier,
 } from './pki/types.ts';
 export { pathVerifier, type VerifierOptions } from './pki/verifier.ts';
+export { type CertificateFacts, planTunnel, type TunnelPlan } from './plan/plan.ts';
 export type { PolicyEntry } from './policy/database.ts';
 export type { PacketFlags } from './policy/populate.ts';
 export type { SelectorPair, TrafficSelector } from './policy/selector.ts';

@@ -14,11 +14,11 @@ import { toChildren } from '../config/selectors.ts';
 import { MAX_DOCUMENT_BYTES } from '../config/size.ts';
 import { nodeProvider } from '../crypto/node/provider.ts';
 import type { RandomSource } from '../crypto/types.ts';
-import { type CertificateFacts, planTunnel, type TunnelPlan } from '../daemon/plan.ts';
 import { ControlError } from '../daemon/protocol.ts';
 import { steeringWarnings } from '../hostnet/steering/rules.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
 import { matchesDnPattern } from '../pki/identity.ts';
+import { type CertificateFacts, planTunnel, type TunnelPlan } from '../plan/plan.ts';
 import { hostsOf } from '../policy/transport.ts';
 import { type Arguments, json, RefusedInputError, readInput, STANDARD_INPUT, type Terminal } from './verb.ts';
 

@@ -12,8 +12,8 @@ import { type FileReader, PkiFileError } from '../pki/load.ts';
 import { OnlineRevocation } from '../pki/online.ts';
 import { systemRoots, wantedPlace } from '../pki/places.ts';
 import type { Credentials, Verifier } from '../pki/types.ts';
+import type { CertificateFacts } from '../plan/plan.ts';
 import { readPrivateFile } from './files.ts';
-import type { CertificateFacts } from './plan.ts';
 import { ControlError, type PkiCheckResult } from './protocol.ts';
 import type { SecretSources } from './secret-sources.ts';
 

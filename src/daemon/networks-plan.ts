@@ -5,7 +5,7 @@ import type { SectunnelDocument } from '../config/model.ts';
 import type { FencePart } from '../hostnet/fence/fence.ts';
 import { type SteeringPlan, tunnelFence } from '../hostnet/steering/plan.ts';
 import { type LibvirtNetwork, type NetworkPin, pinProblem } from '../libvirt/network.ts';
-import { devicePlan } from './plan-device.ts';
+import { devicePlan } from '../plan/device.ts';
 
 /** What of a tunnel concerns the networks that it holds, whether it runs or not. */
 export interface HoldingTunnel {

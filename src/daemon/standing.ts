@@ -9,9 +9,9 @@ import type { SectunnelDocument } from '../config/model.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
 import type { SteeringPlan } from '../hostnet/steering/plan.ts';
 import type { KernelReport } from '../hostnet/watch/watch.ts';
+import { standingPlan, standingTunnel } from '../plan/device.ts';
 import { DampedLog } from './damped-log.ts';
 import { allOf, eachOf } from './each.ts';
-import { standingPlan, standingTunnel } from './plan-device.ts';
 import type { Platform } from './platform.ts';
 import { ControlError, type TunnelEvent } from './protocol.ts';
 

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import type { SectunnelDocument } from '../../src/config/model.ts';
 import { parseDocument } from '../../src/config/parse.ts';
-import { overlapsAmong, overlapsWhenKept } from '../../src/daemon/overlaps.ts';
+import { overlapsAmong, overlapsWhenKept } from '../../src/plan/overlaps.ts';
 
 interface Words {
   readonly device?: string;

@@ -1,7 +1,7 @@
 /** What documents say of packets, from the text to the packet that came out at the other end. */
 import { describe, expect, it } from 'vitest';
 import { parseDocument } from '../../src/config/parse.ts';
-import { planTunnel } from '../../src/daemon/plan.ts';
+import { planTunnel } from '../../src/plan/plan.ts';
 import { formatFlow } from '../../src/policy/flow-values.ts';
 import { flowOf, icmp, type PacketFields, packet, ports } from '../policy/helpers.ts';
 import { type EnginePair, enginePair } from '../support/engine-net.ts';

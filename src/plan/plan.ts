@@ -8,13 +8,13 @@ import { type Identity, identityFromText } from '../base/identity.ts';
 import { messageOf } from '../base/text.ts';
 import type { IdentityText, PeerAddress, PeerSettings, SecretReference, SectunnelDocument } from '../config/model.ts';
 import { hasIpv6, sharingProblem, toChildren, toPolicy } from '../config/selectors.ts';
+import { deviceMtu } from '../daemon/path-mtu.ts';
+import type { DevicePlan, Platform } from '../daemon/platform.ts';
+import { ControlError } from '../daemon/protocol.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import type { AuthMethod, ChildConfig, ConnectionConfig, Lifetime } from '../ike/config.ts';
-import { deviceMtu } from './path-mtu.ts';
-import { devicePlan } from './plan-device.ts';
-import { isTransport, TRANSPORT_MTU, transportRefusal } from './plan-transport.ts';
-import type { DevicePlan, Platform } from './platform.ts';
-import { ControlError } from './protocol.ts';
+import { devicePlan } from './device.ts';
+import { isTransport, TRANSPORT_MTU, transportRefusal } from './transport.ts';
 
 const IKE_PORT = 500;
 

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { parseDocument } from '../../src/config/parse.ts';
-import { planTunnel } from '../../src/daemon/plan.ts';
+import { planTunnel } from '../../src/plan/plan.ts';
 import { tunnelDocument } from '../support/daemon.ts';
 
 it.each<readonly [string, number]>([

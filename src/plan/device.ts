@@ -3,11 +3,11 @@ import type { IpAddress } from '../base/address.ts';
 import { MIN_MTU } from '../base/mtu.ts';
 import type { PeerSettings, SectunnelDocument } from '../config/model.ts';
 import { toChildren, toPolicy } from '../config/selectors.ts';
+import type { DevicePlan, StandingTunnel } from '../daemon/platform.ts';
 import { policyBoxes, type SteeringPlan } from '../hostnet/steering/plan.ts';
 import { hostsOf } from '../policy/transport.ts';
 import { documentClaims } from './overlaps.ts';
-import { tableOf } from './plan-transport.ts';
-import type { DevicePlan, StandingTunnel } from './platform.ts';
+import { tableOf } from './transport.ts';
 
 /** @param peer the other end, where it is known */
 export function devicePlan(document: SectunnelDocument, fittingMtu: number, peer: IpAddress | undefined): DevicePlan {

@@ -1,7 +1,7 @@
 /** Whether two documents say the same, however they are written. */
 import { createHash } from 'node:crypto';
-import { dumpDocument } from '../config/dump.ts';
-import type { SectunnelDocument } from '../config/model.ts';
+import { dumpDocument } from './dump.ts';
+import type { SectunnelDocument } from './model.ts';
 
 /** Of documents that do not change. */
 const digests = new WeakMap<SectunnelDocument, string>();

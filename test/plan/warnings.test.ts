@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { parseAddress } from '../../src/base/address.ts';
 import { parseDocument } from '../../src/config/parse.ts';
-import { hostWarnings } from '../../src/daemon/document-warnings.ts';
 import type { InterfaceAddress } from '../../src/hostnet/routes/routes.ts';
+import { hostWarnings } from '../../src/plan/warnings.ts';
 
 const own = (...texts: string[]): InterfaceAddress[] =>
   texts.map((text, linkIndex) => {
