@@ -43,21 +43,21 @@ export { parseEspProposalString, parseIkeProposalString } from './crypto/proposa
 export { combineProviders, ProviderUnavailableError } from './crypto/provider.ts';
 export { selfTest } from './crypto/selftest.ts';
 export type { CryptoProvider, RandomSource } from './crypto/types.ts';
-export { type CryptoChoice, selectCrypto } from './daemon/crypto.ts';
-export { type FetchOptions, httpFetch } from './daemon/fetch.ts';
-// Running tunnels
-export { TunnelHost } from './daemon/host.ts';
-export type { HostOptions, SecretQuestion } from './daemon/host-options.ts';
-export { linuxPlatform } from './daemon/linux.ts';
-export type { DevicePlan, Platform } from './daemon/platform.ts';
-export type { CredentialsQuestion } from './daemon/proofs.ts';
-export type { ChildStatus, FailureStatus, IkeStatus } from './daemon/status.ts';
-export type { HostFailure, HostTunnelStatus } from './daemon/status-view.ts';
 // The pure machines
 export type { TunnelConfig } from './engine/config.ts';
 export { Engine } from './engine/engine.ts';
 export type { ChildSummary, EngineEvent } from './engine/events.ts';
 export type { Answer, EngineOptions, Transmit } from './engine/options.ts';
+export { type CryptoChoice, selectCrypto } from './host/crypto.ts';
+export { type FetchOptions, httpFetch } from './host/fetch.ts';
+// Running tunnels
+export { TunnelHost } from './host/host.ts';
+export { linuxPlatform } from './host/linux.ts';
+export type { HostOptions, SecretQuestion } from './host/options.ts';
+export type { DevicePlan, Platform } from './host/platform.ts';
+export type { CredentialsQuestion } from './host/proofs.ts';
+export type { ChildStatus, FailureStatus, IkeStatus } from './host/status.ts';
+export type { HostFailure, HostTunnelStatus } from './host/status-view.ts';
 export type {
   ChildConfig,
   ConnectionConfig,

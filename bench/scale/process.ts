@@ -5,7 +5,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { chooseCrypto } from '../../src/daemon/crypto.ts';
+import { chooseCrypto } from '../../src/host/crypto.ts';
 import { ScaleEngines, type Spread } from './engines.ts';
 
 export interface Installed {

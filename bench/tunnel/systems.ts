@@ -4,7 +4,7 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { testedProviders } from '../../src/daemon/crypto.ts';
+import { testedProviders } from '../../src/host/crypto.ts';
 import type { Lab } from '../../test/support/lab/lab.ts';
 import { cable, type Namespace } from '../../test/support/lab/namespace.ts';
 import { missing, type Need } from '../../test/support/lab/needs.ts';

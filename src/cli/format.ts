@@ -1,7 +1,7 @@
 /** How results look on a terminal. */
 
 import type { NetworkInfo, SecretInfo, StatusResult, TunnelEvent, TunnelInfo } from '../daemon/protocol.ts';
-import type { ChildStatus, IkeStatus, SecretStatus, TunnelStatus } from '../daemon/status.ts';
+import type { ChildStatus, IkeStatus, SecretStatus, TunnelStatus } from '../host/status.ts';
 import { MORE_DESCRIPTORS } from '../sys/shortage.ts';
 
 /** A table in the manner of virsh: a header, a rule, a row a line. */

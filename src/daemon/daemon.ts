@@ -10,6 +10,8 @@ import { sameDocument } from '../config/same-document.ts';
 import { toPolicy } from '../config/selectors.ts';
 import { sameKeyWarning, sharedKeyWarning } from '../config/shared-keys.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
+import type { Platform } from '../host/platform.ts';
+import type { WorkerChoice } from '../host/workers/choice.ts';
 import type { Fetch } from '../pki/online.ts';
 import { overlapsAmong, overlapsWhenKept } from '../plan/overlaps.ts';
 import { secretOf } from '../plan/plan.ts';
@@ -23,7 +25,6 @@ import { logEmpty, makeFolderIfPossible, visibleFolder } from './files.ts';
 import { HeldNetworks } from './networks.ts';
 import { type HoldingTunnel, holdingTunnel } from './networks-plan.ts';
 import { checkIdentity } from './objects.ts';
-import type { Platform } from './platform.ts';
 import { ControlError, type DefineResult, type ReloadResult, type StartResult, type TunnelEvent } from './protocol.ts';
 import { Queries } from './queries.ts';
 import { type ReloadParts, reloadDefinitions } from './reload.ts';
@@ -32,7 +33,6 @@ import { Runner } from './runner.ts';
 import { concerns, type SecretChange, SecretSources } from './secret-sources.ts';
 import { SECRETS_USE, SecretStore } from './secrets.ts';
 import { SharedRun } from './shared-run.ts';
-import type { WorkerChoice } from './workers/choice.ts';
 
 export interface DaemonOptions {
   readonly configDir: string;

@@ -2,12 +2,12 @@
 import { formatAddress, formatSocketAddress, NO_PORT } from '../base/address.ts';
 import type { ChildSummary } from '../engine/events.ts';
 import type { EngineChild, Tunnel } from '../engine/tunnel.ts';
+import { formatSpi } from '../host/narrate.ts';
 import { CompiledSelectors } from '../policy/compiled.ts';
 import type { PolicyEntry } from '../policy/database.ts';
 import { formatSelectorPair } from '../policy/selector.ts';
 import type { AskedPacket } from './explain-packet.ts';
 import type { CarryingSa, SaExplanation } from './explanation.ts';
-import { formatSpi } from './narrate.ts';
 
 export interface SaAnswer extends SaExplanation {
   /** What becomes of the packet, as far as SAs have a say. */

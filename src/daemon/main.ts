@@ -4,12 +4,13 @@ import { isAbsolute } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
+import { cryptoChoices, selectCrypto } from '../host/crypto.ts';
+import { linuxPlatform } from '../host/linux.ts';
+import { chooseWorkers, workerChoices } from '../host/workers/choice.ts';
 import { SECRET_SOCKETS } from '../libvirt/secrets.ts';
 import { refuseDumps } from '../sys/memory-guard.ts';
-import { cryptoChoices, selectCrypto } from './crypto.ts';
 import type { Daemon } from './daemon.ts';
 import { defaultConfigDir, defaultRunDir, sharedRunDir } from './folders.ts';
-import { linuxPlatform } from './linux.ts';
 import { LockedError, lockIfPossible, lockNetworkNamespace } from './lock.ts';
 import { createLog, type LogLevel, logLevels } from './log.ts';
 import { ServiceManager } from './notify.ts';
@@ -19,7 +20,6 @@ import { Service } from './service.ts';
 import { handleUncaught } from './uncaught.ts';
 import { version } from './version.ts';
 import { raiseFences, wantedNames } from './without-daemon.ts';
-import { chooseWorkers, workerChoices } from './workers/choice.ts';
 
 const ExitCode = { Ok: 0, Failed: 1, Usage: 2 } as const;
 

@@ -9,9 +9,10 @@
  * An id is an integer that a double holds exactly. The answers to a connection's requests come in their order, one request
  * is carried out after another. An error with the id 0 is about a line that has no id, or says why the connection is closed.
  */
+
+import type { TunnelStatus, WorkersStatus } from '../host/status.ts';
 import type { PkiReport } from '../pki/check.ts';
 import type { ExplainQuestion, Explanation } from './explanation.ts';
-import type { TunnelStatus, WorkersStatus } from './status.ts';
 
 /** Where the daemon listens, within its run folder. */
 export const CONTROL_SOCKET = 'sectunneld.sock';

@@ -1,6 +1,8 @@
 /** What is asked of a daemon and changes nothing: what tunnels there are, how they fare, what becomes of a packet. */
 import { dumpDocument } from '../config/dump.ts';
 import type { SectunnelDocument } from '../config/model.ts';
+import type { TunnelStatus } from '../host/status.ts';
+import { inactiveStatus } from '../host/status-view.ts';
 import type { ForeignTables } from '../hostnet/foreign/tables.ts';
 import { descriptorUse } from '../sys/descriptors.ts';
 import type { Autostart } from './autostart.ts';
@@ -15,8 +17,6 @@ import { ControlError, type NetworkInfo, type PkiCheckResult, type StatusResult,
 import type { Runner } from './runner.ts';
 import type { SecretSources } from './secret-sources.ts';
 import { SharedRun } from './shared-run.ts';
-import type { TunnelStatus } from './status.ts';
-import { inactiveStatus } from './status-view.ts';
 import { version } from './version.ts';
 
 /** The parts of a daemon that know. */

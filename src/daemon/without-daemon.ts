@@ -7,13 +7,13 @@ import { join } from 'node:path';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import { parseDocument } from '../config/parse.ts';
+import { type Cleared, FenceAloneError, LinuxPlace } from '../host/linux-place.ts';
+import type { Platform } from '../host/platform.ts';
 import { standingPlan } from '../plan/device.ts';
 import { namespaceExists } from '../sys/netns.ts';
 import { Catalog } from './catalog.ts';
 import { sharedRunDir } from './folders.ts';
-import { type Cleared, FenceAloneError, LinuxPlace } from './linux-place.ts';
 import { LockedError, lockDefinitions, lockIfPossible, lockNetworkNamespace } from './lock.ts';
-import type { Platform } from './platform.ts';
 import { ControlError } from './protocol.ts';
 import { AUTOSTART_FOLDER, DocumentFolder, LIVE_FOLDER } from './store.ts';
 

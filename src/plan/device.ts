@@ -3,7 +3,7 @@ import type { IpAddress } from '../base/address.ts';
 import { MIN_MTU } from '../base/mtu.ts';
 import type { PeerSettings, SectunnelDocument } from '../config/model.ts';
 import { toChildren, toPolicy } from '../config/selectors.ts';
-import type { DevicePlan, StandingTunnel } from '../daemon/platform.ts';
+import type { DevicePlan, StandingTunnel } from '../host/platform.ts';
 import { policyBoxes, type SteeringPlan } from '../hostnet/steering/plan.ts';
 import { hostsOf } from '../policy/transport.ts';
 import { documentClaims } from './overlaps.ts';

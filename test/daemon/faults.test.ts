@@ -1,8 +1,8 @@
 import { expect, it, onTestFinished, vi } from 'vitest';
 import { utf8 } from '../../src/base/text.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
-import { TunnelHost } from '../../src/daemon/host.ts';
 import type { EngineEvent } from '../../src/engine/events.ts';
+import { TunnelHost } from '../../src/host/host.ts';
 import { MemoryDevice } from '../../src/tun/memory.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, eventually } from '../support/daemon.ts';

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { makeUdpPacket } from '../../examples/packet.ts';
 import { formatSocketAddress } from '../../src/base/address.ts';
-import type { ChildStatus } from '../../src/daemon/status.ts';
+import type { ChildStatus } from '../../src/host/status.ts';
 import { type MemoryHost, MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import type { UdpNetwork, UdpSocket } from '../../src/tun/udp/udp.ts';
 import { address, eventually, oppositeDocument, TestDaemon, tunnelDocument } from '../support/daemon.ts';

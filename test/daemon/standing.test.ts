@@ -1,8 +1,8 @@
 /** For how long what stands beside a tunnel's device does stand. */
 import { describe, expect, it } from 'vitest';
 import { parseDocument } from '../../src/config/parse.ts';
-import type { Platform } from '../../src/daemon/platform.ts';
 import { Standing } from '../../src/daemon/standing.ts';
+import type { Platform } from '../../src/host/platform.ts';
 import { type LogLine, recordingLog, tunnelDocument } from '../support/daemon.ts';
 
 interface Recorded {

@@ -3,7 +3,7 @@
  * ECN, hop limits, fragments inside and outside. Between the gateways stands a router that marks, and has a narrow line.
  */
 import { describe, expect, it } from 'vitest';
-import type { ChildStatus } from '../../src/daemon/status.ts';
+import type { ChildStatus } from '../../src/host/status.ts';
 import { Capture } from '../support/lab/capture.ts';
 import type { Lab } from '../support/lab/lab.ts';
 import { cable, type Namespace } from '../support/lab/namespace.ts';

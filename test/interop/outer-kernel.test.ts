@@ -3,7 +3,7 @@
  * and the UDP checksums of ESP over IPv6, which are right on a line that computes none.
  */
 import { expect, it } from 'vitest';
-import type { ChildStatus } from '../../src/daemon/status.ts';
+import type { ChildStatus } from '../../src/host/status.ts';
 import { Capture } from '../support/lab/capture.ts';
 import type { Lab } from '../support/lab/lab.ts';
 import { computeChecksums } from '../support/lab/namespace.ts';

@@ -3,7 +3,7 @@
  * Each document stands here as its `<sp>` elements, and strongSwan's selectors as swanctl has them.
  */
 import { expect, it } from 'vitest';
-import type { ChildStatus } from '../../src/daemon/status.ts';
+import type { ChildStatus } from '../../src/host/status.ts';
 import type { Lab } from '../support/lab/lab.ts';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { Ours, sectunnelDocument } from '../support/lab/ours.ts';

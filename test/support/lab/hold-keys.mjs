@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 
 const dist = (path) => import(new URL(`../../../dist/${path}`, import.meta.url).href);
 const { encryptionByName, integrityByName, prfByName, dhGroupByName } = await dist('crypto/algorithms.js');
-const { testedProviders } = await dist('daemon/crypto.js');
+const { testedProviders } = await dist('host/crypto.js');
 const { secretBytes, secretCopy } = await dist('base/secret-bytes.js');
 
 const providers = testedProviders();

@@ -7,7 +7,7 @@ import { chownSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { run as runCommand } from '../../../src/cli/run.ts';
 import type { StatusResult } from '../../../src/daemon/protocol.ts';
-import type { ChildStatus, IkeStatus, TunnelStatus } from '../../../src/daemon/status.ts';
+import type { ChildStatus, IkeStatus, TunnelStatus } from '../../../src/host/status.ts';
 import type { Lab } from './lab.ts';
 import type { Namespace } from './namespace.ts';
 import { type Background, type RunOptions, type RunResult, STARTING, waitFor } from './process.ts';

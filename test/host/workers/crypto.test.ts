@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { encryptionAlgorithms, integrityAlgorithms } from '../../src/crypto/algorithms.ts';
-import { chooseCrypto } from '../../src/daemon/crypto.ts';
-import { reopenCrypto } from '../../src/daemon/workers/crypto.ts';
+import { encryptionAlgorithms, integrityAlgorithms } from '../../../src/crypto/algorithms.ts';
+import { chooseCrypto } from '../../../src/host/crypto.ts';
+import { reopenCrypto } from '../../../src/host/workers/crypto.ts';
 
 describe('the provider of a worker', () => {
   it.each(['auto', 'node', 'noble'])('has of %s the quickest parts, and all that packets need', async (choice) => {

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { formatStatus } from '../../src/cli/format.ts';
-import type { TunnelStatus } from '../../src/daemon/status.ts';
+import type { TunnelStatus } from '../../src/host/status.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, eventually, oppositeDocument, TestDaemon, tunnelDocument } from '../support/daemon.ts';
 

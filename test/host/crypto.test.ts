@@ -4,8 +4,8 @@ import { encryptionAlgorithms, encryptionByName, integrityAlgorithms } from '../
 import { nobleProvider } from '../../src/crypto/noble/provider.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import type { CryptoProvider } from '../../src/crypto/types.ts';
-import { chooseCrypto, cryptoChoices, selectCrypto, testedProviders } from '../../src/daemon/crypto.ts';
 import { ControlError } from '../../src/daemon/protocol.ts';
+import { chooseCrypto, cryptoChoices, selectCrypto, testedProviders } from '../../src/host/crypto.ts';
 
 /** Every provider by a stand-in that keeps a log of what is asked of it; those in `missing` are not there. */
 function opener(missing: Readonly<Record<string, string>> = {}): {

@@ -4,7 +4,7 @@ import { messageOf } from '../base/text.ts';
 import type { Engine } from '../engine/engine.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { UdpSendError } from '../tun/udp/udp.ts';
-import type { HostOptions } from './host-options.ts';
+import type { HostOptions } from './options.ts';
 import { PeerWays } from './peer-ways.ts';
 import { SendRefusals } from './send-refusals.ts';
 import { SilentPeers } from './silent-peers.ts';

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { expect, it } from 'vitest';
-import { compilerFlags } from '../../src/daemon/workers/compiler.ts';
+import { compilerFlags } from '../../../src/host/workers/compiler.ts';
 
 it('sets flags that this V8 knows', () => {
   // Node ends with an error for those that it does not know.

@@ -5,7 +5,7 @@
 import { encryptionAlgorithms, integrityAlgorithms } from '../../crypto/algorithms.ts';
 import { combineProviders } from '../../crypto/provider.ts';
 import type { CryptoProvider } from '../../crypto/types.ts';
-import { ControlError } from '../protocol.ts';
+import { ControlError } from '../../daemon/protocol.ts';
 
 /** By the names that `selectCrypto` joins. */
 const providers: ReadonlyMap<string, () => Promise<CryptoProvider>> = new Map([

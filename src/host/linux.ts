@@ -1,5 +1,6 @@
 /** A daemon's machine on Linux: TUN devices, routes over netlink, a fence in nftables, UDP sockets. */
 import { formatAddress, type IpAddress } from '../base/address.ts';
+import { eachOf } from '../daemon/each.ts';
 import { LinuxForeignRules } from '../hostnet/foreign/rules-linux.ts';
 import { LinuxHostNetwork } from '../hostnet/routes/linux.ts';
 import { OWN_QUERY } from '../hostnet/steering/steering.ts';
@@ -13,7 +14,6 @@ import { SharedOffloads } from '../tun/offload/shared.ts';
 import { hasLinuxUdp, linuxUdp } from '../tun/udp/linux.ts';
 import { nodeUdp } from '../tun/udp/node.ts';
 import { linuxRawEsp } from '../tun/udp/raw.ts';
-import { eachOf } from './each.ts';
 import { LinuxPlace } from './linux-place.ts';
 import type { DevicePlan, Platform, StandingTunnel } from './platform.ts';
 

@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { parseDocument } from '../../src/config/parse.ts';
-import { FenceAloneError, LinuxPlace } from '../../src/daemon/linux-place.ts';
+import { FenceAloneError, LinuxPlace } from '../../src/host/linux-place.ts';
 import { standingPlan } from '../../src/plan/device.ts';
 import { tunnelDocument } from '../support/daemon.ts';
 import { missing } from '../support/lab/needs.ts';

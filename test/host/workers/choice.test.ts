@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { chooseWorkers, workerChoices } from '../../src/daemon/workers/choice.ts';
+import { chooseWorkers, workerChoices } from '../../../src/host/workers/choice.ts';
 
 describe('who carries packets', () => {
   it('are two threads where that can be done and there are processors for them', () => {

@@ -1,15 +1,15 @@
 /** A worker thread that cannot be started: reported, tried again, and no reason for the program to end. */
 import type { MessagePort } from 'node:worker_threads';
 import { beforeEach, expect, it, onTestFinished, vi } from 'vitest';
-import type { WorkerSetup } from '../../src/daemon/workers/messages.ts';
-import { eventually } from '../support/daemon.ts';
+import type { WorkerSetup } from '../../../src/host/workers/messages.ts';
+import { eventually } from '../../support/daemon.ts';
 
 /** What becomes of the workers that are started, one after another; of those after the last what became of it. */
 const fates: ('no thread' | 'no loop' | 'runs')[] = [];
 
 vi.mock('node:worker_threads', async (original) => {
   const { EventEmitter } = await import('node:events');
-  const { systemError } = await import('../support/faults.ts');
+  const { systemError } = await import('../../support/faults.ts');
   class FakeWorker extends EventEmitter {
     constructor(_: URL, { workerData }: { workerData: WorkerSetup }) {
       super();
@@ -37,7 +37,7 @@ vi.mock('node:worker_threads', async (original) => {
   return { ...(await original<typeof import('node:worker_threads')>()), Worker: FakeWorker };
 });
 
-const { WorkerLink } = await import('../../src/daemon/workers/link.ts');
+const { WorkerLink } = await import('../../../src/host/workers/link.ts');
 
 interface Watched {
   readonly link: InstanceType<typeof WorkerLink>;

@@ -4,7 +4,7 @@ import { type AddressInfo, createServer as createTcpServer, type Server } from '
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { parseAddress } from '../../src/base/address.ts';
 import { utf8 } from '../../src/base/text.ts';
-import { type FetchOptions, httpFetch, refusedAddress } from '../../src/daemon/fetch.ts';
+import { type FetchOptions, httpFetch, refusedAddress } from '../../src/host/fetch.ts';
 import type { FetchRequest } from '../../src/pki/online.ts';
 
 const OPEN: FetchOptions = { refuses: () => undefined };

@@ -16,7 +16,7 @@ import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
 import type { OwnerErrorHandler } from '../tun/owner-calls.ts';
 import { isUnspecified, type UdpCounters } from '../tun/udp/udp.ts';
 import { answerQuestion, isQuestion, type Question } from './answers.ts';
-import type { HostOptions } from './host-options.ts';
+import type { HostOptions } from './options.ts';
 import { guarded, unspecifiedFor } from './owner-functions.ts';
 import { PacketLoop } from './packet-loop.ts';
 import { orUnknown, PathMtus } from './path-mtu.ts';

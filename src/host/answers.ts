@@ -2,7 +2,7 @@
 import { messageOf } from '../base/text.ts';
 import type { Engine } from '../engine/engine.ts';
 import type { EngineEvent } from '../engine/events.ts';
-import type { HostOptions } from './host-options.ts';
+import type { HostOptions } from './options.ts';
 import { programBytes } from './program-bytes.ts';
 import { signatureFor, verdictFor } from './proofs.ts';
 

@@ -1,7 +1,7 @@
 /** Whether packets are carried by worker threads, and if not, why. */
 import { availableParallelism } from 'node:os';
+import { ControlError } from '../../daemon/protocol.ts';
 import type { Platform } from '../platform.ts';
-import { ControlError } from '../protocol.ts';
 
 const MAX_PAIRS = 8;
 

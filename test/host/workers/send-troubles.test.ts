@@ -1,9 +1,9 @@
 /** What a worker tells of refusals and routers' reports is bounded: both can be caused by anyone. */
 import { expect, it } from 'vitest';
-import { parseAddress, type SocketAddress } from '../../src/base/address.ts';
-import type { WorkerReport } from '../../src/daemon/workers/messages.ts';
-import { SendTroubles } from '../../src/daemon/workers/send-troubles.ts';
-import type { UdpEnd } from '../../src/tun/udp/queue.ts';
+import { parseAddress, type SocketAddress } from '../../../src/base/address.ts';
+import type { WorkerReport } from '../../../src/host/workers/messages.ts';
+import { SendTroubles } from '../../../src/host/workers/send-troubles.ts';
+import type { UdpEnd } from '../../../src/tun/udp/queue.ts';
 
 const address = parseAddress('192.0.2.2')!;
 const PEER: SocketAddress = { address, port: 4500 };

@@ -1,18 +1,18 @@
 /** The order in which IKE and the workers are told things, with workers that answer when the test lets them. */
 import { describe, expect, it, vi } from 'vitest';
-import type { IpAddress } from '../../src/base/address.ts';
-import type { CipherKeys } from '../../src/crypto/types.ts';
-import type { Link, LinkOptions } from '../../src/daemon/workers/link.ts';
-import { CONTROL_BYTES, Control, type WorkerCommand, type WorkerRole } from '../../src/daemon/workers/messages.ts';
-import { WorkerPlanes } from '../../src/daemon/workers/planes.ts';
-import type { InstallOutbound, PlaneReport } from '../../src/engine/commands.ts';
-import type { Transmit } from '../../src/engine/options.ts';
-import { newDropCounters } from '../../src/esp/drops.ts';
-import { newSaState, type SaState, UNLIMITED } from '../../src/esp/usage.ts';
-import { MemoryDevice } from '../../src/tun/memory.ts';
-import type { UdpSocket } from '../../src/tun/udp/udp.ts';
-import { protect } from '../support/engine-net.ts';
-import { at } from '../support/ike-pair.ts';
+import type { IpAddress } from '../../../src/base/address.ts';
+import type { CipherKeys } from '../../../src/crypto/types.ts';
+import type { InstallOutbound, PlaneReport } from '../../../src/engine/commands.ts';
+import type { Transmit } from '../../../src/engine/options.ts';
+import { newDropCounters } from '../../../src/esp/drops.ts';
+import { newSaState, type SaState, UNLIMITED } from '../../../src/esp/usage.ts';
+import type { Link, LinkOptions } from '../../../src/host/workers/link.ts';
+import { CONTROL_BYTES, Control, type WorkerCommand, type WorkerRole } from '../../../src/host/workers/messages.ts';
+import { WorkerPlanes } from '../../../src/host/workers/planes.ts';
+import { MemoryDevice } from '../../../src/tun/memory.ts';
+import type { UdpSocket } from '../../../src/tun/udp/udp.ts';
+import { protect } from '../../support/engine-net.ts';
+import { at } from '../../support/ike-pair.ts';
 
 class FakeLink implements Link {
   readonly ready = Promise.resolve();

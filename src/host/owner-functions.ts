@@ -2,7 +2,7 @@
 import type { IpAddress } from '../base/address.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import { errorHandler, type OwnerErrorHandler, ownerCall } from '../tun/owner-calls.ts';
-import type { HostOptions } from './host-options.ts';
+import type { HostOptions } from './options.ts';
 import { withJson } from './plain-event.ts';
 
 /** The same options, whose functions that only hear of something never throw; `onError` is always there. */

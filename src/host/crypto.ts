@@ -10,7 +10,7 @@ import { openOpensslProvider } from '../crypto/openssl/provider.ts';
 import { combineProviders } from '../crypto/provider.ts';
 import { selfTest } from '../crypto/selftest.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
-import { ControlError } from './protocol.ts';
+import { ControlError } from '../daemon/protocol.ts';
 
 type ProviderName = 'ipsec-mb' | 'openssl' | 'node' | 'noble';
 
