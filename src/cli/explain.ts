@@ -1,4 +1,6 @@
 /** The verb that says why a packet fares as it does. */
+
+import { ControlError } from '../control/protocol.ts';
 import type {
   Explanation,
   FilterExplanation,
@@ -9,7 +11,6 @@ import type {
   SaExplanation,
   TunnelSay,
 } from '../daemon/explanation.ts';
-import { ControlError } from '../daemon/protocol.ts';
 import { type Arguments, flag, json, name, UsageError, type VerbSpec } from './verb.ts';
 
 const EXIT_CODES: Readonly<Record<Outcome, number>> = {

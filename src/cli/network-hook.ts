@@ -7,7 +7,7 @@
  */
 import '../daemon/inspector.ts';
 import { messageOf } from '../base/text.ts';
-import { DaemonClient } from '../daemon/client.ts';
+import { DaemonClient } from '../control/client.ts';
 
 async function ask(runDir: string, network: string, operation: string): Promise<void> {
   const chunks: Buffer[] = [];

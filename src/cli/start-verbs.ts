@@ -1,6 +1,6 @@
 /** The verbs that start a tunnel, and that wait for it to come up when they are asked to. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { DaemonClient } from '../daemon/client.ts';
+import type { DaemonClient } from '../control/client.ts';
 import type { TunnelStatus } from '../host/status.ts';
 import { duration } from './format.ts';
 import { type Arguments, type DaemonVerbSpec, name, type Terminal, UsageError } from './verb.ts';

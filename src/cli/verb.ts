@@ -2,7 +2,7 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import type { ParseArgsConfig } from 'node:util';
 import { MAX_DOCUMENT_BYTES } from '../config/size.ts';
-import type { DaemonClient } from '../daemon/client.ts';
+import type { DaemonClient } from '../control/client.ts';
 
 /** The command line is wrong: exit code 2 and a hint at the help. */
 export class UsageError extends Error {

@@ -7,13 +7,13 @@ import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { toPolicy } from '../config/selectors.ts';
+import { ControlError, type TunnelEvent } from '../control/protocol.ts';
 import { type Overlaps, overlapsAmong } from '../plan/overlaps.ts';
 import type { Autostart } from './autostart.ts';
 import type { Catalog } from './catalog.ts';
 import { allOf } from './each.ts';
 import type { HeldNetworks } from './networks.ts';
 import type { TunnelObject } from './objects.ts';
-import { ControlError, type TunnelEvent } from './protocol.ts';
 import { type StagedFile, StorageError } from './replace-file.ts';
 import type { Runner } from './runner.ts';
 

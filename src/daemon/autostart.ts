@@ -4,8 +4,8 @@
  */
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
+import { ControlError } from '../control/protocol.ts';
 import type { TunnelStatus } from '../host/status.ts';
-import { ControlError } from './protocol.ts';
 
 /** Milliseconds: the first wait, doubled up to the longest. */
 const FIRST_WAIT = 2_000;

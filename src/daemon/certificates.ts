@@ -4,6 +4,7 @@ import { type Identity, identityFromText, sameIdentity } from '../base/identity.
 import { secretCopy } from '../base/secret-bytes.ts';
 import { messageOf } from '../base/text.ts';
 import type { SecretReference, SectunnelDocument, X509Settings } from '../config/model.ts';
+import { ControlError, type PkiCheckResult } from '../control/protocol.ts';
 import type { Certificate } from '../pki/certificate.ts';
 import { checkPki } from '../pki/check.ts';
 import { CertificateFiles, expiry, type FileSource, inField, type Trust } from '../pki/credentials.ts';
@@ -14,7 +15,6 @@ import { systemRoots, wantedPlace } from '../pki/places.ts';
 import type { Credentials, Verifier } from '../pki/types.ts';
 import type { CertificateFacts } from '../plan/plan.ts';
 import { readPrivateFile } from './files.ts';
-import { ControlError, type PkiCheckResult } from './protocol.ts';
 import type { SecretSources } from './secret-sources.ts';
 
 /** No file of certificates or revocations is larger, in bytes. */

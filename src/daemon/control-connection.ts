@@ -5,8 +5,8 @@
  * does not read from it either.
  */
 import type { Socket } from 'node:net';
-import { LineSplitter, LineTooLongError } from './lines.ts';
-import { type Answer, type ErrorObject, MAX_ANSWER, MAX_LINE } from './protocol.ts';
+import { LineSplitter, LineTooLongError } from '../control/lines.ts';
+import { type Answer, type ErrorObject, MAX_ANSWER, MAX_LINE } from '../control/protocol.ts';
 import { type ControlRequest, readRequest } from './request.ts';
 import type { Lane, Requester, RequestQueue, Work } from './request-queue.ts';
 

@@ -8,6 +8,9 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
+import { removeOffers } from '../control/hand-over.ts';
+import { ControlError, type ErrorObject, type TunnelEvent } from '../control/protocol.ts';
+import { socketPathProblem } from '../control/socket-path.ts';
 import { peerUser } from '../sys/peer.ts';
 import {
   CLOSING_TIME,
@@ -16,13 +19,10 @@ import {
   type ControlConnection,
   type ControlLimits,
 } from './control-connection.ts';
-import { removeOffers } from './hand-over.ts';
-import { ControlError, type ErrorObject, type TunnelEvent } from './protocol.ts';
 import { RateLimit } from './rate-limit.ts';
 import { refusalOf } from './refusing.ts';
 import type { ControlRequest } from './request.ts';
 import { type Lane, RequestQueue } from './request-queue.ts';
-import { socketPathProblem } from './socket-path.ts';
 
 /** Answers one request; a thrown `ControlError` becomes the error answer. */
 export type Dispatch = (verb: string, params: unknown, connection: ControlConnection) => Promise<unknown>;

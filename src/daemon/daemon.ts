@@ -9,6 +9,13 @@ import type { SectunnelDocument } from '../config/model.ts';
 import { sameDocument } from '../config/same-document.ts';
 import { toPolicy } from '../config/selectors.ts';
 import { sameKeyWarning, sharedKeyWarning } from '../config/shared-keys.ts';
+import {
+  ControlError,
+  type DefineResult,
+  type ReloadResult,
+  type StartResult,
+  type TunnelEvent,
+} from '../control/protocol.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { Platform } from '../host/platform.ts';
 import type { WorkerChoice } from '../host/workers/choice.ts';
@@ -25,7 +32,6 @@ import { logEmpty, makeFolderIfPossible, visibleFolder } from './files.ts';
 import { HeldNetworks } from './networks.ts';
 import { type HoldingTunnel, holdingTunnel } from './networks-plan.ts';
 import { checkIdentity } from './objects.ts';
-import { ControlError, type DefineResult, type ReloadResult, type StartResult, type TunnelEvent } from './protocol.ts';
 import { Queries } from './queries.ts';
 import { type ReloadParts, reloadDefinitions } from './reload.ts';
 import { logLeftovers } from './replace-file.ts';

@@ -1,6 +1,6 @@
 /** Work on many things of which one may fail. */
 import { messageOf } from '../base/text.ts';
-import { ControlError } from './protocol.ts';
+import { ControlError } from '../control/protocol.ts';
 
 /**
  * Does one after another, all of them, and fails when any did.

@@ -1,11 +1,11 @@
 /** The packet that `sectunnel explain` is asked about: from the words of a command line to the flow that a policy sees. */
 import { addressBits, formatAddress, type IpAddress, parseAddress, type SocketAddress } from '../base/address.ts';
+import { ControlError } from '../control/protocol.ts';
 import { type Flow, PORT_HIDDEN } from '../policy/flow.ts';
 import { makeFlow } from '../policy/flow-values.ts';
 import { hasPorts, hasSinglePort, isIcmp, Protocol, protocolByName, protocolName } from '../policy/protocols.ts';
 import { MAX_PORT } from '../policy/selector.ts';
 import type { ExplainQuestion } from './explanation.ts';
-import { ControlError } from './protocol.ts';
 
 export interface AskedPacket {
   readonly direction: 'in' | 'out';

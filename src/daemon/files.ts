@@ -3,8 +3,8 @@ import { lstatSync, readFileSync, readlinkSync, realpathSync, type Stats, statSy
 import { dirname, resolve } from 'node:path';
 import type { Logger } from '../base/log.ts';
 import { MAX_DOCUMENT_BYTES } from '../config/size.ts';
+import { ControlError } from '../control/protocol.ts';
 import { makeFolders } from './make-folders.ts';
-import { ControlError } from './protocol.ts';
 import { reasonOf, StorageError } from './replace-file.ts';
 
 const GROUP_OR_OTHERS = 0o077;

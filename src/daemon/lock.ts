@@ -15,9 +15,9 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import type { Logger } from '../base/log.ts';
+import { ControlError } from '../control/protocol.ts';
 import { ERRNO, libc, SystemError } from '../sys/libc.ts';
 import { isUnwritable, makePrivateFolder } from './files.ts';
-import { ControlError } from './protocol.ts';
 import { reasonOf, StorageError } from './replace-file.ts';
 
 const LOCK_EX_NB = 2 | 4;

@@ -10,6 +10,7 @@ import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
+import { ControlError, type NetImportResult, type NetworkInfo } from '../control/protocol.ts';
 import type { Platform } from '../host/platform.ts';
 import type { FenceCounters, FencePart } from '../hostnet/fence/fence.ts';
 import { type LibvirtNetwork, type NetworkPin, readNetwork } from '../libvirt/network.ts';
@@ -27,7 +28,6 @@ import {
   unfit,
 } from './networks-plan.ts';
 import { NetworkRules } from './networks-rules.ts';
-import { ControlError, type NetImportResult, type NetworkInfo } from './protocol.ts';
 import { refusing, refusingSystem } from './refusing.ts';
 
 /** The daemon's tunnels, as networks see them. */

@@ -1,6 +1,6 @@
 /** The tunnels that a daemon knows: by name and by UUID, which belong together as in libvirt. */
 import type { SectunnelDocument } from '../config/model.ts';
-import { ControlError } from './protocol.ts';
+import { ControlError } from '../control/protocol.ts';
 
 export interface TunnelObject {
   readonly name: string;

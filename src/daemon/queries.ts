@@ -1,6 +1,13 @@
 /** What is asked of a daemon and changes nothing: what tunnels there are, how they fare, what becomes of a packet. */
 import { dumpDocument } from '../config/dump.ts';
 import type { SectunnelDocument } from '../config/model.ts';
+import {
+  ControlError,
+  type NetworkInfo,
+  type PkiCheckResult,
+  type StatusResult,
+  type TunnelInfo,
+} from '../control/protocol.ts';
 import type { TunnelStatus } from '../host/status.ts';
 import { inactiveStatus } from '../host/status-view.ts';
 import type { ForeignTables } from '../hostnet/foreign/tables.ts';
@@ -13,7 +20,6 @@ import { readPacketQuestion } from './explain-packet.ts';
 import type { ExplainQuestion, Explanation } from './explanation.ts';
 import type { HeldNetworks } from './networks.ts';
 import type { TunnelObject } from './objects.ts';
-import { ControlError, type NetworkInfo, type PkiCheckResult, type StatusResult, type TunnelInfo } from './protocol.ts';
 import type { Runner } from './runner.ts';
 import type { SecretSources } from './secret-sources.ts';
 import { SharedRun } from './shared-run.ts';

@@ -1,9 +1,9 @@
 /** Refusals of the layers below, in the words of the control protocol. */
 import { isBug } from '../base/assert.ts';
 import { DocumentError } from '../config/errors.ts';
+import { ControlError } from '../control/protocol.ts';
 import { explained } from '../sys/descriptors.ts';
 import { shortageOf } from '../sys/shortage.ts';
-import { ControlError } from './protocol.ts';
 
 /** Turns the refusal of a document into one of the control protocol. */
 export function refusing<T>(parse: () => T): T {

@@ -22,8 +22,8 @@ import { basename, dirname, join } from 'node:path';
 import { getSystemErrorMap } from 'node:util';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
+import { ControlError } from '../control/protocol.ts';
 import { explained } from '../sys/descriptors.ts';
-import { ControlError } from './protocol.ts';
 
 /** A file or a folder could not be written, made or removed. */
 export class StorageError extends ControlError {

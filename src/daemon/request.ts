@@ -3,7 +3,7 @@
  * 4 MiB, and a tree of that many members would cost a hundred times as much memory and stop the daemon for a second.
  */
 import { isUtf8 } from 'node:buffer';
-import { ControlError } from './protocol.ts';
+import { ControlError } from '../control/protocol.ts';
 
 export interface ControlRequest {
   readonly id: number;

@@ -5,6 +5,7 @@
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
+import type { TunnelEvent } from '../control/protocol.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import { httpFetch } from '../host/fetch.ts';
@@ -28,7 +29,6 @@ import type { ExplainFacts } from './explain.ts';
 import { placesOfFailure } from './explain-failure.ts';
 import type { HostTunnel } from './explain-tunnels.ts';
 import { FailureLog } from './failure-log.ts';
-import type { TunnelEvent } from './protocol.ts';
 import { RateLimit } from './rate-limit.ts';
 import { refusingSystem } from './refusing.ts';
 import { concerns, describeReference, type SecretChange, type SecretSources } from './secret-sources.ts';

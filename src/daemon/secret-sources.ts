@@ -7,8 +7,8 @@ import { keyWeakness } from '../base/key-strength.ts';
 import { messageOf } from '../base/text.ts';
 import type { SecretReference, SectunnelDocument } from '../config/model.ts';
 import type { SecretDocument } from '../config/secret.ts';
+import { ControlError, type SecretInfo, type SecretList, type SecretSource } from '../control/protocol.ts';
 import { type LibvirtSecret, LibvirtSecretError, LibvirtSecrets, usageText } from '../libvirt/secrets.ts';
-import { ControlError, type SecretInfo, type SecretList, type SecretSource } from './protocol.ts';
 import { MAX_SECRET_VALUE, type SecretStore } from './secrets.ts';
 
 /** A secret that may have another value now; of a reload of all, nothing is known. */

@@ -10,8 +10,8 @@ import { secretCopy } from '../base/secret-bytes.ts';
 import { messageOf, utf8 } from '../base/text.ts';
 import type { SecretReference } from '../config/model.ts';
 import { dumpSecret, parseSecret, type SecretDocument } from '../config/secret.ts';
+import { ControlError, type SecretInfo } from '../control/protocol.ts';
 import { makeFolderIfPossible, makePrivateFolder, readPrivateFile } from './files.ts';
-import { ControlError, type SecretInfo } from './protocol.ts';
 import { refusing } from './refusing.ts';
 import { removeFile, removeLeftovers, replaceFile } from './replace-file.ts';
 

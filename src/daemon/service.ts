@@ -2,11 +2,11 @@
 import { join } from 'node:path';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
+import { CONTROL_SOCKET } from '../control/protocol.ts';
 import { ControlServer } from './control.ts';
 import { Daemon, type DaemonOptions } from './daemon.ts';
 import { isUnwritable, makePrivateFolder } from './files.ts';
 import { lockDefinitions, lockIfPossible } from './lock.ts';
-import { CONTROL_SOCKET } from './protocol.ts';
 import { dispatchVerb, laneOf } from './verbs.ts';
 
 export interface ServiceOptions extends Omit<DaemonOptions, 'onEvent'> {

@@ -6,6 +6,7 @@
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
+import { ControlError, type TunnelEvent } from '../control/protocol.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
 import type { Platform } from '../host/platform.ts';
 import type { SteeringPlan } from '../hostnet/steering/plan.ts';
@@ -13,7 +14,6 @@ import type { KernelReport } from '../hostnet/watch/watch.ts';
 import { standingPlan, standingTunnel } from '../plan/device.ts';
 import { DampedLog } from './damped-log.ts';
 import { allOf, eachOf } from './each.ts';
-import { ControlError, type TunnelEvent } from './protocol.ts';
 
 /** How often fences, rules and routes are compared though no change was heard of, in milliseconds. */
 const WATCH = 30_000;

@@ -1,11 +1,11 @@
 /** The daemon's side of each verb: checks what came over the socket, and calls what does the work. */
 import { randomUUID } from 'node:crypto';
 import { parseSecret } from '../config/secret.ts';
+import { takeSecret } from '../control/hand-over.ts';
+import { ControlError, MAX_LINE, type Verb, type Verbs } from '../control/protocol.ts';
 import type { DocumentText } from './catalog.ts';
 import type { ControlConnection } from './control-connection.ts';
 import type { Daemon } from './daemon.ts';
-import { takeSecret } from './hand-over.ts';
-import { ControlError, MAX_LINE, type Verb, type Verbs } from './protocol.ts';
 import { refusing } from './refusing.ts';
 import type { Lane } from './request-queue.ts';
 

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import { parseDocument } from '../config/parse.ts';
+import { ControlError } from '../control/protocol.ts';
 import { type Cleared, FenceAloneError, LinuxPlace } from '../host/linux-place.ts';
 import type { Platform } from '../host/platform.ts';
 import { standingPlan } from '../plan/device.ts';
@@ -14,7 +15,6 @@ import { namespaceExists } from '../sys/netns.ts';
 import { Catalog } from './catalog.ts';
 import { sharedRunDir } from './folders.ts';
 import { LockedError, lockDefinitions, lockIfPossible, lockNetworkNamespace } from './lock.ts';
-import { ControlError } from './protocol.ts';
 import { AUTOSTART_FOLDER, DocumentFolder, LIVE_FOLDER } from './store.ts';
 
 interface Folders {

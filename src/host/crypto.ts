@@ -3,6 +3,7 @@
  * the quickest that has it.
  */
 import { messageOf } from '../base/text.ts';
+import { ControlError } from '../control/protocol.ts';
 import { openIpsecMbProvider } from '../crypto/ipsec-mb/provider.ts';
 import { nobleProvider } from '../crypto/noble/provider.ts';
 import { nodeProvider } from '../crypto/node/provider.ts';
@@ -10,7 +11,6 @@ import { openOpensslProvider } from '../crypto/openssl/provider.ts';
 import { combineProviders } from '../crypto/provider.ts';
 import { selfTest } from '../crypto/selftest.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
-import { ControlError } from '../daemon/protocol.ts';
 
 type ProviderName = 'ipsec-mb' | 'openssl' | 'node' | 'noble';
 

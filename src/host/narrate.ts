@@ -2,7 +2,7 @@
 import { formatSocketAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { formatIdentity } from '../base/identity.ts';
-import type { TunnelEvent } from '../daemon/protocol.ts';
+import type { TunnelEvent } from '../control/protocol.ts';
 import type { ChildSummary, EngineEvent } from '../engine/events.ts';
 import type { DownReason } from '../ike/events.ts';
 import { formatSelector } from '../policy/selector.ts';

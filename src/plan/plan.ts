@@ -8,7 +8,7 @@ import { type Identity, identityFromText } from '../base/identity.ts';
 import { messageOf } from '../base/text.ts';
 import type { IdentityText, PeerAddress, PeerSettings, SecretReference, SectunnelDocument } from '../config/model.ts';
 import { hasIpv6, sharingProblem, toChildren, toPolicy } from '../config/selectors.ts';
-import { ControlError } from '../daemon/protocol.ts';
+import { ControlError } from '../control/protocol.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import { deviceMtu } from '../host/path-mtu.ts';
 import type { DevicePlan, Platform } from '../host/platform.ts';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
 import { ExitCode } from '../../src/cli/help.ts';
 import { run } from '../../src/cli/run.ts';
-import { CONTROL_SOCKET, MAX_ANSWER } from '../../src/daemon/protocol.ts';
+import { CONTROL_SOCKET, MAX_ANSWER } from '../../src/control/protocol.ts';
 import { serve } from '../support/control.ts';
 import { temporaryFolder } from '../support/daemon.ts';
 

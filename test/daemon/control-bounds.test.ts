@@ -1,8 +1,8 @@
 /** What clients of the control socket may hold of the daemon: places, memory and time. */
 import { describe, expect, it } from 'vitest';
-import { DaemonClient } from '../../src/daemon/client.ts';
+import { DaemonClient } from '../../src/control/client.ts';
+import { type Answer, MAX_ANSWER, type TunnelEvent } from '../../src/control/protocol.ts';
 import type { Dispatch } from '../../src/daemon/control.ts';
-import { type Answer, MAX_ANSWER, type TunnelEvent } from '../../src/daemon/protocol.ts';
 import { RawClient, type Served, serve } from '../support/control.ts';
 import { eventually } from '../support/daemon.ts';
 

@@ -1,7 +1,7 @@
 /** Lines of the control socket that are no requests, and requests that are none of ours. */
 import { describe, expect, it } from 'vitest';
-import type { DaemonClient } from '../../src/daemon/client.ts';
-import { ControlError, MAX_LINE } from '../../src/daemon/protocol.ts';
+import type { DaemonClient } from '../../src/control/client.ts';
+import { ControlError, MAX_LINE } from '../../src/control/protocol.ts';
 import { readRequest } from '../../src/daemon/request.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { RawClient, serve } from '../support/control.ts';

@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { chmodSync, closeSync, openSync, readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { DaemonClient } from '../../src/daemon/client.ts';
+import { DaemonClient } from '../../src/control/client.ts';
 import type { Lane } from '../../src/daemon/request-queue.ts';
 import { RawClient, serve } from '../support/control.ts';
 import { eventually } from '../support/daemon.ts';

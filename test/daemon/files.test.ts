@@ -14,8 +14,8 @@ import {
 import { join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { utf8 } from '../../src/base/text.ts';
+import { ControlError } from '../../src/control/protocol.ts';
 import { makePrivateFolder, visibleFolder } from '../../src/daemon/files.ts';
-import { ControlError } from '../../src/daemon/protocol.ts';
 import { removeFile, removeLeftovers, replaceFile, replaceLink, stageFile } from '../../src/daemon/replace-file.ts';
 import { SecretStore } from '../../src/daemon/secrets.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';

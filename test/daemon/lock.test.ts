@@ -2,8 +2,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
+import { ControlError } from '../../src/control/protocol.ts';
 import { lockDefinitions, lockNetworkNamespace } from '../../src/daemon/lock.ts';
-import { ControlError } from '../../src/daemon/protocol.ts';
 
 function temporaryFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), 'sectunnel-lock-'));

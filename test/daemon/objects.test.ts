@@ -1,7 +1,7 @@
 import { existsSync, lstatSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it, vi } from 'vitest';
-import { ControlError } from '../../src/daemon/protocol.ts';
+import { ControlError } from '../../src/control/protocol.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, eventually, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
 import { timersByHand } from '../support/timers.ts';

@@ -8,8 +8,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { utf8 } from '../../src/base/text.ts';
-import { DaemonClient } from '../../src/daemon/client.ts';
-import { ControlError } from '../../src/daemon/protocol.ts';
+import { DaemonClient } from '../../src/control/client.ts';
+import { ControlError } from '../../src/control/protocol.ts';
 import { Service } from '../../src/daemon/service.ts';
 import { chooseCrypto } from '../../src/host/crypto.ts';
 import { linuxPlatform } from '../../src/host/linux.ts';

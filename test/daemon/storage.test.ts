@@ -7,7 +7,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { utf8 } from '../../src/base/text.ts';
-import { ControlError } from '../../src/daemon/protocol.ts';
+import { ControlError } from '../../src/control/protocol.ts';
 import { refusalOf } from '../../src/daemon/refusing.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, SECRET_UUID, TestDaemon, tunnelDocument } from '../support/daemon.ts';

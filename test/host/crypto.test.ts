@@ -1,10 +1,10 @@
 /** Which cryptographic providers a daemon takes. */
 import { describe, expect, it } from 'vitest';
+import { ControlError } from '../../src/control/protocol.ts';
 import { encryptionAlgorithms, encryptionByName, integrityAlgorithms } from '../../src/crypto/algorithms.ts';
 import { nobleProvider } from '../../src/crypto/noble/provider.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import type { CryptoProvider } from '../../src/crypto/types.ts';
-import { ControlError } from '../../src/daemon/protocol.ts';
 import { chooseCrypto, cryptoChoices, selectCrypto, testedProviders } from '../../src/host/crypto.ts';
 
 /** Every provider by a stand-in that keeps a log of what is asked of it; those in `missing` are not there. */

@@ -5,7 +5,7 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { DaemonClient } from '../../src/daemon/client.ts';
+import { DaemonClient } from '../../src/control/client.ts';
 import { TUNNEL_NAMESPACE } from '../../src/libvirt/network.ts';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { describeInterop } from '../support/lab/requirements.ts';

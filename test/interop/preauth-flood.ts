@@ -4,9 +4,9 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { DaemonClient } from '../../src/control/client.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import { parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
-import { DaemonClient } from '../../src/daemon/client.ts';
 import { ExchangeType } from '../../src/ike/iana.ts';
 import { encodePlain } from '../../src/ike/message.ts';
 import { ikeWireProposals } from '../../src/ike/proposals.ts';

@@ -2,9 +2,9 @@
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
+import { LineSplitter } from '../../src/control/lines.ts';
+import { type Answer, CONTROL_SOCKET, MAX_ANSWER } from '../../src/control/protocol.ts';
 import { type ControlOptions, ControlServer, type Dispatch } from '../../src/daemon/control.ts';
-import { LineSplitter } from '../../src/daemon/lines.ts';
-import { type Answer, CONTROL_SOCKET, MAX_ANSWER } from '../../src/daemon/protocol.ts';
 import { eventually, type LogLine, recordingLog, temporaryFolder } from './daemon.ts';
 
 export interface Served {

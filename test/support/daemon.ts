@@ -4,7 +4,7 @@ import { onTestFinished } from 'vitest';
 import { type IpAddress, parseAddress } from '../../src/base/address.ts';
 import type { Logger } from '../../src/base/log.ts';
 import { utf8 } from '../../src/base/text.ts';
-import { DaemonClient } from '../../src/daemon/client.ts';
+import { DaemonClient } from '../../src/control/client.ts';
 import type { Daemon } from '../../src/daemon/daemon.ts';
 import { Service } from '../../src/daemon/service.ts';
 import { chooseCrypto } from '../../src/host/crypto.ts';

@@ -1,6 +1,6 @@
 /** Whether packets are carried by worker threads, and if not, why. */
 import { availableParallelism } from 'node:os';
-import { ControlError } from '../../daemon/protocol.ts';
+import { ControlError } from '../../control/protocol.ts';
 import type { Platform } from '../platform.ts';
 
 const MAX_PAIRS = 8;

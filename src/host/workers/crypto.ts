@@ -2,10 +2,11 @@
  * The host's cryptographic provider once more, for another thread of the same process. The main thread has tested what it is
  * made of; here no more of it is loaded than packets need, which memory thanks for.
  */
+
+import { ControlError } from '../../control/protocol.ts';
 import { encryptionAlgorithms, integrityAlgorithms } from '../../crypto/algorithms.ts';
 import { combineProviders } from '../../crypto/provider.ts';
 import type { CryptoProvider } from '../../crypto/types.ts';
-import { ControlError } from '../../daemon/protocol.ts';
 
 /** By the names that `selectCrypto` joins. */
 const providers: ReadonlyMap<string, () => Promise<CryptoProvider>> = new Map([

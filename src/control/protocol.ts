@@ -10,9 +10,9 @@
  * is carried out after another. An error with the id 0 is about a line that has no id, or says why the connection is closed.
  */
 
+import type { ExplainQuestion, Explanation } from '../daemon/explanation.ts';
 import type { TunnelStatus, WorkersStatus } from '../host/status.ts';
 import type { PkiReport } from '../pki/check.ts';
-import type { ExplainQuestion, Explanation } from './explanation.ts';
 
 /** Where the daemon listens, within its run folder. */
 export const CONTROL_SOCKET = 'sectunneld.sock';

@@ -3,9 +3,9 @@ import { chownSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync, write
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { DaemonClient } from '../../src/daemon/client.ts';
-import { offerSecret, removeOffers, takeSecret } from '../../src/daemon/hand-over.ts';
-import { CONTROL_SOCKET } from '../../src/daemon/protocol.ts';
+import { DaemonClient } from '../../src/control/client.ts';
+import { offerSecret, removeOffers, takeSecret } from '../../src/control/hand-over.ts';
+import { CONTROL_SOCKET } from '../../src/control/protocol.ts';
 import { temporaryFolder } from '../support/daemon.ts';
 
 const NAME = '.0123456789ab';
