@@ -10,7 +10,7 @@ import type {
   PolicyExplanation,
   SaExplanation,
   TunnelSay,
-} from '../daemon/explanation.ts';
+} from '../explain/explanation.ts';
 import { type Arguments, flag, json, name, UsageError, type VerbSpec } from './verb.ts';
 
 const EXIT_CODES: Readonly<Record<Outcome, number>> = {

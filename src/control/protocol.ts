@@ -10,7 +10,7 @@
  * is carried out after another. An error with the id 0 is about a line that has no id, or says why the connection is closed.
  */
 
-import type { ExplainQuestion, Explanation } from '../daemon/explanation.ts';
+import type { ExplainQuestion, Explanation } from '../explain/explanation.ts';
 import type { TunnelStatus, WorkersStatus } from '../host/status.ts';
 import type { PkiReport } from '../pki/check.ts';
 

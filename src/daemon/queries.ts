@@ -8,6 +8,9 @@ import {
   type StatusResult,
   type TunnelInfo,
 } from '../control/protocol.ts';
+import { explainPacket } from '../explain/explain.ts';
+import type { ExplainQuestion, Explanation } from '../explain/explanation.ts';
+import { readPacketQuestion } from '../explain/packet.ts';
 import type { TunnelStatus } from '../host/status.ts';
 import { inactiveStatus } from '../host/status-view.ts';
 import type { ForeignTables } from '../hostnet/foreign/tables.ts';
@@ -15,9 +18,6 @@ import { descriptorUse } from '../sys/descriptors.ts';
 import type { Autostart } from './autostart.ts';
 import type { Catalog } from './catalog.ts';
 import { checkCertificates } from './certificates.ts';
-import { explainPacket } from './explain.ts';
-import { readPacketQuestion } from './explain-packet.ts';
-import type { ExplainQuestion, Explanation } from './explanation.ts';
 import type { HeldNetworks } from './networks.ts';
 import type { TunnelObject } from './objects.ts';
 import type { Runner } from './runner.ts';

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { formatExplanation } from '../../src/cli/explain.ts';
 import { run } from '../../src/cli/run.ts';
-import type { Explanation } from '../../src/daemon/explanation.ts';
+import type { Explanation } from '../../src/explain/explanation.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
 

@@ -1,6 +1,6 @@
 /** What does not fit between sectunnel and strongSwan is refused by whoever is asked, and our side says why. */
 import { beforeEach, expect, it } from 'vitest';
-import type { Explanation } from '../../src/daemon/explanation.ts';
+import type { Explanation } from '../../src/explain/explanation.ts';
 import { Ours } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';

@@ -3,7 +3,7 @@
  * what of others comes first. Pure.
  */
 import { type AddressRange, intersectRanges, prefixRange } from '../../base/address.ts';
-import { formatRule } from '../../daemon/explain-way.ts';
+import { formatRule } from '../../explain/way.ts';
 import {
   describeRoute,
   describeRule,

@@ -2,9 +2,9 @@
 import type { Tunnel } from '../engine/tunnel.ts';
 import { type InstalledRule, OWN_PROTOCOL, ownerOf } from '../hostnet/routes/routes.ts';
 import { explainFlow } from '../policy/explain.ts';
-import type { AskedPacket } from './explain-packet.ts';
-import { explainSa, type SaAnswer } from './explain-sa.ts';
 import type { TunnelSay } from './explanation.ts';
+import type { AskedPacket } from './packet.ts';
+import { explainSa, type SaAnswer } from './sa.ts';
 
 /** One that runs. */
 export interface HostTunnel {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { formatStatus } from '../../src/cli/format.ts';
 import { parseDocument } from '../../src/config/parse.ts';
-import { placesOfFailure } from '../../src/daemon/explain-failure.ts';
+import { placesOfFailure } from '../../src/explain/failure.ts';
 import type { FailureStatus } from '../../src/host/status.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import {

@@ -1,13 +1,13 @@
 /** What policy, SA and the way through the host together come to: what happens to a packet, and what keeps the policy from being carried out. */
 import { assertNever } from '../base/assert.ts';
 import type { PolicyEntry } from '../policy/database.ts';
-import type { OuterPath } from './explain-outer.ts';
-import type { AskedPacket } from './explain-packet.ts';
-import { isCertainStop, type Path } from './explain-path.ts';
-import type { SaAnswer } from './explain-sa.ts';
-import type { Carrier } from './explain-tunnels.ts';
 import type { FenceExplanation, Outcome } from './explanation.ts';
 import type { Obstacle } from './obstacle.ts';
+import type { OuterPath } from './outer.ts';
+import type { AskedPacket } from './packet.ts';
+import { isCertainStop, type Path } from './path.ts';
+import type { SaAnswer } from './sa.ts';
+import type { Carrier } from './tunnels.ts';
 
 /** What is known of a packet. */
 export interface Judging {

@@ -5,9 +5,9 @@ import type { HookPacket } from '../hostnet/filters/packet.ts';
 import { type Finding, type HookQuestion, type Passage, passHook } from '../hostnet/filters/walk.ts';
 import type { ForeignTables } from '../hostnet/foreign/tables.ts';
 import { isIcmp } from '../policy/protocols.ts';
-import type { AskedPacket } from './explain-packet.ts';
 import type { FilterExplanation } from './explanation.ts';
 import type { Obstacle } from './obstacle.ts';
+import type { AskedPacket } from './packet.ts';
 
 const WHEN: Readonly<Record<Hook, string>> = {
   prerouting: 'before it is routed',

@@ -9,13 +9,13 @@ import type { Finding } from '../hostnet/filters/walk.ts';
 import type { ForeignTables } from '../hostnet/foreign/tables.ts';
 import { OWN_PROTOCOL } from '../hostnet/routes/routes.ts';
 import type { HostView } from '../hostnet/view.ts';
-import { markOf } from './explain-fence.ts';
-import { type FencePoint, fencesInTheWay, keepsSource } from './explain-fences.ts';
-import { FilterPath, hookPacket, newSources, obstacleOf } from './explain-filters.ts';
-import { type AskedPacket, readdressed } from './explain-packet.ts';
-import { explainWay, isOfHost, type Origin, originOf, type Way } from './explain-way.ts';
 import type { FilterExplanation } from './explanation.ts';
+import { markOf } from './fence.ts';
+import { type FencePoint, fencesInTheWay, keepsSource } from './fences.ts';
+import { FilterPath, hookPacket, newSources, obstacleOf } from './filters.ts';
 import type { Obstacle } from './obstacle.ts';
+import { type AskedPacket, readdressed } from './packet.ts';
+import { explainWay, isOfHost, type Origin, originOf, type Way } from './way.ts';
 
 export interface PathQuestion {
   readonly view: HostView;

@@ -1,5 +1,5 @@
 import { describe, expect, it, onTestFinished } from 'vitest';
-import type { ExplainQuestion, Explanation } from '../../src/daemon/explanation.ts';
+import type { ExplainQuestion, Explanation } from '../../src/explain/explanation.ts';
 import { PASS_MARK } from '../../src/hostnet/fence/fence.ts';
 import { MemoryFence } from '../../src/hostnet/fence/memory.ts';
 import { MAIN_TABLE, type Prefix } from '../../src/hostnet/routes/routes.ts';

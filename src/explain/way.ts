@@ -13,8 +13,8 @@ import {
 import { formatSeenRule, type SeenRule, seenRule, seenRuleFits } from '../hostnet/routes/seen-rules.ts';
 import type { Routing } from '../hostnet/view.ts';
 import { hasPorts, protocolName } from '../policy/protocols.ts';
-import type { AskedPacket } from './explain-packet.ts';
 import type { WayExplanation } from './explanation.ts';
+import type { AskedPacket } from './packet.ts';
 
 /** The link that the host's own packets come from, in rules. */
 const OWN = 'lo';

@@ -5,8 +5,8 @@ import { decidingEntry, type SeenPacket } from '../hostnet/fence/decision.ts';
 import { type FenceEntry, PASS_MARK, type TunnelFence } from '../hostnet/fence/fence.ts';
 import { isExtension } from '../hostnet/fence/readable.ts';
 import { Protocol } from '../policy/protocols.ts';
-import type { AskedPacket } from './explain-packet.ts';
 import type { FenceExplanation } from './explanation.ts';
+import type { AskedPacket } from './packet.ts';
 
 /** As the fence was told it: its first entry that a packet fits decides. */
 export function explainFence({ own, outbound, inbound }: TunnelFence, packet: AskedPacket): FenceExplanation {

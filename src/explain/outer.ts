@@ -4,9 +4,9 @@ import type { Path as PeerPath } from '../ike/events.ts';
 import { PORT_HIDDEN } from '../policy/flow.ts';
 import { makeFlow } from '../policy/flow-values.ts';
 import { Protocol } from '../policy/protocols.ts';
-import type { AskedPacket } from './explain-packet.ts';
-import { type PathQuestion, tracePath } from './explain-path.ts';
 import type { Obstacle } from './obstacle.ts';
+import type { AskedPacket } from './packet.ts';
+import { type PathQuestion, tracePath } from './path.ts';
 
 export interface OuterPath {
   readonly obstacles: readonly Obstacle[];

@@ -5,9 +5,9 @@
 
 import type { BridgeFence, FencePart, TunnelFence } from '../hostnet/fence/fence.ts';
 import { Protocol } from '../policy/protocols.ts';
-import { explainFence } from './explain-fence.ts';
-import type { AskedPacket } from './explain-packet.ts';
+import { explainFence } from './fence.ts';
 import type { Obstacle } from './obstacle.ts';
+import type { AskedPacket } from './packet.ts';
 
 /** Where a packet is when the fence is asked. */
 export interface FencePoint {

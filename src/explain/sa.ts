@@ -6,8 +6,8 @@ import { formatSpi } from '../host/narrate.ts';
 import { CompiledSelectors } from '../policy/compiled.ts';
 import type { PolicyEntry } from '../policy/database.ts';
 import { formatSelectorPair } from '../policy/selector.ts';
-import type { AskedPacket } from './explain-packet.ts';
 import type { CarryingSa, SaExplanation } from './explanation.ts';
+import type { AskedPacket } from './packet.ts';
 
 export interface SaAnswer extends SaExplanation {
   /** What becomes of the packet, as far as SAs have a say. */

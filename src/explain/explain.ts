@@ -14,14 +14,6 @@ import type { Flow } from '../policy/flow.ts';
 import { formatFlow } from '../policy/flow-values.ts';
 import { isIcmpError } from '../policy/icmp-error.ts';
 import { asPrinted } from './as-printed.ts';
-import { explainFence } from './explain-fence.ts';
-import { NO_OUTER, type OuterPath, traceOuter } from './explain-outer.ts';
-import { type AskedPacket, readPacketQuestion } from './explain-packet.ts';
-import { type Path, tracePath } from './explain-path.ts';
-import { explainSa, type SaAnswer } from './explain-sa.ts';
-import { type Carrier, explainTunnels, type HostTunnel, type TunnelsAnswer } from './explain-tunnels.ts';
-import { judge } from './explain-verdict.ts';
-import type { Way } from './explain-way.ts';
 import type {
   ExplainQuestion,
   Explanation,
@@ -30,6 +22,14 @@ import type {
   PolicyExplanation,
   WayExplanation,
 } from './explanation.ts';
+import { explainFence } from './fence.ts';
+import { NO_OUTER, type OuterPath, traceOuter } from './outer.ts';
+import { type AskedPacket, readPacketQuestion } from './packet.ts';
+import { type Path, tracePath } from './path.ts';
+import { explainSa, type SaAnswer } from './sa.ts';
+import { type Carrier, explainTunnels, type HostTunnel, type TunnelsAnswer } from './tunnels.ts';
+import { judge } from './verdict.ts';
+import type { Way } from './way.ts';
 
 /** Entries that are listed with what kept them from matching. */
 const MAX_LISTED = 8;
