@@ -3,8 +3,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { messageOf } from '../base/text.ts';
 import { parseDocument } from '../config/parse.ts';
-import { makeFolders } from '../daemon/make-folders.ts';
-import { type StagedFile, stageFile } from '../daemon/replace-file.ts';
+import { makeFolders } from '../daemon/store/make-folders.ts';
+import { type StagedFile, stageFile } from '../daemon/store/replace-file.ts';
 import {
   EXPORT_FORMATS,
   EXPORT_MARK,

@@ -1,5 +1,5 @@
 /** The help texts, made from the table of verbs so that they cannot disagree with it. */
-import { defaultRunDir } from '../daemon/folders.ts';
+import { defaultRunDir } from '../daemon/store/folders.ts';
 import { GROUPS, type VerbSpec } from './verb.ts';
 import { verbs } from './verbs.ts';
 

@@ -1,5 +1,5 @@
 /** The verb that removes what the product has put up on a host, without a daemon. */
-import { defaultConfigDir } from '../daemon/folders.ts';
+import { defaultConfigDir } from '../daemon/store/folders.ts';
 import type { ReleaseResult } from '../daemon/without-daemon.ts';
 import type { LocalVerbSpec, Terminal } from './verb.ts';
 

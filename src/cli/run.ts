@@ -4,7 +4,7 @@ import { nearest } from '../base/similar.ts';
 import { messageOf } from '../base/text.ts';
 import { DaemonClient, DaemonUnreachableError } from '../control/client.ts';
 import { ControlError } from '../control/protocol.ts';
-import { defaultRunDir } from '../daemon/folders.ts';
+import { defaultRunDir } from '../daemon/store/folders.ts';
 import { version } from '../daemon/version.ts';
 import { DEFAULT_TIMEOUT, ExitCode, generalHelp, verbHelp } from './help.ts';
 import { type Arguments, type Terminal, UsageError, type VerbSpec } from './verb.ts';

@@ -10,12 +10,12 @@ import { toPolicy } from '../config/selectors.ts';
 import { ControlError, type TunnelEvent } from '../control/protocol.ts';
 import { type Overlaps, overlapsAmong } from '../plan/overlaps.ts';
 import type { Autostart } from './autostart.ts';
-import type { Catalog } from './catalog.ts';
 import { allOf } from './each.ts';
-import type { HeldNetworks } from './networks.ts';
-import type { TunnelObject } from './objects.ts';
-import { type StagedFile, StorageError } from './replace-file.ts';
+import type { HeldNetworks } from './networks/networks.ts';
 import type { Runner } from './runner.ts';
+import type { Catalog } from './store/catalog.ts';
+import type { TunnelObject } from './store/objects.ts';
+import { type StagedFile, StorageError } from './store/replace-file.ts';
 
 export interface ActivationParts {
   readonly catalog: Catalog;

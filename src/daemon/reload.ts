@@ -9,7 +9,7 @@ import type { SectunnelDocument } from '../config/model.ts';
 import type { Reloaded, ReloadResult, TunnelEvent } from '../control/protocol.ts';
 import type { overlapsWhenKept } from '../plan/overlaps.ts';
 import type { Autostart } from './autostart.ts';
-import { BROKEN_AUTOSTART, type Catalog, type Reading } from './catalog.ts';
+import { BROKEN_AUTOSTART, type Catalog, type Reading } from './store/catalog.ts';
 
 export interface ReloadParts {
   readonly catalog: Catalog;

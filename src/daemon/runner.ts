@@ -26,12 +26,12 @@ import { type Fetch, OnlineRevocation } from '../pki/online.ts';
 import { VerifierPool } from '../pki/threads/pool.ts';
 import { planTunnel, secretOf, type TunnelPlan } from '../plan/plan.ts';
 import type { PacketDevice } from '../tun/device.ts';
-import { TunnelCertificates } from './certificates.ts';
+import { refusingSystem } from './control/refusing.ts';
 import { allOf, eachOf } from './each.ts';
 import { FailureLog } from './failure-log.ts';
 import { RateLimit } from './rate-limit.ts';
-import { refusingSystem } from './refusing.ts';
-import { concerns, describeReference, type SecretChange, type SecretSources } from './secret-sources.ts';
+import { TunnelCertificates } from './secrets/certificates.ts';
+import { concerns, describeReference, type SecretChange, type SecretSources } from './secrets/sources.ts';
 import { Standing } from './standing.ts';
 
 export interface RunnerOptions {

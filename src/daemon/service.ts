@@ -3,11 +3,11 @@ import { join } from 'node:path';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import { CONTROL_SOCKET } from '../control/protocol.ts';
-import { ControlServer } from './control.ts';
+import { ControlServer } from './control/server.ts';
+import { dispatchVerb, laneOf } from './control/verbs.ts';
 import { Daemon, type DaemonOptions } from './daemon.ts';
-import { isUnwritable, makePrivateFolder } from './files.ts';
-import { lockDefinitions, lockIfPossible } from './lock.ts';
-import { dispatchVerb, laneOf } from './verbs.ts';
+import { isUnwritable, makePrivateFolder } from './store/files.ts';
+import { lockDefinitions, lockIfPossible } from './store/lock.ts';
 
 export interface ServiceOptions extends Omit<DaemonOptions, 'onEvent'> {
   /** For the locks, the same for all daemons that could meet; left out: the run folder. */

@@ -12,10 +12,10 @@ import { type Cleared, FenceAloneError, LinuxPlace } from '../host/linux-place.t
 import type { Platform } from '../host/platform.ts';
 import { standingPlan } from '../plan/device.ts';
 import { namespaceExists } from '../sys/netns.ts';
-import { Catalog } from './catalog.ts';
-import { sharedRunDir } from './folders.ts';
-import { LockedError, lockDefinitions, lockIfPossible, lockNetworkNamespace } from './lock.ts';
-import { AUTOSTART_FOLDER, DocumentFolder, LIVE_FOLDER } from './store.ts';
+import { Catalog } from './store/catalog.ts';
+import { sharedRunDir } from './store/folders.ts';
+import { LockedError, lockDefinitions, lockIfPossible, lockNetworkNamespace } from './store/lock.ts';
+import { AUTOSTART_FOLDER, DocumentFolder, LIVE_FOLDER } from './store/store.ts';
 
 interface Folders {
   readonly configDir: string;

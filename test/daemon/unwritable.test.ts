@@ -2,7 +2,7 @@
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { afterEach, expect, it, onTestFinished, vi } from 'vitest';
 import { silentLogger } from '../../src/base/log.ts';
-import { lockIfPossible, lockNetworkNamespace } from '../../src/daemon/lock.ts';
+import { lockIfPossible, lockNetworkNamespace } from '../../src/daemon/store/lock.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
 import { faults } from '../support/faults.ts';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
 import { LineSplitter } from '../../src/control/lines.ts';
 import { type Answer, CONTROL_SOCKET, MAX_ANSWER } from '../../src/control/protocol.ts';
-import { type ControlOptions, ControlServer, type Dispatch } from '../../src/daemon/control.ts';
+import { type ControlOptions, ControlServer, type Dispatch } from '../../src/daemon/control/server.ts';
 import { eventually, type LogLine, recordingLog, temporaryFolder } from './daemon.ts';
 
 export interface Served {

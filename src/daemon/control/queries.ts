@@ -1,0 +1,161 @@
+/** What is asked of a daemon and changes nothing: what tunnels there are, how they fare, what becomes of a packet. */
+import { dumpDocument } from '../../config/dump.ts';
+import type { SectunnelDocument } from '../../config/model.ts';
+import {
+  ControlError,
+  type NetworkInfo,
+  type PkiCheckResult,
+  type StatusResult,
+  type TunnelInfo,
+} from '../../control/protocol.ts';
+import { explainPacket } from '../../explain/explain.ts';
+import type { ExplainQuestion, Explanation } from '../../explain/explanation.ts';
+import { readPacketQuestion } from '../../explain/packet.ts';
+import type { TunnelStatus } from '../../host/status.ts';
+import { inactiveStatus } from '../../host/status-view.ts';
+import type { ForeignTables } from '../../hostnet/foreign/tables.ts';
+import { descriptorUse } from '../../sys/descriptors.ts';
+import type { Autostart } from '../autostart.ts';
+import type { HeldNetworks } from '../networks/networks.ts';
+import type { Runner } from '../runner.ts';
+import { checkCertificates } from '../secrets/certificates.ts';
+import type { SecretSources } from '../secrets/sources.ts';
+import { SharedRun } from '../shared-run.ts';
+import type { Catalog } from '../store/catalog.ts';
+import type { TunnelObject } from '../store/objects.ts';
+import { version } from '../version.ts';
+
+/** The parts of a daemon that know. */
+interface Sources {
+  readonly catalog: Catalog;
+  readonly runner: Runner;
+  readonly autostart: Autostart;
+  readonly networks: HeldNetworks;
+  readonly secrets: SecretSources;
+}
+
+export class Queries {
+  readonly #catalog: Catalog;
+  readonly #runner: Runner;
+  readonly #autostart: Autostart;
+  readonly #networks: HeldNetworks;
+  readonly #secrets: SecretSources;
+  /** Each run of these starts nft. */
+  readonly #look = new SharedRun(() => this.#runner.standing.look(false));
+  readonly #held = new SharedRun(() => this.#networks.list());
+
+  constructor({ catalog, runner, autostart, networks, secrets }: Sources) {
+    this.#catalog = catalog;
+    this.#runner = runner;
+    this.#autostart = autostart;
+    this.#networks = networks;
+    this.#secrets = secrets;
+  }
+
+  list(): TunnelInfo[] {
+    return this.#catalog.objects.all().map((object) => this.#infoOf(object));
+  }
+
+  /** Names of tunnels that are to run and of which no document can be read: what they protect is dropped. */
+  unreadable(): string[] {
+    return [...this.#catalog.unreadable];
+  }
+
+  info(nameOrUuid: string): TunnelInfo {
+    return this.#infoOf(this.#catalog.objects.find(nameOrUuid));
+  }
+
+  dumpXml(nameOrUuid: string, inactive: boolean): string {
+    const { name, live, kept } = this.#catalog.objects.find(nameOrUuid);
+    const document = inactive ? kept : (live ?? kept);
+    if (document === undefined)
+      throw new ControlError('invalid-state', `tunnel ${name} is transient and has no inactive document`);
+    return dumpDocument(document);
+  }
+
+  /** Of the document that the next start uses, or of the one that runs where none is kept. */
+  checkCertificates(nameOrUuid: string): Promise<PkiCheckResult> {
+    const { live, kept } = this.#catalog.objects.find(nameOrUuid);
+    const document = kept ?? live;
+    if (document === undefined) throw new ControlError('invalid-state', `tunnel ${nameOrUuid} has no document`);
+    return checkCertificates(document, this.#secrets, this.#runner.online);
+  }
+
+  /** How a packet fares: by the document that runs, or by the one that the next start uses. */
+  async explain(question: ExplainQuestion): Promise<Explanation> {
+    readPacketQuestion(question);
+    const { netns } = this.#documentOf(question.name).device;
+    const outer = await this.#runner.view()?.foreignTables?.();
+    const inner = netns === undefined ? outer : await this.#runner.view(netns)?.foreignTables?.();
+    // Nothing of the tunnel is older than what was read of others.
+    const [seen, outside] = [inner, outer].map((foreign) => this.#withUnreadable(foreign));
+    const facts = this.#runner.explainFacts(this.#documentOf(question.name));
+    return explainPacket(facts, { inner: seen, outer: outside }, question);
+  }
+
+  /** What stands for tunnels of which no document can be read is not known either. */
+  #withUnreadable(foreign: ForeignTables | undefined): ForeignTables | undefined {
+    const fences = [...this.#catalog.unreadable].map(
+      (name) => `the fence of tunnel ${name}, whose document cannot be read`,
+    );
+    return foreign && { ...foreign, unread: [...foreign.unread, ...fences] };
+  }
+
+  /** The one that runs, or that the next start uses. */
+  #documentOf(nameOrUuid: string): SectunnelDocument {
+    const { name } = this.#catalog.objects.find(nameOrUuid);
+    const document = this.#catalog.currentDocument(name);
+    if (document === undefined) throw new ControlError('invalid-state', `tunnel ${name} has no document`);
+    return document;
+  }
+
+  async status(nameOrUuid: string | undefined): Promise<StatusResult> {
+    await this.#look.run();
+    const objects = nameOrUuid === undefined ? this.#catalog.objects.all() : [this.#catalog.objects.find(nameOrUuid)];
+    const networks = await this.heldNetworks();
+    return {
+      version: version(),
+      pid: process.pid,
+      uptime: Math.round(process.uptime()),
+      crypto: this.#runner.cryptoName,
+      io: this.#runner.io(),
+      workers: this.#runner.workers(),
+      descriptors: descriptorUse(),
+      tunnels: objects.map((object) => this.#statusOf(object)),
+      networks: networks.filter(({ tunnel }) => objects.some(({ name }) => name === tunnel)),
+      counters: this.#runner.counters(),
+    };
+  }
+
+  heldNetworks(): Promise<NetworkInfo[]> {
+    return this.#held.run();
+  }
+
+  #statusOf({ name, uuid }: TunnelObject): TunnelStatus {
+    const running = this.#runner.status(name);
+    if (running !== undefined) return running;
+    const degraded = this.#runner.degraded(name);
+    return { ...inactiveStatus(name, uuid), degraded, ...this.#autostart.status(name) };
+  }
+
+  stateOf(name: string): string {
+    const waiting = this.#runner.standing.holds(name) ? 'inactive, is tried again' : 'inactive';
+    return this.#runner.status(name)?.state ?? waiting;
+  }
+
+  #infoOf(object: TunnelObject): TunnelInfo {
+    const status = this.#runner.status(object.name);
+    return {
+      name: object.name,
+      uuid: object.uuid,
+      active: object.live !== undefined,
+      held: this.#runner.standing.holds(object.name),
+      persistent: object.kept !== undefined,
+      outdated: this.#catalog.isOutdated(object),
+      autostart: this.#catalog.isAutostart(object.name),
+      device: status?.device?.name,
+      state: this.stateOf(object.name),
+      degraded: this.#runner.degraded(object.name),
+    };
+  }
+}

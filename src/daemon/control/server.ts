@@ -1,0 +1,256 @@
+/**
+ * The control socket of the daemon: accepts connections, hands their requests to a dispatcher in a fair order, and keeps what
+ * all of them hold within bounds. Only the socket's owner may connect (mode 0600), and who connected is asked of the
+ * kernel as well.
+ */
+import { chmodSync, rmSync } from 'node:fs';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { dirname } from 'node:path';
+import type { Logger } from '../../base/log.ts';
+import { messageOf } from '../../base/text.ts';
+import { removeOffers } from '../../control/hand-over.ts';
+import { ControlError, type ErrorObject, type TunnelEvent } from '../../control/protocol.ts';
+import { socketPathProblem } from '../../control/socket-path.ts';
+import { peerUser } from '../../sys/peer.ts';
+import { RateLimit } from '../rate-limit.ts';
+import {
+  CLOSING_TIME,
+  Connection,
+  type ConnectionOwner,
+  type ControlConnection,
+  type ControlLimits,
+} from './connection.ts';
+import { refusalOf } from './refusing.ts';
+import type { ControlRequest } from './request.ts';
+import { type Lane, RequestQueue } from './request-queue.ts';
+
+/** Answers one request; a thrown `ControlError` becomes the error answer. */
+export type Dispatch = (verb: string, params: unknown, connection: ControlConnection) => Promise<unknown>;
+
+export interface ControlOptions {
+  /** What a verb waits for. Default: nothing. */
+  readonly laneOf?: (verb: string) => Lane;
+  readonly limits?: Partial<ControlLimits>;
+}
+
+const LIMITS: ControlLimits = {
+  connections: 128,
+  subscribers: 32,
+  memory: 32 * 1024 * 1024,
+  requestTime: 5_000,
+  answerTime: 30_000,
+  idleTime: 300_000,
+};
+
+/** Deadlines are looked at so often within the shortest of them. */
+const LOOKS = 10;
+
+/** What a connection may hold without being closed for it when memory is short, in bytes. */
+const SMALL = 128 * 1024;
+
+export class ControlServer {
+  readonly #path: string;
+  readonly #log: Logger;
+  readonly #owner: ConnectionOwner;
+  readonly #server: Server;
+  readonly #rate = new RateLimit();
+  // BOUNDED: twice `limits.connections`, open and lingering ones, and those whose end Node has not told yet.
+  readonly #connections = new Set<Connection>();
+  #sweep: NodeJS.Timeout | undefined;
+
+  constructor(path: string, dispatch: Dispatch, log: Logger, { laneOf = () => 'memory', limits }: ControlOptions = {}) {
+    this.#path = path;
+    this.#log = log;
+    this.#owner = {
+      limits: { ...LIMITS, ...limits },
+      queue: new RequestQueue(),
+      laneOf,
+      dispatch: ({ verb, params }: ControlRequest, connection) => dispatch(verb, params, connection),
+      explain: (error) => this.#explain(error),
+      admitSubscriber: () => this.#admitSubscriber(),
+      grown: () => this.#boundMemory(),
+    };
+    this.#server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
+  }
+
+  /** @throws ControlError when another daemon serves the same folder */
+  async listen(): Promise<void> {
+    const problem = socketPathProblem(this.#path);
+    if (problem !== undefined) throw new ControlError('system', problem);
+    if (await answers(this.#path)) {
+      throw new ControlError(
+        'invalid-state',
+        `another sectunneld already serves ${this.#path}; stop it, or give this one a --run-dir of its own`,
+      );
+    }
+    rmSync(this.#path, { force: true });
+    removeOffers(dirname(this.#path));
+    // The mode must be right from the first moment: nobody else may connect between bind and chmod.
+    const mask = process.umask(0o177);
+    try {
+      await new Promise<void>((resolve, reject) => {
+        this.#server.once('error', reject);
+        this.#server.listen(this.#path, resolve);
+      });
+    } finally {
+      process.umask(mask);
+    }
+    chmodSync(this.#path, 0o600);
+    // Such as those of a system without memory. Without free descriptors Node closes what connects, and says nothing.
+    this.#server.on('error', (error) =>
+      this.#warn('accept', `a control connection was not accepted: ${error.message}`),
+    );
+    const { requestTime, answerTime, idleTime } = this.#owner.limits;
+    this.#sweep = setInterval(() => this.#expire(), Math.min(requestTime, answerTime, idleTime) / LOOKS).unref();
+  }
+
+  publish(event: TunnelEvent): void {
+    let line: Buffer | undefined;
+    for (const connection of this.#connections) {
+      if (!connection.subscribed) continue;
+      line ??= Buffer.from(`${JSON.stringify({ event })}\n`);
+      connection.offer(event.tunnel, line);
+    }
+    if (line !== undefined) this.#boundMemory();
+  }
+
+  /** A client that does not read the end of its answer does not keep the daemon from ending. */
+  async close(): Promise<void> {
+    clearInterval(this.#sweep);
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#closeAll();
+    const patience = setTimeout(() => this.#closeAll(), CLOSING_TIME);
+    await closed;
+    clearTimeout(patience);
+    rmSync(this.#path, { force: true });
+  }
+
+  #closeAll(): void {
+    for (const connection of this.#connections) connection.close();
+  }
+
+  #accept(socket: Socket): void {
+    socket.on('error', (error) => this.#log.debug({ error: error.message }, 'control connection failed'));
+    this.#boundLingering();
+    const refusal = this.#refusal(socket) ?? this.#makePlace();
+    const connection = new Connection(socket, this.#owner);
+    this.#connections.add(connection);
+    socket.on('close', () => {
+      this.#connections.delete(connection);
+      connection.close();
+    });
+    if (refusal !== undefined) connection.close({ code: 'busy', message: refusal });
+  }
+
+  /** Why the one that connected is not served; the mode of the socket keeps them out already. */
+  #refusal(socket: Socket): string | undefined {
+    let user: number | undefined;
+    try {
+      user = peerUser(socket);
+    } catch (error) {
+      this.#warn('peer', `who connected to the control socket is not known: ${messageOf(error)}`);
+      return undefined;
+    }
+    if (user === undefined || user === 0 || user === process.geteuid?.()) return undefined;
+    this.#warn(
+      'user',
+      `user ${user} connected to the control socket ${this.#path}; it is for the daemon's user and root`,
+    );
+    return `user ${user} may not control this daemon; its own user and root may`;
+  }
+
+  /** Room for another connection: where there is none, that which has been of no use for longest gives way. */
+  #makePlace(): string | undefined {
+    const { connections } = this.#owner.limits;
+    let open = 0;
+    for (const connection of this.#connections) if (!connection.isClosing) open++;
+    if (open < connections) return undefined;
+    const now = performance.now();
+    const oldest = leastRecent(this.#connections, (connection) => connection.givesWay(now));
+    if (oldest === undefined) return `all of the ${connections} connections wait for an answer; try again`;
+    this.#warn('connections', `there are ${connections} control connections: one that waited gave way to another`);
+    oldest.close({ code: 'busy', message: `the connection gave way to another: there are ${connections}` });
+    return undefined;
+  }
+
+  /** As many as there may be open ones are told why they are closed; beyond, the oldest is not waited for. */
+  #boundLingering(): void {
+    let count = 0;
+    let oldest: Connection | undefined;
+    for (const connection of this.#connections) {
+      if (!connection.lingers) continue;
+      oldest ??= connection;
+      count++;
+    }
+    if (count >= this.#owner.limits.connections) oldest?.close();
+  }
+
+  /** Those that hold much and have been of no use for longest are closed until the rest is within the bound. */
+  #boundMemory(): void {
+    const { memory } = this.#owner.limits;
+    const now = performance.now();
+    for (;;) {
+      let held = 0;
+      for (const connection of this.#connections) held += connection.memory;
+      if (held <= memory) return;
+      const oldest = leastRecent(this.#connections, (one) => one.memory > SMALL && one.isSpare(now));
+      if (oldest === undefined) return;
+      this.#warn('memory', `control connections hold ${held} bytes, ${memory} are allowed: one that waited was closed`);
+      oldest.close({ code: 'busy', message: 'the connection was closed, as all of them hold too much memory' });
+    }
+  }
+
+  #admitSubscriber(): void {
+    const { subscribers } = this.#owner.limits;
+    let count = 0;
+    for (const connection of this.#connections) if (connection.subscribed) count++;
+    if (count < subscribers) return;
+    throw new ControlError('busy', `events are sent to ${count} connections already, and at most ${subscribers}`);
+  }
+
+  #expire(): void {
+    const now = performance.now();
+    for (const connection of this.#connections) connection.expire(now);
+  }
+
+  #explain(error: unknown): ErrorObject {
+    const refusal = refusalOf(error);
+    if (refusal !== undefined) return { code: refusal.code, message: refusal.message };
+    const message = messageOf(error);
+    this.#log.error({ error: error instanceof Error ? error.stack : message }, 'request failed');
+    return { code: 'internal', message: `internal error: ${message}` };
+  }
+
+  #warn(kind: string, message: string): void {
+    const leftOut = this.#rate.take(performance.now(), kind);
+    if (leftOut >= 0) this.#log.warn(leftOut > 0 ? { leftOut } : {}, message);
+  }
+}
+
+function leastRecent(connections: Iterable<Connection>, may: (one: Connection) => boolean): Connection | undefined {
+  let oldest: Connection | undefined;
+  for (const connection of connections) {
+    if (may(connection) && connection.progress < (oldest?.progress ?? Number.POSITIVE_INFINITY)) oldest = connection;
+  }
+  return oldest;
+}
+
+/**
+ * Whether a process accepts connections on a socket file: tells a living daemon from a file left behind.
+ * @throws Error when it cannot be told: the file may be that of a daemon
+ */
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(path);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', (error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT' || error.code === 'ECONNREFUSED') resolve(false);
+      // More clients wait to be accepted than the system lets wait.
+      else if (error.code === 'EAGAIN') resolve(true);
+      else reject(error);
+    });
+  });
+}

@@ -1,0 +1,402 @@
+/**
+ * libvirt networks that are held by tunnels: a fence around each, and its packets led into the tunnel, from before it
+ * starts until it has stopped, whether or not the tunnel runs. libvirt tells of starts and stops by its hook; of networks
+ * that ran before this daemon did, by the files in its run folder.
+ *
+ * What is put up for a network stays when the daemon ends or dies: the network runs on, and nothing may leave it in the
+ * clear meanwhile. The next daemon finds the network again, and takes over.
+ */
+import { isDeepStrictEqual } from 'node:util';
+import type { Logger } from '../../base/log.ts';
+import { messageOf } from '../../base/text.ts';
+import type { SectunnelDocument } from '../../config/model.ts';
+import { ControlError, type NetImportResult, type NetworkInfo } from '../../control/protocol.ts';
+import type { Platform } from '../../host/platform.ts';
+import type { FenceCounters, FencePart } from '../../hostnet/fence/fence.ts';
+import { type LibvirtNetwork, type NetworkPin, readNetwork } from '../../libvirt/network.ts';
+import { defineNetwork } from '../../libvirt/network-define.ts';
+import { importNetwork } from '../../libvirt/network-import.ts';
+import { refusing, refusingSystem } from '../control/refusing.ts';
+import { type ChangedNetwork, NetworkFiles } from './files.ts';
+import {
+  type BridgedNetwork,
+  bridged,
+  FENCE_KEYS,
+  type FenceKey,
+  fenceParts,
+  type HoldingTunnel,
+  holdingTunnel,
+  unfit,
+} from './plan.ts';
+import { NetworkRules } from './rules.ts';
+
+/** The daemon's tunnels, as networks see them. */
+export interface Tunnels {
+  /** `undefined` when there is none of that name. */
+  find(name: string): HoldingTunnel | undefined;
+  /** Starts the tunnel unless it runs or is being tried again. @throws ControlError when it cannot start */
+  wanted(name: string): Promise<void>;
+  state(name: string): string;
+}
+
+export interface NetworksOptions {
+  readonly platform: Pick<Platform, 'fence' | 'leadBridge' | 'forgetBridges' | 'foreignRules'>;
+  readonly tunnels: Tunnels;
+  /** Sockets of libvirt's daemons. Beside them libvirt keeps what it knows of running networks: `network/NAME.xml`. */
+  readonly libvirtSockets: readonly string[];
+  readonly log: Logger;
+}
+
+/** A document as it came: XML, and what to call it in messages. */
+interface DocumentText {
+  readonly xml: string;
+  readonly source?: string | undefined;
+}
+
+interface Held {
+  readonly network: BridgedNetwork;
+  /** `undefined` for one that is shut. */
+  readonly tunnel: HoldingTunnel | undefined;
+  /** Why it is shut. */
+  readonly problem: string | undefined;
+  /** Of the rules that lead into the tunnel. */
+  readonly unlead: () => void;
+  /** How often in a row libvirt was seen not to run it; `undefined` until it was seen to. */
+  missed: number | undefined;
+}
+
+/** How often it is looked for networks that the hook did not tell of, in milliseconds. */
+const WATCH = 10_000;
+/** Looks after which a network has stopped without a word: libvirt forgets one a moment before it takes the bridge down. */
+const MAX_MISSED = 2;
+
+export class HeldNetworks {
+  readonly #options: NetworksOptions;
+  // BOUNDED: the networks that libvirt starts.
+  readonly #held = new Map<string, Held>();
+  readonly #files: NetworkFiles;
+  readonly #rules: NetworkRules;
+  #watch: NodeJS.Timeout | undefined;
+  #mustReconcile = false;
+  /** Changes happen one after another. */
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(options: NetworksOptions) {
+    this.#options = options;
+    const { libvirtSockets, log, platform } = options;
+    this.#files = new NetworkFiles(libvirtSockets, log, () => this.#lookNow());
+    this.#rules = new NetworkRules({
+      rules: platform.foreignRules,
+      onChange: () => void this.#inTurn(() => this.#lookAtRules()).catch((error: unknown) => this.#failed(error)),
+      libvirtSockets,
+      log,
+    });
+  }
+
+  /**
+   * Takes over the networks that run already, before any tunnel starts. One whose tunnel is not known, or does not suit
+   * it, is shut: there is nobody to refuse it to.
+   * @returns the tunnels that must run
+   */
+  open(): Promise<string[]> {
+    this.#watch ??= setInterval(() => this.#lookNow(), WATCH).unref();
+    this.#files.watch();
+    this.#rules.open();
+    return this.#inTurn(async () => {
+      const networks = this.#files.changed(this.#files.all()).flatMap(({ network }) => bridged(network) ?? []);
+      for (const network of networks) await this.#takeOver(network);
+      for (const held of this.#held.values()) held.missed = 0;
+      await this.#lookAtRules();
+      await this.#reconcile();
+      return networks.map(({ pin }) => pin.tunnel);
+    });
+  }
+
+  /** Takes away what a daemon before this one left of networks that do not run any more. */
+  async #reconcile(): Promise<void> {
+    const { platform, log } = this.#options;
+    try {
+      platform.forgetBridges?.();
+      // Also of those that could not be read, or held: what stands around them stays.
+      const keep = [...this.#files.all().keys()].flatMap((name) => FENCE_KEYS.map((key) => `${key}:${name}`));
+      for (const kind of ['bridge', 'untranslated'] as const) await platform.fence?.reconcile(kind, keep);
+      this.#mustReconcile = false;
+    } catch (error) {
+      this.#mustReconcile = true;
+      log.warn({}, `what an earlier daemon left of networks could not be removed yet: ${messageOf(error)}`);
+    }
+  }
+
+  /** What holds networks stays. */
+  async close(): Promise<void> {
+    clearInterval(this.#watch);
+    this.#files.close();
+    await this.#inTurn(() => this.#rules.close());
+  }
+
+  #lookNow(): void {
+    this.look().catch((error: unknown) => this.#failed(error));
+  }
+
+  #failed(error: unknown): void {
+    this.#options.log.warn({}, `networks were not looked for: ${messageOf(error)}`);
+  }
+
+  /** Finds what the hook did not tell of: it may not be installed, or the daemon was not there, or a network that runs changed. */
+  look(): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#mustReconcile) await this.#reconcile();
+      const files = this.#files.all();
+      for (const [name, held] of this.#held) {
+        if (files.has(name)) held.missed = 0;
+        else if (held.missed !== undefined && ++held.missed >= MAX_MISSED) {
+          await this.#release(name);
+          this.#options.log.warn(
+            fieldsOf(held.network),
+            'network held no longer: libvirt does not run it, and the hook did not say so',
+          );
+        }
+      }
+      for (const changed of this.#files.changed(files)) await this.#follow(changed);
+      await this.#lookAtRules();
+    });
+  }
+
+  /** What libvirt says of a network that runs: it goes by that, as it would after the next start of this daemon. */
+  async #follow({ network, known }: ChangedNetwork): Promise<void> {
+    const { log } = this.#options;
+    const before = this.#held.get(network.name);
+    const after = bridged(network);
+    if (after === undefined) {
+      if (before === undefined) return;
+      await this.#release(network.name);
+      log.warn(
+        fieldsOf(before.network),
+        'network held no longer: its document names no tunnel any more, and it runs on',
+      );
+      return;
+    }
+    if (isDeepStrictEqual(before?.network, after)) return;
+    const isAnother = !isDeepStrictEqual(before?.network.pin, after.pin);
+    if (isAnother) this.#tellChange(before?.network.pin, after, known);
+    await this.#takeOver(after);
+    const held = this.#held.get(network.name);
+    if (held !== undefined) held.missed = 0;
+    // One that was stopped by hand is not started for another reason.
+    if (!isAnother) return;
+    await this.#options.tunnels.wanted(after.pin.tunnel).catch((error: unknown) => {
+      log.error(fieldsOf(after), `its tunnel is not started: ${messageOf(error)}`);
+    });
+  }
+
+  #tellChange(before: NetworkPin | undefined, after: BridgedNetwork, known: boolean): void {
+    const { log } = this.#options;
+    const fields = fieldsOf(after);
+    if (before !== undefined) {
+      const { tunnel, mode } = before;
+      log.warn(
+        fields,
+        `the document of the network, which runs, names another tunnel or mode than '${tunnel}', ${mode}`,
+      );
+    } else if (known) log.warn(fields, 'the document of a network that runs names a tunnel now');
+    else {
+      log.error(fields, "a network runs that the hook did not tell of: install it with 'sectunnel hook install'");
+    }
+  }
+
+  /** A network without its own rules is held closer. */
+  async #lookAtRules(): Promise<void> {
+    for (const name of this.#rules.look([...this.#held.values()].map(({ network }) => network))) {
+      const { network, tunnel } = this.#held.get(name)!;
+      await this.#fence(name, fenceParts(network, tunnel, this.#rules.isLost(name)));
+    }
+  }
+
+  async #takeOver(network: BridgedNetwork): Promise<void> {
+    const { log } = this.#options;
+    try {
+      await this.#rules.expect(network);
+      try {
+        await this.#hold(network, this.#fitting(network));
+        log.info(fieldsOf(network), 'network held, it runs');
+      } catch (error) {
+        if (!(error instanceof ControlError)) throw error;
+        log.error(fieldsOf(network), `the network is shut: ${error.message}`);
+        await this.#hold(network, undefined, error.message);
+      }
+    } catch (error) {
+      // It is tried again when networks are looked for.
+      this.#files.forget(network.name);
+      log.error(fieldsOf(network), `a running network cannot be held: ${messageOf(error)}`);
+    }
+  }
+
+  /**
+   * libvirt is about to start a network. Puts up the fence, then the rules, then starts the tunnel; does not wait for SAs.
+   * @param wanted whether it still is, when all is done: libvirt may have given up meanwhile
+   * @returns the tunnel that holds it; `undefined` when it names none
+   * @throws ControlError, with nothing left behind, when the network must not start
+   */
+  start(xml: string, wanted: () => boolean = () => true): Promise<NetworkPin | undefined> {
+    return this.#inTurn(async () => {
+      const network = refusing(() => readNetwork(xml));
+      if (network.pin === undefined) return undefined;
+      const { name } = network;
+      const { held, tunnel } = this.#check(network);
+      try {
+        await this.#hold(held, tunnel);
+        await this.#options.tunnels.wanted(held.pin.tunnel);
+        if (!wanted()) throw new ControlError('invalid-state', `whoever asked for network '${name}' has gone`);
+      } catch (error) {
+        await this.#release(name).catch((why: unknown) => {
+          this.#options.log.warn(fieldsOf(held), `what was put up for the network stays: ${messageOf(why)}`);
+        });
+        throw error;
+      }
+      this.#options.log.info(fieldsOf(held), 'network held');
+      return held.pin;
+    });
+  }
+
+  /** libvirt has stopped a network. */
+  stopped(name: string): Promise<void> {
+    return this.#inTurn(async () => {
+      const held = this.#held.get(name);
+      if (held === undefined) return;
+      await this.#release(name);
+      this.#options.log.info(fieldsOf(held.network), 'network stopped, and held no longer');
+    });
+  }
+
+  /** Rewrites a network that names a tunnel into what libvirt keeps, and has libvirt keep it. */
+  async import({ xml, source }: DocumentText, define: boolean): Promise<NetImportResult> {
+    const { pin, ...imported } = refusing(() => importNetwork(xml, source, (tunnel) => this.#tunnel(tunnel).device));
+    if (define) await refusingSystem(() => defineNetwork(this.#options.libvirtSockets, imported.xml));
+    return { ...imported, ...pin };
+  }
+
+  /** @throws ControlError when a tunnel holds networks that it could not hold with such a document */
+  checkDocument(document: SectunnelDocument): void {
+    for (const { network, tunnel } of this.#held.values()) {
+      // One that is shut already is none the worse for it.
+      const problem = tunnel?.document.name === document.name ? unfit(network, holdingTunnel(document)) : undefined;
+      if (problem !== undefined) {
+        throw new ControlError('invalid-state', `it holds network '${network.name}', and then could not: ${problem}`);
+      }
+    }
+  }
+
+  /** Follows a tunnel whose document has changed. */
+  tunnelChanged(name: string): Promise<void> {
+    return this.#inTurn(async () => {
+      for (const { network, tunnel } of [...this.#held.values()]) {
+        if (network.pin.tunnel !== name) continue;
+        // One that was only started for the network holds it as it did.
+        if (!isDeepStrictEqual(tunnel, this.#options.tunnels.find(name))) await this.#takeOver(network);
+      }
+    });
+  }
+
+  /** None when the fence cannot be asked: what is known without it is told. */
+  async #counters(): Promise<ReadonlyMap<string, FenceCounters>> {
+    try {
+      return (await this.#options.platform.fence?.counters()) ?? new Map();
+    } catch (error) {
+      this.#options.log.warn({}, `the fences of networks could not be asked: ${messageOf(error)}`);
+      return new Map();
+    }
+  }
+
+  /** In order of their names. */
+  async list(): Promise<NetworkInfo[]> {
+    if (this.#held.size === 0) return [];
+    const counters = await this.#counters();
+    const running = this.#files.all();
+    return [...this.#held.values()]
+      .map(({ network, network: { name, uuid, bridge, pin }, problem }) => ({
+        ...{ name, uuid, bridge, ...pin },
+        running: running.has(name),
+        problem: problem ?? this.#rules.problem(network),
+        tunnelState: this.#options.tunnels.state(pin.tunnel),
+        counters: Object.assign({}, ...FENCE_KEYS.map((key) => counters.get(`${key}:${name}`))),
+      }))
+      .sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  /** @throws ControlError when the network must not start */
+  #check(network: LibvirtNetwork): { held: BridgedNetwork; tunnel: HoldingTunnel } {
+    const { name, pin, bridge } = network;
+    if (pin === undefined || bridge === undefined)
+      throw new ControlError('bad-document', `it has no <bridge name='…'/>`);
+    const held: BridgedNetwork = { ...network, pin, bridge };
+    const tunnel = this.#fitting(held);
+    const other = [...this.#held.values()].find((one) => one.network.bridge === bridge && one.network.name !== name);
+    if (other !== undefined) {
+      throw new ControlError(
+        'invalid-state',
+        `its bridge ${bridge} is that of network '${other.network.name}' already`,
+      );
+    }
+    return { held, tunnel };
+  }
+
+  /** The tunnel of a network. @throws ControlError when there is none, or it cannot hold the network */
+  #fitting(network: BridgedNetwork): HoldingTunnel {
+    const tunnel = this.#tunnel(network.pin.tunnel);
+    const problem = unfit(network, tunnel);
+    if (problem !== undefined) throw new ControlError('bad-document', problem);
+    return tunnel;
+  }
+
+  /** @throws ControlError when there is none of that name */
+  #tunnel(name: string): HoldingTunnel {
+    const tunnel = this.#options.tunnels.find(name);
+    if (tunnel !== undefined) return tunnel;
+    throw new ControlError(
+      'not-found',
+      `it names the tunnel '${name}', which is not defined; define it first ('sectunnel list --all' names those that are)`,
+    );
+  }
+
+  /** The fence first: nothing gets out while the rest is put up. */
+  async #hold(network: BridgedNetwork, tunnel: HoldingTunnel | undefined, problem?: string): Promise<void> {
+    const { fence, leadBridge } = this.#options.platform;
+    if (fence === undefined || leadBridge === undefined) {
+      throw new ControlError(
+        'unsupported',
+        'this machine has no fence to hold networks with: Linux with nftables is wanted',
+      );
+    }
+    await refusingSystem(async () => {
+      await this.#fence(network.name, fenceParts(network, tunnel, this.#rules.isLost(network.name)));
+      const table = network.pin.mode === 'exclusive' ? tunnel?.steering?.table : undefined;
+      const unlead = leadBridge(network.bridge, network.prefixes, table);
+      this.#held.set(network.name, { network, tunnel, problem, unlead, missed: this.#held.get(network.name)?.missed });
+    });
+  }
+
+  /** What is closed first, and what opens last. */
+  async #fence(name: string, parts: Readonly<Partial<Record<FenceKey, FencePart>>>): Promise<void> {
+    const { fence } = this.#options.platform;
+    for (const key of FENCE_KEYS) if (parts[key] !== undefined) await fence?.set(`${key}:${name}`, parts[key]);
+    for (const key of FENCE_KEYS) if (parts[key] === undefined) await fence?.set(`${key}:${name}`, undefined);
+  }
+
+  async #release(name: string): Promise<void> {
+    this.#held.get(name)?.unlead();
+    await this.#fence(name, {});
+    this.#held.delete(name);
+    this.#rules.forget(name);
+  }
+
+  /** One change after another, also when one fails. */
+  #inTurn<T>(change: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(change);
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+}
+
+function fieldsOf({ name, bridge, pin }: BridgedNetwork): object {
+  return { network: name, bridge, tunnel: pin.tunnel, mode: pin.mode };
+}

@@ -1,0 +1,327 @@
+/**
+ * What a daemon knows of its tunnels, in memory and in its folders: which are defined, which run and with which document,
+ * which start with the daemon, and which ran when the last daemon ended.
+ */
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import type { Logger } from '../../base/log.ts';
+import { messageOf } from '../../base/text.ts';
+import { dumpDocument, sameDocument } from '../../config/dump.ts';
+import { DocumentError } from '../../config/errors.ts';
+import type { SectunnelDocument } from '../../config/model.ts';
+import { parseDocument } from '../../config/parse.ts';
+import { ControlError } from '../../control/protocol.ts';
+import { refusing } from '../control/refusing.ts';
+import { logEmpty } from './files.ts';
+import { ObjectTable, type TunnelObject } from './objects.ts';
+import { logLeftovers, reasonOf, type StagedFile, StorageError } from './replace-file.ts';
+import { DefinitionStore, type DocumentFile, DocumentFolder, LIVE_FOLDER } from './store.ts';
+
+/** A document as it came: XML, and what to call it in messages. */
+export interface DocumentText {
+  readonly xml: string;
+  readonly source?: string | undefined;
+}
+
+/** What a file in a folder of documents says; `problem` names the file, and the line where that is known. */
+export type Reading = { readonly name: string; readonly file: string } & (
+  | { readonly document: SectunnelDocument }
+  | { readonly problem: string }
+);
+
+export class Catalog {
+  readonly objects: ObjectTable = new ObjectTable();
+  readonly #log: Logger;
+  readonly #definitions: DefinitionStore;
+  readonly #liveDocuments: DocumentFolder;
+  /** Documents of tunnels that ran when the last daemon ended, until they run again or are touched by hand. */
+  // BOUNDED: by the objects.
+  readonly #interrupted = new Map<string, SectunnelDocument>();
+  // BOUNDED: by the files.
+  readonly #unreadable = new Set<string>();
+  /** Tunnels that run, or are to run again, with another document than the run folder has. BOUNDED: by the objects. */
+  readonly #unsaved = new Set<string>();
+
+  constructor(configDir: string, runDir: string, log: Logger) {
+    this.#log = log;
+    this.#definitions = new DefinitionStore(configDir);
+    this.#liveDocuments = new DocumentFolder(join(runDir, LIVE_FOLDER), 'live state (--run-dir)');
+  }
+
+  /** Reads both folders. What cannot be read is logged and left out, and what a crash left half written is removed. */
+  load(): void {
+    for (const folder of [this.#definitions, this.#liveDocuments]) {
+      const problem = folder.make();
+      logEmpty(this.#log, problem);
+      logLeftovers(this.#log, () => folder.clean());
+    }
+    const ran = this.#liveDocuments.documents().map((file) => readingOf(file, () => undefined));
+    const uuids = new Map(
+      ran.flatMap((reading) => ('document' in reading ? [[reading.name, reading.document.uuid]] : [])),
+    );
+    for (const file of this.#definitions.documents()) this.#loadKept(readingOf(file, (name) => uuids.get(name)));
+    for (const reading of ran) this.#loadLive(reading);
+    for (const name of this.brokenAutostarts()) {
+      this.#log.warn({ tunnel: name }, BROKEN_AUTOSTART);
+      this.#unreadable.add(name);
+    }
+    for (const name of this.#interrupted.keys()) this.#unreadable.delete(name);
+  }
+
+  #loadKept(reading: Reading): void {
+    const { name, file } = reading;
+    const problem = 'document' in reading ? this.takeKept(reading.document) : reading.problem;
+    if (problem === undefined) return;
+    this.#log.error({ file }, `definition left out: ${problem}`);
+    if (this.isAutostart(name)) this.#unreadable.add(name);
+  }
+
+  /** What the configuration folder says is what is kept. @returns why it cannot be; `undefined` when it is */
+  takeKept(document: SectunnelDocument): string | undefined {
+    try {
+      this.objects.claim(document).kept = document;
+      return undefined;
+    } catch (error) {
+      if (error instanceof ControlError) return error.message;
+      throw error;
+    }
+  }
+
+  /** Its definition is gone from the disk. */
+  dropKept(object: TunnelObject): void {
+    object.kept = undefined;
+    this.objects.dropIfGone(object);
+  }
+
+  /**
+   * A tunnel that ran when the last daemon ended runs again, with the document that it ran with; where that cannot be read, with
+   * the one that is kept.
+   */
+  #loadLive(reading: Reading): void {
+    const { name, file } = reading;
+    const kept = this.objects.get(name)?.kept;
+    try {
+      if ('problem' in reading) throw new Error(reading.problem);
+      const { document } = reading;
+      this.objects.claim(document);
+      this.#interrupted.set(name, kept !== undefined && sameDocument(kept, document) ? kept : document);
+    } catch (error) {
+      this.#log.error({ file }, `the document that a tunnel ran with is left out: ${messageOf(error)}`);
+      if (kept === undefined) this.#unreadable.add(name);
+      else this.#interrupted.set(name, kept);
+    }
+  }
+
+  /**
+   * The definitions as they stand on the disk now, one after the other; nothing is changed.
+   * @throws ControlError when the folder is not there, or not the daemon's own any more
+   */
+  *readDefinitions(): Generator<Reading, void> {
+    this.#definitions.check();
+    for (const file of this.#definitions.documents()) {
+      yield readingOf(file, (name) => this.objects.get(name)?.uuid);
+    }
+  }
+
+  /** Tunnels that are marked to start with the daemon, and not defined. */
+  brokenAutostarts(): string[] {
+    return this.#definitions.brokenAutostarts();
+  }
+
+  /** One that has no UUID gets that of the tunnel of its name. @throws ControlError saying what is wrong with it */
+  parse({ xml, source }: DocumentText): SectunnelDocument {
+    const newUuid = (name: string | undefined): string => this.objects.get(name ?? '')?.uuid ?? randomUUID();
+    return refusing(() => parseDocument(xml, { newUuid, ...(source === undefined ? {} : { source }) }));
+  }
+
+  /** What ran, by name. */
+  get interrupted(): ReadonlyMap<string, SectunnelDocument> {
+    return this.#interrupted;
+  }
+
+  /** Names of tunnels that ran or start with the daemon, and of which no document can be read, until they run or are given up. */
+  get unreadable(): ReadonlySet<string> {
+    return this.#unreadable;
+  }
+
+  /** Tunnels that are to run without a request: those that ran, then those that start with the daemon. */
+  wanted(): SectunnelDocument[] {
+    const names = new Set([...this.#interrupted.keys(), ...this.autostarted()]);
+    return [...names].flatMap((name) => this.documentToStart(name) ?? []);
+  }
+
+  /** Whether it runs, is to run again, or starts with the daemon. */
+  isWanted(name: string): boolean {
+    return this.objects.get(name)?.live !== undefined || this.#interrupted.has(name) || this.isAutostart(name);
+  }
+
+  /** Tunnels that start with the daemon. */
+  autostarted(): string[] {
+    return this.objects.all().flatMap(({ name }) => (this.isAutostart(name) ? [name] : []));
+  }
+
+  isAutostart(name: string): boolean {
+    return this.#definitions.isAutostart(name);
+  }
+
+  setAutostart(name: string, enable: boolean): void {
+    this.#definitions.setAutostart(name, enable);
+  }
+
+  /** What the next start uses. */
+  documentToStart(name: string): SectunnelDocument | undefined {
+    return this.#interrupted.get(name) ?? this.objects.get(name)?.kept;
+  }
+
+  /** What counts now: what runs or waits to run again, or else what is kept. */
+  currentDocument(name: string): SectunnelDocument | undefined {
+    const object = this.objects.get(name);
+    return object && (object.live ?? this.#interrupted.get(name) ?? object.kept);
+  }
+
+  /** Whether a tunnel runs, or is to run again, with another document than the one that is kept. */
+  isOutdated({ name, kept, live = this.#interrupted.get(name) }: TunnelObject): boolean {
+    return kept !== undefined && live !== undefined && !sameDocument(kept, live);
+  }
+
+  /** Of tunnels that run, or are to run again. */
+  *active(): Iterable<SectunnelDocument> {
+    for (const { name, live } of this.objects.all()) {
+      const document = live ?? this.#interrupted.get(name);
+      if (document !== undefined) yield document;
+    }
+  }
+
+  /** What counts now of each tunnel. */
+  *documents(): Iterable<SectunnelDocument> {
+    for (const { name } of this.objects.all()) {
+      const document = this.currentDocument(name);
+      if (document !== undefined) yield document;
+    }
+  }
+
+  /**
+   * Writes a definition to the disk, from where `commit` puts it into its place.
+   * @throws StorageError with nothing changed
+   */
+  stageKept(object: TunnelObject, document: SectunnelDocument): StagedFile {
+    const file = this.#definitions.stage(document.name, dumpDocument(document));
+    const commit = (): void => {
+      this.#change(object, document, () => file.commit());
+    };
+    return { commit, discard: () => file.discard() };
+  }
+
+  /** Has the memory say what the disk says, also where that may not survive a power failure. */
+  #change(object: TunnelObject, kept: SectunnelDocument | undefined, onDisk: () => void): void {
+    try {
+      onDisk();
+    } catch (error) {
+      if (error instanceof StorageError && error.isDone) object.kept = kept;
+      throw error;
+    }
+    object.kept = kept;
+  }
+
+  /** The tunnel is defined no longer. @throws StorageError */
+  forget(object: TunnelObject): void {
+    try {
+      this.#change(object, undefined, () => this.#definitions.remove(object.name));
+    } finally {
+      this.objects.dropIfGone(object);
+    }
+  }
+
+  /** Writes what is to run, as the next daemon finds it again. @throws StorageError with nothing changed */
+  stageLive(document: SectunnelDocument): StagedFile {
+    const { name } = document;
+    const file = this.#liveDocuments.stage(name, dumpDocument(document));
+    const commit = (): void => {
+      file.commit();
+      this.#unsaved.delete(name);
+    };
+    return { commit, discard: () => file.discard() };
+  }
+
+  /** The tunnel runs, with this document, which is on the disk when it was staged and committed. */
+  started(object: TunnelObject, document: SectunnelDocument): void {
+    this.#unsaved.add(object.name);
+    this.#interrupted.delete(object.name);
+    this.#unreadable.delete(object.name);
+    object.live = document;
+  }
+
+  /** The tunnel runs no longer. @throws ControlError when only its file says that it does */
+  stopped(object: TunnelObject): void {
+    object.live = undefined;
+    this.#unsaved.delete(object.name);
+    this.objects.dropIfGone(object);
+    this.#removeLive(object.name);
+  }
+
+  /** A tunnel that runs no longer is to run again, by the next daemon too. */
+  interrupt(object: TunnelObject): void {
+    if (object.live !== undefined) this.#interrupted.set(object.name, object.live);
+    object.live = undefined;
+  }
+
+  /** A tunnel that ran need not run again. @throws ControlError as `stopped` */
+  giveUp(object: TunnelObject): void {
+    this.objects.dropIfGone(object);
+    if (this.#interrupted.delete(object.name)) this.#removeLive(object.name);
+    this.giveUpUnreadable(object.name);
+  }
+
+  /** The same of one of which no document can be read. False when there is none of that name. @throws ControlError as `stopped` */
+  giveUpUnreadable(name: string): boolean {
+    if (!this.#unreadable.delete(name)) return false;
+    this.#removeLive(name);
+    return true;
+  }
+
+  /** The daemon ends: the next one is to find what runs also where it could not be written before. */
+  keepLive(): void {
+    for (const { name, live = this.#interrupted.get(name) } of this.objects.all()) {
+      if (live === undefined || !this.#unsaved.has(name)) continue;
+      try {
+        this.stageLive(live).commit();
+      } catch (error) {
+        if (!(error instanceof StorageError)) throw error;
+        this.#log.error(
+          { tunnel: name },
+          `${error.message}. The next daemon does not know that the tunnel ran: unless it starts with the daemon, its fence is taken away then`,
+        );
+      }
+    }
+  }
+
+  /** @throws ControlError saying what a file that stays does */
+  #removeLive(name: string): void {
+    try {
+      this.#liveDocuments.remove(name);
+    } catch (error) {
+      if (!(error instanceof StorageError)) throw error;
+      throw new ControlError(
+        'system',
+        `${error.message}. The next daemon starts tunnel ${name} again; remove the file`,
+      );
+    }
+  }
+}
+
+export const BROKEN_AUTOSTART = 'autostart of a tunnel that is not defined';
+
+/** @param uuidOf of a tunnel that is known, for a document that has none */
+function readingOf({ name, file, read }: DocumentFile, uuidOf: (name: string) => string | undefined): Reading {
+  try {
+    const document = parseDocument(read(), { source: file, newUuid: () => uuidOf(name) ?? randomUUID() });
+    if (document.name === name) return { name, file, document };
+    return {
+      name,
+      file,
+      problem: `${file}: the document's name is '${document.name}', that of the file wants '${name}'`,
+    };
+  } catch (error) {
+    return { name, file, problem: error instanceof DocumentError ? error.message : `${file}: ${reasonOf(error)}` };
+  }
+}

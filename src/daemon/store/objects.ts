@@ -1,0 +1,77 @@
+/** The tunnels that a daemon knows: by name and by UUID, which belong together as in libvirt. */
+import type { SectunnelDocument } from '../../config/model.ts';
+import { ControlError } from '../../control/protocol.ts';
+
+export interface TunnelObject {
+  readonly name: string;
+  readonly uuid: string;
+  /** The document that is kept and that the next start uses. */
+  kept: SectunnelDocument | undefined;
+  /** The document that runs. */
+  live: SectunnelDocument | undefined;
+}
+
+export class ObjectTable {
+  // BOUNDED: what the administrator defines.
+  readonly #objects = new Map<string, TunnelObject>();
+
+  get(name: string): TunnelObject | undefined {
+    return this.#objects.get(name);
+  }
+
+  /** In order of their names. */
+  all(): TunnelObject[] {
+    return [...this.#objects.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  /** @throws ControlError when there is none */
+  find(nameOrUuid: string): TunnelObject {
+    const object = this.#objects.get(nameOrUuid) ?? this.#byUuid(nameOrUuid.toLowerCase());
+    if (object === undefined) {
+      throw new ControlError(
+        'not-found',
+        `there is no tunnel '${nameOrUuid}'; 'sectunnel list --all' names those that there are`,
+      );
+    }
+    return object;
+  }
+
+  /** The object that a document is of, made when there is none. @throws ControlError when name or UUID is another's */
+  claim(document: SectunnelDocument): TunnelObject {
+    const { name, uuid } = document;
+    const object = this.#objects.get(name);
+    if (object !== undefined) {
+      checkIdentity(object, document);
+      return object;
+    }
+    const other = this.#byUuid(uuid);
+    if (other !== undefined) {
+      throw new ControlError(
+        'invalid-state',
+        `tunnel '${other.name}' has the UUID ${uuid} already; leave <uuid> out, or use that name`,
+      );
+    }
+    const fresh: TunnelObject = { name, uuid, kept: undefined, live: undefined };
+    this.#objects.set(name, fresh);
+    return fresh;
+  }
+
+  /** Forgets an object that is neither kept nor active. */
+  dropIfGone({ name, kept, live }: TunnelObject): void {
+    if (kept === undefined && live === undefined) this.#objects.delete(name);
+  }
+
+  #byUuid(uuid: string): TunnelObject | undefined {
+    for (const object of this.#objects.values()) if (object.uuid === uuid) return object;
+    return undefined;
+  }
+}
+
+/** @throws ControlError when the document of that name has another UUID */
+export function checkIdentity(object: TunnelObject, document: SectunnelDocument): void {
+  if (object.uuid === document.uuid) return;
+  throw new ControlError(
+    'invalid-state',
+    `tunnel '${object.name}' exists with UUID ${object.uuid}, the document has ${document.uuid}; put the first into <uuid>, or undefine the tunnel`,
+  );
+}
