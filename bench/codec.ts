@@ -2,12 +2,12 @@
 import { performance } from 'node:perf_hooks';
 import { utf8 } from '../src/base/text.ts';
 import { parseIkeProposalString } from '../src/crypto/proposal-text.ts';
-import { ExchangeType, NotifyType } from '../src/ike/iana.ts';
-import { decodeMessage, encodePlain, type IkeHeader } from '../src/ike/message.ts';
-import type { Payload } from '../src/ike/payload.ts';
-import { notifyPayload } from '../src/ike/payloads/notify.ts';
-import { ikeWireProposals } from '../src/ike/proposals.ts';
-import { checkRules } from '../src/ike/rules.ts';
+import { ikeWireProposals } from '../src/ike/proposals/proposals.ts';
+import { ExchangeType, NotifyType } from '../src/ike/wire/iana.ts';
+import { decodeMessage, encodePlain, type IkeHeader } from '../src/ike/wire/message.ts';
+import type { Payload } from '../src/ike/wire/payload.ts';
+import { notifyPayload } from '../src/ike/wire/payloads/notify.ts';
+import { checkRules } from '../src/ike/wire/rules.ts';
 import type { BenchRow } from './row.ts';
 
 const ROUND_MS = 200;

@@ -2,7 +2,7 @@
  * Whether a set-up in fragments (RFC 7383) completes when one datagram in ten is lost, whatever the seed: two endpoints
  * with the retransmission that is their default, over a simulated network with a virtual clock.
  */
-import { decodeMessage } from '../src/ike/message.ts';
+import { decodeMessage } from '../src/ike/wire/message.ts';
 import { lossySetUp } from '../test/support/ike-fragmented.ts';
 import type { Pair } from '../test/support/ike-pair.ts';
 import type { BenchOptions, BenchReport, BenchRow } from './row.ts';

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 
 const SECURITY = readFileSync('docs/security.md', 'utf8');
 
-/** `src/ike/strangers.ts` `MAX_INIT_LENGTH` = 8,192, or with several numbers `HINTS` = 5/10. */
+/** `src/ike/unassociated.ts` `MAX_INIT_LENGTH` = 8,192, or with several numbers `HINTS` = 5/10. */
 const FIGURE = /`(src\/[\w./-]+)` `(\w+)` = (\d[\d,]*(?:\/\d[\d,]*)*)/g;
 
 /** A number, products and sums of numbers, or a list of them. */

@@ -11,7 +11,7 @@ import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
 import { IkeEndpoint } from '../ike/endpoint.ts';
 import type { ChildSa, IkeEvent, Path, SignatureAnswer, SignatureMethods } from '../ike/events.ts';
-import { AuthMethodId } from '../ike/iana.ts';
+import { AuthMethodId } from '../ike/wire/iana.ts';
 import { formatSelectorPair } from '../policy/selector.ts';
 import type { Side } from './report.ts';
 

@@ -1,7 +1,14 @@
 /** Which algorithms two documents settle on, or what keeps them apart (RFC 7296 §2.7, §3.3). */
-import type { WireProposal } from '../ike/payloads/sa.ts';
-import { compareProposals, type ProposalComparison } from '../ike/proposal-report.ts';
-import { type ChildExchange, chooseEsp, chooseIke, espWireProposals, ikeWireProposals } from '../ike/proposals.ts';
+
+import {
+  type ChildExchange,
+  chooseEsp,
+  chooseIke,
+  espWireProposals,
+  ikeWireProposals,
+} from '../ike/proposals/proposals.ts';
+import { compareProposals, type ProposalComparison } from '../ike/proposals/report.ts';
+import type { WireProposal } from '../ike/wire/payloads/sa.ts';
 import { proposalPlace, proposalsOf } from './places.ts';
 import type { Checked, Finding } from './report.ts';
 

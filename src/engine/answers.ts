@@ -1,7 +1,7 @@
 /** What the senders of packets are told that a tunnel does not carry, at a bounded rate (RFC 1812 §4.3.2.8). */
 import type { PacketBatch } from '../base/batch.ts';
 import { mayBeTold, tooBigMessage, type UnreachableReason, unreachableMessage } from '../esp/icmp-error.ts';
-import { TokenBucket } from '../ike/rate-limit.ts';
+import { TokenBucket } from '../ike/half-open/rate-limit.ts';
 import { Flow, FlowError, readFlow } from '../policy/flow.ts';
 
 /** A second's, and those at once. Without sizes connections hang, so they have a bucket of their own. */

@@ -7,7 +7,7 @@ import { MAX_SELECTORS } from '../policy/selector.ts';
 import { hostsOf } from '../policy/transport.ts';
 import type { ChildConfig, ConnectionConfig } from './config.ts';
 import type { Path } from './events.ts';
-import { SMALLEST_PACKET } from './outgoing.ts';
+import { SMALLEST_PACKET } from './protect/outgoing.ts';
 
 /** The number of a proposal is one byte (RFC 7296 §3.3.1). */
 const MAX_PROPOSALS = 255;

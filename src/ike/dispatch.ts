@@ -7,16 +7,10 @@ import { assertNever } from '../base/assert.ts';
 import { samePath } from './connections.ts';
 import type { Path } from './events.ts';
 import { findError, misbehaved, reasonOf } from './failure.ts';
-import { AuthMethodId, ExchangeType, exchangeName, NotifyType } from './iana.ts';
-import { breakOff, endSession } from './lifecycle.ts';
-import { decodeMessage, type IkeHeader } from './message.ts';
-import { isIkeOnly } from './nat.ts';
-import { isFirstFragment, type Opened, open } from './opening.ts';
-import { findNotify, findPayload, type Payload } from './payload.ts';
-import { notifyPayload } from './payloads/notify.ts';
-import { checkRules } from './rules.ts';
-import type { IkeSession } from './session.ts';
-import { cryptoOf } from './session-state.ts';
+import { isFirstFragment, type Opened, open } from './protect/opening.ts';
+import { breakOff, endSession } from './session/lifecycle.ts';
+import type { IkeSession } from './session/session.ts';
+import { cryptoOf } from './session/state.ts';
 import type { Answer } from './tasks/answer.ts';
 import { receiveAuth, refuseMalformedAuth } from './tasks/auth-responder.ts';
 import { rekeyNotify, respondCreateChild } from './tasks/create-child.ts';
@@ -25,6 +19,12 @@ import { respondInformational } from './tasks/informational.ts';
 import { InitTask } from './tasks/init.ts';
 import { respondRekeyChild } from './tasks/rekey-child.ts';
 import { adopt, RekeyIkeTask, respondRekeyIke } from './tasks/rekey-ike.ts';
+import { AuthMethodId, ExchangeType, exchangeName, NotifyType } from './wire/iana.ts';
+import { decodeMessage, type IkeHeader } from './wire/message.ts';
+import { isIkeOnly } from './wire/nat.ts';
+import { findNotify, findPayload, type Payload } from './wire/payload.ts';
+import { notifyPayload } from './wire/payloads/notify.ts';
+import { checkRules } from './wire/rules.ts';
 
 /** Takes a message whose SPIs belong to `session`. @throws DecodeError for a malformed message that is not authentic */
 export function receive(session: IkeSession, now: number, path: Path, header: IkeHeader, datagram: Uint8Array): void {

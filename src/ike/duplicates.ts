@@ -15,10 +15,10 @@
  * a holder of the key can take the addresses of a peer that is out of reach for that time, and of no other peer.
  */
 import { invariant } from '../base/assert.ts';
-import { requestOf } from './child-request.ts';
-import { endSession } from './lifecycle.ts';
-import type { IkeSession, Origin } from './session.ts';
-import { isLive } from './session-state.ts';
+import { requestOf } from './session/child-request.ts';
+import { endSession } from './session/lifecycle.ts';
+import type { IkeSession, Origin } from './session/session.ts';
+import { isLive } from './session/state.ts';
 import { closeSession } from './tasks/delete.ts';
 import { LivenessTask } from './tasks/liveness.ts';
 

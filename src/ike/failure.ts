@@ -1,8 +1,8 @@
 /** Error notifies (RFC 7296 §3.10.1) and our own reasons as one kind of thing. */
 import type { FailureReason } from './events.ts';
-import { isErrorNotify, NotifyType, notifyName } from './iana.ts';
-import type { Payload } from './payload.ts';
-import type { NotifyPayload } from './payloads/notify.ts';
+import { isErrorNotify, NotifyType, notifyName } from './wire/iana.ts';
+import type { Payload } from './wire/payload.ts';
+import type { NotifyPayload } from './wire/payloads/notify.ts';
 
 /** Why an attempt ended, and for a person what was found and wanted. */
 export interface Failure {

@@ -22,12 +22,12 @@ import { formatIdentity } from '../base/identity.ts';
 import { containsPair, formatSelectors, type SelectorPair, type TrafficSelector } from '../policy/selector.ts';
 import { SelectorIndex } from '../policy/selector-index.ts';
 import { withoutRemote } from '../policy/without.ts';
-import type { ChildRecord } from './child.ts';
 import type { ChildConfig, ConnectionConfig } from './config.ts';
 import { checkSilent, probe } from './duplicates.ts';
 import { isSameClaim } from './peers.ts';
-import type { IkeSession } from './session.ts';
-import { isLive } from './session-state.ts';
+import type { ChildRecord } from './session/child.ts';
+import type { IkeSession } from './session/session.ts';
+import { isLive } from './session/state.ts';
 
 /** An entry of the configuration. */
 interface Entry {

@@ -17,8 +17,8 @@ import { type Identity, identityKey } from '../base/identity.ts';
 import { SetMap } from '../base/set-map.ts';
 import type { RemotePeer } from './config.ts';
 import type { Path } from './events.ts';
-import type { IkeSession } from './session.ts';
-import { isLive } from './session-state.ts';
+import type { IkeSession } from './session/session.ts';
+import { isLive } from './session/state.ts';
 
 /** What a peer proved its identity with. */
 export type Credential = 'certificate' | 'own-key' | 'shared-key';

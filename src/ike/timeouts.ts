@@ -3,9 +3,9 @@
  * that are given up (RFC 7296 §2.4, §2.8, §2.23).
  */
 import { assertNever } from '../base/assert.ts';
-import type { ChildRecord, ChildTimer } from './child.ts';
-import { endSession, failSession } from './lifecycle.ts';
-import type { IkeSession, SessionTimer } from './session.ts';
+import type { ChildRecord, ChildTimer } from './session/child.ts';
+import { endSession, failSession } from './session/lifecycle.ts';
+import type { IkeSession, SessionTimer } from './session/session.ts';
 import { expireAuth } from './tasks/auth-responder.ts';
 import { closeChild, closeSession } from './tasks/delete.ts';
 import { InitTask } from './tasks/init.ts';

@@ -5,7 +5,7 @@ import type { TunnelConfig } from '../../src/engine/config.ts';
 import { Engine } from '../../src/engine/engine.ts';
 import { espLength } from '../../src/esp/packet.ts';
 import { SaCounter } from '../../src/esp/usage.ts';
-import { ExchangeType, NotifyType } from '../../src/ike/iana.ts';
+import { ExchangeType, NotifyType } from '../../src/ike/wire/iana.ts';
 import { type Datagram, type EnginePair, enginePair, opposite, packet, tunnel } from '../support/engine-net.ts';
 import { Random } from '../support/ike-pair.ts';
 import { type Sealed, sealing } from '../support/ike-tamper.ts';

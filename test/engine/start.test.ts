@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { ExchangeType, NotifyType } from '../../src/ike/iana.ts';
+import { ExchangeType, NotifyType } from '../../src/ike/wire/iana.ts';
 import { enginePair, opposite, packet, protect, tunnel } from '../support/engine-net.ts';
 import { child, connection, net as range } from '../support/ike-pair.ts';
 import { type Sealed, sealing } from '../support/ike-tamper.ts';

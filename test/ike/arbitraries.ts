@@ -1,10 +1,10 @@
 /** Arbitrary messages for property tests, and helpers that both codec tests use. */
 import fc from 'fast-check';
 import type { IpFamily } from '../../src/base/address.ts';
-import { ConfigType, ExchangeType } from '../../src/ike/iana.ts';
-import type { IkeHeader } from '../../src/ike/message.ts';
-import type { Payload } from '../../src/ike/payload.ts';
-import type { WireProposal } from '../../src/ike/payloads/sa.ts';
+import { ConfigType, ExchangeType } from '../../src/ike/wire/iana.ts';
+import type { IkeHeader } from '../../src/ike/wire/message.ts';
+import type { Payload } from '../../src/ike/wire/payload.ts';
+import type { WireProposal } from '../../src/ike/wire/payloads/sa.ts';
 import type { TrafficSelector } from '../../src/policy/selector.ts';
 
 const bytes = (minLength: number, maxLength: number): fc.Arbitrary<Uint8Array> =>

@@ -6,11 +6,11 @@ import { identityFromText } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { prfByName } from '../../src/crypto/algorithms.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
-import { pskAuth, type SignedParts, signedOctets, verifyPskAuth } from '../../src/ike/auth.ts';
-import { CookieJar } from '../../src/ike/cookie.ts';
-import { NotifyType } from '../../src/ike/iana.ts';
-import { detectNat, natDetectionHash, natDetectionNotifies } from '../../src/ike/nat.ts';
-import { notifyPayload } from '../../src/ike/payloads/notify.ts';
+import { CookieJar } from '../../src/ike/half-open/cookie.ts';
+import { pskAuth, type SignedParts, signedOctets, verifyPskAuth } from '../../src/ike/keys/auth.ts';
+import { NotifyType } from '../../src/ike/wire/iana.ts';
+import { detectNat, natDetectionHash, natDetectionNotifies } from '../../src/ike/wire/nat.ts';
+import { notifyPayload } from '../../src/ike/wire/payloads/notify.ts';
 import { counting } from './arbitraries.ts';
 
 const at = (address: string, port: number): SocketAddress => ({ address: parseAddress(address)!, port });

@@ -1,9 +1,9 @@
 /** What the other side refuses or asks for, in the words in which it is told. */
 import { describe, expect, it } from 'vitest';
 import type { IkeEvent } from '../../src/ike/events.ts';
-import { ConfigAttribute, ConfigType, ExchangeType, NotifyType, PayloadType } from '../../src/ike/iana.ts';
-import type { Payload } from '../../src/ike/payload.ts';
-import { notifyPayload } from '../../src/ike/payloads/notify.ts';
+import { ConfigAttribute, ConfigType, ExchangeType, NotifyType, PayloadType } from '../../src/ike/wire/iana.ts';
+import type { Payload } from '../../src/ike/wire/payload.ts';
+import { notifyPayload } from '../../src/ike/wire/payloads/notify.ts';
 import { FakePeer } from '../support/ike-fake-peer.ts';
 import { Pair } from '../support/ike-pair.ts';
 import { type Sealed, sealing } from '../support/ike-tamper.ts';

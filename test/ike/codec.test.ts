@@ -1,9 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { DecodeError, fromHex, toHex } from '../../src/base/bytes.ts';
-import { decodeHeader, decodeMessage, encodePlain } from '../../src/ike/message.ts';
-import type { Payload } from '../../src/ike/payload.ts';
-import { idPayloadBody } from '../../src/ike/payloads/id.ts';
+import { decodeHeader, decodeMessage, encodePlain } from '../../src/ike/wire/message.ts';
+import type { Payload } from '../../src/ike/wire/payload.ts';
+import { idPayloadBody } from '../../src/ike/wire/payloads/id.ts';
 import { headerArbitrary, payloadArbitrary, samplePayloads, someHeader } from './arbitraries.ts';
 
 /** What decoding gives, or the DecodeError; anything else thrown fails the test. */

@@ -8,10 +8,10 @@ import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import { parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
 import { IkeEndpoint } from '../../src/ike/endpoint.ts';
 import type { Path } from '../../src/ike/events.ts';
-import { ExchangeType, NotifyType } from '../../src/ike/iana.ts';
-import { decodeMessage, encodePlain } from '../../src/ike/message.ts';
-import { findNotify, findPayload, type Payload } from '../../src/ike/payload.ts';
-import { ikeWireProposals } from '../../src/ike/proposals.ts';
+import { ikeWireProposals } from '../../src/ike/proposals/proposals.ts';
+import { ExchangeType, NotifyType } from '../../src/ike/wire/iana.ts';
+import { decodeMessage, encodePlain } from '../../src/ike/wire/message.ts';
+import { findNotify, findPayload, type Payload } from '../../src/ike/wire/payload.ts';
 import { at, connection, mirrored, Random } from '../support/ike-pair.ts';
 
 const OFFER = parseIkeProposalString('aes128gcm16-prfsha256-x25519');

@@ -1,16 +1,16 @@
 /** Floods: what somebody who proved nothing can make us compute, keep, send and say is bounded (RFC 7296 §2.6, §2.21.4). */
 import { describe, expect, it } from 'vitest';
+import { WakeQueue } from '../../src/base/wake-queue.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import { parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
 import type { CryptoProvider } from '../../src/crypto/types.ts';
 import { IkeEndpoint } from '../../src/ike/endpoint.ts';
 import type { IkeEvent, Path } from '../../src/ike/events.ts';
-import { ExchangeType, NotifyType } from '../../src/ike/iana.ts';
-import { decodeMessage, encodePlain } from '../../src/ike/message.ts';
-import { findNotify, findPayload, type Payload } from '../../src/ike/payload.ts';
-import { notifyPayload } from '../../src/ike/payloads/notify.ts';
-import { ikeWireProposals } from '../../src/ike/proposals.ts';
-import { WakeQueue } from '../../src/ike/wake-queue.ts';
+import { ikeWireProposals } from '../../src/ike/proposals/proposals.ts';
+import { ExchangeType, NotifyType } from '../../src/ike/wire/iana.ts';
+import { decodeMessage, encodePlain } from '../../src/ike/wire/message.ts';
+import { findNotify, findPayload, type Payload } from '../../src/ike/wire/payload.ts';
+import { notifyPayload } from '../../src/ike/wire/payloads/notify.ts';
 import { FakePeer } from '../support/ike-fake-peer.ts';
 import { at, connection, mirrored, Pair, Random } from '../support/ike-pair.ts';
 

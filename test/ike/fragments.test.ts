@@ -1,11 +1,11 @@
 /** IKE fragmentation (RFC 7383) between endpoints, and when somebody plays tricks with it. */
 import { describe, expect, it } from 'vitest';
-import { ExchangeType, NotifyType, PayloadType } from '../../src/ike/iana.ts';
-import { decodeHeader, decodeMessage, type IkeHeader } from '../../src/ike/message.ts';
-import { findNotify } from '../../src/ike/payload.ts';
-import { notifyPayload } from '../../src/ike/payloads/notify.ts';
-import { sealPart } from '../../src/ike/protect.ts';
-import { MAX_FRAGMENTS } from '../../src/ike/reassembly.ts';
+import { sealPart } from '../../src/ike/protect/protect.ts';
+import { MAX_FRAGMENTS } from '../../src/ike/protect/reassembly.ts';
+import { ExchangeType, NotifyType, PayloadType } from '../../src/ike/wire/iana.ts';
+import { decodeHeader, decodeMessage, type IkeHeader } from '../../src/ike/wire/message.ts';
+import { findNotify } from '../../src/ike/wire/payload.ts';
+import { notifyPayload } from '../../src/ike/wire/payloads/notify.ts';
 import { expectNothing, expectSame } from '../support/ike-expect.ts';
 import { FakePeer } from '../support/ike-fake-peer.ts';
 import { large, lossySetUp } from '../support/ike-fragmented.ts';

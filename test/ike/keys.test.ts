@@ -13,7 +13,7 @@ import {
   type IkeSuite,
   prfOnce,
   prfPlus,
-} from '../../src/ike/keys.ts';
+} from '../../src/ike/keys/keys.ts';
 
 interface KdfVectors {
   readonly skeyseed: readonly { id: string; prf: string; sharedSecret: string; nonces: string; skeyseed: string }[];

@@ -1,9 +1,9 @@
 /** Messages that broke other implementations: each is refused with a code that says why. */
 import { describe, expect, it } from 'vitest';
 import { concatBytes, DecodeError, fromHex } from '../../src/base/bytes.ts';
-import { NotifyType, PayloadType } from '../../src/ike/iana.ts';
-import { decodeHeader, decodeMessage, encodePlain } from '../../src/ike/message.ts';
-import { decodePayloads, MAX_PAYLOADS, RefusedMessageError } from '../../src/ike/payload.ts';
+import { NotifyType, PayloadType } from '../../src/ike/wire/iana.ts';
+import { decodeHeader, decodeMessage, encodePlain } from '../../src/ike/wire/message.ts';
+import { decodePayloads, MAX_PAYLOADS, RefusedMessageError } from '../../src/ike/wire/payload.ts';
 import { someHeader } from './arbitraries.ts';
 
 /** A message with the given first payload type and the bytes behind its header. */

@@ -1,11 +1,11 @@
 /** Peers that are authentic and wrong: each is told, and nothing of ours is lost but what they broke themselves. */
 import { describe, expect, it } from 'vitest';
 import { parseEspProposalString, parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
-import { childSpiBytes } from '../../src/ike/child.ts';
-import { ExchangeType, NotifyType, ProtocolId, TransformType } from '../../src/ike/iana.ts';
-import { findNotify, findPayload, type Payload } from '../../src/ike/payload.ts';
-import { notifyPayload, saNotifyPayload } from '../../src/ike/payloads/notify.ts';
-import { espWireProposals, ikeWireProposals } from '../../src/ike/proposals.ts';
+import { espWireProposals, ikeWireProposals } from '../../src/ike/proposals/proposals.ts';
+import { childSpiBytes } from '../../src/ike/session/child.ts';
+import { ExchangeType, NotifyType, ProtocolId, TransformType } from '../../src/ike/wire/iana.ts';
+import { findNotify, findPayload, type Payload } from '../../src/ike/wire/payload.ts';
+import { notifyPayload, saNotifyPayload } from '../../src/ike/wire/payloads/notify.ts';
 import { FakePeer } from '../support/ike-fake-peer.ts';
 import { connection, mirrored } from '../support/ike-pair.ts';
 

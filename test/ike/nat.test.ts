@@ -3,9 +3,9 @@ import { describe, expect, it } from 'vitest';
 import type { SocketAddress } from '../../src/base/address.ts';
 import { formatSocketAddress } from '../../src/base/address.ts';
 import type { ConnectionConfig } from '../../src/ike/config.ts';
-import { NotifyType } from '../../src/ike/iana.ts';
-import { decodeMessage } from '../../src/ike/message.ts';
-import { findNotifies } from '../../src/ike/payload.ts';
+import { NotifyType } from '../../src/ike/wire/iana.ts';
+import { decodeMessage } from '../../src/ike/wire/message.ts';
+import { findNotifies } from '../../src/ike/wire/payload.ts';
 import { expectSame } from '../support/ike-expect.ts';
 import { at, connection, type Datagram, type Host, mirrored, Pair } from '../support/ike-pair.ts';
 

@@ -4,12 +4,12 @@ import { describe, expect, it } from 'vitest';
 import { encryptionByName, integrityByName } from '../../src/crypto/algorithms.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import type { PacketCipher } from '../../src/crypto/types.ts';
-import { ExchangeType, PayloadType } from '../../src/ike/iana.ts';
-import { decodeMessage, type IkeHeader } from '../../src/ike/message.ts';
-import { datagramSizes, type Outgoing, sealOutgoing } from '../../src/ike/outgoing.ts';
-import type { Payload } from '../../src/ike/payload.ts';
-import { type FragmentPlace, openPart } from '../../src/ike/protect.ts';
-import { FragmentBudget, MAX_FRAGMENTS, Reassembly, type Whole } from '../../src/ike/reassembly.ts';
+import { datagramSizes, type Outgoing, sealOutgoing } from '../../src/ike/protect/outgoing.ts';
+import { type FragmentPlace, openPart } from '../../src/ike/protect/protect.ts';
+import { FragmentBudget, MAX_FRAGMENTS, Reassembly, type Whole } from '../../src/ike/protect/reassembly.ts';
+import { ExchangeType, PayloadType } from '../../src/ike/wire/iana.ts';
+import { decodeMessage, type IkeHeader } from '../../src/ike/wire/message.ts';
+import type { Payload } from '../../src/ike/wire/payload.ts';
 import { counting } from './arbitraries.ts';
 
 const HEADER: IkeHeader = {

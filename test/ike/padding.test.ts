@@ -1,8 +1,8 @@
 /** A peer that says that it takes no padding for traffic flow confidentiality (RFC 7296 §1.3.1, §3.10.1). */
 import { describe, expect, it } from 'vitest';
-import { ExchangeType, NotifyType } from '../../src/ike/iana.ts';
-import { findNotify, findPayload, type Payload } from '../../src/ike/payload.ts';
-import { notifyPayload } from '../../src/ike/payloads/notify.ts';
+import { ExchangeType, NotifyType } from '../../src/ike/wire/iana.ts';
+import { findNotify, findPayload, type Payload } from '../../src/ike/wire/payload.ts';
+import { notifyPayload } from '../../src/ike/wire/payloads/notify.ts';
 import { FakePeer } from '../support/ike-fake-peer.ts';
 
 const REFUSAL = notifyPayload(NotifyType.ESP_TFC_PADDING_NOT_SUPPORTED);

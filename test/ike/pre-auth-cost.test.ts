@@ -6,10 +6,10 @@ import { describe, expect, it } from 'vitest';
 import { DecodeError, fromHex } from '../../src/base/bytes.ts';
 import { derElement } from '../../src/base/der.ts';
 import { type Identity, identityFromText } from '../../src/base/identity.ts';
-import { ExchangeType } from '../../src/ike/iana.ts';
-import { decodePayloads, type Payload } from '../../src/ike/payload.ts';
-import type { WireProposal } from '../../src/ike/payloads/sa.ts';
-import { checkRules } from '../../src/ike/rules.ts';
+import { ExchangeType } from '../../src/ike/wire/iana.ts';
+import { decodePayloads, type Payload } from '../../src/ike/wire/payload.ts';
+import type { WireProposal } from '../../src/ike/wire/payloads/sa.ts';
+import { checkRules } from '../../src/ike/wire/rules.ts';
 import { FakePeer } from '../support/ike-fake-peer.ts';
 import { child, connection, mirrored, net } from '../support/ike-pair.ts';
 

@@ -1,7 +1,7 @@
 /** What peers that have proved nothing may have us spend on their certificates. */
 import { describe, expect, it } from 'vitest';
 import { type IpAddress, parseAddress } from '../../src/base/address.ts';
-import { ProofBudget } from '../../src/ike/proof-budget.ts';
+import { ProofBudget } from '../../src/ike/half-open/proof-budget.ts';
 import { expectSame } from '../support/ike-expect.ts';
 import { pairOf, pkiOf } from '../support/ike-fake-pki.ts';
 

@@ -2,10 +2,10 @@
 import { describe, expect, it } from 'vitest';
 import { concatBytes, fromHex } from '../../src/base/bytes.ts';
 import { utf8 } from '../../src/base/text.ts';
-import { CertEncoding, ExchangeType, NotifyType } from '../../src/ike/iana.ts';
-import { decodeMessage } from '../../src/ike/message.ts';
-import { decodePayloads, findNotify, findPayload, type Payload } from '../../src/ike/payload.ts';
-import { notifyPayload } from '../../src/ike/payloads/notify.ts';
+import { CertEncoding, ExchangeType, NotifyType } from '../../src/ike/wire/iana.ts';
+import { decodeMessage } from '../../src/ike/wire/message.ts';
+import { decodePayloads, findNotify, findPayload, type Payload } from '../../src/ike/wire/payload.ts';
+import { notifyPayload } from '../../src/ike/wire/payloads/notify.ts';
 import { expectSame } from '../support/ike-expect.ts';
 import { FakePeer } from '../support/ike-fake-peer.ts';
 import { A, AUTHORITY, B, ED25519, FakePki, signing, turned } from '../support/ike-fake-pki.ts';

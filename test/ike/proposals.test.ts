@@ -2,8 +2,6 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { fromHex, toHex } from '../../src/base/bytes.ts';
 import { formatSuite, parseEspProposalString, parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
-import type { WireProposal, WireTransform } from '../../src/ike/payloads/sa.ts';
-import { explainNoProposal } from '../../src/ike/proposal-report.ts';
 import {
   acceptEsp,
   acceptIke,
@@ -14,7 +12,9 @@ import {
   espWireProposals,
   type IkeExchange,
   ikeWireProposals,
-} from '../../src/ike/proposals.ts';
+} from '../../src/ike/proposals/proposals.ts';
+import { explainNoProposal } from '../../src/ike/proposals/report.ts';
+import type { WireProposal, WireTransform } from '../../src/ike/wire/payloads/sa.ts';
 
 const ike = (...texts: string[]): ReturnType<typeof parseIkeProposalString>[] => texts.map(parseIkeProposalString);
 const esp = (...texts: string[]): ReturnType<typeof parseEspProposalString>[] => texts.map(parseEspProposalString);

@@ -5,11 +5,11 @@ import { encryptionByName, integrityByName } from '../../src/crypto/algorithms.t
 import { nobleProvider } from '../../src/crypto/noble/provider.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import type { CipherSuite, PacketCipher } from '../../src/crypto/types.ts';
-import { ExchangeType, NotifyType } from '../../src/ike/iana.ts';
-import { decodeMessage, type IkeHeader } from '../../src/ike/message.ts';
-import { type Payload, RefusedMessageError } from '../../src/ike/payload.ts';
-import { notifyPayload } from '../../src/ike/payloads/notify.ts';
-import { openMessage, protectMessage } from '../../src/ike/protect.ts';
+import { openMessage, protectMessage } from '../../src/ike/protect/protect.ts';
+import { ExchangeType, NotifyType } from '../../src/ike/wire/iana.ts';
+import { decodeMessage, type IkeHeader } from '../../src/ike/wire/message.ts';
+import { type Payload, RefusedMessageError } from '../../src/ike/wire/payload.ts';
+import { notifyPayload } from '../../src/ike/wire/payloads/notify.ts';
 import { counting, samplePayloads } from './arbitraries.ts';
 
 const header: IkeHeader = {

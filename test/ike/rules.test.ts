@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { ExchangeType, NotifyType } from '../../src/ike/iana.ts';
-import type { Payload } from '../../src/ike/payload.ts';
-import { notifyPayload, saNotifyPayload } from '../../src/ike/payloads/notify.ts';
-import { checkRules, isUnprotectedHint } from '../../src/ike/rules.ts';
+import { ExchangeType, NotifyType } from '../../src/ike/wire/iana.ts';
+import type { Payload } from '../../src/ike/wire/payload.ts';
+import { notifyPayload, saNotifyPayload } from '../../src/ike/wire/payloads/notify.ts';
+import { checkRules, isUnprotectedHint } from '../../src/ike/wire/rules.ts';
 import { counting, samplePayloads } from './arbitraries.ts';
 
 const { IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA, INFORMATIONAL } = ExchangeType;

@@ -3,9 +3,9 @@ import { describe, expect, it } from 'vitest';
 import { identityFromText } from '../../src/base/identity.ts';
 import { parseEspProposalString, parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
 import type { ConnectionConfig } from '../../src/ike/config.ts';
-import { NotifyType } from '../../src/ike/iana.ts';
-import { decodeHeader, decodeMessage, encodePlain } from '../../src/ike/message.ts';
-import { findNotify, findPayload } from '../../src/ike/payload.ts';
+import { NotifyType } from '../../src/ike/wire/iana.ts';
+import { decodeHeader, decodeMessage, encodePlain } from '../../src/ike/wire/message.ts';
+import { findNotify, findPayload } from '../../src/ike/wire/payload.ts';
 import { expectNothing, expectSame } from '../support/ike-expect.ts';
 import { at, child, connection, type Datagram, type Host, mirrored, net, Pair, Wire } from '../support/ike-pair.ts';
 

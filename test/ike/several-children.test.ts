@@ -2,12 +2,12 @@
 import { expect, it } from 'vitest';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import { parseEspProposalString } from '../../src/crypto/proposal-text.ts';
-import { childSpiBytes } from '../../src/ike/child.ts';
-import { ExchangeType, NotifyType, ProtocolId } from '../../src/ike/iana.ts';
-import { decodeHeader } from '../../src/ike/message.ts';
-import { findNotify, findPayload, type Payload } from '../../src/ike/payload.ts';
-import { notifyPayload, saNotifyPayload } from '../../src/ike/payloads/notify.ts';
-import { espWireProposals } from '../../src/ike/proposals.ts';
+import { espWireProposals } from '../../src/ike/proposals/proposals.ts';
+import { childSpiBytes } from '../../src/ike/session/child.ts';
+import { ExchangeType, NotifyType, ProtocolId } from '../../src/ike/wire/iana.ts';
+import { decodeHeader } from '../../src/ike/wire/message.ts';
+import { findNotify, findPayload, type Payload } from '../../src/ike/wire/payload.ts';
+import { notifyPayload, saNotifyPayload } from '../../src/ike/wire/payloads/notify.ts';
 import { formatSelectors, type SelectorPair } from '../../src/policy/selector.ts';
 import { sel } from '../policy/helpers.ts';
 import { FakePeer } from '../support/ike-fake-peer.ts';

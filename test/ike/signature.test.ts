@@ -3,9 +3,9 @@ import { describe, expect, it } from 'vitest';
 import { fromHex } from '../../src/base/bytes.ts';
 import { type Identity, identityFromText } from '../../src/base/identity.ts';
 import type { AuthMethod, ConnectionConfig } from '../../src/ike/config.ts';
-import { AuthMethodId, ExchangeType, NotifyType } from '../../src/ike/iana.ts';
-import { decodeMessage, encodePlain } from '../../src/ike/message.ts';
-import { findNotify, findPayload, type Payload } from '../../src/ike/payload.ts';
+import { AuthMethodId, ExchangeType, NotifyType } from '../../src/ike/wire/iana.ts';
+import { decodeMessage, encodePlain } from '../../src/ike/wire/message.ts';
+import { findNotify, findPayload, type Payload } from '../../src/ike/wire/payload.ts';
 import { expectNothing, expectSame } from '../support/ike-expect.ts';
 import {
   A,

@@ -6,12 +6,12 @@ import { fromHex, toHex } from '../../src/base/bytes.ts';
 import { dhGroupById, encryptionById, integrityById, prfById } from '../../src/crypto/algorithms.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import { parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
-import { TransformType } from '../../src/ike/iana.ts';
-import { decodeMessage, encodePlain } from '../../src/ike/message.ts';
-import { detectNat } from '../../src/ike/nat.ts';
-import { findPayload } from '../../src/ike/payload.ts';
-import { chooseIke } from '../../src/ike/proposals.ts';
-import { checkRules } from '../../src/ike/rules.ts';
+import { chooseIke } from '../../src/ike/proposals/proposals.ts';
+import { TransformType } from '../../src/ike/wire/iana.ts';
+import { decodeMessage, encodePlain } from '../../src/ike/wire/message.ts';
+import { detectNat } from '../../src/ike/wire/nat.ts';
+import { findPayload } from '../../src/ike/wire/payload.ts';
+import { checkRules } from '../../src/ike/wire/rules.ts';
 
 const vector = JSON.parse(readFileSync(new URL('../../vectors/ike-strongswan.json', import.meta.url), 'utf8')) as {
   message: string;

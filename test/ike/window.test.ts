@@ -3,10 +3,10 @@ import { randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { writeU32 } from '../../src/base/bytes.ts';
-import { type Outgoing, single } from '../../src/ike/outgoing.ts';
-import { pooledRandom } from '../../src/ike/random-pool.ts';
-import { TokenBucket } from '../../src/ike/rate-limit.ts';
-import { MAX_MESSAGE_ID, MessageWindow } from '../../src/ike/window.ts';
+import { TokenBucket } from '../../src/ike/half-open/rate-limit.ts';
+import { pooledRandom } from '../../src/ike/keys/random-pool.ts';
+import { type Outgoing, single } from '../../src/ike/protect/outgoing.ts';
+import { MAX_MESSAGE_ID, MessageWindow } from '../../src/ike/session/window.ts';
 import { expectSame } from '../support/ike-expect.ts';
 import { at, type Datagram, Pair, Wire } from '../support/ike-pair.ts';
 

@@ -5,7 +5,7 @@ import { concatBytes, equalBytes, fromHex } from '../../src/base/bytes.ts';
 import { type Identity, identityFromText, sameIdentity } from '../../src/base/identity.ts';
 import type { AuthMethod, ConnectionConfig } from '../../src/ike/config.ts';
 import type { SignatureAnswer, VerificationAnswer } from '../../src/ike/events.ts';
-import { AuthMethodId } from '../../src/ike/iana.ts';
+import { AuthMethodId } from '../../src/ike/wire/iana.ts';
 import { expectNothing } from './ike-expect.ts';
 import { connection, type Host, mirrored, Pair, type Pki } from './ike-pair.ts';
 

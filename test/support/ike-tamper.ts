@@ -1,7 +1,7 @@
 /** A peer whose messages are authentic and wrong: what it seals is changed just before it is sealed. */
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import type { CryptoProvider } from '../../src/crypto/types.ts';
-import { decodeHeader } from '../../src/ike/message.ts';
+import { decodeHeader } from '../../src/ike/wire/message.ts';
 
 export interface Sealed {
   readonly exchange: number;

@@ -1,5 +1,5 @@
 /** What a request is answered with, and what happens once the answer is out. */
-import type { Payload } from '../payload.ts';
+import type { Payload } from '../wire/payload.ts';
 
 export interface Answer {
   readonly payloads: readonly Payload[];

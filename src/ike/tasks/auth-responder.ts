@@ -6,19 +6,19 @@
 
 import { formatIdentity, formatTypedIdentity, type Identity, sameIdentity } from '../../base/identity.ts';
 import { canNarrow } from '../../policy/narrow.ts';
-import { pskAuth, verifyPskAuth } from '../auth.ts';
-import { WANTS_EAP } from '../capabilities.ts';
 import type { ConnectionConfig } from '../config.ts';
 import type { SignatureAnswer, VerificationAnswer } from '../events.ts';
 import { misbehaved } from '../failure.ts';
-import { AuthMethodId, authMethodName, ExchangeType, NotifyType } from '../iana.ts';
-import { endSession, failSession, installChild } from '../lifecycle.ts';
-import { findNotify, findPayload, type Payload } from '../payload.ts';
-import { notifyPayload } from '../payloads/notify.ts';
+import { pskAuth, verifyPskAuth } from '../keys/auth.ts';
+import { authoritiesOf } from '../keys/signature.ts';
 import { credentialOf } from '../peers.ts';
-import type { IkeSession } from '../session.ts';
-import type { Peers, SessionState } from '../session-state.ts';
-import { authoritiesOf } from '../signature.ts';
+import { WANTS_EAP } from '../proposals/capabilities.ts';
+import { endSession, failSession, installChild } from '../session/lifecycle.ts';
+import type { IkeSession } from '../session/session.ts';
+import type { Peers, SessionState } from '../session/state.ts';
+import { AuthMethodId, authMethodName, ExchangeType, NotifyType } from '../wire/iana.ts';
+import { findNotify, findPayload, type Payload } from '../wire/payload.ts';
+import { notifyPayload } from '../wire/payloads/notify.ts';
 import { noteNotifies } from './auth.ts';
 import { answerOffer } from './child-exchange.ts';
 import { askSignature, askVerdict, copyIdentity, formatVerdict, signaturePayloads, signedBy } from './proof.ts';

@@ -1,13 +1,13 @@
 /** How an offer of a CHILD SA is answered or refused, and what its peer may have of inner addresses (RFC 7296 §2.9, §3.10.1). */
 import type { SelectorPair } from '../../policy/selector.ts';
-import type { AgreedChild } from '../agreed-child.ts';
 import type { ChildConfig } from '../config.ts';
 import type { Failure } from '../failure.ts';
-import { NotifyType } from '../iana.ts';
 import type { Claim } from '../inner-addresses.ts';
-import type { Payload } from '../payload.ts';
-import { type NotifyPayload, notifyPayload } from '../payloads/notify.ts';
-import type { IkeSession } from '../session.ts';
+import type { AgreedChild } from '../session/agreed-child.ts';
+import type { IkeSession } from '../session/session.ts';
+import { NotifyType } from '../wire/iana.ts';
+import type { Payload } from '../wire/payload.ts';
+import { type NotifyPayload, notifyPayload } from '../wire/payloads/notify.ts';
 
 export type ChildAnswer =
   | { readonly ok: true; readonly child: AgreedChild; readonly payloads: readonly Payload[] }

@@ -6,20 +6,27 @@ import { readU32 } from '../../base/bytes.ts';
 import { type DhGroup, type DhKeyPair, InvalidPublicValueError } from '../../crypto/types.ts';
 import { canNarrow, chooseNarrowing, explainPairMismatch, narrowPair } from '../../policy/narrow.ts';
 import type { SelectorPair } from '../../policy/selector.ts';
-import type { AgreedChild } from '../agreed-child.ts';
-import { type ChildFacts, childSpiBytes } from '../child.ts';
 import type { ChildConfig } from '../config.ts';
-import { lacksEncapsulation, lacksEspPort } from '../encapsulation.ts';
 import type { Failure } from '../failure.ts';
 import { findError, misbehaved } from '../failure.ts';
-import { NotifyType, ProtocolId } from '../iana.ts';
-import { type ChildKeys, deriveChildKeys, type Nonces } from '../keys.ts';
-import { findNotify, findPayload, type Payload } from '../payload.ts';
-import { notifyPayload } from '../payloads/notify.ts';
-import { explainNoProposal } from '../proposal-report.ts';
-import { acceptEsp, answerProposal, type ChildExchange, type Chosen, chooseEsp, type EspSuite } from '../proposals.ts';
-import type { IkeSession } from '../session.ts';
-import { cryptoOf } from '../session-state.ts';
+import { type ChildKeys, deriveChildKeys, type Nonces } from '../keys/keys.ts';
+import {
+  acceptEsp,
+  answerProposal,
+  type ChildExchange,
+  type Chosen,
+  chooseEsp,
+  type EspSuite,
+} from '../proposals/proposals.ts';
+import { explainNoProposal } from '../proposals/report.ts';
+import type { AgreedChild } from '../session/agreed-child.ts';
+import { type ChildFacts, childSpiBytes } from '../session/child.ts';
+import { lacksEncapsulation, lacksEspPort } from '../session/encapsulation.ts';
+import type { IkeSession } from '../session/session.ts';
+import { cryptoOf } from '../session/state.ts';
+import { NotifyType, ProtocolId } from '../wire/iana.ts';
+import { findNotify, findPayload, type Payload } from '../wire/payload.ts';
+import { notifyPayload } from '../wire/payloads/notify.ts';
 import { type ChildAnswer, conflictOf, refusal, refuseClaim } from './child-answer.ts';
 import { type ChildOffer, explainRefusal, NONCE_LENGTH } from './child-offer.ts';
 import { type AgreedTraffic, agreeTraffic, asSeenHere } from './transport.ts';

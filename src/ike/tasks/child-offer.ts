@@ -6,15 +6,15 @@ import type { EspProposal } from '../../crypto/proposal.ts';
 import { formatProposal } from '../../crypto/proposal-text.ts';
 import type { DhGroup, DhKeyPair } from '../../crypto/types.ts';
 import { formatSelectors } from '../../policy/selector.ts';
-import { type ChildRecord, childSpiBytes } from '../child.ts';
-import type { ChildAsk } from '../child-request.ts';
 import { type Failure, failureFrom } from '../failure.ts';
-import { NotifyType } from '../iana.ts';
-import type { Payload } from '../payload.ts';
-import { type NotifyPayload, notifyPayload } from '../payloads/notify.ts';
-import { type ChildExchange, espWireProposals, preferGroup } from '../proposals.ts';
-import type { IkeSession } from '../session.ts';
-import { cryptoOf } from '../session-state.ts';
+import { type ChildExchange, espWireProposals, preferGroup } from '../proposals/proposals.ts';
+import { type ChildRecord, childSpiBytes } from '../session/child.ts';
+import type { ChildAsk } from '../session/child-request.ts';
+import type { IkeSession } from '../session/session.ts';
+import { cryptoOf } from '../session/state.ts';
+import { NotifyType } from '../wire/iana.ts';
+import type { Payload } from '../wire/payload.ts';
+import { type NotifyPayload, notifyPayload } from '../wire/payloads/notify.ts';
 
 /** Bytes of our nonces: at least half the key of any prf, and at least 16 (RFC 7296 §2.10). */
 export const NONCE_LENGTH = 32;

@@ -2,16 +2,16 @@
  * INFORMATIONAL exchanges that delete CHILD SAs and IKE SAs (RFC 7296 §1.4.1, §2.25).
  */
 import { assertNever } from '../../base/assert.ts';
-import { type ChildRecord, childSpiBytes } from '../child.ts';
 import type { DownReason } from '../events.ts';
 import type { Failure } from '../failure.ts';
-import { ExchangeType, NotifyType, ProtocolId } from '../iana.ts';
-import { dropChild, endSession, reportChildDown, reportDown } from '../lifecycle.ts';
-import type { Payload } from '../payload.ts';
-import type { DeletePayload } from '../payloads/delete.ts';
-import { notifyPayload } from '../payloads/notify.ts';
-import type { IkeSession } from '../session.ts';
-import { cryptoOf } from '../session-state.ts';
+import { type ChildRecord, childSpiBytes } from '../session/child.ts';
+import { dropChild, endSession, reportChildDown, reportDown } from '../session/lifecycle.ts';
+import type { IkeSession } from '../session/session.ts';
+import { cryptoOf } from '../session/state.ts';
+import { ExchangeType, NotifyType, ProtocolId } from '../wire/iana.ts';
+import type { Payload } from '../wire/payload.ts';
+import type { DeletePayload } from '../wire/payloads/delete.ts';
+import { notifyPayload } from '../wire/payloads/notify.ts';
 import { namedChildSpi } from './child-exchange.ts';
 import type { Task } from './task.ts';
 

@@ -1,9 +1,9 @@
 /** Answers INFORMATIONAL requests: deletes, notifies, and the empty ones that ask whether we are there (RFC 7296 §1.4). */
 import type { DownReason } from '../events.ts';
-import { NotifyType, notifyName, ProtocolId } from '../iana.ts';
-import { endSession } from '../lifecycle.ts';
-import type { Payload } from '../payload.ts';
-import type { IkeSession } from '../session.ts';
+import { endSession } from '../session/lifecycle.ts';
+import type { IkeSession } from '../session/session.ts';
+import { NotifyType, notifyName, ProtocolId } from '../wire/iana.ts';
+import type { Payload } from '../wire/payload.ts';
 import type { Answer } from './answer.ts';
 import { respondDeleteChildren } from './delete.ts';
 import { settleDeleted } from './rekey-ike.ts';

@@ -3,23 +3,23 @@
  * bounded, and beyond a number of half-open SAs a cookie must show that the initiator receives at its address.
  */
 import type { DhGroup } from '../../crypto/types.ts';
-import { capabilitiesAsked } from '../capabilities.ts';
 import type { ConnectionConfig } from '../config.ts';
 import type { Path } from '../events.ts';
-import type { Host } from '../host.ts';
-import { ExchangeType, NotifyType } from '../iana.ts';
-import type { IkeSuite } from '../keys.ts';
-import { deriveIkeKeys, deriveSkeyseed, type Nonces } from '../keys.ts';
-import { LINGER } from '../lifecycle.ts';
-import { encodePlain, type IkeHeader, type IkeMessage } from '../message.ts';
-import { detectNat, type IkeSpis, mayEncapsulate, NO_NAT, natDetectionNotifies } from '../nat.ts';
-import { findNotify, findPayload, type Payload } from '../payload.ts';
-import { notifyPayload } from '../payloads/notify.ts';
-import { explainNoProposal } from '../proposal-report.ts';
-import { answerProposal, type Chosen, chooseIke } from '../proposals.ts';
-import { IkeSession } from '../session.ts';
-import { certificateRequests, hashAlgorithmsNotify, hashAlgorithmsOf, usesSignatures } from '../signature.ts';
-import { MessageWindow } from '../window.ts';
+import type { IkeSuite } from '../keys/keys.ts';
+import { deriveIkeKeys, deriveSkeyseed, type Nonces } from '../keys/keys.ts';
+import { certificateRequests, hashAlgorithmsNotify, hashAlgorithmsOf, usesSignatures } from '../keys/signature.ts';
+import { capabilitiesAsked } from '../proposals/capabilities.ts';
+import { answerProposal, type Chosen, chooseIke } from '../proposals/proposals.ts';
+import { explainNoProposal } from '../proposals/report.ts';
+import type { Host } from '../session/host.ts';
+import { LINGER } from '../session/lifecycle.ts';
+import { IkeSession } from '../session/session.ts';
+import { MessageWindow } from '../session/window.ts';
+import { ExchangeType, NotifyType } from '../wire/iana.ts';
+import { encodePlain, type IkeHeader, type IkeMessage } from '../wire/message.ts';
+import { detectNat, type IkeSpis, mayEncapsulate, NO_NAT, natDetectionNotifies } from '../wire/nat.ts';
+import { findNotify, findPayload, type Payload } from '../wire/payload.ts';
+import { notifyPayload } from '../wire/payloads/notify.ts';
 import { deriveShared } from './child-exchange.ts';
 import { NONCE_LENGTH } from './child-offer.ts';
 import { bindKeys } from './init.ts';

@@ -1,7 +1,8 @@
 /** The empty INFORMATIONAL exchange that asks whether the peer is still there (RFC 7296 §1.4, §2.4). */
-import { ExchangeType } from '../iana.ts';
-import type { Payload } from '../payload.ts';
-import type { IkeSession } from '../session.ts';
+
+import type { IkeSession } from '../session/session.ts';
+import { ExchangeType } from '../wire/iana.ts';
+import type { Payload } from '../wire/payload.ts';
 import type { Task } from './task.ts';
 
 export class LivenessTask implements Task {

@@ -3,12 +3,12 @@
  * certificates that the owner answers.
  */
 import type { Identity } from '../../base/identity.ts';
-import { type SignedParts, signedOctets } from '../auth.ts';
 import type { SignatureAnswer, VerificationAnswer } from '../events.ts';
-import { findPayload, type Payload } from '../payload.ts';
-import type { IkeSession } from '../session.ts';
-import type { IkeCrypto, SetUp } from '../session-state.ts';
-import { certificatePayloads, findProof, methodsFor, signatureAuth } from '../signature.ts';
+import { type SignedParts, signedOctets } from '../keys/auth.ts';
+import { certificatePayloads, findProof, methodsFor, signatureAuth } from '../keys/signature.ts';
+import type { IkeSession } from '../session/session.ts';
+import type { IkeCrypto, SetUp } from '../session/state.ts';
+import { findPayload, type Payload } from '../wire/payload.ts';
 
 type Side = 'initiator' | 'responder';
 

@@ -7,17 +7,17 @@
 
 import { narrowPair } from '../../policy/narrow.ts';
 import type { SelectorPair } from '../../policy/selector.ts';
-import type { AgreedChild } from '../agreed-child.ts';
-import { type ChildRecord, isPart } from '../child.ts';
-import { type ChildAsk, requestOf } from '../child-request.ts';
 import type { ChildConfig } from '../config.ts';
 import type { Failure } from '../failure.ts';
-import { NotifyType } from '../iana.ts';
-import { dropChild, installChild } from '../lifecycle.ts';
-import { supersede } from '../open-session.ts';
-import type { Payload } from '../payload.ts';
-import { type NotifyPayload, notifyPayload, saNotifyPayload } from '../payloads/notify.ts';
-import type { IkeSession } from '../session.ts';
+import type { AgreedChild } from '../session/agreed-child.ts';
+import { type ChildRecord, isPart } from '../session/child.ts';
+import { type ChildAsk, requestOf } from '../session/child-request.ts';
+import { dropChild, installChild } from '../session/lifecycle.ts';
+import { supersede } from '../session/open.ts';
+import type { IkeSession } from '../session/session.ts';
+import { NotifyType } from '../wire/iana.ts';
+import type { Payload } from '../wire/payload.ts';
+import { type NotifyPayload, notifyPayload, saNotifyPayload } from '../wire/payloads/notify.ts';
 import { answerOffer, namedChildSpi } from './child-exchange.ts';
 import { awaitDelete, ChildTask, CreateChildTask, discard, rekeysChild, retryTime } from './create-child.ts';
 import { closeChild, findByOutbound } from './delete.ts';

@@ -3,10 +3,10 @@
  * one after the other, as its window of one allows. The other half of an exchange, answering the peer's, is a function
  * beside the task in the same file.
  */
-import type { ChildRecord } from '../child.ts';
-import type { ExchangeType } from '../iana.ts';
-import type { Payload } from '../payload.ts';
-import type { IkeSession } from '../session.ts';
+import type { ChildRecord } from '../session/child.ts';
+import type { IkeSession } from '../session/session.ts';
+import type { ExchangeType } from '../wire/iana.ts';
+import type { Payload } from '../wire/payload.ts';
 
 export type TaskKind =
   | 'init'

@@ -6,7 +6,7 @@ import { formatAddress, type IpAddress, sameAddress } from '../../base/address.t
 import { formatSelectors, type SelectorPair } from '../../policy/selector.ts';
 import { hostsOf, type TransportHosts, withHost } from '../../policy/transport.ts';
 import type { ChildConfig } from '../config.ts';
-import type { IkeSession } from '../session.ts';
+import type { IkeSession } from '../session/session.ts';
 
 /** What a CHILD SA carries. */
 export interface AgreedTraffic {

@@ -1,0 +1,125 @@
+/**
+ * What peers that have proved nothing may have us spend on their certificates: processor time, in milliseconds, of each
+ * address, of each network and of all, which comes back with time; and questions that wait for an answer of the owner.
+ *
+ * It is looked at before a request is taken. One that finds the account empty is as if it had been lost on the way: an
+ * honest peer behind the same NAT sends it again, after a second first, and is heard when there is something again.
+ * What a request costs is guessed when it is taken, and set right by what the owner says that it cost.
+ */
+import { hostPrefix, type IpAddress, prefixKey } from '../../base/address.ts';
+import { TokenBucket } from './rate-limit.ts';
+
+/** Milliseconds a second, and at once. A certificate that is honest costs 1 ms: an address has 60 judged a second. */
+const OF_HOST = [60, 600] as const;
+const OF_NETWORK = [120, 1_200] as const;
+const OF_ALL = [300, 3_000] as const;
+/** Of all, what is left to networks that have spent less than half of their own. */
+const RESERVE = 750;
+/** Questions that may be open: of an address, and of all, who each hold a message of at most 256 KiB. */
+const MAX_OPEN_OF_HOST = 8;
+const MAX_OPEN = 64;
+const MAX_ACCOUNTS = 4_096;
+/** Bits of an address that one network has, whose hosts may be one attacker's. */
+const NETWORK_BITS = { 4: 24n, 6: 48n } as const;
+
+/** Milliseconds that judging a proof takes, beside 1 ms for each so many bytes. */
+const LEAST_COST = 1;
+const BYTES_PER_MS = 32 * 1024;
+
+/** Who is charged. */
+interface Accounts {
+  readonly host: Account;
+  readonly network: Account;
+}
+
+interface Account {
+  readonly bucket: TokenBucket;
+  open: number;
+}
+
+/** A proof that is being judged. */
+export interface OpenProof {
+  readonly accounts: Accounts;
+  readonly cost: number;
+}
+
+export class ProofBudget {
+  readonly #hosts = new AccountTable(...OF_HOST);
+  readonly #networks = new AccountTable(...OF_NETWORK);
+  readonly #all = new TokenBucket(...OF_ALL);
+  #open = 0;
+
+  /** Why nothing is judged for an address now, for people; `undefined` when something is. */
+  refusal(now: number, address: IpAddress): string | undefined {
+    const { host, network } = this.#accountsOf(address);
+    if (host.open >= MAX_OPEN_OF_HOST) return `${host.open} of its certificates are being judged`;
+    if (this.#open >= MAX_OPEN) return `${this.#open} certificates of all peers are being judged`;
+    if (host.bucket.has(now) <= 0) return 'those of its address took too much time of late';
+    const spare = network.bucket.has(now);
+    if (spare <= 0) return 'those of its network took too much time of late';
+    const left = this.#all.has(now) - (spare < OF_NETWORK[1] / 2 ? RESERVE : 0);
+    return left <= 0 ? 'those of all peers took too much time of late' : undefined;
+  }
+
+  /** A proof of so many bytes is to be judged. Every one is to be closed. */
+  open(address: IpAddress, bytes: number): OpenProof {
+    const accounts = this.#accountsOf(address);
+    const cost = LEAST_COST + bytes / BYTES_PER_MS;
+    this.#charge(accounts, cost);
+    accounts.host.open++;
+    this.#open++;
+    return { accounts, cost };
+  }
+
+  /** @param spent milliseconds of processor time, if the owner knows */
+  close({ accounts, cost }: OpenProof, spent = 0): void {
+    this.#charge(accounts, Math.max(0, spent - cost));
+    accounts.host.open--;
+    this.#open--;
+  }
+
+  /** Addresses that are remembered, for tests. */
+  get size(): number {
+    return this.#hosts.size;
+  }
+
+  #charge({ host, network }: Accounts, cost: number): void {
+    host.bucket.charge(cost);
+    network.bucket.charge(cost);
+    this.#all.charge(cost);
+  }
+
+  #accountsOf(address: IpAddress): Accounts {
+    return {
+      host: this.#hosts.of(hostPrefix(address)),
+      network: this.#networks.of(prefixKey(address, NETWORK_BITS[address.family])),
+    };
+  }
+}
+
+class AccountTable {
+  readonly #perSecond: number;
+  readonly #burst: number;
+  /** The last used last. BOUNDED: MAX_ACCOUNTS, then the one that was not used for longest is forgotten. */
+  readonly #accounts = new Map<string, Account>();
+
+  constructor(perSecond: number, burst: number) {
+    this.#perSecond = perSecond;
+    this.#burst = burst;
+  }
+
+  get size(): number {
+    return this.#accounts.size;
+  }
+
+  of(key: string): Account {
+    const account = this.#accounts.get(key) ?? { bucket: new TokenBucket(this.#perSecond, this.#burst), open: 0 };
+    this.#accounts.delete(key);
+    this.#accounts.set(key, account);
+    if (this.#accounts.size > MAX_ACCOUNTS) {
+      const [oldest] = this.#accounts.keys();
+      this.#accounts.delete(oldest!);
+    }
+    return account;
+  }
+}

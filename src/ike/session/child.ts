@@ -1,0 +1,149 @@
+/**
+ * A CHILD SA pair as IKE keeps it after its keys were given to ESP: state, lifetimes, which IKE SA it belongs to.
+ */
+import { invariant } from '../../base/assert.ts';
+import { writeU32 } from '../../base/bytes.ts';
+import { Deadlines } from '../../base/deadlines.ts';
+import { formatSuite } from '../../crypto/proposal-text.ts';
+import type { RandomSource } from '../../crypto/types.ts';
+import { pairable } from '../../policy/narrow.ts';
+import { containsPair, samePair } from '../../policy/selector.ts';
+import type { ChildSa } from '../events.ts';
+import type { ChildSaStatus } from '../status.ts';
+import type { IkeSession } from './session.ts';
+
+export type ChildState = ChildSaStatus['state'] | 'closed';
+
+/** `installed` may go back from `rekeying`: the peer was busy, or refused. */
+const TRANSITIONS: Readonly<Record<ChildState, readonly ChildState[]>> = {
+  installed: ['rekeying', 'rekeyed', 'deleting', 'closed'],
+  rekeying: ['installed', 'rekeyed', 'deleting', 'closed'],
+  rekeyed: ['deleting', 'closed'],
+  deleting: ['closed'],
+  closed: [],
+};
+
+/** `rekey` and `expire` end its lifetime, `linger` the wait for the delete of an SA that was replaced. */
+export type ChildTimer = 'rekey' | 'expire' | 'linger';
+
+/** Everything of a `ChildSa` that is not secret. */
+export type ChildFacts = Omit<ChildSa, 'keysIn' | 'keysOut' | 'ikeSaId' | 'path'>;
+
+export class ChildRecord {
+  readonly facts: ChildFacts;
+  readonly createdAt: number;
+  readonly timers: Deadlines<ChildTimer> = new Deadlines();
+  /** The IKE SA that it belongs to; changes when that is rekeyed. */
+  session: IkeSession;
+  /** Packets leave on it, as far as the owner was told. */
+  sending: boolean;
+  /** They did once: the peer's first packet on it says something new only before. */
+  everSent: boolean;
+  /** The peer has refused to replace it. */
+  rekeyRefused = false;
+  /** The owner was told that it is gone. */
+  reportedDown = false;
+  #state: ChildState = 'installed';
+
+  constructor(session: IkeSession, facts: ChildFacts, now: number, sending: boolean, random: RandomSource) {
+    this.session = session;
+    this.facts = facts;
+    this.createdAt = now;
+    this.sending = sending;
+    this.everSent = sending;
+    const { soft, hard, jitter } = facts.config.lifetime;
+    if (soft > 0) this.timers.set('rekey', now + softDeadline(soft, jitter, random));
+    if (hard > 0) this.timers.set('expire', now + hard);
+  }
+
+  get id(): number {
+    return this.facts.id;
+  }
+
+  get state(): ChildState {
+    return this.#state;
+  }
+
+  enter(state: ChildState): void {
+    invariant(TRANSITIONS[this.#state].includes(state), `CHILD SA from ${this.#state} to ${state}`);
+    this.#state = state;
+    if (state === 'rekeying') this.timers.clear('rekey');
+    if (state === 'rekeyed' || state === 'deleting') this.timers.clear('rekey');
+    if (state === 'deleting') this.timers.clear('linger');
+    if (state === 'closed') this.timers.clearAll();
+  }
+
+  /** Whether it can carry traffic for some time. */
+  get usable(): boolean {
+    return this.#state === 'installed' || this.#state === 'rekeying';
+  }
+
+  status(): ChildSaStatus | undefined {
+    if (this.#state === 'closed') return undefined;
+    const { id, config, mode, spiIn, spiOut, selectors, encapsulated } = this.facts;
+    return {
+      id,
+      name: config.name,
+      state: this.#state,
+      mode,
+      suite: childSuiteName(this.facts),
+      spiIn,
+      spiOut,
+      selectors,
+      encapsulated,
+      createdAt: this.createdAt,
+      rekeyAt: this.timers.get('rekey'),
+      expiresAt: this.timers.get('expire'),
+    };
+  }
+}
+
+/**
+ * Whether the SA covers a part of what is configured: the values of one packet, what one of many peers asked for, or what a
+ * peer takes in one SA. Its successor covers the same part (RFC 7296 §2.9.2).
+ */
+export function isPart({ facts: { config, selectors }, session }: ChildRecord): boolean {
+  if (config.pfp !== undefined || session.connectionConfig?.remote.id === undefined) return true;
+  return !containsPair(selectors, pairable(config.selectors));
+}
+
+/**
+ * Whether one of them replaces the other, or is one too many: by what they carry, as a child of the configuration may have
+ * several SAs, each for a part of it. What replaces a part may be narrower, or wider again.
+ */
+export function areLikes(a: ChildRecord, b: ChildRecord): boolean {
+  const [mine, theirs] = [a.facts, b.facts];
+  if (mine.config.name !== theirs.config.name) return false;
+  if (mine.replaces === theirs.id || theirs.replaces === mine.id) return true;
+  if (mine.config.pfp !== undefined) return samePair(mine.selectors, theirs.selectors);
+  return covers(a, b) || covers(b, a);
+}
+
+/** Whether packets of `inner` may all go on `outer`. */
+export function covers(outer: ChildRecord, inner: ChildRecord): boolean {
+  return containsPair(outer.facts.selectors, inner.facts.selectors);
+}
+
+function childSuiteName({ suite, dhGroup, esn }: ChildFacts): string {
+  const name = formatSuite({ encryption: suite.encryption, integrity: suite.integrity });
+  return [name, ...(dhGroup === undefined ? [] : [dhGroup]), ...(esn ? ['esn'] : [])].join('-');
+}
+
+/** `soft` less a random part of `jitter`: peers with equal lifetimes should not rekey at once (RFC 7296 §2.8). */
+export function softDeadline(soft: number, jitter: number, random: RandomSource): number {
+  return Math.max(0, soft - randomBelow(random, jitter));
+}
+
+/** A number from 0 up to, not including, `limit`; 0 when the limit is. */
+export function randomBelow(random: RandomSource, limit: number): number {
+  const bytes = random(4);
+  const value = ((bytes[0]! << 24) | (bytes[1]! << 16) | (bytes[2]! << 8) | bytes[3]!) >>> 0;
+  return Math.floor((value / 0x1_0000_0000) * limit);
+}
+
+/** A CHILD SA's SPI as it stands on the wire. */
+export function childSpiBytes(spi: number): Uint8Array {
+  const bytes = new Uint8Array(4);
+  writeU32(bytes, 0, spi);
+  return bytes;
+}

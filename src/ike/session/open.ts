@@ -1,0 +1,75 @@
+/**
+ * Beginning an IKE SA as initiator: for a connection that has none, and in place of one whose peer makes no CHILD SA on it
+ * any more (RFC 7296 §1.3: a peer may refuse all requests for CHILD SAs on an IKE SA; §1.2: in IKE_AUTH there is no key
+ * exchange of the CHILD SA's own to disagree about). The old one is closed when the new one has its CHILD SA.
+ */
+
+import type { ConnectionConfig } from '../config.ts';
+import type { Path } from '../events.ts';
+import { InitTask } from '../tasks/init.ts';
+import { NotifyType } from '../wire/iana.ts';
+import type { ChildRequest } from './child-request.ts';
+import type { Host } from './host.ts';
+import { IkeSession } from './session.ts';
+import { MessageWindow } from './window.ts';
+
+/** One IKE SA is not tried to be replaced more often, in milliseconds. */
+const SUPERSEDE_WAIT = 300_000;
+
+/** Refusals that a CHILD SA in IKE_AUTH may not meet. INVALID_SYNTAX is some peers' answer to another group. */
+const OF_THE_EXCHANGE: ReadonlySet<number> = new Set<number>([
+  NotifyType.NO_PROPOSAL_CHOSEN,
+  NotifyType.INVALID_KE_PAYLOAD,
+  NotifyType.INVALID_SYNTAX,
+  NotifyType.NO_ADDITIONAL_SAS,
+]);
+
+/** @param successorOf the IKE SA that it is to take the place of */
+export function openSession(
+  host: Host,
+  now: number,
+  config: ConnectionConfig,
+  path: Path,
+  wanted: readonly ChildRequest[],
+  successorOf?: IkeSession,
+): void {
+  const session = new IkeSession(host, {
+    initiator: true,
+    spiInitiator: host.newIkeSpi(),
+    spiResponder: 0n,
+    path,
+    state: { name: 'init-sent' },
+    window: new MessageWindow(host.retransmit),
+    config,
+    now,
+  });
+  session.successorOf = successorOf;
+  session.want(wanted);
+  host.addSession(session);
+  const task = new InitTask(session, config);
+  session.active = task;
+  task.send(session, now);
+}
+
+/**
+ * Begins an IKE SA that is to take the place of one whose peer refused a CHILD SA.
+ * @param notify the peer's refusal
+ * @returns false when that would be of no use, or has just been tried
+ */
+export function supersede(session: IkeSession, now: number, notify: number | undefined, wanted: ChildRequest): boolean {
+  const { host, connectionConfig: config } = session;
+  const address = config?.remote.address;
+  if (notify === undefined || !OF_THE_EXCHANGE.has(notify) || config === undefined || address === undefined)
+    return false;
+  if (session.state.name !== 'established' || host.isChildless(config.name) || !host.hasRoom()) return false;
+  if (now - (session.supersededAt ?? Number.NEGATIVE_INFINITY) < SUPERSEDE_WAIT) return false;
+  session.supersededAt = now;
+  const local = { address: session.path.local.address, port: config.local.port };
+  const remote = { address, port: config.remote.port };
+  session.note(
+    'warn',
+    `the peer makes no CHILD SA of ${wanted.name} on this IKE SA: another one is negotiated in its place`,
+  );
+  openSession(host, now, config, { local, remote }, [wanted], session);
+  return true;
+}

@@ -1,0 +1,402 @@
+/**
+ * One IKE SA: its state, its window and tasks, its children and timers. What the exchanges say stands in `tasks/`;
+ * here is how messages get in and out and who is asked to process them.
+ */
+import type { SocketAddress } from '../../base/address.ts';
+import { invariant } from '../../base/assert.ts';
+import { Deadlines } from '../../base/deadlines.ts';
+import { formatSuite } from '../../crypto/proposal-text.ts';
+import type { SelectorPair } from '../../policy/selector.ts';
+import type { ChildConfig, ConnectionConfig } from '../config.ts';
+import type { IkeSaSummary, Path } from '../events.ts';
+import type { Failure } from '../failure.ts';
+import { shownAt } from '../peers.ts';
+import { DEFAULT_FRAGMENT_SIZE, datagramSizes, type Outgoing, sealOutgoing } from '../protect/outgoing.ts';
+import { Fragments } from '../protect/reassembly.ts';
+import type { Task } from '../tasks/task.ts';
+import type { IkeHeader } from '../wire/message.ts';
+import { type NatStatus, NO_NAT } from '../wire/nat.ts';
+import type { Payload } from '../wire/payload.ts';
+import { type ChildRecord, softDeadline } from './child.ts';
+import { type ChildRequest, sameRequest } from './child-request.ts';
+import type { Host } from './host.ts';
+import { endSession } from './lifecycle.ts';
+import {
+  cryptoOf,
+  type IkeCrypto,
+  isLive,
+  type Peers,
+  questionOf,
+  type SessionState,
+  TRANSITIONS,
+  wipeCrypto,
+} from './state.ts';
+import type { MessageWindow } from './window.ts';
+
+export type SessionTimer =
+  /** Lifetime of an established SA. */
+  | 'rekey'
+  | 'expire'
+  /** When the peer's silence is looked at, and when a NAT is reminded of us. */
+  | 'dpd'
+  | 'keepalive'
+  /** The end of a set-up that does not get on, or of an SA that another replaced. */
+  | 'give-up'
+  /** When tasks that were put off are due, and when a duplicate is closed. */
+  | 'deferred'
+  | 'duplicate'
+  /** When fragments are forgotten whose others do not come. */
+  | 'fragments';
+
+/** Where an IKE SA comes from, through all its rekeyings: what duplicates are compared by. */
+export interface Origin {
+  readonly spi: bigint;
+  readonly initiator: boolean;
+  readonly id: number;
+  /** Ids and orders of establishment come out of one counter. */
+  readonly establishedOrder: number;
+  /** See `shownAt` in `peers.ts`. */
+  readonly shownAt: SocketAddress | undefined;
+}
+
+/** How a session begins. */
+export interface SessionStart {
+  readonly initiator: boolean;
+  readonly spiInitiator: bigint;
+  readonly spiResponder: bigint;
+  readonly path: Path;
+  readonly state: SessionState;
+  readonly window: MessageWindow;
+  /** `undefined` for a peer that has not said who it is. */
+  readonly config: ConnectionConfig | undefined;
+  readonly now: number;
+}
+
+/** Tasks that wait for the window, and those that were put off. */
+const MAX_QUEUED_TASKS = 256;
+/** A response of several fragments is not sent again before so many ms have passed. */
+const ANSWER_INTERVAL = 250;
+
+export class IkeSession {
+  readonly host: Host;
+  readonly id: number;
+  /** We are the original initiator of this IKE SA (RFC 7296 §2.2), which flags and keys go by. */
+  readonly initiator: boolean;
+  readonly createdAt: number;
+  readonly window: MessageWindow;
+  readonly timers: Deadlines<SessionTimer> = new Deadlines();
+  readonly spiInitiator: bigint;
+  spiResponder: bigint;
+  path: Path;
+  /** Where the first message came from or went to, by which a retransmission of it is known. */
+  readonly askedFrom: Path;
+  nat: NatStatus = NO_NAT;
+  readonly fragments: Fragments;
+  /** As it was when the SA was made; `connectionConfig` is the one that holds now. */
+  config: ConnectionConfig | undefined;
+  /** What the peer asked for in IKE_SA_INIT, and cannot have: in words, until it has proved who it is. */
+  askedOpenly: readonly string[] = [];
+  /** Names of the connections that an unidentified peer may turn out to speak of. */
+  candidates: readonly string[] = [];
+  /** The children that are to be brought up when the IKE SA is. BOUNDED: those of the connection, MAX_QUEUED_TASKS. */
+  wanted: ChildRequest[] = [];
+  /** By our inbound SPI. BOUNDED: twice `maxChildrenPerIkeSa`, old and new. */
+  readonly children: Map<number, ChildRecord> = new Map();
+  /** BOUNDED: MAX_QUEUED_TASKS each. */
+  queue: Task[] = [];
+  deferred: { readonly at: number; readonly task: Task }[] = [];
+  /** The task whose request is out. */
+  active: Task | undefined;
+  /** The IKE SA that this one replaced, and whether the owner was told of this one. */
+  replaces: number | undefined;
+  announced = false;
+  /** Came out of a rekeying from both sides, of this IKE SA, and may turn out to be the one too many. */
+  pendingFor: IkeSession | undefined;
+  establishedAt: number | undefined;
+  /** The first of the IKE SAs that this one is the latest of; itself, when it replaced none. */
+  origin: Origin | undefined;
+  lastHeardAt: number | undefined;
+  /** The IKE SA that this one takes the place of, and when one was last begun in the place of this one. */
+  successorOf: IkeSession | undefined;
+  supersededAt: number | undefined;
+  /** The owner was told that the peer speaks from where ESP cannot follow it. */
+  toldOfPath = false;
+  /** When the peer was last probed, because another IKE SA may have replaced this one. */
+  probedAt: number | undefined;
+  lastSentAt: number | undefined;
+  /** Since when the peer has been answering TEMPORARY_FAILURE. */
+  busySince: number | undefined;
+  #state: SessionState;
+  #answeredAt = Number.NEGATIVE_INFINITY;
+  /** Makes the IV of each SK payload; never the same twice. */
+  #sealed = 0;
+
+  constructor(host: Host, start: SessionStart) {
+    this.host = host;
+    this.id = host.nextId();
+    this.initiator = start.initiator;
+    this.spiInitiator = start.spiInitiator;
+    this.spiResponder = start.spiResponder;
+    this.path = start.path;
+    this.askedFrom = start.path;
+    this.config = start.config;
+    this.window = start.window;
+    this.fragments = new Fragments(host.fragments);
+    this.createdAt = start.now;
+    this.#state = start.state;
+  }
+
+  get state(): SessionState {
+    return this.#state;
+  }
+
+  get localSpi(): bigint {
+    return this.initiator ? this.spiInitiator : this.spiResponder;
+  }
+
+  get connectionName(): string {
+    return this.config?.name ?? '';
+  }
+
+  /** The configuration for what is negotiated from now on. */
+  get connectionConfig(): ConnectionConfig | undefined {
+    return this.config && (this.host.connection(this.config.name) ?? this.config);
+  }
+
+  /** Whether ESP goes in UDP: a NAT was found or pretended (RFC 7296 §2.23). */
+  get encapsulated(): boolean {
+    const { pretended, localBehindNat, remoteBehindNat } = this.nat;
+    return pretended || localBehindNat || remoteBehindNat;
+  }
+
+  /** Goes to another state; leaving for good wipes the keys. */
+  enter(state: SessionState): void {
+    const allowed = TRANSITIONS[this.#state.name].includes(state.name);
+    invariant(allowed, `IKE SA from ${this.#state.name} to ${state.name}`);
+    const before = cryptoOf(this.#state);
+    if (before !== undefined && cryptoOf(state) !== before) wipeCrypto(before);
+    const question = questionOf(this.#state);
+    if (question !== undefined && questionOf(state) !== question) this.host.withdraw(question);
+    this.#state = state;
+    this.host.stateChanged(this);
+  }
+
+  /** Adds to the children that are to be brought up. */
+  want(requests: readonly ChildRequest[]): void {
+    const room = MAX_QUEUED_TASKS - this.wanted.length;
+    const missing = requests.filter((request) => !this.wanted.some((known) => sameRequest(known, request)));
+    this.wanted.push(...missing.slice(0, Math.max(0, room)));
+  }
+
+  /** Puts a task in line; it starts as soon as the window allows. */
+  enqueue(now: number, task: Task): void {
+    if (this.queue.length < MAX_QUEUED_TASKS) this.queue.push(task);
+    else task.abandon();
+    this.startNext(now);
+  }
+
+  /** Puts a task off: the peer was busy (RFC 7296 §2.25). */
+  defer(at: number, task: Task): void {
+    if (this.deferred.length >= MAX_QUEUED_TASKS) {
+      task.abandon();
+      return;
+    }
+    this.deferred.push({ at, task });
+    this.armDeferred();
+  }
+
+  armDeferred(): void {
+    if (this.deferred.length === 0) this.timers.clear('deferred');
+    else this.timers.set('deferred', Math.min(...this.deferred.map((entry) => entry.at)));
+    this.host.stateChanged(this);
+  }
+
+  /** Sends the request of the next task that still has something to do. */
+  startNext(now: number): void {
+    while (this.active === undefined && this.window.idle && this.#state.name !== 'closed') {
+      if (this.window.nextRequest === undefined) {
+        // RFC 7296 §2.2: message IDs never wrap; an SA that was not rekeyed in time is over.
+        endSession(this, now, 'expired', 'its message IDs are used up', false);
+        return;
+      }
+      const task = this.queue.shift();
+      if (task === undefined) return;
+      const payloads = task.build(this, now);
+      if (payloads === undefined) {
+        task.abandon();
+        continue;
+      }
+      this.active = task;
+      this.#sendRequest(now, task, payloads);
+    }
+  }
+
+  /** Sends the active task's request anew, as a request of its own: another group, after INVALID_KE_PAYLOAD. */
+  restart(now: number, task: Task): void {
+    this.queue.unshift(task);
+    this.active = undefined;
+    this.startNext(now);
+  }
+
+  #sendRequest(now: number, task: Task, payloads: readonly Payload[]): void {
+    const messageId = this.window.nextRequest;
+    invariant(messageId !== undefined, 'request without a message ID');
+    const message = this.#seal(task.exchange, false, messageId, payloads);
+    this.window.send(now, message);
+    this.transmit(now, this.path, message);
+  }
+
+  /** Answers the request that was accepted last. */
+  respond(now: number, exchange: number, payloads: readonly Payload[], path: Path): void {
+    const message = this.#seal(exchange, true, this.window.nextFromPeer - 1, payloads);
+    this.window.respond(message);
+    this.#answeredAt = now;
+    this.transmit(now, path, message);
+  }
+
+  /**
+   * Answers the last request once more, from the cache.
+   * @param inFragments it came in other fragments than before
+   */
+  respondAgain(now: number, path: Path, inFragments: boolean): void {
+    const fragmented = (this.window.lastResponse?.datagrams.length ?? 0) > 1;
+    // One datagram of whoever saw it must not call forth dozens, over and over. A peer waits longer than that.
+    if (fragmented && now - this.#answeredAt < ANSWER_INTERVAL) {
+      this.host.count('rate-limited');
+      return;
+    }
+    const message = this.window.answerAgain(inFragments);
+    if (message === undefined) return;
+    this.#answeredAt = now;
+    this.transmit(now, path, message);
+  }
+
+  headerFor(exchange: number, response: boolean, messageId: number): IkeHeader {
+    const { initiator, spiInitiator, spiResponder } = this;
+    return { initiatorSpi: spiInitiator, responderSpi: spiResponder, exchange, initiator, response, messageId };
+  }
+
+  #seal(exchange: number, response: boolean, messageId: number, payloads: readonly Payload[]): Outgoing {
+    const crypto = cryptoOf(this.#state);
+    invariant(crypto !== undefined, `a message of an IKE SA that is ${this.#state.name}`);
+    const message = {
+      header: this.headerFor(exchange, response, messageId),
+      payloads,
+      cipher: crypto.outbound,
+      nextCounter: () => this.#sealed++,
+      alive: () => cryptoOf(this.#state) === crypto,
+    };
+    const packet = this.connectionConfig?.fragmentSize ?? DEFAULT_FRAGMENT_SIZE;
+    if (!this.fragments.supported || packet === 0) return sealOutgoing(message, []);
+    return sealOutgoing(message, datagramSizes(packet, this.path.remote.address.family, this.fragments.learned));
+  }
+
+  transmit(now: number, path: Path, { datagrams }: Outgoing): void {
+    this.lastSentAt = now;
+    for (const datagram of datagrams) this.host.transmit(path, datagram);
+    this.host.stateChanged(this);
+  }
+
+  /** Forgets fragments: those of a request or of a response, or all. */
+  dropFragments(response?: boolean): void {
+    this.fragments.drop(response);
+    if (this.fragments.isEmpty) this.timers.clear('fragments');
+  }
+
+  /** Becomes established: lifetimes and liveness checks begin. */
+  establish(now: number, crypto: IkeCrypto, peers: Peers): void {
+    const config = this.connectionConfig;
+    invariant(config !== undefined, 'IKE SA established without a connection');
+    this.establishedAt = now;
+    this.origin ??= {
+      spi: this.spiInitiator,
+      initiator: this.initiator,
+      id: this.id,
+      establishedOrder: this.host.nextId(),
+      shownAt: shownAt(this.askedFrom, this.path),
+    };
+    this.lastHeardAt = now;
+    if (this.#state.name !== 'established') this.enter({ name: 'established', crypto, peers, since: now });
+    this.timers.clearAll();
+    this.dropFragments();
+    const { soft, hard, jitter } = config.lifetime;
+    if (soft > 0) this.timers.set('rekey', now + softDeadline(soft, jitter, this.host.random));
+    if (hard > 0) this.timers.set('expire', now + hard);
+    if (config.dpd.interval > 0) this.timers.set('dpd', now + config.dpd.interval);
+    if (config.nat.keepalive > 0 && this.nat.localBehindNat) this.timers.set('keepalive', now + config.nat.keepalive);
+    this.host.stateChanged(this);
+  }
+
+  announce(): void {
+    if (this.announced) return;
+    this.announced = true;
+    this.host.emit({ type: 'ike-up', ikeSa: this.summary(), replaces: this.replaces });
+  }
+
+  summary(): IkeSaSummary {
+    const state = this.#state;
+    invariant(isLive(state), `summary of an IKE SA that is ${state.name}`);
+    return {
+      id: this.id,
+      connection: this.connectionName,
+      spiInitiator: this.spiInitiator,
+      spiResponder: this.spiResponder,
+      initiator: this.initiator,
+      localId: state.peers.localId,
+      remoteId: state.peers.remoteId,
+      suite: ikeSuiteName(state.crypto),
+      path: this.path,
+    };
+  }
+
+  /**
+   * Tells the owner that an attempt came to nothing.
+   * @param part of the child's selectors, where the attempt was for a part of them
+   */
+  fail(failure: Failure, child: ChildConfig | undefined, initiator: boolean, part?: SelectorPair): void {
+    this.host.emit({
+      type: 'failed',
+      connection: this.connectionName,
+      child: child?.name,
+      selectors: part,
+      reason: failure.reason,
+      detail: failure.detail,
+      remote: this.path.remote,
+      initiator,
+      again: failure.again === true,
+    });
+  }
+
+  note(level: 'debug' | 'info' | 'warn', text: string): void {
+    this.host.emit({ type: 'note', connection: this.config?.name, level, text });
+  }
+
+  /** Drops all tasks; a request that is out keeps its place in the window until it is answered. */
+  abandonTasks(): void {
+    this.active?.abandon();
+    for (const task of this.queue) task.abandon();
+    for (const { task } of this.deferred) task.abandon();
+    this.active = undefined;
+    this.queue = [];
+    this.deferred = [];
+    this.timers.clear('deferred');
+  }
+
+  /** Earliest time at which `handleTimeout` has something to do. */
+  nextTimeout(): number | undefined {
+    let next = earlier(this.timers.next(), this.window.due);
+    for (const child of this.children.values()) next = earlier(next, child.timers.next());
+    return next;
+  }
+}
+
+/** `aes256gcm16-prfsha384-ecp384` */
+export function ikeSuiteName({ suite }: IkeCrypto): string {
+  const { cipher, prf, dh } = suite;
+  return formatSuite({ encryption: cipher.encryption, integrity: cipher.integrity, prf, dh });
+}
+
+function earlier(a: number | undefined, b: number | undefined): number | undefined {
+  if (a === undefined || b === undefined) return a ?? b;
+  return Math.min(a, b);
+}
