@@ -333,7 +333,8 @@ function sourcesOf(box: PolicyBox, bound: Bound, around: Surroundings): (Prefix 
   const { hasAddressIn } = around;
   const { family } = local.start;
   if (bound === 'lost' && action === 'bypass') return sourcesOf(box, 'bound', around);
-  if (bound === 'lost') return isRequired(box) && !isWhole(local) ? [undefined] : [];
+  if (bound === 'lost')
+    return isRequired(box) && !isWhole(local) && hasAddressIn(local) !== 'others' ? [undefined] : [];
   if (bound === 'unserved') return hasAddressIn(local) === 'missing' ? [noSource(family)] : [];
   if (bound === 'open') return hasAddressIn(local) === 'yes' ? [undefined] : [];
   if (isWhole(local)) return [undefined];

@@ -138,6 +138,15 @@ describe('what a policy protects', () => {
     expect(ways()).toEqual(['none', 'none', 'eth0', 'eth0', 'eth0']);
   });
 
+  it('holds nothing back of what the host itself sends, where the policy is for guests', () => {
+    const here = host();
+    here.network.addLink('virbr9', 1500);
+    here.steering.leadBridge('virbr9', [{ address: address('fd01::1'), prefixLength: 64 }], undefined);
+    lead(here, plan([box('fd01::/64', '::/0')]));
+    here.network.deleteLink(here.device);
+    expect(way(here, 'fd02::9', { source: address('2001:db8::1') })).toBe('eth0');
+  });
+
   it('is passed over by the group of the device, which is put back when another program changes it', async () => {
     const here = host();
     lead(here, plan([box('fd01::/64', 'fd02::/64')]));
