@@ -54,7 +54,7 @@ export { type FetchOptions, httpFetch } from './host/fetch.ts';
 export { TunnelHost } from './host/host.ts';
 export { linuxPlatform } from './host/linux.ts';
 export type { HostOptions, SecretQuestion } from './host/options.ts';
-export type { DevicePlan, Platform } from './host/platform.ts';
+export type { Platform } from './host/platform.ts';
 export type { CredentialsQuestion } from './host/proofs.ts';
 export type { ChildStatus, FailureStatus, IkeStatus } from './host/status.ts';
 export type { HostFailure, HostTunnelStatus } from './host/status-view.ts';
@@ -94,6 +94,7 @@ export type {
   Verifier,
 } from './pki/types.ts';
 export { pathVerifier, type VerifierOptions } from './pki/verifier.ts';
+export type { DevicePlan } from './plan/device.ts';
 export { type CertificateFacts, planTunnel, type TunnelPlan } from './plan/plan.ts';
 export type { PolicyEntry } from './policy/database.ts';
 export type { PacketFlags } from './policy/populate.ts';

@@ -1,11 +1,11 @@
 /** Whether the two ends meet: addresses, ports, NAT traversal, and who begins (RFC 7296 §2.23, RFC 3948). */
+
 import { type IpAddress, parseAddress, prefixRange, rangeContains } from '../base/address.ts';
+import { IKE_PORT } from '../base/ports.ts';
 import type { PeerAddress } from '../config/model.ts';
 import { peerAddressText } from '../config/text.ts';
 import { endPlace, natPlace } from './places.ts';
 import { type Checked, type Finding, lineOf, type Place, placeIn } from './report.ts';
-
-const IKE_PORT = 500;
 
 export function checkEnds(a: Checked, b: Checked): Finding[] {
   const addresses = [...checkAddress(a, b), ...checkAddress(b, a)];

@@ -1,4 +1,5 @@
 /** The lines of a document that have a say in a matter, and what each says with its defaults filled in. */
+import { IKE_PORT } from '../base/ports.ts';
 import type { AuthSettings, IdentityText } from '../config/model.ts';
 import type { ChildPlan } from '../config/selectors.ts';
 import { peerAddressText } from '../config/text.ts';
@@ -6,8 +7,6 @@ import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
 import { formatProposal } from '../crypto/proposal-text.ts';
 import { formatSelectorPair } from '../policy/selector.ts';
 import { type Checked, lineOf, type Place, placeIn } from './report.ts';
-
-const IKE_PORT = 500;
 
 export function endPlace(checked: Checked, which: 'local' | 'remote'): Place {
   const { address, port, line } = checked.document.sa[which];

@@ -1,6 +1,7 @@
 /** What `sectunnel check` does: reads the documents, has them compared and tried out, and prints what was found. */
 import { randomFillSync, randomUUID } from 'node:crypto';
 import type { IpAddress } from '../base/address.ts';
+import { SectunnelError } from '../base/error.ts';
 import { identityFromText } from '../base/identity.ts';
 import { checkDocument, checkPair, type PairReport } from '../check/check.ts';
 import { type DryChild, type DryRun, dryRun } from '../check/dry-run.ts';
@@ -12,7 +13,6 @@ import type { PeerAddress, SectunnelDocument } from '../config/model.ts';
 import { parseDocument } from '../config/parse.ts';
 import { toChildren } from '../config/selectors.ts';
 import { MAX_DOCUMENT_BYTES } from '../config/size.ts';
-import { ControlError } from '../control/protocol.ts';
 import { nodeProvider } from '../crypto/node/provider.ts';
 import type { RandomSource } from '../crypto/types.ts';
 import { steeringWarnings } from '../hostnet/steering/rules.ts';
@@ -73,7 +73,7 @@ async function planFindings(checked: Checked): Promise<Finding[]> {
       finding('warning', text),
     );
   } catch (error) {
-    if (error instanceof ControlError) return [finding('error', error.message)];
+    if (error instanceof SectunnelError) return [finding('error', error.message)];
     throw error;
   }
 }
@@ -82,7 +82,7 @@ async function reportOn(a: Checked, b: Checked): Promise<PairReport> {
   try {
     return checkPair(a, b, await dryRuns(a, b), matchesDnPattern);
   } catch (error) {
-    if (!(error instanceof ControlError || error instanceof RangeError)) throw error;
+    if (!(error instanceof SectunnelError || error instanceof RangeError)) throw error;
     const compared = checkPair(a, b, [], matchesDnPattern);
     const refused: Finding = { level: 'error', topic: 'document', message: error.message, places: [], change: '' };
     return { ...compared, willNegotiate: false, findings: [refused, ...compared.findings] };
@@ -91,7 +91,7 @@ async function reportOn(a: Checked, b: Checked): Promise<PairReport> {
 
 /**
  * With each side that knows whom to call as the initiator; none where one of the two protects nothing.
- * @throws ControlError, RangeError when the daemon would refuse one of the documents
+ * @throws SectunnelError, RangeError when the daemon would refuse one of the documents
  */
 async function dryRuns(a: Checked, b: Checked): Promise<DryRun[]> {
   const hosts = [a, b].map(({ document }) => transportHost(document));
@@ -121,12 +121,12 @@ async function connectionOf(
   try {
     return (await planned(document, here, there, other)).tunnel.connections[0];
   } catch (error) {
-    if (error instanceof ControlError) throw new ControlError(error.code, `${title}: ${error.message}`);
+    if (error instanceof SectunnelError) throw new SectunnelError(error.code, `${title}: ${error.message}`);
     throw error;
   }
 }
 
-/** What the daemon would run, with addresses in the place of names. @throws ControlError when it would refuse */
+/** What the daemon would run, with addresses in the place of names. @throws SectunnelError when it would refuse */
 function planned(
   document: SectunnelDocument,
   here: IpAddress,

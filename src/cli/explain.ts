@@ -1,6 +1,6 @@
 /** The verb that says why a packet fares as it does. */
 
-import { ControlError } from '../control/protocol.ts';
+import { SectunnelError } from '../base/error.ts';
 import type {
   Explanation,
   FilterExplanation,
@@ -61,7 +61,8 @@ export const explain: VerbSpec = {
       ...given('code', whole(args, 'code')),
     };
     const result = await client.call('explain', question).catch((error: unknown) => {
-      if (error instanceof ControlError && error.code === 'bad-request') throw new UsageError(error.message, 'explain');
+      if (error instanceof SectunnelError && error.code === 'bad-request')
+        throw new UsageError(error.message, 'explain');
       throw error;
     });
     terminal.out(args.options.json === true ? json(result) : formatExplanation(result));

@@ -1,9 +1,9 @@
 /** Takes a command line apart, runs its verb against a daemon and turns what happens into an exit code. */
 import { parseArgs } from 'node:util';
+import { SectunnelError } from '../base/error.ts';
 import { nearest } from '../base/similar.ts';
 import { messageOf } from '../base/text.ts';
 import { DaemonClient, DaemonUnreachableError } from '../control/client.ts';
-import { ControlError } from '../control/protocol.ts';
 import { defaultRunDir } from '../daemon/store/folders.ts';
 import { version } from '../daemon/version.ts';
 import { DEFAULT_TIMEOUT, ExitCode, generalHelp, verbHelp } from './help.ts';
@@ -154,6 +154,6 @@ function optionProblem(error: unknown, spec: VerbSpec): string {
 function describe(error: unknown): { code: number; message: string } {
   if (error instanceof UsageError) return { code: ExitCode.Usage, message: error.message };
   if (error instanceof DaemonUnreachableError) return { code: ExitCode.Unreachable, message: error.message };
-  if (error instanceof ControlError) return { code: ExitCode.Refused, message: error.message };
+  if (error instanceof SectunnelError) return { code: ExitCode.Refused, message: error.message };
   return { code: ExitCode.Refused, message: messageOf(error) };
 }

@@ -7,11 +7,6 @@ import { defaultEspProposals, defaultIkeProposals } from '../crypto/algorithms.t
 import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
 import type { DeviceSettings, IkeSettings, LifetimeSettings, NatSettings, TfcSettings } from './model.ts';
 
-/** RFC 7296 §2: IKE starts here, without the non-ESP marker. */
-export const IKE_PORT = 500;
-/** RFC 7296 §2.23: IKE and ESP together, IKE with the non-ESP marker. */
-export const NAT_PORT = 4500;
-
 export const DEFAULT_ROUTES: DeviceSettings['routes'] = 'auto';
 export const DEFAULT_IPV6: DeviceSettings['ipv6'] = 'pass';
 export const DEFAULT_IKE_PROPOSALS: readonly IkeProposal[] = defaultIkeProposals;

@@ -2,8 +2,10 @@
  * The `<sa>` of a document: the two ends, how they authenticate, IKE and ESP. The seed has no `<sa>`: its short
  * `<secret>` and the end points of its rules say the same.
  */
+
 import { formatAddress, parseAddress } from '../base/address.ts';
 import { identityFromText } from '../base/identity.ts';
+import { IKE_PORT, NAT_PORT } from '../base/ports.ts';
 import { parseIkeProposal } from '../crypto/proposal-text.ts';
 import {
   DEFAULT_DPD_INTERVAL,
@@ -17,8 +19,6 @@ import {
   encapsulationFor,
   FRAGMENT_SIZES,
   IKE_LIFETIME,
-  IKE_PORT,
-  NAT_PORT,
 } from './defaults.ts';
 import { quote } from './errors.ts';
 import {

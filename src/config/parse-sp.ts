@@ -2,6 +2,7 @@
  * The security policies of a document: `<sp>` elements, or the seed's flat form, in which the same elements stand in
  * the document itself, group after group.
  */
+import { IKE_PORT } from '../base/ports.ts';
 import { DEFAULT_PRIORITY } from './defaults.ts';
 import { ACTIONS, DIRECTIONS, RULE_MODES, RULE_PROTOCOLS } from './grammar.ts';
 import type { Issues } from './issues.ts';
@@ -199,7 +200,7 @@ function readLevel(issues: Issues, node: XmlNode): RuleLevel | undefined {
 function readEndPoint(issues: Issues, node: XmlNode | undefined): EndPoint | undefined {
   const address = readPeerAddress(issues, node);
   const port = node === undefined ? undefined : readPort(issues, node);
-  if (node !== undefined && port === 500) {
+  if (node !== undefined && port === IKE_PORT) {
     const why =
       'the port of an end point carries ESP in UDP, which port 500 cannot (RFC 7296 section 2.23); write 4500 or another one';
     issues.badValue(node, 'port', '500', 'a port from 1 to 65535 but 500', why);

@@ -1,18 +1,11 @@
 /** The other end of the control socket: what the `sectunnel` command and tests talk to a daemon with. */
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { SectunnelError } from '../base/error.ts';
 import { messageOf } from '../base/text.ts';
 import { offerSecret } from './hand-over.ts';
 import { LineSplitter } from './lines.ts';
-import {
-  type Answer,
-  CONTROL_SOCKET,
-  ControlError,
-  MAX_ANSWER,
-  type TunnelEvent,
-  type Verb,
-  type Verbs,
-} from './protocol.ts';
+import { type Answer, CONTROL_SOCKET, MAX_ANSWER, type TunnelEvent, type Verb, type Verbs } from './protocol.ts';
 import { socketPathProblem } from './socket-path.ts';
 
 /** No daemon serves the run folder, or it does not answer. */
@@ -64,7 +57,7 @@ export class DaemonClient {
   }
 
   /**
-   * @throws ControlError with the daemon's refusal
+   * @throws SectunnelError with the daemon's refusal
    * @throws DaemonUnreachableError when nobody listens, the daemon closes the connection, or does not answer in time
    */
   async call<V extends Verb>(verb: V, params: Verbs[V]['params']): Promise<Verbs[V]['result']> {
@@ -83,7 +76,7 @@ export class DaemonClient {
 
   /**
    * @param value the caller's, to erase
-   * @throws ControlError with the daemon's refusal
+   * @throws SectunnelError with the daemon's refusal
    * @throws DaemonUnreachableError as `call`
    */
   async setSecret(uuid: string, value: Uint8Array): Promise<Verbs['secret-set-value']['result']> {
@@ -163,12 +156,12 @@ export class DaemonClient {
     }
     // Why the daemon is about to close the connection.
     if (answer.id === 0 && 'error' in answer) {
-      this.#end(new ControlError(answer.error.code, answer.error.message));
+      this.#end(new SectunnelError(answer.error.code, answer.error.message));
       return;
     }
     const waiting = this.#waiting.get(answer.id);
     this.#waiting.delete(answer.id);
-    if ('error' in answer) waiting?.reject(new ControlError(answer.error.code, answer.error.message));
+    if ('error' in answer) waiting?.reject(new SectunnelError(answer.error.code, answer.error.message));
     else waiting?.resolve(answer.result);
   }
 

@@ -8,10 +8,10 @@ import { randomBytes } from 'node:crypto';
 import { readdirSync, rmSync, statSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { SectunnelError } from '../base/error.ts';
 import { secretBytes, secretCopy } from '../base/secret-bytes.ts';
 import { explained } from '../sys/descriptors.ts';
 import { shortageOf } from '../sys/shortage.ts';
-import { ControlError } from './protocol.ts';
 
 /** Shorter than the name of the control socket, since a path has to fit into a socket's address. */
 const OFFER = /^\.[0-9a-f]{12}$/;
@@ -77,16 +77,16 @@ export function removeOffers(runDir: string): void {
 
 /**
  * Takes what a client offers. The result is the caller's to erase.
- * @throws ControlError when there is nothing, too much, or no end
+ * @throws SectunnelError when there is nothing, too much, or no end
  */
 export function takeSecret(runDir: string, name: string): Promise<Uint8Array> {
-  if (!OFFER.test(name)) throw new ControlError('bad-request', `'${name}' is no offer of a value`);
+  if (!OFFER.test(name)) throw new SectunnelError('bad-request', `'${name}' is no offer of a value`);
   const taken = secretBytes(MAX_TAKEN);
   let length = 0;
   return new Promise<Uint8Array>((resolve, reject) => {
     const refuse = (why: string): void => {
       socket.destroy();
-      reject(new ControlError('bad-request', `the value cannot be taken from ${join(runDir, name)}: ${why}`));
+      reject(new SectunnelError('bad-request', `the value cannot be taken from ${join(runDir, name)}: ${why}`));
     };
     const buffer = secretBytes(MAX_TAKEN);
     const callback = (count: number): boolean => {
@@ -100,7 +100,7 @@ export function takeSecret(runDir: string, name: string): Promise<Uint8Array> {
     socket.setTimeout(PATIENCE, () => refuse('it does not come'));
     socket.once('error', (error: NodeJS.ErrnoException) => {
       if (shortageOf(error) === undefined) refuse(error.code ?? error.message);
-      else reject(new ControlError('system', `the value cannot be taken: ${explained(error)}`));
+      else reject(new SectunnelError('system', `the value cannot be taken: ${explained(error)}`));
     });
     socket.once('end', () => resolve(secretCopy(taken.subarray(0, length))));
   }).finally(() => taken.fill(0));

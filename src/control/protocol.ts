@@ -10,7 +10,9 @@
  * is carried out after another. An error with the id 0 is about a line that has no id, or says why the connection is closed.
  */
 
+import type { ErrorCode } from '../base/error.ts';
 import type { ExplainQuestion, Explanation } from '../explain/explanation.ts';
+import type { TunnelEventName } from '../host/narrate.ts';
 import type { TunnelStatus, WorkersStatus } from '../host/status.ts';
 import type { PkiReport } from '../pki/check.ts';
 
@@ -22,35 +24,6 @@ export const MAX_LINE: number = 4 * 1024 * 1024;
 
 /** Longest answer in bytes: the status of ten thousand tunnels. */
 export const MAX_ANSWER: number = 16 * 1024 * 1024;
-
-export type ErrorCode =
-  /** The request itself is malformed: an unknown verb, a missing parameter. */
-  | 'bad-request'
-  /** The document or secret was refused. */
-  | 'bad-document'
-  /** No tunnel or secret of that name. */
-  | 'not-found'
-  /** The object is not in a state for this (already active, not active, name taken …). */
-  | 'invalid-state'
-  /** Understood, but not something that this version does. */
-  | 'unsupported'
-  /** The system refused: a device, an address, a file. */
-  | 'system'
-  /** The control socket has no room for the connection, or waited too long for it; to be tried again. */
-  | 'busy'
-  /** A bug. */
-  | 'internal';
-
-/** A refusal that is reported to whoever asked; `message` says what was found, what was wanted and what to change. */
-export class ControlError extends Error {
-  override readonly name = 'ControlError';
-  readonly code: ErrorCode;
-
-  constructor(code: ErrorCode, message: string, cause?: unknown) {
-    super(message, cause === undefined ? undefined : { cause });
-    this.code = code;
-  }
-}
 
 export interface TunnelInfo {
   readonly name: string;
@@ -124,23 +97,7 @@ export interface TunnelEvent {
   /** ISO 8601, UTC. */
   readonly time: string;
   readonly tunnel: string;
-  readonly event:
-    | 'defined'
-    | 'undefined'
-    | 'started'
-    | 'stopped'
-    | 'updated'
-    | 'ike-up'
-    | 'ike-down'
-    | 'child-up'
-    | 'child-down'
-    | 'secret-changed'
-    /** What it needs of the kernel or of the host's addresses is not there; and is there again. */
-    | 'degraded'
-    | 'restored'
-    /** Of the tunnels of its redundancy group it is the one that packets go by now. */
-    | 'carries'
-    | 'failed';
+  readonly event: TunnelEventName;
   readonly detail: string;
 }
 

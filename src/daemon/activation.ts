@@ -3,14 +3,16 @@
  * on the disk before a tunnel is touched, so that a full disk changes nothing; where the three differ all the same,
  * the answer says which of them differs.
  */
+
+import { allOf } from '../base/each.ts';
+import { SectunnelError } from '../base/error.ts';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { toPolicy } from '../config/selectors.ts';
-import { ControlError, type TunnelEvent } from '../control/protocol.ts';
+import type { TunnelEvent } from '../control/protocol.ts';
 import { type Overlaps, overlapsAmong } from '../plan/overlaps.ts';
 import type { Autostart } from './autostart.ts';
-import { allOf } from './each.ts';
 import type { HeldNetworks } from './networks/networks.ts';
 import type { Runner } from './runner.ts';
 import type { Catalog } from './store/catalog.ts';
@@ -36,7 +38,7 @@ export class Activation {
 
   /**
    * Starts a tunnel that a user asks for. It runs also where its live document cannot be written.
-   * @throws ControlError with nothing changed
+   * @throws SectunnelError with nothing changed
    */
   async start(object: TunnelObject, document: SectunnelDocument): Promise<Activated> {
     const saved = this.#stageLive(document);
@@ -65,7 +67,7 @@ export class Activation {
 
   /**
    * A tunnel that runs is to begin anew, with this document.
-   * @throws ControlError when it goes on with the old one, or is stopped
+   * @throws SectunnelError when it goes on with the old one, or is stopped
    */
   restart(object: TunnelObject, document: SectunnelDocument): Promise<Activated> {
     return this.#replaceLive(object, document);
@@ -90,10 +92,10 @@ export class Activation {
 
   #checkBeside(document: SectunnelDocument): void {
     const [conflict] = this.overlapsOf(document).conflicts;
-    if (conflict !== undefined) throw new ControlError('invalid-state', conflict.text);
+    if (conflict !== undefined) throw new SectunnelError('invalid-state', conflict.text);
   }
 
-  /** It is stopped, also where something could not be taken away. @throws ControlError saying what */
+  /** It is stopped, also where something could not be taken away. @throws SectunnelError saying what */
   async stop(object: TunnelObject): Promise<void> {
     const { runner, catalog } = this.#parts;
     await allOf(
@@ -106,7 +108,7 @@ export class Activation {
     );
   }
 
-  /** A tunnel that does not run is not to run again. False when it is not to run anyway. @throws ControlError as `stop` */
+  /** A tunnel that does not run is not to run again. False when it is not to run anyway. @throws SectunnelError as `stop` */
   async giveUp(object: TunnelObject): Promise<boolean> {
     const { catalog, autostart, runner } = this.#parts;
     autostart.cancel(object.name);
@@ -132,7 +134,7 @@ export class Activation {
   /**
    * Replaces the document that runs, the one that is kept, or both.
    * @returns what a person should know though all was done
-   * @throws ControlError with nothing changed, or saying which of both is, and what runs
+   * @throws SectunnelError with nothing changed, or saying which of both is, and what runs
    */
   async replace(
     object: TunnelObject,
@@ -155,7 +157,7 @@ export class Activation {
     const next = isKept ? '' : '. The next start uses the old one';
     const problems = [keptProblem + next, ...warnings];
     const done = which.live ? `tunnel ${name} runs with the new document, but ` : '';
-    throw new ControlError('system', done + problems.join('. '));
+    throw new SectunnelError('system', done + problems.join('. '));
   }
 
   async #replaceLive(object: TunnelObject, document: SectunnelDocument): Promise<Activated> {
@@ -176,15 +178,15 @@ export class Activation {
   }
 
   /** The new document could not run, so the old one does. @returns what is to be said */
-  async #goBack(object: TunnelObject, before: SectunnelDocument, error: unknown): Promise<ControlError> {
-    const code = error instanceof ControlError ? error.code : 'system';
+  async #goBack(object: TunnelObject, before: SectunnelDocument, error: unknown): Promise<SectunnelError> {
+    const code = error instanceof SectunnelError ? error.code : 'system';
     try {
       await this.#run(object, before);
-      return new ControlError(code, `${messageOf(error)}. The old document is in effect again`);
+      return new SectunnelError(code, `${messageOf(error)}. The old document is in effect again`);
     } catch (second) {
       this.#interrupted(object);
       const again = `The old document cannot be started either, and the daemon keeps trying: ${messageOf(second)}`;
-      return new ControlError(code, `${messageOf(error)}. ${again}`);
+      return new SectunnelError(code, `${messageOf(error)}. ${again}`);
     }
   }
 

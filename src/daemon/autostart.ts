@@ -2,9 +2,10 @@
  * Starts tunnels that are to run without anybody asking, and tries again when they cannot: at boot an address or a name
  * may not be there yet.
  */
+
+import { SectunnelError } from '../base/error.ts';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
-import { ControlError } from '../control/protocol.ts';
 import type { TunnelStatus } from '../host/status.ts';
 
 /** Milliseconds: the first wait, doubled up to the longest. */
@@ -53,7 +54,7 @@ export class Autostart {
    * good as one whose peer does not answer yet: at boot names may not be known, and libvirt gives no secrets before it has
    * started its networks, which wait for us.
    *
-   * @throws ControlError when it can never start as it is
+   * @throws SectunnelError when it can never start as it is
    */
   async attempt(name: string, patience: number): Promise<void> {
     if (this.status(name) !== undefined) return;
@@ -63,7 +64,7 @@ export class Autostart {
       if ((await Promise.race([attempt, late])) !== 'late') return;
       attempt.catch(() => undefined);
     } catch (error) {
-      if (!(error instanceof ControlError) || error.code !== 'system') throw error;
+      if (!(error instanceof SectunnelError) || error.code !== 'system') throw error;
     }
     void this.begin(name);
   }

@@ -4,18 +4,14 @@
  * a transient one is gone when it stops.
  */
 import { join } from 'node:path';
+import { allOf } from '../base/each.ts';
+import { SectunnelError } from '../base/error.ts';
 import type { Logger } from '../base/log.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { sameDocument } from '../config/same-document.ts';
 import { toPolicy } from '../config/selectors.ts';
 import { sameKeyWarning, sharedKeyWarning } from '../config/shared-keys.ts';
-import {
-  ControlError,
-  type DefineResult,
-  type ReloadResult,
-  type StartResult,
-  type TunnelEvent,
-} from '../control/protocol.ts';
+import type { DefineResult, ReloadResult, StartResult, TunnelEvent } from '../control/protocol.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { Platform } from '../host/platform.ts';
 import type { WorkerChoice } from '../host/workers/choice.ts';
@@ -26,7 +22,6 @@ import { hostWarnings } from '../plan/warnings.ts';
 import { Activation } from './activation.ts';
 import { Autostart } from './autostart.ts';
 import { Queries } from './control/queries.ts';
-import { allOf } from './each.ts';
 import { HeldNetworks } from './networks/networks.ts';
 import { type HoldingTunnel, holdingTunnel } from './networks/plan.ts';
 import { type ReloadParts, reloadDefinitions } from './reload.ts';
@@ -199,7 +194,7 @@ export class Daemon {
     await this.runner.standing.repeat(documents, this.#catalog.unreadable);
   }
 
-  /** Reads the definitions again. Of those who ask while one waits for its turn, one serves all. @throws ControlError */
+  /** Reads the definitions again. Of those who ask while one waits for its turn, one serves all. @throws SectunnelError */
   reload(): Promise<ReloadResult> {
     return this.#reload.run();
   }
@@ -211,7 +206,7 @@ export class Daemon {
       const warnings = [...(await this.#warningsOfKept(document)), ...overlaps.warnings];
       const object = this.#catalog.objects.claim(document);
       try {
-        if (overlaps.refusal !== undefined) throw new ControlError('invalid-state', overlaps.refusal);
+        if (overlaps.refusal !== undefined) throw new SectunnelError('invalid-state', overlaps.refusal);
         this.#catalog.stageKept(object, document).commit();
       } finally {
         this.#catalog.objects.dropIfGone(object);
@@ -227,7 +222,7 @@ export class Daemon {
       const object = this.#catalog.objects.find(nameOrUuid);
       const { name } = object;
       if (object.kept === undefined) {
-        throw new ControlError(
+        throw new SectunnelError(
           'invalid-state',
           `tunnel ${name} is transient, there is nothing to undefine; stop it with 'sectunnel destroy ${name}'`,
         );
@@ -244,7 +239,8 @@ export class Daemon {
       const document = this.#catalog.parse(text);
       const warnings = [...this.#warnings(document), ...this.#activation.overlapsOf(document).warnings];
       const object = this.#catalog.objects.claim(document);
-      if (object.live !== undefined) throw new ControlError('invalid-state', `tunnel ${object.name} is active already`);
+      if (object.live !== undefined)
+        throw new SectunnelError('invalid-state', `tunnel ${object.name} is active already`);
       try {
         warnings.push(...(await this.#activation.start(object, document)).warnings);
       } finally {
@@ -257,10 +253,11 @@ export class Daemon {
   start(nameOrUuid: string): Promise<StartResult> {
     return this.#inTurn(async () => {
       const object = this.#catalog.objects.find(nameOrUuid);
-      if (object.live !== undefined) throw new ControlError('invalid-state', `tunnel ${object.name} is active already`);
+      if (object.live !== undefined)
+        throw new SectunnelError('invalid-state', `tunnel ${object.name} is active already`);
       const document = object.kept ?? this.#catalog.interrupted.get(object.name);
       if (document === undefined)
-        throw new ControlError('invalid-state', `tunnel ${object.name} has no document to start with`);
+        throw new SectunnelError('invalid-state', `tunnel ${object.name} has no document to start with`);
       const { warnings } = this.#activation.overlapsOf(document);
       const started = await this.#activation.start(object, document);
       return { name: object.name, device: started.device, warnings: [...warnings, ...started.warnings] };
@@ -274,7 +271,7 @@ export class Daemon {
       const { name, live } = object;
       const document = object.kept ?? live ?? this.#catalog.interrupted.get(name);
       if (document === undefined)
-        throw new ControlError('invalid-state', `tunnel ${name} has no document to start with`);
+        throw new SectunnelError('invalid-state', `tunnel ${name} has no document to start with`);
       const { warnings } = this.#activation.overlapsOf(document);
       const started =
         live === undefined
@@ -293,7 +290,7 @@ export class Daemon {
       const object = this.#catalog.objects.find(nameOrUuid);
       if (object.live !== undefined) await this.#activation.stop(object);
       else if (!(await this.#activation.giveUp(object)))
-        throw new ControlError('invalid-state', `tunnel ${object.name} is not active`);
+        throw new SectunnelError('invalid-state', `tunnel ${object.name} is not active`);
       return { name: object.name };
     });
   }
@@ -303,7 +300,7 @@ export class Daemon {
       const object = this.#catalog.objects.find(nameOrUuid);
       const { name, kept, live } = object;
       if (kept === undefined) {
-        throw new ControlError(
+        throw new SectunnelError(
           'invalid-state',
           `tunnel ${name} is transient and cannot start with the daemon; define it first`,
         );
@@ -320,17 +317,17 @@ export class Daemon {
     return this.#inTurn(async () => {
       const document = this.#catalog.parse(text);
       const { refusal, warnings: overlaps } = this.#overlapsOf(document);
-      if (refusal !== undefined) throw new ControlError('invalid-state', refusal);
+      if (refusal !== undefined) throw new SectunnelError('invalid-state', refusal);
       const warnings = [...this.#warnings(document), ...overlaps];
       const object = this.#catalog.objects.find(document.name);
       checkIdentity(object, document);
       const live = which.live || (!which.config && object.live !== undefined);
       const config = which.config || (!which.live && object.live === undefined);
       if (live && object.live === undefined) {
-        throw new ControlError('invalid-state', `tunnel ${object.name} is not active; leave --live out`);
+        throw new SectunnelError('invalid-state', `tunnel ${object.name} is not active; leave --live out`);
       }
       if (config && object.kept === undefined) {
-        throw new ControlError('invalid-state', `tunnel ${object.name} is transient; leave --config out`);
+        throw new SectunnelError('invalid-state', `tunnel ${object.name} is transient; leave --config out`);
       }
       const changed = {
         live: live && !sameDocument(object.live, document),

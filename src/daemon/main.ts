@@ -2,9 +2,9 @@
 import './inspector.ts';
 import { isAbsolute } from 'node:path';
 import { parseArgs } from 'node:util';
+import { SectunnelError } from '../base/error.ts';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
-import { ControlError } from '../control/protocol.ts';
 import { cryptoChoices, selectCrypto } from '../host/crypto.ts';
 import { linuxPlatform } from '../host/linux.ts';
 import { chooseWorkers, workerChoices } from '../host/workers/choice.ts';
@@ -199,7 +199,7 @@ function reloadOnHangup(log: Logger): (daemon: Daemon) => void {
     try {
       await daemon.reload();
     } catch (error) {
-      if (!(error instanceof ControlError)) throw error;
+      if (!(error instanceof SectunnelError)) throw error;
       log.error({}, `the definitions were not read again, and what was known stays: ${error.message}`);
     }
   };

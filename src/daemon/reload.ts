@@ -35,7 +35,7 @@ interface Findings {
 
 /**
  * For one caller at a time, and none that changes tunnels meanwhile.
- * @throws ControlError with nothing changed when the folder cannot be read
+ * @throws SectunnelError with nothing changed when the folder cannot be read
  */
 export async function reloadDefinitions(parts: ReloadParts): Promise<ReloadResult> {
   const readings = await readAll(parts.catalog);

@@ -2,6 +2,8 @@
  * Runs tunnels: from a document to a device, sockets and an engine that negotiates; follows what happens to them,
  * and tells it to the log, to listeners and to `status`.
  */
+
+import { allOf, eachOf } from '../base/each.ts';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
@@ -27,7 +29,6 @@ import { VerifierPool } from '../pki/threads/pool.ts';
 import { planTunnel, secretOf, type TunnelPlan } from '../plan/plan.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import { refusingSystem } from './control/refusing.ts';
-import { allOf, eachOf } from './each.ts';
 import { FailureLog } from './failure-log.ts';
 import { RateLimit } from './rate-limit.ts';
 import { TunnelCertificates } from './secrets/certificates.ts';
@@ -120,7 +121,7 @@ export class Runner {
     return this.#options.crypto.name;
   }
 
-  /** Whether a document can run here. @throws ControlError when not: better now than later in the log */
+  /** Whether a document can run here. @throws SectunnelError when not: better now than later in the log */
   async check(document: SectunnelDocument): Promise<TunnelPlan> {
     return await this.#plan(document, this.#certificates(document));
   }
@@ -142,7 +143,7 @@ export class Runner {
     return new TunnelCertificates(document, this.#options.secrets, judges, warn);
   }
 
-  /** @returns the name of the device. @throws ControlError when the tunnel cannot run here */
+  /** @returns the name of the device. @throws SectunnelError when the tunnel cannot run here */
   async start(document: SectunnelDocument): Promise<string> {
     const { name } = document;
     const certificates = this.#certificates(document);

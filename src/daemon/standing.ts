@@ -3,17 +3,19 @@
  * runs, and while it is to run again, so that nothing passes in the clear meanwhile. The end of a daemon, in order or not,
  * changes nothing of that.
  */
+
+import { allOf, eachOf } from '../base/each.ts';
+import { SectunnelError } from '../base/error.ts';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
-import { ControlError, type TunnelEvent } from '../control/protocol.ts';
+import type { TunnelEvent } from '../control/protocol.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
 import type { Platform } from '../host/platform.ts';
 import type { SteeringPlan } from '../hostnet/steering/plan.ts';
 import type { KernelReport } from '../hostnet/watch/watch.ts';
 import { standingPlan, standingTunnel } from '../plan/device.ts';
 import { DampedLog } from './damped-log.ts';
-import { allOf, eachOf } from './each.ts';
 
 /** How often fences, rules and routes are compared though no change was heard of, in milliseconds. */
 const WATCH = 30_000;
@@ -119,7 +121,7 @@ export class Standing {
 
   /**
    * It is not to run any more.
-   * @throws ControlError when something of it stands still, which `releaseAgain` sees to
+   * @throws SectunnelError when something of it stands still, which `releaseAgain` sees to
    */
   async release(name: string): Promise<void> {
     this.#held.delete(name);
@@ -128,7 +130,7 @@ export class Standing {
       this.#unreleased.delete(name);
     } catch (error) {
       this.#unreleased.add(name);
-      throw new ControlError(
+      throw new SectunnelError(
         'system',
         `the fence and rules of tunnel ${name} could not be removed: ${messageOf(error)}. ` +
           'What still stands of them drops the packets that its policy protects, until it is removed, which the daemon keeps trying',

@@ -4,10 +4,10 @@
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { SectunnelError } from '../base/error.ts';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import { parseDocument } from '../config/parse.ts';
-import { ControlError } from '../control/protocol.ts';
 import { type Cleared, FenceAloneError, LinuxPlace } from '../host/linux-place.ts';
 import type { Platform } from '../host/platform.ts';
 import { standingPlan } from '../plan/device.ts';
@@ -30,7 +30,7 @@ export interface RaiseOptions extends Folders {
 /**
  * Puts up fence and rules of the tunnels that the next daemon starts, which takes them over. Does nothing while a daemon runs.
  * @returns false when one of them could not be put up; the log says why
- * @throws ControlError when the folders cannot be used
+ * @throws SectunnelError when the folders cannot be used
  */
 export async function raiseFences({ configDir, runDir, platform, log }: RaiseOptions): Promise<boolean> {
   let unlock: () => void;
@@ -79,7 +79,7 @@ export function wantedNames({ configDir, runDir }: Folders): string[] {
     return [...new Set(folders.flatMap((folder) => existing(folder)?.names() ?? []))];
   } catch (error) {
     // The folders themselves may be what is wrong.
-    if (error instanceof ControlError || (error instanceof Error && 'code' in error)) return [];
+    if (error instanceof SectunnelError || (error instanceof Error && 'code' in error)) return [];
     throw error;
   }
 }
@@ -99,7 +99,7 @@ export interface ReleaseResult {
 /**
  * Removes all fences, rules and routes of this product from this network namespace and from those that documents name, and the
  * memory of which tunnels ran. Definitions and secrets stay.
- * @throws ControlError while a daemon runs
+ * @throws SectunnelError while a daemon runs
  */
 export async function releaseHost({ configDir, runDir }: Folders): Promise<ReleaseResult> {
   const unlock = lockForRelease({ configDir, runDir });
@@ -154,7 +154,7 @@ function lockForRelease(folders: Folders): () => void {
     return lockAll(folders);
   } catch (error) {
     if (!(error instanceof LockedError)) throw error;
-    throw new ControlError(
+    throw new SectunnelError(
       'invalid-state',
       `sectunneld runs (process ${error.owner}) and would put its fences up again: end it first ('systemctl stop sectunneld'), ` +
         "or take away the fence of one tunnel with 'sectunnel destroy'",

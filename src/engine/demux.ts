@@ -1,9 +1,9 @@
 /** IKE and ESP on one UDP port, told apart by the first bytes (RFC 3948 §2); without a port there is ESP alone. */
+
 import { NO_PORT } from '../base/address.ts';
 import { concatBytes, readI32 } from '../base/bytes.ts';
+import { IKE_PORT } from '../base/ports.ts';
 
-/** On this port IKE stands alone; on all others IKE and ESP share. */
-const IKE_PORT = 500;
 const NON_ESP_MARKER: Uint8Array = new Uint8Array(4);
 /** A NAT keepalive is one byte of this value (RFC 3948 §2.3). */
 const KEEPALIVE = 0xff;

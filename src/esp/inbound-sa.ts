@@ -2,8 +2,10 @@
  * The receiving half of a CHILD SA: anti-replay, verification, decryption in place, and the check of what was
  * inside (RFC 4303 §3.4, RFC 4301 §5.2).
  */
+
 import type { PacketBatch } from '../base/batch.ts';
 import { readI32 } from '../base/bytes.ts';
+import { MIN_ESP_SPI } from '../base/spi.ts';
 import type { PacketCipher } from '../crypto/types.ts';
 import type { CompiledSelectors } from '../policy/compiled.ts';
 import { Flow, FlowError, Fragment, readFlow } from '../policy/flow.ts';
@@ -13,7 +15,7 @@ import { readTurnedTrigger } from '../policy/icmp-error.ts';
 import type { TransportHosts } from '../policy/transport.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
 import { clampMss } from './mss.ts';
-import { ESP_HEADER_LENGTH, espAlignment, MIN_SPI, NextHeader, nextHeaderOf, payloadLengthOf } from './packet.ts';
+import { ESP_HEADER_LENGTH, espAlignment, NextHeader, nextHeaderOf, payloadLengthOf } from './packet.ts';
 import { DEFAULT_REPLAY_WINDOW, REPLAYED, ReplayWindow } from './replay.ts';
 import { combinedEcn, ECN_DROP, ECN_MASK, ECN_UNEXPECTED, Ecn, writeEcn } from './traffic-class.ts';
 import { TransportRebuilder } from './transport.ts';
@@ -74,7 +76,7 @@ export class EspInboundSa {
 
   /** @throws RangeError for an SPI below 256 or a replay window out of bounds */
   constructor(options: InboundSaOptions) {
-    if (options.spi < MIN_SPI || options.spi > MAX_U32) throw new RangeError(`SPI ${options.spi} is reserved`);
+    if (options.spi < MIN_ESP_SPI || options.spi > MAX_U32) throw new RangeError(`SPI ${options.spi} is reserved`);
     this.id = options.id;
     this.spi = options.spi;
     this.esn = options.esn;

@@ -1,20 +1,14 @@
 /**
  * The sending half of a CHILD SA: sequence numbers, limits, counters, and sealing in place (RFC 4303 §3.3).
  */
+
 import type { PacketBatch } from '../base/batch.ts';
 import { MIN_MTU } from '../base/mtu.ts';
+import { MIN_ESP_SPI } from '../base/spi.ts';
 import type { PacketCipher } from '../crypto/types.ts';
 import type { CompiledSelectors } from '../policy/compiled.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
-import {
-  ESP_HEADER_LENGTH,
-  espAlignment,
-  MIN_SPI,
-  maxPayload,
-  NextHeader,
-  sealEsp,
-  sealedDataLength,
-} from './packet.ts';
+import { ESP_HEADER_LENGTH, espAlignment, maxPayload, NextHeader, sealEsp, sealedDataLength } from './packet.ts';
 import { type TfcConfig, TfcPadding } from './tfc.ts';
 import { COPY_DSCP, outerTrafficClass } from './traffic-class.ts';
 import { newSaState, SaCounter, type SaLimits, type SaState, SaUsage } from './usage.ts';
@@ -94,7 +88,7 @@ export class EspOutboundSa {
 
   /** @throws RangeError for an SPI below 256 */
   constructor(options: OutboundSaOptions) {
-    if (options.spi < MIN_SPI || options.spi > MAX_U32) throw new RangeError(`SPI ${options.spi} is reserved`);
+    if (options.spi < MIN_ESP_SPI || options.spi > MAX_U32) throw new RangeError(`SPI ${options.spi} is reserved`);
     this.id = options.id;
     this.spi = options.spi;
     this.esn = options.esn;

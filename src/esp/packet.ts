@@ -8,6 +8,7 @@
  *
  * Nothing here knows SAs, modes or policies. No function allocates or throws on what it finds in a packet.
  */
+
 import { writeU32 } from '../base/bytes.ts';
 import type { PacketCipher } from '../crypto/types.ts';
 
@@ -18,9 +19,6 @@ const TRAILER_LENGTH = 2;
 
 /** Next header values that tunnel mode knows (RFC 4303 §2.6). */
 export const NextHeader = { ipv4: 4, ipv6: 41, none: 59 } as const;
-
-/** The smallest SPI that may be used (RFC 4303 §2.1). */
-export const MIN_SPI = 256;
 
 /** What the length of an ESP packet depends on, of a cipher or of algorithms alone. */
 export type EspShape = Pick<PacketCipher, 'ivLength' | 'icvLength' | 'blockSize'>;

@@ -60,7 +60,7 @@ export interface Foreign {
   readonly outer: ForeignTables | undefined;
 }
 
-/** @throws ControlError when the question is not one about a packet */
+/** @throws SectunnelError when the question is not one about a packet */
 export function explainPacket(facts: ExplainFacts, foreign: Foreign, question: ExplainQuestion): Explanation {
   const { document, running, now } = facts;
   const packet = readPacketQuestion(question);

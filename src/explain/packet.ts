@@ -1,6 +1,6 @@
 /** The packet that `sectunnel explain` is asked about: from the words of a command line to the flow that a policy sees. */
 import { addressBits, formatAddress, type IpAddress, parseAddress, type SocketAddress } from '../base/address.ts';
-import { ControlError } from '../control/protocol.ts';
+import { SectunnelError } from '../base/error.ts';
 import { type Flow, PORT_HIDDEN } from '../policy/flow.ts';
 import { makeFlow } from '../policy/flow-values.ts';
 import { hasPorts, hasSinglePort, isIcmp, Protocol, protocolByName, protocolName } from '../policy/protocols.ts';
@@ -23,7 +23,7 @@ export interface AskedPacket {
 const CLIENT_PORT = 49_152;
 const ECHO_REQUEST = { 4: 8, 6: 128 } as const;
 
-/** @throws ControlError of the kind `bad-request` that says what is wrong with the question */
+/** @throws SectunnelError of the kind `bad-request` that says what is wrong with the question */
 export function readPacketQuestion(question: ExplainQuestion): AskedPacket {
   const source = readEnd('--src', question.src);
   const destination = readEnd('--dst', question.dst);
@@ -66,8 +66,8 @@ export function readdressed(
   return { ...packet, source, destination, flow };
 }
 
-function wrong(message: string): ControlError {
-  return new ControlError('bad-request', message);
+function wrong(message: string): SectunnelError {
+  return new SectunnelError('bad-request', message);
 }
 
 type End = Omit<SocketAddress, 'port'> & { readonly port: number | undefined };

@@ -1,8 +1,8 @@
 /** Which SA carries a packet that the policy protects; without one, what becomes of the packet. */
 import { formatAddress, formatSocketAddress, NO_PORT } from '../base/address.ts';
+import { formatSpi } from '../base/spi.ts';
 import type { ChildSummary } from '../engine/events.ts';
 import type { EngineChild, Tunnel } from '../engine/tunnel.ts';
-import { formatSpi } from '../host/narrate.ts';
 import { CompiledSelectors } from '../policy/compiled.ts';
 import type { PolicyEntry } from '../policy/database.ts';
 import { formatSelectorPair } from '../policy/selector.ts';

@@ -1,6 +1,7 @@
 /** Which way a packet takes on this host: the kernel is asked for its route, and the rule is found that led to it. */
 import { formatAddress, type IpAddress, sameAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
+import type { SeenRule } from '../hostnet/routes/routes.ts';
 import {
   type InstalledRoute,
   OWN_PROTOCOL,
@@ -8,11 +9,10 @@ import {
   type RouteAnswer,
   type RouteQuery,
   type RouteRefusal,
-  type Rule,
 } from '../hostnet/routes/routes.ts';
-import { formatSeenRule, type SeenRule, seenRule, seenRuleFits } from '../hostnet/routes/seen-rules.ts';
+import { formatSeenRule, seenRuleFits } from '../hostnet/routes/seen-rules.ts';
 import type { Routing } from '../hostnet/view.ts';
-import { hasPorts, protocolName } from '../policy/protocols.ts';
+import { hasPorts } from '../policy/protocols.ts';
 import type { WayExplanation } from './explanation.ts';
 import type { AskedPacket } from './packet.ts';
 
@@ -80,12 +80,12 @@ export function explainWay(
     link,
     gateway,
     table: answer?.table,
-    rule: rule && formatSeenRule(rule, protocolName),
+    rule: rule && formatSeenRule(rule),
     reachesTunnel: link !== undefined && link === device,
     toHost,
     refusal,
     foreign: rule !== undefined && rule.protocol !== OWN_PROTOCOL && rule.protocol !== KERNEL_PROTOCOL,
-    doubtful: (decided?.doubtful ?? []).map((other) => formatSeenRule(other, protocolName)),
+    doubtful: (decided?.doubtful ?? []).map((other) => formatSeenRule(other)),
   };
 }
 
@@ -215,9 +215,4 @@ function bestRoute(routing: Routing, table: number, destination: IpAddress): Ins
     .filter((route) => prefixContains(route.destination, destination))
     .sort((a, b) => b.destination.prefixLength - a.destination.prefixLength || a.metric - b.metric);
   return best;
-}
-
-/** As `ip rule` prints it. */
-export function formatRule(rule: Rule): string {
-  return formatSeenRule(seenRule({ ...rule, protocol: OWN_PROTOCOL }), protocolName);
 }

@@ -2,8 +2,9 @@
  * Chooses the cryptographic provider: of those that are there and pass their self-test, each algorithm is served by
  * the quickest that has it.
  */
+
+import { SectunnelError } from '../base/error.ts';
 import { messageOf } from '../base/text.ts';
-import { ControlError } from '../control/protocol.ts';
 import { openIpsecMbProvider } from '../crypto/ipsec-mb/provider.ts';
 import { nobleProvider } from '../crypto/noble/provider.ts';
 import { nodeProvider } from '../crypto/node/provider.ts';
@@ -40,7 +41,7 @@ export interface CryptoChoice {
 /**
  * `auto`: all that there are. Another name: that provider, and for algorithms that it lacks `node` and `noble` alone.
  * @param opened for tests: the provider of that name, or why it cannot be used
- * @throws ControlError when the name is unknown, or the provider that was asked for cannot be used
+ * @throws SectunnelError when the name is unknown, or the provider that was asked for cannot be used
  */
 export function selectCrypto(
   name: string,
@@ -52,10 +53,10 @@ export function selectCrypto(
   for (const candidate of wanted) {
     const result = opened(candidate);
     if (typeof result !== 'string') found.push(result);
-    else if (candidate === name) throw new ControlError('system', `--crypto ${name}: ${result}`);
+    else if (candidate === name) throw new SectunnelError('system', `--crypto ${name}: ${result}`);
     else leftOut.push({ name: candidate, reason: result });
   }
-  if (found.length === 0) throw new ControlError('system', `no cryptographic provider works: ${leftOut[0]?.reason}`);
+  if (found.length === 0) throw new SectunnelError('system', `no cryptographic provider works: ${leftOut[0]?.reason}`);
   return { provider: combineProviders(...found), leftOut };
 }
 
@@ -73,7 +74,7 @@ function wantedProviders(name: string): readonly ProviderName[] {
   if (name === 'auto') return inOrder;
   const forced = inOrder.find((known) => known === name);
   if (forced === undefined) {
-    throw new ControlError('bad-request', `--crypto ${name}: wanted one of ${cryptoChoices.join(', ')}`);
+    throw new SectunnelError('bad-request', `--crypto ${name}: wanted one of ${cryptoChoices.join(', ')}`);
   }
   if (forced === 'noble') return [forced];
   return [forced, ...fallbacks.filter((fallback) => fallback !== forced)];

@@ -15,11 +15,11 @@ import { OWN_QUERY, Steering } from '../hostnet/steering/steering.ts';
 import { type Claimant, TunnelOrder } from '../hostnet/steering/tunnel-order.ts';
 import type { HostView } from '../hostnet/view.ts';
 import { type KernelReport, KernelWatch } from '../hostnet/watch/watch.ts';
+import type { DevicePlan } from '../plan/device.ts';
 import { withinNamespace } from '../sys/netns.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import { type LinuxTun, openLinuxTun } from '../tun/linux.ts';
 import type { SharedOffloads } from '../tun/offload/shared.ts';
-import type { DevicePlan } from './platform.ts';
 
 /**
  * Packets that wait in a device for whoever seals them. The kernel's own 500 are 4 ms of a flood of datagrams, less than a

@@ -1,12 +1,13 @@
 /** A daemon's machine on Linux: TUN devices, routes over netlink, a fence in nftables, UDP sockets. */
 import { formatAddress, type IpAddress } from '../base/address.ts';
-import { eachOf } from '../daemon/each.ts';
+import { eachOf } from '../base/each.ts';
 import { LinuxForeignRules } from '../hostnet/foreign/rules-linux.ts';
 import { LinuxHostNetwork } from '../hostnet/routes/linux.ts';
 import { OWN_QUERY } from '../hostnet/steering/steering.ts';
 import type { HostView } from '../hostnet/view.ts';
 import type { KernelReport } from '../hostnet/watch/watch.ts';
 import { LIBVIRT_CHAINS } from '../libvirt/firewall.ts';
+import type { DevicePlan, StandingTunnel } from '../plan/device.ts';
 import { bootNow, watchSleep } from '../sys/boot-clock.ts';
 import { namespaceExists } from '../sys/netns.ts';
 import type { PacketDevice } from '../tun/device.ts';
@@ -15,7 +16,7 @@ import { hasLinuxUdp, linuxUdp } from '../tun/udp/linux.ts';
 import { nodeUdp } from '../tun/udp/node.ts';
 import { linuxRawEsp } from '../tun/udp/raw.ts';
 import { LinuxPlace } from './linux-place.ts';
-import type { DevicePlan, Platform, StandingTunnel } from './platform.ts';
+import type { Platform } from './platform.ts';
 
 export function linuxPlatform(): Platform {
   const offloads = new SharedOffloads();

@@ -1,11 +1,31 @@
 /** What happened, in words: one place for the log's lines and for `sectunnel event`. */
+
 import { formatSocketAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { formatIdentity } from '../base/identity.ts';
-import type { TunnelEvent } from '../control/protocol.ts';
+import { formatSpi } from '../base/spi.ts';
 import type { ChildSummary, EngineEvent } from '../engine/events.ts';
 import type { DownReason } from '../ike/events.ts';
 import { formatSelector } from '../policy/selector.ts';
+
+/** What happens to a tunnel, by name: of the lines of `sectunnel event`. */
+export type TunnelEventName =
+  | 'defined'
+  | 'undefined'
+  | 'started'
+  | 'stopped'
+  | 'updated'
+  | 'ike-up'
+  | 'ike-down'
+  | 'child-up'
+  | 'child-down'
+  | 'secret-changed'
+  /** What it needs of the kernel or of the host's addresses is not there; and is there again. */
+  | 'degraded'
+  | 'restored'
+  /** Of the tunnels of its redundancy group it is the one that packets go by now. */
+  | 'carries'
+  | 'failed';
 
 export interface Narration {
   readonly level: 'debug' | 'info' | 'warn';
@@ -13,7 +33,7 @@ export interface Narration {
   /** Facts for a log that machines read. */
   readonly fields: object;
   /** Under which name listeners are told; `undefined` when it is for the log alone. */
-  readonly event: TunnelEvent['event'] | undefined;
+  readonly event: TunnelEventName | undefined;
 }
 
 type Told = Exclude<EngineEvent, { readonly requestId: number }>;
@@ -78,13 +98,4 @@ function describeChild(child: ChildSummary): string {
   const { local, remote } = child.selectors;
   const selectors = `${local.map(formatSelector).join(', ')} === ${remote.map(formatSelector).join(', ')}`;
   return `${selectors}, ${child.suite}${child.esn ? ', ESN' : ''}, SPI in ${formatSpi(child.spiIn)} out ${formatSpi(child.spiOut)}`;
-}
-
-/** 16 hexadecimal digits. */
-export function formatIkeSpi(spi: bigint): string {
-  return spi.toString(16).padStart(16, '0');
-}
-
-export function formatSpi(spi: number): string {
-  return spi.toString(16).padStart(8, '0');
 }

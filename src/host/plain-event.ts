@@ -1,11 +1,11 @@
 /** Events as JSON has them: addresses, identities and selectors as text, SPIs in hexadecimal digits. */
 import { formatSocketAddress } from '../base/address.ts';
 import { formatIdentity } from '../base/identity.ts';
+import { formatIkeSpi, formatSpi } from '../base/spi.ts';
 import type { ChildSummary, EngineEvent } from '../engine/events.ts';
 import type { IkeSaSummary, Path } from '../ike/events.ts';
 import { formatSelector, type SelectorPair } from '../policy/selector.ts';
 import { isQuestion } from './answers.ts';
-import { formatIkeSpi, formatSpi } from './narrate.ts';
 
 /** `JSON.stringify` takes it from now on. The event stays as it is otherwise. */
 export function withJson(event: EngineEvent): EngineEvent {

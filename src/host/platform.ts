@@ -6,32 +6,11 @@ import type { IpAddress } from '../base/address.ts';
 import type { FenceCounters, FenceKeeper } from '../hostnet/fence/fence.ts';
 import type { ForeignRules } from '../hostnet/foreign/rules.ts';
 import type { Prefix } from '../hostnet/routes/routes.ts';
-import type { SteeringPlan } from '../hostnet/steering/plan.ts';
 import type { HostView } from '../hostnet/view.ts';
 import type { KernelReport } from '../hostnet/watch/watch.ts';
+import type { DevicePlan, StandingTunnel } from '../plan/device.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import type { UdpNetwork } from '../tun/udp/udp.ts';
-
-export interface DevicePlan {
-  /** Whose device it is. */
-  readonly tunnel: string;
-  /** For as many as read and write it; one when left out. */
-  readonly queues?: number;
-  readonly name: string;
-  readonly mtu: number;
-  /** The network namespace that it is for, by name or path; left out: that of the daemon, where the sockets are. */
-  readonly netns: string | undefined;
-  /** What is led into it, and kept from passing elsewhere; nothing when left out. */
-  readonly steering: SteeringPlan | undefined;
-}
-
-/** A tunnel of which fence, rules and routes may stand. */
-export interface StandingTunnel {
-  readonly tunnel: string;
-  /** `undefined` when it is not known, as no document of the tunnel can be read: then no table is taken for a stranger's. */
-  readonly table: number | undefined;
-  readonly netns: string | undefined;
-}
 
 export interface Platform {
   readonly network: UdpNetwork;

@@ -2,15 +2,14 @@
  * The sockets of a host, shared by its tunnels: one for each local address and UDP port, and one of each family for ESP
  * straight over IP; open while somebody needs it.
  */
+
 import { formatSocketAddress, type IpAddress, type IpFamily, NO_PORT, type SocketAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import type { PathReport } from '../base/path-report.ts';
+import { IKE_PORT } from '../base/ports.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
 import type { DatagramHandler, UdpNetwork, UdpSendError, UdpSocket } from '../tun/udp/udp.ts';
-
-/** On this port there is no ESP. */
-export const IKE_PORT = 500;
 
 /** What a tunnel listens at. */
 export type SocketNeed = UdpNeed | RawEspNeed;

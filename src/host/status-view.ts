@@ -1,14 +1,15 @@
 /** From the engine's state to what `status` reports: ages instead of clock readings, text instead of binary values. */
 import { formatSocketAddress } from '../base/address.ts';
 import { formatIdentity } from '../base/identity.ts';
+import { formatIkeSpi, formatSpi } from '../base/spi.ts';
 import type { SectunnelDocument } from '../config/model.ts';
+import type { Engine } from '../engine/engine.ts';
 import type { EngineChild, Tunnel } from '../engine/tunnel.ts';
 import { namedDrops } from '../esp/drops.ts';
 import { SaCounter } from '../esp/usage.ts';
 import type { ChildSaStatus, IkeSaStatus } from '../ike/status.ts';
 import { formatSelector } from '../policy/selector.ts';
-import type { TunnelHost } from './host.ts';
-import { formatIkeSpi, formatSpi } from './narrate.ts';
+import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
 import type { ChildStatus, FailureStatus, IkeStatus, SecretStatus, TunnelStatus } from './status.ts';
 
 /** What is known of a running tunnel beside the engine's own state. */
@@ -49,8 +50,19 @@ export interface HostFailure {
 /** What a host knows of one of its tunnels. */
 export type HostTunnelStatus = Omit<TunnelStatus, 'uuid' | 'active' | 'redundancy' | 'secret' | 'declined'>;
 
+/** What is asked of a host for its status. */
+export interface StatusSource {
+  readonly engine: Pick<Engine, 'ike' | 'tunnel'>;
+  now(): number;
+  refresh(): void;
+  device(name: string): PacketDevice | undefined;
+  deviceCounters(name: string): Readonly<DeviceCounters> | undefined;
+  degraded(name: string): readonly string[];
+  lastFailure(name: string): HostFailure | undefined;
+}
+
 /** As `tunnelStatus`; `undefined` when the host has no such tunnel. */
-export function hostTunnelStatus(host: TunnelHost, name: string): HostTunnelStatus | undefined {
+export function hostTunnelStatus(host: StatusSource, name: string): HostTunnelStatus | undefined {
   const now = host.now();
   host.refresh();
   const device = host.device(name);
@@ -81,7 +93,7 @@ export function hostTunnelStatus(host: TunnelHost, name: string): HostTunnelStat
 }
 
 export function tunnelStatus(
-  host: TunnelHost,
+  host: StatusSource,
   { document, secret, declined, lastFailure }: RunningFacts,
 ): TunnelStatus {
   const { name, uuid } = document;

@@ -2,11 +2,13 @@
  * The tables of an endpoint, and what its IKE SAs see of it: who is known by which SPI, who speaks with whom, who must
  * be woken when, what is to be sent and told.
  */
+
 import { addressKey, type IpAddress, sameAddress } from '../base/address.ts';
 import { readU32 } from '../base/bytes.ts';
 import { type Identity, sameIdentity } from '../base/identity.ts';
 import { Queue } from '../base/queue.ts';
 import { SetMap } from '../base/set-map.ts';
+import { MIN_ESP_SPI } from '../base/spi.ts';
 import { WakeQueue } from '../base/wake-queue.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { SelectorPair } from '../policy/selector.ts';
@@ -38,8 +40,6 @@ export interface Transmit {
 }
 
 const KEEPALIVE = Uint8Array.of(0xff);
-/** SPIs below are reserved (RFC 4303 §2.1). */
-const FIRST_CHILD_SPI = 256;
 
 export class EndpointHost implements Host {
   readonly crypto: CryptoProvider;
@@ -151,7 +151,7 @@ export class EndpointHost implements Host {
   newChildSpi(): number {
     for (;;) {
       const spi = readU32(this.random(4), 0);
-      if (spi >= FIRST_CHILD_SPI && this.isChildSpiFree(spi)) return spi;
+      if (spi >= MIN_ESP_SPI && this.isChildSpiFree(spi)) return spi;
     }
   }
 

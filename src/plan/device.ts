@@ -1,13 +1,35 @@
 /** From a document to its device, and to what leads packets into it and keeps them from passing in the clear. */
+
 import type { IpAddress } from '../base/address.ts';
 import { MIN_MTU } from '../base/mtu.ts';
+import { IKE_PORT } from '../base/ports.ts';
 import type { PeerSettings, SectunnelDocument } from '../config/model.ts';
 import { toChildren, toPolicy } from '../config/selectors.ts';
-import type { DevicePlan, StandingTunnel } from '../host/platform.ts';
 import { policyBoxes, type SteeringPlan } from '../hostnet/steering/plan.ts';
 import { hostsOf } from '../policy/transport.ts';
 import { documentClaims } from './overlaps.ts';
 import { tableOf } from './transport.ts';
+
+export interface DevicePlan {
+  /** Whose device it is. */
+  readonly tunnel: string;
+  /** For as many as read and write it; one when left out. */
+  readonly queues?: number;
+  readonly name: string;
+  readonly mtu: number;
+  /** The network namespace that it is for, by name or path; left out: that of the daemon, where the sockets are. */
+  readonly netns: string | undefined;
+  /** What is led into it, and kept from passing elsewhere; nothing when left out. */
+  readonly steering: SteeringPlan | undefined;
+}
+
+/** A tunnel of which fence, rules and routes may stand. */
+export interface StandingTunnel {
+  readonly tunnel: string;
+  /** `undefined` when it is not known, as no document of the tunnel can be read: then no table is taken for a stranger's. */
+  readonly table: number | undefined;
+  readonly netns: string | undefined;
+}
 
 /** @param peer the other end, where it is known */
 export function devicePlan(document: SectunnelDocument, fittingMtu: number, peer: IpAddress | undefined): DevicePlan {
@@ -46,7 +68,7 @@ function steeringPlan(document: SectunnelDocument, peer: IpAddress | undefined):
 
 /** UDP ports of IKE at one end, and of ESP in UDP. IKE may be met on 500 whatever a document says. */
 function ikePorts({ ike }: SectunnelDocument['sa'], { port }: PeerSettings): number[] {
-  return [...new Set([500, port, ...(ike.nat.encapsulation === 'never' ? [] : [ike.nat.port])])];
+  return [...new Set([IKE_PORT, port, ...(ike.nat.encapsulation === 'never' ? [] : [ike.nat.port])])];
 }
 
 /** What may stand of a tunnel when its daemon has died; `undefined` when it leaves nothing standing. */

@@ -2,21 +2,21 @@
  * From a document to what runs it: an engine's tunnel, and the device with its routes. Says what this version does not
  * do, before anything is touched.
  */
+
 import { lookup } from 'node:dns/promises';
 import { type IpAddress, type IpFamily, parseAddress } from '../base/address.ts';
+import { SectunnelError } from '../base/error.ts';
 import { type Identity, identityFromText } from '../base/identity.ts';
+import { IKE_PORT } from '../base/ports.ts';
 import { messageOf } from '../base/text.ts';
 import type { IdentityText, PeerAddress, PeerSettings, SecretReference, SectunnelDocument } from '../config/model.ts';
 import { hasIpv6, sharingProblem, toChildren, toPolicy } from '../config/selectors.ts';
-import { ControlError } from '../control/protocol.ts';
 import type { TunnelConfig } from '../engine/config.ts';
-import { deviceMtu } from '../host/path-mtu.ts';
-import type { DevicePlan, Platform } from '../host/platform.ts';
 import type { AuthMethod, ChildConfig, ConnectionConfig, Lifetime } from '../ike/config.ts';
+import type { DevicePlan } from './device.ts';
 import { devicePlan } from './device.ts';
+import { deviceMtu } from './device-mtu.ts';
 import { isTransport, TRANSPORT_MTU, transportRefusal } from './transport.ts';
-
-const IKE_PORT = 500;
 
 /** What of a tunnel's certificates stands in its configuration. */
 export interface CertificateFacts {
@@ -35,11 +35,11 @@ export interface TunnelPlan {
  * @param pathMtuFor what is known of the path to the peer; the device's MTU follows from it when the document gives none
  * @param rawEsp whether ESP can go straight over IP here
  * @param certificates for documents with `<auth type='x509'>`
- * @throws ControlError when the document asks for what this version does not do, or a name cannot be resolved
+ * @throws SectunnelError when the document asks for what this version does not do, or a name cannot be resolved
  */
 export async function planTunnel(
   document: SectunnelDocument,
-  pathMtuFor: Platform['pathMtuFor'] = () => undefined,
+  pathMtuFor: (remote: IpAddress, local?: IpAddress) => number | undefined = () => undefined,
   rawEsp = true,
   certificates: CertificateFacts = { localId: undefined, authorities: [] },
 ): Promise<TunnelPlan> {
@@ -71,7 +71,7 @@ export async function planTunnel(
 
 /**
  * Which secret holds the pre-shared key; `undefined` where both sides have certificates.
- * @throws ControlError when the two sides would have different ones
+ * @throws SectunnelError when the two sides would have different ones
  */
 export function secretOf(document: SectunnelDocument): SecretReference | undefined {
   const references = document.sa.auths.flatMap((auth) => (auth.type === 'psk' ? [auth] : []));
@@ -85,8 +85,8 @@ export function secretOf(document: SectunnelDocument): SecretReference | undefin
   return first.secret;
 }
 
-function unsupported(what: string): ControlError {
-  return new ControlError('unsupported', `unsupported configuration: ${what}`);
+function unsupported(what: string): SectunnelError {
+  return new SectunnelError('unsupported', `unsupported configuration: ${what}`);
 }
 
 function refuseUnsupported(document: SectunnelDocument): void {
@@ -109,7 +109,7 @@ async function resolve(address: PeerAddress, family: IpFamily | undefined): Prom
         return parseAddress((await lookup(address.name, { family: family ?? 0 })).address);
       } catch (error) {
         const why = messageOf(error);
-        throw new ControlError('system', `the name '${address.name}' cannot be resolved: ${why}`);
+        throw new SectunnelError('system', `the name '${address.name}' cannot be resolved: ${why}`);
       }
   }
 }
@@ -185,7 +185,7 @@ function authMethod({ sa }: SectunnelDocument, of: 'local' | 'remote'): AuthMeth
 function localIdentity({ sa }: SectunnelDocument, certified: Identity | undefined): Identity {
   if (certified !== undefined) return certified;
   if (sa.local.id !== undefined) return identity(sa.local.id);
-  throw new ControlError(
+  throw new SectunnelError(
     'bad-document',
     `line ${sa.local.line}: who we are is not said; give <local> an <id>, or an address that can serve as one`,
   );

@@ -7,9 +7,9 @@ import { EventEmitter } from 'node:events';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { SectunnelError } from '../../src/base/error.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { DaemonClient } from '../../src/control/client.ts';
-import { ControlError } from '../../src/control/protocol.ts';
 import { Service } from '../../src/daemon/service.ts';
 import { chooseCrypto } from '../../src/host/crypto.ts';
 import { linuxPlatform } from '../../src/host/linux.ts';
@@ -129,7 +129,7 @@ describe.skipIf(wants.length > 0)('when there is no more of something', () => {
         return nth - 1;
       }
       if (error !== undefined) {
-        expect(error).toBeInstanceOf(ControlError);
+        expect(error).toBeInstanceOf(SectunnelError);
         expect(error).toMatchObject({ code: 'system', message: expect.stringMatching(says) });
       }
       expect(lines.filter(({ text }) => /internal|request failed|bug/.test(text))).toEqual([]);
@@ -204,7 +204,7 @@ describe.skipIf(wants.length > 0)('when there is no more of something', () => {
     await eachFault(
       edge,
       true,
-      () => open().catch((error: unknown) => Promise.reject(new ControlError('system', String(error)))),
+      () => open().catch((error: unknown) => Promise.reject(new SectunnelError('system', String(error)))),
       async (refused) => {
         if (refused) await open();
         await cutOff();

@@ -1,13 +1,15 @@
 /** Published ESP packets, through the SAs that carry real ones. */
+
 import { createHmac } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { PacketBatch } from '../../src/base/batch.ts';
 import { fromHex, readU32, toHex } from '../../src/base/bytes.ts';
+import { MIN_ESP_SPI } from '../../src/base/spi.ts';
 import { encryptionByName, integrityByName } from '../../src/crypto/algorithms.ts';
 import { nobleProvider } from '../../src/crypto/noble/provider.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import type { CryptoProvider, PacketCipher } from '../../src/crypto/types.ts';
-import { MIN_SPI, payloadLengthOf, sealEsp } from '../../src/esp/packet.ts';
+import { payloadLengthOf, sealEsp } from '../../src/esp/packet.ts';
 import { Flow } from '../../src/policy/flow.ts';
 import { FragmentTracker } from '../../src/policy/fragments.ts';
 import aeadVectors from '../../vectors/esp-aead.json' with { type: 'json' };
@@ -72,7 +74,7 @@ describe.each([nodeProvider, nobleProvider])('$name', (provider) => {
     const batch = new PacketBatch(1, 1500);
     batch.claim(payload.length);
     batch.buffer.set(payload, batch.offset[0]!);
-    if (spi >= MIN_SPI) {
+    if (spi >= MIN_ESP_SPI) {
       const sa = outboundSa({ spi, cipher, esn: vector.esn, lastSequence: sequence - 1n });
       expect(reasonName(sa.seal(0, batch, 0, nextHeader))).toBe('none');
       expect(toHex(batch.packet(0))).toBe(vector.packet);
@@ -83,24 +85,27 @@ describe.each([nodeProvider, nobleProvider])('$name', (provider) => {
     }
   });
 
-  it.each(aeadVectors.cases.filter((vector) => Number.parseInt(vector.spi, 16) >= MIN_SPI))('opens $id', (vector) => {
-    const plaintext = fromHex(vector.plaintextWithTrailer);
-    const sequence = BigInt(`0x${vector.seqHigh ?? ''}${vector.seqLow}`);
-    const sa = inboundSa({ spi: Number.parseInt(vector.spi, 16), cipher: aead(provider, vector), esn: vector.esn });
-    const before = sequence - 1n;
-    sa.replay.accept(Number(before >> 32n), Number(before & 0xffff_ffffn));
-    const packet = fromHex(vector.packet);
-    const batch = batchOf(packet);
-    const reason = sa.open(0, batch, 0, new Flow(), new FragmentTracker());
-    expect(sa.authenticated).toBe(true);
-    expect(sa.replay.highest).toBe(sequence);
-    const at = batch.offset[0]!;
-    expect(toHex(batch.buffer.subarray(at, at + plaintext.length))).toBe(vector.plaintextWithTrailer);
-    // Most have next header 1, which tunnel mode does not carry.
-    expect(reasonName(reason)).toBe(plaintext[plaintext.length - 1] === 4 ? 'none' : 'bad-next-header');
-    const again = batchOf(packet);
-    expect(reasonName(sa.open(0, again, 0, new Flow(), new FragmentTracker()))).toBe('replay');
-  });
+  it.each(aeadVectors.cases.filter((vector) => Number.parseInt(vector.spi, 16) >= MIN_ESP_SPI))(
+    'opens $id',
+    (vector) => {
+      const plaintext = fromHex(vector.plaintextWithTrailer);
+      const sequence = BigInt(`0x${vector.seqHigh ?? ''}${vector.seqLow}`);
+      const sa = inboundSa({ spi: Number.parseInt(vector.spi, 16), cipher: aead(provider, vector), esn: vector.esn });
+      const before = sequence - 1n;
+      sa.replay.accept(Number(before >> 32n), Number(before & 0xffff_ffffn));
+      const packet = fromHex(vector.packet);
+      const batch = batchOf(packet);
+      const reason = sa.open(0, batch, 0, new Flow(), new FragmentTracker());
+      expect(sa.authenticated).toBe(true);
+      expect(sa.replay.highest).toBe(sequence);
+      const at = batch.offset[0]!;
+      expect(toHex(batch.buffer.subarray(at, at + plaintext.length))).toBe(vector.plaintextWithTrailer);
+      // Most have next header 1, which tunnel mode does not carry.
+      expect(reasonName(reason)).toBe(plaintext[plaintext.length - 1] === 4 ? 'none' : 'bad-next-header');
+      const again = batchOf(packet);
+      expect(reasonName(sa.open(0, again, 0, new Flow(), new FragmentTracker()))).toBe('replay');
+    },
+  );
 
   it.each(cbcVectors.cases)('opens $id', (vector) => {
     const integrity = integrityByName('sha256')!;

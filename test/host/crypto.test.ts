@@ -1,6 +1,6 @@
 /** Which cryptographic providers a daemon takes. */
 import { describe, expect, it } from 'vitest';
-import { ControlError } from '../../src/control/protocol.ts';
+import { SectunnelError } from '../../src/base/error.ts';
 import { encryptionAlgorithms, encryptionByName, integrityAlgorithms } from '../../src/crypto/algorithms.ts';
 import { nobleProvider } from '../../src/crypto/noble/provider.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
@@ -84,7 +84,7 @@ describe('a name', () => {
 
   it('that cannot be had is refused with the reason, and not replaced', () => {
     const { open } = opener({ openssl: 'OpenSSL 3 is wanted, this process has 1.1.1' });
-    expect(() => selectCrypto('openssl', open)).toThrow(ControlError);
+    expect(() => selectCrypto('openssl', open)).toThrow(SectunnelError);
     expect(() => selectCrypto('openssl', open)).toThrow(/--crypto openssl: OpenSSL 3 is wanted/);
   });
 

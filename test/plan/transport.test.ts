@@ -1,7 +1,7 @@
 /** What a document in transport mode must say, and what is led into its device. */
 import { describe, expect, it } from 'vitest';
 import { parseDocument } from '../../src/config/parse.ts';
-import type { DevicePlan } from '../../src/host/platform.ts';
+import type { DevicePlan } from '../../src/plan/device.ts';
 import { planTunnel } from '../../src/plan/plan.ts';
 import { TRANSPORT_MTU } from '../../src/plan/transport.ts';
 import { address } from '../support/daemon.ts';

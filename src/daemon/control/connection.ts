@@ -29,7 +29,7 @@ export interface ControlLimits {
 export interface ControlConnection {
   /** The client has gone. */
   readonly closed: boolean;
-  /** From now on events are sent to this connection; of one tunnel, or of all. @throws ControlError when too many are */
+  /** From now on events are sent to this connection; of one tunnel, or of all. @throws SectunnelError when too many are */
   subscribe(tunnel: string | undefined): void;
 }
 
@@ -41,7 +41,7 @@ export interface ConnectionOwner {
   dispatch(request: ControlRequest, connection: ControlConnection): Promise<unknown>;
   /** What a client is told of an error. */
   explain(error: unknown): ErrorObject;
-  /** @throws ControlError when there are too many subscribers */
+  /** @throws SectunnelError when there are too many subscribers */
   admitSubscriber(): void;
   /** A connection holds more memory than before. */
   grown(): void;

@@ -1,13 +1,9 @@
 /** What is asked of a daemon and changes nothing: what tunnels there are, how they fare, what becomes of a packet. */
+
+import { SectunnelError } from '../../base/error.ts';
 import { dumpDocument } from '../../config/dump.ts';
 import type { SectunnelDocument } from '../../config/model.ts';
-import {
-  ControlError,
-  type NetworkInfo,
-  type PkiCheckResult,
-  type StatusResult,
-  type TunnelInfo,
-} from '../../control/protocol.ts';
+import type { NetworkInfo, PkiCheckResult, StatusResult, TunnelInfo } from '../../control/protocol.ts';
 import { explainPacket } from '../../explain/explain.ts';
 import type { ExplainQuestion, Explanation } from '../../explain/explanation.ts';
 import { readPacketQuestion } from '../../explain/packet.ts';
@@ -69,7 +65,7 @@ export class Queries {
     const { name, live, kept } = this.#catalog.objects.find(nameOrUuid);
     const document = inactive ? kept : (live ?? kept);
     if (document === undefined)
-      throw new ControlError('invalid-state', `tunnel ${name} is transient and has no inactive document`);
+      throw new SectunnelError('invalid-state', `tunnel ${name} is transient and has no inactive document`);
     return dumpDocument(document);
   }
 
@@ -77,7 +73,7 @@ export class Queries {
   checkCertificates(nameOrUuid: string): Promise<PkiCheckResult> {
     const { live, kept } = this.#catalog.objects.find(nameOrUuid);
     const document = kept ?? live;
-    if (document === undefined) throw new ControlError('invalid-state', `tunnel ${nameOrUuid} has no document`);
+    if (document === undefined) throw new SectunnelError('invalid-state', `tunnel ${nameOrUuid} has no document`);
     return checkCertificates(document, this.#secrets, this.#runner.online);
   }
 
@@ -105,7 +101,7 @@ export class Queries {
   #documentOf(nameOrUuid: string): SectunnelDocument {
     const { name } = this.#catalog.objects.find(nameOrUuid);
     const document = this.#catalog.currentDocument(name);
-    if (document === undefined) throw new ControlError('invalid-state', `tunnel ${name} has no document`);
+    if (document === undefined) throw new SectunnelError('invalid-state', `tunnel ${name} has no document`);
     return document;
   }
 

@@ -1,7 +1,7 @@
 /** Refusals of the layers below, in the words of the control protocol. */
 import { isBug } from '../../base/assert.ts';
+import { SectunnelError } from '../../base/error.ts';
 import { DocumentError } from '../../config/errors.ts';
-import { ControlError } from '../../control/protocol.ts';
 import { explained } from '../../sys/descriptors.ts';
 import { shortageOf } from '../../sys/shortage.ts';
 
@@ -15,8 +15,8 @@ export function refusing<T>(parse: () => T): T {
   }
 }
 
-function ofDocument({ kind, message }: DocumentError): ControlError {
-  return new ControlError(kind === 'unsupported' ? 'unsupported' : 'bad-document', message);
+function ofDocument({ kind, message }: DocumentError): SectunnelError {
+  return new SectunnelError(kind === 'unsupported' ? 'unsupported' : 'bad-document', message);
 }
 
 /** What a device or socket refuses is the system's word, not a bug of ours. */
@@ -24,7 +24,7 @@ export async function refusingSystem<T>(attempt: () => Promise<T>): Promise<T> {
   try {
     return await attempt();
   } catch (error) {
-    throw new ControlError('system', explained(error));
+    throw new SectunnelError('system', explained(error));
   }
 }
 
@@ -32,8 +32,8 @@ export async function refusingSystem<T>(attempt: () => Promise<T>): Promise<T> {
  * The refusal that an error is, which was thrown while a request was served or the daemon started: those of ours, and what the
  * system refuses. `undefined` for a bug.
  */
-export function refusalOf(error: unknown): ControlError | undefined {
-  if (error instanceof ControlError) return error;
+export function refusalOf(error: unknown): SectunnelError | undefined {
+  if (error instanceof SectunnelError) return error;
   if (error instanceof DocumentError) return ofDocument(error);
-  return isBug(error) && shortageOf(error) === undefined ? undefined : new ControlError('system', explained(error));
+  return isBug(error) && shortageOf(error) === undefined ? undefined : new SectunnelError('system', explained(error));
 }

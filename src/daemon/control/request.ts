@@ -3,7 +3,7 @@
  * 4 MiB, and a tree of that many members would cost a hundred times as much memory and stop the daemon for a second.
  */
 import { isUtf8 } from 'node:buffer';
-import { ControlError } from '../../control/protocol.ts';
+import { SectunnelError } from '../../base/error.ts';
 
 export interface ControlRequest {
   readonly id: number;
@@ -15,7 +15,7 @@ export interface ControlRequest {
 export interface RefusedLine {
   /** Of the answer: that of the line, or 0 where it has none. */
   readonly id: number;
-  readonly refusal: ControlError;
+  readonly refusal: SectunnelError;
 }
 
 /** The deepest request has an object in an object, and none has more than ten members. */
@@ -31,7 +31,7 @@ const OPENING = 0x7b;
 const CLOSING = 0x7d;
 
 export function readRequest(line: Buffer): ControlRequest | RefusedLine {
-  const refused = (why: string, id = 0): RefusedLine => ({ id, refusal: new ControlError('bad-request', why) });
+  const refused = (why: string, id = 0): RefusedLine => ({ id, refusal: new SectunnelError('bad-request', why) });
   const problem = problemOfShape(line);
   if (problem !== undefined) return refused(problem);
   let value: unknown;

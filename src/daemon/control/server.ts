@@ -6,10 +6,11 @@
 import { chmodSync, rmSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
+import { SectunnelError } from '../../base/error.ts';
 import type { Logger } from '../../base/log.ts';
 import { messageOf } from '../../base/text.ts';
 import { removeOffers } from '../../control/hand-over.ts';
-import { ControlError, type ErrorObject, type TunnelEvent } from '../../control/protocol.ts';
+import type { ErrorObject, TunnelEvent } from '../../control/protocol.ts';
 import { socketPathProblem } from '../../control/socket-path.ts';
 import { peerUser } from '../../sys/peer.ts';
 import { RateLimit } from '../rate-limit.ts';
@@ -24,7 +25,7 @@ import { refusalOf } from './refusing.ts';
 import type { ControlRequest } from './request.ts';
 import { type Lane, RequestQueue } from './request-queue.ts';
 
-/** Answers one request; a thrown `ControlError` becomes the error answer. */
+/** Answers one request; a thrown `SectunnelError` becomes the error answer. */
 export type Dispatch = (verb: string, params: unknown, connection: ControlConnection) => Promise<unknown>;
 
 export interface ControlOptions {
@@ -73,12 +74,12 @@ export class ControlServer {
     this.#server = createServer({ allowHalfOpen: true }, (socket) => this.#accept(socket));
   }
 
-  /** @throws ControlError when another daemon serves the same folder */
+  /** @throws SectunnelError when another daemon serves the same folder */
   async listen(): Promise<void> {
     const problem = socketPathProblem(this.#path);
-    if (problem !== undefined) throw new ControlError('system', problem);
+    if (problem !== undefined) throw new SectunnelError('system', problem);
     if (await answers(this.#path)) {
-      throw new ControlError(
+      throw new SectunnelError(
         'invalid-state',
         `another sectunneld already serves ${this.#path}; stop it, or give this one a --run-dir of its own`,
       );
@@ -205,7 +206,7 @@ export class ControlServer {
     let count = 0;
     for (const connection of this.#connections) if (connection.subscribed) count++;
     if (count < subscribers) return;
-    throw new ControlError('busy', `events are sent to ${count} connections already, and at most ${subscribers}`);
+    throw new SectunnelError('busy', `events are sent to ${count} connections already, and at most ${subscribers}`);
   }
 
   #expire(): void {

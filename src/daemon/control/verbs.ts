@@ -1,8 +1,9 @@
 /** The daemon's side of each verb: checks what came over the socket, and calls what does the work. */
 import { randomUUID } from 'node:crypto';
+import { SectunnelError } from '../../base/error.ts';
 import { parseSecret } from '../../config/secret.ts';
 import { takeSecret } from '../../control/hand-over.ts';
-import { ControlError, MAX_LINE, type Verb, type Verbs } from '../../control/protocol.ts';
+import { MAX_LINE, type Verb, type Verbs } from '../../control/protocol.ts';
 import type { Daemon } from '../daemon.ts';
 import type { DocumentText } from '../store/catalog.ts';
 import type { ControlConnection } from './connection.ts';
@@ -119,15 +120,15 @@ export function laneOf(verb: string): Lane {
 /** Longest text in bytes that is no document: a name, a path, an address. */
 const MAX_TEXT = 4096;
 
-/** @throws ControlError for an unknown verb, wrong parameters, and whatever the verb refuses */
+/** @throws SectunnelError for an unknown verb, wrong parameters, and whatever the verb refuses */
 export async function dispatchVerb(
   daemon: Daemon,
   verb: string,
   params: unknown,
   connection: ControlConnection,
 ): Promise<unknown> {
-  if (!Object.hasOwn(handlers, verb)) throw new ControlError('bad-request', `unknown verb '${verb.slice(0, 40)}'`);
-  if (typeof params !== 'object' || params === null) throw new ControlError('bad-request', 'params is not an object');
+  if (!Object.hasOwn(handlers, verb)) throw new SectunnelError('bad-request', `unknown verb '${verb.slice(0, 40)}'`);
+  if (typeof params !== 'object' || params === null) throw new SectunnelError('bad-request', 'params is not an object');
   return await handlers[verb as Verb](daemon, params as Params, connection);
 }
 
@@ -137,15 +138,15 @@ function documentOf(params: Params): DocumentText {
 
 function text(params: Params, key: string, limit = MAX_TEXT): string {
   const value = params[key];
-  if (typeof value !== 'string') throw new ControlError('bad-request', `the parameter '${key}' must be a string`);
+  if (typeof value !== 'string') throw new SectunnelError('bad-request', `the parameter '${key}' must be a string`);
   if (value.length > limit) {
-    throw new ControlError(
+    throw new SectunnelError(
       'bad-request',
       `the parameter '${key}' has ${value.length} characters; at most ${limit} are allowed`,
     );
   }
   // Paths and the C programs behind this one would end there.
-  if (value.includes('\0')) throw new ControlError('bad-request', `the parameter '${key}' contains a zero character`);
+  if (value.includes('\0')) throw new SectunnelError('bad-request', `the parameter '${key}' contains a zero character`);
   return value;
 }
 
@@ -156,13 +157,14 @@ function optionalText(params: Params, key: string): string | undefined {
 function optionalNumber(params: Params, key: string): number | undefined {
   const value = params[key];
   if (value !== undefined && typeof value !== 'number') {
-    throw new ControlError('bad-request', `the parameter '${key}' must be a number`);
+    throw new SectunnelError('bad-request', `the parameter '${key}' must be a number`);
   }
   return value;
 }
 
 function flag(params: Params, key: string): boolean {
   const value = params[key] ?? false;
-  if (typeof value !== 'boolean') throw new ControlError('bad-request', `the parameter '${key}' must be true or false`);
+  if (typeof value !== 'boolean')
+    throw new SectunnelError('bad-request', `the parameter '${key}' must be true or false`);
   return value;
 }

@@ -7,10 +7,11 @@
  * clear meanwhile. The next daemon finds the network again, and takes over.
  */
 import { isDeepStrictEqual } from 'node:util';
+import { SectunnelError } from '../../base/error.ts';
 import type { Logger } from '../../base/log.ts';
 import { messageOf } from '../../base/text.ts';
 import type { SectunnelDocument } from '../../config/model.ts';
-import { ControlError, type NetImportResult, type NetworkInfo } from '../../control/protocol.ts';
+import type { NetImportResult, NetworkInfo } from '../../control/protocol.ts';
 import type { Platform } from '../../host/platform.ts';
 import type { FenceCounters, FencePart } from '../../hostnet/fence/fence.ts';
 import { type LibvirtNetwork, type NetworkPin, readNetwork } from '../../libvirt/network.ts';
@@ -34,7 +35,7 @@ import { NetworkRules } from './rules.ts';
 export interface Tunnels {
   /** `undefined` when there is none of that name. */
   find(name: string): HoldingTunnel | undefined;
-  /** Starts the tunnel unless it runs or is being tried again. @throws ControlError when it cannot start */
+  /** Starts the tunnel unless it runs or is being tried again. @throws SectunnelError when it cannot start */
   wanted(name: string): Promise<void>;
   state(name: string): string;
 }
@@ -220,7 +221,7 @@ export class HeldNetworks {
         await this.#hold(network, this.#fitting(network));
         log.info(fieldsOf(network), 'network held, it runs');
       } catch (error) {
-        if (!(error instanceof ControlError)) throw error;
+        if (!(error instanceof SectunnelError)) throw error;
         log.error(fieldsOf(network), `the network is shut: ${error.message}`);
         await this.#hold(network, undefined, error.message);
       }
@@ -235,7 +236,7 @@ export class HeldNetworks {
    * libvirt is about to start a network. Puts up the fence, then the rules, then starts the tunnel; does not wait for SAs.
    * @param wanted whether it still is, when all is done: libvirt may have given up meanwhile
    * @returns the tunnel that holds it; `undefined` when it names none
-   * @throws ControlError, with nothing left behind, when the network must not start
+   * @throws SectunnelError, with nothing left behind, when the network must not start
    */
   start(xml: string, wanted: () => boolean = () => true): Promise<NetworkPin | undefined> {
     return this.#inTurn(async () => {
@@ -246,7 +247,7 @@ export class HeldNetworks {
       try {
         await this.#hold(held, tunnel);
         await this.#options.tunnels.wanted(held.pin.tunnel);
-        if (!wanted()) throw new ControlError('invalid-state', `whoever asked for network '${name}' has gone`);
+        if (!wanted()) throw new SectunnelError('invalid-state', `whoever asked for network '${name}' has gone`);
       } catch (error) {
         await this.#release(name).catch((why: unknown) => {
           this.#options.log.warn(fieldsOf(held), `what was put up for the network stays: ${messageOf(why)}`);
@@ -275,13 +276,13 @@ export class HeldNetworks {
     return { ...imported, ...pin };
   }
 
-  /** @throws ControlError when a tunnel holds networks that it could not hold with such a document */
+  /** @throws SectunnelError when a tunnel holds networks that it could not hold with such a document */
   checkDocument(document: SectunnelDocument): void {
     for (const { network, tunnel } of this.#held.values()) {
       // One that is shut already is none the worse for it.
       const problem = tunnel?.document.name === document.name ? unfit(network, holdingTunnel(document)) : undefined;
       if (problem !== undefined) {
-        throw new ControlError('invalid-state', `it holds network '${network.name}', and then could not: ${problem}`);
+        throw new SectunnelError('invalid-state', `it holds network '${network.name}', and then could not: ${problem}`);
       }
     }
   }
@@ -323,16 +324,16 @@ export class HeldNetworks {
       .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
-  /** @throws ControlError when the network must not start */
+  /** @throws SectunnelError when the network must not start */
   #check(network: LibvirtNetwork): { held: BridgedNetwork; tunnel: HoldingTunnel } {
     const { name, pin, bridge } = network;
     if (pin === undefined || bridge === undefined)
-      throw new ControlError('bad-document', `it has no <bridge name='…'/>`);
+      throw new SectunnelError('bad-document', `it has no <bridge name='…'/>`);
     const held: BridgedNetwork = { ...network, pin, bridge };
     const tunnel = this.#fitting(held);
     const other = [...this.#held.values()].find((one) => one.network.bridge === bridge && one.network.name !== name);
     if (other !== undefined) {
-      throw new ControlError(
+      throw new SectunnelError(
         'invalid-state',
         `its bridge ${bridge} is that of network '${other.network.name}' already`,
       );
@@ -340,19 +341,19 @@ export class HeldNetworks {
     return { held, tunnel };
   }
 
-  /** The tunnel of a network. @throws ControlError when there is none, or it cannot hold the network */
+  /** The tunnel of a network. @throws SectunnelError when there is none, or it cannot hold the network */
   #fitting(network: BridgedNetwork): HoldingTunnel {
     const tunnel = this.#tunnel(network.pin.tunnel);
     const problem = unfit(network, tunnel);
-    if (problem !== undefined) throw new ControlError('bad-document', problem);
+    if (problem !== undefined) throw new SectunnelError('bad-document', problem);
     return tunnel;
   }
 
-  /** @throws ControlError when there is none of that name */
+  /** @throws SectunnelError when there is none of that name */
   #tunnel(name: string): HoldingTunnel {
     const tunnel = this.#options.tunnels.find(name);
     if (tunnel !== undefined) return tunnel;
-    throw new ControlError(
+    throw new SectunnelError(
       'not-found',
       `it names the tunnel '${name}', which is not defined; define it first ('sectunnel list --all' names those that are)`,
     );
@@ -362,7 +363,7 @@ export class HeldNetworks {
   async #hold(network: BridgedNetwork, tunnel: HoldingTunnel | undefined, problem?: string): Promise<void> {
     const { fence, leadBridge } = this.#options.platform;
     if (fence === undefined || leadBridge === undefined) {
-      throw new ControlError(
+      throw new SectunnelError(
         'unsupported',
         'this machine has no fence to hold networks with: Linux with nftables is wanted',
       );

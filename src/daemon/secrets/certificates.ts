@@ -1,10 +1,11 @@
 /** What the `<x509>` elements of a document mean on this machine: files, pass phrases, and what is to be said of them. */
 import { readFileSync, statSync } from 'node:fs';
+import { SectunnelError } from '../../base/error.ts';
 import { type Identity, identityFromText, sameIdentity } from '../../base/identity.ts';
 import { secretCopy } from '../../base/secret-bytes.ts';
 import { messageOf } from '../../base/text.ts';
 import type { SecretReference, SectunnelDocument, X509Settings } from '../../config/model.ts';
-import { ControlError, type PkiCheckResult } from '../../control/protocol.ts';
+import type { PkiCheckResult } from '../../control/protocol.ts';
 import type { Certificate } from '../../pki/certificate.ts';
 import { checkPki } from '../../pki/check.ts';
 import { CertificateFiles, expiry, type FileSource, inField, type Trust } from '../../pki/credentials.ts';
@@ -33,7 +34,7 @@ function reading(path: string, read: () => Buffer): Uint8Array {
     return read();
   } catch (error) {
     // What it says of a file for one user begins with the path.
-    if (error instanceof ControlError) throw new PkiFileError(path, error.message.replace(path, 'it'));
+    if (error instanceof SectunnelError) throw new PkiFileError(path, error.message.replace(path, 'it'));
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
     if (code === 'ENOENT' || code === 'ENOTDIR') throw new PkiFileError(path, 'there is no such file');
     if (code === 'EACCES') {
@@ -73,7 +74,7 @@ class PassPhrase {
     }
   }
 
-  /** A copy. @throws ControlError when it cannot be had */
+  /** A copy. @throws SectunnelError when it cannot be had */
   get(): Uint8Array | undefined {
     const held = this.#held;
     if (held !== undefined && 'problem' in held) throw held.problem;
@@ -114,7 +115,7 @@ export class TunnelCertificates {
     this.#remote = files('remote');
   }
 
-  /** Whether a tunnel could start with them. @throws ControlError saying which file is wrong, and how it is mended */
+  /** Whether a tunnel could start with them. @throws SectunnelError saying which file is wrong, and how it is mended */
   check(now: number): Promise<CertificateFacts> {
     return refusingFiles(() => this.#phrase.during(() => this.#checked(now)));
   }
@@ -197,8 +198,8 @@ async function refusingFiles<T>(load: () => Promise<T>): Promise<T> {
   try {
     return await load();
   } catch (error) {
-    if (error instanceof ControlError) throw error;
-    throw new ControlError('system', messageOf(error));
+    if (error instanceof SectunnelError) throw error;
+    throw new SectunnelError('system', messageOf(error));
   }
 }
 
@@ -219,7 +220,7 @@ export async function certificateProblems(document: SectunnelDocument, secrets: 
   }
 }
 
-/** @throws ControlError when the document has no certificates */
+/** @throws SectunnelError when the document has no certificates */
 export async function checkCertificates(
   document: SectunnelDocument,
   secrets: SecretSources,
@@ -227,7 +228,7 @@ export async function checkCertificates(
 ): Promise<PkiCheckResult> {
   const x509 = x509Auths(document);
   if (x509.length === 0) {
-    throw new ControlError(
+    throw new SectunnelError(
       'invalid-state',
       `tunnel ${document.name} has no <auth type='x509'>, so there is nothing to check`,
     );

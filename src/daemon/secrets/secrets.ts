@@ -5,12 +5,13 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { decodeBase64, encodeBase64 } from '../../base/base64.ts';
+import { SectunnelError } from '../../base/error.ts';
 import { isSharedKey } from '../../base/key-strength.ts';
 import { secretCopy } from '../../base/secret-bytes.ts';
 import { messageOf, utf8 } from '../../base/text.ts';
 import type { SecretReference } from '../../config/model.ts';
 import { dumpSecret, parseSecret, type SecretDocument } from '../../config/secret.ts';
-import { ControlError, type SecretInfo } from '../../control/protocol.ts';
+import type { SecretInfo } from '../../control/protocol.ts';
 import { refusing } from '../control/refusing.ts';
 import { makeFolderIfPossible, makePrivateFolder, readPrivateFile } from '../store/files.ts';
 import { removeFile, removeLeftovers, replaceFile } from '../store/replace-file.ts';
@@ -26,7 +27,7 @@ interface Shelf {
   has(name: string): boolean;
   /** Another one whenever the piece may be another; `undefined` when it is not there. */
   state(name: string): string | undefined;
-  /** @throws ControlError when others may read it */
+  /** @throws SectunnelError when others may read it */
   read(name: string): Uint8Array;
   write(name: string, content: string | Uint8Array): void;
   remove(name: string): void;
@@ -100,14 +101,14 @@ export class SecretStore {
       (other) => other.uuid !== secret.uuid && 'secret' in other && sameUsage(other.secret.usage, secret.usage),
     );
     if (taken !== undefined) {
-      throw new ControlError(
+      throw new SectunnelError(
         'invalid-state',
         `the usage '${secret.usage?.name}' is taken by secret ${taken.uuid}; choose another name, or undefine that one`,
       );
     }
     const [catalogue, other] = secret.ephemeral ? [this.#ephemeral, this.#kept] : [this.#kept, this.#ephemeral];
     if (other.has(secret.uuid)) {
-      throw new ControlError(
+      throw new SectunnelError(
         'invalid-state',
         `secret ${secret.uuid} is ${secret.ephemeral ? 'not ' : ''}ephemeral already; undefine it before that is changed`,
       );
@@ -130,10 +131,10 @@ export class SecretStore {
     const { shelf } = this.#find(uuid);
     if (!isSharedKey(value)) {
       const found = value.length === 0 ? 'empty' : 'zeros alone';
-      throw new ControlError('bad-request', `the value is ${found}; a pre-shared key or a pass phrase is wanted`);
+      throw new SectunnelError('bad-request', `the value is ${found}; a pre-shared key or a pass phrase is wanted`);
     }
     if (value.length > MAX_SECRET_VALUE) {
-      throw new ControlError(
+      throw new SectunnelError(
         'bad-request',
         `the value has ${value.length} bytes; at most ${MAX_SECRET_VALUE} are allowed`,
       );
@@ -165,35 +166,35 @@ export class SecretStore {
     try {
       shelf.remove(`${uuid}.xml`);
     } catch (error) {
-      throw new ControlError('system', `the value of secret ${uuid} is deleted, but ${messageOf(error)}`);
+      throw new SectunnelError('system', `the value of secret ${uuid} is deleted, but ${messageOf(error)}`);
     }
   }
 
   /**
    * The value of a secret: a copy, the caller's to wipe.
-   * @throws ControlError saying which secret is missing, empty or badly protected, and what to do
+   * @throws SectunnelError saying which secret is missing, empty or badly protected, and what to do
    */
   value(reference: SecretReference): Uint8Array {
     const { uuid, shelf } = reference.by === 'uuid' ? this.#find(reference.uuid) : this.#findUsage(reference.usage);
     const name = `${uuid}.base64`;
     const advice = `'sectunnel secret-set-value ${uuid}'`;
     if (!shelf.has(name)) {
-      throw new ControlError('not-found', `secret ${uuid} has no value; set one with ${advice}`);
+      throw new SectunnelError('not-found', `secret ${uuid} has no value; set one with ${advice}`);
     }
     const content = shelf.read(name);
     const value = decodeBase64(content);
     content.fill(0);
     if (value === undefined || value.length === 0) {
-      throw new ControlError('system', `${shelf.label(name)} holds no base64 value; set it with ${advice}`);
+      throw new SectunnelError('system', `${shelf.label(name)} holds no base64 value; set it with ${advice}`);
     }
     return value;
   }
 
   #find(uuid: string): { readonly uuid: string; readonly shelf: Shelf } {
-    if (!UUID.test(uuid)) throw new ControlError('bad-request', `'${uuid}' is not a UUID`);
+    if (!UUID.test(uuid)) throw new SectunnelError('bad-request', `'${uuid}' is not a UUID`);
     const catalogue = this.#byUuid(uuid);
     if (catalogue === undefined) {
-      throw new ControlError('not-found', `there is no secret ${uuid}; define it with 'sectunnel secret-define'`);
+      throw new SectunnelError('not-found', `there is no secret ${uuid}; define it with 'sectunnel secret-define'`);
     }
     return { uuid, shelf: catalogue.shelf };
   }
@@ -201,7 +202,7 @@ export class SecretStore {
   #findUsage(usage: string): { readonly uuid: string; readonly shelf: Shelf } {
     const found = this.#byUsage(usage);
     if (found !== undefined) return found;
-    throw new ControlError(
+    throw new SectunnelError(
       'not-found',
       `there is no secret with the usage '${usage}'; define it with 'sectunnel secret-define'`,
     );
@@ -239,7 +240,7 @@ function describe(shelf: Shelf, uuid: string): Found {
   try {
     return { uuid, shelf, secret: refusing(() => parseSecret(shelf.read(name), { source: shelf.label(name) })) };
   } catch (error) {
-    if (!(error instanceof ControlError)) throw error;
+    if (!(error instanceof SectunnelError)) throw error;
     return { uuid, shelf, problem: error.message };
   }
 }

@@ -3,11 +3,13 @@
  * folder describes is never looked for in libvirt, whether it has a value or not. Values are read when they are needed,
  * at each authentication, and kept nowhere.
  */
+
+import { SectunnelError } from '../../base/error.ts';
 import { keyWeakness } from '../../base/key-strength.ts';
 import { messageOf } from '../../base/text.ts';
 import type { SecretReference, SectunnelDocument } from '../../config/model.ts';
 import type { SecretDocument } from '../../config/secret.ts';
-import { ControlError, type SecretInfo, type SecretList, type SecretSource } from '../../control/protocol.ts';
+import type { SecretInfo, SecretList, SecretSource } from '../../control/protocol.ts';
 import { type LibvirtSecret, LibvirtSecretError, LibvirtSecrets, usageText } from '../../libvirt/secrets.ts';
 import { MAX_SECRET_VALUE, type SecretStore } from './secrets.ts';
 
@@ -44,7 +46,7 @@ export class SecretSources {
 
   /**
    * The value of a secret, as it is now.
-   * @throws ControlError saying which secret is missing, private, without a value or badly protected, and what to do
+   * @throws SectunnelError saying which secret is missing, private, without a value or badly protected, and what to do
    */
   async value(reference: SecretReference): Promise<SecretValue> {
     if (this.#libvirt === undefined || this.#own.has(reference)) {
@@ -169,32 +171,32 @@ function infoOf(secret: LibvirtSecret): SecretInfo {
   };
 }
 
-/** @throws ControlError when no pre-shared key can be that */
+/** @throws SectunnelError when no pre-shared key can be that */
 function checkedValue({ uuid }: LibvirtSecret, value: Uint8Array): Uint8Array {
   if (value.length > 0 && value.length <= MAX_SECRET_VALUE) return value;
   value.fill(0);
-  throw new ControlError(
+  throw new SectunnelError(
     'invalid-state',
     `secret ${uuid} of libvirt has a value of ${value.length} bytes; 1 to ${MAX_SECRET_VALUE} are wanted: ` +
       `set one with 'virsh secret-set-value ${uuid} --plain --file FILE'`,
   );
 }
 
-function missing(reference: SecretReference): ControlError {
+function missing(reference: SecretReference): SectunnelError {
   const [name, hint] =
     reference.by === 'uuid'
       ? [reference.uuid, '']
       : [describeReference(reference), ` and <usage type='tls'><name>${reference.usage}</name></usage>`];
-  return new ControlError(
+  return new SectunnelError(
     'not-found',
     `there is no secret ${name}, neither in sectunnel nor in libvirt; ` +
       `define it with 'sectunnel secret-define', or with 'virsh secret-define', private='no'${hint}`,
   );
 }
 
-function refused(reference: SecretReference, error: LibvirtSecretError): ControlError {
-  if (error.reason !== 'unavailable') return new ControlError('invalid-state', error.message);
-  return new ControlError(
+function refused(reference: SecretReference, error: LibvirtSecretError): SectunnelError {
+  if (error.reason !== 'unavailable') return new SectunnelError('invalid-state', error.message);
+  return new SectunnelError(
     'system',
     `there is no secret ${describeReference(reference)} in sectunnel; define it with 'sectunnel secret-define'. ` +
       `It may be in libvirt, but ${error.message}`,

@@ -4,13 +4,13 @@
  */
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
+import { SectunnelError } from '../../base/error.ts';
 import type { Logger } from '../../base/log.ts';
 import { messageOf } from '../../base/text.ts';
 import { dumpDocument, sameDocument } from '../../config/dump.ts';
 import { DocumentError } from '../../config/errors.ts';
 import type { SectunnelDocument } from '../../config/model.ts';
 import { parseDocument } from '../../config/parse.ts';
-import { ControlError } from '../../control/protocol.ts';
 import { refusing } from '../control/refusing.ts';
 import { logEmpty } from './files.ts';
 import { ObjectTable, type TunnelObject } from './objects.ts';
@@ -82,7 +82,7 @@ export class Catalog {
       this.objects.claim(document).kept = document;
       return undefined;
     } catch (error) {
-      if (error instanceof ControlError) return error.message;
+      if (error instanceof SectunnelError) return error.message;
       throw error;
     }
   }
@@ -114,7 +114,7 @@ export class Catalog {
 
   /**
    * The definitions as they stand on the disk now, one after the other; nothing is changed.
-   * @throws ControlError when the folder is not there, or not the daemon's own any more
+   * @throws SectunnelError when the folder is not there, or not the daemon's own any more
    */
   *readDefinitions(): Generator<Reading, void> {
     this.#definitions.check();
@@ -128,7 +128,7 @@ export class Catalog {
     return this.#definitions.brokenAutostarts();
   }
 
-  /** One that has no UUID gets that of the tunnel of its name. @throws ControlError saying what is wrong with it */
+  /** One that has no UUID gets that of the tunnel of its name. @throws SectunnelError saying what is wrong with it */
   parse({ xml, source }: DocumentText): SectunnelDocument {
     const newUuid = (name: string | undefined): string => this.objects.get(name ?? '')?.uuid ?? randomUUID();
     return refusing(() => parseDocument(xml, { newUuid, ...(source === undefined ? {} : { source }) }));
@@ -251,7 +251,7 @@ export class Catalog {
     object.live = document;
   }
 
-  /** The tunnel runs no longer. @throws ControlError when only its file says that it does */
+  /** The tunnel runs no longer. @throws SectunnelError when only its file says that it does */
   stopped(object: TunnelObject): void {
     object.live = undefined;
     this.#unsaved.delete(object.name);
@@ -265,14 +265,14 @@ export class Catalog {
     object.live = undefined;
   }
 
-  /** A tunnel that ran need not run again. @throws ControlError as `stopped` */
+  /** A tunnel that ran need not run again. @throws SectunnelError as `stopped` */
   giveUp(object: TunnelObject): void {
     this.objects.dropIfGone(object);
     if (this.#interrupted.delete(object.name)) this.#removeLive(object.name);
     this.giveUpUnreadable(object.name);
   }
 
-  /** The same of one of which no document can be read. False when there is none of that name. @throws ControlError as `stopped` */
+  /** The same of one of which no document can be read. False when there is none of that name. @throws SectunnelError as `stopped` */
   giveUpUnreadable(name: string): boolean {
     if (!this.#unreadable.delete(name)) return false;
     this.#removeLive(name);
@@ -295,13 +295,13 @@ export class Catalog {
     }
   }
 
-  /** @throws ControlError saying what a file that stays does */
+  /** @throws SectunnelError saying what a file that stays does */
   #removeLive(name: string): void {
     try {
       this.#liveDocuments.remove(name);
     } catch (error) {
       if (!(error instanceof StorageError)) throw error;
-      throw new ControlError(
+      throw new SectunnelError(
         'system',
         `${error.message}. The next daemon starts tunnel ${name} again; remove the file`,
       );

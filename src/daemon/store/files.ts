@@ -1,9 +1,9 @@
 /** Folders that only the daemon's user may change, and files that only it may read. */
 import { lstatSync, readFileSync, readlinkSync, realpathSync, type Stats, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
+import { SectunnelError } from '../../base/error.ts';
 import type { Logger } from '../../base/log.ts';
 import { MAX_DOCUMENT_BYTES } from '../../config/size.ts';
-import { ControlError } from '../../control/protocol.ts';
 import { makeFolders } from './make-folders.ts';
 import { reasonOf, StorageError } from './replace-file.ts';
 
@@ -16,7 +16,7 @@ const STICKY = 0o1000;
  * Makes the folder with mode 0700 if it is not there. One that others may change is not used: they could put definitions
  * and keys there, or a control socket of their own.
  * @param use what it is for, and how another one is named
- * @throws ControlError saying what was found and what was wanted
+ * @throws SectunnelError saying what was found and what was wanted
  */
 export function makePrivateFolder(path: string, use: string): void {
   try {
@@ -39,14 +39,14 @@ export function isUnwritable(error: unknown): boolean {
  * The same where a daemon can do without: on a file system that is read-only or full, a folder that is not there is as good as
  * an empty one.
  * @returns why it is not there
- * @throws ControlError as `makePrivateFolder`
+ * @throws SectunnelError as `makePrivateFolder`
  */
 export function makeFolderIfPossible(path: string, use: string): string | undefined {
   try {
     makePrivateFolder(path, use);
     return undefined;
   } catch (error) {
-    if (!(error instanceof ControlError) || !isUnwritable(error.cause)) throw error;
+    if (!(error instanceof SectunnelError) || !isUnwritable(error.cause)) throw error;
     return error.message;
   }
 }
@@ -56,7 +56,7 @@ export function logEmpty(log: Logger, problem: string | undefined): void {
   if (problem !== undefined) log.error({}, `${problem}. It counts as empty for now`);
 }
 
-/** The same of a folder that must be there. @throws ControlError as `makePrivateFolder` */
+/** The same of a folder that must be there. @throws SectunnelError as `makePrivateFolder` */
 export function checkPrivateFolder(path: string, use: string): void {
   let problem: string | undefined;
   try {
@@ -112,20 +112,20 @@ function modeText({ mode }: Stats): string {
 
 /**
  * Reads a file that holds a secret.
- * @throws ControlError when the group or others may read or write it, or somebody else owns it
+ * @throws SectunnelError when the group or others may read or write it, or somebody else owns it
  */
 export function readPrivateFile(path: string): Buffer {
   const found = statSync(path);
   const { mode, uid } = found;
   if ((mode & GROUP_OR_OTHERS) !== 0) {
-    throw new ControlError(
+    throw new SectunnelError(
       'system',
       `${path} has mode ${modeText(found)}, so others may read it; 0600 is wanted: chmod 600 ${path}`,
     );
   }
   const self = process.geteuid?.() ?? uid;
   if (uid !== self && uid !== 0) {
-    throw new ControlError(
+    throw new SectunnelError(
       'system',
       `${path} belongs to user ${uid}; user ${self} or root is wanted: chown ${self} ${path}`,
     );

@@ -14,8 +14,8 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { SectunnelError } from '../../base/error.ts';
 import type { Logger } from '../../base/log.ts';
-import { ControlError } from '../../control/protocol.ts';
 import { ERRNO, libc, SystemError } from '../../sys/libc.ts';
 import { isUnwritable, makePrivateFolder } from './files.ts';
 import { reasonOf, StorageError } from './replace-file.ts';
@@ -24,7 +24,7 @@ const LOCK_EX_NB = 2 | 4;
 const LOCKS = 'locks';
 
 /** A daemon has it. */
-export class LockedError extends ControlError {
+export class LockedError extends SectunnelError {
   /** The number of its process, as far as that is known. */
   readonly owner: string;
 
@@ -39,7 +39,7 @@ export class LockedError extends ControlError {
  * A folder of definitions is for one daemon. It need not be writable, nor does a lock of whoever may read it count.
  * @param locks folder for the file; the same for all daemons that could meet
  * @returns what gives it free again
- * @throws ControlError when another daemon has it
+ * @throws SectunnelError when another daemon has it
  * @throws StorageError when the file cannot be written
  */
 export function lockDefinitions(folder: string, locks: string): () => void {
@@ -55,7 +55,7 @@ export function lockDefinitions(folder: string, locks: string): () => void {
  * its own, and mended when it starts.
  * @param folder for the file; the same for all daemons that could meet
  * @returns what gives it free again
- * @throws ControlError when another daemon has it
+ * @throws SectunnelError when another daemon has it
  * @throws StorageError when the file cannot be written
  */
 export function lockNetworkNamespace(folder: string): () => void {
@@ -77,7 +77,7 @@ function signFile(file: number): void {
 
 /**
  * Runs a lock's function. Where nothing can be written there is no lock, which is said: tunnels come first.
- * @throws ControlError when another daemon has it
+ * @throws SectunnelError when another daemon has it
  */
 export function lockIfPossible(log: Logger, lock: () => () => void): () => void {
   try {

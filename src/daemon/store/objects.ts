@@ -1,6 +1,7 @@
 /** The tunnels that a daemon knows: by name and by UUID, which belong together as in libvirt. */
+
+import { SectunnelError } from '../../base/error.ts';
 import type { SectunnelDocument } from '../../config/model.ts';
-import { ControlError } from '../../control/protocol.ts';
 
 export interface TunnelObject {
   readonly name: string;
@@ -24,11 +25,11 @@ export class ObjectTable {
     return [...this.#objects.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
-  /** @throws ControlError when there is none */
+  /** @throws SectunnelError when there is none */
   find(nameOrUuid: string): TunnelObject {
     const object = this.#objects.get(nameOrUuid) ?? this.#byUuid(nameOrUuid.toLowerCase());
     if (object === undefined) {
-      throw new ControlError(
+      throw new SectunnelError(
         'not-found',
         `there is no tunnel '${nameOrUuid}'; 'sectunnel list --all' names those that there are`,
       );
@@ -36,7 +37,7 @@ export class ObjectTable {
     return object;
   }
 
-  /** The object that a document is of, made when there is none. @throws ControlError when name or UUID is another's */
+  /** The object that a document is of, made when there is none. @throws SectunnelError when name or UUID is another's */
   claim(document: SectunnelDocument): TunnelObject {
     const { name, uuid } = document;
     const object = this.#objects.get(name);
@@ -46,7 +47,7 @@ export class ObjectTable {
     }
     const other = this.#byUuid(uuid);
     if (other !== undefined) {
-      throw new ControlError(
+      throw new SectunnelError(
         'invalid-state',
         `tunnel '${other.name}' has the UUID ${uuid} already; leave <uuid> out, or use that name`,
       );
@@ -67,10 +68,10 @@ export class ObjectTable {
   }
 }
 
-/** @throws ControlError when the document of that name has another UUID */
+/** @throws SectunnelError when the document of that name has another UUID */
 export function checkIdentity(object: TunnelObject, document: SectunnelDocument): void {
   if (object.uuid === document.uuid) return;
-  throw new ControlError(
+  throw new SectunnelError(
     'invalid-state',
     `tunnel '${object.name}' exists with UUID ${object.uuid}, the document has ${document.uuid}; put the first into <uuid>, or undefine the tunnel`,
   );

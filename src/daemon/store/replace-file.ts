@@ -20,13 +20,13 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { getSystemErrorMap } from 'node:util';
+import { SectunnelError } from '../../base/error.ts';
 import type { Logger } from '../../base/log.ts';
 import { messageOf } from '../../base/text.ts';
-import { ControlError } from '../../control/protocol.ts';
 import { explained } from '../../sys/descriptors.ts';
 
 /** A file or a folder could not be written, made or removed. */
-export class StorageError extends ControlError {
+export class StorageError extends SectunnelError {
   /** The system's words, and what to do. */
   readonly reason: string;
   /** The change was made, but may not survive a power failure. */

@@ -44,7 +44,7 @@ export class DocumentFolder {
     makeFolderIfPossible(path, use);
   }
 
-  /** @returns why it is not there, and cannot be made now. @throws ControlError when it is there and not to be used */
+  /** @returns why it is not there, and cannot be made now. @throws SectunnelError when it is there and not to be used */
   make(): string | undefined {
     return makeFolderIfPossible(this.path, this.#use);
   }
@@ -146,7 +146,7 @@ export class DefinitionStore extends DocumentFolder {
       .map((file) => file.slice(0, -SUFFIX.length));
   }
 
-  /** @throws ControlError when the folder is not there, or others may change what is in it */
+  /** @throws SectunnelError when the folder is not there, or others may change what is in it */
   check(): void {
     checkPrivateFolder(this.path, CONFIG_USE);
   }

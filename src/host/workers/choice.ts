@@ -1,6 +1,6 @@
 /** Whether packets are carried by worker threads, and if not, why. */
 import { availableParallelism } from 'node:os';
-import { ControlError } from '../../control/protocol.ts';
+import { SectunnelError } from '../../base/error.ts';
 import type { Platform } from '../platform.ts';
 
 const MAX_PAIRS = 8;
@@ -17,7 +17,7 @@ export interface WorkerChoice {
   readonly text: string;
 }
 
-/** @throws ControlError when what was asked for cannot be had */
+/** @throws SectunnelError when what was asked for cannot be had */
 export function chooseWorkers(
   wanted: string,
   platform: Pick<Platform, 'whyNoWorkers'>,
@@ -26,7 +26,7 @@ export function chooseWorkers(
   if (wanted === '0') return { pairs: 0, text: 'inline, as asked for' };
   const { whyNoWorkers } = platform;
   if (wanted !== 'auto') {
-    if (whyNoWorkers !== undefined) throw new ControlError('system', `--workers ${wanted}: ${whyNoWorkers}`);
+    if (whyNoWorkers !== undefined) throw new SectunnelError('system', `--workers ${wanted}: ${whyNoWorkers}`);
     return { pairs: Number(wanted), text: wanted === '1' ? '1 pair' : `${wanted} pairs` };
   }
   if (whyNoWorkers !== undefined) return { pairs: 0, text: `inline: ${whyNoWorkers}` };

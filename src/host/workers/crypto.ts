@@ -3,7 +3,7 @@
  * made of; here no more of it is loaded than packets need, which memory thanks for.
  */
 
-import { ControlError } from '../../control/protocol.ts';
+import { SectunnelError } from '../../base/error.ts';
 import { encryptionAlgorithms, integrityAlgorithms } from '../../crypto/algorithms.ts';
 import { combineProviders } from '../../crypto/provider.ts';
 import type { CryptoProvider } from '../../crypto/types.ts';
@@ -16,12 +16,12 @@ const providers: ReadonlyMap<string, () => Promise<CryptoProvider>> = new Map([
   ['noble', async () => (await import('../../crypto/noble/provider.ts')).nobleProvider],
 ]);
 
-/** Opens the parts that a name joins, up to the first that serves every suite that is left. @throws ControlError */
+/** Opens the parts that a name joins, up to the first that serves every suite that is left. @throws SectunnelError */
 export async function reopenCrypto(name: string): Promise<CryptoProvider> {
   const parts: CryptoProvider[] = [];
   for (const part of name.split('+')) {
     const open = providers.get(part);
-    if (open === undefined) throw new ControlError('system', `worker threads cannot open the provider ${part} again`);
+    if (open === undefined) throw new SectunnelError('system', `worker threads cannot open the provider ${part} again`);
     const provider = await open();
     parts.push(provider);
     if ([...encryptionAlgorithms, ...integrityAlgorithms].every((algorithm) => provider.supports(algorithm))) break;

@@ -2,8 +2,10 @@
  * The data plane in worker threads, as the engine and its host see it: in each pair one worker sends, one receives. What
  * IKE says goes out only when the workers have carried out what was asked of them before: the peer may act on it at once.
  */
+
 import { NO_PORT, type SocketAddress } from '../../base/address.ts';
 import type { PathReport } from '../../base/path-report.ts';
+import { IKE_PORT } from '../../base/ports.ts';
 import type { PlanePort, PlaneReport, ReceiveCommand, SendCommand } from '../../engine/commands.ts';
 import type { Transmit } from '../../engine/options.ts';
 import type { DropCounters } from '../../esp/drops.ts';
@@ -11,7 +13,6 @@ import { bootNow } from '../../sys/boot-clock.ts';
 import { addCounters, counterCount } from '../../tun/counters.ts';
 import { type DeviceCounters, newDeviceCounters, type PacketDevice } from '../../tun/device.ts';
 import { newUdpCounters, type UdpCounters, type UdpSendError, type UdpSocket } from '../../tun/udp/udp.ts';
-import { IKE_PORT } from '../sockets.ts';
 import { type KeySlot, KeySlots } from './key-slots.ts';
 import { Lanes } from './lanes.ts';
 import { type Link, type LinkOptions, WorkerLink, type WorkerStatus } from './link.ts';

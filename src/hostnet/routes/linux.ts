@@ -32,9 +32,9 @@ import type {
   RouteQuery,
   RouteRefusal,
   Rule,
+  SeenRule,
 } from './routes.ts';
 import { describeRoute, describeRule, formatPrefix, MAIN_TABLE, metricOf, OWN_PROTOCOL, sameRule } from './routes.ts';
-import type { SeenRule } from './seen-rules.ts';
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
 /** What a kernel without IPv6 answers about it: rules, and routes. It has none of them. */

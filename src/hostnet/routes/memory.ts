@@ -19,6 +19,7 @@ import type {
   RouteQuery,
   RouteRefusal,
   Rule,
+  SeenRule,
 } from './routes.ts';
 import {
   describeRoute,
@@ -30,7 +31,7 @@ import {
   samePrefix,
   sameRule,
 } from './routes.ts';
-import { type SeenRule, seenRule } from './seen-rules.ts';
+import { seenRule } from './seen-rules.ts';
 
 const KERNEL_PROTOCOL = 2;
 const LOCAL_TABLE = 255;

@@ -7,7 +7,6 @@
 import type { IpAddress, IpFamily } from '../../base/address.ts';
 import { formatAddress, prefixRange, rangeContains } from '../../base/address.ts';
 import { assertNever } from '../../base/assert.ts';
-import type { SeenRule } from './seen-rules.ts';
 
 /**
  * The routing protocol number of our routes and rules (rtm_protocol): free in iproute2's rt_protos. With
@@ -117,6 +116,19 @@ export interface Rule {
 /** A rule as found; rules with parts that are not described here are left out of lists. */
 export interface InstalledRule extends Rule {
   readonly protocol: number;
+}
+
+/** A rule of anybody's, with all that it asks for. */
+export interface SeenRule extends Omit<InstalledRule, 'action' | 'mark'> {
+  readonly action: Rule['action'] | { readonly type: 'prohibit' };
+  /** Of the packet's mark those bits of `mask` must be as in `value`. */
+  readonly marked?: { readonly value: number; readonly mask: number } | undefined;
+  /** It is for all that does not fit. */
+  readonly inverted: boolean;
+  /** Routes of its table with so short a prefix are passed over. */
+  readonly suppressed?: number | undefined;
+  /** What it asks for besides, which is not known of a packet that is explained: `oif eth0`, `uidrange 5-6`. */
+  readonly others: readonly string[];
 }
 
 export interface RouteQuery {

@@ -3,19 +3,17 @@
  * tunnel sets up itself are the simpler ones of `routes.ts`.
  */
 import { assertNever } from '../../base/assert.ts';
-import { formatPrefix, type InstalledRule, type PortRange, type RouteQuery, type Rule, ruleFits } from './routes.ts';
-
-export interface SeenRule extends Omit<InstalledRule, 'action' | 'mark'> {
-  readonly action: Rule['action'] | { readonly type: 'prohibit' };
-  /** Of the packet's mark those bits of `mask` must be as in `value`. */
-  readonly marked?: { readonly value: number; readonly mask: number } | undefined;
-  /** It is for all that does not fit. */
-  readonly inverted: boolean;
-  /** Routes of its table with so short a prefix are passed over. */
-  readonly suppressed?: number | undefined;
-  /** What it asks for besides, which is not known of a packet that is explained: `oif eth0`, `uidrange 5-6`. */
-  readonly others: readonly string[];
-}
+import { protocolName } from '../../policy/protocols.ts';
+import {
+  formatPrefix,
+  type InstalledRule,
+  OWN_PROTOCOL,
+  type PortRange,
+  type RouteQuery,
+  type Rule,
+  ruleFits,
+  type SeenRule,
+} from './routes.ts';
 
 /** `maybe`: by what is known. @param cameBy the name of the link that the packet comes in by, `lo` for the host's own */
 export function seenRuleFits(rule: SeenRule, query: RouteQuery, cameBy: string): 'yes' | 'no' | 'maybe' {
@@ -28,8 +26,8 @@ export function seenRuleFits(rule: SeenRule, query: RouteQuery, cameBy: string):
   return inverted ? 'no' : 'yes';
 }
 
-/** `7000: from all to 10.2.0.0/24 ipproto udp dport 5000 lookup 7001`, as `ip rule` prints it. @param protocolName of a number */
-export function formatSeenRule(rule: SeenRule, protocolName: (protocol: number) => string): string {
+/** `7000: from all to 10.2.0.0/24 ipproto udp dport 5000 lookup 7001`, as `ip rule` prints it. */
+export function formatSeenRule(rule: SeenRule): string {
   const { from, to, marked, inputLink, ipProtocol, sourcePorts, destinationPorts, suppressed, suppressedGroup } = rule;
   const parts = [
     `${rule.priority}:`,
@@ -81,4 +79,9 @@ function span({ start, end }: PortRange): string {
 /** One of those that are described simply. */
 export function seenRule({ mark, ...rule }: InstalledRule): SeenRule {
   return { ...rule, marked: mark === undefined ? undefined : { value: mark, mask: mark }, inverted: false, others: [] };
+}
+
+/** As `ip rule` prints it. */
+export function formatRule(rule: Rule): string {
+  return formatSeenRule(seenRule({ ...rule, protocol: OWN_PROTOCOL }));
 }

@@ -3,7 +3,6 @@
  * what of others comes first. Pure.
  */
 import { type AddressRange, intersectRanges, prefixRange } from '../../base/address.ts';
-import { formatRule } from '../../explain/way.ts';
 import {
   describeRoute,
   describeRule,
@@ -16,6 +15,7 @@ import {
   type Route,
   type Rule,
 } from '../routes/routes.ts';
+import { formatRule } from '../routes/seen-rules.ts';
 import type { PolicyBox } from './plan.ts';
 
 /** Two rules with the same key are the same rule. */

@@ -7,9 +7,11 @@
  * reverse path filter (rp_filter) would drop them. All rules and routes bear our protocol number, and the rules the number
  * of their tunnel's table: so what a daemon that died left behind is found again.
  */
+
 import { setImmediate } from 'node:timers/promises';
 import { formatAddress, type IpAddress, rangeContains } from '../../base/address.ts';
 import { assertNever } from '../../base/assert.ts';
+import { IKE_PORT } from '../../base/ports.ts';
 import { isWhole } from '../../base/ranges.ts';
 import { Protocol } from '../../policy/protocols.ts';
 import {
@@ -41,7 +43,7 @@ const LAST_METRIC = 0xffff_ffff;
 /** IKE may be met there whatever a document says, and routes are asked for as its packets would be. */
 export const OWN_QUERY: { readonly ipProtocol: number; readonly sourcePort: number } = {
   ipProtocol: Protocol.udp,
-  sourcePort: 500,
+  sourcePort: IKE_PORT,
 };
 
 interface Led extends Block {

@@ -6,7 +6,9 @@
  * ours; of the first pair that has something in common for every transform type it takes, type by type, the
  * transform that stands first with us. So the peer's order decides between proposals, ours within one.
  */
+
 import { readU32 } from '../../base/bytes.ts';
+import { MIN_ESP_SPI } from '../../base/spi.ts';
 import type { EspProposal, IkeProposal } from '../../crypto/proposal.ts';
 import type { CipherSuite, DhGroup, EncryptionAlgorithm } from '../../crypto/types.ts';
 import type { IkeSuite } from '../keys/keys.ts';
@@ -42,7 +44,6 @@ export type IkeExchange = 'ike-sa-init' | 'rekey-ike';
 const NO_SPI = new Uint8Array(0);
 const CHILD_SPI_LENGTH = 4;
 const IKE_SPI_LENGTH = 8;
-const FIRST_CHILD_SPI = 256;
 
 /** @param spi ours, when the IKE SA replaces another; empty in IKE_SA_INIT (RFC 7296 §3.3.1) */
 export function ikeWireProposals(configured: readonly IkeProposal[], spi: Uint8Array = NO_SPI): WireProposal[] {
@@ -212,7 +213,7 @@ function ikeSpiFits(spi: Uint8Array, exchange: IkeExchange): boolean {
 
 /** SPIs below 256 are reserved (RFC 4303 §2.1). */
 function childSpiFits(spi: Uint8Array): boolean {
-  return spi.length === CHILD_SPI_LENGTH && readU32(spi, 0) >= FIRST_CHILD_SPI;
+  return spi.length === CHILD_SPI_LENGTH && readU32(spi, 0) >= MIN_ESP_SPI;
 }
 
 /**

@@ -2,7 +2,9 @@
  * What all exchanges that make a CHILD SA have in common (RFC 7296 §1.2, §1.3.1, §2.9, §2.17): IKE_AUTH, and
  * CREATE_CHILD_SA for a new child and for one that is rekeyed.
  */
+
 import { readU32 } from '../../base/bytes.ts';
+import { MIN_ESP_SPI } from '../../base/spi.ts';
 import { type DhGroup, type DhKeyPair, InvalidPublicValueError } from '../../crypto/types.ts';
 import { canNarrow, chooseNarrowing, explainPairMismatch, narrowPair } from '../../policy/narrow.ts';
 import type { SelectorPair } from '../../policy/selector.ts';
@@ -30,9 +32,6 @@ import { notifyPayload } from '../wire/payloads/notify.ts';
 import { type ChildAnswer, conflictOf, refusal, refuseClaim } from './child-answer.ts';
 import { type ChildOffer, explainRefusal, NONCE_LENGTH } from './child-offer.ts';
 import { type AgreedTraffic, agreeTraffic, asSeenHere } from './transport.ts';
-
-/** SPIs below are reserved (RFC 4303 §2.1). */
-const FIRST_SPI = 256;
 
 export type ChildOutcome =
   | { readonly ok: true; readonly child: AgreedChild }
@@ -118,7 +117,7 @@ export function deriveShared(keyPair: DhKeyPair, publicValue: Uint8Array): Uint8
 function espSpi(bytes: Uint8Array): number | undefined {
   if (bytes.length !== 4) return undefined;
   const spi = readU32(bytes, 0);
-  return spi < FIRST_SPI ? undefined : spi;
+  return spi < MIN_ESP_SPI ? undefined : spi;
 }
 
 function childKeys(session: IkeSession, suite: EspSuite, nonces: Nonces, shared: Uint8Array | undefined): ChildKeys {

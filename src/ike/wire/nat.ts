@@ -1,6 +1,8 @@
 /** NAT detection (RFC 7296 §2.23): each side tells hashes of the end points as it sees them. */
+
 import { addressToBytes, type SocketAddress } from '../../base/address.ts';
 import { equalBytes } from '../../base/bytes.ts';
+import { IKE_PORT } from '../../base/ports.ts';
 import type { CryptoProvider, RandomSource } from '../../crypto/types.ts';
 import { NotifyType } from './iana.ts';
 import { ikeSpiBytes } from './message.ts';
@@ -61,9 +63,6 @@ export function natDetectionNotifies(
     notifyPayload(NotifyType.NAT_DETECTION_DESTINATION_IP, natDetectionHash(crypto, spis, remote)),
   ];
 }
-
-/** On other ports IKE and ESP go together from the start, whatever is found (RFC 3948 §2.2). */
-const IKE_PORT = 500;
 
 /** What goes out of this port, and comes in by it, is IKE alone: ESP in UDP has no place there (RFC 7296 §2.23). */
 export function isIkeOnly({ port }: SocketAddress): boolean {

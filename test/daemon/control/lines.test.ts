@@ -1,7 +1,8 @@
 /** Lines of the control socket that are no requests, and requests that are none of ours. */
 import { describe, expect, it } from 'vitest';
+import { SectunnelError } from '../../../src/base/error.ts';
 import type { DaemonClient } from '../../../src/control/client.ts';
-import { ControlError, MAX_LINE } from '../../../src/control/protocol.ts';
+import { MAX_LINE } from '../../../src/control/protocol.ts';
 import { readRequest } from '../../../src/daemon/control/request.ts';
 import { MemoryNetwork } from '../../../src/tun/udp/memory.ts';
 import { RawClient, serve } from '../../support/control.ts';
@@ -112,7 +113,7 @@ describe('a daemon', () => {
     const client = await daemon();
     const call = async (verb: string, params: object): Promise<string> => {
       const error: unknown = await client.call(verb as 'info', params as { name: string }).catch((e: unknown) => e);
-      return error instanceof ControlError ? `${error.code}: ${error.message}` : String(error);
+      return error instanceof SectunnelError ? `${error.code}: ${error.message}` : String(error);
     };
     for (const verb of ['__proto__', 'constructor', 'toString', 'hasOwnProperty']) {
       expect(await call(verb, {})).toBe(`bad-request: unknown verb '${verb}'`);

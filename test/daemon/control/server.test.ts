@@ -1,10 +1,11 @@
 import { lstatSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { SectunnelError } from '../../../src/base/error.ts';
 import { silentLogger } from '../../../src/base/log.ts';
 import { DaemonClient, DaemonUnreachableError } from '../../../src/control/client.ts';
 import { LineSplitter, LineTooLongError } from '../../../src/control/lines.ts';
-import { CONTROL_SOCKET, ControlError, MAX_LINE } from '../../../src/control/protocol.ts';
+import { CONTROL_SOCKET, MAX_LINE } from '../../../src/control/protocol.ts';
 import { ControlServer } from '../../../src/daemon/control/server.ts';
 import { RateLimit } from '../../../src/daemon/rate-limit.ts';
 import { RawClient, serve } from '../../support/control.ts';
@@ -84,7 +85,7 @@ describe('control socket', () => {
 
   it('passes a refusal on as it is, and hides no bug', async () => {
     const { runDir } = await serve((verb) => {
-      if (verb === 'start') throw new ControlError('not-found', 'there is none');
+      if (verb === 'start') throw new SectunnelError('not-found', 'there is none');
       throw new TypeError('a bug');
     });
     const client = await DaemonClient.connect(runDir);

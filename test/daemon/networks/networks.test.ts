@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { parseAddress } from '../../../src/base/address.ts';
+import { SectunnelError } from '../../../src/base/error.ts';
 import { formatStatus } from '../../../src/cli/format.ts';
 import { parseDocument } from '../../../src/config/parse.ts';
 import { DaemonClient } from '../../../src/control/client.ts';
-import { ControlError } from '../../../src/control/protocol.ts';
 import { HeldNetworks } from '../../../src/daemon/networks/networks.ts';
 import { type HoldingTunnel, holdingTunnel } from '../../../src/daemon/networks/plan.ts';
 import type { FencePart } from '../../../src/hostnet/fence/fence.ts';
@@ -169,7 +169,7 @@ async function refusal(attempt: Promise<unknown>): Promise<string> {
   try {
     await attempt;
   } catch (error) {
-    if (error instanceof ControlError) return error.message;
+    if (error instanceof SectunnelError) return error.message;
     throw error;
   }
   throw new Error('it was not refused');
@@ -200,7 +200,7 @@ describe('a network that starts', () => {
 
   it('leaves nothing behind when its tunnel cannot start', async () => {
     const host = new Host();
-    host.failure = new ControlError('system', 'the name cannot be resolved');
+    host.failure = new SectunnelError('system', 'the name cannot be resolved');
     expect(await refusal(host.networks().start(network()))).toBe('the name cannot be resolved');
     expect([host.parts(), host.led()]).toEqual([{}, []]);
   });

@@ -13,8 +13,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
+import { SectunnelError } from '../../../src/base/error.ts';
 import { utf8 } from '../../../src/base/text.ts';
-import { ControlError } from '../../../src/control/protocol.ts';
 import { SecretStore } from '../../../src/daemon/secrets/secrets.ts';
 import { makePrivateFolder, visibleFolder } from '../../../src/daemon/store/files.ts';
 import {
@@ -64,7 +64,7 @@ describe('a folder', () => {
     (mode) => {
       const path = madeFolder(mode);
       const found = mode.toString(8).padStart(4, '0');
-      expect(() => makePrivateFolder(path, USE)).toThrow(ControlError);
+      expect(() => makePrivateFolder(path, USE)).toThrow(SectunnelError);
       expect(() => makePrivateFolder(path, USE)).toThrow(
         `the folder ${path} for ${USE} cannot be used: it has mode ${found}, so others may change what is in it; ` +
           `0700 is wanted: chmod 700 ${path}`,

@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
-import { ControlError } from '../../../src/control/protocol.ts';
+import { SectunnelError } from '../../../src/base/error.ts';
 import { lockDefinitions, lockNetworkNamespace } from '../../../src/daemon/store/lock.ts';
 
 function temporaryFolder(): string {
@@ -15,7 +15,7 @@ function refusal(action: () => unknown): string {
   try {
     action();
   } catch (error) {
-    if (error instanceof ControlError) return error.message;
+    if (error instanceof SectunnelError) return error.message;
     throw error;
   }
   throw new Error('it was not refused');

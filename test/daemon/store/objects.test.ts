@@ -1,7 +1,7 @@
 import { existsSync, lstatSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it, vi } from 'vitest';
-import { ControlError } from '../../../src/control/protocol.ts';
+import { SectunnelError } from '../../../src/base/error.ts';
 import { MemoryNetwork } from '../../../src/tun/udp/memory.ts';
 import { address, eventually, TestDaemon, temporaryFolder, tunnelDocument } from '../../support/daemon.ts';
 import { timersByHand } from '../../support/timers.ts';
@@ -10,11 +10,11 @@ function host(): ReturnType<MemoryNetwork['host']> {
   return new MemoryNetwork().host([address('192.0.2.1')]);
 }
 
-async function refusal(call: Promise<unknown>): Promise<ControlError> {
+async function refusal(call: Promise<unknown>): Promise<SectunnelError> {
   try {
     await call;
   } catch (error) {
-    if (error instanceof ControlError) return error;
+    if (error instanceof SectunnelError) return error;
     throw error;
   }
   throw new Error('it was not refused');

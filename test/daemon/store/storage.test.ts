@@ -6,8 +6,8 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
+import { SectunnelError } from '../../../src/base/error.ts';
 import { utf8 } from '../../../src/base/text.ts';
-import { ControlError } from '../../../src/control/protocol.ts';
 import { refusalOf } from '../../../src/daemon/control/refusing.ts';
 import { MemoryNetwork } from '../../../src/tun/udp/memory.ts';
 import { address, SECRET_UUID, TestDaemon, tunnelDocument } from '../../support/daemon.ts';
@@ -113,7 +113,7 @@ async function prepared(before: readonly Step[]): Promise<TestDaemon> {
 }
 
 /** A tunnel that runs, though not all could be written, is no failure: what could not be is a warning. */
-class Warned extends ControlError {}
+class Warned extends SectunnelError {}
 
 const outcome = (work: Promise<unknown>): Promise<unknown> =>
   work.then(
@@ -132,8 +132,8 @@ function expectTruth(error: unknown, before: Picture, now: Picture, after: Pictu
     expect(now).toEqual(after);
     return;
   }
-  expect(error).toBeInstanceOf(ControlError);
-  const { code, message } = error as ControlError;
+  expect(error).toBeInstanceOf(SectunnelError);
+  const { code, message } = error as SectunnelError;
   expect(code, message).toBe('system');
   expect(message).toMatch(/ENOSPC|EROFS/);
   expect(message).not.toMatch(/internal|\n {4}at /);

@@ -1,10 +1,11 @@
 /** Work on many things of which one may fail. */
-import { messageOf } from '../base/text.ts';
-import { ControlError } from '../control/protocol.ts';
+
+import { SectunnelError } from './error.ts';
+import { messageOf } from './text.ts';
 
 /**
  * Does one after another, all of them, and fails when any did.
- * @throws what the only one that failed threw, or ControlError with the messages of all
+ * @throws what the only one that failed threw, or SectunnelError with the messages of all
  */
 export async function eachOf<T>(items: readonly T[], work: (item: T) => unknown): Promise<void> {
   const errors: unknown[] = [];
@@ -16,7 +17,7 @@ export async function eachOf<T>(items: readonly T[], work: (item: T) => unknown)
     }
   }
   if (errors.length === 1) throw errors[0];
-  if (errors.length > 1) throw new ControlError('system', errors.map(messageOf).join('. '));
+  if (errors.length > 1) throw new SectunnelError('system', errors.map(messageOf).join('. '));
 }
 
 /** The same of several steps. */
