@@ -35,9 +35,9 @@ describeInterop('worker threads that wait for packets', ['build'], () => {
     const built = (path: string): string =>
       JSON.stringify(new URL(`dist/${path}`, pathToFileURL(`${projectRoot()}/`)).href);
     const program = `
-      const { TunnelHost } = await import(${built('daemon/host.js')});
+      const { TunnelHost } = await import(${built('host/host.js')});
       const { nodeProvider } = await import(${built('crypto/node/provider.js')});
-      const { linuxUdp } = await import(${built('tun/udp-linux.js')});
+      const { linuxUdp } = await import(${built('tun/udp/linux.js')});
       const workers = { pairs: 2 };
       const host = new TunnelHost({ network: linuxUdp(), crypto: nodeProvider, secretFor: () => undefined, workers });
       const threads = () => host.workers().filter(({ cpu }) => cpu > 0).length;

@@ -35,12 +35,12 @@ function compile(): void {
 
 /** How a program opens `device`. */
 const TUN_DEVICE = [
-  "import { openLinuxTun } from './tun/linux-tun.js';",
+  "import { openLinuxTun } from './tun/linux.js';",
   'const device = openLinuxTun();',
   'device.onReadable(() => undefined);',
 ];
 const UDP_SOCKET = [
-  "import { linuxUdp } from './tun/udp-linux.js';",
+  "import { linuxUdp } from './tun/udp/linux.js';",
   'const device = await linuxUdp().bind({ address: { family: 4, value: 0n }, port: 0 });',
   'device.onDatagram(() => undefined);',
   'device.send(new Uint8Array(10), { address: { family: 4, value: 0x7f000001n }, port: 9 });',
