@@ -1,6 +1,16 @@
 /** The package as another program gets it: packed, unpacked into its node_modules, and loaded both ways. */
 import { execFile } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { promisify } from 'node:util';
@@ -69,4 +79,17 @@ it.each([
   writeFileSync(file, program);
   const { stdout, stderr } = await run(process.execPath, [file], { timeout: 30_000 });
   expect({ stdout, stderr }).toEqual({ stdout: 'up\ntrue\n', stderr: '' });
+});
+
+it('has documents whose links lead to what is in it', () => {
+  const root = join(folder, 'package');
+  const documents = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.md'));
+  expect(documents.length).toBeGreaterThan(8);
+  const broken = documents.flatMap((file) =>
+    [...readFileSync(join(root, file), 'utf8').matchAll(/\]\((?!https?:|#)([^)#\s]+)[^)]*\)/g)]
+      .map((match) => match[1]!)
+      .filter((link) => !existsSync(join(root, dirname(file), link)))
+      .map((link) => `${file}: ${link}`),
+  );
+  expect(broken).toEqual([]);
 });
