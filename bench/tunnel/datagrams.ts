@@ -11,7 +11,8 @@
 import { performance } from 'node:perf_hooks';
 import { parseAddress, type SocketAddress } from '../../src/base/address.ts';
 import { PacketBatch } from '../../src/base/batch.ts';
-import { addressOf, libc } from '../../src/sys/libc.ts';
+import { libc } from '../../src/sys/libc.ts';
+import { addressOf } from '../../src/sys/native-memory.ts';
 import { linuxUdp } from '../../src/tun/udp/linux.ts';
 import { UdpEnd } from '../../src/tun/udp/queue.ts';
 

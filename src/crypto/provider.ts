@@ -25,9 +25,21 @@ export interface Primitives extends PacketPrimitives, MacPrimitives {
   readonly packetMac?: (algorithm: IntegrityAlgorithm, key: Uint8Array) => PacketMac;
 }
 
-/** A provider cannot be had here; the message says what is missing or what was found instead. */
+/** A provider does not work here; the message says what is missing or what was found instead. */
 export class ProviderUnavailableError extends Error {
   override readonly name = 'ProviderUnavailableError';
+}
+
+/**
+ * Opens what a provider rests on. @throws ProviderUnavailableError with the words of an error of the class `missing`, by
+ * which what was opened says that it is not here
+ */
+export function openOrUnavailable<T>(open: () => T, missing: abstract new (...words: never[]) => Error): T {
+  try {
+    return open();
+  } catch (error) {
+    throw error instanceof missing ? new ProviderUnavailableError(error.message, { cause: error }) : error;
+  }
 }
 
 export function buildProvider(primitives: Primitives): CryptoProvider {

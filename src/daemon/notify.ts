@@ -2,7 +2,8 @@
  * What a service manager is told, by sd_notify(3)'s protocol: that the daemon is ready, that it still runs (the watchdog),
  * that it ends. Datagrams to a Unix socket, which Node has no way to send.
  */
-import { ERRNO, libc, SystemError } from '../sys/libc.ts';
+import { ERRNO, SystemError } from '../sys/errno.ts';
+import { libc } from '../sys/libc.ts';
 
 const AF_UNIX = 1;
 const SOCK_DGRAM_CLOEXEC_NONBLOCK = 0x8_0802;

@@ -4,7 +4,9 @@
  * Node's timers and `performance.now()` stand still while the host sleeps: by them an SA would outlive its lifetime, and a
  * peer that went meanwhile would be missed only after the rest of the wait.
  */
-import { addressOf, libc, SystemError } from './libc.ts';
+import { SystemError } from './errno.ts';
+import { libc } from './libc.ts';
+import { addressOf } from './native-memory.ts';
 import { type Watch, watchReadable } from './poller.ts';
 
 const CLOCK_REALTIME = 0;

@@ -7,7 +7,9 @@
  */
 import { readdirSync } from 'node:fs';
 import { messageOf } from '../base/text.ts';
-import { descriptorLimit, ERRNO, libc, SystemError } from './libc.ts';
+import { ERRNO, SystemError } from './errno.ts';
+import { libc } from './libc.ts';
+import { descriptorLimit } from './limits.ts';
 import { MORE_DESCRIPTORS, shortageOf, shortageText } from './shortage.ts';
 
 /** Kept for control connections, nft, files and what is fetched; of a low limit the fourth part. */
@@ -36,7 +38,7 @@ export function takeDescriptor(fd: number, call: string): number {
 /** What was thrown, for people: where something is used up, with what it is and what to raise. */
 export function explained(error: unknown): string {
   const shortage = error instanceof SystemError ? undefined : shortageOf(error);
-  return shortage === undefined ? messageOf(error) : `${messageOf(error)}. ${shortageText(shortage, descriptorLimit)}`;
+  return shortage === undefined ? messageOf(error) : `${messageOf(error)}. ${shortageText(shortage)}`;
 }
 
 /** Descriptors that are open, and how many may be; `undefined` where system calls cannot be made. */

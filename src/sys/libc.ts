@@ -1,18 +1,14 @@
 /**
- * The C library's calls that Node has no way to make, by koffi: the only file that knows of FFI.
+ * The C library's calls that Node has no way to make: their prototypes, and nothing of what callers do with them.
  *
- * Loaded at first use, so that a program which embeds sectunnel with memory devices needs neither Linux nor koffi's
- * binary. On the 2-core machine of the project's benchmarks a call costs about 0.25 µs on top of the system call,
- * with buffers passed as addresses (numbers); passing the buffer itself adds 0.1 µs and an asynchronous call takes
- * 20 to 50 µs until its callback runs, so the hot path uses synchronous calls on addresses.
+ * On the 2-core machine of the project's benchmarks a call costs about 0.25 µs on top of the system call, with buffers
+ * passed as addresses (numbers); passing the buffer itself adds 0.1 µs, and an asynchronous call takes 20 to 50 µs until
+ * its callback runs, so the hot path uses synchronous calls on addresses.
  *
  * Structures are laid out by the callers for 64-bit little-endian Linux: x64, arm64, riscv64.
  */
-import { createRequire } from 'node:module';
-import { messageOf } from '../base/text.ts';
-import { shortageNamed, shortageText } from './shortage.ts';
-
-type Koffi = typeof import('koffi');
+import type { KoffiFunc } from 'koffi';
+import { koffi, openLibrary } from './ffi.ts';
 
 /** Called with the result of the call, and the errno when it is negative. */
 type WaitCallback = (result: number, errno: number) => void;
@@ -20,6 +16,8 @@ type WaitCallback = (result: number, errno: number) => void;
 /** Negative results mean failure; `errno()` must be asked before anything else is called. */
 export interface Libc {
   errno(): number;
+  /** `EPERM`; `undefined` for a number that has no name. */
+  errnoName(errno: number): string | undefined;
   /** The system's own words for an errno. */
   errorText(errno: number): string;
   open(path: string, flags: number): number;
@@ -68,134 +66,23 @@ export interface Libc {
   getrlimit(resource: number, limits: Uint8Array): number;
 }
 
-// BOUNDED: by the buffers that are alive.
-const addresses = new WeakMap<Uint8Array, number>();
-/** What was asked for last, and before: on the packet path one of both is asked for next. */
-let lastBuffer: Uint8Array | undefined;
-let lastAddress = 0;
-let formerBuffer: Uint8Array | undefined;
-let formerAddress = 0;
+let bound: Libc | undefined;
 
-/** Where a buffer's memory is. Valid for the buffer's life: keep a reference to it as long as the address is used. */
-export function addressOf(buffer: Uint8Array): number {
-  if (buffer === lastBuffer) return lastAddress;
-  let address = buffer === formerBuffer ? formerAddress : addresses.get(buffer);
-  if (address === undefined) {
-    address = Number(koffi().address(buffer));
-    addresses.set(buffer, address);
-  }
-  formerBuffer = lastBuffer;
-  formerAddress = lastAddress;
-  lastBuffer = buffer;
-  lastAddress = address;
-  return address;
-}
-
-/** A system call failed. `code` is the errno's name (`EPERM`). The message of a shortage says what to raise. */
-export class SystemError extends Error {
-  override readonly name = 'SystemError';
-  /** What was attempted: the call, and on what. */
-  readonly call: string;
-  readonly errno: number;
-  readonly code: string;
-
-  constructor(call: string, errno: number, detail?: string) {
-    const code = errnoName(errno);
-    const text = errno === 0 ? 'failed' : libc().errorText(errno);
-    const shortage = shortageNamed(code);
-    const more = detail ?? (shortage && shortageText(shortage, descriptorLimit));
-    super(`${call}: ${text} (${code})${more === undefined ? '' : `. ${more}`}`);
-    this.call = call;
-    this.errno = errno;
-    this.code = code;
-  }
-}
-
-const RLIMIT_NOFILE = 7;
-
-/**
- * So many descriptors may this process have: its soft limit, which Node raises to the hard one when it starts. `undefined`
- * where system calls cannot be made.
- */
-export function descriptorLimit(): number | undefined {
-  let calls: Libc;
-  try {
-    calls = libc();
-  } catch {
-    return undefined;
-  }
-  const limits = new Uint8Array(16);
-  if (calls.getrlimit(RLIMIT_NOFILE, limits) < 0) throw new Error('bug: getrlimit takes no other arguments');
-  return Number(new DataView(limits.buffer).getBigUint64(0, true));
-}
-
-/** The calls of the C library. @throws Error saying what is missing, where there is no Linux or no koffi */
+/** The calls of the C library. @throws NativeUnavailableError where there is no Linux or no koffi */
 export function libc(): Libc {
-  bound ??= bindCalls(koffi());
+  bound ??= bindCalls();
   return bound;
 }
 
-/** Errno by name; Linux's numbers, which differ between processors only for names that are not used here. */
-export const ERRNO = {
-  EPERM: 1,
-  ENOENT: 2,
-  ESRCH: 3,
-  EINTR: 4,
-  EIO: 5,
-  ENXIO: 6,
-  EBADF: 9,
-  EAGAIN: 11,
-  EACCES: 13,
-  EBUSY: 16,
-  EEXIST: 17,
-  EXDEV: 18,
-  ENODEV: 19,
-  EINVAL: 22,
-  EMFILE: 24,
-  ENOSPC: 28,
-  EMSGSIZE: 90,
-  EBADFD: 77,
-  ENOPROTOOPT: 92,
-  EOPNOTSUPP: 95,
-  EAFNOSUPPORT: 97,
-  EADDRNOTAVAIL: 99,
-  ENETUNREACH: 101,
-  ENOBUFS: 105,
-  ETIMEDOUT: 110,
-  ECONNREFUSED: 111,
-  EHOSTUNREACH: 113,
-} as const;
-
-let loaded: Koffi | undefined;
-let bound: Libc | undefined;
-
-function koffi(): Koffi {
-  if (loaded !== undefined) return loaded;
-  if (process.platform !== 'linux') {
-    throw new Error(
-      `TUN devices and routes need Linux, this is ${process.platform}: use a memory device, or run sectunnel on Linux`,
-    );
-  }
-  try {
-    loaded = createRequire(import.meta.url)('koffi') as Koffi;
-  } catch (error) {
-    throw new Error(
-      `the package koffi, through which system calls are made, cannot be loaded on ${process.platform}-${process.arch}: ` +
-        `${messageOf(error)}. Install sectunnel's optional dependencies ` +
-        '(npm install without --omit=optional) on this machine',
-    );
-  }
-  return loaded;
-}
-
-function errnoName(errno: number): string {
-  for (const [name, value] of Object.entries(koffi().os.errno)) if (value === errno) return name;
-  return `errno ${errno}`;
-}
-
-function bindCalls(ffi: Koffi): Libc {
-  const library = ffi.load(null);
-  const bind = <Call>(prototype: string): Call => library.func(prototype) as Call;
+function bindCalls(): Libc {
+  const ffi = koffi();
+  // Of two names for one number the first is the usual one: EAGAIN, not EWOULDBLOCK.
+  const names = new Map(
+    Object.entries(ffi.os.errno)
+      .reverse()
+      .map(([name, errno]) => [errno, name]),
+  );
+  const { func: bind } = openLibrary(null);
   // `ioctl` and `open` are variadic in C; on the ABIs named above integer arguments are passed the same way.
   const setsockopt = bind<(fd: number, level: number, option: number, value: Uint8Array, length: number) => number>(
     'int setsockopt(int fd, int level, int option, const void *value, uint32_t length)',
@@ -228,9 +115,12 @@ function bindCalls(ffi: Koffi): Libc {
   const prctl = bind<(option: number, a: number, b: number, c: number, d: number) => number>(
     'int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)',
   );
-  const epollWait = library.func('int epoll_wait(int epoll, void *events, int count, int timeout)');
+  const epollWait = bind<KoffiFunc<(epoll: number, events: Uint8Array, count: number, timeout: number) => number>>(
+    'int epoll_wait(int epoll, void *events, int count, int timeout)',
+  );
   return {
     errno: () => ffi.errno(),
+    errnoName: (errno) => names.get(errno),
     errorText: bind('const char *strerror(int errno)'),
     open: bind('int open(const char *path, int flags)'),
     close: bind('int close(int fd)'),

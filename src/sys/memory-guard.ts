@@ -5,7 +5,8 @@
  * Swapping is kept from it by its cgroup (`MemorySwapMax=0` in the unit). mlockall(2) is no way: V8 gives pages back with
  * madvise(2), which the system refuses for locked ones, and ends the process then.
  */
-import { libc, SystemError } from './libc.ts';
+import { SystemError } from './errno.ts';
+import { libc } from './libc.ts';
 
 const PR_SET_DUMPABLE = 4;
 const RLIMIT_CORE = 4;

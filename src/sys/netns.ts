@@ -4,7 +4,8 @@
  */
 import { existsSync } from 'node:fs';
 import { messageOf } from '../base/text.ts';
-import { ERRNO, libc, SystemError } from './libc.ts';
+import { ERRNO, SystemError } from './errno.ts';
+import { libc } from './libc.ts';
 
 const FOLDER = '/run/netns';
 const CLONE_NEWNET = 0x4000_0000;

@@ -1,6 +1,7 @@
 /** Who is at the other end of a Unix socket, as the kernel recorded it when they connected (SO_PEERCRED, unix(7)). */
 import type { Socket } from 'node:net';
-import { libc, SystemError } from './libc.ts';
+import { SystemError } from './errno.ts';
+import { libc } from './libc.ts';
 
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;

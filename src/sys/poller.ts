@@ -6,7 +6,9 @@
  * nobody empties does not wake the thread over and over.
  */
 import { takeDescriptor } from './descriptors.ts';
-import { addressOf, ERRNO, libc, SystemError } from './libc.ts';
+import { ERRNO, SystemError } from './errno.ts';
+import { libc } from './libc.ts';
+import { addressOf } from './native-memory.ts';
 
 /** A descriptor under watch. Silent until `arm()`, and again after each report. */
 export interface Watch {

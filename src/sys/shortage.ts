@@ -4,6 +4,7 @@
  *
  * Codes: errno(3), and Node's own for threads and memory.
  */
+import { descriptorLimit } from './limits.ts';
 
 export interface Shortage {
   /** What there is none left of. */
@@ -61,11 +62,8 @@ export function shortageNamed(code: string): Shortage | undefined {
   return Object.hasOwn(SHORTAGES, code) ? SHORTAGES[code] : undefined;
 }
 
-/**
- * One sentence for a message: what is used up, and what to do.
- * @param descriptorLimit tells how many descriptors the process may have, where that is known
- */
-export function shortageText(shortage: Shortage, descriptorLimit: () => number | undefined): string {
+/** One sentence for a message: what is used up, and what to do. */
+export function shortageText(shortage: Shortage): string {
   const { resource, advice } = shortage;
   const most = shortage === DESCRIPTORS ? descriptorLimit() : undefined;
   return `No ${resource} left${most === undefined ? '' : ` (the limit is ${most})`}: ${advice}`;

@@ -1,6 +1,6 @@
 /** What keeps a TUN device from being opened, told so that one can mend it. */
 import { utf8 } from '../base/text.ts';
-import { ERRNO, SystemError } from '../sys/libc.ts';
+import { ERRNO, SystemError } from '../sys/errno.ts';
 
 export const TUN_PATH = '/dev/net/tun';
 /** Bytes of an interface name with its NUL. */

@@ -6,7 +6,8 @@
  */
 import { displayText, utf8 } from '../base/text.ts';
 import { takeDescriptor } from '../sys/descriptors.ts';
-import { ERRNO, libc, SystemError } from '../sys/libc.ts';
+import { ERRNO, SystemError } from '../sys/errno.ts';
+import { libc } from '../sys/libc.ts';
 import { createError, IFNAMSIZ, openError, TUN_PATH } from './errors.ts';
 import type { OffloadKinds } from './offload/shared.ts';
 

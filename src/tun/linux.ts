@@ -6,7 +6,8 @@
  * (IFF_VNET_HDR, TUNSETOFFLOAD), a run of up to 64 KiB that is divided and joined here (`offload/`).
  */
 import type { PacketBatch } from '../base/batch.ts';
-import { libc, SystemError } from '../sys/libc.ts';
+import { SystemError } from '../sys/errno.ts';
+import { libc } from '../sys/libc.ts';
 import type { Watch } from '../sys/poller.ts';
 import { watchReadable } from '../sys/poller.ts';
 import type { DeviceCounters, DeviceDescriptor, PacketDevice } from './device.ts';

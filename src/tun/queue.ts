@@ -3,7 +3,9 @@
  * waits. One thread may read and another write.
  */
 import type { PacketBatch } from '../base/batch.ts';
-import { addressOf, ERRNO, libc } from '../sys/libc.ts';
+import { ERRNO } from '../sys/errno.ts';
+import { libc } from '../sys/libc.ts';
+import { addressOf } from '../sys/native-memory.ts';
 import type { DeviceCounters, DeviceDescriptor, DeviceDropReason } from './device.ts';
 import { newDeviceCounters } from './device.ts';
 import { detachedError } from './interface.ts';

@@ -1,18 +1,17 @@
-/** What is peculiar to the providers by FFI: addresses, memory that must be given back, and what is never to crash. */
+/** What only providers by FFI do: they release native memory, check the versions of libraries, and must never crash. */
 import v8 from 'node:v8';
 import vm from 'node:vm';
 import { describe, expect, it } from 'vitest';
 import { PacketBatch } from '../../src/base/batch.ts';
 import { toHex } from '../../src/base/bytes.ts';
 import { encryptionByName, integrityByName } from '../../src/crypto/algorithms.ts';
-import { addressOf, alignedMemory, openLibrary } from '../../src/crypto/ffi/native.ts';
-import { releaseOnce } from '../../src/crypto/ffi/release.ts';
 import { checkVersion, chooseLevel, commonFlags, ipsecMb, LIBRARIES } from '../../src/crypto/ipsec-mb/library.ts';
 import { ipsecMbAead } from '../../src/crypto/ipsec-mb/provider.ts';
 import { nobleProvider } from '../../src/crypto/noble/provider.ts';
 import { opensslVersionText } from '../../src/crypto/openssl/evp.ts';
-import { ProviderUnavailableError } from '../../src/crypto/provider.ts';
+import { openOrUnavailable, ProviderUnavailableError } from '../../src/crypto/provider.ts';
 import type { CipherSuite, CryptoProvider, PacketCipher } from '../../src/crypto/types.ts';
+import { NativeUnavailableError } from '../../src/sys/ffi.ts';
 import { allSuites, nativeProviders, need, packetLength, seededRandom, suiteKeys, suiteName } from './support.ts';
 
 /** The part of the WebAssembly interface that is used here. */
@@ -289,54 +288,36 @@ describeNative('keys', (provider) => {
   });
 });
 
-describe('release', () => {
-  it('happens once', () => {
-    let released = 0;
-    const release = releaseOnce({}, () => void released++);
-    expect(released).toBe(0);
-    release();
-    release();
-    expect(released).toBe(1);
-  });
-});
+describe('opening a provider', () => {
+  const open = (error: Error) => () =>
+    openOrUnavailable(() => {
+      throw error;
+    }, NativeUnavailableError);
 
-describe('addresses', () => {
-  it.runIf(process.platform === 'linux')('are those of the bytes, aligned where it is asked for, and zeroed', () => {
-    const whole = new Uint8Array(5000);
-    expect(addressOf(whole.subarray(77))).toBe(addressOf(whole) + 77);
-    for (const length of [1, 48, 1168]) {
-      const { bytes, address } = alignedMemory(length);
-      expect(address % 64).toBe(0);
-      expect(address).toBe(addressOf(bytes));
-      expect(bytes).toHaveLength(length);
-      expect(bytes.every((byte) => byte === 0)).toBe(true);
-    }
+  it('says that it is unavailable when native code is, and why', () => {
+    expect(open(new NativeUnavailableError('no koffi'))).toThrow(new ProviderUnavailableError('no koffi'));
+  });
+
+  it('passes other errors on', () => {
+    expect(open(new RangeError('bug'))).toThrow(RangeError);
   });
 });
 
 describe('libraries', () => {
-  it('that are not there, and functions that they lack, are told by name', () => {
-    expect(() => openLibrary('libno-such-thing.so.7')).toThrow(ProviderUnavailableError);
-    expect(() => openLibrary('libno-such-thing.so.7')).toThrow(/libno-such-thing/);
-    expect(() => openLibrary(null).func('int no_such_function_anywhere(int a)')).toThrow(/no_such_function_anywhere/);
-  });
-
-  it('of OpenSSL give their version as text', () => {
+  it('report the version of OpenSSL as text', () => {
     expect(opensslVersionText(0x300000d0)).toBe('3.0.13');
     expect(opensslVersionText(0x30200010)).toBe('3.2.1');
     expect(opensslVersionText(0x1010117f)).toBe('1.1.23');
   });
 
-  it('of ipsec-mb are used in the versions whose structures are known', () => {
+  it('of ipsec-mb are used only in versions whose structures are known', () => {
     const [second, first] = [need(LIBRARIES[0]), need(LIBRARIES[1])];
     expect(() => checkVersion(first, 0x00010300)).not.toThrow();
     expect(() => checkVersion(first, 0x00010302)).not.toThrow();
     expect(() => checkVersion(second, 0x00020002)).not.toThrow();
-    expect(() => checkVersion(first, 0x00010400)).toThrow(
-      /libIPSec_MB\.so\.1 is version 1\.4, of which 1\.3 is wanted/,
-    );
+    expect(() => checkVersion(first, 0x00010400)).toThrow(/libIPSec_MB\.so\.1 is version 1\.4, wanted is 1\.3/);
     expect(() => checkVersion(first, 0x00020000)).toThrow(ProviderUnavailableError);
-    expect(() => checkVersion(second, 0x00020100)).toThrow(/version 2\.1, of which 2\.0 is wanted/);
+    expect(() => checkVersion(second, 0x00020100)).toThrow(/version 2\.1, wanted is 2\.0/);
   });
 });
 

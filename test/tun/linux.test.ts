@@ -5,7 +5,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type IpAddress, parseAddress } from '../../src/base/address.ts';
 import { PacketBatch } from '../../src/base/batch.ts';
 import { LinuxHostNetwork } from '../../src/hostnet/routes/linux.ts';
-import { SystemError } from '../../src/sys/libc.ts';
+import { SystemError } from '../../src/sys/errno.ts';
 import { checkInterfaceName, createError, openError } from '../../src/tun/errors.ts';
 import { type LinuxTun, type LinuxTunOptions, openLinuxTun } from '../../src/tun/linux.ts';
 import { SharedOffloads } from '../../src/tun/offload/shared.ts';

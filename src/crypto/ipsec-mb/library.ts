@@ -3,7 +3,7 @@
  * processors; the caller chooses one that the processor has, since another ends the process with SIGILL.
  */
 import { readFileSync } from 'node:fs';
-import { type NativeLibrary, openLibrary } from '../ffi/native.ts';
+import { type NativeLibrary, NativeUnavailableError, openLibrary } from '../../sys/ffi.ts';
 import { ProviderUnavailableError } from '../provider.ts';
 
 /** A library whose functions and structures are known. */
@@ -84,15 +84,13 @@ export function commonFlags(cpuinfo: string): ReadonlySet<string> {
 export function checkVersion({ soname, version }: KnownLibrary, versionNumber: number): void {
   const found = [versionNumber >>> 16, (versionNumber >>> 8) & 0xff];
   if (found[0] !== version[0] || found[1] !== version[1]) {
-    throw new ProviderUnavailableError(
-      `${soname} is version ${found.join('.')}, of which ${version.join('.')} is wanted`,
-    );
+    throw new ProviderUnavailableError(`${soname} is version ${found.join('.')}, wanted is ${version.join('.')}`);
   }
 }
 
 let bound: IpsecMb | undefined;
 
-/** @throws ProviderUnavailableError saying what is missing */
+/** @throws NativeUnavailableError, ProviderUnavailableError saying what is missing */
 export function ipsecMb(): IpsecMb {
   bound ??= bindLibrary();
   return bound;
@@ -109,14 +107,14 @@ function bindLibrary(): IpsecMb {
   return { level, gcm: new Map([16, 24, 32].map((length) => [length, bindGcm(library, length * 8, level)])) };
 }
 
-/** @throws ProviderUnavailableError that says what became of each, where none is there */
+/** @throws ProviderUnavailableError saying why each library cannot be opened */
 function openKnown(): { readonly known: KnownLibrary; readonly library: NativeLibrary } {
   const missing: string[] = [];
   for (const known of LIBRARIES) {
     try {
       return { known, library: openLibrary(known.soname) };
     } catch (error) {
-      if (!(error instanceof ProviderUnavailableError)) throw error;
+      if (!(error instanceof NativeUnavailableError)) throw error;
       missing.push(error.message);
     }
   }

@@ -2,17 +2,18 @@
  * The provider on libipsec-mb: AES-GCM in one call a packet, the quickest there is. Everything else is left to the
  * providers behind it.
  */
-import { addressMemo, addressOf, alignedMemory } from '../ffi/native.ts';
-import { releaseOnce } from '../ffi/release.ts';
+import { NativeUnavailableError } from '../../sys/ffi.ts';
+import { addressMemo, addressOf, alignedMemory } from '../../sys/native-memory.ts';
+import { releaseOnce } from '../../sys/release.ts';
 import { nodePrimitives } from '../node/provider.ts';
 import { type Aead, aeadMode, equalAt } from '../packet.ts';
-import { buildProvider } from '../provider.ts';
+import { buildProvider, openOrUnavailable } from '../provider.ts';
 import type { Algorithm, CryptoProvider, EncryptionAlgorithm } from '../types.ts';
 import { ipsecMb } from './library.ts';
 
 /** @throws ProviderUnavailableError saying what is missing */
 export function openIpsecMbProvider(): CryptoProvider {
-  ipsecMb();
+  openOrUnavailable(ipsecMb, NativeUnavailableError);
   return buildProvider({ ...nodePrimitives, name: 'ipsec-mb', supports, aead: ipsecMbAead });
 }
 

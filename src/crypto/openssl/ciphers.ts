@@ -4,8 +4,8 @@
  * Each direction has its own context, keyed once; a packet brings only a new IV.
  */
 import { writeU32 } from '../../base/bytes.ts';
-import { addressMemo, addressOf, alignedMemory } from '../ffi/native.ts';
-import { releaseOnce } from '../ffi/release.ts';
+import { addressMemo, addressOf, alignedMemory } from '../../sys/native-memory.ts';
+import { releaseOnce } from '../../sys/release.ts';
 import { type Aead, aeadMode, type BareCipher, bareMode, type CtrStream, copyBytes } from '../packet.ts';
 import type { EncryptionAlgorithm } from '../types.ts';
 import { type Evp, evp, opensslFailure, parameter } from './evp.ts';

@@ -5,7 +5,8 @@
  * EVP_EncryptInit(3), EVP_MAC(3), EVP_PKEY_derive(3), OSSL_PARAM(3) of OpenSSL 3. Contexts are addresses; functions that can fail return 1
  * when they did not.
  */
-import { alignedMemory, type NativeLibrary, type NativeMemory, openLibrary } from '../ffi/native.ts';
+import { type NativeLibrary, openLibrary } from '../../sys/ffi.ts';
+import { alignedMemory, type NativeMemory } from '../../sys/native-memory.ts';
 import { ProviderUnavailableError } from '../provider.ts';
 
 export interface Evp {
@@ -50,7 +51,10 @@ export interface Evp {
 
 let bound: Evp | undefined;
 
-/** @throws ProviderUnavailableError when this process has no OpenSSL 3 that can be called, or another one than Node's */
+/**
+ * @throws NativeUnavailableError when nothing can be called here, or a function is missing
+ * @throws ProviderUnavailableError when this process has no OpenSSL 3, or not the one that Node uses
+ */
 export function evp(): Evp {
   bound ??= bindEvp();
   return bound;

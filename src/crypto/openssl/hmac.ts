@@ -1,7 +1,7 @@
 /** The ICV of a packet by HMAC (RFC 2104, RFC 4868) on an EVP_MAC context that lives as long as its key. */
 import { writeU32 } from '../../base/bytes.ts';
-import { addressOf, alignedMemory } from '../ffi/native.ts';
-import { releaseOnce } from '../ffi/release.ts';
+import { addressOf, alignedMemory } from '../../sys/native-memory.ts';
+import { releaseOnce } from '../../sys/release.ts';
 import type { HmacHash } from '../macs.ts';
 import type { PacketMac } from '../packet.ts';
 import { evp, opensslFailure, parameter } from './evp.ts';

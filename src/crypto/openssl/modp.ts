@@ -9,8 +9,9 @@
  */
 import { invariant } from '../../base/assert.ts';
 import { secretCopy } from '../../base/secret-bytes.ts';
+import { openLibrary } from '../../sys/ffi.ts';
+import { alignedMemory } from '../../sys/native-memory.ts';
 import { bigintToBytes, checkModpValue, drawPrivateKey, isZero, type ModpGroup } from '../dh.ts';
-import { alignedMemory, openLibrary } from '../ffi/native.ts';
 import type { DhGroup, DhKeyPair, RandomSource } from '../types.ts';
 import { opensslFailure } from './evp.ts';
 
@@ -36,7 +37,8 @@ const GENERATOR = Uint8Array.of(2);
 
 let bound: BigNumbers | undefined;
 
-function bigNumbers(): BigNumbers {
+/** @throws NativeUnavailableError */
+export function bigNumbers(): BigNumbers {
   bound ??= bindBigNumbers();
   return bound;
 }

@@ -3,9 +3,9 @@
  * which may be never; here it is freed, and overwritten by OpenSSL, as soon as it was used.
  */
 import { secretCopy } from '../../base/secret-bytes.ts';
+import { alignedMemory, type NativeMemory } from '../../sys/native-memory.ts';
+import { releaseOnce } from '../../sys/release.ts';
 import { checkLength, isZero, smallOrder } from '../dh.ts';
-import { alignedMemory, type NativeMemory } from '../ffi/native.ts';
-import { releaseOnce } from '../ffi/release.ts';
 import type { DhGroup, DhKeyPair, RandomSource } from '../types.ts';
 import { evp, opensslFailure } from './evp.ts';
 

@@ -3,20 +3,21 @@
  * key exchanges whose keys node:crypto cannot free, or whose primes it checks each time. PRFs, other groups, AES-CCM and the AES MACs are left to the provider
  * behind it.
  */
+import { NativeUnavailableError } from '../../sys/ffi.ts';
 import { isModp, modpGroup } from '../dh.ts';
 import { constructionOf } from '../macs.ts';
 import { nodePrimitives, nodeProvider } from '../node/provider.ts';
-import { buildProvider } from '../provider.ts';
+import { buildProvider, openOrUnavailable } from '../provider.ts';
 import type { Algorithm, CryptoProvider, DhGroup, DhKeyPair, IntegrityAlgorithm, RandomSource } from '../types.ts';
 import { evpName, fetchCipher, opensslAead, opensslCbc, opensslCtr } from './ciphers.ts';
 import { evp } from './evp.ts';
 import { opensslHmac } from './hmac.ts';
-import { opensslModpKeyPair } from './modp.ts';
+import { bigNumbers, opensslModpKeyPair } from './modp.ts';
 import { isMontgomery, opensslMontgomeryKeyPair } from './montgomery.ts';
 
 /** @throws ProviderUnavailableError saying what is missing */
 export function openOpensslProvider(): CryptoProvider {
-  evp();
+  openOrUnavailable(bindOpenssl, NativeUnavailableError);
   return buildProvider({
     ...nodePrimitives,
     name: 'openssl',
@@ -27,6 +28,11 @@ export function openOpensslProvider(): CryptoProvider {
     dhKeyPair,
     packetMac: (algorithm, key) => opensslHmac(hashOf(algorithm), key),
   });
+}
+
+function bindOpenssl(): void {
+  evp();
+  bigNumbers();
 }
 
 function dhKeyPair(group: DhGroup, random: RandomSource): DhKeyPair {

@@ -16,7 +16,8 @@ import {
 import { join } from 'node:path';
 import { SectunnelError } from '../../base/error.ts';
 import type { Logger } from '../../base/log.ts';
-import { ERRNO, libc, SystemError } from '../../sys/libc.ts';
+import { ERRNO, SystemError } from '../../sys/errno.ts';
+import { libc } from '../../sys/libc.ts';
 import { isUnwritable, makePrivateFolder } from './files.ts';
 import { reasonOf, StorageError } from './replace-file.ts';
 

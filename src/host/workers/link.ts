@@ -6,7 +6,8 @@ import { readFileSync } from 'node:fs';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { WORKER_OPTIONS } from '../../base/worker-options.ts';
 import { explained, takeDescriptor } from '../../sys/descriptors.ts';
-import { addressOf, libc } from '../../sys/libc.ts';
+import { libc } from '../../sys/libc.ts';
+import { addressOf } from '../../sys/native-memory.ts';
 import {
   CONTROL_BYTES,
   Control,

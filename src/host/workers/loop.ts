@@ -4,7 +4,9 @@
  */
 import { receiveMessageOnPort } from 'node:worker_threads';
 import { bootNow } from '../../sys/boot-clock.ts';
-import { addressOf, ERRNO, libc, SystemError } from '../../sys/libc.ts';
+import { ERRNO, SystemError } from '../../sys/errno.ts';
+import { libc } from '../../sys/libc.ts';
+import { addressOf } from '../../sys/native-memory.ts';
 import { Control, type WorkerCommand, type WorkerOutput, type WorkerReport, type WorkerSetup } from './messages.ts';
 
 /** struct pollfd: int fd, short events, short revents. */

@@ -4,7 +4,7 @@
  * thousand tunnels take 0.3 s of processor time, in slices.
  */
 import { setImmediate } from 'node:timers/promises';
-import { ERRNO, SystemError } from '../../sys/libc.ts';
+import { ERRNO, SystemError } from '../../sys/errno.ts';
 import type { NetlinkRequest } from '../netlink/netlink.ts';
 import {
   type ContentHash,

@@ -6,7 +6,7 @@
  * changed the table meanwhile, which the generations of nftables show.
  */
 
-import { SystemError } from '../../sys/libc.ts';
+import { SystemError } from '../../sys/errno.ts';
 import { NetlinkListener } from '../netlink/listener.ts';
 import { NETLINK_NETFILTER, NFNLGRP_NFTABLES, type ObjectName } from '../netlink/nftables.ts';
 import { CommitLog } from './commits.ts';

@@ -1,6 +1,6 @@
 /** Rules of other programs, by nftables' netlink messages, whether `nft` wrote them or `iptables` of the newer kind. */
 
-import { ERRNO, SystemError } from '../../sys/libc.ts';
+import { ERRNO, SystemError } from '../../sys/errno.ts';
 import { MissingProgramError, runProgram, systemEnvironment } from '../../sys/program.ts';
 import { NetlinkListener } from '../netlink/listener.ts';
 import {

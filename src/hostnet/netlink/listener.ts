@@ -7,7 +7,8 @@
 
 import { DecodeError } from '../../base/bytes.ts';
 import { takeDescriptor } from '../../sys/descriptors.ts';
-import { ERRNO, libc, SystemError } from '../../sys/libc.ts';
+import { ERRNO, SystemError } from '../../sys/errno.ts';
+import { libc } from '../../sys/libc.ts';
 import { type Watch, watchReadable } from '../../sys/poller.ts';
 import { SOL_SOCKET } from '../../tun/udp/layout.ts';
 import { hostU32, parseMessages } from './netlink.ts';

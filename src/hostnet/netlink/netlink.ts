@@ -6,7 +6,7 @@
  */
 import { DecodeError } from '../../base/bytes.ts';
 import { displayText } from '../../base/text.ts';
-import { ERRNO } from '../../sys/libc.ts';
+import { ERRNO } from '../../sys/errno.ts';
 
 export const NLM_F = {
   REQUEST: 0x1,

@@ -5,7 +5,9 @@
  */
 import { setImmediate } from 'node:timers/promises';
 import { takeDescriptor } from '../../sys/descriptors.ts';
-import { addressOf, ERRNO, libc, SystemError } from '../../sys/libc.ts';
+import { ERRNO, SystemError } from '../../sys/errno.ts';
+import { libc } from '../../sys/libc.ts';
+import { addressOf } from '../../sys/native-memory.ts';
 import type { NetlinkMessage, NetlinkRequest } from './netlink.ts';
 import { parseMessages } from './netlink.ts';
 

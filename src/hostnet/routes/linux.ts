@@ -4,7 +4,7 @@
  */
 import type { IpFamily } from '../../base/address.ts';
 import { formatAddress } from '../../base/address.ts';
-import { ERRNO, SystemError } from '../../sys/libc.ts';
+import { ERRNO, SystemError } from '../../sys/errno.ts';
 import { NEEDS_NET_ADMIN } from '../../tun/errors.ts';
 import { NetlinkListener } from '../netlink/listener.ts';
 import type { NetlinkRequest } from '../netlink/netlink.ts';

@@ -1,7 +1,7 @@
 /** What UDP sockets say and count when the system refuses. */
 import type { IpFamily } from '../../base/address.ts';
 import { formatSocketAddress } from '../../base/address.ts';
-import { ERRNO } from '../../sys/libc.ts';
+import { ERRNO } from '../../sys/errno.ts';
 import type { UdpBindOptions, UdpSendError } from './udp.ts';
 
 const SEND_ERROR_NAMES: ReadonlySet<string> = new Set<UdpSendError>([

@@ -5,7 +5,8 @@
  *
  * Kernel interface: socket(7), linux/filter.h; Documentation/networking/filter.rst.
  */
-import { addressOf, libc } from '../../sys/libc.ts';
+import { libc } from '../../sys/libc.ts';
+import { addressOf } from '../../sys/native-memory.ts';
 import { SOL_SOCKET, writePointer } from './layout.ts';
 
 const SO_ATTACH_REUSEPORT_CBPF = 51;

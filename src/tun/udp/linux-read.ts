@@ -2,7 +2,8 @@
  * Many datagrams from a socket in one call: recvmmsg into memory that lives as long as the thread. With UDP_GRO each
  * message may be a run of datagrams of one peer that the kernel joined; its control message tells their size.
  */
-import { addressOf, type Libc } from '../../sys/libc.ts';
+import type { Libc } from '../../sys/libc.ts';
+import { addressOf } from '../../sys/native-memory.ts';
 import * as layout from './layout.ts';
 
 /** Of a sockaddr, rounded up. */

@@ -5,7 +5,9 @@
  * where they change; without any, which is what a socket starts with, nothing is said.
  */
 import type { PacketBatch } from '../../base/batch.ts';
-import { addressOf, ERRNO, type Libc } from '../../sys/libc.ts';
+import { ERRNO } from '../../sys/errno.ts';
+import type { Libc } from '../../sys/libc.ts';
+import { addressOf } from '../../sys/native-memory.ts';
 import { sendErrorOf } from './errors.ts';
 import * as layout from './layout.ts';
 import type { UdpCounters, UdpSendError } from './udp.ts';

@@ -14,7 +14,8 @@ import type { IpAddress, SocketAddress } from '../../base/address.ts';
 import type { PacketBatch } from '../../base/batch.ts';
 import type { PathReport } from '../../base/path-report.ts';
 import { takeDescriptor } from '../../sys/descriptors.ts';
-import { libc, SystemError } from '../../sys/libc.ts';
+import { SystemError } from '../../sys/errno.ts';
+import { libc } from '../../sys/libc.ts';
 import type { Watch } from '../../sys/poller.ts';
 import { watchReadable } from '../../sys/poller.ts';
 import { bindError } from './errors.ts';
@@ -56,9 +57,8 @@ export function linuxUdp(options: LinuxUdpOptions = {}): UdpNetwork {
   };
 }
 
-/** Whether this is a Linux whose structures are known, and koffi is there. */
+/** Whether system calls can be made here. */
 export function hasLinuxUdp(): boolean {
-  if (process.platform !== 'linux' || !KNOWN_PROCESSORS.includes(process.arch)) return false;
   try {
     libc();
     return true;
@@ -66,8 +66,6 @@ export function hasLinuxUdp(): boolean {
     return false;
   }
 }
-
-const KNOWN_PROCESSORS: readonly string[] = ['x64', 'arm64', 'riscv64'];
 
 const SOCK_DGRAM_NONBLOCK_CLOEXEC = 0o2004002;
 const SO_SNDBUF = 7;

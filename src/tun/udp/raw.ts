@@ -10,7 +10,8 @@
  */
 import { type IpAddress, type IpFamily, NO_PORT } from '../../base/address.ts';
 import { takeDescriptor } from '../../sys/descriptors.ts';
-import { ERRNO, libc, SystemError } from '../../sys/libc.ts';
+import { ERRNO, SystemError } from '../../sys/errno.ts';
+import { libc } from '../../sys/libc.ts';
 import * as layout from './layout.ts';
 import { LinuxUdpSocket, setUpSocket } from './linux.ts';
 import { PathDiscovery } from './path-discovery.ts';

@@ -9,7 +9,7 @@ import {
   type Rule,
   removeOwn,
 } from '../../../src/hostnet/routes/routes.ts';
-import { SystemError } from '../../../src/sys/libc.ts';
+import { SystemError } from '../../../src/sys/errno.ts';
 import { describeInterop } from '../../support/lab/requirements.ts';
 import { enterNewNamespace, ipCommand } from '../../tun/namespace.ts';
 

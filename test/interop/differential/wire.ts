@@ -3,7 +3,9 @@
  * messages a call.
  */
 import { addressToBytes, type IpAddress } from '../../../src/base/address.ts';
-import { addressOf, libc, SystemError } from '../../../src/sys/libc.ts';
+import { SystemError } from '../../../src/sys/errno.ts';
+import { libc } from '../../../src/sys/libc.ts';
+import { addressOf } from '../../../src/sys/native-memory.ts';
 import { withinNamespace } from '../../../src/sys/netns.ts';
 import * as layout from '../../../src/tun/udp/layout.ts';
 

@@ -1,7 +1,7 @@
 /** What the kernel is told to send, and what happens when it refuses: the kernel is played, as its refusals are rare. */
 import { createRequire } from 'node:module';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { ERRNO } from '../../../src/sys/libc.ts';
+import { ERRNO } from '../../../src/sys/errno.ts';
 import { encodePktinfo, encodeSockaddr } from '../../../src/tun/udp/layout.ts';
 import { hasLinuxUdp } from '../../../src/tun/udp/linux.ts';
 import { DatagramWriter, Segmentation, type Sending } from '../../../src/tun/udp/linux-write.ts';

@@ -1,8 +1,11 @@
-/** Native memory is given back when its owner is wiped, or, where somebody forgot that, when the owner is collected. */
+/** Gives native memory back when its owner is wiped, or, if nothing wiped the owner, when it is garbage-collected. */
 
 const registry = new FinalizationRegistry<() => void>((release) => release());
 
-/** Calls `release` once at most: by the returned function, or when `owner` is gone. `release` must not refer to `owner`. */
+/**
+ * Calls `release` at most once: when the returned function is called, or after `owner` was collected. `release` must not
+ * refer to `owner`.
+ */
 export function releaseOnce(owner: object, release: () => void): () => void {
   const token = {};
   registry.register(owner, release, token);
