@@ -7,12 +7,7 @@
  */
 import { readFileSync } from 'node:fs';
 import {
-  combineProviders,
-  type EngineEvent,
   type IpAddress,
-  MemoryDevice,
-  MemoryNetwork,
-  nobleProvider,
   nodeProvider,
   parseAddress,
   parseDocument,
@@ -21,6 +16,9 @@ import {
   type UdpNetwork,
   utf8,
 } from 'sectunnel';
+import { combineProviders, nobleProvider } from 'sectunnel/crypto';
+import type { EngineEvent } from 'sectunnel/engine';
+import { MemoryDevice, MemoryNetwork } from 'sectunnel/testing';
 import { makeUdpPacket, readUdpPacket } from './packet.ts';
 
 const seed = readFileSync(new URL('../../examples/ex-seed.xml', import.meta.url), 'utf8');

@@ -1,5 +1,5 @@
 /**
- * `npm run docs`: writes docs/document.md, the reference of the `<sectunnel>` document, from the annotations of
+ * `npm run docs:document`: writes docs/document.md, the reference of the `<sectunnel>` document, from the annotations of
  * schema/sectunnel.rng. A test holds the file against what this makes of the schema.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -41,7 +41,7 @@ export function documentReference(schema: string, example: string): string {
     return [
       '# The document',
       '',
-      '<!-- Made by `npm run docs` from schema/sectunnel.rng. Change the annotations there. -->',
+      '<!-- Made by `npm run docs:document` from schema/sectunnel.rng. Change the annotations there. -->',
       '',
       'Every element and attribute of a `<sectunnel>` document. What is optional and left out has the default; `sectunnel dumpxml`',
       'writes all of them out. What policies mean is in [`policy.md`](policy.md), certificates are in',

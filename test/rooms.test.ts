@@ -96,7 +96,7 @@ const ROOMS: Readonly<Record<string, Room>> = {
     ],
     packages: SYSTEM,
   },
-  index: {
+  public: {
     rooms: ['base', 'crypto', 'policy', 'ike', 'engine', 'tun', 'config', 'pki', 'plan', 'host'],
   },
   bench: {
@@ -111,7 +111,6 @@ const ROOMS: Readonly<Record<string, Room>> = {
 function roomOf(file: string): string {
   const [top, room, sub, ...rest] = file.split('/');
   if (top !== 'src') return top!;
-  if (sub === undefined) return 'index';
   const inner = `${room}/${sub}`;
   return rest.length > 0 && inner in ROOMS ? inner : room!;
 }
@@ -128,7 +127,7 @@ function topOf(room: string): string {
 
 const FILES = ['src', 'bench', 'scripts', 'examples'].flatMap((top) =>
   readdirSync(join(ROOT, top), { recursive: true, encoding: 'utf8' })
-    .filter((file) => file.endsWith('.ts'))
+    .filter((file) => file.endsWith('.ts') && !file.includes('node_modules/'))
     .map((file) => join(top, file)),
 );
 

@@ -1,8 +1,5 @@
 /** The demo without root: both ends in this process, with devices in memory and UDP on the loopback interface. */
 import {
-  combineProviders,
-  MemoryDevice,
-  nobleProvider,
   nodeProvider,
   nodeUdp,
   parseDocument,
@@ -12,6 +9,8 @@ import {
   type UdpSocket,
   utf8,
 } from 'sectunnel';
+import { combineProviders, nobleProvider } from 'sectunnel/crypto';
+import { MemoryDevice } from 'sectunnel/testing';
 import { makeUdpPacket, readUdpPacket } from '../../examples/packet.ts';
 import type { Checks } from './checks.ts';
 import { mirror, PORT, seedDocument } from './document.ts';

@@ -27,7 +27,7 @@ function rowsOf(section: string): Map<string, readonly string[]> {
 }
 
 describe('the reference of the document', () => {
-  it('is what `npm run docs` makes of the schema', () => {
+  it('is what `npm run docs:document` makes of the schema', () => {
     expect(REFERENCE).toBe(documentReference(SCHEMA, readFileSync('examples/ex-psk.xml', 'utf8')));
   });
 

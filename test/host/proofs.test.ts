@@ -1,24 +1,24 @@
 /** Certificates of an embedding program, through what the library exports: its own signer and verifier, which may be slow. */
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { fromHex } from '../../src/base/bytes.ts';
+import type { EngineEvent, TunnelConfig } from '../../src/public/engine.ts';
 import {
-  type Credentials,
-  type EngineEvent,
   type HostOptions,
   identityFromText,
-  keySigner,
-  MemoryDevice,
-  MemoryNetwork,
-  methodsOf,
   nodeProvider,
+  TunnelHost,
+  type UdpNetwork,
+} from '../../src/public/index.ts';
+import {
+  type Credentials,
+  keySigner,
+  methodsOf,
   parseCertificate,
   pathVerifier,
   type Signer,
-  type TunnelConfig,
-  TunnelHost,
-  type UdpNetwork,
   type Verifier,
-} from '../../src/index.ts';
+} from '../../src/public/pki.ts';
+import { MemoryDevice, MemoryNetwork } from '../../src/public/testing.ts';
 import { authority, DAY, dns, type Made, make } from '../pki/make.ts';
 import { address, eventually } from '../support/daemon.ts';
 import { opposite, protect, tunnel } from '../support/engine-net.ts';

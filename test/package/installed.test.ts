@@ -19,9 +19,10 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 const run = promisify(execFile);
 const ROOT = resolve(import.meta.dirname, '../..');
 
-/** Two ends, one of them on sockets of the system; `sectunnel` is there, and the program is in an async function. */
+/** Two ends on sockets of the system; `sectunnel` and `testing` are loaded, and the program is in an async function. */
 const PROGRAM = `
-  const { MemoryDevice, nodeProvider, nodeUdp, parseDocument, planTunnel, TunnelHost, utf8 } = sectunnel;
+  const { nodeProvider, nodeUdp, parseDocument, planTunnel, TunnelHost, utf8 } = sectunnel;
+  const { MemoryDevice } = testing;
   const document = (local, remote, inner, port, peer, start) => \`<sectunnel type='ipsec'><name>t</name>
     <sa><local address='\${local}' port='\${port}'><id type='fqdn'>\${inner[0]}</id></local>
       <remote address='\${remote}' port='\${peer}'><id type='fqdn'>\${inner[1]}</id></remote>
@@ -50,7 +51,7 @@ const PROGRAM = `
 let folder: string;
 
 beforeAll(async () => {
-  expect(existsSync(join(ROOT, 'dist/index.js')), 'npm run build makes it').toBe(true);
+  expect(existsSync(join(ROOT, 'dist/public/index.js')), 'npm run build makes it').toBe(true);
   folder = mkdtempSync(join(tmpdir(), 'sectunnel-test-'));
   const modules = join(folder, 'node_modules');
   const { stdout } = await run('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', folder], {
@@ -72,8 +73,16 @@ beforeAll(async () => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 it.each([
-  ['require', 'cjs', `const sectunnel = require('sectunnel'); (async () => {${PROGRAM}})();`],
-  ['import', 'mjs', `import * as sectunnel from 'sectunnel';\n${PROGRAM}`],
+  [
+    'require',
+    'cjs',
+    `const sectunnel = require('sectunnel'), testing = require('sectunnel/testing'); (async () => {${PROGRAM}})();`,
+  ],
+  [
+    'import',
+    'mjs',
+    `import * as sectunnel from 'sectunnel';\nimport * as testing from 'sectunnel/testing';\n${PROGRAM}`,
+  ],
 ])('works for a program that loads it by %s', async (_, extension, program) => {
   const file = join(folder, `program.${extension}`);
   writeFileSync(file, program);

@@ -1,0 +1,57 @@
+/**
+ * Runs tunnels: parse a `<sectunnel>` document, plan its tunnel, and give that to a {@link TunnelHost} with a packet device.
+ *
+ * @example
+ * ```ts
+ * import { nodeProvider, nodeUdp, parseDocument, planTunnel, TunnelHost, utf8 } from 'sectunnel';
+ * import { MemoryDevice } from 'sectunnel/testing';
+ *
+ * const { tunnel, device } = await planTunnel(await parseDocument(xml));
+ * await using host = new TunnelHost({ network: nodeUdp, crypto: nodeProvider, secretFor: () => utf8('the key') });
+ * await host.add(tunnel, new MemoryDevice({ mtu: device.mtu }));
+ * await host.up(tunnel.name, { signal: AbortSignal.timeout(30_000) });
+ * ```
+ *
+ * @module sectunnel
+ */
+export {
+  type AddressRange,
+  addressFromBytes,
+  addressToBytes,
+  anyRange,
+  formatAddress,
+  formatRange,
+  formatSocketAddress,
+  type IpAddress,
+  type IpFamily,
+  parseAddress,
+  prefixRange,
+  type SocketAddress,
+} from '../base/address.ts';
+export { type ErrorCode, SectunnelError } from '../base/error.ts';
+export { formatIdentity, type Identity, identityFromText } from '../base/identity.ts';
+export { type Logger, silentLogger } from '../base/log.ts';
+export { utf8 } from '../base/text.ts';
+// Documents
+export { dumpDocument } from '../config/dump.ts';
+export { DocumentError, type DocumentIssue } from '../config/errors.ts';
+export type { SectunnelDocument } from '../config/model.ts';
+export type { ParseOptions } from '../config/parse.ts';
+export { parseDocument } from '../config/parse-lazily.ts';
+export { toPolicy } from '../config/selectors.ts';
+// Cryptography of Node's own
+export { nodeProvider } from '../crypto/node/provider.ts';
+// Running tunnels
+export { type CryptoChoice, selectCrypto } from '../host/crypto.ts';
+export { TunnelHost } from '../host/host.ts';
+export type { HostOptions, SecretQuestion } from '../host/options.ts';
+export type { CredentialsQuestion } from '../host/proofs.ts';
+export type { ChildStatus, FailureStatus, IkeStatus } from '../host/status.ts';
+export type { HostFailure, HostTunnelStatus } from '../host/status-view.ts';
+export type { DevicePlan } from '../plan/device.ts';
+export { type CertificateFacts, planTunnel, type TunnelPlan } from '../plan/plan.ts';
+// Devices and sockets
+export type { PacketDevice } from '../tun/device.ts';
+export type { OwnerErrorHandler } from '../tun/owner-calls.ts';
+export { nodeUdp } from '../tun/udp/node.ts';
+export type { UdpNetwork, UdpSocket } from '../tun/udp/udp.ts';

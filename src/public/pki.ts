@@ -1,0 +1,24 @@
+/**
+ * Certificates and signatures (RFC 5280, RFC 7427): parse them, sign with a key, judge what a peer proves itself with.
+ *
+ * @module sectunnel/pki
+ */
+export { type FetchOptions, httpFetch } from '../host/fetch.ts';
+export { type Certificate, parseCertificate } from '../pki/certificate.ts';
+export { type Crl, parseCrl } from '../pki/crl.ts';
+export { type MethodOptions, methodsOf } from '../pki/methods.ts';
+export { type Fetch, type FetchRequest, OnlineRevocation } from '../pki/online.ts';
+export { MalformedCertificateError } from '../pki/outline.ts';
+export { keySigner } from '../pki/signer.ts';
+export { VerifierPool, type VerifierPoolOptions } from '../pki/threads/pool.ts';
+export type {
+  Credentials,
+  PeerIdentity,
+  PeerProof,
+  RefusalReason,
+  SignatureMethod,
+  Signer,
+  Verdict,
+  Verifier,
+} from '../pki/types.ts';
+export { pathVerifier, type VerifierOptions } from '../pki/verifier.ts';
