@@ -1,6 +1,6 @@
 /** How results look on a terminal. */
 
-import type { NetworkInfo, SecretInfo, StatusResult, TunnelEvent, TunnelInfo } from '../control/protocol.ts';
+import type { NetworkInfo, SecretInfo, StatusResult, TunnelEvent, TunnelInfo } from '../control/results.ts';
 import type { ChildStatus, IkeStatus, SecretStatus, TunnelStatus } from '../host/status.ts';
 import { MORE_DESCRIPTORS } from '../sys/shortage.ts';
 

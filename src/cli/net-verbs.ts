@@ -1,6 +1,6 @@
 /** The verbs of libvirt networks: bring in one that names a tunnel, list those that are held. */
 import { existsSync } from 'node:fs';
-import type { NetworkInfo } from '../control/protocol.ts';
+import type { NetworkInfo } from '../control/results.ts';
 import { countersText, table } from './format.ts';
 import { DEFAULT_HOOK } from './net-hook.ts';
 import { document, flag, json, jsonOption, type VerbSpec } from './verb.ts';

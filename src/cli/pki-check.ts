@@ -1,5 +1,5 @@
 /** The verb that looks at a tunnel's certificates before a peer does. */
-import type { PkiCheckResult } from '../control/protocol.ts';
+import type { PkiCheckResult } from '../control/results.ts';
 import { json, jsonOption, name, RefusedInputError, type VerbSpec } from './verb.ts';
 
 export const pkiCheck: VerbSpec = {

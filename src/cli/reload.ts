@@ -1,5 +1,5 @@
 /** The verb that has the daemon read its definitions again. */
-import type { ReloadResult } from '../control/protocol.ts';
+import type { ReloadResult } from '../control/results.ts';
 import { type DaemonVerbSpec, json, jsonOption } from './verb.ts';
 
 /** Exit code when not all that stands on the disk could be taken over. */

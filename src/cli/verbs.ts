@@ -1,7 +1,7 @@
 /**
  * The verbs of the `sectunnel` command: one entry each, with what it takes, what it does, and its help.
  */
-import type { DefineResult, TunnelInfo } from '../control/protocol.ts';
+import type { DefineResult, TunnelInfo } from '../control/results.ts';
 import { check } from './check.ts';
 import { explain } from './explain.ts';
 import { exportNetwork } from './export.ts';

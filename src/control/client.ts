@@ -5,8 +5,10 @@ import { SectunnelError } from '../base/error.ts';
 import { messageOf } from '../base/text.ts';
 import { offerSecret } from './hand-over.ts';
 import { LineSplitter } from './lines.ts';
-import { type Answer, CONTROL_SOCKET, MAX_ANSWER, type TunnelEvent, type Verb, type Verbs } from './protocol.ts';
+import { CONTROL_SOCKET, MAX_REPLY, type Reply } from './protocol.ts';
+import type { TunnelEvent } from './results.ts';
 import { socketPathProblem } from './socket-path.ts';
+import type { Params, Results, Verb } from './verbs.ts';
 
 /** No daemon serves the run folder, or it does not answer. */
 export class DaemonUnreachableError extends Error {
@@ -33,7 +35,7 @@ export class DaemonClient {
   readonly #patience: number | undefined;
   // BOUNDED: one entry for each call of this process that is under way.
   readonly #waiting = new Map<number, Waiting>();
-  readonly #lines = new LineSplitter(MAX_ANSWER);
+  readonly #lines = new LineSplitter(MAX_REPLY);
   #nextId = 1;
   #opening: Promise<Socket> | undefined;
   #closed: Error | undefined;
@@ -60,7 +62,7 @@ export class DaemonClient {
    * @throws SectunnelError with the daemon's refusal
    * @throws DaemonUnreachableError when nobody listens, the daemon closes the connection, or does not answer in time
    */
-  async call<V extends Verb>(verb: V, params: Verbs[V]['params']): Promise<Verbs[V]['result']> {
+  async call<V extends Verb>(verb: V, params: Params<V>): Promise<Results[V]> {
     if (this.#closed !== undefined) throw this.#closed;
     const socket = await this.#open();
     const id = this.#nextId++;
@@ -68,7 +70,7 @@ export class DaemonClient {
     socket.write(`${JSON.stringify({ id, verb, params })}\n`);
     const timer = this.#patience === undefined ? undefined : setTimeout(() => this.#giveUp(verb), this.#patience);
     try {
-      return (await answer) as Verbs[V]['result'];
+      return (await answer) as Results[V];
     } finally {
       clearTimeout(timer);
     }
@@ -79,7 +81,7 @@ export class DaemonClient {
    * @throws SectunnelError with the daemon's refusal
    * @throws DaemonUnreachableError as `call`
    */
-  async setSecret(uuid: string, value: Uint8Array): Promise<Verbs['secret-set-value']['result']> {
+  async setSecret(uuid: string, value: Uint8Array): Promise<Results['secret-set-value']> {
     // Nothing is offered where no daemon takes it: it would be left behind.
     await this.#open();
     const offer = await offerSecret(this.#runDir, value);
@@ -137,10 +139,10 @@ export class DaemonClient {
   }
 
   /** The next answer or event that is there as a whole. */
-  #next(socket: Socket): Answer | undefined {
+  #next(socket: Socket): Reply | undefined {
     try {
       const line = this.#lines.next();
-      return line && (JSON.parse(line.toString('utf8')) as Answer);
+      return line && (JSON.parse(line.toString('utf8')) as Reply);
     } catch (error) {
       const found = messageOf(error);
       this.#end(new DaemonUnreachableError(`what listens on ${this.#path} is no sectunneld of this version: ${found}`));
@@ -149,7 +151,7 @@ export class DaemonClient {
     }
   }
 
-  #take(answer: Answer): void {
+  #take(answer: Reply): void {
     if ('event' in answer) {
       this.onEvent(answer.event);
       return;

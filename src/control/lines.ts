@@ -26,6 +26,7 @@ export class LineSplitter {
   #blocks: Block[] = [];
   #length = 0;
   #memory = 0;
+  #skipping = false;
   /** The block with the next byte to be searched for a newline, where that lies, and the bytes of the blocks before. */
   #at = 0;
   #from = 0;
@@ -45,20 +46,38 @@ export class LineSplitter {
     return this.#memory;
   }
 
+  /** Whether the end of a line that is skipped is still to come. */
+  get skipping(): boolean {
+    return this.#skipping;
+  }
+
   /** The chunk is the splitter's from now on. */
   push(chunk: Buffer): void {
-    this.#length += chunk.length;
+    const start = this.#skipping ? chunk.indexOf(NEWLINE) + 1 : 0;
+    if (this.#skipping && start === 0) return;
+    this.#skipping = false;
+    const length = chunk.length - start;
+    if (length === 0) return;
+    this.#length += length;
     const last = this.#blocks.at(-1);
-    if (last !== undefined && chunk.length <= last.memory.length - last.end) {
-      chunk.copy(last.memory, last.end);
-      last.end += chunk.length;
-    } else if (chunk.length >= BLOCK) {
-      this.#add({ memory: chunk, start: 0, end: chunk.length });
+    if (last !== undefined && length <= last.memory.length - last.end) {
+      chunk.copy(last.memory, last.end, start);
+      last.end += length;
+    } else if (length >= BLOCK) {
+      this.#add({ memory: chunk, start, end: chunk.length });
     } else {
       const memory = Buffer.allocUnsafe(BLOCK);
-      chunk.copy(memory);
-      this.#add({ memory, start: 0, end: chunk.length });
+      chunk.copy(memory, 0, start);
+      this.#add({ memory, start: 0, end: length });
     }
+  }
+
+  /** Drops the first line: what there is of it, and what is still to come. */
+  skip(): void {
+    const blocks = this.#blocks;
+    this.clear();
+    this.#skipping = true;
+    for (const { memory, start, end } of blocks) this.push(memory.subarray(start, end));
   }
 
   clear(): void {

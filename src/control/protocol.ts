@@ -1,197 +1,33 @@
 /**
- * The control protocol between `sectunnel` and `sectunneld`: JSON objects, one a line, over a Unix socket.
+ * The control protocol between `sectunnel` and `sectunneld`: JSON objects, one per line, over a Unix socket.
  *
- * A request is `{"id": 1, "verb": "start", "params": {…}}`, its answer `{"id": 1, "result": …}` or
+ * A request is `{"id": 1, "verb": "start", "params": {…}}`, its reply `{"id": 1, "result": …}` or
  * `{"id": 1, "error": {"code": …, "message": …}}`. After the verb `event` the daemon also sends lines
- * `{"event": {…}}` until the connection closes. The value of a secret stands in no line (`hand-over.ts`).
- * One table says what each verb takes and gives.
+ * `{"event": {…}}` until the connection closes. No line contains the value of a secret (`hand-over.ts`).
+ * `verbs.ts` says what each verb takes and gives.
  *
- * An id is an integer that a double holds exactly. The answers to a connection's requests come in their order, one request
- * is carried out after another. An error with the id 0 is about a line that has no id, or says why the connection is closed.
+ * An id is an integer that a double holds exactly. A connection's requests are carried out one after another, and the
+ * replies come in the same order. An error with the id 0 is about a line without a readable id, or gives the reason why
+ * the daemon closes the connection. A line that is refused does not end the connection.
  */
-
 import type { ErrorCode } from '../base/error.ts';
-import type { ExplainQuestion, Explanation } from '../explain/explanation.ts';
-import type { TunnelEventName } from '../host/narrate.ts';
-import type { TunnelStatus, WorkersStatus } from '../host/status.ts';
-import type { PkiReport } from '../pki/check.ts';
+import type { TunnelEvent } from './results.ts';
 
-/** Where the daemon listens, within its run folder. */
+/** The name of the daemon's socket in its run folder. */
 export const CONTROL_SOCKET = 'sectunneld.sock';
 
 /** Longest request in bytes: a document may have 1 MiB, escaped. */
 export const MAX_LINE: number = 4 * 1024 * 1024;
 
-/** Longest answer in bytes: the status of ten thousand tunnels. */
-export const MAX_ANSWER: number = 16 * 1024 * 1024;
-
-export interface TunnelInfo {
-  readonly name: string;
-  readonly uuid: string;
-  readonly active: boolean;
-  /** It does not run, is to run again as soon as it can, and what its policy protects is dropped until then. */
-  readonly held: boolean;
-  readonly persistent: boolean;
-  /** It runs, or is to run again, with another document than the one that is kept. */
-  readonly outdated: boolean;
-  readonly autostart: boolean;
-  /** Name of the TUN device while active. */
-  readonly device: string | undefined;
-  /** As in `TunnelStatus`; `inactive, is tried again` for one that is held. */
-  readonly state: string;
-  /** As in `TunnelStatus`. */
-  readonly degraded: readonly string[];
-}
-
-/** Who keeps a secret: the daemon in its own folder, or libvirt. */
-export type SecretSource = 'sectunnel' | 'libvirt';
-
-export interface SecretInfo {
-  readonly uuid: string;
-  readonly source: SecretSource;
-  readonly usage: string | undefined;
-  /** `undefined` for libvirt's: to know it, the value would have to be read. */
-  readonly hasValue: boolean | undefined;
-  readonly description: string | undefined;
-}
-
-export interface SecretList {
-  readonly secrets: readonly SecretInfo[];
-  /** Why secrets may be missing from the list. */
-  readonly notes: readonly string[];
-}
-
-export interface DefineResult {
-  readonly name: string;
-  readonly uuid: string;
-  readonly warnings: readonly string[];
-  /** The document says what the one before said, and nothing was done. */
-  readonly unchanged?: boolean;
-}
-
-export interface StartResult {
-  readonly name: string;
-  readonly device: string;
-  readonly warnings: readonly string[];
-}
-
-/** What the definitions on the disk changed when they were read again; names of tunnels. */
-export interface ReloadResult {
-  readonly defined: readonly string[];
-  readonly changed: readonly Reloaded[];
-  readonly forgotten: readonly Reloaded[];
-  readonly unchanged: number;
-  /** What could not be taken over, with file and line; what was known of these tunnels stays. */
-  readonly problems: readonly string[];
-  readonly warnings: readonly string[];
-}
-
-/** `active`: it goes on with the document that it runs with, until it is restarted or stopped. */
-export interface Reloaded {
-  readonly name: string;
-  readonly active: boolean;
-}
-
-/** What happened to a tunnel: the lines of `sectunnel event`. */
-export interface TunnelEvent {
-  /** ISO 8601, UTC. */
-  readonly time: string;
-  readonly tunnel: string;
-  readonly event: TunnelEventName;
-  readonly detail: string;
-}
-
-export interface StatusResult {
-  readonly version: string;
-  readonly pid: number;
-  /** Seconds since the daemon began. */
-  readonly uptime: number;
-  readonly crypto: string;
-  /** How packets get to and from the system, by what they pass: `{ udp: ['gro', 'gso'], tun: ['csum', 'tso'] }`. */
-  readonly io: Readonly<Record<string, readonly string[]>>;
-  readonly workers: WorkersStatus;
-  /** File descriptors of the daemon: how many are open, and how many may be. `undefined` where that is not known. */
-  readonly descriptors: { readonly open: number; readonly limit: number } | undefined;
-  readonly tunnels: readonly TunnelStatus[];
-  /** libvirt's networks that these tunnels hold. */
-  readonly networks: readonly NetworkInfo[];
-  /** Messages that belong to no tunnel, by reason. */
-  readonly counters: Readonly<Record<string, number>>;
-}
-
-/** A libvirt network that a tunnel holds. */
-export interface NetworkInfo {
-  readonly name: string;
-  readonly uuid: string | undefined;
-  readonly bridge: string;
-  readonly tunnel: string;
-  readonly mode: 'exclusive' | 'selective';
-  /** Whether libvirt runs it. */
-  readonly running: boolean;
-  /** Why less may pass than its document says; `undefined` when all is well. */
-  readonly problem: string | undefined;
-  /** As in `TunnelStatus`. */
-  readonly tunnelState: string;
-  /** Packets that its fence stopped, by reason. */
-  readonly counters: Readonly<Record<string, number>>;
-}
-
-export interface NetImportResult {
-  readonly name: string;
-  readonly tunnel: string;
-  readonly mode: 'exclusive' | 'selective';
-  readonly xml: string;
-  /** What was changed and why, a sentence each. */
-  readonly changes: readonly string[];
-}
-
-/** What `pki-check` finds, for each `<auth type='x509'>` of a document. */
-export interface PkiCheckResult {
-  readonly name: string;
-  readonly sides: readonly (PkiReport & { readonly side: 'both' | 'local' | 'remote'; readonly line: number })[];
-}
-
-/** Every verb: what it takes and what it gives. `name` is a tunnel's name or UUID. */
-export interface Verbs {
-  define: { params: { xml: string; source?: string }; result: DefineResult };
-  undefine: { params: { name: string }; result: { name: string } };
-  create: { params: { xml: string; source?: string }; result: DefineResult };
-  start: { params: { name: string }; result: StartResult };
-  restart: { params: { name: string }; result: StartResult };
-  destroy: { params: { name: string }; result: { name: string } };
-  reload: { params: Record<string, never>; result: ReloadResult };
-  autostart: { params: { name: string; enable: boolean }; result: { name: string } };
-  list: {
-    params: Record<string, never>;
-    /** `unreadable`: names of tunnels that are to run and of which no document can be read. */
-    result: { tunnels: readonly TunnelInfo[]; unreadable: readonly string[] };
-  };
-  info: { params: { name: string }; result: TunnelInfo };
-  dumpxml: { params: { name: string; inactive: boolean }; result: { xml: string } };
-  update: { params: { xml: string; source?: string; live: boolean; config: boolean }; result: DefineResult };
-  status: { params: { name?: string }; result: StatusResult };
-  explain: { params: ExplainQuestion; result: Explanation };
-  'pki-check': { params: { name: string }; result: PkiCheckResult };
-  event: { params: { name?: string }; result: { subscribed: true } };
-  'secret-define': { params: { xml: string; source?: string }; result: { uuid: string } };
-  /** `offer` names where the value is taken from. */
-  'secret-set-value': { params: { uuid: string; offer: string }; result: { uuid: string; warnings: string[] } };
-  'secret-list': { params: Record<string, never>; result: SecretList };
-  'net-import': { params: { xml: string; source?: string; define: boolean }; result: NetImportResult };
-  'net-list': { params: Record<string, never>; result: { networks: readonly NetworkInfo[] } };
-  /** Of libvirt's hook: a network is about to start, or has stopped. */
-  'network-hook': { params: { network: string; operation: string; xml: string }; result: { tunnel?: string } };
-  'secret-undefine': { params: { uuid: string }; result: { uuid: string } };
-}
-
-export type Verb = keyof Verbs;
+/** Longest reply in bytes: the status of ten thousand tunnels. */
+export const MAX_REPLY: number = 16 * 1024 * 1024;
 
 export interface ErrorObject {
   readonly code: ErrorCode;
   readonly message: string;
 }
 
-export type Answer =
+export type Reply =
   | { readonly id: number; readonly result: unknown }
   | { readonly id: number; readonly error: ErrorObject }
   | { readonly event: TunnelEvent };

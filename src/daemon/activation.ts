@@ -10,7 +10,7 @@ import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { toPolicy } from '../config/selectors.ts';
-import type { TunnelEvent } from '../control/protocol.ts';
+import type { TunnelEvent } from '../control/results.ts';
 import { type Overlaps, overlapsAmong } from '../plan/overlaps.ts';
 import type { Autostart } from './autostart.ts';
 import type { HeldNetworks } from './networks/networks.ts';

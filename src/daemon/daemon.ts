@@ -11,7 +11,7 @@ import type { SectunnelDocument } from '../config/model.ts';
 import { sameDocument } from '../config/same-document.ts';
 import { toPolicy } from '../config/selectors.ts';
 import { sameKeyWarning, sharedKeyWarning } from '../config/shared-keys.ts';
-import type { DefineResult, ReloadResult, StartResult, TunnelEvent } from '../control/protocol.ts';
+import type { DefineResult, ReloadResult, StartResult, TunnelEvent } from '../control/results.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { Platform } from '../host/platform.ts';
 import type { WorkerChoice } from '../host/workers/choice.ts';

@@ -6,7 +6,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Logger } from '../base/log.ts';
 import { sameDocument } from '../config/dump.ts';
 import type { SectunnelDocument } from '../config/model.ts';
-import type { Reloaded, ReloadResult, TunnelEvent } from '../control/protocol.ts';
+import type { Reloaded, ReloadResult, TunnelEvent } from '../control/results.ts';
 import type { overlapsWhenKept } from '../plan/overlaps.ts';
 import type { Autostart } from './autostart.ts';
 import { BROKEN_AUTOSTART, type Catalog, type Reading } from './store/catalog.ts';

@@ -7,7 +7,7 @@ import { allOf, eachOf } from '../base/each.ts';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
-import type { TunnelEvent } from '../control/protocol.ts';
+import type { TunnelEvent } from '../control/results.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { ExplainFacts } from '../explain/explain.ts';

@@ -9,7 +9,7 @@ import { SectunnelError } from '../base/error.ts';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
-import type { TunnelEvent } from '../control/protocol.ts';
+import type { TunnelEvent } from '../control/results.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
 import type { Platform } from '../host/platform.ts';
 import type { SteeringPlan } from '../hostnet/steering/plan.ts';

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
 import { ExitCode } from '../../src/cli/help.ts';
 import { run } from '../../src/cli/run.ts';
-import { CONTROL_SOCKET, MAX_ANSWER } from '../../src/control/protocol.ts';
+import { CONTROL_SOCKET, MAX_REPLY } from '../../src/control/protocol.ts';
 import { serve } from '../support/control.ts';
 import { temporaryFolder } from '../support/daemon.ts';
 
@@ -60,7 +60,7 @@ it.each<readonly [string, (socket: Socket) => void, string]>([
   ],
   [
     'never ends a line',
-    (socket: Socket) => void socket.write(Buffer.alloc(MAX_ANSWER + 2, 0x61)),
+    (socket: Socket) => void socket.write(Buffer.alloc(MAX_REPLY + 2, 0x61)),
     'a line has more than',
   ],
 ])('that %s', async (_, behave, message) => {

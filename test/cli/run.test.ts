@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { run } from '../../src/cli/run.ts';
 import { verbs } from '../../src/cli/verbs.ts';
-import type { StatusResult } from '../../src/control/protocol.ts';
+import type { StatusResult } from '../../src/control/results.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, eventually, SECRET_UUID, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
 

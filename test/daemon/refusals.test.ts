@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { run } from '../../src/cli/run.ts';
 import { verbs } from '../../src/cli/verbs.ts';
-import type { Verb } from '../../src/control/protocol.ts';
+import type { Verb } from '../../src/control/verbs.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, SECRET_UUID, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
 

@@ -1,6 +1,6 @@
 /** A daemon with a wildcard tunnel, and daemons that call it. */
 import { describe, expect, it } from 'vitest';
-import type { TunnelEvent } from '../../src/control/protocol.ts';
+import type { TunnelEvent } from '../../src/control/results.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, eventually, oppositeDocument, TestDaemon, tunnelDocument } from '../support/daemon.ts';
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { makeUdpPacket } from '../../examples/packet.ts';
-import type { TunnelEvent } from '../../src/control/protocol.ts';
+import type { TunnelEvent } from '../../src/control/results.ts';
 import type { TunnelStatus } from '../../src/host/status.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import {

@@ -5,7 +5,7 @@
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
-import type { NetworkInfo } from '../../src/control/protocol.ts';
+import type { NetworkInfo } from '../../src/control/results.ts';
 import { TUNNEL_NAMESPACE } from '../../src/libvirt/network.ts';
 import { INSTALLED_LIBVIRT, type LibvirtRelease, NEWER_LIBVIRT } from '../support/lab/libvirt-release.ts';
 import { waitFor } from '../support/lab/process.ts';

@@ -3,7 +3,7 @@ import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
 import { LineSplitter } from '../../src/control/lines.ts';
-import { type Answer, CONTROL_SOCKET, MAX_ANSWER } from '../../src/control/protocol.ts';
+import { CONTROL_SOCKET, MAX_REPLY, type Reply } from '../../src/control/protocol.ts';
 import { type ControlOptions, ControlServer, type Dispatch } from '../../src/daemon/control/server.ts';
 import { eventually, type LogLine, recordingLog, temporaryFolder } from './daemon.ts';
 
@@ -29,8 +29,8 @@ export async function serve(dispatch: Dispatch, options: ControlOptions = {}): P
 export class RawClient {
   readonly socket: Socket;
   /** What was read. */
-  readonly answers: Answer[] = [];
-  readonly #lines = new LineSplitter(MAX_ANSWER);
+  readonly answers: Reply[] = [];
+  readonly #lines = new LineSplitter(MAX_REPLY);
   /** The daemon has ended the connection, as far as can be told without reading. */
   closed = false;
 
@@ -72,14 +72,14 @@ export class RawClient {
     this.socket.on('data', (chunk: Buffer) => {
       this.#lines.push(chunk);
       for (let line = this.#lines.next(); line !== undefined; line = this.#lines.next()) {
-        this.answers.push(JSON.parse(line.toString()) as Answer);
+        this.answers.push(JSON.parse(line.toString()) as Reply);
       }
     });
     return this;
   }
 
   /** Reads until there are so many answers and events. */
-  async answered(count: number): Promise<Answer[]> {
+  async answered(count: number): Promise<Reply[]> {
     this.read();
     await eventually(`${count} answers`, () => this.answers.length >= count || this.closed);
     return this.answers;

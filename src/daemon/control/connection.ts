@@ -6,7 +6,7 @@
  */
 import type { Socket } from 'node:net';
 import { LineSplitter, LineTooLongError } from '../../control/lines.ts';
-import { type Answer, type ErrorObject, MAX_ANSWER, MAX_LINE } from '../../control/protocol.ts';
+import { type ErrorObject, MAX_LINE, MAX_REPLY, type Reply } from '../../control/protocol.ts';
 import { type ControlRequest, readRequest } from './request.ts';
 import type { Lane, Requester, RequestQueue, Work } from './request-queue.ts';
 
@@ -213,7 +213,7 @@ export class Connection implements ControlConnection, Requester {
     }
   }
 
-  #answer(answer: Answer): void {
+  #answer(answer: Reply): void {
     if (this.isClosing) return;
     const bytes = encode(answer);
     this.#requestBytes = 0;
@@ -236,7 +236,7 @@ export class Connection implements ControlConnection, Requester {
     if (this.#phase === 'closing') return;
     this.#lines.push(chunk);
     if (this.#phase === 'request' || this.#phase === 'idle') this.#proceed();
-    else if (this.#lines.length >= READ_AHEAD) this.#socket.pause();
+    else if (this.#isFarAhead) this.#socket.pause();
     this.#owner.grown();
   }
 
@@ -248,10 +248,15 @@ export class Connection implements ControlConnection, Requester {
 
   /** On to the next request, or to waiting for one. */
   #proceed(): void {
-    if (!this.#hasRequest()) {
-      if (this.isClosing) return;
+    const line = this.#nextLine();
+    if (typeof line === 'object') {
+      this.#answer({ id: 0, error: line });
+      return;
+    }
+    if (!line) {
+      const isPart = this.#lines.length > 0 || this.#lines.skipping;
       if (this.#ended) this.close();
-      else this.#wait(this.#lines.length > 0 || !this.#answered ? 'request' : 'idle');
+      else this.#wait(isPart || !this.#answered ? 'request' : 'idle');
       return;
     }
     this.#phase = 'turn';
@@ -259,14 +264,14 @@ export class Connection implements ControlConnection, Requester {
     this.#owner.queue.enter(this);
   }
 
-  /** False also for a line that is too long, which closes the connection. */
-  #hasRequest(): boolean {
+  /** Whether a whole line waits. @returns the refusal of one that is too long, which is skipped */
+  #nextLine(): boolean | ErrorObject {
     try {
       return this.#lines.ready;
     } catch (error) {
       if (!(error instanceof LineTooLongError)) throw error;
-      this.close({ code: 'bad-request', message: error.message });
-      return false;
+      this.#lines.skip();
+      return { code: 'bad-request', message: `the request has more than ${MAX_LINE} bytes` };
     }
   }
 
@@ -277,8 +282,13 @@ export class Connection implements ControlConnection, Requester {
       if (phase === 'idle' && this.subscribed) this.#deadline = Number.POSITIVE_INFINITY;
       else this.#deadline = performance.now() + (phase === 'idle' ? idleTime : requestTime);
     }
-    if (this.#lines.length < READ_AHEAD) this.#socket.resume();
-    else this.#readLater();
+    if (this.#isFarAhead) this.#readLater();
+    else this.#socket.resume();
+  }
+
+  /** More of it waits for its turn to be read; so does what is only read to be dropped. */
+  get #isFarAhead(): boolean {
+    return this.#lines.length >= READ_AHEAD || this.#lines.skipping;
   }
 
   /** A long request is read in turns, a part in each. */
@@ -302,9 +312,9 @@ function busy(message: string): ErrorObject {
   return { code: 'busy', message: `the connection was closed: ${message}` };
 }
 
-function encode(answer: Answer): Buffer {
+function encode(answer: Reply): Buffer {
   const bytes = Buffer.from(`${JSON.stringify(answer)}\n`);
-  if (bytes.length <= MAX_ANSWER || !('id' in answer)) return bytes;
-  const message = `the answer has ${bytes.length} bytes, and at most ${MAX_ANSWER} are sent; ask for one tunnel by its name`;
+  if (bytes.length <= MAX_REPLY || !('id' in answer)) return bytes;
+  const message = `the answer has ${bytes.length} bytes, and at most ${MAX_REPLY} are sent; ask for one tunnel by its name`;
   return encode({ id: answer.id, error: { code: 'system', message } });
 }

@@ -3,7 +3,7 @@
 import { SectunnelError } from '../../base/error.ts';
 import { dumpDocument } from '../../config/dump.ts';
 import type { SectunnelDocument } from '../../config/model.ts';
-import type { NetworkInfo, PkiCheckResult, StatusResult, TunnelInfo } from '../../control/protocol.ts';
+import type { NetworkInfo, PkiCheckResult, StatusResult, TunnelInfo } from '../../control/results.ts';
 import { explainPacket } from '../../explain/explain.ts';
 import type { ExplainQuestion, Explanation } from '../../explain/explanation.ts';
 import { readPacketQuestion } from '../../explain/packet.ts';
@@ -61,7 +61,7 @@ export class Queries {
     return this.#infoOf(this.#catalog.objects.find(nameOrUuid));
   }
 
-  dumpXml(nameOrUuid: string, inactive: boolean): string {
+  dumpXml(nameOrUuid: string, { inactive }: { readonly inactive: boolean }): string {
     const { name, live, kept } = this.#catalog.objects.find(nameOrUuid);
     const document = inactive ? kept : (live ?? kept);
     if (document === undefined)

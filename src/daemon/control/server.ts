@@ -10,7 +10,8 @@ import { SectunnelError } from '../../base/error.ts';
 import type { Logger } from '../../base/log.ts';
 import { messageOf } from '../../base/text.ts';
 import { removeOffers } from '../../control/hand-over.ts';
-import type { ErrorObject, TunnelEvent } from '../../control/protocol.ts';
+import type { ErrorObject } from '../../control/protocol.ts';
+import type { TunnelEvent } from '../../control/results.ts';
 import { socketPathProblem } from '../../control/socket-path.ts';
 import { peerUser } from '../../sys/peer.ts';
 import { RateLimit } from '../rate-limit.ts';
@@ -26,7 +27,11 @@ import type { ControlRequest } from './request.ts';
 import { type Lane, RequestQueue } from './request-queue.ts';
 
 /** Answers one request; a thrown `SectunnelError` becomes the error answer. */
-export type Dispatch = (verb: string, params: unknown, connection: ControlConnection) => Promise<unknown>;
+export type Dispatch = (
+  verb: string,
+  params: ControlRequest['params'],
+  connection: ControlConnection,
+) => Promise<unknown>;
 
 export interface ControlOptions {
   /** What a verb waits for. Default: nothing. */
@@ -66,7 +71,7 @@ export class ControlServer {
       limits: { ...LIMITS, ...limits },
       queue: new RequestQueue(),
       laneOf,
-      dispatch: ({ verb, params }: ControlRequest, connection) => dispatch(verb, params, connection),
+      dispatch: ({ verb, params }, connection) => dispatch(verb, params, connection),
       explain: (error) => this.#explain(error),
       admitSubscriber: () => this.#admitSubscriber(),
       grown: () => this.#boundMemory(),

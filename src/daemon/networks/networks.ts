@@ -11,7 +11,7 @@ import { SectunnelError } from '../../base/error.ts';
 import type { Logger } from '../../base/log.ts';
 import { messageOf } from '../../base/text.ts';
 import type { SectunnelDocument } from '../../config/model.ts';
-import type { NetImportResult, NetworkInfo } from '../../control/protocol.ts';
+import type { NetImportResult, NetworkInfo } from '../../control/results.ts';
 import type { Platform } from '../../host/platform.ts';
 import type { FenceCounters, FencePart } from '../../hostnet/fence/fence.ts';
 import { type LibvirtNetwork, type NetworkPin, readNetwork } from '../../libvirt/network.ts';
@@ -270,7 +270,7 @@ export class HeldNetworks {
   }
 
   /** Rewrites a network that names a tunnel into what libvirt keeps, and has libvirt keep it. */
-  async import({ xml, source }: DocumentText, define: boolean): Promise<NetImportResult> {
+  async import({ xml, source }: DocumentText, { define }: { readonly define: boolean }): Promise<NetImportResult> {
     const { pin, ...imported } = refusing(() => importNetwork(xml, source, (tunnel) => this.#tunnel(tunnel).device));
     if (define) await refusingSystem(() => defineNetwork(this.#options.libvirtSockets, imported.xml));
     return { ...imported, ...pin };

@@ -5,7 +5,7 @@ import { type Identity, identityFromText, sameIdentity } from '../../base/identi
 import { secretCopy } from '../../base/secret-bytes.ts';
 import { messageOf } from '../../base/text.ts';
 import type { SecretReference, SectunnelDocument, X509Settings } from '../../config/model.ts';
-import type { PkiCheckResult } from '../../control/protocol.ts';
+import type { PkiCheckResult } from '../../control/results.ts';
 import type { Certificate } from '../../pki/certificate.ts';
 import { checkPki } from '../../pki/check.ts';
 import { CertificateFiles, expiry, type FileSource, inField, type Trust } from '../../pki/credentials.ts';

@@ -11,7 +11,7 @@ import { secretCopy } from '../../base/secret-bytes.ts';
 import { messageOf, utf8 } from '../../base/text.ts';
 import type { SecretReference } from '../../config/model.ts';
 import { dumpSecret, parseSecret, type SecretDocument } from '../../config/secret.ts';
-import type { SecretInfo } from '../../control/protocol.ts';
+import type { SecretInfo } from '../../control/results.ts';
 import { refusing } from '../control/refusing.ts';
 import { makeFolderIfPossible, makePrivateFolder, readPrivateFile } from '../store/files.ts';
 import { removeFile, removeLeftovers, replaceFile } from '../store/replace-file.ts';

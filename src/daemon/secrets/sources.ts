@@ -9,7 +9,7 @@ import { keyWeakness } from '../../base/key-strength.ts';
 import { messageOf } from '../../base/text.ts';
 import type { SecretReference, SectunnelDocument } from '../../config/model.ts';
 import type { SecretDocument } from '../../config/secret.ts';
-import type { SecretInfo, SecretList, SecretSource } from '../../control/protocol.ts';
+import type { SecretInfo, SecretList, SecretSource } from '../../control/results.ts';
 import { type LibvirtSecret, LibvirtSecretError, LibvirtSecrets, usageText } from '../../libvirt/secrets.ts';
 import { MAX_SECRET_VALUE, type SecretStore } from './secrets.ts';
 

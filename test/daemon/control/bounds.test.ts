@@ -1,7 +1,8 @@
 /** What clients of the control socket may hold of the daemon: places, memory and time. */
 import { describe, expect, it } from 'vitest';
 import { DaemonClient } from '../../../src/control/client.ts';
-import { type Answer, MAX_ANSWER, type TunnelEvent } from '../../../src/control/protocol.ts';
+import { MAX_REPLY, type Reply } from '../../../src/control/protocol.ts';
+import type { TunnelEvent } from '../../../src/control/results.ts';
 import type { Dispatch } from '../../../src/daemon/control/server.ts';
 import { RawClient, type Served, serve } from '../../support/control.ts';
 import { eventually } from '../../support/daemon.ts';
@@ -22,7 +23,7 @@ function answering(bytes: number): Dispatch {
   };
 }
 
-function isAnswer(answer: Answer): boolean {
+function isAnswer(answer: Reply): boolean {
   return 'result' in answer;
 }
 
@@ -225,7 +226,7 @@ describe('memory', () => {
   });
 
   it('of an answer that is too large is not spent on sending it', async () => {
-    const served = await serve(answering(MAX_ANSWER));
+    const served = await serve(answering(MAX_REPLY));
     await expect(command(served)).rejects.toThrow(
       /the answer has 167\d{5} bytes, and at most 16777216 are sent; ask for/,
     );

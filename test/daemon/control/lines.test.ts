@@ -118,13 +118,13 @@ describe('a daemon', () => {
     for (const verb of ['__proto__', 'constructor', 'toString', 'hasOwnProperty']) {
       expect(await call(verb, {})).toBe(`bad-request: unknown verb '${verb}'`);
     }
-    expect(await call('x'.repeat(100_000), {})).toBe(`bad-request: unknown verb '${'x'.repeat(40)}'`);
+    expect(await call('x'.repeat(100_000), {})).toBe(`bad-request: unknown verb '${'x'.repeat(40)}…'`);
     expect(await call('info', { name: 'a\0b' })).toBe("bad-request: the parameter 'name' contains a zero character");
     expect(await call('info', { name: 'a'.repeat(5000) })).toMatch(
       /^bad-request: .*'name' has 5000 characters; at most/,
     );
     expect(await call('info', { name: { toString: 'x' } })).toMatch(
-      /^bad-request: the parameter 'name' must be a string/,
+      /^bad-request: the parameter 'name' is an object; wanted: a string/,
     );
     expect(await call('info', { name: '__proto__' })).toMatch(/^not-found: /);
     expect(await call('secret-undefine', { uuid: '../../etc/passwd' })).toMatch(/is not a UUID/);

@@ -77,10 +77,41 @@ describe('control socket', () => {
     expect(answer).toContain('{"id":7,"result":{"fine":true}}');
   });
 
-  it('ends a connection that sends a line without end, and serves the others', async () => {
-    const { path } = await serve(() => Promise.resolve({ fine: true }));
-    expect(await talk(path, Buffer.alloc(MAX_LINE + 2, 0x61))).toContain('more than');
+  const tooLong = { id: 0, error: { code: 'bad-request', message: `the request has more than ${MAX_LINE} bytes` } };
+
+  it('refuses a line that is too long before its end, and carries out the next one', async () => {
+    const { path } = await serve((verb) => Promise.resolve({ verb }));
+    const client = await RawClient.open(path);
+    client.send(Buffer.alloc(MAX_LINE + 2, 0x61));
+    expect(await client.answered(1)).toEqual([tooLong]);
+    client.send(Buffer.alloc(2 * MAX_LINE, 0x61));
+    client.send('a\n{"id":1,"verb":"list"}\n{"id":2,');
+    client.send('"verb":"info"}\n');
+    expect(await client.answered(3)).toEqual([
+      tooLong,
+      { id: 1, result: { verb: 'list' } },
+      { id: 2, result: { verb: 'info' } },
+    ]);
+  });
+
+  it('refuses each of several lines that are too long', async () => {
+    const { path } = await serve((verb) => Promise.resolve({ verb }));
+    const client = await RawClient.open(path);
+    const line = Buffer.alloc(MAX_LINE + 2, 0x61);
+    line[MAX_LINE + 1] = 0x0a;
+    client.send(Buffer.concat([line, line, Buffer.from('{"id":1,"verb":"list"}\n')]));
+    expect(await client.answered(3)).toEqual([tooLong, tooLong, { id: 1, result: { verb: 'list' } }]);
+  });
+
+  it('closes a connection that sends a line without end, and serves the others', async () => {
+    const { path } = await serve(() => Promise.resolve({ fine: true }), { limits: { requestTime: 400 } });
+    const client = await RawClient.open(path);
+    const chunk = Buffer.alloc(MAX_LINE / 2, 0x61);
+    const flood = (): void => void (client.closed || client.socket.write(chunk, () => setImmediate(flood)));
+    flood();
     expect(await talk(path, '{"id":1,"verb":"list"}\n')).toContain('fine');
+    expect(await client.farewell()).toBe('the connection was closed: no complete request came within 0.4 s');
+    expect(client.answers[0]).toEqual(tooLong);
   });
 
   it('passes a refusal on as it is, and hides no bug', async () => {
@@ -174,6 +205,24 @@ describe('LineSplitter', () => {
         text.slice(i * size, (i + 1) * size),
       );
       expect(linesOf(new LineSplitter(96), [...chunks, '\n'])).toEqual(text.split('\n'));
+    }
+  });
+
+  it('skips a line, whose end has come or is still to come', () => {
+    const text = `${'x'.repeat(9000)}\nab\n`;
+    for (const size of [1, 7, 5000, text.length]) {
+      for (const before of [0, 1, 8999, 9000, 9001, 9002]) {
+        const lines = new LineSplitter(10_000);
+        if (before > 0) lines.push(Buffer.from(text.slice(0, before)));
+        lines.skip();
+        expect(lines.skipping).toBe(before < 9001);
+        const rest = text.slice(before);
+        const chunks = Array.from({ length: Math.ceil(rest.length / size) }, (_, i) =>
+          rest.slice(i * size, (i + 1) * size),
+        );
+        expect(linesOf(lines, chunks)).toEqual(['ab']);
+        expect([lines.length, lines.memory, lines.skipping]).toEqual([0, 0, false]);
+      }
     }
   });
 

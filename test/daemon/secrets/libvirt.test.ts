@@ -1,7 +1,7 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { makeUdpPacket } from '../../../examples/packet.ts';
 import { run } from '../../../src/cli/run.ts';
-import type { TunnelEvent } from '../../../src/control/protocol.ts';
+import type { TunnelEvent } from '../../../src/control/results.ts';
 import type { TunnelStatus } from '../../../src/host/status.ts';
 import { MemoryNetwork } from '../../../src/tun/udp/memory.ts';
 import {

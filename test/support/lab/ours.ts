@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto';
 import { chownSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { run as runCommand } from '../../../src/cli/run.ts';
-import type { StatusResult } from '../../../src/control/protocol.ts';
+import type { StatusResult } from '../../../src/control/results.ts';
 import type { ChildStatus, IkeStatus, TunnelStatus } from '../../../src/host/status.ts';
 import type { Lab } from './lab.ts';
 import type { Namespace } from './namespace.ts';

@@ -1,0 +1,136 @@
+/** What the verbs of the control protocol give, as JSON; docs/status.md tells it to people. */
+import type { TunnelEventName } from '../host/narrate.ts';
+import type { TunnelStatus, WorkersStatus } from '../host/status.ts';
+import type { PkiReport } from '../pki/check.ts';
+
+export interface TunnelInfo {
+  readonly name: string;
+  readonly uuid: string;
+  readonly active: boolean;
+  /** It does not run, is to run again as soon as it can, and what its policy protects is dropped until then. */
+  readonly held: boolean;
+  readonly persistent: boolean;
+  /** It runs, or is to run again, with another document than the one that is kept. */
+  readonly outdated: boolean;
+  readonly autostart: boolean;
+  /** Name of the TUN device while active. */
+  readonly device: string | undefined;
+  /** As in `TunnelStatus`; `inactive, is tried again` for one that is held. */
+  readonly state: string;
+  /** As in `TunnelStatus`. */
+  readonly degraded: readonly string[];
+}
+
+export interface ListResult {
+  readonly tunnels: readonly TunnelInfo[];
+  /** Names of tunnels that are to run and of which no document can be read. */
+  readonly unreadable: readonly string[];
+}
+
+/** Who keeps a secret: the daemon in its own folder, or libvirt. */
+export type SecretSource = 'sectunnel' | 'libvirt';
+
+export interface SecretInfo {
+  readonly uuid: string;
+  readonly source: SecretSource;
+  readonly usage: string | undefined;
+  /** `undefined` for libvirt's: to know it, the value would have to be read. */
+  readonly hasValue: boolean | undefined;
+  readonly description: string | undefined;
+}
+
+export interface SecretList {
+  readonly secrets: readonly SecretInfo[];
+  /** Why secrets may be missing from the list. */
+  readonly notes: readonly string[];
+}
+
+export interface DefineResult {
+  readonly name: string;
+  readonly uuid: string;
+  readonly warnings: readonly string[];
+  /** The document says what the one before said, and nothing was done. */
+  readonly unchanged?: boolean;
+}
+
+export interface StartResult {
+  readonly name: string;
+  readonly device: string;
+  readonly warnings: readonly string[];
+}
+
+/** What the definitions on the disk changed when they were read again; names of tunnels. */
+export interface ReloadResult {
+  readonly defined: readonly string[];
+  readonly changed: readonly Reloaded[];
+  readonly forgotten: readonly Reloaded[];
+  readonly unchanged: number;
+  /** What could not be taken over, with file and line; what was known of these tunnels stays. */
+  readonly problems: readonly string[];
+  readonly warnings: readonly string[];
+}
+
+/** `active`: it goes on with the document that it runs with, until it is restarted or stopped. */
+export interface Reloaded {
+  readonly name: string;
+  readonly active: boolean;
+}
+
+/** What happened to a tunnel: the lines of `sectunnel event`. */
+export interface TunnelEvent {
+  /** ISO 8601, UTC. */
+  readonly time: string;
+  readonly tunnel: string;
+  readonly event: TunnelEventName;
+  readonly detail: string;
+}
+
+export interface StatusResult {
+  readonly version: string;
+  readonly pid: number;
+  /** Seconds since the daemon began. */
+  readonly uptime: number;
+  readonly crypto: string;
+  /** How packets get to and from the system, by what they pass: `{ udp: ['gro', 'gso'], tun: ['csum', 'tso'] }`. */
+  readonly io: Readonly<Record<string, readonly string[]>>;
+  readonly workers: WorkersStatus;
+  /** File descriptors of the daemon: how many are open, and how many may be. `undefined` where that is not known. */
+  readonly descriptors: { readonly open: number; readonly limit: number } | undefined;
+  readonly tunnels: readonly TunnelStatus[];
+  /** libvirt's networks that these tunnels hold. */
+  readonly networks: readonly NetworkInfo[];
+  /** Messages that belong to no tunnel, by reason. */
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+/** A libvirt network that a tunnel holds. */
+export interface NetworkInfo {
+  readonly name: string;
+  readonly uuid: string | undefined;
+  readonly bridge: string;
+  readonly tunnel: string;
+  readonly mode: 'exclusive' | 'selective';
+  /** Whether libvirt runs it. */
+  readonly running: boolean;
+  /** Why less may pass than its document says; `undefined` when all is well. */
+  readonly problem: string | undefined;
+  /** As in `TunnelStatus`. */
+  readonly tunnelState: string;
+  /** Packets that its fence stopped, by reason. */
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+export interface NetImportResult {
+  readonly name: string;
+  readonly tunnel: string;
+  readonly mode: 'exclusive' | 'selective';
+  readonly xml: string;
+  /** What was changed and why, a sentence each. */
+  readonly changes: readonly string[];
+}
+
+/** What `pki-check` finds, for each `<auth type='x509'>` of a document. */
+export interface PkiCheckResult {
+  readonly name: string;
+  readonly sides: readonly (PkiReport & { readonly side: 'both' | 'local' | 'remote'; readonly line: number })[];
+}
