@@ -1,17 +1,24 @@
 /**
- * X.509 certificates (RFC 5280 §4) as plain values: what path validation and identities ask for, checked on the way in.
- * `outline.ts` takes the structure apart, after the bytes were found to be strict DER of sane size; PKI.js reads values of
- * extensions, each of them small by then; Node reads the public key.
+ * The room `pki`: files of keys and certificates, their parsing, path validation and revocation. This file is the X.509
+ * certificate (RFC 5280 §4) as plain values, checked on the way in.
+ *
+ * Two readers share the parsing of a certificate, and no file uses both:
+ * - Our own (`base/der.ts`, `outline.ts`) reads first, and reads all that a certificate can hold many of: it accepts only strict DER within limits of
+ *   size and number (`base/x509-limits.ts`), and returns views into the bytes that were signed. Names, validity, the list of
+ *   extensions, alternative names and name constraints are its, as are revocation lists and OCSP responses. Any host can make us
+ *   read these, by a certificate that it signed itself: no such certificate may cost three times an honest one
+ *   (`test/pki/cost.test.ts`).
+ * - PKI.js (`extension-values.ts`) parses the extensions of fixed size after that: basic constraints, key usage, the
+ *   subject's key identifier. Of 128 alternative names it would make 40 ms, of 256 name constraints 120 ms, and an honest peer costs one.
+ *
+ * Node reads public keys and verifies signatures.
  */
 import { createHash, type KeyObject } from 'node:crypto';
-import { fromBER } from 'asn1js';
-import { AuthorityKeyIdentifier, BasicConstraints } from 'pkijs';
 import { fromHex, toHex } from '../base/bytes.ts';
-import { DerTag, derChildren, derContents } from '../base/der.ts';
 import { canonicalDn } from '../base/dn.ts';
 import { formatDn } from '../base/dn-text.ts';
-import { MAX_KEY_ID, MAX_KEY_PURPOSES } from '../base/x509-limits.ts';
-import { type Extension, oidText, readExtensions } from './extensions.ts';
+import { basicConstraints, keyUsage, subjectKeyId } from './extension-values.ts';
+import { type Extension, oidText, readAuthorityKeyId, readExtensions, readKeyPurposes } from './extensions.ts';
 import {
   formatGeneralName,
   type GeneralName,
@@ -19,14 +26,9 @@ import {
   readGeneralNames,
   readNameConstraints,
 } from './general-name.ts';
-import {
-  ElementAllowance,
-  MalformedCertificateError,
-  type Outline,
-  outlineCertificate,
-  readingCertificate,
-} from './outline.ts';
-import { readTime } from './time.ts';
+import { MalformedCertificateError, readingCertificate } from './malformed.ts';
+import { ElementAllowance, type Outline, outlineCertificate } from './outline.ts';
+import { readValidity } from './time.ts';
 
 /** Bits of the key usage extension (RFC 5280 §4.2.1.3), the first in the highest place of 16. */
 export const KeyUsage = {
@@ -138,14 +140,6 @@ export function readCertificate(outline: Outline, allowance: ElementAllowance): 
   });
 }
 
-function readValidity(element: Uint8Array): Pick<Certificate, 'notBefore' | 'notAfter'> {
-  const [from, to, ...more] = derChildren(element, DerTag.SEQUENCE);
-  if (from === undefined || to === undefined || more.length > 0) {
-    throw new MalformedCertificateError('its validity is not of two times');
-  }
-  return { notBefore: readTime(from), notAfter: readTime(to) };
-}
-
 function interpret(list: readonly Extension[], allowance: ElementAllowance): CertificateExtensions {
   const known = new Set<string>(Object.values(ExtensionId));
   const find = (id: string): Uint8Array | undefined => list.find((extension) => extension.id === id)?.value;
@@ -158,11 +152,11 @@ function interpret(list: readonly Extension[], allowance: ElementAllowance): Cer
   return {
     basicConstraints: value(ExtensionId.basicConstraints, basicConstraints),
     keyUsage: value(ExtensionId.keyUsage, keyUsage),
-    extendedKeyUsage: value(ExtensionId.extKeyUsage, keyPurposes),
+    extendedKeyUsage: value(ExtensionId.extKeyUsage, readKeyPurposes),
     subjectAltName: value(ExtensionId.subjectAltName, readGeneralNames),
     nameConstraints: value(ExtensionId.nameConstraints, readNameConstraints),
     subjectKeyId: value(ExtensionId.subjectKeyIdentifier, subjectKeyId),
-    authorityKeyId: value(ExtensionId.authorityKeyIdentifier, authorityKeyId),
+    authorityKeyId: value(ExtensionId.authorityKeyIdentifier, readAuthorityKeyId),
     crlDistributionPoints: find(LocationId.crlDistributionPoints),
     authorityInfoAccess: find(LocationId.authorityInfoAccess),
     ocspNoCheck: find(LocationId.ocspNoCheck) !== undefined,
@@ -170,61 +164,6 @@ function interpret(list: readonly Extension[], allowance: ElementAllowance): Cer
       .filter(({ id, critical }) => critical && !known.has(id))
       .map(({ id }) => oidText(fromHex(id))),
   };
-}
-
-/** Of a path length more bytes are beyond all paths. */
-const MAX_PATH_LENGTH_BYTES = 4;
-
-function basicConstraints(der: Uint8Array): CertificateExtensions['basicConstraints'] {
-  const { cA: ca, pathLenConstraint } = new BasicConstraints({ schema: fromBER(der).result });
-  if (typeof pathLenConstraint !== 'object') return { ca, pathLength: notNegative(pathLenConstraint) };
-  const { valueHexView } = pathLenConstraint.valueBlock;
-  if (valueHexView.length > MAX_PATH_LENGTH_BYTES) {
-    throw new MalformedCertificateError('its path length is beyond all paths');
-  }
-  return { ca, pathLength: notNegative(Number(pathLenConstraint.toBigInt())) };
-}
-
-function notNegative(pathLength: number | undefined): number | undefined {
-  if (pathLength !== undefined && pathLength < 0) {
-    throw new MalformedCertificateError('its path length is less than none');
-  }
-  return pathLength;
-}
-
-function keyUsage(der: Uint8Array): number {
-  // A bit string of at most nine bits: tag, length, unused bits, one or two bytes.
-  if (der[0] !== DerTag.BIT_STRING) throw new MalformedCertificateError('its key usage is no bit string');
-  return ((der[3] ?? 0) << 8) | (der[4] ?? 0);
-}
-
-/** Not by PKI.js, which writes identifiers with arcs of more than 32 bits in a way of its own. */
-function keyPurposes(der: Uint8Array): string[] {
-  const purposes = derChildren(der, DerTag.SEQUENCE);
-  if (purposes.length > MAX_KEY_PURPOSES) {
-    throw new MalformedCertificateError(`${purposes.length} key purposes; ${MAX_KEY_PURPOSES} at most are read`);
-  }
-  return purposes.map((purpose) => {
-    if (purpose[0] !== DerTag.OBJECT_IDENTIFIER) throw new MalformedCertificateError('a key purpose that is none');
-    return oidText(derContents(purpose));
-  });
-}
-
-function authorityKeyId(der: Uint8Array): string | undefined {
-  const { keyIdentifier } = new AuthorityKeyIdentifier({ schema: fromBER(der).result });
-  return keyIdentifier && hexKeyId(new Uint8Array(keyIdentifier.valueBlock.valueHexView));
-}
-
-function subjectKeyId(der: Uint8Array): string {
-  if (der[0] !== DerTag.OCTET_STRING) throw new MalformedCertificateError('a key identifier that is none');
-  return hexKeyId(derContents(der));
-}
-
-function hexKeyId(id: Uint8Array): string {
-  if (id.length > MAX_KEY_ID) {
-    throw new MalformedCertificateError(`a key identifier of ${id.length} bytes; ${MAX_KEY_ID} at most are read`);
-  }
-  return toHex(id);
 }
 
 /** Whether two canonical names are equal (RFC 5280 §7.1). */

@@ -3,7 +3,7 @@
  * authorities and lists for some reasons only are not understood, and are as if they were not there.
  */
 import { ByteReader, toHex } from '../base/bytes.ts';
-import { checkDer, DerTag, derChildren, derContents, readDerLength, readElement } from '../base/der.ts';
+import { checkDer, DerTag, derChildren, readDerLength, readElement } from '../base/der.ts';
 import { canonicalDn } from '../base/dn.ts';
 import { formatDn } from '../base/dn-text.ts';
 import { type Certificate, KeyUsage, sameNames } from './certificate.ts';
@@ -11,6 +11,7 @@ import { type Extension, readExtensions } from './extensions.ts';
 import { listUrls, pointUrls } from './locations.ts';
 import { algorithmName, keyProblem, schemeOf } from './scheme.ts';
 import { verifySignature } from './signature.ts';
+import { readSigned } from './signed.ts';
 import { formatDay, readTime } from './time.ts';
 
 /** Largest list that is read, in bytes: some hundred thousand certificates. */
@@ -63,10 +64,8 @@ export function parseCrl(der: Uint8Array): Crl {
 
 function read(der: Uint8Array): Crl {
   checkDer(der);
-  const [tbs, signatureAlgorithm, signature, ...more] = derChildren(der, DerTag.SEQUENCE);
-  if (tbs === undefined || signatureAlgorithm === undefined || signature === undefined || more.length > 0) {
-    throw new Error('it has not three parts');
-  }
+  const { tbs, signatureAlgorithm, signature, more } = readSigned(der);
+  if (more.length > 0) throw new Error('it has more than three parts');
   const fields = derChildren(tbs, DerTag.SEQUENCE);
   if (fields[0]?.[0] === DerTag.INTEGER) fields.shift();
   const [innerAlgorithm, issuer, thisUpdate, ...rest] = fields;
@@ -89,7 +88,7 @@ function read(der: Uint8Array): Crl {
     revoked: entries === undefined ? new Map() : readEntries(tbs, entries),
     ...coverage(extensions),
     signatureAlgorithm,
-    signature: bitString(signature),
+    signature,
   };
 }
 
@@ -158,12 +157,6 @@ function coverage(extensions: readonly Extension[]): Pick<Crl, 'covers' | 'point
     covers: has(0x81) ? 'users' : has(0x82) ? 'authorities' : 'all',
     points: name && pointUrls(derChildren(name, 0xa0)[0]),
   };
-}
-
-function bitString(der: Uint8Array): Uint8Array {
-  const contents = derContents(der);
-  if (der[0] !== DerTag.BIT_STRING || contents[0] !== 0) throw new Error('its signature is not whole bytes');
-  return contents.subarray(1);
 }
 
 export type RevocationStatus =

@@ -16,6 +16,7 @@ import { type Crl, describeRevocation, revocationStatus } from './crl.ts';
 import { readExtensions } from './extensions.ts';
 import { algorithmName, keyProblem, schemeOf } from './scheme.ts';
 import { isSignedBy, verifySignature } from './signature.ts';
+import { readSigned, wholeBytes } from './signed.ts';
 import { readTime } from './time.ts';
 
 /** Largest answer that is read, in bytes: one about one certificate, with the chain of who signed it. */
@@ -97,8 +98,7 @@ function certIdParts(certificate: Certificate, issuer: Certificate): Uint8Array[
 /** SHA-1 of the key's bits, without the algorithm. */
 function keyHash({ publicKeyInfo }: Certificate): Uint8Array {
   const [, bits] = derChildren(publicKeyInfo, DerTag.SEQUENCE);
-  // The first byte of a bit string is the number of bits that are not used.
-  return sha1(bits === undefined ? publicKeyInfo : derContents(bits).subarray(1));
+  return sha1(bits === undefined ? publicKeyInfo : wholeBytes(bits, 'the key'));
 }
 
 function sha1(bytes: Uint8Array): Uint8Array {
@@ -161,17 +161,14 @@ function basicResponse(der: Uint8Array): BasicResponse {
   }
   const basic = derContents(octets);
   checkDer(basic, MAX_CHAIN_ELEMENTS);
-  const [tbs, signatureAlgorithm, signature, certificates] = derChildren(basic, DerTag.SEQUENCE);
-  if (tbs === undefined || signatureAlgorithm === undefined || signature?.[0] !== DerTag.BIT_STRING) {
-    throw new Error('a part is missing');
-  }
-  const bits = derContents(signature);
-  if (bits[0] !== 0) throw new Error('its signature is not whole bytes');
-  return {
+  const {
     tbs,
-    ...responseData(tbs),
     signatureAlgorithm,
-    signature: bits.subarray(1),
+    signature,
+    more: [certificates],
+  } = readSigned(basic);
+  return {
+    ...{ tbs, ...responseData(tbs), signatureAlgorithm, signature },
     certificates: certificates === undefined ? [] : derChildren(only(derChildren(certificates, 0xa0)), DerTag.SEQUENCE),
   };
 }

@@ -15,7 +15,9 @@ import {
   MAX_NAME,
   MAX_SERIAL,
 } from '../base/x509-limits.ts';
+import { MalformedCertificateError, readingCertificate } from './malformed.ts';
 import { readPublicKey } from './public-key.ts';
+import { readSigned } from './signed.ts';
 
 /** Views into a certificate, each with its tag and length where nothing else is said. */
 export interface Outline {
@@ -42,11 +44,6 @@ export interface Outline {
   readonly publicKey: () => KeyObject;
 }
 
-/** Bytes that are no certificate, or one that must not be worked with. The message is for people. */
-export class MalformedCertificateError extends Error {
-  override readonly name = 'MalformedCertificateError';
-}
-
 /** How many DER elements may still be looked at: of a certificate, and of all that one message brings. */
 export class ElementAllowance {
   #ofAll: number = MAX_CHAIN_ELEMENTS;
@@ -65,17 +62,6 @@ export class ElementAllowance {
   }
 }
 
-/** Has errors of any reader say that the certificate is at fault. @throws MalformedCertificateError */
-export function readingCertificate<T>(read: () => T): T {
-  try {
-    return read();
-  } catch (error) {
-    if (error instanceof MalformedCertificateError) throw error;
-    const text = `not an X.509 certificate: ${error instanceof Error ? error.message : error}`;
-    throw new MalformedCertificateError(text, { cause: error });
-  }
-}
-
 /** @throws MalformedCertificateError, whatever the bytes are */
 export function outlineCertificate(der: Uint8Array, allowance: ElementAllowance = new ElementAllowance()): Outline {
   if (der.length > MAX_CERTIFICATE) {
@@ -84,17 +70,15 @@ export function outlineCertificate(der: Uint8Array, allowance: ElementAllowance 
   return readingCertificate(() => {
     allowance.next();
     allowance.check(der);
-    const [tbs, signatureAlgorithm, signature, ...more] = derChildren(der, DerTag.SEQUENCE);
-    if (tbs === undefined || signatureAlgorithm === undefined || signature === undefined || more.length > 0) {
-      throw new MalformedCertificateError('not an X.509 certificate: it has not three parts');
-    }
+    const { tbs, signatureAlgorithm, signature, more } = readSigned(der);
+    if (more.length > 0) throw new Error('it has more than three parts');
     const { algorithm, ...fields } = readFields(tbs);
     atMost('its signature algorithm', signatureAlgorithm, MAX_ALGORITHM);
     if (!equalBytes(algorithm, signatureAlgorithm)) {
       throw new MalformedCertificateError('its two signature algorithms differ (RFC 5280 §4.1.1.2)');
     }
     const publicKey = readOnce(fields.publicKeyInfo);
-    return { der, tbs, ...fields, signatureAlgorithm, signature: wholeBits(signature), publicKey };
+    return { der, tbs, ...fields, signatureAlgorithm, signature, publicKey };
   });
 }
 
@@ -174,12 +158,4 @@ function onlyExtensions(wrapped: Uint8Array): Uint8Array {
 
 function atMost(what: string, { length }: Uint8Array, most: number): void {
   if (length > most) throw new MalformedCertificateError(`${what} has ${length} bytes; ${most} at most are read`);
-}
-
-function wholeBits(element: Uint8Array): Uint8Array {
-  const bits = derContents(element);
-  if (element[0] !== DerTag.BIT_STRING || bits[0] !== 0) {
-    throw new MalformedCertificateError('its signature is not whole bytes');
-  }
-  return bits.subarray(1);
 }

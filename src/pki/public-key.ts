@@ -5,8 +5,9 @@
  */
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { toHex } from '../base/bytes.ts';
-import { checkDer, DerTag, derChildren, derContents } from '../base/der.ts';
+import { checkDer, DerTag, derChildren } from '../base/der.ts';
 import { schemeOf } from './scheme.ts';
+import { wholeBytes } from './signed.ts';
 
 /** AlgorithmIdentifiers that have nothing to choose (RFC 3279 §2.3.1, RFC 4055 §1.2, RFC 8410 §3). */
 const PLAIN = new Set([
@@ -30,12 +31,10 @@ export class ForeignAlgorithmError extends Error {
 export function readPublicKey(info: Uint8Array): KeyObject {
   checkDer(info);
   const [algorithm, bits, ...more] = derChildren(info, DerTag.SEQUENCE);
-  if (algorithm === undefined || bits?.[0] !== DerTag.BIT_STRING || more.length > 0) {
-    throw new Error('its key has not two parts');
-  }
-  const key = derContents(bits);
-  if (key[0] !== 0) throw new Error('its key is not whole bytes');
-  if (!PLAIN.has(toHex(algorithm)) && schemeOf(algorithm)?.kind !== 'rsa-pss') checkPoint(algorithm, key.subarray(1));
+  if (algorithm === undefined || bits === undefined || more.length > 0)
+    throw new Error('its key does not have two parts');
+  const key = wholeBytes(bits, 'its key');
+  if (!PLAIN.has(toHex(algorithm)) && schemeOf(algorithm)?.kind !== 'rsa-pss') checkPoint(algorithm, key);
   return createPublicKey({ key: Buffer.from(info), format: 'der', type: 'spki' });
 }
 

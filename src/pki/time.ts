@@ -1,5 +1,5 @@
 /** Times in certificates, lists and answers: UTCTime and GeneralizedTime as RFC 5280 §4.1.2.5 wants them, in GMT and with seconds. */
-import { DerTag, derContents } from '../base/der.ts';
+import { DerTag, derChildren, derContents } from '../base/der.ts';
 import { decodeText } from '../base/text.ts';
 
 /** Milliseconds since 1970 of an element that `checkDer` went through. @throws Error when it is no time */
@@ -12,6 +12,13 @@ export function readTime(der: Uint8Array): number {
   // A 31st of February is no error to the parser, but another day.
   if (Number.isNaN(value) || new Date(value).getUTCDate() !== Number(day)) throw new Error('a time that is none');
   return value;
+}
+
+/** The Validity of a certificate (RFC 5280 §4.1.2.5). @throws Error when it is not two times */
+export function readValidity(der: Uint8Array): { readonly notBefore: number; readonly notAfter: number } {
+  const [from, to, ...more] = derChildren(der, DerTag.SEQUENCE);
+  if (from === undefined || to === undefined || more.length > 0) throw new Error('its validity is not two times');
+  return { notBefore: readTime(from), notAfter: readTime(to) };
 }
 
 /** Two digits of a year are of 1950 to 2049. */

@@ -8,8 +8,9 @@ import { authorityHash, type Certificate, describeCertificate } from './certific
 import { CertificateCache, ownOutline } from './certificate-cache.ts';
 import { type Crl, parseCrl } from './crl.ts';
 import { describeIdentity, matchesDnPattern, provenIdentities, provesIdentity } from './identity.ts';
+import { MalformedCertificateError } from './malformed.ts';
 import { authSchemes } from './methods.ts';
-import { ElementAllowance, MalformedCertificateError, type Outline } from './outline.ts';
+import { ElementAllowance, type Outline } from './outline.ts';
 import { type PathOptions, type Refusal, refuse, validatePath } from './path.ts';
 import { type OnlineSources, refusalOf, revocationOf } from './revocation.ts';
 import { keyProblem } from './scheme.ts';

@@ -6,9 +6,9 @@
 export { type FetchOptions, httpFetch } from '../host/fetch.ts';
 export { type Certificate, parseCertificate } from '../pki/certificate.ts';
 export { type Crl, parseCrl } from '../pki/crl.ts';
+export { MalformedCertificateError } from '../pki/malformed.ts';
 export { type MethodOptions, methodsOf } from '../pki/methods.ts';
 export { type Fetch, type FetchRequest, OnlineRevocation } from '../pki/online.ts';
-export { MalformedCertificateError } from '../pki/outline.ts';
 export { keySigner } from '../pki/signer.ts';
 export { VerifierPool, type VerifierPoolOptions } from '../pki/threads/pool.ts';
 export type {

@@ -2,7 +2,8 @@
 import { describe, expect, it } from 'vitest';
 import type { Certificate } from '../../src/pki/certificate.ts';
 import { CertificateCache } from '../../src/pki/certificate-cache.ts';
-import { ElementAllowance, MalformedCertificateError } from '../../src/pki/outline.ts';
+import { MalformedCertificateError } from '../../src/pki/malformed.ts';
+import { ElementAllowance } from '../../src/pki/outline.ts';
 import { authority, extension, make } from './make.ts';
 
 const ROOT = authority('CN=root');

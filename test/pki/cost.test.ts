@@ -9,7 +9,7 @@ import { parseCertificate } from '../../src/pki/certificate.ts';
 import type { PeerProof } from '../../src/pki/types.ts';
 import { pathVerifier } from '../../src/pki/verifier.ts';
 import { right, root } from './judge.ts';
-import { authority, directory, dns, ecKey, extension, make, type Recipe } from './make.ts';
+import { authority, directory, dns, ecKey, extension, type Made, make, type Recipe } from './make.ts';
 
 const ROUNDS = 41;
 /** "Parsing cost of a hostile IKE_AUTH at most three times that of an honest one". */
@@ -45,6 +45,16 @@ const unknown = times(32, (at) => extension(`2a03${(at + 1).toString(16).padStar
 const forged = (at: number): Uint8Array =>
   authority('CN=x', { issuer: root, signingKey: ecKey(), san: times(20, (n) => dns(`${at}-${n}.example`)) }).der;
 
+const nulls = derElement(0x30, ...times(4_000, () => fromHex('0500')));
+/** What is in an octet string is DER as well: a parser that follows it builds thousands of objects. */
+const nested = (): Made =>
+  make({ subject: 'CN=x', extra: [extension('551d13', true, derElement(0x30, derElement(0x04, nulls)))] });
+const manyIssuers = (): Made =>
+  make({
+    subject: 'CN=x',
+    extra: [extension('551d23', false, derElement(0x30, derElement(0xa1, ...times(100, () => dns('a')))))],
+  });
+
 async function proofs(): Promise<readonly (readonly [string, PeerProof])[]> {
   return [
     ['128 names', await hostile({ san: times(128, () => dns('a')) })],
@@ -53,6 +63,8 @@ async function proofs(): Promise<readonly (readonly [string, PeerProof])[]> {
     ['256 name constraints', await hostile({ permitted: times(256, () => dns('a')) })],
     ['64 attributes in both names', await hostile({ subjectName: rdns(64), issuerName: rdns(64) })],
     ['32 extensions', await hostile({ extra: unknown })],
+    ['DER within the octet strings of its extensions', await hostile({}, ...times(3, () => nested().der))],
+    ['authority key identifiers of 100 names', await hostile({}, ...times(9, () => manyIssuers().der))],
     ['ten certificates that say they are of our authority', await hostile({}, ...times(9, forged))],
     ['6,000 names, of which it has no more than it may', await hostile({ san: times(6_000, () => dns('a')) })],
     ['a signature that is wrong', { ...honestProof, signature: new Uint8Array(70) }],
@@ -120,6 +132,8 @@ describe('certificates of a peer that nobody knows', () => {
     );
     expect(reasons).toEqual([
       ...new Array(6).fill('untrusted'),
+      'malformed-certificate',
+      'untrusted',
       'bad-certificate-signature',
       'malformed-certificate',
       'bad-signature',

@@ -44,7 +44,7 @@ describe('a certificate', () => {
     ['empty directory names', { san: times(4_900, () => fromHex('a400')) }, /more than \d+ DER elements/],
     ['257 name constraints', { permitted: times(257, () => dns('a')) }, /257 name constraints; 256 at most/],
     ['257 of both kinds', { permitted: times(128, () => dns('a')), excluded: times(129, () => dns('a')) }, /257 name/],
-    ['33 key purposes', { eku: times(33, () => '2a03') }, /33 key purposes; 32 at most/],
+    ['33 key purposes', { eku: times(33, () => '2a03') }, /33 key purposes; the limit is 32/],
     ['33 extensions', { extra: times(33, unknown) }, /33 extensions; 32 at most/],
     ['1,400 extensions', { extra: times(1_400, unknown) }, /more than 1024 DER elements/],
     [
@@ -99,7 +99,12 @@ describe('a certificate', () => {
     [
       'a key identifier of 65 octets',
       { extra: [extension('551d0e', false, derElement(0x04, new Uint8Array(65)))] },
-      /key identifier of 65 bytes; 64/,
+      /key identifier has 65 bytes; the limit is 64/,
+    ],
+    [
+      'basic constraints of 120 elements',
+      { extra: [extension('551d13', false, derElement(SEQUENCE, ...times(120, () => fromHex('0500'))))] },
+      /Maximum ASN.1 node count exceeded/,
     ],
   ])('with %s', (what, recipe, why) => {
     const found = refusal(() => parseCertificate(hostile(recipe).der));

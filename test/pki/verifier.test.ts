@@ -340,7 +340,7 @@ describe('what a peer sends', () => {
       [spki(ec, '0303000000'), /no point of a curve/],
       [spki(ec, '030100'), /no point of a curve/],
       [spki(ec, '03020004'), /no point of a curve/],
-      [spki(ec, '03020104'), /not whole bytes/],
+      [spki(ec, '03020104'), /not a whole number of bytes/],
       [new Uint8Array(x25519), /for another algorithm \(300506032b656e\) than RSA, ECDSA or EdDSA/],
       [new Uint8Array(explicit.export({ format: 'der', type: 'spki' })), /curve of its key has no name/],
     ] as const) {
