@@ -1,12 +1,11 @@
-/** Checks of connections before an endpoint takes them, and comparison of paths. */
-import { formatAddress, sameAddress, sameSocketAddress } from '../base/address.ts';
+/** Checks of connections before an endpoint takes them. */
+import { formatAddress, sameAddress } from '../base/address.ts';
 import type { IkeProposal } from '../crypto/proposal.ts';
 import { formatProposal } from '../crypto/proposal-text.ts';
 import type { Algorithm, CryptoProvider } from '../crypto/types.ts';
 import { MAX_SELECTORS } from '../policy/selector.ts';
 import { hostsOf } from '../policy/transport.ts';
 import type { ChildConfig, ConnectionConfig } from './config.ts';
-import type { Path } from './events.ts';
 import { SMALLEST_PACKET } from './protect/outgoing.ts';
 
 /** The number of a proposal is one byte (RFC 7296 §3.3.1). */
@@ -15,10 +14,6 @@ const MAX_PROPOSALS = 255;
 const AUTHORITY_HASH = 20;
 /** The length of an IP packet has 16 bits. */
 const MAX_PACKET = 0xffff;
-
-export function samePath(a: Path, b: Path): boolean {
-  return sameSocketAddress(a.remote, b.remote) && sameSocketAddress(a.local, b.local);
-}
 
 /** @throws RangeError that names what an endpoint could not work with */
 export function checkConnection(config: ConnectionConfig, crypto: CryptoProvider, rawEsp: boolean): void {

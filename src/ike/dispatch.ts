@@ -4,9 +4,9 @@
  */
 import { formatSocketAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
-import { samePath } from './connections.ts';
 import type { Path } from './events.ts';
 import { findError, misbehaved, reasonOf } from './failure.ts';
+import { samePath } from './path.ts';
 import { isFirstFragment, type Opened, open } from './protect/opening.ts';
 import { breakOff, endSession } from './session/lifecycle.ts';
 import type { IkeSession } from './session/session.ts';
@@ -34,34 +34,34 @@ export function receive(session: IkeSession, now: number, path: Path, header: Ik
 }
 
 function receiveInit(session: IkeSession, now: number, path: Path, header: IkeHeader, datagram: Uint8Array): void {
-  const { host, active } = session;
+  const { env, active } = session;
   if (
     !header.response ||
     header.exchange !== ExchangeType.IKE_SA_INIT ||
     !session.window.expectsResponse(header.messageId)
   ) {
-    host.count('unexpected-response');
+    env.count('unexpected-response');
     return;
   }
   const message = decodeMessage(datagram, header);
   if (message.protectedPart !== undefined || !(active instanceof InitTask)) {
-    host.count('rule-violation');
+    env.count('rule-violation');
     return;
   }
   if (checkRules(header.exchange, true, message.payloads, false) !== undefined) {
-    host.count('rule-violation');
+    env.count('rule-violation');
     return;
   }
   active.receive(session, now, path, message, datagram);
 }
 
 function receiveResponse(session: IkeSession, now: number, path: Path, header: IkeHeader, datagram: Uint8Array): void {
-  const { host, window, active } = session;
+  const { env, window, active } = session;
   const crypto = cryptoOf(session.state);
   const expected =
     window.expectsResponse(header.messageId) && (active === undefined || active.exchange === header.exchange);
   if (crypto === undefined || !expected) {
-    host.count('unexpected-response');
+    env.count('unexpected-response');
     return;
   }
   const opened = open(session, now, crypto, header, datagram);
@@ -109,28 +109,28 @@ function endBroken(session: IkeSession, now: number, detail: string): void {
 }
 
 function receiveRequest(session: IkeSession, now: number, path: Path, header: IkeHeader, datagram: Uint8Array): void {
-  const { host, window } = session;
+  const { env, window } = session;
   switch (window.classify(header.messageId, datagram)) {
     case 'answered':
-      host.count('replayed-request');
+      env.count('replayed-request');
       session.respondAgain(now, path, false);
       return;
     case 'pending':
-      host.count('replayed-request');
+      env.count('replayed-request');
       return;
     case 'differs':
       receiveFragmentAgain(session, now, path, header, datagram);
       return;
     case 'old':
     case 'ahead':
-      host.count('old-message-id');
+      env.count('old-message-id');
       return;
     case 'new':
       break;
   }
   const crypto = cryptoOf(session.state);
   if (crypto === undefined || !allows(session, header.exchange)) {
-    host.count('unexpected-exchange');
+    env.count('unexpected-exchange');
     return;
   }
   const opened = open(session, now, crypto, header, datagram);
@@ -166,10 +166,10 @@ function isDeferred(session: IkeSession, now: number, opened: Opened): boolean {
   if (session.state.name !== 'half-open' || opened.kind !== 'payloads') return false;
   const auth = findPayload(opened.payloads, 'auth');
   if (auth === undefined || auth.method === AuthMethodId.SHARED_KEY) return false;
-  const { host, askedFrom } = session;
-  const why = host.proofs.refusal(now, askedFrom.remote.address);
+  const { env, askedFrom } = session;
+  const why = env.proofs.refusal(now, askedFrom.remote.address);
   if (why === undefined) return false;
-  host.count('authentication-deferred');
+  env.count('authentication-deferred');
   session.note('warn', `IKE_AUTH from ${formatSocketAddress(askedFrom.remote)} is put off: ${why}`);
   return true;
 }
@@ -188,9 +188,9 @@ function receiveFragmentAgain(
   const crypto = cryptoOf(session.state);
   const first = crypto !== undefined && session.window.lastResponse !== undefined;
   if (first && isFirstFragment(session, crypto, header, datagram)) {
-    session.host.count('replayed-request');
+    session.env.count('replayed-request');
     session.respondAgain(now, path, true);
-  } else session.host.count('old-message-id');
+  } else session.env.count('old-message-id');
 }
 
 /** Which requests have a place in which state: no exchange gets ahead of authentication. */
@@ -262,13 +262,13 @@ export function followPeer(session: IkeSession, path: Path): void {
     return;
   }
   session.path = path;
-  session.host.stateChanged(session);
-  if (session.announced) session.host.emit({ type: 'path-changed', ikeSaId: session.id, path });
+  session.registry.stateChanged(session);
+  if (session.announced) session.env.emit({ type: 'path-changed', ikeSaId: session.id, path });
 }
 
 /** ESP in UDP cannot follow the peer to port 500: it stays where it is, and requests of ours too (RFC 7296 §2.23). */
 function refusePath(session: IkeSession, { local, remote }: Path): void {
-  session.host.count('path-refused');
+  session.env.count('path-refused');
   if (session.toldOfPath) return;
   session.toldOfPath = true;
   const from = `the peer speaks from ${formatSocketAddress(remote)} to port ${local.port}, which carries no ESP in UDP`;

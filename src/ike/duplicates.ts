@@ -15,7 +15,7 @@
  * a holder of the key can take the addresses of a peer that is out of reach for that time, and of no other peer.
  */
 import { invariant } from '../base/assert.ts';
-import { requestOf } from './session/child-request.ts';
+import { requestOf } from './session/child-ask.ts';
 import { endSession } from './session/lifecycle.ts';
 import type { IkeSession, Origin } from './session/session.ts';
 import { isLive } from './session/state.ts';
@@ -31,7 +31,7 @@ const RECENT = 10_000;
 
 /** Looks at the others of the same peer when `session` is established, anew or in place of another. */
 export function settleNewcomer(session: IkeSession, now: number, initialContact: boolean): void {
-  const others = session.host.withSamePeer(session).filter((other) => other !== session);
+  const others = session.registry.withSamePeer(session).filter((other) => other !== session);
   if (initialContact) {
     for (const other of others) {
       // An SA that came up while this one was being negotiated is not from before the peer's restart.
@@ -40,12 +40,12 @@ export function settleNewcomer(session: IkeSession, now: number, initialContact:
     }
   }
   // Each new one replaces the one before; a peer that makes them quicker than they go loses the oldest.
-  for (const other of session.host.withSamePeer(session).slice(0, -MAX_OF_PEER)) {
+  for (const other of session.registry.withSamePeer(session).slice(0, -MAX_OF_PEER)) {
     endSession(other, now, 'redundant', 'the peer has too many IKE SAs', false);
   }
-  if (session.host.siblings(session).length > 0) {
+  if (session.registry.siblings(session).length > 0) {
     session.timers.set('duplicate', now + SETTLE_DELAY);
-    session.host.stateChanged(session);
+    session.registry.stateChanged(session);
   }
 }
 
@@ -56,7 +56,7 @@ function originOf({ origin }: IkeSession): Origin {
 
 /** Closes one of two, if that is ours to do and both are still there. */
 export function resolveDuplicates(session: IkeSession, now: number): void {
-  for (const other of session.host.siblings(session)) {
+  for (const other of session.registry.siblings(session)) {
     const [loser, mine] = loserOf(session, other);
     if (mine) retire(loser, loser === session ? other : session, now);
     if (session.state.name !== 'established') return;
@@ -75,9 +75,9 @@ function loserOf(session: IkeSession, other: IkeSession): [loser: IkeSession, mi
 
 /** What only the loser carries is made anew on the winner. */
 function retire(loser: IkeSession, winner: IkeSession, now: number): void {
-  const requests = [...loser.children.values()].map(requestOf);
+  const requests = [...loser.children.values()].map((child) => requestOf(loser, child));
   closeSession(loser, now, 'redundant', `IKE SA ${winner.id} is with the same peer`);
-  winner.host.bringUp(now, winner, requests);
+  winner.registry.bringUp(now, winner, requests);
 }
 
 /**
@@ -94,7 +94,7 @@ export function probe(session: IkeSession, now: number): 'lives' | 'asked' {
   if (window.idle) session.enqueue(now, new LivenessTask());
   else window.hurry(now);
   window.doubt();
-  session.host.stateChanged(session);
+  session.registry.stateChanged(session);
   return 'asked';
 }
 

@@ -12,24 +12,26 @@ import { containsPair, type SelectorPair } from '../policy/selector.ts';
 import type { ConnectionConfig } from './config.ts';
 import { checkConnection, internProposals } from './connections.ts';
 import { followPeer, receive } from './dispatch.ts';
-import { EndpointHost, type Transmit } from './endpoint-host.ts';
+import { EndpointEnvironment, type Transmit } from './endpoint-environment.ts';
 import type { IkeEvent, Path, SignatureAnswer, VerificationAnswer } from './events.ts';
 import type { IkeEndpointOptions } from './options.ts';
 import type { ChildRecord } from './session/child.ts';
 import type { ChildRequest } from './session/child-request.ts';
-import type { Question } from './session/host.ts';
 import { endSession, failSession, promoteChild } from './session/lifecycle.ts';
-import { openSession } from './session/open.ts';
+import type { Question } from './session/registry.ts';
 import type { IkeSession } from './session/session.ts';
 import { statusOf } from './session/status.ts';
+import { SessionRegistry } from './session-registry.ts';
 import type { IkeCounters, IkeSaState, IkeSaStatus } from './status.ts';
 import { beginAuth } from './tasks/auth.ts';
 import { answerSecret, answerSignature, answerVerdict } from './tasks/auth-responder.ts';
+import { answerPeerSecret, answerPeerVerdict } from './tasks/auth-response.ts';
 import { closeChild, closeSession } from './tasks/delete.ts';
+import { openSession } from './tasks/open.ts';
 import { signaturePayloads } from './tasks/proof.ts';
 import { rekeyChild } from './tasks/rekey-child.ts';
 import { handleSessionTimeout, probeLiveness, rekeySession } from './timeouts.ts';
-import { Strangers } from './unassociated.ts';
+import { UnassociatedMessages } from './unassociated.ts';
 import { decodeHeader, type IkeHeader } from './wire/message.ts';
 import { RefusedMessageError } from './wire/payload.ts';
 
@@ -50,12 +52,14 @@ export interface InitiateOptions {
 const COMING: readonly IkeSaState[] = ['init-sent', 'proof-wanted', 'auth-sent', 'verifying'];
 
 export class IkeEndpoint {
-  readonly #host: EndpointHost;
-  readonly #strangers: Strangers;
+  readonly #env: EndpointEnvironment;
+  readonly #registry: SessionRegistry;
+  readonly #unassociated: UnassociatedMessages;
 
   constructor(options: IkeEndpointOptions) {
-    this.#host = new EndpointHost(options);
-    this.#strangers = new Strangers(this.#host);
+    this.#env = new EndpointEnvironment(options);
+    this.#registry = new SessionRegistry(this.#env);
+    this.#unassociated = new UnassociatedMessages(this.#registry);
   }
 
   /** @throws RangeError when the name is taken, or the configuration cannot be worked with. */
@@ -68,8 +72,7 @@ export class IkeEndpoint {
     const names = new Set<string>();
     for (const config of configs) {
       const { name } = config;
-      if (names.has(name) || this.#host.configs.has(name))
-        throw new RangeError(`there is a connection ${name} already`);
+      if (names.has(name) || this.#env.configs.has(name)) throw new RangeError(`there is a connection ${name} already`);
       names.add(name);
       this.#check(config);
     }
@@ -84,18 +87,21 @@ export class IkeEndpoint {
   }
 
   #check(config: ConnectionConfig): void {
-    checkConnection(config, this.#host.crypto, this.#host.rawEsp);
+    checkConnection(config, this.#env.crypto, this.#env.rawEsp);
   }
 
   #take(config: ConnectionConfig): void {
-    const proposals = internProposals(config.proposals, this.#host.configs.values());
-    this.#host.configure({ ...config, proposals });
+    const proposals = internProposals(config.proposals, this.#env.configs.values());
+    const shared = { ...config, proposals };
+    this.#env.configure(shared);
+    this.#registry.configure(shared);
   }
 
   /** Closes its SAs and forgets it. */
   removeConnection(now: number, name: string): void {
     this.closeConnection(now, name);
-    this.#host.unconfigure(name);
+    this.#env.unconfigure(name);
+    this.#registry.unconfigure(name);
   }
 
   /**
@@ -114,19 +120,19 @@ export class IkeEndpoint {
       return;
     }
     const path = this.#pathFor(config, options);
-    if (!this.#host.hasRoom()) throw new RangeError('there are as many IKE SAs as there may be');
-    openSession(this.#host, now, config, path, wanted);
+    if (!this.#registry.hasRoom()) throw new RangeError('there are as many IKE SAs as there may be');
+    openSession(this.#registry, now, config, path, wanted);
   }
 
   #config(name: string): ConnectionConfig {
-    const config = this.#host.configs.get(name);
+    const config = this.#env.configs.get(name);
     if (config === undefined) throw new RangeError(`there is no connection ${name}`);
     return config;
   }
 
   /** An IKE SA that is up or that we are bringing up. */
   #running(connection: string, remote: IpAddress | undefined): IkeSession | undefined {
-    return this.#host.sessionsOf(connection).find((session) => {
+    return this.#registry.sessionsOf(connection).find((session) => {
       if (remote !== undefined && !sameAddress(session.path.remote.address, remote)) return false;
       const { name } = session.state;
       const coming = session.initiator && COMING.includes(name);
@@ -136,7 +142,7 @@ export class IkeEndpoint {
 
   #add(now: number, session: IkeSession, wanted: readonly ChildRequest[]): void {
     if (session.state.name === 'established') {
-      this.#host.bringUp(now, session, wanted);
+      this.#registry.bringUp(now, session, wanted);
       return;
     }
     session.want(wanted);
@@ -155,70 +161,64 @@ export class IkeEndpoint {
   }
 
   closeConnection(now: number, name: string): void {
-    for (const session of this.#host.sessionsOf(name)) closeSession(session, now, 'requested', 'it was closed');
+    for (const session of this.#registry.sessionsOf(name)) closeSession(session, now, 'requested', 'it was closed');
   }
 
   closeIkeSa(now: number, ikeSaId: number): void {
-    const session = this.#session(ikeSaId);
+    const session = this.#registry.session(ikeSaId);
     if (session !== undefined) closeSession(session, now, 'requested', 'it was closed');
   }
 
   closeChild(now: number, childId: number): void {
     const child = this.#child(childId);
-    if (child !== undefined) closeChild(now, child, 'requested');
+    if (child !== undefined) closeChild(this.#registry.sessionOf(child), now, child, 'requested');
   }
 
   rekeyIkeSa(now: number, ikeSaId: number): void {
-    const session = this.#session(ikeSaId);
+    const session = this.#registry.session(ikeSaId);
     if (session !== undefined) rekeySession(session, now);
   }
 
   rekeyChild(now: number, childId: number): void {
     const child = this.#child(childId);
-    if (child !== undefined) rekeyChild(now, child);
+    if (child !== undefined) rekeyChild(this.#registry.sessionOf(child), now, child);
   }
 
   /** Asks the peers of all IKE SAs whether they are there: the host slept, or its network was away (RFC 7296 §2.4). */
   probe(now: number): void {
-    for (const session of [...this.#host.sessions.values()]) {
+    for (const session of [...this.#registry.sessions.values()]) {
       this.#guard(session, now, () => probeLiveness(session, now));
-      this.#host.stateChanged(session);
+      this.#registry.stateChanged(session);
     }
   }
 
   /** The same for one IKE SA: its packets take another way than before. */
   probeIkeSa(now: number, ikeSaId: number): void {
-    const session = this.#session(ikeSaId);
+    const session = this.#registry.session(ikeSaId);
     if (session === undefined) return;
     this.#guard(session, now, () => probeLiveness(session, now));
-    this.#host.stateChanged(session);
+    this.#registry.stateChanged(session);
   }
 
   /** Ends an IKE SA from whose local address nothing can be sent: the peer cannot be told. */
   abandonIkeSa(now: number, ikeSaId: number, detail: string): void {
-    const session = this.#session(ikeSaId);
+    const session = this.#registry.session(ikeSaId);
     if (session !== undefined) endSession(session, now, 'path-lost', detail, false);
   }
 
-  #session(id: number): IkeSession | undefined {
-    for (const session of this.#host.sessions.values()) if (session.id === id) return session;
-    return undefined;
-  }
-
   #child(id: number): ChildRecord | undefined {
-    for (const child of this.#host.children.values()) if (child.id === id) return child;
+    for (const child of this.#registry.children.values()) if (child.id === id) return child;
     return undefined;
   }
 
   /** Takes a datagram, without its non-ESP marker, from anybody. Never throws, whatever the bytes. */
   handleDatagram(now: number, path: Path, data: Uint8Array): void {
-    const host = this.#host;
-    host.count('datagrams-in');
+    this.#env.count('datagrams-in');
     try {
       this.#receive(now, path, plainView(data));
     } catch (error) {
       if (error instanceof RefusedMessageError) this.#refuse(now, path, data, error);
-      else if (error instanceof DecodeError) host.count(`malformed-${error.code}`);
+      else if (error instanceof DecodeError) this.#env.count(`malformed-${error.code}`);
       else this.#bug(error);
     }
   }
@@ -226,14 +226,14 @@ export class IkeEndpoint {
   #receive(now: number, path: Path, data: Uint8Array): void {
     const header = decodeHeader(data);
     // The flag says which of the two SPIs the receiver chose (RFC 7296 §3.1).
-    const session = this.#host.sessions.get(header.initiator ? header.responderSpi : header.initiatorSpi);
+    const session = this.#registry.sessions.get(header.initiator ? header.responderSpi : header.initiatorSpi);
     if (session === undefined || !this.#fits(session, header)) {
-      this.#strangers.receive(now, path, header, data);
+      this.#unassociated.receive(now, path, header, data);
       return;
     }
     receive(session, now, path, header, data);
     // Whatever came of it: a request that was answered is not sent again, and nobody need be woken for it.
-    this.#host.stateChanged(session);
+    this.#registry.stateChanged(session);
   }
 
   #fits(session: IkeSession, header: IkeHeader): boolean {
@@ -243,15 +243,15 @@ export class IkeEndpoint {
   }
 
   #refuse(now: number, path: Path, data: Uint8Array, error: RefusedMessageError): void {
-    this.#host.count(`malformed-${error.code}`);
-    if (error.code === 'bad-version') this.#strangers.refuseVersion(now, path, data);
+    this.#env.count(`malformed-${error.code}`);
+    if (error.code === 'bad-version') this.#unassociated.refuseVersion(now, path, data);
   }
 
   /** A mistake of ours must not stop the other tunnels: it is counted and told. */
   #bug(error: unknown): void {
-    this.#host.count('bug');
+    this.#env.count('bug');
     const text = error instanceof Error ? error.message : 'unknown';
-    this.#host.emit({
+    this.#env.emit({
       type: 'note',
       connection: undefined,
       level: 'warn',
@@ -260,9 +260,9 @@ export class IkeEndpoint {
   }
 
   handleTimeout(now: number): void {
-    for (const session of this.#host.takeDue(now)) {
+    for (const session of this.#registry.takeDue(now)) {
       this.#guard(session, now, () => handleSessionTimeout(session, now));
-      this.#host.stateChanged(session);
+      this.#registry.stateChanged(session);
     }
   }
 
@@ -278,15 +278,15 @@ export class IkeEndpoint {
 
   /** When `handleTimeout` must be called, `undefined` when nothing is waited for. */
   nextTimeout(): number | undefined {
-    return this.#host.nextTimeout();
+    return this.#registry.nextTimeout();
   }
 
   pollTransmit(): Transmit | undefined {
-    return this.#host.transmits.shift();
+    return this.#env.transmits.shift();
   }
 
   pollEvent(): IkeEvent | undefined {
-    return this.#host.events.shift();
+    return this.#env.events.shift();
   }
 
   /**
@@ -319,41 +319,41 @@ export class IkeEndpoint {
     action: (session: IkeSession) => void,
     spent?: number,
   ): void {
-    const session = this.#host.takeQuestion(requestId, type, spent);
+    const session = this.#registry.takeQuestion(requestId, type, spent);
     if (session !== undefined) this.#guard(session, now, () => action(session));
   }
 
   /** ESP reports that the SA with our inbound SPI reached its soft limit of bytes or packets. */
   childSoftExpired(now: number, spiIn: number): void {
-    const child = this.#host.children.get(spiIn);
-    if (child !== undefined) rekeyChild(now, child);
+    const child = this.#registry.children.get(spiIn);
+    if (child !== undefined) rekeyChild(this.#registry.sessionOf(child), now, child);
   }
 
   /** … its hard limit. */
   childHardExpired(now: number, spiIn: number): void {
-    const child = this.#host.children.get(spiIn);
-    if (child !== undefined) closeChild(now, child, 'expired');
+    const child = this.#registry.children.get(spiIn);
+    if (child !== undefined) closeChild(this.#registry.sessionOf(child), now, child, 'expired');
   }
 
   /** ESP reports an authentic, new packet; `path` when it may have come by another way than the SA's. */
   childReceived(now: number, spiIn: number, path?: Path): void {
-    const child = this.#host.children.get(spiIn);
+    const child = this.#registry.children.get(spiIn);
     if (child === undefined) return;
-    const { session } = child;
+    const session = this.#registry.sessionOf(child);
     session.lastHeardAt = now;
     // The peer sends on the new SA, so it has it: RFC 7296 §2.8.
-    if (!child.everSent) promoteChild(child);
+    if (!child.everSent) promoteChild(session, child);
     if (path !== undefined) followPeer(session, path);
   }
 
   /** All IKE SAs but those that are gone and only answer retransmissions for a while. */
   status(): readonly IkeSaStatus[] {
-    const shown = [...this.#host.sessions.values()].filter(({ state }) => state.name !== 'closed');
+    const shown = [...this.#registry.sessions.values()].filter(({ state }) => state.name !== 'closed');
     return shown.map(statusOf);
   }
 
   counters(): IkeCounters {
-    return this.#host.counters();
+    return this.#env.counters();
   }
 }
 
@@ -374,7 +374,7 @@ function requestsOf({ name, children }: ConnectionConfig, options: InitiateOptio
 function secretCame(session: IkeSession, now: number, secret: Uint8Array | undefined): void {
   const { state } = session;
   if (state.name === 'authenticating') answerSecret(session, now, state, secret);
-  else if (state.name === 'verifying') state.step.secretCame(session, now, secret);
+  else if (state.name === 'verifying') answerPeerSecret(session, now, state, secret);
   else if (state.name === 'proof-wanted') {
     if (secret !== undefined) beginAuth(session, now, state, { kind: 'psk', secret });
     else failSession(session, now, { reason: 'no-secret', detail: 'there is no pre-shared key for the connection' });
@@ -394,5 +394,5 @@ function signatureCame(session: IkeSession, now: number, answer: SignatureAnswer
 function verdictCame(session: IkeSession, now: number, verdict: VerificationAnswer): void {
   const { state } = session;
   if (state.name === 'authenticating') answerVerdict(session, now, state, verdict);
-  else if (state.name === 'verifying') state.step.verdictCame(session, now, verdict);
+  else if (state.name === 'verifying') answerPeerVerdict(session, now, state, verdict);
 }

@@ -26,6 +26,7 @@ import type { ChildConfig, ConnectionConfig } from './config.ts';
 import { checkSilent, probe } from './duplicates.ts';
 import { isSameClaim } from './peers.ts';
 import type { ChildRecord } from './session/child.ts';
+import type { Claim } from './session/registry.ts';
 import type { IkeSession } from './session/session.ts';
 import { isLive } from './session/state.ts';
 
@@ -33,16 +34,6 @@ import { isLive } from './session/state.ts';
 interface Entry {
   readonly connection: ConnectionConfig;
   readonly child: ChildConfig;
-}
-
-/** The part of requested selectors that a peer may have. */
-export interface Claim {
-  /** The same object when all is free, `undefined` when nothing is. */
-  readonly free: SelectorPair | undefined;
-  /** For people: the owners of the rest, and the peer that asked; empty when all is free. */
-  readonly conflict: string;
-  /** An owner may be the same peer, and has not answered a probe yet. */
-  readonly undecided: boolean;
 }
 
 /** BOUNDED: owners that a message names, and that are probed or checked. */
@@ -95,14 +86,15 @@ export class InnerAddresses {
     }
     if (held.length === 0 && reserved.length === 0) return { free: selectors, conflict: '', undecided: false };
     let undecided = false;
-    const holders = new Set(held.map(({ value }) => value.session));
+    const { registry } = session;
+    const holders = new Set(held.map(({ value }) => registry.sessionOf(value)));
     for (const holder of [...holders].slice(0, MAX_TOLD)) {
       if (!isSameClaim(session, holder)) checkSilent(holder, now);
       else if (probe(holder, now) === 'asked') undecided = true;
     }
     const taken = [...held, ...reserved].flatMap(({ remote }) => remote);
     const owners = [
-      ...held.map(({ value, remote }) => describeOwner(now, value, remote)),
+      ...held.map(({ value, remote }) => describeOwner(registry.sessionOf(value), now, value, remote)),
       ...reserved.map(
         ({ value, remote }) => `${formatSelectors(remote)} is reserved for connection ${value.connection.name}`,
       ),
@@ -119,9 +111,10 @@ export class InnerAddresses {
   }
 
   /** Whether what a CHILD SA holds is closed to the peer of the session. */
-  #isOther(session: IkeSession, asked: Entry | undefined, { session: holder, facts }: ChildRecord): boolean {
-    if (session.host.isSamePeer(session, holder)) return false;
-    const held = this.#entryOf(holder, facts.config.name);
+  #isOther(session: IkeSession, asked: Entry | undefined, child: ChildRecord): boolean {
+    const holder = session.registry.sessionOf(child);
+    if (session.registry.isSamePeer(session, holder)) return false;
+    const held = this.#entryOf(holder, child.facts.config.name);
     if (asked === undefined || held === undefined || session.connectionName === holder.connectionName) return true;
     if (isWithin(asked, held)) return false;
     return asked.connection.remote.id === undefined || !isWithin(held, asked);
@@ -138,8 +131,12 @@ function isWithin(inner: Entry, outer: Entry): boolean {
   return containsPair(b, a) && !containsPair(a, b);
 }
 
-function describeOwner(now: number, child: ChildRecord, remote: readonly TrafficSelector[]): string {
-  const { session, createdAt } = child;
+function describeOwner(
+  session: IkeSession,
+  now: number,
+  { createdAt }: ChildRecord,
+  remote: readonly TrafficSelector[],
+): string {
   const seconds = Math.round((now - createdAt) / 1_000);
   const where = `${formatSocketAddress(session.path.remote)}, connection ${session.connectionName}`;
   return `${formatSelectors(remote)} has belonged to ${nameOf(session)} (${where}) for ${seconds} s`;

@@ -11,30 +11,11 @@
  *   and port, read our answers there, and has not moved since. Before anything is taken from another IKE SA with the
  *   same claimed identity, its peer is probed (`duplicates.ts`).
  */
-import type { SocketAddress } from '../base/address.ts';
-import { addressKey, sameAddress, sameSocketAddress } from '../base/address.ts';
+import { addressKey, sameSocketAddress } from '../base/address.ts';
 import { type Identity, identityKey } from '../base/identity.ts';
 import { SetMap } from '../base/set-map.ts';
-import type { RemotePeer } from './config.ts';
-import type { Path } from './events.ts';
 import type { IkeSession } from './session/session.ts';
 import { isLive } from './session/state.ts';
-
-/** What a peer proved its identity with. */
-export type Credential = 'certificate' | 'own-key' | 'shared-key';
-
-export function credentialOf({ auth, id }: RemotePeer): Credential {
-  if (auth === 'signature') return 'certificate';
-  return id === undefined ? 'shared-key' : 'own-key';
-}
-
-/**
- * The address and port where the peer of an IKE SA read our answers; `undefined` when IKE_AUTH came from another address
- * than IKE_SA_INIT: a peer that waits for no answer can forge its source address.
- */
-export function shownAt(askedFrom: Path, path: Path): SocketAddress | undefined {
-  return sameAddress(askedFrom.remote.address, path.remote.address) ? path.remote : undefined;
-}
 
 interface Keys {
   readonly peer: string;

@@ -3,10 +3,12 @@
  * that are given up (RFC 7296 §2.4, §2.8, §2.23).
  */
 import { assertNever } from '../base/assert.ts';
+import { resolveDuplicates } from './duplicates.ts';
 import type { ChildRecord, ChildTimer } from './session/child.ts';
 import { endSession, failSession } from './session/lifecycle.ts';
 import type { IkeSession, SessionTimer } from './session/session.ts';
 import { expireAuth } from './tasks/auth-responder.ts';
+import { expireVerification } from './tasks/auth-response.ts';
 import { closeChild, closeSession } from './tasks/delete.ts';
 import { InitTask } from './tasks/init.ts';
 import { LivenessTask } from './tasks/liveness.ts';
@@ -24,7 +26,7 @@ export function handleSessionTimeout(session: IkeSession, now: number): void {
     for (;;) {
       const timer = child.timers.takeDue(now);
       if (timer === undefined) break;
-      fireChild(child, now, timer);
+      fireChild(session, child, now, timer);
     }
   }
 }
@@ -33,7 +35,7 @@ function retransmit(session: IkeSession, now: number): void {
   const again = session.window.retransmit(now);
   if (again === undefined) return;
   if (again !== 'dead') {
-    session.host.count('retransmissions');
+    session.env.count('retransmissions');
     session.transmit(now, session.path, again);
     return;
   }
@@ -75,11 +77,14 @@ function fire(session: IkeSession, now: number, timer: SessionTimer): void {
       resume(session, now);
       return;
     case 'duplicate':
-      session.host.resolveDuplicate(now, session);
+      resolveDuplicates(session, now);
       return;
     case 'fragments':
-      session.host.count('fragments-expired');
+      session.env.count('fragments-expired');
       session.dropFragments();
+      return;
+    case 'exhausted':
+      endSession(session, now, 'expired', 'its message IDs are used up', false);
       return;
     default:
       assertNever(timer, 'fire');
@@ -123,12 +128,12 @@ export function probeLiveness(session: IkeSession, now: number): void {
 function keepAlive(session: IkeSession, now: number): void {
   const interval = session.connectionConfig?.nat.keepalive ?? 0;
   if (interval <= 0 || session.state.name !== 'established') return;
-  session.host.keepalive(session.path);
+  session.env.keepalive(session.path);
   session.timers.set('keepalive', now + interval);
 }
 
 function giveUp(session: IkeSession, now: number): void {
-  const { state, host } = session;
+  const { state, env, registry } = session;
   switch (state.name) {
     case 'init-sent':
       failSession(session, now, likelyReason(session) ?? { reason: 'timeout', detail: 'no answer' });
@@ -143,13 +148,13 @@ function giveUp(session: IkeSession, now: number): void {
       );
       return;
     case 'verifying':
-      state.step.expired(session, now);
+      expireVerification(session, now, state);
       return;
     case 'authenticating':
       expireAuth(session, now, state);
       return;
     case 'half-open':
-      host.count('half-open-expired');
+      env.count('half-open-expired');
       endSession(session, now, 'failed', 'the set-up was not finished in time', false);
       return;
     case 'rekeyed':
@@ -159,7 +164,7 @@ function giveUp(session: IkeSession, now: number): void {
       else closeSession(session, now, 'rekeyed', 'replaced, and not deleted by the peer');
       return;
     case 'closed':
-      host.removeSession(session);
+      registry.removeSession(session);
       return;
     case 'auth-sent':
     case 'deleting':
@@ -177,17 +182,17 @@ function resume(session: IkeSession, now: number): void {
   for (const { task } of due) session.enqueue(now, task);
 }
 
-function fireChild(child: ChildRecord, now: number, timer: ChildTimer): void {
+function fireChild(session: IkeSession, child: ChildRecord, now: number, timer: ChildTimer): void {
   switch (timer) {
     case 'rekey':
-      if (isIdle(child, now)) closeChild(now, child, 'expired');
-      else rekeyChild(now, child);
+      if (isIdle(session, child, now)) closeChild(session, now, child, 'expired');
+      else rekeyChild(session, now, child);
       return;
     case 'expire':
-      closeChild(now, child, 'expired');
+      closeChild(session, now, child, 'expired');
       return;
     case 'linger':
-      closeChild(now, child, 'rekeyed');
+      closeChild(session, now, child, 'rekeyed');
       return;
     default:
       assertNever(timer, 'fireChild');
@@ -196,7 +201,7 @@ function fireChild(child: ChildRecord, now: number, timer: ChildTimer): void {
 }
 
 /** Of SAs that packets call for, those that none has used for half of their time make room for others. */
-function isIdle({ id, createdAt, facts: { config }, session: { host } }: ChildRecord, now: number): boolean {
+function isIdle({ env }: IkeSession, { id, createdAt, facts: { config } }: ChildRecord, now: number): boolean {
   if (config.pfp === undefined) return false;
-  return now - (host.lastUsed(id) ?? createdAt) > config.lifetime.soft / 2;
+  return now - (env.lastUsed(id) ?? createdAt) > config.lifetime.soft / 2;
 }

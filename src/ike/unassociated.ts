@@ -4,13 +4,14 @@
  */
 import { formatAddress, formatSocketAddress } from '../base/address.ts';
 import { ByteReader, equalBytes } from '../base/bytes.ts';
-import type { EndpointHost } from './endpoint-host.ts';
+import type { EndpointEnvironment } from './endpoint-environment.ts';
 import type { Path } from './events.ts';
 import { reasonOf } from './failure.ts';
 import { COOKIE_SECRET_LENGTH, CookieJar } from './half-open/cookie.ts';
 import { TokenBucket } from './half-open/rate-limit.ts';
 import { endSession } from './session/lifecycle.ts';
 import type { IkeSession } from './session/session.ts';
+import type { SessionRegistry } from './session-registry.ts';
 import { answerInit, refuseInit } from './tasks/init-responder.ts';
 import { ExchangeType, NotifyType, notifyName } from './wire/iana.ts';
 import {
@@ -38,17 +39,20 @@ const MAX_INIT_LENGTH = 8_192;
 const MAX_TOLD = 4;
 const NOTHING = new Uint8Array(0);
 
-export class Strangers {
-  readonly #host: EndpointHost;
+export class UnassociatedMessages {
+  readonly #env: EndpointEnvironment;
+  readonly #registry: SessionRegistry;
   readonly #cookies: CookieJar;
   readonly #refusals = new TokenBucket(...REFUSALS);
   readonly #hints = new TokenBucket(...HINTS);
   readonly #reports = new TokenBucket(...REPORTS);
   #cookiesFrom: number | undefined;
 
-  constructor(host: EndpointHost) {
-    this.#host = host;
-    this.#cookies = new CookieJar(host.crypto, host.random(COOKIE_SECRET_LENGTH));
+  constructor(registry: SessionRegistry) {
+    const { env } = registry;
+    this.#env = env;
+    this.#registry = registry;
+    this.#cookies = new CookieJar(env.crypto, env.random(COOKIE_SECRET_LENGTH));
   }
 
   /** A message with SPIs that we do not know. @throws DecodeError */
@@ -58,7 +62,7 @@ export class Strangers {
       this.#open(now, path, header, datagram);
       return;
     }
-    this.#host.count('unknown-spi');
+    this.#env.count('unknown-spi');
     // RFC 7296 §2.21.4: may be told, seldom; a response is never answered.
     if (header.response || header.exchange === ExchangeType.IKE_SA_INIT) return;
     this.#hint(now, path, header, NotifyType.INVALID_IKE_SPI, NOTHING);
@@ -66,7 +70,7 @@ export class Strangers {
 
   /** A datagram whose header has a higher major version, and else is as ours (RFC 7296 §2.5). */
   refuseVersion(now: number, path: Path, datagram: Uint8Array): void {
-    this.#host.count('major-version');
+    this.#env.count('major-version');
     const reader = new ByteReader(datagram);
     const initiatorSpi = reader.u64();
     const responderSpi = reader.u64();
@@ -83,34 +87,35 @@ export class Strangers {
   /** Outside of an IKE SA the header of the answer is that of the request, turned round (RFC 7296 §1.5). */
   #hint(now: number, path: Path, header: IkeHeader, notify: number, data: Uint8Array): void {
     if (!this.#hints.take(now)) {
-      this.#host.count('rate-limited');
+      this.#env.count('rate-limited');
       return;
     }
     const answer = { ...header, initiator: !header.initiator, response: true };
-    this.#host.transmit(path, encodePlain(answer, [notifyPayload(notify, data)]));
+    this.#env.transmit(path, encodePlain(answer, [notifyPayload(notify, data)]));
   }
 
   #open(now: number, path: Path, header: IkeHeader, datagram: Uint8Array): void {
-    const host = this.#host;
-    if (host.sessions.get(header.initiatorSpi)?.initiator) {
+    const env = this.#env;
+    const registry = this.#registry;
+    if (registry.sessions.get(header.initiatorSpi)?.initiator) {
       // Our own request, sent back to us. Answered, it would make us both ends of an IKE SA, whose pre-shared key fits.
-      host.count('reflected');
+      env.count('reflected');
       return;
     }
-    const known = host.halfOpen.find(header.initiatorSpi, path);
+    const known = registry.halfOpen.find(header.initiatorSpi, path);
     if (known !== undefined) {
       this.#again(path, known, datagram);
       return;
     }
     if (datagram.length > MAX_INIT_LENGTH) {
-      host.count('malformed-too-many');
+      env.count('malformed-too-many');
       return;
     }
     const message = this.#decode(now, path, header, datagram);
     if (message === undefined) return;
     const violation = checkRules(header.exchange, false, message.payloads, false);
     if (violation !== undefined || message.protectedPart !== undefined) {
-      host.count('rule-violation');
+      env.count('rule-violation');
       this.#refuse(now, path, header, violation?.notify ?? NotifyType.INVALID_SYNTAX, NOTHING, undefined);
       return;
     }
@@ -122,8 +127,8 @@ export class Strangers {
   #again(path: Path, { state }: IkeSession, datagram: Uint8Array): void {
     const setUp = 'setUp' in state ? state.setUp : undefined;
     const same = setUp !== undefined && equalBytes(setUp.initRequest, datagram);
-    this.#host.count(same ? 'replayed-request' : 'init-ignored');
-    if (same) this.#host.transmit(path, setUp.initResponse);
+    this.#env.count(same ? 'replayed-request' : 'init-ignored');
+    if (same) this.#env.transmit(path, setUp.initResponse);
   }
 
   #decode(now: number, path: Path, header: IkeHeader, datagram: Uint8Array): IkeMessage | undefined {
@@ -131,7 +136,7 @@ export class Strangers {
       return decodeMessage(datagram, header);
     } catch (error) {
       if (!(error instanceof RefusedMessageError)) throw error;
-      this.#host.count(`malformed-${error.code}`);
+      this.#env.count(`malformed-${error.code}`);
       this.#refuse(now, path, header, error.notify, error.notifyData, undefined);
       return undefined;
     }
@@ -139,67 +144,70 @@ export class Strangers {
 
   /** RFC 7296 §2.6: under load, first the proof that the address is the sender's. */
   #cookieHolds(now: number, path: Path, message: IkeMessage): boolean {
-    const host = this.#host;
-    if (!host.halfOpen.wantsCookie(path)) return true;
+    const env = this.#env;
+    const registry = this.#registry;
+    if (!registry.halfOpen.wantsCookie(path)) return true;
     this.#rotate(now);
     const { header, payloads } = message;
     const nonce = findPayload(payloads, 'nonce')!.data;
     const subject = { nonce, remote: path.remote, initiatorSpi: header.initiatorSpi };
     const cookie = findNotify(payloads, NotifyType.COOKIE);
     if (cookie !== undefined && this.#cookies.verify(subject, cookie.data)) return true;
-    host.count(cookie === undefined ? 'cookie-demanded' : 'cookie-bad');
-    host.transmit(path, refuseInit(header, NotifyType.COOKIE, this.#cookies.make(subject)));
+    env.count(cookie === undefined ? 'cookie-demanded' : 'cookie-bad');
+    env.transmit(path, refuseInit(header, NotifyType.COOKIE, this.#cookies.make(subject)));
     return false;
   }
 
   #rotate(now: number): void {
     this.#cookiesFrom ??= now;
     if (now - this.#cookiesFrom < COOKIE_LIFETIME) return;
-    this.#cookies.rotate(this.#host.random(COOKIE_SECRET_LENGTH));
+    this.#cookies.rotate(this.#env.random(COOKIE_SECRET_LENGTH));
     this.#cookiesFrom = now;
   }
 
   #negotiate(now: number, path: Path, message: IkeMessage, datagram: Uint8Array): void {
-    const host = this.#host;
+    const env = this.#env;
+    const registry = this.#registry;
     const { header } = message;
-    const candidates = host.connectionsBetween(path);
+    const candidates = env.connectionsBetween(path);
     if (candidates.length === 0) {
       this.#refuse(now, path, header, NotifyType.NO_PROPOSAL_CHOSEN, NOTHING, () => this.#explainNobody(path));
       return;
     }
-    const answer = answerInit(host, now, path, message, datagram, candidates, () => this.#takePlace(now, path));
+    const answer = answerInit(registry, now, path, message, datagram, candidates, () => this.#takePlace(now, path));
     switch (answer.kind) {
       case 'full':
-        host.count('half-open-full');
+        env.count('half-open-full');
         return;
       case 'refused':
-        if (answer.spent !== undefined) host.addHalfOpen(answer.spent);
+        if (answer.spent !== undefined) registry.addHalfOpen(answer.spent);
         this.#refuse(now, path, header, answer.notify, answer.data, answer.explain, candidates[0]?.name);
         return;
       case 'opened':
-        host.addHalfOpen(answer.session);
-        host.transmit(path, answer.datagram);
+        registry.addHalfOpen(answer.session);
+        env.transmit(path, answer.datagram);
     }
   }
 
   /** Makes room for a half-open SA of a source, whose cookie was checked; false when it cannot have any now. */
   #takePlace(now: number, path: Path): boolean {
-    const host = this.#host;
-    const place = host.halfOpen.admit(now, path);
+    const env = this.#env;
+    const registry = this.#registry;
+    const place = registry.halfOpen.admit(now, path);
     if (place?.displaced !== undefined) {
-      host.count('half-open-displaced');
+      env.count('half-open-displaced');
       endSession(place.displaced, now, 'failed', 'another half-open IKE SA took its place', false);
       // One that had failed already is kept only to answer retransmissions.
-      host.removeSession(place.displaced);
+      registry.removeSession(place.displaced);
     }
-    return place !== undefined && host.hasRoom();
+    return place !== undefined && registry.hasRoom();
   }
 
   /** Between which ends there are connections: an address may be wrong by a digit. */
   #explainNobody({ local, remote }: Path): string {
     const known: string[] = [];
     let more = 0;
-    for (const { name, ...config } of this.#host.configs.values()) {
+    for (const { name, ...config } of this.#env.configs.values()) {
       const [here, there] = [config.local.address, config.remote.address].map((end) => end && formatAddress(end));
       if (known.length < MAX_TOLD) known.push(`${name} from ${there ?? 'anywhere'} to ${here ?? 'any of ours'}`);
       else more++;
@@ -218,19 +226,19 @@ export class Strangers {
     explain: (() => string) | undefined,
     connection?: string,
   ): void {
-    const host = this.#host;
+    const env = this.#env;
     if (!this.#refusals.take(now)) {
-      host.count('rate-limited');
+      env.count('rate-limited');
       return;
     }
-    host.transmit(path, refuseInit(header, notify, data));
+    env.transmit(path, refuseInit(header, notify, data));
     if (explain === undefined || !this.#reports.take(now)) return;
     const { remote } = path;
     const detail = explain();
     const text = `${notifyName(notify)} to ${formatSocketAddress(remote)}: ${detail}`;
-    if (connection === undefined) host.emit({ type: 'note', connection, level: 'warn', text });
+    if (connection === undefined) env.emit({ type: 'note', connection, level: 'warn', text });
     else
-      host.emit({
+      env.emit({
         type: 'failed',
         connection,
         child: undefined,

@@ -41,12 +41,12 @@ export function open(
   header: IkeHeader,
   datagram: Uint8Array,
 ): Opened | undefined {
-  const { host } = session;
+  const { env } = session;
   const { payloads, protectedPart } = decodeMessage(datagram, header);
   if (protectedPart === undefined) {
     // RFC 7296 §2.21.4: a hint without proof. Alone it ends nothing; a peer that answers nothing else is given up sooner.
     const hint = isUnprotectedHint(payloads);
-    host.count(hint ? 'unauthenticated-notify' : 'rule-violation');
+    env.count(hint ? 'unauthenticated-notify' : 'rule-violation');
     const answersUs = header.response && session.window.expectsResponse(header.messageId);
     if (hint && answersUs && findNotify(payloads, NotifyType.INVALID_IKE_SPI)) session.window.doubt();
     return undefined;
@@ -62,7 +62,7 @@ export function open(
     return judge(session, header, content);
   } catch (error) {
     if (!(error instanceof DecodeError)) throw error;
-    host.count(`malformed-${error.code}`);
+    env.count(`malformed-${error.code}`);
     return error instanceof RefusedMessageError
       ? { kind: 'malformed', notify: error.notify, data: error.notifyData, detail: error.message, first }
       : malformed(NotifyType.INVALID_SYNTAX, error.message, first);
@@ -77,7 +77,7 @@ function openWhole(
 ): Content | undefined {
   const opened = openPart(datagram, part, crypto.inbound);
   if (opened === undefined) {
-    session.host.count('bad-sk');
+    session.env.count('bad-sk');
     return undefined;
   }
   const { message, start, end } = opened;
@@ -93,21 +93,21 @@ function gather(
   part: ProtectedPart,
   datagram: Uint8Array,
 ): Content | undefined {
-  const { host, fragments } = session;
+  const { env, fragments } = session;
   const place = part.fragment!;
   if (!fragments.supported) {
-    host.count('fragment-refused');
+    env.count('fragment-refused');
     return undefined;
   }
   const reassembly = fragments.of(header.response);
   const verdict = reassembly.judge(header, place);
   if (verdict !== 'new') {
-    host.count(verdict === 'known' ? 'fragment-ignored' : 'fragment-refused');
+    env.count(verdict === 'known' ? 'fragment-ignored' : 'fragment-refused');
     return undefined;
   }
   const opened = openPart(datagram, part, crypto.inbound);
   if (opened === undefined) {
-    host.count('bad-sk');
+    env.count('bad-sk');
     return undefined;
   }
   // The others may take their time, but not for ever.
@@ -115,7 +115,7 @@ function gather(
   const piece = opened.message.subarray(opened.start, opened.end);
   const whole = reassembly.add(header, place, part.firstPayload, piece, datagram);
   if (whole === 'full') {
-    host.count('fragment-refused');
+    env.count('fragment-refused');
     session.dropFragments(header.response);
     return undefined;
   }
@@ -130,7 +130,7 @@ function judge(session: IkeSession, header: IkeHeader, content: Content): Opened
   const { payloads } = decodePayloads(bytes, start, end, firstPayload, false);
   const violation = checkRules(header.exchange, header.response, payloads, true);
   if (violation === undefined) return { kind: 'payloads', payloads, first };
-  session.host.count('rule-violation');
+  session.env.count('rule-violation');
   return malformed(violation.notify ?? NotifyType.INVALID_SYNTAX, violation.detail, first);
 }
 

@@ -1,15 +1,10 @@
-/**
- * Which CHILD SA is asked for: what the configuration wants of a child, less what the peer has given already. A peer may
- * take one pair of ranges an SA, or a part of what it is asked for (RFC 7296 §2.9); the rest is then asked for by further
- * CHILD SAs: those of an `initiate` follow one another, others are called for by packets.
- */
-import { canNarrow, narrowPair } from '../../policy/narrow.ts';
-import { containsPair, makeSelector, type SelectorPair, samePair } from '../../policy/selector.ts';
-import { packetFirst, pairsIn, uncovered, uncoveredAround } from '../../policy/uncovered.ts';
+/** Requests for CHILD SAs: what is to be brought up, and what is offered for it. */
+import type { EspProposal } from '../../crypto/proposal.ts';
+import type { DhKeyPair } from '../../crypto/types.ts';
+import { type SelectorPair, samePair } from '../../policy/selector.ts';
 import type { ChildConfig } from '../config.ts';
+import type { ChildExchange } from '../proposals/proposals.ts';
 import { NotifyType } from '../wire/iana.ts';
-import { type ChildRecord, isPart } from './child.ts';
-import type { IkeSession } from './session.ts';
 
 /** A child of a connection that is to be brought up. */
 export interface ChildRequest {
@@ -37,31 +32,17 @@ export function sameRequest(a: ChildRequest, b: ChildRequest): boolean {
   return a.selectors === undefined || samePair(a.selectors, b.selectors!);
 }
 
-/** What would bring up such an SA once more. */
-export function requestOf(child: ChildRecord): ChildRequest {
-  const { config, selectors } = child.facts;
-  return { name: config.name, selectors: isPart(child) ? selectors : undefined };
-}
-
-/**
- * What to offer for a request now; `undefined` when it is served, there is no such child, or the child lacks the packet
- * that it is populated from.
- */
-export function askFor(session: IkeSession, request: ChildRequest): ChildAsk | undefined {
-  const config = session.connectionConfig?.children.find(({ name }) => name === request.name);
-  if (config === undefined || (request.selectors === undefined && config.pfp !== undefined)) return undefined;
-  const sas = [...session.children.values()].filter(
-    ({ state, facts }) => state !== 'deleting' && facts.config.name === request.name,
-  );
-  const whole = wholeOf(request, config);
-  const left = whole && leftOf(whole, request.trigger, sas, session.host.limits.maxChildrenPerIkeSa);
-  if (left === undefined) return undefined;
-  const { trigger } = request;
-  return {
-    config,
-    selectors: trigger === undefined ? left : packetFirst(trigger, left),
-    part: left === config.selectors ? undefined : (request.selectors ?? left),
-  };
+/** Our half of the negotiation of a CHILD SA as initiator. */
+export interface ChildOffer {
+  readonly ask: ChildAsk;
+  /** Those of the child, as they are offered. */
+  readonly proposals: readonly EspProposal[];
+  readonly exchange: ChildExchange;
+  readonly spiIn: number;
+  /** Empty in IKE_AUTH, which uses the nonces of IKE_SA_INIT. */
+  readonly nonce: Uint8Array;
+  /** None in IKE_AUTH, which has no key exchange for the CHILD SA. */
+  readonly keyPair: DhKeyPair | undefined;
 }
 
 /** The request for the addresses of its packet alone, where the peer takes no more in one SA (RFC 7296 §2.9). */
@@ -69,35 +50,4 @@ export function singlePair(request: ChildRequest, notify: number | undefined): C
   if (notify !== NotifyType.SINGLE_PAIR_REQUIRED || request.trigger === undefined || request.singlePair)
     return undefined;
   return { ...request, singlePair: true };
-}
-
-/** All that the request may be answered with. */
-function wholeOf({ selectors, trigger, singlePair }: ChildRequest, config: ChildConfig): SelectorPair | undefined {
-  const all = selectors ?? config.selectors;
-  if (trigger !== undefined && !containsPair(all, trigger)) return undefined;
-  if (trigger === undefined || singlePair !== true) return all;
-  const hosts = { local: [makeSelector(trigger.local[0]!.range)], remote: [makeSelector(trigger.remote[0]!.range)] };
-  const narrowed = narrowPair(all, hosts);
-  return narrowed.ok ? narrowed.selectors : undefined;
-}
-
-/**
- * What of `whole` no SA covers, the same object when none covers anything.
- * @param most SAs that are asked for without a packet
- */
-function leftOf(
-  whole: SelectorPair,
-  trigger: SelectorPair | undefined,
-  sas: readonly ChildRecord[],
-  most: number,
-): SelectorPair | undefined {
-  const meeting = sas.filter(({ facts }) => canNarrow(whole, facts.selectors));
-  const covered = meeting.map(({ facts }) => facts.selectors);
-  if (covered.length === 0) return whole;
-  if (trigger !== undefined) {
-    return covered.some((one) => containsPair(one, trigger)) ? undefined : uncoveredAround(whole, covered, trigger);
-  }
-  // BOUNDED: one SA for each pair of ranges. A peer that takes less of a pair has said all that it will.
-  const asked = meeting.filter(({ facts }) => facts.offered !== undefined).length;
-  return asked >= Math.min(pairsIn(whole), most) ? undefined : uncovered(whole, covered);
 }

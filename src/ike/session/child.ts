@@ -6,11 +6,9 @@ import { writeU32 } from '../../base/bytes.ts';
 import { Deadlines } from '../../base/deadlines.ts';
 import { formatSuite } from '../../crypto/proposal-text.ts';
 import type { RandomSource } from '../../crypto/types.ts';
-import { pairable } from '../../policy/narrow.ts';
 import { containsPair, samePair } from '../../policy/selector.ts';
 import type { ChildSa } from '../events.ts';
 import type { ChildSaStatus } from '../status.ts';
-import type { IkeSession } from './session.ts';
 
 export type ChildState = ChildSaStatus['state'] | 'closed';
 
@@ -33,8 +31,8 @@ export class ChildRecord {
   readonly facts: ChildFacts;
   readonly createdAt: number;
   readonly timers: Deadlines<ChildTimer> = new Deadlines();
-  /** The IKE SA that it belongs to; changes when that is rekeyed. */
-  session: IkeSession;
+  /** Id of the IKE SA that it belongs to; changes when that is rekeyed. */
+  ikeSaId: number;
   /** Packets leave on it, as far as the owner was told. */
   sending: boolean;
   /** They did once: the peer's first packet on it says something new only before. */
@@ -45,8 +43,8 @@ export class ChildRecord {
   reportedDown = false;
   #state: ChildState = 'installed';
 
-  constructor(session: IkeSession, facts: ChildFacts, now: number, sending: boolean, random: RandomSource) {
-    this.session = session;
+  constructor(ikeSaId: number, facts: ChildFacts, now: number, sending: boolean, random: RandomSource) {
+    this.ikeSaId = ikeSaId;
     this.facts = facts;
     this.createdAt = now;
     this.sending = sending;
@@ -96,15 +94,6 @@ export class ChildRecord {
       expiresAt: this.timers.get('expire'),
     };
   }
-}
-
-/**
- * Whether the SA covers a part of what is configured: the values of one packet, what one of many peers asked for, or what a
- * peer takes in one SA. Its successor covers the same part (RFC 7296 §2.9.2).
- */
-export function isPart({ facts: { config, selectors }, session }: ChildRecord): boolean {
-  if (config.pfp !== undefined || session.connectionConfig?.remote.id === undefined) return true;
-  return !containsPair(selectors, pairable(config.selectors));
 }
 
 /**

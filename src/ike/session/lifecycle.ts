@@ -18,11 +18,11 @@ export const LINGER = 15_000;
  */
 export function installChild(session: IkeSession, now: number, agreed: AgreedChild, sendNow: boolean): ChildRecord {
   const { facts, keys, initiator } = agreed;
-  const child = new ChildRecord(session, facts, now, sendNow, session.host.random);
-  if (sendNow) takeOver(child);
+  const child = new ChildRecord(session.id, facts, now, sendNow, session.env.random);
+  if (sendNow) takeOver(session, child);
   session.children.set(facts.spiIn, child);
-  session.host.addChild(child);
-  session.host.emit({
+  session.registry.addChild(child);
+  session.env.emit({
     type: 'child-up',
     child: {
       ...facts,
@@ -33,66 +33,66 @@ export function installChild(session: IkeSession, now: number, agreed: AgreedChi
     },
     sendNow,
   });
-  session.host.stateChanged(session);
+  session.registry.stateChanged(session);
   return child;
 }
 
 /** Packets leave on `child` from now on. */
-export function promoteChild(child: ChildRecord): void {
+export function promoteChild(session: IkeSession, child: ChildRecord): void {
   if (child.sending || !child.usable) return;
-  takeOver(child);
+  takeOver(session, child);
   child.sending = true;
   child.everSent = true;
-  child.session.host.emit({ type: 'child-send', childId: child.id });
+  session.env.emit({ type: 'child-send', childId: child.id });
 }
 
 /** Others carry nothing any more, but for what the child is not for. */
-function takeOver(child: ChildRecord): void {
-  for (const other of lineage(child)) if (covers(child, other)) other.sending = false;
+function takeOver(session: IkeSession, child: ChildRecord): void {
+  for (const other of lineage(session, child)) if (covers(child, other)) other.sending = false;
 }
 
 /** The other SAs that carry the same traffic: its predecessors, successors, duplicates. */
-function lineage(child: ChildRecord): ChildRecord[] {
-  const sessions = [child.session, ...child.session.host.siblings(child.session)];
-  return sessions.flatMap((session) =>
-    [...session.children.values()].filter((other) => other !== child && areLikes(other, child)),
+function lineage(session: IkeSession, child: ChildRecord): ChildRecord[] {
+  const sessions = [session, ...session.registry.siblings(session)];
+  return sessions.flatMap(({ children }) =>
+    [...children.values()].filter((other) => other !== child && areLikes(other, child)),
   );
 }
 
 /** Tells the owner that the SA is gone, after it was given another to send on where there is one. */
-export function reportChildDown(child: ChildRecord, reason: DownReason): void {
+export function reportChildDown(session: IkeSession, child: ChildRecord, reason: DownReason): void {
   if (child.reportedDown) return;
   child.reportedDown = true;
-  const usable = lineage(child).filter((other) => other.usable);
+  const { env, registry } = session;
+  const usable = lineage(session, child).filter((other) => other.usable);
   if (child.sending) {
     child.sending = false;
     // Several, where each carries a part of it.
     for (const heir of usable.sort((a, b) => b.id - a.id)) {
-      if (!lineage(heir).some((other) => other.sending && covers(other, heir))) promoteChild(heir);
+      const owner = registry.sessionOf(heir);
+      if (!lineage(owner, heir).some((other) => other.sending && covers(other, heir))) promoteChild(owner, heir);
     }
   }
   const { id, connection, config } = child.facts;
-  const { host } = child.session;
-  host.freeAddresses(child);
+  registry.freeAddresses(child);
   const replaced = usable.length > 0;
-  host.emit({ type: 'child-down', childId: id, connection, child: config.name, reason, replaced });
+  env.emit({ type: 'child-down', childId: id, connection, child: config.name, reason, replaced });
 }
 
 /** Forgets a CHILD SA. */
-export function dropChild(child: ChildRecord, reason: DownReason): void {
+export function dropChild(session: IkeSession, child: ChildRecord, reason: DownReason): void {
   if (child.state === 'closed') return;
-  const { session } = child;
   child.enter('closed');
-  reportChildDown(child, reason);
+  reportChildDown(session, child, reason);
   session.children.delete(child.facts.spiIn);
-  session.host.removeChild(child);
-  session.host.stateChanged(session);
+  session.registry.removeChild(child);
+  session.registry.stateChanged(session);
 }
 
 /** The children go on under another IKE SA, as they are (RFC 7296 §2.8). */
 export function moveChildren(from: IkeSession, to: IkeSession): void {
   for (const child of from.children.values()) {
-    child.session = to;
+    child.ikeSaId = to.id;
     to.children.set(child.facts.spiIn, child);
   }
   from.children.clear();
@@ -106,10 +106,10 @@ export function moveChildren(from: IkeSession, to: IkeSession): void {
 
 /** The owner is told that an IKE SA and its children are gone. */
 export function reportDown(session: IkeSession, reason: DownReason, detail: string): void {
-  for (const child of [...session.children.values()]) dropChild(child, 'ike-down');
+  for (const child of [...session.children.values()]) dropChild(session, child, 'ike-down');
   if (!session.announced) return;
   session.announced = false;
-  session.host.emit({
+  session.env.emit({
     type: 'ike-down',
     ikeSaId: session.id,
     connection: session.connectionName,
@@ -129,7 +129,7 @@ export function endSession(
   detail: string,
   linger: boolean,
 ): void {
-  const { state, host } = session;
+  const { state, registry } = session;
   if (state.name === 'closed') return;
   session.abandonTasks();
   reportDown(session, reason, detail);
@@ -138,7 +138,7 @@ export function endSession(
   session.dropFragments();
   session.enter({ name: 'closed' });
   if (linger) session.timers.set('give-up', now + LINGER);
-  else host.removeSession(session);
+  else registry.removeSession(session);
 }
 
 /** Ends an attempt that did not get to be an IKE SA, and says why. */

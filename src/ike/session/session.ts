@@ -10,7 +10,6 @@ import type { SelectorPair } from '../../policy/selector.ts';
 import type { ChildConfig, ConnectionConfig } from '../config.ts';
 import type { IkeSaSummary, Path } from '../events.ts';
 import type { Failure } from '../failure.ts';
-import { shownAt } from '../peers.ts';
 import { DEFAULT_FRAGMENT_SIZE, datagramSizes, type Outgoing, sealOutgoing } from '../protect/outgoing.ts';
 import { Fragments } from '../protect/reassembly.ts';
 import type { Task } from '../tasks/task.ts';
@@ -19,8 +18,9 @@ import { type NatStatus, NO_NAT } from '../wire/nat.ts';
 import type { Payload } from '../wire/payload.ts';
 import { type ChildRecord, softDeadline } from './child.ts';
 import { type ChildRequest, sameRequest } from './child-request.ts';
-import type { Host } from './host.ts';
-import { endSession } from './lifecycle.ts';
+import { shownAt } from './credential.ts';
+import type { Environment } from './environment.ts';
+import type { Registry } from './registry.ts';
 import {
   cryptoOf,
   type IkeCrypto,
@@ -46,7 +46,9 @@ export type SessionTimer =
   | 'deferred'
   | 'duplicate'
   /** When fragments are forgotten whose others do not come. */
-  | 'fragments';
+  | 'fragments'
+  /** Its message IDs are used up. */
+  | 'exhausted';
 
 /** Where an IKE SA comes from, through all its rekeyings: what duplicates are compared by. */
 export interface Origin {
@@ -78,7 +80,8 @@ const MAX_QUEUED_TASKS = 256;
 const ANSWER_INTERVAL = 250;
 
 export class IkeSession {
-  readonly host: Host;
+  readonly env: Environment;
+  readonly registry: Registry<IkeSession>;
   readonly id: number;
   /** We are the original initiator of this IKE SA (RFC 7296 §2.2), which flags and keys go by. */
   readonly initiator: boolean;
@@ -103,10 +106,10 @@ export class IkeSession {
   /** By our inbound SPI. BOUNDED: twice `maxChildrenPerIkeSa`, old and new. */
   readonly children: Map<number, ChildRecord> = new Map();
   /** BOUNDED: MAX_QUEUED_TASKS each. */
-  queue: Task[] = [];
-  deferred: { readonly at: number; readonly task: Task }[] = [];
+  queue: Task<IkeSession>[] = [];
+  deferred: { readonly at: number; readonly task: Task<IkeSession> }[] = [];
   /** The task whose request is out. */
-  active: Task | undefined;
+  active: Task<IkeSession> | undefined;
   /** The IKE SA that this one replaced, and whether the owner was told of this one. */
   replaces: number | undefined;
   announced = false;
@@ -131,9 +134,11 @@ export class IkeSession {
   /** Makes the IV of each SK payload; never the same twice. */
   #sealed = 0;
 
-  constructor(host: Host, start: SessionStart) {
-    this.host = host;
-    this.id = host.nextId();
+  constructor(registry: Registry<IkeSession>, start: SessionStart) {
+    const { env } = registry;
+    this.env = env;
+    this.registry = registry;
+    this.id = env.nextId();
     this.initiator = start.initiator;
     this.spiInitiator = start.spiInitiator;
     this.spiResponder = start.spiResponder;
@@ -141,7 +146,7 @@ export class IkeSession {
     this.askedFrom = start.path;
     this.config = start.config;
     this.window = start.window;
-    this.fragments = new Fragments(host.fragments);
+    this.fragments = new Fragments(env.fragments);
     this.createdAt = start.now;
     this.#state = start.state;
   }
@@ -160,7 +165,7 @@ export class IkeSession {
 
   /** The configuration for what is negotiated from now on. */
   get connectionConfig(): ConnectionConfig | undefined {
-    return this.config && (this.host.connection(this.config.name) ?? this.config);
+    return this.config && (this.env.connection(this.config.name) ?? this.config);
   }
 
   /** Whether ESP goes in UDP: a NAT was found or pretended (RFC 7296 §2.23). */
@@ -176,9 +181,9 @@ export class IkeSession {
     const before = cryptoOf(this.#state);
     if (before !== undefined && cryptoOf(state) !== before) wipeCrypto(before);
     const question = questionOf(this.#state);
-    if (question !== undefined && questionOf(state) !== question) this.host.withdraw(question);
+    if (question !== undefined && questionOf(state) !== question) this.registry.withdraw(question);
     this.#state = state;
-    this.host.stateChanged(this);
+    this.registry.stateChanged(this);
   }
 
   /** Adds to the children that are to be brought up. */
@@ -189,14 +194,14 @@ export class IkeSession {
   }
 
   /** Puts a task in line; it starts as soon as the window allows. */
-  enqueue(now: number, task: Task): void {
+  enqueue(now: number, task: Task<IkeSession>): void {
     if (this.queue.length < MAX_QUEUED_TASKS) this.queue.push(task);
     else task.abandon();
     this.startNext(now);
   }
 
   /** Puts a task off: the peer was busy (RFC 7296 §2.25). */
-  defer(at: number, task: Task): void {
+  defer(at: number, task: Task<IkeSession>): void {
     if (this.deferred.length >= MAX_QUEUED_TASKS) {
       task.abandon();
       return;
@@ -208,7 +213,7 @@ export class IkeSession {
   armDeferred(): void {
     if (this.deferred.length === 0) this.timers.clear('deferred');
     else this.timers.set('deferred', Math.min(...this.deferred.map((entry) => entry.at)));
-    this.host.stateChanged(this);
+    this.registry.stateChanged(this);
   }
 
   /** Sends the request of the next task that still has something to do. */
@@ -216,7 +221,8 @@ export class IkeSession {
     while (this.active === undefined && this.window.idle && this.#state.name !== 'closed') {
       if (this.window.nextRequest === undefined) {
         // RFC 7296 §2.2: message IDs never wrap; an SA that was not rekeyed in time is over.
-        endSession(this, now, 'expired', 'its message IDs are used up', false);
+        this.timers.set('exhausted', now);
+        this.registry.stateChanged(this);
         return;
       }
       const task = this.queue.shift();
@@ -232,13 +238,13 @@ export class IkeSession {
   }
 
   /** Sends the active task's request anew, as a request of its own: another group, after INVALID_KE_PAYLOAD. */
-  restart(now: number, task: Task): void {
+  restart(now: number, task: Task<IkeSession>): void {
     this.queue.unshift(task);
     this.active = undefined;
     this.startNext(now);
   }
 
-  #sendRequest(now: number, task: Task, payloads: readonly Payload[]): void {
+  #sendRequest(now: number, task: Task<IkeSession>, payloads: readonly Payload[]): void {
     const messageId = this.window.nextRequest;
     invariant(messageId !== undefined, 'request without a message ID');
     const message = this.#seal(task.exchange, false, messageId, payloads);
@@ -262,7 +268,7 @@ export class IkeSession {
     const fragmented = (this.window.lastResponse?.datagrams.length ?? 0) > 1;
     // One datagram of whoever saw it must not call forth dozens, over and over. A peer waits longer than that.
     if (fragmented && now - this.#answeredAt < ANSWER_INTERVAL) {
-      this.host.count('rate-limited');
+      this.env.count('rate-limited');
       return;
     }
     const message = this.window.answerAgain(inFragments);
@@ -293,8 +299,8 @@ export class IkeSession {
 
   transmit(now: number, path: Path, { datagrams }: Outgoing): void {
     this.lastSentAt = now;
-    for (const datagram of datagrams) this.host.transmit(path, datagram);
-    this.host.stateChanged(this);
+    for (const datagram of datagrams) this.env.transmit(path, datagram);
+    this.registry.stateChanged(this);
   }
 
   /** Forgets fragments: those of a request or of a response, or all. */
@@ -312,7 +318,7 @@ export class IkeSession {
       spi: this.spiInitiator,
       initiator: this.initiator,
       id: this.id,
-      establishedOrder: this.host.nextId(),
+      establishedOrder: this.env.nextId(),
       shownAt: shownAt(this.askedFrom, this.path),
     };
     this.lastHeardAt = now;
@@ -320,17 +326,17 @@ export class IkeSession {
     this.timers.clearAll();
     this.dropFragments();
     const { soft, hard, jitter } = config.lifetime;
-    if (soft > 0) this.timers.set('rekey', now + softDeadline(soft, jitter, this.host.random));
+    if (soft > 0) this.timers.set('rekey', now + softDeadline(soft, jitter, this.env.random));
     if (hard > 0) this.timers.set('expire', now + hard);
     if (config.dpd.interval > 0) this.timers.set('dpd', now + config.dpd.interval);
     if (config.nat.keepalive > 0 && this.nat.localBehindNat) this.timers.set('keepalive', now + config.nat.keepalive);
-    this.host.stateChanged(this);
+    this.registry.stateChanged(this);
   }
 
   announce(): void {
     if (this.announced) return;
     this.announced = true;
-    this.host.emit({ type: 'ike-up', ikeSa: this.summary(), replaces: this.replaces });
+    this.env.emit({ type: 'ike-up', ikeSa: this.summary(), replaces: this.replaces });
   }
 
   summary(): IkeSaSummary {
@@ -354,7 +360,7 @@ export class IkeSession {
    * @param part of the child's selectors, where the attempt was for a part of them
    */
   fail(failure: Failure, child: ChildConfig | undefined, initiator: boolean, part?: SelectorPair): void {
-    this.host.emit({
+    this.env.emit({
       type: 'failed',
       connection: this.connectionName,
       child: child?.name,
@@ -368,7 +374,7 @@ export class IkeSession {
   }
 
   note(level: 'debug' | 'info' | 'warn', text: string): void {
-    this.host.emit({ type: 'note', connection: this.config?.name, level, text });
+    this.env.emit({ type: 'note', connection: this.config?.name, level, text });
   }
 
   /** Drops all tasks; a request that is out keeps its place in the window until it is answered. */

@@ -10,12 +10,12 @@
 
 import type { Identity } from '../../base/identity.ts';
 import type { PacketCipher } from '../../crypto/types.ts';
-import type { DownReason, VerificationAnswer } from '../events.ts';
+import type { DownReason } from '../events.ts';
 import type { IkeKeys, IkeSuite, Nonces } from '../keys/keys.ts';
-import type { Credential } from '../peers.ts';
 import type { IkeSaState } from '../status.ts';
 import type { Payload } from '../wire/payload.ts';
-import type { IkeSession } from './session.ts';
+import type { ChildOffer, ChildRequest } from './child-request.ts';
+import type { Credential } from './credential.ts';
 
 /** Suite, keys and ciphers of an IKE SA, from the answer to IKE_SA_INIT or to its rekeying on. */
 export interface IkeCrypto {
@@ -41,19 +41,26 @@ export interface SetUp {
   readonly authorities: readonly Uint8Array[];
 }
 
-/** What goes on when the owner has answered about a peer's proof. */
-export interface Verifying {
-  secretCame(session: IkeSession, now: number, secret: Uint8Array | undefined): void;
-  verdictCame(session: IkeSession, now: number, verdict: VerificationAnswer): void;
-  /** No answer came in time. */
-  expired(session: IkeSession, now: number): void;
-}
-
 /** Who both ends proved to be, and what the remote one proved it with. */
 export interface Peers {
   readonly localId: Identity;
   readonly remoteId: Identity;
   readonly credential: Credential;
+}
+
+/** The CHILD SA that was asked for in IKE_AUTH. */
+export interface FirstChild {
+  readonly request: ChildRequest;
+  readonly offer: ChildOffer;
+}
+
+/** The response to our IKE_AUTH. `peers` is what the two say of themselves. */
+export interface AuthResponse {
+  readonly crypto: IkeCrypto;
+  readonly setUp: SetUp;
+  readonly payloads: readonly Payload[];
+  readonly peers: Peers;
+  readonly first: FirstChild | undefined;
 }
 
 export type SessionState =
@@ -64,7 +71,12 @@ export type SessionState =
   /** Our IKE_AUTH is out. */
   | { readonly name: 'auth-sent'; readonly crypto: IkeCrypto; readonly setUp: SetUp }
   /** It was answered; the owner is asked about the peer's proof. To the peer the IKE SA is up. */
-  | { readonly name: 'verifying'; readonly crypto: IkeCrypto; readonly requestId: number; readonly step: Verifying }
+  | {
+      readonly name: 'verifying';
+      readonly crypto: IkeCrypto;
+      readonly requestId: number;
+      readonly response: AuthResponse;
+    }
   /** We answered an IKE_SA_INIT. */
   | { readonly name: 'half-open'; readonly crypto: IkeCrypto; readonly setUp: SetUp }
   /** The peer's IKE_AUTH is here; the owner is asked for the secret. */

@@ -11,7 +11,7 @@ export function statusOf(session: IkeSession): IkeSaStatus {
   return {
     id: session.id,
     connection: session.config?.name,
-    former: session.config !== undefined && session.config !== session.host.connection(session.config.name),
+    former: session.config !== undefined && session.config !== session.env.connection(session.config.name),
     state: state.name,
     initiator: session.initiator,
     spiInitiator: session.spiInitiator,

@@ -7,19 +7,19 @@
 import { formatIdentity, formatTypedIdentity, type Identity, sameIdentity } from '../../base/identity.ts';
 import { canNarrow } from '../../policy/narrow.ts';
 import type { ConnectionConfig } from '../config.ts';
+import { settleNewcomer } from '../duplicates.ts';
 import type { SignatureAnswer, VerificationAnswer } from '../events.ts';
 import { misbehaved } from '../failure.ts';
 import { pskAuth, verifyPskAuth } from '../keys/auth.ts';
 import { authoritiesOf } from '../keys/signature.ts';
-import { credentialOf } from '../peers.ts';
-import { WANTS_EAP } from '../proposals/capabilities.ts';
+import { CAPABILITY_NOTIFIES, capabilitiesAsked, WANTS_EAP } from '../proposals/capabilities.ts';
+import { credentialOf } from '../session/credential.ts';
 import { endSession, failSession, installChild } from '../session/lifecycle.ts';
 import type { IkeSession } from '../session/session.ts';
 import type { Peers, SessionState } from '../session/state.ts';
-import { AuthMethodId, authMethodName, ExchangeType, NotifyType } from '../wire/iana.ts';
+import { AuthMethodId, authMethodName, ExchangeType, NotifyType, notifyName } from '../wire/iana.ts';
 import { findNotify, findPayload, type Payload } from '../wire/payload.ts';
 import { notifyPayload } from '../wire/payloads/notify.ts';
-import { noteNotifies } from './auth.ts';
 import { answerOffer } from './child-exchange.ts';
 import { askSignature, askVerdict, copyIdentity, formatVerdict, signaturePayloads, signedBy } from './proof.ts';
 
@@ -59,7 +59,8 @@ function askAboutPeer(
   if (remote.auth === 'signature') {
     return askVerdict(session, 'initiator', localId, remoteId, payloads, crypto, setUp);
   }
-  if (method === AuthMethodId.SHARED_KEY) return session.host.ask(session, { type: 'need-secret', localId, remoteId });
+  if (method === AuthMethodId.SHARED_KEY)
+    return session.registry.ask(session, { type: 'need-secret', localId, remoteId });
   return `method not allowed: it proves it by ${authMethodName(method)}, a pre-shared key is wanted`;
 }
 
@@ -69,7 +70,7 @@ function met({ localId, remoteId }: Peers): string {
 
 /** Nobody that we know, or somebody who wants nobody that we are: told where the addresses leave no doubt who was meant. */
 function refuseStranger(session: IkeSession, now: number, theirs: Identity, asked: Identity | undefined): void {
-  const configs = session.candidates.flatMap((name) => session.host.connection(name) ?? []);
+  const configs = session.candidates.flatMap((name) => session.env.connection(name) ?? []);
   const named = (id: Identity | undefined): string => (id === undefined ? 'anybody' : formatTypedIdentity(id));
   const known = configs.slice(0, MAX_TOLD).map(({ name, local, remote }) => {
     const wrong = [
@@ -98,7 +99,7 @@ function chooseConnection(
   asked: Identity | undefined,
   payloads: readonly Payload[],
 ): ConnectionConfig | undefined {
-  const configs = session.candidates.flatMap((name) => session.host.connection(name) ?? []);
+  const configs = session.candidates.flatMap((name) => session.env.connection(name) ?? []);
   const fitting = configs.filter(({ local, remote }) => {
     if (asked !== undefined && !sameIdentity(asked, local.id)) return false;
     return remote.id === undefined || sameIdentity(remote.id, theirs);
@@ -129,7 +130,7 @@ export function answerSecret(
   secret: Uint8Array | undefined,
 ): void {
   const { crypto, setUp, request, peers } = state;
-  const { host } = session;
+  const { env } = session;
   if (secret === undefined) {
     refuse(session, now, `${met(peers)}: there is no pre-shared key for the two`, 'no-secret');
     return;
@@ -137,7 +138,7 @@ export function answerSecret(
   if (state.step === 'peer') {
     const parts = signedBy('initiator', peers.remoteId, crypto, setUp);
     const auth = findPayload(request, 'auth')!;
-    if (!verifyPskAuth(host.crypto, crypto.suite.prf, secret, parts, auth.data)) {
+    if (!verifyPskAuth(env.crypto, crypto.suite.prf, secret, parts, auth.data)) {
       refuse(session, now, `${met(peers)}: the identities fit, its pre-shared key is not ours`);
       return;
     }
@@ -147,7 +148,7 @@ export function answerSecret(
     }
   }
   const ours = signedBy('responder', peers.localId, crypto, setUp);
-  const data = pskAuth(host.crypto, crypto.suite.prf, secret, ours);
+  const data = pskAuth(env.crypto, crypto.suite.prf, secret, ours);
   finish(session, now, state, [{ type: 'auth', method: AuthMethodId.SHARED_KEY, data }]);
 }
 
@@ -168,7 +169,7 @@ function proveSelf(session: IkeSession, now: number, state: Authenticating): voi
   const { localId, remoteId } = peers;
   const asked =
     session.config!.local.auth === 'psk'
-      ? session.host.ask(session, { type: 'need-secret', localId, remoteId })
+      ? session.registry.ask(session, { type: 'need-secret', localId, remoteId })
       : askSignature(session, 'responder', localId, remoteId, crypto, setUp, authoritiesOf(request));
   if (typeof asked === 'string') refuse(session, now, `${met(peers)}: we are to sign, and ${asked}`);
   else session.enter({ ...state, requestId: asked, step: 'self' });
@@ -189,7 +190,7 @@ export function answerSignature(
 /** No answer of the owner's came in time. A peer whose secret is not there is nothing to tell of: anybody may ask. */
 export function expireAuth(session: IkeSession, now: number, { peers, step }: Authenticating): void {
   const { local, remote } = session.config!;
-  session.host.count('half-open-expired');
+  session.env.count('half-open-expired');
   if ((step === 'peer' ? remote : local).auth === 'psk') {
     endSession(session, now, 'failed', 'the set-up was not finished in time', false);
     return;
@@ -204,7 +205,6 @@ export function expireAuth(session: IkeSession, now: number, { peers, step }: Au
 /** Both are known to each other: the IKE SA is up, and its first CHILD SA, if the peer wants one and can have it. */
 function finish(session: IkeSession, now: number, state: Authenticating, proof: readonly Payload[]): void {
   const { crypto, setUp, request, peers } = state;
-  const { host } = session;
   const { children } = session.config!;
   const response: Payload[] = [{ type: 'idr', identity: peers.localId }, ...proof];
   // RFC 6023: a peer that wants no CHILD SA yet sends none of SA, TSi, TSr.
@@ -214,7 +214,7 @@ function finish(session: IkeSession, now: number, state: Authenticating, proof: 
   const child = childless ? undefined : answerOffer(session, now, children, request, setUp.nonces, undefined);
   if (child !== undefined) response.push(...(child.ok ? child.payloads : [child.notify]));
   session.respond(now, ExchangeType.IKE_AUTH, response, session.path);
-  host.established(now, session, findNotify(request, NotifyType.INITIAL_CONTACT) !== undefined);
+  settleNewcomer(session, now, findNotify(request, NotifyType.INITIAL_CONTACT) !== undefined);
   session.announce();
   noteNotifies(session, request);
   if (child?.ok) installChild(session, now, child.child, true);
@@ -227,7 +227,7 @@ function refuse(
   detail: string,
   reason: 'AUTHENTICATION_FAILED' | 'no-secret' | 'no-signature' = 'AUTHENTICATION_FAILED',
 ): void {
-  session.host.count('authentication-failed');
+  session.env.count('authentication-failed');
   session.respond(now, ExchangeType.IKE_AUTH, [notifyPayload(NotifyType.AUTHENTICATION_FAILED)], session.path);
   failSession(session, now, { reason, detail }, true);
 }
@@ -240,7 +240,33 @@ export function refuseMalformedAuth(session: IkeSession, now: number, notify: nu
     return;
   }
   // Which of several connections it means cannot be said: nobody has proved anything.
-  if (session.candidates.length === 1) session.config = session.host.connection(session.candidates[0]!);
-  session.host.count('authentication-failed');
+  if (session.candidates.length === 1) session.config = session.env.connection(session.candidates[0]!);
+  session.env.count('authentication-failed');
   failSession(session, now, { reason: 'AUTHENTICATION_FAILED', detail: WANTS_EAP }, true);
 }
+
+/** Tells what a peer that has proved itself asks for and cannot have, and notes what else it says of itself. */
+function noteNotifies(session: IkeSession, payloads: readonly Payload[]): void {
+  for (const capability of new Set([...session.askedOpenly, ...capabilitiesAsked(payloads)])) {
+    session.env.emit({ type: 'declined', connection: session.connectionName, capability });
+  }
+  session.askedOpenly = [];
+  for (const payload of payloads) {
+    if (payload.type !== 'notify' || EXPECTED.has(payload.notify)) continue;
+    session.note('debug', `the peer sent ${notifyName(payload.notify)}, which is passed over`);
+  }
+}
+
+/** What is acted upon, or needs no word. */
+const EXPECTED: ReadonlySet<number> = new Set<number>([
+  NotifyType.INITIAL_CONTACT,
+  NotifyType.USE_TRANSPORT_MODE,
+  NotifyType.ESP_TFC_PADDING_NOT_SUPPORTED,
+  NotifyType.REKEY_SA,
+  NotifyType.ADDITIONAL_TS_POSSIBLE,
+  NotifyType.NAT_DETECTION_SOURCE_IP,
+  NotifyType.NAT_DETECTION_DESTINATION_IP,
+  NotifyType.CHILDLESS_IKEV2_SUPPORTED,
+  NotifyType.COOKIE,
+  ...CAPABILITY_NOTIFIES,
+]);

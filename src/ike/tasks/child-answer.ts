@@ -2,8 +2,8 @@
 import type { SelectorPair } from '../../policy/selector.ts';
 import type { ChildConfig } from '../config.ts';
 import type { Failure } from '../failure.ts';
-import type { Claim } from '../inner-addresses.ts';
 import type { AgreedChild } from '../session/agreed-child.ts';
+import type { Claim } from '../session/registry.ts';
 import type { IkeSession } from '../session/session.ts';
 import { NotifyType } from '../wire/iana.ts';
 import type { Payload } from '../wire/payload.ts';
@@ -39,5 +39,5 @@ export function refusal(
 /** The other owners of what the peer chose, where any identity is taken; overlaps of named peers are configured. */
 export function conflictOf(session: IkeSession, now: number, { name }: ChildConfig, selectors: SelectorPair): string {
   if (session.connectionConfig?.remote.id !== undefined) return '';
-  return session.host.claim(session, now, name, selectors).conflict;
+  return session.registry.claim(session, now, name, selectors).conflict;
 }

@@ -23,6 +23,7 @@ import {
 import { explainNoProposal } from '../proposals/report.ts';
 import type { AgreedChild } from '../session/agreed-child.ts';
 import { type ChildFacts, childSpiBytes } from '../session/child.ts';
+import type { ChildOffer } from '../session/child-request.ts';
 import { lacksEncapsulation, lacksEspPort } from '../session/encapsulation.ts';
 import type { IkeSession } from '../session/session.ts';
 import { cryptoOf } from '../session/state.ts';
@@ -30,7 +31,7 @@ import { NotifyType, ProtocolId } from '../wire/iana.ts';
 import { findNotify, findPayload, type Payload } from '../wire/payload.ts';
 import { notifyPayload } from '../wire/payloads/notify.ts';
 import { type ChildAnswer, conflictOf, refusal, refuseClaim } from './child-answer.ts';
-import { type ChildOffer, explainRefusal, NONCE_LENGTH } from './child-offer.ts';
+import { explainRefusal, NONCE_LENGTH } from './child-offer.ts';
 import { type AgreedTraffic, agreeTraffic, asSeenHere } from './transport.ts';
 
 export type ChildOutcome =
@@ -61,7 +62,7 @@ export function acceptAnswer(
   const chosen = acceptEsp(sa.proposals, offer.proposals, offer.exchange);
   const spiOut = chosen === undefined ? undefined : espSpi(chosen.peerSpi);
   if (chosen === undefined || spiOut === undefined) return refuse(misbehaved('the peer chose what was not offered'));
-  if (!session.host.isChildSpiFree(offer.spiIn)) {
+  if (!session.registry.isChildSpiFree(offer.spiIn)) {
     return refuse({ reason: 'TEMPORARY_FAILURE', detail: 'another CHILD SA was made with the same SPI meanwhile' });
   }
 
@@ -122,7 +123,7 @@ function espSpi(bytes: Uint8Array): number | undefined {
 
 function childKeys(session: IkeSession, suite: EspSuite, nonces: Nonces, shared: Uint8Array | undefined): ChildKeys {
   const crypto = cryptoOf(session.state)!;
-  const keys = deriveChildKeys(session.host.crypto, crypto.suite.prf, crypto.keys.d, suite.cipher, nonces, shared);
+  const keys = deriveChildKeys(session.env.crypto, crypto.suite.prf, crypto.keys.d, suite.cipher, nonces, shared);
   shared?.fill(0);
   return keys;
 }
@@ -138,7 +139,7 @@ function childFacts(
   payloads: readonly Payload[],
 ): ChildFacts {
   return {
-    id: session.host.nextId(),
+    id: session.env.nextId(),
     connection: session.connectionName,
     config,
     mode: config.mode,
@@ -166,7 +167,7 @@ export function answerOffer(
   nonces: Nonces | undefined,
   replaces: number | undefined,
 ): ChildAnswer {
-  const { host } = session;
+  const { env, registry } = session;
   const exchange: ChildExchange = nonces === undefined ? 'create-child' : 'ike-auth';
   const sa = findPayload(payloads, 'sa');
   const tsi = findPayload(payloads, 'tsi');
@@ -184,7 +185,7 @@ export function answerOffer(
   const choice = chooseConfig(session, configs, proposed, sa.proposals, exchange, payloads);
   if (!choice.ok) return choice;
   const { config, chosen } = choice;
-  const claim = session.host.claim(session, now, config.name, choice.selectors);
+  const claim = session.registry.claim(session, now, config.name, choice.selectors);
   const { free: selectors } = claim;
   if (selectors === undefined || claim.undecided) return refuseClaim(claim, config);
   if (claim.conflict !== '') session.note('warn', `the request of the peer was narrowed: ${claim.conflict}`);
@@ -192,7 +193,7 @@ export function answerOffer(
   if (typeof traffic === 'string') return refusal(NotifyType.TS_UNACCEPTABLE, 'TS_UNACCEPTABLE', traffic);
   const noEsp = lacksEncapsulation(session) ?? lacksEspPort(session);
   if (noEsp !== undefined) {
-    host.count('path-refused');
+    env.count('path-refused');
     return refusal(NotifyType.NO_PROPOSAL_CHOSEN, 'no-esp-path', noEsp);
   }
   const spiOut = espSpi(chosen.peerSpi);
@@ -202,11 +203,11 @@ export function answerOffer(
   if (!keyExchange.ok) return keyExchange;
   if (config.mode === 'tunnel' && findNotify(payloads, NotifyType.USE_TRANSPORT_MODE) !== undefined) {
     const capability = `transport mode, which the rule of '${config.name}' does not have: it gets tunnel mode`;
-    host.emit({ type: 'declined', connection: session.connectionName, capability });
+    env.emit({ type: 'declined', connection: session.connectionName, capability });
   }
-  const nonce = host.random(NONCE_LENGTH);
+  const nonce = env.random(NONCE_LENGTH);
   const used = nonces ?? { initiator: theirNonce!.slice(), responder: nonce };
-  const spiIn = host.newChildSpi();
+  const spiIn = registry.newChildSpi();
   const keys = childKeys(session, chosen.suite, used, keyExchange.shared);
   const answer: Payload[] = [];
   if (config.mode === 'transport') answer.push(notifyPayload(NotifyType.USE_TRANSPORT_MODE));
@@ -304,17 +305,17 @@ export function answerKeyExchange(
   payloads: readonly Payload[],
 ): KeyExchangeAnswer {
   if (group === undefined) return { ok: true, shared: undefined, payloads: [] };
-  const { host } = session;
+  const { env } = session;
   const ke = findPayload(payloads, 'ke');
   if (ke?.group !== group.id) {
     const data = Uint8Array.of(group.id >>> 8, group.id);
     return refusal(NotifyType.INVALID_KE_PAYLOAD, 'INVALID_KE_PAYLOAD', `group ${group.name} is wanted`, data);
   }
-  const keyPair = host.crypto.dhKeyPair(group, host.random);
+  const keyPair = env.crypto.dhKeyPair(group, env.random);
   const shared = deriveShared(keyPair, ke.data);
   keyPair.wipe();
   if (shared === undefined) {
-    host.count('invalid-key-exchange');
+    env.count('invalid-key-exchange');
     return refusal(
       NotifyType.INVALID_SYNTAX,
       'INVALID_SYNTAX',

@@ -2,14 +2,13 @@
  * Our half of an exchange that makes a CHILD SA, as initiator: what is offered (RFC 7296 §1.3.1, §2.9, §2.17), and what a
  * refusal of it may mean.
  */
-import type { EspProposal } from '../../crypto/proposal.ts';
 import { formatProposal } from '../../crypto/proposal-text.ts';
-import type { DhGroup, DhKeyPair } from '../../crypto/types.ts';
+import type { DhGroup } from '../../crypto/types.ts';
 import { formatSelectors } from '../../policy/selector.ts';
 import { type Failure, failureFrom } from '../failure.ts';
 import { type ChildExchange, espWireProposals, preferGroup } from '../proposals/proposals.ts';
 import { type ChildRecord, childSpiBytes } from '../session/child.ts';
-import type { ChildAsk } from '../session/child-request.ts';
+import type { ChildAsk, ChildOffer } from '../session/child-request.ts';
 import type { IkeSession } from '../session/session.ts';
 import { cryptoOf } from '../session/state.ts';
 import { NotifyType } from '../wire/iana.ts';
@@ -18,18 +17,6 @@ import { type NotifyPayload, notifyPayload } from '../wire/payloads/notify.ts';
 
 /** Bytes of our nonces: at least half the key of any prf, and at least 16 (RFC 7296 §2.10). */
 export const NONCE_LENGTH = 32;
-
-/** Our half of the negotiation as initiator. */
-export interface ChildOffer {
-  readonly ask: ChildAsk;
-  /** Those of the child, as they are offered. */
-  readonly proposals: readonly EspProposal[];
-  readonly exchange: ChildExchange;
-  readonly spiIn: number;
-  /** Empty in IKE_AUTH, which uses the nonces of IKE_SA_INIT. */
-  readonly nonce: Uint8Array;
-  readonly keyPair: DhKeyPair | undefined;
-}
 
 /**
  * @param replaced the CHILD SA whose group is offered first, for the peer took it. Without one it is the group of the IKE SA,
@@ -45,22 +32,22 @@ export function makeOffer(
   replaced?: ChildRecord | undefined,
   group?: DhGroup | undefined,
 ): ChildOffer {
-  const { host } = session;
+  const { env, registry } = session;
   const proposals = preferGroup(
     ask.config.proposals,
     replaced?.facts.dhGroup ?? cryptoOf(session.state)?.suite.dh.name,
   );
   const ownGroup = group ?? proposals.find(({ dh }) => dh.length > 0)?.dh[0];
   const create = exchange === 'create-child';
-  const spiIn = host.newChildSpi();
-  host.emit({ type: 'child-offered', connection: session.connectionName, spiIn });
+  const spiIn = registry.newChildSpi();
+  env.emit({ type: 'child-offered', connection: session.connectionName, spiIn });
   return {
     ask,
     proposals,
     exchange,
     spiIn,
-    nonce: create ? host.random(NONCE_LENGTH) : new Uint8Array(0),
-    keyPair: create && ownGroup !== undefined ? host.crypto.dhKeyPair(ownGroup, host.random) : undefined,
+    nonce: create ? env.random(NONCE_LENGTH) : new Uint8Array(0),
+    keyPair: create && ownGroup !== undefined ? env.crypto.dhKeyPair(ownGroup, env.random) : undefined,
   };
 }
 

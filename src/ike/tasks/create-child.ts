@@ -6,17 +6,18 @@ import { type Failure, findError } from '../failure.ts';
 import type { Nonces } from '../keys/keys.ts';
 import type { AgreedChild } from '../session/agreed-child.ts';
 import { areLikes, type ChildRecord, childSpiBytes, randomBelow } from '../session/child.ts';
-import { askFor, type ChildAsk, type ChildRequest, singlePair } from '../session/child-request.ts';
+import { askFor } from '../session/child-ask.ts';
+import { type ChildAsk, type ChildOffer, type ChildRequest, singlePair } from '../session/child-request.ts';
 import { lacksEspPort } from '../session/encapsulation.ts';
 import { installChild } from '../session/lifecycle.ts';
-import { supersede } from '../session/open.ts';
 import type { IkeSession } from '../session/session.ts';
 import { ExchangeType, NotifyType, ProtocolId } from '../wire/iana.ts';
 import { findNotify, findPayload, type Payload } from '../wire/payload.ts';
 import { notifyPayload, saNotifyPayload } from '../wire/payloads/notify.ts';
 import { acceptAnswer, answerOffer } from './child-exchange.ts';
-import { type ChildOffer, makeOffer, offerPayloads, suggestedGroup } from './child-offer.ts';
+import { makeOffer, offerPayloads, suggestedGroup } from './child-offer.ts';
 import { closeSession, DeleteChildTask } from './delete.ts';
+import { supersede } from './open.ts';
 import type { Task } from './task.ts';
 
 /** How long to wait after TEMPORARY_FAILURE: this and a random part of as much again (RFC 7296 §2.25). */
@@ -41,7 +42,7 @@ export function retryTime(session: IkeSession, now: number): number | undefined 
     closeSession(session, now, 'failed', 'the peer answered TEMPORARY_FAILURE for minutes');
     return undefined;
   }
-  return now + BUSY_WAIT + randomBelow(session.host.random, BUSY_WAIT);
+  return now + BUSY_WAIT + randomBelow(session.env.random, BUSY_WAIT);
 }
 
 /** Whether the exchange with nonces `a` loses against the one with `b`: it has the lowest of the four (RFC 7296 §2.8.1). */
@@ -61,7 +62,7 @@ export function awaitDelete(now: number, child: ChildRecord): void {
 }
 
 /** What making a CHILD SA and replacing one have in common. */
-export abstract class ChildTask implements Task {
+export abstract class ChildTask implements Task<IkeSession> {
   abstract readonly kind: 'create-child' | 'rekey-child';
   readonly exchange: ExchangeType = ExchangeType.CREATE_CHILD_SA;
   /** What the peer made of the same while our request was out. */
@@ -158,7 +159,7 @@ export class CreateChildTask extends ChildTask {
     if (this.#ask === undefined) return undefined;
     const detail = lacksEspPort(session);
     if (detail === undefined) return this.offer(session, this.#ask);
-    session.host.count('path-refused');
+    session.env.count('path-refused');
     session.fail({ reason: 'no-esp-path', detail }, this.#ask.config, true, this.#ask.part);
     return undefined;
   }
@@ -213,13 +214,13 @@ function hasUsableLike(session: IkeSession, child: ChildRecord): boolean {
 
 /** What the peer has taken away is asked for as well; of what packets call for, when one does. */
 function followUp(session: IkeSession, now: number, request: ChildRequest): void {
-  if (request.trigger === undefined) session.host.bringUp(now, session, [request]);
+  if (request.trigger === undefined) session.registry.bringUp(now, session, [request]);
 }
 
 /** Answers a request for a new CHILD SA. */
 export function respondCreateChild(session: IkeSession, now: number, payloads: readonly Payload[]): readonly Payload[] {
   const config = session.connectionConfig!;
-  if (session.children.size >= session.host.limits.maxChildrenPerIkeSa)
+  if (session.children.size >= session.env.limits.maxChildrenPerIkeSa)
     return [notifyPayload(NotifyType.NO_ADDITIONAL_SAS)];
   const answer = answerOffer(session, now, config.children, payloads, undefined, undefined);
   if (!answer.ok) {

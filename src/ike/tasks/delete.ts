@@ -16,7 +16,7 @@ import { namedChildSpi } from './child-exchange.ts';
 import type { Task } from './task.ts';
 
 /** Deletes a CHILD SA of ours, or one that we agreed on and did not install: that one has only its SPI. */
-export class DeleteChildTask implements Task {
+export class DeleteChildTask implements Task<IkeSession> {
   readonly kind = 'delete-child' as const;
   readonly exchange: ExchangeType = ExchangeType.INFORMATIONAL;
   readonly child: ChildRecord | undefined;
@@ -29,14 +29,14 @@ export class DeleteChildTask implements Task {
     this.reason = reason;
   }
 
-  build(_session: IkeSession, _now: number): readonly Payload[] | undefined {
+  build(): readonly Payload[] | undefined {
     if (this.child?.state === 'closed') return undefined;
     return [deleteChildren([this.spiIn])];
   }
 
-  process(_session: IkeSession, _now: number, _payloads: readonly Payload[]): void {
+  process(session: IkeSession): void {
     // Whatever the answer names: the peer has not got the SA any more, or never had it.
-    if (this.child !== undefined) dropChild(this.child, this.reason);
+    if (this.child !== undefined) dropChild(session, this.child, this.reason);
   }
 
   abandon(): void {}
@@ -50,20 +50,20 @@ function deleteChildren(spis: readonly number[]): DeletePayload {
  * Begins to delete a CHILD SA. An SA that was replaced is received on until the peer has confirmed, so that nothing
  * that is under way is lost; any other is gone for the owner at once.
  */
-export function closeChild(now: number, child: ChildRecord, reason: DownReason): void {
+export function closeChild(session: IkeSession, now: number, child: ChildRecord, reason: DownReason): void {
   if (child.state === 'closed') return;
   if (child.state === 'deleting') {
     // Its lifetime ended while the peer takes its time to confirm: no more packets on it.
-    if (reason === 'expired') reportChildDown(child, reason);
+    if (reason === 'expired') reportChildDown(session, child, reason);
     return;
   }
   child.enter('deleting');
-  if (reason !== 'rekeyed' && reason !== 'redundant') reportChildDown(child, reason);
-  child.session.enqueue(now, new DeleteChildTask(child, reason));
+  if (reason !== 'rekeyed' && reason !== 'redundant') reportChildDown(session, child, reason);
+  session.enqueue(now, new DeleteChildTask(child, reason));
 }
 
 /** Deletes an IKE SA, or tells the peer that it did not prove who it is (RFC 7296 §2.21.2). */
-export class DeleteIkeTask implements Task {
+export class DeleteIkeTask implements Task<IkeSession> {
   readonly kind = 'delete-ike' as const;
   readonly exchange: ExchangeType = ExchangeType.INFORMATIONAL;
   readonly #unauthenticated: boolean;
@@ -150,7 +150,7 @@ export function respondDeleteChildren(session: IkeSession, payload: DeletePayloa
     const crossed = session.active instanceof DeleteChildTask && session.active.child === child;
     // RFC 7296 §1.4.1: when both delete, neither answers with a Delete payload of its own.
     if (!crossed) ours.push(child.facts.spiIn);
-    dropChild(child, child.state === 'rekeyed' ? 'rekeyed' : downReason(session, child));
+    dropChild(session, child, child.state === 'rekeyed' ? 'rekeyed' : downReason(session, child));
   }
   return ours.length === 0 ? [] : [deleteChildren(ours)];
 }

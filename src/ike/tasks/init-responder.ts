@@ -11,8 +11,9 @@ import { certificateRequests, hashAlgorithmsNotify, hashAlgorithmsOf, usesSignat
 import { capabilitiesAsked } from '../proposals/capabilities.ts';
 import { answerProposal, type Chosen, chooseIke } from '../proposals/proposals.ts';
 import { explainNoProposal } from '../proposals/report.ts';
-import type { Host } from '../session/host.ts';
+import type { Environment } from '../session/environment.ts';
 import { LINGER } from '../session/lifecycle.ts';
+import type { Registry } from '../session/registry.ts';
 import { IkeSession } from '../session/session.ts';
 import { MessageWindow } from '../session/window.ts';
 import { ExchangeType, NotifyType } from '../wire/iana.ts';
@@ -48,7 +49,7 @@ const NOTHING = new Uint8Array(0);
  * @param takePlace makes room for a half-open SA; called when the request is acceptable, before the key exchange
  */
 export function answerInit(
-  host: Host,
+  registry: Registry<IkeSession>,
   now: number,
   path: Path,
   message: IkeMessage,
@@ -56,6 +57,7 @@ export function answerInit(
   candidates: readonly ConnectionConfig[],
   takePlace: () => boolean,
 ): InitAnswer {
+  const { env } = registry;
   const offered = findPayload(message.payloads, 'sa')!.proposals;
   const ke = findPayload(message.payloads, 'ke')!;
   const configured = [...new Set(candidates.map((config) => config.proposals))].flat();
@@ -67,16 +69,16 @@ export function answerInit(
   const group = chosen.suite.dh;
   if (ke.group !== group.id) return refuseGroup(group);
   if (!takePlace()) return { kind: 'full' };
-  const keyPair = host.crypto.dhKeyPair(group, host.random);
+  const keyPair = env.crypto.dhKeyPair(group, env.random);
   const shared = deriveShared(keyPair, ke.data);
   keyPair.wipe();
   if (shared === undefined) {
-    host.count('invalid-key-exchange');
+    env.count('invalid-key-exchange');
     const explain = (): string => `the public value for ${group.name} is not valid`;
-    const spent = spentSession(host, now, path, message.header.initiatorSpi);
+    const spent = spentSession(registry, now, path, message.header.initiatorSpi);
     return { kind: 'refused', notify: NotifyType.INVALID_SYNTAX, data: NOTHING, explain, spent };
   }
-  return open(host, now, path, message, datagram, candidates, chosen, shared, keyPair.publicValue);
+  return open(registry, now, path, message, datagram, candidates, chosen, shared, keyPair.publicValue);
 }
 
 /** RFC 7296 §1.3: the answer names the group that is wanted. */
@@ -89,14 +91,14 @@ function refuseGroup(group: DhGroup): InitAnswer {
  * A half-open SA that came to nothing. Without it public values that are not valid would be the cheapest way to keep us
  * busy: they would never count towards the number that cookies are demanded from.
  */
-function spentSession(host: Host, now: number, path: Path, spiInitiator: bigint): IkeSession {
-  const session = new IkeSession(host, {
+function spentSession(registry: Registry<IkeSession>, now: number, path: Path, spiInitiator: bigint): IkeSession {
+  const session = new IkeSession(registry, {
     initiator: false,
     spiInitiator,
-    spiResponder: host.newIkeSpi(),
+    spiResponder: registry.newIkeSpi(),
     path,
     state: { name: 'closed' },
-    window: new MessageWindow(host.retransmit),
+    window: new MessageWindow(registry.env.retransmit),
     config: undefined,
     now,
   });
@@ -112,22 +114,27 @@ interface Agreed {
   readonly peerHashes: readonly number[] | undefined;
 }
 
-function agree(host: Host, path: Path, { payloads }: IkeMessage, candidates: readonly ConnectionConfig[]): Agreed {
+function agree(
+  env: Environment,
+  path: Path,
+  { payloads }: IkeMessage,
+  candidates: readonly ConnectionConfig[],
+): Agreed {
   const saysFragments = findNotify(payloads, NotifyType.IKEV2_FRAGMENTATION_SUPPORTED) !== undefined;
   return {
     // A peer that may be of any of them is not asked for those alone that are off (RFC 7296 §2.23).
     asksForNat: candidates.some((config) => config.nat.mode !== 'off') && mayEncapsulate(path.local.port, payloads),
-    pretendsNat: !host.rawEsp || candidates.some((config) => config.nat.mode === 'force'),
+    pretendsNat: !env.rawEsp || candidates.some((config) => config.nat.mode === 'force'),
     // RFC 7383 §2.3, RFC 7427 §4: said only to a peer that said it.
     fragmentation: saysFragments && candidates.some((config) => config.fragmentSize !== 0),
     peerHashes: candidates.some(usesSignatures) ? hashAlgorithmsOf(payloads) : undefined,
   };
 }
 
-function natNotifies(host: Host, spis: IkeSpis, path: Path, agreed: Agreed): Payload[] {
+function natNotifies(env: Environment, spis: IkeSpis, path: Path, agreed: Agreed): Payload[] {
   if (!agreed.asksForNat) return [];
-  const random = agreed.pretendsNat ? host.random : undefined;
-  return natDetectionNotifies(host.crypto, spis, path.local, path.remote, random);
+  const random = agreed.pretendsNat ? env.random : undefined;
+  return natDetectionNotifies(env.crypto, spis, path.local, path.remote, random);
 }
 
 function extensionPayloads(agreed: Agreed, candidates: readonly ConnectionConfig[]): Payload[] {
@@ -140,7 +147,7 @@ function extensionPayloads(agreed: Agreed, candidates: readonly ConnectionConfig
 }
 
 function open(
-  host: Host,
+  registry: Registry<IkeSession>,
   now: number,
   path: Path,
   message: IkeMessage,
@@ -150,25 +157,26 @@ function open(
   shared: Uint8Array,
   publicValue: Uint8Array,
 ): InitAnswer {
+  const { env } = registry;
   const { suite } = chosen;
   const spiInitiator = message.header.initiatorSpi;
-  const spiResponder = host.newIkeSpi();
+  const spiResponder = registry.newIkeSpi();
   const nonces: Nonces = {
     initiator: findPayload(message.payloads, 'nonce')!.data.slice(),
-    responder: host.random(NONCE_LENGTH),
+    responder: env.random(NONCE_LENGTH),
   };
-  const skeyseed = deriveSkeyseed(host.crypto, suite.prf, nonces, shared);
+  const skeyseed = deriveSkeyseed(env.crypto, suite.prf, nonces, shared);
   shared.fill(0);
-  const keys = deriveIkeKeys(host.crypto, suite, skeyseed, nonces, spiInitiator, spiResponder);
-  const agreed = agree(host, path, message, candidates);
+  const keys = deriveIkeKeys(env.crypto, suite, skeyseed, nonces, spiInitiator, spiResponder);
+  const agreed = agree(env, path, message, candidates);
   const spis = { initiatorSpi: spiInitiator, responderSpi: spiResponder };
   const payloads: Payload[] = [
     { type: 'sa', proposals: [answerProposal(chosen)] },
     { type: 'ke', group: suite.dh.id, data: publicValue },
     { type: 'nonce', data: nonces.responder },
-    ...natNotifies(host, spis, path, agreed),
+    ...natNotifies(env, spis, path, agreed),
     ...extensionPayloads(agreed, candidates),
-    ...host.vendorIds.map((data): Payload => ({ type: 'vendor', data })),
+    ...env.vendorIds.map((data): Payload => ({ type: 'vendor', data })),
   ];
   const response = encodePlain(responseHeader(spiInitiator, spiResponder), payloads);
   const setUp = {
@@ -179,25 +187,25 @@ function open(
     peerHashes: agreed.peerHashes,
     authorities: [],
   };
-  const session = new IkeSession(host, {
+  const session = new IkeSession(registry, {
     initiator: false,
     spiInitiator,
     spiResponder,
     path,
-    state: { name: 'half-open', crypto: bindKeys(host.crypto, suite, keys, false), setUp },
-    window: new MessageWindow(host.retransmit, 0, 1),
+    state: { name: 'half-open', crypto: bindKeys(env.crypto, suite, keys, false), setUp },
+    window: new MessageWindow(env.retransmit, 0, 1),
     config: undefined,
     now,
   });
   // The request's hashes were made before we had an SPI (RFC 7296 §2.23).
   const asked = { initiatorSpi: spiInitiator, responderSpi: 0n };
   session.nat = agreed.asksForNat
-    ? { ...detectNat(host.crypto, asked, path.local, path.remote, message.payloads), pretended: agreed.pretendsNat }
+    ? { ...detectNat(env.crypto, asked, path.local, path.remote, message.payloads), pretended: agreed.pretendsNat }
     : NO_NAT;
   session.askedOpenly = capabilitiesAsked(message.payloads);
   session.fragments.supported = agreed.fragmentation;
   session.candidates = matching(candidates, chosen).map((config) => config.name);
-  session.timers.set('give-up', now + host.limits.halfOpenTimeout);
+  session.timers.set('give-up', now + env.limits.halfOpenTimeout);
   return { kind: 'opened', session, datagram: response };
 }
 

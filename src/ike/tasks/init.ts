@@ -32,7 +32,7 @@ const REFUSAL_GRACE = 3_000;
 /** Cookies that are taken up before a peer that demands more is left alone. */
 const MAX_COOKIES = 5;
 
-export class InitTask implements Task {
+export class InitTask implements Task<IkeSession> {
   readonly kind = 'init' as const;
   readonly exchange: ExchangeType = ExchangeType.IKE_SA_INIT;
   readonly config: ConnectionConfig;
@@ -47,16 +47,16 @@ export class InitTask implements Task {
   likely: Failure | undefined;
 
   constructor(session: IkeSession, config: ConnectionConfig) {
-    const { host } = session;
+    const { env } = session;
     this.config = config;
     this.#group = config.proposals[0]!.dh[0]!;
-    this.#keyPair = host.crypto.dhKeyPair(this.#group, host.random);
-    this.#nonce = host.random(NONCE_LENGTH);
+    this.#keyPair = env.crypto.dhKeyPair(this.#group, env.random);
+    this.#nonce = env.random(NONCE_LENGTH);
   }
 
   build(session: IkeSession): readonly Payload[] {
-    const { host, path, spiInitiator } = session;
-    const pretendNat = this.#pretendsNat(session) ? host.random : undefined;
+    const { env, path, spiInitiator } = session;
+    const pretendNat = this.#pretendsNat(session) ? env.random : undefined;
     const spis = { initiatorSpi: spiInitiator, responderSpi: 0n };
     return [
       ...(this.#cookie === undefined ? [] : [this.#cookie]),
@@ -65,15 +65,15 @@ export class InitTask implements Task {
       { type: 'nonce', data: this.#nonce },
       ...(this.config.nat.mode === 'off'
         ? []
-        : natDetectionNotifies(host.crypto, spis, path.local, path.remote, pretendNat)),
+        : natDetectionNotifies(env.crypto, spis, path.local, path.remote, pretendNat)),
       ...(this.config.fragmentSize === 0 ? [] : [notifyPayload(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED)]),
       ...(usesSignatures(this.config) ? [hashAlgorithmsNotify()] : []),
-      ...host.vendorIds.map((data): Payload => ({ type: 'vendor', data })),
+      ...env.vendorIds.map((data): Payload => ({ type: 'vendor', data })),
     ];
   }
 
-  #pretendsNat({ host }: IkeSession): boolean {
-    return !host.rawEsp || this.config.nat.mode === 'force';
+  #pretendsNat({ env }: IkeSession): boolean {
+    return !env.rawEsp || this.config.nat.mode === 'force';
   }
 
   /** The first request, or the same with a cookie or another group: the message ID stays 0 (RFC 7296 §2.6, §2.7). */
@@ -95,7 +95,7 @@ export class InitTask implements Task {
     if (error?.notify === NotifyType.INVALID_KE_PAYLOAD) this.#useGroup(session, now, error);
     else if (cookie !== undefined && findPayload(payloads, 'sa') === undefined) this.#useCookie(session, now, cookie);
     else if (error !== undefined) {
-      session.host.count('unauthenticated-notify');
+      session.env.count('unauthenticated-notify');
       const offered = this.config.proposals.map(formatProposal).join(', ');
       this.#suspect(session, now, failureFrom(error, `offered: ${offered}`, 'ike-sa'));
     } else this.#accept(session, now, path, message, datagram);
@@ -124,7 +124,7 @@ export class InitTask implements Task {
     }
     this.#keyPair.wipe();
     this.#group = group;
-    this.#keyPair = session.host.crypto.dhKeyPair(group, session.host.random);
+    this.#keyPair = session.env.crypto.dhKeyPair(group, session.env.random);
     this.send(session, now);
   }
 
@@ -136,7 +136,7 @@ export class InitTask implements Task {
 
   #accept(session: IkeSession, now: number, path: Path, message: IkeMessage, datagram: Uint8Array): void {
     const { header, payloads } = message;
-    const { host } = session;
+    const { env } = session;
     const sa = findPayload(payloads, 'sa');
     const ke = findPayload(payloads, 'ke');
     const nonce = findPayload(payloads, 'nonce');
@@ -155,7 +155,7 @@ export class InitTask implements Task {
     }
     const shared = deriveShared(this.#keyPair, ke.data);
     if (shared === undefined) {
-      host.count('invalid-key-exchange');
+      env.count('invalid-key-exchange');
       this.#suspect(session, now, { reason: 'peer-misbehaved', detail: "the peer's public value is not valid" });
       return;
     }
@@ -195,10 +195,10 @@ export class InitTask implements Task {
   }
 
   #natOf(session: IkeSession, path: Path, { header, payloads }: IkeMessage): NatStatus {
-    const { host } = session;
+    const { env } = session;
     if (this.config.nat.mode === 'off' || !mayEncapsulate(path.local.port, payloads)) return NO_NAT;
     const { initiatorSpi, responderSpi } = header;
-    const found = detectNat(host.crypto, { initiatorSpi, responderSpi }, path.local, path.remote, payloads);
+    const found = detectNat(env.crypto, { initiatorSpi, responderSpi }, path.local, path.remote, payloads);
     return { ...found, pretended: this.#pretendsNat(session) };
   }
 
@@ -214,9 +214,9 @@ export class InitTask implements Task {
 function adopted(session: IkeSession, now: number): boolean {
   // One that is to replace the other is wanted beside it.
   if (session.successorOf !== undefined) return false;
-  const other = session.host.establishedOf(session.connectionName, session.path.remote.address);
+  const other = session.registry.establishedOf(session.connectionName, session.path.remote.address);
   if (other === undefined) return false;
-  session.host.bringUp(now, other, session.wanted);
+  session.registry.bringUp(now, other, session.wanted);
   endSession(session, now, 'redundant', 'the peer opened the connection at the same time', false);
   return true;
 }
@@ -233,11 +233,11 @@ function natPath(path: Path, { local, remote }: ConnectionConfig): Path {
 
 /** Keys and ciphers of a first IKE SA. Wipes the shared secret. */
 function firstCrypto(session: IkeSession, suite: IkeSuite, nonces: Nonces, shared: Uint8Array): IkeCrypto {
-  const { host, spiInitiator, spiResponder } = session;
-  const skeyseed = deriveSkeyseed(host.crypto, suite.prf, nonces, shared);
+  const { env, spiInitiator, spiResponder } = session;
+  const skeyseed = deriveSkeyseed(env.crypto, suite.prf, nonces, shared);
   shared.fill(0);
-  const keys = deriveIkeKeys(host.crypto, suite, skeyseed, nonces, spiInitiator, spiResponder);
-  return bindKeys(host.crypto, suite, keys, true);
+  const keys = deriveIkeKeys(env.crypto, suite, skeyseed, nonces, spiInitiator, spiResponder);
+  return bindKeys(env.crypto, suite, keys, true);
 }
 
 /** Makes the ciphers of both directions. */

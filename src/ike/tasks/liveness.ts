@@ -5,7 +5,7 @@ import { ExchangeType } from '../wire/iana.ts';
 import type { Payload } from '../wire/payload.ts';
 import type { Task } from './task.ts';
 
-export class LivenessTask implements Task {
+export class LivenessTask implements Task<IkeSession> {
   readonly kind = 'liveness' as const;
   readonly exchange: ExchangeType = ExchangeType.INFORMATIONAL;
 

@@ -40,9 +40,9 @@ export function askSignature(
 ): number | string {
   const accepted = methodsFor(setUp.peerHashes);
   if (typeof accepted === 'string') return accepted;
-  const { host } = session;
-  const octets = signedOctets(host.crypto, crypto.suite.prf, signedBy(side, localId, crypto, setUp));
-  return host.ask(session, { type: 'need-signature', localId, remoteId, octets, accepted, authorities });
+  const { env, registry } = session;
+  const octets = signedOctets(env.crypto, crypto.suite.prf, signedBy(side, localId, crypto, setUp));
+  return registry.ask(session, { type: 'need-signature', localId, remoteId, octets, accepted, authorities });
 }
 
 /** CERT and AUTH payloads of what the owner answered; a text, for people, when the peer could do nothing with it. */
@@ -72,10 +72,10 @@ export function askVerdict(
 ): number | string {
   const found = findProof(payloads, findPayload(payloads, 'auth')!, setUp.peerHashes !== undefined);
   if (!found.ok) return found.detail;
-  const { host } = session;
-  const octets = signedOctets(host.crypto, crypto.suite.prf, signedBy(side, remoteId, crypto, setUp));
+  const { env, registry } = session;
+  const octets = signedOctets(env.crypto, crypto.suite.prf, signedBy(side, remoteId, crypto, setUp));
   const from = session.askedFrom.remote.address;
-  return host.ask(session, {
+  return registry.ask(session, {
     type: 'need-verification',
     localId,
     proof: { ...found.proof, id: remoteId, octets, from },

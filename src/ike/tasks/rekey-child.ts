@@ -10,10 +10,10 @@ import type { SelectorPair } from '../../policy/selector.ts';
 import type { ChildConfig } from '../config.ts';
 import type { Failure } from '../failure.ts';
 import type { AgreedChild } from '../session/agreed-child.ts';
-import { type ChildRecord, isPart } from '../session/child.ts';
-import { type ChildAsk, requestOf } from '../session/child-request.ts';
+import type { ChildRecord } from '../session/child.ts';
+import { isPart, requestOf } from '../session/child-ask.ts';
+import type { ChildAsk } from '../session/child-request.ts';
 import { dropChild, installChild } from '../session/lifecycle.ts';
-import { supersede } from '../session/open.ts';
 import type { IkeSession } from '../session/session.ts';
 import { NotifyType } from '../wire/iana.ts';
 import type { Payload } from '../wire/payload.ts';
@@ -21,6 +21,7 @@ import { type NotifyPayload, notifyPayload, saNotifyPayload } from '../wire/payl
 import { answerOffer, namedChildSpi } from './child-exchange.ts';
 import { awaitDelete, ChildTask, CreateChildTask, discard, rekeysChild, retryTime } from './create-child.ts';
 import { closeChild, findByOutbound } from './delete.ts';
+import { supersede } from './open.ts';
 
 /** Wait before a rekeying that was refused is tried again, if the SA lives so long. */
 const REFUSED_WAIT = 30_000;
@@ -51,7 +52,7 @@ export class RekeyChildTask extends ChildTask {
     if (deletedByPeer) {
       // The peer made the new SA and deleted it before we heard of it: it wants neither.
       discard(session, now, agreed, false);
-      this.#finishOld(now, 'deleted-by-peer');
+      this.#finishOld(session, now, 'deleted-by-peer');
       return;
     }
     if (child.state === 'deleting') {
@@ -66,13 +67,13 @@ export class RekeyChildTask extends ChildTask {
     installChild(session, now, agreed, true);
     const redundant = this.collision?.child;
     if (redundant !== undefined) awaitDelete(now, redundant);
-    this.#finishOld(now, 'rekeyed');
+    this.#finishOld(session, now, 'rekeyed');
   }
 
-  #finishOld(now: number, reason: 'rekeyed' | 'deleted-by-peer'): void {
+  #finishOld(session: IkeSession, now: number, reason: 'rekeyed' | 'deleted-by-peer'): void {
     if (!this.child.usable) return;
     this.child.enter('rekeyed');
-    closeChild(now, this.child, reason);
+    closeChild(session, now, this.child, reason);
   }
 
   protected fail(session: IkeSession, now: number, notify: number | undefined, failure: Failure): void {
@@ -83,16 +84,16 @@ export class RekeyChildTask extends ChildTask {
       return;
     }
     if (notify === NotifyType.CHILD_SA_NOT_FOUND) {
-      dropChild(child, 'deleted-by-peer');
-      session.enqueue(now, new CreateChildTask(requestOf(child)));
+      dropChild(session, child, 'deleted-by-peer');
+      session.enqueue(now, new CreateChildTask(requestOf(session, child)));
       return;
     }
-    session.fail(failure, currentConfig(session, child), true, partOf(child));
+    session.fail(failure, currentConfig(session, child), true, partOf(session, child));
     child.enter('installed');
     child.timers.set('rekey', now + REFUSED_WAIT);
     // Twice, or when there is no time for another attempt: a new IKE SA replaces what cannot be replaced here.
     const isLast = (child.timers.get('expire') ?? Number.POSITIVE_INFINITY) < now + 2 * REFUSED_WAIT;
-    if (child.rekeyRefused || isLast) supersede(session, now, notify, requestOf(child));
+    if (child.rekeyRefused || isLast) supersede(session, now, notify, requestOf(session, child));
     child.rekeyRefused = true;
   }
 
@@ -126,17 +127,17 @@ function successorConfig(session: IkeSession, child: ChildRecord): ChildConfig {
   return current.pfp === undefined ? current : { ...current, selectors: child.facts.selectors };
 }
 
-function partOf(child: ChildRecord): SelectorPair | undefined {
-  return isPart(child) ? child.facts.selectors : undefined;
+function partOf(session: IkeSession, child: ChildRecord): SelectorPair | undefined {
+  return isPart(session, child) ? child.facts.selectors : undefined;
 }
 
 /** Where the SA is for a part of what is configured, so is its successor (RFC 7296 §2.9.2). */
 function successorAsk(session: IkeSession, now: number, child: ChildRecord): ChildAsk {
   const config = currentConfig(session, child);
-  const part = partOf(child);
+  const part = partOf(session, child);
   const common = part && narrowPair(part, config.selectors);
   if (common?.ok !== true) return { config, selectors: config.selectors, part };
-  const { free = common.selectors } = session.host.claim(session, now, config.name, common.selectors);
+  const { free = common.selectors } = session.registry.claim(session, now, config.name, common.selectors);
   return { config, selectors: free, part };
 }
 
@@ -153,7 +154,7 @@ export function respondRekeyChild(
   // Being deleted, or replaced already.
   if (!child.usable) return [notifyPayload(NotifyType.TEMPORARY_FAILURE)];
   // While they are replaced there are two of each; more of the old ones only a peer has that never deletes them.
-  if (session.children.size >= 2 * session.host.limits.maxChildrenPerIkeSa) {
+  if (session.children.size >= 2 * session.env.limits.maxChildrenPerIkeSa) {
     return [notifyPayload(NotifyType.TEMPORARY_FAILURE)];
   }
   const answer = answerOffer(session, now, [successorConfig(session, child)], payloads, undefined, child.id);
@@ -172,8 +173,8 @@ export function respondRekeyChild(
 }
 
 /** Begins to replace a CHILD SA. */
-export function rekeyChild(now: number, child: ChildRecord): void {
+export function rekeyChild(session: IkeSession, now: number, child: ChildRecord): void {
   if (child.state !== 'installed') return;
   child.enter('rekeying');
-  child.session.enqueue(now, new RekeyChildTask(child));
+  session.enqueue(now, new RekeyChildTask(child));
 }

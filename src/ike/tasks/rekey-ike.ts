@@ -8,6 +8,7 @@
 import { readU32 } from '../../base/bytes.ts';
 import type { DhGroup, DhKeyPair } from '../../crypto/types.ts';
 import type { ConnectionConfig } from '../config.ts';
+import { settleNewcomer } from '../duplicates.ts';
 import { type Failure, failureFrom, findError, misbehaved } from '../failure.ts';
 import { deriveIkeKeys, deriveRekeySkeyseed, type IkeSuite, type Nonces } from '../keys/keys.ts';
 import { acceptIke, answerProposal, chooseIke, ikeWireProposals } from '../proposals/proposals.ts';
@@ -49,7 +50,7 @@ interface IkeOffer {
   readonly keyPair: DhKeyPair;
 }
 
-export class RekeyIkeTask implements Task {
+export class RekeyIkeTask implements Task<IkeSession> {
   readonly kind = 'rekey-ike' as const;
   readonly exchange: ExchangeType = ExchangeType.CREATE_CHILD_SA;
   collision: IkeCollision | undefined;
@@ -60,10 +61,10 @@ export class RekeyIkeTask implements Task {
   build(session: IkeSession): readonly Payload[] | undefined {
     const config = session.connectionConfig;
     if (session.state.name !== 'established' || config === undefined) return undefined;
-    const { host } = session;
+    const { env, registry } = session;
     const group = this.#group ?? config.proposals[0]!.dh[0]!;
-    const keyPair = host.crypto.dhKeyPair(group, host.random);
-    const offer: IkeOffer = { config, spi: host.newIkeSpi(), nonce: host.random(NONCE_LENGTH), keyPair };
+    const keyPair = env.crypto.dhKeyPair(group, env.random);
+    const offer: IkeOffer = { config, spi: registry.newIkeSpi(), nonce: env.random(NONCE_LENGTH), keyPair };
     this.#offer = offer;
     return [
       { type: 'sa', proposals: ikeWireProposals(config.proposals, ikeSpiBytes(offer.spi)) },
@@ -128,13 +129,13 @@ export class RekeyIkeTask implements Task {
     const { collision } = this;
     const theirs = collision !== undefined && collision.session.state.name === 'established' ? collision : undefined;
     if (theirs !== undefined && losesAgainst(nonces, theirs.nonces)) {
-      session.host.addSession(successor);
+      session.registry.addSession(successor);
       closeSession(successor, now, 'redundant', 'both sides rekeyed');
       takeOver(session, theirs.session, now);
       theirs.session.startNext(now);
       return;
     }
-    session.host.addSession(successor);
+    session.registry.addSession(successor);
     takeOver(session, successor, now);
     if (theirs !== undefined) retire(theirs.session, now);
     closeSession(session, now, 'rekeyed', `replaced by IKE SA ${successor.id}`);
@@ -180,19 +181,19 @@ function makeSuccessor(
   shared: Uint8Array,
   initiator: boolean,
 ): IkeSession {
-  const { host } = old;
+  const { env } = old;
   const { crypto: before, peers } = old.state as LiveState;
-  const skeyseed = deriveRekeySkeyseed(host.crypto, before.suite.prf, before.keys.d, nonces, shared);
+  const skeyseed = deriveRekeySkeyseed(env.crypto, before.suite.prf, before.keys.d, nonces, shared);
   shared.fill(0);
-  const keys = deriveIkeKeys(host.crypto, suite, skeyseed, nonces, spis.initiator, spis.responder);
-  const crypto: IkeCrypto = bindKeys(host.crypto, suite, keys, initiator);
-  const successor = new IkeSession(host, {
+  const keys = deriveIkeKeys(env.crypto, suite, skeyseed, nonces, spis.initiator, spis.responder);
+  const crypto: IkeCrypto = bindKeys(env.crypto, suite, keys, initiator);
+  const successor = new IkeSession(old.registry, {
     initiator,
     spiInitiator: spis.initiator,
     spiResponder: spis.responder,
     path: old.path,
     state: { name: 'established', crypto, peers, since: now },
-    window: new MessageWindow(host.retransmit),
+    window: new MessageWindow(env.retransmit),
     config: old.connectionConfig,
     now,
   });
@@ -214,7 +215,7 @@ export function takeOver(old: IkeSession, successor: IkeSession, now: number): v
   old.timers.clearAll();
   old.timers.set('give-up', now + DELETE_WAIT);
   if (old.state.name === 'established') old.enter({ ...state, name: 'rekeyed', since: now });
-  successor.host.established(now, successor, false);
+  settleNewcomer(successor, now, false);
 }
 
 /** The peer uses an IKE SA that came out of a collision, or deleted its predecessor: so it is the one that stays. */
@@ -233,15 +234,15 @@ function retire(session: IkeSession, now: number): void {
 
 /** Answers a request to replace the IKE SA. */
 export function respondRekeyIke(session: IkeSession, now: number, payloads: readonly Payload[]): Answer {
-  const { host, active } = session;
+  const { env, registry, active } = session;
   const config = session.connectionConfig;
   const refuse = (notify: number, data?: Uint8Array): Answer => ({ payloads: [notifyPayload(notify, data)] });
   // RFC 7296 §2.25.2: while a child is made, replaced or deleted, and after the IKE SA was replaced.
   const busy = active !== undefined && active.kind !== 'liveness' && active.kind !== 'rekey-ike';
   if (session.state.name !== 'established' || busy || config === undefined) return refuse(NotifyType.TEMPORARY_FAILURE);
-  if (!host.hasRoom()) return refuse(NotifyType.NO_ADDITIONAL_SAS);
+  if (!registry.hasRoom()) return refuse(NotifyType.NO_ADDITIONAL_SAS);
   // Each waits for its delete: so many only a peer leaves that never sends one.
-  const replaced = host.withSamePeer(session).filter(({ state }) => state.name === 'rekeyed').length;
+  const replaced = registry.withSamePeer(session).filter(({ state }) => state.name === 'rekeyed').length;
   if (replaced >= MAX_REPLACED) return refuse(NotifyType.TEMPORARY_FAILURE);
   const offered = findPayload(payloads, 'sa')!.proposals;
   const chosen = chooseIke(offered, config.proposals, 'rekey-ike');
@@ -253,11 +254,11 @@ export function respondRekeyIke(session: IkeSession, now: number, payloads: read
   }
   const keyExchange = answerKeyExchange(session, chosen.suite.dh, payloads);
   if (!keyExchange.ok) return { payloads: [keyExchange.notify] };
-  const nonce = host.random(NONCE_LENGTH);
+  const nonce = env.random(NONCE_LENGTH);
   const nonces: Nonces = { initiator: findPayload(payloads, 'nonce')!.data.slice(), responder: nonce };
-  const spis = { initiator: spi, responder: host.newIkeSpi() };
+  const spis = { initiator: spi, responder: registry.newIkeSpi() };
   const successor = makeSuccessor(session, now, chosen.suite, nonces, spis, keyExchange.shared!, false);
-  host.addSession(successor);
+  registry.addSession(successor);
   const answer: Payload[] = [
     { type: 'sa', proposals: [answerProposal(chosen, ikeSpiBytes(spis.responder))] },
     { type: 'nonce', data: nonce },

@@ -4,7 +4,6 @@
  * beside the task in the same file.
  */
 import type { ChildRecord } from '../session/child.ts';
-import type { IkeSession } from '../session/session.ts';
 import type { ExchangeType } from '../wire/iana.ts';
 import type { Payload } from '../wire/payload.ts';
 
@@ -18,13 +17,14 @@ export type TaskKind =
   | 'delete-ike'
   | 'liveness';
 
-export interface Task {
+/** @typeParam S the IKE SA, whose class keeps tasks */
+export interface Task<S> {
   readonly kind: TaskKind;
   readonly exchange: ExchangeType;
   /** The request's payloads; `undefined` when there is nothing to do any more. */
-  build(session: IkeSession, now: number): readonly Payload[] | undefined;
+  build(session: S, now: number): readonly Payload[] | undefined;
   /** Takes the authentic response. */
-  process(session: IkeSession, now: number, payloads: readonly Payload[]): void;
+  process(session: S, now: number, payloads: readonly Payload[]): void;
   /** The IKE SA went away, or took the task off, before the response came. Frees what the task holds. */
   abandon(): void;
   /** The peer deleted a CHILD SA that we do not know, by its SPI: it may be the one that this exchange makes. */

@@ -6,12 +6,12 @@
 
 import type { ConnectionConfig } from '../config.ts';
 import type { Path } from '../events.ts';
-import { InitTask } from '../tasks/init.ts';
+import type { ChildRequest } from '../session/child-request.ts';
+import type { Registry } from '../session/registry.ts';
+import { IkeSession } from '../session/session.ts';
+import { MessageWindow } from '../session/window.ts';
 import { NotifyType } from '../wire/iana.ts';
-import type { ChildRequest } from './child-request.ts';
-import type { Host } from './host.ts';
-import { IkeSession } from './session.ts';
-import { MessageWindow } from './window.ts';
+import { InitTask } from './init.ts';
 
 /** One IKE SA is not tried to be replaced more often, in milliseconds. */
 const SUPERSEDE_WAIT = 300_000;
@@ -26,26 +26,26 @@ const OF_THE_EXCHANGE: ReadonlySet<number> = new Set<number>([
 
 /** @param successorOf the IKE SA that it is to take the place of */
 export function openSession(
-  host: Host,
+  registry: Registry<IkeSession>,
   now: number,
   config: ConnectionConfig,
   path: Path,
   wanted: readonly ChildRequest[],
   successorOf?: IkeSession,
 ): void {
-  const session = new IkeSession(host, {
+  const session = new IkeSession(registry, {
     initiator: true,
-    spiInitiator: host.newIkeSpi(),
+    spiInitiator: registry.newIkeSpi(),
     spiResponder: 0n,
     path,
     state: { name: 'init-sent' },
-    window: new MessageWindow(host.retransmit),
+    window: new MessageWindow(registry.env.retransmit),
     config,
     now,
   });
   session.successorOf = successorOf;
   session.want(wanted);
-  host.addSession(session);
+  registry.addSession(session);
   const task = new InitTask(session, config);
   session.active = task;
   task.send(session, now);
@@ -57,11 +57,11 @@ export function openSession(
  * @returns false when that would be of no use, or has just been tried
  */
 export function supersede(session: IkeSession, now: number, notify: number | undefined, wanted: ChildRequest): boolean {
-  const { host, connectionConfig: config } = session;
+  const { env, registry, connectionConfig: config } = session;
   const address = config?.remote.address;
   if (notify === undefined || !OF_THE_EXCHANGE.has(notify) || config === undefined || address === undefined)
     return false;
-  if (session.state.name !== 'established' || host.isChildless(config.name) || !host.hasRoom()) return false;
+  if (session.state.name !== 'established' || env.isChildless(config.name) || !registry.hasRoom()) return false;
   if (now - (session.supersededAt ?? Number.NEGATIVE_INFINITY) < SUPERSEDE_WAIT) return false;
   session.supersededAt = now;
   const local = { address: session.path.local.address, port: config.local.port };
@@ -70,6 +70,6 @@ export function supersede(session: IkeSession, now: number, notify: number | und
     'warn',
     `the peer makes no CHILD SA of ${wanted.name} on this IKE SA: another one is negotiated in its place`,
   );
-  openSession(host, now, config, { local, remote }, [wanted], session);
+  openSession(registry, now, config, { local, remote }, [wanted], session);
   return true;
 }
