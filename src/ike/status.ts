@@ -22,7 +22,7 @@ export interface ChildSaStatus {
   readonly expiresAt: number | undefined;
 }
 
-/** The states of an IKE SA, see `session-state.ts`. */
+/** The states of an IKE SA, see `session/state.ts`. */
 export type IkeSaState =
   | 'init-sent'
   | 'proof-wanted'

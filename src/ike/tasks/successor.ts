@@ -1,4 +1,4 @@
-/** How an IKE SA takes the place of another that its peer makes no CHILD SA on (`open-session.ts`): make before break. */
+/** How an IKE SA takes the place of another that its peer makes no CHILD SA on (`tasks/open.ts`): make before break. */
 
 import { requestOf } from '../session/child-ask.ts';
 import type { IkeSession } from '../session/session.ts';
