@@ -14,8 +14,15 @@ const HOUR = 3_600_000;
 /** An hour, as by default, with a lifetime of the IKE SA that is longer than these tests. */
 const LIFETIME = { soft: HOUR - 300_000, hard: HOUR, jitter: 60_000 };
 
-function ours(proposals: readonly EspProposal[], change: Partial<TunnelConfig> = {}): TunnelConfig {
-  const children = [child('c', { proposals, lifetime: LIFETIME })];
+/** Of a peer that leaves it to the other to rekey first. */
+const LATER = { ...LIFETIME, soft: HOUR - 180_000 };
+
+function ours(
+  proposals: readonly EspProposal[],
+  change: Partial<TunnelConfig> = {},
+  childLifetime = LIFETIME,
+): TunnelConfig {
+  const children = [child('c', { proposals, lifetime: childLifetime })];
   const lifetime = { soft: 24 * HOUR, hard: 25 * HOUR, jitter: 0 };
   return tunnel({ connections: [connection({ proposals: defaultIkeProposals, children, lifetime })], ...change });
 }
@@ -70,7 +77,7 @@ describe('a peer that disagrees about the group', () => {
   ] as const)(
     '(%s) gets a new IKE SA before the CHILD SA is over, and the refusal says why',
     (_, mine, theirs, why) => {
-      const test = enginePair({ a: ours(mine, { start: 'initiate' }), b: opposite(ours(theirs)) });
+      const test = enginePair({ a: ours(mine, { start: 'initiate' }), b: opposite(ours(theirs, {}, LATER)) });
       test.net.run();
       expect(losses(test)).toBe(0);
       const { a, b } = test;
