@@ -62,7 +62,8 @@ export class ScaleEngines {
       while (this.#exchange(this.#gateway, this.#peers) || this.#exchange(this.#peers, this.#gateway));
     }
     for (const engine of [this.#gateway, this.#peers]) {
-      if (engine.inboundSas !== this.#count) throw new Error(`${engine.inboundSas} SAs of ${this.#count} came up`);
+      const { size } = engine.planes.receiving;
+      if (size !== this.#count) throw new Error(`${size} SAs of ${this.#count} came up`);
     }
   }
 

@@ -57,7 +57,7 @@ interface SaCommand {
   /** Names of the algorithms. */
   readonly encryption: string;
   readonly integrity: string | undefined;
-  /** The `PlanePort` that takes the command owns them, and wipes them; a plane copies what it needs. */
+  /** The `DataPlane` that takes the command owns them, and wipes them; a plane copies what it needs. */
   readonly keys: CipherKeys;
   readonly esn: boolean;
   readonly selectors: SelectorPair;
@@ -164,12 +164,16 @@ export type PlaneReport =
   /** An authentic packet came; `path` is where from, if that is elsewhere than before and the packet was the newest. */
   | { readonly type: 'received'; readonly id: number; readonly path: Path | undefined };
 
-/** The data plane as the control plane sees it. Commands are carried out in the order in which they are given. */
-export interface PlanePort {
-  send(command: SendCommand): void;
-  receive(command: ReceiveCommand): void;
+/** The data plane as the control plane sees it. Each half carries out its commands in the order in which they are given. */
+export interface DataPlane {
+  commandSender(command: SendCommand): void;
+  commandReceiver(command: ReceiveCommand): void;
   /** ESP packets that were dropped on the way in, of all tunnels and of none, by reason. */
   readonly inboundDrops: DropCounters;
-  /** Makes counters up to date, where several write them. */
+  /** Makes counters up to date, where several threads write them. */
   refresh?(): void;
+  /** When `expire` is due next; `Infinity` for never. Missing, as is `expire`, where the data plane has a clock. */
+  nextDeadline?(): number;
+  /** Applies time limits, gives up packets that waited too long, and sends dummies. */
+  expire?(now: number): void;
 }

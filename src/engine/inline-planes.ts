@@ -2,20 +2,16 @@
  * Both halves of the data plane in the engine's own thread: commands are carried out at once. ESP packets are gathered
  * until their owner has read all that waited, and opened together.
  */
-import { PacketBatch } from '../base/batch.ts';
+import type { PacketBatch } from '../base/batch.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import { type DropCounters, DropReason, newDropCounters } from '../esp/drops.ts';
 import type { Path } from '../ike/events.ts';
-import type { PlanePort, PlaneReport, ReceiveCommand, SendCommand } from './commands.ts';
+import { MAX_PACKET, newPacketBatch } from './batches.ts';
+import type { DataPlane, PlaneReport, ReceiveCommand, SendCommand } from './commands.ts';
 import { ReceivePlane } from './receive-plane.ts';
 import { SendPlane } from './send-plane.ts';
 import { wipeKeys } from './suite.ts';
 import { forEachTag } from './tags.ts';
-
-/** ESP packets that are gathered before they must be flushed; each may be as large as an IP packet can be. */
-const SLOTS = 64;
-/** One byte more: the slots then start where lines of the cache do. */
-const MAX_PACKET = 0x1_0000;
 
 export interface InlinePlanesOptions {
   readonly crypto: CryptoProvider;
@@ -25,11 +21,11 @@ export interface InlinePlanesOptions {
   readonly now: () => number;
   readonly report: (report: PlaneReport) => void;
   readonly onReleased: (batch: PacketBatch) => void;
-  readonly onAnswer: (tunnel: number, packet: Uint8Array) => void;
+  readonly onDeviceWrite: (tunnel: number, packet: Uint8Array) => void;
   readonly allocate?: ((bytes: number) => Uint8Array) | undefined;
 }
 
-export class InlinePlanes implements PlanePort {
+export class InlinePlanes implements DataPlane {
   readonly sending: SendPlane;
   readonly receiving: ReceivePlane;
   readonly inboundDrops: DropCounters = newDropCounters();
@@ -37,14 +33,14 @@ export class InlinePlanes implements PlanePort {
   readonly #gathered: PacketBatch;
   readonly #gatheredPaths: Path[] = [];
 
-  constructor({ crypto, random, fragmentSeed, now, report, onReleased, onAnswer, allocate }: InlinePlanesOptions) {
+  constructor({ crypto, random, fragmentSeed, now, report, onReleased, onDeviceWrite, allocate }: InlinePlanesOptions) {
     this.#now = now;
-    this.sending = new SendPlane({ crypto, random, report, onReleased, onAnswer, maxPacket: MAX_PACKET });
+    this.sending = new SendPlane({ crypto, random, report, onReleased, onDeviceWrite, maxPacket: MAX_PACKET });
     this.receiving = new ReceivePlane({ crypto, report, fragmentSeed, drops: this.inboundDrops });
-    this.#gathered = new PacketBatch(SLOTS, MAX_PACKET, undefined, undefined, allocate);
+    this.#gathered = newPacketBatch(allocate);
   }
 
-  send(command: SendCommand): void {
+  commandSender(command: SendCommand): void {
     try {
       this.sending.apply(this.#now(), command);
     } finally {
@@ -52,7 +48,7 @@ export class InlinePlanes implements PlanePort {
     }
   }
 
-  receive(command: ReceiveCommand): void {
+  commandReceiver(command: ReceiveCommand): void {
     try {
       this.receiving.apply(command);
     } finally {

@@ -3,9 +3,10 @@ import type { IpAddress } from '../base/address.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { EndpointLimits, RetransmitPolicy } from '../ike/config.ts';
 import type { Path } from '../ike/events.ts';
-import type { CounterMemory, PlanePort } from './commands.ts';
+import type { CounterMemory, DataPlane } from './commands.ts';
 
-export interface EngineOptions {
+/** What both planes need, and IKE. */
+interface CommonOptions {
   readonly crypto: CryptoProvider;
   readonly random: RandomSource;
   readonly limits?: Partial<EndpointLimits>;
@@ -14,12 +15,20 @@ export interface EngineOptions {
   readonly localAddressFor?: (remote: IpAddress) => IpAddress | undefined;
   /** Whether the owner can send and receive ESP straight over IP, as protocol 50: on paths without ports. */
   readonly rawEsp?: boolean;
-  /** Where batches get their memory, such as one that devices work in too. Default: the heap. */
-  readonly allocate?: ((bytes: number) => Uint8Array) | undefined;
-  /** The data plane, where the engine is not to run its own: packets then pass by the engine. */
-  readonly planes?: PlanePort | undefined;
+}
+
+export interface ControlPlaneOptions extends CommonOptions {
+  /** Carries the packets. */
+  readonly plane: DataPlane;
+  /** 32 random bits, secret: whoever knows them can choose fragments that compete for the same record. */
+  readonly fragmentSeed: number;
   /** Where the data plane counts; must be shared memory when that is in another thread. Default: the heap. */
   readonly counterMemory?: CounterMemory | undefined;
+}
+
+export interface EngineOptions extends CommonOptions {
+  /** Where batches get their memory, such as one that devices work in too. Default: the heap. */
+  readonly allocate?: ((bytes: number) => Uint8Array) | undefined;
 }
 
 /** A UDP payload to send; without ports, an ESP packet. */
@@ -30,19 +39,24 @@ export interface Transmit {
   readonly trafficClass: number;
 }
 
-/** A packet for the tunnel's device: what the sender of a packet is told that could not be carried. */
-export interface Answer {
+/** A packet for the tunnel's device: the ICMP message to the sender of a packet that could not be carried. */
+export interface DeviceWrite {
   readonly tunnel: string;
   readonly packet: Uint8Array;
 }
 
 /** Datagrams that reached neither IKE nor ESP, and ICMP about those that were sent. */
-export interface EngineCounters {
+export interface ControlCounters {
   keepalives: number;
+  /** Without a byte. */
   empty: number;
-  oversized: number;
-  /** Came when the owner should have flushed. */
+  /** ESP packets that came when the owner should have flushed, or to a control plane that works without ESP. */
   overflow: number;
   /** ICMP that said that a packet of ours was too large, and was not believed, or said nothing new. */
   'path-report-ignored': number;
+}
+
+export interface EngineCounters extends ControlCounters {
+  /** ESP packets that no slot is large enough for. */
+  oversized: number;
 }

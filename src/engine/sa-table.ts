@@ -15,7 +15,7 @@ import { newSaState, SaCounter, type SaLimits } from '../esp/usage.ts';
 import type { ChildLifetime } from '../ike/config.ts';
 import type { ChildSa, DownReason, Path } from '../ike/events.ts';
 import { guardEntries } from '../policy/guard.ts';
-import type { CounterMemory, PlanePort } from './commands.ts';
+import type { CounterMemory, DataPlane } from './commands.ts';
 import { childSummary } from './events.ts';
 import { type BelievedReport, judgeReport } from './path-reports.ts';
 import { espPath, samePath } from './paths.ts';
@@ -42,7 +42,7 @@ interface RetiredSa {
 }
 
 export class SaTable {
-  readonly #port: PlanePort;
+  readonly #plane: DataPlane;
   readonly #memory: CounterMemory;
   /** By child id. BOUNDED: by IKE. */
   readonly #children = new Map<number, EngineChild>();
@@ -55,8 +55,8 @@ export class SaTable {
   /** The oldest first. BOUNDED: MAX_RETIRED and OVERTAKEN. */
   #retired: RetiredSa[] = [];
 
-  constructor(port: PlanePort, memory: CounterMemory) {
-    this.#port = port;
+  constructor(plane: DataPlane, memory: CounterMemory) {
+    this.#plane = plane;
     this.#memory = memory;
   }
 
@@ -68,14 +68,9 @@ export class SaTable {
   lastUsed(childId: number): number | undefined {
     const child = this.#children.get(childId);
     if (child === undefined) return undefined;
-    this.#port.refresh?.();
+    this.#plane.refresh?.();
     const used = Math.max(child.sent.counters[SaCounter.lastUsed]!, child.received.counters[SaCounter.lastUsed]!);
     return used < 0 ? undefined : used;
-  }
-
-  /** SAs that packets are received on, those that were replaced a moment ago included. */
-  get receiving(): number {
-    return this.#spis.size;
   }
 
   /**
@@ -125,7 +120,7 @@ export class SaTable {
     const { inboundDrops: drops } = tunnel.counters;
     const guard = guardEntries(tunnel.inbound, sa.config.name, sa.selectors);
     const inbound = { spi: sa.spiIn, keys: sa.keysIn, state: child.received, clampMtu, replayWindow, drops, guard };
-    this.#port.receive({ ...common, ...inbound });
+    this.#plane.commandReceiver({ ...common, ...inbound });
     const outbound = {
       spi: sa.spiOut,
       keys: sa.keysOut,
@@ -136,7 +131,7 @@ export class SaTable {
       dscp,
       tfc: tfcOf(tunnel, sa),
     };
-    this.#port.send({ ...common, ...outbound });
+    this.#plane.commandSender({ ...common, ...outbound });
     return child;
   }
 
@@ -152,7 +147,7 @@ export class SaTable {
    * @param afterIke the peer knows of it only once it has read what IKE has just written
    */
   activate(childId: number, afterIke: boolean): void {
-    if (this.#children.has(childId)) this.#port.send({ type: 'activate', id: childId, afterIke });
+    if (this.#children.has(childId)) this.#plane.commandSender({ type: 'activate', id: childId, afterIke });
   }
 
   /** Takes the SA out of the pipelines; its keys are wiped. */
@@ -168,7 +163,7 @@ export class SaTable {
       return;
     }
     this.#stopSending(child);
-    this.#port.receive({ type: 'retire', id: child.summary.id });
+    this.#plane.commandReceiver({ type: 'retire', id: child.summary.id });
     this.#retired.push({ child, until: now + OVERTAKEN });
     if (this.#retired.length > MAX_RETIRED) this.#stopReceiving(this.#retired.shift()!.child);
   }
@@ -185,12 +180,12 @@ export class SaTable {
     child.tunnel.removeChild(child);
     this.#byIkeSa.delete(child.ikeSaId, child);
     this.#byPeer.delete(peerOf(child), child);
-    this.#port.send({ type: 'remove', id });
+    this.#plane.commandSender({ type: 'remove', id });
   }
 
   #stopReceiving({ summary: { id, spiIn } }: EngineChild): void {
     this.#spis.delete(spiIn);
-    this.#port.receive({ type: 'remove', id });
+    this.#plane.commandReceiver({ type: 'remove', id });
   }
 
   /** Any child of an IKE SA. */
@@ -209,8 +204,8 @@ export class SaTable {
       this.#byPeer.add(peerOf(child), child);
       child.pathMtu = undefined;
       this.#fit(child);
-      this.#port.send({ type: 'path', id, path });
-      this.#port.receive({ type: 'path', id, path });
+      this.#plane.commandSender({ type: 'path', id, path });
+      this.#plane.commandReceiver({ type: 'path', id, path });
     }
   }
 
@@ -244,8 +239,8 @@ export class SaTable {
   #fit(child: EngineChild): void {
     const { id } = child.summary;
     const { mtu, room, clampMtu } = sizesOf(child);
-    this.#port.send({ type: 'fit', id, mtu, room, clampMtu });
-    this.#port.receive({ type: 'fit', id, clampMtu });
+    this.#plane.commandSender({ type: 'fit', id, mtu, room, clampMtu });
+    this.#plane.commandReceiver({ type: 'fit', id, clampMtu });
   }
 
   /** The children of an IKE SA belong to the one that replaced it (RFC 7296 §2.8). */

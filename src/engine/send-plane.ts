@@ -18,7 +18,6 @@ import { CompiledPolicy, type PolicyEntry } from '../policy/database.ts';
 import type { Flow } from '../policy/flow.ts';
 import { FragmentTracker } from '../policy/fragments.ts';
 import type { SelectorPair } from '../policy/selector.ts';
-import { Answers } from './answers.ts';
 import {
   type InstallOutbound,
   type PlaneReport,
@@ -27,6 +26,7 @@ import {
   type TunnelCounters,
 } from './commands.ts';
 import type { HeldPacket } from './hold.ts';
+import { IcmpReplies } from './icmp-replies.ts';
 import { PathTable } from './paths.ts';
 import { installedCipher } from './suite.ts';
 import { Waiting } from './waiting.ts';
@@ -42,8 +42,8 @@ export interface SendPlaneOptions {
    * `path(batch.tag[slot])`.
    */
   readonly onReleased: (batch: PacketBatch) => void;
-  /** Takes a packet for the device of a tunnel: what the sender of one is told that could not be carried. */
-  readonly onAnswer: (tunnel: number, packet: Uint8Array) => void;
+  /** Takes a packet for the device of a tunnel: the ICMP message to the sender of one that could not be carried. */
+  readonly onDeviceWrite: (tunnel: number, packet: Uint8Array) => void;
   /** The largest packet that may wait. */
   readonly maxPacket: number;
   /** Says when dummies are sent, and how long they are. */
@@ -196,7 +196,7 @@ export class SendPlane {
     const policy = new CompiledPolicy(command.policy, 'out');
     const { tunnel: index, counters } = command;
     const entries = entriesByChild(policy.entries);
-    const answers = new Answers((packet) => this.#options.onAnswer(index, packet));
+    const replies = new IcmpReplies((packet) => this.#options.onDeviceWrite(index, packet));
     const ask = (child: string, selectors: SelectorPair | undefined, trigger: SelectorPair): void => {
       // First that its SA has just run out, if that is why: of a child that seems to be there no other is made.
       this.#reportLimits(tunnel);
@@ -209,10 +209,10 @@ export class SendPlane {
         drops: counters.outboundDrops,
         fragments: new FragmentTracker({ seed: command.fragmentSeed }),
         onMissing: (entry, batch, slot, flow) => this.#onMissing(tunnel, entry, batch, slot, flow),
-        onDenied: (batch, slot, flow) => answers.unreachable(this.#now, batch, slot, flow, 'prohibited'),
-        onTooBig: (batch, slot, flow, mtu) => answers.tooBig(this.#now, batch, slot, flow, mtu),
+        onDenied: (batch, slot, flow) => replies.unreachable(this.#now, batch, slot, flow, 'prohibited'),
+        onTooBig: (batch, slot, flow, mtu) => replies.tooBig(this.#now, batch, slot, flow, mtu),
       }),
-      waiting: new Waiting({ entries: policy.entries, entriesOf: entries, hold: command.hold, answers, ask }),
+      waiting: new Waiting({ entries: policy.entries, entriesOf: entries, hold: command.hold, replies, ask }),
       counters,
     };
     // One that takes another's place counts on; packets that waited there are lost.

@@ -35,7 +35,7 @@ export interface EngineChild {
 }
 
 /** `always`: attempt after attempt; `packet`: when a packet needs it; `none`: left to the peer. */
-export type PursuitMode = 'always' | 'packet' | 'none';
+export type KeepUpMode = 'always' | 'packet' | 'none';
 
 /** A child of the configuration together with its connection. */
 export interface ChildPlan {
@@ -55,7 +55,7 @@ export class Tunnel {
   /** Keyed by child id. BOUNDED: IKE bounds the children of an IKE SA, and the IKE SAs. */
   readonly children: Map<number, EngineChild> = new Map();
   wanted = false;
-  pursuit: PursuitMode = 'none';
+  keepUp: KeepUpMode = 'none';
   /** By name of the child. BOUNDED: the configuration. */
   readonly #plans: ReadonlyMap<string, ChildPlan>;
   /** How many SAs a child of the configuration has, if it has any. BOUNDED: the configuration. */

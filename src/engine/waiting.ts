@@ -11,8 +11,8 @@ import { flowSelectors } from '../policy/flow-values.ts';
 import { type PacketFlags, populate, populatedKey, populatedKeyOf } from '../policy/populate.ts';
 import type { SelectorPair } from '../policy/selector.ts';
 import { asTrigger } from '../policy/uncovered.ts';
-import type { Answers } from './answers.ts';
 import { type HeldPacket, type HoldLimits, HoldQueue } from './hold.ts';
+import type { IcmpReplies } from './icmp-replies.ts';
 import { Refusals } from './refusals.ts';
 
 /** Packets that find no room to wait ask for their SA so often, in milliseconds. */
@@ -23,7 +23,7 @@ export interface WaitingOptions {
   /** Indexes of the entries that a child carries. */
   readonly entriesOf: SetMap<string, number>;
   readonly hold: HoldLimits;
-  readonly answers: Answers;
+  readonly replies: IcmpReplies;
   /**
    * A packet needs an SA of the child. `selectors` are those of the SA where the child is populated from packets, `trigger`
    * is the packet.
@@ -48,14 +48,14 @@ export class Waiting {
 
   /** The packet in a slot met an entry that has no SA for it. Returns whether the peer has just refused one. */
   add(now: number, entry: number, batch: PacketBatch, slot: number, flow: Flow): boolean {
-    const { entries, answers } = this.#options;
+    const { entries, replies } = this.#options;
     const { hold } = this;
     const { child, pfp } = entries[entry]!;
     if (child === undefined) return false;
     const key = pfp === undefined ? 0 : populatedKey(pfp, flow);
     const refused = this.#refusals.holds(now, child, key) || this.#refusals.holdsPart(now, child, flow);
     if (!this.enabled || refused) {
-      answers.unreachable(now, batch, slot, flow, refused ? 'prohibited' : 'host');
+      replies.unreachable(now, batch, slot, flow, refused ? 'prohibited' : 'host');
       return refused;
     }
     const held = hold.hasRoom(batch.length[slot]!) && hold.add(now, batch.packet(slot), entry, key);
@@ -99,14 +99,14 @@ export class Waiting {
    * @returns how many packets waited for a part that the peer has narrowed away from other SAs
    */
   refuse(now: number, child: string, selectors: SelectorPair | undefined, until: number): number {
-    const { entries, entriesOf, answers } = this.#options;
+    const { entries, entriesOf, replies } = this.#options;
     const own = entriesOf.get(child);
     const [first] = own;
     if (first === undefined) return 0;
     const { pfp } = entries[first]!;
     const isRefused = this.#noteRefusal(child, pfp, selectors, until);
     const refused = this.hold.take((packet) => own.has(packet.entry) && isRefused(packet));
-    for (const { data } of refused) answers.gaveUp(now, data, 'prohibited');
+    for (const { data } of refused) replies.gaveUp(now, data, 'prohibited');
     // One packet has asked for all that wait; those of another part ask now.
     if (refused.length > 0) this.askAgain(child);
     return pfp === undefined && selectors !== undefined ? refused.length : 0;
@@ -139,7 +139,7 @@ export class Waiting {
 
   /** Gives up packets that waited too long: the peer did not answer in time, or not at all. */
   expire(now: number): void {
-    for (const { data } of this.hold.expired(now)) this.#options.answers.gaveUp(now, data, 'host');
+    for (const { data } of this.hold.expired(now)) this.#options.replies.gaveUp(now, data, 'host');
   }
 
   clear(): void {

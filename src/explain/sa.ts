@@ -78,8 +78,8 @@ function missing(
     narrowed === undefined
       ? `there is no SA for '${child}' yet${pfp === undefined ? '' : ' that is for this packet'}`
       : `${narrowing(narrowed.summary)}; another CHILD SA is asked for, and where the peer refuses it the packet is dropped (counted as narrowed-by-peer)`;
-  const { pursuit, retry } = tunnel;
-  if (pursuit === 'none') {
+  const { keepUp, retry } = tunnel;
+  if (keepUp === 'none') {
     const text = `${none}, and start='respond' leaves it to the peer to negotiate one: the packet is dropped (counted as no-sa)`;
     return { fate: 'dropped', carries: undefined, text };
   }

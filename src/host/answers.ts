@@ -1,6 +1,6 @@
 /** Answers what an engine asks for: a secret, a signature, the judgement of a peer's proof. */
 import { messageOf } from '../base/text.ts';
-import type { Engine } from '../engine/engine.ts';
+import type { ControlPlane } from '../engine/control-plane.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { HostOptions } from './options.ts';
 import { programBytes } from './program-bytes.ts';
@@ -15,7 +15,7 @@ export function isQuestion(event: EngineEvent): event is Question {
 /** Asks the program, and tells the engine. @param now monotonic milliseconds, when the answer is there */
 export async function answerQuestion(
   question: Question,
-  engine: Engine,
+  engine: ControlPlane,
   options: HostOptions,
   now: () => number,
 ): Promise<void> {
@@ -31,7 +31,7 @@ export async function answerQuestion(
 
 async function answerSecret(
   question: Extract<Question, { readonly type: 'need-secret' }>,
-  engine: Engine,
+  engine: ControlPlane,
   { secretFor, onSecretRead, onEvent }: HostOptions,
   now: () => number,
 ): Promise<void> {

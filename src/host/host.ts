@@ -3,64 +3,53 @@
  * worker threads. What a daemon is without its control socket, and what a program embeds.
  */
 import { randomFillSync } from 'node:crypto';
-import { readU32 } from '../base/bytes.ts';
-import { deferred } from '../base/deferred.ts';
 import type { PathReport } from '../base/path-report.ts';
 import { secretBytes } from '../base/secret-bytes.ts';
-import type { RandomSource } from '../crypto/types.ts';
 import type { TunnelConfig } from '../engine/config.ts';
-import { Engine } from '../engine/engine.ts';
+import type { ControlPlane } from '../engine/control-plane.ts';
 import type { EngineEvent } from '../engine/events.ts';
-import type { EngineCounters, Transmit } from '../engine/options.ts';
+import type { EngineCounters } from '../engine/options.ts';
 import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
 import type { OwnerErrorHandler } from '../tun/owner-calls.ts';
 import { isUnspecified, type UdpCounters } from '../tun/udp/udp.ts';
 import { answerQuestion, isQuestion, type Question } from './answers.ts';
+import type { CarrierOptions, PacketCarrier } from './carrier.ts';
+import { InlineCarrier } from './inline-carrier.ts';
 import type { HostOptions } from './options.ts';
 import { guarded, unspecifiedFor } from './owner-functions.ts';
-import { PacketLoop } from './packet-loop.ts';
 import { orUnknown, PathMtus } from './path-mtu.ts';
 import { Reach } from './reach.ts';
+import { farewell, Removals } from './removals.ts';
 import { socketNeeds } from './socket-needs.ts';
 import { type SocketNeed, SocketPool } from './sockets.ts';
 import { type HostFailure, type HostTunnelStatus, hostTunnelStatus, isUp } from './status-view.ts';
 import { UpWaits } from './up-waits.ts';
 import { WakeTimer } from './wake-timer.ts';
+import { WorkerCarrier } from './workers/carrier.ts';
 import type { WorkerStatus } from './workers/link.ts';
-import { WorkerPlanes } from './workers/planes.ts';
 
-/** How often it is asked whether the peers confirmed a deletion before the sockets close, and the milliseconds between. */
-const FAREWELL_CHECKS = 100;
-const FAREWELL_PAUSE = 10;
-/** How often paths are asked for while workers carry the packets, in milliseconds. */
-const PATH_CHECK = 10_000;
-const PATH_CHECK_SOON = 150;
 interface RunningTunnel {
   readonly device: PacketDevice;
   readonly sockets: readonly SocketNeed[];
 }
 
 export class TunnelHost {
-  readonly engine: Engine;
+  /** The control plane of the tunnels. */
+  readonly engine: ControlPlane;
   readonly sockets: SocketPool;
   readonly #options: HostOptions;
   readonly #now: () => number;
-  readonly #packets: PacketLoop;
+  readonly #carrier: PacketCarrier;
   readonly #pathMtus: PathMtus;
   // BOUNDED: the owner's tunnels.
   readonly #tunnels = new Map<string, RunningTunnel>();
-  /** Of tunnels that are being removed. BOUNDED: as those are. */
-  readonly #removals = new Map<string, Promise<void>>();
+  readonly #removals = new Removals();
   readonly #timer: WakeTimer;
-  /** The data plane, where that is in worker threads. */
-  readonly #workers: WorkerPlanes | undefined;
   readonly #reach: Reach;
   readonly #waits = new UpWaits();
   /** The last failure of each tunnel. BOUNDED: the owner's tunnels. */
   readonly #failures = new Map<string, HostFailure>();
   readonly #onError: OwnerErrorHandler;
-  #pathCheck: NodeJS.Timeout | undefined;
-  #pathCheckSoon: NodeJS.Timeout | undefined;
   /** Answers that are still under way must not start anything any more. */
   #closed = false;
 
@@ -72,52 +61,51 @@ export class TunnelHost {
     const refused = (text: string): void => this.#note(undefined, text);
     const localAddressFor = orUnknown(options.localAddressFor ?? unspecifiedFor, refused);
     const pathMtuFor = orUnknown(options.pathMtuFor, refused);
-    const random = options.random ?? systemRandom;
-    this.#workers = options.workers === undefined ? undefined : this.#startWorkers(options.workers, random);
-    this.engine = new Engine({
-      crypto: options.crypto,
-      random,
-      planes: this.#workers,
-      ...(this.#workers === undefined ? {} : { counterMemory: (bytes: number) => new SharedArrayBuffer(bytes) }),
-      localAddressFor,
-      rawEsp: options.network.rawEsp !== undefined,
-      allocate: options.allocate,
-      ...(options.limits === undefined ? {} : { limits: options.limits }),
-      ...(options.retransmit === undefined ? {} : { retransmit: options.retransmit }),
-    });
+    const carrier: CarrierOptions = {
+      engine: {
+        crypto: options.crypto,
+        random: options.random ?? systemRandom,
+        localAddressFor,
+        rawEsp: options.network.rawEsp !== undefined,
+        allocate: options.allocate,
+        ...(options.limits === undefined ? {} : { limits: options.limits }),
+        ...(options.retransmit === undefined ? {} : { retransmit: options.retransmit }),
+      },
+      sockets: () => this.sockets,
+      deviceOf: (tunnel) => this.device(tunnel),
+      checkPath: (tunnel) => this.#pathMtus.check(this.#now(), tunnel),
+      checkPaths: () => this.#checkPaths(),
+      now: this.#now,
+      drain: () => this.drain(),
+      onError: this.#onError,
+      onPathReport: (report) => this.#pathReported(report),
+      onRefusal: (remote, error) => this.#reach.refused(remote, error),
+      onNote: refused,
+    };
+    const { workers } = options;
+    this.#carrier = workers === undefined ? new InlineCarrier(carrier) : new WorkerCarrier(carrier, workers.pairs);
+    this.engine = this.#carrier.engine;
     this.#timer = new WakeTimer(this.#now, () => {
       this.refresh();
       this.engine.handleTimeout(this.#now());
       this.drain();
     });
-    this.#packets = new PacketLoop({
-      engine: this.engine,
-      sockets: () => this.sockets,
-      deviceOf: (tunnel) => this.device(tunnel),
-      checkPath: (tunnel) => this.#pathMtus.check(this.#now(), tunnel),
-      now: this.#now,
-      drain: () => this.drain(),
-      onError: this.#onError,
-      allocate: options.allocate,
-    });
     this.sockets = new SocketPool({
       network: options.network,
       sourceFor: localAddressFor,
-      onDatagram: (data, from, local, trafficClass) => this.#packets.received(data, from, local, trafficClass),
-      onOpened: (socket) => this.#workers?.openSocket(socket),
-      onClosing: (socket) => this.#workers?.closeSocket(socket),
-      espQueues: options.workers?.pairs ?? 0,
-      onErrors: () => {
-        if (this.#workers !== undefined) this.#checkPathsSoon();
-      },
-      onRefusal: (remote, error) => this.#reach.refused(remote, error),
-      onPathReport: (report) => this.#pathReported(report),
+      onDatagram: (data, from, local, trafficClass) => this.#carrier.receive(data, from, local, trafficClass),
+      onOpened: (socket) => this.#carrier.openSocket(socket),
+      onClosing: (socket) => this.#carrier.closeSocket(socket),
+      espQueues: this.#carrier.espQueues,
+      onErrors: () => this.#carrier.socketErrors(),
+      onRefusal: carrier.onRefusal,
+      onPathReport: carrier.onPathReport,
     });
     this.#pathMtus = new PathMtus({
       engine: this.engine,
       mtuFor: ({ local, remote }) =>
         pathMtuFor(remote.address, isUnspecified(local.address) ? undefined : local.address),
-      tooLarge: () => this.sockets.tooLarge + (this.#workers?.socketCounters().sendErrors.EMSGSIZE ?? 0),
+      tooLarge: () => this.sockets.tooLarge + (this.#carrier.socketCounters()?.sendErrors.EMSGSIZE ?? 0),
     });
     this.#reach = new Reach({
       wayTo: options.wayTo,
@@ -128,26 +116,6 @@ export class TunnelHost {
       drain: () => this.drain(),
       sourceFor: localAddressFor,
       onRefused: refused,
-    });
-  }
-
-  #startWorkers({ pairs }: NonNullable<HostOptions['workers']>, random: RandomSource): WorkerPlanes {
-    return new WorkerPlanes({
-      pairs,
-      crypto: this.#options.crypto.name,
-      fragmentSeed: readU32(random(4), 0),
-      now: this.#now,
-      onReport: (report) => {
-        this.engine.report(this.#now(), report);
-        this.drain();
-      },
-      onDatagram: (data, from, local) => this.#packets.received(data, from, local, 0),
-      onTransmit: ({ data, path, trafficClass }) => this.sockets.send(data, path.local, path.remote, trafficClass),
-      onDeviceLost: (tunnel) => void this.#deviceLost(tunnel),
-      onTooLarge: () => this.#checkPathsSoon(),
-      onPathReport: (report) => this.#pathReported(report),
-      onRefusal: (remote, error) => this.#reach.refused(remote, error),
-      onCrash: (text) => this.#note(undefined, text),
     });
   }
 
@@ -171,16 +139,14 @@ export class TunnelHost {
       lost = reason;
       if (reason !== undefined && this.device(config.name) === device) this.#lost(config.name, reason);
     });
-    if (this.#workers !== undefined && device.handOver === undefined) {
-      throw new Error(`device ${device.name} cannot be handed to worker threads: leave them out, or use a TUN device`);
-    }
-    await this.#workers?.ready();
+    this.#carrier.checkDevice(device);
+    await this.#carrier.ready();
     await this.sockets.acquire(sockets);
     const isNew = this.engine.tunnel(config.name) === undefined;
     try {
       if (this.#closed) throw new Error('the host is closed');
       this.engine.addTunnel({ mtu: device.mtu, ...this.sockets.withPorts(config) });
-      this.#read(config.name, device);
+      this.#carrier.openDevice(this.engine.tunnel(config.name)!, device);
     } catch (error) {
       if (isNew && this.engine.tunnel(config.name) !== undefined) this.engine.removeTunnel(this.#now(), config.name);
       await this.sockets.release(sockets);
@@ -222,7 +188,7 @@ export class TunnelHost {
     };
     const isFirst = !this.#waits.isWaitedFor(name);
     const up = this.#waits.wait(name, signal, givenUp);
-    if (isFirst) this.engine.pursue(this.#now(), name);
+    if (isFirst) this.engine.bringUp(this.#now(), name);
     this.drain();
     await up;
   }
@@ -230,16 +196,6 @@ export class TunnelHost {
   /** How a tunnel fares: plain data, ages in seconds; `undefined` when there is none of that name. */
   status(name: string): HostTunnelStatus | undefined {
     return hostTunnelStatus(this, name);
-  }
-
-  /** Has the packets of a device read from now on. @throws Error when a worker cannot take it */
-  #read(name: string, device: PacketDevice): void {
-    if (this.#workers === undefined) {
-      device.onReadable(() => this.#packets.readDevice(name));
-      return;
-    }
-    this.#workers.openDevice(this.engine.tunnel(name)!.index, device);
-    this.#pathCheck ??= setInterval(() => this.#checkPaths(), PATH_CHECK);
   }
 
   /**
@@ -250,14 +206,7 @@ export class TunnelHost {
     const running = this.#tunnels.get(name);
     if (running === undefined) return this.#removals.get(name);
     this.#tunnels.delete(name);
-    const { promise, resolve, reject } = deferred();
-    this.#removals.set(name, promise);
-    this.#takeAway(name, running).then(resolve, reject);
-    try {
-      await promise;
-    } finally {
-      if (this.#removals.get(name) === promise) this.#removals.delete(name);
-    }
+    await this.#removals.run(name, () => this.#takeAway(name, running));
   }
 
   async #takeAway(name: string, running: RunningTunnel): Promise<void> {
@@ -270,32 +219,12 @@ export class TunnelHost {
     this.#pathMtus.forget(name);
     this.#reach.forget(name);
     try {
-      await this.#workers?.closeDevice(tunnel.index);
+      await this.#carrier.closeDevice(tunnel);
       await running.device.close();
-      await this.#farewell(connections);
+      await farewell(this.engine, connections);
     } finally {
       await this.sockets.release(running.sockets);
     }
-  }
-
-  /** Lets the answers to our deletions come in. A peer that is dead does not hold us up for long. */
-  async #farewell(connections: ReadonlySet<string>): Promise<void> {
-    const leaving = (): boolean =>
-      this.engine.ike
-        .status()
-        .some(({ connection, state }) => connection !== undefined && connections.has(connection) && state !== 'closed');
-    for (let check = 0; check < FAREWELL_CHECKS && leaving(); check++) {
-      await new Promise((resolve) => setTimeout(resolve, FAREWELL_PAUSE));
-    }
-  }
-
-  /** A worker found that the device of a tunnel is gone: when nobody uses it any more, it may end. */
-  async #deviceLost(index: number): Promise<void> {
-    const name = [...this.#tunnels.keys()].find((other) => this.engine.tunnel(other)?.index === index);
-    if (name === undefined) return;
-    const device = this.device(name);
-    await this.#workers?.closeDevice(index);
-    device?.checkAttached?.();
   }
 
   /** Addresses, links or routes of the system changed: ways to peers may be gone, or other ones. */
@@ -331,51 +260,42 @@ export class TunnelHost {
 
   /** What went through the device of a tunnel, and what it lost. */
   deviceCounters(name: string): Readonly<DeviceCounters> | undefined {
-    const index = this.engine.tunnel(name)?.index;
-    if (this.#workers === undefined || index === undefined) return this.device(name)?.counters;
-    return this.#workers.deviceCounters(index);
+    const [tunnel, device] = [this.engine.tunnel(name), this.device(name)];
+    return tunnel === undefined || device === undefined
+      ? device?.counters
+      : this.#carrier.deviceCounters(tunnel, device);
   }
 
   /** Of each socket; what workers counted at all of them stands in one more. */
   socketCounters(): Readonly<UdpCounters>[] {
     const counters = [...this.sockets.sockets()].map((socket) => socket.counters);
-    return this.#workers === undefined ? counters : [...counters, this.#workers.socketCounters()];
+    const others = this.#carrier.socketCounters();
+    return others === undefined ? counters : [...counters, others];
   }
 
   /** Datagrams that reached neither IKE nor ESP. */
   strayCounters(): Readonly<EngineCounters> {
-    const { counters } = this.engine;
-    const more = this.#workers?.strayCounters();
-    if (more === undefined) return counters;
-    return {
-      keepalives: counters.keepalives + more.keepalives,
-      empty: counters.empty + more.empty,
-      oversized: counters.oversized + more.oversized,
-      overflow: counters.overflow + more.overflow,
-      'path-report-ignored': counters['path-report-ignored'],
-    };
+    return this.#carrier.strayCounters();
   }
 
   /** Makes what the engine shows of packets up to date. */
   refresh(): void {
-    this.#workers?.refresh();
+    this.#carrier.refresh();
   }
 
   /** The worker threads, when packets are carried by such. */
   workers(): readonly WorkerStatus[] | undefined {
-    return this.#workers?.status();
+    return this.#carrier.status();
   }
 
   /** Removes all tunnels. Afterwards nothing of the host keeps the process alive. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#timer.close();
-    const names = [...this.#tunnels.keys(), ...this.#removals.keys()];
+    const names = [...this.#tunnels.keys(), ...this.#removals.names()];
     const removals = await Promise.allSettled(names.map((name) => this.remove(name)));
     this.#reach.close();
-    clearInterval(this.#pathCheck);
-    clearTimeout(this.#pathCheckSoon);
-    await this.#workers?.close();
+    await this.#carrier.close();
     const failed = removals.find((removal) => removal.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
   }
@@ -387,27 +307,19 @@ export class TunnelHost {
 
   /** Carries out what the engine wants done. To be called after every direct call of the engine. */
   drain(): void {
-    const messages: Transmit[] = [];
-    for (let message = this.engine.pollTransmit(); message !== undefined; message = this.engine.pollTransmit()) {
-      if (this.#workers !== undefined) messages.push(message);
-      else this.sockets.send(message.data, message.path.local, message.path.remote, message.trafficClass);
-    }
-    this.#workers?.transmit(messages);
-    for (let answer = this.engine.pollAnswer(); answer !== undefined; answer = this.engine.pollAnswer()) {
-      this.#packets.answer(answer.tunnel, answer.packet);
-    }
+    this.#carrier.transmit();
     for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent()) {
       if (event.type === 'child-up' || event.type === 'path-changed') {
         this.#pathMtus.refresh(this.#now(), event.tunnel);
       }
       this.#reach.happened(event);
       if (isQuestion(event)) void this.#answerSoon(event);
-      else this.#tell(event);
+      else this.#report(event);
     }
     this.#timer.set(this.engine.nextTimeout());
   }
 
-  #tell(event: EngineEvent): void {
+  #report(event: EngineEvent): void {
     if (event.type === 'failed') {
       const { tunnel, reason, detail } = event;
       this.#failures.set(tunnel, { at: this.#now(), reason, detail });
@@ -422,17 +334,7 @@ export class TunnelHost {
   async #answerSoon(question: Question): Promise<void> {
     await answerQuestion(question, this.engine, this.#options, this.#now);
     // ESP may have come before the SA that the answer made.
-    this.#packets.settle();
-  }
-
-  /** At once, and again when a path that was asked for a moment ago may be asked for again. */
-  #checkPathsSoon(): void {
-    this.#checkPaths();
-    if (this.#pathCheckSoon !== undefined || this.#closed) return;
-    this.#pathCheckSoon = setTimeout(() => {
-      this.#pathCheckSoon = undefined;
-      this.#checkPaths();
-    }, PATH_CHECK_SOON);
+    this.#carrier.settle();
   }
 
   /** A packet of ours was too large, as a router says. */
@@ -443,7 +345,6 @@ export class TunnelHost {
     this.drain();
   }
 
-  /** What packets in the event loop see to on their way, workers do not. */
   #checkPaths(): void {
     for (const name of this.#tunnels.keys()) this.#pathMtus.check(this.#now(), name);
     this.drain();

@@ -6,7 +6,7 @@
  */
 import { formatSocketAddress } from '../base/address.ts';
 import { messageOf } from '../base/text.ts';
-import type { Engine } from '../engine/engine.ts';
+import type { ControlPlane } from '../engine/control-plane.ts';
 import type { BelievedReport } from '../engine/path-reports.ts';
 import type { Path } from '../ike/events.ts';
 
@@ -17,7 +17,7 @@ const PAUSE = 100;
 const KEEP_REPORT = 600_000;
 
 export interface PathMtusOptions {
-  readonly engine: Engine;
+  readonly engine: ControlPlane;
   readonly mtuFor: (path: Path) => number | undefined;
   /** How many datagrams were too large so far. */
   readonly tooLarge: () => number;

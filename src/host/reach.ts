@@ -1,7 +1,7 @@
 /** Whether a host's peers can be reached, as far as the host can know without them: their ways, and what is refused. */
 import type { IpAddress, SocketAddress } from '../base/address.ts';
 import { messageOf } from '../base/text.ts';
-import type { Engine } from '../engine/engine.ts';
+import type { ControlPlane } from '../engine/control-plane.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { UdpSendError } from '../tun/udp/udp.ts';
 import type { HostOptions } from './options.ts';
@@ -13,7 +13,7 @@ import { noteWay, sendTargets, wayTargets } from './way-targets.ts';
 export interface ReachOptions {
   readonly wayTo: HostOptions['wayTo'];
   readonly onWay: HostOptions['onWay'];
-  readonly engine: Engine;
+  readonly engine: ControlPlane;
   /** Names of the tunnels that run. */
   readonly tunnels: () => Iterable<string>;
   readonly now: () => number;

@@ -3,7 +3,7 @@ import { formatSocketAddress } from '../base/address.ts';
 import { formatIdentity } from '../base/identity.ts';
 import { formatIkeSpi, formatSpi } from '../base/spi.ts';
 import type { SectunnelDocument } from '../config/model.ts';
-import type { Engine } from '../engine/engine.ts';
+import type { ControlPlane } from '../engine/control-plane.ts';
 import type { EngineChild, Tunnel } from '../engine/tunnel.ts';
 import { namedDrops } from '../esp/drops.ts';
 import { SaCounter } from '../esp/usage.ts';
@@ -52,7 +52,7 @@ export type HostTunnelStatus = Omit<TunnelStatus, 'uuid' | 'active' | 'redundanc
 
 /** What is asked of a host for its status. */
 export interface StatusSource {
-  readonly engine: Pick<Engine, 'ike' | 'tunnel'>;
+  readonly engine: Pick<ControlPlane, 'ike' | 'tunnel'>;
   now(): number;
   refresh(): void;
   device(name: string): PacketDevice | undefined;

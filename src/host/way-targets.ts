@@ -1,5 +1,5 @@
 /** Which ways an engine's tunnels have to their peers: one for each IKE SA, and for each connection that has none. */
-import type { Engine } from '../engine/engine.ts';
+import type { ControlPlane } from '../engine/control-plane.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
 import type { Path } from '../ike/events.ts';
@@ -14,7 +14,7 @@ interface IkeSaEnds {
 }
 
 /** The established IKE SAs of these tunnels, and their connections that have none. */
-export function wayTargets(engine: Engine, tunnels: Iterable<string>): WayTarget[] {
+export function wayTargets(engine: ControlPlane, tunnels: Iterable<string>): WayTarget[] {
   const byConnection = new Map<string, IkeSaEnds[]>();
   for (const sa of engine.ike.status()) {
     if (sa.state !== 'established' || sa.connection === undefined) continue;
@@ -47,7 +47,7 @@ function connectionTarget(tunnel: string, { name, local, remote }: ConnectionCon
 }
 
 /** The IKE SAs of these tunnels, and attempts at such. */
-export function sendTargets(engine: Engine, tunnels: Iterable<string>): SendTarget[] {
+export function sendTargets(engine: ControlPlane, tunnels: Iterable<string>): SendTarget[] {
   const owners = new Map<string, string>();
   for (const tunnel of tunnels) {
     for (const { name } of engine.tunnel(tunnel)?.config.connections ?? []) owners.set(name, tunnel);
@@ -62,7 +62,7 @@ export function sendTargets(engine: Engine, tunnels: Iterable<string>): SendTarg
 }
 
 /** From where an IKE SA comes up, or goes down, changes of its way count. */
-export function noteWay(ways: PeerWays, engine: Engine, event: EngineEvent): void {
+export function noteWay(ways: PeerWays, engine: ControlPlane, event: EngineEvent): void {
   if (event.type !== 'ike-up' && event.type !== 'ike-down') return;
   for (const connection of engine.tunnel(event.tunnel)?.config.connections ?? []) {
     if (event.type === 'ike-down') {

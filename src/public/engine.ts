@@ -8,5 +8,5 @@ export { PacketBatch } from '../base/batch.ts';
 export type { TunnelConfig } from '../engine/config.ts';
 export { Engine } from '../engine/engine.ts';
 export type { ChildSummary, EngineEvent } from '../engine/events.ts';
-export type { Answer, EngineOptions, Transmit } from '../engine/options.ts';
+export type { DeviceWrite, EngineOptions, Transmit } from '../engine/options.ts';
 export type { PolicyEntry } from '../policy/database.ts';

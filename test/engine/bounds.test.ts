@@ -112,12 +112,12 @@ describe('an SA for which there is no room', () => {
     const late = road.call('late', '192.0.2.20', '10.2.2.1');
     expect(road.notes()).toEqual([expect.stringContaining('CHILD SA road is given up')]);
     expect([road.hub.of('child-up').length, road.hub.of('child-down').length]).toEqual([512, 0]);
-    expect([road.hub.engine.inboundSas, late.engine.inboundSas]).toEqual([512, 0]);
+    expect([road.hub.engine.planes.receiving.size, late.engine.planes.receiving.size]).toEqual([512, 0]);
     road.net.act(full[0]!, (engine, now) => engine.down(now, 't'));
     road.net.run(120_000);
     expect(road.hub.tunnel('road').children.size).toBe(257);
     expect(late.child().summary.name).toBe(named(0));
-    expect(road.hub.engine.planes!.sending.size).toBe(257);
+    expect(road.hub.engine.planes.sending.size).toBe(257);
   });
 
   it('is one of too many for the same packets', () => {
@@ -211,10 +211,10 @@ function size(engine: ReturnType<typeof enginePair>['a']['engine']): unknown {
   const named = engine.tunnel('t')!;
   return {
     children: named.children.size,
-    planes: [engine.planes?.sending.size, engine.planes?.receiving.size],
+    planes: [engine.planes.sending.size, engine.planes.receiving.size],
     held: named.held,
     ike: engine.ike.status().map((sa) => sa.children.length),
-    inbound: engine.inboundSas,
+    inbound: engine.planes.receiving.size,
   };
 }
 

@@ -31,7 +31,7 @@ function rekeyed(delay: number, count: number): EnginePair {
   net.run(15);
   // The peer has the new SA, and may send on it.
   const successor = Math.max(...b.tunnel().children.keys());
-  net.act(b, (engine) => engine.planes!.send({ type: 'activate', id: successor, afterIke: false }));
+  net.act(b, (engine) => engine.planes.commandSender({ type: 'activate', id: successor, afterIke: false }));
   for (let i = 0; i < count; i++) net.send(b, [packet('10.2.0.1', '10.1.0.1', `early ${i}`)]);
   return test;
 }

@@ -91,7 +91,7 @@ describe('inner addresses that a peer owns', () => {
     expect(road.owners()).toEqual(['x 10.2.0.1']);
     expect(road.reaches('10.2.0.1')).toEqual(['x']);
     // Nothing is received any more on what its owner had.
-    expect(road.hub.engine.inboundSas).toBe(1);
+    expect(road.hub.engine.planes.receiving.size).toBe(1);
   });
 
   it('become free when the owner is dead and another peer asks for them, without DPD', () => {
@@ -113,7 +113,7 @@ describe('inner addresses that a peer owns', () => {
     const [first] = b.tunnel().children.keys();
     road.net.act(b, (engine, now) => engine.ike.closeChild(now, first!));
     road.net.run(100);
-    expect(road.hub.engine.inboundSas).toBe(1);
+    expect(road.hub.engine.planes.receiving.size).toBe(1);
     road.call('x', '192.0.2.3', '10.2.0.0/30');
     expect(road.owners()).toEqual(['b 10.2.0.2', 'x 10.2.0.0/31, 10.2.0.3']);
   });
@@ -173,7 +173,7 @@ describe('inner addresses that a peer owns', () => {
     ]);
     expect(road.owners()).toEqual(['b 10.2.0.0/24', 'x 10.9.0.1']);
     expect(road.reaches('10.2.0.1')).toEqual(['b']);
-    expect(x.engine.inboundSas).toBe(1);
+    expect(x.engine.planes.receiving.size).toBe(1);
   });
 
   it('are not offered when we rekey the SA of another peer', () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { Answer } from '../../src/engine/options.ts';
+import type { DeviceWrite } from '../../src/engine/options.ts';
 import { Flow, readFlow } from '../../src/policy/flow.ts';
 import { type EnginePair, enginePair, opposite, type Peer, packet, tunnel } from '../support/engine-net.ts';
 
@@ -21,9 +21,10 @@ function syn(from: string, to: string): Uint8Array {
   return bytes;
 }
 
-function answers(peer: Peer): Answer[] {
-  const all: Answer[] = [];
-  for (let answer = peer.engine.pollAnswer(); answer !== undefined; answer = peer.engine.pollAnswer()) all.push(answer);
+function answers(peer: Peer): DeviceWrite[] {
+  const all: DeviceWrite[] = [];
+  for (let answer = peer.engine.pollDeviceWrite(); answer !== undefined; answer = peer.engine.pollDeviceWrite())
+    all.push(answer);
   return all;
 }
 
@@ -36,7 +37,7 @@ function upPair(change: Parameters<typeof tunnel>[0] = {}): EnginePair {
   return pair;
 }
 
-function mtuTold({ packet: bytes }: Answer): number {
+function mtuTold({ packet: bytes }: DeviceWrite): number {
   const flow = new Flow();
   expect(readFlow(bytes, 0, bytes.length, flow)).toBe(0);
   expect(flow.srcPort).toBe(0x304);

@@ -23,7 +23,7 @@ function policed(selectors: SelectorPair, change: Partial<TunnelConfig> = {}, pf
 /** What the device of a tunnel was told, as `ICMP type.code to whom`. */
 function answers({ engine }: Peer): string[] {
   const told: string[] = [];
-  for (let next = engine.pollAnswer(); next !== undefined; next = engine.pollAnswer()) {
+  for (let next = engine.pollDeviceWrite(); next !== undefined; next = engine.pollDeviceWrite()) {
     const flow = new Flow();
     readFlow(next.packet, 0, next.packet.length, flow);
     told.push(`${flow.srcPort >> 8}.${flow.srcPort & 0xff} ${formatFlow(flow).split(' ').slice(1, 4).join(' ')}`);

@@ -57,6 +57,6 @@ describe('an engine', () => {
       { tunnel: 't', reason: 'AUTHENTICATION_FAILED', detail: expect.stringContaining('revoked: on 1 May') },
     ]);
     expect(a.of('failed')).toMatchObject([{ reason: 'AUTHENTICATION_FAILED' }]);
-    expect([b.texts(), b.engine.inboundSas]).toEqual([[], 0]);
+    expect([b.texts(), b.engine.planes.receiving.size]).toEqual([[], 0]);
   });
 });

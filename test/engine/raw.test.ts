@@ -88,7 +88,7 @@ describe('ESP straight over IP', () => {
     const room = (mode: 'auto' | 'force'): number => {
       const { a } = upPair(mode);
       a.engine.setPathMtu(a.child().path, 1500);
-      return a.engine.planes!.sending.sa(a.child().summary.id)!.mtu;
+      return a.engine.planes.sending.sa(a.child().summary.id)!.mtu;
     };
     expect(room('auto') - room('force')).toBe(8);
   });

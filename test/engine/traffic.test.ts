@@ -34,7 +34,7 @@ function expectTidy({ net, a, b }: EnginePair): void {
   net.run(20_000);
   for (const peer of [a, b]) {
     expect(peer.halves().outbound.usable).toBe(true);
-    expect(peer.engine.planes?.sending.size).toBe(1);
+    expect(peer.engine.planes.sending.size).toBe(1);
     expect(inboundSpis(peer)).toEqual([peer.child().summary.spiIn]);
     expect(peer.drops()).toEqual({});
     expect(peer.engine.inboundDrops()).toEqual({});

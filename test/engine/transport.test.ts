@@ -98,7 +98,7 @@ describe('a tunnel in transport mode', () => {
     net.add(a, { ...between('192.0.2.1', '192.0.2.2'), mtu: 65_280 });
     net.send(a, [packet('192.0.2.1', '192.0.2.2', 'up')]);
     net.run();
-    const sa = a.engine.planes!.sending.sa(a.child().summary.id)!;
+    const sa = a.engine.planes.sending.sa(a.child().summary.id)!;
     // Unknown paths are Ethernet: without outer IP, UDP, ESP and padding, and with the header that is not carried.
     expect(sa.clampMtu).toBe(((1500 - 20 - 8 - 8 - 8 - 16) & -4) - 2 + 20);
     a.engine.setPathMtu(a.child().path, 1400);
@@ -108,7 +108,7 @@ describe('a tunnel in transport mode', () => {
     net.send(a, [large]);
     net.run();
     expect(b.texts().at(-1)?.length).toBe(1_900);
-    expect(a.engine.pollAnswer()).toBeUndefined();
+    expect(a.engine.pollDeviceWrite()).toBeUndefined();
   });
 
   it('reads right through a NAT: each side sees its own addresses, and checksums that fit them', () => {

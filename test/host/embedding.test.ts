@@ -215,7 +215,7 @@ describe('waiting for a tunnel', () => {
     const [first, second] = [a.up('t', { signal: abort.signal }), a.up('t')];
     setTimeout(() => abort.abort(new Error('no patience')), 50);
     await expect(first).rejects.toThrow('no patience');
-    expect(a.engine.tunnel('t')!.pursuit).toBe('always');
+    expect(a.engine.tunnel('t')!.keepUp).toBe('always');
     await expect(a.up('t', { signal: AbortSignal.timeout(30) })).rejects.toThrow(/timeout/);
     await expect(a.up('t', { signal: AbortSignal.abort(new Error('never')) })).rejects.toThrow('never');
     await Promise.all([expect(second).rejects.toThrow("'t' was removed before it was up"), a.remove('t')]);
@@ -223,7 +223,7 @@ describe('waiting for a tunnel', () => {
     expect(a.status('t')).toBeUndefined();
     await a.add(tunnel(), new MemoryDevice());
     await expect(a.up('t', { signal: AbortSignal.timeout(30) })).rejects.toThrow(/timeout/);
-    expect(a.engine.tunnel('t')!.pursuit).toBe('packet');
+    expect(a.engine.tunnel('t')!.keepUp).toBe('packet');
   });
 
   it('shows in the status what is in the way', async () => {

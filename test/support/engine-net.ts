@@ -121,7 +121,7 @@ export class Peer {
   /** Both halves of the only CHILD SA of a tunnel, which stay what they are when it goes. */
   halves(name = 't'): { readonly inbound: EspInboundSa; readonly outbound: EspOutboundSa } {
     const { id } = this.child(name).summary;
-    const { sending, receiving } = this.engine.planes!;
+    const { sending, receiving } = this.engine.planes;
     return { inbound: receiving.sa(id)!, outbound: sending.sa(id)! };
   }
 

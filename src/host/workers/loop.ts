@@ -134,7 +134,7 @@ export class WorkerLoop {
   }
 
   /** The turn has passed a packet on that came alone: what else is to be done can wait. */
-  passedOn(): void {
+  deferRest(): void {
     this.#alone = true;
   }
 

@@ -6,7 +6,7 @@
 import { NO_PORT, type SocketAddress } from '../../base/address.ts';
 import type { PathReport } from '../../base/path-report.ts';
 import { IKE_PORT } from '../../base/ports.ts';
-import type { PlanePort, PlaneReport, ReceiveCommand, SendCommand } from '../../engine/commands.ts';
+import type { DataPlane, PlaneReport, ReceiveCommand, SendCommand } from '../../engine/commands.ts';
 import type { Transmit } from '../../engine/options.ts';
 import type { DropCounters } from '../../esp/drops.ts';
 import { bootNow } from '../../sys/boot-clock.ts';
@@ -51,7 +51,7 @@ type Waiting = { readonly message: Transmit; readonly after: Tickets } | { reado
 type OpenDevice = Extract<DescriptorCommand, { type: 'open-device' }>;
 type OpenSocket = Extract<DescriptorCommand, { type: 'open-socket' }>;
 
-export class WorkerPlanes implements PlanePort {
+export class WorkerPlanes implements DataPlane {
   readonly inboundDrops: DropCounters;
   readonly #options: WorkerPlanesOptions;
   readonly #lanes: Lanes;
@@ -111,12 +111,12 @@ export class WorkerPlanes implements PlanePort {
     await Promise.all(this.#links.map((link) => link.ready));
   }
 
-  send(command: SendCommand): void {
+  commandSender(command: SendCommand): void {
     if (command.type === 'activate' && command.afterIke) this.#afterIke.push(command);
     else this.#sendNow(command);
   }
 
-  receive(command: ReceiveCommand): void {
+  commandReceiver(command: ReceiveCommand): void {
     const removed = command.type === 'remove' ? this.#receiveRecords.slotOf(command.id) : undefined;
     const noted = this.#receiveRecords.note(command);
     for (const [lane, link] of this.#receiving.entries()) {

@@ -1,7 +1,8 @@
 /** The worker that receives: from the sockets, through cipher and selectors, to the devices. IKE goes to the main thread. */
 import type { SocketAddress } from '../../base/address.ts';
-import { PacketBatch } from '../../base/batch.ts';
+import type { PacketBatch } from '../../base/batch.ts';
 import type { CryptoProvider } from '../../crypto/types.ts';
+import { newPacketBatch } from '../../engine/batches.ts';
 import { classify } from '../../engine/demux.ts';
 import { ReceivePlane } from '../../engine/receive-plane.ts';
 import { forEachTag } from '../../engine/tags.ts';
@@ -14,9 +15,6 @@ import { QUIET, WorkerLoop } from './loop.ts';
 import { Control, MAX_UNDER_WAY, type WorkerCommand, type WorkerSetup } from './messages.ts';
 import { SendTroubles } from './send-troubles.ts';
 
-/** Packets that are opened at a time; each may be as large as an IP packet can be. */
-const BATCH_PACKETS = 64;
-const MAX_PACKET = 0x1_0000;
 /** A socket that fails for no reason that could be read off is left alone so long. */
 const PAUSE_AFTER_FAILURES = 100;
 
@@ -49,7 +47,7 @@ export class ReceiveWorker {
 
   constructor(setup: WorkerSetup, crypto: CryptoProvider) {
     this.#control = setup.control;
-    this.#batch = new PacketBatch(BATCH_PACKETS, MAX_PACKET, undefined, undefined, this.#offloads.memory.allocate);
+    this.#batch = newPacketBatch(this.#offloads.memory.allocate);
     this.#plane = new ReceivePlane({
       crypto,
       fragmentSeed: setup.fragmentSeed,
@@ -225,7 +223,7 @@ export class ReceiveWorker {
       const device = this.#devices.get(tag);
       if (device === undefined) return;
       device.end.write(batch);
-      if (lone) this.#loop.passedOn();
+      if (lone) this.#loop.deferRest();
       writeCounters(device.end.counters, device.counters);
     });
     batch.clear();

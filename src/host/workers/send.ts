@@ -1,8 +1,8 @@
 /** The worker that sends: from the devices, through the policy and the cipher, to the sockets. */
 import { randomFillSync } from 'node:crypto';
-import { PacketBatch } from '../../base/batch.ts';
-import { MIN_MTU } from '../../base/mtu.ts';
+import type { PacketBatch } from '../../base/batch.ts';
 import type { CryptoProvider } from '../../crypto/types.ts';
+import { MAX_PACKET, newPacketBatch } from '../../engine/batches.ts';
 import { SendPlane } from '../../engine/send-plane.ts';
 import { forEachRun } from '../../engine/tags.ts';
 import type { Path } from '../../ike/events.ts';
@@ -10,22 +10,16 @@ import { addCounters, writeCounters } from '../../tun/counters.ts';
 import { SharedOffloads } from '../../tun/offload/shared.ts';
 import { TunEnd } from '../../tun/queue.ts';
 import { UdpEnd } from '../../tun/udp/queue.ts';
+import { BATCHES_PER_TURN, DeviceWriteBatch, readTurn } from '../device-turn.ts';
 import { LocalSockets } from './local-sockets.ts';
 import { QUIET, WorkerLoop } from './loop.ts';
 import type { WorkerCommand, WorkerSetup } from './messages.ts';
 import { SendTroubles } from './send-troubles.ts';
 
-/** Packets that are read from a device at a time, and batches before another has its turn. */
-const BATCH_PACKETS = 64;
-const BATCHES_PER_TURN = 4;
-/** No device has larger packets; one byte more, for slots that start where lines of the cache do. */
-const MAX_PACKET = 0x1_0000;
-/** No answer to a packet is larger: what every IPv6 link takes. */
-const MAX_ANSWER = MIN_MTU[6];
-
 interface Device {
   readonly end: TunEnd;
   readonly counters: Float64Array;
+  readonly carry: (batch: PacketBatch) => void;
 }
 
 export class SendWorker {
@@ -33,7 +27,7 @@ export class SendWorker {
   readonly #plane: SendPlane;
   readonly #offloads = new SharedOffloads();
   readonly #batch: PacketBatch;
-  readonly #answer = new PacketBatch(1, MAX_ANSWER);
+  readonly #deviceWrites = new DeviceWriteBatch();
   // BOUNDED: the host's tunnels.
   readonly #devices = new Map<number, Device>();
   readonly #sockets = new LocalSockets<UdpEnd>();
@@ -41,17 +35,15 @@ export class SendWorker {
   #lastPacket = 0;
 
   constructor(setup: WorkerSetup, crypto: CryptoProvider) {
-    this.#batch = new PacketBatch(BATCH_PACKETS, MAX_PACKET, undefined, undefined, this.#offloads.memory.allocate);
+    this.#batch = newPacketBatch(this.#offloads.memory.allocate);
     this.#plane = new SendPlane({
       crypto,
       random: (length) => randomFillSync(new Uint8Array(length)),
       maxPacket: MAX_PACKET,
       report: (report) => this.#loop.report(report),
       onReleased: (batch) => this.#send(batch),
-      onAnswer: (tunnel, packet) => {
-        this.#answer.clear();
-        this.#answer.push(packet);
-        this.#devices.get(tunnel)?.end.write(this.#answer);
+      onDeviceWrite: (tunnel, packet) => {
+        this.#devices.get(tunnel)?.end.write(this.#deviceWrites.holding(packet));
       },
     });
     this.#loop = new WorkerLoop(setup, {
@@ -80,12 +72,13 @@ export class SendWorker {
       case 'open-device': {
         const { tunnel, descriptor, counters } = command;
         const end = new TunEnd(descriptor, this.#offloads, () => this.#lost(tunnel));
-        // One that takes another's place counts on.
+        // A worker that replaces another continues its counters.
         addCounters(counters, end.counters);
-        this.#devices.set(tunnel, { end, counters });
+        const device = { end, counters, carry: (batch: PacketBatch) => this.#carry(tunnel, batch) };
+        this.#devices.set(tunnel, device);
         this.#loop.watch(tunnel, {
           fd: descriptor.fd,
-          serve: () => this.#readDevice(tunnel, end, counters),
+          serve: () => this.#readDevice(device),
           failed: () => end.checkAttached(),
         });
         return;
@@ -126,31 +119,25 @@ export class SendWorker {
     this.#loop.report({ type: 'device-lost', tunnel });
   }
 
-  /** Whether there may be more. */
-  #readDevice(tunnel: number, end: TunEnd, counters: Float64Array): boolean {
-    const batch = this.#batch;
-    let read = 0;
-    let now = this.#loop.now();
-    const lone = !end.pending && now - this.#lastPacket > QUIET;
+  /** Returns whether there may be more. */
+  #readDevice({ end, counters, carry }: Device): boolean {
+    const lone = !end.pending && this.#loop.now() - this.#lastPacket > QUIET;
     if (lone) end.budget = 1;
-    for (let turn = 0; turn < BATCHES_PER_TURN; turn++) {
-      batch.clear();
-      if (end.read(batch) === 0) break;
-      end.budget = Number.POSITIVE_INFINITY;
-      if (read > 0) now = this.#loop.now();
-      read += batch.count;
-      this.#plane.process(now, tunnel, batch);
-      this.#send(batch);
-      this.#lastPacket = now;
-      if (lone) {
-        this.#loop.passedOn();
-        break;
-      }
-    }
+    readTurn(end, this.#batch, carry, lone ? 1 : BATCHES_PER_TURN);
     end.budget = Number.POSITIVE_INFINITY;
     writeCounters(end.counters, counters);
+    if (!lone) return !end.drained;
+    if (this.#batch.count > 0) this.#loop.deferRest();
     // Whether another came behind it is asked by waiting for it.
-    return lone ? end.pending : !end.drained;
+    return end.pending;
+  }
+
+  /** Seals a batch that was read from a device, and sends it. */
+  #carry(tunnel: number, batch: PacketBatch): void {
+    const now = this.#loop.now();
+    this.#plane.process(now, tunnel, batch);
+    this.#send(batch);
+    this.#lastPacket = now;
   }
 
   #send(batch: PacketBatch): void {

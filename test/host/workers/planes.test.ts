@@ -113,16 +113,16 @@ describe('keys of an SA', () => {
     const install = { type: 'install', ...common, ...rest, transport: undefined } as const;
     const outbound = { mtu: 1_400, room: 1_452, dscp: undefined, tfc: undefined, offered: undefined };
     const inbound = { guard: undefined, replayWindow: 64, drops: newDropCounters() };
-    made.planes.send({ ...install, ...outbound, keys: keys(), state: state() });
-    made.planes.receive({ ...install, ...inbound, keys: keys(), state: state() });
+    made.planes.commandSender({ ...install, ...outbound, keys: keys(), state: state() });
+    made.planes.commandReceiver({ ...install, ...inbound, keys: keys(), state: state() });
     return made;
   }
 
   it('are erased when all workers have removed it, and not before: one may still be about to install it', () => {
     const { planes, send, receive } = installed();
     for (const [give, link] of [
-      [() => planes.send({ type: 'remove', id: 1 }), send],
-      [() => planes.receive({ type: 'remove', id: 1 }), receive],
+      [() => planes.commandSender({ type: 'remove', id: 1 }), send],
+      [() => planes.commandReceiver({ type: 'remove', id: 1 }), receive],
     ] as const) {
       const { encryption } = keysOf(link);
       give();
@@ -142,7 +142,7 @@ describe('keys of an SA', () => {
     const [again] = [...send.options.restore()].flatMap((posted) => ('command' in posted ? [posted.command] : []));
     expect((again as InstallOutbound).keys.encryption).toBe(encryption);
     expect(encryption).toEqual(there);
-    planes.send({ type: 'remove', id: 1 });
+    planes.commandSender({ type: 'remove', id: 1 });
     expect(encryption).toEqual(erased);
   });
 
@@ -163,10 +163,10 @@ describe('what IKE says', () => {
 
   it('waits until both workers have done what was asked before, in its order', () => {
     const { planes, sent, send, receive } = make();
-    planes.receive({ type: 'remove', id: 1 });
-    planes.send({ type: 'remove', id: 1 });
+    planes.commandReceiver({ type: 'remove', id: 1 });
+    planes.commandSender({ type: 'remove', id: 1 });
     planes.transmit([message(1)]);
-    planes.receive({ type: 'remove', id: 2 });
+    planes.commandReceiver({ type: 'remove', id: 2 });
     planes.transmit([message(2)]);
     send.apply();
     expect(sent).toEqual([]);
@@ -179,8 +179,8 @@ describe('what IKE says', () => {
 
   it('goes before the use of an SA that the peer only learns of by it, and behind that of all others', () => {
     const { planes, sent, send } = make();
-    planes.send({ type: 'activate', id: 1, afterIke: false });
-    planes.send({ type: 'activate', id: 2, afterIke: true });
+    planes.commandSender({ type: 'activate', id: 1, afterIke: false });
+    planes.commandSender({ type: 'activate', id: 2, afterIke: true });
     planes.transmit([message(1)]);
     expect(send.types()).toEqual(['activate']);
     expect(sent).toEqual([]);
@@ -194,8 +194,8 @@ describe('what IKE says', () => {
 
   it('does not wait for a worker that is not there', () => {
     const { planes, sent, send, receive, crashes } = make();
-    planes.receive({ type: 'remove', id: 1 });
-    planes.send({ type: 'remove', id: 1 });
+    planes.commandReceiver({ type: 'remove', id: 1 });
+    planes.commandSender({ type: 'remove', id: 1 });
     planes.transmit([message(1)]);
     send.apply();
     receive.crash();
@@ -207,7 +207,7 @@ describe('what IKE says', () => {
 
   it('is dropped from the oldest on when too much of it waits', () => {
     const { planes, sent, send } = make();
-    planes.send({ type: 'remove', id: 1 });
+    planes.commandSender({ type: 'remove', id: 1 });
     planes.transmit(Array.from({ length: 5_000 }, (_, i) => message(i % 256)));
     send.apply();
     expect(sent).toHaveLength(4_096);
@@ -250,7 +250,7 @@ describe('a link-local peer', () => {
       scopeOf: (address: IpAddress) => (address === path.remote.address ? 3 : 0),
     };
     planes.openSocket(socket as unknown as UdpSocket);
-    for (const each of [path, PATH]) planes.send({ type: 'path', id: 1, path: each });
+    for (const each of [path, PATH]) planes.commandSender({ type: 'path', id: 1, path: each });
     expect(send.commands.slice(1)).toMatchObject([{ scope: 3 }, { scope: 0 }]);
   });
 });

@@ -89,7 +89,7 @@ function sender(crypto: CryptoProvider = nodeProvider): {
     maxPacket: 2_000,
     report: (report) => reports.push(report),
     onReleased: (batch) => released.push(batch.count),
-    onAnswer: () => undefined,
+    onDeviceWrite: () => undefined,
   });
   return { plane, reports, released };
 }
@@ -350,12 +350,12 @@ describe('keys', () => {
       now: () => 0,
       report: () => undefined,
       onReleased: () => undefined,
-      onAnswer: () => undefined,
+      onDeviceWrite: () => undefined,
     });
-    planes.send(addTunnel());
+    planes.commandSender(addTunnel());
     const [sent, received] = [install(1), installInbound(1)];
-    planes.send(sent);
-    planes.receive(received);
+    planes.commandSender(sent);
+    planes.commandReceiver(received);
     expect([...sent.keys.encryption, ...received.keys.encryption]).toEqual(zeros(40));
   });
 

@@ -11,16 +11,16 @@ import type { ConnectionConfig } from '../ike/config.ts';
 import type { IkeEndpoint, InitiateOptions } from '../ike/endpoint.ts';
 import type { DownReason, FailureReason, IkeEvent } from '../ike/events.ts';
 import type { SelectorPair } from '../policy/selector.ts';
-import type { PlanePort, PlaneReport } from './commands.ts';
+import type { DataPlane, PlaneReport } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
 import type { ChildSummary, EngineEvent, LocalFailure } from './events.ts';
-import type { ChildPlan, PursuitMode, Tunnel } from './tunnel.ts';
+import type { ChildPlan, KeepUpMode, Tunnel } from './tunnel.ts';
 
 type MissingSa = Extract<PlaneReport, { type: 'missing' }>;
 
-export interface PursuitOptions {
+export interface ConnectionKeeperOptions {
   readonly ike: IkeEndpoint;
-  readonly port: PlanePort;
+  readonly plane: DataPlane;
   /** The local address from which packets to `remote` leave; asked when a connection names none. */
   readonly localAddressFor: (remote: IpAddress) => IpAddress | undefined;
   readonly report: (event: EngineEvent) => void;
@@ -38,29 +38,29 @@ const REFUSED_FOR = 10_000;
 /** SAs of a child that packets call for, beside those that replace them. */
 const MAX_CALLED_FOR = 256;
 
-const MODES: Readonly<Record<TunnelConfig['start'], PursuitMode>> = {
+const MODES: Readonly<Record<TunnelConfig['start'], KeepUpMode>> = {
   initiate: 'always',
   trap: 'packet',
   respond: 'none',
 };
 
-export class Pursuit {
-  readonly #options: PursuitOptions;
+export class ConnectionKeeper {
+  readonly #options: ConnectionKeeperOptions;
 
-  constructor(options: PursuitOptions) {
+  constructor(options: ConnectionKeeperOptions) {
     this.#options = options;
   }
 
   /** The tunnel was started. */
-  begin(now: number, tunnel: Tunnel): void {
+  start(now: number, tunnel: Tunnel): void {
     tunnel.wanted = true;
     this.#setMode(tunnel, MODES[tunnel.config.start]);
     tunnel.retry.reset();
-    if (tunnel.pursuit === 'always') this.initiateMissing(now, tunnel);
+    if (tunnel.keepUp === 'always') this.initiateMissing(now, tunnel);
   }
 
   /** As if it were configured to `initiate`, until it is up. */
-  pursue(now: number, tunnel: Tunnel): void {
+  bringUp(now: number, tunnel: Tunnel): void {
     tunnel.wanted = true;
     this.#setMode(tunnel, 'always');
     tunnel.retry.reset();
@@ -68,17 +68,17 @@ export class Pursuit {
   }
 
   /** The tunnel is wanted no more; its SAs are the caller's to close. */
-  end(tunnel: Tunnel): void {
+  stop(tunnel: Tunnel): void {
     tunnel.wanted = false;
-    tunnel.pursuit = 'none';
+    tunnel.keepUp = 'none';
     tunnel.retry.reset();
-    this.#options.port.send({ type: 'hold', tunnel: tunnel.index, hold: false, forget: true });
+    this.#options.plane.commandSender({ type: 'hold', tunnel: tunnel.index, hold: false, forget: true });
   }
 
   /** An outbound packet needs an SA that is not there, and the negotiation begins (RFC 4301 §4.4.1). */
   packetMissesSa(now: number, tunnel: Tunnel, plan: ChildPlan, { selectors, trigger }: MissingSa): void {
     // While an attempt is planned, packets do not hurry it.
-    if (tunnel.pursuit === 'none' || tunnel.retry.at !== undefined) return;
+    if (tunnel.keepUp === 'none' || tunnel.retry.at !== undefined) return;
     const { name } = plan.child;
     if (tunnel.sasOf(name) >= MAX_CALLED_FOR) {
       this.#refuse(tunnel, [name], selectors ?? trigger, now + REFUSED_FOR);
@@ -90,9 +90,9 @@ export class Pursuit {
   /** The wait after a failure is over. */
   retryIfDue(now: number, tunnel: Tunnel): void {
     if (!tunnel.retry.take(now)) return;
-    if (tunnel.pursuit === 'always') this.initiateMissing(now, tunnel);
+    if (tunnel.keepUp === 'always') this.initiateMissing(now, tunnel);
     // A trap waits for its next packet, unless packets wait already.
-    if (tunnel.held > 0) this.#options.port.send({ type: 'ask-again', tunnel: tunnel.index });
+    if (tunnel.held > 0) this.#options.plane.commandSender({ type: 'ask-again', tunnel: tunnel.index });
   }
 
   initiateMissing(now: number, tunnel: Tunnel): void {
@@ -112,12 +112,12 @@ export class Pursuit {
   /** An attempt of ours failed. */
   failed(now: number, tunnel: Tunnel, event: Extract<IkeEvent, { type: 'failed' }>): void {
     const { child, selectors, reason, connection } = event;
-    if (reason === 'SINGLE_PAIR_REQUIRED' && selectors === undefined && tunnel.pursuit !== 'none') {
+    if (reason === 'SINGLE_PAIR_REQUIRED' && selectors === undefined && tunnel.keepUp !== 'none') {
       // The peer makes one for the addresses of a packet.
-      this.#options.port.send({ type: 'ask-again', tunnel: tunnel.index });
+      this.#options.plane.commandSender({ type: 'ask-again', tunnel: tunnel.index });
       return;
     }
-    if (event.again && tunnel.pursuit !== 'none') {
+    if (event.again && tunnel.keepUp !== 'none') {
       tunnel.retry.planNow(now);
       return;
     }
@@ -135,20 +135,20 @@ export class Pursuit {
     this.wentDown(now, tunnel, 'failed');
     // Children that wait for packets are not missing, but an attempt for one may have failed before it came to it.
     const called = child === undefined && tunnel.complete && tunnel.children.size === 0;
-    if (tunnel.wanted && called && tunnel.pursuit !== 'none') tunnel.retry.plan(now);
+    if (tunnel.wanted && called && tunnel.keepUp !== 'none') tunnel.retry.plan(now);
   }
 
   /** Packets for these children do not wait before then. */
   #refuse(tunnel: Tunnel, children: readonly string[], selectors: SelectorPair | undefined, until: number): void {
     if (children.length > 0) {
-      this.#options.port.send({ type: 'refuse', tunnel: tunnel.index, children, selectors, until });
+      this.#options.plane.commandSender({ type: 'refuse', tunnel: tunnel.index, children, selectors, until });
     }
   }
 
   /** A CHILD SA went down: perhaps the only one for its part of the child's packets. */
   childWentDown(now: number, tunnel: Tunnel, reason: DownReason, child: ChildSummary): void {
     const isLoss = tunnel.wanted && !NO_LOSS.includes(reason);
-    if (isLoss && tunnel.pursuit === 'always' && tunnel.losesPart(child)) tunnel.retry.plan(now);
+    if (isLoss && tunnel.keepUp === 'always' && tunnel.losesPart(child)) tunnel.retry.plan(now);
     this.wentDown(now, tunnel, reason);
   }
 
@@ -156,18 +156,17 @@ export class Pursuit {
   wentDown(now: number, tunnel: Tunnel, reason: DownReason): void {
     if (!tunnel.wanted || NO_LOSS.includes(reason) || tunnel.complete) return;
     if (reason === 'peer-dead') this.#setMode(tunnel, afterDeadPeer(tunnel));
-    if (reason === 'path-lost' && tunnel.pursuit === 'always') tunnel.retry.planNow(now);
-    else if (tunnel.pursuit === 'always' || (tunnel.pursuit === 'packet' && reason === 'failed'))
-      tunnel.retry.plan(now);
+    if (reason === 'path-lost' && tunnel.keepUp === 'always') tunnel.retry.planNow(now);
+    else if (tunnel.keepUp === 'always' || (tunnel.keepUp === 'packet' && reason === 'failed')) tunnel.retry.plan(now);
   }
 
   /** Packets wait for an SA as long as there is somebody who will see to one. */
-  #setMode(tunnel: Tunnel, mode: PursuitMode): void {
+  #setMode(tunnel: Tunnel, mode: KeepUpMode): void {
     const hold = mode !== 'none';
-    if (hold !== (tunnel.pursuit !== 'none')) {
-      this.#options.port.send({ type: 'hold', tunnel: tunnel.index, hold, forget: false });
+    if (hold !== (tunnel.keepUp !== 'none')) {
+      this.#options.plane.commandSender({ type: 'hold', tunnel: tunnel.index, hold, forget: false });
     }
-    tunnel.pursuit = mode;
+    tunnel.keepUp = mode;
   }
 
   /**
@@ -205,14 +204,14 @@ export class Pursuit {
 }
 
 /** As the tunnel was started, unless its document says otherwise. */
-function afterDeadPeer({ config, pursuit }: Tunnel): PursuitMode {
+function afterDeadPeer({ config, keepUp }: Tunnel): KeepUpMode {
   switch (config.dpdAction) {
     case 'restart':
       return 'always';
     case 'trap':
       return 'packet';
     case 'clear':
-      return pursuit === 'always' ? 'none' : pursuit;
+      return keepUp === 'always' ? 'none' : keepUp;
     default:
       return assertNever(config.dpdAction, 'DPD action');
   }

@@ -1,4 +1,4 @@
-/** What the senders of packets are told that a tunnel does not carry, at a bounded rate (RFC 1812 §4.3.2.8). */
+/** ICMP messages to the senders of packets that a tunnel does not carry, at a bounded rate (RFC 1812 §4.3.2.8). */
 import type { PacketBatch } from '../base/batch.ts';
 import { mayBeTold, tooBigMessage, type UnreachableReason, unreachableMessage } from '../esp/icmp-error.ts';
 import { TokenBucket } from '../ike/half-open/rate-limit.ts';
@@ -7,7 +7,7 @@ import { Flow, FlowError, readFlow } from '../policy/flow.ts';
 /** A second's, and those at once. Without sizes connections hang, so they have a bucket of their own. */
 const RATE = [100, 50] as const;
 
-export class Answers {
+export class IcmpReplies {
   readonly #write: (packet: Uint8Array) => void;
   readonly #tooBig = new TokenBucket(...RATE);
   readonly #unreachable = new TokenBucket(...RATE);
@@ -26,16 +26,16 @@ export class Answers {
 
   /** The packet in a slot is not carried. */
   unreachable(now: number, batch: PacketBatch, slot: number, flow: Flow, reason: UnreachableReason): void {
-    this.#tell(now, batch.buffer, batch.offset[slot]!, flow, reason);
+    this.#unreachableAt(now, batch.buffer, batch.offset[slot]!, flow, reason);
   }
 
   /** The same of a packet that has waited. */
   gaveUp(now: number, packet: Uint8Array, reason: UnreachableReason): void {
     if (readFlow(packet, 0, packet.length, this.#flow) !== FlowError.none) return;
-    this.#tell(now, packet, 0, this.#flow, reason);
+    this.#unreachableAt(now, packet, 0, this.#flow, reason);
   }
 
-  #tell(now: number, buffer: Uint8Array, at: number, flow: Flow, reason: UnreachableReason): void {
+  #unreachableAt(now: number, buffer: Uint8Array, at: number, flow: Flow, reason: UnreachableReason): void {
     if (mayBeTold(flow) && this.#unreachable.take(now)) this.#send(unreachableMessage(buffer, at, flow, reason));
   }
 

@@ -1,0 +1,348 @@
+/**
+ * The control plane: IKE, the tunnels with their CHILD SAs, and what is done to keep them up. It commands a data plane,
+ * which carries the packets, and learns from its reports what they need.
+ */
+import { assertNever } from '../base/assert.ts';
+import type { PathReport } from '../base/path-report.ts';
+import { namedDrops } from '../esp/drops.ts';
+import { IkeEndpoint } from '../ike/endpoint.ts';
+import type { ChildSa, IkeEvent, Path, SignatureAnswer, VerificationAnswer } from '../ike/events.ts';
+import type { CounterMemory, DataPlane, PlaneReport } from './commands.ts';
+import type { TunnelConfig } from './config.ts';
+import { ConnectionKeeper } from './connection-keeper.ts';
+import { addMarker, classify, stripMarker } from './demux.ts';
+import { EARLY_WAIT } from './early.ts';
+import { type EngineEvent, engineEvent } from './events.ts';
+import { DEFAULT_HOLD } from './hold.ts';
+import type { ControlCounters, ControlPlaneOptions, Transmit } from './options.ts';
+import type { BelievedReport } from './path-reports.ts';
+import { SaTable } from './sa-table.ts';
+import type { Tunnel } from './tunnel.ts';
+import { TunnelTable } from './tunnel-table.ts';
+
+export class ControlPlane {
+  readonly counters: ControlCounters = { keepalives: 0, empty: 0, overflow: 0, 'path-report-ignored': 0 };
+  readonly ike: IkeEndpoint;
+  readonly #tunnels = new TunnelTable();
+  readonly #sas: SaTable;
+  readonly #keeper: ConnectionKeeper;
+  readonly #plane: DataPlane;
+  readonly #counterMemory: CounterMemory;
+  readonly #fragmentSeed: number;
+  // BOUNDED: drained by the owner after every call.
+  readonly #events: EngineEvent[] = [];
+  /** The time of the call that is being served. */
+  #now = 0;
+
+  constructor(options: ControlPlaneOptions) {
+    this.#plane = options.plane;
+    this.ike = new IkeEndpoint({ ...options, lastUsed: (childId) => this.#sas.lastUsed(childId) });
+    this.#fragmentSeed = options.fragmentSeed;
+    this.#counterMemory = options.counterMemory ?? ((bytes) => new ArrayBuffer(bytes));
+    this.#keeper = new ConnectionKeeper({
+      ike: this.ike,
+      plane: this.#plane,
+      localAddressFor: options.localAddressFor ?? (() => undefined),
+      report: (event) => this.#events.push(event),
+    });
+    this.#sas = new SaTable(this.#plane, this.#counterMemory);
+  }
+
+  /** @throws RangeError, with nothing changed, when a name is taken or the configuration cannot be worked with */
+  addTunnel(config: TunnelConfig): void {
+    const tunnel = this.#tunnels.make(config, this.#counterMemory);
+    this.ike.addConnections(config.connections);
+    this.#tunnels.add(tunnel);
+    const { index, policy, counters } = tunnel;
+    const { hold = DEFAULT_HOLD } = config;
+    this.#plane.commandSender({
+      type: 'add-tunnel',
+      tunnel: index,
+      policy,
+      counters,
+      hold,
+      fragmentSeed: this.#fragmentSeed,
+    });
+  }
+
+  /** Deletes the tunnel's SAs, telling the peer, and forgets it. Drain `pollTransmit` afterwards. */
+  removeTunnel(now: number, name: string): void {
+    const tunnel = this.tunnelNamed(name);
+    this.down(now, name);
+    this.act(now, () => {
+      for (const connection of tunnel.config.connections) this.ike.removeConnection(now, connection.name);
+    });
+    this.#sas.removeAllOf(tunnel);
+    this.#plane.commandSender({ type: 'remove-tunnel', tunnel: tunnel.index });
+    this.#tunnels.delete(tunnel);
+  }
+
+  /** The tunnel is wanted: negotiated at once, for the first packet, or when the peer asks, as configured. */
+  up(now: number, name: string): void {
+    this.act(now, () => this.#keeper.start(now, this.tunnelNamed(name)));
+  }
+
+  /** What the tunnel lacks is negotiated now, and again until it is up, whatever its `start` says. */
+  bringUp(now: number, name: string): void {
+    this.act(now, () => this.#keeper.bringUp(now, this.tunnelNamed(name)));
+  }
+
+  /** Time went by unseen, or the network was away: what is due is done, and all peers are asked whether they are there. */
+  probe(now: number): void {
+    for (const { retry } of this.#tunnels.values()) if (retry.at !== undefined) retry.planNow(now);
+    this.handleTimeout(now);
+    this.act(now, () => this.ike.probe(now));
+  }
+
+  /** Packets of an IKE SA take another way than before, or have one again: its peer is asked whether it is there. */
+  probeIkeSa(now: number, ikeSaId: number): void {
+    this.act(now, () => this.ike.probeIkeSa(now, ikeSaId));
+  }
+
+  /** Nothing can be sent from the local address of an IKE SA any more: it ends, and is begun anew where that is our part. */
+  pathLost(now: number, ikeSaId: number, detail: string): void {
+    this.act(now, () => this.ike.abandonIkeSa(now, ikeSaId, detail));
+    this.handleTimeout(now);
+  }
+
+  /** An attempt that waits for its time is made at once: there is reason to think that it fares better. */
+  retryNow(now: number, name: string): void {
+    const { retry } = this.tunnelNamed(name);
+    if (retry.at === undefined) return;
+    retry.planNow(now);
+    this.handleTimeout(now);
+  }
+
+  /** Closes the tunnel's SAs and starts no new ones. */
+  down(now: number, name: string): void {
+    const tunnel = this.tunnelNamed(name);
+    this.act(now, () => {
+      this.#keeper.stop(tunnel);
+      for (const connection of tunnel.config.connections) this.ike.closeConnection(now, connection.name);
+    });
+  }
+
+  /**
+   * Takes a UDP datagram of IKE, or what is neither IKE nor ESP; ESP packets are the data plane's, and counted here.
+   * Returns false: nothing waits for `flush`.
+   */
+  receive(now: number, path: Path, data: Uint8Array): boolean {
+    const kind = classify(path.local.port, data);
+    switch (kind) {
+      case 'empty':
+        this.counters.empty++;
+        return false;
+      case 'keepalive':
+        this.counters.keepalives++;
+        return false;
+      case 'ike':
+        this.act(now, () => this.ike.handleDatagram(now, path, stripMarker(path.local.port, data)));
+        return false;
+      case 'esp':
+        this.counters.overflow++;
+        return false;
+      default:
+        return assertNever(kind, 'kind of datagram');
+    }
+  }
+
+  /** Takes a report of a data plane that works in another thread. */
+  onReport(now: number, report: PlaneReport): void {
+    this.act(now, () => this.applyReport(report));
+  }
+
+  /**
+   * The path takes IP packets of up to `mtu` bytes in one piece. From now on packets that would be larger once they are
+   * sealed, and that must not be fragmented, are dropped and their senders told the size that fits. To be called when a
+   * CHILD SA comes up or its path changes, and when the system tells another size.
+   */
+  setPathMtu(path: Path, mtu: number): void {
+    this.#sas.setPathMtu(path, mtu);
+  }
+
+  /** What a router says of a packet of ours; the path and its size when that is to be believed, else it is counted. */
+  judgePathReport(report: PathReport): BelievedReport | undefined {
+    const believed = this.#sas.judge(report);
+    if (believed === undefined) this.counters['path-report-ignored']++;
+    return believed;
+  }
+
+  nextTimeout(): number | undefined {
+    const never = Number.POSITIVE_INFINITY;
+    const plane = this.#plane.nextDeadline?.() ?? never;
+    let next = Math.min(this.ike.nextTimeout() ?? never, this.#sas.nextDeadline(), plane);
+    for (const { retry } of this.#tunnels.values()) next = Math.min(next, retry.at ?? never);
+    return next === never ? undefined : next;
+  }
+
+  handleTimeout(now: number): void {
+    this.act(now, () => {
+      this.ike.handleTimeout(now);
+      this.#sas.expire(now);
+      this.#plane.expire?.(now);
+    });
+    this.act(now, () => {
+      for (const tunnel of this.#tunnels.values()) this.#keeper.retryIfDue(now, tunnel);
+    });
+  }
+
+  /** The next IKE message or NAT keepalive to be sent. */
+  pollTransmit(): Transmit | undefined {
+    const message = this.ike.pollTransmit();
+    if (message === undefined) return undefined;
+    const { path, data } = message;
+    return { path, data: message.keepalive ? data : addMarker(path.local.port, data), trafficClass: 0 };
+  }
+
+  pollEvent(): EngineEvent | undefined {
+    return this.#events.shift();
+  }
+
+  /** Answers a `need-secret` event; `undefined` when there is none. The bytes are copied. */
+  answerSecret(now: number, requestId: number, secret: Uint8Array | undefined): void {
+    this.act(now, () => this.ike.answerSecret(now, requestId, secret));
+  }
+
+  /** Answers a `need-signature` event. */
+  answerSignature(now: number, requestId: number, answer: SignatureAnswer): void {
+    this.act(now, () => this.ike.answerSignature(now, requestId, answer));
+  }
+
+  /** Answers a `need-verification` event. */
+  answerVerification(now: number, requestId: number, verdict: VerificationAnswer): void {
+    this.act(now, () => this.ike.answerVerification(now, requestId, verdict));
+  }
+
+  /** The time of the call that is being served. */
+  protected get now(): number {
+    return this.#now;
+  }
+
+  /** The name of the tunnel that the data plane knows by this number. */
+  protected tunnelName(index: number): string | undefined {
+    return this.#tunnels.at(index)?.config.name;
+  }
+
+  /** What is known of a tunnel. */
+  tunnel(name: string): Tunnel | undefined {
+    return this.#tunnels.get(name);
+  }
+
+  /** ESP packets that were dropped on the way in, of all tunnels and of none, by reason. */
+  inboundDrops(): Record<string, number> {
+    return namedDrops(this.#plane.inboundDrops);
+  }
+
+  /** Runs a call of the owner: what it makes IKE do is followed. */
+  protected act(now: number, action: () => void): void {
+    this.#now = now;
+    action();
+    this.#applyIkeEvents(now);
+  }
+
+  /** @throws RangeError when there is no such tunnel */
+  protected tunnelNamed(name: string): Tunnel {
+    const tunnel = this.#tunnels.get(name);
+    if (tunnel === undefined) throw new RangeError(`there is no tunnel named ${name}`);
+    return tunnel;
+  }
+
+  /** Follows what the data plane reports, in the call that is being served. */
+  protected applyReport(report: PlaneReport): void {
+    const now = this.#now;
+    switch (report.type) {
+      case 'missing': {
+        const tunnel = this.#tunnels.at(report.tunnel);
+        const plan = tunnel?.plan(report.child);
+        if (tunnel !== undefined && plan !== undefined) this.#keeper.packetMissesSa(now, tunnel, plan, report);
+        return;
+      }
+      case 'limit': {
+        const { spiIn } = this.#sas.get(report.id)?.summary ?? {};
+        if (spiIn === undefined) return;
+        if (report.kind === 'soft') this.ike.childSoftExpired(now, spiIn);
+        else this.ike.childHardExpired(now, spiIn);
+        return;
+      }
+      case 'received': {
+        const child = this.#sas.get(report.id);
+        if (child !== undefined) this.ike.childReceived(now, child.summary.spiIn, report.path);
+        return;
+      }
+      default:
+        assertNever(report, 'report of the data plane');
+    }
+  }
+
+  #applyIkeEvents(now: number): void {
+    for (let event = this.ike.pollEvent(); event !== undefined; event = this.ike.pollEvent()) {
+      const tunnel = this.#tunnels.ofEvent(event, this.#sas);
+      const report = this.#apply(now, event, tunnel) ? engineEvent(event, tunnel?.config.name) : undefined;
+      if (report !== undefined) this.#events.push(report);
+    }
+  }
+
+  /** Follows what IKE did. Returns whether the owner is told. */
+  #apply(now: number, event: IkeEvent, tunnel: Tunnel | undefined): boolean {
+    switch (event.type) {
+      case 'child-up':
+        return tunnel !== undefined && this.#childUp(now, tunnel, event.child, event.sendNow);
+      case 'child-offered':
+        this.#plane.commandReceiver({ type: 'expect', spi: event.spiIn, until: now + EARLY_WAIT });
+        return false;
+      case 'child-send':
+        this.#sas.activate(event.childId, false);
+        return false;
+      case 'child-down': {
+        const child = this.#sas.get(event.childId);
+        // One that could not be installed was never up for the owner.
+        if (child === undefined) return false;
+        this.#sas.close(now, child, event.reason, event.replaced);
+        if (tunnel !== undefined) this.#keeper.childWentDown(now, tunnel, event.reason, child.summary);
+        return true;
+      }
+      case 'ike-up':
+        if (event.replaces !== undefined) this.#sas.adopt(event.replaces, event.ikeSa.id);
+        return true;
+      case 'ike-down':
+        if (tunnel !== undefined) this.#keeper.wentDown(now, tunnel, event.reason);
+        return true;
+      case 'path-changed':
+        this.#sas.move(event.ikeSaId, event.path);
+        return true;
+      case 'failed':
+        // What others try in vain, whoever they are, says nothing of our own attempts.
+        if (tunnel !== undefined && event.initiator) this.#keeper.failed(now, tunnel, event);
+        return true;
+      case 'declined':
+      case 'need-secret':
+      case 'need-signature':
+      case 'need-verification':
+      case 'note':
+        return true;
+      default:
+        return assertNever(event, 'engine event');
+    }
+  }
+
+  #childUp(now: number, tunnel: Tunnel, sa: ChildSa, sendNow: boolean): boolean {
+    const child = this.#sas.install(now, tunnel, sa);
+    if (child === undefined) {
+      this.ike.closeChild(now, sa.id);
+      const text = `CHILD SA ${sa.config.name} is given up: there are as many SAs for its packets as there may be`;
+      this.#note(tunnel, text);
+      this.#keeper.wentDown(now, tunnel, 'failed');
+      return false;
+    }
+    this.#keeper.cameUp(tunnel);
+    const news = tunnel.newsOfNarrowing(child);
+    if (news !== undefined) this.#note(tunnel, news);
+    // A peer that asked for its first SA has it when it has read our answer; one that is replaced must not be missed.
+    if (sendNow) this.#sas.activate(sa.id, sa.replaces === undefined);
+    return true;
+  }
+
+  #note({ config: { name } }: Tunnel, text: string): void {
+    this.#events.push({ type: 'note', tunnel: name, level: 'warn', text });
+  }
+}
