@@ -35,7 +35,7 @@ const ROOMS: Readonly<Record<string, Room>> = {
   pki: { rooms: ['base'], packages: ['pkijs', 'asn1js', ...SYSTEM] },
   libvirt: { rooms: ['base', 'config'], packages: ['libxml2-wasm', ...SYSTEM] },
   export: { rooms: ['base', 'config'] },
-  plan: { rooms: ['base', 'crypto', 'policy', 'ike', 'esp', 'engine', 'hostnet', 'config'], packages: SYSTEM },
+  plan: { rooms: ['base', 'crypto', 'policy', 'ike', 'esp', 'engine', 'hostnet', 'config'] },
   check: { rooms: ['base', 'crypto', 'policy', 'ike', 'config'] },
   host: {
     rooms: [

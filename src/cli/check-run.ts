@@ -142,7 +142,7 @@ function planned(
       remote: { ...sa.remote, address: pin(sa.remote.address, there) },
     },
   };
-  return planTunnel(pinned, undefined, true, certified(document, other));
+  return planTunnel(pinned, { certificates: certified(document, other) });
 }
 
 function pin(address: PeerAddress, at: IpAddress): PeerAddress {

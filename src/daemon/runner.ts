@@ -18,6 +18,7 @@ import { TunnelHost } from '../host/host.ts';
 import { narrate } from '../host/narrate.ts';
 import type { WayReport } from '../host/peer-ways.ts';
 import type { Platform } from '../host/platform.ts';
+import { systemResolver } from '../host/resolve.ts';
 import type { TunnelStatus, WorkersStatus } from '../host/status.ts';
 import { type RunningFacts, tunnelStatus } from '../host/status-view.ts';
 import type { WorkerChoice } from '../host/workers/choice.ts';
@@ -128,9 +129,12 @@ export class Runner {
 
   async #plan(document: SectunnelDocument, certificates: TunnelCertificates): Promise<TunnelPlan> {
     const { platform, secrets } = this.#options;
-    const rawEsp = platform.network.rawEsp !== undefined;
-    const pathMtuFor: Platform['pathMtuFor'] = (remote, local) => platform.pathMtuFor(remote, local);
-    const plan = await planTunnel(document, pathMtuFor, rawEsp, await certificates.check(Date.now()));
+    const plan = await planTunnel(document, {
+      resolve: systemResolver,
+      pathMtuFor: (remote, local) => platform.pathMtuFor(remote, local),
+      rawEsp: platform.network.rawEsp !== undefined,
+      certificates: await certificates.check(Date.now()),
+    });
     const secret = secretOf(document);
     if (plan.tunnel.connections.length > 0 && secret !== undefined) (await secrets.value(secret)).value.fill(0);
     return plan;

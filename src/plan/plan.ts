@@ -1,10 +1,9 @@
 /**
- * From a document to what runs it: an engine's tunnel, and the device with its routes. Says what this version does not
- * do, before anything is touched.
+ * The room `plan`: what a document needs of an engine (its tunnel) and of the host (its device and routes), and whether it can run
+ * beside others. Nothing is opened or changed; what this version cannot do is refused here.
  */
 
-import { lookup } from 'node:dns/promises';
-import { type IpAddress, type IpFamily, parseAddress } from '../base/address.ts';
+import type { IpAddress, IpFamily } from '../base/address.ts';
 import { SectunnelError } from '../base/error.ts';
 import { type Identity, identityFromText } from '../base/identity.ts';
 import { IKE_PORT } from '../base/ports.ts';
@@ -16,11 +15,11 @@ import type { AuthMethod, ChildConfig, ConnectionConfig, Lifetime } from '../ike
 import type { DevicePlan } from './device.ts';
 import { devicePlan } from './device.ts';
 import { deviceMtu } from './device-mtu.ts';
-import { isTransport, TRANSPORT_MTU, transportRefusal } from './transport.ts';
+import { isTransport, type KnownEnds, TRANSPORT_MTU, transportRefusal } from './transport.ts';
 
-/** What of a tunnel's certificates stands in its configuration. */
+/** What a tunnel's configuration needs to know of its certificates. */
 export interface CertificateFacts {
-  /** Who we are, as our certificate says it; with an `<id>` in the document, that one. */
+  /** Our identity: that of the `<id>` in the document, or else one that our certificate proves. */
   readonly localId: Identity | undefined;
   /** SHA-1 of the SubjectPublicKeyInfo of each authority that we trust. */
   readonly authorities: readonly Uint8Array[];
@@ -32,41 +31,64 @@ export interface TunnelPlan {
 }
 
 /**
- * @param pathMtuFor what is known of the path to the peer; the device's MTU follows from it when the document gives none
- * @param rawEsp whether ESP can go straight over IP here
- * @param certificates for documents with `<auth type='x509'>`
- * @throws SectunnelError when the document asks for what this version does not do, or a name cannot be resolved
+ * Resolves a host name.
+ * @param family of the address that is wanted; `undefined` for either
+ * @throws Error, for people, when the name has no such address
  */
-export async function planTunnel(
-  document: SectunnelDocument,
-  pathMtuFor: (remote: IpAddress, local?: IpAddress) => number | undefined = () => undefined,
-  rawEsp = true,
-  certificates: CertificateFacts = { localId: undefined, authorities: [] },
-): Promise<TunnelPlan> {
+export type Resolver = (name: string, family: IpFamily | undefined) => Promise<IpAddress>;
+
+/** What a plan needs to know of the host. */
+export interface PlanOptions {
+  /** For documents that name an end by its host name, which are refused without it. */
+  readonly resolve?: Resolver | undefined;
+  /**
+   * The known MTU of the path to the peer, bytes, from which the device's MTU follows when the document gives none. Default: not
+   * known.
+   */
+  readonly pathMtuFor?: ((remote: IpAddress, local?: IpAddress) => number | undefined) | undefined;
+  /** Whether ESP can be sent directly over IP, without UDP. Default: yes. */
+  readonly rawEsp?: boolean | undefined;
+  /** For documents with `<auth type='x509'>`. */
+  readonly certificates?: CertificateFacts | undefined;
+}
+
+const NO_CERTIFICATES: CertificateFacts = { localId: undefined, authorities: [] };
+
+/**
+ * Plans the tunnel of a document.
+ * @throws SectunnelError `unsupported` for what this version cannot do, `system` for a name that cannot be resolved,
+ *   `bad-document` when our own identity is missing
+ */
+export async function planTunnel(document: SectunnelDocument, options: PlanOptions = {}): Promise<TunnelPlan> {
   refuseUnsupported(document);
   const { nat, line } = document.sa.ike;
-  if (nat.encapsulation === 'never' && !rawEsp) {
-    throw unsupported(`<nat traversal='off'> in <ike> on line ${line}: here ESP can be carried in UDP only`);
+  if (nat.encapsulation === 'never' && options.rawEsp === false) {
+    throw unsupported(`<nat traversal='off'> in <ike> on line ${line}: this host can carry ESP only in UDP`);
   }
-  const { local, remote } = document.sa;
-  const localAddress = await resolve(local.address, undefined);
-  const remoteAddress = await resolve(remote.address, localAddress?.family);
-  const refusal = transportRefusal(document, localAddress, remoteAddress);
+  const ends = await resolveEnds(document, options.resolve);
+  const refusal = transportRefusal(document, ends);
   if (refusal !== undefined) throw unsupported(refusal);
-  const mtu = isTransport(document)
-    ? TRANSPORT_MTU
-    : deviceMtu({
-        pathMtu: remoteAddress === undefined ? undefined : pathMtuFor(remoteAddress, localAddress),
-        // Of a peer that nothing is known of, IPv6 has the larger header.
-        outer: (remoteAddress ?? localAddress)?.family ?? 6,
-        encapsulated: document.sa.ike.nat.encapsulation !== 'never',
-        proposals: document.sa.esp.proposals,
-        ipv6: hasIpv6(document.sps),
-      });
   return {
-    tunnel: tunnelConfig(document, localAddress, remoteAddress, certificates),
-    device: devicePlan(document, mtu, remoteAddress),
+    tunnel: tunnelConfig(document, ends, options.certificates ?? NO_CERTIFICATES),
+    device: devicePlan(document, fittingMtu(document, ends, options.pathMtuFor), ends.remote),
   };
+}
+
+function fittingMtu(
+  document: SectunnelDocument,
+  { local, remote }: KnownEnds,
+  pathMtuFor: PlanOptions['pathMtuFor'],
+): number {
+  if (isTransport(document)) return TRANSPORT_MTU;
+  const { ike, esp } = document.sa;
+  return deviceMtu({
+    pathMtu: remote && pathMtuFor?.(remote, local),
+    // Where neither end is known: IPv6, which has the larger header.
+    outer: (remote ?? local)?.family ?? 6,
+    encapsulated: ike.nat.encapsulation !== 'never',
+    proposals: esp.proposals,
+    ipv6: hasIpv6(document.sps),
+  });
 }
 
 /**
@@ -97,36 +119,41 @@ function refuseUnsupported(document: SectunnelDocument): void {
     throw unsupported("<device vrf='…'>; a device can be put into a network namespace with netns");
 }
 
-/** A name is resolved when the tunnel starts, to the family of the other end where that is known. */
-async function resolve(address: PeerAddress, family: IpFamily | undefined): Promise<IpAddress | undefined> {
+/** The peer's name is resolved to the family of our own address where that is known. */
+async function resolveEnds({ sa }: SectunnelDocument, resolve: Resolver | undefined): Promise<KnownEnds> {
+  const local = await addressOf(sa.local.address, undefined, resolve);
+  return { local, remote: await addressOf(sa.remote.address, local?.family, resolve) };
+}
+
+async function addressOf(
+  address: PeerAddress,
+  family: IpFamily | undefined,
+  resolve: Resolver | undefined,
+): Promise<IpAddress | undefined> {
   switch (address.kind) {
     case 'any':
       return undefined;
     case 'ip':
       return address.address;
     case 'fqdn':
+      if (resolve === undefined) {
+        throw unsupported(`the name '${address.name}' of an end: this program resolves no names; write its address`);
+      }
       try {
-        return parseAddress((await lookup(address.name, { family: family ?? 0 })).address);
+        return await resolve(address.name, family);
       } catch (error) {
-        const why = messageOf(error);
-        throw new SectunnelError('system', `the name '${address.name}' cannot be resolved: ${why}`);
+        throw new SectunnelError('system', `the name '${address.name}' cannot be resolved: ${messageOf(error)}`, error);
       }
   }
 }
 
-function tunnelConfig(
-  document: SectunnelDocument,
-  localAddress: IpAddress | undefined,
-  remoteAddress: IpAddress | undefined,
-  certificates: CertificateFacts,
-): TunnelConfig {
+function tunnelConfig(document: SectunnelDocument, ends: KnownEnds, certificates: CertificateFacts): TunnelConfig {
   const { name, sa } = document;
   const children = childConfigs(document);
   return {
     name,
-    // A document of nothing but bypass and discard has nobody to negotiate with.
-    connections:
-      children.length === 0 ? [] : [connectionConfig(document, localAddress, remoteAddress, certificates, children)],
+    // Without a policy that protects there is nothing to negotiate.
+    connections: children.length === 0 ? [] : [connectionConfig(document, ends, certificates, children)],
     policy: toPolicy(document).entries,
     start: sa.ike.start,
     dpdAction: sa.ike.dpd.action,
@@ -138,8 +165,7 @@ function tunnelConfig(
 
 function connectionConfig(
   document: SectunnelDocument,
-  localAddress: IpAddress | undefined,
-  remoteAddress: IpAddress | undefined,
+  ends: KnownEnds,
   { localId, authorities }: CertificateFacts,
   children: readonly ChildConfig[],
 ): ConnectionConfig {
@@ -148,13 +174,13 @@ function connectionConfig(
   return {
     name: document.name,
     local: {
-      address: localAddress,
+      address: ends.local,
       ...portsOf(local, ike.nat.port),
       id: localIdentity(document, localId),
       auth: authMethod(document, 'local'),
     },
     remote: {
-      address: remoteAddress,
+      address: ends.remote,
       ...portsOf(remote, ike.nat.port),
       id: remoteId,
       auth: authMethod(document, 'remote'),
@@ -169,10 +195,10 @@ function connectionConfig(
   };
 }
 
-/** ESP goes in UDP where there is no NAT too when one is pretended. */
+/** `force`: ESP goes in UDP also where there is no NAT (forced encapsulation). */
 const NAT_MODES = { always: 'force', needed: 'auto', never: 'off' } as const;
 
-/** A port other than 500 carries IKE and ESP together and is never left. */
+/** A port other than 500 carries IKE and ESP together, and IKE does not change to another. */
 function portsOf({ port }: PeerSettings, natPort: number): { port: number; natPort: number } {
   return { port, natPort: port === IKE_PORT ? natPort : port };
 }
@@ -181,13 +207,13 @@ function authMethod({ sa }: SectunnelDocument, of: 'local' | 'remote'): AuthMeth
   return sa.auths.some(({ type, side }) => type === 'x509' && (side === 'both' || side === of)) ? 'signature' : 'psk';
 }
 
-/** As our certificate has it, or that of the document. */
+/** The identity in our certificate, or else the one in the document. */
 function localIdentity({ sa }: SectunnelDocument, certified: Identity | undefined): Identity {
   if (certified !== undefined) return certified;
   if (sa.local.id !== undefined) return identity(sa.local.id);
   throw new SectunnelError(
     'bad-document',
-    `line ${sa.local.line}: who we are is not said; give <local> an <id>, or an address that can serve as one`,
+    `line ${sa.local.line}: this end has no identity; give <local> an <id>, or an address that can serve as one`,
   );
 }
 

@@ -21,12 +21,14 @@ export function isTransport(document: SectunnelDocument): boolean {
   return toChildren(document).some(({ mode }) => mode === 'transport');
 }
 
+/** The addresses of the two ends, as far as they are known. */
+export interface KnownEnds {
+  readonly local: IpAddress | undefined;
+  readonly remote: IpAddress | undefined;
+}
+
 /** Why a document cannot be carried out; `undefined` when it can, or is not in transport mode. */
-export function transportRefusal(
-  document: SectunnelDocument,
-  localAddress: IpAddress | undefined,
-  remoteAddress: IpAddress | undefined,
-): string | undefined {
+export function transportRefusal(document: SectunnelDocument, ends: KnownEnds): string | undefined {
   const children = toChildren(document);
   const transport = children.filter(({ mode }) => mode === 'transport');
   const other = children.find(({ mode }) => mode !== 'transport');
@@ -34,26 +36,21 @@ export function transportRefusal(
     return `<rule mode='transport'> on line ${transport[0]!.line} beside <rule mode='${other.mode}'> on line ${other.line}; give each mode a document of its own`;
   }
   for (const child of transport) {
-    const why = refusalOf(child, transport[0]!, localAddress, remoteAddress);
+    const why = refusalOf(child, transport[0]!, ends);
     if (why !== undefined) return `<rule mode='transport'> on line ${child.line}: ${why}`;
   }
   return undefined;
 }
 
-function refusalOf(
-  child: ChildPlan,
-  first: ChildPlan,
-  localAddress: IpAddress | undefined,
-  remoteAddress: IpAddress | undefined,
-): string | undefined {
+function refusalOf(child: ChildPlan, first: ChildPlan, ends: KnownEnds): string | undefined {
   const hosts = hostsOf(child.selectors);
   const wanted = hostsOf(first.selectors);
   if (hosts === undefined) {
     return "its ranges are more than one address; on each side that of the end itself is wanted, or mode='tunnel'";
   }
   const sides = [
-    ['source', hosts.local, localAddress ?? wanted?.local],
-    ['destination', hosts.remote, remoteAddress ?? wanted?.remote],
+    ['source', hosts.local, ends.local ?? wanted?.local],
+    ['destination', hosts.remote, ends.remote ?? wanted?.remote],
   ] as const;
   for (const [side, host, end] of sides) {
     if (end === undefined || sameAddress(host, end)) continue;

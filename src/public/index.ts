@@ -46,10 +46,11 @@ export { type CryptoChoice, selectCrypto } from '../host/crypto.ts';
 export { TunnelHost } from '../host/host.ts';
 export type { HostOptions, SecretQuestion } from '../host/options.ts';
 export type { CredentialsQuestion } from '../host/proofs.ts';
+export { systemResolver } from '../host/resolve.ts';
 export type { ChildStatus, FailureStatus, IkeStatus } from '../host/status.ts';
 export type { HostFailure, HostTunnelStatus } from '../host/status-view.ts';
 export type { DevicePlan } from '../plan/device.ts';
-export { type CertificateFacts, planTunnel, type TunnelPlan } from '../plan/plan.ts';
+export { type CertificateFacts, type PlanOptions, planTunnel, type Resolver, type TunnelPlan } from '../plan/plan.ts';
 // Devices and sockets
 export type { PacketDevice } from '../tun/device.ts';
 export type { OwnerErrorHandler } from '../tun/owner-calls.ts';

@@ -50,7 +50,7 @@ describe('the MTU of a device', () => {
 
 describe('a plan', () => {
   const mtuOf = async (xml: string, known?: number): Promise<number> =>
-    (await planTunnel(parseDocument(xml), () => known)).device.mtu;
+    (await planTunnel(parseDocument(xml), { pathMtuFor: () => known })).device.mtu;
   const device = (mtu: number): string => tunnelDocument({ extra: `<device mtu='${mtu}'/>` });
 
   it('has the MTU of the document, or else that of the path', async () => {
@@ -63,9 +63,11 @@ describe('a plan', () => {
 
   it('asks for the way from one end to the other', async () => {
     const asked: unknown[] = [];
-    await planTunnel(parseDocument(tunnelDocument()), (remote, local) => {
-      asked.push(remote, local);
-      return undefined;
+    await planTunnel(parseDocument(tunnelDocument()), {
+      pathMtuFor: (remote, local) => {
+        asked.push(remote, local);
+        return undefined;
+      },
     });
     expect(asked).toEqual([address('192.0.2.2'), address('192.0.2.1')]);
   });
