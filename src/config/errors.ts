@@ -1,6 +1,7 @@
 /**
  * What is wrong with a document, in words that a person can act on: where, what was found, what is allowed.
  */
+import { SectunnelError } from '../base/error.ts';
 
 /**
  * `malformed`: not XML, or XML that is not read (DTD, size, encoding). `invalid`: XML that is not a document.
@@ -8,6 +9,7 @@
  */
 export type IssueKind = 'malformed' | 'invalid' | 'unsupported';
 
+/** One thing that is wrong with a document. */
 export interface DocumentIssue {
   readonly kind: IssueKind;
   /** Line of the start tag (the last one if it has several), counted from 1; `undefined` when the whole document is meant. */
@@ -28,8 +30,11 @@ export interface DocumentIssue {
 // BOUNDED: more issues than this are not collected; nobody reads further.
 export const MAX_ISSUES = 20;
 
-/** A document that is refused. The first issue is the primary one; its fields are repeated on the error itself. */
-export class DocumentError extends Error {
+/**
+ * A document that is refused. Its `code` is `bad-document`, or `unsupported` when the document asks for what this version does
+ * not do. The first issue is the primary one; its fields are repeated on the error itself.
+ */
+export class DocumentError extends SectunnelError {
   override readonly name = 'DocumentError';
   readonly source: string | undefined;
   readonly issues: readonly DocumentIssue[];
@@ -42,8 +47,9 @@ export class DocumentError extends Error {
 
   /** @param source what to call the document in messages, such as its file name */
   constructor(issues: readonly [DocumentIssue, ...DocumentIssue[]], source?: string) {
-    super(issues.map((issue) => formatIssue(issue, source)).join('\n'));
     const [first] = issues;
+    const text = issues.map((issue) => formatIssue(issue, source)).join('\n');
+    super(first.kind === 'unsupported' ? 'unsupported' : 'bad-document', text);
     this.source = source;
     this.issues = issues;
     this.kind = first.kind;

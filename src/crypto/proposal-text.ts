@@ -3,6 +3,7 @@
  * dh='ecp384'`) or strongSwan's single string (`aes256gcm16-prfsha384-ecp384`), in which the kinds are told apart by
  * name. What may stand together follows RFC 7296 §3.3 and RFC 5282 §8.
  */
+import { SectunnelError } from '../base/error.ts';
 import { nearest } from '../base/similar.ts';
 import {
   defaultPrfs,
@@ -18,9 +19,13 @@ import {
 import type { EspProposal, IkeProposal } from './proposal.ts';
 import type { DhGroup, EncryptionAlgorithm, IntegrityAlgorithm, PrfAlgorithm } from './types.ts';
 
-/** A proposal that cannot be used as it is written; the message says what is wrong and what would be right. */
-export class ProposalError extends Error {
+/** A proposal that cannot be used as it is written (`code` is `malformed`); the message says what would be right. */
+export class ProposalError extends SectunnelError {
   override readonly name = 'ProposalError';
+
+  constructor(message: string) {
+    super('malformed', message);
+  }
 }
 
 /**

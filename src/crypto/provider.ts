@@ -3,6 +3,7 @@
  * written once; and providers are joined to one that takes each algorithm from the first that has it.
  */
 import { invariant } from '../base/assert.ts';
+import { SectunnelError } from '../base/error.ts';
 import { buildMac, buildPrf, type MacPrimitives } from './macs.ts';
 import { type PacketMac, type PacketPrimitives, packetCipher, packetMac } from './packet.ts';
 import type {
@@ -25,9 +26,13 @@ export interface Primitives extends PacketPrimitives, MacPrimitives {
   readonly packetMac?: (algorithm: IntegrityAlgorithm, key: Uint8Array) => PacketMac;
 }
 
-/** A provider does not work here; the message says what is missing or what was found instead. */
-export class ProviderUnavailableError extends Error {
+/** A provider does not work here (`code` is `unsupported`); the message says what is missing or what was found instead. */
+export class ProviderUnavailableError extends SectunnelError {
   override readonly name = 'ProviderUnavailableError';
+
+  constructor(message: string, cause?: unknown) {
+    super('unsupported', message, cause);
+  }
 }
 
 /**
@@ -38,7 +43,7 @@ export function openOrUnavailable<T>(open: () => T, missing: abstract new (...wo
   try {
     return open();
   } catch (error) {
-    throw error instanceof missing ? new ProviderUnavailableError(error.message, { cause: error }) : error;
+    throw error instanceof missing ? new ProviderUnavailableError(error.message, error) : error;
   }
 }
 

@@ -3,6 +3,7 @@
  * worker threads. What a daemon is without its control socket, and what a program embeds.
  */
 import { randomFillSync } from 'node:crypto';
+import { SectunnelError } from '../base/error.ts';
 import type { PathReport } from '../base/path-report.ts';
 import { secretBytes } from '../base/secret-bytes.ts';
 import type { TunnelConfig } from '../engine/config.ts';
@@ -129,8 +130,8 @@ export class TunnelHost {
 
   /**
    * Opens the sockets and puts the tunnel to work on the device, which the host closes with the tunnel.
-   * @throws Error, with nothing changed and the device still the caller's, when a socket cannot be had or the
-   * configuration cannot be worked with
+   * @throws SectunnelError, RangeError, with nothing changed and the device still the caller's, when a socket cannot be had or
+   * the configuration cannot be worked with
    */
   async add(config: TunnelConfig, device: PacketDevice): Promise<void> {
     const sockets = socketNeeds(config, this.#options.network.rawEsp !== undefined);
@@ -144,7 +145,7 @@ export class TunnelHost {
     await this.sockets.acquire(sockets);
     const isNew = this.engine.tunnel(config.name) === undefined;
     try {
-      if (this.#closed) throw new Error('the host is closed');
+      if (this.#closed) throw new SectunnelError('invalid-state', 'the host is closed');
       this.engine.addTunnel({ mtu: device.mtu, ...this.sockets.withPorts(config) });
       this.#carrier.openDevice(this.engine.tunnel(config.name)!, device);
     } catch (error) {
@@ -173,13 +174,13 @@ export class TunnelHost {
   /**
    * Negotiates what a tunnel lacks, whatever its `start` says, as often as it takes, and waits until it is up: each of its
    * children has an SA; where packets call for SAs one by one, there is one. Meanwhile `onEvent` tells what is in the way.
-   * @throws what `signal` is aborted with, from when on it is pursued as its `start` says; Error when there is no such tunnel,
-   * or it is removed
+   * @throws what `signal` is aborted with, from when on it is pursued as its `start` says; SectunnelError when there is no such
+   * tunnel, or it is removed
    */
   async up(name: string, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
     signal?.throwIfAborted();
     const tunnel = this.engine.tunnel(name);
-    if (tunnel === undefined) throw new Error(`there is no tunnel '${name}' in this host`);
+    if (tunnel === undefined) throw new SectunnelError('not-found', `there is no tunnel '${name}' in this host`);
     if (isUp(tunnel)) return;
     const givenUp = (): void => {
       if (this.engine.tunnel(name) !== tunnel) return;
@@ -214,7 +215,7 @@ export class TunnelHost {
     const connections = new Set(tunnel.config.connections.map((connection) => connection.name));
     this.engine.removeTunnel(this.#now(), name);
     this.drain();
-    this.#waits.end(name, new Error(`tunnel '${name}' was removed before it was up`));
+    this.#waits.end(name, new SectunnelError('invalid-state', `tunnel '${name}' was removed before it was up`));
     this.#failures.delete(name);
     this.#pathMtus.forget(name);
     this.#reach.forget(name);

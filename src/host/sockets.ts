@@ -5,6 +5,7 @@
 
 import { formatSocketAddress, type IpAddress, type IpFamily, NO_PORT, type SocketAddress } from '../base/address.ts';
 import type { PacketBatch } from '../base/batch.ts';
+import { SectunnelError } from '../base/error.ts';
 import type { PathReport } from '../base/path-report.ts';
 import { IKE_PORT } from '../base/ports.ts';
 import type { TunnelConfig } from '../engine/config.ts';
@@ -201,7 +202,8 @@ export class SocketPool {
         continue;
       }
       const [mine, other] = [wanted, need].map(keyOf);
-      throw new Error(
+      throw new SectunnelError(
+        'invalid-state',
         `UDP ${mine}: another tunnel has ${other}, and a port is had on all addresses or on single ones: ` +
           'give every tunnel its local address, or none, or another port',
       );
@@ -220,7 +222,8 @@ export class SocketPool {
           espQueues: need.port === IKE_PORT ? 0 : espQueues,
           ikeOnly: need.port === IKE_PORT,
         }));
-    if (socket === undefined) throw new Error('ESP cannot go straight over IP here: let it go in UDP');
+    if (socket === undefined)
+      throw new SectunnelError('unsupported', 'ESP cannot go straight over IP here: let it go in UDP');
     socket.onDatagram(this.#options.onDatagram);
     if (onErrors !== undefined) socket.onErrors?.(onErrors);
     if (onRefusal !== undefined) socket.onRefusal?.(onRefusal);

@@ -1,8 +1,13 @@
 /** The error of bytes that are not a certificate, or not one that is accepted. */
+import { SectunnelError } from '../base/error.ts';
 
-/** The message is for people. */
-export class MalformedCertificateError extends Error {
+/** Bytes that are no certificate, or one that must not be worked with (`code` is `malformed`). The message is for people. */
+export class MalformedCertificateError extends SectunnelError {
   override readonly name = 'MalformedCertificateError';
+
+  constructor(message: string, cause?: unknown) {
+    super('malformed', message, cause);
+  }
 }
 
 /** Turns the errors of any reader into one that blames the certificate. @throws MalformedCertificateError */
@@ -12,6 +17,6 @@ export function readingCertificate<T>(read: () => T): T {
   } catch (error) {
     if (error instanceof MalformedCertificateError) throw error;
     const text = `not an X.509 certificate: ${error instanceof Error ? error.message : error}`;
-    throw new MalformedCertificateError(text, { cause: error });
+    throw new MalformedCertificateError(text, error);
   }
 }

@@ -6,7 +6,6 @@ import { checkVerb, readParams } from '../../control/parameters.ts';
 import type { Params, Results, Verb } from '../../control/verbs.ts';
 import type { Daemon } from '../daemon.ts';
 import type { ControlConnection } from './connection.ts';
-import { refusing } from './refusing.ts';
 import type { Lane } from './request-queue.ts';
 
 interface Handler<V extends Verb> {
@@ -65,7 +64,7 @@ const handlers: { readonly [V in Verb]: Handler<V> } = {
   'secret-define': {
     lane: 'memory',
     run: (daemon, { xml, source }) => {
-      const secret = refusing(() => parseSecret(xml, { source, newUuid: randomUUID }));
+      const secret = parseSecret(xml, { source, newUuid: randomUUID });
       daemon.secrets.define(secret);
       return { uuid: secret.uuid };
     },

@@ -17,7 +17,7 @@ import type { FenceCounters, FencePart } from '../../hostnet/fence/fence.ts';
 import { type LibvirtNetwork, type NetworkPin, readNetwork } from '../../libvirt/network.ts';
 import { defineNetwork } from '../../libvirt/network-define.ts';
 import { importNetwork } from '../../libvirt/network-import.ts';
-import { refusing, refusingSystem } from '../control/refusing.ts';
+import { refusingSystem } from '../control/refusing.ts';
 import { type ChangedNetwork, NetworkFiles } from './files.ts';
 import {
   type BridgedNetwork,
@@ -240,7 +240,7 @@ export class HeldNetworks {
    */
   start(xml: string, wanted: () => boolean = () => true): Promise<NetworkPin | undefined> {
     return this.#inTurn(async () => {
-      const network = refusing(() => readNetwork(xml));
+      const network = readNetwork(xml);
       if (network.pin === undefined) return undefined;
       const { name } = network;
       const { held, tunnel } = this.#check(network);
@@ -271,7 +271,7 @@ export class HeldNetworks {
 
   /** Rewrites a network that names a tunnel into what libvirt keeps, and has libvirt keep it. */
   async import({ xml, source }: DocumentText, { define }: { readonly define: boolean }): Promise<NetImportResult> {
-    const { pin, ...imported } = refusing(() => importNetwork(xml, source, (tunnel) => this.#tunnel(tunnel).device));
+    const { pin, ...imported } = importNetwork(xml, source, (tunnel) => this.#tunnel(tunnel).device);
     if (define) await refusingSystem(() => defineNetwork(this.#options.libvirtSockets, imported.xml));
     return { ...imported, ...pin };
   }

@@ -12,7 +12,6 @@ import { messageOf, utf8 } from '../../base/text.ts';
 import type { SecretReference } from '../../config/model.ts';
 import { dumpSecret, parseSecret, type SecretDocument } from '../../config/secret.ts';
 import type { SecretInfo } from '../../control/results.ts';
-import { refusing } from '../control/refusing.ts';
 import { makeFolderIfPossible, makePrivateFolder, readPrivateFile } from '../store/files.ts';
 import { removeFile, removeLeftovers, replaceFile } from '../store/replace-file.ts';
 
@@ -238,7 +237,7 @@ function isFor(found: Found, usage: string): boolean {
 function describe(shelf: Shelf, uuid: string): Found {
   const name = `${uuid}.xml`;
   try {
-    return { uuid, shelf, secret: refusing(() => parseSecret(shelf.read(name), { source: shelf.label(name) })) };
+    return { uuid, shelf, secret: parseSecret(shelf.read(name), { source: shelf.label(name) }) };
   } catch (error) {
     if (!(error instanceof SectunnelError)) throw error;
     return { uuid, shelf, problem: error.message };

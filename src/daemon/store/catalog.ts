@@ -11,7 +11,6 @@ import { dumpDocument, sameDocument } from '../../config/dump.ts';
 import { DocumentError } from '../../config/errors.ts';
 import type { SectunnelDocument } from '../../config/model.ts';
 import { parseDocument } from '../../config/parse.ts';
-import { refusing } from '../control/refusing.ts';
 import { logEmpty } from './files.ts';
 import { ObjectTable, type TunnelObject } from './objects.ts';
 import { logLeftovers, reasonOf, type StagedFile, StorageError } from './replace-file.ts';
@@ -131,7 +130,7 @@ export class Catalog {
   /** One that has no UUID gets that of the tunnel of its name. @throws SectunnelError saying what is wrong with it */
   parse({ xml, source }: DocumentText): SectunnelDocument {
     const newUuid = (name: string | undefined): string => this.objects.get(name ?? '')?.uuid ?? randomUUID();
-    return refusing(() => parseDocument(xml, { newUuid, ...(source === undefined ? {} : { source }) }));
+    return parseDocument(xml, { newUuid, ...(source === undefined ? {} : { source }) });
   }
 
   /** What ran, by name. */

@@ -1,6 +1,7 @@
 /** What UDP sockets say and count when the system refuses. */
 import type { IpFamily } from '../../base/address.ts';
 import { formatSocketAddress } from '../../base/address.ts';
+import { SectunnelError } from '../../base/error.ts';
 import { ERRNO } from '../../sys/errno.ts';
 import type { UdpBindOptions, UdpSendError } from './udp.ts';
 
@@ -74,7 +75,11 @@ export function errorCode(error: Error): string | undefined {
 export function bindError(options: UdpBindOptions, cause: Error): Error {
   const place = formatSocketAddress(options);
   const advice = bindAdvice(options.port, options.address.family, errorCode(cause));
-  return new Error(`UDP ${place}: ${cause.message}${advice === undefined ? '' : `. ${advice}`}`, { cause });
+  return new SectunnelError(
+    'system',
+    `UDP ${place}: ${cause.message}${advice === undefined ? '' : `. ${advice}`}`,
+    cause,
+  );
 }
 
 function bindAdvice(port: number, family: IpFamily, code: string | undefined): string | undefined {
