@@ -59,7 +59,7 @@ export class LinuxTun implements PacketDevice {
   readonly #queues: readonly DeviceDescriptor[];
   readonly #end: TunEnd;
   readonly #watch: Watch;
-  #mtu: number;
+  readonly mtu: number;
   #onReadable: (() => void) | undefined;
   readonly #onClosed = new Set<(reason: Error | undefined) => void>();
   #handedOver = false;
@@ -69,7 +69,7 @@ export class LinuxTun implements PacketDevice {
   constructor({ fds, name, offload }: TunInterface, shared: SharedOffloads | undefined) {
     this.name = name;
     this.index = interfaceIndex(name);
-    this.#mtu = interfaceMtu(name);
+    this.mtu = interfaceMtu(name);
     this.#queues = fds.map((fd) => ({ fd, offload }));
     const [first] = this.#queues;
     this.#end = new TunEnd(first!, shared, (errno) => this.#detached(errno));
@@ -83,16 +83,6 @@ export class LinuxTun implements PacketDevice {
       this.#end.release();
       throw error;
     }
-  }
-
-  get mtu(): number {
-    return this.#mtu;
-  }
-
-  /** @throws SystemError when the kernel refuses the value */
-  setMtu(mtu: number): void {
-    setInterfaceMtu(this.name, mtu);
-    this.#mtu = mtu;
   }
 
   get features(): readonly string[] {

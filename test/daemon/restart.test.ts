@@ -158,7 +158,7 @@ it('a tunnel of which no document can be read is shown, and answers about others
   two.foreign = { texts: [], unread: [] };
   const linkIndex = two.hostNetwork.addLink('stun-other', 1500);
   const destination = { address: address('10.3.0.0'), prefixLength: 24 };
-  two.hostNetwork.addRoute({ type: 'unicast', destination, linkIndex });
+  two.hostNetwork.addRoutes([{ type: 'unicast', destination, linkIndex }]);
   await two.open();
   onTestFinished(() => two.close());
   expect(await two.client.call('list', {})).toMatchObject({ tunnels: [{ name: 'other' }], unreadable: ['lost'] });

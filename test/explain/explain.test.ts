@@ -40,9 +40,9 @@ function prepare({ hostNetwork }: TestDaemon, led: boolean): void {
   const [eth0, lan, device] = ['eth0', 'lan0', 'stun-net'].map((name) => hostNetwork.addLink(name, 1500));
   hostNetwork.addAddress({ linkIndex: eth0!, ...prefix('192.0.2.1/24') });
   hostNetwork.addAddress({ linkIndex: lan!, ...prefix('10.1.0.1/24') });
-  hostNetwork.addRoute({ type: 'unicast', destination: prefix('0.0.0.0/0'), gateway: address('192.0.2.254') });
+  hostNetwork.addRoutes([{ type: 'unicast', destination: prefix('0.0.0.0/0'), gateway: address('192.0.2.254') }]);
   if (led)
-    hostNetwork.addRoute({ type: 'unicast', destination: prefix('10.2.0.0/24'), linkIndex: device!, table: 7001 });
+    hostNetwork.addRoutes([{ type: 'unicast', destination: prefix('10.2.0.0/24'), linkIndex: device!, table: 7001 }]);
   const action = { type: 'table', table: 7001 } as const;
   if (led) hostNetwork.addRule({ family: 4, priority: 7000, to: prefix('10.2.0.0/24'), action });
 }
@@ -181,7 +181,7 @@ describe('explain', () => {
 
   it('names a route that forbids the packet, and the rule that led there', async () => {
     const test = await host({ led: false });
-    test.hostNetwork.addRoute({ type: 'unreachable', destination: prefix('10.2.0.0/16'), table: 7001 });
+    test.hostNetwork.addRoutes([{ type: 'unreachable', destination: prefix('10.2.0.0/16'), table: 7001 }]);
     test.hostNetwork.addRule({
       family: 4,
       priority: 100,

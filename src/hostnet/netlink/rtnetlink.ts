@@ -38,8 +38,6 @@ const AF_INET6 = 10;
 const IFF_UP = 1;
 const IFLA = { IFNAME: 3, MTU: 4, TXQLEN: 13, GROUP: 27 } as const;
 const IFA = { ADDRESS: 1, LOCAL: 2, FLAGS: 8 } as const;
-/** No duplicate detection: there is no neighbour on a tunnel who could have the address. */
-const IFA_F_NODAD = 0x02;
 const IFA_F_OPTIMISTIC = 0x04;
 const IFA_F_DADFAILED = 0x08;
 const IFA_F_DEPRECATED = 0x20;
@@ -110,15 +108,6 @@ export function parseLink(body: Uint8Array): Link {
 
 export function addressesRequest(linkIndex: number | undefined): NetlinkRequest {
   return new NetlinkRequest(RTM.GETADDR, NLM_F.DUMP, Uint8Array.of(0, 0, 0, 0, ...hostU32(linkIndex ?? 0)));
-}
-
-export function addAddressRequest(address: InterfaceAddress): NetlinkRequest {
-  const request = addressRequest(RTM.NEWADDR, NLM_F.CREATE | NLM_F.EXCLUSIVE, address);
-  return address.address.family === 6 ? request.attributeU32(IFA.FLAGS, IFA_F_NODAD) : request;
-}
-
-export function deleteAddressRequest(address: InterfaceAddress): NetlinkRequest {
-  return addressRequest(RTM.DELADDR, 0, address);
 }
 
 /** `undefined` for an address of another family. */
@@ -276,14 +265,6 @@ export function routeHeader(header: RouteHeader): Uint8Array {
     type,
     ...hostU32(flags),
   );
-}
-
-function addressRequest(type: number, flags: number, { address, prefixLength, linkIndex }: InterfaceAddress) {
-  const family = address.family === 4 ? AF_INET : AF_INET6;
-  const bytes = addressToBytes(address);
-  return new NetlinkRequest(type, flags, Uint8Array.of(family, prefixLength, 0, 0, ...hostU32(linkIndex)))
-    .attribute(IFA.LOCAL, bytes)
-    .attribute(IFA.ADDRESS, bytes);
 }
 
 function routeRequest(type: number, flags: number, route: Route): NetlinkRequest {

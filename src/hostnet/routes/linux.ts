@@ -75,16 +75,6 @@ export class LinuxHostNetwork implements HostNetwork {
     );
   }
 
-  addAddress(address: InterfaceAddress): void {
-    const what = `add address ${formatPrefix(address)} to link ${address.linkIndex}`;
-    this.#change(message.addAddressRequest(address), what, [ERRNO.EEXIST]);
-  }
-
-  deleteAddress(address: InterfaceAddress): boolean {
-    const what = `delete address ${formatPrefix(address)} of link ${address.linkIndex}`;
-    return this.#change(message.deleteAddressRequest(address), what, [ERRNO.EADDRNOTAVAIL, ERRNO.ENODEV]);
-  }
-
   routes(filter: RouteFilter = {}): InstalledRoute[] {
     const families = filter.family === undefined ? FAMILIES : [filter.family];
     // Kernels that do not filter by themselves answer with everything, those without IPv6 with the routes of IPv4.
@@ -98,10 +88,6 @@ export class LinuxHostNetwork implements HostNetwork {
         ({ table, protocol }) =>
           (filter.table === undefined || table === filter.table) && (filter.own !== true || protocol === OWN_PROTOCOL),
       );
-  }
-
-  addRoute(route: Route): void {
-    this.addRoutes([route]);
   }
 
   addRoutes(routes: readonly Route[]): void {
@@ -135,11 +121,6 @@ export class LinuxHostNetwork implements HostNetwork {
         'there: remove it, or give the tunnel a routing table of its own or another metric';
       throw new SystemError(`add ${describeRoute(route)}`, ERRNO.EEXIST, detail);
     }
-  }
-
-  deleteRoute(route: Route): boolean {
-    const gone = [ERRNO.ESRCH, ERRNO.ENODEV];
-    return this.#change(message.deleteRouteRequest(route), `delete ${describeRoute(route)}`, gone);
   }
 
   deleteRoutes(routes: readonly Route[]): number {

@@ -81,7 +81,7 @@ export class MemoryHostNetwork implements HostNetwork {
     return this.#addresses.filter((address) => linkIndex === undefined || address.linkIndex === linkIndex);
   }
 
-  /** With the route to the address's network, as the kernel sets it. */
+  /** Another program adds an address; with the route to its network, as the kernel sets it. */
   addAddress(address: InterfaceAddress): void {
     const { linkIndex, prefixLength } = address;
     this.#wantLink(linkIndex, `add an address to link ${linkIndex}`);
@@ -93,17 +93,19 @@ export class MemoryHostNetwork implements HostNetwork {
     this.#routes.push({ ...route, table: MAIN_TABLE, metric: metricOf(route), protocol: KERNEL_PROTOCOL });
   }
 
-  /** IPv4 routes with that preferred source go, IPv6 routes stay without it, as in the kernel. */
-  deleteAddress(address: InterfaceAddress): boolean {
+  /**
+   * Another program deletes an address. As in the kernel, IPv4 routes with that preferred source go, and IPv6 routes stay
+   * without it.
+   */
+  deleteAddress(address: InterfaceAddress): void {
     const before = this.#addresses.length;
     this.#addresses = this.#addresses.filter((other) => !sameInterfaceAddress(other, address));
-    if (this.#addresses.length === before) return false;
+    if (this.#addresses.length === before) return;
     const isFrom = ({ source }: Route): boolean => source !== undefined && sameAddress(source, address.address);
     this.#routes = this.#routes
       .filter((route) => !isFrom(route) || (address.address.family === 6 && route.protocol !== KERNEL_PROTOCOL))
       .map((route) => (isFrom(route) ? { ...route, source: undefined } : route));
     this.#onChange?.({ kind: 'address', gone: true, address });
-    return true;
   }
 
   routes(filter: RouteFilter = {}): InstalledRoute[] {
@@ -115,29 +117,29 @@ export class MemoryHostNetwork implements HostNetwork {
     );
   }
 
-  addRoute(route: Route): void {
+  #addRoute(route: Route): void {
     if (route.linkIndex !== undefined) this.#wantLink(route.linkIndex, `add ${describeRoute(route)}`);
     const same = this.#routes.filter((other) => samePlace(other, route));
     if (same.some(({ protocol }) => protocol !== OWN_PROTOCOL)) {
       throw new Error(`add ${describeRoute(route)}: another program's route stands there`);
     }
-    this.deleteRoute(route);
+    this.#deleteRoute(route);
     const table = route.table ?? MAIN_TABLE;
     this.#routes.push({ ...route, table, metric: metricOf(route), protocol: OWN_PROTOCOL });
   }
 
   addRoutes(routes: readonly Route[]): void {
-    for (const route of routes) this.addRoute(route);
+    for (const route of routes) this.#addRoute(route);
   }
 
-  deleteRoute(route: Route): boolean {
+  #deleteRoute(route: Route): boolean {
     const before = this.#routes.length;
     this.#routes = this.#routes.filter((other) => other.protocol !== OWN_PROTOCOL || !samePlace(other, route));
     return this.#routes.length < before;
   }
 
   deleteRoutes(routes: readonly Route[]): number {
-    return routes.filter((route) => this.deleteRoute(route)).length;
+    return routes.filter((route) => this.#deleteRoute(route)).length;
   }
 
   rules(family?: IpFamily): InstalledRule[] {

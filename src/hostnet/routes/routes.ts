@@ -184,19 +184,14 @@ export interface HostNetwork {
   setLink(index: number, change: LinkChange): void;
 
   addresses(linkIndex?: number): InterfaceAddress[];
-  /** Does nothing when the link has it. */
-  addAddress(address: InterfaceAddress): void;
-  /** False when it was not there. */
-  deleteAddress(address: InterfaceAddress): boolean;
 
   routes(filter?: RouteFilter): InstalledRoute[];
-  /** Replaces one of ours for the same destination, table and metric; throws when another program's stands there. */
-  addRoute(route: Route): void;
-  /** Many at a time. @throws Error at the first that is refused; those before it are there */
+  /**
+   * Each replaces one of ours with the same destination, table and metric. @throws Error at the first that is refused, as
+   * where another program's route has that place; those before it are set
+   */
   addRoutes(routes: readonly Route[]): void;
-  /** Deletes one of ours. False when it was not there. */
-  deleteRoute(route: Route): boolean;
-  /** Many at a time. Returns how many were there. */
+  /** Deletes routes of ours. Returns how many there were. */
   deleteRoutes(routes: readonly Route[]): number;
 
   rules(family?: IpFamily): InstalledRule[];
@@ -219,23 +214,6 @@ export interface HostNetwork {
 
   /** Ends the watch too. */
   close(): Promise<void>;
-}
-
-/**
- * Deletes our routes and rules that a crash left behind. Several daemons on a host all use `OWN_PROTOCOL`: name the
- * tables that are the caller's. Returns how many were deleted.
- */
-export function removeOwn(network: HostNetwork, tables: readonly number[]): number {
-  let removed = 0;
-  for (const rule of network.rules()) {
-    const owner = ownerOf(rule);
-    if (rule.protocol !== OWN_PROTOCOL || owner === undefined || !tables.includes(owner)) continue;
-    if (network.deleteRule(rule)) removed++;
-  }
-  for (const table of tables) {
-    removed += network.deleteRoutes(network.routes({ table, own: true }));
-  }
-  return removed;
 }
 
 /** Whose a rule is; `undefined` when it does not say. */

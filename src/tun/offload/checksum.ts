@@ -22,11 +22,6 @@ export interface Checksums {
 /** The sum of a range whose checksum is right: all ones, which in ones' complement is zero. */
 export const SUM_OF_VALID = 0xffff;
 
-/** The sum of two ranges, of which `second` stands behind `firstLength` bytes: bytes change places behind an odd length. */
-export function combineSums(first: number, second: number, firstLength: number): number {
-  return foldSum(first + ((firstLength & 1) === 0 ? second : ((second & 0xff) << 8) | (second >>> 8)));
-}
-
 /** Works on any buffer, in four-byte steps at any alignment. */
 export class TypescriptChecksums implements Checksums {
   readonly kind = 'typescript';

@@ -40,7 +40,7 @@ function host(): Host {
   }
   for (const gateway of [address('192.0.2.254'), address('2001:db8::fe')]) {
     const destination = { address: { family: gateway.family, value: 0n }, prefixLength: 0 };
-    network.addRoute({ type: 'unicast', destination, gateway, linkIndex: line });
+    network.addRoutes([{ type: 'unicast', destination, gateway, linkIndex: line }]);
   }
   return { network, steering: new Steering(network), line, lan, device };
 }
