@@ -325,7 +325,7 @@ export class SendPlane {
   #sendDummy(tunnel: SendTunnel, sa: EspOutboundSa): void {
     const batch = this.#released;
     batch.clear();
-    tunnel.outbound.sealDummy(this.#now, sa, batch, sa.dummyLength(this.#uniform()));
+    tunnel.outbound.addDummy(this.#now, sa, batch, sa.dummyLength(this.#uniform()));
     this.#reportLimits(tunnel);
     if (batch.count > 0) this.#options.onReleased(batch);
   }

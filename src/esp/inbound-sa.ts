@@ -1,10 +1,11 @@
 /**
- * The receiving half of a CHILD SA: anti-replay, verification, decryption in place, and the check of what was
- * inside (RFC 4303 §3.4, RFC 4301 §5.2).
+ * The receiving half of a CHILD SA: stages 2 to 5 of a packet's way in (`inbound.ts`), from anti-replay and decryption in
+ * place to the check of the packet inside (RFC 4303 §3.4, RFC 4301 §5.2).
  */
 
 import type { PacketBatch } from '../base/batch.ts';
 import { readI32 } from '../base/bytes.ts';
+import { IP_HEADER } from '../base/mtu.ts';
 import { MIN_ESP_SPI } from '../base/spi.ts';
 import type { PacketCipher } from '../crypto/types.ts';
 import type { CompiledSelectors } from '../policy/compiled.ts';
@@ -70,6 +71,8 @@ export class EspInboundSa {
   readonly #head: number;
   /** In transport mode. */
   readonly #rebuilder: TransportRebuilder | undefined;
+  /** Bytes of a packet that the rebuilder writes; 0 in tunnel mode. */
+  readonly #rebuiltLength: number;
   #authenticated = false;
   #advanced = false;
   #wiped = false;
@@ -86,7 +89,9 @@ export class EspInboundSa {
     this.#cipher = options.cipher;
     this.#alignment = espAlignment(options.cipher);
     this.#head = ESP_HEADER_LENGTH + options.cipher.ivLength;
-    this.#rebuilder = options.transport && new TransportRebuilder(options.transport);
+    const { transport } = options;
+    this.#rebuilder = transport && new TransportRebuilder(transport);
+    this.#rebuiltLength = transport === undefined ? 0 : IP_HEADER[transport.local.family];
     const { state = newSaState() } = options;
     this.drops = options.drops ?? newDropCounters();
     this.replay = new ReplayWindow(options.replayWindow ?? DEFAULT_REPLAY_WINDOW, options.esn, state.sequence);
@@ -124,7 +129,9 @@ export class EspInboundSa {
     this.#authenticated = false;
     this.#advanced = false;
     let reason = this.#decrypt(now, batch, slot);
-    if (reason === DropReason.none) reason = this.#decapsulate(now, batch, slot, flow, fragments);
+    if (reason === DropReason.none) reason = this.#decapsulate(batch, slot, flow);
+    if (reason === DropReason.none) reason = this.#check(now, batch, slot, flow, fragments);
+    if (reason === DropReason.none) reason = this.#finish(batch, slot, flow);
     if (reason !== DropReason.none) this.drops[reason]!++;
     return reason;
   }
@@ -136,7 +143,7 @@ export class EspInboundSa {
     this.#cipher.wipe();
   }
 
-  /** RFC 4303 §3.4.3 and §3.4.4: the slot then holds IV-less plaintext with its trailer. */
+  /** Stage 2 (RFC 4303 §3.4.3, §3.4.4): the slot then holds plaintext with its trailer, without IV. */
   #decrypt(now: number, batch: PacketBatch, slot: number): DropReason {
     if (!this.usable) return DropReason.lifetimeExpired;
     const buffer = batch.buffer;
@@ -157,8 +164,8 @@ export class EspInboundSa {
     return DropReason.none;
   }
 
-  /** From plaintext with trailer to the packet inside, which must fit the selectors. */
-  #decapsulate(now: number, batch: PacketBatch, slot: number, flow: Flow, fragments: FragmentTracker): DropReason {
+  /** Stage 3: from plaintext with trailer to the packet inside. */
+  #decapsulate(batch: PacketBatch, slot: number, flow: Flow): DropReason {
     const buffer = batch.buffer;
     const at = batch.offset[slot]!;
     const dataLength = batch.length[slot]!;
@@ -169,33 +176,30 @@ export class EspInboundSa {
       this.usage.counters[SaCounter.dummies]!++;
       return DropReason.dummy;
     }
-    if (this.#rebuilder !== undefined)
-      return this.#rebuild(this.#rebuilder, batch, slot, payloadLength, nextHeader, flow);
+    const rebuilder = this.#rebuilder;
+    if (rebuilder !== undefined) return rebuilder.rebuild(batch, slot, payloadLength, nextHeader, flow);
     if (nextHeader !== NextHeader.ipv4 && nextHeader !== NextHeader.ipv6) return DropReason.badNextHeader;
     if (readFlow(buffer, at, payloadLength, flow) !== FlowError.none) return DropReason.badInnerPacket;
     if (flow.family !== (nextHeader === NextHeader.ipv4 ? 4 : 6)) return DropReason.badInnerPacket;
-    if (flow.fragment === Fragment.later) fragments.resolve(flow, now);
-    const refusal = this.#refusalOf(buffer, at, flow);
-    if (refusal !== DropReason.none) return refusal;
-    // Remembered only now: no SA may speak for the fragments of another.
-    if (flow.fragment === Fragment.first) fragments.resolve(flow, now);
-    const outer = batch.trafficClass[slot]!;
-    if (((outer ^ flow.trafficClass) & ECN_MASK) !== 0 && !this.#passCongestionOn(buffer, at, flow, outer)) {
-      return DropReason.congestion;
-    }
-    clampMss(buffer, at, flow, this.clampMtu);
     // What lies behind the inner packet is padding for traffic flow confidentiality (RFC 4303 §2.7).
     batch.length[slot] = flow.totalLength;
-    this.usage.counters[SaCounter.packets]!++;
-    this.usage.counters[SaCounter.bytes]! += flow.totalLength;
     return DropReason.none;
   }
 
+  /** Stage 4. */
+  #check(now: number, batch: PacketBatch, slot: number, flow: Flow, fragments: FragmentTracker): DropReason {
+    if (flow.fragment === Fragment.later) fragments.resolve(flow, now);
+    const refusal = this.#refusal(batch.buffer, batch.offset[slot]!, flow);
+    // A first fragment is remembered only now: no SA may speak for the fragments of another.
+    if (refusal === DropReason.none && flow.fragment === Fragment.first) fragments.resolve(flow, now);
+    return refusal;
+  }
+
   /**
-   * Whether the packet is one that the SA is for, by its selectors and the policy (RFC 4301 §5.2). An ICMP error may be
-   * about such a packet instead, which somebody on its way may tell of (§6.2).
+   * Whether the packet is one that the SA is for, by its selectors and the policy (RFC 4301 §5.2). In tunnel mode an ICMP
+   * error may come that is about such a packet: a router on its way reports it (§6.2).
    */
-  #refusalOf(buffer: Uint8Array, at: number, flow: Flow): DropReason {
+  #refusal(buffer: Uint8Array, at: number, flow: Flow): DropReason {
     const guard = this.#guard;
     if (this.selectors.matchesFlow(flow, false)) {
       return guard === undefined || guard.allows(flow) ? DropReason.none : DropReason.policyMismatch;
@@ -209,22 +213,17 @@ export class EspInboundSa {
     return isAbout ? DropReason.none : DropReason.selectorMismatch;
   }
 
-  /** Transport mode: from payload to the packet, which must fit the selectors. Its class is that of the outer header. */
-  #rebuild(
-    rebuilder: TransportRebuilder,
-    batch: PacketBatch,
-    slot: number,
-    payloadLength: number,
-    nextHeader: number,
-    flow: Flow,
-  ): DropReason {
-    const reason = rebuilder.rebuild(batch, slot, payloadLength, nextHeader, flow);
-    if (reason !== DropReason.none) return reason;
-    const refusal = this.#refusalOf(batch.buffer, batch.offset[slot]!, flow);
-    if (refusal !== DropReason.none) return refusal;
-    clampMss(batch.buffer, batch.offset[slot]!, flow, this.clampMtu);
+  /** Stage 5. */
+  #finish(batch: PacketBatch, slot: number, flow: Flow): DropReason {
+    const at = batch.offset[slot]!;
+    const outer = batch.trafficClass[slot]!;
+    // In transport mode the header was written with the class of the outer one.
+    if (((outer ^ flow.trafficClass) & ECN_MASK) !== 0 && !this.#passCongestionOn(batch.buffer, at, flow, outer)) {
+      return DropReason.congestion;
+    }
+    clampMss(batch.buffer, at, flow, this.clampMtu);
     this.usage.counters[SaCounter.packets]!++;
-    this.usage.counters[SaCounter.bytes]! += payloadLength;
+    this.usage.counters[SaCounter.bytes]! += flow.totalLength - this.#rebuiltLength;
     return DropReason.none;
   }
 

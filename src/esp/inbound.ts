@@ -1,5 +1,12 @@
 /**
- * The receiving pipeline of an engine: ESP packets in, plain packets out, in place (RFC 4301 §5.2, RFC 4303 §3.4).
+ * The receiving pipeline of an engine: ESP packets in, plain packets out, in place (RFC 4301 §5.2, RFC 4303 §3.4). A
+ * packet passes these stages, the later ones in `EspInboundSa.open`, whose functions follow in this order:
+ *
+ * 1. look up: the SA, by SPI;
+ * 2. decrypt: lengths, replay window, ICV, limits;
+ * 3. decapsulate: the trailer, and the packet inside; in transport mode its header is written;
+ * 4. check: the selectors of the SA, and the policy;
+ * 5. finish: congestion marks, the MSS of TCP, counters.
  */
 import type { PacketBatch } from '../base/batch.ts';
 import { readI32 } from '../base/bytes.ts';
@@ -88,7 +95,7 @@ export class InboundPipeline {
       this.slotSa[slot] = undefined;
       this.slotAdvanced[slot] = 0;
       if (batch.length[slot] === 0) continue;
-      const reason = this.#processSlot(now, batch, slot);
+      const reason = this.#lookUp(now, batch, slot);
       if (reason !== DropReason.none) {
         this.drops[reason]!++;
         batch.length[slot] = 0;
@@ -113,7 +120,8 @@ export class InboundPipeline {
     return taken;
   }
 
-  #processSlot(now: number, batch: PacketBatch, slot: number): DropReason {
+  /** Stage 1, and the others on the SA that was found. */
+  #lookUp(now: number, batch: PacketBatch, slot: number): DropReason {
     if (batch.length[slot]! < ESP_HEADER_LENGTH) return DropReason.tooShort;
     const sa = this.#sas.get(readI32(batch.buffer, batch.offset[slot]!));
     if (sa === undefined) return this.#unknown(batch, slot);

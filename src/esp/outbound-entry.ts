@@ -10,9 +10,9 @@ import type { EspOutboundSa } from './outbound-sa.ts';
 /** Old and new SAs, narrowed ones and those of several peers included. */
 export const MAX_SAS_PER_ENTRY = 512;
 
-/** So many are looked through for each packet; of more is remembered which carried its flow. */
+/** Up to this many SAs are searched for each packet. With more, the entry remembers which SA carried each flow. */
 const CROWD = 4;
-/** SAs of a crowd that are remembered by flows: a power of two. */
+/** Places in the memory of which SA carried which flow: a power of two. */
 const HINTS = 1_024;
 
 /** SAs for the same packets. */
@@ -41,7 +41,7 @@ export class EntrySas {
   readonly #populated: Map<number, SaList> | undefined;
   /** BOUNDED: MAX_SAS_PER_ENTRY, all lists together. */
   #size = 0;
-  /** By a hash of flows, the SAs that carried the last two. Of a crowd only. BOUNDED: HINTS. */
+  /** By a hash of flows, the SAs that carried the last two; only where there are more than CROWD. BOUNDED: HINTS. */
   #hints: (EspOutboundSa | undefined)[] | undefined;
 
   constructor(flags: PacketFlags | undefined) {
@@ -49,41 +49,51 @@ export class EntrySas {
     this.#populated = flags && new Map();
   }
 
-  /** Those that may carry any of the packets and may be sent on, the best first. */
-  get active(): readonly EspOutboundSa[] {
-    return this.#all.active;
+  /** The best SA that carries packets of this flow. */
+  select(flow: Flow): EspOutboundSa | undefined {
+    return this.#select(flow, false);
   }
 
-  /** Whether SAs are for some values each, which `forValues` finds. */
-  get isPopulated(): boolean {
+  /**
+   * The same for an ICMP error about such a packet. In transport mode a packet gets the addresses of the SA at the other
+   * end, and an error from between the hosts would get the wrong ones.
+   */
+  selectForError(flow: Flow): EspOutboundSa | undefined {
+    return this.#select(flow, true);
+  }
+
+  #select(flow: Flow, tunnelOnly: boolean): EspOutboundSa | undefined {
+    if (this.#isPopulated) {
+      const own = bestOf(this.#forValues(flow), flow, tunnelOnly);
+      if (own !== undefined) return own;
+    }
+    const { active } = this.#all;
+    return active.length > CROWD ? this.#fromCrowd(flow, tunnelOnly) : bestOf(active, flow, tunnelOnly);
+  }
+
+  /** Whether SAs are for some values each, which `#forValues` finds. */
+  get #isPopulated(): boolean {
     return this.#populated !== undefined && this.#size > this.#all.size;
   }
 
-  /** Whether there are so many in `active` that `fromCrowd` finds faster. */
-  get isCrowded(): boolean {
-    return this.#all.active.length > CROWD;
-  }
-
-  /** Those that are for the values of the packet, if its hash is no accident; the best first. */
-  forValues(flow: Flow): readonly EspOutboundSa[] {
+  /** Those that are for the values of the packet, unless two hashes are equal by accident; the best first. */
+  #forValues(flow: Flow): readonly EspOutboundSa[] {
     return this.#populated!.get(populatedKey(this.#flags!, flow))?.active ?? NONE;
   }
 
-  /** The best of `active` for the packet, if there is one. */
-  fromCrowd(flow: Flow): EspOutboundSa | undefined {
+  /** The best of many. */
+  #fromCrowd(flow: Flow, tunnelOnly: boolean): EspOutboundSa | undefined {
     this.#hints ??= new Array<EspOutboundSa | undefined>(HINTS).fill(undefined);
     const newer = hashOf(flow) & (HINTS - 2);
     for (let at = newer; at <= newer + 1; at++) {
       const hint = this.#hints[at];
-      if (hint !== undefined && carries(hint, flow)) return hint;
+      if (hint !== undefined && carries(hint, flow, tunnelOnly)) return hint;
     }
-    for (const sa of this.#all.active) {
-      if (!carries(sa, flow)) continue;
-      this.#hints[newer + 1] = this.#hints[newer];
-      this.#hints[newer] = sa;
-      return sa;
-    }
-    return undefined;
+    const sa = bestOf(this.#all.active, flow, tunnelOnly);
+    if (sa === undefined) return undefined;
+    this.#hints[newer + 1] = this.#hints[newer];
+    this.#hints[newer] = sa;
+    return sa;
   }
 
   /** False, with nothing changed, when there are as many as there may be, or it is there. */
@@ -115,10 +125,6 @@ export class EntrySas {
     if (key !== undefined && list.size === 0) this.#populated!.delete(key);
   }
 
-  isActive(sa: EspOutboundSa): boolean {
-    return this.#listOf(this.#keyOf(sa))?.active.includes(sa) === true;
-  }
-
   *sas(): Generator<EspOutboundSa> {
     for (const list of [this.#all, ...(this.#populated?.values() ?? [])]) yield* [...list.active, ...list.standby];
   }
@@ -126,7 +132,7 @@ export class EntrySas {
   /** Whether SAs carry other packets of the entry, or other ones with the same values. For packets that none carries. */
   carriesOthers(flow: Flow): boolean {
     const isUsable = ({ usable }: EspOutboundSa): boolean => usable;
-    return this.#all.active.some(isUsable) || (this.isPopulated && this.forValues(flow).some(isUsable));
+    return this.#all.active.some(isUsable) || (this.#isPopulated && this.#forValues(flow).some(isUsable));
   }
 
   #keyOf(sa: EspOutboundSa): number | undefined {
@@ -138,8 +144,14 @@ export class EntrySas {
   }
 }
 
-function carries(sa: EspOutboundSa, flow: Flow): boolean {
-  return sa.usable && sa.selectors.matchesFlow(flow, true);
+/** The first of a list that carries packets of a flow. */
+function bestOf(sas: readonly EspOutboundSa[], flow: Flow, tunnelOnly: boolean): EspOutboundSa | undefined {
+  for (let i = 0; i < sas.length; i++) if (carries(sas[i]!, flow, tunnelOnly)) return sas[i];
+  return undefined;
+}
+
+function carries(sa: EspOutboundSa, flow: Flow, tunnelOnly: boolean): boolean {
+  return sa.usable && sa.selectors.matchesFlow(flow, true) && !(tunnelOnly && sa.transport);
 }
 
 function hashOf({ family, words, protocol, srcPort, dstPort }: Flow): number {

@@ -1,5 +1,5 @@
 /**
- * The sending half of a CHILD SA: sequence numbers, limits, counters, and sealing in place (RFC 4303 §3.3).
+ * The sending half of a CHILD SA: sequence numbers, limits, counters, and encapsulation in place (RFC 4303 §3.3).
  */
 
 import type { PacketBatch } from '../base/batch.ts';
@@ -8,7 +8,7 @@ import { MIN_ESP_SPI } from '../base/spi.ts';
 import type { PacketCipher } from '../crypto/types.ts';
 import type { CompiledSelectors } from '../policy/compiled.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
-import { ESP_HEADER_LENGTH, espAlignment, maxPayload, NextHeader, sealEsp, sealedDataLength } from './packet.ts';
+import { ESP_HEADER_LENGTH, encryptedLength, espAlignment, maxPayload, NextHeader, writeEspPacket } from './packet.ts';
 import { type TfcConfig, TfcPadding } from './tfc.ts';
 import { COPY_DSCP, outerTrafficClass } from './traffic-class.ts';
 import { newSaState, SaCounter, type SaLimits, type SaState, SaUsage } from './usage.ts';
@@ -135,10 +135,10 @@ export class EspOutboundSa {
    * a reason is returned, the slot is as it was.
    * @param nextHeader protocol number of what lies in the slot: 4 or 41 in tunnel mode, that of the payload in transport mode
    */
-  seal(now: number, batch: PacketBatch, slot: number, nextHeader: number): DropReason {
+  encapsulate(now: number, batch: PacketBatch, slot: number, nextHeader: number): DropReason {
     const length = batch.length[slot]!;
     const padded = this.#padding === undefined ? length : this.#pad(this.#padding, batch, slot);
-    const reason = this.#sealSlot(now, batch, slot, padded, nextHeader);
+    const reason = this.#encrypt(now, batch, slot, padded, nextHeader);
     if (reason === DropReason.none) {
       this.usage.counters[SaCounter.packets]!++;
       this.usage.counters[SaCounter.bytes]! += length;
@@ -149,12 +149,12 @@ export class EspOutboundSa {
   }
 
   /** Puts a dummy packet (RFC 4303 §2.6) with `length` bytes inside into the next slot of the batch and tags it. */
-  sealDummy(now: number, batch: PacketBatch, length: number): DropReason {
+  addDummy(now: number, batch: PacketBatch, length: number): DropReason {
     const slot = batch.claim(length);
     if (slot < 0) return DropReason.noRoom;
     const at = batch.offset[slot]!;
     batch.buffer.fill(0, at, at + length);
-    const reason = this.#sealSlot(now, batch, slot, length, NextHeader.none);
+    const reason = this.#encrypt(now, batch, slot, length, NextHeader.none);
     if (reason === DropReason.none) {
       batch.tag[slot] = this.pathIndex;
       batch.trafficClass[slot] = outerTrafficClass(0, this.dscp);
@@ -199,11 +199,14 @@ export class EspOutboundSa {
     return padded;
   }
 
-  /** @param length of what is sealed, from the slot's offset on */
-  #sealSlot(now: number, batch: PacketBatch, slot: number, length: number, nextHeader: number): DropReason {
+  /**
+   * Draws a sequence number and writes the ESP packet.
+   * @param length of the payload with its padding for traffic flow confidentiality, from the slot's offset on
+   */
+  #encrypt(now: number, batch: PacketBatch, slot: number, length: number, nextHeader: number): DropReason {
     if (this.#wiped || this.usage.expired) return this.#whyUnusable();
     const at = batch.offset[slot]!;
-    const dataLength = sealedDataLength(length, this.#alignment);
+    const dataLength = encryptedLength(length, this.#alignment);
     if (at - this.#head < batch.slotBegin(slot) || at + dataLength + this.#cipher.icvLength > batch.slotEnd(slot)) {
       return DropReason.noRoom;
     }
@@ -214,7 +217,7 @@ export class EspOutboundSa {
     if (!this.usage.charge(now, dataLength)) return DropReason.lifetimeExpired;
     this.#advance();
     const sequence = this.#own;
-    sealEsp(
+    writeEspPacket(
       this.#cipher,
       batch.buffer,
       at,

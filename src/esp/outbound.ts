@@ -1,5 +1,14 @@
 /**
- * The sending pipeline of one tunnel device: plain packets in, ESP packets out, in place (RFC 4301 §5.1).
+ * The sending pipeline of one tunnel device: plain packets in, ESP packets out, in place (RFC 4301 §5.1). A packet passes
+ * these stages, whose functions follow in this order:
+ *
+ * 1. look up: reads its flow, and finds the policy entry that decides it;
+ * 2. decide: discard, bypass, or protect;
+ * 3. select SA: the best of the entry's SAs that carries the flow (`EntrySas`);
+ * 4. prepare: the path's size, what transport mode can carry, the MSS of TCP;
+ * 5. encapsulate: padding, sequence number, ESP header and trailer (`EspOutboundSa.encapsulate`);
+ * 6. encrypt: the cipher, in `EspOutboundSa.encapsulate` as its last step;
+ * 7. address: the tag of the path and the traffic class of the outer header.
  */
 import { assertNever } from '../base/assert.ts';
 import type { PacketBatch } from '../base/batch.ts';
@@ -22,7 +31,7 @@ import { drainSignals, Expiry, type SaSignal } from './usage.ts';
 /** Tag of a packet that leaves in the clear. */
 export const BYPASS_TAG = -1;
 
-/** That no SA was found for a packet. */
+/** Stage 3 found no SA for a packet. */
 const NO_SA = -1;
 
 export interface OutboundPipelineOptions {
@@ -56,11 +65,11 @@ export class OutboundPipeline {
   readonly #onMissing: OutboundPipelineOptions['onMissing'];
   readonly #onDenied: OutboundPipelineOptions['onDenied'];
   readonly #onTooBig: OutboundPipelineOptions['onTooBig'];
-  #policy: CompiledPolicy;
+  readonly #policy: CompiledPolicy;
   /** By entry index. BOUNDED: the entries of the policy. */
-  #entries: EntrySas[];
+  readonly #entries: readonly EntrySas[];
   /** Where an SA stands, so that thousands of entries need not be looked through. BOUNDED: by them. */
-  #entriesOf = new SetMap<EspOutboundSa, EntrySas>();
+  readonly #entriesOf = new SetMap<EspOutboundSa, EntrySas>();
   readonly #flow = new Flow();
   /** Of the packet that an ICMP error is about, turned round. */
   readonly #turned = new Flow();
@@ -77,30 +86,7 @@ export class OutboundPipeline {
     this.drops = options.drops ?? newDropCounters();
     this.#fragments = options.fragments ?? new FragmentTracker();
     this.#policy = policy;
-    this.#entries = emptyEntries(policy);
-  }
-
-  /**
-   * Replaces the policy.
-   * @param newIndexOf index in the new policy of an entry of the old one, or -1 when it is gone. SAs that are left
-   * without an entry are returned and are the caller's to wipe.
-   */
-  setPolicy(policy: CompiledPolicy, newIndexOf: (oldIndex: number) => number): EspOutboundSa[] {
-    const before = this.sas();
-    const old = this.#entries;
-    this.#policy = policy;
-    this.#entries = emptyEntries(policy);
-    this.#entriesOf = new SetMap();
-    for (const [oldIndex, sas] of old.entries()) {
-      const entry = this.#entries[newIndexOf(oldIndex)];
-      if (entry === undefined) continue;
-      // The best last: each goes before those that are there.
-      for (const sa of [...sas.sas()].reverse()) {
-        if (entry.add(sa, sas.isActive(sa))) this.#entriesOf.add(sa, entry);
-      }
-    }
-    const after = this.sas();
-    return [...before].filter((sa) => !after.has(sa));
+    this.#entries = policy.entries.map(({ pfp }) => new EntrySas(pfp));
   }
 
   /**
@@ -142,7 +128,7 @@ export class OutboundPipeline {
   process(now: number, batch: PacketBatch): void {
     for (let slot = 0; slot < batch.count; slot++) {
       if (batch.length[slot] === 0) continue;
-      const reason = this.#processSlot(now, batch, slot);
+      const reason = this.#lookUp(now, batch, slot);
       if (reason !== DropReason.none) {
         this.drops[reason]!++;
         batch.length[slot] = 0;
@@ -151,9 +137,9 @@ export class OutboundPipeline {
   }
 
   /** Puts a dummy packet of one of the SAs into the next slot of the batch, tagged, if it may send (RFC 4303 §2.6). */
-  sealDummy(now: number, sa: EspOutboundSa, batch: PacketBatch, length: number): void {
+  addDummy(now: number, sa: EspOutboundSa, batch: PacketBatch, length: number): void {
     if (!sa.usable) return;
-    sa.sealDummy(now, batch, length);
+    sa.addDummy(now, batch, length);
     if (sa.usage.signalled) drainSignals(sa, this.#signals);
   }
 
@@ -174,29 +160,18 @@ export class OutboundPipeline {
     return taken;
   }
 
-  #processSlot(now: number, batch: PacketBatch, slot: number): DropReason {
+  /** Stage 1. */
+  #lookUp(now: number, batch: PacketBatch, slot: number): DropReason {
     const flow = this.#flow;
     if (readFlow(batch.buffer, batch.offset[slot]!, batch.length[slot]!, flow) !== FlowError.none) {
       return DropReason.badInnerPacket;
     }
     if (flow.fragment !== Fragment.none) this.#fragments.resolve(flow, now);
     const index = this.#flows.lookup(this.#policy, flow);
-    if (index < 0) return this.#unmatched(now, batch, slot, index);
-    const { action, level } = this.#policy.entries[index]!;
-    switch (action) {
-      case 'discard':
-        this.#onDenied?.(batch, slot, flow);
-        return DropReason.discarded;
-      case 'bypass':
-        return this.#bypass(batch, slot);
-      case 'protect':
-        return this.#protect(now, batch, slot, index, level === 'use');
-      default:
-        return assertNever(action, 'policy action');
-    }
+    return index < 0 ? this.#unmatched(now, batch, slot, index) : this.#decide(now, batch, slot, index);
   }
 
-  /** No entry is for the packet. An ICMP error then goes with the traffic that it is about (RFC 4301 §6.2). */
+  /** Stage 1, no entry matches. An ICMP error then goes with the traffic that it is about (RFC 4301 §6.2). */
   #unmatched(now: number, batch: PacketBatch, slot: number, why: number): DropReason {
     const flow = this.#flow;
     const turned = this.#turned;
@@ -204,14 +179,36 @@ export class OutboundPipeline {
     if (readTurnedTrigger(batch.buffer, batch.offset[slot]!, flow, turned)) {
       const index = this.#policy.lookup(turned);
       if (index >= 0 && this.#policy.entries[index]!.action === 'protect') {
-        batch.length[slot] = flow.totalLength;
-        // One that is not there is not asked for.
-        const reason = this.#sealForEntry(now, batch, slot, this.#entries[index]!, turned);
+        // An SA that is missing is not asked for.
+        const reason = this.#protect(now, batch, slot, this.#entries[index]!, turned);
         if (reason !== NO_SA) return reason;
       }
     }
     this.#onDenied?.(batch, slot, flow);
     return DropReason.noPolicy;
+  }
+
+  /** Stage 2. */
+  #decide(now: number, batch: PacketBatch, slot: number, index: number): DropReason {
+    const flow = this.#flow;
+    const { action, level } = this.#policy.entries[index]!;
+    switch (action) {
+      case 'discard':
+        this.#onDenied?.(batch, slot, flow);
+        return DropReason.discarded;
+      case 'bypass':
+        return this.#bypass(batch, slot);
+      case 'protect': {
+        const entry = this.#entries[index]!;
+        const reason = this.#protect(now, batch, slot, entry, flow);
+        if (reason !== NO_SA) return reason;
+        const refused = this.#onMissing(index, batch, slot, flow);
+        if (refused && entry.carriesOthers(flow)) return DropReason.narrowed;
+        return level === 'use' ? this.#bypass(batch, slot) : DropReason.noSa;
+      }
+      default:
+        return assertNever(action, 'policy action');
+    }
   }
 
   #bypass(batch: PacketBatch, slot: number): DropReason {
@@ -220,83 +217,56 @@ export class OutboundPipeline {
     return DropReason.none;
   }
 
-  #protect(now: number, batch: PacketBatch, slot: number, index: number, orBypass: boolean): DropReason {
+  /** Stages 3 to 7 on an SA of the entry that carries `as`: the packet's flow, or the one that an ICMP error is about. */
+  #protect(now: number, batch: PacketBatch, slot: number, entry: EntrySas, as: Flow): DropReason | typeof NO_SA {
     const flow = this.#flow;
-    const entry = this.#entries[index]!;
     batch.length[slot] = flow.totalLength;
-    const reason = this.#sealForEntry(now, batch, slot, entry, flow);
-    if (reason !== NO_SA) return reason;
-    const refused = this.#onMissing(index, batch, slot, flow);
-    if (refused && entry.carriesOthers(flow)) return DropReason.narrowed;
-    return orBypass ? this.#bypass(batch, slot) : DropReason.noSa;
+    for (;;) {
+      const sa = as === flow ? entry.select(as) : entry.selectForError(as);
+      if (sa === undefined) return NO_SA;
+      const problem = this.#prepare(batch, slot, sa);
+      if (problem !== DropReason.none) return problem;
+      const reason = this.#encapsulate(now, batch, slot, sa);
+      if (sa.usage.signalled) drainSignals(sa, this.#signals);
+      // An SA that has just run out leaves the packet as it was, and is not selected again: another may take it.
+      if (!sa.usable) continue;
+      this.#address(batch, slot, sa);
+      return reason;
+    }
   }
 
-  /** Seals the packet on an SA of the entry that carries `as`; `NO_SA` when there is none. */
-  #sealForEntry(now: number, batch: PacketBatch, slot: number, entry: EntrySas, as: Flow): DropReason | typeof NO_SA {
-    if (entry.isPopulated) {
-      const reason = this.#sealOnOne(now, batch, slot, entry.forValues(as), as);
-      if (reason !== NO_SA) return reason;
-    }
-    if (entry.isCrowded) {
-      const own = entry.fromCrowd(as);
-      const reason = own === undefined ? NO_SA : this.#sealOn(now, batch, slot, own, as);
-      // One that has just run out may leave the packet to another.
-      if (reason !== NO_SA || own === undefined) return reason;
-    }
-    return this.#sealOnOne(now, batch, slot, entry.active, as);
-  }
-
-  /** Seals the packet on the first SA that may carry it. */
-  #sealOnOne(
-    now: number,
-    batch: PacketBatch,
-    slot: number,
-    active: readonly EspOutboundSa[],
-    as: Flow,
-  ): DropReason | typeof NO_SA {
-    for (let i = 0; i < active.length; i++) {
-      const reason = this.#sealOn(now, batch, slot, active[i]!, as);
-      if (reason !== NO_SA) return reason;
-    }
-    return NO_SA;
-  }
-
-  #sealOn(now: number, batch: PacketBatch, slot: number, sa: EspOutboundSa, as: Flow): DropReason | typeof NO_SA {
+  /** Stage 4. */
+  #prepare(batch: PacketBatch, slot: number, sa: EspOutboundSa): DropReason {
     const flow = this.#flow;
-    if (!sa.usable || !sa.selectors.matchesFlow(as, true)) return NO_SA;
-    // In transport mode the packet gets the addresses of the SA at the other end: it must be of those hosts itself.
-    if (sa.transport && as !== flow) return NO_SA;
     if (flow.totalLength > sa.mtu && flow.dontFragment && this.#isTooBig(batch, slot, sa)) return DropReason.tooBig;
-    const problem = sa.transport ? transportProblem(batch.buffer, batch.offset[slot]!, flow) : DropReason.none;
-    if (problem !== DropReason.none) return problem;
+    if (sa.transport) {
+      const problem = transportProblem(batch.buffer, batch.offset[slot]!, flow);
+      if (problem !== DropReason.none) return problem;
+    }
     clampMss(batch.buffer, batch.offset[slot]!, flow, sa.clampMtu);
-    const reason = this.#seal(now, batch, slot, sa);
-    if (sa.usage.signalled) drainSignals(sa, this.#signals);
-    // An SA that has just run out leaves the packet as it was: the next one may take it.
-    if (!sa.usable) return NO_SA;
-    batch.tag[slot] = sa.pathIndex;
-    batch.trafficClass[slot] = outerTrafficClass(flow.trafficClass, sa.dscp);
-    return reason;
+    return DropReason.none;
   }
 
-  /** The packet in the slot, or what transport mode leaves of it. */
-  #seal(now: number, batch: PacketBatch, slot: number, sa: EspOutboundSa): DropReason {
+  /** Stages 5 and 6: the packet in the slot, or what transport mode leaves of it. */
+  #encapsulate(now: number, batch: PacketBatch, slot: number, sa: EspOutboundSa): DropReason {
     const flow = this.#flow;
-    if (!sa.transport) return sa.seal(now, batch, slot, flow.family === 4 ? NextHeader.ipv4 : NextHeader.ipv6);
-    const reason = sa.seal(now, batch, slot, stripHeader(batch, slot, flow));
+    if (!sa.transport) return sa.encapsulate(now, batch, slot, flow.family === 4 ? NextHeader.ipv4 : NextHeader.ipv6);
+    const reason = sa.encapsulate(now, batch, slot, stripHeader(batch, slot, flow));
     if (reason !== DropReason.none) restoreHeader(batch, slot, flow);
     return reason;
   }
 
-  /** RFC 4301 §8.2.1: the sender finds the path's MTU. What may be fragmented is, by whoever carries the ESP packet. */
+  /** Stage 7. */
+  #address(batch: PacketBatch, slot: number, sa: EspOutboundSa): void {
+    batch.tag[slot] = sa.pathIndex;
+    batch.trafficClass[slot] = outerTrafficClass(this.#flow.trafficClass, sa.dscp);
+  }
+
+  /** RFC 4301 §8.2.1: the sender finds the path's MTU. What may be fragmented is fragmented outside, as an ESP packet. */
   #isTooBig(batch: PacketBatch, slot: number, sa: EspOutboundSa): boolean {
     const mtu = Math.max(sa.mtu, MIN_MTU[this.#flow.family]);
     if (this.#flow.totalLength <= mtu) return false;
     this.#onTooBig?.(batch, slot, this.#flow, mtu);
     return true;
   }
-}
-
-function emptyEntries(policy: CompiledPolicy): EntrySas[] {
-  return policy.entries.map(({ pfp }) => new EntrySas(pfp));
 }

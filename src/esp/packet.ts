@@ -29,13 +29,13 @@ export function espAlignment(cipher: EspShape): number {
 }
 
 /** Length of the encrypted part for a payload: padded, with its trailer. `alignment` is a power of two. */
-export function sealedDataLength(payloadLength: number, alignment: number): number {
+export function encryptedLength(payloadLength: number, alignment: number): number {
   return (payloadLength + TRAILER_LENGTH + alignment - 1) & -alignment;
 }
 
 /** Length of the whole ESP packet for a payload, from SPI to ICV. */
 export function espLength(payloadLength: number, cipher: EspShape): number {
-  return ESP_HEADER_LENGTH + cipher.ivLength + sealedDataLength(payloadLength, espAlignment(cipher)) + cipher.icvLength;
+  return ESP_HEADER_LENGTH + cipher.ivLength + encryptedLength(payloadLength, espAlignment(cipher)) + cipher.icvLength;
 }
 
 /** The largest payload whose ESP packet is at most `limit` bytes long: what an MTU is computed from. May be negative. */
@@ -50,7 +50,7 @@ export function maxPayload(limit: number, cipher: EspShape): number {
  * SPI and low half are 32 bits, signed or not.
  * @param esn authenticate the high half of the sequence number too
  */
-export function sealEsp(
+export function writeEspPacket(
   cipher: PacketCipher,
   buffer: Uint8Array,
   payloadAt: number,
@@ -65,7 +65,7 @@ export function sealEsp(
   const start = ivAt - ESP_HEADER_LENGTH;
   writeU32(buffer, start, spi);
   writeU32(buffer, start + 4, sequenceLow);
-  const dataLength = sealedDataLength(payloadLength, espAlignment(cipher));
+  const dataLength = encryptedLength(payloadLength, espAlignment(cipher));
   writeTrailer(buffer, payloadAt + payloadLength, dataLength - payloadLength - TRAILER_LENGTH, nextHeader);
   cipher.seal(buffer, start, ivAt, dataLength, sequenceHigh, sequenceLow, esn ? sequenceHigh : -1);
 }

@@ -70,7 +70,7 @@ describe('sealing', () => {
     for (let sequence = 1; sequence <= 3; sequence++) {
       const packet = plainPacket({ ...V4, length: 61 });
       const batch = batchOf(packet);
-      expect(sa.seal(4, batch, 0, 4)).toBe(DropReason.none);
+      expect(sa.encapsulate(4, batch, 0, 4)).toBe(DropReason.none);
       expect(batch.offset[0]).toBe(64 - 16);
       expect(batch.length[0]).toBe(8 + 8 + 64 + 16);
       const esp = batch.packet(0);
@@ -122,14 +122,14 @@ describe('sealing', () => {
       const batch = new PacketBatch(2, 100, headroom, tailroom);
       batch.push(packet);
       const sa = outboundSa();
-      expect(reasonName(sa.seal(0, batch, 0, 4))).toBe('no-room');
+      expect(reasonName(sa.encapsulate(0, batch, 0, 4))).toBe('no-room');
       expect(batch.packet(0)).toEqual(packet);
       expect(sa.lastSequence).toBe(0n);
       expect(namedDrops(sa.drops)).toEqual({ 'no-room': 1 });
     }
     const exact = new PacketBatch(2, 100, 16, 20);
     exact.push(packet);
-    expect(outboundSa().seal(0, exact, 0, 4)).toBe(DropReason.none);
+    expect(outboundSa().encapsulate(0, exact, 0, 4)).toBe(DropReason.none);
   });
 
   it('keeps its state where it is wanted, and goes on from there', () => {
@@ -146,11 +146,11 @@ describe('sealing', () => {
     const sa = outboundSa();
     const batch = new PacketBatch(2, 1500);
     batch.buffer.fill(0x77);
-    expect(sa.sealDummy(3, batch, 100)).toBe(DropReason.none);
+    expect(sa.addDummy(3, batch, 100)).toBe(DropReason.none);
     // Nothing of what lay there before goes out.
     expect(batch.packet(0).subarray(16, 116)).toEqual(new Uint8Array(100).fill(0xa5));
-    expect(sa.sealDummy(3, batch, 0)).toBe(DropReason.none);
-    expect(reasonName(sa.sealDummy(3, batch, 0))).toBe('no-room');
+    expect(sa.addDummy(3, batch, 0)).toBe(DropReason.none);
+    expect(reasonName(sa.addDummy(3, batch, 0))).toBe('no-room');
     expect(batch.tag[1]).toBe(7);
     expect([...sa.usage.counters]).toEqual([0, 0, 2, 2, 108, 3, 0, 0]);
     expect(sa.lastSequence).toBe(2n);
@@ -160,7 +160,7 @@ describe('sealing', () => {
   it('makes nothing when a dummy is too large for its slot', () => {
     const sa = outboundSa();
     const batch = new PacketBatch(2, 100, 64, 20);
-    expect(reasonName(sa.sealDummy(0, batch, 120))).toBe('no-room');
+    expect(reasonName(sa.addDummy(0, batch, 120))).toBe('no-room');
     expect(batch.length[0]).toBe(0);
     expect(sa.usage.counters[SaCounter.dummies]).toBe(0);
   });
@@ -172,7 +172,7 @@ describe('the end of an SA', () => {
     expect(sequenceOf(sealed(sa, plainPacket(V4)))).toBe(0xffff_fffe);
     expect(sequenceOf(sealed(sa, plainPacket(V4)))).toBe(0xffff_ffff);
     const batch = batchOf(plainPacket(V4));
-    for (let i = 0; i < 3; i++) expect(reasonName(sa.seal(0, batch, 0, 4))).toBe('sequence-exhausted');
+    for (let i = 0; i < 3; i++) expect(reasonName(sa.encapsulate(0, batch, 0, 4))).toBe('sequence-exhausted');
     expect(sa.usable).toBe(false);
     expect(sa.lastSequence).toBe(0xffff_ffffn);
     expect(sa.usage.takeSignal()).toEqual({ kind: 'hard', cause: 'sequence' });
@@ -212,7 +212,7 @@ describe('the end of an SA', () => {
   ])('soft and hard limit of %s', (cause, limits, times) => {
     const sa = outboundSa({ limits: { ...UNLIMITED, ...limits } });
     const log = times.map((now) => {
-      const reason = sa.seal(now, batchOf(plainPacket(V4)), 0, 4);
+      const reason = sa.encapsulate(now, batchOf(plainPacket(V4)), 0, 4);
       return [reasonName(reason), sa.usage.takeSignal()];
     });
     expect(log).toEqual([
@@ -222,7 +222,7 @@ describe('the end of an SA', () => {
       ['none', undefined],
       ['lifetime-expired', { kind: 'hard', cause }],
     ]);
-    expect(reasonName(sa.seal(1000, batchOf(plainPacket(V4)), 0, 4))).toBe('lifetime-expired');
+    expect(reasonName(sa.encapsulate(1000, batchOf(plainPacket(V4)), 0, 4))).toBe('lifetime-expired');
     expect(sa.usage.takeSignal()).toBeUndefined();
     expect(sa.lastSequence).toBe(4n);
     expect(namedDrops(sa.drops)).toEqual({ 'lifetime-expired': 2 });
@@ -242,7 +242,7 @@ describe('the end of an SA', () => {
     const sa = outboundSa({ cipher });
     sa.wipe();
     expect(cipher.wiped).toBe(true);
-    expect(reasonName(sa.seal(0, batchOf(plainPacket(V4)), 0, 4))).toBe('lifetime-expired');
+    expect(reasonName(sa.encapsulate(0, batchOf(plainPacket(V4)), 0, 4))).toBe('lifetime-expired');
   });
 });
 
@@ -430,24 +430,6 @@ describe('the SAs of an entry', () => {
     expect([pathTo(7), pathTo(8)]).toEqual([7, 8]);
     pipeline.remove(sas[7]!);
     expect(pathTo(7)).toBeUndefined();
-  });
-
-  it('moves SAs to the entries of a new policy and hands back those that lost theirs', () => {
-    const { pipeline } = setUp(entry({ to: '10.2.0.0/16' }), entry({ to: '10.3.0.0/16' }));
-    const kept = outboundSa({ pathIndex: 1 });
-    const waiting = outboundSa({ pathIndex: 2 });
-    const lost = outboundSa({ pathIndex: 3 });
-    pipeline.add(0, lost, true);
-    pipeline.add(1, kept, true);
-    pipeline.add(1, waiting, false);
-    const policy = compilePolicy([entry({ to: '10.5.0.0/16', action: 'bypass' }), entry({ to: '10.3.0.0/16' })], 'out');
-    expect(pipeline.setPolicy(policy, (index) => (index === 1 ? 1 : -1))).toEqual([lost]);
-    expect(lost.usable).toBe(true);
-    expect(send(pipeline, plainPacket(V4))).toBeUndefined();
-    expect(send(pipeline, plainPacket({ ...V4, destination: '10.3.0.1' }))).toBe(1);
-    expect(send(pipeline, plainPacket({ ...V4, destination: '10.5.0.1' }))).toBe(BYPASS_TAG);
-    pipeline.activate(waiting);
-    expect(send(pipeline, plainPacket({ ...V4, destination: '10.3.0.1' }))).toBe(2);
   });
 
   it('signals limits of idle SAs', () => {

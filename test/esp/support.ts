@@ -156,7 +156,7 @@ export function batchOf(...packets: readonly Uint8Array[]): PacketBatch {
 /** The ESP packet that an SA makes of a plain one. */
 export function sealed(sa: EspOutboundSa, packet: Uint8Array, now = 0): Uint8Array {
   const batch = batchOf(packet);
-  const reason = sa.seal(now, batch, 0, packet[0]! >>> 4 === 4 ? 4 : 41);
+  const reason = sa.encapsulate(now, batch, 0, packet[0]! >>> 4 === 4 ? 4 : 41);
   if (reason !== 0) throw new Error(`not sealed: ${dropReasonNames[reason]}`);
   return batch.packet(0).slice();
 }

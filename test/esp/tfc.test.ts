@@ -63,7 +63,7 @@ describe('sealing with padding', () => {
         batch.buffer.fill(0x77);
         for (const [slot, packet] of packets.entries()) {
           batch.push(packet);
-          expect(sa.seal(0, batch, slot, slot % 2 === 0 ? 4 : 41)).toBe(DropReason.none);
+          expect(sa.encapsulate(0, batch, slot, slot % 2 === 0 ? 4 : 41)).toBe(DropReason.none);
           const padded = new TfcPadding(config).paddedLength(packet.length, room);
           expect(batch.length[slot]).toBe(espLength(padded, new ToyCipher()));
           // Zeros, and nothing of what lay there before.
@@ -85,7 +85,7 @@ describe('sealing with padding', () => {
     for (const tailroom of [20, 21, 24, 60]) {
       const batch = new PacketBatch(2, 100, 16, tailroom);
       batch.push(plainPacket({ ...V4, length: 100 }));
-      expect(sa.seal(0, batch, 0, 4)).toBe(DropReason.none);
+      expect(sa.encapsulate(0, batch, 0, 4)).toBe(DropReason.none);
       const { length } = batch.packet(0);
       expect(length).toBeLessThanOrEqual(116 + tailroom);
       expect(length).toBeGreaterThan(116 + tailroom - 4);
@@ -96,7 +96,7 @@ describe('sealing with padding', () => {
     const sa = outboundSa({ tfc: MTU });
     const batch = new PacketBatch(1, 65_536);
     batch.push(plainPacket(V4));
-    sa.seal(0, batch, 0, 4);
+    sa.encapsulate(0, batch, 0, 4);
     expect(batch.length[0]).toBeLessThanOrEqual(1280);
     expect(batch.length[0]).toBeGreaterThan(1270);
   });

@@ -87,7 +87,7 @@ describe('outbound', () => {
   ])('has the DSCP of its SA on a dummy, %s, and no ECN', (dscp, expected) => {
     const batch = batchOf();
     batch.trafficClass.fill(0xff);
-    outboundSa({ dscp }).sealDummy(0, batch, 40);
+    outboundSa({ dscp }).addDummy(0, batch, 40);
     expect(batch.trafficClass[0]).toBe(expected);
   });
 });

@@ -9,7 +9,7 @@ import { encryptionByName, integrityByName } from '../../src/crypto/algorithms.t
 import { nobleProvider } from '../../src/crypto/noble/provider.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import type { CryptoProvider, PacketCipher } from '../../src/crypto/types.ts';
-import { payloadLengthOf, sealEsp } from '../../src/esp/packet.ts';
+import { payloadLengthOf, writeEspPacket } from '../../src/esp/packet.ts';
 import { Flow } from '../../src/policy/flow.ts';
 import { FragmentTracker } from '../../src/policy/fragments.ts';
 import aeadVectors from '../../vectors/esp-aead.json' with { type: 'json' };
@@ -76,11 +76,11 @@ describe.each([nodeProvider, nobleProvider])('$name', (provider) => {
     batch.buffer.set(payload, batch.offset[0]!);
     if (spi >= MIN_ESP_SPI) {
       const sa = outboundSa({ spi, cipher, esn: vector.esn, lastSequence: sequence - 1n });
-      expect(reasonName(sa.seal(0, batch, 0, nextHeader))).toBe('none');
+      expect(reasonName(sa.encapsulate(0, batch, 0, nextHeader))).toBe('none');
       expect(toHex(batch.packet(0))).toBe(vector.packet);
     } else {
       const at = batch.offset[0]!;
-      sealEsp(cipher, batch.buffer, at, payload.length, nextHeader, spi, 0, Number(sequence), vector.esn);
+      writeEspPacket(cipher, batch.buffer, at, payload.length, nextHeader, spi, 0, Number(sequence), vector.esn);
       expect(toHex(batch.buffer.subarray(at - 16, at - 16 + vector.packet.length / 2))).toBe(vector.packet);
     }
   });
