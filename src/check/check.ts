@@ -2,11 +2,12 @@
  * Whether two documents will negotiate with each other, and if not, what has to change: each part of the two is held
  * against its counterpart, by the code that negotiates, and the whole is tried out (`dry-run.ts`).
  */
+
+import { checkAuthentication, type DnMatcher } from './authentication.ts';
 import type { DryRun } from './dry-run.ts';
 import { checkEnds } from './ends.ts';
 import { checkAlone, checkFlows } from './flows.ts';
 import { checkLifetimes } from './lifetimes.ts';
-import { checkProofs, type DnMatcher } from './proofs.ts';
 import { byWeight, type Checked, type Finding } from './report.ts';
 import { checkSuites } from './suites.ts';
 
@@ -27,7 +28,7 @@ export function checkDocument(checked: Checked): Finding[] {
 export function checkPair(a: Checked, b: Checked, dryRuns: readonly DryRun[], matches: DnMatcher): PairReport {
   const compared = [
     ...checkEnds(a, b),
-    ...checkProofs(a, b, matches),
+    ...checkAuthentication(a, b, matches),
     ...checkSuites(a, b),
     ...checkFlows(a, b),
     ...checkLifetimes(a, b),
@@ -44,6 +45,6 @@ function negotiationFindings(a: Checked, b: Checked, { ok, initiator, failures }
   if (ok) return [];
   const begins = (initiator === 'a' ? a : b).title;
   const why = failures.map(({ side, reason, detail }) => `${(side === 'a' ? a : b).title}: ${reason}: ${detail}`);
-  const message = `when ${begins} begins, the negotiation fails: ${why.length === 0 ? 'not every rule got an SA' : why.join('; ')}`;
+  const message = `when ${begins} initiates, the negotiation fails: ${why.length === 0 ? 'some rules got no SA' : why.join('; ')}`;
   return [{ level: 'error', topic: 'negotiation', message, places: [], change: '' }];
 }

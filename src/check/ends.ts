@@ -28,15 +28,15 @@ function checkAddress(caller: Checked, called: Checked): Finding[] {
   const places = [endPlace(caller, 'remote'), endPlace(called, 'local')];
   if (to.kind === 'fqdn' || at.kind === 'fqdn') {
     const [name, other] = to.kind === 'fqdn' ? [to, at] : [at, to];
-    const message = `whether ${peerAddressText(name)} is ${peerAddressText(other)} is for the name service to say, which was not asked`;
+    const message = `whether the name ${peerAddressText(name)} stands for ${peerAddressText(other)} is not known here: no name was resolved`;
     return [{ level: 'note', topic: 'address', message, places, change: '' }];
   }
   if (isPrivate(at.address) && !isPrivate(to.address)) {
-    const message = `${caller.title} calls ${peerAddressText(to)}, and ${called.title} has the private address ${peerAddressText(at)}: that takes a NAT which translates the one to the other`;
-    const change = `if there is such a NAT let ${called.title} begin, or have UDP ports 500 and ${called.document.sa.ike.nat.port} forwarded to it; else make the addresses equal`;
+    const message = `${caller.title} connects to ${peerAddressText(to)}, and ${called.title} has the private address ${peerAddressText(at)}: this works only with a NAT that translates one to the other`;
+    const change = `with such a NAT, let ${called.title} initiate, or forward UDP ports 500 and ${called.document.sa.ike.nat.port} to it; without one, make the addresses equal`;
     return [{ level: 'warning', topic: 'nat', message, places, change }];
   }
-  const message = `${caller.title} calls ${peerAddressText(to)}, and ${called.title} is at ${peerAddressText(at)}`;
+  const message = `${caller.title} connects to ${peerAddressText(to)}, and ${called.title} is at ${peerAddressText(at)}`;
   const change = `write ${peerAddressText(at)} in ${caller.title}, or ${peerAddressText(to)} in ${called.title}`;
   return [{ level: 'error', topic: 'address', message, places, change }];
 }
@@ -60,9 +60,10 @@ function checkPort(caller: Checked, called: Checked): Finding[] {
   const to = caller.document.sa.remote.port;
   const at = called.document.sa.local.port;
   if (to === at) return [];
-  const message = `${caller.title} calls port ${to}, and ${called.title} listens on port ${at}`;
+  const message = `${caller.title} connects to port ${to}, and ${called.title} listens on port ${at}`;
   const places = [portPlace(caller, 'remote'), portPlace(called, 'local')];
-  const change = "give that end the same port in both: in <local> and <remote>, or in the rule's <src> and <dst>";
+  const change =
+    "give this end the same port in both documents: in <local> and <remote>, or in the rule's <src> and <dst>";
   return [{ level: 'error', topic: 'port', message, places, change }];
 }
 
@@ -85,7 +86,7 @@ function checkStart(a: Checked, b: Checked): Finding[] {
     const { ike } = checked.document.sa;
     return placeIn(checked, ike.line, `<ike start='${ike.start}'>`);
   });
-  const message = 'both wait for the other to begin';
+  const message = 'each waits for the other to initiate';
   const change = "write start='trap' or start='initiate' in one of the two, and the other's address in its <remote>";
   return [{ level: 'error', topic: 'start', message, places, change }];
 }
@@ -100,12 +101,12 @@ function checkEncapsulation(a: Checked, b: Checked, translated: boolean): Findin
   const places = [natPlace(off), natPlace(other)];
   const wanted = other.document.sa.ike.nat.encapsulation;
   if (wanted === 'always') {
-    const message = `${other.title} wants ESP in UDP, which takes NAT traversal on both sides, and ${off.title} has it switched off`;
+    const message = `${other.title} sends ESP in UDP, which needs NAT traversal on both sides, and ${off.title} has it switched off`;
     const change = `write traversal='auto' in ${off.title}, or encapsulation='needed' or traversal='off' in ${other.title}`;
     return [{ level: 'error', topic: 'nat', message, places, change }];
   }
   if (!translated) return [];
-  const message = `the addresses speak of a NAT between the two, and ${off.title} has NAT traversal switched off`;
+  const message = `the addresses show a NAT between the two, and ${off.title} has NAT traversal switched off`;
   return [{ level: 'error', topic: 'nat', message, places, change: `write traversal='auto' in ${off.title}` }];
 }
 
@@ -114,7 +115,7 @@ function checkNatPort(a: Checked, b: Checked): Finding[] {
   const both = [a, b].map(({ document: { sa } }) => sa);
   if (both.some(({ local, ike: { nat } }) => local.port !== IKE_PORT || nat.encapsulation === OFF)) return [];
   if (a.document.sa.ike.nat.port === b.document.sa.ike.nat.port) return [];
-  const message = 'the two move to different ports for NAT traversal and ESP in UDP';
+  const message = 'the two use different ports for NAT traversal and ESP in UDP';
   const places = [natPlace(a), natPlace(b)];
   return [
     {
@@ -122,7 +123,7 @@ function checkNatPort(a: Checked, b: Checked): Finding[] {
       topic: 'port',
       message,
       places,
-      change: 'write the same port in <nat> of both; 4500 is what others use',
+      change: 'write the same port in <nat> of both; the usual one is 4500',
     },
   ];
 }

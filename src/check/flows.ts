@@ -58,13 +58,13 @@ function checkRule(asking: Checked, rule: ChildPlan, asked: Checked, rules: read
     const other = usable[choice.index]!;
     const { selectors, ...narrowing } = { whole: true, ...narrowPair(proposed, other.selectors), ...choice };
     if (narrowing.whole) return undefined;
-    const message = `'${rule.name}' of ${asking.title} is narrowed to ${formatSelectorPair(mirrored(selectors))}; what else it protects gets no SA and is dropped`;
-    const change = `write the same ranges in both, or leave it so if the rest is not wanted`;
+    const message = `'${rule.name}' of ${asking.title} is narrowed to ${formatSelectorPair(mirrored(selectors))}; its other packets get no SA and are dropped`;
+    const change = `write the same ranges in both, or leave them if the other packets need no tunnel`;
     return { level: 'warning', topic: 'selectors', message, places: [place, rulePlace(asked, other)], change };
   }
   const [other] = meeting;
   if (other !== undefined) {
-    const message = `'${rule.name}' of ${asking.title} is in ${rule.mode} mode, and '${other.name}' of ${asked.title}, which is for the same packets, in ${other.mode} mode`;
+    const message = `'${rule.name}' of ${asking.title} is in ${rule.mode} mode, and '${other.name}' of ${asked.title}, for the same packets, in ${other.mode} mode`;
     const change = `write mode='${other.mode}' in ${asking.title}, or mode='${rule.mode}' in ${asked.title}`;
     return { level: 'error', topic: 'mode', message, places: [place, rulePlace(asked, other)], change };
   }
@@ -75,10 +75,9 @@ function withoutCounterpart(asking: Checked, rule: ChildPlan, asked: Checked, ru
   const proposed = mirrored(rule.selectors);
   const what = `'${rule.name}' of ${asking.title} protects ${formatSelectorPair(rule.selectors)}`;
   const [only] = rules;
-  const why =
-    rules.length === 1 ? [`as ${asked.title} sees it, ${explainPairMismatch(proposed, only!.selectors)}`] : [];
+  const why = rules.length === 1 ? [`seen from ${asked.title}, ${explainPairMismatch(proposed, only!.selectors)}`] : [];
   const [fate] = fatesOf(asked, 'in', boxesOf(proposed));
-  const lines = [`${what}, and no rule of ${asked.title} is for any of it`, ...why];
+  const lines = [`${what}, and no rule of ${asked.title} protects any of it`, ...why];
   if (fate !== undefined) lines.push(`${asked.title} ${fate.text}`);
   const places = [rulePlace(asking, rule), ...rules.slice(0, 4).map((other) => rulePlace(asked, other))];
   const change = `write the mirror of its ranges in a rule of ${asked.title}: ${formatSelectorPair(proposed)}`;
@@ -89,7 +88,7 @@ function withoutCounterpart(asking: Checked, rule: ChildPlan, asked: Checked, ru
 interface Fate {
   readonly boxes: readonly Box[];
   readonly entry: PolicyEntry | undefined;
-  /** `drops them: no policy is for them`. */
+  /** `drops them: no policy matches`. */
   readonly text: string;
 }
 
@@ -109,7 +108,7 @@ function fatesOf({ document }: Checked, direction: Direction, packets: readonly 
     fates.push({ boxes: taken, entry, text: `${verb} by ${entryName(entry)}` });
   }
   if (left !== undefined && left.length > 0) {
-    fates.push({ boxes: left, entry: undefined, text: 'drops them: no policy of it is for them' });
+    fates.push({ boxes: left, entry: undefined, text: 'drops them: none of its policies matches' });
   }
   return fates;
 }
@@ -142,7 +141,7 @@ function oneSided(owner: Checked, other: Checked): Finding[] {
 function oneSidedFinding(owner: Checked, entry: PolicyEntry, other: Checked, fate: Fate): Finding {
   const message = `${owner.title} protects ${extent(fate.boxes, entry)} by '${entry.name}', and ${other.title} ${fate.text}`;
   const places = [policyPlace(owner, entry), ...(fate.entry === undefined ? [] : [policyPlace(other, fate.entry)])];
-  const change = 'let both sides do the same with these packets';
+  const change = 'make both sides do the same with these packets';
   return { level: 'warning', topic: 'one-sided', message, places, change };
 }
 
@@ -188,11 +187,11 @@ export function checkAlone(checked: Checked): Finding[] {
 function unreachedFinding(checked: Checked, entry: PolicyEntry, by: readonly PolicyEntry[]): Finding {
   const places = [entry, ...by.slice(0, MAX_TOLD)].map((one) => policyPlace(checked, one));
   if (by.length === 0) {
-    const message = `no packet can match '${entry.name}' of ${checked.title}: its two sides have no family, protocol or ICMP type in common`;
+    const message = `no packet can match '${entry.name}' of ${checked.title}: its two sides have no address family, protocol or ICMP type in common`;
     return { level: 'warning', topic: 'unreached', message, places, change: 'correct its ranges, or remove it' };
   }
   const names = by.slice(0, MAX_TOLD).map(({ name }) => `'${name}'`);
-  const message = `'${entry.name}' of ${checked.title} is never reached: ${names.join(' and ')} before it ${by.length === 1 ? 'takes' : 'take'} all its packets`;
-  const change = 'give it a higher priority, narrow what comes before it, or remove it';
+  const message = `'${entry.name}' of ${checked.title} is never reached: ${names.join(' and ')} before it ${by.length === 1 ? 'matches' : 'match'} all its packets`;
+  const change = 'give it a higher priority, narrow the policies before it, or remove it';
   return { level: 'warning', topic: 'unreached', message, places, change };
 }

@@ -2,7 +2,7 @@
 import type { LifetimeSettings } from '../config/model.ts';
 import { type Checked, type Finding, lineOf, type Place, placeIn } from './report.ts';
 
-const KINDS = { ike: 'IKE SA', esp: 'CHILD SAs' } as const;
+const KINDS = { ike: 'IKE SAs', esp: 'CHILD SAs' } as const;
 
 export function checkLifetimes(a: Checked, b: Checked): Finding[] {
   return (['ike', 'esp'] as const).flatMap((kind) => [...checkLifetime(kind, a, b), ...checkLifetime(kind, b, a)]);
@@ -13,7 +13,7 @@ function checkLifetime(kind: 'ike' | 'esp', late: Checked, early: Checked): Find
   const { soft, jitter } = late.document.sa[kind].lifetime;
   const ends = early.document.sa[kind].lifetime;
   if (soft - jitter < ends.hard) return [];
-  const message = `${late.title} would renew ${KINDS[kind]} after ${soft - jitter} s at the soonest, when ${early.title} has long ended them, at ${ends.hard} s: all depends on ${early.title} renewing them at ${ends.soft} s`;
+  const message = `${late.title} rekeys ${KINDS[kind]} after ${soft - jitter} s at the earliest, but ${early.title} ends them at ${ends.hard} s: only ${early.title} rekeys them, at ${ends.soft} s`;
   const places = [lifetimePlace(late, kind), lifetimePlace(early, kind)];
   const change = `write a lifetime with soft below ${ends.hard} in ${late.title}, or a longer one in ${early.title}`;
   return [{ level: 'warning', topic: 'lifetime', message, places, change }];

@@ -26,7 +26,13 @@ function checkIke(a: Checked, b: Checked): Finding[] {
   if (chooseIke(offered, configured, 'ike-sa-init') !== undefined) return [];
   const { message, places, change } = apart(a, b, 'ike', offered, 'ike');
   return [
-    { level: 'error', topic: 'ike-proposal', message: `no IKE proposal is common to both: ${message}`, places, change },
+    {
+      level: 'error',
+      topic: 'ike-proposal',
+      message: `the two have no IKE proposal in common: ${message}`,
+      places,
+      change,
+    },
   ];
 }
 
@@ -42,7 +48,7 @@ function checkEsp(a: Checked, b: Checked): Finding[] {
       {
         level: 'error',
         topic: 'esp-proposal',
-        message: `no ESP proposal is common to both: ${message}`,
+        message: `the two have no ESP proposal in common: ${message}`,
         places,
         change,
       },
@@ -51,7 +57,7 @@ function checkEsp(a: Checked, b: Checked): Finding[] {
   const later = agreed('create-child');
   if (later === undefined) return [];
   const { message, places, change } = apart(a, b, 'esp', later, 'create-child');
-  const what = `the first CHILD SA comes up, since groups are not negotiated with it, but it cannot be rekeyed and there can be no second: ${message}`;
+  const what = `the first CHILD SA comes up, since it is negotiated without a DH group, but it cannot be rekeyed and no second one can be made: ${message}`;
   return [{ level: 'error', topic: 'esp-proposal', message: what, places, change }];
 }
 
@@ -79,9 +85,9 @@ function apart(
   const inA = differences.every((found) => found.configured !== 'none');
   const changes = differences.map(({ label, ...has }) => attribute(label, inA ? has.configured : has.offered));
   return {
-    message: `${many ? 'of the two that come closest, ' : ''}${words.join('; ')}`,
+    message: `${many ? 'of the two closest proposals, ' : ''}${words.join('; ')}`,
     places: [proposalPlace(a, kind, least?.closest ?? 0), proposalPlace(b, kind, at)],
-    change: `make them the same: ${changes.join(' ')} in the <proposal> of ${inA ? a.title : b.title}, or the other way round`,
+    change: `make them the same: ${changes.join(' ')} in the <proposal> of ${inA ? a.title : b.title}, or change the other document`,
   };
 }
 

@@ -157,7 +157,7 @@ function certified({ sa }: SectunnelDocument, other: SectunnelDocument): Certifi
 }
 
 function formatAlone({ title }: Checked, findings: readonly Finding[]): string {
-  const head = findings.length === 0 ? `${title}: nothing is amiss` : `${title}: ${counted(findings)}`;
+  const head = findings.length === 0 ? `${title}: no problems found` : `${title}: ${counted(findings)}`;
   return `${[head, ...findings.flatMap(findingLines)].join('\n')}\n`;
 }
 
@@ -193,15 +193,15 @@ function placeText({ title, line, says }: Place): string {
   return `${title}:${line}: ${says}`;
 }
 
-/** What the two settle on: once, if it does not matter who begins. */
+/** What the two settle on: once, if the initiator makes no difference. */
 function settledLines(a: Checked, b: Checked, tried: readonly DryRun[]): string[] {
   const described = tried.map((dry) => ({ dry, lines: agreedLines(dry) }));
   const [first, second] = described;
   if (first === undefined) return [];
-  const begins = (side: Side): string => `${(side === 'a' ? a : b).title} begins`;
-  if (second === undefined) return ['', `when ${begins(first.dry.initiator)}:`, ...first.lines];
-  if (first.lines.join() === second.lines.join()) return ['', 'whoever begins:', ...first.lines];
-  return described.flatMap(({ dry, lines }) => ['', `when ${begins(dry.initiator)}:`, ...lines]);
+  const initiates = (side: Side): string => `${(side === 'a' ? a : b).title} initiates`;
+  if (second === undefined) return ['', `when ${initiates(first.dry.initiator)}:`, ...first.lines];
+  if (first.lines.join() === second.lines.join()) return ['', 'whichever side initiates:', ...first.lines];
+  return described.flatMap(({ dry, lines }) => ['', `when ${initiates(dry.initiator)}:`, ...lines]);
 }
 
 function agreedLines({ ikeSuite, encapsulated, children }: DryRun): string[] {

@@ -9,16 +9,16 @@ export const check: LocalVerbSpec = {
   usage: 'A.xml [B.xml]',
   summary: 'whether two documents will negotiate with each other, or what has to change',
   details:
-    'Holds the document of each end against that of the other: addresses, identities, authentication, algorithms,\n' +
-    'selectors, modes and lifetimes, and has both negotiate in memory. Names the lines that matter. With one document,\n' +
-    'what is amiss with it by itself. Needs no daemon and sends nothing; secrets and certificates are not looked at\n' +
+    'Compares the documents of the two ends: addresses, identities, authentication, algorithms,\n' +
+    'selectors, modes and lifetimes, and negotiates both in memory. Names the lines that matter. With one document, checks\n' +
+    'the problems of it alone. Needs no daemon and sends nothing; secrets and certificates are not checked\n' +
     "('sectunnel pki-check' does). One of the files may be - for standard input.",
   options: { json: flag },
   optionHelp: { json: 'as JSON, for programs' },
   positionals: [1, 2],
   exitCodes: {
-    [CODES.fits]: 'the two will negotiate; of one document, that it can run',
-    [CODES.doesNot]: 'they will not, or it cannot: see the errors',
+    [CODES.fits]: 'the two will negotiate; with one document: it can run',
+    [CODES.doesNot]: 'they will not negotiate, or the one document cannot run: see the errors',
     [CODES.unreadable]: 'a document cannot be read, or is refused',
   },
   runLocally: async (args, terminal) => {

@@ -29,16 +29,16 @@ export const explain: VerbSpec = {
   usage: 'TUNNEL --src A[:PORT] --dst B[:PORT] --proto PROTOCOL',
   summary: 'why a packet is protected, bypassed or dropped, and which way it takes',
   details:
-    'Says which policy entry decides and what kept those before it from matching, which SA carries the packet, which rule\n' +
+    'Says which policy entry decides and why those before it do not match, which SA carries the packet, which rule\n' +
     'and route of this host it meets, and what other tunnels, our fences and the nftables rules of other programs do with\n' +
     'it. No packet is sent. IPv6 addresses with a port go in brackets: [fd00::1]:53.\n' +
-    "Of a tunnel that is not active the kept document is explained. Lines are those of 'sectunnel dumpxml TUNNEL'.",
+    "For a tunnel that is not active the kept document is explained. Lines are those of 'sectunnel dumpxml TUNNEL'.",
   options: { src: option, dst: option, proto: option, direction: option, type: option, code: option, json: flag },
   optionHelp: {
-    src: 'where the packet is from; a port is made up where none is given',
-    dst: 'where it is going',
+    src: 'source of the packet; a port is assumed when none is given',
+    dst: 'destination of the packet',
     proto: 'tcp, udp, icmp, icmpv6 … or a number',
-    direction: 'out (as if nothing were given) or in: as seen from this host',
+    direction: 'out (the default) or in, as seen from this host',
     type: 'of ICMP; an echo request when left out',
     code: 'of ICMP; 0 when left out',
     json: 'as JSON, for programs',
@@ -46,9 +46,9 @@ export const explain: VerbSpec = {
   positionals: [1, 1],
   exitCodes: {
     0: 'the packet is protected, or will be when the SA is negotiated, or is bypassed as the policy says',
-    4: 'the packet is dropped, or no policy entry is for it',
-    5: 'this host does not do with it what the policy says: see the warnings',
-    6: 'not sure: something that could not be judged, or not be looked at, may stop it',
+    4: 'the packet is dropped, or no policy entry matches it',
+    5: 'this host does not do what the policy says: see the warnings',
+    6: 'not sure: something that could not be judged or checked may stop it',
   },
   run: async (client, args, terminal) => {
     const question = {
@@ -77,7 +77,7 @@ function text({ options }: Arguments, key: string): string | undefined {
 
 function wanted(args: Arguments, key: string): string {
   const value = text(args, key);
-  if (value === undefined) throw new UsageError(`explain wants --${key}`, 'explain');
+  if (value === undefined) throw new UsageError(`explain needs --${key}`, 'explain');
   return value;
 }
 
@@ -85,7 +85,7 @@ function whole(args: Arguments, key: string): number | undefined {
   const value = text(args, key);
   if (value === undefined) return undefined;
   if (!/^[0-9]{1,3}$/.test(value))
-    throw new UsageError(`--${key} '${value}': a number from 0 to 255 is wanted`, 'explain');
+    throw new UsageError(`--${key} '${value}': expected a number from 0 to 255`, 'explain');
   return Number(value);
 }
 
@@ -96,7 +96,7 @@ function given<K extends string, V>(key: K, value: V | undefined): { [P in K]?: 
 export function formatExplanation(found: Explanation): string {
   const { packet, direction, assumed, verdict, policy, sa, way, tunnels, filters, warnings } = found;
   const side = direction === 'out' ? 'from here' : 'to here';
-  const taken = assumed.length === 0 ? '' : ` (taken for granted: ${assumed.join(', ')})`;
+  const taken = assumed.length === 0 ? '' : ` (assumed: ${assumed.join(', ')})`;
   const lines = [
     `${packet}, ${side}${taken}`,
     verdict,
@@ -123,7 +123,7 @@ function policyLines({ decision, entry, before, beforeCount, shadowed, shadowedC
   const lines = [entry === undefined ? decision : `${decision}${level}, priority ${entry.priority}`];
   for (const other of before) lines.push(`not by ${label(other)}: ${other.why.join('; ')}`);
   const more = beforeCount - before.length;
-  if (more > 0) lines.push(`nor by ${count(more)} more before it, which fit it less`);
+  if (more > 0) lines.push(`nor by ${count(more)} more before it, which match even less`);
   const hidden = shadowed.map(label).join(', ');
   const rest = shadowedCount - shadowed.length;
   if (hidden !== '') {
@@ -156,7 +156,7 @@ function filterLines({ asked, found, foundCount, unread }: FilterExplanation): s
     `${first} (nftables, ${count(asked)} ${chains} asked, as for the first packet of a flow)`,
     ...found.flatMap(findingLines),
     ...(more > 0 ? [`and ${count(more)} more`] : []),
-    ...unread.map((what) => `not looked at: ${what}`),
+    ...unread.map((what) => `not checked: ${what}`),
   ];
 }
 

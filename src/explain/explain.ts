@@ -166,7 +166,7 @@ function describeWay({ text, link, gateway, table, rule, reachesTunnel }: Way): 
 /** Where nothing could be looked at. A host without a kernel of its own has no network namespaces either. */
 function unseen({ device: { netns } }: SectunnelDocument): string[] {
   if (netns === undefined) return [];
-  return [`not looked at: routes, fences and firewalls of the network namespace ${netns}, as no tunnel stands there`];
+  return [`not checked: routes, fences and firewalls of the network namespace ${netns}, where no tunnel runs`];
 }
 
 /** BOUNDED: by the documents. */
@@ -186,9 +186,9 @@ function orderedEntries(document: SectunnelDocument, direction: Direction): read
 /** RFC 4301 §6.2: which flow an error is about stands in it, and is not asked for here. */
 function noEntry(flow: Flow): string {
   const error = isIcmpError(flow)
-    ? '; as an ICMP error it goes with the traffic that it is about, if that is protected'
+    ? '; as an ICMP error it is carried with the traffic that it reports on, if that is protected'
     : '';
-  return `no entry is for it${error}`;
+  return `no entry matches it${error}`;
 }
 
 function describePolicy(explained: FlowExplanation, flow: Flow): PolicyExplanation {

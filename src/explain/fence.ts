@@ -10,7 +10,7 @@ import type { AskedPacket } from './packet.ts';
 
 /** As the fence was told it: its first entry that a packet fits decides. */
 export function explainFence({ own, outbound, inbound }: TunnelFence, packet: AskedPacket): FenceExplanation {
-  if (isOwn(own, packet)) return { action: 'own', text: 'lets it pass: it belongs to the tunnel itself' };
+  if (isOwn(own, packet)) return { action: 'own', text: 'lets it pass: it is IKE or ESP of the tunnel itself' };
   const entries = packet.direction === 'out' ? outbound : inbound;
   const seen = seenPacket(packet);
   const decided = decidingEntry(entries, seen);
@@ -18,12 +18,12 @@ export function explainFence({ own, outbound, inbound }: TunnelFence, packet: As
   const closed = isHidden(entries, seen, action) ? OPAQUE : '';
   switch (action) {
     case 'pass': {
-      const why = decided === undefined ? ': it is not for such packets' : ', as the policy says';
+      const why = decided === undefined ? ': none of its entries matches' : ', as the policy says';
       return { action, text: `lets it pass${why}${opaqueText(entries, seen)}` };
     }
     case 'guard': {
       const counter = packet.direction === 'out' ? 'clear-out' : 'clear-in';
-      return { action, text: `would drop it outside of the tunnel (counted as fence-${counter})${closed}` };
+      return { action, text: `would drop it outside the tunnel (counted as fence-${counter})${closed}` };
     }
     case 'discard':
       return { action, text: `drops it, as the policy says (counted as fence-discarded)${closed}` };
@@ -32,7 +32,7 @@ export function explainFence({ own, outbound, inbound }: TunnelFence, packet: As
   }
 }
 
-const OPAQUE = '; what stands behind a header of this protocol may be anything, also what the policy is for';
+const OPAQUE = '; what follows a header of this protocol cannot be read, and may be what the policy protects';
 /** The next header of an IPv6 fragment. */
 const FRAGMENT_HEADER = 44;
 
@@ -48,7 +48,7 @@ function opaqueText(entries: readonly FenceEntry[], seen: SeenPacket): string {
   const protocol = seen.local.family === 4 ? seen.protocol : FRAGMENT_HEADER;
   const entry = decidingEntry(entries, { ...seen, protocol, transport: undefined });
   if (entry === undefined || entry.action === 'pass') return '';
-  return '; later fragments of it, and whatever else between these addresses shows no transport header, are dropped';
+  return '; its later fragments, and other packets between these addresses without a readable transport header, are dropped';
 }
 
 function seenPacket(packet: AskedPacket): SeenPacket {

@@ -83,17 +83,17 @@ function bridgeSays(
   if (inputLink !== bridge && outputLink !== bridge) return undefined;
   if (outputLink === '') {
     if (dns && asksNames(packet))
-      return "drops it: the host's own name server might ask on in the clear (counted as host)";
+      return "drops it: the host's own name server could forward the query in the clear (counted as host)";
     if (toInputLink) return 'accept';
-    return closed ? 'drops it: no other address of this host is for its guests (counted as host)' : undefined;
+    return closed ? 'drops it: its guests may reach no other address of this host (counted as host)' : undefined;
   }
   if (outputLink === bridge && (inputLink === bridge || inputLink === '')) return 'accept';
   if (!closed) return undefined;
   const other = inputLink === bridge ? outputLink : inputLink;
   if (devices.includes(other)) return undefined;
   return inputLink === bridge
-    ? 'rejects it: its guests have nothing but the tunnel (counted as forward-out)'
-    : 'drops it: nothing but the tunnel leads to its guests (counted as forward-in)';
+    ? 'rejects it: its guests may send only through the tunnel (counted as forward-out)'
+    : 'drops it: its guests are reached only through the tunnel (counted as forward-in)';
 }
 
 const DNS_PORTS: readonly (number | undefined)[] = [53, 853];

@@ -36,8 +36,7 @@ export class FilterPath {
     const passage = passHook(this.#tables, question, packet);
     this.#asked += passage.asked;
     this.#found.push(...passage.findings.map((finding) => ({ hook: question.hook, finding })));
-    if (passage.cut)
-      this.#unread.push(`rules of nftables that are asked ${WHEN[question.hook]}, as there are too many`);
+    if (passage.cut) this.#unread.push(`nftables rules that apply ${WHEN[question.hook]}, of which there are too many`);
     return passage;
   }
 
@@ -80,7 +79,7 @@ export function obstacleOf(hook: Hook, finding: Finding): Obstacle | undefined {
 
 /** `table ip filter, chain FORWARD: policy drop` */
 function placeOf({ table, chain, rule, unless }: Finding): string {
-  return `table ${table}, chain ${chain}: ${rule}${unless === undefined ? '' : `, unless this lets it go before: ${unless}`}`;
+  return `table ${table}, chain ${chain}: ${rule}${unless === undefined ? '' : `, unless this rule accepts it first: ${unless}`}`;
 }
 
 interface HookLinks {

@@ -29,7 +29,7 @@ export function traceOuter(question: Pick<PathQuestion, 'view' | 'foreign' | 'na
     fence: undefined,
   });
   const { way, filters } = traced;
-  const noWay: Obstacle = { effect: 'stop', certain: true, verdict: 'it has no way', warning: way.text };
+  const noWay: Obstacle = { effect: 'stop', certain: true, verdict: 'it has no route', warning: way.text };
   const obstacles = [...(way.refusal === 'no-way' ? [noWay] : []), ...traced.obstacles];
   return { obstacles: obstacles.map(ofOuter), unread: filters?.unread ?? [] };
 }

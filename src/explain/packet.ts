@@ -80,12 +80,12 @@ function readEnd(option: string, text: string): End {
   const address = parseAddress(addressText);
   if (address === undefined) {
     throw wrong(
-      `${option} '${text}': an address is wanted, with a port A:p or [A]:p, such as 10.1.0.1:53 or [fd00::1]:53`,
+      `${option} '${text}': expected an address, with a port A:p or [A]:p, such as 10.1.0.1:53 or [fd00::1]:53`,
     );
   }
   if (portText === undefined) return { address, port: undefined };
   const port = /^[0-9]{1,5}$/.test(portText) ? Number(portText) : Number.NaN;
-  if (!(port <= MAX_PORT)) throw wrong(`${option} '${text}': a port from 0 to ${MAX_PORT} is wanted`);
+  if (!(port <= MAX_PORT)) throw wrong(`${option} '${text}': expected a port from 0 to ${MAX_PORT}`);
   return { address, port };
 }
 
@@ -93,13 +93,13 @@ function readProtocol(text: string, family: 4 | 6): number {
   const protocol = protocolByName(text);
   if (protocol === undefined || protocol === Protocol.any) {
     throw wrong(
-      `--proto '${text}': one protocol is wanted by name or number, such as tcp, udp, icmp, icmpv6, esp or 47`,
+      `--proto '${text}': expected one protocol by name or number, such as tcp, udp, icmp, icmpv6, esp or 47`,
     );
   }
   const other = family === 4 ? Protocol.icmpv6 : Protocol.icmp;
   if (protocol === other) {
     const right = protocolName(family === 4 ? Protocol.icmp : Protocol.icmpv6);
-    throw wrong(`--proto '${text}' with addresses of IPv${family}: ${right} is meant`);
+    throw wrong(`--proto '${text}' with addresses of IPv${family}: use ${right}`);
   }
   return protocol;
 }
@@ -107,7 +107,7 @@ function readProtocol(text: string, family: 4 | 6): number {
 function readDirection(text: string | undefined): 'in' | 'out' {
   if (text === undefined || text === 'out') return 'out';
   if (text === 'in') return 'in';
-  throw wrong(`--direction '${text}': in or out is wanted`);
+  throw wrong(`--direction '${text}': expected in or out`);
 }
 
 /** Those of the flow: type and code stand where others have ports. */
@@ -128,7 +128,7 @@ function readPorts(
     return [both, both];
   }
   if (destination.port === undefined) {
-    throw wrong(`--dst has no port, which ${name} has: write ${bracketed(destination.address)}:PORT`);
+    throw wrong(`--dst has no port, which ${name} needs: write ${bracketed(destination.address)}:PORT`);
   }
   if (source.port === undefined) assumed.push(`source port ${CLIENT_PORT}`);
   return [source.port ?? CLIENT_PORT, destination.port];
@@ -145,11 +145,11 @@ function typeAndCode(
   code: number | undefined,
   assumed: string[],
 ): number {
-  if (type === undefined && !isIcmp(protocol)) throw wrong(`${protocolName(protocol)} has a --type, which is wanted`);
+  if (type === undefined && !isIcmp(protocol)) throw wrong(`${protocolName(protocol)} needs a --type`);
   if (type === undefined && code !== undefined) throw wrong('--code without --type');
   for (const value of [type, code]) {
     if (value !== undefined && !(Number.isInteger(value) && value >= 0 && value <= 255)) {
-      throw wrong('--type and --code are numbers from 0 to 255');
+      throw wrong('--type and --code must be numbers from 0 to 255');
     }
   }
   if (type === undefined) assumed.push('an echo request, as ping sends it');

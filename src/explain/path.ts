@@ -117,7 +117,7 @@ class PathTracer {
     const { view, packet } = this.#question;
     const off = this.#origin.own || way.toHost ? undefined : forwardingOff(view, this.#packet, this.#origin.cameBy);
     if (off !== undefined) {
-      this.#stop('this host does not forward it', `this host does not forward what comes in by ${off}`);
+      this.#stop('this host does not forward it', `this host does not forward packets that arrive on ${off}`);
       return {
         ...way,
         text: `in by ${this.#origin.cameBy}, and this host does not forward`,
@@ -126,14 +126,15 @@ class PathTracer {
       };
     }
     for (const rule of way.doubtful) {
-      const verdict = 'a rule that asks for what is not known here may lead it another way';
+      const verdict = 'a routing rule with a condition that is not known here may send it another way';
       this.#obstacles.push({ effect: 'lead', certain: false, verdict, warning: `${verdict}: ${rule}` });
     }
-    if (way.refusal === 'no-way' && packet.direction === 'in') this.#stop('no way leads on from there', way.text);
+    if (way.refusal === 'no-way' && packet.direction === 'in') this.#stop('no route leads on from there', way.text);
     if (way.refusal === 'source') {
       const filter = reversePathFilter(view, packet, this.#origin.cameBy);
-      if (filter === undefined) this.#stop('this host takes no packet from such a source there', way.text);
-      else this.#stop('a reverse path filter drops it', `${way.text}: another link leads there (${filter})`);
+      if (filter === undefined) this.#stop('this host accepts no packets with this source on that link', way.text);
+      else
+        this.#stop('a reverse path filter drops it', `${way.text}: the route back leaves by another link (${filter})`);
     }
     return way;
   }
@@ -236,7 +237,7 @@ class PathTracer {
     if (!rules.some(({ marked, protocol }) => marked !== undefined && protocol !== OWN_PROTOCOL)) return;
     const rule = findings.findLast(({ effect }) => effect === 'mark');
     const where = rule === undefined ? '' : `: table ${rule.table}, chain ${rule.chain}: ${rule.rule}`;
-    const verdict = 'a mark that another program may give it may lead it another way';
+    const verdict = 'a packet mark that another program may set may send it another way';
     this.#obstacles.push({ effect: 'lead', certain: false, verdict, warning: `${verdict}${where}` });
   }
 

@@ -31,7 +31,7 @@ export function explainSa(now: number, tunnel: Tunnel, entry: PolicyEntry, packe
   );
   if (newest !== undefined) {
     const carries = carrying(newest, outbound);
-    const others = fitting.length > 1 ? `, the newest of ${fitting.length} that would fit` : '';
+    const others = fitting.length > 1 ? `, the newest of ${fitting.length} that match` : '';
     const text = `CHILD SA #${carries.id} of '${carries.child}'${others}`;
     return { fate: 'carried', carries, text };
   }
@@ -43,7 +43,7 @@ export function explainSa(now: number, tunnel: Tunnel, entry: PolicyEntry, packe
   return narrowed !== undefined ? narrowedAway(narrowed) : { fate: 'dropped', carries: undefined, text: NO_INBOUND };
 }
 
-const NO_INBOUND = 'there is no SA that the peer could send it on; without one it cannot come out of the tunnel';
+const NO_INBOUND = 'there is no SA on which the peer could send it';
 
 function carrying({ summary, path }: EngineChild, outbound: boolean): CarryingSa {
   const { address, port } = path.remote;
@@ -65,7 +65,7 @@ function narrowedAway({ summary }: EngineChild): SaAnswer {
 }
 
 function narrowing({ name, selectors }: ChildSummary): string {
-  return `the peer narrowed '${name}' to ${formatSelectorPair(selectors)}, which the packet is not in`;
+  return `the peer narrowed '${name}' to ${formatSelectorPair(selectors)}, which does not include the packet`;
 }
 
 function missing(
@@ -76,16 +76,16 @@ function missing(
 ): SaAnswer {
   const none =
     narrowed === undefined
-      ? `there is no SA for '${child}' yet${pfp === undefined ? '' : ' that is for this packet'}`
-      : `${narrowing(narrowed.summary)}; another CHILD SA is asked for, and where the peer refuses it the packet is dropped (counted as narrowed-by-peer)`;
+      ? `there is no SA for '${child}' yet${pfp === undefined ? '' : ' that carries this packet'}`
+      : `${narrowing(narrowed.summary)}; another CHILD SA is requested; if the peer refuses it, the packet is dropped (counted as narrowed-by-peer)`;
   const { keepUp, retry } = tunnel;
   if (keepUp === 'none') {
-    const text = `${none}, and start='respond' leaves it to the peer to negotiate one: the packet is dropped (counted as no-sa)`;
+    const text = `${none}, and with start='respond' only the peer negotiates one: the packet is dropped (counted as no-sa)`;
     return { fate: 'dropped', carries: undefined, text };
   }
   const when =
     retry.at === undefined
-      ? 'the negotiation is begun, or under way'
+      ? 'the negotiation starts now or is under way'
       : `the last attempt failed, the next is in ${Math.max(1, Math.round((retry.at - now) / 1000))} s (see 'sectunnel status ${tunnel.config.name}')`;
-  return { fate: 'held', carries: undefined, text: `${none}: the packet is held for a while; ${when}` };
+  return { fate: 'held', carries: undefined, text: `${none}: the packet waits; ${when}` };
 }

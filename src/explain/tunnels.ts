@@ -63,7 +63,7 @@ export function explainTunnels(
       const sa = decides?.action === 'protect' ? explainSa(now, tunnel, decides, packet) : undefined;
       carrier = { name, tunnel, sa };
     }
-    if (decides === undefined) return gets ? [{ name, gets, decision: 'no entry is for it' }] : [];
+    if (decides === undefined) return gets ? [{ name, gets, decision: 'no entry matches it' }] : [];
     return [{ name, gets, decision: `${DONE[decides.action]} by '${decides.name}'` }];
   });
   return { says: says.length > 1 ? says.slice(0, MAX_LISTED) : [], carrier };

@@ -64,18 +64,18 @@ function judgePath(found: Verdict, path: Path, judging: Judging): Verdict {
   const warnings = [
     ...found.warnings,
     ...doubts.slice(0, MAX_DOUBTS),
-    ...(doubts.length > MAX_DOUBTS ? [`and ${doubts.length - MAX_DOUBTS} more that may stop it`] : []),
-    ...unread.map((what) => `not looked at: ${what}`),
+    ...(doubts.length > MAX_DOUBTS ? [`and ${doubts.length - MAX_DOUBTS} more reasons why it may be stopped`] : []),
+    ...unread.map((what) => `not checked: ${what}`),
   ];
   const goesOn = verdict.replace(/^It /, 'it ');
   const [first] = obstacles;
   const text =
-    first === undefined ? `As far as was looked at, ${goesOn}` : `Not sure: ${first.verdict}. If not, ${goesOn}`;
+    first === undefined ? `As far as could be checked, ${goesOn}` : `Not sure: ${first.verdict}. If not, ${goesOn}`;
   return { outcome: 'unsure', verdict: text, warnings };
 }
 
 function intentOf({ packet, decides, fence, sa }: Judging): string {
-  if (fence?.action === 'own') return 'It belongs to the tunnel itself';
+  if (fence?.action === 'own') return 'It is IKE or ESP of the tunnel itself';
   if (packet.direction === 'in' && sa?.fate === 'carried') return 'It comes out of the tunnel';
   return decides?.action === 'protect' ? 'The policy protects it' : 'The policy lets it pass';
 }
@@ -84,7 +84,7 @@ function intentOf({ packet, decides, fence, sa }: Judging): string {
 function judgePolicy(judging: Judging): Verdict {
   const { decides, fence, packet } = judging;
   if (fence?.action === 'own') {
-    const verdict = 'It belongs to the tunnel itself: it is what carries the others.';
+    const verdict = 'It is IKE or ESP of the tunnel itself, and is sent in the clear.';
     return { outcome: 'bypassed', verdict, warnings: [] };
   }
   if (packet.direction === 'in') return judgeInbound(judging);
@@ -131,9 +131,9 @@ function judgeProtected(judging: Judging): Verdict {
 
 function judgeInactive({ name, fenceStops, carrier }: Judging): Verdict {
   const warnings = [
-    `tunnel ${name} is not active: nothing protects this packet now; 'sectunnel start ${name}' starts it`,
+    `tunnel ${name} is not active, so nothing protects this packet; start it with 'sectunnel start ${name}'`,
   ];
-  const dropped = fenceStops ? ': the fence, which stands until it is, drops it' : '';
+  const dropped = fenceStops ? ': the fence drops it until the tunnel is started' : '';
   const other = carrier === undefined ? '' : `; tunnel '${carrier.name}' gets it: ${fateIn(carrier)}`;
   const verdict = `The policy protects it, but the tunnel is not active${dropped === '' ? other : dropped}.`;
   return { outcome: 'not-applied', verdict, warnings };
@@ -143,10 +143,10 @@ function judgeInactive({ name, fenceStops, carrier }: Judging): Verdict {
 function passesBy(path: Path, { name, fenceStops, device, carrier }: Judging): Verdict {
   const { way, obstacles } = path;
   const by = way.rule === undefined ? '' : ` (${way.foreign ? "another program's " : ''}rule ${way.rule})`;
-  const goes = way.link === undefined ? way.text : `it goes by ${way.link}`;
+  const goes = way.link === undefined ? way.text : `it leaves by ${way.link}`;
   const stops = obstacles.filter(isCertainStop);
   const warnings = [
-    `this packet does not reach the tunnel: ${goes}${by}; it would have to go by ${device}`,
+    `this packet does not reach the tunnel: ${goes}${by}; the tunnel's device is ${device}`,
     ...stops.map(({ warning }) => warning),
   ];
   const stopped = fenceStops ? `the fence${carrier === undefined ? '' : ` of '${name}'`} drops it` : stops[0]?.verdict;
@@ -159,7 +159,7 @@ function passesBy(path: Path, { name, fenceStops, device, carrier }: Judging): V
       : result(verdict);
   }
   const missed = 'The policy protects it, but it does not reach the tunnel';
-  if (way.link === undefined) return result(`${missed}: it goes nowhere.`);
+  if (way.link === undefined) return result(`${missed}: no route leads anywhere.`);
   return result(`${missed}: ${stopped ?? 'it leaves in the clear'}.`);
 }
 
@@ -184,7 +184,7 @@ function judgeBypassed({ name, path, device, carrier }: Judging): Verdict {
     const warnings = [
       `the policy lets it pass in the clear, but its route leads into ${device}, which sends nothing in the clear: it is dropped (counted as bypass-in-tunnel); give it a route of its own`,
     ];
-    const verdict = 'The policy bypasses it, but it is led into the tunnel and dropped.';
+    const verdict = 'The policy lets it pass in the clear, but it is routed into the tunnel and dropped.';
     return { outcome: 'not-applied', verdict, warnings };
   }
   if (carrier !== undefined && carrier.name !== name) {
@@ -197,7 +197,7 @@ function judgeBypassed({ name, path, device, carrier }: Judging): Verdict {
 /** Discarded by an entry, or for want of one (RFC 4301 §5.1), where it is led into the tunnel; else the fence or a rule sees to it. */
 function judgeDiscarded(judging: Judging): Verdict {
   const { decides, path, fence, device } = judging;
-  const why = decides === undefined ? 'no policy entry is for it' : 'the policy discards it';
+  const why = decides === undefined ? 'no policy entry matches it' : 'the policy discards it';
   const stop = path?.obstacles.find(isCertainStop);
   const led = device !== undefined && path?.way.reachesTunnel !== false;
   const stopped = decides !== undefined && (fence?.action === 'discard' || (path !== undefined && isDeadEnd(path)));
@@ -207,17 +207,17 @@ function judgeDiscarded(judging: Judging): Verdict {
   }
   if (decides === undefined) return judgeStranger(why, judging);
   const past = path?.way.text ?? 'the tunnel is not active';
-  const warnings = [`the policy discards this packet, but nothing that stands on this host does: ${past}`];
-  return { outcome: 'not-applied', verdict: 'The policy discards it, but it goes its own way.', warnings };
+  const warnings = [`the policy discards this packet, but nothing on this host drops it: ${past}`];
+  return { outcome: 'not-applied', verdict: 'The policy discards it, but this host lets it pass.', warnings };
 }
 
 /** None of the tunnel's; what may become of it elsewhere is told. */
 function judgeStranger(why: string, { path, carrier }: Judging): Verdict {
   if (path?.way.refusal !== undefined) {
-    return { outcome: 'dropped', verdict: `It is dropped: ${why}, and it has no way.`, warnings: [] };
+    return { outcome: 'dropped', verdict: `It is dropped: ${why}, and no route leads to it.`, warnings: [] };
   }
   const ours = carrier === undefined ? '' : `; tunnel '${carrier.name}' gets it: ${fateIn(carrier)}`;
-  const verdict = `It is none of the tunnel's: ${why}, and it is not led into it${ours === '' ? byLink(path) : ours}.`;
+  const verdict = `It does not concern the tunnel: ${why}, and it is not routed into the tunnel${ours === '' ? byLink(path) : ours}.`;
   const changes = (path?.obstacles ?? []).map(({ certain, warning }: Obstacle) =>
     certain ? warning : `not sure: ${warning}`,
   );
@@ -229,7 +229,7 @@ function isDeadEnd({ way: { link, table } }: Path): boolean {
 }
 
 function byLink(path: Path | undefined): string {
-  return path?.way.link === undefined ? '' : `; its way is ${path.way.text}`;
+  return path?.way.link === undefined ? '' : `; its route: ${path.way.text}`;
 }
 
 function judgeInbound({ name, decides, sa }: Judging): Verdict {
@@ -237,25 +237,27 @@ function judgeInbound({ name, decides, sa }: Judging): Verdict {
   const action = decides?.action;
   switch (action) {
     case 'bypass':
-      return done('bypassed', 'It is taken in the clear, as the policy says.');
+      return done('bypassed', 'It is accepted in the clear, as the policy says.');
     case 'discard':
-      return done('dropped', 'It is refused: the policy discards it.');
+      return done('dropped', 'It is dropped: the policy discards it.');
     case undefined:
-      return done('dropped', "It is none of the tunnel's: no policy entry is for it.");
+      return done('dropped', 'It does not concern the tunnel: no policy entry matches it.');
     case 'protect':
       break;
     default:
       return assertNever(action, 'policy action');
   }
   if (sa === undefined) {
-    const warnings = [`tunnel ${name} is not active: nothing takes it out of a tunnel now`];
+    const warnings = [
+      `tunnel ${name} is not active, so this packet cannot come out of it; start it with 'sectunnel start ${name}'`,
+    ];
     return {
       outcome: 'not-applied',
-      verdict: 'The policy wants it protected, but the tunnel is not active.',
+      verdict: 'The policy accepts it from the tunnel only, but the tunnel is not active.',
       warnings,
     };
   }
   if (sa.fate === 'carried')
-    return done('protected', `It is taken out of the tunnel from ${sa.carries!.peer}, not in the clear.`);
-  return done('dropped', 'It cannot come: no SA of the peer carries it.');
+    return done('protected', `It is accepted from the tunnel (peer ${sa.carries!.peer}), not in the clear.`);
+  return done('dropped', 'It cannot arrive: no SA carries it.');
 }

@@ -99,9 +99,9 @@ function wayText(
   const enters = own ? '' : `in by ${cameBy}, `;
   switch (refusal) {
     case 'no-way':
-      return `${enters}there is no way to ${formatAddress(destination)}, or a route forbids it`;
+      return `${enters}there is no route to ${formatAddress(destination)}, or a route forbids it`;
     case 'source':
-      return `in by ${cameBy}, by which nothing may come from ${formatAddress(source)}`;
+      return `in by ${cameBy}, where packets from ${formatAddress(source)} are not accepted`;
     case undefined:
       break;
     default:

@@ -11,8 +11,8 @@ const LATE = `
 </sectunnel>`;
 
 describe('check of one document', () => {
-  it('finds nothing amiss', async () => {
-    expect(await check([A])).toEqual({ code: 0, out: 'a.xml: nothing is amiss\n', err: '' });
+  it('finds no problems', async () => {
+    expect(await check([A])).toEqual({ code: 0, out: 'a.xml: no problems found\n', err: '' });
   });
 
   it('names policies that are never reached, and those that take their packets', async () => {
@@ -21,10 +21,10 @@ describe('check of one document', () => {
     expect(code).toBe(0);
     expect(out).toBe(`a.xml: 1 warning
 
-warning: 'late' of a.xml is never reached: 'lan' before it takes all its packets
+warning: 'late' of a.xml is never reached: 'lan' before it matches all its packets
   a.xml:${lineOf(xml, "action='discard'")}: <policy> of 'late', discard: 10.1.0.7 tcp === 10.2.0.0/24 tcp
   a.xml:${lineOf(xml, "action='ipsec'")}: <policy> of 'lan', protect: 10.1.0.0/24 === 10.2.0.0/24
-  to change: give it a higher priority, narrow what comes before it, or remove it
+  to change: give it a higher priority, narrow the policies before it, or remove it
 `);
   });
 

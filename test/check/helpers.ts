@@ -93,7 +93,7 @@ export async function report(a: string, b: string): Promise<PairReport> {
 }
 
 /** Without the notes, which say what was not looked at. */
-export function amiss({ findings }: { readonly findings: readonly Finding[] }): Finding[] {
+export function problemsOf({ findings }: { readonly findings: readonly Finding[] }): Finding[] {
   return findings.filter(({ level }) => level !== 'note');
 }
 

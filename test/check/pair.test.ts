@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { dumpDocument } from '../../src/config/dump.ts';
 import { parseDocument } from '../../src/config/parse.ts';
-import { A, amiss, B, check, type Edit, edit, lineOf, report, turned } from './helpers.ts';
+import { A, B, check, type Edit, edit, lineOf, problemsOf, report, turned } from './helpers.ts';
 
 const UUID = '00000000-0000-4000-8000-000000000001';
 
@@ -13,7 +13,7 @@ describe('documents that fit each other', () => {
     expect(code).toBe(0);
     expect(out).toBe(`a.xml and b.xml will negotiate with each other: 1 note
 
-whoever begins:
+whichever side initiates:
   IKE SA    aes128gcm16-prfsha256-x25519, ESP in UDP
   CHILD SA  'lan': tunnel, aes128gcm16, ESN
             10.1.0.0/24 === 10.2.0.0/24
@@ -29,19 +29,19 @@ note: the pre-shared key is not in the documents: both sides must hold the same
     const document = parseDocument(xml, { source: `${name}.xml`, newUuid: () => UUID });
     const found = await report(xml, dumpDocument(turned(document)));
     // The seed has ports with any protocol, which is worth a warning by itself.
-    expect(amiss(found).filter(({ topic }) => topic !== 'document')).toEqual([]);
+    expect(problemsOf(found).filter(({ topic }) => topic !== 'document')).toEqual([]);
     expect(found.willNegotiate).toBe(true);
     expect(found.dryRuns[0]).toMatchObject({ ok: true, failures: [] });
   });
 
-  it('settle on what the one who begins prefers', async () => {
+  it('settle on what the initiator prefers', async () => {
     const cbc: Edit = ["<proposal encryption='aes128gcm16' prf='sha256' dh='x25519'/>\n", ''];
     const both = "<proposal encryption='aes128' integrity='sha256' prf='sha256' dh='ecp256'/>";
     const other = edit(B, cbc, [both, `${both}<proposal encryption='aes128gcm16' prf='sha256' dh='x25519'/>`]);
     const { code, out } = await check([A, other]);
     expect(code).toBe(0);
-    expect(out).toContain('when a.xml begins:\n  IKE SA    aes128gcm16-prfsha256-x25519');
-    expect(out).toContain('when b.xml begins:\n  IKE SA    aes128-sha256-ecp256,');
+    expect(out).toContain('when a.xml initiates:\n  IKE SA    aes128gcm16-prfsha256-x25519');
+    expect(out).toContain('when b.xml initiates:\n  IKE SA    aes128-sha256-ecp256,');
   });
 });
 
@@ -65,7 +65,7 @@ const MISFITS: Readonly<Record<string, Misfit>> = {
     topic: 'address',
     level: 'error',
     edits: [["<local address='192.0.2.2'>", "<local address='192.0.2.7'>"]],
-    message: /^a\.xml calls 192\.0\.2\.2, and b\.xml is at 192\.0\.2\.7$/,
+    message: /^a\.xml connects to 192\.0\.2\.2, and b\.xml is at 192\.0\.2\.7$/,
     lines: [['<remote'], ['<local']],
     change: /write 192\.0\.2\.7 in a\.xml, or 192\.0\.2\.2 in b\.xml/,
   },
@@ -73,14 +73,14 @@ const MISFITS: Readonly<Record<string, Misfit>> = {
     topic: 'nat',
     level: 'warning',
     edits: [["<local address='192.0.2.2'>", "<local address='10.9.9.9'>"]],
-    message: /b\.xml has the private address 10\.9\.9\.9: that takes a NAT/,
+    message: /b\.xml has the private address 10\.9\.9\.9: this works only with a NAT/,
     lines: [['<remote'], ['<local']],
   },
   'a port': {
     topic: 'port',
     level: 'error',
     edits: [["<local address='192.0.2.2'>", "<local address='192.0.2.2' port='55055'>"]],
-    message: /a\.xml calls port 500, and b\.xml listens on port 55055/,
+    message: /a\.xml connects to port 500, and b\.xml listens on port 55055/,
     lines: [['<remote'], ['<local']],
   },
   'the port for NAT traversal': {
@@ -94,7 +94,7 @@ const MISFITS: Readonly<Record<string, Misfit>> = {
     topic: 'nat',
     level: 'error',
     edits: [["traversal='auto' port='4500'", "traversal='off'"]],
-    message: /a\.xml wants ESP in UDP.*b\.xml has it switched off/,
+    message: /a\.xml sends ESP in UDP.*b\.xml has it switched off/,
     lines: [['<nat'], ['<nat']],
     change: /traversal='auto' in b\.xml/,
   },
@@ -102,7 +102,7 @@ const MISFITS: Readonly<Record<string, Misfit>> = {
     topic: 'identity',
     level: 'error',
     edits: [["<id type='fqdn'>b.example</id>", "<id type='fqdn'>c.example</id>"]],
-    message: /^b\.xml says that it is fqdn 'c\.example', and a\.xml wants fqdn 'b\.example'$/,
+    message: /^b\.xml identifies itself as fqdn 'c\.example', and a\.xml expects fqdn 'b\.example'$/,
     lines: [["<id type='fqdn'>b.example"], ["<id type='fqdn'>c.example"]],
     change: /write <id type='fqdn'>c\.example<\/id> in <remote> of a\.xml, or <id type='fqdn'>b\.example<\/id>/,
   },
@@ -110,10 +110,10 @@ const MISFITS: Readonly<Record<string, Misfit>> = {
     topic: 'identity',
     level: 'error',
     edits: [["<id type='fqdn'>b.example</id>", '']],
-    message: /b\.xml says that it is address '192\.0\.2\.2', and a\.xml wants fqdn 'b\.example'/,
+    message: /b\.xml identifies itself as address '192\.0\.2\.2', and a\.xml expects fqdn 'b\.example'/,
     lines: [["<id type='fqdn'>b.example"], ['<local']],
   },
-  'the way to prove who it is': {
+  'the way to authenticate': {
     topic: 'authentication',
     level: 'error',
     edits: [
@@ -122,7 +122,7 @@ const MISFITS: Readonly<Record<string, Misfit>> = {
         "<auth type='x509'><x509 source='server'/></auth>",
       ],
     ],
-    message: /^a\.xml proves who it is with a pre-shared key, and b\.xml wants a certificate$/,
+    message: /^a\.xml authenticates with a pre-shared key, and b\.xml expects a certificate$/,
     lines: [['<auth'], ['<auth']],
   },
   'the group of IKE': {
@@ -150,7 +150,7 @@ const MISFITS: Readonly<Record<string, Misfit>> = {
     topic: 'esp-proposal',
     level: 'error',
     edits: [[ESP, ESP.replace('aes128gcm16', 'aes256gcm16')]],
-    message: /no ESP proposal is common to both: encryption is aes128gcm16 in a\.xml and aes256gcm16 in b\.xml$/,
+    message: /the two have no ESP proposal in common: encryption is aes128gcm16 in a\.xml and aes256gcm16 in b\.xml$/,
     lines: [[ESP], ["<proposal encryption='aes256gcm16'"]],
   },
   'extended sequence numbers': {
@@ -172,7 +172,7 @@ const MISFITS: Readonly<Record<string, Misfit>> = {
     topic: 'mode',
     level: 'error',
     edits: [["mode='tunnel'", "mode='transport'"]],
-    message: /'lan' of a\.xml is in tunnel mode, and 'lan' of b\.xml, which is for the same packets, in transport mode/,
+    message: /'lan' of a\.xml is in tunnel mode, and 'lan' of b\.xml, for the same packets, in transport mode/,
     lines: [['<rule'], ['<rule']],
   },
   'ranges that do not meet': {
@@ -180,7 +180,7 @@ const MISFITS: Readonly<Record<string, Misfit>> = {
     level: 'error',
     edits: [["address='10.2.0.0'", "address='10.7.0.0'"]],
     message:
-      /'lan' of a\.xml protects 10\.1\.0\.0\/24 === 10\.2\.0\.0\/24, and no rule of b\.xml is for any of it\nas b\.xml sees it.*no address is in both\nb\.xml drops them: no policy of it/,
+      /'lan' of a\.xml protects 10\.1\.0\.0\/24 === 10\.2\.0\.0\/24, and no rule of b\.xml protects any of it\nseen from b\.xml.*no address is in both\nb\.xml drops them: none of its policies/,
     lines: [['<rule'], ['<rule']],
     change: /rule of b\.xml: 10\.2\.0\.0\/24 === 10\.1\.0\.0\/24/,
   },
@@ -196,7 +196,7 @@ const MISFITS: Readonly<Record<string, Misfit>> = {
     level: 'warning',
     edits: [["address='10.2.0.0' prefixlen='24'", "address='10.2.0.0' prefixlen='25'"]],
     message:
-      /a\.xml protects 10\.1\.0\.0\/24 === 10\.2\.0\.128\/25 by 'lan', and b\.xml drops them: no policy of it is for them/,
+      /a\.xml protects 10\.1\.0\.0\/24 === 10\.2\.0\.128\/25 by 'lan', and b\.xml drops them: none of its policies matches/,
     lines: [['<policy'], []],
   },
   'packets that the other side lets pass': {
@@ -214,18 +214,18 @@ const MISFITS: Readonly<Record<string, Misfit>> = {
       /a\.xml protects 10\.1\.0\.0\/24 tcp === 10\.2\.0\.7 tcp by 'lan', and b\.xml lets them pass in the clear by 'clear'/,
     lines: [['<policy'], ["action='none'"]],
   },
-  'a lifetime that never comes to its end': {
+  'a lifetime that the other side always cuts short': {
     topic: 'lifetime',
     level: 'warning',
     edits: [["<lifetime soft='500' hard='600' jitter='50'/>", "<lifetime soft='5000' hard='6000' jitter='50'/>"]],
-    message: /b\.xml would renew CHILD SAs after 4950 s.*a\.xml has long ended them, at 600 s.*renewing them at 500 s/,
+    message: /b\.xml rekeys CHILD SAs after 4950 s.*a\.xml ends them at 600 s.*rekeys them, at 500 s/,
     lines: [["<lifetime soft='500'"], ["<lifetime soft='5000'"]],
   },
-  'nobody who begins': {
+  'no side that initiates': {
     topic: 'start',
     level: 'error',
     edits: [["start='trap'", "start='respond'"]],
-    message: /both wait for the other to begin/,
+    message: /each waits for the other to initiate/,
     lines: [['<ike'], ['<ike']],
   },
 };
@@ -251,13 +251,13 @@ describe('a misfit', () => {
     const { out } = await check([A, edit(B, ['b.example', 'c.example'])]);
     expect(out).toContain(`a.xml and b.xml will NOT negotiate with each other: 1 error, 1 note
 
-error: b.xml says that it is fqdn 'c.example', and a.xml wants fqdn 'b.example'
+error: b.xml identifies itself as fqdn 'c.example', and a.xml expects fqdn 'b.example'
   b.xml:4: <id type='fqdn'>c.example</id>
   a.xml:5: <id type='fqdn'>b.example</id>
   to change: `);
   });
 
-  it('a name that no <allow> lets pass', async () => {
+  it('a name that matches no <allow>', async () => {
     const signed = (xml: string, allowed: string): string =>
       edit(
         xml,
@@ -271,9 +271,11 @@ error: b.xml says that it is fqdn 'c.example', and a.xml wants fqdn 'b.example'
     const b = signed(B, 'O=TVD,CN=b*');
     const found = await report(signed(A, '*'), b);
     expect(found.willNegotiate).toBe(false);
-    const [finding, ...others] = amiss(found);
+    const [finding, ...others] = problemsOf(found);
     expect(others).toEqual([]);
-    expect(finding!.message).toBe("a.xml says that it is dn 'O=TVD,CN=a.example', which no <allow> of b.xml lets pass");
+    expect(finding!.message).toBe(
+      "a.xml identifies itself as dn 'O=TVD,CN=a.example', which matches no <allow> of b.xml",
+    );
     expect(finding!.places.map(({ side, line }) => `${side}${line}`)).toEqual(['a4', 'b6', 'b6']);
   });
 

@@ -45,9 +45,9 @@ describe('sectunnel explain', () => {
     const { code, out } = await run('explain', 'net', ...PACKET);
     expect(code).toBe(5);
     expect(out.split('\n').slice(0, 5)).toEqual([
-      'udp 10.1.0.1:49152 > 10.2.0.1:53, from here (taken for granted: source port 49152)',
+      'udp 10.1.0.1:49152 > 10.2.0.1:53, from here (assumed: source port 49152)',
       'The policy protects it, but the tunnel is not active.',
-      "WARNING: tunnel net is not active: nothing protects this packet now; 'sectunnel start net' starts it",
+      "WARNING: tunnel net is not active, so nothing protects this packet; start it with 'sectunnel start net'",
       '',
       expect.stringMatching(/^policy {2}protected by 'lan' \(line \d+\), level require, priority 0$/),
     ]);
@@ -57,9 +57,9 @@ describe('sectunnel explain', () => {
   });
 
   it.each([
-    [['--src', '10.1.0.1', '--dst', '10.2.0.1:53'], 'explain wants --proto'],
-    [['--src', 'x', '--dst', '10.2.0.1:53', '--proto', 'udp'], "--src 'x': an address is wanted"],
-    [[...PACKET, '--type', 'echo'], "--type 'echo': a number from 0 to 255 is wanted"],
+    [['--src', '10.1.0.1', '--dst', '10.2.0.1:53'], 'explain needs --proto'],
+    [['--src', 'x', '--dst', '10.2.0.1:53', '--proto', 'udp'], "--src 'x': expected an address"],
+    [[...PACKET, '--type', 'echo'], "--type 'echo': expected a number from 0 to 255"],
   ])('refuses %j with exit code 2', async (words, message) => {
     const run = await daemon();
     const { code, err } = await run('explain', 'net', ...words);
@@ -83,7 +83,7 @@ describe('sectunnel explain', () => {
       outcome: 'dropped',
       verdict: 'It is dropped.',
       policy: {
-        decision: 'no entry is for it',
+        decision: 'no entry matches it',
         action: 'none',
         entry: undefined,
         before: [{ name: 'p7', line: 9, why: ['remote port 2 is not 3', 'local port 1 is not 4'] }],
@@ -102,9 +102,9 @@ describe('sectunnel explain', () => {
     expect(formatExplanation(found)).toBe(`udp 10.1.0.1:1 > 10.2.0.1:2, from here
 It is dropped.
 
-policy  no entry is for it
+policy  no entry matches it
         not by 'p7' (line 9): remote port 2 is not 3; local port 1 is not 4
-        nor by 9,990 more before it, which fit it less
+        nor by 9,990 more before it, which match even less
         never asked, as they come later: 'q' and 2 more
 `);
   });
@@ -160,7 +160,7 @@ filters rules of other programs (nftables, 2 chains asked, as for the first pack
         not sure whether it stops it: forward, table ip filter, chain FORWARD: policy drop
           unless this lets it go before: xt match "physdev" accept
         and 2 more
-        not looked at: tables of iptables-legacy: nat
+        not checked: tables of iptables-legacy: nat
 `);
   });
 });

@@ -104,7 +104,7 @@ describe('explain', () => {
     expect(found).toMatchObject({ active: false, outcome: 'not-applied' });
     expect(found.sa).toBeUndefined();
     expect(found.packet).toBe('udp 10.1.0.1:4000 > 10.2.0.9:53');
-    expect(found.warnings[0]).toContain("'sectunnel start net' starts it");
+    expect(found.warnings[0]).toContain("start it with 'sectunnel start net'");
   });
 
   it('says that the packet waits while an SA is negotiated, or is dropped where the peer is to begin', async () => {
@@ -113,7 +113,7 @@ describe('explain', () => {
     expect(waits.sa).toEqual({ text: expect.stringContaining("no SA for 'lan' yet") });
     const dropped = await explain(await host({ start: 'respond' }));
     expect(dropped.outcome).toBe('dropped');
-    expect(dropped.sa?.text).toContain("start='respond' leaves it to the peer");
+    expect(dropped.sa?.text).toContain("with start='respond' only the peer");
   });
 
   it('names the SA, and what was agreed on', async () => {
@@ -149,7 +149,7 @@ describe('explain', () => {
     const outside = await explain(left, { dst: '10.2.0.200:53' });
     expect(outside.outcome).toBe('held');
     expect(outside.sa!.text).toBe(
-      "the peer narrowed 'lan' to 10.1.0.0/24 === 10.2.0.0/28, which the packet is not in; another CHILD SA is asked for, and where the peer refuses it the packet is dropped (counted as narrowed-by-peer): the packet is held for a while; the negotiation is begun, or under way",
+      "the peer narrowed 'lan' to 10.1.0.0/24 === 10.2.0.0/28, which does not include the packet; another CHILD SA is requested; if the peer refuses it, the packet is dropped (counted as narrowed-by-peer): the packet waits; the negotiation starts now or is under way",
     );
   });
 
@@ -175,7 +175,7 @@ describe('explain', () => {
     expect(found.way).toMatchObject({ link: 'eth0', gateway: '192.0.2.254', table: MAIN_TABLE, reachesTunnel: false });
     expect(found.verdict).toContain('it leaves in the clear');
     expect(found.warnings).toEqual([
-      'this packet does not reach the tunnel: it goes by eth0 (rule 32766: from all lookup main); it would have to go by stun-net',
+      "this packet does not reach the tunnel: it leaves by eth0 (rule 32766: from all lookup main); the tunnel's device is stun-net",
     ]);
   });
 
@@ -190,7 +190,7 @@ describe('explain', () => {
       action: { type: 'table', table: 7001 },
     });
     expect((await explain(test)).way).toMatchObject({
-      text: 'there is no way to 10.2.0.9, or a route forbids it',
+      text: 'there is no route to 10.2.0.9, or a route forbids it',
       rule: '100: from all ipproto udp dport 50-60 lookup 7001',
     });
   });
@@ -210,10 +210,10 @@ describe('explain', () => {
     expect(telnet).toMatchObject({ outcome: 'not-applied', policy: { action: 'discard' } });
     const stranger = await explain(test, { dst: '203.0.113.1:53' });
     expect(stranger).toMatchObject({ outcome: 'dropped', policy: { action: 'none' } });
-    expect(stranger.verdict).toContain("none of the tunnel's");
-    expect(stranger.policy.decision).toBe('no entry is for it');
+    expect(stranger.verdict).toContain('does not concern the tunnel');
+    expect(stranger.policy.decision).toBe('no entry matches it');
     const error = await explain(test, { src: '10.9.9.9', dst: '10.2.0.9', proto: 'icmp', type: 3, code: 4 });
-    expect(error.policy.decision).toContain('it goes with the traffic that it is about');
+    expect(error.policy.decision).toContain('it is carried with the traffic that it reports on');
   });
 
   it('tells what the fence does with what goes past the tunnel', async () => {
@@ -232,7 +232,7 @@ describe('explain', () => {
     expect(bgp).toMatchObject({ outcome: 'bypassed', fence: { action: 'pass' } });
     const ike = await explain(test, { src: '192.0.2.1:4500', dst: '192.0.2.2:4500' });
     expect(ike).toMatchObject({ outcome: 'bypassed', fence: { action: 'own' } });
-    expect(ike.verdict).toContain('belongs to the tunnel itself');
+    expect(ike.verdict).toContain('IKE or ESP of the tunnel itself');
   });
 
   it('tells that fragments of what passes the fence do not, and why a header that hides what follows does not', async () => {
@@ -247,23 +247,23 @@ describe('explain', () => {
     await test.client.call('start', { name: 'net' });
     const bgp = await explain(test, { src: '10.1.0.1:4000', dst: '10.2.0.1:179', proto: 'tcp' });
     expect(bgp.fence?.text).toBe(
-      'lets it pass, as the policy says; later fragments of it, and whatever else between these addresses shows no transport header, are dropped',
+      'lets it pass, as the policy says; its later fragments, and other packets between these addresses without a readable transport header, are dropped',
     );
     const v6 = { src: 'fd01::1', dst: 'fd02::9' };
     const tcp = await explain(test, { src: '[fd01::1]:4000', dst: '[fd02::9]:80', proto: 'tcp' });
     expect(tcp.fence).toMatchObject({
       action: 'pass',
-      text: expect.stringMatching(/not for such packets; later frag/),
+      text: expect.stringMatching(/none of its entries matches; its later frag/),
     });
     const ah = await explain(test, { ...v6, proto: 'ah' });
     expect(ah.fence).toMatchObject({
       action: 'guard',
-      text: expect.stringContaining('behind a header of this protocol'),
+      text: expect.stringContaining('follows a header of this protocol'),
     });
     const esp = await explain(test, { ...v6, proto: 'esp' });
-    expect(esp.fence?.text).toContain('lets it pass, as the policy says; later fragments');
+    expect(esp.fence?.text).toContain('lets it pass, as the policy says; its later fragments');
     const elsewhere = await explain(test, { src: '[fd01::1]:4000', dst: '[fd03::9]:80', proto: 'tcp' });
-    expect(elsewhere.fence?.text).toBe('lets it pass: it is not for such packets');
+    expect(elsewhere.fence?.text).toBe('lets it pass: none of its entries matches');
   });
 
   it('knows what the fence marks, and the rules that go by the mark', async () => {
@@ -286,7 +286,7 @@ describe('explain', () => {
     await test.daemon.runner.stop('net', true);
     const waits = await explain(test);
     expect(waits).toMatchObject({ active: false, outcome: 'not-applied', fence: { action: 'guard' } });
-    expect(waits.verdict).toContain('the fence, which stands until it is, drops it');
+    expect(waits.verdict).toContain('the fence drops it until the tunnel is started');
   });
 
   const chain = (hook: string, rule: string, type = 'filter'): string =>
@@ -333,8 +333,8 @@ describe('explain', () => {
     test.foreign = { texts: [], unread: ['tables of iptables-legacy: filter'] };
     expect(await explain(test)).toMatchObject({
       outcome: 'unsure',
-      verdict: 'As far as was looked at, it waits until an SA is negotiated, and is then encrypted.',
-      warnings: ['not looked at: tables of iptables-legacy: filter'],
+      verdict: 'As far as could be checked, it waits until an SA is negotiated, and is then encrypted.',
+      warnings: ['not checked: tables of iptables-legacy: filter'],
     });
     // What does not get through anyway is no better for it.
     expect(await explain(test, { dst: '203.0.113.1:53' })).toMatchObject({ outcome: 'dropped' });
@@ -413,15 +413,15 @@ describe('explain', () => {
   });
 
   it.each([
-    [{ src: 'nowhere' }, "--src 'nowhere': an address is wanted"],
-    [{ dst: '10.2.0.9:70000' }, "--dst '10.2.0.9:70000': a port from 0 to 65535 is wanted"],
+    [{ src: 'nowhere' }, "--src 'nowhere': expected an address"],
+    [{ dst: '10.2.0.9:70000' }, "--dst '10.2.0.9:70000': expected a port from 0 to 65535"],
     [{ dst: 'fd00::1' }, '--src is IPv4 and --dst is IPv6'],
-    [{ dst: '10.2.0.9' }, '--dst has no port, which udp has: write 10.2.0.9:PORT'],
-    [{ proto: 'any' }, "--proto 'any': one protocol is wanted"],
-    [{ proto: 'icmpv6' }, 'icmp is meant'],
+    [{ dst: '10.2.0.9' }, '--dst has no port, which udp needs: write 10.2.0.9:PORT'],
+    [{ proto: 'any' }, "--proto 'any': expected one protocol"],
+    [{ proto: 'icmpv6' }, 'use icmp'],
     [{ proto: 'gre' }, 'gre has no ports'],
     [{ type: 8 }, 'udp has no --type and --code'],
-    [{ direction: 'sideways' }, "--direction 'sideways': in or out is wanted"],
+    [{ direction: 'sideways' }, "--direction 'sideways': expected in or out"],
     [{ src: '10.1.0.1', dst: '10.2.0.9', proto: 'icmp', code: 1 }, '--code without --type'],
     [{ src: '10.1.0.1', dst: '10.2.0.9', proto: 'icmp', type: 256 }, 'numbers from 0 to 255'],
   ] as const)('refuses %o', async (change, message) => {

@@ -199,7 +199,7 @@ describeInterop('an explanation', ['namespaces', 'nftables', 'build'], () => {
         verdict: 'The policy protects it, but it does not reach the tunnel: the fence drops it.',
       });
       expect(led.text).toContain(
-        "it goes by eth0 (another program's rule 52: not from all fwmark 0xca6c lookup 51820)",
+        "it leaves by eth0 (another program's rule 52: not from all fwmark 0xca6c lookup 51820)",
       );
       // A mark that a rule of nftables sets keeps it from there.
       await nft(chain('output', 'meta mark set 0xca6c', 'route'));
@@ -239,7 +239,7 @@ describeInterop('an explanation', ['namespaces', 'nftables', 'build'], () => {
     await nft(`delete table inet other\n${chain('forward', 'ip ttl 64 accept', 'filter', 'drop')}`);
     expect(await explain(CLIENT)).toMatchObject({
       code: 6,
-      text: expect.stringContaining('unless this lets it go before: ip ttl 64 accept'),
+      text: expect.stringContaining('unless this rule accepts it first: ip ttl 64 accept'),
     });
   });
 
@@ -331,13 +331,13 @@ describeInterop('an explanation', ['namespaces', 'nftables', 'build'], () => {
       expect(await reaches()).toBe(true);
       expect(await explain(GUEST, '192.0.2.2')).toMatchObject({
         code: 4,
-        verdict: expect.stringContaining("none of the tunnel's"),
+        verdict: expect.stringContaining('does not concern the tunnel'),
       });
       await tell('start');
       expect(await reaches()).toBe(false);
       const outward = await explain(GUEST, '192.0.2.2');
       expect(outward.code).toBe(4);
-      expect(outward.verdict).toBe('It is dropped: no policy entry is for it, and it has no way.');
+      expect(outward.verdict).toBe('It is dropped: no policy entry matches it, and no route leads to it.');
       expect(outward.text).toContain(
         "fence   the fence of network 'held' rejects it: its guests have nothing but the tunnel",
       );
@@ -347,7 +347,7 @@ describeInterop('an explanation', ['namespaces', 'nftables', 'build'], () => {
       expect(await explain(GUEST, '192.0.2.2')).toMatchObject({
         code: 4,
         verdict:
-          "It is dropped: no policy entry is for it, and the fence of network 'held' rejects it: its guests have nothing but the tunnel (counted as forward-out).",
+          "It is dropped: no policy entry matches it, and the fence of network 'held' rejects it: its guests may send only through the tunnel (counted as forward-out).",
       });
       // Nor do the clients of the gateway reach its guests.
       expect(await explain(CLIENT, GUEST)).toMatchObject({
@@ -369,7 +369,7 @@ describeInterop('an explanation', ['namespaces', 'nftables', 'build'], () => {
     await ours.defineDocument(NAME, left);
     expect(await explain(CLIENT)).toMatchObject({
       text: expect.stringContaining(
-        `not looked at: routes, fences and firewalls of the network namespace ${client.name}`,
+        `not checked: routes, fences and firewalls of the network namespace ${client.name}`,
       ),
     });
     await ours.command(['start', NAME]);
@@ -391,8 +391,8 @@ describeInterop('an explanation', ['namespaces', 'nftables', 'build'], () => {
     await gateways.left.exec(['iptables-legacy', '-L', '-n']);
     expect(await explain(CLIENT)).toMatchObject({
       code: 6,
-      verdict: expect.stringMatching(/^As far as was looked at, it is encrypted/),
-      text: expect.stringContaining('not looked at: tables of iptables-legacy: filter'),
+      verdict: expect.stringMatching(/^As far as could be checked, it is encrypted/),
+      text: expect.stringContaining('not checked: tables of iptables-legacy: filter'),
     });
   });
 });

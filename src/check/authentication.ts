@@ -7,7 +7,7 @@ import { type Checked, type Finding, lineOf, type Place, placeIn } from './repor
 /** Whether a distinguished name, DER, fits a pattern of `<allow>`: known to those who know certificates. */
 export type DnMatcher = (name: Uint8Array, pattern: string) => boolean;
 
-export function checkProofs(a: Checked, b: Checked, matches: DnMatcher): Finding[] {
+export function checkAuthentication(a: Checked, b: Checked, matches: DnMatcher): Finding[] {
   return [
     ...checkIdentity(a, b),
     ...checkIdentity(b, a),
@@ -27,16 +27,16 @@ function checkIdentity(prover: Checked, judge: Checked): Finding[] {
   const places = [idPlace(prover, 'local'), idPlace(judge, 'remote')];
   if (said === undefined) {
     if (methodOf(prover, 'local')?.type !== 'x509') {
-      const message = `${prover.title} does not say who it is, and ${judge.title} wants ${idText(wanted)}`;
+      const message = `${prover.title} states no identity, and ${judge.title} expects ${idText(wanted)}`;
       const change = `write ${idElement(wanted)} in <local> of ${prover.title}`;
       return [{ level: 'error', topic: 'identity', message, places, change }];
     }
-    const message = `${prover.title} is who its certificate says, and ${judge.title} wants ${idText(wanted)}: whether that is the same is not to be seen here`;
+    const message = `${prover.title} takes its identity from its certificate, and ${judge.title} expects ${idText(wanted)}: the documents do not show whether these are the same`;
     const change = `run 'sectunnel pki-check ${prover.document.name}' where ${prover.title} is defined`;
     return [{ level: 'note', topic: 'identity', message, places, change }];
   }
   if (sameIdentity(identity(said), identity(wanted))) return [];
-  const message = `${prover.title} says that it is ${idText(said)}, and ${judge.title} wants ${idText(wanted)}`;
+  const message = `${prover.title} identifies itself as ${idText(said)}, and ${judge.title} expects ${idText(wanted)}`;
   const change = `write ${idElement(said)} in <remote> of ${judge.title}, or ${idElement(wanted)} in <local> of ${prover.title}`;
   return [{ level: 'error', topic: 'identity', message, places, change }];
 }
@@ -55,7 +55,7 @@ function checkMethod(prover: Checked, judge: Checked): Finding[] {
   const wanted = methodOf(judge, 'remote');
   if (given === undefined || wanted === undefined || given.type === wanted.type) return [];
   const name = (auth: AuthSettings): string => (auth.type === 'psk' ? 'a pre-shared key' : 'a certificate');
-  const message = `${prover.title} proves who it is with ${name(given)}, and ${judge.title} wants ${name(wanted)}`;
+  const message = `${prover.title} authenticates with ${name(given)}, and ${judge.title} expects ${name(wanted)}`;
   const places = [authPlace(prover, given), authPlace(judge, wanted)];
   const change = `write <auth type='${wanted.type}'> for the local side of ${prover.title}, or <auth type='${given.type}'> for the remote side of ${judge.title}`;
   return [{ level: 'error', topic: 'authentication', message, places, change }];
@@ -71,7 +71,7 @@ function checkAllowed(prover: Checked, judge: Checked, matches: DnMatcher): Find
   const allowed = wanted.x509.allow.map((pattern, index) =>
     placeIn(judge, lineOf(judge, 'sa/auth/x509/allow', wanted.line, index), `<allow dn='${pattern}'>`),
   );
-  const message = `${prover.title} says that it is ${idText(id)}, which no <allow> of ${judge.title} lets pass`;
+  const message = `${prover.title} identifies itself as ${idText(id)}, which matches no <allow> of ${judge.title}`;
   const change = `add <allow dn='${id.text}'/> to ${judge.title}, or correct the pattern`;
   return [{ level: 'error', topic: 'authentication', message, places: [idPlace(prover, 'local'), ...allowed], change }];
 }
@@ -87,7 +87,7 @@ function remarks(a: Checked, b: Checked): Finding[] {
   return [
     ...note('the pre-shared key is not in the documents: both sides must hold the same', psk, ''),
     ...note(
-      'certificates were not looked at: files, authorities and dates',
+      'certificates were not checked: files, authorities and dates',
       x509,
       "run 'sectunnel pki-check' on both sides",
     ),
