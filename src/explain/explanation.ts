@@ -11,7 +11,7 @@ export interface ExplainQuestion {
   readonly proto: string;
   /** As seen from this host; `out` when left out. */
   readonly direction?: string | undefined;
-  /** Of ICMP and ICMPv6; an echo request when left out. */
+  /** Of ICMP and ICMPv6, 0 to 255; an echo request when left out. */
   readonly type?: number | undefined;
   readonly code?: number | undefined;
 }

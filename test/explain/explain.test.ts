@@ -423,7 +423,7 @@ describe('explain', () => {
     [{ type: 8 }, 'udp has no --type and --code'],
     [{ direction: 'sideways' }, "--direction 'sideways': expected in or out"],
     [{ src: '10.1.0.1', dst: '10.2.0.9', proto: 'icmp', code: 1 }, '--code without --type'],
-    [{ src: '10.1.0.1', dst: '10.2.0.9', proto: 'icmp', type: 256 }, 'numbers from 0 to 255'],
+    [{ src: '10.1.0.1', dst: '10.2.0.9', proto: 'icmp', type: 256 }, 'from 0 to 255'],
   ] as const)('refuses %o', async (change, message) => {
     const test = await host({ inactive: true });
     await expect(explain(test, change)).rejects.toThrow(message);
