@@ -1,7 +1,7 @@
 /** ICMP messages to the senders of packets that a tunnel does not carry, at a bounded rate (RFC 1812 §4.3.2.8). */
 import type { PacketBatch } from '../base/batch.ts';
+import { TokenBucket } from '../base/token-bucket.ts';
 import { mayBeTold, tooBigMessage, type UnreachableReason, unreachableMessage } from '../esp/icmp-error.ts';
-import { TokenBucket } from '../ike/half-open/rate-limit.ts';
 import { Flow, FlowError, readFlow } from '../policy/flow.ts';
 
 /** A second's, and those at once. Without sizes connections hang, so they have a bucket of their own. */

@@ -1,10 +1,7 @@
 /** The pairs of end points that sealed packets go to, by the small number that travels with each packet. */
-import { NO_PORT, sameSocketAddress } from '../base/address.ts';
+import { NO_PORT } from '../base/address.ts';
 import type { Path } from '../ike/events.ts';
-
-export function samePath(a: Path, b: Path): boolean {
-  return sameSocketAddress(a.remote, b.remote) && sameSocketAddress(a.local, b.local);
-}
+import { samePath } from '../ike/path.ts';
 
 /** The path of ESP between the end points of an IKE SA: the same in UDP, without ports as IP protocol 50. */
 export function espPath(ike: Path, encapsulated: boolean): Path {

@@ -14,11 +14,12 @@ import type { TfcConfig } from '../esp/tfc.ts';
 import { newSaState, SaCounter, type SaLimits } from '../esp/usage.ts';
 import type { ChildLifetime } from '../ike/config.ts';
 import type { ChildSa, DownReason, Path } from '../ike/events.ts';
+import { samePath } from '../ike/path.ts';
 import { guardEntries } from '../policy/guard.ts';
 import type { CounterMemory, DataPlane } from './commands.ts';
 import { childSummary } from './events.ts';
 import { type BelievedReport, judgeReport } from './path-reports.ts';
-import { espPath, samePath } from './paths.ts';
+import { espPath } from './paths.ts';
 import { wipeKeys } from './suite.ts';
 import type { EngineChild, Tunnel } from './tunnel.ts';
 

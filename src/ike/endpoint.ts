@@ -30,7 +30,8 @@ import { closeChild, closeSession } from './tasks/delete.ts';
 import { openSession } from './tasks/open.ts';
 import { signaturePayloads } from './tasks/proof.ts';
 import { rekeyChild } from './tasks/rekey-child.ts';
-import { handleSessionTimeout, probeLiveness, rekeySession } from './timeouts.ts';
+import { rekeyIkeSa } from './tasks/rekey-ike.ts';
+import { handleSessionTimeout, probeLiveness } from './timeouts.ts';
 import { UnassociatedMessages } from './unassociated.ts';
 import { decodeHeader, type IkeHeader } from './wire/message.ts';
 import { RefusedMessageError } from './wire/payload.ts';
@@ -176,7 +177,7 @@ export class IkeEndpoint {
 
   rekeyIkeSa(now: number, ikeSaId: number): void {
     const session = this.#registry.session(ikeSaId);
-    if (session !== undefined) rekeySession(session, now);
+    if (session !== undefined) rekeyIkeSa(session, now);
   }
 
   rekeyChild(now: number, childId: number): void {

@@ -23,6 +23,7 @@ import type { Claim, Question, Registry } from './session/registry.ts';
 import type { IkeSession } from './session/session.ts';
 import { isLive } from './session/state.ts';
 import { CreateChildTask } from './tasks/create-child.ts';
+import { readIkeSpi } from './wire/message.ts';
 
 export class SessionRegistry implements Registry<IkeSession> {
   readonly env: EndpointEnvironment;
@@ -59,9 +60,8 @@ export class SessionRegistry implements Registry<IkeSession> {
 
   newIkeSpi(): bigint {
     for (;;) {
-      const bytes = this.env.random(8);
-      const spi = (BigInt(readU32(bytes, 0)) << 32n) | BigInt(readU32(bytes, 4));
-      if (spi !== 0n && !this.sessions.has(spi)) return spi;
+      const spi = readIkeSpi(this.env.random(8));
+      if (spi !== undefined && !this.sessions.has(spi)) return spi;
     }
   }
 

@@ -13,7 +13,7 @@ import { closeChild, closeSession } from './tasks/delete.ts';
 import { InitTask } from './tasks/init.ts';
 import { LivenessTask } from './tasks/liveness.ts';
 import { rekeyChild } from './tasks/rekey-child.ts';
-import { RekeyIkeTask } from './tasks/rekey-ike.ts';
+import { rekeyIkeSa } from './tasks/rekey-ike.ts';
 
 export function handleSessionTimeout(session: IkeSession, now: number): void {
   retransmit(session, now);
@@ -59,7 +59,7 @@ function likelyReason(session: IkeSession): InitTask['likely'] {
 function fire(session: IkeSession, now: number, timer: SessionTimer): void {
   switch (timer) {
     case 'rekey':
-      rekeySession(session, now);
+      rekeyIkeSa(session, now);
       return;
     case 'expire':
       closeSession(session, now, 'expired', 'its lifetime is over');
@@ -90,13 +90,6 @@ function fire(session: IkeSession, now: number, timer: SessionTimer): void {
       assertNever(timer, 'fire');
       return;
   }
-}
-
-/** Begins to replace an IKE SA, if it is not on its way out and nobody has begun. */
-export function rekeySession(session: IkeSession, now: number): void {
-  if (session.state.name !== 'established' || session.pendingFor !== undefined) return;
-  if ([session.active, ...session.queue].some((task) => task instanceof RekeyIkeTask)) return;
-  session.enqueue(now, new RekeyIkeTask());
 }
 
 /** Any authentic packet of the peer shows that it lives; only its silence is a reason to ask (RFC 7296 §2.4). */

@@ -4,11 +4,11 @@
  */
 import { formatAddress, formatSocketAddress } from '../base/address.ts';
 import { ByteReader, equalBytes } from '../base/bytes.ts';
+import { TokenBucket } from '../base/token-bucket.ts';
 import type { EndpointEnvironment } from './endpoint-environment.ts';
 import type { Path } from './events.ts';
 import { reasonOf } from './failure.ts';
 import { COOKIE_SECRET_LENGTH, CookieJar } from './half-open/cookie.ts';
-import { TokenBucket } from './half-open/rate-limit.ts';
 import { endSession } from './session/lifecycle.ts';
 import type { IkeSession } from './session/session.ts';
 import type { SessionRegistry } from './session-registry.ts';

@@ -3,7 +3,6 @@ import { randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { writeU32 } from '../../src/base/bytes.ts';
-import { TokenBucket } from '../../src/ike/half-open/rate-limit.ts';
 import { pooledRandom } from '../../src/ike/keys/random-pool.ts';
 import { type Outgoing, single } from '../../src/ike/protect/outgoing.ts';
 import { MAX_MESSAGE_ID, MessageWindow } from '../../src/ike/session/window.ts';
@@ -96,19 +95,6 @@ describe('MessageWindow', () => {
     expect(window.classify(6, bytes(1, 3))).toBe('new');
     window.accept(bytes(1, 3));
     expect(window.classify(5, bytes(1, 2))).toBe('old');
-  });
-});
-
-describe('TokenBucket', () => {
-  it('gives a burst, then so many a second', () => {
-    const bucket = new TokenBucket(10, 3);
-    const taken = (now: number): number => [1, 2, 3, 4, 5].filter(() => bucket.take(now)).length;
-    expect(taken(0)).toBe(3);
-    expect(taken(100)).toBe(1);
-    expect(taken(150)).toBe(0);
-    expect(taken(60_000)).toBe(3);
-    // A clock that steps back gives nothing.
-    expect(taken(50_000)).toBe(0);
   });
 });
 

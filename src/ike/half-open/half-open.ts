@@ -8,12 +8,12 @@
  */
 import { addressKey, type IpAddress } from '../../base/address.ts';
 import { readU32 } from '../../base/bytes.ts';
+import { TokenBucket } from '../../base/token-bucket.ts';
 import type { RandomSource } from '../../crypto/types.ts';
 import type { EndpointLimits } from '../config.ts';
 import type { Path } from '../events.ts';
 import type { IkeSession } from '../session/session.ts';
 import { Places } from './places.ts';
-import { TokenBucket } from './rate-limit.ts';
 
 /** Half-open SAs of one source from which on it has to show a cookie, whatever the others have. */
 const UNPROVEN_PER_SOURCE = 4;

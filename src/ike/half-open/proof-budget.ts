@@ -7,7 +7,7 @@
  * What a request costs is guessed when it is taken, and set right by what the owner says that it cost.
  */
 import { hostPrefix, type IpAddress, prefixKey } from '../../base/address.ts';
-import { TokenBucket } from './rate-limit.ts';
+import { TokenBucket } from '../../base/token-bucket.ts';
 
 /** Milliseconds a second, and at once. A certificate that is honest costs 1 ms: an address has 60 judged a second. */
 const OF_HOST = [60, 600] as const;

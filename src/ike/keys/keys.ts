@@ -22,6 +22,9 @@ export interface IkeSuite {
   readonly dh: DhGroup;
 }
 
+/** Bytes of our nonces: at least half the key of any prf, and at least 16 (RFC 7296 §2.10). */
+export const NONCE_LENGTH = 32;
+
 /** Nonces without their payload headers. The initiator is that of the exchange which the keys come from. */
 export interface Nonces {
   readonly initiator: Uint8Array;

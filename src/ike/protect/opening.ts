@@ -3,8 +3,8 @@
  * decodes, checks the rules.
  */
 import { DecodeError } from '../../base/bytes.ts';
+import type { IkeCrypto } from '../keys/ike-crypto.ts';
 import type { IkeSession } from '../session/session.ts';
-import type { IkeCrypto } from '../session/state.ts';
 import { NotifyType } from '../wire/iana.ts';
 import { decodeMessage, type IkeHeader } from '../wire/message.ts';
 import { decodePayloads, findNotify, type Payload, type ProtectedPart, RefusedMessageError } from '../wire/payload.ts';

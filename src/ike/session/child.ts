@@ -2,13 +2,14 @@
  * A CHILD SA pair as IKE keeps it after its keys were given to ESP: state, lifetimes, which IKE SA it belongs to.
  */
 import { invariant } from '../../base/assert.ts';
-import { writeU32 } from '../../base/bytes.ts';
+import { readU32, writeU32 } from '../../base/bytes.ts';
 import { Deadlines } from '../../base/deadlines.ts';
 import { formatSuite } from '../../crypto/proposal-text.ts';
 import type { RandomSource } from '../../crypto/types.ts';
 import { containsPair, samePair } from '../../policy/selector.ts';
 import type { ChildSa } from '../events.ts';
 import type { ChildSaStatus } from '../status.ts';
+import { ProtocolId } from '../wire/iana.ts';
 
 export type ChildState = ChildSaStatus['state'] | 'closed';
 
@@ -135,4 +136,9 @@ export function childSpiBytes(spi: number): Uint8Array {
   const bytes = new Uint8Array(4);
   writeU32(bytes, 0, spi);
   return bytes;
+}
+
+/** The SPI in a REKEY_SA, CHILD_SA_NOT_FOUND or DELETE payload; `undefined` when it is not one of ESP. */
+export function readChildSpi(protocol: number, spi: Uint8Array): number | undefined {
+  return protocol === ProtocolId.ESP && spi.length === 4 ? readU32(spi, 0) : undefined;
 }

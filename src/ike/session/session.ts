@@ -10,6 +10,7 @@ import type { SelectorPair } from '../../policy/selector.ts';
 import type { ChildConfig, ConnectionConfig } from '../config.ts';
 import type { IkeSaSummary, Path } from '../events.ts';
 import type { Failure } from '../failure.ts';
+import { type IkeCrypto, wipeCrypto } from '../keys/ike-crypto.ts';
 import { DEFAULT_FRAGMENT_SIZE, datagramSizes, type Outgoing, sealOutgoing } from '../protect/outgoing.ts';
 import { Fragments } from '../protect/reassembly.ts';
 import type { Task } from '../tasks/task.ts';
@@ -21,16 +22,7 @@ import { type ChildRequest, sameRequest } from './child-request.ts';
 import { shownAt } from './credential.ts';
 import type { Environment } from './environment.ts';
 import type { Registry } from './registry.ts';
-import {
-  cryptoOf,
-  type IkeCrypto,
-  isLive,
-  type Peers,
-  questionOf,
-  type SessionState,
-  TRANSITIONS,
-  wipeCrypto,
-} from './state.ts';
+import { cryptoOf, isLive, type Peers, questionOf, type SessionState, TRANSITIONS } from './state.ts';
 import type { MessageWindow } from './window.ts';
 
 export type SessionTimer =

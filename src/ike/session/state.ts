@@ -9,21 +9,13 @@
  */
 
 import type { Identity } from '../../base/identity.ts';
-import type { PacketCipher } from '../../crypto/types.ts';
 import type { DownReason } from '../events.ts';
-import type { IkeKeys, IkeSuite, Nonces } from '../keys/keys.ts';
+import type { IkeCrypto } from '../keys/ike-crypto.ts';
+import type { Nonces } from '../keys/keys.ts';
 import type { IkeSaState } from '../status.ts';
 import type { Payload } from '../wire/payload.ts';
 import type { ChildOffer, ChildRequest } from './child-request.ts';
 import type { Credential } from './credential.ts';
-
-/** Suite, keys and ciphers of an IKE SA, from the answer to IKE_SA_INIT or to its rekeying on. */
-export interface IkeCrypto {
-  readonly suite: IkeSuite;
-  readonly keys: IkeKeys;
-  readonly outbound: PacketCipher;
-  readonly inbound: PacketCipher;
-}
 
 /** What AUTH is computed over and the first CHILD SA's keys are derived from (RFC 7296 §2.15, §2.17). */
 export interface SetUp {
@@ -127,10 +119,4 @@ export function cryptoOf(state: SessionState): IkeCrypto | undefined {
 /** The question to the owner that a state waits for. */
 export function questionOf(state: SessionState): number | undefined {
   return 'requestId' in state ? state.requestId : undefined;
-}
-
-export function wipeCrypto(crypto: IkeCrypto): void {
-  crypto.keys.wipe();
-  crypto.outbound.wipe();
-  crypto.inbound.wipe();
 }

@@ -8,19 +8,13 @@ import { secretCopy } from '../../base/secret-bytes.ts';
 import type { ConnectionConfig } from '../config.ts';
 import { failureFrom, findError, misbehaved } from '../failure.ts';
 import { pskAuth } from '../keys/auth.ts';
+import { type IkeCrypto, wipeCrypto } from '../keys/ike-crypto.ts';
 import { certificateRequests } from '../keys/signature.ts';
 import { askFor } from '../session/child-ask.ts';
 import { credentialOf } from '../session/credential.ts';
 import { breakOff, endSession, failSession } from '../session/lifecycle.ts';
 import type { IkeSession } from '../session/session.ts';
-import {
-  type AuthResponse,
-  type FirstChild,
-  type IkeCrypto,
-  type SessionState,
-  type SetUp,
-  wipeCrypto,
-} from '../session/state.ts';
+import type { AuthResponse, FirstChild, SessionState, SetUp } from '../session/state.ts';
 import { AuthMethodId, ExchangeType, NotifyType } from '../wire/iana.ts';
 import { findPayload, type Payload } from '../wire/payload.ts';
 import { notifyPayload } from '../wire/payloads/notify.ts';

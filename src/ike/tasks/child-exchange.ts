@@ -5,13 +5,13 @@
 
 import { readU32 } from '../../base/bytes.ts';
 import { MIN_ESP_SPI } from '../../base/spi.ts';
-import { type DhGroup, type DhKeyPair, InvalidPublicValueError } from '../../crypto/types.ts';
+import type { DhGroup, DhKeyPair } from '../../crypto/types.ts';
 import { canNarrow, chooseNarrowing, explainPairMismatch, narrowPair } from '../../policy/narrow.ts';
 import type { SelectorPair } from '../../policy/selector.ts';
 import type { ChildConfig } from '../config.ts';
 import type { Failure } from '../failure.ts';
 import { findError, misbehaved } from '../failure.ts';
-import { type ChildKeys, deriveChildKeys, type Nonces } from '../keys/keys.ts';
+import { type ChildKeys, deriveChildKeys, NONCE_LENGTH, type Nonces } from '../keys/keys.ts';
 import {
   acceptEsp,
   answerProposal,
@@ -27,11 +27,12 @@ import type { ChildOffer } from '../session/child-request.ts';
 import { lacksEncapsulation, lacksEspPort } from '../session/encapsulation.ts';
 import type { IkeSession } from '../session/session.ts';
 import { cryptoOf } from '../session/state.ts';
-import { NotifyType, ProtocolId } from '../wire/iana.ts';
+import { NotifyType } from '../wire/iana.ts';
 import { findNotify, findPayload, type Payload } from '../wire/payload.ts';
 import { notifyPayload } from '../wire/payloads/notify.ts';
 import { type ChildAnswer, conflictOf, refusal, refuseClaim } from './child-answer.ts';
-import { explainRefusal, NONCE_LENGTH } from './child-offer.ts';
+import { explainRefusal } from './child-offer.ts';
+import { answerKeyExchange, deriveShared } from './key-exchange.ts';
 import { type AgreedTraffic, agreeTraffic, asSeenHere } from './transport.ts';
 
 export type ChildOutcome =
@@ -103,16 +104,6 @@ function sharedSecret(
   const ke = findPayload(payloads, 'ke');
   if (ke === undefined || ke.group !== group.id || keyPair?.group !== group) return 'invalid';
   return deriveShared(keyPair, ke.data) ?? 'invalid';
-}
-
-/** `undefined` when the peer's public value is not valid. */
-export function deriveShared(keyPair: DhKeyPair, publicValue: Uint8Array): Uint8Array | undefined {
-  try {
-    return keyPair.derive(publicValue);
-  } catch (error) {
-    if (error instanceof InvalidPublicValueError) return undefined;
-    throw error;
-  }
 }
 
 function espSpi(bytes: Uint8Array): number | undefined {
@@ -292,40 +283,4 @@ function each(configs: readonly ChildConfig[], explain: (config: ChildConfig) =>
   const lines = [...names].map(([why, alike]) => `child ${alike.join(', ')}: ${why}`);
   const more = configs.length - MAX_EXPLAINED;
   return [...lines, ...(more > 0 ? [`and ${more} more children that do not fit`] : [])].join('\n');
-}
-
-type KeyExchangeAnswer =
-  | { readonly ok: true; readonly shared: Uint8Array | undefined; readonly payloads: readonly Payload[] }
-  | Extract<ChildAnswer, { ok: false }>;
-
-/** Our half of a key exchange as responder, or INVALID_KE_PAYLOAD with the group that we chose (RFC 7296 §1.3). */
-export function answerKeyExchange(
-  session: IkeSession,
-  group: DhGroup | undefined,
-  payloads: readonly Payload[],
-): KeyExchangeAnswer {
-  if (group === undefined) return { ok: true, shared: undefined, payloads: [] };
-  const { env } = session;
-  const ke = findPayload(payloads, 'ke');
-  if (ke?.group !== group.id) {
-    const data = Uint8Array.of(group.id >>> 8, group.id);
-    return refusal(NotifyType.INVALID_KE_PAYLOAD, 'INVALID_KE_PAYLOAD', `group ${group.name} is wanted`, data);
-  }
-  const keyPair = env.crypto.dhKeyPair(group, env.random);
-  const shared = deriveShared(keyPair, ke.data);
-  keyPair.wipe();
-  if (shared === undefined) {
-    env.count('invalid-key-exchange');
-    return refusal(
-      NotifyType.INVALID_SYNTAX,
-      'INVALID_SYNTAX',
-      `the peer's public value for ${group.name} is not valid`,
-    );
-  }
-  return { ok: true, shared, payloads: [{ type: 'ke', group: group.id, data: keyPair.publicValue }] };
-}
-
-/** What `spi` in a REKEY_SA, CHILD_SA_NOT_FOUND or DELETE payload for ESP says. */
-export function namedChildSpi(protocol: number, spi: Uint8Array): number | undefined {
-  return protocol === ProtocolId.ESP && spi.length === 4 ? readU32(spi, 0) : undefined;
 }

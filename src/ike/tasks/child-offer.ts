@@ -6,6 +6,7 @@ import { formatProposal } from '../../crypto/proposal-text.ts';
 import type { DhGroup } from '../../crypto/types.ts';
 import { formatSelectors } from '../../policy/selector.ts';
 import { type Failure, failureFrom } from '../failure.ts';
+import { NONCE_LENGTH } from '../keys/keys.ts';
 import { type ChildExchange, espWireProposals, preferGroup } from '../proposals/proposals.ts';
 import { type ChildRecord, childSpiBytes } from '../session/child.ts';
 import type { ChildAsk, ChildOffer } from '../session/child-request.ts';
@@ -14,9 +15,6 @@ import { cryptoOf } from '../session/state.ts';
 import { NotifyType } from '../wire/iana.ts';
 import type { Payload } from '../wire/payload.ts';
 import { type NotifyPayload, notifyPayload } from '../wire/payloads/notify.ts';
-
-/** Bytes of our nonces: at least half the key of any prf, and at least 16 (RFC 7296 §2.10). */
-export const NONCE_LENGTH = 32;
 
 /**
  * @param replaced the CHILD SA whose group is offered first, for the peer took it. Without one it is the group of the IKE SA,
@@ -64,18 +62,6 @@ export function offerPayloads(offer: ChildOffer): Payload[] {
     { type: 'tsr', selectors: selectors.remote, unknown: 0 },
   );
   return payloads;
-}
-
-/** The group that INVALID_KE_PAYLOAD asks for, if it is one that we offered and did not use (RFC 7296 §1.3). */
-export function suggestedGroup(
-  notify: NotifyPayload,
-  offered: readonly { readonly dh: readonly DhGroup[] }[],
-  tried: ReadonlySet<number>,
-): DhGroup | undefined {
-  if (notify.data.length !== 2) return undefined;
-  const id = (notify.data[0]! << 8) | notify.data[1]!;
-  if (tried.has(id)) return undefined;
-  return offered.flatMap((proposal) => proposal.dh).find((group) => group.id === id);
 }
 
 /** The peer refused what was offered. */

@@ -1,11 +1,10 @@
 /** CREATE_CHILD_SA for a new CHILD SA (RFC 7296 §1.3.1). */
-import { compareBytes } from '../../base/bytes.ts';
 import type { DhGroup } from '../../crypto/types.ts';
 import { samePair } from '../../policy/selector.ts';
 import { type Failure, findError } from '../failure.ts';
 import type { Nonces } from '../keys/keys.ts';
 import type { AgreedChild } from '../session/agreed-child.ts';
-import { areLikes, type ChildRecord, childSpiBytes, randomBelow } from '../session/child.ts';
+import { areLikes, type ChildRecord, childSpiBytes } from '../session/child.ts';
 import { askFor } from '../session/child-ask.ts';
 import { type ChildAsk, type ChildOffer, type ChildRequest, singlePair } from '../session/child-request.ts';
 import { lacksEspPort } from '../session/encapsulation.ts';
@@ -15,17 +14,14 @@ import { ExchangeType, NotifyType, ProtocolId } from '../wire/iana.ts';
 import { findNotify, findPayload, type Payload } from '../wire/payload.ts';
 import { notifyPayload, saNotifyPayload } from '../wire/payloads/notify.ts';
 import { acceptAnswer, answerOffer } from './child-exchange.ts';
-import { makeOffer, offerPayloads, suggestedGroup } from './child-offer.ts';
-import { closeSession, DeleteChildTask } from './delete.ts';
+import { makeOffer, offerPayloads } from './child-offer.ts';
+import { losesAgainst } from './collision.ts';
+import { DeleteChildTask } from './delete.ts';
+import { GroupChoice } from './key-exchange.ts';
 import { supersede } from './open.ts';
 import type { Task } from './task.ts';
+import { DELETE_WAIT, retryTime } from './waits.ts';
 
-/** How long to wait after TEMPORARY_FAILURE: this and a random part of as much again (RFC 7296 §2.25). */
-const BUSY_WAIT = 2_000;
-/** A peer that is busy for longer is out of step: the IKE SA is closed (RFC 7296 §2.25). */
-const BUSY_LIMIT = 180_000;
-/** How long the side that answered waits for the delete of the old SA before it deletes it itself. */
-const DELETE_WAIT = 60_000;
 /** BOUNDED: SPIs that the peer deleted while our exchange was under way. */
 const MAX_DELETED_SPIS = 16;
 
@@ -33,25 +29,6 @@ const MAX_DELETED_SPIS = 16;
 export interface ChildCollision {
   readonly child: ChildRecord;
   readonly nonces: Nonces;
-}
-
-/** When to try again what the peer has no time for now; `undefined` when it is given up and the IKE SA closed. */
-export function retryTime(session: IkeSession, now: number): number | undefined {
-  session.busySince ??= now;
-  if (now - session.busySince > BUSY_LIMIT) {
-    closeSession(session, now, 'failed', 'the peer answered TEMPORARY_FAILURE for minutes');
-    return undefined;
-  }
-  return now + BUSY_WAIT + randomBelow(session.env.random, BUSY_WAIT);
-}
-
-/** Whether the exchange with nonces `a` loses against the one with `b`: it has the lowest of the four (RFC 7296 §2.8.1). */
-export function losesAgainst(a: Nonces, b: Nonces): boolean {
-  return compareBytes(lowest(a), lowest(b)) < 0;
-}
-
-function lowest({ initiator, responder }: Nonces): Uint8Array {
-  return compareBytes(initiator, responder) < 0 ? initiator : responder;
 }
 
 /** The SA was replaced, or is one too many, and the peer deletes it. */
@@ -67,7 +44,7 @@ export abstract class ChildTask implements Task<IkeSession> {
   readonly exchange: ExchangeType = ExchangeType.CREATE_CHILD_SA;
   /** What the peer made of the same while our request was out. */
   collision: ChildCollision | undefined;
-  readonly #tried = new Set<number>();
+  readonly #groups = new GroupChoice();
   readonly #deleted = new Set<number>();
   #offer: ChildOffer | undefined;
   #group: DhGroup | undefined;
@@ -97,8 +74,7 @@ export abstract class ChildTask implements Task<IkeSession> {
     }
     session.busySince = undefined;
     if (error?.notify === NotifyType.INVALID_KE_PAYLOAD && offer.keyPair !== undefined) {
-      this.#tried.add(offer.keyPair.group.id);
-      this.#group = suggestedGroup(error, offer.ask.config.proposals, this.#tried);
+      this.#group = this.#groups.next(error, offer.keyPair.group, offer.ask.config.proposals);
       if (this.#group !== undefined) {
         this.#again(session, now);
         return;

@@ -4,7 +4,7 @@
 import { assertNever } from '../../base/assert.ts';
 import type { DownReason } from '../events.ts';
 import type { Failure } from '../failure.ts';
-import { type ChildRecord, childSpiBytes } from '../session/child.ts';
+import { type ChildRecord, childSpiBytes, readChildSpi } from '../session/child.ts';
 import { dropChild, endSession, reportChildDown, reportDown } from '../session/lifecycle.ts';
 import type { IkeSession } from '../session/session.ts';
 import { cryptoOf } from '../session/state.ts';
@@ -12,7 +12,6 @@ import { ExchangeType, NotifyType, ProtocolId } from '../wire/iana.ts';
 import type { Payload } from '../wire/payload.ts';
 import type { DeletePayload } from '../wire/payloads/delete.ts';
 import { notifyPayload } from '../wire/payloads/notify.ts';
-import { namedChildSpi } from './child-exchange.ts';
 import type { Task } from './task.ts';
 
 /** Deletes a CHILD SA of ours, or one that we agreed on and did not install: that one has only its SPI. */
@@ -139,7 +138,7 @@ function beginDelete(
 export function respondDeleteChildren(session: IkeSession, payload: DeletePayload): Payload[] {
   const ours: number[] = [];
   for (const bytes of payload.spis) {
-    const spi = namedChildSpi(payload.protocol, bytes);
+    const spi = readChildSpi(payload.protocol, bytes);
     const child = spi === undefined ? undefined : findByOutbound(session, spi);
     if (spi === undefined) continue;
     if (child === undefined) {

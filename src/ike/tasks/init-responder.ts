@@ -5,8 +5,8 @@
 import type { DhGroup } from '../../crypto/types.ts';
 import type { ConnectionConfig } from '../config.ts';
 import type { Path } from '../events.ts';
-import type { IkeSuite } from '../keys/keys.ts';
-import { deriveIkeKeys, deriveSkeyseed, type Nonces } from '../keys/keys.ts';
+import { bindKeys } from '../keys/ike-crypto.ts';
+import { deriveIkeKeys, deriveSkeyseed, type IkeSuite, NONCE_LENGTH, type Nonces } from '../keys/keys.ts';
 import { certificateRequests, hashAlgorithmsNotify, hashAlgorithmsOf, usesSignatures } from '../keys/signature.ts';
 import { capabilitiesAsked } from '../proposals/capabilities.ts';
 import { answerProposal, type Chosen, chooseIke } from '../proposals/proposals.ts';
@@ -21,9 +21,7 @@ import { encodePlain, type IkeHeader, type IkeMessage } from '../wire/message.ts
 import { detectNat, type IkeSpis, mayEncapsulate, NO_NAT, natDetectionNotifies } from '../wire/nat.ts';
 import { findNotify, findPayload, type Payload } from '../wire/payload.ts';
 import { notifyPayload } from '../wire/payloads/notify.ts';
-import { deriveShared } from './child-exchange.ts';
-import { NONCE_LENGTH } from './child-offer.ts';
-import { bindKeys } from './init.ts';
+import { deriveShared, groupData } from './key-exchange.ts';
 
 /** Authorities that are named to somebody who has proved nothing, in a message that cannot be fragmented. */
 const MAX_ASKED_OPENLY = 16;
@@ -83,8 +81,7 @@ export function answerInit(
 
 /** RFC 7296 §1.3: the answer names the group that is wanted. */
 function refuseGroup(group: DhGroup): InitAnswer {
-  const data = Uint8Array.of(group.id >>> 8, group.id);
-  return { kind: 'refused', notify: NotifyType.INVALID_KE_PAYLOAD, data, explain: undefined };
+  return { kind: 'refused', notify: NotifyType.INVALID_KE_PAYLOAD, data: groupData(group), explain: undefined };
 }
 
 /**

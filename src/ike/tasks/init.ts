@@ -5,26 +5,25 @@
  * remembered as the likely reason, and the attempt goes on for a while, for the real answer may follow a forged one.
  */
 import { formatProposal } from '../../crypto/proposal-text.ts';
-import type { CryptoProvider, DhGroup, DhKeyPair } from '../../crypto/types.ts';
+import type { DhGroup, DhKeyPair } from '../../crypto/types.ts';
 import type { ConnectionConfig } from '../config.ts';
 import type { Path } from '../events.ts';
 import { type Failure, failureFrom, findError } from '../failure.ts';
-import { deriveIkeKeys, deriveSkeyseed, type IkeKeys, type IkeSuite, type Nonces } from '../keys/keys.ts';
+import { bindKeys, type IkeCrypto, wipeCrypto } from '../keys/ike-crypto.ts';
+import { deriveIkeKeys, deriveSkeyseed, type IkeSuite, NONCE_LENGTH, type Nonces } from '../keys/keys.ts';
 import { authoritiesOf, hashAlgorithmsNotify, hashAlgorithmsOf, usesSignatures } from '../keys/signature.ts';
 import { acceptIke, ikeWireProposals } from '../proposals/proposals.ts';
 import { single } from '../protect/outgoing.ts';
 import { lacksEncapsulation } from '../session/encapsulation.ts';
 import { endSession, failSession } from '../session/lifecycle.ts';
 import type { IkeSession } from '../session/session.ts';
-import { type IkeCrypto, wipeCrypto } from '../session/state.ts';
 import { ExchangeType, NotifyType } from '../wire/iana.ts';
 import { encodePlain, type IkeMessage } from '../wire/message.ts';
 import { detectNat, mayEncapsulate, type NatStatus, NO_NAT, natDetectionNotifies } from '../wire/nat.ts';
 import { findNotify, findPayload, type Payload } from '../wire/payload.ts';
 import { type NotifyPayload, notifyPayload } from '../wire/payloads/notify.ts';
 import { askOwnProof } from './auth.ts';
-import { deriveShared } from './child-exchange.ts';
-import { NONCE_LENGTH, suggestedGroup } from './child-offer.ts';
+import { deriveShared, GroupChoice } from './key-exchange.ts';
 import type { Task } from './task.ts';
 
 /** How long an attempt goes on after an answer that refuses it and that anybody could have sent. */
@@ -39,7 +38,7 @@ export class InitTask implements Task<IkeSession> {
   #group: DhGroup;
   #keyPair: DhKeyPair;
   readonly #nonce: Uint8Array;
-  readonly #tried = new Set<number>();
+  readonly #groups = new GroupChoice();
   #cookie: NotifyPayload | undefined;
   #cookies = 0;
   #request: Uint8Array = new Uint8Array(0);
@@ -111,8 +110,7 @@ export class InitTask implements Task<IkeSession> {
   }
 
   #useGroup(session: IkeSession, now: number, error: NotifyPayload): void {
-    this.#tried.add(this.#group.id);
-    const group = suggestedGroup(error, this.config.proposals, this.#tried);
+    const group = this.#groups.next(error, this.#group, this.config.proposals);
     if (group === undefined) {
       const offered = this.config.proposals.map(formatProposal).join(', ');
       this.#suspect(
@@ -238,11 +236,4 @@ function firstCrypto(session: IkeSession, suite: IkeSuite, nonces: Nonces, share
   shared.fill(0);
   const keys = deriveIkeKeys(env.crypto, suite, skeyseed, nonces, spiInitiator, spiResponder);
   return bindKeys(env.crypto, suite, keys, true);
-}
-
-/** Makes the ciphers of both directions. */
-export function bindKeys(crypto: CryptoProvider, suite: IkeSuite, keys: IkeKeys, initiator: boolean): IkeCrypto {
-  const ours = crypto.packetCipher(suite.cipher, initiator ? keys.initiator : keys.responder);
-  const theirs = crypto.packetCipher(suite.cipher, initiator ? keys.responder : keys.initiator);
-  return { suite, keys, outbound: ours, inbound: theirs };
 }

@@ -5,9 +5,10 @@
 import type { Identity } from '../../base/identity.ts';
 import type { SignatureAnswer, VerificationAnswer } from '../events.ts';
 import { type SignedParts, signedOctets } from '../keys/auth.ts';
+import type { IkeCrypto } from '../keys/ike-crypto.ts';
 import { certificatePayloads, findProof, methodsFor, signatureAuth } from '../keys/signature.ts';
 import type { IkeSession } from '../session/session.ts';
-import type { IkeCrypto, SetUp } from '../session/state.ts';
+import type { SetUp } from '../session/state.ts';
 import { findPayload, type Payload } from '../wire/payload.ts';
 
 type Side = 'initiator' | 'responder';

@@ -10,7 +10,7 @@ import type { SelectorPair } from '../../policy/selector.ts';
 import type { ChildConfig } from '../config.ts';
 import type { Failure } from '../failure.ts';
 import type { AgreedChild } from '../session/agreed-child.ts';
-import type { ChildRecord } from '../session/child.ts';
+import { type ChildRecord, readChildSpi } from '../session/child.ts';
 import { isPart, requestOf } from '../session/child-ask.ts';
 import type { ChildAsk } from '../session/child-request.ts';
 import { dropChild, installChild } from '../session/lifecycle.ts';
@@ -18,13 +18,12 @@ import type { IkeSession } from '../session/session.ts';
 import { NotifyType } from '../wire/iana.ts';
 import type { Payload } from '../wire/payload.ts';
 import { type NotifyPayload, notifyPayload, saNotifyPayload } from '../wire/payloads/notify.ts';
-import { answerOffer, namedChildSpi } from './child-exchange.ts';
-import { awaitDelete, ChildTask, CreateChildTask, discard, rekeysChild, retryTime } from './create-child.ts';
+import { answerOffer } from './child-exchange.ts';
+import { awaitDelete, ChildTask, CreateChildTask, discard, rekeysChild } from './create-child.ts';
 import { closeChild, findByOutbound } from './delete.ts';
 import { supersede } from './open.ts';
+import { REFUSED_WAIT, retryTime } from './waits.ts';
 
-/** Wait before a rekeying that was refused is tried again, if the SA lives so long. */
-const REFUSED_WAIT = 30_000;
 export class RekeyChildTask extends ChildTask {
   readonly kind = 'rekey-child' as const;
   readonly child: ChildRecord;
@@ -148,7 +147,7 @@ export function respondRekeyChild(
   payloads: readonly Payload[],
   rekey: NotifyPayload,
 ): readonly Payload[] {
-  const spi = namedChildSpi(rekey.protocol, rekey.spi);
+  const spi = readChildSpi(rekey.protocol, rekey.spi);
   const child = spi === undefined ? undefined : findByOutbound(session, spi);
   if (child === undefined) return [saNotifyPayload(NotifyType.CHILD_SA_NOT_FOUND, rekey.protocol, rekey.spi.slice())];
   // Being deleted, or replaced already.

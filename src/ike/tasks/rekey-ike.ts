@@ -5,34 +5,28 @@
  * time two new ones come up, and the one from the exchange with the lowest of the four nonces is deleted by the side
  * that began it; the children go to the other.
  */
-import { readU32 } from '../../base/bytes.ts';
 import type { DhGroup, DhKeyPair } from '../../crypto/types.ts';
 import type { ConnectionConfig } from '../config.ts';
 import { settleNewcomer } from '../duplicates.ts';
 import { type Failure, failureFrom, findError, misbehaved } from '../failure.ts';
-import { deriveIkeKeys, deriveRekeySkeyseed, type IkeSuite, type Nonces } from '../keys/keys.ts';
+import { bindKeys, type IkeCrypto } from '../keys/ike-crypto.ts';
+import { deriveIkeKeys, deriveRekeySkeyseed, type IkeSuite, NONCE_LENGTH, type Nonces } from '../keys/keys.ts';
 import { acceptIke, answerProposal, chooseIke, ikeWireProposals } from '../proposals/proposals.ts';
 import { explainNoProposal } from '../proposals/report.ts';
 import { endSession, moveChildren } from '../session/lifecycle.ts';
 import { IkeSession } from '../session/session.ts';
-import { cryptoOf, type IkeCrypto, type LiveState } from '../session/state.ts';
+import { cryptoOf, type LiveState } from '../session/state.ts';
 import { MessageWindow } from '../session/window.ts';
 import { ExchangeType, NotifyType } from '../wire/iana.ts';
-import { ikeSpiBytes } from '../wire/message.ts';
+import { ikeSpiBytes, readIkeSpi } from '../wire/message.ts';
 import { findPayload, type Payload } from '../wire/payload.ts';
 import { notifyPayload } from '../wire/payloads/notify.ts';
 import type { Answer } from './answer.ts';
-import { answerKeyExchange, deriveShared } from './child-exchange.ts';
-import { NONCE_LENGTH, suggestedGroup } from './child-offer.ts';
-import { losesAgainst, retryTime } from './create-child.ts';
+import { losesAgainst } from './collision.ts';
 import { closeSession } from './delete.ts';
-import { bindKeys } from './init.ts';
+import { answerKeyExchange, deriveShared, GroupChoice } from './key-exchange.ts';
 import type { Task } from './task.ts';
-
-/** Wait before a rekeying that was refused is tried again. */
-const REFUSED_WAIT = 30_000;
-/** How long the other side is given to delete what it has to delete. */
-const DELETE_WAIT = 60_000;
+import { DELETE_WAIT, REFUSED_WAIT, retryTime } from './waits.ts';
 
 /** IKE SAs with one peer that were replaced and are still there. */
 const MAX_REPLACED = 4;
@@ -54,7 +48,7 @@ export class RekeyIkeTask implements Task<IkeSession> {
   readonly kind = 'rekey-ike' as const;
   readonly exchange: ExchangeType = ExchangeType.CREATE_CHILD_SA;
   collision: IkeCollision | undefined;
-  readonly #tried = new Set<number>();
+  readonly #groups = new GroupChoice();
   #group: DhGroup | undefined;
   #offer: IkeOffer | undefined;
 
@@ -82,8 +76,7 @@ export class RekeyIkeTask implements Task<IkeSession> {
     }
     session.busySince = undefined;
     if (error?.notify === NotifyType.INVALID_KE_PAYLOAD) {
-      this.#tried.add(offer.keyPair.group.id);
-      this.#group = suggestedGroup(error, offer.config.proposals, this.#tried);
+      this.#group = this.#groups.next(error, offer.keyPair.group, offer.config.proposals);
       offer.keyPair.wipe();
       if (this.#group !== undefined) {
         session.restart(now, this);
@@ -114,7 +107,7 @@ export class RekeyIkeTask implements Task<IkeSession> {
     const nonce = findPayload(payloads, 'nonce');
     if (sa === undefined || ke === undefined || nonce === undefined) return undefined;
     const chosen = acceptIke(sa.proposals, offer.config.proposals, 'rekey-ike');
-    const spi = chosen && ikeSpi(chosen.peerSpi);
+    const spi = chosen && readIkeSpi(chosen.peerSpi);
     if (chosen === undefined || spi === undefined) return undefined;
     if (chosen.suite.dh !== offer.keyPair.group || ke.group !== chosen.suite.dh.id) return undefined;
     const shared = deriveShared(offer.keyPair, ke.data);
@@ -163,12 +156,6 @@ export class RekeyIkeTask implements Task<IkeSession> {
   abandon(): void {
     this.#offer?.keyPair.wipe();
   }
-}
-
-function ikeSpi(bytes: Uint8Array): bigint | undefined {
-  if (bytes.length !== 8) return undefined;
-  const spi = (BigInt(readU32(bytes, 0)) << 32n) | BigInt(readU32(bytes, 4));
-  return spi === 0n ? undefined : spi;
 }
 
 /** The new IKE SA: other keys and SPIs, message IDs from 0, else as the old one (RFC 7296 §2.18). */
@@ -246,7 +233,7 @@ export function respondRekeyIke(session: IkeSession, now: number, payloads: read
   if (replaced >= MAX_REPLACED) return refuse(NotifyType.TEMPORARY_FAILURE);
   const offered = findPayload(payloads, 'sa')!.proposals;
   const chosen = chooseIke(offered, config.proposals, 'rekey-ike');
-  const spi = chosen && ikeSpi(chosen.peerSpi);
+  const spi = chosen && readIkeSpi(chosen.peerSpi);
   if (chosen === undefined || spi === undefined) {
     const detail = explainNoProposal(offered, config.proposals, 'ike');
     session.fail({ reason: 'NO_PROPOSAL_CHOSEN', detail }, undefined, false);
@@ -289,4 +276,11 @@ export function settleDeleted(session: IkeSession, now: number): boolean {
   endSession(session, now, 'rekeyed', `replaced by IKE SA ${successor.id}`, true);
   successor.startNext(now);
   return true;
+}
+
+/** Begins to replace an IKE SA, if it is not on its way out and nobody has begun. */
+export function rekeyIkeSa(session: IkeSession, now: number): void {
+  if (session.state.name !== 'established' || session.pendingFor !== undefined) return;
+  if ([session.active, ...session.queue].some((task) => task instanceof RekeyIkeTask)) return;
+  session.enqueue(now, new RekeyIkeTask());
 }

@@ -111,3 +111,10 @@ export function ikeSpiBytes(spi: bigint): Uint8Array {
   writer.u64(spi);
   return writer.finish();
 }
+
+/** An IKE SPI that a peer sent; `undefined` when it is 0 or not 8 bytes. */
+export function readIkeSpi(bytes: Uint8Array): bigint | undefined {
+  if (bytes.length !== 8) return undefined;
+  const spi = new ByteReader(bytes).u64();
+  return spi === 0n ? undefined : spi;
+}

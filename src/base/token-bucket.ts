@@ -1,4 +1,4 @@
-/** A token bucket: holds off what costs us work or traffic for a peer that has proved nothing (RFC 7296 §2.21.4). */
+/** A token bucket: bounds the rate of what a peer that has proved nothing can make us do (RFC 7296 §2.21.4). */
 export class TokenBucket {
   readonly #perSecond: number;
   readonly #burst: number;
