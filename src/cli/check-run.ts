@@ -15,7 +15,7 @@ import { toChildren } from '../config/selectors.ts';
 import { MAX_DOCUMENT_BYTES } from '../config/size.ts';
 import { nodeProvider } from '../crypto/node/provider.ts';
 import type { RandomSource } from '../crypto/types.ts';
-import { steeringWarnings } from '../hostnet/steering/rules.ts';
+import { routingWarnings } from '../hostnet/steering/rules.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
 import { matchesDnPattern } from '../pki/identity.ts';
 import { type CertificateFacts, planTunnel, type TunnelPlan } from '../plan/plan.ts';
@@ -69,7 +69,7 @@ async function planFindings(checked: Checked): Promise<Finding[]> {
   ]);
   try {
     const { device } = await planned(document, here, there, other);
-    return (device.steering === undefined ? [] : steeringWarnings(device.steering)).map((text) =>
+    return (device.routing === undefined ? [] : routingWarnings(device.routing)).map((text) =>
       finding('warning', text),
     );
   } catch (error) {

@@ -22,8 +22,8 @@ import { systemResolver } from '../host/resolve.ts';
 import type { TunnelStatus, WorkersStatus } from '../host/status.ts';
 import { type RunningFacts, tunnelStatus } from '../host/status-view.ts';
 import type { WorkerChoice } from '../host/workers/choice.ts';
-import { type SteeringPlan, tunnelFence } from '../hostnet/steering/plan.ts';
-import { steeringWarnings } from '../hostnet/steering/rules.ts';
+import { type RoutingPlan, tunnelFence } from '../hostnet/steering/plan.ts';
+import { routingWarnings } from '../hostnet/steering/rules.ts';
 import type { HostView } from '../hostnet/view.ts';
 import { type Fetch, OnlineRevocation } from '../pki/online.ts';
 import { VerifierPool } from '../pki/threads/pool.ts';
@@ -55,7 +55,7 @@ const CERTIFICATE_WATCH = 6 * 3_600_000;
 
 interface RunningTunnel extends RunningFacts {
   readonly certificates: TunnelCertificates;
-  readonly steering: SteeringPlan | undefined;
+  readonly routing: RoutingPlan | undefined;
 }
 
 export class Runner {
@@ -152,13 +152,13 @@ export class Runner {
     const { name } = document;
     const certificates = this.#certificates(document);
     const plan = await this.#plan(document, certificates);
-    for (const text of plan.device.steering === undefined ? [] : steeringWarnings(plan.device.steering)) {
+    for (const text of plan.device.routing === undefined ? [] : routingWarnings(plan.device.routing)) {
       this.#log.warn({ tunnel: name }, text);
     }
     const device = await this.#open(name, plan);
-    const { steering } = plan.device;
+    const { routing } = plan.device;
     this.#running.set(name, {
-      ...{ document, certificates, steering },
+      ...{ document, certificates, routing },
       ...{ secret: undefined, lastFailure: undefined, declined: new Set<string>() },
     });
     try {
@@ -246,9 +246,9 @@ export class Runner {
     const own = this.#hostTunnel(name);
     const running = own && { tunnel: own.tunnel, device: own.device };
     const view = this.view(document.device.netns);
-    const steering = this.#running.get(name)?.steering ?? this.standing.steeringOf(document);
+    const routing = this.#running.get(name)?.routing ?? this.standing.routingOf(document);
     const around = own?.device ?? document.device.name;
-    const known = view?.fences === undefined || steering === undefined ? undefined : tunnelFence(steering, around);
+    const known = view?.fences === undefined || routing === undefined ? undefined : tunnelFence(routing, around);
     const standing = view?.fences?.get(`tunnel:${name}`);
     const fence = standing?.kind === 'tunnel' ? standing : known;
     const { netns } = document.device;
@@ -261,7 +261,7 @@ export class Runner {
     const tunnel = this.host.engine.tunnel(name);
     const device = this.host.device(name)?.name;
     if (tunnel === undefined || device === undefined) return undefined;
-    return { name, device, table: this.#running.get(name)?.steering?.table, tunnel };
+    return { name, device, table: this.#running.get(name)?.routing?.table, tunnel };
   }
 
   /** Datagrams and packets that belong to no tunnel, by reason. */

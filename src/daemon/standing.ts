@@ -12,7 +12,7 @@ import type { SectunnelDocument } from '../config/model.ts';
 import type { TunnelEvent } from '../control/results.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
 import type { Platform } from '../host/platform.ts';
-import type { SteeringPlan } from '../hostnet/steering/plan.ts';
+import type { RoutingPlan } from '../hostnet/steering/plan.ts';
 import type { KernelReport } from '../hostnet/watch/watch.ts';
 import { standingPlan, standingTunnel } from '../plan/device.ts';
 import { DampedLog } from './damped-log.ts';
@@ -94,8 +94,8 @@ export class Standing {
   }
 
   /** What stands of a tunnel that does not run now and is to run again. */
-  steeringOf(document: SectunnelDocument): SteeringPlan | undefined {
-    return this.#held.has(document.name) ? standingPlan(document).steering : undefined;
+  routingOf(document: SectunnelDocument): RoutingPlan | undefined {
+    return this.#held.has(document.name) ? standingPlan(document).routing : undefined;
   }
 
   /** It stopped, and is to run again. None of its children has an SA: those of level `use` are not led any more. */

@@ -10,8 +10,8 @@ import { LinuxFence } from '../hostnet/fence/linux.ts';
 import { linuxView } from '../hostnet/linux-view.ts';
 import { LinuxHostNetwork } from '../hostnet/routes/linux.ts';
 import { type HostNetwork, OWN_PROTOCOL, type Prefix } from '../hostnet/routes/routes.ts';
-import { type SteeringPlan, tunnelFence } from '../hostnet/steering/plan.ts';
-import { OWN_QUERY, Steering } from '../hostnet/steering/steering.ts';
+import { type RoutingPlan, tunnelFence } from '../hostnet/steering/plan.ts';
+import { OWN_QUERY, PolicyRouting } from '../hostnet/steering/policy-routing.ts';
 import { type Claimant, TunnelOrder } from '../hostnet/steering/tunnel-order.ts';
 import type { HostView } from '../hostnet/view.ts';
 import { type KernelReport, KernelWatch } from '../hostnet/watch/watch.ts';
@@ -42,7 +42,7 @@ export class FenceAloneError extends Error {
 export class LinuxPlace {
   readonly netns: string | undefined;
   readonly fence: LinuxFence;
-  readonly steering: Steering;
+  readonly routing: PolicyRouting;
   readonly #order = new TunnelOrder();
   /** Of tunnels that were raised here. BOUNDED: by the tunnels. */
   readonly #plans = new Map<string, DevicePlan>();
@@ -61,10 +61,10 @@ export class LinuxPlace {
     const within = <T>(work: () => T): T => this.#within(work);
     this.#network = network ?? new LinuxHostNetwork(within);
     this.fence = new LinuxFence({ start: within });
-    this.steering = new Steering(this.#network, this.#order);
+    this.routing = new PolicyRouting(this.#network, this.#order);
     this.#watch = new KernelWatch({
       fence: this.fence,
-      steering: this.steering,
+      routing: this.routing,
       network: this.#network,
       netns,
       report,
@@ -100,12 +100,12 @@ export class LinuxPlace {
   }
 
   async #raiseFence(plan: DevicePlan): Promise<void> {
-    const { tunnel, name, steering } = plan;
-    if (steering === undefined) {
+    const { tunnel, name, routing } = plan;
+    if (routing === undefined) {
       await this.release(tunnel);
       return;
     }
-    const { claims, redundancy } = steering;
+    const { claims, redundancy } = routing;
     const before = this.#neighbours(tunnel);
     this.#setOrder({ tunnel, device: name, claims, redundancy });
     this.#plans.set(tunnel, plan);
@@ -119,8 +119,8 @@ export class LinuxPlace {
     this.#order.set(claimant);
     const circle = this.#order.circle(tunnel);
     if (circle.length === 0) return;
-    if (former?.steering === undefined) this.#order.delete(tunnel);
-    else this.#order.set({ ...former.steering, device: former.name });
+    if (former?.routing === undefined) this.#order.delete(tunnel);
+    else this.#order.set({ ...former.routing, device: former.name });
     const names = [...new Set(circle)].filter((name) => name !== tunnel).join(', ');
     throw new Error(
       `the policies of tunnel ${tunnel} and of ${names} can have no order: each goes before another of them for some packets, and behind it for others; give policies a priority, or put them in documents of their own`,
@@ -135,8 +135,8 @@ export class LinuxPlace {
   /** As the order of tunnels wants it; where it stands so already nothing is done. */
   async #setFence(tunnel: string): Promise<void> {
     const plan = this.#plans.get(tunnel);
-    if (plan?.steering === undefined) return;
-    const fence = tunnelFence(plan.steering, plan.name, this.#order.devicesBeside(tunnel));
+    if (plan?.routing === undefined) return;
+    const fence = tunnelFence(plan.routing, plan.name, this.#order.devicesBeside(tunnel));
     await this.fence.set(fenceKey(tunnel), needsFence(fence) ? fence : undefined);
   }
 
@@ -145,11 +145,11 @@ export class LinuxPlace {
     return this.#order.carrier(tunnel);
   }
 
-  #raiseRules({ tunnel, name, steering }: DevicePlan): void {
-    if (steering === undefined) return;
-    checkReversePath(this.#network, steering);
-    this.steering.prepare(steering, name);
-    this.#tables.set(tunnel, steering.table);
+  #raiseRules({ tunnel, name, routing }: DevicePlan): void {
+    if (routing === undefined) return;
+    checkReversePath(this.#network, routing);
+    this.routing.prepare(routing, name);
+    this.#tables.set(tunnel, routing.table);
     this.#watch.putUp(tunnel);
   }
 
@@ -171,14 +171,14 @@ export class LinuxPlace {
     return device;
   }
 
-  #lead({ tunnel, steering }: DevicePlan, device: LinuxTun): void {
+  #lead({ tunnel, routing }: DevicePlan, device: LinuxTun): void {
     this.#network.setLink(device.index, { up: true, queue: QUEUE_PACKETS });
-    if (steering !== undefined) this.steering.open(tunnel, device.index);
+    if (routing !== undefined) this.routing.open(tunnel, device.index);
   }
 
   /** What `Platform` says of it. From then on the bridge's addresses are there for guests, which tunnels must know. */
-  leadBridge(bridge: string, own: readonly Prefix[], table: number | undefined): () => void {
-    const undo = this.steering.leadBridge(bridge, own, table);
+  routeBridge(bridge: string, own: readonly Prefix[], table: number | undefined): () => void {
+    const undo = this.routing.routeBridge(bridge, own, table);
     this.#watch.addressesChanged();
     return () => {
       undo();
@@ -203,7 +203,7 @@ export class LinuxPlace {
   async release(tunnel: string): Promise<void> {
     const table = this.#tables.get(tunnel);
     const isUnknown = table === undefined && this.#tables.has(tunnel);
-    if (table !== undefined) this.steering.release(tunnel, table);
+    if (table !== undefined) this.routing.release(tunnel, table);
     this.#watch.forget(tunnel);
     await this.fence.set(fenceKey(tunnel), undefined);
     this.#tables.delete(tunnel);
@@ -217,7 +217,7 @@ export class LinuxPlace {
   /** Takes away what a daemon before this one left and what is not to stand. Rules stay while it is not known whose they are. */
   async reconcile(): Promise<void> {
     const tables = [...this.#tables.values()].filter((table) => table !== undefined);
-    if (tables.length === this.#tables.size) this.steering.reconcile(tables);
+    if (tables.length === this.#tables.size) this.routing.reconcile(tables);
     await this.fence.reconcile('tunnel', [...this.#tables.keys()].map(fenceKey));
   }
 
@@ -225,8 +225,8 @@ export class LinuxPlace {
   async clear(): Promise<Cleared> {
     const rules = this.#network.rules().filter(({ protocol }) => protocol === OWN_PROTOCOL).length;
     const routes = this.#network.routes({ own: true }).length;
-    this.steering.reconcile([]);
-    this.steering.forgetBridges();
+    this.routing.reconcile([]);
+    this.routing.forgetBridges();
     return { rules, routes, fence: await this.fence.clear() };
   }
 
@@ -272,7 +272,7 @@ function needsFence({ outbound, inbound }: TunnelFence): boolean {
  *
  * @throws Error saying what to do
  */
-function checkReversePath(network: HostNetwork, { own: { peer }, outbound }: SteeringPlan): void {
+function checkReversePath(network: HostNetwork, { own: { peer }, outbound }: RoutingPlan): void {
   if (peer?.family !== 4) return;
   const way = network.routeTo({ destination: peer, ...OWN_QUERY });
   const link = way === undefined ? undefined : network.link(way.linkIndex)?.name;

@@ -3,7 +3,7 @@ import { formatAddress, type IpAddress } from '../base/address.ts';
 import { eachOf } from '../base/each.ts';
 import { LinuxForeignRules } from '../hostnet/foreign/rules-linux.ts';
 import { LinuxHostNetwork } from '../hostnet/routes/linux.ts';
-import { OWN_QUERY } from '../hostnet/steering/steering.ts';
+import { OWN_QUERY } from '../hostnet/steering/policy-routing.ts';
 import type { HostView } from '../hostnet/view.ts';
 import type { KernelReport } from '../hostnet/watch/watch.ts';
 import { LIBVIRT_CHAINS } from '../libvirt/firewall.ts';
@@ -36,14 +36,14 @@ export function linuxPlatform(): Platform {
     watchNetwork: (onChange) => home.watchNetwork(onChange),
     pathMtuFor: (remote, local) => network.routeTo({ destination: remote, source: local, ...OWN_QUERY })?.mtu,
     fence: home.fence,
-    leadBridge: (bridge, own, table) => home.leadBridge(bridge, own, table),
+    routeBridge: (bridge, own, table) => home.routeBridge(bridge, own, table),
     foreignRules: new LinuxForeignRules(LIBVIRT_CHAINS, network),
-    forgetBridges: () => home.steering.forgetBridges(),
+    forgetBridges: () => home.routing.forgetBridges(),
     openDevice: (plan) => places.open(plan),
     raise: (plan) => places.raise(plan),
     release: (tunnel) => places.release(tunnel),
     reconcile: (tunnels) => places.reconcile(tunnels),
-    childrenUp: (tunnel, up) => places.of(tunnel)?.steering.setUp(tunnel, up),
+    childrenUp: (tunnel, up) => places.of(tunnel)?.routing.setUp(tunnel, up),
     carrier: (tunnel) => places.of(tunnel)?.carrier(tunnel) ?? tunnel,
     watch: (report) => places.watch(report),
     look: (thorough) => places.look(thorough),

@@ -28,7 +28,7 @@ export interface Platform {
    * no way there is none. What is for the bridge's own networks is not led into any tunnel. The bridge need not exist yet;
    * what was said of it before is replaced. Returns how to undo it. @throws Error
    */
-  leadBridge?(bridge: string, own: readonly Prefix[], table: number | undefined): () => void;
+  routeBridge?(bridge: string, own: readonly Prefix[], table: number | undefined): () => void;
   /** What other programs' rules say of bridges. Left out where they cannot be seen. */
   readonly foreignRules?: ForeignRules | undefined;
   /** Takes away what a daemon that died led out of other bridges than those that are led now. */

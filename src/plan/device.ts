@@ -5,7 +5,7 @@ import { MIN_MTU } from '../base/mtu.ts';
 import { IKE_PORT } from '../base/ports.ts';
 import type { PeerSettings, SectunnelDocument } from '../config/model.ts';
 import { toChildren, toPolicy } from '../config/selectors.ts';
-import { policyBoxes, type SteeringPlan } from '../hostnet/steering/plan.ts';
+import { policyBoxes, type RoutingPlan } from '../hostnet/steering/plan.ts';
 import { hostsOf } from '../policy/transport.ts';
 import { documentClaims } from './overlaps.ts';
 import { tableOf } from './transport.ts';
@@ -20,7 +20,7 @@ export interface DevicePlan {
   /** The network namespace that it is for, by name or path; left out: that of the daemon, where the sockets are. */
   readonly netns: string | undefined;
   /** What is led into it, and kept from passing elsewhere; nothing when left out. */
-  readonly steering: SteeringPlan | undefined;
+  readonly routing: RoutingPlan | undefined;
 }
 
 /** A tunnel of which fence, rules and routes may stand. */
@@ -39,7 +39,7 @@ export function devicePlan(document: SectunnelDocument, fittingMtu: number, peer
     name: device.name,
     mtu: device.mtu ?? fittingMtu,
     netns: device.netns,
-    steering: device.routes === 'auto' ? steeringPlan(document, peer) : undefined,
+    routing: device.routes === 'auto' ? routingPlan(document, peer) : undefined,
   };
 }
 
@@ -49,7 +49,7 @@ export function standingPlan(document: SectunnelDocument): DevicePlan {
   return devicePlan(document, MIN_MTU[6], address.kind === 'ip' ? address.address : undefined);
 }
 
-function steeringPlan(document: SectunnelDocument, peer: IpAddress | undefined): SteeringPlan {
+function routingPlan(document: SectunnelDocument, peer: IpAddress | undefined): RoutingPlan {
   const { name, sa } = document;
   const { entries } = toPolicy(document);
   const [transport] = toChildren(document).filter(({ mode }) => mode === 'transport');

@@ -50,7 +50,7 @@ describe.skipIf(wants.length > 0)('what stands of tunnels without a device', () 
 
     const here = place();
     here.takeOver('net', undefined);
-    here.takeOver('other', OTHER.steering?.table);
+    here.takeOver('other', OTHER.routing?.table);
     await here.reconcile();
     expect([ruleset(), rules()]).toEqual([fence, led]);
     await here.release('net');
@@ -82,7 +82,7 @@ describe.skipIf(wants.length > 0)('what stands of tunnels without a device', () 
   it('is cleared whoever put it up and whatever became of it, and then nothing is there to clear', async () => {
     const before = place();
     await before.raise(LAN);
-    before.steering.leadBridge('virbr9', [], LAN.steering?.table);
+    before.routing.routeBridge('virbr9', [], LAN.routing?.table);
     spawnSync('nft', ['delete', 'rule', 'inet', 'sectunnel', 'output']);
     spawnSync('nft', ['add', 'chain', 'inet', 'sectunnel', 'strange']);
     await before.close();

@@ -11,9 +11,9 @@ import {
   OWN_PROTOCOL,
   type Prefix,
 } from '../../src/hostnet/routes/routes.ts';
-import type { PolicyBox, SteeringPlan } from '../../src/hostnet/steering/plan.ts';
+import type { PolicyBox, RoutingPlan } from '../../src/hostnet/steering/plan.ts';
 import { tunnelFence } from '../../src/hostnet/steering/plan.ts';
-import { Steering } from '../../src/hostnet/steering/steering.ts';
+import { PolicyRouting } from '../../src/hostnet/steering/policy-routing.ts';
 import { type KernelReport, KernelWatch } from '../../src/hostnet/watch/watch.ts';
 import { claimsOf } from '../../src/policy/precedence.ts';
 
@@ -29,7 +29,7 @@ const box: PolicyBox = {
   ...{ local: prefixRange(parseAddress('10.1.0.0')!, 24), remote: prefixRange(parseAddress('10.2.0.0')!, 24) },
 };
 
-const plan: SteeringPlan = {
+const plan: RoutingPlan = {
   tunnel: 'net',
   claims: claimsOf([]),
   redundancy: undefined,
@@ -42,13 +42,13 @@ const plan: SteeringPlan = {
 
 class Host {
   readonly network = new MemoryHostNetwork();
-  readonly steering = new Steering(this.network);
+  readonly routing = new PolicyRouting(this.network);
   readonly fence = new MemoryFence();
   readonly reports: KernelReport[] = [];
   readonly device: number;
   readonly watch = new KernelWatch({
     fence: this.fence,
-    steering: this.steering,
+    routing: this.routing,
     network: this.network,
     netns: undefined,
     report: (report) => void this.reports.push(report),
@@ -59,8 +59,8 @@ class Host {
     this.network.addAddress({ linkIndex: lan, address: parseAddress('10.1.0.1')!, prefixLength: 24 });
     this.device = this.network.addLink('stun', 1400);
     this.network.setLink(this.device, { up: true });
-    this.steering.prepare(plan, 'stun');
-    this.steering.open('net', this.device);
+    this.routing.prepare(plan, 'stun');
+    this.routing.open('net', this.device);
     this.watch.open();
   }
 
@@ -128,7 +128,7 @@ describe('a kernel that is watched', () => {
   });
 
   it('has rules of bridges put back too', async () => {
-    const undo = host.steering.leadBridge('virbr9', [prefix('10.1.0.0/24')], 7700);
+    const undo = host.routing.routeBridge('virbr9', [prefix('10.1.0.0/24')], 7700);
     await host.watch.look(true);
     const before = host.standing;
     host.network.take({ rule: ({ priority }) => priority < 7000 });
@@ -206,8 +206,8 @@ describe('a kernel that is watched', () => {
 
   it('is looked at when an address that packets may be sent from goes or comes, and at no other', async () => {
     for (const gone of [true, false]) {
-      expect(host.steering.concerns({ kind: 'address', gone, address: lan('10.1.0.2') })).toBe(true);
-      expect(host.steering.concerns({ kind: 'address', gone, address: lan('10.9.0.1') })).toBe(false);
+      expect(host.routing.concerns({ kind: 'address', gone, address: lan('10.1.0.2') })).toBe(true);
+      expect(host.routing.concerns({ kind: 'address', gone, address: lan('10.9.0.1') })).toBe(false);
     }
   });
 
@@ -263,21 +263,21 @@ describe('a kernel that is watched', () => {
 
   it('is degraded from the start where the address is not there yet', async () => {
     host.network.deleteAddress(lan('10.1.0.1'));
-    host.steering.release('net', 7700);
+    host.routing.release('net', 7700);
     host.watch.forget('net');
     expect(host.watch.degraded('net')).toEqual([]);
-    host.steering.prepare(plan, 'stun');
+    host.routing.prepare(plan, 'stun');
     host.watch.putUp('net');
     expect(host.watch.degraded('net')).toHaveLength(1);
-    host.steering.open('net', host.device);
+    host.routing.open('net', host.device);
     await pass();
     expect([sourceOf(), host.texts.at(-1)]).toEqual(['refused', expect.stringMatching(/^warn: this host has no/)]);
   });
 
   it('does not count what is our own', async () => {
-    const looked = vi.spyOn(host.steering, 'mend');
-    host.steering.setUp('net', new Set(['c']));
-    host.steering.release('net', 7700);
+    const looked = vi.spyOn(host.routing, 'mend');
+    host.routing.setUp('net', new Set(['c']));
+    host.routing.release('net', 7700);
     await pass(1_000);
     expect([looked.mock.calls.length, host.reports]).toEqual([0, []]);
   });
@@ -320,13 +320,13 @@ describe('a kernel that is watched', () => {
 
   it('that cannot be listened to is said once, and is compared all the same', async () => {
     const deaf = new Host();
-    const { fence, steering, reports } = deaf;
+    const { fence, routing, reports } = deaf;
     const refuse = (): never => {
       throw new Error('no such group');
     };
     const watch = new KernelWatch({
       fence: Object.assign(fence, { watch: refuse }),
-      steering,
+      routing,
       network: { watch: refuse },
       netns: 'blue',
       report: (report) => void reports.push(report),

@@ -32,7 +32,7 @@ ${sps.map(sp).join('\n')}
 const plan = async (...args: Parameters<typeof xml>): Promise<DevicePlan> =>
   (await planTunnel(parseDocument(xml(...args)))).device;
 const flows = async (...sps: readonly Sp[]): Promise<object[] | undefined> =>
-  (await plan(sps)).steering?.outbound.map(({ protocol, localPorts, remotePorts }) => ({
+  (await plan(sps)).routing?.outbound.map(({ protocol, localPorts, remotePorts }) => ({
     protocol,
     localPorts,
     remotePorts,
@@ -43,22 +43,22 @@ describe('a document in transport mode', () => {
     const device = await plan([{}]);
     expect(device).toMatchObject({ tunnel: 'hosts', mtu: TRANSPORT_MTU, netns: undefined });
     const [here, there] = [address('192.0.2.1'), address('192.0.2.2')];
-    expect(device.steering).toMatchObject({
+    expect(device.routing).toMatchObject({
       host: here,
       own: { peer: there, ports: [500, 4500], peerPorts: [500, 4500] },
       outbound: [{ action: 'protect', local: { start: here, end: here }, remote: { start: there, end: there } }],
       inbound: [{ action: 'protect', local: { start: here, end: here }, remote: { start: there, end: there } }],
     });
-    expect(device.steering!.table >>> 16).toBe(0x5354);
-    expect((await plan([{}])).steering!.table).toBe(device.steering!.table);
+    expect(device.routing!.table >>> 16).toBe(0x5354);
+    expect((await plan([{}])).routing!.table).toBe(device.routing!.table);
   });
 
   it('has the MTU, the table and the ports that it says', async () => {
     const own = "<device mtu='1400' table='77'/>";
-    expect(await plan([{}], { device: own })).toMatchObject({ mtu: 1400, steering: { table: 77 } });
-    expect((await plan([{}], { nat: "<nat traversal='off'/>" })).steering?.own.ports).toEqual([500]);
-    expect((await plan([{}], { nat: "<nat port='4501'/>" })).steering?.own.ports).toEqual([500, 4501]);
-    expect((await plan([{}], { device: "<device routes='none'/>" })).steering).toBeUndefined();
+    expect(await plan([{}], { device: own })).toMatchObject({ mtu: 1400, routing: { table: 77 } });
+    expect((await plan([{}], { nat: "<nat traversal='off'/>" })).routing?.own.ports).toEqual([500]);
+    expect((await plan([{}], { nat: "<nat port='4501'/>" })).routing?.own.ports).toEqual([500, 4501]);
+    expect((await plan([{}], { device: "<device routes='none'/>" })).routing).toBeUndefined();
     expect((await plan([{}], { device: "<device netns='blue'/>" })).netns).toBe('blue');
   });
 
@@ -76,7 +76,7 @@ describe('a document in transport mode', () => {
   });
 
   it('serves a peer whose address is only said by its ranges', async () => {
-    expect((await plan([{}], { local: 'any', remote: 'any' })).steering?.own.peer).toEqual(address('192.0.2.2'));
+    expect((await plan([{}], { local: 'any', remote: 'any' })).routing?.own.peer).toEqual(address('192.0.2.2'));
   });
 
   it.each<[string, readonly Sp[], Parameters<typeof xml>[1], string]>([

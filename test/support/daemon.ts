@@ -11,7 +11,7 @@ import { chooseCrypto } from '../../src/host/crypto.ts';
 import type { FenceKeeper } from '../../src/hostnet/fence/fence.ts';
 import type { ForeignTables } from '../../src/hostnet/foreign/tables.ts';
 import { MemoryHostNetwork } from '../../src/hostnet/routes/memory.ts';
-import { Steering } from '../../src/hostnet/steering/steering.ts';
+import { PolicyRouting } from '../../src/hostnet/steering/policy-routing.ts';
 import type { HostView } from '../../src/hostnet/view.ts';
 import type { Fetch } from '../../src/pki/online.ts';
 import type { DevicePlan } from '../../src/plan/device.ts';
@@ -75,7 +75,7 @@ export class TestDaemon {
   readonly sysctls: Map<string, string> = new Map();
   /** What stands in its machine's nftables; left out: it has none. */
   foreign: ForeignTables | undefined;
-  readonly #steering = new Steering(this.hostNetwork);
+  readonly #routing = new PolicyRouting(this.hostNetwork);
   readonly #network: UdpNetwork;
   #service: Service | undefined;
   #client: DaemonClient | undefined;
@@ -121,7 +121,7 @@ export class TestDaemon {
       platform: {
         network: this.#network,
         view: (netns) => (netns === undefined ? this.#view() : undefined),
-        leadBridge: (bridge, own, table) => this.#steering.leadBridge(bridge, own, table),
+        routeBridge: (bridge, own, table) => this.#routing.routeBridge(bridge, own, table),
         fence: this.fence,
         now: () => performance.now() + this.#slept,
         watchSleep: (onWake) => {

@@ -41,7 +41,7 @@ export interface Tunnels {
 }
 
 export interface NetworksOptions {
-  readonly platform: Pick<Platform, 'fence' | 'leadBridge' | 'forgetBridges' | 'foreignRules'>;
+  readonly platform: Pick<Platform, 'fence' | 'routeBridge' | 'forgetBridges' | 'foreignRules'>;
   readonly tunnels: Tunnels;
   /** Sockets of libvirt's daemons. Beside them libvirt keeps what it knows of running networks: `network/NAME.xml`. */
   readonly libvirtSockets: readonly string[];
@@ -361,8 +361,8 @@ export class HeldNetworks {
 
   /** The fence first: nothing gets out while the rest is put up. */
   async #hold(network: BridgedNetwork, tunnel: HoldingTunnel | undefined, problem?: string): Promise<void> {
-    const { fence, leadBridge } = this.#options.platform;
-    if (fence === undefined || leadBridge === undefined) {
+    const { fence, routeBridge } = this.#options.platform;
+    if (fence === undefined || routeBridge === undefined) {
       throw new SectunnelError(
         'unsupported',
         'this machine has no fence to hold networks with: Linux with nftables is wanted',
@@ -370,8 +370,8 @@ export class HeldNetworks {
     }
     await refusingSystem(async () => {
       await this.#fence(network.name, fenceParts(network, tunnel, this.#rules.isLost(network.name)));
-      const table = network.pin.mode === 'exclusive' ? tunnel?.steering?.table : undefined;
-      const unlead = leadBridge(network.bridge, network.prefixes, table);
+      const table = network.pin.mode === 'exclusive' ? tunnel?.routing?.table : undefined;
+      const unlead = routeBridge(network.bridge, network.prefixes, table);
       this.#held.set(network.name, { network, tunnel, problem, unlead, missed: this.#held.get(network.name)?.missed });
     });
   }

@@ -3,7 +3,7 @@
  */
 import type { SectunnelDocument } from '../../config/model.ts';
 import type { FencePart } from '../../hostnet/fence/fence.ts';
-import { type SteeringPlan, tunnelFence } from '../../hostnet/steering/plan.ts';
+import { type RoutingPlan, tunnelFence } from '../../hostnet/steering/plan.ts';
 import { type LibvirtNetwork, type NetworkPin, pinProblem } from '../../libvirt/network.ts';
 import { devicePlan } from '../../plan/device.ts';
 
@@ -12,13 +12,13 @@ export interface HoldingTunnel {
   readonly document: SectunnelDocument;
   readonly device: string;
   /** What leads into it; `undefined` when that is left to others, or happens in another network namespace. */
-  readonly steering: SteeringPlan | undefined;
+  readonly routing: RoutingPlan | undefined;
 }
 
 export function holdingTunnel(document: SectunnelDocument): HoldingTunnel {
   const { address } = document.sa.remote;
-  const { name, steering, netns } = devicePlan(document, 0, address.kind === 'ip' ? address.address : undefined);
-  return { document, device: name, steering: netns === undefined ? steering : undefined };
+  const { name, routing, netns } = devicePlan(document, 0, address.kind === 'ip' ? address.address : undefined);
+  return { document, device: name, routing: netns === undefined ? routing : undefined };
 }
 
 /** A network that names a tunnel. */
@@ -42,23 +42,23 @@ export function fenceParts(
   tunnel: HoldingTunnel | undefined,
   unruled = false,
 ): Partial<Record<FenceKey, FencePart>> {
-  const { device, steering } = tunnel ?? {};
+  const { device, routing } = tunnel ?? {};
   const devices = device === undefined ? [] : [device];
-  if (pin.mode === 'exclusive' || device === undefined || steering === undefined) {
+  if (pin.mode === 'exclusive' || device === undefined || routing === undefined) {
     return { network: { kind: 'bridge', bridge, devices, closed: true, dns: false } };
   }
   return {
     network: { kind: 'bridge', bridge, devices, closed: unruled, dns: true },
-    'network-policy': tunnelFence(steering, device),
+    'network-policy': tunnelFence(routing, device),
     ...(forward.mode === 'nat' ? { 'network-addresses': { kind: 'untranslated', bridge, device } } : {}),
   };
 }
 
 /** Why a tunnel cannot hold a network, or would let its packets out in the clear; `undefined` when it can. */
-export function unfit(network: BridgedNetwork, { document, device, steering }: HoldingTunnel): string | undefined {
+export function unfit(network: BridgedNetwork, { document, device, routing }: HoldingTunnel): string | undefined {
   const problem = pinProblem(network, device);
   if (problem !== undefined) return problem;
-  if (steering === undefined) {
+  if (routing === undefined) {
     const what = document.device.netns === undefined ? "routes='none'" : `netns='${document.device.netns}'`;
     return `nothing can be led into tunnel '${document.name}', whose <device> says ${what}; leave that out`;
   }

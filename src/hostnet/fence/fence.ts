@@ -44,7 +44,7 @@ export interface OwnPackets {
  */
 export const PASS_MARK = 0x0020_0000;
 /** That of fragments that are, or may be, of packets which an entry with ports guards: rules see no ports in them. */
-export const LEAD_MARK = 0x0040_0000;
+export const DEVICE_MARK = 0x0040_0000;
 
 /** Of a tunnel: the first entry that a packet fits decides; what fits none passes. */
 export interface TunnelFence {
@@ -58,7 +58,7 @@ export interface TunnelFence {
   readonly inbound: readonly FenceEntry[];
   /**
    * What of these rules cannot tell bears a mark before it is routed, in their order: types of ICMP that pass `PASS_MARK`,
-   * forwarded fragments `LEAD_MARK`.
+   * forwarded fragments `DEVICE_MARK`.
    */
   readonly marked: readonly FenceEntry[];
 }

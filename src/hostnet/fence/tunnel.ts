@@ -20,7 +20,7 @@ import { assertNever } from '../../base/assert.ts';
 import { isWhole, mergeRanges } from '../../base/ranges.ts';
 import type { PortRange } from '../routes/routes.ts';
 import { type AddressPair, dispatchPairs, mirroredPairs, type Way } from './dispatch.ts';
-import { type FenceEntry, LEAD_MARK, type OwnPackets, PASS_MARK, type PacketBox, type TunnelFence } from './fence.ts';
+import { DEVICE_MARK, type FenceEntry, type OwnPackets, PASS_MARK, type PacketBox, type TunnelFence } from './fence.ts';
 import { add, counterName, quoted, TABLE, word } from './nft-words.ts';
 import {
   asksTransport,
@@ -159,7 +159,7 @@ function markRule(entry: FenceEntry): string[] {
   if (action !== 'guard' || icmp !== undefined) return [];
   // Rules see no ports in the first fragment either.
   const opaque = opaqueEntries([entry]).map((box) => [...packetMatch('out', box), laterFragment(local.start.family)]);
-  return [packetMatch('out', entry), ...opaque].map((match) => [...match, set(LEAD_MARK)].join(' '));
+  return [packetMatch('out', entry), ...opaque].map((match) => [...match, set(DEVICE_MARK)].join(' '));
 }
 
 /** The sets that a part needs. */

@@ -1,10 +1,10 @@
 /** Leads what comes in by bridges, for guests, into the routing table of a tunnel and nowhere else, by rules before those of tunnels. */
 import type { HostNetwork, Prefix, Rule } from '../routes/routes.ts';
 import { sameRule } from '../routes/routes.ts';
-import { type Listed, type Mended, mendSteering } from './mend.ts';
-import { bridgeRules, isOfBridge, leadOf } from './priorities.ts';
+import { type Listed, type Mended, mendRouting } from './mend.ts';
+import { bridgeRules, isOfBridge, tableOfBridge } from './priorities.ts';
 
-export class SteeringBridges {
+export class BridgeRouting {
   readonly #network: HostNetwork;
   readonly #onChange: () => void;
   /** By the name of the bridge. BOUNDED: by libvirt's networks. */
@@ -16,7 +16,7 @@ export class SteeringBridges {
     this.#onChange = onChange;
   }
 
-  get areLed(): boolean {
+  get areRouted(): boolean {
     return this.#rules.size > 0;
   }
 
@@ -57,7 +57,7 @@ export class SteeringBridges {
   /** Puts right what others changed. @returns what was found of each bridge, and the table that it is led into */
   *mend(listed: Listed): Iterable<{ readonly table: number | undefined; readonly mended: Mended }> {
     for (const [bridge, rules] of this.#rules) {
-      const table = leadOf(rules);
+      const table = tableOfBridge(rules);
       yield { table, mended: this.#mendBridge(bridge, rules, table, listed) };
     }
   }
@@ -71,7 +71,7 @@ export class SteeringBridges {
     const own = ofBridges.filter((rule) => rules.some((other) => sameRule(other, rule)));
     const flow = { local: undefined, remote: undefined, protocol: undefined, inputLink: bridge };
     const wanted = { rules, table: undefined, flows: table === undefined ? [] : [flow] };
-    return mendSteering(this.#network, wanted, { own, foreign, routesOf });
+    return mendRouting(this.#network, wanted, { own, foreign, routesOf });
   }
 
   /** Takes away rules of bridges that are not led here any more. */

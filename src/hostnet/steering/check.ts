@@ -1,7 +1,7 @@
 /** What a plan may not ask of the kernel. */
 import { formatAddress, sameAddress } from '../../base/address.ts';
 import type { HostNetwork } from '../routes/routes.ts';
-import type { SteeringPlan } from './plan.ts';
+import type { RoutingPlan } from './plan.ts';
 
 /** The local table, that of the main routes, and the default one. */
 export const SYSTEM_TABLES: readonly number[] = [253, 254, 255];
@@ -11,8 +11,8 @@ export const SYSTEM_TABLES: readonly number[] = [253, 254, 255];
  * @throws Error saying what is wrong and what to do
  */
 export function checkPlan(
-  { tunnel, table, host }: SteeringPlan,
-  others: readonly SteeringPlan[],
+  { tunnel, table, host }: RoutingPlan,
+  others: readonly RoutingPlan[],
   network: Pick<HostNetwork, 'addresses'>,
 ): void {
   if (host !== undefined && !network.addresses().some(({ address }) => sameAddress(address, host))) {

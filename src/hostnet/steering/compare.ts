@@ -77,7 +77,7 @@ function wayKey(route: Route): string {
 }
 
 /** Packets that rules of ours lead. */
-export interface LedFlow {
+export interface RoutedFlow {
   readonly local: AddressRange | undefined;
   readonly remote: AddressRange | undefined;
   readonly protocol: number | undefined;
@@ -85,7 +85,7 @@ export interface LedFlow {
 }
 
 /** What of a policy must not go another way. */
-export function ledFlows(boxes: readonly PolicyBox[]): LedFlow[] {
+export function routedFlows(boxes: readonly PolicyBox[]): RoutedFlow[] {
   return boxes
     .filter(({ action, level }) => action === 'protect' && level !== 'use')
     .map(({ local, remote, protocol }) => ({ local, remote, protocol, inputLink: undefined }));
@@ -100,7 +100,7 @@ const LOCAL_TABLE = 255;
  * @param routesOf the routes of a table
  */
 export function foreignBefore(
-  flows: readonly LedFlow[],
+  flows: readonly RoutedFlow[],
   first: number,
   foreign: readonly InstalledRule[],
   routesOf: (table: number, family: Rule['family']) => readonly Route[],
@@ -117,7 +117,7 @@ export function foreignBefore(
 }
 
 /** Marks are not known: what is for marked packets alone is left to who marks them. */
-function meets(rule: InstalledRule, { local, remote, protocol, inputLink }: LedFlow): boolean {
+function meets(rule: InstalledRule, { local, remote, protocol, inputLink }: RoutedFlow): boolean {
   const family = local?.start.family ?? remote?.start.family ?? rule.family;
   const touches = (range: AddressRange | undefined, prefix: Rule['from']): boolean =>
     range === undefined ||
@@ -136,7 +136,7 @@ function meets(rule: InstalledRule, { local, remote, protocol, inputLink }: LedF
 function takes(
   { action, family }: InstalledRule,
   first: number,
-  flows: readonly LedFlow[],
+  flows: readonly RoutedFlow[],
   routesOf: (table: number, family: Rule['family']) => readonly Route[],
 ): boolean {
   if (action.type === 'nop') return false;

@@ -15,7 +15,7 @@ import {
   type Route,
   type Rule,
 } from '../routes/routes.ts';
-import { compareRoutes, compareRules, foreignBefore, foreignRoute, type LedFlow } from './compare.ts';
+import { compareRoutes, compareRules, foreignBefore, foreignRoute, type RoutedFlow } from './compare.ts';
 import { isOfBridge, isOfTunnel } from './priorities.ts';
 
 /** What is wanted. */
@@ -24,7 +24,7 @@ export interface Wanted {
   /** `undefined` where there is no table of its own. */
   readonly table: { readonly number: number; readonly routes: readonly Route[] } | undefined;
   /** What the rules lead. */
-  readonly flows: readonly LedFlow[];
+  readonly flows: readonly RoutedFlow[];
 }
 
 export interface Mended {
@@ -47,7 +47,7 @@ export interface Listed {
 }
 
 /** Lists the rules now, and the routes of each table when it is asked for. */
-export function listSteering(network: HostNetwork): Listed {
+export function listInstalled(network: HostNetwork): Listed {
   const rules = network.rules();
   const byOwner = new Map<number | undefined, InstalledRule[]>();
   for (const rule of rules.filter(isOfTunnel)) {
@@ -78,7 +78,7 @@ export interface Standing {
   readonly routesOf: RoutesOf;
 }
 
-export function mendSteering(network: HostNetwork, wanted: Wanted, { own, foreign, routesOf }: Standing): Mended {
+export function mendRouting(network: HostNetwork, wanted: Wanted, { own, foreign, routesOf }: Standing): Mended {
   const found: string[] = [];
   const problems: string[] = [];
   const attempt = (what: readonly string[], change: () => void): void => {

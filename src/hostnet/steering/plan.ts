@@ -30,7 +30,7 @@ export interface PolicyBox extends PacketBox {
   readonly child: string | undefined;
 }
 
-export interface SteeringPlan {
+export interface RoutingPlan {
   /** Of the tunnel: what is set up is its own. */
   readonly tunnel: string;
   /** Routing table; the tunnel's alone. */
@@ -80,7 +80,7 @@ function portRange(ports: Pick<TrafficSelector, 'startPort' | 'endPort'>): PortR
 
 /** The part of the fence that stands around a tunnel. */
 export function tunnelFence(
-  { own, outbound, inbound }: SteeringPlan,
+  { own, outbound, inbound }: RoutingPlan,
   device: string,
   beside: readonly string[] = [],
 ): TunnelFence {
@@ -103,7 +103,7 @@ const MAX_MARKED = 256;
  * fragments.
  */
 export function markedBoxes(outbound: readonly PolicyBox[]): readonly PolicyBox[] {
-  const last = outbound.findLastIndex((box, at) => needsPassMark(outbound, at) || needsLeadMark(box));
+  const last = outbound.findLastIndex((box, at) => needsPassMark(outbound, at) || needsDeviceMark(box));
   return last >= MAX_MARKED ? [] : outbound.slice(0, last + 1);
 }
 
@@ -114,7 +114,7 @@ export function needsPassMark(outbound: readonly PolicyBox[], at: number): boole
 }
 
 /** Whether what it protects may come in fragments that have no ports. */
-export function needsLeadMark({ action, level, localPorts, remotePorts }: PolicyBox): boolean {
+export function needsDeviceMark({ action, level, localPorts, remotePorts }: PolicyBox): boolean {
   return action === 'protect' && level !== 'use' && (localPorts ?? remotePorts) !== undefined;
 }
 

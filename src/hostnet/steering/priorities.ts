@@ -79,7 +79,7 @@ export function bridgeRules(bridge: string, own: readonly Prefix[], table: numbe
 }
 
 /** The table that rules of a bridge lead into. */
-export function leadOf(rules: readonly Rule[]): number | undefined {
+export function tableOfBridge(rules: readonly Rule[]): number | undefined {
   const [table] = rules.flatMap(({ priority, action }) =>
     priority === BRIDGE.lead && action.type === 'table' ? [action.table] : [],
   );

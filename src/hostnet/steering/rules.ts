@@ -24,9 +24,9 @@ import { assertNever } from '../../base/assert.ts';
 import { isWhole, mergeRanges, overlapsMerged } from '../../base/ranges.ts';
 import { Protocol } from '../../policy/protocols.ts';
 import { MAX_PORT } from '../../policy/selector.ts';
-import { LEAD_MARK, PASS_MARK } from '../fence/fence.ts';
+import { DEVICE_MARK, PASS_MARK } from '../fence/fence.ts';
 import { DEVICE_GROUP, type PortRange, type Prefix, type Rule, type RuleAction } from '../routes/routes.ts';
-import { needsLeadMark, needsPassMark, type PolicyBox, type SteeringPlan } from './plan.ts';
+import { needsDeviceMark, needsPassMark, type PolicyBox, type RoutingPlan } from './plan.ts';
 import { defaultRoutes, distinct, regionsOf, type TableRoute } from './routes.ts';
 
 /**
@@ -50,7 +50,7 @@ export interface Surroundings {
   readonly isUp: (child: string) => boolean;
 }
 
-export interface SteeringRules {
+export interface RoutingRules {
   /** Priorities and places to go to count from 0. */
   readonly rules: readonly Rule[];
   /** Priorities that they take, whatever addresses the host has. */
@@ -62,7 +62,7 @@ export interface SteeringRules {
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
 
-export function steeringRules(plan: SteeringPlan, around: Surroundings): SteeringRules {
+export function routingRules(plan: RoutingPlan, around: Surroundings): RoutingRules {
   const parts = FAMILIES.map((family) => familyRules(family, plan, around));
   return {
     rules: parts.flatMap(({ rules }) => rules),
@@ -73,13 +73,13 @@ export function steeringRules(plan: SteeringPlan, around: Surroundings): Steerin
 }
 
 /** What a person should know of how packets are led: where the kernel is not told all that the policy says. */
-export function steeringWarnings(plan: SteeringPlan): readonly string[] {
-  return steeringRules(plan, { device: '', hasAddressIn: () => 'yes', isUp: () => true }).warnings;
+export function routingWarnings(plan: RoutingPlan): readonly string[] {
+  return routingRules(plan, { device: '', hasAddressIn: () => 'yes', isUp: () => true }).warnings;
 }
 
-const NOTHING: SteeringRules = { rules: [], size: 0, routes: [], warnings: [] };
+const NOTHING: RoutingRules = { rules: [], size: 0, routes: [], warnings: [] };
 
-function familyRules(family: IpFamily, plan: SteeringPlan, around: Surroundings): SteeringRules {
+function familyRules(family: IpFamily, plan: RoutingPlan, around: Surroundings): RoutingRules {
   const boxes = plan.outbound.filter(({ local }) => local.start.family === family);
   if (boxes.every(({ action }) => action === 'bypass')) return NOTHING;
   if (isByDestination(boxes)) return byTable(family, boxes, boxes[0]!.local, boxes, plan, around);
@@ -111,9 +111,9 @@ function byTable(
   boxes: readonly PolicyBox[],
   local: AddressRange,
   policy: readonly PolicyBox[],
-  plan: SteeringPlan,
+  plan: RoutingPlan,
   around: Surroundings,
-): SteeringRules {
+): RoutingRules {
   const all = { local, remote: anyRange(family), action: 'protect', level: 'require', child: undefined } as const;
   const routes = regionsOf(boxes, distinct(policy));
   const open = routes.filter((route) => route.open).map(({ destination }) => destination);
@@ -131,7 +131,7 @@ function byTable(
  * route says unreachable the kernel chooses a source itself and asks once more; in the table it finds a route whose device
  * has no address, and gives up.
  */
-function unservedStep(family: IpFamily, destinations: readonly Prefix[], plan: SteeringPlan): Step {
+function unservedStep(family: IpFamily, destinations: readonly Prefix[], plan: RoutingPlan): Step {
   const tos = family === 4 ? destinations : destinations.slice(0, 1).map(() => undefined);
   return (at) =>
     tos.map((to) => ({
@@ -143,7 +143,7 @@ function unservedStep(family: IpFamily, destinations: readonly Prefix[], plan: S
     }));
 }
 
-function unservedAction(family: IpFamily, { table }: SteeringPlan): RuleAction {
+function unservedAction(family: IpFamily, { table }: RoutingPlan): RuleAction {
   return family === 4 ? { type: 'unreachable' } : { type: 'table', table };
 }
 
@@ -151,7 +151,7 @@ function unservedAction(family: IpFamily, { table }: SteeringPlan): RuleAction {
  * Where the destinations are too many to be refused one by one, all that the host itself sends there is led into the
  * device, whatever its source: the policy drops it there.
  */
-function ownStep(family: IpFamily, destinations: readonly Prefix[], { table }: SteeringPlan): Step {
+function ownStep(family: IpFamily, destinations: readonly Prefix[], { table }: RoutingPlan): Step {
   return (at) =>
     destinations.length === 0 ? [] : [{ family, priority: at, inputLink: 'lo', action: { type: 'table', table } }];
 }
@@ -182,9 +182,9 @@ interface Parts {
 function assemble(
   family: IpFamily,
   { boxes, policy, first, last }: Parts,
-  plan: SteeringPlan,
+  plan: RoutingPlan,
   around: Surroundings,
-): Pick<SteeringRules, 'rules' | 'size'> | undefined {
+): Pick<RoutingRules, 'rules' | 'size'> | undefined {
   const entries = (bound: Bound): Step[] => boxes.flatMap((box) => boxSteps(box, bound, plan, around));
   const split = family === 6 && boxes.some(({ local }) => !isWhole(local));
   const lost = split ? entries('lost') : [];
@@ -234,7 +234,7 @@ function leaveBound(last: number): Step[] {
 function exceptions(
   family: IpFamily,
   policy: readonly PolicyBox[],
-  { own, outbound }: SteeringPlan,
+  { own, outbound }: RoutingPlan,
   { device }: Surroundings,
 ): Step[] {
   const away = mergeRanges(policy.filter(({ action }) => action !== 'bypass').map(({ remote }) => remote));
@@ -291,7 +291,7 @@ export function isRequired({ action, level }: PolicyBox): boolean {
   return action === 'protect' && level !== 'use';
 }
 
-function boxSteps(box: PolicyBox, bound: Bound, plan: SteeringPlan, around: Surroundings): Step[] {
+function boxSteps(box: PolicyBox, bound: Bound, plan: RoutingPlan, around: Surroundings): Step[] {
   const { family } = box.local.start;
   const froms = sourcesOf(box, bound, around);
   const tos = isWhole(box.remote) ? [undefined] : rangeToPrefixes(box.remote);
@@ -309,7 +309,7 @@ function boxSteps(box: PolicyBox, bound: Bound, plan: SteeringPlan, around: Surr
     const whole = flows.map((flow) => ({ ...flow, ...ports, ...only, priority: at, action }));
     // Of what is forwarded, which has a source.
     const forwarded = bound === 'both' || bound === 'bound' ? flows.filter(({ from }) => !isNoSource(from)) : [];
-    return [...whole, ...(needsLeadMark(box) ? forwarded.map((flow) => fragments(flow, at, action)) : [])];
+    return [...whole, ...(needsDeviceMark(box) ? forwarded.map((flow) => fragments(flow, at, action)) : [])];
   };
   if (others.length === 0) return [lead];
   const pass: Step = (at) =>
@@ -324,7 +324,7 @@ const WHILE_LOST: Pick<Rule, 'inputLink' | 'suppressedGroup'> = { inputLink: 'lo
 
 /** Of a packet that is forwarded. In IPv6 their protocol may be another one than that of the packet. */
 function fragments(flow: Omit<Rule, 'priority' | 'action'>, priority: number, action: RuleAction): Rule {
-  return { ...flow, ipProtocol: flow.family === 4 ? flow.ipProtocol : undefined, mark: LEAD_MARK, priority, action };
+  return { ...flow, ipProtocol: flow.family === 4 ? flow.ipProtocol : undefined, mark: DEVICE_MARK, priority, action };
 }
 
 /** Packets without a source are led where the host has an address that they may get. */
@@ -352,7 +352,7 @@ function rulePorts(range: PortRange | undefined): { ports: PortRange | undefined
   return { ports: undefined, below: start === 1 ? undefined : { start: 1, end: start - 1 } };
 }
 
-function actionOf(box: PolicyBox, end: number, { table }: SteeringPlan, { isUp }: Surroundings): RuleAction {
+function actionOf(box: PolicyBox, end: number, { table }: RoutingPlan, { isUp }: Surroundings): RuleAction {
   const past = { type: 'goto', priority: end } as const;
   switch (box.action) {
     case 'protect':

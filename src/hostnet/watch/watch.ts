@@ -5,7 +5,7 @@
 import { messageOf } from '../../base/text.ts';
 import type { FenceKeeper } from '../fence/fence.ts';
 import { type HostNetwork, type NetworkChange, OWN_PROTOCOL } from '../routes/routes.ts';
-import type { Steering } from '../steering/steering.ts';
+import type { PolicyRouting } from '../steering/policy-routing.ts';
 import { type GuardReport, KernelGuard } from './guard.ts';
 
 /** For the log. */
@@ -22,7 +22,7 @@ export interface KernelReport {
 
 export interface KernelWatchOptions {
   readonly fence: FenceKeeper;
-  readonly steering: Steering;
+  readonly routing: PolicyRouting;
   readonly network: Pick<HostNetwork, 'watch'>;
   readonly netns: string | undefined;
   readonly report: (report: KernelReport) => void;
@@ -59,11 +59,11 @@ export class KernelWatch {
 
   /** Where nothing can be heard, `look` still compares. */
   open(): void {
-    const { fence, network, steering } = this.#options;
+    const { fence, network, routing } = this.#options;
     this.#attempt('fence', () => fence.watch?.(() => this.#guards.fence.heard()));
     this.#attempt('routing', () =>
       network.watch((change) => {
-        if (steering.concerns(change)) this.#guards.routing.heard();
+        if (routing.concerns(change)) this.#guards.routing.heard();
         if (!isOwn(change)) this.onNetwork?.();
       }),
     );
@@ -81,14 +81,14 @@ export class KernelWatch {
       const { problem } = this.#guards[subject];
       return problem === undefined ? [] : [problemText(subject, problem)];
     });
-    const unserved = this.#options.steering.unserved(tunnel);
+    const unserved = this.#options.routing.unserved(tunnel);
     const found = [...(unserved === undefined ? [] : [unserved]), ...(this.#problems.get(tunnel) ?? [])];
     return [...subjects, ...new Set(found)];
   }
 
   /** Fence and rules of a tunnel were put up: what they lack is told. */
   putUp(tunnel: string): void {
-    if (this.#options.steering.unserved(tunnel) !== undefined) this.#guards.routing.heard();
+    if (this.#options.routing.unserved(tunnel) !== undefined) this.#guards.routing.heard();
   }
 
   /** What this host may send from is other than before, though no address came or went. */
@@ -121,7 +121,7 @@ export class KernelWatch {
   }
 
   async #mendRouting(): Promise<{ found: readonly string[]; by: readonly string[] }> {
-    const { found, adapted, problems } = await this.#options.steering.mend();
+    const { found, adapted, problems } = await this.#options.routing.mend();
     const { netns, report } = this.#options;
     const before = this.#problems;
     this.#problems = problems;

@@ -14,7 +14,7 @@ import type { FencePart } from '../../../src/hostnet/fence/fence.ts';
 import { MemoryFence } from '../../../src/hostnet/fence/memory.ts';
 import type { ForeignRule, ForeignRules } from '../../../src/hostnet/foreign/rules.ts';
 import { MemoryHostNetwork } from '../../../src/hostnet/routes/memory.ts';
-import { Steering } from '../../../src/hostnet/steering/steering.ts';
+import { PolicyRouting } from '../../../src/hostnet/steering/policy-routing.ts';
 import { TUNNEL_NAMESPACE } from '../../../src/libvirt/network.ts';
 import { MemoryNetwork } from '../../../src/tun/udp/memory.ts';
 import {
@@ -108,12 +108,12 @@ class Host {
 
   /** A daemon, also one after another. */
   networks(): HeldNetworks {
-    const steering = new Steering(this.routes);
+    const routing = new PolicyRouting(this.routes);
     return new HeldNetworks({
       platform: {
         fence: this.fence,
-        leadBridge: (bridge, own, table) => steering.leadBridge(bridge, own, table),
-        forgetBridges: () => steering.forgetBridges(),
+        routeBridge: (bridge, own, table) => routing.routeBridge(bridge, own, table),
+        forgetBridges: () => routing.forgetBridges(),
         foreignRules: this.rules,
       },
       tunnels: {
@@ -179,7 +179,7 @@ describe('a network that starts', () => {
   it('is fenced and led into its tunnel before that is started, and free again when it has stopped', async () => {
     const host = new Host();
     const networks = host.networks();
-    const table = host.documents.get('net')!.steering!.table;
+    const table = host.documents.get('net')!.routing!.table;
     expect(await networks.start(network())).toEqual({ tunnel: 'net', mode: 'exclusive' });
     expect(host.fencedAtStart).toEqual(['network:lan']);
     expect(host.parts()).toEqual({ 'network:lan': shut(['stun-net']) });
@@ -501,7 +501,7 @@ describe('a network that runs, and whose document changes', () => {
     await networks.look();
     expect(host.parts()).toEqual({ 'network:lan': shut(['stun-second']) });
     expect(host.led()).toEqual([
-      `virbr9 → table ${host.documents.get('second')!.steering!.table}`,
+      `virbr9 → table ${host.documents.get('second')!.routing!.table}`,
       'virbr9 → unreachable',
     ]);
     expect(host.started).toEqual(['second']);

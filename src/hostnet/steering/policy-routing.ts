@@ -27,13 +27,13 @@ import {
   type Route,
   type Rule,
 } from '../routes/routes.ts';
-import { SteeringBridges } from './bridges.ts';
+import { BridgeRouting } from './bridges.ts';
 import { checkPlan, SYSTEM_TABLES } from './check.ts';
-import { ledFlows, routeKey, ruleKey } from './compare.ts';
-import { type Listed, listSteering, type Mended, mendSteering } from './mend.ts';
-import type { SteeringPlan } from './plan.ts';
+import { routedFlows, routeKey, ruleKey } from './compare.ts';
+import { type Listed, listInstalled, type Mended, mendRouting } from './mend.ts';
+import type { RoutingPlan } from './plan.ts';
 import { type Block, freeBlock, isOfBridge, isOfTunnel, placed } from './priorities.ts';
-import { type SteeringRules, type Surroundings, steeringRules } from './rules.ts';
+import { type RoutingRules, routingRules, type Surroundings } from './rules.ts';
 import { OwnAddresses, openRoutes, unservedText } from './sources.ts';
 import { TunnelOrder } from './tunnel-order.ts';
 
@@ -47,10 +47,10 @@ export const OWN_QUERY: { readonly ipProtocol: number; readonly sourcePort: numb
 };
 
 interface Led extends Block {
-  readonly plan: SteeringPlan;
+  readonly plan: RoutingPlan;
   readonly device: string;
   block: number;
-  readonly routes: SteeringRules['routes'];
+  readonly routes: RoutingRules['routes'];
   /** Of the device, once there is one. */
   linkIndex: number | undefined;
   /** Children of level `use` that have an SA. */
@@ -65,7 +65,7 @@ interface Led extends Block {
 }
 
 /** What others did to rules and routes. */
-export interface SteeringDamage {
+export interface RoutingDamage {
   /** What was put right, in words. */
   readonly found: readonly string[];
   /** What was changed as the host's own addresses did, by tunnel, in words. BOUNDED: by the tunnels. */
@@ -77,12 +77,12 @@ export interface SteeringDamage {
 /** Tunnels that are compared before the event loop has its turn. */
 const TUNNELS_PER_TURN = 25;
 
-export class Steering {
+export class PolicyRouting {
   readonly #network: HostNetwork;
   readonly #order: TunnelOrder;
   /** By the name of the tunnel. BOUNDED: by the tunnels. */
   readonly #led = new Map<string, Led>();
-  readonly #bridges: SteeringBridges;
+  readonly #bridges: BridgeRouting;
   /** Counts changes of our own: what was listed before one may not be so any more. */
   #changes = 0;
 
@@ -90,7 +90,7 @@ export class Steering {
   constructor(network: HostNetwork, order: TunnelOrder = new TunnelOrder()) {
     this.#network = network;
     this.#order = order;
-    this.#bridges = new SteeringBridges(network, () => this.#changes++);
+    this.#bridges = new BridgeRouting(network, () => this.#changes++);
   }
 
   /**
@@ -99,7 +99,7 @@ export class Steering {
    *
    * @throws Error when the system refuses; nothing of the tunnel stands then
    */
-  prepare(plan: SteeringPlan, device: string): void {
+  prepare(plan: RoutingPlan, device: string): void {
     this.#changes++;
     checkPlan(
       plan,
@@ -108,7 +108,7 @@ export class Steering {
     );
     const own = this.#addresses();
     const up = new Set<string>();
-    const { rules, size, routes } = steeringRules(plan, surroundings({ device, own, up }));
+    const { rules, size, routes } = routingRules(plan, surroundings({ device, own, up }));
     const standing = this.#network.rules();
     const staleRules = rulesOf(standing, plan.table);
     const staleRoutes = this.#routesOf(plan.table);
@@ -210,7 +210,7 @@ export class Steering {
   }
 
   #concernsRule(rule: InstalledRule, gone: boolean): boolean {
-    if (rule.protocol !== OWN_PROTOCOL) return this.#led.size > 0 || this.#bridges.areLed;
+    if (rule.protocol !== OWN_PROTOCOL) return this.#led.size > 0 || this.#bridges.areRouted;
     if (isOfBridge(rule)) return gone && this.#bridges.want(rule);
     const led = this.#ofTable(ownerOf(rule));
     return led !== undefined && gone === led.rules.some((other) => ruleKey(other) === ruleKey(rule));
@@ -221,15 +221,15 @@ export class Steering {
   }
 
   /** Compares rules and routes with what is wanted, and puts right what differs; those of others stay. @throws Error */
-  async mend(): Promise<SteeringDamage> {
+  async mend(): Promise<RoutingDamage> {
     const found: string[] = [];
     // BOUNDED: by the tunnels.
     const adapted = new Map<string, string>();
     const problems = new Map<string, readonly string[]>();
     const own = this.#addresses();
-    let [listed, changes] = [listSteering(this.#network), this.#changes];
+    let [listed, changes] = [listInstalled(this.#network), this.#changes];
     const relist = (): void => {
-      if (changes !== this.#changes) [listed, changes] = [listSteering(this.#network), this.#changes];
+      if (changes !== this.#changes) [listed, changes] = [listInstalled(this.#network), this.#changes];
     };
     for (const names of chunks([...this.#led.keys()], TUNNELS_PER_TURN)) {
       relist();
@@ -287,9 +287,9 @@ export class Steering {
     const wanted = {
       rules: led.rules,
       table: { number: table, routes: this.#wantedRoutes(led) },
-      flows: ledFlows(outbound),
+      flows: routedFlows(outbound),
     };
-    return mendSteering(this.#network, wanted, { own: byOwner.get(table) ?? [], foreign, routesOf });
+    return mendRouting(this.#network, wanted, { own: byOwner.get(table) ?? [], foreign, routesOf });
   }
 
   /** Those into the device only while it exists and is up. */
@@ -361,7 +361,7 @@ export class Steering {
   }
 
   /** What `Platform` says of it. */
-  leadBridge(bridge: string, own: readonly Prefix[], table: number | undefined): () => void {
+  routeBridge(bridge: string, own: readonly Prefix[], table: number | undefined): () => void {
     return this.#bridges.lead(bridge, own, table);
   }
 
@@ -398,7 +398,7 @@ function surroundings({ device, own, up }: Pick<Led, 'device' | 'own' | 'up'>): 
 }
 
 function wantedRules(led: Led): Rule[] {
-  const { rules } = steeringRules(led.plan, surroundings(led));
+  const { rules } = routingRules(led.plan, surroundings(led));
   return rules.map((rule) => placed(rule, led.block, led.plan.table));
 }
 
@@ -409,6 +409,6 @@ function sourcesOf({ routes, own }: Led): string {
   return [...new Set(sources.map(formatAddress))].join(', ');
 }
 
-function closedRoute({ destination, closed }: SteeringRules['routes'][number], table: number): Route {
+function closedRoute({ destination, closed }: RoutingRules['routes'][number], table: number): Route {
   return { type: closed, destination, table, metric: LAST_METRIC };
 }

@@ -4,9 +4,9 @@ import { type AddressRange, type IpAddress, parseAddress, prefixRange } from '..
 import { PASS_MARK } from '../../../src/hostnet/fence/fence.ts';
 import { MemoryHostNetwork } from '../../../src/hostnet/routes/memory.ts';
 import { ownerOf, type RouteQuery, samePrefix } from '../../../src/hostnet/routes/routes.ts';
-import { markedBoxes, type PolicyBox, type SteeringPlan } from '../../../src/hostnet/steering/plan.ts';
-import { MAX_RULES, steeringWarnings } from '../../../src/hostnet/steering/rules.ts';
-import { Steering } from '../../../src/hostnet/steering/steering.ts';
+import { markedBoxes, type PolicyBox, type RoutingPlan } from '../../../src/hostnet/steering/plan.ts';
+import { PolicyRouting } from '../../../src/hostnet/steering/policy-routing.ts';
+import { MAX_RULES, routingWarnings } from '../../../src/hostnet/steering/rules.ts';
 import { TunnelOrder } from '../../../src/hostnet/steering/tunnel-order.ts';
 import type { PolicyEntry } from '../../../src/policy/database.ts';
 import { claimsOf } from '../../../src/policy/precedence.ts';
@@ -20,7 +20,7 @@ const LAN6 = address('fd01::1');
 
 interface Host {
   readonly network: MemoryHostNetwork;
-  readonly steering: Steering;
+  readonly routing: PolicyRouting;
   readonly line: number;
   readonly lan: number;
   readonly device: number;
@@ -42,7 +42,7 @@ function host(): Host {
     const destination = { address: { family: gateway.family, value: 0n }, prefixLength: 0 };
     network.addRoutes([{ type: 'unicast', destination, gateway, linkIndex: line }]);
   }
-  return { network, steering: new Steering(network), line, lan, device };
+  return { network, routing: new PolicyRouting(network), line, lan, device };
 }
 
 /** `10.1.0.0/24`, or the first and the last address. */
@@ -59,7 +59,7 @@ function box(local: string, remote: string, change: Partial<PolicyBox> = {}): Po
 
 const port = (start: number, end = start): { start: number; end: number } => ({ start, end });
 
-const plan = (outbound: readonly PolicyBox[], change: Partial<SteeringPlan> = {}): SteeringPlan => ({
+const plan = (outbound: readonly PolicyBox[], change: Partial<RoutingPlan> = {}): RoutingPlan => ({
   tunnel: 'net',
   claims: claimsOf([]),
   redundancy: undefined,
@@ -71,9 +71,9 @@ const plan = (outbound: readonly PolicyBox[], change: Partial<SteeringPlan> = {}
   ...change,
 });
 
-function lead({ steering, device }: Host, wanted: SteeringPlan): void {
-  steering.prepare(wanted, 'stun');
-  steering.open(wanted.tunnel, device);
+function lead({ routing, device }: Host, wanted: RoutingPlan): void {
+  routing.prepare(wanted, 'stun');
+  routing.open(wanted.tunnel, device);
 }
 
 /** By which link a packet leaves, by name; `none` where there is no way. */
@@ -141,7 +141,7 @@ describe('what a policy protects', () => {
   it('holds nothing back of what the host itself sends, where the policy is for guests', () => {
     const here = host();
     here.network.addLink('virbr9', 1500);
-    here.steering.leadBridge('virbr9', [{ address: address('fd01::1'), prefixLength: 64 }], undefined);
+    here.routing.routeBridge('virbr9', [{ address: address('fd01::1'), prefixLength: 64 }], undefined);
     lead(here, plan([box('fd01::/64', '::/0')]));
     here.network.deleteLink(here.device);
     expect(way(here, 'fd02::9', { source: address('2001:db8::1') })).toBe('eth0');
@@ -151,7 +151,7 @@ describe('what a policy protects', () => {
     const here = host();
     lead(here, plan([box('fd01::/64', 'fd02::/64')]));
     here.network.setLink(here.device, { group: 0 });
-    const { found } = await here.steering.mend();
+    const { found } = await here.routing.mend();
     expect(found).toEqual(['group of stun: 0 in place of 83']);
     expect(way(here, 'fd02::9', { source: address('2001:db8::1') })).toBe('eth0');
   });
@@ -261,9 +261,9 @@ describe('what a policy protects', () => {
     const ways = (): string[] => ['10.2.0.9', '10.9.0.9'].map((to) => way(here, to, { source: LAN }));
     expect(ways()).toEqual(['eth0', 'none']);
     const before = here.network.rules();
-    here.steering.setUp('net', new Set(['maybe']));
+    here.routing.setUp('net', new Set(['maybe']));
     expect(ways()).toEqual(['stun', 'none']);
-    here.steering.setUp('net', new Set());
+    here.routing.setUp('net', new Set());
     expect(ways()).toEqual(['eth0', 'none']);
     expect(here.network.rules()).toEqual(expect.arrayContaining(before));
     expect(here.network.rules()).toHaveLength(before.length);
@@ -274,8 +274,8 @@ describe('what a policy protects', () => {
     const many = Array.from({ length: MAX_RULES + 1 }, (_, i) =>
       box('10.1.0.0/24', `10.2.${i >> 8}.${i & 255}/32`, { protocol: UDP }),
     );
-    expect(steeringWarnings(plan(many)).join()).toContain(`more than ${MAX_RULES} rules`);
-    expect(steeringWarnings(plan(many.slice(9, 29)))).toEqual([]);
+    expect(routingWarnings(plan(many)).join()).toContain(`more than ${MAX_RULES} rules`);
+    expect(routingWarnings(plan(many.slice(9, 29)))).toEqual([]);
     lead(here, plan(many));
     expect(here.network.rules(4).length).toBeLessThan(10);
     expect(way(here, `10.2.0.${MAX_RULES}`, { source: LAN, ipProtocol: UDP })).toBe('stun');
@@ -301,7 +301,7 @@ describe('what a policy protects', () => {
 });
 
 describe('packets between the hosts of a transport mode SA', () => {
-  const hosts = (change: Partial<PolicyBox> = {}): SteeringPlan =>
+  const hosts = (change: Partial<PolicyBox> = {}): RoutingPlan =>
     plan([box('192.0.2.1/32', '192.0.2.2/32', change)], { host: HERE });
 
   it('are led into the device, but for those of the tunnel itself, of other hosts and from other addresses', () => {
@@ -322,7 +322,7 @@ describe('packets between the hosts of a transport mode SA', () => {
   it('are not led from an address that is not of this host; nothing is changed then', () => {
     const here = host();
     const before = [here.network.rules(), here.network.routes()];
-    expect(() => here.steering.prepare({ ...hosts(), host: address('198.51.100.1') }, 'stun')).toThrow(
+    expect(() => here.routing.prepare({ ...hosts(), host: address('198.51.100.1') }, 'stun')).toThrow(
       'transport mode is for packets of 198.51.100.1, which is not an address of this host',
     );
     expect([here.network.rules(), here.network.routes()]).toEqual(before);
@@ -338,15 +338,13 @@ describe('what stands for a tunnel', () => {
     lead(here, first);
     const second = plan([box('10.1.0.0/24', '10.2.0.0/24')], { tunnel: 'other', table: 7701 });
     lead(here, second);
-    expect(() => here.steering.prepare({ ...second, tunnel: 'third' }, 'stun')).toThrow(
+    expect(() => here.routing.prepare({ ...second, tunnel: 'third' }, 'stun')).toThrow(
       "routing table 7701 is that of another tunnel, other: give this one a <device table='…'>",
     );
-    expect(() => here.steering.prepare({ ...second, table: 254, tunnel: 'third' }, 'stun')).toThrow(
-      'one of the system',
-    );
-    here.steering.release('net', 7700);
+    expect(() => here.routing.prepare({ ...second, table: 254, tunnel: 'third' }, 'stun')).toThrow('one of the system');
+    here.routing.release('net', 7700);
     expect(way(here, '10.2.0.9', { source: LAN, ipProtocol: UDP })).toBe('stun');
-    here.steering.release('other', 7701);
+    here.routing.release('other', 7701);
     expect([here.network.rules(), here.network.routes()]).toEqual(before);
   });
 
@@ -356,14 +354,14 @@ describe('what stands for a tunnel', () => {
     lead(here, first);
     lead(here, plan([box('10.1.0.0/24', '10.5.0.0/24')], { tunnel: 'gone', table: 7701 }));
     here.network.deleteLink(here.device);
-    const next = { ...here, steering: new Steering(here.network), device: here.network.addLink('stun', 1400) };
-    next.steering.reconcile([7700]);
+    const next = { ...here, routing: new PolicyRouting(here.network), device: here.network.addLink('stun', 1400) };
+    next.routing.reconcile([7700]);
     expect(way(next, '10.5.0.9', { source: LAN })).toBe('eth0');
     expect(way(next, '10.2.0.9', { source: LAN, ipProtocol: UDP })).toBe('none');
     lead(next, plan([box('10.1.0.0/24', '10.3.0.0/24')]));
     expect(way(next, '10.2.0.9', { source: LAN, ipProtocol: UDP })).toBe('eth0');
     expect(way(next, '10.3.0.9', { source: LAN })).toBe('stun');
-    next.steering.release('net', 7700);
+    next.routing.release('net', 7700);
     expect([next.network.rules(), next.network.routes()]).toEqual(before);
   });
 
@@ -373,7 +371,7 @@ describe('what stands for a tunnel', () => {
     here.network.addRules = () => {
       throw new Error('no rules today');
     };
-    expect(() => here.steering.prepare(first, 'stun')).toThrow('no rules today');
+    expect(() => here.routing.prepare(first, 'stun')).toThrow('no rules today');
     expect([here.network.rules(), here.network.routes()]).toEqual(before);
   });
 });
@@ -388,7 +386,7 @@ describe('what has no source and can get none', () => {
     expect([way(here, '10.2.0.9'), way(here, '10.3.0.9')]).toEqual(['none', 'eth0']);
     expect(way(here, '10.2.0.9', { source: HERE })).toBe('eth0');
     expect(way(here, '10.2.0.9', { source: address('10.9.0.7'), inputLinkIndex: here.lan })).toBe('stun');
-    expect(here.steering.unserved('net')).toEqual(
+    expect(here.routing.unserved('net')).toEqual(
       expect.stringMatching(
         /^this host has no address in 10\.9\.0\.0\/24: its own packets to 10\.2\.0\.0\/24 are refused/,
       ),
@@ -429,7 +427,7 @@ describe('what has no source and can get none', () => {
     ]) {
       const here = host();
       lead(here, plan(boxes));
-      expect([way(here, '10.2.0.9'), here.steering.unserved('net')]).toEqual(['eth0', undefined]);
+      expect([way(here, '10.2.0.9'), here.routing.unserved('net')]).toEqual(['eth0', undefined]);
     }
   });
 
@@ -440,13 +438,13 @@ describe('what has no source and can get none', () => {
       source: LAN,
       linkIndex: here.device,
     });
-    expect(here.steering.unserved('net')).toBeUndefined();
+    expect(here.routing.unserved('net')).toBeUndefined();
   });
 
   it('is let go where the entry protects only if possible', () => {
     const here = host();
     lead(here, plan([box('10.9.0.0/24', '10.2.0.0/24', { level: 'use' })]));
-    expect([way(here, '10.2.0.9'), here.steering.unserved('net')]).toEqual(['eth0', undefined]);
+    expect([way(here, '10.2.0.9'), here.routing.unserved('net')]).toEqual(['eth0', undefined]);
   });
 
   it('is led into the device with all else that the host sends there, where the destinations are very many', () => {
@@ -456,7 +454,7 @@ describe('what has no source and can get none', () => {
     expect(here.network.rules(4).length).toBeLessThan(10);
     expect([way(here, '10.10.0.9'), way(here, '10.208.0.9', { source: HERE })]).toEqual(['stun', 'stun']);
     expect(way(here, '10.11.0.9')).toBe('eth0');
-    expect(here.steering.unserved('net')).toMatch(/ and 96 more are refused/);
+    expect(here.routing.unserved('net')).toMatch(/ and 96 more are refused/);
   });
 
   it('has its place in the block from the start: no change of addresses reaches into that of another tunnel', async () => {
@@ -471,11 +469,11 @@ describe('what has no source and can get none', () => {
     const added = { linkIndex: here.lan, address: address('10.9.0.1'), prefixLength: 24 };
     here.network.addAddress(added);
     lead(here, plan(entries('10.9.0.0/24')));
-    here.steering.prepare(plan(entries('10.1.0.0/24'), { tunnel: 'other', table: 7701 }), 'other0');
+    here.routing.prepare(plan(entries('10.1.0.0/24'), { tunnel: 'other', table: 7701 }), 'other0');
     expect(apart()).toBe(true);
     for (const change of ['deleteAddress', 'addAddress'] as const) {
       here.network[change](added);
-      await here.steering.mend();
+      await here.routing.mend();
       expect(apart()).toBe(true);
     }
   });
@@ -494,27 +492,27 @@ describe('what several tunnels are for', () => {
   ): { start(tunnel: string): void; order: TunnelOrder; way(to: string): string; stop(tunnel: string): void } & Host {
     const order = new TunnelOrder();
     const { network, ...rest } = host();
-    const steering = new Steering(network, order);
+    const routing = new PolicyRouting(network, order);
     const tables = Object.keys(remotes);
     return {
-      ...{ ...rest, network, steering, order },
+      ...{ ...rest, network, routing, order },
       start(tunnel) {
         const claims = claimsOf([policyOf(remotes[tunnel]!)]);
         const redundancy = tunnel.startsWith('r') ? { group: 'g', preference: 1 } : undefined;
         order.set({ tunnel, device: tunnel, claims, redundancy });
         const device = network.addLink(tunnel, 1400);
         network.setLink(device, { up: true });
-        steering.prepare(
+        routing.prepare(
           plan([box(LOCAL, remotes[tunnel]!)], { tunnel, table: 7700 + tables.indexOf(tunnel), claims }),
           tunnel,
         );
-        steering.open(tunnel, device);
+        routing.open(tunnel, device);
       },
       stop(tunnel) {
-        steering.release(tunnel, 7700 + tables.indexOf(tunnel));
+        routing.release(tunnel, 7700 + tables.indexOf(tunnel));
         order.delete(tunnel);
       },
-      way: (to) => way({ ...rest, network, steering }, to, { source: LAN }),
+      way: (to) => way({ ...rest, network, routing }, to, { source: LAN }),
     };
   }
 
@@ -539,7 +537,7 @@ describe('what several tunnels are for', () => {
     const here = several({ r1: '10.2.0.0/24', r2: '10.2.0.0/24', r3: '10.2.0.0/24' });
     for (const each of ['r1', 'r2', 'r3']) here.start(each);
     const up = (tunnel: string, names: readonly string[]): string => {
-      here.steering.setUp(tunnel, new Set(names));
+      here.routing.setUp(tunnel, new Set(names));
       return here.way('10.2.0.9');
     };
     expect(here.way('10.2.0.9')).toBe('r1');
@@ -556,14 +554,14 @@ describe('what several tunnels are for', () => {
 
 describe('what comes in by a bridge', () => {
   it('is led into a table and nowhere else, until that is undone or the bridge forgotten', () => {
-    const { network, steering } = host();
+    const { network, routing } = host();
     const before = network.rules();
-    const undo = steering.leadBridge('virbr9', [], 7700);
-    steering.leadBridge('virbr8', [OWN], 7701);
+    const undo = routing.routeBridge('virbr9', [], 7700);
+    routing.routeBridge('virbr8', [OWN], 7701);
     const rules = network.rules(6).filter(({ inputLink }) => inputLink === 'virbr9');
     expect(rules.map(({ action }) => action)).toEqual([{ type: 'table', table: 7700 }, { type: 'unreachable' }]);
     // Another daemon, after a crash, leads it elsewhere.
-    const again = new Steering(network).leadBridge('virbr9', [], 7702);
+    const again = new PolicyRouting(network).routeBridge('virbr9', [], 7702);
     expect(network.rules(4).flatMap(({ action }) => (action.type === 'table' ? [action.table] : []))).not.toContain(
       7700,
     );
@@ -573,7 +571,7 @@ describe('what comes in by a bridge', () => {
     expect(network.rules(4).filter(({ to }) => samePrefix(to, OWN))).toMatchObject([
       { priority: 6992, action: { type: 'table', table: 254 } },
     ]);
-    new Steering(network).forgetBridges();
+    new PolicyRouting(network).forgetBridges();
     expect(network.rules()).toEqual(before);
   });
 
@@ -583,7 +581,7 @@ describe('what comes in by a bridge', () => {
     lead(plain, all);
     expect([way(plain, '10.1.0.9', { source: LAN }), way(plain, '198.51.100.1')]).toEqual(['stun', 'stun']);
     const here = host();
-    here.steering.leadBridge('lan0', [{ address: address('10.1.0.0'), prefixLength: 24 }], 7700);
+    here.routing.routeBridge('lan0', [{ address: address('10.1.0.0'), prefixLength: 24 }], 7700);
     lead(here, all);
     expect(way(here, '10.1.0.9', { source: LAN })).toBe('lan0');
     expect(way(here, '198.51.100.1', { source: LAN })).toBe('stun');
