@@ -53,6 +53,7 @@ async function openEnd(local: SocketAddress): Promise<{ end: UdpEnd; fd: number 
 
 async function send(from: string, to: SocketAddress, size: number, rate: number, seconds: number): Promise<SendReport> {
   const { end: socket } = await openEnd(socketAddress(from, 0));
+  const target = socket.resolve({ to });
   const batch = new PacketBatch(BATCH, size);
   while (batch.count < BATCH) batch.push(new Uint8Array(size));
   const start = now();
@@ -60,7 +61,7 @@ async function send(from: string, to: SocketAddress, size: number, rate: number,
   let sent = 0;
   for (let time = start; time < end; time = now()) {
     const due = rate === 0 ? BATCH : Math.floor(((time - start) * rate) / 1_000) - sent;
-    if (due >= Math.min(WORTH_A_CALL, rate / 1_000)) sent += socket.sendBatch(batch, 0, Math.min(due, BATCH), to);
+    if (due >= Math.min(WORTH_A_CALL, rate / 1_000)) sent += socket.sendBatch(batch, 0, Math.min(due, BATCH), target);
     // Shorter than a timer can be: it gives the processor away.
     else Atomics.wait(pause, 0, 0, 0.05);
   }

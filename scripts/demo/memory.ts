@@ -67,7 +67,7 @@ function watched(traffic: Traffic): UdpNetwork {
           sortPayload(traffic, socket.local.port, to.port, data, PORT);
           return socket.send(data, to);
         },
-        sendBatch(batch, first, end, to) {
+        sendBatch(batch, first, end, { to }) {
           let sent = 0;
           for (let slot = first; slot < end; slot++) {
             if (batch.length[slot] !== 0 && counted.send(batch.packet(slot), to)) sent++;

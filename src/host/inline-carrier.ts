@@ -4,11 +4,11 @@ import type { PacketBatch } from '../base/batch.ts';
 import { newPacketBatch } from '../engine/batches.ts';
 import { Engine } from '../engine/engine.ts';
 import type { EngineCounters } from '../engine/options.ts';
-import { forEachRun } from '../engine/tags.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
 import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
 import type { CarrierOptions, PacketCarrier } from './carrier.ts';
 import { DeviceWriteBatch, readTurn } from './device-turn.ts';
+import { Outlets } from './outlets.ts';
 
 export class InlineCarrier implements PacketCarrier {
   readonly engine: Engine;
@@ -17,11 +17,19 @@ export class InlineCarrier implements PacketCarrier {
   /** What was read from a device, until it is sent: for all devices in turn. */
   readonly #outgoing: PacketBatch;
   readonly #deviceWrites = new DeviceWriteBatch();
+  readonly #outlets: Outlets;
   #flushPlanned = false;
 
   constructor(options: CarrierOptions) {
     this.#options = options;
     this.engine = new Engine(options.engine);
+    this.#outlets = new Outlets({
+      pathOf: (tag) => this.engine.path(tag),
+      socketOf: (local) => options.sockets().find(local),
+      onHomeless: (packets) => {
+        options.sockets().homeless += packets;
+      },
+    });
     this.#outgoing = newPacketBatch(options.engine.allocate);
   }
 
@@ -63,6 +71,10 @@ export class InlineCarrier implements PacketCarrier {
     }
   }
 
+  async closeSocket(): Promise<void> {
+    this.#outlets.forget();
+  }
+
   openDevice({ config: { name } }: Tunnel, device: PacketDevice): void {
     device.onReadable(() => this.#readDevice(name));
   }
@@ -75,17 +87,9 @@ export class InlineCarrier implements PacketCarrier {
     checkPath(tunnel);
     readTurn(device, this.#outgoing, (batch) => {
       this.engine.send(now(), tunnel, batch);
-      this.#send(batch);
+      this.#outlets.send(batch);
     });
     drain();
-  }
-
-  #send(batch: PacketBatch): void {
-    const { sockets } = this.#options;
-    forEachRun(batch, (tag, first, end) => {
-      const path = this.engine.path(tag);
-      if (path !== undefined) sockets().sendBatch(batch, first, end, path.local, path.remote);
-    });
   }
 
   transmit(): void {
@@ -111,8 +115,6 @@ export class InlineCarrier implements PacketCarrier {
   checkDevice(): void {}
 
   openSocket(): void {}
-
-  async closeSocket(): Promise<void> {}
 
   socketErrors(): void {}
 

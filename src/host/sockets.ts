@@ -4,7 +4,6 @@
  */
 
 import { formatSocketAddress, type IpAddress, type IpFamily, NO_PORT, type SocketAddress } from '../base/address.ts';
-import type { PacketBatch } from '../base/batch.ts';
 import { SectunnelError } from '../base/error.ts';
 import type { PathReport } from '../base/path-report.ts';
 import { IKE_PORT } from '../base/ports.ts';
@@ -65,8 +64,6 @@ export class SocketPool {
   readonly #open = new Map<string, UdpSocket>();
   /** The same, while they close: until then the port cannot be had again. */
   readonly #closing = new Map<string, Promise<void>>();
-  /** What was found in `#open`, so that no text is made of an address for each packet. */
-  #found = new WeakMap<SocketAddress, UdpSocket>();
   /** Datagrams that had no socket to leave from: it was closed before them. */
   homeless = 0;
 
@@ -104,51 +101,33 @@ export class SocketPool {
   }
 
   async #close(key: string, entry: Entry): Promise<void> {
-    this.#forget(key);
+    this.#open.delete(key);
     const socket = await entry.socket.catch(() => undefined);
-    this.#forget(key);
+    this.#open.delete(key);
     if (socket !== undefined && entry.need.kind === 'udp')
-      this.#forget(keyOf({ ...entry.need, port: socket.local.port }));
+      this.#open.delete(keyOf({ ...entry.need, port: socket.local.port }));
     if (socket === undefined) return;
     await this.#options.onClosing?.(socket);
     await socket.close();
   }
 
-  #forget(key: string): void {
-    this.#open.delete(key);
-    this.#found = new WeakMap();
-  }
-
   /** Sends from the socket that is bound to `local`, or to its port on all addresses. */
   send(data: Uint8Array, local: SocketAddress, remote: SocketAddress, trafficClass = 0): boolean {
-    const socket = this.#find(local);
+    const socket = this.find(local);
     if (socket !== undefined) return socket.send(data, remote, local, trafficClass);
     this.homeless++;
     return false;
   }
 
-  /** The same for the packets in slots `first` to `end - 1` of a batch, but for empty ones. */
-  sendBatch(batch: PacketBatch, first: number, end: number, local: SocketAddress, remote: SocketAddress): void {
-    const socket = this.#find(local);
-    if (socket !== undefined) {
-      socket.sendBatch(batch, first, end, remote, local);
-      return;
-    }
-    for (let slot = first; slot < end; slot++) if (batch.length[slot]! > 0) this.homeless++;
-  }
-
-  #find(local: SocketAddress): UdpSocket | undefined {
-    let socket = this.#found.get(local);
-    if (socket !== undefined) return socket;
+  /** The socket that is bound to `local`, or to its port on all addresses. */
+  find(local: SocketAddress): UdpSocket | undefined {
     const { address, port } = local;
     const { family } = address;
-    socket =
-      port === NO_PORT
-        ? this.#open.get(keyOf({ kind: 'esp', family }))
-        : (this.#open.get(keyOf({ kind: 'udp', family, address, port })) ??
-          this.#open.get(keyOf({ kind: 'udp', family, address: undefined, port })));
-    if (socket !== undefined) this.#found.set(local, socket);
-    return socket;
+    if (port === NO_PORT) return this.#open.get(keyOf({ kind: 'esp', family }));
+    return (
+      this.#open.get(keyOf({ kind: 'udp', family, address, port })) ??
+      this.#open.get(keyOf({ kind: 'udp', family, address: undefined, port }))
+    );
   }
 
   /** Datagrams that did not fit a path, as the system told, of the sockets that are open. */

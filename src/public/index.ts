@@ -55,4 +55,4 @@ export { type CertificateFacts, type PlanOptions, planTunnel, type Resolver, typ
 export type { PacketDevice } from '../tun/device.ts';
 export type { OwnerErrorHandler } from '../tun/owner-calls.ts';
 export { nodeUdp } from '../tun/udp/node.ts';
-export type { UdpNetwork, UdpSocket } from '../tun/udp/udp.ts';
+export type { UdpNetwork, UdpSocket, UdpTarget } from '../tun/udp/udp.ts';

@@ -4,13 +4,12 @@ import type { PacketBatch } from '../../base/batch.ts';
 import type { CryptoProvider } from '../../crypto/types.ts';
 import { MAX_PACKET, newPacketBatch } from '../../engine/batches.ts';
 import { SendPlane } from '../../engine/send-plane.ts';
-import { forEachRun } from '../../engine/tags.ts';
-import type { Path } from '../../ike/events.ts';
 import { addCounters, writeCounters } from '../../tun/counters.ts';
 import { SharedOffloads } from '../../tun/offload/shared.ts';
 import { TunEnd } from '../../tun/queue.ts';
 import { UdpEnd } from '../../tun/udp/queue.ts';
 import { BATCHES_PER_TURN, DeviceWriteBatch, readTurn } from '../device-turn.ts';
+import { Outlets } from '../outlets.ts';
 import { LocalSockets } from './local-sockets.ts';
 import { QUIET, WorkerLoop } from './loop.ts';
 import type { WorkerCommand, WorkerSetup } from './messages.ts';
@@ -31,6 +30,10 @@ export class SendWorker {
   // BOUNDED: the host's tunnels.
   readonly #devices = new Map<number, Device>();
   readonly #sockets = new LocalSockets<UdpEnd>();
+  readonly #outlets = new Outlets({
+    pathOf: (tag) => this.#plane.path(tag),
+    socketOf: (local) => this.#sockets.find(local),
+  });
   readonly #troubles: SendTroubles;
   #lastPacket = 0;
 
@@ -41,7 +44,7 @@ export class SendWorker {
       random: (length) => randomFillSync(new Uint8Array(length)),
       maxPacket: MAX_PACKET,
       report: (report) => this.#loop.report(report),
-      onReleased: (batch) => this.#send(batch),
+      onReleased: (batch) => this.#outlets.send(batch),
       onDeviceWrite: (tunnel, packet) => {
         this.#devices.get(tunnel)?.end.write(this.#deviceWrites.holding(packet));
       },
@@ -93,6 +96,7 @@ export class SendWorker {
         return;
       case 'close-socket':
         this.#sockets.remove(command.socket)?.release();
+        this.#outlets.forget();
         return;
       case 'receive-plane':
       case 'alive':
@@ -110,6 +114,7 @@ export class SendWorker {
     this.#troubles.hear(end);
     addCounters(counters, end.counters);
     this.#sockets.add(socket, end, counters);
+    this.#outlets.forget();
   }
 
   /** Until the main thread closes it, nothing is read any more. */
@@ -136,19 +141,8 @@ export class SendWorker {
   #carry(tunnel: number, batch: PacketBatch): void {
     const now = this.#loop.now();
     this.#plane.process(now, tunnel, batch);
-    this.#send(batch);
+    this.#outlets.send(batch);
     this.#lastPacket = now;
-  }
-
-  #send(batch: PacketBatch): void {
-    forEachRun(batch, (tag, first, end) => {
-      const path = this.#plane.path(tag);
-      if (path !== undefined) this.#sendTo(path, batch, first, end);
-    });
-  }
-
-  #sendTo(path: Path, batch: PacketBatch, first: number, end: number): void {
-    this.#sockets.find(path.local)?.sendBatch(batch, first, end, path.remote, path.local);
   }
 
   #afterTurn(): void {

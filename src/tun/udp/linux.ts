@@ -31,6 +31,7 @@ import type {
   UdpNetwork,
   UdpSendError,
   UdpSocket,
+  UdpTarget,
 } from './udp.ts';
 import { isUnspecified } from './udp.ts';
 
@@ -220,8 +221,12 @@ export class LinuxUdpSocket implements UdpSocket {
     return this.#end.send(data, to, from, trafficClass);
   }
 
-  sendBatch(batch: PacketBatch, first: number, end: number, to: SocketAddress, from?: SocketAddress): number {
-    return this.#end.sendBatch(batch, first, end, to, from);
+  sendBatch(batch: PacketBatch, first: number, end: number, target: UdpTarget): number {
+    return this.#end.sendBatch(batch, first, end, target);
+  }
+
+  resolve(target: UdpTarget): UdpTarget {
+    return this.#end.resolve(target);
   }
 
   scopeOf(address: IpAddress): number {

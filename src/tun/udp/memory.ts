@@ -5,7 +5,15 @@
 import type { IpAddress, IpFamily, SocketAddress } from '../../base/address.ts';
 import { formatSocketAddress, NO_PORT, sameAddress } from '../../base/address.ts';
 import type { PacketBatch } from '../../base/batch.ts';
-import type { DatagramHandler, UdpBindOptions, UdpCounters, UdpNetwork, UdpSendError, UdpSocket } from './udp.ts';
+import type {
+  DatagramHandler,
+  UdpBindOptions,
+  UdpCounters,
+  UdpNetwork,
+  UdpSendError,
+  UdpSocket,
+  UdpTarget,
+} from './udp.ts';
 import { isUnspecified, maxDatagram, newUdpCounters, sendEach } from './udp.ts';
 
 export interface MemoryDatagram {
@@ -201,8 +209,8 @@ class MemoryUdpSocket implements UdpSocket {
     return true;
   }
 
-  sendBatch(batch: PacketBatch, first: number, end: number, to: SocketAddress, from?: SocketAddress): number {
-    return sendEach(this, batch, first, end, to, from);
+  sendBatch(batch: PacketBatch, first: number, end: number, target: UdpTarget): number {
+    return sendEach(this, batch, first, end, target);
   }
 
   receive({ data, from, to, trafficClass }: MemoryDatagram): void {

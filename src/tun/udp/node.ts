@@ -20,7 +20,15 @@ import type { IpAddress, SocketAddress } from '../../base/address.ts';
 import { formatAddress, parseAddress } from '../../base/address.ts';
 import type { PacketBatch } from '../../base/batch.ts';
 import { bindError, errorCode, sendErrorNamed } from './errors.ts';
-import type { DatagramHandler, UdpBindOptions, UdpCounters, UdpNetwork, UdpSendError, UdpSocket } from './udp.ts';
+import type {
+  DatagramHandler,
+  UdpBindOptions,
+  UdpCounters,
+  UdpNetwork,
+  UdpSendError,
+  UdpSocket,
+  UdpTarget,
+} from './udp.ts';
 import { isUnspecified, maxDatagram, newUdpCounters, sendEach } from './udp.ts';
 
 export const nodeUdp: UdpNetwork = {
@@ -111,8 +119,8 @@ class NodeUdpSocket implements UdpSocket {
     return true;
   }
 
-  sendBatch(batch: PacketBatch, first: number, end: number, to: SocketAddress): number {
-    return sendEach(this, batch, first, end, to, undefined);
+  sendBatch(batch: PacketBatch, first: number, end: number, target: UdpTarget): number {
+    return sendEach(this, batch, first, end, target);
   }
 
   close(): Promise<void> {

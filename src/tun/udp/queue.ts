@@ -14,7 +14,7 @@ import * as layout from './layout.ts';
 import { DatagramReader } from './linux-read.ts';
 import { DatagramWriter, Segmentation, type Sending } from './linux-write.ts';
 import { PathDiscovery } from './path-discovery.ts';
-import type { DatagramHandler, UdpCounters, UdpDescriptor, UdpSendError } from './udp.ts';
+import type { DatagramHandler, UdpCounters, UdpDescriptor, UdpSendError, UdpTarget } from './udp.ts';
 import { isUnspecified, maxDatagram, newUdpCounters } from './udp.ts';
 
 /** Messages that are read at once; with UDP_GRO each may hold 64 datagrams. More only wander out of the caches. */
@@ -59,6 +59,34 @@ function sharedMemory(): Shared {
  */
 export type Turn = 'empty' | 'taken' | 'more' | 'failing';
 
+/** A target as the kernel takes it: the names of both ends, and the socket to send by. */
+class ResolvedTarget implements UdpTarget, Sending {
+  readonly end: UdpEnd;
+  readonly to: SocketAddress;
+  readonly from: SocketAddress | undefined;
+  /** Why nothing can be sent there. */
+  readonly refused: UdpSendError | undefined;
+  readonly fd: number;
+  readonly counters: UdpCounters;
+  readonly segmentation: Segmentation;
+  readonly name: Int32Array;
+  readonly source: Int32Array | undefined;
+  readonly readErrors: () => number;
+
+  constructor(end: UdpEnd, { to, from }: UdpTarget, refused: UdpSendError | undefined, sending: Sending) {
+    this.end = end;
+    this.to = to;
+    this.from = from;
+    this.refused = refused;
+    this.fd = sending.fd;
+    this.counters = sending.counters;
+    this.segmentation = sending.segmentation;
+    this.name = sending.name;
+    this.source = sending.source;
+    this.readErrors = sending.readErrors;
+  }
+}
+
 export class UdpEnd {
   readonly local: SocketAddress;
   readonly counters: UdpCounters = newUdpCounters();
@@ -70,13 +98,7 @@ export class UdpEnd {
   readonly #shared: Shared = sharedMemory();
   readonly #addresses: layout.AddressTable;
   readonly #segmentation: Segmentation;
-  /** What was sent to and from, as the kernel takes it. */
-  readonly #names = new WeakMap<SocketAddress, Int32Array>();
-  readonly #sources = new WeakMap<SocketAddress, Int32Array>();
-  /** Of the last datagrams: the next ones go the same way as a rule. */
-  readonly #sending: { -readonly [Key in keyof Sending]: Sending[Key] };
-  #lastTo: SocketAddress | undefined;
-  #lastFrom: SocketAddress | undefined;
+  readonly #readErrors = (): number => this.takeErrors();
   #released = false;
   /** Takes what routers report about datagrams that were too large. */
   onPathReport: (report: PathReport) => void = () => undefined;
@@ -92,14 +114,6 @@ export class UdpEnd {
     this.#ecn = ecn;
     this.#raw = local.port === NO_PORT;
     this.#segmentation = new Segmentation(gso);
-    this.#sending = {
-      fd,
-      counters: this.counters,
-      segmentation: this.#segmentation,
-      name: new Int32Array(0),
-      source: undefined,
-      readErrors: () => this.takeErrors(),
-    };
     this.#addresses = new layout.AddressTable(local.address.family);
   }
 
@@ -110,7 +124,8 @@ export class UdpEnd {
   }
 
   send(data: Uint8Array, to: SocketAddress, from?: SocketAddress, trafficClass = 0): boolean {
-    const refused = data.length > maxDatagram(to.address.family) ? 'EMSGSIZE' : this.#refusal(to);
+    const target = this.#resolved({ to, from });
+    const refused = data.length > maxDatagram(to.address.family) ? 'EMSGSIZE' : this.#refusal(target);
     if (refused !== undefined) {
       this.counters.sendErrors[refused]++;
       return false;
@@ -118,19 +133,25 @@ export class UdpEnd {
     const { writer } = this.#shared;
     // IKE, which may be larger than its path takes: nobody looks at what becomes of it.
     this.#discovery?.set(false);
-    const sent = writer.send(this.#sendingTo(to, from), data, trafficClass);
+    const sent = writer.send(target, data, trafficClass);
     this.#discovery?.set(true);
     if (!sent) this.onRefusal(to, writer.refusal ?? 'other');
     return sent;
   }
 
-  sendBatch(batch: PacketBatch, first: number, end: number, to: SocketAddress, from?: SocketAddress): number {
-    const refused = this.#refusal(to);
+  /** A target with the names that the kernel takes. */
+  resolve(target: UdpTarget): UdpTarget {
+    return this.#resolved(target);
+  }
+
+  sendBatch(batch: PacketBatch, first: number, end: number, to: UdpTarget): number {
+    const target = to instanceof ResolvedTarget && to.end === this ? to : this.#resolved(to);
+    const refused = this.#refusal(target);
     if (refused === undefined) {
       const { writer } = this.#shared;
       writer.refusal = undefined;
-      const sent = this.#sendRuns(batch, first, end, this.#sendingTo(to, from));
-      if (writer.refusal !== undefined && outlastsDatagram(writer.refusal)) this.onRefusal(to, writer.refusal);
+      const sent = this.#sendRuns(batch, first, end, target);
+      if (writer.refusal !== undefined && outlastsDatagram(writer.refusal)) this.onRefusal(target.to, writer.refusal);
       return sent;
     }
     for (let slot = first; slot < end; slot++) if (batch.length[slot]! > 0) this.counters.sendErrors[refused]++;
@@ -197,38 +218,34 @@ export class UdpEnd {
     return 'more';
   }
 
-  #refusal(to: SocketAddress): UdpSendError | undefined {
-    if (this.#released) return 'closed';
+  #refusal({ refused }: ResolvedTarget): UdpSendError | undefined {
+    return this.#released ? 'closed' : refused;
+  }
+
+  #resolved({ to, from }: UdpTarget): ResolvedTarget {
+    const name = layout.encodeSockaddr(to, this.#addresses.scopeOf(to.address));
+    return new ResolvedTarget(this, { to, from }, this.#mismatch(to), {
+      fd: this.#fd,
+      counters: this.counters,
+      segmentation: this.#segmentation,
+      name,
+      source: from === undefined ? undefined : this.#sourceOf(from),
+      readErrors: this.#readErrors,
+    });
+  }
+
+  /** Why nothing can be sent there, whatever the system says. */
+  #mismatch(to: SocketAddress): UdpSendError | undefined {
     if (to.address.family !== this.local.address.family) return 'wrong-family';
     // Nobody can be answered at port 0, which a forged datagram may come from.
     return (to.port === NO_PORT) === this.#raw ? undefined : 'other';
-  }
-
-  #sendingTo(to: SocketAddress, from: SocketAddress | undefined): Sending {
-    if (to === this.#lastTo && from === this.#lastFrom) return this.#sending;
-    let name = this.#names.get(to);
-    if (name === undefined) {
-      name = layout.encodeSockaddr(to, this.#addresses.scopeOf(to.address));
-      this.#names.set(to, name);
-    }
-    const source = from === undefined ? undefined : this.#sourceOf(from);
-    this.#lastTo = to;
-    this.#lastFrom = from;
-    this.#sending.name = name;
-    this.#sending.source = source;
-    return this.#sending;
   }
 
   #sourceOf(from: SocketAddress): Int32Array | undefined {
     const { address } = this.local;
     if (!isUnspecified(address) || isUnspecified(from.address) || from.address.family !== address.family)
       return undefined;
-    let source = this.#sources.get(from);
-    if (source === undefined) {
-      source = layout.encodePktinfo(from.address);
-      this.#sources.set(from, source);
-    }
-    return source;
+    return layout.encodePktinfo(from.address);
   }
 
   /** Hands on what was read; how many datagrams it was. */

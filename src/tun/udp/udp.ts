@@ -61,6 +61,13 @@ export type DatagramHandler = (
   trafficClass: number,
 ) => void;
 
+/** Where the datagrams of a batch go. */
+export interface UdpTarget {
+  readonly to: SocketAddress;
+  /** As for `send`. */
+  readonly from?: SocketAddress | undefined;
+}
+
 export interface UdpSocket {
   /** As bound, with the real port when 0 was asked for. */
   readonly local: SocketAddress;
@@ -84,7 +91,13 @@ export interface UdpSocket {
    * Sends the packets in slots `first` to `end - 1` of a batch, in their order, as `send` would each of them with its
    * `trafficClass`; empty slots are passed over. Returns how many were not dropped at once.
    */
-  sendBatch(batch: PacketBatch, first: number, end: number, to: SocketAddress, from?: SocketAddress): number;
+  sendBatch(batch: PacketBatch, first: number, end: number, target: UdpTarget): number;
+
+  /**
+   * The same target with what the system needs to know of it, worked out once for all batches that go there. Missing where
+   * there is nothing to work out.
+   */
+  resolve?(target: UdpTarget): UdpTarget;
 
   /** The zone of a link-local address that datagrams came from, which goes with the object; 0 for others. */
   scopeOf?(address: IpAddress): number;
@@ -130,8 +143,7 @@ export function sendEach(
   batch: PacketBatch,
   first: number,
   end: number,
-  to: SocketAddress,
-  from: SocketAddress | undefined,
+  { to, from }: UdpTarget,
 ): number {
   let sent = 0;
   for (let slot = first; slot < end; slot++) {

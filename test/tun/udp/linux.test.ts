@@ -105,7 +105,7 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
     const before = sentOnWire();
     for (let round = 0; round < 100; round++) {
       number(batch, round * lengths.length);
-      expect(near.sendBatch(batch, 0, lengths.length, at(FAR[0], port))).toBe(lengths.length);
+      expect(near.sendBatch(batch, 0, lengths.length, { to: at(FAR[0], port) })).toBe(lengths.length);
       if (round % 5 === 4) await until(() => received === (round + 1) * lengths.length);
     }
     expect(wrong).toBe(0);
@@ -125,7 +125,7 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
     const batch = batchOf(same(1000, classes.length));
     batch.trafficClass.set(classes);
     const got = arrivals(far, classes.length + 2);
-    near.sendBatch(batch, 0, classes.length, at(address, port));
+    near.sendBatch(batch, 0, classes.length, { to: at(address, port) });
     near.send(Uint8Array.of(1), at(address, port), undefined, 0x2b);
     near.send(Uint8Array.of(2), at(address, port));
     expect((await got).map(({ trafficClass }) => trafficClass)).toEqual([...classes, 0x2b, 0]);
@@ -139,7 +139,7 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
     expect(formatSocketAddress(local)).toBe(formatSocketAddress(at(address, 4500)));
     const answers = arrivals(near, 5);
     far.send(Uint8Array.of(2), from, local);
-    far.sendBatch(batchOf([100, 100, 50, 70]), 0, 4, from, local);
+    far.sendBatch(batchOf([100, 100, 50, 70]), 0, 4, { to: from, from: local });
     const got = await answers;
     expect(got.map(({ from: answerer }) => formatSocketAddress(answerer))).toEqual(
       new Array(5).fill(formatSocketAddress(local)),
@@ -182,7 +182,7 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
       const got = arrivals(far4, 20);
       const batch = batchOf([...same(1400, 18), 1300, 100]);
       batch.fragmentable.fill(1, 0, 19);
-      expect(near.sendBatch(batch, 0, 20, at(FAR[0], 4500))).toBe(20);
+      expect(near.sendBatch(batch, 0, 20, { to: at(FAR[0], 4500) })).toBe(20);
       for (const [slot, { data }] of (await got).entries()) {
         expect(equalBytes(data, payload(slot, data.length)), `datagram ${slot}`).toBe(true);
       }
@@ -198,10 +198,10 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
     try {
       const near = await bind(NEAR[0]);
       const got = arrivals(far4, 2);
-      expect(near.sendBatch(batchOf(same(1400, 2)), 0, 2, at(FAR[0], 4500))).toBe(0);
+      expect(near.sendBatch(batchOf(same(1400, 2)), 0, 2, { to: at(FAR[0], 4500) })).toBe(0);
       expect(sendErrors(near)).toEqual({ EMSGSIZE: 2 });
       expect(near.send(new Uint8Array(4_000), at(FAR[0], 4500))).toBe(true);
-      expect(near.sendBatch(batchOf(same(1200, 1)), 0, 1, at(FAR[0], 4500))).toBe(1);
+      expect(near.sendBatch(batchOf(same(1200, 1)), 0, 1, { to: at(FAR[0], 4500) })).toBe(1);
       expect((await got).map(({ data }) => data.length)).toEqual([4_000, 1_200]);
     } finally {
       ipCommand('link', 'set', 'near', 'mtu', '1500');
@@ -217,7 +217,7 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
     for (let i = 0; i < 20; i++) {
       near.send(Uint8Array.of(1), dead);
       await sleep(5);
-      expect(near.sendBatch(batchOf(same(500, 5)), 0, 5, live)).toBe(5);
+      expect(near.sendBatch(batchOf(same(500, 5)), 0, 5, { to: live })).toBe(5);
     }
     await until(() => far4.counters.receivedDatagrams === before + 100);
     await until(() => (sendErrors(near).ECONNREFUSED ?? 0) > 2);
@@ -236,7 +236,7 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
     if (name === 'EHOSTUNREACH') ipCommand('route', 'replace', 'unreachable', '10.99.0.0/24');
     const near = await bind('0.0.0.0');
     expect(near.send(Uint8Array.of(1), at(address, 4500))).toBe(false);
-    expect(near.sendBatch(batchOf(same(500, 5)), 0, 5, at(address, 4500))).toBe(0);
+    expect(near.sendBatch(batchOf(same(500, 5)), 0, 5, { to: at(address, 4500) })).toBe(0);
     expect(sendErrors(near)).toEqual({ [name]: 6 });
   });
 
@@ -246,7 +246,7 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
   ])('counts that the address to send from is gone (%s)', async (any, address, gone) => {
     const near = await bind(any);
     expect(near.send(Uint8Array.of(1), at(address, 4500), at(gone, 4500))).toBe(false);
-    expect(near.sendBatch(batchOf(same(500, 5)), 0, 5, at(address, 4500), at(gone, 4500))).toBe(0);
+    expect(near.sendBatch(batchOf(same(500, 5)), 0, 5, { to: at(address, 4500), from: at(gone, 4500) })).toBe(0);
     const errors = sendErrors(near);
     // Kernels differ: to some the way from there does not exist.
     expect(errors).toEqual('ENETUNREACH' in errors ? { ENETUNREACH: 6 } : { EADDRNOTAVAIL: 6 });
@@ -255,7 +255,7 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
   it('goes on after the interface was down', async () => {
     const near = await bind('0.0.0.0');
     ipCommand('link', 'set', 'near', 'down');
-    expect(near.sendBatch(batchOf(same(500, 5)), 0, 5, at(FAR[0], 4500))).toBe(0);
+    expect(near.sendBatch(batchOf(same(500, 5)), 0, 5, { to: at(FAR[0], 4500) })).toBe(0);
     expect(sendErrors(near)).toEqual({ ENETUNREACH: 5 });
     ipCommand('link', 'set', 'near', 'up');
     const got = arrivals(far4, 1);
@@ -303,7 +303,7 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
     const round = async (): Promise<void> => {
       for (let turn = 0; turn < 50; turn++) {
         const wanted = received + 256;
-        for (let i = 0; i < 4; i++) near.sendBatch(batch, 0, 64, to);
+        for (let i = 0; i < 4; i++) near.sendBatch(batch, 0, 64, { to });
         while (received < wanted) await new Promise((resolve) => setImmediate(resolve));
       }
     };

@@ -84,7 +84,7 @@ describe('a memory network', () => {
     b.onDatagram((_data, _from, _local, trafficClass) => seen.push(trafficClass));
     const batch = batchOf([10, 0, 10]);
     batch.trafficClass.set([0xba, 9, 2]);
-    expect(a.sendBatch(batch, 0, 3, b.local)).toBe(2);
+    expect(a.sendBatch(batch, 0, 3, { to: b.local })).toBe(2);
     a.send(Uint8Array.of(1), b.local, undefined, 0x28);
     a.send(Uint8Array.of(1), b.local);
     advance();

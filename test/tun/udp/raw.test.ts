@@ -67,7 +67,7 @@ describeInterop('ESP straight over IP', ['namespaces'], () => {
       const came = arrivals(socket, 6);
       const batch = batchOf(lengths);
       batch.trafficClass.fill(0xb8);
-      expect(socket.sendBatch(batch, 0, batch.count, at(b), at(a))).toBe(5);
+      expect(socket.sendBatch(batch, 0, batch.count, { to: at(b), from: at(a) })).toBe(5);
       expect(socket.send(payload(9, 100), at(a), at(b), 2)).toBe(true);
       const seen = await came;
       expect(seen.map(({ data }) => data.length)).toEqual([64, 1400, 1400, 9, 60_000, 100]);

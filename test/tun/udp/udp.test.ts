@@ -50,7 +50,7 @@ describe.each(networks)('UDP by %s', (_name, network) => {
     const batch = batchOf(lengths);
     // Not all: what stands before and behind is not this call's.
     const received = arrivals(b, 15);
-    expect(a.sendBatch(batch, 1, 19, b.local)).toBe(15);
+    expect(a.sendBatch(batch, 1, 19, { to: b.local })).toBe(15);
     batch.buffer.fill(0xee);
     const wanted = lengths.map((length, slot) => [slot, length] as const).slice(1, 19);
     const sent = wanted.filter(([, length]) => length > 0);
@@ -76,10 +76,10 @@ describe.each(networks)('UDP by %s', (_name, network) => {
     expect(a.send(new Uint8Array(65_508), to)).toBe(false);
     expect(a.send(Uint8Array.of(1), { address: ip('::1'), port: 9 })).toBe(false);
     expect(a.send(Uint8Array.of(1), { ...to, port: 0 })).toBe(false);
-    expect(a.sendBatch(batch, 0, 3, { address: ip('::1'), port: 9 })).toBe(0);
+    expect(a.sendBatch(batch, 0, 3, { to: { address: ip('::1'), port: 9 } })).toBe(0);
     await a.close();
     expect(a.send(Uint8Array.of(1), to)).toBe(false);
-    expect(a.sendBatch(batch, 0, 3, to)).toBe(0);
+    expect(a.sendBatch(batch, 0, 3, { to })).toBe(0);
     expect(sendErrors(a)).toEqual({ EMSGSIZE: 1, 'wrong-family': 3, other: 1, closed: 3 });
     expect(a.counters.sentDatagrams).toBe(0);
   });
@@ -121,7 +121,7 @@ describe.each(networks)('UDP by %s', (_name, network) => {
         void b.close().then(resolve);
       });
     });
-    a.sendBatch(batchOf(new Array<number>(20).fill(100)), 0, 20, b.local);
+    a.sendBatch(batchOf(new Array<number>(20).fill(100)), 0, 20, { to: b.local });
     await closed;
     await sleep(20);
     expect(seen).toBe(1);
@@ -137,7 +137,7 @@ describe.each(networks)('UDP by %s', (_name, network) => {
     onTestFinished(() => clearInterval(timer));
     // Ends by the test's time limit when the timer has no turn.
     while (ticks <= 5 || b.counters.receivedDatagrams <= 100) {
-      a.sendBatch(batch, 0, 64, b.local);
+      a.sendBatch(batch, 0, 64, { to: b.local });
       await new Promise((resolve) => setImmediate(resolve));
     }
     expect(ticks).toBeGreaterThan(5);
@@ -171,7 +171,7 @@ describe.skipIf(!hasLinuxUdp())('a socket for IKE, whose datagrams are expensive
       inTurn++;
       work();
     });
-    a.sendBatch(batchOf(new Array<number>(100).fill(100)), 0, 100, b.local);
+    a.sendBatch(batchOf(new Array<number>(100).fill(100)), 0, 100, { to: b.local });
     nextTurn();
     await until(() => seen === 100);
     // One read of eight, and another when the first took less than four milliseconds.
