@@ -186,24 +186,24 @@ export class EspInboundSa {
     return DropReason.none;
   }
 
-  /** Stage 4. */
+  /** Stage 4: whether the packet is one that the SA is for, by its selectors and the policy (RFC 4301 §5.2). */
   #check(now: number, batch: PacketBatch, slot: number, flow: Flow, fragments: FragmentTracker): DropReason {
+    const guard = this.#guard;
+    let refusal: DropReason = DropReason.none;
     if (flow.fragment === Fragment.later) fragments.resolve(flow, now);
-    const refusal = this.#refusal(batch.buffer, batch.offset[slot]!, flow);
+    if (!this.selectors.matchesFlow(flow, false)) refusal = this.#mismatch(batch.buffer, batch.offset[slot]!, flow);
+    else if (guard !== undefined && !guard.allows(flow)) refusal = DropReason.policyMismatch;
     // A first fragment is remembered only now: no SA may speak for the fragments of another.
-    if (refusal === DropReason.none && flow.fragment === Fragment.first) fragments.resolve(flow, now);
+    if (flow.fragment === Fragment.first && refusal === DropReason.none) fragments.resolve(flow, now);
     return refusal;
   }
 
   /**
-   * Whether the packet is one that the SA is for, by its selectors and the policy (RFC 4301 §5.2). In tunnel mode an ICMP
-   * error may come that is about such a packet: a router on its way reports it (§6.2).
+   * Stage 4, the selectors do not match. In tunnel mode an ICMP error may be about a packet that they match: a router on
+   * its way reports it (RFC 4301 §6.2).
    */
-  #refusal(buffer: Uint8Array, at: number, flow: Flow): DropReason {
+  #mismatch(buffer: Uint8Array, at: number, flow: Flow): DropReason {
     const guard = this.#guard;
-    if (this.selectors.matchesFlow(flow, false)) {
-      return guard === undefined || guard.allows(flow) ? DropReason.none : DropReason.policyMismatch;
-    }
     if (flow.fragment === Fragment.later && !flow.firstSeen) return DropReason.fragment;
     const isAbout =
       this.#rebuilder === undefined &&

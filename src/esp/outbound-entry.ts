@@ -31,6 +31,9 @@ class SaList {
   }
 }
 
+/** Of the SA that is looked for. */
+export type WantedMode = 'any' | 'tunnel';
+
 const NONE: readonly EspOutboundSa[] = [];
 
 export class EntrySas {
@@ -49,26 +52,17 @@ export class EntrySas {
     this.#populated = flags && new Map();
   }
 
-  /** The best SA that carries packets of this flow. */
-  select(flow: Flow): EspOutboundSa | undefined {
-    return this.#select(flow, false);
-  }
-
   /**
-   * The same for an ICMP error about such a packet. In transport mode a packet gets the addresses of the SA at the other
-   * end, and an error from between the hosts would get the wrong ones.
+   * The best SA that carries packets of this flow. An ICMP error about such a packet needs one in tunnel mode: in transport
+   * mode it would get the addresses of the SA at the other end.
    */
-  selectForError(flow: Flow): EspOutboundSa | undefined {
-    return this.#select(flow, true);
-  }
-
-  #select(flow: Flow, tunnelOnly: boolean): EspOutboundSa | undefined {
+  select(flow: Flow, mode: WantedMode): EspOutboundSa | undefined {
     if (this.#isPopulated) {
-      const own = bestOf(this.#forValues(flow), flow, tunnelOnly);
+      const own = bestOf(this.#forValues(flow), flow, mode);
       if (own !== undefined) return own;
     }
     const { active } = this.#all;
-    return active.length > CROWD ? this.#fromCrowd(flow, tunnelOnly) : bestOf(active, flow, tunnelOnly);
+    return active.length > CROWD ? this.#fromCrowd(flow, mode) : bestOf(active, flow, mode);
   }
 
   /** Whether SAs are for some values each, which `#forValues` finds. */
@@ -82,14 +76,14 @@ export class EntrySas {
   }
 
   /** The best of many. */
-  #fromCrowd(flow: Flow, tunnelOnly: boolean): EspOutboundSa | undefined {
+  #fromCrowd(flow: Flow, mode: WantedMode): EspOutboundSa | undefined {
     this.#hints ??= new Array<EspOutboundSa | undefined>(HINTS).fill(undefined);
     const newer = hashOf(flow) & (HINTS - 2);
     for (let at = newer; at <= newer + 1; at++) {
       const hint = this.#hints[at];
-      if (hint !== undefined && carries(hint, flow, tunnelOnly)) return hint;
+      if (hint !== undefined && carries(hint, flow, mode)) return hint;
     }
-    const sa = bestOf(this.#all.active, flow, tunnelOnly);
+    const sa = bestOf(this.#all.active, flow, mode);
     if (sa === undefined) return undefined;
     this.#hints[newer + 1] = this.#hints[newer];
     this.#hints[newer] = sa;
@@ -145,13 +139,16 @@ export class EntrySas {
 }
 
 /** The first of a list that carries packets of a flow. */
-function bestOf(sas: readonly EspOutboundSa[], flow: Flow, tunnelOnly: boolean): EspOutboundSa | undefined {
-  for (let i = 0; i < sas.length; i++) if (carries(sas[i]!, flow, tunnelOnly)) return sas[i];
+function bestOf(sas: readonly EspOutboundSa[], flow: Flow, mode: WantedMode): EspOutboundSa | undefined {
+  for (let i = 0; i < sas.length; i++) {
+    const sa = sas[i]!;
+    if (carries(sa, flow, mode)) return sa;
+  }
   return undefined;
 }
 
-function carries(sa: EspOutboundSa, flow: Flow, tunnelOnly: boolean): boolean {
-  return sa.usable && sa.selectors.matchesFlow(flow, true) && !(tunnelOnly && sa.transport);
+function carries(sa: EspOutboundSa, flow: Flow, mode: WantedMode): boolean {
+  return sa.usable && (mode === 'any' || !sa.transport) && sa.selectors.matchesFlow(flow, true);
 }
 
 function hashOf({ family, words, protocol, srcPort, dstPort }: Flow): number {

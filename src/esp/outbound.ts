@@ -222,7 +222,7 @@ export class OutboundPipeline {
     const flow = this.#flow;
     batch.length[slot] = flow.totalLength;
     for (;;) {
-      const sa = as === flow ? entry.select(as) : entry.selectForError(as);
+      const sa = entry.select(as, as === flow ? 'any' : 'tunnel');
       if (sa === undefined) return NO_SA;
       const problem = this.#prepare(batch, slot, sa);
       if (problem !== DropReason.none) return problem;
