@@ -7,26 +7,22 @@ import { join } from 'node:path';
 import { allOf } from '../base/each.ts';
 import { SectunnelError } from '../base/error.ts';
 import type { Logger } from '../base/log.ts';
+import { Serial } from '../base/serial.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { sameDocument } from '../config/same-document.ts';
-import { toPolicy } from '../config/selectors.ts';
-import { sameKeyWarning, sharedKeyWarning } from '../config/shared-keys.ts';
 import type { DefineResult, ReloadResult, StartResult, TunnelEvent } from '../control/results.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { Platform } from '../host/platform.ts';
 import type { WorkerChoice } from '../host/workers/choice.ts';
 import type { Fetch } from '../pki/online.ts';
-import { overlapsAmong, overlapsWhenKept } from '../plan/overlaps.ts';
-import { secretOf } from '../plan/plan.ts';
-import { hostWarnings } from '../plan/warnings.ts';
 import { Activation } from './activation.ts';
+import { Advice } from './advice.ts';
 import { Autostart } from './autostart.ts';
 import { Queries } from './control/queries.ts';
 import { HeldNetworks } from './networks/networks.ts';
 import { type HoldingTunnel, holdingTunnel } from './networks/plan.ts';
 import { type ReloadParts, reloadDefinitions } from './reload.ts';
 import { Runner } from './runner.ts';
-import { certificateProblems } from './secrets/certificates.ts';
 import { SECRETS_USE, SecretStore } from './secrets/secrets.ts';
 import { concerns, type SecretChange, SecretSources } from './secrets/sources.ts';
 import { SharedRun } from './shared-run.ts';
@@ -72,13 +68,13 @@ export class Daemon {
   readonly #catalog: Catalog;
   readonly #autostart: Autostart;
   readonly #activation: Activation;
+  readonly #advice: Advice;
   readonly #reload: SharedRun<ReloadResult>;
   /** Tunnels that are to run and were not tried yet: one that is stopped by hand before is not started. BOUNDED: by the objects. */
   readonly #untried = new Set<string>();
   readonly #secretsDir: string;
   #repeat: NodeJS.Timeout | undefined;
-  /** Changes happen one after another. */
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #changes = new Serial();
 
   constructor(options: DaemonOptions) {
     this.#log = options.log;
@@ -100,7 +96,7 @@ export class Daemon {
       secrets: this.secrets,
       fetch: options.fetch,
       onEvent: (event) => this.#publish(event),
-      onLost: (name) => void this.#inTurn(() => this.#lost(name)),
+      onLost: (name) => void this.#changes.run(() => this.#lost(name)),
     });
     this.networks = new HeldNetworks({
       platform: options.platform,
@@ -116,27 +112,28 @@ export class Daemon {
     const shared = { catalog: this.#catalog, autostart: this.#autostart, runner, networks };
     this.#activation = new Activation({ ...shared, log: options.log, publish: (event) => this.#publish(event) });
     this.queries = new Queries({ ...shared, secrets });
+    this.#advice = new Advice({ catalog: this.#catalog, runner, secrets });
     const reloadParts: ReloadParts = {
       ...shared,
       log: options.log,
       isHeld: (name) => runner.standing.holds(name),
-      overlapsOf: (document) => this.#overlapsOf(document),
-      warningsOf: (document) => this.#warningsOfKept(document),
+      overlapsOf: (document) => this.#advice.overlaps(document),
+      warningsOf: (document) => this.#advice.allWarnings(document),
       publish: (event) => this.#publish(event),
     };
-    this.#reload = new SharedRun(() => this.#inTurn(() => reloadDefinitions(reloadParts)));
+    this.#reload = new SharedRun(() => this.#changes.run(() => reloadDefinitions(reloadParts)));
   }
 
   /** Reads the definitions and starts what is to be started. */
   async open(): Promise<void> {
     this.#catalog.load();
     this.#lookAtSecrets();
-    this.#repeat = setInterval(() => void this.#inTurn(() => this.#repeatFailed()), REPEAT).unref();
+    this.#repeat = setInterval(() => void this.#changes.run(() => this.#repeatFailed()), REPEAT).unref();
     const { unreadable } = this.#catalog;
     for (const name of unreadable) this.#log.error({ tunnel: name }, UNREADABLE);
     this.runner.standing.expect([...unreadable, ...this.#catalog.wanted().map(({ name }) => name)]);
     // What is asked meanwhile waits: a tunnel that is to stop has something to take away only when it is known.
-    const wanted = await this.#inTurn(() => this.#raiseWanted());
+    const wanted = await this.#changes.run(() => this.#raiseWanted());
     // libvirt's daemons may be started only when this one is ready: what needs their secrets is not waited for.
     const later: string[] = [];
     for (const document of wanted) {
@@ -175,8 +172,8 @@ export class Daemon {
     this.#autostart.close();
     await allOf(
       () => this.networks.close(),
-      () => this.#inTurn(() => this.#catalog.keepLive()),
-      () => this.#inTurn(() => this.runner.close()),
+      () => this.#changes.run(() => this.#catalog.keepLive()),
+      () => this.#changes.run(() => this.runner.close()),
       () => this.secrets.close(),
     );
   }
@@ -200,10 +197,10 @@ export class Daemon {
   }
 
   define(text: DocumentText): Promise<DefineResult> {
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       const document = this.#catalog.parse(text);
-      const overlaps = this.#overlapsOf(document);
-      const warnings = [...(await this.#warningsOfKept(document)), ...overlaps.warnings];
+      const overlaps = this.#advice.overlaps(document);
+      const warnings = [...(await this.#advice.allWarnings(document)), ...overlaps.warnings];
       const object = this.#catalog.objects.claim(document);
       try {
         if (overlaps.refusal !== undefined) throw new SectunnelError('invalid-state', overlaps.refusal);
@@ -218,7 +215,7 @@ export class Daemon {
   }
 
   undefine(nameOrUuid: string): Promise<{ name: string }> {
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       const object = this.#catalog.objects.find(nameOrUuid);
       const { name } = object;
       if (object.kept === undefined) {
@@ -235,9 +232,9 @@ export class Daemon {
   }
 
   create(text: DocumentText): Promise<DefineResult> {
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       const document = this.#catalog.parse(text);
-      const warnings = [...this.#warnings(document), ...this.#activation.overlapsOf(document).warnings];
+      const warnings = [...this.#advice.warnings(document), ...this.#activation.overlapsOf(document).warnings];
       const object = this.#catalog.objects.claim(document);
       if (object.live !== undefined)
         throw new SectunnelError('invalid-state', `tunnel ${object.name} is active already`);
@@ -251,7 +248,7 @@ export class Daemon {
   }
 
   start(nameOrUuid: string): Promise<StartResult> {
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       const object = this.#catalog.objects.find(nameOrUuid);
       if (object.live !== undefined)
         throw new SectunnelError('invalid-state', `tunnel ${object.name} is active already`);
@@ -266,7 +263,7 @@ export class Daemon {
 
   /** With the document that is kept; a tunnel that runs goes on with its own where that cannot start. */
   restart(nameOrUuid: string): Promise<StartResult> {
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       const object = this.#catalog.objects.find(nameOrUuid);
       const { name, live } = object;
       const document = object.kept ?? live ?? this.#catalog.interrupted.get(name);
@@ -282,7 +279,7 @@ export class Daemon {
   }
 
   destroy(nameOrUuid: string): Promise<{ name: string }> {
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       if (this.#catalog.giveUpUnreadable(nameOrUuid)) {
         await this.runner.standing.release(nameOrUuid);
         return { name: nameOrUuid };
@@ -296,7 +293,7 @@ export class Daemon {
   }
 
   setAutostart(nameOrUuid: string, enable: boolean): Promise<{ name: string }> {
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       const object = this.#catalog.objects.find(nameOrUuid);
       const { name, kept, live } = object;
       if (kept === undefined) {
@@ -314,11 +311,11 @@ export class Daemon {
 
   /** Replaces the document of a tunnel that there is: the running one, the kept one, or both. */
   update(text: DocumentText, which: { live: boolean; config: boolean }): Promise<DefineResult> {
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       const document = this.#catalog.parse(text);
-      const { refusal, warnings: overlaps } = this.#overlapsOf(document);
+      const { refusal, warnings: overlaps } = this.#advice.overlaps(document);
       if (refusal !== undefined) throw new SectunnelError('invalid-state', refusal);
-      const warnings = [...this.#warnings(document), ...overlaps];
+      const warnings = [...this.#advice.warnings(document), ...overlaps];
       const object = this.#catalog.objects.find(document.name);
       checkIdentity(object, document);
       const live = which.live || (!which.config && object.live !== undefined);
@@ -339,39 +336,6 @@ export class Daemon {
     });
   }
 
-  /** What the document and those of other tunnels both claim, whether these run or not. */
-  #overlapsOf(document: SectunnelDocument): ReturnType<typeof overlapsWhenKept> {
-    const overlaps = overlapsAmong(document, this.#catalog.documents());
-    return overlapsWhenKept(overlaps, (tunnel) => this.#catalog.isWanted(tunnel));
-  }
-
-  /** What a person should know about a document, by itself and beside the others. */
-  #warnings(document: SectunnelDocument): string[] {
-    const shared = [...sharedKeyWarning(document), ...sameKeyWarning(document, this.#catalog.documents())];
-    const addresses = this.runner.view(document.device.netns)?.routing.addresses() ?? [];
-    return [...toPolicy(document).warnings, ...hostWarnings(document, addresses), ...shared];
-  }
-
-  /** The same of one that is kept, with what it refers to. */
-  async #warningsOfKept(document: SectunnelDocument): Promise<string[]> {
-    return [
-      ...this.#warnings(document),
-      ...(await certificateProblems(document, this.secrets)),
-      ...(await this.#secretProblems(document)),
-    ];
-  }
-
-  /** What is to be said when a tunnel is defined: it cannot start before its secret is there, and should not with a weak one. */
-  async #secretProblems(document: SectunnelDocument): Promise<string[]> {
-    const secret = secretOf(document);
-    if (secret === undefined) return [];
-    const problem = await this.secrets.problem(secret);
-    if (problem !== undefined) return [problem];
-    const weakness = await this.secrets.weakness(secret);
-    const line = document.sa.auths.find(({ type }) => type === 'psk')?.line;
-    return weakness === undefined ? [] : [`line ${line}: <auth type='psk'>: ${weakness}`];
-  }
-
   #secretChanged(change: SecretChange): void {
     if (change === undefined) this.#log.info({}, 'libvirt answers again; its secrets may have changed meanwhile');
     this.runner.secretChanged(change);
@@ -385,13 +349,6 @@ export class Daemon {
     this.#onEvent({ time: new Date().toISOString(), ...event });
   }
 
-  /** One change after another, also when one fails. */
-  #inTurn<T>(change: () => T | Promise<T>): Promise<T> {
-    const result = this.#turn.then(change);
-    this.#turn = result.catch(() => undefined);
-    return result;
-  }
-
   /** The device of a tunnel was taken away. */
   async #lost(name: string): Promise<void> {
     const object = this.#catalog.objects.get(name);
@@ -399,7 +356,7 @@ export class Daemon {
   }
 
   #startUnasked(name: string): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       const { standing } = this.runner;
       const isFirst = this.#untried.delete(name);
       const object = this.#catalog.objects.get(name);

@@ -9,26 +9,18 @@
 import { isDeepStrictEqual } from 'node:util';
 import { SectunnelError } from '../../base/error.ts';
 import type { Logger } from '../../base/log.ts';
+import { Serial } from '../../base/serial.ts';
 import { messageOf } from '../../base/text.ts';
 import type { SectunnelDocument } from '../../config/model.ts';
 import type { NetImportResult, NetworkInfo } from '../../control/results.ts';
-import type { Platform } from '../../host/platform.ts';
-import type { FenceCounters, FencePart } from '../../hostnet/fence/fence.ts';
 import { type LibvirtNetwork, type NetworkPin, readNetwork } from '../../libvirt/network.ts';
 import { defineNetwork } from '../../libvirt/network-define.ts';
 import { importNetwork } from '../../libvirt/network-import.ts';
 import { refusingSystem } from '../control/refusing.ts';
+import type { DocumentText } from '../store/catalog.ts';
 import { type ChangedNetwork, NetworkFiles } from './files.ts';
-import {
-  type BridgedNetwork,
-  bridged,
-  FENCE_KEYS,
-  type FenceKey,
-  fenceParts,
-  type HoldingTunnel,
-  holdingTunnel,
-  unfit,
-} from './plan.ts';
+import { HeldTable, type NetworkPlatform } from './held.ts';
+import { type BridgedNetwork, bridged, type HoldingTunnel, holdingTunnel, unfit } from './plan.ts';
 import { NetworkRules } from './rules.ts';
 
 /** The daemon's tunnels, as networks see them. */
@@ -41,29 +33,11 @@ export interface Tunnels {
 }
 
 export interface NetworksOptions {
-  readonly platform: Pick<Platform, 'fence' | 'routeBridge' | 'forgetBridges' | 'foreignRules'>;
+  readonly platform: NetworkPlatform;
   readonly tunnels: Tunnels;
   /** Sockets of libvirt's daemons. Beside them libvirt keeps what it knows of running networks: `network/NAME.xml`. */
   readonly libvirtSockets: readonly string[];
   readonly log: Logger;
-}
-
-/** A document as it came: XML, and what to call it in messages. */
-interface DocumentText {
-  readonly xml: string;
-  readonly source?: string | undefined;
-}
-
-interface Held {
-  readonly network: BridgedNetwork;
-  /** `undefined` for one that is shut. */
-  readonly tunnel: HoldingTunnel | undefined;
-  /** Why it is shut. */
-  readonly problem: string | undefined;
-  /** Of the rules that lead into the tunnel. */
-  readonly unlead: () => void;
-  /** How often in a row libvirt was seen not to run it; `undefined` until it was seen to. */
-  missed: number | undefined;
 }
 
 /** How often it is looked for networks that the hook did not tell of, in milliseconds. */
@@ -73,14 +47,12 @@ const MAX_MISSED = 2;
 
 export class HeldNetworks {
   readonly #options: NetworksOptions;
-  // BOUNDED: the networks that libvirt starts.
-  readonly #held = new Map<string, Held>();
+  readonly #held: HeldTable;
   readonly #files: NetworkFiles;
   readonly #rules: NetworkRules;
   #watch: NodeJS.Timeout | undefined;
   #mustReconcile = false;
-  /** Changes happen one after another. */
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #changes = new Serial();
 
   constructor(options: NetworksOptions) {
     this.#options = options;
@@ -88,10 +60,11 @@ export class HeldNetworks {
     this.#files = new NetworkFiles(libvirtSockets, log, () => this.#lookNow());
     this.#rules = new NetworkRules({
       rules: platform.foreignRules,
-      onChange: () => void this.#inTurn(() => this.#lookAtRules()).catch((error: unknown) => this.#failed(error)),
+      onChange: () => void this.#changes.run(() => this.#lookAtRules()).catch((error: unknown) => this.#failed(error)),
       libvirtSockets,
       log,
     });
+    this.#held = new HeldTable({ platform, isUnruled: (network) => this.#rules.isLost(network), log });
   }
 
   /**
@@ -103,10 +76,10 @@ export class HeldNetworks {
     this.#watch ??= setInterval(() => this.#lookNow(), WATCH).unref();
     this.#files.watch();
     this.#rules.open();
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       const networks = this.#files.changed(this.#files.all()).flatMap(({ network }) => bridged(network) ?? []);
       for (const network of networks) await this.#takeOver(network);
-      for (const held of this.#held.values()) held.missed = 0;
+      for (const held of this.#held.all()) held.missed = 0;
       await this.#lookAtRules();
       await this.#reconcile();
       return networks.map(({ pin }) => pin.tunnel);
@@ -115,16 +88,16 @@ export class HeldNetworks {
 
   /** Takes away what a daemon before this one left of networks that do not run any more. */
   async #reconcile(): Promise<void> {
-    const { platform, log } = this.#options;
     try {
-      platform.forgetBridges?.();
-      // Also of those that could not be read, or held: what stands around them stays.
-      const keep = [...this.#files.all().keys()].flatMap((name) => FENCE_KEYS.map((key) => `${key}:${name}`));
-      for (const kind of ['bridge', 'untranslated'] as const) await platform.fence?.reconcile(kind, keep);
+      // Fences around networks that could not be read or held stay, too.
+      await this.#held.reconcile(this.#files.all().keys());
       this.#mustReconcile = false;
     } catch (error) {
       this.#mustReconcile = true;
-      log.warn({}, `what an earlier daemon left of networks could not be removed yet: ${messageOf(error)}`);
+      this.#options.log.warn(
+        {},
+        `what an earlier daemon left of networks could not be removed yet: ${messageOf(error)}`,
+      );
     }
   }
 
@@ -132,7 +105,7 @@ export class HeldNetworks {
   async close(): Promise<void> {
     clearInterval(this.#watch);
     this.#files.close();
-    await this.#inTurn(() => this.#rules.close());
+    await this.#changes.run(() => this.#rules.close());
   }
 
   #lookNow(): void {
@@ -145,10 +118,11 @@ export class HeldNetworks {
 
   /** Finds what the hook did not tell of: it may not be installed, or the daemon was not there, or a network that runs changed. */
   look(): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       if (this.#mustReconcile) await this.#reconcile();
       const files = this.#files.all();
-      for (const [name, held] of this.#held) {
+      for (const held of this.#held.all()) {
+        const { name } = held.network;
         if (files.has(name)) held.missed = 0;
         else if (held.missed !== undefined && ++held.missed >= MAX_MISSED) {
           await this.#release(name);
@@ -207,9 +181,8 @@ export class HeldNetworks {
 
   /** A network without its own rules is held closer. */
   async #lookAtRules(): Promise<void> {
-    for (const name of this.#rules.look([...this.#held.values()].map(({ network }) => network))) {
-      const { network, tunnel } = this.#held.get(name)!;
-      await this.#fence(name, fenceParts(network, tunnel, this.#rules.isLost(name)));
+    for (const name of this.#rules.look(this.#held.all().map(({ network }) => network))) {
+      await this.#held.refence(name);
     }
   }
 
@@ -218,12 +191,12 @@ export class HeldNetworks {
     try {
       await this.#rules.expect(network);
       try {
-        await this.#hold(network, this.#fitting(network));
+        await this.#held.hold(network, this.#fitting(network));
         log.info(fieldsOf(network), 'network held, it runs');
       } catch (error) {
         if (!(error instanceof SectunnelError)) throw error;
         log.error(fieldsOf(network), `the network is shut: ${error.message}`);
-        await this.#hold(network, undefined, error.message);
+        await this.#held.hold(network, undefined, error.message);
       }
     } catch (error) {
       // It is tried again when networks are looked for.
@@ -239,13 +212,13 @@ export class HeldNetworks {
    * @throws SectunnelError, with nothing left behind, when the network must not start
    */
   start(xml: string, wanted: () => boolean = () => true): Promise<NetworkPin | undefined> {
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       const network = readNetwork(xml);
       if (network.pin === undefined) return undefined;
       const { name } = network;
       const { held, tunnel } = this.#check(network);
       try {
-        await this.#hold(held, tunnel);
+        await this.#held.hold(held, tunnel);
         await this.#options.tunnels.wanted(held.pin.tunnel);
         if (!wanted()) throw new SectunnelError('invalid-state', `whoever asked for network '${name}' has gone`);
       } catch (error) {
@@ -261,7 +234,7 @@ export class HeldNetworks {
 
   /** libvirt has stopped a network. */
   stopped(name: string): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       const held = this.#held.get(name);
       if (held === undefined) return;
       await this.#release(name);
@@ -278,7 +251,7 @@ export class HeldNetworks {
 
   /** @throws SectunnelError when a tunnel holds networks that it could not hold with such a document */
   checkDocument(document: SectunnelDocument): void {
-    for (const { network, tunnel } of this.#held.values()) {
+    for (const { network, tunnel } of this.#held.all()) {
       // One that is shut already is none the worse for it.
       const problem = tunnel?.document.name === document.name ? unfit(network, holdingTunnel(document)) : undefined;
       if (problem !== undefined) {
@@ -289,8 +262,8 @@ export class HeldNetworks {
 
   /** Follows a tunnel whose document has changed. */
   tunnelChanged(name: string): Promise<void> {
-    return this.#inTurn(async () => {
-      for (const { network, tunnel } of [...this.#held.values()]) {
+    return this.#changes.run(async () => {
+      for (const { network, tunnel } of this.#held.all()) {
         if (network.pin.tunnel !== name) continue;
         // One that was only started for the network holds it as it did.
         if (!isDeepStrictEqual(tunnel, this.#options.tunnels.find(name))) await this.#takeOver(network);
@@ -298,28 +271,19 @@ export class HeldNetworks {
     });
   }
 
-  /** None when the fence cannot be asked: what is known without it is told. */
-  async #counters(): Promise<ReadonlyMap<string, FenceCounters>> {
-    try {
-      return (await this.#options.platform.fence?.counters()) ?? new Map();
-    } catch (error) {
-      this.#options.log.warn({}, `the fences of networks could not be asked: ${messageOf(error)}`);
-      return new Map();
-    }
-  }
-
   /** In order of their names. */
   async list(): Promise<NetworkInfo[]> {
-    if (this.#held.size === 0) return [];
-    const counters = await this.#counters();
+    const held = this.#held.all();
+    if (held.length === 0) return [];
+    const drops = await this.#held.drops();
     const running = this.#files.all();
-    return [...this.#held.values()]
+    return held
       .map(({ network, network: { name, uuid, bridge, pin }, problem }) => ({
         ...{ name, uuid, bridge, ...pin },
         running: running.has(name),
         problem: problem ?? this.#rules.problem(network),
         tunnelState: this.#options.tunnels.state(pin.tunnel),
-        counters: Object.assign({}, ...FENCE_KEYS.map((key) => counters.get(`${key}:${name}`))),
+        counters: drops(name),
       }))
       .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
@@ -331,7 +295,7 @@ export class HeldNetworks {
       throw new SectunnelError('bad-document', `it has no <bridge name='…'/>`);
     const held: BridgedNetwork = { ...network, pin, bridge };
     const tunnel = this.#fitting(held);
-    const other = [...this.#held.values()].find((one) => one.network.bridge === bridge && one.network.name !== name);
+    const other = this.#held.all().find((one) => one.network.bridge === bridge && one.network.name !== name);
     if (other !== undefined) {
       throw new SectunnelError(
         'invalid-state',
@@ -359,42 +323,9 @@ export class HeldNetworks {
     );
   }
 
-  /** The fence first: nothing gets out while the rest is put up. */
-  async #hold(network: BridgedNetwork, tunnel: HoldingTunnel | undefined, problem?: string): Promise<void> {
-    const { fence, routeBridge } = this.#options.platform;
-    if (fence === undefined || routeBridge === undefined) {
-      throw new SectunnelError(
-        'unsupported',
-        'this machine has no fence to hold networks with: Linux with nftables is wanted',
-      );
-    }
-    await refusingSystem(async () => {
-      await this.#fence(network.name, fenceParts(network, tunnel, this.#rules.isLost(network.name)));
-      const table = network.pin.mode === 'exclusive' ? tunnel?.routing?.table : undefined;
-      const unlead = routeBridge(network.bridge, network.prefixes, table);
-      this.#held.set(network.name, { network, tunnel, problem, unlead, missed: this.#held.get(network.name)?.missed });
-    });
-  }
-
-  /** What is closed first, and what opens last. */
-  async #fence(name: string, parts: Readonly<Partial<Record<FenceKey, FencePart>>>): Promise<void> {
-    const { fence } = this.#options.platform;
-    for (const key of FENCE_KEYS) if (parts[key] !== undefined) await fence?.set(`${key}:${name}`, parts[key]);
-    for (const key of FENCE_KEYS) if (parts[key] === undefined) await fence?.set(`${key}:${name}`, undefined);
-  }
-
   async #release(name: string): Promise<void> {
-    this.#held.get(name)?.unlead();
-    await this.#fence(name, {});
-    this.#held.delete(name);
+    await this.#held.release(name);
     this.#rules.forget(name);
-  }
-
-  /** One change after another, also when one fails. */
-  #inTurn<T>(change: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(change);
-    this.#turn = result.catch(() => undefined);
-    return result;
   }
 }
 

@@ -35,12 +35,12 @@ export type FenceKey = (typeof FENCE_KEYS)[number];
 
 /**
  * Of a tunnel that is not known, no policy says what may pass: nothing does.
- * @param unruled libvirt's own rules are gone, by which the rest would pass: then it does not
+ * @param unruled libvirt's own rules for the network are gone; without them nothing else passes either
  */
 export function fenceParts(
   { bridge, pin, forward }: BridgedNetwork,
   tunnel: HoldingTunnel | undefined,
-  unruled = false,
+  { unruled }: { readonly unruled: boolean },
 ): Partial<Record<FenceKey, FencePart>> {
   const { device, routing } = tunnel ?? {};
   const devices = device === undefined ? [] : [device];

@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
+import { Serial } from '../../base/serial.ts';
 import { messageOf } from '../../base/text.ts';
 import { MissingProgramError } from '../../sys/program.ts';
 import type { ObjectName } from '../netlink/nftables.ts';
@@ -43,7 +44,7 @@ export class LinuxFence implements FenceKeeper {
   #found: FenceDamage = WHOLE;
   #onChange: (() => void) | undefined;
   /** Changes happen one after another. */
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #changes = new Serial();
 
   constructor(options: LinuxFenceOptions = {}) {
     this.#options = options;
@@ -55,7 +56,7 @@ export class LinuxFence implements FenceKeeper {
   }
 
   set(key: string, part: FencePart | undefined): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       if (part === undefined) {
         await this.#change(
           [],
@@ -78,7 +79,7 @@ export class LinuxFence implements FenceKeeper {
 
   /** Takes away the whole fence, whatever a program before this one left of it. @returns false where there was none */
   clear(): Promise<boolean> {
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       if (!(await this.#table.exists())) return false;
       await this.#table.change('all', () => this.#nft(['-f', '-'], `delete table ${TABLE}\n`));
       this.#parts.clear();
@@ -90,7 +91,7 @@ export class LinuxFence implements FenceKeeper {
   }
 
   reconcile(kind: FencePart['kind'], keep: readonly string[]): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       const kept = new Set([...[...this.#parts.values()].map(({ id }) => id), ...keep.map((key) => idOf(kind, key))]);
       const present = await this.#readPresent();
       const left = [...present].filter((id) => kindOf(id) === kind && !kept.has(id));
@@ -104,7 +105,7 @@ export class LinuxFence implements FenceKeeper {
   }
 
   mend(thorough = true): Promise<FenceDamage> {
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       await this.#putRight(thorough);
       const found = this.#found;
       this.#found = WHOLE;
@@ -113,11 +114,11 @@ export class LinuxFence implements FenceKeeper {
   }
 
   close(): Promise<void> {
-    return this.#inTurn(() => this.#table.close());
+    return this.#changes.run(() => this.#table.close());
   }
 
   counters(): Promise<ReadonlyMap<string, FenceCounters>> {
-    return this.#inTurn(async () => {
+    return this.#changes.run(async () => {
       if (this.#parts.size === 0) return new Map();
       await this.#count();
       return new Map(
@@ -274,12 +275,6 @@ export class LinuxFence implements FenceKeeper {
     }
     this.#present = present;
     return present;
-  }
-
-  #inTurn<T>(change: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(change);
-    this.#turn = result.catch(() => undefined);
-    return result;
   }
 
   #nft(words: readonly string[], input = ''): Promise<string> {
