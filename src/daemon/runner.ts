@@ -30,8 +30,7 @@ import { VerifierPool } from '../pki/threads/pool.ts';
 import { planTunnel, secretOf, type TunnelPlan } from '../plan/plan.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import { refusingSystem } from './control/refusing.ts';
-import { FailureLog } from './failure-log.ts';
-import { RateLimit } from './rate-limit.ts';
+import { EventLog } from './event-log.ts';
 import { TunnelCertificates } from './secrets/certificates.ts';
 import { concerns, describeReference, type SecretChange, type SecretSources } from './secrets/sources.ts';
 import { Standing } from './standing.ts';
@@ -66,8 +65,7 @@ export class Runner {
   readonly #verifiers: VerifierPool;
   readonly #options: RunnerOptions;
   readonly #log: Logger;
-  readonly #lines = new RateLimit();
-  readonly #failures = new FailureLog();
+  readonly #events: EventLog;
   // BOUNDED: the tunnels that the administrator starts.
   readonly #running = new Map<string, RunningTunnel>();
   readonly #watch: NodeJS.Timeout;
@@ -79,6 +77,7 @@ export class Runner {
     const { platform, crypto, workers } = options;
     this.#options = options;
     this.#log = options.log;
+    this.#events = new EventLog(options.log, () => this.host.now());
     this.standing = new Standing(platform, options.log, options.onEvent);
     const fetch = options.fetch ?? httpFetch();
     const onFailure = (text: string): void => this.#log.warn({}, `nothing was learnt of revocation: ${text}`);
@@ -86,7 +85,7 @@ export class Runner {
     this.#verifiers = new VerifierPool({
       fetch,
       onFailure,
-      onTrouble: (text) => this.#write('warn', undefined, {}, text),
+      onTrouble: (text) => this.#events.write({ level: 'warn', text }),
     });
     this.host = new TunnelHost({
       network: platform.network,
@@ -192,7 +191,7 @@ export class Runner {
     await allOf(
       () => this.host.remove(name),
       () => this.#running.delete(name),
-      () => this.#failures.forget(name),
+      () => this.#events.forget(name),
       () => (again ? this.standing.hold(name) : this.standing.release(name)),
     );
     this.#log.info({ tunnel: name }, 'tunnel stopped');
@@ -201,7 +200,7 @@ export class Runner {
   /** Stops all tunnels, telling their peers. What keeps their packets from passing in the clear stays. */
   async close(): Promise<void> {
     clearInterval(this.#watch);
-    this.#failures.close();
+    this.#events.close();
     await allOf(
       () => this.#sleep?.close(),
       () => this.host.close(),
@@ -264,31 +263,6 @@ export class Runner {
     return { name, device, table: this.#running.get(name)?.routing?.table, tunnel };
   }
 
-  /** Datagrams and packets that belong to no tunnel, by reason. */
-  counters(): Record<string, number> {
-    const { engine } = this.host;
-    this.host.refresh();
-    const counters: Record<string, number> = { ...this.host.strayCounters(), ...engine.ike.counters() };
-    for (const [reason, count] of Object.entries(engine.inboundDrops())) counters[`esp-${reason}`] = count;
-    if (this.host.sockets.homeless > 0) counters['send-no-socket'] = this.host.sockets.homeless;
-    for (const { receiveErrors, sendErrors } of this.host.socketCounters()) {
-      if (receiveErrors > 0) counters['receive-error'] = (counters['receive-error'] ?? 0) + receiveErrors;
-      for (const [error, count] of Object.entries(sendErrors)) {
-        if (count > 0) counters[`send-${error}`] = (counters[`send-${error}`] ?? 0) + count;
-      }
-    }
-    return counters;
-  }
-
-  /** What the open sockets and devices use of the system; nothing while none is open. */
-  io(): Record<string, readonly string[]> {
-    const parts = { udp: this.host.sockets.sockets(), tun: this.host.devices() };
-    const used = Object.entries(parts).map(([part, users]) => {
-      return [part, [...new Set([...users].flatMap(({ features }) => features))]] as const;
-    });
-    return Object.fromEntries(used.filter(([, features]) => features.length > 0));
-  }
-
   /** Who carries packets. */
   workers(): WorkersStatus {
     const { text } = this.#options.workers ?? { text: 'inline' };
@@ -315,7 +289,7 @@ export class Runner {
   secretChanged(change: SecretChange): void {
     for (const [name, { document }] of this.#running) {
       if (!concerns(document, change)) continue;
-      this.#failures.forget(name);
+      this.#events.forget(name);
       if (change !== undefined) {
         const text = `secret ${change.uuid} was changed; the next authentication uses it`;
         this.#log.info({ tunnel: name }, text);
@@ -335,7 +309,7 @@ export class Runner {
   }
 
   #wayChanged({ tunnel, level, text, event }: WayReport): void {
-    this.#write(level, tunnel, {}, text);
+    this.#events.write({ level, tunnel, text });
     if (event !== undefined) this.#options.onEvent({ tunnel, event, detail: text });
   }
 
@@ -355,10 +329,10 @@ export class Runner {
     const inDocument = event.type === 'failed' && facts !== undefined ? placesOfFailure(event, facts.document) : [];
     const { level, text, fields, event: published } = narrate(event, inDocument);
     if (event.type === 'failed' && tunnel !== undefined) {
-      this.#failures.add(tunnel, text, (line) => this.#log[level]({ tunnel, ...fields }, line));
-    } else this.#write(level, tunnel, fields, text);
+      this.#events.failed({ level, tunnel, fields, text });
+    } else this.#events.write({ level, tunnel, fields, text });
     if (tunnel === undefined) return;
-    if (event.type === 'child-up') this.#failures.forget(tunnel);
+    if (event.type === 'child-up') this.#events.forget(tunnel);
     if (event.type === 'failed' && facts !== undefined) {
       facts.lastFailure = { at: this.host.now(), reason: event.reason, detail: event.detail, inDocument };
     }
@@ -367,14 +341,5 @@ export class Runner {
       if (running !== undefined) this.standing.childChanged(running);
     }
     if (published !== undefined) this.#options.onEvent({ tunnel, event: published, detail: text });
-  }
-
-  /** A peer, or anybody on the network, must not be able to fill the log. */
-  #write(level: 'debug' | 'info' | 'warn', tunnel: string | undefined, fields: object, text: string): void {
-    const kind = `${tunnel ?? ''} ${text.replace(/[0-9a-f]*[0-9][0-9a-f]*/g, '#').slice(0, 80)}`;
-    const leftOut = this.#lines.take(this.host.now(), kind);
-    if (leftOut < 0) return;
-    const more = leftOut === 0 ? '' : ` (${leftOut} similar lines were left out)`;
-    this.#log[level](tunnel === undefined ? fields : { tunnel, ...fields }, `${text}${more}`);
   }
 }

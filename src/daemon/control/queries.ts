@@ -12,6 +12,7 @@ import { inactiveStatus } from '../../host/status-view.ts';
 import type { ForeignTables } from '../../hostnet/foreign/tables.ts';
 import { descriptorUse } from '../../sys/descriptors.ts';
 import type { Autostart } from '../autostart.ts';
+import { hostCounters, hostFeatures } from '../host-counters.ts';
 import type { HeldNetworks } from '../networks/networks.ts';
 import type { Runner } from '../runner.ts';
 import { checkCertificates } from '../secrets/certificates.ts';
@@ -114,12 +115,12 @@ export class Queries {
       pid: process.pid,
       uptime: Math.round(process.uptime()),
       crypto: this.#runner.cryptoName,
-      io: this.#runner.io(),
+      io: hostFeatures(this.#runner.host),
       workers: this.#runner.workers(),
       descriptors: descriptorUse(),
       tunnels: objects.map((object) => this.#statusOf(object)),
       networks: networks.filter(({ tunnel }) => objects.some(({ name }) => name === tunnel)),
-      counters: this.#runner.counters(),
+      counters: hostCounters(this.#runner.host),
     };
   }
 

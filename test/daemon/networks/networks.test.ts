@@ -685,6 +685,6 @@ describe('a fence that cannot be changed now', () => {
     await networks.start(network());
     host.fence.counters = () => Promise.reject(new Error('no descriptors'));
     expect(await networks.list()).toMatchObject([{ name: 'lan', counters: {} }]);
-    expect(host.lines.at(-1)?.text).toBe("the counters of the networks' fences cannot be read: no descriptors');
+    expect(host.lines.at(-1)?.text).toBe("the counters of the networks' fences cannot be read: no descriptors");
   });
 });
