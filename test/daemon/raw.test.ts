@@ -73,7 +73,7 @@ describe('NAT traversal of a document', () => {
     const { client } = test;
     const off = tunnelDocument({ ike: "<nat traversal='off'/>" });
     await expect(client.call('create', { xml: off })).rejects.toThrow(
-      /<nat traversal='off'> in <ike> on line 7: here ESP can be carried in UDP only/,
+      /<nat traversal='off'> in <ike> on line 7: this host can carry ESP only in UDP/,
     );
     await client.call('create', { xml: tunnelDocument({ ike: "<nat encapsulation='needed'/>" }) });
   });

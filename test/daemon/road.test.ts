@@ -53,7 +53,7 @@ describe('a wildcard tunnel with a pre-shared key', () => {
     const daemon = await TestDaemon.start(new MemoryNetwork().host([address('192.0.2.1')]));
     await daemon.giveSecret('Zx8-qvR3_tLm9wKc7pHd2');
     for (const verb of ['define', 'create', 'update'] as const) {
-      const { warnings } = await daemon.client.call(verb, { xml: open, live: false, config: false });
+      const { warnings } = await daemon.client.call(verb, { xml: open });
       expect(warnings).toEqual([
         expect.stringMatching(
           /^line 5: <remote> has no <id>, and <auth type='psk'> on line 6 gives all its peers one key/,
