@@ -165,7 +165,7 @@ it('a tunnel of which no document can be read is shown, and answers about others
   await two.client.call('start', { name: 'other' });
   const question = { name: 'other', src: '10.1.0.1', dst: '10.3.0.1', proto: 'icmp' };
   const told = async (): Promise<readonly string[]> => (await two.client.call('explain', question)).warnings;
-  const text = 'not looked at: the fence of tunnel lost, whose document cannot be read';
+  const text = 'not checked: the fence of tunnel lost, whose document cannot be read';
   expect(await told()).toContain(text);
   await two.client.call('destroy', { name: 'lost' });
   expect(await two.client.call('list', {})).toMatchObject({ unreadable: [] });
