@@ -20,12 +20,6 @@ function figuresOf(source: string, name: string): number[] {
 }
 
 describe('docs/security.md', () => {
-  it('names files that there are', () => {
-    const files = [...SECURITY.matchAll(/`((?:src|test|docs|systemd|bench)\/[\w./-]*[\w])`/g)].map(([, file]) => file!);
-    expect(files.length).toBeGreaterThan(40);
-    expect(files.filter((file) => !existsSync(file))).toEqual([]);
-  });
-
   it('names figures that are those of the source', () => {
     const figures = [...SECURITY.matchAll(FIGURE)];
     expect(figures.length).toBeGreaterThan(25);
@@ -38,11 +32,22 @@ describe('docs/security.md', () => {
   });
 });
 
+const DOCUMENTS = ['README.md', 'bench/README.md', ...readdirSync('docs').map((file) => `docs/${file}`)];
+
 describe('documents', () => {
+  it('name files that there are', () => {
+    const missing = DOCUMENTS.flatMap((document) => {
+      const names = readFileSync(document, 'utf8').matchAll(
+        /`((?:src|test|bench|examples|schema|scripts|systemd|vectors|docs)\/[\w./-]*\w)`/g,
+      );
+      return [...names].flatMap(([, file]) => (existsSync(file!) ? [] : [`${document}: ${file}`]));
+    });
+    expect(missing).toEqual([]);
+  });
+
   it('link to files that there are', () => {
-    const documents = ['README.md', ...readdirSync('docs').map((file) => `docs/${file}`)];
-    const broken = documents.flatMap((document) => {
-      const folder = document.includes('/') ? 'docs/' : '';
+    const broken = DOCUMENTS.flatMap((document) => {
+      const folder = document.includes('/') ? document.replace(/[^/]*$/, '') : '';
       const links = [...readFileSync(document, 'utf8').matchAll(/\]\((?!https?:|#)([^)#\s]+)[^)]*\)/g)];
       return links.flatMap(([, link]) =>
         existsSync(new URL(link!, `file://${process.cwd()}/${folder}`)) ? [] : [`${document}: ${link}`],
@@ -50,4 +55,29 @@ describe('documents', () => {
     });
     expect(broken).toEqual([]);
   });
+
+  it('link to headings that there are', () => {
+    const broken = DOCUMENTS.flatMap((document) => {
+      const text = readFileSync(document, 'utf8');
+      const links = [...text.matchAll(/\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)/g)];
+      return links.flatMap(([link, file, anchor]) => {
+        const target = file === '' ? document : `${document.replace(/[^/]*$/, '')}${file}`;
+        return anchorsOf(readFileSync(target, 'utf8')).has(anchor!) ? [] : [`${document}: ${link}`];
+      });
+    });
+    expect(broken).toEqual([]);
+  });
 });
+
+/** The anchors that GitHub gives the headings of a document. */
+function anchorsOf(text: string): ReadonlySet<string> {
+  const headings = [...text.matchAll(/^#+ (.*)$/gm)].map(([, heading]) => heading!);
+  return new Set(
+    headings.map((heading) =>
+      heading
+        .toLowerCase()
+        .replace(/[^\p{L}\p{N}\s_-]/gu, '')
+        .replaceAll(' ', '-'),
+    ),
+  );
+}
