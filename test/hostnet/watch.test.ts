@@ -186,7 +186,7 @@ describe('a kernel that is watched', () => {
     host.network.take({ route: ({ type }) => type === 'unicast' });
     await pass(50);
     expect(host.watch.degraded('net')).toEqual([
-      'the device stun was set down, and nothing is led into it: ip link set stun up',
+      'the device stun is down, so no packet is routed into it: ip link set stun up',
     ]);
     host.network.setLink(host.device, { up: true });
     await pass(50);
@@ -242,7 +242,7 @@ describe('a kernel that is watched', () => {
     await pass(50);
     expect([sourceOf(), host.watch.degraded('net')]).toEqual(['10.1.0.99', []]);
     expect(host.texts).toEqual([
-      'info: addresses of this host changed: its own packets that name no source are sent from 10.1.0.99 now, and were from 10.1.0.1',
+      'info: the addresses of this host changed: its own packets without a source are now sent from 10.1.0.99, before from 10.1.0.1',
     ]);
   });
 

@@ -144,7 +144,9 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
       await sources(['10.1.0.20', 'fd01::20']);
       await carried();
     });
-    expect(ours.log()).toMatch(/addresses of this host changed: its own packets that name no source are sent from/);
+    expect(ours.log()).toMatch(
+      /the addresses of this host changed: its own packets without a source are now sent from/,
+    );
     await stopBoth(gateways);
   });
 

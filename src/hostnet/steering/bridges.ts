@@ -1,4 +1,7 @@
-/** Leads what comes in by bridges, for guests, into the routing table of a tunnel and nowhere else, by rules before those of tunnels. */
+/**
+ * Routes what comes in by bridges, from guests, into the table of a tunnel and nowhere else, by rules before those of
+ * tunnels.
+ */
 import type { HostNetwork, Prefix, Rule } from '../routes/routes.ts';
 import { sameRule } from '../routes/routes.ts';
 import { type Listed, type Mended, mendRouting } from './mend.ts';
@@ -24,13 +27,13 @@ export class BridgeRouting {
     return [...this.#rules.values()].flat().some((other) => sameRule(other, rule));
   }
 
-  /** Networks at bridges that are led: the host's own addresses there are for guests. */
+  /** Networks at routed bridges: the host's own addresses there are for guests. */
   guests(): Prefix[] {
     return [...this.#rules.values()].flatMap((rules) => rules.flatMap(({ to }) => to ?? []));
   }
 
-  /** What `Platform` says of it. */
-  lead(bridge: string, own: readonly Prefix[], table: number | undefined): () => void {
+  /** As `Platform.routeBridge` says. */
+  route(bridge: string, own: readonly Prefix[], table: number | undefined): () => void {
     this.#onChange();
     const rules = bridgeRules(bridge, own, table);
     try {
@@ -49,12 +52,12 @@ export class BridgeRouting {
     };
   }
 
-  /** Takes away what a daemon before this one led out of other bridges. */
+  /** Removes what an earlier daemon installed for other bridges. */
   forgetOthers(): void {
     this.#forget(this.#network.rules());
   }
 
-  /** Puts right what others changed. @returns what was found of each bridge, and the table that it is led into */
+  /** Puts right what others changed. @returns what was found of each bridge, and its table */
   *mend(listed: Listed): Iterable<{ readonly table: number | undefined; readonly mended: Mended }> {
     for (const [bridge, rules] of this.#rules) {
       const table = tableOfBridge(rules);
@@ -74,7 +77,7 @@ export class BridgeRouting {
     return mendRouting(this.#network, wanted, { own, foreign, routesOf });
   }
 
-  /** Takes away rules of bridges that are not led here any more. */
+  /** Removes rules of bridges that are no longer routed here. */
   #forget(rules: readonly Rule[]): void {
     for (const rule of rules) if (isOfBridge(rule) && !this.want(rule)) this.#network.deleteRule(rule);
   }

@@ -1,15 +1,14 @@
 /**
- * Leads packets into the devices of tunnels, by rules of policy routing and a routing table for each tunnel, as
- * `steering-rules.ts` says. Behind the routes into the device stand others that lead nowhere: without a device nothing that
- * a policy protects goes another way.
+ * Routes packets into the devices of tunnels: `rules.ts` says by which rules of policy routing, and each tunnel has a routing
+ * table of its own. Behind the routes into the device stand others that refuse: without a device nothing that a policy
+ * protects goes another way.
  *
- * By addresses, protocol and ports, not by marks of the sockets: incoming packets of the tunnel have none, and a strict
- * reverse path filter (rp_filter) would drop them. All rules and routes bear our protocol number, and the rules the number
- * of their tunnel's table: so what a daemon that died left behind is found again.
+ * Rules match addresses, protocol and ports, not marks of our sockets: incoming packets of the tunnel have none, and a
+ * strict reverse path filter (rp_filter) would drop them. All rules and routes bear our protocol number, and rules the
+ * number of their tunnel's table: so a daemon finds what one before it left behind.
  */
-
 import { setImmediate } from 'node:timers/promises';
-import { formatAddress, type IpAddress, rangeContains } from '../../base/address.ts';
+import { type IpAddress, rangeContains } from '../../base/address.ts';
 import { assertNever } from '../../base/assert.ts';
 import { IKE_PORT } from '../../base/ports.ts';
 import { isWhole } from '../../base/ranges.ts';
@@ -24,7 +23,6 @@ import {
   OWN_PROTOCOL,
   ownerOf,
   type Prefix,
-  type Route,
   type Rule,
 } from '../routes/routes.ts';
 import { BridgeRouting } from './bridges.ts';
@@ -32,45 +30,24 @@ import { checkPlan, SYSTEM_TABLES } from './check.ts';
 import { routedFlows, routeKey, ruleKey } from './compare.ts';
 import { type Listed, listInstalled, type Mended, mendRouting } from './mend.ts';
 import type { RoutingPlan } from './plan.ts';
-import { type Block, freeBlock, isOfBridge, isOfTunnel, placed } from './priorities.ts';
-import { type RoutingRules, routingRules, type Surroundings } from './rules.ts';
-import { OwnAddresses, openRoutes, unservedText } from './sources.ts';
+import { freeBlock, isOfBridge, isOfTunnel } from './priorities.ts';
+import { OwnAddresses } from './sources.ts';
+import { TunnelRouting } from './tunnel.ts';
 import { TunnelOrder } from './tunnel-order.ts';
 
-/** Of the route for when there is no device: the last that is looked at. */
-const LAST_METRIC = 0xffff_ffff;
-
-/** IKE may be met there whatever a document says, and routes are asked for as its packets would be. */
+/** A route is looked up as for IKE's own packets: a peer expects IKE on this port whatever a document says. */
 export const OWN_QUERY: { readonly ipProtocol: number; readonly sourcePort: number } = {
   ipProtocol: Protocol.udp,
   sourcePort: IKE_PORT,
 };
 
-interface Led extends Block {
-  readonly plan: RoutingPlan;
-  readonly device: string;
-  block: number;
-  readonly routes: RoutingRules['routes'];
-  /** Of the device, once there is one. */
-  linkIndex: number | undefined;
-  /** Children of level `use` that have an SA. */
-  up: ReadonlySet<string>;
-  /** By which addresses of the host the following are. */
-  own: OwnAddresses;
-  rules: readonly Rule[];
-  /** Into the device, while there is one. */
-  open: readonly Route[];
-  /** For what the host has no address. */
-  unserved: string | undefined;
-}
-
 /** What others did to rules and routes. */
 export interface RoutingDamage {
   /** What was put right, in words. */
   readonly found: readonly string[];
-  /** What was changed as the host's own addresses did, by tunnel, in words. BOUNDED: by the tunnels. */
+  /** What followed a change of the host's own addresses, by tunnel, in words. BOUNDED: by the tunnels. */
   readonly adapted: ReadonlyMap<string, string>;
-  /** What is not as it should be, by tunnel or bridge. BOUNDED: by those. */
+  /** What is still wrong, by tunnel or bridge. BOUNDED: by those. */
   readonly problems: ReadonlyMap<string, readonly string[]>;
 }
 
@@ -81,12 +58,12 @@ export class PolicyRouting {
   readonly #network: HostNetwork;
   readonly #order: TunnelOrder;
   /** By the name of the tunnel. BOUNDED: by the tunnels. */
-  readonly #led = new Map<string, Led>();
+  readonly #tunnels = new Map<string, TunnelRouting>();
   readonly #bridges: BridgeRouting;
-  /** Counts changes of our own: what was listed before one may not be so any more. */
+  /** Counts our own changes: a list from before one is out of date. */
   #changes = 0;
 
-  /** @param order in which tunnels are asked */
+  /** @param order in which rules of tunnels stand */
   constructor(network: HostNetwork, order: TunnelOrder = new TunnelOrder()) {
     this.#network = network;
     this.#order = order;
@@ -94,91 +71,79 @@ export class PolicyRouting {
   }
 
   /**
-   * Puts up what leads packets into the tunnel's table, which leads nowhere yet. What stands for the same tunnel is
-   * replaced.
+   * Installs the rules that send packets to the tunnel's table, and the routes there that refuse. What is installed for the
+   * same tunnel is replaced.
    *
-   * @throws Error when the system refuses; nothing of the tunnel stands then
+   * @throws Error when the system refuses; then nothing of the tunnel is installed
    */
   prepare(plan: RoutingPlan, device: string): void {
     this.#changes++;
-    checkPlan(
-      plan,
-      [...this.#led.values()].map((led) => led.plan),
-      this.#network,
-    );
-    const own = this.#addresses();
-    const up = new Set<string>();
-    const { rules, size, routes } = routingRules(plan, surroundings({ device, own, up }));
-    const standing = this.#network.rules();
-    const staleRules = rulesOf(standing, plan.table);
-    const staleRoutes = this.#routesOf(plan.table);
-    const others = [...this.#led.values()].filter((other) => other.plan.tunnel !== plan.tunnel);
-    const block = freeBlock(standing, others, plan.table, size, this.#firstFor(plan.tunnel));
-    const led: Led = {
-      ...{ plan, device, block, size, routes, up, own },
-      rules: rules.map((rule) => placed(rule, block, plan.table)),
-      linkIndex: undefined,
-      open: [],
-      unserved: unservedText(plan.outbound, own),
-    };
+    const { tunnel: name, table } = plan;
+    const plans = [...this.#tunnels.values()].map((other) => other.plan);
+    checkPlan(plan, plans, this.#network);
+    const tunnel = new TunnelRouting(plan, device, this.#addresses());
+    const rules = this.#network.rules();
+    const staleRoutes = this.#routesOf(table);
+    const others = [...this.#tunnels.values()].filter((other) => other.plan.tunnel !== name);
+    tunnel.place(freeBlock(rules, others, { table, size: tunnel.size, from: this.#firstFor(name) }));
     try {
-      const closed = new Map(routes.map((route) => [routeKey(closedRoute(route, plan.table)), route]));
+      const closed = new Map(tunnel.closedRoutes.map((route) => [routeKey(route), route]));
       const kept = new Set(staleRoutes.map(routeKey));
-      this.#network.addRoutes(
-        [...closed].flatMap(([key, route]) => (kept.has(key) ? [] : [closedRoute(route, plan.table)])),
-      );
-      // The last first: what is jumped over has its end then.
-      this.#network.addRules([...led.rules].reverse());
-      for (const rule of staleRules) this.#network.deleteRule(rule);
+      this.#network.addRoutes([...closed].flatMap(([key, route]) => (kept.has(key) ? [] : [route])));
+      this.#replaceRules(rulesOf(rules, table), tunnel.rules);
       this.#network.deleteRoutes(staleRoutes.filter((route) => !closed.has(routeKey(route))));
-      this.#led.set(plan.tunnel, led);
-      this.#putBehind(led);
+      this.#tunnels.set(name, tunnel);
+      this.#putBehind(tunnel);
     } catch (error) {
-      this.#clear(plan.table);
+      this.#clear(table);
       throw error;
     }
   }
 
-  /** The first priority behind those of tunnels that are asked before it. */
+  /** The last first: what a goto jumps over has its end then. Old rules go when the new ones stand. */
+  #replaceRules(before: readonly Rule[], after: readonly Rule[]): void {
+    this.#network.addRules([...after].reverse());
+    for (const rule of before) this.#network.deleteRule(rule);
+  }
+
+  /** The first priority behind those of the tunnels that come before this one. */
   #firstFor(tunnel: string): number | undefined {
-    const before = this.#order.before(tunnel).flatMap((other) => this.#led.get(other) ?? []);
+    const before = this.#order.before(tunnel).flatMap((other) => this.#tunnels.get(other) ?? []);
     return before.length === 0 ? undefined : Math.max(...before.map(({ block, size }) => block + size));
   }
 
   /**
-   * Moves tunnels that are asked behind this one, where they stand before it. The new rules stand before the old ones go, so
-   * packets always have a way, if for a moment that of the other tunnel.
+   * Moves tunnels that come after this one, where their rules stand before its own. The new rules stand before the old ones
+   * go, so packets always have a way, if for a moment that of the other tunnel.
    */
-  #putBehind(first: Led): void {
+  #putBehind(first: TunnelRouting): void {
     const moved = new Set([first]);
-    for (const led of moved) {
-      for (const name of this.#order.behind(led.plan.tunnel)) {
-        const other = this.#led.get(name);
-        if (other === undefined || moved.has(other) || other.block > led.block) continue;
+    for (const tunnel of moved) {
+      for (const name of this.#order.behind(tunnel.plan.tunnel)) {
+        const other = this.#tunnels.get(name);
+        if (other === undefined || moved.has(other) || other.block > tunnel.block) continue;
         this.#move(other);
         moved.add(other);
       }
     }
   }
 
-  #move(led: Led): void {
-    const { tunnel, table } = led.plan;
-    const block = freeBlock(this.#network.rules(), [...this.#led.values()], table, led.size, this.#firstFor(tunnel));
-    const [before, by] = [led.rules, block - led.block];
-    Object.assign(led, { block, rules: before.map((rule) => placed(rule, by, table)) });
-    this.#network.addRules([...led.rules].reverse());
-    for (const rule of before) this.#network.deleteRule(rule);
+  #move(tunnel: TunnelRouting): void {
+    const { plan, size, rules } = tunnel;
+    const from = this.#firstFor(plan.tunnel);
+    const wanted = { table: plan.table, size, from };
+    tunnel.place(freeBlock(this.#network.rules(), [...this.#tunnels.values()], wanted));
+    this.#replaceRules(rules, tunnel.rules);
   }
 
-  /** Opens the table into the device. @throws Error when the system refuses */
-  open(tunnel: string, linkIndex: number): void {
+  /** Routes into the device, which is up. @throws Error when the system refuses */
+  open(name: string, linkIndex: number): void {
     this.#changes++;
-    const led = this.#led.get(tunnel);
-    if (led === undefined) throw new Error(`bug: nothing is led into the device of ${tunnel}`);
-    led.linkIndex = linkIndex;
+    const tunnel = this.#tunnels.get(name);
+    if (tunnel === undefined) throw new Error(`bug: the device of ${name} has no rules`);
+    tunnel.setLink(linkIndex);
     this.#network.setLink(linkIndex, { group: DEVICE_GROUP });
-    led.open = openRoutes(led.routes, { table: led.plan.table, linkIndex }, led.own);
-    this.#network.addRoutes(led.open);
+    this.#network.addRoutes(tunnel.openRoutes);
   }
 
   /** Whether a change concerns what is wanted here: then `mend` is due. */
@@ -187,8 +152,8 @@ export class PolicyRouting {
       case 'unknown':
         return true;
       case 'link':
-        return [...this.#led.values()].some(({ linkIndex }) => linkIndex === change.link.index);
-      // The kernel does not tell which routes it takes away with an address or a link, nor takes them without the address.
+        return [...this.#tunnels.values()].some(({ linkIndex }) => linkIndex === change.link.index);
+      // The kernel removes routes with their address or link without reporting them, and refuses them without the address.
       case 'address':
         return this.#mayBeSource(change.address.address);
       case 'route':
@@ -202,22 +167,22 @@ export class PolicyRouting {
     }
   }
 
-  /** Whether a policy is for what the host sends from there. */
+  /** Whether a policy covers what the host sends from this address. */
   #mayBeSource(address: IpAddress): boolean {
-    return [...this.#led.values()].some(({ plan }) =>
+    return [...this.#tunnels.values()].some(({ plan }) =>
       plan.outbound.some(({ local }) => !isWhole(local) && rangeContains(local, address)),
     );
   }
 
   #concernsRule(rule: InstalledRule, gone: boolean): boolean {
-    if (rule.protocol !== OWN_PROTOCOL) return this.#led.size > 0 || this.#bridges.areRouted;
+    if (rule.protocol !== OWN_PROTOCOL) return this.#tunnels.size > 0 || this.#bridges.areRouted;
     if (isOfBridge(rule)) return gone && this.#bridges.want(rule);
-    const led = this.#ofTable(ownerOf(rule));
-    return led !== undefined && gone === led.rules.some((other) => ruleKey(other) === ruleKey(rule));
+    const tunnel = this.#ofTable(ownerOf(rule));
+    return tunnel !== undefined && gone === tunnel.rules.some((other) => ruleKey(other) === ruleKey(rule));
   }
 
-  #ofTable(table: number | undefined): Led | undefined {
-    return [...this.#led.values()].find(({ plan }) => plan.table === table);
+  #ofTable(table: number | undefined): TunnelRouting | undefined {
+    return [...this.#tunnels.values()].find(({ plan }) => plan.table === table);
   }
 
   /** Compares rules and routes with what is wanted, and puts right what differs; those of others stay. @throws Error */
@@ -231,22 +196,17 @@ export class PolicyRouting {
     const relist = (): void => {
       if (changes !== this.#changes) [listed, changes] = [listInstalled(this.#network), this.#changes];
     };
-    for (const names of chunks([...this.#led.keys()], TUNNELS_PER_TURN)) {
+    for (const names of chunks([...this.#tunnels.keys()], TUNNELS_PER_TURN)) {
       relist();
       for (const name of names) {
-        const led = this.#led.get(name);
-        if (led === undefined) continue;
-        const change = this.#adapt(led, own);
-        found.push(...this.#mendGroup(led));
-        const mended = this.#mendTunnel(led, listed);
+        const tunnel = this.#tunnels.get(name);
+        if (tunnel === undefined) continue;
+        const change = tunnel.setAddresses(own);
+        found.push(...this.#mendGroup(tunnel));
+        const mended = this.#mendTunnel(tunnel, listed);
         if (change === undefined) found.push(...mended.found);
         else adapted.set(name, change);
-        const here = [
-          ...this.#downText(led),
-          ...(led.unserved === undefined ? [] : [led.unserved]),
-          ...mended.problems,
-        ];
-        if (here.length > 0) problems.set(name, here);
+        if (mended.problems.length > 0) problems.set(name, mended.problems);
       }
       await setImmediate();
     }
@@ -260,95 +220,70 @@ export class PolicyRouting {
     return { found, adapted, problems };
   }
 
-  /** For what the host has no address, as far as it was looked at. Asks the system nothing. */
-  unserved(tunnel: string): string | undefined {
-    return this.#led.get(tunnel)?.unserved;
+  #mendTunnel(tunnel: TunnelRouting, { byOwner, foreign, routesOf }: Listed): Mended {
+    const { rules, closedRoutes, openRoutes, unserved } = tunnel;
+    const { table, outbound } = tunnel.plan;
+    const link = this.#linkOf(tunnel);
+    // Routes into the device stand only while it exists and is up.
+    const routes = link?.up === true ? [...closedRoutes, ...openRoutes] : closedRoutes;
+    const wanted = { rules, table: { number: table, routes }, flows: routedFlows(outbound) };
+    const { found, problems } = mendRouting(this.#network, wanted, {
+      own: byOwner.get(table) ?? [],
+      foreign,
+      routesOf,
+    });
+    return { found, problems: [...downText(link), ...(unserved === undefined ? [] : [unserved]), ...problems] };
   }
 
-  /**
-   * What is wanted follows the host's own addresses.
-   * @returns what is other than before, in words; `undefined` when nothing is
-   */
-  #adapt(led: Led, own: OwnAddresses): string | undefined {
-    if (own.key === led.own.key) return undefined;
-    const [sources, unserved] = [sourcesOf(led), led.unserved];
-    led.own = own;
-    led.rules = wantedRules(led);
-    if (led.linkIndex !== undefined)
-      led.open = openRoutes(led.routes, { table: led.plan.table, linkIndex: led.linkIndex }, own);
-    led.unserved = unservedText(led.plan.outbound, own);
-    const now = sourcesOf(led);
-    if (now === sources && led.unserved === unserved) return undefined;
-    return `addresses of this host changed: its own packets that name no source are sent from ${now || 'none'} now, and were from ${sources || 'none'}`;
-  }
-
-  #mendTunnel(led: Led, { byOwner, foreign, routesOf }: Listed): Mended {
-    const { table, outbound } = led.plan;
-    const wanted = {
-      rules: led.rules,
-      table: { number: table, routes: this.#wantedRoutes(led) },
-      flows: routedFlows(outbound),
-    };
-    return mendRouting(this.#network, wanted, { own: byOwner.get(table) ?? [], foreign, routesOf });
-  }
-
-  /** Those into the device only while it exists and is up. */
-  #wantedRoutes(led: Led): Route[] {
-    const closed = led.routes.map((route) => closedRoute(route, led.plan.table));
-    return this.#linkOf(led)?.up === true ? [...closed, ...led.open] : closed;
-  }
-
-  #linkOf({ linkIndex }: Led): Link | undefined {
+  #linkOf({ linkIndex }: TunnelRouting): Link | undefined {
     return linkIndex === undefined ? undefined : this.#network.link(linkIndex);
   }
 
   /** Rules pass over the device by its group. @returns what was put right, in words */
-  #mendGroup(led: Led): string[] {
-    const link = this.#linkOf(led);
+  #mendGroup(tunnel: TunnelRouting): string[] {
+    const link = this.#linkOf(tunnel);
     if (link === undefined || link.group === DEVICE_GROUP) return [];
     this.#network.setLink(link.index, { group: DEVICE_GROUP });
     return [`group of ${link.name}: ${link.group} in place of ${DEVICE_GROUP}`];
   }
 
-  #downText(led: Led): string[] {
-    const link = this.#linkOf(led);
-    if (link === undefined || link.up) return [];
-    return [`the device ${link.name} was set down, and nothing is led into it: ip link set ${link.name} up`];
+  /** For which protected destinations the host has no address, as of the last look. Asks the system nothing. */
+  unserved(tunnel: string): string | undefined {
+    return this.#tunnels.get(tunnel)?.unserved;
   }
 
   /**
-   * Which children have an SA: packets of those of level `use` go in the clear otherwise, and a tunnel without any gives way
-   * to another one of its redundancy group.
+   * Tells which children have an SA. Without one, packets of a child of level `use` go in the clear, and a tunnel without
+   * any gives way to another one of its redundancy group.
    */
-  setUp(tunnel: string, up: ReadonlySet<string>): void {
+  setUp(name: string, up: ReadonlySet<string>): void {
     this.#changes++;
-    const led = this.#led.get(tunnel);
-    if (led === undefined) return;
-    if (this.#order.setUp(tunnel, up.size > 0)) {
-      for (const mate of this.#order.ranked(tunnel)) {
-        const other = this.#led.get(mate);
+    const tunnel = this.#tunnels.get(name);
+    if (tunnel === undefined) return;
+    if (this.#order.setUp(name, up.size > 0)) {
+      for (const mate of this.#order.ranked(name)) {
+        const other = this.#tunnels.get(mate);
         if (other !== undefined) this.#putBehind(other);
       }
     }
-    if (!led.plan.outbound.some(({ level }) => level === 'use')) return;
-    led.up = up;
-    const wanted = wantedRules(led);
-    const [before, after] = [led.rules, wanted].map((list) => new Map(list.map((rule) => [ruleKey(rule), rule])));
-    led.rules = wanted;
-    this.#network.addRules([...after!].flatMap(([key, rule]) => (before!.has(key) ? [] : [rule])));
-    for (const [key, rule] of before!) if (!after!.has(key)) this.#network.deleteRule(rule);
+    if (!tunnel.plan.outbound.some(({ level }) => level === 'use')) return;
+    const before = new Map(tunnel.rules.map((rule) => [ruleKey(rule), rule]));
+    tunnel.setUp(up);
+    const after = new Map(tunnel.rules.map((rule) => [ruleKey(rule), rule]));
+    this.#network.addRules([...after].flatMap(([key, rule]) => (before.has(key) ? [] : [rule])));
+    for (const [key, rule] of before) if (!after.has(key)) this.#network.deleteRule(rule);
   }
 
-  /** Takes away all that stands for a tunnel, also what a daemon that died led into its table. */
+  /** Removes all that is installed for a tunnel, also what an earlier daemon left there. */
   release(tunnel: string, table: number): void {
     this.#changes++;
-    this.#led.delete(tunnel);
+    this.#tunnels.delete(tunnel);
     this.#clear(table);
   }
 
-  /** Takes away what a daemon that died left standing, but for tunnels with these tables. */
+  /** Removes what an earlier daemon left, except for tunnels with these tables. */
   reconcile(tables: readonly number[]): void {
-    const kept = new Set([...tables, ...[...this.#led.values()].map(({ plan }) => plan.table)]);
+    const kept = new Set([...tables, ...[...this.#tunnels.values()].map(({ plan }) => plan.table)]);
     const found = new Set<number>();
     for (const rule of this.#network.rules()) {
       const owner = ownerOf(rule);
@@ -360,16 +295,16 @@ export class PolicyRouting {
     for (const table of found) this.#clear(table);
   }
 
-  /** What `Platform` says of it. */
+  /** As `Platform` says. */
   routeBridge(bridge: string, own: readonly Prefix[], table: number | undefined): () => void {
-    return this.#bridges.lead(bridge, own, table);
+    return this.#bridges.route(bridge, own, table);
   }
 
   forgetBridges(): void {
     this.#bridges.forgetOthers();
   }
 
-  /** The host's own; not those at bridges that are led, which are there for guests: nothing else of the host's is sent from them. */
+  /** The host's own, except those at routed bridges: the host has these for its guests, and sends nothing else from them. */
   #addresses(): OwnAddresses {
     return new OwnAddresses(this.#network.addresses(), this.#bridges.guests());
   }
@@ -378,7 +313,7 @@ export class PolicyRouting {
     return this.#network.routes({ table, own: true });
   }
 
-  /** All of a tunnel, whoever set it up. Rules first: never one into a table that is open. */
+  /** All of a tunnel, whoever installed it. Rules first: never one into a table that is open. */
   #clear(table: number): void {
     for (const rule of rulesOf(this.#network.rules(), table)) this.#network.deleteRule(rule);
     this.#network.deleteRoutes(this.#routesOf(table));
@@ -389,26 +324,11 @@ function rulesOf(rules: readonly InstalledRule[], table: number): InstalledRule[
   return rules.filter((rule) => isOfTunnel(rule) && ownerOf(rule) === table);
 }
 
+function downText(link: Link | undefined): string[] {
+  if (link === undefined || link.up) return [];
+  return [`the device ${link.name} is down, so no packet is routed into it: ip link set ${link.name} up`];
+}
+
 function* chunks<T>(items: readonly T[], size: number): Generator<readonly T[]> {
   for (let first = 0; first < items.length; first += size) yield items.slice(first, first + size);
-}
-
-function surroundings({ device, own, up }: Pick<Led, 'device' | 'own' | 'up'>): Surroundings {
-  return { device, hasAddressIn: (range) => own.has(range), isUp: (child) => up.has(child) };
-}
-
-function wantedRules(led: Led): Rule[] {
-  const { rules } = routingRules(led.plan, surroundings(led));
-  return rules.map((rule) => placed(rule, led.block, led.plan.table));
-}
-
-/** From which addresses packets are sent that have no source, in words. */
-function sourcesOf({ routes, own }: Led): string {
-  const open = routes.filter((route) => route.open);
-  const sources = open.flatMap((route) => own.preferred(route.sources, route.destination.address.family) ?? []);
-  return [...new Set(sources.map(formatAddress))].join(', ');
-}
-
-function closedRoute({ destination, closed }: RoutingRules['routes'][number], table: number): Route {
-  return { type: closed, destination, table, metric: LAST_METRIC };
 }

@@ -1,34 +1,39 @@
 /**
- * Where rules stand: those of bridges first, then those of tunnels, each of which has a block of priorities of its own. Pure.
+ * The priorities of rules: those of bridges first, then those of tunnels, each with a block of its own. Pure.
  */
 import { type InstalledRule, MAIN_TABLE, OWN_PROTOCOL, type Prefix, type Rule } from '../routes/routes.ts';
 
-/** Of rules for bridges; then those of tunnels, each with a block: before the main table (32766). */
-const BRIDGE = { own: 6992, lead: 6993, end: 6994 } as const;
+/** Priorities of rules for bridges; behind them the blocks of tunnels, before the main table (32766). */
+const BRIDGE = { own: 6992, table: 6993, end: 6994 } as const;
 const FIRST_BLOCK = 7000;
 const LAST_PRIORITY = 31_999;
 
-/** Priorities of a tunnel. Not at each of them there is a rule at all times. */
+/** The priorities of a tunnel; not each of them has a rule at all times. */
 export interface Block {
   readonly block: number;
   readonly size: number;
 }
 
+export interface WantedBlock {
+  /** The tunnel's table, for the message. */
+  readonly table: number;
+  readonly size: number;
+  /** No priority before this one. */
+  readonly from: number | undefined;
+}
+
 /**
- * Where so many priorities are free between those of others. Those of the same tunnel stay until the new ones stand.
- *
+ * The first of `size` priorities that are free. Those of the same tunnel are not: its old rules stay until the new ones stand.
  * @param blocks of the other tunnels
- * @param from not before this
+ * @throws Error when there is no room
  */
 export function freeBlock(
-  standing: readonly Rule[],
+  installed: readonly Rule[],
   blocks: readonly Block[],
-  table: number,
-  size: number,
-  from: number = FIRST_BLOCK,
+  { table, size, from = FIRST_BLOCK }: WantedBlock,
 ): number {
   const reserved = blocks.flatMap((other) => Array.from({ length: other.size }, (_, at) => other.block + at));
-  const taken = [...new Set([...standing.map(({ priority }) => priority), ...reserved])].sort((a, b) => a - b);
+  const taken = [...new Set([...installed.map(({ priority }) => priority), ...reserved])].sort((a, b) => a - b);
   let first = Math.max(FIRST_BLOCK, from);
   for (const priority of taken) {
     if (priority < first) continue;
@@ -47,7 +52,7 @@ export function isOfBridge({ priority }: Rule): boolean {
   return Object.values(BRIDGE).some((other) => other === priority);
 }
 
-/** Whether it is ours and leads into the table of a tunnel. */
+/** Whether it is ours and belongs to a tunnel. */
 export function isOfTunnel(rule: InstalledRule): boolean {
   return rule.protocol === OWN_PROTOCOL && !isOfBridge(rule);
 }
@@ -62,7 +67,7 @@ export function placed(rule: Rule, block: number, owner: number): Rule {
   };
 }
 
-/** The end first: what is led in has no other way, not for a moment. */
+/** The end first, so that guests' packets have no other way, not even for a moment. */
 export function bridgeRules(bridge: string, own: readonly Prefix[], table: number | undefined): Rule[] {
   const main = { type: 'table', table: MAIN_TABLE } as const;
   return ([4, 6] as const).flatMap((family): Rule[] => [
@@ -70,7 +75,7 @@ export function bridgeRules(bridge: string, own: readonly Prefix[], table: numbe
       ? []
       : ([
           { family, priority: BRIDGE.end, inputLink: bridge, action: { type: 'unreachable' } },
-          { family, priority: BRIDGE.lead, inputLink: bridge, action: { type: 'table', table } },
+          { family, priority: BRIDGE.table, inputLink: bridge, action: { type: 'table', table } },
         ] as const)),
     ...own
       .filter(({ address }) => address.family === family)
@@ -78,10 +83,10 @@ export function bridgeRules(bridge: string, own: readonly Prefix[], table: numbe
   ]);
 }
 
-/** The table that rules of a bridge lead into. */
+/** The table that the rules of a bridge look up. */
 export function tableOfBridge(rules: readonly Rule[]): number | undefined {
   const [table] = rules.flatMap(({ priority, action }) =>
-    priority === BRIDGE.lead && action.type === 'table' ? [action.table] : [],
+    priority === BRIDGE.table && action.type === 'table' ? [action.table] : [],
   );
   return table;
 }
