@@ -74,7 +74,7 @@ export interface ConnectionConfig {
   };
   readonly nat: {
     /**
-     * `force` pretends a NAT, so that both sides encapsulate; `auto` lets detection decide; `off` does not ask, so that
+     * `force` lets detection find a NAT always, so that both sides encapsulate; `auto` lets detection decide; `off` does not ask, so that
      * IKE stays on its port and ESP goes straight over IP. What was asked for another connection, which a peer might
      * have been of, holds for one that is `off` too.
      */

@@ -10,13 +10,13 @@ import { samePath } from './path.ts';
 import { isFirstFragment, type Opened, open } from './protect/opening.ts';
 import { breakOff, endSession } from './session/lifecycle.ts';
 import type { IkeSession } from './session/session.ts';
-import { cryptoOf } from './session/state.ts';
+import { cryptoOf, type Life, lifeOf } from './session/state.ts';
 import type { Answer } from './tasks/answer.ts';
 import { receiveAuth, refuseMalformedAuth } from './tasks/auth-responder.ts';
 import { rekeyNotify, respondCreateChild } from './tasks/create-child.ts';
 import { closeSession } from './tasks/delete.ts';
 import { respondInformational } from './tasks/informational.ts';
-import { InitTask } from './tasks/init.ts';
+import { receiveInitResponse } from './tasks/init.ts';
 import { respondRekeyChild } from './tasks/rekey-child.ts';
 import { adopt, RekeyIkeTask, respondRekeyIke } from './tasks/rekey-ike.ts';
 import { AuthMethodId, ExchangeType, exchangeName, NotifyType } from './wire/iana.ts';
@@ -34,25 +34,19 @@ export function receive(session: IkeSession, now: number, path: Path, header: Ik
 }
 
 function receiveInit(session: IkeSession, now: number, path: Path, header: IkeHeader, datagram: Uint8Array): void {
-  const { env, active } = session;
-  if (
-    !header.response ||
-    header.exchange !== ExchangeType.IKE_SA_INIT ||
-    !session.window.expectsResponse(header.messageId)
-  ) {
+  const { env, state, window } = session;
+  const expected = header.response && header.exchange === ExchangeType.IKE_SA_INIT;
+  if (state.name !== 'init-sent' || !expected || !window.expectsResponse(header.messageId)) {
     env.count('unexpected-response');
     return;
   }
   const message = decodeMessage(datagram, header);
-  if (message.protectedPart !== undefined || !(active instanceof InitTask)) {
+  const isPlain = message.protectedPart === undefined;
+  if (!isPlain || checkRules(header.exchange, true, message.payloads, false) !== undefined) {
     env.count('rule-violation');
     return;
   }
-  if (checkRules(header.exchange, true, message.payloads, false) !== undefined) {
-    env.count('rule-violation');
-    return;
-  }
-  active.receive(session, now, path, message, datagram);
+  receiveInitResponse(session, now, state, { path, message, datagram });
 }
 
 function receiveResponse(session: IkeSession, now: number, path: Path, header: IkeHeader, datagram: Uint8Array): void {
@@ -75,7 +69,7 @@ function receiveResponse(session: IkeSession, now: number, path: Path, header: I
   // What was asked may be out of date by now: the SA is being deleted.
   if (active === undefined) {
     if (header.exchange === ExchangeType.IKE_AUTH && !isAccepted(opened)) {
-      endSession(session, now, 'requested', 'the peer did not make it', false);
+      endSession(session, now, { reason: 'requested', detail: 'the peer did not make it' });
     } else session.startNext(now);
     return;
   }
@@ -89,7 +83,7 @@ function receiveResponse(session: IkeSession, now: number, path: Path, header: I
   if (error?.notify === NotifyType.INVALID_SYNTAX && active.kind !== 'auth') {
     active.abandon();
     const failure = { reason: reasonOf(error.notify), detail: `the peer answered INVALID_SYNTAX to ${active.kind}` };
-    breakOff(session, now, failure, false);
+    breakOff(session, now, failure);
     return;
   }
   active.process(session, now, opened.payloads);
@@ -105,7 +99,7 @@ function endBroken(session: IkeSession, now: number, detail: string): void {
   if (session.state.name === 'established') {
     session.note('warn', detail);
     closeSession(session, now, 'failed', detail);
-  } else breakOff(session, now, misbehaved(detail), false);
+  } else breakOff(session, now, misbehaved(detail));
 }
 
 function receiveRequest(session: IkeSession, now: number, path: Path, header: IkeHeader, datagram: Uint8Array): void {
@@ -150,12 +144,12 @@ function receiveRequest(session: IkeSession, now: number, path: Path, header: Ik
     return;
   }
   const isDelete = opened.payloads.some((payload) => payload.type === 'delete' && payload.spis.length === 0);
-  if (session.pendingFor !== undefined && !isDelete) adopt(session, now);
+  if (!isDelete) adopt(session, now);
   const answer = process(session, now, header.exchange, opened.payloads);
   session.respond(now, header.exchange, answer.payloads, path);
   if (findNotify(answer.payloads, NotifyType.INVALID_SYNTAX) === undefined) answer.after?.();
   // To the peer that is the end of the IKE SA (RFC 7296 §2.21.3), and so it must be to us.
-  else breakOff(session, now, misbehaved(`${exchangeName(header.exchange)} request is not valid`), true);
+  else breakOff(session, now, misbehaved(`${exchangeName(header.exchange)} request is not valid`), { linger: true });
 }
 
 /**
@@ -219,13 +213,14 @@ function process(session: IkeSession, now: number, exchange: number, payloads: r
   if (exchange === ExchangeType.INFORMATIONAL) return respondInformational(session, now, payloads);
   const forIkeSa = findPayload(payloads, 'tsi') === undefined;
   if (forIkeSa) return respondRekeyIke(session, now, payloads);
+  const { state } = session;
   // RFC 7296 §2.25: no children while the IKE SA is replaced or deleted.
-  if (session.state.name !== 'established' || session.active instanceof RekeyIkeTask) {
+  if (state.name !== 'established' || session.active instanceof RekeyIkeTask) {
     return { payloads: [notifyPayload(NotifyType.TEMPORARY_FAILURE)] };
   }
   const rekey = rekeyNotify(payloads);
   if (rekey !== undefined) return { payloads: respondRekeyChild(session, now, payloads, rekey) };
-  return { payloads: respondCreateChild(session, now, payloads) };
+  return { payloads: respondCreateChild(session, now, state, payloads) };
 }
 
 /** RFC 7296 §2.5, §2.21.2, §2.21.3: an unknown critical payload is refused, bad syntax ends the IKE SA. */
@@ -239,11 +234,11 @@ function refuse(
   const what = `${exchangeName(exchange)} request: ${detail}`;
   if (session.state.name === 'half-open') {
     session.path = path;
-    refuseMalformedAuth(session, now, notify, what);
+    refuseMalformedAuth(session, now, session.state, notify, what);
     return;
   }
   session.respond(now, exchange, [notifyPayload(notify, data)], path);
-  if (notify === NotifyType.INVALID_SYNTAX) breakOff(session, now, misbehaved(what), true);
+  if (notify === NotifyType.INVALID_SYNTAX) breakOff(session, now, misbehaved(what), { linger: true });
   else session.note('warn', `refused: ${what}`);
 }
 
@@ -255,22 +250,23 @@ function heard(session: IkeSession, now: number, path: Path): void {
 
 /** RFC 7296 §2.23: a peer behind a NAT is followed to where it appears, unless we are behind one ourselves. */
 export function followPeer(session: IkeSession, path: Path): void {
-  if (session.establishedAt === undefined || samePath(session.path, path)) return;
+  const life = lifeOf(session.state);
+  if (life?.establishedAt === undefined || samePath(session.path, path)) return;
   if (!session.nat.remoteBehindNat || session.nat.localBehindNat) return;
   if (session.encapsulated && isIkeOnly(path.local) && !isIkeOnly(session.path.local)) {
-    refusePath(session, path);
+    refusePath(session, life, path);
     return;
   }
   session.path = path;
   session.registry.stateChanged(session);
-  if (session.announced) session.env.emit({ type: 'path-changed', ikeSaId: session.id, path });
+  if (life.announced) session.env.emit({ type: 'path-changed', ikeSaId: session.id, path });
 }
 
 /** ESP in UDP cannot follow the peer to port 500: it stays where it is, and requests of ours too (RFC 7296 §2.23). */
-function refusePath(session: IkeSession, { local, remote }: Path): void {
+function refusePath(session: IkeSession, life: Life, { local, remote }: Path): void {
   session.env.count('path-refused');
-  if (session.toldOfPath) return;
-  session.toldOfPath = true;
+  if (life.toldOfPath) return;
+  life.toldOfPath = true;
   const from = `the peer speaks from ${formatSocketAddress(remote)} to port ${local.port}, which carries no ESP in UDP`;
   session.note('warn', `${from}: packets go on to ${formatSocketAddress(session.path.remote)}`);
 }

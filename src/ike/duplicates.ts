@@ -14,11 +14,10 @@
  * addresses; if not, the IKE SA ends after three messages (7 s by default), sooner than by ordinary liveness checks. So
  * a holder of the key can take the addresses of a peer that is out of reach for that time, and of no other peer.
  */
-import { invariant } from '../base/assert.ts';
 import { requestOf } from './session/child-ask.ts';
 import { endSession } from './session/lifecycle.ts';
-import type { IkeSession, Origin } from './session/session.ts';
-import { isLive } from './session/state.ts';
+import type { IkeSession } from './session/session.ts';
+import { isLive, liveOf, type Origin } from './session/state.ts';
 import { closeSession } from './tasks/delete.ts';
 import { LivenessTask } from './tasks/liveness.ts';
 
@@ -30,18 +29,25 @@ const MAX_OF_PEER = 16;
 const RECENT = 10_000;
 
 /** Looks at the others of the same peer when `session` is established, anew or in place of another. */
-export function settleNewcomer(session: IkeSession, now: number, initialContact: boolean): void {
+export function settleNewcomer(
+  session: IkeSession,
+  now: number,
+  { initialContact }: { readonly initialContact: boolean },
+): void {
   const others = session.registry.withSamePeer(session).filter((other) => other !== session);
   if (initialContact) {
     for (const other of others) {
       // An SA that came up while this one was being negotiated is not from before the peer's restart.
       if (!isLive(other.state) || originOf(other).establishedOrder > session.id) continue;
-      endSession(other, now, 'peer-restarted', 'the peer has a new IKE SA and no memory of this one', false);
+      endSession(other, now, {
+        reason: 'peer-restarted',
+        detail: 'the peer has a new IKE SA and no memory of this one',
+      });
     }
   }
   // Each new one replaces the one before; a peer that makes them quicker than they go loses the oldest.
   for (const other of session.registry.withSamePeer(session).slice(0, -MAX_OF_PEER)) {
-    endSession(other, now, 'redundant', 'the peer has too many IKE SAs', false);
+    endSession(other, now, { reason: 'redundant', detail: 'the peer has too many IKE SAs' });
   }
   if (session.registry.siblings(session).length > 0) {
     session.timers.set('duplicate', now + SETTLE_DELAY);
@@ -49,9 +55,8 @@ export function settleNewcomer(session: IkeSession, now: number, initialContact:
   }
 }
 
-function originOf({ origin }: IkeSession): Origin {
-  invariant(origin !== undefined, 'an established IKE SA without origin');
-  return origin;
+function originOf({ state }: IkeSession): Origin {
+  return liveOf(state).origin;
 }
 
 /** Closes one of two, if that is ours to do and both are still there. */
@@ -86,11 +91,13 @@ function retire(loser: IkeSession, winner: IkeSession, now: number): void {
  * @returns `lives` when the peer has just answered a probe, `asked` when the answer is still to come
  */
 export function probe(session: IkeSession, now: number): 'lives' | 'asked' {
-  const { probedAt, lastHeardAt, window } = session;
+  const { lastHeardAt, window } = session;
+  const state = liveOf(session.state);
+  const { probedAt } = state;
   const answered = probedAt !== undefined && lastHeardAt !== undefined && lastHeardAt > probedAt;
   if (answered && now - probedAt < RECENT) return 'lives';
   if (probedAt !== undefined && !answered && !window.idle) return 'asked';
-  session.probedAt = now;
+  state.probedAt = now;
   if (window.idle) session.enqueue(now, new LivenessTask());
   else window.hurry(now);
   window.doubt();

@@ -16,13 +16,14 @@ import { EndpointEnvironment, type Transmit } from './endpoint-environment.ts';
 import type { IkeEvent, Path, SignatureAnswer, VerificationAnswer } from './events.ts';
 import type { IkeEndpointOptions } from './options.ts';
 import type { ChildRecord } from './session/child.ts';
-import type { ChildRequest } from './session/child-request.ts';
+import { type ChildRequest, want } from './session/child-request.ts';
 import { endSession, failSession, promoteChild } from './session/lifecycle.ts';
 import type { Question } from './session/registry.ts';
 import type { IkeSession } from './session/session.ts';
+import { isInUse } from './session/state.ts';
 import { statusOf } from './session/status.ts';
 import { SessionRegistry } from './session-registry.ts';
-import type { IkeCounters, IkeSaState, IkeSaStatus } from './status.ts';
+import type { IkeCounters, IkeSaStatus } from './status.ts';
 import { beginAuth } from './tasks/auth.ts';
 import { answerSecret, answerSignature, answerVerdict } from './tasks/auth-responder.ts';
 import { answerPeerSecret, answerPeerVerdict } from './tasks/auth-response.ts';
@@ -48,9 +49,6 @@ export interface InitiateOptions {
   readonly local?: SocketAddress | undefined;
   readonly remote?: SocketAddress | undefined;
 }
-
-/** On their way to be up, as initiator. */
-const COMING: readonly IkeSaState[] = ['init-sent', 'proof-wanted', 'auth-sent', 'verifying'];
 
 export class IkeEndpoint {
   readonly #env: EndpointEnvironment;
@@ -135,18 +133,14 @@ export class IkeEndpoint {
   #running(connection: string, remote: IpAddress | undefined): IkeSession | undefined {
     return this.#registry.sessionsOf(connection).find((session) => {
       if (remote !== undefined && !sameAddress(session.path.remote.address, remote)) return false;
-      const { name } = session.state;
-      const coming = session.initiator && COMING.includes(name);
-      return coming || (name === 'established' && session.pendingFor === undefined);
+      return 'attempt' in session.state || isInUse(session.state);
     });
   }
 
   #add(now: number, session: IkeSession, wanted: readonly ChildRequest[]): void {
-    if (session.state.name === 'established') {
-      this.#registry.bringUp(now, session, wanted);
-      return;
-    }
-    session.want(wanted);
+    const { state } = session;
+    if ('attempt' in state) want(state.attempt.wanted, wanted);
+    else this.#registry.bringUp(now, session, wanted);
   }
 
   #pathFor(config: ConnectionConfig, options: InitiateOptions): Path {
@@ -204,7 +198,7 @@ export class IkeEndpoint {
   /** Ends an IKE SA from whose local address nothing can be sent: the peer cannot be told. */
   abandonIkeSa(now: number, ikeSaId: number, detail: string): void {
     const session = this.#registry.session(ikeSaId);
-    if (session !== undefined) endSession(session, now, 'path-lost', detail, false);
+    if (session !== undefined) endSession(session, now, { reason: 'path-lost', detail });
   }
 
   #child(id: number): ChildRecord | undefined {
@@ -273,7 +267,7 @@ export class IkeEndpoint {
       action();
     } catch (error) {
       this.#bug(error);
-      endSession(session, now, 'failed', 'it could not be processed', false);
+      endSession(session, now, { reason: 'failed', detail: 'it could not be processed' });
     }
   }
 

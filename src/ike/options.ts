@@ -10,8 +10,8 @@ export interface IkeEndpointOptions {
   /** Contents of the Vendor ID payloads that are sent in IKE_SA_INIT. */
   readonly vendorIds?: readonly Uint8Array[];
   /**
-   * Whether the owner can send and receive ESP straight over IP. Without it (the default) a NAT is pretended, so
-   * that both sides put ESP into UDP (RFC 7296 §2.23, RFC 3948).
+   * Whether the owner can send and receive ESP straight over IP. Without it (the default) encapsulation is forced:
+   * both sides put ESP into UDP (RFC 7296 §2.23, RFC 3948).
    */
   readonly rawEsp?: boolean;
   /**

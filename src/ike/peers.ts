@@ -15,7 +15,7 @@ import { addressKey, sameSocketAddress } from '../base/address.ts';
 import { type Identity, identityKey } from '../base/identity.ts';
 import { SetMap } from '../base/set-map.ts';
 import type { IkeSession } from './session/session.ts';
-import { isLive } from './session/state.ts';
+import { isLive, lifeOf, liveOf, type Origin } from './session/state.ts';
 
 interface Keys {
   readonly peer: string;
@@ -77,8 +77,15 @@ function isShared({ state }: IkeSession): boolean {
 
 /** With a shared key the place identifies the peer. Another host may have the place that a peer moved away from. */
 function isPlaceShared(a: IkeSession, b: IkeSession): boolean {
-  if (!isShared(a) || a.origin === b.origin) return true;
-  return [a, b].every(({ origin, path }) => origin?.shownAt && sameSocketAddress(origin.shownAt, path.remote));
+  if (!isShared(a) || originOf(a) === originOf(b)) return true;
+  return [a, b].every((session) => {
+    const place = originOf(session)?.shownAt;
+    return place !== undefined && sameSocketAddress(place, session.path.remote);
+  });
+}
+
+function originOf({ state }: IkeSession): Origin | undefined {
+  return lifeOf(state)?.origin;
 }
 
 /** The local identity of a connection is fixed. */
@@ -89,7 +96,7 @@ function claimKey({ state, connectionName }: IkeSession): string {
 /** Constant for the life of an IKE SA and of those that replace it by rekeying. */
 function peerKey(session: IkeSession): string {
   if (!isShared(session)) return claimKey(session);
-  const { shownAt: place, id } = session.origin!;
+  const { shownAt: place, id } = liveOf(session.state).origin;
   return `${claimKey(session)} ${place === undefined ? `#${id}` : `${addressKey(place.address)} ${place.port}`}`;
 }
 

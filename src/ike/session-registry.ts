@@ -21,7 +21,7 @@ import { askFor } from './session/child-ask.ts';
 import { type ChildRequest, sameRequest } from './session/child-request.ts';
 import type { Claim, Question, Registry } from './session/registry.ts';
 import type { IkeSession } from './session/session.ts';
-import { isLive } from './session/state.ts';
+import { isInUse, isLive } from './session/state.ts';
 import { CreateChildTask } from './tasks/create-child.ts';
 import { readIkeSpi } from './wire/message.ts';
 
@@ -154,9 +154,7 @@ export class SessionRegistry implements Registry<IkeSession> {
   }
 
   siblings(session: IkeSession): readonly IkeSession[] {
-    return this.withSamePeer(session).filter(
-      (other) => other !== session && other.state.name === 'established' && other.pendingFor === undefined,
-    );
+    return this.withSamePeer(session).filter((other) => other !== session && isInUse(other.state));
   }
 
   withSamePeer(session: IkeSession): readonly IkeSession[] {
@@ -187,8 +185,7 @@ export class SessionRegistry implements Registry<IkeSession> {
 
   establishedOf(connection: string, remote: IpAddress): IkeSession | undefined {
     for (const session of this.#byConnection.get(connection)) {
-      const up = session.state.name === 'established' && session.pendingFor === undefined;
-      if (up && sameAddress(session.path.remote.address, remote)) return session;
+      if (isInUse(session.state) && sameAddress(session.path.remote.address, remote)) return session;
     }
     return undefined;
   }

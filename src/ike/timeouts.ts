@@ -4,13 +4,14 @@
  */
 import { assertNever } from '../base/assert.ts';
 import { resolveDuplicates } from './duplicates.ts';
+import type { Failure } from './failure.ts';
 import type { ChildRecord, ChildTimer } from './session/child.ts';
 import { endSession, failSession } from './session/lifecycle.ts';
 import type { IkeSession, SessionTimer } from './session/session.ts';
+import { isInUse } from './session/state.ts';
 import { expireAuth } from './tasks/auth-responder.ts';
 import { expireVerification } from './tasks/auth-response.ts';
 import { closeChild, closeSession } from './tasks/delete.ts';
-import { InitTask } from './tasks/init.ts';
 import { LivenessTask } from './tasks/liveness.ts';
 import { rekeyChild } from './tasks/rekey-child.ts';
 import { rekeyIkeSa } from './tasks/rekey-ike.ts';
@@ -36,7 +37,7 @@ function retransmit(session: IkeSession, now: number): void {
   if (again === undefined) return;
   if (again !== 'dead') {
     session.env.count('retransmissions');
-    session.transmit(now, session.path, again);
+    session.transmit(session.path, again);
     return;
   }
   const { state } = session;
@@ -47,13 +48,14 @@ function retransmit(session: IkeSession, now: number): void {
       failSession(session, now, likelyReason(session) ?? { reason: 'timeout', detail: waited });
       return;
     default:
-      endSession(session, now, 'peer-dead', waited, false);
+      endSession(session, now, { reason: 'peer-dead', detail: waited });
       return;
   }
 }
 
-function likelyReason(session: IkeSession): InitTask['likely'] {
-  return session.active instanceof InitTask ? session.active.likely : undefined;
+/** Of the answers to IKE_SA_INIT, none of which was authentic. */
+function likelyReason({ state }: IkeSession): Failure | undefined {
+  return state.name === 'init-sent' ? state.init.likely : undefined;
 }
 
 function fire(session: IkeSession, now: number, timer: SessionTimer): void {
@@ -84,7 +86,7 @@ function fire(session: IkeSession, now: number, timer: SessionTimer): void {
       session.dropFragments();
       return;
     case 'exhausted':
-      endSession(session, now, 'expired', 'its message IDs are used up', false);
+      endSession(session, now, { reason: 'expired', detail: 'its message IDs are used up' });
       return;
     default:
       assertNever(timer, 'fire');
@@ -112,7 +114,7 @@ function checkLiveness(session: IkeSession, now: number): void {
  */
 export function probeLiveness(session: IkeSession, now: number): void {
   if (!session.window.idle) session.window.hurry(now);
-  else if (session.state.name === 'established' && session.pendingFor === undefined) {
+  else if (isInUse(session.state)) {
     session.enqueue(now, new LivenessTask());
   }
   if (session.connectionConfig?.remote.address !== undefined) session.window.doubt();
@@ -135,7 +137,7 @@ function giveUp(session: IkeSession, now: number): void {
       failSession(
         session,
         now,
-        session.config?.local.auth === 'signature'
+        state.attempt.config.local.auth === 'signature'
           ? { reason: 'no-signature', detail: 'the signature was asked for and did not come' }
           : { reason: 'no-secret', detail: 'the secret was asked for and did not come' },
       );
@@ -148,12 +150,13 @@ function giveUp(session: IkeSession, now: number): void {
       return;
     case 'half-open':
       env.count('half-open-expired');
-      endSession(session, now, 'failed', 'the set-up was not finished in time', false);
+      endSession(session, now, { reason: 'failed', detail: 'the set-up was not finished in time' });
       return;
-    case 'rekeyed':
     case 'established':
+    case 'rekeyed':
       // The one too many of two: its maker should have deleted it, and may never have had it.
-      if (session.pendingFor !== undefined) endSession(session, now, 'redundant', 'both sides rekeyed', false);
+      if (state.pendingFor !== undefined)
+        endSession(session, now, { reason: 'redundant', detail: 'both sides rekeyed' });
       else closeSession(session, now, 'rekeyed', 'replaced, and not deleted by the peer');
       return;
     case 'closed':

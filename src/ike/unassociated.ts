@@ -196,7 +196,7 @@ export class UnassociatedMessages {
     const place = registry.halfOpen.admit(now, path);
     if (place?.displaced !== undefined) {
       env.count('half-open-displaced');
-      endSession(place.displaced, now, 'failed', 'another half-open IKE SA took its place', false);
+      endSession(place.displaced, now, { reason: 'failed', detail: 'another half-open IKE SA took its place' });
       // One that had failed already is kept only to answer retransmissions.
       registry.removeSession(place.displaced);
     }

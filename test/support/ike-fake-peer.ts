@@ -107,7 +107,7 @@ export class FakePeer {
     const shared = keyPair.derive(findPayload(message.payloads, 'ke')!.data);
     const seed = deriveSkeyseed(nodeProvider, suite.prf, this.#nonces, shared);
     const keys = deriveIkeKeys(nodeProvider, suite, seed, this.#nonces, this.initiatorSpi, this.spi);
-    this.crypto = bindKeys(nodeProvider, suite, keys, true);
+    this.crypto = bindKeys(nodeProvider, suite, keys, 'initiator');
     this.#next = 1;
     return [...message.payloads];
   }

@@ -10,11 +10,17 @@ export interface IkeCrypto {
   readonly inbound: PacketCipher;
 }
 
-/** Makes the ciphers of both directions. */
-export function bindKeys(crypto: CryptoProvider, suite: IkeSuite, keys: IkeKeys, initiator: boolean): IkeCrypto {
-  const ours = crypto.packetCipher(suite.cipher, initiator ? keys.initiator : keys.responder);
-  const theirs = crypto.packetCipher(suite.cipher, initiator ? keys.responder : keys.initiator);
-  return { suite, keys, outbound: ours, inbound: theirs };
+/** Makes the ciphers of both directions. `we` says which side of the IKE SA we are. */
+export function bindKeys(
+  crypto: CryptoProvider,
+  suite: IkeSuite,
+  keys: IkeKeys,
+  we: 'initiator' | 'responder',
+): IkeCrypto {
+  const peer = we === 'initiator' ? 'responder' : 'initiator';
+  const outbound = crypto.packetCipher(suite.cipher, keys[we]);
+  const inbound = crypto.packetCipher(suite.cipher, keys[peer]);
+  return { suite, keys, outbound, inbound };
 }
 
 export function wipeCrypto(crypto: IkeCrypto): void {

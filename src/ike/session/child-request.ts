@@ -51,3 +51,12 @@ export function singlePair(request: ChildRequest, notify: number | undefined): C
     return undefined;
   return { ...request, singlePair: true };
 }
+
+/** BOUNDED: the children that one set-up is to bring up. */
+const MAX_WANTED = 256;
+
+/** Adds requests to those of a set-up, each once. */
+export function want(wanted: ChildRequest[], requests: readonly ChildRequest[]): void {
+  const missing = requests.filter((request) => !wanted.some((known) => sameRequest(known, request)));
+  wanted.push(...missing.slice(0, Math.max(0, MAX_WANTED - wanted.length)));
+}

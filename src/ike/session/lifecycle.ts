@@ -16,7 +16,12 @@ export const LINGER = 15_000;
  * Gives an agreed CHILD SA to the owner.
  * @param sendNow packets leave on it from now on; else when the peer is known to have it (RFC 7296 §2.8)
  */
-export function installChild(session: IkeSession, now: number, agreed: AgreedChild, sendNow: boolean): ChildRecord {
+export function installChild(
+  session: IkeSession,
+  now: number,
+  agreed: AgreedChild,
+  { sendNow }: { readonly sendNow: boolean },
+): ChildRecord {
   const { facts, keys, initiator } = agreed;
   const child = new ChildRecord(session.id, facts, now, sendNow, session.env.random);
   if (sendNow) takeOver(session, child);
@@ -98,62 +103,62 @@ export function moveChildren(from: IkeSession, to: IkeSession): void {
   from.children.clear();
   to.queue.push(...from.queue.splice(0));
   to.deferred.push(...from.deferred.splice(0));
-  to.wanted = from.wanted;
-  from.wanted = [];
   from.armDeferred();
   to.armDeferred();
 }
 
-/** The owner is told that an IKE SA and its children are gone. */
-export function reportDown(session: IkeSession, reason: DownReason, detail: string): void {
-  for (const child of [...session.children.values()]) dropChild(session, child, 'ike-down');
-  if (!session.announced) return;
-  session.announced = false;
-  session.env.emit({
-    type: 'ike-down',
-    ikeSaId: session.id,
-    connection: session.connectionName,
-    reason,
-    detail,
-  });
+/** How an IKE SA ends. */
+export interface End {
+  readonly reason: DownReason;
+  readonly detail: string;
+  /** It is kept a while to answer retransmissions of the request that ended it. */
+  readonly linger?: boolean;
 }
 
-/**
- * Ends an IKE SA at once.
- * @param linger keep it a while to answer retransmissions of the request that ended it
- */
-export function endSession(
-  session: IkeSession,
-  now: number,
-  reason: DownReason,
-  detail: string,
-  linger: boolean,
-): void {
+/** The owner is told that an IKE SA and its children are gone. */
+export function reportDown(session: IkeSession, { reason, detail }: End): void {
+  for (const child of [...session.children.values()]) dropChild(session, child, 'ike-down');
+  const { state } = session;
+  if (!isLive(state) || !state.announced) return;
+  state.announced = false;
+  session.env.emit({ type: 'ike-down', ikeSaId: session.id, connection: session.connectionName, reason, detail });
+}
+
+/** Ends an IKE SA at once. */
+export function endSession(session: IkeSession, now: number, end: End): void {
   const { state, registry } = session;
   if (state.name === 'closed') return;
   session.abandonTasks();
-  reportDown(session, reason, detail);
+  reportDown(session, end);
   session.window.finish();
   session.timers.clearAll();
   session.dropFragments();
   session.enter({ name: 'closed' });
-  if (linger) session.timers.set('give-up', now + LINGER);
+  if (end.linger === true) session.timers.set('give-up', now + LINGER);
   else registry.removeSession(session);
 }
 
-/** Ends an attempt that did not get to be an IKE SA, and says why. */
-export function failSession(session: IkeSession, now: number, failure: Failure, linger = false): void {
+/**
+ * Ends an attempt that did not get to be an IKE SA, and says why.
+ * @param connection the one that was meant, where the state does not say it
+ */
+export function failSession(
+  session: IkeSession,
+  now: number,
+  failure: Failure,
+  { linger = false, connection }: { readonly linger?: boolean; readonly connection?: string | undefined } = {},
+): void {
   if (session.state.name === 'closed') return;
-  session.fail(failure, undefined, session.initiator);
-  endSession(session, now, 'failed', failure.detail, linger);
+  session.fail(failure, { connection, initiator: session.initiator });
+  endSession(session, now, { reason: 'failed', detail: failure.detail, linger });
 }
 
 /** Ends an IKE SA on which the peer broke the protocol, whether it was up or not. */
-export function breakOff(session: IkeSession, now: number, failure: Failure, linger: boolean): void {
+export function breakOff(session: IkeSession, now: number, failure: Failure, how: Pick<End, 'linger'> = {}): void {
   if (isLive(session.state)) {
     session.note('warn', failure.detail);
-    endSession(session, now, 'failed', failure.detail, linger);
+    endSession(session, now, { reason: 'failed', detail: failure.detail, ...how });
   } else {
-    failSession(session, now, failure, linger);
+    failSession(session, now, failure, how);
   }
 }

@@ -2,7 +2,6 @@
  * One IKE SA: its state, its window and tasks, its children and timers. What the exchanges say stands in `tasks/`;
  * here is how messages get in and out and who is asked to process them.
  */
-import type { SocketAddress } from '../../base/address.ts';
 import { invariant } from '../../base/assert.ts';
 import { Deadlines } from '../../base/deadlines.ts';
 import { formatSuite } from '../../crypto/proposal-text.ts';
@@ -18,11 +17,20 @@ import type { IkeHeader } from '../wire/message.ts';
 import { type NatStatus, NO_NAT } from '../wire/nat.ts';
 import type { Payload } from '../wire/payload.ts';
 import { type ChildRecord, softDeadline } from './child.ts';
-import { type ChildRequest, sameRequest } from './child-request.ts';
 import { shownAt } from './credential.ts';
 import type { Environment } from './environment.ts';
 import type { Registry } from './registry.ts';
-import { cryptoOf, isLive, type Peers, questionOf, type SessionState, TRANSITIONS } from './state.ts';
+import {
+  configOf,
+  cryptoOf,
+  type Life,
+  liveOf,
+  newLife,
+  type Origin,
+  questionOf,
+  type SessionState,
+  TRANSITIONS,
+} from './state.ts';
 import type { MessageWindow } from './window.ts';
 
 export type SessionTimer =
@@ -42,15 +50,21 @@ export type SessionTimer =
   /** Its message IDs are used up. */
   | 'exhausted';
 
-/** Where an IKE SA comes from, through all its rekeyings: what duplicates are compared by. */
-export interface Origin {
-  readonly spi: bigint;
+/** What an IKE SA is established with. */
+export interface Founding extends Pick<Life, 'config' | 'crypto' | 'peers'> {
+  /** That of the IKE SA that it replaces. */
+  readonly origin?: Origin;
+  readonly replaces: number | undefined;
+}
+
+/** What an attempt was for. */
+export interface Attempted {
+  /** By default that of the IKE SA. */
+  readonly connection?: string | undefined;
+  readonly child?: ChildConfig | undefined;
+  /** The part of the child's selectors that it was for. */
+  readonly part?: SelectorPair | undefined;
   readonly initiator: boolean;
-  readonly id: number;
-  /** Ids and orders of establishment come out of one counter. */
-  readonly establishedOrder: number;
-  /** See `shownAt` in `peers.ts`. */
-  readonly shownAt: SocketAddress | undefined;
 }
 
 /** How a session begins. */
@@ -61,8 +75,6 @@ export interface SessionStart {
   readonly path: Path;
   readonly state: SessionState;
   readonly window: MessageWindow;
-  /** `undefined` for a peer that has not said who it is. */
-  readonly config: ConnectionConfig | undefined;
   readonly now: number;
 }
 
@@ -87,14 +99,6 @@ export class IkeSession {
   readonly askedFrom: Path;
   nat: NatStatus = NO_NAT;
   readonly fragments: Fragments;
-  /** As it was when the SA was made; `connectionConfig` is the one that holds now. */
-  config: ConnectionConfig | undefined;
-  /** What the peer asked for in IKE_SA_INIT, and cannot have: in words, until it has proved who it is. */
-  askedOpenly: readonly string[] = [];
-  /** Names of the connections that an unidentified peer may turn out to speak of. */
-  candidates: readonly string[] = [];
-  /** The children that are to be brought up when the IKE SA is. BOUNDED: those of the connection, MAX_QUEUED_TASKS. */
-  wanted: ChildRequest[] = [];
   /** By our inbound SPI. BOUNDED: twice `maxChildrenPerIkeSa`, old and new. */
   readonly children: Map<number, ChildRecord> = new Map();
   /** BOUNDED: MAX_QUEUED_TASKS each. */
@@ -102,25 +106,8 @@ export class IkeSession {
   deferred: { readonly at: number; readonly task: Task<IkeSession> }[] = [];
   /** The task whose request is out. */
   active: Task<IkeSession> | undefined;
-  /** The IKE SA that this one replaced, and whether the owner was told of this one. */
-  replaces: number | undefined;
-  announced = false;
-  /** Came out of a rekeying from both sides, of this IKE SA, and may turn out to be the one too many. */
-  pendingFor: IkeSession | undefined;
-  establishedAt: number | undefined;
-  /** The first of the IKE SAs that this one is the latest of; itself, when it replaced none. */
-  origin: Origin | undefined;
+  /** When the last authentic message or packet of the peer came. */
   lastHeardAt: number | undefined;
-  /** The IKE SA that this one takes the place of, and when one was last begun in the place of this one. */
-  successorOf: IkeSession | undefined;
-  supersededAt: number | undefined;
-  /** The owner was told that the peer speaks from where ESP cannot follow it. */
-  toldOfPath = false;
-  /** When the peer was last probed, because another IKE SA may have replaced this one. */
-  probedAt: number | undefined;
-  lastSentAt: number | undefined;
-  /** Since when the peer has been answering TEMPORARY_FAILURE. */
-  busySince: number | undefined;
   #state: SessionState;
   #answeredAt = Number.NEGATIVE_INFINITY;
   /** Makes the IV of each SK payload; never the same twice. */
@@ -136,7 +123,6 @@ export class IkeSession {
     this.spiResponder = start.spiResponder;
     this.path = start.path;
     this.askedFrom = start.path;
-    this.config = start.config;
     this.window = start.window;
     this.fragments = new Fragments(env.fragments);
     this.createdAt = start.now;
@@ -151,38 +137,43 @@ export class IkeSession {
     return this.initiator ? this.spiInitiator : this.spiResponder;
   }
 
+  /** As it was when the SA was made; `undefined` while it is not known which connection the peer means, and at the end. */
+  get config(): ConnectionConfig | undefined {
+    return configOf(this.#state);
+  }
+
   get connectionName(): string {
     return this.config?.name ?? '';
   }
 
   /** The configuration for what is negotiated from now on. */
   get connectionConfig(): ConnectionConfig | undefined {
-    return this.config && (this.env.connection(this.config.name) ?? this.config);
+    const { config } = this;
+    return config && this.current(config);
   }
 
-  /** Whether ESP goes in UDP: a NAT was found or pretended (RFC 7296 §2.23). */
+  /** A connection as it is configured now, or as it was when it is not any more. */
+  current(config: ConnectionConfig): ConnectionConfig {
+    return this.env.connection(config.name) ?? config;
+  }
+
+  /** Whether ESP goes in UDP: a NAT was found, or encapsulation is forced (RFC 7296 §2.23). */
   get encapsulated(): boolean {
-    const { pretended, localBehindNat, remoteBehindNat } = this.nat;
-    return pretended || localBehindNat || remoteBehindNat;
+    const { forced, localBehindNat, remoteBehindNat } = this.nat;
+    return forced || localBehindNat || remoteBehindNat;
   }
 
   /** Goes to another state; leaving for good wipes the keys. */
   enter(state: SessionState): void {
-    const allowed = TRANSITIONS[this.#state.name].includes(state.name);
-    invariant(allowed, `IKE SA from ${this.#state.name} to ${state.name}`);
-    const before = cryptoOf(this.#state);
-    if (before !== undefined && cryptoOf(state) !== before) wipeCrypto(before);
-    const question = questionOf(this.#state);
+    const before = this.#state;
+    invariant(TRANSITIONS[before.name].includes(state.name), `IKE SA from ${before.name} to ${state.name}`);
+    if (before.name === 'init-sent') before.init.keyPair.wipe();
+    const crypto = cryptoOf(before);
+    if (crypto !== undefined && cryptoOf(state) !== crypto) wipeCrypto(crypto);
+    const question = questionOf(before);
     if (question !== undefined && questionOf(state) !== question) this.registry.withdraw(question);
     this.#state = state;
     this.registry.stateChanged(this);
-  }
-
-  /** Adds to the children that are to be brought up. */
-  want(requests: readonly ChildRequest[]): void {
-    const room = MAX_QUEUED_TASKS - this.wanted.length;
-    const missing = requests.filter((request) => !this.wanted.some((known) => sameRequest(known, request)));
-    this.wanted.push(...missing.slice(0, Math.max(0, room)));
   }
 
   /** Puts a task in line; it starts as soon as the window allows. */
@@ -241,7 +232,7 @@ export class IkeSession {
     invariant(messageId !== undefined, 'request without a message ID');
     const message = this.#seal(task.exchange, false, messageId, payloads);
     this.window.send(now, message);
-    this.transmit(now, this.path, message);
+    this.transmit(this.path, message);
   }
 
   /** Answers the request that was accepted last. */
@@ -249,7 +240,7 @@ export class IkeSession {
     const message = this.#seal(exchange, true, this.window.nextFromPeer - 1, payloads);
     this.window.respond(message);
     this.#answeredAt = now;
-    this.transmit(now, path, message);
+    this.transmit(path, message);
   }
 
   /**
@@ -266,7 +257,7 @@ export class IkeSession {
     const message = this.window.answerAgain(inFragments);
     if (message === undefined) return;
     this.#answeredAt = now;
-    this.transmit(now, path, message);
+    this.transmit(path, message);
   }
 
   headerFor(exchange: number, response: boolean, messageId: number): IkeHeader {
@@ -289,8 +280,7 @@ export class IkeSession {
     return sealOutgoing(message, datagramSizes(packet, this.path.remote.address.family, this.fragments.learned));
   }
 
-  transmit(now: number, path: Path, { datagrams }: Outgoing): void {
-    this.lastSentAt = now;
+  transmit(path: Path, { datagrams }: Outgoing): void {
     for (const datagram of datagrams) this.env.transmit(path, datagram);
     this.registry.stateChanged(this);
   }
@@ -301,39 +291,38 @@ export class IkeSession {
     if (this.fragments.isEmpty) this.timers.clear('fragments');
   }
 
-  /** Becomes established: lifetimes and liveness checks begin. */
-  establish(now: number, crypto: IkeCrypto, peers: Peers): void {
-    const config = this.connectionConfig;
-    invariant(config !== undefined, 'IKE SA established without a connection');
-    this.establishedAt = now;
-    this.origin ??= {
-      spi: this.spiInitiator,
-      initiator: this.initiator,
-      id: this.id,
-      establishedOrder: this.env.nextId(),
-      shownAt: shownAt(this.askedFrom, this.path),
-    };
+  /** Becomes established, or comes into use after a rekeying: lifetimes and liveness checks begin. */
+  establish(now: number, { config, crypto, peers, origin, replaces }: Founding): void {
     this.lastHeardAt = now;
-    if (this.#state.name !== 'established') this.enter({ name: 'established', crypto, peers, since: now });
+    this.enter({
+      name: 'established',
+      ...newLife({ config, crypto, peers, origin: origin ?? this.#newOrigin(), establishedAt: now, replaces }),
+    });
     this.timers.clearAll();
     this.dropFragments();
-    const { soft, hard, jitter } = config.lifetime;
-    if (soft > 0) this.timers.set('rekey', now + softDeadline(soft, jitter, this.env.random));
-    if (hard > 0) this.timers.set('expire', now + hard);
-    if (config.dpd.interval > 0) this.timers.set('dpd', now + config.dpd.interval);
-    if (config.nat.keepalive > 0 && this.nat.localBehindNat) this.timers.set('keepalive', now + config.nat.keepalive);
+    const { lifetime, dpd, nat } = this.current(config);
+    if (lifetime.soft > 0)
+      this.timers.set('rekey', now + softDeadline(lifetime.soft, lifetime.jitter, this.env.random));
+    if (lifetime.hard > 0) this.timers.set('expire', now + lifetime.hard);
+    if (dpd.interval > 0) this.timers.set('dpd', now + dpd.interval);
+    if (nat.keepalive > 0 && this.nat.localBehindNat) this.timers.set('keepalive', now + nat.keepalive);
     this.registry.stateChanged(this);
   }
 
+  #newOrigin(): Origin {
+    const { spiInitiator: spi, initiator, id } = this;
+    return { spi, initiator, id, establishedOrder: this.env.nextId(), shownAt: shownAt(this.askedFrom, this.path) };
+  }
+
   announce(): void {
-    if (this.announced) return;
-    this.announced = true;
-    this.env.emit({ type: 'ike-up', ikeSa: this.summary(), replaces: this.replaces });
+    const state = liveOf(this.#state);
+    if (state.announced) return;
+    state.announced = true;
+    this.env.emit({ type: 'ike-up', ikeSa: this.summary(), replaces: state.replaces });
   }
 
   summary(): IkeSaSummary {
-    const state = this.#state;
-    invariant(isLive(state), `summary of an IKE SA that is ${state.name}`);
+    const state = liveOf(this.#state);
     return {
       id: this.id,
       connection: this.connectionName,
@@ -347,14 +336,11 @@ export class IkeSession {
     };
   }
 
-  /**
-   * Tells the owner that an attempt came to nothing.
-   * @param part of the child's selectors, where the attempt was for a part of them
-   */
-  fail(failure: Failure, child: ChildConfig | undefined, initiator: boolean, part?: SelectorPair): void {
+  /** Tells the owner that an attempt came to nothing. */
+  fail(failure: Failure, { connection = this.connectionName, child, part, initiator }: Attempted): void {
     this.env.emit({
       type: 'failed',
-      connection: this.connectionName,
+      connection,
       child: child?.name,
       selectors: part,
       reason: failure.reason,

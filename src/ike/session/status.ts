@@ -2,7 +2,7 @@
 
 import type { IkeSaStatus } from '../status.ts';
 import { type IkeSession, ikeSuiteName } from './session.ts';
-import { cryptoOf, isLive } from './state.ts';
+import { cryptoOf, isLive, lifeOf } from './state.ts';
 
 export function statusOf(session: IkeSession): IkeSaStatus {
   const state = session.state;
@@ -22,7 +22,7 @@ export function statusOf(session: IkeSession): IkeSaStatus {
     path: session.path,
     nat: { local: session.nat.localBehindNat, remote: session.nat.remoteBehindNat },
     createdAt: session.createdAt,
-    establishedAt: session.establishedAt,
+    establishedAt: lifeOf(state)?.establishedAt,
     rekeyAt: session.timers.get('rekey'),
     expiresAt: session.timers.get('expire'),
     lastHeardAt: session.lastHeardAt,

@@ -16,51 +16,52 @@ import { CAPABILITY_NOTIFIES, capabilitiesAsked, WANTS_EAP } from '../proposals/
 import { credentialOf } from '../session/credential.ts';
 import { endSession, failSession, installChild } from '../session/lifecycle.ts';
 import type { IkeSession } from '../session/session.ts';
-import type { Peers, SessionState } from '../session/state.ts';
+import type { Peers, StateOf } from '../session/state.ts';
 import { AuthMethodId, authMethodName, ExchangeType, NotifyType, notifyName } from '../wire/iana.ts';
 import { findNotify, findPayload, type Payload } from '../wire/payload.ts';
 import { notifyPayload } from '../wire/payloads/notify.ts';
 import { answerOffer } from './child-exchange.ts';
 import { askSignature, askVerdict, copyIdentity, formatVerdict, signaturePayloads, signedBy } from './proof.ts';
 
-type HalfOpen = Extract<SessionState, { readonly name: 'half-open' }>;
-type Authenticating = Extract<SessionState, { readonly name: 'authenticating' }>;
+type HalfOpen = StateOf<'half-open'>;
+type Authenticating = StateOf<'authenticating'>;
 
-/** Takes the authentic request: finds out whom it concerns, and asks for the secret. */
+/** Takes the authentic request: finds the connection that it is for, and asks the owner for what the peer is verified with. */
 export function receiveAuth(session: IkeSession, now: number, state: HalfOpen, payloads: readonly Payload[]): void {
   const theirs = copyIdentity(findPayload(payloads, 'idi')!.identity);
   const wanted = findPayload(payloads, 'idr')?.identity;
-  const auth = findPayload(payloads, 'auth')!;
-  const config = chooseConnection(session, theirs, wanted, payloads);
+  const configs = candidatesOf(session, state);
+  const config = chooseConnection(configs, theirs, wanted, payloads);
   if (config === undefined) {
-    refuseStranger(session, now, theirs, wanted);
+    refuseIdentities(session, now, configs, theirs, wanted);
     return;
   }
-  session.config = config;
-  const { crypto, setUp } = state;
+  const { crypto, setUp, capabilities } = state;
   const peers = { localId: config.local.id, remoteId: theirs, credential: credentialOf(config.remote) };
-  const asked = askAboutPeer(session, config, peers, auth.method, payloads, state);
-  if (typeof asked === 'string') {
-    refuse(session, now, `${met(peers)}: ${asked}`);
-    return;
-  }
-  session.enter({ name: 'authenticating', crypto, setUp, request: payloads, peers, requestId: asked, step: 'peer' });
+  const known = { config, crypto, setUp, capabilities, request: payloads, peers, step: 'peer' } as const;
+  const next: Authenticating = { name: 'authenticating', ...known, requestId: undefined };
+  session.enter(next);
+  const asked = askAboutPeer(session, next);
+  if (typeof asked === 'string') refuse(session, now, `${met(peers)}: ${asked}`);
+  else session.enter({ ...next, requestId: asked });
+}
+
+/** The connections that the peer may mean, as they are configured now. */
+function candidatesOf({ env }: IkeSession, { candidates }: HalfOpen): readonly ConnectionConfig[] {
+  return candidates.flatMap((name) => env.connection(name) ?? []);
 }
 
 /** Asks the owner for what the peer is judged by; a text, for people, when it is refused before. */
-function askAboutPeer(
-  session: IkeSession,
-  { remote }: ConnectionConfig,
-  { localId, remoteId }: Peers,
-  method: number,
-  payloads: readonly Payload[],
-  { crypto, setUp }: HalfOpen,
-): number | string {
-  if (remote.auth === 'signature') {
-    return askVerdict(session, 'initiator', localId, remoteId, payloads, crypto, setUp);
+function askAboutPeer(session: IkeSession, state: Authenticating): number | string {
+  const { config, request, peers, crypto, setUp } = state;
+  const { localId, remoteId } = peers;
+  if (config.remote.auth === 'signature') {
+    return askVerdict(session, { side: 'initiator', localId, remoteId, payloads: request, crypto, setUp });
   }
-  if (method === AuthMethodId.SHARED_KEY)
+  const { method } = findPayload(request, 'auth')!;
+  if (method === AuthMethodId.SHARED_KEY) {
     return session.registry.ask(session, { type: 'need-secret', localId, remoteId });
+  }
   return `method not allowed: it proves it by ${authMethodName(method)}, a pre-shared key is wanted`;
 }
 
@@ -68,9 +69,14 @@ function met({ localId, remoteId }: Peers): string {
   return `the peer is ${formatIdentity(remoteId)}, we are ${formatIdentity(localId)}`;
 }
 
-/** Nobody that we know, or somebody who wants nobody that we are: told where the addresses leave no doubt who was meant. */
-function refuseStranger(session: IkeSession, now: number, theirs: Identity, asked: Identity | undefined): void {
-  const configs = session.candidates.flatMap((name) => session.env.connection(name) ?? []);
+/** No connection fits the two identities. The refusal counts for the connection when the addresses leave only one. */
+function refuseIdentities(
+  session: IkeSession,
+  now: number,
+  configs: readonly ConnectionConfig[],
+  theirs: Identity,
+  asked: Identity | undefined,
+): void {
   const named = (id: Identity | undefined): string => (id === undefined ? 'anybody' : formatTypedIdentity(id));
   const known = configs.slice(0, MAX_TOLD).map(({ name, local, remote }) => {
     const wrong = [
@@ -80,9 +86,9 @@ function refuseStranger(session: IkeSession, now: number, theirs: Identity, aske
     return `connection ${name} ${wrong.join(' and ')}`;
   });
   const more = configs.length > MAX_TOLD ? `, and ${configs.length - MAX_TOLD} more fit no better` : '';
-  if (configs.length === 1) session.config = configs[0];
+  const connection = configs.length === 1 ? configs[0]!.name : undefined;
   const met = `the peer says it is ${named(theirs)} and wants ${named(asked)}`;
-  refuse(session, now, `${met}; the identities do not fit: ${known.join(', ')}${more}`);
+  refuse(session, now, `${met}; the identities do not fit: ${known.join(', ')}${more}`, { connection });
 }
 
 /** Connections that a refusal names. */
@@ -94,12 +100,11 @@ const MAX_TOLD = 4;
  * prove for that connection.
  */
 function chooseConnection(
-  session: IkeSession,
+  configs: readonly ConnectionConfig[],
   theirs: Identity,
   asked: Identity | undefined,
   payloads: readonly Payload[],
 ): ConnectionConfig | undefined {
-  const configs = session.candidates.flatMap((name) => session.env.connection(name) ?? []);
   const fitting = configs.filter(({ local, remote }) => {
     if (asked !== undefined && !sameIdentity(asked, local.id)) return false;
     return remote.id === undefined || sameIdentity(remote.id, theirs);
@@ -132,7 +137,7 @@ export function answerSecret(
   const { crypto, setUp, request, peers } = state;
   const { env } = session;
   if (secret === undefined) {
-    refuse(session, now, `${met(peers)}: there is no pre-shared key for the two`, 'no-secret');
+    refuse(session, now, `${met(peers)}: there is no pre-shared key for the two`, { reason: 'no-secret' });
     return;
   }
   if (state.step === 'peer') {
@@ -142,7 +147,7 @@ export function answerSecret(
       refuse(session, now, `${met(peers)}: the identities fit, its pre-shared key is not ours`);
       return;
     }
-    if (session.config!.local.auth !== 'psk') {
+    if (state.config.local.auth !== 'psk') {
       proveSelf(session, now, state);
       return;
     }
@@ -168,9 +173,9 @@ function proveSelf(session: IkeSession, now: number, state: Authenticating): voi
   const { crypto, setUp, request, peers } = state;
   const { localId, remoteId } = peers;
   const asked =
-    session.config!.local.auth === 'psk'
+    state.config.local.auth === 'psk'
       ? session.registry.ask(session, { type: 'need-secret', localId, remoteId })
-      : askSignature(session, 'responder', localId, remoteId, crypto, setUp, authoritiesOf(request));
+      : askSignature(session, { side: 'responder', localId, remoteId, crypto, setUp }, authoritiesOf(request));
   if (typeof asked === 'string') refuse(session, now, `${met(peers)}: we are to sign, and ${asked}`);
   else session.enter({ ...state, requestId: asked, step: 'self' });
 }
@@ -183,16 +188,17 @@ export function answerSignature(
   answer: SignatureAnswer,
 ): void {
   const proof = signaturePayloads(answer, state.setUp);
-  if (typeof proof === 'string') refuse(session, now, `${met(state.peers)}: we cannot sign: ${proof}`, 'no-signature');
+  if (typeof proof === 'string')
+    refuse(session, now, `${met(state.peers)}: we cannot sign: ${proof}`, { reason: 'no-signature' });
   else finish(session, now, state, proof);
 }
 
 /** No answer of the owner's came in time. A peer whose secret is not there is nothing to tell of: anybody may ask. */
-export function expireAuth(session: IkeSession, now: number, { peers, step }: Authenticating): void {
-  const { local, remote } = session.config!;
+export function expireAuth(session: IkeSession, now: number, { config, peers, step }: Authenticating): void {
+  const { local, remote } = config;
   session.env.count('half-open-expired');
   if ((step === 'peer' ? remote : local).auth === 'psk') {
-    endSession(session, now, 'failed', 'the set-up was not finished in time', false);
+    endSession(session, now, { reason: 'failed', detail: 'the set-up was not finished in time' });
     return;
   }
   const [what, reason] =
@@ -204,53 +210,60 @@ export function expireAuth(session: IkeSession, now: number, { peers, step }: Au
 
 /** Both are known to each other: the IKE SA is up, and its first CHILD SA, if the peer wants one and can have it. */
 function finish(session: IkeSession, now: number, state: Authenticating, proof: readonly Payload[]): void {
-  const { crypto, setUp, request, peers } = state;
-  const { children } = session.config!;
+  const { config, crypto, setUp, request, peers, capabilities } = state;
   const response: Payload[] = [{ type: 'idr', identity: peers.localId }, ...proof];
   // RFC 6023: a peer that wants no CHILD SA yet sends none of SA, TSi, TSr.
   const childless = findPayload(request, 'sa') === undefined;
   // Before the child is answered: which addresses it gets depends on the peer.
-  session.establish(now, crypto, peers);
-  const child = childless ? undefined : answerOffer(session, now, children, request, setUp.nonces, undefined);
+  session.establish(now, { config, crypto, peers, replaces: undefined });
+  const child = childless ? undefined : answerOffer(session, now, config.children, request, setUp.nonces, undefined);
   if (child !== undefined) response.push(...(child.ok ? child.payloads : [child.notify]));
   session.respond(now, ExchangeType.IKE_AUTH, response, session.path);
-  settleNewcomer(session, now, findNotify(request, NotifyType.INITIAL_CONTACT) !== undefined);
+  settleNewcomer(session, now, { initialContact: findNotify(request, NotifyType.INITIAL_CONTACT) !== undefined });
   session.announce();
-  noteNotifies(session, request);
-  if (child?.ok) installChild(session, now, child.child, true);
-  else if (child !== undefined) session.fail(child.failure, child.config, false);
+  noteNotifies(session, capabilities, request);
+  if (child?.ok) installChild(session, now, child.child, { sendNow: true });
+  else if (child !== undefined) session.fail(child.failure, { child: child.config, initiator: false });
 }
 
-function refuse(
-  session: IkeSession,
-  now: number,
-  detail: string,
-  reason: 'AUTHENTICATION_FAILED' | 'no-secret' | 'no-signature' = 'AUTHENTICATION_FAILED',
-): void {
+interface Refusal {
+  readonly reason?: 'AUTHENTICATION_FAILED' | 'no-secret' | 'no-signature';
+  /** The one that was meant, where the state does not say it. */
+  readonly connection?: string | undefined;
+}
+
+function refuse(session: IkeSession, now: number, detail: string, refusal: Refusal = {}): void {
+  const { reason = 'AUTHENTICATION_FAILED', connection } = refusal;
   session.env.count('authentication-failed');
   session.respond(now, ExchangeType.IKE_AUTH, [notifyPayload(NotifyType.AUTHENTICATION_FAILED)], session.path);
-  failSession(session, now, { reason, detail }, true);
+  failSession(session, now, { reason, detail }, { linger: true, connection });
 }
 
 /** A request that breaks the rules: answered as they say, and the attempt is over. */
-export function refuseMalformedAuth(session: IkeSession, now: number, notify: number, detail: string): void {
+export function refuseMalformedAuth(
+  session: IkeSession,
+  now: number,
+  state: HalfOpen,
+  notify: number,
+  detail: string,
+): void {
   session.respond(now, ExchangeType.IKE_AUTH, [notifyPayload(notify)], session.path);
   if (notify !== NotifyType.AUTHENTICATION_FAILED) {
-    failSession(session, now, misbehaved(detail), true);
+    failSession(session, now, misbehaved(detail), { linger: true });
     return;
   }
-  // Which of several connections it means cannot be said: nobody has proved anything.
-  if (session.candidates.length === 1) session.config = session.env.connection(session.candidates[0]!);
+  // Which of several connections it means cannot be said: nothing is authenticated yet.
+  const [name, ...others] = state.candidates;
+  const connection = others.length === 0 && name !== undefined ? session.env.connection(name)?.name : undefined;
   session.env.count('authentication-failed');
-  failSession(session, now, { reason: 'AUTHENTICATION_FAILED', detail: WANTS_EAP }, true);
+  failSession(session, now, { reason: 'AUTHENTICATION_FAILED', detail: WANTS_EAP }, { linger: true, connection });
 }
 
 /** Tells what a peer that has proved itself asks for and cannot have, and notes what else it says of itself. */
-function noteNotifies(session: IkeSession, payloads: readonly Payload[]): void {
-  for (const capability of new Set([...session.askedOpenly, ...capabilitiesAsked(payloads)])) {
+function noteNotifies(session: IkeSession, askedBefore: readonly string[], payloads: readonly Payload[]): void {
+  for (const capability of new Set([...askedBefore, ...capabilitiesAsked(payloads)])) {
     session.env.emit({ type: 'declined', connection: session.connectionName, capability });
   }
-  session.askedOpenly = [];
   for (const payload of payloads) {
     if (payload.type !== 'notify' || EXPECTED.has(payload.notify)) continue;
     session.note('debug', `the peer sent ${notifyName(payload.notify)}, which is passed over`);

@@ -3,15 +3,14 @@
  * that the owner may be asked for, and then takes the IKE SA and its first CHILD SA into use.
  */
 import { formatTypedIdentity, sameIdentity } from '../../base/identity.ts';
-import type { RemotePeer } from '../config.ts';
 import { settleNewcomer } from '../duplicates.ts';
 import type { VerificationAnswer } from '../events.ts';
 import { failureFrom, findError } from '../failure.ts';
 import { verifyPskAuth } from '../keys/auth.ts';
-import { singlePair } from '../session/child-request.ts';
+import { singlePair, want } from '../session/child-request.ts';
 import { failSession, installChild } from '../session/lifecycle.ts';
 import type { IkeSession } from '../session/session.ts';
-import type { AuthResponse, FirstChild, SessionState } from '../session/state.ts';
+import type { AuthResponse, FirstChild, StateOf } from '../session/state.ts';
 import { AuthMethodId, authMethodName, NotifyType } from '../wire/iana.ts';
 import { findPayload } from '../wire/payload.ts';
 import type { NotifyPayload } from '../wire/payloads/notify.ts';
@@ -20,7 +19,7 @@ import { DeleteChildTask, rejectPeer } from './delete.ts';
 import { askVerdict, formatVerdict, signedBy } from './proof.ts';
 import { settleSuccessor } from './successor.ts';
 
-type Verifying = Extract<SessionState, { readonly name: 'verifying' }>;
+type Verifying = StateOf<'verifying'>;
 
 /**
  * Verifies the peer by what we have, or asks the owner.
@@ -30,16 +29,16 @@ export function judgePeer(
   session: IkeSession,
   now: number,
   response: AuthResponse,
-  { id: wanted, auth: method }: RemotePeer,
   secret: Uint8Array | undefined,
 ): void {
+  const { id: wanted, auth: method } = response.attempt.config.remote;
   const { localId, remoteId } = response.peers;
   const used = findPayload(response.payloads, 'auth')!.method;
   if (wanted !== undefined && !sameIdentity(wanted, remoteId)) {
     reject(session, now, response, `${formatTypedIdentity(wanted)} was wanted`);
   } else if (method === 'signature') {
     const { payloads, crypto, setUp } = response;
-    const asked = askVerdict(session, 'responder', localId, remoteId, payloads, crypto, setUp);
+    const asked = askVerdict(session, { side: 'responder', localId, remoteId, payloads, crypto, setUp });
     if (typeof asked === 'string') reject(session, now, response, asked);
     else wait(session, now, response, asked);
   } else if (used !== AuthMethodId.SHARED_KEY) {
@@ -54,7 +53,8 @@ export function judgePeer(
 
 function wait(session: IkeSession, now: number, response: AuthResponse, requestId: number): void {
   session.timers.set('give-up', now + session.env.limits.halfOpenTimeout);
-  session.enter({ name: 'verifying', crypto: response.crypto, requestId, response });
+  const { attempt, crypto } = response;
+  session.enter({ name: 'verifying', attempt, crypto, requestId, response });
 }
 
 /** Goes on with the secret that the owner was asked for. */
@@ -98,18 +98,18 @@ function checkSecret(session: IkeSession, now: number, response: AuthResponse, s
 
 /** The peer is authenticated: from here on what it sent is believed. */
 function settle(session: IkeSession, now: number, response: AuthResponse): void {
-  const { payloads, peers, crypto, setUp, first } = response;
+  const { attempt, payloads, peers, crypto, setUp, first } = response;
   const error = findError(payloads);
   if (error?.notify === NotifyType.INVALID_SYNTAX) {
     failAsMalformed(session, now, error, first !== undefined && setUp.childless);
     return;
   }
-  session.establish(now, crypto, peers);
+  session.establish(now, { config: attempt.config, crypto, peers, replaces: undefined });
   session.announce();
   if (first !== undefined) finishChild(session, now, response, first);
-  settleNewcomer(session, now, false);
-  session.registry.bringUp(now, session, session.wanted.splice(0));
-  if (session.successorOf !== undefined) settleSuccessor(session, now);
+  settleNewcomer(session, now, { initialContact: false });
+  session.registry.bringUp(now, session, attempt.wanted);
+  if (attempt.successorOf !== undefined) settleSuccessor(session, now, attempt.successorOf);
 }
 
 function reject(
@@ -140,18 +140,18 @@ export function failAsMalformed(session: IkeSession, now: number, error: NotifyP
 function finishChild(
   session: IkeSession,
   now: number,
-  { payloads, setUp }: AuthResponse,
+  { attempt, payloads, setUp }: AuthResponse,
   { request, offer }: FirstChild,
 ): void {
   const outcome = acceptAnswer(session, now, offer, payloads, setUp.nonces, undefined);
   if (outcome.ok) {
-    installChild(session, now, outcome.child, true);
+    installChild(session, now, outcome.child, { sendNow: true });
     // What the peer has taken away is asked for as well; of what packets call for, when one does.
-    if (request.trigger === undefined) session.want([request]);
+    if (request.trigger === undefined) want(attempt.wanted, [request]);
     return;
   }
   const narrower = singlePair(request, findError(payloads)?.notify);
-  if (narrower !== undefined) session.want([narrower]);
-  else session.fail(outcome.failure, offer.ask.config, true, offer.ask.part);
+  if (narrower !== undefined) want(attempt.wanted, [narrower]);
+  else session.fail(outcome.failure, { child: offer.ask.config, part: offer.ask.part, initiator: true });
   if (outcome.created) session.enqueue(now, new DeleteChildTask(offer.spiIn, 'failed'));
 }

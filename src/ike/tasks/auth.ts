@@ -5,16 +5,16 @@
 
 import { formatTypedIdentity } from '../../base/identity.ts';
 import { secretCopy } from '../../base/secret-bytes.ts';
-import type { ConnectionConfig } from '../config.ts';
 import { failureFrom, findError, misbehaved } from '../failure.ts';
 import { pskAuth } from '../keys/auth.ts';
 import { type IkeCrypto, wipeCrypto } from '../keys/ike-crypto.ts';
 import { certificateRequests } from '../keys/signature.ts';
 import { askFor } from '../session/child-ask.ts';
+import type { ChildRequest } from '../session/child-request.ts';
 import { credentialOf } from '../session/credential.ts';
 import { breakOff, endSession, failSession } from '../session/lifecycle.ts';
 import type { IkeSession } from '../session/session.ts';
-import type { AuthResponse, FirstChild, SessionState, SetUp } from '../session/state.ts';
+import type { Attempt, AuthResponse, FirstChild, SetUp, StateOf } from '../session/state.ts';
 import { AuthMethodId, ExchangeType, NotifyType } from '../wire/iana.ts';
 import { findPayload, type Payload } from '../wire/payload.ts';
 import { notifyPayload } from '../wire/payloads/notify.ts';
@@ -23,7 +23,7 @@ import { explainRefusal, makeOffer, offerPayloads } from './child-offer.ts';
 import { askSignature, copyIdentity, signedBy } from './proof.ts';
 import type { Task } from './task.ts';
 
-type ProofWanted = Extract<SessionState, { readonly name: 'proof-wanted' }>;
+type ProofWanted = StateOf<'proof-wanted'>;
 
 /** What the owner of the task has to prove itself with. */
 export type OwnProof =
@@ -32,14 +32,15 @@ export type OwnProof =
   | { readonly kind: 'signature'; readonly payloads: readonly Payload[] };
 
 /** Asks the owner for what we prove ourselves with; IKE_AUTH follows when it has come. */
-export function askOwnProof(session: IkeSession, now: number, crypto: IkeCrypto, setUp: SetUp): void {
+export function askOwnProof(session: IkeSession, now: number, attempt: Attempt, crypto: IkeCrypto, setUp: SetUp): void {
   const { env, registry } = session;
-  const { local, remote } = session.config!;
+  const { local, remote } = attempt.config;
   let requestId: number;
   if (local.auth === 'psk') {
     requestId = registry.ask(session, { type: 'need-secret', localId: local.id, remoteId: remote.id });
   } else {
-    const asked = askSignature(session, 'initiator', local.id, remote.id, crypto, setUp, setUp.authorities);
+    const ours = { side: 'initiator', localId: local.id, remoteId: remote.id, crypto, setUp } as const;
+    const asked = askSignature(session, ours, setUp.authorities);
     if (typeof asked === 'string') {
       wipeCrypto(crypto);
       failSession(session, now, { reason: 'AUTHENTICATION_FAILED', detail: `we are to sign, and ${asked}` });
@@ -48,52 +49,54 @@ export function askOwnProof(session: IkeSession, now: number, crypto: IkeCrypto,
     requestId = asked;
   }
   session.timers.set('give-up', now + env.limits.halfOpenTimeout);
-  session.enter({ name: 'proof-wanted', crypto, setUp, requestId });
+  session.enter({ name: 'proof-wanted', attempt, crypto, setUp, requestId });
 }
 
 /** Sends IKE_AUTH with what the owner answered. */
 export function beginAuth(session: IkeSession, now: number, state: ProofWanted, proof: OwnProof): void {
-  const { crypto, setUp } = state;
+  const { attempt, crypto } = state;
   session.timers.clear('give-up');
-  session.enter({ name: 'auth-sent', crypto, setUp });
-  session.enqueue(now, new AuthTask(state, session.config!, proof));
+  session.enter({ name: 'auth-sent', attempt, crypto });
+  session.enqueue(now, new AuthTask(state, proof));
 }
 
 export class AuthTask implements Task<IkeSession> {
   readonly kind = 'auth' as const;
   readonly exchange: ExchangeType = ExchangeType.IKE_AUTH;
+  readonly #attempt: Attempt;
   readonly #crypto: IkeCrypto;
   readonly #setUp: SetUp;
-  readonly #config: ConnectionConfig;
   readonly #proof: OwnProof;
   #first: FirstChild | undefined;
 
-  constructor({ crypto, setUp }: ProofWanted, config: ConnectionConfig, proof: OwnProof) {
+  constructor({ attempt, crypto, setUp }: ProofWanted, proof: OwnProof) {
+    this.#attempt = attempt;
     this.#crypto = crypto;
     this.#setUp = setUp;
-    this.#config = config;
     // Kept to verify the peer's AUTH with, and wiped then.
     this.#proof = proof.kind === 'psk' ? { ...proof, secret: secretCopy(proof.secret) } : proof;
   }
 
   build(session: IkeSession): readonly Payload[] {
-    const { name, local, remote } = this.#config;
+    const { config, wanted } = this.#attempt;
+    const { name, local, remote } = config;
     const payloads: Payload[] = [{ type: 'idi', identity: local.id }];
     if (remote.id !== undefined) payloads.push({ type: 'idr', identity: remote.id });
-    payloads.push(...this.#prove(session), ...certificateRequests([this.#config]));
+    payloads.push(...this.#prove(session), ...certificateRequests([config]));
     // RFC 7296 §2.4: we have no other IKE SA with this peer, so whatever it still has is from before we started.
     if (!session.registry.knowsPeer(session, local.id)) payloads.push(notifyPayload(NotifyType.INITIAL_CONTACT));
-    if (!(this.#setUp.childless && session.env.isChildless(name))) this.#first = takeFirst(session);
+    if (!(this.#setUp.childless && session.env.isChildless(name))) this.#first = takeFirst(session, wanted);
     if (this.#first !== undefined) payloads.push(...offerPayloads(this.#first.offer));
     return payloads;
   }
 
   #prove({ env }: IkeSession): readonly Payload[] {
     const proof = this.#proof;
+    const { local, remote } = this.#attempt.config;
     if (proof.kind === 'signature') return proof.payloads;
-    const parts = signedBy('initiator', this.#config.local.id, this.#crypto, this.#setUp);
+    const parts = signedBy('initiator', local.id, this.#crypto, this.#setUp);
     const data = pskAuth(env.crypto, this.#crypto.suite.prf, proof.secret, parts);
-    if (this.#config.remote.auth !== 'psk') this.abandon();
+    if (remote.auth !== 'psk') this.abandon();
     return [{ type: 'auth', method: AuthMethodId.SHARED_KEY, data }];
   }
 
@@ -102,7 +105,7 @@ export class AuthTask implements Task<IkeSession> {
     if (response === undefined) this.#refused(session, now, payloads);
     else {
       const secret = this.#proof.kind === 'psk' ? this.#proof.secret : undefined;
-      judgePeer(session, now, response, this.#config.remote, secret);
+      judgePeer(session, now, response, secret);
     }
     this.abandon();
   }
@@ -110,10 +113,11 @@ export class AuthTask implements Task<IkeSession> {
   /** `undefined` when the peer does not prove anything: it refuses the IKE SA. */
   #responseOf(payloads: readonly Payload[]): AuthResponse | undefined {
     if (findPayload(payloads, 'auth') === undefined) return undefined;
-    const { local, remote } = this.#config;
+    const { local, remote } = this.#attempt.config;
     const remoteId = copyIdentity(findPayload(payloads, 'idr')!.identity);
     const peers = { localId: local.id, remoteId, credential: credentialOf(remote) };
-    return { crypto: this.#crypto, setUp: this.#setUp, payloads, peers, first: this.#first };
+    const [attempt, crypto, setUp, first] = [this.#attempt, this.#crypto, this.#setUp, this.#first];
+    return { attempt, crypto, setUp, payloads, peers, first };
   }
 
   /** The response has no AUTH payload (RFC 7296 §2.21.2). */
@@ -121,22 +125,22 @@ export class AuthTask implements Task<IkeSession> {
     const error = findError(payloads);
     const first = this.#first;
     if (error === undefined) {
-      breakOff(session, now, misbehaved('the answer to IKE_AUTH has no AUTH payload'), false);
+      breakOff(session, now, misbehaved('the answer to IKE_AUTH has no AUTH payload'));
     } else if (error.notify === NotifyType.INVALID_SYNTAX) {
       failAsMalformed(session, now, error, first !== undefined && this.#setUp.childless);
     } else if (first !== undefined && CHILD_REFUSALS.includes(error.notify)) {
       // Without AUTH there is no IKE SA, as OpenIKED has it; it is the CHILD SA that was refused all the same.
       const { config, part } = first.offer.ask;
       const failure = explainRefusal(error, first.offer);
-      session.fail(failure, config, true, part);
-      endSession(session, now, 'failed', failure.detail, false);
+      session.fail(failure, { child: config, part, initiator: true });
+      endSession(session, now, { reason: 'failed', detail: failure.detail });
     } else {
       failSession(session, now, failureFrom(error, this.#whoWeAre(), this.#proof.kind));
     }
   }
 
   #whoWeAre(): string {
-    const { local, remote } = this.#config;
+    const { local, remote } = this.#attempt.config;
     const wanted = remote.id === undefined ? 'anybody' : formatTypedIdentity(remote.id);
     const proof = this.#proof.kind === 'psk' ? 'a pre-shared key' : 'a certificate';
     return `we are ${formatTypedIdentity(local.id)} and want ${wanted}, and proved it with ${proof}`;
@@ -148,9 +152,9 @@ export class AuthTask implements Task<IkeSession> {
 }
 
 /** The first of the children that are wanted; the others follow in exchanges of their own. */
-function takeFirst(session: IkeSession): FirstChild | undefined {
+function takeFirst(session: IkeSession, wanted: ChildRequest[]): FirstChild | undefined {
   for (;;) {
-    const request = session.wanted.shift();
+    const request = wanted.shift();
     if (request === undefined) return undefined;
     const ask = askFor(session, request);
     if (ask !== undefined) return { request, offer: makeOffer(session, ask, 'ike-auth') };

@@ -190,8 +190,9 @@ export function answerOffer(
   const spiOut = espSpi(chosen.peerSpi);
   if (spiOut === undefined) return refusal(NotifyType.INVALID_SYNTAX, 'INVALID_SYNTAX', 'the SPI offered is reserved');
 
-  const keyExchange = answerKeyExchange(session, chosen.suite.dh, payloads);
-  if (!keyExchange.ok) return keyExchange;
+  const { dh } = chosen.suite;
+  const keyExchange = dh && answerKeyExchange(session, dh, payloads);
+  if (keyExchange?.ok === false) return keyExchange;
   if (config.mode === 'tunnel' && findNotify(payloads, NotifyType.USE_TRANSPORT_MODE) !== undefined) {
     const capability = `transport mode, which the rule of '${config.name}' does not have: it gets tunnel mode`;
     env.emit({ type: 'declined', connection: session.connectionName, capability });
@@ -199,13 +200,13 @@ export function answerOffer(
   const nonce = env.random(NONCE_LENGTH);
   const used = nonces ?? { initiator: theirNonce!.slice(), responder: nonce };
   const spiIn = registry.newChildSpi();
-  const keys = childKeys(session, chosen.suite, used, keyExchange.shared);
+  const keys = childKeys(session, chosen.suite, used, keyExchange?.shared);
   const answer: Payload[] = [];
   if (config.mode === 'transport') answer.push(notifyPayload(NotifyType.USE_TRANSPORT_MODE));
   answer.push({ type: 'sa', proposals: [answerProposal(chosen, childSpiBytes(spiIn))] });
   if (nonces === undefined) answer.push({ type: 'nonce', data: nonce });
   answer.push(
-    ...keyExchange.payloads,
+    ...(keyExchange?.payloads ?? []),
     { type: 'tsi', selectors: selectors.remote, unknown: 0 },
     { type: 'tsr', selectors: selectors.local, unknown: 0 },
   );

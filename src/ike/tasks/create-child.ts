@@ -3,6 +3,7 @@ import type { DhGroup } from '../../crypto/types.ts';
 import { samePair } from '../../policy/selector.ts';
 import { type Failure, findError } from '../failure.ts';
 import type { Nonces } from '../keys/keys.ts';
+import { GroupChoice } from '../proposals/groups.ts';
 import type { AgreedChild } from '../session/agreed-child.ts';
 import { areLikes, type ChildRecord, childSpiBytes } from '../session/child.ts';
 import { askFor } from '../session/child-ask.ts';
@@ -10,6 +11,7 @@ import { type ChildAsk, type ChildOffer, type ChildRequest, singlePair } from '.
 import { lacksEspPort } from '../session/encapsulation.ts';
 import { installChild } from '../session/lifecycle.ts';
 import type { IkeSession } from '../session/session.ts';
+import type { Established } from '../session/state.ts';
 import { ExchangeType, NotifyType, ProtocolId } from '../wire/iana.ts';
 import { findNotify, findPayload, type Payload } from '../wire/payload.ts';
 import { notifyPayload, saNotifyPayload } from '../wire/payloads/notify.ts';
@@ -17,10 +19,9 @@ import { acceptAnswer, answerOffer } from './child-exchange.ts';
 import { makeOffer, offerPayloads } from './child-offer.ts';
 import { losesAgainst } from './collision.ts';
 import { DeleteChildTask } from './delete.ts';
-import { GroupChoice } from './key-exchange.ts';
 import { supersede } from './open.ts';
 import type { Task } from './task.ts';
-import { DELETE_WAIT, retryTime } from './waits.ts';
+import { answered, DELETE_WAIT, retryTime } from './waits.ts';
 
 /** BOUNDED: SPIs that the peer deleted while our exchange was under way. */
 const MAX_DELETED_SPIS = 16;
@@ -72,7 +73,7 @@ export abstract class ChildTask implements Task<IkeSession> {
       this.busy(session, now);
       return;
     }
-    session.busySince = undefined;
+    answered(session);
     if (error?.notify === NotifyType.INVALID_KE_PAYLOAD && offer.keyPair !== undefined) {
       this.#group = this.#groups.next(error, offer.keyPair.group, offer.ask.config.proposals);
       if (this.#group !== undefined) {
@@ -136,7 +137,7 @@ export class CreateChildTask extends ChildTask {
     const detail = lacksEspPort(session);
     if (detail === undefined) return this.offer(session, this.#ask);
     session.env.count('path-refused');
-    session.fail({ reason: 'no-esp-path', detail }, this.#ask.config, true, this.#ask.part);
+    this.#report(session, { reason: 'no-esp-path', detail });
     return undefined;
   }
 
@@ -159,7 +160,7 @@ export class CreateChildTask extends ChildTask {
       discard(session, now, agreed, true);
       return;
     }
-    installChild(session, now, agreed, true);
+    installChild(session, now, agreed, { sendNow: true });
     // Theirs goes, by them; by us if they never saw the collision.
     if (theirs !== undefined) awaitDelete(now, theirs);
     followUp(session, now, this.request);
@@ -169,8 +170,11 @@ export class CreateChildTask extends ChildTask {
     if (askFor(session, this.request) === undefined) return;
     const narrower = singlePair(this.request, notify);
     if (narrower !== undefined) session.enqueue(now, new CreateChildTask(narrower));
-    else if (hasUsable(session) || !supersede(session, now, notify, this.request))
-      session.fail(failure, this.#ask?.config, true, this.#ask?.part);
+    else if (hasUsable(session) || !supersede(session, now, notify, this.request)) this.#report(session, failure);
+  }
+
+  #report(session: IkeSession, failure: Failure): void {
+    session.fail(failure, { child: this.#ask?.config, part: this.#ask?.part, initiator: true });
   }
 
   protected busy(session: IkeSession, now: number): void {
@@ -194,17 +198,23 @@ function followUp(session: IkeSession, now: number, request: ChildRequest): void
 }
 
 /** Answers a request for a new CHILD SA. */
-export function respondCreateChild(session: IkeSession, now: number, payloads: readonly Payload[]): readonly Payload[] {
-  const config = session.connectionConfig!;
+export function respondCreateChild(
+  session: IkeSession,
+  now: number,
+  state: Established,
+  payloads: readonly Payload[],
+): readonly Payload[] {
+  const config = session.current(state.config);
   if (session.children.size >= session.env.limits.maxChildrenPerIkeSa)
     return [notifyPayload(NotifyType.NO_ADDITIONAL_SAS)];
   const answer = answerOffer(session, now, config.children, payloads, undefined, undefined);
   if (!answer.ok) {
-    if (answer.notify.notify !== NotifyType.INVALID_KE_PAYLOAD) session.fail(answer.failure, answer.config, false);
+    if (answer.notify.notify !== NotifyType.INVALID_KE_PAYLOAD)
+      session.fail(answer.failure, { child: answer.config, initiator: false });
     return [answer.notify];
   }
   const { active } = session;
-  const child = installChild(session, now, answer.child, true);
+  const child = installChild(session, now, answer.child, { sendNow: true });
   if (active instanceof CreateChildTask) active.peerMade({ child, nonces: answer.child.nonces });
   return answer.payloads;
 }

@@ -5,9 +5,9 @@ import { assertNever } from '../../base/assert.ts';
 import type { DownReason } from '../events.ts';
 import type { Failure } from '../failure.ts';
 import { type ChildRecord, childSpiBytes, readChildSpi } from '../session/child.ts';
-import { dropChild, endSession, reportChildDown, reportDown } from '../session/lifecycle.ts';
+import { dropChild, type End, endSession, reportChildDown, reportDown } from '../session/lifecycle.ts';
 import type { IkeSession } from '../session/session.ts';
-import { cryptoOf } from '../session/state.ts';
+import { configOf, cryptoOf, lifeOf } from '../session/state.ts';
 import { ExchangeType, NotifyType, ProtocolId } from '../wire/iana.ts';
 import type { Payload } from '../wire/payload.ts';
 import type { DeletePayload } from '../wire/payloads/delete.ts';
@@ -77,7 +77,7 @@ export class DeleteIkeTask implements Task<IkeSession> {
   }
 
   process(session: IkeSession, now: number): void {
-    endSession(session, now, 'requested', 'deleted', false);
+    endSession(session, now, { reason: 'requested', detail: 'deleted' });
   }
 
   abandon(): void {}
@@ -95,13 +95,13 @@ export function closeSession(session: IkeSession, now: number, reason: DownReaso
     case 'rekeyed':
     case 'auth-sent':
     case 'verifying':
-      beginDelete(session, now, reason, detail, false);
+      beginDelete(session, now, { reason, detail }, new DeleteIkeTask());
       return;
     case 'init-sent':
     case 'proof-wanted':
     case 'half-open':
     case 'authenticating':
-      endSession(session, now, reason, detail, false);
+      endSession(session, now, { reason, detail });
       return;
     case 'deleting':
     case 'closed':
@@ -113,25 +113,20 @@ export function closeSession(session: IkeSession, now: number, reason: DownReaso
 
 /** The peer did not prove who it is: it is told, and the SA is gone. */
 export function rejectPeer(session: IkeSession, now: number, failure: Failure): void {
-  session.fail(failure, undefined, true);
-  beginDelete(session, now, 'failed', failure.detail, true);
+  session.fail(failure, { initiator: true });
+  beginDelete(session, now, { reason: 'failed', detail: failure.detail }, new DeleteIkeTask(true));
 }
 
-function beginDelete(
-  session: IkeSession,
-  now: number,
-  reason: DownReason,
-  detail: string,
-  unauthenticated: boolean,
-): void {
-  const crypto = cryptoOf(session.state);
-  if (crypto === undefined) return;
+function beginDelete(session: IkeSession, now: number, end: End, task: DeleteIkeTask): void {
+  const { state } = session;
+  const [crypto, config] = [cryptoOf(state), configOf(state)];
+  if (crypto === undefined || config === undefined) return;
   session.abandonTasks();
-  reportDown(session, reason, detail);
+  reportDown(session, end);
   session.timers.clearAll();
   session.dropFragments();
-  session.enter({ name: 'deleting', crypto, reason });
-  session.enqueue(now, new DeleteIkeTask(unauthenticated));
+  session.enter({ name: 'deleting', config, crypto, life: lifeOf(state) });
+  session.enqueue(now, task);
 }
 
 /** Answers Delete payloads for CHILD SAs; those for the IKE SA are `respondDeleteIke`'s. */

@@ -2,6 +2,7 @@
 import type { DownReason } from '../events.ts';
 import { endSession } from '../session/lifecycle.ts';
 import type { IkeSession } from '../session/session.ts';
+import { isLive } from '../session/state.ts';
 import { NotifyType, notifyName, ProtocolId } from '../wire/iana.ts';
 import type { Payload } from '../wire/payload.ts';
 import type { Answer } from './answer.ts';
@@ -18,7 +19,8 @@ export function respondInformational(session: IkeSession, now: number, payloads:
       answer.push(...respondDeleteChildren(session, payload));
     } else if (payload.type === 'notify' && payload.notify === NotifyType.AUTHENTICATION_FAILED) {
       // RFC 7296 §2.21.2: the initiator did not accept our AUTH.
-      after = () => endSession(session, now, 'failed', 'the peer did not accept who we are', true);
+      after = () =>
+        endSession(session, now, { reason: 'failed', detail: 'the peer did not accept who we are', linger: true });
     } else if (payload.type === 'notify') {
       session.note('debug', `the peer sent ${notifyName(payload.notify)}, which is passed over`);
     }
@@ -36,11 +38,11 @@ function mergeDeletes(payloads: readonly Payload[]): Payload[] {
 function deleted(session: IkeSession, now: number): void {
   if (settleDeleted(session, now)) return;
   const [reason, detail] = whyDeleted(session);
-  endSession(session, now, reason, detail, true);
+  endSession(session, now, { reason, detail, linger: true });
 }
 
-function whyDeleted(session: IkeSession): [DownReason, string] {
-  if (session.pendingFor !== undefined) return ['redundant', 'both sides rekeyed'];
-  if (session.state.name === 'rekeyed') return ['rekeyed', 'replaced'];
+function whyDeleted({ state }: IkeSession): [DownReason, string] {
+  if (isLive(state) && state.pendingFor !== undefined) return ['redundant', 'both sides rekeyed'];
+  if (state.name === 'rekeyed') return ['rekeyed', 'replaced'];
   return ['deleted-by-peer', 'the peer deleted it'];
 }

@@ -9,6 +9,7 @@ import { bindKeys } from '../keys/ike-crypto.ts';
 import { deriveIkeKeys, deriveSkeyseed, type IkeSuite, NONCE_LENGTH, type Nonces } from '../keys/keys.ts';
 import { certificateRequests, hashAlgorithmsNotify, hashAlgorithmsOf, usesSignatures } from '../keys/signature.ts';
 import { capabilitiesAsked } from '../proposals/capabilities.ts';
+import { groupData } from '../proposals/groups.ts';
 import { answerProposal, type Chosen, chooseIke } from '../proposals/proposals.ts';
 import { explainNoProposal } from '../proposals/report.ts';
 import type { Environment } from '../session/environment.ts';
@@ -21,7 +22,7 @@ import { encodePlain, type IkeHeader, type IkeMessage } from '../wire/message.ts
 import { detectNat, type IkeSpis, mayEncapsulate, NO_NAT, natDetectionNotifies } from '../wire/nat.ts';
 import { findNotify, findPayload, type Payload } from '../wire/payload.ts';
 import { notifyPayload } from '../wire/payloads/notify.ts';
-import { deriveShared, groupData } from './key-exchange.ts';
+import { deriveShared } from './key-exchange.ts';
 
 /** Authorities that are named to somebody who has proved nothing, in a message that cannot be fragmented. */
 const MAX_ASKED_OPENLY = 16;
@@ -96,7 +97,6 @@ function spentSession(registry: Registry<IkeSession>, now: number, path: Path, s
     path,
     state: { name: 'closed' },
     window: new MessageWindow(registry.env.retransmit),
-    config: undefined,
     now,
   });
   session.timers.set('give-up', now + LINGER);
@@ -106,7 +106,7 @@ function spentSession(registry: Registry<IkeSession>, now: number, path: Path, s
 /** Extensions that both sides have. Which connection the peer means is not known yet: what one of them has is answered. */
 interface Agreed {
   readonly asksForNat: boolean;
-  readonly pretendsNat: boolean;
+  readonly forcesEncapsulation: boolean;
   readonly fragmentation: boolean;
   readonly peerHashes: readonly number[] | undefined;
 }
@@ -121,7 +121,7 @@ function agree(
   return {
     // A peer that may be of any of them is not asked for those alone that are off (RFC 7296 §2.23).
     asksForNat: candidates.some((config) => config.nat.mode !== 'off') && mayEncapsulate(path.local.port, payloads),
-    pretendsNat: !env.rawEsp || candidates.some((config) => config.nat.mode === 'force'),
+    forcesEncapsulation: !env.rawEsp || candidates.some((config) => config.nat.mode === 'force'),
     // RFC 7383 §2.3, RFC 7427 §4: said only to a peer that said it.
     fragmentation: saysFragments && candidates.some((config) => config.fragmentSize !== 0),
     peerHashes: candidates.some(usesSignatures) ? hashAlgorithmsOf(payloads) : undefined,
@@ -130,7 +130,7 @@ function agree(
 
 function natNotifies(env: Environment, spis: IkeSpis, path: Path, agreed: Agreed): Payload[] {
   if (!agreed.asksForNat) return [];
-  const random = agreed.pretendsNat ? env.random : undefined;
+  const random = agreed.forcesEncapsulation ? env.random : undefined;
   return natDetectionNotifies(env.crypto, spis, path.local, path.remote, random);
 }
 
@@ -189,19 +189,22 @@ function open(
     spiInitiator,
     spiResponder,
     path,
-    state: { name: 'half-open', crypto: bindKeys(env.crypto, suite, keys, false), setUp },
+    state: {
+      name: 'half-open',
+      crypto: bindKeys(env.crypto, suite, keys, 'responder'),
+      setUp,
+      candidates: matching(candidates, chosen).map((config) => config.name),
+      capabilities: capabilitiesAsked(message.payloads),
+    },
     window: new MessageWindow(env.retransmit, 0, 1),
-    config: undefined,
     now,
   });
   // The request's hashes were made before we had an SPI (RFC 7296 §2.23).
   const asked = { initiatorSpi: spiInitiator, responderSpi: 0n };
   session.nat = agreed.asksForNat
-    ? { ...detectNat(env.crypto, asked, path.local, path.remote, message.payloads), pretended: agreed.pretendsNat }
+    ? { ...detectNat(env.crypto, asked, path.local, path.remote, message.payloads), forced: agreed.forcesEncapsulation }
     : NO_NAT;
-  session.askedOpenly = capabilitiesAsked(message.payloads);
   session.fragments.supported = agreed.fragmentation;
-  session.candidates = matching(candidates, chosen).map((config) => config.name);
   session.timers.set('give-up', now + env.limits.halfOpenTimeout);
   return { kind: 'opened', session, datagram: response };
 }

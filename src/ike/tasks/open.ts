@@ -6,12 +6,13 @@
 
 import type { ConnectionConfig } from '../config.ts';
 import type { Path } from '../events.ts';
-import type { ChildRequest } from '../session/child-request.ts';
+import { type ChildRequest, want } from '../session/child-request.ts';
 import type { Registry } from '../session/registry.ts';
 import { IkeSession } from '../session/session.ts';
+import type { Attempt } from '../session/state.ts';
 import { MessageWindow } from '../session/window.ts';
 import { NotifyType } from '../wire/iana.ts';
-import { InitTask } from './init.ts';
+import { newInitRequest, sendInit } from './init.ts';
 
 /** One IKE SA is not tried to be replaced more often, in milliseconds. */
 const SUPERSEDE_WAIT = 300_000;
@@ -24,31 +25,31 @@ const OF_THE_EXCHANGE: ReadonlySet<number> = new Set<number>([
   NotifyType.NO_ADDITIONAL_SAS,
 ]);
 
-/** @param successorOf the IKE SA that it is to take the place of */
+/** @param successorOf id of the IKE SA that it is to take the place of */
 export function openSession(
   registry: Registry<IkeSession>,
   now: number,
   config: ConnectionConfig,
   path: Path,
   wanted: readonly ChildRequest[],
-  successorOf?: IkeSession,
+  successorOf?: number,
 ): void {
+  const { env } = registry;
+  const spiInitiator = registry.newIkeSpi();
+  const attempt: Attempt = { config, wanted: [], successorOf };
+  want(attempt.wanted, wanted);
+  const state = { name: 'init-sent', attempt, init: newInitRequest(env, config) } as const;
   const session = new IkeSession(registry, {
     initiator: true,
-    spiInitiator: registry.newIkeSpi(),
+    spiInitiator,
     spiResponder: 0n,
     path,
-    state: { name: 'init-sent' },
-    window: new MessageWindow(registry.env.retransmit),
-    config,
+    state,
+    window: new MessageWindow(env.retransmit),
     now,
   });
-  session.successorOf = successorOf;
-  session.want(wanted);
   registry.addSession(session);
-  const task = new InitTask(session, config);
-  session.active = task;
-  task.send(session, now);
+  sendInit(session, now, state);
 }
 
 /**
@@ -57,19 +58,19 @@ export function openSession(
  * @returns false when that would be of no use, or has just been tried
  */
 export function supersede(session: IkeSession, now: number, notify: number | undefined, wanted: ChildRequest): boolean {
-  const { env, registry, connectionConfig: config } = session;
+  const { env, registry, state, connectionConfig: config } = session;
   const address = config?.remote.address;
   if (notify === undefined || !OF_THE_EXCHANGE.has(notify) || config === undefined || address === undefined)
     return false;
-  if (session.state.name !== 'established' || env.isChildless(config.name) || !registry.hasRoom()) return false;
-  if (now - (session.supersededAt ?? Number.NEGATIVE_INFINITY) < SUPERSEDE_WAIT) return false;
-  session.supersededAt = now;
+  if (state.name !== 'established' || env.isChildless(config.name) || !registry.hasRoom()) return false;
+  if (now - (state.supersededAt ?? Number.NEGATIVE_INFINITY) < SUPERSEDE_WAIT) return false;
+  state.supersededAt = now;
   const local = { address: session.path.local.address, port: config.local.port };
   const remote = { address, port: config.remote.port };
   session.note(
     'warn',
     `the peer makes no CHILD SA of ${wanted.name} on this IKE SA: another one is negotiated in its place`,
   );
-  openSession(registry, now, config, { local, remote }, [wanted], session);
+  openSession(registry, now, config, { local, remote }, [wanted], session.id);
   return true;
 }

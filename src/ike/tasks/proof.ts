@@ -25,6 +25,15 @@ export function signedBy(side: Side, identity: Identity, crypto: IkeCrypto, setU
     : { initMessage: setUp.initResponse, peerNonce: setUp.nonces.initiator, skP: crypto.keys.pr, identity };
 }
 
+/** The side of IKE_AUTH that a question is about, and what its AUTH is computed from. */
+interface Authentication {
+  /** Whose AUTH it is. */
+  readonly side: Side;
+  readonly localId: Identity;
+  readonly crypto: IkeCrypto;
+  readonly setUp: SetUp;
+}
+
 /**
  * Asks the owner to sign for us.
  * @param authorities those that the peer asked for certificates of
@@ -32,13 +41,10 @@ export function signedBy(side: Side, identity: Identity, crypto: IkeCrypto, setU
  */
 export function askSignature(
   session: IkeSession,
-  side: Side,
-  localId: Identity,
-  remoteId: Identity | undefined,
-  crypto: IkeCrypto,
-  setUp: SetUp,
+  ours: Authentication & { readonly remoteId: Identity | undefined },
   authorities: readonly Uint8Array[],
 ): number | string {
+  const { side, localId, remoteId, crypto, setUp } = ours;
   const accepted = methodsFor(setUp.peerHashes);
   if (typeof accepted === 'string') return accepted;
   const { env, registry } = session;
@@ -64,13 +70,9 @@ export function signaturePayloads(answer: SignatureAnswer, setUp: SetUp): readon
  */
 export function askVerdict(
   session: IkeSession,
-  side: Side,
-  localId: Identity,
-  remoteId: Identity,
-  payloads: readonly Payload[],
-  crypto: IkeCrypto,
-  setUp: SetUp,
+  theirs: Authentication & { readonly remoteId: Identity; readonly payloads: readonly Payload[] },
 ): number | string {
+  const { side, localId, remoteId, payloads, crypto, setUp } = theirs;
   const found = findProof(payloads, findPayload(payloads, 'auth')!, setUp.peerHashes !== undefined);
   if (!found.ok) return found.detail;
   const { env, registry } = session;

@@ -63,7 +63,7 @@ export class RekeyChildTask extends ChildTask {
       awaitDelete(now, child);
       return;
     }
-    installChild(session, now, agreed, true);
+    installChild(session, now, agreed, { sendNow: true });
     const redundant = this.collision?.child;
     if (redundant !== undefined) awaitDelete(now, redundant);
     this.#finishOld(session, now, 'rekeyed');
@@ -87,7 +87,8 @@ export class RekeyChildTask extends ChildTask {
       session.enqueue(now, new CreateChildTask(requestOf(session, child)));
       return;
     }
-    session.fail(failure, currentConfig(session, child), true, partOf(session, child));
+    const [config, part] = [currentConfig(session, child), partOf(session, child)];
+    session.fail(failure, { child: config, part, initiator: true });
     child.enter('installed');
     child.timers.set('rekey', now + REFUSED_WAIT);
     // Twice, or when there is no time for another attempt: a new IKE SA replaces what cannot be replaced here.
@@ -159,11 +160,11 @@ export function respondRekeyChild(
   const answer = answerOffer(session, now, [successorConfig(session, child)], payloads, undefined, child.id);
   if (!answer.ok) {
     if (answer.notify.notify !== NotifyType.INVALID_KE_PAYLOAD) {
-      session.fail(answer.failure, child.facts.config, false);
+      session.fail(answer.failure, { child: child.facts.config, initiator: false });
     }
     return [answer.notify];
   }
-  const successor = installChild(session, now, answer.child, false);
+  const successor = installChild(session, now, answer.child, { sendNow: false });
   const { active } = session;
   if (active instanceof RekeyChildTask && active.child === child) {
     active.collision = { child: successor, nonces: answer.child.nonces };

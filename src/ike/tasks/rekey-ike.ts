@@ -9,13 +9,14 @@ import type { DhGroup, DhKeyPair } from '../../crypto/types.ts';
 import type { ConnectionConfig } from '../config.ts';
 import { settleNewcomer } from '../duplicates.ts';
 import { type Failure, failureFrom, findError, misbehaved } from '../failure.ts';
-import { bindKeys, type IkeCrypto } from '../keys/ike-crypto.ts';
+import { bindKeys } from '../keys/ike-crypto.ts';
 import { deriveIkeKeys, deriveRekeySkeyseed, type IkeSuite, NONCE_LENGTH, type Nonces } from '../keys/keys.ts';
+import { GroupChoice } from '../proposals/groups.ts';
 import { acceptIke, answerProposal, chooseIke, ikeWireProposals } from '../proposals/proposals.ts';
 import { explainNoProposal } from '../proposals/report.ts';
 import { endSession, moveChildren } from '../session/lifecycle.ts';
 import { IkeSession } from '../session/session.ts';
-import { cryptoOf, type LiveState } from '../session/state.ts';
+import { isInUse, isLive, liveOf, newLife } from '../session/state.ts';
 import { MessageWindow } from '../session/window.ts';
 import { ExchangeType, NotifyType } from '../wire/iana.ts';
 import { ikeSpiBytes, readIkeSpi } from '../wire/message.ts';
@@ -24,9 +25,9 @@ import { notifyPayload } from '../wire/payloads/notify.ts';
 import type { Answer } from './answer.ts';
 import { losesAgainst } from './collision.ts';
 import { closeSession } from './delete.ts';
-import { answerKeyExchange, deriveShared, GroupChoice } from './key-exchange.ts';
+import { answerKeyExchange, deriveShared } from './key-exchange.ts';
 import type { Task } from './task.ts';
-import { DELETE_WAIT, REFUSED_WAIT, retryTime } from './waits.ts';
+import { answered, DELETE_WAIT, REFUSED_WAIT, retryTime } from './waits.ts';
 
 /** IKE SAs with one peer that were replaced and are still there. */
 const MAX_REPLACED = 4;
@@ -53,9 +54,9 @@ export class RekeyIkeTask implements Task<IkeSession> {
   #offer: IkeOffer | undefined;
 
   build(session: IkeSession): readonly Payload[] | undefined {
-    const config = session.connectionConfig;
-    if (session.state.name !== 'established' || config === undefined) return undefined;
-    const { env, registry } = session;
+    const { env, registry, state } = session;
+    if (state.name !== 'established') return undefined;
+    const config = session.current(state.config);
     const group = this.#group ?? config.proposals[0]!.dh[0]!;
     const keyPair = env.crypto.dhKeyPair(group, env.random);
     const offer: IkeOffer = { config, spi: registry.newIkeSpi(), nonce: env.random(NONCE_LENGTH), keyPair };
@@ -74,7 +75,7 @@ export class RekeyIkeTask implements Task<IkeSession> {
       this.#busy(session, now);
       return;
     }
-    session.busySince = undefined;
+    answered(session);
     if (error?.notify === NotifyType.INVALID_KE_PAYLOAD) {
       this.#group = this.#groups.next(error, offer.keyPair.group, offer.config.proposals);
       offer.keyPair.wipe();
@@ -114,7 +115,8 @@ export class RekeyIkeTask implements Task<IkeSession> {
     if (shared === undefined) return undefined;
     const nonces: Nonces = { initiator: offer.nonce, responder: nonce.data.slice() };
     const spis = { initiator: offer.spi, responder: spi };
-    return { successor: makeSuccessor(session, now, chosen.suite, nonces, spis, shared, true), nonces };
+    const negotiated: Negotiated = { suite: chosen.suite, nonces, spis, shared, we: 'initiator' };
+    return { successor: makeSuccessor(session, now, negotiated), nonces };
   }
 
   /** RFC 7296 §2.8.2 */
@@ -130,7 +132,7 @@ export class RekeyIkeTask implements Task<IkeSession> {
     }
     session.registry.addSession(successor);
     takeOver(session, successor, now);
-    if (theirs !== undefined) retire(theirs.session, now);
+    if (theirs !== undefined) markRedundant(theirs.session);
     closeSession(session, now, 'rekeyed', `replaced by IKE SA ${successor.id}`);
     successor.startNext(now);
   }
@@ -144,7 +146,7 @@ export class RekeyIkeTask implements Task<IkeSession> {
   #fail(session: IkeSession, now: number, failure: Failure): void {
     this.abandon();
     if (!this.#alone()) return;
-    session.fail(failure, undefined, true);
+    session.fail(failure, { initiator: true });
     session.timers.set('rekey', now + REFUSED_WAIT);
   }
 
@@ -158,85 +160,90 @@ export class RekeyIkeTask implements Task<IkeSession> {
   }
 }
 
+/** What the exchange has agreed on. */
+interface Negotiated {
+  readonly suite: IkeSuite;
+  readonly nonces: Nonces;
+  readonly spis: { readonly initiator: bigint; readonly responder: bigint };
+  /** Wiped when the keys are made. */
+  readonly shared: Uint8Array;
+  readonly we: 'initiator' | 'responder';
+  /** Both sides are rekeying: id of the IKE SA. */
+  readonly pendingFor?: number | undefined;
+}
+
 /** The new IKE SA: other keys and SPIs, message IDs from 0, else as the old one (RFC 7296 §2.18). */
-function makeSuccessor(
-  old: IkeSession,
-  now: number,
-  suite: IkeSuite,
-  nonces: Nonces,
-  spis: { readonly initiator: bigint; readonly responder: bigint },
-  shared: Uint8Array,
-  initiator: boolean,
-): IkeSession {
+function makeSuccessor(old: IkeSession, now: number, negotiated: Negotiated): IkeSession {
+  const { suite, nonces, spis, shared, we, pendingFor } = negotiated;
   const { env } = old;
-  const { crypto: before, peers } = old.state as LiveState;
+  const { crypto: before, peers, origin, config } = liveOf(old.state);
   const skeyseed = deriveRekeySkeyseed(env.crypto, before.suite.prf, before.keys.d, nonces, shared);
   shared.fill(0);
   const keys = deriveIkeKeys(env.crypto, suite, skeyseed, nonces, spis.initiator, spis.responder);
-  const crypto: IkeCrypto = bindKeys(env.crypto, suite, keys, initiator);
+  const crypto = bindKeys(env.crypto, suite, keys, we);
+  const current = old.current(config);
+  const life = newLife({ config: current, crypto, peers, origin, establishedAt: undefined, replaces: undefined });
   const successor = new IkeSession(old.registry, {
-    initiator,
+    initiator: we === 'initiator',
     spiInitiator: spis.initiator,
     spiResponder: spis.responder,
     path: old.path,
-    state: { name: 'established', crypto, peers, since: now },
+    state: { name: 'established', ...life, pendingFor },
     window: new MessageWindow(env.retransmit),
-    config: old.connectionConfig,
     now,
   });
   successor.nat = old.nat;
   successor.fragments.inherit(old.fragments);
-  successor.origin = old.origin;
   successor.lastHeardAt = now;
   return successor;
 }
 
 /** `successor` becomes the IKE SA of the connection, `old` waits for its delete. */
 export function takeOver(old: IkeSession, successor: IkeSession, now: number): void {
-  const state = old.state as LiveState;
-  successor.pendingFor = undefined;
-  successor.replaces = old.id;
-  successor.establish(now, cryptoOf(successor.state)!, state.peers);
+  const state = liveOf(old.state);
+  const { config, crypto, origin } = liveOf(successor.state);
+  successor.establish(now, { config, crypto, peers: state.peers, origin, replaces: old.id });
   moveChildren(old, successor);
   successor.announce();
   old.timers.clearAll();
   old.timers.set('give-up', now + DELETE_WAIT);
-  if (old.state.name === 'established') old.enter({ ...state, name: 'rekeyed', since: now });
-  settleNewcomer(successor, now, false);
+  if (state.name === 'established') old.enter({ ...state, name: 'rekeyed' });
+  settleNewcomer(successor, now, { initialContact: false });
 }
 
 /** The peer uses an IKE SA that came out of a collision, or deleted its predecessor: so it is the one that stays. */
 export function adopt(pending: IkeSession, now: number): void {
-  const old = pending.pendingFor;
-  if (old === undefined) return;
-  pending.pendingFor = undefined;
-  if (old.state.name !== 'established') return;
-  takeOver(old, pending, now);
+  const { state, registry } = pending;
+  if (!isLive(state) || state.pendingFor === undefined) return;
+  const old = registry.session(state.pendingFor);
+  state.pendingFor = undefined;
+  if (old?.state.name === 'established') takeOver(old, pending, now);
 }
 
-/** The one too many: the peer, who made it, deletes it, unless it forgot about it before it heard of it. */
-function retire(session: IkeSession, now: number): void {
-  if (session.state.name === 'established') session.enter({ ...session.state, name: 'rekeyed', since: now });
+/** The redundant IKE SA of a collision: the peer made it and deletes it, unless it forgets it before our answer arrives. */
+function markRedundant(session: IkeSession): void {
+  const { state } = session;
+  if (state.name === 'established') session.enter({ ...state, name: 'rekeyed' });
 }
 
 /** Answers a request to replace the IKE SA. */
 export function respondRekeyIke(session: IkeSession, now: number, payloads: readonly Payload[]): Answer {
-  const { env, registry, active } = session;
-  const config = session.connectionConfig;
+  const { env, registry, state, active } = session;
   const refuse = (notify: number, data?: Uint8Array): Answer => ({ payloads: [notifyPayload(notify, data)] });
   // RFC 7296 §2.25.2: while a child is made, replaced or deleted, and after the IKE SA was replaced.
   const busy = active !== undefined && active.kind !== 'liveness' && active.kind !== 'rekey-ike';
-  if (session.state.name !== 'established' || busy || config === undefined) return refuse(NotifyType.TEMPORARY_FAILURE);
+  if (state.name !== 'established' || busy) return refuse(NotifyType.TEMPORARY_FAILURE);
   if (!registry.hasRoom()) return refuse(NotifyType.NO_ADDITIONAL_SAS);
   // Each waits for its delete: so many only a peer leaves that never sends one.
-  const replaced = registry.withSamePeer(session).filter(({ state }) => state.name === 'rekeyed').length;
+  const replaced = registry.withSamePeer(session).filter((other) => other.state.name === 'rekeyed').length;
   if (replaced >= MAX_REPLACED) return refuse(NotifyType.TEMPORARY_FAILURE);
+  const config = session.current(state.config);
   const offered = findPayload(payloads, 'sa')!.proposals;
   const chosen = chooseIke(offered, config.proposals, 'rekey-ike');
   const spi = chosen && readIkeSpi(chosen.peerSpi);
   if (chosen === undefined || spi === undefined) {
     const detail = explainNoProposal(offered, config.proposals, 'ike');
-    session.fail({ reason: 'NO_PROPOSAL_CHOSEN', detail }, undefined, false);
+    session.fail({ reason: 'NO_PROPOSAL_CHOSEN', detail }, { initiator: false });
     return refuse(NotifyType.NO_PROPOSAL_CHOSEN);
   }
   const keyExchange = answerKeyExchange(session, chosen.suite.dh, payloads);
@@ -244,16 +251,23 @@ export function respondRekeyIke(session: IkeSession, now: number, payloads: read
   const nonce = env.random(NONCE_LENGTH);
   const nonces: Nonces = { initiator: findPayload(payloads, 'nonce')!.data.slice(), responder: nonce };
   const spis = { initiator: spi, responder: registry.newIkeSpi() };
-  const successor = makeSuccessor(session, now, chosen.suite, nonces, spis, keyExchange.shared!, false);
+  const collides = active instanceof RekeyIkeTask;
+  const successor = makeSuccessor(session, now, {
+    suite: chosen.suite,
+    nonces,
+    spis,
+    shared: keyExchange.shared,
+    we: 'responder',
+    pendingFor: collides ? session.id : undefined,
+  });
   registry.addSession(successor);
   const answer: Payload[] = [
     { type: 'sa', proposals: [answerProposal(chosen, ikeSpiBytes(spis.responder))] },
     { type: 'nonce', data: nonce },
     ...keyExchange.payloads,
   ];
-  if (active instanceof RekeyIkeTask) {
+  if (collides) {
     active.collision = { session: successor, nonces };
-    successor.pendingFor = session;
     successor.timers.set('give-up', now + DELETE_WAIT);
     return { payloads: answer };
   }
@@ -273,14 +287,14 @@ export function settleDeleted(session: IkeSession, now: number): boolean {
   const { session: successor } = active.collision;
   if (successor.state.name !== 'established') return false;
   adopt(successor, now);
-  endSession(session, now, 'rekeyed', `replaced by IKE SA ${successor.id}`, true);
+  endSession(session, now, { reason: 'rekeyed', detail: `replaced by IKE SA ${successor.id}`, linger: true });
   successor.startNext(now);
   return true;
 }
 
 /** Begins to replace an IKE SA, if it is not on its way out and nobody has begun. */
 export function rekeyIkeSa(session: IkeSession, now: number): void {
-  if (session.state.name !== 'established' || session.pendingFor !== undefined) return;
+  if (!isInUse(session.state)) return;
   if ([session.active, ...session.queue].some((task) => task instanceof RekeyIkeTask)) return;
   session.enqueue(now, new RekeyIkeTask());
 }

@@ -5,9 +5,8 @@ import type { IkeSession } from '../session/session.ts';
 import { closeSession } from './delete.ts';
 
 /** The new IKE SA is up: with its CHILD SA it takes over, without one it was of no use. */
-export function settleSuccessor(session: IkeSession, now: number): void {
-  const old = session.successorOf;
-  session.successorOf = undefined;
+export function settleSuccessor(session: IkeSession, now: number, successorOf: number): void {
+  const old = session.registry.session(successorOf);
   if (old?.state.name !== 'established') return;
   if (![...session.children.values()].some(({ usable }) => usable)) {
     closeSession(session, now, 'redundant', 'the peer refuses the CHILD SA on this IKE SA too');

@@ -1,6 +1,7 @@
 /** How long an IKE SA waits for a peer that is busy, refused, or has something to delete, in milliseconds. */
 import { randomBelow } from '../session/child.ts';
 import type { IkeSession } from '../session/session.ts';
+import { liveOf } from '../session/state.ts';
 import { closeSession } from './delete.ts';
 
 /** After TEMPORARY_FAILURE: this and a random part of as much again (RFC 7296 §2.25). */
@@ -14,10 +15,16 @@ export const DELETE_WAIT = 60_000;
 
 /** When to ask a busy peer again; `undefined` when it has been busy for too long: then the IKE SA is closed. */
 export function retryTime(session: IkeSession, now: number): number | undefined {
-  session.busySince ??= now;
-  if (now - session.busySince > BUSY_LIMIT) {
+  const state = liveOf(session.state);
+  state.busySince ??= now;
+  if (now - state.busySince > BUSY_LIMIT) {
     closeSession(session, now, 'failed', 'the peer answered TEMPORARY_FAILURE for minutes');
     return undefined;
   }
   return now + BUSY_WAIT + randomBelow(session.env.random, BUSY_WAIT);
+}
+
+/** The peer took the time to answer: it is not busy any more. */
+export function answered({ state }: IkeSession): void {
+  liveOf(state).busySince = undefined;
 }

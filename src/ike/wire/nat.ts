@@ -26,12 +26,12 @@ export interface DetectedNat {
 }
 
 export interface NatStatus extends DetectedNat {
-  /** We told a source that fits no address, so that the peer takes us to be behind a NAT. */
-  readonly pretended: boolean;
+  /** Encapsulation is forced: our source hash fits no address, so that the peer takes us to be behind a NAT. */
+  readonly forced: boolean;
 }
 
-/** Of an IKE SA in which nobody asked. */
-export const NO_NAT: NatStatus = { supported: false, localBehindNat: false, remoteBehindNat: false, pretended: false };
+/** Of an IKE SA without NAT detection. */
+export const NO_NAT: NatStatus = { supported: false, localBehindNat: false, remoteBehindNat: false, forced: false };
 
 /** SHA-1(SPIi | SPIr | address | port) */
 export function natDetectionHash(crypto: CryptoProvider, spis: IkeSpis, endPoint: SocketAddress): Uint8Array {
@@ -48,16 +48,16 @@ const HASH_LENGTH = 20;
 
 /**
  * The two notifies of an IKE_SA_INIT message of ours.
- * @param pretendNat a random source: the source hash then fits no address, so that both sides encapsulate
+ * @param forced a random source when encapsulation is forced: the source hash then fits no address, so that both sides encapsulate
  */
 export function natDetectionNotifies(
   crypto: CryptoProvider,
   spis: IkeSpis,
   local: SocketAddress,
   remote: SocketAddress,
-  pretendNat: RandomSource | undefined,
+  forced: RandomSource | undefined,
 ): NotifyPayload[] {
-  const source = pretendNat === undefined ? natDetectionHash(crypto, spis, local) : pretendNat(HASH_LENGTH);
+  const source = forced === undefined ? natDetectionHash(crypto, spis, local) : forced(HASH_LENGTH);
   return [
     notifyPayload(NotifyType.NAT_DETECTION_SOURCE_IP, source),
     notifyPayload(NotifyType.NAT_DETECTION_DESTINATION_IP, natDetectionHash(crypto, spis, remote)),
