@@ -34,6 +34,7 @@ export class ControlPlane {
   /** The time of the call that is being served. */
   #now = 0;
 
+  /** @internal */
   constructor(options: ControlPlaneOptions) {
     this.#plane = options.plane;
     this.ike = new IkeEndpoint({ ...options, lastUsed: (childId) => this.#sas.lastUsed(childId) });
@@ -146,7 +147,7 @@ export class ControlPlane {
     }
   }
 
-  /** Takes a report of a data plane that works in another thread. */
+  /** Takes a report of a data plane that works in another thread. @internal */
   onReport(now: number, report: PlaneReport): void {
     this.act(now, () => this.applyReport(report));
   }
@@ -213,17 +214,17 @@ export class ControlPlane {
     this.act(now, () => this.ike.answerVerification(now, requestId, verdict));
   }
 
-  /** The time of the call that is being served. */
+  /** The time of the call that is being served. @internal */
   protected get now(): number {
     return this.#now;
   }
 
-  /** The name of the tunnel that the data plane knows by this number. */
+  /** The name of the tunnel that the data plane knows by this number. @internal */
   protected tunnelName(index: number): string | undefined {
     return this.#tunnels.at(index)?.config.name;
   }
 
-  /** What is known of a tunnel. */
+  /** What is known of a tunnel. @internal */
   tunnel(name: string): Tunnel | undefined {
     return this.#tunnels.get(name);
   }
@@ -233,21 +234,21 @@ export class ControlPlane {
     return namedDrops(this.#plane.inboundDrops);
   }
 
-  /** Runs a call of the owner: what it makes IKE do is followed. */
+  /** Runs a call of the owner: what it makes IKE do is followed. @internal */
   protected act(now: number, action: () => void): void {
     this.#now = now;
     action();
     this.#applyIkeEvents(now);
   }
 
-  /** @throws RangeError when there is no such tunnel */
+  /** @throws RangeError when there is no such tunnel @internal */
   protected tunnelNamed(name: string): Tunnel {
     const tunnel = this.#tunnels.get(name);
     if (tunnel === undefined) throw new RangeError(`there is no tunnel named ${name}`);
     return tunnel;
   }
 
-  /** Follows what the data plane reports, in the call that is being served. */
+  /** Follows what the data plane reports, in the call that is being served. @internal */
   protected applyReport(report: PlaneReport): void {
     const now = this.#now;
     switch (report.type) {

@@ -18,6 +18,7 @@ export class Engine extends ControlPlane {
     overflow: 0,
     'path-report-ignored': 0,
   };
+  /** @internal */
   readonly planes: InlinePlanes;
   // BOUNDED: drained by the owner after every call, both; the writes by each tunnel's rate limit besides.
   readonly #released: Transmit[] = [];

@@ -31,8 +31,6 @@ export interface ChildSummary {
 /** Why an attempt ended before a packet was sent. */
 export type LocalFailure = 'no-route' | 'not-possible';
 
-type Question<T extends IkeEvent['type']> = Extract<IkeEvent, { readonly type: T }>;
-
 export type EngineEvent =
   | { readonly type: 'ike-up'; readonly tunnel: string; readonly ikeSa: IkeSaSummary; readonly rekeyed: boolean }
   | {
@@ -71,7 +69,7 @@ export type EngineEvent =
       readonly remoteId: Identity | undefined;
     }
   /** Answer with `answerSignature`, `answerVerification`. */
-  | (Question<'need-signature' | 'need-verification'> & { readonly tunnel: string })
+  | (Extract<IkeEvent, { readonly type: 'need-signature' | 'need-verification' }> & { readonly tunnel: string })
   | {
       readonly type: 'note';
       readonly tunnel: string | undefined;

@@ -6,7 +6,7 @@ import type { Path } from '../ike/events.ts';
 import type { CounterMemory, DataPlane } from './commands.ts';
 
 /** What both planes need, and IKE. */
-interface CommonOptions {
+export interface CommonOptions {
   readonly crypto: CryptoProvider;
   readonly random: RandomSource;
   readonly limits?: Partial<EndpointLimits>;

@@ -13,7 +13,7 @@ import { combineProviders } from '../crypto/provider.ts';
 import { selfTest } from '../crypto/selftest.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 
-type ProviderName = 'ipsec-mb' | 'openssl' | 'node' | 'noble';
+export type ProviderName = 'ipsec-mb' | 'openssl' | 'node' | 'noble';
 
 /** From the quickest to the slowest. */
 const candidates: Readonly<Record<ProviderName, () => CryptoProvider>> = {

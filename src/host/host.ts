@@ -35,8 +35,9 @@ interface RunningTunnel {
 }
 
 export class TunnelHost {
-  /** The control plane of the tunnels. */
+  /** The control plane of the tunnels. @internal */
   readonly engine: ControlPlane;
+  /** @internal */
   readonly sockets: SocketPool;
   readonly #options: HostOptions;
   readonly #now: () => number;
@@ -124,6 +125,7 @@ export class TunnelHost {
     this.#options.onEvent?.({ type: 'note', tunnel, level: 'warn', text });
   }
 
+  /** @internal */
   now(): number {
     return this.#now();
   }
@@ -279,12 +281,12 @@ export class TunnelHost {
     return this.#carrier.strayCounters();
   }
 
-  /** Makes what the engine shows of packets up to date. */
+  /** Makes what the engine shows of packets up to date. @internal */
   refresh(): void {
     this.#carrier.refresh();
   }
 
-  /** The worker threads, when packets are carried by such. */
+  /** The worker threads, when packets are carried by such. @internal */
   workers(): readonly WorkerStatus[] | undefined {
     return this.#carrier.status();
   }
@@ -306,7 +308,7 @@ export class TunnelHost {
     return this.close();
   }
 
-  /** Carries out what the engine wants done. To be called after every direct call of the engine. */
+  /** Carries out what the engine wants done. To be called after every direct call of the engine. @internal */
   drain(): void {
     this.#carrier.transmit();
     for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent()) {

@@ -17,21 +17,23 @@ export interface Platform {
   /**
    * What of a network namespace decides about packets there, for explanations; `undefined` where it cannot be looked at.
    * @param netns by name or path; left out: that of the daemon
+   * @internal
    */
   view?(netns: string | undefined): HostView | undefined;
   /** Memory for batches in which its devices work best. Default: the heap. */
   readonly allocate?: (bytes: number) => Uint8Array;
-  /** Keeps packets from passing in the clear. Machines in memory may have none. */
+  /** Keeps packets from passing in the clear. Machines in memory may have none. @internal */
   readonly fence?: FenceKeeper | undefined;
   /**
    * Leads what comes in by a bridge into a tunnel's routing table, if one is given, and nowhere else: where the table knows
    * no way there is none. What is for the bridge's own networks is not led into any tunnel. The bridge need not exist yet;
    * what was said of it before is replaced. Returns how to undo it. @throws Error
+   * @internal
    */
   routeBridge?(bridge: string, own: readonly Prefix[], table: number | undefined): () => void;
-  /** What other programs' rules say of bridges. Left out where they cannot be seen. */
+  /** What other programs' rules say of bridges. Left out where they cannot be seen. @internal */
   readonly foreignRules?: ForeignRules | undefined;
-  /** Takes away what a daemon that died led out of other bridges than those that are led now. */
+  /** Takes away what a daemon that died led out of other bridges than those that are led now. @internal */
   forgetBridges?(): void;
   /** A monotonic clock in milliseconds that counts the time that the machine sleeps; left out: one that does not. */
   readonly now?: (() => number) | undefined;
@@ -66,11 +68,15 @@ export interface Platform {
   childrenUp?(tunnel: string, up: ReadonlySet<string>): void;
   /** Which tunnel of its redundancy group carries the packets that this one is for; itself where it is in none. */
   carrier?(tunnel: string): string;
-  /** From now on puts back at once what other programs change of fences, rules and routes, and tells what was found. */
+  /**
+   * From now on puts back at once what other programs change of fences, rules and routes, and tells what was found.
+   * @internal
+   */
   watch?(report: (report: KernelReport) => void): void;
   /**
    * Asks fences what they dropped, and puts back what other programs took. @param thorough compares everything, also where no
    * change was heard of
+   * @internal
    */
   look?(thorough: boolean): Promise<void>;
   /** What of fence, rules and routes of a tunnel is not as it should be and could not be put right, a sentence each. */

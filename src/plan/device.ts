@@ -19,7 +19,7 @@ export interface DevicePlan {
   readonly mtu: number;
   /** The network namespace that it is for, by name or path; left out: that of the daemon, where the sockets are. */
   readonly netns: string | undefined;
-  /** What is led into it, and kept from passing elsewhere; nothing when left out. */
+  /** What is led into it, and kept from passing elsewhere; nothing when left out. @internal */
   readonly routing: RoutingPlan | undefined;
 }
 

@@ -7,7 +7,20 @@
 export { defaultEspProposals, defaultIkeProposals } from '../crypto/algorithms.ts';
 export { nobleProvider } from '../crypto/noble/provider.ts';
 export type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
-export { parseEspProposalString, parseIkeProposalString } from '../crypto/proposal-text.ts';
+export { ProposalError, parseEspProposalString, parseIkeProposalString } from '../crypto/proposal-text.ts';
 export { combineProviders, ProviderUnavailableError } from '../crypto/provider.ts';
 export { selfTest } from '../crypto/selftest.ts';
-export type { CryptoProvider, RandomSource } from '../crypto/types.ts';
+export type {
+  Algorithm,
+  CipherKeys,
+  CipherSuite,
+  CryptoProvider,
+  DhGroup,
+  DhKeyPair,
+  EncryptionAlgorithm,
+  IntegrityAlgorithm,
+  PacketCipher,
+  Prf,
+  PrfAlgorithm,
+  RandomSource,
+} from '../crypto/types.ts';

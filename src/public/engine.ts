@@ -5,10 +5,21 @@
  * @module sectunnel/engine
  */
 export { PacketBatch } from '../base/batch.ts';
-export type { DataPlane } from '../engine/commands.ts';
+export type { PathReport } from '../base/path-report.ts';
 export type { TunnelConfig } from '../engine/config.ts';
-export { ControlPlane } from '../engine/control-plane.ts';
+export type { ControlPlane } from '../engine/control-plane.ts';
 export { Engine } from '../engine/engine.ts';
-export type { ChildSummary, EngineEvent } from '../engine/events.ts';
-export type { ControlPlaneOptions, DeviceWrite, EngineOptions, Transmit } from '../engine/options.ts';
-export type { PolicyEntry } from '../policy/database.ts';
+export type { ChildSummary, EngineEvent, LocalFailure } from '../engine/events.ts';
+export type { HoldLimits } from '../engine/hold.ts';
+export type {
+  CommonOptions,
+  ControlCounters,
+  DeviceWrite,
+  EngineCounters,
+  EngineOptions,
+  Transmit,
+} from '../engine/options.ts';
+export type { BelievedReport } from '../engine/path-reports.ts';
+export type { RetryPolicy } from '../engine/retry.ts';
+export type { TfcConfig } from '../esp/tfc.ts';
+export type { Direction, PolicyAction, PolicyEntry, PolicyLevel } from '../policy/database.ts';

@@ -4,7 +4,9 @@
  * @module sectunnel/ike
  */
 export type {
+  AuthMethod,
   ChildConfig,
+  ChildLifetime,
   ConnectionConfig,
   EndpointLimits,
   Lifetime,
@@ -12,14 +14,22 @@ export type {
   RemotePeer,
   RetransmitPolicy,
 } from '../ike/config.ts';
-export { IkeEndpoint } from '../ike/endpoint.ts';
+export { IkeEndpoint, type InitiateOptions } from '../ike/endpoint.ts';
+export type { Transmit } from '../ike/endpoint-environment.ts';
 export type {
+  ChildSa,
+  DownReason,
+  FailureReason,
   IkeEvent,
+  IkeSaSummary,
   Path,
   ReceivedProof,
   SignatureAnswer,
   SignatureMethods,
   VerificationAnswer,
 } from '../ike/events.ts';
+export type { IkeEndpointOptions } from '../ike/options.ts';
+export type { ChildSaStatus, IkeCounterName, IkeCounters, IkeSaState, IkeSaStatus } from '../ike/status.ts';
 export type { PacketFlags } from '../policy/populate.ts';
 export type { SelectorPair, TrafficSelector } from '../policy/selector.ts';
+export type { HostPair, TransportHosts } from '../policy/transport.ts';

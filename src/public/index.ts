@@ -29,30 +29,68 @@ export {
   type SocketAddress,
 } from '../base/address.ts';
 export { type ErrorCode, SectunnelError } from '../base/error.ts';
-export { formatIdentity, type Identity, identityFromText } from '../base/identity.ts';
+export { formatIdentity, type Identity, type IdentityTextType, identityFromText } from '../base/identity.ts';
 export { type Logger, silentLogger } from '../base/log.ts';
 export { utf8 } from '../base/text.ts';
 // Documents
 export { dumpDocument } from '../config/dump.ts';
-export { DocumentError, type DocumentIssue } from '../config/errors.ts';
-export type { SectunnelDocument } from '../config/model.ts';
+export { DocumentError, type DocumentIssue, type IssueKind } from '../config/errors.ts';
+export type {
+  AuthSettings,
+  AuthSide,
+  DeviceSettings,
+  EndPoint,
+  EspSettings,
+  IdentityKind,
+  IdentityText,
+  IkeSettings,
+  LifetimeSettings,
+  NatSettings,
+  PacketRange,
+  PeerAddress,
+  PeerSettings,
+  PolicyDirection,
+  PolicySettings,
+  RedundancySettings,
+  RevocationPolicy,
+  RuleLevel,
+  RuleSettings,
+  SaSettings,
+  SecretReference,
+  SectunnelDocument,
+  SecurityPolicy,
+  TfcSettings,
+  UpperSpec,
+  X509Settings,
+} from '../config/model.ts';
 export type { ParseOptions } from '../config/parse.ts';
 export { parseDocument } from '../config/parse-lazily.ts';
-export { toPolicy } from '../config/selectors.ts';
+export { type DocumentPolicy, toPolicy } from '../config/selectors.ts';
 // Cryptography of Node's own
 export { nodeProvider } from '../crypto/node/provider.ts';
 // Running tunnels
-export { type CryptoChoice, selectCrypto } from '../host/crypto.ts';
+export { type CryptoChoice, type ProviderName, selectCrypto } from '../host/crypto.ts';
 export { TunnelHost } from '../host/host.ts';
 export type { HostOptions, SecretQuestion } from '../host/options.ts';
-export type { CredentialsQuestion } from '../host/proofs.ts';
+export type { WayReport } from '../host/peer-ways.ts';
+export type { CredentialsQuestion, ProofOptions } from '../host/proofs.ts';
 export { systemResolver } from '../host/resolve.ts';
-export type { ChildStatus, FailureStatus, IkeStatus } from '../host/status.ts';
+export type { ChildStatus, FailureStatus, IkeStatus, SecretStatus, TunnelStatus } from '../host/status.ts';
 export type { HostFailure, HostTunnelStatus } from '../host/status-view.ts';
 export type { DevicePlan } from '../plan/device.ts';
 export { type CertificateFacts, type PlanOptions, planTunnel, type Resolver, type TunnelPlan } from '../plan/plan.ts';
+export type { PortRange } from '../policy/selector.ts';
 // Devices and sockets
-export type { PacketDevice } from '../tun/device.ts';
+export type { DeviceCounters, DeviceDescriptor, DeviceDropReason, PacketDevice } from '../tun/device.ts';
 export type { OwnerErrorHandler } from '../tun/owner-calls.ts';
 export { nodeUdp } from '../tun/udp/node.ts';
-export type { UdpNetwork, UdpSocket, UdpTarget } from '../tun/udp/udp.ts';
+export type {
+  DatagramHandler,
+  UdpBindOptions,
+  UdpCounters,
+  UdpDescriptor,
+  UdpNetwork,
+  UdpSendError,
+  UdpSocket,
+  UdpTarget,
+} from '../tun/udp/udp.ts';

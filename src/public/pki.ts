@@ -4,11 +4,14 @@
  * @module sectunnel/pki
  */
 export { type FetchOptions, httpFetch } from '../host/fetch.ts';
-export { type Certificate, parseCertificate } from '../pki/certificate.ts';
-export { type Crl, parseCrl } from '../pki/crl.ts';
+export { type Certificate, type CertificateExtensions, parseCertificate } from '../pki/certificate.ts';
+export { type Crl, parseCrl, type RevocationStatus } from '../pki/crl.ts';
+export type { GeneralName, NameSubtrees } from '../pki/general-name.ts';
 export { MalformedCertificateError } from '../pki/malformed.ts';
 export { type MethodOptions, methodsOf } from '../pki/methods.ts';
-export { type Fetch, type FetchRequest, OnlineRevocation } from '../pki/online.ts';
+export { type Fetch, type FetchRequest, type Occasion, type OnlineOptions, OnlineRevocation } from '../pki/online.ts';
+export type { PathOptions } from '../pki/path.ts';
+export type { OnlineSources } from '../pki/revocation.ts';
 export { keySigner } from '../pki/signer.ts';
 export { VerifierPool, type VerifierPoolOptions } from '../pki/threads/pool.ts';
 export type {

@@ -4,4 +4,12 @@
  * @module sectunnel/testing
  */
 export { MemoryDevice, type MemoryDeviceOptions } from '../tun/memory.ts';
-export { MemoryNetwork } from '../tun/udp/memory.ts';
+export {
+  type LossOptions,
+  lossyRoute,
+  type MemoryArrival,
+  type MemoryDatagram,
+  type MemoryHost,
+  MemoryNetwork,
+  type MemoryNetworkOptions,
+} from '../tun/udp/memory.ts';

@@ -65,7 +65,7 @@ export class LinuxTun implements PacketDevice {
   #handedOver = false;
   #ended: Promise<void> | undefined;
 
-  /** Takes over the descriptor. */
+  /** Takes over the descriptor. @internal */
   constructor({ fds, name, offload }: TunInterface, shared: SharedOffloads | undefined) {
     this.name = name;
     this.index = interfaceIndex(name);

@@ -20,7 +20,7 @@ export interface PacketMemoryOptions {
 
 export class PacketMemory {
   readonly size: number;
-  /** For buffers of this memory only; see `checksumsFor`. */
+  /** For buffers of this memory only; see `checksumsFor`. @internal */
   readonly checksums: Checksums;
   readonly #buffer: ArrayBufferLike;
   readonly #twin: TypescriptChecksums = new TypescriptChecksums();
@@ -57,7 +57,10 @@ export class PacketMemory {
     return this.size - Math.ceil(this.#used / ALIGNMENT) * ALIGNMENT;
   }
 
-  /** The quickest checksums that work on `buffer`, wherever it lives. Ask once for each batch, not for each packet. */
+  /**
+   * The quickest checksums that work on `buffer`, wherever it lives. Ask once for each batch, not for each packet.
+   * @internal
+   */
   checksumsFor(buffer: Uint8Array): Checksums {
     if (buffer !== this.#asked) {
       this.#asked = buffer;

@@ -18,6 +18,7 @@ export type OffloadKinds = 'all' | 'tcp' | 'none';
 
 export class SharedOffloads {
   readonly memory: PacketMemory;
+  /** @internal */
   readonly joiners: Readonly<Record<OffloadKinds, Joiner>>;
   /** Of devices that were closed. BOUNDED: by the most devices that were open at a time. */
   readonly #splitters: Splitter[] = [];
@@ -36,7 +37,10 @@ export class SharedOffloads {
     this.#divided = new PacketBatch(1, MAX_JOINED, VIRTIO_NET_HDR_SIZE, 0, memory.allocate);
   }
 
-  /** A splitter for a device's life, to be given back. Those of too many devices have a memory of their own. */
+  /**
+   * A splitter for a device's life, to be given back. Those of too many devices have a memory of their own.
+   * @internal
+   */
   takeSplitter(): Splitter {
     const used = this.#splitters.pop();
     if (used !== undefined) return used;
@@ -44,12 +48,16 @@ export class SharedOffloads {
     return new Splitter(memory);
   }
 
+  /** @internal */
   giveBack(splitter: Splitter): void {
     splitter.discard();
     this.#splitters.push(splitter);
   }
 
-  /** Hands the packets of a joined one, which a sink was given, to `sink` one by one: it refused the whole. */
+  /**
+   * Hands the packets of a joined one, which a sink was given, to `sink` one by one: it refused the whole.
+   * @internal
+   */
   divide(buffer: Uint8Array, at: number, length: number, sink: PacketSink): void {
     const splitter = this.#divider;
     const batch = this.#divided;
