@@ -97,7 +97,21 @@ const ROOMS: Readonly<Record<string, Room>> = {
     packages: SYSTEM,
   },
   public: {
-    rooms: ['base', 'crypto', 'policy', 'ike', 'engine', 'tun', 'config', 'pki', 'plan', 'host'],
+    rooms: [
+      'base',
+      'sys',
+      'crypto',
+      'policy',
+      'ike',
+      'esp',
+      'engine',
+      'tun',
+      'hostnet',
+      'config',
+      'pki',
+      'plan',
+      'host',
+    ],
   },
   bench: {
     rooms: ['base', 'sys', 'crypto', 'policy', 'ike', 'esp', 'engine', 'tun', 'pki', 'host', 'test'],

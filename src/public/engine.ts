@@ -23,3 +23,4 @@ export type { BelievedReport } from '../engine/path-reports.ts';
 export type { RetryPolicy } from '../engine/retry.ts';
 export type { TfcConfig } from '../esp/tfc.ts';
 export type { Direction, PolicyAction, PolicyEntry, PolicyLevel } from '../policy/database.ts';
+export * from './values.ts';

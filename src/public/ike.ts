@@ -33,3 +33,4 @@ export type { ChildSaStatus, IkeCounterName, IkeCounters, IkeSaState, IkeSaStatu
 export type { PacketFlags } from '../policy/populate.ts';
 export type { SelectorPair, TrafficSelector } from '../policy/selector.ts';
 export type { HostPair, TransportHosts } from '../policy/transport.ts';
+export * from './values.ts';

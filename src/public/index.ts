@@ -14,24 +14,7 @@
  *
  * @module sectunnel
  */
-export {
-  type AddressRange,
-  addressFromBytes,
-  addressToBytes,
-  anyRange,
-  formatAddress,
-  formatRange,
-  formatSocketAddress,
-  type IpAddress,
-  type IpFamily,
-  parseAddress,
-  prefixRange,
-  type SocketAddress,
-} from '../base/address.ts';
-export { type ErrorCode, SectunnelError } from '../base/error.ts';
-export { formatIdentity, type Identity, type IdentityTextType, identityFromText } from '../base/identity.ts';
 export { type Logger, silentLogger } from '../base/log.ts';
-export { utf8 } from '../base/text.ts';
 // Documents
 export { dumpDocument } from '../config/dump.ts';
 export { DocumentError, type DocumentIssue, type IssueKind } from '../config/errors.ts';
@@ -94,3 +77,4 @@ export type {
   UdpSocket,
   UdpTarget,
 } from '../tun/udp/udp.ts';
+export * from './values.ts';

@@ -44,6 +44,10 @@ function readModule(file: string): Module {
       }
       continue;
     }
+    if (node.type === 'ExportAllDeclaration') {
+      for (const name of readModule(from!).exports.keys()) exports.set(name, { file: from!, name });
+      continue;
+    }
     const isExport = node.type === 'ExportNamedDeclaration';
     for (const specifier of isExport ? (node.specifiers as Node[]) : []) {
       const local = nameOf(specifier.local);
