@@ -128,10 +128,12 @@ export class EspInboundSa {
   open(now: number, batch: PacketBatch, slot: number, flow: Flow, fragments: FragmentTracker): DropReason {
     this.#authenticated = false;
     this.#advanced = false;
-    let reason = this.#decrypt(now, batch, slot);
-    if (reason === DropReason.none) reason = this.#decapsulate(batch, slot, flow);
-    if (reason === DropReason.none) reason = this.#check(now, batch, slot, flow, fragments);
-    if (reason === DropReason.none) reason = this.#finish(batch, slot, flow);
+    // Each stage after one that returned 0: `DropReason.none`.
+    const reason =
+      this.#decrypt(now, batch, slot) ||
+      this.#decapsulate(batch, slot, flow) ||
+      this.#check(now, batch, slot, flow, fragments) ||
+      this.#finish(batch, slot, flow);
     if (reason !== DropReason.none) this.drops[reason]!++;
     return reason;
   }
@@ -222,8 +224,9 @@ export class EspInboundSa {
       return DropReason.congestion;
     }
     clampMss(batch.buffer, at, flow, this.clampMtu);
-    this.usage.counters[SaCounter.packets]!++;
-    this.usage.counters[SaCounter.bytes]! += flow.totalLength - this.#rebuiltLength;
+    const { counters } = this.usage;
+    counters[SaCounter.packets]!++;
+    counters[SaCounter.bytes]! += flow.totalLength - this.#rebuiltLength;
     return DropReason.none;
   }
 

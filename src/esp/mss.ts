@@ -28,7 +28,11 @@ const MSS_LENGTH = 4;
  * other packets, fragments, an MSS that is lower, and a SYN without one, whose sender takes very little (536 or 1220).
  */
 export function clampMss(buffer: Uint8Array, at: number, flow: Flow, mtu: number): void {
-  if (flow.protocol !== Protocol.tcp || flow.fragment !== Fragment.none) return;
+  if (flow.protocol === Protocol.tcp && flow.fragment === Fragment.none) clampTcp(buffer, at, flow, mtu);
+}
+
+/** Apart from the question whether it is TCP, which is asked of every packet. */
+function clampTcp(buffer: Uint8Array, at: number, flow: Flow, mtu: number): void {
   const tcp = at + flow.headerLength;
   const end = at + flow.totalLength;
   if (tcp + TCP_HEADER > end || (buffer[tcp + TCP_FLAGS]! & FLAG_SYN) === 0) return;

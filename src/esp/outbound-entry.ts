@@ -62,7 +62,13 @@ export class EntrySas {
       if (own !== undefined) return own;
     }
     const { active } = this.#all;
-    return active.length > CROWD ? this.#fromCrowd(flow, mode) : bestOf(active, flow, mode);
+    if (active.length > CROWD) return this.#fromCrowd(flow, mode);
+    // Written out: this is every packet's way, and the compiler has a limit for calls that it unfolds.
+    for (let i = 0; i < active.length; i++) {
+      const sa = active[i]!;
+      if (carries(sa, flow, mode)) return sa;
+    }
+    return undefined;
   }
 
   /** Whether SAs are for some values each, which `#forValues` finds. */

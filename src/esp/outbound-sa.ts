@@ -8,7 +8,15 @@ import { MIN_ESP_SPI } from '../base/spi.ts';
 import type { PacketCipher } from '../crypto/types.ts';
 import type { CompiledSelectors } from '../policy/compiled.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
-import { ESP_HEADER_LENGTH, encryptedLength, espAlignment, maxPayload, NextHeader, writeEspPacket } from './packet.ts';
+import {
+  ESP_HEADER_LENGTH,
+  encryptedLength,
+  espAlignment,
+  maxPayload,
+  NextHeader,
+  writeEspHeader,
+  writeTrailer,
+} from './packet.ts';
 import { type TfcConfig, TfcPadding } from './tfc.ts';
 import { COPY_DSCP, outerTrafficClass } from './traffic-class.ts';
 import { newSaState, SaCounter, type SaLimits, type SaState, SaUsage } from './usage.ts';
@@ -77,6 +85,8 @@ export class EspOutboundSa {
   readonly #alignment: number;
   /** Room that is needed before the payload. */
   readonly #head: number;
+  /** Room that is needed behind what is encrypted. */
+  readonly #tail: number;
   /** The SPI as a signed integer: V8 never puts one on the heap. */
   readonly #spiWord: number;
   /** High and low half of the last sequence number that was used; by anybody, where they are shared. */
@@ -102,6 +112,7 @@ export class EspOutboundSa {
     this.#spiWord = options.spi | 0;
     this.#alignment = espAlignment(options.cipher);
     this.#head = ESP_HEADER_LENGTH + options.cipher.ivLength;
+    this.#tail = options.cipher.icvLength;
     const { lastSequence, state = newSaState() } = options;
     this.#sequence = state.sequence;
     if (lastSequence !== undefined) {
@@ -140,8 +151,9 @@ export class EspOutboundSa {
     const padded = this.#padding === undefined ? length : this.#pad(this.#padding, batch, slot);
     const reason = this.#encrypt(now, batch, slot, padded, nextHeader);
     if (reason === DropReason.none) {
-      this.usage.counters[SaCounter.packets]!++;
-      this.usage.counters[SaCounter.bytes]! += length;
+      const { counters } = this.usage;
+      counters[SaCounter.packets]!++;
+      counters[SaCounter.bytes]! += length;
     } else {
       this.drops[reason]!++;
     }
@@ -206,30 +218,25 @@ export class EspOutboundSa {
   #encrypt(now: number, batch: PacketBatch, slot: number, length: number, nextHeader: number): DropReason {
     if (this.#wiped || this.usage.expired) return this.#whyUnusable();
     const at = batch.offset[slot]!;
+    const start = at - this.#head;
     const dataLength = encryptedLength(length, this.#alignment);
-    if (at - this.#head < batch.slotBegin(slot) || at + dataLength + this.#cipher.icvLength > batch.slotEnd(slot)) {
-      return DropReason.noRoom;
-    }
+    const end = at + dataLength;
+    if (start < batch.slotBegin(slot) || end + this.#tail > batch.slotEnd(slot)) return DropReason.noRoom;
     if (this.#sequenceExhausted()) {
       this.usage.end('sequence');
       return DropReason.sequenceExhausted;
     }
     if (!this.usage.charge(now, dataLength)) return DropReason.lifetimeExpired;
     this.#advance();
-    const sequence = this.#own;
-    writeEspPacket(
-      this.#cipher,
-      batch.buffer,
-      at,
-      length,
-      nextHeader,
-      this.#spiWord,
-      sequence[0]!,
-      sequence[1]! | 0,
-      this.esn,
-    );
-    batch.offset[slot] = at - this.#head;
-    const sealed = this.#head + dataLength + this.#cipher.icvLength;
+    const { buffer } = batch;
+    const high = this.#own[0]!;
+    const low = this.#own[1]! | 0;
+    writeEspHeader(buffer, start, this.#spiWord, low);
+    writeTrailer(buffer, at + length, end, nextHeader);
+    // The sequence number is also the counter that the cipher makes its IV of.
+    this.#cipher.seal(buffer, start, start + ESP_HEADER_LENGTH, dataLength, high, low, this.esn ? high : -1);
+    const sealed = end + this.#tail - start;
+    batch.offset[slot] = start;
     batch.length[slot] = sealed;
     batch.fragmentable[slot] = sealed > this.room ? 1 : 0;
     return DropReason.none;

@@ -6,8 +6,8 @@
  * 2. decide: discard, bypass, or protect;
  * 3. select SA: the best of the entry's SAs that carries the flow (`EntrySas`);
  * 4. prepare: the path's size, what transport mode can carry, the MSS of TCP;
- * 5. encapsulate: padding, sequence number, ESP header and trailer (`EspOutboundSa.encapsulate`);
- * 6. encrypt: the cipher, in `EspOutboundSa.encapsulate` as its last step;
+ * 5. encapsulate: padding (`EspOutboundSa.encapsulate`), in transport mode in place of the IP header;
+ * 6. encrypt: sequence number, ESP header and trailer, cipher (`EspOutboundSa.#encrypt`);
  * 7. address: the tag of the path and the traffic class of the outer header.
  */
 import { assertNever } from '../base/assert.ts';
@@ -224,13 +224,14 @@ export class OutboundPipeline {
     for (;;) {
       const sa = entry.select(as, as === flow ? 'any' : 'tunnel');
       if (sa === undefined) return NO_SA;
-      const problem = this.#prepare(batch, slot, sa);
-      if (problem !== DropReason.none) return problem;
-      const reason = this.#encapsulate(now, batch, slot, sa);
+      // The second stage after the first returned 0: `DropReason.none`.
+      const reason = this.#prepare(batch, slot, sa) || this.#encapsulate(now, batch, slot, sa);
       if (sa.usage.signalled) drainSignals(sa, this.#signals);
       // An SA that has just run out leaves the packet as it was, and is not selected again: another may take it.
       if (!sa.usable) continue;
-      this.#address(batch, slot, sa);
+      // Stage 7.
+      batch.tag[slot] = sa.pathIndex;
+      batch.trafficClass[slot] = outerTrafficClass(flow.trafficClass, sa.dscp);
       return reason;
     }
   }
@@ -254,12 +255,6 @@ export class OutboundPipeline {
     const reason = sa.encapsulate(now, batch, slot, stripHeader(batch, slot, flow));
     if (reason !== DropReason.none) restoreHeader(batch, slot, flow);
     return reason;
-  }
-
-  /** Stage 7. */
-  #address(batch: PacketBatch, slot: number, sa: EspOutboundSa): void {
-    batch.tag[slot] = sa.pathIndex;
-    batch.trafficClass[slot] = outerTrafficClass(this.#flow.trafficClass, sa.dscp);
   }
 
   /** RFC 4301 §8.2.1: the sender finds the path's MTU. What may be fragmented is fragmented outside, as an ESP packet. */

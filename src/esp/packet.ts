@@ -44,37 +44,21 @@ export function maxPayload(limit: number, cipher: EspShape): number {
   return (room & -espAlignment(cipher)) - TRAILER_LENGTH;
 }
 
-/**
- * Turns the payload of `payloadLength` bytes at `payloadAt` into an ESP packet that starts 8 + IV length before it.
- * The caller has checked that there is room on both sides. The sequence number is also the cipher's IV counter.
- * SPI and low half are 32 bits, signed or not.
- * @param esn authenticate the high half of the sequence number too
- */
-export function writeEspPacket(
-  cipher: PacketCipher,
-  buffer: Uint8Array,
-  payloadAt: number,
-  payloadLength: number,
-  nextHeader: number,
-  spi: number,
-  sequenceHigh: number,
-  sequenceLow: number,
-  esn: boolean,
-): void {
-  const ivAt = payloadAt - cipher.ivLength;
-  const start = ivAt - ESP_HEADER_LENGTH;
-  writeU32(buffer, start, spi);
-  writeU32(buffer, start + 4, sequenceLow);
-  const dataLength = encryptedLength(payloadLength, espAlignment(cipher));
-  writeTrailer(buffer, payloadAt + payloadLength, dataLength - payloadLength - TRAILER_LENGTH, nextHeader);
-  cipher.seal(buffer, start, ivAt, dataLength, sequenceHigh, sequenceLow, esn ? sequenceHigh : -1);
+/** Writes SPI and the low half of the sequence number at `at`: 32 bits each, signed or not. */
+export function writeEspHeader(buffer: Uint8Array, at: number, spi: number, sequenceLow: number): void {
+  writeU32(buffer, at, spi);
+  writeU32(buffer, at + 4, sequenceLow);
 }
 
-/** Writes padding, pad length and next header at `at` (RFC 4303 §2.4 to §2.6). */
-export function writeTrailer(buffer: Uint8Array, at: number, padLength: number, nextHeader: number): void {
-  for (let i = 1; i <= padLength; i++) buffer[at + i - 1] = i;
-  buffer[at + padLength] = padLength;
-  buffer[at + padLength + 1] = nextHeader;
+/**
+ * Writes padding, pad length and next header behind a payload (RFC 4303 §2.4 to §2.6).
+ * @param end where they end: the encrypted part does
+ */
+export function writeTrailer(buffer: Uint8Array, payloadEnd: number, end: number, nextHeader: number): void {
+  const padLength = end - payloadEnd - TRAILER_LENGTH;
+  for (let i = 1; i <= padLength; i++) buffer[payloadEnd + i - 1] = i;
+  buffer[end - 2] = padLength;
+  buffer[end - 1] = nextHeader;
 }
 
 /**

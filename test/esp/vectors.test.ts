@@ -9,7 +9,7 @@ import { encryptionByName, integrityByName } from '../../src/crypto/algorithms.t
 import { nobleProvider } from '../../src/crypto/noble/provider.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
 import type { CryptoProvider, PacketCipher } from '../../src/crypto/types.ts';
-import { payloadLengthOf, writeEspPacket } from '../../src/esp/packet.ts';
+import { payloadLengthOf, writeEspHeader, writeTrailer } from '../../src/esp/packet.ts';
 import { Flow } from '../../src/policy/flow.ts';
 import { FragmentTracker } from '../../src/policy/fragments.ts';
 import aeadVectors from '../../vectors/esp-aead.json' with { type: 'json' };
@@ -80,7 +80,10 @@ describe.each([nodeProvider, nobleProvider])('$name', (provider) => {
       expect(toHex(batch.packet(0))).toBe(vector.packet);
     } else {
       const at = batch.offset[0]!;
-      writeEspPacket(cipher, batch.buffer, at, payload.length, nextHeader, spi, 0, Number(sequence), vector.esn);
+      const [start, low] = [at - 8 - cipher.ivLength, Number(sequence)];
+      writeEspHeader(batch.buffer, start, spi, low);
+      writeTrailer(batch.buffer, at + payload.length, at + plaintext.length, nextHeader);
+      cipher.seal(batch.buffer, start, start + 8, plaintext.length, 0, low, vector.esn ? 0 : -1);
       expect(toHex(batch.buffer.subarray(at - 16, at - 16 + vector.packet.length / 2))).toBe(vector.packet);
     }
   });
