@@ -81,3 +81,32 @@ function anchorsOf(text: string): ReadonlySet<string> {
     ),
   );
 }
+
+const TREES = ['src', 'test', 'bench', 'scripts', 'examples'];
+
+/** Paths of all TypeScript files, as `/src/tun/linux.ts`. */
+const SOURCES = TREES.flatMap((tree) =>
+  readdirSync(tree, { recursive: true, encoding: 'utf8' })
+    .filter((file) => file.endsWith('.ts'))
+    .map((file) => `/${tree}/${file}`),
+);
+
+describe('comments', () => {
+  it('name files that there are', () => {
+    const known = new Set(SOURCES.flatMap((file) => suffixesOf(file)));
+    const missing = SOURCES.flatMap((file) => {
+      const comments = readFileSync(`.${file}`, 'utf8').matchAll(/\/\*.*?\*\/|^\s*\/\/.*$/gms);
+      const names = [...comments].flatMap(([comment]) => [
+        ...comment.matchAll(/(?<![\w./-])[\w-][\w./-]*(?<!\.d)\.ts\b/g),
+      ]);
+      return names.flatMap(([name]) => (known.has(name) ? [] : [`${file.slice(1)}: ${name}`]));
+    });
+    expect(missing).toEqual([]);
+  });
+});
+
+/** `/src/tun/linux.ts` → `linux.ts`, `tun/linux.ts`, `src/tun/linux.ts`. */
+function suffixesOf(file: string): string[] {
+  const parts = file.split('/').slice(1);
+  return parts.map((_, at) => parts.slice(at).join('/'));
+}

@@ -74,7 +74,7 @@ function tunnelDrops(
   return undefined;
 }
 
-/** What happens to it; `undefined` where it is no business of the bridge. As `bridgeRules` in fence-nft.ts has it. */
+/** What happens to it; `undefined` where it is no business of the bridge. As `bridgeRules` in fence/nft.ts has it. */
 function bridgeSays(
   { bridge, devices, closed, dns }: BridgeFence,
   packet: AskedPacket,

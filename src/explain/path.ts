@@ -49,7 +49,7 @@ export function tracePath(question: PathQuestion): Path {
   return new PathTracer(question).trace();
 }
 
-/** Of chains behind our own that keeps sources as they are (`TRANSLATION` in fence-nft.ts). */
+/** Of chains behind our own that keeps sources as they are (`TRANSLATION` in fence/nft.ts). */
 const KEPT_PRIORITY = 90;
 
 /** No link has such a name. */

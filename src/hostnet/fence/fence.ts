@@ -1,7 +1,7 @@
 /**
  * The fence: what keeps packets that a policy protects from leaving, or coming in, in the clear, whatever routes say and
  * whether or not the daemon lives. It is made of parts, one for each tunnel and each bridge, that are put in place and
- * taken away one by one. Implemented by `fence-linux.ts` with nftables and, in memory, by `fence-memory.ts`.
+ * taken away one by one. Implemented by `linux.ts` with nftables and, in memory, by `memory.ts`.
  */
 import type { AddressRange, IpAddress } from '../../base/address.ts';
 import type { PortRange } from '../routes/routes.ts';

@@ -1,6 +1,6 @@
 /**
  * The fence in the kernel, by nft(8): one batch a change, which the kernel takes as a whole or not at all. It outlives the
- * program: what another run left is kept until `reconcile`. What other programs change of it is found by `fence-table.ts`.
+ * program: what another run left is kept until `reconcile`. `table.ts` finds what other programs change.
  */
 import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';

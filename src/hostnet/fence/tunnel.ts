@@ -10,7 +10,7 @@
  *   outread, inread   the policy's entries in their order
  * ```
  *
- * What is readable and what is opaque stands in fence-readable.ts. `leave` is asked by a host's own packets when they
+ * `readable.ts` says which packets are readable and which opaque. `leave` is asked by a host's own packets when they
  * leave, by others when they are forwarded, and by all once more when their source has been translated; `arrive` by
  * fragments before they are put together, and by all packets when they are delivered or forwarded. No sets without a name:
  * nft reads all sets there are at each change, which would be slow with many tunnels.

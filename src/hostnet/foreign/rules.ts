@@ -1,6 +1,6 @@
 /**
  * Rules of other programs in the kernel's packet filter, as far as they say what becomes of a bridge's packets: which of
- * them stand, and when that changes. Implemented by `foreign-rules-linux.ts`; hosts in memory have none.
+ * them stand, and when that changes. Implemented by `rules-linux.ts`; hosts in memory have none.
  */
 import type { IpFamily } from '../../base/address.ts';
 

@@ -1,6 +1,6 @@
 /**
  * The netlink message format (RFC 3549 §2.3, linux/netlink.h): headers, attributes and the kernel's answers, as pure
- * functions over bytes. What the messages say is in `rtnetlink.ts`; the socket in `netlink-socket.ts`.
+ * functions over bytes. What the messages say is in `rtnetlink.ts`; the socket in `socket.ts`.
  *
  * Numbers are in the host's byte order, which is little-endian on every machine that `libc.ts` serves.
  */

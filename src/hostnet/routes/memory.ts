@@ -1,5 +1,5 @@
 /**
- * A host's network configuration in memory: the twin of `linux-routes.ts`. Route look-ups follow the longest prefix
+ * A host's network configuration in memory: the twin of `linux.ts`. Route look-ups follow the longest prefix
  * in the tables that the rules name, in their order. A watch is told of rules and routes that others change, of addresses,
  * and of links that go.
  */

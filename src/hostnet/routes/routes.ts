@@ -1,6 +1,6 @@
 /**
  * What a tunnel needs of the host's network configuration: links, addresses, routes, rules and the question which way
- * a packet would take. Implemented by `linux-routes.ts` and, in memory, by `memory-routes.ts`.
+ * a packet would take. Implemented by `linux.ts` and, in memory, by `memory.ts`.
  *
  * All that is set here bears `OWN_PROTOCOL`, so that it can be told from what others set, and removed after a crash.
  */

@@ -1,5 +1,5 @@
 /**
- * UDP sockets joined in one process: the twin of `udp-node.ts`. Each host of a `MemoryNetwork` has addresses of its
+ * UDP sockets joined in one process: the twin of `node.ts`. Each host of a `MemoryNetwork` has addresses of its
  * own; what happens to a datagram on its way (loss, delay, duplication, address translation) is the caller's hook.
  */
 import type { IpAddress, IpFamily, SocketAddress } from '../../base/address.ts';

@@ -12,7 +12,7 @@
  * DSCP and ECN: dgram can neither set them for a datagram nor tell them, so all leave with zero and seem to come with
  * zero. Sent so, no congestion is marked and routers drop instead, as for one who knows no ECN (RFC 6040 §4.1,
  * compatibility mode). But marks on what a peer sends that does ECN are lost here: another reason to use
- * `udp-linux.ts` where it runs.
+ * `linux.ts` where it runs.
  */
 import { Buffer } from 'node:buffer';
 import dgram from 'node:dgram';

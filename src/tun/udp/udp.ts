@@ -1,7 +1,7 @@
 /**
  * The interface of the UDP sockets that carry IKE and UDP-encapsulated ESP (RFC 3948), and of those for ESP straight
- * over IP, and what its implementations share: `udp-linux.ts` (system calls that take many datagrams), `udp-node.ts` (Node's dgram, wherever
- * Node runs) and `udp-memory.ts` (sockets joined in one process).
+ * over IP, and what its implementations share: `linux.ts` (system calls that take many datagrams), `node.ts` (Node's dgram, wherever
+ * Node runs) and `memory.ts` (sockets joined in one process).
  *
  * Local addresses. A socket is bound to one local address and port, and every datagram of it leaves from there. IKE
  * needs to know the local address (NAT detection hashes it, RFC 7296 §2.23), and a peer expects answers from the
