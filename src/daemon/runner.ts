@@ -80,7 +80,7 @@ export class Runner {
     this.#events = new EventLog(options.log, () => this.host.now());
     this.standing = new Standing(platform, options.log, options.onEvent);
     const fetch = options.fetch ?? httpFetch();
-    const onFailure = (text: string): void => this.#log.warn({}, `nothing was learnt of revocation: ${text}`);
+    const onFailure = (text: string): void => this.#log.warn({}, `revocation status unknown: ${text}`);
     this.online = new OnlineRevocation({ fetch, onFailure });
     this.#verifiers = new VerifierPool({
       fetch,

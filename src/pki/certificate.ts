@@ -125,7 +125,7 @@ export function readCertificate(outline: Outline, allowance: ElementAllowance): 
     const { der, tbs, version, serial, issuer, subject, publicKeyInfo, signatureAlgorithm, signature } = outline;
     const [issuerName, subjectName] = [canonicalDn(issuer), canonicalDn(subject)];
     if (issuerName === undefined || subjectName === undefined) {
-      throw new MalformedCertificateError('a name in it is no distinguished name');
+      throw new MalformedCertificateError('its issuer or subject is not a distinguished name');
     }
     return {
       ...{ der, tbs, version, serial: toHex(serial), issuer, subject, issuerName, subjectName },

@@ -62,7 +62,7 @@ export async function checkPki(input: CheckInput): Promise<PkiReport> {
   const stale = places.policy === 'strict' && onlineSources(input.source) === undefined ? 'error' : 'warning';
   for (const crl of trust?.crls ?? []) report.add(stale, crlExpiry(crl, input.now));
   for (const anchor of trust?.anchors ?? []) report.add(levelOf(anchor, input.now), expiry(anchor, input.now));
-  for (const text of trust?.passed ?? []) report.add('note', `for IKE one authority is passed over: ${text}`);
+  for (const text of trust?.passed ?? []) report.add('note', `IKE cannot use one authority, which is skipped: ${text}`);
   if (input.side !== 'remote') await checkOwn(report, choose(report, places, input), trust, input);
   return report;
 }
@@ -110,11 +110,11 @@ function choose(report: Report, places: PkiPlaces, { source: { reader } }: Check
   for (const text of places.warnings) report.add('warning', text);
   if (places.others.length === 0) return places;
   const chosen = choosePair(places, reader, ({ cert }, error) => {
-    report.add('note', `${cert.path} is passed over, as IKE cannot use it: ${messageOf(error)}`);
+    report.add('note', `${cert.path} is skipped, as IKE cannot use it: ${messageOf(error)}`);
   });
   if (chosen.others.length > 0) {
     const names = chosen.others.map(({ cert }) => cert.path).join(', ');
-    report.add('note', `${chosen.cert.path} is used, the first that IKE can use; ${names} stays for TLS`);
+    report.add('note', `${chosen.cert.path} is the first that IKE can use; ${names} is left to TLS`);
   }
   return chosen;
 }
@@ -165,12 +165,11 @@ function checkNames(report: Report, leaf: Certificate, path: string, localId: Pe
   }
   const { subjectAltName, keyUsage, extendedKeyUsage } = leaf.extensions;
   if (subjectAltName === undefined) {
-    report.add('note', `${path} has no subject alternative name: peers can know us by the distinguished name only`);
+    report.add('note', `${path} has no subject alternative name: peers can identify us only by the distinguished name`);
   }
-  if (keyUsage === undefined)
-    report.add('note', `${path} does not say what its key is for (key usage); peers take that`);
+  if (keyUsage === undefined) report.add('note', `${path} does not restrict its key (no key usage); peers accept that`);
   if (extendedKeyUsage?.includes('1.3.6.1.5.5.7.3.17') === false) {
-    report.add('note', `the extended key usage of ${path} is not for IKE: few peers mind (RFC 4945 §5.1.3.12)`);
+    report.add('note', `the extended key usage of ${path} is not for IKE; few peers check that (RFC 4945 §5.1.3.12)`);
   }
 }
 
@@ -205,10 +204,7 @@ async function checkAsPeer(
   if (withAll.ok) {
     const missing = withAll.path.slice(1, -1).filter((certificate) => !sent.includes(certificate));
     const names = missing.map(describeCertificate).join(', ');
-    report.add(
-      'warning',
-      `a peer that has only the root would reject us: append ${names} to the file of the certificate`,
-    );
+    report.add('warning', `a peer that has only the root would reject us: append ${names} to the certificate's file`);
     return;
   }
   report.add('error', `a peer would reject us (${result.reason}): ${result.detail}`);
@@ -228,6 +224,6 @@ async function checkOnline(
     const refusal = revocationRefusal(path[at]!, status, policy);
     if (refusal !== undefined) report.add('error', `a peer would reject us (${refusal.reason}): ${refusal.detail}`);
     else if (status.status === 'good') report.add('note', `${name} was not revoked`);
-    else report.add('warning', `whether ${name} was revoked cannot be told: ${status.detail}`);
+    else report.add('warning', `whether ${name} was revoked is not known: ${status.detail}`);
   }
 }

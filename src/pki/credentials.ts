@@ -188,7 +188,7 @@ class FromFiles<T> {
     } catch (error) {
       if (this.#loaded === undefined) throw error;
       const text = messageOf(error);
-      if (text !== this.#broken) onWarning(`${text}; what was there before is used on`);
+      if (text !== this.#broken) onWarning(`${text}; the previous files remain in use`);
       this.#broken = text;
     }
     return this.#loaded.value;

@@ -27,9 +27,9 @@ const REASONS: readonly string[] = [
   'no reason given',
   'its key was stolen',
   "its authority's key was stolen",
-  'what it says has changed',
+  'its content has changed',
   'it was replaced',
-  'it is not used any more',
+  'it is no longer used',
   'it is on hold',
 ];
 
@@ -54,11 +54,11 @@ export interface Crl {
 
 /** @throws Error, for people, whatever the bytes are */
 export function parseCrl(der: Uint8Array): Crl {
-  if (der.length > MAX_CRL) throw new Error(`a list of ${der.length} bytes; at most ${MAX_CRL} are read`);
+  if (der.length > MAX_CRL) throw new Error(`a list of ${der.length} bytes; the limit is ${MAX_CRL}`);
   try {
     return read(der);
   } catch (error) {
-    throw new Error(`not a revocation list that is understood: ${error instanceof Error ? error.message : error}`);
+    throw new Error(`not a usable revocation list: ${error instanceof Error ? error.message : error}`);
   }
 }
 
@@ -73,7 +73,7 @@ function read(der: Uint8Array): Crl {
     throw new Error('a part is missing');
   if (toHex(innerAlgorithm) !== toHex(signatureAlgorithm)) throw new Error('its two signature algorithms differ');
   const issuerName = canonicalDn(issuer);
-  if (issuerName === undefined) throw new Error('its issuer is no distinguished name');
+  if (issuerName === undefined) throw new Error('its issuer is not a distinguished name');
   const nextUpdate =
     rest[0]?.[0] === DerTag.UTC_TIME || rest[0]?.[0] === DerTag.GENERALIZED_TIME ? rest.shift() : undefined;
   const entries = rest[0]?.[0] === DerTag.SEQUENCE ? rest.shift() : undefined;
@@ -138,7 +138,7 @@ function dayOf(date: Uint8Array | undefined): string {
 
 function coverage(extensions: readonly Extension[]): Pick<Crl, 'covers' | 'points'> {
   if (extensions.some(({ id }) => id === DELTA_CRL_INDICATOR)) {
-    throw new Error('it says what has changed since another list alone (a delta list); the whole list is wanted');
+    throw new Error('it has only the changes since another list (a delta list); a complete list is required');
   }
   const unknown = extensions.find(({ id, critical }) => critical && !HARMLESS.has(id));
   if (unknown !== undefined) throw new Error(`it has the critical extension ${unknown.id}`);
@@ -149,7 +149,7 @@ function coverage(extensions: readonly Extension[]): Pick<Crl, 'covers' | 'point
   // §5.2.5: some reasons, indirect lists, attribute certificates.
   if (has(0x83) || has(0x84) || has(0x85)) {
     throw new Error(
-      'it speaks of some reasons alone, of the certificates of others (an indirect list), or of attributes',
+      'it covers only some reasons, certificates of other issuers (an indirect list), or attribute certificates',
     );
   }
   const name = parts.find((part) => part[0] === 0xa0);
@@ -200,9 +200,9 @@ function coversCertificate({ covers, points }: Crl, certificate: Certificate): b
 
 export function staleness({ thisUpdate, nextUpdate }: Crl, now: number, skew: number): string | undefined {
   const date = (time: number): string => new Date(time).toISOString();
-  if (thisUpdate > now + skew) return `is of ${date(thisUpdate)}, which is to come`;
-  if (nextUpdate === undefined) return 'does not say until when it holds';
-  if (nextUpdate < now - skew) return `is out of date since ${date(nextUpdate)}`;
+  if (thisUpdate > now + skew) return `is dated ${date(thisUpdate)}, in the future`;
+  if (nextUpdate === undefined) return 'has no date until which it is valid';
+  if (nextUpdate < now - skew) return `expired on ${date(nextUpdate)}`;
   return undefined;
 }
 
@@ -222,7 +222,7 @@ export function crlProblem(crl: Crl, issuer: Certificate): Promise<string | unde
 
 async function findCrlProblem(crl: Crl, issuer: Certificate): Promise<string | undefined> {
   const { keyUsage } = issuer.extensions;
-  if (keyUsage !== undefined && (keyUsage & KeyUsage.cRLSign) === 0) return 'its issuer may not sign any (cRLSign)';
+  if (keyUsage !== undefined && (keyUsage & KeyUsage.cRLSign) === 0) return 'its issuer may not sign lists (cRLSign)';
   const scheme = schemeOf(crl.signatureAlgorithm);
   if (scheme === undefined || ('hash' in scheme && scheme.hash === 'sha1')) {
     return `it is signed with ${algorithmName(crl.signatureAlgorithm)}`;

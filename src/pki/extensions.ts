@@ -20,12 +20,12 @@ export interface Extension {
 export function readExtensions(list: Uint8Array): Extension[] {
   const elements = derChildren(list, DerTag.SEQUENCE);
   if (elements.length > MAX_EXTENSIONS) {
-    throw new Error(`${elements.length} extensions; ${MAX_EXTENSIONS} at most are read`);
+    throw new Error(`${elements.length} extensions; the limit is ${MAX_EXTENSIONS}`);
   }
   const found = elements.map(readExtension);
   for (const [at, { id }] of found.entries()) {
     if (found.findIndex((other) => other.id === id) === at) continue;
-    throw new Error(`extension ${oidText(fromHex(id))} stands in it twice`);
+    throw new Error(`extension ${oidText(fromHex(id))} is in it twice`);
   }
   return found;
 }
@@ -35,7 +35,7 @@ function readExtension(extension: Uint8Array): Extension {
   const flag = rest[0]?.[0] === DerTag.BOOLEAN ? rest.shift() : undefined;
   const [value, ...more] = rest;
   if (id?.[0] !== DerTag.OBJECT_IDENTIFIER || value?.[0] !== DerTag.OCTET_STRING || more.length > 0) {
-    throw new Error('an extension that is none');
+    throw new Error('an extension is malformed');
   }
   const critical = flag !== undefined && derContents(flag)[0] !== 0;
   return { id: toHex(derContents(id)), critical, value: derContents(value) };

@@ -32,8 +32,8 @@ const NameTag = { EMAIL: 0x81, DNS: 0x82, DN: 0xa4, URI: 0x86, IP: 0x87 } as con
  */
 export function readGeneralNames(der: Uint8Array, tag: number = DerTag.SEQUENCE): GeneralName[] {
   const names = derChildren(der, tag);
-  if (names.length === 0) throw new Error('no name in a list of names');
-  if (names.length > MAX_GENERAL_NAMES) throw new Error(`${names.length} names; ${MAX_GENERAL_NAMES} at most are read`);
+  if (names.length === 0) throw new Error('a list of names is empty');
+  if (names.length > MAX_GENERAL_NAMES) throw new Error(`${names.length} names; the limit is ${MAX_GENERAL_NAMES}`);
   return names.map((name) => readGeneralName(name));
 }
 
@@ -46,7 +46,7 @@ export function readNameConstraints(der: Uint8Array): NameSubtrees {
     const names = list[0] === 0xa0 ? subtrees.permitted : subtrees.excluded;
     const found = derChildren(list, list[0]);
     const count = subtrees.permitted.length + subtrees.excluded.length + found.length;
-    if (count > MAX_SUBTREES) throw new Error(`${count} name constraints; ${MAX_SUBTREES} at most are read`);
+    if (count > MAX_SUBTREES) throw new Error(`${count} name constraints; the limit is ${MAX_SUBTREES}`);
     names.push(...found.map(readSubtree));
   }
   if (subtrees.permitted.length + subtrees.excluded.length === 0) throw new Error('name constraints without a name');
@@ -80,7 +80,7 @@ export function readGeneralName(der: Uint8Array, ipLengths: readonly number[] = 
     }
     case NameTag.DN: {
       const [name] = derChildren(der, tag);
-      if (name === undefined || formatDn(name) === undefined) throw new Error('a directory name that is none');
+      if (name === undefined || formatDn(name) === undefined) throw new Error('a directory name is malformed');
       return { kind: 'dn', der: name };
     }
     default:

@@ -60,14 +60,14 @@ export function loadAuthorities(
   });
   if (found.length === 0) throw foreign;
   if (found.length <= MAX_AUTHORITIES) return found;
-  throw new PkiFileError(path, `it holds ${found.length} certificates; keep the authorities of your peers alone`);
+  throw new PkiFileError(path, `it holds ${found.length} certificates; keep only the authorities of your peers`);
 }
 
 /** The certificate that belongs to the key, then those that lead from it to an authority and that are in the same file. */
 export function loadChain(path: string, reader: FileReader): Certificate[] {
   const [leaf, ...others] = loadCertificates(path, reader);
   if (others.length >= MAX_CHAIN) {
-    throw new PkiFileError(path, `it holds ${others.length + 1} certificates; ${MAX_CHAIN} at most make a chain`);
+    throw new PkiFileError(path, `it holds ${others.length + 1} certificates; a chain has at most ${MAX_CHAIN}`);
   }
   const chain = [leaf!];
   for (let next = leaf; next !== undefined && !isSelfIssued(next); ) {
@@ -85,7 +85,7 @@ function loadCertificates(path: string, reader: FileReader, onForeign?: (error: 
   if (isDer(bytes)) return [certificateFrom(path, bytes, 'the certificate')];
   const blocks = pemBlocks(bytes);
   const wanted = blocks.filter(({ label }) => /^(X509 |TRUSTED )?CERTIFICATE$/.test(label));
-  if (wanted.length === 0) throw new PkiFileError(path, `${holds(blocks)}; a certificate in PEM or DER is wanted`);
+  if (wanted.length === 0) throw new PkiFileError(path, `${holds(blocks)}; a certificate in PEM or DER is required`);
   const certificates = wanted.flatMap((block, at) => {
     const which = wanted.length === 1 ? 'the certificate' : `certificate ${at + 1} of ${wanted.length}`;
     if (block.label.startsWith('TRUSTED')) {
@@ -110,7 +110,7 @@ function certificateFrom(path: string, der: Uint8Array, which: string): Certific
   try {
     return parseCertificate(der);
   } catch (error) {
-    const problem = `${which} cannot be used: ${messageOf(error)}; copy it again, or have it made anew`;
+    const problem = `${which} cannot be used: ${messageOf(error)}; copy it again, or have it reissued`;
     throw new PkiFileError(path, problem, undefined, { cause: error });
   }
 }
@@ -140,10 +140,10 @@ function pemKey(path: string, bytes: Uint8Array, passphrase: Uint8Array | undefi
   const blocks = pemBlocks(bytes);
   const keys = blocks.filter(({ label }) => label.endsWith('PRIVATE KEY'));
   const [block] = keys;
-  if (block === undefined) throw new PkiFileError(path, `${holds(blocks)}; a private key in PEM or DER is wanted`);
+  if (block === undefined) throw new PkiFileError(path, `${holds(blocks)}; a private key in PEM or DER is required`);
   if (keys.length > 1) throw new PkiFileError(path, `it holds ${keys.length} private keys; keep one`);
   if (block.label === 'OPENSSH PRIVATE KEY') {
-    throw new PkiFileError(path, `it holds a key of SSH; write it as PEM with 'ssh-keygen -p -m PEM -f ${path}'`);
+    throw new PkiFileError(path, `it holds an SSH key; write it as PEM with 'ssh-keygen -p -m PEM -f ${path}'`);
   }
   const encrypted = block.label === 'ENCRYPTED PRIVATE KEY' || block.hasHeaders;
   if (encrypted && passphrase === undefined) throw needsPassphrase(path);
@@ -204,7 +204,7 @@ export function loadCrls(path: string, reader: FileReader): Crl[] {
   const lists =
     blocks === undefined ? [bytes] : blocks.flatMap((block) => (block.label === 'X509 CRL' ? (block.der() ?? []) : []));
   if (lists.length === 0)
-    throw new PkiFileError(path, `${holds(blocks ?? [])}; a revocation list in PEM or DER is wanted`);
+    throw new PkiFileError(path, `${holds(blocks ?? [])}; a revocation list in PEM or DER is required`);
   return lists.map((der) => {
     try {
       return parseCrl(der);
@@ -226,7 +226,7 @@ export function checkKeyMatches(certificate: Certificate, certPath: string, key:
 }
 
 function bounded(path: string, bytes: Uint8Array, most: number): Uint8Array {
-  if (bytes.length > most) throw new PkiFileError(path, `it has ${bytes.length} bytes; ${most} at most are read`);
+  if (bytes.length > most) throw new PkiFileError(path, `it has ${bytes.length} bytes; the limit is ${most}`);
   if (bytes.length === 0) throw new PkiFileError(path, 'it is empty; copy it again');
   return bytes;
 }

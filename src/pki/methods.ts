@@ -101,7 +101,7 @@ export function authSchemes(
     default: {
       const curve = authMethod - FIRST_ECDSA;
       const hash = CURVE_HASH[curve];
-      if (hash === undefined) return { refused: `authentication method ${authMethod}: no signature that we know` };
+      if (hash === undefined) return { refused: `authentication method ${authMethod}: not a signature method` };
       if (key.asymmetricKeyDetails?.namedCurve !== CURVES[curve]) {
         return { refused: wrongKey(`an ECDSA signature for P-${CURVE_BITS[curve]}`, key) };
       }
@@ -115,10 +115,10 @@ function digitalSchemes(algorithm: Uint8Array, key: KeyObject): AuthSchemes {
   if (scheme === undefined) return { refused: `a digital signature with ${algorithmName(algorithm)}` };
   // Also where SHA-1 is allowed: it is for peers without RFC 7427, and never announced to those with it.
   if ('hash' in scheme && scheme.hash === 'sha1') {
-    return { refused: `a digital signature with ${schemeName(scheme)}: SHA-1 was not offered` };
+    return { refused: `a digital signature with ${schemeName(scheme)}: we did not offer SHA-1` };
   }
   if (scheme.kind === 'rsa-pss' && scheme.saltLength !== HASH_LENGTH[scheme.hash]) {
-    const wanted = `${HASH_LENGTH[scheme.hash]}, the length of the hash, is wanted`;
+    const wanted = `${HASH_LENGTH[scheme.hash]}, the length of the hash, is required`;
     return {
       refused: `a digital signature with ${schemeName(scheme)} and a salt of ${scheme.saltLength} bytes; ${wanted}`,
     };

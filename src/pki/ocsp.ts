@@ -34,11 +34,11 @@ const ENUMERATED = 0x0a;
 
 /** §4.2.1, by number; 0 is success. */
 const FAILURES: Readonly<Record<number, string>> = {
-  1: 'that it cannot read the question (malformedRequest)',
-  2: 'that something is wrong with it (internalError)',
-  3: 'that it is to be asked later (tryLater)',
-  5: 'that the question has to be signed (sigRequired)',
-  6: 'that it does not speak of certificates of that issuer, or not to us (unauthorized)',
+  1: 'that the request is malformed (malformedRequest)',
+  2: 'that it has an internal error (internalError)',
+  3: 'to try again later (tryLater)',
+  5: 'that the request must be signed (sigRequired)',
+  6: 'that it does not answer for this issuer, or not to us (unauthorized)',
 };
 
 export interface OcspQuestion {
@@ -115,7 +115,7 @@ export async function readOcspResponse(
   conditions: OcspConditions,
 ): Promise<OcspAnswer> {
   if (der.length > MAX_OCSP_RESPONSE) {
-    throw new Error(`an answer of ${der.length} bytes; at most ${MAX_OCSP_RESPONSE} are read`);
+    throw new Error(`a response of ${der.length} bytes; the limit is ${MAX_OCSP_RESPONSE}`);
   }
   const response = reading(() => basicResponse(der));
   checkNonce(response, question.nonce);
@@ -145,7 +145,7 @@ function reading<T>(read: () => T): T {
     return read();
   } catch (error) {
     if (error instanceof OcspError) throw error;
-    throw new OcspError(`not an answer that is understood: ${error instanceof Error ? error.message : error}`);
+    throw new OcspError(`not a usable response: ${error instanceof Error ? error.message : error}`);
   }
 }
 
@@ -154,10 +154,10 @@ function basicResponse(der: Uint8Array): BasicResponse {
   const [status, wrapped] = derChildren(der, DerTag.SEQUENCE);
   const code = status?.[0] === ENUMERATED ? derContents(status)[0] : undefined;
   if (code !== 0) throw new OcspError(`the responder says ${FAILURES[code ?? -1] ?? `something unknown (${code})`}`);
-  if (wrapped === undefined) throw new Error('there is nothing in it');
+  if (wrapped === undefined) throw new Error('it is empty');
   const [type, octets] = derChildren(only(derChildren(wrapped, 0xa0)), DerTag.SEQUENCE);
   if (type === undefined || octets?.[0] !== DerTag.OCTET_STRING || !equalBytes(type, BASIC_RESPONSE)) {
-    throw new Error('it is of another type than the basic one');
+    throw new Error('its type is not the basic one');
   }
   const basic = derContents(octets);
   checkDer(basic, MAX_CHAIN_ELEMENTS);
@@ -203,7 +203,7 @@ function only(list: readonly Uint8Array[]): Uint8Array {
 /** §4.4.1: who answers in advance repeats none, and then the times say how old an answer is. */
 function checkNonce({ nonce }: BasicResponse, sent: Uint8Array): void {
   if (nonce === undefined || equalBytes(nonce, derElement(DerTag.OCTET_STRING, sent))) return;
-  throw new OcspError('the answer is one to another question (its nonce is not ours)');
+  throw new OcspError('the response answers another request (its nonce is not ours)');
 }
 
 /** §4.2.2.2. @throws OcspError when nobody signed who may */
@@ -211,13 +211,13 @@ async function checkSigned(response: BasicResponse, issuer: Certificate, conditi
   const { signatureAlgorithm, signature, tbs } = response;
   const scheme = schemeOf(signatureAlgorithm);
   if (scheme === undefined || ('hash' in scheme && scheme.hash === 'sha1')) {
-    throw new OcspError(`the answer is signed with ${algorithmName(signatureAlgorithm)}, which is not taken`);
+    throw new OcspError(`the response is signed with ${algorithmName(signatureAlgorithm)}, which is not accepted`);
   }
   const signer = isResponder(response, issuer) ? issuer : await delegate(response, issuer, conditions);
   const weak = keyProblem(signer.publicKey);
   if (weak !== undefined) throw new OcspError(`the responder ${describeCertificate(signer)} has ${weak}`);
   if (await verifySignature(scheme, signer.publicKey, tbs, signature)) return;
-  throw new OcspError(`the signature of the answer was not made by ${describeCertificate(signer)}`);
+  throw new OcspError(`the response was not signed by ${describeCertificate(signer)}`);
 }
 
 function isResponder({ responder }: BasicResponse, certificate: Certificate): boolean {
@@ -234,7 +234,7 @@ async function delegate(
   issuer: Certificate,
   conditions: OcspConditions,
 ): Promise<Certificate> {
-  let problem = 'no certificate of who signed it came with it';
+  let problem = 'it contains no certificate of its signer';
   for (const der of response.certificates.slice(0, MAX_RESPONDERS)) {
     const certificate = reading(() => parseCertificate(der));
     if (!isResponder(response, certificate)) continue;
@@ -242,7 +242,7 @@ async function delegate(
     if (found === undefined) return certificate;
     problem = `${describeCertificate(certificate)} signed it, but ${found}`;
   }
-  throw new OcspError(`the answer is none of ${describeCertificate(issuer)}: ${problem}`);
+  throw new OcspError(`the response is not from ${describeCertificate(issuer)}: ${problem}`);
 }
 
 async function delegateProblem(
@@ -251,22 +251,22 @@ async function delegateProblem(
   { now, skew, crls }: OcspConditions,
 ): Promise<string | undefined> {
   const { extensions, notBefore, notAfter, signatureAlgorithm } = certificate;
-  if (!sameNames(certificate.issuerName, issuer.subjectName)) return 'was certified by somebody else';
+  if (!sameNames(certificate.issuerName, issuer.subjectName)) return 'was certified by another authority';
   if (extensions.extendedKeyUsage?.includes(OCSP_SIGNING) !== true) {
-    return 'may not: its extended key usage has no OCSPSigning';
+    return 'may not: its extended key usage lacks OCSPSigning';
   }
   const { keyUsage } = extensions;
   if (keyUsage !== undefined && (keyUsage & (KeyUsage.digitalSignature | KeyUsage.nonRepudiation)) === 0) {
-    return 'may not: its key usage has no digitalSignature';
+    return 'may not: its key usage lacks digitalSignature';
   }
-  if (notAfter < now - skew || notBefore > now + skew) return 'its certificate has expired, or is not valid yet';
+  if (notAfter < now - skew || notBefore > now + skew) return 'its certificate has expired or is not valid yet';
   const [unknown] = extensions.unknownCritical;
   if (unknown !== undefined) return `its certificate has the critical extension ${unknown}`;
   const scheme = schemeOf(signatureAlgorithm);
   if (scheme === undefined || ('hash' in scheme && scheme.hash === 'sha1')) {
     return `its certificate is signed with ${algorithmName(signatureAlgorithm)}`;
   }
-  if (!(await isSignedBy(certificate, issuer, scheme))) return 'was certified by another of that name';
+  if (!(await isSignedBy(certificate, issuer, scheme))) return 'was certified by another authority of that name';
   if (extensions.ocspNoCheck) return undefined;
   // §4.2.2.2.1 leaves it to us: to ask for it as well could go round in circles.
   const { status } = await revocationStatus(certificate, issuer, crls, now, skew);
@@ -293,7 +293,7 @@ function answerOf(
     if (found.status !== 'revoked') checkTimes(readTime(thisUpdate), nextUpdate, conditions);
     return found;
   }
-  throw new OcspError('the answer is about other certificates');
+  throw new OcspError('the response is about other certificates');
 }
 
 function statusOf(status: Uint8Array): Pick<OcspAnswer, 'status' | 'detail'> {
@@ -308,14 +308,14 @@ function statusOf(status: Uint8Array): Pick<OcspAnswer, 'status' | 'detail'> {
       return { status: 'revoked', detail: describeRevocation(date, code?.[2]) };
     }
     default:
-      throw new Error('it says neither good nor revoked nor unknown');
+      throw new Error('its status is not good, revoked or unknown');
   }
 }
 
 /** §3.2. */
 function checkTimes(thisUpdate: number, nextUpdate: number | undefined, { now, skew }: OcspConditions): void {
   const date = (time: number): string => new Date(time).toISOString();
-  if (thisUpdate > now + skew) throw new OcspError(`the answer is of ${date(thisUpdate)}, which is to come`);
+  if (thisUpdate > now + skew) throw new OcspError(`the response is dated ${date(thisUpdate)}, in the future`);
   const until = nextUpdate ?? thisUpdate + MAX_AGE;
-  if (until < now - skew) throw new OcspError(`the answer is out of date since ${date(until)}`);
+  if (until < now - skew) throw new OcspError(`the response expired on ${date(until)}`);
 }

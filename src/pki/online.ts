@@ -90,7 +90,7 @@ export class OnlineRevocation {
     ask: (url: string) => Promise<RevocationStatus>,
   ): Promise<RevocationStatus> {
     const places = urls.filter((url) => /^http:/i.test(url) && url.length <= MAX_URL).slice(0, MAX_PLACES);
-    let detail = `it names no ${what} with http:${urls.length === 0 ? '' : ', which alone is asked'}`;
+    let detail = `it names no ${what} with an http: address${urls.length === 0 ? '' : '; other addresses are not used'}`;
     for (const url of places) {
       try {
         const found = await ask(url);
@@ -109,7 +109,7 @@ export class OnlineRevocation {
       const bytes = await this.#fetch({ url, body: undefined, accept, maxBytes: MAX_FETCHED_CRL });
       const crl = parseCrl(listDer(bytes));
       if (!sameNames(crl.issuerName, issuer.subjectName)) {
-        throw new Error(`the revocation list is of '${crl.issuer}', that of ${describeCertificate(issuer)} is wanted`);
+        throw new Error(`the revocation list is from '${crl.issuer}', not from ${describeCertificate(issuer)}`);
       }
       const problem = await crlProblem(crl, issuer);
       if (problem !== undefined) throw new Error(`the revocation list cannot be used: ${problem}`);

@@ -65,7 +65,7 @@ export class ElementAllowance {
 /** @throws MalformedCertificateError, whatever the bytes are */
 export function outlineCertificate(der: Uint8Array, allowance: ElementAllowance = new ElementAllowance()): Outline {
   if (der.length > MAX_CERTIFICATE) {
-    throw new MalformedCertificateError(`a certificate of ${der.length} bytes; at most ${MAX_CERTIFICATE} are read`);
+    throw new MalformedCertificateError(`a certificate of ${der.length} bytes; the limit is ${MAX_CERTIFICATE}`);
   }
   return readingCertificate(() => {
     allowance.next();
@@ -114,7 +114,7 @@ function readFields(tbs: Uint8Array): Fields {
   }
   while (UNIQUE_IDS.includes(rest[0]?.[0] ?? -1)) rest.shift();
   const wrapped = rest[0]?.[0] === EXTENSIONS ? rest.shift() : undefined;
-  if (rest.length > 0) throw new MalformedCertificateError('not an X.509 certificate: it has a part too many');
+  if (rest.length > 0) throw new MalformedCertificateError('not an X.509 certificate: it has an extra part');
   if (wrapped !== undefined && version < 3) {
     throw new MalformedCertificateError(`it has extensions, but its version is ${version} (RFC 5280 §4.1.2.1)`);
   }
@@ -136,7 +136,7 @@ function readFields(tbs: Uint8Array): Fields {
 function readVersion(wrapped: Uint8Array): number {
   const [value] = derChildren(wrapped, VERSION);
   const number = value?.[0] === DerTag.INTEGER && value.length === 3 ? value[2]! : -1;
-  if (number < 0 || number > 2) throw new MalformedCertificateError('its version is none of 1 to 3');
+  if (number < 0 || number > 2) throw new MalformedCertificateError('its version is not 1, 2 or 3');
   return number + 1;
 }
 
@@ -146,16 +146,16 @@ function readSerial(element: Uint8Array): Uint8Array {
   const { length } = serial[0] === 0 ? serial.subarray(1) : serial;
   if (length <= MAX_SERIAL) return serial;
   throw new MalformedCertificateError(
-    `its serial number has ${length} octets; ${MAX_SERIAL} at most are allowed (RFC 5280 §4.1.2.2)`,
+    `its serial number has ${length} octets; the limit is ${MAX_SERIAL} (RFC 5280 §4.1.2.2)`,
   );
 }
 
 function onlyExtensions(wrapped: Uint8Array): Uint8Array {
   const [list, ...more] = derChildren(wrapped, EXTENSIONS);
-  if (list === undefined || more.length > 0) throw new MalformedCertificateError('its extensions are no sequence');
+  if (list === undefined || more.length > 0) throw new MalformedCertificateError('its extensions are not a sequence');
   return list;
 }
 
 function atMost(what: string, { length }: Uint8Array, most: number): void {
-  if (length > most) throw new MalformedCertificateError(`${what} has ${length} bytes; ${most} at most are read`);
+  if (length > most) throw new MalformedCertificateError(`${what} has ${length} bytes; the limit is ${most}`);
 }

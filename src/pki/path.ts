@@ -145,7 +145,7 @@ function untrusted(leaf: Certificate, { anchors, intermediates }: PathOptions): 
   const trusted = anchors.map(describeCertificate).slice(0, 3).join(', ');
   const more = anchors.length > 3 ? ` and ${anchors.length - 3} more` : '';
   const issuer = isSelfIssued(top) ? 'itself' : `'${formatDn(top.issuer)}'`;
-  const missing = isSelfIssued(top) ? '' : ', and the peer sent no certificate that leads from there to one of them';
+  const missing = isSelfIssued(top) ? '' : ', and the peer sent no certificate that links it to one of them';
   return refuse(
     'untrusted',
     `${describeCertificate(top)} was issued by ${issuer}, which is not among the trusted authorities (${trusted}${more})${missing}`,
@@ -193,10 +193,7 @@ function checkNames(certificate: Certificate, constraints: readonly NameSubtrees
 }
 
 function tooLong(certificate: Certificate): Refusal {
-  return refuse(
-    'path-too-long',
-    `${describeCertificate(certificate)} is one authority more than the path length of its issuers allows`,
-  );
+  return refuse('path-too-long', `${describeCertificate(certificate)} exceeds the path length that its issuers allow`);
 }
 
 /** What any certificate of a path must be. */
@@ -207,11 +204,11 @@ function checkAlone(certificate: Certificate, { now, clockSkew }: PathOptions): 
   const date = (time: number): string => new Date(time).toISOString();
   const [unknown] = extensions.unknownCritical;
   if (unknown !== undefined) {
-    return of('unknown-critical-extension', `has the critical extension ${unknown}, which is not understood`);
+    return of('unknown-critical-extension', `has the critical extension ${unknown}, which sectunnel does not support`);
   }
   if (notAfter < now - clockSkew) return of('expired', `expired on ${date(notAfter)}; the clock says ${date(now)}`);
   if (notBefore > now + clockSkew) {
-    return of('not-yet-valid', `is valid from ${date(notBefore)} on; the clock says ${date(now)}`);
+    return of('not-yet-valid', `is not valid before ${date(notBefore)}; the clock says ${date(now)}`);
   }
   return undefined;
 }
@@ -229,7 +226,7 @@ function checkKey(certificate: Certificate): Refusal | undefined {
 
 function checkEnd(certificate: Certificate, options: PathOptions): Refusal | undefined {
   const unfit = (what: string): Refusal =>
-    refuse('key-usage', `${describeCertificate(certificate)} is not for ${what}`);
+    refuse('key-usage', `${describeCertificate(certificate)} must not be used for ${what}`);
   const { keyUsage, extendedKeyUsage } = certificate.extensions;
   // RFC 4945 §5.1.3.2.
   if (keyUsage !== undefined && (keyUsage & (KeyUsage.digitalSignature | KeyUsage.nonRepudiation)) === 0) {
@@ -243,14 +240,14 @@ function checkEnd(certificate: Certificate, options: PathOptions): Refusal | und
 
 function checkIssuer(certificate: Certificate, trusted: boolean): Refusal | undefined {
   const none = (why: string): Refusal =>
-    refuse('not-an-authority', `${describeCertificate(certificate)} issued a certificate, but ${why}`);
+    refuse('not-an-authority', `${describeCertificate(certificate)} issued a certificate, but it must not: ${why}`);
   const { version, extensions } = certificate;
   // Old roots of version 1 cannot say it; whoever trusts one by hand has said it.
   const ca = trusted && version === 1 ? true : extensions.basicConstraints?.ca === true;
-  if (!ca) return none('is no authority (basic constraints)');
+  if (!ca) return none('its basic constraints do not name it an authority');
   const { keyUsage } = extensions;
   const mayNot = keyUsage !== undefined && (keyUsage & KeyUsage.keyCertSign) === 0;
-  return mayNot ? none('its key usage has no keyCertSign') : undefined;
+  return mayNot ? none('its key usage lacks keyCertSign') : undefined;
 }
 
 async function checkSigned(
@@ -263,15 +260,16 @@ async function checkSigned(
   const weak = (why: string): Refusal =>
     refuse('weak-algorithm', `${describeCertificate(certificate)} is signed with ${algorithmName(algorithm)}${why}`);
   const scheme = schemeOf(algorithm);
-  if (scheme === undefined) return weak(', which is not taken');
-  if ('hash' in scheme && scheme.hash === 'sha1' && !options.allowSha1) return weak('; SHA-256 at least is wanted');
+  if (scheme === undefined) return weak(', which is not accepted');
+  if ('hash' in scheme && scheme.hash === 'sha1' && !options.allowSha1)
+    return weak('; SHA-256 or stronger is required');
   if (!wrong.has(certificate, issuer)) {
     if (await isSignedBy(certificate, issuer, scheme)) return undefined;
     wrong.add(certificate, issuer);
   }
   return refuse(
     'bad-certificate-signature',
-    `the signature of ${describeCertificate(certificate)} was not made by ${describeCertificate(issuer)}: it was changed, or another authority has that name`,
+    `${describeCertificate(certificate)} was not signed by ${describeCertificate(issuer)}: it was changed, or another authority has the same name`,
   );
 }
 
@@ -296,7 +294,7 @@ export function revocationRefusal(
   if (found.status === 'unknown' && policy === 'strict') {
     return refuse(
       'revocation-unknown',
-      `whether ${describeCertificate(certificate)} was revoked cannot be told: ${found.detail} (policy='strict')`,
+      `whether ${describeCertificate(certificate)} was revoked is not known: ${found.detail} (policy='strict')`,
     );
   }
   return undefined;

@@ -144,7 +144,7 @@ function numbered(pair: (number: string) => PlacePair): Pairs {
 }
 
 function gapText(path: string, missing: string): string {
-  return `${path} is passed over, by libvirt too: there is no ${missing}, and numbers count without gaps`;
+  return `${path} is skipped, by libvirt too: there is no ${missing}, and numbers must have no gaps`;
 }
 
 function standardPlaces(side: 'server' | 'client', { pki, user }: LibvirtRoots): Found {

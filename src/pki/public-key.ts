@@ -43,11 +43,11 @@ function checkPoint(algorithm: Uint8Array, point: Uint8Array): void {
   const [type, curve] = derChildren(algorithm, DerTag.SEQUENCE);
   if (type === undefined || toHex(type) !== EC_PUBLIC_KEY) {
     throw new ForeignAlgorithmError(
-      `its key is for another algorithm (${toHex(algorithm.subarray(0, 32))}) than RSA, ECDSA or EdDSA`,
+      `its key is for an algorithm other than RSA, ECDSA and EdDSA (${toHex(algorithm.subarray(0, 32))})`,
     );
   }
-  if (curve?.[0] !== DerTag.OBJECT_IDENTIFIER) throw new Error('the curve of its key has no name');
+  if (curve?.[0] !== DerTag.OBJECT_IDENTIFIER) throw new Error('its key does not name its curve');
   const form = point[0] ?? 0;
   const whole = form === UNCOMPRESSED ? point.length % 2 === 1 : COMPRESSED.includes(form);
-  if (!whole || point.length === 1) throw new Error('its key is no point of a curve, or the one at infinity');
+  if (!whole || point.length === 1) throw new Error('its key is not a point on a curve, or is the point at infinity');
 }

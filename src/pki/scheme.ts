@@ -134,7 +134,7 @@ export function algorithmName(algorithm: Uint8Array): string {
   // Tag and length of the sequence, tag and length of the object identifier.
   const length = algorithm[3] ?? 0;
   const found = toHex(algorithm.subarray(4, 4 + length));
-  if (found === RSASSA_PSS) return `rsa-pss with parameters that are not taken (${hex})`;
+  if (found === RSASSA_PSS) return `rsa-pss with unsupported parameters (${hex})`;
   return REFUSED.get(found) ?? `algorithm ${hex}`;
 }
 
@@ -169,25 +169,25 @@ export function keyProblem(key: KeyObject): string | undefined {
     case 'rsa':
     case 'rsa-pss': {
       const { modulusLength: bits = 0, publicExponent: exponent = 0n } = details;
-      if (bits < MIN_RSA_BITS) return `an RSA key of ${bits} bits; ${MIN_RSA_BITS} at least are wanted`;
-      if (bits > MAX_RSA_BITS) return `an RSA key of ${bits} bits; ${MAX_RSA_BITS} at most are taken`;
+      if (bits < MIN_RSA_BITS) return `an RSA key of ${bits} bits; the minimum is ${MIN_RSA_BITS}`;
+      if (bits > MAX_RSA_BITS) return `an RSA key of ${bits} bits; the limit is ${MAX_RSA_BITS}`;
       if (exponent < 3n || exponent % 2n === 0n || exponent > MAX_RSA_EXPONENT) {
         return `an RSA key with the exponent ${exponent}; 65537 is usual`;
       }
       if (bits > MAX_BITS_OF_LONG_EXPONENT && exponent > USUAL_RSA_EXPONENT) {
-        return `an RSA key of ${bits} bits with the exponent ${exponent}; 65537 at most is taken with so many`;
+        return `an RSA key of ${bits} bits with the exponent ${exponent}; above 4096 bits the limit is 65537`;
       }
       return undefined;
     }
     case 'ec': {
       const curve = details.namedCurve ?? 'that is not named';
       if (CURVES.includes(curve)) return undefined;
-      return `a key on the curve ${curve}; P-256, P-384 or P-521 is wanted`;
+      return `a key on the curve ${curve}; use P-256, P-384 or P-521`;
     }
     case 'ed25519':
     case 'ed448':
       return undefined;
     default:
-      return `a key of type ${type}; RSA, ECDSA, Ed25519 or Ed448 is wanted`;
+      return `a key of type ${type}; use RSA, ECDSA, Ed25519 or Ed448`;
   }
 }

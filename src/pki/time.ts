@@ -10,7 +10,7 @@ export function readTime(der: Uint8Array): number {
     /^([0-9]{4})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})Z$/.exec(fields) ?? [];
   const value = Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`);
   // A 31st of February is no error to the parser, but another day.
-  if (Number.isNaN(value) || new Date(value).getUTCDate() !== Number(day)) throw new Error('a time that is none');
+  if (Number.isNaN(value) || new Date(value).getUTCDate() !== Number(day)) throw new Error('a time is malformed');
   return value;
 }
 

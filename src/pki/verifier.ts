@@ -84,7 +84,7 @@ async function judge(
   onWaiting: (() => void) | undefined,
 ): Promise<Verdict> {
   const [own, ...sent] = proof.certificates;
-  if (own === undefined) return refuse('no-certificate', 'the peer signed, but sent no certificate');
+  if (own === undefined) return refuse('no-certificate', 'the peer signed but sent no certificate');
   const tooMuch = tooManyCertificates(proof);
   if (tooMuch !== undefined) return refuse('too-many-certificates', tooMuch);
   const allowance = new ElementAllowance();
@@ -111,10 +111,10 @@ async function judge(
 /** What is too much to be looked at, for people. */
 function tooManyCertificates({ certificates }: PeerProof): string | undefined {
   const { length } = certificates;
-  if (length > MAX_CHAIN) return `the peer sent ${length} certificates; ${MAX_CHAIN} at most are read`;
+  if (length > MAX_CHAIN) return `the peer sent ${length} certificates; the limit is ${MAX_CHAIN}`;
   const bytes = certificates.reduce((sum, der) => sum + der.length, 0);
   if (bytes <= MAX_CHAIN_BYTES) return undefined;
-  return `the peer sent certificates of ${bytes} bytes; ${MAX_CHAIN_BYTES} at most are read`;
+  return `the peer sent certificates of ${bytes} bytes; the limit is ${MAX_CHAIN_BYTES}`;
 }
 
 /** By the lists at hand, those of the peer, and what is asked over the network. */
@@ -162,13 +162,13 @@ function checkIdentity(leaf: Certificate, { id }: PeerProof, options: VerifierOp
     const proven = provenIdentities(leaf, identityOptions).map(describeIdentity).join('; ');
     return refuse(
       'identity-mismatch',
-      `the peer says that it is ${describeIdentity(id)}, but its certificate proves only: ${proven || 'nothing'}`,
+      `the peer identifies itself as ${describeIdentity(id)}, but its certificate proves only: ${proven || 'nothing'}`,
     );
   }
   const allowed = options.allowedDns ?? [];
   if (allowed.length === 0 || allowed.some((pattern) => matchesDnPattern(leaf.subject, pattern))) return undefined;
   const patterns = allowed.map((pattern) => `'${pattern}'`).join(', ');
-  return refuse('not-allowed', `${describeCertificate(leaf)} fits none of the names that are let in: ${patterns}`);
+  return refuse('not-allowed', `${describeCertificate(leaf)} matches none of the allowed names: ${patterns}`);
 }
 
 /** With the key alone of the peer's certificate, of which nothing is believed. */
@@ -193,5 +193,5 @@ type Subject = Pick<Outline, 'subject'>;
 /** For the message of a refusal. */
 function formatSubject({ subject }: Subject): string {
   const text = formatDn(subject);
-  return text === undefined || text === '' ? 'the certificate that it sent' : `'${text.slice(0, MAX_TOLD)}'`;
+  return text === undefined || text === '' ? 'the certificate it sent' : `'${text.slice(0, MAX_TOLD)}'`;
 }

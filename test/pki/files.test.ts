@@ -97,7 +97,7 @@ describe('private keys', () => {
     };
     const parameters = '-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n';
     expect(refusal('k1', '')).toThrow(`${at('k1')}: it is empty`);
-    expect(refusal('k2', 'nonsense')).toThrow('it holds neither PEM nor DER; a private key in PEM or DER is wanted');
+    expect(refusal('k2', 'nonsense')).toThrow('it holds neither PEM nor DER; a private key in PEM or DER is required');
     expect(refusal('k3', parameters)).toThrow('it holds EC PARAMETERS; a private key');
     expect(refusal('k4', keyPem(ec) + keyPem(ec))).toThrow('it holds 2 private keys; keep one');
     expect(refusal('k5', keyPem(ec).replace(/.{20}\n-----END/, '\n-----END'))).toThrow('the key cannot be read');
@@ -108,7 +108,7 @@ describe('private keys', () => {
       'RSA key of 1024 bits',
     );
     expect(refusal('k8', keyPem(ecKey('secp256k1')))).toThrow('curve secp256k1');
-    expect(refusal('k9', Buffer.alloc(5 * 1024 * 1024))).toThrow('4194304 at most');
+    expect(refusal('k9', Buffer.alloc(5 * 1024 * 1024))).toThrow('the limit is 4194304');
     same(put('with-parameters.pem', parameters + (ec.export({ format: 'pem', type: 'sec1' }) as string)), ec);
   });
 });
@@ -136,14 +136,16 @@ describe('certificates', () => {
       const path = put(name, content);
       return () => loadChain(path, reader);
     };
-    expect(refusal('x1', keyPem(leaf.key))).toThrow('it holds PRIVATE KEY; a certificate in PEM or DER is wanted');
+    expect(refusal('x1', keyPem(leaf.key))).toThrow('it holds PRIVATE KEY; a certificate in PEM or DER is required');
     expect(refusal('x2', certPem(leaf).replace('MII', 'M*I'))).toThrow('is not base64 between its lines');
     expect(refusal('x3', pem('CERTIFICATE', utf8('nonsense')))).toThrow('the certificate cannot be used: not an X.509');
     expect(refusal('x4', certPem(leaf) + pem('CERTIFICATE', leaf.der.subarray(1)))).toThrow('certificate 2 of 2');
-    expect(refusal('x5', certPem(...new Array<Made>(11).fill(leaf)))).toThrow('it holds 11 certificates; 10 at most');
+    expect(refusal('x5', certPem(...new Array<Made>(11).fill(leaf)))).toThrow(
+      'it holds 11 certificates; a chain has at most 10',
+    );
     expect(refusal('x6', pem('TRUSTED CERTIFICATE', leaf.der))).toThrow("OpenSSL's trusted form");
     expect(refusal('x7', '-----BEGIN CERTIFICATE-----\nAAAA\n')).toThrow('neither PEM nor DER');
-    expect(refusal('x8', pem('CERTIFICATE', new Uint8Array(21_000)))).toThrow('21000 bytes; at most 20480');
+    expect(refusal('x8', pem('CERTIFICATE', new Uint8Array(21_000)))).toThrow('21000 bytes; the limit is 20480');
   });
 
   it('that are revoked, in lists of either form', () => {
@@ -398,7 +400,7 @@ describe('several certificates of libvirt', () => {
     put(3);
     expect(pairs()).toEqual([numbered(''), numbered(0), numbered(1)]);
     expect(findPlaces(server, roots).warnings).toEqual([
-      expect.stringMatching(/servercert3.pem is passed over, by libvirt too: there is no .*servercert2.pem/),
+      expect.stringMatching(/servercert3.pem is skipped, by libvirt too: there is no .*servercert2.pem/),
     ]);
     put(2);
     put(4);
@@ -445,9 +447,11 @@ describe('several certificates of libvirt', () => {
       'libvirt/private/serverkey0.pem ec, prime256v1',
     ]);
     expect(report.findings.map(({ level, text }) => `${level}: ${short(text)}`)).toEqual([
-      expect.stringMatching(/^note: for IKE one authority is passed over: CA\/cacert.pem: certificate 2 of 2/),
-      expect.stringMatching(/^note: libvirt\/servercert.pem is passed over, .*another algorithm/),
-      'note: libvirt/servercert0.pem is used, the first that IKE can use; libvirt/servercert1.pem stays for TLS',
+      expect.stringMatching(
+        /^note: IKE cannot use one authority, which is skipped: CA\/cacert.pem: certificate 2 of 2/,
+      ),
+      expect.stringMatching(/^note: libvirt\/servercert.pem is skipped, .*an algorithm other than/),
+      'note: libvirt/servercert0.pem is the first that IKE can use; libvirt/servercert1.pem is left to TLS',
     ]);
     const files = new CertificateFiles({
       ...{ x509: server, roots, reader, passphrase: () => undefined, online },
@@ -457,8 +461,8 @@ describe('several certificates of libvirt', () => {
     expect(files.trust(NOW).anchors).toHaveLength(1);
     // What is wrong with the first in another way is no reason to prove oneself with the next.
     put('', 'nonsense', keyPem(beside.key));
-    expect((await check(server, NOW, 'gw1.example', roots)).findings[1]?.text).toContain('servercert.pem is used');
-    expect(() => loadAuthorities(give('new.pem', certPem(ca[1]!)), reader)).toThrow('another algorithm');
+    expect((await check(server, NOW, 'gw1.example', roots)).findings[1]?.text).toContain('servercert.pem is the first');
+    expect(() => loadAuthorities(give('new.pem', certPem(ca[1]!)), reader)).toThrow('an algorithm other than');
   });
 });
 
@@ -562,7 +566,7 @@ describe('what a peer would say', () => {
     [
       'behind a list that is out of date',
       () => report({ ...of(made()), crl: pem('X509 CRL', makeCrl({ issuer: root, nextUpdate: NOW - DAY })) }),
-      /^warning: the revocation list of 'CN=Root' is out of date/,
+      /^warning: the revocation list of 'CN=Root' expired on/,
     ],
     [
       'in a chain with a gap',
@@ -588,17 +592,12 @@ describe('what a peer would say', () => {
       'ifpresent',
       /^error: a peer would reject us \(revoked\): 'CN=gw1'/,
     ],
+    ['is not known', undefined, 'strict', /^error: a peer would reject us \(revocation-unknown\): .*answers with 404/],
     [
-      'cannot be told',
-      undefined,
-      'strict',
-      /^error: a peer would reject us \(revocation-unknown\): .*answers with 404/,
-    ],
-    [
-      'cannot be told',
+      'is not known',
       undefined,
       'ifpresent',
-      /^warning: whether 'CN=gw1' was revoked cannot be told: http:\/\/pki.example/,
+      /^warning: whether 'CN=gw1' was revoked is not known: http:\/\/pki.example/,
     ],
   ])('that our certificate %s, where lists are fetched (%j, %s)', async (_, list, policy, expected) => {
     const own = made({ serial: Uint8Array.of(9), extra: [lists('http://pki.example/x.crl')] });
@@ -740,7 +739,7 @@ describe('renewal', () => {
     expect(names(files)).toEqual(['dn CN=b']);
     expect(names(files)).toEqual(['dn CN=b']);
     expect(warnings).toHaveLength(1);
-    expect(warnings[0]).toMatch(/r-key.pem: the key is not that of 'CN=c'.*; what was there before is used on$/);
+    expect(warnings[0]).toMatch(/r-key.pem: the key is not that of 'CN=c'.*; the previous files remain in use$/);
     write('r-key.pem', keyPem(next.key));
     expect(names(files)).toEqual(['dn CN=c']);
     expect(warnings).toHaveLength(1);

@@ -87,7 +87,7 @@ describe('identities', () => {
 
   it('that do not fit are refused, with a list of those that would', async () => {
     expect(await judge(await right(full, { id: identityFromText('fqdn', 'gw9.example.org') }))).toBe(
-      'identity-mismatch: the peer says that it is fqdn gw9.example.org, but its certificate proves only: ' +
+      'identity-mismatch: the peer identifies itself as fqdn gw9.example.org, but its certificate proves only: ' +
         'dn C=CH, O=Example, CN=gw1.example.org; fqdn gw1.example.org; email Admin@example.org; address 192.0.2.1; address 2001:db8::1',
     );
     expect(
@@ -99,7 +99,7 @@ describe('identities', () => {
     const given = await right(full, { id: identityFromText('fqdn', 'gw1.example.org') });
     expect(await judge(given, { allowedDns: ['C=DE,*', 'C=CH,O=Example,CN=*'] })).toBe('ok');
     expect(await judge(given, { allowedDns: ['C=DE,*'] })).toBe(
-      "not-allowed: 'C=CH, O=Example, CN=gw1.example.org' fits none of the names that are let in: 'C=DE,*'",
+      "not-allowed: 'C=CH, O=Example, CN=gw1.example.org' matches none of the allowed names: 'C=DE,*'",
     );
   });
 

@@ -146,14 +146,14 @@ describe('an answer says nothing', () => {
   const middle = authority('CN=Middle', { issuer: root });
   const twin = authority('O=Example, CN=Root');
   it.each<[string, Uint8Array | Partial<OcspRecipe>, RegExp]>([
-    ['but that it is to come later', failure(3), /the responder says that it is to be asked later \(tryLater\)/],
+    ['but that it is to come later', failure(3), /the responder says to try again later \(tryLater\)/],
     ['but that it is not for us', failure(6), /unauthorized/],
     ['but something unknown', failure(77), /something unknown \(77\)/],
-    ['that is nonsense', utf8('<html>'), /not an answer that is understood/],
-    ['that is empty', new Uint8Array(0), /not an answer that is understood/],
-    ['of success, with nothing in it', failure(0), /there is nothing in it/],
-    ['of another type', ocspOf('2b06', fromHex('3000')), /of another type/],
-    ['that is too long', new Uint8Array(65_537), /at most 65536/],
+    ['that is nonsense', utf8('<html>'), /not a usable response/],
+    ['that is empty', new Uint8Array(0), /not a usable response/],
+    ['of success, with nothing in it', failure(0), /it is empty/],
+    ['of another type', ocspOf('2b06', fromHex('3000')), /its type is not the basic one/],
+    ['that is too long', new Uint8Array(65_537), /the limit is 65536/],
     ['to another question', { nonce: derElement(0x04, new Uint8Array(32)) }, /its nonce is not ours/],
     ['about another certificate', { serial: Uint8Array.of(0x47, 0x12) }, /about other certificates/],
     ['about a certificate of another issuer', { issuer: twin, signingKey: root.key }, /about other certificates/],
@@ -162,20 +162,16 @@ describe('an answer says nothing', () => {
       { hashAlgorithm: fromHex('300b0609608648016503040201') },
       /about other certificates/,
     ],
-    ['that is out of date', { nextUpdate: NOW - DAY }, /out of date since 2026-05-31T00:00:00.000Z/],
-    ['that is of tomorrow', { thisUpdate: NOW + DAY }, /of 2026-06-02T00:00:00.000Z, which is to come/],
-    ['that is old and without an end', { nextUpdate: null, thisUpdate: NOW - DAY }, /out of date/],
-    [
-      'that another key signed',
-      { signingKey: ecKey() },
-      /signature of the answer was not made by 'O=Example, CN=Root'/,
-    ],
+    ['that is out of date', { nextUpdate: NOW - DAY }, /expired on 2026-05-31T00:00:00.000Z/],
+    ['that is of tomorrow', { thisUpdate: NOW + DAY }, /dated 2026-06-02T00:00:00.000Z, in the future/],
+    ['that is old and without an end', { nextUpdate: null, thisUpdate: NOW - DAY }, /expired on/],
+    ['that another key signed', { signingKey: ecKey() }, /response was not signed by 'O=Example, CN=Root'/],
     [
       'that is signed with SHA-1',
       { algorithm: { der: fromHex('300906072a8648ce3d0401'), hash: 'sha1' } },
       /signed with ecdsa-sha1/,
     ],
-    ['with another algorithm than it says', { algorithm: { der: ECDSA_SHA256, hash: 'sha384' } }, /was not made by/],
+    ['with another algorithm than it says', { algorithm: { der: ECDSA_SHA256, hash: 'sha384' } }, /was not signed by/],
     [
       'of a critical extension',
       { responseExtensions: [extension('2b06', true, fromHex('0500'))] },
@@ -189,26 +185,30 @@ describe('an answer says nothing', () => {
     [
       'without the certificate of who signed it',
       { ...by(delegated()), certificates: [] },
-      /no certificate of who signed it/,
+      /no certificate of its signer/,
     ],
     [
       'of somebody without OCSPSigning',
       by(delegated({ eku: ['2b06010505070301'] })),
-      /extended key usage has no OCSPSigning/,
+      /extended key usage lacks OCSPSigning/,
     ],
-    ['of the very certificate that was asked about', by(gateway), /extended key usage has no OCSPSigning/],
-    ['of an authority that may issue certificates alone', by(middle), /extended key usage has no OCSPSigning/],
-    ['of somebody whom another authority certified', by(delegated({ issuer: middle })), /certified by somebody else/],
+    ['of the very certificate that was asked about', by(gateway), /extended key usage lacks OCSPSigning/],
+    ['of an authority that may issue certificates alone', by(middle), /extended key usage lacks OCSPSigning/],
+    [
+      'of somebody whom another authority certified',
+      by(delegated({ issuer: middle })),
+      /certified by another authority/,
+    ],
     [
       'of somebody whom another of that name certified',
       by(delegated({ issuer: twin })),
-      /certified by another of that name/,
+      /certified by another authority of that name/,
     ],
     ['of somebody whose certificate has expired', by(delegated({ notAfter: NOW - DAY })), /has expired/],
     [
       'of somebody whose key is for other things',
       by(delegated({ keyUsage: [0x20] })),
-      /key usage has no digitalSignature/,
+      /key usage lacks digitalSignature/,
     ],
     [
       'of somebody whose certificate is signed with SHA-1',
@@ -223,7 +223,7 @@ describe('an answer says nothing', () => {
     [
       'of somebody with another key than it says',
       { ...by(delegated()), signingKey: ecKey() },
-      /was not made by 'CN=Responder'/,
+      /was not signed by 'CN=Responder'/,
     ],
   ])('%s', async (_, answer, why) => {
     await expect(read(answer)).rejects.toThrow(why);

@@ -77,12 +77,12 @@ describe('a pool of verifier threads', () => {
     const begun = performance.now();
     const [slow, ...others] = await Promise.all(['slow', 'b', 'c', 'd'].map((source) => verifier.verify(from(source))));
     expect(text(slow!)).toBe(
-      'took-too-long: its certificates were to be judged, and they were not judged within 0.2 s',
+      'took-too-long: its certificates could not be verified: they were not judged within 0.2 s',
     );
     expect(slow!.spent).toBe(200);
     expect(others.map(text)).toEqual(['ok', 'ok', 'ok']);
     expect(performance.now() - begun).toBeLessThan(5_000);
-    expect(told.trouble).toEqual(['the thread that judges certificates ended: they were not judged within 0.2 s']);
+    expect(told.trouble).toEqual(['the verifier thread ended: they were not judged within 0.2 s']);
   });
 
   it('leaves the event loop to others while a thread computes', async () => {
@@ -102,7 +102,7 @@ describe('a pool of verifier threads', () => {
     const { pool, told } = poolOf(fake);
     const verifier = pool.verifier({ anchors });
     const [bad, good] = await Promise.all([verifier.verify(from(kind)), verifier.verify(from('b'))]);
-    expect(text(bad!)).toMatch(/^took-too-long: the thread that judged its certificates ended: /);
+    expect(text(bad!)).toMatch(/^took-too-long: the verifier thread ended: /);
     expect(text(good!)).toBe('ok');
     expect(told.trouble).toHaveLength(1);
   });
@@ -161,9 +161,7 @@ describe('a pool of verifier threads', () => {
       'ok',
     ]);
     expect(told.trouble).toHaveLength(1);
-    expect(told.trouble[0]).toMatch(
-      /^no thread can be started to judge certificates \(.+\): the main thread judges them/,
-    );
+    expect(told.trouble[0]).toMatch(/^no verifier thread can be started \(.+\): the main thread verifies certificates/);
     // Nor is it tried again at once.
     expect(text(await verifier.verify({ ...good, source: 'd' }))).toBe('ok');
     expect(told.trouble).toHaveLength(1);

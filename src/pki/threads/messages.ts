@@ -40,4 +40,4 @@ export type ThreadReport =
   | { readonly type: 'failed'; readonly id: number; readonly error: string }
   | { readonly type: 'fetch'; readonly fetch: number; readonly request: FetchRequest }
   /** Nothing could be learnt from a place. */
-  | { readonly type: 'unlearnt'; readonly text: string };
+  | { readonly type: 'revocation-unknown'; readonly text: string };

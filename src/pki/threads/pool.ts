@@ -135,7 +135,7 @@ export class VerifierPool {
       return;
     }
     if (unheard === undefined) {
-      this.#options.onTrouble(`the thread that judges certificates ended: ${reason}`);
+      this.#options.onTrouble(`the verifier thread ended: ${reason}`);
     } else {
       this.#queue.push(unheard.proof.source ?? '', unheard);
       this.#withoutThreads(reason);
@@ -147,7 +147,7 @@ export class VerifierPool {
     this.#inlineUntil = performance.now() + NO_THREADS_FOR;
     if (this.#threads.size > 0) return;
     this.#options.onTrouble(
-      `no thread can be started to judge certificates (${reason}): the main thread judges them, one at a time`,
+      `no verifier thread can be started (${reason}): the main thread verifies certificates, one at a time`,
     );
     this.#planInline();
   }
@@ -170,7 +170,7 @@ async function judgeInline({ trust, proof, settle }: Judgement): Promise<void> {
   try {
     settle(await trust.inline.verify(proof));
   } catch (error) {
-    settle(refuse('overloaded', `the certificates could not be judged: ${messageOf(error)}`));
+    settle(refuse('overloaded', `the certificates could not be verified: ${messageOf(error)}`));
   }
 }
 

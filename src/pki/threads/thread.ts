@@ -103,7 +103,7 @@ export class VerifierThread {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
       this.#reason = `${what} within ${milliseconds / 1_000} s`;
-      const detail = `its certificates were to be judged, and ${this.#reason}`;
+      const detail = `its certificates could not be verified: ${this.#reason}`;
       void this.end({ ...refuse('took-too-long', detail), spent: milliseconds });
     }, milliseconds).unref();
   }
@@ -128,12 +128,12 @@ export class VerifierThread {
         this.#settle(report.id, report.verdict);
         return;
       case 'failed':
-        this.#settle(report.id, refuse('overloaded', `the certificates could not be judged: ${report.error}`));
+        this.#settle(report.id, refuse('overloaded', `the certificates could not be verified: ${report.error}`));
         return;
       case 'fetch':
         void this.#fetch(report.fetch, report.request);
         return;
-      case 'unlearnt':
+      case 'revocation-unknown':
         this.#options.onFailure(report.text);
         return;
     }
@@ -183,14 +183,14 @@ export class VerifierThread {
     const reason = this.#reason ?? `it ended with code ${code}`;
     this.#reason = reason;
     clearTimeout(this.#timer);
-    const verdict = this.#last ?? refuse('took-too-long', `the thread that judged its certificates ended: ${reason}`);
+    const verdict = this.#last ?? refuse('took-too-long', `the verifier thread ended: ${reason}`);
     const unheard = this.#ready || this.#last !== undefined ? undefined : this.#current;
     if (unheard === undefined) this.#current?.settle(verdict);
     this.#current = undefined;
     for (const { judgement, timer } of this.#waiting.values()) {
       clearTimeout(timer);
       // Not at the expense of their peers, nor of what another's took.
-      judgement.settle(refuse('overloaded', `the thread that judged its certificates ended: ${reason}`));
+      judgement.settle(refuse('overloaded', `the verifier thread ended: ${reason}`));
     }
     this.#waiting.clear();
     this.#options.onEnd(reason, unheard);

@@ -37,7 +37,7 @@ class VerifierThread {
     this.#port = port;
     this.#online = new OnlineRevocation({
       fetch: (request) => this.#fetch(request),
-      onFailure: (text) => this.#report({ type: 'unlearnt', text }),
+      onFailure: (text) => this.#report({ type: 'revocation-unknown', text }),
     });
     port.on('message', (command: ThreadCommand) => this.#obey(command));
     this.#report({ type: 'ready' });

@@ -246,13 +246,13 @@ describe('two daemons with certificates', () => {
     await left.daemon.client.call('destroy', { name: 'net' });
     await create(left);
     await eventually('the tunnel', async () => (await stateOf(left)) === 'up');
-    const warned = right.daemon.lines.filter(({ level, text }) => level === 'warn' && text.includes('is used on'));
+    const warned = right.daemon.lines.filter(({ level, text }) => level === 'warn' && text.includes('remain in use'));
     expect(warned).toHaveLength(1);
     expect(warned[0]?.text).toContain(`${right.files.path('cert.pem')}: it holds neither PEM nor DER`);
   });
 
   it.each<[string, readonly Uint8Array[] | undefined, string]>([
-    ['cannot be had', undefined, `: whether 'O=Example, CN=gw2' was revoked cannot be told: ${LIST}: no ${LIST} here`],
+    ['cannot be had', undefined, `: whether 'O=Example, CN=gw2' was revoked is not known: ${LIST}: no ${LIST} here`],
     ['has the peer', [SERIAL], "revoked: 'O=Example, CN=gw2' was revoked since"],
     ['does not have the peer', [], 'up'],
   ])('fetch lists where the document says so: one that %s', async (_, revoked, outcome) => {
@@ -266,9 +266,9 @@ describe('two daemons with certificates', () => {
     await left.daemon.client.call('create', { xml });
     const state = async (): Promise<string> => `${await failureOf(left)} ${await stateOf(left)}`;
     await eventually(outcome, async () => (await state()).includes(outcome));
-    const told = left.daemon.lines.filter(({ text }) => text.startsWith('nothing was learnt of revocation'));
+    const told = left.daemon.lines.filter(({ text }) => text.startsWith('revocation status unknown'));
     expect(told.map(({ text }) => text)).toEqual(
-      revoked === undefined ? [`nothing was learnt of revocation: ${LIST}: no ${LIST} here`] : [],
+      revoked === undefined ? [`revocation status unknown: ${LIST}: no ${LIST} here`] : [],
     );
   });
 
@@ -349,7 +349,7 @@ describe('two daemons with certificates', () => {
     const stale = makeCrl({ issuer: root, thisUpdate: Date.now() - 3 * DAY, nextUpdate: Date.now() - DAY });
     left.files.write('list.pem', pem('X509 CRL', stale));
     expect(await define({}, strict)).toEqual([
-      expect.stringMatching(/list.pem: the revocation list of 'O=Example, CN=Root' is out of date since/),
+      expect.stringMatching(/list.pem: the revocation list of 'O=Example, CN=Root' expired on/),
     ]);
   });
 
