@@ -34,8 +34,8 @@ export function apparmorProblem(program: string, { profiles, enabled }: AppArmor
   if (fitting.some(({ denies }) => !denies) && !fitting.some(({ denies }) => denies)) return undefined;
   const local = join(profiles, 'local', PROFILE);
   return (
-    `AppArmor's profile of libvirtd (${path}) lets hooks not run ${program}, so no network that names a tunnel would start under it; ` +
-    `add the line '${program} PUx,' to ${local}, then 'apparmor_parser -r ${path}'`
+    `AppArmor's profile of libvirtd (${path}) does not let hooks run ${program}, so no network that names a tunnel would start; ` +
+    `add the line '${program} PUx,' to ${local}, then run 'apparmor_parser -r ${path}'`
   );
 }
 

@@ -5,7 +5,7 @@ import { flag, type LocalVerbSpec } from './verb.ts';
 const CODES: Readonly<Record<CheckOutcome, number>> = { fits: 0, doesNot: 1, unreadable: 2 };
 
 export const check: LocalVerbSpec = {
-  group: 'Looking',
+  group: 'Inspection',
   usage: 'A.xml [B.xml]',
   summary: 'whether two documents will negotiate with each other, or what has to change',
   details:

@@ -25,7 +25,7 @@ const EXIT_CODES: Readonly<Record<Outcome, number>> = {
 const option: { readonly type: 'string' } = { type: 'string' };
 
 export const explain: VerbSpec = {
-  group: 'Looking',
+  group: 'Inspection',
   usage: 'TUNNEL --src A[:PORT] --dst B[:PORT] --proto PROTOCOL',
   summary: 'why a packet is protected, bypassed or dropped, and which way it takes',
   details:

@@ -40,7 +40,7 @@ export const exportNetwork: VerbSpec = {
     } else {
       terminal.out(files.map(({ path, content }) => `# ${path}\n${content}`).join('\n'));
     }
-    terminal.err(`then:\n${steps.map((step) => `  ${step}\n`).join('')}`);
+    terminal.err(`next steps:\n${steps.map((step) => `  ${step}\n`).join('')}`);
     return undefined;
   },
 };
@@ -49,8 +49,8 @@ function formatOf(args: Arguments): ExportFormat {
   const found = args.options.format;
   const format = EXPORT_FORMATS.find((candidate) => candidate === found);
   if (format !== undefined) return format;
-  const what = found === undefined ? 'it is not said for which system' : `--format ${found}`;
-  throw new UsageError(`${what}; wanted --format with one of ${EXPORT_FORMATS.join(', ')}`, 'export');
+  const what = found === undefined ? '--format is missing' : `--format ${found}`;
+  throw new UsageError(`${what}; wanted: --format with one of ${EXPORT_FORMATS.join(', ')}`, 'export');
 }
 
 function exported(make: () => HostNetworkFiles): HostNetworkFiles {
@@ -70,7 +70,7 @@ function writeFiles(folder: string, files: readonly ExportedFile[]): string[] {
     for (const { path } of placed) {
       if (existsSync(path) && !readFileSync(path, 'utf8').startsWith(EXPORT_MARK)) {
         throw new RefusedInputError(
-          `${path} is there already, and not from here; move it away, or choose another folder`,
+          `${path} exists and was not written by sectunnel; move it away, or choose another folder`,
         );
       }
     }

@@ -33,7 +33,7 @@ export function formatInfo(info: TunnelInfo): string {
     ['Active', info.active ? 'yes' : 'no'],
     ['Persistent', info.persistent ? 'yes' : 'no'],
     ...(info.outdated
-      ? [['Outdated', `yes: 'sectunnel restart ${info.name}' takes up the kept document`] as const]
+      ? [['Outdated', `yes: 'sectunnel restart ${info.name}' starts with the defined document`] as const]
       : []),
     ['Autostart', info.autostart ? 'yes' : 'no'],
     ['State', info.state],
@@ -49,7 +49,7 @@ export function formatSecrets(secrets: readonly SecretInfo[]): string {
       secret.uuid,
       secret.source,
       secret.usage ?? '-',
-      secret.hasValue === undefined ? 'not asked' : secret.hasValue ? 'set' : 'not set',
+      secret.hasValue === undefined ? 'unknown' : secret.hasValue ? 'set' : 'not set',
       secret.description ?? '',
     ]),
   );
@@ -67,7 +67,7 @@ export function formatStatus(status: StatusResult): string {
   const totals =
     counters.length === 0
       ? []
-      : [`all tunnels and strangers: ${counters.map(([reason, count]) => `${reason} ${count}`).join(', ')}\n`];
+      : [`packets of no tunnel: ${counters.map(([reason, count]) => `${reason} ${count}`).join(', ')}\n`];
   const begin = head + formatWorkers(status.workers) + io.join('') + formatDescriptors(status.descriptors);
   return [begin, ...tunnels, ...totals].join('\n');
 }
@@ -95,7 +95,7 @@ function formatTunnel(tunnel: TunnelStatus, networks: readonly NetworkInfo[]): s
   for (const text of tunnel.degraded) lines.push(`  degraded: ${text}`);
   if (tunnel.redundancy !== undefined) lines.push(`  ${redundancyText(tunnel, tunnel.redundancy)}`);
   if (tunnel.secret !== undefined) lines.push(`  ${secretText(tunnel.secret)}`);
-  for (const capability of tunnel.declined) lines.push(`  the peer asks for ${capability}`);
+  for (const capability of tunnel.declined) lines.push(`  the peer requests ${capability}`);
   for (const ike of tunnel.ikeSas) lines.push(...formatIke(ike).map((line) => `  ${line}`));
   if (tunnel.lastFailure !== undefined) {
     const { secondsAgo, reason, detail, inDocument } = tunnel.lastFailure;
@@ -120,7 +120,7 @@ function redundancyText({ name, state }: TunnelStatus, { group, preference, carr
 type Redundancy = NonNullable<TunnelStatus['redundancy']>;
 
 function networkText({ name, bridge, mode, counters, problem }: NetworkInfo): string {
-  const text = `holds network ${name} (${mode}, bridge ${bridge}), stopped: ${countersText(counters)}`;
+  const text = `holds network ${name} (${mode}, bridge ${bridge}), dropped: ${countersText(counters)}`;
   return problem === undefined ? text : `${text}\n    ${problem}`;
 }
 
@@ -131,7 +131,7 @@ export function countersText(counters: Readonly<Record<string, number>>): string
 }
 
 function secretText({ name, source, problem }: SecretStatus): string {
-  return source === undefined ? `secret: ${problem}` : `secret ${name} of ${source}`;
+  return source === undefined ? `secret: ${problem}` : `secret ${name} from ${source}`;
 }
 
 function deviceText(device: { readonly name: string; readonly mtu: number }): string {
@@ -145,7 +145,7 @@ function formatIke(ike: IkeStatus): string[] {
     `  local  ${ike.localId} ${ike.local}`,
     `  remote ${ike.remoteId ?? '(not yet known)'} ${ike.remote}`,
     `  ${ike.suite ?? 'no algorithms yet'}, ${natText(ike.nat)}, age ${duration(ike.age)}${rekeyText(ike.rekeyIn)}`,
-    `  ${ike.lastHeard === undefined ? 'no answer yet' : `last heard ${duration(ike.lastHeard)} ago`}${waitingText(ike)}`,
+    `  ${ike.lastHeard === undefined ? 'no response yet' : `last heard ${duration(ike.lastHeard)} ago`}${waitingText(ike)}`,
   ];
   for (const child of ike.children) lines.push(...formatChild(child).map((line) => `  ${line}`));
   return lines;
@@ -154,7 +154,7 @@ function formatIke(ike: IkeStatus): string[] {
 /** A request that was sent once has its answer under way. */
 function waitingText({ waiting }: IkeStatus): string {
   if (waiting === undefined || waiting.sent < 2) return '';
-  return `; the last request was sent ${waiting.sent} times, no answer for ${duration(waiting.seconds)}`;
+  return `; the last request was sent ${waiting.sent} times, no response for ${duration(waiting.seconds)}`;
 }
 
 function formatChild(child: ChildStatus): string[] {
@@ -167,7 +167,7 @@ function formatChild(child: ChildStatus): string[] {
     `  in  ${child.packetsIn} packets, ${child.bytesIn} bytes${seldom([
       [child.dummiesIn, 'dummies'],
       [child.ecnMarked, 'marked with congestion'],
-      [child.ecnUnexpected, 'with ECN that no tunnel makes'],
+      [child.ecnUnexpected, 'with invalid ECN'],
     ])}`,
     `  out ${child.packetsOut} packets, ${child.bytesOut} bytes${seldom([[child.dummiesOut, 'dummies']])}`,
   ];

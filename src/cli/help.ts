@@ -24,7 +24,7 @@ Usage
 ${sections.join('\n')}
 Options
   --run-dir DIR      folder of the daemon's control socket (default ${defaultRunDir()}, or $SECTUNNEL_RUN_DIR)
-  --timeout SECONDS  how long the daemon may take to answer (default ${DEFAULT_TIMEOUT})
+  --timeout SECONDS  how long the daemon may take to reply (default ${DEFAULT_TIMEOUT})
   --help             this help, or that of a verb
   --version          the version
 
@@ -32,7 +32,7 @@ Exit codes
   ${ExitCode.Ok}  done
   ${ExitCode.Refused}  refused: the message says what was found, what was wanted and what to change
   ${ExitCode.Usage}  the command line is wrong
-  ${ExitCode.Unreachable}  no daemon listens there, or it does not answer in time
+  ${ExitCode.Unreachable}  no daemon listens there, or it does not reply in time
 `;
 }
 

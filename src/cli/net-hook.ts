@@ -27,15 +27,15 @@ const MARK = '# Installed by sectunnel:';
 export const netHook: LocalVerbSpec = {
   group: 'Networks',
   usage: 'install|remove|print',
-  summary: "install the hook by which libvirt's networks start with their tunnels",
+  summary: 'install the libvirt hook that starts networks with their tunnels',
   details:
     `libvirt finds a new hook when its daemon starts or reloads: systemctl reload libvirtd (or virtnetworkd). The hook is\n` +
-    `the file ${FILE}; other hooks stay as they are. It asks the daemon of this command's --run-dir, and\n` +
-    'networks that name no tunnel start without it. print writes the hook to standard output.',
+    `the file ${FILE}; other hooks stay as they are. It asks the daemon of this command's --run-dir;\n` +
+    'networks that name no tunnel start without a daemon. print writes the hook to standard output.',
   options: { dir: { type: 'string' }, timeout: { type: 'string' } },
   optionHelp: {
     dir: `the folder of hooks (default ${HOOKS})`,
-    timeout: `seconds that the daemon may take to answer (default ${PATIENCE})`,
+    timeout: `seconds that the daemon may take to reply (default ${PATIENCE})`,
   },
   positionals: [1, 1],
   runLocally: (args, terminal, runDir) => {

@@ -10,9 +10,9 @@ export const netImport: VerbSpec = {
   usage: 'FILE',
   summary: 'define a libvirt network that names a tunnel',
   details:
-    "libvirt drops <sectunnel name='…'/> and <forward mode='route' tunnel='…'/>. This verb rewrites them into what it\n" +
-    "keeps, an element in <metadata>, and for the second one the tunnel's device in <forward>, tells what it changed,\n" +
-    'and defines the network with libvirt. FILE may be - for standard input.',
+    "libvirt discards <sectunnel name='…'/> and <forward mode='route' tunnel='…'/>. This verb rewrites them into what\n" +
+    "libvirt keeps: an element in <metadata> and, for the second one, the tunnel's device in <forward>. It prints each\n" +
+    'change and defines the network with libvirt. FILE may be - for standard input.',
   options: { print: flag, 'no-define': flag },
   optionHelp: {
     print: 'print the rewritten document, for virsh net-define',
@@ -31,7 +31,7 @@ export const netImport: VerbSpec = {
     else terminal.out(line);
     if (define && !existsSync(DEFAULT_HOOK)) {
       terminal.err(
-        `warning: there is no ${DEFAULT_HOOK}; libvirt starts networks without us until 'sectunnel hook install'\n`,
+        `warning: there is no ${DEFAULT_HOOK}; libvirt starts networks without their tunnels until 'sectunnel hook install'\n`,
       );
     }
     return undefined;
@@ -42,10 +42,10 @@ export const netList: VerbSpec = {
   ...jsonOption,
   group: 'Networks',
   usage: '',
-  summary: 'list the libvirt networks that tunnels hold, and what their fences stopped',
+  summary: 'list the libvirt networks that tunnels hold, and the packets that their fences dropped',
   details:
-    'Stopped are packets that were about to be forwarded past the tunnel, out of the network or into it, and packets for\n' +
-    "other addresses of this host or its name server. 'sectunnel status' tells how the tunnels are.",
+    'Dropped are packets that were about to be forwarded past the tunnel, out of the network or into it, and packets to\n' +
+    "other addresses of this host or to its name server. 'sectunnel status' shows the tunnels.",
   positionals: [0, 0],
   run: async (client, args, terminal) => {
     const { networks } = await client.call('net-list', {});
@@ -58,7 +58,7 @@ export const netList: VerbSpec = {
 function formatNetworks(networks: readonly NetworkInfo[]): string {
   const problems = networks.flatMap(({ name, problem }) => (problem === undefined ? [] : [`\n${name}: ${problem}\n`]));
   const rows = table(
-    ['Name', 'State', 'Bridge', 'Tunnel', 'Mode', 'Stopped'],
+    ['Name', 'State', 'Bridge', 'Tunnel', 'Mode', 'Dropped'],
     networks.map(({ name, running, bridge, tunnel, tunnelState, mode, counters }) => [
       name,
       running ? 'held' : 'held, not running',

@@ -4,12 +4,12 @@ import { json, jsonOption, name, RefusedInputError, type VerbSpec } from './verb
 
 export const pkiCheck: VerbSpec = {
   ...jsonOption,
-  group: 'Looking',
+  group: 'Inspection',
   usage: 'TUNNEL',
-  summary: 'which certificates a tunnel uses, whom they prove, what a peer would reject',
+  summary: 'show the certificates of a tunnel, the identities they prove, and what a peer would reject',
   details:
-    'Looks at the files as the next start would find them, whether the tunnel runs or not. Ends with exit code 1 when\n' +
-    'something is wrong with them; warnings and notes do not count.',
+    'Reads the files as the next start would, whether the tunnel runs or not. The exit code is 1 when there are errors;\n' +
+    'warnings and notes do not count.',
   positionals: [1, 1],
   run: async (client, args, terminal) => {
     const result = await client.call('pki-check', { name: name(args) });
@@ -34,7 +34,7 @@ function formatPkiCheck({ sides }: PkiCheckResult): string {
       if (identities.length > 0) lines.push('  proves', ...identities.map((identity) => `    ${identity}`));
       if (methods.length > 0) lines.push(`  signs with  ${methods.join(', ')}`);
       lines.push(...findings.map(({ level, text }) => `  ${level}: ${text}`));
-      if (findings.length === 0) lines.push('  nothing is wrong');
+      if (findings.length === 0) lines.push('  no problems');
       return `${lines.join('\n')}\n`;
     })
     .join('\n');

@@ -6,12 +6,12 @@ import type { LocalVerbSpec, Terminal } from './verb.ts';
 export const release: LocalVerbSpec = {
   group: 'Tunnels',
   usage: '',
-  summary: 'remove all fences, rules and routes from this host, for uninstalling; the daemon must not run',
+  summary: 'remove all fences, rules and routes from this host, to uninstall; the daemon must not run',
   details:
-    'The fences of tunnels that are to run again stay when the daemon ends. This removes them, those of networks of libvirt too,\n' +
-    'with all rules and routes of sectunnel, here and in the network namespaces that documents name; and no daemon starts the\n' +
-    'tunnels that ran again, but for those with autostart. From then on what their policies protect passes in the clear.\n' +
-    'Definitions and secrets stay. It may be run any number of times, and takes root.',
+    'The fences of tunnels that ran stay in place when the daemon ends. This verb removes them and those of libvirt\n' +
+    'networks, with all rules and routes of sectunnel, here and in the network namespaces that documents name. The next\n' +
+    'daemon starts only tunnels with autostart. From now on, packets that the policies protected pass in the clear.\n' +
+    'Definitions and secrets stay. It needs root, and may be run repeatedly.',
   options: { 'config-dir': { type: 'string' } },
   optionHelp: { 'config-dir': `the folder of definitions (default ${defaultConfigDir()})` },
   positionals: [0, 0],
@@ -33,11 +33,11 @@ function report({ cleared, forgotten, autostarted, problems }: ReleaseResult, te
     ];
     terminal.out(`Removed${netns === undefined ? '' : ` in network namespace ${netns}`}: ${parts.join(', ')}\n`);
   }
-  if (forgotten.length > 0) terminal.out(`Forgotten that they ran: ${forgotten.join(', ')}\n`);
+  if (forgotten.length > 0) terminal.out(`The next daemon does not start: ${forgotten.join(', ')}\n`);
   if (cleared.length + forgotten.length + problems.length === 0) terminal.out('Nothing to remove\n');
   if (autostarted.length > 0) {
     terminal.err(
-      `note: with autostart, so their fences are put up again at the next boot: ${autostarted.join(', ')}\n`,
+      `note: autostart installs the fences of these tunnels again at the next boot: ${autostarted.join(', ')}\n`,
     );
   }
   for (const problem of problems) terminal.err(`error: ${problem}\n`);

@@ -11,12 +11,12 @@ export const reload: DaemonVerbSpec = {
   usage: '',
   summary: 'read the definitions in the configuration folder again',
   details:
-    'What changed on the disk is what is kept from now on; a tunnel that runs goes on with its own document until it is\n' +
-    'restarted, as after define. A tunnel whose file is gone is forgotten. Of a file that is wrong, or belongs to a tunnel that\n' +
-    'is to run and is gone, nothing is taken over: what was known stays. Nothing is started or stopped, but for tunnels that\n' +
-    'were to run and had no document that could be read. SIGHUP does the same.',
+    'The files become the definitions. As after define, a running tunnel keeps its document until it is restarted. A\n' +
+    'tunnel whose file is gone is no longer defined. A file with an error changes nothing, and neither does the missing\n' +
+    'file of a tunnel that is waiting to retry. Nothing is started or stopped, except tunnels that could not start\n' +
+    'because no document could be read. SIGHUP does the same.',
   positionals: [0, 0],
-  exitCodes: { [INCOMPLETE]: 'refused, or not all could be taken over: the messages say what' },
+  exitCodes: { [INCOMPLETE]: 'refused, or some definitions were not read: the messages say which' },
   run: async (client, args, terminal) => {
     const result = await client.call('reload', {});
     for (const warning of result.warnings) terminal.err(`warning: ${warning}\n`);
@@ -27,14 +27,14 @@ export const reload: DaemonVerbSpec = {
 };
 
 function formatReload({ defined, changed, forgotten, unchanged }: ReloadResult): string {
-  const goesOn = (name: string): string => `runs on as it is until 'sectunnel restart ${name}'`;
+  const goesOn = (name: string): string => `it runs with its previous document until 'sectunnel restart ${name}'`;
   const lines = [
     ...defined.map((name) => `Tunnel ${name} defined`),
     ...changed.map(({ name, active }) => `Tunnel ${name} changed${active ? `; ${goesOn(name)}` : ''}`),
     ...forgotten.map(
-      ({ name, active }) => `Tunnel ${name} ${active ? 'is transient now, its file is gone' : 'forgotten'}`,
+      ({ name, active }) => `Tunnel ${name} ${active ? 'is transient now: its file is gone' : 'forgotten'}`,
     ),
-    `${unchanged} ${unchanged === 1 ? 'definition is' : 'definitions are'} as before`,
+    `${unchanged} ${unchanged === 1 ? 'definition' : 'definitions'} unchanged`,
   ];
   return lines.map((line) => `${line}\n`).join('');
 }

@@ -34,17 +34,17 @@ export const secretSetValue: VerbSpec = {
   usage: 'UUID [BASE64]',
   summary: 'set the value of a secret',
   details:
-    'The value comes from a file, or from standard input when no other source is named, so that it stands neither in\n' +
-    'the process list nor in the history of the shell; at a terminal it is asked for, and not shown. It is base64, unless --plain says that it is the value itself;\n' +
-    'a newline at the end of a plain value belongs to it. A pre-shared key that can be guessed is warned of.\n' +
-    'For a new key, --generate takes 32 random bytes; with --print they are written to standard output once, in base64,\n' +
-    'for the other side: sectunnel secret-set-value UUID --generate --print | ssh PEER sectunnel secret-set-value UUID\n' +
-    '(strongSwan and libreswan take it with 0s before it).',
+    'The value is read from a file, or from standard input when no other source is named, so that it appears neither in\n' +
+    'the process list nor in the history of the shell; a terminal does not show it. It is base64; with --plain it is the\n' +
+    'value itself, including a newline at the end. A pre-shared key that is easy to guess causes a warning.\n' +
+    'For a new key, --generate takes 32 random bytes; --print writes them to standard output once, in base64, for the\n' +
+    'peer: sectunnel secret-set-value UUID --generate --print | ssh PEER sectunnel secret-set-value UUID\n' +
+    '(strongSwan and libreswan want 0s before it).',
   options: { file: { type: 'string' }, base64: { type: 'string' }, plain: flag, generate: flag, print: flag },
   optionHelp: {
     file: 'read the value from FILE',
     base64: 'the value itself, in base64 (visible to other users of this machine while the command runs)',
-    plain: 'the value read is not base64',
+    plain: 'the value is not base64',
     generate: 'make a new key: 32 random bytes',
     print: 'write the generated key to standard output, in base64, and nothing else',
   },
@@ -73,7 +73,7 @@ const MAX_VALUE_TEXT = 0x4000;
 function generatedValue({ options, positionals }: Arguments): Uint8Array {
   const others = [options.file, options.base64, options.plain, positionals[1]];
   if (others.some((other) => other !== undefined)) {
-    throw new UsageError('--generate makes the value: leave out where else it would come from', 'secret-set-value');
+    throw new UsageError('--generate makes the value itself; leave out the other sources', 'secret-set-value');
   }
   return randomFillSync(secretBytes(GENERATED_BYTES));
 }
@@ -109,7 +109,7 @@ async function prompted(prompt: NonNullable<Terminal['prompt']>, plain: boolean)
     const second = await prompt('Again: ', MAX_VALUE_TEXT);
     const same = first.equals(second);
     second.fill(0);
-    if (!same) throw new RefusedInputError('the two differ; nothing was changed');
+    if (!same) throw new RefusedInputError('the two values differ; nothing was changed');
     return plain ? secretCopy(first) : decoded(first);
   } finally {
     first.fill(0);
@@ -129,7 +129,7 @@ export const secretList: VerbSpec = {
   usage: '',
   summary: 'list secrets (never their values)',
   details:
-    "Those of sectunnel's own folder come first: one of them is used also when libvirt has one of the same UUID or usage.",
+    "Secrets of sectunnel's own folder come first: they take precedence over those of libvirt with the same UUID or usage.",
   positionals: [0, 0],
   run: async (client, _args, terminal) => {
     const { secrets, notes } = await client.call('secret-list', {});
@@ -142,7 +142,7 @@ export const secretUndefine: VerbSpec = {
   ...noOptions,
   group: 'Secrets',
   usage: 'UUID',
-  summary: 'forget a secret and its value',
+  summary: 'remove a secret and its value',
   details: '',
   positionals: [1, 1],
   run: async (client, args, terminal) => {

@@ -14,9 +14,9 @@ const LOOK = 200;
 
 const waitOption = {
   options: { wait: { type: 'string' } },
-  optionHelp: { wait: `until the tunnel is up, for so many seconds at most (default ${WAIT_SECONDS})` },
+  optionHelp: { wait: `wait until the tunnel is up, at most so many seconds (default ${WAIT_SECONDS})` },
   optionalValues: { wait: { name: 'SECONDS', value: String(WAIT_SECONDS) } },
-  exitCodes: { [NOT_UP]: 'started, and not up in the time of --wait; it is tried on' },
+  exitCodes: { [NOT_UP]: 'started, but not up within the time of --wait; the daemon keeps trying' },
 } as const satisfies Partial<DaemonVerbSpec>;
 
 export const start: DaemonVerbSpec = {
@@ -25,8 +25,8 @@ export const start: DaemonVerbSpec = {
   usage: 'TUNNEL',
   summary: 'start a defined tunnel',
   details:
-    "Returns when device and routes stand; with --wait when the tunnel is up, too. 'sectunnel status' shows how far it is,\n" +
-    "'sectunnel event' what happens.",
+    "Returns when the device and the routes are installed; with --wait, when the tunnel is up. 'sectunnel status' shows\n" +
+    "the progress, 'sectunnel event' prints what happens.",
   positionals: [1, 1],
   run: (client, args, terminal) => startBy('start', client, args, terminal),
 };
@@ -35,10 +35,10 @@ export const restart: DaemonVerbSpec = {
   ...waitOption,
   group: 'Tunnels',
   usage: 'TUNNEL',
-  summary: 'stop a tunnel and start it anew, with the document that is defined',
+  summary: 'stop a tunnel and start it again with its defined document',
   details:
-    'What the policy protects does not pass in the clear meanwhile. A tunnel that cannot start with the defined document\n' +
-    'goes on with the one that it ran with. One that is not active is started.',
+    'Protected packets do not pass in the clear meanwhile. A tunnel that cannot start with the defined document continues\n' +
+    'with its previous one. A tunnel that is not active is started.',
   positionals: [1, 1],
   run: (client, args, terminal) => startBy('restart', client, args, terminal),
 };
@@ -60,7 +60,7 @@ function seconds(verb: string, wanted: string | boolean | undefined): number | u
   if (typeof wanted !== 'string') return undefined;
   const found = /^\d+(\.\d+)?$/.test(wanted) ? Number(wanted) : Number.NaN;
   if (found > 0 && found <= MAX_WAIT_SECONDS) return found;
-  throw new UsageError(`${verb}: --wait=${wanted}: seconds are wanted, up to ${MAX_WAIT_SECONDS}`, verb);
+  throw new UsageError(`${verb}: --wait=${wanted}: wanted: seconds, at most ${MAX_WAIT_SECONDS}`, verb);
 }
 
 /** Tells each change on standard error meanwhile. @returns the exit code */
@@ -83,9 +83,7 @@ async function waitUntilUp(
     if (words !== told) terminal.err(`${tunnel}: ${words}\n`);
     told = words;
     if (status?.active !== true || waited() >= patience) {
-      terminal.err(
-        `error: tunnel ${tunnel} is not up after ${duration(waited())}; 'sectunnel status ${tunnel}' tells more\n`,
-      );
+      terminal.err(`error: tunnel ${tunnel} is not up after ${duration(waited())}; see 'sectunnel status ${tunnel}'\n`);
       return NOT_UP;
     }
     await sleep(Math.min(LOOK, Math.max(1, 1000 * (patience - waited()))));
@@ -93,7 +91,7 @@ async function waitUntilUp(
 }
 
 function progress({ state, lastFailure }: TunnelStatus): string {
-  const meaning = state === 'waiting' ? 'waiting for traffic, or for the peer, as its start says' : state;
+  const meaning = state === 'waiting' ? 'waiting for traffic or for the peer' : state;
   return lastFailure === undefined
     ? meaning
     : `${meaning}; last failure: ${lastFailure.reason}: ${lastFailure.detail.split('\n')[0]}`;

@@ -38,7 +38,7 @@ export interface Arguments {
   readonly options: Readonly<Record<string, string | boolean | undefined>>;
 }
 
-export const GROUPS = ['Tunnels', 'Looking', 'Networks', 'Secrets'] as const;
+export const GROUPS = ['Tunnels', 'Inspection', 'Networks', 'Secrets'] as const;
 
 interface VerbWords {
   readonly group: (typeof GROUPS)[number];

@@ -36,11 +36,11 @@ const define: VerbSpec = {
   usage: 'FILE',
   summary: 'define or change a tunnel from a <sectunnel> document',
   details:
-    'The document is always validated against the schema and for its meaning before anything is kept; one that is\n' +
-    'wrong never replaces one that works. Defining a running tunnel changes only its inactive configuration.\n' +
+    'The document is validated against the schema and for its meaning before anything is stored; a wrong document\n' +
+    'never replaces one that works. Defining a running tunnel changes only its inactive configuration.\n' +
     'FILE may be - for standard input.',
   options: { validate: flag },
-  optionHelp: { validate: 'accepted for the sake of virsh users: documents are always validated' },
+  optionHelp: { validate: 'accepted for virsh users: documents are always validated' },
   positionals: [1, 1],
   run: async (client, args, terminal) => {
     defined(await client.call('define', await document(args, terminal)), `defined from ${name(args)}`, terminal);
@@ -51,8 +51,8 @@ const undefine: VerbSpec = {
   ...noOptions,
   group: 'Tunnels',
   usage: 'TUNNEL',
-  summary: 'forget a tunnel; one that is active becomes transient',
-  details: 'TUNNEL is a name or a UUID, here and everywhere.',
+  summary: 'remove the definition of a tunnel; an active tunnel becomes transient',
+  details: 'TUNNEL is a name or a UUID, here and in all other verbs.',
   positionals: [1, 1],
   run: async (client, args, terminal) => {
     const result = await client.call('undefine', { name: name(args) });
@@ -64,8 +64,8 @@ const create: VerbSpec = {
   ...noOptions,
   group: 'Tunnels',
   usage: 'FILE',
-  summary: 'start a transient tunnel from a document, without keeping it',
-  details: 'It is gone when it is stopped, or when the host restarts. FILE may be - for standard input.',
+  summary: 'start a transient tunnel from a document, without defining it',
+  details: 'The tunnel is gone when it stops or when the host restarts. FILE may be - for standard input.',
   positionals: [1, 1],
   run: async (client, args, terminal) => {
     defined(await client.call('create', await document(args, terminal)), `created from ${name(args)}`, terminal);
@@ -78,8 +78,8 @@ const destroy: VerbSpec = {
   usage: 'TUNNEL',
   summary: 'stop a tunnel: delete its SAs, its routes and its device',
   details:
-    'The definition stays. From now on what the policy protects passes in the clear. It takes the daemon, as undefine does;\n' +
-    "without one 'sectunnel release' removes the fences of all tunnels.",
+    'The definition stays. From now on, packets that the policy protected pass in the clear. Without a daemon,\n' +
+    "'sectunnel release' removes the fences of all tunnels.",
   positionals: [1, 1],
   run: async (client, args, terminal) => {
     const result = await client.call('destroy', { name: name(args) });
@@ -90,10 +90,10 @@ const destroy: VerbSpec = {
 const autostart: VerbSpec = {
   group: 'Tunnels',
   usage: 'TUNNEL',
-  summary: 'start the tunnel together with the daemon, or no longer',
+  summary: 'start the tunnel with the daemon, or no longer',
   details: '',
   options: { disable: flag },
-  optionHelp: { disable: 'no longer' },
+  optionHelp: { disable: 'do not start it with the daemon any longer' },
   positionals: [1, 1],
   run: async (client, args, terminal) => {
     const enable = args.options.disable !== true;
@@ -105,13 +105,13 @@ const autostart: VerbSpec = {
 const update: VerbSpec = {
   group: 'Tunnels',
   usage: 'FILE',
-  summary: 'replace the document of a tunnel, running or kept or both',
+  summary: 'replace the running document of a tunnel, the defined one, or both',
   details:
-    'Which tunnel is told by the name in the document. Without an option the running one is changed if the tunnel is\n' +
-    'active, else the kept one. Changing a running tunnel negotiates it anew; a document that says what the one before\n' +
-    'said changes nothing.',
+    'The name in the document selects the tunnel. Without an option, an active tunnel gets a new running document, an\n' +
+    'inactive one a new definition. Changing a running tunnel negotiates it again; a document that is equal to the\n' +
+    'previous one changes nothing.',
   options: { live: flag, config: flag },
-  optionHelp: { live: 'change the running tunnel', config: 'change the kept document' },
+  optionHelp: { live: 'change the running document', config: 'change the defined document' },
   positionals: [1, 1],
   run: async (client, args, terminal) => {
     const params = {
@@ -121,18 +121,18 @@ const update: VerbSpec = {
     };
     const result = await client.call('update', params);
     const what =
-      result.unchanged === true ? `says what ${name(args)} says: nothing was changed` : `updated from ${name(args)}`;
+      result.unchanged === true ? `unchanged: ${name(args)} is equal to its document` : `updated from ${name(args)}`;
     defined(result, what, terminal);
   },
 };
 
 const list: VerbSpec = {
-  group: 'Looking',
+  group: 'Inspection',
   usage: '',
-  summary: 'list tunnels, the active ones unless an option says otherwise',
+  summary: 'list tunnels; without options, the active ones',
   details:
-    'Beside the active ones those that are to be active again as soon as they can: ones that start or ran with the daemon. Their\n' +
-    "fences stand; 'sectunnel destroy' gives them up.",
+    'Without options it also lists tunnels that are waiting to retry: the daemon starts them as soon as it can, and\n' +
+    "their fences are in place meanwhile. 'sectunnel destroy' ends that.",
   options: {
     all: flag,
     inactive: flag,
@@ -144,13 +144,13 @@ const list: VerbSpec = {
     json: flag,
   },
   optionHelp: {
-    all: 'active and inactive ones',
-    inactive: 'inactive ones',
-    persistent: 'only those that are kept',
-    transient: 'only those that are not kept',
-    autostart: 'only those that start with the daemon',
-    name: 'names alone, one a line',
-    uuid: 'UUIDs alone, one a line',
+    all: 'active and inactive tunnels',
+    inactive: 'inactive tunnels',
+    persistent: 'only defined tunnels',
+    transient: 'only tunnels that are not defined',
+    autostart: 'only tunnels that start with the daemon',
+    name: 'only names, one per line',
+    uuid: 'only UUIDs, one per line',
     json: 'as JSON, for programs',
   },
   positionals: [0, 0],
@@ -158,7 +158,7 @@ const list: VerbSpec = {
     const { tunnels, unreadable } = await client.call('list', {});
     for (const tunnel of unreadable) {
       terminal.err(
-        `warning: no document of tunnel ${tunnel} can be read, and what it protects is dropped; the log says why. Mend it and 'sectunnel reload', or give it up with 'sectunnel destroy ${tunnel}'\n`,
+        `warning: the documents of tunnel ${tunnel} cannot be read, so the packets that it protects are dropped; the log says why. Correct them and run 'sectunnel reload', or remove the fence with 'sectunnel destroy ${tunnel}'\n`,
       );
     }
     const chosen = tunnels.filter((tunnel) => listed(tunnel, args.options));
@@ -180,7 +180,7 @@ function listed(tunnel: TunnelInfo, options: Arguments['options']): boolean {
 
 const info: VerbSpec = {
   ...jsonOption,
-  group: 'Looking',
+  group: 'Inspection',
   usage: 'TUNNEL',
   summary: 'basic facts of a tunnel',
   details: '',
@@ -192,10 +192,10 @@ const info: VerbSpec = {
 };
 
 const dumpxml: VerbSpec = {
-  group: 'Looking',
+  group: 'Inspection',
   usage: 'TUNNEL',
   summary: 'print the document of a tunnel',
-  details: 'Of an active tunnel the document that runs, unless --inactive asks for the one that is kept.',
+  details: 'For an active tunnel, the running document; with --inactive, the defined one.',
   options: { inactive: flag },
   optionHelp: { inactive: 'the document that the next start uses' },
   positionals: [1, 1],
@@ -207,7 +207,7 @@ const dumpxml: VerbSpec = {
 
 const uuid: VerbSpec = {
   ...noOptions,
-  group: 'Looking',
+  group: 'Inspection',
   usage: 'NAME',
   summary: 'the UUID of a tunnel',
   details: '',
@@ -219,7 +219,7 @@ const uuid: VerbSpec = {
 
 const nameOf: VerbSpec = {
   ...noOptions,
-  group: 'Looking',
+  group: 'Inspection',
   usage: 'UUID',
   summary: 'the name of a tunnel',
   details: '',
@@ -230,7 +230,7 @@ const nameOf: VerbSpec = {
 };
 
 const status: VerbSpec = {
-  group: 'Looking',
+  group: 'Inspection',
   usage: '[TUNNEL]',
   summary: 'IKE and CHILD SAs, algorithms, selectors, counters, drops and the last failure',
   details: '',
@@ -244,18 +244,18 @@ const status: VerbSpec = {
 };
 
 const event: VerbSpec = {
-  group: 'Looking',
+  group: 'Inspection',
   usage: '[TUNNEL]',
-  summary: 'print what happens to tunnels, until interrupted',
+  summary: 'print the events of tunnels until interrupted',
   details: '',
   options: { json: flag },
-  optionHelp: { json: 'as JSON, an event a line' },
+  optionHelp: { json: 'as JSON, one event per line' },
   positionals: [0, 1],
   run: async (client, args, terminal) => {
     const asJson = args.options.json === true;
     client.onEvent = (happened) => terminal.out(asJson ? `${JSON.stringify(happened)}\n` : formatEvent(happened));
     const gone = new Promise<never>((_, reject) => {
-      client.onClose = () => reject(new RefusedInputError('the daemon went away'));
+      client.onClose = () => reject(new RefusedInputError('the daemon closed the connection'));
     });
     const tunnel = args.positionals[0];
     const watched = async (): Promise<void> => {

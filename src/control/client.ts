@@ -127,7 +127,7 @@ export class DaemonClient {
     const gone = (why: string) =>
       this.#end(
         new DaemonUnreachableError(
-          `sectunneld closed the connection${why}. It may have no file descriptor left; its log may say more`,
+          `sectunneld closed the connection${why}. It may have run out of file descriptors; see its log`,
         ),
       );
     socket.on('data', (chunk: Buffer) => {
@@ -145,7 +145,11 @@ export class DaemonClient {
       return line && (JSON.parse(line.toString('utf8')) as Reply);
     } catch (error) {
       const found = messageOf(error);
-      this.#end(new DaemonUnreachableError(`what listens on ${this.#path} is no sectunneld of this version: ${found}`));
+      this.#end(
+        new DaemonUnreachableError(
+          `the program that listens on ${this.#path} is not a sectunneld of this version: ${found}`,
+        ),
+      );
       socket.destroy();
       return undefined;
     }
@@ -170,7 +174,7 @@ export class DaemonClient {
   #giveUp(verb: Verb): void {
     const seconds = (this.#patience ?? 0) / 1000;
     const error = new DaemonUnreachableError(
-      `sectunneld did not answer '${verb}' within ${seconds} s, and may still carry it out: its log tells more, and ` +
+      `sectunneld did not answer '${verb}' within ${seconds} s, and may still carry it out: see its log; ` +
         "'sectunnel --timeout SECONDS' waits longer",
     );
     this.#end(error);
@@ -194,10 +198,12 @@ function unreachable(path: string, error: NodeJS.ErrnoException): DaemonUnreacha
         `no sectunneld listens on ${path}; start one with 'sectunneld --config-dir DIR --run-dir DIR', or name its folder with --run-dir`,
       );
     case 'EACCES':
-      return new DaemonUnreachableError(`${path} may not be opened by this user; use the user that started sectunneld`);
+      return new DaemonUnreachableError(
+        `this user may not open ${path}; run the command as the user that runs sectunneld, or as root`,
+      );
     case 'EAGAIN':
       return new DaemonUnreachableError(
-        `sectunneld accepts no connection on ${path}: it hangs, or very many wait; its log tells more`,
+        `sectunneld accepts no connection on ${path}: it hangs, or too many clients are waiting; see its log`,
       );
     default:
       return new DaemonUnreachableError(`cannot connect to ${path}: ${error.message}`);

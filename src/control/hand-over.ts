@@ -80,7 +80,7 @@ export function removeOffers(runDir: string): void {
  * @throws SectunnelError when there is nothing, too much, or no end
  */
 export function takeSecret(runDir: string, name: string): Promise<Uint8Array> {
-  if (!OFFER.test(name)) throw new SectunnelError('bad-request', `'${name}' is no offer of a value`);
+  if (!OFFER.test(name)) throw new SectunnelError('bad-request', `'${name}' is not the name of an offered value`);
   const taken = secretBytes(MAX_TAKEN);
   let length = 0;
   return new Promise<Uint8Array>((resolve, reject) => {
@@ -97,7 +97,7 @@ export function takeSecret(runDir: string, name: string): Promise<Uint8Array> {
       return true;
     };
     const socket: Socket = connect({ path: join(runDir, name), onread: { buffer, callback } });
-    socket.setTimeout(PATIENCE, () => refuse('it does not come'));
+    socket.setTimeout(PATIENCE, () => refuse(`nothing came within ${PATIENCE / 1000} s`));
     socket.once('error', (error: NodeJS.ErrnoException) => {
       if (shortageOf(error) === undefined) refuse(error.code ?? error.message);
       else reject(new SectunnelError('system', `the value cannot be taken: ${explained(error)}`));

@@ -64,7 +64,7 @@ describe('the profile of libvirtd', () => {
   ])('does not let hooks run %s, and it is said what to add', (program) => {
     const found = places(OWN);
     expect(apparmorProblem(program, found)).toContain(
-      `add the line '${program} PUx,' to ${found.profiles}/local/usr.sbin.libvirtd, then 'apparmor_parser -r `,
+      `add the line '${program} PUx,' to ${found.profiles}/local/usr.sbin.libvirtd, then run 'apparmor_parser -r `,
     );
   });
 

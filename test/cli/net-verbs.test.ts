@@ -74,7 +74,7 @@ it('says what is wrong with a network, and where', async () => {
 
 it('lists what is held', async () => {
   const { daemon, run } = await shell();
-  expect((await run(['net-list'])).out).toMatch(/^ Name {3}State {3}Bridge {3}Tunnel {3}Mode {3}Stopped\n-+\n$/);
+  expect((await run(['net-list'])).out).toMatch(/^ Name {3}State {3}Bridge {3}Tunnel {3}Mode {3}Dropped\n-+\n$/);
   const { xml } = await daemon.client.call('net-import', { xml: SPELT, define: false });
   await daemon.client.call('network-hook', { network: 'lan', operation: 'start', xml });
   const { out } = await run(['net-list']);
@@ -91,5 +91,5 @@ it('lists what is held', async () => {
   const [info] = await daemon.daemon.networks.list();
   daemon.daemon.networks.list = () => Promise.resolve([{ ...info!, problem: 'its tunnel is gone' }]);
   expect((await run(['net-list'])).out).toBe(`${out}\nlan: its tunnel is gone\n`);
-  expect((await run(['status', 'net'])).out).toContain('stopped: nothing\n    its tunnel is gone\n');
+  expect((await run(['status', 'net'])).out).toContain('dropped: nothing\n    its tunnel is gone\n');
 });

@@ -42,7 +42,7 @@ async function impostor(onConnection: (socket: Socket) => void): Promise<string>
 it('that says nothing', async () => {
   const folder = await impostor(() => undefined);
   const { code, err } = await sectunnel(['--run-dir', folder, '--timeout', '0.2', 'list']);
-  const message = "sectunneld did not answer 'list' within 0.2 s, and may still carry it out: its log";
+  const message = "sectunneld did not answer 'list' within 0.2 s, and may still carry it out: see its log";
   expect([code, err]).toEqual([ExitCode.Unreachable, expect.stringContaining(message)]);
 });
 
@@ -56,7 +56,7 @@ it.each<readonly [string, (socket: Socket) => void, string]>([
   [
     'speaks another language',
     (socket: Socket) => void socket.write('220 mail.example\r\n'),
-    'is no sectunneld of this',
+    'is not a sectunneld of this',
   ],
   [
     'never ends a line',

@@ -86,7 +86,7 @@ it('is what secret-set-value asks with at a terminal, twice', async () => {
   expect(await set(['a passphrase', 'a passphrase'], '--plain')).toContain(`Secret value of ${SECRET_UUID} set`);
   expect(await value()).toBe('a passphrase');
   expect(asked).toEqual(['Value (not shown): ', 'Again: ']);
-  expect(await set(['one', 'other'], '--plain')).toBe('error: the two differ; nothing was changed\n');
+  expect(await set(['one', 'other'], '--plain')).toBe('error: the two values differ; nothing was changed\n');
   const coded = Buffer.from('another one').toString('base64');
   await set([coded, coded]);
   expect(asked.at(-2)).toBe('Value in base64 (not shown): ');

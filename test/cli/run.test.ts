@@ -122,7 +122,7 @@ describe('verbs', () => {
     const opened = daemon.told.filter((text) => text === 'open net').length;
     expect(await run(['update', one, '--live', '--config'])).toMatchObject({
       code: 0,
-      out: `Tunnel net says what ${one} says: nothing was changed\n`,
+      out: `Tunnel net unchanged: ${one} is equal to its document\n`,
     });
     expect(daemon.told.filter((text) => text === 'open net')).toHaveLength(opened);
 

@@ -52,7 +52,7 @@ describe('start --wait', () => {
     const { code, out, err } = await sectunnel(left, 'start', '--wait=1', 'net');
     expect(out).toMatch(/^Tunnel net started/);
     expect(err).toMatch(/^net: connecting; last failure: AUTHENTICATION_FAILED: /m);
-    expect(err).toMatch(/^error: tunnel net is not up after 1s; 'sectunnel status net' tells more$/m);
+    expect(err).toMatch(/^error: tunnel net is not up after 1s; see 'sectunnel status net'$/m);
     expect(code).toBe(4);
     expect((await left.client.call('info', { name: 'net' })).active).toBe(true);
   });
@@ -60,7 +60,7 @@ describe('start --wait', () => {
   it.each(['soon', '0', '-1', '86401', ''])('refuses to wait for %j, and starts nothing', async (wait) => {
     const { left } = await pair();
     const { code, err } = await sectunnel(left, 'start', `--wait=${wait}`, 'net');
-    expect(err).toContain(`start: --wait=${wait}: seconds are wanted, up to 86400`);
+    expect(err).toContain(`start: --wait=${wait}: wanted: seconds, at most 86400`);
     expect(code).toBe(2);
     expect((await left.client.call('info', { name: 'net' })).active).toBe(false);
   });
@@ -69,7 +69,7 @@ describe('start --wait', () => {
     const { left } = await pair();
     await left.client.call('define', { xml: tunnelDocument({ start: 'trap' }) });
     const { code, err } = await sectunnel(left, 'start', 'net', '--wait=0.3');
-    expect(err).toContain('net: waiting for traffic, or for the peer, as its start says\n');
+    expect(err).toContain('net: waiting for traffic or for the peer\n');
     expect(code).toBe(4);
   });
 });

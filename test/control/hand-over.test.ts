@@ -101,7 +101,7 @@ describe('the value of a secret', () => {
   it.each(['', 'x', '../../etc/passwd', 'sectunneld.sock', '.0123456789ab/..', '.0123456789abc'])(
     'is not looked for in %j',
     (name) => {
-      expect(() => takeSecret(temporaryFolder(), name)).toThrow(/is no offer of a value/);
+      expect(() => takeSecret(temporaryFolder(), name)).toThrow(/is not the name of an offered value/);
     },
   );
 
@@ -115,7 +115,7 @@ describe('the value of a secret', () => {
     const folder = temporaryFolder();
     await badClient(folder, (socket) => socket.write('the beginning'));
     const start = performance.now();
-    await expect(takeSecret(folder, NAME)).rejects.toThrow('it does not come');
+    await expect(takeSecret(folder, NAME)).rejects.toThrow('nothing came within 2 s');
     expect(performance.now() - start).toBeGreaterThan(1_900);
   });
 });

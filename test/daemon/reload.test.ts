@@ -203,13 +203,13 @@ it('is a verb of the command, which fails when not all could be taken over', asy
   const sectunnel = (...words: string[]): Promise<number> => run(['--run-dir', test.runDir, ...words], terminal);
   expect(await sectunnel('reload')).toBe(1);
   expect(printed.out).toBe(
-    "Tunnel net changed; runs on as it is until 'sectunnel restart net'\n0 definitions are as before\n",
+    "Tunnel net changed; it runs with its previous document until 'sectunnel restart net'\n0 definitions unchanged\n",
   );
   expect(printed.err).toMatch(/^error: .*broken\.xml/m);
   await sectunnel('list');
   expect(printed.out).toContain('active (waiting, outdated)');
   await sectunnel('info', 'net');
-  expect(printed.out).toContain("yes: 'sectunnel restart net' takes up the kept document");
+  expect(printed.out).toContain("yes: 'sectunnel restart net' starts with the defined document");
   rmSync(join(test.configDir, 'broken.xml'));
   expect(await sectunnel('reload', '--json')).toBe(0);
 });

@@ -65,7 +65,7 @@ it('a tunnel that cannot run again yet is shown as held, until destroy or undefi
     expect(await two.client.call('info', { name })).toMatchObject({
       active: false,
       held: true,
-      state: 'inactive, is tried again',
+      state: 'waiting to retry',
     });
   await two.client.call('destroy', { name: 'a' });
   await two.client.call('undefine', { name: 'b' });

@@ -130,7 +130,7 @@ describe('sectunnel export', () => {
     const { code, out, err } = await command('lan', '--format', 'ifupdown');
     expect(code).toBe(0);
     expect(out).toMatch(/^# \/etc\/network\/interfaces\.d\/sectunnel-lan\n# Written by/);
-    expect(err).toBe('then:\n  sectunnel autostart --disable lan\n  ifup stun0\n');
+    expect(err).toBe('next steps:\n  sectunnel autostart --disable lan\n  ifup stun0\n');
   });
 
   it('writes them below a folder, again too, but never over those of others', async () => {
@@ -141,7 +141,10 @@ describe('sectunnel export', () => {
     expect(readFileSync(path, 'utf8')).toContain('managed=0');
     expect((await command(...words)).code).toBe(0);
     writeFileSync(path, 'mine');
-    expect(await command(...words)).toMatchObject({ code: 1, err: expect.stringContaining('not from here') });
+    expect(await command(...words)).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('was not written by sectunnel'),
+    });
     expect(readFileSync(path, 'utf8')).toBe('mine');
     mkdirSync(join(folder, 'taken'));
     writeFileSync(join(folder, 'taken', 'etc'), '');
@@ -149,8 +152,8 @@ describe('sectunnel export', () => {
   });
 
   it.each([
-    [['lan'], 'it is not said for which system'],
-    [['lan', '--format', 'netplan'], 'wanted --format with one of networkd, networkmanager, ifupdown'],
+    [['lan'], '--format is missing'],
+    [['lan', '--format', 'netplan'], 'wanted: --format with one of networkd, networkmanager, ifupdown'],
   ])('refuses %j', async (words, message) => {
     expect(await command(...words)).toMatchObject({ code: 2, err: expect.stringContaining(message) });
   });

@@ -209,7 +209,7 @@ describeInterop('the end of a daemon', ['namespaces', 'tcpdump', 'nftables', 'bu
     const { stdout, stderr } = await ours.release();
     expect(stdout).toMatch(/^Removed: the fence \(table inet sectunnel\), \d+ rules, \d+ routes$/m);
     expect(stdout).toMatch(new RegExp(`^Removed in network namespace ${blue.name}: the fence`, 'm'));
-    expect(stdout).toContain(`Forgotten that they ran: elsewhere, ${NAME}\n`);
+    expect(stdout).toContain(`The next daemon does not start: elsewhere, ${NAME}\n`);
     expect(stderr).toBe('note: with autostart, so their fences are put up again at the next boot: elsewhere\n');
     for (const namespace of [left, blue]) expect(await leftovers(namespace)).toBe('');
     expect((await ours.release()).stdout).toBe('Nothing to remove\n');

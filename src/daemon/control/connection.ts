@@ -169,7 +169,7 @@ export class Connection implements ControlConnection, Requester {
       request: `no complete request came within ${requestTime / 1000} s`,
       idle: `no request came within ${idleTime / 1000} s`,
     };
-    this.close(busy(reasons[this.#phase] ?? `the answer was not read within ${answerTime / 1000} s`));
+    this.close(busy(reasons[this.#phase] ?? `the reply was not read within ${answerTime / 1000} s`));
   }
 
   /**
@@ -315,6 +315,6 @@ function busy(message: string): ErrorObject {
 function encode(answer: Reply): Buffer {
   const bytes = Buffer.from(`${JSON.stringify(answer)}\n`);
   if (bytes.length <= MAX_REPLY || !('id' in answer)) return bytes;
-  const message = `the answer has ${bytes.length} bytes, and at most ${MAX_REPLY} are sent; ask for one tunnel by its name`;
+  const message = `the reply has ${bytes.length} bytes; at most ${MAX_REPLY} are sent. Ask for one tunnel by its name`;
   return encode({ id: answer.id, error: { code: 'system', message } });
 }

@@ -136,7 +136,7 @@ export class Queries {
   }
 
   stateOf(name: string): string {
-    const waiting = this.#runner.standing.holds(name) ? 'inactive, is tried again' : 'inactive';
+    const waiting = this.#runner.standing.holds(name) ? 'waiting to retry' : 'inactive';
     return this.#runner.status(name)?.state ?? waiting;
   }
 

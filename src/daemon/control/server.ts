@@ -173,7 +173,7 @@ export class ControlServer {
     if (open < connections) return undefined;
     const now = performance.now();
     const oldest = leastRecent(this.#connections, (connection) => connection.givesWay(now));
-    if (oldest === undefined) return `all of the ${connections} connections wait for an answer; try again`;
+    if (oldest === undefined) return `all of the ${connections} connections wait for a reply; try again`;
     this.#warn('connections', `there are ${connections} control connections: one that waited gave way to another`);
     oldest.close({ code: 'busy', message: `the connection gave way to another: there are ${connections}` });
     return undefined;

@@ -72,7 +72,7 @@ describe('places', () => {
     last.ask(1, 'start');
     await pause(20);
     const refused = await DaemonClient.connect(served.runDir);
-    await expect(refused.call('list', {})).rejects.toThrow(/all of the 4 connections wait for an answer/);
+    await expect(refused.call('list', {})).rejects.toThrow(/all of the 4 connections wait for a reply/);
   });
 
   it('of subscribers are bounded', async () => {
@@ -227,9 +227,7 @@ describe('memory', () => {
 
   it('of an answer that is too large is not spent on sending it', async () => {
     const served = await serve(answering(MAX_REPLY));
-    await expect(command(served)).rejects.toThrow(
-      /the answer has 167\d{5} bytes, and at most 16777216 are sent; ask for/,
-    );
+    await expect(command(served)).rejects.toThrow(/the reply has 167\d{5} bytes; at most 16777216 are sent\. Ask for/);
   });
 
   it('of answers is not waited for at the end', async () => {

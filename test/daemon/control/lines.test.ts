@@ -129,6 +129,8 @@ describe('a daemon', () => {
     expect(await call('info', { name: '__proto__' })).toMatch(/^not-found: /);
     expect(await call('secret-undefine', { uuid: '../../etc/passwd' })).toMatch(/is not a UUID/);
     const uuid = '11111111-2222-3333-4444-555555555501';
-    expect(await call('secret-set-value', { uuid, offer: '../../etc/passwd' })).toMatch(/is no offer of a value/);
+    expect(await call('secret-set-value', { uuid, offer: '../../etc/passwd' })).toMatch(
+      /is not the name of an offered value/,
+    );
   });
 });

@@ -596,7 +596,7 @@ describe('a daemon whose networks libvirt starts', () => {
     expect((await client.call('info', { name: 'net' })).active).toBe(true);
     const status = await client.call('status', { name: 'net' });
     expect(status.networks).toMatchObject([{ name: 'lan', tunnel: 'net', mode: 'exclusive', running: false }]);
-    expect(formatStatus(status)).toContain('\n  holds network lan (exclusive, bridge virbr9), stopped: nothing\n');
+    expect(formatStatus(status)).toContain('\n  holds network lan (exclusive, bridge virbr9), dropped: nothing\n');
     expect(await client.call('network-hook', { ...hook, operation: 'started' })).toEqual({});
     // With the tunnel stopped the network is still held.
     await client.call('destroy', { name: 'net' });
@@ -642,7 +642,7 @@ describe('a daemon whose networks libvirt starts', () => {
     const [tunnel] = (await test.client.call('status', { name: 'net' })).tunnels;
     expect(tunnel?.lastFailure?.detail).toContain('no device today');
     expect((await test.client.call('net-list', {})).networks).toMatchObject([
-      { name: 'lan', tunnelState: 'inactive, is tried again' },
+      { name: 'lan', tunnelState: 'waiting to retry' },
     ]);
     // Another network of the same tunnel does not wait for it.
     const other = { network: 'other', operation: 'start', xml: network({ name: 'other', bridge: 'virbr8' }) };

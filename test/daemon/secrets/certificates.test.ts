@@ -91,7 +91,7 @@ describe('sectunnel pki-check', () => {
  dn O=Example, CN=gw1
  fqdn gw1.example
  signs with ecdsa-sha256, ecdsa-sha384, ecdsa-sha512, ecdsa-256
- nothing is wrong
+ no problems
 `,
     );
     const { out: asJson } = await pkiCheck(daemon, '--json');

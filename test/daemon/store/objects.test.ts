@@ -259,6 +259,6 @@ describe('life of an object', () => {
     expect(status).toMatchObject({ state: 'inactive', lastFailure: { reason: 'not-started' } });
     expect(status?.lastFailure?.detail).toContain('there is no secret');
     expect(status?.retryIn).toBeGreaterThan(0);
-    expect((await client.call('info', { name: 'net' })).state).toBe('inactive, is tried again');
+    expect((await client.call('info', { name: 'net' })).state).toBe('waiting to retry');
   });
 });
