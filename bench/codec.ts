@@ -49,7 +49,7 @@ export async function codecBench(): Promise<BenchRow[]> {
   const parse = (): number => decodeMessage(message).payloads.length;
   const parseAndCheck = (): number => {
     const parsed = decodeMessage(message);
-    const violation = checkRules(parsed.header.exchange, parsed.header.response, parsed.payloads, false);
+    const violation = checkRules({ ...parsed.header, encrypted: false }, parsed.payloads);
     return violation === undefined ? parsed.payloads.length : 0;
   };
   const write = (): number => encodePlain(header, payloads).length - message.length + payloads.length;

@@ -16,7 +16,10 @@ const AUTHORITY_HASH = 20;
 const MAX_PACKET = 0xffff;
 
 /** @throws RangeError that names what an endpoint could not work with */
-export function checkConnection(config: ConnectionConfig, crypto: CryptoProvider, rawEsp: boolean): void {
+export function checkConnection(
+  config: ConnectionConfig,
+  { crypto, rawEsp }: { readonly crypto: CryptoProvider; readonly rawEsp: boolean },
+): void {
   const wrong = (what: string): never => {
     throw new RangeError(`connection ${config.name}: ${what}`);
   };

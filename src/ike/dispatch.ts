@@ -42,7 +42,7 @@ function receiveInit(session: IkeSession, now: number, path: Path, header: IkeHe
   }
   const message = decodeMessage(datagram, header);
   const isPlain = message.protectedPart === undefined;
-  if (!isPlain || checkRules(header.exchange, true, message.payloads, false) !== undefined) {
+  if (!isPlain || checkRules({ ...header, encrypted: false }, message.payloads) !== undefined) {
     env.count('rule-violation');
     return;
   }
@@ -64,7 +64,7 @@ function receiveResponse(session: IkeSession, now: number, path: Path, header: I
   const asked = window.request?.datagrams ?? [];
   if (asked.length > 1) session.fragments.learn(asked[0]!);
   window.finish();
-  session.dropFragments(true);
+  session.dropFragments('response');
   session.active = undefined;
   // What was asked may be out of date by now: the SA is being deleted.
   if (active === undefined) {
@@ -107,7 +107,7 @@ function receiveRequest(session: IkeSession, now: number, path: Path, header: Ik
   switch (window.classify(header.messageId, datagram)) {
     case 'answered':
       env.count('replayed-request');
-      session.respondAgain(now, path, false);
+      session.respondAgain(now, path, { inFragments: false });
       return;
     case 'pending':
       env.count('replayed-request');
@@ -129,7 +129,7 @@ function receiveRequest(session: IkeSession, now: number, path: Path, header: Ik
   }
   const opened = open(session, now, crypto, header, datagram);
   if (opened === undefined) return;
-  session.dropFragments(false);
+  session.dropFragments('request');
   if (isDeferred(session, now, opened)) return;
   window.accept(opened.first);
   heard(session, now, path);
@@ -183,7 +183,7 @@ function receiveFragmentAgain(
   const first = crypto !== undefined && session.window.lastResponse !== undefined;
   if (first && isFirstFragment(session, crypto, header, datagram)) {
     session.env.count('replayed-request');
-    session.respondAgain(now, path, true);
+    session.respondAgain(now, path, { inFragments: true });
   } else session.env.count('old-message-id');
 }
 

@@ -86,7 +86,7 @@ export class IkeEndpoint {
   }
 
   #check(config: ConnectionConfig): void {
-    checkConnection(config, this.#env.crypto, this.#env.rawEsp);
+    checkConnection(config, this.#env);
   }
 
   #take(config: ConnectionConfig): void {
@@ -120,7 +120,7 @@ export class IkeEndpoint {
     }
     const path = this.#pathFor(config, options);
     if (!this.#registry.hasRoom()) throw new RangeError('there are as many IKE SAs as there may be');
-    openSession(this.#registry, now, config, path, wanted);
+    openSession(this.#registry, now, path, { config, wanted });
   }
 
   #config(name: string): ConnectionConfig {

@@ -39,6 +39,15 @@ const MAX_INIT_LENGTH = 8_192;
 const MAX_TOLD = 4;
 const NOTHING = new Uint8Array(0);
 
+/** What a request for an IKE SA is refused with. */
+interface Refusal {
+  readonly notify: number;
+  readonly data?: Uint8Array;
+  /** For the owner; `undefined` for what is a part of negotiation, or a fault of the peer's. */
+  readonly explain?: (() => string) | undefined;
+  readonly connection?: string | undefined;
+}
+
 export class UnassociatedMessages {
   readonly #env: EndpointEnvironment;
   readonly #registry: SessionRegistry;
@@ -113,10 +122,10 @@ export class UnassociatedMessages {
     }
     const message = this.#decode(now, path, header, datagram);
     if (message === undefined) return;
-    const violation = checkRules(header.exchange, false, message.payloads, false);
+    const violation = checkRules({ ...header, encrypted: false }, message.payloads);
     if (violation !== undefined || message.protectedPart !== undefined) {
       env.count('rule-violation');
-      this.#refuse(now, path, header, violation?.notify ?? NotifyType.INVALID_SYNTAX, NOTHING, undefined);
+      this.#refuse(now, path, header, { notify: violation?.notify ?? NotifyType.INVALID_SYNTAX });
       return;
     }
     if (!this.#cookieHolds(now, path, message)) return;
@@ -137,7 +146,7 @@ export class UnassociatedMessages {
     } catch (error) {
       if (!(error instanceof RefusedMessageError)) throw error;
       this.#env.count(`malformed-${error.code}`);
-      this.#refuse(now, path, header, error.notify, error.notifyData, undefined);
+      this.#refuse(now, path, header, { notify: error.notify, data: error.notifyData });
       return undefined;
     }
   }
@@ -171,17 +180,18 @@ export class UnassociatedMessages {
     const { header } = message;
     const candidates = env.connectionsBetween(path);
     if (candidates.length === 0) {
-      this.#refuse(now, path, header, NotifyType.NO_PROPOSAL_CHOSEN, NOTHING, () => this.#explainNobody(path));
+      const explain = (): string => this.#explainNobody(path);
+      this.#refuse(now, path, header, { notify: NotifyType.NO_PROPOSAL_CHOSEN, explain });
       return;
     }
-    const answer = answerInit(registry, now, path, message, datagram, candidates, () => this.#takePlace(now, path));
+    const answer = answerInit(registry, now, { path, message, datagram }, candidates, () => this.#takePlace(now, path));
     switch (answer.kind) {
       case 'full':
         env.count('half-open-full');
         return;
       case 'refused':
         if (answer.spent !== undefined) registry.addHalfOpen(answer.spent);
-        this.#refuse(now, path, header, answer.notify, answer.data, answer.explain, candidates[0]?.name);
+        this.#refuse(now, path, header, { ...answer, connection: candidates[0]?.name });
         return;
       case 'opened':
         registry.addHalfOpen(answer.session);
@@ -217,15 +227,8 @@ export class UnassociatedMessages {
     return `no connection is for ${formatSocketAddress(remote)} to ${formatSocketAddress(local)}; ${others}`;
   }
 
-  #refuse(
-    now: number,
-    path: Path,
-    header: IkeHeader,
-    notify: number,
-    data: Uint8Array,
-    explain: (() => string) | undefined,
-    connection?: string,
-  ): void {
+  #refuse(now: number, path: Path, header: IkeHeader, refusal: Refusal): void {
+    const { notify, data = NOTHING, explain, connection } = refusal;
     const env = this.#env;
     if (!this.#refusals.take(now)) {
       env.count('rate-limited');

@@ -220,7 +220,12 @@ class Trickster {
     const { initiatorSpi, spi: responderSpi, crypto } = this.peer;
     const header = { initiatorSpi, responderSpi, exchange: IKE_AUTH, initiator: true, response: false, messageId: 1 };
     const place = { number, total };
-    return sealPart({ ...header, ...change }, PayloadType.IDi, place, content, crypto.outbound, this.#counter++);
+    return sealPart(
+      { ...header, ...change },
+      { firstPayload: PayloadType.IDi, content, place },
+      crypto.outbound,
+      this.#counter++,
+    );
   }
 
   /** … and nothing comes back. */

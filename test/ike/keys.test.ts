@@ -89,8 +89,8 @@ for (const provider of [nodeProvider, nobleProvider]) {
         const nonces = { initiator: fromHex(vector.ni), responder: fromHex(vector.nr) };
         const skeyseed = deriveSkeyseed(provider, algorithm, nonces, fromHex(vector.gir));
         expect(toHex(skeyseed)).toBe(vector.skeyseed);
-        const spis = [BigInt(`0x${vector.spiI}`), BigInt(`0x${vector.spiR}`)] as const;
-        const keys = deriveIkeKeys(provider, suite('aes128', 'sha1', 'prfsha1'), skeyseed, nonces, ...spis);
+        const spis = { initiator: BigInt(`0x${vector.spiI}`), responder: BigInt(`0x${vector.spiR}`) };
+        const keys = deriveIkeKeys(provider, suite('aes128', 'sha1', 'prfsha1'), skeyseed, nonces, spis);
         const { d, initiator, responder, pi, pr } = keys;
         const order = [d, initiator.integrity, responder.integrity, initiator.encryption, responder.encryption, pi, pr];
         expect(vector.keymat.startsWith(toHex(concatBytes(...order)))).toBe(true);
@@ -98,9 +98,9 @@ for (const provider of [nodeProvider, nobleProvider]) {
 
         const skD = fromHex(vector.keymat.slice(0, 40));
         const childSuite = cipher('aes256', 'sha1');
-        const child = deriveChildKeys(provider, algorithm, skD, childSuite, nonces, undefined);
+        const child = deriveChildKeys(provider, { prf: algorithm, d: skD }, childSuite, nonces, undefined);
         expect(inOrder(child)).toBe(vector.childKeymat.slice(0, 2 * 2 * 52));
-        const pfs = deriveChildKeys(provider, algorithm, skD, childSuite, nonces, fromHex(vector.girNew));
+        const pfs = deriveChildKeys(provider, { prf: algorithm, d: skD }, childSuite, nonces, fromHex(vector.girNew));
         expect(inOrder(pfs)).toBe(vector.childKeymatPfs.slice(0, 2 * 2 * 52));
 
         const rekeyed = deriveRekeySkeyseed(provider, algorithm, skD, nonces, fromHex(vector.girNew));
@@ -110,12 +110,14 @@ for (const provider of [nodeProvider, nobleProvider]) {
   });
 }
 
+const SPIS = { initiator: 1n, responder: 2n };
+
 describe('key schedule', () => {
   const nonces = { initiator: new Uint8Array(32).fill(1), responder: new Uint8Array(48).fill(2) };
 
   it('gives AEADs a salt and no integrity key (RFC 5282 §7.1)', () => {
     const seed = new Uint8Array(48).fill(3);
-    const keys = deriveIkeKeys(nodeProvider, suite('aes256gcm16', undefined, 'prfsha384'), seed, nonces, 1n, 2n);
+    const keys = deriveIkeKeys(nodeProvider, suite('aes256gcm16', undefined, 'prfsha384'), seed, nonces, SPIS);
     expect(keys.d).toHaveLength(48);
     expect(keys.pi).toHaveLength(48);
     expect(keys.initiator.encryption).toHaveLength(36);
@@ -134,7 +136,7 @@ describe('key schedule', () => {
       );
       const longer = { ...nonces, responder: new Uint8Array(49).fill(2) };
       const d = (given: typeof nonces): string =>
-        toHex(deriveIkeKeys(nodeProvider, suite('aes128', 'aesxcbc', name), new Uint8Array(16), given, 1n, 2n).d);
+        toHex(deriveIkeKeys(nodeProvider, suite('aes128', 'aesxcbc', name), new Uint8Array(16), given, SPIS).d);
       expect(d(longer)).not.toBe(d(nonces));
     }
   });
@@ -143,7 +145,12 @@ describe('key schedule', () => {
     const d = (spiI: bigint, spiR: bigint, initiator: Uint8Array): string => {
       const seed = new Uint8Array(32).fill(5);
       const given = { ...nonces, initiator };
-      return toHex(deriveIkeKeys(nodeProvider, suite('aes128', 'sha256', 'prfsha256'), seed, given, spiI, spiR).d);
+      return toHex(
+        deriveIkeKeys(nodeProvider, suite('aes128', 'sha256', 'prfsha256'), seed, given, {
+          initiator: spiI,
+          responder: spiR,
+        }).d,
+      );
     };
     const other = new Uint8Array(32).fill(9);
     const found = [
@@ -157,7 +164,7 @@ describe('key schedule', () => {
 
   it('wipes all keys, and SKEYSEED once it is used', () => {
     const seed = new Uint8Array(32).fill(6);
-    const keys = deriveIkeKeys(nodeProvider, suite('aes128', 'sha256', 'prfsha256'), seed, nonces, 1n, 2n);
+    const keys = deriveIkeKeys(nodeProvider, suite('aes128', 'sha256', 'prfsha256'), seed, nonces, SPIS);
     expect(seed.every((byte) => byte === 0)).toBe(true);
     const { initiator, responder } = keys;
     const all = [
@@ -172,8 +179,7 @@ describe('key schedule', () => {
 
     const child = deriveChildKeys(
       nodeProvider,
-      prfByName('prfsha256')!,
-      nonces.initiator,
+      { prf: prfByName('prfsha256')!, d: nonces.initiator },
       cipher('aes128gcm16'),
       nonces,
       undefined,

@@ -125,7 +125,7 @@ describe('SK', () => {
   it('inside SK', () => {
     const inner = fromHex('00000008aabbccdd');
     for (const type of [PayloadType.SK, PayloadType.SKF]) {
-      expect(() => decodePayloads(inner, 0, inner.length, type, false)).toThrow(
+      expect(() => decodePayloads(inner, 0, inner.length, type)).toThrow(
         expect.objectContaining({ code: 'bad-order' }),
       );
     }

@@ -150,7 +150,7 @@ describe('certificates', () => {
       seen.push(exchange);
       // Padding and its length are behind the payloads.
       const end = content.length - 1 - content[content.length - 1]!;
-      inside.push(...decodePayloads(content, 0, end, skHeader[0]!, false).payloads);
+      inside.push(...decodePayloads(content, 0, end, skHeader[0]!).payloads);
     });
     const config = signing('signature', 'signature');
     const pair = new Pair({ a: config, b: turned(config), aOptions: { crypto }, bOptions: { crypto } });

@@ -51,8 +51,12 @@ const good: Message[] = [
   { name: 'rekey response', exchange: CREATE_CHILD_SA, response: true, payloads: pick('ike nonce ke') },
 ];
 
-const check = ({ exchange, response }: Message, payloads: Payload[]): ReturnType<typeof checkRules> =>
-  checkRules(exchange, response, payloads, exchange !== IKE_SA_INIT);
+type Verdict = ReturnType<typeof checkRules>;
+
+const verdict = (exchange: number, response: boolean, payloads: Payload[]): Verdict =>
+  checkRules({ exchange, response, encrypted: exchange !== IKE_SA_INIT }, payloads);
+
+const check = ({ exchange, response }: Message, payloads: Payload[]): Verdict => verdict(exchange, response, payloads);
 
 describe('every message with what it must have', () => {
   for (const message of good) {
@@ -76,7 +80,7 @@ describe('every message with what it must have', () => {
     it(`${message.name}: is refused with EAP, with DELETE, and when protected wrongly`, () => {
       expect(check(message, [...message.payloads, p.eap!])?.detail).toContain('eap payload out of place');
       expect(check(message, [...message.payloads, p.del!])?.detail).toContain('delete payload out of place');
-      const wrong = checkRules(message.exchange, message.response, message.payloads, message.exchange === IKE_SA_INIT);
+      const wrong = checkRules({ ...message, encrypted: message.exchange === IKE_SA_INIT }, message.payloads);
       expect(wrong).toMatchObject({ notify: undefined });
     });
   }
@@ -86,48 +90,46 @@ describe('variants', () => {
   it('refusals in responses', () => {
     const refused = [notifyPayload(NotifyType.NO_PROPOSAL_CHOSEN)];
     for (const exchange of [IKE_SA_INIT, IKE_AUTH, CREATE_CHILD_SA]) {
-      expect(checkRules(exchange, true, refused, exchange !== IKE_SA_INIT)).toBeUndefined();
-      expect(checkRules(exchange, false, refused, exchange !== IKE_SA_INIT)).toBeDefined();
+      expect(verdict(exchange, true, refused)).toBeUndefined();
+      expect(verdict(exchange, false, refused)).toBeDefined();
     }
-    expect(checkRules(IKE_SA_INIT, true, [notifyPayload(NotifyType.COOKIE, counting(20))], false)).toBeUndefined();
-    expect(checkRules(IKE_SA_INIT, true, [notifyPayload(NotifyType.NAT_DETECTION_SOURCE_IP)], false)).toBeDefined();
+    expect(verdict(IKE_SA_INIT, true, [notifyPayload(NotifyType.COOKIE, counting(20))])).toBeUndefined();
+    expect(verdict(IKE_SA_INIT, true, [notifyPayload(NotifyType.NAT_DETECTION_SOURCE_IP)])).toBeDefined();
   });
 
   it('IKE_AUTH with a child that failed, and without a child', () => {
     const failed = [...pick('idr auth'), notifyPayload(NotifyType.TS_UNACCEPTABLE)];
-    expect(checkRules(IKE_AUTH, true, failed, true)).toBeUndefined();
-    expect(checkRules(IKE_AUTH, false, pick('idi auth'), true)).toBeUndefined();
-    expect(checkRules(IKE_AUTH, false, pick('idi auth esp'), true)?.detail).toContain('no tsi and tsr payload');
+    expect(verdict(IKE_AUTH, true, failed)).toBeUndefined();
+    expect(verdict(IKE_AUTH, false, pick('idi auth'))).toBeUndefined();
+    expect(verdict(IKE_AUTH, false, pick('idi auth esp'))?.detail).toContain('no tsi and tsr payload');
   });
 
   it('IKE_AUTH response without AUTH is only a refusal, never a success', () => {
-    expect(checkRules(IKE_AUTH, true, pick('idr esp tsi tsr'), true)).toBeDefined();
-    expect(checkRules(IKE_AUTH, true, pick('idr'), true)).toBeDefined();
+    expect(verdict(IKE_AUTH, true, pick('idr esp tsi tsr'))).toBeDefined();
+    expect(verdict(IKE_AUTH, true, pick('idr'))).toBeDefined();
     const both = [...pick('idr esp tsi tsr'), notifyPayload(NotifyType.AUTHENTICATION_FAILED)];
-    expect(checkRules(IKE_AUTH, true, both, true)).toBeDefined();
+    expect(verdict(IKE_AUTH, true, both)).toBeDefined();
   });
 
   it('a child with its own key exchange; the IKE SA never without', () => {
-    expect(checkRules(CREATE_CHILD_SA, false, pick('esp nonce ke tsi tsr'), true)).toBeUndefined();
-    expect(checkRules(CREATE_CHILD_SA, false, pick('ike nonce'), true)?.detail).toContain('no ke payload');
-    expect(checkRules(CREATE_CHILD_SA, false, pick('ike nonce ke tsi tsr'), true)?.detail).toContain('out of place');
+    expect(verdict(CREATE_CHILD_SA, false, pick('esp nonce ke tsi tsr'))).toBeUndefined();
+    expect(verdict(CREATE_CHILD_SA, false, pick('ike nonce'))?.detail).toContain('no ke payload');
+    expect(verdict(CREATE_CHILD_SA, false, pick('ike nonce ke tsi tsr'))?.detail).toContain('out of place');
   });
 
   it('INFORMATIONAL: empty, with deletes and notifies, with nothing else', () => {
     for (const response of [false, true]) {
-      expect(checkRules(INFORMATIONAL, response, [], true)).toBeUndefined();
-      expect(
-        checkRules(INFORMATIONAL, response, [...pick('del del vendor'), notifyPayload(40_000)], true),
-      ).toBeUndefined();
-      expect(checkRules(INFORMATIONAL, response, pick('auth'), true)).toMatchObject({
+      expect(verdict(INFORMATIONAL, response, [])).toBeUndefined();
+      expect(verdict(INFORMATIONAL, response, [...pick('del del vendor'), notifyPayload(40_000)])).toBeUndefined();
+      expect(verdict(INFORMATIONAL, response, pick('auth'))).toMatchObject({
         notify: NotifyType.INVALID_SYNTAX,
       });
-      expect(checkRules(INFORMATIONAL, response, pick('esp'), true)).toBeDefined();
+      expect(verdict(INFORMATIONAL, response, pick('esp'))).toBeDefined();
     }
   });
 
   it('unknown exchanges', () => {
-    expect(checkRules(99, false, [], true)).toEqual({
+    expect(verdict(99, false, [])).toEqual({
       notify: NotifyType.INVALID_SYNTAX,
       detail: 'exchange 99 request is not supported',
     });
@@ -136,7 +138,7 @@ describe('variants', () => {
 
 describe('notifies', () => {
   const child = (...notifies: Payload[]): string | undefined =>
-    checkRules(CREATE_CHILD_SA, false, [...notifies, ...pick('esp nonce tsi tsr')], true)?.detail;
+    verdict(CREATE_CHILD_SA, false, [...notifies, ...pick('esp nonce tsi tsr')])?.detail;
 
   it('REKEY_SA: one, with the SPI of a child', () => {
     const rekey = saNotifyPayload(NotifyType.REKEY_SA, 3, counting(4));
@@ -149,7 +151,7 @@ describe('notifies', () => {
 
   it('COOKIE of 1 to 64 bytes, INVALID_KE_PAYLOAD with a group', () => {
     const init = (notify: number, length: number): ReturnType<typeof checkRules> =>
-      checkRules(IKE_SA_INIT, true, [notifyPayload(notify, new Uint8Array(length))], false);
+      verdict(IKE_SA_INIT, true, [notifyPayload(notify, new Uint8Array(length))]);
     expect(init(NotifyType.COOKIE, 0)).toBeDefined();
     expect(init(NotifyType.COOKIE, 64)).toBeUndefined();
     expect(init(NotifyType.COOKIE, 65)).toBeDefined();

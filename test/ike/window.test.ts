@@ -53,10 +53,10 @@ describe('MessageWindow', () => {
     window.accept(bytes(9));
     window.respond(whole);
     const answers = (times: number, inFragments: boolean): number[] =>
-      Array.from({ length: times }, () => window.answerAgain(inFragments)!.datagrams.length);
+      Array.from({ length: times }, () => window.answerAgain({ inFragments })!.datagrams.length);
     expect(answers(4, false)).toEqual([1, 2, 2, 3]);
     window.accept(bytes(8));
-    expect(window.answerAgain(false)).toBeUndefined();
+    expect(window.answerAgain({ inFragments: false })).toBeUndefined();
     window.respond(whole);
     expect(answers(3, true)).toEqual([2, 3, 3]);
   });

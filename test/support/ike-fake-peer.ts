@@ -106,7 +106,10 @@ export class FakePeer {
     this.#nonces = { initiator: this.nonce, responder: findPayload(message.payloads, 'nonce')!.data };
     const shared = keyPair.derive(findPayload(message.payloads, 'ke')!.data);
     const seed = deriveSkeyseed(nodeProvider, suite.prf, this.#nonces, shared);
-    const keys = deriveIkeKeys(nodeProvider, suite, seed, this.#nonces, this.initiatorSpi, this.spi);
+    const keys = deriveIkeKeys(nodeProvider, suite, seed, this.#nonces, {
+      initiator: this.initiatorSpi,
+      responder: this.spi,
+    });
     this.crypto = bindKeys(nodeProvider, suite, keys, 'initiator');
     this.#next = 1;
     return [...message.payloads];

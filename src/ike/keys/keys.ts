@@ -31,6 +31,18 @@ export interface Nonces {
   readonly responder: Uint8Array;
 }
 
+/** The SPIs of an IKE SA. */
+export interface IkeSpis {
+  readonly initiator: bigint;
+  readonly responder: bigint;
+}
+
+/** What the IKE SA gives to the keys of its CHILD SAs: its PRF and SK_d. */
+export interface ChildKeySource {
+  readonly prf: PrfAlgorithm;
+  readonly d: Uint8Array;
+}
+
 /** The initiator is that of the IKE SA that the keys are for. */
 export interface IkeKeys {
   /** SK_d */
@@ -127,10 +139,10 @@ export function deriveIkeKeys(
   suite: IkeSuite,
   skeyseed: Uint8Array,
   nonces: Nonces,
-  initiatorSpi: bigint,
-  responderSpi: bigint,
+  spis: IkeSpis,
 ): IkeKeys {
-  const seed = concatBytes(nonces.initiator, nonces.responder, ikeSpiBytes(initiatorSpi), ikeSpiBytes(responderSpi));
+  const [spiI, spiR] = [ikeSpiBytes(spis.initiator), ikeSpiBytes(spis.responder)];
+  const seed = concatBytes(nonces.initiator, nonces.responder, spiI, spiR);
   const prfLength = suite.prf.keyLength;
   const encryptionLength = encryptionKeyLength(suite.cipher.encryption);
   const integrityLength = suite.cipher.integrity?.keyLength ?? 0;
@@ -164,8 +176,7 @@ export function deriveIkeKeys(
  */
 export function deriveChildKeys(
   crypto: CryptoProvider,
-  algorithm: PrfAlgorithm,
-  skD: Uint8Array,
+  { prf: algorithm, d }: ChildKeySource,
   suite: CipherSuite,
   nonces: Nonces,
   sharedSecret: Uint8Array | undefined,
@@ -173,7 +184,7 @@ export function deriveChildKeys(
   const seed = secretConcat(sharedSecret ?? new Uint8Array(0), nonces.initiator, nonces.responder);
   const encryptionLength = encryptionKeyLength(suite.encryption);
   const integrityLength = suite.integrity?.keyLength ?? 0;
-  const prf = crypto.prf(algorithm, skD);
+  const prf = crypto.prf(algorithm, d);
   const material = prfPlus(prf, seed, 2 * (encryptionLength + integrityLength));
   prf.wipe();
   seed.fill(0);

@@ -179,7 +179,11 @@ type FoundProof =
  * A peer's signature and what came with it, before anything of it is believed.
  * @param digital both sides sent SIGNATURE_HASH_ALGORITHMS
  */
-export function findProof(payloads: readonly Payload[], { method, data }: AuthPayload, digital: boolean): FoundProof {
+export function findProof(
+  payloads: readonly Payload[],
+  { method, data }: AuthPayload,
+  { digital }: { readonly digital: boolean },
+): FoundProof {
   const refused = digital ? refusedMethod(method) : refusedOldMethod(method);
   if (refused !== undefined) return { ok: false, detail: `method not allowed: ${refused}` };
   const parts =

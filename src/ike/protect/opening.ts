@@ -56,7 +56,7 @@ export function open(
     const content =
       protectedPart.fragment === undefined
         ? openWhole(session, crypto, protectedPart, datagram)
-        : gather(session, now, crypto, header, protectedPart, datagram);
+        : gather(session, now, crypto, { header, part: protectedPart, datagram });
     if (content === undefined) return undefined;
     first = content.first;
     return judge(session, header, content);
@@ -84,14 +84,18 @@ function openWhole(
   return { bytes: message, start, end, firstPayload: part.firstPayload, first: datagram };
 }
 
+interface Fragment {
+  readonly header: IkeHeader;
+  readonly part: ProtectedPart;
+  readonly datagram: Uint8Array;
+}
+
 /** Keeps a fragment; returns the content of all when it was the last that was missing. */
 function gather(
   session: IkeSession,
   now: number,
   crypto: IkeCrypto,
-  header: IkeHeader,
-  part: ProtectedPart,
-  datagram: Uint8Array,
+  { header, part, datagram }: Fragment,
 ): Content | undefined {
   const { env, fragments } = session;
   const place = part.fragment!;
@@ -99,7 +103,8 @@ function gather(
     env.count('fragment-refused');
     return undefined;
   }
-  const reassembly = fragments.of(header.response);
+  const kind = header.response ? 'response' : 'request';
+  const reassembly = fragments.of(kind);
   const verdict = reassembly.judge(header, place);
   if (verdict !== 'new') {
     env.count(verdict === 'known' ? 'fragment-ignored' : 'fragment-refused');
@@ -116,7 +121,7 @@ function gather(
   const whole = reassembly.add(header, place, part.firstPayload, piece, datagram);
   if (whole === 'full') {
     env.count('fragment-refused');
-    session.dropFragments(header.response);
+    session.dropFragments(kind);
     return undefined;
   }
   if (whole === undefined) return undefined;
@@ -127,8 +132,8 @@ function gather(
 
 function judge(session: IkeSession, header: IkeHeader, content: Content): Opened {
   const { bytes, start, end, firstPayload, first } = content;
-  const { payloads } = decodePayloads(bytes, start, end, firstPayload, false);
-  const violation = checkRules(header.exchange, header.response, payloads, true);
+  const { payloads } = decodePayloads(bytes, start, end, firstPayload);
+  const violation = checkRules({ ...header, encrypted: true }, payloads);
   if (violation === undefined) return { kind: 'payloads', payloads, first };
   session.env.count('rule-violation');
   return malformed(violation.notify ?? NotifyType.INVALID_SYNTAX, violation.detail, first);

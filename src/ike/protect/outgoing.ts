@@ -78,26 +78,29 @@ function seal(message: Unsealed, firstPayload: number, content: Uint8Array, size
   };
   const total = countFor(content.length, cipher, size);
   if (total === 1) {
-    return { datagrams: [sealPart(header, firstPayload, undefined, content, cipher, nextCounter())], smaller };
+    return { datagrams: [sealPart(header, { firstPayload, content }, cipher, nextCounter())], smaller };
   }
-  const capacity = capacityOf(cipher, size, true);
+  const capacity = capacityOf(cipher, size, 'skf');
   const datagrams = Array.from({ length: total }, (_, i) => {
-    const piece = content.subarray(i * capacity, (i + 1) * capacity);
-    const place = { number: i + 1, total };
-    return sealPart(header, i === 0 ? firstPayload : PayloadType.NONE, place, piece, cipher, nextCounter());
+    const part = {
+      firstPayload: i === 0 ? firstPayload : PayloadType.NONE,
+      content: content.subarray(i * capacity, (i + 1) * capacity),
+      place: { number: i + 1, total },
+    };
+    return sealPart(header, part, cipher, nextCounter());
   });
   return { datagrams, smaller };
 }
 
 /** Datagrams that it takes; 1 where it fits as a whole, or where so many fragments cannot be. */
 function countFor(length: number, cipher: PacketCipher, size: number): number {
-  if (length <= capacityOf(cipher, size, false)) return 1;
-  const count = Math.ceil(length / capacityOf(cipher, size, true));
+  if (length <= capacityOf(cipher, size, 'sk')) return 1;
+  const count = Math.ceil(length / capacityOf(cipher, size, 'skf'));
   return count > MAX_FRAGMENTS ? 1 : count;
 }
 
 /** Bytes of content in a datagram: padded and with the pad length they fill whole blocks. */
-function capacityOf(cipher: PacketCipher, size: number, fragment: boolean): number {
-  const blocks = Math.floor((size - protectionOverhead(cipher, fragment)) / cipher.blockSize);
+function capacityOf(cipher: PacketCipher, size: number, kind: 'sk' | 'skf'): number {
+  const blocks = Math.floor((size - protectionOverhead(cipher, kind)) / cipher.blockSize);
   return blocks * cipher.blockSize - 1;
 }

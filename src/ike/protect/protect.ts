@@ -27,9 +27,18 @@ export interface FragmentPlace {
   readonly total: number;
 }
 
+/** What is sealed as SK, or as SKF. */
+export interface SealedPart {
+  /** The type of the first payload in the content; 0 in all fragments but the first (RFC 7383 §2.5). */
+  readonly firstPayload: number;
+  readonly content: Uint8Array;
+  /** Of a fragment. */
+  readonly place?: FragmentPlace | undefined;
+}
+
 /** What a protected message adds to its padded content, in bytes. */
-export function protectionOverhead(cipher: PacketCipher, fragment: boolean): number {
-  return IKE_HEADER_LENGTH + (fragment ? SKF_HEADER : SK_HEADER) + cipher.ivLength + cipher.icvLength;
+export function protectionOverhead(cipher: PacketCipher, kind: ProtectedPart['kind']): number {
+  return IKE_HEADER_LENGTH + (kind === 'skf' ? SKF_HEADER : SK_HEADER) + cipher.ivLength + cipher.icvLength;
 }
 
 /**
@@ -45,24 +54,18 @@ export function protectMessage(
 ): Uint8Array {
   const writer = new ByteWriter(1024);
   const firstPayload = encodePayloads(writer, payloads);
-  return sealPart(header, firstPayload, undefined, writer.finish(), cipher, counter);
+  return sealPart(header, { firstPayload, content: writer.finish() }, cipher, counter);
 }
 
 /**
  * Seals content as the SK payload of a message, or as the SKF payload of one of its fragments.
  * @throws RangeError when it does not fit
  */
-export function sealPart(
-  header: IkeHeader,
-  firstPayload: number,
-  place: FragmentPlace | undefined,
-  content: Uint8Array,
-  cipher: PacketCipher,
-  counter: number,
-): Uint8Array {
+export function sealPart(header: IkeHeader, part: SealedPart, cipher: PacketCipher, counter: number): Uint8Array {
+  const { firstPayload, content, place } = part;
   const padLength = paddingFor(content.length + 1, cipher.blockSize);
   const dataLength = content.length + padLength + 1;
-  const length = protectionOverhead(cipher, place !== undefined) + dataLength;
+  const length = protectionOverhead(cipher, place === undefined ? 'sk' : 'skf') + dataLength;
   const partLength = length - IKE_HEADER_LENGTH;
   if (partLength > MAX_SK_LENGTH) throw new RangeError(`payloads of ${content.length} bytes do not fit into SK`);
   const writer = new ByteWriter(length);
@@ -132,5 +135,5 @@ export function openMessage(
   cipher: PacketCipher,
 ): readonly Payload[] | undefined {
   const opened = part.kind === 'sk' ? openPart(datagram, part, cipher) : undefined;
-  return opened && decodePayloads(opened.message, opened.start, opened.end, part.firstPayload, false).payloads;
+  return opened && decodePayloads(opened.message, opened.start, opened.end, part.firstPayload).payloads;
 }

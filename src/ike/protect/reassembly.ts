@@ -165,8 +165,8 @@ export class Fragments {
   }
 
   /** Where the fragments of a request or of a response gather. */
-  of(response: boolean): Reassembly {
-    if (response) {
+  of(kind: 'request' | 'response'): Reassembly {
+    if (kind === 'response') {
       this.#response ??= new Reassembly(this.#budget);
       return this.#response;
     }
@@ -179,8 +179,8 @@ export class Fragments {
   }
 
   /** Forgets those of a request or of a response, or all. */
-  drop(response?: boolean): void {
-    if (response !== true) this.#request?.drop();
-    if (response !== false) this.#response?.drop();
+  drop(kind?: 'request' | 'response'): void {
+    if (kind !== 'response') this.#request?.drop();
+    if (kind !== 'request') this.#response?.drop();
   }
 }

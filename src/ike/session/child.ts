@@ -28,6 +28,13 @@ export type ChildTimer = 'rekey' | 'expire' | 'linger';
 /** Everything of a `ChildSa` that is not secret. */
 export type ChildFacts = Omit<ChildSa, 'keysIn' | 'keysOut' | 'ikeSaId' | 'path'>;
 
+interface ChildStart {
+  readonly now: number;
+  readonly sending: boolean;
+  /** For the jitter of its lifetime. */
+  readonly random: RandomSource;
+}
+
 export class ChildRecord {
   readonly facts: ChildFacts;
   readonly createdAt: number;
@@ -44,7 +51,7 @@ export class ChildRecord {
   reportedDown = false;
   #state: ChildState = 'installed';
 
-  constructor(ikeSaId: number, facts: ChildFacts, now: number, sending: boolean, random: RandomSource) {
+  constructor(ikeSaId: number, facts: ChildFacts, { now, sending, random }: ChildStart) {
     this.ikeSaId = ikeSaId;
     this.facts = facts;
     this.createdAt = now;

@@ -23,7 +23,7 @@ export function installChild(
   { sendNow }: { readonly sendNow: boolean },
 ): ChildRecord {
   const { facts, keys, initiator } = agreed;
-  const child = new ChildRecord(session.id, facts, now, sendNow, session.env.random);
+  const child = new ChildRecord(session.id, facts, { now, sending: sendNow, random: session.env.random });
   if (sendNow) takeOver(session, child);
   session.children.set(facts.spiIn, child);
   session.registry.addChild(child);

@@ -247,29 +247,29 @@ export class IkeSession {
    * Answers the last request once more, from the cache.
    * @param inFragments it came in other fragments than before
    */
-  respondAgain(now: number, path: Path, inFragments: boolean): void {
+  respondAgain(now: number, path: Path, { inFragments }: { readonly inFragments: boolean }): void {
     const fragmented = (this.window.lastResponse?.datagrams.length ?? 0) > 1;
     // One datagram of whoever saw it must not call forth dozens, over and over. A peer waits longer than that.
     if (fragmented && now - this.#answeredAt < ANSWER_INTERVAL) {
       this.env.count('rate-limited');
       return;
     }
-    const message = this.window.answerAgain(inFragments);
+    const message = this.window.answerAgain({ inFragments });
     if (message === undefined) return;
     this.#answeredAt = now;
     this.transmit(path, message);
   }
 
-  headerFor(exchange: number, response: boolean, messageId: number): IkeHeader {
+  headerFor(message: Pick<IkeHeader, 'exchange' | 'response' | 'messageId'>): IkeHeader {
     const { initiator, spiInitiator, spiResponder } = this;
-    return { initiatorSpi: spiInitiator, responderSpi: spiResponder, exchange, initiator, response, messageId };
+    return { ...message, initiatorSpi: spiInitiator, responderSpi: spiResponder, initiator };
   }
 
   #seal(exchange: number, response: boolean, messageId: number, payloads: readonly Payload[]): Outgoing {
     const crypto = cryptoOf(this.#state);
     invariant(crypto !== undefined, `a message of an IKE SA that is ${this.#state.name}`);
     const message = {
-      header: this.headerFor(exchange, response, messageId),
+      header: this.headerFor({ exchange, response, messageId }),
       payloads,
       cipher: crypto.outbound,
       nextCounter: () => this.#sealed++,
@@ -286,8 +286,8 @@ export class IkeSession {
   }
 
   /** Forgets fragments: those of a request or of a response, or all. */
-  dropFragments(response?: boolean): void {
-    this.fragments.drop(response);
+  dropFragments(of?: 'request' | 'response'): void {
+    this.fragments.drop(of);
     if (this.fragments.isEmpty) this.timers.clear('fragments');
   }
 

@@ -185,7 +185,7 @@ export class MessageWindow {
    * That answer, for the request that came again.
    * @param inFragments the peer sent it in other fragments than before: to it, the path loses what is large
    */
-  answerAgain(inFragments: boolean): Outgoing | undefined {
+  answerAgain({ inFragments }: { readonly inFragments: boolean }): Outgoing | undefined {
     this.#repeats++;
     if (inFragments || this.#repeats % SENT_AS_IT_IS === 0) {
       this.#lastResponse = this.#lastResponse?.smaller() ?? this.#lastResponse;

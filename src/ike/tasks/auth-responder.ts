@@ -216,7 +216,8 @@ function finish(session: IkeSession, now: number, state: Authenticating, proof: 
   const childless = findPayload(request, 'sa') === undefined;
   // Before the child is answered: which addresses it gets depends on the peer.
   session.establish(now, { config, crypto, peers, replaces: undefined });
-  const child = childless ? undefined : answerOffer(session, now, config.children, request, setUp.nonces, undefined);
+  const message = { payloads: request, nonces: setUp.nonces };
+  const child = childless ? undefined : answerOffer(session, now, config.children, message);
   if (child !== undefined) response.push(...(child.ok ? child.payloads : [child.notify]));
   session.respond(now, ExchangeType.IKE_AUTH, response, session.path);
   settleNewcomer(session, now, { initialContact: findNotify(request, NotifyType.INITIAL_CONTACT) !== undefined });

@@ -101,7 +101,7 @@ function settle(session: IkeSession, now: number, response: AuthResponse): void 
   const { attempt, payloads, peers, crypto, setUp, first } = response;
   const error = findError(payloads);
   if (error?.notify === NotifyType.INVALID_SYNTAX) {
-    failAsMalformed(session, now, error, first !== undefined && setUp.childless);
+    failAsMalformed(session, now, error, { childless: first !== undefined && setUp.childless });
     return;
   }
   session.establish(now, { config: attempt.config, crypto, peers, replaces: undefined });
@@ -129,7 +129,12 @@ function reject(
  * of any CHILD SA in IKE_AUTH.
  * @param childless the peer can do without one (RFC 6023): the next attempt leaves it out
  */
-export function failAsMalformed(session: IkeSession, now: number, error: NotifyPayload, childless: boolean): void {
+export function failAsMalformed(
+  session: IkeSession,
+  now: number,
+  error: NotifyPayload,
+  { childless }: { readonly childless: boolean },
+): void {
   if (childless) session.env.goChildless(session.connectionName);
   const next = childless ? '; the next attempt, at once, makes the CHILD SA in an exchange of its own' : '';
   const said = `the request was malformed to it, and the IKE SA is gone${next}`;
@@ -143,7 +148,7 @@ function finishChild(
   { attempt, payloads, setUp }: AuthResponse,
   { request, offer }: FirstChild,
 ): void {
-  const outcome = acceptAnswer(session, now, offer, payloads, setUp.nonces, undefined);
+  const outcome = acceptAnswer(session, now, offer, { payloads, nonces: setUp.nonces });
   if (outcome.ok) {
     installChild(session, now, outcome.child, { sendNow: true });
     // What the peer has taken away is asked for as well; of what packets call for, when one does.

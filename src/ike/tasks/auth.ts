@@ -127,7 +127,7 @@ export class AuthTask implements Task<IkeSession> {
     if (error === undefined) {
       breakOff(session, now, misbehaved('the answer to IKE_AUTH has no AUTH payload'));
     } else if (error.notify === NotifyType.INVALID_SYNTAX) {
-      failAsMalformed(session, now, error, first !== undefined && this.#setUp.childless);
+      failAsMalformed(session, now, error, { childless: first !== undefined && this.#setUp.childless });
     } else if (first !== undefined && CHILD_REFUSALS.includes(error.notify)) {
       // Without AUTH there is no IKE SA, as OpenIKED has it; it is the CHILD SA that was refused all the same.
       const { config, part } = first.offer.ask;

@@ -40,14 +40,19 @@ export type ChildOutcome =
   /** `created`: the peer thinks that the SA exists and must be told that it does not. */
   | { readonly ok: false; readonly failure: Failure; readonly created: boolean };
 
-/** Processes the responder's answer to an offer. `nonces` are those of the exchange that the keys come from. */
+/** A message that makes a CHILD SA. */
+interface ChildMessage {
+  readonly payloads: readonly Payload[];
+  /** Id of the CHILD SA that it replaces. */
+  readonly replaces?: number | undefined;
+}
+
+/** Processes the response to an offer. `nonces` are those of the exchange that the keys come from. */
 export function acceptAnswer(
   session: IkeSession,
   now: number,
   offer: ChildOffer,
-  payloads: readonly Payload[],
-  nonces: Nonces,
-  replaces: number | undefined,
+  { payloads, nonces, replaces }: ChildMessage & { readonly nonces: Nonces },
 ): ChildOutcome {
   const error = findError(payloads);
   if (error !== undefined) return { ok: false, failure: explainRefusal(error, offer), created: false };
@@ -90,7 +95,7 @@ export function acceptAnswer(
   const keys = childKeys(session, chosen.suite, nonces, shared);
   const { spiIn } = offer;
   const agreed = { ...traffic, offered };
-  const facts = childFacts(session, config, chosen.suite, agreed, spiIn, spiOut, replaces, payloads);
+  const facts = childFacts(session, payloads, { config, suite: chosen.suite, ...agreed, spiIn, spiOut, replaces });
   return { ok: true, child: { facts, keys, initiator: true, nonces } };
 }
 
@@ -114,49 +119,44 @@ function espSpi(bytes: Uint8Array): number | undefined {
 
 function childKeys(session: IkeSession, suite: EspSuite, nonces: Nonces, shared: Uint8Array | undefined): ChildKeys {
   const crypto = cryptoOf(session.state)!;
-  const keys = deriveChildKeys(session.env.crypto, crypto.suite.prf, crypto.keys.d, suite.cipher, nonces, shared);
+  const source = { prf: crypto.suite.prf, d: crypto.keys.d };
+  const keys = deriveChildKeys(session.env.crypto, source, suite.cipher, nonces, shared);
   shared?.fill(0);
   return keys;
 }
 
-function childFacts(
-  session: IkeSession,
-  config: ChildConfig,
-  suite: EspSuite,
-  traffic: AgreedTraffic & Pick<ChildFacts, 'offered'>,
-  spiIn: number,
-  spiOut: number,
-  replaces: number | undefined,
-  payloads: readonly Payload[],
-): ChildFacts {
+/** What both sides have agreed on. */
+interface Agreed extends AgreedTraffic, Pick<ChildFacts, 'config' | 'offered' | 'spiIn' | 'spiOut' | 'replaces'> {
+  readonly suite: EspSuite;
+}
+
+/** @param payloads the peer's message */
+function childFacts(session: IkeSession, payloads: readonly Payload[], { suite, ...agreed }: Agreed): ChildFacts {
   return {
+    ...agreed,
     id: session.env.nextId(),
     connection: session.connectionName,
-    config,
-    mode: config.mode,
+    mode: agreed.config.mode,
     suite: suite.cipher,
     dhGroup: suite.dh?.name,
     esn: suite.esn,
-    spiIn,
-    spiOut,
-    ...traffic,
     encapsulated: session.encapsulated,
     takesPadding: findNotify(payloads, NotifyType.ESP_TFC_PADDING_NOT_SUPPORTED) === undefined,
-    replaces,
   };
 }
 
-/**
- * Answers an offer as responder, with one of `configs`.
- * @param nonces of IKE_SA_INIT in IKE_AUTH; `undefined` in CREATE_CHILD_SA, where the exchange has its own
- */
+/** A request that offers a CHILD SA. */
+interface ChildRequestMessage extends ChildMessage {
+  /** Those of IKE_SA_INIT in IKE_AUTH; `undefined` in CREATE_CHILD_SA, where the exchange has its own. */
+  readonly nonces?: Nonces | undefined;
+}
+
+/** Answers an offer as responder, with one of `configs`. */
 export function answerOffer(
   session: IkeSession,
   now: number,
   configs: readonly ChildConfig[],
-  payloads: readonly Payload[],
-  nonces: Nonces | undefined,
-  replaces: number | undefined,
+  { payloads, nonces, replaces }: ChildRequestMessage,
 ): ChildAnswer {
   const { env, registry } = session;
   const exchange: ChildExchange = nonces === undefined ? 'create-child' : 'ike-auth';
@@ -173,7 +173,8 @@ export function answerOffer(
     return refusal(NotifyType.INVALID_SYNTAX, 'INVALID_SYNTAX', 'the request lacks SA, nonce, TSi or TSr');
   }
   const proposed: SelectorPair = { local: tsr.selectors, remote: tsi.selectors };
-  const choice = chooseConfig(session, configs, proposed, sa.proposals, exchange, payloads);
+  const transport = findNotify(payloads, NotifyType.USE_TRANSPORT_MODE) !== undefined;
+  const choice = chooseConfig(session, configs, { told: proposed, offered: sa.proposals, exchange, transport });
   if (!choice.ok) return choice;
   const { config, chosen } = choice;
   const claim = session.registry.claim(session, now, config.name, choice.selectors);
@@ -193,7 +194,7 @@ export function answerOffer(
   const { dh } = chosen.suite;
   const keyExchange = dh && answerKeyExchange(session, dh, payloads);
   if (keyExchange?.ok === false) return keyExchange;
-  if (config.mode === 'tunnel' && findNotify(payloads, NotifyType.USE_TRANSPORT_MODE) !== undefined) {
+  if (config.mode === 'tunnel' && transport) {
     const capability = `transport mode, which the rule of '${config.name}' does not have: it gets tunnel mode`;
     env.emit({ type: 'declined', connection: session.connectionName, capability });
   }
@@ -212,7 +213,7 @@ export function answerOffer(
   );
   if (hasMore(configs, config, proposed)) answer.push(notifyPayload(NotifyType.ADDITIONAL_TS_POSSIBLE));
   const agreed = { ...traffic, offered: undefined };
-  const facts = childFacts(session, config, chosen.suite, agreed, spiIn, spiOut, replaces, payloads);
+  const facts = childFacts(session, payloads, { config, suite: chosen.suite, ...agreed, spiIn, spiOut, replaces });
   return { ok: true, child: { facts, keys, initiator: false, nonces: used }, payloads: answer };
 }
 
@@ -232,16 +233,20 @@ type ConfigChoice =
     }
   | Extract<ChildAnswer, { ok: false }>;
 
+/** What the peer offers. */
+interface PeerOffer {
+  readonly told: SelectorPair;
+  readonly offered: Parameters<typeof chooseEsp>[0];
+  readonly exchange: ChildExchange;
+  readonly transport: boolean;
+}
+
 /** By mode, then selectors, then algorithms, so that the refusal names what stood in the way. */
 function chooseConfig(
   session: IkeSession,
   configs: readonly ChildConfig[],
-  told: SelectorPair,
-  offered: Parameters<typeof chooseEsp>[0],
-  exchange: ChildExchange,
-  payloads: readonly Payload[],
+  { told, offered, exchange, transport }: PeerOffer,
 ): ConfigChoice {
-  const transport = findNotify(payloads, NotifyType.USE_TRANSPORT_MODE) !== undefined;
   // RFC 7296 §1.3.1: an offer of transport mode may be declined, transport mode that was not offered cannot be had.
   const byMode = configs.filter((config) => config.mode === 'tunnel' || transport);
   const preferred = byMode.filter((config) => (config.mode === 'transport') === transport);

@@ -83,7 +83,7 @@ export abstract class ChildTask implements Task<IkeSession> {
     }
     const theirNonce = findPayload(payloads, 'nonce')?.data ?? new Uint8Array(0);
     const nonces: Nonces = { initiator: offer.nonce, responder: theirNonce.slice() };
-    const outcome = acceptAnswer(session, now, offer, payloads, nonces, this.replaced?.id);
+    const outcome = acceptAnswer(session, now, offer, { payloads, nonces, replaces: this.replaced?.id });
     this.abandon();
     if (!outcome.ok) {
       if (outcome.created) session.enqueue(now, new DeleteChildTask(offer.spiIn, 'failed'));
@@ -108,10 +108,10 @@ export abstract class ChildTask implements Task<IkeSession> {
   }
 }
 
-/** Drops what was agreed before the owner saw it. */
-export function discard(session: IkeSession, now: number, agreed: AgreedChild, tellPeer: boolean): void {
+/** Drops a CHILD SA that the owner was not told of, and deletes it with the peer. */
+export function discard(session: IkeSession, now: number, agreed: AgreedChild): void {
   agreed.keys.wipe();
-  if (tellPeer) session.enqueue(now, new DeleteChildTask(agreed.facts.spiIn, 'redundant'));
+  session.enqueue(now, new DeleteChildTask(agreed.facts.spiIn, 'redundant'));
 }
 
 export class CreateChildTask extends ChildTask {
@@ -148,7 +148,7 @@ export class CreateChildTask extends ChildTask {
 
   protected succeed(session: IkeSession, now: number, agreed: AgreedChild, deletedByPeer: boolean): void {
     if (deletedByPeer) {
-      discard(session, now, agreed, false);
+      agreed.keys.wipe();
       return;
     }
     // The same child was made from both sides at once: one is enough, and the nonces say which.
@@ -157,7 +157,7 @@ export class CreateChildTask extends ChildTask {
     const theirs = this.collision?.child;
     const outlived = theirs !== undefined && !theirs.usable && hasUsableLike(session, theirs);
     if (outlived || this.lost(agreed)) {
-      discard(session, now, agreed, true);
+      discard(session, now, agreed);
       return;
     }
     installChild(session, now, agreed, { sendNow: true });
@@ -207,7 +207,7 @@ export function respondCreateChild(
   const config = session.current(state.config);
   if (session.children.size >= session.env.limits.maxChildrenPerIkeSa)
     return [notifyPayload(NotifyType.NO_ADDITIONAL_SAS)];
-  const answer = answerOffer(session, now, config.children, payloads, undefined, undefined);
+  const answer = answerOffer(session, now, config.children, { payloads });
   if (!answer.ok) {
     if (answer.notify.notify !== NotifyType.INVALID_KE_PAYLOAD)
       session.fail(answer.failure, { child: answer.config, initiator: false });

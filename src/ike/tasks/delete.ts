@@ -67,7 +67,7 @@ export class DeleteIkeTask implements Task<IkeSession> {
   readonly exchange: ExchangeType = ExchangeType.INFORMATIONAL;
   readonly #unauthenticated: boolean;
 
-  constructor(unauthenticated = false) {
+  constructor({ unauthenticated = false }: { readonly unauthenticated?: boolean } = {}) {
     this.#unauthenticated = unauthenticated;
   }
 
@@ -114,7 +114,7 @@ export function closeSession(session: IkeSession, now: number, reason: DownReaso
 /** The peer did not prove who it is: it is told, and the SA is gone. */
 export function rejectPeer(session: IkeSession, now: number, failure: Failure): void {
   session.fail(failure, { initiator: true });
-  beginDelete(session, now, { reason: 'failed', detail: failure.detail }, new DeleteIkeTask(true));
+  beginDelete(session, now, { reason: 'failed', detail: failure.detail }, new DeleteIkeTask({ unauthenticated: true }));
 }
 
 function beginDelete(session: IkeSession, now: number, end: End, task: DeleteIkeTask): void {

@@ -27,6 +27,13 @@ import { deriveShared } from './key-exchange.ts';
 /** Authorities that are named to somebody who has proved nothing, in a message that cannot be fragmented. */
 const MAX_ASKED_OPENLY = 16;
 
+/** An IKE_SA_INIT request, with the bytes that AUTH will be computed over. */
+export interface InitRequest {
+  readonly path: Path;
+  readonly message: IkeMessage;
+  readonly datagram: Uint8Array;
+}
+
 export type InitAnswer =
   | {
       readonly kind: 'refused';
@@ -50,12 +57,11 @@ const NOTHING = new Uint8Array(0);
 export function answerInit(
   registry: Registry<IkeSession>,
   now: number,
-  path: Path,
-  message: IkeMessage,
-  datagram: Uint8Array,
+  request: InitRequest,
   candidates: readonly ConnectionConfig[],
   takePlace: () => boolean,
 ): InitAnswer {
+  const { path, message } = request;
   const { env } = registry;
   const offered = findPayload(message.payloads, 'sa')!.proposals;
   const ke = findPayload(message.payloads, 'ke')!;
@@ -77,7 +83,7 @@ export function answerInit(
     const spent = spentSession(registry, now, path, message.header.initiatorSpi);
     return { kind: 'refused', notify: NotifyType.INVALID_SYNTAX, data: NOTHING, explain, spent };
   }
-  return open(registry, now, path, message, datagram, candidates, chosen, shared, keyPair.publicValue);
+  return open(registry, now, request, candidates, { chosen, shared, publicValue: keyPair.publicValue });
 }
 
 /** RFC 7296 §1.3: the answer names the group that is wanted. */
@@ -143,16 +149,21 @@ function extensionPayloads(agreed: Agreed, candidates: readonly ConnectionConfig
   ];
 }
 
+/** The key exchange that was spent on a request. */
+interface KeyExchange {
+  readonly chosen: Chosen<IkeSuite>;
+  /** Wiped when the keys are made. */
+  readonly shared: Uint8Array;
+  /** Ours. */
+  readonly publicValue: Uint8Array;
+}
+
 function open(
   registry: Registry<IkeSession>,
   now: number,
-  path: Path,
-  message: IkeMessage,
-  datagram: Uint8Array,
+  { path, message, datagram }: InitRequest,
   candidates: readonly ConnectionConfig[],
-  chosen: Chosen<IkeSuite>,
-  shared: Uint8Array,
-  publicValue: Uint8Array,
+  { chosen, shared, publicValue }: KeyExchange,
 ): InitAnswer {
   const { env } = registry;
   const { suite } = chosen;
@@ -164,7 +175,10 @@ function open(
   };
   const skeyseed = deriveSkeyseed(env.crypto, suite.prf, nonces, shared);
   shared.fill(0);
-  const keys = deriveIkeKeys(env.crypto, suite, skeyseed, nonces, spiInitiator, spiResponder);
+  const keys = deriveIkeKeys(env.crypto, suite, skeyseed, nonces, {
+    initiator: spiInitiator,
+    responder: spiResponder,
+  });
   const agreed = agree(env, path, message, candidates);
   const spis = { initiatorSpi: spiInitiator, responderSpi: spiResponder };
   const payloads: Payload[] = [

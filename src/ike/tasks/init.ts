@@ -59,7 +59,7 @@ export function newInitRequest({ crypto, random }: Environment, { proposals }: C
 /** Sends the request, or the same with a cookie or another group: the message ID stays 0 (RFC 7296 §2.6, §2.7). */
 export function sendInit(session: IkeSession, now: number, { attempt, init }: InitSent): void {
   const { window } = session;
-  const header = session.headerFor(ExchangeType.IKE_SA_INIT, false, 0);
+  const header = session.headerFor({ exchange: ExchangeType.IKE_SA_INIT, response: false, messageId: 0 });
   init.bytes = encodePlain(header, requestPayloads(session, attempt.config, init));
   const message = single(init.bytes);
   if (window.idle) window.send(now, message);
@@ -236,6 +236,9 @@ function firstCrypto(session: IkeSession, suite: IkeSuite, nonces: Nonces, share
   const { env, spiInitiator, spiResponder } = session;
   const skeyseed = deriveSkeyseed(env.crypto, suite.prf, nonces, shared);
   shared.fill(0);
-  const keys = deriveIkeKeys(env.crypto, suite, skeyseed, nonces, spiInitiator, spiResponder);
+  const keys = deriveIkeKeys(env.crypto, suite, skeyseed, nonces, {
+    initiator: spiInitiator,
+    responder: spiResponder,
+  });
   return bindKeys(env.crypto, suite, keys, 'initiator');
 }

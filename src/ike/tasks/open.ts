@@ -25,14 +25,20 @@ const OF_THE_EXCHANGE: ReadonlySet<number> = new Set<number>([
   NotifyType.NO_ADDITIONAL_SAS,
 ]);
 
-/** @param successorOf id of the IKE SA that it is to take the place of */
+/** What an IKE SA is opened for. */
+interface Opening {
+  readonly config: ConnectionConfig;
+  readonly wanted: readonly ChildRequest[];
+  /** Id of the IKE SA whose place it is to take. */
+  readonly successorOf?: number;
+}
+
+/** Sends the first IKE_SA_INIT of a new IKE SA. */
 export function openSession(
   registry: Registry<IkeSession>,
   now: number,
-  config: ConnectionConfig,
   path: Path,
-  wanted: readonly ChildRequest[],
-  successorOf?: number,
+  { config, wanted, successorOf }: Opening,
 ): void {
   const { env } = registry;
   const spiInitiator = registry.newIkeSpi();
@@ -71,6 +77,6 @@ export function supersede(session: IkeSession, now: number, notify: number | und
     'warn',
     `the peer makes no CHILD SA of ${wanted.name} on this IKE SA: another one is negotiated in its place`,
   );
-  openSession(registry, now, config, { local, remote }, [wanted], session.id);
+  openSession(registry, now, { local, remote }, { config, wanted: [wanted], successorOf: session.id });
   return true;
 }

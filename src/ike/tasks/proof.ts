@@ -73,7 +73,7 @@ export function askVerdict(
   theirs: Authentication & { readonly remoteId: Identity; readonly payloads: readonly Payload[] },
 ): number | string {
   const { side, localId, remoteId, payloads, crypto, setUp } = theirs;
-  const found = findProof(payloads, findPayload(payloads, 'auth')!, setUp.peerHashes !== undefined);
+  const found = findProof(payloads, findPayload(payloads, 'auth')!, { digital: setUp.peerHashes !== undefined });
   if (!found.ok) return found.detail;
   const { env, registry } = session;
   const octets = signedOctets(env.crypto, crypto.suite.prf, signedBy(side, remoteId, crypto, setUp));

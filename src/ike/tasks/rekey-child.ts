@@ -50,16 +50,16 @@ export class RekeyChildTask extends ChildTask {
     const { child } = this;
     if (deletedByPeer) {
       // The peer made the new SA and deleted it before we heard of it: it wants neither.
-      discard(session, now, agreed, false);
+      agreed.keys.wipe();
       this.#finishOld(session, now, 'deleted-by-peer');
       return;
     }
     if (child.state === 'deleting') {
-      discard(session, now, agreed, true);
+      discard(session, now, agreed);
       return;
     }
     if (this.lost(agreed)) {
-      discard(session, now, agreed, true);
+      discard(session, now, agreed);
       awaitDelete(now, child);
       return;
     }
@@ -157,7 +157,8 @@ export function respondRekeyChild(
   if (session.children.size >= 2 * session.env.limits.maxChildrenPerIkeSa) {
     return [notifyPayload(NotifyType.TEMPORARY_FAILURE)];
   }
-  const answer = answerOffer(session, now, [successorConfig(session, child)], payloads, undefined, child.id);
+  const configs = [successorConfig(session, child)];
+  const answer = answerOffer(session, now, configs, { payloads, replaces: child.id });
   if (!answer.ok) {
     if (answer.notify.notify !== NotifyType.INVALID_KE_PAYLOAD) {
       session.fail(answer.failure, { child: child.facts.config, initiator: false });

@@ -10,7 +10,14 @@ import type { ConnectionConfig } from '../config.ts';
 import { settleNewcomer } from '../duplicates.ts';
 import { type Failure, failureFrom, findError, misbehaved } from '../failure.ts';
 import { bindKeys } from '../keys/ike-crypto.ts';
-import { deriveIkeKeys, deriveRekeySkeyseed, type IkeSuite, NONCE_LENGTH, type Nonces } from '../keys/keys.ts';
+import {
+  deriveIkeKeys,
+  deriveRekeySkeyseed,
+  type IkeSpis,
+  type IkeSuite,
+  NONCE_LENGTH,
+  type Nonces,
+} from '../keys/keys.ts';
 import { GroupChoice } from '../proposals/groups.ts';
 import { acceptIke, answerProposal, chooseIke, ikeWireProposals } from '../proposals/proposals.ts';
 import { explainNoProposal } from '../proposals/report.ts';
@@ -164,7 +171,7 @@ export class RekeyIkeTask implements Task<IkeSession> {
 interface Negotiated {
   readonly suite: IkeSuite;
   readonly nonces: Nonces;
-  readonly spis: { readonly initiator: bigint; readonly responder: bigint };
+  readonly spis: IkeSpis;
   /** Wiped when the keys are made. */
   readonly shared: Uint8Array;
   readonly we: 'initiator' | 'responder';
@@ -179,7 +186,7 @@ function makeSuccessor(old: IkeSession, now: number, negotiated: Negotiated): Ik
   const { crypto: before, peers, origin, config } = liveOf(old.state);
   const skeyseed = deriveRekeySkeyseed(env.crypto, before.suite.prf, before.keys.d, nonces, shared);
   shared.fill(0);
-  const keys = deriveIkeKeys(env.crypto, suite, skeyseed, nonces, spis.initiator, spis.responder);
+  const keys = deriveIkeKeys(env.crypto, suite, skeyseed, nonces, spis);
   const crypto = bindKeys(env.crypto, suite, keys, we);
   const current = old.current(config);
   const life = newLife({ config: current, crypto, peers, origin, establishedAt: undefined, replaces: undefined });

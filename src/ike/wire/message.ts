@@ -75,7 +75,7 @@ export function decodeHeader(datagram: Uint8Array): IkeHeader {
  */
 export function decodeMessage(datagram: Uint8Array, header: IkeHeader = decodeHeader(datagram)): IkeMessage {
   const first = datagram[NEXT_PAYLOAD_AT]!;
-  const chain = decodePayloads(datagram, IKE_HEADER_LENGTH, datagram.length, first, true);
+  const chain = decodePayloads(datagram, IKE_HEADER_LENGTH, datagram.length, first, { mayProtect: true });
   return { header, payloads: chain.payloads, protectedPart: chain.protectedPart };
 }
 

@@ -121,7 +121,7 @@ class PartCounts {
 
 /**
  * Walks a chain that must fill `buffer` from `start` to `end`.
- * @param container whether an SK or SKF payload may stand last: in a message, not in an SK payload
+ * @param mayProtect an SK or SKF payload may stand last: in a message, not in an SK payload
  * @throws DecodeError for malformed bytes, RefusedMessageError for an unknown payload with the critical bit.
  */
 export function decodePayloads(
@@ -129,7 +129,7 @@ export function decodePayloads(
   start: number,
   end: number,
   firstPayload: number,
-  container: boolean,
+  { mayProtect = false }: { readonly mayProtect?: boolean } = {},
 ): PayloadChain {
   const reader = new ByteReader(buffer, start, end);
   const payloads: Payload[] = [];
@@ -143,7 +143,7 @@ export function decodePayloads(
     if (length < GENERIC_HEADER) reader.fail('bad-length', `length ${length} of payload ${payloadName(type)}`);
     const body = reader.sub(length - GENERIC_HEADER);
     if (type === PayloadType.SK || type === PayloadType.SKF) {
-      if (!container) reader.fail('bad-order', `${payloadName(type)} payload inside SK`);
+      if (!mayProtect) reader.fail('bad-order', `${payloadName(type)} payload inside SK`);
       reader.expectEnd(`message behind its ${payloadName(type)} payload`);
       return { payloads, protectedPart: decodeProtected(body, type, next, end) };
     }

@@ -185,18 +185,23 @@ const UNPROTECTED_HINTS: readonly number[] = [
   NotifyType.INVALID_SPI,
 ];
 
+/** What decides which payloads a message may have. */
+export interface MessageKind {
+  readonly exchange: number;
+  readonly response: boolean;
+  readonly encrypted: boolean;
+}
+
 /**
  * Checks all payloads of a message against the table: those inside SK when `encrypted`, else those that stand openly.
  * `undefined` when they fit. A known payload where it has no place is refused, an unknown one passed over (§2.5).
  */
 export function checkRules(
-  exchange: number,
-  isResponse: boolean,
+  { exchange, response, encrypted }: MessageKind,
   payloads: readonly Payload[],
-  encrypted: boolean,
 ): RuleViolation | undefined {
-  const where = `${exchangeName(exchange)} ${isResponse ? 'response' : 'request'}`;
-  const row = TABLE.find((entry) => entry.exchange === exchange && entry.response === isResponse);
+  const where = `${exchangeName(exchange)} ${response ? 'response' : 'request'}`;
+  const row = TABLE.find((entry) => entry.exchange === exchange && entry.response === response);
   if (row === undefined) return { notify: NotifyType.INVALID_SYNTAX, detail: `${where} is not supported` };
   if (row.encrypted !== encrypted) {
     return { notify: undefined, detail: `${where} ${encrypted ? 'in' : 'outside of'} an SK payload` };
