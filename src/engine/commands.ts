@@ -142,7 +142,7 @@ export type ReceiveCommand =
 export type ReceiveSaCommand =
   | InstallInbound
   /** `remove` follows; until then packets are received, but nobody hears of it. */
-  | { readonly type: 'retire'; readonly id: number }
+  | { readonly type: 'supersede'; readonly id: number }
   | { readonly type: 'remove'; readonly id: number }
   | { readonly type: 'path'; readonly id: number; readonly path: Path }
   | { readonly type: 'fit'; readonly id: number; readonly clampMtu: number };

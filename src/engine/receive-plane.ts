@@ -35,7 +35,7 @@ export interface ReceivePlaneOptions {
 interface ReceiveSa {
   readonly sa: EspInboundSa;
   path: Path;
-  retired: boolean;
+  superseded: boolean;
   reportedAt: number;
 }
 
@@ -71,8 +71,8 @@ export class ReceivePlane {
     const found = this.#sas.get(command.id);
     if (found === undefined) return;
     switch (command.type) {
-      case 'retire':
-        found.retired = true;
+      case 'supersede':
+        found.superseded = true;
         return;
       case 'remove':
         this.#sas.delete(command.id);
@@ -106,7 +106,7 @@ export class ReceivePlane {
       const newest = inbound.slotAdvanced[slot] === 1;
       if (sa === last && !newest) continue;
       const found = this.#sas.get(sa.id);
-      if (found === undefined || found.retired) continue;
+      if (found === undefined || found.superseded) continue;
       const moved = newest && hasMoved(found.path, paths[slot]!);
       if (sa !== last || moved) this.#received(now, found, moved ? paths[slot] : undefined);
       last = sa;
@@ -178,7 +178,7 @@ export class ReceivePlane {
     });
     sa.clampMtu = command.clampMtu;
     if (this.#inbound.add(sa)) {
-      this.#sas.set(command.id, { sa, path: command.path, retired: false, reportedAt: Number.NEGATIVE_INFINITY });
+      this.#sas.set(command.id, { sa, path: command.path, superseded: false, reportedAt: Number.NEGATIVE_INFINITY });
       this.#ready.push(...this.#early.take(command.spi));
     } else {
       sa.wipe();

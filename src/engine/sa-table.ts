@@ -31,13 +31,13 @@ const SOFT_PART = 7 / 8;
  * been overtaken by the message that deletes it.
  */
 const OVERTAKEN = 5_000;
-const MAX_RETIRED = 256;
+const MAX_SUPERSEDED = 256;
 /** SAs for the same packets, old and new ones: all of one peer, as none else gets them. */
 const MAX_ALIKE = 16;
 /** No IP packet is larger. */
 const MAX_PACKET = 0xffff;
 
-interface RetiredSa {
+interface SupersededSa {
   readonly child: EngineChild;
   readonly until: number;
 }
@@ -53,8 +53,8 @@ export class SaTable {
   readonly #byPeer = new SetMap<string, EngineChild>();
   /** SPIs that packets are received on. BOUNDED: MAX_SAS. */
   readonly #spis = new Set<number>();
-  /** The oldest first. BOUNDED: MAX_RETIRED and OVERTAKEN. */
-  #retired: RetiredSa[] = [];
+  /** The oldest first. BOUNDED: MAX_SUPERSEDED and OVERTAKEN. */
+  #superseded: SupersededSa[] = [];
 
   constructor(plane: DataPlane, memory: CounterMemory) {
     this.#plane = plane;
@@ -164,15 +164,15 @@ export class SaTable {
       return;
     }
     this.#stopSending(child);
-    this.#plane.commandReceiver({ type: 'retire', id: child.summary.id });
-    this.#retired.push({ child, until: now + OVERTAKEN });
-    if (this.#retired.length > MAX_RETIRED) this.#stopReceiving(this.#retired.shift()!.child);
+    this.#plane.commandReceiver({ type: 'supersede', id: child.summary.id });
+    this.#superseded.push({ child, until: now + OVERTAKEN });
+    if (this.#superseded.length > MAX_SUPERSEDED) this.#stopReceiving(this.#superseded.shift()!.child);
   }
 
   removeAllOf(tunnel: Tunnel): void {
     for (const child of [...tunnel.children.values()]) this.remove(child);
-    for (const { child } of this.#retired) if (child.tunnel === tunnel) this.#stopReceiving(child);
-    this.#retired = this.#retired.filter(({ child }) => child.tunnel !== tunnel);
+    for (const { child } of this.#superseded) if (child.tunnel === tunnel) this.#stopReceiving(child);
+    this.#superseded = this.#superseded.filter(({ child }) => child.tunnel !== tunnel);
   }
 
   #stopSending(child: EngineChild): void {
@@ -255,13 +255,13 @@ export class SaTable {
 
   /** When `expire` is due next; `Infinity` for never. */
   nextDeadline(): number {
-    return this.#retired[0]?.until ?? Number.POSITIVE_INFINITY;
+    return this.#superseded[0]?.until ?? Number.POSITIVE_INFINITY;
   }
 
   /** Forgets SAs that were replaced. */
   expire(now: number): void {
-    while (this.#retired.length > 0 && this.#retired[0]!.until <= now)
-      this.#stopReceiving(this.#retired.shift()!.child);
+    while (this.#superseded.length > 0 && this.#superseded[0]!.until <= now)
+      this.#stopReceiving(this.#superseded.shift()!.child);
   }
 }
 

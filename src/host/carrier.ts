@@ -11,7 +11,7 @@ import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
 import type { OwnerErrorHandler } from '../tun/owner-calls.ts';
 import type { UdpCounters, UdpSendError, UdpSocket } from '../tun/udp/udp.ts';
 import type { SocketPool } from './sockets.ts';
-import type { WorkerStatus } from './workers/link.ts';
+import type { WorkerStatus } from './workers/handle.ts';
 
 export interface CarrierOptions {
   readonly engine: EngineOptions;

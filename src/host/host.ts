@@ -27,7 +27,7 @@ import { type HostFailure, type HostTunnelStatus, hostTunnelStatus, isUp } from 
 import { UpWaits } from './up-waits.ts';
 import { WakeTimer } from './wake-timer.ts';
 import { WorkerCarrier } from './workers/carrier.ts';
-import type { WorkerStatus } from './workers/link.ts';
+import type { WorkerStatus } from './workers/handle.ts';
 
 interface RunningTunnel {
   readonly device: PacketDevice;

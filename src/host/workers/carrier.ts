@@ -11,7 +11,7 @@ import type { Tunnel } from '../../engine/tunnel.ts';
 import type { DeviceCounters, PacketDevice } from '../../tun/device.ts';
 import type { UdpCounters, UdpSocket } from '../../tun/udp/udp.ts';
 import type { CarrierOptions, PacketCarrier } from '../carrier.ts';
-import type { WorkerStatus } from './link.ts';
+import type { WorkerStatus } from './handle.ts';
 import { WorkerPlanes } from './planes.ts';
 
 /** How often paths are asked for, and how soon again after a packet was too large, in milliseconds. */

@@ -1,14 +1,14 @@
-/** Whether packets are carried by worker threads, and if not, why. */
+/** Decides whether worker threads carry the packets, and says why not. */
 import { availableParallelism } from 'node:os';
 import { SectunnelError } from '../../base/error.ts';
 import type { Platform } from '../platform.ts';
 
 const MAX_PAIRS = 8;
 
-/** What an operator may ask for: as the machine is, the event loop alone, or pairs of workers. */
+/** Values of `--workers`: as suits the machine, the event loop alone (0), or so many pairs of workers. */
 export const workerChoices: readonly string[] = ['auto', ...Array.from({ length: MAX_PAIRS + 1 }, (_, n) => String(n))];
 
-/** More than the kernel switches between pays only with a processor for each direction. */
+/** Workers pay only with a processor for each direction. */
 const PROCESSORS_WANTED = 2;
 
 export interface WorkerChoice {

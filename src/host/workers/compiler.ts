@@ -1,14 +1,15 @@
 /**
- * How V8 compiles the code of workers: early, and with what is called within what calls it.
+ * Flags with which V8 compiles the code of workers early, and inlines more of it.
  *
  * By V8's own thresholds, made for web pages, the way of a packet is interpreted for thousands of packets, and again for
- * thousands after it met a case that it had not seen before: a tunnel that carries little never gets over it. And a packet
- * after a pause finds nothing of it in the processor's caches: in few large pieces it is fetched sooner than in many small
+ * thousands after each case that it had not met before: a tunnel with little traffic never gets compiled code. And a packet
+ * after a pause finds none of the code in the processor's caches: few large pieces are fetched sooner than many small
  * ones. Measured with Node 20: a ping through daemons that never carried anything else takes 0.7 ms in place of 1.5 after
  * the first hundred, one after TCP 0.53 in place of 0.64, and TCP at full rate is a sixth faster.
  *
- * The whole process has them. They say when and how code is compiled, not what it does. V8 prints an error for a flag that
- * it does not know, and has no question for it: a flag that later versions dropped is set for the version that has it.
+ * The flags hold for the whole process. They change when and how code is compiled, not what it does. V8 prints an error for
+ * an unknown flag and cannot be asked which it knows: a flag that later versions dropped is set only for the version that
+ * has it.
  */
 import { setFlagsFromString } from 'node:v8';
 

@@ -1,14 +1,13 @@
 /**
- * The host's cryptographic provider once more, for another thread of the same process. The main thread has tested what it is
- * made of; here no more of it is loaded than packets need, which memory thanks for.
+ * Opens the host's cryptographic provider again in a worker thread. The main thread has tested its parts already; a worker
+ * loads only those that packets need, which saves memory.
  */
-
 import { SectunnelError } from '../../base/error.ts';
 import { encryptionAlgorithms, integrityAlgorithms } from '../../crypto/algorithms.ts';
 import { combineProviders } from '../../crypto/provider.ts';
 import type { CryptoProvider } from '../../crypto/types.ts';
 
-/** By the names that `selectCrypto` joins. */
+/** The parts of a provider's name, as `selectCrypto` joins them with `+`. */
 const providers: ReadonlyMap<string, () => Promise<CryptoProvider>> = new Map([
   ['ipsec-mb', async () => (await import('../../crypto/ipsec-mb/provider.ts')).openIpsecMbProvider()],
   ['openssl', async () => (await import('../../crypto/openssl/provider.ts')).openOpensslProvider()],
@@ -16,7 +15,7 @@ const providers: ReadonlyMap<string, () => Promise<CryptoProvider>> = new Map([
   ['noble', async () => (await import('../../crypto/noble/provider.ts')).nobleProvider],
 ]);
 
-/** Opens the parts that a name joins, up to the first that serves every suite that is left. @throws SectunnelError */
+/** Opens the parts of a provider's name, up to the first that supports every algorithm. @throws SectunnelError */
 export async function reopenCrypto(name: string): Promise<CryptoProvider> {
   const parts: CryptoProvider[] = [];
   for (const part of name.split('+')) {

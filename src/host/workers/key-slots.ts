@@ -1,7 +1,7 @@
 /**
- * The keys of SAs in memory that the main thread shares with its workers. A command carries views of a slot: what a message
- * copies is where the memory is, not what stands in it. The main thread alone erases a slot, and gives it to another SA
- * then; so a worker that takes another's place finds the keys where they were.
+ * The keys of SAs in memory that the main thread shares with its workers. A command carries views of a slot, so a message
+ * copies where the keys are, not the keys. Only the main thread erases a slot and reuses it, so a worker that replaces
+ * another still finds the keys.
  */
 import { invariant } from '../../base/assert.ts';
 import type { CipherKeys } from '../../crypto/types.ts';
@@ -46,7 +46,7 @@ export class KeySlots {
     return { keys, release };
   }
 
-  /** Erases what slots still hold: there are no workers any more. */
+  /** Erases all slots, after the last worker has ended. */
   eraseAll(): void {
     for (const memory of this.#memories) memory.fill(0);
   }

@@ -1,4 +1,4 @@
-/** A worker's sockets by the local address that packets leave from. */
+/** A sender's sockets, found by the local address that packets leave from. */
 import type { SocketAddress } from '../../base/address.ts';
 import { isUnspecified } from '../../tun/udp/udp.ts';
 

@@ -1,6 +1,6 @@
 /**
- * What both kinds of workers have in common: commands that are carried out in their order and answered, descriptors that
- * are waited for in one blocking call, deadlines. A worker has no event loop of its own: it polls.
+ * The loop of a worker of either role: applies commands in their order and acknowledges them, waits for all descriptors in
+ * one blocking poll, and serves deadlines. Node's event loop does not run in a worker.
  */
 import { receiveMessageOnPort } from 'node:worker_threads';
 import { bootNow } from '../../sys/boot-clock.ts';
@@ -14,36 +14,36 @@ const POLLFD_WORDS = 2;
 const POLLIN = 0x1;
 /** POLLERR, POLLHUP and POLLNVAL. */
 const POLL_FAILED = 0x38;
-/** Deadlines are asked for so often at the most while there is traffic, in milliseconds. */
-const LOOK_AT_DEADLINES = 10;
+/** While there is traffic, the next deadline is computed at most once in so many milliseconds. */
+const COMPUTE_DEADLINE_EVERY = 10;
 
-/** When no packet came for so long, in milliseconds, the next one is alone: it is passed on before anything else is done. */
+/** A packet that comes after a pause of so many milliseconds is passed on alone, before the worker does anything else. */
 export const QUIET = 1;
 
-/** When nothing comes for so long after it, in milliseconds, the rest of its turn is done. */
+/** When nothing follows such a packet for so many milliseconds, the worker does the deferred rest of the turn. */
 const REST_AFTER = 2;
 
-/** Something that is waited for. */
+/** A descriptor that the loop waits for, and what serves it. */
 export interface Source {
   readonly fd: number;
-  /** Takes what waits; false when it is to be waited for, as nothing was left, or not known to be. */
+  /** Reads what waits. Returns true when there may be more; false to have poll tell when there is. */
   readonly serve: () => boolean;
-  /** It has an error, or was hung up. */
+  /** Called when poll reports an error or a hang-up. */
   readonly failed: () => void;
 }
 
-/** Readiness is told by a flag: a set that all come to and leave again is a table that grows old with all its likes. */
+/** A flag, not membership in a set: a set whose entries come and go with every packet is rebuilt and collected as garbage. */
 interface Watched {
   readonly source: Source;
   ready: boolean;
 }
 
 export interface LoopHooks {
-  readonly obey: (command: WorkerCommand) => void;
+  readonly apply: (command: WorkerCommand) => void;
   /** Milliseconds of the host's clock; `Infinity` for never. */
   readonly nextDeadline: () => number;
   readonly expire: (now: number) => void;
-  /** After each turn: what is to be told, counters. */
+  /** Called after each turn, to write counters and make reports. */
   readonly afterTurn: () => void;
 }
 
@@ -52,7 +52,7 @@ export class WorkerLoop {
   readonly #hooks: LoopHooks;
   // BOUNDED: the tunnels of the host, or its sockets.
   readonly #sources = new Map<number, Watched>();
-  /** The same, as they were when descriptors were gathered. */
+  /** The sources in the order of `#descriptors`. */
   #polled: Watched[] = [];
   #descriptors = new Int32Array(0);
   #descriptorsAt = 0;
@@ -60,17 +60,17 @@ export class WorkerLoop {
   // BOUNDED: emptied after each turn, which reads a bounded number of packets.
   #reports: WorkerReport[] = [];
   readonly #wakeWord = new Uint8Array(8);
-  /** A packet came alone and was passed on in this turn. */
+  /** This turn passed on a single packet. */
   #alone = false;
-  /** The rest of the last turn has not been done yet. */
+  /** The rest of the last turn is still to be done. */
   #restWaits = false;
-  /** By the main thread, which has given a command. */
+  /** The main thread has given a command. */
   #woken = false;
   #applied = 0;
-  #told = 0;
+  #acknowledged = 0;
   #stopped = false;
   #deadline = Number.POSITIVE_INFINITY;
-  #lookedAt = 0;
+  #computedAt = 0;
 
   constructor(setup: WorkerSetup, hooks: LoopHooks) {
     this.#setup = setup;
@@ -82,15 +82,15 @@ export class WorkerLoop {
     return bootNow() + this.#setup.clockOffset;
   }
 
-  /** To be told to the main thread after the turn. */
+  /** Sends a report to the main thread after the turn. */
   report(report: WorkerReport): void {
     this.#reports.push(report);
   }
 
-  /** @param key the later of two sources takes the place of the earlier */
+  /** Waits for a source from now on. @param key of two sources with the same one, the later replaces the earlier */
   watch(key: number, source: Source): void {
     this.unwatch(key);
-    // It may have something since before it was watched.
+    // Data may have come before poll knew of it.
     this.#sources.set(key, { source, ready: true });
     this.#changed = true;
   }
@@ -104,36 +104,36 @@ export class WorkerLoop {
   }
 
   run(): void {
-    this.#obey();
+    this.#applyCommands();
     while (!this.#stopped) this.#turn();
-    this.#tell();
+    this.#sendReports();
   }
 
   /**
-   * What comes before a packet is served, all of it, is part of how long the packet takes; and what comes behind one that
-   * was alone, if whoever gets it waits for this processor.
+   * Everything that a turn does before a packet adds to the packet's latency. So does what it does behind a lone packet, when
+   * the packet's receiver waits for this processor: the rest is deferred then.
    */
   #turn(): void {
-    // While one has more, others must not be left out; one alone need not ask.
+    // While one source has more, the others must be polled; a single source need not be.
     const asked = this.#sources.size > 1 || !this.#someReady();
     if (asked) this.#poll();
-    if (!asked || this.#woken) this.#obey();
+    if (!asked || this.#woken) this.#applyCommands();
     if (this.#changed) this.#gatherDescriptors();
     const polled = this.#polled;
     for (let i = 0; i < polled.length; i++) {
       const watched = polled[i]!;
       if (watched.ready && !watched.source.serve()) watched.ready = false;
     }
-    const waits = this.#alone && !this.#restWaits && !this.#hasToTell();
+    const waits = this.#alone && !this.#restWaits && !this.#hasReports();
     this.#alone = false;
     this.#restWaits = waits;
     if (waits) return;
-    this.#lookAtTime();
+    this.#serveDeadlines();
     this.#hooks.afterTurn();
-    this.#tell();
+    this.#sendReports();
   }
 
-  /** The turn has passed a packet on that came alone: what else is to be done can wait. */
+  /** Defers the rest of this turn: it has passed on a lone packet. */
   deferRest(): void {
     this.#alone = true;
   }
@@ -143,22 +143,22 @@ export class WorkerLoop {
     return false;
   }
 
-  #obey(): void {
+  #applyCommands(): void {
     const { control, port } = this.#setup;
     while (this.#applied !== Atomics.load(control, Control.issued)) {
       const received = receiveMessageOnPort(port) as { readonly message: WorkerCommand } | undefined;
       if (received === undefined) return;
       const { message } = received;
       if (message.type === 'stop') this.#stopped = true;
-      else this.#hooks.obey(message);
+      else this.#hooks.apply(message);
       this.#applied = (this.#applied + 1) | 0;
     }
   }
 
-  #lookAtTime(): void {
+  #serveDeadlines(): void {
     const now = this.now();
-    if (now - this.#lookedAt >= LOOK_AT_DEADLINES) {
-      this.#lookedAt = now;
+    if (now - this.#computedAt >= COMPUTE_DEADLINE_EVERY) {
+      this.#computedAt = now;
       this.#deadline = this.#hooks.nextDeadline();
     }
     if (now < this.#deadline) return;
@@ -166,13 +166,13 @@ export class WorkerLoop {
     this.#deadline = this.#hooks.nextDeadline();
   }
 
-  #hasToTell(): boolean {
-    return this.#reports.length > 0 || this.#told !== this.#applied;
+  #hasReports(): boolean {
+    return this.#reports.length > 0 || this.#acknowledged !== this.#applied;
   }
 
-  #tell(): void {
-    if (!this.#hasToTell()) return;
-    this.#told = this.#applied;
+  #sendReports(): void {
+    if (!this.#hasReports()) return;
+    this.#acknowledged = this.#applied;
     const output: WorkerOutput = { applied: this.#applied, reports: this.#reports };
     this.#setup.port.postMessage(output);
     this.#reports = [];
@@ -197,12 +197,12 @@ export class WorkerLoop {
       if (events === 0) continue;
       const watched = this.#polled[i]!;
       if ((events & POLL_FAILED) !== 0) watched.source.failed();
-      // To read is also what takes an error off a socket. What came or went since is asked for again.
+      // Reading also clears an error of a socket. If sources changed meanwhile, the next poll tells again.
       if (!this.#changed) watched.ready = true;
     }
   }
 
-  /** Milliseconds, rounded up; -1 for ever. */
+  /** Milliseconds until the next deadline, rounded up; -1 when there is none. */
   #timeout(): number {
     this.#deadline = this.#hooks.nextDeadline();
     if (this.#deadline === Number.POSITIVE_INFINITY) return -1;

@@ -1,4 +1,4 @@
-/** What the main thread and its workers tell each other, and the memory that they share. */
+/** The commands and reports between the main thread and its workers, and the memory that they share. */
 import type { MessagePort } from 'node:worker_threads';
 import type { SocketAddress } from '../../base/address.ts';
 import type { PathReport } from '../../base/path-report.ts';
@@ -7,10 +7,10 @@ import type { DropCounters } from '../../esp/drops.ts';
 import type { DeviceDescriptor } from '../../tun/device.ts';
 import type { UdpDescriptor, UdpSendError } from '../../tun/udp/udp.ts';
 
-/** `send` reads devices and writes to sockets; `receive` the other way round. */
+/** `send`: from the devices to the sockets; `receive`: from the sockets to the devices. */
 export type WorkerRole = 'send' | 'receive';
 
-/** What both roles are told of descriptors, which the main thread opens and closes. */
+/** Commands about descriptors, for both roles. The main thread opens and closes them. */
 export type DescriptorCommand =
   | {
       readonly type: 'open-device';
@@ -18,7 +18,7 @@ export type DescriptorCommand =
       readonly descriptor: DeviceDescriptor;
       readonly counters: Float64Array;
     }
-  /** Once it is applied, the worker touches the descriptor no more. */
+  /** Once it is applied, the worker does not use the descriptor any more. */
   | { readonly type: 'close-device'; readonly tunnel: number }
   | {
       readonly type: 'open-socket';
@@ -30,32 +30,32 @@ export type DescriptorCommand =
 
 export type WorkerCommand =
   | DescriptorCommand
-  /** `scope` is the zone of the remote address in the command, if it has one: a copy of an address does not tell. */
+  /** `scope`: the IPv6 zone of the command's remote address, which a copied address does not carry; 0 for none. */
   | { readonly type: 'send-plane'; readonly command: SendCommand; readonly scope: number }
   | { readonly type: 'receive-plane'; readonly command: ReceiveCommand }
-  /** To be applied, and no more: whoever does not answer is taken for dead. */
+  /** Only to be acknowledged: a worker that does not answer is taken for dead. */
   | { readonly type: 'alive' }
   | { readonly type: 'stop' };
 
 export type WorkerReport =
   | PlaneReport
-  /** Came to a socket that IKE and ESP share. */
+  /** An IKE datagram that came to a socket shared with ESP. */
   | {
       readonly type: 'datagram';
       readonly data: Uint8Array;
       readonly from: SocketAddress;
       readonly local: SocketAddress;
     }
-  /** The device seems to have been taken away. */
+  /** The device seems to have been deleted or moved. */
   | { readonly type: 'device-lost'; readonly tunnel: number }
   /** Datagrams were larger than their path takes. */
   | { readonly type: 'too-large' }
-  /** A router says so of one. */
+  /** A router says that a datagram was larger than its link takes. */
   | { readonly type: 'path-report'; readonly report: PathReport }
-  /** The system refuses datagrams, or ICMP tells that they do not arrive. */
+  /** The system refuses datagrams, or ICMP says that they do not arrive. */
   | { readonly type: 'refused'; readonly remote: SocketAddress; readonly error: UdpSendError };
 
-/** All commands up to number `applied` are carried out. */
+/** Acknowledges all commands up to number `applied`. */
 export interface WorkerOutput {
   readonly applied: number;
   readonly reports: readonly WorkerReport[];
@@ -72,7 +72,7 @@ export interface WorkerSetup {
   /** The name of the host's cryptographic provider. */
   readonly crypto: string;
   readonly fragmentSeed: number;
-  /** What the host's clock shows when that of `bootNow` shows 0, in milliseconds. */
+  /** The host's clock minus that of `bootNow`, in milliseconds. */
   readonly clockOffset: number;
 }
 
@@ -80,11 +80,11 @@ export interface WorkerSetup {
 export const Control = {
   /** Commands that were given. */
   issued: 0,
-  /** IKE datagrams that are on their way to the main thread. */
+  /** IKE datagrams under way to the main thread. */
   underWay: 1,
-  /** Those that were dropped, because too many were. */
+  /** IKE datagrams that were dropped because too many were under way. */
   overflow: 2,
-  /** NAT keepalives, and datagrams of no length: they are for nobody. */
+  /** NAT keepalives, and datagrams without a byte. */
   keepalives: 3,
   empty: 4,
   /** ESP packets that are too large for any slot. */
@@ -95,5 +95,5 @@ export const Control = {
 
 export const CONTROL_BYTES: number = Object.keys(Control).length * Int32Array.BYTES_PER_ELEMENT;
 
-/** IKE datagrams that may be under way: what is more is dropped, and sent again by the peer. */
+/** IKE datagrams that may be under way. More are dropped: the peer sends them again. */
 export const MAX_UNDER_WAY = 512;

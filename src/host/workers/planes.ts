@@ -1,8 +1,8 @@
 /**
- * The data plane in worker threads, as the engine and its host see it: in each pair one worker sends, one receives. What
- * IKE says goes out only when the workers have carried out what was asked of them before: the peer may act on it at once.
+ * The data plane in worker threads, as the control plane and the host see it: in each pair one worker sends and one
+ * receives. An IKE message leaves only after the workers have applied all commands given before it, because the peer may
+ * act on the message at once.
  */
-
 import { NO_PORT, type SocketAddress } from '../../base/address.ts';
 import type { PathReport } from '../../base/path-report.ts';
 import { IKE_PORT } from '../../base/ports.ts';
@@ -13,17 +13,17 @@ import { bootNow } from '../../sys/boot-clock.ts';
 import { addCounters, counterCount } from '../../tun/counters.ts';
 import { type DeviceCounters, newDeviceCounters, type PacketDevice } from '../../tun/device.ts';
 import { newUdpCounters, type UdpCounters, type UdpSendError, type UdpSocket } from '../../tun/udp/udp.ts';
+import { type Handle, type HandleOptions, WorkerHandle, type WorkerStatus } from './handle.ts';
 import { type KeySlot, KeySlots } from './key-slots.ts';
-import { Lanes } from './lanes.ts';
-import { type Link, type LinkOptions, WorkerLink, type WorkerStatus } from './link.ts';
 import { Control, type DescriptorCommand, type WorkerCommand, type WorkerReport, type WorkerRole } from './messages.ts';
 import { ReceiveRecords, SendRecords } from './records.ts';
+import { Shards } from './shards.ts';
 
-/** IKE messages that may wait. The oldest go first: they are sent again. */
+/** IKE messages that may wait. The oldest are dropped first: IKE sends them again. */
 const MAX_WAITING = 4096;
 
 export interface WorkerPlanesOptions {
-  /** Of workers; one of each pair sends, one receives. */
+  /** Pairs of workers: one of each sends, one receives. */
   readonly pairs: number;
   /** The name of the host's cryptographic provider. */
   readonly crypto: string;
@@ -31,7 +31,7 @@ export interface WorkerPlanesOptions {
   readonly now: () => number;
   readonly onReport: (report: PlaneReport) => void;
   readonly onDatagram: (data: Uint8Array, from: SocketAddress, local: SocketAddress) => void;
-  /** Takes an IKE message whose time has come. */
+  /** Sends an IKE message: the workers have applied what was commanded before it. */
   readonly onTransmit: (message: Transmit) => void;
   readonly onDeviceLost: (tunnel: number) => void;
   readonly onTooLarge: () => void;
@@ -40,10 +40,10 @@ export interface WorkerPlanesOptions {
   readonly onCrash: (text: string) => void;
 }
 
-/** A device or socket as the workers have it: of each role, in their order; some have it not. */
+/** A device or socket as each worker opened it, by role and shard; `undefined` for a worker without it. */
 type Opened<Open extends DescriptorCommand> = Readonly<Record<WorkerRole, readonly (Open | undefined)[]>>;
 
-/** How many commands each worker had been given at some time. */
+/** The number of the last command that each worker had been given at some moment. */
 type Tickets = readonly number[];
 
 type Waiting = { readonly message: Transmit; readonly after: Tickets } | { readonly command: SendCommand };
@@ -54,9 +54,9 @@ type OpenSocket = Extract<DescriptorCommand, { type: 'open-socket' }>;
 export class WorkerPlanes implements DataPlane {
   readonly inboundDrops: DropCounters;
   readonly #options: WorkerPlanesOptions;
-  readonly #lanes: Lanes;
-  readonly #sending: readonly Link[];
-  readonly #receiving: readonly Link[];
+  readonly #shards: Shards;
+  readonly #sending: readonly Handle[];
+  readonly #receiving: readonly Handle[];
   readonly #slots = new KeySlots();
   readonly #sendRecords = new SendRecords(this.#slots);
   readonly #receiveRecords = new ReceiveRecords(this.#slots);
@@ -66,49 +66,56 @@ export class WorkerPlanes implements DataPlane {
   #lastSocket = 0;
   // BOUNDED: MAX_WAITING messages, and an activation for each SA.
   readonly #waiting: Waiting[] = [];
-  /** Activations that wait for what IKE has just written, which the host has not fetched yet. BOUNDED: fetched after each call. */
+  /** Activations that follow the IKE messages that the host will fetch next. BOUNDED: it fetches them after each call. */
   #afterIke: SendCommand[] = [];
-  // BOUNDED: by who waits for devices and sockets to be let go, and by SAs, each twice, whose keys are to be erased.
+  // BOUNDED: devices and sockets that are being closed, and two entries for each SA whose keys are to be erased.
   #settled: { readonly after: Tickets; readonly resolve: () => void }[] = [];
 
-  /** @param start how a worker comes about, for tests */
-  constructor(options: WorkerPlanesOptions, start: (options: LinkOptions) => Link = startLink) {
+  /** @param start makes the handle of a worker; tests pass their own */
+  constructor(options: WorkerPlanesOptions, start: (options: HandleOptions) => Handle = startHandle) {
     this.#options = options;
-    this.#lanes = new Lanes(options.pairs);
-    this.inboundDrops = this.#lanes.inboundDrops.whole;
-    const lanes = [...Array(options.pairs).keys()];
-    this.#sending = lanes.map((lane) => this.#link(start, 'send', lane, () => this.#restoreSending(lane)));
-    this.#receiving = lanes.map((lane) => this.#link(start, 'receive', lane, () => this.#restoreReceiving(lane)));
+    this.#shards = new Shards(options.pairs);
+    this.inboundDrops = this.#shards.inboundDrops.whole;
+    const shards = [...Array(options.pairs).keys()];
+    this.#sending = shards.map((shard) => this.#startWorker(start, 'send', shard, () => this.#restoreSending(shard)));
+    this.#receiving = shards.map((shard) =>
+      this.#startWorker(start, 'receive', shard, () => this.#restoreReceiving(shard)),
+    );
   }
 
-  #link(start: (options: LinkOptions) => Link, role: WorkerRole, lane: number, restore: LinkOptions['restore']): Link {
+  #startWorker(
+    start: (options: HandleOptions) => Handle,
+    role: WorkerRole,
+    shard: number,
+    restore: HandleOptions['restore'],
+  ): Handle {
     const { crypto, fragmentSeed, now, onCrash } = this.#options;
     const clockOffset = now() - bootNow();
-    const inboundDrops = this.#lanes.inboundDrops.parts[lane]!;
+    const inboundDrops = this.#shards.inboundDrops.parts[shard]!;
     return start({
       setup: { role, crypto, fragmentSeed, clockOffset, inboundDrops },
       restore,
       onReports: (reports) => {
-        for (const report of reports) this.#heed(lane, report);
+        for (const report of reports) this.#onReport(shard, report);
       },
       onProgress: () => this.#proceed(),
       onCrash: (reason, pause) => {
         const [does, done] = role === 'send' ? ['sends', 'sent'] : ['receives', 'received'];
         onCrash(
-          `${this.#lanes.count === 1 ? 'the' : 'a'} worker that ${does} packets has ended, and nothing is ${done} ` +
-            `by it until another takes its place in ${pause} ms: ${reason}`,
+          `${this.#shards.count === 1 ? 'the' : 'a'} worker that ${does} packets has ended (${reason}). ` +
+            `A new one starts in ${pause} ms; until then no packets are ${done} by it`,
         );
       },
     });
   }
 
-  get #links(): readonly Link[] {
+  get #handles(): readonly Handle[] {
     return [...this.#sending, ...this.#receiving];
   }
 
-  /** Resolved when all workers are there. @throws Error when one cannot start */
+  /** Resolved when all workers have started. @throws Error when one cannot start */
   async ready(): Promise<void> {
-    await Promise.all(this.#links.map((link) => link.ready));
+    await Promise.all(this.#handles.map((handle) => handle.ready));
   }
 
   commandSender(command: SendCommand): void {
@@ -119,40 +126,40 @@ export class WorkerPlanes implements DataPlane {
   commandReceiver(command: ReceiveCommand): void {
     const removed = command.type === 'remove' ? this.#receiveRecords.slotOf(command.id) : undefined;
     const noted = this.#receiveRecords.note(command);
-    for (const [lane, link] of this.#receiving.entries()) {
-      const part = this.#lanes.receiveCommand(lane, noted);
-      if (part !== undefined) link.post({ type: 'receive-plane', command: part });
+    for (const [shard, handle] of this.#receiving.entries()) {
+      const part = this.#shards.receiveCommand(shard, noted);
+      if (part !== undefined) handle.post({ type: 'receive-plane', command: part });
     }
-    this.#lanes.received(noted);
+    this.#shards.received(noted);
     if (removed !== undefined) this.#releaseKeys(removed);
   }
 
   #sendNow(command: SendCommand): void {
     const removed = command.type === 'remove' ? this.#sendRecords.slotOf(command.id) : undefined;
     const noted = this.#sendRecords.note(command);
-    for (const [lane, link] of this.#sending.entries()) {
-      link.post(this.#sendMessage(lane, noted));
+    for (const [shard, handle] of this.#sending.entries()) {
+      handle.post(this.#sendMessage(shard, noted));
     }
-    this.#lanes.sent(noted);
+    this.#shards.sent(noted);
     if (removed !== undefined) this.#releaseKeys(removed);
   }
 
-  /** Not before all workers have removed the SA: one that installs it yet must not find the slot empty, or another's keys. */
+  /** Erases keys after all workers have removed the SA: one that still installs it must not read an empty or reused slot. */
   #releaseKeys(slot: KeySlot): void {
     this.#settled.push({ after: this.#tickets(), resolve: () => slot.release() });
     this.#proceed();
   }
 
-  #sendMessage(lane: number, command: SendCommand): WorkerCommand {
+  #sendMessage(shard: number, command: SendCommand): WorkerCommand {
     let scope = 0;
     if ('path' in command) {
       const { address } = command.path.remote;
       for (const socket of this.#sockets.keys()) scope ||= socket.scopeOf?.(address) ?? 0;
     }
-    return { type: 'send-plane', command: this.#lanes.sendCommand(lane, command), scope };
+    return { type: 'send-plane', command: this.#shards.sendCommand(shard, command), scope };
   }
 
-  /** To be called with all that the engine has to say, in its order, after every call of it. */
+  /** To be called after every call of the control plane, with all its messages in their order. */
   transmit(messages: readonly Transmit[]): void {
     const after = this.#tickets();
     for (const message of messages) this.#waiting.push({ message, after });
@@ -167,53 +174,53 @@ export class WorkerPlanes implements DataPlane {
 
   openDevice(tunnel: number, device: PacketDevice): void {
     const queues = device.handOver?.();
-    if (queues === undefined || queues.length < this.#lanes.count) {
+    if (queues === undefined || queues.length < this.#shards.count) {
       throw new Error(`device ${device.name} cannot be handed to worker threads`);
     }
-    const open = (lane: number): OpenDevice => {
+    const open = (shard: number): OpenDevice => {
       const counters = sharedCounters(newDeviceCounters());
-      return { type: 'open-device', tunnel, descriptor: queues[lane]!, counters };
+      return { type: 'open-device', tunnel, descriptor: queues[shard]!, counters };
     };
     this.#devices.set(
       tunnel,
-      this.#open((_, lane) => open(lane)),
+      this.#open((_, shard) => open(shard)),
     );
   }
 
-  /** Resolved when no worker touches the descriptors any more. */
+  /** Resolved when no worker uses the descriptors any more. */
   closeDevice(tunnel: number): Promise<void> {
     if (!this.#devices.delete(tunnel)) return Promise.resolve();
-    return this.#letGo({ type: 'close-device', tunnel });
+    return this.#closeEverywhere({ type: 'close-device', tunnel });
   }
 
-  /** The workers read and write it from now on, but for one that is IKE's alone. @throws Error when that cannot be */
+  /** Has the workers read and write the socket, unless it carries IKE alone. @throws Error when it cannot be shared */
   openSocket(socket: UdpSocket): void {
     const { port } = socket.local;
     if (port === IKE_PORT) return;
     const queues = socket.handOver?.() ?? [];
-    const needed = port === NO_PORT ? 1 : this.#lanes.count;
+    const needed = port === NO_PORT ? 1 : this.#shards.count;
     if (queues.length < needed) {
       throw new Error(`UDP port ${port} cannot be divided among ${needed} worker threads here: use fewer (--workers)`);
     }
     const key = ++this.#lastSocket;
-    const opened = this.#open((role, lane): OpenSocket | undefined => {
-      // One that has no queue of its own sends by the first.
-      const descriptor = queues[lane] ?? (role === 'send' ? queues[0] : undefined);
+    const opened = this.#open((role, shard): OpenSocket | undefined => {
+      // A sender without a queue of its own uses the first.
+      const descriptor = queues[shard] ?? (role === 'send' ? queues[0] : undefined);
       if (descriptor === undefined) return undefined;
       return { type: 'open-socket', socket: key, descriptor, counters: sharedCounters(newUdpCounters()) };
     });
     this.#sockets.set(socket, opened);
   }
 
-  /** Has all workers open what each is to have of something; none when `make` throws, as there may be no memory. */
-  #open<Open extends DescriptorCommand>(make: (role: WorkerRole, lane: number) => Open | undefined): Opened<Open> {
+  /** Has each worker open its part of a device or socket. When `make` throws (there may be no memory), none opens any. */
+  #open<Open extends DescriptorCommand>(make: (role: WorkerRole, shard: number) => Open | undefined): Opened<Open> {
     const opened = {
-      send: this.#sending.map((_, lane) => make('send', lane)),
-      receive: this.#receiving.map((_, lane) => make('receive', lane)),
+      send: this.#sending.map((_, shard) => make('send', shard)),
+      receive: this.#receiving.map((_, shard) => make('receive', shard)),
     };
-    for (const [at, link] of this.#links.entries()) {
+    for (const [at, handle] of this.#handles.entries()) {
       const command = [...opened.send, ...opened.receive][at];
-      if (command !== undefined) link.post(command);
+      if (command !== undefined) handle.post(command);
     }
     return opened;
   }
@@ -222,7 +229,7 @@ export class WorkerPlanes implements DataPlane {
     const opened = this.#sockets.get(socket);
     if (opened === undefined) return Promise.resolve();
     this.#sockets.delete(socket);
-    return this.#letGo({ type: 'close-socket', socket: opened.send[0]!.socket });
+    return this.#closeEverywhere({ type: 'close-socket', socket: opened.send[0]!.socket });
   }
 
   /** What the workers counted at a device. */
@@ -244,12 +251,12 @@ export class WorkerPlanes implements DataPlane {
     return sum;
   }
 
-  /** Makes what the engine reads of its data plane up to date. */
+  /** Adds up the counters of all workers for those who read them. */
   refresh(): void {
-    this.#lanes.gather();
+    this.#shards.gather();
   }
 
-  /** Datagrams that reached neither IKE nor ESP, since the workers that receive were started. */
+  /** Datagrams that reached neither IKE nor ESP, since the receiving workers started. */
   strayCounters(): { keepalives: number; empty: number; oversized: number; overflow: number } {
     const at = (place: number): number => this.#receiving.reduce((sum, { control }) => sum + control[place]!, 0);
     return {
@@ -261,18 +268,18 @@ export class WorkerPlanes implements DataPlane {
   }
 
   status(): WorkerStatus[] {
-    return this.#links.map((link) => link.status);
+    return this.#handles.map((handle) => handle.status);
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#links.map((link) => link.stop()));
+    await Promise.all(this.#handles.map((handle) => handle.stop()));
     this.#sendRecords.clear();
     this.#receiveRecords.clear();
     this.#slots.eraseAll();
   }
 
-  #letGo(command: DescriptorCommand): Promise<void> {
-    for (const link of this.#links) link.post(command);
+  #closeEverywhere(command: DescriptorCommand): Promise<void> {
+    for (const handle of this.#handles) handle.post(command);
     const after = this.#tickets();
     return new Promise((resolve) => {
       this.#settled.push({ after, resolve });
@@ -280,11 +287,11 @@ export class WorkerPlanes implements DataPlane {
     });
   }
 
-  #heed(lane: number, report: WorkerReport): void {
+  #onReport(shard: number, report: WorkerReport): void {
     const { onDatagram, onDeviceLost, onTooLarge, onPathReport, onRefusal, onReport } = this.#options;
     switch (report.type) {
       case 'datagram':
-        Atomics.sub(this.#receiving[lane]!.control, Control.underWay, 1);
+        Atomics.sub(this.#receiving[shard]!.control, Control.underWay, 1);
         onDatagram(report.data, report.from, report.local);
         return;
       case 'device-lost':
@@ -305,13 +312,13 @@ export class WorkerPlanes implements DataPlane {
   }
 
   #tickets(): Tickets {
-    return this.#links.map((link) => link.issued);
+    return this.#handles.map((handle) => handle.issued);
   }
 
-  /** Whatever the workers have done may be what something waits for. */
+  /** A worker has applied commands, or ended: does everything that waited for just that. */
   #proceed(): void {
-    const links = this.#links;
-    const isDone = (after: Tickets): boolean => links.every((link, i) => link.hasApplied(after[i]!));
+    const handles = this.#handles;
+    const isDone = (after: Tickets): boolean => handles.every((handle, i) => handle.hasApplied(after[i]!));
     for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
       if ('message' in next && !isDone(next.after)) break;
       this.#waiting.shift();
@@ -324,32 +331,32 @@ export class WorkerPlanes implements DataPlane {
     for (const { resolve } of settled) resolve();
   }
 
-  *#restoreSending(lane: number): Generator<WorkerCommand> {
-    yield* this.#opened('send', lane);
+  *#restoreSending(shard: number): Generator<WorkerCommand> {
+    yield* this.#opened('send', shard);
     for (const command of this.#sendRecords.restore()) {
-      yield this.#sendMessage(lane, command);
+      yield this.#sendMessage(shard, command);
     }
   }
 
-  *#restoreReceiving(lane: number): Generator<WorkerCommand> {
-    // SAs before sockets: nothing that comes may find them missing.
+  *#restoreReceiving(shard: number): Generator<WorkerCommand> {
+    // SAs before sockets, so that no packet comes before its SA is there.
     for (const command of this.#receiveRecords.restore()) {
-      const part = this.#lanes.receiveCommand(lane, command);
+      const part = this.#shards.receiveCommand(shard, command);
       if (part !== undefined) yield { type: 'receive-plane', command: part };
     }
-    yield* this.#opened('receive', lane);
+    yield* this.#opened('receive', shard);
   }
 
-  *#opened(role: WorkerRole, lane: number): Generator<WorkerCommand> {
+  *#opened(role: WorkerRole, shard: number): Generator<WorkerCommand> {
     for (const opened of [...this.#sockets.values(), ...this.#devices.values()]) {
-      const command = opened[role][lane];
+      const command = opened[role][shard];
       if (command !== undefined) yield command;
     }
   }
 }
 
-function startLink(options: LinkOptions): Link {
-  return new WorkerLink(options);
+function startHandle(options: HandleOptions): Handle {
+  return new WorkerHandle(options);
 }
 
 function sharedCounters(like: object): Float64Array {

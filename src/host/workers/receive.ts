@@ -1,4 +1,4 @@
-/** The worker that receives: from the sockets, through cipher and selectors, to the devices. IKE goes to the main thread. */
+/** The receiving worker: from the sockets, through cipher and selectors, to the devices. IKE goes to the main thread. */
 import type { SocketAddress } from '../../base/address.ts';
 import type { PacketBatch } from '../../base/batch.ts';
 import type { CryptoProvider } from '../../crypto/types.ts';
@@ -15,7 +15,7 @@ import { QUIET, WorkerLoop } from './loop.ts';
 import { Control, MAX_UNDER_WAY, type WorkerCommand, type WorkerSetup } from './messages.ts';
 import { SendTroubles } from './send-troubles.ts';
 
-/** A socket that fails for no reason that could be read off is left alone so long. */
+/** Milliseconds that the worker does not read a socket that keeps failing without an error in its queue. */
 const PAUSE_AFTER_FAILURES = 100;
 
 interface Device {
@@ -55,7 +55,7 @@ export class ReceiveWorker {
       report: (report) => this.#loop.report(report),
     });
     this.#loop = new WorkerLoop(setup, {
-      obey: (command) => this.#obey(command),
+      apply: (command) => this.#apply(command),
       nextDeadline: () => this.#nextDeadline(),
       expire: (now) => this.#expire(now),
       afterTurn: () => this.#afterTurn(),
@@ -71,7 +71,7 @@ export class ReceiveWorker {
     }
   }
 
-  #obey(command: WorkerCommand): void {
+  #apply(command: WorkerCommand): void {
     switch (command.type) {
       case 'receive-plane':
         this.#plane.apply(command.command);
@@ -80,7 +80,7 @@ export class ReceiveWorker {
       case 'open-device': {
         const { tunnel, descriptor, counters } = command;
         const end = new TunEnd(descriptor, this.#offloads, () => this.#lost(tunnel));
-        // One that takes another's place counts on.
+        // A worker that replaces another continues its counters.
         addCounters(counters, end.counters);
         this.#devices.set(tunnel, { end, counters });
         return;
@@ -92,7 +92,7 @@ export class ReceiveWorker {
       case 'open-socket': {
         const { socket, descriptor, counters } = command;
         const end = new UdpEnd(descriptor);
-        this.#troubles.hear(end);
+        this.#troubles.watch(end);
         addCounters(counters, end.counters);
         this.#sockets.set(socket, { end, counters, fd: descriptor.fd });
         this.#watch(socket);
@@ -120,7 +120,7 @@ export class ReceiveWorker {
     });
   }
 
-  /** Until the main thread closes it, nothing is written any more. */
+  /** The device is gone: nothing is written until the main thread closes it. */
   #lost(tunnel: number): void {
     this.#devices.get(tunnel)?.end.release();
     this.#loop.report({ type: 'device-lost', tunnel });
@@ -141,9 +141,9 @@ export class ReceiveWorker {
     }
   }
 
-  /** Whether there may be more. */
+  /** Returns whether there may be more. */
   #readSocket(key: number, { end }: Socket): boolean {
-    const left = end.receive((data, from, local, trafficClass) => this.#take(data, from, local, trafficClass));
+    const left = end.receive((data, from, local, trafficClass) => this.#receive(data, from, local, trafficClass));
     this.#flush();
     if (left === 'failing') {
       this.#loop.unwatch(key);
@@ -152,17 +152,17 @@ export class ReceiveWorker {
     return left === 'more';
   }
 
-  /** What ICMP told of what the other worker sent is read off here, as a rule: the socket is waited for here. */
+  /** ICMP errors about what the sender sent are read here as a rule, because this worker polls the socket. */
   #afterTurn(): void {
     let tooLarge = 0;
     for (const { end, counters } of this.#sockets.values()) {
       writeCounters(end.counters, counters);
       tooLarge += end.counters.sendErrors.EMSGSIZE;
     }
-    this.#troubles.look(tooLarge);
+    this.#troubles.reportTooLarge(tooLarge);
   }
 
-  #take(data: Uint8Array, from: SocketAddress, local: SocketAddress, trafficClass: number): void {
+  #receive(data: Uint8Array, from: SocketAddress, local: SocketAddress, trafficClass: number): void {
     switch (classify(local.port, data)) {
       case 'empty':
         Atomics.add(this.#control, Control.empty, 1);
@@ -195,7 +195,7 @@ export class ReceiveWorker {
       return;
     }
     const last = this.#lastPath;
-    // Addresses are the same objects in each datagram of a peer.
+    // A socket gives the same objects for the addresses of each datagram of a peer.
     const path = last !== undefined && last.remote === remote && last.local === local ? last : { local, remote };
     this.#lastPath = path;
     this.#paths[slot] = path;
@@ -203,7 +203,7 @@ export class ReceiveWorker {
     if (batch.count === batch.capacity) this.#flush();
   }
 
-  /** What came before its SA was installed. */
+  /** Opens packets that came before their SA was installed. */
   #openEarly(): void {
     for (const { data, path, trafficClass } of this.#plane.takeEarly()) {
       this.#gather(data, path.remote, path.local, trafficClass);

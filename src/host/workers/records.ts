@@ -1,6 +1,6 @@
 /**
- * What the workers were told and still holds. A worker that takes another's place is told it again; what the SAs did
- * meanwhile stands in their shared state, and their keys stand in slots, until no worker has the SA any more.
+ * The commands that still hold, for a worker that replaces another. Sequence numbers and counters of the SAs are in shared
+ * memory, and so are the keys, in slots that are kept until no worker has the SA any more.
  */
 import type {
   InstallInbound,
@@ -26,7 +26,7 @@ interface SendSa {
 interface ReceiveSa {
   install: InstallInbound;
   readonly slot: KeySlot;
-  retired: boolean;
+  superseded: boolean;
 }
 
 export class SendRecords {
@@ -40,7 +40,7 @@ export class SendRecords {
     this.#slots = slots;
   }
 
-  /** Keeps what holds from now on. Returns the command as it is to be passed on, with its keys in a slot. */
+  /** Records a command. Returns it as the workers get it: with its keys in a slot. */
   note(command: SendCommand): SendCommand {
     switch (command.type) {
       case 'add-tunnel':
@@ -54,7 +54,7 @@ export class SendRecords {
         if (tunnel !== undefined) tunnel.hold = { ...command, forget: false };
         return command;
       }
-      // About packets that wait now: nothing of it holds for another worker.
+      // About packets that wait in this worker: means nothing to another.
       case 'ask-again':
       case 'refuse':
         return command;
@@ -82,12 +82,12 @@ export class SendRecords {
     }
   }
 
-  /** Where the keys of an SA are: to be released when no worker has it any more. */
+  /** The slot with the keys of an SA, to be released when no worker has the SA any more. */
   slotOf(id: number): KeySlot | undefined {
     return this.#sas.get(id)?.slot;
   }
 
-  /** All of it again, in an order in which it can be carried out. */
+  /** All commands that hold, in an order in which they can be applied. */
   *restore(): Generator<SendCommand> {
     for (const { add, hold } of this.#tunnels.values()) {
       yield add;
@@ -117,18 +117,18 @@ export class ReceiveRecords {
   /** As `SendRecords.note`. */
   note(command: ReceiveCommand): ReceiveCommand {
     switch (command.type) {
-      // About packets that come now: nothing of it holds for another worker.
+      // About packets that come to this worker now: means nothing to another.
       case 'expect':
         return command;
       case 'install': {
         const slot = this.#slots.take(command.keys);
         const install = { ...command, keys: slot.keys };
-        this.#sas.set(command.id, { install, slot, retired: false });
+        this.#sas.set(command.id, { install, slot, superseded: false });
         return install;
       }
-      case 'retire': {
+      case 'supersede': {
         const sa = this.#sas.get(command.id);
-        if (sa !== undefined) sa.retired = true;
+        if (sa !== undefined) sa.superseded = true;
         return command;
       }
       case 'remove':
@@ -150,9 +150,9 @@ export class ReceiveRecords {
   }
 
   *restore(): Generator<ReceiveSaCommand> {
-    for (const { install, retired } of this.#sas.values()) {
+    for (const { install, superseded } of this.#sas.values()) {
       yield install;
-      if (retired) yield { type: 'retire', id: install.id };
+      if (superseded) yield { type: 'supersede', id: install.id };
     }
   }
 

@@ -1,6 +1,6 @@
 /**
- * What a worker tells the main thread of datagrams that did not get out or arrive, now and then: that some were larger than
- * their path takes, what routers say of them, and why the system or ICMP refuses others.
+ * Reports of a worker about datagrams that were not sent or did not arrive, at a bounded rate: that some were larger than
+ * their path takes, what routers say about them, and why the system or ICMP refuses others.
  */
 import type { SocketAddress } from '../../base/address.ts';
 import type { PathReport } from '../../base/path-report.ts';
@@ -8,56 +8,56 @@ import type { UdpEnd } from '../../tun/udp/queue.ts';
 import type { WorkerLoop } from './loop.ts';
 import type { WorkerReport } from './messages.ts';
 
-/** Milliseconds between two reports; and what routers and refusals may say meanwhile, which anyone can cause. */
+/** Milliseconds between two reports, and how many path reports and refusals, which any host can cause, go out in it. */
 const PAUSE = 100;
 const MAX_REPORTS = 32;
 
 export class SendTroubles {
   readonly #loop: Pick<WorkerLoop, 'now' | 'report'>;
-  #told = 0;
-  #toldAt = Number.NEGATIVE_INFINITY;
+  #reported = 0;
+  #reportedAt = Number.NEGATIVE_INFINITY;
   #reportsSince = Number.NEGATIVE_INFINITY;
   #pathReports = 0;
-  /** Ends that refusals were told of since. BOUNDED: `MAX_REPORTS`. */
+  /** Peers whose refusals were reported since. BOUNDED: `MAX_REPORTS`. */
   readonly #refused = new Set<SocketAddress>();
 
   constructor(loop: Pick<WorkerLoop, 'now' | 'report'>) {
     this.#loop = loop;
   }
 
-  /** Hears what the end of a socket is told. */
-  hear(end: UdpEnd): void {
-    end.onPathReport = (report) => this.#pass(report);
-    end.onRefusal = (remote, error) => this.#refuse({ type: 'refused', remote, error });
+  /** Reports what a socket's end learns of its datagrams. */
+  watch(end: UdpEnd): void {
+    end.onPathReport = (report) => this.#reportPath(report);
+    end.onRefusal = (remote, error) => this.#reportRefusal({ type: 'refused', remote, error });
   }
 
-  /** @param count of all datagrams so far that were too large, as the system told */
-  look(count: number): void {
-    if (count === this.#told) return;
+  /** @param count all datagrams so far that the system found too large */
+  reportTooLarge(count: number): void {
+    if (count === this.#reported) return;
     const now = this.#loop.now();
-    if (count > this.#told) {
-      if (now - this.#toldAt < PAUSE) return;
-      this.#toldAt = now;
+    if (count > this.#reported) {
+      if (now - this.#reportedAt < PAUSE) return;
+      this.#reportedAt = now;
       this.#loop.report({ type: 'too-large' });
     }
-    this.#told = count;
+    this.#reported = count;
   }
 
-  /** What is beyond the bound is dropped: the router says it again of the next packet. */
-  #pass(report: PathReport): void {
-    this.#begin();
+  /** Path reports beyond the bound are dropped: the router reports the next packet too. */
+  #reportPath(report: PathReport): void {
+    this.#startPeriod();
     if (++this.#pathReports <= MAX_REPORTS) this.#loop.report({ type: 'path-report', report });
   }
 
-  /** Addresses are the same objects as long as they are in use; of each, once is enough. */
-  #refuse(report: Extract<WorkerReport, { type: 'refused' }>): void {
-    this.#begin();
+  /** One report for each peer is enough. Its address stays the same object while it is in use. */
+  #reportRefusal(report: Extract<WorkerReport, { type: 'refused' }>): void {
+    this.#startPeriod();
     if (this.#refused.has(report.remote) || this.#refused.size >= MAX_REPORTS) return;
     this.#refused.add(report.remote);
     this.#loop.report(report);
   }
 
-  #begin(): void {
+  #startPeriod(): void {
     const now = this.#loop.now();
     if (now - this.#reportsSince < PAUSE) return;
     this.#reportsSince = now;

@@ -1,4 +1,4 @@
-/** The worker that sends: from the devices, through the policy and the cipher, to the sockets. */
+/** The sending worker: from the devices, through the policy and the cipher, to the sockets. */
 import { randomFillSync } from 'node:crypto';
 import type { PacketBatch } from '../../base/batch.ts';
 import type { CryptoProvider } from '../../crypto/types.ts';
@@ -50,7 +50,7 @@ export class SendWorker {
       },
     });
     this.#loop = new WorkerLoop(setup, {
-      obey: (command) => this.#obey(command),
+      apply: (command) => this.#apply(command),
       nextDeadline: () => this.#plane.nextDeadline(),
       expire: (now) => this.#plane.expire(now),
       afterTurn: () => this.#afterTurn(),
@@ -66,7 +66,7 @@ export class SendWorker {
     }
   }
 
-  #obey(command: WorkerCommand): void {
+  #apply(command: WorkerCommand): void {
     switch (command.type) {
       case 'send-plane':
         if (command.scope !== 0) this.#learnScope(command);
@@ -111,13 +111,13 @@ export class SendWorker {
 
   #openSocket({ socket, descriptor, counters }: Extract<WorkerCommand, { type: 'open-socket' }>): void {
     const end = new UdpEnd(descriptor);
-    this.#troubles.hear(end);
+    this.#troubles.watch(end);
     addCounters(counters, end.counters);
     this.#sockets.add(socket, end, counters);
     this.#outlets.forget();
   }
 
-  /** Until the main thread closes it, nothing is read any more. */
+  /** The device is gone: nothing is read until the main thread closes it. */
   #lost(tunnel: number): void {
     this.#loop.unwatch(tunnel);
     this.#devices.get(tunnel)?.end.release();
@@ -133,7 +133,7 @@ export class SendWorker {
     writeCounters(end.counters, counters);
     if (!lone) return !end.drained;
     if (this.#batch.count > 0) this.#loop.deferRest();
-    // Whether another came behind it is asked by waiting for it.
+    // Whether another packet follows, the next poll tells.
     return end.pending;
   }
 
@@ -151,6 +151,6 @@ export class SendWorker {
       writeCounters(socket.counters, counters);
       tooLarge += socket.counters.sendErrors.EMSGSIZE;
     }
-    this.#troubles.look(tooLarge);
+    this.#troubles.reportTooLarge(tooLarge);
   }
 }

@@ -1,4 +1,4 @@
-/** Where a worker thread begins. */
+/** The entry point of a worker thread. */
 import './compiler.ts';
 import { workerData } from 'node:worker_threads';
 import { libc } from '../../sys/libc.ts';

@@ -6,7 +6,7 @@ import type { InstallOutbound, PlaneReport } from '../../../src/engine/commands.
 import type { Transmit } from '../../../src/engine/options.ts';
 import { newDropCounters } from '../../../src/esp/drops.ts';
 import { newSaState, type SaState, UNLIMITED } from '../../../src/esp/usage.ts';
-import type { Link, LinkOptions } from '../../../src/host/workers/link.ts';
+import type { Handle, HandleOptions } from '../../../src/host/workers/handle.ts';
 import { CONTROL_BYTES, Control, type WorkerCommand, type WorkerRole } from '../../../src/host/workers/messages.ts';
 import { WorkerPlanes } from '../../../src/host/workers/planes.ts';
 import { MemoryDevice } from '../../../src/tun/memory.ts';
@@ -14,21 +14,21 @@ import type { UdpSocket } from '../../../src/tun/udp/udp.ts';
 import { protect } from '../../support/engine-net.ts';
 import { at } from '../../support/ike-pair.ts';
 
-class FakeLink implements Link {
+class FakeLink implements Handle {
   readonly ready = Promise.resolve();
   readonly control = new Int32Array(new SharedArrayBuffer(CONTROL_BYTES));
-  readonly options: LinkOptions;
+  readonly options: HandleOptions;
   commands: WorkerCommand[] = [];
   issued = 0;
   applied = 0;
   down = false;
   stopped = false;
 
-  constructor(options: LinkOptions) {
+  constructor(options: HandleOptions) {
     this.options = options;
   }
 
-  get status(): Link['status'] {
+  get status(): Handle['status'] {
     return { role: this.options.setup.role, running: !this.down, restarts: 0, cpu: 0 };
   }
 
@@ -63,7 +63,7 @@ class FakeLink implements Link {
 }
 
 function make() {
-  const links = new Map<WorkerRole, FakeLink>();
+  const handles = new Map<WorkerRole, FakeLink>();
   const sent: string[] = [];
   const reports: PlaneReport[] = [];
   const datagrams: number[] = [];
@@ -84,20 +84,20 @@ function make() {
       onCrash: (text) => crashes.push(text),
     },
     (options) => {
-      const link = new FakeLink(options);
-      links.set(options.setup.role, link);
-      return link;
+      const handle = new FakeLink(options);
+      handles.set(options.setup.role, handle);
+      return handle;
     },
   );
-  return { planes, sent, reports, datagrams, crashes, send: links.get('send')!, receive: links.get('receive')! };
+  return { planes, sent, reports, datagrams, crashes, send: handles.get('send')!, receive: handles.get('receive')! };
 }
 
 const PATH = { local: at('192.0.2.1', 4500), remote: at('192.0.2.2', 4500) };
 const message = (number: number): Transmit => ({ path: PATH, data: Uint8Array.of(number), trafficClass: 0 });
 
 describe('keys of an SA', () => {
-  const keysOf = (link: FakeLink): CipherKeys => {
-    const [command] = link.commands.flatMap((posted) => ('command' in posted ? [posted.command] : []));
+  const keysOf = (handle: FakeLink): CipherKeys => {
+    const [command] = handle.commands.flatMap((posted) => ('command' in posted ? [posted.command] : []));
     return (command as InstallOutbound).keys;
   };
   const erased = new Uint8Array(20);
@@ -120,11 +120,11 @@ describe('keys of an SA', () => {
 
   it('are erased when all workers have removed it, and not before: one may still be about to install it', () => {
     const { planes, send, receive } = installed();
-    for (const [give, link] of [
+    for (const [give, handle] of [
       [() => planes.commandSender({ type: 'remove', id: 1 }), send],
       [() => planes.commandReceiver({ type: 'remove', id: 1 }), receive],
     ] as const) {
-      const { encryption } = keysOf(link);
+      const { encryption } = keysOf(handle);
       give();
       expect(encryption).toEqual(there);
       send.apply();
@@ -201,7 +201,7 @@ describe('what IKE says', () => {
     receive.crash();
     expect(sent).toEqual(['1']);
     expect(crashes).toEqual([
-      expect.stringContaining('nothing is received by it until another takes its place in 100 ms'),
+      expect.stringContaining('A new one starts in 100 ms; until then no packets are received by it'),
     ]);
   });
 
@@ -239,7 +239,7 @@ describe('devices', () => {
   });
 });
 
-describe('a link-local peer', () => {
+describe('a handle-local peer', () => {
   it('keeps its zone, which no copy of its address tells', () => {
     const { planes, send } = make();
     const path = { ...PATH, remote: at('fe80::1', 4500) };

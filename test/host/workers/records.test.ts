@@ -14,8 +14,8 @@ import { SendPlane } from '../../../src/engine/send-plane.ts';
 import { DropReason, namedDrops, newDropCounters } from '../../../src/esp/drops.ts';
 import { newSaState, SaCounter, UNLIMITED } from '../../../src/esp/usage.ts';
 import { KeySlots } from '../../../src/host/workers/key-slots.ts';
-import { Lanes } from '../../../src/host/workers/lanes.ts';
 import { ReceiveRecords, SendRecords } from '../../../src/host/workers/records.ts';
+import { Shards } from '../../../src/host/workers/shards.ts';
 import type { Path } from '../../../src/ike/events.ts';
 import { packet, protect } from '../../support/engine-net.ts';
 import { at } from '../../support/ike-pair.ts';
@@ -189,12 +189,12 @@ describe('a plane that takes the place of another', () => {
   it('is told of SAs that are received on only a while longer', () => {
     const records = new ReceiveRecords(new KeySlots());
     for (const command of [installInbound(1), installInbound(2)]) records.note(command);
-    records.note({ type: 'retire', id: 1 });
+    records.note({ type: 'supersede', id: 1 });
     records.note({ type: 'path', id: 2, path: { ...PATH, remote: at('192.0.2.9', 4500) } });
     const told = [...records.restore()];
     expect(told.map(({ type, id }) => [type, id])).toEqual([
       ['install', 1],
-      ['retire', 1],
+      ['supersede', 1],
       ['install', 2],
     ]);
     expect(told[2]).toMatchObject({ path: { remote: at('192.0.2.9', 4500) } });
@@ -205,65 +205,65 @@ describe('a plane that takes the place of another', () => {
 
 describe('several workers for each direction', () => {
   it('use each sequence number once, count together, and stay within the limits of all', () => {
-    const lanes = new Lanes(3);
+    const shards = new Shards(3);
     const senders = [sender(), sender(), sender()];
     const tunnel = addTunnel();
     const sa = { ...install(1), limits: { ...UNLIMITED, hardPackets: 31, softPackets: 24 } };
     for (const command of [tunnel, sa, { type: 'activate', id: 1, afterIke: false } as const]) {
-      for (const [lane, { plane }] of senders.entries()) {
-        plane.apply(0, structuredClone(lanes.sendCommand(lane, command)));
+      for (const [shard, { plane }] of senders.entries()) {
+        plane.apply(0, structuredClone(shards.sendCommand(shard, command)));
       }
     }
-    const numbers = [0, 1, 2, 0, 2, 1, 1, 0, 2, 2, 1].flatMap((lane) => sequences(sealed(senders[lane]!.plane, 2)));
+    const numbers = [0, 1, 2, 0, 2, 1, 1, 0, 2, 2, 1].flatMap((shard) => sequences(sealed(senders[shard]!.plane, 2)));
     expect(numbers).toEqual(Array.from({ length: 22 }, (_, i) => i + 1));
-    lanes.gather();
+    shards.gather();
     expect(sa.state.counters[SaCounter.packets]).toBe(22);
     expect(sa.state.counters[SaCounter.lastUsed]).toBe(0);
     expect([...sa.state.sequence]).toEqual([0, 22]);
     // Each has a third of what the SA may carry, rounded down.
     for (const { plane } of senders) sealed(plane, 20);
-    lanes.gather();
+    shards.gather();
     expect(sa.state.counters[SaCounter.packets]).toBe(30);
     expect(tunnel.type === 'add-tunnel' && namedDrops(tunnel.counters.outboundDrops)).toEqual({ 'no-sa': 52 });
     for (const { reports } of senders) {
       expect(reports.map((report) => report.type === 'limit' && report.kind)).toEqual(['soft', 'hard']);
     }
-    for (const [lane, { plane }] of senders.entries()) {
-      plane.apply(0, lanes.sendCommand(lane, { type: 'remove', id: 1 }));
+    for (const [shard, { plane }] of senders.entries()) {
+      plane.apply(0, shards.sendCommand(shard, { type: 'remove', id: 1 }));
     }
-    lanes.sent({ type: 'remove', id: 1 });
+    shards.sent({ type: 'remove', id: 1 });
     expect(sa.state.counters[SaCounter.packets]).toBe(30);
   });
 
   it('receive each SA in one place, that of its SPI, or the first for ESP without a port', () => {
-    const lanes = new Lanes(2);
+    const shards = new Shards(2);
     const tunnel = addTunnel();
     if (tunnel.type !== 'add-tunnel') throw new Error('no tunnel');
-    lanes.sendCommand(0, tunnel);
+    shards.sendCommand(0, tunnel);
     const { inboundDrops } = tunnel.counters;
     const raw = { local: at('192.0.2.1', NO_PORT), remote: at('192.0.2.2', NO_PORT) };
     const installs = [1, 2, 3].map((id) => installInbound(id, inboundDrops));
     const commands = [...installs, { ...installInbound(5, inboundDrops), path: raw }];
     const takers = commands.map((command) =>
-      [0, 1].filter((lane) => lanes.receiveCommand(lane, command) !== undefined),
+      [0, 1].filter((shard) => shards.receiveCommand(shard, command) !== undefined),
     );
     expect(takers).toEqual([[1], [0], [1], [0]]);
-    const other = lanes.receiveCommand(1, installs[0]!);
+    const other = shards.receiveCommand(1, installs[0]!);
     if (other?.type !== 'install') throw new Error('no SA');
     other.drops[DropReason.replay] = 5;
-    lanes.gather();
+    shards.gather();
     expect(namedDrops(inboundDrops)).toEqual({ replay: 5 });
-    expect(lanes.receiveCommand(0, { type: 'retire', id: 1 })).toBeUndefined();
-    expect(lanes.receiveCommand(1, { type: 'remove', id: 1 })).toEqual({ type: 'remove', id: 1 });
-    lanes.received({ type: 'remove', id: 1 });
-    expect(lanes.receiveCommand(1, { type: 'remove', id: 1 })).toBeUndefined();
+    expect(shards.receiveCommand(0, { type: 'supersede', id: 1 })).toBeUndefined();
+    expect(shards.receiveCommand(1, { type: 'remove', id: 1 })).toEqual({ type: 'remove', id: 1 });
+    shards.received({ type: 'remove', id: 1 });
+    expect(shards.receiveCommand(1, { type: 'remove', id: 1 })).toBeUndefined();
   });
 
   it('are not many when there is one: it writes what the engine reads', () => {
-    const lanes = new Lanes(1);
+    const shards = new Shards(1);
     const command = install(1);
-    expect(lanes.sendCommand(0, command)).toBe(command);
-    expect(lanes.inboundDrops.parts).toEqual([lanes.inboundDrops.whole]);
+    expect(shards.sendCommand(0, command)).toBe(command);
+    expect(shards.inboundDrops.parts).toEqual([shards.inboundDrops.whole]);
   });
 
   it('end with the numbers of an SA before any of them can come round, ESN or not', () => {

@@ -13,7 +13,7 @@ it('a refusal is told once for each end in a while, and of a bounded number of e
   const reports: WorkerReport[] = [];
   const troubles = new SendTroubles({ now: () => now, report: (report) => void reports.push(report) });
   const end = {} as UdpEnd;
-  troubles.hear(end);
+  troubles.watch(end);
   for (let i = 0; i < 1_000; i++) end.onRefusal(PEER, 'EPERM');
   expect(reports).toEqual([{ type: 'refused', remote: PEER, error: 'EPERM' }]);
   now = 100;
@@ -28,12 +28,12 @@ it('so is what routers say, and that datagrams are too large', () => {
   const reports: WorkerReport[] = [];
   const troubles = new SendTroubles({ now: () => now, report: (report) => void reports.push(report) });
   const end = {} as UdpEnd;
-  troubles.hear(end);
+  troubles.watch(end);
   for (let i = 0; i < 1_000; i++) end.onPathReport({ remote: PEER, mtu: 1280, quote: new Uint8Array() });
   expect(reports).toHaveLength(32);
-  for (let count = 1; count < 1_000; count++) troubles.look(count);
+  for (let count = 1; count < 1_000; count++) troubles.reportTooLarge(count);
   expect(reports.filter(({ type }) => type === 'too-large')).toHaveLength(1);
   now = 100;
-  troubles.look(1_000);
+  troubles.reportTooLarge(1_000);
   expect(reports.filter(({ type }) => type === 'too-large')).toHaveLength(2);
 });

@@ -1,9 +1,10 @@
 /**
- * The main thread's side of one worker: commands by message and eventfd, each with its number; answers; and what becomes
- * of a worker that ends or does not answer. It is started again, with a pause that grows, and told everything anew.
+ * The main thread's handle of one worker: sends it numbered commands by message and eventfd, takes its reports, and starts
+ * a new one when it ends or does not answer, after a pause that grows. The new one gets all commands that still hold.
  */
 import { readFileSync } from 'node:fs';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { type Deferred, deferred } from '../../base/deferred.ts';
 import { WORKER_OPTIONS } from '../../base/worker-options.ts';
 import { explained, takeDescriptor } from '../../sys/descriptors.ts';
 import { libc } from '../../sys/libc.ts';
@@ -23,28 +24,28 @@ const EFD_NONBLOCK_CLOEXEC = 0o2004000;
 /** Milliseconds. */
 const FIRST_PAUSE = 100;
 const LONGEST_PAUSE = 10_000;
-/** One that lived so long starts with the first pause again. */
+/** A worker that ran for so long resets the pause. */
 const PROVEN = 60_000;
-/** How often it is looked whether the worker answers, and how long it may take: on a busy machine, to start. */
+/** How often the worker's answers are checked, and how long one may take: starting on a busy machine takes seconds. */
 const LOOK_EVERY = 1_000;
 const PATIENCE = 10_000;
 const ALIVE_EVERY = 10_000;
-/** Of the clock that /proc tells times in (sysconf _SC_CLK_TCK), on all of Linux. */
+/** Of the clock in which /proc counts processor time (sysconf _SC_CLK_TCK): the same on all Linux systems. */
 const TICKS_PER_SECOND = 100;
-/** Packets cost a worker no objects: it needs no room for many young ones, which V8 would not give back. */
+/** Packets allocate no objects in a worker. A large young generation would be wasted: V8 does not return it. */
 const RESOURCES = { maxYoungGenerationSizeMb: 2 } as const;
 
-export interface LinkOptions {
+export interface HandleOptions {
   readonly setup: Pick<WorkerSetup, 'role' | 'crypto' | 'inboundDrops' | 'fragmentSeed' | 'clockOffset'>;
-  /** All that a worker must be told to be where the last one was. */
+  /** The commands that bring a new worker to the state of the one before it. */
   readonly restore: () => Iterable<WorkerCommand>;
   readonly onReports: (reports: readonly WorkerReport[]) => void;
-  /** Commands were carried out, or nobody is there who could. */
+  /** The worker has applied commands, or there is no worker. */
   readonly onProgress: () => void;
   readonly onCrash: (reason: string, pause: number) => void;
 }
 
-/** What `status` tells of a worker. */
+/** A worker as `status` shows it. */
 export interface WorkerStatus {
   readonly role: WorkerRole;
   readonly running: boolean;
@@ -53,35 +54,35 @@ export interface WorkerStatus {
   readonly cpu: number;
 }
 
-/** Of all hosts. BOUNDED: by their pairs. */
-const links = new Set<WorkerLink>();
+/** The workers of all hosts. BOUNDED: by their pairs. */
+const handles = new Set<WorkerHandle>();
 
-/** Node waits for its threads on its way out, and would wait for ever for one that is blocked in a system call. */
+/** At its end Node waits for all threads, for ever if one is blocked in a system call. */
 function stopAll(): void {
-  for (const link of links) link.post({ type: 'stop' });
+  for (const handle of handles) handle.post({ type: 'stop' });
 }
 
 /** A worker as its host sees it. */
-export type Link = Pick<WorkerLink, 'ready' | 'issued' | 'hasApplied' | 'control' | 'status' | 'post' | 'stop'>;
+export type Handle = Pick<WorkerHandle, 'ready' | 'issued' | 'hasApplied' | 'control' | 'status' | 'post' | 'stop'>;
 
-export class WorkerLink {
+export class WorkerHandle {
   readonly control: Int32Array = new Int32Array(new SharedArrayBuffer(CONTROL_BYTES));
-  readonly #options: LinkOptions;
+  readonly #options: HandleOptions;
   readonly #wake: number;
   readonly #one = new Uint8Array(new BigUint64Array([1n]).buffer);
   #worker: Worker | undefined;
   #port: MessagePort | undefined;
   #issued = 0;
   #applied = 0;
-  /** Commands of the workers that were here before: what still waits for one of those waits for nothing. */
+  /** Commands that earlier workers were given: they count as applied, as no worker has their effects. */
   #former = 0;
   #answered = false;
-  /** One has answered since this link was made. */
+  /** Some worker has answered since this handle was made. */
   #proven = false;
   #restarts = 0;
   #pause = FIRST_PAUSE;
   #startedAt = 0;
-  /** When it last answered, or had nothing to answer. */
+  /** When the worker last answered, or had nothing to answer. */
   #heardAt = 0;
   #askedAt = 0;
   #restart: NodeJS.Timeout | undefined;
@@ -90,14 +91,14 @@ export class WorkerLink {
   #stopping = false;
   #ended: Promise<void> = Promise.resolve();
   /** Resolved when the first worker answers; rejected when it cannot start, and another when it is tried again. */
-  #ready: PromiseWithResolvers = withResolvers();
+  #ready: Deferred = newReady();
 
   /** @throws SystemError */
-  constructor(options: LinkOptions) {
+  constructor(options: HandleOptions) {
     this.#options = options;
     this.#wake = takeDescriptor(libc().eventfd(EFD_NONBLOCK_CLOEXEC), 'eventfd');
-    if (links.size === 0) process.on('exit', stopAll);
-    links.add(this);
+    if (handles.size === 0) process.on('exit', stopAll);
+    handles.add(this);
     this.#start();
   }
 
@@ -110,7 +111,7 @@ export class WorkerLink {
     return this.#former + this.#issued;
   }
 
-  /** Whether command number `ticket` was carried out. Nobody waits for a worker that is not there. */
+  /** Whether the worker has applied command number `ticket`; true when there is no worker to wait for. */
   hasApplied(ticket: number): boolean {
     return this.#worker === undefined || this.#former + this.#applied >= ticket;
   }
@@ -130,15 +131,15 @@ export class WorkerLink {
     this.#wakeUp();
   }
 
-  /** Ends the worker for good. */
+  /** Ends the worker; no other replaces it. */
   async stop(): Promise<void> {
     if (this.#stopping) return this.#ended;
     this.#stopping = true;
     clearTimeout(this.#restart);
     this.post({ type: 'stop' });
     await this.#ended;
-    links.delete(this);
-    if (links.size === 0) process.off('exit', stopAll);
+    handles.delete(this);
+    if (handles.size === 0) process.off('exit', stopAll);
     libc().close(this.#wake);
   }
 
@@ -159,30 +160,30 @@ export class WorkerLink {
     try {
       worker = new Worker(new URL('./worker.js', import.meta.url), options);
     } catch (error) {
-      // There is no thread for it. Reported later, like the end of a running worker: the caller is not ready for it yet.
+      // No thread can be had. Reported later, like the end of a running worker: the caller is not ready for it yet.
       port1.close();
       setImmediate(() => this.#gone(explained(error)));
       return;
     }
     this.#worker = worker;
     this.#port = port1;
-    port1.on('message', (output: WorkerOutput) => this.#heard(port1, output));
+    port1.on('message', (output: WorkerOutput) => this.#onOutput(port1, output));
     worker.on('error', (error) => {
       this.#error ??= error;
     });
     this.#ended = new Promise((resolve) => {
       worker.on('exit', (code) => {
         port1.close();
-        this.#exited(code);
+        this.#onExit(code);
         resolve();
       });
     });
-    this.#watch = setInterval(() => this.#look(), LOOK_EVERY);
+    this.#watch = setInterval(() => this.#checkAlive(), LOOK_EVERY);
     this.post({ type: 'alive' });
     for (const command of this.#options.restore()) this.post(command);
   }
 
-  #heard(port: MessagePort, { applied, reports }: WorkerOutput): void {
+  #onOutput(port: MessagePort, { applied, reports }: WorkerOutput): void {
     if (port !== this.#port) return;
     this.#heardAt = performance.now();
     this.#applied = applied;
@@ -195,14 +196,14 @@ export class WorkerLink {
     this.#options.onProgress();
   }
 
-  #exited(code: number): void {
+  #onExit(code: number): void {
     clearInterval(this.#watch);
     this.#worker = undefined;
     this.#port = undefined;
     this.#gone(this.#error === undefined ? `it ended with code ${code}` : explained(this.#error));
   }
 
-  /** There is no worker; another is tried after a pause. */
+  /** The worker is gone; another starts after a pause. */
   #gone(reason: string): void {
     if (this.#stopping) return;
     if (!this.#proven) this.#ready.reject(new Error(`the ${this.#options.setup.role} worker cannot start: ${reason}`));
@@ -210,7 +211,7 @@ export class WorkerLink {
     this.#options.onCrash(reason, this.#pause);
     this.#restart = setTimeout(() => {
       this.#restarts++;
-      if (!this.#proven) this.#ready = withResolvers();
+      if (!this.#proven) this.#ready = newReady();
       this.#start();
     }, this.#pause);
     this.#pause = Math.min(this.#pause * 2, LONGEST_PAUSE);
@@ -218,13 +219,13 @@ export class WorkerLink {
   }
 
   /** Ends a worker that does not answer. */
-  #look(): void {
+  #checkAlive(): void {
     const now = performance.now();
     if (this.#issued !== this.#applied) {
       if (now - this.#heardAt < PATIENCE) return;
       this.#error ??= new Error(`it did not answer for ${PATIENCE / 1_000} seconds`);
       void this.#worker?.terminate();
-      // It may be blocked in a system call, which nothing else ends.
+      // It may be blocked in poll, which only this ends.
       this.#wakeUp();
     } else if (now - this.#askedAt >= ALIVE_EVERY) {
       this.#askedAt = now;
@@ -237,29 +238,18 @@ export class WorkerLink {
   }
 }
 
-interface PromiseWithResolvers {
-  readonly promise: Promise<void>;
-  readonly resolve: () => void;
-  readonly reject: (error: Error) => void;
-}
-
-function withResolvers(): PromiseWithResolvers {
-  let resolve: (() => void) | undefined;
-  let reject: ((error: Error) => void) | undefined;
-  const promise = new Promise<void>((onResolve, onReject) => {
-    resolve = onResolve;
-    reject = onReject;
-  });
-  // Nobody may be waiting.
-  promise.catch(() => undefined);
-  return { promise, resolve: () => resolve?.(), reject: (error) => reject?.(error) };
+/** A promise that may be rejected when no one waits for it. */
+function newReady(): Deferred {
+  const ready = deferred();
+  ready.promise.catch(() => undefined);
+  return ready;
 }
 
 /** Seconds that a thread has used, of user and system; 0 when it is gone. */
 function threadCpu(thread: number): number {
   try {
     const text = readFileSync(`/proc/self/task/${thread}/stat`, 'utf8');
-    // Behind the name, which may hold anything: fields 14 and 15 of proc(5).
+    // Fields 14 and 15 of proc(5), counted from behind the name, which may hold any characters.
     const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
     return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
   } catch {

@@ -1,7 +1,8 @@
 /**
- * Several workers for each direction: who does what, and counters that each writes for itself, added up for those who read.
- * All that send have every tunnel and every SA, as the kernel gives each of them some of the flows; an SA is received on by
- * one alone, which its SPI tells, so its replay window is in one place.
+ * The shards of the data plane, when several workers send and several receive: which worker gets which command, and
+ * counters that each worker writes for itself, added up for readers. Every sender has all tunnels and all SAs, because the
+ * kernel gives each of them some of the flows. An SA is received by one worker alone, chosen by its SPI, so that its replay
+ * window is in one place.
  */
 import { NO_PORT } from '../../base/address.ts';
 import {
@@ -15,7 +16,7 @@ import {
 import { type DropCounters, newDropCounters } from '../../esp/drops.ts';
 import { newSaState, SaCounter, type SaState } from '../../esp/usage.ts';
 
-/** What the engine reads, and what each worker writes of it. */
+/** Counters as the control plane reads them, and the part that each worker writes. */
 interface Parted<T> {
   readonly whole: T;
   readonly parts: readonly T[];
@@ -23,14 +24,14 @@ interface Parted<T> {
 
 const shared = (bytes: number): SharedArrayBuffer => new SharedArrayBuffer(bytes);
 
-export class Lanes {
+export class Shards {
   readonly count: number;
-  /** Of each worker that receives: ESP packets that were dropped, of all tunnels and of none. */
+  /** ESP packets that each receiver dropped, of all tunnels and of none. */
   readonly inboundDrops: Parted<DropCounters>;
   // BOUNDED: by the engine, all three.
   readonly #tunnels = new Map<number, Parted<TunnelCounters>>();
   readonly #sent = new Map<number, Parted<SaState>>();
-  /** Which worker an SA is received on. */
+  /** By child SA, the shard that receives its packets. */
   readonly #receivers = new Map<number, number>();
 
   constructor(count: number) {
@@ -38,24 +39,24 @@ export class Lanes {
     this.inboundDrops = this.#part(() => new Float64Array(shared(newDropCounters().byteLength)));
   }
 
-  /** The command as worker number `lane` of those that send gets it. */
-  sendCommand(lane: number, command: SendCommand): SendCommand {
+  /** The command as the sender of a shard gets it. */
+  sendCommand(shard: number, command: SendCommand): SendCommand {
     if (this.count === 1) return command;
-    if (command.type === 'add-tunnel') return { ...command, counters: this.#tunnelOf(command).parts[lane]! };
-    return command.type === 'install' ? this.#installOutbound(lane, command) : command;
+    if (command.type === 'add-tunnel') return { ...command, counters: this.#tunnelOf(command).parts[shard]! };
+    return command.type === 'install' ? this.#installOutbound(shard, command) : command;
   }
 
-  /** The command as worker number `lane` of those that receive gets it; `undefined` when it is not for it. */
-  receiveCommand(lane: number, command: ReceiveCommand): ReceiveCommand | undefined {
+  /** The command as the receiver of a shard gets it; `undefined` when it is for another shard. */
+  receiveCommand(shard: number, command: ReceiveCommand): ReceiveCommand | undefined {
     if (this.count === 1) return command;
     if (command.type === 'expect') return command;
-    if (command.type !== 'install') return this.#receivers.get(command.id) === lane ? command : undefined;
+    if (command.type !== 'install') return this.#receivers.get(command.id) === shard ? command : undefined;
     this.#receivers.set(command.id, this.#receiverOf(command));
-    if (this.#receivers.get(command.id) !== lane) return undefined;
-    return { ...command, drops: this.#tunnels.get(command.tunnel)?.parts[lane]?.inboundDrops ?? command.drops };
+    if (this.#receivers.get(command.id) !== shard) return undefined;
+    return { ...command, drops: this.#tunnels.get(command.tunnel)?.parts[shard]?.inboundDrops ?? command.drops };
   }
 
-  /** Forgets what a command ends, once all have it. */
+  /** Forgets what the command removes, after every sender got it. */
   sent(command: SendCommand): void {
     if (this.count === 1 || (command.type !== 'remove' && command.type !== 'remove-tunnel')) return;
     this.gather();
@@ -63,6 +64,7 @@ export class Lanes {
     else this.#tunnels.delete(command.tunnel);
   }
 
+  /** The same after the receivers got it. */
   received(command: ReceiveCommand): void {
     if (command.type === 'remove') this.#receivers.delete(command.id);
   }
@@ -83,15 +85,15 @@ export class Lanes {
     }
   }
 
-  /** ESP without a port comes to all sockets there are, so one worker alone reads it. */
+  /** ESP over IP, without ports, comes to every raw socket, so one worker alone reads it. */
   #receiverOf({ spi, path }: InstallInbound): number {
     return path.remote.port === NO_PORT ? 0 : spi % this.count;
   }
 
-  #installOutbound(lane: number, command: InstallOutbound): InstallOutbound {
+  #installOutbound(shard: number, command: InstallOutbound): InstallOutbound {
     let parted = this.#sent.get(command.id);
     if (parted === undefined) {
-      // The numbers are everybody's.
+      // All senders draw from the same sequence numbers.
       const parts = Array.from({ length: this.count }, () => ({
         ...newSaState(shared),
         sequence: command.state.sequence,
@@ -99,7 +101,7 @@ export class Lanes {
       parted = { whole: command.state, parts };
       this.#sent.set(command.id, parted);
     }
-    return { ...command, state: parted.parts[lane]!, sharers: this.count };
+    return { ...command, state: parted.parts[shard]!, sharers: this.count };
   }
 
   #tunnelOf({ tunnel, counters }: Extract<SendCommand, { type: 'add-tunnel' }>): Parted<TunnelCounters> {
@@ -111,7 +113,7 @@ export class Lanes {
     return parted;
   }
 
-  /** With one worker the whole is its part. */
+  /** With one worker its part is the whole. */
   #part<T>(make: () => T): Parted<T> {
     const whole = make();
     return { whole, parts: this.count === 1 ? [whole] : Array.from({ length: this.count }, make) };

@@ -37,24 +37,24 @@ vi.mock('node:worker_threads', async (original) => {
   return { ...(await original<typeof import('node:worker_threads')>()), Worker: FakeWorker };
 });
 
-const { WorkerLink } = await import('../../../src/host/workers/link.ts');
+const { WorkerHandle } = await import('../../../src/host/workers/handle.ts');
 
 interface Watched {
-  readonly link: InstanceType<typeof WorkerLink>;
+  readonly handle: InstanceType<typeof WorkerHandle>;
   readonly crashes: string[];
 }
 
 function started(): Watched {
   const crashes: string[] = [];
-  const link = new WorkerLink({
+  const handle = new WorkerHandle({
     setup: { role: 'send', crypto: 'node', inboundDrops: new Float64Array(1), fragmentSeed: 0, clockOffset: 0 },
     restore: () => [],
     onReports: () => undefined,
     onProgress: () => undefined,
     onCrash: (reason) => crashes.push(reason),
   });
-  onTestFinished(() => link.stop());
-  return { link, crashes };
+  onTestFinished(() => handle.stop());
+  return { handle, crashes };
 }
 
 beforeEach(() => void fates.splice(0));
@@ -64,22 +64,22 @@ it.runIf(process.platform === 'linux').each([
   ['no loop', /No threads, descriptors or memory for a worker thread left: raise TasksMax=/],
 ] as const)('a worker that cannot start is reported and tried again: %s', async (fate, reason) => {
   fates.push(fate, fate, 'runs');
-  const { link, crashes } = started();
+  const { handle, crashes } = started();
   // Reported later, not within the call.
   expect(crashes).toEqual([]);
-  await expect(link.ready).rejects.toThrow(reason);
-  expect(link.status).toMatchObject({ running: false });
-  await eventually('the third to run', () => link.status.restarts === 2 && link.hasApplied(link.issued));
-  await link.ready;
-  expect(link.status).toMatchObject({ running: true });
+  await expect(handle.ready).rejects.toThrow(reason);
+  expect(handle.status).toMatchObject({ running: false });
+  await eventually('the third to run', () => handle.status.restarts === 2 && handle.hasApplied(handle.issued));
+  await handle.ready;
+  expect(handle.status).toMatchObject({ running: true });
   expect(crashes).toHaveLength(2);
   for (const text of crashes) expect(text).toMatch(reason);
 });
 
 it.runIf(process.platform === 'linux')('a worker that never starts does not block a caller for ever', async () => {
   fates.push('no thread');
-  const { link } = started();
-  await expect(link.ready).rejects.toThrow('the send worker cannot start');
-  await eventually('another attempt', () => link.status.restarts === 1);
-  await expect(link.ready).rejects.toThrow('the send worker cannot start');
+  const { handle } = started();
+  await expect(handle.ready).rejects.toThrow('the send worker cannot start');
+  await eventually('another attempt', () => handle.status.restarts === 1);
+  await expect(handle.ready).rejects.toThrow('the send worker cannot start');
 });
