@@ -267,7 +267,7 @@ function needsFence({ outbound, inbound }: TunnelFence): boolean {
 
 /**
  * A strict reverse path filter looks at the sender of an ARP request as at that of a packet without a protocol: where all
- * protocols are led into the device, it drops those of the router, or of a peer on the same link, and they cannot find this
+ * protocols are routed into the device, it drops those of the router, or of a peer on the same link, and they cannot find this
  * host.
  *
  * @throws Error saying what to do
@@ -288,7 +288,7 @@ function checkReversePath(network: HostNetwork, { own: { peer }, outbound }: Rou
   );
   if (!led || Math.max(...['all', link].map(reversePathFilter)) !== STRICT) return;
   throw new Error(
-    `all protocols to ${formatAddress(neighbour)} on the link ${link} are led into the tunnel, and the reverse path filter of that link is strict and would drop its ARP requests: ` +
+    `all protocols to ${formatAddress(neighbour)} on the link ${link} are routed into the tunnel, and the strict reverse path filter of that link would drop its ARP requests: ` +
       `set net.ipv4.conf.${link}.rp_filter (and net.ipv4.conf.all.rp_filter) to 2 or 0, or name protocols in <upperspec>`,
   );
 }

@@ -53,7 +53,7 @@ function openError(name: string, errno: number): SystemError {
 }
 
 function enterError(name: string, errno: number): SystemError {
-  const hint = errno === ERRNO.EPERM ? 'It takes root, or the capability CAP_SYS_ADMIN' : undefined;
+  const hint = errno === ERRNO.EPERM ? 'This needs root, or the capability CAP_SYS_ADMIN' : undefined;
   return new SystemError(`enter the network namespace ${name}`, errno, hint);
 }
 

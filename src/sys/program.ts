@@ -33,7 +33,7 @@ export function systemEnvironment(): NodeJS.ProcessEnv {
   return { ...process.env, LC_ALL: 'C', PATH: `${process.env.PATH ?? ''}:${SYSTEM_PATH}` };
 }
 
-/** The program is not there. */
+/** The program is not installed, or not in the path. */
 export class MissingProgramError extends Error {
   override readonly name = 'MissingProgramError';
 }
@@ -74,7 +74,7 @@ export function runProgram(
 
 function startError(program: string, error: unknown): Error {
   if (error instanceof Error && 'code' in error && error.code === 'ENOENT') {
-    return new MissingProgramError(`the program ${program} is not there`);
+    return new MissingProgramError(`the program ${program} is missing`);
   }
   return new Error(`the program ${program} cannot be started: ${explained(error)}`, { cause: error });
 }

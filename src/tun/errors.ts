@@ -8,7 +8,7 @@ export const IFNAMSIZ = 16;
 const MOST_BYTES: number = IFNAMSIZ - 1;
 
 export const NEEDS_NET_ADMIN: string =
-  'It takes the capability CAP_NET_ADMIN in this network namespace: run as root, or with ' +
+  'This needs the capability CAP_NET_ADMIN in this network namespace: run as root, or with ' +
   'AmbientCapabilities=CAP_NET_ADMIN in a systemd unit, or in a container with --cap-add NET_ADMIN, or after ' +
   `setcap cap_net_admin+ep ${process.execPath} (which gives it to every Node program)`;
 

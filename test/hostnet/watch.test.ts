@@ -169,14 +169,16 @@ describe('a kernel that is watched', () => {
     host.network.take({ rule: (other) => other === rule });
     await pass(50);
     expect(host.watch.degraded('net')).toEqual([]);
-    expect(host.texts[1]).toMatch(/^info: not so any more: another program's rule/);
+    expect(host.texts[1]).toMatch(/^info: resolved: another program's rule/);
 
     const [open] = host.network.routes({ table: 7700 }).filter(({ type }) => type === 'unicast');
     host.network.put({ route: { ...open!, linkIndex: 1, protocol: 4 } });
     await pass(50);
     expect(host.watch.degraded('net')).toEqual([
       expect.stringContaining("another program's route stands there"),
-      expect.stringContaining("(protocol 4) stands in the tunnel's own table: ip route del 10.2.0.0/24 table 7700"),
+      expect.stringContaining(
+        "(protocol 4) is in the tunnel's own table; remove it: ip route del 10.2.0.0/24 table 7700",
+      ),
     ]);
   });
 
@@ -229,7 +231,7 @@ describe('a kernel that is watched', () => {
     host.network.addAddress(lan('10.1.0.1'));
     await pass(50);
     expect([host.standing, host.watch.degraded('net'), sourceOf()]).toEqual([before, [], '10.1.0.1']);
-    expect(host.texts.at(-1)).toMatch(/^info: not so any more: this host has no address/);
+    expect(host.texts.at(-1)).toMatch(/^info: resolved: this host has no address/);
     // Nobody is blamed for what came of it.
     expect(host.texts.join()).not.toContain('another program');
   });
@@ -305,7 +307,7 @@ describe('a kernel that is watched', () => {
     host.fence.tamper('tunnel:net');
     await pass();
     const problem =
-      'the fence could not be put right after a change by another program, which is tried again: no permission today';
+      'the fence could not be restored after a change by another program; sectunnel tries again: no permission today';
     expect(host.watch.degraded('net')).toEqual([problem]);
     await pass(20_000);
     expect(host.texts).toEqual([`error: ${problem}`]);
@@ -333,7 +335,7 @@ describe('a kernel that is watched', () => {
     });
     watch.open();
     expect(deaf.reports.map(({ level, netns }) => `${level} ${netns}`)).toEqual(['warn blue', 'warn blue']);
-    expect(deaf.texts[0]).toContain('are not heard of, only found every half minute: no such group');
+    expect(deaf.texts[0]).toContain('are found only every half minute: no such group');
     deaf.network.watch(() => undefined);
     deaf.network.take({ rule: own });
     await watch.look(true);

@@ -127,7 +127,7 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
     expect((await ours.command(['list'])).stdout).toMatch(/active \(up\)/);
     // Once for both families, and once for the one that still lacks its address when the other has it.
     expect(ours.log().match(/"msg":"this host has no address/g)!.length).toBeLessThanOrEqual(2);
-    expect(ours.log()).toContain('not so any more: this host has no address');
+    expect(ours.log()).toContain('resolved: this host has no address');
     await stopBoth(gateways);
     expect(await leftovers(left)).toBe('');
   });

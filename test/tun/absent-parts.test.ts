@@ -147,7 +147,7 @@ describeInterop('a kernel without', ['namespaces'], () => {
     writeFileSync('/proc/sys/net/ipv6/conf/off/disable_ipv6', '1');
     const destination = { address: parseAddress('fd00:2::')!, prefixLength: 64 };
     expect(() => network.addRoutes([{ type: 'unicast', destination, linkIndex, table: 4711 }])).toThrow(
-      /add route fd00:2::\/64.*IPv6 is switched off on the device.*sysctl -w .*leave those ranges out/,
+      /add route fd00:2::\/64.*IPv6 is disabled on the device.*sysctl -w .*leave those ranges out/,
     );
   });
 });

@@ -125,7 +125,7 @@ function readCpuinfo(): string {
   try {
     return readFileSync('/proc/cpuinfo', 'latin1');
   } catch {
-    throw new ProviderUnavailableError('/proc/cpuinfo cannot be read, which tells what the processor can do');
+    throw new ProviderUnavailableError('/proc/cpuinfo, which lists what the processor can do, cannot be read');
   }
 }
 

@@ -344,13 +344,13 @@ function parseCounters(json: string): Map<string, number> {
   );
 }
 
-/** @throws Error when nft says what is not JSON as it is known */
+/** @throws Error when the output of nft is not the JSON that is expected */
 function objects(json: string, kind: string): Readonly<Record<string, unknown>>[] {
   let parsed: unknown;
   try {
     parsed = JSON.parse(json);
   } catch (error) {
-    throw new Error(`nft answered what is not JSON: ${messageOf(error)}`);
+    throw new Error(`the output of nft is not JSON: ${messageOf(error)}`);
   }
   const list = isRecord(parsed) && Array.isArray(parsed.nftables) ? parsed.nftables : [];
   return list.flatMap((item: unknown) => (isRecord(item) && isRecord(item[kind]) ? [item[kind]] : []));

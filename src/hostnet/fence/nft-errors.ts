@@ -1,14 +1,14 @@
-/** What keeps nft(8) from changing the fence, told so that one can mend it. */
+/** Says why nft(8) cannot change the fence, and what to do. */
 import { NEEDS_NET_ADMIN } from '../../tun/errors.ts';
 
-/** Characters of nft's own words that are shown: more than anybody reads. */
+/** Characters of nft's output that a message shows. */
 const MAX_MESSAGE = 300;
 
 const WITHOUT_FENCE =
   'Without it nothing keeps packets that the policy protects from leaving in the clear when a route changes, ' +
   "nor clear ones from coming in; <device routes='none'/> leaves all of it to you";
 
-/** Where the program is not there. */
+/** Where the program is missing. */
 export const NEEDS_NFT: string = `install the package nftables (apt-get install nftables). ${WITHOUT_FENCE}`;
 
 /** What of the kernel is missing, by what nft(8) says then, and what to do. */
@@ -37,7 +37,7 @@ export function nftError(words: readonly string[], how: number | string, errors:
   if (cause === undefined) {
     return new Error(`nft ${words.join(' ')} ended with ${how}: ${text.slice(0, MAX_MESSAGE)}`);
   }
-  return new Error(`nftables, of which the fence is made, refuse: ${cause} (nft: ${firstError(text)})`);
+  return new Error(`nftables refused a change of the fence: ${cause} (nft: ${firstError(text)})`);
 }
 
 /** `Could not process rule: Operation not supported`: the first of the errors, without the line that it is about. */

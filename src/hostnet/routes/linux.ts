@@ -227,10 +227,10 @@ export class LinuxHostNetwork implements HostNetwork {
 }
 
 const NEEDS_IPV6 =
-  'This kernel has no IPv6, which ranges and addresses of IPv6 need: leave them out of the document, or boot a kernel that ' +
+  'This kernel has no IPv6, but the document has IPv6 addresses or ranges: leave them out, or boot a kernel that ' +
   'has it (CONFIG_IPV6, without ipv6.disable=1)';
 const IPV6_SWITCHED_OFF =
-  'IPv6 is switched off on the device, as on all that are made here, and the tunnel has ranges of IPv6: ' +
+  'IPv6 is disabled on the device, as on every new interface here, but the tunnel has IPv6 ranges: ' +
   'sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0, or leave those ranges out of the document';
 
 /** What one route replaces another by. */

@@ -1,13 +1,13 @@
-/** What a plan may not ask of the kernel. */
+/** Refuses a plan that the kernel could not carry out, or that would take what is not its own. */
 import { formatAddress, sameAddress } from '../../base/address.ts';
 import type { HostNetwork } from '../routes/routes.ts';
 import type { RoutingPlan } from './plan.ts';
 
-/** The local table, that of the main routes, and the default one. */
+/** The tables default, main and local. */
 export const SYSTEM_TABLES: readonly number[] = [253, 254, 255];
 
 /**
- * @param others plans of tunnels that stand
+ * @param others plans of installed tunnels
  * @throws Error saying what is wrong and what to do
  */
 export function checkPlan(
@@ -17,16 +17,18 @@ export function checkPlan(
 ): void {
   if (host !== undefined && !network.addresses().some(({ address }) => sameAddress(address, host))) {
     throw new Error(
-      `transport mode is for packets of ${formatAddress(host)}, which is not an address of this host: add it, or correct the document`,
+      `transport mode protects packets of ${formatAddress(host)}, which is not an address of this host: add the address, or correct the document`,
     );
   }
   const other = others.find((plan) => plan.table === table && plan.tunnel !== tunnel);
   if (other !== undefined) {
     throw new Error(
-      `routing table ${table} is that of another tunnel, ${other.tunnel}: give this one a <device table='…'>`,
+      `routing table ${table} belongs to another tunnel, ${other.tunnel}: give this one a table of its own, <device table='…'>`,
     );
   }
   if (SYSTEM_TABLES.includes(table)) {
-    throw new Error(`routing table ${table} is one of the system's: give the tunnel one of its own, or leave it out`);
+    throw new Error(
+      `routing table ${table} belongs to the system: give the tunnel a table of its own, or leave the attribute out`,
+    );
   }
 }

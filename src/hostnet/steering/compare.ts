@@ -110,8 +110,8 @@ export function foreignBefore(
     const led = flows.filter((flow) => meets(rule, flow));
     if (led.length === 0 || !takes(rule, first, led, routesOf)) return [];
     return [
-      `another program's rule comes first, and has another way for packets of the policy: ${formatRule(rule)}; ` +
-        `give it a priority above ${first}, or remove it. The fence drops what would leave in the clear from the policy's own addresses`,
+      `another program's rule comes first and routes packets of the policy another way: ${formatRule(rule)}; ` +
+        `give it a priority above ${first}, or remove it. The fence drops packets that would leave in the clear from the policy's own addresses`,
     ];
   });
 }
@@ -155,7 +155,7 @@ function takes(
 
 export function foreignRoute(route: InstalledRoute): string {
   return (
-    `another program's ${describeRoute(route)} (protocol ${route.protocol}) stands in the tunnel's own table: ` +
+    `another program's ${describeRoute(route)} (protocol ${route.protocol}) is in the tunnel's own table; remove it: ` +
     `ip route del ${formatPrefix(route.destination)} table ${route.table}`
   );
 }

@@ -89,7 +89,7 @@ function familyRules(family: IpFamily, plan: RoutingPlan, around: Surroundings):
   const exact = assemble(family, { boxes: entries, policy: boxes, first: [], last: refused }, plan, around);
   if (exact !== undefined) return { ...exact, routes: defaultRoutes(family, led), warnings: [] };
   const coarse = led.map((box) => ({ ...box, local: anyRange(family) }));
-  const text = `the policy takes more than ${MAX_RULES} rules of policy routing for IPv${family}: all that is sent to its protected destinations is led into the device, and what it does not protect is dropped there`;
+  const text = `the policy takes more than ${MAX_RULES} rules of policy routing for IPv${family}: all packets to its protected destinations are routed into the device, and those that the policy does not protect are dropped there`;
   return { ...byTable(family, coarse, anyRange(family), led, plan, around), warnings: [text] };
 }
 

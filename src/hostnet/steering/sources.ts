@@ -1,6 +1,6 @@
 /**
- * Which of the host's own addresses its packets get that are led into a tunnel, and for which there is none: addresses come
- * and go (DHCP, router advertisements, bridges). Pure.
+ * Chooses the source addresses of the host's own packets into a tunnel, and says for which destinations there is none:
+ * addresses come and go (DHCP, router advertisements, bridges). Pure.
  */
 import { type AddressRange, formatRange, type IpAddress, type IpFamily, rangeContains } from '../../base/address.ts';
 import { isWhole, mergeRanges, subtractRanges } from '../../base/ranges.ts';
@@ -9,17 +9,17 @@ import type { PolicyBox } from './plan.ts';
 import type { TableRoute } from './routes.ts';
 import { isRequired } from './rules.ts';
 
-/** Of ranges so many are named in a sentence. */
+/** Ranges that one sentence names. */
 const MAX_NAMED = 4;
 
 /** Addresses that this host may send from, the preferred ones first. */
 export class OwnAddresses {
   readonly #usable: readonly InterfaceAddress[];
   readonly #guests: readonly Prefix[];
-  /** The same for the same addresses. */
+  /** Equal for equal addresses. */
   readonly key: string;
 
-  /** @param guests networks of bridges that are led: the host has addresses there for its guests, and sends nothing else from them */
+  /** @param guests networks of routed bridges: the host has addresses there for its guests, and sends nothing else from them */
   constructor(addresses: readonly InterfaceAddress[], guests: readonly Prefix[]) {
     this.#guests = guests;
     this.#usable = addresses
@@ -36,7 +36,7 @@ export class OwnAddresses {
 
   /**
    * Whether the host may get an address of that range as the source of its packets. `missing`: it has none. `others`: the
-   * range belongs to guests of this host, and what the host itself sends is no matter of the policy.
+   * range belongs to guests of this host, so the policy does not concern what the host itself sends.
    */
   has(range: AddressRange): 'yes' | 'missing' | 'others' {
     if (isWhole(range) || this.in(range) !== undefined) return 'yes';
@@ -47,8 +47,8 @@ export class OwnAddresses {
   }
 
   /**
-   * The source of packets that have none: an address that the policy lets into the tunnel. Of what is for all the kernel
-   * picks, as it would without a tunnel.
+   * The source of packets that have none: an address that the policy lets into the tunnel. For a policy with any local
+   * address the kernel chooses, as it would without a tunnel.
    */
   preferred(sources: readonly AddressRange[], family: IpFamily): IpAddress | undefined {
     for (const range of sources) {
@@ -64,7 +64,7 @@ function rank({ state }: InterfaceAddress): number {
   return state === 'deprecated' ? 1 : 0;
 }
 
-/** Not of the loopback, nor of one link alone. */
+/** Neither of the loopback link nor link-local. */
 function isUsable({ family, value }: IpAddress): boolean {
   if (family === 4) return value >> 24n !== 127n && value >> 16n !== 0xa9fen;
   return value > 1n && value >> 118n !== 0x3fan;
@@ -99,8 +99,8 @@ export function unservedText(outbound: readonly PolicyBox[], own: OwnAddresses):
   const locals = namedRanges(boxes.map(({ local }) => local));
   const remotes = namedRanges(boxes.map(({ remote }) => remote));
   return (
-    `this host has no address in ${locals}: its own packets to ${remotes} are refused where the program names no source; ` +
-    `those of other hosts are carried. Give it one, or let its other addresses pass by an <sp> with action='none'`
+    `this host has no address in ${locals}: its own packets to ${remotes} are refused unless the program chooses a source; ` +
+    `those of other hosts are carried. Add an address, or let its other addresses pass with an <sp> that has action='none'`
   );
 }
 

@@ -1,6 +1,6 @@
 /**
- * What the kernel was told in one network namespace is watched, not believed: the fence and the rules and routes each have a
- * guard, which the kernel's own notifications wake. What was taken is told, and what cannot be put back is known until it can.
+ * Watches what is installed in one network namespace. The fence, and rules and routes, have a guard each, which the kernel's
+ * notifications wake. It restores what other programs changed, reports that, and keeps what it cannot restore as a problem.
  */
 import { messageOf } from '../../base/text.ts';
 import type { FenceKeeper } from '../fence/fence.ts';
@@ -8,15 +8,15 @@ import { type HostNetwork, type NetworkChange, OWN_PROTOCOL } from '../routes/ro
 import type { PolicyRouting } from '../steering/policy-routing.ts';
 import { type GuardReport, KernelGuard } from './guard.ts';
 
-/** For the log. */
+/** A line for the log. */
 export interface KernelReport {
   readonly level: 'info' | 'warn' | 'error';
   readonly text: string;
   readonly tunnel?: string | undefined;
   readonly netns: string | undefined;
-  /** Of what may come again and again: its kind. */
+  /** The kind of a line that may repeat, for rate limits. */
   readonly kind?: string;
-  /** Whether `text` says what the tunnel lacks from now on, or no longer lacks. */
+  /** Whether `text` is a problem of the tunnel that begins, or one that ends. */
   readonly event?: 'degraded' | 'restored';
 }
 
@@ -28,7 +28,7 @@ export interface KernelWatchOptions {
   readonly report: (report: KernelReport) => void;
 }
 
-/** Of what was found so much is told. */
+/** The number of changes that one line names. */
 const MAX_TOLD = 4;
 
 type Subject = 'fence' | 'routing';
@@ -42,10 +42,10 @@ const AGAIN: Readonly<Record<Subject, string>> = {
 export class KernelWatch {
   readonly #options: KernelWatchOptions;
   readonly #guards: Readonly<Record<Subject, KernelGuard>>;
-  /** What of rules and routes is not as it should be. BOUNDED: by the tunnels. */
+  /** Problems of rules and routes, by tunnel. BOUNDED: by the tunnels. */
   #problems: ReadonlyMap<string, readonly string[]> = new Map();
 
-  /** Told of changes that are not ours: packets may take another way. */
+  /** Called when another program changed links, addresses, routes or rules: packets may take another way. */
   onNetwork: (() => void) | undefined;
 
   constructor(options: KernelWatchOptions) {
@@ -57,7 +57,7 @@ export class KernelWatch {
     };
   }
 
-  /** Where nothing can be heard, `look` still compares. */
+  /** Starts to listen. Where the kernel reports nothing, `look` still compares. */
   open(): void {
     const { fence, network, routing } = this.#options;
     this.#attempt('fence', () => fence.watch?.(() => this.#guards.fence.heard()));
@@ -75,7 +75,7 @@ export class KernelWatch {
     if (thorough) await this.#guards.routing.look(thorough);
   }
 
-  /** What of a tunnel is not as it should be and could not be put right. */
+  /** The problems of a tunnel that could not be put right, a sentence each. */
   degraded(tunnel: string): string[] {
     const subjects = (['fence', 'routing'] as const).flatMap((subject) => {
       const { problem } = this.#guards[subject];
@@ -86,17 +86,17 @@ export class KernelWatch {
     return [...subjects, ...new Set(found)];
   }
 
-  /** Fence and rules of a tunnel were put up: what they lack is told. */
+  /** Fence and rules of a tunnel were installed: reports what they lack. */
   putUp(tunnel: string): void {
     if (this.#options.routing.unserved(tunnel) !== undefined) this.#guards.routing.heard();
   }
 
-  /** What this host may send from is other than before, though no address came or went. */
+  /** The addresses that this host may send from changed, though none was added or removed. */
   addressesChanged(): void {
     this.#guards.routing.heard();
   }
 
-  /** Nothing stands of it any more. */
+  /** Nothing of the tunnel is installed any more. */
   forget(tunnel: string): void {
     if (this.#problems.has(tunnel)) this.#problems = new Map([...this.#problems].filter(([name]) => name !== tunnel));
   }
@@ -141,7 +141,7 @@ export class KernelWatch {
             level: 'info',
             netns,
             tunnel,
-            text: `not so any more: ${text}`,
+            text: `resolved: ${text}`,
             kind: `settled ${tunnel} ${text}`,
             event: 'restored',
           });
@@ -155,7 +155,7 @@ export class KernelWatch {
       listen();
     } catch (error) {
       const { netns, report } = this.#options;
-      const text = `changes of ${NAMES[subject]} by other programs are not heard of, only found every half minute: ${messageOf(error)}`;
+      const text = `the kernel does not report changes of ${NAMES[subject]} here; they are found only every half minute: ${messageOf(error)}`;
       report({ level: 'warn', netns, text });
     }
   }
@@ -167,7 +167,7 @@ function isOwn(change: NetworkChange): boolean {
 }
 
 function problemText(subject: Subject, problem: string): string {
-  return `${NAMES[subject]} could not be put right after a change by another program, which is tried again: ${problem}`;
+  return `${NAMES[subject]} could not be restored after a change by another program; sectunnel tries again: ${problem}`;
 }
 
 function mendedText(subject: Subject, { found, by, took }: GuardReport): string {

@@ -91,7 +91,7 @@ function bindAdvice(port: number, family: IpFamily, code: string | undefined): s
       );
     case 'EACCES':
       return (
-        'A port below net.ipv4.ip_unprivileged_port_start takes a privilege: run as root, or ' +
+        'A port below net.ipv4.ip_unprivileged_port_start needs a privilege: run as root, or ' +
         `setcap cap_net_bind_service+ep ${process.execPath}, or choose a port from 1024 on`
       );
     case 'EADDRNOTAVAIL':

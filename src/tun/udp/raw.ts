@@ -21,7 +21,7 @@ const SOCK_RAW_NONBLOCK_CLOEXEC = 0o2004003;
 const IPPROTO_ESP = 50;
 
 const NEEDS_NET_RAW =
-  'It takes the capability CAP_NET_RAW in this network namespace: run as root, or with ' +
+  'This needs the capability CAP_NET_RAW in this network namespace: run as root, or with ' +
   'AmbientCapabilities=CAP_NET_RAW in a systemd unit, or in a container with --cap-add NET_RAW, or after ' +
   `setcap cap_net_raw+ep ${process.execPath} (which gives it to every Node program); or let ESP go in UDP`;
 

@@ -214,8 +214,8 @@ describe('a network that starts', () => {
 
   it('is held alone or not at all: a fence that cannot be had is a refusal', async () => {
     const host = new Host();
-    host.fence.set = () => Promise.reject(new Error('the program nft is not there'));
-    await expect(host.networks().start(network())).rejects.toThrow('the program nft is not there');
+    host.fence.set = () => Promise.reject(new Error('the program nft is missing'));
+    await expect(host.networks().start(network())).rejects.toThrow('the program nft is missing');
     expect([host.led(), host.started]).toEqual([[], []]);
   });
 

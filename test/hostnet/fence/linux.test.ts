@@ -218,7 +218,7 @@ describe.skipIf(wants.length > 0)('the fence of nftables', () => {
     await expect(fence.set('tunnel:b', tunnel({ device: 'st"un' }))).rejects.toThrow("the link name 'st\"un'");
     const broken = new LinuxFence({ program: 'no-such-nft' });
     await expect(broken.set('tunnel:b', tunnel())).rejects.toThrow(
-      'the program no-such-nft is not there: install the package nftables',
+      'the program no-such-nft is missing: install the package nftables',
     );
     expect(nft('list', 'ruleset')).toBe(before);
     await fence.set('tunnel:a', undefined);

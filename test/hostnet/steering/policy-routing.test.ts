@@ -323,7 +323,7 @@ describe('packets between the hosts of a transport mode SA', () => {
     const here = host();
     const before = [here.network.rules(), here.network.routes()];
     expect(() => here.routing.prepare({ ...hosts(), host: address('198.51.100.1') }, 'stun')).toThrow(
-      'transport mode is for packets of 198.51.100.1, which is not an address of this host',
+      'transport mode protects packets of 198.51.100.1, which is not an address of this host',
     );
     expect([here.network.rules(), here.network.routes()]).toEqual(before);
   });
@@ -339,9 +339,11 @@ describe('what stands for a tunnel', () => {
     const second = plan([box('10.1.0.0/24', '10.2.0.0/24')], { tunnel: 'other', table: 7701 });
     lead(here, second);
     expect(() => here.routing.prepare({ ...second, tunnel: 'third' }, 'stun')).toThrow(
-      "routing table 7701 is that of another tunnel, other: give this one a <device table='…'>",
+      "routing table 7701 belongs to another tunnel, other: give this one a table of its own, <device table='…'>",
     );
-    expect(() => here.routing.prepare({ ...second, table: 254, tunnel: 'third' }, 'stun')).toThrow('one of the system');
+    expect(() => here.routing.prepare({ ...second, table: 254, tunnel: 'third' }, 'stun')).toThrow(
+      'belongs to the system',
+    );
     here.routing.release('net', 7700);
     expect(way(here, '10.2.0.9', { source: LAN, ipProtocol: UDP })).toBe('stun');
     here.routing.release('other', 7701);

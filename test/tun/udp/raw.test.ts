@@ -115,7 +115,7 @@ describeInterop('ESP straight over IP', ['namespaces'], () => {
   it('says which capability it takes', async () => {
     await without(CAP_NET_RAW, async () => {
       await expect(linuxRawEsp(4)).rejects.toThrow(
-        /^ESP over IPv4: socket: Operation not permitted \(EPERM\)\. It takes the capability CAP_NET_RAW .*let ESP go in UDP$/,
+        /^ESP over IPv4: socket: Operation not permitted \(EPERM\)\. This needs the capability CAP_NET_RAW .*let ESP go in UDP$/,
       );
     });
     await raw(4);
