@@ -73,7 +73,7 @@ const ROOMS: Readonly<Record<string, Room>> = {
       'explain',
       'control',
     ],
-    packages: ['pino', 'pino-pretty', ...SYSTEM],
+    packages: ['pino', ...SYSTEM],
   },
   cli: {
     rooms: [

@@ -1,7 +1,7 @@
 /** The daemon's log: JSON lines for machines, one readable line an entry on a terminal. Always on standard error. */
 import { fstatSync, writeSync } from 'node:fs';
 import { type Logger, pino } from 'pino';
-import pretty from 'pino-pretty';
+import { textEntry } from './log-text.ts';
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error'] as const;
 export type LogLevel = (typeof logLevels)[number];
@@ -18,14 +18,12 @@ export function createLog(level: LogLevel, format: 'auto' | 'json' | 'text'): Lo
   const options = { level, base: null, timestamp: pinoTime };
   const output = new LogOutput(STANDARD_ERROR);
   const mark = isJournal(STANDARD_ERROR, process.env.JOURNAL_STREAM) ? withPriority : (line: string): string => line;
-  const readable = text
-    ? pretty.prettyFactory({ colorize: isTerminal, translateTime: false, timestampKey: 'time' })
-    : undefined;
+  const form = text ? (line: string) => textEntry(line, { colours: isTerminal }) : (line: string) => line;
   const stream = {
     // pino then keeps the level of each line here.
     [Symbol.for('pino.metadata')]: true,
     lastLevel: 0,
-    write: (line: string) => output.write(mark(readable?.(line) ?? line, stream.lastLevel)),
+    write: (line: string) => output.write(mark(form(line), stream.lastLevel)),
   };
   return pino(options, stream);
 }
