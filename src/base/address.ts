@@ -7,6 +7,10 @@
 
 export type IpFamily = 4 | 6;
 
+/**
+ * An IPv4 or IPv6 address: immutable, so that it can be shared and kept. Made by `parseAddress` or
+ * `addressFromBytes`.
+ */
 export interface IpAddress {
   readonly family: IpFamily;
   /** The address as an unsigned integer of 32 or 128 bits. */
@@ -19,6 +23,7 @@ export interface AddressRange {
   readonly end: IpAddress;
 }
 
+/** An address with a port: one end of a UDP flow. Port 0 (`NO_PORT`) where ESP goes straight over IP. */
 export interface SocketAddress {
   readonly address: IpAddress;
   readonly port: number;
@@ -94,6 +99,7 @@ export function formatAddress(address: IpAddress): string {
   return `${hex(groups.slice(0, bestAt))}::${hex(groups.slice(bestAt + bestLength))}`;
 }
 
+/** The address that 4 or 16 bytes hold, in network order. @throws RangeError for any other number of bytes */
 export function addressFromBytes(bytes: Uint8Array): IpAddress {
   if (bytes.length !== 4 && bytes.length !== 16)
     throw new RangeError(`an address has 4 or 16 bytes, not ${bytes.length}`);
@@ -102,6 +108,7 @@ export function addressFromBytes(bytes: Uint8Array): IpAddress {
   return { family: bytes.length === 4 ? 4 : 6, value };
 }
 
+/** The 4 or 16 bytes of an address, in network order. */
 export function addressToBytes(address: IpAddress): Uint8Array {
   const bytes = new Uint8Array(addressBits(address.family) / 8);
   let value = address.value;

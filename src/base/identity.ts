@@ -19,6 +19,7 @@ export const IdType = {
   KeyId: 11,
 } as const;
 
+/** Who an end of an IKE SA is: the type and contents of an ID payload (RFC 7296 §3.5). Made by `identityFromText`. */
 export interface Identity {
   /** One of `IdType`; any other number a peer may send is kept as it is. */
   readonly type: number;

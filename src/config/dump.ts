@@ -25,6 +25,10 @@ import type {
 import { levelText, peerAddressText } from './text.ts';
 import { element, layOut, type OutputElement } from './write.ts';
 
+/**
+ * Writes a document out in full: every default, in the order of the schema. What it writes parses to the same
+ * document.
+ */
 export function dumpDocument(document: SectunnelDocument): string {
   const { name, uuid, title, description, metadata, device, sa, sps } = document;
   return `${layOut(

@@ -9,6 +9,10 @@ import type { AddressRange, IpAddress } from '../base/address.ts';
 import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
 import type { PortRange } from '../policy/selector.ts';
 
+/**
+ * A `<sectunnel>` document with every default filled in; `docs/document.md` describes each element. Made by
+ * `parseDocument`.
+ */
 export interface SectunnelDocument {
   readonly type: 'ipsec';
   readonly name: string;
@@ -24,6 +28,7 @@ export interface SectunnelDocument {
   readonly sps: readonly SecurityPolicy[];
 }
 
+/** The `<device>` element: the TUN device of the tunnel. */
 export interface DeviceSettings {
   readonly name: string;
   /** What fits the path to the peer when the tunnel starts, when left out. */
@@ -37,6 +42,7 @@ export interface DeviceSettings {
   readonly ipv6: 'pass' | 'block';
 }
 
+/** The `<sa>` element: the ends, how they authenticate, and the parameters of IKE and ESP. */
 export interface SaSettings {
   readonly local: PeerSettings;
   readonly remote: PeerSettings;
@@ -55,11 +61,15 @@ export interface RedundancySettings {
   readonly line: number;
 }
 
+/**
+ * The `address` of `<local>` or `<remote>`: any, an IP address, or a name that is resolved when the tunnel starts.
+ */
 export type PeerAddress =
   | { readonly kind: 'any' }
   | { readonly kind: 'ip'; readonly address: IpAddress }
   | { readonly kind: 'fqdn'; readonly name: string };
 
+/** A `<local>` or `<remote>` element: one end of the IKE SA. */
 export interface PeerSettings {
   readonly address: PeerAddress;
   /**
@@ -72,19 +82,24 @@ export interface PeerSettings {
   readonly line: number;
 }
 
+/** The `type` of an `<id>` element. */
 export type IdentityKind = 'address' | 'fqdn' | 'email' | 'dn' | 'keyid';
 
+/** An `<id>` element, as it is written. */
 export interface IdentityText {
   readonly type: IdentityKind;
   readonly text: string;
 }
 
+/** Which secret holds a pre-shared key or pass phrase: by its UUID, or by the usage that it is found by. */
 export type SecretReference =
   | { readonly by: 'uuid'; readonly uuid: string }
   | { readonly by: 'usage'; readonly usage: string };
 
+/** Whose proof an `<auth>` element speaks of. */
 export type AuthSide = 'both' | 'local' | 'remote';
 
+/** An `<auth>` element: how one side, or both, prove who they are. */
 export type AuthSettings =
   | { readonly type: 'psk'; readonly side: AuthSide; readonly secret: SecretReference; readonly line: number }
   | { readonly type: 'x509'; readonly side: AuthSide; readonly x509: X509Settings; readonly line: number };
@@ -92,6 +107,7 @@ export type AuthSettings =
 /** `strict`: a certificate of which nothing is known, from lists or by OCSP, is refused. */
 export type RevocationPolicy = 'strict' | 'ifpresent';
 
+/** Where the certificates of `<auth type='x509'>` are, and how revocation is handled. */
 export interface X509Settings {
   /** Whose certificate: that of libvirt's TLS server, of its client, or the files that are named. */
   readonly source: 'server' | 'client' | 'file';
@@ -120,6 +136,7 @@ export interface LifetimeSettings {
   readonly jitter: number;
 }
 
+/** The `<ike>` element. Durations are seconds, as in the document. */
 export interface IkeSettings {
   readonly version: 2;
   readonly start: 'initiate' | 'trap' | 'respond';
@@ -132,6 +149,7 @@ export interface IkeSettings {
   readonly line: number;
 }
 
+/** How NATs are traversed (RFC 3947, RFC 3948). */
 export interface NatSettings {
   readonly traversal: 'auto' | 'force' | 'off';
   /**
@@ -145,6 +163,7 @@ export interface NatSettings {
   readonly keepalive: number;
 }
 
+/** The `<esp>` element. */
 export interface EspSettings {
   readonly proposals: readonly EspProposal[];
   readonly lifetime: LifetimeSettings & { readonly bytes: bigint | undefined; readonly packets: bigint | undefined };
@@ -181,6 +200,7 @@ export interface SecurityPolicy {
   readonly line: number;
 }
 
+/** A `<src_range>` or `<dst_range>`: addresses, and the ports that are selectors. */
 export interface PacketRange {
   readonly range: AddressRange;
   /** Both ends included; `ANY_PORTS` where none are given. */
@@ -189,6 +209,7 @@ export interface PacketRange {
   readonly pfp: boolean;
 }
 
+/** The `<upperspec>` element: the protocol above IP that the policy is for. */
 export interface UpperSpec {
   /** 0 for any. */
   readonly protocol: number;
@@ -198,6 +219,7 @@ export interface UpperSpec {
   readonly pfp: boolean;
 }
 
+/** A `<policy>` element: what becomes of the packets of its `<sp>`. */
 export type PolicySettings =
   | {
       /** `both` once parsed. */
@@ -208,6 +230,7 @@ export type PolicySettings =
     }
   | { readonly direction: PolicyDirection; readonly action: 'none' | 'discard'; readonly line: number };
 
+/** The `direction` of a `<policy>`. */
 export type PolicyDirection = 'in' | 'out' | 'both';
 
 /** `ah`, `ipcomp` and more than one rule are refused while parsing. `src` is the local end: see `SecurityPolicy`. */
@@ -225,6 +248,7 @@ export type RuleLevel =
   | { readonly kind: 'use' | 'require' }
   | { readonly kind: 'unique'; readonly group: number | undefined };
 
+/** The `<src>` or `<dst>` of a rule: an outer address, and the UDP port of encapsulation. */
 export interface EndPoint {
   readonly address: PeerAddress;
   /** UDP encapsulation port, for IKE and ESP both. */

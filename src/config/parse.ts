@@ -38,6 +38,7 @@ const MAX_CHILDREN = 256;
 /** BOUNDED: a quarter of what the policy database compiles. */
 const MAX_PAIRS = MAX_COMPILED_PAIRS / 4;
 
+/** What `parseDocument` is told beside the text. */
 export interface ParseOptions {
   /** What to call the document in messages, such as its file name. A document without a name takes it from there. */
   readonly source?: string | undefined;

@@ -19,6 +19,7 @@ import {
 import type { PacketRange, PolicySettings, RuleLevel, SectunnelDocument, SecurityPolicy } from './model.ts';
 import { levelText } from './text.ts';
 
+/** The security policy of a document, and what there is to warn of. */
 export interface DocumentPolicy {
   /** In document order, for both directions. */
   readonly entries: readonly PolicyEntry[];

@@ -69,6 +69,7 @@ export interface DhGroup {
   readonly weak: boolean;
 }
 
+/** Any algorithm that a provider can be asked about. */
 export type Algorithm = EncryptionAlgorithm | IntegrityAlgorithm | PrfAlgorithm | DhGroup;
 
 /** Fills and returns `length` unpredictable bytes; tests hand in a seeded one. */
@@ -158,6 +159,10 @@ export interface CipherKeys {
   readonly integrity: Uint8Array;
 }
 
+/**
+ * What a program needs of cryptography: PRFs, packet ciphers, key exchanges. One is `nobleProvider`;
+ * `combineProviders` joins several.
+ */
 export interface CryptoProvider {
   readonly name: string;
   supports(algorithm: Algorithm): boolean;

@@ -5,6 +5,7 @@ import type { PolicyEntry } from '../policy/database.ts';
 import type { HoldLimits } from './hold.ts';
 import type { RetryPolicy } from './retry.ts';
 
+/** A tunnel: its connections, its policy, and when it is brought up. `planTunnel` makes it of a document. */
 export interface TunnelConfig {
   /** Unique in the engine. */
   readonly name: string;

@@ -20,6 +20,7 @@ import { SaTable } from './sa-table.ts';
 import type { Tunnel } from './tunnel.ts';
 import { TunnelTable } from './tunnel-table.ts';
 
+/** The part of an engine that negotiates and keeps tunnels up. Times are milliseconds of the owner's clock. */
 export class ControlPlane {
   readonly counters: ControlCounters = { keepalives: 0, empty: 0, overflow: 0, 'path-report-ignored': 0 };
   readonly ike: IkeEndpoint;

@@ -10,6 +10,20 @@ import { classify } from './demux.ts';
 import { InlinePlanes } from './inline-planes.ts';
 import type { DeviceWrite, EngineCounters, EngineOptions, Transmit } from './options.ts';
 
+/**
+ * Tunnels as a pure machine. `docs/library.md` describes the loop that its owner runs. Times are milliseconds of the
+ * owner's clock; they must not go back.
+ *
+ * @example
+ * ```ts
+ * const engine = new Engine({ crypto: nobleProvider, random: (length) => crypto.getRandomValues(new Uint8Array(length)) });
+ * engine.addTunnel(config);
+ * engine.up(performance.now(), config.name);
+ * for (let next = engine.pollTransmit(); next !== undefined; next = engine.pollTransmit()) {
+ *   socket.send(next.data, next.path.remote);
+ * }
+ * ```
+ */
 export class Engine extends ControlPlane {
   override readonly counters: EngineCounters = {
     keepalives: 0,

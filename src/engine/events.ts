@@ -31,6 +31,10 @@ export interface ChildSummary {
 /** Why an attempt ended before a packet was sent. */
 export type LocalFailure = 'no-route' | 'not-possible';
 
+/**
+ * What an engine tells its owner: drain it with `pollEvent`. The three `need-` events want an answer with their
+ * `requestId`.
+ */
 export type EngineEvent =
   | { readonly type: 'ike-up'; readonly tunnel: string; readonly ikeSa: IkeSaSummary; readonly rekeyed: boolean }
   | {

@@ -26,6 +26,7 @@ export interface ControlPlaneOptions extends CommonOptions {
   readonly counterMemory?: CounterMemory | undefined;
 }
 
+/** What an engine is made with. `crypto` and `random` are required. */
 export interface EngineOptions extends CommonOptions {
   /** Where batches get their memory, such as one that devices work in too. Default: the heap. */
   readonly allocate?: ((bytes: number) => Uint8Array) | undefined;
@@ -56,6 +57,7 @@ export interface ControlCounters {
   'path-report-ignored': number;
 }
 
+/** The counters of an engine: those of its control plane, and ESP packets too large for a slot. */
 export interface EngineCounters extends ControlCounters {
   /** ESP packets that no slot is large enough for. */
   oversized: number;

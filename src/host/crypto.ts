@@ -13,6 +13,7 @@ import { combineProviders } from '../crypto/provider.ts';
 import { selfTest } from '../crypto/selftest.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 
+/** The name of a cryptographic provider. */
 export type ProviderName = 'ipsec-mb' | 'openssl' | 'node' | 'noble';
 
 /** From the quickest to the slowest. */
@@ -31,6 +32,7 @@ export const cryptoChoices: readonly string[] = ['auto', ...inOrder];
 /** `node` has nearly everything and `noble` all there is, so they stand behind whatever is forced. */
 const fallbacks: readonly ProviderName[] = ['node', 'noble'];
 
+/** The provider that was chosen, and what became of the others. */
 export interface CryptoChoice {
   /** Its name joins those of its parts: `ipsec-mb+openssl+node+noble`. */
   readonly provider: CryptoProvider;

@@ -11,6 +11,7 @@ import type { LookupFunction } from 'node:net';
 import { type AddressRange, type IpAddress, parseAddress, prefixRange, rangeContains } from '../base/address.ts';
 import type { Fetch, FetchRequest } from '../pki/online.ts';
 
+/** What revocation lists and OCSP responses may be fetched from, and how long it may take. */
 export interface FetchOptions {
   /** Milliseconds until there is a connection, its name included, and until all is there. */
   readonly connectTimeout?: number | undefined;

@@ -34,6 +34,17 @@ interface RunningTunnel {
   readonly sockets: readonly SocketNeed[];
 }
 
+/**
+ * Runs tunnels on the event loop of this process.
+ *
+ * @example
+ * ```ts
+ * await using host = new TunnelHost({ network: nodeUdp, crypto: nodeProvider, secretFor: () => utf8('the key') });
+ * await host.add(tunnel, device);
+ * await host.up(tunnel.name, { signal: AbortSignal.timeout(30_000) });
+ * console.log(host.status(tunnel.name)?.state); // up
+ * ```
+ */
 export class TunnelHost {
   /** The control plane of the tunnels. @internal */
   readonly engine: ControlPlane;

@@ -18,6 +18,11 @@ import { linuxRawEsp } from '../tun/udp/raw.ts';
 import { LinuxPlace } from './linux-place.ts';
 import type { Platform } from './platform.ts';
 
+/**
+ * Devices, sockets, fences, rules and routes of this Linux host. Loads koffi; needs CAP_NET_ADMIN when a device is
+ * opened.
+ * @throws Error saying what is missing
+ */
 export function linuxPlatform(): Platform {
   const offloads = new SharedOffloads();
   const network = new LinuxHostNetwork();

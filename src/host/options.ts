@@ -22,6 +22,7 @@ export interface SecretQuestion {
   readonly remoteId: Identity | undefined;
 }
 
+/** What a `TunnelHost` is made with. `network`, `crypto` and `secretFor` are required. */
 export interface HostOptions extends ProofOptions {
   readonly network: UdpNetwork;
   readonly crypto: CryptoProvider;

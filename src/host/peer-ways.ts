@@ -26,6 +26,7 @@ export interface WayTarget {
   readonly movable: boolean;
 }
 
+/** A change in how a tunnel's peer is reached, in words for a log. */
 export interface WayReport {
   readonly tunnel: string;
   readonly level: 'info' | 'warn';

@@ -12,6 +12,9 @@ import type { DevicePlan, StandingTunnel } from '../plan/device.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import type { UdpNetwork } from '../tun/udp/udp.ts';
 
+/**
+ * The machine that tunnels run on: its sockets, devices, routes and fences. `linuxPlatform` makes the one of Linux.
+ */
 export interface Platform {
   readonly network: UdpNetwork;
   /**

@@ -7,6 +7,7 @@ import type { SignatureAnswer, VerificationAnswer } from '../ike/events.ts';
 import type { Credentials, Verifier } from '../pki/types.ts';
 import { programBytes } from './program-bytes.ts';
 
+/** What credentials are looked up by, when a peer is to be shown a certificate. */
 export interface CredentialsQuestion {
   readonly tunnel: string;
   /** Of the tunnel; a tunnel may have several. */
@@ -18,6 +19,7 @@ export interface CredentialsQuestion {
   readonly authorities: readonly Uint8Array[];
 }
 
+/** How a host signs, and verifies its peers, where tunnels authenticate with certificates. */
 export interface ProofOptions {
   /** What a tunnel signs with; `undefined` when there is nothing. May take its time, as may the signer. */
   readonly credentialsFor?:

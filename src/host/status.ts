@@ -35,6 +35,9 @@ export interface ChildStatus {
   readonly ecnUnexpected: number;
 }
 
+/**
+ * An IKE SA of a tunnel, with its CHILD SAs. Ages and remaining times are seconds; SPIs are 16 hexadecimal digits.
+ */
 export interface IkeStatus {
   readonly id: number;
   readonly state: string;
@@ -70,6 +73,7 @@ export interface WorkersStatus {
   }[];
 }
 
+/** The last negotiation that failed. Its age is in seconds. */
 export interface FailureStatus {
   readonly secondsAgo: number;
   readonly reason: string;
@@ -89,6 +93,7 @@ export interface SecretStatus {
   readonly problem: string | undefined;
 }
 
+/** What `sectunnel status` reports of a tunnel: plain data. Ages and remaining times are seconds. */
 export interface TunnelStatus {
   readonly name: string;
   readonly uuid: string;

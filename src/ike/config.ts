@@ -11,6 +11,7 @@ import type { SelectorPair } from '../policy/selector.ts';
 /** How one side proves who it is: with a pre-shared key, or with a signature and certificates (RFC 7296 §2.15). */
 export type AuthMethod = 'psk' | 'signature';
 
+/** Our end of a connection. */
 export interface LocalPeer {
   /** Any local address when left out. */
   readonly address?: IpAddress | undefined;
@@ -22,6 +23,7 @@ export interface LocalPeer {
   readonly auth: AuthMethod;
 }
 
+/** The peer's end of a connection. */
 export interface RemotePeer {
   /** Any address when left out: such a connection only responds. */
   readonly address?: IpAddress | undefined;
@@ -44,12 +46,14 @@ export interface Lifetime {
   readonly jitter: number;
 }
 
+/** The lifetime of a CHILD SA: milliseconds, and bytes and packets where they are limited. */
 export interface ChildLifetime extends Lifetime {
   /** Hard limits of one direction; `undefined` for none. The soft limit is seven eighths. */
   readonly bytes?: bigint | undefined;
   readonly packets?: bigint | undefined;
 }
 
+/** A CHILD SA that a connection negotiates. Durations are milliseconds. */
 export interface ChildConfig {
   /** Unique within the connection; stands in status, logs and events. */
   readonly name: string;
@@ -62,6 +66,7 @@ export interface ChildConfig {
   readonly lifetime: ChildLifetime;
 }
 
+/** An IKE SA to be negotiated, or to be accepted. Durations are milliseconds. */
 export interface ConnectionConfig {
   readonly name: string;
   readonly local: LocalPeer;

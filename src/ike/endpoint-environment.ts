@@ -11,6 +11,7 @@ import { FragmentBudget } from './protect/reassembly.ts';
 import type { Environment } from './session/environment.ts';
 import { type IkeCounterName, type IkeCounters, noCounts } from './status.ts';
 
+/** A UDP payload to send: an IKE message, or a NAT keepalive of one byte (RFC 3948 §2.3). */
 export interface Transmit {
   readonly path: Path;
   /** Without the non-ESP marker, which the owner puts before it on every port but 500 (RFC 7296 §2.23). */

@@ -39,6 +39,7 @@ import { RefusedMessageError } from './wire/payload.ts';
 
 export type { Transmit };
 
+/** Where a connection is to be initiated, and for which child. */
 export interface InitiateOptions {
   /** Only this child; all of the connection when left out. */
   readonly child?: string | undefined;
@@ -50,6 +51,10 @@ export interface InitiateOptions {
   readonly remote?: SocketAddress | undefined;
 }
 
+/**
+ * Negotiates IKE SAs and CHILD SAs (RFC 7296) as a pure machine: after every call drain `pollTransmit` and `pollEvent`, and
+ * call `handleTimeout` when `nextTimeout` is reached. Times are milliseconds of the owner's clock.
+ */
 export class IkeEndpoint {
   readonly #env: EndpointEnvironment;
   readonly #registry: SessionRegistry;

@@ -152,6 +152,10 @@ export type VerificationAnswer = {
   | { readonly ok: false; readonly reason: string; readonly detail: string }
 );
 
+/**
+ * What an endpoint tells its owner. The three `need-` events want an answer with their `requestId`; `child-up` has
+ * the keys.
+ */
 export type IkeEvent =
   | { readonly type: 'ike-up'; readonly ikeSa: IkeSaSummary; readonly replaces: number | undefined }
   | {

@@ -2,6 +2,7 @@
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { EndpointLimits, RetransmitPolicy } from './config.ts';
 
+/** What an endpoint is made with. `crypto` and `random` are required. */
 export interface IkeEndpointOptions {
   readonly crypto: CryptoProvider;
   readonly random: RandomSource;

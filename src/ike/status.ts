@@ -35,6 +35,7 @@ export type IkeSaState =
   | 'deleting'
   | 'closed';
 
+/** An IKE SA as it stands. Times are milliseconds of the owner's clock. */
 export interface IkeSaStatus {
   readonly id: number;
   /** `undefined` while a peer that opened an SA has not said who it is. */
@@ -102,8 +103,10 @@ const COUNTER_NAMES = [
   'bug',
 ] as const;
 
+/** The name of a counter of an endpoint. Stable: they stand in logs and status. */
 export type IkeCounterName = (typeof COUNTER_NAMES)[number];
 
+/** Messages that were refused, dropped or limited since the endpoint was made, by reason. */
 export type IkeCounters = Readonly<Record<IkeCounterName, number>>;
 
 export function noCounts(): Record<IkeCounterName, number> {

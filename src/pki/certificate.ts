@@ -57,6 +57,7 @@ const LocationId = {
   ocspNoCheck: '2b0601050507300105',
 } as const;
 
+/** An X.509 certificate (RFC 5280 §4) as plain values. Made by `parseCertificate`. */
 export interface Certificate {
   readonly der: Uint8Array;
   /** The part that is signed. */
@@ -84,6 +85,7 @@ export interface Certificate {
   readonly extensions: CertificateExtensions;
 }
 
+/** The extensions of a certificate that path validation, identities and revocation need. */
 export interface CertificateExtensions {
   readonly basicConstraints: { readonly ca: boolean; readonly pathLength: number | undefined } | undefined;
   /** Of `KeyUsage`. */

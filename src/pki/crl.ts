@@ -33,6 +33,7 @@ const REASONS: readonly string[] = [
   'it is on hold',
 ];
 
+/** A certificate revocation list (RFC 5280 §5). Made by `parseCrl`. */
 export interface Crl {
   readonly der: Uint8Array;
   readonly tbs: Uint8Array;
@@ -159,6 +160,7 @@ function coverage(extensions: readonly Extension[]): Pick<Crl, 'covers' | 'point
   };
 }
 
+/** What a list, or a responder, says of a certificate. */
 export type RevocationStatus =
   | { readonly status: 'good' }
   | { readonly status: 'revoked' | 'unknown'; readonly detail: string };

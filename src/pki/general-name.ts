@@ -9,6 +9,7 @@ import { formatDn } from '../base/dn-text.ts';
 import { decodeText } from '../base/text.ts';
 import { MAX_GENERAL_NAMES, MAX_SUBTREES } from '../base/x509-limits.ts';
 
+/** A name of a certificate beside its subject (RFC 5280 §4.2.1.6). */
 export type GeneralName =
   /** In constraints `email` may be a mailbox, a host, or with a leading dot a domain; `dns` any suffix. */
   | { readonly kind: 'email' | 'dns' | 'uri'; readonly text: string }
@@ -18,6 +19,7 @@ export type GeneralName =
   /** `tag` tells the kinds that are not understood from each other. */
   | { readonly kind: 'other'; readonly tag: number; readonly der: Uint8Array };
 
+/** The name constraints of an authority (RFC 5280 §4.2.1.10). */
 export interface NameSubtrees {
   readonly permitted: readonly GeneralName[];
   readonly excluded: readonly GeneralName[];

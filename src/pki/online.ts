@@ -14,6 +14,7 @@ import { MAX_OCSP_RESPONSE, type OcspAnswer, ocspRequest, readOcspResponse } fro
 import { isDer, pemBlocks } from './pem.ts';
 import { type Loaded, Remembered } from './remembered.ts';
 
+/** One request by HTTP. Times are milliseconds, sizes bytes. */
 export interface FetchRequest {
   /** With `http:`; whatever else a certificate says. */
   readonly url: string;
@@ -28,6 +29,7 @@ export interface FetchRequest {
 /** The body of the answer. Gives up soon; is rejected with an error for people. */
 export type Fetch = (request: FetchRequest) => Promise<Uint8Array>;
 
+/** How revocation is looked up, and what is remembered. Times are milliseconds. */
 export interface OnlineOptions {
   readonly fetch: Fetch;
   /** Told when nothing could be learnt from a place, at most twice a minute for each. */
@@ -54,6 +56,7 @@ const MAX_FRESH = 24 * 3_600_000;
 /** How long it is kept what says nothing for later, milliseconds. */
 const MIN_FRESH = 60_000;
 
+/** Looks up by OCSP (RFC 6960), or else by CRL distribution points, whether a certificate was revoked. */
 export class OnlineRevocation {
   readonly #fetch: Fetch;
   readonly #onFailure: (text: string) => void;

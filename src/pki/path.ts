@@ -32,6 +32,7 @@ const IKE_KEY_PURPOSES = new Set([
   '1.3.6.1.5.5.7.3.7',
 ]);
 
+/** How the path from a certificate to a trust anchor is validated (RFC 5280 §6). */
 export interface PathOptions {
   readonly anchors: readonly Certificate[];
   /** Certificates that may lead there; nothing of them is trusted. */

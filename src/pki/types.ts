@@ -21,6 +21,10 @@ export interface SignatureMethod {
   readonly algorithm: Uint8Array | undefined;
 }
 
+/**
+ * Holds a private key. Asynchronous, so that a hardware module can stand behind it. `keySigner` makes one of a Node
+ * `KeyObject`.
+ */
 export interface Signer {
   /** What the key can do, the preferred first. */
   readonly methods: readonly SignatureMethod[];
@@ -89,6 +93,7 @@ export type RefusalReason =
   | 'overloaded'
   | 'took-too-long';
 
+/** Whether a peer is who it says it is, and if not, why. */
 export type Verdict = {
   /** Milliseconds of processor time that it took, where that is known. */
   readonly spent?: number | undefined;
@@ -108,6 +113,7 @@ export type Verdict = {
     }
 );
 
+/** Judges what a peer proves itself with. `pathVerifier` makes one of trust anchors. */
 export interface Verifier {
   /** Contents of a CERTREQ payload: SHA-1 of each trust anchor's SubjectPublicKeyInfo (RFC 7296 §3.7). */
   readonly authorities: readonly Uint8Array[];

@@ -22,6 +22,7 @@ const CLOCK_SKEW = 5 * 60_000;
 /** Characters of a subject that a refusal names. */
 const MAX_TOLD = 256;
 
+/** Whom a `pathVerifier` trusts, and what it demands. */
 export interface VerifierOptions {
   /** Certificates of the authorities that are trusted. */
   readonly anchors: readonly Certificate[];
@@ -44,6 +45,7 @@ export interface VerifierOptions {
   readonly clockSkew?: number | undefined;
 }
 
+/** A verifier that wants a valid path from the peer's certificate to one of the trust anchors (RFC 5280 §6). */
 export function pathVerifier(options: VerifierOptions): Verifier {
   const cache = new CertificateCache();
   return {

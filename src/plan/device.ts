@@ -10,6 +10,9 @@ import { hostsOf } from '../policy/transport.ts';
 import { documentClaims } from './overlaps.ts';
 import { tableOf } from './transport.ts';
 
+/**
+ * The device that a document asks for: give it to `Platform.openDevice`, or read its MTU for a device of your own.
+ */
 export interface DevicePlan {
   /** Whose device it is. */
   readonly tunnel: string;

@@ -25,6 +25,7 @@ export interface CertificateFacts {
   readonly authorities: readonly Uint8Array[];
 }
 
+/** What a document comes to: the configuration for the engine, and the device. */
 export interface TunnelPlan {
   readonly tunnel: TunnelConfig;
   readonly device: DevicePlan;

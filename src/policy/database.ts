@@ -18,6 +18,7 @@ import {
   type TrafficSelector,
 } from './selector.ts';
 
+/** Seen from here: `in` is from the peer. */
 export type Direction = 'in' | 'out';
 
 /** RFC 4301's PROTECT, BYPASS and DISCARD. */
@@ -26,6 +27,7 @@ export type PolicyAction = 'protect' | 'bypass' | 'discard';
 /** How strictly a protect entry is meant: see the documents' `level`. */
 export type PolicyLevel = 'use' | 'require' | 'unique';
 
+/** One entry of the security policy database (RFC 4301 §4.4.1). */
 export interface PolicyEntry {
   /** For people: stands in status, logs and explanations. */
   readonly name: string;

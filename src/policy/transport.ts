@@ -5,6 +5,7 @@
 import { type IpAddress, sameAddress } from '../base/address.ts';
 import { makeSelector, type SelectorPair, type TrafficSelector } from './selector.ts';
 
+/** The two hosts that transport mode is between. */
 export interface HostPair {
   readonly local: IpAddress;
   readonly remote: IpAddress;

@@ -33,6 +33,9 @@ export interface DeviceCounters {
   readonly dropped: Record<DeviceDropReason, number>;
 }
 
+/**
+ * A device of whole IP packets, as a host works with it. Implement it to give a tunnel a network stack of your own.
+ */
 export interface PacketDevice {
   readonly name: string;
   /** The largest packet in bytes that is read from it. What is written may be larger. */

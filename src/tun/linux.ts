@@ -17,6 +17,7 @@ import { createTun, interfaceIndex, interfaceMtu, setInterfaceMtu } from './inte
 import type { OffloadKinds, SharedOffloads } from './offload/shared.ts';
 import { TunEnd } from './queue.ts';
 
+/** How a TUN device is created. */
 export interface LinuxTunOptions {
   /** At most 15 bytes; `%d` in it stands for the first free number. Default `sec%d`. */
   readonly name?: string;
@@ -51,6 +52,7 @@ export function openLinuxTun(options: LinuxTunOptions = {}): LinuxTun {
 /** So many packets are read in one turn at most; then other sockets and timers have theirs. */
 const PACKETS_PER_TURN = 256;
 
+/** A TUN device of Linux. Its interface lives until it is closed. */
 export class LinuxTun implements PacketDevice {
   readonly name: string;
   /** The number by which routes and rules name the interface. */

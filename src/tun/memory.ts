@@ -8,6 +8,7 @@ import type { DeviceCounters, PacketDevice } from './device.ts';
 import { newDeviceCounters, startsIpPacket } from './device.ts';
 import { errorHandler, type OwnerErrorHandler, ownerCall } from './owner-calls.ts';
 
+/** How a `MemoryDevice` is made. Sizes are bytes. */
 export interface MemoryDeviceOptions {
   readonly name?: string;
   /** Default 1400. */
@@ -21,6 +22,16 @@ export interface MemoryDeviceOptions {
 /** An IP packet's length has 16 bits. */
 const MAX_PACKET = 65_535;
 
+/**
+ * A packet device in memory: a tunnel writes to and reads from it on one side, the program on the other.
+ *
+ * @example
+ * ```ts
+ * const device = new MemoryDevice({ mtu: 1400 });
+ * device.onDelivered((packet) => console.log(packet.length)); // out of the tunnel
+ * device.inject(packet); // into the tunnel
+ * ```
+ */
 export class MemoryDevice implements PacketDevice {
   readonly name: string;
   readonly mtu: number;

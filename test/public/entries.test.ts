@@ -1,8 +1,8 @@
-/** What the package's entries export: every type that they mention can be imported. */
+/** What the package's entries export: every type that they mention can be imported, and each export is documented. */
 import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { type Declared, exportsOf, mentionedBy, showDeclared } from '../support/declarations.ts';
+import { type Declared, documentationOf, exportsOf, mentionedBy, showDeclared } from '../support/declarations.ts';
 
 const { exports } = JSON.parse(readFileSync('package.json', 'utf8')) as {
   readonly exports: Readonly<Record<string, string | { readonly types: string }>>;
@@ -34,5 +34,12 @@ describe('the entries', () => {
       }
     }
     expect([...missing]).toEqual([]);
+  });
+
+  it('document all that they export', () => {
+    const silent = ENTRIES.flatMap(([, file]) =>
+      [...exportsOf(file).values()].filter((declared) => documentationOf(declared) === '').map(showDeclared),
+    );
+    expect([...new Set(silent)]).toEqual([]);
   });
 });

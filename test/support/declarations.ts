@@ -22,6 +22,8 @@ interface Module {
   readonly imports: ReadonlyMap<string, Declared>;
   /** A function with several signatures has several. */
   readonly declarations: ReadonlyMap<string, readonly Node[]>;
+  /** The documentation comment before a declaration, where there is one. */
+  readonly comments: ReadonlyMap<string, string>;
 }
 
 const modules = new Map<string, Module>();
@@ -30,10 +32,11 @@ function readModule(file: string): Module {
   const found = modules.get(file);
   if (found !== undefined) return found;
   const source = readFileSync(file, 'utf8');
-  const { program } = parseSync(file, source);
+  const { program, comments } = parseSync(file, source);
   const exports = new Map<string, Declared>();
   const imports = new Map<string, Declared>();
   const declarations = new Map<string, Node[]>();
+  const documentation = new Map<string, string>();
   const body = program.body as unknown as Node[];
   for (const node of body) {
     const from = sourceOf(file, node);
@@ -57,10 +60,13 @@ function readModule(file: string): Module {
     if (declaration === null) continue;
     for (const name of namesOf(declaration)) {
       declarations.set(name, [...(declarations.get(name) ?? []), declaration]);
+      const before = comments.filter(({ end, value }) => end <= (node.start as number) && value.startsWith('*')).at(-1);
+      const isNext = before !== undefined && source.slice(before.end, node.start as number).trim() === '';
+      if (isNext) documentation.set(name, before.value);
       if (isExport) exports.set(name, { file, name });
     }
   }
-  const module = { exports, imports, declarations };
+  const module = { exports, imports, declarations, comments: documentation };
   modules.set(file, module);
   return module;
 }
@@ -105,6 +111,11 @@ export function exportsOf(entry: string): ReadonlyMap<string, Declared> {
       return origin === undefined ? [] : [[name, origin] as const];
     }),
   );
+}
+
+/** The documentation comment of a declaration; empty without one. */
+export function documentationOf({ file, name }: Declared): string {
+  return readModule(file).comments.get(name) ?? '';
 }
 
 /** Declarations of this package that a declaration mentions: what its reader may want to name. */

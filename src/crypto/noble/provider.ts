@@ -16,6 +16,9 @@ import { nobleDhKeyPair } from './dh.ts';
 
 const hashes = { sha1, sha256, sha384, sha512 };
 
+/**
+ * Cryptography in JavaScript alone (the noble libraries), wherever JavaScript runs. Slower than the others by far.
+ */
 export const nobleProvider: CryptoProvider = buildProvider({
   name: 'noble',
   supports,

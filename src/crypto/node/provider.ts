@@ -26,6 +26,7 @@ export const nodePrimitives: Primitives = {
   sha1: (...parts) => plain(hash('sha1', concatBytes(...parts), 'buffer')),
 };
 
+/** Cryptography by Node's own `crypto` module, that is OpenSSL. */
 export const nodeProvider: CryptoProvider = buildProvider(nodePrimitives);
 
 function supports(algorithm: Algorithm): boolean {

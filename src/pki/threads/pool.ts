@@ -21,6 +21,7 @@ import type { TrustMaterial } from './messages.ts';
 import { spawnVerifierThread } from './spawn.ts';
 import { type Judgement, VerifierThread } from './thread.ts';
 
+/** How many threads judge certificates, and by which trust. */
 export interface VerifierPoolOptions {
   /** Default: one, and two where there are four processors. */
   readonly threads?: number | undefined;
@@ -44,6 +45,7 @@ const DEADLINE = 2_000;
 /** Milliseconds until a thread is started again where it could not be. */
 const NO_THREADS_FOR = 30_000;
 
+/** A verifier in worker threads, so that certificates of peers do not keep the event loop from carrying packets. */
 export class VerifierPool {
   readonly #options: VerifierPoolOptions;
   readonly #most: number;

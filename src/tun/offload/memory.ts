@@ -13,11 +13,13 @@ import { checksumModule } from './checksum-module.gen.ts';
 const ALIGNMENT = 64;
 const WASM_PAGE = 65_536;
 
+/** How a `PacketMemory` computes checksums. */
 export interface PacketMemoryOptions {
   /** False: the TypeScript twin, wherever the program runs. */
   readonly wasm?: boolean;
 }
 
+/** Memory of one fixed size, for batches and for the code that computes checksums in it. */
 export class PacketMemory {
   readonly size: number;
   /** For buffers of this memory only; see `checksumsFor`. @internal */

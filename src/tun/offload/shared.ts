@@ -16,6 +16,7 @@ const MEMORY_SIZE = 32 * 1024 * 1024;
 /** What passes a device joined: segments of TCP and datagrams (Linux 6.2), segments only, or nothing. */
 export type OffloadKinds = 'all' | 'tcp' | 'none';
 
+/** What the TUN devices of a program share to divide and join packets. Give its `memory.allocate` to the host. */
 export class SharedOffloads {
   readonly memory: PacketMemory;
   /** @internal */

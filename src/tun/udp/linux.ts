@@ -35,12 +35,17 @@ import type {
 } from './udp.ts';
 import { isUnspecified } from './udp.ts';
 
+/** How the UDP sockets of Linux work. */
 export interface LinuxUdpOptions {
   /** False to do without, as on a kernel that has not got it. Default: what the kernel has. */
   readonly gro?: boolean;
   readonly gso?: boolean;
 }
 
+/**
+ * UDP sockets that send and receive many datagrams a system call, with GSO and GRO where the kernel has them.
+ * @throws Error saying what is missing
+ */
 export function linuxUdp(options: LinuxUdpOptions = {}): UdpNetwork {
   return {
     // An async function, so that what it throws rejects.

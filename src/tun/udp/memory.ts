@@ -16,6 +16,7 @@ import type {
 } from './udp.ts';
 import { isUnspecified, maxDatagram, newUdpCounters, sendEach } from './udp.ts';
 
+/** A datagram on its way. */
 export interface MemoryDatagram {
   readonly data: Uint8Array;
   readonly from: SocketAddress;
@@ -33,6 +34,7 @@ export interface MemoryArrival {
   readonly trafficClass?: number;
 }
 
+/** What becomes of datagrams on their way, and by which clock. */
 export interface MemoryNetworkOptions {
   /** How often, when and from where a datagram arrives: none is loss, two are a duplicate. Default: once, at once. */
   readonly route?: (datagram: MemoryDatagram) => readonly MemoryArrival[];
@@ -40,6 +42,7 @@ export interface MemoryNetworkOptions {
   readonly schedule?: (delayMs: number, run: () => void) => void;
 }
 
+/** What an unreliable network does to datagrams. */
 export interface LossOptions {
   /** Uniform in [0, 1), from the caller's own seed. */
   readonly random: () => number;
@@ -64,6 +67,7 @@ export function lossyRoute(options: LossOptions): () => readonly MemoryArrival[]
 const MAX_IN_FLIGHT = 16_384;
 const FIRST_EPHEMERAL_PORT = 49_152;
 
+/** UDP between hosts in memory; loss, delay, duplication and NATs are a hook's. See `lossyRoute`. */
 export class MemoryNetwork {
   /** Datagrams on their way. */
   inFlight = 0;

@@ -31,6 +31,7 @@ import type {
 } from './udp.ts';
 import { isUnspecified, maxDatagram, newUdpCounters, sendEach } from './udp.ts';
 
+/** UDP sockets of Node's own (`node:dgram`), wherever Node runs. ESP straight over IP is not available with it. */
 export const nodeUdp: UdpNetwork = {
   async bind(options: UdpBindOptions): Promise<UdpSocket> {
     const { address, port } = options;

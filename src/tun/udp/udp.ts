@@ -68,6 +68,7 @@ export interface UdpTarget {
   readonly from?: SocketAddress | undefined;
 }
 
+/** A UDP socket, or one for ESP straight over IP, as a host works with it. */
 export interface UdpSocket {
   /** As bound, with the real port when 0 was asked for. */
   readonly local: SocketAddress;
@@ -152,6 +153,7 @@ export function sendEach(
   return sent;
 }
 
+/** What a socket is bound to, and what it is for. */
 export interface UdpBindOptions {
   /** The unspecified address (`0.0.0.0`, `::`) for all of its family. An IPv6 socket never takes IPv4. */
   readonly address: IpAddress;
