@@ -32,7 +32,10 @@ describe('docs/security.md', () => {
   });
 });
 
-const DOCUMENTS = ['README.md', 'bench/README.md', ...readdirSync('docs').map((file) => `docs/${file}`)];
+const DOCUMENTS = [
+  ...['README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'CHANGELOG.md', 'bench/README.md'],
+  ...readdirSync('docs').map((file) => `docs/${file}`),
+];
 
 describe('documents', () => {
   it('name files that there are', () => {

@@ -141,7 +141,7 @@ function topOf(room: string): string {
 
 const FILES = ['src', 'bench', 'scripts', 'examples'].flatMap((top) =>
   readdirSync(join(ROOT, top), { recursive: true, encoding: 'utf8' })
-    .filter((file) => file.endsWith('.ts') && !file.includes('node_modules/'))
+    .filter((file) => file.endsWith('.ts'))
     .map((file) => join(top, file)),
 );
 

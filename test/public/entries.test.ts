@@ -2,7 +2,14 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { type Declared, documentationOf, exportsOf, mentionedBy, showDeclared } from '../support/declarations.ts';
+import {
+  type Declared,
+  documentationOf,
+  exportsOf,
+  hasPositionalBoolean,
+  mentionedBy,
+  showDeclared,
+} from '../support/declarations.ts';
 
 const { exports } = JSON.parse(readFileSync('package.json', 'utf8')) as {
   readonly exports: Readonly<Record<string, string | { readonly types: string }>>;
@@ -34,6 +41,13 @@ describe('the entries', () => {
       }
     }
     expect([...missing]).toEqual([]);
+  });
+
+  it('take no boolean by position', () => {
+    const booleans = ENTRIES.flatMap(([, file]) =>
+      [...exportsOf(file).values()].filter(hasPositionalBoolean).map(showDeclared),
+    );
+    expect([...new Set(booleans)]).toEqual([]);
   });
 
   it('document all that they export', () => {

@@ -118,6 +118,28 @@ export function documentationOf({ file, name }: Declared): string {
   return readModule(file).comments.get(name) ?? '';
 }
 
+/** Whether a function of the declaration has a boolean by position: `f(true)` says nothing to who reads it. */
+export function hasPositionalBoolean({ file, name }: Declared): boolean {
+  return (readModule(file).declarations.get(name) ?? []).some(takesBoolean);
+}
+
+function takesBoolean(node: unknown): boolean {
+  if (Array.isArray(node)) return node.some(takesBoolean);
+  if (typeof node !== 'object' || node === null) return false;
+  const { params, type, accessibility, ...rest } = node as Node;
+  if (accessibility === 'private') return false;
+  const isBoolean = (parameter: Node): boolean => typeOf(parameter)?.type === 'TSBooleanKeyword';
+  const isCalled = type !== 'TSFunctionType' && type !== 'TSTypeParameterInstantiation';
+  return (
+    (isCalled && Array.isArray(params) && (params as Node[]).some(isBoolean)) || Object.values(rest).some(takesBoolean)
+  );
+}
+
+/** The type that a parameter is annotated with. */
+function typeOf({ typeAnnotation }: Node): Node | undefined {
+  return (typeAnnotation as Node | null | undefined)?.typeAnnotation as Node | undefined;
+}
+
 /** Declarations of this package that a declaration mentions: what its reader may want to name. */
 export function mentionedBy({ file, name }: Declared): Declared[] {
   const { declarations, imports } = readModule(file);
