@@ -2,10 +2,10 @@
  * Identities (RFC 7296 §3.5) as plain values: from text, for display, compared.
  */
 import { addressFromBytes, addressToBytes, formatAddress, parseAddress } from './address.ts';
+import { canonicalDn } from './asn1/dn.ts';
+import { dnFromText, formatDn } from './asn1/dn-text.ts';
 import { assertNever } from './assert.ts';
 import { equalBytes, toHex } from './bytes.ts';
-import { canonicalDn } from './dn.ts';
-import { dnFromText, formatDn } from './dn-text.ts';
 import { displayText, utf8 } from './text.ts';
 
 /** IANA ID type numbers (RFC 7296 §3.5). */

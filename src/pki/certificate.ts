@@ -14,9 +14,9 @@
  * Node reads public keys and verifies signatures.
  */
 import { createHash, type KeyObject } from 'node:crypto';
+import { canonicalDn } from '../base/asn1/dn.ts';
+import { formatDn } from '../base/asn1/dn-text.ts';
 import { fromHex, toHex } from '../base/bytes.ts';
-import { canonicalDn } from '../base/dn.ts';
-import { formatDn } from '../base/dn-text.ts';
 import { basicConstraints, keyUsage, subjectKeyId } from './extension-values.ts';
 import { type Extension, oidText, readAuthorityKeyId, readExtensions, readKeyPurposes } from './extensions.ts';
 import {

@@ -2,10 +2,11 @@
  * Certificate revocation lists (RFC 5280 §5): full ones, signed by the authority itself. Deltas, lists of other
  * authorities and lists for some reasons only are not understood, and are as if they were not there.
  */
+
+import { checkDer, DerTag, derChildren, readDerLength, readElement } from '../base/asn1/der.ts';
+import { canonicalDn } from '../base/asn1/dn.ts';
+import { formatDn } from '../base/asn1/dn-text.ts';
 import { ByteReader, toHex } from '../base/bytes.ts';
-import { checkDer, DerTag, derChildren, readDerLength, readElement } from '../base/der.ts';
-import { canonicalDn } from '../base/dn.ts';
-import { formatDn } from '../base/dn-text.ts';
 import { type Certificate, KeyUsage, sameNames } from './certificate.ts';
 import { type Extension, readExtensions } from './extensions.ts';
 import { listUrls, pointUrls } from './locations.ts';

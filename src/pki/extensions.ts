@@ -1,8 +1,9 @@
 /** Extensions (RFC 5280 §4.1.2.9) of certificates, revocation lists and OCSP answers, out of bytes that `checkDer` went through. */
+
+import { DerTag, derChildren, derContents } from '../base/asn1/der.ts';
+import { formatOid } from '../base/asn1/oid.ts';
+import { MAX_EXTENSIONS, MAX_KEY_PURPOSES } from '../base/asn1/x509-limits.ts';
 import { fromHex, toHex } from '../base/bytes.ts';
-import { DerTag, derChildren, derContents } from '../base/der.ts';
-import { formatOid } from '../base/oid.ts';
-import { MAX_EXTENSIONS, MAX_KEY_PURPOSES } from '../base/x509-limits.ts';
 import { keyIdText } from './key-id.ts';
 
 /** Bytes of an object identifier that are shown. */

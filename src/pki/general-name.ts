@@ -2,12 +2,12 @@
  * General names (RFC 5280 §4.2.1.6) and the subtrees of name constraints (§4.2.1.10), from strict DER.
  */
 import { addressFromBytes, formatAddress } from '../base/address.ts';
+import { DerTag, derChildren, derContents } from '../base/asn1/der.ts';
+import { formatDn } from '../base/asn1/dn-text.ts';
+import { MAX_GENERAL_NAMES, MAX_SUBTREES } from '../base/asn1/x509-limits.ts';
 import { assertNever } from '../base/assert.ts';
 import { toHex } from '../base/bytes.ts';
-import { DerTag, derChildren, derContents } from '../base/der.ts';
-import { formatDn } from '../base/dn-text.ts';
 import { decodeText } from '../base/text.ts';
-import { MAX_GENERAL_NAMES, MAX_SUBTREES } from '../base/x509-limits.ts';
 
 /** A name of a certificate beside its subject (RFC 5280 §4.2.1.6). */
 export type GeneralName =

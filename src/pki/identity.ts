@@ -6,10 +6,10 @@
  * only where it is allowed and there is no alternative name at all.
  */
 import { addressFromBytes, formatAddress } from '../base/address.ts';
+import { DerTag } from '../base/asn1/der.ts';
+import { readDn, sameDn } from '../base/asn1/dn.ts';
+import { dnParts } from '../base/asn1/dn-text.ts';
 import { equalBytes } from '../base/bytes.ts';
-import { DerTag } from '../base/der.ts';
-import { readDn, sameDn } from '../base/dn.ts';
-import { dnParts } from '../base/dn-text.ts';
 import { formatIdentity, IdType } from '../base/identity.ts';
 import { decodeText, utf8 } from '../base/text.ts';
 import type { Certificate } from './certificate.ts';

@@ -1,6 +1,7 @@
 /** Key identifiers of certificates (RFC 5280 §4.2.1.1, §4.2.1.2) as text. */
+
+import { MAX_KEY_ID } from '../base/asn1/x509-limits.ts';
 import { toHex } from '../base/bytes.ts';
-import { MAX_KEY_ID } from '../base/x509-limits.ts';
 import { MalformedCertificateError } from './malformed.ts';
 
 /** Hexadecimal. @throws MalformedCertificateError for a longer one than any hash */

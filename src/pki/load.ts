@@ -3,8 +3,8 @@
  * is mended. A private key that others may read is refused by the reader that is handed in.
  */
 import { createPrivateKey, createPublicKey, type KeyObject, type PrivateKeyInput } from 'node:crypto';
+import { MAX_CHAIN } from '../base/asn1/x509-limits.ts';
 import { messageOf } from '../base/text.ts';
-import { MAX_CHAIN } from '../base/x509-limits.ts';
 import { type Certificate, describeCertificate, isSelfIssued, parseCertificate, sameNames } from './certificate.ts';
 import { type Crl, MAX_CRL, parseCrl } from './crl.ts';
 import { isDer, type PemBlock, pemBlocks } from './pem.ts';

@@ -2,9 +2,10 @@
  * Where a certificate says that one can learn whether it was revoked: CRL distribution points (RFC 5280 §4.2.1.13) and
  * OCSP responders (§4.2.2.1). Whoever issued the certificate wrote it: nothing of it is of use before the path is trusted.
  */
+
+import { checkDer, DerTag, derChildren, derContents } from '../base/asn1/der.ts';
+import { MAX_CERTIFICATE_ELEMENTS } from '../base/asn1/x509-limits.ts';
 import { toHex } from '../base/bytes.ts';
-import { checkDer, DerTag, derChildren, derContents } from '../base/der.ts';
-import { MAX_CERTIFICATE_ELEMENTS } from '../base/x509-limits.ts';
 import type { Certificate } from './certificate.ts';
 import { readGeneralName, readGeneralNames } from './general-name.ts';
 

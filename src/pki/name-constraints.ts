@@ -3,8 +3,9 @@
  * it may give names. Distinguished names, host names, mail and IP addresses and URIs; other kinds are refused where
  * they are constrained, as RFC 5280 §4.2.1.10 wants for what is not understood.
  */
+
+import { canonicalDn, readDn } from '../base/asn1/dn.ts';
 import { assertNever } from '../base/assert.ts';
-import { canonicalDn, readDn } from '../base/dn.ts';
 import { decodeText } from '../base/text.ts';
 import type { Certificate } from './certificate.ts';
 import { formatGeneralName, type GeneralName, type NameSubtrees } from './general-name.ts';

@@ -7,10 +7,10 @@
  * looked at by his key.
  */
 import { createHash } from 'node:crypto';
+import { checkDer, DerTag, derChildren, derContents, derElement } from '../base/asn1/der.ts';
+import { canonicalDn } from '../base/asn1/dn.ts';
+import { MAX_CHAIN_ELEMENTS } from '../base/asn1/x509-limits.ts';
 import { concatBytes, equalBytes, fromHex, toHex } from '../base/bytes.ts';
-import { checkDer, DerTag, derChildren, derContents, derElement } from '../base/der.ts';
-import { canonicalDn } from '../base/dn.ts';
-import { MAX_CHAIN_ELEMENTS } from '../base/x509-limits.ts';
 import { type Certificate, describeCertificate, KeyUsage, parseCertificate, sameNames } from './certificate.ts';
 import { type Crl, describeRevocation, revocationStatus } from './crl.ts';
 import { readExtensions } from './extensions.ts';

@@ -4,8 +4,7 @@
  * read by `certificate.ts`.
  */
 import type { KeyObject } from 'node:crypto';
-import { equalBytes } from '../base/bytes.ts';
-import { checkDer, DerTag, derChildren, derContents } from '../base/der.ts';
+import { checkDer, DerTag, derChildren, derContents } from '../base/asn1/der.ts';
 import {
   MAX_ALGORITHM,
   MAX_CERTIFICATE,
@@ -14,7 +13,8 @@ import {
   MAX_KEY_INFO,
   MAX_NAME,
   MAX_SERIAL,
-} from '../base/x509-limits.ts';
+} from '../base/asn1/x509-limits.ts';
+import { equalBytes } from '../base/bytes.ts';
 import { MalformedCertificateError, readingCertificate } from './malformed.ts';
 import { readPublicKey } from './public-key.ts';
 import { readSigned } from './signed.ts';

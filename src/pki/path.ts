@@ -7,8 +7,8 @@
  * subject. What is stricter than RFC 5280: SHA-1 and short keys are refused, and policies are not processed: a
  * certificate that constrains them critically is refused, as one with any extension that is not understood.
  */
-import { formatDn } from '../base/dn-text.ts';
-import { MAX_CHAIN } from '../base/x509-limits.ts';
+import { formatDn } from '../base/asn1/dn-text.ts';
+import { MAX_CHAIN } from '../base/asn1/x509-limits.ts';
 import { type Certificate, describeCertificate, isSelfIssued, KeyUsage, sameNames } from './certificate.ts';
 import { type Crl, type RevocationStatus, revocationStatus } from './crl.ts';
 import type { NameSubtrees } from './general-name.ts';

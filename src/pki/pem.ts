@@ -2,8 +2,9 @@
  * PEM (RFC 7468): blocks between lines of text, as certtool and openssl write them; or DER as it is. Bytes to bytes, as a
  * block may be a private key: of what stands in it only the lines that frame it become strings.
  */
+
+import { checkDer, DerTag } from '../base/asn1/der.ts';
 import { decodeBase64 } from '../base/base64.ts';
-import { checkDer, DerTag } from '../base/der.ts';
 import { secretBytes } from '../base/secret-bytes.ts';
 
 export class PemBlock {

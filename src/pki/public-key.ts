@@ -4,8 +4,8 @@
  * assertion, and anybody can send one.
  */
 import { createPublicKey, type KeyObject } from 'node:crypto';
+import { checkDer, DerTag, derChildren } from '../base/asn1/der.ts';
 import { toHex } from '../base/bytes.ts';
-import { checkDer, DerTag, derChildren } from '../base/der.ts';
 import { schemeOf } from './scheme.ts';
 import { wholeBytes } from './signed.ts';
 

@@ -6,8 +6,8 @@
  * parameters, and each of them is checked.
  */
 import type { KeyObject } from 'node:crypto';
+import { DerTag, derChildren, derElement } from '../base/asn1/der.ts';
 import { DecodeError, fromHex, toHex } from '../base/bytes.ts';
-import { DerTag, derChildren, derElement } from '../base/der.ts';
 
 export type HashName = 'sha1' | 'sha256' | 'sha384' | 'sha512';
 

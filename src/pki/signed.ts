@@ -2,7 +2,7 @@
  * What certificates, revocation lists and OCSP responses have in common: `SIGNED{…}` (RFC 5280 §4.1, §5.1; RFC 6960
  * §4.2.1), that is the signed part, the AlgorithmIdentifier and the signature.
  */
-import { DerTag, derChildren, derContents } from '../base/der.ts';
+import { DerTag, derChildren, derContents } from '../base/asn1/der.ts';
 
 /** Views into the bytes that were read. */
 export interface Signed {

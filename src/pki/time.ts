@@ -1,5 +1,5 @@
 /** Times in certificates, lists and answers: UTCTime and GeneralizedTime as RFC 5280 §4.1.2.5 wants them, in GMT and with seconds. */
-import { DerTag, derChildren, derContents } from '../base/der.ts';
+import { DerTag, derChildren, derContents } from '../base/asn1/der.ts';
 import { decodeText } from '../base/text.ts';
 
 /** Milliseconds since 1970 of an element that `checkDer` went through. @throws Error when it is no time */

@@ -2,8 +2,14 @@
  * Judges what a peer sent to prove who it is: the signature, the path of its certificate, the identity, who is let in.
  */
 import type { KeyObject } from 'node:crypto';
-import { formatDn } from '../base/dn-text.ts';
-import { MAX_CHAIN, MAX_CHAIN_BYTES, MAX_PEER_CRL, MAX_PEER_CRL_BYTES, MAX_PEER_CRLS } from '../base/x509-limits.ts';
+import { formatDn } from '../base/asn1/dn-text.ts';
+import {
+  MAX_CHAIN,
+  MAX_CHAIN_BYTES,
+  MAX_PEER_CRL,
+  MAX_PEER_CRL_BYTES,
+  MAX_PEER_CRLS,
+} from '../base/asn1/x509-limits.ts';
 import { authorityHash, type Certificate, describeCertificate } from './certificate.ts';
 import { CertificateCache, ownOutline } from './certificate-cache.ts';
 import { type Crl, parseCrl } from './crl.ts';

@@ -1,9 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { derElement } from '../../src/base/asn1/der.ts';
+import { canonicalDn, sameDn } from '../../src/base/asn1/dn.ts';
+import { dnFromText, formatDn } from '../../src/base/asn1/dn-text.ts';
 import { fromHex, toHex } from '../../src/base/bytes.ts';
-import { derElement } from '../../src/base/der.ts';
-import { canonicalDn, sameDn } from '../../src/base/dn.ts';
-import { dnFromText, formatDn } from '../../src/base/dn-text.ts';
 import { formatIdentity, IdType, identityFromText, sameIdentity } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
 

@@ -3,8 +3,8 @@
  * run, in processor time, the least of several, as a busy machine only adds to it. What the bound is to catch cost eighty times as much.
  */
 import { describe, expect, it } from 'vitest';
+import { derElement } from '../../src/base/asn1/der.ts';
 import { DecodeError, fromHex } from '../../src/base/bytes.ts';
-import { derElement } from '../../src/base/der.ts';
 import { type Identity, identityFromText } from '../../src/base/identity.ts';
 import { ExchangeType } from '../../src/ike/wire/iana.ts';
 import { decodePayloads, type Payload } from '../../src/ike/wire/payload.ts';

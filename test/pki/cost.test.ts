@@ -3,8 +3,8 @@
  * medians. Nothing is remembered from one judgement to the next.
  */
 import { describe, expect, it } from 'vitest';
+import { derElement } from '../../src/base/asn1/der.ts';
 import { fromHex } from '../../src/base/bytes.ts';
-import { derElement } from '../../src/base/der.ts';
 import { parseCertificate } from '../../src/pki/certificate.ts';
 import type { PeerProof } from '../../src/pki/types.ts';
 import { pathVerifier } from '../../src/pki/verifier.ts';

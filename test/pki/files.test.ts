@@ -8,8 +8,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, utimesSync, wri
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { formatDn } from '../../src/base/asn1/dn-text.ts';
 import { fromHex } from '../../src/base/bytes.ts';
-import { formatDn } from '../../src/base/dn-text.ts';
 import { identityFromText } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { checkPki, type PkiReport } from '../../src/pki/check.ts';

@@ -1,7 +1,7 @@
 /** Which identities a certificate proves, and who is let in by patterns over its subject. */
 import { describe, expect, it } from 'vitest';
+import { dnFromText } from '../../src/base/asn1/dn-text.ts';
 import { fromHex } from '../../src/base/bytes.ts';
-import { dnFromText } from '../../src/base/dn-text.ts';
 import { type IdentityTextType, identityFromText } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { parseCertificate } from '../../src/pki/certificate.ts';

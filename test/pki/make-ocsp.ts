@@ -1,7 +1,7 @@
 /** OCSP answers as tests want them, right or wrong; and extensions that say where to ask. */
 import { createHash, createPublicKey, type KeyObject, sign } from 'node:crypto';
+import { derChildren, derContents, derElement } from '../../src/base/asn1/der.ts';
 import { fromHex } from '../../src/base/bytes.ts';
-import { derChildren, derContents, derElement } from '../../src/base/der.ts';
 import { ECDSA_SHA256, extension, type Made, NOW, time, uri } from './make.ts';
 
 const SEQUENCE = 0x30;

@@ -2,9 +2,9 @@
  * Certificates and revocation lists as tests want them, right or wrong: DER put together by hand and signed by Node.
  */
 import { createPublicKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
+import { derElement } from '../../src/base/asn1/der.ts';
+import { dnFromText } from '../../src/base/asn1/dn-text.ts';
 import { fromHex } from '../../src/base/bytes.ts';
-import { derElement } from '../../src/base/der.ts';
-import { dnFromText } from '../../src/base/dn-text.ts';
 import { utf8 } from '../../src/base/text.ts';
 
 export const DAY: number = 24 * 3_600_000;

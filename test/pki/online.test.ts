@@ -1,7 +1,7 @@
 /** Revocation that is asked for over the network: what is fetched, when, how often, and what follows when it cannot be had. */
 import { describe, expect, it } from 'vitest';
+import { derElement } from '../../src/base/asn1/der.ts';
 import { fromHex } from '../../src/base/bytes.ts';
-import { derElement } from '../../src/base/der.ts';
 import { identityFromText } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { parseCertificate } from '../../src/pki/certificate.ts';

@@ -1,8 +1,8 @@
 import { createPublicKey, generateKeyPairSync } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
+import { derElement } from '../../src/base/asn1/der.ts';
+import { dnFromText } from '../../src/base/asn1/dn-text.ts';
 import { fromHex } from '../../src/base/bytes.ts';
-import { derElement } from '../../src/base/der.ts';
-import { dnFromText } from '../../src/base/dn-text.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { parseCertificate } from '../../src/pki/certificate.ts';
 import { parseCrl } from '../../src/pki/crl.ts';

@@ -9,11 +9,11 @@ import {
 } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { derElement } from '../../src/base/asn1/der.ts';
+import { MAX_CERTIFICATE, MAX_GENERAL_NAMES } from '../../src/base/asn1/x509-limits.ts';
 import { concatBytes, fromHex, toHex } from '../../src/base/bytes.ts';
-import { derElement } from '../../src/base/der.ts';
 import { identityFromText } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
-import { MAX_CERTIFICATE, MAX_GENERAL_NAMES } from '../../src/base/x509-limits.ts';
 import { parseCertificate } from '../../src/pki/certificate.ts';
 import { algorithmOf, schemeName, schemeOf } from '../../src/pki/scheme.ts';
 import { keySigner } from '../../src/pki/signer.ts';

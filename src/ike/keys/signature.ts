@@ -3,8 +3,8 @@
  * the AUTH payload holds (RFC 7427 §3), which certificates and authorities were sent (RFC 7296 §3.6, §3.7). Keys,
  * certificates and trust are the owner's.
  */
-import { ByteReader, concatBytes, DecodeError, toHex } from '../../base/bytes.ts';
-import { DerTag, derChildren } from '../../base/der.ts';
+
+import { DerTag, derChildren } from '../../base/asn1/der.ts';
 import {
   MAX_CERTIFICATE,
   MAX_CHAIN,
@@ -12,7 +12,8 @@ import {
   MAX_PEER_CRL,
   MAX_PEER_CRL_BYTES,
   MAX_PEER_CRLS,
-} from '../../base/x509-limits.ts';
+} from '../../base/asn1/x509-limits.ts';
+import { ByteReader, concatBytes, DecodeError, toHex } from '../../base/bytes.ts';
 import type { ConnectionConfig } from '../config.ts';
 import type { ReceivedProof, SignatureMethods } from '../events.ts';
 import {

@@ -2,7 +2,7 @@
  * DER (X.690 §8, §10, §11): elements taken apart and put together. Strict: where BER knows many encodings of a value,
  * DER has one, and only that one is read, so that nobody can show two readers two different things.
  */
-import { ByteReader, concatBytes, DecodeError } from './bytes.ts';
+import { ByteReader, concatBytes, DecodeError } from '../bytes.ts';
 
 /** Universal tags, constructed where they always are. */
 export const DerTag = {

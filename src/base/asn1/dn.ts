@@ -1,7 +1,7 @@
 /** Distinguished names in DER (X.501, RFC 5280 §4.1.2.4): taken apart and compared. Their text is in `dn-text.ts`. */
-import { ByteReader, DecodeError, equalBytes, toHex } from './bytes.ts';
+import { ByteReader, DecodeError, equalBytes, toHex } from '../bytes.ts';
+import { decodeText, displayText, utf8 } from '../text.ts';
 import { DerTag, readDerLength, readElement } from './der.ts';
-import { decodeText, displayText, utf8 } from './text.ts';
 import { MAX_NAME, MAX_NAME_ATTRIBUTES } from './x509-limits.ts';
 
 /** What RFC 4518 §2.2 maps to nothing, as far as it can stand in a name. */

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { fromHex, toHex } from '../../src/base/bytes.ts';
-import { formatOid, oidFromText } from '../../src/base/oid.ts';
+import { formatOid, oidFromText } from '../../../src/base/asn1/oid.ts';
+import { fromHex, toHex } from '../../../src/base/bytes.ts';
 
 describe('object identifiers', () => {
   it('are encoded as X.690 §8.19 has it', () => {

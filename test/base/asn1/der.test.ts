@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { DecodeError, fromHex, toHex } from '../../src/base/bytes.ts';
-import { checkDer, derChildren, derElement } from '../../src/base/der.ts';
+import { checkDer, derChildren, derElement } from '../../../src/base/asn1/der.ts';
+import { DecodeError, fromHex, toHex } from '../../../src/base/bytes.ts';
 
 const refusal = (hex: string): string => {
   try {

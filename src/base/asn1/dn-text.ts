@@ -5,11 +5,11 @@
  * strongSwan writes them, not reversed as in LDAP. Attributes are joined by `+` where one RDN has several. A type that has
  * no name here is its object identifier (`2.5.4.97=…`); a value that is no plain text is its DER in hexadecimal (`#0c0161`).
  */
-import { concatBytes, DecodeError, fromHex, toHex } from './bytes.ts';
+import { concatBytes, DecodeError, fromHex, toHex } from '../bytes.ts';
+import { utf8 } from '../text.ts';
 import { checkDer, DerTag, derElement } from './der.ts';
 import { type NameAttribute, readableText, readDn } from './dn.ts';
 import { formatOid, oidFromText } from './oid.ts';
-import { utf8 } from './text.ts';
 import { MAX_NAME, MAX_NAME_ATTRIBUTES } from './x509-limits.ts';
 
 type StringType = 'directory' | 'printable' | 'ia5';
