@@ -19,7 +19,7 @@ import { InlineCarrier } from './inline-carrier.ts';
 import type { HostOptions } from './options.ts';
 import { guarded, unspecifiedFor } from './owner-functions.ts';
 import { orUnknown, PathMtus } from './path-mtu.ts';
-import { Reach } from './reach.ts';
+import { Reach } from './reach/reach.ts';
 import { farewell, Removals } from './removals.ts';
 import { socketNeeds } from './socket-needs.ts';
 import { type SocketNeed, SocketPool } from './sockets.ts';

@@ -6,8 +6,8 @@ import type { EngineEvent } from '../engine/events.ts';
 import type { EngineOptions } from '../engine/options.ts';
 import type { OwnerErrorHandler } from '../tun/owner-calls.ts';
 import type { UdpNetwork } from '../tun/udp/udp.ts';
-import type { WayReport } from './peer-ways.ts';
 import type { ProofOptions } from './proofs.ts';
+import type { WayReport } from './reach/peer-ways.ts';
 
 /**
  * What a secret is looked up by. The answer must be the key of that connection. With a key that is found by the identities

@@ -1,9 +1,9 @@
 /** Which ways an engine's tunnels have to their peers: one for each IKE SA, and for each connection that has none. */
-import type { ControlPlane } from '../engine/control-plane.ts';
-import type { EngineEvent } from '../engine/events.ts';
-import type { ConnectionConfig } from '../ike/config.ts';
-import type { Path } from '../ike/events.ts';
-import { isUnspecified } from '../tun/udp/udp.ts';
+import type { ControlPlane } from '../../engine/control-plane.ts';
+import type { EngineEvent } from '../../engine/events.ts';
+import type { ConnectionConfig } from '../../ike/config.ts';
+import type { Path } from '../../ike/events.ts';
+import { isUnspecified } from '../../tun/udp/udp.ts';
 import type { PeerWays, WayTarget } from './peer-ways.ts';
 import type { SendTarget } from './send-refusals.ts';
 

@@ -8,8 +8,8 @@
  *
  * Anyone can forge ICMP, so nothing is given up because of it, and whatever comes costs one look in a quarter of a second.
  */
-import { formatAddress, formatSocketAddress, NO_PORT, type SocketAddress } from '../base/address.ts';
-import type { UdpSendError } from '../tun/udp/udp.ts';
+import { formatAddress, formatSocketAddress, NO_PORT, type SocketAddress } from '../../base/address.ts';
+import type { UdpSendError } from '../../tun/udp/udp.ts';
 import type { WayReport } from './peer-ways.ts';
 
 /** An IKE SA, or an attempt at one. */

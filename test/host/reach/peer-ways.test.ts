@@ -1,7 +1,7 @@
 /** Ways to peers that go, change and return, looked up when the network changes. */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { parseAddress } from '../../src/base/address.ts';
-import { PeerWays, type WayReport, type WayTarget } from '../../src/host/peer-ways.ts';
+import { parseAddress } from '../../../src/base/address.ts';
+import { PeerWays, type WayReport, type WayTarget } from '../../../src/host/reach/peer-ways.ts';
 
 const ip = (text: string): NonNullable<WayTarget['local']> => parseAddress(text)!;
 const HERE = '192.0.2.1';

@@ -11,7 +11,7 @@
  * Only a change of the way counts, so routes that come and go and lead elsewhere cause nothing but look-ups.
  */
 import { setImmediate } from 'node:timers/promises';
-import { formatAddress, type IpAddress } from '../base/address.ts';
+import { formatAddress, type IpAddress } from '../../base/address.ts';
 
 /** From where to where packets of a tunnel itself go. */
 export interface WayTarget {

@@ -1,8 +1,8 @@
 /** What the system, or ICMP, says of datagrams of IKE that were refused. */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { parseAddress, type SocketAddress } from '../../src/base/address.ts';
-import type { WayReport } from '../../src/host/peer-ways.ts';
-import { SendRefusals, type SendTarget } from '../../src/host/send-refusals.ts';
+import { parseAddress, type SocketAddress } from '../../../src/base/address.ts';
+import type { WayReport } from '../../../src/host/reach/peer-ways.ts';
+import { SendRefusals, type SendTarget } from '../../../src/host/reach/send-refusals.ts';
 
 const PEER: SocketAddress = { address: parseAddress('192.0.2.2')!, port: 500 };
 const STRANGER: SocketAddress = { address: parseAddress('198.51.100.7')!, port: 500 };

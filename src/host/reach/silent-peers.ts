@@ -2,7 +2,7 @@
  * Peers that do not answer, where nothing says why: after ten seconds it is told which datagrams must get which way, and
  * shown until the peer is heard. Attempts follow one another, so the next one says nothing anew.
  */
-import { formatSocketAddress } from '../base/address.ts';
+import { formatSocketAddress } from '../../base/address.ts';
 import type { WayReport } from './peer-ways.ts';
 import type { SendTarget } from './send-refusals.ts';
 

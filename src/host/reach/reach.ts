@@ -1,10 +1,10 @@
 /** Whether a host's peers can be reached, as far as the host can know without them: their ways, and what is refused. */
-import type { IpAddress, SocketAddress } from '../base/address.ts';
-import { messageOf } from '../base/text.ts';
-import type { ControlPlane } from '../engine/control-plane.ts';
-import type { EngineEvent } from '../engine/events.ts';
-import type { UdpSendError } from '../tun/udp/udp.ts';
-import type { HostOptions } from './options.ts';
+import type { IpAddress, SocketAddress } from '../../base/address.ts';
+import { messageOf } from '../../base/text.ts';
+import type { ControlPlane } from '../../engine/control-plane.ts';
+import type { EngineEvent } from '../../engine/events.ts';
+import type { UdpSendError } from '../../tun/udp/udp.ts';
+import type { HostOptions } from '../options.ts';
 import { PeerWays } from './peer-ways.ts';
 import { SendRefusals } from './send-refusals.ts';
 import { SilentPeers } from './silent-peers.ts';

@@ -1,9 +1,9 @@
 /** Peers of which nothing is heard: told once, and again when they answer. */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { parseAddress, type SocketAddress } from '../../src/base/address.ts';
-import type { WayReport } from '../../src/host/peer-ways.ts';
-import type { SendTarget } from '../../src/host/send-refusals.ts';
-import { SilentPeers } from '../../src/host/silent-peers.ts';
+import { parseAddress, type SocketAddress } from '../../../src/base/address.ts';
+import type { WayReport } from '../../../src/host/reach/peer-ways.ts';
+import type { SendTarget } from '../../../src/host/reach/send-refusals.ts';
+import { SilentPeers } from '../../../src/host/reach/silent-peers.ts';
 
 const end = (address: string, port: number): SocketAddress => ({ address: parseAddress(address)!, port });
 
