@@ -14,7 +14,7 @@ import type { DefineResult, ReloadResult, StartResult, TunnelEvent } from '../co
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { Platform } from '../host/platform.ts';
 import type { WorkerChoice } from '../host/workers/choice.ts';
-import type { Fetch } from '../pki/online.ts';
+import type { Fetch } from '../pki/revocation/online.ts';
 import { Activation } from './activation.ts';
 import { Advice } from './advice.ts';
 import { Autostart } from './autostart.ts';

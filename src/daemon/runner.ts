@@ -25,7 +25,7 @@ import type { WorkerChoice } from '../host/workers/choice.ts';
 import { type RoutingPlan, tunnelFence } from '../hostnet/steering/plan.ts';
 import { routingWarnings } from '../hostnet/steering/rules.ts';
 import type { HostView } from '../hostnet/view.ts';
-import { type Fetch, OnlineRevocation } from '../pki/online.ts';
+import { type Fetch, OnlineRevocation } from '../pki/revocation/online.ts';
 import { VerifierPool } from '../pki/threads/pool.ts';
 import { planTunnel, secretOf, type TunnelPlan } from '../plan/plan.ts';
 import type { PacketDevice } from '../tun/device.ts';

@@ -9,7 +9,7 @@ import { type LookupAddress, lookup } from 'node:dns';
 import { Agent, type ClientRequest, type IncomingMessage, request } from 'node:http';
 import type { LookupFunction } from 'node:net';
 import { type AddressRange, type IpAddress, parseAddress, prefixRange, rangeContains } from '../base/address.ts';
-import type { Fetch, FetchRequest } from '../pki/online.ts';
+import type { Fetch, FetchRequest } from '../pki/revocation/online.ts';
 
 /** What revocation lists and OCSP responses may be fetched from, and how long it may take. */
 export interface FetchOptions {

@@ -11,7 +11,7 @@ import { checkKeyMatches, loadChain, loadPrivateKey } from './load.ts';
 import { methodsOf } from './methods.ts';
 import { type PathOptions, revocationRefusal, validatePath } from './path.ts';
 import { findPlaces, type PkiPlaces, type Place, wantedPlace, type X509Source } from './places.ts';
-import { type OnlineSources, revocationOf } from './revocation.ts';
+import { type OnlineSources, revocationOf } from './revocation/revocation.ts';
 import type { PeerIdentity } from './types.ts';
 
 export interface PkiFile {

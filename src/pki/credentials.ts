@@ -6,7 +6,6 @@ import type { KeyObject } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { messageOf } from '../base/text.ts';
 import { type Certificate, describeCertificate } from './certificate.ts';
-import { type Crl, staleness } from './crl.ts';
 import {
   checkKeyMatches,
   type FileReader,
@@ -17,7 +16,6 @@ import {
   loadPrivateKey,
   PkiFileError,
 } from './load.ts';
-import type { OnlineRevocation } from './online.ts';
 import {
   findPlaces,
   type LibvirtRoots,
@@ -28,7 +26,9 @@ import {
   wantedPlace,
   type X509Source,
 } from './places.ts';
-import type { OnlineSources } from './revocation.ts';
+import { type Crl, staleness } from './revocation/crl.ts';
+import type { OnlineRevocation } from './revocation/online.ts';
+import type { OnlineSources } from './revocation/revocation.ts';
 import { keySigner } from './signer.ts';
 import type { Credentials, Verifier } from './types.ts';
 import { pathVerifier, type VerifierOptions } from './verifier.ts';

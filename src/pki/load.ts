@@ -6,9 +6,9 @@ import { createPrivateKey, createPublicKey, type KeyObject, type PrivateKeyInput
 import { MAX_CHAIN } from '../base/asn1/x509-limits.ts';
 import { messageOf } from '../base/text.ts';
 import { type Certificate, describeCertificate, isSelfIssued, parseCertificate, sameNames } from './certificate.ts';
-import { type Crl, MAX_CRL, parseCrl } from './crl.ts';
 import { isDer, type PemBlock, pemBlocks } from './pem.ts';
 import { ForeignAlgorithmError } from './public-key.ts';
+import { type Crl, MAX_CRL, parseCrl } from './revocation/crl.ts';
 import { keyProblem } from './scheme.ts';
 
 /** Certificates in a file of authorities: whole collections are longer, but nobody wants to let in all the world. */

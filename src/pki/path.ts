@@ -10,10 +10,10 @@
 import { formatDn } from '../base/asn1/dn-text.ts';
 import { MAX_CHAIN } from '../base/asn1/x509-limits.ts';
 import { type Certificate, describeCertificate, isSelfIssued, KeyUsage, sameNames } from './certificate.ts';
-import { type Crl, type RevocationStatus, revocationStatus } from './crl.ts';
 import type { NameSubtrees } from './general-name.ts';
 import { MalformedCertificateError } from './malformed.ts';
 import { constraintProblem } from './name-constraints.ts';
+import { type Crl, type RevocationStatus, revocationStatus } from './revocation/crl.ts';
 import { algorithmName, keyProblem, schemeOf } from './scheme.ts';
 import { isSignedBy } from './signature.ts';
 import type { RefusalReason } from './types.ts';

@@ -12,13 +12,13 @@ import {
 } from '../base/asn1/x509-limits.ts';
 import { authorityHash, type Certificate, describeCertificate } from './certificate.ts';
 import { CertificateCache, ownOutline } from './certificate-cache.ts';
-import { type Crl, parseCrl } from './crl.ts';
 import { describeIdentity, matchesDnPattern, provenIdentities, provesIdentity } from './identity.ts';
 import { MalformedCertificateError } from './malformed.ts';
 import { authSchemes } from './methods.ts';
 import { ElementAllowance, type Outline } from './outline.ts';
 import { type PathOptions, type Refusal, refuse, validatePath } from './path.ts';
-import { type OnlineSources, refusalOf, revocationOf } from './revocation.ts';
+import { type Crl, parseCrl } from './revocation/crl.ts';
+import { type OnlineSources, refusalOf, revocationOf } from './revocation/revocation.ts';
 import { keyProblem } from './scheme.ts';
 import { verifySignature } from './signature.ts';
 import type { PeerProof, Verdict, Verifier } from './types.ts';

@@ -5,13 +5,19 @@
  */
 export { type FetchOptions, httpFetch } from '../host/fetch.ts';
 export { type Certificate, type CertificateExtensions, parseCertificate } from '../pki/certificate.ts';
-export { type Crl, parseCrl, type RevocationStatus } from '../pki/crl.ts';
 export type { GeneralName, NameSubtrees } from '../pki/general-name.ts';
 export { MalformedCertificateError } from '../pki/malformed.ts';
 export { type MethodOptions, methodsOf } from '../pki/methods.ts';
-export { type Fetch, type FetchRequest, type Occasion, type OnlineOptions, OnlineRevocation } from '../pki/online.ts';
 export type { PathOptions } from '../pki/path.ts';
-export type { OnlineSources } from '../pki/revocation.ts';
+export { type Crl, parseCrl, type RevocationStatus } from '../pki/revocation/crl.ts';
+export {
+  type Fetch,
+  type FetchRequest,
+  type Occasion,
+  type OnlineOptions,
+  OnlineRevocation,
+} from '../pki/revocation/online.ts';
+export type { OnlineSources } from '../pki/revocation/revocation.ts';
 export { keySigner } from '../pki/signer.ts';
 export { VerifierPool, type VerifierPoolOptions } from '../pki/threads/pool.ts';
 export type {

@@ -5,7 +5,7 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { parseAddress } from '../../src/base/address.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { type FetchOptions, httpFetch, refusedAddress } from '../../src/host/fetch.ts';
-import type { FetchRequest } from '../../src/pki/online.ts';
+import type { FetchRequest } from '../../src/pki/revocation/online.ts';
 
 const OPEN: FetchOptions = { refuses: () => undefined };
 

@@ -16,7 +16,6 @@ import { checkPki, type PkiReport } from '../../src/pki/check.ts';
 import { CertificateFiles, type FileSource } from '../../src/pki/credentials.ts';
 import { describeIdentity, provenIdentities } from '../../src/pki/identity.ts';
 import { type FileReader, loadAuthorities, loadChain, loadCrls, loadPrivateKey } from '../../src/pki/load.ts';
-import { OnlineRevocation } from '../../src/pki/online.ts';
 import {
   findPlaces,
   type LibvirtRoots,
@@ -24,6 +23,7 @@ import {
   wantedPlace,
   type X509Source,
 } from '../../src/pki/places.ts';
+import { OnlineRevocation } from '../../src/pki/revocation/online.ts';
 import { keySigner } from '../../src/pki/signer.ts';
 import { authority, type CrlRecipe, DAY, dns, ecKey, type Made, make, makeCrl, NOW } from './make.ts';
 import { lists } from './make-ocsp.ts';

@@ -10,9 +10,9 @@ import { MAX_CERTIFICATE, MAX_CERTIFICATE_ELEMENTS, MAX_CHAIN_BYTES } from '../.
 import { fromHex } from '../../src/base/bytes.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { parseCertificate } from '../../src/pki/certificate.ts';
-import { parseCrl } from '../../src/pki/crl.ts';
-import { listUrls, responderUrls } from '../../src/pki/locations.ts';
 import { pemBlocks } from '../../src/pki/pem.ts';
+import { parseCrl } from '../../src/pki/revocation/crl.ts';
+import { listUrls, responderUrls } from '../../src/pki/revocation/locations.ts';
 import { judge, right, root } from './judge.ts';
 import { authority, directory, dns, ecKey, extension, type Made, make, type Recipe } from './make.ts';
 

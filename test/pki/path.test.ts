@@ -5,8 +5,8 @@ import { dnFromText } from '../../src/base/asn1/dn-text.ts';
 import { fromHex } from '../../src/base/bytes.ts';
 import { utf8 } from '../../src/base/text.ts';
 import { parseCertificate } from '../../src/pki/certificate.ts';
-import { parseCrl } from '../../src/pki/crl.ts';
 import { type PathOptions, validatePath } from '../../src/pki/path.ts';
+import { parseCrl } from '../../src/pki/revocation/crl.ts';
 import {
   authority,
   DAY,

@@ -13,7 +13,7 @@ import type { ForeignTables } from '../../src/hostnet/foreign/tables.ts';
 import { MemoryHostNetwork } from '../../src/hostnet/routes/memory.ts';
 import { PolicyRouting } from '../../src/hostnet/steering/policy-routing.ts';
 import type { HostView } from '../../src/hostnet/view.ts';
-import type { Fetch } from '../../src/pki/online.ts';
+import type { Fetch } from '../../src/pki/revocation/online.ts';
 import type { DevicePlan } from '../../src/plan/device.ts';
 import { MemoryDevice } from '../../src/tun/memory.ts';
 import type { UdpNetwork } from '../../src/tun/udp/udp.ts';

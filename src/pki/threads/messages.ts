@@ -1,6 +1,7 @@
 /** What the main thread and a verifier thread say to each other: plain data that is copied. */
-import type { FetchRequest } from '../online.ts';
+
 import type { PathOptions } from '../path.ts';
+import type { FetchRequest } from '../revocation/online.ts';
 import type { PeerProof, Verdict } from '../types.ts';
 
 /** The options of a verifier, certificates and lists as DER. */

@@ -4,8 +4,8 @@
  */
 import type { Worker } from 'node:worker_threads';
 import { messageOf } from '../../base/text.ts';
-import type { Fetch, FetchRequest } from '../online.ts';
 import { refuse } from '../path.ts';
+import type { Fetch, FetchRequest } from '../revocation/online.ts';
 import type { PeerProof, Verdict, Verifier } from '../types.ts';
 import type { ThreadCommand, ThreadReport, TrustMaterial } from './messages.ts';
 

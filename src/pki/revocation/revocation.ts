@@ -4,10 +4,10 @@
  * Whoever says that one was revoked is right. OCSP is asked first where it is wanted, also about a certificate that a list at
  * hand does not have: a peer may send a list along from before it was revoked. Lists are fetched where OCSP did not know.
  */
-import type { Certificate } from './certificate.ts';
+import type { Certificate } from '../certificate.ts';
+import { type Refusal, revocationRefusal } from '../path.ts';
 import { type RevocationStatus, revocationStatus } from './crl.ts';
 import type { Occasion, OnlineRevocation } from './online.ts';
-import { type Refusal, revocationRefusal } from './path.ts';
 
 /** What is asked over the network, and through whom. */
 export interface OnlineSources {

@@ -7,17 +7,17 @@
  * looked at by his key.
  */
 import { createHash } from 'node:crypto';
-import { checkDer, DerTag, derChildren, derContents, derElement } from '../base/asn1/der.ts';
-import { canonicalDn } from '../base/asn1/dn.ts';
-import { MAX_CHAIN_ELEMENTS } from '../base/asn1/x509-limits.ts';
-import { concatBytes, equalBytes, fromHex, toHex } from '../base/bytes.ts';
-import { type Certificate, describeCertificate, KeyUsage, parseCertificate, sameNames } from './certificate.ts';
+import { checkDer, DerTag, derChildren, derContents, derElement } from '../../base/asn1/der.ts';
+import { canonicalDn } from '../../base/asn1/dn.ts';
+import { MAX_CHAIN_ELEMENTS } from '../../base/asn1/x509-limits.ts';
+import { concatBytes, equalBytes, fromHex, toHex } from '../../base/bytes.ts';
+import { type Certificate, describeCertificate, KeyUsage, parseCertificate, sameNames } from '../certificate.ts';
+import { readExtensions } from '../extensions.ts';
+import { algorithmName, keyProblem, schemeOf } from '../scheme.ts';
+import { isSignedBy, verifySignature } from '../signature.ts';
+import { readSigned, wholeBytes } from '../signed.ts';
+import { readTime } from '../time.ts';
 import { type Crl, describeRevocation, revocationStatus } from './crl.ts';
-import { readExtensions } from './extensions.ts';
-import { algorithmName, keyProblem, schemeOf } from './scheme.ts';
-import { isSignedBy, verifySignature } from './signature.ts';
-import { readSigned, wholeBytes } from './signed.ts';
-import { readTime } from './time.ts';
 
 /** Largest answer that is read, in bytes: one about one certificate, with the chain of who signed it. */
 export const MAX_OCSP_RESPONSE: number = 64 * 1024;

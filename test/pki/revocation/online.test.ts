@@ -1,17 +1,17 @@
 /** Revocation that is asked for over the network: what is fetched, when, how often, and what follows when it cannot be had. */
 import { describe, expect, it } from 'vitest';
-import { derElement } from '../../src/base/asn1/der.ts';
-import { fromHex } from '../../src/base/bytes.ts';
-import { identityFromText } from '../../src/base/identity.ts';
-import { utf8 } from '../../src/base/text.ts';
-import { parseCertificate } from '../../src/pki/certificate.ts';
-import { type FetchRequest, OnlineRevocation } from '../../src/pki/online.ts';
-import { Remembered } from '../../src/pki/remembered.ts';
-import { keySigner } from '../../src/pki/signer.ts';
-import type { PeerProof } from '../../src/pki/types.ts';
-import { pathVerifier, type VerifierOptions } from '../../src/pki/verifier.ts';
-import { authority, DAY, dns, ecKey, extension, type Made, make, makeCrl, NOW, type Recipe, uri } from './make.ts';
-import { lists, makeOcsp, responders, revokedFor, UNKNOWN } from './make-ocsp.ts';
+import { derElement } from '../../../src/base/asn1/der.ts';
+import { fromHex } from '../../../src/base/bytes.ts';
+import { identityFromText } from '../../../src/base/identity.ts';
+import { utf8 } from '../../../src/base/text.ts';
+import { parseCertificate } from '../../../src/pki/certificate.ts';
+import { type FetchRequest, OnlineRevocation } from '../../../src/pki/revocation/online.ts';
+import { Remembered } from '../../../src/pki/revocation/remembered.ts';
+import { keySigner } from '../../../src/pki/signer.ts';
+import type { PeerProof } from '../../../src/pki/types.ts';
+import { pathVerifier, type VerifierOptions } from '../../../src/pki/verifier.ts';
+import { authority, DAY, dns, ecKey, extension, type Made, make, makeCrl, NOW, type Recipe, uri } from '../make.ts';
+import { lists, makeOcsp, responders, revokedFor, UNKNOWN } from '../make-ocsp.ts';
 
 const LIST = 'http://pki.example/root.crl';
 const OCSP = 'http://ocsp.example/';

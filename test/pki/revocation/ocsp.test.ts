@@ -5,13 +5,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { derElement } from '../../src/base/asn1/der.ts';
-import { fromHex, toHex } from '../../src/base/bytes.ts';
-import { utf8 } from '../../src/base/text.ts';
-import { parseCertificate } from '../../src/pki/certificate.ts';
-import { parseCrl } from '../../src/pki/crl.ts';
-import { type OcspQuestion, ocspRequest, readOcspResponse } from '../../src/pki/ocsp.ts';
-import { authority, DAY, ECDSA_SHA256, ecKey, extension, type Made, make, makeCrl, NOW, type Recipe } from './make.ts';
+import { derElement } from '../../../src/base/asn1/der.ts';
+import { fromHex, toHex } from '../../../src/base/bytes.ts';
+import { utf8 } from '../../../src/base/text.ts';
+import { parseCertificate } from '../../../src/pki/certificate.ts';
+import { parseCrl } from '../../../src/pki/revocation/crl.ts';
+import { type OcspQuestion, ocspRequest, readOcspResponse } from '../../../src/pki/revocation/ocsp.ts';
+import { authority, DAY, ECDSA_SHA256, ecKey, extension, type Made, make, makeCrl, NOW, type Recipe } from '../make.ts';
 import {
   byKey,
   byName,
@@ -23,7 +23,7 @@ import {
   ocspOf,
   revokedFor,
   UNKNOWN,
-} from './make-ocsp.ts';
+} from '../make-ocsp.ts';
 
 const OPENSSL = 'openssl';
 const root = authority('O=Example, CN=Root');

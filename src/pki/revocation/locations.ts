@@ -3,11 +3,11 @@
  * OCSP responders (§4.2.2.1). Whoever issued the certificate wrote it: nothing of it is of use before the path is trusted.
  */
 
-import { checkDer, DerTag, derChildren, derContents } from '../base/asn1/der.ts';
-import { MAX_CERTIFICATE_ELEMENTS } from '../base/asn1/x509-limits.ts';
-import { toHex } from '../base/bytes.ts';
-import type { Certificate } from './certificate.ts';
-import { readGeneralName, readGeneralNames } from './general-name.ts';
+import { checkDer, DerTag, derChildren, derContents } from '../../base/asn1/der.ts';
+import { MAX_CERTIFICATE_ELEMENTS } from '../../base/asn1/x509-limits.ts';
+import { toHex } from '../../base/bytes.ts';
+import type { Certificate } from '../certificate.ts';
+import { readGeneralName, readGeneralNames } from '../general-name.ts';
 
 /** Contents of id-ad-ocsp, hexadecimal. */
 const OCSP_ACCESS = '2b06010505073001';

@@ -6,12 +6,12 @@
  * from, so HTTP without TLS is enough, and is all there is: TLS would need certificates to be checked first.
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { messageOf } from '../base/text.ts';
-import { type Certificate, describeCertificate, sameNames } from './certificate.ts';
+import { messageOf } from '../../base/text.ts';
+import { type Certificate, describeCertificate, sameNames } from '../certificate.ts';
+import { isDer, pemBlocks } from '../pem.ts';
 import { type Crl, crlProblem, parseCrl, type RevocationStatus, revocationStatus, staleness } from './crl.ts';
 import { listUrls, responderUrls } from './locations.ts';
 import { MAX_OCSP_RESPONSE, type OcspAnswer, ocspRequest, readOcspResponse } from './ocsp.ts';
-import { isDer, pemBlocks } from './pem.ts';
 import { type Loaded, Remembered } from './remembered.ts';
 
 /** One request by HTTP. Times are milliseconds, sizes bytes. */

@@ -3,17 +3,17 @@
  * authorities and lists for some reasons only are not understood, and are as if they were not there.
  */
 
-import { checkDer, DerTag, derChildren, readDerLength, readElement } from '../base/asn1/der.ts';
-import { canonicalDn } from '../base/asn1/dn.ts';
-import { formatDn } from '../base/asn1/dn-text.ts';
-import { ByteReader, toHex } from '../base/bytes.ts';
-import { type Certificate, KeyUsage, sameNames } from './certificate.ts';
-import { type Extension, readExtensions } from './extensions.ts';
+import { checkDer, DerTag, derChildren, readDerLength, readElement } from '../../base/asn1/der.ts';
+import { canonicalDn } from '../../base/asn1/dn.ts';
+import { formatDn } from '../../base/asn1/dn-text.ts';
+import { ByteReader, toHex } from '../../base/bytes.ts';
+import { type Certificate, KeyUsage, sameNames } from '../certificate.ts';
+import { type Extension, readExtensions } from '../extensions.ts';
+import { algorithmName, keyProblem, schemeOf } from '../scheme.ts';
+import { verifySignature } from '../signature.ts';
+import { readSigned } from '../signed.ts';
+import { formatDay, readTime } from '../time.ts';
 import { listUrls, pointUrls } from './locations.ts';
-import { algorithmName, keyProblem, schemeOf } from './scheme.ts';
-import { verifySignature } from './signature.ts';
-import { readSigned } from './signed.ts';
-import { formatDay, readTime } from './time.ts';
 
 /** Largest list that is read, in bytes: some hundred thousand certificates. */
 export const MAX_CRL: number = 15 * 1024 * 1024;
