@@ -3,8 +3,8 @@
  * certificate (RFC 5280 §4) as plain values, checked on the way in.
  *
  * Two readers share the parsing of a certificate, and no file uses both:
- * - Our own (`base/der.ts`, `outline.ts`) reads first, and reads all that a certificate can hold many of: it accepts only strict DER within limits of
- *   size and number (`base/x509-limits.ts`), and returns views into the bytes that were signed. Names, validity, the list of
+ * - Our own (`base/asn1/der.ts`, `outline.ts`) reads first, and reads all that a certificate can hold many of: it accepts only strict DER within limits of
+ *   size and number (`base/asn1/x509-limits.ts`), and returns views into the bytes that were signed. Names, validity, the list of
  *   extensions, alternative names and name constraints are its, as are revocation lists and OCSP responses. Any host can make us
  *   read these, by a certificate that it signed itself: no such certificate may cost three times an honest one
  *   (`test/pki/cost.test.ts`).

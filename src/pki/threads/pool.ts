@@ -4,7 +4,7 @@
  * turn; a thread that takes too long is ended, and another takes its place with the next question.
  *
  * Threads start with the first question. Where none can be started, proofs are judged in the main thread, one in each
- * turn of its event loop: what certificates may cost is bounded before (`base/x509-limits.ts`), as is how much of it an
+ * turn of its event loop: what certificates may cost is bounded before (`base/asn1/x509-limits.ts`), as is how much of it an
  * address may ask for (`ike/half-open/proof-budget.ts`).
  */
 import { createHash } from 'node:crypto';
