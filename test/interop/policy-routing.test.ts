@@ -1,4 +1,4 @@
-/** What is led into a tunnel, of the host's own packets and of those that it forwards, and what is not. */
+/** Which packets go into a tunnel, of the host's own and of those that it forwards, and which do not. */
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { showLogsOnFailure } from '../support/lab/failure.ts';
 import { Lab } from '../support/lab/lab.ts';
@@ -58,7 +58,7 @@ describeInterop('packets of a gateway', ['namespaces', 'tcpdump', 'nftables', 'b
     return (await burst(from, { source, destination, port, count: 5 })).received;
   };
 
-  it('are led in by protocol and port, with a hole, its own and those of others, and leave nothing behind', async () => {
+  it('go in by protocol and port, with a hole, its own and those of others, and leave nothing behind', async () => {
     const { left, right, client, ours } = gateways;
     await startBoth(gateways, [
       ...each((family) => [
@@ -80,7 +80,7 @@ describeInterop('packets of a gateway', ['namespaces', 'tcpdump', 'nftables', 'b
         ]);
       }
     }
-    // Fragments behind the first have no ports, and are led in behind it.
+    // Fragments behind the first have no ports, and go in behind it.
     const large = (from: Namespace, source: string, destination: string): Promise<number> =>
       burst(from, { source, destination, port: PROTECTED, count: 2, size: 4000 }).then(({ received }) => received);
     const clear = await counted(gateways, CLEAR, async () => {
@@ -113,7 +113,7 @@ describeInterop('packets of a gateway', ['namespaces', 'tcpdump', 'nftables', 'b
     await stopBoth(gateways);
   });
 
-  it('are all led in by a tunnel for everything, on a port of its own, but for the tunnel’s', async () => {
+  it('all go in by a tunnel for everything, on a port of its own, but for the tunnel’s', async () => {
     const { left, client, ours } = gateways;
     const everywhere = each((family) => [
       { name: `lan${family}`, from: INNER[family].left, to: INNER[family].left, action: 'none', priority: 9 },
@@ -137,7 +137,7 @@ describeInterop('packets of a gateway', ['namespaces', 'tcpdump', 'nftables', 'b
     }
   });
 
-  it('of ICMP pass in the clear by their type, while all others are led in', async () => {
+  it('of ICMP pass in the clear by their type, while all others go in', async () => {
     const { left, right, client, ours } = gateways;
     // Echo requests and their answers; of IPv6 likewise.
     const types = { 4: ['8', '0'], 6: ['128', '129'] } as const;
@@ -196,7 +196,7 @@ describeInterop('packets of a gateway', ['namespaces', 'tcpdump', 'nftables', 'b
     expect(await leftovers(left)).toBe('');
   });
 
-  it('of another network namespace go through a device there, by sockets here; or nothing is led at all', async () => {
+  it('of another network namespace go through a device there, by sockets here; or nothing is routed at all', async () => {
     const { lab, left, ours } = gateways;
     const blue = await lab.namespace('blue');
     await blue.ip(['addr add 10.1.0.1/24 dev lo', 'addr add fd01::1/64 dev lo nodad']);

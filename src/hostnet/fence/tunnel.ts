@@ -146,7 +146,7 @@ function marksPass({ action, icmp }: FenceEntry): boolean {
 
 /**
  * What passes is told by the IP header's own protocol field, and by a type that can be read: an opaque packet is not marked
- * to pass, nor kept from being led by an entry that lets pass.
+ * to pass, nor kept out of the device by an entry that lets pass.
  */
 function markRule(entry: FenceEntry): string[] {
   const { action, local, remote, protocol, localPorts, remotePorts, icmp } = entry;

@@ -1,6 +1,6 @@
 /**
- * What stands of rules and routes against what is wanted, by content: what is missing, what is not ours to be there, and
- * what of others comes first. Pure.
+ * Compares installed rules and routes with those that are wanted, by content: which are missing, which are surplus, and which
+ * of other programs come first. Pure.
  */
 import { type AddressRange, intersectRanges, prefixRange } from '../../base/address.ts';
 import {
@@ -41,13 +41,13 @@ export interface RuleDifference {
   readonly surplus: readonly InstalledRule[];
 }
 
-/** @param standing those of ours that belong to the same owner */
-export function compareRules(wanted: readonly Rule[], standing: readonly InstalledRule[]): RuleDifference {
-  const there = new Set(standing.map(ruleKey));
+/** @param installed our rules of the same owner */
+export function compareRules(wanted: readonly Rule[], installed: readonly InstalledRule[]): RuleDifference {
+  const there = new Set(installed.map(ruleKey));
   const keys = new Set(wanted.map(ruleKey));
   return {
     missing: wanted.filter((rule) => !there.has(ruleKey(rule))),
-    surplus: standing.filter((rule) => !keys.has(ruleKey(rule))),
+    surplus: installed.filter((rule) => !keys.has(ruleKey(rule))),
   };
 }
 
@@ -59,24 +59,24 @@ export interface RouteDifference {
   readonly surplus: readonly InstalledRoute[];
 }
 
-/** @param standing all of the table */
-export function compareRoutes(wanted: readonly Route[], standing: readonly InstalledRoute[]): RouteDifference {
-  const own = standing.filter(({ protocol }) => protocol === OWN_PROTOCOL);
+/** @param installed all routes of the table */
+export function compareRoutes(wanted: readonly Route[], installed: readonly InstalledRoute[]): RouteDifference {
+  const own = installed.filter(({ protocol }) => protocol === OWN_PROTOCOL);
   const keys = new Set(wanted.map(routeKey));
   const there = new Set(own.map(wayKey));
   return {
     missing: wanted.filter((route) => !there.has(wayKey(route))),
-    foreign: standing.filter(({ protocol }) => protocol !== OWN_PROTOCOL),
+    foreign: installed.filter(({ protocol }) => protocol !== OWN_PROTOCOL),
     surplus: own.filter((route) => !keys.has(routeKey(route))),
   };
 }
 
-/** With what a packet gets there: its link and its source. */
+/** The same with the link and the source that a packet gets. */
 function wayKey(route: Route): string {
   return `${routeKey(route)} ${route.linkIndex} ${route.source?.value}`;
 }
 
-/** Packets that rules of ours lead. */
+/** Packets that rules of ours are for. */
 export interface RoutedFlow {
   readonly local: AddressRange | undefined;
   readonly remote: AddressRange | undefined;
@@ -84,7 +84,7 @@ export interface RoutedFlow {
   readonly inputLink: string | undefined;
 }
 
-/** What of a policy must not go another way. */
+/** The packets of a policy that must not go another way. */
 export function routedFlows(boxes: readonly PolicyBox[]): RoutedFlow[] {
   return boxes
     .filter(({ action, level }) => action === 'protect' && level !== 'use')
@@ -94,7 +94,7 @@ export function routedFlows(boxes: readonly PolicyBox[]): RoutedFlow[] {
 const LOCAL_TABLE = 255;
 
 /**
- * Rules of other programs that come before ours, and have another way for packets that ours are for, in words.
+ * Rules of other programs that come before ours and route packets of ours another way, in words.
  *
  * @param first the priority of the first of ours
  * @param routesOf the routes of a table
@@ -107,8 +107,8 @@ export function foreignBefore(
 ): string[] {
   const before = foreign.filter((rule) => rule.priority < first);
   return before.flatMap((rule) => {
-    const led = flows.filter((flow) => meets(rule, flow));
-    if (led.length === 0 || !takes(rule, first, led, routesOf)) return [];
+    const met = flows.filter((flow) => meets(rule, flow));
+    if (met.length === 0 || !takes(rule, first, met, routesOf)) return [];
     return [
       `another program's rule comes first and routes packets of the policy another way: ${formatRule(rule)}; ` +
         `give it a priority above ${first}, or remove it. The fence drops packets that would leave in the clear from the policy's own addresses`,
@@ -116,7 +116,7 @@ export function foreignBefore(
   });
 }
 
-/** Marks are not known: what is for marked packets alone is left to who marks them. */
+/** A rule for marked packets alone is left to the program that marks them: marks are not known here. */
 function meets(rule: InstalledRule, { local, remote, protocol, inputLink }: RoutedFlow): boolean {
   const family = local?.start.family ?? remote?.start.family ?? rule.family;
   const touches = (range: AddressRange | undefined, prefix: Rule['from']): boolean =>

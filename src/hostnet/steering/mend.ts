@@ -1,6 +1,6 @@
 /**
- * Puts rules and routes of one tunnel or bridge back as they are wanted, after another program changed them. What others
- * set stays: it is told, with what to do.
+ * Restores the rules and routes of one tunnel or bridge after another program changed them. Those of other programs stay, and
+ * are reported with what to do.
  */
 import type { IpFamily } from '../../base/address.ts';
 import { messageOf } from '../../base/text.ts';
@@ -23,7 +23,7 @@ export interface Wanted {
   readonly rules: readonly Rule[];
   /** `undefined` where there is no table of its own. */
   readonly table: { readonly number: number; readonly routes: readonly Route[] } | undefined;
-  /** What the rules lead. */
+  /** The packets that the rules are for. */
   readonly flows: readonly RoutedFlow[];
 }
 
@@ -69,8 +69,7 @@ export function listInstalled(network: HostNetwork): Listed {
   };
 }
 
-/** What stands. */
-export interface Standing {
+export interface Installed {
   /** Rules of the same owner. */
   readonly own: readonly InstalledRule[];
   /** Rules of other programs. */
@@ -78,7 +77,7 @@ export interface Standing {
   readonly routesOf: RoutesOf;
 }
 
-export function mendRouting(network: HostNetwork, wanted: Wanted, { own, foreign, routesOf }: Standing): Mended {
+export function mendRouting(network: HostNetwork, wanted: Wanted, { own, foreign, routesOf }: Installed): Mended {
   const found: string[] = [];
   const problems: string[] = [];
   const attempt = (what: readonly string[], change: () => void): void => {
@@ -94,7 +93,7 @@ export function mendRouting(network: HostNetwork, wanted: Wanted, { own, foreign
   const add = (rules: readonly Rule[]): void =>
     attempt(
       rules.map((rule) => `${describeRule(rule)}: missing`),
-      // The last first: what is jumped over has its end then.
+      // The last first: what a goto jumps over has its end then.
       () => network.addRules([...rules].reverse()),
     );
   const remove = (rules: readonly InstalledRule[]): void =>
@@ -104,13 +103,13 @@ export function mendRouting(network: HostNetwork, wanted: Wanted, { own, foreign
         for (const rule of rules) network.deleteRule(rule);
       },
     );
-  // What refuses comes first and goes last, what leads into the table the other way round: no IPv4 packet without a source
-  // gets one by a route that is not as it should be yet. Over IPv6 a route without a preferred source gives none.
+  // Rules that refuse are added first and removed last, IPv4 rules into the table the other way round: until the routes are
+  // right, no IPv4 packet gets its source from them. Over IPv6 a route without a preferred source gives none.
   add(missing.filter(refuses));
-  remove(surplus.filter(leads));
+  remove(surplus.filter(looksUpTable));
   if (wanted.table !== undefined) problems.push(...mendTable(network, wanted.table, routesOf, attempt));
   add(missing.filter((rule) => !refuses(rule)));
-  remove(surplus.filter((rule) => !leads(rule)));
+  remove(surplus.filter((rule) => !looksUpTable(rule)));
   if (wanted.rules.length > 0) {
     const first = Math.min(...wanted.rules.map(({ priority }) => priority));
     problems.push(...foreignBefore(wanted.flows, first, foreign, routesOf));
@@ -122,11 +121,11 @@ function refuses({ action }: Rule): boolean {
   return action.type === 'unreachable';
 }
 
-function leads({ family, action }: Rule): boolean {
+function looksUpTable({ family, action }: Rule): boolean {
   return family === 4 && action.type === 'table';
 }
 
-/** @returns what of others stands there */
+/** @returns the routes of other programs there, in words */
 function mendTable(
   network: HostNetwork,
   { number, routes }: NonNullable<Wanted['table']>,

@@ -1,6 +1,6 @@
 /**
- * What of a policy the kernel is told: its entries as boxes of addresses, protocol and ports, in the order in which they are
- * asked (RFC 4301 §4.4.1), and as much of the tunnel as keeps its own packets apart.
+ * What the kernel needs of a policy: its entries as boxes of addresses, protocol and ports, in the policy's order (RFC 4301
+ * §4.4.1), and what identifies the tunnel's own packets.
  */
 import { type AddressRange, intersectRanges } from '../../base/address.ts';
 import {
@@ -31,7 +31,7 @@ export interface PolicyBox extends PacketBox {
 }
 
 export interface RoutingPlan {
-  /** Of the tunnel: what is set up is its own. */
+  /** The tunnel that owns the rules and routes. */
   readonly tunnel: string;
   /** Routing table; the tunnel's alone. */
   readonly table: number;
@@ -57,7 +57,7 @@ export function policyBoxes(entries: readonly PolicyEntry[], direction: Directio
   );
 }
 
-/** What fits both; `undefined` when nothing does. */
+/** The packets that fit both; `undefined` when none do. */
 function boxOf(local: TrafficSelector, remote: TrafficSelector): PacketBox | undefined {
   const protocol = intersectProtocol(local.protocol, remote.protocol);
   if (protocol === undefined || local.range.start.family !== remote.range.start.family) return undefined;
@@ -73,12 +73,12 @@ function boxOf(local: TrafficSelector, remote: TrafficSelector): PacketBox | und
   };
 }
 
-/** Hidden ports are none that the kernel could tell. */
+/** The kernel cannot match hidden (OPAQUE) ports. */
 function portRange(ports: Pick<TrafficSelector, 'startPort' | 'endPort'>): PortRange | undefined {
   return isAnyPorts(ports) || isOpaquePorts(ports) ? undefined : { start: ports.startPort, end: ports.endPort };
 }
 
-/** The part of the fence that stands around a tunnel. */
+/** The part of the fence around a tunnel. */
 export function tunnelFence(
   { own, outbound, inbound }: RoutingPlan,
   device: string,
@@ -95,11 +95,11 @@ export function tunnelFence(
   };
 }
 
-/** More than these are led by destination alone, which needs no marks. */
+/** With more entries than these the destination alone decides, which needs no marks. */
 const MAX_MARKED = 256;
 
 /**
- * Entries for which packets are marked, and those before them: rules do not tell the types of ICMP, nor the ports of later
+ * Entries for which packets are marked, and those before them: rules cannot match types of ICMP, nor the ports of later
  * fragments.
  */
 export function markedBoxes(outbound: readonly PolicyBox[]): readonly PolicyBox[] {
@@ -107,13 +107,13 @@ export function markedBoxes(outbound: readonly PolicyBox[]): readonly PolicyBox[
   return last >= MAX_MARKED ? [] : outbound.slice(0, last + 1);
 }
 
-/** Whether there are types of ICMP that are to pass in the clear, and that what follows would lead into the device. */
+/** Whether types of ICMP are to pass in the clear that a later entry would route into the device. */
 export function needsPassMark(outbound: readonly PolicyBox[], at: number): boolean {
   const box = outbound[at]!;
-  return passesIcmp(box) && outbound.slice(at + 1).some((other) => leads(other, box));
+  return passesIcmp(box) && outbound.slice(at + 1).some((other) => routesIntoDevice(other, box));
 }
 
-/** Whether what it protects may come in fragments that have no ports. */
+/** Whether fragments without ports may belong to what it protects. */
 export function needsDeviceMark({ action, level, localPorts, remotePorts }: PolicyBox): boolean {
   return action === 'protect' && level !== 'use' && (localPorts ?? remotePorts) !== undefined;
 }
@@ -122,7 +122,7 @@ function passesIcmp({ action, icmp }: PolicyBox): boolean {
   return action === 'bypass' && icmp !== undefined;
 }
 
-function leads(box: PolicyBox, packets: PolicyBox): boolean {
+function routesIntoDevice(box: PolicyBox, packets: PolicyBox): boolean {
   return (
     box.action !== 'bypass' &&
     (box.protocol === undefined || box.protocol === packets.protocol) &&
@@ -131,7 +131,7 @@ function leads(box: PolicyBox, packets: PolicyBox): boolean {
   );
 }
 
-/** `use` lets pass in the clear what finds no SA. */
+/** With level `use` packets pass in the clear when there is no SA. */
 function fenceEntry({ action, level, child: _, ...box }: PolicyBox): FenceEntry {
   if (action === 'protect') return { ...box, action: level === 'use' ? 'pass' : 'guard' };
   return { ...box, action: action === 'bypass' ? 'pass' : 'discard' };

@@ -13,11 +13,11 @@ export interface TableRoute {
   readonly sources: readonly AddressRange[];
 }
 
-/** What is led where by destinations: of several boxes the first one has what it covers. */
+/** The routes for boxes that differ in their destination alone: of several boxes the first one has what it covers. */
 export function regionsOf(boxes: readonly PolicyBox[], sources: readonly AddressRange[]): TableRoute[] {
   const routes: TableRoute[] = [];
-  const led = boxes.every(({ action }) => action === 'protect');
-  const runs = led
+  const allProtected = boxes.every(({ action }) => action === 'protect');
+  const runs = allProtected
     ? [{ action: 'protect' as const, ranges: mergeRanges(boxes.map(({ remote }) => remote)) }]
     : runsOf(boxes);
   for (const { action, ranges } of runs) {
@@ -44,15 +44,15 @@ function runsOf(boxes: readonly PolicyBox[]): { action: PolicyBox['action']; ran
   });
 }
 
-/** Behind rules that let in nothing but what is protected. */
-export function defaultRoutes(family: IpFamily, led: readonly PolicyBox[]): TableRoute[] {
-  if (led.length === 0) return [];
-  const open = mergeRanges(led.map(({ remote }) => remote)).flatMap((range) => rangeToPrefixes(range));
+/** Routes behind rules that match only what is protected. */
+export function defaultRoutes(family: IpFamily, boxes: readonly PolicyBox[]): TableRoute[] {
+  if (boxes.length === 0) return [];
+  const open = mergeRanges(boxes.map(({ remote }) => remote)).flatMap((range) => rangeToPrefixes(range));
   const routes: TableRoute[] = open.map((destination) => ({
     destination,
     open: true,
     closed: 'unreachable',
-    sources: sourcesFor(led, destination),
+    sources: sourcesFor(boxes, destination),
   }));
   const everything = { address: { family, value: 0n }, prefixLength: 0 };
   if (open.some(({ prefixLength }) => prefixLength === 0)) return routes;
@@ -65,7 +65,7 @@ function sourcesFor(boxes: readonly PolicyBox[], { address, prefixLength }: Pref
   return distinct(boxes.filter(({ remote }) => intersectRanges(remote, destination) !== undefined));
 }
 
-/** Local addresses, a few: one of them becomes the source. */
+/** Local addresses, at most 16: one of them becomes the source. */
 export function distinct(boxes: readonly PolicyBox[]): AddressRange[] {
   const MOST = 16;
   // BOUNDED: by the policy.

@@ -1,23 +1,23 @@
 /**
- * From a policy to rules of policy routing and a routing table. Pure. A tunnel has a block of priorities of its own; within
- * it stand, for each address family:
+ * Compiles a policy into rules of policy routing and the routes of a table. Pure. A tunnel has a block of priorities of its
+ * own; within it come, for each address family:
  *
  * ```text
  *   0  host's own ESP, and UDP from the tunnel's ports, to its peer     goto end
- *   1  what came out of the device, where it would be led in again      goto end
+ *   1  what came out of the device, where it would be routed back in    goto end
  *   2  ICMP that is to pass in the clear, by its mark                   goto end
  *   3  link-local and multicast of the link, where the policy has it    goto end
  *   4… each entry in its order: protect → the tunnel's table, bypass → goto end, discard → blackhole
  *   m… the host's own packets that have no source yet, where the host has no address that the policy lets in:
  *      IPv4: unreachable; IPv6: into the table, whose device has no address to choose a source from
- *   l… IPv6: the host's own packets with any other source, to what each entry protects, while the device is not there
+ *   l… IPv6: the host's own packets with any other source, to what each entry protects, while there is no device
  *   n  end: nop
  * ```
  *
- * Addresses of the host come and go. They decide which rules there are at these places, never which places there are.
+ * Addresses of the host come and go. They decide which rules these places have, never which places there are.
  *
- * Where all entries are for the same local addresses and for all protocols, which is the ordinary case, one rule leads
- * into the table, and its routes say the rest: they are found without looking at the others.
+ * In the ordinary case all entries have the same local addresses and any protocol. Then one rule looks up the table, whose
+ * routes decide the rest; the kernel finds a route without looking at the others.
  */
 import { type AddressRange, anyRange, type IpFamily, rangeToPrefixes } from '../../base/address.ts';
 import { assertNever } from '../../base/assert.ts';
@@ -30,8 +30,8 @@ import { needsDeviceMark, needsPassMark, type PolicyBox, type RoutingPlan } from
 import { defaultRoutes, distinct, regionsOf, type TableRoute } from './routes.ts';
 
 /**
- * A rule costs each packet of the host that is routed some 12 ns. With more than these the addresses of the other side alone
- * lead into the device, whose policy decides.
+ * A rule costs each packet that the host routes some 12 ns. With more rules than these the destination alone decides, and the
+ * policy in the device does the rest.
  */
 export const MAX_RULES = 128;
 
@@ -56,7 +56,7 @@ export interface RoutingRules {
   /** Priorities that they take, whatever addresses the host has. */
   readonly size: number;
   readonly routes: readonly TableRoute[];
-  /** For people: where more is led into the device than the policy has. */
+  /** For people: where more is routed into the device than the policy covers. */
   readonly warnings: readonly string[];
 }
 
@@ -72,7 +72,7 @@ export function routingRules(plan: RoutingPlan, around: Surroundings): RoutingRu
   };
 }
 
-/** What a person should know of how packets are led: where the kernel is not told all that the policy says. */
+/** What a person should know: where the rules cannot express the whole policy. */
 export function routingWarnings(plan: RoutingPlan): readonly string[] {
   return routingRules(plan, { device: '', hasAddressIn: () => 'yes', isUp: () => true }).warnings;
 }
@@ -83,14 +83,14 @@ function familyRules(family: IpFamily, plan: RoutingPlan, around: Surroundings):
   const boxes = plan.outbound.filter(({ local }) => local.start.family === family);
   if (boxes.every(({ action }) => action === 'bypass')) return NOTHING;
   if (isByDestination(boxes)) return byTable(family, boxes, boxes[0]!.local, boxes, plan, around);
-  const led = boxes.filter(({ action }) => action === 'protect');
+  const protectedBoxes = boxes.filter(({ action }) => action === 'protect');
   const entries = boxes.filter(isForRules);
   const refused = entries.filter(isRequired).flatMap((box) => boxSteps(box, 'unserved', plan, around));
   const exact = assemble(family, { boxes: entries, policy: boxes, first: [], last: refused }, plan, around);
-  if (exact !== undefined) return { ...exact, routes: defaultRoutes(family, led), warnings: [] };
-  const coarse = led.map((box) => ({ ...box, local: anyRange(family) }));
+  if (exact !== undefined) return { ...exact, routes: defaultRoutes(family, protectedBoxes), warnings: [] };
+  const coarse = protectedBoxes.map((box) => ({ ...box, local: anyRange(family) }));
   const text = `the policy takes more than ${MAX_RULES} rules of policy routing for IPv${family}: all packets to its protected destinations are routed into the device, and those that the policy does not protect are dropped there`;
-  return { ...byTable(family, coarse, anyRange(family), led, plan, around), warnings: [text] };
+  return { ...byTable(family, coarse, anyRange(family), protectedBoxes, plan, around), warnings: [text] };
 }
 
 /** Whether the destination alone decides among packets from the same sources. */
@@ -127,9 +127,9 @@ function byTable(
 }
 
 /**
- * The host's own packets to these destinations, while they have no source and the host has none for them. Where an IPv6
- * route says unreachable the kernel chooses a source itself and asks once more; in the table it finds a route whose device
- * has no address, and gives up.
+ * The host's own packets to these destinations that have no source yet, while the host has no address for them. After an
+ * unreachable IPv6 route the kernel chooses another source and looks again; in the table it finds a route whose device has no
+ * address, and gives up.
  */
 function unservedStep(family: IpFamily, destinations: readonly Prefix[], plan: RoutingPlan): Step {
   const tos = family === 4 ? destinations : destinations.slice(0, 1).map(() => undefined);
@@ -148,15 +148,15 @@ function unservedAction(family: IpFamily, { table }: RoutingPlan): RuleAction {
 }
 
 /**
- * Where the destinations are too many to be refused one by one, all that the host itself sends there is led into the
- * device, whatever its source: the policy drops it there.
+ * Where the destinations are too many to be refused one by one, all that the host itself sends is routed into the device,
+ * whatever its source: the policy drops it there.
  */
 function ownStep(family: IpFamily, destinations: readonly Prefix[], { table }: RoutingPlan): Step {
   return (at) =>
     destinations.length === 0 ? [] : [{ family, priority: at, inputLink: 'lo', action: { type: 'table', table } }];
 }
 
-/** What fits packets without a source: in IPv4 they are those from 0.0.0.0; in IPv6 rules without one, behind the others. */
+/** The source in rules for packets without one: 0.0.0.0 in IPv4; none in IPv6, in rules behind the others. */
 function noSource(family: IpFamily): Prefix | undefined {
   return family === 4 ? { address: { family, value: 0n }, prefixLength: 32 } : undefined;
 }
@@ -165,13 +165,13 @@ function isNoSource(from: Prefix | undefined): boolean {
   return from !== undefined && from.address.value === 0n && from.prefixLength === 32;
 }
 
-/** A place in the block, and its last one: the rules that stand there. */
+/** The rules for a place in the block. `end` is the last place. */
 type Step = (at: number, end: number) => Rule[];
 
 interface Parts {
   /** What the rules are for. */
   readonly boxes: readonly PolicyBox[];
-  /** What is led away by them, for which exceptions are made. */
+  /** The policy, for the exceptions. */
   readonly policy: readonly PolicyBox[];
   /** Before and behind the rules for the boxes. */
   readonly first: readonly Step[];
@@ -201,7 +201,7 @@ function assemble(
     rules.push(...step(at, end));
     if (rules.length > MAX_RULES) return undefined;
   }
-  // Each rule is one more that all packets pass: the end is there only where something goes to it.
+  // Each rule costs all packets: there is an end only where a goto jumps to it.
   const resolved = resolveGotos(rules, end);
   const isGoneTo = resolved.some(({ action }) => action.type === 'goto' && action.priority === end);
   const all: Rule[] = isGoneTo ? [...resolved, { family, priority: end, action: { type: 'nop' } }] : resolved;
@@ -268,7 +268,7 @@ function range(family: IpFamily, start: bigint, end: bigint): AddressRange {
   return { start: { family, value: start }, end: { family, value: end } };
 }
 
-/** What never leaves a link, and without which there is none: as in the fence. */
+/** Packets that never leave a link, and that the link needs: as in the fence. */
 const LINK_SCOPE: Readonly<Record<IpFamily, readonly AddressRange[]>> = {
   4: [range(4, 0xe000_0000n, 0xe000_00ffn), range(4, 0xffff_ffffn, 0xffff_ffffn)],
   6: [
@@ -279,10 +279,10 @@ const LINK_SCOPE: Readonly<Record<IpFamily, readonly AddressRange[]>> = {
 };
 
 /**
- * Which of an entry's packets are meant: those with a source, those that have none yet and may get one of the entry's, or
- * both; or those that have none and can get none of the entry's, as the host has no such address; or `lost`: over IPv6, what
- * this host sends to the entry's destination from whatever source, while the device is not there. The kernel answers a route
- * that says unreachable by choosing another source and asking once more, and an address outside of the policy would be it.
+ * Which of an entry's packets: `bound` those with a source, `open` those that have none yet and may get one of the entry's,
+ * `both`; `unserved` those that have none while the host has no address of the entry's; `lost`, over IPv6, all that this host
+ * sends to the entry's destination while there is no device: after an unreachable route the kernel chooses another source and
+ * looks again, and that would be an address outside of the policy.
  */
 type Bound = 'both' | 'bound' | 'open' | 'unserved' | 'lost';
 
@@ -302,7 +302,7 @@ function boxSteps(box: PolicyBox, bound: Bound, plan: RoutingPlan, around: Surro
     ...(source.below === undefined ? [] : [{ sourcePorts: source.below }]),
     ...(destination.below === undefined ? [] : [{ destinationPorts: destination.below }]),
   ];
-  const lead: Step = (at, end) => {
+  const route: Step = (at, end) => {
     const ports = { sourcePorts: source.ports, destinationPorts: destination.ports };
     const action = bound === 'unserved' ? unservedAction(family, plan) : actionOf(box, end, plan, around);
     const only = bound === 'lost' && box.action === 'protect' ? WHILE_LOST : {};
@@ -311,23 +311,23 @@ function boxSteps(box: PolicyBox, bound: Bound, plan: RoutingPlan, around: Surro
     const forwarded = bound === 'both' || bound === 'bound' ? flows.filter(({ from }) => !isNoSource(from)) : [];
     return [...whole, ...(needsDeviceMark(box) ? forwarded.map((flow) => fragments(flow, at, action)) : [])];
   };
-  if (others.length === 0) return [lead];
+  if (others.length === 0) return [route];
   const pass: Step = (at) =>
     flows.flatMap((flow) =>
       others.map((ports): Rule => ({ ...flow, ...ports, priority: at, action: { type: 'goto', priority: at + 2 } })),
     );
-  return [pass, lead];
+  return [pass, route];
 }
 
-/** Of this host's own, where the table has no route into the device. */
+/** Matches this host's own packets while the table has no route into the device. */
 const WHILE_LOST: Pick<Rule, 'inputLink' | 'suppressedGroup'> = { inputLink: 'lo', suppressedGroup: DEVICE_GROUP };
 
-/** Of a packet that is forwarded. In IPv6 their protocol may be another one than that of the packet. */
+/** For fragments of a forwarded packet. In IPv6 their protocol field may differ from that of the packet. */
 function fragments(flow: Omit<Rule, 'priority' | 'action'>, priority: number, action: RuleAction): Rule {
   return { ...flow, ipProtocol: flow.family === 4 ? flow.ipProtocol : undefined, mark: DEVICE_MARK, priority, action };
 }
 
-/** Packets without a source are led where the host has an address that they may get. */
+/** Packets without a source are included where the host has an address that they may get. */
 function sourcesOf(box: PolicyBox, bound: Bound, around: Surroundings): (Prefix | undefined)[] {
   const { local, action } = box;
   const { hasAddressIn } = around;
@@ -367,8 +367,8 @@ function actionOf(box: PolicyBox, end: number, { table }: RoutingPlan, { isUp }:
 }
 
 /**
- * Rules tell protocols, but not the types of ICMP. Where types are protected all ICMP is led into the device; what is to
- * pass in the clear is marked by the fence; what is discarded is dropped in the device or by the fence.
+ * Rules match protocols, but not types of ICMP. Where types are protected, all ICMP is routed into the device; the fence marks
+ * what is to pass in the clear; the device or the fence drops what is discarded.
  */
 function isForRules({ action, icmp }: PolicyBox): boolean {
   return action === 'protect' || icmp === undefined;

@@ -1,11 +1,10 @@
 /**
- * The order in which the tunnels of a network namespace are asked for packets, as far as their policies meet: by priority,
- * then the more specific first, then the older. Tunnels of a redundancy group come in the order in which they may carry: one
- * that has an SA, of these the preferred, of these the older. Pure.
+ * The order of the tunnels of a network namespace, as far as their policies meet: by priority, then the more specific first,
+ * then the older. Within a redundancy group a tunnel with an SA comes first, then the preferred, then the older. Pure.
  */
 import { type Claims, meetings, precedenceOf } from '../../policy/precedence.ts';
 
-/** A tunnel, as far as its place among others goes. */
+/** What decides the place of a tunnel among others. */
 export interface Claimant {
   readonly tunnel: string;
   readonly device: string;
@@ -13,42 +12,42 @@ export interface Claimant {
   readonly redundancy: { readonly group: string; readonly preference: number } | undefined;
 }
 
-interface Standing extends Claimant {
+interface Entry extends Claimant {
   /** Lower for older. */
   readonly age: number;
   up: boolean;
-  /** Of tunnels whose policies meet with its own: whether it goes before them whatever their age. BOUNDED: by the tunnels. */
+  /** By tunnels whose policies meet its own: whether it comes before them, whatever their age. BOUNDED: by the tunnels. */
   readonly met: Map<string, 'before' | 'after' | 'undecided'>;
 }
 
 export class TunnelOrder {
   /** BOUNDED: by the tunnels. */
-  readonly #standing = new Map<string, Standing>();
+  readonly #entries = new Map<string, Entry>();
   #ages = 0;
 
-  /** One that is there keeps its age. */
+  /** A tunnel that is known keeps its age. */
   set(claimant: Claimant): void {
     const { tunnel } = claimant;
-    const before = this.#standing.get(tunnel);
+    const before = this.#entries.get(tunnel);
     this.delete(tunnel);
-    const standing: Standing = {
+    const entry: Entry = {
       ...claimant,
       age: before?.age ?? this.#ages++,
       up: before?.up ?? false,
       met: new Map(),
     };
-    for (const other of this.#standing.values()) {
-      const precedence = precedenceAmong(standing, other);
+    for (const other of this.#entries.values()) {
+      const precedence = precedenceAmong(entry, other);
       if (precedence === undefined) continue;
-      standing.met.set(other.tunnel, precedence);
+      entry.met.set(other.tunnel, precedence);
       other.met.set(tunnel, MIRRORED[precedence]);
     }
-    this.#standing.set(tunnel, standing);
+    this.#entries.set(tunnel, entry);
   }
 
   /**
    * Tunnels among which no order is possible, this one among them; empty when there is one. What goes before another is a
-   * matter of pairs, so three may stand in a circle. Tunnels of a group may come in any order among themselves.
+   * matter of pairs, so three may form a circle. Tunnels of a group may come in any order among themselves.
    */
   circle(tunnel: string): string[] {
     const start = new Set([tunnel, ...this.mates(tunnel)]);
@@ -70,66 +69,66 @@ export class TunnelOrder {
     return [];
   }
 
-  /** Those behind it that are no mates of its own. */
+  /** Tunnels behind it, except those of its redundancy group. */
   #behindGroups(tunnel: string): string[] {
     return this.#met(tunnel, (one, other) => !areMates(one, other) && this.#isBefore(one, other));
   }
 
   delete(tunnel: string): void {
-    for (const other of this.#standing.get(tunnel)?.met.keys() ?? []) this.#standing.get(other)?.met.delete(tunnel);
-    this.#standing.delete(tunnel);
+    for (const other of this.#entries.get(tunnel)?.met.keys() ?? []) this.#entries.get(other)?.met.delete(tunnel);
+    this.#entries.delete(tunnel);
   }
 
-  /** Whether it has an SA. Returns whether the order is another one for that. */
+  /** Sets whether it has an SA. Returns whether that changes the order. */
   setUp(tunnel: string, up: boolean): boolean {
-    const standing = this.#standing.get(tunnel);
-    if (standing === undefined || standing.up === up) return false;
+    const entry = this.#entries.get(tunnel);
+    if (entry === undefined || entry.up === up) return false;
     const mates = this.mates(tunnel);
-    const before = mates.map((mate) => this.#isBefore(standing, this.#standing.get(mate)!));
-    standing.up = up;
-    return mates.some((mate, at) => this.#isBefore(standing, this.#standing.get(mate)!) !== before[at]);
+    const before = mates.map((mate) => this.#isBefore(entry, this.#entries.get(mate)!));
+    entry.up = up;
+    return mates.some((mate, at) => this.#isBefore(entry, this.#entries.get(mate)!) !== before[at]);
   }
 
-  /** Those that are asked before it for packets that both are for. */
+  /** Tunnels that come before it for packets of both. */
   before(tunnel: string): string[] {
     return this.#met(tunnel, (one, other) => this.#isBefore(other, one));
   }
 
-  /** Those that are asked behind it for packets that both are for. */
+  /** Tunnels that come behind it for packets of both. */
   behind(tunnel: string): string[] {
     return this.#met(tunnel, (one, other) => this.#isBefore(one, other));
   }
 
-  /** Those of its redundancy group that are for packets of its own. */
+  /** Tunnels of its redundancy group whose packets meet its own. */
   mates(tunnel: string): string[] {
     return this.#met(tunnel, areMates);
   }
 
-  /** A tunnel and those of its redundancy group that are for packets of its own, in the order in which they may carry. */
+  /** A tunnel and its mates, the one that carries first. */
   ranked(tunnel: string): string[] {
-    const group = [tunnel, ...this.mates(tunnel)].flatMap((name) => this.#standing.get(name) ?? []);
-    return group.sort(compareMates).map((standing) => standing.tunnel);
+    const group = [tunnel, ...this.mates(tunnel)].flatMap((name) => this.#entries.get(name) ?? []);
+    return group.sort(compareMates).map((entry) => entry.tunnel);
   }
 
-  /** Which of a tunnel's redundancy group carries packets that both are for; itself where it is in none. */
+  /** The tunnel of its redundancy group that carries the packets of both; itself where it is in no group. */
   carrier(tunnel: string): string {
     return this.ranked(tunnel)[0] ?? tunnel;
   }
 
-  /** Devices by which packets of a tunnel's policy may go as well: an earlier tunnel's, or one of its group. */
+  /** Other devices that packets of a tunnel's policy may take: an earlier tunnel's, or one of its group. */
   devicesBeside(tunnel: string): string[] {
     return [...new Set([...this.before(tunnel), ...this.mates(tunnel)])].map(
-      (other) => this.#standing.get(other)!.device,
+      (other) => this.#entries.get(other)!.device,
     );
   }
 
-  #met(tunnel: string, fits: (one: Standing, other: Standing) => boolean): string[] {
-    const one = this.#standing.get(tunnel);
-    return [...(one?.met.keys() ?? [])].filter((other) => fits(one!, this.#standing.get(other)!));
+  #met(tunnel: string, fits: (one: Entry, other: Entry) => boolean): string[] {
+    const one = this.#entries.get(tunnel);
+    return [...(one?.met.keys() ?? [])].filter((other) => fits(one!, this.#entries.get(other)!));
   }
 
   /** Of two that meet. */
-  #isBefore(one: Standing, other: Standing): boolean {
+  #isBefore(one: Entry, other: Entry): boolean {
     if (areMates(one, other)) return compareMates(one, other) < 0;
     const decided = one.met.get(other.tunnel);
     return decided === 'before' || (decided === 'undecided' && one.age < other.age);
@@ -144,7 +143,7 @@ function trail(cameFrom: ReadonlyMap<string, string>, from: string): string[] {
 }
 
 /** Negative: `one` is the first to carry. */
-function compareMates(one: Standing, other: Standing): number {
+function compareMates(one: Entry, other: Entry): number {
   const byPreference = (other.redundancy?.preference ?? 0) - (one.redundancy?.preference ?? 0);
   return Number(other.up) - Number(one.up) || byPreference || one.age - other.age;
 }
@@ -158,7 +157,7 @@ function areMates({ redundancy: one }: Claimant, { redundancy: other }: Claimant
 /** `undefined` when they do not meet. */
 function precedenceAmong(one: Claimant, other: Claimant): 'before' | 'after' | 'undecided' | undefined {
   const found = meetings(one.claims, other.claims);
-  // Too much to tell.
+  // Too many entries to compare.
   if (found === undefined) return 'undecided';
   if (found.length === 0) return undefined;
   const precedence = precedenceOf(found);

@@ -1,4 +1,4 @@
-/** How packets are led into the devices of tunnels by rules and tables, and what is not. */
+/** Which packets rules and tables route into the devices of tunnels, and which they do not. */
 import { describe, expect, it } from 'vitest';
 import { type AddressRange, type IpAddress, parseAddress, prefixRange } from '../../../src/base/address.ts';
 import { PASS_MARK } from '../../../src/hostnet/fence/fence.ts';
@@ -71,7 +71,7 @@ const plan = (outbound: readonly PolicyBox[], change: Partial<RoutingPlan> = {})
   ...change,
 });
 
-function lead({ routing, device }: Host, wanted: RoutingPlan): void {
+function install({ routing, device }: Host, wanted: RoutingPlan): void {
   routing.prepare(wanted, 'stun');
   routing.open(wanted.tunnel, device);
 }
@@ -86,9 +86,9 @@ const UDP = 17;
 const TCP = 6;
 
 describe('what a policy protects', () => {
-  it('is led into the device by one rule and a route, from the sources that it names, forwarded or one’s own', () => {
+  it('is routed into the device by one rule and a route, from the sources that it names, forwarded or one’s own', () => {
     const here = host();
-    lead(here, plan([box('10.1.0.0/24', '10.2.0.0/24')]));
+    install(here, plan([box('10.1.0.0/24', '10.2.0.0/24')]));
     expect(here.network.rules().length).toBeLessThanOrEqual(5);
     expect(way(here, '10.2.0.9', { source: LAN })).toBe('stun');
     expect(way(here, '10.2.0.9', { source: address('10.1.0.7'), inputLinkIndex: here.lan })).toBe('stun');
@@ -101,9 +101,9 @@ describe('what a policy protects', () => {
     expect(way(here, '10.3.0.9', { source: LAN })).toBe('eth0');
   });
 
-  it('is led the same way over IPv6, where a packet without a source fits no rule with one', () => {
+  it('is routed the same way over IPv6, where a packet without a source fits no rule with one', () => {
     const here = host();
-    lead(here, plan([box('fd01::/64', 'fd02::/64'), box('fd01::/64', 'fd03::/64', { protocol: UDP })]));
+    install(here, plan([box('fd01::/64', 'fd02::/64'), box('fd01::/64', 'fd03::/64', { protocol: UDP })]));
     expect(way(here, 'fd02::9', { source: LAN6 })).toBe('stun');
     expect(here.network.routeTo({ destination: address('fd02::9') })).toMatchObject({
       source: LAN6,
@@ -117,7 +117,7 @@ describe('what a policy protects', () => {
   it('leaves by no other way over IPv6 while the device is not there, from whatever source the host would choose', () => {
     const here = host();
     const other = address('2001:db8::1');
-    lead(
+    install(
       here,
       plan([
         box('2001:db8::/64', 'fd02::53-fd02::53', { action: 'bypass', child: undefined }),
@@ -142,23 +142,23 @@ describe('what a policy protects', () => {
     const here = host();
     here.network.addLink('virbr9', 1500);
     here.routing.routeBridge('virbr9', [{ address: address('fd01::1'), prefixLength: 64 }], undefined);
-    lead(here, plan([box('fd01::/64', '::/0')]));
+    install(here, plan([box('fd01::/64', '::/0')]));
     here.network.deleteLink(here.device);
     expect(way(here, 'fd02::9', { source: address('2001:db8::1') })).toBe('eth0');
   });
 
   it('is passed over by the group of the device, which is put back when another program changes it', async () => {
     const here = host();
-    lead(here, plan([box('fd01::/64', 'fd02::/64')]));
+    install(here, plan([box('fd01::/64', 'fd02::/64')]));
     here.network.setLink(here.device, { group: 0 });
     const { found } = await here.routing.mend();
     expect(found).toEqual(['group of stun: 0 in place of 83']);
     expect(way(here, 'fd02::9', { source: address('2001:db8::1') })).toBe('eth0');
   });
 
-  it('is led by protocol and ports, also to the ends of the range of ports, which rules do not have', () => {
+  it('is routed by protocol and ports, also to the ends of the range of ports, which rules do not have', () => {
     const here = host();
-    lead(
+    install(
       here,
       plan([
         box('10.1.0.0/24', '10.2.0.0/24', { protocol: UDP, remotePorts: port(5000, 5010) }),
@@ -186,7 +186,7 @@ describe('what a policy protects', () => {
 
   it('has holes where an entry before it lets pass or discards, and ranges that are no prefix', () => {
     const here = host();
-    lead(
+    install(
       here,
       plan([
         box('10.1.0.0/24', '10.2.0.53-10.2.0.55', { action: 'bypass', child: undefined }),
@@ -206,7 +206,7 @@ describe('what a policy protects', () => {
     expect([to('0.128'), to('1.1')]).toEqual(['none', 'eth0']);
     // With protocols, so that rules take the place of routes: the same.
     const other = host();
-    lead(
+    install(
       other,
       plan([
         box('10.1.0.0/24', '10.2.0.53-10.2.0.55', { action: 'bypass', child: undefined, protocol: UDP }),
@@ -227,7 +227,7 @@ describe('what a policy protects', () => {
 
   it('is everything but the tunnel’s own packets and those of the link, when a policy says so', () => {
     const here = host();
-    lead(here, plan([box('0.0.0.0/0', '0.0.0.0/0'), box('::/0', '::/0')]));
+    install(here, plan([box('0.0.0.0/0', '0.0.0.0/0'), box('::/0', '::/0')]));
     expect(way(here, '203.0.113.9', { ipProtocol: TCP })).toBe('stun');
     expect(way(here, '2001:db8:9::9', { ipProtocol: TCP })).toBe('stun');
     expect(way(here, '192.0.2.2', { ipProtocol: 50 })).toBe('eth0');
@@ -239,13 +239,13 @@ describe('what a policy protects', () => {
     expect(way(here, '192.0.2.2', { ...forwarded, ipProtocol: 50 })).toBe('stun');
     expect(way(here, 'ff02::1')).toBe('eth0');
     expect(way(here, 'fe80::9')).toBe('eth0');
-    // What came out of the tunnel is not led into it again.
+    // What came out of the tunnel is not routed into it again.
     expect(way(here, '10.1.0.7', { source: address('203.0.113.9'), inputLinkIndex: here.device })).toBe('lan0');
   });
 
   it('has no way at all when the device is gone', () => {
     const here = host();
-    lead(here, plan([box('10.1.0.0/24', '10.2.0.0/24'), box('fd01::/64', 'fd02::/64', { protocol: UDP })]));
+    install(here, plan([box('10.1.0.0/24', '10.2.0.0/24'), box('fd01::/64', 'fd02::/64', { protocol: UDP })]));
     here.network.deleteLink(here.device);
     expect(way(here, '10.2.0.9', { source: LAN })).toBe('none');
     expect(way(here, '10.2.0.9')).toBe('none');
@@ -253,11 +253,11 @@ describe('what a policy protects', () => {
     expect(way(here, 'fd02::9', { source: LAN6, ipProtocol: TCP })).toBe('eth0');
   });
 
-  it('of level use is led only while there is an SA, and goes past what follows in the policy otherwise', () => {
+  it('of level use is routed only while there is an SA, and goes past what follows in the policy otherwise', () => {
     const here = host();
     const use = box('10.1.0.0/24', '10.2.0.0/24', { level: 'use', child: 'maybe' });
     const rest = box('10.1.0.0/24', '10.0.0.0/8', { action: 'discard', child: undefined });
-    lead(here, plan([use, rest]));
+    install(here, plan([use, rest]));
     const ways = (): string[] => ['10.2.0.9', '10.9.0.9'].map((to) => way(here, to, { source: LAN }));
     expect(ways()).toEqual(['eth0', 'none']);
     const before = here.network.rules();
@@ -269,14 +269,14 @@ describe('what a policy protects', () => {
     expect(here.network.rules()).toHaveLength(before.length);
   });
 
-  it('is led by destination alone when the rules would be very many, and that is said', () => {
+  it('is routed by destination alone when the rules would be very many, and that is said', () => {
     const here = host();
     const many = Array.from({ length: MAX_RULES + 1 }, (_, i) =>
       box('10.1.0.0/24', `10.2.${i >> 8}.${i & 255}/32`, { protocol: UDP }),
     );
     expect(routingWarnings(plan(many)).join()).toContain(`more than ${MAX_RULES} rules`);
     expect(routingWarnings(plan(many.slice(9, 29)))).toEqual([]);
-    lead(here, plan(many));
+    install(here, plan(many));
     expect(here.network.rules(4).length).toBeLessThan(10);
     expect(way(here, `10.2.0.${MAX_RULES}`, { source: LAN, ipProtocol: UDP })).toBe('stun');
     expect(way(here, '10.2.0.9', { source: HERE, ipProtocol: TCP })).toBe('stun');
@@ -287,12 +287,12 @@ describe('what a policy protects', () => {
     const echo = box('10.1.0.0/24', '10.2.0.0/24', { protocol: 1, icmp: port(0x0800, 0x08ff) });
     const here = host();
     const pass = { ...echo, action: 'bypass' } as const;
-    lead(here, plan([pass, box('10.1.0.0/24', '10.2.0.0/24', { protocol: 1 })]));
+    install(here, plan([pass, box('10.1.0.0/24', '10.2.0.0/24', { protocol: 1 })]));
     expect(way(here, '10.2.0.9', { source: LAN, ipProtocol: 1 })).toBe('stun');
     const marks = here.network.rules().filter(({ mark }) => mark === PASS_MARK);
     expect(marks.map(({ action }) => action.type)).toEqual(['goto']);
     expect(markedBoxes([echo, pass, box('10.1.0.0/24', '10.2.0.0/24')])).toEqual([echo, pass]);
-    // Nothing that follows would lead them in.
+    // Nothing that follows would route them in.
     expect(markedBoxes([box('10.1.0.0/24', '10.2.0.0/24', { protocol: 17 }), pass])).toEqual([]);
     const ports = box('10.1.0.0/24', '10.2.0.0/24', { protocol: 17, remotePorts: port(53) });
     expect(markedBoxes([echo, ports, pass])).toEqual([echo, ports]);
@@ -304,9 +304,9 @@ describe('packets between the hosts of a transport mode SA', () => {
   const hosts = (change: Partial<PolicyBox> = {}): RoutingPlan =>
     plan([box('192.0.2.1/32', '192.0.2.2/32', change)], { host: HERE });
 
-  it('are led into the device, but for those of the tunnel itself, of other hosts and from other addresses', () => {
+  it('are routed into the device, but for those of the tunnel itself, of other hosts and from other addresses', () => {
     const here = host();
-    lead(here, hosts());
+    install(here, hosts());
     const to = (query: Partial<RouteQuery>): string => way(here, '192.0.2.2', { source: HERE, ...query });
     expect(to({ ipProtocol: TCP, destinationPort: 80 })).toBe('stun');
     expect(to({ ipProtocol: UDP, sourcePort: 501 })).toBe('stun');
@@ -319,7 +319,7 @@ describe('packets between the hosts of a transport mode SA', () => {
     expect(way(here, '192.0.2.3', { source: HERE })).toBe('eth0');
   });
 
-  it('are not led from an address that is not of this host; nothing is changed then', () => {
+  it('are not routed from an address that is not of this host; nothing is changed then', () => {
     const here = host();
     const before = [here.network.rules(), here.network.routes()];
     expect(() => here.routing.prepare({ ...hosts(), host: address('198.51.100.1') }, 'stun')).toThrow(
@@ -335,9 +335,9 @@ describe('what stands for a tunnel', () => {
   it('goes with it and leaves that of others; a table is of one tunnel alone', () => {
     const here = host();
     const before = [here.network.rules(), here.network.routes()];
-    lead(here, first);
+    install(here, first);
     const second = plan([box('10.1.0.0/24', '10.2.0.0/24')], { tunnel: 'other', table: 7701 });
-    lead(here, second);
+    install(here, second);
     expect(() => here.routing.prepare({ ...second, tunnel: 'third' }, 'stun')).toThrow(
       "routing table 7701 belongs to another tunnel, other: give this one a table of its own, <device table='…'>",
     );
@@ -353,14 +353,14 @@ describe('what stands for a tunnel', () => {
   it('is replaced after a crash by what the document says now, or taken away', () => {
     const here = host();
     const before = [here.network.rules(), here.network.routes()];
-    lead(here, first);
-    lead(here, plan([box('10.1.0.0/24', '10.5.0.0/24')], { tunnel: 'gone', table: 7701 }));
+    install(here, first);
+    install(here, plan([box('10.1.0.0/24', '10.5.0.0/24')], { tunnel: 'gone', table: 7701 }));
     here.network.deleteLink(here.device);
     const next = { ...here, routing: new PolicyRouting(here.network), device: here.network.addLink('stun', 1400) };
     next.routing.reconcile([7700]);
     expect(way(next, '10.5.0.9', { source: LAN })).toBe('eth0');
     expect(way(next, '10.2.0.9', { source: LAN, ipProtocol: UDP })).toBe('none');
-    lead(next, plan([box('10.1.0.0/24', '10.3.0.0/24')]));
+    install(next, plan([box('10.1.0.0/24', '10.3.0.0/24')]));
     expect(way(next, '10.2.0.9', { source: LAN, ipProtocol: UDP })).toBe('eth0');
     expect(way(next, '10.3.0.9', { source: LAN })).toBe('stun');
     next.routing.release('net', 7700);
@@ -384,7 +384,7 @@ const OWN = { address: address('10.1.0.0'), prefixLength: 30 };
 describe('what has no source and can get none', () => {
   it('is refused, and nothing else is: not what is bound, nor forwarded, nor for elsewhere', () => {
     const here = host();
-    lead(here, plan([box('10.9.0.0/24', '10.2.0.0/24')]));
+    install(here, plan([box('10.9.0.0/24', '10.2.0.0/24')]));
     expect([way(here, '10.2.0.9'), way(here, '10.3.0.9')]).toEqual(['none', 'eth0']);
     expect(way(here, '10.2.0.9', { source: HERE })).toBe('eth0');
     expect(way(here, '10.2.0.9', { source: address('10.9.0.7'), inputLinkIndex: here.lan })).toBe('stun');
@@ -398,7 +398,7 @@ describe('what has no source and can get none', () => {
   it('is refused by protocol and ports where the policy has them', () => {
     const here = host();
     const remotePorts = port(1000, 65_535);
-    lead(
+    install(
       here,
       plan([
         box('10.9.0.0/24', '10.2.0.0/24', { protocol: UDP, remotePorts }),
@@ -411,9 +411,9 @@ describe('what has no source and can get none', () => {
     expect([to(TCP, 9), to(1, 0)]).toEqual(['none', 'eth0']);
   });
 
-  it('is led over IPv6 to where no source is found', () => {
+  it('is routed over IPv6 to where no source is found', () => {
     const here = host();
-    lead(here, plan([box('fd09::/64', 'fd02::/64')]));
+    install(here, plan([box('fd09::/64', 'fd02::/64')]));
     expect(here.network.routeTo({ destination: address('fd02::9') })?.linkIndex).toBe(here.device);
     expect(here.network.routes({ table: 7700 }).map(({ source }) => source)).toEqual([undefined, undefined]);
     expect(way(here, 'fd02::9', { source: LAN6 })).toBe('eth0');
@@ -428,14 +428,14 @@ describe('what has no source and can get none', () => {
       [protectedOne, own],
     ]) {
       const here = host();
-      lead(here, plan(boxes));
+      install(here, plan(boxes));
       expect([way(here, '10.2.0.9'), here.routing.unserved('net')]).toEqual(['eth0', undefined]);
     }
   });
 
   it('gets a source of another entry for the same destination', () => {
     const here = host();
-    lead(here, plan([box('10.9.0.0/24', '10.2.0.0/24'), box('10.1.0.0/24', '10.2.0.0/23')]));
+    install(here, plan([box('10.9.0.0/24', '10.2.0.0/24'), box('10.1.0.0/24', '10.2.0.0/23')]));
     expect(here.network.routeTo({ destination: address('10.2.0.9') })).toMatchObject({
       source: LAN,
       linkIndex: here.device,
@@ -445,14 +445,14 @@ describe('what has no source and can get none', () => {
 
   it('is let go where the entry protects only if possible', () => {
     const here = host();
-    lead(here, plan([box('10.9.0.0/24', '10.2.0.0/24', { level: 'use' })]));
+    install(here, plan([box('10.9.0.0/24', '10.2.0.0/24', { level: 'use' })]));
     expect([way(here, '10.2.0.9'), here.routing.unserved('net')]).toEqual(['eth0', undefined]);
   });
 
-  it('is led into the device with all else that the host sends there, where the destinations are very many', () => {
+  it('is routed into the device with all else that the host sends there, where the destinations are very many', () => {
     const here = host();
     const many = Array.from({ length: 100 }, (_, at) => box('10.9.0.0/24', `10.${2 * at + 10}.0.0/24`));
-    lead(here, plan(many));
+    install(here, plan(many));
     expect(here.network.rules(4).length).toBeLessThan(10);
     expect([way(here, '10.10.0.9'), way(here, '10.208.0.9', { source: HERE })]).toEqual(['stun', 'stun']);
     expect(way(here, '10.11.0.9')).toBe('eth0');
@@ -470,7 +470,7 @@ describe('what has no source and can get none', () => {
     const apart = (): boolean => Math.max(...priorities(7700)) < Math.min(...priorities(7701));
     const added = { linkIndex: here.lan, address: address('10.9.0.1'), prefixLength: 24 };
     here.network.addAddress(added);
-    lead(here, plan(entries('10.9.0.0/24')));
+    install(here, plan(entries('10.9.0.0/24')));
     here.routing.prepare(plan(entries('10.1.0.0/24'), { tunnel: 'other', table: 7701 }), 'other0');
     expect(apart()).toBe(true);
     for (const change of ['deleteAddress', 'addAddress'] as const) {
@@ -555,14 +555,14 @@ describe('what several tunnels are for', () => {
 });
 
 describe('what comes in by a bridge', () => {
-  it('is led into a table and nowhere else, until that is undone or the bridge forgotten', () => {
+  it('is routed into a table and nowhere else, until that is undone or the bridge forgotten', () => {
     const { network, routing } = host();
     const before = network.rules();
     const undo = routing.routeBridge('virbr9', [], 7700);
     routing.routeBridge('virbr8', [OWN], 7701);
     const rules = network.rules(6).filter(({ inputLink }) => inputLink === 'virbr9');
     expect(rules.map(({ action }) => action)).toEqual([{ type: 'table', table: 7700 }, { type: 'unreachable' }]);
-    // Another daemon, after a crash, leads it elsewhere.
+    // Another daemon, after a crash, routes it elsewhere.
     const again = new PolicyRouting(network).routeBridge('virbr9', [], 7702);
     expect(network.rules(4).flatMap(({ action }) => (action.type === 'table' ? [action.table] : []))).not.toContain(
       7700,
@@ -580,11 +580,11 @@ describe('what comes in by a bridge', () => {
   it('gives its own networks to no tunnel, and the host no address of its guests', () => {
     const all = plan([box('10.1.0.0/24', '0.0.0.0/0')]);
     const plain = host();
-    lead(plain, all);
+    install(plain, all);
     expect([way(plain, '10.1.0.9', { source: LAN }), way(plain, '198.51.100.1')]).toEqual(['stun', 'stun']);
     const here = host();
     here.routing.routeBridge('lan0', [{ address: address('10.1.0.0'), prefixLength: 24 }], 7700);
-    lead(here, all);
+    install(here, all);
     expect(way(here, '10.1.0.9', { source: LAN })).toBe('lan0');
     expect(way(here, '198.51.100.1', { source: LAN })).toBe('stun');
     expect(way(here, '198.51.100.1')).toBe('eth0');
