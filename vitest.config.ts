@@ -1,7 +1,9 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
 import { SlowFirst } from './test/support/slow-first.ts';
 
-// Three groups: what is quick, on all processors; after it what starts daemons and peers in network namespaces, four files
+// Three groups: what is quick, on all processors (four projects: `npm run test:unit` runs two of them); after it what starts daemons and peers in network namespaces, four files
 // at a time: each has namespaces of its own, and waits more than it computes; last what measures how long others wait.
 
 /**
@@ -10,6 +12,20 @@ import { SlowFirst } from './test/support/slow-first.ts';
  */
 const PURE =
   'test/{base,check,config,crypto,engine,esp,hostnet/filters,ike,pki,policy}/**/!(allocation|native).test.ts';
+
+/** Long searches for a counterexample: a third of the time of all that needs no root. */
+const THOROUGH =
+  'test/{config/xml,crypto/native,engine/{bounds,start,traffic},ike/{flood-places,simulation},policy/database}.test.ts';
+
+/** What `npm run test:unit` does not run, as it needs root: what uses the lab, and a socket with a larger buffer. */
+const ROOT: readonly string[] = [...usersOfTheLab(), 'test/tun/queue.test.ts'];
+
+function usersOfTheLab(): string[] {
+  return readdirSync('test', { recursive: true, encoding: 'utf8' })
+    .map((file) => join('test', file))
+    .filter((file) => file.endsWith('.test.ts') && !file.startsWith('test/interop/'))
+    .filter((file) => readFileSync(file, 'utf8').includes('support/lab/'));
+}
 
 /** They measure how long others wait, so they have the processors for themselves: after all, one at a time. */
 const MEASURED = 'test/interop/*flood.test.ts';
@@ -24,6 +40,7 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
         test: {
           name: 'pure',
           include: [PURE],
+          exclude: [THOROUGH, ...ROOT],
           testTimeout: 30_000,
           maxWorkers: '100%',
           isolate: false,
@@ -33,7 +50,23 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/interop/**', PURE],
+          exclude: ['test/interop/**', PURE, THOROUGH, ...ROOT],
+          testTimeout: 30_000,
+          maxWorkers: '100%',
+        },
+      },
+      {
+        test: {
+          name: 'thorough',
+          include: [THOROUGH],
+          testTimeout: 30_000,
+          maxWorkers: '100%',
+        },
+      },
+      {
+        test: {
+          name: 'root',
+          include: [...ROOT],
           testTimeout: 30_000,
           maxWorkers: '100%',
         },
