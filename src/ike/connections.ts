@@ -31,7 +31,9 @@ export function checkConnection(
     for (const algorithm of [...dh, ...prf, ...encryption, ...integrity]) need(algorithm, crypto, wrong);
   }
   if (config.nat.mode === 'off' && !rawEsp) {
-    wrong('without NAT traversal ESP goes straight over IP, which cannot be done here; let it go in UDP');
+    wrong(
+      'without NAT traversal ESP is sent directly over IP, which is not possible here; enable encapsulation in UDP',
+    );
   }
   const { fragmentSize = 0 } = config;
   if (fragmentSize !== 0 && !(fragmentSize >= SMALLEST_PACKET[4] && fragmentSize <= MAX_PACKET)) {
@@ -52,7 +54,7 @@ export function checkConnection(
     }
     const { pfp } = child;
     if (pfp !== undefined && !pfp.protocol && (pfp.localPort || pfp.remotePort)) {
-      wrong(`child ${child.name} takes ports from packets, which say nothing without the protocol`);
+      wrong(`child ${child.name} takes ports from packets, but not the protocol that they belong to`);
     }
     if (child.mode === 'transport') checkTransport(config, child, wrong);
     if (child.proposals.length > MAX_PROPOSALS) wrong(`child ${child.name} has more than ${MAX_PROPOSALS} proposals`);
@@ -70,7 +72,7 @@ function checkTransport(
 ): void {
   const hosts = hostsOf(selectors);
   if (hosts === undefined) {
-    wrong(`child ${name} is in transport mode, which takes selectors of one host on each side`);
+    wrong(`child ${name} is in transport mode, which needs selectors of one host on each side`);
     return;
   }
   for (const [host, end] of [

@@ -69,13 +69,13 @@ function receiveResponse(session: IkeSession, now: number, path: Path, header: I
   // What was asked may be out of date by now: the SA is being deleted.
   if (active === undefined) {
     if (header.exchange === ExchangeType.IKE_AUTH && !isAccepted(opened)) {
-      endSession(session, now, { reason: 'requested', detail: 'the peer did not make it' });
+      endSession(session, now, { reason: 'requested', detail: 'the peer did not set it up' });
     } else session.startNext(now);
     return;
   }
   if (opened.kind === 'malformed') {
     active.abandon();
-    endBroken(session, now, `the peer's answer is not understood: ${opened.detail}`);
+    endBroken(session, now, `the peer's response is malformed: ${opened.detail}`);
     return;
   }
   // RFC 7296 §2.21.3: to the peer our request was malformed, which ends the IKE SA on both sides.
@@ -164,7 +164,7 @@ function isDeferred(session: IkeSession, now: number, opened: Opened): boolean {
   const why = env.proofs.refusal(now, askedFrom.remote.address);
   if (why === undefined) return false;
   env.count('authentication-deferred');
-  session.note('warn', `IKE_AUTH from ${formatSocketAddress(askedFrom.remote)} is put off: ${why}`);
+  session.note('warn', `IKE_AUTH from ${formatSocketAddress(askedFrom.remote)} is deferred: ${why}`);
   return true;
 }
 
@@ -267,6 +267,6 @@ function refusePath(session: IkeSession, life: Life, { local, remote }: Path): v
   session.env.count('path-refused');
   if (life.toldOfPath) return;
   life.toldOfPath = true;
-  const from = `the peer speaks from ${formatSocketAddress(remote)} to port ${local.port}, which carries no ESP in UDP`;
-  session.note('warn', `${from}: packets go on to ${formatSocketAddress(session.path.remote)}`);
+  const from = `the peer sends from ${formatSocketAddress(remote)} to port ${local.port}, which carries no ESP in UDP`;
+  session.note('warn', `${from}: packets still go to ${formatSocketAddress(session.path.remote)}`);
 }

@@ -76,7 +76,7 @@ export class IkeEndpoint {
     const names = new Set<string>();
     for (const config of configs) {
       const { name } = config;
-      if (names.has(name) || this.#env.configs.has(name)) throw new RangeError(`there is a connection ${name} already`);
+      if (names.has(name) || this.#env.configs.has(name)) throw new RangeError(`connection ${name} exists already`);
       names.add(name);
       this.#check(config);
     }
@@ -124,7 +124,7 @@ export class IkeEndpoint {
       return;
     }
     const path = this.#pathFor(config, options);
-    if (!this.#registry.hasRoom()) throw new RangeError('there are as many IKE SAs as there may be');
+    if (!this.#registry.hasRoom()) throw new RangeError('the limit of IKE SAs is reached');
     openSession(this.#registry, now, path, { config, wanted });
   }
 
@@ -296,7 +296,7 @@ export class IkeEndpoint {
   answerSecret(now: number, requestId: number, secret: Uint8Array | undefined): void {
     const key = secret !== undefined && isSharedKey(secret) ? secret : undefined;
     this.#goOn(now, requestId, 'need-secret', (session) => {
-      if (secret !== undefined && key === undefined) session.note('warn', 'the pre-shared key is empty or zeros alone');
+      if (secret !== undefined && key === undefined) session.note('warn', 'the pre-shared key is empty or all zeros');
       secretCame(session, now, key);
     });
   }
@@ -366,7 +366,9 @@ function requestsOf({ name, children }: ConnectionConfig, options: InitiateOptio
   const { selectors, trigger } = options;
   if (child.pfp === undefined) return [{ name: child.name, trigger }];
   if (selectors === undefined || !containsPair(child.selectors, selectors)) {
-    throw new RangeError(`child ${child.name} is populated from packets, and is brought up for one that it is for`);
+    throw new RangeError(
+      `child ${child.name} is populated from packets: initiate it with the selectors of a packet that it covers`,
+    );
   }
   return [{ name: child.name, selectors, trigger }];
 }

@@ -48,25 +48,25 @@ export function findError(payloads: readonly Payload[]): NotifyPayload | undefin
 /** What was refused: the IKE SA itself, one that is refused for its CHILD SA, or what we proved ourselves with. */
 export type Refused = 'ike-sa' | 'child' | 'psk' | 'signature';
 
-const NOT_OURS = 'or it wants another way of authentication than this one, such as EAP';
+const NOT_OURS = 'or it requires another authentication method, such as EAP';
 
 /** What a refusal may mean: the peer says no more than its name (RFC 7296 §3.10.1). */
 const MEANINGS: Partial<Record<FailureReason, string | Partial<Record<Refused, string>>>> = {
   NO_PROPOSAL_CHOSEN: {
-    'ike-sa': 'it has none of these proposals, or it has no connection at all between these addresses',
-    child: 'it takes our proposals for IKE, and for ESP none of these, or not this mode',
+    'ike-sa': 'it supports none of these proposals, or it has no connection for these addresses',
+    child: 'it accepts our IKE proposals, but none of these ESP proposals, or not this mode',
   },
-  INVALID_KE_PAYLOAD: 'it has the ciphers, and none of the groups of a key exchange',
+  INVALID_KE_PAYLOAD: 'it accepts the ciphers, but none of the key exchange groups',
   AUTHENTICATION_FAILED: {
-    psk: `the key differs, or the peer knows us by another name, ${NOT_OURS}`,
-    signature: `it does not trust our certificate, or the peer knows us by another name, ${NOT_OURS}`,
+    psk: `the keys differ, or the peer expects another identity of us, ${NOT_OURS}`,
+    signature: `it does not trust our certificate, or it expects another identity of us, ${NOT_OURS}`,
   },
-  INTERNAL_ADDRESS_FAILURE: 'it gives out virtual addresses and has none left; we asked for none',
+  INTERNAL_ADDRESS_FAILURE: 'it assigns virtual addresses and has none left; we did not ask for one',
   FAILED_CP_REQUIRED:
-    'it wants us to ask it for a virtual address (RFC 7296 §3.15), which is not supported: let it take the ranges of this document',
-  TS_UNACCEPTABLE: 'it protects none of these packets for us: its ranges, protocols or ports are others',
-  SINGLE_PAIR_REQUIRED: 'it takes one pair of addresses at a time',
-  NO_ADDITIONAL_SAS: 'it takes no more CHILD SAs with this IKE SA',
+    'it requires us to request a virtual address (RFC 7296 §3.15), which is not supported: let it accept the ranges of this document',
+  TS_UNACCEPTABLE: 'it protects none of this traffic: its ranges, protocols or ports differ',
+  SINGLE_PAIR_REQUIRED: 'it accepts one pair of addresses in each CHILD SA',
+  NO_ADDITIONAL_SAS: 'it accepts no more CHILD SAs on this IKE SA',
 };
 
 /** A failure that the peer told of. */

@@ -138,8 +138,8 @@ function giveUp(session: IkeSession, now: number): void {
         session,
         now,
         state.attempt.config.local.auth === 'signature'
-          ? { reason: 'no-signature', detail: 'the signature was asked for and did not come' }
-          : { reason: 'no-secret', detail: 'the secret was asked for and did not come' },
+          ? { reason: 'no-signature', detail: 'the signature did not arrive in time' }
+          : { reason: 'no-secret', detail: 'the pre-shared key did not arrive in time' },
       );
       return;
     case 'verifying':

@@ -224,7 +224,7 @@ export class UnassociatedMessages {
     }
     const others =
       known.length === 0 ? 'there is none' : `there are ${known.join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
-    return `no connection is for ${formatSocketAddress(remote)} to ${formatSocketAddress(local)}; ${others}`;
+    return `no connection matches ${formatSocketAddress(remote)} to ${formatSocketAddress(local)}; ${others}`;
   }
 
   #refuse(now: number, path: Path, header: IkeHeader, refusal: Refusal): void {

@@ -45,8 +45,8 @@ it('a tunnel that came up starts over', () => {
 
 it('names that a stranger chooses fill no log', () => {
   const name = (at: number): string => String.fromCharCode(0x4e00 + at);
-  for (let at = 0; at < 1_000; at++) fail(`the peer says it is ${name(at)}`);
+  for (let at = 0; at < 1_000; at++) fail(`the peer identifies itself as ${name(at)}`);
   expect(lines).toHaveLength(9);
   vi.advanceTimersByTime(HOUR);
-  expect(lines.at(-1)).toBe(`the peer says it is ${name(999)} (991 times in the last hour)`);
+  expect(lines.at(-1)).toBe(`the peer identifies itself as ${name(999)} (991 times in the last hour)`);
 });

@@ -118,7 +118,7 @@ describe('two daemons', () => {
     const { lastFailure } = await statusOf(right);
     expect(lastFailure?.reason).toBe('AUTHENTICATION_FAILED');
     expect(lastFailure?.detail).toBe(
-      'the peer says it is address 192.0.2.1 and wants address 192.0.2.2; the identities do not fit: connection net is for fqdn gw9.example.org',
+      'the peer identifies itself as address 192.0.2.1 and asks for address 192.0.2.2; no connection matches these identities: connection net is for fqdn gw9.example.org',
     );
     expect((await statusOf(left)).lastFailure?.reason).toBe('AUTHENTICATION_FAILED');
   });

@@ -107,7 +107,7 @@ describe('a peer that disagrees about the group', () => {
     expect(b.texts()).toEqual(['first', 'second']);
     expect(a.engine.ike.status()).toHaveLength(1);
     expect(a.of('note').map(({ text }) => text)).toContain(
-      'the peer makes no CHILD SA of c on this IKE SA: another one is negotiated in its place',
+      'the peer refuses CHILD SA c on this IKE SA: a new IKE SA is negotiated to replace it',
     );
   });
 

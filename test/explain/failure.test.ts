@@ -61,7 +61,7 @@ describe('a failure is explained by both sides', () => {
     );
     expect(initiator.detail).toBe(
       'the peer answered NO_PROPOSAL_CHOSEN: offered: aes256gcm16-prfsha384-ecp384\n' +
-        'which may mean: it has none of these proposals, or it has no connection at all between these addresses',
+        'which may mean: it supports none of these proposals, or it has no connection for these addresses',
     );
     expect(initiator.inDocument).toEqual([`${line(lines.left, '<proposal')}<proposal> aes256gcm16-prfsha384-ecp384`]);
     expect(responder.detail).toContain("what differs:\n  1: from the peer's 1: dh: peer ecp384, here x25519");
@@ -92,7 +92,7 @@ describe('a failure is explained by both sides', () => {
   it('when no selector fits', async () => {
     const { initiator, responder, lines } = await failing({}, { inner: ['10.2.0.0', '10.8.0.0'] });
     expect(initiator.detail).toContain(
-      'offered for child lan: local 10.1.0.0/24, remote 10.2.0.0/24\nwhich may mean: it protects none of these packets',
+      'offered for child lan: local 10.1.0.0/24, remote 10.2.0.0/24\nwhich may mean: it protects none of this traffic',
     );
     const ours = "<rule mode='tunnel'> of 'lan': 10.1.0.0/24 === 10.2.0.0/24";
     expect(initiator.inDocument).toEqual([`${line(lines.left, '<rule')}${ours}`]);
@@ -105,10 +105,10 @@ describe('a failure is explained by both sides', () => {
   it('when the pre-shared keys differ: the identities are not to blame', async () => {
     const { initiator, responder, lines, left, right } = await failing({}, {}, ['this one key', 'that other key']);
     expect(responder.detail).toBe(
-      'the peer is 192.0.2.1, we are 192.0.2.2: the identities fit, its pre-shared key is not ours',
+      'the peer is 192.0.2.1, we are 192.0.2.2: the identities match, but the pre-shared keys differ',
     );
     expect(initiator.detail).toContain(
-      'we are address 192.0.2.1 and want address 192.0.2.2, and proved it with a pre-shared key',
+      'we are address 192.0.2.1 and want address 192.0.2.2, and authenticated with a pre-shared key',
     );
     expect(initiator.inDocument).toEqual([
       `${line(lines.left, '<id')}<id type='address'>192.0.2.1</id>`,
@@ -121,7 +121,7 @@ describe('a failure is explained by both sides', () => {
 
   it('when an identity is another: what was said, and what the document wants', async () => {
     const { responder, lines } = await failing({}, { remoteId: 'gw9.example.org' });
-    expect(responder.detail).toContain('the peer says it is address 192.0.2.1');
+    expect(responder.detail).toContain('the peer identifies itself as address 192.0.2.1');
     expect(responder.detail).toContain('connection net is for fqdn gw9.example.org');
     expect(responder.inDocument).toContain(`${line(lines.right, 'gw9')}<id type='fqdn'>gw9.example.org</id>`);
   });

@@ -188,7 +188,7 @@ describe('two hosts', () => {
     await eventually('a refusal', () => a.events.some((event) => event.type === 'failed'));
     expect(a.events).toContainEqual(expect.objectContaining({ type: 'failed', reason: 'no-secret' }));
     expect(a.events).toContainEqual(
-      expect.objectContaining({ type: 'note', text: expect.stringContaining('is empty or zeros alone') }),
+      expect.objectContaining({ type: 'note', text: expect.stringContaining('is empty or all zeros') }),
     );
     expect([...a.events, ...b.events].filter(({ type }) => type === 'ike-up')).toEqual([]);
   });

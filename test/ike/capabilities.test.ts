@@ -32,7 +32,7 @@ describe('a refusal of IKE_AUTH', () => {
     const failed = refused(NotifyType.NO_PROPOSAL_CHOSEN);
     expect(failed).toMatchObject({ reason: 'NO_PROPOSAL_CHOSEN', child: 'c', initiator: true });
     expect(failed.detail).toMatch(
-      /offered for child c: .*\nwhich may mean: it takes our proposals for IKE, and for ESP/,
+      /offered for child c: .*\nwhich may mean: it accepts our IKE proposals, but none of these ESP/,
     );
     expect(failed.detail).not.toMatch(/no connection/);
   });
@@ -40,7 +40,7 @@ describe('a refusal of IKE_AUTH', () => {
   it('for what we prove ourselves with names the key first', () => {
     const failed = refused(NotifyType.AUTHENTICATION_FAILED);
     expect(failed).toMatchObject({ reason: 'AUTHENTICATION_FAILED', child: undefined });
-    expect(failed.detail).toMatch(/which may mean: the key differs, or the peer knows us by another name/);
+    expect(failed.detail).toMatch(/which may mean: the keys differ, or the peer expects another identity of us/);
   });
 
   it('for a virtual address that was not asked for says that there are none', () => {

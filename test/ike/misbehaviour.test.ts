@@ -339,7 +339,9 @@ describe('answers to our requests', () => {
     });
     peer.answer(request!, answer);
     const failures = peer.host.of('failed').map(({ detail }) => detail);
-    expect(failures).toEqual(wantsGroup ? [expect.stringContaining('the KE payload of the answer does not fit')] : []);
+    expect(failures).toEqual(
+      wantsGroup ? [expect.stringContaining('the KE payload of the response does not match the group')] : [],
+    );
     const made = peer.host.of('child-up').slice(1);
     expect(made).toMatchObject(wantsGroup ? [] : [{ child: { replaces: old, spiOut: 0x2000, dhGroup: undefined } }]);
     expect(peer.host.endpoint.counters().bug).toBe(0);

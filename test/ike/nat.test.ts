@@ -112,7 +112,7 @@ describe('without a NAT', () => {
     const forced = a === 'force' ? pair.a : pair.b;
     expect(forced.of('failed')[0]).toMatchObject({
       reason: 'no-esp-path',
-      detail: expect.stringContaining('the peer has no NAT traversal'),
+      detail: expect.stringContaining('the peer does not support NAT traversal'),
     });
     expect(pair.a.children.size + pair.b.children.size).toBe(0);
   });
@@ -135,7 +135,7 @@ describe('without a NAT', () => {
 
   it('is not to be left out by one who cannot send ESP as it is', () => {
     const config = connection({ nat: { mode: 'off', keepalive: 0 } });
-    expect(() => new Pair({ a: config })).toThrow('connection net: without NAT traversal ESP goes straight over IP');
+    expect(() => new Pair({ a: config })).toThrow('connection net: without NAT traversal ESP is sent directly over IP');
   });
 
   it('of peers that may be of several connections is looked for when one of these wants it', () => {
@@ -269,7 +269,7 @@ describe.each(['a', 'b'] as const)('a NAT in front of %s', (side) => {
     expectSame(pair, 1);
     expect(outside.endpoint.counters()['path-refused']).toBeGreaterThanOrEqual(2);
     expect(outside.of('note').filter(({ level }) => level === 'warn')).toMatchObject([
-      { text: expect.stringMatching(/to port 500, which carries no ESP in UDP: packets go on to .*:5500$/) },
+      { text: expect.stringMatching(/to port 500, which carries no ESP in UDP: packets still go to .*:5500$/) },
     ]);
   });
 
@@ -287,7 +287,7 @@ describe.each(['a', 'b'] as const)('a NAT in front of %s', (side) => {
     expect(outside.of('failed')).toMatchObject([
       {
         reason: 'no-esp-path',
-        detail: expect.stringMatching(/has to move to the port for NAT traversal, 4500$/),
+        detail: expect.stringMatching(/must move to the port for NAT traversal, 4500$/),
       },
     ]);
     // What the peer is told is a notify of RFC 7296 §3.10.1.

@@ -60,10 +60,10 @@ describe('the owner', () => {
   });
 
   it.each([
-    [0, 'a', 'no-signature', /the signature was asked for and did not come/],
-    [1, 'b', 'no-verdict', /the verdict on its certificate was asked for and did not come/],
-    [2, 'b', 'no-signature', /the signature of ours was asked for and did not come/],
-    [3, 'a', 'no-verdict', /the verdict on its certificate was asked for and did not come/],
+    [0, 'a', 'no-signature', /the signature did not arrive in time/],
+    [1, 'b', 'no-verdict', /the verdict on its certificate did not arrive in time/],
+    [2, 'b', 'no-signature', /the signature of ours did not arrive in time/],
+    [3, 'a', 'no-verdict', /the verdict on its certificate did not arrive in time/],
   ] as const)(
     'who says nothing at question %i ends the attempt after half a minute',
     (answered, who, reason, detail) => {

@@ -19,7 +19,7 @@ describe('the budget of an address', () => {
     spend(budget, PEER, 599);
     expect(budget.refusal(0, PEER)).toBeUndefined();
     spend(budget, PEER, 61);
-    expect(budget.refusal(0, PEER)).toMatch(/of its address took too much time/);
+    expect(budget.refusal(0, PEER)).toMatch(/of its address have used up the time/);
     expect(budget.refusal(990, PEER)).toMatch(/of its address/);
     expect(budget.refusal(1_010, PEER)).toBeUndefined();
     // Never more than at first.
@@ -81,12 +81,12 @@ describe('the budget of an address', () => {
   it('has eight open at a time, and all have 64', () => {
     const budget = new ProofBudget();
     const open = Array.from({ length: 8 }, () => budget.open(PEER, 0));
-    expect(budget.refusal(0, PEER)).toBe('8 of its certificates are being judged');
+    expect(budget.refusal(0, PEER)).toBe('8 of its certificates are being verified');
     expect(budget.refusal(0, address('192.0.2.2'))).toBeUndefined();
     budget.close(open.pop()!);
     expect(budget.refusal(0, PEER)).toBeUndefined();
     for (let i = 0; i < 57; i++) open.push(budget.open(address(`10.0.${i}.1`), 0));
-    expect(budget.refusal(0, address('192.0.2.2'))).toBe('64 certificates of all peers are being judged');
+    expect(budget.refusal(0, address('192.0.2.2'))).toBe('64 certificates of all peers are being verified');
     for (const proof of open) budget.close(proof);
     expect(budget.refusal(0, PEER)).toBeUndefined();
   });
@@ -116,7 +116,7 @@ describe('a peer whose address has spent its budget', () => {
     expect(counters()['authentication-deferred']).toBe(1);
     expect(pair.b.of('need-verification')).toHaveLength(1);
     expect(pair.b.of('note')).toMatchObject([
-      { level: 'warn', text: expect.stringMatching(/is put off: those of its/) },
+      { level: 'warn', text: expect.stringMatching(/is deferred: the certificates of its/) },
     ]);
     expect(pair.b.of('ike-up')).toEqual([]);
     pair.run(2_000);

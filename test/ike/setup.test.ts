@@ -248,7 +248,9 @@ describe('refusals', () => {
     const pair = new Pair({ b });
     pair.up();
     rest(pair);
-    expect(pair.b.of('failed')[0]!.detail).toContain('do not fit: connection net is for fqdn somebody.else');
+    expect(pair.b.of('failed')[0]!.detail).toContain(
+      'no connection matches these identities: connection net is for fqdn somebody.else',
+    );
     expect(pair.b.of('need-secret')).toEqual([]);
     expectNothing(pair);
   });
@@ -261,8 +263,8 @@ describe('refusals', () => {
     pair.up();
     rest(pair);
     expect(pair.b.of('failed')[0]!.detail).toBe(
-      'the peer says it is fqdn a and wants address 192.0.2.2; ' +
-        'the identities do not fit: connection net is fqdn 192.0.2.2 here',
+      'the peer identifies itself as fqdn a and asks for address 192.0.2.2; ' +
+        'no connection matches these identities: connection net is fqdn 192.0.2.2 here',
     );
     expectNothing(pair);
   });
@@ -273,7 +275,7 @@ describe('refusals', () => {
     pair.up();
     rest(pair);
     expect(pair.b.of('note')[0]!.text).toMatch(
-      /no connection is for 192\.0\.2\.1:500 .*; there are net from \S+ to \S+$/,
+      /no connection matches 192\.0\.2\.1:500 .*; there are net from \S+ to \S+$/,
     );
     expect(pair.a.of('failed')[0]).toMatchObject({ reason: 'NO_PROPOSAL_CHOSEN' });
     expectNothing(pair);
@@ -458,7 +460,7 @@ describe('configuration', () => {
   it('refuses what it cannot work with, and says what', () => {
     const pair = new Pair();
     const { endpoint } = pair.a;
-    expect(() => endpoint.addConnection(connection())).toThrow('there is a connection net already');
+    expect(() => endpoint.addConnection(connection())).toThrow('connection net exists already');
     expect(() => endpoint.addConnection(connection({ name: 'x', proposals: [] }))).toThrow('no IKE proposal');
     expect(() => endpoint.addConnection(connection({ name: 'x', children: [child('c'), child('c')] }))).toThrow(
       'two children c',
@@ -478,9 +480,9 @@ describe('configuration', () => {
     const { endpoint } = new Pair().a;
     const [one, two] = [connection({ name: 'one' }), connection({ name: 'two' })];
     expect(() => endpoint.addConnections([one, { ...two, proposals: [] }])).toThrow('no IKE proposal');
-    expect(() => endpoint.addConnections([one, one])).toThrow('there is a connection one already');
+    expect(() => endpoint.addConnections([one, one])).toThrow('connection one exists already');
     endpoint.addConnections([one, two]);
-    expect(() => endpoint.addConnection(two)).toThrow('there is a connection two already');
+    expect(() => endpoint.addConnection(two)).toThrow('connection two exists already');
   });
 
   it('prefers the connection that names the peer, of several for its address', () => {

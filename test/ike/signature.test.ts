@@ -212,7 +212,7 @@ describe('a peer', () => {
       return pair;
     };
     const signed = meet('signature', 'psk');
-    expectRefused(signed, signed.b, /method not allowed: it proves it by \w+, a pre-shared key is wanted/);
+    expectRefused(signed, signed.b, /method not allowed: it authenticates with \w+; a pre-shared key is required/);
     const shared = meet('psk', 'signature');
     expectRefused(shared, shared.b, /method not allowed: SHARED_KEY; DIGITAL_SIGNATURE was agreed on/);
   });
@@ -233,7 +233,9 @@ describe('a peer', () => {
     ];
     expect(meet('signature', 'psk').a.of('failed')).toMatchObject(detail('method not allowed: SHARED_KEY'));
     const signed = meet('psk', 'signature').a.of('failed');
-    expect(signed).toMatchObject(detail('method not allowed: it proves it by DIGITAL_SIGNATURE, a pre-shared key'));
+    expect(signed).toMatchObject(
+      detail('method not allowed: it authenticates with DIGITAL_SIGNATURE; a pre-shared key'),
+    );
   });
 
   it('that proves to be somebody else than was wanted is refused, whatever its certificate says', () => {
@@ -245,7 +247,7 @@ describe('a peer', () => {
     pair.a.pki = new FakePki(AUTHORITY, A);
     pair.b.pki = new FakePki(AUTHORITY, c);
     pair.up();
-    expectRefused(pair, pair.b, /wants fqdn b/);
+    expectRefused(pair, pair.b, /asks for fqdn b/);
   });
 });
 

@@ -53,7 +53,7 @@ describe('transport mode', () => {
     [
       'of networks',
       { children: [{ ...child('c'), mode: 'transport' }] },
-      'which takes selectors of one host on each side',
+      'which needs selectors of one host on each side',
     ],
     ['of another local host', { children: [transport('10.0.0.1')] }, 'of 10.0.0.1, not of the end at 192.0.2.1'],
     ['of another remote host', { children: [transport('192.0.2.1', '10.0.0.1')] }, 'not of the end at 192.0.2.2'],
@@ -92,7 +92,7 @@ describe('transport mode', () => {
     pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, 'net', { local: at('192.0.2.7', 500) }));
     pair.run();
     const refused = [...pair.a.of('failed'), ...pair.b.of('failed')].map(({ detail }) => detail);
-    expect(refused.join()).toContain('child c is in transport mode, so its selectors are of the two ends');
+    expect(refused.join()).toContain('child c is in transport mode, so its selectors must be the two end points');
     expect(pair.a.children.size + pair.b.children.size).toBe(0);
   });
 });

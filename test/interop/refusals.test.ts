@@ -35,7 +35,7 @@ const MISFITS: readonly Misfit[] = [
     theirs: { ...FITTING, right: { ...FITTING.right, psk: 'another pre-shared key, of no use' } },
     ourWords: [/AUTHENTICATION_FAILED/, /left\.example/, /right\.example/],
     inDocument: [/^line \d+: <id type='fqdn'>left\.example<\/id>$/, /right\.example/, /<auth type='psk'>$/],
-    difference: /the identities fit, its pre-shared key is not ours$/,
+    difference: /the identities match, but the pre-shared keys differ$/,
     ikeSurvives: false,
   },
   {

@@ -52,13 +52,13 @@ export class ProofBudget {
   /** Why nothing is judged for an address now, for people; `undefined` when something is. */
   refusal(now: number, address: IpAddress): string | undefined {
     const { host, network } = this.#accountsOf(address);
-    if (host.open >= MAX_OPEN_OF_HOST) return `${host.open} of its certificates are being judged`;
-    if (this.#open >= MAX_OPEN) return `${this.#open} certificates of all peers are being judged`;
-    if (host.bucket.has(now) <= 0) return 'those of its address took too much time of late';
+    if (host.open >= MAX_OPEN_OF_HOST) return `${host.open} of its certificates are being verified`;
+    if (this.#open >= MAX_OPEN) return `${this.#open} certificates of all peers are being verified`;
+    if (host.bucket.has(now) <= 0) return 'the certificates of its address have used up the time for verification';
     const spare = network.bucket.has(now);
-    if (spare <= 0) return 'those of its network took too much time of late';
+    if (spare <= 0) return 'the certificates of its network have used up the time for verification';
     const left = this.#all.has(now) - (spare < OF_NETWORK[1] / 2 ? RESERVE : 0);
-    return left <= 0 ? 'those of all peers took too much time of late' : undefined;
+    return left <= 0 ? 'the certificates of all peers have used up the time for verification' : undefined;
   }
 
   /** A proof of so many bytes is to be judged. Every one is to be closed. */

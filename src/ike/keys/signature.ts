@@ -72,7 +72,7 @@ export function methodsFor(peerHashes: readonly number[] | undefined): Signature
   if (peerHashes === undefined) return { authMethods: [AuthMethodId.RSA_SIGNATURE, ...ECDSA_METHODS], hashes: [] };
   const hashes = OUR_HASHES.filter((hash) => peerHashes.includes(hash));
   if (hashes.length > 0) return { authMethods: [AuthMethodId.DIGITAL_SIGNATURE], hashes };
-  return `the peer verifies signatures with ${names(peerHashes)} alone; one of ${names(OUR_HASHES)} is wanted`;
+  return `the peer verifies signatures only with ${names(peerHashes)}; one of ${names(OUR_HASHES)} is wanted`;
 }
 
 const names = (hashes: readonly number[]): string =>

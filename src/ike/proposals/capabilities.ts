@@ -5,14 +5,14 @@ import type { Payload } from '../wire/payload.ts';
 /** What it is, and what to do. */
 const CAPABILITIES = {
   ppk:
-    'a post-quantum pre-shared key (PPK, RFC 8784), which is not supported: where it insists on one there, it refuses us; ' +
+    'a post-quantum pre-shared key (PPK, RFC 8784), which is not supported: a peer that requires one refuses us; ' +
     'let it do without',
   address:
     'a virtual address (configuration payload, RFC 7296 §2.19), which is not supported: give it an address of its own that ' +
     'the policy protects, and let it ask for none',
-  compression: 'compression (IPComp, RFC 7296 §2.22), which is not supported: packets go as they are',
-  wrapped: 'wrapped ESP (WESP, RFC 5840), which is not supported: it has plain ESP',
-  aggregation: 'aggregation of packets (AGGFRAG, RFC 9347), which is not supported: it has plain ESP',
+  compression: 'compression (IPComp, RFC 7296 §2.22), which is not supported: packets are sent uncompressed',
+  wrapped: 'wrapped ESP (WESP, RFC 5840), which is not supported: plain ESP is used',
+  aggregation: 'aggregation of packets (AGGFRAG, RFC 9347), which is not supported: plain ESP is used',
 } as const;
 
 /** Of a peer that leaves AUTH out of IKE_AUTH (RFC 7296 §2.16). */

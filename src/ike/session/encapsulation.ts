@@ -5,7 +5,7 @@ import type { IkeSession } from './session.ts';
 /** ESP has to go in UDP here, and the peer does not do that. */
 export function lacksEncapsulation({ env, config, encapsulated }: IkeSession): string | undefined {
   if (encapsulated || (env.rawEsp && config?.nat.mode !== 'force')) return undefined;
-  return 'ESP is to go in UDP, and the peer has no NAT traversal: switch it on there, or off here';
+  return 'ESP must be encapsulated in UDP, but the peer does not support NAT traversal: enable it on the peer, or disable it here';
 }
 
 /** ESP has to go in UDP, and IKE is spoken where there is none (RFC 7296 §2.23). */
@@ -13,7 +13,7 @@ export function lacksEspPort({ env, encapsulated, nat, path: { local } }: IkeSes
   if (!encapsulated || !isIkeOnly(local)) return undefined;
   const translated = nat.localBehindNat || nat.remoteBehindNat;
   return (
-    `ESP is to go in UDP, and the peer speaks IKE to port ${local.port}, which carries no ESP: ` +
-    `it has to move to the port for NAT traversal, 4500${translated || !env.rawEsp ? '' : "; or, as no NAT is in between, let ESP go straight over IP: encapsulation 'needed' here"}`
+    `ESP must be encapsulated in UDP, but the peer sends IKE to port ${local.port}, which carries no ESP: ` +
+    `it must move to the port for NAT traversal, 4500${translated || !env.rawEsp ? '' : "; or, as there is no NAT on the path, send ESP directly over IP: encapsulation 'needed' here"}`
   );
 }

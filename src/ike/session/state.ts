@@ -120,7 +120,7 @@ export interface Life {
   probedAt: number | undefined;
   /** Since when the peer has been answering TEMPORARY_FAILURE. */
   busySince: number | undefined;
-  /** The owner was told that the peer speaks from where ESP cannot follow it. */
+  /** The owner was told that the peer sends from where ESP cannot follow it. */
   toldOfPath: boolean;
 }
 

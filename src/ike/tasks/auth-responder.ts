@@ -62,7 +62,7 @@ function askAboutPeer(session: IkeSession, state: Authenticating): number | stri
   if (method === AuthMethodId.SHARED_KEY) {
     return session.registry.ask(session, { type: 'need-secret', localId, remoteId });
   }
-  return `method not allowed: it proves it by ${authMethodName(method)}, a pre-shared key is wanted`;
+  return `method not allowed: it authenticates with ${authMethodName(method)}; a pre-shared key is required`;
 }
 
 function met({ localId, remoteId }: Peers): string {
@@ -77,7 +77,7 @@ function refuseIdentities(
   theirs: Identity,
   asked: Identity | undefined,
 ): void {
-  const named = (id: Identity | undefined): string => (id === undefined ? 'anybody' : formatTypedIdentity(id));
+  const named = (id: Identity | undefined): string => (id === undefined ? 'any identity' : formatTypedIdentity(id));
   const known = configs.slice(0, MAX_TOLD).map(({ name, local, remote }) => {
     const wrong = [
       ...(remote.id === undefined || sameIdentity(remote.id, theirs) ? [] : [`is for ${named(remote.id)}`]),
@@ -85,10 +85,10 @@ function refuseIdentities(
     ];
     return `connection ${name} ${wrong.join(' and ')}`;
   });
-  const more = configs.length > MAX_TOLD ? `, and ${configs.length - MAX_TOLD} more fit no better` : '';
+  const more = configs.length > MAX_TOLD ? `, and ${configs.length - MAX_TOLD} more do not match either` : '';
   const connection = configs.length === 1 ? configs[0]!.name : undefined;
-  const met = `the peer says it is ${named(theirs)} and wants ${named(asked)}`;
-  refuse(session, now, `${met}; the identities do not fit: ${known.join(', ')}${more}`, { connection });
+  const met = `the peer identifies itself as ${named(theirs)} and asks for ${named(asked)}`;
+  refuse(session, now, `${met}; no connection matches these identities: ${known.join(', ')}${more}`, { connection });
 }
 
 /** Connections that a refusal names. */
@@ -96,7 +96,7 @@ const MAX_TOLD = 4;
 
 /**
  * The connection that fits both identities and the way in which the peer proves its own: one that names the peer before
- * one that takes anybody, and of several one with a child for what the peer offers. What the peer says it is it has to
+ * one that takes anybody, and of several one with a child for what the peer offers. What the peer identifies itself as it has to
  * prove for that connection.
  */
 function chooseConnection(
@@ -137,14 +137,14 @@ export function answerSecret(
   const { crypto, setUp, request, peers } = state;
   const { env } = session;
   if (secret === undefined) {
-    refuse(session, now, `${met(peers)}: there is no pre-shared key for the two`, { reason: 'no-secret' });
+    refuse(session, now, `${met(peers)}: no pre-shared key is configured for the two`, { reason: 'no-secret' });
     return;
   }
   if (state.step === 'peer') {
     const parts = signedBy('initiator', peers.remoteId, crypto, setUp);
     const auth = findPayload(request, 'auth')!;
     if (!verifyPskAuth(env.crypto, crypto.suite.prf, secret, parts, auth.data)) {
-      refuse(session, now, `${met(peers)}: the identities fit, its pre-shared key is not ours`);
+      refuse(session, now, `${met(peers)}: the identities match, but the pre-shared keys differ`);
       return;
     }
     if (state.config.local.auth !== 'psk') {
@@ -176,7 +176,7 @@ function proveSelf(session: IkeSession, now: number, state: Authenticating): voi
     state.config.local.auth === 'psk'
       ? session.registry.ask(session, { type: 'need-secret', localId, remoteId })
       : askSignature(session, { side: 'responder', localId, remoteId, crypto, setUp }, authoritiesOf(request));
-  if (typeof asked === 'string') refuse(session, now, `${met(peers)}: we are to sign, and ${asked}`);
+  if (typeof asked === 'string') refuse(session, now, `${met(peers)}: we must sign, but ${asked}`);
   else session.enter({ ...state, requestId: asked, step: 'self' });
 }
 
@@ -205,7 +205,7 @@ export function expireAuth(session: IkeSession, now: number, { config, peers, st
     step === 'peer'
       ? (['verdict on its certificate', 'no-verdict'] as const)
       : (['signature of ours', 'no-signature'] as const);
-  failSession(session, now, { reason, detail: `${met(peers)}: the ${what} was asked for and did not come` });
+  failSession(session, now, { reason, detail: `${met(peers)}: the ${what} did not arrive in time` });
 }
 
 /** Both are known to each other: the IKE SA is up, and its first CHILD SA, if the peer wants one and can have it. */
@@ -267,7 +267,7 @@ function noteNotifies(session: IkeSession, askedBefore: readonly string[], paylo
   }
   for (const payload of payloads) {
     if (payload.type !== 'notify' || EXPECTED.has(payload.notify)) continue;
-    session.note('debug', `the peer sent ${notifyName(payload.notify)}, which is passed over`);
+    session.note('debug', `the peer sent ${notifyName(payload.notify)}, which is ignored`);
   }
 }
 

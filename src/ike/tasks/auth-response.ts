@@ -35,7 +35,7 @@ export function judgePeer(
   const { localId, remoteId } = response.peers;
   const used = findPayload(response.payloads, 'auth')!.method;
   if (wanted !== undefined && !sameIdentity(wanted, remoteId)) {
-    reject(session, now, response, `${formatTypedIdentity(wanted)} was wanted`);
+    reject(session, now, response, `${formatTypedIdentity(wanted)} is required`);
   } else if (method === 'signature') {
     const { payloads, crypto, setUp } = response;
     const asked = askVerdict(session, { side: 'responder', localId, remoteId, payloads, crypto, setUp });
@@ -43,7 +43,7 @@ export function judgePeer(
     else wait(session, now, response, asked);
   } else if (used !== AuthMethodId.SHARED_KEY) {
     const found = authMethodName(used);
-    reject(session, now, response, `method not allowed: it proves it by ${found}, a pre-shared key was wanted`);
+    reject(session, now, response, `method not allowed: it authenticates with ${found}; a pre-shared key is required`);
   } else if (secret !== undefined) {
     checkSecret(session, now, response, secret);
   } else {
@@ -65,7 +65,7 @@ export function answerPeerSecret(
   secret: Uint8Array | undefined,
 ): void {
   if (secret !== undefined) checkSecret(session, now, response, secret);
-  else reject(session, now, response, 'there is no pre-shared key for the two', 'no-secret');
+  else reject(session, now, response, 'no pre-shared key is configured for the two', 'no-secret');
 }
 
 /** Goes on with the owner's verdict on the peer's signature and certificates. */
@@ -85,7 +85,7 @@ export function expireVerification(session: IkeSession, now: number, { response 
     response.peers.credential === 'certificate'
       ? (['verdict on its certificate', 'no-verdict'] as const)
       : (['pre-shared key', 'no-secret'] as const);
-  reject(session, now, response, `the ${what} was asked for and did not come`, reason);
+  reject(session, now, response, `the ${what} did not arrive in time`, reason);
 }
 
 function checkSecret(session: IkeSession, now: number, response: AuthResponse, secret: Uint8Array): void {
@@ -93,7 +93,7 @@ function checkSecret(session: IkeSession, now: number, response: AuthResponse, s
   const parts = signedBy('responder', peers.remoteId, crypto, setUp);
   const { data } = findPayload(payloads, 'auth')!;
   if (verifyPskAuth(session.env.crypto, crypto.suite.prf, secret, parts, data)) settle(session, now, response);
-  else reject(session, now, response, 'the identities fit, its pre-shared key is not ours');
+  else reject(session, now, response, 'the identities match, but the pre-shared keys differ');
 }
 
 /** The peer is authenticated: from here on what it sent is believed. */
@@ -121,7 +121,7 @@ function reject(
 ): void {
   const [ours, theirs] = [peers.localId, peers.remoteId].map(formatTypedIdentity);
   session.env.count('authentication-failed');
-  rejectPeer(session, now, { reason, detail: `we are ${ours}, the peer says it is ${theirs}; ${why}` });
+  rejectPeer(session, now, { reason, detail: `we are ${ours}, the peer identifies itself as ${theirs}; ${why}` });
 }
 
 /**
@@ -137,7 +137,7 @@ export function failAsMalformed(
 ): void {
   if (childless) session.env.goChildless(session.connectionName);
   const next = childless ? '; the next attempt, at once, makes the CHILD SA in an exchange of its own' : '';
-  const said = `the request was malformed to it, and the IKE SA is gone${next}`;
+  const said = `it found the request malformed and has dropped the IKE SA${next}`;
   failSession(session, now, { ...failureFrom(error, said, 'ike-sa'), again: childless });
 }
 

@@ -43,7 +43,7 @@ export function askOwnProof(session: IkeSession, now: number, attempt: Attempt, 
     const asked = askSignature(session, ours, setUp.authorities);
     if (typeof asked === 'string') {
       wipeCrypto(crypto);
-      failSession(session, now, { reason: 'AUTHENTICATION_FAILED', detail: `we are to sign, and ${asked}` });
+      failSession(session, now, { reason: 'AUTHENTICATION_FAILED', detail: `we must sign, but ${asked}` });
       return;
     }
     requestId = asked;
@@ -125,7 +125,7 @@ export class AuthTask implements Task<IkeSession> {
     const error = findError(payloads);
     const first = this.#first;
     if (error === undefined) {
-      breakOff(session, now, misbehaved('the answer to IKE_AUTH has no AUTH payload'));
+      breakOff(session, now, misbehaved('the response to IKE_AUTH has no AUTH payload'));
     } else if (error.notify === NotifyType.INVALID_SYNTAX) {
       failAsMalformed(session, now, error, { childless: first !== undefined && this.#setUp.childless });
     } else if (first !== undefined && CHILD_REFUSALS.includes(error.notify)) {
@@ -141,9 +141,9 @@ export class AuthTask implements Task<IkeSession> {
 
   #whoWeAre(): string {
     const { local, remote } = this.#attempt.config;
-    const wanted = remote.id === undefined ? 'anybody' : formatTypedIdentity(remote.id);
+    const wanted = remote.id === undefined ? 'any identity' : formatTypedIdentity(remote.id);
     const proof = this.#proof.kind === 'psk' ? 'a pre-shared key' : 'a certificate';
-    return `we are ${formatTypedIdentity(local.id)} and want ${wanted}, and proved it with ${proof}`;
+    return `we are ${formatTypedIdentity(local.id)} and want ${wanted}, and authenticated with ${proof}`;
   }
 
   abandon(): void {

@@ -63,11 +63,12 @@ export function acceptAnswer(
   const tsi = findPayload(payloads, 'tsi');
   const tsr = findPayload(payloads, 'tsr');
   if (sa === undefined || tsi === undefined || tsr === undefined) {
-    return { ok: false, failure: misbehaved('the answer has no SA, TSi or TSr payload'), created: false };
+    return { ok: false, failure: misbehaved('the response has no SA, TSi or TSr payload'), created: false };
   }
   const chosen = acceptEsp(sa.proposals, offer.proposals, offer.exchange);
   const spiOut = chosen === undefined ? undefined : espSpi(chosen.peerSpi);
-  if (chosen === undefined || spiOut === undefined) return refuse(misbehaved('the peer chose what was not offered'));
+  if (chosen === undefined || spiOut === undefined)
+    return refuse(misbehaved('the peer chose a proposal that was not offered'));
   if (!session.registry.isChildSpiFree(offer.spiIn)) {
     return refuse({ reason: 'TEMPORARY_FAILURE', detail: 'another CHILD SA was made with the same SPI meanwhile' });
   }
@@ -91,7 +92,7 @@ export function acceptAnswer(
   const traffic = agreeTraffic(session, config, narrowed.selectors, told);
   if (typeof traffic === 'string') return refuse({ reason: 'TS_UNACCEPTABLE', detail: traffic });
   const shared = sharedSecret(offer.keyPair, chosen.suite.dh, payloads);
-  if (shared === 'invalid') return refuse(misbehaved('the KE payload of the answer does not fit'));
+  if (shared === 'invalid') return refuse(misbehaved('the KE payload of the response does not match the group'));
   const keys = childKeys(session, chosen.suite, nonces, shared);
   const { spiIn } = offer;
   const agreed = { ...traffic, offered };
@@ -288,5 +289,5 @@ function each(configs: readonly ChildConfig[], explain: (config: ChildConfig) =>
   }
   const lines = [...names].map(([why, alike]) => `child ${alike.join(', ')}: ${why}`);
   const more = configs.length - MAX_EXPLAINED;
-  return [...lines, ...(more > 0 ? [`and ${more} more children that do not fit`] : [])].join('\n');
+  return [...lines, ...(more > 0 ? [`and ${more} more children that do not match`] : [])].join('\n');
 }

@@ -20,9 +20,9 @@ export function respondInformational(session: IkeSession, now: number, payloads:
     } else if (payload.type === 'notify' && payload.notify === NotifyType.AUTHENTICATION_FAILED) {
       // RFC 7296 §2.21.2: the initiator did not accept our AUTH.
       after = () =>
-        endSession(session, now, { reason: 'failed', detail: 'the peer did not accept who we are', linger: true });
+        endSession(session, now, { reason: 'failed', detail: 'the peer rejected our authentication', linger: true });
     } else if (payload.type === 'notify') {
-      session.note('debug', `the peer sent ${notifyName(payload.notify)}, which is passed over`);
+      session.note('debug', `the peer sent ${notifyName(payload.notify)}, which is ignored`);
     }
   }
   // RFC 7296 §1.4.1: with the IKE SA go its children, whatever else the message says.

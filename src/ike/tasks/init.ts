@@ -110,7 +110,7 @@ function offered({ attempt }: InitSent): string {
 function useCookie(session: IkeSession, now: number, state: InitSent, cookie: NotifyPayload): void {
   const { init } = state;
   if (++init.cookies > MAX_COOKIES) {
-    suspect(session, now, state, misbehaved('the peer demands one cookie after the other'));
+    suspect(session, now, state, misbehaved('the peer demands a new cookie again and again'));
     return;
   }
   init.cookie = { ...cookie, data: cookie.data.slice(), spi: new Uint8Array(0) };
@@ -121,7 +121,7 @@ function useGroup(session: IkeSession, now: number, state: InitSent, error: Noti
   const { attempt, init } = state;
   const group = init.groups.next(error, init.group, attempt.config.proposals);
   if (group === undefined) {
-    const said = `it wants a group that was not offered, or was tried: ${offered(state)}`;
+    const said = `it wants a group that we did not offer or have already tried: ${offered(state)}`;
     suspect(session, now, state, failureFrom(error, said, 'ike-sa'));
     return;
   }

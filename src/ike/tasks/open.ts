@@ -75,7 +75,7 @@ export function supersede(session: IkeSession, now: number, notify: number | und
   const remote = { address, port: config.remote.port };
   session.note(
     'warn',
-    `the peer makes no CHILD SA of ${wanted.name} on this IKE SA: another one is negotiated in its place`,
+    `the peer refuses CHILD SA ${wanted.name} on this IKE SA: a new IKE SA is negotiated to replace it`,
   );
   openSession(registry, now, { local, remote }, { config, wanted: [wanted], successorOf: session.id });
   return true;

@@ -98,7 +98,7 @@ export class RekeyIkeTask implements Task<IkeSession> {
     const made = this.#accept(session, now, offer, payloads);
     this.abandon();
     if (made === undefined) {
-      this.#fail(session, now, misbehaved('the answer to the rekeying does not fit'));
+      this.#fail(session, now, misbehaved('the response to the rekeying is not valid'));
       return;
     }
     this.#decide(session, now, made.successor, made.nonces);

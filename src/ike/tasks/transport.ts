@@ -40,7 +40,7 @@ export function agreeTraffic(
   if (hosts === undefined || !isEnd(hosts.local, local.address) || !isEnd(hosts.remote, remote.address)) {
     const ends = `${formatAddress(local.address)} and ${formatAddress(remote.address)}`;
     const agreed = `local ${formatSelectors(selectors.local)}, remote ${formatSelectors(selectors.remote)}`;
-    return `child ${name} is in transport mode, so its selectors are of the two ends, ${ends}, not ${agreed}`;
+    return `child ${name} is in transport mode, so its selectors must be the two end points, ${ends}, not ${agreed}`;
   }
   return { selectors, transport: { ...hosts, asPeerHasThem: hostsOf(told) ?? hosts } };
 }
