@@ -84,7 +84,7 @@ export function buildProvider(primitives: Primitives): CryptoProvider {
   };
 }
 
-/** A wiped private key may be a number that anybody can guess, so nothing is derived with it. */
+/** A wiped private key may be a number that an attacker can guess, so nothing is derived with it. */
 function failClosed(pair: DhKeyPair): DhKeyPair {
   let wiped = false;
   return {

@@ -1,5 +1,5 @@
 /**
- * The clock that counts the time that the host sleeps (CLOCK_BOOTTIME), and news of the host's waking.
+ * The clock that counts the time that the host sleeps (CLOCK_BOOTTIME), and reports of the host waking up.
  *
  * Node's timers and `performance.now()` stand still while the host sleeps: by them an SA would outlive its lifetime, and a
  * peer that went meanwhile would be missed only after the rest of the wait.
@@ -19,7 +19,7 @@ const TFD_TIMER_CANCEL_ON_SET = 2;
 const NEVER = 0x7fff_ffff;
 /** Milliseconds between two looks at the clocks, for kernels that do not report it. */
 const LOOK = 2_000;
-/** Less than this is the time between reading two clocks. */
+/** A smaller difference, in milliseconds, is the time between reading two clocks. */
 const ASLEEP = 1_000;
 
 /** Two 64-bit numbers, of which the lower halves are enough: a host does not run for 136 years. */
@@ -58,7 +58,7 @@ export function watchSleep(onWake: (asleep: number) => void): SleepWatch {
   };
 }
 
-/** Tells of jumps of the wall clock; `undefined` where the kernel does not. */
+/** Reports jumps of the wall clock; `undefined` where the kernel does not. */
 function watchJumps(onJump: () => void): SleepWatch | undefined {
   const calls = libc();
   const fd = calls.timerfdCreate(CLOCK_REALTIME, TFD_NONBLOCK_CLOEXEC);
@@ -76,7 +76,7 @@ function watchJumps(onJump: () => void): SleepWatch | undefined {
     });
   } catch (error) {
     calls.close(fd);
-    // There is no descriptor for it: the clocks are looked at all the same.
+    // No descriptor is left for it: the timer compares the clocks all the same.
     if (error instanceof SystemError) return undefined;
     throw error;
   }

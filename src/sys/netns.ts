@@ -1,6 +1,6 @@
 /**
- * Work in another network namespace (network_namespaces(7)): what is opened there stays there, whoever uses it afterwards.
- * For `ip netns` names, which stand in /run/netns, and for paths. Takes CAP_SYS_ADMIN.
+ * Works in another network namespace (network_namespaces(7)): what is opened there stays there, also when used elsewhere.
+ * For names of `ip netns`, which are in /run/netns, and for paths. Needs CAP_SYS_ADMIN.
  */
 import { existsSync } from 'node:fs';
 import { messageOf } from '../base/text.ts';

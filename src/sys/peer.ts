@@ -10,8 +10,7 @@ const UCRED_BYTES = 12;
 const UID_OFFSET = 4;
 
 /**
- * The effective user of the process that connected; `undefined` where the system or koffi, by which it is asked, cannot
- * tell. @throws SystemError
+ * The effective user of the process that connected; `undefined` on other systems than Linux. @throws SystemError
  */
 export function peerUser(socket: Socket): number | undefined {
   const fd = descriptorOf(socket);
@@ -24,7 +23,7 @@ export function peerUser(socket: Socket): number | undefined {
   return new DataView(credentials.buffer).getUint32(UID_OFFSET, true);
 }
 
-/** Node has no name for it in its interface; all its sockets on Unix have had it for ten years. */
+/** Not part of Node's documented interface; its sockets on Unix have had it for ten years. */
 function descriptorOf(socket: Socket): number | undefined {
   const { _handle: handle } = socket as Socket & { readonly _handle?: { readonly fd?: number } | null };
   return handle?.fd !== undefined && handle.fd >= 0 ? handle.fd : undefined;

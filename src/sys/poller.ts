@@ -2,8 +2,8 @@
  * Readiness of file descriptors that Node's own loop cannot watch: one epoll for all of them, waited on in one thread
  * of libuv's pool, whatever their number. Without traffic it uses no CPU; with nothing to watch there is no thread.
  *
- * Each descriptor is watched in one-shot mode: after it was reported it stays silent until `arm()`, so that one that
- * nobody empties does not wake the thread over and over.
+ * Each descriptor is watched in one-shot mode: after a report it stays silent until `arm()`, so that one that is not read
+ * does not wake the thread over and over.
  */
 import { takeDescriptor } from './descriptors.ts';
 import { ERRNO, SystemError } from './errno.ts';

@@ -1,11 +1,10 @@
 /**
- * Runs a program to its end: what it is given to read, what it writes, how it ended. The only place of the daemon that
- * starts programs.
+ * Runs a program to its end, with input and output. The only place that starts programs.
  */
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
 import { explained } from './descriptors.ts';
 
-/** Characters that are kept of what a program writes: the counters of ten thousand parts of a fence, and of errors what is read. */
+/** Characters of output that are kept: enough for the counters of ten thousand parts of a fence. */
 export const MAX_OUTPUT: number = 16 << 20;
 const MAX_ERRORS = 4096;
 
@@ -25,7 +24,7 @@ export interface ProgramResult {
   readonly errors: string;
 }
 
-/** Where Debian and others have what only root runs, behind what the daemon was started with. */
+/** Folders of programs for root on Debian and others, searched after the daemon's own path. */
 const SYSTEM_PATH = '/usr/sbin:/sbin:/usr/local/sbin';
 
 /** For programs of the system: they are found, and speak English. */
@@ -57,7 +56,7 @@ export function runProgram(
       refuse(error);
       return;
     }
-    // Of most failures Node tells by an event, and the child then may have no pipes.
+    // Node reports most failures by an event; the child may have no pipes then.
     child.on('error', refuse);
     let [output, errors] = ['', ''];
     child.stdout?.setEncoding('utf8').on('data', (text: string) => {

@@ -12,7 +12,7 @@ export type DeviceDropReason =
   | 'too-large'
   /** The device takes only IPv4 and IPv6 packets. */
   | 'not-ip'
-  /** What the kernel said of how it is to be divided, or of its checksum, makes no sense. */
+  /** The virtio header (how to divide the packet, where its checksum is) makes no sense. */
   | 'bad-offload'
   /** The queue behind the device is full. */
   | 'queue-full'
@@ -66,8 +66,8 @@ export interface PacketDevice {
   onClosed(handler: (reason: Error | undefined) => void): void;
 
   /**
-   * Lets other threads read and write, by the descriptors, one for each queue; the device itself does so no more. Whoever
-   * has a descriptor must let go of it before `close`. Missing where there is no such thing.
+   * Lets other threads read and write by the descriptors, one for each queue; the device itself no longer does. Threads must
+   * have stopped using a descriptor before `close`. Missing where there are no descriptors.
    */
   handOver?(): readonly DeviceDescriptor[];
 
@@ -81,7 +81,7 @@ export interface PacketDevice {
 /** A device of the operating system's own. Plain data, good in all threads of the process. */
 export interface DeviceDescriptor {
   readonly fd: number;
-  /** What passes it joined. */
+  /** The packets that pass it joined. */
   readonly offload: 'all' | 'tcp' | 'none';
 }
 

@@ -1,4 +1,4 @@
-/** What keeps a TUN device from being opened, told so that one can mend it. */
+/** Says why a TUN device cannot be opened, and what to do. */
 import { utf8 } from '../base/text.ts';
 import { ERRNO, SystemError } from '../sys/errno.ts';
 

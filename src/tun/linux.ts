@@ -25,14 +25,14 @@ export interface LinuxTunOptions {
   readonly mtu?: number;
   /** The most that is asked of the kernel. Default `all`; it may have less. */
   readonly offload?: OffloadKinds;
-  /** Among which the kernel divides the flows: one for each of those that it is handed over to. Default: 1. */
+  /** Queues among which the kernel divides the flows, one for each thread that reads. Default: 1. */
   readonly queues?: number;
   /** What this device shares with others. Batches in its memory (`HostOptions.allocate`) are quickest. Default: its own. */
   readonly shared?: SharedOffloads;
 }
 
 /**
- * Creates the interface, still down and without addresses (`LinuxHostNetwork` sees to them).
+ * Creates the interface, down and without addresses.
  *
  * @throws Error that says what is missing and how to get it, or which name is taken
  */
@@ -49,7 +49,7 @@ export function openLinuxTun(options: LinuxTunOptions = {}): LinuxTun {
   }
 }
 
-/** So many packets are read in one turn at most; then other sockets and timers have theirs. */
+/** The most packets that are read in one turn, before other sockets and timers have theirs. */
 const PACKETS_PER_TURN = 256;
 
 /** A TUN device of Linux. Its interface lives until it is closed. */
@@ -129,9 +129,9 @@ export class LinuxTun implements PacketDevice {
     const before = this.counters.readPackets;
     this.#onReadable();
     this.#end.budget = Number.POSITIVE_INFINITY;
-    // To be woken by the kernel takes longer than to look once more: under load there is more by then.
+    // Looking once more is faster than being woken by the kernel: under load more has arrived by then.
     if (!this.#end.drained || this.counters.readPackets > before) setImmediate(() => this.#turn());
-    // `close()` may have been called by the handler, and a device taken away noticed by its reads.
+    // The handler may have called `close()`, and its reads may have found the device gone.
     else this.#watch.arm();
   }
 

@@ -15,7 +15,7 @@ export interface MemoryDeviceOptions {
   readonly mtu?: number;
   /** The most packets that wait in either direction; default 512. What comes after is dropped and counted. */
   readonly queueLength?: number;
-  /** Told what a handler threw, whose packet is lost; left out: a warning of the process. */
+  /** Called with what a handler threw, whose packet is lost. Default: a warning of the process. */
   readonly onError?: OwnerErrorHandler;
 }
 
@@ -122,7 +122,7 @@ export class MemoryDevice implements PacketDevice {
     return Promise.resolve();
   }
 
-  /** Takes the device away under its owner, as `ip link delete` does to a TUN. */
+  /** Deletes the device while its owner uses it, as `ip link delete` does to a TUN. */
   fail(reason: Error): void {
     this.#end(reason);
   }

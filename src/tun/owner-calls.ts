@@ -1,10 +1,10 @@
 /**
- * Calls of functions that the program gave: what they throw, or reject with, is told to the program, and keeps neither packets
- * nor the end of anything from going on.
+ * Calls functions of the embedding program: what they throw, or reject with, is reported to the program, and stops neither
+ * packets nor a shutdown.
  */
 import { messageOf } from '../base/text.ts';
 
-/** Told what a function of the program threw, and which one it was. */
+/** Called with what a function of the program threw, and the name of the function. */
 export type OwnerErrorHandler = (error: unknown, where: string) => void;
 
 /** A function that does what `call` does and never throws. @param where what to call it: `onEvent` @param onError never throws: `errorHandler` gives one */

@@ -1,5 +1,5 @@
 /**
- * One thread's end of a TUN device: reads and writes packets by a descriptor that it neither opened nor closes, and never
+ * One thread's end of a TUN device: reads and writes packets by a descriptor that it neither opens nor closes, and never
  * waits. One thread may read and another write.
  */
 import type { PacketBatch } from '../base/batch.ts';
@@ -34,7 +34,7 @@ export class TunEnd {
   readonly #onDetached: (errno: number) => void;
   /** Packets that may still be read; unlimited outside of a turn. */
   budget: number = Number.POSITIVE_INFINITY;
-  /** Nothing was left when it was read last. */
+  /** The last read found nothing. */
   drained = true;
   #released = false;
   #wholeInARow = 0;
@@ -133,7 +133,7 @@ export class TunEnd {
     return length;
   }
 
-  /** One read. 0: nothing is left, or can be had. */
+  /** One read. 0: nothing is left, or the device is gone. */
   #receive(address: number, room: number): number {
     const { read, errno } = libc();
     const length = read(this.#fd, address, room);
@@ -183,7 +183,7 @@ export class TunEnd {
     return true;
   }
 
-  /** After it the descriptor is touched no more. */
+  /** The descriptor is not used after it. */
   release(): void {
     if (this.#released) return;
     this.#released = true;
@@ -204,7 +204,7 @@ export class TunEnd {
     if (reason === 'closed') this.checkAttached();
   }
 
-  /** Tells when the interface is gone: it was deleted or moved away. */
+  /** Reports that the interface is gone: it was deleted or moved away. */
   checkAttached(): void {
     const errno = this.#released ? undefined : detachedError(this.#fd);
     if (errno !== undefined) this.#onDetached(errno);

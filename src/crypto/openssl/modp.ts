@@ -1,9 +1,9 @@
 /**
  * MODP groups (RFC 3526) by modular exponentiation in the OpenSSL inside this Node process.
  *
- * With Node 24 node:crypto checks that the prime is one each time that a key pair is made, which takes from 0.2 s (modp2048)
- * to ten: a stranger who proposes such a group would stop everything for so long. Here nothing is checked of the group, as
- * its prime is ours, and the private key lies in our own memory until it is erased.
+ * With Node 24 node:crypto tests the prime for each key pair, which takes from 0.2 s (modp2048) to ten seconds: any host that
+ * proposes such a group would stop everything for so long. Here the group is not tested, because its prime is a constant of
+ * ours, and the private key is in our own memory until it is erased.
  *
  * BN_mod_exp(3), BN_bin2bn(3), BN_set_flags(3) of OpenSSL 3. Numbers are addresses.
  */

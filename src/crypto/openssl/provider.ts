@@ -1,7 +1,7 @@
 /**
- * The provider on the OpenSSL inside this Node process, by FFI: packets, several times as quick as node:crypto, and the
- * key exchanges whose keys node:crypto cannot free, or whose primes it checks each time. PRFs, other groups, AES-CCM and the AES MACs are left to the provider
- * behind it.
+ * The provider on the OpenSSL inside this Node process, by FFI: packets, several times as quick as node:crypto, and key
+ * exchanges whose keys node:crypto cannot free, or whose primes it tests each time. The provider behind it does PRFs, other
+ * groups, AES-CCM and the AES MACs.
  */
 import { NativeUnavailableError } from '../../sys/ffi.ts';
 import { isModp, modpGroup } from '../dh.ts';

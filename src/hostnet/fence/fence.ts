@@ -1,7 +1,6 @@
 /**
- * The fence: what keeps packets that a policy protects from leaving, or coming in, in the clear, whatever routes say and
- * whether or not the daemon lives. It is made of parts, one for each tunnel and each bridge, that are put in place and
- * taken away one by one. Implemented by `linux.ts` with nftables and, in memory, by `memory.ts`.
+ * The fence keeps packets that a policy protects from leaving, or coming in, in the clear, whatever routes say and whether or
+ * not the daemon lives. It consists of parts, one for each tunnel and each bridge, that are installed and removed one by one. Implemented by `linux.ts` with nftables and, in memory, by `memory.ts`.
  */
 import type { AddressRange, IpAddress } from '../../base/address.ts';
 import type { PortRange } from '../routes/routes.ts';
@@ -21,7 +20,7 @@ export interface PacketBox {
   readonly icmp?: PortRange | undefined;
 }
 
-/** What is done with a packet that is met outside of the tunnel: `guard` and `discard` drop it, `pass` lets it go. */
+/** What happens to a packet outside of the tunnel: `guard` and `discard` drop it, `pass` lets it pass. */
 export type FenceAction = 'guard' | 'pass' | 'discard';
 
 export interface FenceEntry extends PacketBox {
@@ -39,34 +38,34 @@ export interface OwnPackets {
 }
 
 /**
- * What is to pass in the clear bears this bit as its mark where rules cannot tell it otherwise, and go by the mark. Another
- * bit than those that Kubernetes, Tailscale and libvirt use.
+ * The mark of packets that are to pass in the clear where rules cannot recognise them otherwise. Not a bit that Kubernetes,
+ * Tailscale or libvirt uses.
  */
 export const PASS_MARK = 0x0020_0000;
-/** That of fragments that are, or may be, of packets which an entry with ports guards: rules see no ports in them. */
+/** The mark of fragments that may belong to packets which an entry with ports guards: rules see no ports in them. */
 export const DEVICE_MARK = 0x0040_0000;
 
-/** Of a tunnel: the first entry that a packet fits decides; what fits none passes. */
+/** The part of a tunnel. The first entry that a packet fits decides; a packet that fits none passes. */
 export interface TunnelFence {
   readonly kind: 'tunnel';
-  /** What goes out by it and comes in by it is not clear text. */
+  /** Packets that go out and come in by it are not clear text. */
   readonly device: string;
-  /** Devices of other tunnels that may carry packets of this policy: what goes by them is no clear text either. */
+  /** Devices of other tunnels that may carry packets of this policy: packets there are not clear text either. */
   readonly beside: readonly string[];
   readonly own: OwnPackets;
   readonly outbound: readonly FenceEntry[];
   readonly inbound: readonly FenceEntry[];
   /**
-   * What of these rules cannot tell bears a mark before it is routed, in their order: types of ICMP that pass `PASS_MARK`,
-   * forwarded fragments `DEVICE_MARK`.
+   * Entries whose packets are marked before they are routed, because rules cannot recognise them: types of ICMP that pass get
+   * `PASS_MARK`, forwarded fragments `DEVICE_MARK`.
    */
   readonly marked: readonly FenceEntry[];
 }
 
 /**
- * Of a bridge whose guests have a tunnel. What passes between them, and between them and the host's own addresses there, is
- * no matter of any tunnel, whatever policies say of their addresses. Where they are `closed` they have nothing but the
- * tunnel: all else that would be forwarded is rejected, or to them dropped, and no other address of the host is theirs.
+ * The part of a bridge whose guests have a tunnel. No policy applies to packets between guests, or between guests and the
+ * host's own addresses there. `closed` guests have nothing but the tunnel: other packets that would be forwarded from them
+ * are rejected, those to them dropped, and they reach no other address of the host.
  */
 export interface BridgeFence {
   readonly kind: 'bridge';
@@ -74,11 +73,11 @@ export interface BridgeFence {
   /** The devices of the tunnel: to and from them is forwarded. */
   readonly devices: readonly string[];
   readonly closed: boolean;
-  /** Whether guests may ask the host's own name server at the bridge: it might ask on in the clear. */
+  /** Whether guests may query the host's own name server at the bridge, which may forward queries in the clear. */
   readonly dns: boolean;
 }
 
-/** Of a bridge whose guests' addresses are translated: not of what goes into the tunnel, which knows them as they are. */
+/** Exempts packets into the tunnel from address translation at a bridge: the policy has the guests' own addresses. */
 export interface UntranslatedFence {
   readonly kind: 'untranslated';
   readonly bridge: string;
@@ -101,30 +100,33 @@ export interface FenceKeeper {
   /** What was set, by its key. */
   readonly parts: ReadonlyMap<string, FencePart>;
   /**
-   * Puts the part of that key in place, in the stead of the one that is there, or takes it away. At once or not at all;
-   * one after another. Counters of a part go on.
+   * Installs the part with that key, in place of the one that is there, or removes it: whole or not at all. Changes happen one
+   * after another. Counters of a part go on.
    *
-   * @param key says whose part it is (`tunnel:NAME`, `bridge:NAME`); the same in each run of the program
-   * @throws Error saying what is missing, with the fence as it was
+   * @param key the owner of the part (`tunnel:NAME`, `bridge:NAME`); the same in each run of the program
+   * @throws Error saying what is missing; then the fence is as before
    */
   set(key: string, part: FencePart | undefined): Promise<void>;
   /**
-   * Takes away the parts of a kind that a program which died left behind, but for those of `keep`, which stay as they are
-   * until they are set. Until it is called everything stays.
+   * Removes the parts of a kind that an earlier run left, except those of `keep`, which stay until they are set. Until it is
+   * called everything stays.
    */
   reconcile(kind: FencePart['kind'], keep: readonly string[]): Promise<void>;
-  /** From now on calls `onChange` when another program changed the fence, or that cannot be excluded: `mend` is due. @throws Error where that cannot be heard */
+  /**
+   * Calls `onChange` from now on when another program changed the fence, or may have: `mend` is due.
+   * @throws Error where the kernel does not report changes
+   */
   watch?(onChange: () => void): void;
   /**
-   * Compares what stands with what was set, in content, and puts right what differs, at once and without a moment in which
-   * there is no fence.
+   * Compares what is installed with what was set, by content, and restores what differs, without a moment in which there is no
+   * fence.
    *
-   * @param thorough also where no change was heard of; default true
-   * @returns what was put right since the last call
-   * @throws Error when it cannot be put right, or not be looked at
+   * @param thorough compare also where no change was reported; default true
+   * @returns what was restored since the last call
+   * @throws Error when it cannot be restored or read
    */
   mend(thorough?: boolean): Promise<FenceDamage>;
-  /** Of each part that was set. */
+  /** The counters of each part that was set. */
   counters(): Promise<ReadonlyMap<string, FenceCounters>>;
   /** Ends the watch; the fence stays. */
   close?(): Promise<void>;

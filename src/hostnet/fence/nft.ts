@@ -11,7 +11,7 @@
  *
  * Each asks the bridges first, then the tunnel that a map finds, then the tunnels that overlap with others. `input` and
  * `forward` come before the chains of firewalls and of libvirt (priority -10), and behind the translation of destinations
- * (-100). A part of which a packet is no business returns; so no part lets through what another one drops.
+ * (-100). A part that a packet does not concern returns, so no part lets through what another one drops.
  *
  * `output` stands in the hook behind routing. A new destination or mark gives a packet of the host another route; in the
  * hook before, all chains are told the link of its first route, whatever came after.
@@ -33,7 +33,7 @@ import { deletedMarkRules, setsOf, TUNNEL_CHAINS, TUNNEL_SETS, tunnelRules } fro
 interface BaseChain {
   readonly hook: string;
   readonly priority: number;
-  /** What is let go before any part is asked, and before any tunnel is. */
+  /** Rules before those of all parts, and before those of tunnels: they let packets pass. */
   readonly first: readonly string[];
   readonly second: readonly string[];
   /** Which ways of tunnels are asked. */

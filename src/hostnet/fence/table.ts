@@ -1,7 +1,7 @@
 /**
  * The fence's table under watch: what it contained after our own last change, and whether that still holds.
  *
- * The kernel's notifications tell at once what another program changes; where they cannot be had it is found by comparing.
+ * The kernel's notifications report at once what another program changes; without them it is found by comparing.
  * After each change of our own the objects that it concerns are read back. The result counts as ours only if no other commit
  * changed the table meanwhile, which the generations of nftables show.
  */
@@ -67,7 +67,7 @@ export class FenceTable {
         }),
     );
     this.#onChange = onChange;
-    // Changes before now were not told.
+    // Earlier changes were not reported.
     this.#commits.lost();
   }
 
@@ -121,7 +121,7 @@ export class FenceTable {
     }
   }
 
-  /** Compares what stands with what is wanted. @param thorough also if no change was told. @throws SystemError */
+  /** Compares what stands with what is wanted. @param thorough also if no change was reported. @throws SystemError */
   async compare(thorough: boolean): Promise<Comparison> {
     await this.#adoptUnread();
     this.#listener?.drain();

@@ -1,6 +1,6 @@
 /**
- * The part of the fence around one tunnel, as rules for nft(8). Most packets of a host have nothing to do with it, and are
- * let go by their addresses before anything else is looked at:
+ * The part of the fence around one tunnel, as rules for nft(8). Most packets of a host do not concern the tunnel, and their
+ * addresses alone let them pass:
  *
  * ```text
  *   leave    what goes to the other side       link scope: return   own of the host: hostout   all else: out
@@ -132,7 +132,7 @@ function markRules(id: string, device: string, entries: readonly FenceEntry[]): 
     `add chain ${TABLE} ${id}_${name} { ${MARK_CHAINS[name]} }`,
     ...[...own, ...rules].map((rule) => add(`${id}_${name}`, rule)),
   ];
-  // Where fragments alone are marked, all else is let go first; the host's own are made behind the rules.
+  // Where fragments alone are marked, all else passes first; the host's own are made behind the rules.
   const whole = WHOLE.map((match) => `${match} return`);
   return [
     ...(passing ? chain('markhost', []) : []),
@@ -145,8 +145,7 @@ function marksPass({ action, icmp }: FenceEntry): boolean {
 }
 
 /**
- * What passes is told by the IP header's own protocol field, and by a type that can be read: an opaque packet is not marked
- * to pass, nor kept out of the device by an entry that lets pass.
+ * The protocol field of the IP header decides what passes, and a type that can be read: an opaque packet is not marked to pass, nor kept out of the device by an entry that lets pass.
  */
 function markRule(entry: FenceEntry): string[] {
   const { action, local, remote, protocol, localPorts, remotePorts, icmp } = entry;
@@ -213,7 +212,7 @@ function remoteMatch(id: string, family: IpFamily, ranges: readonly AddressRange
   return isAll(ranges) ? `meta nfproto ipv${family}` : `${word(family)} ${field} @${id}_remote${family}`;
 }
 
-/** What never leaves a link is no matter of a tunnel, and without it there is no link. */
+/** Packets that never leave a link, which the link needs: no tunnel carries them. */
 function linkScope(families: readonly IpFamily[]): string[] {
   const rules = {
     4: ['ip daddr 224.0.0.0/24 return', 'ip daddr 255.255.255.255 return'],
@@ -226,7 +225,7 @@ function linkScope(families: readonly IpFamily[]): string[] {
   return families.flatMap((family) => rules[family]);
 }
 
-/** The host's own packets, or those for it: the tunnel's own are let go, where they are readable. */
+/** The host's own packets, or those for it: the tunnel's own pass where they are readable. */
 function hostRules(id: string, way: Way, families: readonly IpFamily[], own: OwnPackets): string[] {
   const chain = `${id}_host${way}`;
   const passes = way === 'out' ? ownPasses(own, 'd') : [...ownPasses(own, 's'), ...ownErrors(own, families)];

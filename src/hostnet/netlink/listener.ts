@@ -1,8 +1,8 @@
 /**
- * A netlink socket that hears what changes in the network namespace in which it was opened: the kernel tells each change,
- * whoever made it, to the members of a multicast group (netlink(7)). It is read without waiting, when the poller finds it
- * readable. When more comes than its buffer holds the kernel says so once (ENOBUFS), and drops what follows until the buffer has
- * been emptied: then nothing is known, and everything has to be compared.
+ * A netlink socket that receives changes of the network namespace in which it was opened: the kernel reports every program's
+ * changes to the members of a multicast group (netlink(7)). It is read without waiting, when the poller finds it readable.
+ * When its buffer overflows the kernel says so once (ENOBUFS), and drops what follows until the buffer is empty: then
+ * everything has to be compared.
  */
 
 import { DecodeError } from '../../base/bytes.ts';
@@ -65,7 +65,7 @@ export class NetlinkListener {
     this.#watch.arm();
   }
 
-  /** Hears now what has been told until now, without a call of `onRead`. */
+  /** Reads now what has been reported so far, without a call of `onRead`. */
   drain(): void {
     if (!this.#closed) this.#read(Number.POSITIVE_INFINITY);
   }

@@ -1,8 +1,8 @@
 /**
- * What a tunnel needs of the host's network configuration: links, addresses, routes, rules and the question which way
- * a packet would take. Implemented by `linux.ts` and, in memory, by `memory.ts`.
+ * The part of the host's network configuration that tunnels need: links, addresses, routes, rules, and the route that a
+ * packet would take. Implemented by `linux.ts` and, in memory, by `memory.ts`.
  *
- * All that is set here bears `OWN_PROTOCOL`, so that it can be told from what others set, and removed after a crash.
+ * All that is set here has the protocol `OWN_PROTOCOL`, which tells it from what others set, also after a crash.
  */
 import type { IpAddress, IpFamily } from '../../base/address.ts';
 import { formatAddress, prefixRange, rangeContains } from '../../base/address.ts';
@@ -14,7 +14,7 @@ import { assertNever } from '../../base/assert.ts';
  */
 export const OWN_PROTOCOL = 83;
 export const MAIN_TABLE = 254;
-/** The group of links that the devices of tunnels are in: rules can pass over what leads out by one of them. */
+/** The group of links that the devices of tunnels are in: rules can ignore routes out of one of them. */
 export const DEVICE_GROUP = 83;
 
 export interface Prefix {
@@ -28,7 +28,7 @@ export interface Link {
   readonly mtu: number;
   /** Administratively up. */
   readonly up: boolean;
-  /** The group of links that it is in; 0 where nobody said. */
+  /** The group of links that it is in; default 0. */
   readonly group: number;
 }
 
@@ -118,7 +118,7 @@ export interface InstalledRule extends Rule {
   readonly protocol: number;
 }
 
-/** A rule of anybody's, with all that it asks for. */
+/** A rule of any program, with all its conditions. */
 export interface SeenRule extends Omit<InstalledRule, 'action' | 'mark'> {
   readonly action: Rule['action'] | { readonly type: 'prohibit' };
   /** Of the packet's mark those bits of `mask` must be as in `value`. */
@@ -169,13 +169,13 @@ export interface RouteFilter {
   readonly own?: boolean;
 }
 
-/** What became other than it was, whoever changed it. A thing that is there may have replaced another one. */
+/** A change by any program. What is there now may have replaced another thing. */
 export type NetworkChange =
   | { readonly kind: 'link'; readonly gone: boolean; readonly link: Link }
   | { readonly kind: 'address'; readonly gone: boolean; readonly address: InterfaceAddress }
   | { readonly kind: 'route'; readonly gone: boolean; readonly route: InstalledRoute }
   | { readonly kind: 'rule'; readonly gone: boolean; readonly rule: InstalledRule }
-  /** Changes were lost: anything may be other than it was. */
+  /** Reports were lost: anything may have changed. */
   | { readonly kind: 'unknown' };
 
 /** Each method throws an `Error` that says what was attempted and why the system refused. */
@@ -209,14 +209,17 @@ export interface HostNetwork {
   /** Why there is no answer. */
   refusalOf(query: RouteQuery): RouteRefusal | undefined;
 
-  /** Tells each change from now on, our own too; replaces a watch before. Parts that are not described here are left out. @throws Error where that cannot be heard */
+  /**
+   * Reports each change from now on, our own too; replaces an earlier watch. Parts that are not described here are left out.
+   * @throws Error where the kernel does not report changes
+   */
   watch(onChange: (change: NetworkChange) => void): void;
 
   /** Ends the watch too. */
   close(): Promise<void>;
 }
 
-/** Whose a rule is; `undefined` when it does not say. */
+/** The table of the tunnel that owns a rule; `undefined` when the rule names none. */
 export function ownerOf({ owner, action }: Rule): number | undefined {
   return owner ?? (action.type === 'table' ? action.table : undefined);
 }

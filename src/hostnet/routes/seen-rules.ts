@@ -1,6 +1,6 @@
 /**
- * Rules of policy routing as found, whoever set them, with all that they ask for: to say which rule leads a packet. What a
- * tunnel sets up itself are the simpler ones of `routes.ts`.
+ * Rules of policy routing of all programs with all their conditions, to find the rule that decides about a packet. The rules
+ * of tunnels are the simpler ones of `routes.ts`.
  */
 import { assertNever } from '../../base/assert.ts';
 import { protocolName } from '../../policy/protocols.ts';

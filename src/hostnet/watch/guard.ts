@@ -1,22 +1,22 @@
 /**
- * Keeps one thing that the kernel was told (a fence, rules and routes) as it is wanted: when a change is heard of it is
- * compared and put right at once; from time to time also when nothing was heard.
+ * Keeps one thing in the kernel (the fence, or rules and routes) as it is wanted: compares and restores it as soon as the
+ * kernel reports a change, and from time to time without a report.
  *
- * A program that changes it over and over is not answered without end at once: after some times there is a pause, which
- * doubles up to a second, so that the daemon has time for all else; it is put right for ever.
+ * Against a program that changes it over and over, the guard pauses after some times, up to a second, so that the daemon has
+ * time for all else. It never gives up.
  */
 import { messageOf } from '../../base/text.ts';
 
-/** Times in a row that are answered at once, and the pauses that follow, in milliseconds. */
+/** Times in a row without a pause, and the pauses that follow, in milliseconds. */
 const AT_ONCE = 4;
 const FIRST_PAUSE = 10;
 const LONGEST_PAUSE = 1_000;
-/** Without a change for so long, the next one is the first again. Milliseconds. */
+/** After so long without a change the next one counts as the first. Milliseconds. */
 const QUIET = 10_000;
-/** Changes that turn out to be none are looked at no more often. Milliseconds. */
+/** The shortest pause between two comparisons. Milliseconds. */
 const SHORTEST_PAUSE = 5;
 
-/** After a failure, also without a change. Milliseconds. */
+/** Time until the next try after a failure. Milliseconds. */
 const RETRY = 5_000;
 
 /** What was found, and what could be done about it. */
@@ -102,7 +102,7 @@ export class KernelGuard {
 
   #run(thorough: boolean): Promise<void> {
     if (this.#closed) return Promise.resolve();
-    // After all that is told together with the first change.
+    // Later, so that changes reported together are handled together.
     const run = Promise.resolve()
       .then(() => this.#mend(thorough))
       .finally(() => {
@@ -134,7 +134,7 @@ export class KernelGuard {
     this.#ranAt = performance.now();
   }
 
-  /** Nothing may be heard of what would let it succeed. */
+  /** The kernel may report nothing of what would let it succeed. */
   #tryAgain(): void {
     if (this.#closed) return;
     clearTimeout(this.#retry);

@@ -1,4 +1,4 @@
-/** What UDP sockets say and count when the system refuses. */
+/** The names and messages of errors of UDP sockets. */
 import type { IpFamily } from '../../base/address.ts';
 import { formatSocketAddress } from '../../base/address.ts';
 import { SectunnelError } from '../../base/error.ts';
@@ -17,7 +17,7 @@ const SEND_ERROR_NAMES: ReadonlySet<string> = new Set<UdpSendError>([
   'EADDRNOTAVAIL',
 ]);
 
-/** What a failed send is counted as, by the name of its errno. */
+/** The counter of a failed send, by the name of its errno. */
 export function sendErrorNamed(code: string | undefined): UdpSendError {
   return code !== undefined && SEND_ERROR_NAMES.has(code) ? (code as UdpSendError) : 'other';
 }
@@ -50,7 +50,7 @@ export function sendErrorOf(errno: number): UdpSendError {
   }
 }
 
-/** Whether what one datagram is refused for would befall the next one to the same end too, as far as the system tells. */
+/** Whether the next datagram to the same end point would be refused for the same reason, as far as the system tells. */
 export function outlastsDatagram(error: UdpSendError): boolean {
   switch (error) {
     case 'ECONNREFUSED':
@@ -71,7 +71,7 @@ export function errorCode(error: Error): string | undefined {
   return 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 }
 
-/** What a person is told when a socket cannot be had. */
+/** Says why a socket cannot be bound, and what to do. */
 export function bindError(options: UdpBindOptions, cause: Error): Error {
   const place = formatSocketAddress(options);
   const advice = bindAdvice(options.port, options.address.family, errorCode(cause));

@@ -1,7 +1,7 @@
 /**
- * IKE and ESP on one UDP port, parted by the kernel: several sockets share the port (SO_REUSEPORT), and a filter looks at
- * the first bytes of each datagram (RFC 3948 §2). So IKE has a queue of its own, which no flood of ESP can fill; and ESP
- * has one or more, of which each SA keeps to one, by its SPI.
+ * Sorts IKE and ESP on one UDP port, in the kernel: several sockets share the port (SO_REUSEPORT), and a filter looks at the
+ * first bytes of each datagram (RFC 3948 §2). So IKE has a queue of its own, which no flood of ESP can fill; ESP has one or
+ * more, and the SPI of an SA decides which.
  *
  * Kernel interface: socket(7), linux/filter.h; Documentation/networking/filter.rst.
  */
@@ -47,7 +47,7 @@ const FILTER_SIZE = 8;
 /** struct sock_fprog: u16 len, pointer. */
 const FPROG_WORDS = 4;
 
-/** Has the kernel part what comes to the port of a socket, among it and those bound after it. False where it cannot. */
+/** Makes the kernel sort datagrams among this socket and those bound to the port after it. False where it cannot. */
 export function partIkeFromEsp(fd: number, espQueues: number): boolean {
   const instructions = program(espQueues);
   const filter = new Uint8Array(new ArrayBuffer(instructions.length * FILTER_SIZE));

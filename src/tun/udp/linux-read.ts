@@ -1,6 +1,6 @@
 /**
  * Many datagrams from a socket in one call: recvmmsg into memory that lives as long as the thread. With UDP_GRO each
- * message may be a run of datagrams of one peer that the kernel joined; its control message tells their size.
+ * message may be a run of datagrams of one peer that the kernel joined; its control message has their size.
  */
 import type { Libc } from '../../sys/libc.ts';
 import { addressOf } from '../../sys/native-memory.ts';
@@ -10,7 +10,7 @@ import * as layout from './layout.ts';
 const NAME_WORDS = 8;
 /** Room for pktinfo, segment size, traffic class, and an error with its address, at their largest: 40 + 24 + 24 + 64. */
 const CONTROL_WORDS = 40;
-/** So that the beginnings of slots do not compete for the same lines of the processor's caches. */
+/** Bytes between slots, so that their beginnings do not compete for the same cache lines. */
 const STAGGER = 1600;
 /** Views that are kept for the next time that a datagram lies in the same place. */
 const VIEWS = 8192;
@@ -24,11 +24,11 @@ export class DatagramReader {
   start = 0;
   length = 0;
   segment = 0;
-  /** Index in `words` of the local address that it came to; 0 when the system did not tell. */
+  /** Index in `words` of the local address that it came to; 0 when the system did not report it. */
   localAt = 0;
-  /** DSCP and ECN of its IP header; 0 when the system did not tell. Datagrams that were joined have it in common. */
+  /** DSCP and ECN of its IP header; 0 when the system did not report them. Joined datagrams have the same. */
   trafficClass = 0;
-  /** The errno that ICMP told, when it was read off the error queue; else 0. With it what comes of EMSGSIZE: the MTU. */
+  /** The errno of an ICMP error, for a message of the error queue; else 0. `icmpInfo` is the MTU of an EMSGSIZE. */
   icmpError = 0;
   icmpInfo = 0;
   readonly words: Int32Array;

@@ -2,7 +2,7 @@
  * Many datagrams to a peer in one call: sendmmsg, each of whose messages is one datagram or, where the kernel has
  * UDP_SEGMENT, a run of datagrams of equal size (the last may be shorter) that the kernel or the network card cuts.
  * The packets are taken where they lie. DSCP and ECN are the same in a whole message (IP_TOS, IPV6_TCLASS), so a run ends
- * where they change; without any, which is what a socket starts with, nothing is said.
+ * where they change; zero, the default of a socket, needs no control message.
  */
 import type { PacketBatch } from '../../base/batch.ts';
 import { ERRNO } from '../../sys/errno.ts';
@@ -12,14 +12,14 @@ import { sendErrorOf } from './errors.ts';
 import * as layout from './layout.ts';
 import type { UdpCounters, UdpSendError } from './udp.ts';
 
-/** What the kernel takes of segments (UDP_MAX_SEGMENTS of older ones) and of bytes in one message. */
+/** The most segments (UDP_MAX_SEGMENTS of older kernels) and bytes in one message. */
 const MAX_SEGMENTS = 64;
 const MAX_RUN_BYTES = 65_507;
-/** Of one call. */
+/** The most in one call. */
 const MAX_MESSAGES = 64;
 const MAX_VECTORS = 256;
 const FLAGS = layout.MSG_DONTWAIT | layout.MSG_NOSIGNAL;
-/** How often a message is tried again for an error that was another's, told by ICMP, or for a signal. */
+/** How often a message is tried again after a signal, or after an ICMP error of another datagram. */
 const MAX_RETRIES = 2;
 /** Runs that go out datagram by datagram after a refusal, before segmentation is tried again. */
 const RUNS_UNTIL_RETRY = 1024;
@@ -66,7 +66,7 @@ export interface Sending {
   readonly name: Int32Array;
   /** pktinfo with the local address to send from. */
   readonly source: Int32Array | undefined;
-  /** Reads off the socket the errors that ICMP told; how many they were. */
+  /** Reads the errors that ICMP reported from the error queue. Returns how many there were. */
   readonly readErrors: () => number;
 }
 
@@ -95,7 +95,7 @@ export class DatagramWriter {
   readonly #classes = new Uint8Array(2 * MAX_MESSAGES);
   /** Headers that `#gather` filled. */
   #messages = 0;
-  /** Why the last datagram that was dropped was. */
+  /** Why the last dropped datagram was dropped. */
   refusal: UdpSendError | undefined;
   /** What the target's words are now. */
   #name: Int32Array | undefined;
@@ -317,7 +317,7 @@ function isRefusal(errno: number): boolean {
   return errno === ERRNO.EINVAL || errno === ERRNO.EIO || errno === ERRNO.EMSGSIZE;
 }
 
-/** Whether it was told for an earlier datagram: the kernel reports what ICMP told with the next call, whatever that is. */
+/** Whether the error is about an earlier datagram: the kernel reports an ICMP error with the next call, whichever that is. */
 function isAnothers(errno: number, sending: Sending): boolean {
   return errno !== ERRNO.EAGAIN && errno !== ERRNO.ENOBUFS && sending.readErrors() > 0;
 }

@@ -1,14 +1,14 @@
 /**
  * UDP sockets by Linux's own calls: many datagrams in each, joined (UDP_GRO) and cut (UDP_SEGMENT) by the kernel where
- * it can, the local address of each datagram known (IP_PKTINFO), its DSCP and ECN (IP_TOS), and the errors that ICMP
- * tells (IP_RECVERR). The kernel joins only datagrams whose DSCP and ECN are the same.
+ * it can, with the local address of each datagram (IP_PKTINFO), its DSCP and ECN (IP_TOS), and errors reported by ICMP
+ * (IP_RECVERR). The kernel joins only datagrams with the same DSCP and ECN.
  *
- * Don't-fragment: `path-discovery.ts` for sockets that carry ESP; of those for IKE alone the kernel fragments what is
+ * Don't-fragment: `path-discovery.ts` for sockets that carry ESP; on sockets for IKE alone the kernel fragments what is
  * larger than its path.
  *
- * Errors of ICMP arrive in a queue beside the datagrams, and the next call on the socket fails with the first of them,
- * whoever that call is for. So they are read off and counted, and the call is made again; a socket that has one is
- * readable until it was read off.
+ * ICMP errors arrive in a queue beside the datagrams, and the next call on the socket fails with the first of them,
+ * whichever datagram it was about. So the errors are read and counted, and the call is repeated; a socket with an error in
+ * its queue is readable.
  */
 import type { IpAddress, SocketAddress } from '../../base/address.ts';
 import type { PacketBatch } from '../../base/batch.ts';
@@ -48,7 +48,7 @@ export interface LinuxUdpOptions {
  */
 export function linuxUdp(options: LinuxUdpOptions = {}): UdpNetwork {
   return {
-    // An async function, so that what it throws rejects.
+    // An async function, so that errors reject.
     async bind(wanted: UdpBindOptions): Promise<UdpSocket> {
       let opened: readonly UdpDescriptor[] = [];
       try {
@@ -79,22 +79,22 @@ const SO_RCVBUF = 8;
 const SO_REUSEPORT = 15;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
-/** Of which the kernel gives twice as much, for its own structures. */
+/** The kernel doubles it, for its own structures. */
 const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
 
-/** A socket that fails for no reason that could be read off is left alone for a while. */
+/** Milliseconds without reading, after a socket failed and its error queue gave no reason. */
 const PAUSE_AFTER_FAILURES_MS = 100;
 
 type Descriptors = readonly [descriptor: UdpDescriptor, ...esp: UdpDescriptor[]];
 
-/** One socket, and more for what is not IKE, where that is asked for and the kernel can. */
+/** One socket; with `espQueues`, where the kernel can, one for IKE and the others for ESP. */
 function openDescriptors(wanted: UdpBindOptions, options: LinuxUdpOptions): Descriptors {
   const { espQueues = 0, ikeOnly = false } = wanted;
-  // Joined datagrams are handed on all together: of IKE, each may cost a key exchange.
+  // No GRO for IKE: joined datagrams are handed on all together, and each may cost a key exchange.
   if (ikeOnly) return [openDescriptor(wanted, { ...options, gro: false }, { carriesEsp: false })];
   const alone = openDescriptor(wanted, options);
   if (espQueues === 0) return [alone];
-  // Nobody else has the port, or it would not have been had alone. Those who share it have to say so from the beginning.
+  // The exclusive bind shows that no other program has the port. Sockets can share it only if all set SO_REUSEPORT first.
   libc().close(alone.fd);
   const shared = { ...wanted, port: alone.local.port };
   const ike = openDescriptor(shared, { ...options, gro: false }, { sharePort: true, carriesEsp: false });
@@ -128,7 +128,7 @@ function openDescriptor(
     if (address.family === 6) set(layout.SOL_IPV6, layout.IPV6_V6ONLY, 1);
     if (sharePort && !set(layout.SOL_SOCKET, SO_REUSEPORT, 1)) throw new SystemError('SO_REUSEPORT', calls.errno());
     const ecn = setUpSocket(fd, address);
-    // Zero is what it starts with: the question is whether the kernel knows the option.
+    // Zero is the default: this only asks whether the kernel knows the option.
     const gso = options.gso !== false && set(layout.SOL_UDP, layout.UDP_SEGMENT, 0);
     const gro = options.gro !== false && set(layout.SOL_UDP, layout.UDP_GRO, 1);
     const name = new Uint8Array(layout.encodeSockaddr(wanted, 0).buffer);
@@ -152,9 +152,9 @@ function optionsOf(fd: number): SetOption {
 }
 
 /**
- * Has a socket tell errors, and the local addresses of what comes unless it is bound to one, and makes its buffers large.
- * Returns whether it tells the traffic class too.
- * @throws SystemError when it cannot tell local addresses
+ * Makes a socket report errors, and local addresses unless it is bound to one, and enlarges its buffers.
+ * Returns whether it reports the traffic class too.
+ * @throws SystemError when it cannot report local addresses
  */
 export function setUpSocket(fd: number, address: IpAddress): boolean {
   const set = optionsOf(fd);
@@ -168,7 +168,7 @@ export function setUpSocket(fd: number, address: IpAddress): boolean {
     [SO_RCVBUFFORCE, SO_RCVBUF],
     [SO_SNDBUFFORCE, SO_SNDBUF],
   ] as const) {
-    // Beyond net.core.rmem_max and wmem_max it takes a privilege.
+    // Beyond net.core.rmem_max and wmem_max this needs a privilege.
     if (!set(layout.SOL_SOCKET, force, SOCKET_BUFFER_BYTES)) set(layout.SOL_SOCKET, ask, SOCKET_BUFFER_BYTES);
   }
   return set(level, four ? layout.IP_RECVTOS : layout.IPV6_RECVTCLASS, 1);
@@ -178,7 +178,7 @@ export class LinuxUdpSocket implements UdpSocket {
   readonly local: SocketAddress;
   readonly counters: UdpCounters;
   readonly #descriptor: UdpDescriptor;
-  /** Where ESP comes, when not here. */
+  /** The sockets for ESP, where IKE has a queue of its own. */
   readonly #esp: readonly UdpDescriptor[];
   readonly #end: UdpEnd;
   readonly #watch: Watch;
@@ -264,7 +264,7 @@ export class LinuxUdpSocket implements UdpSocket {
     switch (left) {
       case 'taken':
       case 'more':
-        // To be woken by the kernel takes longer than to look once more: under load there is more by then.
+        // Looking once more is faster than being woken by the kernel: under load more has arrived by then.
         setImmediate(() => this.#turn());
         return;
       case 'empty':

@@ -71,7 +71,7 @@ const FIRST_EPHEMERAL_PORT = 49_152;
 export class MemoryNetwork {
   /** Datagrams on their way. */
   inFlight = 0;
-  /** Datagrams that nobody listened for. */
+  /** Datagrams to a port that no socket is bound to. */
   undelivered = 0;
   readonly #route: (datagram: MemoryDatagram) => readonly MemoryArrival[];
   readonly #schedule: (delayMs: number, run: () => void) => void;

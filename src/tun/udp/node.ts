@@ -6,13 +6,12 @@
  * fragments on its own; IPv6 likewise. So an outer packet that is too large costs the first one or two and is
  * fragmented from then on; the inner MTU is what keeps that from happening.
  *
- * Errors: Linux tells an unconnected socket only what its own stack finds (no route, too large, firewall), not the
- * ICMP errors of others: an ECONNREFUSED of the far end is rarely seen.
+ * Errors: Linux reports to an unconnected socket only what its own stack finds (no route, too large, firewall), not the
+ * ICMP errors of other hosts: an ECONNREFUSED of the far end is rarely seen.
  *
- * DSCP and ECN: dgram can neither set them for a datagram nor tell them, so all leave with zero and seem to come with
- * zero. Sent so, no congestion is marked and routers drop instead, as for one who knows no ECN (RFC 6040 §4.1,
- * compatibility mode). But marks on what a peer sends that does ECN are lost here: another reason to use
- * `linux.ts` where it runs.
+ * DSCP and ECN: dgram can neither set nor report them, so datagrams leave with zero, and seem to arrive with zero. Routers
+ * then drop where they would mark congestion, as for a sender without ECN (RFC 6040 §4.1, compatibility mode). But marks on
+ * what a peer sends that does ECN are lost here: another reason to use `linux.ts` where it runs.
  */
 import { Buffer } from 'node:buffer';
 import dgram from 'node:dgram';
@@ -51,7 +50,7 @@ export const nodeUdp: UdpNetwork = {
   },
 };
 
-/** Asked for; Linux gives no more than net.core.rmem_max and wmem_max. */
+/** The size that is asked for; Linux gives no more than net.core.rmem_max and wmem_max. */
 const SOCKET_BUFFER_BYTES = 4 * 1024 * 1024;
 /** Datagrams that wait in the process when the system takes no more. */
 const MAX_QUEUED = 64;
@@ -63,7 +62,7 @@ const SEND_SLOTS = 2 * MAX_QUEUED;
 const SEND_SLOT_BYTES = 2048;
 /** Peers whose parsed addresses are remembered. */
 const MAX_REMEMBERED = 1024;
-/** A route look-up's answer is used so long. */
+/** Milliseconds for which the result of a route look-up is used. */
 const SOURCE_LIFETIME_MS = 10_000;
 
 interface Peer {
@@ -143,7 +142,7 @@ class NodeUdpSocket implements UdpSocket {
     if (this.#closed !== undefined) return 'closed';
     if (to.address.family !== this.local.address.family) return 'wrong-family';
     if (data.length > maxDatagram(to.address.family)) return 'EMSGSIZE';
-    // Nobody can be answered at port 0, which a forged datagram may come from.
+    // A forged datagram may come from port 0, which cannot be answered.
     if (to.port === 0) return 'other';
     return this.#socket.getSendQueueCount() >= MAX_QUEUED ? 'queue-full' : undefined;
   }
@@ -202,6 +201,6 @@ function enlargeBuffers(socket: dgram.Socket): void {
     socket.setRecvBufferSize(SOCKET_BUFFER_BYTES);
     socket.setSendBufferSize(SOCKET_BUFFER_BYTES);
   } catch {
-    // A system that refuses instead of giving less: its own size has to do.
+    // Some systems refuse instead of giving less: then their own size has to do.
   }
 }

@@ -1,8 +1,8 @@
 /**
  * Path MTU discovery of a socket that carries ESP. The kernel learns the MTU of paths from ICMP that quotes the ports of
- * a socket, which anyone can guess; so what it has learnt does not count here. Packets have don't-fragment set
- * (IP_PMTUDISC_PROBE), and their size is the business of their SA, which holds reports against what it has sent. Only what
- * is known to be too large for the path, and IKE, is left to the kernel to fragment, as it is of every other socket.
+ * a socket, which anyone can guess, so its result is not used here. Packets have don't-fragment set (IP_PMTUDISC_PROBE);
+ * their SA decides their size, and checks reports against what it has sent. The kernel fragments only IKE, and packets that
+ * are known to be too large for the path.
  *
  * Kernel interface: ip(7), ipv6(7). RFC 1191, RFC 8201.
  */
@@ -10,9 +10,9 @@ import type { IpFamily } from '../../base/address.ts';
 import { libc } from '../../sys/libc.ts';
 import * as layout from './layout.ts';
 
-/** Fragment what does not fit what the kernel takes for the MTU of the path; else set don't-fragment. */
+/** Fragments packets above the path MTU that the kernel knows; others have don't-fragment set. */
 const PMTUDISC_WANT = 1;
-/** Always set don't-fragment, and pay no regard to what the kernel takes for the MTU of the path. */
+/** Always sets don't-fragment, and ignores the path MTU that the kernel knows. */
 const PMTUDISC_PROBE = 3;
 
 export class PathDiscovery {
@@ -28,7 +28,7 @@ export class PathDiscovery {
       family === 4 ? [layout.SOL_IP, layout.IP_MTU_DISCOVER] : [layout.SOL_IPV6, layout.IPV6_MTU_DISCOVER];
   }
 
-  /** `own`: as said above; else as the kernel does. False when the system will not. */
+  /** `own`: don't-fragment always; else the kernel decides. False when the system refuses. */
   set(own: boolean): boolean {
     return libc().setsockopt(this.#fd, this.#level, this.#option, own ? this.#own : this.#kernels) === 0;
   }

@@ -1,6 +1,6 @@
 /**
- * One thread's end of a socket for UDP, or for ESP straight over IP: sends and receives by a descriptor that it neither opened nor closes, and never
- * waits. Several threads may each have one of the same socket.
+ * One thread's end of a socket for UDP, or for ESP straight over IP: sends and receives by a descriptor that it neither opens
+ * nor closes, and never waits. Several threads may each have an end of the same socket.
  */
 // The global of that name is looked up anew each time.
 import { performance } from 'node:perf_hooks';
@@ -17,20 +17,20 @@ import { PathDiscovery } from './path-discovery.ts';
 import type { DatagramHandler, UdpCounters, UdpDescriptor, UdpSendError, UdpTarget } from './udp.ts';
 import { isUnspecified, maxDatagram, newUdpCounters } from './udp.ts';
 
-/** Messages that are read at once; with UDP_GRO each may hold 64 datagrams. More only wander out of the caches. */
+/** Messages that are read at once; with UDP_GRO each may hold 64 datagrams. More would not fit the caches. */
 const MESSAGES_PER_READ = 8;
 const MAX_MESSAGE_BYTES = 65_536;
 /**
- * Datagrams and errors after which other sockets, timers and the control socket have their turn, and milliseconds: what a
- * datagram of IKE costs is the sender's choice, up to a key exchange.
+ * Datagrams and errors, and milliseconds, after which other sockets, timers and the control socket have their turn: the sender
+ * decides how much an IKE datagram costs, up to a key exchange.
  */
 const DATAGRAMS_PER_TURN = 512;
 const MILLISECONDS_PER_TURN = 4;
-/** Errors that are read off at once, of whose datagrams a few bytes are kept; and how often in a row. */
+/** Errors that are read at once, with the first bytes of their datagrams; and how often in a row. */
 const ERRORS_PER_READ = 8;
 const QUOTED_BYTES = 64;
 const ERROR_READS = 8;
-/** Failures in one turn, for no reason that could be read off, after which the socket is given up for a while. */
+/** Failures in one turn without an error in the queue, after which the socket pauses. */
 const MAX_FAILURES_PER_TURN = 16;
 
 /** Memory of the calls, used by one socket at a time: what is read is handed on before anything else is read. */
@@ -54,8 +54,8 @@ function sharedMemory(): Shared {
 }
 
 /**
- * How a turn of reading ended: `empty`, nothing was there; `taken`, all that there was; `more`, others must have their
- * turn; `failing`, nobody knows, the socket only fails.
+ * How a turn of reading ended: `empty`, nothing was there; `taken`, all was read; `more`, others must have their turn;
+ * `failing`, the socket fails and gives no reason.
  */
 export type Turn = 'empty' | 'taken' | 'more' | 'failing';
 
@@ -102,7 +102,7 @@ export class UdpEnd {
   #released = false;
   /** Takes what routers report about datagrams that were too large. */
   onPathReport: (report: PathReport) => void = () => undefined;
-  /** Takes why datagrams were refused, at once or by ICMP later: each of `send`, and of each batch the last. */
+  /** Takes why datagrams were refused, at once or later by ICMP: each one of `send`, and the last of each batch. */
   onRefusal: (remote: SocketAddress, error: UdpSendError) => void = () => undefined;
   readonly #discovery: PathDiscovery | undefined;
 
@@ -131,7 +131,7 @@ export class UdpEnd {
       return false;
     }
     const { writer } = this.#shared;
-    // IKE, which may be larger than its path takes: nobody looks at what becomes of it.
+    // IKE may be larger than its path takes, and has no SA that would adjust its size: the kernel fragments it.
     this.#discovery?.set(false);
     const sent = writer.send(target, data, trafficClass);
     this.#discovery?.set(true);
@@ -158,7 +158,7 @@ export class UdpEnd {
     return 0;
   }
 
-  /** Packets that their path takes in one piece apart from those that it does not, each in their order. */
+  /** Sends packets that fit their path apart from those that the kernel is to fragment, each in their order. */
   #sendRuns(batch: PacketBatch, first: number, end: number, sending: Sending): number {
     const { writer } = this.#shared;
     const { fragmentable } = batch;
@@ -188,12 +188,12 @@ export class UdpEnd {
     this.#addresses.learnScope(address, scope);
   }
 
-  /** After it the descriptor is touched no more. */
+  /** The descriptor is not used after it. */
   release(): void {
     this.#released = true;
   }
 
-  /** Hands on what waits, until nothing is left or others must have their turn. */
+  /** Hands on what waits, until nothing is left or other sockets must have their turn. */
   receive(handler: DatagramHandler): Turn {
     let taken = 0;
     let failures = 0;
@@ -208,7 +208,7 @@ export class UdpEnd {
       }
       const errno = count === 0 ? ERRNO.EAGAIN : libc().errno();
       if (errno === ERRNO.EAGAIN) return taken > 0 ? 'taken' : 'empty';
-      // Having told an error that is in the queue too, the kernel goes on.
+      // The call failed with an error that is in the queue too: the next one goes on.
       const errors = errno === ERRNO.EINTR ? 1 : this.takeErrors();
       taken += errors;
       if (errors > 0) continue;
@@ -237,7 +237,7 @@ export class UdpEnd {
   /** Why nothing can be sent there, whatever the system says. */
   #mismatch(to: SocketAddress): UdpSendError | undefined {
     if (to.address.family !== this.local.address.family) return 'wrong-family';
-    // Nobody can be answered at port 0, which a forged datagram may come from.
+    // A forged datagram may come from port 0, which cannot be answered.
     return (to.port === NO_PORT) === this.#raw ? undefined : 'other';
   }
 
@@ -248,7 +248,7 @@ export class UdpEnd {
     return layout.encodePktinfo(from.address);
   }
 
-  /** Hands on what was read; how many datagrams it was. */
+  /** Hands on what was read. Returns the number of datagrams. */
   #deliver(count: number, handler: DatagramHandler): number {
     const { reader } = this.#shared;
     const { counters } = this;
@@ -270,7 +270,7 @@ export class UdpEnd {
         counters.receivedDatagrams++;
         counters.receivedBytes += length;
         handler(reader.view(at, length), from, local, trafficClass);
-        // By the handler; others may use the reader's memory now.
+        // The handler released it; other sockets may use the reader's memory now.
         if (this.#released) return datagrams;
         at += length;
       } while (at < end);
@@ -294,16 +294,16 @@ export class UdpEnd {
     });
   }
 
-  /** Reads errors that ICMP told off the socket and counts them; how many there were. */
+  /** Reads the errors that ICMP reported from the error queue and counts them. Returns how many there were. */
   takeErrors(): number {
     const { errorReader } = this.#shared;
     let taken = 0;
     for (let round = 0; round < ERROR_READS && !this.#released; round++) {
       const count = errorReader.read(this.#fd, layout.MSG_ERRQUEUE);
       for (let message = 0; message < count; message++) {
-        // What is quoted of the datagram is cut off, which does not matter.
+        // The quoted datagram is cut off, which does not matter.
         errorReader.inspect(message);
-        // Those of this host's own were told to the sender already.
+        // The call that sent the datagram returned errors of this host already.
         if (errorReader.icmpError === 0) continue;
         const error = sendErrorOf(errorReader.icmpError);
         this.counters.sendErrors[error]++;

@@ -1,10 +1,9 @@
 /**
  * Sockets for ESP straight over IP (RFC 4303 §2: protocol 50), by Linux's raw sockets: one for each family, of all local
- * addresses, used as a UDP socket is. The kernel writes the IP header and reassembles; what is known to be larger than
- * the path it fragments (`path-discovery.ts`). It joins and cuts nothing here: a message is a packet.
+ * addresses, with the interface of a UDP socket. The kernel writes the IP header, reassembles, and fragments packets that
+ * are known to be larger than the path (`path-discovery.ts`). It neither joins nor cuts: a message is a packet.
  *
- * Every raw socket of the host is given every ESP packet. What is not for an SA of its owner is nobody's fault, and
- * nobody is answered.
+ * Every raw socket of the host receives every ESP packet. A packet for another program's SA is normal, and is not answered.
  *
  * Kernel interface: raw(7), RFC 3542 §3 for IPv6.
  */
@@ -25,7 +24,7 @@ const NEEDS_NET_RAW =
   'AmbientCapabilities=CAP_NET_RAW in a systemd unit, or in a container with --cap-add NET_RAW, or after ' +
   `setcap cap_net_raw+ep ${process.execPath} (which gives it to every Node program); or let ESP go in UDP`;
 
-/** `rawEsp` of a `UdpNetwork`. An async function, so that what it throws rejects. */
+/** `rawEsp` of a `UdpNetwork`. An async function, so that errors reject. */
 export async function linuxRawEsp(family: IpFamily): Promise<UdpSocket> {
   try {
     return openSocket(family);

@@ -1,14 +1,13 @@
 /**
- * The interface of the UDP sockets that carry IKE and UDP-encapsulated ESP (RFC 3948), and of those for ESP straight
- * over IP, and what its implementations share: `linux.ts` (system calls that take many datagrams), `node.ts` (Node's dgram, wherever
- * Node runs) and `memory.ts` (sockets joined in one process).
+ * The interface of the sockets that carry IKE and ESP, in UDP (RFC 3948) or straight over IP, and what its implementations
+ * share: `linux.ts` (system calls that take many datagrams), `node.ts` (Node's dgram, wherever Node runs) and `memory.ts`
+ * (sockets joined in one process).
  *
  * Local addresses. A socket is bound to one local address and port, and every datagram of it leaves from there. IKE
  * needs to know the local address (NAT detection hashes it, RFC 7296 §2.23), and a peer expects answers from the
- * address that it wrote to. A socket that is bound to the unspecified address tells it for each datagram, and sends
- * from the one that it is told. Only dgram can do neither: there the operating system picks the source of each
- * datagram by its route, and the answer of `UdpBindOptions.sourceFor` (a route look-up) is reported as the local
- * address. On a host with several addresses in one network, bind one such socket to each address instead.
+ * address that it wrote to. A socket bound to the unspecified address reports the local address of each datagram, and
+ * sends from the address that the caller names. Only dgram can do neither: there the operating system chooses the source
+ * of each datagram by its route, and `UdpBindOptions.sourceFor` (a route look-up) is reported as the local address. On a host with several addresses in one network, bind one such socket to each address instead.
  */
 import type { IpAddress, SocketAddress } from '../../base/address.ts';
 import type { PacketBatch } from '../../base/batch.ts';
@@ -16,7 +15,7 @@ import type { PathReport } from '../../base/path-report.ts';
 
 /** Why a datagram was not sent. Named after the system's error where there is one. */
 export type UdpSendError =
-  /** Nobody listens there (ICMP port unreachable). */
+  /** No program listens there (ICMP port unreachable). */
   | 'ECONNREFUSED'
   /** The host there does not speak ESP straight over IP (ICMP protocol unreachable). */
   | 'ENOPROTOOPT'
@@ -81,7 +80,7 @@ export interface UdpSocket {
 
   /**
    * Sends one datagram; `data` may be reused as soon as it returns. Never throws and never waits: false when it was
-   * dropped at once. An error that the system tells later is counted only.
+   * dropped at once. An error that the system reports later is only counted.
    *
    * @param from the local address to send from, for a socket that is bound to the unspecified address
    * @param trafficClass DSCP and ECN of its IP header; 0 when left out
@@ -103,22 +102,23 @@ export interface UdpSocket {
   /** The zone of a link-local address that datagrams came from, which goes with the object; 0 for others. */
   scopeOf?(address: IpAddress): number;
 
-  /** Calls `handler` when the system told errors of datagrams that were sent. Missing where it never does so later. */
+  /** Calls `handler` when the system reported errors of datagrams sent earlier. Missing where it never does. */
   onErrors?(handler: () => void): void;
 
   /**
-   * Calls `handler` when the system refuses datagrams, or ICMP, which anyone can forge, tells that one did not arrive: for
-   * each of `send`, and once a batch for what would befall the next ones too (`outlastsDatagram`). Missing where that is not known of single ones.
+   * Calls `handler` when the system refuses a datagram, or ICMP, which anyone can forge, reports that one did not arrive:
+   * for each datagram of `send`, and once a batch for errors that the next ones would meet too (`outlastsDatagram`). Missing
+   * where that is not known of single datagrams.
    */
   onRefusal?(handler: (remote: SocketAddress, error: UdpSendError) => void): void;
 
-  /** Calls `handler` with what ICMP says of datagrams that were too large. Missing where that cannot be had. */
+  /** Calls `handler` with ICMP reports of datagrams that were too large. Missing where the system gives none. */
   onPathReport?(handler: (report: PathReport) => void): void;
 
   /**
-   * Lets other threads read what comes, by the descriptors, in place of the handler; of a socket that has IKE apart only
-   * the rest. The socket goes on sending; whoever has a descriptor must let go of it before `close`. Missing where there
-   * is no such thing.
+   * Lets other threads read from the descriptors in place of the handler; of a socket with a queue for IKE, all but IKE.
+   * The socket goes on sending. Threads must have stopped using a descriptor before `close`. Missing where there are no
+   * descriptors.
    */
   handOver?(): readonly UdpDescriptor[];
 
@@ -130,11 +130,11 @@ export interface UdpSocket {
 export interface UdpDescriptor {
   readonly fd: number;
   readonly local: SocketAddress;
-  /** What the kernel does: joins datagrams that come, cuts those that go, tells the traffic class. */
+  /** What the kernel does: joins incoming datagrams, cuts outgoing ones, reports the traffic class. */
   readonly gro: boolean;
   readonly gso: boolean;
   readonly ecn: boolean;
-  /** The sender knows the MTU of its paths, see `path-discovery.ts`; else the kernel sees to it. */
+  /** Whether the sender does path MTU discovery (`path-discovery.ts`), not the kernel. */
   readonly ownDiscovery: boolean;
 }
 
@@ -159,26 +159,26 @@ export interface UdpBindOptions {
   readonly address: IpAddress;
   /** 0 for any free one. */
   readonly port: number;
-  /** For sockets bound to the unspecified address that cannot tell by themselves: the local address from which datagrams to `remote` leave. */
+  /** The local address from which datagrams to `remote` leave, for unspecified sockets that cannot tell it themselves. */
   readonly sourceFor?: (remote: IpAddress) => IpAddress | undefined;
   /**
-   * IKE and ESP come to the port, and IKE is to have a queue of its own: the handler then gets IKE alone, once the rest
-   * was handed over. ESP has so many queues, and comes to that of the number which its SPI leaves when it is divided by
-   * them. Heeded where the system can do it. Left out, or 0: one queue for all.
+   * The number of queues for ESP beside one for IKE, on a port for both: once these are handed over, the handler gets IKE
+   * alone. An ESP packet goes to queue SPI mod `espQueues`. Without effect where the system cannot do it. Default 0: one
+   * queue for all.
    */
   readonly espQueues?: number;
-  /** No ESP comes to the port: a socket that need not be quick with many datagrams, but with others' turns. */
+  /** No ESP comes to the port: the socket need not be quick with many datagrams, but must leave turns to others. */
   readonly ikeOnly?: boolean;
 }
 
 /** Where sockets come from. */
 export interface UdpNetwork {
-  /** @throws Error saying what to do, when the address or port cannot be had */
+  /** @throws Error saying what to do, when the address or port is not available */
   bind(options: UdpBindOptions): Promise<UdpSocket>;
   /**
    * A socket for ESP straight over IP, as protocol 50, of all local addresses of a family: its datagrams are ESP packets,
-   * its end points have no port (`NO_PORT`). Missing where there is no such thing.
-   * @throws Error saying what to do, when it cannot be had
+   * its end points have no port (`NO_PORT`). Missing where the system has none.
+   * @throws Error saying what to do, when it is not available
    */
   rawEsp?(family: IpAddress['family']): Promise<UdpSocket>;
 }
