@@ -1,6 +1,6 @@
 /**
- * Whether two documents will negotiate with each other, and if not, what has to change: each part of the two is held
- * against its counterpart, by the code that negotiates, and the whole is tried out (`dry-run.ts`).
+ * The room `check`: whether two documents will negotiate with each other, and if not, what to change. The code that negotiates
+ * compares each part with its counterpart, and the whole is tried in memory (`dry-run.ts`).
  */
 
 import { checkAuthentication, type DnMatcher } from './authentication.ts';
@@ -19,7 +19,7 @@ export interface PairReport {
   readonly dryRuns: readonly DryRun[];
 }
 
-/** What is amiss with a document by itself. */
+/** The problems of one document alone. */
 export function checkDocument(checked: Checked): Finding[] {
   return byWeight(checkAlone(checked));
 }
@@ -36,7 +36,7 @@ export function checkPair(a: Checked, b: Checked, dryRuns: readonly DryRun[], ma
     ...checkAlone(b),
   ];
   const wrong = compared.some(({ level }) => level === 'error');
-  // What the comparison explains better, with lines, needs no second word.
+  // The comparison explains an error better, with lines.
   const findings = wrong ? compared : [...compared, ...dryRuns.flatMap((dry) => negotiationFindings(a, b, dry))];
   return { willNegotiate: findings.every(({ level }) => level !== 'error'), findings: byWeight(findings), dryRuns };
 }

@@ -1,6 +1,6 @@
 /**
  * A negotiation without a network: two real IKE endpoints, one for each document, that talk in memory by a virtual
- * clock. Secrets are made up and signatures say nothing and are believed, so that what comes out is whether the
+ * clock. Secrets are made up, and signatures are empty and accepted, so that the result shows whether the
  * documents fit each other.
  */
 import { formatSocketAddress, type IpAddress } from '../base/address.ts';

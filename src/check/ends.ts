@@ -76,7 +76,7 @@ function portPlace(checked: Checked, which: 'local' | 'remote'): Place {
   return placeIn(checked, lineOf(checked, `sp/policy/rule/${end}`, short), `<${end} port='${port}'>`);
 }
 
-/** Somebody has to begin, and to know where to. */
+/** One side must initiate, and know the address of the other. */
 function checkStart(a: Checked, b: Checked): Finding[] {
   const callers = [a, b].filter(
     ({ document: { sa } }) => sa.ike.start !== 'respond' && sa.remote.address.kind !== 'any',
@@ -128,7 +128,7 @@ function checkNatPort(a: Checked, b: Checked): Finding[] {
   ];
 }
 
-/** Where both really are, as far as the documents tell; addresses for examples where they do not. */
+/** The real addresses of both, as far as the documents tell, or else addresses for examples. */
 export function assumedAddresses(
   a: Checked,
   b: Checked,

@@ -23,7 +23,7 @@ export interface Place {
   readonly says: string;
 }
 
-/** `error`: the two will not negotiate, or not for long; `warning`: they will, and something is amiss. */
+/** `error`: the two will not negotiate, or not for long; `warning`: they will, but something is probably wrong. */
 export type FindingLevel = 'error' | 'warning' | 'note';
 
 export type FindingTopic =
@@ -64,7 +64,7 @@ export function placeIn(checked: Checked, line: number, says: string): Place {
 
 const RANK: Readonly<Record<FindingLevel, number>> = { error: 0, warning: 1, note: 2 };
 
-/** What weighs most first; else in the order in which it was found. */
+/** The gravest first; otherwise in the order in which they were found. */
 export function byWeight(findings: readonly Finding[]): Finding[] {
   return findings.toSorted((a, b) => RANK[a.level] - RANK[b.level]);
 }

@@ -81,7 +81,7 @@ function apart(
     (found) => `${found.label} is ${found.offered} in ${a.title} and ${found.configured} in ${b.title}`,
   );
   const many = offered.length > 1 || configured.length > 1;
-  // Whoever lacks something is to have it, rather than that the other gives it up.
+  // The side that lacks something should add it, rather than the other drop it.
   const inA = differences.every((found) => found.configured !== 'none');
   const changes = differences.map(({ label, ...has }) => attribute(label, inA ? has.configured : has.offered));
   return {

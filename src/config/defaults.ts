@@ -39,8 +39,8 @@ export function completeLifetime(given: Partial<LifetimeSettings>, base: Lifetim
   return { soft, hard, jitter: given.jitter ?? Math.max(0, Math.min(margin, soft - 1)) };
 }
 
-/** As setkey's policies do: an SA is negotiated when there is a packet for it. Nobody can be called without an address. */
-export function defaultStart(remoteKnown: boolean): IkeSettings['start'] {
+/** As with setkey's policies a packet triggers the negotiation of its SA; without the peer's address the peer initiates. */
+export function defaultStart({ remoteKnown }: { readonly remoteKnown: boolean }): IkeSettings['start'] {
   return remoteKnown ? 'trap' : 'respond';
 }
 
@@ -54,17 +54,17 @@ export function defaultDpdAction(start: IkeSettings['start']): IkeSettings['dpd'
 
 /** RFC 7383 §2.5.1: what every path with IPv6 takes. */
 export const DEFAULT_FRAGMENT_SIZE = 1280;
-/** What every host with IPv4 takes, and what an IP packet can be. */
+/** What every IPv4 host accepts, and the largest IP packet. */
 export const FRAGMENT_SIZES = { min: 576, max: 65_535 } as const;
 
 export const DEFAULT_NAT_KEEPALIVE = 20;
 
-/** With a port of its own everything is encapsulated; otherwise NAT detection decides. */
-export function defaultTraversal(ownPort: boolean): NatSettings['traversal'] {
+/** With a port other than 500 everything is encapsulated; otherwise NAT detection decides. */
+export function defaultTraversal({ ownPort }: { readonly ownPort: boolean }): NatSettings['traversal'] {
   return ownPort ? 'force' : 'auto';
 }
 
-/** IP protocol 50 takes a privilege, and not every firewall lets it pass: to be asked for. */
+/** IP protocol 50 needs a privilege, and not every firewall lets it pass: the document must ask for it. */
 const DEFAULT_ENCAPSULATION: NatSettings['encapsulation'] = 'always';
 
 export function encapsulationFor(

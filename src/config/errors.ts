@@ -27,7 +27,7 @@ export interface DocumentIssue {
   readonly message: string;
 }
 
-// BOUNDED: more issues than this are not collected; nobody reads further.
+// BOUNDED: more issues than this are not collected; nobody reads on.
 export const MAX_ISSUES = 20;
 
 /**

@@ -23,7 +23,7 @@ export function readEsp(issues: Issues, root: XmlNode, node: XmlNode | undefined
   const proposals = node === undefined ? [] : readProposals(issues, node, parseEspProposal);
   const lifetime = node && childElements(node, 'lifetime')[0];
   const replay = node && childElements(node, 'replay')[0];
-  const window = replay && readInteger(issues, replay, 'window', MIN_REPLAY_WINDOW, MAX_REPLAY_WINDOW);
+  const window = replay && readInteger(issues, replay, 'window', { min: MIN_REPLAY_WINDOW, max: MAX_REPLAY_WINDOW });
   return {
     proposals: proposals.length > 0 ? proposals : DEFAULT_ESP_PROPOSALS,
     lifetime: {
@@ -51,7 +51,7 @@ function readDscp(issues: Issues, node: XmlNode | undefined): number | undefined
 function readTfc(issues: Issues, node: XmlNode | undefined): TfcSettings {
   if (node === undefined) return DEFAULT_TFC;
   const padding = readChoice(node, 'padding', TFC_PADDINGS) ?? DEFAULT_TFC.padding;
-  const size = readInteger(issues, node, 'size', MIN_TFC_SIZE, MAX_TFC_SIZE);
+  const size = readInteger(issues, node, 'size', { min: MIN_TFC_SIZE, max: MAX_TFC_SIZE });
   const sized = padding === 'multiple' || padding === 'fixed';
   const found = attributeOf(node, 'size');
   if (sized && found === undefined) {
@@ -64,6 +64,6 @@ function readTfc(issues: Issues, node: XmlNode | undefined): TfcSettings {
   return {
     padding,
     size: sized ? size : undefined,
-    dummies: readInteger(issues, node, 'dummies', 0, MAX_DUMMIES) ?? DEFAULT_TFC.dummies,
+    dummies: readInteger(issues, node, 'dummies', { min: 0, max: MAX_DUMMIES }) ?? DEFAULT_TFC.dummies,
   };
 }

@@ -185,8 +185,8 @@ function readUpperSpec(issues: Issues, node: XmlNode): UpperSpec | undefined {
     );
     return undefined;
   }
-  const icmpType = readInteger(issues, node, 'type', 0, 255);
-  const icmpCode = readInteger(issues, node, 'code', 0, 255);
+  const icmpType = readInteger(issues, node, 'type', { min: 0, max: 255 });
+  const icmpCode = readInteger(issues, node, 'code', { min: 0, max: 255 });
   const extra = icmpType === undefined ? (icmpCode === undefined ? undefined : 'code') : 'type';
   if (extra !== undefined && !isIcmp(protocol)) {
     const why = `only icmp and icmpv6 have types and codes, not ${protocolName(protocol)}; leave ${extra} out`;

@@ -70,8 +70,8 @@ export function readSa(issues: Issues, root: XmlNode, rules: readonly RuleElemen
   const auths = readAuths(issues, root, sa);
   if (rules.length > 0) checkAuths(issues, sa ?? root, auths);
   const ownPorts = rules.some(({ settings: { src, dst } }) => src.port !== undefined || dst.port !== undefined);
-  const local = readPeer(issues, root, sa, 'local', rules, ownPorts, auths);
-  const remote = readPeer(issues, root, sa, 'remote', rules, ownPorts, auths);
+  const local = readPeer(issues, root, sa, 'local', { rules, ownPorts, auths });
+  const remote = readPeer(issues, root, sa, 'remote', { rules, ownPorts, auths });
   checkEnds(issues, sa ?? root, local, remote);
   return {
     local,
@@ -86,7 +86,19 @@ export function readSa(issues: Issues, root: XmlNode, rules: readonly RuleElemen
 function readRedundancy(issues: Issues, node: XmlNode | undefined): RedundancySettings | undefined {
   const group = node && readSimpleName(issues, node, 'group');
   if (node === undefined || group === undefined) return undefined;
-  return { group, preference: readInteger(issues, node, 'preference', 0, 255) ?? DEFAULT_PREFERENCE, line: node.line };
+  return {
+    group,
+    preference: readInteger(issues, node, 'preference', { min: 0, max: 255 }) ?? DEFAULT_PREFERENCE,
+    line: node.line,
+  };
+}
+
+/** What else of a document has a say in its ends. */
+interface Surroundings {
+  readonly rules: readonly RuleElement[];
+  /** Whether an end has a port other than 500. */
+  readonly ownPorts: boolean;
+  readonly auths: readonly AuthSettings[];
 }
 
 /** One end: what `<sa>` says of it, and what the rules say. */
@@ -95,9 +107,7 @@ function readPeer(
   root: XmlNode,
   sa: XmlNode | undefined,
   side: 'local' | 'remote',
-  rules: readonly RuleElement[],
-  ownPorts: boolean,
-  auths: readonly AuthSettings[],
+  { rules, ownPorts, auths }: Surroundings,
 ): PeerSettings {
   const node = sa && childElements(sa, side)[0];
   const said = readPeerAddress(issues, node) ?? { kind: 'any' };
@@ -302,9 +312,9 @@ function readIke(
   remote: PeerSettings,
 ): IkeSettings {
   const known = remote.address.kind !== 'any';
-  const start = (node && readChoice(node, 'start', START_VALUES)) ?? defaultStart(known);
+  const start = (node && readChoice(node, 'start', START_VALUES)) ?? defaultStart({ remoteKnown: known });
   if (node !== undefined && start !== 'respond' && !known) {
-    const why = `the remote end has no address (line ${remote.line}), so nobody can be called; give <remote address='…'>, or write start='respond'`;
+    const why = `the remote end has no address (line ${remote.line}), so the tunnel cannot initiate; give <remote address='…'>, or write start='respond'`;
     issues.badValue(node, 'start', start, 'respond', why);
   }
   const proposals = node === undefined ? [] : readProposals(issues, node, parseIkeProposal);
@@ -315,7 +325,7 @@ function readIke(
     proposals: proposals.length > 0 ? proposals : DEFAULT_IKE_PROPOSALS,
     lifetime: readLifetime(issues, node, IKE_LIFETIME),
     dpd: {
-      interval: (dpd && readInteger(issues, dpd, 'interval', 0, MAX_U32)) ?? DEFAULT_DPD_INTERVAL,
+      interval: (dpd && readInteger(issues, dpd, 'interval', { min: 0, max: MAX_U32 })) ?? DEFAULT_DPD_INTERVAL,
       action: (dpd && readChoice(dpd, 'action', DPD_ACTIONS)) ?? defaultDpdAction(start),
     },
     fragmentSize: readFragmentSize(issues, node),
@@ -329,7 +339,7 @@ function readFragmentSize(issues: Issues, ike: XmlNode | undefined): number {
   if (node === undefined) return DEFAULT_FRAGMENT_SIZE;
   if (attributeOf(node, 'size') === 'off') return 0;
   const { min, max } = FRAGMENT_SIZES;
-  return readInteger(issues, node, 'size', min, max, " or 'off'") ?? DEFAULT_FRAGMENT_SIZE;
+  return readInteger(issues, node, 'size', { min, max, orElse: " or 'off'" }) ?? DEFAULT_FRAGMENT_SIZE;
 }
 
 function readNat(
@@ -344,7 +354,7 @@ function readNat(
     const why = `the ports ${local.port} and ${remote.port} are for ESP in UDP, which this forbids; leave traversal out, or the ports`;
     issues.badValue(node, 'traversal', said, 'auto or force', why);
   }
-  const traversal = ownPort || said === undefined ? defaultTraversal(ownPort) : said;
+  const traversal = ownPort || said === undefined ? defaultTraversal({ ownPort }) : said;
   const wanted = node && readChoice(node, 'encapsulation', NAT_ENCAPSULATIONS);
   const encapsulation = encapsulationFor(traversal, wanted);
   if (node !== undefined && wanted !== undefined && wanted !== encapsulation) {
@@ -357,6 +367,6 @@ function readNat(
     traversal,
     encapsulation,
     port: (node && readPort(issues, node)) ?? NAT_PORT,
-    keepalive: (node && readInteger(issues, node, 'keepalive', 0, MAX_U32)) ?? DEFAULT_NAT_KEEPALIVE,
+    keepalive: (node && readInteger(issues, node, 'keepalive', { min: 0, max: MAX_U32 })) ?? DEFAULT_NAT_KEEPALIVE,
   };
 }

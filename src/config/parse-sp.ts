@@ -119,7 +119,7 @@ function isOrdered(issues: Issues, members: readonly XmlNode[]): boolean {
 function readGroup(issues: Issues, { head, members }: Group): SpDraft | undefined {
   const isSp = head.name === 'sp';
   const name = isSp ? readSimpleName(issues, head, 'name') : undefined;
-  const priority = isSp ? readInteger(issues, head, 'priority', -0x8000_0000, 0x7fff_ffff) : undefined;
+  const priority = isSp ? readInteger(issues, head, 'priority', { min: -0x8000_0000, max: 0x7fff_ffff }) : undefined;
   const named = (wanted: string): XmlNode[] => members.filter((node) => node.name === wanted);
   const packets = readPackets(issues, named('src_range'), named('dst_range'), named('upperspec')[0]);
   const policies = named('policy').flatMap((node) => {

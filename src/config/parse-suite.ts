@@ -37,9 +37,9 @@ export function readProposals<T>(
 export function readLifetime(issues: Issues, parent: XmlNode | undefined, base: LifetimeDefault): LifetimeSettings {
   const node = parent && childElements(parent, 'lifetime')[0];
   if (node === undefined) return completeLifetime({}, base);
-  const soft = readInteger(issues, node, 'soft', 1, MAX_U32);
-  const hard = readInteger(issues, node, 'hard', 1, MAX_U32);
-  const jitter = readInteger(issues, node, 'jitter', 0, MAX_U32);
+  const soft = readInteger(issues, node, 'soft', { min: 1, max: MAX_U32 });
+  const hard = readInteger(issues, node, 'hard', { min: 1, max: MAX_U32 });
+  const jitter = readInteger(issues, node, 'jitter', { min: 0, max: MAX_U32 });
   const lifetime = completeLifetime(
     {
       ...(soft === undefined ? {} : { soft }),

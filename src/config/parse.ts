@@ -163,7 +163,7 @@ function readDevice(
   uuid: string,
   sps: readonly SecurityPolicy[],
 ): DeviceSettings {
-  const mtu = node && readInteger(issues, node, 'mtu', MIN_MTU[4], 65_535);
+  const mtu = node && readInteger(issues, node, 'mtu', { min: MIN_MTU[4], max: 65_535 });
   if (node !== undefined && mtu !== undefined && mtu < MIN_MTU[6] && hasIpv6(sps)) {
     const why = `IPv6 needs an MTU of at least ${MIN_MTU[6]} (RFC 8200 section 5), and a policy has IPv6 ranges`;
     issues.badValue(node, 'mtu', String(mtu), `a whole number from ${MIN_MTU[6]} to 65535`, why);
@@ -177,7 +177,7 @@ function readDevice(
   return {
     name: (node && readDeviceName(issues, node)) ?? defaultDeviceName(name, uuid),
     mtu,
-    table: node && readInteger(issues, node, 'table', 1, MAX_U32),
+    table: node && readInteger(issues, node, 'table', { min: 1, max: MAX_U32 }),
     netns: node && readSimpleName(issues, node, 'netns'),
     vrf: node && readInterfaceName(issues, node, 'vrf'),
     routes,

@@ -22,7 +22,7 @@ export interface SecretDocument {
   readonly uuid: string;
   /** Not kept when the daemon ends. */
   readonly ephemeral: boolean;
-  /** libvirt does not give the value of such a secret to anybody. */
+  /** libvirt does not reveal the value of such a secret. */
   readonly private: boolean;
   readonly description: string | undefined;
   readonly usage: SecretUsage | undefined;

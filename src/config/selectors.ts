@@ -220,7 +220,7 @@ function pfpWarning({ sa }: SectunnelDocument, sp: SecurityPolicy): string[] {
   ];
 }
 
-/** While there is no SA nothing is led into the device, so nothing there calls for one. */
+/** While there is no SA nothing is routed into the device, so no packet triggers one. */
 function useWarning({ sa }: SectunnelDocument, sp: SecurityPolicy): string[] {
   if (sa.ike.start !== 'trap' || !ownChild(sp).some(({ level }) => level.kind === 'use')) return [];
   return [

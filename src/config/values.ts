@@ -32,20 +32,25 @@ export function readFlag(node: XmlNode, name: string): boolean {
   return attributeOf(node, name) === 'yes';
 }
 
+export interface IntegerRange {
+  readonly min: number;
+  readonly max: number;
+  /** For the message: what may stand there beside a number, ` or 'off'`. */
+  readonly orElse?: string;
+}
+
 /** A whole number in decimal digits. @param more what else the caller takes, for the message */
 export function readInteger(
   issues: Issues,
   node: XmlNode,
   name: string,
-  min: number,
-  max: number,
-  more = '',
+  { min, max, orElse = '' }: IntegerRange,
 ): number | undefined {
   const found = attributeOf(node, name);
   if (found === undefined) return undefined;
   const value = /^-?[0-9]{1,10}$/.test(found) ? Number(found) : Number.NaN;
   if (value >= min && value <= max) return value;
-  issues.badValue(node, name, found, `a whole number from ${min} to ${max}${more}`);
+  issues.badValue(node, name, found, `a whole number from ${min} to ${max}${orElse}`);
   return undefined;
 }
 

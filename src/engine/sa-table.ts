@@ -281,7 +281,7 @@ function sizesOf({ tunnel, summary, shape, path, pathMtu }: EngineChild): Sizes 
   const transport = summary.mode === 'transport';
   // There the device tells nothing of the path.
   const known = pathMtu ?? (transport ? UNKNOWN_PATH_MTU : undefined);
-  const sealed = (path: number): number => espRoom(path, family, summary.encapsulated);
+  const sealed = (path: number): number => espRoom(path, { outer: family, encapsulated: summary.encapsulated });
   const most = known === undefined ? MAX_PACKET : maxPayload(sealed(known), shape);
   const fits = Math.max(MIN_MTU[4], transport ? most + IP_HEADER[family] : most);
   const mtu = transport ? MAX_PACKET : fits;

@@ -1,6 +1,6 @@
 /**
- * Documents as `dumpxml` prints them: what a person is told of lines must be what can be looked up, and the text that a
- * document came from may be gone, or have been changed.
+ * Documents as `dumpxml` prints them: line numbers must refer to a text that the user can see, and the text that a
+ * document came from may be gone or changed.
  */
 import type { Checked } from '../check/report.ts';
 import { dumpDocument } from '../config/dump.ts';

@@ -1,6 +1,6 @@
 /**
- * Why a packet fares as it does: the policy entry that decides, the SA that carries it, the way that it takes on this host,
- * and what the fence does with it.
+ * The room `explain`: why a packet goes where it goes, and which lines of a document matter for a failed negotiation. This file
+ * explains a packet: the policy entry that decides, the SA that carries it, its route on this host, and what the fence does.
  */
 import type { SectunnelDocument } from '../config/model.ts';
 import { toPolicy } from '../config/selectors.ts';
@@ -31,22 +31,22 @@ import { type Carrier, explainTunnels, type HostTunnel, type TunnelsAnswer } fro
 import { judge } from './verdict.ts';
 import type { Way } from './way.ts';
 
-/** Entries that are listed with what kept them from matching. */
+/** Entries that are listed with the reason why they do not match. */
 const MAX_LISTED = 8;
 
-/** What is known of a tunnel. */
+/** What is known about a tunnel. */
 export interface ExplainFacts {
-  /** The document that runs, or that the next start uses. */
+  /** The running document, or the one that the next start uses. */
   readonly document: SectunnelDocument;
   /** While it is active. */
   readonly running: { readonly tunnel: Tunnel; readonly device: string } | undefined;
   /** By the engine's clock. */
   readonly now: number;
-  /** The tunnel's network namespace; `undefined` where it cannot be looked at. */
+  /** The tunnel's network namespace; `undefined` if it cannot be read. */
   readonly view: HostView | undefined;
-  /** The one that the daemon's sockets are in. */
+  /** The network namespace of the daemon's sockets. */
   readonly outerView: HostView | undefined;
-  /** As it stands around the tunnel, if one does. */
+  /** The installed fence of the tunnel, if there is one. */
   readonly fence: TunnelFence | undefined;
   /** Tunnels that run in the same network namespace, this one included. */
   readonly tunnels: readonly HostTunnel[];
@@ -70,7 +70,7 @@ export function explainPacket(facts: ExplainFacts, foreign: Foreign, question: E
   const { decides } = explained;
   const protects = decides?.action === 'protect';
   const sa = running !== undefined && protects ? explainSa(now, running.tunnel, decides, packet) : undefined;
-  const path = facts.view && traceWay(facts, facts.view, foreign.inner, packet, decides, sa);
+  const path = traceWay(facts, foreign.inner, packet, decides, sa);
   const { says, carrier } = askTunnels(facts, packet, path);
   const outer = traceEsp(facts, foreign.outer, carrier);
   const fence = facts.fence && explainFence(facts.fence, packet);
@@ -107,13 +107,13 @@ export function explainPacket(facts: ExplainFacts, foreign: Foreign, question: E
 }
 
 function traceWay(
-  { document: { name }, running, now, fence }: ExplainFacts,
-  view: HostView,
+  { document: { name }, running, now, fence, view }: ExplainFacts,
   foreign: ForeignTables | undefined,
   packet: AskedPacket,
   decides: PolicyEntry | undefined,
   sa: SaAnswer | undefined,
-): Path {
+): Path | undefined {
+  if (view === undefined) return undefined;
   const { direction } = packet;
   return tracePath({
     view,
@@ -132,7 +132,7 @@ function traceWay(
   });
 }
 
-/** Of the CHILD SA that carries it, whose tunnel may be another one. */
+/** The route of the ESP packet. The CHILD SA that carries it may belong to another tunnel. */
 function traceEsp(
   { outerView: view }: ExplainFacts,
   foreign: ForeignTables | undefined,
@@ -143,7 +143,7 @@ function traceEsp(
   return traceOuter({ view, foreign, name: carrier!.name }, child.path);
 }
 
-/** Whether the tunnel's own fence drops what takes that way: not what another tunnel may carry for it. */
+/** Whether the tunnel's own fence drops the packet on this route: not if another tunnel may carry it. */
 function fenceStops(
   fence: TunnelFence | undefined,
   says: FenceExplanation | undefined,
@@ -163,7 +163,7 @@ function describeWay({ text, link, gateway, table, rule, reachesTunnel }: Way): 
   return { text, link, gateway, table, rule, reachesTunnel };
 }
 
-/** Where nothing could be looked at. A host without a kernel of its own has no network namespaces either. */
+/** For a tunnel whose network namespace cannot be read. */
 function unseen({ device: { netns } }: SectunnelDocument): string[] {
   if (netns === undefined) return [];
   return [`not checked: routes, fences and firewalls of the network namespace ${netns}, where no tunnel runs`];
@@ -172,7 +172,7 @@ function unseen({ device: { netns } }: SectunnelDocument): string[] {
 /** BOUNDED: by the documents. */
 const ordered = new WeakMap<SectunnelDocument, Record<Direction, readonly PolicyEntry[]>>();
 
-/** Of the document as it is printed, in the order in which they are asked. Made once. */
+/** The entries of the document as printed, in the order in which they are asked. Made once. */
 function orderedEntries(document: SectunnelDocument, direction: Direction): readonly PolicyEntry[] {
   let known = ordered.get(document);
   if (known === undefined) {
@@ -183,7 +183,7 @@ function orderedEntries(document: SectunnelDocument, direction: Direction): read
   return known[direction];
 }
 
-/** RFC 4301 §6.2: which flow an error is about stands in it, and is not asked for here. */
+/** RFC 4301 §6.2: an ICMP error contains the flow that it reports on, which the question does not have. */
 function noEntry(flow: Flow): string {
   const error = isIcmpError(flow)
     ? '; as an ICMP error it is carried with the traffic that it reports on, if that is protected'

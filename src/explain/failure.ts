@@ -1,4 +1,4 @@
-/** What of a tunnel's document has a say in a negotiation that failed: where a person looks first. */
+/** Which lines of a tunnel's document matter for a failed negotiation: where to look first. */
 import { authPlace, endPlace, idPlace, natPlace, proposalPlace, proposalsOf, rulePlace } from '../check/places.ts';
 import type { Checked, Place } from '../check/report.ts';
 import type { SectunnelDocument } from '../config/model.ts';
@@ -22,7 +22,7 @@ function placesOf({ reason, child }: Pick<Failed, 'reason' | 'child'>, checked: 
   switch (reason) {
     case 'NO_PROPOSAL_CHOSEN':
     case 'INVALID_KE_PAYLOAD':
-      // Of a child the mode may be what does not fit.
+      // For a child the modes may differ, too.
       return child === undefined ? proposals(checked, 'ike') : [...proposals(checked, 'esp'), ...rules(checked, child)];
     case 'TS_UNACCEPTABLE':
     case 'SINGLE_PAIR_REQUIRED':

@@ -1,4 +1,4 @@
-/** What the fence of a tunnel does with a packet that goes past the tunnel, in the clear. */
+/** What the fence of a tunnel does with a packet in the clear, outside the tunnel. */
 import { sameAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { decidingEntry, type SeenPacket } from '../hostnet/fence/decision.ts';
@@ -8,7 +8,7 @@ import { Protocol } from '../policy/protocols.ts';
 import type { FenceExplanation } from './explanation.ts';
 import type { AskedPacket } from './packet.ts';
 
-/** As the fence was told it: its first entry that a packet fits decides. */
+/** The first entry of the installed fence that matches the packet decides. */
 export function explainFence({ own, outbound, inbound }: TunnelFence, packet: AskedPacket): FenceExplanation {
   if (isOwn(own, packet)) return { action: 'own', text: 'lets it pass: it is IKE or ESP of the tunnel itself' };
   const entries = packet.direction === 'out' ? outbound : inbound;
@@ -36,13 +36,13 @@ const OPAQUE = '; what follows a header of this protocol cannot be read, and may
 /** The next header of an IPv6 fragment. */
 const FRAGMENT_HEADER = 44;
 
-/** Whether the packet is closed for what may stand behind its header, and not for its protocol. */
+/** Whether the packet is dropped for what may follow its header, and not for its protocol. */
 function isHidden(entries: readonly FenceEntry[], seen: SeenPacket, action: FenceEntry['action']): boolean {
   const transport = { localPort: 0, remotePort: 0, icmp: 0 };
   return seen.transport === undefined && decidingEntry(entries, { ...seen, transport })?.action !== action;
 }
 
-/** What the fence makes of a packet like the one that passes when it shows no transport header, if that is something else. */
+/** What the fence does with a packet like one that passes, but without a readable transport header, if that differs. */
 function opaqueText(entries: readonly FenceEntry[], seen: SeenPacket): string {
   if (seen.transport === undefined) return '';
   const protocol = seen.local.family === 4 ? seen.protocol : FRAGMENT_HEADER;
@@ -55,7 +55,7 @@ function seenPacket(packet: AskedPacket): SeenPacket {
   const { local, remote, localPort, remotePort } = endsOf(packet);
   const { protocol, flow } = packet;
   const opaque = local.family === 6 && isExtension(protocol);
-  // What a protocol without ports has in their place is not asked for, and no entry asks for it.
+  // The question has no ports for a protocol without them, and no entry matches on them.
   const transport = { localPort: localPort ?? 0, remotePort: remotePort ?? 0, icmp: Math.max(0, flow.srcPort) };
   return { local, remote, protocol, transport: opaque ? undefined : transport };
 }

@@ -1,6 +1,6 @@
 /**
- * What the other parts of our fence do with a packet on its way: those of networks that tunnels hold, and those of other
- * tunnels, which drop what their policies protect and another tunnel's device would carry.
+ * What the other parts of our fence do with a packet: those of networks that tunnels hold, and those of other
+ * tunnels, which drop packets that their policies protect and that leave by the wrong device.
  */
 
 import type { BridgeFence, FencePart, TunnelFence } from '../hostnet/fence/fence.ts';
@@ -9,7 +9,7 @@ import { explainFence } from './fence.ts';
 import type { Obstacle } from './obstacle.ts';
 import type { AskedPacket } from './packet.ts';
 
-/** Where a packet is when the fence is asked. */
+/** Where a packet is when the fence checks it. */
 export interface FencePoint {
   /** The link that it came by; empty for the host's own. */
   readonly inputLink: string;
@@ -20,7 +20,7 @@ export interface FencePoint {
 }
 
 /**
- * Networks are asked first; what one lets through at its own bridge no tunnel is asked about.
+ * Networks are asked first. If one accepts a packet at its own bridge, no tunnel is asked.
  *
  * @param parts by their keys: `tunnel:NAME`, `network:NAME`, `network-policy:NAME` …
  * @param asked the tunnel of the question, whose own part is explained by itself
@@ -47,7 +47,7 @@ export function fencesInTheWay(
   return undefined;
 }
 
-/** Whether sources of what goes this way are kept from being translated. */
+/** Whether packets on this way keep their sources (no translation). */
 export function keepsSource(parts: ReadonlyMap<string, FencePart>, { inputLink, outputLink }: FencePoint): boolean {
   return [...parts.values()].some(
     (part) => part.kind === 'untranslated' && part.bridge === inputLink && part.device === outputLink,
@@ -59,7 +59,7 @@ function isAsked({ device, beside }: TunnelFence, { inputLink, outputLink }: Fen
   return ![device, ...beside].some((link) => link === inputLink || link === outputLink);
 }
 
-/** What leaves is looked at as outbound, what is delivered as inbound, what is forwarded as both. @returns the counter */
+/** Packets that leave are checked as outbound, delivered ones as inbound, forwarded ones as both. @returns the counter */
 function tunnelDrops(
   part: TunnelFence,
   packet: AskedPacket,
@@ -74,7 +74,7 @@ function tunnelDrops(
   return undefined;
 }
 
-/** What happens to it; `undefined` where it is no business of the bridge. As `bridgeRules` in fence/nft.ts has it. */
+/** What happens to it; `undefined` if it does not concern the bridge. As `bridgeRules` in fence/nft.ts has it. */
 function bridgeSays(
   { bridge, devices, closed, dns }: BridgeFence,
   packet: AskedPacket,

@@ -1,6 +1,6 @@
-/** What on a packet's way keeps it from being what the policy is for, or from going on. */
+/** Something on a packet's way that stops it, or makes it a packet that the policy treats differently. */
 export interface Obstacle {
-  /** `stop`: it goes nowhere; `readdress`: it goes on with another address; `lead`: it goes another way. */
+  /** `stop`: it goes nowhere; `readdress`: it goes on with another address; `lead`: it is routed another way. */
   readonly effect: 'stop' | 'readdress' | 'lead';
   /** False where it depends on what is not known here. */
   readonly certain: boolean;

@@ -18,7 +18,7 @@ export const NO_OUTER: OuterPath = { obstacles: [], unread: [] };
 
 /** What stops the ESP packets of an SA on this host. @param question of where the daemon's sockets are */
 export function traceOuter(question: Pick<PathQuestion, 'view' | 'foreign' | 'name'>, path: PeerPath): OuterPath {
-  // That its addresses are translated is what NAT traversal is for.
+  // NAT traversal copes with translated addresses.
   const isTreatedAlike = (): boolean => true;
   const traced = tracePath({
     ...question,

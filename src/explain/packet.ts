@@ -1,4 +1,4 @@
-/** The packet that `sectunnel explain` is asked about: from the words of a command line to the flow that a policy sees. */
+/** The packet of a `sectunnel explain` question: from the text of its parameters to the flow that a policy sees. */
 import { addressBits, formatAddress, type IpAddress, parseAddress, type SocketAddress } from '../base/address.ts';
 import { SectunnelError } from '../base/error.ts';
 import { type Flow, PORT_HIDDEN } from '../policy/flow.ts';

@@ -1,6 +1,6 @@
 /**
- * The way of a packet through this host, hook by hook as the kernel has it: what other programs do before it is routed, the
- * route, our fences, and what other programs do behind it. What stops it there, or makes another packet of it, is an obstacle.
+ * The way of a packet through this host, in the order of the kernel's hooks: what other programs do before it is routed, the
+ * route, our fences, and what other programs do after that. Whatever stops or readdresses it is an obstacle.
  */
 import { type IpAddress, parseAddress, prefixRange, rangeContains, sameAddress } from '../base/address.ts';
 import type { TunnelFence } from '../hostnet/fence/fence.ts';
@@ -19,9 +19,9 @@ import { explainWay, isOfHost, type Origin, originOf, type Way } from './way.ts'
 
 export interface PathQuestion {
   readonly view: HostView;
-  /** Left out where no kernel looks at packets. */
+  /** `undefined` where no kernel filters packets. */
   readonly foreign: ForeignTables | undefined;
-  /** The tunnel that is asked about, and its device while it is active. */
+  /** The tunnel of the question, and its device while it is active. */
   readonly name: string;
   readonly device: string | undefined;
   /** It came out of the tunnel. */
@@ -37,9 +37,9 @@ export interface Path {
   readonly way: Way;
   /** In the order in which the packet meets them. */
   readonly obstacles: readonly Obstacle[];
-  /** What stops it for certain, or makes another packet of it, before it has a way. */
+  /** What certainly stops or readdresses it before it is routed. */
   readonly early: Obstacle | undefined;
-  /** What changes it and does not matter. */
+  /** Changes that make no difference. */
   readonly notes: readonly string[];
   readonly otherFence: string | undefined;
   readonly filters: FilterExplanation | undefined;
@@ -61,11 +61,11 @@ class PathTracer {
   readonly #filters: FilterPath | undefined;
   readonly #obstacles: Obstacle[] = [];
   readonly #notes: string[] = [];
-  /** As it is after what changed it. */
+  /** The packet after all changes so far. */
   #packet: AskedPacket;
-  /** That it is routed by. */
+  /** The mark by which it is routed. */
   #mark: number;
-  /** Whether its destination was replaced; `undefined` when that may be. */
+  /** Whether its destination was replaced; `undefined`: possibly. */
   #redirected: boolean | undefined = false;
   #stopped = false;
 
@@ -80,7 +80,7 @@ class PathTracer {
 
   trace(): Path {
     const { own } = this.#origin;
-    // The host's own packets have a way before they are asked about, and may get another one then.
+    // The host's own packets are routed before the output hook, and may be routed again after it.
     this.#pass(own ? 'output' : 'prerouting', own ? (this.#way().link ?? '') : '');
     const way = this.#route();
     const early = this.#obstacles.find(({ certain }) => certain);
@@ -111,7 +111,7 @@ class PathTracer {
     return explainWay(view.routing, this.#packet, this.#origin, device, this.#mark === 0 ? undefined : this.#mark);
   }
 
-  /** Also of a packet that is stopped before: it is told where it would go. */
+  /** Also for a packet that was stopped before: the answer says where it would go. */
   #route(): Way {
     const way = this.#way();
     const { view, packet } = this.#question;
@@ -148,7 +148,7 @@ class PathTracer {
     return { inputLink: this.#inputLink, outputLink: toHost ? '' : (link ?? ''), toInputLink };
   }
 
-  /** What the host sends itself no fence is asked about. */
+  /** No fence applies to what the host sends to itself. */
   #askFences(point: FencePoint): Obstacle | undefined {
     const { view, name } = this.#question;
     if (view.fences === undefined || (point.inputLink === '' && point.outputLink === '')) return undefined;
@@ -157,7 +157,7 @@ class PathTracer {
     return found;
   }
 
-  /** What a network's fence would do with what has no way. */
+  /** What a network's fence would do with a packet that has no route. */
   #askNetworks({ link, toHost }: Way): Obstacle | undefined {
     const { view, name } = this.#question;
     if (link !== undefined || toHost || this.#origin.own) return undefined;
@@ -166,7 +166,7 @@ class PathTracer {
     return fencesInTheWay(networks, this.#packet, point, name);
   }
 
-  /** The source is translated last, and our fence judges once more behind it. */
+  /** The source is translated last, and our fence checks the packet once more after it. */
   #leave(point: FencePoint): void {
     if (this.#stopped) return;
     const { fences } = this.#question.view;
@@ -202,7 +202,7 @@ class PathTracer {
     if (finding.effect === 'destination') this.#redirected = finding.certain || undefined;
     const changed = this.#readdressed(finding, outputLink);
     if (changed?.every((packet) => samePacket(packet, this.#packet)) === true) return;
-    // What came out of the tunnel has been judged there already.
+    // What came out of the tunnel was checked there already.
     const isHarmless =
       this.#question.packet.direction === 'in' || changed?.every(this.#question.isTreatedAlike) === true;
     if (isHarmless) this.#notes.push(obstacle.warning);
@@ -210,11 +210,11 @@ class PathTracer {
     if (!finding.certain) return;
     const [only, ...others] = changed ?? [];
     if (only !== undefined && others.length === 0) this.#packet = only;
-    // To where it goes on is not known.
+    // Its new destination is not known.
     else if (finding.effect === 'destination') this.#stopped = true;
   }
 
-  /** The packets that it may become; `undefined` where that is not known. */
+  /** The packets that it may become; `undefined` if that is not known. */
   #readdressed({ effect, to }: Finding, outputLink: string): AskedPacket[] | undefined {
     if (to !== undefined && to.family !== this.#packet.source.family) return undefined;
     if (effect === 'destination') return to && [readdressed(this.#packet, { destination: to })];
@@ -230,7 +230,7 @@ class PathTracer {
     return sources.length === 0 ? undefined : sources.map((source) => readdressed(this.#packet, { source }));
   }
 
-  /** A mark matters where a rule of another program asks for it. */
+  /** A mark matters if a routing rule of another program matches it. */
   #doubtMark(findings: readonly Finding[]): void {
     const { family } = this.#packet.destination;
     const rules = this.#question.view.routing.seenRules(family);
@@ -269,7 +269,7 @@ function forwardingOff(view: HostView, { source: { family } }: AskedPacket, link
   return `${link} (net.${name} = 0): sysctl -w net.${name}=1`;
 }
 
-/** The setting of the filter that drops what has its way back by another link; `undefined` where there is none. */
+/** The setting of the filter that drops packets whose route back is by another link; `undefined` if there is none. */
 function reversePathFilter(view: HostView, { source: { family } }: AskedPacket, link: string): string | undefined {
   if (family === 6) return undefined;
   const names = [`ipv4.conf.${link}.rp_filter`, 'ipv4.conf.all.rp_filter'];
@@ -281,7 +281,7 @@ function samePacket(a: AskedPacket, b: AskedPacket): boolean {
   return sameAddress(a.source, b.source) && sameAddress(a.destination, b.destination);
 }
 
-/** What a masquerading host takes for itself: neither loopback nor link-local. */
+/** Addresses that a masquerading host uses: neither loopback nor link-local. */
 function isGlobal(address: IpAddress): boolean {
   return !NOT_GLOBAL.some((range) => rangeContains(range, address));
 }

@@ -1,4 +1,4 @@
-/** Which tunnel of this host gets a packet: policies of several may be for it, and rules ask one after another. */
+/** Which tunnel of this host gets a packet: the policies of several may match it, and routing rules ask them in order. */
 import type { Tunnel } from '../engine/tunnel.ts';
 import { type InstalledRule, OWN_PROTOCOL, ownerOf } from '../hostnet/routes/routes.ts';
 import { explainFlow } from '../policy/explain.ts';
@@ -10,12 +10,12 @@ import { explainSa, type SaAnswer } from './sa.ts';
 export interface HostTunnel {
   readonly name: string;
   readonly device: string;
-  /** Its routing table; `undefined` when nothing is led into it. */
+  /** Its routing table; `undefined` when nothing is routed into it. */
   readonly table: number | undefined;
   readonly tunnel: Tunnel;
 }
 
-/** The tunnel that a packet is led into. */
+/** The tunnel that a packet is routed into. */
 export interface Carrier extends Pick<HostTunnel, 'name' | 'tunnel'> {
   /** `undefined` when its policy does not protect the packet: it drops it. */
   readonly sa: SaAnswer | undefined;

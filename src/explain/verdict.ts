@@ -1,4 +1,4 @@
-/** What policy, SA and the way through the host together come to: what happens to a packet, and what keeps the policy from being carried out. */
+/** The verdict on a packet, from policy, SA and its route through the host, and what prevents the policy from being carried out. */
 import { assertNever } from '../base/assert.ts';
 import type { PolicyEntry } from '../policy/database.ts';
 import type { FenceExplanation, Outcome } from './explanation.ts';
@@ -9,21 +9,21 @@ import { isCertainStop, type Path } from './path.ts';
 import type { SaAnswer } from './sa.ts';
 import type { Carrier } from './tunnels.ts';
 
-/** What is known of a packet. */
+/** What is known about a packet. */
 export interface Judging {
   /** Of the tunnel. */
   readonly name: string;
   readonly packet: AskedPacket;
   readonly decides: PolicyEntry | undefined;
   readonly sa: SaAnswer | undefined;
-  /** `undefined` where the host cannot be looked at. */
+  /** `undefined` if the host's network cannot be read. */
   readonly path: Path | undefined;
   /** Of the ESP packets that carry it. */
   readonly outer: OuterPath;
   /** The tunnel whose device it leaves by. */
   readonly carrier: Carrier | undefined;
   readonly fence: FenceExplanation | undefined;
-  /** The tunnel's own fence drops it where it goes. */
+  /** The tunnel's own fence drops it on its route. */
   readonly fenceStops: boolean;
   /** `undefined` for a tunnel that is not active. */
   readonly device: string | undefined;
@@ -35,7 +35,7 @@ export interface Verdict {
   readonly warnings: readonly string[];
 }
 
-/** BOUNDED: warnings of what may stop a packet. */
+/** BOUNDED: warnings about what may stop a packet. */
 const MAX_DOUBTS = 4;
 
 export function judge(judging: Judging): Verdict {
@@ -48,7 +48,7 @@ function withNotes(found: Verdict, { notes }: Path): Verdict {
   return { ...found, warnings: [...found.warnings, ...notes] };
 }
 
-/** What goes through by policy and SA may be stopped, or become another packet, on its way. */
+/** A packet that policy and SA pass may still be stopped or readdressed on its way. */
 function judgePath(found: Verdict, path: Path, judging: Judging): Verdict {
   const { outcome, verdict } = found;
   if (outcome === 'dropped' || outcome === 'not-applied') return found;
@@ -80,7 +80,7 @@ function intentOf({ packet, decides, fence, sa }: Judging): string {
   return decides?.action === 'protect' ? 'The policy protects it' : 'The policy lets it pass';
 }
 
-/** As if nothing but the policy, the SAs and the route had a say. */
+/** The verdict of policy, SAs and route alone. */
 function judgePolicy(judging: Judging): Verdict {
   const { decides, fence, packet } = judging;
   if (fence?.action === 'own') {
@@ -139,7 +139,7 @@ function judgeInactive({ name, fenceStops, carrier }: Judging): Verdict {
   return { outcome: 'not-applied', verdict, warnings };
 }
 
-/** What is to be protected takes another way than the tunnel's. */
+/** A packet that the policy protects does not leave by the tunnel's device. */
 function passesBy(path: Path, { name, fenceStops, device, carrier }: Judging): Verdict {
   const { way, obstacles } = path;
   const by = way.rule === undefined ? '' : ` (${way.foreign ? "another program's " : ''}rule ${way.rule})`;
@@ -153,7 +153,7 @@ function passesBy(path: Path, { name, fenceStops, device, carrier }: Judging): V
   const result = (verdict: string): Verdict => ({ outcome: 'not-applied', verdict, warnings });
   if (carrier !== undefined) {
     const verdict = `Tunnel '${carrier.name}' gets it, not '${name}': ${stopped ?? fateIn(carrier)}.`;
-    // As the order of tunnels has it: it is protected all the same.
+    // By the order of tunnels another one protects it.
     return stopped === undefined
       ? { outcome: OUTCOMES[carrier.sa?.fate ?? 'dropped'], verdict, warnings: [] }
       : result(verdict);
@@ -194,25 +194,25 @@ function judgeBypassed({ name, path, device, carrier }: Judging): Verdict {
   return { outcome: 'bypassed', verdict: `It is sent in the clear, as the policy says${byLink(path)}.`, warnings: [] };
 }
 
-/** Discarded by an entry, or for want of one (RFC 4301 §5.1), where it is led into the tunnel; else the fence or a rule sees to it. */
+/** Discarded by an entry, or for lack of one (RFC 4301 §5.1) if it is routed into the tunnel; otherwise a fence or a rule drops it. */
 function judgeDiscarded(judging: Judging): Verdict {
   const { decides, path, fence, device } = judging;
   const why = decides === undefined ? 'no policy entry matches it' : 'the policy discards it';
   const stop = path?.obstacles.find(isCertainStop);
-  const led = device !== undefined && path?.way.reachesTunnel !== false;
+  const routedIn = device !== undefined && path?.way.reachesTunnel !== false;
   const stopped = decides !== undefined && (fence?.action === 'discard' || (path !== undefined && isDeadEnd(path)));
-  if (led || stopped) return { outcome: 'dropped', verdict: `It is dropped: ${why}.`, warnings: [] };
+  if (routedIn || stopped) return { outcome: 'dropped', verdict: `It is dropped: ${why}.`, warnings: [] };
   if (stop !== undefined) {
     return { outcome: 'dropped', verdict: `It is dropped: ${why}, and ${stop.verdict}.`, warnings: [stop.warning] };
   }
-  if (decides === undefined) return judgeStranger(why, judging);
+  if (decides === undefined) return judgeUnmatched(why, judging);
   const past = path?.way.text ?? 'the tunnel is not active';
   const warnings = [`the policy discards this packet, but nothing on this host drops it: ${past}`];
   return { outcome: 'not-applied', verdict: 'The policy discards it, but this host lets it pass.', warnings };
 }
 
-/** None of the tunnel's; what may become of it elsewhere is told. */
-function judgeStranger(why: string, { path, carrier }: Judging): Verdict {
+/** A packet that does not concern the tunnel; the warnings say what may happen to it elsewhere. */
+function judgeUnmatched(why: string, { path, carrier }: Judging): Verdict {
   if (path?.way.refusal !== undefined) {
     return { outcome: 'dropped', verdict: `It is dropped: ${why}, and no route leads to it.`, warnings: [] };
   }

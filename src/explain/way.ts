@@ -1,4 +1,4 @@
-/** Which way a packet takes on this host: the kernel is asked for its route, and the rule is found that led to it. */
+/** The route of a packet on this host, which the kernel is asked for, and the routing rule that selected it. */
 import { formatAddress, type IpAddress, sameAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import type { SeenRule } from '../hostnet/routes/routes.ts';
@@ -19,7 +19,7 @@ import type { AskedPacket } from './packet.ts';
 /** The link that the host's own packets come from, in rules. */
 const OWN = 'lo';
 
-/** Of the rules that every host has (RTPROT_KERNEL). */
+/** Protocol number of the rules that every host has (RTPROT_KERNEL). */
 const KERNEL_PROTOCOL = 2;
 
 /** Where a packet comes from: this host itself, or a link. */
@@ -33,16 +33,16 @@ export interface Origin {
 export interface Way extends WayExplanation {
   /** It is for this host. */
   readonly toHost: boolean;
-  /** Why there is none. */
+  /** Why there is no route. */
   readonly refusal: RouteRefusal | undefined;
   /** The rule is another program's. */
   readonly foreign: boolean;
-  /** Rules before it that have another way, and may be for the packet: they ask for what is not known of it. */
+  /** Earlier rules that may match the packet and have another route: they have conditions on what is not known of it. */
   readonly doubtful: readonly string[];
 }
 
 /**
- * One that leaves may be the host's own; others come in by the link that leads to their sender, or came out of a tunnel.
+ * A packet that leaves may be the host's own; others arrive on the link that leads to their sender, or came out of a tunnel.
  *
  * @param cameBy the tunnel's device, for what came out of it
  */
@@ -115,7 +115,7 @@ function linkName(routing: Routing, index: number): string {
   return routing.link(index)?.name ?? `link ${index}`;
 }
 
-/** As the kernel would be asked for this packet. A source that is not this host's is asked of no way of its own. */
+/** The route query for this packet. A source that is not an address of this host is left out. */
 function queryOf(
   routing: Routing,
   packet: AskedPacket,
@@ -174,11 +174,11 @@ function decidingRule(
         assertNever(action, 'rule action');
     }
   }
-  // One that the kernel knew to fit.
+  // The kernel found that this one matches.
   return decided(maybe.find(({ action }) => action.type === 'table' && action.table === answer?.table));
 }
 
-/** Whether packets would go otherwise if it were for them. */
+/** Whether packets would have another route if the rule matched them. */
 function hasAnotherWay(
   routing: Routing,
   { action }: SeenRule,
@@ -191,7 +191,7 @@ function hasAnotherWay(
   return best !== undefined && best.type !== 'throw' && (answer === undefined || action.table !== answer.table);
 }
 
-/** Whether the best route of a table gives the answer, or forbids the packet. */
+/** Whether the best route of a table is the answer, or forbids the packet. */
 function leadsThere(
   routing: Routing,
   { suppressed, suppressedGroup }: SeenRule,

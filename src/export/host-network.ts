@@ -178,7 +178,7 @@ function routesToSet(document: SectunnelDocument): string[] | undefined {
 /** Such a route would take in the tunnel's own packets too. */
 function everything({ device }: SectunnelDocument): ExportError {
   return new ExportError(
-    `<device routes='none'> with a tunnel for all destinations: its own packets would be led into ${device.name}; ` +
+    `<device routes='none'> with a tunnel for all destinations: its own packets would be routed into ${device.name}; ` +
       "write routes='auto' to have the daemon keep them out, or narrow <dst_range>",
   );
 }

@@ -17,7 +17,7 @@ import { checkShape, type ElementShape } from '../config/shape.ts';
 import { attributeOf, isTunnelName, parseUuid, readChoice, TUNNEL_NAME_WANTED } from '../config/values.ts';
 import { childElements, textContent, withXml, type XmlNode } from '../config/xml.ts';
 
-/** The hook looks for this text in a network before it asks the daemon: whoever has none is none of our business. */
+/** The hook searches a network's document for this text before it asks the daemon: networks without it do not concern us. */
 export const TUNNEL_NAMESPACE = 'urn:sectunnel:network:1';
 
 export const PIN_MODES = ['exclusive', 'selective'] as const;

@@ -24,7 +24,7 @@ export interface RpcOptions {
 export class LibvirtUnreachableError extends Error {
   override readonly name = 'LibvirtUnreachableError';
   /**
-   * `absent`: nobody listens there. `refused`: this user is not let in. `silent`: whoever listens does not answer in time.
+   * `absent`: no daemon listens there. `refused`: this user has no access. `silent`: the daemon does not reply in time.
    * `broken`: the connection was ended, or the protocol broken.
    */
   readonly reason: 'absent' | 'refused' | 'silent' | 'broken';

@@ -41,7 +41,7 @@ const SecretEvent = { Lifecycle: 0, ValueChanged: 1 } as const;
 
 /** Codes of `virterror.h`. */
 const ErrorCode = { InvalidSecret: 65, NoSecret: 66 } as const;
-/** The ways in which libvirt says that somebody may not do something. */
+/** Error codes by which libvirt denies an operation. */
 const DENIALS: readonly number[] = [29, 45, 79, 88, 94];
 
 export interface LibvirtSecret {
@@ -71,7 +71,7 @@ export class LibvirtSecretError extends Error {
 }
 
 export interface LibvirtSecretsOptions {
-  /** Sockets, the first one that somebody listens on is used. */
+  /** Paths of sockets; the first one with a listener is used. */
   readonly sockets: readonly string[];
   /** A secret was defined, undefined or got a value; `undefined` when that may be so of any. */
   readonly onChanged: (secret: LibvirtSecret | undefined) => void;
@@ -200,7 +200,7 @@ export class LibvirtSecrets {
         if (!(error instanceof LibvirtUnreachableError && error.reason === 'absent')) throw error;
       }
     }
-    throw new LibvirtUnreachableError('absent', `nobody listens on ${sockets.join(' or ')}`);
+    throw new LibvirtUnreachableError('absent', `no daemon listens on ${sockets.join(' or ')}`);
   }
 
   #changed(body: ByteReader): void {
@@ -208,7 +208,7 @@ export class LibvirtSecrets {
     this.#options.onChanged(readSecret(body));
   }
 
-  /** The connection is gone, or could not be had: what happens until there is another, nobody tells. */
+  /** The connection was lost or could not be made: until there is another, no changes are reported. */
   #lost(): void {
     this.#connection = undefined;
     if (this.#closed) return;
@@ -259,7 +259,7 @@ function refusedValue({ uuid }: LibvirtSecret, error: LibvirtError): LibvirtSecr
     case ErrorCode.InvalidSecret:
       return new LibvirtSecretError(
         'private',
-        `secret ${uuid} of libvirt is private, so that libvirt gives its value to nobody; ` +
+        `secret ${uuid} of libvirt is private, so libvirt does not reveal its value; ` +
           `define it with private='no' ('virsh secret-define'), or in sectunnel ('sectunnel secret-define')`,
       );
     case ErrorCode.NoSecret:

@@ -23,7 +23,7 @@ export interface DeviceNeeds {
 
 /** The largest packets that fit the path, however they are sealed. */
 export function deviceMtu({ pathMtu = UNKNOWN_PATH_MTU, outer, encapsulated, proposals, ipv6 }: DeviceNeeds): number {
-  const room = espRoom(Math.min(pathMtu, MAX_PATH_MTU), outer, encapsulated);
+  const room = espRoom(Math.min(pathMtu, MAX_PATH_MTU), { outer, encapsulated });
   const most = proposals.flatMap(({ encryption, integrity }) =>
     encryption.flatMap((cipher) =>
       (cipher.aead ? [cipher] : integrity).map(({ icvLength }) => maxPayload(room, { ...cipher, icvLength })),

@@ -1,4 +1,4 @@
-/** From a document to its device, and to what leads packets into it and keeps them from passing in the clear. */
+/** From a document to its device, and to the policy routing and the fence around it. */
 
 import type { IpAddress } from '../base/address.ts';
 import { MIN_MTU } from '../base/mtu.ts';
@@ -16,20 +16,20 @@ import { tableOf } from './transport.ts';
 export interface DevicePlan {
   /** Whose device it is. */
   readonly tunnel: string;
-  /** For as many as read and write it; one when left out. */
+  /** Number of readers and writers; one when left out. */
   readonly queues?: number;
   readonly name: string;
   readonly mtu: number;
   /** The network namespace that it is for, by name or path; left out: that of the daemon, where the sockets are. */
   readonly netns: string | undefined;
-  /** What is led into it, and kept from passing elsewhere; nothing when left out. @internal */
+  /** What is routed into it, and kept from passing elsewhere; nothing when left out. @internal */
   readonly routing: RoutingPlan | undefined;
 }
 
 /** A tunnel of which fence, rules and routes may stand. */
 export interface StandingTunnel {
   readonly tunnel: string;
-  /** `undefined` when it is not known, as no document of the tunnel can be read: then no table is taken for a stranger's. */
+  /** `undefined` when it is not known, as no document of the tunnel can be read: then no table counts as another program's. */
   readonly table: number | undefined;
   readonly netns: string | undefined;
 }
@@ -46,7 +46,7 @@ export function devicePlan(document: SectunnelDocument, fittingMtu: number, peer
   };
 }
 
-/** As much as is known before a tunnel is started: no name is resolved. */
+/** What is known before a tunnel is started: no name is resolved. */
 export function standingPlan(document: SectunnelDocument): DevicePlan {
   const { address } = document.sa.remote;
   return devicePlan(document, MIN_MTU[6], address.kind === 'ip' ? address.address : undefined);
@@ -69,12 +69,12 @@ function routingPlan(document: SectunnelDocument, peer: IpAddress | undefined): 
   };
 }
 
-/** UDP ports of IKE at one end, and of ESP in UDP. IKE may be met on 500 whatever a document says. */
+/** UDP ports of IKE and of ESP in UDP at one end. IKE may use 500 whatever a document says. */
 function ikePorts({ ike }: SectunnelDocument['sa'], { port }: PeerSettings): number[] {
   return [...new Set([IKE_PORT, port, ...(ike.nat.encapsulation === 'never' ? [] : [ike.nat.port])])];
 }
 
-/** What may stand of a tunnel when its daemon has died; `undefined` when it leaves nothing standing. */
+/** What may remain of a tunnel when its daemon has died; `undefined` when nothing remains. */
 export function standingTunnel(document: SectunnelDocument): StandingTunnel | undefined {
   const { name, device } = document;
   if (device.routes === 'none') return undefined;

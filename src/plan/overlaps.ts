@@ -1,14 +1,14 @@
-/** What the documents of two tunnels of a host both claim, in words: what is refused, and what a person should know. */
+/** Overlaps between the policies of two tunnels of a host, in words: what is refused, and what the user should know. */
 import type { SectunnelDocument } from '../config/model.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { PolicyEntry } from '../policy/database.ts';
 import { type Claims, claimsOf, type Meeting, meetings, precedenceOf } from '../policy/precedence.ts';
 import { formatSelectorPair } from '../policy/selector.ts';
 
-/** BOUNDED: so many overlaps are told of, each in a line. */
+/** BOUNDED: overlaps that are reported, a line each. */
 const MAX_TOLD = 4;
 
-/** Of documents that do not change. */
+/** By document; documents do not change. */
 const known = new WeakMap<SectunnelDocument, Claims>();
 
 export function documentClaims(document: SectunnelDocument): Claims {
@@ -36,9 +36,9 @@ export function overlapsAmong(document: SectunnelDocument, others: Iterable<Sect
 }
 
 /**
- * What is to be said of a document that is kept.
+ * What to report about a document that is stored.
  * @param isWanted whether a tunnel runs or is to run
- * @returns why it is not kept, or what a person should know
+ * @returns why it is refused, or what the user should know
  */
 export function overlapsWhenKept(
   { conflicts, warnings }: Overlaps,
@@ -77,7 +77,7 @@ function isSameGroup(
 function overlapOf(document: SectunnelDocument, other: SectunnelDocument): Overlaps {
   const found = meetings(documentClaims(document), documentClaims(other));
   if (found === undefined) {
-    const text = `the policies of this tunnel and of ${other.name} are too large to be compared: what both are for goes by the one that was started first`;
+    const text = `the policies of this tunnel and of ${other.name} are too large to be compared: packets that match both go by the one that was started first`;
     return { conflicts: [], warnings: [text] };
   }
   const text = conflictText(found, other);
@@ -88,18 +88,18 @@ function overlapOf(document: SectunnelDocument, other: SectunnelDocument): Overl
 function conflictText(found: readonly Meeting[], other: SectunnelDocument): string | undefined {
   const same = found.find((meeting) => meeting.same);
   if (same !== undefined) {
-    return `${where(same.one)}: tunnel ${other.name} protects the same packets (${its(same.other)}), and nothing says which of the two carries them: give one of them a priority, or write <redundancy group='…'/> in the <sa> of both, then the other is a reserve`;
+    return `${where(same.one)}: tunnel ${other.name} protects the same packets (${its(same.other)}), and nothing decides which of the two carries them: give one of them a priority, or write <redundancy group='…'/> in the <sa> of both, which makes the other a reserve`;
   }
   if (precedenceOf(found) !== 'both') return undefined;
   const [before, behind] = [found.find(({ order }) => order < 0)!, found.find(({ order }) => order > 0)!];
   return (
-    `${where(before.one)} goes before ${its(before.other)} of tunnel ${other.name}, and ${where(behind.one)} behind ${its(behind.other)}: ` +
-    'of two tunnels one is asked first for all that both are for; give policies a priority, or put them in documents of their own'
+    `${where(before.one)} goes before ${its(before.other)} of tunnel ${other.name}, and ${where(behind.one)} after ${its(behind.other)}: ` +
+    'one of two tunnels must come first for all packets that match both; give policies a priority, or put them into separate documents'
   );
 }
 
 function warningOf({ one, other, order }: Meeting, { name }: SectunnelDocument): string {
-  const text = `${where(one)}: tunnel ${name} is for some of these packets too (${its(other)})`;
+  const text = `${where(one)}: tunnel ${name} matches some of these packets too (${its(other)})`;
   if (order === 0) return `${text}; they go by the one that was started first`;
   const reason = one.priority === other.priority ? 'is more specific' : 'has the higher priority';
   return order < 0 ? `${text}; they go by this one, which ${reason}` : `${text}; they go by ${name}, which ${reason}`;

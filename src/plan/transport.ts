@@ -46,7 +46,7 @@ function refusalOf(child: ChildPlan, first: ChildPlan, ends: KnownEnds): string 
   const hosts = hostsOf(child.selectors);
   const wanted = hostsOf(first.selectors);
   if (hosts === undefined) {
-    return "its ranges are more than one address; on each side that of the end itself is wanted, or mode='tunnel'";
+    return "its ranges are more than one address; each side must be the address of the end itself; or write mode='tunnel'";
   }
   const sides = [
     ['source', hosts.local, ends.local ?? wanted?.local],
@@ -54,7 +54,7 @@ function refusalOf(child: ChildPlan, first: ChildPlan, ends: KnownEnds): string 
   ] as const;
   for (const [side, host, end] of sides) {
     if (end === undefined || sameAddress(host, end)) continue;
-    return `its ${side} is ${formatAddress(host)}; the end itself is wanted, ${formatAddress(end)}, or mode='tunnel'`;
+    return `its ${side} is ${formatAddress(host)}; it must be the end itself, ${formatAddress(end)}; or write mode='tunnel'`;
   }
   return undefined;
 }

@@ -1,4 +1,4 @@
-/** What a person should know of a document on this host: what it cuts off, and sides that look swapped. */
+/** Warnings about a document on this host: what it cuts off, and sides that look swapped. */
 import {
   addressBits,
   formatAddress,
@@ -31,7 +31,7 @@ export function hostWarnings(document: SectunnelDocument, addresses: readonly In
     .flatMap((entry) => [...cutOffWarning(entry, outbound, own), ...swappedWarning(entry, own)]);
 }
 
-/** Of a policy for everything: what else this host speaks to. */
+/** For a policy for everything: what else this host communicates with. */
 function cutOffWarning(
   entry: PolicyEntry,
   outbound: readonly PolicyEntry[],
@@ -56,9 +56,9 @@ function cutOffWarning(
       ? ''
       : ` (${[...names.slice(0, MAX_NAMED), ...(names.length > MAX_NAMED ? ['…'] : [])].join(', ')})`;
   return [
-    `${where(entry)} protects all packets of IPv${families.join(' and IPv')}, from and to any address: what the peer does not pass on is cut off, and ` +
-      `everything while the tunnel is down: logins from elsewhere, name servers, and the networks beside this host${among}. ` +
-      "Name the ranges that it is for, or let pass what has to go on by an <sp> with action='none' and a higher priority",
+    `${where(entry)} protects all packets of IPv${families.join(' and IPv')}, from and to any address: this host loses what the peer does not forward, and ` +
+      `everything while the tunnel is down: remote logins, name servers, and the networks of this host${among}. ` +
+      "Name the ranges to protect, or exempt what must keep working by an <sp> with action='none' and a higher priority",
   ];
 }
 

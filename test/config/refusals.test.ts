@@ -752,14 +752,14 @@ describe('a document that is wrong is refused with line, element, what was found
     expect(error.message).toContain(message);
   });
 
-  it('nobody can be called without an address', () => {
+  it("cannot initiate without the peer's address", () => {
     const nobody = change(
       change(PSK, "<remote address='192.0.2.2'>", '<remote>'),
       "<dst address='192.0.2.2'/>",
       '<dst/>',
     );
     expect(refusal(nobody).message).toBe(
-      "t.xml:9: <ike>: start='initiate': the remote end has no address (line 7), so nobody can be called; give <remote address='…'>, or write start='respond'",
+      "t.xml:9: <ike>: start='initiate': the remote end has no address (line 7), so the tunnel cannot initiate; give <remote address='…'>, or write start='respond'",
     );
     expect(parseDocument(change(nobody, "start='initiate'", '')).sa.ike.start).toBe('respond');
   });

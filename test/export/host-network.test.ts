@@ -97,7 +97,7 @@ describe('documents that cannot be part of a host’s configuration', () => {
     'are those that would lead themselves into their device (%s)',
     (format) => {
       const words = { device: "routes='none'", ranges: `<dst_range address='0.0.0.0' prefixlen='0'/>` };
-      expect(() => exported(format, words)).toThrow(/own packets would be led into stun0/);
+      expect(() => exported(format, words)).toThrow(/own packets would be routed into stun0/);
       expect(() => exported(format, { ranges: words.ranges })).not.toThrow();
     },
   );

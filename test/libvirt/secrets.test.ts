@@ -97,7 +97,7 @@ describe('LibvirtSecrets', () => {
       .secrets.list()
       .catch((error: unknown) => error);
     expect(failure).toMatchObject({ reason: 'unavailable' });
-    expect(String(failure)).toContain(`nobody listens on ${absent} or ${absent}2`);
+    expect(String(failure)).toContain(`no daemon listens on ${absent} or ${absent}2`);
   });
 
   it('does not wait for a daemon that does not answer again and again', async () => {
@@ -158,7 +158,7 @@ describe('LibvirtSecrets', () => {
     const { fake, secrets, changes } = await withSecrets(KEY);
     await secrets.list();
     await fake.stop();
-    await expect.poll(() => secrets.list().catch((error: unknown) => String(error))).toContain('nobody listens');
+    await expect.poll(() => secrets.list().catch((error: unknown) => String(error))).toContain('no daemon listens');
     const next = await FakeLibvirt.start(fake.path);
     next.secrets.push({ ...KEY, value: 'a new one' });
     await expect.poll(() => changes).toEqual([undefined]);

@@ -38,7 +38,7 @@ describe('of two tunnels', () => {
 
   it('the same packets are refused, with both lines and what to write', () => {
     expect(overlapsAmong(A, [document('b', ['10.2.0.0/24'])]).conflicts[0]!.text).toBe(
-      "line 4: <sp name='a0'>: 10.1.0.0/24 === 10.2.0.0/24: tunnel b protects the same packets (line 4: <sp name='b0'>, 10.1.0.0/24 === 10.2.0.0/24), and nothing says which of the two carries them: give one of them a priority, or write <redundancy group='…'/> in the <sa> of both, then the other is a reserve",
+      "line 4: <sp name='a0'>: 10.1.0.0/24 === 10.2.0.0/24: tunnel b protects the same packets (line 4: <sp name='b0'>, 10.1.0.0/24 === 10.2.0.0/24), and nothing decides which of the two carries them: give one of them a priority, or write <redundancy group='…'/> in the <sa> of both, which makes the other a reserve",
     );
   });
 
@@ -65,7 +65,7 @@ describe('of two tunnels', () => {
     const { conflicts, warnings } = overlapsAmong(A, [other]);
     expect([conflicts, warnings]).toEqual([[], [expect.stringContaining(text)]]);
     expect(warnings[0]).toContain(
-      `tunnel ${other.name} is for some of these packets too (line 4: <sp name='${other.name}0'>`,
+      `tunnel ${other.name} matches some of these packets too (line 4: <sp name='${other.name}0'>`,
     );
   });
 
@@ -73,7 +73,7 @@ describe('of two tunnels', () => {
     const { conflicts } = overlapsAmong(document('a', ['10.2.0.0/24', '0.0.0.0/0']), [
       document('b', ['10.3.0.0/24', '10.0.0.0/8']),
     ]);
-    expect(conflicts[0]!.text).toContain('of two tunnels one is asked first for all that both are for');
+    expect(conflicts[0]!.text).toContain('of two tunnels must come first for all packets that match both');
   });
 
   it('the same packets are refused beside a tunnel that is to run, and told beside one that is only kept', () => {

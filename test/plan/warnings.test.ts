@@ -40,7 +40,7 @@ describe('a policy for everything', () => {
   it('is warned of, with the networks of the host that it cuts off', () => {
     expect(warnings([ALL])).toEqual([
       expect.stringMatching(
-        /^line \d+: <sp name='p0'> protects all packets of IPv4.*cut off.*logins.*\(192\.0\.2\.0\/24, 10\.1\.0\.0\/16\).*action='none'/,
+        /^line \d+: <sp name='p0'> protects all packets of IPv4.*this host loses.*logins.*\(192\.0\.2\.0\/24, 10\.1\.0\.0\/16\).*action='none'/,
       ),
     ]);
     expect(warnings([{ src: '::/0', dst: '::/0' }])[0]).toMatch(/IPv6.*\(2001:db8::\/64\)/);

@@ -131,7 +131,8 @@ describe('secrets of libvirt', () => {
 
   it('that cannot be asked for because no libvirt is there are looked for in the own folder alone', async () => {
     const left = await withLibvirt(['/nowhere/virtsecretd-sock']);
-    const message = /there is no secret 1111.* in sectunnel.*It may be in libvirt, but .*nobody listens on \/nowhere/;
+    const message =
+      /there is no secret 1111.* in sectunnel.*It may be in libvirt, but .*no daemon listens on \/nowhere/;
     expect((await left.client.call('define', { xml: tunnelDocument() })).warnings).toEqual([
       expect.stringMatching(message),
     ]);
@@ -140,7 +141,7 @@ describe('secrets of libvirt', () => {
     const words = ['--run-dir', left.runDir, 'secret-list'];
     const put = (text: string): void => void out.push(text);
     await run(words, { out: put, err: put, readStdin: async () => Buffer.of(), interrupted: async () => undefined });
-    expect(out.at(-1)).toMatch(/^note: libvirt cannot be asked: nobody listens/);
+    expect(out.at(-1)).toMatch(/^note: libvirt cannot be asked: no daemon listens/);
     await left.giveSecret();
     await left.client.call('start', { name: 'net' });
   });
