@@ -112,10 +112,10 @@ export class Activation {
   async giveUp(object: TunnelObject): Promise<boolean> {
     const { catalog, autostart, runner } = this.#parts;
     autostart.cancel(object.name);
-    if (!runner.standing.holds(object.name)) return false;
+    if (!runner.installed.holds(object.name)) return false;
     await allOf(
       () => catalog.giveUp(object),
-      () => runner.standing.release(object.name),
+      () => runner.installed.release(object.name),
     );
     return true;
   }
@@ -154,7 +154,7 @@ export class Activation {
     const isKept = object.kept === document;
     if (which.live || isKept) this.#publish(name, 'updated');
     if (keptProblem === undefined) return warnings;
-    const next = isKept ? '' : '. The next start uses the old one';
+    const next = isKept ? '' : '. The next start uses the previous one';
     const problems = [keptProblem + next, ...warnings];
     const done = which.live ? `tunnel ${name} runs with the new document, but ` : '';
     throw new SectunnelError('system', done + problems.join('. '));
@@ -182,10 +182,10 @@ export class Activation {
     const code = error instanceof SectunnelError ? error.code : 'system';
     try {
       await this.#run(object, before);
-      return new SectunnelError(code, `${messageOf(error)}. The old document is in effect again`);
+      return new SectunnelError(code, `${messageOf(error)}. The previous document is in effect again`);
     } catch (second) {
       this.#interrupted(object);
-      const again = `The old document cannot be started either, and the daemon keeps trying: ${messageOf(second)}`;
+      const again = `The previous document cannot be started either; the daemon keeps trying: ${messageOf(second)}`;
       return new SectunnelError(code, `${messageOf(error)}. ${again}`);
     }
   }

@@ -50,11 +50,11 @@ const NETWORK_PATIENCE = 1_000;
 /** How often it is tried again what could not be taken away, in milliseconds. */
 const REPEAT = 30_000;
 const UNREADABLE =
-  'the tunnel is to run and none of its documents can be read: it is not started, and what stands of its fence stays. ' +
-  "Correct the document and run 'sectunnel reload', or take the fence away with 'sectunnel destroy'";
+  'none of the documents of this tunnel can be read: it is not started, and its fence stays in place. ' +
+  "Correct the document and run 'sectunnel reload', or remove the fence with 'sectunnel destroy'";
 
 const runsOtherwise = (name: string): string =>
-  `the tunnel runs, with another document than this one: 'sectunnel restart ${name}' has it run with this one`;
+  `the tunnel runs with its previous document: 'sectunnel restart ${name}' starts it with this one`;
 
 export class Daemon {
   readonly secrets: SecretSources;
@@ -116,7 +116,7 @@ export class Daemon {
     const reloadParts: ReloadParts = {
       ...shared,
       log: options.log,
-      isHeld: (name) => runner.standing.holds(name),
+      isHeld: (name) => runner.installed.holds(name),
       overlapsOf: (document) => this.#advice.overlaps(document),
       warningsOf: (document) => this.#advice.allWarnings(document),
       publish: (event) => this.#publish(event),
@@ -131,7 +131,7 @@ export class Daemon {
     this.#repeat = setInterval(() => void this.#changes.run(() => this.#repeatFailed()), REPEAT).unref();
     const { unreadable } = this.#catalog;
     for (const name of unreadable) this.#log.error({ tunnel: name }, UNREADABLE);
-    this.runner.standing.expect([...unreadable, ...this.#catalog.wanted().map(({ name }) => name)]);
+    this.runner.installed.expect([...unreadable, ...this.#catalog.wanted().map(({ name }) => name)]);
     // What is asked meanwhile waits: a tunnel that is to stop has something to take away only when it is known.
     const wanted = await this.#changes.run(() => this.#raiseWanted());
     // libvirt's daemons may be started only when this one is ready: what needs their secrets is not waited for.
@@ -154,10 +154,10 @@ export class Daemon {
       ...holding.flatMap((name) => this.#catalog.documentToStart(name) ?? []),
     ];
     const wanted = [...new Map(documents.map((document) => [document.name, document])).values()];
-    this.runner.standing.expect(wanted.map(({ name }) => name));
-    await this.runner.standing.reconcile(wanted, this.#catalog.unreadable);
+    this.runner.installed.expect(wanted.map(({ name }) => name));
+    await this.runner.installed.reconcile(wanted, this.#catalog.unreadable);
     for (const document of wanted) {
-      await this.runner.standing.raise(document);
+      await this.runner.installed.raise(document);
       this.#untried.add(document.name);
     }
     return wanted;
@@ -188,7 +188,7 @@ export class Daemon {
   /** What could not be done for want of something is done when there is some again. */
   async #repeatFailed(): Promise<void> {
     const documents = this.#catalog.objects.all().flatMap(({ name }) => this.#catalog.documentToStart(name) ?? []);
-    await this.runner.standing.repeat(documents, this.#catalog.unreadable);
+    await this.runner.installed.repeat(documents, this.#catalog.unreadable);
   }
 
   /** Reads the definitions again. Of those who ask while one waits for its turn, one serves all. @throws SectunnelError */
@@ -221,7 +221,7 @@ export class Daemon {
       if (object.kept === undefined) {
         throw new SectunnelError(
           'invalid-state',
-          `tunnel ${name} is transient, there is nothing to undefine; stop it with 'sectunnel destroy ${name}'`,
+          `tunnel ${name} is transient, so there is nothing to undefine; stop it with 'sectunnel destroy ${name}'`,
         );
       }
       this.#catalog.forget(object);
@@ -237,7 +237,7 @@ export class Daemon {
       const warnings = [...this.#advice.warnings(document), ...this.#activation.overlapsOf(document).warnings];
       const object = this.#catalog.objects.claim(document);
       if (object.live !== undefined)
-        throw new SectunnelError('invalid-state', `tunnel ${object.name} is active already`);
+        throw new SectunnelError('invalid-state', `tunnel ${object.name} is already active`);
       try {
         warnings.push(...(await this.#activation.start(object, document)).warnings);
       } finally {
@@ -251,7 +251,7 @@ export class Daemon {
     return this.#changes.run(async () => {
       const object = this.#catalog.objects.find(nameOrUuid);
       if (object.live !== undefined)
-        throw new SectunnelError('invalid-state', `tunnel ${object.name} is active already`);
+        throw new SectunnelError('invalid-state', `tunnel ${object.name} is already active`);
       const document = object.kept ?? this.#catalog.interrupted.get(object.name);
       if (document === undefined)
         throw new SectunnelError('invalid-state', `tunnel ${object.name} has no document to start with`);
@@ -281,7 +281,7 @@ export class Daemon {
   destroy(nameOrUuid: string): Promise<{ name: string }> {
     return this.#changes.run(async () => {
       if (this.#catalog.giveUpUnreadable(nameOrUuid)) {
-        await this.runner.standing.release(nameOrUuid);
+        await this.runner.installed.release(nameOrUuid);
         return { name: nameOrUuid };
       }
       const object = this.#catalog.objects.find(nameOrUuid);
@@ -337,7 +337,7 @@ export class Daemon {
   }
 
   #secretChanged(change: SecretChange): void {
-    if (change === undefined) this.#log.info({}, 'libvirt answers again; its secrets may have changed meanwhile');
+    if (change === undefined) this.#log.info({}, 'libvirt responds again; its secrets may have changed meanwhile');
     this.runner.secretChanged(change);
     for (const { name } of this.#catalog.objects.all()) {
       const document = this.#catalog.documentToStart(name);
@@ -357,13 +357,13 @@ export class Daemon {
 
   #startUnasked(name: string): Promise<void> {
     return this.#changes.run(async () => {
-      const { standing } = this.runner;
+      const { installed } = this.runner;
       const isFirst = this.#untried.delete(name);
       const object = this.#catalog.objects.get(name);
       const document = this.#catalog.documentToStart(name);
       if (object === undefined || object.live !== undefined || document === undefined) return;
-      if (isFirst && !standing.holds(name)) return;
-      if (!isFirst) await standing.raise(document);
+      if (isFirst && !installed.holds(name)) return;
+      if (!isFirst) await installed.raise(document);
       await this.#activation.startUnasked(object, document);
     });
   }

@@ -28,46 +28,45 @@ const help = `sectunneld - the sectunnel daemon: negotiates tunnels by IKEv2 and
 Usage
   sectunneld [OPTION …]
 
-Runs in the foreground and logs to standard error: readable lines on a terminal, JSON elsewhere. One daemon serves
-a network namespace; those of others have folders of their own. Tunnels are defined, started and watched with
-sectunnel(1).
+Runs in the foreground and logs to standard error: readable lines on a terminal, JSON elsewhere. Each network namespace
+has its own daemon, with its own folders. sectunnel(1) defines, starts and watches tunnels.
 
 Options
   --config-dir DIR    definitions, autostart links and secrets (default ${defaultConfigDir()})
   --run-dir DIR       control socket and live state (default ${defaultRunDir()})
   --crypto NAME       cryptographic provider: ${cryptoChoices.join(', ')} (default auto: the
-                      quickest that is there and passes its self-test; what it lacks comes from the next)
-  --workers PAIRS     ${workerChoices[0]}, or ${workerChoices[1]} to ${workerChoices.at(-1)} (default auto): 1 has two threads carry the packets, one for each
-                      direction, more divide the flows, 0 leaves them to the thread that does all else; auto is
-                      1 where that pays and can be done
-  --libvirt-socket S  where libvirt's secrets are had: auto, off, or the socket of virtsecretd or libvirtd (default
-                      auto: theirs in /run/libvirt, asked only for secrets that are not in DIR/secrets)
+                      fastest one available that passes its self-test; the next one supplies what it lacks)
+  --workers PAIRS     ${workerChoices[0]}, or ${workerChoices[1]} to ${workerChoices.at(-1)} (default auto): with 1, two threads carry the packets, one for each
+                      direction; more pairs share the flows; with 0 the main thread carries them. auto is 1 where
+                      it is possible and faster
+  --libvirt-socket S  where to get libvirt's secrets: auto, off, or the socket of virtsecretd or libvirtd (default
+                      auto: their sockets in /run/libvirt), only for secrets that are not in DIR/secrets
   --log-level LEVEL   ${logLevels.join(', ')} (default info)
   --log-format FORM   auto, text or json (default auto)
-  --raise             put up the fences of tunnels that start with the daemon, or ran when it ended, and end: for the
-                      time at boot when the network is up and the daemon is not yet
+  --raise             install the fences of tunnels with autostart and of those that ran, then exit: for the time at
+                      boot when the network is up and the daemon is not
   --help, --version
 
 It needs CAP_NET_ADMIN and /dev/net/tun for its devices, and CAP_NET_BIND_SERVICE for UDP port 500.
 
 Signals
-  SIGTERM, SIGINT    delete the SAs, telling the peers, remove devices, and end; fences and rules of the tunnels that ran
-                     stay, and the next daemon starts them again ('sectunnel destroy' before, or 'sectunnel release'
-                     after the end removes them)
+  SIGTERM, SIGINT    delete the SAs, inform the peers, remove the devices, and exit. The fences and rules of running
+                     tunnels stay in place, and the next daemon starts these tunnels again. To remove them, use
+                     'sectunnel destroy' before, or 'sectunnel release' afterwards
   SIGHUP             read the definitions again, as 'sectunnel reload' does; the log says what changed
-  SIGUSR1, SIGUSR2   nothing but a line in the log: Node's inspector, which SIGUSR1 would open, stays shut
-  SIGPIPE            nothing
+  SIGUSR1, SIGUSR2   ignored, with a line in the log: Node's inspector, which SIGUSR1 would open, stays closed
+  SIGPIPE            ignored
 
-Node's inspector would let every local user run code in the daemon. It does not start with --inspect or another option
-of Node that opens it, or that writes memory or the environment to files; NODE_OPTIONS and all other variables NODE_*
-are not heeded.
+Node's inspector would let every local user run code in the daemon. The daemon does not start with --inspect or another
+option of Node that opens it, or that writes memory or the environment to files. It ignores NODE_OPTIONS and all other
+NODE_* variables.
 
-Started by a service manager with NOTIFY_SOCKET (systemd: Type=notify) it says when it is ready and when it ends, and
-feeds the watchdog. Units for systemd are in the folder systemd of the package.
+Started by a service manager with NOTIFY_SOCKET (systemd: Type=notify), the daemon reports when it is ready and when it
+stops, and feeds the watchdog. The package has units for systemd in its folder systemd.
 
 Exit codes
   ${ExitCode.Ok}  ended by a signal
-  ${ExitCode.Failed}  could not start, or a bug ended it; the message says why
+  ${ExitCode.Failed}  could not start, or ended by a bug; the message says why
   ${ExitCode.Usage}  the command line is wrong
 `;
 
@@ -83,7 +82,7 @@ interface Settings {
 }
 
 const STAYS =
-  "no daemon runs: fences and rules that stand stay, and drop what they protect ('sectunnel release' removes them). Tunnels that are to run";
+  "no daemon runs: installed fences and rules stay and drop what they protect ('sectunnel release' removes them). Tunnels that are to run";
 
 class UsageError extends Error {}
 
@@ -176,13 +175,13 @@ function guardMemory(log: Logger): void {
   try {
     refuseDumps();
   } catch (error) {
-    log.warn({}, `core dumps of this process, which may hold keys, cannot be switched off: ${messageOf(error)}`);
+    log.warn({}, `core dumps of this process, which may contain keys, cannot be disabled: ${messageOf(error)}`);
   }
 }
 
 /** Signals that would end the process or open Node's inspector: they are logged. */
 const IGNORED_SIGNALS: Readonly<Record<'SIGUSR1' | 'SIGUSR2', string>> = {
-  SIGUSR1: "SIGUSR1 ignored: Node's inspector stays shut",
+  SIGUSR1: "SIGUSR1 ignored: Node's inspector stays closed",
   SIGUSR2: 'SIGUSR2 ignored',
 };
 
@@ -200,7 +199,7 @@ function reloadOnHangup(log: Logger): (daemon: Daemon) => void {
       await daemon.reload();
     } catch (error) {
       if (!(error instanceof SectunnelError)) throw error;
-      log.error({}, `the definitions were not read again, and what was known stays: ${error.message}`);
+      log.error({}, `the definitions were not read again, the previous ones stay: ${error.message}`);
     }
   };
   process.on('SIGHUP', () => {

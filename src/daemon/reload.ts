@@ -73,7 +73,7 @@ function forgetMissing({ catalog, isHeld, publish }: ReloadParts, there: Readonl
     if (kept === undefined || there.has(name)) continue;
     if (isHeld(name)) {
       found.problems.push(
-        `the definition of tunnel ${name} is gone, and the tunnel is to run: it stays known until 'sectunnel undefine ${name}'`,
+        `the file of tunnel ${name} is gone, but the tunnel is waiting to retry: it stays defined until 'sectunnel undefine ${name}'`,
       );
       continue;
     }
@@ -126,7 +126,7 @@ async function warningsOf(
 
 function tell(log: Logger, { defined, changed, forgotten, unchanged, problems, warnings }: ReloadResult): void {
   for (const text of warnings) log.warn({}, text);
-  for (const text of problems) log.error({}, `not taken over, and what was known stays: ${text}`);
+  for (const text of problems) log.error({}, `definition not read, the previous one stays: ${text}`);
   log.info(
     {
       defined,

@@ -31,9 +31,9 @@ import { planTunnel, secretOf, type TunnelPlan } from '../plan/plan.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import { refusingSystem } from './control/refusing.ts';
 import { EventLog } from './event-log.ts';
+import { Installed } from './installed.ts';
 import { TunnelCertificates } from './secrets/certificates.ts';
 import { concerns, describeReference, type SecretChange, type SecretSources } from './secrets/sources.ts';
-import { Standing } from './standing.ts';
 
 export interface RunnerOptions {
   readonly platform: Platform;
@@ -71,14 +71,14 @@ export class Runner {
   readonly #watch: NodeJS.Timeout;
   readonly #sleep: { close(): Promise<void> } | undefined;
   /** What stands of tunnels beside their devices. */
-  readonly standing: Standing;
+  readonly installed: Installed;
 
   constructor(options: RunnerOptions) {
     const { platform, crypto, workers } = options;
     this.#options = options;
     this.#log = options.log;
     this.#events = new EventLog(options.log, () => this.host.now());
-    this.standing = new Standing(platform, options.log, options.onEvent);
+    this.installed = new Installed(platform, options.log, options.onEvent);
     const fetch = options.fetch ?? httpFetch();
     const onFailure = (text: string): void => this.#log.warn({}, `revocation status unknown: ${text}`);
     this.online = new OnlineRevocation({ fetch, onFailure });
@@ -165,10 +165,10 @@ export class Runner {
     } catch (error) {
       this.#running.delete(name);
       await device.close();
-      await this.standing.failed(name);
+      await this.installed.failed(name);
       throw error;
     }
-    this.standing.started(name);
+    this.installed.started(name);
     this.#log.info({ tunnel: name, device: device.name, mtu: device.mtu }, 'tunnel started');
     return device.name;
   }
@@ -178,7 +178,7 @@ export class Runner {
     try {
       return await refusingSystem(() => platform.openDevice({ ...device, queues: workers?.pairs ?? 1 }));
     } catch (error) {
-      await this.standing.failed(name);
+      await this.installed.failed(name);
       throw error;
     }
   }
@@ -192,7 +192,7 @@ export class Runner {
       () => this.host.remove(name),
       () => this.#running.delete(name),
       () => this.#events.forget(name),
-      () => (again ? this.standing.hold(name) : this.standing.release(name)),
+      () => (again ? this.installed.hold(name) : this.installed.release(name)),
     );
     this.#log.info({ tunnel: name }, 'tunnel stopped');
   }
@@ -205,8 +205,8 @@ export class Runner {
       () => this.#sleep?.close(),
       () => this.host.close(),
       () => this.#verifiers.close(),
-      () => eachOf([...this.#running.keys()], (name) => this.standing.hold(name)),
-      () => this.standing.close(),
+      () => eachOf([...this.#running.keys()], (name) => this.installed.hold(name)),
+      () => this.installed.close(),
     );
     this.#running.clear();
   }
@@ -219,19 +219,19 @@ export class Runner {
     const group = redundancy && {
       group: redundancy.group,
       preference: redundancy.preference,
-      carrier: this.standing.carrier(name),
+      carrier: this.installed.carrier(name),
     };
     return {
       ...status,
       degraded: this.degraded(name),
       redundancy: group,
-      drops: { ...status.drops, ...this.standing.drops(name) },
+      drops: { ...status.drops, ...this.installed.drops(name) },
     };
   }
 
   /** What a tunnel needs of this host and does not have, a sentence each. */
   degraded(name: string): readonly string[] {
-    return [...this.host.degraded(name), ...this.standing.degraded(name)];
+    return [...this.host.degraded(name), ...this.installed.degraded(name)];
   }
 
   /** A network namespace, as far as it can be looked at. @param netns left out: that of the daemon's sockets */
@@ -245,11 +245,11 @@ export class Runner {
     const own = this.#hostTunnel(name);
     const running = own && { tunnel: own.tunnel, device: own.device };
     const view = this.view(document.device.netns);
-    const routing = this.#running.get(name)?.routing ?? this.standing.routingOf(document);
+    const routing = this.#running.get(name)?.routing ?? this.installed.routingOf(document);
     const around = own?.device ?? document.device.name;
     const known = view?.fences === undefined || routing === undefined ? undefined : tunnelFence(routing, around);
-    const standing = view?.fences?.get(`tunnel:${name}`);
-    const fence = standing?.kind === 'tunnel' ? standing : known;
+    const found = view?.fences?.get(`tunnel:${name}`);
+    const fence = found?.kind === 'tunnel' ? found : known;
     const { netns } = document.device;
     const neighbours = [...this.#running.values()].filter((other) => other.document.device.netns === netns);
     const tunnels = neighbours.flatMap((other) => this.#hostTunnel(other.document.name) ?? []);
@@ -291,7 +291,7 @@ export class Runner {
       if (!concerns(document, change)) continue;
       this.#events.forget(name);
       if (change !== undefined) {
-        const text = `secret ${change.uuid} was changed; the next authentication uses it`;
+        const text = `secret ${change.uuid} has changed; the next authentication uses it`;
         this.#log.info({ tunnel: name }, text);
         this.#options.onEvent({ tunnel: name, event: 'secret-changed', detail: text });
       }
@@ -303,7 +303,7 @@ export class Runner {
 
   /** Peers may have given us up meanwhile, and the network may be another one. */
   #woke(asleep: number): void {
-    const text = `this host slept for ${Math.round(asleep / 1_000)} s: all peers are asked whether they are there`;
+    const text = `this host slept for ${Math.round(asleep / 1_000)} s: checking that all peers are alive`;
     this.#log.info({}, text);
     this.host.probe();
   }
@@ -314,7 +314,7 @@ export class Runner {
   }
 
   #lost(name: string, reason: Error): void {
-    this.#log.error({ tunnel: name }, `the device was taken away, the tunnel is stopped: ${reason.message}`);
+    this.#log.error({ tunnel: name }, `the device was removed, the tunnel is stopped: ${reason.message}`);
     this.#options.onLost(name);
   }
 
@@ -338,7 +338,7 @@ export class Runner {
     }
     if (event.type === 'child-up' || event.type === 'child-down') {
       const running = this.host.engine.tunnel(tunnel);
-      if (running !== undefined) this.standing.childChanged(running);
+      if (running !== undefined) this.installed.childChanged(running);
     }
     if (published !== undefined) this.#options.onEvent({ tunnel, event: published, detail: text });
   }

@@ -59,7 +59,7 @@ export class Service {
     } catch (error) {
       if (!isUnwritable(error)) throw error;
       const again = LISTEN_AGAIN / 1000;
-      this.#log.error({}, `nobody can ask this daemon anything, another try in ${again} s: ${messageOf(error)}`);
+      this.#log.error({}, `the control socket cannot be opened, next attempt in ${again} s: ${messageOf(error)}`);
       this.#listening = setTimeout(() => void this.#listenAgain(), LISTEN_AGAIN).unref();
     }
   }
@@ -68,7 +68,7 @@ export class Service {
     try {
       await this.#listen();
     } catch (error) {
-      this.#log.error({}, `nobody can ask this daemon anything: ${messageOf(error)}`);
+      this.#log.error({}, `the control socket cannot be opened: ${messageOf(error)}`);
     }
   }
 

@@ -38,31 +38,35 @@ export async function raiseFences({ configDir, runDir, platform, log }: RaiseOpt
     unlock = lockIfPossible(log, () => lockAll({ configDir, runDir }));
   } catch (error) {
     if (!(error instanceof LockedError)) throw error;
-    log.info({}, `nothing is put up: sectunneld runs (process ${error.owner}) and keeps the fences itself`);
+    log.info({}, `no fence installed: sectunneld runs (process ${error.owner}) and maintains the fences itself`);
     return true;
   }
   try {
     const catalog = new Catalog(configDir, runDir, log);
     catalog.load();
-    for (const name of catalog.unreadable) log.error({ tunnel: name }, 'no fence: none of its documents can be read');
+    for (const name of catalog.unreadable)
+      log.error({ tunnel: name }, 'no fence installed: none of the documents of this tunnel can be read');
     let isWhole = catalog.unreadable.size === 0;
     for (const document of catalog.wanted()) {
       const fields = { tunnel: document.name };
       const { netns } = document.device;
       if (netns !== undefined && !namespaceExists(netns)) {
-        log.info(fields, `no fence yet: there is no network namespace ${netns}`);
+        log.info(fields, `no fence yet: network namespace ${netns} does not exist`);
         continue;
       }
       try {
         await platform.raise?.(standingPlan(document));
-        log.info(fields, 'what its policy protects is dropped until the daemon starts it');
+        log.info(
+          fields,
+          'fence installed: the packets that the policy protects are dropped until the daemon starts the tunnel',
+        );
       } catch (error) {
         if (error instanceof FenceAloneError) {
-          log.info(fields, `the fence stands, the daemon adds the rules: ${error.message}`);
+          log.info(fields, `fence installed; the daemon adds the rules: ${error.message}`);
           continue;
         }
         isWhole = false;
-        log.error(fields, `fence and rules could not be put up: ${messageOf(error)}`);
+        log.error(fields, `fence and rules could not be installed: ${messageOf(error)}`);
       }
     }
     return isWhole;
@@ -113,7 +117,7 @@ export async function releaseHost({ configDir, runDir }: Folders): Promise<Relea
       try {
         namespaces.add(parseDocument(read(), { source: file }).device.netns);
       } catch (error) {
-        problems.push(`a network namespace that it names is not looked at: ${messageOf(error)}`);
+        problems.push(`a network namespace may be left out, as a document cannot be read: ${messageOf(error)}`);
       }
     }
     const cleared: (Cleared & { netns: string | undefined })[] = [];
@@ -156,8 +160,8 @@ function lockForRelease(folders: Folders): () => void {
     if (!(error instanceof LockedError)) throw error;
     throw new SectunnelError(
       'invalid-state',
-      `sectunneld runs (process ${error.owner}) and would put its fences up again: end it first ('systemctl stop sectunneld'), ` +
-        "or take away the fence of one tunnel with 'sectunnel destroy'",
+      `sectunneld runs (process ${error.owner}) and would install its fences again: stop it first ('systemctl stop sectunneld'), ` +
+        "or remove the fence of one tunnel with 'sectunnel destroy'",
     );
   }
 }

@@ -76,11 +76,11 @@ it('keeps what it knew where a file is wrong, with file and line in answer and l
   const { problems, unchanged } = await client.call('reload', {});
   expect({ count: problems.length, unchanged }).toEqual({ count: 2, unchanged: 0 });
   const [misnamed, broken] = problems;
-  expect(misnamed).toMatch(/misnamed\.xml: the document's name is 'net'/);
+  expect(misnamed).toMatch(/misnamed\.xml: the document names the tunnel 'net'/);
   expect(broken).toMatch(/net\.xml:13: <upperspec>: protocol='pigeon'/);
   expect(await kept(test, 'net')).toContain('10.20.0.0');
   const errors = test.lines.filter(({ level }) => level === 'error').map(({ text }) => text);
-  expect(errors).toEqual(problems.map((text) => `not taken over, and what was known stays: ${text}`));
+  expect(errors).toEqual(problems.map((text) => `definition not read, the previous one stays: ${text}`));
 });
 
 it('follows links to documents, which nobody else may change, and names what is no document', async () => {
@@ -152,7 +152,7 @@ it('forgets nothing of a tunnel that is to run, nor anything when the folder is 
   test.devices.get((await client.call('info', { name: 'net' })).device!)!.fail(new Error('taken away'));
   await eventually('it to wait', async () => (await client.call('info', { name: 'net' })).held);
   rmSync(join(test.configDir, 'net.xml'));
-  expect((await client.call('reload', {})).problems).toEqual([expect.stringContaining('net is gone, and')]);
+  expect((await client.call('reload', {})).problems).toEqual([expect.stringContaining('file of tunnel net is gone')]);
   expect(await client.call('info', { name: 'net' })).toMatchObject({ held: true, persistent: true });
   const away = `${test.configDir}-away`;
   renameSync(test.configDir, away);
@@ -177,7 +177,7 @@ it('tells of overlaps and of marks that lead nowhere, and serves many who ask at
   expect(new Set(results).size).toBe(2);
   expect(results[0]!.defined).toEqual(['two']);
   expect(results[0]!.warnings).toEqual([
-    'nobody: autostart of a tunnel that is not defined',
+    'nobody: autostart is set, but the tunnel is not defined',
     expect.stringMatching(/^two: .*tunnel one protects the same packets/),
   ]);
 });

@@ -137,7 +137,7 @@ it('a fence stays where no document of the tunnel can be read, until destroy', a
   // One that has a definition runs with that.
   expect(two.told[0]).toBe('keep kept,marked,passing');
   expect(two.told.at(-1)).toBe('open kept');
-  expect(errors(two).filter((text) => text.includes('what stands of its fence stays'))).toHaveLength(2);
+  expect(errors(two).filter((text) => text.includes('its fence stays in place'))).toHaveLength(2);
   for (const name of ['marked', 'passing']) {
     expect(await two.client.call('destroy', { name })).toEqual({ name });
     expect(two.told.at(-1)).toBe(`release ${name}`);

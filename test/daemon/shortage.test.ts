@@ -137,7 +137,7 @@ describe.skipIf(wants.length > 0)('when there is no more of something', () => {
     }
   };
 
-  const repeat = (): Promise<void> => service.daemon.runner.standing.repeat([]);
+  const repeat = (): Promise<void> => service.daemon.runner.installed.repeat([]);
 
   describe.each([
     ['once', false],

@@ -33,9 +33,7 @@ describe('a host that slept', () => {
     left.sleep(60_000);
     await eventually('the peer answers', async () => (await heard()) < 30);
     expect(await ikeSpis(left)).toEqual(before);
-    expect(left.lines.map(({ text }) => text)).toContain(
-      'this host slept for 60 s: all peers are asked whether they are there',
-    );
+    expect(left.lines.map(({ text }) => text)).toContain('this host slept for 60 s: checking that all peers are alive');
   });
 
   it('has another SA in seconds when its peer forgot it meanwhile', async () => {

@@ -120,7 +120,7 @@ describeInterop('a fault', ['namespaces', 'tcpdump', 'build'], () => {
         if (left!.state !== 'up' || right!.state !== 'up') return undefined;
         return left!.ikeSas.every((sa) => sa.children.every((child) => child.spiIn !== before)) ? true : undefined;
       });
-      expect(ends[side].log()).toContain('the device was taken away, the tunnel is stopped');
+      expect(ends[side].log()).toContain('the device was removed, the tunnel is stopped');
       await expectIdle();
       await carries();
     },

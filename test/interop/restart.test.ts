@@ -131,7 +131,7 @@ describeInterop('the end of a daemon', ['namespaces', 'tcpdump', 'nftables', 'bu
         );
         for (const file of [live, kept]) writeFileSync(file, '<sectunnel');
         await ours.startDaemon();
-        expect(ours.log()).toMatch(/none of its documents can be read.*what stands of its fence stays/);
+        expect(ours.log()).toMatch(/none of the documents of this tunnel can be read.*its fence stays/);
         await sleep(MOMENT);
         // Nor does it forget the tunnel.
         await ours.stop();
@@ -167,7 +167,7 @@ describeInterop('the end of a daemon', ['namespaces', 'tcpdump', 'nftables', 'bu
     // A network that is not up has neither addresses nor routes.
     const addresses = { eth0: ['192.0.2.1/24', '2001:db8::1/64'], lan0: ['10.1.0.1/24', 'fd01::1/64'] };
     await left.ip(Object.keys(addresses).map((device) => `addr flush dev ${device}`));
-    expect((await ours.raise()).stderr).toContain('the fence stands, the daemon adds the rules');
+    expect((await ours.raise()).stderr).toContain('fence installed; the daemon adds the rules');
     expect(await leftovers(left)).toContain('table inet sectunnel');
     expect(await leftovers(left)).toContain('192.0.2.77');
     expect(

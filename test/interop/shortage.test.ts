@@ -139,7 +139,7 @@ describeInterop('a daemon that runs out', ['namespaces', 'build'], () => {
       const spis = (await left.tunnel(NAME)).ikeSas.flatMap(({ children }) => children.map(({ spiIn }) => spiIn));
       expect(spis).not.toContain(before);
       await left.command(['update', '--live', '-'], { input: document(NAME) });
-      expect(left.log()).toMatch(/the fence could not be looked at: .*No file descriptors left \(the limit is \d+\)/);
+      expect(left.log()).toMatch(/the fence could not be checked: .*No file descriptors left \(the limit is \d+\)/);
       await left.command(['destroy', 'more'], { check: false });
       await left.command(['undefine', 'more'], { check: false });
     });

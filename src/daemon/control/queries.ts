@@ -38,7 +38,7 @@ export class Queries {
   readonly #networks: HeldNetworks;
   readonly #secrets: SecretSources;
   /** Each run of these starts nft. */
-  readonly #look = new SharedRun(() => this.#runner.standing.look(false));
+  readonly #look = new SharedRun(() => this.#runner.installed.look(false));
   readonly #held = new SharedRun(() => this.#networks.list());
 
   constructor({ catalog, runner, autostart, networks, secrets }: Sources) {
@@ -136,7 +136,7 @@ export class Queries {
   }
 
   stateOf(name: string): string {
-    const waiting = this.#runner.standing.holds(name) ? 'waiting to retry' : 'inactive';
+    const waiting = this.#runner.installed.holds(name) ? 'waiting to retry' : 'inactive';
     return this.#runner.status(name)?.state ?? waiting;
   }
 
@@ -146,7 +146,7 @@ export class Queries {
       name: object.name,
       uuid: object.uuid,
       active: object.live !== undefined,
-      held: this.#runner.standing.holds(object.name),
+      held: this.#runner.installed.holds(object.name),
       persistent: object.kept !== undefined,
       outdated: this.#catalog.isOutdated(object),
       autostart: this.#catalog.isAutostart(object.name),

@@ -154,15 +154,15 @@ export class ControlServer {
     try {
       user = peerUser(socket);
     } catch (error) {
-      this.#warn('peer', `who connected to the control socket is not known: ${messageOf(error)}`);
+      this.#warn('peer', `the user of a control connection cannot be determined: ${messageOf(error)}`);
       return undefined;
     }
     if (user === undefined || user === 0 || user === process.geteuid?.()) return undefined;
     this.#warn(
       'user',
-      `user ${user} connected to the control socket ${this.#path}; it is for the daemon's user and root`,
+      `user ${user} connected to the control socket ${this.#path}; only the daemon's user and root may`,
     );
-    return `user ${user} may not control this daemon; its own user and root may`;
+    return `user ${user} may not control this daemon; only its own user and root may`;
   }
 
   /** Room for another connection: where there is none, that which has been of no use for longest gives way. */
@@ -174,8 +174,11 @@ export class ControlServer {
     const now = performance.now();
     const oldest = leastRecent(this.#connections, (connection) => connection.givesWay(now));
     if (oldest === undefined) return `all of the ${connections} connections wait for a reply; try again`;
-    this.#warn('connections', `there are ${connections} control connections: one that waited gave way to another`);
-    oldest.close({ code: 'busy', message: `the connection gave way to another: there are ${connections}` });
+    this.#warn('connections', `there are ${connections} control connections: an idle one was closed to make room`);
+    oldest.close({
+      code: 'busy',
+      message: `the connection was closed to make room for another: at most ${connections} are allowed`,
+    });
     return undefined;
   }
 
@@ -201,8 +204,11 @@ export class ControlServer {
       if (held <= memory) return;
       const oldest = leastRecent(this.#connections, (one) => one.memory > SMALL && one.isSpare(now));
       if (oldest === undefined) return;
-      this.#warn('memory', `control connections hold ${held} bytes, ${memory} are allowed: one that waited was closed`);
-      oldest.close({ code: 'busy', message: 'the connection was closed, as all of them hold too much memory' });
+      this.#warn('memory', `control connections hold ${held} bytes, ${memory} are allowed: an idle one was closed`);
+      oldest.close({
+        code: 'busy',
+        message: 'the connection was closed: all connections together hold too much memory',
+      });
     }
   }
 
@@ -211,7 +217,7 @@ export class ControlServer {
     let count = 0;
     for (const connection of this.#connections) if (connection.subscribed) count++;
     if (count < subscribers) return;
-    throw new SectunnelError('busy', `events are sent to ${count} connections already, and at most ${subscribers}`);
+    throw new SectunnelError('busy', `${count} connections receive events already; at most ${subscribers} are allowed`);
   }
 
   #expire(): void {

@@ -101,7 +101,7 @@ export class NetworkFiles {
       });
       this.#watchers.set(folder, { watcher, inode });
     } catch (error) {
-      this.#log.warn({ folder }, `changes of running networks are only found every ten seconds: ${messageOf(error)}`);
+      this.#log.warn({ folder }, `changes of running networks are only noticed every ten seconds: ${messageOf(error)}`);
     }
   }
 

@@ -96,7 +96,7 @@ export class HeldNetworks {
       this.#mustReconcile = true;
       this.#options.log.warn(
         {},
-        `what an earlier daemon left of networks could not be removed yet: ${messageOf(error)}`,
+        `what an earlier daemon installed for networks could not be removed yet: ${messageOf(error)}`,
       );
     }
   }
@@ -113,7 +113,7 @@ export class HeldNetworks {
   }
 
   #failed(error: unknown): void {
-    this.#options.log.warn({}, `networks were not looked for: ${messageOf(error)}`);
+    this.#options.log.warn({}, `running networks could not be listed: ${messageOf(error)}`);
   }
 
   /** Finds what the hook did not tell of: it may not be installed, or the daemon was not there, or a network that runs changed. */
@@ -128,7 +128,7 @@ export class HeldNetworks {
           await this.#release(name);
           this.#options.log.warn(
             fieldsOf(held.network),
-            'network held no longer: libvirt does not run it, and the hook did not say so',
+            'network released: libvirt does not run it, and the hook did not report its stop',
           );
         }
       }
@@ -147,7 +147,7 @@ export class HeldNetworks {
       await this.#release(network.name);
       log.warn(
         fieldsOf(before.network),
-        'network held no longer: its document names no tunnel any more, and it runs on',
+        'network released: its document no longer names a tunnel, and it continues to run',
       );
       return;
     }
@@ -160,7 +160,7 @@ export class HeldNetworks {
     // One that was stopped by hand is not started for another reason.
     if (!isAnother) return;
     await this.#options.tunnels.wanted(after.pin.tunnel).catch((error: unknown) => {
-      log.error(fieldsOf(after), `its tunnel is not started: ${messageOf(error)}`);
+      log.error(fieldsOf(after), `the tunnel of the network is not started: ${messageOf(error)}`);
     });
   }
 
@@ -169,13 +169,10 @@ export class HeldNetworks {
     const fields = fieldsOf(after);
     if (before !== undefined) {
       const { tunnel, mode } = before;
-      log.warn(
-        fields,
-        `the document of the network, which runs, names another tunnel or mode than '${tunnel}', ${mode}`,
-      );
-    } else if (known) log.warn(fields, 'the document of a network that runs names a tunnel now');
+      log.warn(fields, `the document of the running network no longer names tunnel '${tunnel}' in mode ${mode}`);
+    } else if (known) log.warn(fields, 'the document of a running network names a tunnel now');
     else {
-      log.error(fields, "a network runs that the hook did not tell of: install it with 'sectunnel hook install'");
+      log.error(fields, "the hook did not report a running network: install the hook with 'sectunnel hook install'");
     }
   }
 
@@ -192,10 +189,10 @@ export class HeldNetworks {
       await this.#rules.expect(network);
       try {
         await this.#held.hold(network, this.#fitting(network));
-        log.info(fieldsOf(network), 'network held, it runs');
+        log.info(fieldsOf(network), 'running network held');
       } catch (error) {
         if (!(error instanceof SectunnelError)) throw error;
-        log.error(fieldsOf(network), `the network is shut: ${error.message}`);
+        log.error(fieldsOf(network), `the network is cut off: ${error.message}`);
         await this.#held.hold(network, undefined, error.message);
       }
     } catch (error) {
@@ -220,10 +217,10 @@ export class HeldNetworks {
       try {
         await this.#held.hold(held, tunnel);
         await this.#options.tunnels.wanted(held.pin.tunnel);
-        if (!wanted()) throw new SectunnelError('invalid-state', `whoever asked for network '${name}' has gone`);
+        if (!wanted()) throw new SectunnelError('invalid-state', `libvirt no longer waits for network '${name}'`);
       } catch (error) {
         await this.#release(name).catch((why: unknown) => {
-          this.#options.log.warn(fieldsOf(held), `what was put up for the network stays: ${messageOf(why)}`);
+          this.#options.log.warn(fieldsOf(held), `what was installed for the network stays: ${messageOf(why)}`);
         });
         throw error;
       }
@@ -238,7 +235,7 @@ export class HeldNetworks {
       const held = this.#held.get(name);
       if (held === undefined) return;
       await this.#release(name);
-      this.#options.log.info(fieldsOf(held.network), 'network stopped, and held no longer');
+      this.#options.log.info(fieldsOf(held.network), 'network stopped and released');
     });
   }
 
@@ -255,7 +252,10 @@ export class HeldNetworks {
       // One that is shut already is none the worse for it.
       const problem = tunnel?.document.name === document.name ? unfit(network, holdingTunnel(document)) : undefined;
       if (problem !== undefined) {
-        throw new SectunnelError('invalid-state', `it holds network '${network.name}', and then could not: ${problem}`);
+        throw new SectunnelError(
+          'invalid-state',
+          `with this document it could no longer hold network '${network.name}': ${problem}`,
+        );
       }
     }
   }
@@ -297,10 +297,7 @@ export class HeldNetworks {
     const tunnel = this.#fitting(held);
     const other = this.#held.all().find((one) => one.network.bridge === bridge && one.network.name !== name);
     if (other !== undefined) {
-      throw new SectunnelError(
-        'invalid-state',
-        `its bridge ${bridge} is that of network '${other.network.name}' already`,
-      );
+      throw new SectunnelError('invalid-state', `network '${other.network.name}' already has the bridge ${bridge}`);
     }
     return { held, tunnel };
   }

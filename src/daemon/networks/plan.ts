@@ -60,7 +60,7 @@ export function unfit(network: BridgedNetwork, { document, device, routing }: Ho
   if (problem !== undefined) return problem;
   if (routing === undefined) {
     const what = document.device.netns === undefined ? "routes='none'" : `netns='${document.device.netns}'`;
-    return `nothing can be led into tunnel '${document.name}', whose <device> says ${what}; leave that out`;
+    return `packets cannot be routed into tunnel '${document.name}', whose <device> says ${what}; leave that out`;
   }
   if (network.pin.mode !== 'exclusive') return undefined;
   const rules = document.sps.flatMap(({ policies }) =>

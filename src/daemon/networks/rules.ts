@@ -47,10 +47,7 @@ export class NetworkRules {
     try {
       rules?.watch(() => this.#heard());
     } catch (error) {
-      log.warn(
-        {},
-        `changes of libvirt's own rules are not heard of, only found every ten seconds: ${messageOf(error)}`,
-      );
+      log.warn({}, `changes of libvirt's own rules are only noticed every ten seconds: ${messageOf(error)}`);
     }
   }
 
@@ -70,10 +67,10 @@ export class NetworkRules {
     const { libvirtSockets } = this.#options;
     const modular = libvirtSockets.some((socket) => existsSync(join(dirname(socket), 'virtnetworkd-sock')));
     const meanwhile =
-      pin.mode === 'exclusive' ? 'it is held as before' : 'nothing leaves or enters it but by the tunnel';
+      pin.mode === 'exclusive' ? 'the network is held as before' : 'packets leave and enter it only through the tunnel';
     return (
-      "libvirt's own rules for the network were taken away by another program ('nft flush ruleset' does that): " +
-      `${meanwhile}, and libvirt starts no network, until 'systemctl restart ${modular ? 'virtnetworkd' : 'libvirtd'}'; a reload does not do`
+      "another program removed libvirt's own rules for the network ('nft flush ruleset' does that): " +
+      `${meanwhile}, and libvirt starts no network, until 'systemctl restart ${modular ? 'virtnetworkd' : 'libvirtd'}'; a reload is not enough`
     );
   }
 
@@ -82,7 +79,7 @@ export class NetworkRules {
     const { rules, log } = this.#options;
     if (rules === undefined || this.#verdicts.has(name)) return;
     const hidden = await rules.hidden().catch((error: unknown) => {
-      log.warn({ network: name }, `whether iptables uses nftables cannot be told: ${messageOf(error)}`);
+      log.warn({ network: name }, `it cannot be determined whether iptables uses nftables: ${messageOf(error)}`);
       return true;
     });
     if (!hidden) this.#verdicts.set(name, 'there');
@@ -118,7 +115,7 @@ export class NetworkRules {
       });
     } catch (error) {
       const text = messageOf(error);
-      if (text !== this.#problem) this.#options.log.warn({}, `libvirt's own rules cannot be looked at: ${text}`);
+      if (text !== this.#problem) this.#options.log.warn({}, `libvirt's own rules cannot be read: ${text}`);
       this.#problem = text;
       return [];
     }
@@ -138,7 +135,7 @@ export class NetworkRules {
       };
       this.#untold.set(name, setTimeout(tell, PATIENCE).unref());
     } else if (untold === undefined) {
-      log.info({ network: name, bridge }, "libvirt's own rules for the network stand again");
+      log.info({ network: name, bridge }, "libvirt's own rules for the network are back");
     }
   }
 

@@ -40,7 +40,7 @@ function reading(path: string, read: () => Buffer): Uint8Array {
     if (code === 'EACCES') {
       throw new PkiFileError(
         path,
-        `user ${process.geteuid?.()} may not read it; give it to that user, or let root run sectunneld`,
+        `user ${process.geteuid?.()} may not read it; make that user its owner, or run sectunneld as root`,
       );
     }
     throw error;
@@ -168,7 +168,7 @@ function checkAnchors({ anchors, places }: Trust, now: number): void {
   if (first === undefined || anchors.some(({ notAfter }) => notAfter >= now)) return;
   const others = anchors.length > 1 ? `, as have the ${anchors.length - 1} others` : '';
   inField('ca', places, ({ path }) => {
-    throw new PkiFileError(path, `${expiry(first, now)}${others}; put the authority's new certificate there`);
+    throw new PkiFileError(path, `${expiry(first, now)}${others}; replace it with the authority's new certificate`);
   });
 }
 
@@ -190,7 +190,7 @@ function checkProves(certificate: Certificate, path: string, localId: Identity):
   const proven = provenIdentities(certificate, NO_COMMON_NAME).map(describeIdentity).join('; ');
   throw new PkiFileError(
     path,
-    `it does not prove ${describeIdentity(localId)}, the <id> of <local>; it proves ${proven || 'nothing'}`,
+    `it does not prove ${describeIdentity(localId)}, the <id> of <local>, but ${proven || 'no identity'}`,
   );
 }
 

@@ -71,7 +71,7 @@ export class Catalog {
     const { name, file } = reading;
     const problem = 'document' in reading ? this.takeKept(reading.document) : reading.problem;
     if (problem === undefined) return;
-    this.#log.error({ file }, `definition left out: ${problem}`);
+    this.#log.error({ file }, `definition ignored: ${problem}`);
     if (this.isAutostart(name)) this.#unreadable.add(name);
   }
 
@@ -105,7 +105,7 @@ export class Catalog {
       this.objects.claim(document);
       this.#interrupted.set(name, kept !== undefined && sameDocument(kept, document) ? kept : document);
     } catch (error) {
-      this.#log.error({ file }, `the document that a tunnel ran with is left out: ${messageOf(error)}`);
+      this.#log.error({ file }, `the document with which a tunnel ran is ignored: ${messageOf(error)}`);
       if (kept === undefined) this.#unreadable.add(name);
       else this.#interrupted.set(name, kept);
     }
@@ -288,7 +288,7 @@ export class Catalog {
         if (!(error instanceof StorageError)) throw error;
         this.#log.error(
           { tunnel: name },
-          `${error.message}. The next daemon does not know that the tunnel ran: unless it starts with the daemon, its fence is taken away then`,
+          `${error.message}. The next daemon does not know that the tunnel ran: unless it has autostart, its fence is removed then`,
         );
       }
     }
@@ -308,7 +308,7 @@ export class Catalog {
   }
 }
 
-export const BROKEN_AUTOSTART = 'autostart of a tunnel that is not defined';
+export const BROKEN_AUTOSTART = 'autostart is set, but the tunnel is not defined';
 
 /** @param uuidOf of a tunnel that is known, for a document that has none */
 function readingOf({ name, file, read }: DocumentFile, uuidOf: (name: string) => string | undefined): Reading {
@@ -318,7 +318,7 @@ function readingOf({ name, file, read }: DocumentFile, uuidOf: (name: string) =>
     return {
       name,
       file,
-      problem: `${file}: the document's name is '${document.name}', that of the file wants '${name}'`,
+      problem: `${file}: the document names the tunnel '${document.name}'; the name of the file wants '${name}'`,
     };
   } catch (error) {
     return { name, file, problem: error instanceof DocumentError ? error.message : `${file}: ${reasonOf(error)}` };

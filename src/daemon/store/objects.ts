@@ -73,6 +73,6 @@ export function checkIdentity(object: TunnelObject, document: SectunnelDocument)
   if (object.uuid === document.uuid) return;
   throw new SectunnelError(
     'invalid-state',
-    `tunnel '${object.name}' exists with UUID ${object.uuid}, the document has ${document.uuid}; put the first into <uuid>, or undefine the tunnel`,
+    `tunnel '${object.name}' exists with UUID ${object.uuid}, the document has ${document.uuid}; write the first one into <uuid>, or undefine the tunnel`,
   );
 }

@@ -47,10 +47,10 @@ describe('places', () => {
       await client.answered(1);
     }
     expect(await command(served)).toEqual({ text: 'x' });
-    expect(await silent.farewell()).toBe('the connection gave way to another: there are 4');
+    expect(await silent.farewell()).toBe('the connection was closed to make room for another: at most 4 are allowed');
     await Promise.all([command(served), command(served), command(served), command(served)]);
-    expect(await half.farewell()).toMatch(/gave way/);
-    expect(served.lines.filter(({ text }) => /gave way/.test(text)).length).toBeLessThanOrEqual(5);
+    expect(await half.farewell()).toMatch(/to make room/);
+    expect(served.lines.filter(({ text }) => /to make room/.test(text)).length).toBeLessThanOrEqual(5);
   });
 
   it('are kept by subscribers that read, and by those whose request is carried out or waits for its turn', async () => {

@@ -208,7 +208,9 @@ describe('a network that starts', () => {
   it('leaves nothing behind when libvirt did not wait for the answer', async () => {
     const host = new Host();
     const networks = host.networks();
-    expect(await refusal(networks.start(network(), () => false))).toContain("whoever asked for network 'lan' has gone");
+    expect(await refusal(networks.start(network(), () => false))).toContain(
+      "libvirt no longer waits for network 'lan'",
+    );
     expect([host.parts(), host.led(), await networks.list()]).toEqual([{}, [], []]);
   });
 
@@ -258,7 +260,7 @@ describe('a network that starts', () => {
   it('has a bridge of its own', async () => {
     const networks = new Host().networks();
     await networks.start(network());
-    expect(await refusal(networks.start(network({ name: 'other' })))).toContain("that of network 'lan' already");
+    expect(await refusal(networks.start(network({ name: 'other' })))).toContain("network 'lan' already has the bridge");
     await networks.start(network({ name: 'other', bridge: 'virbr8' }));
     expect((await networks.list()).map(({ name, bridge }) => [name, bridge])).toEqual([
       ['lan', 'virbr9'],
@@ -342,8 +344,8 @@ describe('networks that ran before the daemon', () => {
     const errors = host.lines.filter(({ level }) => level === 'error').map(({ text }) => text);
     expect(errors).toEqual([
       expect.stringContaining('torn.xml'),
-      expect.stringContaining("the network is shut: it names the tunnel 'gone'"),
-      expect.stringContaining("the network is shut: mode='nat'"),
+      expect.stringContaining("the network is cut off: it names the tunnel 'gone'"),
+      expect.stringContaining("the network is cut off: mode='nat'"),
     ]);
     // Once there is such a tunnel it holds the network.
     host.documents.set('gone', holdingTunnel(parseDocument(tunnelDocument({ name: 'gone' }))));
@@ -367,8 +369,8 @@ describe('networks that the hook does not tell of', () => {
     const errors = host.lines.filter(({ level }) => level === 'error').map(({ text }) => text);
     // Each of them once.
     expect(errors.sort()).toEqual([
-      expect.stringContaining("install it with 'sectunnel hook install'"),
       expect.stringContaining('torn.xml'),
+      expect.stringContaining("install the hook with 'sectunnel hook install'"),
     ]);
     // It stops before it is looked for again.
     host.stopped('lan');
@@ -417,17 +419,17 @@ describe("libvirt's own rules around a network", () => {
       'network:lan': { ...shut(['stun-net']), dns: true },
       'network-policy:lan': {},
     });
-    expect((await networks.list())[0]?.problem).toContain("until 'systemctl restart libvirtd'; a reload does not do");
+    expect((await networks.list())[0]?.problem).toContain("until 'systemctl restart libvirtd'; a reload is not enough");
     writeFileSync(join(host.folder, 'virtnetworkd-sock'), '');
     expect((await networks.list())[0]?.problem).toContain("until 'systemctl restart virtnetworkd'");
     await vi.advanceTimersByTimeAsync(5_000);
     expect(host.lines.filter(({ level }) => level === 'error').map(({ text }) => text)).toEqual([
-      expect.stringContaining('nothing leaves or enters it but by the tunnel, and libvirt starts no network'),
+      expect.stringContaining('packets leave and enter it only through the tunnel, and libvirt starts no network'),
     ]);
     host.rules.stand(true);
     await vi.advanceTimersByTimeAsync(200);
     expect([closed(host), (await networks.list())[0]?.problem]).toEqual([false, undefined]);
-    expect(host.lines.at(-1)?.text).toContain('stand again');
+    expect(host.lines.at(-1)?.text).toContain('are back');
     await networks.close();
   });
 
@@ -457,7 +459,7 @@ describe("libvirt's own rules around a network", () => {
     await networks.open();
     expect([closed(host), (await networks.list())[0]?.problem]).toEqual([
       true,
-      expect.stringContaining('were taken away'),
+      expect.stringContaining("removed libvirt's own rules"),
     ]);
     await networks.close();
     const other = new Host();
@@ -505,7 +507,7 @@ describe('a network that runs, and whose document changes', () => {
       'virbr9 → unreachable',
     ]);
     expect(host.started).toEqual(['second']);
-    expect(told()).toContain("names another tunnel or mode than 'net', exclusive");
+    expect(told()).toContain("no longer names tunnel 'net' in mode exclusive");
     host.running('lan', network({ tunnel: 'second', mode: 'selective', forward: free }));
     await networks.look();
     expect(host.parts()).toMatchObject({ 'network:lan': { closed: false }, 'network-policy:lan': {} });
@@ -530,11 +532,11 @@ describe('a network that runs, and whose document changes', () => {
     host.running('lan', plain);
     await networks.look();
     expect([host.parts(), host.led()]).toEqual([{}, []]);
-    expect(told()).toContain('its document names no tunnel any more, and it runs on');
+    expect(told()).toContain('its document no longer names a tunnel, and it continues to run');
     host.running('lan', network({ forward: free }));
     await networks.look();
     expect(host.parts()).toEqual({ 'network:lan': shut(['stun-net']) });
-    expect(told()).toBe('the document of a network that runs names a tunnel now');
+    expect(told()).toBe('the document of a running network names a tunnel now');
   });
 
   it('is followed at once, not only when it is looked for', async () => {
@@ -565,7 +567,7 @@ describe('a tunnel that holds networks', () => {
     await networks.start(network());
     const moved = parseDocument(tunnelDocument({ extra: "<device name='stun7'/>" }));
     expect(() => networks.checkDocument(moved)).toThrow(
-      "it holds network 'lan', and then could not: dev='stun-net' has",
+      "with this document it could no longer hold network 'lan': dev='stun-net' has",
     );
   });
 

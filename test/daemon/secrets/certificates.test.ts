@@ -330,7 +330,7 @@ describe('two daemons with certificates', () => {
       .replace("<local address='192.0.2.1'/>", "<local address='192.0.2.1'><id type='fqdn'>gw3.example</id></local>");
     expect(await define({}, named)).toEqual([
       expect.stringMatching(
-        /cert.pem: it does not prove fqdn gw3.example, the <id> of <local>; it proves dn O=Example, CN=gw1; fqdn gw1.example \(<cert file='…'\/> of the document\)$/,
+        /cert.pem: it does not prove fqdn gw3.example, the <id> of <local>, but dn O=Example, CN=gw1; fqdn gw1.example \(<cert file='…'\/> of the document\)$/,
       ),
     ]);
     left.files.write('ca.pem', '');
@@ -362,7 +362,7 @@ describe('two daemons with certificates', () => {
         .warnings;
     left.files.write('ca.pem', until(-2));
     const expired =
-      /ca.pem: 'O=Example, CN=Old' expired on .*; put the authority's new certificate there \(<ca file='…'/;
+      /ca.pem: 'O=Example, CN=Old' expired on .*; replace it with the authority's new certificate \(<ca file='…'/;
     expect(await define()).toEqual([expect.stringMatching(expired)]);
     await expect(left.daemon.client.call('start', { name: 'net' })).rejects.toThrow(expired);
     left.files.write('ca.pem', pem('CERTIFICATE', root.der) + until(5));

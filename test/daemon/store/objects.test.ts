@@ -83,7 +83,7 @@ describe('definitions', () => {
     expect((await second.client.call('list', {})).tunnels.map(({ name }) => name)).toEqual(['net']);
     const errors = second.lines.filter(({ level }) => level === 'error').map(({ text }) => text);
     expect(errors).toHaveLength(2);
-    expect(errors[1]).toContain("the document's name is 'net'");
+    expect(errors[1]).toContain("the document names the tunnel 'net'");
   });
 });
 
@@ -101,7 +101,7 @@ describe('life of an object', () => {
     const { device } = await client.call('start', { name: 'net' });
     expect(await client.call('info', { name: 'net' })).toMatchObject({ active: true, device, state: 'waiting' });
     expect(existsSync(join(test.runDir, 'live', 'net.xml'))).toBe(true);
-    expect((await refusal(client.call('start', { name: 'net' }))).message).toContain('active already');
+    expect((await refusal(client.call('start', { name: 'net' }))).message).toContain('already active');
     await client.call('destroy', { name: 'net' });
     expect(await client.call('info', { name: 'net' })).toMatchObject({ active: false, persistent: true });
     expect(existsSync(join(test.runDir, 'live', 'net.xml'))).toBe(false);

@@ -1,17 +1,17 @@
 /** For how long what stands beside a tunnel's device does stand. */
 import { describe, expect, it } from 'vitest';
 import { parseDocument } from '../../src/config/parse.ts';
-import { Standing } from '../../src/daemon/standing.ts';
+import { Installed } from '../../src/daemon/installed.ts';
 import type { Platform } from '../../src/host/platform.ts';
 import { type LogLine, recordingLog, tunnelDocument } from '../support/daemon.ts';
 
 interface Recorded {
-  readonly standing: Standing;
+  readonly installed: Installed;
   readonly done: string[];
   readonly lines: LogLine[];
 }
 
-function standing(change: Partial<Platform> = {}): Recorded {
+function installed(change: Partial<Platform> = {}): Recorded {
   const done: string[] = [];
   const lines: LogLine[] = [];
   const platform: Partial<Platform> = {
@@ -21,14 +21,14 @@ function standing(change: Partial<Platform> = {}): Recorded {
     fenceDrops: () => ({ 'clear-out': 3, 'clear-in': 0 }),
     ...change,
   };
-  return { standing: new Standing(platform as Platform, recordingLog(lines)), done, lines };
+  return { installed: new Installed(platform as Platform, recordingLog(lines)), done, lines };
 }
 
 const document = parseDocument(tunnelDocument());
 
 describe('what stands beside the device of a tunnel', () => {
   it('goes when a tunnel could not start, unless it is to run again', async () => {
-    const { standing: one, done } = standing();
+    const { installed: one, done } = installed();
     await one.failed('net');
     one.hold('net');
     await one.failed('net');
@@ -39,7 +39,7 @@ describe('what stands beside the device of a tunnel', () => {
   });
 
   it('is there before a tunnel that starts unasked, and stays when the daemon ends', async () => {
-    const { standing: one, done, lines } = standing();
+    const { installed: one, done, lines } = installed();
     await one.raise(document);
     await one.failed('net');
     expect(one.holds('net')).toBe(true);
@@ -49,21 +49,21 @@ describe('what stands beside the device of a tunnel', () => {
   });
 
   it('is taken over from a daemon that died; what cannot be looked at is told', async () => {
-    const { standing: one, done } = standing();
+    const { installed: one, done } = installed();
     one.expect(['net']);
     await one.reconcile([document, parseDocument(tunnelDocument({ name: 'own', extra: "<device routes='none'/>" }))]);
     await one.failed('net');
     expect(done).toEqual(['keep net']);
     await one.close();
     const fail = (): Promise<void> => Promise.reject(new Error('no permission'));
-    const { standing: other, lines } = standing({ reconcile: fail, raise: fail, look: fail });
+    const { installed: other, lines } = installed({ reconcile: fail, raise: fail, look: fail });
     await other.reconcile([]);
     await other.raise(document);
     await other.look(true);
     expect(lines.map(({ level, text }) => `${level}: ${text}`)).toEqual([
-      'warn: what a daemon before this one set up could not be looked through: no permission',
-      'warn: fence and rules could not be put up completely: no permission',
-      'warn: the fence could not be looked at: no permission',
+      'warn: what an earlier daemon installed could not be checked: no permission',
+      'warn: fence and rules could not be installed completely: no permission',
+      'warn: the fence could not be checked: no permission',
     ]);
     await other.close();
   });
@@ -75,10 +75,10 @@ describe('what stands beside the device of a tunnel', () => {
       if (broken.has(tunnel)) throw new Error('no descriptors');
       done.push(tunnel);
     };
-    const { standing: one, lines } = standing({ release });
+    const { installed: one, lines } = installed({ release });
     for (const name of broken) {
       await expect(one.release(name)).rejects.toThrow(
-        `the fence and rules of tunnel ${name} could not be removed: no descriptors. What still stands of them drops the packets that its policy protects`,
+        `the fence and rules of tunnel ${name} could not be removed: no descriptors. What remains drops the packets that its policy protects`,
       );
     }
     await one.repeat([]);
@@ -87,14 +87,14 @@ describe('what stands beside the device of a tunnel', () => {
     await one.repeat([]);
     await one.repeat([]);
     expect(done).toEqual(['net']);
-    expect(lines.map(({ text }) => text)).toEqual(['its fence and rules are removed now']);
+    expect(lines.map(({ text }) => text)).toEqual(['fence and rules are removed now']);
     await one.close();
     expect(done).toEqual(['net']);
   });
 
   it('leads nothing of level use any more when the tunnel stops and is to run again', async () => {
     const up: string[] = [];
-    const { standing: one } = standing({ childrenUp: (tunnel, names) => void up.push(`${tunnel}: ${names.size}`) });
+    const { installed: one } = installed({ childrenUp: (tunnel, names) => void up.push(`${tunnel}: ${names.size}`) });
     one.hold('net');
     expect(up).toEqual(['net: 0']);
     await one.close();
@@ -102,7 +102,7 @@ describe('what stands beside the device of a tunnel', () => {
 
   it('stays of a tunnel whose documents cannot be read', async () => {
     const kept: unknown[] = [];
-    const { standing: one } = standing({ reconcile: async (tunnels) => void kept.push(...tunnels) });
+    const { installed: one } = installed({ reconcile: async (tunnels) => void kept.push(...tunnels) });
     one.expect(['net', 'lost']);
     await one.reconcile([document], ['lost']);
     expect(kept).toMatchObject([{ tunnel: 'net' }, { tunnel: 'lost', table: undefined }]);
@@ -113,7 +113,7 @@ describe('what stands beside the device of a tunnel', () => {
   it('is tried once more at the end', async () => {
     const done: string[] = [];
     let isBroken = true;
-    const { standing: one } = standing({
+    const { installed: one } = installed({
       release: async (tunnel) => {
         if (isBroken) throw new Error('no descriptors');
         done.push(tunnel);
@@ -128,7 +128,7 @@ describe('what stands beside the device of a tunnel', () => {
   it('of a daemon that died is looked through later when it cannot be now', async () => {
     const kept: string[] = [];
     let isBroken = true;
-    const { standing: one } = standing({
+    const { installed: one } = installed({
       reconcile: async (tunnels) => {
         if (isBroken) throw new Error('no descriptors');
         kept.push(tunnels.map(({ tunnel }) => tunnel).join());
@@ -145,7 +145,7 @@ describe('what stands beside the device of a tunnel', () => {
   });
 
   it('counts what it dropped', async () => {
-    const { standing: one } = standing();
+    const { installed: one } = installed();
     expect(one.drops('net')).toEqual({ 'fence-clear-out': 3 });
     await one.close();
   });

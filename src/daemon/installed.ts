@@ -1,7 +1,7 @@
 /**
- * What stands of tunnels beside their devices, the fence and the rules that lead into it, and for how long: while a tunnel
- * runs, and while it is to run again, so that nothing passes in the clear meanwhile. The end of a daemon, in order or not,
- * changes nothing of that.
+ * What is installed on the host for tunnels beside their devices, the fence and the policy routing, and for how long: while a
+ * tunnel runs, and while it is waiting to retry, so that no packet passes in the clear meanwhile. It persists when the daemon
+ * ends, in order or not.
  */
 
 import { allOf, eachOf } from '../base/each.ts';
@@ -20,10 +20,10 @@ import { DampedLog } from './damped-log.ts';
 /** How often fences, rules and routes are compared though no change was heard of, in milliseconds. */
 const WATCH = 30_000;
 const STAYS =
-  'fences and rules of tunnels that are to run again stay: what they protect is dropped until the next daemon starts them. ' +
-  "'sectunnel release' removes everything";
+  'the fences and rules of tunnels that ran stay in place: the packets they protect are dropped until the next daemon starts ' +
+  "them. 'sectunnel release' removes everything";
 
-export class Standing {
+export class Installed {
   readonly #platform: Platform;
   readonly #log: Logger;
   readonly #onEvent: (event: Omit<TunnelEvent, 'time'>) => void;
@@ -74,7 +74,7 @@ export class Standing {
       this.#mustReconcile = false;
     } catch (error) {
       this.#mustReconcile = true;
-      this.#log.warn({}, `what a daemon before this one set up could not be looked through: ${messageOf(error)}`);
+      this.#log.warn({}, `what an earlier daemon installed could not be checked: ${messageOf(error)}`);
     }
   }
 
@@ -84,7 +84,10 @@ export class Standing {
     try {
       await this.#platform.raise?.(standingPlan(document));
     } catch (error) {
-      this.#log.warn({ tunnel: document.name }, `fence and rules could not be put up completely: ${messageOf(error)}`);
+      this.#log.warn(
+        { tunnel: document.name },
+        `fence and rules could not be installed completely: ${messageOf(error)}`,
+      );
     }
   }
 
@@ -133,7 +136,7 @@ export class Standing {
       throw new SectunnelError(
         'system',
         `the fence and rules of tunnel ${name} could not be removed: ${messageOf(error)}. ` +
-          'What still stands of them drops the packets that its policy protects, until it is removed, which the daemon keeps trying',
+          'What remains drops the packets that its policy protects; the daemon keeps trying to remove it',
       );
     }
   }
@@ -148,7 +151,7 @@ export class Standing {
           () => false,
         )
       ) {
-        this.#log.info({ tunnel: name }, 'its fence and rules are removed now');
+        this.#log.info({ tunnel: name }, 'fence and rules are removed now');
       }
     }
     if (!this.#mustReconcile) return;
@@ -177,7 +180,7 @@ export class Standing {
     try {
       await this.#platform.look?.(thorough);
     } catch (error) {
-      this.#log.warn({}, `the fence could not be looked at: ${messageOf(error)}`);
+      this.#log.warn({}, `the fence could not be checked: ${messageOf(error)}`);
     }
   }
 
@@ -196,7 +199,7 @@ export class Standing {
     }
     const after = this.carrier(tunnel);
     if (after === before) return;
-    const text = `carries the packets of its redundancy group now, instead of ${before}`;
+    const text = `now carries the packets of its redundancy group, instead of ${before}`;
     this.#log.warn({ tunnel: after }, text);
     this.#onEvent({ tunnel: after, event: 'carries', detail: text });
   }
