@@ -119,8 +119,8 @@ function redundancyText({ name, state }: TunnelStatus, { group, preference, carr
 
 type Redundancy = NonNullable<TunnelStatus['redundancy']>;
 
-function networkText({ name, bridge, mode, counters, problem }: NetworkInfo): string {
-  const text = `holds network ${name} (${mode}, bridge ${bridge}), dropped: ${countersText(counters)}`;
+function networkText({ name, bridge, mode, drops, problem }: NetworkInfo): string {
+  const text = `holds network ${name} (${mode}, bridge ${bridge}), dropped: ${countersText(drops)}`;
   return problem === undefined ? text : `${text}\n    ${problem}`;
 }
 

@@ -59,13 +59,13 @@ function formatNetworks(networks: readonly NetworkInfo[]): string {
   const problems = networks.flatMap(({ name, problem }) => (problem === undefined ? [] : [`\n${name}: ${problem}\n`]));
   const rows = table(
     ['Name', 'State', 'Bridge', 'Tunnel', 'Mode', 'Dropped'],
-    networks.map(({ name, running, bridge, tunnel, tunnelState, mode, counters }) => [
+    networks.map(({ name, running, bridge, tunnel, tunnelState, mode, drops }) => [
       name,
       running ? 'held' : 'held, not running',
       bridge,
       `${tunnel} (${tunnelState})`,
       mode,
-      countersText(counters),
+      countersText(drops),
     ]),
   );
   return rows + problems.join('');

@@ -169,7 +169,8 @@ const list: VerbSpec = {
 };
 
 function listed(tunnel: TunnelInfo, options: Arguments['options']): boolean {
-  const activity = options.all === true || (options.inactive === true ? !tunnel.active : tunnel.active || tunnel.held);
+  const activity =
+    options.all === true || (options.inactive === true ? !tunnel.active : tunnel.active || tunnel.retrying);
   return (
     activity &&
     (options.persistent !== true || tunnel.persistent) &&

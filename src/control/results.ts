@@ -7,15 +7,15 @@ export interface TunnelInfo {
   readonly name: string;
   readonly uuid: string;
   readonly active: boolean;
-  /** It does not run, is to run again as soon as it can, and what its policy protects is dropped until then. */
-  readonly held: boolean;
+  /** It does not run, and is started as soon as it can be; the packets that its policy protects are dropped until then. */
+  readonly retrying: boolean;
   readonly persistent: boolean;
   /** It runs, or is to run again, with another document than the one that is kept. */
   readonly outdated: boolean;
   readonly autostart: boolean;
   /** Name of the TUN device while active. */
   readonly device: string | undefined;
-  /** As in `TunnelStatus`; `inactive, is tried again` for one that is held. */
+  /** As in `TunnelStatus`; `waiting to retry` while `retrying`. */
   readonly state: string;
   /** As in `TunnelStatus`. */
   readonly degraded: readonly string[];
@@ -116,8 +116,8 @@ export interface NetworkInfo {
   readonly problem: string | undefined;
   /** As in `TunnelStatus`. */
   readonly tunnelState: string;
-  /** Packets that its fence stopped, by reason. */
-  readonly counters: Readonly<Record<string, number>>;
+  /** Packets that its fence dropped, by reason. */
+  readonly drops: Readonly<Record<string, number>>;
 }
 
 export interface NetImportResult {

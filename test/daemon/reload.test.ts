@@ -150,10 +150,10 @@ it('forgets nothing of a tunnel that is to run, nor anything when the folder is 
   await client.call('start', { name: 'net' });
   test.refuseDevices = true;
   test.devices.get((await client.call('info', { name: 'net' })).device!)!.fail(new Error('taken away'));
-  await eventually('it to wait', async () => (await client.call('info', { name: 'net' })).held);
+  await eventually('it to wait', async () => (await client.call('info', { name: 'net' })).retrying);
   rmSync(join(test.configDir, 'net.xml'));
   expect((await client.call('reload', {})).problems).toEqual([expect.stringContaining('file of tunnel net is gone')]);
-  expect(await client.call('info', { name: 'net' })).toMatchObject({ held: true, persistent: true });
+  expect(await client.call('info', { name: 'net' })).toMatchObject({ retrying: true, persistent: true });
   const away = `${test.configDir}-away`;
   renameSync(test.configDir, away);
   expect(await client.call('reload', {}).then(String, messageOf)).toContain(

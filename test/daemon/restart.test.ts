@@ -44,7 +44,7 @@ it('tunnels that ran and those with autostart run again, and all fences stand be
   expect(two.told.filter((text) => !text.startsWith('raise')).slice(1)).toEqual(names.map((name) => `open ${name}`));
   const { tunnels } = await two.client.call('list', {});
   expect(tunnels.filter(({ active }) => active).map(({ name }) => name)).toEqual([...names].sort());
-  expect(tunnels.find(({ name }) => name === 'passing')).toMatchObject({ persistent: false, held: false });
+  expect(tunnels.find(({ name }) => name === 'passing')).toMatchObject({ persistent: false, retrying: false });
   await two.client.call('destroy', { name: 'passing' });
   expect(two.told.at(-1)).toBe('release passing');
 });
@@ -64,13 +64,15 @@ it('a tunnel that cannot run again yet is shown as held, until destroy or undefi
   for (const name of ['a', 'b'])
     expect(await two.client.call('info', { name })).toMatchObject({
       active: false,
-      held: true,
+      retrying: true,
       state: 'waiting to retry',
     });
   await two.client.call('destroy', { name: 'a' });
   await two.client.call('undefine', { name: 'b' });
   expect(two.told.slice(-2)).toEqual(['release a', 'release b']);
-  expect((await two.client.call('list', {})).tunnels).toMatchObject([{ name: 'a', held: false, state: 'inactive' }]);
+  expect((await two.client.call('list', {})).tunnels).toMatchObject([
+    { name: 'a', retrying: false, state: 'inactive' },
+  ]);
   await two.close();
   for (const name of ['a', 'b']) expect(existsSync(liveFile(two, name))).toBe(false);
 });
@@ -91,7 +93,7 @@ it('without autostart a tunnel that ran is tried again all the same, one that ne
   await two.open();
   for (const name of ['ran', 'never']) await two.client.call('autostart', { name, enable: false });
   expect(two.told.at(-1)).toBe('release never');
-  const held = (await two.client.call('list', {})).tunnels.filter((tunnel) => tunnel.held).map(({ name }) => name);
+  const held = (await two.client.call('list', {})).tunnels.filter((tunnel) => tunnel.retrying).map(({ name }) => name);
   expect(held).toEqual(['ran']);
 });
 
@@ -117,7 +119,7 @@ it('a tunnel that is destroyed before its turn has come does not start', async (
   await destroyed;
   await opening;
   expect(two.told.filter((text) => text.endsWith(' b'))).toEqual(['raise b', 'release b']);
-  expect(await two.client.call('info', { name: 'b' })).toMatchObject({ active: false, held: false });
+  expect(await two.client.call('info', { name: 'b' })).toMatchObject({ active: false, retrying: false });
 });
 
 it('a fence stays where no document of the tunnel can be read, until destroy', async () => {

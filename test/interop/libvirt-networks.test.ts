@@ -289,7 +289,7 @@ function networks(release: LibvirtRelease): void {
     await guest.send([[REMOTE[4], SERVICE]]);
     expect((await burst(guest.namespace, { ...service, destination: PEER_OUTER })).received).toBe(5);
     expect(await arrivedInTheClear(rig)).toBe(before + 15);
-    expect(await held()).toMatchObject([{ name: 'lan', mode: 'selective', counters: { 'clear-out': 3 } }]);
+    expect(await held()).toMatchObject([{ name: 'lan', mode: 'selective', drops: { 'clear-out': 3 } }]);
   });
 
   it('holds a network whose rules of libvirt are gone, and says what brings them back', async () => {
@@ -476,8 +476,8 @@ function networks(release: LibvirtRelease): void {
     expect(leaks).toEqual(Object.fromEntries(Object.keys(leaks).map((what) => [what, 0])));
     const [info] = await held();
     // From the other network, in both families; to the host and its name server.
-    expect(info?.counters['forward-in']).toBe(6);
-    expect(info?.counters.host).toBeGreaterThan(0);
+    expect(info?.drops['forward-in']).toBe(6);
+    expect(info?.drops.host).toBeGreaterThan(0);
     process.stdout.write(`${(await ours.command(['net-list'])).stdout}`);
     await libvirtd.virsh(['net-destroy', 'lan']);
     expect(await held()).toEqual([]);

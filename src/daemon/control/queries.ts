@@ -146,7 +146,7 @@ export class Queries {
       name: object.name,
       uuid: object.uuid,
       active: object.live !== undefined,
-      held: this.#runner.installed.holds(object.name),
+      retrying: this.#runner.installed.holds(object.name),
       persistent: object.kept !== undefined,
       outdated: this.#catalog.isOutdated(object),
       autostart: this.#catalog.isAutostart(object.name),

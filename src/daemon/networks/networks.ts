@@ -283,7 +283,7 @@ export class HeldNetworks {
         running: running.has(name),
         problem: problem ?? this.#rules.problem(network),
         tunnelState: this.#options.tunnels.state(pin.tunnel),
-        counters: drops(name),
+        drops: drops(name),
       }))
       .sort((a, b) => (a.name < b.name ? -1 : 1));
   }

@@ -686,7 +686,7 @@ describe('a fence that cannot be changed now', () => {
     onTestFinished(() => networks.close());
     await networks.start(network());
     host.fence.counters = () => Promise.reject(new Error('no descriptors'));
-    expect(await networks.list()).toMatchObject([{ name: 'lan', counters: {} }]);
+    expect(await networks.list()).toMatchObject([{ name: 'lan', drops: {} }]);
     expect(host.lines.at(-1)?.text).toBe("the counters of the networks' fences cannot be read: no descriptors");
   });
 });
