@@ -68,7 +68,7 @@ export function narrate(happened: Told, inDocument: readonly string[] = []): Nar
       return { level: 'info', text, fields, event: 'child-down' };
     }
     case 'declined': {
-      const text = `the peer asks for ${happened.capability}`;
+      const text = `the peer requests ${happened.capability}`;
       return { level: 'warn', text, fields: {}, event: undefined };
     }
     case 'path-changed': {

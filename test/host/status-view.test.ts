@@ -43,7 +43,7 @@ it('an IKE SA that the tunnel before had, and that is being deleted, is none of 
   expect(state).toBe('connecting');
 });
 
-it('what the peer asks for and cannot have stands in status, and once in the log', async () => {
+it('what the peer requests and cannot have stands in status, and once in the log', async () => {
   const { left, right } = await pair();
   const transport = (xml: string): string => xml.replace("mode='tunnel'", "mode='transport'");
   // Both hosts' own addresses, as transport mode wants them.
@@ -53,7 +53,7 @@ it('what the peer asks for and cannot have stands in status, and once in the log
       .replace(/<(src|dst)_range address='10.2.0.0' prefixlen='24'/, "<$1_range address='192.0.2.2' prefixlen='32'");
   await left.client.call('create', { xml: hosts(tunnelDocument({ start: 'respond' })) });
   await right.client.call('create', { xml: transport(hosts(oppositeDocument({ start: 'initiate' }))) });
-  const said = 'the peer asks for transport mode';
+  const said = 'the peer requests transport mode';
   await eventually('it', async () => formatStatus(await left.client.call('status', {})).includes(said), 10_000);
   expect(left.lines.filter(({ text }) => text.startsWith(said))).toHaveLength(1);
 });
