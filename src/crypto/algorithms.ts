@@ -106,20 +106,18 @@ function integrity(
   id: number,
   name: string,
   aliases: readonly string[],
-  keyLength: number,
-  icvLength: number,
-  weak = false,
+  { weak = false, ...lengths }: { readonly keyLength: number; readonly icvLength: number; readonly weak?: boolean },
 ): IntegrityAlgorithm {
-  return { kind: 'integrity', id, name, aliases, keyLength, icvLength, weak };
+  return { kind: 'integrity', id, name, aliases, ...lengths, weak };
 }
 
 export const integrityAlgorithms: readonly IntegrityAlgorithm[] = [
-  integrity(12, 'sha256', ['sha2_256', 'sha256_128'], 32, 16),
-  integrity(13, 'sha384', ['sha2_384', 'sha384_192'], 48, 24),
-  integrity(14, 'sha512', ['sha2_512', 'sha512_256'], 64, 32),
-  integrity(5, 'aesxcbc', ['aesxcbc96'], 16, 12),
-  integrity(8, 'aescmac', ['aescmac96'], 16, 12),
-  integrity(2, 'sha1', ['sha', 'sha1_96'], 20, 12, true),
+  integrity(12, 'sha256', ['sha2_256', 'sha256_128'], { keyLength: 32, icvLength: 16 }),
+  integrity(13, 'sha384', ['sha2_384', 'sha384_192'], { keyLength: 48, icvLength: 24 }),
+  integrity(14, 'sha512', ['sha2_512', 'sha512_256'], { keyLength: 64, icvLength: 32 }),
+  integrity(5, 'aesxcbc', ['aesxcbc96'], { keyLength: 16, icvLength: 12 }),
+  integrity(8, 'aescmac', ['aescmac96'], { keyLength: 16, icvLength: 12 }),
+  integrity(2, 'sha1', ['sha', 'sha1_96'], { keyLength: 20, icvLength: 12, weak: true }),
 ];
 
 function hmacPrf(id: number, hash: string, aliases: readonly string[], length: number, weak = false): PrfAlgorithm {

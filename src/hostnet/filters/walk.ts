@@ -79,6 +79,12 @@ export function passHook(
 /** Where a packet is behind a chain: `gone`, it was dropped there; `accepted`, the base chain is left; else it goes on. */
 type End = 'gone' | 'accepted' | 'on';
 
+interface RulePlace {
+  readonly table: Table;
+  readonly chain: Chain;
+  readonly rule: string;
+}
+
 /** What of a base chain is known so far. */
 interface Doubts {
   readonly base: BaseChain;
@@ -108,7 +114,7 @@ class Walk {
     const end = this.#chain(table, chain, doubts, undefined, 0);
     if (end === 'on' && base.policy === 'drop') {
       const action = { type: 'drop', how: 'policy drop', certain: true } as const;
-      this.#drop(table, chain, action, 'policy drop', doubts, undefined);
+      this.#drop({ table, chain, rule: 'policy drop' }, action, doubts, undefined);
     }
     this.cut ||= this.#budget.left < 0;
     return !this.stopped;
@@ -137,7 +143,7 @@ class Walk {
             left ??= rule;
             break;
           case 'drop':
-            this.#drop(table, chain, action, rule, doubts, unsure);
+            this.#drop({ table, chain, rule }, action, doubts, unsure);
             if (fit === 'yes' && action.certain) return left === undefined ? 'gone' : 'on';
             break;
           case 'jump':
@@ -151,7 +157,7 @@ class Walk {
             break;
           }
           case 'mark':
-            this.#mark(table, chain, rule, action.mark, doubts, unsure);
+            this.#mark({ table, chain, rule }, action.mark, doubts, unsure);
             break;
           case 'source':
           case 'destination':
@@ -167,10 +173,8 @@ class Walk {
   }
 
   #drop(
-    table: Table,
-    chain: Chain,
+    { table, chain, rule }: RulePlace,
     { how, certain }: Extract<Action, { type: 'drop' }>,
-    rule: string,
     { released }: Doubts,
     doubt: string | undefined,
   ): void {
@@ -185,9 +189,7 @@ class Walk {
   }
 
   #mark(
-    table: Table,
-    chain: Chain,
-    rule: string,
+    { table, chain, rule }: RulePlace,
     mark: number | undefined,
     { base, released }: Doubts,
     doubt: string | undefined,

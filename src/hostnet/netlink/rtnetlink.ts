@@ -143,7 +143,7 @@ export function routesRequest(family: IpFamily, filter: RouteFilter): NetlinkReq
 }
 
 /** With `replace`, stands in for the route with the same destination, table and metric. */
-export function addRouteRequest(route: Route, replace: boolean): NetlinkRequest {
+export function addRouteRequest(route: Route, { replace }: { readonly replace: boolean }): NetlinkRequest {
   return routeRequest(RTM.NEWROUTE, NLM_F.CREATE | (replace ? NLM_F.REPLACE : NLM_F.EXCLUSIVE), route);
 }
 
@@ -172,8 +172,11 @@ export function parseRoute(body: Uint8Array): InstalledRoute | undefined {
   };
 }
 
-/** @param configured ask for the route, not for the path that the kernel makes of it */
-export function routeQueryRequest(query: RouteQuery, configured = false): NetlinkRequest {
+/** `configured`: asks for the route as it is set, not for the path that the kernel makes of it. */
+export function routeQueryRequest(
+  query: RouteQuery,
+  { configured = false }: { readonly configured?: boolean } = {},
+): NetlinkRequest {
   const { family } = query.destination;
   const bits = addressBits(family);
   const sourceLength = query.source === undefined ? 0 : bits;

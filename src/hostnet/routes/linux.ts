@@ -100,7 +100,7 @@ export class LinuxHostNetwork implements HostNetwork {
   }
 
   #addRoutes(routes: readonly Route[], replace: boolean): ReadonlyMap<number, SystemError> {
-    const requests = routes.map((route) => message.addRouteRequest(route, replace));
+    const requests = routes.map((route) => message.addRouteRequest(route, { replace }));
     return this.#socket.requestAll(requests, (at) => `add ${describeRoute(routes[at]!)}`);
   }
 
@@ -185,7 +185,7 @@ export class LinuxHostNetwork implements HostNetwork {
   }
 
   #configuredMtu(query: RouteQuery, what: string): number | undefined {
-    const data = this.#ask(message.routeQueryRequest(query, true), what, NO_WAY);
+    const data = this.#ask(message.routeQueryRequest(query, { configured: true }), what, NO_WAY);
     return data?.[0] === undefined ? undefined : message.parseConfiguredMtu(data[0].body);
   }
 

@@ -82,7 +82,7 @@ const NOTHING: RoutingRules = { rules: [], size: 0, routes: [], warnings: [] };
 function familyRules(family: IpFamily, plan: RoutingPlan, around: Surroundings): RoutingRules {
   const boxes = plan.outbound.filter(({ local }) => local.start.family === family);
   if (boxes.every(({ action }) => action === 'bypass')) return NOTHING;
-  if (isByDestination(boxes)) return byTable(family, boxes, boxes[0]!.local, boxes, plan, around);
+  if (isByDestination(boxes)) return byTable(family, boxes, boxes, plan, around);
   const protectedBoxes = boxes.filter(({ action }) => action === 'protect');
   const entries = boxes.filter(isForRules);
   const refused = entries.filter(isRequired).flatMap((box) => boxSteps(box, 'unserved', plan, around));
@@ -90,7 +90,7 @@ function familyRules(family: IpFamily, plan: RoutingPlan, around: Surroundings):
   if (exact !== undefined) return { ...exact, routes: defaultRoutes(family, protectedBoxes), warnings: [] };
   const coarse = protectedBoxes.map((box) => ({ ...box, local: anyRange(family) }));
   const text = `the policy takes more than ${MAX_RULES} rules of policy routing for IPv${family}: all packets to its protected destinations are routed into the device, and those that the policy does not protect are dropped there`;
-  return { ...byTable(family, coarse, anyRange(family), protectedBoxes, plan, around), warnings: [text] };
+  return { ...byTable(family, coarse, protectedBoxes, plan, around), warnings: [text] };
 }
 
 /** Whether the destination alone decides among packets from the same sources. */
@@ -105,15 +105,18 @@ function isByDestination(boxes: readonly PolicyBox[]): boolean {
   );
 }
 
-/** @param policy the boxes with the addresses that become sources */
+/**
+ * @param boxes that all have the same local addresses
+ * @param policy the boxes with the addresses that become sources
+ */
 function byTable(
   family: IpFamily,
   boxes: readonly PolicyBox[],
-  local: AddressRange,
   policy: readonly PolicyBox[],
   plan: RoutingPlan,
   around: Surroundings,
 ): RoutingRules {
+  const local = boxes[0]?.local ?? anyRange(family);
   const all = { local, remote: anyRange(family), action: 'protect', level: 'require', child: undefined } as const;
   const routes = regionsOf(boxes, distinct(policy));
   const open = routes.filter((route) => route.open).map(({ destination }) => destination);

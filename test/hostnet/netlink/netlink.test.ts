@@ -112,7 +112,7 @@ describe('routes', () => {
       metric: 50,
       mtu: 1300,
     };
-    expect(toHex(message.addRouteRequest(route, false).finish(3))).toBe(
+    expect(toHex(message.addRouteRequest(route, { replace: false }).finish(3))).toBe(
       hex(
         '50000000 1800 0506 03000000 00000000',
         // AF_INET, /16, no source, no TOS, table in the attribute, protocol 83, scope link, unicast
@@ -129,11 +129,11 @@ describe('routes', () => {
 
   it('add a default route by a gateway, and one that leads nowhere', () => {
     const gateway: Route = { type: 'unicast', destination: prefix('0.0.0.0/0'), gateway: ip('192.0.2.1') };
-    expect(toHex(bodyOf(message.addRouteRequest(gateway, true)))).toBe(
+    expect(toHex(bodyOf(message.addRouteRequest(gateway, { replace: true })))).toBe(
       hex('02 00 00 00 fe 53 00 01 00000000', '0800 0f00 fe000000', '0800 0500 c0000201', '0800 0600 00000000'),
     );
     const unreachable: Route = { type: 'unreachable', destination: prefix('2001:db8::/32'), table: 100 };
-    expect(toHex(bodyOf(message.addRouteRequest(unreachable, false)))).toBe(
+    expect(toHex(bodyOf(message.addRouteRequest(unreachable, { replace: false })))).toBe(
       hex(
         '0a 20 00 00 64 53 00 07 00000000',
         '0800 0f00 64000000',
@@ -145,7 +145,7 @@ describe('routes', () => {
 
   it('replace and delete only what bears our protocol', () => {
     const route: Route = { type: 'blackhole', destination: prefix('10.2.0.0/16'), source: ip('10.1.2.3'), mtu: 1300 };
-    const replaced = message.addRouteRequest(route, true).finish(1);
+    const replaced = message.addRouteRequest(route, { replace: true }).finish(1);
     expect(toHex(replaced.subarray(4, 8))).toBe('18000505');
     const deleted = message.deleteRouteRequest(route).finish(1);
     expect(toHex(deleted.subarray(4, 8))).toBe('19000500');
@@ -162,7 +162,7 @@ describe('routes', () => {
       { type: 'blackhole', destination: prefix('10.0.0.0/8'), metric: 7 },
     ];
     for (const route of routes) {
-      expect(message.parseRoute(bodyOf(message.addRouteRequest(route, false)))).toEqual({
+      expect(message.parseRoute(bodyOf(message.addRouteRequest(route, { replace: false })))).toEqual({
         linkIndex: undefined,
         gateway: undefined,
         source: undefined,
@@ -218,7 +218,7 @@ describe('routes', () => {
       cache,
     );
     expect(message.parseRouteReply(learnt)).toMatchObject({ mtu: 552, learnt: true });
-    expect(toHex(message.routeQueryRequest(query, true).finish(4))).toContain('02200000000000000030');
+    expect(toHex(message.routeQueryRequest(query, { configured: true }).finish(4))).toContain('02200000000000000030');
     expect(message.parseConfiguredMtu(answer)).toBe(1300);
     expect(message.parseRouteReply(bytes('02 20 00 00 ff 00 00 02 00000000', '0800 0400 01000000'))?.local).toBe(true);
     expect(message.parseRouteReply(bytes('0a 80 00 00 fe 00 00 07 00000000', '0800 0400 01000000'))).toBeUndefined();
