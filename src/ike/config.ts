@@ -8,7 +8,7 @@ import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
 import type { PacketFlags } from '../policy/populate.ts';
 import type { SelectorPair } from '../policy/selector.ts';
 
-/** How one side proves who it is: with a pre-shared key, or with a signature and certificates (RFC 7296 §2.15). */
+/** How one side authenticates: with a pre-shared key, or with a signature and certificates (RFC 7296 §2.15). */
 export type AuthMethod = 'psk' | 'signature';
 
 /** Our end of a connection. */

@@ -161,7 +161,7 @@ function isDeferred(session: IkeSession, now: number, opened: Opened): boolean {
   const auth = findPayload(opened.payloads, 'auth');
   if (auth === undefined || auth.method === AuthMethodId.SHARED_KEY) return false;
   const { env, askedFrom } = session;
-  const why = env.proofs.refusal(now, askedFrom.remote.address);
+  const why = env.verifications.refusal(now, askedFrom.remote.address);
   if (why === undefined) return false;
   env.count('authentication-deferred');
   session.note('warn', `IKE_AUTH from ${formatSocketAddress(askedFrom.remote)} is deferred: ${why}`);
@@ -198,7 +198,7 @@ function allows(session: IkeSession, exchange: number): boolean {
     case 'deleting':
       return exchange === ExchangeType.CREATE_CHILD_SA || exchange === ExchangeType.INFORMATIONAL;
     case 'init-sent':
-    case 'proof-wanted':
+    case 'credentials-wanted':
     case 'auth-sent':
     case 'verifying':
     case 'authenticating':

@@ -4,7 +4,7 @@ import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from './config.ts';
 import { ConnectionTable } from './connection-table.ts';
 import type { IkeEvent, Path } from './events.ts';
-import { ProofBudget } from './half-open/proof-budget.ts';
+import { VerificationBudget } from './half-open/verification-budget.ts';
 import { pooledRandom } from './keys/random-pool.ts';
 import { DEFAULT_LIMITS, DEFAULT_RETRANSMIT, type IkeEndpointOptions } from './options.ts';
 import { FragmentBudget } from './protect/reassembly.ts';
@@ -30,7 +30,7 @@ export class EndpointEnvironment implements Environment {
   readonly rawEsp: boolean;
   readonly vendorIds: readonly Uint8Array[];
   readonly fragments: FragmentBudget = new FragmentBudget();
-  readonly proofs: ProofBudget = new ProofBudget();
+  readonly verifications: VerificationBudget = new VerificationBudget();
   /** BOUNDED: by the owner, who drains them after every call. */
   readonly transmits: Queue<Transmit> = new Queue();
   readonly events: Queue<IkeEvent> = new Queue();

@@ -27,9 +27,9 @@ import type { IkeCounters, IkeSaStatus } from './status.ts';
 import { beginAuth } from './tasks/auth.ts';
 import { answerSecret, answerSignature, answerVerdict } from './tasks/auth-responder.ts';
 import { answerPeerSecret, answerPeerVerdict } from './tasks/auth-response.ts';
+import { signaturePayloads } from './tasks/authentication.ts';
 import { closeChild, closeSession } from './tasks/delete.ts';
 import { openSession } from './tasks/open.ts';
-import { signaturePayloads } from './tasks/proof.ts';
 import { rekeyChild } from './tasks/rekey-child.ts';
 import { rekeyIkeSa } from './tasks/rekey-ike.ts';
 import { handleSessionTimeout, probeLiveness } from './timeouts.ts';
@@ -211,7 +211,7 @@ export class IkeEndpoint {
     return undefined;
   }
 
-  /** Takes a datagram, without its non-ESP marker, from anybody. Never throws, whatever the bytes. */
+  /** Takes a datagram, without its non-ESP marker, from any host. Never throws, whatever the bytes. */
   handleDatagram(now: number, path: Path, data: Uint8Array): void {
     this.#env.count('datagrams-in');
     try {
@@ -232,7 +232,7 @@ export class IkeEndpoint {
       return;
     }
     receive(session, now, path, header, data);
-    // Whatever came of it: a request that was answered is not sent again, and nobody need be woken for it.
+    // In any case: a request that was answered is not retransmitted, and needs no wake-up.
     this.#registry.stateChanged(session);
   }
 
@@ -291,7 +291,7 @@ export class IkeEndpoint {
 
   /**
    * Answers `need-secret`; `undefined` when there is none, as are bytes that are no key (`isSharedKey`). The bytes are read
-   * before this returns, and stay the caller's; a copy of ours is wiped once the peer has proved who it is.
+   * before this returns, and stay the caller's; our copy is wiped once the peer is authenticated.
    */
   answerSecret(now: number, requestId: number, secret: Uint8Array | undefined): void {
     const key = secret !== undefined && isSharedKey(secret) ? secret : undefined;
@@ -377,7 +377,7 @@ function secretCame(session: IkeSession, now: number, secret: Uint8Array | undef
   const { state } = session;
   if (state.name === 'authenticating') answerSecret(session, now, state, secret);
   else if (state.name === 'verifying') answerPeerSecret(session, now, state, secret);
-  else if (state.name === 'proof-wanted') {
+  else if (state.name === 'credentials-wanted') {
     if (secret !== undefined) beginAuth(session, now, state, { kind: 'psk', secret });
     else failSession(session, now, { reason: 'no-secret', detail: 'there is no pre-shared key for the connection' });
   }
@@ -386,7 +386,7 @@ function secretCame(session: IkeSession, now: number, secret: Uint8Array | undef
 function signatureCame(session: IkeSession, now: number, answer: SignatureAnswer): void {
   const { state } = session;
   if (state.name === 'authenticating') answerSignature(session, now, state, answer);
-  else if (state.name === 'proof-wanted') {
+  else if (state.name === 'credentials-wanted') {
     const payloads = signaturePayloads(answer, state.setUp);
     if (typeof payloads !== 'string') beginAuth(session, now, state, { kind: 'signature', payloads });
     else failSession(session, now, { reason: 'no-signature', detail: `we cannot sign: ${payloads}` });

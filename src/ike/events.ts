@@ -100,7 +100,7 @@ export interface IkeSaSummary {
   readonly path: Path;
 }
 
-/** How a peer lets itself be convinced. */
+/** The signatures that a peer accepts. */
 export interface SignatureMethods {
   /** Authentication methods (RFC 7296 §3.8): 14 alone where both sides have RFC 7427, else those from before it. */
   readonly authMethods: readonly number[];
@@ -122,14 +122,14 @@ export type SignatureAnswer =
   /** `detail` says, for a person, why there is none. */
   | { readonly ok: false; readonly detail: string };
 
-/** What a peer sent to prove who it is. Nothing of it is believed before it was verified. */
+/** The credentials of a peer. Nothing in them is believed before it is verified. */
 export interface ReceivedProof {
   /** X.509, DER, in the order they came: the first is the peer's own. At most 10, of
    * 20 KiB each and 64 KiB in all; none where none was sent. */
   readonly certificates: readonly Uint8Array[];
   /** DER. */
   readonly crls: readonly Uint8Array[];
-  /** Who it says it is, which the certificate must say too. */
+  /** The identity that it claims, which the certificate must contain. */
   readonly id: Identity;
   /** As in `SignatureMethods`. */
   readonly authMethod: number;

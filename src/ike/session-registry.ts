@@ -13,7 +13,7 @@ import type { SelectorPair } from '../policy/selector.ts';
 import type { ConnectionConfig } from './config.ts';
 import type { EndpointEnvironment } from './endpoint-environment.ts';
 import { HalfOpenTable } from './half-open/half-open.ts';
-import type { OpenProof } from './half-open/proof-budget.ts';
+import type { OpenVerification } from './half-open/verification-budget.ts';
 import { InnerAddresses } from './inner-addresses.ts';
 import { PeerTable } from './peers.ts';
 import type { ChildRecord } from './session/child.ts';
@@ -219,16 +219,16 @@ export class SessionRegistry implements Registry<IkeSession> {
 
   ask(session: IkeSession, question: Question): number {
     const requestId = this.env.nextId();
-    this.#questions.set(requestId, { session, type: question.type, proof: this.#openProof(question) });
+    this.#questions.set(requestId, { session, type: question.type, verification: this.#openVerification(question) });
     this.env.emit({ ...question, requestId, connection: session.connectionName });
     return requestId;
   }
 
-  #openProof(question: Question): OpenProof | undefined {
+  #openVerification(question: Question): OpenVerification | undefined {
     if (question.type !== 'need-verification') return undefined;
     const { certificates, crls, from } = question.proof;
     const bytes = [...certificates, ...crls].reduce((sum, { length }) => sum + length, 0);
-    return this.env.proofs.open(from, bytes);
+    return this.env.verifications.open(from, bytes);
   }
 
   withdraw(requestId: number): void {
@@ -236,8 +236,8 @@ export class SessionRegistry implements Registry<IkeSession> {
   }
 
   #closeQuestion(requestId: number, spent: number | undefined): void {
-    const proof = this.#questions.get(requestId)?.proof;
-    if (proof !== undefined) this.env.proofs.close(proof, spent);
+    const verification = this.#questions.get(requestId)?.verification;
+    if (verification !== undefined) this.env.verifications.close(verification, spent);
     this.#questions.delete(requestId);
   }
 
@@ -279,5 +279,5 @@ interface OpenQuestion {
   readonly session: IkeSession;
   readonly type: Question['type'];
   /** What the answer is charged to, where a peer is judged. */
-  readonly proof: OpenProof | undefined;
+  readonly verification: OpenVerification | undefined;
 }

@@ -25,7 +25,7 @@ export interface ChildSaStatus {
 /** The states of an IKE SA, see `session/state.ts`. */
 export type IkeSaState =
   | 'init-sent'
-  | 'proof-wanted'
+  | 'credentials-wanted'
   | 'auth-sent'
   | 'verifying'
   | 'half-open'
@@ -38,7 +38,7 @@ export type IkeSaState =
 /** An IKE SA as it stands. Times are milliseconds of the owner's clock. */
 export interface IkeSaStatus {
   readonly id: number;
-  /** `undefined` while a peer that opened an SA has not said who it is. */
+  /** `undefined` until the peer that opened the SA has identified itself. */
   readonly connection: string | undefined;
   /** It was made for a connection that was removed since; another may have its name now. */
   readonly former: boolean;

@@ -133,7 +133,7 @@ function giveUp(session: IkeSession, now: number): void {
     case 'init-sent':
       failSession(session, now, likelyReason(session) ?? { reason: 'timeout', detail: 'no answer' });
       return;
-    case 'proof-wanted':
+    case 'credentials-wanted':
       failSession(
         session,
         now,

@@ -1,6 +1,6 @@
 /**
  * Messages that belong to no IKE SA of ours (RFC 7296 §1.5, §2.5, §2.6, §2.21.1, §2.21.4): requests for a new one, and
- * everything else. Nobody here has proved anything, so that what is answered is bounded in rate and kept is nothing.
+ * everything else. Their senders are not authenticated: the rate of answers is bounded, and no state is kept.
  */
 import { formatAddress, formatSocketAddress } from '../base/address.ts';
 import { ByteReader, equalBytes } from '../base/bytes.ts';
@@ -31,7 +31,7 @@ const COOKIE_LIFETIME = 60_000;
 /** Refusals of IKE_SA_INIT, and hints about SPIs and versions that we do not know: a second, and at once. */
 const REFUSALS = [100, 200] as const;
 const HINTS = [5, 10] as const;
-/** Of the refusals the owner is told of so many a second: anybody can have himself refused. */
+/** Refusals that are reported to the owner, a second and at once: any host can cause them. */
 const REPORTS = [2, 20] as const;
 /** Several times what any key exchange and list of proposals takes; IKE_SA_INIT is never fragmented (RFC 7383 §2.4). */
 const MAX_INIT_LENGTH = 8_192;
@@ -72,7 +72,7 @@ export class UnassociatedMessages {
       return;
     }
     this.#env.count('unknown-spi');
-    // RFC 7296 §2.21.4: may be told, seldom; a response is never answered.
+    // RFC 7296 §2.21.4: the sender may be told, at a low rate; a response is never answered.
     if (header.response || header.exchange === ExchangeType.IKE_SA_INIT) return;
     this.#hint(now, path, header, NotifyType.INVALID_IKE_SPI, NOTHING);
   }
@@ -132,7 +132,7 @@ export class UnassociatedMessages {
     this.#negotiate(now, path, message, datagram);
   }
 
-  /** RFC 7296 §2.1: the same request is answered with the same bytes; another one with the same SPI is not ours to judge. */
+  /** RFC 7296 §2.1: the same request gets the same bytes again; another request with the same SPI is ignored. */
   #again(path: Path, { state }: IkeSession, datagram: Uint8Array): void {
     const setUp = 'setUp' in state ? state.setUp : undefined;
     const same = setUp !== undefined && equalBytes(setUp.initRequest, datagram);
@@ -151,7 +151,7 @@ export class UnassociatedMessages {
     }
   }
 
-  /** RFC 7296 §2.6: under load, first the proof that the address is the sender's. */
+  /** RFC 7296 §2.6: under load the sender must first show that it receives at its address. */
   #cookieHolds(now: number, path: Path, message: IkeMessage): boolean {
     const env = this.#env;
     const registry = this.#registry;

@@ -12,7 +12,7 @@ const proposals = (text: string) =>
   connection({ children: [child('c', { proposals: [parseEspProposalString(text)] })] });
 const PLAIN = { a: connection(), b: mirrored(connection()) };
 const PFS = { a: proposals('aes128gcm16-x25519'), b: mirrored(proposals('aes128gcm16-x25519')) };
-/** Each side guesses what the other does not like. */
+/** Each side offers first a group that the other does not accept. */
 const WRONG_GROUPS = {
   a: proposals('aes128gcm16-ecp256-x25519'),
   b: mirrored(proposals('aes128gcm16-ecp384-x25519')),
@@ -39,7 +39,7 @@ function bothWays(options: ConstructorParameters<typeof Pair>[0], scenario: (pai
       expect(new Set(downs).size).toBe(downs.length);
       expect(host.of('child-up').length - downs.length).toBe(1);
       expect(host.of('failed')).toEqual([]);
-      // Whoever deletes it: to the owner it was replaced.
+      // Whichever side deletes it: to the owner it was replaced.
       const replaced = host === pair.a ? old.a : old.b;
       expect(host.of('child-down').find(({ childId }) => childId === replaced)?.reason).toBe('rekeyed');
     }
@@ -52,6 +52,13 @@ function bothWays(options: ConstructorParameters<typeof Pair>[0], scenario: (pai
 }
 
 describe('both sides rekey the same CHILD SA', () => {
+  //   a                                      b
+  //   │── REKEY_SA(old), Ni a ─────╲   ╱─────│   both requests cross
+  //   │◀── REKEY_SA(old), Ni b ────╱   ╲────▶│
+  //   │── response: Nr ────────────╲   ╱─────│   both new SAs come up
+  //   │◀── response: Nr ───────────╱   ╲────▶│
+  //   │  the exchange with the lowest of the four nonces loses: its initiator deletes the SA it made,
+  //   │  the other initiator deletes the old SA
   it.each([
     ['plain', PLAIN],
     ['with a key exchange', PFS],
@@ -61,7 +68,15 @@ describe('both sides rekey the same CHILD SA', () => {
     });
   });
 
-  it.each(['a', 'b'] as const)('an answer to %s is delayed until after the first delete', (late) => {
+  //   late                                 peer
+  //   │── REKEY_SA ─────────────╲   ╱────────│
+  //   │◀── REKEY_SA ────────────╱   ╲───────▶│
+  //   │            ┌──────── response ───────│   delayed
+  //   │── response ┼────────────────────────▶│
+  //   │◀───────────┼───── DELETE of old SA ──│   or of the SA that lost
+  //   │── response ┼────────────────────────▶│
+  //   │◀───────────┘                         │   only now late knows the fourth nonce
+  it.each(['a', 'b'] as const)('the response to %s arrives after the first delete', (late) => {
     bothWays(PLAIN, (pair, wire) => {
       const host = pair[late];
       const peer = pair.peer(host);
@@ -76,7 +91,14 @@ describe('both sides rekey the same CHILD SA', () => {
     });
   });
 
-  it.each(['a', 'b'] as const)('%s hears of the collision only after its own rekeying is done', (late) => {
+  //   host                                 peer
+  //   │            ┌────────── REKEY_SA ─────│   delayed
+  //   │── REKEY_SA ┼────────────────────────▶│
+  //   │◀───────────┼───────────── response ──│
+  //   │── DELETE of old SA ─────▶            │   on its way
+  //   │◀───────────┘                         │
+  //   │── TEMPORARY_FAILURE ────────────────▶│
+  it.each(['a', 'b'] as const)('%s receives the other request after its own rekeying', (late) => {
     for (let seed = 1; seed <= 4; seed++) {
       const pair = new Pair({ seed });
       pair.up();
@@ -98,7 +120,15 @@ describe('both sides rekey the same CHILD SA', () => {
     }
   });
 
-  it.each(['a', 'b'] as const)('%s hears of it when the old SA is gone: CHILD_SA_NOT_FOUND', (late) => {
+  //   host                                 peer
+  //   │            ┌────────── REKEY_SA ─────│   delayed
+  //   │── REKEY_SA ┼────────────────────────▶│
+  //   │◀───────────┼───────────── response ──│
+  //   │── DELETE ──┼────────────────────────▶│
+  //   │◀───────────┼───────────── response ──│
+  //   │◀───────────┘                         │
+  //   │── CHILD_SA_NOT_FOUND ───────────────▶│
+  it.each(['a', 'b'] as const)('%s receives the other request when the old SA is gone: CHILD_SA_NOT_FOUND', (late) => {
     const pair = new Pair();
     pair.up();
     const host = pair[late];
@@ -114,6 +144,12 @@ describe('both sides rekey the same CHILD SA', () => {
     expect(peer.of('child-up')).toHaveLength(2);
   });
 
+  //   a                                      b
+  //   │── REKEY_SA, KE ecp256 ─────╲   ╱─────│
+  //   │◀── REKEY_SA, KE ecp384 ────╱   ╲────▶│
+  //   │── INVALID_KE_PAYLOAD ──────╲   ╱─────│
+  //   │◀── INVALID_KE_PAYLOAD ─────╱   ╲────▶│
+  //   │  both try again with the group that the other asks for, and collide as above
   it('with a wrong group on both sides first', () => {
     bothWays(WRONG_GROUPS, (pair, wire) => {
       for (let round = 0; round < 4; round++) {
@@ -167,12 +203,22 @@ describe('one side rekeys what the other deletes', () => {
     }
   }
 
+  //   host                                 peer
+  //   │── REKEY_SA ─────────────╲   ╱────────│
+  //   │◀── DELETE ──────────────╱   ╲───────▶│
+  //   │── response ────────────▶             │   the SA is gone
+  //   │           ◀── TEMPORARY_FAILURE ─────│   or CHILD_SA_NOT_FOUND: nothing to rekey
   it.each(cases)('the requests cross, %s', (_name, side) => {
     const { pair, wire } = begin(side);
     wire.settle();
     gone(pair);
   });
 
+  //   host                                 peer
+  //   │            ┌──────────── DELETE ─────│   delayed
+  //   │── REKEY_SA ┼────────────────────────▶│
+  //   │◀───────────┼──── TEMPORARY_FAILURE ──│
+  //   │◀───────────┘                         │
   it.each(cases)('the rekeying arrives first, the delete late, %s', (_name, side) => {
     const { pair, wire, host, peer } = begin(side);
     const late = wire.take(peer);

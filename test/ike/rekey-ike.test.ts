@@ -156,11 +156,26 @@ describe('both sides rekey the same IKE SA', () => {
     expect(winners.size).toBe(wins);
   }
 
+  //   a                                      b
+  //   │── SA, Ni a, KE ────────────╲   ╱─────│   both requests cross on the old IKE SA
+  //   │◀── SA, Ni b, KE ───────────╱   ╲────▶│
+  //   │── response: Nr ────────────╲   ╱─────│   two new IKE SAs
+  //   │◀── response: Nr ───────────╱   ╲────▶│
+  //   │  the exchange with the lowest of the four nonces loses: its initiator deletes the IKE SA it made,
+  //   │  the children go over to the other, whose initiator deletes the old one
   it('the exchange with the lowest nonce loses', () => {
     bothWays({}, (pair, wire) => wire.pass(pair.a, pair.b, pair.a, pair.b));
   });
 
-  it.each(sides)('the answer to %s is delayed until all else is done', (late) => {
+  //   late                                 peer
+  //   │── rekey ────────────────╲   ╱────────│
+  //   │◀── rekey ───────────────╱   ╲───────▶│
+  //   │            ┌──────── response ───────│   delayed
+  //   │── response ┼────────────────────────▶│
+  //   │◀───────────┼─────────────── DELETE ──│
+  //   │── response ┼────────────────────────▶│
+  //   │◀───────────┘                         │
+  it.each(sides)('the response to %s arrives when all else is done', (late) => {
     bothWays({}, (pair, wire) => {
       const host = pair[late];
       const peer = pair.peer(host);
@@ -175,6 +190,10 @@ describe('both sides rekey the same IKE SA', () => {
     });
   });
 
+  //   late                                 peer
+  //   │── rekey ────✕                        │
+  //   │◀────────────────────────────── rekey │   completes
+  //   │── rekey, retransmitted ─────────────▶│
   it.each(sides)('the request of %s is lost, and comes again when the other is done', (late) => {
     bothWays(
       {},
@@ -187,6 +206,11 @@ describe('both sides rekey the same IKE SA', () => {
     );
   });
 
+  //   late                                 peer
+  //   │── rekey ───────┐                     │   delayed
+  //   │◀───────────────┼────────────── rekey │
+  //   │── response ────┼────────────────────▶│
+  //   │                └────────────────────▶│   peer's DELETE of the old IKE SA is on its way
   it.each(sides)('the request of %s arrives when the other is deleting', (late) => {
     bothWays(
       {},
@@ -201,6 +225,13 @@ describe('both sides rekey the same IKE SA', () => {
     );
   });
 
+  //   late                                 peer
+  //   │── rekey ───────┐                     │   delayed
+  //   │◀───────────────┼────────────── rekey │
+  //   │── response ────┼────────────────────▶│
+  //   │◀───────────────┼───────────── DELETE │
+  //   │── response ────┼────────────────────▶│   the old IKE SA is gone on both sides
+  //   │                └────────────────────▶│
   it.each(sides)('the request of %s arrives when the other has deleted', (late) => {
     bothWays(
       {},

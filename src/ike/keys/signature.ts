@@ -172,7 +172,7 @@ function exceeding(
   return sum > mostOfAll ? `${what}s of ${sum} bytes; no more than ${mostOfAll} are looked at` : undefined;
 }
 
-type FoundProof =
+type FoundCredentials =
   | { readonly ok: true; readonly proof: Omit<ReceivedProof, 'id' | 'octets' | 'from'> }
   | { readonly ok: false; readonly detail: string };
 
@@ -180,11 +180,11 @@ type FoundProof =
  * A peer's signature and what came with it, before anything of it is believed.
  * @param digital both sides sent SIGNATURE_HASH_ALGORITHMS
  */
-export function findProof(
+export function findCredentials(
   payloads: readonly Payload[],
   { method, data }: AuthPayload,
   { digital }: { readonly digital: boolean },
-): FoundProof {
+): FoundCredentials {
   const refused = digital ? refusedMethod(method) : refusedOldMethod(method);
   if (refused !== undefined) return { ok: false, detail: `method not allowed: ${refused}` };
   const parts =
@@ -199,7 +199,7 @@ export function findProof(
 
 function refusedMethod(method: number): string | undefined {
   if (method === AuthMethodId.DIGITAL_SIGNATURE || ECDSA_METHODS.includes(method)) return undefined;
-  // Its hash is nowhere told, and is SHA-1 with most: nobody who has RFC 7427 needs it.
+  // It does not name its hash, which is mostly SHA-1. A peer with RFC 7427 does not need it.
   return `${authMethodName(method)}; DIGITAL_SIGNATURE was agreed on`;
 }
 

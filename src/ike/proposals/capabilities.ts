@@ -1,4 +1,4 @@
-/** What a peer asks for that this implementation does not have: told, so that nobody looks for a fault elsewhere. */
+/** Capabilities that a peer asks for and this implementation lacks: reported, so that the cause is not sought elsewhere. */
 import { ConfigAttribute, ConfigType, NotifyType } from '../wire/iana.ts';
 import type { Payload } from '../wire/payload.ts';
 

@@ -1,6 +1,6 @@
 /**
- * Fragments of a message that is on its way in (RFC 7383 §2.6). Only what was verified by its ICV is kept, so that
- * nobody but the peer can use up what is bounded here.
+ * Fragments of a message that is on its way in (RFC 7383 §2.6). Only fragments with a valid ICV are kept, so only the
+ * peer can use up the room.
  */
 import { concatBytes } from '../../base/bytes.ts';
 import type { IkeHeader } from '../wire/message.ts';

@@ -105,10 +105,10 @@ export class ChildRecord {
 }
 
 /**
- * Whether one of them replaces the other, or is one too many: by what they carry, as a child of the configuration may have
- * several SAs, each for a part of it. What replaces a part may be narrower, or wider again.
+ * Whether two SAs carry the same traffic, so that one replaces or duplicates the other. A child of the configuration may have
+ * several SAs, each for a part of its traffic; the successor of a part may be narrower, or wider again.
  */
-export function areLikes(a: ChildRecord, b: ChildRecord): boolean {
+export function carrySameTraffic(a: ChildRecord, b: ChildRecord): boolean {
   const [mine, theirs] = [a.facts, b.facts];
   if (mine.config.name !== theirs.config.name) return false;
   if (mine.replaces === theirs.id || theirs.replaces === mine.id) return true;

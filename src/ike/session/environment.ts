@@ -2,7 +2,7 @@
 import type { CryptoProvider, RandomSource } from '../../crypto/types.ts';
 import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from '../config.ts';
 import type { IkeEvent, Path } from '../events.ts';
-import type { ProofBudget } from '../half-open/proof-budget.ts';
+import type { VerificationBudget } from '../half-open/verification-budget.ts';
 import type { FragmentBudget } from '../protect/reassembly.ts';
 import type { IkeCounterName } from '../status.ts';
 
@@ -16,7 +16,7 @@ export interface Environment {
   /** What all IKE SAs together may hold of messages that are not complete. */
   readonly fragments: FragmentBudget;
   /** What peers may have us spend on their certificates. */
-  readonly proofs: ProofBudget;
+  readonly verifications: VerificationBudget;
 
   emit(event: IkeEvent): void;
   transmit(path: Path, data: Uint8Array): void;

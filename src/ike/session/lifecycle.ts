@@ -5,7 +5,7 @@
 import type { DownReason } from '../events.ts';
 import type { Failure } from '../failure.ts';
 import type { AgreedChild } from './agreed-child.ts';
-import { areLikes, ChildRecord, covers } from './child.ts';
+import { ChildRecord, carrySameTraffic, covers } from './child.ts';
 import type { IkeSession } from './session.ts';
 import { isLive } from './state.ts';
 
@@ -51,16 +51,16 @@ export function promoteChild(session: IkeSession, child: ChildRecord): void {
   session.env.emit({ type: 'child-send', childId: child.id });
 }
 
-/** Others carry nothing any more, but for what the child is not for. */
+/** SAs whose traffic the child covers stop sending. */
 function takeOver(session: IkeSession, child: ChildRecord): void {
-  for (const other of lineage(session, child)) if (covers(child, other)) other.sending = false;
+  for (const other of sameTrafficSas(session, child)) if (covers(child, other)) other.sending = false;
 }
 
-/** The other SAs that carry the same traffic: its predecessors, successors, duplicates. */
-function lineage(session: IkeSession, child: ChildRecord): ChildRecord[] {
+/** The other SAs of the peer for the same traffic: predecessors, successors, duplicates. */
+function sameTrafficSas(session: IkeSession, child: ChildRecord): ChildRecord[] {
   const sessions = [session, ...session.registry.siblings(session)];
   return sessions.flatMap(({ children }) =>
-    [...children.values()].filter((other) => other !== child && areLikes(other, child)),
+    [...children.values()].filter((other) => other !== child && carrySameTraffic(other, child)),
   );
 }
 
@@ -69,13 +69,13 @@ export function reportChildDown(session: IkeSession, child: ChildRecord, reason:
   if (child.reportedDown) return;
   child.reportedDown = true;
   const { env, registry } = session;
-  const usable = lineage(session, child).filter((other) => other.usable);
+  const usable = sameTrafficSas(session, child).filter((other) => other.usable);
   if (child.sending) {
     child.sending = false;
-    // Several, where each carries a part of it.
+    // Several, where each covers a part of its traffic.
     for (const heir of usable.sort((a, b) => b.id - a.id)) {
       const owner = registry.sessionOf(heir);
-      if (!lineage(owner, heir).some((other) => other.sending && covers(other, heir))) promoteChild(owner, heir);
+      if (!sameTrafficSas(owner, heir).some((other) => other.sending && covers(other, heir))) promoteChild(owner, heir);
     }
   }
   const { id, connection, config } = child.facts;

@@ -1,4 +1,4 @@
-/** The IKE SAs and CHILD SAs of an endpoint, as one of its IKE SAs sees them: who else is there, and who owns which addresses. */
+/** The IKE SAs and CHILD SAs of an endpoint, as one of its IKE SAs sees them, and the owners of inner addresses. */
 import type { IpAddress } from '../../base/address.ts';
 import type { Identity } from '../../base/identity.ts';
 import type { SelectorPair } from '../../policy/selector.ts';

@@ -1,6 +1,6 @@
 /**
- * One IKE SA: its state, its window and tasks, its children and timers. What the exchanges say stands in `tasks/`;
- * here is how messages get in and out and who is asked to process them.
+ * One IKE SA: its state, its window and tasks, its children and timers. `tasks/` holds the exchanges; this class sends
+ * messages and runs the tasks in turn.
  */
 import { invariant } from '../../base/assert.ts';
 import { Deadlines } from '../../base/deadlines.ts';
@@ -249,7 +249,7 @@ export class IkeSession {
    */
   respondAgain(now: number, path: Path, { inFragments }: { readonly inFragments: boolean }): void {
     const fragmented = (this.window.lastResponse?.datagrams.length ?? 0) > 1;
-    // One datagram of whoever saw it must not call forth dozens, over and over. A peer waits longer than that.
+    // One replayed datagram must not cause dozens of datagrams, over and over. A real peer waits longer.
     if (fragmented && now - this.#answeredAt < ANSWER_INTERVAL) {
       this.env.count('rate-limited');
       return;

@@ -2,7 +2,7 @@
  * The states of an IKE SA and the transitions that there are. A state carries only what is valid in it.
  *
  * ```text
- *   initiator   init-sent → proof-wanted → auth-sent → verifying ─┐
+ *   initiator   init-sent → credentials-wanted → auth-sent → verifying ─┐
  *                                                                 ├→ established → rekeyed → deleting → closed
  *   responder   half-open → authenticating ───────────────────────┘
  * ```
@@ -39,7 +39,7 @@ export interface SetUp {
   readonly authorities: readonly Uint8Array[];
 }
 
-/** Who both ends proved to be, and what the remote one proved it with. */
+/** The identities of both ends, and the kind of credential that the remote one uses. */
 export interface Peers {
   readonly localId: Identity;
   readonly remoteId: Identity;
@@ -144,7 +144,7 @@ export type SessionState =
   | { readonly name: 'init-sent'; readonly attempt: Attempt; readonly init: InitRequest }
   /** It was answered; the owner is asked for the secret, or for a signature. */
   | {
-      readonly name: 'proof-wanted';
+      readonly name: 'credentials-wanted';
       readonly attempt: Attempt;
       readonly crypto: IkeCrypto;
       readonly setUp: SetUp;
@@ -167,7 +167,7 @@ export type SessionState =
       readonly setUp: SetUp;
       /** Names of the connections that the peer may turn out to speak of. */
       readonly candidates: readonly string[];
-      /** What the peer asked for in IKE_SA_INIT, and cannot have: in words, until it has proved who it is. */
+      /** What the peer asked for in IKE_SA_INIT, and cannot have: in words, until it is authenticated. */
       readonly capabilities: readonly string[];
     }
   /** The peer's IKE_AUTH is here; the owner is asked for the secret, for a verdict on the peer, or for a signature. */
@@ -203,8 +203,8 @@ export type StateOf<N extends IkeSaState> = Extract<SessionState, { readonly nam
 
 /** From where to where. Checked at run time: a transition that is not here is a bug. */
 export const TRANSITIONS: Readonly<Record<IkeSaState, readonly IkeSaState[]>> = {
-  'init-sent': ['proof-wanted', 'closed'],
-  'proof-wanted': ['auth-sent', 'closed'],
+  'init-sent': ['credentials-wanted', 'closed'],
+  'credentials-wanted': ['auth-sent', 'closed'],
   'auth-sent': ['verifying', 'established', 'deleting', 'closed'],
   verifying: ['established', 'deleting', 'closed'],
   'half-open': ['authenticating', 'closed'],

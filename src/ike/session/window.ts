@@ -3,14 +3,14 @@
  * direction.
  *
  * One request of ours is out at a time and is sent again, byte for byte, until its response comes or the peer counts
- * as dead. Of the peer's requests the next one is taken, the last one is answered again from the cache, and any other
- * is ignored. What is sent again and again in vain goes on in smaller fragments, if it can (RFC 7383 §2.5.2).
+ * as dead. The peer's next request is accepted, its last one is answered again from the cache, and any other is ignored.
+ * A message that stays unanswered is sent in smaller fragments, where the peer supports them (RFC 7383 §2.5.2).
  */
 import { equalBytes } from '../../base/bytes.ts';
 import type { RetransmitPolicy } from '../config.ts';
 import type { Outgoing } from '../protect/outgoing.ts';
 
-/** What a request with some message ID is to us. */
+/** Where the message ID of a request stands in the window. */
 export type RequestClass =
   /** The next one: verify it, then `accept` it. */
   | 'new'
@@ -19,7 +19,7 @@ export type RequestClass =
   | 'answered'
   /** The ID of the last one with other bytes: perhaps a fragment of it. */
   | 'differs'
-  /** An ID that is behind us. */
+  /** An ID before the window. */
   | 'old'
   /** Beyond the window of one. */
   | 'ahead';
@@ -28,7 +28,7 @@ interface Outstanding {
   readonly id: number;
   message: Outgoing;
   readonly sentAt: number;
-  /** How often it was sent. */
+  /** Transmissions so far. */
   sent: number;
   tries: number;
   maxTries: number;
@@ -38,9 +38,9 @@ interface Outstanding {
 
 /** The last message ID. An SA that reaches it cannot go on (RFC 7296 §2.2). */
 export const MAX_MESSAGE_ID = 0xffffffff;
-/** So often a request is sent again to a peer that may have forgotten the IKE SA; one that has it answers before that. */
+/** Retransmissions to a peer that may have lost the IKE SA; a peer that still has it answers sooner. */
 const TRIES_IN_DOUBT = 2;
-/** So often a message is sent as it is before the path is taken to lose it for its size. */
+/** Transmissions of a message before we assume that the path drops it because of its size. */
 const SENT_AS_IT_IS = 2;
 
 export class MessageWindow {
@@ -111,7 +111,7 @@ export class MessageWindow {
     return { id, message, sentAt: now, sent: 1, tries: 0, maxTries, wait, due: now + wait };
   }
 
-  /** The request that is out is due now, and again after the first wait: the host slept, or its network was away. */
+  /** Makes the outstanding request due now, and again after the first wait: the host slept, or lost its network. */
   hurry(now: number): void {
     const request = this.#outstanding;
     if (request === undefined) return;
@@ -121,7 +121,7 @@ export class MessageWindow {
     request.due = now;
   }
 
-  /** There is reason to think that the peer does not have the IKE SA any more: without an answer it is given up soon. */
+  /** The peer may have lost the IKE SA: without a response the request is given up soon. */
   doubt(): void {
     const request = this.#outstanding;
     if (request !== undefined)
@@ -183,7 +183,7 @@ export class MessageWindow {
 
   /**
    * That answer, for the request that came again.
-   * @param inFragments the peer sent it in other fragments than before: to it, the path loses what is large
+   * @param inFragments the peer sent it in other fragments than before: it assumes that the path drops large packets
    */
   answerAgain({ inFragments }: { readonly inFragments: boolean }): Outgoing | undefined {
     this.#repeats++;

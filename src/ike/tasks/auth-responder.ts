@@ -1,7 +1,7 @@
 /**
  * IKE_AUTH as responder (RFC 7296 §1.2, §2.15, §2.21.2, RFC 6023). The connection is chosen by the identities before
- * anything is made; first the peer proves itself, then we do, each in its own way. What the owner is asked for, secrets,
- * verdicts and signatures, may take its time, and meanwhile nothing else waits.
+ * anything is made; first the peer authenticates itself, then we do, each with its own method. The owner may take its time
+ * to supply secrets, verdicts and signatures; nothing else waits meanwhile.
  */
 
 import { formatIdentity, formatTypedIdentity, type Identity, sameIdentity } from '../../base/identity.ts';
@@ -20,8 +20,15 @@ import type { Peers, StateOf } from '../session/state.ts';
 import { AuthMethodId, authMethodName, ExchangeType, NotifyType, notifyName } from '../wire/iana.ts';
 import { findNotify, findPayload, type Payload } from '../wire/payload.ts';
 import { notifyPayload } from '../wire/payloads/notify.ts';
+import {
+  askSignature,
+  askVerdict,
+  copyIdentity,
+  formatVerdict,
+  signaturePayloads,
+  signedBy,
+} from './authentication.ts';
 import { answerOffer } from './child-exchange.ts';
-import { askSignature, askVerdict, copyIdentity, formatVerdict, signaturePayloads, signedBy } from './proof.ts';
 
 type HalfOpen = StateOf<'half-open'>;
 type Authenticating = StateOf<'authenticating'>;
@@ -96,8 +103,8 @@ const MAX_TOLD = 4;
 
 /**
  * The connection that fits both identities and the way in which the peer proves its own: one that names the peer before
- * one that takes anybody, and of several one with a child for what the peer offers. What the peer identifies itself as it has to
- * prove for that connection.
+ * one that accepts any identity, and of several one with a child for what the peer offers. The peer has to authenticate the
+ * identity that it claims for that connection.
  */
 function chooseConnection(
   configs: readonly ConnectionConfig[],
@@ -168,7 +175,7 @@ export function answerVerdict(
   else refuse(session, now, `${met(state.peers)}: ${formatVerdict(verdict)}`);
 }
 
-/** The peer proved who it is: now it is our turn, for which the owner is asked again. */
+/** The peer is authenticated. Now we authenticate ourselves, for which the owner is asked again. */
 function proveSelf(session: IkeSession, now: number, state: Authenticating): void {
   const { crypto, setUp, request, peers } = state;
   const { localId, remoteId } = peers;
@@ -193,7 +200,7 @@ export function answerSignature(
   else finish(session, now, state, proof);
 }
 
-/** No answer of the owner's came in time. A peer whose secret is not there is nothing to tell of: anybody may ask. */
+/** The owner did not answer in time. A missing pre-shared key is not reported: any host can claim any identity. */
 export function expireAuth(session: IkeSession, now: number, { config, peers, step }: Authenticating): void {
   const { local, remote } = config;
   session.env.count('half-open-expired');

@@ -1,6 +1,6 @@
 /**
- * The response to our IKE_AUTH (RFC 7296 §1.2, §2.15): verifies that the peer is who it says it is, with a secret or a verdict
- * that the owner may be asked for, and then takes the IKE SA and its first CHILD SA into use.
+ * The response to our IKE_AUTH (RFC 7296 §1.2, §2.15): authenticates the peer, with a secret or a verdict that the owner may
+ * be asked for, and then takes the IKE SA and its first CHILD SA into use.
  */
 import { formatTypedIdentity, sameIdentity } from '../../base/identity.ts';
 import { settleNewcomer } from '../duplicates.ts';
@@ -14,16 +14,16 @@ import type { AuthResponse, FirstChild, StateOf } from '../session/state.ts';
 import { AuthMethodId, authMethodName, NotifyType } from '../wire/iana.ts';
 import { findPayload } from '../wire/payload.ts';
 import type { NotifyPayload } from '../wire/payloads/notify.ts';
+import { askVerdict, formatVerdict, signedBy } from './authentication.ts';
 import { acceptAnswer } from './child-exchange.ts';
 import { DeleteChildTask, rejectPeer } from './delete.ts';
-import { askVerdict, formatVerdict, signedBy } from './proof.ts';
 import { settleSuccessor } from './successor.ts';
 
 type Verifying = StateOf<'verifying'>;
 
 /**
  * Verifies the peer by what we have, or asks the owner.
- * @param secret the pre-shared key that we proved ourselves with; `undefined` when we signed
+ * @param secret the pre-shared key that we authenticated with; `undefined` when we signed
  */
 export function judgePeer(
   session: IkeSession,
@@ -151,7 +151,7 @@ function finishChild(
   const outcome = acceptAnswer(session, now, offer, { payloads, nonces: setUp.nonces });
   if (outcome.ok) {
     installChild(session, now, outcome.child, { sendNow: true });
-    // What the peer has taken away is asked for as well; of what packets call for, when one does.
+    // What the peer narrowed away is requested next. For SAs that packets call for, the next packet does that.
     if (request.trigger === undefined) want(attempt.wanted, [request]);
     return;
   }

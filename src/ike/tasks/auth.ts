@@ -19,20 +19,26 @@ import { AuthMethodId, ExchangeType, NotifyType } from '../wire/iana.ts';
 import { findPayload, type Payload } from '../wire/payload.ts';
 import { notifyPayload } from '../wire/payloads/notify.ts';
 import { failAsMalformed, judgePeer } from './auth-response.ts';
+import { askSignature, copyIdentity, signedBy } from './authentication.ts';
 import { explainRefusal, makeOffer, offerPayloads } from './child-offer.ts';
-import { askSignature, copyIdentity, signedBy } from './proof.ts';
 import type { Task } from './task.ts';
 
-type ProofWanted = StateOf<'proof-wanted'>;
+type CredentialsWanted = StateOf<'credentials-wanted'>;
 
-/** What the owner of the task has to prove itself with. */
-export type OwnProof =
+/** What we authenticate with. */
+export type OwnCredentials =
   | { readonly kind: 'psk'; readonly secret: Uint8Array }
   /** CERT and AUTH payloads. */
   | { readonly kind: 'signature'; readonly payloads: readonly Payload[] };
 
-/** Asks the owner for what we prove ourselves with; IKE_AUTH follows when it has come. */
-export function askOwnProof(session: IkeSession, now: number, attempt: Attempt, crypto: IkeCrypto, setUp: SetUp): void {
+/** Asks the owner for our credentials; IKE_AUTH follows when they are here. */
+export function askOwnCredentials(
+  session: IkeSession,
+  now: number,
+  attempt: Attempt,
+  crypto: IkeCrypto,
+  setUp: SetUp,
+): void {
   const { env, registry } = session;
   const { local, remote } = attempt.config;
   let requestId: number;
@@ -49,15 +55,20 @@ export function askOwnProof(session: IkeSession, now: number, attempt: Attempt, 
     requestId = asked;
   }
   session.timers.set('give-up', now + env.limits.halfOpenTimeout);
-  session.enter({ name: 'proof-wanted', attempt, crypto, setUp, requestId });
+  session.enter({ name: 'credentials-wanted', attempt, crypto, setUp, requestId });
 }
 
 /** Sends IKE_AUTH with what the owner answered. */
-export function beginAuth(session: IkeSession, now: number, state: ProofWanted, proof: OwnProof): void {
+export function beginAuth(
+  session: IkeSession,
+  now: number,
+  state: CredentialsWanted,
+  credentials: OwnCredentials,
+): void {
   const { attempt, crypto } = state;
   session.timers.clear('give-up');
   session.enter({ name: 'auth-sent', attempt, crypto });
-  session.enqueue(now, new AuthTask(state, proof));
+  session.enqueue(now, new AuthTask(state, credentials));
 }
 
 export class AuthTask implements Task<IkeSession> {
@@ -66,15 +77,16 @@ export class AuthTask implements Task<IkeSession> {
   readonly #attempt: Attempt;
   readonly #crypto: IkeCrypto;
   readonly #setUp: SetUp;
-  readonly #proof: OwnProof;
+  readonly #credentials: OwnCredentials;
   #first: FirstChild | undefined;
 
-  constructor({ attempt, crypto, setUp }: ProofWanted, proof: OwnProof) {
+  constructor({ attempt, crypto, setUp }: CredentialsWanted, credentials: OwnCredentials) {
     this.#attempt = attempt;
     this.#crypto = crypto;
     this.#setUp = setUp;
     // Kept to verify the peer's AUTH with, and wiped then.
-    this.#proof = proof.kind === 'psk' ? { ...proof, secret: secretCopy(proof.secret) } : proof;
+    this.#credentials =
+      credentials.kind === 'psk' ? { ...credentials, secret: secretCopy(credentials.secret) } : credentials;
   }
 
   build(session: IkeSession): readonly Payload[] {
@@ -82,7 +94,7 @@ export class AuthTask implements Task<IkeSession> {
     const { name, local, remote } = config;
     const payloads: Payload[] = [{ type: 'idi', identity: local.id }];
     if (remote.id !== undefined) payloads.push({ type: 'idr', identity: remote.id });
-    payloads.push(...this.#prove(session), ...certificateRequests([config]));
+    payloads.push(...this.#authenticate(session), ...certificateRequests([config]));
     // RFC 7296 §2.4: we have no other IKE SA with this peer, so whatever it still has is from before we started.
     if (!session.registry.knowsPeer(session, local.id)) payloads.push(notifyPayload(NotifyType.INITIAL_CONTACT));
     if (!(this.#setUp.childless && session.env.isChildless(name))) this.#first = takeFirst(session, wanted);
@@ -90,12 +102,12 @@ export class AuthTask implements Task<IkeSession> {
     return payloads;
   }
 
-  #prove({ env }: IkeSession): readonly Payload[] {
-    const proof = this.#proof;
+  #authenticate({ env }: IkeSession): readonly Payload[] {
+    const own = this.#credentials;
     const { local, remote } = this.#attempt.config;
-    if (proof.kind === 'signature') return proof.payloads;
+    if (own.kind === 'signature') return own.payloads;
     const parts = signedBy('initiator', local.id, this.#crypto, this.#setUp);
-    const data = pskAuth(env.crypto, this.#crypto.suite.prf, proof.secret, parts);
+    const data = pskAuth(env.crypto, this.#crypto.suite.prf, own.secret, parts);
     if (remote.auth !== 'psk') this.abandon();
     return [{ type: 'auth', method: AuthMethodId.SHARED_KEY, data }];
   }
@@ -104,13 +116,13 @@ export class AuthTask implements Task<IkeSession> {
     const response = this.#responseOf(payloads);
     if (response === undefined) this.#refused(session, now, payloads);
     else {
-      const secret = this.#proof.kind === 'psk' ? this.#proof.secret : undefined;
+      const secret = this.#credentials.kind === 'psk' ? this.#credentials.secret : undefined;
       judgePeer(session, now, response, secret);
     }
     this.abandon();
   }
 
-  /** `undefined` when the peer does not prove anything: it refuses the IKE SA. */
+  /** `undefined` without an AUTH payload: the peer refuses the IKE SA. */
   #responseOf(payloads: readonly Payload[]): AuthResponse | undefined {
     if (findPayload(payloads, 'auth') === undefined) return undefined;
     const { local, remote } = this.#attempt.config;
@@ -135,19 +147,19 @@ export class AuthTask implements Task<IkeSession> {
       session.fail(failure, { child: config, part, initiator: true });
       endSession(session, now, { reason: 'failed', detail: failure.detail });
     } else {
-      failSession(session, now, failureFrom(error, this.#whoWeAre(), this.#proof.kind));
+      failSession(session, now, failureFrom(error, this.#whoWeAre(), this.#credentials.kind));
     }
   }
 
   #whoWeAre(): string {
     const { local, remote } = this.#attempt.config;
     const wanted = remote.id === undefined ? 'any identity' : formatTypedIdentity(remote.id);
-    const proof = this.#proof.kind === 'psk' ? 'a pre-shared key' : 'a certificate';
+    const proof = this.#credentials.kind === 'psk' ? 'a pre-shared key' : 'a certificate';
     return `we are ${formatTypedIdentity(local.id)} and want ${wanted}, and authenticated with ${proof}`;
   }
 
   abandon(): void {
-    if (this.#proof.kind === 'psk') this.#proof.secret.fill(0);
+    if (this.#credentials.kind === 'psk') this.#credentials.secret.fill(0);
   }
 }
 

@@ -5,7 +5,7 @@ import { type Failure, findError } from '../failure.ts';
 import type { Nonces } from '../keys/keys.ts';
 import { GroupChoice } from '../proposals/groups.ts';
 import type { AgreedChild } from '../session/agreed-child.ts';
-import { areLikes, type ChildRecord, childSpiBytes } from '../session/child.ts';
+import { type ChildRecord, carrySameTraffic, childSpiBytes } from '../session/child.ts';
 import { askFor } from '../session/child-ask.ts';
 import { type ChildAsk, type ChildOffer, type ChildRequest, singlePair } from '../session/child-request.ts';
 import { lacksEspPort } from '../session/encapsulation.ts';
@@ -32,14 +32,14 @@ export interface ChildCollision {
   readonly nonces: Nonces;
 }
 
-/** The SA was replaced, or is one too many, and the peer deletes it. */
+/** The SA was replaced or is redundant; the peer deletes it. */
 export function awaitDelete(now: number, child: ChildRecord): void {
   if (!child.usable) return;
   child.enter('rekeyed');
   child.timers.set('linger', now + DELETE_WAIT);
 }
 
-/** What making a CHILD SA and replacing one have in common. */
+/** The common part of creating a CHILD SA and of rekeying one. */
 export abstract class ChildTask implements Task<IkeSession> {
   abstract readonly kind: 'create-child' | 'rekey-child';
   readonly exchange: ExchangeType = ExchangeType.CREATE_CHILD_SA;
@@ -155,7 +155,7 @@ export class CreateChildTask extends ChildTask {
     this.collision = this.#made.find(({ child }) => samePair(child.facts.selectors, agreed.facts.selectors));
     // Theirs may have been replaced since, while our request was lost again and again: then it surely stays.
     const theirs = this.collision?.child;
-    const outlived = theirs !== undefined && !theirs.usable && hasUsableLike(session, theirs);
+    const outlived = theirs !== undefined && !theirs.usable && hasUsableDuplicate(session, theirs);
     if (outlived || this.lost(agreed)) {
       discard(session, now, agreed);
       return;
@@ -188,11 +188,13 @@ function hasUsable(session: IkeSession): boolean {
   return [...session.children.values()].some(({ usable }) => usable);
 }
 
-function hasUsableLike(session: IkeSession, child: ChildRecord): boolean {
-  return [...session.children.values()].some((other) => other !== child && other.usable && areLikes(other, child));
+function hasUsableDuplicate(session: IkeSession, child: ChildRecord): boolean {
+  return [...session.children.values()].some(
+    (other) => other !== child && other.usable && carrySameTraffic(other, child),
+  );
 }
 
-/** What the peer has taken away is asked for as well; of what packets call for, when one does. */
+/** Requests what the peer narrowed away. For SAs that packets call for, the next packet does that. */
 function followUp(session: IkeSession, now: number, request: ChildRequest): void {
   if (request.trigger === undefined) session.registry.bringUp(now, session, [request]);
 }

@@ -61,7 +61,7 @@ export function closeChild(session: IkeSession, now: number, child: ChildRecord,
   session.enqueue(now, new DeleteChildTask(child, reason));
 }
 
-/** Deletes an IKE SA, or tells the peer that it did not prove who it is (RFC 7296 §2.21.2). */
+/** Deletes an IKE SA, or tells the peer that its authentication failed (RFC 7296 §2.21.2). */
 export class DeleteIkeTask implements Task<IkeSession> {
   readonly kind = 'delete-ike' as const;
   readonly exchange: ExchangeType = ExchangeType.INFORMATIONAL;
@@ -98,7 +98,7 @@ export function closeSession(session: IkeSession, now: number, reason: DownReaso
       beginDelete(session, now, { reason, detail }, new DeleteIkeTask());
       return;
     case 'init-sent':
-    case 'proof-wanted':
+    case 'credentials-wanted':
     case 'half-open':
     case 'authenticating':
       endSession(session, now, { reason, detail });
@@ -111,7 +111,7 @@ export function closeSession(session: IkeSession, now: number, reason: DownReaso
   }
 }
 
-/** The peer did not prove who it is: it is told, and the SA is gone. */
+/** The authentication of the peer failed: it is told so, and the IKE SA ends. */
 export function rejectPeer(session: IkeSession, now: number, failure: Failure): void {
   session.fail(failure, { initiator: true });
   beginDelete(session, now, { reason: 'failed', detail: failure.detail }, new DeleteIkeTask({ unauthenticated: true }));
@@ -129,7 +129,7 @@ function beginDelete(session: IkeSession, now: number, end: End, task: DeleteIke
   session.enqueue(now, task);
 }
 
-/** Answers Delete payloads for CHILD SAs; those for the IKE SA are `respondDeleteIke`'s. */
+/** Answers Delete payloads for CHILD SAs; `informational.ts` handles those for the IKE SA. */
 export function respondDeleteChildren(session: IkeSession, payload: DeletePayload): Payload[] {
   const ours: number[] = [];
   for (const bytes of payload.spis) {

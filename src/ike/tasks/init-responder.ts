@@ -24,7 +24,7 @@ import { findNotify, findPayload, type Payload } from '../wire/payload.ts';
 import { notifyPayload } from '../wire/payloads/notify.ts';
 import { deriveShared } from './key-exchange.ts';
 
-/** Authorities that are named to somebody who has proved nothing, in a message that cannot be fragmented. */
+/** Authorities named to a peer that is not authenticated, in a message that cannot be fragmented. */
 const MAX_ASKED_OPENLY = 16;
 
 /** An IKE_SA_INIT request, with the bytes that AUTH will be computed over. */

@@ -1,8 +1,8 @@
 /**
  * IKE_SA_INIT as initiator (RFC 7296 §1.2, §2.6, §2.7, §2.23).
  *
- * Nothing in the answer is authentic, so that nothing in it ends the attempt at once (§2.21.1): what does not help is
- * remembered as the likely reason, and the attempt goes on for a while, for the real answer may follow a forged one.
+ * The response is not authentic, so it never ends the attempt at once (§2.21.1): a refusal is remembered as the likely
+ * reason, and the attempt goes on for a while, as the real response may follow a forged one.
  */
 import { formatProposal } from '../../crypto/proposal-text.ts';
 import type { ConnectionConfig } from '../config.ts';
@@ -24,12 +24,12 @@ import { encodePlain, type IkeMessage } from '../wire/message.ts';
 import { detectNat, mayEncapsulate, type NatStatus, NO_NAT, natDetectionNotifies } from '../wire/nat.ts';
 import { findNotify, findPayload, type Payload } from '../wire/payload.ts';
 import { type NotifyPayload, notifyPayload } from '../wire/payloads/notify.ts';
-import { askOwnProof } from './auth.ts';
+import { askOwnCredentials } from './auth.ts';
 import { deriveShared } from './key-exchange.ts';
 
-/** How long an attempt goes on after an answer that refuses it and that anybody could have sent. */
+/** How long an attempt goes on after a refusal, which any host could have forged. */
 const REFUSAL_GRACE = 3_000;
-/** Cookies that are taken up before a peer that demands more is left alone. */
+/** Cookies that are returned; a peer that demands more counts as misbehaving. */
 const MAX_COOKIES = 5;
 
 type InitSent = StateOf<'init-sent'>;
@@ -196,7 +196,7 @@ function authenticate(session: IkeSession, now: number, attempt: Attempt, crypto
     failSession(session, now, { reason: 'other-error-notify', detail });
     return;
   }
-  askOwnProof(session, now, attempt, crypto, setUp);
+  askOwnCredentials(session, now, attempt, crypto, setUp);
 }
 
 function natOf({ env }: IkeSession, config: ConnectionConfig, path: Path, message: IkeMessage): NatStatus {

@@ -36,7 +36,7 @@ import { answerKeyExchange, deriveShared } from './key-exchange.ts';
 import type { Task } from './task.ts';
 import { answered, DELETE_WAIT, REFUSED_WAIT, retryTime } from './waits.ts';
 
-/** IKE SAs with one peer that were replaced and are still there. */
+/** BOUNDED: IKE SAs with one peer that were rekeyed and wait for their delete. */
 const MAX_REPLACED = 4;
 
 /** The IKE SA that the peer made while our request was out. */
@@ -218,7 +218,7 @@ export function takeOver(old: IkeSession, successor: IkeSession, now: number): v
   settleNewcomer(successor, now, { initialContact: false });
 }
 
-/** The peer uses an IKE SA that came out of a collision, or deleted its predecessor: so it is the one that stays. */
+/** The peer uses an IKE SA that came out of a collision, or deleted its predecessor: that IKE SA stays. */
 export function adopt(pending: IkeSession, now: number): void {
   const { state, registry } = pending;
   if (!isLive(state) || state.pendingFor === undefined) return;
@@ -241,7 +241,7 @@ export function respondRekeyIke(session: IkeSession, now: number, payloads: read
   const busy = active !== undefined && active.kind !== 'liveness' && active.kind !== 'rekey-ike';
   if (state.name !== 'established' || busy) return refuse(NotifyType.TEMPORARY_FAILURE);
   if (!registry.hasRoom()) return refuse(NotifyType.NO_ADDITIONAL_SAS);
-  // Each waits for its delete: so many only a peer leaves that never sends one.
+  // Each waits for its delete. Only a peer that never sends one has so many.
   const replaced = registry.withSamePeer(session).filter((other) => other.state.name === 'rekeyed').length;
   if (replaced >= MAX_REPLACED) return refuse(NotifyType.TEMPORARY_FAILURE);
   const config = session.current(state.config);
@@ -299,7 +299,7 @@ export function settleDeleted(session: IkeSession, now: number): boolean {
   return true;
 }
 
-/** Begins to replace an IKE SA, if it is not on its way out and nobody has begun. */
+/** Begins to rekey an IKE SA, unless it is being closed or rekeyed already. */
 export function rekeyIkeSa(session: IkeSession, now: number): void {
   if (!isInUse(session.state)) return;
   if ([session.active, ...session.queue].some((task) => task instanceof RekeyIkeTask)) return;

@@ -45,7 +45,7 @@ const ANY: Count = { min: 0, max: Number.POSITIVE_INFINITY };
 const SOME: Count = { min: 1, max: Number.POSITIVE_INFINITY };
 
 const always = (): boolean => true;
-/** Leaving AUTH out asks for EAP (RFC 7296 §2.16), which nobody here offers: never a way around authentication. */
+/** Leaving AUTH out asks for EAP (RFC 7296 §2.16), which this implementation never offers: never a way around authentication. */
 const AUTH_NEEDED: Count = { ...ONE, missing: NotifyType.AUTHENTICATION_FAILED };
 
 const NEGOTIATION = { sa: ONE, ke: ONE, nonce: ONE, notify: ANY, vendor: ANY } as const;

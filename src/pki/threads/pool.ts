@@ -5,7 +5,7 @@
  *
  * Threads start with the first question. Where none can be started, proofs are judged in the main thread, one in each
  * turn of its event loop: what certificates may cost is bounded before (`base/asn1/x509-limits.ts`), as is how much of it an
- * address may ask for (`ike/half-open/proof-budget.ts`).
+ * address may ask for (`ike/half-open/verification-budget.ts`).
  */
 import { createHash } from 'node:crypto';
 import { availableParallelism } from 'node:os';

@@ -6,7 +6,7 @@ import type { Identity } from '../../base/identity.ts';
 import type { SignatureAnswer, VerificationAnswer } from '../events.ts';
 import { type SignedParts, signedOctets } from '../keys/auth.ts';
 import type { IkeCrypto } from '../keys/ike-crypto.ts';
-import { certificatePayloads, findProof, methodsFor, signatureAuth } from '../keys/signature.ts';
+import { certificatePayloads, findCredentials, methodsFor, signatureAuth } from '../keys/signature.ts';
 import type { IkeSession } from '../session/session.ts';
 import type { SetUp } from '../session/state.ts';
 import { findPayload, type Payload } from '../wire/payload.ts';
@@ -65,7 +65,7 @@ export function signaturePayloads(answer: SignatureAnswer, setUp: SetUp): readon
 }
 
 /**
- * Asks the owner whether a peer is who it says it is. The side is the peer's.
+ * Asks the owner to verify the credentials of a peer. The side is the peer's.
  * @returns the request's id; a text, for people, when there is nothing to judge
  */
 export function askVerdict(
@@ -73,7 +73,7 @@ export function askVerdict(
   theirs: Authentication & { readonly remoteId: Identity; readonly payloads: readonly Payload[] },
 ): number | string {
   const { side, localId, remoteId, payloads, crypto, setUp } = theirs;
-  const found = findProof(payloads, findPayload(payloads, 'auth')!, { digital: setUp.peerHashes !== undefined });
+  const found = findCredentials(payloads, findPayload(payloads, 'auth')!, { digital: setUp.peerHashes !== undefined });
   if (!found.ok) return found.detail;
   const { env, registry } = session;
   const octets = signedOctets(env.crypto, crypto.suite.prf, signedBy(side, remoteId, crypto, setUp));

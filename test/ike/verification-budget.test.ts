@@ -1,7 +1,7 @@
 /** What peers that have proved nothing may have us spend on their certificates. */
 import { describe, expect, it } from 'vitest';
 import { type IpAddress, parseAddress } from '../../src/base/address.ts';
-import { ProofBudget } from '../../src/ike/half-open/proof-budget.ts';
+import { VerificationBudget } from '../../src/ike/half-open/verification-budget.ts';
 import { expectSame } from '../support/ike-expect.ts';
 import { pairOf, pkiOf } from '../support/ike-fake-pki.ts';
 
@@ -9,13 +9,13 @@ const address = (text: string): IpAddress => parseAddress(text)!;
 const PEER = address('192.0.2.1');
 
 /** Has a proof judged that takes so long. */
-function spend(budget: ProofBudget, from: IpAddress, milliseconds: number): void {
+function spend(budget: VerificationBudget, from: IpAddress, milliseconds: number): void {
   budget.close(budget.open(from, 0), milliseconds);
 }
 
 describe('the budget of an address', () => {
   it('is empty when its certificates took 600 ms, and comes back with 60 ms a second', () => {
-    const budget = new ProofBudget();
+    const budget = new VerificationBudget();
     spend(budget, PEER, 599);
     expect(budget.refusal(0, PEER)).toBeUndefined();
     spend(budget, PEER, 61);
@@ -29,24 +29,24 @@ describe('the budget of an address', () => {
   });
 
   it('is charged what a proof of its size costs before anybody knows, and what it cost after', () => {
-    const budget = new ProofBudget();
+    const budget = new VerificationBudget();
     // 1 ms, and 1 ms for each 32 KiB.
     for (let i = 0; i < 200; i++) budget.close(budget.open(PEER, 65_536));
     expect(budget.refusal(0, PEER)).toMatch(/of its address/);
-    const other = new ProofBudget();
+    const other = new VerificationBudget();
     for (let i = 0; i < 199; i++) other.close(other.open(PEER, 65_536));
     expect(other.refusal(0, PEER)).toBeUndefined();
   });
 
   it('is never in debt for longer than ten seconds, whatever one proof took', () => {
-    const budget = new ProofBudget();
+    const budget = new VerificationBudget();
     spend(budget, PEER, 2_000);
     expect(budget.refusal(9_990, PEER)).toBeDefined();
     expect(budget.refusal(10_010, PEER)).toBeUndefined();
   });
 
   it('is shared by an IPv6 network of 64 bits, and by no other', () => {
-    const budget = new ProofBudget();
+    const budget = new VerificationBudget();
     spend(budget, address('2001:db8:1:1::1'), 600);
     expect(budget.refusal(0, address('2001:db8:1:1:ffff::2'))).toMatch(/of its address/);
     expect(budget.refusal(0, address('2001:db8:1:2::1'))).toBeUndefined();
@@ -58,14 +58,14 @@ describe('the budget of an address', () => {
     ['IPv4, 24 bits', (i: number) => `198.51.100.${i}`, '198.51.100.200', '198.51.101.1'],
     ['IPv6, 48 bits', (i: number) => `2001:db8:7:${i}::1`, '2001:db8:7:ff::1', '2001:db8:8::1'],
   ])('has a part of its network: %s', (_, member, another, outside) => {
-    const budget = new ProofBudget();
+    const budget = new VerificationBudget();
     for (let i = 0; i < 3; i++) spend(budget, address(member(i)), 400);
     expect(budget.refusal(0, address(another))).toMatch(/of its network/);
     expect(budget.refusal(0, address(outside))).toBeUndefined();
   });
 
   it('has a part of what all have; the last quarter is for networks that spent little', () => {
-    const budget = new ProofBudget();
+    const budget = new VerificationBudget();
     for (let i = 0; i < 4; i++) spend(budget, address(`10.0.${i}.1`), 590);
     const busy = address('10.0.0.2');
     expect(budget.refusal(0, busy)).toBeUndefined();
@@ -79,7 +79,7 @@ describe('the budget of an address', () => {
   });
 
   it('has eight open at a time, and all have 64', () => {
-    const budget = new ProofBudget();
+    const budget = new VerificationBudget();
     const open = Array.from({ length: 8 }, () => budget.open(PEER, 0));
     expect(budget.refusal(0, PEER)).toBe('8 of its certificates are being verified');
     expect(budget.refusal(0, address('192.0.2.2'))).toBeUndefined();
@@ -92,7 +92,7 @@ describe('the budget of an address', () => {
   });
 
   it('is kept for 4,096 addresses; one that has certificates open when it is forgotten is not owed anything', () => {
-    const budget = new ProofBudget();
+    const budget = new VerificationBudget();
     const proof = budget.open(PEER, 0);
     for (let i = 0; i < 5_000; i++) budget.refusal(0, address(`10.${i >> 8}.${i & 255}.1`));
     expect(budget.size).toBe(4_096);

@@ -1,10 +1,11 @@
 /**
- * What peers that have proved nothing may have us spend on their certificates: processor time, in milliseconds, of each
- * address, of each network and of all, which comes back with time; and questions that wait for an answer of the owner.
+ * The processor time that peers which are not authenticated may cost us for the verification of their certificates: an
+ * account in milliseconds for each address, each network and all together, refilled over time; and the number of open
+ * questions to the owner.
  *
- * It is looked at before a request is taken. One that finds the account empty is as if it had been lost on the way: an
- * honest peer behind the same NAT sends it again, after a second first, and is heard when there is something again.
- * What a request costs is guessed when it is taken, and set right by what the owner says that it cost.
+ * The budget is checked before a request is accepted. When an account is empty the request is ignored as if it had been
+ * lost: an honest peer behind the same NAT retransmits it, after one second at first, until the account is refilled. The
+ * cost of a request is estimated when it is accepted, and corrected by the cost that the owner reports.
  */
 import { hostPrefix, type IpAddress, prefixKey } from '../../base/address.ts';
 import { TokenBucket } from '../../base/token-bucket.ts';
@@ -15,18 +16,18 @@ const OF_NETWORK = [120, 1_200] as const;
 const OF_ALL = [300, 3_000] as const;
 /** Of all, what is left to networks that have spent less than half of their own. */
 const RESERVE = 750;
-/** Questions that may be open: of an address, and of all, who each hold a message of at most 256 KiB. */
+/** Open questions of one address and of all addresses; each holds a message of at most 256 KiB. */
 const MAX_OPEN_OF_HOST = 8;
 const MAX_OPEN = 64;
 const MAX_ACCOUNTS = 4_096;
 /** Bits of an address that one network has, whose hosts may be one attacker's. */
 const NETWORK_BITS = { 4: 24n, 6: 48n } as const;
 
-/** Milliseconds that judging a proof takes, beside 1 ms for each so many bytes. */
+/** Estimated milliseconds of a verification, plus 1 ms for each so many bytes. */
 const LEAST_COST = 1;
 const BYTES_PER_MS = 32 * 1024;
 
-/** Who is charged. */
+/** The accounts that are charged. */
 interface Accounts {
   readonly host: Account;
   readonly network: Account;
@@ -37,19 +38,19 @@ interface Account {
   open: number;
 }
 
-/** A proof that is being judged. */
-export interface OpenProof {
+/** A verification that is not finished. */
+export interface OpenVerification {
   readonly accounts: Accounts;
   readonly cost: number;
 }
 
-export class ProofBudget {
+export class VerificationBudget {
   readonly #hosts = new AccountTable(...OF_HOST);
   readonly #networks = new AccountTable(...OF_NETWORK);
   readonly #all = new TokenBucket(...OF_ALL);
   #open = 0;
 
-  /** Why nothing is judged for an address now, for people; `undefined` when something is. */
+  /** Why nothing is verified for an address now, for people; `undefined` when the budget allows it. */
   refusal(now: number, address: IpAddress): string | undefined {
     const { host, network } = this.#accountsOf(address);
     if (host.open >= MAX_OPEN_OF_HOST) return `${host.open} of its certificates are being verified`;
@@ -61,8 +62,8 @@ export class ProofBudget {
     return left <= 0 ? 'the certificates of all peers have used up the time for verification' : undefined;
   }
 
-  /** A proof of so many bytes is to be judged. Every one is to be closed. */
-  open(address: IpAddress, bytes: number): OpenProof {
+  /** Charges for credentials of so many bytes that are to be verified. Each must be closed. */
+  open(address: IpAddress, bytes: number): OpenVerification {
     const accounts = this.#accountsOf(address);
     const cost = LEAST_COST + bytes / BYTES_PER_MS;
     this.#charge(accounts, cost);
@@ -72,7 +73,7 @@ export class ProofBudget {
   }
 
   /** @param spent milliseconds of processor time, if the owner knows */
-  close({ accounts, cost }: OpenProof, spent = 0): void {
+  close({ accounts, cost }: OpenVerification, spent = 0): void {
     this.#charge(accounts, Math.max(0, spent - cost));
     accounts.host.open--;
     this.#open--;
