@@ -1,7 +1,7 @@
 /**
- * What the control plane tells the data plane, and what comes back. All of it is plain data that may be copied from
- * thread to thread, but for keys, counters and numbers, which lie in memory that both may see: of counters and numbers the
- * data plane writes them, the control plane reads.
+ * The commands of the control plane to the data plane, and the reports that come back. They are plain data that may be copied
+ * from thread to thread. Keys, counters and sequence numbers are in memory that both may share: the data plane writes counters
+ * and sequence numbers, the control plane reads them.
  */
 import type { CipherKeys } from '../crypto/types.ts';
 import { type DropCounters, newDropCounters } from '../esp/drops.ts';
@@ -22,7 +22,7 @@ export const SendCounter = {
   bypassed: 0,
   /** Packets that wait for an SA now. */
   held: 1,
-  /** Packets that waited and were let go. */
+  /** Packets that waited and were then sent. */
   released: 2,
 } as const;
 
@@ -32,7 +32,7 @@ const SEND_COUNTERS = 3;
 export interface TunnelCounters {
   readonly outboundDrops: DropCounters;
   readonly sending: Float64Array;
-  /** What was known to belong to an SA of the tunnel. */
+  /** Packets that were known to belong to an SA of the tunnel. */
   readonly inboundDrops: DropCounters;
 }
 
@@ -101,13 +101,13 @@ export type SendCommand =
       readonly counters: TunnelCounters;
     }
   | { readonly type: 'remove-tunnel'; readonly tunnel: number }
-  /** Whether packets that have no SA wait for one, and are told of; `forget` those that wait. */
+  /** Whether packets without an SA wait for one and are reported. `forget`: drops those that wait. */
   | { readonly type: 'hold'; readonly tunnel: number; readonly hold: boolean; readonly forget: boolean }
-  /** Tell again of each SA that packets wait for. */
+  /** Report again each SA that packets wait for. */
   | { readonly type: 'ask-again'; readonly tunnel: number }
   /**
-   * These children cannot be had, until the time that is given: packets for them wait no more, and their senders are told.
-   * `selectors`: only the SA that packets with such values are for.
+   * The peer refuses SAs of these children, until the time that is given: packets for them do not wait, and their senders get
+   * ICMP. `selectors`: only the SA for packets with such values.
    */
   | {
       readonly type: 'refuse';
@@ -116,7 +116,7 @@ export type SendCommand =
       readonly selectors: SelectorPair | undefined;
       readonly until: number;
     }
-  /** To be sent on once it is activated. */
+  /** Used for sending once it is activated. */
   | InstallOutbound
   /**
    * Packets leave on it from now on, those that wait first. `afterIke`: the peer can open them only after it has read
@@ -135,19 +135,19 @@ export type SendCommand =
 
 export type ReceiveCommand =
   | ReceiveSaCommand
-  /** IKE offers the SPI: packets that come before its SA is installed wait for that (RFC 7296 §2.8). */
+  /** IKE offers the SPI: packets that come before its SA wait until it is installed (RFC 7296 §2.8). */
   | { readonly type: 'expect'; readonly spi: number; readonly until: number };
 
 /** About an SA. */
 export type ReceiveSaCommand =
   | InstallInbound
-  /** `remove` follows; until then packets are received, but nobody hears of it. */
+  /** Another SA replaced it. Its packets are still opened, but not reported any more; `remove` follows. */
   | { readonly type: 'supersede'; readonly id: number }
   | { readonly type: 'remove'; readonly id: number }
   | { readonly type: 'path'; readonly id: number; readonly path: Path }
   | { readonly type: 'fit'; readonly id: number; readonly clampMtu: number };
 
-/** What the data plane tells. */
+/** What the data plane reports. */
 export type PlaneReport =
   /**
    * A packet needs an SA of this child, and there is none. `selectors` are those of the SA where the child is populated from
@@ -161,7 +161,7 @@ export type PlaneReport =
       readonly trigger: SelectorPair;
     }
   | { readonly type: 'limit'; readonly id: number; readonly kind: LimitKind }
-  /** An authentic packet came; `path` is where from, if that is elsewhere than before and the packet was the newest. */
+  /** An authentic packet came. `path`: the one that it came by, if it is another than before and the packet is the newest. */
   | { readonly type: 'received'; readonly id: number; readonly path: Path | undefined };
 
 /** The data plane as the control plane sees it. Each half carries out its commands in the order in which they are given. */

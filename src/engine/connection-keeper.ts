@@ -1,9 +1,10 @@
 /**
- * Bringing tunnels up: at once, for the first packet, and again when they went down, as each is configured.
+ * Keeps the connections of tunnels up: negotiates them at once, for the first packet, and again when they went down, as each
+ * tunnel is configured.
  *
- * `initiate` is pursued for ever, with back-off. `trap` negotiates for a packet, and after a failure waits before the next
- * packet may ask again. `respond` is left to the peer. After a dead peer the tunnel's DPD action takes the place of its
- * start, until everything is up again.
+ * `initiate` tries for ever, with back-off. `trap` negotiates when a packet needs an SA, and after a failure waits before the
+ * next packet may cause an attempt. `respond` leaves it to the peer. After a dead peer, the tunnel's DPD action replaces its
+ * start mode until all of it is up again.
  */
 import { formatAddress, type IpAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
@@ -26,16 +27,16 @@ export interface ConnectionKeeperOptions {
   readonly report: (event: EngineEvent) => void;
 }
 
-/** Replaced, or as we asked; and what IKE reports of the children before it says why the IKE SA went down. */
+/** Replaced, or closed on request; and children that IKE reports down before it says why their IKE SA went down. */
 const NO_LOSS: readonly DownReason[] = ['rekeyed', 'redundant', 'requested', 'ike-down'];
 
-/** The peer was not reached, or had no time: packets may wait for the next attempt (RFC 4301 §5.1.1 (c)). */
+/** The peer was not reached, or was busy: packets may wait for the next attempt (RFC 4301 §5.1.1 (c)). */
 const OUT_OF_REACH: readonly FailureReason[] = ['timeout', 'TEMPORARY_FAILURE'];
 
-/** So long packets do not call again for the one SA that the peer refused, in milliseconds. */
+/** Milliseconds for which packets do not ask again for an SA that the peer refused. */
 const REFUSED_FOR = 10_000;
 
-/** SAs of a child that packets call for, beside those that replace them. */
+/** SAs of one child that packets may ask for, not counting those that replace others. */
 const MAX_CALLED_FOR = 256;
 
 const MODES: Readonly<Record<TunnelConfig['start'], KeepUpMode>> = {
@@ -59,7 +60,7 @@ export class ConnectionKeeper {
     if (tunnel.keepUp === 'always') this.initiateMissing(now, tunnel);
   }
 
-  /** As if it were configured to `initiate`, until it is up. */
+  /** As if the tunnel were configured to `initiate`, until it is up. */
   bringUp(now: number, tunnel: Tunnel): void {
     tunnel.wanted = true;
     this.#setMode(tunnel, 'always');
@@ -67,7 +68,7 @@ export class ConnectionKeeper {
     this.initiateMissing(now, tunnel);
   }
 
-  /** The tunnel is wanted no more; its SAs are the caller's to close. */
+  /** The tunnel is not wanted any more; the caller closes its SAs. */
   stop(tunnel: Tunnel): void {
     tunnel.wanted = false;
     tunnel.keepUp = 'none';
@@ -75,9 +76,9 @@ export class ConnectionKeeper {
     this.#options.plane.commandSender({ type: 'hold', tunnel: tunnel.index, hold: false, forget: true });
   }
 
-  /** An outbound packet needs an SA that is not there, and the negotiation begins (RFC 4301 §4.4.1). */
+  /** An outbound packet needs an SA that does not exist: its negotiation begins (RFC 4301 §4.4.1). */
   packetMissesSa(now: number, tunnel: Tunnel, plan: ChildPlan, { selectors, trigger }: MissingSa): void {
-    // While an attempt is planned, packets do not hurry it.
+    // While an attempt is planned, packets do not advance it.
     if (tunnel.keepUp === 'none' || tunnel.retry.at !== undefined) return;
     const { name } = plan.child;
     if (tunnel.sasOf(name) >= MAX_CALLED_FOR) {
@@ -102,7 +103,7 @@ export class ConnectionKeeper {
     }
   }
 
-  /** An SA came up: when it was the last that was missing, the next loss finds things as they were at the start. */
+  /** An SA came up. When it was the last one missing, back-off and mode are reset. */
   cameUp(tunnel: Tunnel): void {
     if (!tunnel.complete) return;
     tunnel.retry.reset();
@@ -113,7 +114,7 @@ export class ConnectionKeeper {
   failed(now: number, tunnel: Tunnel, event: Extract<IkeEvent, { type: 'failed' }>): void {
     const { child, selectors, reason, connection } = event;
     if (reason === 'SINGLE_PAIR_REQUIRED' && selectors === undefined && tunnel.keepUp !== 'none') {
-      // The peer makes one for the addresses of a packet.
+      // The peer accepts an SA for the addresses of one packet.
       this.#options.plane.commandSender({ type: 'ask-again', tunnel: tunnel.index });
       return;
     }
@@ -121,7 +122,7 @@ export class ConnectionKeeper {
       tunnel.retry.planNow(now);
       return;
     }
-    // One SA of a child that has many, each for other packets, says nothing of those.
+    // The refusal of one SA of a child that has several says nothing about the others.
     if (selectors === undefined) this.#planAnother(now, tunnel, child);
     if (!tunnel.wanted || OUT_OF_REACH.includes(reason)) return;
     const until = selectors === undefined ? tunnel.retry.at : now + REFUSED_FOR;
@@ -133,19 +134,19 @@ export class ConnectionKeeper {
 
   #planAnother(now: number, tunnel: Tunnel, child: string | undefined): void {
     this.wentDown(now, tunnel, 'failed');
-    // Children that wait for packets are not missing, but an attempt for one may have failed before it came to it.
+    // A child that waits for packets does not count as missing, but the attempt may have failed before the child's turn.
     const called = child === undefined && tunnel.complete && tunnel.children.size === 0;
     if (tunnel.wanted && called && tunnel.keepUp !== 'none') tunnel.retry.plan(now);
   }
 
-  /** Packets for these children do not wait before then. */
+  /** Packets for these children do not wait until then. */
   #refuse(tunnel: Tunnel, children: readonly string[], selectors: SelectorPair | undefined, until: number): void {
     if (children.length > 0) {
       this.#options.plane.commandSender({ type: 'refuse', tunnel: tunnel.index, children, selectors, until });
     }
   }
 
-  /** A CHILD SA went down: perhaps the only one for its part of the child's packets. */
+  /** A CHILD SA went down, perhaps the only one for its part of the child's packets. */
   childWentDown(now: number, tunnel: Tunnel, reason: DownReason, child: ChildSummary): void {
     const isLoss = tunnel.wanted && !NO_LOSS.includes(reason);
     if (isLoss && tunnel.keepUp === 'always' && tunnel.losesPart(child)) tunnel.retry.plan(now);
@@ -160,7 +161,7 @@ export class ConnectionKeeper {
     else if (tunnel.keepUp === 'always' || (tunnel.keepUp === 'packet' && reason === 'failed')) tunnel.retry.plan(now);
   }
 
-  /** Packets wait for an SA as long as there is somebody who will see to one. */
+  /** Packets wait for an SA as long as this end will negotiate one. */
   #setMode(tunnel: Tunnel, mode: KeepUpMode): void {
     const hold = mode !== 'none';
     if (hold !== (tunnel.keepUp !== 'none')) {
@@ -170,8 +171,8 @@ export class ConnectionKeeper {
   }
 
   /**
-   * One child, or all that the connection lacks. IKE takes another call for what is under negotiation as the same. False when
-   * it could not begin.
+   * Negotiates one child, or all that the connection lacks. IKE ignores a call for what is under negotiation already. Returns
+   * false when it could not begin.
    */
   #initiate(
     now: number,
@@ -195,7 +196,7 @@ export class ConnectionKeeper {
     try {
       ike.initiate(now, connection.name, { ...what, local: { address: source, port: connection.local.port } });
     } catch (error) {
-      // The table of IKE SAs is full, or the addresses do not fit each other: no reason to stop the other tunnels.
+      // The table of IKE SAs is full, or the families of the addresses differ: other tunnels go on.
       if (!(error instanceof RangeError)) throw error;
       return fail('not-possible', error.message);
     }

@@ -79,35 +79,35 @@ export class ControlPlane {
     this.#tunnels.delete(tunnel);
   }
 
-  /** The tunnel is wanted: negotiated at once, for the first packet, or when the peer asks, as configured. */
+  /** Wants the tunnel up: negotiates it at once, for the first packet, or when the peer asks, as configured. */
   up(now: number, name: string): void {
     this.act(now, () => this.#keeper.start(now, this.tunnelNamed(name)));
   }
 
-  /** What the tunnel lacks is negotiated now, and again until it is up, whatever its `start` says. */
+  /** Negotiates what the tunnel lacks, now and again until it is up, whatever its `start` says. */
   bringUp(now: number, name: string): void {
     this.act(now, () => this.#keeper.bringUp(now, this.tunnelNamed(name)));
   }
 
-  /** Time went by unseen, or the network was away: what is due is done, and all peers are asked whether they are there. */
+  /** The machine slept, or the network was away: does what is due, and asks all peers whether they are alive. */
   probe(now: number): void {
     for (const { retry } of this.#tunnels.values()) if (retry.at !== undefined) retry.planNow(now);
     this.handleTimeout(now);
     this.act(now, () => this.ike.probe(now));
   }
 
-  /** Packets of an IKE SA take another way than before, or have one again: its peer is asked whether it is there. */
+  /** The route to the peer of an IKE SA changed, or came back: asks the peer whether it is alive. */
   probeIkeSa(now: number, ikeSaId: number): void {
     this.act(now, () => this.ike.probeIkeSa(now, ikeSaId));
   }
 
-  /** Nothing can be sent from the local address of an IKE SA any more: it ends, and is begun anew where that is our part. */
+  /** The local address of an IKE SA is gone: ends the SA, and negotiates a new one where this end initiates. */
   pathLost(now: number, ikeSaId: number, detail: string): void {
     this.act(now, () => this.ike.abandonIkeSa(now, ikeSaId, detail));
     this.handleTimeout(now);
   }
 
-  /** An attempt that waits for its time is made at once: there is reason to think that it fares better. */
+  /** Makes a planned attempt at once: it now has a better chance than before. */
   retryNow(now: number, name: string): void {
     const { retry } = this.tunnelNamed(name);
     if (retry.at === undefined) return;
@@ -156,13 +156,13 @@ export class ControlPlane {
   /**
    * The path takes IP packets of up to `mtu` bytes in one piece. From now on packets that would be larger once they are
    * sealed, and that must not be fragmented, are dropped and their senders told the size that fits. To be called when a
-   * CHILD SA comes up or its path changes, and when the system tells another size.
+   * CHILD SA comes up or its path changes, and when the system reports another size.
    */
   setPathMtu(path: Path, mtu: number): void {
     this.#sas.setPathMtu(path, mtu);
   }
 
-  /** What a router says of a packet of ours; the path and its size when that is to be believed, else it is counted. */
+  /** Judges a router's report about a packet of ours. Returns the path and its size when it is credible; else counts it. */
   judgePathReport(report: PathReport): BelievedReport | undefined {
     const believed = this.#sas.judge(report);
     if (believed === undefined) this.counters['path-report-ignored']++;
@@ -284,7 +284,7 @@ export class ControlPlane {
     }
   }
 
-  /** Follows what IKE did. Returns whether the owner is told. */
+  /** Applies an event of IKE. Returns whether the owner gets it too. */
   #apply(now: number, event: IkeEvent, tunnel: Tunnel | undefined): boolean {
     switch (event.type) {
       case 'child-up':
@@ -313,7 +313,7 @@ export class ControlPlane {
         this.#sas.move(event.ikeSaId, event.path);
         return true;
       case 'failed':
-        // What others try in vain, whoever they are, says nothing of our own attempts.
+        // A failed attempt of the peer says nothing about our own.
         if (tunnel !== undefined && event.initiator) this.#keeper.failed(now, tunnel, event);
         return true;
       case 'declined':
@@ -331,14 +331,14 @@ export class ControlPlane {
     const child = this.#sas.install(now, tunnel, sa);
     if (child === undefined) {
       this.ike.closeChild(now, sa.id);
-      const text = `CHILD SA ${sa.config.name} is given up: there are as many SAs for its packets as there may be`;
+      const text = `CHILD SA ${sa.config.name} is closed: its traffic has the most SAs that are allowed`;
       this.#note(tunnel, text);
       this.#keeper.wentDown(now, tunnel, 'failed');
       return false;
     }
     this.#keeper.cameUp(tunnel);
-    const news = tunnel.newsOfNarrowing(child);
-    if (news !== undefined) this.#note(tunnel, news);
+    const narrowing = tunnel.narrowingNote(child);
+    if (narrowing !== undefined) this.#note(tunnel, narrowing);
     // A peer that asked for its first SA has it when it has read our answer; one that is replaced must not be missed.
     if (sendNow) this.#sas.activate(sa.id, sa.replaces === undefined);
     return true;

@@ -50,7 +50,7 @@ export class EarlyPackets {
     return true;
   }
 
-  /** The packets of an SPI, which is expected no more. */
+  /** Takes the packets of an SPI and expects no more of them. */
   take(spi: number): EarlyPacket[] {
     const packets = this.#expected.get(spi | 0)?.packets ?? [];
     this.#expected.delete(spi | 0);
@@ -64,7 +64,7 @@ export class EarlyPackets {
     return Number.POSITIVE_INFINITY;
   }
 
-  /** Gives up what was waited for too long. Returns how many packets that were. */
+  /** Drops what waited too long. Returns how many packets that were. */
   expire(now: number): number {
     let dropped = 0;
     for (const [spi, { until }] of this.#expected) {

@@ -1,4 +1,4 @@
-/** What an engine tells its owner. The same as from IKE, with tunnels in place of connections and without keys. */
+/** Events for the owner of an engine: those of IKE, with tunnels in place of connections, and without keys. */
 import { formatSocketAddress, type SocketAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import type { Identity } from '../base/identity.ts';
@@ -52,7 +52,7 @@ export type EngineEvent =
       readonly child: string;
       readonly reason: DownReason;
     }
-  /** The peer asks for what is not here, in words. */
+  /** The peer asks for a capability that is not supported here, in words. */
   | { readonly type: 'declined'; readonly tunnel: string; readonly capability: string }
   | { readonly type: 'path-changed'; readonly tunnel: string; readonly ikeSaId: number; readonly path: Path }
   | {
@@ -63,7 +63,7 @@ export type EngineEvent =
       readonly detail: string;
       readonly remote: SocketAddress;
     }
-  /** Answer with `answerSecret`: the key of that connection, whatever the peer says it is. */
+  /** Answer with `answerSecret`: the key of that connection, whatever identity the peer claims. */
   | {
       readonly type: 'need-secret';
       readonly tunnel: string;
@@ -81,10 +81,10 @@ export type EngineEvent =
       readonly text: string;
     };
 
-/** The engine's word for an IKE event; `undefined` for what the owner has no use for. */
+/** The engine's event for one of IKE; `undefined` for one that the owner has no use for. */
 export function engineEvent(event: IkeEvent, tunnel: string | undefined): EngineEvent | undefined {
   if (event.type === 'note') return { type: 'note', tunnel, level: event.level, text: event.text };
-  if (tunnel === undefined) return event.type === 'failed' ? strangerFailed(event) : undefined;
+  if (tunnel === undefined) return event.type === 'failed' ? unassociatedFailed(event) : undefined;
   switch (event.type) {
     case 'ike-up':
       return { type: 'ike-up', tunnel, ikeSa: event.ikeSa, rekeyed: event.replaces !== undefined };
@@ -119,8 +119,8 @@ export function engineEvent(event: IkeEvent, tunnel: string | undefined): Engine
   }
 }
 
-/** An attempt of a peer that none of the tunnels is for. */
-function strangerFailed({ remote, reason, detail }: Extract<IkeEvent, { type: 'failed' }>): EngineEvent {
+/** A failed attempt of a peer that no tunnel is for. */
+function unassociatedFailed({ remote, reason, detail }: Extract<IkeEvent, { type: 'failed' }>): EngineEvent {
   const text = `negotiation with ${formatSocketAddress(remote)} failed: ${reason}: ${detail}`;
   return { type: 'note', tunnel: undefined, level: 'warn', text };
 }

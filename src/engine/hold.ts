@@ -14,7 +14,7 @@ export const DEFAULT_HOLD: HoldLimits = { packets: 64, bytes: 256 * 1024, time: 
 
 export interface HeldPacket {
   readonly data: Uint8Array;
-  /** When it gives up. */
+  /** When it is dropped. */
   readonly until: number;
   /** Index of the policy entry that decided it. */
   readonly entry: number;
@@ -27,7 +27,7 @@ export class HoldQueue {
   /** The oldest first. BOUNDED: `limits.packets` and `limits.bytes`. */
   #packets: HeldPacket[] = [];
   #bytes = 0;
-  /** Packets that were let go again. */
+  /** Packets that were taken and sent. */
   released = 0;
 
   constructor(limits: HoldLimits = DEFAULT_HOLD) {
@@ -49,7 +49,7 @@ export class HoldQueue {
     return true;
   }
 
-  /** One that was taken waits again, as long as it was to before. */
+  /** Returns a packet that was taken to the queue, with its former deadline. */
   putBack(packet: HeldPacket): void {
     let at = this.#packets.length;
     while (at > 0 && this.#packets[at - 1]!.until > packet.until) at--;
@@ -57,7 +57,7 @@ export class HoldQueue {
     this.#bytes += packet.data.length;
   }
 
-  /** When the oldest packet gives up. */
+  /** When the oldest packet is dropped. */
   next(): number | undefined {
     return this.#packets[0]?.until;
   }
@@ -77,7 +77,7 @@ export class HoldQueue {
     return taken;
   }
 
-  /** Those that wait. */
+  /** The packets that wait. */
   packets(): Iterable<HeldPacket> {
     return this.#packets;
   }

@@ -4,7 +4,7 @@ import { TokenBucket } from '../base/token-bucket.ts';
 import { mayBeTold, tooBigMessage, type UnreachableReason, unreachableMessage } from '../esp/icmp-error.ts';
 import { Flow, FlowError, readFlow } from '../policy/flow.ts';
 
-/** A second's, and those at once. Without sizes connections hang, so they have a bucket of their own. */
+/** Messages a second, and at once. Without the size that fits, connections hang, so those messages have their own bucket. */
 const RATE = [100, 50] as const;
 
 export class IcmpReplies {
@@ -29,8 +29,8 @@ export class IcmpReplies {
     this.#unreachableAt(now, batch.buffer, batch.offset[slot]!, flow, reason);
   }
 
-  /** The same of a packet that has waited. */
-  gaveUp(now: number, packet: Uint8Array, reason: UnreachableReason): void {
+  /** The same for a packet that has waited. */
+  unreachableHeld(now: number, packet: Uint8Array, reason: UnreachableReason): void {
     if (readFlow(packet, 0, packet.length, this.#flow) !== FlowError.none) return;
     this.#unreachableAt(now, packet, 0, this.#flow, reason);
   }

@@ -20,7 +20,7 @@ export interface CommonOptions {
 export interface ControlPlaneOptions extends CommonOptions {
   /** Carries the packets. */
   readonly plane: DataPlane;
-  /** 32 random bits, secret: whoever knows them can choose fragments that compete for the same record. */
+  /** 32 random bits, secret: knowing them, an attacker could choose fragments that compete for the same record. */
   readonly fragmentSeed: number;
   /** Where the data plane counts; must be shared memory when that is in another thread. Default: the heap. */
   readonly counterMemory?: CounterMemory | undefined;

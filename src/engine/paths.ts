@@ -1,9 +1,9 @@
-/** The pairs of end points that sealed packets go to, by the small number that travels with each packet. */
+/** The paths of ESP packets, by the small number (tag) that travels with each packet. */
 import { NO_PORT } from '../base/address.ts';
 import type { Path } from '../ike/events.ts';
 import { samePath } from '../ike/path.ts';
 
-/** The path of ESP between the end points of an IKE SA: the same in UDP, without ports as IP protocol 50. */
+/** The path of ESP between the end points of an IKE SA: the same one in UDP, one without ports as IP protocol 50. */
 export function espPath(ike: Path, encapsulated: boolean): Path {
   if (encapsulated) return ike;
   const { local, remote } = ike;
@@ -11,8 +11,8 @@ export function espPath(ike: Path, encapsulated: boolean): Path {
 }
 
 /**
- * Whether a packet that came by another path than its SA's tells that the peer moved. Only NATs move it, and only what
- * is in UDP goes through those (RFC 7296 §2.23); from all others IKE has to say so.
+ * Whether a packet that came by another path than its SA's shows that the peer moved. Only a NAT moves a peer without
+ * notice, and only UDP passes a NAT (RFC 7296 §2.23); other moves IKE announces.
  */
 export function hasMoved(known: Path, seen: Path): boolean {
   return known.remote.port !== NO_PORT && seen.remote.port !== NO_PORT && !samePath(known, seen);

@@ -1,4 +1,4 @@
-/** The receiving half of the data plane: the inbound pipeline with its SAs (RFC 4301 §5.2), and what is seen of peers. */
+/** The receiving half of the data plane: the inbound pipeline with its SAs (RFC 4301 §5.2), and reports about peers. */
 import { assertNever } from '../base/assert.ts';
 import type { PacketBatch } from '../base/batch.ts';
 import { readI32 } from '../base/bytes.ts';
@@ -16,8 +16,8 @@ import { hasMoved } from './paths.ts';
 import { installedCipher } from './suite.ts';
 
 /**
- * An SA is reported as received on at once, and then so often, in milliseconds: to know that a peer lives, that is
- * enough, and thousands of SAs keep nobody busy. That its peer seems to have moved is told sooner.
+ * An SA is reported when its first packet comes, and then at most once in so many milliseconds: enough to know that the peer
+ * is alive, at a bounded cost for thousands of SAs. A peer that seems to have moved is reported sooner.
  */
 const REPORT_EVERY = 1_000;
 const REPORT_MOVED_EVERY = 100;
@@ -45,9 +45,9 @@ export class ReceivePlane {
   // BOUNDED: by the pipeline.
   readonly #sas = new Map<number, ReceiveSa>();
   readonly #early = new EarlyPackets();
-  /** Of SAs that were installed meanwhile. BOUNDED: as those that are early. */
+  /** Early packets whose SAs were installed meanwhile. BOUNDED: by `#early`. */
   #ready: EarlyPacket[] = [];
-  /** By slot, where the packets of the batch that is being opened came from. */
+  /** By slot: the path that each packet of the current batch came by. */
   #paths: readonly Path[] = [];
 
   constructor(options: ReceivePlaneOptions) {
@@ -102,7 +102,7 @@ export class ReceivePlane {
     for (let slot = 0; slot < batch.count; slot++) {
       const sa = inbound.slotSa[slot];
       if (sa === undefined) continue;
-      // Only the newest authentic packet shows where the peer is: an old one may come by an old way.
+      // Only the newest authentic packet shows where the peer is: an older one may have come from its former address.
       const newest = inbound.slotAdvanced[slot] === 1;
       if (sa === last && !newest) continue;
       const found = this.#sas.get(sa.id);
@@ -126,10 +126,7 @@ export class ReceivePlane {
     this.#reportLimits();
   }
 
-  /**
-   * Packets that came before their SA, which is installed now: to be called after `apply`, and to be opened like any that
-   * come in.
-   */
+  /** Takes packets that came before their SA was installed: to be called after `apply`, and to be opened like others. */
   takeEarly(): readonly EarlyPacket[] {
     if (this.#ready.length === 0) return NONE;
     const ready = this.#ready;

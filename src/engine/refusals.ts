@@ -1,6 +1,6 @@
 /**
- * For which packets no SA could be had a moment ago, because the peer or its policy said no (RFC 4301 §5.1.1): until the
- * next attempt they need not wait.
+ * Remembers for which packets the peer or its policy has just refused an SA (RFC 4301 §5.1.1): until the next attempt they
+ * do not wait.
  */
 import type { CompiledSelectors } from '../policy/compiled.ts';
 import type { Flow } from '../policy/flow.ts';
@@ -39,7 +39,7 @@ export class Refusals {
     this.#parts.set(child, parts.slice(-MAX_PARTS));
   }
 
-  /** Whether the last word still holds. */
+  /** Whether the last refusal still holds. */
   holds(now: number, child: string, key: number): boolean {
     const keys = this.#until.get(child);
     const until = keys?.get(key);

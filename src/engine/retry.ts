@@ -1,7 +1,4 @@
-/**
- * How a tunnel that is wanted up is pursued: attempt after attempt, each wait twice the one before up to a bound, for
- * ever. A success starts over.
- */
+/** Back-off between attempts: each wait is twice the one before, up to a bound, for ever. A success starts over. */
 
 /** Milliseconds. */
 export interface RetryPolicy {

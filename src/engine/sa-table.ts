@@ -27,13 +27,13 @@ import type { EngineChild, Tunnel } from './tunnel.ts';
 const SOFT_PART = 7 / 8;
 
 /**
- * An SA that was replaced is received on so long after its deletion (RFC 7296 §2.8): what the peer sent on it may have
- * been overtaken by the message that deletes it.
+ * Milliseconds for which packets of a superseded SA are still opened after its deletion (RFC 7296 §2.8): the message that
+ * deletes it may overtake packets that the peer sent on it.
  */
 const OVERTAKEN = 5_000;
 const MAX_SUPERSEDED = 256;
-/** SAs for the same packets, old and new ones: all of one peer, as none else gets them. */
-const MAX_ALIKE = 16;
+/** SAs for the same packets, old and new ones. All are of one peer, as no other may have these packets. */
+const MAX_SAME_TRAFFIC = 16;
 /** No IP packet is larger. */
 const MAX_PACKET = 0xffff;
 
@@ -75,8 +75,8 @@ export class SaTable {
   }
 
   /**
-   * Has both directions installed; packets leave on it after `activate`. The keys that IKE handed over are wiped, or
-   * will be by who takes them. Returns `undefined` when there is no room for it.
+   * Has both directions installed; packets leave on it after `activate`. The keys that IKE handed over are wiped here,
+   * or by the data plane that takes them. Returns `undefined` when there is no room for it.
    */
   install(now: number, tunnel: Tunnel, sa: ChildSa): EngineChild | undefined {
     if (!this.#hasRoom(tunnel, sa)) {
@@ -136,11 +136,11 @@ export class SaTable {
     return child;
   }
 
-  /** IKE draws SPIs at random, but one that was retired may come up again. */
+  /** IKE draws SPIs at random, and may draw one of a superseded SA again. */
   #hasRoom(tunnel: Tunnel, { spiIn, config, selectors }: ChildSa): boolean {
     if (this.#spis.has(spiIn) || this.#spis.size >= MAX_SAS) return false;
     const { name } = config;
-    return tunnel.sasOf(name) < MAX_SAS_PER_ENTRY && tunnel.alike({ name, selectors }) < MAX_ALIKE;
+    return tunnel.sasOf(name) < MAX_SAS_PER_ENTRY && tunnel.sasForSameTraffic({ name, selectors }) < MAX_SAME_TRAFFIC;
   }
 
   /**
@@ -157,7 +157,7 @@ export class SaTable {
     this.#stopReceiving(child);
   }
 
-  /** The same; but of an SA that another of its peer has replaced, packets that are under way are still received. */
+  /** The same; but packets under way on an SA that another one replaced are still opened for a while. */
   close(now: number, child: EngineChild, reason: DownReason, replaced: boolean): void {
     if (!replaced || reason === 'expired') {
       this.remove(child);
@@ -236,7 +236,7 @@ export class SaTable {
     return undefined;
   }
 
-  /** Has the SA told how large its packets may be. */
+  /** Tells the data plane how large the packets of the SA may be. */
   #fit(child: EngineChild): void {
     const { id } = child.summary;
     const { mtu, room, clampMtu } = sizesOf(child);
@@ -279,7 +279,7 @@ function sizesOf({ tunnel, summary, shape, path, pathMtu }: EngineChild): Sizes 
   const { mtu: device = MAX_PACKET, clampMss = true } = tunnel.config;
   const { family } = path.remote.address;
   const transport = summary.mode === 'transport';
-  // There the device tells nothing of the path.
+  // In transport mode the device's MTU says nothing about the path.
   const known = pathMtu ?? (transport ? UNKNOWN_PATH_MTU : undefined);
   const sealed = (path: number): number => espRoom(path, { outer: family, encapsulated: summary.encapsulated });
   const most = known === undefined ? MAX_PACKET : maxPayload(sealed(known), shape);

@@ -1,6 +1,6 @@
 /**
  * The sending half of the data plane: the outbound pipelines of all tunnels, their SAs, the packets that wait for one,
- * and the answers to packets that are not carried (RFC 4301 §5.1, §8.2.1).
+ * and ICMP to the senders of packets that are not carried (RFC 4301 §5.1, §8.2.1).
  */
 import { assertNever } from '../base/assert.ts';
 import { PacketBatch } from '../base/batch.ts';
@@ -31,7 +31,7 @@ import { PathTable } from './paths.ts';
 import { installedCipher } from './suite.ts';
 import { Waiting } from './waiting.ts';
 
-/** Packets that waited are sent so many at a time. */
+/** Packets that waited are sent in batches of so many. */
 const RELEASED_SLOTS = 64;
 
 export interface SendPlaneOptions {
@@ -63,7 +63,7 @@ interface SendSa {
   readonly tunnel: SendTunnel;
   readonly child: string;
   readonly sa: EspOutboundSa;
-  /** A second on average; 0 for none. */
+  /** Dummies a second, on average; 0 for none. */
   readonly dummies: number;
 }
 
@@ -73,7 +73,7 @@ export class SendPlane {
   readonly #tunnels: (SendTunnel | undefined)[] = [];
   // BOUNDED: by IKE.
   readonly #sas = new Map<number, SendSa>();
-  /** By child SA, of those that are sent on. BOUNDED: by `#sas`. */
+  /** By child SA, for active SAs. BOUNDED: by `#sas`. */
   readonly #dummies = new Map<number, DummySchedule>();
   readonly #paths = new PathTable();
   readonly #released: PacketBatch;
@@ -142,7 +142,7 @@ export class SendPlane {
       batch.clear();
       return;
     }
-    this.#seal(from, batch);
+    this.#process(from, batch);
   }
 
   /** Where packets with this tag go; `undefined` when their SA is gone. */
@@ -169,7 +169,7 @@ export class SendPlane {
       tunnel.outbound.expire(now);
       this.#reportLimits(tunnel);
       tunnel.waiting.expire(now);
-      tell(tunnel);
+      writeCounters(tunnel);
     }
     for (const [id, schedule] of this.#dummies) {
       const { tunnel, sa } = this.#sas.get(id)!;
@@ -198,7 +198,7 @@ export class SendPlane {
     const entries = entriesByChild(policy.entries);
     const replies = new IcmpReplies((packet) => this.#options.onDeviceWrite(index, packet));
     const ask = (child: string, selectors: SelectorPair | undefined, trigger: SelectorPair): void => {
-      // First that its SA has just run out, if that is why: of a child that seems to be there no other is made.
+      // A limit first, if one has ended the SA: IKE negotiates no SA for a child that it believes to have one.
       this.#reportLimits(tunnel);
       this.#options.report({ type: 'missing', tunnel: index, child, selectors, trigger });
     };
@@ -215,7 +215,7 @@ export class SendPlane {
       waiting: new Waiting({ entries: policy.entries, entriesOf: entries, hold: command.hold, replies, ask }),
       counters,
     };
-    // One that takes another's place counts on; packets that waited there are lost.
+    // A worker that replaces another continues its counters; packets that waited in the other are lost.
     tunnel.outbound.bypassed = command.counters.sending[SendCounter.bypassed]!;
     tunnel.waiting.hold.released = command.counters.sending[SendCounter.released]!;
     return tunnel;
@@ -226,7 +226,7 @@ export class SendPlane {
     if (tunnel === undefined) return;
     tunnel.waiting.enabled = hold;
     if (forget) tunnel.waiting.clear();
-    tell(tunnel);
+    writeCounters(tunnel);
   }
 
   #refuse({ tunnel: index, children, selectors, until }: Extract<SendCommand, { type: 'refuse' }>): void {
@@ -235,11 +235,11 @@ export class SendPlane {
     const { drops } = tunnel.outbound;
     for (const child of children) {
       const narrowed = tunnel.waiting.refuse(this.#now, child, selectors, until);
-      // While they waited they counted as those for which there is no SA.
+      // While they waited they were counted as dropped for want of an SA.
       drops[DropReason.noSa]! -= narrowed;
       drops[DropReason.narrowed]! += narrowed;
     }
-    tell(tunnel);
+    writeCounters(tunnel);
   }
 
   #install(command: InstallOutbound): void {
@@ -298,28 +298,28 @@ export class SendPlane {
       this.#returning = [];
       for (; next < waiting.length && batch.count < batch.capacity; next++) {
         const packet = waiting[next]!;
-        // One that no slot is large enough for stays counted as dropped.
+        // A packet larger than any slot stays counted as dropped.
         if (batch.push(packet.data) < 0) continue;
         hold.released++;
         this.#returning.push(packet);
       }
-      this.#seal(tunnel, batch);
+      this.#process(tunnel, batch);
       this.#returning = [];
       this.#options.onReleased(batch);
     }
-    // The SA carries less than was wanted: those that wait on ask for what is missing.
+    // The SA may carry less than was wanted: packets that still wait ask for the rest.
     tunnel.waiting.askAgain(child);
-    tell(tunnel);
+    writeCounters(tunnel);
   }
 
-  #seal(tunnel: SendTunnel, batch: PacketBatch): void {
+  #process(tunnel: SendTunnel, batch: PacketBatch): void {
     tunnel.outbound.process(this.#now, batch);
     for (let slot = 0; slot < batch.count; slot++) {
-      // A tunnel's device has no way to send in the clear: what a policy lets bypass must not be routed to it.
+      // A tunnel cannot send in the clear: what the policy lets bypass must not be routed into its device.
       if (batch.tag[slot]! < 0) batch.length[slot] = 0;
     }
     this.#reportLimits(tunnel);
-    tell(tunnel);
+    writeCounters(tunnel);
   }
 
   #sendDummy(tunnel: SendTunnel, sa: EspOutboundSa): void {
@@ -338,9 +338,9 @@ export class SendPlane {
 
   /** An outbound packet needs an SA that is not there. Returns whether the peer has just refused one. */
   #onMissing({ waiting }: SendTunnel, entry: number, batch: PacketBatch, slot: number, flow: Flow): boolean {
-    const back = this.#returning[slot];
-    if (back === undefined) return waiting.add(this.#now, entry, batch, slot, flow);
-    waiting.hold.putBack(back);
+    const held = this.#returning[slot];
+    if (held === undefined) return waiting.add(this.#now, entry, batch, slot, flow);
+    waiting.hold.putBack(held);
     return false;
   }
 }
@@ -351,13 +351,13 @@ function entriesByChild(entries: readonly PolicyEntry[]): SetMap<string, number>
   return found;
 }
 
-/** All that were sealed, dummies too. */
+/** All packets that were encrypted, dummies too. */
 function packetsOf(sa: EspOutboundSa): number {
   return sa.usage.counters[SaCounter.cipherPackets]!;
 }
 
-/** Writes down what others may want to know. */
-function tell({ counters: { sending }, outbound, waiting: { hold } }: SendTunnel): void {
+/** Writes the counters of a tunnel that the control plane reads. */
+function writeCounters({ counters: { sending }, outbound, waiting: { hold } }: SendTunnel): void {
   sending[SendCounter.bypassed] = outbound.bypassed;
   sending[SendCounter.held] = hold.length;
   sending[SendCounter.released] = hold.released;

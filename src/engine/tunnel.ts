@@ -17,13 +17,13 @@ import type { TunnelConfig } from './config.ts';
 import type { ChildSummary } from './events.ts';
 import { Retry } from './retry.ts';
 
-/** A CHILD SA as the engine holds it: what IKE said of it, and what its two halves did, which the data plane tells. */
+/** A CHILD SA in the control plane: what IKE negotiated, and the state of its two halves, which the data plane writes. */
 export interface EngineChild {
   readonly summary: ChildSummary;
   readonly tunnel: Tunnel;
   readonly received: SaState;
   readonly sent: SaState;
-  /** What the size of its packets depends on. */
+  /** What the size of its ESP packets depends on. */
   readonly shape: EspShape;
   readonly installedAt: number;
   /** Changes when the IKE SA is rekeyed. */
@@ -65,7 +65,7 @@ export class Tunnel {
   /** Children that have lost an SA for a part of them, and have others. BOUNDED: the configuration. */
   readonly #partLost = new Set<string>();
   /** By child and selectors. BOUNDED: as `children`. */
-  readonly #alike = new SetMap<string, EngineChild>();
+  readonly #sameTraffic = new SetMap<string, EngineChild>();
   /** How many of `missing` there are. */
   #missing = 0;
 
@@ -81,7 +81,7 @@ export class Tunnel {
     this.#missing = this.missing().length;
     this.policy = orderPolicy(config.policy.map(strict), 'out');
     this.inbound = orderPolicy(config.policy, 'in');
-    // Better refused here than where packets are sent.
+    // Compiled only to be refused here rather than where packets are sent.
     void new CompiledPolicy(this.policy, 'out');
   }
 
@@ -96,7 +96,7 @@ export class Tunnel {
   addChild(child: EngineChild): void {
     const { id, name } = child.summary;
     this.children.set(id, child);
-    this.#alike.add(likenessOf(child.summary), child);
+    this.#sameTraffic.add(trafficKeyOf(child.summary), child);
     if (this.sasOf(name) === 0 && this.#isCounted(name)) this.#missing--;
     this.#up.set(name, this.sasOf(name) + 1);
   }
@@ -104,15 +104,15 @@ export class Tunnel {
   removeChild(child: EngineChild): void {
     const { id, name } = child.summary;
     if (!this.children.delete(id)) return;
-    this.#alike.delete(likenessOf(child.summary), child);
+    this.#sameTraffic.delete(trafficKeyOf(child.summary), child);
     const left = this.sasOf(name) - 1;
     if (left > 0) this.#up.set(name, left);
     else this.#up.delete(name);
     if (left === 0 && this.#isCounted(name)) this.#missing++;
   }
 
-  /** What a person is to know of an SA that the peer has narrowed; once, as long as it narrows it so. */
-  newsOfNarrowing(child: EngineChild): string | undefined {
+  /** A note that the peer has narrowed an SA; once, until the narrowing changes. */
+  narrowingNote(child: EngineChild): string | undefined {
     const { name, wanted, selectors, initiator } = child.summary;
     const away = initiator ? this.narrowedAway(child).join(', ') : '';
     if (away === (this.#narrowed.get(name) ?? '')) return undefined;
@@ -122,7 +122,7 @@ export class Tunnel {
     return `the peer has narrowed ${name}: ${found}; packets of ${away} call for another CHILD SA`;
   }
 
-  /** What no SA of its peer carries of what an SA was wanted for, in words: there may be several, each for a part. */
+  /** What none of the peer's SAs carries of the traffic that an SA was wanted for, in words; several SAs may each carry a part. */
   narrowedAway({ ikeSaId, summary: { name, wanted, selectors } }: EngineChild): string[] {
     if (containsPair(selectors, wanted)) return [];
     const others = this.#sasNamed(name).filter((other) => other.ikeSaId === ikeSaId);
@@ -140,8 +140,8 @@ export class Tunnel {
   }
 
   /**
-   * An SA went down that nothing replaces. Whether its child is to be brought up again although it has other SAs: those
-   * carry other packets.
+   * An SA went down and nothing replaces it. Returns whether its child must be negotiated again although it has other SAs,
+   * because those carry other packets.
    */
   losesPart({ name, selectors }: ChildSummary): boolean {
     if (!this.#isCounted(name) || this.sasOf(name) === 0) return false;
@@ -160,7 +160,7 @@ export class Tunnel {
     return this.#up.get(childName) ?? 0;
   }
 
-  /** Every child of the configuration has an SA, but for those that packets call for one by one. */
+  /** Every child of the configuration has an SA, except children whose SAs packets ask for one by one. */
   get complete(): boolean {
     return this.#missing === 0;
   }
@@ -170,7 +170,7 @@ export class Tunnel {
     return [...this.plans].filter(({ child }) => child.pfp === undefined && !this.#up.has(child.name));
   }
 
-  /** The same with those that have lost a part, until they were asked for once: what the peer refuses, packets ask for. */
+  /** The same and children that have lost a part; a lost part is asked for once, after that by packets. */
   wantedAgain(): ChildPlan[] {
     const lost = [...this.plans].filter(({ child }) => this.#partLost.has(child.name) && this.#up.has(child.name));
     return [...this.missing(), ...lost];
@@ -180,9 +180,9 @@ export class Tunnel {
     for (const { name } of children) this.#partLost.delete(name);
   }
 
-  /** How many SAs of a child there are for the same packets. */
-  alike(sa: Pick<ChildSummary, 'name' | 'selectors'>): number {
-    return this.#alike.get(likenessOf(sa)).size;
+  /** How many SAs of the child carry the same packets. */
+  sasForSameTraffic(sa: Pick<ChildSummary, 'name' | 'selectors'>): number {
+    return this.#sameTraffic.get(trafficKeyOf(sa)).size;
   }
 
   /** Packets that wait for an SA. */
@@ -190,12 +190,12 @@ export class Tunnel {
     return this.counters.sending[SendCounter.held]!;
   }
 
-  /** Packets that the policy lets bypass: they were led into the device, which cannot send in the clear. */
+  /** Packets that the policy lets bypass, but that were routed into the device, which cannot send in the clear. */
   get bypassed(): number {
     return this.counters.sending[SendCounter.bypassed]!;
   }
 
-  /** Packets that were not carried, by reason; those that waited in vain included. */
+  /** Packets that were dropped, by reason, including those that waited for an SA in vain. */
   drops(): DropCounters {
     const { outboundDrops, inboundDrops, sending } = this.counters;
     const all = newDropCounters();
@@ -206,7 +206,7 @@ export class Tunnel {
   }
 }
 
-function likenessOf({ name, selectors }: Pick<ChildSummary, 'name' | 'selectors'>): string {
+function trafficKeyOf({ name, selectors }: Pick<ChildSummary, 'name' | 'selectors'>): string {
   return `${name} ${pairKey(selectors)}`;
 }
 

@@ -1,6 +1,6 @@
 /**
- * What a tunnel does with packets that need an SA which is not there: they wait, it is asked for, and when none can be had
- * their senders are told (RFC 4301 §4.4.1, §5.1.1).
+ * Packets that need an SA which does not exist: they wait while it is asked for, and when it cannot be had, their senders get
+ * ICMP (RFC 4301 §4.4.1, §5.1.1).
  */
 import type { PacketBatch } from '../base/batch.ts';
 import type { SetMap } from '../base/set-map.ts';
@@ -15,7 +15,7 @@ import { type HeldPacket, type HoldLimits, HoldQueue } from './hold.ts';
 import type { IcmpReplies } from './icmp-replies.ts';
 import { Refusals } from './refusals.ts';
 
-/** Packets that find no room to wait ask for their SA so often, in milliseconds. */
+/** Packets that find the queue full ask for their SA at most once in so many milliseconds. */
 const ASK_AGAIN = 1_000;
 
 export interface WaitingOptions {
@@ -59,7 +59,7 @@ export class Waiting {
       return refused;
     }
     const held = hold.hasRoom(batch.length[slot]!) && hold.add(now, batch.packet(slot), entry, key);
-    // A flood asks now and then only.
+    // A flood must not ask for every packet.
     if (!held && now - (this.#askedAt.get(child) ?? Number.NEGATIVE_INFINITY) < ASK_AGAIN) return false;
     this.#askedAt.set(child, now);
     this.#ask(entry, flow);
@@ -87,14 +87,14 @@ export class Waiting {
     ask(child, selectors, asTrigger(flowSelectors(flow, true)));
   }
 
-  /** Those that wait for an SA of the child, in their order; `hold.putBack` for those that wait on. */
+  /** Takes packets that wait for an SA of the child, in their order; `hold.putBack` returns one to the queue. */
   take(child: string): readonly HeldPacket[] {
     const own = this.#options.entriesOf.get(child);
     return this.hold.length === 0 ? [] : this.hold.take(({ entry }) => own.has(entry));
   }
 
   /**
-   * The peer will have none of it: packets do not wait for the child before `until`.
+   * The peer refused the child: its packets do not wait until `until`.
    * @param selectors of the one SA of the child that was refused, where that was for a part of its packets
    * @returns how many packets waited for a part that the peer has narrowed away from other SAs
    */
@@ -106,8 +106,8 @@ export class Waiting {
     const { pfp } = entries[first]!;
     const isRefused = this.#noteRefusal(child, pfp, selectors, until);
     const refused = this.hold.take((packet) => own.has(packet.entry) && isRefused(packet));
-    for (const { data } of refused) replies.gaveUp(now, data, 'prohibited');
-    // One packet has asked for all that wait; those of another part ask now.
+    for (const { data } of refused) replies.unreachableHeld(now, data, 'prohibited');
+    // One packet has asked on behalf of all; packets of another part now ask themselves.
     if (refused.length > 0) this.askAgain(child);
     return pfp === undefined && selectors !== undefined ? refused.length : 0;
   }
@@ -137,9 +137,9 @@ export class Waiting {
     return readFlow(packet, 0, packet.length, this.#flow) === FlowError.none && part.matchesFlow(this.#flow, true);
   }
 
-  /** Gives up packets that waited too long: the peer did not answer in time, or not at all. */
+  /** Drops packets that waited too long: the peer did not answer in time, or not at all. */
   expire(now: number): void {
-    for (const { data } of this.hold.expired(now)) this.#options.replies.gaveUp(now, data, 'host');
+    for (const { data } of this.hold.expired(now)) this.#options.replies.unreachableHeld(now, data, 'host');
   }
 
   clear(): void {
