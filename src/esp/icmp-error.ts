@@ -1,12 +1,12 @@
 /**
- * What the sender of a packet is told that the tunnel does not carry. Too large for the path: ICMP destination
+ * ICMP messages to the sender of a packet that the tunnel does not carry. Too large for the path: ICMP destination
  * unreachable, fragmentation needed, with the next-hop MTU (RFC 792, RFC 1191 §4), and ICMPv6 packet too big (RFC 4443
  * §3.2). Denied by policy, or no SA to be had: destination unreachable with the codes of RFC 4301 §5.1.1.
  *
- * The message comes from the packet's own destination. A tunnel device has no address that could be sure to exist,
- * and routes lead that one here: so the answer passes the reverse path filters of this host and of those behind it.
+ * The source of the message is the packet's destination. A tunnel device need not have an address, and routes send packets
+ * for that destination here: so the message passes the reverse path filters of this host and of those behind it.
  *
- * Nobody is answered for an ICMP error, a fragment other than the first, or a packet from or to an address that is not
+ * No message is sent about an ICMP error, a fragment other than the first, or a packet from or to an address that is not
  * that of one host (RFC 1122 §3.2.2, RFC 1812 §4.3.2.7, RFC 4443 §2.4 (e)).
  */
 import { sumBytes } from '../base/checksum.ts';

@@ -24,9 +24,9 @@ import { newSaState, SaCounter, type SaLimits, type SaState, SaUsage } from './u
 const MAX_U32 = 0xffff_ffff;
 const MAX_PACKET = 0xffff;
 const TWO_32 = 0x1_0000_0000;
-/** Of the smallest packets that there are as a rule: IPv4 and UDP. */
+/** The length of the smallest common packets: IPv4 and UDP headers. */
 const MIN_DUMMY = 28;
-/** Of numbers that are shared: so far before the end nobody can have been overtaken by more others than there are. */
+/** The end of shared sequence numbers: early enough that all sharers together, each drawing one more, stay below 2^32. */
 const SHARED_END = 0xffff_0000;
 /** Part of the sequence numbers after which a rekey is asked for. */
 const SEQUENCE_SOFT_PART = 7 / 8;
@@ -89,7 +89,7 @@ export class EspOutboundSa {
   readonly #tail: number;
   /** The SPI as a signed integer: V8 never puts one on the heap. */
   readonly #spiWord: number;
-  /** High and low half of the last sequence number that was used; by anybody, where they are shared. */
+  /** High and low half of the last sequence number that was used; of any sharer, where they are shared. */
   readonly #sequence: Uint32Array;
   /** The same, of this object. */
   readonly #own: Uint32Array;
@@ -179,7 +179,7 @@ export class EspOutboundSa {
   }
 
   /**
-   * Length for a dummy that nobody can tell from packets of any length.
+   * A length for a dummy packet that does not tell it from real packets.
    * @param random uniform in [0, 1)
    */
   dummyLength(random: number): number {

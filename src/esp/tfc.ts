@@ -46,8 +46,8 @@ export class TfcPadding {
 }
 
 /**
- * When the dummy packets of an SA are due: at random times, whose mean gap is that of the rate, and which nobody can
- * tell from outside. In a gap in which packets were sent none is needed.
+ * When the dummy packets of an SA are due: at random times with the mean gap of the rate, which an observer cannot predict.
+ * A gap in which packets were sent needs no dummy.
  */
 export class DummySchedule {
   /** When `take` is to be called next. */

@@ -1,8 +1,8 @@
 /**
  * DSCP and ECN between the two IP headers of a packet in tunnel mode (RFC 4301 §5.1.2, RFC 6040).
  *
- * Outbound, ECN is copied (normal mode, RFC 6040 §4.1: who speaks IKEv2 puts it back), and DSCP too unless it is fixed.
- * Inbound, congestion that routers marked outside is passed on inside; DSCP of the outer header is forgotten.
+ * Outbound, ECN is copied (normal mode, RFC 6040 §4.1: every IKEv2 peer restores it), and DSCP too unless it is fixed.
+ * Inbound, congestion that routers marked outside is passed on inside; the outer DSCP is dropped.
  *
  * Hot path: no allocation, no exception.
  */
@@ -28,7 +28,7 @@ export function isDscp(value: number): boolean {
 
 /** What `combinedEcn` adds to the two bits. */
 export const ECN_DROP = 0x4;
-/** No tunnel makes this combination: something on the path is broken, or somebody plays with it. */
+/** No tunnel makes this combination: something on the path is broken or forged. */
 export const ECN_UNEXPECTED = 0x8;
 
 /** RFC 6040 §4.2, figure 4. Rows: the packet's own; columns: the outer header's; both Not-ECT, ECT(1), ECT(0), CE. */

@@ -1,12 +1,12 @@
 /**
- * Transport mode (RFC 4303 §3.1.1): what is sealed is a packet without its IP header, which the outer one takes the place
- * of. Outbound the header is taken off; inbound one is made anew, for whoever reads whole packets, out of what the SA
- * knows of its two hosts, and checksums are corrected for addresses that a NAT translated (RFC 3948 §3.1.2).
+ * Transport mode (RFC 4303 §3.1.1): ESP carries a packet without its IP header, and the outer header replaces it. Outbound
+ * the header is removed. Inbound a new one is written from the SA's two hosts, since devices take whole packets, and
+ * checksums are corrected for addresses that a NAT translated (RFC 3948 §3.1.2).
  *
- * What a header says beyond addresses, protocol and class does not get through: the system writes the outer one. So
- * packets with IPv4 options, or with IPv6 headers that routers read, are refused, and so are fragments: transport mode
- * protects whole packets (RFC 4303 §3.3.4). Destination options behind which nothing of that kind follows are part of
- * the payload.
+ * Of the header only addresses, protocol and traffic class reach the peer, since the system writes the outer one. So packets
+ * with IPv4 options, or with IPv6 headers that routers read, are refused, and so are fragments: transport mode protects
+ * whole packets (RFC 4303 §3.3.4). Destination options are part of the payload unless a header that routers read follows
+ * them.
  *
  * Hot path: no allocation, no exception.
  */
@@ -21,14 +21,14 @@ import { DropReason } from './drops.ts';
 
 const MAX_PACKET = 0xffff;
 const DONT_FRAGMENT = 0x40;
-/** No router is on the way: the packet is for this host. */
+/** The rebuilt packet is for this host: no router lowers it. */
 const HOP_LIMIT = 64;
 
 /** The one IPv6 extension header that may stand in ESP; others stand before it (RFC 4303 §3.1.1). */
 const DESTINATION_OPTIONS = 60;
 
 const UDP_CHECKSUM = 6;
-/** Where those checksums stand that cover addresses. */
+/** Offsets of the checksums that cover addresses. */
 const CHECKSUM_AT: Readonly<Record<number, number>> = {
   [Protocol.tcp]: 16,
   [Protocol.udp]: UDP_CHECKSUM,

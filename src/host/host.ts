@@ -63,7 +63,7 @@ export class TunnelHost {
   /** The last failure of each tunnel. BOUNDED: the owner's tunnels. */
   readonly #failures = new Map<string, HostFailure>();
   readonly #onError: OwnerErrorHandler;
-  /** Answers that are still under way must not start anything any more. */
+  /** Set by `close`: what is still under way must not start anything. */
   #closed = false;
 
   constructor(options: HostOptions) {
@@ -173,7 +173,7 @@ export class TunnelHost {
     if (lost !== undefined) this.#lost(config.name, lost);
   }
 
-  /** The device of a tunnel was taken away. */
+  /** The device of a tunnel was deleted, or can no longer be used. */
   #lost(name: string, reason: Error): void {
     const { onDeviceLost } = this.#options;
     if (onDeviceLost !== undefined) {
@@ -186,7 +186,7 @@ export class TunnelHost {
 
   /**
    * Negotiates what a tunnel lacks, whatever its `start` says, as often as it takes, and waits until it is up: each of its
-   * children has an SA; where packets call for SAs one by one, there is one. Meanwhile `onEvent` tells what is in the way.
+   * children has an SA; where packets ask for SAs one by one, there is one. Meanwhile `onEvent` reports what prevents it.
    * @throws what `signal` is aborted with, from when on it is pursued as its `start` says; SectunnelError when there is no such
    * tunnel, or it is removed
    */
@@ -207,14 +207,14 @@ export class TunnelHost {
     await up;
   }
 
-  /** How a tunnel fares: plain data, ages in seconds; `undefined` when there is none of that name. */
+  /** The status of a tunnel: plain data, ages in seconds; `undefined` when there is no tunnel of that name. */
   status(name: string): HostTunnelStatus | undefined {
     return hostTunnelStatus(this, name);
   }
 
   /**
-   * Deletes the SAs, telling the peer, closes the device and the sockets that nobody else needs. It may be called while the
-   * tunnel is being removed, as out of `onEvent`: then it ends with that.
+   * Deletes the SAs and tells the peer, closes the device, and the sockets that no other tunnel needs. A call while the tunnel
+   * is being removed, as from `onEvent`, ends with that removal.
    */
   async remove(name: string): Promise<void> {
     const running = this.#tunnels.get(name);
@@ -241,22 +241,22 @@ export class TunnelHost {
     }
   }
 
-  /** Addresses, links or routes of the system changed: ways to peers may be gone, or other ones. */
+  /** Addresses, links or routes of the system changed: routes to peers may have gone or changed. */
   networkChanged(): void {
     this.#reach.networkChanged();
   }
 
-  /** The last attempt of a tunnel that came to nothing. */
+  /** The last failed attempt of a tunnel. */
   lastFailure(name: string): HostFailure | undefined {
     return this.#failures.get(name);
   }
 
-  /** What keeps a tunnel from its peers, as far as this host is concerned, a sentence each. */
+  /** What keeps a tunnel from its peers on this host's side, a sentence each. */
   degraded(name: string): string[] {
     return this.#reach.degraded(name);
   }
 
-  /** Time went by unseen, or the network was away: timers are set anew, and peers asked whether they are there. */
+  /** The machine slept, or the network was away: sets timers anew and asks all peers whether they are alive. */
   probe(): void {
     this.refresh();
     this.#timer.forget();

@@ -38,7 +38,7 @@ export interface Narration {
 
 type Told = Exclude<EngineEvent, { readonly requestId: number }>;
 
-/** Reasons for which an IKE SA goes down that somebody has to look after. */
+/** Reasons for an IKE SA to go down that an operator should know. */
 const LOSSES: readonly DownReason[] = ['peer-dead', 'path-lost'];
 
 /** @param inDocument lines of the tunnel's document that have a say in a failure */

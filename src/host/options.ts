@@ -18,7 +18,7 @@ export interface SecretQuestion {
   /** Of the tunnel; a tunnel may have several. */
   readonly connection: string;
   readonly localId: Identity;
-  /** Not known yet when the peer has not said who it is. */
+  /** `undefined` until the peer has sent its identity. */
   readonly remoteId: Identity | undefined;
 }
 

@@ -19,7 +19,7 @@ export function guarded(options: HostOptions): HostOptions & { readonly onError:
   };
 }
 
-/** Where nobody knows our address, it is the one that the peer's answer comes to. */
+/** For hosts without a route look-up: the unspecified address, until a datagram of the peer shows the local one. */
 export function unspecifiedFor({ family }: IpAddress): IpAddress {
   return { family, value: 0n };
 }

@@ -1,5 +1,5 @@
 /**
- * The MTU of paths: what a device gets when its tunnel starts, and what the engine is told as more is learnt. Routes and
+ * The MTU of paths: a device's when its tunnel starts, and updates for the engine. Routes and
  * interfaces are asked when an SA comes up, when a datagram was too large, and now and then while there is traffic. What
  * routers report of narrower links, and the engine believes, is kept for a while (RFC 1191 §6.3, RFC 8201 §5.2); then the
  * next large packet tries whether the path has become wider.

@@ -13,7 +13,7 @@ export function withJson(event: EngineEvent): EngineEvent {
 }
 
 function plainEvent(event: EngineEvent): object {
-  // Nobody but who answers it is to have what it holds.
+  // What a question holds is only for the function that answers it.
   if (isQuestion(event)) return { type: event.type, tunnel: event.tunnel };
   switch (event.type) {
     case 'ike-up':

@@ -1,6 +1,6 @@
 /**
  * The sockets of a host, shared by its tunnels: one for each local address and UDP port, and one of each family for ESP
- * straight over IP; open while somebody needs it.
+ * straight over IP; open while a tunnel needs it.
  */
 
 import { formatSocketAddress, type IpAddress, type IpFamily, NO_PORT, type SocketAddress } from '../base/address.ts';
@@ -37,12 +37,12 @@ export interface SocketPoolOptions {
   readonly onDatagram: DatagramHandler;
   /** The local address from which datagrams to `remote` leave. */
   readonly sourceFor: (remote: IpAddress) => IpAddress | undefined;
-  /** Others who use a socket: called when it is open, and before it closes, which waits for them to let go of it. */
+  /** For other users of a socket: called when it is open, and before it closes, which waits until they have released it. */
   readonly onOpened?: (socket: UdpSocket) => void;
   readonly onClosing?: (socket: UdpSocket) => Promise<void> | undefined;
   /** The system told errors of datagrams that were sent. */
   readonly onErrors?: () => void;
-  /** A datagram of IKE was refused by the system, or did not arrive as ICMP tells. */
+  /** A datagram of IKE was refused by the system, or did not arrive, as ICMP says. */
   readonly onRefusal?: (remote: SocketAddress, error: UdpSendError) => void;
   /** Routers reported that datagrams were too large. */
   readonly onPathReport?: (report: PathReport) => void;
@@ -64,7 +64,7 @@ export class SocketPool {
   readonly #open = new Map<string, UdpSocket>();
   /** The same, while they close: until then the port cannot be had again. */
   readonly #closing = new Map<string, Promise<void>>();
-  /** Datagrams that had no socket to leave from: it was closed before them. */
+  /** Datagrams dropped because their socket was closed before them. */
   homeless = 0;
 
   constructor(options: SocketPoolOptions) {
@@ -86,7 +86,7 @@ export class SocketPool {
     }
   }
 
-  /** Closes what nobody needs any more. */
+  /** Closes sockets that no tunnel needs any more. */
   async release(needs: readonly SocketNeed[]): Promise<void> {
     for (const need of needs) {
       const key = keyOf(need);

@@ -40,7 +40,7 @@ export function inactiveStatus(name: string, uuid: string): TunnelStatus {
   };
 }
 
-/** An attempt that came to nothing, and when: milliseconds of the host's clock. */
+/** A failed attempt. `at`: milliseconds of the host's clock. */
 export interface HostFailure {
   readonly at: number;
   readonly reason: string;
@@ -182,7 +182,7 @@ function childStatus(now: number, sa: ChildSaStatus, child: EngineChild | undefi
   };
 }
 
-/** What the policy lets bypass was led into the device all the same, which cannot send in the clear. */
+/** Packets that the policy lets bypass, but that were routed into the device, which cannot send in the clear. */
 function bypassDrops({ bypassed }: Tunnel): Record<string, number> {
   return bypassed === 0 ? {} : { 'bypass-in-tunnel': bypassed };
 }

@@ -1,15 +1,14 @@
-/** Programs that wait for tunnels to be up. */
-
+/** Calls that wait for tunnels to be up. */
 import { type Deferred, deferred } from '../base/deferred.ts';
 
 type Wait = Omit<Deferred, 'promise'>;
 
 export class UpWaits {
-  // BOUNDED: the calls of the program that wait.
+  // BOUNDED: by the calls of the program.
   readonly #waiting = new Map<string, Set<Wait>>();
 
   /**
-   * @param givenUp called when the last one who waited for the tunnel does so no more
+   * @param givenUp called when the last call that waited for the tunnel was aborted
    * @throws what `signal` is aborted with, and what `end` is given
    */
   wait(tunnel: string, signal: AbortSignal | undefined, givenUp: () => void): Promise<void> {

@@ -1,5 +1,4 @@
-/** One timer for all that is due later. */
-
+/** One timer for everything that is due later. */
 /** Node's longest timer, in milliseconds. */
 const MAX_TIMER = 0x7fff_ffff;
 

@@ -39,7 +39,7 @@ export interface PolicyEntry {
   readonly selectors: SelectorPair;
   /** The child SA configuration that protects; only for `protect`. */
   readonly child?: string | undefined;
-  /** Only heeded for `protect`. */
+  /** Only for `protect`. */
   readonly level: PolicyLevel;
   /** Each SA is for the values of these that a packet has; only for `protect`. */
   readonly pfp?: PacketFlags | undefined;

@@ -12,7 +12,7 @@ const ICMPV6_INFORMATIONAL = 128;
 /** Between the type and the packet that the message is about. */
 const ICMP_HEADER = 8;
 
-/** Whether the packet is one whose type tells that another packet met an error. */
+/** Whether the packet is an ICMP error message: about another packet. */
 export function isIcmpError({ family, protocol, fragment, srcPort }: Flow): boolean {
   if (fragment === Fragment.later) return false;
   const type = srcPort >> 8;
@@ -41,7 +41,7 @@ export function readTurnedTrigger(buffer: Uint8Array, at: number, error: Flow, t
   }
   turned.srcPort = turned.dstPort;
   turned.dstPort = srcPort;
-  // Whoever is told must be who sent the packet. IPv4 uses the first word alone.
+  // The error must go to the sender of the packet that it is about. IPv4 uses the first word alone.
   const length = error.family === 4 ? 1 : 4;
   for (let i = 0; i < length; i++) if (words[DESTINATION + i] !== error.words[DESTINATION + i]) return false;
   return true;

@@ -85,8 +85,8 @@ export function narrowPair(proposed: SelectorPair, configured: SelectorPair): Na
 const MAX_PAIRED = 64;
 
 /**
- * Whether `narrowPair` would find anything, for a proposal of somebody who has proved nothing: it says no more, and costs
- * a fraction. Of a side with more than 64 selectors in common it may say no where there is something.
+ * Whether `narrowPair` would find anything, at a fraction of its cost: for the proposal of a peer that is not authenticated
+ * yet. For a side with more than 64 selectors in common it may say no although there is something.
  */
 export function canNarrow(proposed: SelectorPair, configured: SelectorPair): boolean {
   const local = intersections(proposed.local, configured.local);

@@ -110,7 +110,7 @@ describe('an SA for which there is no room', () => {
     road.net.run(20_000);
     expect(road.hub.tunnel('road').children.size).toBe(512);
     const late = road.call('late', '192.0.2.20', '10.2.2.1');
-    expect(road.notes()).toEqual([expect.stringContaining('CHILD SA road is given up')]);
+    expect(road.notes()).toEqual([expect.stringContaining('CHILD SA road is closed: its traffic has the most SAs')]);
     expect([road.hub.of('child-up').length, road.hub.of('child-down').length]).toEqual([512, 0]);
     expect([road.hub.engine.planes.receiving.size, late.engine.planes.receiving.size]).toEqual([512, 0]);
     road.net.act(full[0]!, (engine, now) => engine.down(now, 't'));
@@ -124,7 +124,7 @@ describe('an SA for which there is no room', () => {
     const road = new Road({ name: 'road', remote: '10.2.0.0/16' });
     const greedy = road.call('greedy', '192.0.2.10', new Array(17).fill('10.2.0.0/24'));
     expect(road.owners()).toEqual(new Array(16).fill('greedy 10.2.0.0/24'));
-    expect(road.notes()).toEqual([expect.stringContaining('CHILD SA road is given up')]);
+    expect(road.notes()).toEqual([expect.stringContaining('CHILD SA road is closed: its traffic has the most SAs')]);
     const up = greedy
       .tunnel()
       .missing()

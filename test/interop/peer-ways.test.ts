@@ -53,7 +53,7 @@ describeInterop('the way to the peer', ['namespaces', 'nftables', 'build'], () =
     await established('192.0.2.9');
     expect(await knock(left, INNER[4].gateway, INNER[4].far)).toBe(3);
     expect(ours.log()).toMatch(
-      /"level":40.*"reason":"path-lost".*nothing can be sent from 192\.0\.2\.1 any more; it is begun anew from 192\.0\.2\.9/,
+      /"level":40.*"reason":"path-lost".*the local address 192\.0\.2\.1 is gone; a new IKE SA is negotiated from 192\.0\.2\.9/,
     );
     await left.ip(['addr add 192.0.2.1/24 dev eth0']);
   });
@@ -72,7 +72,7 @@ describeInterop('the way to the peer', ['namespaces', 'nftables', 'build'], () =
       AT_ONCE,
     );
     expect(texts).toEqual([
-      'this host has no way to the peer 192.0.2.2 from 192.0.2.9; see: ip route get 192.0.2.2 from 192.0.2.9',
+      'this host has no route to the peer 192.0.2.2 from 192.0.2.9; see: ip route get 192.0.2.2 from 192.0.2.9',
     ]);
     expect((await ours.command(['list'])).stdout).toMatch(/active \(up, degraded\)/);
     await left.ip(['addr add 192.0.2.9/24 dev eth0']);
@@ -223,7 +223,7 @@ describeInterop('a peer that is not reached', ['namespaces', 'nftables', 'build'
     );
     expect(shown).toMatch(/no answer yet; the last request was sent \d times, no answer for 1\ds/);
     expect(shown).toContain(
-      'degraded: 192.0.2.2:500 does not answer: UDP must get from 192.0.2.1:500 to 192.0.2.2:500 and back, through all firewalls; see, at both ends: tcpdump -ni any udp port 500',
+      'degraded: 192.0.2.2:500 does not answer. Firewalls must pass UDP from 192.0.2.1:500 to 192.0.2.2:500 and back; to see where it stops, run at both ends: tcpdump -ni any udp port 500',
     );
     expect((await ours.command(['list'])).stdout).toMatch(/ gate +active \(connecting, degraded\)/);
     expect(ours.log()).toContain('192.0.2.2:500 does not answer');

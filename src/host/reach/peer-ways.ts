@@ -1,19 +1,18 @@
 /**
- * The ways from this host to the peers: by which link and router packets of a local address leave. When addresses, links or
- * routes change they are looked up again, so that a way that is gone or another one is not found out by the peer's silence
- * alone, which takes minutes:
+ * The ways (routes) from this host to the peers: by which link and router packets from a local address leave. When addresses,
+ * links or routes change, they are looked up again, because the peer's silence shows a lost or changed way only after minutes:
  *
- * - the local address is gone, none was prescribed, and another one has a way: the IKE SA is begun anew from there;
- * - there is another way than before, or one again: the peer is asked whether it is there (RFC 7296 §2.4), and an attempt
- *   that waits for its time is made at once;
- * - there is none: that is told, and shown until there is one.
+ * - the local address is gone, none was configured, and another one has a way: a new IKE SA is negotiated from there;
+ * - the way changed, or exists again: the peer is asked whether it is alive (RFC 7296 §2.4), and a planned attempt is made
+ *   at once;
+ * - there is no way: this is reported, and shown until there is one.
  *
- * Only a change of the way counts, so routes that come and go and lead elsewhere cause nothing but look-ups.
+ * Only a change of the way itself matters; changes of other routes cost a look-up.
  */
 import { setImmediate } from 'node:timers/promises';
 import { formatAddress, type IpAddress } from '../../base/address.ts';
 
-/** From where to where packets of a tunnel itself go. */
+/** The ends of a tunnel's outer packets. */
 export interface WayTarget {
   /** Of this IKE SA, or of this connection while it has none. */
   readonly key: string;
@@ -44,13 +43,13 @@ export interface PeerWaysOptions {
   readonly restart: (ikeSa: number, detail: string) => void;
   readonly retry: (tunnel: string) => void;
   readonly report: (report: WayReport) => void;
-  /** The system could not be asked: nothing is known. */
+  /** The system could not be asked for a route. */
   readonly refused: (error: unknown) => void;
 }
 
-/** What is told together is looked at together. Milliseconds. */
+/** Changes within so many milliseconds are handled together. */
 const GATHER = 20;
-/** The least pause between two looks in milliseconds, and as a multiple of how long the last one took. */
+/** The least pause between two checks in milliseconds, and as a multiple of how long the last one took. */
 const PAUSE = 250;
 const PAUSE_FACTOR = 20;
 /** Look-ups before the event loop has its turn. */
@@ -75,7 +74,7 @@ export class PeerWays {
     this.#options = options;
   }
 
-  /** From now on the way is known: changes count from here. */
+  /** Looks up a way, with which later look-ups are compared. */
   note(target: WayTarget): void {
     this.#compare(target);
   }
@@ -84,7 +83,7 @@ export class PeerWays {
     for (const [key, { target }] of this.#known) if (target.tunnel === tunnel) this.#known.delete(key);
   }
 
-  /** Addresses, links or routes of this host are other than before. */
+  /** Addresses, links or routes of this host changed. */
   changed(): void {
     if (this.#closed || this.#timer !== undefined) return;
     if (this.#running) {
@@ -94,11 +93,11 @@ export class PeerWays {
     const pause = Math.max(GATHER, this.#notBefore - performance.now());
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      void this.#look();
+      void this.#check();
     }, pause).unref();
   }
 
-  /** For what a tunnel has no way, a sentence each. */
+  /** Peers of a tunnel without a way, a sentence each. */
   degraded(tunnel: string): string[] {
     const texts = [...this.#known.values()].flatMap(({ target, way }) =>
       target.tunnel === tunnel && way === undefined ? [noWayText(target)] : [],
@@ -111,7 +110,7 @@ export class PeerWays {
     clearTimeout(this.#timer);
   }
 
-  async #look(): Promise<void> {
+  async #check(): Promise<void> {
     this.#running = true;
     const began = performance.now();
     const targets = this.#options.targets();
@@ -152,19 +151,19 @@ export class PeerWays {
       return;
     }
     if (before === undefined || before.way === way) return;
-    const text = `packets to the peer ${formatAddress(target.remote)} leave ${way} now`;
+    const text = `packets to the peer ${formatAddress(target.remote)} now leave ${way}`;
     if (before.way === undefined) report({ tunnel, level: 'info', text, event: 'restored' });
-    else report({ tunnel, level: 'info', text: `${text}, and left ${before.way}`, event: undefined });
+    else report({ tunnel, level: 'info', text: `${text} (before: ${before.way})`, event: undefined });
     this.#tryAgain(target);
   }
 
-  /** Whether the IKE SA is begun anew from another address. */
+  /** Has a new IKE SA negotiated from another local address. Returns whether there is one. */
   #moveAway({ key, local, remote, ikeSa, movable }: WayTarget): boolean {
     if (ikeSa === undefined || local === undefined || !movable) return false;
     const source = this.#options.sourceFor(remote);
     if (source === undefined || source.value === local.value) return false;
     this.#known.delete(key);
-    const detail = `nothing can be sent from ${formatAddress(local)} any more; it is begun anew from ${formatAddress(source)}`;
+    const detail = `the local address ${formatAddress(local)} is gone; a new IKE SA is negotiated from ${formatAddress(source)}`;
     this.#options.restart(ikeSa, detail);
     return true;
   }
@@ -181,5 +180,5 @@ function sameEnds(a: WayTarget, b: WayTarget): boolean {
 
 function noWayText({ local, remote }: WayTarget): string {
   const from = local === undefined ? '' : ` from ${formatAddress(local)}`;
-  return `this host has no way to the peer ${formatAddress(remote)}${from}; see: ip route get ${formatAddress(remote)}${from}`;
+  return `this host has no route to the peer ${formatAddress(remote)}${from}; see: ip route get ${formatAddress(remote)}${from}`;
 }

@@ -1,4 +1,4 @@
-/** Whether a host's peers can be reached, as far as the host can know without them: their ways, and what is refused. */
+/** Whether a host's peers can be reached, as far as the host can tell: routes to them, refused datagrams, silence. */
 import type { IpAddress, SocketAddress } from '../../base/address.ts';
 import { messageOf } from '../../base/text.ts';
 import type { ControlPlane } from '../../engine/control-plane.ts';

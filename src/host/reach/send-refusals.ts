@@ -1,12 +1,12 @@
 /**
- * Datagrams of IKE and ESP that the system refuses, or that do not arrive as ICMP tells: known at the first one, long before
- * the peer's silence counts. It is told with what to look at, and shown until the peer is heard or no more is refused. An IKE
- * SA that is up has its peer asked whether it is there (RFC 7296 §2.4).
+ * Datagrams of IKE and ESP that the system refuses, or that do not arrive as ICMP says. The first one shows it, long before
+ * the peer counts as silent. The report says what to look at, and the status shows it until the peer is heard or nothing is
+ * refused any more. The peer of an IKE SA that is up is asked whether it is alive (RFC 7296 §2.4).
  *
- * ESP straight over IP has a way of its own through firewalls, so that IKE is heard says nothing of it; nor does what a peer
- * sends say that this host's firewall lets anything out.
+ * Firewalls treat ESP over IP apart from IKE, so hearing IKE says nothing about it. Nor does a packet of the peer show that
+ * this host's firewall lets anything out.
  *
- * Anyone can forge ICMP, so nothing is given up because of it, and whatever comes costs one look in a quarter of a second.
+ * Any host can forge ICMP, so nothing is closed because of it, and all of it costs one check in a quarter of a second.
  */
 import { formatAddress, formatSocketAddress, NO_PORT, type SocketAddress } from '../../base/address.ts';
 import type { UdpSendError } from '../../tun/udp/udp.ts';
@@ -32,16 +32,16 @@ export interface SendRefusalsOptions {
   readonly report: (report: WayReport) => void;
 }
 
-/** Milliseconds until what was refused is looked at; and between looks while something is shown. */
+/** Milliseconds until refusals are checked, and between checks while something is shown. */
 const PAUSE = 250;
 const SHOWN_PAUSE = 1_000;
-/** So long after the last refusal a peer that was heard since is taken for reached. Milliseconds. */
+/** Milliseconds after the last refusal, when a peer that was heard since counts as reached. */
 const SETTLED = 2_000;
-/** So long a refusal is shown when no other follows: the longest pause between two attempts, and some. Milliseconds. */
+/** Milliseconds that a refusal is shown when no other follows: more than the longest pause between two attempts. */
 const KEEP = 75_000;
-/** A peer is not asked more often. Milliseconds. */
+/** Milliseconds between two probes of a peer. */
 const PROBE_PAUSE = 10_000;
-/** Ends that were refused and not looked at yet: more of them are forged. */
+/** Peers with refusals that wait for the next check. More than this can only be forged. */
 const MAX_PENDING = 256;
 
 interface Pending {
@@ -83,7 +83,7 @@ export class SendRefusals {
     for (const [key, shown] of this.#shown) if (shown.tunnel === tunnel) this.#shown.delete(key);
   }
 
-  /** What is refused of a tunnel's, a sentence each. */
+  /** Refusals of a tunnel's datagrams, a sentence each. */
   degraded(tunnel: string): string[] {
     return [...this.#shown.values()].filter((shown) => shown.tunnel === tunnel).map(({ text }) => text);
   }
@@ -100,12 +100,12 @@ export class SendRefusals {
     this.#timerAt = at;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      this.#look();
+      this.#check();
       if (this.#shown.size > 0) this.#plan(SHOWN_PAUSE);
     }, pause).unref();
   }
 
-  #look(): void {
+  #check(): void {
     const { now, report } = this.#options;
     const pending = this.#pending;
     this.#pending = new Map();
@@ -127,14 +127,14 @@ export class SendRefusals {
       const reached = lastHeard > shown.at && (provesReach(shown) || quiet > SETTLED);
       if (!reached && quiet <= KEEP) continue;
       this.#shown.delete(key);
-      const text = `${datagramsTo(shown.remote)} are refused no more`;
+      const text = `${datagramsTo(shown.remote)} are no longer refused`;
       report({ tunnel: shown.tunnel, level: 'info', text, event: 'restored' });
     }
     for (const [ikeSa, at] of this.#probed) if (now() - at > PROBE_PAUSE) this.#probed.delete(ikeSa);
   }
 
   #take(key: string, { ikeSa, tunnel, established, lastHeardAt }: SendTarget, refusal: Pending): void {
-    // The peer was heard since: it is there.
+    // The peer was heard since.
     if (provesReach(refusal) && lastHeardAt !== undefined && lastHeardAt > refusal.at) return;
     const text = adviceOn(refusal.error, refusal.remote)!;
     const before = this.#shown.get(key);
@@ -151,7 +151,7 @@ function hostKey(tunnel: string, { address }: SocketAddress): string {
   return `${tunnel} ${formatAddress(address)}`;
 }
 
-/** Whether to hear the peer afterwards says that the refusal was not so, or is over. */
+/** Whether a packet of the peer afterwards shows that the refusal was forged, or is over. */
 function provesReach({ error, remote }: Pending): boolean {
   return error !== 'EPERM' && error !== 'EACCES' && remote.port !== NO_PORT;
 }
@@ -170,17 +170,17 @@ function adviceOn(error: UdpSendError, remote: SocketAddress): string | undefine
   const address = formatAddress(remote.address);
   switch (error) {
     case 'EPERM':
-      return `the system refuses ${datagramsTo(remote)} (EPERM): a firewall of this host stops them; see: nft list ruleset`;
+      return `the system refuses ${datagramsTo(remote)} (EPERM): a firewall of this host drops them; see: nft list ruleset`;
     case 'EACCES':
       return `the system refuses ${datagramsTo(remote)} (EACCES): a route prohibits them, or a security module; see: ip route get ${address}; dmesg`;
     case 'ENOPROTOOPT':
-      return `${address} takes no ESP (ENOPROTOOPT): nothing there speaks it straight over IP, or a firewall says so; see, on that host: nft list ruleset; or let it go in UDP: <nat encapsulation='always'/>`;
+      return `${address} takes no ESP (ENOPROTOOPT): that host does not accept ESP over IP, or a firewall rejects it; see, on that host: nft list ruleset; or encapsulate ESP in UDP: <nat encapsulation='always'/>`;
     case 'EHOSTUNREACH':
-      return `${end} is not reached (EHOSTUNREACH): no host has that address, or a router has no way to it; see: ip route get ${address}; ip neigh show ${address}`;
+      return `${end} is not reached (EHOSTUNREACH): no host has that address, or a router has no route to it; see: ip route get ${address}; ip neigh show ${address}`;
     case 'ENETUNREACH':
       return `${end} is not reached (ENETUNREACH): this host, or a router, has no route there; see: ip route get ${address}`;
     case 'ECONNREFUSED':
-      return `UDP port ${remote.port} of ${address} is closed (ECONNREFUSED): no IKE daemon listens there, or a firewall says so; see, on that host: ss -ulpn sport = :${remote.port}`;
+      return `UDP port ${remote.port} of ${address} is closed (ECONNREFUSED): no IKE daemon listens there, or a firewall rejects it; see, on that host: ss -ulpn sport = :${remote.port}`;
     case 'EADDRNOTAVAIL':
       return `${datagramsTo(remote)} have no local address to leave from (EADDRNOTAVAIL); see: ip address`;
     default:

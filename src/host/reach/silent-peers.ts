@@ -1,27 +1,27 @@
 /**
- * Peers that do not answer, where nothing says why: after ten seconds it is told which datagrams must get which way, and
- * shown until the peer is heard. Attempts follow one another, so the next one says nothing anew.
+ * Peers that do not answer, for no known reason: after ten seconds a report says which datagrams must reach the peer, and the
+ * status shows it until the peer is heard. It is reported once, not again for each attempt.
  */
 import { formatSocketAddress } from '../../base/address.ts';
 import type { WayReport } from './peer-ways.ts';
 import type { SendTarget } from './send-refusals.ts';
 
-/** Without an answer for so long a peer counts as silent. Milliseconds. */
+/** A peer that has not answered for so many milliseconds counts as silent. */
 const SILENCE = 10_000;
-/** Between two looks. Milliseconds. */
+/** Milliseconds between two checks. */
 const LOOK = 2_500;
 
 export interface SilentPeersOptions {
   readonly targets: () => readonly SendTarget[];
   readonly now: () => number;
   readonly report: (report: WayReport) => void;
-  /** Whether something is told of a tunnel that is the reason: that is enough then. */
+  /** Whether something else is reported that explains a tunnel's silence. */
   readonly explained: (tunnel: string) => boolean;
 }
 
 interface Shown {
   readonly text: string;
-  /** When it was told, on the host's clock. */
+  /** When it was reported, on the host's clock. */
   readonly at: number;
 }
 
@@ -33,14 +33,14 @@ export class SilentPeers {
 
   constructor(options: SilentPeersOptions) {
     this.#options = options;
-    this.#timer = setInterval(() => this.#look(), LOOK).unref();
+    this.#timer = setInterval(() => this.#check(), LOOK).unref();
   }
 
   forget(tunnel: string): void {
     this.#shown.delete(tunnel);
   }
 
-  /** What is to be said of a tunnel's peers that do not answer, a sentence each. */
+  /** Silent peers of a tunnel, a sentence each. */
   degraded(tunnel: string): string[] {
     const shown = this.#shown.get(tunnel);
     return shown === undefined || this.#options.explained(tunnel) ? [] : [shown.text];
@@ -50,7 +50,7 @@ export class SilentPeers {
     clearInterval(this.#timer);
   }
 
-  #look(): void {
+  #check(): void {
     const { targets, now, report, explained } = this.#options;
     const at = now();
     for (const target of targets()) {
@@ -77,5 +77,5 @@ export class SilentPeers {
 function silenceText({ local, remote }: SendTarget): string {
   const filter = [...new Set([local.port, remote.port])].map((port) => `udp port ${port}`).join(' or ');
   const [from, to] = [local, remote].map(formatSocketAddress);
-  return `${to} does not answer: UDP must get from ${from} to ${to} and back, through all firewalls; see, at both ends: tcpdump -ni any ${filter}`;
+  return `${to} does not answer. Firewalls must pass UDP from ${from} to ${to} and back; to see where it stops, run at both ends: tcpdump -ni any ${filter}`;
 }

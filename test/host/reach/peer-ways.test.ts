@@ -74,7 +74,7 @@ describe('the way to a peer', () => {
       {
         tunnel: 'net',
         level: 'info',
-        text: 'packets to the peer 192.0.2.2 leave by eth1 and 198.51.100.254 now, and left by eth0',
+        text: 'packets to the peer 192.0.2.2 now leave by eth1 and 198.51.100.254 (before: by eth0)',
         event: undefined,
       },
     ]);
@@ -86,7 +86,7 @@ describe('the way to a peer', () => {
     await host.change(undefined);
     await host.change(undefined);
     const text =
-      'this host has no way to the peer 192.0.2.2 from 192.0.2.1; see: ip route get 192.0.2.2 from 192.0.2.1';
+      'this host has no route to the peer 192.0.2.2 from 192.0.2.1; see: ip route get 192.0.2.2 from 192.0.2.1';
     expect(host.ways.degraded('net')).toEqual([text]);
     expect(host.ways.degraded('other')).toEqual([]);
     expect(host.reports).toEqual([{ tunnel: 'net', level: 'warn', text, event: 'degraded' }]);
@@ -102,7 +102,7 @@ describe('the way to a peer', () => {
     host.source = OTHER;
     await host.change(undefined);
     expect(host.done).toEqual([
-      'restart 1: nothing can be sent from 192.0.2.1 any more; it is begun anew from 198.51.100.1',
+      'restart 1: the local address 192.0.2.1 is gone; a new IKE SA is negotiated from 198.51.100.1',
     ]);
     host.done.length = 0;
     host.target = { ...SA, movable: false };
@@ -115,7 +115,7 @@ describe('the way to a peer', () => {
     host.way = undefined;
     host.ways.note(WAITING);
     expect(host.ways.degraded('net')).toEqual([
-      'this host has no way to the peer 192.0.2.2; see: ip route get 192.0.2.2',
+      'this host has no route to the peer 192.0.2.2; see: ip route get 192.0.2.2',
     ]);
     await host.change('by eth0');
     expect(host.done).toEqual(['retry net']);

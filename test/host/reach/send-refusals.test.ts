@@ -45,8 +45,8 @@ describe('a datagram that is refused', () => {
   });
 
   it.each([
-    ['EPERM', /a firewall of this host stops them; see: nft list ruleset/],
-    ['EHOSTUNREACH', /no host has that address, or a router has no way.*ip neigh show 192\.0\.2\.2/],
+    ['EPERM', /a firewall of this host drops them; see: nft list ruleset/],
+    ['EHOSTUNREACH', /no host has that address, or a router has no route.*ip neigh show 192\.0\.2\.2/],
     ['ENETUNREACH', /has no route there; see: ip route get 192\.0\.2\.2/],
     ['ECONNREFUSED', /UDP port 500 of 192\.0\.2\.2 is closed.*ss -ulpn sport = :500/],
     ['EADDRNOTAVAIL', /no local address.*see: ip address/],
@@ -79,7 +79,7 @@ describe('a datagram that is refused', () => {
     vi.advanceTimersByTime(1_000);
     host.targets = [{ ...ATTEMPT, established: true, lastHeardAt: performance.now() }];
     vi.advanceTimersByTime(2_000);
-    expect(host.told[1]).toBe('info restored: ESP packets to 192.0.2.2 are refused no more');
+    expect(host.told[1]).toBe('info restored: ESP packets to 192.0.2.2 are no longer refused');
   });
 
   it('by a firewall of this host is told though the peer is heard, and once while it goes on', () => {
@@ -98,7 +98,7 @@ describe('a datagram that is refused', () => {
     host.targets = [{ ...ATTEMPT, remote: { ...PEER, port }, lastHeardAt: performance.now() }];
     vi.advanceTimersByTime(1_000);
     expect(host.refusals.degraded('net')).toEqual([]);
-    expect(host.told[1]).toBe('info restored: datagrams to 192.0.2.2:500 are refused no more');
+    expect(host.told[1]).toBe('info restored: datagrams to 192.0.2.2:500 are no longer refused');
   });
 
   it('is shown no longer than some time after the last one, nor of a tunnel that is gone', () => {

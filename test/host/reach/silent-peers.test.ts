@@ -49,7 +49,7 @@ describe('a peer that does not answer', () => {
     expect([host.told, host.peers.degraded('net')]).toEqual([[], []]);
     vi.advanceTimersByTime(3_000);
     expect(host.peers.degraded('net')).toEqual([
-      '192.0.2.2:500 does not answer: UDP must get from 192.0.2.1:4500 to 192.0.2.2:500 and back, through all firewalls; see, at both ends: tcpdump -ni any udp port 4500 or udp port 500',
+      '192.0.2.2:500 does not answer. Firewalls must pass UDP from 192.0.2.1:4500 to 192.0.2.2:500 and back; to see where it stops, run at both ends: tcpdump -ni any udp port 4500 or udp port 500',
     ]);
     host.targets = [];
     vi.advanceTimersByTime(5_000);
