@@ -3,6 +3,7 @@
  * which carries the packets, and learns from its reports what they need.
  */
 import { assertNever } from '../base/assert.ts';
+import { readU32 } from '../base/bytes.ts';
 import type { PathReport } from '../base/path-report.ts';
 import { namedDrops } from '../esp/drops.ts';
 import { IkeEndpoint } from '../ike/endpoint.ts';
@@ -27,6 +28,7 @@ export class ControlPlane {
   readonly #tunnels = new TunnelTable();
   readonly #sas: SaTable;
   readonly #keeper: ConnectionKeeper;
+  /** Carries the packets. */
   readonly #plane: DataPlane;
   readonly #counterMemory: CounterMemory;
   readonly #fragmentSeed: number;
@@ -37,9 +39,9 @@ export class ControlPlane {
 
   /** @internal */
   constructor(options: ControlPlaneOptions) {
-    this.#plane = options.plane;
     this.ike = new IkeEndpoint({ ...options, lastUsed: (childId) => this.#sas.lastUsed(childId) });
-    this.#fragmentSeed = options.fragmentSeed;
+    this.#fragmentSeed = readU32(options.random(4), 0);
+    this.#plane = options.plane(this.#fragmentSeed);
     this.#counterMemory = options.counterMemory ?? ((bytes) => new ArrayBuffer(bytes));
     this.#keeper = new ConnectionKeeper({
       ike: this.ike,

@@ -2,8 +2,8 @@
  * The engine that carries packets itself: the control plane joined with a data plane in the same thread. A pure machine:
  * it has no clock, socket or timer, so its owner hands it datagrams, packets and the time, and fetches what comes of them.
  */
+import { invariant } from '../base/assert.ts';
 import type { PacketBatch } from '../base/batch.ts';
-import { readU32 } from '../base/bytes.ts';
 import type { Path } from '../ike/events.ts';
 import { ControlPlane } from './control-plane.ts';
 import { classify } from './demux.ts';
@@ -40,23 +40,28 @@ export class Engine extends ControlPlane {
 
   constructor(options: EngineOptions) {
     const { crypto, random, allocate } = options;
-    const fragmentSeed = readU32(random(4), 0);
-    // It calls back only while it carries out what the control plane, or the owner, asks of it.
-    const plane = new InlinePlanes({
-      crypto,
-      random,
-      allocate,
-      fragmentSeed,
-      now: () => this.now,
-      report: (report) => this.applyReport(report),
-      onReleased: (batch) => this.#keepReleased(batch),
-      onDeviceWrite: (index, packet) => {
-        const tunnel = this.tunnelName(index);
-        if (tunnel !== undefined) this.#deviceWrites.push({ tunnel, packet });
+    let planes = undefined as InlinePlanes | undefined;
+    super({
+      ...options,
+      plane: (fragmentSeed) => {
+        planes = new InlinePlanes({
+          crypto,
+          random,
+          allocate,
+          fragmentSeed,
+          now: () => this.now,
+          report: (report) => this.applyReport(report),
+          onReleased: (batch) => this.#keepReleased(batch),
+          onDeviceWrite: (index, packet) => {
+            const tunnel = this.tunnelName(index);
+            if (tunnel !== undefined) this.#deviceWrites.push({ tunnel, packet });
+          },
+        });
+        return planes;
       },
     });
-    super({ ...options, plane, fragmentSeed });
-    this.planes = plane;
+    invariant(planes !== undefined, 'a control plane without its data plane');
+    this.planes = planes;
   }
 
   /**

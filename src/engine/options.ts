@@ -18,10 +18,11 @@ export interface CommonOptions {
 }
 
 export interface ControlPlaneOptions extends CommonOptions {
-  /** Carries the packets. */
-  readonly plane: DataPlane;
-  /** 32 random bits, secret: knowing them, an attacker could choose fragments that compete for the same record. */
-  readonly fragmentSeed: number;
+  /**
+   * Makes what carries the packets. It must not call back before the control plane is made.
+   * @param fragmentSeed 32 random bits, secret: knowing them, an attacker could choose fragments that compete for the same record
+   */
+  readonly plane: (fragmentSeed: number) => DataPlane;
   /** Where the data plane counts; must be shared memory when that is in another thread. Default: the heap. */
   readonly counterMemory?: CounterMemory | undefined;
 }

@@ -4,7 +4,7 @@
  */
 
 import type { SocketAddress } from '../../base/address.ts';
-import { readU32 } from '../../base/bytes.ts';
+import { invariant } from '../../base/assert.ts';
 import { ControlPlane } from '../../engine/control-plane.ts';
 import type { EngineCounters, Transmit } from '../../engine/options.ts';
 import type { Tunnel } from '../../engine/tunnel.ts';
@@ -21,8 +21,8 @@ const PATH_CHECK_SOON = 150;
 export class WorkerCarrier implements PacketCarrier {
   readonly engine: ControlPlane;
   readonly espQueues: number;
-  readonly #options: CarrierOptions;
   readonly #planes: WorkerPlanes;
+  readonly #options: CarrierOptions;
   /** By the number of the tunnel. BOUNDED: the host's tunnels. */
   readonly #devices = new Map<number, PacketDevice>();
   #pathCheck: NodeJS.Timeout | undefined;
@@ -31,33 +31,35 @@ export class WorkerCarrier implements PacketCarrier {
 
   constructor(options: CarrierOptions, pairs: number) {
     const { now, sockets, onPathReport, onRefusal, onNote } = options;
-    const { crypto, random } = options.engine;
-    const fragmentSeed = readU32(random(4), 0);
     this.#options = options;
     this.espQueues = pairs;
-    this.#planes = new WorkerPlanes({
-      pairs,
-      crypto: crypto.name,
-      fragmentSeed,
-      now,
-      onReport: (report) => {
-        this.engine.onReport(now(), report);
-        options.drain();
-      },
-      onDatagram: (data, from, local) => this.receive(data, from, local),
-      onTransmit: ({ data, path, trafficClass }) => sockets().send(data, path.local, path.remote, trafficClass),
-      onDeviceLost: (tunnel) => void this.#deviceLost(tunnel),
-      onTooLarge: () => this.#checkPathsSoon(),
-      onPathReport,
-      onRefusal,
-      onCrash: onNote,
-    });
+    let planes = undefined as WorkerPlanes | undefined;
     this.engine = new ControlPlane({
       ...options.engine,
-      plane: this.#planes,
-      fragmentSeed,
       counterMemory: (bytes) => new SharedArrayBuffer(bytes),
+      plane: (fragmentSeed) => {
+        planes = new WorkerPlanes({
+          pairs,
+          crypto: options.engine.crypto.name,
+          fragmentSeed,
+          now,
+          onReport: (report) => {
+            this.engine.onReport(now(), report);
+            options.drain();
+          },
+          onDatagram: (data, from, local) => this.receive(data, from, local),
+          onTransmit: ({ data, path, trafficClass }) => sockets().send(data, path.local, path.remote, trafficClass),
+          onDeviceLost: (tunnel) => void this.#deviceLost(tunnel),
+          onTooLarge: () => this.#checkPathsSoon(),
+          onPathReport,
+          onRefusal,
+          onCrash: onNote,
+        });
+        return planes;
+      },
     });
+    invariant(planes !== undefined, 'a control plane without its data plane');
+    this.#planes = planes;
   }
 
   ready(): Promise<void> {
