@@ -27,7 +27,7 @@ describe('a tunnel that is added', () => {
 
   it('needs names of their own for its connections', () => {
     const other = connection({ children: [child('d')] });
-    refused({ ...fresh, connections: [connection({ name: 'x' }), other] }, 'net already');
+    refused({ ...fresh, connections: [connection({ name: 'x' }), other] }, 'connection net exists already');
     refused(
       {
         ...fresh,
