@@ -33,7 +33,7 @@ describe('a tunnel that is added', () => {
         ...fresh,
         connections: [connection({ name: 'x' }), connection({ name: 'x', children: [child('d')] })],
       },
-      'x already',
+      'connection x exists already',
     );
   });
 
