@@ -32,8 +32,8 @@ import { readValidity } from './time.ts';
 
 /** Bits of the key usage extension (RFC 5280 §4.2.1.3), the first in the highest place of 16. */
 export const KeyUsage = {
-  digitalSignature: 0x8000,
-  nonRepudiation: 0x4000,
+  /** digitalSignature or nonRepudiation. */
+  anySignature: 0xc000,
   keyCertSign: 0x0400,
   cRLSign: 0x0200,
 } as const;
@@ -50,7 +50,7 @@ const ExtensionId = {
   extKeyUsage: '551d25',
 } as const;
 
-/** Of those that only revocation is interested in, and that none may mark as critical. */
+/** Those that only revocation uses, and that must not be critical. */
 const LocationId = {
   crlDistributionPoints: '551d1f',
   authorityInfoAccess: '2b06010505070101',
@@ -77,7 +77,7 @@ export interface Certificate {
   readonly notAfter: number;
   /** DER of the SubjectPublicKeyInfo. */
   readonly publicKeyInfo: Uint8Array;
-  /** Of a peer's certificate read when it is asked for. @throws MalformedCertificateError then */
+  /** Read on first use. @throws MalformedCertificateError then */
   readonly publicKey: KeyObject;
   /** DER of the AlgorithmIdentifier. */
   readonly signatureAlgorithm: Uint8Array;
@@ -97,12 +97,12 @@ export interface CertificateExtensions {
   /** Hexadecimal. */
   readonly subjectKeyId: string | undefined;
   readonly authorityKeyId: string | undefined;
-  /** DER, read when it is asked for (`locations.ts`): nothing but revocation needs it. */
+  /** DER, read on use (`locations.ts`): only revocation needs it. */
   readonly crlDistributionPoints: Uint8Array | undefined;
   readonly authorityInfoAccess: Uint8Array | undefined;
-  /** Whether nobody is to ask if it was revoked (RFC 6960 §4.2.2.2.1). */
+  /** Whether its revocation status need not be requested (RFC 6960 §4.2.2.2.1). */
   readonly ocspNoCheck: boolean;
-  /** Object identifiers of extensions that must not be passed over (RFC 5280 §4.2) and are not understood. */
+  /** Object identifiers of critical extensions (RFC 5280 §4.2) that sectunnel does not support. */
   readonly unknownCritical: readonly string[];
 }
 
@@ -118,7 +118,7 @@ export function parseCertificate(der: Uint8Array): Certificate {
 }
 
 /**
- * Reads a certificate but for its key, which is read when it is asked for, and may be none then.
+ * Reads a certificate except for its key, which is read on first use and may turn out malformed then.
  * @param allowance of the elements that its extensions may have, shared by the certificates of one message
  * @throws MalformedCertificateError, whatever the bytes are
  */
@@ -177,7 +177,7 @@ export function isSelfIssued({ issuerName, subjectName }: Certificate): boolean 
   return sameNames(issuerName, subjectName);
 }
 
-/** For messages: the subject, or the names of one that has no subject. */
+/** For messages: the subject, or else the first alternative name, or else the serial number. */
 export function describeCertificate({ subject, serial, extensions }: Certificate): string {
   const text = formatDn(subject);
   if (text !== undefined && text !== '') return `'${text}'`;

@@ -1,6 +1,6 @@
 /**
- * What a tunnel proves itself with and whom it believes, from files that may be renewed at any time: a change counts
- * from the next authentication on; one that is broken is told of, and what was there before stays.
+ * What a tunnel authenticates with and which authorities it trusts, from files that may be renewed at any time: a change is used
+ * from the next authentication on; broken files cause a warning, and the previous ones remain in use.
  */
 import type { KeyObject } from 'node:crypto';
 import { statSync } from 'node:fs';
@@ -30,11 +30,12 @@ import { type Crl, staleness } from './revocation/crl.ts';
 import type { OnlineRevocation } from './revocation/online.ts';
 import type { OnlineSources } from './revocation/revocation.ts';
 import { keySigner } from './signer.ts';
+import { formatDay } from './time.ts';
 import type { Credentials, Verifier } from './types.ts';
 import { pathVerifier, type VerifierOptions } from './verifier.ts';
 
 const DAY = 24 * 3_600_000;
-/** A certificate that expires so soon is warned of, milliseconds. */
+/** Warn of certificates that expire within this time, milliseconds. */
 export const EXPIRY_WARNING: number = 30 * DAY;
 
 export interface FileSource {
@@ -162,13 +163,13 @@ export function onlineSources({
   return sources.ocsp || sources.lists ? sources : undefined;
 }
 
-/** Something out of files that is loaded again when they are others. */
+/** Something loaded from files, and loaded again when they change. */
 class FromFiles<T> {
   readonly #source: FileSource;
   readonly #files: (places: PkiPlaces) => readonly string[];
   readonly #load: (places: PkiPlaces) => T;
   #loaded: { readonly value: T; readonly state: string } | undefined;
-  /** What was warned of last, so that it is not warned of again. */
+  /** The last warning, which is not repeated. */
   #broken = '';
 
   constructor(source: FileSource, files: (places: PkiPlaces) => readonly string[], load: (places: PkiPlaces) => T) {
@@ -204,7 +205,7 @@ function fileState(path: string): unknown[] {
   return [path, found?.mtimeMs, found?.size, found?.ino];
 }
 
-/** One side of a tunnel that has certificates: what we show, or whom we believe. */
+/** One side of a tunnel with certificates: our credentials, or the authorities that we trust. */
 export class CertificateFiles {
   readonly #source: FileSource;
   readonly #own: FromFiles<OwnCredentials>;
@@ -262,7 +263,7 @@ function named(place: { readonly path: string } | undefined, problems: readonly 
 export function expiry(certificate: Certificate, now: number): string | undefined {
   const left = certificate.notAfter - now;
   if (left >= EXPIRY_WARNING) return undefined;
-  const date = new Date(certificate.notAfter).toISOString().slice(0, 10);
+  const date = formatDay(certificate.notAfter);
   const name = describeCertificate(certificate);
   if (left < 0) return `${name} expired on ${date}`;
   const days = Math.floor(left / DAY);

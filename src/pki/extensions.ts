@@ -13,7 +13,7 @@ export interface Extension {
   /** Contents of the object identifier, hexadecimal: `551d11` for a subject alternative name. */
   readonly id: string;
   readonly critical: boolean;
-  /** What is in the octet string: mostly DER, which nobody has looked at yet. */
+  /** What is in the octet string: mostly DER, not checked yet. */
   readonly value: Uint8Array;
 }
 

@@ -1,6 +1,6 @@
 /**
- * Certificates, keys and revocation lists out of files. Every error names the file, says what is wrong in it and how it
- * is mended. A private key that others may read is refused by the reader that is handed in.
+ * Certificates, keys and revocation lists out of files. Every error names the file, says what is wrong in it and how to
+ * fix it. The reader that is passed in refuses a private key that others may read.
  */
 import { createPrivateKey, createPublicKey, type KeyObject, type PrivateKeyInput } from 'node:crypto';
 import { MAX_CHAIN } from '../base/asn1/x509-limits.ts';
@@ -11,7 +11,7 @@ import { ForeignAlgorithmError } from './public-key.ts';
 import { type Crl, MAX_CRL, parseCrl } from './revocation/crl.ts';
 import { keyProblem } from './scheme.ts';
 
-/** Certificates in a file of authorities: whole collections are longer, but nobody wants to let in all the world. */
+/** Certificates in a file of authorities: bundles of all public authorities are longer, but do not belong here. */
 const MAX_AUTHORITIES = 500;
 /** Largest file of certificates or of a key, in bytes. */
 const MAX_FILE = 4 * 1024 * 1024;
@@ -73,7 +73,7 @@ export function loadChain(path: string, reader: FileReader): Certificate[] {
   for (let next = leaf; next !== undefined && !isSelfIssued(next); ) {
     const { issuerName } = next;
     next = others.find((issuer) => !chain.includes(issuer) && sameNames(issuer.subjectName, issuerName));
-    // Whoever trusts a root has it.
+    // A peer that trusts a root has it.
     if (next !== undefined && !isSelfIssued(next)) chain.push(next);
   }
   return chain;

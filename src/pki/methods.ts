@@ -13,6 +13,7 @@ import {
   type SignatureScheme,
   schemeName,
   schemeOf,
+  usesSha1,
 } from './scheme.ts';
 import type { SignatureMethod } from './types.ts';
 
@@ -31,7 +32,7 @@ const CURVE_BITS: readonly number[] = [256, 384, 521];
 
 const STRONG: readonly HashName[] = ['sha256', 'sha384', 'sha512'];
 
-/** Whether SHA-1, which nobody should use any more, is used where a peer can do nothing else. */
+/** Whether to use SHA-1 with peers that support nothing else. */
 export interface MethodOptions {
   readonly allowSha1?: boolean | undefined;
 }
@@ -41,7 +42,7 @@ export function methodsOf(key: KeyObject, options: MethodOptions = {}): readonly
   switch (key.asymmetricKeyType) {
     case 'rsa': {
       const digital = [...STRONG.map(pss), ...STRONG.map(pkcs1)].map(digitalMethod);
-      // RFC 7296 §3.8 lets nobody say which hash is meant; SHA-1 is what all peers take for it.
+      // RFC 7296 §3.8 does not name the hash; all peers accept SHA-1.
       return [...digital, options.allowSha1 === true ? rsaMethod('sha1') : rsaMethod('sha256')];
     }
     case 'rsa-pss':
@@ -114,7 +115,7 @@ function digitalSchemes(algorithm: Uint8Array, key: KeyObject): AuthSchemes {
   const scheme = schemeOf(algorithm);
   if (scheme === undefined) return { refused: `a digital signature with ${algorithmName(algorithm)}` };
   // Also where SHA-1 is allowed: it is for peers without RFC 7427, and never announced to those with it.
-  if ('hash' in scheme && scheme.hash === 'sha1') {
+  if (usesSha1(scheme)) {
     return { refused: `a digital signature with ${schemeName(scheme)}: we did not offer SHA-1` };
   }
   if (scheme.kind === 'rsa-pss' && scheme.saltLength !== HASH_LENGTH[scheme.hash]) {

@@ -1,6 +1,6 @@
 /**
  * The first look at a certificate (RFC 5280 §4.1): strict DER of sane size, and where its parts are. Nothing is decoded and
- * nothing is built from what lies in the parts: a peer that has proved nothing is worth no more. What the parts say is
+ * nothing is built from the content of the parts: a peer that has proved nothing must not cost more. What the parts say is
  * read by `certificate.ts`.
  */
 import type { KeyObject } from 'node:crypto';
@@ -39,7 +39,7 @@ export interface Outline {
   readonly signature: Uint8Array;
   /**
    * Of `publicKeyInfo`, read when it is asked for first: that takes longer than to check a signature.
-   * @throws MalformedCertificateError when it is none that could be worked with
+   * @throws MalformedCertificateError when it is not a usable key
    */
   readonly publicKey: () => KeyObject;
 }

@@ -1,11 +1,11 @@
 /**
- * Path validation (RFC 5280 §6): from a peer's certificate over those that came with it to one that is trusted. Every
+ * Path validation (RFC 5280 §6): from a peer's certificate over those that came with it to a trusted one. Every
  * refusal says why, in words.
  *
- * What is looser than RFC 4945 and why: extended key usage counts only when it is asked for (strongSwan looks at none
- * either, and libvirt's certificates have serverAuth or clientAuth); no identity needs to be in a SAN that is in the
- * subject. What is stricter than RFC 5280: SHA-1 and short keys are refused, and policies are not processed: a
- * certificate that constrains them critically is refused, as one with any extension that is not understood.
+ * Looser than RFC 4945: extended key usage is checked only on request (strongSwan does not check it
+ * either, and libvirt's certificates have serverAuth or clientAuth); an identity in the subject need not be in a SAN
+ * as well. Stricter than RFC 5280: SHA-1 and short keys are refused. Policies are not processed: a
+ * certificate that constrains them critically is refused, like one with any other unsupported critical extension.
  */
 import { formatDn } from '../base/asn1/dn-text.ts';
 import { MAX_CHAIN } from '../base/asn1/x509-limits.ts';
@@ -14,13 +14,14 @@ import type { NameSubtrees } from './general-name.ts';
 import { MalformedCertificateError } from './malformed.ts';
 import { constraintProblem } from './name-constraints.ts';
 import { type Crl, type RevocationStatus, revocationStatus } from './revocation/crl.ts';
-import { algorithmName, keyProblem, schemeOf } from './scheme.ts';
+import { algorithmName, keyProblem, schemeOf, usesSha1 } from './scheme.ts';
 import { isSignedBy } from './signature.ts';
+import { formatTime } from './time.ts';
 import type { RefusalReason } from './types.ts';
 
-/** Certificates that are tried as issuers while one path is looked for: names can be the same, and form rings. */
+/** Certificates that are tried as issuers in one search: names can be equal and form rings. */
 const MAX_TRIES = 64;
-/** Wrong signatures after which no other path is tried: more than there are keys of one authority. */
+/** Wrong signatures after which the search ends: more than an authority has keys. */
 const MAX_WRONG_SIGNATURES = 6;
 
 /** RFC 4945 §5.1.3.12: IKE's own, any, and the three that were before it. */
@@ -35,14 +36,14 @@ const IKE_KEY_PURPOSES = new Set([
 /** How the path from a certificate to a trust anchor is validated (RFC 5280 §6). */
 export interface PathOptions {
   readonly anchors: readonly Certificate[];
-  /** Certificates that may lead there; nothing of them is trusted. */
+  /** Certificates that may lead to an anchor; not trusted. */
   readonly intermediates: readonly Certificate[];
   readonly crls: readonly Crl[];
-  /** `strict`: of every certificate it must be known that it was not revoked. */
+  /** `strict`: every certificate must be known not to be revoked. */
   readonly crlPolicy: 'strict' | 'ifpresent';
   /** Milliseconds since 1970. */
   readonly now: number;
-  /** How far the clocks of others may be off, milliseconds. */
+  /** Tolerated difference between clocks, milliseconds. */
   readonly clockSkew: number;
   readonly allowSha1: boolean;
   /** `ike`: an extended key usage must name a purpose of RFC 4945 §5.1.3.12. */
@@ -69,8 +70,8 @@ export function refuse(reason: RefusalReason, detail: string): Refusal {
 }
 
 /**
- * Signatures that were found wrong while one path is looked for: of authorities with the same name, which are tried in turn,
- * and of certificates that only say who issued them, of which a peer can send as many as it likes.
+ * Wrong signatures in one search for a path: of authorities with the same name, which are tried in turn,
+ * and of certificates that only claim their issuer, which a peer can make in any number.
  */
 class WrongSignatures {
   // BOUNDED: MAX_WRONG_SIGNATURES, then the search ends.
@@ -101,7 +102,7 @@ export async function validatePath(leaf: Certificate, options: PathOptions): Pro
     if (refusal === undefined) {
       return { ok: true, path, validUntil: Math.min(...path.map(({ notAfter }) => notAfter)) };
     }
-    // That one did not sign says little when another did.
+    // A wrong signature matters less than a refusal of another path.
     if (found === undefined || found.reason === 'bad-certificate-signature') found = refusal;
   }
   return found ?? untrusted(leaf, options);
@@ -155,7 +156,7 @@ function untrusted(leaf: Certificate, { anchors, intermediates }: PathOptions): 
 
 /**
  * What is wrong with a path, from the trusted end to the peer's; `undefined` for nothing. Nothing in a certificate is
- * worked with before its signature was found right: name constraints of a forger's would cost as much as he likes.
+ * processed before its signature was verified: a forger could make name constraints arbitrarily costly.
  */
 async function checkPath(
   path: readonly Certificate[],
@@ -197,19 +198,19 @@ function tooLong(certificate: Certificate): Refusal {
   return refuse('path-too-long', `${describeCertificate(certificate)} exceeds the path length that its issuers allow`);
 }
 
-/** What any certificate of a path must be. */
+/** Requirements for any certificate of a path. */
 function checkAlone(certificate: Certificate, { now, clockSkew }: PathOptions): Refusal | undefined {
   const { notBefore, notAfter, extensions } = certificate;
   const of = (reason: RefusalReason, detail: string): Refusal =>
     refuse(reason, `${describeCertificate(certificate)} ${detail}`);
-  const date = (time: number): string => new Date(time).toISOString();
   const [unknown] = extensions.unknownCritical;
   if (unknown !== undefined) {
     return of('unknown-critical-extension', `has the critical extension ${unknown}, which sectunnel does not support`);
   }
-  if (notAfter < now - clockSkew) return of('expired', `expired on ${date(notAfter)}; the clock says ${date(now)}`);
+  if (notAfter < now - clockSkew)
+    return of('expired', `expired on ${formatTime(notAfter)}; the clock says ${formatTime(now)}`);
   if (notBefore > now + clockSkew) {
-    return of('not-yet-valid', `is not valid before ${date(notBefore)}; the clock says ${date(now)}`);
+    return of('not-yet-valid', `is not valid before ${formatTime(notBefore)}; the clock says ${formatTime(now)}`);
   }
   return undefined;
 }
@@ -230,7 +231,7 @@ function checkEnd(certificate: Certificate, options: PathOptions): Refusal | und
     refuse('key-usage', `${describeCertificate(certificate)} must not be used for ${what}`);
   const { keyUsage, extendedKeyUsage } = certificate.extensions;
   // RFC 4945 §5.1.3.2.
-  if (keyUsage !== undefined && (keyUsage & (KeyUsage.digitalSignature | KeyUsage.nonRepudiation)) === 0) {
+  if (keyUsage !== undefined && (keyUsage & KeyUsage.anySignature) === 0) {
     return unfit('signatures: its key usage has neither digitalSignature nor nonRepudiation');
   }
   if (options.extendedKeyUsage === 'ike' && extendedKeyUsage?.some((id) => IKE_KEY_PURPOSES.has(id)) === false) {
@@ -243,7 +244,7 @@ function checkIssuer(certificate: Certificate, trusted: boolean): Refusal | unde
   const none = (why: string): Refusal =>
     refuse('not-an-authority', `${describeCertificate(certificate)} issued a certificate, but it must not: ${why}`);
   const { version, extensions } = certificate;
-  // Old roots of version 1 cannot say it; whoever trusts one by hand has said it.
+  // Roots of version 1 cannot state it; the operator did so by trusting one.
   const ca = trusted && version === 1 ? true : extensions.basicConstraints?.ca === true;
   if (!ca) return none('its basic constraints do not name it an authority');
   const { keyUsage } = extensions;
@@ -262,8 +263,7 @@ async function checkSigned(
     refuse('weak-algorithm', `${describeCertificate(certificate)} is signed with ${algorithmName(algorithm)}${why}`);
   const scheme = schemeOf(algorithm);
   if (scheme === undefined) return weak(', which is not accepted');
-  if ('hash' in scheme && scheme.hash === 'sha1' && !options.allowSha1)
-    return weak('; SHA-256 or stronger is required');
+  if (usesSha1(scheme) && !options.allowSha1) return weak('; SHA-256 or stronger is required');
   if (!wrong.has(certificate, issuer)) {
     if (await isSignedBy(certificate, issuer, scheme)) return undefined;
     wrong.add(certificate, issuer);
@@ -283,7 +283,7 @@ async function checkRevoked(
   return revocationRefusal(certificate, await revocationStatus(certificate, issuer, crls, now, clockSkew), crlPolicy);
 }
 
-/** What follows from what is known of a certificate. */
+/** What the policy makes of a certificate's revocation status. */
 export function revocationRefusal(
   certificate: Certificate,
   found: RevocationStatus,

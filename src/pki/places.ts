@@ -38,7 +38,7 @@ export interface PlacePair {
 
 export interface PkiPlaces {
   readonly source: X509Source['source'];
-  /** Of these, what nobody names; `wantedPlace` has it named. */
+  /** Files that nothing names are missing here; `wantedPlace` reports that. */
   readonly ca: Place | undefined;
   readonly cert: Place | undefined;
   readonly key: Place | undefined;
@@ -88,7 +88,7 @@ export function findPlaces(x509: X509Source, roots: LibvirtRoots): PkiPlaces {
   };
 }
 
-/** What a side of the tunnel needs: a certificate and its key to show, authorities to judge by. @throws Error where nobody names it */
+/** What a side of the tunnel needs: a certificate and its key to show, authorities to judge by. @throws Error where nothing names it */
 export function wantedPlace(places: PkiPlaces, what: 'ca' | 'cert' | 'key'): Place {
   const place = places[what];
   if (place !== undefined) return place;

@@ -1,7 +1,7 @@
 /**
  * The key in a certificate (RFC 5280 §4.1.2.7): looked at before Node sees it, as not all that OpenSSL reads as a key is one
  * that Node can be asked about: for the curve of a key that is the point at infinity Node 20 ends the process, with an
- * assertion, and anybody can send one.
+ * assertion, and any host can send one.
  */
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { checkDer, DerTag, derChildren } from '../base/asn1/der.ts';

@@ -50,7 +50,7 @@ const FIXED: readonly { readonly der: Uint8Array; readonly scheme: SignatureSche
 ];
 const byDer: ReadonlyMap<string, SignatureScheme> = new Map(FIXED.map(({ der, scheme }) => [toHex(der), scheme]));
 
-/** The ones that are refused by name; all others are by their object identifier. */
+/** Refused algorithms that have a name in messages; the others are shown by their object identifier. */
 const REFUSED: ReadonlyMap<string, string> = new Map([
   ['2a864886f70d010102', 'md2WithRSAEncryption'],
   ['2a864886f70d010104', 'md5WithRSAEncryption'],
@@ -66,6 +66,11 @@ const hashIdentifiers: ReadonlyMap<string, HashName> = new Map(
     [toHex(identifier(HASH_OID[hash])), hash] as const,
   ]),
 );
+
+/** Whether the scheme hashes with SHA-1, which is accepted only where a document says so. */
+export function usesSha1(scheme: SignatureScheme): boolean {
+  return 'hash' in scheme && scheme.hash === 'sha1';
+}
 
 /** The scheme, `undefined` for one that is not known or not written as it must be. */
 export function schemeOf(algorithm: Uint8Array): SignatureScheme | undefined {
@@ -162,7 +167,7 @@ const USUAL_RSA_EXPONENT = 65_537n;
 /** Node's names of P-256, P-384 and P-521. */
 export const CURVES: readonly string[] = ['prime256v1', 'secp384r1', 'secp521r1'];
 
-/** Why a key is not worked with; `undefined` for one that is. */
+/** Why a key is refused; `undefined` for one that is accepted. */
 export function keyProblem(key: KeyObject): string | undefined {
   const { asymmetricKeyType: type, asymmetricKeyDetails: details = {} } = key;
   switch (type) {

@@ -5,7 +5,7 @@ import { fitsKey, keyProblem } from './scheme.ts';
 import { makeSignature } from './signature.ts';
 import type { Signer } from './types.ts';
 
-/** @throws Error, for people, when the key is none that IKE can use */
+/** @throws Error, for people, when IKE cannot use the key */
 export function keySigner(key: KeyObject, options: MethodOptions = {}): Signer {
   const problem = keyProblem(key);
   if (problem !== undefined) throw new Error(`the key cannot be used: ${problem}`);

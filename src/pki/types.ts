@@ -1,5 +1,5 @@
 /**
- * What the program gives to and takes from whoever holds keys and judges certificates: the two objects that answer an
+ * The interfaces to what holds private keys and verifies certificates: the two objects that answer an
  * IKE SA's requests. Both are asynchronous, so that a hardware module or a service can stand behind them.
  *
  * They know the methods of RFC 7296 §3.8 by IANA's numbers and those of RFC 7427 by the DER of their AlgorithmIdentifier,
@@ -36,7 +36,7 @@ export interface Signer {
   sign(method: SignatureMethod, octets: Uint8Array): Promise<Uint8Array>;
 }
 
-/** How one side proves who it is. */
+/** How one side authenticates. */
 export interface Credentials {
   /** DER, the one of the key first, then those that lead to, without, a trust anchor. */
   readonly certificates: readonly Uint8Array[];
@@ -49,7 +49,7 @@ export interface PeerIdentity {
   readonly data: Uint8Array;
 }
 
-/** What a peer sent to prove who it is. Nothing of it can be trusted. */
+/** The authentication credentials that a peer sent. Not to be trusted. */
 export interface PeerProof {
   /** Contents of the CERT payloads of encoding 4, DER, in the order they came: the first is the peer's own. */
   readonly certificates: readonly Uint8Array[];
@@ -64,11 +64,11 @@ export interface PeerProof {
   readonly octets: Uint8Array;
   /** Wall clock, milliseconds since 1970. */
   readonly now: number;
-  /** Where it came from: peers of one source share what there is of patience with it. Default: all are one. */
+  /** Where it came from: peers of one source share one queue. Default: all are one source. */
   readonly source?: string | undefined;
 }
 
-/** Why a peer is not believed. Stable: they become counter names. */
+/** Why a peer is refused. Stable: they become counter names. */
 export type RefusalReason =
   | 'malformed-certificate'
   | 'too-many-certificates'

@@ -1,5 +1,5 @@
 /**
- * Judges what a peer sent to prove who it is: the signature, the path of its certificate, the identity, who is let in.
+ * Verifies a peer's authentication: the signature, the path of its certificate, its identity, and whether it is allowed.
  */
 import type { KeyObject } from 'node:crypto';
 import { formatDn } from '../base/asn1/dn-text.ts';
@@ -109,14 +109,14 @@ async function judge(
   const wanted = pathOptions(others, proof.now, options);
   const path = await validatePath(leaf, more ? { ...wanted, crlPolicy: 'ifpresent' } : wanted);
   if (!path.ok) return path;
-  const stranger = checkIdentity(leaf, proof, options);
-  if (stranger !== undefined) return stranger;
+  const mismatch = checkIdentity(leaf, proof, options);
+  if (mismatch !== undefined) return mismatch;
   if (options.online !== undefined) onWaiting?.();
   const revoked = more ? await checkRevocation(path.path, proof, wanted, options.online) : undefined;
   return revoked ?? { ok: true, subject: formatDn(leaf.subject) ?? '', validUntil: path.validUntil };
 }
 
-/** What is too much to be looked at, for people. */
+/** Which limit the certificates exceed, for people. */
 function tooManyCertificates({ certificates }: PeerProof): string | undefined {
   const { length } = certificates;
   if (length > MAX_CHAIN) return `the peer sent ${length} certificates; the limit is ${MAX_CHAIN}`;
@@ -150,7 +150,7 @@ function pathOptions(others: readonly Certificate[], now: number, options: Verif
   };
 }
 
-/** Lists that cannot be read, or are too long, are as if they had not come: a peer need not send any. */
+/** Lists that cannot be read, or are too long, are ignored: a peer need not send any. */
 function peerCrls(list: readonly Uint8Array[]): Crl[] {
   let left = MAX_PEER_CRL_BYTES;
   return list.slice(0, MAX_PEER_CRLS).flatMap((der) => {

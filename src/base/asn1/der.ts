@@ -1,6 +1,6 @@
 /**
  * DER (X.690 §8, §10, §11): elements taken apart and put together. Strict: where BER knows many encodings of a value,
- * DER has one, and only that one is read, so that nobody can show two readers two different things.
+ * DER has one, and only that one is read, so that two readers cannot see two different things.
  */
 import { ByteReader, concatBytes, DecodeError } from '../bytes.ts';
 
@@ -83,7 +83,7 @@ export function derChildren(element: Uint8Array, tag: number): Uint8Array[] {
 
 /**
  * Checks that the bytes are one element of DER, nothing behind it, down to its last part. What is within octet strings
- * is not looked at. One pass that makes no object of an element, so that it costs the same little whatever a stranger sends.
+ * is not looked at. One pass that makes no object of an element, so that its cost is small and depends on the length only.
  * @returns how many elements there are, the outermost included
  * @throws DecodeError, also for more elements than `maxElements`
  */

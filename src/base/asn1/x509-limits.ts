@@ -1,5 +1,5 @@
 /**
- * Sizes and counts that X.509 may have here, in one place: whoever sends a certificate has proved nothing when it is read,
+ * Sizes and counts that X.509 may have here, in one place: a peer has proved nothing when its certificate is read,
  * so that its cost is bounded before anything is built from it, in elements and not only in bytes.
  *
  * The figures are those of real certificates with room above: a leaf of a public authority has at most 100 names (Let's

@@ -1,6 +1,6 @@
 /**
- * Certificate revocation lists (RFC 5280 §5): full ones, signed by the authority itself. Deltas, lists of other
- * authorities and lists for some reasons only are not understood, and are as if they were not there.
+ * Certificate revocation lists (RFC 5280 §5): full ones, signed by the authority itself. Delta lists, lists of other
+ * authorities and lists for some reasons only are not supported, and ignored.
  */
 
 import { checkDer, DerTag, derChildren, readDerLength, readElement } from '../../base/asn1/der.ts';
@@ -9,10 +9,10 @@ import { formatDn } from '../../base/asn1/dn-text.ts';
 import { ByteReader, toHex } from '../../base/bytes.ts';
 import { type Certificate, KeyUsage, sameNames } from '../certificate.ts';
 import { type Extension, readExtensions } from '../extensions.ts';
-import { algorithmName, keyProblem, schemeOf } from '../scheme.ts';
+import { algorithmName, keyProblem, schemeOf, usesSha1 } from '../scheme.ts';
 import { verifySignature } from '../signature.ts';
 import { readSigned } from '../signed.ts';
-import { formatDay, readTime } from '../time.ts';
+import { formatDay, formatTime, readTime } from '../time.ts';
 import { listUrls, pointUrls } from './locations.ts';
 
 /** Largest list that is read, in bytes: some hundred thousand certificates. */
@@ -46,9 +46,9 @@ export interface Crl {
   readonly nextUpdate: number | undefined;
   /** By serial number, hexadecimal: where in `tbs` the entry begins. */
   readonly revoked: ReadonlyMap<string, number>;
-  /** Whom the list speaks of: a certificate of the others that is not in it may be revoked all the same. */
+  /** Which certificates the list covers: others may be revoked without being in it. */
   readonly covers: 'all' | 'users' | 'authorities';
-  /** Where the list is to be had, if it speaks of those alone whose certificates say that they are in the list from there. */
+  /** Distribution points, if the list covers only certificates that name one of them. */
   readonly points: readonly string[] | undefined;
   readonly signatureAlgorithm: Uint8Array;
   readonly signature: Uint8Array;
@@ -94,7 +94,7 @@ function read(der: Uint8Array): Crl {
   };
 }
 
-/** What stands in an entry is read when it is asked for: lists have many, and none of them may take long. */
+/** Only the position of each entry is kept, as lists can have very many; an entry is read on use. */
 function readEntries(tbs: Uint8Array, entries: Uint8Array): Map<string, number> {
   const start = entries.byteOffset - tbs.byteOffset;
   const list = readElement(new ByteReader(tbs, start, start + entries.length), DerTag.SEQUENCE);
@@ -107,7 +107,7 @@ function readEntries(tbs: Uint8Array, entries: Uint8Array): Map<string, number> 
     entry.u8();
     entry.skip(readDerLength(entry));
     if (entry.remaining === 0) continue;
-    // Such as the one that says who else issued what stands here and in all entries after it.
+    // Such as the one that names another issuer for this entry and all that follow.
     const other = readExtensions(entry.rest()).find(({ id, critical }) => critical && id !== REASON_CODE);
     if (other !== undefined) throw new Error(`an entry with the critical extension ${other.id}`);
   }
@@ -133,7 +133,7 @@ function dayOf(date: Uint8Array | undefined): string {
   try {
     if (date !== undefined) return formatDay(readTime(date));
   } catch {
-    // What was revoked is so, whenever that was.
+    // It is revoked even if the date cannot be read.
   }
   return 'an unknown time';
 }
@@ -166,7 +166,7 @@ export type RevocationStatus =
   | { readonly status: 'good' }
   | { readonly status: 'revoked' | 'unknown'; readonly detail: string };
 
-/** What the lists say of a certificate. `now` and `skew` in milliseconds. */
+/** The status of a certificate by the lists. `now` and `skew` in milliseconds. */
 export async function revocationStatus(
   certificate: Certificate,
   issuer: Certificate,
@@ -183,7 +183,7 @@ export async function revocationStatus(
       detail = `the revocation list of '${crl.issuer}' cannot be used: ${problem}`;
       continue;
     }
-    // Also in a list that is out of date: what was revoked stays so.
+    // Also in an expired list: a revoked certificate stays revoked.
     const entry = revokedSince(crl, certificate.serial);
     if (entry !== undefined) return { status: 'revoked', detail: entry };
     const stale = staleness(crl, now, skew);
@@ -202,17 +202,16 @@ function coversCertificate({ covers, points }: Crl, certificate: Certificate): b
 }
 
 export function staleness({ thisUpdate, nextUpdate }: Crl, now: number, skew: number): string | undefined {
-  const date = (time: number): string => new Date(time).toISOString();
-  if (thisUpdate > now + skew) return `is dated ${date(thisUpdate)}, in the future`;
+  if (thisUpdate > now + skew) return `is dated ${formatTime(thisUpdate)}, in the future`;
   if (nextUpdate === undefined) return 'has no date until which it is valid';
-  if (nextUpdate < now - skew) return `expired on ${date(nextUpdate)}`;
+  if (nextUpdate < now - skew) return `expired on ${formatTime(nextUpdate)}`;
   return undefined;
 }
 
-/** What was found of a list with a key: lists are large and are asked again and again. */
+/** Results by list and key: lists are large and used again and again. */
 const problems = new WeakMap<Crl, Map<string, Promise<string | undefined>>>();
 
-/** Why a list is none of this issuer that could be used; whether it still holds is not looked at. */
+/** Why a list of this issuer cannot be used, its dates aside. */
 export function crlProblem(crl: Crl, issuer: Certificate): Promise<string | undefined> {
   // BOUNDED: by the authorities of one name.
   const known = problems.get(crl) ?? new Map<string, Promise<string | undefined>>();
@@ -227,7 +226,7 @@ async function findCrlProblem(crl: Crl, issuer: Certificate): Promise<string | u
   const { keyUsage } = issuer.extensions;
   if (keyUsage !== undefined && (keyUsage & KeyUsage.cRLSign) === 0) return 'its issuer may not sign lists (cRLSign)';
   const scheme = schemeOf(crl.signatureAlgorithm);
-  if (scheme === undefined || ('hash' in scheme && scheme.hash === 'sha1')) {
+  if (scheme === undefined || usesSha1(scheme)) {
     return `it is signed with ${algorithmName(crl.signatureAlgorithm)}`;
   }
   const weak = keyProblem(issuer.publicKey);

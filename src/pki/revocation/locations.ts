@@ -1,6 +1,6 @@
 /**
  * Where a certificate says that one can learn whether it was revoked: CRL distribution points (RFC 5280 §4.2.1.13) and
- * OCSP responders (§4.2.2.1). Whoever issued the certificate wrote it: nothing of it is of use before the path is trusted.
+ * OCSP responders (§4.2.2.1). The issuer wrote it: it must not be used before the path is trusted.
  */
 
 import { checkDer, DerTag, derChildren, derContents } from '../../base/asn1/der.ts';

@@ -1,10 +1,10 @@
 /**
- * The Online Certificate Status Protocol (RFC 6960): the question about one certificate, and what is made of an answer,
- * which anybody on the way may have written until its signature says otherwise.
+ * The Online Certificate Status Protocol (RFC 6960): the request about one certificate, and the evaluation of a response,
+ * which any host on the way may have forged until its signature is verified.
  *
- * Answers count that the issuer signed, or somebody to whom the issuer gave a certificate for that alone (§4.2.2.2).
- * SHA-1 names the issuer in the question, as all responders know it (RFC 5019 §2.1.1); nothing rests on it, for who signed is
- * looked at by his key.
+ * A response must be signed by the issuer, or by a responder that the issuer certified for that (§4.2.2.2).
+ * SHA-1 names the issuer in the request, as all responders support it (RFC 5019 §2.1.1); security does not depend on it, as
+ * the signer is identified by its key.
  */
 import { createHash } from 'node:crypto';
 import { checkDer, DerTag, derChildren, derContents, derElement } from '../../base/asn1/der.ts';
@@ -13,17 +13,17 @@ import { MAX_CHAIN_ELEMENTS } from '../../base/asn1/x509-limits.ts';
 import { concatBytes, equalBytes, fromHex, toHex } from '../../base/bytes.ts';
 import { type Certificate, describeCertificate, KeyUsage, parseCertificate, sameNames } from '../certificate.ts';
 import { readExtensions } from '../extensions.ts';
-import { algorithmName, keyProblem, schemeOf } from '../scheme.ts';
+import { algorithmName, keyProblem, schemeOf, usesSha1 } from '../scheme.ts';
 import { isSignedBy, verifySignature } from '../signature.ts';
 import { readSigned, wholeBytes } from '../signed.ts';
-import { readTime } from '../time.ts';
+import { formatTime, readTime } from '../time.ts';
 import { type Crl, describeRevocation, revocationStatus } from './crl.ts';
 
-/** Largest answer that is read, in bytes: one about one certificate, with the chain of who signed it. */
+/** Largest response that is read, bytes: about one certificate, with the signer's chain. */
 export const MAX_OCSP_RESPONSE: number = 64 * 1024;
-/** Certificates of an answer that are looked at. */
+/** Certificates of a response that are tried as the signer's. */
 const MAX_RESPONDERS = 4;
-/** How old an answer may be that does not say until when it holds, milliseconds; the skew of clocks comes on top. */
+/** Maximum age of a response without nextUpdate, milliseconds; the tolerated clock difference is added. */
 const MAX_AGE = 3_600_000;
 
 const SHA1 = derElement(DerTag.OBJECT_IDENTIFIER, fromHex('2b0e03021a'));
@@ -106,8 +106,8 @@ function sha1(bytes: Uint8Array): Uint8Array {
 }
 
 /**
- * What an answer says of the certificate that was asked about.
- * @throws Error, for people, for one that says nothing, whatever the bytes are
+ * The status that a response gives the certificate of the request.
+ * @throws Error, for people, for a response that gives none, whatever the bytes are
  */
 export async function readOcspResponse(
   der: Uint8Array,
@@ -135,7 +135,7 @@ interface BasicResponse {
   readonly certificates: readonly Uint8Array[];
 }
 
-/** An answer that was read, or that says by itself why it is none. */
+/** A response that cannot be used; the message says why. */
 class OcspError extends Error {
   override readonly name = 'OcspError';
 }
@@ -200,17 +200,17 @@ function only(list: readonly Uint8Array[]): Uint8Array {
   return first;
 }
 
-/** §4.4.1: who answers in advance repeats none, and then the times say how old an answer is. */
+/** §4.4.1: responders that sign in advance repeat no nonce; then the times limit the age of a response. */
 function checkNonce({ nonce }: BasicResponse, sent: Uint8Array): void {
   if (nonce === undefined || equalBytes(nonce, derElement(DerTag.OCTET_STRING, sent))) return;
   throw new OcspError('the response answers another request (its nonce is not ours)');
 }
 
-/** §4.2.2.2. @throws OcspError when nobody signed who may */
+/** §4.2.2.2. @throws OcspError unless an authorized signer signed */
 async function checkSigned(response: BasicResponse, issuer: Certificate, conditions: OcspConditions): Promise<void> {
   const { signatureAlgorithm, signature, tbs } = response;
   const scheme = schemeOf(signatureAlgorithm);
-  if (scheme === undefined || ('hash' in scheme && scheme.hash === 'sha1')) {
+  if (scheme === undefined || usesSha1(scheme)) {
     throw new OcspError(`the response is signed with ${algorithmName(signatureAlgorithm)}, which is not accepted`);
   }
   const signer = isResponder(response, issuer) ? issuer : await delegate(response, issuer, conditions);
@@ -228,7 +228,7 @@ function isResponder({ responder }: BasicResponse, certificate: Certificate): bo
   return name !== undefined && sameNames(name, certificate.subjectName);
 }
 
-/** The certificate of somebody who may answer for the issuer. */
+/** The certificate of a responder that the issuer authorized. */
 async function delegate(
   response: BasicResponse,
   issuer: Certificate,
@@ -256,14 +256,14 @@ async function delegateProblem(
     return 'may not: its extended key usage lacks OCSPSigning';
   }
   const { keyUsage } = extensions;
-  if (keyUsage !== undefined && (keyUsage & (KeyUsage.digitalSignature | KeyUsage.nonRepudiation)) === 0) {
+  if (keyUsage !== undefined && (keyUsage & KeyUsage.anySignature) === 0) {
     return 'may not: its key usage lacks digitalSignature';
   }
   if (notAfter < now - skew || notBefore > now + skew) return 'its certificate has expired or is not valid yet';
   const [unknown] = extensions.unknownCritical;
   if (unknown !== undefined) return `its certificate has the critical extension ${unknown}`;
   const scheme = schemeOf(signatureAlgorithm);
-  if (scheme === undefined || ('hash' in scheme && scheme.hash === 'sha1')) {
+  if (scheme === undefined || usesSha1(scheme)) {
     return `its certificate is signed with ${algorithmName(signatureAlgorithm)}`;
   }
   if (!(await isSignedBy(certificate, issuer, scheme))) return 'was certified by another authority of that name';
@@ -289,7 +289,7 @@ function answerOf(
     if (rest[0] !== undefined) nonceOf(rest[0]);
     const nextUpdate = next && readTime(only(derChildren(next, 0xa0)));
     const found = { ...statusOf(status), nextUpdate };
-    // Also in an answer that is out of date: what was revoked stays so.
+    // Also in an expired response: a revoked certificate stays revoked.
     if (found.status !== 'revoked') checkTimes(readTime(thisUpdate), nextUpdate, conditions);
     return found;
   }
@@ -314,8 +314,7 @@ function statusOf(status: Uint8Array): Pick<OcspAnswer, 'status' | 'detail'> {
 
 /** §3.2. */
 function checkTimes(thisUpdate: number, nextUpdate: number | undefined, { now, skew }: OcspConditions): void {
-  const date = (time: number): string => new Date(time).toISOString();
-  if (thisUpdate > now + skew) throw new OcspError(`the response is dated ${date(thisUpdate)}, in the future`);
+  if (thisUpdate > now + skew) throw new OcspError(`the response is dated ${formatTime(thisUpdate)}, in the future`);
   const until = nextUpdate ?? thisUpdate + MAX_AGE;
-  if (until < now - skew) throw new OcspError(`the response expired on ${date(until)}`);
+  if (until < now - skew) throw new OcspError(`the response expired on ${formatTime(until)}`);
 }

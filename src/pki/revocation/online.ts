@@ -32,7 +32,7 @@ export type Fetch = (request: FetchRequest) => Promise<Uint8Array>;
 /** How revocation is looked up, and what is remembered. Times are milliseconds. */
 export interface OnlineOptions {
   readonly fetch: Fetch;
-  /** Told when nothing could be learnt from a place, at most twice a minute for each. */
+  /** Called when an address gives no status, at most twice a minute for each. */
   readonly onFailure?: ((text: string) => void) | undefined;
 }
 

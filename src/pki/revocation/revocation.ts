@@ -1,7 +1,7 @@
 /**
  * Whether certificates of a trusted path were revoked, by lists at hand and by what is asked over the network.
  *
- * Whoever says that one was revoked is right. OCSP is asked first where it is wanted, also about a certificate that a list at
+ * Any source that reports a certificate as revoked counts. OCSP is asked first where it is wanted, also about a certificate that a list at
  * hand does not have: a peer may send a list along from before it was revoked. Lists are fetched where OCSP did not know.
  */
 import type { Certificate } from '../certificate.ts';

@@ -40,5 +40,5 @@ export type ThreadReport =
   /** A bug of ours, or a certificate that cannot be read although it could before. */
   | { readonly type: 'failed'; readonly id: number; readonly error: string }
   | { readonly type: 'fetch'; readonly fetch: number; readonly request: FetchRequest }
-  /** Nothing could be learnt from a place. */
+  /** An address gave no revocation status. */
   | { readonly type: 'revocation-unknown'; readonly text: string };

@@ -27,7 +27,7 @@ export interface VerifierPoolOptions {
   readonly threads?: number | undefined;
   /** For documents that have something asked over the network. */
   readonly fetch: Fetch;
-  /** Told when nothing could be learnt of revocation, at most twice a minute for each place. */
+  /** Called when an address gives no revocation status, at most twice a minute for each. */
   readonly onFailure: (text: string) => void;
   /** Told when a thread ended, or could not be started. */
   readonly onTrouble: (text: string) => void;
