@@ -353,7 +353,7 @@ describe('a secret', () => {
     );
     net.run();
     expect(b.texts()).toEqual(texts(2));
-    // A second answer is nobody's.
+    // A second answer belongs to no request.
     net.act(a, (engine, now) => engine.answerSecret(now, requestId, undefined));
     expect(a.child().summary.name).toBe('c');
   });

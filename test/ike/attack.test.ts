@@ -1,4 +1,4 @@
-/** Ways around authentication: by state, by reflection, by another's identity. Each is refused, and harms nobody else. */
+/** Ways around authentication: by state, by reflection, by another's identity. Each is refused, and harms no other else. */
 import { describe, expect, it } from 'vitest';
 import { identityFromText } from '../../src/base/identity.ts';
 import { utf8 } from '../../src/base/text.ts';
@@ -94,7 +94,7 @@ describe('a second IKE_SA_INIT with the same SPI', () => {
 });
 
 describe('IKE_AUTH on an IKE SA that is up', () => {
-  it('is not heard: nobody becomes another in the midst of it', () => {
+  it('is ignored: no peer changes its identity on an IKE SA that is up', () => {
     const peer = new FakePeer();
     peer.establish();
     expect(peer.request(IKE_AUTH, peer.authPayloads())).toBeUndefined();
@@ -115,7 +115,7 @@ describe('an answer to IKE_AUTH', () => {
   }
 
   it('without AUTH is no success, whatever else stands in it', () => {
-    // IDr comes first and names what follows: AUTH becomes a payload that nobody knows.
+    // IDr comes first and names what follows: AUTH becomes a payload of unknown type.
     const pair = answeredWith((content) => content.set([200]));
     expect(pair.a.of('ike-up')).toEqual([]);
     expect(pair.a.of('failed')).toMatchObject([{ reason: 'peer-misbehaved' }]);
@@ -166,7 +166,7 @@ describe('a pre-shared key', () => {
     expect(findNotify(peer.request(IKE_AUTH, claim)!, NotifyType.AUTHENTICATION_FAILED)).toBeDefined();
   });
 
-  it('that is empty lets nobody in', () => {
+  it('that is empty authenticates no peer', () => {
     const peer = new FakePeer();
     peer.host.secret = '';
     peer.init();
@@ -210,7 +210,7 @@ describe('a public value that gives a shared secret of zero', () => {
 
 describe('SPIs', () => {
   it('offered, and meanwhile taken by another CHILD SA, are not used twice', () => {
-    // Every byte of a block is the same: whoever draws an SPI from the same block draws the same one.
+    // Every byte of a block is the same: two SPIs from the same block are equal.
     const source = new Random(9);
     let block = 0;
     const random = (length: number): Uint8Array =>

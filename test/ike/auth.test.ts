@@ -85,7 +85,7 @@ describe('NAT detection (RFC 7296 §2.23)', () => {
     expect(seen(there, { ...here, port: 501 })).toMatchObject({ remoteBehindNat: true });
   });
 
-  it('pretends one when asked', () => {
+  it('forces encapsulation when asked', () => {
     const sent = natDetectionNotifies(nodeProvider, spis, here, there, (length) => new Uint8Array(length).fill(3));
     expect(detectNat(nodeProvider, spis, there, here, sent)).toMatchObject({
       localBehindNat: false,

@@ -176,7 +176,7 @@ describe.each(sides)('a CHILD SA, from side %s', (side) => {
     expectSame(pair, 0);
   });
 
-  it('keeps when the peer refuses its rekeying, and is tried again', () => {
+  it('stays up when the peer refuses its rekeying, which is tried again', () => {
     const pair = established({ a: WITH_PFS });
     const host = pair[side];
     const peer = pair.peer(host);

@@ -1,4 +1,4 @@
-/** Floods: what somebody who proved nothing can make us compute, keep, send and say is bounded (RFC 7296 §2.6, §2.21.4). */
+/** Floods: what an unauthenticated host can make us compute, keep, send and report is bounded (RFC 7296 §2.6, §2.21.4). */
 import { describe, expect, it } from 'vitest';
 import { WakeQueue } from '../../src/base/wake-queue.ts';
 import { nodeProvider } from '../../src/crypto/node/provider.ts';
@@ -18,7 +18,7 @@ const OFFER = parseIkeProposalString('aes128gcm16-prfsha256-x25519');
 const GROUP = OFFER.dh[0]!;
 const VALID = nodeProvider.dhKeyPair(GROUP, new Random(8).bytes).publicValue;
 
-/** A responder for anybody, whose key exchanges are counted. */
+/** A responder for any identity, whose key exchanges are counted. */
 class Target {
   keyExchanges = 0;
   bytesIn = 0;
@@ -236,7 +236,7 @@ describe('cookies', () => {
   });
 });
 
-describe('somebody who forges answers', () => {
+describe('a host that forges answers', () => {
   it('has our request sent again for a few cookies, and no more', () => {
     const pair = new Pair();
     pair.filter = () => 'drop';

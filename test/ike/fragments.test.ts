@@ -1,4 +1,4 @@
-/** IKE fragmentation (RFC 7383) between endpoints, and when somebody plays tricks with it. */
+/** IKE fragmentation (RFC 7383) between endpoints, and attacks on it. */
 import { describe, expect, it } from 'vitest';
 import { sealPart } from '../../src/ike/protect/protect.ts';
 import { MAX_FRAGMENTS } from '../../src/ike/protect/reassembly.ts';
@@ -330,7 +330,7 @@ describe('fragments of a peer that plays tricks', () => {
   });
 });
 
-describe('fragments of somebody else', () => {
+describe('fragments of another host', () => {
   it('forged, before each true one: nothing of them is kept, and the message comes together', () => {
     const pair = new Pair({ a: large(2_000, { fragmentSize: 576 }) });
     pair.filter = (datagram) => {

@@ -297,7 +297,7 @@ describe('closing', () => {
     expectNothing(pair);
   });
 
-  it('a connection whose IKE_AUTH nobody answers ends in time', () => {
+  it('a connection whose IKE_AUTH is not answered ends in time', () => {
     const pair = new Pair();
     const wire = new Wire(pair);
     pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, 'net'));

@@ -238,7 +238,7 @@ describe('requests on an IKE SA that is up', () => {
     expect(peer.host.children.size).toBe(1);
   });
 
-  it('notifies that nobody asked for are passed over', () => {
+  it('ignores notifies that it did not ask for', () => {
     const peer = established();
     for (const notify of [NotifyType.SET_WINDOW_SIZE, NotifyType.COOKIE, NotifyType.MOBIKE_SUPPORTED, 12345, 50000]) {
       const data = notify === NotifyType.SET_WINDOW_SIZE ? Uint8Array.of(0, 0, 0, 9) : Uint8Array.of(1);

@@ -8,7 +8,7 @@ import type { Host, Pair } from '../support/ike-pair.ts';
 
 describe('the owner', () => {
   type Asked = Extract<IkeEvent, { readonly requestId: number }>;
-  /** The last question, which nobody answered. */
+  /** The last question, which has no answer yet. */
   const asked = (host: Host): Asked => host.events.findLast((event): event is Asked => 'requestId' in event)!;
 
   /** Both keep their questions for the test. */
@@ -34,7 +34,7 @@ describe('the owner', () => {
     pair.run(500);
   }
 
-  it('may take its time; until it has spoken nobody has anything, and others are served', () => {
+  it('may take its time: meanwhile the peer gets nothing, and others are served', () => {
     const pair = slow();
     pair.up();
     for (const [host, type] of [

@@ -193,7 +193,7 @@ describe('certificates', () => {
     pair.b.pki = new FakePki(AUTHORITY, B);
     pair.up();
     expectSame(pair, 1);
-    // IKE_SA_INIT is never fragmented, and is answered to anybody: it names fewer.
+    // IKE_SA_INIT is never fragmented, and any host gets a response: it names fewer.
     expect(pair.a.of('need-signature')[0]!.authorities).toEqual(authorities.slice(0, 16));
     expect(pair.sent[1]!.data.length).toBeLessThan(1_000);
     const other = new Pair({ a: { ...b, remote: { ...b.remote, authorities } }, b: config });

@@ -101,7 +101,7 @@ describe.each(sides)('an IKE SA, from side %s', (side) => {
     expect(pair.peer(host).endpoint.counters()['replayed-request']).toBe(1);
   });
 
-  it('keeps when its rekeying is refused, and tries again', () => {
+  it('stays up when its rekeying is refused, and tries again', () => {
     const pair = established();
     const host = pair[side];
     const peer = pair.peer(host);

@@ -9,7 +9,7 @@ import { at, child, connection, mirrored, net, Random } from '../support/ike-pai
 const PEERS = 500;
 
 describe('many peers', () => {
-  it('each with an identity, a secret and a network of its own, from addresses that nobody knows', () => {
+  it('each with an identity, a secret and a network of its own, from unknown addresses', () => {
     const options = { crypto: nodeProvider, random: new Random(3).bytes };
     const responder = new IkeEndpoint({ ...options, limits: { cookieThreshold: 10_000, maxHalfOpen: 10_000 } });
     const initiator = new IkeEndpoint(options);

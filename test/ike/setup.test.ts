@@ -205,7 +205,7 @@ describe('refusals', () => {
     expect(pair.b.endpoint.counters()['authentication-failed']).toBe(1);
   });
 
-  it('tells a responder that proves to be somebody else', () => {
+  it('tells a responder whose identity is not the required one', () => {
     const someone = connection({ remote: { ...connection().remote, id: undefined } });
     const b = { ...mirrored(someone), local: { ...mirrored(someone).local, id: identityFromText('fqdn', 'z') } };
     const wanted = connection();
@@ -243,7 +243,7 @@ describe('refusals', () => {
     expectNothing(responder);
   });
 
-  it('refuses who is not configured', () => {
+  it('refuses an identity that is not configured', () => {
     const b = mirrored(connection({ local: { ...connection().local, id: identityFromText('fqdn', 'somebody.else') } }));
     const pair = new Pair({ b });
     pair.up();
@@ -269,7 +269,7 @@ describe('refusals', () => {
     expectNothing(pair);
   });
 
-  it('answers nobody that no connection is for', () => {
+  it('refuses a peer that no connection is for', () => {
     const b = mirrored(connection({ local: { ...connection().local, address: at('192.0.2.99', 1).address } }));
     const pair = new Pair({ b });
     pair.up();
@@ -296,7 +296,7 @@ describe('refusals', () => {
     expect(pair.b.of('failed')[0]!.detail).toContain(named);
   });
 
-  it('gives up when nobody answers', () => {
+  it('gives up without an answer', () => {
     const pair = new Pair();
     pair.filter = () => 'drop';
     pair.up();
@@ -308,8 +308,8 @@ describe('refusals', () => {
   });
 });
 
-describe('answers that anybody could have sent', () => {
-  /** Answers A's first request with a refusal of somebody in between. */
+describe('answers that any host could have sent', () => {
+  /** Answers A's first request with a refusal from a host on the path. */
   function forge(pair: Pair, notify: number, change: (data: Uint8Array) => void = () => undefined): void {
     const request = pair.held.find((held) => held.from === pair.a)!;
     const data = request.data.slice(0, 28 + 8);
@@ -440,7 +440,7 @@ describe('secrets that take their time', () => {
     pair.run(2_500);
     const secret = new TextEncoder().encode('a secret');
     pair.act(pair.b, (endpoint, now) => endpoint.answerSecret(now, pending(pair.b), secret));
-    // A second answer is nobody's.
+    // A second answer belongs to no request.
     pair.act(pair.b, (endpoint, now) => endpoint.answerSecret(now, pending(pair.b), secret));
     pair.run();
     expectSame(pair, 1);

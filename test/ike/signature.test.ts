@@ -66,7 +66,7 @@ describe('a set-up', () => {
     expect(ours!.octets.subarray(0, init!.data.length)).toEqual(init!.data);
   });
 
-  it('says what hashes there are, and who is trusted, only where somebody signs', () => {
+  it('sends hash algorithms and trusted authorities only where one side signs', () => {
     const said = (a: AuthMethod, b: AuthMethod): unknown[] => {
       const pair = pairOf(a, b);
       pair.up();
@@ -102,7 +102,7 @@ describe('a set-up', () => {
     expect(pair.b.of('need-verification')[0]!.proof.certificates).toEqual(pki.certificates);
   });
 
-  it('is followed by rekeying, which asks nobody anything', () => {
+  it('is followed by rekeying, which asks the owner nothing', () => {
     const pair = pairOf('signature', 'signature');
     pair.up();
     const asked = questions(pair.a).length;
@@ -238,7 +238,7 @@ describe('a peer', () => {
     );
   });
 
-  it('that proves to be somebody else than was wanted is refused, whatever its certificate says', () => {
+  it('that authenticates another identity than the required one is refused, whatever its certificate says', () => {
     const c = identityFromText('fqdn', 'c');
     const { remote } = signing('signature', 'signature');
     const config = signing('signature', 'signature', { remote: { ...remote, id: undefined } });
@@ -327,7 +327,7 @@ describe('tunnels between the same addresses', () => {
     expect(pair.b.events.filter((event) => 'requestId' in event && event.connection !== name)).toEqual([]);
   });
 
-  it('give nothing to who says it is one and has the certificate of the other', () => {
+  it('give nothing to a peer with the identity of one and the certificate of the other', () => {
     const pair = meet(C, 'signature', new FakePki(AUTHORITY, A));
     expect(pair.b.of('need-verification')).toMatchObject([{ connection: 'for-c', proof: { id: C } }]);
     expectRefused(pair, pair.b, /identity mismatch/);

@@ -28,7 +28,7 @@ describe('the budget of an address', () => {
     expect(budget.refusal(10_000_000, PEER)).toMatch(/of its address/);
   });
 
-  it('is charged what a proof of its size costs before anybody knows, and what it cost after', () => {
+  it('is charged the estimated cost at first, and the real cost afterwards', () => {
     const budget = new VerificationBudget();
     // 1 ms, and 1 ms for each 32 KiB.
     for (let i = 0; i < 200; i++) budget.close(budget.open(PEER, 65_536));
@@ -102,7 +102,7 @@ describe('the budget of an address', () => {
 });
 
 describe('a peer whose address has spent its budget', () => {
-  it('is as if its request had been lost: it sends it again, and is heard', () => {
+  it('ignores its request as if it had been lost, and accepts the retransmission', () => {
     const pair = pairOf('signature', 'signature');
     const pki = pkiOf(pair.b);
     const verify = pki.verify.bind(pki);

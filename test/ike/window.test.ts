@@ -179,7 +179,7 @@ describe('messages that are repeated, lost or out of place', () => {
   });
 });
 
-describe('messages of nobody', () => {
+describe('messages of unknown senders', () => {
   function stray(pair: Pair, change: (data: Uint8Array) => void, of = 0): void {
     const datagram: Datagram = pair.sent[of]!;
     const data = datagram.data.slice();
