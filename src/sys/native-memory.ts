@@ -16,11 +16,7 @@ let formerAddress = 0;
  * length first, and a stale address is never used.
  */
 export function addressOf(buffer: Uint8Array): number {
-  return buffer === lastBuffer ? lastAddress : lookUp(buffer);
-}
-
-/** Apart from `addressOf`, which stays small enough to be inlined where packets are encrypted. */
-function lookUp(buffer: Uint8Array): number {
+  if (buffer === lastBuffer) return lastAddress;
   let address = buffer === formerBuffer ? formerAddress : addresses.get(buffer);
   if (address === undefined) {
     address = Number(koffi().address(buffer));
