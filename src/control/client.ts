@@ -1,4 +1,4 @@
-/** The other end of the control socket: what the `sectunnel` command and tests talk to a daemon with. */
+/** The client of the control socket, for the `sectunnel` command and tests. */
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { SectunnelError } from '../base/error.ts';
@@ -10,12 +10,12 @@ import type { TunnelEvent } from './results.ts';
 import { socketPathProblem } from './socket-path.ts';
 import type { Params, Results, Verb } from './verbs.ts';
 
-/** No daemon serves the run folder, or it does not answer. */
+/** No daemon serves the run folder, or it does not reply. */
 export class DaemonUnreachableError extends Error {
   override readonly name = 'DaemonUnreachableError';
 }
 
-/** How often it is tried, and how many milliseconds later, when too many others wait to be accepted. */
+/** Attempts to connect, and milliseconds between them, while too many others wait to be accepted. */
 const CONNECT_ATTEMPTS = 20;
 const CONNECT_PAUSE = 100;
 
@@ -25,7 +25,7 @@ interface Waiting {
 }
 
 export interface ClientOptions {
-  /** Milliseconds to wait for an answer. Default: for ever. */
+  /** Milliseconds to wait for a reply. Default: no limit. */
   readonly patience?: number;
 }
 
@@ -44,14 +44,14 @@ export class DaemonClient {
   /** Called once when the daemon goes away. */
   onClose: () => void = () => undefined;
 
-  /** Connects with the first call: the daemon does not wait for a client that waits for its own user. */
+  /** Connects with the first call, as the daemon closes connections that send no request for long. */
   constructor(runDir: string, { patience }: ClientOptions = {}) {
     this.#runDir = runDir;
     this.#path = join(runDir, CONTROL_SOCKET);
     this.#patience = patience;
   }
 
-  /** @throws DaemonUnreachableError when nobody listens there or the socket may not be opened */
+  /** @throws DaemonUnreachableError when no daemon listens there or the socket may not be opened */
   static async connect(runDir: string): Promise<DaemonClient> {
     const client = new DaemonClient(runDir);
     await client.#open();
@@ -60,7 +60,7 @@ export class DaemonClient {
 
   /**
    * @throws SectunnelError with the daemon's refusal
-   * @throws DaemonUnreachableError when nobody listens, the daemon closes the connection, or does not answer in time
+   * @throws DaemonUnreachableError when no daemon listens, it closes the connection, or does not reply in time
    */
   async call<V extends Verb>(verb: V, params: Params<V>): Promise<Results[V]> {
     if (this.#closed !== undefined) throw this.#closed;
@@ -138,7 +138,7 @@ export class DaemonClient {
     socket.on('close', () => gone(''));
   }
 
-  /** The next answer or event that is there as a whole. */
+  /** The next complete reply or event. */
   #next(socket: Socket): Reply | undefined {
     try {
       const line = this.#lines.next();
@@ -160,7 +160,7 @@ export class DaemonClient {
       this.onEvent(answer.event);
       return;
     }
-    // Why the daemon is about to close the connection.
+    // The reason why the daemon is about to close the connection.
     if (answer.id === 0 && 'error' in answer) {
       this.#end(new SectunnelError(answer.error.code, answer.error.message));
       return;

@@ -1,8 +1,7 @@
 /**
- * How the value of a secret gets from a client to the daemon. It stands in no request: a request becomes a string, and what
- * Node reads from a connection that it accepted lies in memory that Node gives back as it is; neither can be erased. So the
- * client offers the value on a socket of its own in the run folder, which only the daemon's user may enter, and the daemon
- * connects to it and reads into its own memory.
+ * Hands the value of a secret from a client to the daemon. No request contains it: a request becomes a string, and Node reads
+ * accepted connections into memory that it frees without erasing it. So the client offers the value on a socket of its own in
+ * the run folder, which only the daemon's user may enter, and the daemon connects to it and reads into its own memory.
  */
 import { randomBytes } from 'node:crypto';
 import { readdirSync, rmSync, statSync } from 'node:fs';

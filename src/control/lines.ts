@@ -1,4 +1,4 @@
-/** Splits a stream of bytes into lines, bounded: what both ends of the control socket read with. */
+/** Splits a stream of bytes into lines of bounded length, for both ends of the control socket. */
 
 /** A line grew past its bound. */
 export class LineTooLongError extends Error {

@@ -124,7 +124,7 @@ export class Activation {
   async lost(object: TunnelObject): Promise<void> {
     const { runner, log } = this.#parts;
     try {
-      await runner.stop(object.name, true);
+      await runner.stop(object.name, { retry: true });
     } catch (error) {
       log.error({ tunnel: object.name }, messageOf(error));
     }
@@ -168,7 +168,7 @@ export class Activation {
     const saved = this.#stageLive(document);
     let device: string;
     try {
-      await runner.stop(object.name, true);
+      await runner.stop(object.name, { retry: true });
       device = await this.#run(object, document);
     } catch (error) {
       saved.discard();

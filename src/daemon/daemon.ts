@@ -47,7 +47,7 @@ export interface DaemonOptions {
 
 /** Milliseconds that a network waits for its tunnel to start. */
 const NETWORK_PATIENCE = 1_000;
-/** How often it is tried again what could not be taken away, in milliseconds. */
+/** Milliseconds between attempts to remove what could not be removed before. */
 const REPEAT = 30_000;
 const UNREADABLE =
   'none of the documents of this tunnel can be read: it is not started, and its fence stays in place. ' +
@@ -63,14 +63,14 @@ export class Daemon {
   readonly queries: Queries;
   readonly #log: Logger;
   readonly #onEvent: DaemonOptions['onEvent'];
-  /** Where clients meet it. */
+  /** The folder of the control socket. */
   readonly runDir: string;
   readonly #catalog: Catalog;
   readonly #autostart: Autostart;
   readonly #activation: Activation;
   readonly #advice: Advice;
   readonly #reload: SharedRun<ReloadResult>;
-  /** Tunnels that are to run and were not tried yet: one that is stopped by hand before is not started. BOUNDED: by the objects. */
+  /** Tunnels to start for which no attempt was made yet: one that is stopped before is not started. BOUNDED: by the objects. */
   readonly #untried = new Set<string>();
   readonly #secretsDir: string;
   #repeat: NodeJS.Timeout | undefined;
@@ -132,7 +132,7 @@ export class Daemon {
     const { unreadable } = this.#catalog;
     for (const name of unreadable) this.#log.error({ tunnel: name }, UNREADABLE);
     this.runner.installed.expect([...unreadable, ...this.#catalog.wanted().map(({ name }) => name)]);
-    // What is asked meanwhile waits: a tunnel that is to stop has something to take away only when it is known.
+    // Requests wait meanwhile: a tunnel can be stopped only when it is known what is installed for it.
     const wanted = await this.#changes.run(() => this.#raiseWanted());
     // libvirt's daemons may be started only when this one is ready: what needs their secrets is not waited for.
     const later: string[] = [];
@@ -144,7 +144,7 @@ export class Daemon {
   }
 
   /**
-   * Before any tunnel is started, and whatever that takes, nothing that is to be protected passes in the clear.
+   * Installs the fences first: before a tunnel is started, however long that takes, no protected packet passes in the clear.
    * @returns the documents of the tunnels that are to run
    */
   async #raiseWanted(): Promise<readonly SectunnelDocument[]> {
@@ -185,7 +185,7 @@ export class Daemon {
     if (visible !== undefined) this.#log.warn({}, visible);
   }
 
-  /** What could not be done for want of something is done when there is some again. */
+  /** Repeats what failed for lack of a resource. */
   async #repeatFailed(): Promise<void> {
     const documents = this.#catalog.objects.all().flatMap(({ name }) => this.#catalog.documentToStart(name) ?? []);
     await this.runner.installed.repeat(documents, this.#catalog.unreadable);

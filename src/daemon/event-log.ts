@@ -1,6 +1,6 @@
 /** The log of what happens to tunnels: a peer, or any host on the network, must not be able to fill it. */
 import type { Logger } from '../base/log.ts';
-import { FailureLog } from './failure-log.ts';
+import { FailureLog, withoutNumbers } from './failure-log.ts';
 import { RateLimit } from './rate-limit.ts';
 
 export interface LogEntry {
@@ -11,8 +11,6 @@ export interface LogEntry {
   readonly text: string;
 }
 
-/** Entries that differ in numbers alone are of one kind. */
-const NUMBER = /[0-9a-f]*[0-9][0-9a-f]*/g;
 /** Characters by which kinds are told apart. */
 const MAX_KIND = 80;
 
@@ -30,7 +28,7 @@ export class EventLog {
 
   /** Writes a few entries of a kind, then how many similar ones were left out. */
   write({ level, tunnel, fields = {}, text }: LogEntry): void {
-    const kind = `${tunnel ?? ''} ${text.replace(NUMBER, '#').slice(0, MAX_KIND)}`;
+    const kind = `${tunnel ?? ''} ${withoutNumbers(text).slice(0, MAX_KIND)}`;
     const leftOut = this.#rate.take(this.#now(), kind);
     if (leftOut < 0) return;
     const more = leftOut === 0 ? '' : ` (${leftOut} similar lines were left out)`;

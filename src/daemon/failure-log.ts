@@ -10,6 +10,11 @@ const MAX_KINDS = 8;
 const MAX_KIND = 1_000;
 const OTHERS = 'others';
 
+/** Entries that differ in numbers alone are of one kind. */
+export function withoutNumbers(text: string): string {
+  return text.replace(/[0-9a-f]*[0-9][0-9a-f]*/g, '#');
+}
+
 export class FailureLog {
   readonly #damped = new DampedLog('hour');
   /** BOUNDED: by the tunnels, MAX_KINDS and one each. */
@@ -18,7 +23,7 @@ export class FailureLog {
   add(tunnel: string, text: string, write: (text: string) => void): void {
     const kinds = this.#kinds.get(tunnel) ?? new Set();
     this.#kinds.set(tunnel, kinds);
-    const own = text.slice(0, MAX_KIND).replace(/[0-9a-f]*[0-9][0-9a-f]*/g, '#');
+    const own = withoutNumbers(text.slice(0, MAX_KIND));
     const kind = kinds.has(own) || kinds.size < MAX_KINDS ? own : OTHERS;
     kinds.add(kind);
     this.#damped.add(`${tunnel} ${kind}`, text, write);

@@ -42,7 +42,7 @@ export class Installed {
     this.#log = log;
     this.#onEvent = onEvent;
     platform.watch?.((report) => this.#changed(report));
-    this.#watch = setInterval(() => void this.look(true), WATCH).unref();
+    this.#watch = setInterval(() => void this.look({ thorough: true }), WATCH).unref();
   }
 
   /** Another program changed something, or it could not be put right. */
@@ -176,7 +176,7 @@ export class Installed {
   }
 
   /** @param thorough compares everything, also where no change was heard of */
-  async look(thorough: boolean): Promise<void> {
+  async look({ thorough }: { readonly thorough: boolean }): Promise<void> {
     try {
       await this.#platform.look?.(thorough);
     } catch (error) {

@@ -2,6 +2,7 @@
  * What a service manager is told, by sd_notify(3)'s protocol: that the daemon is ready, that it still runs (the watchdog),
  * that it ends. Datagrams to a Unix socket, which Node has no way to send.
  */
+import { MAX_SOCKET_PATH } from '../control/socket-path.ts';
 import { ERRNO, SystemError } from '../sys/errno.ts';
 import { libc } from '../sys/libc.ts';
 
@@ -10,7 +11,6 @@ const SOCK_DGRAM_CLOEXEC_NONBLOCK = 0x8_0802;
 const MSG_DONTWAIT_NOSIGNAL = 0x4040;
 /** sockaddr_un: the family, then the path. */
 const PATH_OFFSET = 2;
-const MAX_PATH = 108;
 
 /** Of the environment: where to, and how often. */
 const SOCKET = 'NOTIFY_SOCKET';
@@ -98,7 +98,9 @@ function unixAddress(path: string): Uint8Array {
   const name = Buffer.from(path);
   const [first] = name;
   if (first !== 0x2f && first !== 0x40) throw new Error(`${SOCKET}=${path}: wanted a path from / on, or @ and a name`);
-  if (name.length >= MAX_PATH) throw new Error(`${SOCKET}=${path}: at most ${MAX_PATH - 1} bytes fit into an address`);
+  if (name.length > MAX_SOCKET_PATH) {
+    throw new Error(`${SOCKET}=${path}: at most ${MAX_SOCKET_PATH} bytes fit into an address`);
+  }
   const address = new Uint8Array(PATH_OFFSET + name.length);
   address[0] = AF_UNIX;
   address.set(name, PATH_OFFSET);

@@ -38,7 +38,7 @@ import { concerns, describeReference, type SecretChange, type SecretSources } fr
 export interface RunnerOptions {
   readonly platform: Platform;
   readonly crypto: CryptoProvider;
-  /** Who carries packets; left out: the event loop. */
+  /** The worker threads that carry packets; left out: the event loop carries them. */
   readonly workers?: WorkerChoice | undefined;
   readonly log: Logger;
   readonly secrets: SecretSources;
@@ -61,7 +61,7 @@ export class Runner {
   readonly host: TunnelHost;
   /** Asks about our own certificates, for `pki-check`; about those of peers the threads ask that judge them. */
   readonly online: OnlineRevocation;
-  /** For all tunnels, so that what one has fetched another need not. */
+  /** Shared by all tunnels, so that each fetches what another has not fetched. */
   readonly #verifiers: VerifierPool;
   readonly #options: RunnerOptions;
   readonly #log: Logger;
@@ -185,14 +185,14 @@ export class Runner {
 
   /**
    * It runs no longer, also where that fails in part.
-   * @param again it is to run again: what keeps its packets from passing in the clear stays
+   * @param retry the tunnel is to run again: its fence and routing stay installed
    */
-  async stop(name: string, again = false): Promise<void> {
+  async stop(name: string, { retry = false }: { readonly retry?: boolean } = {}): Promise<void> {
     await allOf(
       () => this.host.remove(name),
       () => this.#running.delete(name),
       () => this.#events.forget(name),
-      () => (again ? this.installed.hold(name) : this.installed.release(name)),
+      () => (retry ? this.installed.hold(name) : this.installed.release(name)),
     );
     this.#log.info({ tunnel: name }, 'tunnel stopped');
   }
@@ -263,7 +263,7 @@ export class Runner {
     return { name, device, table: this.#running.get(name)?.routing?.table, tunnel };
   }
 
-  /** Who carries packets. */
+  /** How packets are carried. */
   workers(): WorkersStatus {
     const { text } = this.#options.workers ?? { text: 'inline' };
     return { mode: text, threads: this.host.workers() ?? [] };
@@ -301,7 +301,7 @@ export class Runner {
     }
   }
 
-  /** Peers may have given us up meanwhile, and the network may be another one. */
+  /** Peers may have deleted our SAs meanwhile, and the network may be another one. */
   #woke(asleep: number): void {
     const text = `this host slept for ${Math.round(asleep / 1_000)} s: checking that all peers are alive`;
     this.#log.info({}, text);

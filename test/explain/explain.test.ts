@@ -283,7 +283,7 @@ describe('explain', () => {
 
   it('knows of the fence that stands while a tunnel waits to be started again', async () => {
     const test = await host({ fenced: true });
-    await test.daemon.runner.stop('net', true);
+    await test.daemon.runner.stop('net', { retry: true });
     const waits = await explain(test);
     expect(waits).toMatchObject({ active: false, outcome: 'not-applied', fence: { action: 'guard' } });
     expect(waits.verdict).toContain('the fence drops it until the tunnel is started');

@@ -1,7 +1,7 @@
 /**
- * One connection of the control socket: takes requests from it one after another, and gives each answer before the next
- * request begins. What it holds of the daemon's memory and time is bounded: a request is to be complete in a few seconds, an
- * answer to be read in half a minute, and while a client does not read, or sends faster than it is answered, the daemon
+ * One connection of the control socket: takes requests from it one after another, and sends each reply before the next
+ * request begins. What it holds of the daemon's memory and time is bounded: a request is to be complete in a few seconds, a
+ * reply to be read in half a minute, and while a client does not read, or sends faster than it gets replies, the daemon
  * does not read from it either.
  */
 import type { Socket } from 'node:net';
@@ -15,13 +15,13 @@ export interface ControlLimits {
   readonly connections: number;
   /** Those of them that events are sent to. */
   readonly subscribers: number;
-  /** Bytes that requests and answers of all connections may hold together. */
+  /** Bytes that requests and replies of all connections may hold together. */
   readonly memory: number;
   /** Milliseconds from its first byte, or from the start of the connection, until a request is complete. */
   readonly requestTime: number;
-  /** Milliseconds until an answer, or an event, has been read. */
-  readonly answerTime: number;
-  /** Milliseconds without a request after an answer. */
+  /** Milliseconds until a reply, or an event, has been read. */
+  readonly replyTime: number;
+  /** Milliseconds without a request after a reply. */
   readonly idleTime: number;
 }
 
@@ -48,11 +48,11 @@ export interface ConnectionOwner {
 }
 
 /**
- * `request`: its client is to complete one. `part`: the next part of a long one waits to be read. `idle`: answered, nothing
- * else came. `turn`: a request waits to be carried out. `work`: one is. `answer`: the client is to read. `closing`: what is
+ * `request`: its client is to complete one. `part`: the next part of a long one waits to be read. `idle`: replied, nothing
+ * else came. `turn`: a request waits to be carried out. `work`: one is. `reply`: the client is to read. `closing`: what is
  * left to be read is the reason.
  */
-type Phase = 'request' | 'part' | 'idle' | 'turn' | 'work' | 'answer' | 'closing';
+type Phase = 'request' | 'part' | 'idle' | 'turn' | 'work' | 'reply' | 'closing';
 
 /**
  * Bytes that are read of a connection without its turn, of a request and of those behind the one that is carried out: a
@@ -75,9 +75,9 @@ export class Connection implements ControlConnection, Requester {
   #deadline: number;
   /** In phase `part`: milliseconds that its client still has to complete the request. */
   #timeLeft = 0;
-  /** When the client last connected, was answered or read. */
+  /** When the client last connected, got a reply or read. */
   #progress = performance.now();
-  #answered = false;
+  #replied = false;
   /** Of the request that is carried out. */
   #requestBytes = 0;
   /** The client sends nothing more. */
@@ -86,7 +86,7 @@ export class Connection implements ControlConnection, Requester {
   /** Since when events wait for the client. */
   #behindSince: number | undefined;
 
-  /** @param socket that stays open for our answers when the client has ended its side */
+  /** @param socket that stays open for our replies when the client has ended its side */
   constructor(socket: Socket, owner: ConnectionOwner) {
     this.#socket = socket;
     this.#owner = owner;
@@ -109,7 +109,7 @@ export class Connection implements ControlConnection, Requester {
   }
 
   get isNew(): boolean {
-    return !this.#answered && this.#phase !== 'part';
+    return !this.#replied && this.#phase !== 'part';
   }
 
   get subscribed(): boolean {
@@ -120,7 +120,7 @@ export class Connection implements ControlConnection, Requester {
     return this.#progress;
   }
 
-  /** Bytes of requests and answers. */
+  /** Bytes of requests and replies. */
   get memory(): number {
     if (this.#socket.destroyed) return 0;
     return this.#lines.memory + this.#requestBytes + this.#socket.writableLength + this.#socket.readableLength;
@@ -135,7 +135,7 @@ export class Connection implements ControlConnection, Requester {
   /** It may be closed when others need its place: its client has not just come with a first request, or has gone again. */
   givesWay(now: number): boolean {
     if (!this.isSpare(now)) return false;
-    const isNew = !this.#answered && !this.#ended && now - this.#progress <= this.#owner.limits.requestTime;
+    const isNew = !this.#replied && !this.#ended && now - this.#progress <= this.#owner.limits.requestTime;
     return this.#phase !== 'turn' || !isNew;
   }
 
@@ -162,14 +162,14 @@ export class Connection implements ControlConnection, Requester {
 
   /** Closes it when it has taken longer than it may. */
   expire(now: number): void {
-    const { requestTime, answerTime, idleTime } = this.#owner.limits;
-    const behind = this.#behindSince !== undefined && now - this.#behindSince > answerTime;
+    const { requestTime, replyTime, idleTime } = this.#owner.limits;
+    const behind = this.#behindSince !== undefined && now - this.#behindSince > replyTime;
     if (now <= this.#deadline && !behind) return;
     const reasons: Readonly<Partial<Record<Phase, string>>> = {
       request: `no complete request came within ${requestTime / 1000} s`,
       idle: `no request came within ${idleTime / 1000} s`,
     };
-    this.close(busy(reasons[this.#phase] ?? `the reply was not read within ${answerTime / 1000} s`));
+    this.close(busy(reasons[this.#phase] ?? `the reply was not read within ${replyTime / 1000} s`));
   }
 
   /**
@@ -199,7 +199,7 @@ export class Connection implements ControlConnection, Requester {
       return { lane: this.#owner.laneOf(request.verb), run: () => this.#carryOut(request) };
     }
     const { id, refusal } = request;
-    return { lane: 'memory', run: async () => this.#answer({ id, error: this.#owner.explain(refusal) }) };
+    return { lane: 'memory', run: async () => this.#reply({ id, error: this.#owner.explain(refusal) }) };
   }
 
   async #carryOut(request: ControlRequest): Promise<void> {
@@ -207,27 +207,27 @@ export class Connection implements ControlConnection, Requester {
     this.#phase = 'work';
     this.#deadline = Number.POSITIVE_INFINITY;
     try {
-      this.#answer({ id, result: await this.#owner.dispatch(request, this) });
+      this.#reply({ id, result: await this.#owner.dispatch(request, this) });
     } catch (error) {
-      this.#answer({ id, error: this.#owner.explain(error) });
+      this.#reply({ id, error: this.#owner.explain(error) });
     }
   }
 
-  #answer(answer: Reply): void {
+  #reply(reply: Reply): void {
     if (this.isClosing) return;
-    const bytes = encode(answer);
+    const bytes = encode(reply);
     this.#requestBytes = 0;
-    this.#phase = 'answer';
+    this.#phase = 'reply';
     this.#progress = performance.now();
-    this.#deadline = this.#progress + this.#owner.limits.answerTime;
+    this.#deadline = this.#progress + this.#owner.limits.replyTime;
     this.#socket.write(bytes, () => this.#wasRead());
     this.#owner.grown();
   }
 
-  /** The kernel has the whole answer. */
+  /** The kernel has the whole reply. */
   #wasRead(): void {
-    if (this.#phase !== 'answer' || this.#socket.destroyed) return;
-    this.#answered = true;
+    if (this.#phase !== 'reply' || this.#socket.destroyed) return;
+    this.#replied = true;
     this.#progress = performance.now();
     this.#proceed();
   }
@@ -250,13 +250,13 @@ export class Connection implements ControlConnection, Requester {
   #proceed(): void {
     const line = this.#nextLine();
     if (typeof line === 'object') {
-      this.#answer({ id: 0, error: line });
+      this.#reply({ id: 0, error: line });
       return;
     }
     if (!line) {
       const isPart = this.#lines.length > 0 || this.#lines.skipping;
       if (this.#ended) this.close();
-      else this.#wait(isPart || !this.#answered ? 'request' : 'idle');
+      else this.#wait(isPart || !this.#replied ? 'request' : 'idle');
       return;
     }
     this.#phase = 'turn';
@@ -312,9 +312,9 @@ function busy(message: string): ErrorObject {
   return { code: 'busy', message: `the connection was closed: ${message}` };
 }
 
-function encode(answer: Reply): Buffer {
-  const bytes = Buffer.from(`${JSON.stringify(answer)}\n`);
-  if (bytes.length <= MAX_REPLY || !('id' in answer)) return bytes;
+function encode(reply: Reply): Buffer {
+  const bytes = Buffer.from(`${JSON.stringify(reply)}\n`);
+  if (bytes.length <= MAX_REPLY || !('id' in reply)) return bytes;
   const message = `the reply has ${bytes.length} bytes; at most ${MAX_REPLY} are sent. Ask for one tunnel by its name`;
-  return encode({ id: answer.id, error: { code: 'system', message } });
+  return encode({ id: reply.id, error: { code: 'system', message } });
 }

@@ -1,4 +1,4 @@
-/** What is asked of a daemon and changes nothing: what tunnels there are, how they fare, what becomes of a packet. */
+/** The queries that a daemon answers without changing anything: tunnels, their status, and why a packet goes where it goes. */
 
 import { SectunnelError } from '../../base/error.ts';
 import { dumpDocument } from '../../config/dump.ts';
@@ -38,7 +38,7 @@ export class Queries {
   readonly #networks: HeldNetworks;
   readonly #secrets: SecretSources;
   /** Each run of these starts nft. */
-  readonly #look = new SharedRun(() => this.#runner.installed.look(false));
+  readonly #look = new SharedRun(() => this.#runner.installed.look({ thorough: false }));
   readonly #held = new SharedRun(() => this.#networks.list());
 
   constructor({ catalog, runner, autostart, networks, secrets }: Sources) {
@@ -78,7 +78,7 @@ export class Queries {
     return checkCertificates(document, this.#secrets, this.#runner.online);
   }
 
-  /** How a packet fares: by the document that runs, or by the one that the next start uses. */
+  /** Why a packet goes where it goes, by the document that runs, or by the one that the next start uses. */
   async explain(question: ExplainQuestion): Promise<Explanation> {
     readPacketQuestion(question);
     const { netns } = this.#documentOf(question.name).device;
@@ -90,7 +90,7 @@ export class Queries {
     return explainPacket(facts, { inner: seen, outer: outside }, question);
   }
 
-  /** What stands for tunnels of which no document can be read is not known either. */
+  /** The fences of tunnels whose documents cannot be read are unknown, too. */
   #withUnreadable(foreign: ForeignTables | undefined): ForeignTables | undefined {
     const fences = [...this.#catalog.unreadable].map(
       (name) => `the fence of tunnel ${name}, whose document cannot be read`,

@@ -5,9 +5,9 @@
  * requests of other lanes from nothing.
  */
 
-/** What a verb waits for, and so what may hold it up. */
+/** What a verb waits for. */
 export type Lane =
-  /** Nothing: it is answered out of memory. */
+  /** Nothing: the reply comes from memory. */
   | 'memory'
   /** The kernel: what stands there of routes and fences. */
   | 'host'
@@ -15,7 +15,7 @@ export type Lane =
   | 'outside'
   /** The change of tunnels before it: they happen one after another. */
   | 'change'
-  /** The same, of libvirt's networks: libvirt waits for the answer. */
+  /** The same, of libvirt's networks: libvirt waits for the reply. */
   | 'network';
 
 /** Requests of a lane that run at the same time. */
@@ -35,7 +35,7 @@ export interface Work {
 
 /** A connection with a request. */
 export interface Requester {
-  /** It has a whole request, and has had no answer yet. */
+  /** It has a complete request, and got no reply yet. */
   readonly isNew: boolean;
   /** Takes the request, once. */
   take(): Work;

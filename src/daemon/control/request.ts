@@ -13,7 +13,7 @@ export interface ControlRequest {
 
 /** A line that is no request. */
 export interface RefusedLine {
-  /** Of the answer: that of the line, or 0 where it has none. */
+  /** The id of the reply: that of the line, or 0 where the line has none. */
   readonly id: number;
   readonly refusal: SectunnelError;
 }

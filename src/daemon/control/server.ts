@@ -26,7 +26,7 @@ import { refusalOf } from './refusing.ts';
 import type { ControlRequest } from './request.ts';
 import { type Lane, RequestQueue } from './request-queue.ts';
 
-/** Answers one request; a thrown `SectunnelError` becomes the error answer. */
+/** Carries out one request; a thrown `SectunnelError` becomes an error reply. */
 export type Dispatch = (
   verb: string,
   params: ControlRequest['params'],
@@ -44,11 +44,11 @@ const LIMITS: ControlLimits = {
   subscribers: 32,
   memory: 32 * 1024 * 1024,
   requestTime: 5_000,
-  answerTime: 30_000,
+  replyTime: 30_000,
   idleTime: 300_000,
 };
 
-/** Deadlines are looked at so often within the shortest of them. */
+/** How often deadlines are checked within the shortest of them. */
 const LOOKS = 10;
 
 /** What a connection may hold without being closed for it when memory is short, in bytes. */
@@ -83,7 +83,7 @@ export class ControlServer {
   async listen(): Promise<void> {
     const problem = socketPathProblem(this.#path);
     if (problem !== undefined) throw new SectunnelError('system', problem);
-    if (await answers(this.#path)) {
+    if (await isServed(this.#path)) {
       throw new SectunnelError(
         'invalid-state',
         `another sectunneld already serves ${this.#path}; stop it, or give this one a --run-dir of its own`,
@@ -91,7 +91,7 @@ export class ControlServer {
     }
     rmSync(this.#path, { force: true });
     removeOffers(dirname(this.#path));
-    // The mode must be right from the first moment: nobody else may connect between bind and chmod.
+    // The mode must be right from the start: no other user may connect between bind and chmod.
     const mask = process.umask(0o177);
     try {
       await new Promise<void>((resolve, reject) => {
@@ -102,12 +102,12 @@ export class ControlServer {
       process.umask(mask);
     }
     chmodSync(this.#path, 0o600);
-    // Such as those of a system without memory. Without free descriptors Node closes what connects, and says nothing.
+    // Such as a lack of memory. Without free descriptors Node closes new connections without an event.
     this.#server.on('error', (error) =>
       this.#warn('accept', `a control connection was not accepted: ${error.message}`),
     );
-    const { requestTime, answerTime, idleTime } = this.#owner.limits;
-    this.#sweep = setInterval(() => this.#expire(), Math.min(requestTime, answerTime, idleTime) / LOOKS).unref();
+    const { requestTime, replyTime, idleTime } = this.#owner.limits;
+    this.#sweep = setInterval(() => this.#expire(), Math.min(requestTime, replyTime, idleTime) / LOOKS).unref();
   }
 
   publish(event: TunnelEvent): void {
@@ -120,7 +120,7 @@ export class ControlServer {
     if (line !== undefined) this.#boundMemory();
   }
 
-  /** A client that does not read the end of its answer does not keep the daemon from ending. */
+  /** A client that does not read the end of its reply does not keep the daemon from ending. */
   async close(): Promise<void> {
     clearInterval(this.#sweep);
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
@@ -148,7 +148,7 @@ export class ControlServer {
     if (refusal !== undefined) connection.close({ code: 'busy', message: refusal });
   }
 
-  /** Why the one that connected is not served; the mode of the socket keeps them out already. */
+  /** Why the client that connected is not served; the mode of the socket already excludes other users. */
   #refusal(socket: Socket): string | undefined {
     let user: number | undefined;
     try {
@@ -165,7 +165,7 @@ export class ControlServer {
     return `user ${user} may not control this daemon; only its own user and root may`;
   }
 
-  /** Room for another connection: where there is none, that which has been of no use for longest gives way. */
+  /** Makes room for another connection by closing the one that has been idle for longest. @returns why there is no room */
   #makePlace(): string | undefined {
     const { connections } = this.#owner.limits;
     let open = 0;
@@ -182,7 +182,7 @@ export class ControlServer {
     return undefined;
   }
 
-  /** As many as there may be open ones are told why they are closed; beyond, the oldest is not waited for. */
+  /** At most as many connections linger to read the reason of their end as may be open. */
   #boundLingering(): void {
     let count = 0;
     let oldest: Connection | undefined;
@@ -194,7 +194,7 @@ export class ControlServer {
     if (count >= this.#owner.limits.connections) oldest?.close();
   }
 
-  /** Those that hold much and have been of no use for longest are closed until the rest is within the bound. */
+  /** Closes connections that hold much memory, the longest idle first, until the rest is within the bound. */
   #boundMemory(): void {
     const { memory } = this.#owner.limits;
     const now = performance.now();
@@ -251,7 +251,7 @@ function leastRecent(connections: Iterable<Connection>, may: (one: Connection) =
  * Whether a process accepts connections on a socket file: tells a living daemon from a file left behind.
  * @throws Error when it cannot be told: the file may be that of a daemon
  */
-function answers(path: string): Promise<boolean> {
+function isServed(path: string): Promise<boolean> {
   return new Promise((resolve, reject) => {
     const socket = connect(path);
     socket.once('connect', () => {

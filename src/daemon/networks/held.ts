@@ -14,9 +14,9 @@ export type NetworkPlatform = Pick<Platform, 'fence' | 'routeBridge' | 'forgetBr
 
 export interface Held {
   readonly network: BridgedNetwork;
-  /** `undefined` for a network that is shut: nothing passes. */
+  /** `undefined` for a network that is cut off: nothing passes. */
   readonly tunnel: HoldingTunnel | undefined;
-  /** Why it is shut. */
+  /** Why it is cut off. */
   readonly problem: string | undefined;
   /** Removes the policy routing into the tunnel. */
   readonly removeRouting: () => void;
@@ -51,7 +51,7 @@ export class HeldTable {
 
   /**
    * Installs the fence first: nothing gets out while the rest is installed.
-   * @param problem why the network is shut, where there is no tunnel
+   * @param problem why the network is cut off, where there is no tunnel
    * @throws SectunnelError
    */
   async hold(network: BridgedNetwork, tunnel: HoldingTunnel | undefined, problem?: string): Promise<void> {

@@ -1,10 +1,10 @@
 /**
- * libvirt networks that are held by tunnels: a fence around each, and its packets led into the tunnel, from before it
- * starts until it has stopped, whether or not the tunnel runs. libvirt tells of starts and stops by its hook; of networks
- * that ran before this daemon did, by the files in its run folder.
+ * libvirt networks that are held by tunnels: a fence around each, and its packets routed into the tunnel, from before it
+ * starts until it has stopped, whether or not the tunnel runs. libvirt's hook reports starts and stops; networks that ran
+ * before this daemon are found in the files of libvirt's run folder.
  *
- * What is put up for a network stays when the daemon ends or dies: the network runs on, and nothing may leave it in the
- * clear meanwhile. The next daemon finds the network again, and takes over.
+ * What is installed for a network stays when the daemon ends or dies: the network continues to run, and nothing may leave it
+ * in the clear meanwhile. The next daemon finds the network and takes over.
  */
 import { isDeepStrictEqual } from 'node:util';
 import { SectunnelError } from '../../base/error.ts';
@@ -40,9 +40,9 @@ export interface NetworksOptions {
   readonly log: Logger;
 }
 
-/** How often it is looked for networks that the hook did not tell of, in milliseconds. */
+/** Milliseconds between looks for networks that the hook did not report. */
 const WATCH = 10_000;
-/** Looks after which a network has stopped without a word: libvirt forgets one a moment before it takes the bridge down. */
+/** Looks after which a network has stopped unreported: libvirt forgets one a moment before it removes the bridge. */
 const MAX_MISSED = 2;
 
 export class HeldNetworks {
@@ -68,8 +68,8 @@ export class HeldNetworks {
   }
 
   /**
-   * Takes over the networks that run already, before any tunnel starts. One whose tunnel is not known, or does not suit
-   * it, is shut: there is nobody to refuse it to.
+   * Takes over the networks that already run, before any tunnel starts. A network whose tunnel is unknown or does not suit
+   * it is cut off: its start can no longer be refused.
    * @returns the tunnels that must run
    */
   open(): Promise<string[]> {
@@ -86,7 +86,7 @@ export class HeldNetworks {
     });
   }
 
-  /** Takes away what a daemon before this one left of networks that do not run any more. */
+  /** Removes what an earlier daemon installed for networks that no longer run. */
   async #reconcile(): Promise<void> {
     try {
       // Fences around networks that could not be read or held stay, too.
@@ -116,7 +116,7 @@ export class HeldNetworks {
     this.#options.log.warn({}, `running networks could not be listed: ${messageOf(error)}`);
   }
 
-  /** Finds what the hook did not tell of: it may not be installed, or the daemon was not there, or a network that runs changed. */
+  /** Finds what the hook did not report: it may not be installed, the daemon may not have run, or a running network changed. */
   look(): Promise<void> {
     return this.#changes.run(async () => {
       if (this.#mustReconcile) await this.#reconcile();
@@ -137,7 +137,7 @@ export class HeldNetworks {
     });
   }
 
-  /** What libvirt says of a network that runs: it goes by that, as it would after the next start of this daemon. */
+  /** Follows the document of a running network, as after the next start of this daemon. */
   async #follow({ network, known }: ChangedNetwork): Promise<void> {
     const { log } = this.#options;
     const before = this.#held.get(network.name);
@@ -176,7 +176,7 @@ export class HeldNetworks {
     }
   }
 
-  /** A network without its own rules is held closer. */
+  /** A network without libvirt's own rules is fenced more closely. */
   async #lookAtRules(): Promise<void> {
     for (const name of this.#rules.look(this.#held.all().map(({ network }) => network))) {
       await this.#held.refence(name);
@@ -196,7 +196,7 @@ export class HeldNetworks {
         await this.#held.hold(network, undefined, error.message);
       }
     } catch (error) {
-      // It is tried again when networks are looked for.
+      // The next look tries again.
       this.#files.forget(network.name);
       log.error(fieldsOf(network), `a running network cannot be held: ${messageOf(error)}`);
     }
@@ -249,7 +249,7 @@ export class HeldNetworks {
   /** @throws SectunnelError when a tunnel holds networks that it could not hold with such a document */
   checkDocument(document: SectunnelDocument): void {
     for (const { network, tunnel } of this.#held.all()) {
-      // One that is shut already is none the worse for it.
+      // A network that is cut off already loses nothing.
       const problem = tunnel?.document.name === document.name ? unfit(network, holdingTunnel(document)) : undefined;
       if (problem !== undefined) {
         throw new SectunnelError(

@@ -90,7 +90,7 @@ describe('places', () => {
 });
 
 describe('time', () => {
-  const limits = { requestTime: 150, answerTime: 300, idleTime: 400 };
+  const limits = { requestTime: 150, replyTime: 300, idleTime: 400 };
 
   it.each([
     ['nothing', () => undefined],
