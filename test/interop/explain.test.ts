@@ -339,7 +339,7 @@ describeInterop('an explanation', ['namespaces', 'nftables', 'build'], () => {
       expect(outward.code).toBe(4);
       expect(outward.verdict).toBe('It is dropped: no policy entry matches it, and no route leads to it.');
       expect(outward.text).toContain(
-        "fence   the fence of network 'held' rejects it: its guests have nothing but the tunnel",
+        "fence   the fence of network 'held' rejects it: its guests may send only through the tunnel",
       );
       // Also where a route leads it past the tunnel.
       await ip('rule add pref 54 iif virbr9 lookup main');
