@@ -113,7 +113,7 @@ describeInterop('the way to the peer', ['namespaces', 'nftables', 'build'], () =
       'a route that prohibits',
       ['ip', 'route', 'add', 'prohibit', '192.0.2.2'],
       ['ip', 'route', 'del', 'prohibit', '192.0.2.2'],
-      /no way to the peer 192\.0\.2\.2/,
+      /no route to the peer 192\.0\.2\.2/,
     ],
   ])('of a tunnel that is up is known by its first packet that %s stops', async (_, begin, end, text) => {
     const { left, ours } = gateways;
