@@ -77,7 +77,7 @@ it('of the daemon that closed the connection, and why', async () => {
 });
 
 it('connects only when it has something to ask: the daemon does not wait for what is typed', async () => {
-  const limits = { requestTime: 500, answerTime: 500, idleTime: 500 };
+  const limits = { requestTime: 500, replyTime: 500, idleTime: 500 };
   const { runDir } = await serve(
     (_verb, params) => Promise.resolve({ uuid: (params as { uuid: string }).uuid, warnings: [] }),
     {
