@@ -221,7 +221,7 @@ describeInterop('a peer that is not reached', ['namespaces', 'nftables', 'build'
       },
       15_000,
     );
-    expect(shown).toMatch(/no answer yet; the last request was sent \d times, no answer for 1\ds/);
+    expect(shown).toMatch(/no response yet; the last request was sent \d times, no response for 1\ds/);
     expect(shown).toContain(
       'degraded: 192.0.2.2:500 does not answer. Firewalls must pass UDP from 192.0.2.1:500 to 192.0.2.2:500 and back; to see where it stops, run at both ends: tcpdump -ni any udp port 500',
     );
