@@ -115,7 +115,7 @@ function pipelines(cipher: () => PacketCipher): { outbound: OutboundPipeline; in
   const outbound = new OutboundPipeline(policy, { onMissing: () => undefined });
   const sa = { id: 1, spi: SPI, esn: true, limits: UNLIMITED, cipher };
   const compiled = new CompiledSelectors(selectors);
-  outbound.add(0, new EspOutboundSa({ ...sa, cipher: cipher(), selectors: compiled, pathIndex: 0 }), true);
+  outbound.add(0, new EspOutboundSa({ ...sa, cipher: cipher(), selectors: compiled, pathIndex: 0 }), { active: true });
   const inbound = new InboundPipeline();
   // What was local there is remote here.
   const mirrored = new CompiledSelectors({ local: selectors.remote, remote: selectors.local });

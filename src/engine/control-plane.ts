@@ -295,13 +295,13 @@ export class ControlPlane {
         this.#plane.commandReceiver({ type: 'expect', spi: event.spiIn, until: now + EARLY_WAIT });
         return false;
       case 'child-send':
-        this.#sas.activate(event.childId, false);
+        this.#sas.activate(event.childId, { afterIke: false });
         return false;
       case 'child-down': {
         const child = this.#sas.get(event.childId);
         // One that could not be installed was never up for the owner.
         if (child === undefined) return false;
-        this.#sas.close(now, child, event.reason, event.replaced);
+        this.#sas.close(now, child, event);
         if (tunnel !== undefined) this.#keeper.childWentDown(now, tunnel, event.reason, child.summary);
         return true;
       }
@@ -342,7 +342,7 @@ export class ControlPlane {
     const narrowing = tunnel.narrowingNote(child);
     if (narrowing !== undefined) this.#note(tunnel, narrowing);
     // A peer that asked for its first SA has it when it has read our answer; one that is replaced must not be missed.
-    if (sendNow) this.#sas.activate(sa.id, sa.replaces === undefined);
+    if (sendNow) this.#sas.activate(sa.id, { afterIke: sa.replaces === undefined });
     return true;
   }
 

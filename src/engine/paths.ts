@@ -4,7 +4,7 @@ import type { Path } from '../ike/events.ts';
 import { samePath } from '../ike/path.ts';
 
 /** The path of ESP between the end points of an IKE SA: the same one in UDP, one without ports as IP protocol 50. */
-export function espPath(ike: Path, encapsulated: boolean): Path {
+export function espPath({ path: ike, encapsulated }: { readonly path: Path; readonly encapsulated: boolean }): Path {
   if (encapsulated) return ike;
   const { local, remote } = ike;
   return { local: { ...local, port: NO_PORT }, remote: { ...remote, port: NO_PORT } };

@@ -84,7 +84,7 @@ export class SaTable {
       wipeKeys(sa.keysOut);
       return undefined;
     }
-    const path = espPath(sa.path, sa.encapsulated);
+    const path = espPath(sa);
     const child: EngineChild = {
       summary: childSummary(sa),
       ikeSaId: sa.ikeSaId,
@@ -147,7 +147,7 @@ export class SaTable {
    * From now on packets leave on this SA.
    * @param afterIke the peer knows of it only once it has read what IKE has just written
    */
-  activate(childId: number, afterIke: boolean): void {
+  activate(childId: number, { afterIke }: { readonly afterIke: boolean }): void {
     if (this.#children.has(childId)) this.#plane.commandSender({ type: 'activate', id: childId, afterIke });
   }
 
@@ -158,7 +158,11 @@ export class SaTable {
   }
 
   /** The same; but packets under way on an SA that another one replaced are still opened for a while. */
-  close(now: number, child: EngineChild, reason: DownReason, replaced: boolean): void {
+  close(
+    now: number,
+    child: EngineChild,
+    { reason, replaced }: { readonly reason: DownReason; readonly replaced: boolean },
+  ): void {
     if (!replaced || reason === 'expired') {
       this.remove(child);
       return;
@@ -199,7 +203,7 @@ export class SaTable {
   move(ikeSaId: number, ike: Path): void {
     for (const child of this.#byIkeSa.get(ikeSaId)) {
       const { id, encapsulated } = child.summary;
-      const path = espPath(ike, encapsulated);
+      const path = espPath({ path: ike, encapsulated });
       this.#byPeer.delete(peerOf(child), child);
       child.path = path;
       this.#byPeer.add(peerOf(child), child);

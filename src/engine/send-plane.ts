@@ -267,7 +267,7 @@ export class SendPlane {
     sa.room = command.room;
     sa.clampMtu = command.clampMtu;
     this.#sas.set(command.id, { tunnel, child: command.child, sa, dummies: command.tfc?.dummies ?? 0 });
-    for (const entry of tunnel.entries.get(command.child)) tunnel.outbound.add(entry, sa, false);
+    for (const entry of tunnel.entries.get(command.child)) tunnel.outbound.add(entry, sa, { active: false });
   }
 
   #activate(id: number): void {

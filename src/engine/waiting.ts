@@ -84,7 +84,7 @@ export class Waiting {
     const { child, pfp, selectors: whole } = entries[entry]!;
     const selectors = pfp && populate(whole, pfp, flow);
     if (child === undefined || (pfp !== undefined && selectors === undefined)) return;
-    ask(child, selectors, asTrigger(flowSelectors(flow, true)));
+    ask(child, selectors, asTrigger(flowSelectors(flow, 'out')));
   }
 
   /** Takes packets that wait for an SA of the child, in their order; `hold.putBack` returns one to the queue. */

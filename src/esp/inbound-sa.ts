@@ -94,7 +94,11 @@ export class EspInboundSa {
     this.#rebuiltLength = transport === undefined ? 0 : IP_HEADER[transport.local.family];
     const { state = newSaState() } = options;
     this.drops = options.drops ?? newDropCounters();
-    this.replay = new ReplayWindow(options.replayWindow ?? DEFAULT_REPLAY_WINDOW, options.esn, state.sequence);
+    this.replay = new ReplayWindow({
+      size: options.replayWindow ?? DEFAULT_REPLAY_WINDOW,
+      esn: options.esn,
+      top: state.sequence,
+    });
     this.usage = new SaUsage(options.limits, state.counters);
   }
 

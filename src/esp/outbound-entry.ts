@@ -97,13 +97,13 @@ export class EntrySas {
   }
 
   /** False, with nothing changed, when there are as many as there may be, or it is there. */
-  add(sa: EspOutboundSa, activate: boolean): boolean {
+  add(sa: EspOutboundSa, { active }: { readonly active: boolean }): boolean {
     const key = this.#keyOf(sa);
     const list = this.#listOf(key) ?? new SaList();
     if (this.#size >= MAX_SAS_PER_ENTRY || list.has(sa)) return false;
     if (key !== undefined) this.#populated!.set(key, list);
     this.#size++;
-    if (activate) list.active.unshift(sa);
+    if (active) list.active.unshift(sa);
     else list.standby.push(sa);
     this.#hints = undefined;
     return true;

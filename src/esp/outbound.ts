@@ -90,12 +90,12 @@ export class OutboundPipeline {
   }
 
   /**
-   * Installs an SA for an entry; one SA may serve several. It is sent on at once if `activate`, else after
+   * Installs an SA for an entry; one SA may serve several. It is sent on at once if `active`, else after
    * `activate(sa)`. Returns `false`, and changes nothing, when the entry has too many SAs.
    */
-  add(entryIndex: number, sa: EspOutboundSa, activate: boolean): boolean {
+  add(entryIndex: number, sa: EspOutboundSa, { active }: { readonly active: boolean }): boolean {
     const entry = this.#entries[entryIndex];
-    if (entry?.add(sa, activate) !== true) return false;
+    if (entry?.add(sa, { active }) !== true) return false;
     this.#entriesOf.add(sa, entry);
     this.#expiry.add(sa);
     return true;

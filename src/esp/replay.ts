@@ -19,6 +19,18 @@ export const TOO_OLD = -2;
 const WORD_SHIFT = 5;
 const WORD_MASK = 31;
 const TWO_32 = 0x1_0000_0000;
+export interface ReplayWindowOptions {
+  /** Packets. */
+  readonly size: number;
+  /** Extended sequence numbers (RFC 4303 §2.2.1). */
+  readonly esn: boolean;
+  /**
+   * High and low half of the highest number that was authenticated so far, and from now on: a window that goes on in
+   * another's place takes all numbers up to there for received.
+   */
+  readonly top?: Uint32Array;
+}
+
 /** Further than any window is wide. */
 const FAR = 0x1000_0000;
 
@@ -30,12 +42,8 @@ export class ReplayWindow {
   /** High and low half of the highest sequence number that was authenticated. */
   readonly #top: Uint32Array;
 
-  /**
-   * @param top high and low half of the highest number that was authenticated so far, and from now on: a window that
-   * goes on in another's place takes all numbers up to there for received
-   * @throws RangeError when `size` is no integer from 64 to 65,536
-   */
-  constructor(size: number, esn: boolean, top: Uint32Array = new Uint32Array(2)) {
+  /** @throws RangeError when `size` is no integer from 64 to 65,536 */
+  constructor({ size, esn, top = new Uint32Array(2) }: ReplayWindowOptions) {
     if (!Number.isInteger(size) || size < MIN_REPLAY_WINDOW || size > MAX_REPLAY_WINDOW) {
       throw new RangeError(
         `a replay window of ${MIN_REPLAY_WINDOW} to ${MAX_REPLAY_WINDOW} packets is wanted, not ${size}`,

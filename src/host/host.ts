@@ -147,7 +147,7 @@ export class TunnelHost {
    * the configuration cannot be worked with
    */
   async add(config: TunnelConfig, device: PacketDevice): Promise<void> {
-    const sockets = socketNeeds(config, this.#options.network.rawEsp !== undefined);
+    const sockets = socketNeeds(config, { rawEsp: this.#options.network.rawEsp !== undefined });
     let lost: Error | undefined;
     device.onClosed((reason) => {
       lost = reason;

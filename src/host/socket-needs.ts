@@ -6,7 +6,7 @@ import type { SocketNeed } from './sockets.ts';
  * Where a tunnel listens: each connection's own address, or all of the family, on its port and on the one it moves to;
  * and for ESP straight over IP, where that may come.
  */
-export function socketNeeds(config: TunnelConfig, rawEsp: boolean): SocketNeed[] {
+export function socketNeeds(config: TunnelConfig, { rawEsp }: { readonly rawEsp: boolean }): SocketNeed[] {
   const needs = new Map<string, SocketNeed>();
   for (const { local, remote, nat } of config.connections) {
     const fixed = local.address ?? remote.address;

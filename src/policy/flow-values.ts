@@ -1,5 +1,6 @@
 /** A packet's selectors as values: for proposals, logs and explanations. Control path. */
 import { formatAddress, formatSocketAddress, type IpAddress } from '../base/address.ts';
+import type { Direction } from './database.ts';
 import { DESTINATION, Flow, Fragment, PORT_HIDDEN, PROTOCOL_HIDDEN, portsKnown, SOURCE } from './flow.ts';
 import { hasPorts, hasSinglePort, protocolName } from './protocols.ts';
 import {
@@ -25,10 +26,10 @@ export function flowAddress(flow: Flow, at: typeof SOURCE | typeof DESTINATION):
  * The selectors that speak of this packet alone: the first ones of a proposal that the packet triggers
  * (RFC 7296 §2.9), and what `pfp` takes over (RFC 4301 §4.4.1.2). Ports that a fragment hides are OPAQUE.
  */
-export function flowSelectors(flow: Flow, outbound: boolean): SelectorPair {
+export function flowSelectors(flow: Flow, direction: Direction): SelectorPair {
   const source = [packetSelector(flow, SOURCE, flow.srcPort)];
   const destination = [packetSelector(flow, DESTINATION, flow.dstPort)];
-  return outbound ? { local: source, remote: destination } : { local: destination, remote: source };
+  return direction === 'out' ? { local: source, remote: destination } : { local: destination, remote: source };
 }
 
 function packetSelector(flow: Flow, at: typeof SOURCE | typeof DESTINATION, port: number): TrafficSelector {

@@ -33,7 +33,7 @@ export interface PacketFlags {
  * that is wanted.
  */
 export function populate({ local, remote }: SelectorPair, flags: PacketFlags, flow: Flow): SelectorPair | undefined {
-  const packet = flowSelectors(flow, true);
+  const packet = flowSelectors(flow, 'out');
   if (flags.protocol && flow.protocol === PROTOCOL_HIDDEN) return undefined;
   const populateSide = (
     selectors: readonly TrafficSelector[],

@@ -62,9 +62,11 @@ function bytesPerPacket(packets: readonly Uint8Array[], spi: number, esn: boolea
   const { others } = more;
   const own = { cipher: noCipher, spi, esn, lastSequence: esn ? lastSequence : 0n, tfc: more.tfc };
   const selectors = others === undefined ? anything : compiled(['200.1.0.1/32'], ['0.0.0.0/0']);
-  outbound.add(0, outboundSa({ ...own, selectors }), true);
+  outbound.add(0, outboundSa({ ...own, selectors }), { active: true });
   for (let i = 0; i < (others ?? 0); i++) {
-    outbound.add(0, outboundSa({ cipher: noCipher, selectors: compiled([`200.3.0.${i}/32`], ['0.0.0.0/0']) }), true);
+    outbound.add(0, outboundSa({ cipher: noCipher, selectors: compiled([`200.3.0.${i}/32`], ['0.0.0.0/0']) }), {
+      active: true,
+    });
   }
   const inbound = new InboundPipeline();
   const sa = inboundSa({ cipher: noCipher, spi, esn, guard: more.guard });

@@ -43,7 +43,7 @@ function tunnel(family: 4 | 6): (packet: Uint8Array) => Uint8Array | undefined {
     'out',
   );
   const outbound = new OutboundPipeline(policy, { onMissing: () => expect.fail('there is an SA') });
-  outbound.add(0, outboundSa({ selectors: new CompiledSelectors(sending) }), true);
+  outbound.add(0, outboundSa({ selectors: new CompiledSelectors(sending) }), { active: true });
   const inbound = new InboundPipeline();
   inbound.add(inboundSa({ selectors: new CompiledSelectors(receiving) }));
   return (packet) => {

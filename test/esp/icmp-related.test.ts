@@ -46,7 +46,7 @@ function send(
     return false;
   };
   const pipeline = new OutboundPipeline(compilePolicy(entries, 'out'), { onMissing });
-  pipeline.add(0, outboundSa({ selectors: new CompiledSelectors(here), pathIndex: 5 }), true);
+  pipeline.add(0, outboundSa({ selectors: new CompiledSelectors(here), pathIndex: 5 }), { active: true });
   const batch = batchOf(bytes);
   pipeline.process(0, batch);
   return { path: batch.length[0] === 0 ? undefined : batch.tag[0], drops: pipeline.drops, missing };
@@ -138,7 +138,7 @@ describe('an ICMPv6 error', () => {
     const pipeline = new OutboundPipeline(compilePolicy([{ ...entry, selectors: six }], 'out'), {
       onMissing: () => undefined,
     });
-    pipeline.add(0, outboundSa({ selectors: new CompiledSelectors(six), pathIndex: 6 }), true);
+    pipeline.add(0, outboundSa({ selectors: new CompiledSelectors(six), pathIndex: 6 }), { active: true });
     const batch = batchOf(bytes);
     pipeline.process(0, batch);
     expect([batch.length[0] === 0, batch.tag[0]]).toEqual([false, 6]);

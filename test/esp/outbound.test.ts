@@ -253,7 +253,7 @@ describe('the policy', () => {
       entry({ to: '10.8.0.0/16', action: 'bypass' }),
       entry({ to: '10.2.0.0/16' }),
     );
-    expect(pipeline.add(2, outboundSa(), true)).toBe(true);
+    expect(pipeline.add(2, outboundSa(), { active: true })).toBe(true);
     const batch = batchOf(
       plainPacket({ ...V4, destination: '10.9.0.1' }),
       plainPacket({ ...V4, destination: '10.8.0.1' }),
@@ -294,7 +294,7 @@ describe('the policy', () => {
 
   it('seals the packet without what lies behind it', () => {
     const { pipeline } = setUp(entry({ to: '10.2.0.0/16' }));
-    pipeline.add(0, outboundSa(), true);
+    pipeline.add(0, outboundSa(), { active: true });
     const batch = batchOf(Uint8Array.from([...plainPacket(V4), ...new Array(100).fill(0xee)]));
     pipeline.process(0, batch);
     expect(batch.length[0]).toBe(8 + 8 + 32 + 16);
@@ -306,7 +306,7 @@ describe('the policy', () => {
       local: [selector('0.0.0.0/0')],
       remote: [selector('10.2.0.0/16', 17, 2222, 2222)],
     });
-    pipeline.add(0, outboundSa({ selectors }), true);
+    pipeline.add(0, outboundSa({ selectors }), { active: true });
     const fragment = (id: number, offset: number, more: boolean): Uint8Array => {
       const packet = plainPacket({ ...V4, length: 36 });
       packet[5] = id;
@@ -326,8 +326,8 @@ describe('the SAs of an entry', () => {
     const { pipeline } = setUp(entry({ to: '10.2.0.0/16' }));
     const old = outboundSa({ pathIndex: 1 });
     const fresh = outboundSa({ pathIndex: 2, spi: SPI + 1 });
-    pipeline.add(0, old, true);
-    pipeline.add(0, fresh, false);
+    pipeline.add(0, old, { active: true });
+    pipeline.add(0, fresh, { active: false });
     expect(send(pipeline, plainPacket(V4))).toBe(1);
     pipeline.activate(fresh);
     expect(send(pipeline, plainPacket(V4))).toBe(2);
@@ -342,8 +342,8 @@ describe('the SAs of an entry', () => {
   it('goes back to an SA that is activated again', () => {
     const { pipeline } = setUp(entry({ to: '10.2.0.0/16' }));
     const [one, two] = [outboundSa({ pathIndex: 1 }), outboundSa({ pathIndex: 2 })];
-    pipeline.add(0, one, true);
-    pipeline.add(0, two, true);
+    pipeline.add(0, one, { active: true });
+    pipeline.add(0, two, { active: true });
     expect(send(pipeline, plainPacket(V4))).toBe(2);
     pipeline.activate(one);
     expect(send(pipeline, plainPacket(V4))).toBe(1);
@@ -353,7 +353,7 @@ describe('the SAs of an entry', () => {
   it('activates an SA for its own entries only', () => {
     const { pipeline } = setUp(entry({ to: '10.2.0.0/16' }), entry({ to: '10.3.0.0/16' }));
     const sa = outboundSa();
-    pipeline.add(1, sa, false);
+    pipeline.add(1, sa, { active: false });
     pipeline.activate(sa);
     expect(send(pipeline, plainPacket(V4))).toBeUndefined();
     expect(send(pipeline, plainPacket({ ...V4, destination: '10.3.0.1' }))).toBe(7);
@@ -366,8 +366,12 @@ describe('the SAs of an entry', () => {
 
   it('takes the SA whose selectors fit', () => {
     const { pipeline, missing } = setUp(entry({ to: '10.0.0.0/8' }));
-    pipeline.add(0, outboundSa({ pathIndex: 1, selectors: compiled(['10.1.0.0/16'], ['10.2.0.0/16']) }), true);
-    pipeline.add(0, outboundSa({ pathIndex: 2, selectors: compiled(['10.1.0.0/16'], ['10.3.0.0/16']) }), true);
+    pipeline.add(0, outboundSa({ pathIndex: 1, selectors: compiled(['10.1.0.0/16'], ['10.2.0.0/16']) }), {
+      active: true,
+    });
+    pipeline.add(0, outboundSa({ pathIndex: 2, selectors: compiled(['10.1.0.0/16'], ['10.3.0.0/16']) }), {
+      active: true,
+    });
     expect(send(pipeline, plainPacket(V4))).toBe(1);
     expect(send(pipeline, plainPacket({ ...V4, destination: '10.3.0.1' }))).toBe(2);
     expect(send(pipeline, plainPacket({ ...V4, destination: '10.4.0.1' }))).toBeUndefined();
@@ -378,8 +382,8 @@ describe('the SAs of an entry', () => {
     const { pipeline, missing } = setUp(entry({ to: '10.2.0.0/16' }));
     const next = outboundSa({ pathIndex: 2 });
     const last = outboundSa({ pathIndex: 1, limits: { ...UNLIMITED, hardPackets: 1 } });
-    pipeline.add(0, next, true);
-    pipeline.add(0, last, true);
+    pipeline.add(0, next, { active: true });
+    pipeline.add(0, last, { active: true });
     expect([1, 2, 3].map(() => send(pipeline, plainPacket(V4)))).toEqual([1, 2, 2]);
     expect(pipeline.takeSignals()).toEqual([{ sa: last, kind: 'hard', cause: 'packets' }]);
     pipeline.remove(next);
@@ -391,7 +395,7 @@ describe('the SAs of an entry', () => {
   it('follows a path that changes', () => {
     const { pipeline } = setUp(entry({ to: '10.2.0.0/16' }));
     const sa = outboundSa();
-    pipeline.add(0, sa, true);
+    pipeline.add(0, sa, { active: true });
     sa.pathIndex = 11;
     expect(send(pipeline, plainPacket(V4))).toBe(11);
   });
@@ -399,14 +403,14 @@ describe('the SAs of an entry', () => {
   it('is bounded, and refuses what it has already and entries that there are not', () => {
     const { pipeline } = setUp(entry({ to: '10.2.0.0/16' }));
     const sas = Array.from({ length: MAX_SAS_PER_ENTRY + 1 }, () => outboundSa());
-    expect(sas.map((sa, i) => pipeline.add(0, sa, i % 2 === 0))).toEqual([
+    expect(sas.map((sa, i) => pipeline.add(0, sa, { active: i % 2 === 0 }))).toEqual([
       ...new Array(MAX_SAS_PER_ENTRY).fill(true),
       false,
     ]);
     pipeline.remove(sas[3]!);
-    expect(pipeline.add(0, sas[2]!, true)).toBe(false);
-    expect(pipeline.add(1, outboundSa(), true)).toBe(false);
-    expect(pipeline.add(-1, outboundSa(), true)).toBe(false);
+    expect(pipeline.add(0, sas[2]!, { active: true })).toBe(false);
+    expect(pipeline.add(1, outboundSa(), { active: true })).toBe(false);
+    expect(pipeline.add(-1, outboundSa(), { active: true })).toBe(false);
   });
 
   it('may be many, each for a part: a packet leaves on its own, and on another when that goes', () => {
@@ -414,7 +418,7 @@ describe('the SAs of an entry', () => {
     const forHost = (host: number, pathIndex: number): EspOutboundSa =>
       outboundSa({ selectors: compiled(['0.0.0.0/0'], [`10.2.0.${host}/32`]), pathIndex });
     const sas = Array.from({ length: 100 }, (_, host) => forHost(host, host));
-    for (const sa of sas) pipeline.add(0, sa, true);
+    for (const sa of sas) pipeline.add(0, sa, { active: true });
     const pathTo = (host: number): number | undefined =>
       send(pipeline, plainPacket({ ...V4, destination: `10.2.0.${host}` }));
     for (let round = 0; round < 2; round++) {
@@ -422,7 +426,7 @@ describe('the SAs of an entry', () => {
     }
     expect(pathTo(100)).toBeUndefined();
     const newer = forHost(7, 207);
-    pipeline.add(0, newer, false);
+    pipeline.add(0, newer, { active: false });
     expect(pathTo(7)).toBe(7);
     pipeline.activate(newer);
     expect(pathTo(7)).toBe(207);
@@ -435,8 +439,8 @@ describe('the SAs of an entry', () => {
   it('signals limits of idle SAs', () => {
     const { pipeline } = setUp(entry({ to: '10.2.0.0/16' }), entry({ to: '10.3.0.0/16' }));
     const sa = outboundSa({ limits: { ...UNLIMITED, softTime: 70, hardTime: 90 } });
-    pipeline.add(0, sa, true);
-    pipeline.add(1, sa, true);
+    pipeline.add(0, sa, { active: true });
+    pipeline.add(1, sa, { active: true });
     expect(pipeline.nextDeadline()).toBe(70);
     pipeline.expire(80);
     expect(pipeline.takeSignals()).toEqual([{ sa, kind: 'soft', cause: 'time' }]);

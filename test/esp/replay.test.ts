@@ -40,7 +40,7 @@ function receive(window: ReplayWindow, sequence: bigint): 'new' | 'replay' | 'ol
 
 /** A window whose highest number is `top`, and which has seen nothing else. */
 function windowAt(size: number, top: bigint, esn: boolean): ReplayWindow {
-  const window = new ReplayWindow(size, esn);
+  const window = new ReplayWindow({ size, esn });
   window.accept(Number(top >> 32n), Number(top & 0xffff_ffffn));
   return window;
 }
@@ -49,7 +49,7 @@ const SIZES = [64, 65, 95, 96, 97, 127, 128, 1000, 1024, 4096, 65_535, 65_536];
 
 describe('window sizes', () => {
   it.each([0, 1, 32, 63, 65_537, 100.5, Number.NaN])('refuses %d', (size) => {
-    expect(() => new ReplayWindow(size, false)).toThrow(RangeError);
+    expect(() => new ReplayWindow({ size, esn: false })).toThrow(RangeError);
   });
 
   it.each(SIZES)('%d: accepts exactly its own width, each number once', (size) => {
@@ -71,7 +71,7 @@ describe.each([
   ['extended numbers', true],
 ])('%s', (_name, esn) => {
   it('takes packets in order', () => {
-    const window = new ReplayWindow(64, esn);
+    const window = new ReplayWindow({ size: 64, esn });
     for (let i = 1n; i <= 5000n; i++) {
       expect(receive(window, i)).toBe('new');
       expect(receive(window, i)).toBe('replay');
@@ -80,14 +80,14 @@ describe.each([
   });
 
   it('refuses number 0', () => {
-    const window = new ReplayWindow(64, esn);
+    const window = new ReplayWindow({ size: 64, esn });
     expect(window.check(0)).toBe(REPLAYED);
     receive(window, 1n);
     expect(window.check(0)).toBe(REPLAYED);
   });
 
   it('takes the very first packets in any order', () => {
-    const window = new ReplayWindow(64, esn);
+    const window = new ReplayWindow({ size: 64, esn });
     for (const sequence of [64n, 1n, 63n, 2n, 33n, 32n, 31n]) expect(receive(window, sequence)).toBe('new');
     for (const sequence of [64n, 1n, 63n, 2n, 33n, 32n, 31n]) expect(receive(window, sequence)).toBe('replay');
     receive(window, 65n);
@@ -100,7 +100,7 @@ describe.each([
     (jump) => {
       for (const start of [1n, 31n, 32n, 33n, 63n, 64n, 65n, 1000n, 1023n, 1024n]) {
         const model = new Model(64);
-        const window = new ReplayWindow(64, esn);
+        const window = new ReplayWindow({ size: 64, esn });
         for (let i = start > 70n ? start - 70n : 1n; i <= start; i += 2n) {
           expect(receive(window, i)).toBe(model.receive(i));
         }
@@ -133,7 +133,7 @@ describe.each([
         ),
         (size, steps) => {
           const model = new Model(size);
-          const window = new ReplayWindow(size, esn);
+          const window = new ReplayWindow({ size, esn });
           let at = 1n;
           for (const step of steps) {
             at += BigInt(step);
@@ -210,7 +210,7 @@ describe('extended numbers across 2^32', () => {
   });
 
   it('never goes past 2^64', () => {
-    const window = new ReplayWindow(64, true);
+    const window = new ReplayWindow({ size: 64, esn: true });
     window.accept(0xffff_ffff, 0xffff_fff0);
     expect(window.check(0xffff_ffff)).toBe(0xffff_ffff);
     expect(window.check(5)).toBe(TOO_OLD);
@@ -223,9 +223,9 @@ describe('a window that goes on in another’s place', () => {
     (last) => {
       for (const esn of [false, true]) {
         const top = new Uint32Array(2);
-        const before = new ReplayWindow(128, esn, top);
+        const before = new ReplayWindow({ size: 128, esn, top });
         if (last > 0) before.accept(0, last);
-        const after = new ReplayWindow(128, esn, top);
+        const after = new ReplayWindow({ size: 128, esn, top });
         expect(after.highest).toBe(BigInt(last));
         for (let number = Math.max(0, last - 200); number <= last; number++) expectRefused(after, number);
         const most = Math.min(200, 0xffff_ffff - last);

@@ -36,7 +36,7 @@ function setUp(sa: EspOutboundSa): {
     onTooBig: (batch, slot, { totalLength }, mtu) =>
       told.push({ packet: batch.packet(slot).slice(), mtu, totalLength }),
   });
-  pipeline.add(0, sa, true);
+  pipeline.add(0, sa, { active: true });
   const send = (plain: Uint8Array): Uint8Array | undefined => {
     const batch = batchOf(plain);
     pipeline.process(0, batch);

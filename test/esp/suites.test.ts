@@ -65,7 +65,7 @@ describe.each(suites.map((suite) => ({ name: nameOf(suite), suite })))('$name', 
       if (!supports(from, suite) || !supports(to, suite)) continue;
       const outbound = new OutboundPipeline(policy, { onMissing: () => expect.fail('no SA') });
       const lastSequence = esn ? 0xffff_fff5n : 0n;
-      outbound.add(0, outboundSa({ cipher: cipherOf(from, suite), esn, lastSequence }), true);
+      outbound.add(0, outboundSa({ cipher: cipherOf(from, suite), esn, lastSequence }), { active: true });
       const inbound = new InboundPipeline();
       const sa = inboundSa({ cipher: cipherOf(to, suite), esn });
       if (esn) sa.replay.accept(0, 0xffff_fff5);

@@ -56,7 +56,7 @@ describe('outbound', () => {
   /** Traffic classes of the outer headers of packets that go out in one batch. */
   function outerOf(dscp: number | undefined, packets: readonly Uint8Array[]): number[] {
     const pipeline = new OutboundPipeline(policy, { onMissing: () => undefined });
-    pipeline.add(0, outboundSa({ dscp }), true);
+    pipeline.add(0, outboundSa({ dscp }), { active: true });
     const batch = batchOf(...packets);
     batch.trafficClass.fill(0xff);
     pipeline.process(0, batch);

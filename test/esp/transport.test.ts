@@ -71,7 +71,7 @@ function ends(family: 4 | 6, hosts: Partial<TransportHosts> = {}): Ends {
   const sender = new OutboundPipeline(new CompiledPolicy([{ ...entry, selectors: all }], 'out'), {
     onMissing: () => undefined,
   });
-  sender.add(0, outboundSa({ transport: true }), true);
+  sender.add(0, outboundSa({ transport: true }), { active: true });
   const transport = { local: there, remote: here, asPeerHasThem: { local: there, remote: here }, ...hosts };
   const receiver = new InboundPipeline();
   receiver.add(inboundSa({ transport }));
@@ -236,7 +236,7 @@ describe('transport mode', () => {
     const pair = ends(4);
     const packet = make(HERE[4], THERE[4], 17, new Uint8Array(100));
     const worn = outboundSa({ transport: true, lastSequence: 0xffff_ffffn });
-    pair.sender.add(0, worn, true);
+    pair.sender.add(0, worn, { active: true });
     expect(through(pair, packet)!.out).toEqual(packet);
     const [fresh] = [...pair.sender.sas()].filter((sa) => sa !== worn);
     const [receiving] = [...pair.receiver.sas()];

@@ -139,10 +139,10 @@ describe('flowSelectors', () => {
     [{ ...UDP, src: 'fd00::1', dst: 'fd00::2', protocol: 60, offset: 8 }, 'fd00::1 === fd00::2'],
   ])('speaks of the packet alone (%#)', (fields, text) => {
     const flow = flowOf(fields);
-    const selectors = flowSelectors(flow, true);
+    const selectors = flowSelectors(flow, 'out');
     expect(formatSelectorPair(selectors)).toBe(text);
     expect(new CompiledSelectors(selectors).matchesFlow(flow, true)).toBe(true);
-    const { local, remote } = flowSelectors(flow, false);
+    const { local, remote } = flowSelectors(flow, 'in');
     expect(formatSelectorPair({ local: remote, remote: local })).toBe(text);
   });
 });

@@ -68,7 +68,7 @@ export function checkPrivateFolder(path: string, use: string): void {
 }
 
 function unusable(path: string, use: string, why: string, cause?: unknown): StorageError {
-  return new StorageError(`the folder ${path} for ${use} cannot be used: ${why}`, why, false, cause);
+  return new StorageError(`the folder ${path} for ${use} cannot be used: ${why}`, why, { cause });
 }
 
 function folderProblem(path: string, found: Stats): string | undefined {

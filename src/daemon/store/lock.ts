@@ -95,7 +95,7 @@ function openLock(path: string): number {
     return openSync(path, 'a+', 0o600);
   } catch (error) {
     const reason = reasonOf(error);
-    throw new StorageError(`${path} cannot be written: ${reason}`, reason, false, error);
+    throw new StorageError(`${path} cannot be written: ${reason}`, reason, { cause: error });
   }
 }
 

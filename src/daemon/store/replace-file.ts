@@ -32,10 +32,10 @@ export class StorageError extends SectunnelError {
   /** The change was made, but may not survive a power failure. */
   readonly isDone: boolean;
 
-  constructor(message: string, reason: string, isDone = false, cause?: unknown) {
-    super('system', message, cause);
+  constructor(message: string, reason: string, more: { readonly isDone?: boolean; readonly cause?: unknown } = {}) {
+    super('system', message, more.cause);
     this.reason = reason;
-    this.isDone = isDone;
+    this.isDone = more.isDone ?? false;
   }
 }
 
@@ -207,7 +207,9 @@ function syncFolder(path: string, what: 'written' | 'removed', folder: number): 
     // File systems that have nothing to make sure of say that there is no such call.
     if (!(isErrno(error) && error.code === 'EINVAL')) {
       const reason = reasonOf(error);
-      throw new StorageError(`${path} was ${what}, but that may not survive a power failure: ${reason}`, reason, true);
+      throw new StorageError(`${path} was ${what}, but that may not survive a power failure: ${reason}`, reason, {
+        isDone: true,
+      });
     }
   } finally {
     closeQuietly(folder);

@@ -54,11 +54,15 @@ const TESTS: Readonly<Record<string, (packet: HookPacket) => Test>> = {
 /** Of a header that the packet does not have: then the rule does not fit, also where it asks for the contrary. */
 const never: Test = () => 'no';
 
-/** @param values of which it has to be one @param negated `!=` stands before them */
-export function fits(test: Test, values: readonly string[], negated: boolean): Fit {
+/** @param values of which it has to be one */
+export function fits(test: Test, values: readonly string[]): Fit {
   if (test === never) return 'no';
-  const found = anyOf(values.map(test));
-  return negated ? opposite(found) : found;
+  return anyOf(values.map(test));
+}
+
+/** The same where `!=` stands before the values. */
+export function fitsNot(test: Test, values: readonly string[]): Fit {
+  return test === never ? 'no' : opposite(fits(test, values));
 }
 
 /**

@@ -1,7 +1,7 @@
 /** One rule of nftables, as printed: whether it is for a packet, and what it does with it then. */
 import { type IpAddress, parseAddress } from '../../base/address.ts';
 import { splitElement, type Table } from './listing.ts';
-import { type Fit, fits, type Test, testOf, valuesOf } from './match.ts';
+import { type Fit, fits, fitsNot, type Test, testOf, valuesOf } from './match.ts';
 import type { HookPacket } from './packet.ts';
 import { elementsOf, unquoted, wordsOf } from './words.ts';
 
@@ -227,7 +227,7 @@ class RuleReader {
     if (value === undefined || test === undefined) return 'maybe';
     const values = valuesOf(value, this.#table);
     if (values === undefined || !this.#spend(values.length)) return 'maybe';
-    return fits(test, values, operator === '!=');
+    return operator === '!=' ? fitsNot(test, values) : fits(test, values);
   }
 
   #spend(elements: number): boolean {
@@ -267,7 +267,7 @@ class RuleReader {
     const before = this.#fit;
     for (const element of elements) {
       const { key, data = '' } = splitElement(element);
-      const fit = fits(test, [key], false);
+      const fit = fits(test, [key]);
       if (fit === 'no') continue;
       this.#fit = fit === 'yes' ? before : 'maybe';
       this.#verdict(data);

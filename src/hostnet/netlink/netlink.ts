@@ -75,7 +75,7 @@ export class NetlinkRequest {
   }
 
   /** The message, numbered. Without `answered` the kernel answers only when it refuses. */
-  finish(sequence: number, answered = true): Uint8Array {
+  finish(sequence: number, { answered = true }: { readonly answered?: boolean } = {}): Uint8Array {
     const message = this.#bytes.slice(0, this.#length);
     const view = new DataView(message.buffer);
     view.setUint32(0, message.length, true);

@@ -112,7 +112,7 @@ export class NetlinkSocket {
     if (this.#sequence + requests.length > 0x7fff_ffff) this.#sequence = 1;
     const base = this.#sequence;
     // Messages begin at multiples of four, and end there.
-    const parts = requests.map((request, at) => request.finish(base + at, at === requests.length - 1));
+    const parts = requests.map((request, at) => request.finish(base + at, { answered: at === requests.length - 1 }));
     const all = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
     let at = 0;
     for (const part of parts) {
