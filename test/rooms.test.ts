@@ -218,6 +218,19 @@ describe('rooms', () => {
     expect(missing).toEqual([]);
   });
 
+  it('are named as they are built, where programs of the tests load what was built', () => {
+    const programs = readdirSync(join(ROOT, 'test'), { recursive: true, encoding: 'utf8' })
+      .filter((file) => /\.(ts|mjs)$/.test(file))
+      .map((file) => join('test', file));
+    const built = programs.flatMap((file) =>
+      [...readFileSync(join(ROOT, file), 'utf8').matchAll(/\b(?:dist|built)(?:\('|\}?\/)([a-z][\w/-]*)\.js\b/g)].map(
+        ([, name]) => ({ file, source: `src/${name}.ts` }),
+      ),
+    );
+    expect(built.length).toBeGreaterThan(8);
+    expect(built.filter(({ source }) => !existsSync(join(ROOT, source)))).toEqual([]);
+  });
+
   it('have no circle of files', () => {
     expect(circles((file) => IMPORTS.get(file)?.files ?? [], FILES)).toEqual([]);
   });

@@ -126,7 +126,7 @@ describe('verbs', () => {
     });
     expect(daemon.told.filter((text) => text === 'open net')).toHaveLength(opened);
 
-    expect((await run(['define', other])).err).toContain("'sectunnel restart net' has it run with this one");
+    expect((await run(['define', other])).err).toContain("'sectunnel restart net' starts it with this one");
     expect((await run(['list'])).out).toMatch(/active \(\w+, outdated\)/);
     expect((await run(['info', 'net'])).out).toMatch(/Outdated: +yes: 'sectunnel restart net'/);
     expect((await run(['update', other, '--live'])).out).toContain('updated from');

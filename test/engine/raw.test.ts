@@ -109,6 +109,8 @@ describe('ESP straight over IP', () => {
   });
 
   it('cannot be demanded of an owner who cannot send it', () => {
-    expect(() => enginePair({ a: NAT('off') })).toThrow('ESP goes straight over IP, which cannot be done here');
+    expect(() => enginePair({ a: NAT('off') })).toThrow(
+      'without NAT traversal ESP is sent directly over IP, which is not possible here',
+    );
   });
 });

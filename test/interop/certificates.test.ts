@@ -107,7 +107,7 @@ describeInterop('certificates with strongSwan', ['namespaces', 'strongswan', 'bu
     [
       'without the authority between',
       () => ({ theirs: certificate('right', { issuer: middle }) }),
-      /no certificate that leads/,
+      /no certificate that links/,
     ],
   ])('a certificate %s is refused, and we say why', async (_, words, why) => {
     for (const start of ['initiate', 'respond'] as const) {

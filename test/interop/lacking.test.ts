@@ -57,7 +57,7 @@ const REFUSED: readonly Lack[] = [
     what: 'IPv6, which the document has',
     sysctls: NO_IPV6,
     tunnel: BOTH,
-    says: [/IPv6 is switched off/, /sysctl -w net\.ipv6\.conf\.all\.disable_ipv6=0/, /leave those ranges out/],
+    says: [/IPv6 is disabled/, /sysctl -w net\.ipv6\.conf\.all\.disable_ipv6=0/, /leave those ranges out/],
   },
 ];
 

@@ -125,7 +125,7 @@ function secrets(release: LibvirtRelease): void {
 
     // Both ends get a new key; what is up stays up.
     await libvirtd.setSecret(uuid, SECOND);
-    await waitFor('word of the change', () => (ours.log().includes(`secret ${uuid} was changed`) ? true : undefined));
+    await waitFor('word of the change', () => (ours.log().includes(`secret ${uuid} has changed`) ? true : undefined));
     await peer.load(tunnelWith(SECOND), 'right');
     expect(await pingThrough()).toBe(2);
     expect((await ours.single(NAME)).ike.spiInitiator).toBe(ike.spiInitiator);

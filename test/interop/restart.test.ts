@@ -127,7 +127,7 @@ describeInterop('the end of a daemon', ['namespaces', 'tcpdump', 'nftables', 'bu
         const { code, stderr } = await ours.failToStart(['--crypto', 'openssl', '--config-dir', '/proc/no-folder']);
         expect(code).toBe(1);
         expect(stderr).toMatch(
-          new RegExp(`^error: .*no-folder.*\n.*fences and rules that stand stay.*sectunnel release.*: ${NAME}$`, 'm'),
+          new RegExp(`^error: .*no-folder.*\n.*installed fences and rules stay.*sectunnel release.*: ${NAME}$`, 'm'),
         );
         for (const file of [live, kept]) writeFileSync(file, '<sectunnel');
         await ours.startDaemon();
@@ -180,7 +180,7 @@ describeInterop('the end of a daemon', ['namespaces', 'tcpdump', 'nftables', 'bu
         await sleep(MOMENT);
         await ours.startDaemon();
         // While a daemon runs there is nothing to do.
-        expect((await ours.raise()).stderr).toMatch(/sectunneld runs \(process \d+\) and keeps the fences itself/);
+        expect((await ours.raise()).stderr).toMatch(/sectunneld runs \(process \d+\) and maintains the fences itself/);
         await ours.up(NAME, 30_000);
         await sleep(MOMENT);
         expect(await stop()).toBeGreaterThan(0);
@@ -203,14 +203,14 @@ describeInterop('the end of a daemon', ['namespaces', 'tcpdump', 'nftables', 'bu
     await ours.command(['autostart', 'elsewhere']);
     const refused = await ours.release({ check: false });
     expect(refused.code).toBe(1);
-    expect(refused.stderr).toMatch(/sectunneld runs \(process \d+\).*end it first.*or .*sectunnel destroy/);
+    expect(refused.stderr).toMatch(/sectunneld runs \(process \d+\).*stop it first.*or .*sectunnel destroy/);
     await ours.stop();
     for (const namespace of [left, blue]) expect(await leftovers(namespace)).toContain('table inet sectunnel');
     const { stdout, stderr } = await ours.release();
     expect(stdout).toMatch(/^Removed: the fence \(table inet sectunnel\), \d+ rules, \d+ routes$/m);
     expect(stdout).toMatch(new RegExp(`^Removed in network namespace ${blue.name}: the fence`, 'm'));
     expect(stdout).toContain(`The next daemon does not start: elsewhere, ${NAME}\n`);
-    expect(stderr).toBe('note: with autostart, so their fences are put up again at the next boot: elsewhere\n');
+    expect(stderr).toBe('note: autostart installs the fences of these tunnels again at the next boot: elsewhere\n');
     for (const namespace of [left, blue]) expect(await leftovers(namespace)).toBe('');
     expect((await ours.release()).stdout).toBe('Nothing to remove\n');
     await ours.startDaemon();

@@ -25,7 +25,8 @@ const UNCAUGHT = fileURLToPath(new URL('../support/lab/uncaught.mjs', import.met
 const DISK = '96k';
 const SECRET = '11111111-2222-3333-4444-5555555555a1';
 /** What says that there are no descriptors left: the daemon, or its silence to a connection that it cannot take. */
-const NO_DESCRIPTORS = /file descriptors? left|no file descriptor|last \d+ are kept for control|EMFILE/;
+const NO_DESCRIPTORS =
+  /file descriptors? left|out of file descriptors|no file descriptor|last \d+ are kept for control|EMFILE/;
 /** Descriptors that the start of a program takes, and a connection. */
 const ENOUGH = 12;
 

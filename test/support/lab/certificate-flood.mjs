@@ -8,7 +8,8 @@ import { readFileSync } from 'node:fs';
 
 /** dist: URL of the build; document; local and remote addresses; port of ours; seconds; parallel; key: PEM; chains: base64. */
 const job = JSON.parse(readFileSync(process.argv[2], 'utf8'));
-const { IkeEndpoint, nodeProvider, parseDocument, planTunnel } = await import(`${job.dist}/index.js`);
+const { nodeProvider, parseDocument, planTunnel } = await import(`${job.dist}/public/index.js`);
+const { IkeEndpoint } = await import(`${job.dist}/public/ike.js`);
 const { tunnel } = await planTunnel(await parseDocument(job.document));
 const [plan] = tunnel.connections;
 const key = createPrivateKey(job.key);
