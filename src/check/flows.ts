@@ -2,10 +2,12 @@
  * Which packets both documents protect: the rules that belong together with what they narrow to (RFC 7296 §2.9), rules
  * that have no counterpart, packets that only one side protects, and policies that are never reached.
  */
+
 import { type ChildPlan, toChildren, toPolicy } from '../config/selectors.ts';
 import { sharedKeyWarning } from '../config/shared-keys.ts';
 import { type Box, boxesOf, formatBox, hullOf, intersectBoxes, mirrorBox, subtractAll } from '../policy/boxes.ts';
-import { type Direction, orderPolicy, type PolicyEntry } from '../policy/database.ts';
+import { orderPolicy, type PolicyEntry } from '../policy/database.ts';
+import type { Direction } from '../policy/direction.ts';
 import { entryName } from '../policy/explain.ts';
 import { chooseNarrowing, explainPairMismatch, narrowPair } from '../policy/narrow.ts';
 import { formatSelectorPair, type SelectorPair } from '../policy/selector.ts';

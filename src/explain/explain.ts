@@ -2,13 +2,15 @@
  * The room `explain`: why a packet goes where it goes, and which lines of a document matter for a failed negotiation. This file
  * explains a packet: the policy entry that decides, the SA that carries it, its route on this host, and what the fence does.
  */
+
 import type { SectunnelDocument } from '../config/model.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
 import type { TunnelFence } from '../hostnet/fence/fence.ts';
 import type { ForeignTables } from '../hostnet/foreign/tables.ts';
 import type { HostView } from '../hostnet/view.ts';
-import { type Direction, NO_ENTRY, orderPolicy, type PolicyEntry } from '../policy/database.ts';
+import { NO_ENTRY, orderPolicy, type PolicyEntry } from '../policy/database.ts';
+import type { Direction } from '../policy/direction.ts';
 import { type ExplainedEntry, explainFlow, type FlowExplanation, formatDecision } from '../policy/explain.ts';
 import type { Flow } from '../policy/flow.ts';
 import { formatFlow } from '../policy/flow-values.ts';

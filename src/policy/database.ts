@@ -4,6 +4,7 @@
  */
 
 import { type BoxTree, buildBoxTree, DIMENSIONS, Dimension } from './box-tree.ts';
+import type { Direction } from './direction.ts';
 import { type Flow, Fragment, PORT_HIDDEN, PROTOCOL_HIDDEN } from './flow.ts';
 import { canPair } from './narrow.ts';
 import type { PacketFlags } from './populate.ts';
@@ -17,9 +18,6 @@ import {
   simplifySelectors,
   type TrafficSelector,
 } from './selector.ts';
-
-/** Seen from here: `in` is from the peer. */
-export type Direction = 'in' | 'out';
 
 /** RFC 4301's PROTECT, BYPASS and DISCARD. */
 export type PolicyAction = 'protect' | 'bypass' | 'discard';

@@ -3,8 +3,10 @@
  * would have matched but are never asked. Control path: it looks at every entry, and needs no compiled policy; the
  * answer is data, with text made from it.
  */
+
 import { formatAddress, formatRange, rangeContains } from '../base/address.ts';
-import { type Direction, FRAGMENT_UNDECIDED, NO_ENTRY, type PolicyAction, type PolicyEntry } from './database.ts';
+import { FRAGMENT_UNDECIDED, NO_ENTRY, type PolicyAction, type PolicyEntry } from './database.ts';
+import type { Direction } from './direction.ts';
 import { DESTINATION, type Flow, Fragment, PORT_HIDDEN, PROTOCOL_HIDDEN, SOURCE } from './flow.ts';
 import { flowAddress } from './flow-values.ts';
 import { canPair } from './narrow.ts';

@@ -1,6 +1,7 @@
 /** A packet's selectors as values: for proposals, logs and explanations. Control path. */
+
 import { formatAddress, formatSocketAddress, type IpAddress } from '../base/address.ts';
-import type { Direction } from './database.ts';
+import type { Direction } from './direction.ts';
 import { DESTINATION, Flow, Fragment, PORT_HIDDEN, PROTOCOL_HIDDEN, portsKnown, SOURCE } from './flow.ts';
 import { hasPorts, hasSinglePort, protocolName } from './protocols.ts';
 import {

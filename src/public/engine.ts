@@ -22,5 +22,6 @@ export type {
 export type { BelievedReport } from '../engine/path-reports.ts';
 export type { RetryPolicy } from '../engine/retry.ts';
 export type { TfcConfig } from '../esp/tfc.ts';
-export type { Direction, PolicyAction, PolicyEntry, PolicyLevel } from '../policy/database.ts';
+export type { PolicyAction, PolicyEntry, PolicyLevel } from '../policy/database.ts';
+export type { Direction } from '../policy/direction.ts';
 export * from './values.ts';

@@ -2,14 +2,10 @@
  * What the kernel needs of a policy: its entries as boxes of addresses, protocol and ports, in the policy's order (RFC 4301
  * §4.4.1), and what identifies the tunnel's own packets.
  */
+
 import { type AddressRange, intersectRanges } from '../../base/address.ts';
-import {
-  type Direction,
-  orderPolicy,
-  type PolicyAction,
-  type PolicyEntry,
-  type PolicyLevel,
-} from '../../policy/database.ts';
+import { orderPolicy, type PolicyAction, type PolicyEntry, type PolicyLevel } from '../../policy/database.ts';
+import type { Direction } from '../../policy/direction.ts';
 import type { Claims } from '../../policy/precedence.ts';
 import { hasPorts, isIcmp, Protocol } from '../../policy/protocols.ts';
 import {

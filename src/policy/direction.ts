@@ -1,0 +1,2 @@
+/** Seen from here: `in` is from the peer. */
+export type Direction = 'in' | 'out';
