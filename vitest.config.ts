@@ -3,8 +3,9 @@ import { join } from 'node:path';
 import { defineConfig } from 'vitest/config';
 import { SlowFirst } from './test/support/slow-first.ts';
 
-// Three groups: what is quick, on all processors (four projects: `npm run test:unit` runs two of them); after it what starts daemons and peers in network namespaces, four files
-// at a time: each has namespaces of its own, and waits more than it computes; last what measures how long others wait.
+// Three groups, one after another. First the quick tests, on all processors: four projects, two of which `npm run test:unit`
+// runs. Then those that start daemons and peers in network namespaces, four files at a time: each has namespaces of its own,
+// and waits more than it computes. Last those that measure how long others wait.
 
 /**
  * Files of layers that keep nothing but what a test makes: they may share a process, and what it has loaded. Those that
