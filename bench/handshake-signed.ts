@@ -62,7 +62,7 @@ class Side {
         const signature = await signer.sign(method, octets);
         endpoint.answerSignature(now, requestId, { ok: true, ...method, signature, certificates });
       } else if (event.type === 'need-verification') {
-        endpoint.answerVerification(now, event.requestId, await this.#verifier.verify({ ...event.proof, now: NOW }));
+        endpoint.answerVerification(now, event.requestId, await this.#verifier.verify({ ...event.auth, now: NOW }));
       } else if (event.type === 'failed') throw new Error(event.detail);
       asked = true;
     }

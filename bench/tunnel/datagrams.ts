@@ -14,7 +14,7 @@ import { PacketBatch } from '../../src/base/batch.ts';
 import { libc } from '../../src/sys/libc.ts';
 import { addressOf } from '../../src/sys/native-memory.ts';
 import { linuxUdp } from '../../src/tun/udp/linux.ts';
-import { UdpEnd } from '../../src/tun/udp/queue.ts';
+import { UdpQueue } from '../../src/tun/udp/queue.ts';
 
 /** Times are milliseconds of the system's monotonic clock, which all processes share. */
 export interface SendReport {
@@ -44,11 +44,11 @@ function now(): number {
   return Number(process.hrtime.bigint() / 1_000n) / 1_000;
 }
 
-async function openEnd(local: SocketAddress): Promise<{ end: UdpEnd; fd: number }> {
+async function openEnd(local: SocketAddress): Promise<{ end: UdpQueue; fd: number }> {
   const socket = await linuxUdp({ gro: false, gso: false }).bind(local);
   const [descriptor] = socket.handOver?.() ?? [];
   if (descriptor === undefined) throw new Error('these sockets have no descriptors');
-  return { end: new UdpEnd(descriptor), fd: descriptor.fd };
+  return { end: new UdpQueue(descriptor), fd: descriptor.fd };
 }
 
 async function send(from: string, to: SocketAddress, size: number, rate: number, seconds: number): Promise<SendReport> {

@@ -27,7 +27,7 @@ const option: { readonly type: 'string' } = { type: 'string' };
 export const explain: VerbSpec = {
   group: 'Inspection',
   usage: 'TUNNEL --src A[:PORT] --dst B[:PORT] --proto PROTOCOL',
-  summary: 'why a packet is protected, bypassed or dropped, and which way it takes',
+  summary: 'why a packet is protected, bypassed or dropped, and which route it takes',
   details:
     'Says which policy entry decides and why those before it do not match, which SA carries the packet, which rule\n' +
     'and route of this host it meets, and what other tunnels, our fences and the nftables rules of other programs do with\n' +
@@ -94,7 +94,7 @@ function given<K extends string, V>(key: K, value: V | undefined): { [P in K]?: 
 }
 
 export function formatExplanation(found: Explanation): string {
-  const { packet, direction, assumed, verdict, policy, sa, way, tunnels, filters, warnings } = found;
+  const { packet, direction, assumed, verdict, policy, sa, route, tunnels, filters, warnings } = found;
   const side = direction === 'out' ? 'from here' : 'to here';
   const taken = assumed.length === 0 ? '' : ` (assumed: ${assumed.join(', ')})`;
   const lines = [
@@ -104,7 +104,9 @@ export function formatExplanation(found: Explanation): string {
     '',
     ...section('policy', policyLines(policy)),
     ...(sa === undefined ? [] : section('SA', saLines(sa))),
-    ...(way === undefined ? [] : section('way', [way.text, ...(way.rule === undefined ? [] : [`rule ${way.rule}`])])),
+    ...(route === undefined
+      ? []
+      : section('route', [route.text, ...(route.rule === undefined ? [] : [`rule ${route.rule}`])])),
     ...section('tunnels', tunnels.map(tunnelLine)),
     ...section('fence', fenceLines(found)),
     ...(filters === undefined ? [] : section('filters', filterLines(filters))),

@@ -112,7 +112,7 @@ export class Activation {
   async giveUp(object: TunnelObject): Promise<boolean> {
     const { catalog, autostart, runner } = this.#parts;
     autostart.cancel(object.name);
-    if (!runner.installed.holds(object.name)) return false;
+    if (!runner.installed.isRetrying(object.name)) return false;
     await allOf(
       () => catalog.giveUp(object),
       () => runner.installed.release(object.name),
@@ -132,7 +132,7 @@ export class Activation {
   }
 
   /**
-   * Replaces the document that runs, the one that is kept, or both.
+   * Replaces the document that runs, the persistent one, or both.
    * @returns what a person should know though all was done
    * @throws SectunnelError with nothing changed, or saying which of both is, and what runs
    */
@@ -142,20 +142,20 @@ export class Activation {
     which: { readonly live: boolean; readonly config: boolean },
   ): Promise<readonly string[]> {
     const { name } = object;
-    const kept = which.config ? this.#parts.catalog.stageKept(object, document) : undefined;
+    const persistent = which.config ? this.#parts.catalog.stagePersistent(object, document) : undefined;
     let warnings: readonly string[] = [];
     try {
       if (which.live) warnings = (await this.#replaceLive(object, document)).warnings;
     } catch (error) {
-      kept?.discard();
+      persistent?.discard();
       throw error;
     }
-    const keptProblem = kept && commitProblem(kept);
-    const isKept = object.kept === document;
-    if (which.live || isKept) this.#publish(name, 'updated');
-    if (keptProblem === undefined) return warnings;
-    const next = isKept ? '' : '. The next start uses the previous one';
-    const problems = [keptProblem + next, ...warnings];
+    const persistentProblem = persistent && commitProblem(persistent);
+    const isPersistent = object.persistent === document;
+    if (which.live || isPersistent) this.#publish(name, 'updated');
+    if (persistentProblem === undefined) return warnings;
+    const next = isPersistent ? '' : '. The next start uses the previous one';
+    const problems = [persistentProblem + next, ...warnings];
     const done = which.live ? `tunnel ${name} runs with the new document, but ` : '';
     throw new SectunnelError('system', done + problems.join('. '));
   }

@@ -1,6 +1,6 @@
 /**
  * The daemon: definitions, running tunnels and secrets, with the rules of libvirt's own objects. An object is
- * persistent when its document is kept, active when it runs; undefining one that is active makes it transient, and
+ * persistent when the configuration folder has its document, active when it runs; undefining one that is active makes it transient, and
  * a transient one is gone when it stops.
  */
 import { join } from 'node:path';
@@ -116,7 +116,7 @@ export class Daemon {
     const reloadParts: ReloadParts = {
       ...shared,
       log: options.log,
-      isHeld: (name) => runner.installed.holds(name),
+      isRetrying: (name) => runner.installed.isRetrying(name),
       overlapsOf: (document) => this.#advice.overlaps(document),
       warningsOf: (document) => this.#advice.allWarnings(document),
       publish: (event) => this.#publish(event),
@@ -204,7 +204,7 @@ export class Daemon {
       const object = this.#catalog.objects.claim(document);
       try {
         if (overlaps.refusal !== undefined) throw new SectunnelError('invalid-state', overlaps.refusal);
-        this.#catalog.stageKept(object, document).commit();
+        this.#catalog.stagePersistent(object, document).commit();
       } finally {
         this.#catalog.objects.dropIfGone(object);
       }
@@ -218,7 +218,7 @@ export class Daemon {
     return this.#changes.run(async () => {
       const object = this.#catalog.objects.find(nameOrUuid);
       const { name } = object;
-      if (object.kept === undefined) {
+      if (object.persistent === undefined) {
         throw new SectunnelError(
           'invalid-state',
           `tunnel ${name} is transient, so there is nothing to undefine; stop it with 'sectunnel destroy ${name}'`,
@@ -252,7 +252,7 @@ export class Daemon {
       const object = this.#catalog.objects.find(nameOrUuid);
       if (object.live !== undefined)
         throw new SectunnelError('invalid-state', `tunnel ${object.name} is already active`);
-      const document = object.kept ?? this.#catalog.interrupted.get(object.name);
+      const document = object.persistent ?? this.#catalog.interrupted.get(object.name);
       if (document === undefined)
         throw new SectunnelError('invalid-state', `tunnel ${object.name} has no document to start with`);
       const { warnings } = this.#activation.overlapsOf(document);
@@ -261,12 +261,12 @@ export class Daemon {
     });
   }
 
-  /** With the document that is kept; a tunnel that runs goes on with its own where that cannot start. */
+  /** With the persistent document; a tunnel that runs goes on with its own where that cannot start. */
   restart(nameOrUuid: string): Promise<StartResult> {
     return this.#changes.run(async () => {
       const object = this.#catalog.objects.find(nameOrUuid);
       const { name, live } = object;
-      const document = object.kept ?? live ?? this.#catalog.interrupted.get(name);
+      const document = object.persistent ?? live ?? this.#catalog.interrupted.get(name);
       if (document === undefined)
         throw new SectunnelError('invalid-state', `tunnel ${name} has no document to start with`);
       const { warnings } = this.#activation.overlapsOf(document);
@@ -295,8 +295,8 @@ export class Daemon {
   setAutostart(nameOrUuid: string, enable: boolean): Promise<{ name: string }> {
     return this.#changes.run(async () => {
       const object = this.#catalog.objects.find(nameOrUuid);
-      const { name, kept, live } = object;
-      if (kept === undefined) {
+      const { name, persistent, live } = object;
+      if (persistent === undefined) {
         throw new SectunnelError(
           'invalid-state',
           `tunnel ${name} is transient and cannot start with the daemon; define it first`,
@@ -309,7 +309,7 @@ export class Daemon {
     });
   }
 
-  /** Replaces the document of a tunnel that there is: the running one, the kept one, or both. */
+  /** Replaces the document of a tunnel that there is: the running one, the persistent one, or both. */
   update(text: DocumentText, which: { live: boolean; config: boolean }): Promise<DefineResult> {
     return this.#changes.run(async () => {
       const document = this.#catalog.parse(text);
@@ -323,12 +323,12 @@ export class Daemon {
       if (live && object.live === undefined) {
         throw new SectunnelError('invalid-state', `tunnel ${object.name} is not active; leave --live out`);
       }
-      if (config && object.kept === undefined) {
+      if (config && object.persistent === undefined) {
         throw new SectunnelError('invalid-state', `tunnel ${object.name} is transient; leave --config out`);
       }
       const changed = {
         live: live && !sameDocument(object.live, document),
-        config: config && !sameDocument(object.kept, document),
+        config: config && !sameDocument(object.persistent, document),
       };
       const unchanged = !changed.live && !changed.config;
       if (!unchanged) warnings.push(...(await this.#activation.replace(object, document, changed)));
@@ -362,7 +362,7 @@ export class Daemon {
       const object = this.#catalog.objects.get(name);
       const document = this.#catalog.documentToStart(name);
       if (object === undefined || object.live !== undefined || document === undefined) return;
-      if (isFirst && !installed.holds(name)) return;
+      if (isFirst && !installed.isRetrying(name)) return;
       if (!isFirst) await installed.raise(document);
       await this.#activation.startUnasked(object, document);
     });

@@ -14,7 +14,7 @@ import type { Tunnel } from '../engine/tunnel.ts';
 import type { Platform } from '../host/platform.ts';
 import type { RoutingPlan } from '../hostnet/steering/plan.ts';
 import type { KernelReport } from '../hostnet/watch/watch.ts';
-import { standingPlan, standingTunnel } from '../plan/device.ts';
+import { installedTunnel, unresolvedDevicePlan } from '../plan/device.ts';
 import { DampedLog } from './damped-log.ts';
 
 /** How often fences, rules and routes are compared though no change was heard of, in milliseconds. */
@@ -28,7 +28,7 @@ export class Installed {
   readonly #log: Logger;
   readonly #onEvent: (event: Omit<TunnelEvent, 'time'>) => void;
   /** Tunnels that do not run now and are to run again. BOUNDED: by the tunnels. */
-  readonly #held = new Set<string>();
+  readonly #retrying = new Set<string>();
   /** Tunnels that are not to run, and of which something stands still. BOUNDED: by the tunnels. */
   readonly #unreleased = new Set<string>();
   /** What a daemon before this one left could not be looked through yet. */
@@ -56,7 +56,7 @@ export class Installed {
 
   /** These are to run as soon as they can: what stands of them stays. */
   expect(names: Iterable<string>): void {
-    for (const name of names) this.#held.add(name);
+    for (const name of names) this.#retrying.add(name);
   }
 
   /**
@@ -68,7 +68,7 @@ export class Installed {
     const unknown = [...unreadable].map((tunnel) => ({ tunnel, table: undefined, netns: undefined }));
     try {
       await this.#platform.reconcile?.([
-        ...documents.flatMap((document) => standingTunnel(document) ?? []),
+        ...documents.flatMap((document) => installedTunnel(document) ?? []),
         ...unknown,
       ]);
       this.#mustReconcile = false;
@@ -80,9 +80,9 @@ export class Installed {
 
   /** It is about to be started unasked, and to be tried again if it cannot: nothing is to pass in the clear until then. */
   async raise(document: SectunnelDocument): Promise<void> {
-    this.#held.add(document.name);
+    this.#retrying.add(document.name);
     try {
-      await this.#platform.raise?.(standingPlan(document));
+      await this.#platform.raise?.(unresolvedDevicePlan(document));
     } catch (error) {
       this.#log.warn(
         { tunnel: document.name },
@@ -92,29 +92,29 @@ export class Installed {
   }
 
   /** Whether a tunnel does not run now and is to run again. */
-  holds(name: string): boolean {
-    return this.#held.has(name);
+  isRetrying(name: string): boolean {
+    return this.#retrying.has(name);
   }
 
   /** What stands of a tunnel that does not run now and is to run again. */
   routingOf(document: SectunnelDocument): RoutingPlan | undefined {
-    return this.#held.has(document.name) ? standingPlan(document).routing : undefined;
+    return this.#retrying.has(document.name) ? unresolvedDevicePlan(document).routing : undefined;
   }
 
   /** It stopped, and is to run again. None of its children has an SA: those of level `use` are not led any more. */
-  hold(name: string): void {
-    this.#held.add(name);
+  keepForRetry(name: string): void {
+    this.#retrying.add(name);
     this.#childrenUp(name, new Set());
   }
 
   started(name: string): void {
-    this.#held.delete(name);
+    this.#retrying.delete(name);
     this.#unreleased.delete(name);
   }
 
   /** It could not start: what stood before stays. */
   async failed(name: string): Promise<void> {
-    if (this.#held.has(name)) return;
+    if (this.#retrying.has(name)) return;
     try {
       await this.release(name);
     } catch (error) {
@@ -127,7 +127,7 @@ export class Installed {
    * @throws SectunnelError when something of it stands still, which `releaseAgain` sees to
    */
   async release(name: string): Promise<void> {
-    this.#held.delete(name);
+    this.#retrying.delete(name);
     try {
       await this.#platform.release?.(name);
       this.#unreleased.delete(name);
@@ -144,7 +144,7 @@ export class Installed {
   /** Does what could not be done before. Nothing may be started or stopped meanwhile. Parameters as of `reconcile`. */
   async repeat(documents: readonly SectunnelDocument[], unreadable: Iterable<string> = []): Promise<void> {
     for (const name of [...this.#unreleased]) {
-      if (this.#held.has(name)) this.#unreleased.delete(name);
+      if (this.#retrying.has(name)) this.#unreleased.delete(name);
       else if (
         await this.release(name).then(
           () => true,
@@ -156,7 +156,7 @@ export class Installed {
     }
     if (!this.#mustReconcile) return;
     await this.reconcile(
-      documents.filter(({ name }) => this.#held.has(name)),
+      documents.filter(({ name }) => this.#retrying.has(name)),
       unreadable,
     );
   }
@@ -167,7 +167,7 @@ export class Installed {
    */
   async close(): Promise<void> {
     clearInterval(this.#watch);
-    if (this.#held.size > 0) this.#log.info({ tunnels: [...this.#held] }, STAYS);
+    if (this.#retrying.size > 0) this.#log.info({ tunnels: [...this.#retrying] }, STAYS);
     await allOf(
       () => eachOf([...this.#unreleased], (name) => this.release(name)),
       () => this.#platform.close?.(),

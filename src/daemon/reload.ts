@@ -16,7 +16,7 @@ export interface ReloadParts {
   readonly autostart: Autostart;
   readonly log: Logger;
   /** Whether a tunnel does not run and is to run again. */
-  readonly isHeld: (name: string) => boolean;
+  readonly isRetrying: (name: string) => boolean;
   /** What a document and those of other tunnels both claim. */
   readonly overlapsOf: (document: SectunnelDocument) => ReturnType<typeof overlapsWhenKept>;
   /** What a person should know of a document. */
@@ -67,17 +67,21 @@ async function readAll(catalog: Catalog): Promise<Reading[]> {
 }
 
 /** Of one that is to run nothing is forgotten: with its document the fence would go, or stand without an owner. */
-function forgetMissing({ catalog, isHeld, publish }: ReloadParts, there: ReadonlySet<string>, found: Findings): void {
+function forgetMissing(
+  { catalog, isRetrying, publish }: ReloadParts,
+  there: ReadonlySet<string>,
+  found: Findings,
+): void {
   for (const object of catalog.objects.all()) {
-    const { name, kept, live } = object;
-    if (kept === undefined || there.has(name)) continue;
-    if (isHeld(name)) {
+    const { name, persistent, live } = object;
+    if (persistent === undefined || there.has(name)) continue;
+    if (isRetrying(name)) {
       found.problems.push(
         `the file of tunnel ${name} is gone, but the tunnel is waiting to retry: it stays defined until 'sectunnel undefine ${name}'`,
       );
       continue;
     }
-    catalog.dropKept(object);
+    catalog.dropPersistent(object);
     found.forgotten.push({ name, active: live !== undefined });
     publish({ tunnel: name, event: 'undefined', detail: 'its file is gone' });
   }
@@ -89,12 +93,12 @@ function takeOver({ catalog, publish }: ReloadParts, reading: Reading, found: Fi
     return;
   }
   const { document, file } = reading;
-  const known = catalog.objects.get(document.name)?.kept;
+  const known = catalog.objects.get(document.name)?.persistent;
   if (known !== undefined && sameDocument(known, document)) {
     found.unchanged++;
     return;
   }
-  const problem = catalog.takeKept(document);
+  const problem = catalog.takePersistent(document);
   if (problem !== undefined) {
     found.problems.push(`${file}: ${problem}`);
     return;

@@ -17,7 +17,7 @@ import { httpFetch } from '../host/fetch.ts';
 import { TunnelHost } from '../host/host.ts';
 import { narrate } from '../host/narrate.ts';
 import type { Platform } from '../host/platform.ts';
-import type { WayReport } from '../host/reach/peer-ways.ts';
+import type { PeerRouteReport } from '../host/reach/peer-routes.ts';
 import { systemResolver } from '../host/resolve.ts';
 import type { TunnelStatus, WorkersStatus } from '../host/status.ts';
 import { type RunningFacts, tunnelStatus } from '../host/status-view.ts';
@@ -99,8 +99,10 @@ export class Runner {
       onSecretRead: (secret) => void secret.fill(0),
       credentialsFor: ({ tunnel, localId }) => this.#running.get(tunnel)?.certificates.credentials(Date.now(), localId),
       verifierFor: (tunnel) => this.#running.get(tunnel)?.certificates.verifier(),
-      ...(platform.wayTo === undefined ? {} : { wayTo: (remote, local) => platform.wayTo?.(remote, local) }),
-      onWay: (report) => this.#wayChanged(report),
+      ...(platform.routeToPeer === undefined
+        ? {}
+        : { routeToPeer: (remote, local) => platform.routeToPeer?.(remote, local) }),
+      onPeerRoute: (report) => this.#peerRouteChanged(report),
       onEvent: (event) => this.#happened(event),
       onDeviceLost: (tunnel, reason) => this.#lost(tunnel, reason),
       // All of them are ours: what they throw is a bug, which is to end the process as any other.
@@ -192,7 +194,7 @@ export class Runner {
       () => this.host.remove(name),
       () => this.#running.delete(name),
       () => this.#events.forget(name),
-      () => (retry ? this.installed.hold(name) : this.installed.release(name)),
+      () => (retry ? this.installed.keepForRetry(name) : this.installed.release(name)),
     );
     this.#log.info({ tunnel: name }, 'tunnel stopped');
   }
@@ -205,7 +207,7 @@ export class Runner {
       () => this.#sleep?.close(),
       () => this.host.close(),
       () => this.#verifiers.close(),
-      () => eachOf([...this.#running.keys()], (name) => this.installed.hold(name)),
+      () => eachOf([...this.#running.keys()], (name) => this.installed.keepForRetry(name)),
       () => this.installed.close(),
     );
     this.#running.clear();
@@ -308,7 +310,7 @@ export class Runner {
     this.host.probe();
   }
 
-  #wayChanged({ tunnel, level, text, event }: WayReport): void {
+  #peerRouteChanged({ tunnel, level, text, event }: PeerRouteReport): void {
     this.#events.write({ level, tunnel, text });
     if (event !== undefined) this.#options.onEvent({ tunnel, event, detail: text });
   }

@@ -8,9 +8,9 @@ import { SectunnelError } from '../base/error.ts';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
 import { parseDocument } from '../config/parse.ts';
-import { type Cleared, FenceAloneError, LinuxPlace } from '../host/linux-place.ts';
+import { type Cleared, FenceAloneError, LinuxNamespace } from '../host/linux-namespace.ts';
 import type { Platform } from '../host/platform.ts';
-import { standingPlan } from '../plan/device.ts';
+import { unresolvedDevicePlan } from '../plan/device.ts';
 import { namespaceExists } from '../sys/netns.ts';
 import { Catalog } from './store/catalog.ts';
 import { sharedRunDir } from './store/folders.ts';
@@ -55,7 +55,7 @@ export async function raiseFences({ configDir, runDir, platform, log }: RaiseOpt
         continue;
       }
       try {
-        await platform.raise?.(standingPlan(document));
+        await platform.raise?.(unresolvedDevicePlan(document));
         log.info(
           fields,
           'fence installed: the packets that the policy protects are dropped until the daemon starts the tunnel',
@@ -110,10 +110,10 @@ export async function releaseHost({ configDir, runDir }: Folders): Promise<Relea
   try {
     const problems: string[] = [];
     const live = existing(join(runDir, LIVE_FOLDER));
-    const kept = existing(configDir);
+    const persistent = existing(configDir);
     // BOUNDED: by the documents.
     const namespaces = new Set<string | undefined>([undefined]);
-    for (const { file, read } of [...(kept?.documents() ?? []), ...(live?.documents() ?? [])]) {
+    for (const { file, read } of [...(persistent?.documents() ?? []), ...(live?.documents() ?? [])]) {
       try {
         namespaces.add(parseDocument(read(), { source: file }).device.netns);
       } catch (error) {
@@ -140,11 +140,11 @@ export async function releaseHost({ configDir, runDir }: Folders): Promise<Relea
 }
 
 async function clear(netns: string | undefined): Promise<Cleared> {
-  const place = new LinuxPlace(undefined, netns, () => undefined);
+  const namespace = new LinuxNamespace(undefined, netns, () => undefined);
   try {
-    return await place.clear();
+    return await namespace.clear();
   } finally {
-    await place.close();
+    await namespace.close();
   }
 }
 

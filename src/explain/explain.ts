@@ -22,16 +22,16 @@ import type {
   FenceExplanation,
   NamedEntry,
   PolicyExplanation,
-  WayExplanation,
+  RouteExplanation,
 } from './explanation.ts';
 import { explainFence } from './fence.ts';
+import type { HostRoute } from './host-route.ts';
 import { NO_OUTER, type OuterPath, traceOuter } from './outer.ts';
 import { type AskedPacket, readPacketQuestion } from './packet.ts';
 import { type Path, tracePath } from './path.ts';
 import { explainSa, type SaAnswer } from './sa.ts';
 import { type Carrier, explainTunnels, type HostTunnel, type TunnelsAnswer } from './tunnels.ts';
 import { judge } from './verdict.ts';
-import type { Way } from './way.ts';
 
 /** Entries that are listed with the reason why they do not match. */
 const MAX_LISTED = 8;
@@ -99,7 +99,7 @@ export function explainPacket(facts: ExplainFacts, foreign: Foreign, question: E
     verdict: judged.verdict,
     policy: describePolicy(explained, flow),
     sa: sa && { text: sa.text, carries: sa.carries },
-    way: path && describeWay(path.way),
+    route: path && describeRoute(path.route),
     tunnels: says,
     fence,
     otherFence: path?.otherFence,
@@ -151,17 +151,17 @@ function fenceStops(
   says: FenceExplanation | undefined,
   path: Path | undefined,
 ): boolean {
-  const link = path?.way.link;
+  const link = path?.route.link;
   return says?.action === 'guard' && (link === undefined || fence?.beside.includes(link) !== true);
 }
 
 function askTunnels({ view, tunnels, now }: ExplainFacts, packet: AskedPacket, path: Path | undefined): TunnelsAnswer {
   if (view === undefined) return { says: [], carrier: undefined };
   const rules = view.routing.rules(packet.source.family);
-  return explainTunnels(now, tunnels, rules, packet, path?.way.link);
+  return explainTunnels(now, tunnels, rules, packet, path?.route.link);
 }
 
-function describeWay({ text, link, gateway, table, rule, reachesTunnel }: Way): WayExplanation {
+function describeRoute({ text, link, gateway, table, rule, reachesTunnel }: HostRoute): RouteExplanation {
   return { text, link, gateway, table, rule, reachesTunnel };
 }
 

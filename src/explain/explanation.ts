@@ -38,7 +38,7 @@ export interface Explanation {
   /** Of a packet that is to be protected. */
   readonly sa: SaExplanation | undefined;
   /** Which way the packet takes on this host; `undefined` where the host's routing cannot be asked. */
-  readonly way: WayExplanation | undefined;
+  readonly route: RouteExplanation | undefined;
   /** Tunnels of this host whose policies are for it, in the order in which rules ask them; empty for one alone. */
   readonly tunnels: readonly TunnelSay[];
   /** What the tunnel's fence does with it where it is met in the clear; `undefined` while none stands. */
@@ -97,7 +97,7 @@ export interface FenceExplanation {
   readonly text: string;
 }
 
-export interface WayExplanation {
+export interface RouteExplanation {
   readonly text: string;
   /** The link by which it leaves; `undefined` when there is no way, or it is for this host. */
   readonly link: string | undefined;

@@ -30,11 +30,11 @@ function placesOf({ reason, child }: Pick<Failed, 'reason' | 'child'>, checked: 
     case 'AUTHENTICATION_FAILED':
     case 'no-signature':
     case 'no-verdict':
-      return [idPlace(checked, 'local'), idPlace(checked, 'remote'), ...proofs(checked)];
+      return [idPlace(checked, 'local'), idPlace(checked, 'remote'), ...authPlaces(checked)];
     case 'no-esp-path':
       return [natPlace(checked)];
     case 'no-secret':
-      return proofs(checked);
+      return authPlaces(checked);
     case 'timeout':
     case 'no-route':
       return [endPlace(checked, 'local'), endPlace(checked, 'remote')];
@@ -53,6 +53,6 @@ function rules(checked: Checked, child: string | undefined): Place[] {
   return all.filter(({ name }) => child === undefined || name === child).map((rule) => rulePlace(checked, rule));
 }
 
-function proofs(checked: Checked): Place[] {
+function authPlaces(checked: Checked): Place[] {
   return checked.document.sa.auths.map((auth) => authPlace(checked, auth));
 }

@@ -25,7 +25,7 @@ export interface FencePoint {
  * @param parts by their keys: `tunnel:NAME`, `network:NAME`, `network-policy:NAME` …
  * @param asked the tunnel of the question, whose own part is explained by itself
  */
-export function fencesInTheWay(
+export function fenceObstacle(
   parts: ReadonlyMap<string, FencePart>,
   packet: AskedPacket,
   point: FencePoint,

@@ -28,9 +28,9 @@ export function traceOuter(question: Pick<PathQuestion, 'view' | 'foreign' | 'na
     cameOut: false,
     fence: undefined,
   });
-  const { way, filters } = traced;
-  const noWay: Obstacle = { effect: 'stop', certain: true, verdict: 'it has no route', warning: way.text };
-  const obstacles = [...(way.refusal === 'no-way' ? [noWay] : []), ...traced.obstacles];
+  const { route, filters } = traced;
+  const noRoute: Obstacle = { effect: 'stop', certain: true, verdict: 'it has no route', warning: route.text };
+  const obstacles = [...(route.refusal === 'no-route' ? [noRoute] : []), ...traced.obstacles];
   return { obstacles: obstacles.map(ofOuter), unread: filters?.unread ?? [] };
 }
 

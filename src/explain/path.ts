@@ -11,11 +11,11 @@ import { OWN_PROTOCOL } from '../hostnet/routes/routes.ts';
 import type { HostView } from '../hostnet/view.ts';
 import type { FilterExplanation } from './explanation.ts';
 import { markOf } from './fence.ts';
-import { type FencePoint, fencesInTheWay, keepsSource } from './fences.ts';
+import { type FencePoint, fenceObstacle, keepsSource } from './fences.ts';
 import { FilterPath, hookPacket, newSources, obstacleOf } from './filters.ts';
+import { explainRoute, type HostRoute, isOfHost, type Origin, originOf } from './host-route.ts';
 import type { Obstacle } from './obstacle.ts';
 import { type AskedPacket, readdressed } from './packet.ts';
-import { explainWay, isOfHost, type Origin, originOf, type Way } from './way.ts';
 
 export interface PathQuestion {
   readonly view: HostView;
@@ -34,7 +34,7 @@ export interface PathQuestion {
 }
 
 export interface Path {
-  readonly way: Way;
+  readonly route: HostRoute;
   /** In the order in which the packet meets them. */
   readonly obstacles: readonly Obstacle[];
   /** What certainly stops or readdresses it before it is routed. */
@@ -81,23 +81,23 @@ class PathTracer {
   trace(): Path {
     const { own } = this.#origin;
     // The host's own packets are routed before the output hook, and may be routed again after it.
-    this.#pass(own ? 'output' : 'prerouting', own ? (this.#way().link ?? '') : '');
-    const way = this.#route();
+    this.#pass(own ? 'output' : 'prerouting', own ? (this.#findRoute().link ?? '') : '');
+    const route = this.#route();
     const early = this.#obstacles.find(({ certain }) => certain);
     let otherFence: Obstacle | undefined;
-    if (!this.#stopped && (way.toHost || way.link !== undefined)) {
-      const point = this.#pointOf(way);
+    if (!this.#stopped && (route.toHost || route.link !== undefined)) {
+      const point = this.#pointOf(route);
       otherFence = this.#askFences(point);
-      if (way.toHost && !own) this.#pass('input', '');
-      if (!way.toHost && !own) this.#pass('forward', point.outputLink);
-      if (!way.toHost) this.#leave(point);
+      if (route.toHost && !own) this.#pass('input', '');
+      if (!route.toHost && !own) this.#pass('forward', point.outputLink);
+      if (!route.toHost) this.#leave(point);
     }
     return {
-      way,
+      route,
       obstacles: this.#obstacles,
       early,
       notes: this.#notes,
-      otherFence: (otherFence ?? this.#askNetworks(way))?.verdict,
+      otherFence: (otherFence ?? this.#askNetworks(route))?.verdict,
       filters: this.#filters?.explain(),
     };
   }
@@ -106,40 +106,44 @@ class PathTracer {
     return this.#origin.own ? '' : this.#origin.cameBy;
   }
 
-  #way(): Way {
+  #findRoute(): HostRoute {
     const { view, device } = this.#question;
-    return explainWay(view.routing, this.#packet, this.#origin, device, this.#mark === 0 ? undefined : this.#mark);
+    return explainRoute(view.routing, this.#packet, this.#origin, device, this.#mark === 0 ? undefined : this.#mark);
   }
 
   /** Also for a packet that was stopped before: the answer says where it would go. */
-  #route(): Way {
-    const way = this.#way();
+  #route(): HostRoute {
+    const route = this.#findRoute();
     const { view, packet } = this.#question;
-    const off = this.#origin.own || way.toHost ? undefined : forwardingOff(view, this.#packet, this.#origin.cameBy);
+    const off = this.#origin.own || route.toHost ? undefined : forwardingOff(view, this.#packet, this.#origin.cameBy);
     if (off !== undefined) {
       this.#stop('this host does not forward it', `this host does not forward packets that arrive on ${off}`);
       return {
-        ...way,
+        ...route,
         text: `in by ${this.#origin.cameBy}, and this host does not forward`,
         link: undefined,
         reachesTunnel: false,
       };
     }
-    for (const rule of way.doubtful) {
+    for (const rule of route.doubtful) {
       const verdict = 'a routing rule with a condition that is not known here may send it another way';
       this.#obstacles.push({ effect: 'lead', certain: false, verdict, warning: `${verdict}: ${rule}` });
     }
-    if (way.refusal === 'no-way' && packet.direction === 'in') this.#stop('no route leads on from there', way.text);
-    if (way.refusal === 'source') {
+    if (route.refusal === 'no-route' && packet.direction === 'in')
+      this.#stop('no route leads on from there', route.text);
+    if (route.refusal === 'source') {
       const filter = reversePathFilter(view, packet, this.#origin.cameBy);
-      if (filter === undefined) this.#stop('this host accepts no packets with this source on that link', way.text);
+      if (filter === undefined) this.#stop('this host accepts no packets with this source on that link', route.text);
       else
-        this.#stop('a reverse path filter drops it', `${way.text}: the route back leaves by another link (${filter})`);
+        this.#stop(
+          'a reverse path filter drops it',
+          `${route.text}: the route back leaves by another link (${filter})`,
+        );
     }
-    return way;
+    return route;
   }
 
-  #pointOf({ link, toHost }: Way): FencePoint {
+  #pointOf({ link, toHost }: HostRoute): FencePoint {
     const { routing } = this.#question.view;
     const index = this.#origin.inputLinkIndex;
     const { destination } = this.#packet;
@@ -152,18 +156,18 @@ class PathTracer {
   #askFences(point: FencePoint): Obstacle | undefined {
     const { view, name } = this.#question;
     if (view.fences === undefined || (point.inputLink === '' && point.outputLink === '')) return undefined;
-    const found = fencesInTheWay(view.fences, this.#packet, point, name);
+    const found = fenceObstacle(view.fences, this.#packet, point, name);
     if (found !== undefined) this.#obstacles.push(found);
     return found;
   }
 
   /** What a network's fence would do with a packet that has no route. */
-  #askNetworks({ link, toHost }: Way): Obstacle | undefined {
+  #askNetworks({ link, toHost }: HostRoute): Obstacle | undefined {
     const { view, name } = this.#question;
     if (link !== undefined || toHost || this.#origin.own) return undefined;
     const networks = new Map([...(view.fences ?? [])].filter(([, { kind }]) => kind === 'bridge'));
     const point = { inputLink: this.#inputLink, outputLink: NOWHERE, toInputLink: false };
-    return fencesInTheWay(networks, this.#packet, point, name);
+    return fenceObstacle(networks, this.#packet, point, name);
   }
 
   /** The source is translated last, and our fence checks the packet once more after it. */

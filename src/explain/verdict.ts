@@ -105,7 +105,7 @@ function judgePolicy(judging: Judging): Verdict {
 function judgeProtected(judging: Judging): Verdict {
   const { decides, sa, path, carrier } = judging;
   if (sa === undefined) return judgeInactive(judging);
-  if (path !== undefined && !path.way.reachesTunnel) {
+  if (path !== undefined && !path.route.reachesTunnel) {
     const { early } = path;
     if (early !== undefined) {
       const verdict = `The policy protects it, but ${early.verdict}.`;
@@ -141,9 +141,9 @@ function judgeInactive({ name, fenceStops, carrier }: Judging): Verdict {
 
 /** A packet that the policy protects does not leave by the tunnel's device. */
 function passesBy(path: Path, { name, fenceStops, device, carrier }: Judging): Verdict {
-  const { way, obstacles } = path;
-  const by = way.rule === undefined ? '' : ` (${way.foreign ? "another program's " : ''}rule ${way.rule})`;
-  const goes = way.link === undefined ? way.text : `it leaves by ${way.link}`;
+  const { route, obstacles } = path;
+  const by = route.rule === undefined ? '' : ` (${route.foreign ? "another program's " : ''}rule ${route.rule})`;
+  const goes = route.link === undefined ? route.text : `it leaves by ${route.link}`;
   const stops = obstacles.filter(isCertainStop);
   const warnings = [
     `this packet does not reach the tunnel: ${goes}${by}; the tunnel's device is ${device}`,
@@ -159,7 +159,7 @@ function passesBy(path: Path, { name, fenceStops, device, carrier }: Judging): V
       : result(verdict);
   }
   const missed = 'The policy protects it, but it does not reach the tunnel';
-  if (way.link === undefined) return result(`${missed}: no route leads anywhere.`);
+  if (route.link === undefined) return result(`${missed}: no route leads anywhere.`);
   return result(`${missed}: ${stopped ?? 'it leaves in the clear'}.`);
 }
 
@@ -180,7 +180,7 @@ function fateIn({ sa }: Carrier): string {
 }
 
 function judgeBypassed({ name, path, device, carrier }: Judging): Verdict {
-  if (path?.way.reachesTunnel === true) {
+  if (path?.route.reachesTunnel === true) {
     const warnings = [
       `the policy lets it pass in the clear, but its route leads into ${device}, which sends nothing in the clear: it is dropped (counted as bypass-in-tunnel); give it a route of its own`,
     ];
@@ -199,21 +199,21 @@ function judgeDiscarded(judging: Judging): Verdict {
   const { decides, path, fence, device } = judging;
   const why = decides === undefined ? 'no policy entry matches it' : 'the policy discards it';
   const stop = path?.obstacles.find(isCertainStop);
-  const routedIn = device !== undefined && path?.way.reachesTunnel !== false;
+  const routedIn = device !== undefined && path?.route.reachesTunnel !== false;
   const stopped = decides !== undefined && (fence?.action === 'discard' || (path !== undefined && isDeadEnd(path)));
   if (routedIn || stopped) return { outcome: 'dropped', verdict: `It is dropped: ${why}.`, warnings: [] };
   if (stop !== undefined) {
     return { outcome: 'dropped', verdict: `It is dropped: ${why}, and ${stop.verdict}.`, warnings: [stop.warning] };
   }
   if (decides === undefined) return judgeUnmatched(why, judging);
-  const past = path?.way.text ?? 'the tunnel is not active';
+  const past = path?.route.text ?? 'the tunnel is not active';
   const warnings = [`the policy discards this packet, but nothing on this host drops it: ${past}`];
   return { outcome: 'not-applied', verdict: 'The policy discards it, but this host lets it pass.', warnings };
 }
 
 /** A packet that does not concern the tunnel; the warnings say what may happen to it elsewhere. */
 function judgeUnmatched(why: string, { path, carrier }: Judging): Verdict {
-  if (path?.way.refusal !== undefined) {
+  if (path?.route.refusal !== undefined) {
     return { outcome: 'dropped', verdict: `It is dropped: ${why}, and no route leads to it.`, warnings: [] };
   }
   const ours = carrier === undefined ? '' : `; tunnel '${carrier.name}' gets it: ${fateIn(carrier)}`;
@@ -224,12 +224,12 @@ function judgeUnmatched(why: string, { path, carrier }: Judging): Verdict {
   return { outcome: 'dropped', verdict, warnings: changes.slice(0, MAX_DOUBTS) };
 }
 
-function isDeadEnd({ way: { link, table } }: Path): boolean {
+function isDeadEnd({ route: { link, table } }: Path): boolean {
   return link === undefined && table === undefined;
 }
 
 function byLink(path: Path | undefined): string {
-  return path?.way.link === undefined ? '' : `; its route: ${path.way.text}`;
+  return path?.route.link === undefined ? '' : `; its route: ${path.route.text}`;
 }
 
 function judgeInbound({ name, decides, sa }: Judging): Verdict {

@@ -2,9 +2,9 @@
 import { messageOf } from '../base/text.ts';
 import type { ControlPlane } from '../engine/control-plane.ts';
 import type { EngineEvent } from '../engine/events.ts';
+import { signatureFor, verdictFor } from './authentication.ts';
 import type { HostOptions } from './options.ts';
 import { programBytes } from './program-bytes.ts';
-import { signatureFor, verdictFor } from './proofs.ts';
 
 export type Question = Extract<EngineEvent, { readonly type: 'need-secret' | 'need-signature' | 'need-verification' }>;
 

@@ -121,8 +121,8 @@ export class TunnelHost {
       tooLarge: () => this.sockets.tooLarge + (this.#carrier.socketCounters()?.sendErrors.EMSGSIZE ?? 0),
     });
     this.#reach = new Reach({
-      wayTo: options.wayTo,
-      onWay: options.onWay,
+      routeToPeer: options.routeToPeer,
+      onPeerRoute: options.onPeerRoute,
       engine: this.engine,
       tunnels: () => this.#tunnels.keys(),
       now: this.#now,

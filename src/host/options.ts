@@ -6,8 +6,8 @@ import type { EngineEvent } from '../engine/events.ts';
 import type { EngineOptions } from '../engine/options.ts';
 import type { OwnerErrorHandler } from '../tun/owner-calls.ts';
 import type { UdpNetwork } from '../tun/udp/udp.ts';
-import type { ProofOptions } from './proofs.ts';
-import type { WayReport } from './reach/peer-ways.ts';
+import type { AuthenticationOptions } from './authentication.ts';
+import type { PeerRouteReport } from './reach/peer-routes.ts';
 
 /**
  * What a secret is looked up by. The answer must be the key of that connection. With a key that is found by the identities
@@ -23,7 +23,7 @@ export interface SecretQuestion {
 }
 
 /** What a `TunnelHost` is made with. `network`, `crypto` and `secretFor` are required. */
-export interface HostOptions extends ProofOptions {
+export interface HostOptions extends AuthenticationOptions {
   readonly network: UdpNetwork;
   readonly crypto: CryptoProvider;
   /**
@@ -56,9 +56,9 @@ export interface HostOptions extends ProofOptions {
    * By which link and router packets from `local` to `remote` leave, in words; `undefined` when they do not. Asked when
    * `TunnelHost.networkChanged` is called.
    */
-  readonly wayTo?: (remote: IpAddress, local?: IpAddress) => string | undefined;
-  /** What is found of ways to peers: one that is gone, there again, or another one. */
-  readonly onWay?: ((report: WayReport) => void) | undefined;
+  readonly routeToPeer?: (remote: IpAddress, local?: IpAddress) => string | undefined;
+  /** Called when the route to a peer is lost, is there again, or has changed. */
+  readonly onPeerRoute?: ((report: PeerRouteReport) => void) | undefined;
   readonly random?: RandomSource;
   /** Monotonic milliseconds. */
   readonly now?: () => number;

@@ -7,13 +7,13 @@ import { withJson } from './plain-event.ts';
 
 /** The same options, whose functions that only hear of something never throw; `onError` is always there. */
 export function guarded(options: HostOptions): HostOptions & { readonly onError: OwnerErrorHandler } {
-  const { onEvent, onWay, onSecretRead, onDeviceLost } = options;
+  const { onEvent, onPeerRoute, onSecretRead, onDeviceLost } = options;
   const onError = errorHandler(options.onError);
   return {
     ...options,
     onError,
     onEvent: onEvent && ownerCall('onEvent', (event: EngineEvent) => onEvent(withJson(event)), onError),
-    onWay: onWay && ownerCall('onWay', onWay, onError),
+    onPeerRoute: onPeerRoute && ownerCall('onPeerRoute', onPeerRoute, onError),
     onSecretRead: onSecretRead && ownerCall('onSecretRead', onSecretRead, onError),
     onDeviceLost: onDeviceLost && ownerCall('onDeviceLost', onDeviceLost, onError),
   };

@@ -8,7 +8,7 @@ import type { ForeignRules } from '../hostnet/foreign/rules.ts';
 import type { Prefix } from '../hostnet/routes/routes.ts';
 import type { HostView } from '../hostnet/view.ts';
 import type { KernelReport } from '../hostnet/watch/watch.ts';
-import type { DevicePlan, StandingTunnel } from '../plan/device.ts';
+import type { DevicePlan, InstalledTunnel } from '../plan/device.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import type { UdpNetwork } from '../tun/udp/udp.ts';
 
@@ -47,7 +47,7 @@ export interface Platform {
   /** The local address from which packets to `remote` leave; `undefined` when there is no route. */
   localAddressFor(remote: IpAddress): IpAddress | undefined;
   /** By which link and router packets from `local` to `remote` leave, in words; `undefined` when they do not. @throws Error */
-  wayTo?(remote: IpAddress, local?: IpAddress): string | undefined;
+  routeToPeer?(remote: IpAddress, local?: IpAddress): string | undefined;
   /** From now on calls `onChange` when addresses, links or routes of this host change. */
   watchNetwork?(onChange: () => void): void;
   /** How large IP packets from `local` to `remote` may be, as far as the system knows; `undefined` without a route. */
@@ -66,7 +66,7 @@ export interface Platform {
   /** Takes away what stands for a tunnel that is not to run any more. */
   release?(tunnel: string): Promise<void>;
   /** Takes away what a daemon before this one left standing, but for these tunnels. */
-  reconcile?(tunnels: readonly StandingTunnel[]): Promise<void>;
+  reconcile?(tunnels: readonly InstalledTunnel[]): Promise<void>;
   /** Which children of level `use` have an SA: what they protect is led into the device then. */
   childrenUp?(tunnel: string, up: ReadonlySet<string>): void;
   /** Which tunnel of its redundancy group carries the packets that this one is for; itself where it is in none. */

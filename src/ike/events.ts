@@ -123,7 +123,7 @@ export type SignatureAnswer =
   | { readonly ok: false; readonly detail: string };
 
 /** The credentials of a peer. Nothing in them is believed before it is verified. */
-export interface ReceivedProof {
+export interface ReceivedAuth {
   /** X.509, DER, in the order they came: the first is the peer's own. At most 10, of
    * 20 KiB each and 64 KiB in all; none where none was sent. */
   readonly certificates: readonly Uint8Array[];
@@ -227,7 +227,7 @@ export type IkeEvent =
       readonly requestId: number;
       readonly connection: string;
       readonly localId: Identity;
-      readonly proof: ReceivedProof;
+      readonly auth: ReceivedAuth;
     }
   /** Something worth a log line that changes no SA: an unknown notify, a refused message. */
   | {

@@ -226,7 +226,7 @@ export class SessionRegistry implements Registry<IkeSession> {
 
   #openVerification(question: Question): OpenVerification | undefined {
     if (question.type !== 'need-verification') return undefined;
-    const { certificates, crls, from } = question.proof;
+    const { certificates, crls, from } = question.auth;
     const bytes = [...certificates, ...crls].reduce((sum, { length }) => sum + length, 0);
     return this.env.verifications.open(from, bytes);
   }

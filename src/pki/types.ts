@@ -50,7 +50,7 @@ export interface PeerIdentity {
 }
 
 /** The authentication credentials that a peer sent. Not to be trusted. */
-export interface PeerProof {
+export interface PeerAuth {
   /** Contents of the CERT payloads of encoding 4, DER, in the order they came: the first is the peer's own. */
   readonly certificates: readonly Uint8Array[];
   /** Contents of the CERT payloads of encoding 7, DER. */
@@ -118,5 +118,5 @@ export interface Verifier {
   /** Contents of a CERTREQ payload: SHA-1 of each trust anchor's SubjectPublicKeyInfo (RFC 7296 §3.7). */
   readonly authorities: readonly Uint8Array[];
   /** A promise that is rejected counts as a refusal. */
-  verify(proof: PeerProof): Promise<Verdict>;
+  verify(auth: PeerAuth): Promise<Verdict>;
 }

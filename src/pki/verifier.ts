@@ -21,7 +21,7 @@ import { type Crl, parseCrl } from './revocation/crl.ts';
 import { type OnlineSources, refusalOf, revocationOf } from './revocation/revocation.ts';
 import { keyProblem } from './scheme.ts';
 import { verifySignature } from './signature.ts';
-import type { PeerProof, Verdict, Verifier } from './types.ts';
+import type { PeerAuth, Verdict, Verifier } from './types.ts';
 
 /** How far the clocks of others may be off, milliseconds. */
 const CLOCK_SKEW = 5 * 60_000;
@@ -56,23 +56,23 @@ export function pathVerifier(options: VerifierOptions): Verifier {
   const cache = new CertificateCache();
   return {
     authorities: options.anchors.map(authorityHash),
-    verify: (proof) => judgeProof(proof, options, cache),
+    verify: (auth) => judgeAuth(auth, options, cache),
   };
 }
 
 /**
- * What `pathVerifier` says of a proof.
+ * Verifies one peer, as the verifier of `pathVerifier` does.
  * @param cache of what was read before with the same options
  * @param onWaiting called when all is done but what is asked over the network, if anything is
  */
-export async function judgeProof(
-  proof: PeerProof,
+export async function judgeAuth(
+  auth: PeerAuth,
   options: VerifierOptions,
   cache: CertificateCache,
   onWaiting?: () => void,
 ): Promise<Verdict> {
   try {
-    return await judge(proof, options, cache, onWaiting);
+    return await judge(auth, options, cache, onWaiting);
   } catch (error) {
     if (error instanceof MalformedCertificateError) {
       return refuse('malformed-certificate', `the peer sent a certificate that cannot be read: ${error.message}`);
@@ -86,38 +86,38 @@ export async function judgeProof(
  * the certificates sizes alone are looked at before, and of its own the key.
  */
 async function judge(
-  proof: PeerProof,
+  auth: PeerAuth,
   options: VerifierOptions,
   cache: CertificateCache,
   onWaiting: (() => void) | undefined,
 ): Promise<Verdict> {
-  const [own, ...sent] = proof.certificates;
+  const [own, ...sent] = auth.certificates;
   if (own === undefined) return refuse('no-certificate', 'the peer signed but sent no certificate');
-  const tooMuch = tooManyCertificates(proof);
+  const tooMuch = tooManyCertificates(auth);
   if (tooMuch !== undefined) return refuse('too-many-certificates', tooMuch);
   const allowance = new ElementAllowance();
   const known = cache.find(own);
   const outline = known === undefined ? ownOutline(own, allowance) : undefined;
   const key = outline?.publicKey() ?? known!.publicKey;
-  const wrong = await checkSignature(outline ?? known!, key, proof, options);
+  const wrong = await checkSignature(outline ?? known!, key, auth, options);
   if (wrong !== undefined) return wrong;
   const leaf = known ?? cache.read(outline!, allowance);
   const others = sent.map((der) => cache.parse(der, allowance));
   // What more there is to know of revocation is looked at last of all: nothing is fetched for a peer that is not
   // believed, and no lists of its own are read, which are long.
-  const more = options.online !== undefined || proof.crls.length > 0;
-  const wanted = pathOptions(others, proof.now, options);
+  const more = options.online !== undefined || auth.crls.length > 0;
+  const wanted = pathOptions(others, auth.now, options);
   const path = await validatePath(leaf, more ? { ...wanted, crlPolicy: 'ifpresent' } : wanted);
   if (!path.ok) return path;
-  const mismatch = checkIdentity(leaf, proof, options);
+  const mismatch = checkIdentity(leaf, auth, options);
   if (mismatch !== undefined) return mismatch;
   if (options.online !== undefined) onWaiting?.();
-  const revoked = more ? await checkRevocation(path.path, proof, wanted, options.online) : undefined;
+  const revoked = more ? await checkRevocation(path.path, auth, wanted, options.online) : undefined;
   return revoked ?? { ok: true, subject: formatDn(leaf.subject) ?? '', validUntil: path.validUntil };
 }
 
 /** Which limit the certificates exceed, for people. */
-function tooManyCertificates({ certificates }: PeerProof): string | undefined {
+function tooManyCertificates({ certificates }: PeerAuth): string | undefined {
   const { length } = certificates;
   if (length > MAX_CHAIN) return `the peer sent ${length} certificates; the limit is ${MAX_CHAIN}`;
   const bytes = certificates.reduce((sum, der) => sum + der.length, 0);
@@ -128,7 +128,7 @@ function tooManyCertificates({ certificates }: PeerProof): string | undefined {
 /** By the lists at hand, those of the peer, and what is asked over the network. */
 async function checkRevocation(
   path: readonly Certificate[],
-  { crls }: PeerProof,
+  { crls }: PeerAuth,
   wanted: PathOptions,
   online: OnlineSources | undefined,
 ): Promise<Refusal | undefined> {
@@ -164,7 +164,7 @@ function peerCrls(list: readonly Uint8Array[]): Crl[] {
   });
 }
 
-function checkIdentity(leaf: Certificate, { id }: PeerProof, options: VerifierOptions): Refusal | undefined {
+function checkIdentity(leaf: Certificate, { id }: PeerAuth, options: VerifierOptions): Refusal | undefined {
   const identityOptions = { allowCommonName: options.allowCommonName ?? false };
   if (!provesIdentity(leaf, id, identityOptions)) {
     const proven = provenIdentities(leaf, identityOptions).map(describeIdentity).join('; ');
@@ -183,15 +183,15 @@ function checkIdentity(leaf: Certificate, { id }: PeerProof, options: VerifierOp
 async function checkSignature(
   own: Subject,
   key: KeyObject,
-  proof: PeerProof,
+  auth: PeerAuth,
   options: VerifierOptions,
 ): Promise<Refusal | undefined> {
   const weak = keyProblem(key);
   if (weak !== undefined) return refuse('weak-key', `${formatSubject(own)} has ${weak}`);
-  const found = authSchemes(proof.authMethod, proof.algorithm, key, { allowSha1: options.allowSha1 });
+  const found = authSchemes(auth.authMethod, auth.algorithm, key, { allowSha1: options.allowSha1 });
   if ('refused' in found) return refuse('method-refused', `the peer authenticates with ${found.refused}`);
   for (const scheme of found.schemes) {
-    if (await verifySignature(scheme, key, proof.octets, proof.signature)) return undefined;
+    if (await verifySignature(scheme, key, auth.octets, auth.signature)) return undefined;
   }
   return refuse('bad-signature', `the signature was not made with the key of ${formatSubject(own)}`);
 }

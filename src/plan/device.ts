@@ -27,7 +27,7 @@ export interface DevicePlan {
 }
 
 /** A tunnel of which fence, rules and routes may stand. */
-export interface StandingTunnel {
+export interface InstalledTunnel {
   readonly tunnel: string;
   /** `undefined` when it is not known, as no document of the tunnel can be read: then no table counts as another program's. */
   readonly table: number | undefined;
@@ -47,7 +47,7 @@ export function devicePlan(document: SectunnelDocument, fittingMtu: number, peer
 }
 
 /** What is known before a tunnel is started: no name is resolved. */
-export function standingPlan(document: SectunnelDocument): DevicePlan {
+export function unresolvedDevicePlan(document: SectunnelDocument): DevicePlan {
   const { address } = document.sa.remote;
   return devicePlan(document, MIN_MTU[6], address.kind === 'ip' ? address.address : undefined);
 }
@@ -75,7 +75,7 @@ function ikePorts({ ike }: SectunnelDocument['sa'], { port }: PeerSettings): num
 }
 
 /** What may remain of a tunnel when its daemon has died; `undefined` when nothing remains. */
-export function standingTunnel(document: SectunnelDocument): StandingTunnel | undefined {
+export function installedTunnel(document: SectunnelDocument): InstalledTunnel | undefined {
   const { name, device } = document;
   if (device.routes === 'none') return undefined;
   return { tunnel: name, table: tableOf(document), netns: device.netns };

@@ -23,7 +23,7 @@ export type {
   IkeEvent,
   IkeSaSummary,
   Path,
-  ReceivedProof,
+  ReceivedAuth,
   SignatureAnswer,
   SignatureMethods,
   VerificationAnswer,

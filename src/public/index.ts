@@ -51,12 +51,12 @@ export { parseDocument } from '../config/parse-lazily.ts';
 export { type DocumentPolicy, toPolicy } from '../config/selectors.ts';
 // Cryptography of Node's own
 export { nodeProvider } from '../crypto/node/provider.ts';
+export type { AuthenticationOptions, CredentialsQuestion } from '../host/authentication.ts';
 // Running tunnels
 export { type CryptoChoice, type ProviderName, selectCrypto } from '../host/crypto.ts';
 export { TunnelHost } from '../host/host.ts';
 export type { HostOptions, SecretQuestion } from '../host/options.ts';
-export type { CredentialsQuestion, ProofOptions } from '../host/proofs.ts';
-export type { WayReport } from '../host/reach/peer-ways.ts';
+export type { PeerRouteReport } from '../host/reach/peer-routes.ts';
 export { systemResolver } from '../host/resolve.ts';
 export type { ChildStatus, FailureStatus, IkeStatus, SecretStatus, TunnelStatus } from '../host/status.ts';
 export type { HostFailure, HostTunnelStatus } from '../host/status-view.ts';

@@ -9,7 +9,7 @@ export { openOpensslProvider } from '../crypto/openssl/provider.ts';
 export { linuxPlatform } from '../host/linux.ts';
 export type { Platform } from '../host/platform.ts';
 export type { FenceCounters } from '../hostnet/fence/fence.ts';
-export type { StandingTunnel } from '../plan/device.ts';
+export type { InstalledTunnel } from '../plan/device.ts';
 export { SystemError } from '../sys/errno.ts';
 export { type LinuxTun, type LinuxTunOptions, openLinuxTun } from '../tun/linux.ts';
 export { PacketMemory, type PacketMemoryOptions } from '../tun/offload/memory.ts';

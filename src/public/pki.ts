@@ -22,8 +22,8 @@ export { keySigner } from '../pki/signer.ts';
 export { VerifierPool, type VerifierPoolOptions } from '../pki/threads/pool.ts';
 export type {
   Credentials,
+  PeerAuth,
   PeerIdentity,
-  PeerProof,
   RefusalReason,
   SignatureMethod,
   Signer,

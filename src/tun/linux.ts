@@ -15,7 +15,7 @@ import { checkInterfaceName } from './errors.ts';
 import type { TunInterface } from './interface.ts';
 import { createTun, interfaceIndex, interfaceMtu, setInterfaceMtu } from './interface.ts';
 import type { OffloadKinds, SharedOffloads } from './offload/shared.ts';
-import { TunEnd } from './queue.ts';
+import { TunQueue } from './queue.ts';
 
 /** How a TUN device is created. */
 export interface LinuxTunOptions {
@@ -59,7 +59,7 @@ export class LinuxTun implements PacketDevice {
   readonly index: number;
   readonly counters: DeviceCounters;
   readonly #queues: readonly DeviceDescriptor[];
-  readonly #end: TunEnd;
+  readonly #end: TunQueue;
   readonly #watch: Watch;
   readonly mtu: number;
   #onReadable: (() => void) | undefined;
@@ -74,7 +74,7 @@ export class LinuxTun implements PacketDevice {
     this.mtu = interfaceMtu(name);
     this.#queues = fds.map((fd) => ({ fd, offload }));
     const [first] = this.#queues;
-    this.#end = new TunEnd(first!, shared, (errno) => this.#detached(errno));
+    this.#end = new TunQueue(first!, shared, (errno) => this.#detached(errno));
     this.counters = this.#end.counters;
     try {
       this.#watch = watchReadable(first!.fd, (failed) => {

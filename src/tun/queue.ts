@@ -26,7 +26,7 @@ interface Offloads {
   readonly writer: OffloadWriter;
 }
 
-export class TunEnd {
+export class TunQueue {
   readonly counters: DeviceCounters = newDeviceCounters();
   readonly #fd: number;
   readonly #offloads: Offloads | undefined;

@@ -92,7 +92,7 @@ describe('sectunnel explain', () => {
         shadowedCount: 3,
       },
       sa: undefined,
-      way: undefined,
+      route: undefined,
       tunnels: [],
       fence: undefined,
       otherFence: undefined,
@@ -138,7 +138,7 @@ policy  no entry matches it
         shadowedCount: 0,
       },
       sa: undefined,
-      way: undefined,
+      route: undefined,
       tunnels: [
         { name: 'net', decision: "protected by 'lan'", gets: true },
         { name: 'wide', decision: "discarded by 'all'", gets: false },

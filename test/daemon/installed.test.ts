@@ -30,7 +30,7 @@ describe('what stands beside the device of a tunnel', () => {
   it('goes when a tunnel could not start, unless it is to run again', async () => {
     const { installed: one, done } = installed();
     await one.failed('net');
-    one.hold('net');
+    one.keepForRetry('net');
     await one.failed('net');
     one.started('net');
     await one.failed('net');
@@ -42,7 +42,7 @@ describe('what stands beside the device of a tunnel', () => {
     const { installed: one, done, lines } = installed();
     await one.raise(document);
     await one.failed('net');
-    expect(one.holds('net')).toBe(true);
+    expect(one.isRetrying('net')).toBe(true);
     await one.close();
     expect(done).toEqual(['raise net']);
     expect(lines).toMatchObject([{ level: 'info', fields: { tunnels: ['net'] } }]);
@@ -82,7 +82,7 @@ describe('what stands beside the device of a tunnel', () => {
       );
     }
     await one.repeat([]);
-    one.hold('other');
+    one.keepForRetry('other');
     broken.clear();
     await one.repeat([]);
     await one.repeat([]);
@@ -95,7 +95,7 @@ describe('what stands beside the device of a tunnel', () => {
   it('leads nothing of level use any more when the tunnel stops and is to run again', async () => {
     const up: string[] = [];
     const { installed: one } = installed({ childrenUp: (tunnel, names) => void up.push(`${tunnel}: ${names.size}`) });
-    one.hold('net');
+    one.keepForRetry('net');
     expect(up).toEqual(['net: 0']);
     await one.close();
   });
@@ -106,7 +106,7 @@ describe('what stands beside the device of a tunnel', () => {
     one.expect(['net', 'lost']);
     await one.reconcile([document], ['lost']);
     expect(kept).toMatchObject([{ tunnel: 'net' }, { tunnel: 'lost', table: undefined }]);
-    expect(one.holds('lost')).toBe(true);
+    expect(one.isRetrying('lost')).toBe(true);
     await one.close();
   });
 

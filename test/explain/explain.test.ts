@@ -144,7 +144,7 @@ describe('explain', () => {
     });
     const inbound = await explain(left, { src: '10.2.0.9:53', dst: '10.1.0.1:4000', direction: 'in' });
     expect(inbound).toMatchObject({ outcome: 'protected', sa: { carries: { spi: child.spiIn } } });
-    expect(inbound.way?.text).toBe('in by stun-net, 10.1.0.1 is this host');
+    expect(inbound.route?.text).toBe('in by stun-net, 10.1.0.1 is this host');
 
     const outside = await explain(left, { dst: '10.2.0.200:53' });
     expect(outside.outcome).toBe('held');
@@ -156,7 +156,7 @@ describe('explain', () => {
   it('finds the rule and the route, of own and of forwarded packets', async () => {
     const test = await host();
     const rule = '7000: from all to 10.2.0.0/24 lookup 7001';
-    const way = {
+    const route = {
       text: 'out by stun-net',
       link: 'stun-net',
       gateway: undefined,
@@ -164,15 +164,20 @@ describe('explain', () => {
       rule,
       reachesTunnel: true,
     };
-    expect((await explain(test)).way).toEqual(way);
+    expect((await explain(test)).route).toEqual(route);
     const forwarded = await explain(test, { src: '10.1.0.77:4000' });
-    expect(forwarded.way).toEqual({ ...way, text: 'in by lan0, out by stun-net' });
+    expect(forwarded.route).toEqual({ ...route, text: 'in by lan0, out by stun-net' });
   });
 
   it('warns of a packet that goes past the tunnel', async () => {
     const found = await explain(await host({ led: false }));
     expect(found.outcome).toBe('not-applied');
-    expect(found.way).toMatchObject({ link: 'eth0', gateway: '192.0.2.254', table: MAIN_TABLE, reachesTunnel: false });
+    expect(found.route).toMatchObject({
+      link: 'eth0',
+      gateway: '192.0.2.254',
+      table: MAIN_TABLE,
+      reachesTunnel: false,
+    });
     expect(found.verdict).toContain('it leaves in the clear');
     expect(found.warnings).toEqual([
       "this packet does not reach the tunnel: it leaves by eth0 (rule 32766: from all lookup main); the tunnel's device is stun-net",
@@ -189,7 +194,7 @@ describe('explain', () => {
       destinationPorts: { start: 50, end: 60 },
       action: { type: 'table', table: 7001 },
     });
-    expect((await explain(test)).way).toMatchObject({
+    expect((await explain(test)).route).toMatchObject({
       text: 'there is no route to 10.2.0.9, or a route forbids it',
       rule: '100: from all ipproto udp dport 50-60 lookup 7001',
     });
@@ -276,9 +281,9 @@ describe('explain', () => {
     test.hostNetwork.addRule({ family: 4, priority: 100, mark: PASS_MARK, action });
     const icmp = { src: '10.1.0.1', dst: '10.2.0.9', proto: 'icmp' };
     const passes = await explain(test, icmp);
-    expect(passes).toMatchObject({ outcome: 'bypassed', way: { link: 'eth0' } });
-    expect(passes.way?.rule).toBe('100: from all fwmark 0x200000/0x200000 lookup main');
-    expect(await explain(test, { ...icmp, type: 13 })).toMatchObject({ outcome: 'held', way: { link: 'stun-net' } });
+    expect(passes).toMatchObject({ outcome: 'bypassed', route: { link: 'eth0' } });
+    expect(passes.route?.rule).toBe('100: from all fwmark 0x200000/0x200000 lookup main');
+    expect(await explain(test, { ...icmp, type: 13 })).toMatchObject({ outcome: 'held', route: { link: 'stun-net' } });
   });
 
   it('knows of the fence that stands while a tunnel waits to be started again', async () => {
@@ -349,7 +354,7 @@ describe('explain', () => {
       verdict: 'The policy protects it, but this host does not forward it.',
     });
     expect(found.warnings[0]).toContain('sysctl -w net.ipv4.ip_forward=1');
-    expect(found.way?.reachesTunnel).toBe(false);
+    expect(found.route?.reachesTunnel).toBe(false);
     expect(await explain(test)).toMatchObject({ outcome: 'held' });
   });
 

@@ -101,7 +101,7 @@ describe('liveness checks', () => {
     expect(pair.sent.filter(({ from }) => from === pair.a)).toHaveLength(3);
   });
 
-  it('believe a peer that answers, whatever is said without proof meanwhile', () => {
+  it('believe a peer that answers, whatever unauthenticated messages claim meanwhile', () => {
     const pair = established();
     const stranger = new Pair({ seed: 2 }).b.endpoint;
     let lost = 0;

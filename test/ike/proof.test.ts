@@ -87,7 +87,7 @@ describe('an AUTH payload', () => {
     const claimant = new Claimant(HASHES);
     claimant.prove(14, digital(algorithm));
     const [asked] = claimant.peer.host.of('need-verification');
-    expect(asked!.proof).toMatchObject({
+    expect(asked!.auth).toMatchObject({
       authMethod: 14,
       algorithm: fromHex(algorithm),
       signature: new Uint8Array(64),
@@ -117,7 +117,7 @@ describe('an AUTH payload', () => {
       const claimant = new Claimant(undefined);
       claimant.prove(method, new Uint8Array(64).fill(1));
       const [asked] = claimant.peer.host.of('need-verification');
-      expect(asked!.proof).toMatchObject({ authMethod: method, algorithm: undefined });
+      expect(asked!.auth).toMatchObject({ authMethod: method, algorithm: undefined });
     }
     const detail = /method not allowed: DIGITAL_SIGNATURE without SIGNATURE_HASH_ALGORITHMS from both sides/;
     expect(new Claimant(undefined).refusal(14, digital(ED25519))).toMatch(detail);
@@ -176,7 +176,7 @@ describe('certificates', () => {
       cert(CertEncoding.CRL, bytes[4]!),
     ]);
     const [asked] = claimant.peer.host.of('need-verification');
-    expect(asked!.proof).toMatchObject({ certificates: [bytes[0], bytes[3]], crls: [bytes[1], bytes[4]] });
+    expect(asked!.auth).toMatchObject({ certificates: [bytes[0], bytes[3]], crls: [bytes[1], bytes[4]] });
   });
 
   it('more CRLs than ten are refused', () => {

@@ -58,9 +58,9 @@ describe('a set-up', () => {
     expect(theirs).toMatchObject({
       connection: 'net',
       localId: B,
-      proof: { certificates: pkiOf(pair.a).certificates, crls: [], id: A, authMethod: 14, algorithm: ED25519 },
+      auth: { certificates: pkiOf(pair.a).certificates, crls: [], id: A, authMethod: 14, algorithm: ED25519 },
     });
-    expect(theirs!.proof.octets).toEqual(ours!.octets);
+    expect(theirs!.auth.octets).toEqual(ours!.octets);
     // RFC 7296 §2.15: our own first message, as it went over the wire, comes first.
     const [init] = pair.sent;
     expect(ours!.octets.subarray(0, init!.data.length)).toEqual(init!.data);
@@ -99,7 +99,7 @@ describe('a set-up', () => {
     pair.up();
     pair.run(1_000);
     expectSame(pair, 1);
-    expect(pair.b.of('need-verification')[0]!.proof.certificates).toEqual(pki.certificates);
+    expect(pair.b.of('need-verification')[0]!.auth.certificates).toEqual(pki.certificates);
   });
 
   it('is followed by rekeying, which asks the owner nothing', () => {
@@ -269,8 +269,8 @@ describe('what a man in the middle changes of IKE_SA_INIT', () => {
     for (const host of [pair.a, pair.b]) {
       const sign = pkiOf(host).sign.bind(host.pki);
       pkiOf(host).sign = (question) => ({ ...sign(question), authMethod: AuthMethodId.ECDSA_SHA256_P256 });
-      pkiOf(host).verify = ({ proof }) =>
-        FakePki.prototype.verify.call(host.pki, { proof: { ...proof, algorithm: ED25519 } } as never);
+      pkiOf(host).verify = ({ auth }) =>
+        FakePki.prototype.verify.call(host.pki, { auth: { ...auth, algorithm: ED25519 } } as never);
     }
     pair.up();
     expect(pair.a.of('need-signature')).toMatchObject([{ accepted: { authMethods: [1, 9, 10, 11], hashes: [] } }]);
@@ -329,7 +329,7 @@ describe('tunnels between the same addresses', () => {
 
   it('give nothing to a peer with the identity of one and the certificate of the other', () => {
     const pair = meet(C, 'signature', new FakePki(AUTHORITY, A));
-    expect(pair.b.of('need-verification')).toMatchObject([{ connection: 'for-c', proof: { id: C } }]);
+    expect(pair.b.of('need-verification')).toMatchObject([{ connection: 'for-c', auth: { id: C } }]);
     expectRefused(pair, pair.b, /identity mismatch/);
     expect(pair.b.of('failed')).toMatchObject([{ connection: 'for-c' }]);
   });

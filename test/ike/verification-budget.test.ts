@@ -8,7 +8,7 @@ import { pairOf, pkiOf } from '../support/ike-fake-pki.ts';
 const address = (text: string): IpAddress => parseAddress(text)!;
 const PEER = address('192.0.2.1');
 
-/** Has a proof judged that takes so long. */
+/** Opens and closes a verification that takes `spent` milliseconds. */
 function spend(budget: VerificationBudget, from: IpAddress, milliseconds: number): void {
   budget.close(budget.open(from, 0), milliseconds);
 }
@@ -38,7 +38,7 @@ describe('the budget of an address', () => {
     expect(other.refusal(0, PEER)).toBeUndefined();
   });
 
-  it('is never in debt for longer than ten seconds, whatever one proof took', () => {
+  it('is never in debt for longer than ten seconds, whatever one verification took', () => {
     const budget = new VerificationBudget();
     spend(budget, PEER, 2_000);
     expect(budget.refusal(9_990, PEER)).toBeDefined();
@@ -87,16 +87,16 @@ describe('the budget of an address', () => {
     expect(budget.refusal(0, PEER)).toBeUndefined();
     for (let i = 0; i < 57; i++) open.push(budget.open(address(`10.0.${i}.1`), 0));
     expect(budget.refusal(0, address('192.0.2.2'))).toBe('64 certificates of all peers are being verified');
-    for (const proof of open) budget.close(proof);
+    for (const verification of open) budget.close(verification);
     expect(budget.refusal(0, PEER)).toBeUndefined();
   });
 
   it('is kept for 4,096 addresses; one that has certificates open when it is forgotten is not owed anything', () => {
     const budget = new VerificationBudget();
-    const proof = budget.open(PEER, 0);
+    const verification = budget.open(PEER, 0);
     for (let i = 0; i < 5_000; i++) budget.refusal(0, address(`10.${i >> 8}.${i & 255}.1`));
     expect(budget.size).toBe(4_096);
-    budget.close(proof);
+    budget.close(verification);
     expect(budget.refusal(0, PEER)).toBeUndefined();
   });
 });

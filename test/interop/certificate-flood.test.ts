@@ -96,7 +96,7 @@ describeInterop('a flood of certificates', ['namespaces', 'build'], () => {
     return side === 'left' ? text.replace(/<remote address='[^']*'>.*<\/remote>/, "<remote address='any'/>") : text;
   }
 
-  const program = async (job: object, seconds: number): Promise<{ up: number; failed: number; proofs: number }> => {
+  const program = async (job: object, seconds: number): Promise<{ up: number; failed: number; sent: number }> => {
     const file = join(lab.folder, 'job.json');
     const common = {
       dist: pathToFileURL(join(projectRoot(), 'dist')).href,

@@ -146,7 +146,7 @@ describeInterop('refusals with strongSwan', [...RIG_NEEDS.userspace, 'build'], (
     expect(await ask()).toMatchObject({
       outcome: 'protected',
       sa: { carries: { spi: child.spiOut } },
-      way: { link: device!.name, reachesTunnel: true, rule: expect.stringMatching(/^70\d\d: from .* lookup \d+$/) },
+      route: { link: device!.name, reachesTunnel: true, rule: expect.stringMatching(/^70\d\d: from .* lookup \d+$/) },
       fence: { action: 'guard' },
       warnings: [],
     });
@@ -156,7 +156,7 @@ describeInterop('refusals with strongSwan', [...RIG_NEEDS.userspace, 'build'], (
     expect(await ask()).toMatchObject({
       outcome: 'not-applied',
       verdict: 'The policy protects it, but it does not reach the tunnel: the fence drops it.',
-      way: { link: LINE, rule: '100: from all to 10.2.0.0/24 lookup main', reachesTunnel: false },
+      route: { link: LINE, rule: '100: from all to 10.2.0.0/24 lookup main', reachesTunnel: false },
     });
     await rig.left.exec(['ip', 'route', 'del', '10.2.0.0/24', 'dev', LINE]);
     await rig.left.exec(['ip', 'rule', 'del', 'pref', '100']);

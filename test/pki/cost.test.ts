@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { derElement } from '../../src/base/asn1/der.ts';
 import { fromHex } from '../../src/base/bytes.ts';
 import { parseCertificate } from '../../src/pki/certificate.ts';
-import type { PeerProof } from '../../src/pki/types.ts';
+import type { PeerAuth } from '../../src/pki/types.ts';
 import { pathVerifier } from '../../src/pki/verifier.ts';
 import { right, root } from './judge.ts';
 import { authority, directory, dns, ecKey, extension, type Made, make, type Recipe } from './make.ts';
@@ -27,10 +27,10 @@ const honest = make({
   keyUsage: [0x80],
   eku: ['2b06010505070311'],
 });
-const honestProof = await right(honest, { certificates: [honest.der, middle.der] });
+const honestAuth = await right(honest, { certificates: [honest.der, middle.der] });
 
 /** Signed by itself, with a signature in AUTH that is right: all of it is read. */
-async function hostile(recipe: Partial<Recipe>, ...sent: Uint8Array[]): Promise<PeerProof> {
+async function hostile(recipe: Partial<Recipe>, ...sent: Uint8Array[]): Promise<PeerAuth> {
   const made = make({ subject: 'CN=x', ...recipe });
   return await right(made, { certificates: [made.der, ...sent] });
 }
@@ -55,7 +55,7 @@ const manyIssuers = (): Made =>
     extra: [extension('551d23', false, derElement(0x30, derElement(0xa1, ...times(100, () => dns('a')))))],
   });
 
-async function proofs(): Promise<readonly (readonly [string, PeerProof])[]> {
+async function wrongAuths(): Promise<readonly (readonly [string, PeerAuth])[]> {
   return [
     ['128 names', await hostile({ san: times(128, () => dns('a')) })],
     ['100 directory names', await hostile({ san: times(100, () => directory('CN=a')) })],
@@ -67,7 +67,7 @@ async function proofs(): Promise<readonly (readonly [string, PeerProof])[]> {
     ['authority key identifiers of 100 names', await hostile({}, ...times(9, () => manyIssuers().der))],
     ['ten certificates that say they are of our authority', await hostile({}, ...times(9, forged))],
     ['6,000 names, of which it has no more than it may', await hostile({ san: times(6_000, () => dns('a')) })],
-    ['a signature that is wrong', { ...honestProof, signature: new Uint8Array(70) }],
+    ['a signature that is wrong', { ...honestAuth, signature: new Uint8Array(70) }],
     ['nonsense behind its own', await hostile({}, ...times(9, () => new Uint8Array(5_000).fill(0x30)))],
     // Which hash is meant the method does not say: three are tried.
     [
@@ -98,9 +98,9 @@ const slowKey = derElement(
 );
 
 /** Microseconds of processor time, of all threads: others on the machine do not count. */
-async function cost(proof: PeerProof): Promise<number> {
+async function cost(auth: PeerAuth): Promise<number> {
   const begun = process.cpuUsage();
-  await pathVerifier({ anchors }).verify(proof);
+  await pathVerifier({ anchors }).verify(auth);
   const { user, system } = process.cpuUsage(begun);
   return user + system;
 }
@@ -109,14 +109,13 @@ const median = (values: readonly number[]): number => [...values].sort((a, b) =>
 
 describe('certificates of a peer that nobody knows', () => {
   it('cost at most three times those of an honest one', async () => {
-    const given = await proofs();
+    const given = await wrongAuths();
     const spent = new Map<string, number[]>([
       ['honest', []],
       ...given.map(([name]) => [name, []] as [string, number[]]),
     ]);
     for (let round = 0; round < ROUNDS; round++) {
-      for (const [name, proof] of [['honest', honestProof] as const, ...given])
-        spent.get(name)!.push(await cost(proof));
+      for (const [name, auth] of [['honest', honestAuth] as const, ...given]) spent.get(name)!.push(await cost(auth));
     }
     const of = (name: string): number => median(spent.get(name)!);
     const ratios = given.map(([name]) => [name, Number((of(name) / of('honest')).toFixed(1))] as const);
@@ -125,8 +124,8 @@ describe('certificates of a peer that nobody knows', () => {
 
   it('are judged as they should be, so that what was measured is what is meant', async () => {
     const reasons = await Promise.all(
-      (await proofs()).map(async ([, proof]) => {
-        const verdict = await pathVerifier({ anchors }).verify(proof);
+      (await wrongAuths()).map(async ([, auth]) => {
+        const verdict = await pathVerifier({ anchors }).verify(auth);
         return verdict.ok ? 'ok' : verdict.reason;
       }),
     );

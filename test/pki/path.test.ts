@@ -72,7 +72,7 @@ describe('a path', () => {
     const self = leaf({ issuer: undefined });
     expect(await judge(self, [root])).toMatch(/^untrusted: 'O=Example, CN=gw1' was issued by itself/);
     expect(await judge(self, [])).toMatch(/^untrusted/);
-    // A certificate is no proof of itself, be it among the trusted ones.
+    // A certificate is no auth of itself, be it among the trusted ones.
     expect(await judge(self, [self])).toMatch(/^not-an-authority/);
   });
 

@@ -8,7 +8,7 @@ import { schemeOfMethod } from '../../src/pki/methods.ts';
 import type { SignatureScheme } from '../../src/pki/scheme.ts';
 import { isSignedBy, makeSignature, verifySignature } from '../../src/pki/signature.ts';
 import { keySigner } from '../../src/pki/signer.ts';
-import type { PeerProof, Verifier } from '../../src/pki/types.ts';
+import type { PeerAuth, Verifier } from '../../src/pki/types.ts';
 import { pathVerifier } from '../../src/pki/verifier.ts';
 import { authority, DAY, dns, ecKey, make, makeCrl, NOW } from './make.ts';
 
@@ -76,7 +76,7 @@ describe('a certificate that was seen before', () => {
   const method = signer.methods[0]!;
   const octets = utf8('what both sides sign');
 
-  async function proof(more: Partial<PeerProof> = {}): Promise<PeerProof> {
+  async function auth(more: Partial<PeerAuth> = {}): Promise<PeerAuth> {
     const { authMethod, algorithm } = method;
     const [id, signature] = [identityFromText('fqdn', 'gw1.example'), await signer.sign(method, octets)];
     return { certificates: [peer.der], crls: [], id, authMethod, algorithm, signature, octets, now: NOW, ...more };
@@ -85,11 +85,11 @@ describe('a certificate that was seen before', () => {
   /** One that has believed the peer. */
   async function acquainted(): Promise<Verifier> {
     const verifier = pathVerifier({ anchors: [parseCertificate(root.der)] });
-    expect(await verifier.verify(await proof())).toMatchObject({ ok: true, subject: 'CN=gw1' });
+    expect(await verifier.verify(await auth())).toMatchObject({ ok: true, subject: 'CN=gw1' });
     return verifier;
   }
 
-  it.each<[string, Partial<PeerProof>, string]>([
+  it.each<[string, Partial<PeerAuth>, string]>([
     ['it expires', { now: NOW + 11 * DAY }, 'expired'],
     ['the clock goes back', { now: NOW - 40 * DAY }, 'not-yet-valid'],
     ['it is revoked', { crls: [makeCrl({ issuer: root, revoked: [serial] })] }, 'revoked'],
@@ -98,15 +98,15 @@ describe('a certificate that was seen before', () => {
     ['it signs something else', { octets: utf8('something else') }, 'bad-signature'],
   ])('is refused when %s', async (_, change, reason) => {
     const verifier = await acquainted();
-    expect(await verifier.verify(await proof(change))).toMatchObject({ ok: false, reason });
-    expect(await verifier.verify(await proof())).toMatchObject({ ok: true });
+    expect(await verifier.verify(await auth(change))).toMatchObject({ ok: false, reason });
+    expect(await verifier.verify(await auth())).toMatchObject({ ok: true });
   });
 
   it('is refused when the list that spoke for it is out of date', async () => {
     const crls = [makeCrl({ issuer: root, nextUpdate: NOW + DAY })];
     const strict = pathVerifier({ anchors: [parseCertificate(root.der)], crlPolicy: 'strict' });
-    expect(await strict.verify(await proof({ crls }))).toMatchObject({ ok: true });
-    const later = await strict.verify(await proof({ crls, now: NOW + 2 * DAY }));
+    expect(await strict.verify(await auth({ crls }))).toMatchObject({ ok: true });
+    const later = await strict.verify(await auth({ crls, now: NOW + 2 * DAY }));
     expect(later).toMatchObject({ ok: false, reason: 'revocation-unknown' });
   });
 
@@ -123,7 +123,7 @@ describe('a certificate that was seen before', () => {
     const verifier = await acquainted();
     const forged = Uint8Array.from(peer.der);
     forged[forged.length - 1]! ^= 1;
-    const verdict = await verifier.verify(await proof({ certificates: [forged] }));
+    const verdict = await verifier.verify(await auth({ certificates: [forged] }));
     expect(verdict).toMatchObject({ ok: false, reason: 'bad-certificate-signature' });
   });
 });

@@ -1,4 +1,4 @@
-/** Proofs are judged in threads: with the same verdicts, none at another's expense, and never for longer than they may take. */
+/** Threads verify peers: with the same verdicts, one peer at no cost to another, and each within its time limit. */
 import { existsSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
 import { Worker } from 'node:worker_threads';
@@ -8,9 +8,9 @@ import { parseCertificate } from '../../src/pki/certificate.ts';
 import { parseCrl } from '../../src/pki/revocation/crl.ts';
 import { OnlineRevocation } from '../../src/pki/revocation/online.ts';
 import { VerifierPool, type VerifierPoolOptions } from '../../src/pki/threads/pool.ts';
-import type { PeerProof, Verdict } from '../../src/pki/types.ts';
+import type { PeerAuth, Verdict } from '../../src/pki/types.ts';
 import { pathVerifier, type VerifierOptions } from '../../src/pki/verifier.ts';
-import { proof, right, root } from './judge.ts';
+import { auth, right, root } from './judge.ts';
 import { authority, dns, ecKey, make, makeCrl, NOW } from './make.ts';
 import { lists } from './make-ocsp.ts';
 
@@ -48,19 +48,19 @@ function poolOf(spawn: () => Worker, more: Partial<VerifierPoolOptions> = {}): {
 }
 
 /**
- * A thread that speaks the protocol and knows no certificates: `source` says what it does with a proof.
+ * A thread that speaks the protocol and knows no certificates: `source` says what it does with a auth.
  * `slow`: computes for ever; `crash`: ends; `greedy`: takes memory; others are right at once.
  */
 const FAKE = `
   const { parentPort } = require('node:worker_threads');
-  parentPort.on('message', ({ type, id, proof }) => {
+  parentPort.on('message', ({ type, id, auth }) => {
     if (type !== 'judge') return;
-    const kind = proof.source.split(' ')[0];
+    const kind = auth.source.split(' ')[0];
     if (kind === 'crash') process.exit(7);
     parentPort.postMessage({ type: 'judging', id });
     if (kind === 'slow') for (;;) Math.sqrt(id);
     if (kind === 'greedy') for (const held = []; ; ) held.push(new Array(100_000).fill(held.length));
-    parentPort.postMessage({ type: 'judged', id, verdict: { ok: true, subject: proof.source, validUntil: 0 } });
+    parentPort.postMessage({ type: 'judged', id, verdict: { ok: true, subject: auth.source, validUntil: 0 } });
   });
   parentPort.postMessage({ type: 'ready' });
 `;
@@ -68,7 +68,7 @@ const fake = (): Worker =>
   new Worker(FAKE, { eval: true, execArgv: [], resourceLimits: { maxOldGenerationSizeMb: 16 } });
 
 const text = (verdict: Verdict): string => (verdict.ok ? 'ok' : `${verdict.reason}: ${verdict.detail}`);
-const from = (source: string): PeerProof => proof(end, { source });
+const from = (source: string): PeerAuth => auth(end, { source });
 
 describe('a pool of verifier threads', () => {
   it('has others judged although one takes for ever: its thread is ended, and it alone is refused', async () => {
@@ -179,7 +179,7 @@ describe.skipIf(!existsSync(BUILT))('a verifier thread', () => {
   it('says what `pathVerifier` says, of whatever comes and by whatever it is judged', async () => {
     const { pool, told } = poolOf(built);
     const good = await right(end);
-    const proofs: PeerProof[] = [
+    const auths: PeerAuth[] = [
       good,
       { ...good, signature: new Uint8Array(70) },
       { ...good, certificates: [] },
@@ -202,7 +202,7 @@ describe.skipIf(!existsSync(BUILT))('a verifier thread', () => {
     const seen = new Set<string>();
     for (const option of options) {
       const [inline, threaded] = [pathVerifier(option), pool.verifier(option)];
-      for (const given of proofs) {
+      for (const given of auths) {
         const wanted = await inline.verify(given);
         const { spent, ...found } = await threaded.verify(given);
         expect(found).toEqual(wanted);

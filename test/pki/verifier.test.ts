@@ -1,4 +1,4 @@
-/** Signatures of every kind, and what of a peer's proof is refused before anything is computed. */
+/** Signatures of every kind, and what of a peer's auth is refused before anything is computed. */
 import {
   constants,
   createHash,
@@ -19,7 +19,7 @@ import { algorithmOf, schemeName, schemeOf } from '../../src/pki/scheme.ts';
 import { keySigner } from '../../src/pki/signer.ts';
 import type { SignatureMethod } from '../../src/pki/types.ts';
 import { pathVerifier } from '../../src/pki/verifier.ts';
-import { judge, octets, proof, right, root } from './judge.ts';
+import { auth, judge, octets, right, root } from './judge.ts';
 import { dns, ecKey, extension, type Made, make, makeCrl } from './make.ts';
 
 const keys: Readonly<Record<string, KeyObject>> = {
@@ -83,7 +83,7 @@ describe('signatures', () => {
     const made = certificateOf(key);
     const signature = await keySigner(key).sign(method, octets);
     const { authMethod, algorithm } = method;
-    const given = proof(made, { authMethod, algorithm, signature });
+    const given = auth(made, { authMethod, algorithm, signature });
     expect(await judge(given)).toBe('ok');
     expect(await judge({ ...given, octets: utf8('something else') })).toMatch(/^bad-signature/);
     const changed = Uint8Array.from(signature);
@@ -103,7 +103,7 @@ describe('signatures', () => {
       signature = new Uint8Array(await keySigner(key).sign(method, octets));
     }
     const { authMethod, algorithm } = method;
-    const given = proof(certificateOf(key), { authMethod, algorithm, signature });
+    const given = auth(certificateOf(key), { authMethod, algorithm, signature });
     expect(await judge(given)).toBe('ok');
     expect(await judge({ ...given, signature: signature.subarray(1) })).toMatch(/^bad-signature/);
   });
@@ -134,7 +134,7 @@ describe('signatures', () => {
       const head = concatBytes(fromHex(filling), ...info);
       block.set(head.length === 256 ? head : concatBytes(head, new Uint8Array(256 - head.length).fill(0x5a)));
       const signature = privateEncrypt({ key: rsa.key, padding: constants.RSA_NO_PADDING }, block);
-      return await judge(proof(rsa, { algorithm, signature: new Uint8Array(signature) }));
+      return await judge(auth(rsa, { algorithm, signature: new Uint8Array(signature) }));
     };
     const ff = (count: number): string => 'ff'.repeat(count);
     expect(await padded(`0001${ff(202)}00`, prefix, digest)).toBe('ok');
@@ -147,7 +147,7 @@ describe('signatures', () => {
     expect(await padded(`0001${ff(201)}00`, fromHex(`308131${toHex(prefix).slice(4)}`), digest)).toMatch(
       /^bad-signature/,
     );
-    expect(await judge(proof(rsa, { algorithm, signature: modulus }))).toMatch(/^bad-signature/);
+    expect(await judge(auth(rsa, { algorithm, signature: modulus }))).toMatch(/^bad-signature/);
     const ec = certificateOf(keys['P-256']!);
     const { sign: ecSign, methods: ecMethods } = keySigner(ec.key);
     const good = await ecSign(ecMethods[0]!, octets);
@@ -158,14 +158,14 @@ describe('signatures', () => {
       `30${toHex(good).slice(2)}00`,
       `3081${toHex(good).slice(2)}`,
     ]) {
-      expect(await judge(proof(ec, { algorithm: ecAlgorithm, signature: fromHex(wrong) }))).toMatch(/^bad-signature/);
+      expect(await judge(auth(ec, { algorithm: ecAlgorithm, signature: fromHex(wrong) }))).toMatch(/^bad-signature/);
     }
     // A DER signature is none of RFC 4754's, nor the other way round.
-    expect(await judge(proof(ec, { authMethod: 9, algorithm: undefined, signature: good }))).toMatch(/^bad-signature/);
+    expect(await judge(auth(ec, { authMethod: 9, algorithm: undefined, signature: good }))).toMatch(/^bad-signature/);
     const fixed = await ecSign(ecMethods.at(-1)!, octets);
     expect(fixed.length).toBe(64);
-    expect(await judge(proof(ec, { algorithm: ecAlgorithm, signature: fixed }))).toMatch(/^bad-signature/);
-    expect(await judge(proof(ec, { authMethod: 9, algorithm: undefined, signature: new Uint8Array(64) }))).toMatch(
+    expect(await judge(auth(ec, { algorithm: ecAlgorithm, signature: fixed }))).toMatch(/^bad-signature/);
+    expect(await judge(auth(ec, { authMethod: 9, algorithm: undefined, signature: new Uint8Array(64) }))).toMatch(
       /^bad/,
     );
   });
@@ -191,7 +191,7 @@ describe('signatures', () => {
     ['a shared key', 'P-256', 2, undefined, /authentication method 2/],
     ['DSS', 'rsa-2048', 3, undefined, /authentication method 3/],
   ])('with %s are refused', async (_, name, authMethod, algorithm, why) => {
-    const given = proof(certificateOf(keys[name]!), {
+    const given = auth(certificateOf(keys[name]!), {
       authMethod,
       algorithm: algorithm === undefined ? undefined : fromHex(algorithm),
     });
@@ -202,9 +202,9 @@ describe('signatures', () => {
   it('with PSS whose salt is not as long as the hash, or whose hashes differ, are refused', async () => {
     const made = certificateOf(keys['rsa-2048']!);
     const pss = (saltLength: number): Uint8Array => algorithmOf({ kind: 'rsa-pss', hash: 'sha256', saltLength });
-    expect(await judge(proof(made, { algorithm: pss(20) }))).toMatch(/^method-refused: .*salt of 20 bytes; 32/);
+    expect(await judge(auth(made, { algorithm: pss(20) }))).toMatch(/^method-refused: .*salt of 20 bytes; 32/);
     const mixed = fromHex(toHex(pss(32)).replace('0402010500a203', '0402030500a203'));
-    expect(await judge(proof(made, { algorithm: mixed }))).toMatch(/^method-refused/);
+    expect(await judge(auth(made, { algorithm: mixed }))).toMatch(/^method-refused/);
     const negative = fromHex(toHex(pss(32)).replace(/20$/, 'e0'));
     expect(schemeOf(negative)).toBeUndefined();
     // The null of the hashes may be left out (RFC 4055 §2.1).
@@ -223,7 +223,7 @@ describe('signatures', () => {
     const { key } = certificateOf(keys['rsa-2048']!);
     const signer = keySigner(key, { allowSha1: true });
     const old = signer.methods.at(-1)!;
-    const given = proof(certificateOf(key), {
+    const given = auth(certificateOf(key), {
       authMethod: 1,
       algorithm: undefined,
       signature: await signer.sign(old, octets),
@@ -231,7 +231,7 @@ describe('signatures', () => {
     expect(await judge(given)).toMatch(/^bad-signature/);
     expect(await judge(given, { allowSha1: true })).toBe('ok');
     // But not where RFC 7427 was agreed on: nobody announced it.
-    const digital = proof(certificateOf(key), { algorithm: fromHex('300d06092a864886f70d0101050500') });
+    const digital = auth(certificateOf(key), { algorithm: fromHex('300d06092a864886f70d0101050500') });
     expect(await judge(digital, { allowSha1: true })).toMatch(/^method-refused: .*we did not offer SHA-1/);
   });
 
@@ -265,12 +265,12 @@ describe('what a peer sends', () => {
   const made = certificateOf(keys['P-256']!);
 
   it('is refused when there is none, too much, or when it is no certificate', async () => {
-    expect(await judge(proof(made, { certificates: [] }))).toMatch(/^no-certificate/);
-    expect(await judge(proof(made, { certificates: new Array(11).fill(made.der) }))).toMatch(
+    expect(await judge(auth(made, { certificates: [] }))).toMatch(/^no-certificate/);
+    expect(await judge(auth(made, { certificates: new Array(11).fill(made.der) }))).toMatch(
       /^too-many-certificates: .*11.*10/,
     );
-    expect(await judge(proof(made, { certificates: [utf8('nonsense')] }))).toMatch(/^malformed-certificate/);
-    expect(await judge(proof(made, { certificates: [new Uint8Array(MAX_CERTIFICATE + 1)] }))).toMatch(
+    expect(await judge(auth(made, { certificates: [utf8('nonsense')] }))).toMatch(/^malformed-certificate/);
+    expect(await judge(auth(made, { certificates: [new Uint8Array(MAX_CERTIFICATE + 1)] }))).toMatch(
       /^malformed.* the limit is 20480/,
     );
     expect(await judge(await right(made, { certificates: [made.der, root.der] }))).toBe('ok');
@@ -322,7 +322,7 @@ describe('what a peer sends', () => {
     // The algorithm outside the signed part.
     const at = toHex(made.der).lastIndexOf('300a06082a8648ce3d040302') / 2;
     two.set(inner, at);
-    expect(await judge(proof(made, { certificates: [two] }))).toMatch(/^malformed.*two signature algorithms differ/);
+    expect(await judge(auth(made, { certificates: [two] }))).toMatch(/^malformed.*two signature algorithms differ/);
   });
 
   it('is malformed with a key that is none: no point of a curve, the one at infinity, of another kind', async () => {
@@ -344,7 +344,7 @@ describe('what a peer sends', () => {
       [new Uint8Array(x25519), /an algorithm other than RSA, ECDSA and EdDSA \(300506032b656e\)/],
       [new Uint8Array(explicit.export({ format: 'der', type: 'spki' })), /does not name its curve/],
     ] as const) {
-      const verdict = await judge(proof(make({ subject: 'CN=x', issuer: root, publicKeyInfo })));
+      const verdict = await judge(auth(make({ subject: 'CN=x', issuer: root, publicKeyInfo })));
       expect(verdict).toMatch(/^malformed-certificate/);
       expect(verdict).toMatch(why);
     }

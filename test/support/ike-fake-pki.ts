@@ -58,18 +58,18 @@ export class FakePki implements Pki {
     };
   }
 
-  verify({ proof }: Parameters<Pki['verify']>[0]): VerificationAnswer {
-    const [certificate] = proof.certificates;
+  verify({ auth }: Parameters<Pki['verify']>[0]): VerificationAnswer {
+    const [certificate] = auth.certificates;
     const refuse = (reason: string, detail: string): VerificationAnswer => ({ ok: false, reason, detail });
     if (certificate === undefined) return refuse('no-certificate', 'none was sent');
     if (!this.#trusts.issued(certificate)) return refuse('not-trusted', 'issued by somebody else');
     const body = certificate.subarray(SIGNATURE);
     const named = { type: body[KEY]!, data: body.subarray(KEY + 1) };
-    if (!sameIdentity(named, proof.id)) return refuse('identity-mismatch', 'the certificate is for another');
-    if (proof.algorithm === undefined || !equalBytes(proof.algorithm, ED25519))
+    if (!sameIdentity(named, auth.id)) return refuse('identity-mismatch', 'the certificate is for another');
+    if (auth.algorithm === undefined || !equalBytes(auth.algorithm, ED25519))
       return refuse('method-refused', 'Ed25519');
     const key = { key: Buffer.from(body.subarray(0, KEY)), type: 'spki', format: 'der' } as const;
-    return verify(null, proof.octets, key, proof.signature) ? { ok: true } : refuse('bad-signature', 'of other octets');
+    return verify(null, auth.octets, key, auth.signature) ? { ok: true } : refuse('bad-signature', 'of other octets');
   }
 }
 

@@ -10,7 +10,7 @@ import { PacketMemory } from '../../src/tun/offload/memory.ts';
 import { SharedOffloads } from '../../src/tun/offload/shared.ts';
 import { Splitter } from '../../src/tun/offload/split.ts';
 import { VirtioFlag } from '../../src/tun/offload/virtio.ts';
-import { TunEnd } from '../../src/tun/queue.ts';
+import { TunQueue } from '../../src/tun/queue.ts';
 import { hasLinuxUdp } from '../../src/tun/udp/linux.ts';
 import { gsoOf, packetOf, packetsOf, pattern, withHeader } from './offload/support.ts';
 
@@ -48,8 +48,8 @@ const batches = [LARGE, SMALL].map((room) => new PacketBatch(16, room, 64, 320, 
 const reference = new Splitter(memory);
 const segments = new PacketBatch(64, LARGE, 64, 320, memory.allocate);
 
-function openEnd(fd: number): TunEnd {
-  const end = new TunEnd({ fd, offload: 'all' }, shared, (errno) => expect.unreachable(`detached: ${errno}`));
+function openEnd(fd: number): TunQueue {
+  const end = new TunQueue({ fd, offload: 'all' }, shared, (errno) => expect.unreachable(`detached: ${errno}`));
   onTestFinished(() => end.release());
   return end;
 }
@@ -70,7 +70,7 @@ function divided(reads: readonly Uint8Array[]): { packets: Uint8Array[]; refused
   return { packets, refused };
 }
 
-function readAll(end: TunEnd, batch: PacketBatch): Uint8Array[] {
+function readAll(end: TunQueue, batch: PacketBatch): Uint8Array[] {
   const packets: Uint8Array[] = [];
   for (;;) {
     batch.clear();

@@ -63,17 +63,17 @@ export class Queries {
   }
 
   dumpXml(nameOrUuid: string, { inactive }: { readonly inactive: boolean }): string {
-    const { name, live, kept } = this.#catalog.objects.find(nameOrUuid);
-    const document = inactive ? kept : (live ?? kept);
+    const { name, live, persistent } = this.#catalog.objects.find(nameOrUuid);
+    const document = inactive ? persistent : (live ?? persistent);
     if (document === undefined)
       throw new SectunnelError('invalid-state', `tunnel ${name} is transient and has no inactive document`);
     return dumpDocument(document);
   }
 
-  /** Of the document that the next start uses, or of the one that runs where none is kept. */
+  /** Of the document that the next start uses, or of the one that runs where there is no persistent one. */
   checkCertificates(nameOrUuid: string): Promise<PkiCheckResult> {
-    const { live, kept } = this.#catalog.objects.find(nameOrUuid);
-    const document = kept ?? live;
+    const { live, persistent } = this.#catalog.objects.find(nameOrUuid);
+    const document = persistent ?? live;
     if (document === undefined) throw new SectunnelError('invalid-state', `tunnel ${nameOrUuid} has no document`);
     return checkCertificates(document, this.#secrets, this.#runner.online);
   }
@@ -136,7 +136,7 @@ export class Queries {
   }
 
   stateOf(name: string): string {
-    const waiting = this.#runner.installed.holds(name) ? 'waiting to retry' : 'inactive';
+    const waiting = this.#runner.installed.isRetrying(name) ? 'waiting to retry' : 'inactive';
     return this.#runner.status(name)?.state ?? waiting;
   }
 
@@ -146,8 +146,8 @@ export class Queries {
       name: object.name,
       uuid: object.uuid,
       active: object.live !== undefined,
-      retrying: this.#runner.installed.holds(object.name),
-      persistent: object.kept !== undefined,
+      retrying: this.#runner.installed.isRetrying(object.name),
+      persistent: object.persistent !== undefined,
       outdated: this.#catalog.isOutdated(object),
       autostart: this.#catalog.isAutostart(object.name),
       device: status?.device?.name,

@@ -78,7 +78,7 @@ class Catalogue {
 
 export class SecretStore {
   readonly #path: string;
-  readonly #kept: Catalogue;
+  readonly #persistent: Catalogue;
   readonly #ephemeral: Catalogue = new Catalogue(memoryShelf());
   /** Where a usage was found the last time. BOUNDED: by the secrets that there were. */
   readonly #usages = new Map<string, { readonly catalogue: Catalogue; readonly uuid: string }>();
@@ -86,7 +86,7 @@ export class SecretStore {
   constructor(path: string) {
     makeFolderIfPossible(path, SECRETS_USE);
     this.#path = path;
-    this.#kept = new Catalogue(folderShelf(path));
+    this.#persistent = new Catalogue(folderShelf(path));
   }
 
   /** Removes what a crash in the middle of a change left. @returns their paths */
@@ -105,7 +105,9 @@ export class SecretStore {
         `the usage '${secret.usage?.name}' is taken by secret ${taken.uuid}; choose another name, or undefine that one`,
       );
     }
-    const [catalogue, other] = secret.ephemeral ? [this.#ephemeral, this.#kept] : [this.#kept, this.#ephemeral];
+    const [catalogue, other] = secret.ephemeral
+      ? [this.#ephemeral, this.#persistent]
+      : [this.#persistent, this.#ephemeral];
     if (other.has(secret.uuid)) {
       throw new SectunnelError(
         'invalid-state',
@@ -208,7 +210,7 @@ export class SecretStore {
   }
 
   #byUuid(uuid: string): Catalogue | undefined {
-    return [this.#ephemeral, this.#kept].find((catalogue) => catalogue.has(uuid));
+    return [this.#ephemeral, this.#persistent].find((catalogue) => catalogue.has(uuid));
   }
 
   #byUsage(usage: string): Found | undefined {
@@ -216,7 +218,7 @@ export class SecretStore {
     const again = last?.catalogue.get(last.uuid);
     if (again !== undefined && isFor(again, usage)) return again;
     this.#usages.delete(usage);
-    for (const catalogue of [this.#kept, this.#ephemeral]) {
+    for (const catalogue of [this.#persistent, this.#ephemeral]) {
       const found = catalogue.all().find((candidate) => isFor(candidate, usage));
       if (found === undefined) continue;
       this.#usages.set(usage, { catalogue, uuid: found.uuid });
@@ -226,7 +228,7 @@ export class SecretStore {
   }
 
   #all(): Found[] {
-    return [...this.#kept.all(), ...this.#ephemeral.all()];
+    return [...this.#persistent.all(), ...this.#ephemeral.all()];
   }
 }
 

@@ -58,7 +58,7 @@ export class Catalog {
     const uuids = new Map(
       ran.flatMap((reading) => ('document' in reading ? [[reading.name, reading.document.uuid]] : [])),
     );
-    for (const file of this.#definitions.documents()) this.#loadKept(readingOf(file, (name) => uuids.get(name)));
+    for (const file of this.#definitions.documents()) this.#loadPersistent(readingOf(file, (name) => uuids.get(name)));
     for (const reading of ran) this.#loadLive(reading);
     for (const name of this.brokenAutostarts()) {
       this.#log.warn({ tunnel: name }, BROKEN_AUTOSTART);
@@ -67,18 +67,18 @@ export class Catalog {
     for (const name of this.#interrupted.keys()) this.#unreadable.delete(name);
   }
 
-  #loadKept(reading: Reading): void {
+  #loadPersistent(reading: Reading): void {
     const { name, file } = reading;
-    const problem = 'document' in reading ? this.takeKept(reading.document) : reading.problem;
+    const problem = 'document' in reading ? this.takePersistent(reading.document) : reading.problem;
     if (problem === undefined) return;
     this.#log.error({ file }, `definition ignored: ${problem}`);
     if (this.isAutostart(name)) this.#unreadable.add(name);
   }
 
-  /** What the configuration folder says is what is kept. @returns why it cannot be; `undefined` when it is */
-  takeKept(document: SectunnelDocument): string | undefined {
+  /** The document of the configuration folder becomes the persistent one. @returns why it cannot be; `undefined` when it is */
+  takePersistent(document: SectunnelDocument): string | undefined {
     try {
-      this.objects.claim(document).kept = document;
+      this.objects.claim(document).persistent = document;
       return undefined;
     } catch (error) {
       if (error instanceof SectunnelError) return error.message;
@@ -87,27 +87,30 @@ export class Catalog {
   }
 
   /** Its definition is gone from the disk. */
-  dropKept(object: TunnelObject): void {
-    object.kept = undefined;
+  dropPersistent(object: TunnelObject): void {
+    object.persistent = undefined;
     this.objects.dropIfGone(object);
   }
 
   /**
    * A tunnel that ran when the last daemon ended runs again, with the document that it ran with; where that cannot be read, with
-   * the one that is kept.
+   * the persistent one.
    */
   #loadLive(reading: Reading): void {
     const { name, file } = reading;
-    const kept = this.objects.get(name)?.kept;
+    const persistent = this.objects.get(name)?.persistent;
     try {
       if ('problem' in reading) throw new Error(reading.problem);
       const { document } = reading;
       this.objects.claim(document);
-      this.#interrupted.set(name, kept !== undefined && sameDocument(kept, document) ? kept : document);
+      this.#interrupted.set(
+        name,
+        persistent !== undefined && sameDocument(persistent, document) ? persistent : document,
+      );
     } catch (error) {
       this.#log.error({ file }, `the document with which a tunnel ran is ignored: ${messageOf(error)}`);
-      if (kept === undefined) this.#unreadable.add(name);
-      else this.#interrupted.set(name, kept);
+      if (persistent === undefined) this.#unreadable.add(name);
+      else this.#interrupted.set(name, persistent);
     }
   }
 
@@ -169,18 +172,18 @@ export class Catalog {
 
   /** What the next start uses. */
   documentToStart(name: string): SectunnelDocument | undefined {
-    return this.#interrupted.get(name) ?? this.objects.get(name)?.kept;
+    return this.#interrupted.get(name) ?? this.objects.get(name)?.persistent;
   }
 
-  /** What counts now: what runs or waits to run again, or else what is kept. */
+  /** What counts now: what runs or waits to run again, or else the persistent document. */
   currentDocument(name: string): SectunnelDocument | undefined {
     const object = this.objects.get(name);
-    return object && (object.live ?? this.#interrupted.get(name) ?? object.kept);
+    return object && (object.live ?? this.#interrupted.get(name) ?? object.persistent);
   }
 
-  /** Whether a tunnel runs, or is to run again, with another document than the one that is kept. */
-  isOutdated({ name, kept, live = this.#interrupted.get(name) }: TunnelObject): boolean {
-    return kept !== undefined && live !== undefined && !sameDocument(kept, live);
+  /** Whether a tunnel runs, or is to run again, with another document than the persistent one. */
+  isOutdated({ name, persistent, live = this.#interrupted.get(name) }: TunnelObject): boolean {
+    return persistent !== undefined && live !== undefined && !sameDocument(persistent, live);
   }
 
   /** Of tunnels that run, or are to run again. */
@@ -203,7 +206,7 @@ export class Catalog {
    * Writes a definition to the disk, from where `commit` puts it into its place.
    * @throws StorageError with nothing changed
    */
-  stageKept(object: TunnelObject, document: SectunnelDocument): StagedFile {
+  stagePersistent(object: TunnelObject, document: SectunnelDocument): StagedFile {
     const file = this.#definitions.stage(document.name, dumpDocument(document));
     const commit = (): void => {
       this.#change(object, document, () => file.commit());
@@ -212,14 +215,14 @@ export class Catalog {
   }
 
   /** Has the memory say what the disk says, also where that may not survive a power failure. */
-  #change(object: TunnelObject, kept: SectunnelDocument | undefined, onDisk: () => void): void {
+  #change(object: TunnelObject, persistent: SectunnelDocument | undefined, onDisk: () => void): void {
     try {
       onDisk();
     } catch (error) {
-      if (error instanceof StorageError && error.isDone) object.kept = kept;
+      if (error instanceof StorageError && error.isDone) object.persistent = persistent;
       throw error;
     }
-    object.kept = kept;
+    object.persistent = persistent;
   }
 
   /** The tunnel is defined no longer. @throws StorageError */

@@ -6,8 +6,8 @@ import type { SectunnelDocument } from '../../config/model.ts';
 export interface TunnelObject {
   readonly name: string;
   readonly uuid: string;
-  /** The document that is kept and that the next start uses. */
-  kept: SectunnelDocument | undefined;
+  /** The persistent document, which the next start uses. */
+  persistent: SectunnelDocument | undefined;
   /** The document that runs. */
   live: SectunnelDocument | undefined;
 }
@@ -52,14 +52,14 @@ export class ObjectTable {
         `tunnel '${other.name}' has the UUID ${uuid} already; leave <uuid> out, or use that name`,
       );
     }
-    const fresh: TunnelObject = { name, uuid, kept: undefined, live: undefined };
+    const fresh: TunnelObject = { name, uuid, persistent: undefined, live: undefined };
     this.#objects.set(name, fresh);
     return fresh;
   }
 
-  /** Forgets an object that is neither kept nor active. */
-  dropIfGone({ name, kept, live }: TunnelObject): void {
-    if (kept === undefined && live === undefined) this.#objects.delete(name);
+  /** Forgets an object that is neither persistent nor active. */
+  dropIfGone({ name, persistent, live }: TunnelObject): void {
+    if (persistent === undefined && live === undefined) this.#objects.delete(name);
   }
 
   #byUuid(uuid: string): TunnelObject | undefined {

@@ -5,14 +5,14 @@ import type { ControlPlane } from '../../engine/control-plane.ts';
 import type { EngineEvent } from '../../engine/events.ts';
 import type { UdpSendError } from '../../tun/udp/udp.ts';
 import type { HostOptions } from '../options.ts';
-import { PeerWays } from './peer-ways.ts';
+import { notePeerRoute, peerRouteTargets, sendTargets } from './peer-route-targets.ts';
+import { PeerRoutes } from './peer-routes.ts';
 import { SendRefusals } from './send-refusals.ts';
 import { SilentPeers } from './silent-peers.ts';
-import { noteWay, sendTargets, wayTargets } from './way-targets.ts';
 
 export interface ReachOptions {
-  readonly wayTo: HostOptions['wayTo'];
-  readonly onWay: HostOptions['onWay'];
+  readonly routeToPeer: HostOptions['routeToPeer'];
+  readonly onPeerRoute: HostOptions['onPeerRoute'];
   readonly engine: ControlPlane;
   /** Names of the tunnels that run. */
   readonly tunnels: () => Iterable<string>;
@@ -26,31 +26,31 @@ export interface ReachOptions {
 
 export class Reach {
   readonly #options: ReachOptions;
-  /** Where ways can be asked for. */
-  readonly #ways: PeerWays | undefined;
+  /** `undefined` where the platform cannot be asked for routes. */
+  readonly #routes: PeerRoutes | undefined;
   readonly #refusals: SendRefusals;
   readonly #silent: SilentPeers;
 
   constructor(options: ReachOptions) {
     this.#options = options;
-    this.#ways = this.#watchWays();
+    this.#routes = this.#watchPeerRoutes();
     this.#refusals = new SendRefusals({
       targets: () => sendTargets(options.engine, options.tunnels()),
       now: options.now,
       probe: (ikeSa) => this.#act((now) => options.engine.probeIkeSa(now, ikeSa)),
-      report: (report) => options.onWay?.(report),
+      report: (report) => options.onPeerRoute?.(report),
     });
     this.#silent = new SilentPeers({
       targets: () => sendTargets(options.engine, options.tunnels()),
       now: options.now,
-      report: (report) => options.onWay?.(report),
+      report: (report) => options.onPeerRoute?.(report),
       explained: (tunnel) => this.#explained(tunnel).length > 0,
     });
   }
 
   /** Addresses, links or routes of the system changed. */
   networkChanged(): void {
-    this.#ways?.changed();
+    this.#routes?.changed();
   }
 
   /** A datagram of IKE or ESP was refused. */
@@ -59,16 +59,16 @@ export class Reach {
   }
 
   added(tunnel: string): void {
-    if (this.#ways === undefined) return;
-    for (const target of wayTargets(this.#options.engine, [tunnel])) this.#ways.note(target);
+    if (this.#routes === undefined) return;
+    for (const target of peerRouteTargets(this.#options.engine, [tunnel])) this.#routes.note(target);
   }
 
   happened(event: EngineEvent): void {
-    if (this.#ways !== undefined) noteWay(this.#ways, this.#options.engine, event);
+    if (this.#routes !== undefined) notePeerRoute(this.#routes, this.#options.engine, event);
   }
 
   forget(tunnel: string): void {
-    this.#ways?.forget(tunnel);
+    this.#routes?.forget(tunnel);
     this.#refusals.forget(tunnel);
     this.#silent.forget(tunnel);
   }
@@ -79,26 +79,26 @@ export class Reach {
   }
 
   #explained(tunnel: string): string[] {
-    return [...(this.#ways?.degraded(tunnel) ?? []), ...this.#refusals.degraded(tunnel)];
+    return [...(this.#routes?.degraded(tunnel) ?? []), ...this.#refusals.degraded(tunnel)];
   }
 
   close(): void {
-    this.#ways?.close();
+    this.#routes?.close();
     this.#refusals.close();
     this.#silent.close();
   }
 
-  #watchWays(): PeerWays | undefined {
-    const { engine, tunnels, wayTo, sourceFor, onWay, onRefused } = this.#options;
-    if (wayTo === undefined) return undefined;
-    return new PeerWays({
-      targets: () => wayTargets(engine, tunnels()),
-      wayTo,
+  #watchPeerRoutes(): PeerRoutes | undefined {
+    const { engine, tunnels, routeToPeer, sourceFor, onPeerRoute, onRefused } = this.#options;
+    if (routeToPeer === undefined) return undefined;
+    return new PeerRoutes({
+      targets: () => peerRouteTargets(engine, tunnels()),
+      routeToPeer,
       sourceFor,
       probe: (ikeSa) => this.#act((now) => engine.probeIkeSa(now, ikeSa)),
       restart: (ikeSa, detail) => this.#act((now) => engine.pathLost(now, ikeSa, detail)),
       retry: (tunnel) => this.#act((now) => engine.retryNow(now, tunnel)),
-      report: (report) => onWay?.(report),
+      report: (report) => onPeerRoute?.(report),
       refused: (error) => onRefused(`the system could not be asked for a route: ${messageOf(error)}`),
     });
   }

@@ -10,7 +10,7 @@
  */
 import { formatAddress, formatSocketAddress, NO_PORT, type SocketAddress } from '../../base/address.ts';
 import type { UdpSendError } from '../../tun/udp/udp.ts';
-import type { WayReport } from './peer-ways.ts';
+import type { PeerRouteReport } from './peer-routes.ts';
 
 /** An IKE SA, or an attempt at one. */
 export interface SendTarget {
@@ -29,7 +29,7 @@ export interface SendRefusalsOptions {
   readonly targets: () => readonly SendTarget[];
   readonly now: () => number;
   readonly probe: (ikeSa: number) => void;
-  readonly report: (report: WayReport) => void;
+  readonly report: (report: PeerRouteReport) => void;
 }
 
 /** Milliseconds until refusals are checked, and between checks while something is shown. */

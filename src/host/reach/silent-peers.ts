@@ -3,7 +3,7 @@
  * status shows it until the peer is heard. It is reported once, not again for each attempt.
  */
 import { formatSocketAddress } from '../../base/address.ts';
-import type { WayReport } from './peer-ways.ts';
+import type { PeerRouteReport } from './peer-routes.ts';
 import type { SendTarget } from './send-refusals.ts';
 
 /** A peer that has not answered for so many milliseconds counts as silent. */
@@ -14,7 +14,7 @@ const LOOK = 2_500;
 export interface SilentPeersOptions {
   readonly targets: () => readonly SendTarget[];
   readonly now: () => number;
-  readonly report: (report: WayReport) => void;
+  readonly report: (report: PeerRouteReport) => void;
   /** Whether something else is reported that explains a tunnel's silence. */
   readonly explained: (tunnel: string) => boolean;
 }

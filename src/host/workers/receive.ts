@@ -9,8 +9,8 @@ import { forEachTag } from '../../engine/tags.ts';
 import type { Path } from '../../ike/events.ts';
 import { addCounters, writeCounters } from '../../tun/counters.ts';
 import { SharedOffloads } from '../../tun/offload/shared.ts';
-import { TunEnd } from '../../tun/queue.ts';
-import { UdpEnd } from '../../tun/udp/queue.ts';
+import { TunQueue } from '../../tun/queue.ts';
+import { UdpQueue } from '../../tun/udp/queue.ts';
 import { QUIET, WorkerLoop } from './loop.ts';
 import { Control, MAX_UNDER_WAY, type WorkerCommand, type WorkerSetup } from './messages.ts';
 import { SendTroubles } from './send-troubles.ts';
@@ -19,12 +19,12 @@ import { SendTroubles } from './send-troubles.ts';
 const PAUSE_AFTER_FAILURES = 100;
 
 interface Device {
-  readonly end: TunEnd;
+  readonly end: TunQueue;
   readonly counters: Float64Array;
 }
 
 interface Socket {
-  readonly end: UdpEnd;
+  readonly end: UdpQueue;
   readonly counters: Float64Array;
   readonly fd: number;
 }
@@ -79,7 +79,7 @@ export class ReceiveWorker {
         return;
       case 'open-device': {
         const { tunnel, descriptor, counters } = command;
-        const end = new TunEnd(descriptor, this.#offloads, () => this.#lost(tunnel));
+        const end = new TunQueue(descriptor, this.#offloads, () => this.#lost(tunnel));
         // A worker that replaces another continues its counters.
         addCounters(counters, end.counters);
         this.#devices.set(tunnel, { end, counters });
@@ -91,7 +91,7 @@ export class ReceiveWorker {
         return;
       case 'open-socket': {
         const { socket, descriptor, counters } = command;
-        const end = new UdpEnd(descriptor);
+        const end = new UdpQueue(descriptor);
         this.#troubles.watch(end);
         addCounters(counters, end.counters);
         this.#sockets.set(socket, { end, counters, fd: descriptor.fd });

@@ -4,7 +4,7 @@
  */
 import type { SocketAddress } from '../../base/address.ts';
 import type { PathReport } from '../../base/path-report.ts';
-import type { UdpEnd } from '../../tun/udp/queue.ts';
+import type { UdpQueue } from '../../tun/udp/queue.ts';
 import type { WorkerLoop } from './loop.ts';
 import type { WorkerReport } from './messages.ts';
 
@@ -26,7 +26,7 @@ export class SendTroubles {
   }
 
   /** Reports what a socket's end learns of its datagrams. */
-  watch(end: UdpEnd): void {
+  watch(end: UdpQueue): void {
     end.onPathReport = (report) => this.#reportPath(report);
     end.onRefusal = (remote, error) => this.#reportRefusal({ type: 'refused', remote, error });
   }

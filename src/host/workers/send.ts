@@ -6,8 +6,8 @@ import { MAX_PACKET, newPacketBatch } from '../../engine/batches.ts';
 import { SendPlane } from '../../engine/send-plane.ts';
 import { addCounters, writeCounters } from '../../tun/counters.ts';
 import { SharedOffloads } from '../../tun/offload/shared.ts';
-import { TunEnd } from '../../tun/queue.ts';
-import { UdpEnd } from '../../tun/udp/queue.ts';
+import { TunQueue } from '../../tun/queue.ts';
+import { UdpQueue } from '../../tun/udp/queue.ts';
 import { BATCHES_PER_TURN, DeviceWriteBatch, readTurn } from '../device-turn.ts';
 import { Outlets } from '../outlets.ts';
 import { LocalSockets } from './local-sockets.ts';
@@ -16,7 +16,7 @@ import type { WorkerCommand, WorkerSetup } from './messages.ts';
 import { SendTroubles } from './send-troubles.ts';
 
 interface Device {
-  readonly end: TunEnd;
+  readonly end: TunQueue;
   readonly counters: Float64Array;
   readonly carry: (batch: PacketBatch) => void;
 }
@@ -29,7 +29,7 @@ export class SendWorker {
   readonly #deviceWrites = new DeviceWriteBatch();
   // BOUNDED: the host's tunnels.
   readonly #devices = new Map<number, Device>();
-  readonly #sockets = new LocalSockets<UdpEnd>();
+  readonly #sockets = new LocalSockets<UdpQueue>();
   readonly #outlets = new Outlets({
     pathOf: (tag) => this.#plane.path(tag),
     socketOf: (local) => this.#sockets.find(local),
@@ -74,7 +74,7 @@ export class SendWorker {
         return;
       case 'open-device': {
         const { tunnel, descriptor, counters } = command;
-        const end = new TunEnd(descriptor, this.#offloads, () => this.#lost(tunnel));
+        const end = new TunQueue(descriptor, this.#offloads, () => this.#lost(tunnel));
         // A worker that replaces another continues its counters.
         addCounters(counters, end.counters);
         const device = { end, counters, carry: (batch: PacketBatch) => this.#carry(tunnel, batch) };
@@ -110,7 +110,7 @@ export class SendWorker {
   }
 
   #openSocket({ socket, descriptor, counters }: Extract<WorkerCommand, { type: 'open-socket' }>): void {
-    const end = new UdpEnd(descriptor);
+    const end = new UdpQueue(descriptor);
     this.#troubles.watch(end);
     addCounters(counters, end.counters);
     this.#sockets.add(socket, end, counters);

@@ -12,6 +12,7 @@ import {
   intersectRanges,
 } from '../../base/address.ts';
 import { isWhole, mergeRanges } from '../../base/ranges.ts';
+import type { Direction } from '../../policy/direction.ts';
 import type { TunnelFence } from './fence.ts';
 import { TABLE, word } from './nft-words.ts';
 
@@ -27,11 +28,9 @@ const MAX_PAIRS = 64;
 const FEW_PAIRS = 8;
 const FAMILIES: readonly IpFamily[] = [4, 6];
 
-/** Which way a packet goes, as seen from the local side. */
-export type Way = 'out' | 'in';
-const WAYS: readonly Way[] = ['out', 'in'];
+const DIRECTIONS: readonly Direction[] = ['out', 'in'];
 /** The chain of a part that is shown what leaves, and what arrives. */
-const ENTRANCE: Readonly<Record<Way, string>> = { out: 'leave', in: 'arrive' };
+const ENTRANCE: Readonly<Record<Direction, string>> = { out: 'leave', in: 'arrive' };
 
 /** What a part is for; `undefined` when it is to be shown all packets. */
 export function dispatchPairs({
@@ -76,12 +75,12 @@ export function samePairs(some: readonly AddressPair[], others: readonly Address
 
 /** What a base chain does for a part that is in no map: by its addresses where they are few, for every packet otherwise. */
 export function dispatchJumps(
-  way: Way,
+  direction: Direction,
   { id, pairs }: { readonly id: string; readonly pairs: readonly AddressPair[] | undefined },
 ): string[] {
-  const jump = `jump ${id}_${ENTRANCE[way]}`;
+  const jump = `jump ${id}_${ENTRANCE[direction]}`;
   if (pairs === undefined || pairs.length > FEW_PAIRS) return [jump];
-  const [localField, remoteField] = way === 'out' ? (['saddr', 'daddr'] as const) : (['daddr', 'saddr'] as const);
+  const [localField, remoteField] = direction === 'out' ? (['saddr', 'daddr'] as const) : (['daddr', 'saddr'] as const);
   return pairs.map(({ local, remote }) =>
     [...addressMatch(localField, local), ...addressMatch(remoteField, remote), jump].join(' '),
   );
@@ -94,39 +93,39 @@ function addressMatch(field: 'saddr' | 'daddr', range: AddressRange): string[] {
 
 /** Makes the maps: one for each way and family, whose key is the local and the remote address of a packet. */
 export function dispatchMaps(verb: 'add' | 'flush'): string[] {
-  return WAYS.flatMap((way) =>
+  return DIRECTIONS.flatMap((direction) =>
     FAMILIES.map((family) => {
       const type = `ipv${family}_addr . ipv${family}_addr : verdict`;
       const what = verb === 'add' ? ` { type ${type}; flags interval; }` : '';
-      return `${verb} map ${TABLE} ${mapName(way, family)}${what}`;
+      return `${verb} map ${TABLE} ${mapName(direction, family)}${what}`;
     }),
   );
 }
 
 /** The look-ups of a base chain. */
-export function dispatchRules(way: Way): string[] {
+export function dispatchRules(direction: Direction): string[] {
   return FAMILIES.map((family) => {
     const name = word(family);
-    const key = way === 'out' ? `${name} saddr . ${name} daddr` : `${name} daddr . ${name} saddr`;
-    return `${key} vmap @${mapName(way, family)}`;
+    const key = direction === 'out' ? `${name} saddr . ${name} daddr` : `${name} daddr . ${name} saddr`;
+    return `${key} vmap @${mapName(direction, family)}`;
   });
 }
 
 /** @param id the part whose chains packets are shown to */
 export function dispatchElements(verb: 'add' | 'delete', id: string, pairs: readonly AddressPair[]): string[] {
-  return WAYS.flatMap((way) =>
+  return DIRECTIONS.flatMap((direction) =>
     FAMILIES.flatMap((family) => {
       const fitting = pairs.filter(({ remote }) => remote.start.family === family).map(pairText);
       if (fitting.length === 0) return [];
-      const verdict = verb === 'add' ? ` : jump ${id}_${ENTRANCE[way]}` : '';
+      const verdict = verb === 'add' ? ` : jump ${id}_${ENTRANCE[direction]}` : '';
       const elements = fitting.map((pair) => `${pair}${verdict}`).join(', ');
-      return [`${verb} element ${TABLE} ${mapName(way, family)} { ${elements} }`];
+      return [`${verb} element ${TABLE} ${mapName(direction, family)} { ${elements} }`];
     }),
   );
 }
 
-function mapName(way: Way, family: IpFamily): string {
-  return `${way}${family}`;
+function mapName(direction: Direction, family: IpFamily): string {
+  return `${direction}${family}`;
 }
 
 function pairText({ local, remote }: AddressPair): string {

@@ -17,14 +17,8 @@
  * hook before, all chains are told the link of its first route, whatever came after.
  */
 import { assertNever } from '../../base/assert.ts';
-import {
-  type AddressPair,
-  dispatchElements,
-  dispatchJumps,
-  dispatchMaps,
-  dispatchRules,
-  type Way,
-} from './dispatch.ts';
+import type { Direction } from '../../policy/direction.ts';
+import { type AddressPair, dispatchElements, dispatchJumps, dispatchMaps, dispatchRules } from './dispatch.ts';
 import { type BridgeFence, FENCE_COUNTERS, type FencePart, type UntranslatedFence } from './fence.ts';
 import { add, counterName, quoted, TABLE, TABLE_LINE, word } from './nft-words.ts';
 import { extensionsSet, laterFragment, readableMatches, WHOLE } from './readable.ts';
@@ -37,12 +31,12 @@ interface BaseChain {
   readonly first: readonly string[];
   readonly second: readonly string[];
   /** Which ways of tunnels are asked. */
-  readonly ways: readonly Way[];
+  readonly directions: readonly Direction[];
 }
 
 const BASE_CHAINS = {
-  input: { hook: 'input', priority: -10, first: [], second: ['iifname "lo" accept'], ways: ['in'] },
-  forward: { hook: 'forward', priority: -10, first: [], second: [], ways: ['out', 'in'] },
+  input: { hook: 'input', priority: -10, first: [], second: ['iifname "lo" accept'], directions: ['in'] },
+  forward: { hook: 'forward', priority: -10, first: [], second: [], directions: ['out', 'in'] },
   output: {
     hook: 'postrouting',
     // Before the translation of sources (100), which may give the tunnel's own packets any port.
@@ -50,7 +44,7 @@ const BASE_CHAINS = {
     // Those that a device of the host wraps (GRE, VXLAN) seem to have come by it: all are looked at.
     first: [],
     second: ['oifname "lo" accept'],
-    ways: ['out'],
+    directions: ['out'],
   },
   fragments: {
     hook: 'prerouting',
@@ -58,10 +52,10 @@ const BASE_CHAINS = {
     priority: -450,
     first: [...WHOLE, 'iifname "lo"'].map((match) => `${match} accept`),
     second: [],
-    ways: ['in'],
+    directions: ['in'],
   },
   // Behind the translation of sources (100).
-  translated: { hook: 'postrouting', priority: 300, first: [], second: ['oifname "lo" accept'], ways: ['out'] },
+  translated: { hook: 'postrouting', priority: 300, first: [], second: ['oifname "lo" accept'], directions: ['out'] },
 } as const satisfies Readonly<Record<string, BaseChain>>;
 type BaseName = keyof typeof BASE_CHAINS;
 const BASE_NAMES = Object.keys(BASE_CHAINS) as readonly BaseName[];
@@ -153,15 +147,15 @@ function foundation(inherited: boolean): string[] {
 }
 
 function baseRules(name: BaseName, unmappable: readonly Unmapped[]): string[] {
-  const { first, second, ways }: BaseChain = BASE_CHAINS[name];
+  const { first, second, directions }: BaseChain = BASE_CHAINS[name];
   const rules = [
     ...first,
     ...unmappable.filter(({ id }) => kindOf(id) === 'bridge').map(({ id }) => `jump ${id}_${name}`),
     ...second,
-    ...ways.flatMap(dispatchRules),
+    ...directions.flatMap(dispatchRules),
     ...unmappable
       .filter(({ id }) => kindOf(id) === 'tunnel')
-      .flatMap((part) => ways.flatMap((way) => dispatchJumps(way, part))),
+      .flatMap((part) => directions.flatMap((direction) => dispatchJumps(direction, part))),
   ];
   return rules.map((rule) => add(name, rule));
 }

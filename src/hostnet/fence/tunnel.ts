@@ -18,8 +18,9 @@
 import { type AddressRange, formatAddress, formatRange, type IpFamily } from '../../base/address.ts';
 import { assertNever } from '../../base/assert.ts';
 import { isWhole, mergeRanges } from '../../base/ranges.ts';
+import type { Direction } from '../../policy/direction.ts';
 import type { PortRange } from '../routes/routes.ts';
-import { type AddressPair, dispatchPairs, mirroredPairs, type Way } from './dispatch.ts';
+import { type AddressPair, dispatchPairs, mirroredPairs } from './dispatch.ts';
 import { DEVICE_MARK, type FenceEntry, type OwnPackets, PASS_MARK, type PacketBox, type TunnelFence } from './fence.ts';
 import { add, counterName, quoted, TABLE, word } from './nft-words.ts';
 import {
@@ -226,20 +227,20 @@ function linkScope(families: readonly IpFamily[]): string[] {
 }
 
 /** The host's own packets, or those for it: the tunnel's own pass where they are readable. */
-function hostRules(id: string, way: Way, families: readonly IpFamily[], own: OwnPackets): string[] {
-  const chain = `${id}_host${way}`;
-  const passes = way === 'out' ? ownPasses(own, 'd') : [...ownPasses(own, 's'), ...ownErrors(own, families)];
+function hostRules(id: string, direction: Direction, families: readonly IpFamily[], own: OwnPackets): string[] {
+  const chain = `${id}_host${direction}`;
+  const passes = direction === 'out' ? ownPasses(own, 'd') : [...ownPasses(own, 's'), ...ownErrors(own, families)];
   const rules = [
     // Before they are put together fragments may be for another host: then none is the tunnel's own.
-    ...(way === 'in' ? FRAGMENTS.map((match) => `${match} fib daddr type != local goto ${id}_in`) : []),
+    ...(direction === 'in' ? FRAGMENTS.map((match) => `${match} fib daddr type != local goto ${id}_in`) : []),
     ...families.flatMap(readableMatches).map((match) => `${match} goto ${chain}read`),
-    ...(way === 'in' ? families.flatMap((family) => ownFragments(own, family)) : []),
-    `goto ${id}_${way}`,
+    ...(direction === 'in' ? families.flatMap((family) => ownFragments(own, family)) : []),
+    `goto ${id}_${direction}`,
   ];
   return [
     ...rules.map((rule) => add(chain, rule)),
     ...passes.map((rule) => add(`${chain}read`, rule)),
-    add(`${chain}read`, `goto ${id}_${way}`),
+    add(`${chain}read`, `goto ${id}_${direction}`),
   ];
 }
 
@@ -287,26 +288,32 @@ function ownErrors({ ports }: OwnPackets, families: readonly IpFamily[]): string
 }
 
 /** Where they are too many, all that came so far is dropped: its addresses are those of the other side. */
-function entryRules(id: string, way: Way, entries: readonly FenceEntry[]): string[] {
+function entryRules(id: string, direction: Direction, entries: readonly FenceEntry[]): string[] {
   const asking = FAMILIES.filter((family) =>
     entries.some((entry) => entry.local.start.family === family && asksTransport(entry)),
   );
   const exact = entries.filter(({ local }) => asking.includes(local.start.family));
   // BOUNDED: by the entries. Many of them are the same to an opaque packet.
-  const opaque = new Set(opaqueEntries(entries).map((entry) => opaqueRule(id, way, entry)));
-  if (exact.length + opaque.size > MAX_FENCE_RULES) return [add(`${id}_${way}`, verdictOf(id, way, 'guard'))];
+  const opaque = new Set(opaqueEntries(entries).map((entry) => opaqueRule(id, direction, entry)));
+  if (exact.length + opaque.size > MAX_FENCE_RULES)
+    return [add(`${id}_${direction}`, verdictOf(id, direction, 'guard'))];
   return [
-    ...asking.flatMap(readableMatches).map((match) => add(`${id}_${way}`, `${match} goto ${id}_${way}read`)),
-    ...[...opaque].map((rule) => add(`${id}_${way}`, rule)),
+    ...asking
+      .flatMap(readableMatches)
+      .map((match) => add(`${id}_${direction}`, `${match} goto ${id}_${direction}read`)),
+    ...[...opaque].map((rule) => add(`${id}_${direction}`, rule)),
     ...exact.map((entry) => {
-      return add(`${id}_${way}read`, [...packetMatch(way, entry), verdictOf(id, way, entry.action)].join(' '));
+      return add(
+        `${id}_${direction}read`,
+        [...packetMatch(direction, entry), verdictOf(id, direction, entry.action)].join(' '),
+      );
     }),
   ];
 }
 
-function opaqueRule(id: string, way: Way, { action, local, remote, protocol }: FenceEntry): string {
-  const match = [...packetMatch(way, { local, remote }), ...headerMatch(local.start.family, protocol)];
-  return [...match, verdictOf(id, way, action)].join(' ');
+function opaqueRule(id: string, direction: Direction, { action, local, remote, protocol }: FenceEntry): string {
+  const match = [...packetMatch(direction, { local, remote }), ...headerMatch(local.start.family, protocol)];
+  return [...match, verdictOf(id, direction, action)].join(' ');
 }
 
 /** By the protocol field of the IP header itself. */
@@ -315,10 +322,13 @@ function headerMatch(family: IpFamily, protocol: number | undefined): string[] {
   return [family === 4 ? `ip protocol ${protocol}` : `ip6 nexthdr ${protocol}`];
 }
 
-function packetMatch(way: Way, { local, remote, protocol, localPorts, remotePorts, icmp }: PacketBox): string[] {
+function packetMatch(
+  direction: Direction,
+  { local, remote, protocol, localPorts, remotePorts, icmp }: PacketBox,
+): string[] {
   const { family } = local.start;
-  const [source, destination] = way === 'out' ? [local, remote] : [remote, local];
-  const [sourcePorts, destinationPorts] = way === 'out' ? [localPorts, remotePorts] : [remotePorts, localPorts];
+  const [source, destination] = direction === 'out' ? [local, remote] : [remote, local];
+  const [sourcePorts, destinationPorts] = direction === 'out' ? [localPorts, remotePorts] : [remotePorts, localPorts];
   return [
     ...addressMatch(family, 'saddr', source),
     ...addressMatch(family, 'daddr', destination),
@@ -330,12 +340,12 @@ function packetMatch(way: Way, { local, remote, protocol, localPorts, remotePort
   ];
 }
 
-function verdictOf(id: string, way: Way, action: FenceEntry['action']): string {
+function verdictOf(id: string, direction: Direction, action: FenceEntry['action']): string {
   switch (action) {
     case 'pass':
       return 'return';
     case 'guard':
-      return `counter name ${counterName(id, `clear-${way}`)} drop`;
+      return `counter name ${counterName(id, `clear-${direction}`)} drop`;
     case 'discard':
       return `counter name ${counterName(id, 'discarded')} drop`;
     default:

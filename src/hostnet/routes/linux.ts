@@ -180,7 +180,7 @@ export class LinuxHostNetwork implements HostNetwork {
       if (!(error instanceof SystemError) || !NO_WAY.includes(error.errno)) throw error;
       // Without a link that the packet comes by EINVAL is how a blackhole is reported.
       const isOfSource = error.errno === ERRNO.EXDEV || error.errno === ERRNO.EINVAL;
-      return isOfSource && query.inputLinkIndex !== undefined ? 'source' : 'no-way';
+      return isOfSource && query.inputLinkIndex !== undefined ? 'source' : 'no-route';
     }
   }
 

@@ -220,7 +220,7 @@ export class MemoryHostNetwork implements HostNetwork {
   }
 
   refusalOf(query: RouteQuery): RouteRefusal | undefined {
-    return this.routeTo(query) === undefined ? 'no-way' : undefined;
+    return this.routeTo(query) === undefined ? 'no-route' : undefined;
   }
 
   close(): Promise<void> {

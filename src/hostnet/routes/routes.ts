@@ -157,10 +157,10 @@ export interface RouteAnswer {
 }
 
 /**
- * `no-way`: there is no route, or one forbids it, or this host does not forward; `source`: no packet with such a source may
+ * `no-route`: there is no route, or one forbids it, or this host does not forward; `source`: no packet with such a source may
  * come by that link, which a reverse path filter may say.
  */
-export type RouteRefusal = 'no-way' | 'source';
+export type RouteRefusal = 'no-route' | 'source';
 
 export interface RouteFilter {
   readonly family?: IpFamily;

@@ -15,7 +15,7 @@ import {
 } from '../../base/asn1/x509-limits.ts';
 import { ByteReader, concatBytes, DecodeError, toHex } from '../../base/bytes.ts';
 import type { ConnectionConfig } from '../config.ts';
-import type { ReceivedProof, SignatureMethods } from '../events.ts';
+import type { ReceivedAuth, SignatureMethods } from '../events.ts';
 import {
   AuthMethodId,
   authMethodName,
@@ -173,7 +173,7 @@ function exceeding(
 }
 
 type FoundCredentials =
-  | { readonly ok: true; readonly proof: Omit<ReceivedProof, 'id' | 'octets' | 'from'> }
+  | { readonly ok: true; readonly auth: Omit<ReceivedAuth, 'id' | 'octets' | 'from'> }
   | { readonly ok: false; readonly detail: string };
 
 /**
@@ -194,7 +194,7 @@ export function findCredentials(
   const found = certificatesOf(payloads);
   if (!found.ok) return found;
   const { certificates, crls } = found;
-  return { ok: true, proof: { certificates, crls, authMethod: method, ...parts } };
+  return { ok: true, auth: { certificates, crls, authMethod: method, ...parts } };
 }
 
 function refusedMethod(method: number): string | undefined {

@@ -194,10 +194,10 @@ export function answerSignature(
   state: Authenticating,
   answer: SignatureAnswer,
 ): void {
-  const proof = signaturePayloads(answer, state.setUp);
-  if (typeof proof === 'string')
-    refuse(session, now, `${met(state.peers)}: we cannot sign: ${proof}`, { reason: 'no-signature' });
-  else finish(session, now, state, proof);
+  const authPayloads = signaturePayloads(answer, state.setUp);
+  if (typeof authPayloads === 'string')
+    refuse(session, now, `${met(state.peers)}: we cannot sign: ${authPayloads}`, { reason: 'no-signature' });
+  else finish(session, now, state, authPayloads);
 }
 
 /** The owner did not answer in time. A missing pre-shared key is not reported: any host can claim any identity. */
@@ -216,9 +216,9 @@ export function expireAuth(session: IkeSession, now: number, { config, peers, st
 }
 
 /** Both are known to each other: the IKE SA is up, and its first CHILD SA, if the peer wants one and can have it. */
-function finish(session: IkeSession, now: number, state: Authenticating, proof: readonly Payload[]): void {
+function finish(session: IkeSession, now: number, state: Authenticating, authPayloads: readonly Payload[]): void {
   const { config, crypto, setUp, request, peers, capabilities } = state;
-  const response: Payload[] = [{ type: 'idr', identity: peers.localId }, ...proof];
+  const response: Payload[] = [{ type: 'idr', identity: peers.localId }, ...authPayloads];
   // RFC 6023: a peer that wants no CHILD SA yet sends none of SA, TSi, TSr.
   const childless = findPayload(request, 'sa') === undefined;
   // Before the child is answered: which addresses it gets depends on the peer.

@@ -154,8 +154,8 @@ export class AuthTask implements Task<IkeSession> {
   #whoWeAre(): string {
     const { local, remote } = this.#attempt.config;
     const wanted = remote.id === undefined ? 'any identity' : formatTypedIdentity(remote.id);
-    const proof = this.#credentials.kind === 'psk' ? 'a pre-shared key' : 'a certificate';
-    return `we are ${formatTypedIdentity(local.id)} and want ${wanted}, and authenticated with ${proof}`;
+    const means = this.#credentials.kind === 'psk' ? 'a pre-shared key' : 'a certificate';
+    return `we are ${formatTypedIdentity(local.id)} and want ${wanted}, and authenticated with ${means}`;
   }
 
   abandon(): void {

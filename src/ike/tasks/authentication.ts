@@ -81,7 +81,7 @@ export function askVerdict(
   return registry.ask(session, {
     type: 'need-verification',
     localId,
-    proof: { ...found.proof, id: remoteId, octets, from },
+    auth: { ...found.auth, id: remoteId, octets, from },
   });
 }
 

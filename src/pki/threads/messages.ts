@@ -2,7 +2,7 @@
 
 import type { PathOptions } from '../path.ts';
 import type { FetchRequest } from '../revocation/online.ts';
-import type { PeerProof, Verdict } from '../types.ts';
+import type { PeerAuth, Verdict } from '../types.ts';
 
 /** The options of a verifier, certificates and lists as DER. */
 export interface TrustMaterial {
@@ -21,7 +21,7 @@ export interface TrustMaterial {
 
 export type ThreadCommand =
   /** `trust` is the digest of what peers are judged by, which the thread keeps, or asks for. */
-  | { readonly type: 'judge'; readonly id: number; readonly trust: string; readonly proof: PeerProof }
+  | { readonly type: 'judge'; readonly id: number; readonly trust: string; readonly auth: PeerAuth }
   | { readonly type: 'trust'; readonly trust: string; readonly material: TrustMaterial }
   | {
       readonly type: 'fetched';

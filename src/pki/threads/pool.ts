@@ -1,9 +1,9 @@
 /**
- * Judges proofs in threads of their own, so that certificates of peers that have proved nothing hold up no negotiation, no
+ * Verifies peers in threads of their own, so that certificates of peers that have proved nothing hold up no negotiation, no
  * command and no liveness check: the main thread only passes bytes on. What waits is bounded and served by source in
  * turn; a thread that takes too long is ended, and another takes its place with the next question.
  *
- * Threads start with the first question. Where none can be started, proofs are judged in the main thread, one in each
+ * Threads start with the first question. Where none can be started, the main thread verifies, one in each
  * turn of its event loop: what certificates may cost is bounded before (`base/asn1/x509-limits.ts`), as is how much of it an
  * address may ask for (`ike/half-open/verification-budget.ts`).
  */
@@ -14,7 +14,7 @@ import { messageOf } from '../../base/text.ts';
 import { authorityHash } from '../certificate.ts';
 import { refuse } from '../path.ts';
 import type { Fetch } from '../revocation/online.ts';
-import type { PeerProof, Verdict, Verifier } from '../types.ts';
+import type { PeerAuth, Verdict, Verifier } from '../types.ts';
 import { pathVerifier, type VerifierOptions } from '../verifier.ts';
 import { FairQueue } from './fair-queue.ts';
 import type { TrustMaterial } from './messages.ts';
@@ -33,14 +33,14 @@ export interface VerifierPoolOptions {
   readonly onTrouble: (text: string) => void;
   /** For tests. */
   readonly spawn?: (() => Worker) | undefined;
-  /** Milliseconds that a proof may take, what is asked over the network not counted. */
+  /** Milliseconds that one verification may take; time spent on network requests is not counted. */
   readonly deadline?: number | undefined;
 }
 
 /** Questions that wait, of one source and of all; each holds at most 256 KiB. */
 const MAX_QUEUED_OF_SOURCE = 16;
 const MAX_QUEUED = 128;
-/** A thousand times what an honest proof takes. */
+/** A thousand times what the verification of an honest peer takes. */
 const DEADLINE = 2_000;
 /** Milliseconds until a thread is started again where it could not be. */
 const NO_THREADS_FOR = 30_000;
@@ -69,9 +69,9 @@ export class VerifierPool {
     const trust = { digest: digestOf(material), material, inline: pathVerifier(options) };
     return {
       authorities: options.anchors.map(authorityHash),
-      verify: (proof) =>
+      verify: (auth) =>
         new Promise<Verdict>((resolve) => {
-          this.#ask({ id: ++this.#lastId, trust, proof: plainCopy(proof), settle: resolve });
+          this.#ask({ id: ++this.#lastId, trust, auth: plainCopy(auth), settle: resolve });
         }),
     };
   }
@@ -95,7 +95,7 @@ export class VerifierPool {
 
   #ask(judgement: Judgement): void {
     if (this.#closed) judgement.settle(ENDING);
-    else if (this.#queue.push(judgement.proof.source ?? '', judgement)) this.#pump();
+    else if (this.#queue.push(judgement.auth.source ?? '', judgement)) this.#pump();
     else judgement.settle(refuse('overloaded', 'too many certificates wait for being judged'));
   }
 
@@ -139,7 +139,7 @@ export class VerifierPool {
     if (unheard === undefined) {
       this.#options.onTrouble(`the verifier thread ended: ${reason}`);
     } else {
-      this.#queue.push(unheard.proof.source ?? '', unheard);
+      this.#queue.push(unheard.auth.source ?? '', unheard);
       this.#withoutThreads(reason);
     }
     this.#pump();
@@ -168,9 +168,9 @@ export class VerifierPool {
 
 const ENDING: Verdict = refuse('overloaded', 'the program ends');
 
-async function judgeInline({ trust, proof, settle }: Judgement): Promise<void> {
+async function judgeInline({ trust, auth, settle }: Judgement): Promise<void> {
   try {
-    settle(await trust.inline.verify(proof));
+    settle(await trust.inline.verify(auth));
   } catch (error) {
     settle(refuse('overloaded', `the certificates could not be verified: ${messageOf(error)}`));
   }
@@ -188,7 +188,7 @@ function materialOf(options: VerifierOptions): TrustMaterial {
   };
 }
 
-/** Of all that a verdict depends on, beside the proof. */
+/** Of everything that a verdict depends on beside what the peer sent. */
 function digestOf({ anchors, intermediates, crls, ...rest }: TrustMaterial): string {
   const hash = createHash('sha256').update(JSON.stringify(rest));
   for (const list of [anchors, intermediates, crls]) {
@@ -199,15 +199,15 @@ function digestOf({ anchors, intermediates, crls, ...rest }: TrustMaterial): str
 }
 
 /** Bytes of its own: what is posted to a thread takes the whole message along that a view is of. */
-function plainCopy(proof: PeerProof): PeerProof {
+function plainCopy(auth: PeerAuth): PeerAuth {
   const copy = (bytes: Uint8Array): Uint8Array => new Uint8Array(bytes);
   return {
-    ...proof,
-    certificates: proof.certificates.map(copy),
-    crls: proof.crls.map(copy),
-    id: { type: proof.id.type, data: copy(proof.id.data) },
-    algorithm: proof.algorithm && copy(proof.algorithm),
-    signature: copy(proof.signature),
-    octets: copy(proof.octets),
+    ...auth,
+    certificates: auth.certificates.map(copy),
+    crls: auth.crls.map(copy),
+    id: { type: auth.id.type, data: copy(auth.id.data) },
+    algorithm: auth.algorithm && copy(auth.algorithm),
+    signature: copy(auth.signature),
+    octets: copy(auth.octets),
   };
 }

@@ -6,7 +6,7 @@ import type { Worker } from 'node:worker_threads';
 import { messageOf } from '../../base/text.ts';
 import { refuse } from '../path.ts';
 import type { Fetch, FetchRequest } from '../revocation/online.ts';
-import type { PeerProof, Verdict, Verifier } from '../types.ts';
+import type { PeerAuth, Verdict, Verifier } from '../types.ts';
 import type { ThreadCommand, ThreadReport, TrustMaterial } from './messages.ts';
 
 /** A question and what becomes of the answer. */
@@ -18,7 +18,7 @@ export interface Judgement {
     /** The same, in the main thread. */
     readonly inline: Verifier;
   };
-  readonly proof: PeerProof;
+  readonly auth: PeerAuth;
   readonly settle: (verdict: Verdict) => void;
 }
 
@@ -82,8 +82,8 @@ export class VerifierThread {
 
   judge(judgement: Judgement): void {
     this.#current = judgement;
-    const { id, trust, proof } = judgement;
-    this.#post({ type: 'judge', id, trust: trust.digest, proof });
+    const { id, trust, auth } = judgement;
+    this.#post({ type: 'judge', id, trust: trust.digest, auth });
     this.#limit(BEGIN_WITHIN, 'the thread did not begin');
   }
 

@@ -8,8 +8,8 @@ import { parseCertificate } from '../certificate.ts';
 import { CertificateCache } from '../certificate-cache.ts';
 import { parseCrl } from '../revocation/crl.ts';
 import { type Fetch, OnlineRevocation } from '../revocation/online.ts';
-import type { PeerProof, Verdict } from '../types.ts';
-import { judgeProof, type VerifierOptions } from '../verifier.ts';
+import type { PeerAuth, Verdict } from '../types.ts';
+import { judgeAuth, type VerifierOptions } from '../verifier.ts';
 import type { ThreadCommand, ThreadReport, TrustMaterial } from './messages.ts';
 
 /** What tunnels judge their peers by. */
@@ -87,7 +87,7 @@ class VerifierThread {
   }
 
   async #judge(judgement: Judgement): Promise<void> {
-    const { id, trust: digest, proof } = judgement;
+    const { id, trust: digest, auth } = judgement;
     const trust = this.#trusts.get(digest);
     if (trust === undefined) {
       this.#waiting.push(judgement);
@@ -97,18 +97,18 @@ class VerifierThread {
     this.#trusts.delete(digest);
     this.#trusts.set(digest, trust);
     try {
-      this.#report({ type: 'judged', id, verdict: await this.#measured(id, trust, proof) });
+      this.#report({ type: 'judged', id, verdict: await this.#measured(id, trust, auth) });
     } catch (error) {
       this.#report({ type: 'failed', id, error: messageOf(error) });
     }
   }
 
   /** Time that is spent waiting for others is not counted. */
-  async #measured(id: number, { options, cache }: Trust, proof: PeerProof): Promise<Verdict> {
+  async #measured(id: number, { options, cache }: Trust, auth: PeerAuth): Promise<Verdict> {
     this.#report({ type: 'judging', id });
     const begun = performance.now();
     let spent: number | undefined;
-    const verdict = await judgeProof(proof, options, cache, () => {
+    const verdict = await judgeAuth(auth, options, cache, () => {
       spent = performance.now() - begun;
       this.#report({ type: 'waiting', id });
     });

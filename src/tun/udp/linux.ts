@@ -22,7 +22,7 @@ import { bindError } from './errors.ts';
 import { partIkeFromEsp } from './ike-filter.ts';
 import * as layout from './layout.ts';
 import { PathDiscovery } from './path-discovery.ts';
-import { UdpEnd } from './queue.ts';
+import { UdpQueue } from './queue.ts';
 import type {
   DatagramHandler,
   UdpBindOptions,
@@ -180,7 +180,7 @@ export class LinuxUdpSocket implements UdpSocket {
   readonly #descriptor: UdpDescriptor;
   /** The sockets for ESP, where IKE has a queue of its own. */
   readonly #esp: readonly UdpDescriptor[];
-  readonly #end: UdpEnd;
+  readonly #end: UdpQueue;
   readonly #watch: Watch;
   #onDatagram: DatagramHandler | undefined;
   #onErrors: (() => void) | undefined;
@@ -192,7 +192,7 @@ export class LinuxUdpSocket implements UdpSocket {
   constructor(descriptor: UdpDescriptor, ...esp: UdpDescriptor[]) {
     this.#descriptor = descriptor;
     this.#esp = esp;
-    this.#end = new UdpEnd(descriptor);
+    this.#end = new UdpQueue(descriptor);
     this.local = descriptor.local;
     this.counters = this.#end.counters;
     this.#watch = watchReadable(descriptor.fd, (failed) => {

@@ -61,7 +61,7 @@ export type Turn = 'empty' | 'taken' | 'more' | 'failing';
 
 /** A target as the kernel takes it: the names of both ends, and the socket to send by. */
 class ResolvedTarget implements UdpTarget, Sending {
-  readonly end: UdpEnd;
+  readonly end: UdpQueue;
   readonly to: SocketAddress;
   readonly from: SocketAddress | undefined;
   /** Why nothing can be sent there. */
@@ -73,7 +73,7 @@ class ResolvedTarget implements UdpTarget, Sending {
   readonly source: Int32Array | undefined;
   readonly readErrors: () => number;
 
-  constructor(end: UdpEnd, { to, from }: UdpTarget, refused: UdpSendError | undefined, sending: Sending) {
+  constructor(end: UdpQueue, { to, from }: UdpTarget, refused: UdpSendError | undefined, sending: Sending) {
     this.end = end;
     this.to = to;
     this.from = from;
@@ -87,7 +87,7 @@ class ResolvedTarget implements UdpTarget, Sending {
   }
 }
 
-export class UdpEnd {
+export class UdpQueue {
   readonly local: SocketAddress;
   readonly counters: UdpCounters = newUdpCounters();
   readonly #fd: number;

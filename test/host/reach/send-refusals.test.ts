@@ -1,7 +1,7 @@
 /** What the system, or ICMP, says of datagrams of IKE that were refused. */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { parseAddress, type SocketAddress } from '../../../src/base/address.ts';
-import type { WayReport } from '../../../src/host/reach/peer-ways.ts';
+import type { PeerRouteReport } from '../../../src/host/reach/peer-routes.ts';
 import { SendRefusals, type SendTarget } from '../../../src/host/reach/send-refusals.ts';
 
 const PEER: SocketAddress = { address: parseAddress('192.0.2.2')!, port: 500 };
@@ -16,7 +16,7 @@ class Host {
   targets: SendTarget[] = [ATTEMPT];
   looks = 0;
   readonly probed: number[] = [];
-  readonly reports: WayReport[] = [];
+  readonly reports: PeerRouteReport[] = [];
   readonly refusals = new SendRefusals({
     targets: () => {
       this.looks++;

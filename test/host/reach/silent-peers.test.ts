@@ -1,7 +1,7 @@
 /** Peers of which nothing is heard: told once, and again when they answer. */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { parseAddress, type SocketAddress } from '../../../src/base/address.ts';
-import type { WayReport } from '../../../src/host/reach/peer-ways.ts';
+import type { PeerRouteReport } from '../../../src/host/reach/peer-routes.ts';
 import type { SendTarget } from '../../../src/host/reach/send-refusals.ts';
 import { SilentPeers } from '../../../src/host/reach/silent-peers.ts';
 
@@ -10,7 +10,7 @@ const end = (address: string, port: number): SocketAddress => ({ address: parseA
 class Host {
   targets: SendTarget[] = [];
   reason = false;
-  readonly reports: WayReport[] = [];
+  readonly reports: PeerRouteReport[] = [];
   readonly peers = new SilentPeers({
     targets: () => this.targets,
     now: () => performance.now(),

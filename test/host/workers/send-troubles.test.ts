@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { parseAddress, type SocketAddress } from '../../../src/base/address.ts';
 import type { WorkerReport } from '../../../src/host/workers/messages.ts';
 import { SendTroubles } from '../../../src/host/workers/send-troubles.ts';
-import type { UdpEnd } from '../../../src/tun/udp/queue.ts';
+import type { UdpQueue } from '../../../src/tun/udp/queue.ts';
 
 const address = parseAddress('192.0.2.2')!;
 const PEER: SocketAddress = { address, port: 4500 };
@@ -12,7 +12,7 @@ it('a refusal is told once for each end in a while, and of a bounded number of e
   let now = 0;
   const reports: WorkerReport[] = [];
   const troubles = new SendTroubles({ now: () => now, report: (report) => void reports.push(report) });
-  const end = {} as UdpEnd;
+  const end = {} as UdpQueue;
   troubles.watch(end);
   for (let i = 0; i < 1_000; i++) end.onRefusal(PEER, 'EPERM');
   expect(reports).toEqual([{ type: 'refused', remote: PEER, error: 'EPERM' }]);
@@ -27,7 +27,7 @@ it('so is what routers say, and that datagrams are too large', () => {
   let now = 0;
   const reports: WorkerReport[] = [];
   const troubles = new SendTroubles({ now: () => now, report: (report) => void reports.push(report) });
-  const end = {} as UdpEnd;
+  const end = {} as UdpQueue;
   troubles.watch(end);
   for (let i = 0; i < 1_000; i++) end.onPathReport({ remote: PEER, mtu: 1280, quote: new Uint8Array() });
   expect(reports).toHaveLength(32);

@@ -8,7 +8,7 @@ import { parseCertificate } from '../../../src/pki/certificate.ts';
 import { type FetchRequest, OnlineRevocation } from '../../../src/pki/revocation/online.ts';
 import { Remembered } from '../../../src/pki/revocation/remembered.ts';
 import { keySigner } from '../../../src/pki/signer.ts';
-import type { PeerProof } from '../../../src/pki/types.ts';
+import type { PeerAuth } from '../../../src/pki/types.ts';
 import { pathVerifier, type VerifierOptions } from '../../../src/pki/verifier.ts';
 import { authority, DAY, dns, ecKey, extension, type Made, make, makeCrl, NOW, type Recipe, uri } from '../make.ts';
 import { lists, makeOcsp, responders, revokedFor, UNKNOWN } from '../make-ocsp.ts';
@@ -47,7 +47,7 @@ class World {
   }
 
   /** `ok`, or reason and detail. */
-  async judge(made: Made, more: Partial<VerifierOptions> = {}, proof: Partial<PeerProof> = {}): Promise<string> {
+  async judge(made: Made, more: Partial<VerifierOptions> = {}, auth: Partial<PeerAuth> = {}): Promise<string> {
     const signer = keySigner(made.key);
     const [method] = signer.methods;
     const verifier = pathVerifier({
@@ -65,7 +65,7 @@ class World {
       signature: await signer.sign(method!, octets),
       octets,
       now: this.now,
-      ...proof,
+      ...auth,
     });
     return verdict.ok ? 'ok' : `${verdict.reason}: ${verdict.detail}`;
   }
@@ -275,7 +275,7 @@ describe('an OCSP responder', () => {
 
 describe('nothing is fetched', () => {
   const pages = { [OCSP]: ocsp(), [LIST]: crl() };
-  it.each<[string, Partial<VerifierOptions>, Partial<PeerProof>, RegExp]>([
+  it.each<[string, Partial<VerifierOptions>, Partial<PeerAuth>, RegExp]>([
     ['for a path that is not trusted', { anchors: [parseCertificate(authority('CN=Other').der)] }, {}, /^untrusted/],
     [
       'for an identity that the certificate does not prove',
@@ -293,9 +293,9 @@ describe('nothing is fetched', () => {
     ],
     ['for who is revoked by a list at hand', {}, { crls: [crl({ revoked: [serial] })] }, /^revoked/],
     ['where the document does not want it', { online: undefined }, {}, /^revocation-unknown/],
-  ])('%s', async (_, options, proof, why) => {
+  ])('%s', async (_, options, auth, why) => {
     const world = new World(pages);
-    expect(await world.judge(withBoth, options, proof)).toMatch(why);
+    expect(await world.judge(withBoth, options, auth)).toMatch(why);
     expect(world.asked).toEqual([]);
   });
 

@@ -32,7 +32,7 @@ const endpoint = new IkeEndpoint({
 });
 const start = Date.now();
 const now = () => Date.now() - start;
-const told = { up: 0, failed: 0, proofs: 0 };
+const told = { up: 0, failed: 0, sent: 0 };
 const socket = dgram.createSocket('udp4');
 let live = 0;
 let begun = 0;
@@ -50,7 +50,7 @@ socket.on('message', (data, from) => {
 function drain() {
   for (let event = endpoint.pollEvent(); event !== undefined; event = endpoint.pollEvent()) {
     if (event.type === 'need-signature') {
-      const certificates = chains[told.proofs++ % chains.length];
+      const certificates = chains[told.sent++ % chains.length];
       const signature = new Uint8Array(sign('sha256', event.octets, key));
       const answer = { ok: true, authMethod: 14, algorithm: ECDSA_SHA256, signature, certificates };
       endpoint.answerSignature(now(), event.requestId, answer);

@@ -2,7 +2,7 @@
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { parseAddress, type SocketAddress } from '../../../src/base/address.ts';
 import { hasLinuxUdp, linuxUdp } from '../../../src/tun/udp/linux.ts';
-import { UdpEnd } from '../../../src/tun/udp/queue.ts';
+import { UdpQueue } from '../../../src/tun/udp/queue.ts';
 import type { UdpSocket } from '../../../src/tun/udp/udp.ts';
 import { until } from './support.ts';
 
@@ -25,7 +25,7 @@ async function parted(text: string): Promise<Parted> {
   const ike: number[][] = [];
   socket.onDatagram((data) => ike.push([...data.subarray(0, 5)]));
   const [descriptor] = socket.handOver!();
-  const end = new UdpEnd(descriptor!);
+  const end = new UdpQueue(descriptor!);
   onTestFinished(async () => {
     end.release();
     await Promise.all([socket.close(), sender.close()]);
@@ -69,7 +69,7 @@ describe.skipIf(!hasLinuxUdp())('a port that IKE shares', () => {
     const address = parseAddress('127.0.0.1')!;
     const socket = await linuxUdp().bind({ address, port: 0, espQueues: 3 });
     const sender = await linuxUdp().bind({ address, port: 0 });
-    const ends = socket.handOver!().map((descriptor) => new UdpEnd(descriptor));
+    const ends = socket.handOver!().map((descriptor) => new UdpQueue(descriptor));
     onTestFinished(async () => {
       for (const end of ends) end.release();
       await Promise.all([socket.close(), sender.close()]);

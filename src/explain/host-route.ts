@@ -13,7 +13,7 @@ import {
 import { formatSeenRule, seenRuleFits } from '../hostnet/routes/seen-rules.ts';
 import type { Routing } from '../hostnet/view.ts';
 import { hasPorts } from '../policy/protocols.ts';
-import type { WayExplanation } from './explanation.ts';
+import type { RouteExplanation } from './explanation.ts';
 import type { AskedPacket } from './packet.ts';
 
 /** The link that the host's own packets come from, in rules. */
@@ -30,7 +30,7 @@ export interface Origin {
   readonly inputLinkIndex: number | undefined;
 }
 
-export interface Way extends WayExplanation {
+export interface HostRoute extends RouteExplanation {
   /** It is for this host. */
   readonly toHost: boolean;
   /** Why there is no route. */
@@ -60,13 +60,13 @@ export function isOfHost(routing: Routing, address: IpAddress): boolean {
 }
 
 /** @param mark that the packet bears when it is routed */
-export function explainWay(
+export function explainRoute(
   routing: Routing,
   packet: AskedPacket,
   origin: Origin,
   device: string | undefined,
   mark: number | undefined,
-): Way {
+): HostRoute {
   const query = queryOf(routing, packet, origin, mark);
   const answer = routing.routeTo(query);
   const refusal = answer === undefined ? routing.refusalOf(query) : undefined;
@@ -76,7 +76,7 @@ export function explainWay(
   const link = answer === undefined || toHost ? undefined : linkName(routing, answer.linkIndex);
   const gateway = answer?.gateway && formatAddress(answer.gateway);
   return {
-    text: wayText(packet, refusal, origin, link, gateway),
+    text: routeText(packet, refusal, origin, link, gateway),
     link,
     gateway,
     table: answer?.table,
@@ -89,7 +89,7 @@ export function explainWay(
   };
 }
 
-function wayText(
+function routeText(
   { source, destination }: AskedPacket,
   refusal: RouteRefusal | undefined,
   { own, cameBy }: Origin,
@@ -98,7 +98,7 @@ function wayText(
 ): string {
   const enters = own ? '' : `in by ${cameBy}, `;
   switch (refusal) {
-    case 'no-way':
+    case 'no-route':
       return `${enters}there is no route to ${formatAddress(destination)}, or a route forbids it`;
     case 'source':
       return `in by ${cameBy}, where packets from ${formatAddress(source)} are not accepted`;
@@ -144,7 +144,7 @@ function decidingRule(
   const maybe: SeenRule[] = [];
   const decided = (rule: SeenRule | undefined): Decided => ({
     rule,
-    doubtful: maybe.filter((other) => other !== rule && hasAnotherWay(routing, other, query, answer)),
+    doubtful: maybe.filter((other) => other !== rule && hasAnotherRoute(routing, other, query, answer)),
   });
   let from = 0;
   for (const rule of rules) {
@@ -179,7 +179,7 @@ function decidingRule(
 }
 
 /** Whether packets would have another route if the rule matched them. */
-function hasAnotherWay(
+function hasAnotherRoute(
   routing: Routing,
   { action }: SeenRule,
   { destination }: RouteQuery,

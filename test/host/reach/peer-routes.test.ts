@@ -1,13 +1,13 @@
 /** Ways to peers that go, change and return, looked up when the network changes. */
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { parseAddress } from '../../../src/base/address.ts';
-import { PeerWays, type WayReport, type WayTarget } from '../../../src/host/reach/peer-ways.ts';
+import { type PeerRouteReport, PeerRoutes, type PeerRouteTarget } from '../../../src/host/reach/peer-routes.ts';
 
-const ip = (text: string): NonNullable<WayTarget['local']> => parseAddress(text)!;
+const ip = (text: string): NonNullable<PeerRouteTarget['local']> => parseAddress(text)!;
 const HERE = '192.0.2.1';
 const OTHER = '198.51.100.1';
 
-const SA: WayTarget = {
+const SA: PeerRouteTarget = {
   key: 'SA 1',
   tunnel: 'net',
   local: ip(HERE),
@@ -15,19 +15,19 @@ const SA: WayTarget = {
   ikeSa: 1,
   movable: true,
 };
-const WAITING: WayTarget = { ...SA, key: 'net', local: undefined, ikeSa: undefined, movable: false };
+const WAITING: PeerRouteTarget = { ...SA, key: 'net', local: undefined, ikeSa: undefined, movable: false };
 
 class Host {
   way: string | undefined = 'by eth0';
   source: string | undefined = HERE;
-  target: WayTarget = SA;
+  target: PeerRouteTarget = SA;
   asked = 0;
   refuse = false;
   readonly done: string[] = [];
-  readonly reports: WayReport[] = [];
-  readonly ways = new PeerWays({
+  readonly reports: PeerRouteReport[] = [];
+  readonly ways = new PeerRoutes({
     targets: () => [this.target],
-    wayTo: () => {
+    routeToPeer: () => {
       this.asked++;
       if (this.refuse) throw new Error('no descriptors');
       return this.way;

@@ -20,7 +20,7 @@ export interface CredentialsQuestion {
 }
 
 /** How a host signs, and verifies its peers, where tunnels authenticate with certificates. */
-export interface ProofOptions {
+export interface AuthenticationOptions {
   /** What a tunnel signs with; `undefined` when there is nothing. May take its time, as may the signer. */
   readonly credentialsFor?:
     | ((question: CredentialsQuestion) => Credentials | undefined | Promise<Credentials | undefined>)
@@ -39,7 +39,7 @@ type Question<T extends EngineEvent['type']> = Extract<EngineEvent, { readonly t
 /** Never fails: what cannot be signed is said in the answer. */
 export async function signatureFor(
   question: Question<'need-signature'>,
-  { credentialsFor }: ProofOptions,
+  { credentialsFor }: AuthenticationOptions,
 ): Promise<SignatureAnswer> {
   try {
     const credentials = await credentialsFor?.(question);
@@ -64,13 +64,13 @@ export async function signatureFor(
 /** Never fails: what cannot be judged is not believed. */
 export async function verdictFor(
   question: Question<'need-verification'>,
-  { verifierFor }: ProofOptions,
+  { verifierFor }: AuthenticationOptions,
 ): Promise<VerificationAnswer> {
   try {
     const verifier = await verifierFor?.(question.tunnel, question.connection);
     if (verifier === undefined) return { ok: false, reason: 'not-trusted', detail: 'no authority is trusted here' };
-    const { from, ...proof } = question.proof;
-    const verdict: unknown = await verifier.verify({ ...proof, source: hostPrefix(from), now: Date.now() });
+    const { from, ...auth } = question.auth;
+    const verdict: unknown = await verifier.verify({ ...auth, source: hostPrefix(from), now: Date.now() });
     if (!isVerdict(verdict)) throw new TypeError("an object whose 'ok' is true or false is wanted of verify");
     return verdict;
   } catch (error) {
@@ -78,7 +78,7 @@ export async function verdictFor(
   }
 }
 
-/** Whether a verifier said yes or no. Programs need not be in TypeScript: what is only taken for true is no proof. */
+/** Whether a verifier said yes or no. Programs need not be in TypeScript: a value that is merely truthy does not count as a yes. */
 function isVerdict(verdict: unknown): verdict is VerificationAnswer {
   return typeof verdict === 'object' && verdict !== null && 'ok' in verdict && typeof verdict.ok === 'boolean';
 }

@@ -1,10 +1,10 @@
-/** Which ways an engine's tunnels have to their peers: one for each IKE SA, and for each connection that has none. */
+/** The routes from an engine's tunnels to their peers: one for each IKE SA, and for each connection that has none. */
 import type { ControlPlane } from '../../engine/control-plane.ts';
 import type { EngineEvent } from '../../engine/events.ts';
 import type { ConnectionConfig } from '../../ike/config.ts';
 import type { Path } from '../../ike/events.ts';
 import { isUnspecified } from '../../tun/udp/udp.ts';
-import type { PeerWays, WayTarget } from './peer-ways.ts';
+import type { PeerRoutes, PeerRouteTarget } from './peer-routes.ts';
 import type { SendTarget } from './send-refusals.ts';
 
 interface IkeSaEnds {
@@ -14,7 +14,7 @@ interface IkeSaEnds {
 }
 
 /** The established IKE SAs of these tunnels, and their connections that have none. */
-export function wayTargets(engine: ControlPlane, tunnels: Iterable<string>): WayTarget[] {
+export function peerRouteTargets(engine: ControlPlane, tunnels: Iterable<string>): PeerRouteTarget[] {
   const byConnection = new Map<string, IkeSaEnds[]>();
   for (const sa of engine.ike.status()) {
     if (sa.state !== 'established' || sa.connection === undefined) continue;
@@ -29,7 +29,7 @@ export function wayTargets(engine: ControlPlane, tunnels: Iterable<string>): Way
   );
 }
 
-function ikeSaTarget(tunnel: string, { local, remote }: ConnectionConfig, { id, path }: IkeSaEnds): WayTarget {
+function ikeSaTarget(tunnel: string, { local, remote }: ConnectionConfig, { id, path }: IkeSaEnds): PeerRouteTarget {
   return {
     key: `SA ${id}`,
     tunnel,
@@ -41,7 +41,7 @@ function ikeSaTarget(tunnel: string, { local, remote }: ConnectionConfig, { id, 
 }
 
 /** `undefined` where the peer has to call. */
-function connectionTarget(tunnel: string, { name, local, remote }: ConnectionConfig): WayTarget | undefined {
+function connectionTarget(tunnel: string, { name, local, remote }: ConnectionConfig): PeerRouteTarget | undefined {
   if (remote.address === undefined) return undefined;
   return { key: name, tunnel, local: local.address, remote: remote.address, ikeSa: undefined, movable: false };
 }
@@ -61,15 +61,15 @@ export function sendTargets(engine: ControlPlane, tunnels: Iterable<string>): Se
   });
 }
 
-/** From where an IKE SA comes up, or goes down, changes of its way count. */
-export function noteWay(ways: PeerWays, engine: ControlPlane, event: EngineEvent): void {
+/** Notes the route of an IKE SA that came up or went down; later changes are compared with it. */
+export function notePeerRoute(routes: PeerRoutes, engine: ControlPlane, event: EngineEvent): void {
   if (event.type !== 'ike-up' && event.type !== 'ike-down') return;
   for (const connection of engine.tunnel(event.tunnel)?.config.connections ?? []) {
     if (event.type === 'ike-down') {
       const target = connectionTarget(event.tunnel, connection);
-      if (target !== undefined) ways.note(target);
+      if (target !== undefined) routes.note(target);
     } else if (event.ikeSa.connection === connection.name) {
-      ways.note(ikeSaTarget(event.tunnel, connection, event.ikeSa));
+      routes.note(ikeSaTarget(event.tunnel, connection, event.ikeSa));
     }
   }
 }

@@ -146,9 +146,9 @@ describe('a program’s own', () => {
     const gate = new Gate();
     const service: Verifier = {
       authorities: verifier.authorities,
-      verify: async (proof) => {
+      verify: async (auth) => {
         await gate.wait();
-        return await verifier.verify(proof);
+        return await verifier.verify(auth);
       },
     };
     const us = await twoTunnels({ verifierFor: (name) => (name === 'to-2' ? service : verifier) });

@@ -39,7 +39,7 @@ export class FenceAloneError extends Error {
   override readonly name = 'FenceAloneError';
 }
 
-export class LinuxPlace {
+export class LinuxNamespace {
   readonly netns: string | undefined;
   readonly fence: LinuxFence;
   readonly routing: PolicyRouting;
@@ -87,7 +87,7 @@ export class LinuxPlace {
   }
 
   /**
-   * Fence and rules: what the policy protects has no way.
+   * Fence and rules: packets that the policy protects cannot leave this host.
    * @throws FenceAloneError when the fence stands and the rules cannot be had, as where an address is not there yet
    */
   async raise(plan: DevicePlan): Promise<void> {
@@ -274,11 +274,11 @@ function needsFence({ outbound, inbound }: TunnelFence): boolean {
  */
 function checkReversePath(network: HostNetwork, { own: { peer }, outbound }: RoutingPlan): void {
   if (peer?.family !== 4) return;
-  const way = network.routeTo({ destination: peer, ...OWN_QUERY });
-  const link = way === undefined ? undefined : network.link(way.linkIndex)?.name;
-  if (way === undefined || link === undefined) return;
-  const neighbour = way.gateway ?? peer;
-  const here = network.addresses(way.linkIndex).map(({ address }) => address);
+  const route = network.routeTo({ destination: peer, ...OWN_QUERY });
+  const link = route === undefined ? undefined : network.link(route.linkIndex)?.name;
+  if (route === undefined || link === undefined) return;
+  const neighbour = route.gateway ?? peer;
+  const here = network.addresses(route.linkIndex).map(({ address }) => address);
   const led = outbound.some(
     ({ action, protocol, local, remote }) =>
       action === 'protect' &&

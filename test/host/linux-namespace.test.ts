@@ -2,8 +2,8 @@
 import { spawnSync } from 'node:child_process';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { parseDocument } from '../../src/config/parse.ts';
-import { FenceAloneError, LinuxPlace } from '../../src/host/linux-place.ts';
-import { standingPlan } from '../../src/plan/device.ts';
+import { FenceAloneError, LinuxNamespace } from '../../src/host/linux-namespace.ts';
+import { unresolvedDevicePlan } from '../../src/plan/device.ts';
 import { tunnelDocument } from '../support/daemon.ts';
 import { missing } from '../support/lab/needs.ts';
 import { enterNewNamespace, ipCommand } from '../tun/namespace.ts';
@@ -12,10 +12,10 @@ const wants = missing(['namespaces', 'nftables']);
 
 const ruleset = (): string => spawnSync('nft', ['list', 'ruleset'], { encoding: 'utf8' }).stdout;
 const rules = (): string => ipCommand('rule', 'show');
-const place = (): LinuxPlace => new LinuxPlace(undefined, undefined, () => undefined);
-const LAN = standingPlan(parseDocument(tunnelDocument()));
-const OTHER = standingPlan(parseDocument(tunnelDocument({ name: 'other', inner: ['10.3.0.0', '10.4.0.0'] })));
-const HOSTS = standingPlan(
+const namespace = (): LinuxNamespace => new LinuxNamespace(undefined, undefined, () => undefined);
+const LAN = unresolvedDevicePlan(parseDocument(tunnelDocument()));
+const OTHER = unresolvedDevicePlan(parseDocument(tunnelDocument({ name: 'other', inner: ['10.3.0.0', '10.4.0.0'] })));
+const HOSTS = unresolvedDevicePlan(
   parseDocument(
     tunnelDocument({ name: 'hosts', inner: ['192.0.2.1', '192.0.2.2'] })
       .replaceAll("prefixlen='24'", "prefixlen='32'")
@@ -30,7 +30,7 @@ describe.skipIf(wants.length > 0)('what stands of tunnels without a device', () 
   });
 
   it('is the fence alone where rules cannot be had yet, and goes with the tunnel', async () => {
-    const here = place();
+    const here = namespace();
     const refusal = here.raise(HOSTS);
     await expect(refusal).rejects.toThrow(FenceAloneError);
     await expect(refusal).rejects.toThrow('192.0.2.1, which is not an address of this host');
@@ -43,12 +43,12 @@ describe.skipIf(wants.length > 0)('what stands of tunnels without a device', () 
   });
 
   it('is kept by the next program as far as it is known whose it is, and all rules while that is not known', async () => {
-    const before = place();
+    const before = namespace();
     for (const plan of [LAN, OTHER]) await before.raise(plan);
     const [fence, led] = [ruleset(), rules()];
     await before.close();
 
-    const here = place();
+    const here = namespace();
     here.takeOver('net', undefined);
     here.takeOver('other', OTHER.routing?.table);
     await here.reconcile();
@@ -64,7 +64,7 @@ describe.skipIf(wants.length > 0)('what stands of tunnels without a device', () 
   });
 
   it('is not made again when it is raised as it stands', async () => {
-    const here = place();
+    const here = namespace();
     here.watch();
     await here.raise(LAN);
     // What is made again has new handles.
@@ -80,13 +80,13 @@ describe.skipIf(wants.length > 0)('what stands of tunnels without a device', () 
   });
 
   it('is cleared whoever put it up and whatever became of it, and then nothing is there to clear', async () => {
-    const before = place();
+    const before = namespace();
     await before.raise(LAN);
     before.routing.routeBridge('virbr9', [], LAN.routing?.table);
     spawnSync('nft', ['delete', 'rule', 'inet', 'sectunnel', 'output']);
     spawnSync('nft', ['add', 'chain', 'inet', 'sectunnel', 'strange']);
     await before.close();
-    const here = place();
+    const here = namespace();
     const { fence, rules: count, routes } = await here.clear();
     expect({ fence, some: count > 4 && routes > 0 }).toEqual({ fence: true, some: true });
     expect(ruleset()).toBe('');

@@ -1,19 +1,19 @@
 /**
- * The ways (routes) from this host to the peers: by which link and router packets from a local address leave. When addresses,
- * links or routes change, they are looked up again, because the peer's silence shows a lost or changed way only after minutes:
+ * The routes from this host to the peers: by which link and router packets from a local address leave. When addresses,
+ * links or routes change, they are looked up again, because the peer's silence shows a lost or changed route only after minutes:
  *
- * - the local address is gone, none was configured, and another one has a way: a new IKE SA is negotiated from there;
- * - the way changed, or exists again: the peer is asked whether it is alive (RFC 7296 §2.4), and a planned attempt is made
+ * - the local address is gone, none was configured, and another one has a route: a new IKE SA is negotiated from there;
+ * - the route changed, or exists again: the peer is asked whether it is alive (RFC 7296 §2.4), and a planned attempt is made
  *   at once;
- * - there is no way: this is reported, and shown until there is one.
+ * - there is no route: this is reported, and shown until there is one.
  *
- * Only a change of the way itself matters; changes of other routes cost a look-up.
+ * Only a change of the route itself matters; changes of other routes cost a look-up.
  */
 import { setImmediate } from 'node:timers/promises';
 import { formatAddress, type IpAddress } from '../../base/address.ts';
 
 /** The ends of a tunnel's outer packets. */
-export interface WayTarget {
+export interface PeerRouteTarget {
   /** Of this IKE SA, or of this connection while it has none. */
   readonly key: string;
   readonly tunnel: string;
@@ -26,23 +26,23 @@ export interface WayTarget {
 }
 
 /** A change in how a tunnel's peer is reached, in words for a log. */
-export interface WayReport {
+export interface PeerRouteReport {
   readonly tunnel: string;
   readonly level: 'info' | 'warn';
   readonly text: string;
   readonly event: 'degraded' | 'restored' | undefined;
 }
 
-export interface PeerWaysOptions {
-  readonly targets: () => readonly WayTarget[];
-  /** By which link and router, in words; `undefined` when there is no way, or the local address is gone. @throws Error */
-  readonly wayTo: (remote: IpAddress, local: IpAddress | undefined) => string | undefined;
+export interface PeerRoutesOptions {
+  readonly targets: () => readonly PeerRouteTarget[];
+  /** By which link and router, in words; `undefined` when there is no route, or the local address is gone. @throws Error */
+  readonly routeToPeer: (remote: IpAddress, local: IpAddress | undefined) => string | undefined;
   /** The local address from which packets to `remote` would leave. */
   readonly sourceFor: (remote: IpAddress) => IpAddress | undefined;
   readonly probe: (ikeSa: number) => void;
   readonly restart: (ikeSa: number, detail: string) => void;
   readonly retry: (tunnel: string) => void;
-  readonly report: (report: WayReport) => void;
+  readonly report: (report: PeerRouteReport) => void;
   /** The system could not be asked for a route. */
   readonly refused: (error: unknown) => void;
 }
@@ -56,12 +56,12 @@ const PAUSE_FACTOR = 20;
 const PER_TURN = 50;
 
 interface Known {
-  readonly target: WayTarget;
-  readonly way: string | undefined;
+  readonly target: PeerRouteTarget;
+  readonly route: string | undefined;
 }
 
-export class PeerWays {
-  readonly #options: PeerWaysOptions;
+export class PeerRoutes {
+  readonly #options: PeerRoutesOptions;
   /** BOUNDED: by the IKE SAs and connections. */
   #known = new Map<string, Known>();
   #timer: NodeJS.Timeout | undefined;
@@ -70,12 +70,12 @@ export class PeerWays {
   #notBefore = Number.NEGATIVE_INFINITY;
   #closed = false;
 
-  constructor(options: PeerWaysOptions) {
+  constructor(options: PeerRoutesOptions) {
     this.#options = options;
   }
 
-  /** Looks up a way, with which later look-ups are compared. */
-  note(target: WayTarget): void {
+  /** Looks up a route, with which later look-ups are compared. */
+  note(target: PeerRouteTarget): void {
     this.#compare(target);
   }
 
@@ -97,10 +97,10 @@ export class PeerWays {
     }, pause).unref();
   }
 
-  /** Peers of a tunnel without a way, a sentence each. */
+  /** Peers of a tunnel without a route, a sentence each. */
   degraded(tunnel: string): string[] {
-    const texts = [...this.#known.values()].flatMap(({ target, way }) =>
-      target.tunnel === tunnel && way === undefined ? [noWayText(target)] : [],
+    const texts = [...this.#known.values()].flatMap(({ target, route }) =>
+      target.tunnel === tunnel && route === undefined ? [noRouteText(target)] : [],
     );
     return [...new Set(texts)];
   }
@@ -131,34 +131,34 @@ export class PeerWays {
     }
   }
 
-  #compare(target: WayTarget): void {
+  #compare(target: PeerRouteTarget): void {
     const { report, refused } = this.#options;
-    let way: string | undefined;
+    let route: string | undefined;
     try {
-      way = this.#options.wayTo(target.remote, target.local);
+      route = this.#options.routeToPeer(target.remote, target.local);
     } catch (error) {
       refused(error);
       return;
     }
     const known = this.#known.get(target.key);
     const before = known !== undefined && sameEnds(known.target, target) ? known : undefined;
-    this.#known.set(target.key, { target, way });
+    this.#known.set(target.key, { target, route });
     const { tunnel } = target;
-    if (way === undefined) {
+    if (route === undefined) {
       if (this.#moveAway(target)) return;
-      if (before === undefined || before.way !== undefined)
-        report({ tunnel, level: 'warn', text: noWayText(target), event: 'degraded' });
+      if (before === undefined || before.route !== undefined)
+        report({ tunnel, level: 'warn', text: noRouteText(target), event: 'degraded' });
       return;
     }
-    if (before === undefined || before.way === way) return;
-    const text = `packets to the peer ${formatAddress(target.remote)} now leave ${way}`;
-    if (before.way === undefined) report({ tunnel, level: 'info', text, event: 'restored' });
-    else report({ tunnel, level: 'info', text: `${text} (before: ${before.way})`, event: undefined });
+    if (before === undefined || before.route === route) return;
+    const text = `packets to the peer ${formatAddress(target.remote)} now leave ${route}`;
+    if (before.route === undefined) report({ tunnel, level: 'info', text, event: 'restored' });
+    else report({ tunnel, level: 'info', text: `${text} (before: ${before.route})`, event: undefined });
     this.#tryAgain(target);
   }
 
   /** Has a new IKE SA negotiated from another local address. Returns whether there is one. */
-  #moveAway({ key, local, remote, ikeSa, movable }: WayTarget): boolean {
+  #moveAway({ key, local, remote, ikeSa, movable }: PeerRouteTarget): boolean {
     if (ikeSa === undefined || local === undefined || !movable) return false;
     const source = this.#options.sourceFor(remote);
     if (source === undefined || source.value === local.value) return false;
@@ -168,17 +168,17 @@ export class PeerWays {
     return true;
   }
 
-  #tryAgain({ tunnel, ikeSa }: WayTarget): void {
+  #tryAgain({ tunnel, ikeSa }: PeerRouteTarget): void {
     if (ikeSa === undefined) this.#options.retry(tunnel);
     else this.#options.probe(ikeSa);
   }
 }
 
-function sameEnds(a: WayTarget, b: WayTarget): boolean {
+function sameEnds(a: PeerRouteTarget, b: PeerRouteTarget): boolean {
   return a.local?.value === b.local?.value && a.remote.value === b.remote.value;
 }
 
-function noWayText({ local, remote }: WayTarget): string {
+function noRouteText({ local, remote }: PeerRouteTarget): string {
   const from = local === undefined ? '' : ` from ${formatAddress(local)}`;
   return `this host has no route to the peer ${formatAddress(remote)}${from}; see: ip route get ${formatAddress(remote)}${from}`;
 }
