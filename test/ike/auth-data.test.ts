@@ -1,4 +1,4 @@
-/** What a peer may send to prove who it is, message by message (RFC 7427 §3, RFC 7296 §3.6–§3.8). */
+/** What a peer may send to authenticate itself, message by message (RFC 7427 §3, RFC 7296 §3.6–§3.8). */
 import { describe, expect, it } from 'vitest';
 import { concatBytes, fromHex } from '../../src/base/bytes.ts';
 import { utf8 } from '../../src/base/text.ts';
