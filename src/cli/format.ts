@@ -21,9 +21,14 @@ export function formatList(tunnels: readonly TunnelInfo[]): string {
   );
 }
 
-function listedState({ active, state, degraded, outdated }: TunnelInfo): string {
-  const words = [state, ...(degraded.length > 0 ? ['degraded'] : []), ...(outdated ? ['outdated'] : [])].join(', ');
+function listedState({ active, state, outdated, ...tunnel }: TunnelInfo): string {
+  const words = [state, ...marks(tunnel), ...(outdated ? ['outdated'] : [])].join(', ');
   return active ? `active (${words})` : words;
+}
+
+/** What is to be seen beside a tunnel's state. */
+function marks({ degraded, nothingReceived }: Pick<TunnelStatus, 'degraded' | 'nothingReceived'>): string[] {
+  return [...(degraded.length > 0 ? ['degraded'] : []), ...(nothingReceived.length > 0 ? ['nothing received'] : [])];
 }
 
 export function formatInfo(info: TunnelInfo): string {
@@ -39,6 +44,7 @@ export function formatInfo(info: TunnelInfo): string {
     ['State', info.state],
     ['Device', info.device ?? '-'],
     ...info.degraded.map((text) => ['Degraded', text] as const),
+    ...info.nothingReceived.map((text) => ['Nothing received', text] as const),
   ]);
 }
 
@@ -89,10 +95,10 @@ function formatWorkers({ mode, threads }: StatusResult['workers']): string {
 }
 
 function formatTunnel(tunnel: TunnelStatus, networks: readonly NetworkInfo[]): string {
-  const degraded = tunnel.degraded.length === 0 ? '' : ', degraded';
   const device = tunnel.device === undefined ? '' : deviceText(tunnel.device);
-  const lines = [`${tunnel.name}: ${tunnel.state}${degraded}${device}`];
+  const lines = [`${[`${tunnel.name}: ${tunnel.state}`, ...marks(tunnel)].join(', ')}${device}`];
   for (const text of tunnel.degraded) lines.push(`  degraded: ${text}`);
+  for (const text of tunnel.nothingReceived) lines.push(`  nothing received: ${text}`);
   if (tunnel.redundancy !== undefined) lines.push(`  ${redundancyText(tunnel, tunnel.redundancy)}`);
   if (tunnel.secret !== undefined) lines.push(`  ${secretText(tunnel.secret)}`);
   for (const capability of tunnel.declined) lines.push(`  the peer requests ${capability}`);

@@ -19,6 +19,8 @@ export interface TunnelInfo {
   readonly state: string;
   /** As in `TunnelStatus`. */
   readonly degraded: readonly string[];
+  /** As in `TunnelStatus`. */
+  readonly nothingReceived: readonly string[];
 }
 
 export interface ListResult {

@@ -206,7 +206,8 @@ export class Tunnel {
   }
 }
 
-function trafficKeyOf({ name, selectors }: Pick<ChildSummary, 'name' | 'selectors'>): string {
+/** Equal for SAs of a tunnel that carry the same packets. */
+export function trafficKeyOf({ name, selectors }: Pick<ChildSummary, 'name' | 'selectors'>): string {
   return `${name} ${pairKey(selectors)}`;
 }
 

@@ -127,6 +127,8 @@ export class TunnelHost {
       tunnels: () => this.#tunnels.keys(),
       now: this.#now,
       drain: () => this.drain(),
+      refresh: () => this.refresh(),
+      rawEsp: options.network.rawEsp?.bind(options.network),
       sourceFor: localAddressFor,
       onRefused: refused,
     });
@@ -254,6 +256,11 @@ export class TunnelHost {
   /** What keeps a tunnel from its peers on this host's side, a sentence each. */
   degraded(name: string): string[] {
     return this.#reach.degraded(name);
+  }
+
+  /** CHILD SAs of a tunnel by which packets were sent and none has come, a sentence each. */
+  nothingReceived(name: string): string[] {
+    return this.#reach.nothingReceived(name);
   }
 
   /** The machine slept, or the network was away: sets timers anew and asks all peers whether they are alive. */

@@ -23,6 +23,9 @@ export type TunnelEventName =
   /** What it needs of the kernel or of the host's addresses is not there; and is there again. */
   | 'degraded'
   | 'restored'
+  /** A CHILD SA has sent packets and never received one; and has received one. */
+  | 'nothing-received'
+  | 'received'
   /** Of the tunnels of its redundancy group it is the one that packets go by now. */
   | 'carries'
   | 'failed';

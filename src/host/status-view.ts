@@ -30,6 +30,7 @@ export function inactiveStatus(name: string, uuid: string): TunnelStatus {
     state: 'inactive',
     device: undefined,
     degraded: [],
+    nothingReceived: [],
     redundancy: undefined,
     secret: undefined,
     declined: [],
@@ -58,6 +59,7 @@ export interface StatusSource {
   device(name: string): PacketDevice | undefined;
   deviceCounters(name: string): Readonly<DeviceCounters> | undefined;
   degraded(name: string): readonly string[];
+  nothingReceived(name: string): readonly string[];
   lastFailure(name: string): HostFailure | undefined;
 }
 
@@ -81,6 +83,7 @@ export function hostTunnelStatus(host: StatusSource, name: string): HostTunnelSt
     state: stateOf(tunnel, ikeSas),
     device: { name: device.name, mtu: device.mtu },
     degraded: host.degraded(name),
+    nothingReceived: host.nothingReceived(name),
     ikeSas: ikeSas.map((sa) => ikeStatus(now, sa, tunnel)),
     drops: {
       ...namedDrops(tunnel.drops()),

@@ -106,6 +106,8 @@ export interface TunnelStatus {
   readonly device: { readonly name: string; readonly mtu: number } | undefined;
   /** What of fence, rules and routes another program took and could not be put back, or stands in the way; a sentence each. */
   readonly degraded: readonly string[];
+  /** CHILD SAs that have sent packets and never received one, a sentence each; no fault where traffic flows one way only. */
+  readonly nothingReceived: readonly string[];
   /** `carrier`: the tunnel of the group by which packets go. `undefined` where it is in none, or does not run. */
   readonly redundancy: { readonly group: string; readonly preference: number; readonly carrier: string } | undefined;
   /** `undefined` while the tunnel does not run, and with certificates. */

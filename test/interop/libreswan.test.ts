@@ -5,7 +5,14 @@
  * a group (§1.3.1), INVALID_SYNTAX in the place of INVALID_KE_PAYLOAD for another group (§1.3), which it wants to be that of
  * the CHILD SA, not that of the IKE SA since it was rekeyed.
  */
+import { expect, it } from 'vitest';
+import type { Lab } from '../support/lab/lab.ts';
 import { Libreswan } from '../support/lab/libreswan.ts';
+import type { Namespace } from '../support/lab/namespace.ts';
+import { Ours } from '../support/lab/ours.ts';
+import { STARTING, waitFor } from '../support/lab/process.ts';
+import { describeInterop } from '../support/lab/requirements.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import { addresses, PSK, ROWS, type Row, testDefaults } from './defaults.ts';
 
 /** Rekeyed four seconds before their end. */
@@ -43,4 +50,88 @@ testDefaults({
       [...peer.log().matchAll(new RegExp(`^.*"${name}" #\\d+: ${role} rekeyed ${sa} SA`, 'gm'))].length;
     return count('IKE') > 0 && count('Child') > 1;
   },
+});
+
+const KEY = '11111111-2222-3333-4444-555555555513';
+
+/** Of a tunnel to a peer that ignores what NAT detection finds. */
+const document = (nat: string): string => `<sectunnel type='ipsec'>
+  <name>bare</name>
+  <sa>
+    <local address='198.18.9.1'/>
+    <remote address='198.18.9.2'/>
+    <auth type='psk'><secret uuid='${KEY}'/></auth>
+    <ike start='initiate'>${nat}</ike>
+    <esp/>
+  </sa>
+  <sp name='lan'>
+    <src_range address='10.1.9.1'/>
+    <dst_range address='10.2.9.1'/>
+    <upperspec protocol='any'/>
+    <policy direction='both' action='ipsec'><rule protocol='esp' mode='tunnel' level='require'/></policy>
+  </sp>
+</sectunnel>
+`;
+
+/**
+ * libreswan with `encapsulation=no` answers IKE on port 4500, then sends ESP directly over IP, and its kernel drops ESP in UDP
+ * (XfrmInStateMismatch). RFC 7296 §2.23 has ESP in UDP where a NAT was detected, and no message that says what a side does.
+ */
+describeInterop('libreswan that does not encapsulate', ['namespaces', 'uml', 'libreswan', 'build'], () => {
+  let left: Namespace;
+  let peer: Libreswan;
+  let ours: Ours;
+
+  useLab(async (lab: Lab) => {
+    left = await lab.namespace('left');
+    await left.ip(['addr add 10.1.9.1/32 dev lo']);
+    const connection =
+      'conn bare\n  left=198.18.9.2\n  leftsubnet=10.2.9.1/32\n  right=198.18.9.1\n  rightsubnet=10.1.9.1/32\n' +
+      '  authby=secret\n  ikev2=insist\n  auto=add\n  leftupdown=%disabled\n  encapsulation=no\n';
+    peer = await Libreswan.boot(lab, left, {
+      device: 'eth0',
+      hostAddresses: ['198.18.9.1/24'],
+      guestAddresses: ['198.18.9.2/24'],
+      innerAddresses: ['10.2.9.1/32'],
+      configuration: `config setup\n\n${connection}`,
+      psk: PSK,
+    });
+    ours = await Ours.start(lab, left);
+    await ours.secret(PSK, KEY);
+  });
+
+  const ping = async (): Promise<number> => {
+    const words = ['ping', '-n', '-c', '3', '-i', '0.2', '-W', '1', '-I', '10.1.9.1', '10.2.9.1'];
+    const { stdout } = await left.exec(words, { check: false });
+    return Number(/(\d+) received/.exec(stdout)?.[1]);
+  };
+
+  it('is up without a packet, which status, list, info and log say and why, until ESP goes as it does', async () => {
+    await ours.defineDocument('bare', document(''));
+    await ours.command(['start', 'bare']);
+    await ours.up('bare', STARTING);
+    expect([await ping(), (await ours.tunnel('bare')).nothingReceived]).toEqual([0, []]);
+    const told = (): Promise<string> =>
+      waitFor('nothing to be received', async () => (await ours.tunnel('bare')).nothingReceived[0], 20_000);
+    const silent = await told();
+    expect(silent).toMatch(
+      /^CHILD SA #\d+ lan has sent 3 packets and never received one, while IKE works; .* 198\.18\.9\.2 sends and accepts ESP in UDP \(its encapsulation setting\)/,
+    );
+    const { state, degraded } = await ours.tunnel('bare');
+    expect([state, degraded]).toEqual(['up', []]);
+    expect((await ours.command(['list'])).stdout).toContain('active (up, nothing received)');
+    expect((await ours.command(['status', 'bare'])).stdout).toContain(`\n  nothing received: ${silent}\n`);
+    expect((await ours.command(['info', 'bare'])).stdout).toMatch(/^Nothing received: +CHILD SA/m);
+    expect(ours.log()).toContain('has sent 3 packets and never received one');
+
+    await peer.exec(['ping', '-c', '1', '-W', '1', '-I', '10.2.9.1', '10.1.9.1']);
+    const named = await waitFor('its ESP to be seen', async () => (/directly/.test(await told()) ? told() : undefined));
+    expect(named).toMatch(/^198\.18\.9\.2 sends the ESP of CHILD SA #\d+ lan directly over IP \(protocol 50\)/);
+
+    await ours.command(['destroy', 'bare']);
+    await ours.defineDocument('bare', document("<nat encapsulation='needed'/>"));
+    await ours.command(['start', 'bare']);
+    await ours.up('bare', STARTING);
+    expect([await ping(), (await ours.tunnel('bare')).nothingReceived]).toEqual([3, []]);
+  }, 120_000);
 });

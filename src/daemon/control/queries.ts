@@ -153,6 +153,7 @@ export class Queries {
       device: status?.device?.name,
       state: this.stateOf(object.name),
       degraded: this.#runner.degraded(object.name),
+      nothingReceived: status?.nothingReceived ?? [],
     };
   }
 }

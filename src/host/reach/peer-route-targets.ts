@@ -1,11 +1,14 @@
 /** The routes from an engine's tunnels to their peers: one for each IKE SA, and for each connection that has none. */
 import type { ControlPlane } from '../../engine/control-plane.ts';
 import type { EngineEvent } from '../../engine/events.ts';
+import { trafficKeyOf } from '../../engine/tunnel.ts';
+import { SaCounter } from '../../esp/usage.ts';
 import type { ConnectionConfig } from '../../ike/config.ts';
 import type { Path } from '../../ike/events.ts';
 import { isUnspecified } from '../../tun/udp/udp.ts';
 import type { PeerRoutes, PeerRouteTarget } from './peer-routes.ts';
 import type { SendTarget } from './send-refusals.ts';
+import type { ChildTarget } from './unheard-children.ts';
 
 interface IkeSaEnds {
   readonly id: number;
@@ -59,6 +62,20 @@ export function sendTargets(engine: ControlPlane, tunnels: Iterable<string>): Se
     const established = state === 'established';
     return [{ ikeSa: id, tunnel, local, remote, waiting: request, lastHeardAt, established }];
   });
+}
+
+/** The CHILD SAs of these tunnels. */
+export function childTargets(engine: ControlPlane, tunnels: Iterable<string>): ChildTarget[] {
+  return [...tunnels].flatMap((tunnel) =>
+    [...(engine.tunnel(tunnel)?.children.values() ?? [])].map(({ summary, path, sent, received }) => {
+      const { id, name, spiIn, encapsulated } = summary;
+      return {
+        ...{ tunnel, id, name, traffic: trafficKeyOf(summary), spiIn, encapsulated, path },
+        sent: sent.counters[SaCounter.packets]!,
+        heard: received.counters[SaCounter.lastUsed]! >= 0,
+      };
+    }),
+  );
 }
 
 /** Notes the route of an IKE SA that came up or went down; later changes are compared with it. */

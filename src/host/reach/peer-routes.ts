@@ -30,7 +30,7 @@ export interface PeerRouteReport {
   readonly tunnel: string;
   readonly level: 'info' | 'warn';
   readonly text: string;
-  readonly event: 'degraded' | 'restored' | undefined;
+  readonly event: 'degraded' | 'restored' | 'nothing-received' | 'received' | undefined;
 }
 
 export interface PeerRoutesOptions {

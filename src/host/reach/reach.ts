@@ -1,14 +1,19 @@
-/** Whether a host's peers can be reached, as far as the host can tell: routes to them, refused datagrams, silence. */
+/** Whether a host's peers can be reached, as far as the host can tell: routes to them, refused datagrams, silence of IKE or ESP. */
 import type { IpAddress, SocketAddress } from '../../base/address.ts';
 import { messageOf } from '../../base/text.ts';
 import type { ControlPlane } from '../../engine/control-plane.ts';
 import type { EngineEvent } from '../../engine/events.ts';
-import type { UdpSendError } from '../../tun/udp/udp.ts';
+import type { UdpNetwork, UdpSendError } from '../../tun/udp/udp.ts';
 import type { HostOptions } from '../options.ts';
-import { notePeerRoute, peerRouteTargets, sendTargets } from './peer-route-targets.ts';
+import { BareEsp } from './bare-esp.ts';
+import { childTargets, notePeerRoute, peerRouteTargets, sendTargets } from './peer-route-targets.ts';
 import { PeerRoutes } from './peer-routes.ts';
 import { SendRefusals } from './send-refusals.ts';
 import { SilentPeers } from './silent-peers.ts';
+import { type ChildTarget, UnheardChildren } from './unheard-children.ts';
+
+/** Milliseconds between two checks for silence. */
+const LOOK = 2_500;
 
 export interface ReachOptions {
   readonly routeToPeer: HostOptions['routeToPeer'];
@@ -17,6 +22,9 @@ export interface ReachOptions {
   /** Names of the tunnels that run. */
   readonly tunnels: () => Iterable<string>;
   readonly now: () => number;
+  /** Makes the counters of CHILD SAs up to date. */
+  readonly refresh: () => void;
+  readonly rawEsp: UdpNetwork['rawEsp'];
   /** Carries out what the engine wants done. */
   readonly drain: () => void;
   readonly sourceFor: (remote: IpAddress) => IpAddress | undefined;
@@ -30,6 +38,9 @@ export class Reach {
   readonly #routes: PeerRoutes | undefined;
   readonly #refusals: SendRefusals;
   readonly #silent: SilentPeers;
+  readonly #unheard: UnheardChildren;
+  readonly #bare: BareEsp<ChildTarget>;
+  readonly #timer: NodeJS.Timeout;
 
   constructor(options: ReachOptions) {
     this.#options = options;
@@ -42,10 +53,16 @@ export class Reach {
     });
     this.#silent = new SilentPeers({
       targets: () => sendTargets(options.engine, options.tunnels()),
-      now: options.now,
       report: (report) => options.onPeerRoute?.(report),
       explained: (tunnel) => this.#explained(tunnel).length > 0,
     });
+    this.#unheard = new UnheardChildren({
+      targets: (tunnels = [...options.tunnels()]) => childTargets(options.engine, tunnels),
+      report: (report) => options.onPeerRoute?.(report),
+      explained: (tunnel) => this.degraded(tunnel).length > 0,
+    });
+    this.#bare = new BareEsp(options.rawEsp, (child: ChildTarget) => this.#unheard.cameBare(child));
+    this.#timer = setInterval(() => this.#look(), LOOK).unref();
   }
 
   /** Addresses, links or routes of the system changed. */
@@ -78,6 +95,19 @@ export class Reach {
     return [...this.#explained(tunnel), ...this.#silent.degraded(tunnel)];
   }
 
+  /** CHILD SAs of a tunnel by which packets are sent and none has come, a sentence each. */
+  nothingReceived(tunnel: string): string[] {
+    return this.#unheard.of(tunnel);
+  }
+
+  #look(): void {
+    const now = this.#options.now();
+    this.#options.refresh();
+    this.#silent.check(now);
+    this.#unheard.check(now);
+    this.#bare.watch(this.#unheard.missing());
+  }
+
   #explained(tunnel: string): string[] {
     return [...(this.#routes?.degraded(tunnel) ?? []), ...this.#refusals.degraded(tunnel)];
   }
@@ -85,7 +115,8 @@ export class Reach {
   close(): void {
     this.#routes?.close();
     this.#refusals.close();
-    this.#silent.close();
+    clearInterval(this.#timer);
+    this.#bare.close();
   }
 
   #watchPeerRoutes(): PeerRoutes | undefined {

@@ -8,12 +8,9 @@ import type { SendTarget } from './send-refusals.ts';
 
 /** A peer that has not answered for so many milliseconds counts as silent. */
 const SILENCE = 10_000;
-/** Milliseconds between two checks. */
-const LOOK = 2_500;
 
 export interface SilentPeersOptions {
   readonly targets: () => readonly SendTarget[];
-  readonly now: () => number;
   readonly report: (report: PeerRouteReport) => void;
   /** Whether something else is reported that explains a tunnel's silence. */
   readonly explained: (tunnel: string) => boolean;
@@ -29,11 +26,9 @@ export class SilentPeers {
   readonly #options: SilentPeersOptions;
   /** By the name of the tunnel. BOUNDED: by the tunnels. */
   readonly #shown = new Map<string, Shown>();
-  readonly #timer: NodeJS.Timeout;
 
   constructor(options: SilentPeersOptions) {
     this.#options = options;
-    this.#timer = setInterval(() => this.#check(), LOOK).unref();
   }
 
   forget(tunnel: string): void {
@@ -46,13 +41,9 @@ export class SilentPeers {
     return shown === undefined || this.#options.explained(tunnel) ? [] : [shown.text];
   }
 
-  close(): void {
-    clearInterval(this.#timer);
-  }
-
-  #check(): void {
-    const { targets, now, report, explained } = this.#options;
-    const at = now();
+  /** To be called every few seconds. @param at the host's clock, milliseconds */
+  check(at: number): void {
+    const { targets, report, explained } = this.#options;
     for (const target of targets()) {
       const { tunnel, lastHeardAt, waiting } = target;
       const shown = this.#shown.get(tunnel);
