@@ -94,7 +94,7 @@ function readArguments(argv: readonly string[]): Arguments | 'help' {
   if (values.help === true) return 'help';
   const unknown = positionals.filter((name) => !Object.hasOwn(benches, name));
   if (unknown.length > 0) {
-    throw new UsageError(`unknown benchmark ${unknown.join(', ')}; wanted: ${Object.keys(benches).join(', ')}`);
+    throw new UsageError(`unknown benchmark ${unknown.join(', ')}; expected: ${Object.keys(benches).join(', ')}`);
   }
   return {
     names: positionals.length === 0 ? Object.keys(small) : positionals,

@@ -47,7 +47,7 @@ function usable(only: readonly string[], failures: string[]): System[] {
   const all = allSystems();
   const unknown = only.filter((name) => !all.some((system) => system.name === name));
   if (unknown.length > 0) {
-    throw new UsageError(`unknown system ${unknown.join(', ')}; wanted: ${all.map(({ name }) => name).join(', ')}`);
+    throw new UsageError(`unknown system ${unknown.join(', ')}; expected: ${all.map(({ name }) => name).join(', ')}`);
   }
   const chosen = all.filter(({ name }) => only.length === 0 || only.includes(name));
   for (const { name, obstacles } of chosen) {

@@ -155,7 +155,7 @@ export function formatSocketAddress({ address, port }: SocketAddress): string {
 export function prefixRange(address: IpAddress, prefixLength: number): AddressRange {
   const bits = addressBits(address.family);
   if (!Number.isInteger(prefixLength) || prefixLength < 0 || prefixLength > bits) {
-    throw new RangeError(`a prefix length of 0 to ${bits} is wanted, not ${prefixLength}`);
+    throw new RangeError(`a prefix length of 0 to ${bits} is required, not ${prefixLength}`);
   }
   const hostMask = (1n << BigInt(bits - prefixLength)) - 1n;
   const start = address.value & ~hostMask;

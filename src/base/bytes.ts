@@ -103,7 +103,7 @@ export class ByteReader {
   #take(length: number): number {
     const at = this.#position;
     if (length < 0 || length > this.#end - at) {
-      throw new DecodeError('truncated', at, `${length} bytes wanted, ${this.#end - at} left`);
+      throw new DecodeError('truncated', at, `${length} bytes expected, ${this.#end - at} left`);
     }
     this.#position = at + length;
     return at;

@@ -44,7 +44,7 @@ export function identityFromText(type: IdentityTextType, text: string): Identity
       if (!isDomainName(text)) throw new RangeError(`'${text}' is not a domain name without a dot at its end`);
       return { type: IdType.Fqdn, data: utf8(text) };
     case 'email':
-      if (!isEmailAddress(text)) throw new RangeError(`'${text}' is not an email address: NAME@DOMAIN is wanted`);
+      if (!isEmailAddress(text)) throw new RangeError(`'${text}' is not an email address: NAME@DOMAIN is required`);
       return { type: IdType.Rfc822Address, data: utf8(text) };
     case 'dn':
       return { type: IdType.DerAsn1Dn, data: dnFromText(text) };

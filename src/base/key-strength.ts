@@ -41,13 +41,13 @@ export function isSharedKey(secret: Uint8Array): boolean {
 
 /** Why a key can be guessed, without saying what it is; `undefined` when it cannot. */
 export function keyWeakness(key: Uint8Array): string | undefined {
-  if (key.length < WANTED_BYTES) return `it has ${key.length} bytes, and ${WANTED_BYTES} are wanted`;
+  if (key.length < WANTED_BYTES) return `it has ${key.length} bytes, and ${WANTED_BYTES} are recommended`;
   const period = periodOf(key);
   if (period < WANTED_BYTES) return `it repeats itself after ${period} bytes`;
   const different = new Set(key).size;
   if (different < WANTED_DIFFERENT) return `it is made of ${different} different bytes`;
   const bits = Math.floor(estimatedBits(key));
-  return bits < WANTED_BITS ? `it is worth about ${bits} bits, and ${WANTED_BITS} are wanted` : undefined;
+  return bits < WANTED_BITS ? `it is worth about ${bits} bits, and ${WANTED_BITS} are recommended` : undefined;
 }
 
 /** After how many bytes it is the same again; its length, when it never is. */

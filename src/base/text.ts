@@ -29,6 +29,12 @@ export function displayText(bytes: Uint8Array): string {
   return lenient.decode(bytes).replace(UNSHOWN, '?');
 }
 
+/** `a, b and 3 more`: the first `most` of some texts, and how many others there are. */
+export function listSome(texts: readonly string[], most: number, separator = ', '): string {
+  const rest = texts.length - most;
+  return texts.slice(0, most).join(separator) + (rest > 0 ? ` and ${rest} more` : '');
+}
+
 /** What was thrown, for people. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

@@ -3,6 +3,7 @@
  * that have no counterpart, packets that only one side protects, and policies that are never reached.
  */
 
+import { listSome } from '../base/text.ts';
 import { type ChildPlan, toChildren, toPolicy } from '../config/selectors.ts';
 import { sharedKeyWarning } from '../config/shared-keys.ts';
 import { type Box, boxesOf, formatBox, hullOf, intersectBoxes, mirrorBox, subtractAll } from '../policy/boxes.ts';
@@ -16,7 +17,7 @@ import { rulePlace } from './places.ts';
 import { type Checked, type Finding, type Place, placeIn } from './report.ts';
 
 /** BOUNDED: rules without a counterpart, and one-sided flows, that are told one by one. */
-const MAX_TOLD = 8;
+const MAX_LISTED = 8;
 
 export function checkFlows(a: Checked, b: Checked): Finding[] {
   if ([a, b].every(({ document }) => toChildren(document).length === 0)) {
@@ -30,11 +31,11 @@ export function checkFlows(a: Checked, b: Checked): Finding[] {
 }
 
 function bounded(findings: readonly Finding[], a: Checked, b: Checked): Finding[] {
-  const more = findings.length - MAX_TOLD;
+  const more = findings.length - MAX_LISTED;
   if (more <= 0) return [...findings];
-  const { level, topic } = findings[MAX_TOLD]!;
+  const { level, topic } = findings[MAX_LISTED]!;
   const message = `and ${more} more of the same kind between ${a.title} and ${b.title}`;
-  return [...findings.slice(0, MAX_TOLD), { level, topic, message, places: [], change: '' }];
+  return [...findings.slice(0, MAX_LISTED), { level, topic, message, places: [], change: '' }];
 }
 
 function mirrored({ local, remote }: SelectorPair): SelectorPair {
@@ -155,8 +156,7 @@ function extent(boxes: readonly Box[], { selectors }: PolicyEntry): string {
     if (within.length === 0) return [];
     return within.length === 1 ? formatBox(within[0]!) : `parts of ${formatBox(hullOf(within))}`;
   });
-  const more = parts.length > 2 ? ` and ${parts.length - 2} more` : '';
-  return `${parts.slice(0, 2).join(', ')}${more}`;
+  return listSome(parts, 2);
 }
 
 function policyPlace(checked: Checked, { name, action, line, selectors }: PolicyEntry): Place {
@@ -187,12 +187,12 @@ export function checkAlone(checked: Checked): Finding[] {
 }
 
 function unreachedFinding(checked: Checked, entry: PolicyEntry, by: readonly PolicyEntry[]): Finding {
-  const places = [entry, ...by.slice(0, MAX_TOLD)].map((one) => policyPlace(checked, one));
+  const places = [entry, ...by.slice(0, MAX_LISTED)].map((one) => policyPlace(checked, one));
   if (by.length === 0) {
     const message = `no packet can match '${entry.name}' of ${checked.title}: its two sides have no address family, protocol or ICMP type in common`;
     return { level: 'warning', topic: 'unreached', message, places, change: 'correct its ranges, or remove it' };
   }
-  const names = by.slice(0, MAX_TOLD).map(({ name }) => `'${name}'`);
+  const names = by.slice(0, MAX_LISTED).map(({ name }) => `'${name}'`);
   const message = `'${entry.name}' of ${checked.title} is never reached: ${names.join(' and ')} before it ${by.length === 1 ? 'matches' : 'match'} all its packets`;
   const change = 'give it a higher priority, narrow the policies before it, or remove it';
   return { level: 'warning', topic: 'unreached', message, places, change };

@@ -50,7 +50,7 @@ function formatOf(args: Arguments): ExportFormat {
   const format = EXPORT_FORMATS.find((candidate) => candidate === found);
   if (format !== undefined) return format;
   const what = found === undefined ? '--format is missing' : `--format ${found}`;
-  throw new UsageError(`${what}; wanted: --format with one of ${EXPORT_FORMATS.join(', ')}`, 'export');
+  throw new UsageError(`${what}; expected: --format with one of ${EXPORT_FORMATS.join(', ')}`, 'export');
 }
 
 function exported(make: () => HostNetworkFiles): HostNetworkFiles {

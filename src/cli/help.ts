@@ -30,7 +30,7 @@ Options
 
 Exit codes
   ${ExitCode.Ok}  done
-  ${ExitCode.Refused}  refused: the message says what was found, what was wanted and what to change
+  ${ExitCode.Refused}  refused: the message says what was found, what was required and what to change
   ${ExitCode.Usage}  the command line is wrong
   ${ExitCode.Unreachable}  no daemon listens there, or it does not reply in time
 `;

@@ -53,7 +53,7 @@ export const netHook: LocalVerbSpec = {
 function patience({ options: { timeout } }: Arguments): number {
   const seconds = timeout === undefined ? PATIENCE : Number(timeout);
   if (seconds >= 0.1 && seconds <= 600) return seconds;
-  throw new UsageError(`--timeout ${timeout}: wanted 0.1 to 600 seconds`, 'hook');
+  throw new UsageError(`--timeout ${timeout}: expected 0.1 to 600 seconds`, 'hook');
 }
 
 /** Nothing of it asks libvirt: inside of a start, libvirt would wait for itself. */

@@ -82,7 +82,7 @@ function globalOptions(argv: readonly string[]): GlobalOptions {
 function patienceOf(timeout: string | undefined): number {
   const seconds = timeout === undefined ? DEFAULT_TIMEOUT : Number(timeout);
   if (seconds >= 0.1 && seconds <= MAX_TIMEOUT) return seconds * 1000;
-  throw new UsageError(`--timeout ${timeout}: wanted 0.1 to ${MAX_TIMEOUT} seconds`);
+  throw new UsageError(`--timeout ${timeout}: expected 0.1 to ${MAX_TIMEOUT} seconds`);
 }
 
 /** What other programs call our verbs. */
@@ -110,7 +110,7 @@ function lookUp(verb: string): VerbSpec {
   if (spec !== undefined) return spec;
   const known = [...verbs.keys()];
   const meant = Object.hasOwn(ELSEWHERE, verb) ? ELSEWHERE[verb] : nearest(verb, known);
-  const hint = meant === undefined ? `wanted one of: ${known.join(', ')}` : `did you mean '${meant}'?`;
+  const hint = meant === undefined ? `expected one of: ${known.join(', ')}` : `did you mean '${meant}'?`;
   throw new UsageError(`unknown verb '${verb}'; ${hint}`);
 }
 
@@ -129,7 +129,7 @@ function verbArguments(verb: string, spec: VerbSpec, words: readonly string[]): 
   if (options.help !== true && (count < min || count > max)) {
     const wanted = spec.usage === '' ? 'no arguments' : spec.usage;
     throw new UsageError(
-      `${verb} wants ${wanted}, not ${count === 0 ? 'nothing' : `'${parsed.positionals.join(' ')}'`}`,
+      `${verb} takes ${wanted}, not ${count === 0 ? 'nothing' : `'${parsed.positionals.join(' ')}'`}`,
       verb,
     );
   }
@@ -148,7 +148,7 @@ function optionProblem(error: unknown, spec: VerbSpec): string {
   const unknown = /^Unknown option '([^']+)'/.exec(error.message);
   if (unknown === null) return error.message;
   const options = Object.keys(spec.options).map((option) => `--${option}`);
-  return `unknown option '${unknown[1]}'; wanted ${options.length === 0 ? 'none' : `one of ${options.join(', ')}`}`;
+  return `unknown option '${unknown[1]}'; expected ${options.length === 0 ? 'none' : `one of ${options.join(', ')}`}`;
 }
 
 function describe(error: unknown): { code: number; message: string } {

@@ -60,7 +60,7 @@ function seconds(verb: string, wanted: string | boolean | undefined): number | u
   if (typeof wanted !== 'string') return undefined;
   const found = /^\d+(\.\d+)?$/.test(wanted) ? Number(wanted) : Number.NaN;
   if (found > 0 && found <= MAX_WAIT_SECONDS) return found;
-  throw new UsageError(`${verb}: --wait=${wanted}: wanted: seconds, at most ${MAX_WAIT_SECONDS}`, verb);
+  throw new UsageError(`${verb}: --wait=${wanted}: expected: seconds, at most ${MAX_WAIT_SECONDS}`, verb);
 }
 
 /** Tells each change on standard error meanwhile. @returns the exit code */

@@ -123,7 +123,7 @@ function readFile(file: string, most: number): Buffer {
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
     const reasons: Readonly<Record<string, string>> = {
       ENOENT: 'there is no such file',
-      EISDIR: 'it is a folder, a file is wanted',
+      EISDIR: 'it is a folder, a file is required',
       EACCES: 'this user may not read it',
     };
     throw new RefusedInputError(`cannot read ${file}: ${reasons[String(code)] ?? String(error)}`);

@@ -31,7 +31,7 @@ export class Issues {
   }
 
   /** An attribute whose value cannot be used: `mtu='70': a whole number from 576 to 65535 is wanted`. */
-  badValue(node: XmlNode, attribute: string, found: string, allowed: string, why = `${allowed} is wanted`): void {
+  badValue(node: XmlNode, attribute: string, found: string, allowed: string, why = `${allowed} is required`): void {
     this.add(node, `${attribute}=${quote(found)}: ${why}`, { attribute, found, allowed });
   }
 

@@ -88,13 +88,19 @@ function readAddressRange(issues: Issues, node: XmlNode): RangeDraft['range'] | 
   }
   const address = parseAddress(found);
   if (address === undefined) {
-    issues.badValue(node, 'address', found, RANGE_WANTED, `${notAnAddress(found)}; ${RANGE_WANTED} is wanted`);
+    issues.badValue(node, 'address', found, RANGE_WANTED, `${notAnAddress(found)}; ${RANGE_WANTED} is required`);
     return undefined;
   }
   if (end !== undefined) {
     const last = parseAddress(end);
     if (last !== undefined) return makeRange(issues, node, address, last, end);
-    issues.badValue(node, 'end', end, 'an IP address', `${notAnAddress(end)}; the last address of the range is wanted`);
+    issues.badValue(
+      node,
+      'end',
+      end,
+      'an IP address',
+      `${notAnAddress(end)}; the last address of the range is required`,
+    );
     return undefined;
   }
   const bits = address.family === 4 ? 32 : 128;
@@ -106,7 +112,7 @@ function readAddressRange(issues: Issues, node: XmlNode): RangeDraft['range'] | 
       'prefixlen',
       prefix,
       allowed,
-      `${allowed} is wanted, as ${found} is an IPv${address.family} address`,
+      `${allowed} is required, as ${found} is an IPv${address.family} address`,
     );
     return undefined;
   }

@@ -57,7 +57,10 @@ export function parseDocument(xml: string | Uint8Array, options: ParseOptions = 
     if (root.name !== 'sectunnel' || root.namespace !== '') {
       const found =
         root.namespace === '' ? `<${root.name}>` : `<${root.name}> in the namespace ${quote(root.namespace)}`;
-      issues.add(root, `a <sectunnel> in no namespace is wanted, this is ${found}`, { found, allowed: '<sectunnel>' });
+      issues.add(root, `a <sectunnel> in no namespace is required, this is ${found}`, {
+        found,
+        allowed: '<sectunnel>',
+      });
       issues.throwIfAny(source);
     }
     checkShape(issues, root, SECTUNNEL_SHAPE);
@@ -133,7 +136,7 @@ function readNames(
   const name = nameNode === undefined ? nameFromSource(source) : textContent(nameNode).trim();
   if (nameNode !== undefined && !isTunnelName(name ?? '')) {
     const found = name ?? '';
-    issues.add(nameNode, `${quote(found)} cannot be a name: ${TUNNEL_NAME_WANTED} is wanted`, {
+    issues.add(nameNode, `${quote(found)} cannot be a name: ${TUNNEL_NAME_WANTED} is required`, {
       found,
       allowed: TUNNEL_NAME_WANTED,
     });
@@ -141,7 +144,7 @@ function readNames(
   const found = uuidNode === undefined ? undefined : textContent(uuidNode).trim();
   const given = found === undefined ? undefined : parseUuid(found);
   if (uuidNode !== undefined && found !== undefined && given === undefined) {
-    issues.add(uuidNode, `${quote(found)} is no UUID: ${UUID_WANTED} is wanted; leave <uuid> out to have one made`, {
+    issues.add(uuidNode, `${quote(found)} is no UUID: ${UUID_WANTED} is required; leave <uuid> out to have one made`, {
       found,
       allowed: UUID_WANTED,
     });

@@ -72,7 +72,10 @@ function readSecret(root: XmlNode, source: string | undefined, newUuid: () => st
   const issues = new Issues();
   if (root.name === 'secret' && root.namespace === '') checkShape(issues, root, SECRET_SHAPE);
   else
-    issues.add(root, `a <secret> is wanted, this is <${root.name}>`, { found: `<${root.name}>`, allowed: '<secret>' });
+    issues.add(root, `a <secret> is required, this is <${root.name}>`, {
+      found: `<${root.name}>`,
+      allowed: '<secret>',
+    });
   issues.throwIfAny(source);
   const description = textOf(root, 'description');
   const secret = {
@@ -110,7 +113,7 @@ function readUuid(issues: Issues, root: XmlNode): string | undefined {
   const found = textContent(node).trim();
   const uuid = parseUuid(found);
   if (uuid === undefined) {
-    const message = `${quote(found)} is no UUID: ${UUID_WANTED} is wanted; leave <uuid> out to have one made`;
+    const message = `${quote(found)} is no UUID: ${UUID_WANTED} is required; leave <uuid> out to have one made`;
     issues.add(node, message, { found, allowed: UUID_WANTED });
   }
   return uuid;

@@ -2,6 +2,7 @@
  * Warnings of pre-shared keys that more than one peer knows (RFC 7296 §2.15). Such a key proves that a peer has it, and not
  * which of its holders the peer is.
  */
+import { listSome } from '../base/text.ts';
 import type { AuthSettings, SecretReference, SectunnelDocument } from './model.ts';
 
 type PskSettings = Extract<AuthSettings, { readonly type: 'psk' }>;
@@ -22,7 +23,7 @@ export function sharedKeyWarning(document: SectunnelDocument): string[] {
 }
 
 /** BOUNDED: tunnels that a warning names. */
-const MAX_TOLD = 4;
+const MAX_LISTED = 4;
 
 /** Warns of a document whose key also authenticates other peers of other tunnels. */
 export function sameKeyWarning(document: SectunnelDocument, others: Iterable<SectunnelDocument>): string[] {
@@ -35,9 +36,8 @@ export function sameKeyWarning(document: SectunnelDocument, others: Iterable<Sec
     names.push(other.name);
   }
   if (names.length === 0) return [];
-  const more = names.length > MAX_TOLD ? ` and ${names.length - MAX_TOLD} more` : '';
   return [
-    `line ${key.line}: the secret is also that of tunnel ${names.slice(0, MAX_TOLD).join(', ')}${more}, which has another peer: a host that knows it can claim either identity. Give each tunnel a secret of its own`,
+    `line ${key.line}: the secret is also that of tunnel ${listSome(names, MAX_LISTED)}, which has another peer: a host that knows it can claim either identity. Give each tunnel a secret of its own`,
   ];
 }
 

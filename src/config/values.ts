@@ -65,7 +65,7 @@ export function readAmount(issues: Issues, node: XmlNode, name: string): bigint 
     name,
     found,
     `a whole number from 1 to ${MAX_U64}`,
-    `a whole number from 1 is wanted; leave it out for no limit`,
+    `a whole number from 1 is required; leave it out for no limit`,
   );
   return undefined;
 }
@@ -166,7 +166,7 @@ export function readPeerAddress(issues: Issues, node: XmlNode | undefined): Peer
     return undefined;
   }
   if (isHostName(found)) return { kind: 'fqdn', name: found.toLowerCase().replace(/\.$/, '') };
-  issues.badValue(node, 'address', found, PEER_WANTED, `${notAnAddress(found)}; ${PEER_WANTED} is wanted`);
+  issues.badValue(node, 'address', found, PEER_WANTED, `${notAnAddress(found)}; ${PEER_WANTED} is required`);
   return undefined;
 }
 

@@ -86,7 +86,7 @@ function documentText(input: string | Uint8Array, source: string | undefined): s
   }
   const text = (typeof input === 'string' ? input : decode(input, source)).replace(/^\uFEFF/, '');
   if (/^\s*$/.test(text))
-    refuse(source, undefined, 'the document is empty; a <sectunnel> or <secret> element is wanted');
+    refuse(source, undefined, 'the document is empty; a <sectunnel> or <secret> element is required');
   const nul = text.indexOf('\0');
   if (nul >= 0) refuse(source, lineAt(text, nul), 'a NUL character is not allowed in XML; save the document as UTF-8');
   if (/\p{Surrogate}/u.test(text))

@@ -32,7 +32,7 @@ function text(limit: number): v.GenericSchema<string> {
 }
 
 function wanted(what: string): (issue: { readonly input: unknown }) => string {
-  return ({ input }) => `is ${found(input)}; wanted: ${what}`;
+  return ({ input }) => `is ${found(input)}; expected: ${what}`;
 }
 
 function found(value: unknown): string {

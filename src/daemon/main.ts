@@ -122,12 +122,12 @@ function libvirtSockets(choice: string): readonly string[] {
   if (choice === 'auto') return SECRET_SOCKETS;
   if (choice === 'off') return [];
   if (isAbsolute(choice)) return [choice];
-  throw new UsageError(`--libvirt-socket ${choice}: wanted auto, off, or the path of a socket from / on`);
+  throw new UsageError(`--libvirt-socket ${choice}: expected auto, off, or the path of a socket from / on`);
 }
 
 function oneOf<T extends string>(option: string, found: string, allowed: readonly T[]): T {
   const value = allowed.find((candidate) => candidate === found);
-  if (value === undefined) throw new UsageError(`${option} ${found}: wanted one of ${allowed.join(', ')}`);
+  if (value === undefined) throw new UsageError(`${option} ${found}: expected one of ${allowed.join(', ')}`);
   return value;
 }
 

@@ -97,7 +97,8 @@ function watchdogInterval(environment: Environment): number | undefined {
 function unixAddress(path: string): Uint8Array {
   const name = Buffer.from(path);
   const [first] = name;
-  if (first !== 0x2f && first !== 0x40) throw new Error(`${SOCKET}=${path}: wanted a path from / on, or @ and a name`);
+  if (first !== 0x2f && first !== 0x40)
+    throw new Error(`${SOCKET}=${path}: expected a path from / on, or @ and a name`);
   if (name.length > MAX_SOCKET_PATH) {
     throw new Error(`${SOCKET}=${path}: at most ${MAX_SOCKET_PATH} bytes fit into an address`);
   }

@@ -118,7 +118,7 @@ export class Tunnel {
     if (away === (this.#narrowed.get(name) ?? '')) return undefined;
     this.#narrowed.set(name, away);
     if (away === '') return undefined;
-    const found = `${formatSelectorPair(wanted)} was wanted, ${formatSelectorPair(selectors)} is agreed on`;
+    const found = `${formatSelectorPair(wanted)} was requested, ${formatSelectorPair(selectors)} is agreed on`;
     return `the peer has narrowed ${name}: ${found}; packets of ${away} call for another CHILD SA`;
   }
 
@@ -214,13 +214,13 @@ export function trafficKeyOf({ name, selectors }: Pick<ChildSummary, 'name' | 's
 function checkReplayWindow({ name, replayWindow }: TunnelConfig): void {
   if (Number.isInteger(replayWindow) && replayWindow >= MIN_REPLAY_WINDOW && replayWindow <= MAX_REPLAY_WINDOW) return;
   throw new RangeError(
-    `tunnel ${name}: a replay window of ${MIN_REPLAY_WINDOW} to ${MAX_REPLAY_WINDOW} packets is wanted, not ${replayWindow}`,
+    `tunnel ${name}: a replay window of ${MIN_REPLAY_WINDOW} to ${MAX_REPLAY_WINDOW} packets is required, not ${replayWindow}`,
   );
 }
 
 function checkOuter({ name, dscp, tfc }: TunnelConfig): void {
   if (dscp !== undefined && !isDscp(dscp)) {
-    throw new RangeError(`tunnel ${name}: a DSCP from 0 to ${MAX_DSCP} is wanted, not ${dscp}`);
+    throw new RangeError(`tunnel ${name}: a DSCP from 0 to ${MAX_DSCP} is required, not ${dscp}`);
   }
   const problem = tfc && tfcProblem(tfc);
   if (problem !== undefined) throw new RangeError(`tunnel ${name}: ${problem}`);

@@ -46,7 +46,7 @@ export class ReplayWindow {
   constructor({ size, esn, top = new Uint32Array(2) }: ReplayWindowOptions) {
     if (!Number.isInteger(size) || size < MIN_REPLAY_WINDOW || size > MAX_REPLAY_WINDOW) {
       throw new RangeError(
-        `a replay window of ${MIN_REPLAY_WINDOW} to ${MAX_REPLAY_WINDOW} packets is wanted, not ${size}`,
+        `a replay window of ${MIN_REPLAY_WINDOW} to ${MAX_REPLAY_WINDOW} packets is required, not ${size}`,
       );
     }
     this.size = size;

@@ -24,7 +24,7 @@ export function tfcProblem({ padding, size, dummies }: TfcConfig): string | unde
     return `padding to ${padding} wants a size of ${MIN_SIZE} to ${MAX_PACKET} bytes, not ${size}`;
   }
   if (dummies >= 0 && dummies <= MAX_DUMMIES) return undefined;
-  return `0 to ${MAX_DUMMIES} dummy packets a second are wanted, not ${dummies}`;
+  return `0 to ${MAX_DUMMIES} dummy packets a second are required, not ${dummies}`;
 }
 
 /** How far an SA pads. Made once; `paddedLength` is called for each packet. */

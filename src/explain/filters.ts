@@ -18,7 +18,7 @@ const WHEN: Readonly<Record<Hook, string>> = {
 };
 
 /** Rules that are told: the first ones. */
-const MAX_TOLD = 8;
+const MAX_LISTED = 8;
 
 /** Follows a packet from hook to hook. */
 export class FilterPath {
@@ -46,11 +46,11 @@ export class FilterPath {
   }
 
   explain(): FilterExplanation {
-    const told = this.#found.slice(0, MAX_TOLD).map(({ hook, finding }) => {
+    const found = this.#found.slice(0, MAX_LISTED).map(({ hook, finding }) => {
       const { effect, certain, table, chain, rule, unless, to } = finding;
       return { hook, effect, certain, table, chain, rule, unless, to: to && formatAddress(to) };
     });
-    return { asked: this.#asked, found: told, foundCount: this.#found.length, unread: this.#unread };
+    return { asked: this.#asked, found, foundCount: this.#found.length, unread: this.#unread };
   }
 }
 

@@ -71,7 +71,7 @@ export async function verdictFor(
     if (verifier === undefined) return { ok: false, reason: 'not-trusted', detail: 'no authority is trusted here' };
     const { from, ...auth } = question.auth;
     const verdict: unknown = await verifier.verify({ ...auth, source: hostPrefix(from), now: Date.now() });
-    if (!isVerdict(verdict)) throw new TypeError("an object whose 'ok' is true or false is wanted of verify");
+    if (!isVerdict(verdict)) throw new TypeError("an object whose 'ok' is true or false is required of verify");
     return verdict;
   } catch (error) {
     return { ok: false, reason: 'not-verified', detail: messageOf(error) };

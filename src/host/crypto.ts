@@ -76,7 +76,7 @@ function wantedProviders(name: string): readonly ProviderName[] {
   if (name === 'auto') return inOrder;
   const forced = inOrder.find((known) => known === name);
   if (forced === undefined) {
-    throw new SectunnelError('bad-request', `--crypto ${name}: wanted one of ${cryptoChoices.join(', ')}`);
+    throw new SectunnelError('bad-request', `--crypto ${name}: expected one of ${cryptoChoices.join(', ')}`);
   }
   if (forced === 'noble') return [forced];
   return [forced, ...fallbacks.filter((fallback) => fallback !== forced)];

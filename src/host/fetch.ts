@@ -118,7 +118,7 @@ function receive(
 function refusedAnswer({ statusCode = 0, headers }: IncomingMessage, maxBytes: number): string | undefined {
   if (statusCode >= 300 && statusCode < 400)
     return `it answers with a redirection (${statusCode}), which is not followed`;
-  if (statusCode !== 200) return `it answers with ${statusCode}; 200 is wanted`;
+  if (statusCode !== 200) return `it answers with ${statusCode}; 200 is required`;
   const length = Number(headers['content-length'] ?? 0);
   if (length > maxBytes) return `the answer has ${length} bytes; at most ${maxBytes} are read`;
   const encoding = headers['content-encoding'] ?? 'identity';

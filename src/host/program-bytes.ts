@@ -8,5 +8,5 @@ import { secretCopy } from '../base/secret-bytes.ts';
  */
 export function programBytes(given: unknown, by: string): Uint8Array {
   if (given instanceof Uint8Array) return secretCopy(given);
-  throw new TypeError(`a Uint8Array is wanted, ${by} gave ${given === null ? 'null' : `a ${typeof given}`}`);
+  throw new TypeError(`a Uint8Array is required, ${by} gave ${given === null ? 'null' : `a ${typeof given}`}`);
 }

@@ -37,7 +37,7 @@ export function checkConnection(
   }
   const { fragmentSize = 0 } = config;
   if (fragmentSize !== 0 && !(fragmentSize >= SMALLEST_PACKET[4] && fragmentSize <= MAX_PACKET)) {
-    wrong(`fragments of ${fragmentSize} bytes; 0, or ${SMALLEST_PACKET[4]} to ${MAX_PACKET} is wanted`);
+    wrong(`fragments of ${fragmentSize} bytes; 0, or ${SMALLEST_PACKET[4]} to ${MAX_PACKET} is required`);
   }
   if (config.remote.authorities?.some(({ length }) => length !== AUTHORITY_HASH)) {
     wrong(`the hash of an authority's key has ${AUTHORITY_HASH} bytes`);

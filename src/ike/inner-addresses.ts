@@ -17,8 +17,10 @@
  * As initiator we offer what is configured, and the peer can only take away. Where a connection takes any identity, the
  * answer is checked against the owners too.
  */
+
 import { formatSocketAddress } from '../base/address.ts';
 import { formatIdentity } from '../base/identity.ts';
+import { listSome } from '../base/text.ts';
 import { containsPair, formatSelectors, type SelectorPair, type TrafficSelector } from '../policy/selector.ts';
 import { SelectorIndex } from '../policy/selector-index.ts';
 import { withoutRemote } from '../policy/without.ts';
@@ -37,7 +39,7 @@ interface Entry {
 }
 
 /** BOUNDED: owners that a message names, and that are probed or checked. */
-const MAX_TOLD = 4;
+const MAX_LISTED = 4;
 
 export class InnerAddresses {
   /** BOUNDED: the CHILD SAs that there are. */
@@ -88,7 +90,7 @@ export class InnerAddresses {
     let undecided = false;
     const { registry } = session;
     const holders = new Set(held.map(({ value }) => registry.sessionOf(value)));
-    for (const holder of [...holders].slice(0, MAX_TOLD)) {
+    for (const holder of [...holders].slice(0, MAX_LISTED)) {
       if (!isSameClaim(session, holder)) checkSilent(holder, now);
       else if (probe(holder, now) === 'asked') undecided = true;
     }
@@ -99,9 +101,8 @@ export class InnerAddresses {
         ({ value, remote }) => `${formatSelectors(remote)} is reserved for connection ${value.connection.name}`,
       ),
     ];
-    const more = owners.length > MAX_TOLD ? `, and more to ${owners.length - MAX_TOLD} others` : '';
     const asker = `${nameOf(session)} at ${formatSocketAddress(session.path.remote)}`;
-    const conflict = `${owners.slice(0, MAX_TOLD).join(', ')}${more}; ${asker} asked for ${formatSelectors(selectors.remote)}`;
+    const conflict = `${listSome(owners, MAX_LISTED)}; ${asker} asked for ${formatSelectors(selectors.remote)}`;
     return { free: withoutRemote(selectors, taken), conflict, undecided };
   }
 

@@ -36,7 +36,7 @@ const REPORTS = [2, 20] as const;
 /** Several times what any key exchange and list of proposals takes; IKE_SA_INIT is never fragmented (RFC 7383 §2.4). */
 const MAX_INIT_LENGTH = 8_192;
 /** Connections that a refusal names. */
-const MAX_TOLD = 4;
+const MAX_LISTED = 4;
 const NOTHING = new Uint8Array(0);
 
 /** What a request for an IKE SA is refused with. */
@@ -219,7 +219,7 @@ export class UnassociatedMessages {
     let more = 0;
     for (const { name, ...config } of this.#env.configs.values()) {
       const [here, there] = [config.local.address, config.remote.address].map((end) => end && formatAddress(end));
-      if (known.length < MAX_TOLD) known.push(`${name} from ${there ?? 'anywhere'} to ${here ?? 'any of ours'}`);
+      if (known.length < MAX_LISTED) known.push(`${name} from ${there ?? 'anywhere'} to ${here ?? 'any of ours'}`);
       else more++;
     }
     const others =

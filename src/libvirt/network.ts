@@ -85,7 +85,7 @@ export function networkOf(issues: Issues, root: XmlNode, source: string | undefi
   const network = wrapped ? childElements(root, 'network')[0] : root;
   if (network?.name === 'network' && network.namespace === '') return network;
   const found = wrapped ? `<${root.name}> without a network` : `<${root.name}>`;
-  issues.add(root, `a libvirt <network> is wanted, this is ${found}`, { found, allowed: '<network>' });
+  issues.add(root, `a libvirt <network> is required, this is ${found}`, { found, allowed: '<network>' });
   issues.throwIfAny(source);
   return root;
 }

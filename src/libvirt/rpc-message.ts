@@ -55,7 +55,7 @@ export function decodeMessage(message: Uint8Array): Incoming {
   }
   const [procedure, type, serial, status] = [reader.u32(), reader.u32(), reader.u32(), reader.u32()];
   if (type === MessageType.Message) return { kind: 'message', procedure, body: reader };
-  if (type !== MessageType.Reply) reader.fail('bad-value', `type ${type}; a reply or a message is wanted`);
+  if (type !== MessageType.Reply) reader.fail('bad-value', `type ${type}; a reply or a message is required`);
   if (status === MessageStatus.Ok) return { kind: 'result', serial, body: reader };
   if (status !== MessageStatus.Error) reader.fail('bad-value', `status ${status} of a reply`);
   return { kind: 'error', serial, error: decodeError(reader) };

@@ -4,7 +4,7 @@
  */
 import type { KeyObject } from 'node:crypto';
 import { statSync } from 'node:fs';
-import { messageOf } from '../base/text.ts';
+import { listSome, messageOf } from '../base/text.ts';
 import { type Certificate, describeCertificate } from './certificate.ts';
 import {
   checkKeyMatches,
@@ -250,13 +250,12 @@ export class CertificateFiles {
   }
 }
 
-/** Problems that are told of one file. */
-const MAX_TOLD = 3;
+/** Problems that a warning lists of one file. */
+const MAX_LISTED = 3;
 
 function named(place: { readonly path: string } | undefined, problems: readonly string[]): string[] {
   if (place === undefined || problems.length === 0) return [];
-  const more = problems.length > MAX_TOLD ? `, and ${problems.length - MAX_TOLD} more` : '';
-  return [`${place.path}: ${problems.slice(0, MAX_TOLD).join('; ')}${more}`];
+  return [`${place.path}: ${listSome(problems, MAX_LISTED, '; ')}`];
 }
 
 /** `'CN=gw1' expires in 12 days`: changes once a day. */

@@ -4,7 +4,7 @@
  */
 import { createPrivateKey, createPublicKey, type KeyObject, type PrivateKeyInput } from 'node:crypto';
 import { MAX_CHAIN } from '../base/asn1/x509-limits.ts';
-import { messageOf } from '../base/text.ts';
+import { listSome, messageOf } from '../base/text.ts';
 import { type Certificate, describeCertificate, isSelfIssued, parseCertificate, sameNames } from './certificate.ts';
 import { isDer, type PemBlock, pemBlocks } from './pem.ts';
 import { ForeignAlgorithmError } from './public-key.ts';
@@ -233,8 +233,6 @@ function bounded(path: string, bytes: Uint8Array, most: number): Uint8Array {
 
 function holds(blocks: readonly PemBlock[]): string {
   if (blocks.length === 0) return 'it holds neither PEM nor DER';
-  return `it holds ${blocks
-    .map(({ label }) => label)
-    .slice(0, 3)
-    .join(', ')}`;
+  const labels = blocks.map(({ label }) => label);
+  return `it holds ${listSome(labels, 3)}`;
 }

@@ -7,8 +7,10 @@
  * as well. Stricter than RFC 5280: SHA-1 and short keys are refused. Policies are not processed: a
  * certificate that constrains them critically is refused, like one with any other unsupported critical extension.
  */
+
 import { formatDn } from '../base/asn1/dn-text.ts';
 import { MAX_CHAIN } from '../base/asn1/x509-limits.ts';
+import { listSome } from '../base/text.ts';
 import { type Certificate, describeCertificate, isSelfIssued, KeyUsage, sameNames } from './certificate.ts';
 import type { NameSubtrees } from './general-name.ts';
 import { MalformedCertificateError } from './malformed.ts';
@@ -144,13 +146,12 @@ function untrusted(leaf: Certificate, { anchors, intermediates }: PathOptions): 
     if (next !== undefined) chain.push(next);
   }
   const top = chain[chain.length - 1]!;
-  const trusted = anchors.map(describeCertificate).slice(0, 3).join(', ');
-  const more = anchors.length > 3 ? ` and ${anchors.length - 3} more` : '';
+  const trusted = listSome(anchors.map(describeCertificate), 3);
   const issuer = isSelfIssued(top) ? 'itself' : `'${formatDn(top.issuer)}'`;
   const missing = isSelfIssued(top) ? '' : ', and the peer sent no certificate that links it to one of them';
   return refuse(
     'untrusted',
-    `${describeCertificate(top)} was issued by ${issuer}, which is not among the trusted authorities (${trusted}${more})${missing}`,
+    `${describeCertificate(top)} was issued by ${issuer}, which is not among the trusted authorities (${trusted})${missing}`,
   );
 }
 

@@ -104,7 +104,7 @@ function pssScheme(algorithm: Uint8Array): SignatureScheme | undefined {
 
 function onlyChild(der: Uint8Array, tag: number): Uint8Array {
   const [child, ...more] = derChildren(der, tag);
-  if (child === undefined || more.length > 0) throw new DecodeError('bad-value', 0, 'one element is wanted');
+  if (child === undefined || more.length > 0) throw new DecodeError('bad-value', 0, 'one element is required');
   return child;
 }
 

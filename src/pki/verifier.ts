@@ -26,7 +26,7 @@ import type { PeerAuth, Verdict, Verifier } from './types.ts';
 /** How far the clocks of others may be off, milliseconds. */
 const CLOCK_SKEW = 5 * 60_000;
 /** Characters of a subject that a refusal names. */
-const MAX_TOLD = 256;
+const MAX_QUOTED = 256;
 
 /** Whom a `pathVerifier` trusts, and what it demands. */
 export interface VerifierOptions {
@@ -201,5 +201,5 @@ type Subject = Pick<Outline, 'subject'>;
 /** For the message of a refusal. */
 function formatSubject({ subject }: Subject): string {
   const text = formatDn(subject);
-  return text === undefined || text === '' ? 'the certificate it sent' : `'${text.slice(0, MAX_TOLD)}'`;
+  return text === undefined || text === '' ? 'the certificate it sent' : `'${text.slice(0, MAX_QUOTED)}'`;
 }

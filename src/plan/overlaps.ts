@@ -6,7 +6,7 @@ import { type Claims, claimsOf, type Meeting, meetings, precedenceOf } from '../
 import { formatSelectorPair } from '../policy/selector.ts';
 
 /** BOUNDED: overlaps that are reported, a line each. */
-const MAX_TOLD = 4;
+const MAX_LISTED = 4;
 
 /** By document; documents do not change. */
 const known = new WeakMap<SectunnelDocument, Claims>();
@@ -52,9 +52,9 @@ export function overlapsWhenKept(
 }
 
 function few(texts: readonly string[]): string[] {
-  const rest = texts.length - MAX_TOLD;
+  const rest = texts.length - MAX_LISTED;
   const more = rest > 0 ? [`overlaps with the policies of other tunnels that are not listed: ${rest}`] : [];
-  return [...texts.slice(0, MAX_TOLD), ...more];
+  return [...texts.slice(0, MAX_LISTED), ...more];
 }
 
 function mayMeet(one: SectunnelDocument, other: SectunnelDocument): boolean {

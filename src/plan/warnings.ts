@@ -1,4 +1,5 @@
 /** Warnings about a document on this host: what it cuts off, and sides that look swapped. */
+
 import {
   addressBits,
   formatAddress,
@@ -8,6 +9,7 @@ import {
   rangeContains,
 } from '../base/address.ts';
 import { isWhole } from '../base/ranges.ts';
+import { listSome } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { InterfaceAddress } from '../hostnet/routes/routes.ts';
@@ -51,10 +53,7 @@ function cutOffWarning(
         ),
     );
   const names = [...new Set(networks.map(formatRange))];
-  const among =
-    names.length === 0
-      ? ''
-      : ` (${[...names.slice(0, MAX_NAMED), ...(names.length > MAX_NAMED ? ['…'] : [])].join(', ')})`;
+  const among = names.length === 0 ? '' : ` (${listSome(names, MAX_NAMED)})`;
   return [
     `${where(entry)} protects all packets of IPv${families.join(' and IPv')}, from and to any address: this host loses what the peer does not forward, and ` +
       `everything while the tunnel is down: remote logins, name servers, and the networks of this host${among}. ` +

@@ -5,6 +5,7 @@
  */
 
 import { formatAddress, formatRange, rangeContains } from '../base/address.ts';
+import { listSome } from '../base/text.ts';
 import { FRAGMENT_UNDECIDED, NO_ENTRY, type PolicyAction, type PolicyEntry } from './database.ts';
 import type { Direction } from './direction.ts';
 import { DESTINATION, type Flow, Fragment, PORT_HIDDEN, PROTOCOL_HIDDEN, SOURCE } from './flow.ts';
@@ -224,8 +225,7 @@ function portText({ protocol, port }: End): string {
 function describe(end: End, part: MismatchPart, found: string, wanted: readonly string[]): Mismatch {
   const { side, protocol } = end;
   const distinct = [...new Set(wanted)];
-  const more = distinct.length > MAX_LISTED ? ` and ${distinct.length - MAX_LISTED} more` : '';
-  const list = distinct.length === 0 ? 'nothing' : distinct.slice(0, MAX_LISTED).join(', ') + more;
+  const list = distinct.length === 0 ? 'nothing' : listSome(distinct, MAX_LISTED);
   // What ICMP has in the place of a port says itself what it is.
   const what = part === 'port' && isIcmp(protocol) ? side : `${side} ${part}`;
   return { side, part, text: `${what} ${found} is not ${relation(distinct)}${list}` };

@@ -166,10 +166,10 @@ export function simplifySelectors(selectors: readonly TrafficSelector[]): Traffi
 export function validateSelector(selector: TrafficSelector): string | undefined {
   const { protocol, startPort, endPort, range } = selector;
   if (!Number.isInteger(protocol) || protocol < 0 || protocol > 255) {
-    return `protocol ${protocol}: a number from 0 to 255 is wanted`;
+    return `protocol ${protocol}: a number from 0 to 255 is required`;
   }
   for (const port of [startPort, endPort]) {
-    if (!Number.isInteger(port) || port < 0 || port > MAX_PORT) return `port ${port}: 0 to ${MAX_PORT} is wanted`;
+    if (!Number.isInteger(port) || port < 0 || port > MAX_PORT) return `port ${port}: 0 to ${MAX_PORT} is required`;
   }
   if (range.start.family !== range.end.family) return 'the range starts and ends in different address families';
   if (range.start.value > range.end.value) return `the address range ${formatRange(range)} ends before it starts`;

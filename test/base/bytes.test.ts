@@ -65,7 +65,7 @@ describe('ByteWriter and ByteReader', () => {
   it('keeps a sub-reader inside its window', () => {
     const sub = new ByteReader(new Uint8Array(10)).sub(2);
     sub.u16();
-    expect(() => sub.u8()).toThrow(/1 bytes wanted, 0 left/);
+    expect(() => sub.u8()).toThrow(/1 bytes expected, 0 left/);
   });
 });
 

@@ -69,12 +69,12 @@ describe('distinguished names', () => {
       }
       return 'accepted';
     };
-    expect(message('')).toContain('NAME=VALUE is wanted');
-    expect(message('CN=a,,O=b')).toContain('NAME=VALUE is wanted');
-    expect(message('CN=a,')).toContain('NAME=VALUE is wanted');
+    expect(message('')).toContain('NAME=VALUE is required');
+    expect(message('CN=a,,O=b')).toContain('NAME=VALUE is required');
+    expect(message('CN=a,')).toContain('NAME=VALUE is required');
     expect(message('XY=a')).toContain("'XY'");
     expect(message('CN=')).toContain('CN in a distinguished name is empty');
-    expect(message('CN=a+b')).toContain("'b' in a distinguished name: NAME=VALUE is wanted");
+    expect(message('CN=a+b')).toContain("'b' in a distinguished name: NAME=VALUE is required");
     expect(message('2.5.4=')).toContain('2.5.4 in a distinguished name is empty');
     expect(message('3.1.2=a')).toContain('an object identifier such as 2.5.4.97');
     expect(message('CN=#')).toContain('DER in hexadecimal');

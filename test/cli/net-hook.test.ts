@@ -116,7 +116,7 @@ describe('installing the hook', () => {
 
   it.each([
     [['hook', 'uninstall'], 'hook wants install, remove or print'],
-    [['hook', 'install', '--timeout', 'soon'], '--timeout soon: wanted 0.1 to 600 seconds'],
+    [['hook', 'install', '--timeout', 'soon'], '--timeout soon: expected 0.1 to 600 seconds'],
   ])('refuses %j', async (words, message) => {
     const { code, err } = await sectunnel(...words);
     expect([code, err]).toEqual([2, expect.stringContaining(message)]);

@@ -94,5 +94,5 @@ it('connects only when it has something to ask: the daemon does not wait for wha
 
 it.each(['0', '-1', 'soon', '1e9', ''])('refuses --timeout %j', async (timeout) => {
   const { code, err } = await sectunnel([`--timeout=${timeout}`, 'list']);
-  expect([code, err]).toEqual([ExitCode.Usage, expect.stringContaining('wanted 0.1 to 86400 seconds')]);
+  expect([code, err]).toEqual([ExitCode.Usage, expect.stringContaining('expected 0.1 to 86400 seconds')]);
 });

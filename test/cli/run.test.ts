@@ -84,9 +84,9 @@ describe('help', () => {
 describe('a wrong command line', () => {
   it.each([
     [['frobnicate'], "unknown verb 'frobnicate'"],
-    [['start'], 'start wants TUNNEL, not nothing'],
-    [['start', 'a', 'b'], "start wants TUNNEL, not 'a b'"],
-    [['list', '--sideways'], "list: unknown option '--sideways'; wanted one of --all"],
+    [['start'], 'start takes TUNNEL, not nothing'],
+    [['start', 'a', 'b'], "start takes TUNNEL, not 'a b'"],
+    [['list', '--sideways'], "list: unknown option '--sideways'; expected one of --all"],
     [['--run-dir'], '--run-dir wants a folder'],
     [['help', 'nothing'], "unknown verb 'nothing'"],
     [['up', 'lan'], "unknown verb 'up'; did you mean 'start'?"],
@@ -94,7 +94,7 @@ describe('a wrong command line', () => {
     [['stop', 'lan'], "unknown verb 'stop'; did you mean 'destroy'?"],
     [['ls'], "unknown verb 'ls'; did you mean 'list'?"],
     [['strat', 'lan'], "unknown verb 'strat'; did you mean 'start'?"],
-    [['toString'], "unknown verb 'toString'; wanted one of: define,"],
+    [['toString'], "unknown verb 'toString'; expected one of: define,"],
   ])('%j is refused with exit code 2', async (words, message) => {
     const { code, err } = await sectunnel(words);
     expect(code).toBe(2);
@@ -193,7 +193,7 @@ describe('verbs', () => {
     const unreadable = await run(['define', '/nonexistent.xml']);
     expect(unreadable.code).toBe(1);
     expect(unreadable.err).toBe('error: cannot read /nonexistent.xml: there is no such file\n');
-    expect((await run(['define', '/'])).err).toBe('error: cannot read /: it is a folder, a file is wanted\n');
+    expect((await run(['define', '/'])).err).toBe('error: cannot read /: it is a folder, a file is required\n');
     const huge = await run(['define', '-'], ' '.repeat(0x10_0001));
     expect(huge).toMatchObject({
       code: 1,
@@ -264,7 +264,7 @@ describe('verbs', () => {
     await run(['secret-define', file('secret.xml', `<secret><uuid>${SECRET_UUID}</uuid></secret>`)]);
     const set = await run(['secret-set-value', SECRET_UUID, '--plain'], 'hunter2-hunter2');
     expect(set.code).toBe(0);
-    expect(set.err).toMatch(/^warning: .*can be guessed: it has 15 bytes, and 20 are wanted.*--generate/);
+    expect(set.err).toMatch(/^warning: .*can be guessed: it has 15 bytes, and 20 are recommended.*--generate/);
     const defined = await run(['define', file('net.xml', tunnelDocument())]);
     expect(defined.err).toMatch(/line \d+: <auth type='psk'>: .*can be guessed: it has 15 bytes/);
     expect(set.out + set.err + defined.out + defined.err).not.toContain('hunter2');

@@ -60,7 +60,7 @@ describe('start --wait', () => {
   it.each(['soon', '0', '-1', '86401', ''])('refuses to wait for %j, and starts nothing', async (wait) => {
     const { left } = await pair();
     const { code, err } = await sectunnel(left, 'start', `--wait=${wait}`, 'net');
-    expect(err).toContain(`start: --wait=${wait}: wanted: seconds, at most 86400`);
+    expect(err).toContain(`start: --wait=${wait}: expected: seconds, at most 86400`);
     expect(code).toBe(2);
     expect((await left.client.call('info', { name: 'net' })).active).toBe(false);
   });

@@ -177,7 +177,7 @@ const PSK_ROWS: readonly Row[] = [
     4,
     '/sectunnel/device',
     '70',
-    "mtu='70': a whole number from 576 to 65535 is wanted",
+    "mtu='70': a whole number from 576 to 65535 is required",
   ],
   [
     'an end that is no address',
@@ -186,7 +186,7 @@ const PSK_ROWS: readonly Row[] = [
     6,
     '/sectunnel/sa/local',
     '192.0.2.256',
-    "'192.0.2.256' is not an IPv4 address; 'any', an IP address or a host name is wanted",
+    "'192.0.2.256' is not an IPv4 address; 'any', an IP address or a host name is required",
   ],
   [
     'an end that is a network',
@@ -339,7 +339,7 @@ const PSK_ROWS: readonly Row[] = [
     8,
     '/sectunnel/sa/auth/x509/crl',
     'crl.pem',
-    "file='crl.pem': an absolute path, one that begins with / is wanted",
+    "file='crl.pem': an absolute path, one that begins with / is required",
   ],
   [
     'revocation lists that are nowhere',
@@ -411,7 +411,7 @@ const PSK_ROWS: readonly Row[] = [
     18,
     '/sectunnel/sa/esp/lifetime',
     '0',
-    'a whole number from 1 is wanted; leave it out for no limit',
+    'a whole number from 1 is required; leave it out for no limit',
   ],
   [
     'a replay window that is too small',
@@ -420,7 +420,7 @@ const PSK_ROWS: readonly Row[] = [
     19,
     '/sectunnel/sa/esp/replay',
     '63',
-    "window='63': a whole number from 64 to 65536 is wanted",
+    "window='63': a whole number from 64 to 65536 is required",
   ],
   ...['575', '65536', '0', 'on'].map(
     (size) =>
@@ -431,7 +431,7 @@ const PSK_ROWS: readonly Row[] = [
         14,
         '/sectunnel/sa/ike/fragmentation',
         size,
-        `size='${size}': a whole number from 576 to 65535 or 'off' is wanted`,
+        `size='${size}': a whole number from 576 to 65535 or 'off' is required`,
       ] as const,
   ),
   [
@@ -441,7 +441,7 @@ const PSK_ROWS: readonly Row[] = [
     19,
     '/sectunnel/sa/esp/outer',
     '64',
-    "dscp='64': 'copy' or a whole number from 0 to 63 is wanted",
+    "dscp='64': 'copy' or a whole number from 0 to 63 is required",
   ],
   [
     'padding to an unknown size',
@@ -459,7 +459,7 @@ const PSK_ROWS: readonly Row[] = [
     19,
     '/sectunnel/sa/esp/tfc',
     '4',
-    "size='4': a whole number from 16 to 65535 is wanted",
+    "size='4': a whole number from 16 to 65535 is required",
   ],
   [
     'a size without padding to it',
@@ -477,7 +477,7 @@ const PSK_ROWS: readonly Row[] = [
     19,
     '/sectunnel/sa/esp/tfc',
     '101',
-    "dummies='101': a whole number from 0 to 100 is wanted",
+    "dummies='101': a whole number from 0 to 100 is required",
   ],
   [
     'certificates where a PSK was said',
@@ -495,7 +495,7 @@ const PSK_ROWS: readonly Row[] = [
     24,
     '/sectunnel/sp[1]/dst_range',
     '70000',
-    "port='70000': 'any', a port from 1 to 65535, or a range of them such as 5000-5010 is wanted",
+    "port='70000': 'any', a port from 1 to 65535, or a range of them such as 5000-5010 is required",
   ],
   ['port 0', "port='179'", "port='0'", 24, '/sectunnel/sp[1]/dst_range', '0', "'any', a port from 1 to 65535"],
   [
@@ -523,7 +523,7 @@ const PSK_ROWS: readonly Row[] = [
     29,
     '/sectunnel/sp[2]/src_range',
     '33',
-    "prefixlen='33': a whole number from 0 to 32 is wanted, as 10.1.0.0 is an IPv4 address",
+    "prefixlen='33': a whole number from 0 to 32 is required, as 10.1.0.0 is an IPv4 address",
   ],
   [
     'prefix and end',
@@ -631,7 +631,7 @@ const PSK_ROWS: readonly Row[] = [
     22,
     '/sectunnel/sp[1]',
     'high',
-    "priority='high': a whole number from -2147483648 to 2147483647 is wanted",
+    "priority='high': a whole number from -2147483648 to 2147483647 is required",
   ],
   [
     'two policies of one name',

@@ -72,7 +72,7 @@ describe('secrets', () => {
   });
 
   it.each<readonly [string, string, string]>([
-    ['another document', '<sectunnel/>', 's.xml:1: <sectunnel>: a <secret> is wanted, this is <sectunnel>'],
+    ['another document', '<sectunnel/>', 's.xml:1: <sectunnel>: a <secret> is required, this is <sectunnel>'],
     [
       'an unknown use',
       "<secret>\n<usage type='luks'><name>x</name></usage></secret>",

@@ -171,7 +171,7 @@ describe('what is no document', () => {
     ['only space', ' \n\t ', 'the document is empty'],
     ['only a comment', '<!-- x -->', 'this is not well-formed XML'],
     ['no XML', 'name = value', "line 1: this is not well-formed XML: Start tag expected, '<' not found"],
-    ['another element', '<network/>', 'a <sectunnel> in no namespace is wanted, this is <network>'],
+    ['another element', '<network/>', 'a <sectunnel> in no namespace is required, this is <network>'],
     ['a namespace', "<sectunnel xmlns='urn:x'/>", "this is <sectunnel> in the namespace 'urn:x'"],
     ['a tag that is not closed', "<sectunnel type='ipsec'>\n<sa>\n</sectunnel>", 'line 3: this is not well-formed XML'],
     ['two elements', '<sectunnel/><sectunnel/>', 'Extra content at the end of the document'],

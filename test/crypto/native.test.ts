@@ -315,9 +315,9 @@ describe('libraries', () => {
     expect(() => checkVersion(first, 0x00010300)).not.toThrow();
     expect(() => checkVersion(first, 0x00010302)).not.toThrow();
     expect(() => checkVersion(second, 0x00020002)).not.toThrow();
-    expect(() => checkVersion(first, 0x00010400)).toThrow(/libIPSec_MB\.so\.1 is version 1\.4, wanted is 1\.3/);
+    expect(() => checkVersion(first, 0x00010400)).toThrow(/libIPSec_MB\.so\.1 is version 1\.4, required is 1\.3/);
     expect(() => checkVersion(first, 0x00020000)).toThrow(ProviderUnavailableError);
-    expect(() => checkVersion(second, 0x00020100)).toThrow(/version 2\.1, wanted is 2\.0/);
+    expect(() => checkVersion(second, 0x00020100)).toThrow(/version 2\.1, required is 2\.0/);
   });
 });
 

@@ -69,7 +69,7 @@ describe.skipIf(process.platform !== 'linux')('ServiceManager', () => {
 
   it.each([
     ['/nowhere/notify', /connect\(\/nowhere\/notify\).*ENOENT/],
-    ['relative', /wanted a path from \/ on/],
+    ['relative', /expected a path from \/ on/],
     [`/${'x'.repeat(200)}`, /at most 107 bytes/],
   ])('does without a manager that cannot be reached at %s, and says so', (name, message) => {
     const errors: string[] = [];

@@ -98,7 +98,7 @@ it('follows links to documents, which nobody else may change, and names what is 
   const { defined, problems } = await test.client.call('reload', {});
   expect(defined).toEqual(['linked']);
   expect(problems).toEqual([
-    expect.stringMatching(/endless\.xml: it is no regular file; a file is wanted/),
+    expect.stringMatching(/endless\.xml: it is no regular file; a file is required/),
     expect.stringMatching(/lost\.xml: no such file/),
     expect.stringMatching(/open\.xml: it leads to .*, which has mode 0666, so others may change it: chmod go-w /),
   ]);

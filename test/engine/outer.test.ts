@@ -82,7 +82,7 @@ describe('DSCP and ECN', () => {
 
   it.each([-1, 64, 1.5, Number.NaN])('DSCP %d is refused', (dscp) => {
     const engine = new Engine({ crypto: nodeProvider, random: new Random(1).bytes });
-    expect(() => engine.addTunnel(tunnel({ dscp }))).toThrow(`tunnel t: a DSCP from 0 to 63 is wanted, not ${dscp}`);
+    expect(() => engine.addTunnel(tunnel({ dscp }))).toThrow(`tunnel t: a DSCP from 0 to 63 is required, not ${dscp}`);
   });
 });
 

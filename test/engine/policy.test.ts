@@ -116,7 +116,7 @@ describe('what the peer has narrowed away', () => {
     expect(answers(a)).toEqual(['3.13 10.2.0.200 > 10.1.0.1']);
     const news = (): string[] => a.of('note').flatMap(({ level, text }) => (level === 'warn' ? [text] : []));
     expect(news()).toEqual([
-      'the peer has narrowed c: 10.1.0.0/24 === 10.2.0.0/24 was wanted, 10.1.0.0/24 === 10.2.0.0/25 is agreed on; ' +
+      'the peer has narrowed c: 10.1.0.0/24 === 10.2.0.0/24 was requested, 10.1.0.0/24 === 10.2.0.0/25 is agreed on; ' +
         'packets of remote 10.2.0.128/25 call for another CHILD SA',
     ]);
     net.act(a, ({ ike }, now) => ike.rekeyChild(now, a.child().summary.id));

@@ -37,7 +37,7 @@ describe('how far packets are padded', () => {
     [{ ...MULTIPLE, size: 15 }, 'padding to multiple wants a size'],
     [{ ...MULTIPLE, size: 20.5 }, 'padding to multiple wants a size'],
     [{ ...FIXED, size: 65_536 }, 'padding to fixed wants a size'],
-    [{ ...MTU, dummies: 101 }, '0 to 100 dummy packets a second are wanted, not 101'],
+    [{ ...MTU, dummies: 101 }, '0 to 100 dummy packets a second are required, not 101'],
     [{ ...MTU, dummies: Number.NaN }, '0 to 100 dummy packets'],
   ])('says what is wrong: %j', (config, problem) => {
     expect(tfcProblem(config)).toContain(problem);

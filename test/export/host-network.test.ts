@@ -153,7 +153,7 @@ describe('sectunnel export', () => {
 
   it.each([
     [['lan'], '--format is missing'],
-    [['lan', '--format', 'netplan'], 'wanted: --format with one of networkd, networkmanager, ifupdown'],
+    [['lan', '--format', 'netplan'], 'expected: --format with one of networkd, networkmanager, ifupdown'],
   ])('refuses %j', async (words, message) => {
     expect(await command(...words)).toMatchObject({ code: 2, err: expect.stringContaining(message) });
   });

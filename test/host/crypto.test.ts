@@ -83,13 +83,13 @@ describe('a name', () => {
   });
 
   it('that cannot be had is refused with the reason, and not replaced', () => {
-    const { open } = opener({ openssl: 'OpenSSL 3 is wanted, this process has 1.1.1' });
+    const { open } = opener({ openssl: 'OpenSSL 3 is required, this process has 1.1.1' });
     expect(() => selectCrypto('openssl', open)).toThrow(SectunnelError);
-    expect(() => selectCrypto('openssl', open)).toThrow(/--crypto openssl: OpenSSL 3 is wanted/);
+    expect(() => selectCrypto('openssl', open)).toThrow(/--crypto openssl: OpenSSL 3 is required/);
   });
 
   it('that is unknown is answered with those that there are', () => {
-    expect(() => selectCrypto('toString')).toThrow(/wanted one of auto, ipsec-mb, openssl, node, noble/);
+    expect(() => selectCrypto('toString')).toThrow(/expected one of auto, ipsec-mb, openssl, node, noble/);
     expect(cryptoChoices).toStrictEqual(['auto', 'ipsec-mb', 'openssl', 'node', 'noble']);
   });
 });

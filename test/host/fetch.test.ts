@@ -61,7 +61,7 @@ describe('a fetch', () => {
       (_, response) => response.writeHead(302, { location: 'http://192.0.2.1/' }).end(),
       /redirection \(302\), which is not followed/,
     ],
-    ['that there is none', (_, response) => response.writeHead(404).end('sorry'), /answers with 404; 200 is wanted/],
+    ['that there is none', (_, response) => response.writeHead(404).end('sorry'), /answers with 404; 200 is required/],
     [
       'that is compressed',
       (_, response) => response.writeHead(200, { 'content-encoding': 'gzip' }).end('xx'),

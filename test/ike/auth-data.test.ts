@@ -121,7 +121,7 @@ describe('an AUTH payload', () => {
     }
     const detail = /method not allowed: DIGITAL_SIGNATURE without SIGNATURE_HASH_ALGORITHMS from both sides/;
     expect(new Claimant(undefined).refusal(14, digital(ED25519))).toMatch(detail);
-    expect(new Claimant(undefined).refusal(3, new Uint8Array(40))).toMatch(/DSS_SIGNATURE; a signature is wanted/);
+    expect(new Claimant(undefined).refusal(3, new Uint8Array(40))).toMatch(/DSS_SIGNATURE; a signature is required/);
     expect(new Claimant(undefined).refusal(9, new Uint8Array(0))).toMatch(/signature wrong: it is empty/);
   });
 });
@@ -139,7 +139,7 @@ describe('certificates', () => {
     const claimant = new Claimant([2, 5]);
     const url = concatBytes(new Uint8Array(20), utf8('http://192.0.2.66/a.crt'));
     const detail = claimant.refusal(14, PROOF, [cert(encoding, url)]);
-    expect(detail).toContain(`no certificate: it came as ${name}, X509_SIGNATURE is wanted`);
+    expect(detail).toContain(`no certificate: it came as ${name}, X509_SIGNATURE is required`);
     expect(claimant.peer.host.of('need-verification')).toEqual([]);
   });
 

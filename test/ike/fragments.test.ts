@@ -367,5 +367,5 @@ describe('fragments of another host', () => {
 });
 
 it.each([1, 575, 65_536, Number.NaN])('fragments of %d bytes are refused, with what is wanted', (fragmentSize) => {
-  expect(() => new Pair({ a: connection({ fragmentSize }) })).toThrow(/576 to 65535 is wanted/);
+  expect(() => new Pair({ a: connection({ fragmentSize }) })).toThrow(/576 to 65535 is required/);
 });

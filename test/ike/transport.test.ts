@@ -68,7 +68,7 @@ describe('transport mode', () => {
     // The peer may decline (RFC 7296 §1.3.1): then there is an SA that is not what was wanted, and it is deleted.
     expect(asks.a.of('failed')[0]).toMatchObject({
       reason: 'NO_PROPOSAL_CHOSEN',
-      detail: 'transport mode was wanted, the peer answered with tunnel',
+      detail: 'transport mode was requested, the peer answered with tunnel',
     });
     expect([asks.a.children.size, asks.b.children.size]).toEqual([0, 0]);
     const asked = new Pair({ a: between({ children: [tunnel] }), b: mirrored(between()) });

@@ -113,7 +113,7 @@ describeInterop('revocation over HTTP, with strongSwan', ['namespaces', 'strongs
   });
 
   it.each<[string, Made, RegExp]>([
-    ['has nothing', peerWith(lists(page('nothing.crl'))), /nothing\.crl: it answers with 404; 200 is wanted/],
+    ['has nothing', peerWith(lists(page('nothing.crl'))), /nothing\.crl: it answers with 404; 200 is required/],
     ['is not there', peerWith(lists(NOBODY)), /ECONNREFUSED 192\.0\.2\.2:9/],
     ['does not know it', peerWith(responders(RESPONDER), Uint8Array.of(0x47, 0x13)), /does not know the certificate/],
     ['would be ourselves', peerWith(responders('http://127.0.0.1:9/')), /not asked: an address of this machine itself/],

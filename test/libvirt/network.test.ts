@@ -77,8 +77,8 @@ describe('reading a network', () => {
   });
 
   it.each([
-    ['<secret/>', 'line 1: <secret>: a libvirt <network> is wanted, this is <secret>'],
-    ['<hookData><storagepool/></hookData>', 'a libvirt <network> is wanted, this is <hookData> without a network'],
+    ['<secret/>', 'line 1: <secret>: a libvirt <network> is required, this is <secret>'],
+    ['<hookData><storagepool/></hookData>', 'a libvirt <network> is required, this is <hookData> without a network'],
     ['<network/>', 'line 1: <network>: it has no <name>'],
     [
       `<network><name>n</name>${PIN.replace('selective', 'most')}</network>`,
@@ -236,7 +236,7 @@ describe('rewriting a network', () => {
       "<network><name>n</name>\n<forward mode='route' tunnel='t'/>\n<sectunnel name='u'/></network>",
       "lan.xml:3: <sectunnel>: it says selective use of the tunnel 'u', and line 2 says exclusive use of 't'; leave one of them",
     ],
-    ["<sectunnel type='ipsec'/>", 'a libvirt <network> is wanted'],
+    ["<sectunnel type='ipsec'/>", 'a libvirt <network> is required'],
   ])('refuses %s', (xml, message) => {
     expect(refusal(() => rewrite(xml))).toContain(message);
   });

@@ -53,7 +53,7 @@ describe('XDR', () => {
 
   it('refuses lengths that are too large before it looks for the bytes', () => {
     expect(() => readString(new ByteReader(u32(0x7fff_ffff)), 100)).toThrow(/at most 100 are taken/);
-    expect(() => readString(new ByteReader(u32(5, 0)), 100)).toThrow(/5 bytes wanted, 4 left/);
+    expect(() => readString(new ByteReader(u32(5, 0)), 100)).toThrow(/5 bytes expected, 4 left/);
     expect(() => readList(new ByteReader(u32(21)), 20, readInt)).toThrow(/21 items, at most 20/);
     expect(() => readOptionalString(new ByteReader(u32(2)))).toThrow(/2 where 0 or 1/);
   });

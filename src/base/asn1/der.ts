@@ -44,7 +44,7 @@ export function derElement(tag: number, ...contents: readonly Uint8Array[]): Uin
 /** The contents of the next element. @throws DecodeError when it has another tag */
 export function readElement(reader: ByteReader, tag: number): ByteReader {
   const found = reader.u8();
-  if (found !== tag) reader.fail('bad-value', `DER tag ${found}, ${tag} wanted`);
+  if (found !== tag) reader.fail('bad-value', `DER tag ${found}, ${tag} expected`);
   return reader.sub(readDerLength(reader));
 }
 
@@ -104,7 +104,7 @@ export function checkDer(bytes: Uint8Array, maxElements: number = Number.POSITIV
     const length = lengthAt(bytes, at, limit);
     at += bytes[at]! < 0x80 ? 1 : 1 + (bytes[at]! - 0x80);
     const end = at + length;
-    if (end > limit) throw new DecodeError('truncated', at, `${length} bytes wanted, ${limit - at} left`);
+    if (end > limit) throw new DecodeError('truncated', at, `${length} bytes expected, ${limit - at} left`);
     if ((tag & CONSTRUCTED) === 0) {
       checkPrimitive(bytes, tag, at, end);
       at = end;

@@ -106,7 +106,7 @@ function splitUnescaped(text: string, separator: ',' | '+'): string[] {
 
 function encodePart(part: string): Uint8Array {
   const equals = part.indexOf('=');
-  if (equals < 0) throw new RangeError(`'${part.trim()}' in a distinguished name: NAME=VALUE is wanted`);
+  if (equals < 0) throw new RangeError(`'${part.trim()}' in a distinguished name: NAME=VALUE is required`);
   const name = part.slice(0, equals).trim();
   // RFC 4514 §3; earlier texts have OID. before the numbers.
   const dotted = oidFromText(name.replace(/^oid\./i, ''));
@@ -115,7 +115,7 @@ function encodePart(part: string): Uint8Array {
   if (oid === undefined) {
     const known = ATTRIBUTES.map((entry) => entry.name).join(', ');
     throw new RangeError(
-      `'${name}' in a distinguished name is not known: one of ${known}, or an object identifier such as 2.5.4.97 is wanted`,
+      `'${name}' in a distinguished name is not known: one of ${known}, or an object identifier such as 2.5.4.97 is required`,
     );
   }
   const value = encodeValue(found?.name ?? name, found?.string ?? 'directory', part.slice(equals + 1));
@@ -132,7 +132,7 @@ function encodeValue(name: string, string: StringType, raw: string): Uint8Array 
 
 /** RFC 4514 §2.4: the value's DER, tag and length included. */
 function hexValue(name: string, hex: string): Uint8Array {
-  const wanted = `'#' in ${name} of a distinguished name: the value's DER in hexadecimal is wanted, or '\\#' for the character`;
+  const wanted = `'#' in ${name} of a distinguished name: the value's DER in hexadecimal is required, or '\\#' for the character`;
   if (hex === '' || !/^([0-9a-f]{2})+$/i.test(hex)) throw new RangeError(wanted);
   const der = fromHex(hex.toLowerCase());
   try {
@@ -152,7 +152,7 @@ function unescaped(name: string, text: string): string {
     if (/^\\[ "#+,;<=>\\]$/.test(piece)) return utf8(piece.slice(1));
     if (piece.startsWith('\\')) {
       throw new RangeError(
-        `'${piece}' in ${name} of a distinguished name: behind a backslash a special character or two hexadecimal digits are wanted; write the backslash itself as '\\\\'`,
+        `'${piece}' in ${name} of a distinguished name: behind a backslash a special character or two hexadecimal digits are required; write the backslash itself as '\\\\'`,
       );
     }
     const special = /["<>;#]/.exec(piece)?.[0];
@@ -163,7 +163,9 @@ function unescaped(name: string, text: string): string {
   });
   const value = readableText(DerTag.UTF8_STRING, concatBytes(...bytes));
   if (value === undefined) {
-    throw new RangeError(`${name} in a distinguished name: UTF-8 without control characters is wanted, or '#' and DER`);
+    throw new RangeError(
+      `${name} in a distinguished name: UTF-8 without control characters is required, or '#' and DER`,
+    );
   }
   return value;
 }
@@ -173,13 +175,13 @@ function encodeString(name: string, string: StringType, value: string): Uint8Arr
   const printable = /^[A-Za-z0-9 '()+,\-./:=?]*$/.test(value);
   switch (string) {
     case 'printable':
-      if (!printable) throw new RangeError(`${name} in a distinguished name: letters and digits are wanted`);
+      if (!printable) throw new RangeError(`${name} in a distinguished name: letters and digits are required`);
       if (name === 'C' && value.length !== 2) {
-        throw new RangeError(`C in a distinguished name: a country code of two letters is wanted, not '${value}'`);
+        throw new RangeError(`C in a distinguished name: a country code of two letters is required, not '${value}'`);
       }
       return derElement(DerTag.PRINTABLE_STRING, bytes);
     case 'ia5':
-      if (bytes.length !== value.length) throw new RangeError(`${name} in a distinguished name: ASCII is wanted`);
+      if (bytes.length !== value.length) throw new RangeError(`${name} in a distinguished name: ASCII is required`);
       return derElement(DerTag.IA5_STRING, bytes);
     default:
       return derElement(printable ? DerTag.PRINTABLE_STRING : DerTag.UTF8_STRING, bytes);

@@ -84,7 +84,7 @@ export function commonFlags(cpuinfo: string): ReadonlySet<string> {
 export function checkVersion({ soname, version }: KnownLibrary, versionNumber: number): void {
   const found = [versionNumber >>> 16, (versionNumber >>> 8) & 0xff];
   if (found[0] !== version[0] || found[1] !== version[1]) {
-    throw new ProviderUnavailableError(`${soname} is version ${found.join('.')}, wanted is ${version.join('.')}`);
+    throw new ProviderUnavailableError(`${soname} is version ${found.join('.')}, required is ${version.join('.')}`);
   }
 }
 

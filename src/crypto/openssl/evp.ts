@@ -70,7 +70,7 @@ export function opensslVersionText(versionNumber: number): string {
 function checkVersion(library: NativeLibrary, nodeVersion: string | undefined): void {
   const versionNumber = library.func<() => number>('unsigned long OpenSSL_version_num()');
   const found = opensslVersionText(versionNumber());
-  if (!found.startsWith('3.')) throw new ProviderUnavailableError(`OpenSSL 3 is wanted, this process has ${found}`);
+  if (!found.startsWith('3.')) throw new ProviderUnavailableError(`OpenSSL 3 is required, this process has ${found}`);
   if (nodeVersion === undefined || !new RegExp(`^${found.replaceAll('.', '\\.')}(?![0-9.])`).test(nodeVersion)) {
     throw new ProviderUnavailableError(
       `the OpenSSL that can be called is ${found}, Node's own is ${nodeVersion ?? 'unknown'}: they must be the same`,

@@ -57,7 +57,7 @@ export class HeldTable {
   async hold(network: BridgedNetwork, tunnel: HoldingTunnel | undefined, problem?: string): Promise<void> {
     const { fence, routeBridge } = this.#options.platform;
     if (fence === undefined || routeBridge === undefined) {
-      throw new SectunnelError('unsupported', 'this machine cannot fence networks: Linux with nftables is wanted');
+      throw new SectunnelError('unsupported', 'this machine cannot fence networks: Linux with nftables is required');
     }
     await refusingSystem(async () => {
       await this.#fence(network, tunnel);

@@ -132,7 +132,7 @@ export class SecretStore {
     const { shelf } = this.#find(uuid);
     if (!isSharedKey(value)) {
       const found = value.length === 0 ? 'empty' : 'zeros alone';
-      throw new SectunnelError('bad-request', `the value is ${found}; a pre-shared key or a pass phrase is wanted`);
+      throw new SectunnelError('bad-request', `the value is ${found}; a pre-shared key or a pass phrase is required`);
     }
     if (value.length > MAX_SECRET_VALUE) {
       throw new SectunnelError(

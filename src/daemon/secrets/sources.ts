@@ -177,7 +177,7 @@ function checkedValue({ uuid }: LibvirtSecret, value: Uint8Array): Uint8Array {
   value.fill(0);
   throw new SectunnelError(
     'invalid-state',
-    `secret ${uuid} of libvirt has a value of ${value.length} bytes; 1 to ${MAX_SECRET_VALUE} are wanted: ` +
+    `secret ${uuid} of libvirt has a value of ${value.length} bytes; 1 to ${MAX_SECRET_VALUE} are required: ` +
       `set one with 'virsh secret-set-value ${uuid} --plain --file FILE'`,
   );
 }

@@ -76,10 +76,10 @@ function folderProblem(path: string, found: Stats): string | undefined {
   if (!found.isDirectory()) return 'it is no folder';
   const self = process.geteuid?.() ?? found.uid;
   if (found.uid !== self && found.uid !== 0) {
-    return `it belongs to user ${found.uid}; user ${self} or root is wanted: chown ${self} ${path}`;
+    return `it belongs to user ${found.uid}; user ${self} or root is required: chown ${self} ${path}`;
   }
   if ((found.mode & GROUP_OR_OTHERS_WRITE) === 0) return undefined;
-  return `it has mode ${modeText(found)}, so others may change what is in it; 0700 is wanted: chmod 700 ${path}`;
+  return `it has mode ${modeText(found)}, so others may change what is in it; 0700 is required: chmod 700 ${path}`;
 }
 
 /** Who may write to a folder above may put another one into the place of ours, unless the sticky bit is set (/tmp). */
@@ -90,7 +90,7 @@ function parentProblem(path: string): string | undefined {
     if ((found.mode & OTHERS_WRITE) !== 0 && (found.mode & STICKY) === 0) {
       return (
         `${folder} above it has mode ${modeText(found)}, so others may replace it; ` +
-        `no write permission for others, or the sticky bit, is wanted: chmod o-w ${folder}`
+        `no write permission for others, or the sticky bit, is required: chmod o-w ${folder}`
       );
     }
     const parent = dirname(folder);
@@ -103,7 +103,7 @@ function parentProblem(path: string): string | undefined {
 export function visibleFolder(path: string): string | undefined {
   const found = statSync(path, { throwIfNoEntry: false });
   if (found === undefined || (found.mode & GROUP_OR_OTHERS) === 0) return undefined;
-  return `${resolve(path)} has mode ${modeText(found)}, so others may see the names in it; 0700 is wanted: chmod 700 ${resolve(path)}`;
+  return `${resolve(path)} has mode ${modeText(found)}, so others may see the names in it; 0700 is required: chmod 700 ${resolve(path)}`;
 }
 
 function modeText({ mode }: Stats): string {
@@ -120,14 +120,14 @@ export function readPrivateFile(path: string): Buffer {
   if ((mode & GROUP_OR_OTHERS) !== 0) {
     throw new SectunnelError(
       'system',
-      `${path} has mode ${modeText(found)}, so others may read it; 0600 is wanted: chmod 600 ${path}`,
+      `${path} has mode ${modeText(found)}, so others may read it; 0600 is required: chmod 600 ${path}`,
     );
   }
   const self = process.geteuid?.() ?? uid;
   if (uid !== self && uid !== 0) {
     throw new SectunnelError(
       'system',
-      `${path} belongs to user ${uid}; user ${self} or root is wanted: chown ${self} ${path}`,
+      `${path} belongs to user ${uid}; user ${self} or root is required: chown ${self} ${path}`,
     );
   }
   return readFileSync(path);
@@ -147,7 +147,7 @@ export function readDocumentFile(path: string): Buffer {
 }
 
 function documentProblem(found: Stats): string | undefined {
-  if (!found.isFile()) return `it is ${found.isDirectory() ? 'a folder' : 'no regular file'}; a file is wanted`;
+  if (!found.isFile()) return `it is ${found.isDirectory() ? 'a folder' : 'no regular file'}; a file is required`;
   if (found.size <= MAX_DOCUMENT_BYTES) return undefined;
   return `the document has ${found.size} bytes; at most ${MAX_DOCUMENT_BYTES} are read`;
 }
@@ -156,7 +156,7 @@ function documentProblem(found: Stats): string | undefined {
 function targetProblem(target: string, found: Stats): string | undefined {
   const self = process.geteuid?.() ?? found.uid;
   if (found.uid !== self && found.uid !== 0) {
-    return `it leads to ${target}, which belongs to user ${found.uid}; user ${self} or root is wanted: chown ${self} ${target}`;
+    return `it leads to ${target}, which belongs to user ${found.uid}; user ${self} or root is required: chown ${self} ${target}`;
   }
   if ((found.mode & GROUP_OR_OTHERS_WRITE) !== 0) {
     return `it leads to ${target}, which has mode ${modeText(found)}, so others may change it: chmod go-w ${target}`;

@@ -107,7 +107,7 @@ export function readHostU32(bytes: Uint8Array): number;
 export function readHostU32(bytes: Uint8Array | undefined): number | undefined;
 export function readHostU32(bytes: Uint8Array | undefined): number | undefined {
   if (bytes === undefined) return undefined;
-  if (bytes.length < 4) throw new DecodeError('truncated', 0, `4 bytes wanted, ${bytes.length} left`);
+  if (bytes.length < 4) throw new DecodeError('truncated', 0, `4 bytes expected, ${bytes.length} left`);
   return (bytes[0]! | (bytes[1]! << 8) | (bytes[2]! << 16) | (bytes[3]! << 24)) >>> 0;
 }
 

@@ -302,7 +302,7 @@ function routeMtu(attributes: Attributes): number | undefined {
 
 /** The same bytes. @throws DecodeError when they do not hold the fixed structure */
 export function fixed(body: Uint8Array, size: number): Uint8Array {
-  if (body.length < size) throw new DecodeError('truncated', 0, `${size} bytes wanted, ${body.length} left`);
+  if (body.length < size) throw new DecodeError('truncated', 0, `${size} bytes expected, ${body.length} left`);
   return body;
 }
 

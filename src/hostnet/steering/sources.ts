@@ -2,8 +2,10 @@
  * Chooses the source addresses of the host's own packets into a tunnel, and says for which destinations there is none:
  * addresses come and go (DHCP, router advertisements, bridges). Pure.
  */
+
 import { type AddressRange, formatRange, type IpAddress, type IpFamily, rangeContains } from '../../base/address.ts';
 import { isWhole, mergeRanges, subtractRanges } from '../../base/ranges.ts';
+import { listSome } from '../../base/text.ts';
 import { formatPrefix, type InterfaceAddress, type Prefix, prefixContains, type Route } from '../routes/routes.ts';
 import type { PolicyBox } from './plan.ts';
 import type { TableRoute } from './routes.ts';
@@ -136,7 +138,5 @@ function unservedBoxes(outbound: readonly PolicyBox[], own: OwnAddresses): Polic
 }
 
 function namedRanges(ranges: readonly AddressRange[]): string {
-  const names = [...new Set(ranges.map(formatRange))];
-  const more = names.length > MAX_NAMED ? ` and ${names.length - MAX_NAMED} more` : '';
-  return names.slice(0, MAX_NAMED).join(', ') + more;
+  return listSome([...new Set(ranges.map(formatRange))], MAX_NAMED);
 }

@@ -2,7 +2,7 @@
  * Watches what is installed in one network namespace. The fence, and rules and routes, have a guard each, which the kernel's
  * notifications wake. It restores what other programs changed, reports that, and keeps what it cannot restore as a problem.
  */
-import { messageOf } from '../../base/text.ts';
+import { listSome, messageOf } from '../../base/text.ts';
 import type { FenceKeeper } from '../fence/fence.ts';
 import { type HostNetwork, type NetworkChange, OWN_PROTOCOL } from '../routes/routes.ts';
 import type { PolicyRouting } from '../steering/policy-routing.ts';
@@ -29,7 +29,7 @@ export interface KernelWatchOptions {
 }
 
 /** The number of changes that one line names. */
-const MAX_TOLD = 4;
+const MAX_LISTED = 4;
 
 type Subject = 'fence' | 'routing';
 
@@ -172,7 +172,6 @@ function problemText(subject: Subject, problem: string): string {
 
 function mendedText(subject: Subject, { found, by, took }: GuardReport): string {
   const who = by.length === 0 ? '' : ` (${by.join('; ')})`;
-  const more = found.length > MAX_TOLD ? `; and ${found.length - MAX_TOLD} more` : '';
   const when = took === undefined ? '' : ` within ${Math.ceil(took)} ms`;
-  return `another program${who} changed ${NAMES[subject]}: ${found.slice(0, MAX_TOLD).join('; ')}${more}. All of it was put back${when}`;
+  return `another program${who} changed ${NAMES[subject]}: ${listSome(found, MAX_LISTED, '; ')}. All of it was put back${when}`;
 }

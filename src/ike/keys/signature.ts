@@ -72,7 +72,7 @@ export function methodsFor(peerHashes: readonly number[] | undefined): Signature
   if (peerHashes === undefined) return { authMethods: [AuthMethodId.RSA_SIGNATURE, ...ECDSA_METHODS], hashes: [] };
   const hashes = OUR_HASHES.filter((hash) => peerHashes.includes(hash));
   if (hashes.length > 0) return { authMethods: [AuthMethodId.DIGITAL_SIGNATURE], hashes };
-  return `the peer verifies signatures only with ${names(peerHashes)}; one of ${names(OUR_HASHES)} is wanted`;
+  return `the peer verifies signatures only with ${names(peerHashes)}; one of ${names(OUR_HASHES)} is required`;
 }
 
 const names = (hashes: readonly number[]): string =>
@@ -152,7 +152,7 @@ function certificatesOf(payloads: readonly Payload[]): Certificates {
   // RFC 7296 §3.6: hash and URL only where HTTP_CERT_LOOKUP_SUPPORTED was sent, which we never do.
   if (certificates.length === 0 && others.size > 0) {
     const found = [...others].map(certEncodingName).join(', ');
-    return refuse(`no certificate: it came as ${found}, X509_SIGNATURE is wanted`);
+    return refuse(`no certificate: it came as ${found}, X509_SIGNATURE is required`);
   }
   return { ok: true, certificates, crls };
 }
@@ -208,7 +208,7 @@ function refusedOldMethod(method: number): string | undefined {
   const found = authMethodName(method);
   return method === AuthMethodId.DIGITAL_SIGNATURE
     ? `${found} without SIGNATURE_HASH_ALGORITHMS from both sides`
-    : `${found}; a signature is wanted`;
+    : `${found}; a signature is required`;
 }
 
 interface SignatureParts {

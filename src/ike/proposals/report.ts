@@ -3,6 +3,7 @@
  * each of our proposals what separates it from the peer's proposal that comes closest. Labels are the attributes of a
  * `<proposal>` element, names those that may be written there.
  */
+import { listSome } from '../../base/text.ts';
 import { dhGroupById, encryptionById, integrityById, prfById } from '../../crypto/algorithms.ts';
 import type { EspProposal, IkeProposal } from '../../crypto/proposal.ts';
 import { formatProposal } from '../../crypto/proposal-text.ts';
@@ -189,8 +190,7 @@ function differencesOf(
 }
 
 function listed(names: readonly string[]): string {
-  const shown = names.slice(0, MAX_SHOWN).join(', ');
-  return names.length > MAX_SHOWN ? `${shown} and ${names.length - MAX_SHOWN} more` : shown;
+  return listSome(names, MAX_SHOWN);
 }
 
 function esnName(on: boolean): string {

@@ -85,21 +85,21 @@ function refuseIdentities(
   asked: Identity | undefined,
 ): void {
   const named = (id: Identity | undefined): string => (id === undefined ? 'any identity' : formatTypedIdentity(id));
-  const known = configs.slice(0, MAX_TOLD).map(({ name, local, remote }) => {
+  const known = configs.slice(0, MAX_LISTED).map(({ name, local, remote }) => {
     const wrong = [
       ...(remote.id === undefined || sameIdentity(remote.id, theirs) ? [] : [`is for ${named(remote.id)}`]),
       ...(asked === undefined || sameIdentity(asked, local.id) ? [] : [`is ${named(local.id)} here`]),
     ];
     return `connection ${name} ${wrong.join(' and ')}`;
   });
-  const more = configs.length > MAX_TOLD ? `, and ${configs.length - MAX_TOLD} more do not match either` : '';
+  const more = configs.length > MAX_LISTED ? `, and ${configs.length - MAX_LISTED} more do not match either` : '';
   const connection = configs.length === 1 ? configs[0]!.name : undefined;
   const met = `the peer identifies itself as ${named(theirs)} and asks for ${named(asked)}`;
   refuse(session, now, `${met}; no connection matches these identities: ${known.join(', ')}${more}`, { connection });
 }
 
 /** Connections that a refusal names. */
-const MAX_TOLD = 4;
+const MAX_LISTED = 4;
 
 /**
  * The connection that fits both identities and the way in which the peer proves its own: one that names the peer before

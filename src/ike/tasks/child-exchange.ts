@@ -75,7 +75,7 @@ export function acceptAnswer(
 
   const transport = findNotify(payloads, NotifyType.USE_TRANSPORT_MODE) !== undefined;
   if (transport !== (config.mode === 'transport')) {
-    const detail = `${config.mode} mode was wanted, the peer answered with ${transport ? 'transport' : 'tunnel'}`;
+    const detail = `${config.mode} mode was requested, the peer answered with ${transport ? 'transport' : 'tunnel'}`;
     return refuse({ reason: 'NO_PROPOSAL_CHOSEN', detail });
   }
   const told: SelectorPair = { local: tsi.selectors, remote: tsr.selectors };

@@ -29,7 +29,7 @@ export function answerKeyExchange(
   const { env } = session;
   const ke = findPayload(payloads, 'ke');
   if (ke?.group !== group.id) {
-    const detail = `group ${group.name} is wanted`;
+    const detail = `group ${group.name} is required`;
     return refusal(NotifyType.INVALID_KE_PAYLOAD, 'INVALID_KE_PAYLOAD', detail, groupData(group));
   }
   const keyPair = env.crypto.dhKeyPair(group, env.random);

@@ -51,11 +51,11 @@ export function decodeHeader(datagram: Uint8Array): IkeHeader {
   const length = reader.u32();
   const major = version >>> 4;
   if (major > MAJOR_VERSION) {
-    const detail = `IKE version ${major}.${version & 0xf}, 2.0 wanted`;
+    const detail = `IKE version ${major}.${version & 0xf}, 2.0 expected`;
     throw new RefusedMessageError('bad-version', 17, detail, NotifyType.INVALID_MAJOR_VERSION, new Uint8Array(0));
   }
   // Version 1 has no such notify: an IKEv1 peer could not read it.
-  if (major < MAJOR_VERSION) reader.fail('bad-version', `IKE version ${major}, 2 wanted`);
+  if (major < MAJOR_VERSION) reader.fail('bad-version', `IKE version ${major}, 2 expected`);
   if (length !== datagram.length) reader.fail('bad-length', `length ${length} in a datagram of ${datagram.length}`);
   // The one exception, an INVALID_SPI hint outside of any SA (RFC 7296 §1.5), is of no use to us.
   if (initiatorSpi === 0n) reader.fail('bad-value', 'initiator SPI of zero');

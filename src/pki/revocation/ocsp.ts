@@ -196,7 +196,7 @@ function nonceOf(wrapped: Uint8Array): Uint8Array | undefined {
 
 function only(list: readonly Uint8Array[]): Uint8Array {
   const [first, ...more] = list;
-  if (first === undefined || more.length > 0) throw new Error('one element is wanted');
+  if (first === undefined || more.length > 0) throw new Error('one element is required');
   return first;
 }
 

@@ -48,7 +48,7 @@ export class PacketMemory {
   readonly allocate = (bytes: number): Uint8Array => {
     const at = Math.ceil(this.#used / ALIGNMENT) * ALIGNMENT;
     if (at + bytes > this.size) {
-      throw new RangeError(`packet memory of ${this.size} bytes has ${this.size - at} left, wanted ${bytes}`);
+      throw new RangeError(`packet memory of ${this.size} bytes has ${this.size - at} left, needed ${bytes}`);
     }
     this.#used = at + bytes;
     return new Uint8Array(this.#buffer, at, bytes);

@@ -124,7 +124,7 @@ describe('a daemon', () => {
       /^bad-request: .*'name' has 5000 characters; at most/,
     );
     expect(await call('info', { name: { toString: 'x' } })).toMatch(
-      /^bad-request: the parameter 'name' is an object; wanted: a string/,
+      /^bad-request: the parameter 'name' is an object; expected: a string/,
     );
     expect(await call('info', { name: '__proto__' })).toMatch(/^not-found: /);
     expect(await call('secret-undefine', { uuid: '../../etc/passwd' })).toMatch(/is not a UUID/);

@@ -69,7 +69,7 @@ describe('a request', () => {
       cases.map(({ verb, name, kind, whole }) => request(verb, { ...whole, [name]: VALUES[kind][1] })),
     );
     for (const [i, { name }] of cases.entries())
-      expect(found[i]).toMatch(new RegExp(`^the parameter '${name}' is .*; wanted: `));
+      expect(found[i]).toMatch(new RegExp(`^the parameter '${name}' is .*; expected: `));
   });
 
   it('is refused with what was found and what was wanted', async () => {
@@ -85,10 +85,10 @@ describe('a request', () => {
       ['{"id":1,"verb":"list","params":{"__proto__":1}}', "unknown parameter '__proto__'; 'list' takes no parameters"],
       [request('list', { toString: 1 }), "unknown parameter 'toString'; 'list' takes no parameters"],
       [request('list', { ['x'.repeat(50)]: 1 }), `unknown parameter '${'x'.repeat(40)}…'; 'list' takes no parameters`],
-      [request('start', { name: 5 }), "the parameter 'name' is 5; wanted: a string"],
-      [request('start', { name: null }), "the parameter 'name' is null; wanted: a string"],
-      [request('start', { name: ['a'] }), "the parameter 'name' is an array; wanted: a string"],
-      [request('status', { name: {} }), "the parameter 'name' is an object; wanted: a string"],
+      [request('start', { name: 5 }), "the parameter 'name' is 5; expected: a string"],
+      [request('start', { name: null }), "the parameter 'name' is null; expected: a string"],
+      [request('start', { name: ['a'] }), "the parameter 'name' is an array; expected: a string"],
+      [request('status', { name: {} }), "the parameter 'name' is an object; expected: a string"],
       [
         request('start', { name: 'a'.repeat(5000) }),
         "the parameter 'name' has 5000 characters; at most 4096 are allowed",
@@ -96,11 +96,11 @@ describe('a request', () => {
       [request('start', { name: 'a\0b' }), "the parameter 'name' contains a zero character"],
       [
         request('autostart', { name: 'a', enable: 'yes\n' }),
-        String.raw`the parameter 'enable' is the string "yes\n"; wanted: true or false`,
+        String.raw`the parameter 'enable' is the string "yes\n"; expected: true or false`,
       ],
       ...['-1', '256', '1.5', '1e309'].map((octet): readonly [string, string] => [
         `{"id":1,"verb":"explain","params":{"name":"a","src":"b","dst":"c","proto":"icmp","type":${octet}}}`,
-        `the parameter 'type' is ${Number(octet)}; wanted: an integer from 0 to 255`,
+        `the parameter 'type' is ${Number(octet)}; expected: an integer from 0 to 255`,
       ]),
     ];
     expect(await refusalsOf(cases.map(([line]) => line))).toEqual(cases.map(([, message]) => message));

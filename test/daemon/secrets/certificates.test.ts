@@ -109,7 +109,7 @@ describe('sectunnel pki-check', () => {
     chmodSync(files.path('key.pem'), 0o640);
     const readable = await pkiCheck(daemon);
     expect(readable.out).toContain(
-      `has mode 0640, so others may read it; 0600 is wanted: chmod 600 ${files.path('key.pem')}`,
+      `has mode 0640, so others may read it; 0600 is required: chmod 600 ${files.path('key.pem')}`,
     );
     files.give({ ...gateway, key: ecKey() });
     expect((await pkiCheck(daemon)).out).toContain("the key is not that of 'O=Example, CN=gw1'");
@@ -339,7 +339,7 @@ describe('two daemons with certificates', () => {
     left.files.give(certified('gw1'));
     chmodSync(left.files.path('key.pem'), 0o644);
     const key = left.files.path('key.pem');
-    const readable = `it has mode 0644, so others may read it; 0600 is wanted: chmod 600 ${key}`;
+    const readable = `it has mode 0644, so others may read it; 0600 is required: chmod 600 ${key}`;
     expect(await define()).toEqual([`${key}: ${readable} ${field('key')}`]);
     await expect(left.daemon.client.call('start', { name: 'net' })).rejects.toThrow(readable);
     const list = left.files.path('list.pem');

@@ -67,7 +67,7 @@ describe('a folder', () => {
       expect(() => makePrivateFolder(path, USE)).toThrow(SectunnelError);
       expect(() => makePrivateFolder(path, USE)).toThrow(
         `the folder ${path} for ${USE} cannot be used: it has mode ${found}, so others may change what is in it; ` +
-          `0700 is wanted: chmod 700 ${path}`,
+          `0700 is required: chmod 700 ${path}`,
       );
     },
   );
@@ -77,7 +77,7 @@ describe('a folder', () => {
     const path = join(top, 'middle', 'config');
     mkdirSync(path, { recursive: true, mode: 0o700 });
     chmodSync(top, 0o777);
-    expect(() => makePrivateFolder(path, USE)).toThrow(/above it has mode 0777.*sticky bit, is wanted: chmod o-w /);
+    expect(() => makePrivateFolder(path, USE)).toThrow(/above it has mode 0777.*sticky bit, is required: chmod o-w /);
     chmodSync(top, 0o1777);
     makePrivateFolder(path, USE);
   });
@@ -98,7 +98,7 @@ describe('a folder', () => {
     const path = madeFolder(0o700);
     chownSync(path, OTHER_USER, 0);
     expect(() => makePrivateFolder(path, USE)).toThrow(
-      `it belongs to user ${OTHER_USER}; user 0 or root is wanted: chown 0 ${path}`,
+      `it belongs to user ${OTHER_USER}; user 0 or root is required: chown 0 ${path}`,
     );
   });
 
@@ -133,7 +133,7 @@ describe('a folder', () => {
       const test = new TestDaemon(new MemoryNetwork().host([address('192.0.2.1')]));
       mkdirSync(join(test.folder, name), { recursive: true, mode: 0o700 });
       chmodSync(join(test.folder, name), 0o777);
-      await expect(test.open()).rejects.toThrow(/mode 0777.*0700 is wanted/);
+      await expect(test.open()).rejects.toThrow(/mode 0777.*0700 is required/);
     },
   );
 
@@ -145,7 +145,7 @@ describe('a folder', () => {
     await test.open();
     await test.close();
     expect(test.lines.filter(({ level }) => level === 'warn')).toMatchObject([
-      { text: expect.stringMatching(/secrets has mode 0755, so others may see the names in it; 0700 is wanted/) },
+      { text: expect.stringMatching(/secrets has mode 0755, so others may see the names in it; 0700 is required/) },
     ]);
   });
 });

@@ -35,7 +35,7 @@ class World {
   readonly #online = new OnlineRevocation({
     fetch: async (request) => {
       this.asked.push(request.url);
-      const answer = this.pages.get(request.url) ?? new Error('it answers with 404; 200 is wanted');
+      const answer = this.pages.get(request.url) ?? new Error('it answers with 404; 200 is required');
       if (answer instanceof Error) throw answer;
       return answer instanceof Uint8Array ? answer : await answer(request);
     },

@@ -311,7 +311,7 @@ export class Ours {
     const [ike] = ikeSas;
     const [child] = ike?.children ?? [];
     if (ike === undefined || child === undefined || ikeSas.length > 1 || ike.children.length > 1) {
-      throw new Error(`one IKE SA with one CHILD SA was wanted: ${JSON.stringify(ikeSas, undefined, 1)}`);
+      throw new Error(`one IKE SA with one CHILD SA was expected: ${JSON.stringify(ikeSas, undefined, 1)}`);
     }
     return { ike, child };
   }

@@ -247,7 +247,7 @@ export class Swanctl {
     const children = ike?.children.filter((child) => child.installed) ?? [];
     const [child] = children;
     if (ike === undefined || child === undefined || sas.length > 1 || children.length > 1) {
-      throw new Error(`one IKE SA with one CHILD SA was wanted: ${JSON.stringify(await this.sas(), undefined, 1)}`);
+      throw new Error(`one IKE SA with one CHILD SA was expected: ${JSON.stringify(await this.sas(), undefined, 1)}`);
     }
     return { ike, child };
   }

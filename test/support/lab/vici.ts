@@ -41,7 +41,7 @@ export function parseRaw(source: string): RawSection {
   }
 
   function body(): RawSection {
-    if (source[at] !== '{') throw new Error(`'{' was wanted at ${at} of ${source}`);
+    if (source[at] !== '{') throw new Error(`'{' was expected at ${at} of ${source}`);
     at++;
     const result: Record<string, RawValue> = {};
     for (;;) {

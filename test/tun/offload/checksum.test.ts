@@ -93,7 +93,7 @@ describe('packet memory', () => {
     expect(small.size).toBe(65_536);
     expect([first.byteOffset, second.byteOffset]).toEqual([0, 128]);
     expect(second.buffer).toBe(first.buffer);
-    expect(() => small.allocate(1)).toThrow('packet memory of 65536 bytes has 0 left, wanted 1');
+    expect(() => small.allocate(1)).toThrow('packet memory of 65536 bytes has 0 left, needed 1');
   });
 
   it('holds batches, and tells its own buffers from others', () => {
