@@ -74,7 +74,8 @@ export class SendRefusals {
   refused(remote: SocketAddress, error: UdpSendError): void {
     if (adviceOn(error, remote) === undefined) return;
     const key = formatSocketAddress(remote);
-    if (!this.#pending.has(key) && this.#pending.size >= MAX_PENDING) return;
+    const known = this.#pending.get(key);
+    if (known === undefined ? this.#pending.size >= MAX_PENDING : isExplained(error, known)) return;
     this.#pending.set(key, { remote, error, at: this.#options.now() });
     this.#plan(PAUSE);
   }
@@ -138,6 +139,7 @@ export class SendRefusals {
     if (provesReach(refusal) && lastHeardAt !== undefined && lastHeardAt > refusal.at) return;
     const text = adviceOn(refusal.error, refusal.remote)!;
     const before = this.#shown.get(key);
+    if (before !== undefined && refusal.at - before.at <= SETTLED && isExplained(refusal.error, before)) return;
     this.#shown.set(key, { ...refusal, tunnel, text });
     if (before?.error !== refusal.error)
       this.#options.report({ tunnel, level: 'warn', text, event: before === undefined ? 'degraded' : undefined });
@@ -151,9 +153,19 @@ function hostKey(tunnel: string, { address }: SocketAddress): string {
   return `${tunnel} ${formatAddress(address)}`;
 }
 
+/** Whether the call that sends was refused, not ICMP received. */
+function isOwn(error: UdpSendError): boolean {
+  return error === 'EPERM' || error === 'EACCES';
+}
+
+/** A firewall of this host that rejects a datagram refuses the call, and sends this host ICMP as if from elsewhere. */
+function isExplained(error: UdpSendError, { error: known }: Pending): boolean {
+  return isOwn(known) && !isOwn(error);
+}
+
 /** Whether a packet of the peer afterwards shows that the refusal was forged, or is over. */
 function provesReach({ error, remote }: Pending): boolean {
-  return error !== 'EPERM' && error !== 'EACCES' && remote.port !== NO_PORT;
+  return !isOwn(error) && remote.port !== NO_PORT;
 }
 
 function datagramsTo(remote: SocketAddress): string {
@@ -170,15 +182,15 @@ function adviceOn(error: UdpSendError, remote: SocketAddress): string | undefine
   const address = formatAddress(remote.address);
   switch (error) {
     case 'EPERM':
-      return `the system refuses ${datagramsTo(remote)} (EPERM): a firewall of this host drops them; see: nft list ruleset`;
+      return `the system refuses ${datagramsTo(remote)} (EPERM): a firewall of this host drops or rejects them; see: nft list ruleset`;
     case 'EACCES':
       return `the system refuses ${datagramsTo(remote)} (EACCES): a route prohibits them, or a security module; see: ip route get ${address}; dmesg`;
     case 'ENOPROTOOPT':
       return `${address} takes no ESP (ENOPROTOOPT): that host does not accept ESP over IP, or a firewall rejects it; see, on that host: nft list ruleset; or encapsulate ESP in UDP: <nat encapsulation='always'/>`;
     case 'EHOSTUNREACH':
-      return `${end} is not reached (EHOSTUNREACH): no host has that address, or a router has no route to it; see: ip route get ${address}; ip neigh show ${address}`;
+      return `${end} is not reached (EHOSTUNREACH): no host has that address, a router has no route to it, or a firewall rejects it; see: ip route get ${address}; ip neigh show ${address}`;
     case 'ENETUNREACH':
-      return `${end} is not reached (ENETUNREACH): this host, or a router, has no route there; see: ip route get ${address}`;
+      return `${end} is not reached (ENETUNREACH): this host, or a router, has no route there, or a firewall rejects it; see: ip route get ${address}`;
     case 'ECONNREFUSED':
       return `UDP port ${remote.port} of ${address} is closed (ECONNREFUSED): no IKE daemon listens there, or a firewall rejects it; see, on that host: ss -ulpn sport = :${remote.port}`;
     case 'EADDRNOTAVAIL':

@@ -45,9 +45,9 @@ describe('a datagram that is refused', () => {
   });
 
   it.each([
-    ['EPERM', /a firewall of this host drops them; see: nft list ruleset/],
-    ['EHOSTUNREACH', /no host has that address, or a router has no route.*ip neigh show 192\.0\.2\.2/],
-    ['ENETUNREACH', /has no route there; see: ip route get 192\.0\.2\.2/],
+    ['EPERM', /a firewall of this host drops or rejects them; see: nft list ruleset/],
+    ['EHOSTUNREACH', /no host has that address, a router has no route.*ip neigh show 192\.0\.2\.2/],
+    ['ENETUNREACH', /has no route there, or a firewall rejects it; see: ip route get 192\.0\.2\.2/],
     ['ECONNREFUSED', /UDP port 500 of 192\.0\.2\.2 is closed.*ss -ulpn sport = :500/],
     ['EADDRNOTAVAIL', /no local address.*see: ip address/],
     ['EACCES', /a route prohibits them.*see: ip route get 192\.0\.2\.2/],
@@ -90,6 +90,21 @@ describe('a datagram that is refused', () => {
     }
     expect(host.refusals.degraded('net')).toHaveLength(1);
     expect(host.reports).toHaveLength(1);
+  });
+
+  it.each([0, 1_000])('by a firewall of this host is not told as the ICMP that follows %s ms after', (pause) => {
+    for (let time = 0; time < 10_000; time += 2_000) {
+      host.refusals.refused(PEER, 'EPERM');
+      vi.advanceTimersByTime(pause);
+      host.refusals.refused(PEER, 'ECONNREFUSED');
+      vi.advanceTimersByTime(2_000 - pause);
+    }
+    expect(host.refusals.degraded('net')).toEqual([expect.stringContaining('EPERM')]);
+    expect(host.reports).toHaveLength(1);
+    vi.advanceTimersByTime(3_000);
+    host.refusals.refused(PEER, 'ECONNREFUSED');
+    vi.advanceTimersByTime(1_000);
+    expect(host.refusals.degraded('net')).toEqual([expect.stringContaining('ECONNREFUSED')]);
   });
 
   it.each([500, 4500])('is shown until the peer is heard, from port %s', (port) => {
