@@ -8,7 +8,7 @@ import type { Pair } from '../test/support/ike-pair.ts';
 import type { BenchOptions, BenchReport, BenchRow } from './row.ts';
 
 const LOSS = 0.1;
-/** Fragments that IKE_AUTH has at least, either way: one certificate of P-256, a chain of RSA, what hardly anybody has. */
+/** Fragments that IKE_AUTH has at least, in each direction: one P-256 certificate, an RSA chain, an unusually long chain. */
 const SIZES = [3, 8, 30] as const;
 const QUICK_SEEDS = 20;
 

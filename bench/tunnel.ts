@@ -17,7 +17,7 @@ export async function tunnelBench(options: BenchOptions): Promise<BenchReport> {
   const rounds = options.quick ? 1 : options.rounds;
   const samples = new Map<string, Sample[]>(systems.map(({ name }) => [name, []]));
   for (let round = 0; round < rounds; round++) {
-    // Back and forth, so that what drifts during a round favours nobody.
+    // Back and forth, so that a drift during a round favours no system.
     for (const system of round % 2 === 0 ? systems : [...systems].reverse()) {
       const step = (what: string): string => `round ${round + 1} of ${rounds}, ${system.name}, ${what}`;
       const take = (): Promise<Sample> =>

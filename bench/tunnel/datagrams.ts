@@ -105,5 +105,5 @@ function main([role, ...rest]: readonly string[]): Promise<SendReport | ReceiveR
 }
 
 const report = await main(process.argv.slice(2));
-// The socket stays open, and nobody else ends it.
+// The socket stays open, so the program ends itself.
 process.stdout.write(`${JSON.stringify(report)}\n`, () => process.exit(0));

@@ -63,7 +63,7 @@ function statusNumber(pid: number, name: string): number {
   return Number(found[1]);
 }
 
-/** Whether somebody in the network namespace of that process listens on a TCP port, IPv4 or IPv6. */
+/** Whether a program in the network namespace of that process listens on a TCP port, IPv4 or IPv6. */
 export function listens(pid: number, port: number): boolean {
   const suffix = `:${port.toString(16).toUpperCase().padStart(4, '0')}`;
   return ['tcp', 'tcp6'].some((table) =>

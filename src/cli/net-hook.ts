@@ -99,7 +99,7 @@ function remove(folder: string, terminal: Terminal): void {
   terminal.out(`Hook ${path} removed\n`);
 }
 
-/** False when there is no such file. @throws RefusedInputError when somebody else wrote it */
+/** False when there is no such file. @throws RefusedInputError when another program or a user wrote it */
 function checkOurs(path: string): boolean {
   let found: string;
   try {

@@ -1,9 +1,9 @@
 /**
  * What libvirt's network hook asks the daemon with: `network-hook RUN-DIR SECONDS NETWORK OPERATION`, the network as XML
  * on standard input. Its script (`net-hook.ts`) calls it for networks that name a tunnel, to start and when they have
- * stopped. It loads little: libvirt, and whoever starts a network, waits for it.
+ * stopped. It loads little: libvirt, and the user who starts a network, wait for it.
  *
- * Exit code 1 and a line on standard error veto a start; libvirt shows that line. After a stop nobody looks at it.
+ * Exit code 1 and a line on standard error veto a start; libvirt shows that line. After a stop libvirt ignores both.
  */
 import '../daemon/inspector.ts';
 import { messageOf } from '../base/text.ts';

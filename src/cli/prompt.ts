@@ -21,7 +21,7 @@ const FIRST_PRINTABLE = 0x20;
 /**
  * One line, without its end.
  * @param show writes the question, and the end of the line that was not shown
- * @param most bytes; of a longer line one more is given, for whoever refuses it
+ * @param most bytes; of a longer line one more is returned, so that the caller can refuse it
  * @throws RefusedInputError when the person interrupts
  */
 export function promptSecret(

@@ -100,7 +100,7 @@ async function secretValue(args: Arguments, terminal: Terminal): Promise<Uint8Ar
   return bytes;
 }
 
-/** Twice, as nobody sees what is typed. */
+/** Asks twice, because what is typed is not shown. */
 async function prompted(prompt: NonNullable<Terminal['prompt']>, plain: boolean): Promise<Uint8Array> {
   const what = plain ? 'Value (not shown): ' : 'Value in base64 (not shown): ';
   const first = await prompt(what, MAX_VALUE_TEXT);

@@ -27,7 +27,7 @@ export interface DocumentIssue {
   readonly message: string;
 }
 
-// BOUNDED: more issues than this are not collected; nobody reads on.
+// BOUNDED: more issues than this are not collected, as no reader needs them at once.
 export const MAX_ISSUES = 20;
 
 /**

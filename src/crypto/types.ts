@@ -122,7 +122,7 @@ export interface PacketCipher {
   readonly blockSize: number;
   /**
    * Writes the IV (made from the 64-bit counter, which must never repeat for a key), encrypts, writes the ICV.
-   * AEAD and CTR put the counter itself on the wire; CBC the encrypted counter, which nobody can predict
+   * AEAD and CTR put the counter itself on the wire; CBC the encrypted counter, which an attacker cannot predict
    * (NIST SP 800-38A appendix C).
    * @param counterLow 32 bits, signed or not: a signed integer is never put on the heap
    * @param esnHigh high half of an extended sequence number, or -1 without ESN

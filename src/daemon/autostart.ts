@@ -1,6 +1,6 @@
 /**
- * Starts tunnels that are to run without anybody asking, and tries again when they cannot: at boot an address or a name
- * may not be there yet.
+ * Starts tunnels without a request of a user, and retries those that cannot start: at boot an address or a name may not
+ * exist yet.
  */
 
 import { SectunnelError } from '../base/error.ts';
@@ -50,7 +50,7 @@ export class Autostart {
   }
 
   /**
-   * For somebody who waits, but not longer than `patience` milliseconds. One that cannot start yet is tried again, and as
+   * For a caller that waits at most `patience` milliseconds. One that cannot start yet is tried again, and as
    * good as one whose peer does not answer yet: at boot names may not be known, and libvirt gives no secrets before it has
    * started its networks, which wait for us.
    *

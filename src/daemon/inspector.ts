@@ -2,7 +2,7 @@
  * Keeps Node's inspector shut, and the diagnostics that write the program's memory to files. Every program of this package
  * imports this file first, for its effect.
  *
- * Whoever reaches the inspector's TCP port runs code as the user of the program: it has no authentication. `bin/launch` gives
+ * Any program that reaches the inspector's TCP port can run code as this program's user: the port has no authentication. `bin/launch` gives
  * the inspector an address that cannot be bound, so that no port opens before this file runs. A program that was started
  * without `bin/launch` has a window of about 50 ms, from Node's start to here, in which SIGUSR1 opens the port. When the port
  * is open here the process ends: another user may have entered it.

@@ -85,7 +85,7 @@ export class ServiceManager {
   }
 }
 
-/** Milliseconds; `undefined` when nobody watches this process. */
+/** Milliseconds; `undefined` when the service manager does not watch this process. */
 function watchdogInterval(environment: Environment): number | undefined {
   const process_ = environment[WATCHDOG_PROCESS];
   if (process_ !== undefined && process_ !== String(process.pid)) return undefined;

@@ -56,7 +56,7 @@ export const SaCounter = {
 export const SA_COUNTERS = 8;
 
 /**
- * What an SA has done so far, in memory that others may read. Whoever goes on with the SA in another's place begins
+ * What an SA has done so far, in memory that other threads may read. A thread that takes the SA over from another begins
  * there: no sequence number is used twice, and none is received twice.
  */
 export interface SaState {

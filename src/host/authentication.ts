@@ -26,8 +26,8 @@ export interface AuthenticationOptions {
     | ((question: CredentialsQuestion) => Credentials | undefined | Promise<Credentials | undefined>)
     | undefined;
   /**
-   * Who judges the peer of a tunnel, by the anchors of the connection that it is to be the peer of; `undefined` when nobody
-   * does, so that nobody is believed.
+   * Verifies the peer of a tunnel against the trust anchors of the connection; `undefined` when there is no verifier, so that
+   * every peer is refused.
    */
   readonly verifierFor?:
     | ((tunnel: string, connection: string) => Verifier | undefined | Promise<Verifier | undefined>)

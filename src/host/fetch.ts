@@ -1,8 +1,8 @@
 /**
  * Fetches revocation lists and OCSP answers by plain HTTP, from where a certificate says that is trusted as far as its path.
  *
- * Whoever wrote the address must not be able to wear us out or to reach through us what he could not reach himself: there are
- * limits of time and size, no redirections, no compression, no proxies, no cookies, and no addresses that only this
+ * The author of the address must not be able to exhaust us, or to reach through us what they could not reach themselves:
+ * there are limits of time and size, no redirections, no compression, no proxies, no cookies, and no addresses that only this
  * machine or this link can be meant by. Private addresses are asked: an authority of one's own is often there.
  */
 import { type LookupAddress, lookup } from 'node:dns';
@@ -25,7 +25,7 @@ const TIMEOUT = 5_000;
 /** At once, to one place and in all; more wait, and their time runs. */
 const MAX_SOCKETS = { maxSockets: 8, maxTotalSockets: 32 };
 const MAX_HEADER = 8 * 1024;
-/** Names that wait for being resolved: a resolver that is dead takes longer for each than anybody waits for it. */
+/** Names that wait to be resolved: a dead resolver takes longer for each of them than a caller waits. */
 const MAX_NAMES = 32;
 
 /** Plain HTTP within limits. Rejections are for people. */
@@ -122,7 +122,7 @@ function refusedAnswer({ statusCode = 0, headers }: IncomingMessage, maxBytes: n
   const length = Number(headers['content-length'] ?? 0);
   if (length > maxBytes) return `the answer has ${length} bytes; at most ${maxBytes} are read`;
   const encoding = headers['content-encoding'] ?? 'identity';
-  return encoding === 'identity' ? undefined : `the answer is compressed (${encoding}), which nobody asked for`;
+  return encoding === 'identity' ? undefined : `the answer is compressed (${encoding}), which was not requested`;
 }
 
 type Resolve = (name: string) => Promise<readonly LookupAddress[]>;
@@ -179,7 +179,7 @@ function refusedText(text: string, refuses: (address: IpAddress) => string | und
   return address === undefined ? 'it is an address of one link alone' : refuses(address);
 }
 
-/** RFC 6890 and IANA's registries, as far as nobody else than this machine, this link or a group is meant. */
+/** RFC 6890 and IANA's registries, as far as they mean this machine, this link or a group alone. */
 const SPECIAL: readonly { readonly range: AddressRange; readonly what: string }[] = [
   special('0.0.0.0', 8, 'an address of this machine itself'),
   special('127.0.0.0', 8, 'an address of this machine itself'),

@@ -22,7 +22,7 @@ import { type LinuxTun, openLinuxTun } from '../tun/linux.ts';
 import type { SharedOffloads } from '../tun/offload/shared.ts';
 
 /**
- * Packets that wait in a device for whoever seals them. The kernel's own 500 are 4 ms of a flood of datagrams, less than a
+ * Packets that wait in a device until a thread reads them. The kernel's own 500 are 4 ms of a flood of datagrams, less than a
  * thread may have to wait for a processor.
  */
 const QUEUE_PACKETS = 2_000;
@@ -221,7 +221,7 @@ export class LinuxNamespace {
     await this.fence.reconcile('tunnel', [...this.#tables.keys()].map(fenceKey));
   }
 
-  /** Takes away everything of this product, whoever put it up. Nothing may have been raised here. */
+  /** Removes everything of this product, also what an earlier process installed. Nothing may have been raised here. */
   async clear(): Promise<Cleared> {
     const rules = this.#network.rules().filter(({ protocol }) => protocol === OWN_PROTOCOL).length;
     const routes = this.#network.routes({ own: true }).length;

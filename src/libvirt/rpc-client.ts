@@ -1,7 +1,7 @@
 /**
  * A connection to one of libvirt's daemons by its Unix socket: proves itself, opens a URI, makes calls and hears of
- * events. Every call has a deadline; a daemon that does not keep it, or breaks the protocol, loses the connection, and
- * whoever needs one makes a new one.
+ * events. Every call has a deadline; a daemon that does not keep it, or breaks the protocol, loses the connection; a
+ * caller that needs one opens a new one.
  */
 import { connect, type Socket } from 'node:net';
 import type { ByteReader, ByteWriter } from '../base/bytes.ts';

@@ -63,7 +63,7 @@ function rawText(tag: number, value: Uint8Array): string | undefined {
     case DerTag.IA5_STRING:
       return decodeText(value);
     case DerTag.TELETEX_STRING:
-      // As everybody does: ISO 8859-1.
+      // As other implementations do: ISO 8859-1.
       return Array.from(value, (byte) => String.fromCharCode(byte)).join('');
     case DerTag.BMP_STRING: {
       if (value.length % 2 !== 0) return undefined;

@@ -113,7 +113,7 @@ export class NetworkFiles {
   }
 }
 
-/** Empty where no libvirt has run yet, and where its folder is not for us: whoever may not read it may hold no networks. */
+/** Empty where libvirt has not run yet, and where this process may not read its folder: then it may hold no networks. */
 function listed(folder: string): string[] {
   try {
     return readdirSync(folder);

@@ -17,7 +17,7 @@ const SPACING = 100;
 const PATIENCE = 3_000;
 
 export interface NetworkRulesOptions {
-  /** `undefined` where nobody's rules can be seen: then libvirt's are taken to stand. */
+  /** `undefined` where no program's rules can be read: libvirt's are then assumed to be in place. */
   readonly rules: ForeignRules | undefined;
   /** Something changed: `look` is due. */
   readonly onChange: () => void;

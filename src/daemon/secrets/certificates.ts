@@ -138,7 +138,7 @@ export class TunnelCertificates {
     return { localId, authorities };
   }
 
-  /** Warns of what expires soon and of broken renewals, when nobody authenticates for long. */
+  /** Warns of certificates that expire soon and of broken renewals, also while no peer authenticates. */
   async look(now: number): Promise<void> {
     try {
       await this.#phrase.during(() => this.#local?.credentials(now));
@@ -162,7 +162,7 @@ export class TunnelCertificates {
   }
 }
 
-/** @throws PkiFileError when nobody could be believed */
+/** @throws PkiFileError when no peer could be trusted */
 function checkAnchors({ anchors, places }: Trust, now: number): void {
   const [first] = anchors;
   if (first === undefined || anchors.some(({ notAfter }) => notAfter >= now)) return;
@@ -203,7 +203,7 @@ async function refusingFiles<T>(load: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Where no peer is judged, nobody is asked. */
+/** For a daemon that verifies no peer and fetches nothing. */
 const OFFLINE: Judges = {
   online: new OnlineRevocation({ fetch: () => Promise.reject(new Error('nothing is fetched now')) }),
 };

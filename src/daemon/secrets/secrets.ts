@@ -277,7 +277,7 @@ function memoryShelf(): Shelf {
     names: () => [...pieces.keys()],
     has: (name) => pieces.has(name),
     state: (name) => (pieces.has(name) ? String(changes) : undefined),
-    // A copy: whoever reads a value wipes what was read.
+    // A copy: the caller wipes the value that it has read.
     read: (name) => secretCopy(pieces.get(name) ?? new Uint8Array(0)),
     write: (name, content) => {
       changes++;

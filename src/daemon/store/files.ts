@@ -112,7 +112,7 @@ function modeText({ mode }: Stats): string {
 
 /**
  * Reads a file that holds a secret.
- * @throws SectunnelError when the group or others may read or write it, or somebody else owns it
+ * @throws SectunnelError when the group or others may read or write it, or another user owns it
  */
 export function readPrivateFile(path: string): Buffer {
   const found = statSync(path);

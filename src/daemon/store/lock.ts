@@ -37,7 +37,7 @@ export class LockedError extends SectunnelError {
 }
 
 /**
- * A folder of definitions is for one daemon. It need not be writable, nor does a lock of whoever may read it count.
+ * A folder of definitions is for one daemon. It need not be writable, and locks of other users who may read it do not count.
  * @param locks folder for the file; the same for all daemons that could meet
  * @returns what gives it free again
  * @throws SectunnelError when another daemon has it

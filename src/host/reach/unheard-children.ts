@@ -25,7 +25,7 @@ export interface ChildTarget {
   readonly spiIn: number;
   readonly encapsulated: boolean;
   readonly path: Path;
-  /** Packets that were sent, without dummies, which nobody replies to. */
+  /** Packets that were sent, without dummies, which cause no reply. */
   readonly sent: number;
   /** Whether an authentic packet has come. */
   readonly heard: boolean;

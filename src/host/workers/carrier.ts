@@ -1,6 +1,6 @@
 /**
- * Carries packets in worker threads. Of the traffic only IKE comes through the event loop, and packets that nobody can
- * send or receive there.
+ * Carries packets in worker threads. Only IKE passes the event loop, and packets that no worker can
+ * send or receive.
  */
 
 import type { SocketAddress } from '../../base/address.ts';

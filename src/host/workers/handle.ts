@@ -238,7 +238,7 @@ export class WorkerHandle {
   }
 }
 
-/** A promise that may be rejected when no one waits for it. */
+/** A promise that may be rejected while nothing awaits it. */
 function newReady(): Deferred {
   const ready = deferred();
   ready.promise.catch(() => undefined);

@@ -9,7 +9,7 @@
  *   only if all that the entry names can be seen.
  *
  * Readable is what the rules prove, opaque is the rest. So a header that is unknown, repeated, cut off, or read differently
- * by somebody else never makes a packet pass.
+ * by another host never makes a packet pass.
  *
  * RFC 791 §3.1 (options), RFC 8200 §4 (extension headers, fragments), RFC 7112 (the first fragment holds all headers),
  * RFC 5722 (no overlapping fragments), RFC 6946 (atomic fragments), RFC 4301 §4.4.1.1 and §7 (OPAQUE).

@@ -91,7 +91,7 @@ export class FenceTable {
     return this.#listener === undefined || !this.#certain || this.#commits.touchedAfter(this.#verified) !== undefined;
   }
 
-  /** Whether the kernel has the table, whoever made it. @throws SystemError */
+  /** Whether the kernel has the table, be it ours or another program's. @throws SystemError */
   async exists(): Promise<boolean> {
     return (await this.#reader.read(new Set(['table']))).has('table');
   }

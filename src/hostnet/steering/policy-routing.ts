@@ -313,7 +313,7 @@ export class PolicyRouting {
     return this.#network.routes({ table, own: true });
   }
 
-  /** All of a tunnel, whoever installed it. Rules first: never one into a table that is open. */
+  /** Removes everything of a tunnel, also what an earlier daemon installed. Rules first: never one into a table that is open. */
   #clear(table: number): void {
     for (const rule of rulesOf(this.#network.rules(), table)) this.#network.deleteRule(rule);
     this.#network.deleteRoutes(this.#routesOf(table));

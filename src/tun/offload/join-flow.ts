@@ -235,7 +235,7 @@ export class JoinFlow {
     }
     if (!isTcp) write16(buffer, transport + UDP_LENGTH, transportLength);
     const checksumAt = isTcp ? TCP_CHECKSUM : UDP_CHECKSUM;
-    // Whoever divides or checks the packet adds the sum of the rest to it: it stands there uncomplemented.
+    // Uncomplemented: the code that splits or checks the packet adds the sum of the rest.
     write16(buffer, transport + checksumAt, foldSum(this.#pseudo + transportLength));
     const header = this.#header;
     header.flags = VirtioFlag.needsCsum;
