@@ -151,16 +151,16 @@ function formatIke(ike: IkeStatus): string[] {
     `  local  ${ike.localId} ${ike.local}`,
     `  remote ${ike.remoteId ?? '(not yet known)'} ${ike.remote}`,
     `  ${ike.suite ?? 'no algorithms yet'}, ${natText(ike.nat)}, age ${duration(ike.age)}${rekeyText(ike.rekeyIn)}`,
-    `  ${ike.lastHeard === undefined ? 'no response yet' : `last heard ${duration(ike.lastHeard)} ago`}${waitingText(ike)}`,
+    `  ${ike.lastHeard === undefined ? 'no response yet' : `last heard ${duration(ike.lastHeard)} ago`}${unansweredText(ike)}`,
   ];
   for (const child of ike.children) lines.push(...formatChild(child).map((line) => `  ${line}`));
   return lines;
 }
 
 /** A request that was sent once has its answer under way. */
-function waitingText({ waiting }: IkeStatus): string {
-  if (waiting === undefined || waiting.sent < 2) return '';
-  return `; the last request was sent ${waiting.sent} times, no response for ${duration(waiting.seconds)}`;
+function unansweredText({ unanswered }: IkeStatus): string {
+  if (unanswered === undefined || unanswered.sent < 2) return '';
+  return `; the last request was sent ${unanswered.sent} times, no response for ${duration(unanswered.seconds)}`;
 }
 
 function formatChild(child: ChildStatus): string[] {

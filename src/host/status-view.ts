@@ -148,7 +148,7 @@ function ikeStatus(now: number, sa: IkeSaStatus, tunnel: Tunnel): IkeStatus {
     nat: nat.local ? (nat.remote ? 'both' : 'local') : nat.remote ? 'remote' : 'none',
     age: seconds(now - sa.createdAt),
     lastHeard: sa.lastHeardAt === undefined ? undefined : seconds(now - sa.lastHeardAt),
-    waiting: sa.request && { sent: sa.request.sent, seconds: seconds(now - sa.request.since) },
+    unanswered: sa.request && { sent: sa.request.sent, seconds: seconds(now - sa.request.since) },
     rekeyIn: until(now, sa.rekeyAt),
     children: sa.children.map((child) => childStatus(now, child, tunnel.children.get(child.id))),
   };

@@ -54,8 +54,8 @@ export interface IkeStatus {
   readonly age: number;
   /** Seconds since an authentic message or packet of the peer came. */
   readonly lastHeard: number | undefined;
-  /** The request of ours that waits for its answer: how often it was sent, and for how many seconds. */
-  readonly waiting: { readonly sent: number; readonly seconds: number } | undefined;
+  /** Our request that has no response yet: how often it was sent, and for how many seconds it has been waiting. */
+  readonly unanswered: { readonly sent: number; readonly seconds: number } | undefined;
   readonly rekeyIn: number | undefined;
   readonly children: readonly ChildStatus[];
 }

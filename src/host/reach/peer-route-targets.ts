@@ -60,7 +60,7 @@ export function sendTargets(engine: ControlPlane, tunnels: Iterable<string>): Se
     if (tunnel === undefined || state === 'closed') return [];
     const { local, remote } = path;
     const established = state === 'established';
-    return [{ ikeSa: id, tunnel, local, remote, waiting: request, lastHeardAt, established }];
+    return [{ ikeSa: id, tunnel, local, remote, unanswered: request, lastHeardAt, established }];
   });
 }
 

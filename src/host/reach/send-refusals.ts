@@ -19,7 +19,7 @@ export interface SendTarget {
   readonly local: SocketAddress;
   readonly remote: SocketAddress;
   /** The request that waits for its answer. */
-  readonly waiting: { readonly since: number } | undefined;
+  readonly unanswered: { readonly since: number } | undefined;
   /** On the host's clock; `undefined` while nothing authentic came. */
   readonly lastHeardAt: number | undefined;
   readonly established: boolean;

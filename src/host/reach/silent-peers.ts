@@ -45,9 +45,9 @@ export class SilentPeers {
   check(at: number): void {
     const { targets, report, explained } = this.#options;
     for (const target of targets()) {
-      const { tunnel, lastHeardAt, waiting } = target;
+      const { tunnel, lastHeardAt, unanswered } = target;
       const shown = this.#shown.get(tunnel);
-      if (waiting !== undefined && at - waiting.since >= SILENCE) {
+      if (unanswered !== undefined && at - unanswered.since >= SILENCE) {
         if (shown !== undefined) continue;
         const text = silenceText(target);
         this.#shown.set(tunnel, { text, at });

@@ -9,7 +9,7 @@ const STRANGER: SocketAddress = { address: parseAddress('198.51.100.7')!, port: 
 const LOCAL: SocketAddress = { address: parseAddress('192.0.2.1')!, port: 500 };
 const ATTEMPT: SendTarget = {
   ...{ ikeSa: 1, tunnel: 'net', local: LOCAL, remote: PEER },
-  ...{ waiting: undefined, lastHeardAt: undefined, established: false },
+  ...{ unanswered: undefined, lastHeardAt: undefined, established: false },
 };
 
 class Host {

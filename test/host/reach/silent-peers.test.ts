@@ -19,9 +19,9 @@ class Host {
 
   attempt(change: Partial<SendTarget> = {}): void {
     const ends = { local: end('192.0.2.1', 4500), remote: end('192.0.2.2', 500) };
-    const waiting = { since: performance.now() };
+    const unanswered = { since: performance.now() };
     this.targets = [
-      { ikeSa: 1, tunnel: 'net', ...ends, waiting, lastHeardAt: undefined, established: false, ...change },
+      { ikeSa: 1, tunnel: 'net', ...ends, unanswered, lastHeardAt: undefined, established: false, ...change },
     ];
   }
 
