@@ -8,11 +8,9 @@ import { type StagedFile, stageFile } from '../daemon/store/replace-file.ts';
 import {
   EXPORT_FORMATS,
   EXPORT_MARK,
-  ExportError,
   type ExportedFile,
   type ExportFormat,
   exportHostNetwork,
-  type HostNetworkFiles,
 } from '../export/host-network.ts';
 import { type Arguments, name, RefusedInputError, UsageError, type VerbSpec } from './verb.ts';
 
@@ -34,7 +32,7 @@ export const exportNetwork: VerbSpec = {
     const format = formatOf(args);
     const { output } = args.options;
     const { xml } = await client.call('dumpxml', { name: name(args), inactive: true });
-    const { files, steps } = exported(() => exportHostNetwork(parseDocument(xml), format));
+    const { files, steps } = exportHostNetwork(parseDocument(xml), format);
     if (typeof output === 'string') {
       for (const path of writeFiles(output, files)) terminal.out(`${path}\n`);
     } else {
@@ -51,15 +49,6 @@ function formatOf(args: Arguments): ExportFormat {
   if (format !== undefined) return format;
   const what = found === undefined ? '--format is missing' : `--format ${found}`;
   throw new UsageError(`${what}; expected: --format with one of ${EXPORT_FORMATS.join(', ')}`, 'export');
-}
-
-function exported(make: () => HostNetworkFiles): HostNetworkFiles {
-  try {
-    return make();
-  } catch (error) {
-    if (error instanceof ExportError) throw new RefusedInputError(error.message);
-    throw error;
-  }
 }
 
 /** All of them, or none where one is not ours to replace or cannot be written. */

@@ -6,8 +6,10 @@
  * place. What the files do is start the tunnel when the host wants its interface, and keep those services from changing
  * what the daemon set up. With `<device routes='none'>` the routes are theirs.
  */
+
 import { formatAddress, rangeToPrefixes } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
+import { SectunnelError } from '../base/error.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { toChildren } from '../config/selectors.ts';
 
@@ -26,19 +28,15 @@ export interface HostNetworkFiles {
   readonly steps: readonly string[];
 }
 
-/** A document that cannot be part of that configuration; the message says why and what to change. */
-export class ExportError extends Error {
-  override readonly name = 'ExportError';
-}
-
 /** The first line of each file: by it a file is known to be ours to replace. */
 export const EXPORT_MARK = "# Written by 'sectunnel export'.";
 
-/** @throws ExportError */
+/** @throws SectunnelError (`unsupported`) when the document cannot be part of that configuration, with what to change */
 export function exportHostNetwork(document: SectunnelDocument, format: ExportFormat): HostNetworkFiles {
   const { netns, name } = document.device;
   if (netns !== undefined) {
-    throw new ExportError(
+    throw new SectunnelError(
+      'unsupported',
       `the device ${name} is in the network namespace '${netns}', where the host's network configuration does not reach; ` +
         `use 'sectunnel autostart ${document.name}'`,
     );
@@ -104,7 +102,8 @@ function networkd(document: SectunnelDocument): HostNetworkFiles {
 function networkManager(document: SectunnelDocument): HostNetworkFiles {
   const { name, device } = document;
   if (routesToSet(document) !== undefined) {
-    throw new ExportError(
+    throw new SectunnelError(
+      'unsupported',
       `<device routes='none'>: NetworkManager sets no routes for devices that others make; write routes='auto' to have ` +
         'the daemon set them',
     );
@@ -149,7 +148,10 @@ function ifupdown(document: SectunnelDocument): HostNetworkFiles {
 function startWithSystemd(document: SectunnelDocument): string[] {
   const { name } = document;
   if (name.includes('+')) {
-    throw new ExportError(`the name '${name}': names of units of systemd have no +; give the tunnel another name`);
+    throw new SectunnelError(
+      'unsupported',
+      `the name '${name}': names of units of systemd have no +; give the tunnel another name`,
+    );
   }
   return [...notTwice(document), `systemctl enable --now sectunnel@${name}.service`];
 }
@@ -176,8 +178,9 @@ function routesToSet(document: SectunnelDocument): string[] | undefined {
 }
 
 /** Such a route would take in the tunnel's own packets too. */
-function everything({ device }: SectunnelDocument): ExportError {
-  return new ExportError(
+function everything({ device }: SectunnelDocument): SectunnelError {
+  return new SectunnelError(
+    'unsupported',
     `<device routes='none'> with a tunnel for all destinations: its own packets would be routed into ${device.name}; ` +
       "write routes='auto' to have the daemon keep them out, or narrow <dst_range>",
   );

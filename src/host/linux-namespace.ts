@@ -2,8 +2,10 @@
  * One network namespace in which tunnels have their devices: the fence first, then the rules and a table that leads
  * nowhere, then the device and its routes; taken away in the reverse order.
  */
+
 import { readFileSync, writeFileSync } from 'node:fs';
 import { formatAddress, rangeContains } from '../base/address.ts';
+import { SectunnelError } from '../base/error.ts';
 import { messageOf } from '../base/text.ts';
 import type { FenceCounters, TunnelFence } from '../hostnet/fence/fence.ts';
 import { LinuxFence } from '../hostnet/fence/linux.ts';
@@ -35,8 +37,12 @@ export interface Cleared {
 }
 
 /** The fence stands, so nothing passes in the clear; the rules do not. */
-export class FenceAloneError extends Error {
+export class FenceAloneError extends SectunnelError {
   override readonly name = 'FenceAloneError';
+
+  constructor(cause: unknown) {
+    super('system', messageOf(cause), cause);
+  }
 }
 
 export class LinuxNamespace {
@@ -95,7 +101,7 @@ export class LinuxNamespace {
     try {
       this.#raiseRules(plan);
     } catch (error) {
-      throw new FenceAloneError(messageOf(error), { cause: error });
+      throw new FenceAloneError(error);
     }
   }
 
@@ -112,7 +118,7 @@ export class LinuxNamespace {
     for (const each of new Set([tunnel, ...this.#neighbours(tunnel), ...before])) await this.#setFence(each);
   }
 
-  /** @throws Error when the tunnels can have no order then; it is as before */
+  /** @throws SectunnelError when the tunnels can have no order then; it is as before */
   #setOrder(claimant: Claimant): void {
     const { tunnel } = claimant;
     const former = this.#plans.get(tunnel);
@@ -122,7 +128,8 @@ export class LinuxNamespace {
     if (former?.routing === undefined) this.#order.delete(tunnel);
     else this.#order.set({ ...former.routing, device: former.name });
     const names = [...new Set(circle)].filter((name) => name !== tunnel).join(', ');
-    throw new Error(
+    throw new SectunnelError(
+      'system',
       `the policies of tunnel ${tunnel} and of ${names} can have no order: each goes before another of them for some packets, and behind it for others; give policies a priority, or put them in documents of their own`,
     );
   }
@@ -270,7 +277,7 @@ function needsFence({ outbound, inbound }: TunnelFence): boolean {
  * protocols are routed into the device, it drops those of the router, or of a peer on the same link, and they cannot find this
  * host.
  *
- * @throws Error saying what to do
+ * @throws SectunnelError with what to change
  */
 function checkReversePath(network: HostNetwork, { own: { peer }, outbound }: RoutingPlan): void {
   if (peer?.family !== 4) return;
@@ -287,7 +294,8 @@ function checkReversePath(network: HostNetwork, { own: { peer }, outbound }: Rou
       here.some((address) => rangeContains(local, address)),
   );
   if (!led || Math.max(...['all', link].map(reversePathFilter)) !== STRICT) return;
-  throw new Error(
+  throw new SectunnelError(
+    'system',
     `all protocols to ${formatAddress(neighbour)} on the link ${link} are routed into the tunnel, and the strict reverse path filter of that link would drop its ARP requests: ` +
       `set net.ipv4.conf.${link}.rp_filter (and net.ipv4.conf.all.rp_filter) to 2 or 0, or name protocols in <upperspec>`,
   );

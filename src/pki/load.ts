@@ -2,8 +2,10 @@
  * Certificates, keys and revocation lists out of files. Every error names the file, says what is wrong in it and how to
  * fix it. The reader that is passed in refuses a private key that others may read.
  */
+
 import { createPrivateKey, createPublicKey, type KeyObject, type PrivateKeyInput } from 'node:crypto';
 import { MAX_CHAIN } from '../base/asn1/x509-limits.ts';
+import { SectunnelError } from '../base/error.ts';
 import { listSome, messageOf } from '../base/text.ts';
 import { type Certificate, describeCertificate, isSelfIssued, parseCertificate, sameNames } from './certificate.ts';
 import { isDer, type PemBlock, pemBlocks } from './pem.ts';
@@ -16,15 +18,15 @@ const MAX_AUTHORITIES = 500;
 /** Largest file of certificates or of a key, in bytes. */
 const MAX_FILE = 4 * 1024 * 1024;
 
-/** What is wrong with a file and how it is mended, for people. */
-export class PkiFileError extends Error {
+/** What is wrong with a file and how to correct it, for a person. Its `code` is `system`. */
+export class PkiFileError extends SectunnelError {
   override readonly name = 'PkiFileError';
   readonly path: string;
   readonly problem: string;
 
   /** @param field who names the file */
-  constructor(path: string, problem: string, field?: string, options?: ErrorOptions) {
-    super(`${path}: ${problem}${field === undefined ? '' : ` (${field})`}`, options);
+  constructor(path: string, problem: string, field?: string, cause?: unknown) {
+    super('system', `${path}: ${problem}${field === undefined ? '' : ` (${field})`}`, cause);
     this.path = path;
     this.problem = problem;
   }
@@ -111,7 +113,7 @@ function certificateFrom(path: string, der: Uint8Array, which: string): Certific
     return parseCertificate(der);
   } catch (error) {
     const problem = `${which} cannot be used: ${messageOf(error)}; copy it again, or have it reissued`;
-    throw new PkiFileError(path, problem, undefined, { cause: error });
+    throw new PkiFileError(path, problem, undefined, error);
   }
 }
 

@@ -1,7 +1,9 @@
 /**
  * Runs a program to its end, with input and output. The only place that starts programs.
  */
+
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
+import { SectunnelError } from '../base/error.ts';
 import { explained } from './descriptors.ts';
 
 /** Characters of output that are kept: enough for the counters of ten thousand parts of a fence. */
@@ -33,12 +35,16 @@ export function systemEnvironment(): NodeJS.ProcessEnv {
 }
 
 /** The program is not installed, or not in the path. */
-export class MissingProgramError extends Error {
+export class MissingProgramError extends SectunnelError {
   override readonly name = 'MissingProgramError';
+
+  constructor(message: string) {
+    super('system', message);
+  }
 }
 
 /**
- * @throws MissingProgramError; Error when it cannot be started, saying what there is none left of: each start takes eight
+ * @throws MissingProgramError; SectunnelError when it cannot be started, with what has run out: each start takes eight
  * descriptors for a moment, and a process
  */
 export function runProgram(
@@ -75,5 +81,5 @@ function startError(program: string, error: unknown): Error {
   if (error instanceof Error && 'code' in error && error.code === 'ENOENT') {
     return new MissingProgramError(`the program ${program} is missing`);
   }
-  return new Error(`the program ${program} cannot be started: ${explained(error)}`, { cause: error });
+  return new SectunnelError('system', `the program ${program} cannot be started: ${explained(error)}`, error);
 }

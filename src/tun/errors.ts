@@ -1,4 +1,5 @@
 /** Says why a TUN device cannot be opened, and what to do. */
+import { SectunnelError } from '../base/error.ts';
 import { utf8 } from '../base/text.ts';
 import { ERRNO, SystemError } from '../sys/errno.ts';
 
@@ -12,14 +13,18 @@ export const NEEDS_NET_ADMIN: string =
   'AmbientCapabilities=CAP_NET_ADMIN in a systemd unit, or in a container with --cap-add NET_ADMIN, or after ' +
   `setcap cap_net_admin+ep ${process.execPath} (which gives it to every Node program)`;
 
-/** @throws Error saying what is wrong with the name */
+/** @throws SectunnelError with what is wrong with the name */
 export function checkInterfaceName(name: string): void {
   const length = utf8(name).length;
   if (length > MOST_BYTES) {
-    throw new Error(`TUN device ${name}: the name has ${length} bytes; Linux takes at most ${MOST_BYTES}: shorten it`);
+    throw new SectunnelError(
+      'system',
+      `TUN device ${name}: the name has ${length} bytes; Linux takes at most ${MOST_BYTES}: shorten it`,
+    );
   }
   if (length === 0 || name === '.' || name === '..' || /[\s/:\0]/.test(name) || /%(?!d)|%d.*%/.test(name)) {
-    throw new Error(
+    throw new SectunnelError(
+      'system',
       `TUN device "${name}": an interface name is 1 to ${MOST_BYTES} bytes without blanks, "/" and ":"; ` +
         '"%d" may stand in it once for a number',
     );

@@ -1,15 +1,10 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { SectunnelError } from '../../src/base/error.ts';
 import { run } from '../../src/cli/run.ts';
 import { parseDocument } from '../../src/config/parse.ts';
-import {
-  EXPORT_FORMATS,
-  EXPORT_MARK,
-  ExportError,
-  type ExportFormat,
-  exportHostNetwork,
-} from '../../src/export/host-network.ts';
+import { EXPORT_FORMATS, EXPORT_MARK, type ExportFormat, exportHostNetwork } from '../../src/export/host-network.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
 
@@ -90,7 +85,7 @@ describe('files for ifupdown', () => {
 describe('documents that cannot be part of a host’s configuration', () => {
   it.each(EXPORT_FORMATS)('are those whose device is in another namespace (%s)', (format) => {
     const xml = documentWith({ device: "netns='blue'" });
-    expect(() => exportHostNetwork(parseDocument(xml), format)).toThrow(ExportError);
+    expect(() => exportHostNetwork(parseDocument(xml), format)).toThrow(SectunnelError);
   });
 
   it.each(['networkd', 'ifupdown'] as const)(

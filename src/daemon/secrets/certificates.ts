@@ -33,7 +33,8 @@ function reading(path: string, read: () => Buffer): Uint8Array {
     if (found.size > MAX_FILE) throw new PkiFileError(path, `it has ${found.size} bytes; ${MAX_FILE} at most are read`);
     return read();
   } catch (error) {
-    // What it says of a file for one user begins with the path.
+    if (error instanceof PkiFileError) throw error;
+    // The message about a file that other users may read begins with the path.
     if (error instanceof SectunnelError) throw new PkiFileError(path, error.message.replace(path, 'it'));
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
     if (code === 'ENOENT' || code === 'ENOTDIR') throw new PkiFileError(path, 'there is no such file');

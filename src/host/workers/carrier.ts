@@ -5,6 +5,7 @@
 
 import type { SocketAddress } from '../../base/address.ts';
 import { invariant } from '../../base/assert.ts';
+import { SectunnelError } from '../../base/error.ts';
 import { ControlPlane } from '../../engine/control-plane.ts';
 import type { EngineCounters, Transmit } from '../../engine/options.ts';
 import type { Tunnel } from '../../engine/tunnel.ts';
@@ -85,7 +86,10 @@ export class WorkerCarrier implements PacketCarrier {
 
   checkDevice({ name, handOver }: PacketDevice): void {
     if (handOver === undefined) {
-      throw new Error(`device ${name} cannot be handed to worker threads: leave them out, or use a TUN device`);
+      throw new SectunnelError(
+        'unsupported',
+        `device ${name} cannot be handed to worker threads: leave them out, or use a TUN device`,
+      );
     }
   }
 

@@ -3,7 +3,9 @@
  * receives. An IKE message leaves only after the workers have applied all commands given before it, because the peer may
  * act on the message at once.
  */
+
 import { NO_PORT, type SocketAddress } from '../../base/address.ts';
+import { SectunnelError } from '../../base/error.ts';
 import type { PathReport } from '../../base/path-report.ts';
 import { IKE_PORT } from '../../base/ports.ts';
 import type { DataPlane, PlaneReport, ReceiveCommand, SendCommand } from '../../engine/commands.ts';
@@ -175,7 +177,7 @@ export class WorkerPlanes implements DataPlane {
   openDevice(tunnel: number, device: PacketDevice): void {
     const queues = device.handOver?.();
     if (queues === undefined || queues.length < this.#shards.count) {
-      throw new Error(`device ${device.name} cannot be handed to worker threads`);
+      throw new SectunnelError('unsupported', `device ${device.name} cannot be handed to worker threads`);
     }
     const open = (shard: number): OpenDevice => {
       const counters = sharedCounters(newDeviceCounters());
@@ -200,7 +202,10 @@ export class WorkerPlanes implements DataPlane {
     const queues = socket.handOver?.() ?? [];
     const needed = port === NO_PORT ? 1 : this.#shards.count;
     if (queues.length < needed) {
-      throw new Error(`UDP port ${port} cannot be divided among ${needed} worker threads here: use fewer (--workers)`);
+      throw new SectunnelError(
+        'unsupported',
+        `UDP port ${port} cannot be divided among ${needed} worker threads here: use fewer (--workers)`,
+      );
     }
     const key = ++this.#lastSocket;
     const opened = this.#open((role, shard): OpenSocket | undefined => {

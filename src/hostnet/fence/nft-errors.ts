@@ -1,4 +1,5 @@
 /** Says why nft(8) cannot change the fence, and what to do. */
+import { SectunnelError } from '../../base/error.ts';
 import { NEEDS_NET_ADMIN } from '../../tun/errors.ts';
 
 /** Characters of nft's output that a message shows. */
@@ -35,9 +36,9 @@ export function nftError(words: readonly string[], how: number | string, errors:
   const text = errors.trim().replace(/\s+/g, ' ');
   const cause = CAUSES.find(([said]) => said.test(text))?.[1];
   if (cause === undefined) {
-    return new Error(`nft ${words.join(' ')} ended with ${how}: ${text.slice(0, MAX_MESSAGE)}`);
+    return new SectunnelError('system', `nft ${words.join(' ')} ended with ${how}: ${text.slice(0, MAX_MESSAGE)}`);
   }
-  return new Error(`nftables refused a change of the fence: ${cause} (nft: ${firstError(text)})`);
+  return new SectunnelError('system', `nftables refused a change of the fence: ${cause} (nft: ${firstError(text)})`);
 }
 
 /** `Could not process rule: Operation not supported`: the first of the errors, without the line that it is about. */

@@ -1,5 +1,7 @@
 /** Refuses a plan that the kernel could not carry out, or that would take what is not its own. */
+
 import { formatAddress, sameAddress } from '../../base/address.ts';
+import { SectunnelError } from '../../base/error.ts';
 import type { HostNetwork } from '../routes/routes.ts';
 import type { RoutingPlan } from './plan.ts';
 
@@ -16,18 +18,21 @@ export function checkPlan(
   network: Pick<HostNetwork, 'addresses'>,
 ): void {
   if (host !== undefined && !network.addresses().some(({ address }) => sameAddress(address, host))) {
-    throw new Error(
+    throw new SectunnelError(
+      'system',
       `transport mode protects packets of ${formatAddress(host)}, which is not an address of this host: add the address, or correct the document`,
     );
   }
   const other = others.find((plan) => plan.table === table && plan.tunnel !== tunnel);
   if (other !== undefined) {
-    throw new Error(
+    throw new SectunnelError(
+      'system',
       `routing table ${table} belongs to another tunnel, ${other.tunnel}: give this one a table of its own, <device table='…'>`,
     );
   }
   if (SYSTEM_TABLES.includes(table)) {
-    throw new Error(
+    throw new SectunnelError(
+      'system',
       `routing table ${table} belongs to the system: give the tunnel a table of its own, or leave the attribute out`,
     );
   }

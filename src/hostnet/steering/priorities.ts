@@ -1,6 +1,7 @@
 /**
  * The priorities of rules: those of bridges first, then those of tunnels, each with a block of its own. Pure.
  */
+import { SectunnelError } from '../../base/error.ts';
 import { type InstalledRule, MAIN_TABLE, OWN_PROTOCOL, type Prefix, type Rule } from '../routes/routes.ts';
 
 /** Priorities of rules for bridges; behind them the blocks of tunnels, before the main table (32766). */
@@ -41,7 +42,8 @@ export function freeBlock(
     first = priority + 1;
   }
   if (first + size - 1 > LAST_PRIORITY) {
-    throw new Error(
+    throw new SectunnelError(
+      'system',
       `no room for ${size} rules of table ${table} between the priorities ${FIRST_BLOCK} and ${LAST_PRIORITY}; see: ip rule`,
     );
   }

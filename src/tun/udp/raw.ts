@@ -7,7 +7,9 @@
  *
  * Kernel interface: raw(7), RFC 3542 §3 for IPv6.
  */
+
 import { type IpAddress, type IpFamily, NO_PORT } from '../../base/address.ts';
+import { SectunnelError } from '../../base/error.ts';
 import { takeDescriptor } from '../../sys/descriptors.ts';
 import { ERRNO, SystemError } from '../../sys/errno.ts';
 import { libc } from '../../sys/libc.ts';
@@ -31,7 +33,11 @@ export async function linuxRawEsp(family: IpFamily): Promise<UdpSocket> {
   } catch (error) {
     if (!(error instanceof SystemError)) throw error;
     const needed = error.errno === ERRNO.EPERM || error.errno === ERRNO.EACCES;
-    throw new Error(`ESP over IPv${family}: ${error.message}${needed ? `. ${NEEDS_NET_RAW}` : ''}`, { cause: error });
+    throw new SectunnelError(
+      'system',
+      `ESP over IPv${family}: ${error.message}${needed ? `. ${NEEDS_NET_RAW}` : ''}`,
+      error,
+    );
   }
 }
 
