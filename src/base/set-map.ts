@@ -17,6 +17,11 @@ export class SetMap<K, V> {
     else values.add(value);
   }
 
+  /** The values of all other keys, key by key. */
+  *valuesExcept(key: K): Generator<V> {
+    for (const [other, values] of this.#sets) if (other !== key) yield* values;
+  }
+
   /** Does nothing when the value is not there. */
   delete(key: K, value: V): void {
     const values = this.#sets.get(key);

@@ -30,8 +30,13 @@ export function displayText(bytes: Uint8Array): string {
 }
 
 /** `a, b and 3 more`: the first `most` of some texts, and how many others there are. */
-export function listSome(texts: readonly string[], most: number, separator = ', '): string {
-  const rest = texts.length - most;
+export function listSome(
+  texts: readonly string[],
+  most: number,
+  separator = ', ',
+  count: number = texts.length,
+): string {
+  const rest = count - most;
   return texts.slice(0, most).join(separator) + (rest > 0 ? ` and ${rest} more` : '');
 }
 

@@ -2,6 +2,7 @@
  * Warnings of pre-shared keys that more than one peer knows (RFC 7296 §2.15). Such a key proves that a peer has it, and not
  * which of its holders the peer is.
  */
+import { SetMap } from '../base/set-map.ts';
 import { listSome } from '../base/text.ts';
 import type { AuthSettings, SecretReference, SectunnelDocument } from './model.ts';
 
@@ -25,27 +26,67 @@ export function sharedKeyWarning(document: SectunnelDocument): string[] {
 /** BOUNDED: tunnels that a warning names. */
 const MAX_LISTED = 4;
 
-/** Warns of a document whose key also authenticates other peers of other tunnels. */
-export function sameKeyWarning(document: SectunnelDocument, others: Iterable<SectunnelDocument>): string[] {
-  const key = keyOfPeer(document);
-  if (key === undefined) return [];
-  const names: string[] = [];
-  for (const other of others) {
-    const theirs = other.name === document.name ? undefined : keyOfPeer(other);
-    if (theirs === undefined || !isSame(key.secret, theirs.secret) || haveSamePeer(document, other)) continue;
-    names.push(other.name);
+/** Which tunnels authenticate which peers by which secret, to warn of keys that several peers know. */
+export class KeyHolders {
+  /** By secret, then by peer. BOUNDED, all three: one entry for each tunnel. */
+  readonly #bySecret = new Map<string, SetMap<string, string>>();
+  readonly #counts = new Map<string, number>();
+  readonly #known = new Map<string, { readonly secret: string; readonly peer: string }>();
+
+  /** Replaces what was known of the tunnel. */
+  set(document: SectunnelDocument): void {
+    const { name } = document;
+    this.delete(name);
+    const key = keyOfPeer(document);
+    if (key === undefined) return;
+    const [secret, peer] = [secretKey(key.secret), peerKey(document)];
+    this.#known.set(name, { secret, peer });
+    const holders = this.#bySecret.get(secret) ?? new SetMap();
+    this.#bySecret.set(secret, holders);
+    holders.add(peer, name);
+    this.#counts.set(secret, (this.#counts.get(secret) ?? 0) + 1);
   }
-  if (names.length === 0) return [];
-  return [
-    `line ${key.line}: the secret is also that of tunnel ${listSome(names, MAX_LISTED)}, which has another peer: a host that knows it can claim either identity. Give each tunnel a secret of its own`,
-  ];
+
+  delete(name: string): void {
+    const known = this.#known.get(name);
+    if (known === undefined) return;
+    const { secret, peer } = known;
+    this.#known.delete(name);
+    this.#bySecret.get(secret)?.delete(peer, name);
+    const left = this.#counts.get(secret)! - 1;
+    this.#counts.set(secret, left);
+    if (left > 0) return;
+    this.#counts.delete(secret);
+    this.#bySecret.delete(secret);
+  }
+
+  /** Warns of a document whose key also authenticates other peers of other tunnels. */
+  warning(document: SectunnelDocument): string[] {
+    const { name } = document;
+    const key = keyOfPeer(document);
+    if (key === undefined) return [];
+    const [secret, peer] = [secretKey(key.secret), peerKey(document)];
+    const before = this.#known.get(name);
+    // Of the tunnel itself as it was, where that is not among those of the same peer.
+    const own = before?.secret === secret && before.peer !== peer ? 1 : 0;
+    const holders = this.#bySecret.get(secret);
+    const others = (this.#counts.get(secret) ?? 0) - (holders?.get(peer).size ?? 0) - own;
+    if (holders === undefined || others === 0) return [];
+    const names: string[] = [];
+    for (const other of holders.valuesExcept(peer)) {
+      if (other !== name && names.push(other) === MAX_LISTED) break;
+    }
+    return [
+      `line ${key.line}: the secret is also that of tunnel ${listSome(names, MAX_LISTED, ', ', others)}, which has another peer: a host that knows it can claim either identity. Give each tunnel a secret of its own`,
+    ];
+  }
 }
 
-function isSame(a: SecretReference, b: SecretReference): boolean {
-  if (a.by === 'uuid') return b.by === 'uuid' && a.uuid === b.uuid;
-  return b.by === 'usage' && a.usage === b.usage;
+function secretKey(secret: SecretReference): string {
+  return secret.by === 'uuid' ? `uuid ${secret.uuid}` : `usage ${secret.usage}`;
 }
 
-function haveSamePeer({ sa: { remote: a } }: SectunnelDocument, { sa: { remote: b } }: SectunnelDocument): boolean {
-  return a.id !== undefined && b.id !== undefined && a.id.type === b.id.type && a.id.text === b.id.text;
+/** Equal for the same peer; a tunnel without an identity of its peer has one that no other has. */
+function peerKey({ name, sa: { remote } }: SectunnelDocument): string {
+  return remote.id === undefined ? `of ${name}` : `${remote.id.type} ${remote.id.text}`;
 }

@@ -87,7 +87,7 @@ export class Activation {
 
   /** What the document and those of tunnels that run, or are to run again, both claim. */
   overlapsOf(document: SectunnelDocument): Overlaps {
-    return overlapsAmong(document, this.#parts.catalog.active());
+    return overlapsAmong(document, this.#parts.catalog.activeNear(document));
   }
 
   #checkBeside(document: SectunnelDocument): void {

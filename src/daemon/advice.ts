@@ -1,7 +1,7 @@
 /** What a person should know about a document when it is defined: by itself, beside the others, and on this machine. */
 import type { SectunnelDocument } from '../config/model.ts';
 import { toPolicy } from '../config/selectors.ts';
-import { sameKeyWarning, sharedKeyWarning } from '../config/shared-keys.ts';
+import { sharedKeyWarning } from '../config/shared-keys.ts';
 import { overlapsAmong, overlapsWhenKept } from '../plan/overlaps.ts';
 import { secretOf } from '../plan/plan.ts';
 import { hostWarnings } from '../plan/warnings.ts';
@@ -26,13 +26,13 @@ export class Advice {
   /** What both the document and those of other tunnels claim, active or not. */
   overlaps(document: SectunnelDocument): ReturnType<typeof overlapsWhenKept> {
     const { catalog } = this.#parts;
-    return overlapsWhenKept(overlapsAmong(document, catalog.documents()), (tunnel) => catalog.isWanted(tunnel));
+    return overlapsWhenKept(overlapsAmong(document, catalog.near(document)), (tunnel) => catalog.isWanted(tunnel));
   }
 
   /** Warnings about the policy, the addresses of this host, and keys that tunnels share. */
   warnings(document: SectunnelDocument): string[] {
     const { catalog, runner } = this.#parts;
-    const shared = [...sharedKeyWarning(document), ...sameKeyWarning(document, catalog.documents())];
+    const shared = [...sharedKeyWarning(document), ...catalog.sharedKeyWarning(document)];
     const addresses = runner.view(document.device.netns)?.routing.addresses() ?? [];
     return [...toPolicy(document).warnings, ...hostWarnings(document, addresses), ...shared];
   }

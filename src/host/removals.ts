@@ -34,10 +34,7 @@ export class Removals {
 
 /** Waits until the peers of these connections have confirmed that their SAs are deleted; for a dead peer one second. */
 export async function farewell({ ike }: Pick<ControlPlane, 'ike'>, connections: ReadonlySet<string>): Promise<void> {
-  const leaving = (): boolean =>
-    ike
-      .status()
-      .some(({ connection, state }) => connection !== undefined && connections.has(connection) && state !== 'closed');
+  const leaving = (): boolean => [...connections].some((connection) => ike.status(connection).length > 0);
   for (let check = 0; check < FAREWELL_CHECKS && leaving(); check++) {
     await new Promise((resolve) => setTimeout(resolve, FAREWELL_PAUSE));
   }

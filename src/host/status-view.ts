@@ -70,13 +70,7 @@ export function hostTunnelStatus(host: StatusSource, name: string): HostTunnelSt
   const device = host.device(name);
   const tunnel = host.engine.tunnel(name);
   if (device === undefined || tunnel === undefined) return undefined;
-  const connections = new Set(tunnel.config.connections.map((connection) => connection.name));
-  const ikeSas = host.engine.ike
-    .status()
-    .filter(({ connection }) => connection !== undefined && connections.has(connection))
-    // One that was deleted stays a while, to answer again what the peer sends again; and one of the tunnel that ran before
-    // this one, until the peer has answered.
-    .filter(({ state, former }) => state !== 'closed' && !(state === 'deleting' && former));
+  const ikeSas = ikeSasOf(host.engine, tunnel);
   const lastFailure = host.lastFailure(name);
   return {
     name,
@@ -93,6 +87,12 @@ export function hostTunnelStatus(host: StatusSource, name: string): HostTunnelSt
     lastFailure: lastFailure && failureStatus(now, { ...lastFailure, inDocument: [] }),
     retryIn: tunnel.retry.at === undefined ? undefined : seconds(tunnel.retry.at - now),
   };
+}
+
+function ikeSasOf({ ike }: StatusSource['engine'], tunnel: Tunnel): IkeSaStatus[] {
+  const sas = tunnel.config.connections.flatMap(({ name }) => ike.status(name));
+  // One of the tunnel that ran before this one stays until the peer has answered its deletion.
+  return sas.filter(({ state, former }) => !(state === 'deleting' && former));
 }
 
 export function tunnelStatus(

@@ -346,10 +346,10 @@ export class IkeEndpoint {
     if (path !== undefined) followPeer(session, path);
   }
 
-  /** All IKE SAs but those that are gone and only answer retransmissions for a while. */
-  status(): readonly IkeSaStatus[] {
-    const shown = [...this.#registry.sessions.values()].filter(({ state }) => state.name !== 'closed');
-    return shown.map(statusOf);
+  /** All IKE SAs, or those of a connection, but those that are gone and only answer retransmissions for a while. */
+  status(connection?: string): readonly IkeSaStatus[] {
+    const all = connection === undefined ? this.#registry.sessions.values() : this.#registry.sessionsOf(connection);
+    return [...all].filter(({ state }) => state.name !== 'closed').map(statusOf);
   }
 
   counters(): IkeCounters {

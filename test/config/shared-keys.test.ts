@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { SectunnelDocument } from '../../src/config/model.ts';
 import { parseDocument } from '../../src/config/parse.ts';
-import { sameKeyWarning, sharedKeyWarning } from '../../src/config/shared-keys.ts';
+import { KeyHolders, sharedKeyWarning } from '../../src/config/shared-keys.ts';
 
 const KEY = "<secret uuid='11111111-2222-3333-4444-555555555501'/>";
 const PSK = `<auth type='psk'>${KEY}</auth>`;
@@ -49,7 +49,25 @@ describe('a key that all peers of a tunnel share', () => {
   });
 });
 
+function warningBeside(others: readonly SectunnelDocument[], own: SectunnelDocument): string[] {
+  const holders = new KeyHolders();
+  for (const other of others) holders.set(other);
+  return holders.warning(own);
+}
+
 describe('a key that several tunnels share', () => {
+  it('is forgotten with the document that had it', () => {
+    const holders = new KeyHolders();
+    const own = document('t', named('b'), PSK);
+    holders.set(document('gw', named('c'), PSK));
+    expect(holders.warning(own)).toHaveLength(1);
+    holders.set(document('gw', named('c'), X509));
+    expect(holders.warning(own)).toEqual([]);
+    holders.set(document('gw', named('c'), PSK));
+    holders.delete('gw');
+    expect(holders.warning(own)).toEqual([]);
+  });
+
   it.each([
     ['with other peers', named('b'), PSK, named('c'), true],
     ['with any peer', ANY, PSK, named('c'), true],
@@ -58,7 +76,7 @@ describe('a key that several tunnels share', () => {
     ['by another reference', named('b'), PSK.replace(/uuid='[^']*'/, "usage='other'"), named('c'), false],
   ])('is warned of: %s', (_what, remote, auth, other, warned) => {
     const others = [document('gw', other, PSK), document('t', named('z'), PSK)];
-    expect(sameKeyWarning(document('t', remote, auth), others)).toEqual(
+    expect(warningBeside(others, document('t', remote, auth))).toEqual(
       warned
         ? [
             'line 6: the secret is also that of tunnel gw, which has another peer: a host that knows it can claim either identity. Give each tunnel a secret of its own',
@@ -69,6 +87,6 @@ describe('a key that several tunnels share', () => {
 
   it('names no more of them than a line takes', () => {
     const others = ['a', 'b', 'c', 'd', 'e', 'f'].map((name) => document(name, named(name), PSK));
-    expect(sameKeyWarning(document('t', ANY, PSK), others)[0]).toContain('of tunnel a, b, c, d and 2 more, which has');
+    expect(warningBeside(others, document('t', ANY, PSK))[0]).toContain('of tunnel a, b, c, d and 2 more, which has');
   });
 });

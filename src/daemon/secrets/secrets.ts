@@ -218,13 +218,17 @@ export class SecretStore {
     const again = last?.catalogue.get(last.uuid);
     if (again !== undefined && isFor(again, usage)) return again;
     this.#usages.delete(usage);
-    for (const catalogue of [this.#persistent, this.#ephemeral]) {
-      const found = catalogue.all().find((candidate) => isFor(candidate, usage));
-      if (found === undefined) continue;
-      this.#usages.set(usage, { catalogue, uuid: found.uuid });
-      return found;
+    // All that are seen are noted, so that thousands of usages cost one look through the folder.
+    let first: Found | undefined;
+    for (const catalogue of [this.#ephemeral, this.#persistent]) {
+      for (const found of catalogue.all().reverse()) {
+        const name = 'secret' in found ? found.secret.usage?.name : undefined;
+        if (name === undefined) continue;
+        this.#usages.set(name, { catalogue, uuid: found.uuid });
+        if (name === usage) first = found;
+      }
     }
-    return undefined;
+    return first;
   }
 
   #all(): Found[] {

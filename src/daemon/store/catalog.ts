@@ -11,6 +11,7 @@ import { dumpDocument, sameDocument } from '../../config/dump.ts';
 import { DocumentError } from '../../config/errors.ts';
 import type { SectunnelDocument } from '../../config/model.ts';
 import { parseDocument } from '../../config/parse.ts';
+import { DocumentIndex } from './document-index.ts';
 import { logEmpty } from './files.ts';
 import { ObjectTable, type TunnelObject } from './objects.ts';
 import { logLeftovers, reasonOf, type StagedFile, StorageError } from './replace-file.ts';
@@ -40,6 +41,7 @@ export class Catalog {
   readonly #unreadable = new Set<string>();
   /** Tunnels that run, or are to run again, with another document than the run folder has. BOUNDED: by the objects. */
   readonly #unsaved = new Set<string>();
+  readonly #index = new DocumentIndex();
 
   constructor(configDir: string, runDir: string, log: Logger) {
     this.#log = log;
@@ -79,6 +81,7 @@ export class Catalog {
   takePersistent(document: SectunnelDocument): string | undefined {
     try {
       this.objects.claim(document).persistent = document;
+      this.#reindex(document.name);
       return undefined;
     } catch (error) {
       if (error instanceof SectunnelError) return error.message;
@@ -90,6 +93,7 @@ export class Catalog {
   dropPersistent(object: TunnelObject): void {
     object.persistent = undefined;
     this.objects.dropIfGone(object);
+    this.#reindex(object.name);
   }
 
   /**
@@ -112,6 +116,7 @@ export class Catalog {
       if (persistent === undefined) this.#unreadable.add(name);
       else this.#interrupted.set(name, persistent);
     }
+    this.#reindex(name);
   }
 
   /**
@@ -186,20 +191,26 @@ export class Catalog {
     return persistent !== undefined && live !== undefined && !sameDocument(persistent, live);
   }
 
-  /** Of tunnels that run, or are to run again. */
-  *active(): Iterable<SectunnelDocument> {
-    for (const { name, live } of this.objects.all()) {
-      const document = live ?? this.#interrupted.get(name);
-      if (document !== undefined) yield document;
-    }
+  /** What counts now of other tunnels that may claim the same packets. */
+  near(document: SectunnelDocument): SectunnelDocument[] {
+    return this.#index.near(document);
   }
 
-  /** What counts now of each tunnel. */
-  *documents(): Iterable<SectunnelDocument> {
-    for (const { name } of this.objects.all()) {
-      const document = this.currentDocument(name);
-      if (document !== undefined) yield document;
-    }
+  /** The same of those that run, or are to run again. */
+  activeNear(document: SectunnelDocument): SectunnelDocument[] {
+    const isActive = (name: string): boolean =>
+      this.objects.get(name)?.live !== undefined || this.#interrupted.has(name);
+    return this.near(document).filter(({ name }) => isActive(name));
+  }
+
+  /** Warns of a secret that other tunnels have too. */
+  sharedKeyWarning(document: SectunnelDocument): string[] {
+    return this.#index.sharedKeyWarning(document);
+  }
+
+  /** What counts of a tunnel has changed. */
+  #reindex(name: string): void {
+    this.#index.set(name, this.currentDocument(name));
   }
 
   /**
@@ -219,10 +230,13 @@ export class Catalog {
     try {
       onDisk();
     } catch (error) {
-      if (error instanceof StorageError && error.isDone) object.persistent = persistent;
+      if (!(error instanceof StorageError) || !error.isDone) throw error;
+      object.persistent = persistent;
+      this.#reindex(object.name);
       throw error;
     }
     object.persistent = persistent;
+    this.#reindex(object.name);
   }
 
   /** The tunnel is defined no longer. @throws StorageError */
@@ -231,6 +245,7 @@ export class Catalog {
       this.#change(object, undefined, () => this.#definitions.remove(object.name));
     } finally {
       this.objects.dropIfGone(object);
+      this.#reindex(object.name);
     }
   }
 
@@ -251,6 +266,7 @@ export class Catalog {
     this.#interrupted.delete(object.name);
     this.#unreadable.delete(object.name);
     object.live = document;
+    this.#reindex(object.name);
   }
 
   /** The tunnel runs no longer. @throws SectunnelError when only its file says that it does */
@@ -258,6 +274,7 @@ export class Catalog {
     object.live = undefined;
     this.#unsaved.delete(object.name);
     this.objects.dropIfGone(object);
+    this.#reindex(object.name);
     this.#removeLive(object.name);
   }
 
@@ -265,12 +282,15 @@ export class Catalog {
   interrupt(object: TunnelObject): void {
     if (object.live !== undefined) this.#interrupted.set(object.name, object.live);
     object.live = undefined;
+    this.#reindex(object.name);
   }
 
   /** A tunnel that ran need not run again. @throws SectunnelError as `stopped` */
   giveUp(object: TunnelObject): void {
     this.objects.dropIfGone(object);
-    if (this.#interrupted.delete(object.name)) this.#removeLive(object.name);
+    const wasInterrupted = this.#interrupted.delete(object.name);
+    this.#reindex(object.name);
+    if (wasInterrupted) this.#removeLive(object.name);
     this.giveUpUnreadable(object.name);
   }
 

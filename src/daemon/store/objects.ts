@@ -15,6 +15,8 @@ export interface TunnelObject {
 export class ObjectTable {
   // BOUNDED: what the administrator defines.
   readonly #objects = new Map<string, TunnelObject>();
+  /** BOUNDED: as the objects. */
+  readonly #byUuid = new Map<string, TunnelObject>();
 
   get(name: string): TunnelObject | undefined {
     return this.#objects.get(name);
@@ -27,7 +29,7 @@ export class ObjectTable {
 
   /** @throws SectunnelError when there is none */
   find(nameOrUuid: string): TunnelObject {
-    const object = this.#objects.get(nameOrUuid) ?? this.#byUuid(nameOrUuid.toLowerCase());
+    const object = this.#objects.get(nameOrUuid) ?? this.#byUuid.get(nameOrUuid.toLowerCase());
     if (object === undefined) {
       throw new SectunnelError(
         'not-found',
@@ -45,7 +47,7 @@ export class ObjectTable {
       checkIdentity(object, document);
       return object;
     }
-    const other = this.#byUuid(uuid);
+    const other = this.#byUuid.get(uuid);
     if (other !== undefined) {
       throw new SectunnelError(
         'invalid-state',
@@ -54,17 +56,15 @@ export class ObjectTable {
     }
     const fresh: TunnelObject = { name, uuid, persistent: undefined, live: undefined };
     this.#objects.set(name, fresh);
+    this.#byUuid.set(uuid, fresh);
     return fresh;
   }
 
   /** Forgets an object that is neither persistent nor active. */
-  dropIfGone({ name, persistent, live }: TunnelObject): void {
-    if (persistent === undefined && live === undefined) this.#objects.delete(name);
-  }
-
-  #byUuid(uuid: string): TunnelObject | undefined {
-    for (const object of this.#objects.values()) if (object.uuid === uuid) return object;
-    return undefined;
+  dropIfGone({ name, uuid, persistent, live }: TunnelObject): void {
+    if (persistent !== undefined || live !== undefined) return;
+    this.#objects.delete(name);
+    this.#byUuid.delete(uuid);
   }
 }
 

@@ -12,21 +12,15 @@ import type { ChildTarget } from './unheard-children.ts';
 
 interface IkeSaEnds {
   readonly id: number;
-  readonly connection: string | undefined;
   readonly path: Path;
 }
 
 /** The established IKE SAs of these tunnels, and their connections that have none. */
 export function peerRouteTargets(engine: ControlPlane, tunnels: Iterable<string>): PeerRouteTarget[] {
-  const byConnection = new Map<string, IkeSaEnds[]>();
-  for (const sa of engine.ike.status()) {
-    if (sa.state !== 'established' || sa.connection === undefined) continue;
-    byConnection.set(sa.connection, [...(byConnection.get(sa.connection) ?? []), sa]);
-  }
   return [...tunnels].flatMap((tunnel) =>
     (engine.tunnel(tunnel)?.config.connections ?? []).flatMap((connection) => {
-      const sas = byConnection.get(connection.name);
-      if (sas === undefined) return connectionTarget(tunnel, connection) ?? [];
+      const sas = engine.ike.status(connection.name).filter(({ state }) => state === 'established');
+      if (sas.length === 0) return connectionTarget(tunnel, connection) ?? [];
       return sas.map((sa) => ikeSaTarget(tunnel, connection, sa));
     }),
   );
@@ -51,17 +45,14 @@ function connectionTarget(tunnel: string, { name, local, remote }: ConnectionCon
 
 /** The IKE SAs of these tunnels, and attempts at such. */
 export function sendTargets(engine: ControlPlane, tunnels: Iterable<string>): SendTarget[] {
-  const owners = new Map<string, string>();
-  for (const tunnel of tunnels) {
-    for (const { name } of engine.tunnel(tunnel)?.config.connections ?? []) owners.set(name, tunnel);
-  }
-  return engine.ike.status().flatMap(({ id, connection, state, path, request, lastHeardAt }): SendTarget[] => {
-    const tunnel = connection === undefined ? undefined : owners.get(connection);
-    if (tunnel === undefined || state === 'closed') return [];
-    const { local, remote } = path;
-    const established = state === 'established';
-    return [{ ikeSa: id, tunnel, local, remote, unanswered: request, lastHeardAt, established }];
-  });
+  return [...tunnels].flatMap((tunnel) =>
+    (engine.tunnel(tunnel)?.config.connections ?? [])
+      .flatMap(({ name }) => engine.ike.status(name))
+      .map(({ id, state, path: { local, remote }, request, lastHeardAt }) => {
+        const established = state === 'established';
+        return { ikeSa: id, tunnel, local, remote, unanswered: request, lastHeardAt, established };
+      }),
+  );
 }
 
 /** The CHILD SAs of these tunnels. */

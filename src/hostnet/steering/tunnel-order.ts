@@ -2,6 +2,7 @@
  * The order of the tunnels of a network namespace, as far as their policies meet: by priority, then the more specific first,
  * then the older. Within a redundancy group a tunnel with an SA comes first, then the preferred, then the older. Pure.
  */
+import { ClaimsIndex } from '../../policy/claims-index.ts';
 import { type Claims, meetings, precedenceOf } from '../../policy/precedence.ts';
 
 /** What decides the place of a tunnel among others. */
@@ -23,6 +24,8 @@ interface Entry extends Claimant {
 export class TunnelOrder {
   /** BOUNDED: by the tunnels. */
   readonly #entries = new Map<string, Entry>();
+  /** BOUNDED: as the entries. */
+  readonly #claims = new ClaimsIndex<string>();
   #ages = 0;
 
   /** A tunnel that is known keeps its age. */
@@ -36,13 +39,19 @@ export class TunnelOrder {
       up: before?.up ?? false,
       met: new Map(),
     };
-    for (const other of this.#entries.values()) {
+    for (const other of this.#near(claimant.claims)) {
       const precedence = precedenceAmong(entry, other);
       if (precedence === undefined) continue;
       entry.met.set(other.tunnel, precedence);
       other.met.set(tunnel, MIRRORED[precedence]);
     }
     this.#entries.set(tunnel, entry);
+    this.#claims.set(tunnel, entry.claims);
+  }
+
+  /** Tunnels whose policies may meet these claims, the oldest first. */
+  #near(claims: Claims): Entry[] {
+    return [...this.#claims.near(claims)].map((name) => this.#entries.get(name)!).sort((a, b) => a.age - b.age);
   }
 
   /**
@@ -77,6 +86,7 @@ export class TunnelOrder {
   delete(tunnel: string): void {
     for (const other of this.#entries.get(tunnel)?.met.keys() ?? []) this.#entries.get(other)?.met.delete(tunnel);
     this.#entries.delete(tunnel);
+    this.#claims.delete(tunnel);
   }
 
   /** Sets whether it has an SA. Returns whether that changes the order. */

@@ -5,6 +5,7 @@ import { type Claimant, TunnelOrder } from '../../../src/hostnet/steering/tunnel
 import type { PolicyEntry } from '../../../src/policy/database.ts';
 import { claimsOf } from '../../../src/policy/precedence.ts';
 import { makeSelector, type TrafficSelector } from '../../../src/policy/selector.ts';
+import { fastest } from '../../support/growth.ts';
 
 function selector(text: string): TrafficSelector {
   const [address, length] = text.split('/');
@@ -127,5 +128,22 @@ describe('of a redundancy group', () => {
     const order = orderOf(member('a', 1), claimant('b', '10.2.0.0/24', { group: 'h', preference: 9 }));
     expect([order.mates('a'), order.carrier('b'), order.before('b')]).toEqual([[], 'b', ['a']]);
     expect(order.setUp('b', true)).toBe(false);
+  });
+});
+
+describe('the cost of a tunnel', () => {
+  const round = (order: TunnelOrder, first: number): void => {
+    for (let at = first; at < first + 100; at++) order.set(claimant(`t${at}`, `10.${1 + (at >> 8)}.${at & 0xff}.0/24`));
+    for (let at = first; at < first + 100; at++) order.delete(`t${at}`);
+  };
+
+  it('does not grow with their number', () => {
+    const costs = [100, 4_000].map((count) => {
+      const order = new TunnelOrder();
+      for (let at = 0; at < count; at++) order.set(claimant(`t${at}`, `10.${1 + (at >> 8)}.${at & 0xff}.0/24`));
+      return fastest(8, () => round(order, count));
+    });
+    // Forty times as many: a scan of all would cost forty times as much.
+    expect(costs[1]! / costs[0]!).toBeLessThan(8);
   });
 });
