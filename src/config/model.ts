@@ -96,10 +96,10 @@ export type SecretReference =
   | { readonly by: 'uuid'; readonly uuid: string }
   | { readonly by: 'usage'; readonly usage: string };
 
-/** Whose proof an `<auth>` element speaks of. */
+/** Which end an `<auth>` element is about. */
 export type AuthSide = 'both' | 'local' | 'remote';
 
-/** An `<auth>` element: how one side, or both, prove who they are. */
+/** An `<auth>` element: how one end, or both, authenticate. */
 export type AuthSettings =
   | { readonly type: 'psk'; readonly side: AuthSide; readonly secret: SecretReference; readonly line: number }
   | { readonly type: 'x509'; readonly side: AuthSide; readonly x509: X509Settings; readonly line: number };
