@@ -55,13 +55,13 @@ testDefaults({
 const KEY = '11111111-2222-3333-4444-555555555513';
 
 /** Of a tunnel to a peer that ignores what NAT detection finds. */
-const document = (nat: string): string => `<sectunnel type='ipsec'>
+const document = (nat: string, start: 'initiate' | 'respond' = 'initiate'): string => `<sectunnel type='ipsec'>
   <name>bare</name>
   <sa>
     <local address='198.18.9.1'/>
     <remote address='198.18.9.2'/>
     <auth type='psk'><secret uuid='${KEY}'/></auth>
-    <ike start='initiate'>${nat}</ike>
+    <ike start='${start}'>${nat}</ike>
     <esp/>
   </sa>
   <sp name='lan'>
@@ -133,5 +133,24 @@ describeInterop('libreswan that does not encapsulate', ['namespaces', 'uml', 'li
     await ours.command(['start', 'bare']);
     await ours.up('bare', STARTING);
     expect([await ping(), (await ours.tunnel('bare')).nothingReceived]).toEqual([3, []]);
+    await ours.command(['destroy', 'bare']);
   }, 120_000);
+
+  // The last: libreswan goes on calling.
+  it('gets no CHILD SA when it calls, as it stays on port 500, which status says', async () => {
+    await ours.defineDocument('bare', document('', 'respond'));
+    await ours.command(['start', 'bare']);
+    await peer.initiate('bare');
+    const failure = await waitFor('its call to fail', async () => (await ours.tunnel('bare')).lastFailure, STARTING);
+    expect(failure).toMatchObject({
+      reason: 'no-esp-path',
+      detail: expect.stringMatching(
+        /sends IKE to port 500, which carries no ESP: .*; or, .* encapsulation 'needed' here$/,
+      ),
+      inDocument: [expect.stringContaining("encapsulation='always'")],
+    });
+    expect((await ours.status()).counters['path-refused']).toBeGreaterThan(0);
+    expect((await ours.command(['status', 'bare'])).stdout).toContain('no-esp-path');
+    await ours.command(['destroy', 'bare']);
+  });
 });
