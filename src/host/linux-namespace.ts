@@ -231,7 +231,7 @@ export class LinuxNamespace {
   /** Removes everything of this product, also what an earlier process installed. Nothing may have been raised here. */
   async clear(): Promise<Cleared> {
     const rules = this.#network.rules().filter(({ protocol }) => protocol === OWN_PROTOCOL).length;
-    const routes = this.#network.routes({ own: true }).length;
+    const routes = this.#network.routes({ protocol: OWN_PROTOCOL }).length;
     this.routing.reconcile([]);
     this.routing.forgetBridges();
     return { rules, routes, fence: await this.fence.clear() };

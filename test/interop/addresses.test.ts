@@ -157,7 +157,8 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
     await withoutClear(async () => {
       await left.ip(LAN.map((address) => `addr del ${address} dev lan0`));
       await sources(['refused', 'refused']);
-      await degraded(1);
+      // Its own packets, and those for the LAN.
+      await degraded(2);
       expect(await both()).toEqual([0, 0]);
       await left.ip(LAN.map((address) => `addr add ${address} dev lan0`));
       await sources(['10.1.0.1', 'fd01::1'], DETECTION);

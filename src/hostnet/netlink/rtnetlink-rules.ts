@@ -81,13 +81,11 @@ export function parseSeenRule(body: Uint8Array): SeenRule | undefined {
   if (family === undefined || action === undefined) return undefined;
   const value = readHostU32(attributes.get(FRA.FWMARK));
   const mask = readHostU32(attributes.get(FRA.FWMASK)) ?? 0xffff_ffff;
-  const suppressed = readHostU32(attributes.get(FRA.SUPPRESS_PREFIXLEN)) ?? NO_SUPPRESSION;
   return {
     ...selectorOf(body, attributes, family),
     action,
     marked: value === undefined || mask === 0 ? undefined : { value, mask },
     inverted: (readHostU32(body.subarray(8)) & FIB_RULE_INVERT) !== 0,
-    ...(suppressed === NO_SUPPRESSION ? {} : { suppressed }),
     others: otherParts(body, attributes),
   };
 }
@@ -96,7 +94,10 @@ function selectorOf(body: Uint8Array, attributes: Attributes, family: IpFamily) 
   const inputLink = attributes.get(FRA.IIFNAME);
   const table = readHostU32(attributes.get(FRA.TABLE)) ?? 0;
   const isLookUp = body[7] === FR_ACT.table;
-  const group = readHostU32(attributes.get(FRA.SUPPRESS_IFGROUP)) ?? NO_SUPPRESSION;
+  const [group, length] = [FRA.SUPPRESS_IFGROUP, FRA.SUPPRESS_PREFIXLEN].map((type) => {
+    const value = readHostU32(attributes.get(type)) ?? NO_SUPPRESSION;
+    return value === NO_SUPPRESSION ? undefined : value;
+  });
   return {
     family,
     priority: readHostU32(attributes.get(FRA.PRIORITY)) ?? 0,
@@ -106,7 +107,8 @@ function selectorOf(body: Uint8Array, attributes: Attributes, family: IpFamily) 
     ipProtocol: attributes.get(FRA.IP_PROTO)?.[0],
     sourcePorts: portRange(attributes.get(FRA.SPORT_RANGE)),
     destinationPorts: portRange(attributes.get(FRA.DPORT_RANGE)),
-    suppressedGroup: group === NO_SUPPRESSION ? undefined : group,
+    suppressedGroup: group,
+    suppressedLength: length,
     owner: isLookUp || table === 0 ? undefined : table,
     protocol: attributes.get(FRA.PROTOCOL)?.[0] ?? 0,
   };
@@ -146,6 +148,7 @@ function ruleRequest(type: number, flags: number, rule: Rule): NetlinkRequest {
   if (rule.inputLink !== undefined) request.attribute(FRA.IIFNAME, utf8(`${rule.inputLink}\0`));
   if (rule.mark !== undefined) request.attributeU32(FRA.FWMARK, rule.mark).attributeU32(FRA.FWMASK, rule.mark);
   if (rule.suppressedGroup !== undefined) request.attributeU32(FRA.SUPPRESS_IFGROUP, rule.suppressedGroup);
+  if (rule.suppressedLength !== undefined) request.attributeU32(FRA.SUPPRESS_PREFIXLEN, rule.suppressedLength);
   if (rule.ipProtocol !== undefined) request.attributeU8(FRA.IP_PROTO, rule.ipProtocol);
   if (rule.sourcePorts !== undefined) request.attribute(FRA.SPORT_RANGE, hostPorts(rule.sourcePorts));
   if (rule.destinationPorts !== undefined) request.attribute(FRA.DPORT_RANGE, hostPorts(rule.destinationPorts));
@@ -181,7 +184,6 @@ function hasUnknownParts(body: Uint8Array, attributes: Attributes): boolean {
   const [mark, mask] = [FRA.FWMARK, FRA.FWMASK].map((type) => toHex(attributes.get(type) ?? new Uint8Array(0)));
   return (
     mark !== mask ||
-    isOther(FRA.SUPPRESS_PREFIXLEN, 'ffffffff') ||
     isOther(FRA.SPORT_MASK, WHOLE_PORT) ||
     isOther(FRA.DPORT_MASK, WHOLE_PORT) ||
     [...attributes.keys()].some((type) => !KNOWN_FRA.has(type) || OTHER_FRA.has(type))

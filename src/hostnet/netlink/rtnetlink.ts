@@ -137,7 +137,7 @@ export function routesRequest(family: IpFamily, filter: RouteFilter): NetlinkReq
   const request = new NetlinkRequest(
     RTM.GETROUTE,
     NLM_F.DUMP,
-    routeHeader({ family, table: filter.table ?? 0, protocol: filter.own === true ? OWN_PROTOCOL : 0 }),
+    routeHeader({ family, table: filter.table ?? 0, protocol: filter.protocol ?? 0 }),
   );
   return filter.table === undefined ? request : request.attributeU32(RTA.TABLE, filter.table);
 }

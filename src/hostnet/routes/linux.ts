@@ -86,7 +86,8 @@ export class LinuxHostNetwork implements HostNetwork {
       })
       .filter(
         ({ table, protocol }) =>
-          (filter.table === undefined || table === filter.table) && (filter.own !== true || protocol === OWN_PROTOCOL),
+          (filter.table === undefined || table === filter.table) &&
+          (filter.protocol === undefined || protocol === filter.protocol),
       );
   }
 
@@ -182,6 +183,12 @@ export class LinuxHostNetwork implements HostNetwork {
       const isOfSource = error.errno === ERRNO.EXDEV || error.errno === ERRNO.EINVAL;
       return isOfSource && query.inputLinkIndex !== undefined ? 'source' : 'no-route';
     }
+  }
+
+  routeFor(query: RouteQuery): InstalledRoute | undefined {
+    const what = `look up the route to ${formatAddress(query.destination)}`;
+    const data = this.#ask(message.routeQueryRequest(query, { configured: true }), what, NO_WAY);
+    return data?.[0] === undefined ? undefined : message.parseRoute(data[0].body);
   }
 
   #configuredMtu(query: RouteQuery, what: string): number | undefined {

@@ -113,7 +113,7 @@ export class MemoryHostNetwork implements HostNetwork {
       ({ destination, table, protocol }) =>
         (filter.family === undefined || destination.address.family === filter.family) &&
         (filter.table === undefined || table === filter.table) &&
-        (filter.own !== true || protocol === OWN_PROTOCOL),
+        (filter.protocol === undefined || protocol === filter.protocol),
     );
   }
 
@@ -196,6 +196,15 @@ export class MemoryHostNetwork implements HostNetwork {
     const { destination } = query;
     const own = this.#addresses.find(({ address }) => sameAddress(address, destination));
     if (own !== undefined) return this.#answer(own.linkIndex, destination, undefined, undefined, LOCAL_TABLE);
+    const route = this.routeFor(query);
+    const linkIndex = route && this.#linkIndexOf(route);
+    if (route === undefined || linkIndex === undefined) return undefined;
+    const source = route.source ?? query.source ?? this.#addressOf(linkIndex, destination.family);
+    return this.#answer(linkIndex, source, route.gateway, route.mtu, route.table);
+  }
+
+  routeFor(query: RouteQuery): InstalledRoute | undefined {
+    const { destination } = query;
     const rules = this.rules(destination.family);
     const cameBy = query.inputLinkIndex === undefined ? 'lo' : this.link(query.inputLinkIndex)?.name;
     let from = 0;
@@ -210,11 +219,11 @@ export class MemoryHostNetwork implements HostNetwork {
       const route = this.#longestMatch(rule.action.table, destination);
       if (route === undefined || route.type === 'throw') continue;
       if (route.type !== 'unicast') return undefined;
-      const linkIndex = route.linkIndex ?? this.#linkOf(route.gateway);
+      const linkIndex = this.#linkIndexOf(route);
       if (linkIndex === undefined) return undefined;
       if (rule.suppressedGroup !== undefined && this.link(linkIndex)?.group === rule.suppressedGroup) continue;
-      const source = route.source ?? query.source ?? this.#addressOf(linkIndex, destination.family);
-      return this.#answer(linkIndex, source, route.gateway, route.mtu, rule.action.table);
+      if (rule.suppressedLength !== undefined && route.destination.prefixLength <= rule.suppressedLength) continue;
+      return route;
     }
     return undefined;
   }
@@ -247,6 +256,10 @@ export class MemoryHostNetwork implements HostNetwork {
   ): RouteAnswer {
     const local = table === LOCAL_TABLE;
     return { linkIndex, source, gateway, mtu: mtu ?? this.link(linkIndex)?.mtu ?? 0, local, table };
+  }
+
+  #linkIndexOf({ linkIndex, gateway }: Route): number | undefined {
+    return linkIndex ?? this.#linkOf(gateway);
   }
 
   #linkOf(gateway: IpAddress | undefined): number | undefined {

@@ -109,6 +109,8 @@ export interface Rule {
   readonly action: RuleAction;
   /** Where the route found in the table leaves by a link of that group, it is as if the rule were not there. */
   readonly suppressedGroup?: number | undefined;
+  /** Routes of the table with a prefix of at most so many bits are passed over. */
+  readonly suppressedLength?: number | undefined;
   /** Whose rule it is: a table's number, which the kernel keeps with rules of all actions. Default: that of the action. */
   readonly owner?: number | undefined;
 }
@@ -125,8 +127,6 @@ export interface SeenRule extends Omit<InstalledRule, 'action' | 'mark'> {
   readonly marked?: { readonly value: number; readonly mask: number } | undefined;
   /** It is for all that does not fit. */
   readonly inverted: boolean;
-  /** Routes of its table with so short a prefix are passed over. */
-  readonly suppressed?: number | undefined;
   /** What it asks for besides, which is not known of a packet that is explained: `oif eth0`, `uidrange 5-6`. */
   readonly others: readonly string[];
 }
@@ -165,8 +165,8 @@ export type RouteRefusal = 'no-route' | 'source';
 export interface RouteFilter {
   readonly family?: IpFamily;
   readonly table?: number;
-  /** Only those that bear `OWN_PROTOCOL`. */
-  readonly own?: boolean;
+  /** Who set it, as in `InstalledRoute`. */
+  readonly protocol?: number;
 }
 
 /** A change by any program. What is there now may have replaced another thing. */
@@ -206,6 +206,8 @@ export interface HostNetwork {
 
   /** `undefined` when there is no way, or a route forbids it. */
   routeTo(query: RouteQuery): RouteAnswer | undefined;
+  /** The route that decides, as it is set; `undefined` as with `routeTo`, and where this host itself is the destination. */
+  routeFor(query: RouteQuery): InstalledRoute | undefined;
   /** Why there is no answer. */
   refusalOf(query: RouteQuery): RouteRefusal | undefined;
 
@@ -276,6 +278,7 @@ export function sameRule(a: Rule, b: Rule): boolean {
     (a.ipProtocol ?? 0) === (b.ipProtocol ?? 0) &&
     a.mark === b.mark &&
     a.suppressedGroup === b.suppressedGroup &&
+    a.suppressedLength === b.suppressedLength &&
     samePorts(a.sourcePorts, b.sourcePorts) &&
     samePorts(a.destinationPorts, b.destinationPorts) &&
     ownerOf(a) === ownerOf(b) &&

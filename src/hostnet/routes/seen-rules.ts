@@ -28,7 +28,8 @@ export function seenRuleFits(rule: SeenRule, query: RouteQuery, cameBy: string):
 
 /** `7000: from all to 10.2.0.0/24 ipproto udp dport 5000 lookup 7001`, as `ip rule` prints it. */
 export function formatSeenRule(rule: SeenRule): string {
-  const { from, to, marked, inputLink, ipProtocol, sourcePorts, destinationPorts, suppressed, suppressedGroup } = rule;
+  const { from, to, marked, inputLink, ipProtocol, sourcePorts, destinationPorts, suppressedLength, suppressedGroup } =
+    rule;
   const parts = [
     `${rule.priority}:`,
     ...(rule.inverted ? ['not'] : []),
@@ -41,7 +42,7 @@ export function formatSeenRule(rule: SeenRule): string {
     ...(sourcePorts === undefined ? [] : [`sport ${span(sourcePorts)}`]),
     ...(destinationPorts === undefined ? [] : [`dport ${span(destinationPorts)}`]),
     actionText(rule.action),
-    ...(suppressed === undefined ? [] : [`suppress_prefixlength ${suppressed}`]),
+    ...(suppressedLength === undefined ? [] : [`suppress_prefixlength ${suppressedLength}`]),
     ...(suppressedGroup === undefined ? [] : [`suppress_ifgroup ${suppressedGroup}`]),
   ];
   return parts.join(' ');

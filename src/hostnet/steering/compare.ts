@@ -25,6 +25,7 @@ export function ruleKey(rule: Rule): string {
   const ports = [rule.sourcePorts, rule.destinationPorts].map((range) => range && `${range.start}-${range.end}`);
   const rest = [rule.family, ...prefixes, rule.ipProtocol, ...ports, rule.inputLink, rule.mark, ownerOf(rule)];
   if (rule.suppressedGroup !== undefined) rest.push(`suppressed ${rule.suppressedGroup}`);
+  if (rule.suppressedLength !== undefined) rest.push(`suppressed up to ${rule.suppressedLength}`);
   return [describeRule(rule), ...rest].join(' ');
 }
 
@@ -35,14 +36,14 @@ export function routeKey(route: Route): string {
   return `${type} ${family} ${value}/${destination.prefixLength} ${metricOf(route)}`;
 }
 
-export interface RuleDifference {
+export interface RuleDifference<T extends Rule> {
   readonly missing: readonly Rule[];
   /** Ours, and not wanted. */
-  readonly surplus: readonly InstalledRule[];
+  readonly surplus: readonly T[];
 }
 
 /** @param installed our rules of the same owner */
-export function compareRules(wanted: readonly Rule[], installed: readonly InstalledRule[]): RuleDifference {
+export function compareRules<T extends Rule>(wanted: readonly Rule[], installed: readonly T[]): RuleDifference<T> {
   const there = new Set(installed.map(ruleKey));
   const keys = new Set(wanted.map(ruleKey));
   return {
@@ -134,7 +135,7 @@ function meets(rule: InstalledRule, { local, remote, protocol, inputLink }: Rout
 }
 
 function takes(
-  { action, family }: InstalledRule,
+  { action, family, suppressedLength = -1 }: InstalledRule,
   first: number,
   flows: readonly RoutedFlow[],
   routesOf: (table: number, family: Rule['family']) => readonly Route[],
@@ -146,6 +147,7 @@ function takes(
   return routesOf(action.table, family).some(
     ({ type, destination: { address, prefixLength } }) =>
       type !== 'throw' &&
+      prefixLength > suppressedLength &&
       flows.some(
         ({ remote }) =>
           remote === undefined || intersectRanges(remote, prefixRange(address, prefixLength)) !== undefined,

@@ -11,12 +11,11 @@ import {
   type InstalledRoute,
   type InstalledRule,
   OWN_PROTOCOL,
-  ownerOf,
   type Route,
   type Rule,
 } from '../routes/routes.ts';
 import { compareRoutes, compareRules, foreignBefore, foreignRoute, type RoutedFlow } from './compare.ts';
-import { isOfBridge, isOfTunnel } from './priorities.ts';
+import { isOfBridge, isOfTunnel, isOnwardLookUp, ownersIn } from './priorities.ts';
 
 /** What is wanted. */
 export interface Wanted {
@@ -49,9 +48,10 @@ export interface Listed {
 /** Lists the rules now, and the routes of each table when it is asked for. */
 export function listInstalled(network: HostNetwork): Listed {
   const rules = network.rules();
+  const ownerIn = ownersIn(rules);
   const byOwner = new Map<number | undefined, InstalledRule[]>();
   for (const rule of rules.filter(isOfTunnel)) {
-    const owner = ownerOf(rule);
+    const owner = ownerIn(rule);
     const own = byOwner.get(owner);
     if (own === undefined) byOwner.set(owner, [rule]);
     else own.push(rule);
@@ -105,10 +105,12 @@ export function mendRouting(network: HostNetwork, wanted: Wanted, { own, foreign
     );
   // Rules that refuse are added first and removed last, IPv4 rules into the table the other way round: until the routes are
   // right, no IPv4 packet gets its source from them. Over IPv6 a route without a preferred source gives none.
+  // What comes out of the tunnel is looked up before the rest of it is refused.
+  add(missing.filter(isOnwardLookUp));
   add(missing.filter(refuses));
   remove(surplus.filter(looksUpTable));
   if (wanted.table !== undefined) problems.push(...mendTable(network, wanted.table, routesOf, attempt));
-  add(missing.filter((rule) => !refuses(rule)));
+  add(missing.filter((rule) => !refuses(rule) && !isOnwardLookUp(rule)));
   remove(surplus.filter((rule) => !looksUpTable(rule)));
   if (wanted.rules.length > 0) {
     const first = Math.min(...wanted.rules.map(({ priority }) => priority));
@@ -121,8 +123,8 @@ function refuses({ action }: Rule): boolean {
   return action.type === 'unreachable';
 }
 
-function looksUpTable({ family, action }: Rule): boolean {
-  return family === 4 && action.type === 'table';
+function looksUpTable(rule: Rule): boolean {
+  return rule.family === 4 && rule.action.type === 'table' && !isOnwardLookUp(rule);
 }
 
 /** @returns the routes of other programs there, in words */

@@ -8,7 +8,7 @@
  * number of their tunnel's table: so a daemon finds what one before it left behind.
  */
 import { setImmediate } from 'node:timers/promises';
-import { type IpAddress, rangeContains } from '../../base/address.ts';
+import { type IpFamily, rangeContains } from '../../base/address.ts';
 import { assertNever } from '../../base/assert.ts';
 import { IKE_PORT } from '../../base/ports.ts';
 import { isWhole } from '../../base/ranges.ts';
@@ -18,7 +18,9 @@ import {
   type HostNetwork,
   type InstalledRoute,
   type InstalledRule,
+  type InterfaceAddress,
   type Link,
+  MAIN_TABLE,
   type NetworkChange,
   OWN_PROTOCOL,
   ownerOf,
@@ -27,10 +29,11 @@ import {
 } from '../routes/routes.ts';
 import { BridgeRouting } from './bridges.ts';
 import { checkPlan, SYSTEM_TABLES } from './check.ts';
-import { routedFlows, routeKey, ruleKey } from './compare.ts';
+import { compareRules, routedFlows, routeKey, ruleKey } from './compare.ts';
 import { type Listed, listInstalled, type Mended, mendRouting } from './mend.ts';
+import { type Guarded, guardedNetworks, type MainTable, mayLead, NETWORK_PROTOCOLS, sampleOf } from './onward.ts';
 import type { RoutingPlan } from './plan.ts';
-import { freeBlock, isOfBridge, isOfTunnel } from './priorities.ts';
+import { freeBlock, isOfBridge, isOfTunnel, isOnwardLookUp, ownersIn } from './priorities.ts';
 import { OwnAddresses } from './sources.ts';
 import { TunnelRouting } from './tunnel.ts';
 import { TunnelOrder } from './tunnel-order.ts';
@@ -45,10 +48,16 @@ export const OWN_QUERY: { readonly ipProtocol: number; readonly sourcePort: numb
 export interface RoutingDamage {
   /** What was put right, in words. */
   readonly found: readonly string[];
-  /** What followed a change of the host's own addresses, by tunnel, in words. BOUNDED: by the tunnels. */
-  readonly adapted: ReadonlyMap<string, string>;
+  /** What followed a change of the host's own addresses, or of its routes, by tunnel, in words. BOUNDED: by the tunnels. */
+  readonly adapted: ReadonlyMap<string, Adapted>;
   /** What is still wrong, by tunnel or bridge. BOUNDED: by those. */
   readonly problems: ReadonlyMap<string, readonly string[]>;
+}
+
+export interface Adapted {
+  readonly addresses: string | undefined;
+  /** To the networks of packets out of the tunnel. */
+  readonly routes: string | undefined;
 }
 
 /** Tunnels that are compared before the event loop has its turn. */
@@ -86,11 +95,14 @@ export class PolicyRouting {
     const staleRoutes = this.#routesOf(table);
     const others = [...this.#tunnels.values()].filter((other) => other.plan.tunnel !== name);
     tunnel.place(freeBlock(rules, others, { table, size: tunnel.size, from: this.#firstFor(name) }));
+    const standing = rulesOf(rules, table);
+    const known = [...(this.#tunnels.get(name)?.guarded ?? []), ...guardedNetworks(standing)];
+    this.#setOnward(tunnel, known, this.#mainTable());
     try {
       const closed = new Map(tunnel.closedRoutes.map((route) => [routeKey(route), route]));
       const kept = new Set(staleRoutes.map(routeKey));
       this.#network.addRoutes([...closed].flatMap(([key, route]) => (kept.has(key) ? [] : [route])));
-      this.#replaceRules(rulesOf(rules, table), tunnel.rules);
+      this.#replaceRules(standing, tunnel.rules);
       this.#network.deleteRoutes(staleRoutes.filter((route) => !closed.has(routeKey(route))));
       this.#tunnels.set(name, tunnel);
       this.#putBehind(tunnel);
@@ -102,8 +114,35 @@ export class PolicyRouting {
 
   /** The last first: what a goto jumps over has its end then. Old rules go when the new ones stand. */
   #replaceRules(before: readonly Rule[], after: readonly Rule[]): void {
-    this.#network.addRules([...after].reverse());
-    for (const rule of before) this.#network.deleteRule(rule);
+    const { missing, surplus } = compareRules(after, before);
+    this.#network.addRules([...missing].reverse());
+    for (const rule of surplus) this.#network.deleteRule(rule);
+  }
+
+  #mainTable(): MainTable {
+    const addresses = this.#network.addresses();
+    // BOUNDED: by the two families.
+    const listed = new Map<IpFamily, readonly InstalledRoute[]>();
+    const list = (family: IpFamily): readonly InstalledRoute[] =>
+      NETWORK_PROTOCOLS.flatMap((protocol) => this.#network.routes({ family, table: MAIN_TABLE, protocol }));
+    const routes = (family: IpFamily): readonly InstalledRoute[] => {
+      const known = listed.get(family) ?? list(family);
+      listed.set(family, known);
+      return known;
+    };
+    return { addresses, routes };
+  }
+
+  /** @returns what changed, in words */
+  #setOnward(tunnel: TunnelRouting, known: readonly Prefix[], main: MainTable): string | undefined {
+    return tunnel.setOnward(known, main, (network) => this.#isReached(tunnel, network, main.addresses));
+  }
+
+  /** Asks for the route of what comes out of the tunnel. */
+  #isReached({ device }: TunnelRouting, network: Guarded, addresses: readonly InterfaceAddress[]): boolean {
+    const inputLinkIndex = this.#network.link(device)?.index;
+    const destination = sampleOf(network, addresses);
+    return inputLinkIndex !== undefined && this.#network.routeTo({ destination, inputLinkIndex }) !== undefined;
   }
 
   /** The first priority behind those of the tunnels that come before this one. */
@@ -152,14 +191,14 @@ export class PolicyRouting {
       case 'unknown':
         return true;
       case 'link':
-        return [...this.#tunnels.values()].some(({ linkIndex }) => linkIndex === change.link.index);
+        return [...this.#tunnels.values()].some(
+          ({ linkIndex, onwardLinks }) => linkIndex === change.link.index || onwardLinks.has(change.link.index),
+        );
       // The kernel removes routes with their address or link without reporting them, and refuses them without the address.
       case 'address':
-        return this.#mayBeSource(change.address.address);
+        return this.#mayBeSource(change.address) || this.#mayLead(change.address);
       case 'route':
-        return (
-          this.#ofTable(change.route.table) !== undefined && (change.gone || change.route.protocol !== OWN_PROTOCOL)
-        );
+        return this.#concernsRoute(change.route, change.gone);
       case 'rule':
         return this.#concernsRule(change.rule, change.gone);
       default:
@@ -168,16 +207,26 @@ export class PolicyRouting {
   }
 
   /** Whether a policy covers what the host sends from this address. */
-  #mayBeSource(address: IpAddress): boolean {
+  #mayBeSource({ address }: InterfaceAddress): boolean {
     return [...this.#tunnels.values()].some(({ plan }) =>
       plan.outbound.some(({ local }) => !isWhole(local) && rangeContains(local, address)),
     );
   }
 
+  /** Whether packets out of a tunnel may go there. */
+  #mayLead(prefix: Prefix): boolean {
+    return [...this.#tunnels.values()].some(({ networks }) => mayLead(networks, prefix));
+  }
+
+  #concernsRoute({ table, protocol, destination }: InstalledRoute, gone: boolean): boolean {
+    if (table === MAIN_TABLE) return NETWORK_PROTOCOLS.includes(protocol) && this.#mayLead(destination);
+    return this.#ofTable(table) !== undefined && (gone || protocol !== OWN_PROTOCOL);
+  }
+
   #concernsRule(rule: InstalledRule, gone: boolean): boolean {
     if (rule.protocol !== OWN_PROTOCOL) return this.#tunnels.size > 0 || this.#bridges.areRouted;
     if (isOfBridge(rule)) return gone && this.#bridges.want(rule);
-    const tunnel = this.#ofTable(ownerOf(rule));
+    const tunnel = isOnwardLookUp(rule) ? this.#ofDevice(rule.inputLink) : this.#ofTable(ownerOf(rule));
     return tunnel !== undefined && gone === tunnel.rules.some((other) => ruleKey(other) === ruleKey(rule));
   }
 
@@ -185,13 +234,18 @@ export class PolicyRouting {
     return [...this.#tunnels.values()].find(({ plan }) => plan.table === table);
   }
 
+  #ofDevice(name: string | undefined): TunnelRouting | undefined {
+    return [...this.#tunnels.values()].find(({ device }) => device === name);
+  }
+
   /** Compares rules and routes with what is wanted, and puts right what differs; those of others stay. @throws Error */
   async mend(): Promise<RoutingDamage> {
     const found: string[] = [];
     // BOUNDED: by the tunnels.
-    const adapted = new Map<string, string>();
+    const adapted = new Map<string, Adapted>();
     const problems = new Map<string, readonly string[]>();
     const own = this.#addresses();
+    const main = this.#mainTable();
     let [listed, changes] = [listInstalled(this.#network), this.#changes];
     const relist = (): void => {
       if (changes !== this.#changes) [listed, changes] = [listInstalled(this.#network), this.#changes];
@@ -201,11 +255,12 @@ export class PolicyRouting {
       for (const name of names) {
         const tunnel = this.#tunnels.get(name);
         if (tunnel === undefined) continue;
-        const change = tunnel.setAddresses(own);
+        const addresses = tunnel.setAddresses(own);
+        const routes = this.#setOnward(tunnel, tunnel.guarded, main);
         found.push(...this.#mendGroup(tunnel));
         const mended = this.#mendTunnel(tunnel, listed);
-        if (change === undefined) found.push(...mended.found);
-        else adapted.set(name, change);
+        if ((addresses ?? routes) === undefined) found.push(...mended.found);
+        else adapted.set(name, { addresses, routes });
         if (mended.problems.length > 0) problems.set(name, mended.problems);
       }
       await setImmediate();
@@ -221,7 +276,7 @@ export class PolicyRouting {
   }
 
   #mendTunnel(tunnel: TunnelRouting, { byOwner, foreign, routesOf }: Listed): Mended {
-    const { rules, closedRoutes, openRoutes, unserved } = tunnel;
+    const { rules, closedRoutes, openRoutes, lacks } = tunnel;
     const { table, outbound } = tunnel.plan;
     const link = this.#linkOf(tunnel);
     // Routes into the device stand only while it exists and is up.
@@ -232,7 +287,7 @@ export class PolicyRouting {
       foreign,
       routesOf,
     });
-    return { found, problems: [...downText(link), ...(unserved === undefined ? [] : [unserved]), ...problems] };
+    return { found, problems: [...downText(link), ...lacks, ...problems] };
   }
 
   #linkOf({ linkIndex }: TunnelRouting): Link | undefined {
@@ -247,9 +302,9 @@ export class PolicyRouting {
     return [`group of ${link.name}: ${link.group} in place of ${DEVICE_GROUP}`];
   }
 
-  /** For which protected destinations the host has no address, as of the last look. Asks the system nothing. */
-  unserved(tunnel: string): string | undefined {
-    return this.#tunnels.get(tunnel)?.unserved;
+  /** What addresses and routes the host lacks for a tunnel, as of the last look, in words. Asks the system nothing. */
+  lacks(tunnel: string): readonly string[] {
+    return this.#tunnels.get(tunnel)?.lacks ?? [];
   }
 
   /**
@@ -285,14 +340,18 @@ export class PolicyRouting {
   reconcile(tables: readonly number[]): void {
     const kept = new Set([...tables, ...[...this.#tunnels.values()].map(({ plan }) => plan.table)]);
     const found = new Set<number>();
-    for (const rule of this.#network.rules()) {
-      const owner = ownerOf(rule);
+    const rules = this.#network.rules();
+    const ownerIn = ownersIn(rules);
+    for (const rule of rules) {
+      const owner = ownerIn(rule);
       if (isOfTunnel(rule) && owner !== undefined && !kept.has(owner)) found.add(owner);
     }
-    for (const { table } of this.#network.routes({ own: true })) {
+    for (const { table } of this.#network.routes({ protocol: OWN_PROTOCOL })) {
       if (!kept.has(table) && !SYSTEM_TABLES.includes(table)) found.add(table);
     }
     for (const table of found) this.#clear(table);
+    // What another program left of a pair.
+    for (const rule of rules.filter(isOnwardLookUp)) if (ownerIn(rule) === undefined) this.#network.deleteRule(rule);
   }
 
   /** As `Platform` says. */
@@ -310,7 +369,7 @@ export class PolicyRouting {
   }
 
   #routesOf(table: number): InstalledRoute[] {
-    return this.#network.routes({ table, own: true });
+    return this.#network.routes({ table, protocol: OWN_PROTOCOL });
   }
 
   /** Removes everything of a tunnel, also what an earlier daemon installed. Rules first: never one into a table that is open. */
@@ -321,7 +380,8 @@ export class PolicyRouting {
 }
 
 function rulesOf(rules: readonly InstalledRule[], table: number): InstalledRule[] {
-  return rules.filter((rule) => isOfTunnel(rule) && ownerOf(rule) === table);
+  const ownerIn = ownersIn(rules);
+  return rules.filter((rule) => isOfTunnel(rule) && ownerIn(rule) === table);
 }
 
 function downText(link: Link | undefined): string[] {

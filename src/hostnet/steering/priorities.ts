@@ -1,13 +1,16 @@
 /**
- * The priorities of rules: those of bridges first, then those of tunnels, each with a block of its own. Pure.
+ * The priorities of rules: those of bridges first, then those of tunnels, each with a block of its own, and directly before the
+ * main table's those for what came out of tunnels. Pure.
  */
 import { SectunnelError } from '../../base/error.ts';
-import { type InstalledRule, MAIN_TABLE, OWN_PROTOCOL, type Prefix, type Rule } from '../routes/routes.ts';
+import { type InstalledRule, MAIN_TABLE, OWN_PROTOCOL, ownerOf, type Prefix, type Rule } from '../routes/routes.ts';
 
 /** Priorities of rules for bridges; behind them the blocks of tunnels, before the main table (32766). */
 const BRIDGE = { own: 6992, table: 6993, end: 6994 } as const;
 const FIRST_BLOCK = 7000;
 const LAST_PRIORITY = 31_999;
+/** As `onward.ts` says. */
+export const ONWARD = { lookUp: 32_764, refuse: 32_765 } as const;
 
 /** The priorities of a tunnel; not each of them has a rule at all times. */
 export interface Block {
@@ -57,6 +60,22 @@ export function isOfBridge({ priority }: Rule): boolean {
 /** Whether it is ours and belongs to a tunnel. */
 export function isOfTunnel(rule: InstalledRule): boolean {
   return rule.protocol === OWN_PROTOCOL && !isOfBridge(rule);
+}
+
+/** Whether it refuses what came out of a tunnel and has no route of its own. */
+export function isOnwardRefusal({ priority, protocol }: Pick<InstalledRule, 'priority' | 'protocol'>): boolean {
+  return protocol === OWN_PROTOCOL && priority === ONWARD.refuse;
+}
+
+/** Whether it finds the routes of what came out of a tunnel. */
+export function isOnwardLookUp({ priority }: Rule): boolean {
+  return priority === ONWARD.lookUp;
+}
+
+/** Says whose rule is whose. One that looks up the main table bears no number of its owner: its device tells. */
+export function ownersIn(rules: readonly InstalledRule[]): (rule: InstalledRule) => number | undefined {
+  const owners = new Map(rules.filter(isOnwardRefusal).map((rule) => [rule.inputLink, ownerOf(rule)]));
+  return (rule) => (isOnwardLookUp(rule) ? owners.get(rule.inputLink) : ownerOf(rule));
 }
 
 export function placed(rule: Rule, block: number, owner: number): Rule {

@@ -3,7 +3,17 @@
  * device once there is one. Asks the system nothing.
  */
 import { formatAddress } from '../../base/address.ts';
-import type { Route, Rule } from '../routes/routes.ts';
+import { formatPrefix, type Prefix, type Route, type Rule } from '../routes/routes.ts';
+import {
+  findOnward,
+  type Guarded,
+  type LocalNetworks,
+  localNetworks,
+  lostText,
+  type MainTable,
+  type Onward,
+  onwardRules,
+} from './onward.ts';
 import type { RoutingPlan } from './plan.ts';
 import { type Block, placed } from './priorities.ts';
 import type { TableRoute } from './routes.ts';
@@ -17,6 +27,8 @@ export class TunnelRouting implements Block {
   readonly plan: RoutingPlan;
   /** How many priorities it takes, whatever addresses the host has. */
   readonly size: number;
+  /** The local networks that packets out of the tunnel are for, by family. */
+  readonly networks: LocalNetworks;
   readonly #device: string;
   readonly #routes: readonly TableRoute[];
   #block = 0;
@@ -29,9 +41,13 @@ export class TunnelRouting implements Block {
   #linkIndex: number | undefined;
   #openRoutes: readonly Route[] = [];
   #unserved: string | undefined;
+  #onward: Onward = { guarded: [], lost: [], links: new Set() };
+  #onwardRules: readonly Rule[] = [];
+  #lost: string | undefined;
 
   constructor(plan: RoutingPlan, device: string, own: OwnAddresses) {
     this.plan = plan;
+    this.networks = localNetworks(plan);
     this.#device = device;
     this.#own = own;
     const { rules, size, routes } = this.#compile();
@@ -47,7 +63,11 @@ export class TunnelRouting implements Block {
   }
 
   get rules(): readonly Rule[] {
-    return this.#rules;
+    return [...this.#rules, ...this.#onwardRules];
+  }
+
+  get device(): string {
+    return this.#device;
   }
 
   get linkIndex(): number | undefined {
@@ -64,9 +84,18 @@ export class TunnelRouting implements Block {
     return this.#openRoutes;
   }
 
-  /** For which protected destinations the host has no address, in words. */
-  get unserved(): string | undefined {
-    return this.#unserved;
+  /** The links by which packets out of the tunnel go on. */
+  get onwardLinks(): ReadonlySet<number> {
+    return this.#onward.links;
+  }
+
+  get guarded(): readonly Prefix[] {
+    return this.#onward.guarded.map(({ network }) => network);
+  }
+
+  /** What the host lacks, in words: an address for its own packets, routes for what comes out of the tunnel. */
+  get lacks(): readonly string[] {
+    return [this.#unserved, this.#lost].filter((text) => text !== undefined);
   }
 
   /** Gives the rules their priorities, from `block` on. */
@@ -99,6 +128,23 @@ export class TunnelRouting implements Block {
     const now = this.#sources();
     if (now === sources && this.#unserved === unserved) return undefined;
     return `the addresses of this host changed: its own packets without a source are now sent from ${now || 'none'}, before from ${sources || 'none'}`;
+  }
+
+  /**
+   * Follows the routes by which packets out of the tunnel go on.
+   *
+   * @param known networks that once had a route
+   * @param isReached whether a packet out of the tunnel has one, for networks where `main` has none
+   * @returns what changed, in words; `undefined` when nothing did
+   */
+  setOnward(known: readonly Prefix[], main: MainTable, isReached: (network: Guarded) => boolean): string | undefined {
+    const before = this.guarded.map(formatPrefix);
+    this.#onward = findOnward(this.networks, this.plan.own.peer, known, main);
+    this.#onwardRules = onwardRules(this.#onward.guarded, this.#device, this.plan.table);
+    this.#lost = lostText(this.#onward.lost.filter((network) => !isReached(network)));
+    const now = this.guarded.map(formatPrefix);
+    if (now.join() === before.join()) return undefined;
+    return `packets out of the tunnel reach ${now.join(', ') || 'no network'} by routes of these networks only, and never by the default route`;
   }
 
   #compile(): RoutingRules {

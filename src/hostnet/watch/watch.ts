@@ -81,14 +81,13 @@ export class KernelWatch {
       const { problem } = this.#guards[subject];
       return problem === undefined ? [] : [problemText(subject, problem)];
     });
-    const unserved = this.#options.routing.unserved(tunnel);
-    const found = [...(unserved === undefined ? [] : [unserved]), ...(this.#problems.get(tunnel) ?? [])];
+    const found = [...this.#options.routing.lacks(tunnel), ...(this.#problems.get(tunnel) ?? [])];
     return [...subjects, ...new Set(found)];
   }
 
   /** Fence and rules of a tunnel were installed: reports what they lack. */
   putUp(tunnel: string): void {
-    if (this.#options.routing.unserved(tunnel) !== undefined) this.#guards.routing.heard();
+    if (this.#options.routing.lacks(tunnel).length > 0) this.#guards.routing.heard();
   }
 
   /** The addresses that this host may send from changed, though none was added or removed. */
@@ -125,8 +124,12 @@ export class KernelWatch {
     const { netns, report } = this.#options;
     const before = this.#problems;
     this.#problems = problems;
-    for (const [tunnel, text] of adapted) {
-      report({ level: 'info', netns, tunnel, text, kind: `addresses ${tunnel} ${netns ?? ''}` });
+    for (const [tunnel, texts] of adapted) {
+      for (const subject of ['addresses', 'routes'] as const) {
+        const text = texts[subject];
+        if (text !== undefined)
+          report({ level: 'info', netns, tunnel, text, kind: `${subject} ${tunnel} ${netns ?? ''}` });
+      }
     }
     for (const [tunnel, texts] of problems) {
       for (const text of texts) {

@@ -262,6 +262,7 @@ describe('rules', () => {
       { family: 6, priority: 1, to: prefix('2001:db8::/32'), action: { type: 'unreachable' } },
       { family: 6, priority: 2, from: prefix('2001:db8::1/128'), action: { type: 'blackhole' } },
       { family: 4, priority: 3, action: { type: 'table', table: 254 } },
+      { family: 4, priority: 4, suppressedLength: 8, action: { type: 'table', table: 254 } },
     ];
     for (const rule of rules) {
       expect(parseRule(bodyOf(addRuleRequest(rule)))).toMatchObject({ ...rule, protocol: 83 });
@@ -274,8 +275,7 @@ describe('rules', () => {
     // Whole ports, as kernels since 6.15 say; then a part of a port.
     expect(parseRule(bytes(plain, '0800 1700 0100 0200', '0600 1c00 ffff 0000'))).toBeDefined();
     expect(parseRule(bytes(plain, '0800 1700 0100 0200', '0600 1c00 ff00 0000'))).toBeUndefined();
-    // suppress_prefixlength 0; a firewall mark; inverted; a TOS.
-    expect(parseRule(bytes(plain, '0800 0e00 00000000'))).toBeUndefined();
+    // A firewall mark; inverted; a TOS.
     expect(parseRule(bytes(plain, '0800 0a00 01000000'))).toBeUndefined();
     expect(parseRule(bytes('02 00 00 00 fe 00 00 01 02000000'))).toBeUndefined();
     expect(parseRule(bytes('02 00 00 10 fe 00 00 01 00000000'))).toBeUndefined();

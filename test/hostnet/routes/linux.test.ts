@@ -2,7 +2,13 @@ import { writeFileSync } from 'node:fs';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { type IpAddress, parseAddress } from '../../../src/base/address.ts';
 import { LinuxHostNetwork } from '../../../src/hostnet/routes/linux.ts';
-import type { NetworkChange, Prefix, Route, Rule } from '../../../src/hostnet/routes/routes.ts';
+import {
+  type NetworkChange,
+  OWN_PROTOCOL,
+  type Prefix,
+  type Route,
+  type Rule,
+} from '../../../src/hostnet/routes/routes.ts';
 import { SystemError } from '../../../src/sys/errno.ts';
 import { describeInterop } from '../../support/lab/requirements.ts';
 import { enterNewNamespace, ipCommand } from '../../tun/namespace.ts';
@@ -77,10 +83,10 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
       network.addRoutes([route]);
       network.addRoutes([route]);
     }
-    const found = network.routes({ own: true });
+    const found = network.routes({ protocol: OWN_PROTOCOL });
     expect(found).toHaveLength(5);
     for (const route of routes) expect(found).toContainEqual(expect.objectContaining(route));
-    expect(network.routes({ own: true, table: 1000, family: 6 })).toHaveLength(2);
+    expect(network.routes({ protocol: OWN_PROTOCOL, table: 1000, family: 6 })).toHaveLength(2);
     expect(json('route', 'show', '10.1.0.0/16')).toEqual([
       expect.objectContaining({ dev: 'va', protocol: '83', scope: 'link', prefsrc: '192.0.2.1' }),
     ]);
@@ -91,14 +97,14 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
       expect(network.deleteRoutes([route])).toBe(1);
       expect(network.deleteRoutes([route])).toBe(0);
     }
-    expect(network.routes({ own: true })).toEqual([]);
+    expect(network.routes({ protocol: OWN_PROTOCOL })).toEqual([]);
   });
 
   it('replaces a route of ours, and leaves those of others alone', () => {
     const route: Route = { type: 'unicast', destination: prefix('10.1.0.0/16'), linkIndex: index };
     network.addRoutes([{ type: 'unreachable', destination: route.destination }]);
     network.addRoutes([route]);
-    expect(network.routes({ own: true })).toEqual([expect.objectContaining(route)]);
+    expect(network.routes({ protocol: OWN_PROTOCOL })).toEqual([expect.objectContaining(route)]);
     network.deleteRoutes([route]);
     ipCommand('route', 'add', '10.1.0.0/16', 'dev', 'va');
     expect(() => network.addRoutes([route])).toThrow(/add route 10\.1\.0\.0\/16.*Another program's route \(protocol 3/);
@@ -242,7 +248,7 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
         },
       ]);
     }
-    expect(network.routes({ table, own: true })).toHaveLength(2000);
+    expect(network.routes({ table, protocol: OWN_PROTOCOL })).toHaveLength(2000);
     expect(network.deleteRoutes(network.routes({ table }))).toBe(2000);
   });
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { type IpAddress, parseAddress } from '../../../src/base/address.ts';
 import { MemoryHostNetwork } from '../../../src/hostnet/routes/memory.ts';
-import { describeRule, type Prefix, type Route, type Rule } from '../../../src/hostnet/routes/routes.ts';
+import { describeRule, OWN_PROTOCOL, type Prefix, type Route, type Rule } from '../../../src/hostnet/routes/routes.ts';
 
 const ip = (text: string): IpAddress => parseAddress(text)!;
 const prefix = (text: string): Prefix => {
@@ -39,7 +39,7 @@ describe('a host network in memory', () => {
     const route: Route = { type: 'unicast', destination: prefix('10.1.0.0/16'), linkIndex: index, table: 1000 };
     network.addRoutes([{ ...route, type: 'blackhole', linkIndex: undefined }]);
     network.addRoutes([route]);
-    expect(network.routes({ own: true })).toEqual([{ ...route, metric: 0, protocol: 83 }]);
+    expect(network.routes({ protocol: OWN_PROTOCOL })).toEqual([{ ...route, metric: 0, protocol: 83 }]);
     expect(() => network.addRoutes([{ ...route, destination: prefix('192.0.2.0/24'), table: 254 }])).toThrow('another');
     expect(network.deleteRoutes([{ ...route, metric: 7 }])).toBe(0);
     network.deleteLink(index);
