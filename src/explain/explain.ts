@@ -3,6 +3,7 @@
  * explains a packet: the policy entry that decides, the SA that carries it, its route on this host, and what the fence does.
  */
 
+import { rangeContains } from '../base/address.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
@@ -26,6 +27,7 @@ import type {
 } from './explanation.ts';
 import { explainFence } from './fence.ts';
 import type { HostRoute } from './host-route.ts';
+import type { CameOut } from './onward.ts';
 import { NO_OUTER, type OuterPath, traceOuter } from './outer.ts';
 import { type AskedPacket, readPacketQuestion } from './packet.ts';
 import { type Path, tracePath } from './path.ts';
@@ -109,7 +111,7 @@ export function explainPacket(facts: ExplainFacts, foreign: Foreign, question: E
 }
 
 function traceWay(
-  { document: { name }, running, now, fence, view }: ExplainFacts,
+  { document, running, now, fence, view }: ExplainFacts,
   foreign: ForeignTables | undefined,
   packet: AskedPacket,
   decides: PolicyEntry | undefined,
@@ -120,9 +122,12 @@ function traceWay(
   return tracePath({
     view,
     foreign,
-    name,
+    name: document.name,
     device: running?.device,
-    cameOut: direction === 'in' && decides?.action === 'protect',
+    cameOut:
+      direction === 'in' && decides?.action === 'protect'
+        ? cameOutOf(document, running, { decides, sa, packet })
+        : undefined,
     fence,
     packet,
     isTreatedAlike: (other) => {
@@ -132,6 +137,20 @@ function traceWay(
       return entry.action !== 'protect' || explainSa(now, running.tunnel, entry, other).fate === sa?.fate;
     },
   });
+}
+
+function cameOutOf(
+  { device: { netns } }: SectunnelDocument,
+  running: ExplainFacts['running'],
+  found: { readonly decides: PolicyEntry; readonly sa: SaAnswer | undefined; readonly packet: AskedPacket },
+): CameOut {
+  const { decides, sa, packet } = found;
+  const child = sa?.carries && running?.tunnel.children.get(sa.carries.id);
+  const matching = decides.selectors.local.find(({ range }) => rangeContains(range, packet.destination));
+  return {
+    network: matching?.range ?? { start: packet.destination, end: packet.destination },
+    peer: netns === undefined ? child?.path.remote.address : undefined,
+  };
 }
 
 /** The route of the ESP packet. The CHILD SA that carries it may belong to another tunnel. */

@@ -11,6 +11,7 @@ import {
   type RouteRefusal,
 } from '../hostnet/routes/routes.ts';
 import { formatSeenRule, seenRuleFits } from '../hostnet/routes/seen-rules.ts';
+import { isOnwardRefusal } from '../hostnet/steering/priorities.ts';
 import type { Routing } from '../hostnet/view.ts';
 import { hasPorts } from '../policy/protocols.ts';
 import type { RouteExplanation } from './explanation.ts';
@@ -35,6 +36,8 @@ export interface HostRoute extends RouteExplanation {
   readonly toHost: boolean;
   /** Why there is no route. */
   readonly refusal: RouteRefusal | undefined;
+  /** It came out of the tunnel, and the rule lets it take no other way than its network's own. */
+  readonly refusedOnward: boolean;
   /** The rule is another program's. */
   readonly foreign: boolean;
   /** Earlier rules that may match the packet and have another route: they have conditions on what is not known of it. */
@@ -84,9 +87,20 @@ export function explainRoute(
     reachesTunnel: link !== undefined && link === device,
     toHost,
     refusal,
+    refusedOnward: refusal === 'no-route' && rule !== undefined && isOnwardRefusal(rule),
     foreign: rule !== undefined && rule.protocol !== OWN_PROTOCOL && rule.protocol !== KERNEL_PROTOCOL,
     doubtful: (decided?.doubtful ?? []).map((other) => formatSeenRule(other)),
   };
+}
+
+/** The route that decides, as it is set. @param mark as with `explainRoute` */
+export function routeOf(
+  routing: Routing,
+  packet: AskedPacket,
+  origin: Origin,
+  mark: number | undefined,
+): InstalledRoute | undefined {
+  return routing.routeFor(queryOf(routing, packet, origin, mark));
 }
 
 function routeText(
@@ -194,7 +208,7 @@ function hasAnotherRoute(
 /** Whether the best route of a table is the answer, or forbids the packet. */
 function leadsThere(
   routing: Routing,
-  { suppressed, suppressedGroup }: SeenRule,
+  { suppressedLength, suppressedGroup }: SeenRule,
   table: number,
   { destination }: RouteQuery,
   answer: RouteAnswer | undefined,
@@ -203,9 +217,10 @@ function leadsThere(
   if (answer !== undefined && suppressedGroup !== undefined) {
     return routing.link(answer.linkIndex)?.group !== suppressedGroup;
   }
-  if (answer !== undefined && suppressed === undefined) return true;
+  if (answer !== undefined && suppressedLength === undefined) return true;
   const best = bestRoute(routing, table, destination);
-  if (best !== undefined && suppressed !== undefined && best.destination.prefixLength <= suppressed) return false;
+  if (best !== undefined && suppressedLength !== undefined && best.destination.prefixLength <= suppressedLength)
+    return false;
   return answer === undefined ? best?.type === 'unreachable' || best?.type === 'blackhole' : best !== undefined;
 }
 

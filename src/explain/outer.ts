@@ -25,7 +25,7 @@ export function traceOuter(question: Pick<PathQuestion, 'view' | 'foreign' | 'na
     packet: espPacket(path),
     isTreatedAlike,
     device: undefined,
-    cameOut: false,
+    cameOut: undefined,
     fence: undefined,
   });
   const { route, filters } = traced;

@@ -13,8 +13,9 @@ import type { FilterExplanation } from './explanation.ts';
 import { markOf } from './fence.ts';
 import { type FencePoint, fenceObstacle, keepsSource } from './fences.ts';
 import { FilterPath, hookPacket, newSources, obstacleOf } from './filters.ts';
-import { explainRoute, type HostRoute, isOfHost, type Origin, originOf } from './host-route.ts';
+import { explainRoute, type HostRoute, isOfHost, type Origin, originOf, routeOf } from './host-route.ts';
 import type { Obstacle } from './obstacle.ts';
+import { type CameOut, exposure, lostSource, refusedOnward } from './onward.ts';
 import { type AskedPacket, readdressed } from './packet.ts';
 
 export interface PathQuestion {
@@ -24,8 +25,8 @@ export interface PathQuestion {
   /** The tunnel of the question, and its device while it is active. */
   readonly name: string;
   readonly device: string | undefined;
-  /** It came out of the tunnel. */
-  readonly cameOut: boolean;
+  /** For what came out of the tunnel. */
+  readonly cameOut: CameOut | undefined;
   /** As it stands around the tunnel. */
   readonly fence: TunnelFence | undefined;
   readonly packet: AskedPacket;
@@ -73,7 +74,7 @@ class PathTracer {
     const { view, foreign, packet, device, cameOut } = question;
     this.#question = question;
     this.#packet = packet;
-    this.#origin = originOf(view.routing, packet, cameOut ? device : undefined);
+    this.#origin = originOf(view.routing, packet, cameOut && device);
     this.#filters = foreign && new FilterPath(foreign);
     this.#mark = ownMark(question);
   }
@@ -92,6 +93,7 @@ class PathTracer {
       if (!route.toHost && !own) this.#pass('forward', point.outputLink);
       if (!route.toHost) this.#leave(point);
     }
+    this.#askOnward(route);
     return {
       route,
       obstacles: this.#obstacles,
@@ -108,7 +110,26 @@ class PathTracer {
 
   #findRoute(): HostRoute {
     const { view, device } = this.#question;
-    return explainRoute(view.routing, this.#packet, this.#origin, device, this.#mark === 0 ? undefined : this.#mark);
+    return explainRoute(view.routing, this.#packet, this.#origin, device, this.#routeMark());
+  }
+
+  #routeMark(): number | undefined {
+    return this.#mark === 0 ? undefined : this.#mark;
+  }
+
+  /** Whether what came out of the tunnel, and nothing stopped, leaves in the clear; whether replies to what goes in come back. */
+  #askOnward({ link, reachesTunnel }: HostRoute): void {
+    const { cameOut, view, device } = this.#question;
+    if (link === undefined || this.#stopped) return;
+    if (cameOut === undefined) {
+      const lost =
+        reachesTunnel && !this.#origin.own ? lostSource(view.routing, this.#packet.source, device!) : undefined;
+      if (lost !== undefined) this.#obstacles.push(lost);
+      return;
+    }
+    const route = routeOf(view.routing, this.#packet, this.#origin, this.#routeMark());
+    const found = route && exposure(view.routing, cameOut, this.#packet.destination, { route, link });
+    if (found !== undefined) this.#obstacles.push(found);
   }
 
   /** Also for a packet that was stopped before: the answer says where it would go. */
@@ -129,7 +150,8 @@ class PathTracer {
       const verdict = 'a routing rule with a condition that is not known here may send it another way';
       this.#obstacles.push({ effect: 'lead', certain: false, verdict, warning: `${verdict}: ${rule}` });
     }
-    if (route.refusal === 'no-route' && packet.direction === 'in')
+    if (route.refusedOnward) this.#refuse(refusedOnward(this.#origin.cameBy, route.rule!));
+    else if (route.refusal === 'no-route' && packet.direction === 'in')
       this.#stop('no route leads on from there', route.text);
     if (route.refusal === 'source') {
       const filter = reversePathFilter(view, packet, this.#origin.cameBy);
@@ -246,8 +268,12 @@ class PathTracer {
   }
 
   #stop(verdict: string, warning: string): void {
+    this.#refuse({ effect: 'stop', certain: true, verdict, warning });
+  }
+
+  #refuse(obstacle: Obstacle): void {
     this.#stopped = true;
-    this.#obstacles.push({ effect: 'stop', certain: true, verdict, warning });
+    this.#obstacles.push(obstacle);
   }
 }
 
