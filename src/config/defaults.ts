@@ -1,6 +1,6 @@
 /**
- * What a document means where it says nothing: every default once. They are written out by `dump`, so that a
- * definition goes on meaning what it meant when it was made. Only the MTU has none: it is that of the path when a tunnel
+ * Every default of a document, in one place. `dump` writes them out, so that a definition keeps its meaning when
+ * a default changes later. Only the MTU has none: it is that of the path when a tunnel
  * starts.
  */
 import { defaultEspProposals, defaultIkeProposals } from '../crypto/algorithms.ts';

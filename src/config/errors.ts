@@ -1,5 +1,5 @@
 /**
- * What is wrong with a document, in words that a person can act on: where, what was found, what is allowed.
+ * The problems of a document, in words that a person can act on: where, what was found, what is allowed.
  */
 import { SectunnelError } from '../base/error.ts';
 
@@ -76,7 +76,7 @@ export function formatIssue(issue: DocumentIssue, source?: string): string {
 
 /** Text from a document, made fit for a message: one line, no control characters, not long. */
 export function quote(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: the pattern looks for control characters
   const clean = text.replace(/[\u0000-\u001f\u007f-\u009f]/g, ' ');
   return `'${clean.length > 80 ? `${clean.slice(0, 77)}...` : clean}'`;
 }

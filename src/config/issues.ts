@@ -1,5 +1,5 @@
 /**
- * Collecting what is wrong with a document while it is read, so that one run shows all of it.
+ * Collects the problems of a document while it is read, so that one run shows all of them.
  */
 import { DocumentError, type DocumentIssue, type IssueKind, listOf, MAX_ISSUES, quote } from './errors.ts';
 import type { XmlNode } from './xml.ts';

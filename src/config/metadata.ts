@@ -1,5 +1,5 @@
 /**
- * `<metadata>`: XML of other programs, carried along as it is. Each element in it is kept as a text that stands for
+ * `<metadata>`: XML of other programs, kept unchanged. Each element in it is kept as a text that stands for
  * itself: namespaces that were declared further out are declared on it.
  */
 import type { Issues } from './issues.ts';

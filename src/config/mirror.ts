@@ -162,7 +162,7 @@ interface Inbound {
 }
 
 /**
- * A joined policy stands where its `out` half stood. Refused when that moves its `in` half past another inbound policy
+ * A joined policy takes the position of its `out` half. Refused when that moves its `in` half past another inbound policy
  * of the same priority that speaks of the same packets: it would change what happens to them.
  */
 function checkOrder(

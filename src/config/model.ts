@@ -153,7 +153,7 @@ export interface IkeSettings {
 export interface NatSettings {
   readonly traversal: 'auto' | 'force' | 'off';
   /**
-   * When ESP goes in UDP (RFC 3948); otherwise it is IP protocol 50. `needed`: when a NAT is found. It is `always` with
+   * When ESP is sent in UDP (RFC 3948); otherwise it is IP protocol 50. `needed`: when a NAT is detected. It is `always` with
    * `force`, `never` with `off`, and one of `always` and `needed` with `auto`.
    */
   readonly encapsulation: 'always' | 'needed' | 'never';
@@ -185,7 +185,7 @@ export interface TfcSettings {
 }
 
 /**
- * An `<sp>`: packets, and what is done with them. The ranges are the source and destination of packets in the direction
+ * An `<sp>`: packets, and what happens to them. The ranges are the source and destination of packets in the direction
  * of the policy: outbound ones for `out` and `both` (which holds for the mirrored inbound packets as well), inbound ones
  * for `in`. A policy with action `ipsec` is always `both`: a pair that is written out is joined while parsing.
  */

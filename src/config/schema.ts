@@ -30,7 +30,7 @@ export function checkSchema(document: XmlDocument): DocumentIssue | undefined {
     return undefined;
   } catch (error) {
     if (!(error instanceof XmlValidateError)) throw error;
-    // libxml2 begins with the innermost complaint, and goes on with what follows from it further out; not each has a place.
+    // libxml2 reports the innermost error first, then those that follow from it further out; not each has a line.
     const where = error.details.find(({ xpath }) => xpath !== undefined);
     const path = where?.xpath ?? '/';
     const reason = (error.details[0]?.message ?? error.message).trim().replace(/\s+/g, ' ');

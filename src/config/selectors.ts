@@ -132,7 +132,7 @@ function packetFlags({ srcRanges, dstRanges, upperspec }: SecurityPolicy): Packe
   const flags = {
     localAddress: address(srcRanges),
     remoteAddress: address(dstRanges),
-    // A port says nothing without its protocol.
+    // A port has no meaning without its protocol.
     protocol: upperspec.pfp || localPort || remotePort,
     localPort,
     remotePort,
@@ -184,7 +184,7 @@ function selectorsOf(sp: SecurityPolicy, direction: PolicySettings['direction'])
 /** The selectors of the source and of the destination of an `<sp>`. */
 export function sidesOf(sp: SecurityPolicy): { src: TrafficSelector[]; dst: TrafficSelector[] } {
   const { srcRanges, dstRanges } = sp;
-  // Where every range of one side has ports, only packets of protocols with ports fit, so the other side says it too.
+  // Where every range of one side has ports, only packets of protocols with ports match, so the other side gets the same protocols.
   const onlyPorts = [srcRanges, dstRanges].some((ranges) => ranges.every(({ ports }) => !isAnyPorts(ports)));
   const select = (ranges: readonly PacketRange[]): TrafficSelector[] =>
     ranges.flatMap((range) => selectorsOfRange(sp, range, onlyPorts));
@@ -192,7 +192,7 @@ export function sidesOf(sp: SecurityPolicy): { src: TrafficSelector[]; dst: Traf
 }
 
 /**
- * `upperspec any` with a port cannot be said in IKEv2, in which protocol 0 has all ports (RFC 7296 §3.13.1): such a range
+ * `upperspec any` with a port cannot be expressed in IKEv2, in which protocol 0 has all ports (RFC 7296 §3.13.1): such a range
  * becomes one selector for each protocol with ports, and never one without.
  */
 function selectorsOfRange(sp: SecurityPolicy, { range, ports }: PacketRange, onlyPorts: boolean): TrafficSelector[] {

@@ -1,8 +1,8 @@
 /**
  * What may stand where in an element, as a table, and the check of a tree against it.
  *
- * The RELAX NG schema says the same and is the authority for other programs; this check is the one that can tell a
- * person what is wrong. What it has found is not complained about again by those who read values.
+ * The RELAX NG schema has the same rules and is the authority for other programs; this check explains to a person
+ * what is wrong. The readers of values do not report again what it has found.
  */
 import { nearest, suggestion } from '../base/similar.ts';
 import { listOf, quote } from './errors.ts';

@@ -1,5 +1,5 @@
 /**
- * Attribute values: from their spelling to plain data, or an issue that says what is allowed. Each returns
+ * Attribute values: from text to plain data, or an issue that says what is allowed. Each returns
  * `undefined` where the attribute is missing or wrong; the wrong ones have then been reported.
  */
 import { type IpAddress, parseAddress } from '../base/address.ts';

@@ -3,7 +3,7 @@
  *
  * A node cuts its boxes at one coordinate of one dimension into those below, those from there on, and those across the
  * cut; no box is stored twice, so space is linear and no set of policies makes a look-up slower than a plain scan by
- * more than a small factor. Each node knows the lowest entry under it: what cannot beat the best found is not entered.
+ * more than a small factor. Each node knows the lowest entry under it: a part that cannot beat the best entry found is skipped.
  */
 
 /** The coordinates of a packet. */
@@ -50,7 +50,7 @@ export class BoxTree {
    * The lowest entry below `limit` that has a box which meets `query` in all dimensions, else `limit`.
    *
    * @param query lowest and highest coordinate for each dimension
-   * @param allowed when given, entries with 0 here are passed over
+   * @param allowed when given, entries with 0 here are skipped
    */
   search(query: Int32Array, limit: number, allowed: Uint8Array | undefined): number {
     const nodes = this.#nodes;

@@ -1,6 +1,6 @@
 /**
- * Policy entries as sets of boxes in the five dimensions of a look-up, to be cut out of one another: what an entry
- * leaves of another, and what two have in common. Control path.
+ * Policy entries as sets of boxes in the five dimensions of a look-up, to be cut out of one another: what
+ * remains of an entry when another is cut out of it, and what two have in common. Control path.
  */
 import { type AddressRange, formatRange, intersectRanges } from '../base/address.ts';
 import { PORT_HIDDEN, PROTOCOL_HIDDEN } from './flow.ts';

@@ -23,8 +23,8 @@ const V4_STRIDE = 5;
 const V6_STRIDE = 11;
 
 /*
- * Before the records stand the ends of their four groups, in this order. All of it is one array: of thousands of SAs
- * whose packets come in turn, none is in the processor's cache, and each array more would be waited for.
+ * The ends of the four groups of records come first, in this order. Everything is one array: with thousands of SAs in
+ * turn nothing is in the processor's cache, and each further array would cost another cache miss.
  */
 const LOCAL_V4 = 0;
 const LOCAL_V6 = 1;

@@ -49,8 +49,8 @@ export interface PolicyEntry {
 export const NO_ENTRY = -1;
 
 /**
- * What `lookup` returns for a later fragment whose first was not seen, which would be bypassed although an entry before
- * that may be the one for its ports: the packet is dropped (RFC 4301 §7.3: no bypass by fragments).
+ * What `lookup` returns for a later fragment whose first was not seen, which would be bypassed although an earlier
+ * entry may match its ports: the packet is dropped (RFC 4301 §7.3: no bypass by fragments).
  */
 export const FRAGMENT_UNDECIDED = -2;
 
@@ -192,7 +192,7 @@ function setQuery(index: FamilyIndex, flow: Flow, outbound: boolean): void {
 }
 
 /**
- * Asks for all that a later fragment might belong to: any port; and for IPv6 any protocol, since only the first
+ * Looks up everything that a later fragment may belong to: any port; and for IPv6 any protocol, since only the first
  * fragment's next header counts (RFC 8200 §4.5).
  */
 function widenQuery(query: Int32Array, flow: Flow): void {

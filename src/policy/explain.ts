@@ -1,7 +1,7 @@
 /**
- * Why a packet is decided as it is: which entry decides, what kept those before it from matching, and which behind it
- * would have matched but are never asked. Control path: it looks at every entry, and needs no compiled policy; the
- * answer is data, with text made from it.
+ * Explains the decision about a packet: which entry decides, why those before it do not match, and which later ones
+ * would match but are never reached. Control path: looks at every entry, and needs no compiled policy. The result is
+ * data, with text made from it.
  */
 
 import { formatAddress, formatRange, rangeContains } from '../base/address.ts';
@@ -48,7 +48,7 @@ export interface FlowExplanation {
   /** The entry that decides, if one does. */
   readonly decides: PolicyEntry | undefined;
   /**
-   * Entries that were asked in vain before it, in their order; of more than `limit`, those that come closest to matching.
+   * Entries before it that do not match, in their order; of more than `limit`, those that come closest to matching.
    * For a fragment that is undecided: before the bypass that it was kept from.
    */
   readonly before: readonly ExplainedEntry[];
@@ -179,7 +179,7 @@ function sideDistance(selectors: readonly TrafficSelector[], end: End): number {
 function mismatchesOf({ selectors }: PolicyEntry, [local, remote]: Ends): Mismatch[] {
   const mine = mismatchOf(selectors.local, local);
   const theirs = mismatchOf(selectors.remote, remote);
-  // A packet has one protocol: what both sides say of it is said once.
+  // A packet has one protocol, so a mismatch on both sides is listed once.
   const once = mine?.part === 'protocol' && theirs?.part === 'protocol';
   if (once && mine.text.replace('local ', '') === theirs.text.replace('remote ', '')) {
     return [{ ...mine, text: mine.text.replace('local ', '') }];
@@ -226,7 +226,7 @@ function describe(end: End, part: MismatchPart, found: string, wanted: readonly 
   const { side, protocol } = end;
   const distinct = [...new Set(wanted)];
   const list = distinct.length === 0 ? 'nothing' : listSome(distinct, MAX_LISTED);
-  // What ICMP has in the place of a port says itself what it is.
+  // The text for ICMP type and code already names them.
   const what = part === 'port' && isIcmp(protocol) ? side : `${side} ${part}`;
   return { side, part, text: `${what} ${found} is not ${relation(distinct)}${list}` };
 }

@@ -1,6 +1,6 @@
 /**
- * A cache in front of the policy database: packets of a flow that was decided before cost a hash and a compare,
- * however many policies there are. It begins small and grows with the flows that there are, since most tunnels have
+ * A cache in front of the policy database: packets of a known flow cost a hash and a comparison,
+ * however many policies there are. It starts small and grows with the number of flows, because most tunnels have
  * few. Hot path: no allocation but for that growth.
  */
 import type { CompiledPolicy } from './database.ts';
@@ -44,7 +44,7 @@ export class FlowCache {
   lookup(policy: CompiledPolicy, flow: Flow): number {
     if (policy !== this.#policy) this.#start(policy);
     const records = this.#records;
-    // A packet of any kind has a bit set, so an empty record is never taken for one.
+    // A packet of any kind has a bit set, so an empty record never matches one.
     const undecided = flow.fragment === Fragment.later && !flow.firstSeen ? 0x1000 : 0;
     const kind = (flow.family << 16) | undecided | (flow.srcPort < 0 ? 0x2000 : 0) | (flow.protocol + 1);
     const ports = (flow.srcPort << 16) | (flow.dstPort & 0xffff);

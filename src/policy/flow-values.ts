@@ -24,7 +24,7 @@ export function flowAddress(flow: Flow, at: typeof SOURCE | typeof DESTINATION):
 }
 
 /**
- * The selectors that speak of this packet alone: the first ones of a proposal that the packet triggers
+ * The selectors that match this packet alone: the first ones of a proposal that the packet triggers
  * (RFC 7296 §2.9), and what `pfp` takes over (RFC 4301 §4.4.1.2). Ports that a fragment hides are OPAQUE.
  */
 export function flowSelectors(flow: Flow, direction: Direction): SelectorPair {

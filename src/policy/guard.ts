@@ -1,7 +1,7 @@
 /**
- * What may come out of an SA beside what its selectors say. They do not know of the entries that stand before those the
- * SA is for, and join each of its local ranges with each of the remote ones; the policy database does
- * (RFC 4301 §5.2: what was decapsulated must be what the policy has protected so).
+ * Checks decapsulated packets against the policy as well as the SA's selectors. The selectors do not know the entries
+ * before those of the SA, and combine each local range with each remote range; the policy database does
+ * (RFC 4301 §5.2: a decapsulated packet must be one that the policy protects with this SA).
  */
 import { type CompiledPolicy, compilePolicy, type PolicyEntry } from './database.ts';
 import type { Flow } from './flow.ts';

@@ -1,6 +1,6 @@
 /**
- * ICMP error messages, and the packets that they are about (RFC 792, RFC 4443 §2.1). One about a protected flow may be
- * for none of the selectors that the flow has: then the flow decides which SA carries it (RFC 4301 §6.2).
+ * ICMP error messages, and the packets that they are about (RFC 792, RFC 4443 §2.1). One about a protected flow
+ * may match no selector of the flow's SA: then the quoted flow decides which SA carries it (RFC 4301 §6.2).
  */
 import { DESTINATION, type Flow, FlowError, Fragment, readQuotedFlow, SOURCE } from './flow.ts';
 import { Protocol } from './protocols.ts';
@@ -21,9 +21,9 @@ export function isIcmpError({ family, protocol, fragment, srcPort }: Flow): bool
 }
 
 /**
- * Reads the header of the packet that an ICMP error at `at` is about, turned round: source and destination, and the
- * ports where they can be seen, change places. So it is of the direction of the error itself, and is decided as the
- * traffic that the error stands for (RFC 4301 §6.2).
+ * Reads the header of the packet that an ICMP error at `at` is about, reversed: source and destination are
+ * swapped, and the ports where they can be seen. So it has the direction of the error itself, and is decided as the
+ * traffic that the error is about (RFC 4301 §6.2).
  * @param error the flow of the message
  * @param turned filled
  * @returns false when it is no error, cannot be read, or is for another host than the one whose packet it is about

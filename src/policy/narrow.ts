@@ -20,8 +20,8 @@ import {
 
 /**
  * What both lists allow: each proposed selector, in its order, cut to each configured one. No result is contained in
- * another. Of more than `MAX_SELECTORS`, those of the first proposed selectors stay, so that the packet that triggered
- * the negotiation (RFC 7296 §2.9) is never the one to go.
+ * another. Of more than `MAX_SELECTORS`, those of the first proposed selectors stay, so that the selector of the
+ * packet that triggered the negotiation (RFC 7296 §2.9) is never dropped.
  */
 export function narrow(
   proposed: readonly TrafficSelector[],
@@ -59,7 +59,7 @@ export type Narrowing =
 
 /**
  * Narrows both sides of a proposal, seen from here: a responder gives TSr as `local` and TSi as `remote`, an initiator
- * checks an answer with TSi as `local` (RFC 7296 §2.9).
+ * checks a response with TSi as `local` (RFC 7296 §2.9).
  *
  * Selectors that can pair with none of the other side (another family, another protocol) are left out of the result.
  */
@@ -117,7 +117,7 @@ export interface NarrowingChoice {
 
 /**
  * Chooses among several configured pairs: one that accepts all of the proposal, else one that accepts its first
- * selectors, else one that accepts anything; of equals the first. `undefined` when none does.
+ * selectors, else one that accepts anything; of several the first. `undefined` when none does.
  */
 export function chooseNarrowing(
   proposed: SelectorPair,

@@ -1,6 +1,6 @@
 /**
- * "Populate from packet" (PFP, RFC 4301 §4.4.1.2): an entry of the policy database whose SAs are each for one value of
- * some selectors, that of the packet which called for the SA.
+ * "Populate from packet" (PFP, RFC 4301 §4.4.1.2): an entry of the policy database each of whose SAs carries one value
+ * of some selectors: the value in the packet that triggered the SA.
  */
 import { type AddressRange, rangeContains } from '../base/address.ts';
 import { DESTINATION, type Flow, PORT_HIDDEN, PROTOCOL_HIDDEN, SOURCE } from './flow.ts';
@@ -29,8 +29,8 @@ export interface PacketFlags {
 }
 
 /**
- * The selectors of the SA that an outbound packet of an entry calls for; `undefined` when the packet does not show a value
- * that is wanted.
+ * The selectors of the SA that an outbound packet of an entry triggers; `undefined` when the packet does not show a
+ * required value.
  */
 export function populate({ local, remote }: SelectorPair, flags: PacketFlags, flow: Flow): SelectorPair | undefined {
   const packet = flowSelectors(flow, 'out');

@@ -1,7 +1,7 @@
 /**
- * Which of two tunnels of a host is asked first for packets that the policies of both are for. RFC 4301 §4.4.1 has one
- * ordered database for a host; here each tunnel has its own, so the tunnels have an order. Of what meets, the higher priority
- * goes first, then the smaller set of packets; what is left is decided by age, which is no matter of policies. Control path.
+ * Which of two tunnels of a host decides packets that the policies of both cover. RFC 4301 §4.4.1 has one
+ * ordered database for a host; here each tunnel has its own, so the tunnels have an order. Of entries that overlap, the higher
+ * priority goes first, then the smaller set of packets; ties are decided by the tunnels' age, elsewhere. Control path.
  */
 import type { AddressRange } from '../base/address.ts';
 import { type Box, boxesOf, hullOf, meet } from './boxes.ts';

@@ -1,6 +1,6 @@
 /**
  * Addresses as small integers: all range ends of one side of a policy, sorted, cut the address space into pieces;
- * an address is known by the number of its piece. IPv4 and IPv6 then cost the look-up the same.
+ * an address is represented by the number of its piece. A look-up then costs the same for IPv4 and IPv6.
  */
 import { type AddressRange, addressBits, type IpFamily } from '../base/address.ts';
 import { DESTINATION, type Flow, SOURCE } from './flow.ts';

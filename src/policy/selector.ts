@@ -1,6 +1,6 @@
 /**
- * Traffic selectors (RFC 4301 §4.4.1.1, RFC 7296 §3.13): which packets a policy or an SA speaks of, as values: making,
- * comparing, checking and printing them.
+ * Traffic selectors (RFC 4301 §4.4.1.1, RFC 7296 §3.13): the packets that a policy or an SA covers, as values: how to
+ * make, compare, check and print them.
  */
 import { type AddressRange, anyRange, formatRange, type IpFamily, intersectRanges } from '../base/address.ts';
 import { hasPorts, hasSinglePort, isIcmp, Protocol, protocolName } from './protocols.ts';
@@ -160,8 +160,8 @@ export function simplifySelectors(selectors: readonly TrafficSelector[]): Traffi
 }
 
 /**
- * What is wrong with a selector, for people; `undefined` when nothing is. Stricter than matching is: it says what
- * RFC 7296 §3.13.1 lets a sender say.
+ * What is wrong with a selector, for a person; `undefined` when nothing is. Stricter than matching: it allows only what
+ * RFC 7296 §3.13.1 allows a sender.
  */
 export function validateSelector(selector: TrafficSelector): string | undefined {
   const { protocol, startPort, endPort, range } = selector;

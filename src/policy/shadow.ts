@@ -2,8 +2,8 @@
  * Entries that no packet ever reaches: those before them, together, match all that they match (RFC 4301 §4.4.1: the
  * database is ordered, and the first entry that matches decides). Control path.
  *
- * An entry is a set of boxes in the five dimensions of a look-up. What the boxes of earlier entries leave of it is
- * found by cutting them out; where that takes more than a bound, the entry counts as reached, which is never wrong.
+ * An entry is a set of boxes in the five dimensions of a look-up. The boxes of earlier entries are cut out
+ * of it; where that takes more steps than a bound, the entry counts as reached, so no reachable entry is reported.
  */
 import { type Box, boxesOf, subtractAll } from './boxes.ts';
 import type { PolicyEntry } from './database.ts';

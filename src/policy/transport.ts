@@ -1,5 +1,5 @@
 /**
- * The hosts of an SA in transport mode: its selectors are of one address on each side, those of the ends themselves
+ * The hosts of an SA in transport mode: its selectors have one address on each side, those of the ends themselves
  * (RFC 4301 §4.1, RFC 7296 §2.23.1).
  */
 import { type IpAddress, sameAddress } from '../base/address.ts';
@@ -14,7 +14,7 @@ export interface HostPair {
 /** Who talks to whom in transport mode. */
 export interface TransportHosts extends HostPair {
   /**
-   * The same as the peer has them, which differs where a NAT translates: the peer's checksums are over these
+   * The same addresses as the peer sees them, which differ where a NAT translates: the peer's checksums are over these
    * (RFC 3948 §3.1.2).
    */
   readonly asPeerHasThem: HostPair;

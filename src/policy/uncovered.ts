@@ -1,6 +1,6 @@
 /**
- * What of some selectors no SA carries yet, as one pair of selectors that a further CHILD SA can be asked for: peers may
- * take one pair of configured ranges an SA, or less (RFC 7296 §2.9). Control path.
+ * The part of some selectors that no SA carries yet, as one pair of selectors to propose for a further CHILD SA: a peer may
+ * accept only one pair of the configured ranges per SA, or less (RFC 7296 §2.9). Control path.
  */
 import { canNarrow, canPair, narrow, pairable } from './narrow.ts';
 import {
@@ -16,9 +16,9 @@ import {
 import { without } from './without.ts';
 
 /**
- * A part of `wanted` that meets none of `covered`; `undefined` when there is none. Of several parts the one with the most
- * local selectors comes first. Of addresses for which a protocol or port is covered nothing is left: selectors cannot
- * say "all but TCP".
+ * A part of `wanted` that overlaps none of `covered`; `undefined` when there is none. Of several parts the one with the most
+ * local selectors comes first. Addresses for which one protocol or port is covered are left out: selectors cannot
+ * express "all but TCP".
  */
 export function uncovered(wanted: SelectorPair, covered: readonly SelectorPair[]): SelectorPair | undefined {
   const free = without(
@@ -39,8 +39,8 @@ export function uncovered(wanted: SelectorPair, covered: readonly SelectorPair[]
 }
 
 /**
- * A part of `wanted` that meets none of `covered` and holds a packet that none of them carries: whole ranges where that
- * is possible, else the packet alone.
+ * A part of `wanted` that overlaps none of `covered` and contains a packet that none of them carries: whole ranges if
+ * possible, else the packet alone.
  * @param packet one selector a side
  */
 export function uncoveredAround(

@@ -10,7 +10,7 @@ export function withoutRemote(pair: SelectorPair, taken: readonly TrafficSelecto
 }
 
 /**
- * Removes the addresses of which any part, even one port, is taken: selectors cannot express "all but TCP". Keeps the
+ * Removes the addresses of which any part, even one port, is in use: selectors cannot express "all but TCP". Keeps the
  * first `MAX_SELECTORS`.
  */
 export function without(side: readonly TrafficSelector[], taken: readonly TrafficSelector[]): TrafficSelector[] {

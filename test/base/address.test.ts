@@ -118,7 +118,7 @@ describe('ranges', () => {
     expect(() => prefixRange(ip('10.1.2.3'), 33)).toThrow(/0 to 32/);
   });
 
-  it('tells prefixes from other ranges', () => {
+  it('distinguishes prefixes from other ranges', () => {
     expect(rangePrefixLength({ start: ip('10.0.0.0'), end: ip('10.0.0.255') })).toBe(24);
     expect(rangePrefixLength({ start: ip('10.0.0.1'), end: ip('10.0.0.2') })).toBeUndefined();
     expect(formatRange({ start: ip('10.3.0.16'), end: ip('10.3.0.30') })).toBe('10.3.0.16-10.3.0.30');

@@ -6,7 +6,7 @@ import { utf8 } from '../../src/base/text.ts';
 const ascii = (bytes: Uint8Array | undefined): string => Buffer.from(bytes!).toString('latin1');
 
 describe('base64', () => {
-  it('is written and read as everybody else does it, for every byte and every length', () => {
+  it('is written and read as other implementations do, for every byte and every length', () => {
     for (let length = 0; length < 300; length++) {
       const bytes = randomBytes(length);
       const text = encodeBase64(bytes);

@@ -42,7 +42,7 @@ describe('SectunnelError', () => {
     });
   });
 
-  it('tells a tunnel that does not exist from a host that is closed', async () => {
+  it('distinguishes a tunnel that does not exist from a host that is closed', async () => {
     const host = new TunnelHost({
       network: new MemoryNetwork().host([]),
       crypto: nobleProvider,

@@ -138,7 +138,7 @@ describe('the report', () => {
     expect(rows.filter(({ value }) => !Number.isFinite(value))).toEqual([]);
   });
 
-  it('tells what of the wanted figures is met', () => {
+  it('reports which of the required figures are met', () => {
     const lines = wantedTable(samples).split('\n');
     const verdict = (start: string) =>
       /(met|not met|not measured)$/.exec(lines.find((line) => line.startsWith(start))!)![1];

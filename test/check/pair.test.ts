@@ -247,7 +247,7 @@ describe('a misfit', () => {
     expect(found.findings.some((one) => one.topic === 'negotiation')).toBe(false);
   });
 
-  it('is told with file and line, as compilers do', async () => {
+  it('is reported with file and line, as by compilers', async () => {
     const { out } = await check([A, edit(B, ['b.example', 'c.example'])]);
     expect(out).toContain(`a.xml and b.xml will NOT negotiate with each other: 1 error, 1 note
 

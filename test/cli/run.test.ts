@@ -76,7 +76,7 @@ describe('help', () => {
     }
   });
 
-  it('tells every option of every verb', () => {
+  it('lists every option of every verb', () => {
     for (const spec of verbs.values()) expect(Object.keys(spec.optionHelp)).toEqual(Object.keys(spec.options));
   });
 });

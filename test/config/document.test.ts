@@ -19,7 +19,7 @@ function group(src: string, dst: string, direction: string, policy: string): str
 }
 
 describe('names', () => {
-  it('a document without a UUID gets one, and the maker of it is told the name', () => {
+  it('a document without a UUID gets one, made from its name', () => {
     const asked: (string | undefined)[] = [];
     const newUuid = (name: string | undefined): string => {
       asked.push(name);

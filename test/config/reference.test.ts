@@ -31,7 +31,7 @@ describe('the reference of the document', () => {
     expect(REFERENCE).toBe(documentReference(SCHEMA, readFileSync('examples/ex-psk.xml', 'utf8')));
   });
 
-  it('tells of every element and attribute, in words', () => {
+  it('describes every element and attribute', () => {
     const missing: string[] = [];
     const look = ({ attributes = {}, children = {} }: ElementShape, path: string): void => {
       const rows = rowsOf(sections.get(path) ?? '');
@@ -44,7 +44,7 @@ describe('the reference of the document', () => {
     expect(missing).toEqual([]);
   });
 
-  it('tells the defaults that a document gets', () => {
+  it('lists the defaults that a document gets', () => {
     const document = parseDocument(readFileSync('examples/ex-seed.xml', 'utf8'), {
       newUuid: () => '7e5f1c8e-6d0e-4b7e-9a55-0c3f2f6d1a10',
     });

@@ -58,7 +58,7 @@ describe('entities and DTDs', () => {
     }
   });
 
-  it('an entity that nobody declared is refused', () => {
+  it('an undeclared entity is refused', () => {
     expect(refusal('<sectunnel>\n&secret;</sectunnel>')?.message).toBe(
       "line 2: this is not well-formed XML: Entity 'secret' not defined",
     );

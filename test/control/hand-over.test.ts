@@ -29,7 +29,7 @@ async function badClient(folder: string, serve: (socket: Socket) => void): Promi
 }
 
 describe('the value of a secret', () => {
-  it('is offered to nobody else from the first moment, whatever the mask of the client is', async () => {
+  it('is never accessible to other users, whatever the umask of the client is', async () => {
     const folder = temporaryFolder();
     const mask = process.umask(0);
     onTestFinished(() => void process.umask(mask));
@@ -91,7 +91,7 @@ describe('the value of a secret', () => {
     expect(readdirSync(folder)).toEqual([]);
   });
 
-  it('that nobody takes is taken back', async () => {
+  it('is closed when no client takes it', async () => {
     const folder = temporaryFolder();
     const offer = await offerSecret(folder, Buffer.from('a secret'));
     offer.close();

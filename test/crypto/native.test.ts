@@ -254,7 +254,7 @@ describeNative('keys', (provider) => {
     },
   );
 
-  it('that nobody wiped are given back when their cipher is collected', { timeout: 120_000 }, async () => {
+  it('that were not wiped are freed when their cipher is collected', { timeout: 120_000 }, async () => {
     const keys = suiteKeys(gcm, seededRandom(12));
     const round = async (): Promise<number> => {
       for (let i = 0; i < 20_000; i++) provider.packetCipher(gcm, keys);

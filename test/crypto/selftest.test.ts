@@ -41,7 +41,7 @@ describe('the self-test', () => {
     },
   );
 
-  it('tells a provider that seals wrongly', () => {
+  it('detects a provider that encrypts wrongly', () => {
     const provider = faulty((cipher) => ({
       seal(...args) {
         cipher.seal(...args);
@@ -52,7 +52,7 @@ describe('the self-test', () => {
     expect(selfTest(provider)).toMatch(/aes128gcm16: a sealed packet is wrong/);
   });
 
-  it('tells a provider that opens whatever comes', () => {
+  it('detects a provider that accepts any packet', () => {
     const provider = faulty((cipher) => ({
       open(...args) {
         cipher.open(...args);
@@ -62,7 +62,7 @@ describe('the self-test', () => {
     expect(selfTest(provider)).toMatch(/with byte \d+ changed was opened/);
   });
 
-  it('tells a provider that looks at the front of the ICV only', () => {
+  it('detects a provider that compares only the start of the ICV', () => {
     const provider = faulty((cipher) => ({
       open(buffer, start, ivAt, dataLength, esnHigh) {
         const copy = Uint8Array.from(buffer);
@@ -74,7 +74,7 @@ describe('the self-test', () => {
     expect(selfTest(provider)).toMatch(/was opened/);
   });
 
-  it('tells a provider that refuses what is genuine, or does not decrypt', () => {
+  it('detects a provider that refuses genuine packets, or does not decrypt', () => {
     expect(selfTest(faulty(() => ({ open: () => false })))).toMatch(/a genuine packet was refused/);
     const lazy = faulty((cipher) => ({
       open(buffer, ...args) {

@@ -14,7 +14,7 @@ beforeEach(() => {
 
 const fail = (text: string, tunnel = 'net'): void => log.add(tunnel, text, (line) => void lines.push(line));
 
-it('a failure is told once, and then once an hour how often it came', () => {
+it('a failure is logged once, and then once an hour with its count', () => {
   for (let minute = 0; minute < 60; minute++) {
     fail(`no answer from port ${minute}`);
     vi.advanceTimersByTime(59_000);
@@ -26,7 +26,7 @@ it('a failure is told once, and then once an hour how often it came', () => {
   expect(lines.at(-1)).toBe('no answer from port 7');
 });
 
-it('another failure, or that of another tunnel, is told at once', () => {
+it('another failure, or that of another tunnel, is logged at once', () => {
   fail('the key differs');
   fail('no proposal fits');
   fail('the key differs', 'other');

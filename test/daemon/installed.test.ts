@@ -48,7 +48,7 @@ describe('what stands beside the device of a tunnel', () => {
     expect(lines).toMatchObject([{ level: 'info', fields: { tunnels: ['net'] } }]);
   });
 
-  it('is taken over from a daemon that died; what cannot be looked at is told', async () => {
+  it('is taken over from a daemon that died; what cannot be checked is logged', async () => {
     const { installed: one, done } = installed();
     one.expect(['net']);
     await one.reconcile([document, parseDocument(tunnelDocument({ name: 'own', extra: "<device routes='none'/>" }))]);

@@ -77,7 +77,7 @@ describe.skipIf(process.platform !== 'linux')('ServiceManager', () => {
     expect(errors).toEqual([expect.stringMatching(message)]);
   });
 
-  it('is not held up by a manager that does not read, and tells of one that went away', () => {
+  it('is not blocked by a manager that does not read, and reports one that is gone', () => {
     const name = join(temporaryFolder(), 'notify');
     const socket = NotifySocket.open(name);
     const errors: string[] = [];

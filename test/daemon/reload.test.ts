@@ -83,7 +83,7 @@ it('keeps what it knew where a file is wrong, with file and line in answer and l
   expect(errors).toEqual(problems.map((text) => `definition not read, the previous one stays: ${text}`));
 });
 
-it('follows links to documents, which nobody else may change, and names what is no document', async () => {
+it('follows links to documents that other users cannot change, and names files that are not documents', async () => {
   const test = await machine();
   await test.giveSecret();
   const elsewhere = temporaryFolder();
@@ -166,7 +166,7 @@ it('forgets nothing of a tunnel that is to run, nor anything when the folder is 
   expect((await client.call('list', {})).tunnels.map(({ name }) => name)).toEqual(['idle', 'net']);
 });
 
-it('tells of overlaps and of marks that lead nowhere, and serves many who ask at once in two turns', async () => {
+it('reports overlaps and dangling autostart links, and serves many simultaneous requests in two runs', async () => {
   const test = await machine();
   const { client, daemon } = test;
   await test.giveSecret('a pre-shared key that is long enough');

@@ -14,7 +14,7 @@ async function eventsOf({ client }: TestDaemon): Promise<readonly TunnelEvent[]>
 const open = tunnelDocument({ remote: 'any', start: 'respond', inner: ['10.1.0.0', '10.2.0.0'] });
 
 describe('a wildcard tunnel with a pre-shared key', () => {
-  it('gives inner addresses to one peer, and tells why the other gets none', async () => {
+  it('gives inner addresses to one peer, and reports why the other gets none', async () => {
     const network = new MemoryNetwork();
     const hub = await TestDaemon.start(network.host([address('192.0.2.1')]));
     const [b, x] = await Promise.all(

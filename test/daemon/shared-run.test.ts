@@ -13,7 +13,7 @@ function runs(): { shared: SharedRun<number>; ends: ((failure?: Error) => void)[
   return { shared, ends };
 }
 
-it('serves with the next run all who ask during one, and begins it when that has ended', async () => {
+it('serves all callers during a run with the next one, which begins when that has ended', async () => {
   const { shared, ends } = runs();
   const first = shared.run();
   const later = [shared.run(), shared.run(), shared.run()];

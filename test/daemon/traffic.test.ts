@@ -112,7 +112,7 @@ describe('two daemons', () => {
     );
   });
 
-  it('say who came when it is not the peer of the document', async () => {
+  it("name the identity of a peer that is not the document's", async () => {
     const { left, right } = await pair({ start: 'initiate' }, { remoteId: 'gw9.example.org' });
     await eventually('the failure', async () => (await statusOf(right)).lastFailure !== undefined);
     const { lastFailure } = await statusOf(right);

@@ -101,7 +101,7 @@ describe('a tunnel that is removed', () => {
 describe('an SA for which there is no room', () => {
   const named = (i: number): string => `c${i}`;
 
-  it('is given up, told of, and tried for again', () => {
+  it('is given up, reported, and retried', () => {
     const road = new Road({ name: 'road', remote: '10.2.0.0/16' });
     const full = Array.from({ length: 2 }, (_, n) => {
       const own = Array.from({ length: 256 }, (_unused, i) => `10.2.${n}.${i}`);
@@ -221,7 +221,7 @@ function size(engine: ReturnType<typeof enginePair>['a']['engine']): unknown {
 describe('the hold queue', () => {
   const limits = { packets: 4, bytes: 100_000, time: 10 };
 
-  it('lets go those that are wanted, in their order', () => {
+  it('releases those that are required, in their order', () => {
     const queue = new HoldQueue(limits);
     for (const n of [1, 2, 3, 4]) expect(queue.add(n, Uint8Array.of(n), n % 2, 0)).toBe(true);
     expect(queue.add(5, Uint8Array.of(5), 0, 0)).toBe(false);

@@ -57,7 +57,7 @@ describe('an engine', () => {
     expect(b.engine.inboundDrops()).toEqual({ 'unknown-spi': 1 });
   });
 
-  it('counts garbage by reason and tells nobody', () => {
+  it('counts garbage by reason and reports nothing', () => {
     const { net, b } = enginePair();
     const { random } = net;
     for (let i = 0; i < 500; i++) {

@@ -71,7 +71,7 @@ describe('packets out of order', () => {
 });
 
 describe('a flood of what was received before', () => {
-  it('is counted, told to nobody, and keeps IKE from nothing', () => {
+  it('is counted, not reported, and does not disturb IKE', () => {
     const pair = established();
     const { net, a, b } = pair;
     const caught = underWay(pair, 64);
@@ -131,7 +131,7 @@ describe('a clock that jumps, as after a suspension', () => {
     expect(a.child().summary.spiIn).not.toBe(old.inbound.spi);
   });
 
-  it('seals nothing with what is too old, although nobody was woken yet', () => {
+  it('encrypts nothing with an SA that is too old, although no timer has fired yet', () => {
     const { net, a, b } = established(config('trap'));
     const old = a.halves();
     net.now += 2 * HOUR;
@@ -143,7 +143,7 @@ describe('a clock that jumps, as after a suspension', () => {
     expect(a.child().summary.spiIn).not.toBe(old.inbound.spi);
   });
 
-  it('opens nothing with what is too old, although nobody was woken yet', () => {
+  it('decrypts nothing with an SA that is too old, although no timer has fired yet', () => {
     const pair = established(config('trap'));
     const { net, b } = pair;
     const caught = underWay(pair, 3);

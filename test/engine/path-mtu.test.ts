@@ -79,7 +79,7 @@ describe('the MTU of a path', () => {
     expect(a.drops()).toEqual({ 'too-big': 8 });
   });
 
-  it('is nothing to packets that may be fragmented, nor to the other end', () => {
+  it('does not affect packets that may be fragmented, nor the other end', () => {
     const { net, a, b } = upPair();
     a.engine.setPathMtu(a.child().path, 1300);
     net.send(a, [datagram(1400, { df: false })]);

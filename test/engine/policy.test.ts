@@ -34,7 +34,7 @@ function answers({ engine }: Peer): string[] {
 const selectorsOf = (peer: Peer): string[] =>
   [...peer.tunnel().children.values()].map(({ summary }) => formatSelectorPair(summary.selectors)).sort();
 
-describe('who cannot be carried', () => {
+describe('the sender of a packet that cannot be carried', () => {
   it('is told at once when the policy forbids it (RFC 4301 §5.1.1)', () => {
     const config = tunnel({
       policy: [
@@ -54,7 +54,7 @@ describe('who cannot be carried', () => {
     expect(a.drops()).toEqual({ 'no-policy': 1, 'discarded-by-policy': 1 });
   });
 
-  it('is told that the host is not reached when it has waited in vain, at a bounded rate', () => {
+  it('is told that the host is unreachable when the wait was in vain, at a bounded rate', () => {
     const { net, a } = enginePair({ a: tunnel({ hold: { packets: 200, bytes: 100_000, time: 10_000 } }) });
     net.filter = () => false;
     net.send(
@@ -90,7 +90,7 @@ describe('who cannot be carried', () => {
     expect(a.drops()).toEqual({ 'no-sa': 3 });
   });
 
-  it('is told in IPv6 what IPv6 has for it', () => {
+  it('gets the ICMPv6 error over IPv6', () => {
     const config = policed(pair(['fd00:1::/64'], ['fd00:2::/64']), { start: 'respond' });
     const { net, a } = enginePair({ a: config, b: opposite(config) });
     const from = (src: string): Uint8Array => ipPacket({ src, dst: 'fd00:2::1', protocol: 17 });

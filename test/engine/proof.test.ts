@@ -45,7 +45,7 @@ describe('an engine', () => {
     expect(b.texts()).toEqual(['first']);
   });
 
-  it('tells of a peer that was not believed, and lets nothing through', () => {
+  it('reports a peer that was not authenticated, and lets nothing pass', () => {
     const pair = meet();
     const { net, a, b } = pair;
     answer(pair, a);

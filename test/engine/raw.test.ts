@@ -93,7 +93,7 @@ describe('ESP straight over IP', () => {
     expect(room('auto') - room('force')).toBe(8);
   });
 
-  it('counts what is not for an SA, and answers nobody', () => {
+  it('counts packets that belong to no SA, and sends no reply', () => {
     const { net, a } = upPair('auto');
     const sent = net.sent.length;
     const path = { local: { address: parseAddress('198.51.100.9')!, port: NO_PORT }, remote: a.child().path.local };
@@ -108,7 +108,7 @@ describe('ESP straight over IP', () => {
     expect(net.sent.length).toBe(sent);
   });
 
-  it('cannot be demanded of an owner who cannot send it', () => {
+  it('cannot be required of an owner that cannot send it', () => {
     expect(() => enginePair({ a: NAT('off') })).toThrow(
       'without NAT traversal ESP is sent directly over IP, which is not possible here',
     );

@@ -225,7 +225,7 @@ describe('initiate', () => {
     expect(a.of('ike-down').map(({ reason }) => reason)).toEqual(['deleted-by-peer']);
   });
 
-  it('says when there is no route, and tries again', () => {
+  it('reports that there is no route, and retries', () => {
     const { address: _, ...local } = connection().local;
     let source: ReturnType<typeof connection>['local']['address'];
     const { net, a } = enginePair({
@@ -240,7 +240,7 @@ describe('initiate', () => {
     expect(a.child().path.local.address).toEqual(source);
   });
 
-  it('says when there is no room for an IKE SA, and tries again', () => {
+  it('reports that there is no room for an IKE SA, and retries', () => {
     const { net, a } = enginePair({ a: tunnel({ start: 'initiate' }), options: { limits: { maxIkeSas: 0 } } });
     net.run(5_000);
     expect(a.of('failed').map(({ reason }) => reason)).toEqual(['not-possible', 'not-possible', 'not-possible']);

@@ -91,7 +91,7 @@ describe('a tunnel in transport mode', () => {
     expect(b.texts()).toEqual(['up']);
   });
 
-  it('never tells anybody that a packet is too big, and lowers the MSS to what the path takes', () => {
+  it('never reports a packet that is too big, and lowers the MSS to the path MTU', () => {
     const net = new Net();
     const [a, b] = [net.peer('a', '192.0.2.1'), net.peer('b', '192.0.2.2')];
     net.add(b, opposite(between('192.0.2.1', '192.0.2.2')));

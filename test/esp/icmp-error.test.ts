@@ -93,12 +93,12 @@ describe('the message about a packet that is too big', () => {
     );
   });
 
-  it('is not about itself: nobody is told twice', () => {
+  it('is not sent about an ICMP error', () => {
     for (const fields of [V4, V6]) expect(message(message(large(fields))!)).toBeUndefined();
   });
 });
 
-describe('nobody is told', () => {
+describe('no ICMP error is sent', () => {
   it.each<[string, PacketFields]>([
     ...[3, 4, 5, 11, 12].map((type): [string, PacketFields] => [
       `of ICMP type ${type}`,
@@ -127,7 +127,7 @@ describe('nobody is told', () => {
     expect(message(large(fields))).toBeUndefined();
   });
 
-  it('but who asks for an echo is', () => {
+  it('but the sender of an echo request gets one', () => {
     expect(message(large({ ...V4, protocol: 1, payload: icmp(8, 0) }))).toBeDefined();
     expect(message(large({ ...V6, protocol: 58, payload: icmp(128, 0) }))).toBeDefined();
     expect(message(large({ ...V6, src: '::2', dst: 'fe80::1' }))).toBeDefined();

@@ -200,7 +200,7 @@ describe('explain', () => {
     });
   });
 
-  it('tells bypass, discard and no entry from each other', async () => {
+  it('distinguishes bypass, discard and no entry', async () => {
     const test = await host({ inactive: true });
     await test.client.call('define', { xml: withExtra() });
     await test.client.call('start', { name: 'net' });
@@ -221,7 +221,7 @@ describe('explain', () => {
     expect(error.policy.decision).toContain('it is carried with the traffic that it reports on');
   });
 
-  it('tells what the fence does with what goes past the tunnel', async () => {
+  it('shows what the fence does with packets that go past the tunnel', async () => {
     const test = await host({ led: false, fenced: true, inactive: true });
     await test.client.call('define', { xml: withExtra() });
     expect((await explain(test)).fence).toBeUndefined();
@@ -240,7 +240,7 @@ describe('explain', () => {
     expect(ike.verdict).toContain('IKE or ESP of the tunnel itself');
   });
 
-  it('tells that fragments of what passes the fence do not, and why a header that hides what follows does not', async () => {
+  it('shows that the fence drops fragments of packets that it lets pass, and why it drops a header that hides what follows', async () => {
     const test = await host({ led: false, fenced: true, inactive: true });
     const entry = (name: string, words: string): string => `<sp name='${name}'>
       <src_range address='fd01::' prefixlen='64'/><dst_range address='fd02::' prefixlen='64'/>

@@ -126,7 +126,7 @@ describe('a failure is explained by both sides', () => {
     expect(responder.inDocument).toContain(`${line(lines.right, 'gw9')}<id type='fqdn'>gw9.example.org</id>`);
   });
 
-  it('when nobody answers: where it was called; when ESP would not get out: its NAT traversal', async () => {
+  it('without a response: the address that was called; when ESP could not be sent: NAT traversal', async () => {
     const network = new MemoryNetwork();
     const left = await TestDaemon.start(network.host([address('192.0.2.1')]));
     await left.giveSecret();

@@ -82,7 +82,7 @@ describe('a name', () => {
     expect(selectCrypto(name, opener().open).provider.name).toBe(joined);
   });
 
-  it('that cannot be had is refused with the reason, and not replaced', () => {
+  it('that is not available is refused with the reason, and not replaced', () => {
     const { open } = opener({ openssl: 'OpenSSL 3 is required, this process has 1.1.1' });
     expect(() => selectCrypto('openssl', open)).toThrow(SectunnelError);
     expect(() => selectCrypto('openssl', open)).toThrow(/--crypto openssl: OpenSSL 3 is required/);

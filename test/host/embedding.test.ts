@@ -160,7 +160,7 @@ describe('a function of the program that throws', () => {
 });
 
 describe('a device that is taken away', () => {
-  it('ends its tunnel, of which the peer and the program are told', async () => {
+  it('ends its tunnel, and notifies the peer and the program', async () => {
     const events: EngineEvent[] = [];
     const { a, b, left } = await pair({ onEvent: (event) => void events.push(event) });
     const heard: unknown[] = [];
@@ -246,7 +246,7 @@ describe('waiting for a tunnel', () => {
   });
 });
 
-it('tells events that JSON takes, as text', async () => {
+it('reports events that JSON can represent, as text', async () => {
   const lines: string[] = [];
   const { a } = await pair({ onEvent: (event) => void lines.push(JSON.stringify(event)) });
   await a.up('t');

@@ -95,7 +95,7 @@ describe('a fetch', () => {
     expect(await get(address.replace('127.0.0.1', 'localhost'))).toEqual(utf8('list'));
   });
 
-  it('says that nobody is there', async () => {
+  it('reports that no server listens', async () => {
     const server = createTcpServer();
     const address = await listening(server);
     await new Promise((resolve) => server.close(resolve));

@@ -193,7 +193,7 @@ describe('two hosts', () => {
     expect([...a.events, ...b.events].filter(({ type }) => type === 'ike-up')).toEqual([]);
   });
 
-  it('wait for late secrets, leave them to the program, and tell of those that cannot be had', async () => {
+  it('wait for late secrets, leave them to the program, and report those that cannot be read', async () => {
     const given: Uint8Array[] = [];
     const late = async (): Promise<Uint8Array> => {
       await sleep(20);
@@ -255,7 +255,7 @@ describe('sockets', () => {
     expect(pool.homeless).toBe(1);
   });
 
-  it('that cannot all be had leave none open, and no tunnel', async () => {
+  it('of which one cannot be opened leave none open, and no tunnel', async () => {
     const { network, open } = counting(new MemoryNetwork().host([address('192.0.2.1')]), (port) => port === 4500);
     const { host } = end(network);
     const device = new MemoryDevice();
@@ -362,7 +362,7 @@ describe('a device', () => {
     await host.close();
   });
 
-  it('is read by turns, so that it starves nobody', async () => {
+  it('is read in turns, so that other work is not starved', async () => {
     const { host } = end(new MemoryNetwork().host([address('192.0.2.1')]));
     let reads = 0;
     let handler: (() => void) | undefined;

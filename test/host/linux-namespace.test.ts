@@ -29,7 +29,7 @@ describe.skipIf(wants.length > 0)('what stands of tunnels without a device', () 
     ipCommand('link', 'set', 'lo', 'up');
   });
 
-  it('is the fence alone where rules cannot be had yet, and goes with the tunnel', async () => {
+  it('is the fence alone where rules cannot be installed yet, and is removed with the tunnel', async () => {
     const here = namespace();
     const refusal = here.raise(HOSTS);
     await expect(refusal).rejects.toThrow(FenceAloneError);
@@ -79,7 +79,7 @@ describe.skipIf(wants.length > 0)('what stands of tunnels without a device', () 
     await here.close();
   });
 
-  it('is cleared whoever put it up and whatever became of it, and then nothing is there to clear', async () => {
+  it('is cleared whichever process installed it, and then there is nothing to clear', async () => {
     const before = namespace();
     await before.raise(LAN);
     before.routing.routeBridge('virbr9', [], LAN.routing?.table);

@@ -103,7 +103,7 @@ describe('a kernel that is watched', () => {
     for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve));
   };
 
-  it('has its fence put back at once, and is told of once, with the program', async () => {
+  it('has its fence restored at once, and is reported once, with the program', async () => {
     host.fence.tamper('tunnel:net', undefined, 'nft, process 4711');
     await pass();
     expect(host.fence.parts.has('tunnel:net')).toBe(true);
@@ -309,7 +309,7 @@ describe('a kernel that is watched', () => {
     expect(host.fence.parts.has('tunnel:net')).toBe(true);
   });
 
-  it('is degraded while it cannot be put right, which is told once and tried again', async () => {
+  it('is degraded while it cannot be restored, which is reported once and retried', async () => {
     host.fence.refusal = new Error('no permission today');
     host.fence.tamper('tunnel:net');
     await pass();

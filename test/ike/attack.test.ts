@@ -83,7 +83,7 @@ describe('a second IKE_SA_INIT with the same SPI', () => {
     expect(peer.host.children.size).toBe(1);
   });
 
-  it('sent to the SPI of one that is up is not heard', () => {
+  it('sent to the SPI of an SA that is up is ignored', () => {
     const peer = new FakePeer();
     peer.establish();
     const header = { initiatorSpi: peer.initiatorSpi, responderSpi: peer.spi, exchange: IKE_SA_INIT, messageId: 2 };
@@ -114,7 +114,7 @@ describe('an answer to IKE_AUTH', () => {
     return pair;
   }
 
-  it('without AUTH is no success, whatever else stands in it', () => {
+  it('without AUTH fails, whatever else it contains', () => {
     // IDr comes first and names what follows: AUTH becomes a payload of unknown type.
     const pair = answeredWith((content) => content.set([200]));
     expect(pair.a.of('ike-up')).toEqual([]);

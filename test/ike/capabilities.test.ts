@@ -81,7 +81,7 @@ describe('what a peer asks for and cannot have is named', () => {
     },
   );
 
-  it('only once it has proved who it is', () => {
+  it('only once it is authenticated', () => {
     const peer = new FakePeer();
     peer.init((payloads) => [...payloads, notifyPayload(NotifyType.USE_PPK)]);
     peer.request(ExchangeType.IKE_AUTH, peer.authPayloads('another secret'));

@@ -129,7 +129,7 @@ describe('IKE_SA_INIT from addresses that are not the sender’s', () => {
     expect(target.bytesOut).toBe(0);
   });
 
-  it('refusals of all kinds are seldom answered and more seldom told', () => {
+  it('refusals of all kinds cause few responses and fewer log lines', () => {
     const target = new Target();
     const unknown = parseIkeProposalString('aes256gcm16-prfsha512-ecp521');
     const other = (payloads: Payload[]): Payload[] =>
@@ -256,7 +256,7 @@ describe('a host that forges answers', () => {
   });
 });
 
-describe('a peer that proved who it is', () => {
+describe('an authenticated peer', () => {
   it('and replaces its IKE SA again and again, but never deletes, is told to wait', () => {
     const pair = new Pair();
     pair.up();

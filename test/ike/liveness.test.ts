@@ -329,7 +329,7 @@ describe('closing', () => {
 });
 
 describe('a mistake of ours', () => {
-  it('when time passes ends the IKE SA that it hits, is counted and told, and does not come again', () => {
+  it('when time passes ends the IKE SA that it hits, is counted and reported, and does not recur', () => {
     let broken = false;
     const crypto = sealing(() => {
       if (broken) throw new Error('a test breaks it');

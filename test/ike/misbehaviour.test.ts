@@ -147,7 +147,7 @@ describe('IKE_AUTH', () => {
     expect(peer.host.children.size).toBe(0);
   });
 
-  it('that is INFORMATIONAL or CREATE_CHILD_SA is not heard', () => {
+  it('that is INFORMATIONAL or CREATE_CHILD_SA is ignored', () => {
     const peer = new FakePeer();
     peer.init();
     expect(peer.request(CREATE_CHILD_SA, peer.childPayloads(0x2000))).toBeUndefined();
@@ -248,7 +248,7 @@ describe('requests on an IKE SA that is up', () => {
     expect(peer.host.children.size).toBe(1);
   });
 
-  it('a response that is sent as a request, and the other way round, are not heard', () => {
+  it('a response that is sent as a request, and the reverse, are ignored', () => {
     const peer = established();
     const { endpoint } = peer.host;
     const header = { initiatorSpi: 0x1122334455667788n, responderSpi: peer.spi, exchange: INFORMATIONAL, messageId: 2 };

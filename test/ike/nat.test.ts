@@ -133,7 +133,7 @@ describe('without a NAT', () => {
     ]);
   });
 
-  it('is not to be left out by one who cannot send ESP as it is', () => {
+  it('is required where ESP cannot be sent directly over IP', () => {
     const config = connection({ nat: { mode: 'off', keepalive: 0 } });
     expect(() => new Pair({ a: config })).toThrow('connection net: without NAT traversal ESP is sent directly over IP');
   });
@@ -254,7 +254,7 @@ describe.each(['a', 'b'] as const)('a NAT in front of %s', (side) => {
     };
   }
 
-  it('does not move ESP to port 500, where there is none in UDP: the path is refused, counted, and told once', () => {
+  it('does not move ESP to port 500, where there is none in UDP: the path is refused, counted, and reported once', () => {
     const { pair, nat, inside, outside } = behindNat();
     const before = outside.ikeSa.path;
     toIkePort(pair, nat);

@@ -81,7 +81,7 @@ describe('the owner', () => {
     },
   );
 
-  it('who says it cannot sign ends the attempt, and is told so', () => {
+  it('that cannot sign ends the attempt, and is notified', () => {
     const detail = 'the key is not readable';
     const pair = pairOf('signature', 'signature');
     pair.a.pki = { sign: () => ({ ok: false, detail }), verify: () => ({ ok: true }) };

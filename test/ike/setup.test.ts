@@ -227,7 +227,7 @@ describe('refusals', () => {
     expectNothing(pair);
   });
 
-  it('says when there is no secret', () => {
+  it('reports that there is no secret', () => {
     const initiator = new Pair();
     initiator.a.secret = undefined;
     initiator.up();
@@ -255,7 +255,7 @@ describe('refusals', () => {
     expectNothing(pair);
   });
 
-  it('tells apart identities that read alike', () => {
+  it('distinguishes identities with the same text', () => {
     const remote = (type: 'address' | 'fqdn'): Partial<ConnectionConfig> => ({
       remote: { ...connection().remote, id: identityFromText(type, '192.0.2.2') },
     });

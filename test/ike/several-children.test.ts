@@ -68,7 +68,7 @@ it('two that an SA for both is replaced by are both sent on', () => {
   expect(peer.host.of('child-send').map(({ childId }) => childId)).toEqual([part]);
 });
 
-it('the peer is told that there are more, where another child takes what this one leaves out', () => {
+it('the peer gets ADDITIONAL_TS_POSSIBLE where another child covers what this one leaves out', () => {
   const parts = ['10.1.0.0/24', '10.2.0.0/24'].map((range) =>
     child(range, { selectors: { local: [net(range)], remote: [net('10.9.0.0/24')] } }),
   );

@@ -125,7 +125,7 @@ describe('a peer whose address has spent its budget', () => {
     expect(counters()['old-message-id']).toBe(0);
   });
 
-  it('is heard with fragments too, and with a pre-shared key at once', () => {
+  it('is accepted in fragments too, and with a pre-shared key at once', () => {
     const pair = pairOf('signature', 'signature');
     const [own] = pkiOf(pair.a).certificates;
     pkiOf(pair.a).certificates = [own!, new Uint8Array(9_000)];

@@ -132,7 +132,7 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
     expect(await leftovers(left)).toBe('');
   });
 
-  it('that change are the new source at once, and nobody else is blamed', async () => {
+  it('that change are the new source at once, and no other program is blamed', async () => {
     const { left, ours } = gateways;
     await startBoth(gateways, ENTRIES);
     await ours.up(NAME);

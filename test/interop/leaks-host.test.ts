@@ -58,7 +58,7 @@ describeInterop('what must be protected', ['namespaces', 'tcpdump', 'nftables', 
 
   const drops = async (name: string): Promise<number> => (await gateways.ours.tunnel(NAME)).drops[name] ?? 0;
 
-  it('does not leave while nobody answers, nor when the daemon was killed, nor without its rules', async () => {
+  it('does not leave while the peer is silent, nor when the daemon was killed, nor without its rules', async () => {
     const { left, ours } = gateways;
     // There is a way in the clear.
     expect(await counted(gateways, CLEAR, async () => expect(await answers()).toBe(12))).toBeGreaterThanOrEqual(12);

@@ -124,7 +124,7 @@ describeInterop('a path that is narrower in its middle than at its ends', ['name
     expect((await ends.left.command(['dumpxml', NAME])).stdout).not.toContain('mtu=');
   });
 
-  it.each([4, 6] as const)('who sends too large packets of IPv%i is told what fits', async (family) => {
+  it.each([4, 6] as const)('a sender of IPv%i packets that are too large is told what fits', async (family) => {
     const [source, destination] = [LEFT[family].inner, RIGHT[family].inner];
     // The first one may be lost: only then the line in the middle is known.
     const told = await probe(left, source, destination, DEVICE_MTU);

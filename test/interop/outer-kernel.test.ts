@@ -69,7 +69,7 @@ describeInterop(
       expect((await ours.tunnel(OVER_4.name)).drops).toEqual({});
     });
 
-    it('dummies harm nobody, and are counted', async () => {
+    it('dummies do no harm, and are counted', async () => {
       await load(OVER_4, `<tfc padding='multiple' size='256' dummies='50'/>`);
       const line = await Capture.start(lab, rig.left, LINE);
       await waitFor('dummies', async () => ((await child(OVER_4.name)).dummiesOut >= 20 ? true : undefined));

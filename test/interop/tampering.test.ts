@@ -90,7 +90,7 @@ describeInterop('what other programs take', ['namespaces', 'tcpdump', 'nftables'
       .split('\n')
       .filter((line) => line.includes('another program'));
 
-  it('is put back within milliseconds, without a packet in the clear afterwards, and is told once', async () => {
+  it('is restored within milliseconds, without a packet in the clear afterwards, and is reported once', async () => {
     const { lab, left, ours } = gateways;
     await startBoth(gateways, ENTRIES);
     await ours.up(NAME);
@@ -160,7 +160,7 @@ describeInterop('what other programs take', ['namespaces', 'tcpdump', 'nftables'
     await ours.startDaemon();
   });
 
-  it('stays as others want it where it is theirs, and is told as long as it is so', async () => {
+  it('stays as other programs set it where it is theirs, and is shown meanwhile', async () => {
     const { lab, left, ours } = gateways;
     await startBoth(gateways, ENTRIES);
     await ours.up(NAME);

@@ -85,7 +85,7 @@ for (const workers of ['1', '0']) {
 
     // Ten seconds are enough once.
     if (workers !== '1') return;
-    it('tells senders that the peer is not there, when they have waited as long as they may', async () => {
+    it('tells senders that the peer is unreachable, when they have waited as long as allowed', async () => {
       await ours.reset();
       await peer.stop();
       await ours.load(TUNNEL, 'left', { start: 'trap' });

@@ -180,7 +180,7 @@ describe('RpcClient', () => {
     expect(await Promise.all(results)).toEqual([3, 4]);
   });
 
-  it('tells of events to who listens, and leaves out others', async () => {
+  it('reports events to their listeners only', async () => {
     const fake = await FakeLibvirt.start();
     const client = await connected(fake);
     const heard: number[] = [];
@@ -250,7 +250,7 @@ describe('RpcClient', () => {
     await expect.poll(() => [fake.count(2), fake.sockets.size]).toEqual([1, 0]);
   });
 
-  it('tells apart who is not there and who lets nobody in', async () => {
+  it('distinguishes a missing libvirt from one that refuses connections', async () => {
     const path = join(temporaryFolder(), 'nobody');
     const absent = await RpcClient.connect({ path, uri: 'secret:///system' }).catch((error: unknown) => error);
     expect(absent).toBeInstanceOf(LibvirtUnreachableError);

@@ -135,7 +135,7 @@ describe('LibvirtSecrets', () => {
     expect(fake.count(287)).toBe(calls + 1);
   });
 
-  it('tells of changes of values and definitions', async () => {
+  it('reports changes of values and definitions', async () => {
     const { fake, secrets, changes } = await withSecrets(KEY);
     await secrets.list();
     fake.setValue(KEY.uuid, 'another');

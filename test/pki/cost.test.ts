@@ -1,5 +1,5 @@
 /**
- * What the certificates of a peer that nobody knows cost, beside those of an honest one: in one run, in turn, by their
+ * What the certificates of an unknown peer cost, beside those of an honest one: in one run, in turn, by their
  * medians. Nothing is remembered from one judgement to the next.
  */
 import { describe, expect, it } from 'vitest';
@@ -107,7 +107,7 @@ async function cost(auth: PeerAuth): Promise<number> {
 
 const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1]!;
 
-describe('certificates of a peer that nobody knows', () => {
+describe('certificates of an unknown peer', () => {
   it('cost at most three times those of an honest one', async () => {
     const given = await wrongAuths();
     const spent = new Map<string, number[]>([

@@ -328,7 +328,7 @@ describe("libvirt's set-up", () => {
     expect(paths({ source: 'client' }, roots(user))[0]).toBe('/home/.pki/libvirt/cacert.pem');
   });
 
-  it('is elsewhere when libvirtd.conf says so, and somebody else again when the document does', () => {
+  it('is elsewhere when libvirtd.conf says so, and elsewhere again when the document says so', () => {
     const file = touch('etc', 'libvirt', 'libvirtd.conf');
     const names = 'ca_file = "/a/ca"\ncert_file = "/a/cert"\n#crl_file = "/a/no"\n';
     const patterns = 'tls_allowed_dn_list = [\n  "C=GB,O=Example,CN=*",\n  # "CN=no",\n  "CN=b"\n]\n';
@@ -431,7 +431,7 @@ describe('several certificates of libvirt', () => {
     publicKeyInfo: fromHex('3012300b0609608648016503040312030300abcd'),
   };
 
-  it('are used by the first that IKE has a method for, and all of it is told', async () => {
+  it('are searched for the first that IKE has a method for, and all of this is reported', async () => {
     const own = make({ subject: 'CN=gw1', issuer: root, san: [dns('gw1.example')], keyUsage: [0x80] });
     const beside = make({ subject: 'CN=gw1', issuer: root, san: [dns('gw1.example')], ...foreign });
     const ca = [root, authority('CN=New', foreign)];
@@ -722,7 +722,7 @@ describe('renewal', () => {
   const names = (files: CertificateFiles): string[] =>
     provenIdentities(files.credentials(NOW).chain[0]!, { allowCommonName: false }).map(describeIdentity);
 
-  it('counts from the next authentication on; a broken one harms nobody, and is told of once', () => {
+  it('takes effect at the next authentication; a broken one does no harm, and is reported once', () => {
     const files = new CertificateFiles(source);
     expect(() => files.credentials(NOW)).toThrow('r-cert.pem');
     write('r-ca.pem', certPem(root));

@@ -64,7 +64,7 @@ describe('a path', () => {
     expect(await judge(end, [lower, root], {}, middle)).toBe('ok 2');
   });
 
-  it('ends in words where nobody is trusted', async () => {
+  it('is refused with words where no authority is trusted', async () => {
     expect(await judge(leaf({ issuer: middle }), [root])).toBe(
       "untrusted: 'O=Example, CN=gw1' was issued by 'O=Example, CN=Middle', which is not among the trusted authorities" +
         " ('O=Example, CN=Root'), and the peer sent no certificate that links it to one of them",
@@ -398,7 +398,7 @@ describe('name constraints', () => {
     expect(await judge(leaf({ issuer: renewed, subject: 'O=Other' }), [ca], {}, renewed)).toMatch(refused);
   });
 
-  it('of nobody are not worked with: they could cost as much as a forger likes', async () => {
+  it('without a trusted issuer are not evaluated: a forger could choose their cost', async () => {
     // As many as are read at all.
     const many = Array.from({ length: 120 }, (_, i) => directory(`O=${i}`));
     const forged = authority('CN=Forged', { issuer: root, signingKey: ecKey(), permitted: many });
@@ -495,7 +495,7 @@ describe('revocation', () => {
     expect(await withCrl(gone, 'ifpresent', list)).toMatch(/^revoked/);
   });
 
-  it('stays when the list is out of date, and is nothing in a list that somebody else signed', async () => {
+  it('stays when the list is out of date, and is ignored in a list with another signer', async () => {
     expect(
       await withCrl(gone, 'ifpresent', makeCrl({ issuer: root, revoked: [serial], nextUpdate: NOW - DAY })),
     ).toMatch(/^revoked/);

@@ -61,7 +61,7 @@ describe('signatures', () => {
     expect(await verifying).toBe(true);
   });
 
-  it('that a key cannot make are told of as those of another thread are', async () => {
+  it('that a key cannot make are reported like those of another thread', async () => {
     await expect(
       makeSignature({ kind: 'ecdsa', hash: 'sha256', fixed: false }, createPublicKey(ecKey()), utf8('x')),
     ).rejects.toThrow();

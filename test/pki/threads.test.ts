@@ -238,7 +238,7 @@ describe.skipIf(!existsSync(BUILT))('a verifier thread', () => {
     expect(give).toBeUndefined();
   });
 
-  it('tells what could not be fetched, and judges without it', async () => {
+  it('reports what could not be fetched, and verifies without it', async () => {
     const LIST = 'http://pki.example/root.crl';
     const listed = make({ subject: 'CN=x', issuer: root, san: [dns('gw1.example')], extra: [lists(LIST)] });
     const { pool, told } = poolOf(built);

@@ -350,7 +350,7 @@ describe('what a peer sends', () => {
     }
   });
 
-  it('may have revocation lists with it, also ones that nobody can read', async () => {
+  it('may have revocation lists with it, also malformed ones', async () => {
     const serial = Uint8Array.of(0x55);
     const end = make({ subject: 'CN=x', issuer: root, serial, san: [dns('gw1.example')] });
     const crl = makeCrl({ issuer: root, revoked: [serial] });

@@ -76,7 +76,7 @@ describe('of two tunnels', () => {
     expect(conflicts[0]!.text).toContain('of two tunnels must come first for all packets that match both');
   });
 
-  it('the same packets are refused beside a tunnel that is to run, and told beside one that is only kept', () => {
+  it('the same packets are refused beside a tunnel that is to run, and reported beside one that is only defined', () => {
     const overlaps = overlapsAmong(A, [document('b', ['10.2.0.0/24'])]);
     expect(overlapsWhenKept(overlaps, (tunnel) => tunnel === 'b').refusal).toBe(overlaps.conflicts[0]!.text);
     const kept = overlapsWhenKept(overlaps, () => false);
@@ -86,7 +86,7 @@ describe('of two tunnels', () => {
     ]);
   });
 
-  it('very many are told in few lines', () => {
+  it('very many are reported in few lines', () => {
     const others = Array.from({ length: 30 }, (_, at) => document(`n${at}`, [`10.2.0.${at}/32`]));
     const { warnings } = overlapsAmong(A, others);
     expect(warnings).toHaveLength(5);

@@ -144,7 +144,7 @@ describe('narrowPair', () => {
     expect(narrowPair(tcpHere, pair(['10.1.0.0/24'], ['10.2.0.0/24 udp']))).toMatchObject({ ok: true });
   });
 
-  it('is foretold by `canNarrow`, which says no more than whether there is anything', () => {
+  it('is predicted by `canNarrow`, which returns only whether there is a result', () => {
     const selectors = fc.array(smallSelector, { minLength: 1, maxLength: 4 });
     const selectorPair = fc.record({ local: selectors, remote: selectors });
     fc.assert(

@@ -25,7 +25,7 @@ function populated(flags: Partial<PacketFlags>, fields: PacketFields = PACKET, s
 }
 
 describe('selectors that are populated from a packet', () => {
-  it('take what they are told to, and leave the rest', () => {
+  it('take the selected values, and leave the rest', () => {
     expect(populated({ localAddress: true })).toBe(
       '10.1.0.1 === 10.2.0.0/24 udp 1000-2000, 10.2.0.0/24 tcp, 10.2.0.0/24 icmp',
     );

@@ -100,7 +100,7 @@ describe('of two tunnels', () => {
     expect(order(one, other)).toBe(wanted);
   });
 
-  it('tells nothing of too many pairs, instead of taking long', () => {
+  it('gives no result for too many pairs, instead of taking long', () => {
     const many = Array.from({ length: 1_001 }, (_, at) => entry(`10.2.${at >> 8}.${at & 0xff}/32`));
     expect(meetings(claimsOf(many), claimsOf(many))).toBeUndefined();
     expect(meetings(claimsOf(many), claimsOf([entry('10.3.0.0/24')]))).toEqual([]);

@@ -10,7 +10,7 @@ describe.runIf(process.platform === 'linux')('the clock that counts sleep', () =
     expect(bootNow()).toBeGreaterThanOrEqual(boot);
   });
 
-  it('tells how long the host slept, once, and nothing when it did not', async () => {
+  it('reports how long the host slept, once, and nothing when it did not', async () => {
     const slept: number[] = [];
     const watch = watchSleep((asleep) => slept.push(asleep));
     await new Promise((resolve) => setTimeout(resolve, 2_300));

@@ -134,7 +134,7 @@ export class TunnelCertificates {
       if (said !== undefined) checkProves(leaf!, path, said);
     });
     const proven = provenIdentities(leaf!, NO_COMMON_NAME);
-    // Byte by byte as in the certificate: not all peers compare distinguished names as RFC 5280 §7.1 wants.
+    // Byte by byte as in the certificate: not all peers compare distinguished names as RFC 5280 §7.1 requires.
     const localId = said === undefined ? proven[0] : (proven.find((id) => sameIdentity(id, said)) ?? said);
     return { localId, authorities };
   }
@@ -145,7 +145,7 @@ export class TunnelCertificates {
       await this.#phrase.during(() => this.#local?.credentials(now));
       this.#remote?.trust(now);
     } catch {
-      // They were loaded when the tunnel started: what is wrong with them since then was warned of.
+      // They were loaded when the tunnel started; problems since then have been logged.
     }
   }
 

@@ -1,6 +1,6 @@
 /**
- * Secrets, kept as libvirt keeps them: `UUID.xml` describes one, `UUID.base64` holds its value, both 0600; ephemeral ones
- * in memory alone. A file that others may read is refused, not read.
+ * Secrets, stored as libvirt stores them: `UUID.xml` describes one, `UUID.base64` holds its value, both 0600; ephemeral ones
+ * only in memory. A file that others may read is refused.
  */
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -42,7 +42,7 @@ type Found =
 /** The descriptions on a shelf. Each is read once for as long as it stays as it is: there may be thousands. */
 class Catalogue {
   readonly shelf: Shelf;
-  // BOUNDED: by the descriptions on the shelf; what is gone leaves when all are looked at.
+  // BOUNDED: by the descriptions in the folder; removed ones are dropped when all are read.
   readonly #known = new Map<string, { readonly state: string; readonly found: Found }>();
 
   constructor(shelf: Shelf) {
@@ -125,8 +125,8 @@ export class SecretStore {
   }
 
   /**
-   * @param value the caller's, to erase
-   * @returns the name of its usage, by which it may be known too
+   * @param value erased by the caller
+   * @returns the name of its usage, by which documents may also find it
    */
   setValue(uuid: string, value: Uint8Array): string | undefined {
     const { shelf } = this.#find(uuid);
@@ -140,7 +140,7 @@ export class SecretStore {
         `the value has ${value.length} bytes; at most ${MAX_SECRET_VALUE} are allowed`,
       );
     }
-    // Before it is written: what fails then has changed nothing.
+    // Before it is written, so that a failure changes nothing.
     const found = this.#byUuid(uuid)?.get(uuid);
     const content = encodeBase64(value);
     try {
@@ -172,8 +172,8 @@ export class SecretStore {
   }
 
   /**
-   * The value of a secret: a copy, the caller's to wipe.
-   * @throws SectunnelError saying which secret is missing, empty or badly protected, and what to do
+   * The value of a secret: a copy, which the caller wipes.
+   * @throws SectunnelError with which secret is missing, empty or badly protected, and what to do
    */
   value(reference: SecretReference): Uint8Array {
     const { uuid, shelf } = reference.by === 'uuid' ? this.#find(reference.uuid) : this.#findUsage(reference.usage);
@@ -256,7 +256,7 @@ function folderShelf(path: string): Shelf {
     has: (name) => statSync(join(path, name), { throwIfNoEntry: false }) !== undefined,
     state: (name) => {
       const found = statSync(join(path, name), { throwIfNoEntry: false });
-      // The time of the last change of anything: of the content, or of who may read it.
+      // ctime: the time of the last change of the content or of its permissions.
       return found && `${found.ctimeMs} ${found.size} ${found.ino}`;
     },
     read: (name) => readPrivateFile(join(path, name)),
@@ -264,7 +264,7 @@ function folderShelf(path: string): Shelf {
       makePrivateFolder(path, SECRETS_USE);
       replaceFile(join(path, name), content);
     },
-    // With what a crash left of it: no copy of a key stays that nothing tells of.
+    // With the temporary files that a crash left: no copy of a key remains unnoticed.
     remove: (name) => {
       removeLeftovers(path, name);
       removeFile(join(path, name));

@@ -1,7 +1,7 @@
 /**
- * Where the secrets of documents come from: the daemon's own folder first, libvirt after it. A secret that the own
- * folder describes is never looked for in libvirt, whether it has a value or not. Values are read when they are needed,
- * at each authentication, and kept nowhere.
+ * Where the secrets of documents come from: the daemon's own folder first, libvirt after it. A secret that the
+ * daemon's folder describes is never looked up in libvirt, even without a value. Values are read at each authentication,
+ * and not stored.
  */
 
 import { SectunnelError } from '../../base/error.ts';
@@ -46,7 +46,7 @@ export class SecretSources {
 
   /**
    * The value of a secret, as it is now.
-   * @throws SectunnelError saying which secret is missing, private, without a value or badly protected, and what to do
+   * @throws SectunnelError with which secret is missing, private, without a value or badly protected, and what to do
    */
   async value(reference: SecretReference): Promise<SecretValue> {
     if (this.#libvirt === undefined || this.#own.has(reference)) {
@@ -73,7 +73,7 @@ export class SecretSources {
 
   /**
    * Why the value of a secret can be guessed as a pre-shared key, and what to do; `undefined` when it cannot, or when it
-   * cannot be had, which `problem` tells.
+   * cannot be read, which `problem` reports.
    */
   async weakness(reference: SecretReference): Promise<string | undefined> {
     let found: SecretValue;
@@ -113,8 +113,8 @@ export class SecretSources {
   }
 
   /**
-   * @param value the caller's, to erase
-   * @returns what a person should know of the value: that it can be guessed
+   * @param value erased by the caller
+   * @returns warnings about the value: that it can be guessed
    */
   async setValue(uuid: string, value: Uint8Array): Promise<string[]> {
     this.#onChanged({ uuid, usage: this.#own.setValue(uuid, value) });

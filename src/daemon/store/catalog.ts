@@ -1,5 +1,5 @@
 /**
- * What a daemon knows of its tunnels, in memory and in its folders: which are defined, which run and with which document,
+ * The daemon's records of its tunnels, in memory and in its folders: which are defined, which run and with which document,
  * which start with the daemon, and which ran when the last daemon ended.
  */
 import { randomUUID } from 'node:crypto';
@@ -97,8 +97,8 @@ export class Catalog {
   }
 
   /**
-   * A tunnel that ran when the last daemon ended runs again, with the document that it ran with; where that cannot be read, with
-   * the persistent one.
+   * A tunnel that ran when the last daemon ended runs again, with the same document, or with the persistent one where that
+   * cannot be read.
    */
   #loadLive(reading: Reading): void {
     const { name, file } = reading;
@@ -120,7 +120,7 @@ export class Catalog {
   }
 
   /**
-   * The definitions as they stand on the disk now, one after the other; nothing is changed.
+   * Reads the definitions on the disk, one after the other; changes nothing.
    * @throws SectunnelError when the folder is not there, or not the daemon's own any more
    */
   *readDefinitions(): Generator<Reading, void> {
@@ -214,7 +214,7 @@ export class Catalog {
   }
 
   /**
-   * Writes a definition to the disk, from where `commit` puts it into its place.
+   * Writes a definition to a temporary file; `commit` renames it.
    * @throws StorageError with nothing changed
    */
   stagePersistent(object: TunnelObject, document: SectunnelDocument): StagedFile {

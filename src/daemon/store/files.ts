@@ -13,10 +13,10 @@ const OTHERS_WRITE = 0o002;
 const STICKY = 0o1000;
 
 /**
- * Makes the folder with mode 0700 if it is not there. One that others may change is not used: they could put definitions
+ * Makes the folder with mode 0700 if it does not exist. Refuses a folder that others may change: they could put definitions
  * and keys there, or a control socket of their own.
- * @param use what it is for, and how another one is named
- * @throws SectunnelError saying what was found and what was wanted
+ * @param use what the folder is for, and which option names another one
+ * @throws SectunnelError with what was found and what is required
  */
 export function makePrivateFolder(path: string, use: string): void {
   try {
@@ -36,9 +36,9 @@ export function isUnwritable(error: unknown): boolean {
 }
 
 /**
- * The same where a daemon can do without: on a file system that is read-only or full, a folder that is not there is as good as
- * an empty one.
- * @returns why it is not there
+ * The same for a folder that a daemon can do without: on a read-only or full file system a missing folder counts as an
+ * empty one.
+ * @returns why it does not exist
  * @throws SectunnelError as `makePrivateFolder`
  */
 export function makeFolderIfPossible(path: string, use: string): string | undefined {
@@ -134,9 +134,9 @@ export function readPrivateFile(path: string): Buffer {
 }
 
 /**
- * Reads a document in a folder of ours. A link is followed, as those who manage configurations put files in place so; as what
- * it leads to says what is protected, only the daemon's user or root may be able to change it.
- * @throws Error saying what was found and what was wanted; nothing is read of what is no file, or too large
+ * Reads a document in a folder of ours. Follows links, because configuration management installs files by links; as the
+ * target says what is protected, only the daemon's user or root may be able to change it.
+ * @throws Error with what was found and what is required; reads nothing that is not a file, or is too large
  */
 export function readDocumentFile(path: string): Buffer {
   const found = statSync(path);

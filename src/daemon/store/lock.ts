@@ -1,6 +1,6 @@
 /**
- * Keeps a second daemon out of what is for one alone, for as long as the first one lives: by a lock of the kernel's
- * (flock) on a file, which ends with its process however that ends.
+ * Keeps a second daemon from what only one may use, while the first one lives: by a lock of the kernel
+ * (flock) on a file, which ends with its process in any case.
  */
 import {
   closeSync,
@@ -39,7 +39,7 @@ export class LockedError extends SectunnelError {
 /**
  * A folder of definitions is for one daemon. It need not be writable, and locks of other users who may read it do not count.
  * @param locks folder for the file; the same for all daemons that could meet
- * @returns what gives it free again
+ * @returns the function that unlocks it
  * @throws SectunnelError when another daemon has it
  * @throws StorageError when the file cannot be written
  */
@@ -52,8 +52,8 @@ export function lockDefinitions(folder: string, locks: string): () => void {
 }
 
 /**
- * A network namespace is for one daemon: what stands there of rules, routes and fences that bear our number is taken for
- * its own, and mended when it starts.
+ * A network namespace is for one daemon: when it starts, it takes the rules, routes and fences with our number for
+ * its own, and repairs them.
  * @param folder for the file; the same for all daemons that could meet
  * @returns what gives it free again
  * @throws SectunnelError when another daemon has it
@@ -77,7 +77,7 @@ function signFile(file: number): void {
 }
 
 /**
- * Runs a lock's function. Where nothing can be written there is no lock, which is said: tunnels come first.
+ * Runs a lock's function. Where nothing can be written there is no lock, which is logged: tunnels come first.
  * @throws SectunnelError when another daemon has it
  */
 export function lockIfPossible(log: Logger, lock: () => () => void): () => void {
@@ -110,7 +110,7 @@ function lockFile(path: string, what: string): () => void {
       if (errno !== ERRNO.EAGAIN) throw new SystemError(`lock ${path}`, errno);
       throw new LockedError(owner || 'unknown', what);
     }
-    // The other one may have taken the file away in the meantime.
+    // The other daemon may have removed the file in the meantime.
     if (statSync(path, { throwIfNoEntry: false })?.ino === fstatSync(file).ino) {
       signFile(file);
       return () => {

@@ -3,10 +3,10 @@ import { existsSync, mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 
 /**
- * Makes the folder, and those above it that are not there. Node's own `recursive` never ends where the kernel says ENOENT of
- * a folder that is there, as it does below /proc.
+ * Makes the folder, and missing folders above it. Node's own `recursive` never ends where the kernel returns ENOENT for
+ * a folder that exists, as it does below /proc.
  * @param mode of each folder that is made
- * @throws NodeJS.ErrnoException of the first that cannot be made
+ * @throws NodeJS.ErrnoException for the first one that cannot be made
  */
 export function makeFolders(path: string, mode: number): void {
   if (existsSync(path)) return;

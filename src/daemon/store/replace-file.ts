@@ -1,7 +1,7 @@
 /**
- * Files that are replaced whole or not at all, also when the disk is full or the power fails: the new content is written
- * beside the file and made sure of (fsync) before it takes the name, and then the folder is. What a crash leaves beside it
- * has a name that says so, and is removed by the next daemon.
+ * Replaces files atomically, also when the disk is full or the power fails: the new content is written to a temporary file
+ * beside the old one and flushed (fsync) before it takes the name; then the folder is flushed. Temporary files that a crash
+ * leaves have names of their own, and the next daemon removes them.
  */
 import { randomBytes } from 'node:crypto';
 import {
@@ -52,7 +52,7 @@ const RANDOM_BYTES = 8;
 const TEMPORARY = /^\.(.+)\.(?:[0-9a-f]{16}|\d{1,10})\.new$/;
 
 /**
- * Writes the new content of a file beside it. All that is needed to put it into its place is had then, but for the name.
+ * Writes the new content of a file beside it. After that only the renaming can fail.
  * @throws StorageError with nothing changed
  */
 export function stageFile(path: string, content: string | Uint8Array, mode = 0o600): StagedFile {
@@ -76,9 +76,9 @@ export function removeFile(path: string): void {
 }
 
 /**
- * Removes what crashes left in a folder. Nothing may be staged there. Links are removed, never followed.
- * @param of the name of the file that it was to become; left out: of all
- * @returns the paths of what was removed
+ * Removes the temporary files that crashes left in a folder. Nothing may be staged there. Links are removed, never followed.
+ * @param of the name of the file that was to be replaced; left out: of all files
+ * @returns the paths of the removed files
  * @throws StorageError
  */
 export function removeLeftovers(folder: string, of?: string): string[] {
@@ -128,7 +128,7 @@ function stage(path: string, make: (temporary: string) => void): StagedFile {
       if (!isOpen) return;
       isOpen = false;
       closeQuietly(folder);
-      // One that cannot be removed now is removed when the next daemon starts.
+      // A file that cannot be removed now is removed when the next daemon starts.
       withoutTemporary(temporary, undefined);
     },
   };
@@ -155,7 +155,7 @@ function writeNew(temporary: string, content: string | Uint8Array, mode: number)
     fsyncSync(file);
     if (mode !== 0o600) fchmodSync(file, mode);
     isOpen = false;
-    // Some file systems tell only now that there is no room.
+    // Some file systems report only now that there is no room.
     closeSync(file);
   } catch (error) {
     if (isOpen) closeQuietly(file);
@@ -204,7 +204,7 @@ function syncFolder(path: string, what: 'written' | 'removed', folder: number): 
   try {
     fsyncSync(folder);
   } catch (error) {
-    // File systems that have nothing to make sure of say that there is no such call.
+    // File systems that have nothing to flush return that there is no such call.
     if (!(isErrno(error) && error.code === 'EINVAL')) {
       const reason = reasonOf(error);
       throw new StorageError(`${path} was ${what}, but that may not survive a power failure: ${reason}`, reason, {

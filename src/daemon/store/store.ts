@@ -1,5 +1,5 @@
 /**
- * What outlives a daemon: definitions as `NAME.xml` (0600) in the configuration folder, `autostart/NAME.xml` as a link
+ * What persists when a daemon ends: definitions as `NAME.xml` (0600) in the configuration folder, `autostart/NAME.xml` as a link
  * to those that start with the daemon, and in the run folder the documents of the tunnels that are active.
  */
 import { existsSync, readdirSync } from 'node:fs';

@@ -165,7 +165,7 @@ describe('control socket', () => {
     await expect(server.listen()).rejects.toThrow(/107 fit; choose a shorter --run-dir/);
   });
 
-  it('tells callers when the daemon goes away', async () => {
+  it('fails pending calls when the daemon ends', async () => {
     let asked = 0;
     const { server, runDir } = await serve(() => {
       asked++;
@@ -249,7 +249,7 @@ describe('LineSplitter', () => {
 });
 
 describe('RateLimit', () => {
-  it('lets a few lines of a kind pass, then tells how many it kept back', () => {
+  it('writes a few lines of a kind, then reports how many it left out', () => {
     const limit = new RateLimit();
     const taken = Array.from({ length: 8 }, (_, i) => limit.take(i, 'garbage'));
     expect(taken).toEqual([0, 0, 0, 0, 0, -1, -1, -1]);

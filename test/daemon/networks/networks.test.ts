@@ -214,7 +214,7 @@ describe('a network that starts', () => {
     expect([host.parts(), host.led(), await networks.list()]).toEqual([{}, [], []]);
   });
 
-  it('is held alone or not at all: a fence that cannot be had is a refusal', async () => {
+  it('is held alone or not at all: it is refused when its fence cannot be installed', async () => {
     const host = new Host();
     host.fence.set = () => Promise.reject(new Error('the program nft is missing'));
     await expect(host.networks().start(network())).rejects.toThrow('the program nft is missing');
@@ -401,7 +401,7 @@ describe("libvirt's own rules around a network", () => {
   const selective = network({ mode: 'selective', forward: '<forward/>' });
   const closed = (host: Host): unknown => (host.parts()['network:lan'] as { closed?: boolean }).closed;
 
-  it('are gone: nothing passes but by the tunnel until they are there again, and both is told', async () => {
+  it('are gone: packets pass only through the tunnel until they return, and both changes are reported', async () => {
     vi.useFakeTimers();
     onTestFinished(() => void vi.useRealTimers());
     const host = new Host();
@@ -433,7 +433,7 @@ describe("libvirt's own rules around a network", () => {
     await networks.close();
   });
 
-  it('are gone for a moment, as when libvirt starts again: that is not told', async () => {
+  it('are gone for a moment, as when libvirt restarts: this is not reported', async () => {
     vi.useFakeTimers();
     onTestFinished(() => void vi.useRealTimers());
     const host = new Host();
@@ -590,7 +590,7 @@ describe('a daemon whose networks libvirt starts', () => {
     return test;
   }
 
-  it('starts the tunnel with the network, and tells of both', async () => {
+  it('starts the tunnel with the network, and reports both', async () => {
     const { client } = await daemon();
     await client.call('define', { xml: tunnelDocument() });
     const hook = { network: 'lan', xml: `<hookData>${network()}</hookData>` };
@@ -607,7 +607,7 @@ describe('a daemon whose networks libvirt starts', () => {
     expect((await client.call('net-list', {})).networks).toEqual([]);
   });
 
-  it('does not start a network whose tunnel cannot start, nor one that nobody waits for', async () => {
+  it('does not start a network whose tunnel cannot start, or whose start libvirt has given up', async () => {
     const test = await daemon();
     const hook = { network: 'lan', operation: 'start', xml: network() };
     await expect(test.client.call('network-hook', hook)).rejects.toThrow(

@@ -76,7 +76,7 @@ async function start(): Promise<{ daemon: TestDaemon; files: Files }> {
 }
 
 describe('sectunnel pki-check', () => {
-  it('tells which files are used, whom they prove, and that nothing is wrong', async () => {
+  it('reports which files are used, which identities they prove, and that nothing is wrong', async () => {
     const { daemon, files } = await start();
     files.give();
     await daemon.client.call('define', { xml: files.document() });
@@ -98,7 +98,7 @@ describe('sectunnel pki-check', () => {
     expect(JSON.parse(asJson)).toMatchObject({ name: 'net', sides: [{ side: 'both', findings: [] }] });
   });
 
-  it('tells what is missing, what others may read, what does not fit, and ends with code 1', async () => {
+  it('reports what is missing, what others may read, what does not match, and ends with code 1', async () => {
     const { daemon, files } = await start();
     await daemon.client.call('define', { xml: files.document() });
     const first = await pkiCheck(daemon);
@@ -272,7 +272,7 @@ describe('two daemons with certificates', () => {
     );
   });
 
-  it('warn of a certificate that is about to expire while nobody authenticates', async () => {
+  it('warn of a certificate that is about to expire while no peer authenticates', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'Date'] });
     onTestFinished(() => void vi.useRealTimers());
     const { left } = await pair(certified('gw1', { notAfter: Date.now() + 31.5 * DAY }), certified('gw2'));

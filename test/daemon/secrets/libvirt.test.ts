@@ -67,7 +67,7 @@ describe('secrets of libvirt', () => {
     expect(warnings[0]).not.toContain('a key');
   });
 
-  it('authenticate a tunnel, by UUID and by usage; status says who keeps them', async () => {
+  it('authenticate a tunnel, by UUID and by usage; status shows where they are stored', async () => {
     for (const xml of [
       tunnelDocument({ start: 'initiate' }),
       tunnelDocument({ start: 'initiate' }).replace(/<secret.*?\/>/, BY_USAGE),
@@ -146,7 +146,7 @@ describe('secrets of libvirt', () => {
     await left.client.call('start', { name: 'net' });
   });
 
-  it('that go away while the tunnel runs are told of in its status', async () => {
+  it('that disappear while the tunnel runs are shown in its status', async () => {
     const network = new MemoryNetwork();
     await peer(network, 'a key');
     const fake = await libvirt(key('a key'));

@@ -21,7 +21,7 @@ function refusal(action: () => unknown): string {
   throw new Error('it was not refused');
 }
 
-it('a folder is for one daemon: the next is told which has it, and may have it after that one', () => {
+it('a folder is for one daemon: the next one learns which has it, and gets it when that one ends', () => {
   const [folder, locks] = [temporaryFolder(), temporaryFolder()];
   const unlock = lockDefinitions(folder, locks);
   // It may be on a file system that is read-only.

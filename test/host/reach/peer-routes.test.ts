@@ -80,7 +80,7 @@ describe('the way to a peer', () => {
     ]);
   });
 
-  it('that is gone is told with what to look at and shown until it returns; then the peer is asked', async () => {
+  it('that is gone is reported with the command to check it, and shown until it returns; then the peer is probed', async () => {
     host.source = undefined;
     host.ways.note(SA);
     await host.change(undefined);

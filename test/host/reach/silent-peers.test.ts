@@ -40,7 +40,7 @@ describe('a peer that does not answer', () => {
   });
   afterEach(() => void vi.useRealTimers());
 
-  it('is told after ten seconds, once for all attempts, with the ports and the way, until it answers', () => {
+  it('is reported after ten seconds, once for all attempts, with the ports and the route, until it responds', () => {
     host.attempt();
     vi.advanceTimersByTime(9_900);
     expect([host.told, host.peers.degraded('net')]).toEqual([[], []]);
@@ -58,7 +58,7 @@ describe('a peer that does not answer', () => {
     expect([host.told, host.peers.degraded('net')]).toEqual([['net warn degraded', 'net info restored'], []]);
   });
 
-  it('is not told of where something else is the reason', () => {
+  it('is not reported where there is another reason', () => {
     host.reason = true;
     host.attempt();
     vi.advanceTimersByTime(20_000);

@@ -53,7 +53,7 @@ class Host {
 }
 
 describe('a CHILD SA that sends and receives nothing', () => {
-  it('is told ten seconds after its first packet, once, and shown until a packet comes', () => {
+  it('is reported ten seconds after its first packet, once, and shown until a packet comes', () => {
     const host = new Host();
     host.pass(60, host.child({ sent: 0 }));
     host.pass(10, host.child());
@@ -66,7 +66,7 @@ describe('a CHILD SA that sends and receives nothing', () => {
     expect(host.told).toEqual(['net warn nothing-received', 'net info received']);
   });
 
-  it('is not told of for two packets, nor while something else is the reason, nor shown for another tunnel', () => {
+  it('is not reported for two packets, nor while there is another reason, nor shown for another tunnel', () => {
     const host = new Host();
     host.pass(600, host.child({ sent: 2 }));
     host.reason = true;
@@ -79,7 +79,7 @@ describe('a CHILD SA that sends and receives nothing', () => {
     expect(host.children.of('net')).toEqual([]);
   });
 
-  it('is not told again when it is rekeyed, and is heard when the SA that it replaces is', () => {
+  it('is not reported again when it is rekeyed, and is heard when the SA that it replaces is', () => {
     const host = new Host();
     host.pass(20, host.child());
     host.pass(20, host.child(), host.child({ id: 2, sent: 0 }));
@@ -90,13 +90,13 @@ describe('a CHILD SA that sends and receives nothing', () => {
     expect([host.told.slice(1), host.children.of('net')]).toEqual([['net info received'], []]);
   });
 
-  it('is told of protocol 50 where ESP goes directly over IP', () => {
+  it('is reported with protocol 50 where ESP goes directly over IP', () => {
     const host = new Host();
     host.pass(20, host.child({ encapsulated: false, path: overIp }));
     expect([host.children.of('net'), host.children.missing()]).toEqual([[OVER_IP], []]);
   });
 
-  it('is told of the peer that sends its ESP directly over IP, at once and once', () => {
+  it('is reported at once, and once, when the peer sends its ESP directly over IP', () => {
     const host = new Host();
     host.pass(2.5, host.child());
     const [missing] = host.children.missing();

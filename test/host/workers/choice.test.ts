@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { chooseWorkers, workerChoices } from '../../../src/host/workers/choice.ts';
 
-describe('who carries packets', () => {
+describe('which threads carry packets', () => {
   it('are two threads where that can be done and there are processors for them', () => {
     expect(chooseWorkers('auto', {}, 2)).toEqual({ pairs: 1, text: '1 pair' });
     expect(chooseWorkers('auto', {}, 64)).toEqual({ pairs: 1, text: '1 pair' });

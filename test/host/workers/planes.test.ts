@@ -240,7 +240,7 @@ describe('devices', () => {
 });
 
 describe('a handle-local peer', () => {
-  it('keeps its zone, which no copy of its address tells', () => {
+  it('keeps its IPv6 zone, which a copy of its address lacks', () => {
     const { planes, send } = make();
     const path = { ...PATH, remote: at('fe80::1', 4500) };
     const descriptor = { fd: 9, local: PATH.local, gro: false, gso: false, ecn: false };

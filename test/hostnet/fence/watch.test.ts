@@ -161,7 +161,7 @@ describe.skipIf(missing(['namespaces', 'nftables']).length > 0)('a fence that ot
     expect((await fence.mend(true)).found).toEqual([]);
   });
 
-  it('is not looked at for what others change of theirs, nor listed when nothing was heard', async () => {
+  it('is not checked for changes to other tables, nor listed when no change was reported', async () => {
     for (let times = 0; times < 5; times++) change('add table inet other', 'add chain inet other input');
     change('flush table inet other', 'add table ip sectunnel', 'delete table ip sectunnel');
     await turns();
@@ -172,7 +172,7 @@ describe.skipIf(missing(['namespaces', 'nftables']).length > 0)('a fence that ot
     expect([heard, (await fence.mend(false)).found]).toEqual([0, []]);
   });
 
-  it('is found changed by comparing, where nothing can be heard', async () => {
+  it('is compared to find changes, where none can be reported', async () => {
     const deaf = new LinuxFence();
     await deaf.set('tunnel:c', tunnel('stun2', '10.4.0.0/24'));
     change(`flush map ${TABLE} out4`);
@@ -228,7 +228,7 @@ describe.skipIf(missing(['namespaces', 'nftables']).length > 0)('a fence that ot
     await meddled.close();
   });
 
-  it('is compared whole when more was changed than could be told', async () => {
+  it('is compared as a whole when more changed than could be reported', async () => {
     change('add table inet other', 'add chain inet other some');
     const rules = Array.from(
       { length: 30_000 },

@@ -269,7 +269,7 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
       changes.length = 0;
     });
 
-    it('tells what this program and others change of links, addresses, routes and rules', async () => {
+    it('reports changes of links, addresses, routes and rules by this program and others', async () => {
       const rule: Rule = {
         family: 6,
         priority: 9_999,
@@ -304,7 +304,7 @@ describeInterop('the configuration of a Linux network namespace', ['namespaces']
       });
     });
 
-    it('says when more changed than could be told', async () => {
+    it('reports that more changed than could be reported', async () => {
       const destination = (i: number): Prefix => ({
         address: { family: 4, value: 0x0b00_0000n + BigInt(i) },
         prefixLength: 32,

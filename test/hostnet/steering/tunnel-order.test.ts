@@ -64,7 +64,7 @@ describe('tunnels', () => {
 });
 
 describe('tunnels that can have no order', () => {
-  it('are told: by a group between whose tunnels another one stands', () => {
+  it('are reported: by a group between whose tunnels another one is ordered', () => {
     const order = orderOf(claimant('g1', '10.4.0.0/24', { group: 'g', preference: 100 }), claimant('m', '10.4.0.0/23'));
     expect([order.circle('g1'), order.circle('m')]).toEqual([[], []]);
     order.set(claimant('g2', '10.4.0.0/22', { group: 'g', preference: 200 }));
@@ -73,7 +73,7 @@ describe('tunnels that can have no order', () => {
     expect(order.circle('g2')).toEqual([]);
   });
 
-  it('are told: by three of which each goes before the next', () => {
+  it('are reported: by three tunnels, each of which goes before the next', () => {
     const entry = (remote: string, priority: number): PolicyEntry => ({
       ...{ name: remote, direction: 'out', action: 'protect', priority, level: 'require' },
       selectors: { local: [selector('10.1.0.0/24')], remote: [selector(remote)] },

@@ -229,7 +229,7 @@ describe('an answer says nothing', () => {
     await expect(read(answer)).rejects.toThrow(why);
   });
 
-  it('of somebody whose certificate was revoked, unless nobody is to ask', async () => {
+  it('of a signer whose certificate was revoked, unless its status is not to be checked', async () => {
     const own = Uint8Array.of(0x66);
     const crl = makeCrl({ issuer: root, revoked: [own] });
     await expect(read(by(delegated({ serial: own, extra: [] })), [crl])).rejects.toThrow(

@@ -112,7 +112,7 @@ describe('a list that is fetched', () => {
     expect(short.asked).toHaveLength(2);
   });
 
-  it('is used on while it holds when the next cannot be had; then strict lets nobody in', async () => {
+  it('stays in use while it is valid when the next cannot be fetched; then strict refuses every peer', async () => {
     const world = new World({ [LIST]: crl({ nextUpdate: NOW + 2 * DAY }) });
     expect(await world.judge(withList)).toBe('ok');
     world.pages.set(LIST, new Error('connect ECONNREFUSED'));
@@ -340,7 +340,7 @@ describe('the certificates of a path', () => {
   });
 });
 
-it('who waits for an answer holds up nobody else, and many wait for one fetch', async () => {
+it('a peer that waits for a fetch does not delay others, and many wait for one fetch', async () => {
   let give: (() => void) | undefined;
   const world = new World({ [OCSP]: () => new Promise((resolve) => (give = () => resolve(ocsp()))), [LIST]: crl() });
   const waiting = Array.from({ length: 50 }, () => world.judge(withOcsp));

@@ -79,7 +79,7 @@ describe('a writer', () => {
     expect(writer.kinds).toBe('all');
   });
 
-  it('joins what it was told to', () => {
+  it('joins the kinds that it is set up for', () => {
     const both = [...run(), ...run({ protocol: 'udp' })];
     for (const [kinds, writes] of [
       ['all', [RUN, RUN]],
@@ -92,7 +92,7 @@ describe('a writer', () => {
     }
   });
 
-  it('tells what no device can take', () => {
+  it('reports what no device can take', () => {
     const { writer } = kernel(() => true);
     const batch = new PacketBatch(1, 70_000, 0, 0);
     batch.claim(65_536);

@@ -315,7 +315,7 @@ describe.runIf(hasLinuxUdp())('sending in batches', () => {
     expect(errors()).toEqual({});
   });
 
-  it('does not repeat for ever, however many errors are told', () => {
+  it('does not repeat for ever, however many errors are reported', () => {
     sending = { ...sending, readErrors: () => 1 };
     kernel.verdict = () => ERRNO.ECONNREFUSED;
     expect(send([100, 200, 300])).toBe(0);

@@ -265,7 +265,7 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
     clearInterval(timer);
   });
 
-  it('leaves a socket alone for a while that fails for no reason that it tells, and then goes on', async () => {
+  it('pauses a socket that fails without a reason, and then continues', async () => {
     const near = await bind(NEAR[0]);
     const got = arrivals(near, 1);
     const failing = vi.spyOn(libc(), 'recvmmsg').mockReturnValue(-1);
@@ -279,7 +279,7 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
     expect(near.counters.receiveErrors).toBeLessThanOrEqual(4 * 16);
   });
 
-  it('leaves no descriptor behind, neither when it is closed nor when it cannot be had', async () => {
+  it('leaves no descriptor open, neither when it is closed nor when it cannot be opened', async () => {
     const first = await bind(NEAR[0]);
     const before = openDescriptors();
     for (let i = 0; i < 20; i++) {

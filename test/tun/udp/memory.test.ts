@@ -91,7 +91,7 @@ describe('a memory network', () => {
     expect(seen).toEqual([0xbb, 2, 0x28, 0]);
   });
 
-  it('counts what cannot be sent, and what nobody listens for', async () => {
+  it('counts what cannot be sent, and what no socket receives', async () => {
     const { network, advance } = manualNetwork();
     const host = network.host([A]);
     const a = await host.bind({ address: A, port: 500 });

@@ -83,7 +83,7 @@ describeInterop('ESP straight over IP', ['namespaces'], () => {
     },
   );
 
-  it('goes to nobody at a port', async () => {
+  it('reaches no socket at a port', async () => {
     const socket = await raw(4);
     expect(socket.send(payload(0, 40), at('192.0.2.2', 4500), at('192.0.2.1'))).toBe(false);
     expect(socket.send(payload(0, 40), at('2001:db8::2'))).toBe(false);
@@ -101,7 +101,7 @@ describeInterop('ESP straight over IP', ['namespaces'], () => {
     expect(await came).toMatchObject([{ data: payload(0, 40) }]);
   });
 
-  it('is told when the path takes less, and nothing is lost by it', async () => {
+  it('learns that the path MTU is smaller, and nothing is lost by it', async () => {
     const socket = await raw(4);
     const mtu = ['route', 'replace', 'local', '192.0.2.2', 'dev', 'lo', 'table', 'local', 'mtu', '1000'];
     ipCommand(...mtu);

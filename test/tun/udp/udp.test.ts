@@ -61,7 +61,7 @@ describe.each(networks)('UDP by %s', (_name, network) => {
     expect(a.counters.sentBytes).toBe(sent.reduce((sum, [, length]) => sum + length, 0));
   });
 
-  it('tells peers apart by address and port', async () => {
+  it('distinguishes peers by address and port', async () => {
     const [a, b, c] = [await bind('127.0.0.1'), await bind('127.0.0.1'), await bind('127.0.0.1')];
     const received = arrivals(c, 4);
     for (const socket of [a, b, a, b]) socket.send(Uint8Array.of(1), c.local);
@@ -93,7 +93,7 @@ describe.each(networks)('UDP by %s', (_name, network) => {
     expect(a.counters.sentDatagrams).toBe(0);
   });
 
-  it('says who has the port', async () => {
+  it('says which program has the port', async () => {
     const a = await bind('127.0.0.1');
     const { port } = a.local;
     await expect(network.bind({ address: ip('127.0.0.1'), port })).rejects.toThrow(
@@ -111,7 +111,7 @@ describe.each(networks)('UDP by %s', (_name, network) => {
     expect(four.local.port).toBe(six.local.port);
   });
 
-  it('calls nobody after it was closed by its handler', async () => {
+  it('calls no handler after it was closed by one', async () => {
     const a = await bind('127.0.0.1');
     const b = await bind('127.0.0.1');
     let seen = 0;
