@@ -16,28 +16,67 @@ interface SendTunnel {
   hold: SendCommand | undefined;
 }
 
-interface SendSa {
-  install: InstallOutbound;
+interface SaRecord<Install, State> {
+  install: Install;
   readonly slot: KeySlot;
-  /** The order in which SAs were activated; 0 for one that was not. */
-  activation: number;
+  state: State;
 }
 
-interface ReceiveSa {
-  install: InstallInbound;
-  readonly slot: KeySlot;
-  superseded: boolean;
-}
-
-export class SendRecords {
-  // BOUNDED: by the engine, both.
-  readonly #tunnels = new Map<number, SendTunnel>();
-  readonly #sas = new Map<number, SendSa>();
+/** The SAs of one direction as they are installed now, the slots of their keys, and a state of each. */
+class SaRecords<Install extends InstallInbound | InstallOutbound, State> {
+  // BOUNDED: by the engine.
+  readonly #sas = new Map<number, SaRecord<Install, State>>();
   readonly #slots: KeySlots;
-  #activations = 0;
 
   constructor(slots: KeySlots) {
     this.#slots = slots;
+  }
+
+  /** Records an SA. Returns the command with its keys in a slot. */
+  install(command: Install, state: State): Install {
+    const slot = this.#slots.take(command.keys);
+    const install = { ...command, keys: slot.keys };
+    this.#sas.set(command.id, { install, slot, state });
+    return install;
+  }
+
+  /** Changes what would be installed now. */
+  change(id: number, change: Partial<Install>): void {
+    const sa = this.#sas.get(id);
+    if (sa !== undefined) sa.install = { ...sa.install, ...change };
+  }
+
+  setState(id: number, state: State): void {
+    const sa = this.#sas.get(id);
+    if (sa !== undefined) sa.state = state;
+  }
+
+  remove(id: number): void {
+    this.#sas.delete(id);
+  }
+
+  slotOf(id: number): KeySlot | undefined {
+    return this.#sas.get(id)?.slot;
+  }
+
+  all(): IterableIterator<SaRecord<Install, State>> {
+    return this.#sas.values();
+  }
+
+  clear(): void {
+    this.#sas.clear();
+  }
+}
+
+export class SendRecords {
+  // BOUNDED: by the engine.
+  readonly #tunnels = new Map<number, SendTunnel>();
+  /** The state is the order in which SAs were activated; 0 for one that was not. */
+  readonly #sas: SaRecords<InstallOutbound, number>;
+  #activations = 0;
+
+  constructor(slots: KeySlots) {
+    this.#sas = new SaRecords(slots);
   }
 
   /** Records a command. Returns it as the workers get it: with its keys in a slot. */
@@ -58,25 +97,18 @@ export class SendRecords {
       case 'ask-again':
       case 'refuse':
         return command;
-      case 'install': {
-        const slot = this.#slots.take(command.keys);
-        const install = { ...command, keys: slot.keys };
-        this.#sas.set(command.id, { install, slot, activation: 0 });
-        return install;
-      }
-      case 'activate': {
-        const sa = this.#sas.get(command.id);
-        if (sa !== undefined) sa.activation = ++this.#activations;
+      case 'install':
+        return this.#sas.install(command, 0);
+      case 'activate':
+        this.#sas.setState(command.id, ++this.#activations);
         return command;
-      }
       case 'remove':
-        this.#sas.delete(command.id);
+        this.#sas.remove(command.id);
         return command;
       case 'path':
       case 'fit': {
         const { type: _, ...change } = command;
-        const sa = this.#sas.get(command.id);
-        if (sa !== undefined) sa.install = { ...sa.install, ...change };
+        this.#sas.change(command.id, change);
         return command;
       }
     }
@@ -84,7 +116,7 @@ export class SendRecords {
 
   /** The slot with the keys of an SA, to be released when no worker has the SA any more. */
   slotOf(id: number): KeySlot | undefined {
-    return this.#sas.get(id)?.slot;
+    return this.#sas.slotOf(id);
   }
 
   /** All commands that hold, in an order in which they can be applied. */
@@ -93,9 +125,9 @@ export class SendRecords {
       yield add;
       if (hold !== undefined) yield hold;
     }
-    const sas = [...this.#sas.values()];
+    const sas = [...this.#sas.all()];
     for (const { install } of sas) yield install;
-    const active = sas.filter(({ activation }) => activation > 0).sort((a, b) => a.activation - b.activation);
+    const active = sas.filter(({ state }) => state > 0).sort((a, b) => a.state - b.state);
     for (const { install } of active) yield { type: 'activate', id: install.id, afterIke: false };
   }
 
@@ -106,12 +138,11 @@ export class SendRecords {
 }
 
 export class ReceiveRecords {
-  // BOUNDED: by the engine.
-  readonly #sas = new Map<number, ReceiveSa>();
-  readonly #slots: KeySlots;
+  /** The state says which SAs are superseded. */
+  readonly #sas: SaRecords<InstallInbound, boolean>;
 
   constructor(slots: KeySlots) {
-    this.#slots = slots;
+    this.#sas = new SaRecords(slots);
   }
 
   /** As `SendRecords.note`. */
@@ -120,25 +151,18 @@ export class ReceiveRecords {
       // About packets that come to this worker now: means nothing to another.
       case 'expect':
         return command;
-      case 'install': {
-        const slot = this.#slots.take(command.keys);
-        const install = { ...command, keys: slot.keys };
-        this.#sas.set(command.id, { install, slot, superseded: false });
-        return install;
-      }
-      case 'supersede': {
-        const sa = this.#sas.get(command.id);
-        if (sa !== undefined) sa.superseded = true;
+      case 'install':
+        return this.#sas.install(command, false);
+      case 'supersede':
+        this.#sas.setState(command.id, true);
         return command;
-      }
       case 'remove':
-        this.#sas.delete(command.id);
+        this.#sas.remove(command.id);
         return command;
       case 'path':
       case 'fit': {
         const { type: _, ...change } = command;
-        const sa = this.#sas.get(command.id);
-        if (sa !== undefined) sa.install = { ...sa.install, ...change };
+        this.#sas.change(command.id, change);
         return command;
       }
     }
@@ -146,13 +170,13 @@ export class ReceiveRecords {
 
   /** As `SendRecords.slotOf`. */
   slotOf(id: number): KeySlot | undefined {
-    return this.#sas.get(id)?.slot;
+    return this.#sas.slotOf(id);
   }
 
   *restore(): Generator<ReceiveSaCommand> {
-    for (const { install, superseded } of this.#sas.values()) {
+    for (const { install, state } of this.#sas.all()) {
       yield install;
-      if (superseded) yield { type: 'supersede', id: install.id };
+      if (state) yield { type: 'supersede', id: install.id };
     }
   }
 
