@@ -24,3 +24,19 @@ export async function eachOf<T>(items: readonly T[], work: (item: T) => unknown)
 export function allOf(...steps: readonly (() => unknown)[]): Promise<void> {
   return eachOf(steps, (step) => step());
 }
+
+/**
+ * Does the same for each of many, so many at the same time, in their order. `work` does not reject.
+ * @param limit pieces of work that run at the same time
+ */
+export async function eachAtOnce<T>(
+  items: Iterable<T>,
+  limit: number,
+  work: (item: T) => Promise<void>,
+): Promise<void> {
+  const iterator = items[Symbol.iterator]();
+  const worker = async (): Promise<void> => {
+    for (let next = iterator.next(); next.done !== true; next = iterator.next()) await work(next.value);
+  };
+  await Promise.all(Array.from({ length: limit }, worker));
+}

@@ -14,6 +14,7 @@ import type { TunnelEvent } from '../control/results.ts';
 import { type Overlaps, overlapsAmong } from '../plan/overlaps.ts';
 import type { Autostart } from './autostart.ts';
 import type { HeldNetworks } from './networks/networks.ts';
+import { Pace } from './pace.ts';
 import type { Runner } from './runner.ts';
 import type { Catalog } from './store/catalog.ts';
 import type { TunnelObject } from './store/objects.ts';
@@ -28,9 +29,12 @@ export interface ActivationParts {
   readonly publish: (event: Omit<TunnelEvent, 'time'>) => void;
 }
 
-/** Its methods are for one caller at a time. */
+/** Its methods are for one caller at a time for each tunnel. */
 export class Activation {
   readonly #parts: ActivationParts;
+  /** Documents that are about to run: what claims the same packets must not start meanwhile. BOUNDED: by the tunnels. */
+  readonly #starting = new Map<string, SectunnelDocument>();
+  readonly #pace = new Pace();
 
   constructor(parts: ActivationParts) {
     this.#parts = parts;
@@ -85,9 +89,10 @@ export class Activation {
     }
   }
 
-  /** What the document and those of tunnels that run, or are to run again, both claim. */
+  /** What the document and those of tunnels that run, are about to run, or are to run again, both claim. */
   overlapsOf(document: SectunnelDocument): Overlaps {
-    return overlapsAmong(document, this.#parts.catalog.activeNear(document));
+    const others = new Set([...this.#parts.catalog.activeNear(document), ...this.#starting.values()]);
+    return overlapsAmong(document, others);
   }
 
   #checkBeside(document: SectunnelDocument): void {
@@ -191,16 +196,28 @@ export class Activation {
   }
 
   async #run(object: TunnelObject, document: SectunnelDocument): Promise<string> {
-    const { networks, runner, autostart, catalog, log } = this.#parts;
+    const { networks, log } = this.#parts;
+    const { name } = object;
+    await this.#pace.turn();
     networks.checkDocument(document);
     this.#checkBeside(document);
     for (const text of [...toPolicy(document).warnings, ...this.overlapsOf(document).warnings])
-      log.warn({ tunnel: document.name }, text);
+      log.warn({ tunnel: name }, text);
+    this.#starting.set(name, document);
+    try {
+      return await this.#startOnHost(object, document);
+    } finally {
+      this.#starting.delete(name);
+    }
+  }
+
+  async #startOnHost(object: TunnelObject, document: SectunnelDocument): Promise<string> {
+    const { networks, runner, autostart, catalog, log } = this.#parts;
     let device: string;
     try {
       device = await runner.start(document);
     } catch (error) {
-      log.warn({ tunnel: document.name }, `not started: ${messageOf(error)}`);
+      log.warn({ tunnel: object.name }, `not started: ${messageOf(error)}`);
       throw error;
     }
     autostart.cancel(object.name);

@@ -4,13 +4,11 @@
  * a transient one is gone when it stops.
  */
 import { join } from 'node:path';
-import { allOf } from '../base/each.ts';
-import { SectunnelError } from '../base/error.ts';
+import { allOf, eachAtOnce } from '../base/each.ts';
 import type { Logger } from '../base/log.ts';
-import { Serial } from '../base/serial.ts';
+import { Turns } from '../base/turns.ts';
 import type { SectunnelDocument } from '../config/model.ts';
-import { sameDocument } from '../config/same-document.ts';
-import type { DefineResult, ReloadResult, StartResult, TunnelEvent } from '../control/results.ts';
+import type { ReloadResult, TunnelEvent } from '../control/results.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
 import type { Platform } from '../host/platform.ts';
 import type { WorkerChoice } from '../host/workers/choice.ts';
@@ -18,6 +16,7 @@ import type { Fetch } from '../pki/revocation/online.ts';
 import { Activation } from './activation.ts';
 import { Advice } from './advice.ts';
 import { Autostart } from './autostart.ts';
+import { Changes } from './changes.ts';
 import { Queries } from './control/queries.ts';
 import { HeldNetworks } from './networks/networks.ts';
 import { type HoldingTunnel, holdingTunnel } from './networks/plan.ts';
@@ -26,9 +25,8 @@ import { Runner } from './runner.ts';
 import { SECRETS_USE, SecretStore } from './secrets/secrets.ts';
 import { concerns, type SecretChange, SecretSources } from './secrets/sources.ts';
 import { SharedRun } from './shared-run.ts';
-import { Catalog, type DocumentText } from './store/catalog.ts';
+import { Catalog } from './store/catalog.ts';
 import { logEmpty, makeFolderIfPossible, visibleFolder } from './store/files.ts';
-import { checkIdentity } from './store/objects.ts';
 import { logLeftovers } from './store/replace-file.ts';
 
 export interface DaemonOptions {
@@ -49,18 +47,21 @@ export interface DaemonOptions {
 const NETWORK_PATIENCE = 1_000;
 /** Milliseconds between attempts to remove what could not be removed before. */
 const REPEAT = 30_000;
+/** Changes of tunnels that run at the same time, and starts among them that nobody waits for. */
+const CHANGES_AT_ONCE = 16;
+const STARTS_AT_ONCE = 12;
+/** Milliseconds after which the daemon is ready though not all tunnels that are to run have started: their fences are up. */
+const READY_PATIENCE = 2_000;
 const UNREADABLE =
   'none of the documents of this tunnel can be read: it is not started, and its fence stays in place. ' +
   "Correct the document and run 'sectunnel reload', or remove the fence with 'sectunnel destroy'";
-
-const runsOtherwise = (name: string): string =>
-  `the tunnel runs with its previous document: 'sectunnel restart ${name}' starts it with this one`;
 
 export class Daemon {
   readonly secrets: SecretSources;
   readonly runner: Runner;
   readonly networks: HeldNetworks;
   readonly queries: Queries;
+  readonly changes: Changes;
   readonly #log: Logger;
   readonly #onEvent: DaemonOptions['onEvent'];
   /** The folder of the control socket. */
@@ -68,13 +69,12 @@ export class Daemon {
   readonly #catalog: Catalog;
   readonly #autostart: Autostart;
   readonly #activation: Activation;
-  readonly #advice: Advice;
   readonly #reload: SharedRun<ReloadResult>;
   /** Tunnels to start for which no attempt was made yet: one that is stopped before is not started. BOUNDED: by the objects. */
   readonly #untried = new Set<string>();
   readonly #secretsDir: string;
   #repeat: NodeJS.Timeout | undefined;
-  readonly #changes = new Serial();
+  readonly #turns = new Turns(CHANGES_AT_ONCE);
 
   constructor(options: DaemonOptions) {
     this.#log = options.log;
@@ -96,7 +96,7 @@ export class Daemon {
       secrets: this.secrets,
       fetch: options.fetch,
       onEvent: (event) => this.#publish(event),
-      onLost: (name) => void this.#changes.run(() => this.#lost(name)),
+      onLost: (name) => void this.#turns.run(name, () => this.#lost(name)),
     });
     this.networks = new HeldNetworks({
       platform: options.platform,
@@ -112,35 +112,45 @@ export class Daemon {
     const shared = { catalog: this.#catalog, autostart: this.#autostart, runner, networks };
     this.#activation = new Activation({ ...shared, log: options.log, publish: (event) => this.#publish(event) });
     this.queries = new Queries({ ...shared, secrets });
-    this.#advice = new Advice({ catalog: this.#catalog, runner, secrets });
+    const advice = new Advice({ catalog: this.#catalog, runner, secrets });
+    this.changes = new Changes({
+      ...shared,
+      activation: this.#activation,
+      advice,
+      turns: this.#turns,
+      publish: (event) => this.#publish(event),
+    });
     const reloadParts: ReloadParts = {
       ...shared,
       log: options.log,
       isRetrying: (name) => runner.installed.isRetrying(name),
-      overlapsOf: (document) => this.#advice.overlaps(document),
-      warningsOf: (document) => this.#advice.allWarnings(document),
+      overlapsOf: (document) => advice.overlaps(document),
+      warningsOf: (document) => advice.allWarnings(document),
       publish: (event) => this.#publish(event),
     };
-    this.#reload = new SharedRun(() => this.#changes.run(() => reloadDefinitions(reloadParts)));
+    this.#reload = new SharedRun(() => this.#turns.alone(() => reloadDefinitions(reloadParts)));
   }
 
   /** Reads the definitions and starts what is to be started. */
   async open(): Promise<void> {
     this.#catalog.load();
     this.#lookAtSecrets();
-    this.#repeat = setInterval(() => void this.#changes.run(() => this.#repeatFailed()), REPEAT).unref();
+    this.#repeat = setInterval(() => void this.#turns.alone(() => this.#repeatFailed()), REPEAT).unref();
     const { unreadable } = this.#catalog;
     for (const name of unreadable) this.#log.error({ tunnel: name }, UNREADABLE);
     this.runner.installed.expect([...unreadable, ...this.#catalog.wanted().map(({ name }) => name)]);
     // Requests wait meanwhile: a tunnel can be stopped only when it is known what is installed for it.
-    const wanted = await this.#changes.run(() => this.#raiseWanted());
+    const wanted = await this.#turns.alone(() => this.#raiseWanted());
     // libvirt's daemons may be started only when this one is ready: what needs their secrets is not waited for.
-    const later: string[] = [];
-    for (const document of wanted) {
-      if (this.secrets.needsLibvirt(document)) later.push(document.name);
-      else await this.#autostart.begin(document.name);
-    }
-    for (const name of later) void this.#autostart.begin(name);
+    const later = wanted.filter((document) => this.secrets.needsLibvirt(document));
+    const now = wanted.filter((document) => !later.includes(document));
+    await within(READY_PATIENCE, this.#begin(now));
+    void this.#begin(later);
+  }
+
+  /** Fewer at the same time than changes may run: requests have their turn meanwhile. */
+  #begin(documents: readonly SectunnelDocument[]): Promise<void> {
+    return eachAtOnce(documents, STARTS_AT_ONCE, ({ name }) => this.#autostart.begin(name));
   }
 
   /**
@@ -156,10 +166,10 @@ export class Daemon {
     const wanted = [...new Map(documents.map((document) => [document.name, document])).values()];
     this.runner.installed.expect(wanted.map(({ name }) => name));
     await this.runner.installed.reconcile(wanted, this.#catalog.unreadable);
-    for (const document of wanted) {
+    await eachAtOnce(wanted, CHANGES_AT_ONCE, async (document) => {
       await this.runner.installed.raise(document);
       this.#untried.add(document.name);
-    }
+    });
     return wanted;
   }
 
@@ -172,8 +182,8 @@ export class Daemon {
     this.#autostart.close();
     await allOf(
       () => this.networks.close(),
-      () => this.#changes.run(() => this.#catalog.keepLive()),
-      () => this.#changes.run(() => this.runner.close()),
+      () => this.#turns.alone(() => this.#catalog.keepLive()),
+      () => this.#turns.alone(() => this.runner.close()),
       () => this.secrets.close(),
     );
   }
@@ -196,146 +206,6 @@ export class Daemon {
     return this.#reload.run();
   }
 
-  define(text: DocumentText): Promise<DefineResult> {
-    return this.#changes.run(async () => {
-      const document = this.#catalog.parse(text);
-      const overlaps = this.#advice.overlaps(document);
-      const warnings = [...(await this.#advice.allWarnings(document)), ...overlaps.warnings];
-      const object = this.#catalog.objects.claim(document);
-      try {
-        if (overlaps.refusal !== undefined) throw new SectunnelError('invalid-state', overlaps.refusal);
-        this.#catalog.stagePersistent(object, document).commit();
-      } finally {
-        this.#catalog.objects.dropIfGone(object);
-      }
-      this.#publish({ tunnel: document.name, event: 'defined', detail: '' });
-      if (this.#catalog.isOutdated(object)) warnings.push(runsOtherwise(document.name));
-      return { name: document.name, uuid: document.uuid, warnings };
-    });
-  }
-
-  undefine(nameOrUuid: string): Promise<{ name: string }> {
-    return this.#changes.run(async () => {
-      const object = this.#catalog.objects.find(nameOrUuid);
-      const { name } = object;
-      if (object.persistent === undefined) {
-        throw new SectunnelError(
-          'invalid-state',
-          `tunnel ${name} is transient, so there is nothing to undefine; stop it with 'sectunnel destroy ${name}'`,
-        );
-      }
-      this.#catalog.forget(object);
-      this.#publish({ tunnel: name, event: 'undefined', detail: '' });
-      if (object.live === undefined) await this.#activation.giveUp(object);
-      return { name };
-    });
-  }
-
-  create(text: DocumentText): Promise<DefineResult> {
-    return this.#changes.run(async () => {
-      const document = this.#catalog.parse(text);
-      const warnings = [...this.#advice.warnings(document), ...this.#activation.overlapsOf(document).warnings];
-      const object = this.#catalog.objects.claim(document);
-      if (object.live !== undefined)
-        throw new SectunnelError('invalid-state', `tunnel ${object.name} is already active`);
-      try {
-        warnings.push(...(await this.#activation.start(object, document)).warnings);
-      } finally {
-        this.#catalog.objects.dropIfGone(object);
-      }
-      return { name: document.name, uuid: document.uuid, warnings };
-    });
-  }
-
-  start(nameOrUuid: string): Promise<StartResult> {
-    return this.#changes.run(async () => {
-      const object = this.#catalog.objects.find(nameOrUuid);
-      if (object.live !== undefined)
-        throw new SectunnelError('invalid-state', `tunnel ${object.name} is already active`);
-      const document = object.persistent ?? this.#catalog.interrupted.get(object.name);
-      if (document === undefined)
-        throw new SectunnelError('invalid-state', `tunnel ${object.name} has no document to start with`);
-      const { warnings } = this.#activation.overlapsOf(document);
-      const started = await this.#activation.start(object, document);
-      return { name: object.name, device: started.device, warnings: [...warnings, ...started.warnings] };
-    });
-  }
-
-  /** With the persistent document; a tunnel that runs goes on with its own where that cannot start. */
-  restart(nameOrUuid: string): Promise<StartResult> {
-    return this.#changes.run(async () => {
-      const object = this.#catalog.objects.find(nameOrUuid);
-      const { name, live } = object;
-      const document = object.persistent ?? live ?? this.#catalog.interrupted.get(name);
-      if (document === undefined)
-        throw new SectunnelError('invalid-state', `tunnel ${name} has no document to start with`);
-      const { warnings } = this.#activation.overlapsOf(document);
-      const started =
-        live === undefined
-          ? await this.#activation.start(object, document)
-          : await this.#activation.restart(object, document);
-      return { name, device: started.device, warnings: [...warnings, ...started.warnings] };
-    });
-  }
-
-  destroy(nameOrUuid: string): Promise<{ name: string }> {
-    return this.#changes.run(async () => {
-      if (this.#catalog.giveUpUnreadable(nameOrUuid)) {
-        await this.runner.installed.release(nameOrUuid);
-        return { name: nameOrUuid };
-      }
-      const object = this.#catalog.objects.find(nameOrUuid);
-      if (object.live !== undefined) await this.#activation.stop(object);
-      else if (!(await this.#activation.giveUp(object)))
-        throw new SectunnelError('invalid-state', `tunnel ${object.name} is not active`);
-      return { name: object.name };
-    });
-  }
-
-  setAutostart(nameOrUuid: string, enable: boolean): Promise<{ name: string }> {
-    return this.#changes.run(async () => {
-      const object = this.#catalog.objects.find(nameOrUuid);
-      const { name, persistent, live } = object;
-      if (persistent === undefined) {
-        throw new SectunnelError(
-          'invalid-state',
-          `tunnel ${name} is transient and cannot start with the daemon; define it first`,
-        );
-      }
-      this.#catalog.setAutostart(name, enable);
-      // One that ran when the last daemon ended is to run again all the same, until it is destroyed.
-      if (!enable && live === undefined && !this.#catalog.interrupted.has(name)) await this.#activation.giveUp(object);
-      return { name };
-    });
-  }
-
-  /** Replaces the document of a tunnel that there is: the running one, the persistent one, or both. */
-  update(text: DocumentText, which: { live: boolean; config: boolean }): Promise<DefineResult> {
-    return this.#changes.run(async () => {
-      const document = this.#catalog.parse(text);
-      const { refusal, warnings: overlaps } = this.#advice.overlaps(document);
-      if (refusal !== undefined) throw new SectunnelError('invalid-state', refusal);
-      const warnings = [...this.#advice.warnings(document), ...overlaps];
-      const object = this.#catalog.objects.find(document.name);
-      checkIdentity(object, document);
-      const live = which.live || (!which.config && object.live !== undefined);
-      const config = which.config || (!which.live && object.live === undefined);
-      if (live && object.live === undefined) {
-        throw new SectunnelError('invalid-state', `tunnel ${object.name} is not active; leave --live out`);
-      }
-      if (config && object.persistent === undefined) {
-        throw new SectunnelError('invalid-state', `tunnel ${object.name} is transient; leave --config out`);
-      }
-      const changed = {
-        live: live && !sameDocument(object.live, document),
-        config: config && !sameDocument(object.persistent, document),
-      };
-      const unchanged = !changed.live && !changed.config;
-      if (!unchanged) warnings.push(...(await this.#activation.replace(object, document, changed)));
-      return { name: document.name, uuid: document.uuid, warnings, unchanged };
-    });
-  }
-
   #secretChanged(change: SecretChange): void {
     if (change === undefined) this.#log.info({}, 'libvirt responds again; its secrets may have changed meanwhile');
     this.runner.secretChanged(change);
@@ -356,7 +226,7 @@ export class Daemon {
   }
 
   #startUnasked(name: string): Promise<void> {
-    return this.#changes.run(async () => {
+    return this.#turns.run(name, async () => {
       const { installed } = this.runner;
       const isFirst = this.#untried.delete(name);
       const object = this.#catalog.objects.get(name);
@@ -373,4 +243,14 @@ export class Daemon {
     const document = this.#catalog.currentDocument(name);
     return document && holdingTunnel(document);
   }
+}
+
+/** Waits for the end of something, at most so many milliseconds. */
+async function within(patience: number, work: Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, patience);
+  });
+  await Promise.race([work, late]);
+  clearTimeout(timer);
 }

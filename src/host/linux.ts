@@ -73,6 +73,8 @@ class Namespaces {
   readonly #others = new Map<string, LinuxNamespace>();
   /** Tunnels with a fence or rules, whether they run or not. BOUNDED: by the tunnels. */
   readonly #byTunnel = new Map<string, LinuxNamespace>();
+  /** Where something is about to stand. BOUNDED: by the tunnels. */
+  readonly #entering = new Map<string, LinuxNamespace>();
 
   #report: ((report: KernelReport) => void) | undefined;
 
@@ -108,8 +110,11 @@ class Namespaces {
     const before = this.of(plan.tunnel);
     const namespace = this.#namespace(plan.netns);
     try {
-      const device = await namespace.open(plan, this.#offloads);
-      this.#byTunnel.set(plan.tunnel, namespace);
+      const device = await this.#enter(plan.tunnel, namespace, async () => {
+        const opened = await namespace.open(plan, this.#offloads);
+        this.#byTunnel.set(plan.tunnel, namespace);
+        return opened;
+      });
       // Of a document that was changed meanwhile.
       if (before !== undefined && before !== namespace) {
         await before.release(plan.tunnel);
@@ -133,7 +138,7 @@ class Namespaces {
     const before = this.of(plan.tunnel);
     const namespace = this.#namespace(plan.netns);
     try {
-      await namespace.raise(plan);
+      await this.#enter(plan.tunnel, namespace, () => namespace.raise(plan));
     } finally {
       // The fence may stand without the rules.
       if (namespace.stands(plan.tunnel)) this.#byTunnel.set(plan.tunnel, namespace);
@@ -168,9 +173,20 @@ class Namespaces {
     for (const namespace of this.#all()) await namespace.look(thorough);
   }
 
+  /** Keeps a namespace open for a tunnel that stands nowhere yet. */
+  async #enter<T>(tunnel: string, namespace: LinuxNamespace, work: () => Promise<T>): Promise<T> {
+    this.#entering.set(tunnel, namespace);
+    try {
+      return await work();
+    } finally {
+      this.#entering.delete(tunnel);
+    }
+  }
+
   /** A namespace without tunnels is not held open. */
   async #leave(namespace: LinuxNamespace): Promise<void> {
-    if (namespace === this.home || [...this.#byTunnel.values()].includes(namespace)) return;
+    if (namespace === this.home) return;
+    for (const used of [this.#byTunnel, this.#entering]) if ([...used.values()].includes(namespace)) return;
     if (this.#others.get(namespace.netns!) === namespace) this.#others.delete(namespace.netns!);
     await namespace.close();
   }

@@ -100,7 +100,9 @@ it('without autostart a tunnel that ran is tried again all the same, one that ne
 it('a tunnel that is destroyed before its turn has come does not start', async () => {
   const folder = temporaryFolder();
   const one = await first(folder);
-  for (const [at, name] of ['a', 'b'].entries()) {
+  // As many as start at the same time, and one more.
+  const names = [...Array.from({ length: 12 }, (_, at) => `a${10 + at}`), 'b'];
+  for (const [at, name] of names.entries()) {
     await one.client.call('define', document(name, 2 + at));
     await one.client.call('autostart', { name, enable: true });
   }
@@ -113,8 +115,8 @@ it('a tunnel that is destroyed before its turn has come does not start', async (
     release = resolve;
   });
   const opening = two.open();
-  await eventually('the first to start', () => two.told.includes('open a'));
-  const destroyed = two.daemon.destroy('b');
+  await eventually('the first to start', () => two.told.includes('open a21'));
+  const destroyed = two.daemon.changes.destroy('b');
   release();
   await destroyed;
   await opening;

@@ -13,7 +13,7 @@ export type Lane =
   | 'host'
   /** Other programs and hosts: libvirt, servers of revocation lists, a client that hands a secret over. */
   | 'outside'
-  /** The change of tunnels before it: they happen one after another. */
+  /** Changes before it: of the same tunnel, or of all. */
   | 'change'
   /** The same, of libvirt's networks: libvirt waits for the reply. */
   | 'network';

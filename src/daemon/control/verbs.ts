@@ -14,17 +14,17 @@ interface Handler<V extends Verb> {
 }
 
 const handlers: { readonly [V in Verb]: Handler<V> } = {
-  define: { lane: 'change', run: (daemon, params) => daemon.define(params) },
-  undefine: { lane: 'change', run: (daemon, { name }) => daemon.undefine(name) },
-  create: { lane: 'change', run: (daemon, params) => daemon.create(params) },
-  start: { lane: 'change', run: (daemon, { name }) => daemon.start(name) },
-  restart: { lane: 'change', run: (daemon, { name }) => daemon.restart(name) },
-  destroy: { lane: 'change', run: (daemon, { name }) => daemon.destroy(name) },
+  define: { lane: 'change', run: (daemon, params) => daemon.changes.define(params) },
+  undefine: { lane: 'change', run: (daemon, { name }) => daemon.changes.undefine(name) },
+  create: { lane: 'change', run: (daemon, params) => daemon.changes.create(params) },
+  start: { lane: 'change', run: (daemon, { name }) => daemon.changes.start(name) },
+  restart: { lane: 'change', run: (daemon, { name }) => daemon.changes.restart(name) },
+  destroy: { lane: 'change', run: (daemon, { name }) => daemon.changes.destroy(name) },
   reload: { lane: 'change', run: (daemon) => daemon.reload() },
-  autostart: { lane: 'change', run: (daemon, { name, enable }) => daemon.setAutostart(name, enable) },
+  autostart: { lane: 'change', run: (daemon, { name, enable }) => daemon.changes.setAutostart(name, enable) },
   update: {
     lane: 'change',
-    run: (daemon, { live = false, config = false, ...text }) => daemon.update(text, { live, config }),
+    run: (daemon, { live = false, config = false, ...text }) => daemon.changes.update(text, { live, config }),
   },
   list: {
     lane: 'memory',

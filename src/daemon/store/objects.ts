@@ -27,9 +27,13 @@ export class ObjectTable {
     return [...this.#objects.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
+  lookUp(nameOrUuid: string): TunnelObject | undefined {
+    return this.#objects.get(nameOrUuid) ?? this.#byUuid.get(nameOrUuid.toLowerCase());
+  }
+
   /** @throws SectunnelError when there is none */
   find(nameOrUuid: string): TunnelObject {
-    const object = this.#objects.get(nameOrUuid) ?? this.#byUuid.get(nameOrUuid.toLowerCase());
+    const object = this.lookUp(nameOrUuid);
     if (object === undefined) {
       throw new SectunnelError(
         'not-found',
