@@ -93,8 +93,8 @@ export class TransportRebuilder {
    */
   rebuild(batch: PacketBatch, slot: number, payloadLength: number, nextHeader: number, flow: Flow): DropReason {
     const length = this.#header.length + payloadLength;
+    if (length > MAX_PACKET || !batch.makeRoom(slot, this.#header.length)) return DropReason.noRoom;
     const at = batch.offset[slot]! - this.#header.length;
-    if (at < batch.slotBegin(slot) || length > MAX_PACKET) return DropReason.noRoom;
     const { buffer } = batch;
     buffer.set(this.#header, at);
     const trafficClass = batch.trafficClass[slot]!;

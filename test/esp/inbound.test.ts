@@ -8,6 +8,7 @@ import { SaCounter, UNLIMITED } from '../../src/esp/usage.ts';
 import { CompiledSelectors } from '../../src/policy/compiled.ts';
 import { Flow } from '../../src/policy/flow.ts';
 import { FragmentTracker } from '../../src/policy/fragments.ts';
+import { placedBatch } from '../support/placed-batch.ts';
 import {
   batchOf,
   compiled,
@@ -56,6 +57,18 @@ describe('opening', () => {
     expect(sa.usage.counters[SaCounter.bytes]).toBe(28 + 1400 + 1499);
     expect(sa.usage.counters[SaCounter.lastUsed]).toBe(5);
     expect(namedDrops(pipeline.drops)).toEqual({});
+  });
+
+  it('leaves alone what lies right before and behind a packet', () => {
+    const out = outboundSa();
+    const packets = Array.from({ length: 5 }, (_, i) => plainPacket({ ...V4, length: 60 + i }));
+    const received = packets.map((packet) => sealed(out, packet));
+    received[2]![20]! ^= 1;
+    const batch = placedBatch(received);
+    const pipeline = pipelineOf(inboundSa());
+    pipeline.process(0, batch);
+    expect([0, 1, 3, 4].map((slot) => batch.packet(slot))).toEqual([0, 1, 3, 4].map((slot) => packets[slot]));
+    expect(namedDrops(pipeline.drops)).toEqual({ 'bad-icv': 1 });
   });
 
   it('passes over slots that an earlier stage dropped', () => {

@@ -11,7 +11,8 @@ import { CompiledSelectors } from '../../src/policy/compiled.ts';
 import { CompiledPolicy } from '../../src/policy/database.ts';
 import { Flow, readFlow } from '../../src/policy/flow.ts';
 import type { TransportHosts } from '../../src/policy/transport.ts';
-import { forged, inboundSa, outboundSa, SPI, selector, ToyCipher } from './support.ts';
+import { placedBatch } from '../support/placed-batch.ts';
+import { batchOf, forged, inboundSa, outboundSa, SPI, selector, ToyCipher } from './support.ts';
 
 const ip = (text: string): NonNullable<ReturnType<typeof parseAddress>> => parseAddress(text)!;
 
@@ -106,6 +107,21 @@ describe('transport mode', () => {
         expect(out).toEqual(packet);
         // SPI and sequence number, IV, padding to four bytes with its trailer, ICV: and no IP header.
         expect(esp.length).toBe(8 + 8 + ((data.length + 2 + 3) & -4) + 16);
+      }),
+    );
+  });
+
+  it('gives back packets that lie one right behind the other, where there is no room for headers', () => {
+    const packets = fc.array(fc.tuple(protocol, payload), { minLength: 2, maxLength: 6 });
+    fc.assert(
+      fc.property(family, packets, (version, contents) => {
+        const { sender, receiver } = ends(version);
+        const sent = contents.map(([upper, data]) => make(HERE[version], THERE[version], upper, data));
+        const batch = batchOf(...sent);
+        sender.process(0, batch);
+        const arrived = placedBatch(sent.map((_, slot) => batch.packet(slot).slice()));
+        receiver.process(0, arrived);
+        expect(sent.map((_, slot) => arrived.packet(slot).slice())).toEqual(sent);
       }),
     );
   });

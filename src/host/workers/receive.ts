@@ -10,7 +10,8 @@ import type { Path } from '../../ike/events.ts';
 import { addCounters, writeCounters } from '../../tun/counters.ts';
 import { SharedOffloads } from '../../tun/offload/shared.ts';
 import { TunQueue } from '../../tun/queue.ts';
-import { UdpQueue } from '../../tun/udp/queue.ts';
+import type { DatagramReader } from '../../tun/udp/linux-read.ts';
+import { READER_BYTES, readerInto, UdpQueue } from '../../tun/udp/queue.ts';
 import { QUIET, WorkerLoop } from './loop.ts';
 import { Control, MAX_UNDER_WAY, type WorkerCommand, type WorkerSetup } from './messages.ts';
 import { SendTroubles } from './send-troubles.ts';
@@ -35,7 +36,9 @@ export class ReceiveWorker {
   readonly #plane: ReceivePlane;
   readonly #troubles: SendTroubles;
   readonly #offloads = new SharedOffloads();
+  /** Its landing area is what the sockets are read to, so that ESP is opened where it is. */
   readonly #batch: PacketBatch;
+  readonly #reader: DatagramReader;
   readonly #paths: Path[] = [];
   #lastPath: Path | undefined;
   #lastPacket = 0;
@@ -47,7 +50,8 @@ export class ReceiveWorker {
 
   constructor(setup: WorkerSetup, crypto: CryptoProvider) {
     this.#control = setup.control;
-    this.#batch = newPacketBatch(this.#offloads.memory.allocate);
+    this.#batch = newPacketBatch((bytes) => this.#offloads.memory.allocate(bytes + READER_BYTES));
+    this.#reader = readerInto(this.#batch.landing);
     this.#plane = new ReceivePlane({
       crypto,
       fragmentSeed: setup.fragmentSeed,
@@ -91,7 +95,7 @@ export class ReceiveWorker {
         return;
       case 'open-socket': {
         const { socket, descriptor, counters } = command;
-        const end = new UdpQueue(descriptor);
+        const end = new UdpQueue(descriptor, this.#reader);
         this.#troubles.watch(end);
         addCounters(counters, end.counters);
         this.#sockets.set(socket, { end, counters, fd: descriptor.fd });
@@ -143,8 +147,10 @@ export class ReceiveWorker {
 
   /** Returns whether there may be more. */
   #readSocket(key: number, { end }: Socket): boolean {
-    const left = end.receive((data, from, local, trafficClass) => this.#receive(data, from, local, trafficClass));
-    this.#flush();
+    const left = end.receive(
+      (data, from, local, trafficClass) => this.#receive(data, from, local, trafficClass),
+      () => this.#flush(),
+    );
     if (left === 'failing') {
       this.#loop.unwatch(key);
       this.#paused.set(key, this.#loop.now() + PAUSE_AFTER_FAILURES);
@@ -174,7 +180,7 @@ export class ReceiveWorker {
         this.#handOver(data, from, local);
         return;
       case 'esp':
-        this.#gather(data, from, local, trafficClass);
+        this.#gather(this.#batch.place(data), from, local, trafficClass);
     }
   }
 
@@ -187,9 +193,9 @@ export class ReceiveWorker {
     this.#loop.report({ type: 'datagram', data: data.slice(), from, local });
   }
 
-  #gather(data: Uint8Array, remote: SocketAddress, local: SocketAddress, trafficClass: number): void {
+  /** @param slot of the packet, in the batch; negative when it was not taken */
+  #gather(slot: number, remote: SocketAddress, local: SocketAddress, trafficClass: number): void {
     const batch = this.#batch;
-    const slot = batch.push(data);
     if (slot < 0) {
       Atomics.add(this.#control, Control.oversized, 1);
       return;
@@ -206,7 +212,7 @@ export class ReceiveWorker {
   /** Opens packets that came before their SA was installed. */
   #openEarly(): void {
     for (const { data, path, trafficClass } of this.#plane.takeEarly()) {
-      this.#gather(data, path.remote, path.local, trafficClass);
+      this.#gather(this.#batch.push(data), path.remote, path.local, trafficClass);
     }
     this.#flush();
   }

@@ -33,7 +33,7 @@ export class DatagramReader {
   icmpInfo = 0;
   readonly words: Int32Array;
   readonly #calls: Pick<Libc, 'recvmmsg'>;
-  /** Messages of a call at most: fewer mean that nothing more waited. */
+  /** Messages of a call at most. */
   readonly capacity: number;
   readonly #slotBytes: number;
   readonly #data: Uint8Array;
@@ -45,12 +45,15 @@ export class DatagramReader {
   /** Headers that the last call wrote to. */
   #used: number;
 
-  /** @param slotBytes the most that is taken of each message */
-  constructor(calls: Pick<Libc, 'recvmmsg'>, capacity: number, slotBytes: number) {
+  /**
+   * @param slotBytes the most that is taken of each message
+   * @param memory what is read to, as long as `bytesFor` says
+   */
+  constructor(calls: Pick<Libc, 'recvmmsg'>, capacity: number, slotBytes: number, memory?: Uint8Array) {
     this.#calls = calls;
     this.capacity = capacity;
     this.#slotBytes = slotBytes;
-    this.#data = new Uint8Array(new ArrayBuffer(capacity * (slotBytes + STAGGER)));
+    this.#data = memory ?? new Uint8Array(new ArrayBuffer(DatagramReader.bytesFor(capacity, slotBytes)));
     const vectorsAt = capacity * layout.MMSGHDR_WORDS;
     this.#namesAt = vectorsAt + capacity * layout.IOVEC_WORDS;
     this.#controlsAt = this.#namesAt + capacity * NAME_WORDS;
@@ -71,14 +74,22 @@ export class DatagramReader {
     this.#used = capacity;
   }
 
-  /** Takes what waits, as much as fits. The number of messages, or -1 for an error (see errno). */
-  read(fd: number, flags: number): number {
+  /** The memory of a reader. */
+  static bytesFor(capacity: number, slotBytes: number): number {
+    return capacity * (slotBytes + STAGGER);
+  }
+
+  /**
+   * Takes what waits, `most` messages if there are so many: fewer mean that nothing more waited. The number of messages,
+   * or -1 for an error (see errno).
+   */
+  read(fd: number, flags: number, most: number = this.capacity): number {
     for (let index = 0; index < this.#used; index++) {
       const header = index * layout.MMSGHDR_WORDS;
       this.words[header + layout.MSG_NAMELEN] = 4 * NAME_WORDS;
       this.words[header + layout.MSG_CONTROLLEN] = 4 * CONTROL_WORDS;
     }
-    const count = this.#calls.recvmmsg(fd, this.#headers, this.capacity, flags | layout.MSG_DONTWAIT);
+    const count = this.#calls.recvmmsg(fd, this.#headers, most, flags | layout.MSG_DONTWAIT);
     this.#used = Math.max(0, count);
     return count;
   }
@@ -119,7 +130,7 @@ export class DatagramReader {
   view(start: number, length: number): Uint8Array {
     const place = (Math.imul(start ^ (length << 16), 0x9e3779b1) >>> 16) & (VIEWS - 1);
     const kept = this.#views[place]!;
-    if (kept.byteOffset === start && kept.length === length) return kept;
+    if (kept.byteOffset === this.#data.byteOffset + start && kept.length === length) return kept;
     const made = this.#data.subarray(start, start + length);
     this.#views[place] = made;
     return made;

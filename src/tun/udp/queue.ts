@@ -17,9 +17,13 @@ import { PathDiscovery } from './path-discovery.ts';
 import type { DatagramHandler, UdpCounters, UdpDescriptor, UdpSendError, UdpTarget } from './udp.ts';
 import { isUnspecified, maxDatagram, newUdpCounters } from './udp.ts';
 
-/** Messages that are read at once; with UDP_GRO each may hold 64 datagrams. More would not fit the caches. */
+/** Messages that are read at once, where each may hold 64 datagrams (UDP_GRO). More would not fit the caches. */
 const MESSAGES_PER_READ = 8;
+/** The same of single datagrams, for who opens them where they are: what is read at once is joined for the device. */
+const SINGLE_MESSAGES_PER_READ = 64;
 const MAX_MESSAGE_BYTES = 65_536;
+/** Bytes that `readerInto` needs. */
+export const READER_BYTES: number = DatagramReader.bytesFor(SINGLE_MESSAGES_PER_READ, MAX_MESSAGE_BYTES);
 /**
  * Datagrams and errors, and milliseconds, after which other sockets, timers and the control socket have their turn: the sender
  * decides how much an IKE datagram costs, up to a key exchange.
@@ -51,6 +55,11 @@ function sharedMemory(): Shared {
     writer: new DatagramWriter(calls),
   };
   return shared;
+}
+
+/** What reads to memory of the caller's, `READER_BYTES` long, for the queues of a thread that are read one at a time. */
+export function readerInto(memory: Uint8Array): DatagramReader {
+  return new DatagramReader(libc(), SINGLE_MESSAGES_PER_READ, MAX_MESSAGE_BYTES, memory);
 }
 
 /**
@@ -96,6 +105,9 @@ export class UdpQueue {
   /** There are no ports, and what is received of IPv4 begins with the IP header (raw(7)). */
   readonly #raw: boolean;
   readonly #shared: Shared = sharedMemory();
+  readonly #reader: DatagramReader;
+  /** Asked for in the next call. */
+  #messages = MESSAGES_PER_READ;
   readonly #addresses: layout.AddressTable;
   readonly #segmentation: Segmentation;
   readonly #readErrors = (): number => this.takeErrors();
@@ -106,7 +118,9 @@ export class UdpQueue {
   onRefusal: (remote: SocketAddress, error: UdpSendError) => void = () => undefined;
   readonly #discovery: PathDiscovery | undefined;
 
-  constructor({ fd, local, gro, gso, ecn, ownDiscovery }: UdpDescriptor) {
+  /** @param reader of `readerInto`; when left out, what is received lies in memory that all of the thread share */
+  constructor({ fd, local, gro, gso, ecn, ownDiscovery }: UdpDescriptor, reader?: DatagramReader) {
+    this.#reader = reader ?? this.#shared.reader;
     this.local = local;
     this.#fd = fd;
     this.#discovery = ownDiscovery ? new PathDiscovery(fd, local.address.family) : undefined;
@@ -193,17 +207,23 @@ export class UdpQueue {
     this.#released = true;
   }
 
-  /** Hands on what waits, until nothing is left or other sockets must have their turn. */
-  receive(handler: DatagramHandler): Turn {
+  /**
+   * Hands on what waits, until nothing is left or other sockets must have their turn.
+   * @param afterRead called after each call of the system; until then what was handed on may be used where it lies
+   */
+  receive(handler: DatagramHandler, afterRead: () => void = () => undefined): Turn {
     let taken = 0;
     let failures = 0;
     const end = performance.now() + MILLISECONDS_PER_TURN;
     while (!this.#released && taken < DATAGRAMS_PER_TURN && (taken === 0 || performance.now() < end)) {
-      const { reader } = this.#shared;
-      const count = reader.read(this.#fd, 0);
+      const asked = this.#messages;
+      const count = this.#reader.read(this.#fd, 0, asked);
       if (count > 0) {
-        taken += this.#deliver(count, handler);
-        if (count < reader.capacity) return 'taken';
+        const datagrams = this.#deliver(count, handler);
+        afterRead();
+        taken += datagrams;
+        this.#messages = datagrams > count ? MESSAGES_PER_READ : this.#reader.capacity;
+        if (count < asked) return 'taken';
         continue;
       }
       const errno = count === 0 ? ERRNO.EAGAIN : libc().errno();
@@ -250,7 +270,7 @@ export class UdpQueue {
 
   /** Hands on what was read. Returns the number of datagrams. */
   #deliver(count: number, handler: DatagramHandler): number {
-    const { reader } = this.#shared;
+    const reader = this.#reader;
     const { counters } = this;
     let datagrams = 0;
     for (let message = 0; message < count; message++) {

@@ -4,6 +4,7 @@ import { PacketBatch } from '../../../src/base/batch.ts';
 import { Joiner } from '../../../src/tun/offload/join.ts';
 import { PacketMemory } from '../../../src/tun/offload/memory.ts';
 import { GsoType, VirtioFlag } from '../../../src/tun/offload/virtio.ts';
+import { placedBatch } from '../../support/placed-batch.ts';
 import {
   counts,
   joined,
@@ -115,6 +116,13 @@ describe('joining', () => {
         }
       }
     }
+  });
+
+  it('writes over nothing that lies in front of packets that were placed', () => {
+    const packets = [segment(0), segment(0, { protocol: 'udp' }), ...run(3, { version: 6 }), segment(9)];
+    const batch = placedBatch(packets, memory.allocate);
+    expect(written(batch, joinerFor({ udp: true }))).toEqual(joined(packets));
+    expect(packetsOf(batch)).toEqual(packets);
   });
 
   it('leaves the packets of the batch as they are', () => {
