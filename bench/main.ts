@@ -16,6 +16,7 @@ import { soakBench } from './soak.ts';
 import { barCharts } from './svg.ts';
 import { columns, round } from './text.ts';
 import { tunnelBench } from './tunnel.ts';
+import { tunnelsBench } from './tunnels.ts';
 
 /** Within one process, without root: what runs when nothing is named. */
 const small: Readonly<Record<string, Bench>> = {
@@ -35,6 +36,7 @@ const large: Readonly<Record<string, Bench>> = {
   profile: profileBench,
   soak: soakBench,
   flood: floodBench,
+  tunnels: tunnelsBench,
 };
 
 const benches: Readonly<Record<string, Bench>> = { ...small, ...long, ...large };
@@ -42,6 +44,7 @@ const benches: Readonly<Record<string, Bench>> = { ...small, ...long, ...large }
 const DEFAULT_ROUNDS = 5;
 const DEFAULT_MINUTES = 10;
 const DEFAULT_SEEDS = 1_000;
+const DEFAULT_COUNT = 2_000;
 
 /** The process takes all it started with it when it exits, but not when a signal ends it as signals do. */
 const SIGNALS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
@@ -55,10 +58,11 @@ Names    ${Object.keys(small).join(', ')} (all of these when none is named);
 Options
   --json FILE     write the figures for programs
   --svg FILE      write a plot (of: tunnel)
-  --rounds N      rounds that medians are taken of (scale, tunnel; default ${DEFAULT_ROUNDS})
+  --rounds N      rounds that medians are taken of (scale, tunnel, tunnels; default ${DEFAULT_ROUNDS})
   --minutes N     how long the load is kept up (soak; default ${DEFAULT_MINUTES})
   --seeds N       courses that chance takes (fragments; default ${DEFAULT_SEEDS})
-  --quick         one short round: whether everything works, not for figures (scale, fragments, tunnel, profile, soak, flood)
+  --count N       tunnels (tunnels; default ${DEFAULT_COUNT})
+  --quick         one short round: whether everything works, not for figures (scale, fragments, tunnel, tunnels, profile, soak, flood)
   --only SYSTEM   measure this one alone; may be repeated (tunnel)
 `;
 
@@ -86,7 +90,15 @@ function readArguments(argv: readonly string[]): Arguments | 'help' {
   const { values, positionals } = parseArgs({
     args: [...argv],
     options: {
-      ...{ json: text, svg: text, rounds: text, minutes: text, seeds: text, only: { ...text, multiple: true } },
+      ...{
+        json: text,
+        svg: text,
+        rounds: text,
+        minutes: text,
+        seeds: text,
+        count: text,
+        only: { ...text, multiple: true },
+      },
       ...{ quick: flag, help: flag },
     },
     allowPositionals: true,
@@ -101,6 +113,7 @@ function readArguments(argv: readonly string[]): Arguments | 'help' {
     rounds: wholeNumber('rounds', values.rounds, DEFAULT_ROUNDS),
     minutes: wholeNumber('minutes', values.minutes, DEFAULT_MINUTES),
     seeds: wholeNumber('seeds', values.seeds, DEFAULT_SEEDS),
+    count: wholeNumber('count', values.count, DEFAULT_COUNT),
     quick: values.quick ?? false,
     only: values.only ?? [],
     json: values.json,

@@ -19,6 +19,8 @@ export interface BenchOptions {
   readonly minutes: number;
   /** Different courses that chance may take. */
   readonly seeds: number;
+  /** How many of what a benchmark counts by default in thousands. */
+  readonly count: number;
   /** One round, as short as it can be: to see that everything works, not for figures. */
   readonly quick: boolean;
   /** Systems that are measured; all when it is empty. */

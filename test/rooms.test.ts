@@ -114,7 +114,7 @@ const ROOMS: Readonly<Record<string, Room>> = {
     ],
   },
   bench: {
-    rooms: ['base', 'sys', 'crypto', 'policy', 'ike', 'esp', 'engine', 'tun', 'pki', 'host', 'test'],
+    rooms: ['base', 'sys', 'crypto', 'policy', 'ike', 'esp', 'engine', 'tun', 'pki', 'host', 'control', 'test'],
     packages: SYSTEM,
   },
   scripts: { rooms: ['config', 'examples'], packages: ['sectunnel', ...SYSTEM] },

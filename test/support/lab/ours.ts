@@ -167,6 +167,10 @@ export class Ours {
     );
   }
 
+  get runDir(): string {
+    return join(this.folder, 'run');
+  }
+
   #folders(): string[] {
     return ['--config-dir', join(this.folder, 'config'), '--run-dir', join(this.folder, 'run')];
   }
