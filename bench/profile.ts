@@ -12,6 +12,7 @@ import { columns, round } from './text.ts';
 import { Load } from './tunnel/load.ts';
 import { OWN_NEEDS, startOurs } from './tunnel/systems.ts';
 
+const PRELOAD = fileURLToPath(new URL('./cpu-profile.js', import.meta.url));
 const WARM_UP = 1;
 const SECONDS = 8;
 const QUICK_SECONDS = 2;
@@ -40,7 +41,8 @@ export async function profileBench({ quick }: BenchOptions): Promise<BenchReport
     const folder = (side: 'left' | 'right'): string => join(lab.folder, `profile-${side}`);
     for (const side of ['left', 'right'] as const) mkdirSync(folder(side));
     const daemons = await startOurs(lab, (side) => ({
-      nodeArguments: ['--cpu-prof', '--cpu-prof-dir', folder(side)],
+      nodeArguments: ['--import', PRELOAD],
+      env: { PROFILE_FOLDER: folder(side) },
       // Without workers: one thread's profile then shows both directions and what they share.
       arguments: ['--workers', '0'],
     }));
