@@ -174,8 +174,8 @@ export class ControlPlane {
   nextTimeout(): number | undefined {
     const never = Number.POSITIVE_INFINITY;
     const plane = this.#plane.nextDeadline?.() ?? never;
-    let next = Math.min(this.ike.nextTimeout() ?? never, this.#sas.nextDeadline(), plane);
-    for (const { retry } of this.#tunnels.values()) next = Math.min(next, retry.at ?? never);
+    const retry = this.#tunnels.nextRetry() ?? never;
+    const next = Math.min(this.ike.nextTimeout() ?? never, this.#sas.nextDeadline(), plane, retry);
     return next === never ? undefined : next;
   }
 
@@ -186,7 +186,7 @@ export class ControlPlane {
       this.#plane.expire?.(now);
     });
     this.act(now, () => {
-      for (const tunnel of this.#tunnels.values()) this.#keeper.retryIfDue(now, tunnel);
+      for (const tunnel of this.#tunnels.takeRetries(now)) this.#keeper.retryIfDue(now, tunnel);
     });
   }
 

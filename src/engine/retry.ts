@@ -10,11 +10,14 @@ export const DEFAULT_RETRY: RetryPolicy = { initial: 1_000, max: 60_000 };
 
 export class Retry {
   readonly #policy: RetryPolicy;
+  readonly #onChange: (at: number | undefined) => void;
   #wait: number;
   #at: number | undefined;
 
-  constructor(policy: RetryPolicy = DEFAULT_RETRY) {
+  /** @param onChange is told `at` whenever it changes */
+  constructor(policy: RetryPolicy = DEFAULT_RETRY, onChange: (at: number | undefined) => void = () => undefined) {
     this.#policy = policy;
+    this.#onChange = onChange;
     this.#wait = policy.initial;
   }
 
@@ -26,25 +29,29 @@ export class Retry {
   /** Plans an attempt after the wait that is due; one that is planned already stays. */
   plan(now: number): void {
     if (this.#at !== undefined) return;
-    this.#at = now + this.#wait;
+    this.#set(now + this.#wait);
     this.#wait = Math.min(this.#wait * 2, this.#policy.max);
   }
 
   /** Plans an attempt at once. */
   planNow(now: number): void {
-    this.#at = now;
+    this.#set(now);
   }
 
   /** True once when the planned attempt is due. */
   take(now: number): boolean {
     if (this.#at === undefined || this.#at > now) return false;
-    this.#at = undefined;
+    this.#set(undefined);
     return true;
   }
 
   /** Everything is up, or nothing is wanted any more. */
   reset(): void {
-    this.#at = undefined;
+    this.#set(undefined);
     this.#wait = this.#policy.initial;
+  }
+  #set(at: number | undefined): void {
+    this.#at = at;
+    this.#onChange(at);
   }
 }

@@ -6,6 +6,7 @@ import { assertNever } from '../base/assert.ts';
 import { PacketBatch } from '../base/batch.ts';
 import { readU32 } from '../base/bytes.ts';
 import { SetMap } from '../base/set-map.ts';
+import { WakeQueue } from '../base/wake-queue.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import { DropReason } from '../esp/drops.ts';
 import { OutboundPipeline } from '../esp/outbound.ts';
@@ -57,6 +58,8 @@ interface SendTunnel {
   readonly outbound: OutboundPipeline;
   readonly waiting: Waiting;
   readonly counters: TunnelCounters;
+  /** As `#wake` has it; `Infinity` for never. */
+  wakeAt: number;
 }
 
 interface SendSa {
@@ -75,6 +78,10 @@ export class SendPlane {
   readonly #sas = new Map<number, SendSa>();
   /** By child SA, for active SAs. BOUNDED: by `#sas`. */
   readonly #dummies = new Map<number, DummySchedule>();
+  /** When limits of a tunnel's SAs or packets that wait are due. BOUNDED: by the tunnels. */
+  readonly #wake = new WakeQueue<SendTunnel>();
+  /** When the next dummy of an SA is due. BOUNDED: by `#dummies`. */
+  readonly #dummyWake = new WakeQueue<number>();
   readonly #paths = new PathTable();
   readonly #released: PacketBatch;
   /** By slot, the packets of that batch that had waited. BOUNDED: its slots. */
@@ -96,7 +103,7 @@ export class SendPlane {
         this.#tunnels[command.tunnel] = this.#newTunnel(command);
         return;
       case 'remove-tunnel':
-        this.#tunnels[command.tunnel] = undefined;
+        this.#removeTunnel(command.tunnel);
         return;
       case 'hold':
         this.#setHold(command);
@@ -152,28 +159,25 @@ export class SendPlane {
 
   /** When `expire` is due next; `Infinity` for never. */
   nextDeadline(): number {
-    let next = Number.POSITIVE_INFINITY;
-    for (const tunnel of this.#tunnels) {
-      if (tunnel === undefined) continue;
-      next = Math.min(next, tunnel.outbound.nextDeadline(), tunnel.waiting.hold.next() ?? Number.POSITIVE_INFINITY);
-    }
-    for (const { at } of this.#dummies.values()) next = Math.min(next, at);
-    return next;
+    const never = Number.POSITIVE_INFINITY;
+    return Math.min(this.#wake.next() ?? never, this.#dummyWake.next() ?? never);
   }
 
   /** Applies time limits to SAs that may be idle, gives up packets that waited too long, and sends dummies. */
   expire(now: number): void {
     this.#now = now;
-    for (const tunnel of this.#tunnels) {
-      if (tunnel === undefined) continue;
+    for (const tunnel of this.#wake.takeDue(now)) {
+      tunnel.wakeAt = Number.POSITIVE_INFINITY;
       tunnel.outbound.expire(now);
       this.#reportLimits(tunnel);
       tunnel.waiting.expire(now);
-      writeCounters(tunnel);
+      this.#settle(tunnel);
     }
-    for (const [id, schedule] of this.#dummies) {
+    for (const id of this.#dummyWake.takeDue(now)) {
       const { tunnel, sa } = this.#sas.get(id)!;
+      const schedule = this.#dummies.get(id)!;
       if (schedule.take(now, packetsOf(sa))) this.#sendDummy(tunnel, sa);
+      this.#dummyWake.set(id, schedule.at);
     }
   }
 
@@ -214,6 +218,7 @@ export class SendPlane {
       }),
       waiting: new Waiting({ entries: policy.entries, entriesOf: entries, hold: command.hold, replies, ask }),
       counters,
+      wakeAt: Number.POSITIVE_INFINITY,
     };
     // A worker that replaces another continues its counters; packets that waited in the other are lost.
     tunnel.outbound.bypassed = command.counters.sending[SendCounter.bypassed]!;
@@ -221,12 +226,18 @@ export class SendPlane {
     return tunnel;
   }
 
+  #removeTunnel(index: number): void {
+    const tunnel = this.#tunnels[index];
+    if (tunnel !== undefined) this.#wake.set(tunnel, undefined);
+    this.#tunnels[index] = undefined;
+  }
+
   #setHold({ tunnel: index, hold, forget }: Extract<SendCommand, { type: 'hold' }>): void {
     const tunnel = this.#tunnels[index];
     if (tunnel === undefined) return;
     tunnel.waiting.enabled = hold;
     if (forget) tunnel.waiting.clear();
-    writeCounters(tunnel);
+    this.#settle(tunnel);
   }
 
   #refuse({ tunnel: index, children, selectors, until }: Extract<SendCommand, { type: 'refuse' }>): void {
@@ -239,7 +250,7 @@ export class SendPlane {
       drops[DropReason.noSa]! -= narrowed;
       drops[DropReason.narrowed]! += narrowed;
     }
-    writeCounters(tunnel);
+    this.#settle(tunnel);
   }
 
   #install(command: InstallOutbound): void {
@@ -268,6 +279,7 @@ export class SendPlane {
     sa.clampMtu = command.clampMtu;
     this.#sas.set(command.id, { tunnel, child: command.child, sa, dummies: command.tfc?.dummies ?? 0 });
     for (const entry of tunnel.entries.get(command.child)) tunnel.outbound.add(entry, sa, { active: false });
+    this.#settle(tunnel);
   }
 
   #activate(id: number): void {
@@ -276,7 +288,10 @@ export class SendPlane {
     const { tunnel, child, sa, dummies } = found;
     tunnel.outbound.activate(sa);
     this.#release(tunnel, child);
-    if (dummies > 0) this.#dummies.set(id, new DummySchedule(this.#now, dummies, this.#uniform, packetsOf(sa)));
+    if (dummies === 0) return;
+    const schedule = new DummySchedule(this.#now, dummies, this.#uniform, packetsOf(sa));
+    this.#dummies.set(id, schedule);
+    this.#dummyWake.set(id, schedule.at);
   }
 
   #remove(id: number): void {
@@ -284,8 +299,10 @@ export class SendPlane {
     if (found === undefined) return;
     this.#sas.delete(id);
     this.#dummies.delete(id);
+    this.#dummyWake.set(id, undefined);
     found.tunnel.outbound.remove(found.sa);
     this.#paths.remove(found.sa.pathIndex);
+    this.#settle(found.tunnel);
   }
 
   /** Sends the packets that waited for an SA of the child. Those that still have none wait again. */
@@ -309,7 +326,7 @@ export class SendPlane {
     }
     // The SA may carry less than was wanted: packets that still wait ask for the rest.
     tunnel.waiting.askAgain(child);
-    writeCounters(tunnel);
+    this.#settle(tunnel);
   }
 
   #process(tunnel: SendTunnel, batch: PacketBatch): void {
@@ -319,7 +336,7 @@ export class SendPlane {
       if (batch.tag[slot]! < 0) batch.length[slot] = 0;
     }
     this.#reportLimits(tunnel);
-    writeCounters(tunnel);
+    this.#settle(tunnel);
   }
 
   #sendDummy(tunnel: SendTunnel, sa: EspOutboundSa): void {
@@ -328,6 +345,15 @@ export class SendPlane {
     tunnel.outbound.addDummy(this.#now, sa, batch, sa.dummyLength(this.#uniform()));
     this.#reportLimits(tunnel);
     if (batch.count > 0) this.#options.onReleased(batch);
+  }
+
+  /** After anything that was done with a tunnel: writes its counters, and notes when it is due next. */
+  #settle(tunnel: SendTunnel): void {
+    writeCounters(tunnel);
+    const at = Math.min(tunnel.outbound.nextDeadline(), tunnel.waiting.hold.next() ?? Number.POSITIVE_INFINITY);
+    if (at === tunnel.wakeAt) return;
+    tunnel.wakeAt = at;
+    this.#wake.set(tunnel, at === Number.POSITIVE_INFINITY ? undefined : at);
   }
 
   #reportLimits(tunnel: SendTunnel): void {

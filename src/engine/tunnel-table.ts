@@ -1,4 +1,5 @@
 /** The tunnels of an engine: by name, by the number that the data plane knows them by, and by their connections. */
+import { WakeQueue } from '../base/wake-queue.ts';
 import type { IkeEvent } from '../ike/events.ts';
 import type { CounterMemory } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
@@ -10,12 +11,15 @@ export class TunnelTable {
   readonly #byName = new Map<string, Tunnel>();
   readonly #byIndex: (Tunnel | undefined)[] = [];
   readonly #byConnection = new Map<string, Tunnel>();
+  /** When the next attempt of a tunnel is due, where one is planned. BOUNDED: by the tunnels. */
+  readonly #retries = new WakeQueue<Tunnel>();
 
   /** A tunnel with a number that is free; not in the table yet. @throws RangeError when its name is taken */
   make(config: TunnelConfig, memory: CounterMemory): Tunnel {
     if (this.#byName.has(config.name)) throw new RangeError(`there is a tunnel named ${config.name} already`);
     const free = this.#byIndex.indexOf(undefined);
-    return new Tunnel(free < 0 ? this.#byIndex.length : free, config, memory);
+    const index = free < 0 ? this.#byIndex.length : free;
+    return new Tunnel(index, config, memory, (tunnel, at) => this.#retries.set(tunnel, at));
   }
 
   add(tunnel: Tunnel): void {
@@ -28,6 +32,17 @@ export class TunnelTable {
     for (const { name } of tunnel.config.connections) this.#byConnection.delete(name);
     this.#byIndex[tunnel.index] = undefined;
     this.#byName.delete(tunnel.config.name);
+    this.#retries.set(tunnel, undefined);
+  }
+
+  /** When the first of the planned attempts is due. */
+  nextRetry(): number | undefined {
+    return this.#retries.next();
+  }
+
+  /** The tunnels whose planned attempts are due, each once. */
+  takeRetries(now: number): readonly Tunnel[] {
+    return this.#retries.takeDue(now);
   }
 
   get(name: string): Tunnel | undefined {

@@ -43,6 +43,8 @@ export interface ChildPlan {
   readonly child: ChildConfig;
 }
 
+export type RetryListener = (tunnel: Tunnel, at: number | undefined) => void;
+
 export class Tunnel {
   readonly index: number;
   readonly config: TunnelConfig;
@@ -69,11 +71,14 @@ export class Tunnel {
   /** How many of `missing` there are. */
   #missing = 0;
 
-  /** @throws RangeError when the configuration cannot be worked with */
-  constructor(index: number, config: TunnelConfig, memory: CounterMemory) {
+  /**
+   * @param onRetry is told when the next attempt is due, or that none is planned
+   * @throws RangeError when the configuration cannot be worked with
+   */
+  constructor(index: number, config: TunnelConfig, memory: CounterMemory, onRetry?: RetryListener) {
     this.index = index;
     this.config = config;
-    this.retry = new Retry(config.retry);
+    this.retry = new Retry(config.retry, (at) => onRetry?.(this, at));
     this.counters = newTunnelCounters(memory);
     checkReplayWindow(config);
     checkOuter(config);
