@@ -47,6 +47,8 @@ export interface Libc {
   epollControl(epoll: number, operation: number, fd: number, event: Uint8Array): number;
   /** Waits in a thread of libuv's pool, for ever; `events` must stay alive until the callback. */
   epollWait(epoll: number, events: Uint8Array, maxEvents: number, done: WaitCallback): void;
+  /** The same, blocking this thread; `events` is the address of `maxEvents` structures epoll_event. -1 ms: for ever. */
+  epollWaitNow(epoll: number, events: number, maxEvents: number, timeoutMs: number): number;
   eventfd(flags: number): number;
   /** `time` is the address of a struct timespec. */
   clockGettime(clock: number, time: number): number;
@@ -147,6 +149,7 @@ function bindCalls(): Libc {
         done(error === null || error === undefined ? result : -1, result < 0 ? ffi.errno() : 0);
       });
     },
+    epollWaitNow: bind('int epoll_wait(int epoll, uintptr_t events, int count, int timeout)'),
     eventfd: (flags) => eventfd(0, flags),
     clockGettime: bind('int clock_gettime(int clock, uintptr_t time)'),
     timerfdCreate: bind('int timerfd_create(int clock, int flags)'),

@@ -1,19 +1,17 @@
 /**
- * The loop of a worker of either role: applies commands in their order and acknowledges them, waits for all descriptors in
- * one blocking poll, and serves deadlines. Node's event loop does not run in a worker.
+ * The loop of a worker of either role: applies commands in their order and acknowledges them, waits for all descriptors at
+ * once (epoll), and serves deadlines. A turn costs what is ready, however many tunnels there are. Node's event loop does not
+ * run in a worker.
  */
 import { receiveMessageOnPort } from 'node:worker_threads';
 import { bootNow } from '../../sys/boot-clock.ts';
-import { ERRNO, SystemError } from '../../sys/errno.ts';
+import { Epoll } from '../../sys/epoll.ts';
 import { libc } from '../../sys/libc.ts';
 import { addressOf } from '../../sys/native-memory.ts';
 import { Control, type WorkerCommand, type WorkerOutput, type WorkerReport, type WorkerSetup } from './messages.ts';
 
-/** struct pollfd: int fd, short events, short revents. */
-const POLLFD_WORDS = 2;
-const POLLIN = 0x1;
-/** POLLERR, POLLHUP and POLLNVAL. */
-const POLL_FAILED = 0x38;
+/** The token of the main thread's eventfd; those of sources follow. */
+const WAKE_UP = 0;
 /** While there is traffic, the next deadline is computed at most once in so many milliseconds. */
 const COMPUTE_DEADLINE_EVERY = 10;
 
@@ -26,9 +24,9 @@ const REST_AFTER = 2;
 /** A descriptor that the loop waits for, and what serves it. */
 export interface Source {
   readonly fd: number;
-  /** Reads what waits. Returns true when there may be more; false to have poll tell when there is. */
+  /** Reads what waits. Returns true when there may be more; false to have epoll tell when there is. */
   readonly serve: () => boolean;
-  /** Called when poll reports an error or a hang-up. */
+  /** Called when epoll reports an error or a hang-up. */
   readonly failed: () => void;
 }
 
@@ -36,6 +34,7 @@ export interface Source {
 interface Watched {
   readonly source: Source;
   ready: boolean;
+  watched: boolean;
 }
 
 export interface LoopHooks {
@@ -52,11 +51,9 @@ export class WorkerLoop {
   readonly #hooks: LoopHooks;
   // BOUNDED: the tunnels of the host, or its sockets.
   readonly #sources = new Map<number, Watched>();
-  /** The sources in the order of `#descriptors`. */
-  #polled: Watched[] = [];
-  #descriptors = new Int32Array(0);
-  #descriptorsAt = 0;
-  #changed = true;
+  readonly #epoll = new Epoll();
+  /** Sources that may have something to read. BOUNDED: by the sources. */
+  readonly #ready: Watched[] = [];
   // BOUNDED: emptied after each turn, which reads a bounded number of packets.
   #reports: WorkerReport[] = [];
   readonly #wakeWord = new Uint8Array(8);
@@ -75,6 +72,7 @@ export class WorkerLoop {
   constructor(setup: WorkerSetup, hooks: LoopHooks) {
     this.#setup = setup;
     this.#hooks = hooks;
+    this.#epoll.add(setup.wake, WAKE_UP, 'readable');
   }
 
   /** The host's clock. */
@@ -90,23 +88,32 @@ export class WorkerLoop {
   /** Waits for a source from now on. @param key of two sources with the same one, the later replaces the earlier */
   watch(key: number, source: Source): void {
     this.unwatch(key);
-    // Data may have come before poll knew of it.
-    this.#sources.set(key, { source, ready: true });
-    this.#changed = true;
+    this.#epoll.add(source.fd, key + 1, 'readable');
+    const watched = { source, ready: false, watched: true };
+    this.#sources.set(key, watched);
+    // What came before is reported too, but only by the next wait.
+    this.#setReady(watched);
   }
 
   unwatch(key: number): void {
     const watched = this.#sources.get(key);
     if (watched === undefined) return;
     this.#sources.delete(key);
-    watched.ready = false;
-    this.#changed = true;
+    this.#epoll.remove(watched.source.fd);
+    watched.watched = false;
+  }
+
+  #setReady(watched: Watched): void {
+    if (watched.ready) return;
+    watched.ready = true;
+    this.#ready.push(watched);
   }
 
   run(): void {
     this.#applyCommands();
     while (!this.#stopped) this.#turn();
     this.#sendReports();
+    this.#epoll.close();
   }
 
   /**
@@ -114,16 +121,11 @@ export class WorkerLoop {
    * the packet's receiver waits for this processor: the rest is deferred then.
    */
   #turn(): void {
-    // While one source has more, the others must be polled; a single source need not be.
-    const asked = this.#sources.size > 1 || !this.#someReady();
-    if (asked) this.#poll();
+    // While one source has more, the others must be asked; a single source need not be.
+    const asked = this.#sources.size > 1 || this.#ready.length === 0;
+    if (asked) this.#wait();
     if (!asked || this.#woken) this.#applyCommands();
-    if (this.#changed) this.#gatherDescriptors();
-    const polled = this.#polled;
-    for (let i = 0; i < polled.length; i++) {
-      const watched = polled[i]!;
-      if (watched.ready && !watched.source.serve()) watched.ready = false;
-    }
+    this.#serve();
     const waits = this.#alone && !this.#restWaits && !this.#hasReports();
     this.#alone = false;
     this.#restWaits = waits;
@@ -138,9 +140,17 @@ export class WorkerLoop {
     this.#alone = true;
   }
 
-  #someReady(): boolean {
-    for (const { ready } of this.#polled) if (ready) return true;
-    return false;
+  /** Serves each source that is ready, and keeps those that may have more. */
+  #serve(): void {
+    const ready = this.#ready;
+    let kept = 0;
+    // Sources may come and go meanwhile.
+    for (let i = 0; i < ready.length; i++) {
+      const each = ready[i]!;
+      if (each.watched && each.source.serve() && each.watched) ready[kept++] = each;
+      else each.ready = false;
+    }
+    ready.length = kept;
   }
 
   #applyCommands(): void {
@@ -178,27 +188,23 @@ export class WorkerLoop {
     this.#reports = [];
   }
 
-  #poll(): void {
-    if (this.#changed) this.#gatherDescriptors();
+  #wait(): void {
     this.#woken = false;
-    const timeout = this.#someReady() ? 0 : this.#restWaits ? REST_AFTER : this.#timeout();
-    const count = libc().poll(this.#descriptorsAt, this.#polled.length + 1, timeout);
-    if (count < 0) {
-      const errno = libc().errno();
-      if (errno !== ERRNO.EINTR) throw new SystemError('poll', errno);
-      return;
-    }
-    if (count === 0) return;
-    const words = this.#descriptors;
-    this.#woken = words[1]! >>> 16 !== 0;
-    if (this.#woken) libc().read(this.#setup.wake, addressOf(this.#wakeWord), 8);
-    for (let i = 0; i < this.#polled.length; i++) {
-      const events = words[(i + 1) * POLLFD_WORDS + 1]! >>> 16;
-      if (events === 0) continue;
-      const watched = this.#polled[i]!;
-      if ((events & POLL_FAILED) !== 0) watched.source.failed();
-      // Reading also clears an error of a socket. If sources changed meanwhile, the next poll tells again.
-      if (!this.#changed) watched.ready = true;
+    const epoll = this.#epoll;
+    const timeout = this.#ready.length > 0 ? 0 : this.#restWaits ? REST_AFTER : this.#timeout();
+    const count = epoll.wait(timeout);
+    for (let event = 0; event < count; event++) {
+      const token = epoll.token(event);
+      if (token === WAKE_UP) {
+        this.#woken = true;
+        libc().read(this.#setup.wake, addressOf(this.#wakeWord), 8);
+        continue;
+      }
+      const watched = this.#sources.get(token - 1);
+      if (watched === undefined) continue;
+      // Reading also clears an error of a socket.
+      if (epoll.failed(event)) watched.source.failed();
+      if (watched.watched) this.#setReady(watched);
     }
   }
 
@@ -207,16 +213,5 @@ export class WorkerLoop {
     this.#deadline = this.#hooks.nextDeadline();
     if (this.#deadline === Number.POSITIVE_INFINITY) return -1;
     return Math.min(Math.max(0, Math.ceil(this.#deadline - this.now())), 0x7fff_ffff);
-  }
-
-  #gatherDescriptors(): void {
-    this.#changed = false;
-    this.#polled = [...this.#sources.values()];
-    this.#descriptors = new Int32Array((this.#polled.length + 1) * POLLFD_WORDS);
-    this.#descriptorsAt = addressOf(new Uint8Array(this.#descriptors.buffer));
-    for (const [i, fd] of [this.#setup.wake, ...this.#polled.map(({ source }) => source.fd)].entries()) {
-      this.#descriptors[i * POLLFD_WORDS] = fd;
-      this.#descriptors[i * POLLFD_WORDS + 1] = POLLIN;
-    }
   }
 }
