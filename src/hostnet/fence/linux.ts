@@ -11,6 +11,7 @@ import type { ObjectName } from '../netlink/nftables.ts';
 import { MISSING } from './content.ts';
 import { type AddressPair, dispatchPairs, overlap, samePairs } from './dispatch.ts';
 import { FENCE_COUNTERS, type FenceCounters, type FenceDamage, type FenceKeeper, type FencePart } from './fence.ts';
+import { Gathered } from './gathered.ts';
 import { fenceBatch, kindOf, type NamedPart, type Unmapped } from './nft.ts';
 import { runNft } from './nft-program.ts';
 import { counterName, FENCE_TABLE, TABLE, TABLE_LINE } from './nft-words.ts';
@@ -32,6 +33,8 @@ export class LinuxFence implements FenceKeeper {
   readonly #table: FenceTable;
   /** What was set, by its key. BOUNDED: by the owner's tunnels and bridges. */
   readonly #parts = new Map<string, NamedPart>();
+  /** The keys of those parts, by their ids. BOUNDED: by the parts. */
+  readonly #owners = new Map<string, string>();
   /** Ids of the parts in the kernel, as far as is known. BOUNDED: by those parts, and what stood there. */
   #present: ReadonlySet<string> | undefined;
   /** Of our own parts: what the maps have of them. BOUNDED: by the parts. */
@@ -45,6 +48,10 @@ export class LinuxFence implements FenceKeeper {
   #onChange: (() => void) | undefined;
   /** Changes happen one after another. */
   readonly #changes = new Serial();
+  readonly #gathered = new Gathered<FencePart | undefined>(
+    (work) => this.#changes.run(work),
+    (parts) => this.#setAll(parts),
+  );
 
   constructor(options: LinuxFenceOptions = {}) {
     this.#options = options;
@@ -56,20 +63,42 @@ export class LinuxFence implements FenceKeeper {
   }
 
   set(key: string, part: FencePart | undefined): Promise<void> {
-    return this.#changes.run(async () => {
-      if (part === undefined) {
-        await this.#change(
-          [],
-          KINDS.map((kind) => idOf(kind, key)),
-        );
-        this.#parts.delete(key);
-        return;
+    return this.#gathered.add(key, part);
+  }
+
+  async #setAll(parts: ReadonlyMap<string, FencePart | undefined>): Promise<void> {
+    const removed: string[] = [];
+    const added: NamedPart[] = [];
+    for (const [key, part] of parts) {
+      if (part === undefined) removed.push(...KINDS.map((kind) => idOf(kind, key)));
+      else if (this.#table.suspect || !isDeepStrictEqual(this.#parts.get(key)?.part, part)) {
+        added.push({ id: this.#freeId(part.kind, key), part });
       }
-      if (!this.#table.suspect && isDeepStrictEqual(this.#parts.get(key)?.part, part)) return;
-      const added = { id: idOf(part.kind, key), part };
-      await this.#change([added], []);
-      this.#parts.set(key, added);
-    });
+    }
+    await this.#change(added, removed);
+    const ids = new Map(added.map((each) => [each.id, each]));
+    for (const [key, part] of parts) {
+      const named = part && ids.get(idOf(part.kind, key));
+      if (part === undefined) this.#forget(key);
+      else if (named !== undefined) {
+        this.#parts.set(key, named);
+        this.#owners.set(named.id, key);
+      }
+    }
+  }
+
+  #forget(key: string): void {
+    const id = this.#parts.get(key)?.id;
+    if (id !== undefined) this.#owners.delete(id);
+    this.#parts.delete(key);
+  }
+
+  /** @throws Error when another part has the same one */
+  #freeId(kind: FencePart['kind'], key: string): string {
+    const id = idOf(kind, key);
+    const owner = this.#owners.get(id);
+    if (owner === undefined || owner === key) return id;
+    throw new Error(`the fences of ${owner} and ${key} would have the same id ${id}: give one of them another name`);
   }
 
   /** Whether there is a part of that key, set by this program. */
@@ -83,6 +112,7 @@ export class LinuxFence implements FenceKeeper {
       if (!(await this.#table.exists())) return false;
       await this.#table.change('all', () => this.#nft(['-f', '-'], `delete table ${TABLE}\n`));
       this.#parts.clear();
+      this.#owners.clear();
       this.#present = new Set();
       this.#mapped = new Map();
       this.#unmappable = undefined;
@@ -149,7 +179,7 @@ export class LinuxFence implements FenceKeeper {
   async #putRight(thorough: boolean): Promise<void> {
     if (this.#parts.size === 0) return;
     const { differences, by } = await this.#table.compare(thorough);
-    const keys = new Map([...this.#parts].map(([key, { id }]) => [id, key]));
+    const keys = this.#owners;
     // What a program before this one left is not known.
     const isLeft = (id: string): boolean => !keys.has(id) && (this.#present?.has(id) ?? false);
     const strange = differences.filter(({ name, added }) => !added || !isLeft(partOf(name) ?? ''));

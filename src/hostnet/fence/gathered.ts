@@ -1,0 +1,53 @@
+/**
+ * Gathers values by key until there is a turn for them: then all are handed over at once, as a commit costs more than what
+ * is in it. Pure.
+ */
+import { type Deferred, deferred } from '../../base/deferred.ts';
+
+interface Waiting<T> extends Pick<Deferred, 'resolve' | 'reject'> {
+  readonly key: string;
+  readonly value: T;
+}
+
+export class Gathered<T> {
+  readonly #turn: (work: () => Promise<void>) => unknown;
+  readonly #commit: (values: ReadonlyMap<string, T>) => Promise<void>;
+  /** BOUNDED: by those who wait. */
+  readonly #waiting: Waiting<T>[] = [];
+
+  /**
+   * @param turn calls its argument later, once
+   * @param commit all or nothing: when it fails with several values, it is called with each alone
+   */
+  constructor(turn: (work: () => Promise<void>) => unknown, commit: (values: ReadonlyMap<string, T>) => Promise<void>) {
+    this.#turn = turn;
+    this.#commit = commit;
+  }
+
+  /** Resolves when the value, or a later one of the same key, is committed; rejects with what prevents it. */
+  add(key: string, value: T): Promise<void> {
+    const { promise, resolve, reject } = deferred();
+    this.#waiting.push({ key, value, resolve, reject });
+    if (this.#waiting.length === 1) void this.#turn(() => this.#take());
+    return promise;
+  }
+
+  async #take(): Promise<void> {
+    const waiting = this.#waiting.splice(0);
+    // BOUNDED: by what waited.
+    const values = new Map(waiting.map(({ key, value }) => [key, value]));
+    const problems = new Map<string, unknown>();
+    try {
+      await this.#commit(values);
+    } catch (error) {
+      for (const [key, value] of values) {
+        const alone = values.size === 1 ? Promise.reject(error) : this.#commit(new Map([[key, value]]));
+        await alone.catch((problem: unknown) => problems.set(key, problem));
+      }
+    }
+    for (const { key, resolve, reject } of waiting) {
+      if (problems.has(key)) reject(problems.get(key));
+      else resolve();
+    }
+  }
+}
