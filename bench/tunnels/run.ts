@@ -1,6 +1,5 @@
 /** What many tunnels are put through on both gateways, and what it takes. */
 import type { DaemonClient } from '../../src/control/client.ts';
-import type { Ours } from '../../test/support/lab/ours.ts';
 import { waitFor } from '../../test/support/lab/process.ts';
 import { cpuSeconds, residentMemory } from '../tunnel/usage.ts';
 import type { Gateway, Gateways } from './gateway.ts';
@@ -130,11 +129,6 @@ class SideRun {
       latency: this.#prober.end(),
     };
   }
-}
-
-/** Whether all tunnels of a gateway are up still. */
-export async function countUp(ours: Ours): Promise<number> {
-  return (await ours.status()).tunnels.filter(({ state }) => state === 'up').length;
 }
 
 function seconds(since: number): number {
