@@ -37,7 +37,7 @@ describe('base64', () => {
     },
   );
 
-  it('takes no other byte than its own for one of them', () => {
+  it('accepts no byte outside its alphabet', () => {
     const own = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/');
     for (let byte = 0; byte < 256; byte++) {
       const decoded = decodeBase64(Uint8Array.of(0x41, byte, 0x41, 0x41));

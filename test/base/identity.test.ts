@@ -11,7 +11,7 @@ const hex = (type: Parameters<typeof identityFromText>[0], text: string): string
   toHex(identityFromText(type, text).data);
 
 describe('identities from text', () => {
-  it('takes what is right', () => {
+  it('accepts what is right', () => {
     expect(identityFromText('address', '192.0.2.1')).toEqual({ type: 1, data: fromHex('c0000201') });
     expect(identityFromText('address', '2001:db8::1')).toMatchObject({ type: 5 });
     expect(hex('address', '::1')).toBe(`${'0'.repeat(31)}1`);

@@ -270,7 +270,7 @@ describe('verbs', () => {
     expect(set.out + set.err + defined.out + defined.err).not.toContain('hunter2');
   });
 
-  it('make a key, which is printed when it is asked for and is as good as another', async () => {
+  it('make a key, which is printed on request and works like any other', async () => {
     const { run, daemon, file } = await shell();
     await run(['secret-define', file('secret.xml', `<secret><uuid>${SECRET_UUID}</uuid></secret>`)]);
     const kept = (): string => readFileSync(join(daemon.configDir, 'secrets', `${SECRET_UUID}.base64`), 'utf8').trim();

@@ -43,7 +43,7 @@ it('a tunnel that came up starts over', () => {
   expect(lines).toEqual(['the key differs', 'the key differs']);
 });
 
-it('names that a stranger chooses fill no log', () => {
+it('names that an unauthenticated host chooses do not fill the log', () => {
   const name = (at: number): string => String.fromCharCode(0x4e00 + at);
   for (let at = 0; at < 1_000; at++) fail(`the peer identifies itself as ${name(at)}`);
   expect(lines).toHaveLength(9);

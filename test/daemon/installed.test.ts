@@ -26,7 +26,7 @@ function installed(change: Partial<Platform> = {}): Recorded {
 
 const document = parseDocument(tunnelDocument());
 
-describe('what stands beside the device of a tunnel', () => {
+describe('what is installed beside the device of a tunnel', () => {
   it('goes when a tunnel could not start, unless it is to run again', async () => {
     const { installed: one, done } = installed();
     await one.failed('net');
@@ -68,7 +68,7 @@ describe('what stands beside the device of a tunnel', () => {
     await other.close();
   });
 
-  it('is taken away later when it cannot be now, and only if it is still not to run', async () => {
+  it('is removed later when it cannot be removed now, and only if it is still not to run', async () => {
     const broken = new Set(['net', 'other']);
     const done: string[] = [];
     const release = async (tunnel: string): Promise<void> => {

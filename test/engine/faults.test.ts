@@ -36,7 +36,7 @@ function underWay({ net, a }: EnginePair, count: number): Datagram[] {
 const numbers = (from: number, to: number): string[] => Array.from({ length: to - from }, (_, i) => `${from + i}`);
 
 describe('packets out of order', () => {
-  it.each([64, 1_024])('are all taken within a window of %i', (replayWindow) => {
+  it.each([64, 1_024])('are all accepted within a window of %i', (replayWindow) => {
     const pair = established(tunnel({ replayWindow }));
     const { net, b } = pair;
     const caught = underWay(pair, replayWindow);

@@ -106,7 +106,7 @@ describe('padding', () => {
     );
   });
 
-  it('to what the path takes, as it changes', () => {
+  it('to the path MTU, as it changes', () => {
     const pair = up(tunnel({ tfc: { padding: 'mtu', dummies: 0 } }));
     const { path } = pair.a.child();
     for (const mtu of [1500, 1400, 1492]) {

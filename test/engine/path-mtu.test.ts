@@ -170,7 +170,7 @@ describe('the MSS of TCP', () => {
     expect([mssThrough(mirror, mirror.a), mssThrough(mirror, mirror.b)]).toEqual([1360, 1360]);
   });
 
-  it('is lowered to the path, when that takes less', () => {
+  it('is lowered to the path MTU, when that is smaller', () => {
     const pair = upPair({ mtu: 1400 });
     pair.a.engine.setPathMtu(pair.a.child().path, 1300);
     const fits = 1300 - overhead(1300) - 40;

@@ -69,7 +69,7 @@ describe('a report about a packet that was too large', () => {
     expect(reported(pair, 1400, { sequence: 4 })).toBeUndefined();
   });
 
-  it('is never believed below what every IPv4 host takes', () => {
+  it('is never accepted below the minimum of IPv4', () => {
     expect(reported(upPair(), 68)?.mtu).toBe(576);
     expect(reported(upPair(), 577)?.mtu).toBe(577);
   });

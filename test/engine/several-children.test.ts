@@ -49,7 +49,7 @@ const idOf = (peer: Peer, selectors: string): number =>
   [...peer.tunnel().children.values()].find(({ summary }) => formatSelectorPair(summary.selectors) === selectors)!
     .summary.id;
 
-describe('a peer that takes one pair of ranges a CHILD SA', () => {
+describe('a peer that accepts one pair of ranges per CHILD SA', () => {
   it('is asked for another when a packet needs it, and packets that waited follow', () => {
     const test = enginePair({ a: ours(), b: byPairs() });
     expect(sendBoth(test, 'first').sort()).toEqual(['first 10.2.0.1', 'first 10.3.0.1']);

@@ -123,7 +123,7 @@ describe('a trap', () => {
     expect(a.child().summary.name).toBe('d');
   });
 
-  it('is not put off by what strangers try in vain', () => {
+  it('is not delayed by failed attempts of strangers', () => {
     const pair = enginePair({ b: opposite(tunnel(), { start: 'initiate' }) });
     const { net, a, b } = pair;
     b.secret = 'another secret';

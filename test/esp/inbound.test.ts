@@ -263,7 +263,7 @@ describe('bad packets', () => {
     expect(namedDrops(pipeline.drops)).toEqual({ 'bad-padding': 1 });
   });
 
-  it('takes 255 bytes of right padding', () => {
+  it('accepts 255 bytes of correct padding', () => {
     const inner = plainPacket({ ...V4, length: 31 });
     const pads = Array.from({ length: 255 }, (_, i) => i + 1);
     const data = Uint8Array.from([...inner, ...pads, 255, 4]);
@@ -322,7 +322,7 @@ describe('bad packets', () => {
     expect(namedDrops(pipeline.drops)).toEqual({ 'bad-length': 1 });
   });
 
-  it('takes any bytes without an exception', () => {
+  it('handles any bytes without an exception', () => {
     const pipeline = pipelineOf(inboundSa(), inboundSa({ spi: 0x0101_0101, cipher: new ToyCipher(0, 0, 1) }));
     let state = 12345;
     const batch = new PacketBatch(64, 1500);
@@ -387,7 +387,7 @@ describe('fragments', () => {
     return packet;
   };
 
-  it('are taken when their first showed ports that fit', () => {
+  it('are accepted when their first fragment showed ports that match', () => {
     const pipeline = pipelineOf(inboundSa({ selectors: web }));
     const out = outboundSa();
     expect(receive(pipeline, sealed(out, fragment(1, 16)))).toBeUndefined();
@@ -397,7 +397,7 @@ describe('fragments', () => {
     expect(namedDrops(pipeline.drops)).toEqual({ fragment: 2 });
   });
 
-  it('are not let in by a first that was refused', () => {
+  it('are not accepted after a first fragment that was refused', () => {
     const pipeline = pipelineOf(inboundSa({ selectors: web }));
     const out = outboundSa();
     expect(receive(pipeline, sealed(out, fragment(1, 0, 80)))).toBeUndefined();

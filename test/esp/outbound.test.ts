@@ -132,7 +132,7 @@ describe('sealing', () => {
     expect(outboundSa().encapsulate(0, exact, 0, 4)).toBe(DropReason.none);
   });
 
-  it('keeps its state where it is wanted, and goes on from there', () => {
+  it('keeps its state in given memory, and continues from there', () => {
     const state = newSaState((bytes) => new SharedArrayBuffer(bytes));
     sealed(outboundSa({ state }), plainPacket(V4), 12);
     expect([...state.counters].slice(0, 6)).toEqual([1, 28, 0, 1, 32, 12]);
@@ -178,7 +178,7 @@ describe('the end of an SA', () => {
     expect(sa.usage.takeSignal()).toEqual({ kind: 'hard', cause: 'sequence' });
   });
 
-  it('goes on beyond 2^32 with ESN', () => {
+  it('continues beyond 2^32 with ESN', () => {
     const out = outboundSa({ esn: true, lastSequence: 0xffff_fffen });
     const into = inboundSa({ esn: true });
     into.replay.accept(0, 0xffff_fffe);
@@ -237,7 +237,7 @@ describe('the end of an SA', () => {
     expect(sa.usage.signalled).toBe(false);
   });
 
-  it('is not sealed on after its keys are gone', () => {
+  it('encrypts nothing after its keys are erased', () => {
     const cipher = new ToyCipher();
     const sa = outboundSa({ cipher });
     sa.wipe();
@@ -364,7 +364,7 @@ describe('the SAs of an entry', () => {
     expect(pipeline.sas().size).toBe(0);
   });
 
-  it('takes the SA whose selectors fit', () => {
+  it('uses the SA whose selectors match', () => {
     const { pipeline, missing } = setUp(entry({ to: '10.0.0.0/8' }));
     pipeline.add(0, outboundSa({ pathIndex: 1, selectors: compiled(['10.1.0.0/16'], ['10.2.0.0/16']) }), {
       active: true,

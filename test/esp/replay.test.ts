@@ -70,7 +70,7 @@ describe.each([
   ['32-bit numbers', false],
   ['extended numbers', true],
 ])('%s', (_name, esn) => {
-  it('takes packets in order', () => {
+  it('accepts packets in order', () => {
     const window = new ReplayWindow({ size: 64, esn });
     for (let i = 1n; i <= 5000n; i++) {
       expect(receive(window, i)).toBe('new');
@@ -86,7 +86,7 @@ describe.each([
     expect(window.check(0)).toBe(REPLAYED);
   });
 
-  it('takes the very first packets in any order', () => {
+  it('accepts the very first packets in any order', () => {
     const window = new ReplayWindow({ size: 64, esn });
     for (const sequence of [64n, 1n, 63n, 2n, 33n, 32n, 31n]) expect(receive(window, sequence)).toBe('new');
     for (const sequence of [64n, 1n, 63n, 2n, 33n, 32n, 31n]) expect(receive(window, sequence)).toBe('replay');
@@ -174,7 +174,7 @@ describe('extended numbers across 2^32', () => {
     }
   });
 
-  it('takes late packets of the half-space before, and only within the window', () => {
+  it('accepts late packets of the half-space before, and only within the window', () => {
     const window = windowAt(64, 10n + BigInt(TWO_32), true);
     expect(receive(window, BigInt(TWO_32))).toBe('new');
     expect(receive(window, BigInt(TWO_32) - 1n)).toBe('new');
@@ -217,7 +217,7 @@ describe('extended numbers across 2^32', () => {
   });
 });
 
-describe('a window that goes on in another’s place', () => {
+describe('a window that continues from another', () => {
   it.each([0, 1, 30, 31, 32, 63, 64, 1_000, 0xffff_fffe])(
     'refuses all numbers up to %d, and takes those above',
     (last) => {

@@ -56,8 +56,8 @@ function mssOf(plain: Uint8Array): number {
   return (plain[42]! << 8) | plain[43]!;
 }
 
-describe('a path that takes less than the device', () => {
-  it('takes packets up to its size, however they are padded', () => {
+describe('a path with a smaller MTU than the device', () => {
+  it('carries packets up to its MTU, however they are padded', () => {
     for (const [iv, icv, block] of [
       [8, 16, 1],
       [16, 16, 16],
@@ -102,7 +102,7 @@ describe('a path that takes less than the device', () => {
     expect(told).toHaveLength(1);
   });
 
-  it('leaves to fragmentation outside what has no DF, and what every link must take', () => {
+  it('lets packets without DF, and those that every link must carry, be fragmented outside', () => {
     const sa = outboundSa();
     sa.mtu = 576;
     const { send, told } = setUp(sa);

@@ -220,7 +220,7 @@ describe('transport mode', () => {
     expect([batch.length[0], namedDrops(receiver.drops)]).toEqual([0, { [reason]: 1 }]);
   });
 
-  it('takes no packet that the selectors of its SA do not fit', () => {
+  it('accepts no packet that the selectors of its SA do not match', () => {
     const { sender } = ends(4);
     const receiver = new InboundPipeline();
     const [local, remote] = [ip(THERE[4]), ip(HERE[4])];
@@ -237,7 +237,7 @@ describe('transport mode', () => {
     expect(namedDrops(receiver.drops)).toEqual({ 'selector-mismatch': 2 });
   });
 
-  it('takes no packet where there is no room for a header before it', () => {
+  it('accepts no packet without room for a header before it', () => {
     const { sender, receiver } = ends(6);
     const batch = new PacketBatch(1, 1500);
     batch.push(make(HERE[6], THERE[6], 17, new Uint8Array(16)));

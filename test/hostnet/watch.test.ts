@@ -140,7 +140,7 @@ describe('a kernel that is watched', () => {
     expect(host.network.rules().filter(({ priority }) => priority < 7000)).toEqual([]);
   });
 
-  it('keeps rules and routes of others that come first, and says so while they are there', async () => {
+  it('keeps rules and routes of others that come first, and shows them meanwhile', async () => {
     const before = host.standing;
     const elsewhere = { family: 4, priority: 100, action: { type: 'table', table: 52 }, protocol: 4 } as const;
     const far: InstalledRoute = {
@@ -243,7 +243,7 @@ describe('a kernel that is watched', () => {
     expect(host.texts.join()).not.toContain('another program');
   });
 
-  it('takes another address as the source when the one before is changed', async () => {
+  it('uses another address as the source when the previous one is changed', async () => {
     host.network.addAddress(lan('10.1.0.99'));
     await pass(50);
     expect([sourceOf(), host.reports]).toEqual(['10.1.0.1', []]);
@@ -255,7 +255,7 @@ describe('a kernel that is watched', () => {
     ]);
   });
 
-  it('takes no address that may be a duplicate, and one that is deprecated last', async () => {
+  it('uses no address that may be a duplicate, and a deprecated one last', async () => {
     host.network.addAddress(lan('10.1.0.50'));
     host.network.addAddress(lan('10.1.0.40', { state: 'deprecated' }));
     host.network.addAddress(lan('10.1.0.30', { state: 'tentative' }));
@@ -291,7 +291,7 @@ describe('a kernel that is watched', () => {
     expect([looked.mock.calls.length, host.reports]).toEqual([0, []]);
   });
 
-  it('is put right for ever against a program that does not cease, and not without end at once', async () => {
+  it('is restored for ever against a program that does not cease, with pauses', async () => {
     const mended = vi.spyOn(host.fence, 'mend');
     for (let time = 0; time < 10_000; time += 5) {
       host.fence.tamper('tunnel:net');

@@ -63,7 +63,7 @@ describe('a second IKE_SA_INIT with the same SPI', () => {
   const other = (payloads: Payload[]): Payload[] =>
     payloads.map((p) => (p.type === 'nonce' ? { ...p, data: new Uint8Array(32).fill(7) } : p));
 
-  it('is ignored while the first is half-open, which goes on', () => {
+  it('is ignored while the first is half-open, which continues', () => {
     const peer = new FakePeer();
     peer.init();
     const rival = new FakePeer({ host: peer.host });
@@ -209,7 +209,7 @@ describe('a public value that gives a shared secret of zero', () => {
 });
 
 describe('SPIs', () => {
-  it('offered, and meanwhile taken by another CHILD SA, are not used twice', () => {
+  it('offered, and meanwhile used by another CHILD SA, are not used twice', () => {
     // Every byte of a block is the same: two SPIs from the same block are equal.
     const source = new Random(9);
     let block = 0;

@@ -112,7 +112,7 @@ describe('an AUTH payload', () => {
     expect(new Claimant(HASHES).refusal(method, new Uint8Array(64))).toMatch(detail);
   });
 
-  it('of the methods before RFC 7427 is judged for a peer that has no others, and of RFC 7427 is not', () => {
+  it('of the methods before RFC 7427 is verified for a peer that has no others, and of RFC 7427 is not', () => {
     for (const method of [1, 9, 10, 11]) {
       const claimant = new Claimant(undefined);
       claimant.prove(method, new Uint8Array(64).fill(1));

@@ -105,7 +105,7 @@ describe('a set-up', () => {
     }
   });
 
-  it('over a path that takes less than is sent: in more and smaller fragments, both ways', () => {
+  it('over a path with a smaller MTU: in more and smaller fragments, in both directions', () => {
     const pair = new Pair({ a: large(2_000, { fragmentSize: 9_000 }) });
     pair.filter = ({ data }) => (data.length > 600 ? 'drop' : 'deliver');
     pair.up();

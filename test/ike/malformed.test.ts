@@ -84,7 +84,7 @@ describe('chain of payloads', () => {
     expect(codeOf(message(PayloadType.VENDOR, '0000ffff01'))).toBe('truncated');
   });
 
-  it('that goes on behind its last payload, or has none and yet bytes', () => {
+  it('that continues after its last payload, or has bytes and no payload', () => {
     expect(codeOf(message(PayloadType.VENDOR, '0000000400'))).toBe('trailing-bytes');
     expect(codeOf(message(PayloadType.NONE, '00000004'))).toBe('trailing-bytes');
   });

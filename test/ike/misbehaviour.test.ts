@@ -78,7 +78,7 @@ describe('IKE_SA_INIT', () => {
     expect(peer.host.endpoint.status()).toEqual([]);
   });
 
-  it('with an unknown payload that is not critical is taken', () => {
+  it('with an unknown payload that is not critical is accepted', () => {
     const peer = new FakePeer();
     expect(
       findPayload(

@@ -151,7 +151,7 @@ describe('without a NAT', () => {
     }
   });
 
-  it('stays on a port of its own, which carries everything', () => {
+  it('stays on its own port, which carries both IKE and ESP', () => {
     const config = connection();
     const own = { port: 55055, natPort: 55055 };
     const pair = new Pair({

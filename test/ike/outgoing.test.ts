@@ -157,7 +157,7 @@ describe('Reassembly', () => {
     expect(reassembly.isEmpty).toBe(true);
   });
 
-  it('takes no more than a message may have, nor than all may have together', () => {
+  it('holds no more than a message may have, nor than all may have together', () => {
     const budget = new FragmentBudget();
     const reassembly = new Reassembly(budget);
     const big = new Uint8Array(0x8000);

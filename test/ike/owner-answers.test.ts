@@ -104,7 +104,7 @@ describe('the owner', () => {
     expectRefused(pair, pair.a, /which the peer does not take/, 'no-signature');
   });
 
-  it('answers in vain twice, to what it was not asked, in another way than it was, or too late', () => {
+  it('has no effect with an answer given twice, to another question, of another kind, or too late', () => {
     const pair = slow();
     pair.up();
     const { requestId } = asked(pair.a);

@@ -16,7 +16,7 @@ function answered(...extra: readonly Payload[]): { readonly peer: FakePeer; read
 
 const lastUp = (peer: FakePeer): boolean => peer.host.of('child-up').at(-1)!.child.takesPadding;
 
-describe('a peer that takes no padding', () => {
+describe('a peer that accepts no padding', () => {
   it('is remembered with the child, and told nothing of the kind by us', () => {
     expect(lastUp(answered().peer)).toBe(true);
     const { peer, answer } = answered(REFUSAL);

@@ -73,7 +73,7 @@ describe('proposals on the wire', () => {
 });
 
 describe('choice as responder', () => {
-  it('takes what is common', () => {
+  it('selects what is common', () => {
     expect(chosenIke(['aes256gcm16-prfsha384-ecp384'], ['aes256gcm16-prfsha384-ecp384'])).toBe(
       'aes256gcm16-prfsha384-ecp384',
     );
@@ -119,7 +119,7 @@ describe('choice as responder', () => {
     expect(choose('1:20/128 2:5/256 4:31', 'aes128gcm16-prfsha256-x25519')).toBeUndefined();
   });
 
-  it('takes an AEAD without integrity or with NONE, which it then answers', () => {
+  it('accepts an AEAD without integrity or with NONE, and then responds with NONE', () => {
     const ours = esp('aes128gcm16-noesn');
     const choose = (transforms: string): string | undefined => {
       const chosen = chooseEsp([wire(3, transforms, PEER_SPI)], ours, 'ike-auth');

@@ -124,7 +124,7 @@ describe('retries of IKE_SA_INIT', () => {
     }
   });
 
-  it('takes a group first and a cookie then', () => {
+  it('handles a demand for a group, then for a cookie', () => {
     const pair = new Pair({
       a: connection({ proposals: ike('aes128gcm16-prfsha256-ecp256-x25519') }),
       b: mirrored(connection()),
@@ -158,7 +158,7 @@ describe('retries of IKE_SA_INIT', () => {
     expect(pair.b.endpoint.status()).toEqual([]);
   });
 
-  it('keeps no more than so many half-open SAs, of which older ones give way, and forgets them', () => {
+  it('keeps a bounded number of half-open SAs, of which older ones give way, and forgets them', () => {
     const pair = new Pair({ bOptions: { limits: { cookieThreshold: 1_000, maxHalfOpen: 4, halfOpenTimeout: 5_000 } } });
     for (let seed = 10; seed < 15; seed++) {
       const other = new Pair({ seed });
@@ -433,7 +433,7 @@ describe('secrets that take their time', () => {
     expectNothing(pair);
   });
 
-  it('goes on when the answer comes', () => {
+  it('continues when the answer comes', () => {
     const pair = new Pair();
     pair.b.holdSecrets = true;
     pair.up();
@@ -446,7 +446,7 @@ describe('secrets that take their time', () => {
     expectSame(pair, 1);
   });
 
-  it.each(['a', 'b'] as const)('are waited for by %s only so long', (side) => {
+  it.each(['a', 'b'] as const)('are waited for by %s for a bounded time', (side) => {
     const pair = new Pair();
     pair[side].holdSecrets = true;
     pair.up();
@@ -476,7 +476,7 @@ describe('configuration', () => {
     expect(endpoint.status()).toEqual([]);
   });
 
-  it('takes several connections, all or none', () => {
+  it('accepts several connections, all or none', () => {
     const { endpoint } = new Pair().a;
     const [one, two] = [connection({ name: 'one' }), connection({ name: 'two' })];
     expect(() => endpoint.addConnections([one, { ...two, proposals: [] }])).toThrow('no IKE proposal');

@@ -45,7 +45,7 @@ describe('a set-up', () => {
     expect(questions(other.b)).toEqual(asked);
   });
 
-  it('asks for what must be signed and judged, with all that the peer said', () => {
+  it('asks for a signature and a verification, with everything that the peer sent', () => {
     const pair = pairOf('signature', 'signature');
     pair.up();
     const accepted = { authMethods: [14], hashes: [2, 3, 4, 5] };

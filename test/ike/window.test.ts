@@ -42,7 +42,7 @@ describe('MessageWindow', () => {
     expect(window.retransmit(1_900)).toBe('dead');
   });
 
-  it('goes on in smaller fragments after two times without an answer, as long as there are smaller ones', () => {
+  it('retries in smaller fragments after two attempts without a response, while there are smaller ones', () => {
     const smallest: Outgoing = { datagrams: [bytes(1), bytes(2), bytes(3)], smaller: () => undefined };
     const small: Outgoing = { datagrams: [bytes(1, 2), bytes(3)], smaller: () => smallest };
     const whole: Outgoing = { datagrams: [bytes(1, 2, 3)], smaller: () => small };
@@ -79,7 +79,7 @@ describe('MessageWindow', () => {
     expect(window.nextRequest).toBeUndefined();
   });
 
-  it('takes the next request, answers the last, ignores the rest', () => {
+  it('accepts the next request, repeats the response to the last, ignores the rest', () => {
     const window = new MessageWindow(POLICY, 0, 5);
     expect(window.classify(5, bytes(1))).toBe('new');
     expect(window.classify(4, bytes(1))).toBe('old');
@@ -187,7 +187,7 @@ describe('messages of unknown senders', () => {
     pair.deliver({ ...datagram, path: { ...datagram.path, remote: at('198.51.100.1', 500) }, data });
   }
 
-  it('are answered with INVALID_IKE_SPI, seldom', () => {
+  it('cause INVALID_IKE_SPI, at a low rate', () => {
     const pair = new Pair();
     pair.up();
     const request = pair.sent.findIndex(({ data }) => data[18] === 35);

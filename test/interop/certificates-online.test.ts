@@ -97,13 +97,13 @@ describeInterop('revocation over HTTP, with strongSwan', ['namespaces', 'strongs
     expect(web.output.match(/GET \/revoked\.crl/g)).toHaveLength(1);
   });
 
-  it('one that is not in the list, which is there over IPv6, is let in', async () => {
+  it('a peer that is not in the list, which is served over IPv6, is accepted', async () => {
     const url = page('good.crl', `[${RIGHT[6].outer}]`);
     await establish({ theirs: peerWith(lists(url)), online: STRICT_LIST });
     expect(await exchange(rig, 4)).toEqual(ALL_CARRIED);
   });
 
-  it('one that the responder of openssl calls good is let in, one that it calls revoked is not', async () => {
+  it("a peer that OpenSSL's responder calls good is accepted, one that it calls revoked is not", async () => {
     await establish({ theirs: peerWith(responders(RESPONDER)), online: STRICT_OCSP, start: 'initiate' });
     await ours.reset();
     await peer.reset();

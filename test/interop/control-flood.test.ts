@@ -33,7 +33,7 @@ describeInterop('a flood of the control socket', ['namespaces', 'build'], () => 
     ours = await Ours.start(lab, await lab.namespace('flooded'));
   });
 
-  it('delays no command, and takes little memory', async () => {
+  it('delays no command, and uses little memory', async () => {
     const runDir = join(ours.folder, 'run');
     const flood = new Background('flood', [process.execPath, FLOOD, join(runDir, CONTROL_SOCKET), `${EACH}`]);
     lab.log('flood', () => flood.output);

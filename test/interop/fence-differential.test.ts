@@ -93,7 +93,7 @@ describeInterop('the fence and the engine judge alike', ['namespaces', 'nftables
         }, 600_000);
       }
 
-      it('takes no fragment in the clear into what came out of the tunnel', async () => {
+      it('joins no fragment in the clear with those from the tunnel', async () => {
         await track(tracked);
         for (const [name, entries] of Object.entries(POLICIES)) {
           for (const host of name === MIRRORED ? [true] : [false, true]) {

@@ -140,7 +140,7 @@ describeInterop('a gateway with a fence', ['namespaces', 'nftables'], () => {
     }
   });
 
-  it('takes IKE of its peer in fragments, and of no other', async () => {
+  it('accepts IKE in fragments from its peer, and from no other host', async () => {
     await translate('postrouting', []);
     let id = 1;
     for (const family of FAMILIES) {

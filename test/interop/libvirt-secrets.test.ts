@@ -155,7 +155,7 @@ function secrets(release: LibvirtRelease): void {
     await ours.up(NAME);
   });
 
-  it('are had again when libvirtd was started again, and looked for in the own folder while it is away', async () => {
+  it("are read again when libvirtd was restarted, and from the daemon's folder meanwhile", async () => {
     const uuid = `${UUID}40`;
     await libvirtd.secret(uuid, FIRST);
     await peer.load(tunnelWith(FIRST), 'right');

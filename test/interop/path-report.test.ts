@@ -121,7 +121,7 @@ function forge({ outer, encapsulated, device, kernelLeast, least }: Kind): void 
     expect(await fragmentsMade()).toBe(fragments);
   });
 
-  it('is believed with both, but not below what every host takes', async () => {
+  it('is accepted with both, but not below the minimum MTU', async () => {
     const { spi, sequence } = await sent();
     await report(68, [...spi, ...sequence(0), ...new Array<number>(32).fill(7)]);
     const overhead = LINK_MTU - device;

@@ -132,7 +132,7 @@ describeInterop('refusals with strongSwan', [...RIG_NEEDS.userspace, 'build'], (
     },
   );
 
-  it('of the kernel are found by explain: a packet that takes another way than the policy wants', async () => {
+  it('of the kernel are found by explain: a packet that is routed past the tunnel', async () => {
     await rig.peer.load(FITTING, 'right');
     await ours.load(FITTING, 'left', { start: 'initiate' });
     await ours.up(NAME);

@@ -153,7 +153,7 @@ describeInterop('the end of a daemon', ['namespaces', 'tcpdump', 'nftables', 'bu
     await gateways.theirs.destroy(NAME);
   });
 
-  it('is not needed at boot: fences stand before the network is up, and the daemon takes them over', async () => {
+  it('is not needed at boot: fences are installed before the network is up, and the daemon takes them over', async () => {
     const { ours, theirs, left } = gateways;
     await startBoth(gateways, ENTRIES);
     await ours.command(['destroy', NAME]);

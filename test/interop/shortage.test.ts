@@ -250,7 +250,7 @@ describeInterop('a daemon that runs out', ['namespaces', 'build'], () => {
   }
 
   function describeErrors(): void {
-    it('of something, with the error uncaught, goes on; a bug ends it with its fence up', async () => {
+    it('that is uncaught does not end the daemon; a bug ends it, with its fence installed', async () => {
       process.kill(left.pid, 'SIGPWR');
       await waitFor(
         'the error in the log',

@@ -139,7 +139,7 @@ describeInterop('what other programs take', ['namespaces', 'tcpdump', 'nftables'
     expect(await leftovers(left)).toBe('');
   });
 
-  it('is put back for ever against a program that takes it over and over, which costs and logs little', async () => {
+  it('is restored for ever against a program that removes it again and again, at little cost and with few log lines', async () => {
     const { left, ours } = gateways;
     await startBoth(gateways, ENTRIES);
     await ours.up(NAME);

@@ -21,7 +21,7 @@ describe('a fair queue', () => {
     expect(queue.shift()).toBeUndefined();
   });
 
-  it('has room for so many of one source, and so many in all', () => {
+  it('has bounded room for each source, and for all', () => {
     const queue = new FairQueue<string>(2, 5);
     expect(['1', '2', '3'].map((n) => queue.push('a', n))).toEqual([true, true, false]);
     expect(['b', 'c', 'd', 'e'].map((source) => queue.push(source, source))).toEqual([true, true, true, false]);

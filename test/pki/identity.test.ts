@@ -95,7 +95,7 @@ describe('identities', () => {
     ).toBe('ok');
   });
 
-  it('are let in by patterns', async () => {
+  it('are accepted by patterns', async () => {
     const given = await right(full, { id: identityFromText('fqdn', 'gw1.example.org') });
     expect(await judge(given, { allowedDns: ['C=DE,*', 'C=CH,O=Example,CN=*'] })).toBe('ok');
     expect(await judge(given, { allowedDns: ['C=DE,*'] })).toBe(

@@ -183,7 +183,7 @@ describe('the certificates of one message', () => {
     expect(await judge(await right(end, { certificates: [end.der, nonsense] }))).toMatch(/^malformed-certificate/);
   });
 
-  it('of a key that takes long to compute with are refused before it is computed with', async () => {
+  it('of a key that is expensive to use are refused before it is used', async () => {
     const publicKeyInfo = rsa(16_384, fromHex('010001'));
     const signature = new Uint8Array(2_048);
     const slow = hostile({ publicKeyInfo });

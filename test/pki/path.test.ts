@@ -76,7 +76,7 @@ describe('a path', () => {
     expect(await judge(self, [self])).toMatch(/^not-an-authority/);
   });
 
-  it('takes the right one of authorities of the same name', async () => {
+  it('selects the right one of authorities of the same name', async () => {
     const twin = authority('O=Example, CN=Root');
     expect(await judge(leaf(), [twin, root])).toBe('ok 2');
     expect(await judge(leaf(), [twin])).toMatch(

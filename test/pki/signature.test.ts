@@ -119,7 +119,7 @@ describe('a certificate that was seen before', () => {
     expect(await isSignedBy(certificate, parseCertificate(root.der), scheme)).toBe(true);
   });
 
-  it('is not taken for one of which a bit of the signature differs', async () => {
+  it('is refused when a bit of the signature differs', async () => {
     const verifier = await acquainted();
     const forged = Uint8Array.from(peer.der);
     forged[forged.length - 1]! ^= 1;

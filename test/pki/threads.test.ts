@@ -71,7 +71,7 @@ const text = (verdict: Verdict): string => (verdict.ok ? 'ok' : `${verdict.reaso
 const from = (source: string): PeerAuth => auth(end, { source });
 
 describe('a pool of verifier threads', () => {
-  it('has others judged although one takes for ever: its thread is ended, and it alone is refused', async () => {
+  it('verifies others although one takes for ever: its thread is ended, and only that peer is refused', async () => {
     const { pool, told } = poolOf(fake, { deadline: 200 });
     const verifier = pool.verifier({ anchors });
     const begun = performance.now();
@@ -176,7 +176,7 @@ describe.skipIf(!existsSync(BUILT))('a verifier thread', () => {
   const below = make({ subject: 'CN=below', issuer: middle, san: [dns('gw1.example')] });
   const crls = [parseCrl(makeCrl({ issuer: root, revoked: [serial] }))];
 
-  it('says what `pathVerifier` says, of whatever comes and by whatever it is judged', async () => {
+  it('has the verdict of `pathVerifier`, for every input and every trust', async () => {
     const { pool, told } = poolOf(built);
     const good = await right(end);
     const auths: PeerAuth[] = [
@@ -215,7 +215,7 @@ describe.skipIf(!existsSync(BUILT))('a verifier thread', () => {
     expect(told.trouble).toEqual([]);
   });
 
-  it('has lists fetched by the main thread, and others judged while it waits for one', async () => {
+  it('has the main thread fetch lists, and verifies others while it waits for one', async () => {
     const LIST = 'http://pki.example/root.crl';
     const listed = make({ subject: 'CN=x', issuer: root, serial, san: [dns('gw1.example')], extra: [lists(LIST)] });
     let give: ((bytes: Uint8Array) => void) | undefined;

@@ -107,7 +107,7 @@ describeInterop('Linux TUN devices with offloads', ['namespaces'], () => {
     });
   }
 
-  it.each(LEVELS)("'%s' takes packets as large as IP allows", async (offload) => {
+  it.each(LEVELS)("'%s' accepts packets as large as IP allows", async (offload) => {
     const target = openTarget({ offload, mtu: 65_535 });
     const source = open({ offload });
     for (const size of [20_000, 65_000]) {

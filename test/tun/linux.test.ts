@@ -132,7 +132,7 @@ for (const offload of ['all', 'tcp', 'none'] as const) {
       expect(replies % 2).toBe(0);
     });
 
-    it('takes packets up to the MTU; larger ones the host fragments before', async () => {
+    it('accepts packets up to the MTU; the host fragments larger ones before', async () => {
       const device = openUp({ mtu: 1280 });
       const batch = new PacketBatch(64, 1500);
       const lengths: number[] = [];
@@ -308,7 +308,7 @@ for (const offload of ['all', 'tcp', 'none'] as const) {
       expect(await closed).toBeUndefined();
     });
 
-    it('says which name is taken, and by what', () => {
+    it('reports which name is in use, and by what', () => {
       open({ name: 'sectaken' });
       expect(() => openLinuxTun({ name: 'sectaken' })).toThrow(/create TUN device sectaken: .*EBUSY.*another name/);
       ipCommand('link', 'add', 'secother', 'type', 'veth', 'peer', 'name', 'secpeer');

@@ -79,7 +79,7 @@ describe('a packet that cannot be read', () => {
     }
   });
 
-  it('is one with a header behind which the chain goes on, or may', () => {
+  it('is a packet with a header after which the chain continues, or may continue', () => {
     const numbers = Array.from({ length: 256 }, (_, number) => number).filter(isExtension);
     expect(numbers.filter((number) => number < 148)).toEqual([0, 43, 44, 51, 60, 140]);
     expect(numbers).toHaveLength(6 + 256 - 148);

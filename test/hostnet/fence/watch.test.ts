@@ -197,7 +197,7 @@ describe.skipIf(missing(['namespaces', 'nftables']).length > 0)('a fence that ot
     await next.close();
   });
 
-  it('takes the place of what a version left whose chains had other hooks', async () => {
+  it('replaces what a version with other hooks left', async () => {
     change(
       `delete table ${TABLE}`,
       `add table ${TABLE}`,
@@ -253,7 +253,7 @@ describe.skipIf(missing(['namespaces', 'nftables']).length > 0)('a fence that ot
     expect((await fence.counters()).get('tunnel:a')).toMatchObject({ 'clear-out': 7 });
   });
 
-  it('says why when it cannot be put right, and is put right when it can', async () => {
+  it('reports why it cannot be restored, and is restored when it can be', async () => {
     // A table that a program owns is changed by no other, and ends with it.
     const owner = spawn('nft', ['-i'], { stdio: ['pipe', 'ignore', 'ignore'] });
     const ended = new Promise((resolve) => owner.on('close', resolve));

@@ -32,7 +32,7 @@ function chain(name: string, rules: readonly string[]): string {
 }
 
 describe('a packet at a hook', () => {
-  it('goes on where nothing stops it', () => {
+  it('passes where no rule stops it', () => {
     expect(forward(['ct state established drop', 'ip saddr 10.1.0.0/24 accept', 'drop'])).toEqual({
       findings: [],
       stopped: false,
@@ -56,7 +56,7 @@ describe('a packet at a hook', () => {
     expect(forward(['goto other', 'drop'], { others: chain('other', ['return']) }).stopped).toBe(false);
   });
 
-  it('may be dropped by a rule that is not understood, and goes on', () => {
+  it('may be dropped by a rule that is not understood, and passes', () => {
     expect(forward([`${UNKNOWN} drop`])).toMatchObject({
       stopped: false,
       findings: [{ certain: false, unless: undefined }],

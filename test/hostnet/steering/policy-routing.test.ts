@@ -329,7 +329,7 @@ describe('packets between the hosts of a transport mode SA', () => {
   });
 });
 
-describe('what stands for a tunnel', () => {
+describe('what is installed for a tunnel', () => {
   const first = plan([box('10.1.0.0/24', '10.2.0.0/24', { protocol: UDP }), box('fd01::/64', 'fd02::/64')]);
 
   it('goes with it and leaves that of others; a table is of one tunnel alone', () => {
@@ -350,7 +350,7 @@ describe('what stands for a tunnel', () => {
     expect([here.network.rules(), here.network.routes()]).toEqual(before);
   });
 
-  it('is replaced after a crash by what the document says now, or taken away', () => {
+  it('is replaced after a crash by what the document says now, or removed', () => {
     const here = host();
     const before = [here.network.rules(), here.network.routes()];
     install(here, first);
@@ -518,7 +518,7 @@ describe('what several tunnels are for', () => {
     };
   }
 
-  it('goes by the more specific one, whichever was started first, and nowhere else while that stands', () => {
+  it('is routed into the more specific one, whichever was started first, and nowhere else while that is installed', () => {
     const remotes = { all: '0.0.0.0/0', net: '10.2.0.0/24', host: '10.2.0.9/32' };
     const names = ['all', 'net', 'host'];
     for (const order of [names, names.toReversed(), ['net', 'all', 'host'], ['host', 'all', 'net']]) {

@@ -80,7 +80,7 @@ const ocsp = (more: object = {}): Uint8Array => makeOcsp({ issuer: root, serial,
 const crl = (more: object = {}): Uint8Array => makeCrl({ issuer: root, ...more });
 
 describe('a list that is fetched', () => {
-  it('lets in, or does not', async () => {
+  it('accepts or refuses', async () => {
     expect(await new World({ [LIST]: crl() }).judge(withList)).toBe('ok');
     const gone = new World({ [LIST]: crl({ revoked: [serial] }) });
     const refusal = "revoked: 'O=Example, CN=gw1' was revoked since 2026-05-31: no reason given";
@@ -150,7 +150,7 @@ describe('a list that is fetched', () => {
     expect(world.asked).toEqual([LIST]);
   });
 
-  it('that was in vain is not asked for again for half a minute', async () => {
+  it('that failed is not repeated for half a minute', async () => {
     const world = new World();
     for (const later of [0, 1, 29_999]) {
       world.now = NOW + later;
@@ -215,7 +215,7 @@ describe('a list that is fetched', () => {
 });
 
 describe('an OCSP responder', () => {
-  it('is asked with POST, and lets in or does not', async () => {
+  it('is asked with POST, and accepts or refuses', async () => {
     const requests: FetchRequest[] = [];
     const world = new World({
       [OCSP]: (request) => {
@@ -377,7 +377,7 @@ describe('what is remembered', () => {
     expect(await small.get('b', NOW + DAY + 9, never)).toBe('b');
   });
 
-  it('is fetched for so many at once, and no more', async () => {
+  it('is fetched for a bounded number at once', async () => {
     const busy = new Remembered<string>(10, 1_000);
     const forever = (): Promise<never> => new Promise(() => undefined);
     for (let at = 0; at < 256; at++) void busy.get(String(at), NOW, forever);

@@ -91,12 +91,12 @@ describe('joining', () => {
     expect(counts(run(70, { protocol: 'udp' }))).toEqual([64, 6]);
   });
 
-  it('leaves datagrams alone where the kernel takes no runs of them', () => {
+  it('does not join datagrams where the kernel takes no runs of them', () => {
     expect(counts(run(3, { protocol: 'udp' }), { udp: false })).toEqual([1, 1, 1]);
     expect(counts(run(3), { udp: false })).toEqual([3]);
   });
 
-  it('takes dropped slots for nothing', () => {
+  it('skips dropped slots', () => {
     const batch = batchOf([segment(0), segment(77), segment(1)]);
     batch.length[1] = 0;
     expect(written(batch, joinerFor({})).map((one) => one.packets)).toEqual([2]);

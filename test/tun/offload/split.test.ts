@@ -157,7 +157,7 @@ describe('segmentation', () => {
     expect(packetsOf(batch)).toEqual(expected(shape, 1000));
   });
 
-  it('goes on where the batch was full', () => {
+  it('continues where the batch was full', () => {
     const { memory, splitter } = newSplitter();
     const shape = { payload: pattern(64_000), flags: ACK | FIN | CWR, tcpOptions: new Uint8Array(0) };
     const read = gsoOf(shape, 64);
@@ -189,7 +189,7 @@ describe('segmentation', () => {
     expect([splitter.pending, splitter.drops['too-large']]).toEqual([false, 1]);
   });
 
-  it('takes the largest packet that IPv6 can describe', () => {
+  it('splits the largest packet that IPv6 can describe', () => {
     const shape: PacketShape = { version: 6, protocol: 'udp', payload: pattern(65_527) };
     expect(split(gsoOf(shape, 1024))).toEqual(expected(shape, 1024));
   });

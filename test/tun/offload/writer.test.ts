@@ -50,7 +50,7 @@ describe('a writer', () => {
     expect(offered).toEqual([RUN, 1, 1, 1, 1]);
   });
 
-  it('joins no more when the kernel goes on refusing', () => {
+  it('stops joining when the kernel keeps refusing', () => {
     const { writer, offered, write } = kernel(() => false);
     for (let i = 0; i < 8; i++) {
       expect(writer.kinds).toBe('all');
@@ -62,7 +62,7 @@ describe('a writer', () => {
     expect(offered).toEqual([1, 1, 1, 1]);
   });
 
-  it('goes on joining segments where datagrams alone are refused', () => {
+  it('keeps joining segments where only datagrams are refused', () => {
     const { writer, offered, write } = kernel((_packets, isUdp) => !isUdp);
     const both = [...run(), ...run({ protocol: 'udp' })];
     for (let i = 0; i < 8; i++) write(both);
@@ -72,7 +72,7 @@ describe('a writer', () => {
     for (const datagram of run({ protocol: 'udp' })) expect(written).toContainEqual(datagram);
   });
 
-  it('takes a refusal now and then for what it is', () => {
+  it('keeps joining after an occasional refusal', () => {
     let count = 0;
     const { writer, write } = kernel(() => count++ % 8 !== 7);
     for (let i = 0; i < 40; i++) write(run());

@@ -143,14 +143,14 @@ describe.runIf(hasLinuxUdp())('sending in batches', () => {
     expect(shapes(kernel.taken).map(({ length }) => length)).toEqual([46, 46, 8]);
   });
 
-  it('takes batches larger than a call', () => {
+  it('sends batches larger than a call', () => {
     const lengths = Array.from({ length: 600 }, (_, i) => 100 + (i % 64) * 2);
     expect(send(lengths)).toBe(600);
     expect(kernel.taken.flatMap((message) => message.lengths)).toEqual(lengths);
     expect(kernel.calls).toBeGreaterThan(2);
   });
 
-  it('takes the bytes where they lie', () => {
+  it('sends the bytes from where they are', () => {
     send([40, 40, 30]);
     expect(hex(kernel.taken[0]!.bytes)).toBe([payload(0, 40), payload(1, 40), payload(2, 30)].map(hex).join(''));
   });

@@ -193,7 +193,7 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
     }
   });
 
-  it('does not fragment what is taken to fit, and fragments IKE', async () => {
+  it('does not fragment packets that should fit, and fragments IKE', async () => {
     ipCommand('link', 'set', 'near', 'mtu', '1280');
     try {
       const near = await bind(NEAR[0]);
@@ -252,7 +252,7 @@ describeInterop('UDP by system calls between two hosts', ['namespaces'], () => {
     expect(errors).toEqual('ENETUNREACH' in errors ? { ENETUNREACH: 6 } : { EADDRNOTAVAIL: 6 });
   });
 
-  it('goes on after the interface was down', async () => {
+  it('continues after the interface was down', async () => {
     const near = await bind('0.0.0.0');
     ipCommand('link', 'set', 'near', 'down');
     expect(near.sendBatch(batchOf(same(500, 5)), 0, 5, { to: at(FAR[0], 4500) })).toBe(0);

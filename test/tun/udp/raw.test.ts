@@ -91,7 +91,7 @@ describeInterop('ESP straight over IP', ['namespaces'], () => {
     expect(sendErrors(socket)).toEqual({ other: 1, 'wrong-family': 1, ENETUNREACH: 1 });
   });
 
-  it('is counted when no host is there, and goes on to those that are', async () => {
+  it('is counted when no host is there, and still reaches others', async () => {
     const socket = await raw(4);
     ipCommand('route', 'add', 'unreachable', '198.51.100.0/24');
     expect(socket.send(payload(0, 40), at('198.51.100.1'))).toBe(false);
@@ -112,7 +112,7 @@ describeInterop('ESP straight over IP', ['namespaces'], () => {
     ipCommand(...mtu.slice(0, -2));
   });
 
-  it('says which capability it takes', async () => {
+  it('says which capability it needs', async () => {
     await without(CAP_NET_RAW, async () => {
       await expect(linuxRawEsp(4)).rejects.toThrow(
         /^ESP over IPv4: socket: Operation not permitted \(EPERM\)\. This needs the capability CAP_NET_RAW .*let ESP go in UDP$/,

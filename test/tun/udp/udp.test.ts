@@ -105,7 +105,7 @@ describe.each(networks)('UDP by %s', (_name, network) => {
     await expect(network.bind({ address: ip('192.0.2.77'), port: 0 })).rejects.toThrow('not one of this host');
   });
 
-  it('takes no IPv4 on an IPv6 socket: both families can have the same port', async () => {
+  it('receives no IPv4 on an IPv6 socket: both families can have the same port', async () => {
     const six = await bind('::');
     const four = await bind('0.0.0.0', { port: six.local.port });
     expect(four.local.port).toBe(six.local.port);
