@@ -1,7 +1,7 @@
 /**
  * The daemon: definitions, running tunnels and secrets, with the rules of libvirt's own objects. An object is
- * persistent when the configuration folder has its document, active when it runs; undefining one that is active makes it transient, and
- * a transient one is gone when it stops.
+ * persistent when the configuration folder has its document, active when it runs; undefining one that is active makes it
+ * transient, and a transient one is gone when it stops.
  */
 import { join } from 'node:path';
 import { allOf, eachAtOnce } from '../base/each.ts';

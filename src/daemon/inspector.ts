@@ -2,10 +2,10 @@
  * Keeps Node's inspector shut, and the diagnostics that write the program's memory to files. Every program of this package
  * imports this file first, for its effect.
  *
- * Any program that reaches the inspector's TCP port can run code as this program's user: the port has no authentication. `bin/launch` gives
- * the inspector an address that cannot be bound, so that no port opens before this file runs. A program that was started
- * without `bin/launch` has a window of about 50 ms, from Node's start to here, in which SIGUSR1 opens the port. When the port
- * is open here the process ends: another user may have entered it.
+ * Any program that reaches the inspector's TCP port can run code as this program's user: the port has no authentication.
+ * `bin/launch` gives the inspector an address that cannot be bound, so that no port opens before this file runs. A program
+ * that was started without `bin/launch` has a window of about 50 ms, from Node's start to here, in which SIGUSR1 opens the
+ * port. When the port is open here the process ends: another user may have entered it.
  */
 import { writeSync } from 'node:fs';
 import { isRefusedOption } from './node-options.ts';
