@@ -16,7 +16,7 @@ import { shadowedEntries } from '../policy/shadow.ts';
 import { rulePlace } from './places.ts';
 import { type Checked, type Finding, type Place, placeIn } from './report.ts';
 
-/** BOUNDED: rules without a counterpart, and one-sided flows, that are told one by one. */
+/** BOUNDED: rules without a counterpart, and one-sided flows, that are reported one by one. */
 const MAX_LISTED = 8;
 
 export function checkFlows(a: Checked, b: Checked): Finding[] {
@@ -118,7 +118,7 @@ function fatesOf({ document }: Checked, direction: Direction, packets: readonly 
 
 /**
  * Packets that one side protects on their way out, or in, and the other does not on their way in, or out. Rules without
- * any counterpart are told of by themselves.
+ * any counterpart are reported by themselves.
  */
 function oneSided(owner: Checked, other: Checked): Finding[] {
   // BOUNDED: by pairs of entries.

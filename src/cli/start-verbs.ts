@@ -14,7 +14,7 @@ const LOOK = 200;
 
 const waitOption = {
   options: { wait: { type: 'string' } },
-  optionHelp: { wait: `wait until the tunnel is up, at most so many seconds (default ${WAIT_SECONDS})` },
+  optionHelp: { wait: `wait until the tunnel is up, at most this many seconds (default ${WAIT_SECONDS})` },
   optionalValues: { wait: { name: 'SECONDS', value: String(WAIT_SECONDS) } },
   exitCodes: { [NOT_UP]: 'started, but not up within the time of --wait; the daemon keeps trying' },
 } as const satisfies Partial<DaemonVerbSpec>;

@@ -1,6 +1,6 @@
 /**
  * Keeps what happens over and over from filling the log: the first of a kind is written at once; of those that follow within
- * a minute, or an hour, the number is told at its end, with the last one.
+ * a minute, or an hour, the number is logged at its end, with the last one.
  */
 
 /** Milliseconds. */
@@ -15,7 +15,7 @@ interface Kind {
 
 export class DampedLog {
   readonly #every: keyof typeof INTERVALS;
-  /** BOUNDED: by what is told within an interval. */
+  /** BOUNDED: by what is logged within an interval. */
   readonly #kinds = new Map<string, Kind>();
 
   constructor(every: keyof typeof INTERVALS = 'minute') {

@@ -11,7 +11,7 @@ export interface LogEntry {
   readonly text: string;
 }
 
-/** Characters by which kinds are told apart. */
+/** Characters that distinguish kinds. */
 const MAX_KIND = 80;
 
 export class EventLog {

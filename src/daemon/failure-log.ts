@@ -4,7 +4,7 @@
  */
 import { DampedLog } from './damped-log.ts';
 
-/** Failures of a tunnel that are told apart: a peer that has proved nothing chooses the names in some of them. */
+/** Failures of a tunnel that are counted apart: an unauthenticated peer chooses the names in some of them. */
 const MAX_KINDS = 8;
 /** Characters by which they are. */
 const MAX_KIND = 1_000;

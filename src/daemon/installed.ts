@@ -36,7 +36,7 @@ export class Installed {
   readonly #watch: NodeJS.Timeout;
   readonly #damped = new DampedLog();
 
-  /** @param onEvent is told what a tunnel lacks from now on, or no longer lacks */
+  /** @param onEvent is called with what a tunnel lacks from now on, or no longer lacks */
   constructor(platform: Platform, log: Logger, onEvent: (event: Omit<TunnelEvent, 'time'>) => void = () => undefined) {
     this.#platform = platform;
     this.#log = log;

@@ -1,6 +1,6 @@
 /**
  * Keeps a log readable and a disk free under a flood: each kind of line is written at most so often, and how many were
- * left out is told when it is written again.
+ * left out is logged when it is written again.
  */
 
 /** Lines of one kind in an interval. */

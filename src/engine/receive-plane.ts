@@ -16,7 +16,7 @@ import { hasMoved } from './paths.ts';
 import { installedCipher } from './suite.ts';
 
 /**
- * An SA is reported when its first packet comes, and then at most once in so many milliseconds: enough to know that the peer
+ * An SA is reported when its first packet comes, and then at most once in this many milliseconds: enough to know that the peer
  * is alive, at a bounded cost for thousands of SAs. A peer that seems to have moved is reported sooner.
  */
 const REPORT_EVERY = 1_000;

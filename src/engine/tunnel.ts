@@ -200,7 +200,7 @@ export class Tunnel {
     return this.counters.sending[SendCounter.bypassed]!;
   }
 
-  /** Packets that were dropped, by reason, including those that waited for an SA in vain. */
+  /** Packets that were dropped, by reason, including those that waited for an SA that did not come. */
   drops(): DropCounters {
     const { outboundDrops, inboundDrops, sending } = this.counters;
     const all = newDropCounters();

@@ -1,5 +1,5 @@
 /**
- * Packets that need an SA which does not exist: they wait while it is asked for, and when it cannot be had, their senders get
+ * Packets that need an SA which does not exist: they wait while it is asked for, and when there is none, their senders get
  * ICMP (RFC 4301 §4.4.1, §5.1.1).
  */
 import type { PacketBatch } from '../base/batch.ts';
@@ -15,7 +15,7 @@ import { type HeldPacket, type HoldLimits, HoldQueue } from './hold.ts';
 import type { IcmpReplies } from './icmp-replies.ts';
 import { Refusals } from './refusals.ts';
 
-/** Packets that find the queue full ask for their SA at most once in so many milliseconds. */
+/** Packets that find the queue full ask for their SA at most once in this many milliseconds. */
 const ASK_AGAIN = 1_000;
 
 export interface WaitingOptions {

@@ -1,7 +1,7 @@
 /**
  * ICMP messages to the sender of a packet that the tunnel does not carry. Too large for the path: ICMP destination
  * unreachable, fragmentation needed, with the next-hop MTU (RFC 792, RFC 1191 §4), and ICMPv6 packet too big (RFC 4443
- * §3.2). Denied by policy, or no SA to be had: destination unreachable with the codes of RFC 4301 §5.1.1.
+ * §3.2). Denied by policy, or no SA available: destination unreachable with the codes of RFC 4301 §5.1.1.
  *
  * The source of the message is the packet's destination. A tunnel device need not have an address, and routes send packets
  * for that destination here: so the message passes the reverse path filters of this host and of those behind it.

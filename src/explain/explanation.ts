@@ -61,7 +61,7 @@ export interface PolicyExplanation {
   readonly action: 'protect' | 'bypass' | 'discard' | 'none';
   /** The entry that decides. */
   readonly entry: (NamedEntry & { readonly priority: number; readonly level: string | undefined }) | undefined;
-  /** Entries that were asked before in vain, and what kept each from matching: those that come closest. */
+  /** Entries that were asked before without a match, and why each did not match: those that come closest. */
   readonly before: readonly (NamedEntry & { readonly why: readonly string[] })[];
   /** Those that are not listed included. */
   readonly beforeCount: number;

@@ -17,7 +17,7 @@ const WHEN: Readonly<Record<Hook, string>> = {
   postrouting: 'when it leaves',
 };
 
-/** Rules that are told: the first ones. */
+/** Rules that are listed: the first ones. */
 const MAX_LISTED = 8;
 
 /** Follows a packet from hook to hook. */

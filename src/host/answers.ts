@@ -41,7 +41,7 @@ async function answerSecret(
     given = await secretFor(question);
     secret = given === undefined ? undefined : programBytes(given, 'secretFor');
   } catch (error) {
-    const text = `the secret could not be had: ${messageOf(error)}`;
+    const text = `the secret could not be read: ${messageOf(error)}`;
     onEvent?.({ type: 'note', tunnel: question.tunnel, level: 'warn', text });
   }
   try {

@@ -145,7 +145,7 @@ export class TunnelHost {
 
   /**
    * Opens the sockets and puts the tunnel to work on the device, which the host closes with the tunnel.
-   * @throws SectunnelError, RangeError, with nothing changed and the device still the caller's, when a socket cannot be had or
+   * @throws SectunnelError, RangeError, with nothing changed and the device still the caller's, when a socket cannot be opened or
    * the configuration cannot be worked with
    */
   async add(config: TunnelConfig, device: PacketDevice): Promise<void> {

@@ -59,7 +59,7 @@ export class LinuxNamespace {
   #counters: ReadonlyMap<string, FenceCounters> = new Map();
 
   /**
-   * @param report is told what other programs change here, and what cannot be put right
+   * @param report is called with what other programs change here, and what cannot be restored
    * @throws Error when the namespace cannot be entered
    */
   constructor(network: HostNetwork | undefined, netns: string | undefined, report: (report: KernelReport) => void) {
@@ -94,7 +94,7 @@ export class LinuxNamespace {
 
   /**
    * Fence and rules: packets that the policy protects cannot leave this host.
-   * @throws FenceAloneError when the fence stands and the rules cannot be had, as where an address is not there yet
+   * @throws FenceAloneError when the fence stands and the rules cannot be installed, as where an address is not there yet
    */
   async raise(plan: DevicePlan): Promise<void> {
     await this.#raiseFence(plan);
@@ -314,7 +314,7 @@ function reversePathFilter(name: string): number {
 }
 
 /**
- * What the kernel does of its own accord on the device, as sysctls of IPv6. No link-local address: its own discovery packets
+ * What the kernel sends by itself on the device, as sysctls of IPv6. No link-local address: its own discovery packets
  * have no business in a tunnel, and would count as drops. Sources of what has none are chosen among the device's addresses,
  * of which there are none: a packet gets the preferred source of the tunnel's route, or is refused.
  */

@@ -23,7 +23,7 @@ export interface PathMtusOptions {
   readonly tooLarge: () => number;
 }
 
-/** Keeps an engine told of the MTU of its tunnels' paths. */
+/** Keeps an engine informed of the MTU of its tunnels' paths. */
 export class PathMtus {
   readonly #options: PathMtusOptions;
   /** By tunnel. BOUNDED: the owner's tunnels. */

@@ -60,7 +60,7 @@ export interface Platform {
   openDevice(plan: DevicePlan): Promise<PacketDevice>;
   /**
    * Puts up fence and rules alone, for a tunnel that is to run as soon as it can. The fence first: it stands also where rules
-   * cannot be had yet. @throws Error saying what is missing
+   * cannot be installed yet. @throws Error saying what is missing
    */
   raise?(plan: DevicePlan): Promise<void>;
   /** Takes away what stands for a tunnel that is not to run any more. */

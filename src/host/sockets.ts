@@ -62,7 +62,7 @@ export class SocketPool {
   readonly #entries = new Map<string, Entry>();
   /** The same, once they are open. */
   readonly #open = new Map<string, UdpSocket>();
-  /** The same, while they close: until then the port cannot be had again. */
+  /** The same, while they close: until then the port cannot be bound again. */
   readonly #closing = new Map<string, Promise<void>>();
   /** Datagrams dropped because their socket was closed before them. */
   homeless = 0;
@@ -71,7 +71,7 @@ export class SocketPool {
     this.#options = options;
   }
 
-  /** Opens what is not open yet; all or nothing. @throws Error saying what to do when one cannot be had */
+  /** Opens what is not open yet; all or nothing. @throws Error saying what to do when one cannot be opened */
   async acquire(needs: readonly SocketNeed[]): Promise<void> {
     const taken: SocketNeed[] = [];
     try {
@@ -183,7 +183,7 @@ export class SocketPool {
       const [mine, other] = [wanted, need].map(keyOf);
       throw new SectunnelError(
         'invalid-state',
-        `UDP ${mine}: another tunnel has ${other}, and a port is had on all addresses or on single ones: ` +
+        `UDP ${mine}: another tunnel has ${other}, and a port is bound on all addresses or on single ones: ` +
           'give every tunnel its local address, or none, or another port',
       );
     }

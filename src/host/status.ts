@@ -87,9 +87,9 @@ export interface FailureStatus {
 export interface SecretStatus {
   /** Its UUID, or the usage that it is found by. */
   readonly name: string;
-  /** Who keeps it; `undefined` when it could not be had. */
+  /** Who keeps it; `undefined` when it could not be read. */
   readonly source: 'sectunnel' | 'libvirt' | undefined;
-  /** Why it could not be had, and what to do. */
+  /** Why it could not be read, and what to do. */
   readonly problem: string | undefined;
 }
 

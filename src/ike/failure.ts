@@ -69,7 +69,7 @@ const MEANINGS: Partial<Record<FailureReason, string | Partial<Record<Refused, s
   NO_ADDITIONAL_SAS: 'it accepts no more CHILD SAs on this IKE SA',
 };
 
-/** A failure that the peer told of. */
+/** A failure that the peer notified. */
 export function failureFrom(notify: NotifyPayload, said: string, refused: Refused): Failure {
   const reason = reasonOf(notify.notify);
   const told = MEANINGS[reason];

@@ -20,7 +20,7 @@ export interface RpcOptions {
   readonly timeout?: number;
 }
 
-/** No connection can be had, or the one that was had is gone. */
+/** There is no connection, or it was lost. */
 export class LibvirtUnreachableError extends Error {
   override readonly name = 'LibvirtUnreachableError';
   /**

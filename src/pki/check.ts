@@ -105,7 +105,7 @@ function absentList({ crl }: X509Source): string | undefined {
   return crl?.file && `there is no ${crl.file}, so no certificate counts as revoked (policy='${crl.policy}')`;
 }
 
-/** Of several certificates the one that is used. The others are told of. */
+/** Of several certificates the one that is used. The others are reported. */
 function choose(report: Report, places: PkiPlaces, { source: { reader } }: CheckInput): PkiPlaces {
   for (const text of places.warnings) report.add('warning', text);
   if (places.others.length === 0) return places;

@@ -147,7 +147,7 @@ describe('a function of the program that throws', () => {
     const options = { secretFor: () => key, onEvent: (event: EngineEvent) => void events.push(event) };
     const { a } = await pair(options, tunnel({ start: 'initiate' }));
     await eventually('the failure', () => a.lastFailure('t') !== undefined);
-    expect(events[0]).toMatchObject({ type: 'note', text: expect.stringContaining('the secret could not be had') });
+    expect(events[0]).toMatchObject({ type: 'note', text: expect.stringContaining('the secret could not be read') });
   });
 
   it('and a secret that is no Uint8Array are a note, and the attempt fails', async () => {

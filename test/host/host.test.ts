@@ -214,7 +214,7 @@ describe('two hosts', () => {
     broken.left.inject(packet('10.1.0.1', '10.2.0.1', 'first'));
     await eventually('the failure', () => broken.a.events.some(({ type }) => type === 'failed'));
     expect(broken.a.events).toEqual([
-      { type: 'note', tunnel: 't', level: 'warn', text: 'the secret could not be had: the vault is shut' },
+      { type: 'note', tunnel: 't', level: 'warn', text: 'the secret could not be read: the vault is shut' },
       expect.objectContaining({ type: 'failed', reason: 'no-secret' }),
     ]);
   });

@@ -39,7 +39,7 @@ export interface ConnectionOwner {
   readonly queue: RequestQueue;
   laneOf(verb: string): Lane;
   dispatch(request: ControlRequest, connection: ControlConnection): Promise<unknown>;
-  /** What a client is told of an error. */
+  /** The error as a client sees it. */
   explain(error: unknown): ErrorObject;
   /** @throws SectunnelError when there are too many subscribers */
   admitSubscriber(): void;
@@ -95,7 +95,7 @@ export class Connection implements ControlConnection, Requester {
     socket.on('end', () => this.#end());
   }
 
-  /** It is closing, and its client is told why. */
+  /** It is closing, and its client learns why. */
   get lingers(): boolean {
     return this.isClosing && !this.#socket.destroyed;
   }

@@ -8,7 +8,7 @@ import type { Logger } from '../../base/log.ts';
 import { messageOf } from '../../base/text.ts';
 import { type LibvirtNetwork, readNetwork } from '../../libvirt/network.ts';
 
-/** Milliseconds after a change until it is told: libvirt writes a file and renames it. */
+/** Milliseconds after a change until it is reported: libvirt writes a file and renames it. */
 const SETTLING = 20;
 
 /** A network whose file is another than when it was read last. */
@@ -61,7 +61,7 @@ export class NetworkFiles {
     return files;
   }
 
-  /** The networks whose files have changed since the last call. What cannot be read is told once. */
+  /** The networks whose files have changed since the last call. What cannot be read is logged once. */
   changed(files: ReadonlyMap<string, string>): ChangedNetwork[] {
     const paths = new Set(files.values());
     for (const path of this.#read.keys()) if (!paths.has(path)) this.#read.delete(path);

@@ -121,7 +121,7 @@ export class NetworkRules {
     }
   }
 
-  /** That they are gone is told when they stay so, that they are there again when the other was told. */
+  /** Their loss is reported when it lasts, their return when their loss was reported. */
   #tell(network: BridgedNetwork, lost: boolean): void {
     const { name, bridge } = network;
     const { log } = this.#options;

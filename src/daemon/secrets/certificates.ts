@@ -59,7 +59,7 @@ class PassPhrase {
     this.#reference = reference;
   }
 
-  /** Has `use` find the pass phrase; that it cannot be had matters only to those who want it. */
+  /** Has `use` find the pass phrase; an error matters only to those that use it. */
   async during<T>(use: () => T): Promise<Awaited<T>> {
     if (this.#reference === undefined) return await use();
     const held = await this.#secrets.value(this.#reference).then(
@@ -75,7 +75,7 @@ class PassPhrase {
     }
   }
 
-  /** A copy. @throws SectunnelError when it cannot be had */
+  /** A copy. @throws SectunnelError when it cannot be read */
   get(): Uint8Array | undefined {
     const held = this.#held;
     if (held !== undefined && 'problem' in held) throw held.problem;
@@ -86,7 +86,7 @@ class PassPhrase {
 /** What judges peers, and what asks others about certificates: the same for all tunnels. */
 export type Judges = Pick<FileSource, 'online' | 'verifier'>;
 
-/** @param onWarning told of what is wrong with renewed files, and of what expires soon */
+/** @param onWarning called with what is wrong with renewed files, and of what expires soon */
 function certificateSource(
   x509: X509Settings,
   phrase: PassPhrase,
@@ -103,7 +103,7 @@ export class TunnelCertificates {
   readonly #local: CertificateFiles | undefined;
   readonly #remote: CertificateFiles | undefined;
 
-  /** Reads nothing yet. @param onWarning told of broken renewals and of what expires soon */
+  /** Reads nothing yet. @param onWarning called for broken renewals and for what expires soon */
   constructor(document: SectunnelDocument, secrets: SecretSources, judges: Judges, onWarning: (text: string) => void) {
     this.#document = document;
     const auth = x509Auths(document).find(({ side }) => side !== 'remote');

@@ -18,7 +18,7 @@ export interface MissingEsp {
 export class BareEsp<Missing extends MissingEsp> {
   readonly #open: UdpNetwork['rawEsp'];
   readonly #found: (missing: Missing) => void;
-  /** `undefined` while it opens, or where it cannot be had. BOUNDED: two families. */
+  /** `undefined` while it opens, or where it cannot be opened. BOUNDED: two families. */
   readonly #sockets = new Map<IpFamily, UdpSocket | undefined>();
   /** By SPI. BOUNDED: by the caller's. */
   #missing = new Map<number, Missing>();

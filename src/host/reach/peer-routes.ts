@@ -47,7 +47,7 @@ export interface PeerRoutesOptions {
   readonly refused: (error: unknown) => void;
 }
 
-/** Changes within so many milliseconds are handled together. */
+/** Changes within this many milliseconds are handled together. */
 const GATHER = 20;
 /** The least pause between two checks in milliseconds, and as a multiple of how long the last one took. */
 const PAUSE = 250;

@@ -6,7 +6,7 @@ import { formatSocketAddress } from '../../base/address.ts';
 import type { PeerRouteReport } from './peer-routes.ts';
 import type { SendTarget } from './send-refusals.ts';
 
-/** A peer that has not answered for so many milliseconds counts as silent. */
+/** A peer that has not answered for this many milliseconds counts as silent. */
 const SILENCE = 10_000;
 
 export interface SilentPeersOptions {

@@ -17,7 +17,7 @@ export interface WorkerChoice {
   readonly text: string;
 }
 
-/** @throws SectunnelError when what was asked for cannot be had */
+/** @throws SectunnelError when the requested number is not available */
 export function chooseWorkers(
   wanted: string,
   platform: Pick<Platform, 'whyNoWorkers'>,

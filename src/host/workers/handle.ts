@@ -160,7 +160,7 @@ export class WorkerHandle {
     try {
       worker = new Worker(new URL('./worker.js', import.meta.url), options);
     } catch (error) {
-      // No thread can be had. Reported later, like the end of a running worker: the caller is not ready for it yet.
+      // No thread can be started. Reported later, like the end of a running worker: the caller is not ready for it yet.
       port1.close();
       setImmediate(() => this.#gone(explained(error)));
       return;

@@ -12,13 +12,13 @@ import { Control, type WorkerCommand, type WorkerOutput, type WorkerReport, type
 
 /** The token of the main thread's eventfd; those of sources follow. */
 const WAKE_UP = 0;
-/** While there is traffic, the next deadline is computed at most once in so many milliseconds. */
+/** While there is traffic, the next deadline is computed at most once in this many milliseconds. */
 const COMPUTE_DEADLINE_EVERY = 10;
 
-/** A packet that comes after a pause of so many milliseconds is passed on alone, before the worker does anything else. */
+/** A packet that comes after a pause of this many milliseconds is passed on alone, before the worker does anything else. */
 export const QUIET = 1;
 
-/** When nothing follows such a packet for so many milliseconds, the worker does the deferred rest of the turn. */
+/** When nothing follows such a packet for this many milliseconds, the worker does the deferred rest of the turn. */
 const REST_AFTER = 2;
 
 /** A descriptor that the loop waits for, and what serves it. */

@@ -51,7 +51,7 @@ const MAX_WORK = 100_000;
 const UNSEEN = 'a rule that is not looked at';
 /** The kernel's own (NFT_JUMP_STACK_SIZE). */
 const MAX_DEPTH = 16;
-/** Findings that are told. */
+/** Findings that are reported. */
 const MAX_FINDINGS = 32;
 
 /** Asks the base chains of a hook in their order. */

@@ -197,7 +197,7 @@ export class ContentParser {
   }
 }
 
-/** What is told of a table, in the order of the listing. */
+/** What is reported of a table, in the order of the listing. */
 export interface ContentSink {
   object(name: ObjectName, properties: string): void;
   item(name: ObjectName, hash: ContentHash): void;

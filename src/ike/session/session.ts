@@ -80,7 +80,7 @@ export interface SessionStart {
 
 /** Tasks that wait for the window, and those that were put off. */
 const MAX_QUEUED_TASKS = 256;
-/** A response of several fragments is not sent again before so many ms have passed. */
+/** A response of several fragments is not sent again before this many ms have passed. */
 const ANSWER_INTERVAL = 250;
 
 export class IkeSession {

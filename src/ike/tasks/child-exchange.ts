@@ -248,7 +248,7 @@ function chooseConfig(
   configs: readonly ChildConfig[],
   { told, offered, exchange, transport }: PeerOffer,
 ): ConfigChoice {
-  // RFC 7296 §1.3.1: an offer of transport mode may be declined, transport mode that was not offered cannot be had.
+  // RFC 7296 §1.3.1: an offer of transport mode may be declined, transport mode that was not offered cannot be chosen.
   const byMode = configs.filter((config) => config.mode === 'tunnel' || transport);
   const preferred = byMode.filter((config) => (config.mode === 'transport') === transport);
   const usable = preferred.length > 0 ? preferred : byMode;

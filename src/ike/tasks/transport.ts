@@ -26,7 +26,7 @@ export function asSeenHere({ nat, path }: IkeSession, { local, remote }: Selecto
 /**
  * Checks what was agreed on against the mode.
  * @param told the selectors as the peer told them
- * @returns a text when transport mode cannot be had for it
+ * @returns a text when it cannot be in transport mode
  */
 export function agreeTraffic(
   session: IkeSession,

@@ -38,7 +38,7 @@ export interface MemoryArrival {
 export interface MemoryNetworkOptions {
   /** How often, when and from where a datagram arrives: none is loss, two are a duplicate. Default: once, at once. */
   readonly route?: (datagram: MemoryDatagram) => readonly MemoryArrival[];
-  /** Runs `run` after so many milliseconds; for a virtual clock. Default: the event loop's timers. */
+  /** Runs `run` after this many milliseconds; for a virtual clock. Default: the event loop's timers. */
   readonly schedule?: (delayMs: number, run: () => void) => void;
 }
 
