@@ -82,7 +82,7 @@ it('is what secret-set-value asks with at a terminal, twice', async () => {
     return said;
   };
   const value = async (): Promise<string> =>
-    Buffer.from((await daemon.daemon.secrets.value({ uuid: SECRET_UUID } as never)).value).toString();
+    Buffer.from((await daemon.daemon.secrets.value({ by: 'uuid', uuid: SECRET_UUID })).value).toString();
   expect(await set(['a passphrase', 'a passphrase'], '--plain')).toContain(`Secret value of ${SECRET_UUID} set`);
   expect(await value()).toBe('a passphrase');
   expect(asked).toEqual(['Value (not shown): ', 'Again: ']);
