@@ -1,10 +1,8 @@
 /** The help texts, made from the table of verbs so that they cannot disagree with it. */
 import { defaultRunDir } from '../daemon/store/folders.ts';
+import { ExitCode } from './exit-code.ts';
 import { GROUPS, type VerbSpec } from './verb.ts';
 import { verbs } from './verbs.ts';
-
-/** Exit codes, as printed in the help. */
-export const ExitCode = { Ok: 0, Refused: 1, Usage: 2, Unreachable: 3 } as const;
 
 /** Seconds that the daemon may take to answer: changes wait for those before them, and may look up names. */
 export const DEFAULT_TIMEOUT = 60;

@@ -1,7 +1,7 @@
 /** The `sectunnel` command. */
 import '../daemon/inspector.ts';
 import { constants } from 'node:os';
-import { ExitCode } from './help.ts';
+import { ExitCode } from './exit-code.ts';
 import { promptSecret } from './prompt.ts';
 import { run } from './run.ts';
 import type { Terminal } from './verb.ts';
@@ -36,6 +36,7 @@ const terminal: Terminal = {
   prompt: process.stdin.isTTY
     ? (question, most) => promptSecret(process.stdin, (text) => void process.stderr.write(text), question, most)
     : undefined,
+  isWatched: process.stderr.isTTY,
   interrupted: () => new Promise((resolve) => process.once('SIGINT', () => resolve())),
 };
 

@@ -6,7 +6,8 @@ import { messageOf } from '../base/text.ts';
 import { DaemonClient, DaemonUnreachableError } from '../control/client.ts';
 import { defaultRunDir } from '../daemon/store/folders.ts';
 import { version } from '../daemon/version.ts';
-import { DEFAULT_TIMEOUT, ExitCode, generalHelp, verbHelp } from './help.ts';
+import { ExitCode } from './exit-code.ts';
+import { DEFAULT_TIMEOUT, generalHelp, verbHelp } from './help.ts';
 import { type Arguments, type Terminal, UsageError, type VerbSpec } from './verb.ts';
 import { verbs } from './verbs.ts';
 

@@ -31,6 +31,8 @@ export interface Terminal {
   readonly prompt?: ((question: string, most: number) => Promise<Buffer>) | undefined;
   /** Resolves when the user interrupts. */
   interrupted(): Promise<void>;
+  /** Standard error is read by a person: a line there may be rewritten. */
+  readonly isWatched?: boolean;
 }
 
 export interface Arguments {
@@ -83,8 +85,18 @@ export function name(args: Arguments): string {
   return args.positionals[0]!;
 }
 
-export async function document(args: Arguments, terminal: Terminal): Promise<{ xml: string; source: string }> {
-  const file = name(args);
+/** A document, and what to call it in messages. */
+export interface Document {
+  readonly xml: string;
+  readonly source: string;
+}
+
+export function document(args: Arguments, terminal: Terminal): Promise<Document> {
+  return documentOf(name(args), terminal);
+}
+
+/** @throws RefusedInputError saying what is wrong with the file */
+export async function documentOf(file: string, terminal: Terminal): Promise<Document> {
   const bytes = await readInput(file, MAX_DOCUMENT_BYTES, terminal);
   return { xml: bytes.toString('utf8'), source: file === '-' ? STANDARD_INPUT : file };
 }

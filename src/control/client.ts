@@ -5,8 +5,8 @@ import { SectunnelError } from '../base/error.ts';
 import { messageOf } from '../base/text.ts';
 import { offerSecret } from './hand-over.ts';
 import { LineSplitter } from './lines.ts';
-import { CONTROL_SOCKET, MAX_REPLY, type Reply } from './protocol.ts';
-import type { TunnelEvent } from './results.ts';
+import { CONTROL_SOCKET, type Interim, MAX_REPLY, type Reply, type ResultPart } from './protocol.ts';
+import type { Progress, TunnelEvent } from './results.ts';
 import { socketPathProblem } from './socket-path.ts';
 import type { Params, Results, Verb } from './verbs.ts';
 
@@ -22,6 +22,13 @@ const CONNECT_PAUSE = 100;
 interface Waiting {
   resolve(result: unknown): void;
   reject(error: Error): void;
+  /** What came before the reply. */
+  readonly onInterim: (interim: Interim) => void;
+}
+
+export interface CallOptions {
+  /** Called for each progress of a change of many tunnels. */
+  readonly onProgress?: (progress: Progress) => void;
 }
 
 export interface ClientOptions {
@@ -62,15 +69,21 @@ export class DaemonClient {
    * @throws SectunnelError with the daemon's refusal
    * @throws DaemonUnreachableError when no daemon listens, it closes the connection, or does not reply in time
    */
-  async call<V extends Verb>(verb: V, params: Params<V>): Promise<Results[V]> {
+  async call<V extends Verb>(verb: V, params: Params<V>, { onProgress }: CallOptions = {}): Promise<Results[V]> {
     if (this.#closed !== undefined) throw this.#closed;
     const socket = await this.#open();
     const id = this.#nextId++;
-    const answer = new Promise<unknown>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
-    socket.write(`${JSON.stringify({ id, verb, params })}\n`);
+    const parts: ResultPart[] = [];
     const timer = this.#patience === undefined ? undefined : setTimeout(() => this.#giveUp(verb), this.#patience);
+    const onInterim = (interim: Interim): void => {
+      timer?.refresh();
+      if ('part' in interim) parts.push(interim.part);
+      else onProgress?.(interim.progress);
+    };
+    const answer = new Promise<unknown>((resolve, reject) => this.#waiting.set(id, { resolve, reject, onInterim }));
+    socket.write(`${JSON.stringify({ id, verb, params })}\n`);
     try {
-      return (await answer) as Results[V];
+      return withParts(parts, (await answer) as Results[V]);
     } finally {
       clearTimeout(timer);
     }
@@ -95,6 +108,14 @@ export class DaemonClient {
   close(): void {
     void this.#opening?.then(
       (socket) => socket.end(),
+      () => undefined,
+    );
+  }
+
+  /** Closes without waiting for replies. What was asked for goes on. */
+  abandon(): void {
+    void this.#opening?.then(
+      (socket) => socket.destroy(),
       () => undefined,
     );
   }
@@ -166,6 +187,10 @@ export class DaemonClient {
       return;
     }
     const waiting = this.#waiting.get(answer.id);
+    if ('progress' in answer || 'part' in answer) {
+      waiting?.onInterim(answer);
+      return;
+    }
     this.#waiting.delete(answer.id);
     if ('error' in answer) waiting?.reject(new SectunnelError(answer.error.code, answer.error.message));
     else waiting?.resolve(answer.result);
@@ -188,6 +213,16 @@ export class DaemonClient {
     this.#waiting.clear();
     this.onClose();
   }
+}
+
+/** The result with the elements of its arrays that came before it. */
+function withParts<T>(parts: readonly ResultPart[], result: T): T {
+  if (parts.length === 0) return result;
+  const whole: Record<string, unknown> = Object.assign({}, result);
+  for (const key of new Set(parts.flatMap((part) => Object.keys(part)))) {
+    whole[key] = [...parts.flatMap((part) => part[key] ?? []), ...(whole[key] as readonly unknown[])];
+  }
+  return whole as T;
 }
 
 function unreachable(path: string, error: NodeJS.ErrnoException): DaemonUnreachableError {

@@ -14,12 +14,18 @@ const KINDS: { readonly [K in keyof Kinds]: v.GenericSchema<Kinds[K]> } = {
   text: text(MAX_TEXT),
   document: text(MAX_LINE),
   flag: v.boolean(wanted('true or false')),
-  octet: octet(),
+  octet: integer(0, 255),
+  count: integer(1, Number.MAX_SAFE_INTEGER),
+  names: v.array(text(MAX_TEXT), wanted('an array of strings')),
+  documents: v.array(
+    v.strictObject({ xml: text(MAX_LINE), source: text(MAX_TEXT) }, wanted("an object with 'xml' and 'source'")),
+    wanted('an array of documents'),
+  ),
 };
 
-function octet(): v.GenericSchema<number> {
-  const words = wanted('an integer from 0 to 255');
-  return v.pipe(v.number(words), v.integer(words), v.minValue(0, words), v.maxValue(255, words));
+function integer(least: number, most: number): v.GenericSchema<number> {
+  const words = wanted(`an integer from ${least} to ${most}`);
+  return v.pipe(v.number(words), v.integer(words), v.minValue(least, words), v.maxValue(most, words));
 }
 
 function text(limit: number): v.GenericSchema<string> {
@@ -77,7 +83,8 @@ export function readParams<V extends Verb>(verb: V, given: Readonly<Record<strin
 function refusalOf(verb: Verb, issue: v.BaseIssue<unknown>): string {
   const name = String(issue.path?.[0].key);
   const known = Object.keys(VERBS[verb]);
-  if (issue.type !== 'strict_object') return `the parameter '${name}' ${issue.message}`;
+  const isInside = (issue.path?.length ?? 0) > 1;
+  if (issue.type !== 'strict_object' || isInside) return `the parameter '${name}' ${issue.message}`;
   if (issue.expected !== 'never') return `the parameter '${name}' is missing; '${verb}' takes ${known.join(', ')}`;
   const takes = known.length === 0 ? 'no parameters' : known.join(', ');
   return `unknown parameter '${clipped(name)}'${suggestion(name, known)}; '${verb}' takes ${takes}`;

@@ -1,7 +1,13 @@
 /** What the verbs of the control protocol give, as JSON; docs/status.md tells it to people. */
+import type { ErrorCode } from '../base/error.ts';
 import type { TunnelEventName } from '../host/narrate.ts';
 import type { TunnelStatus, WorkersStatus } from '../host/status.ts';
 import type { PkiReport } from '../pki/check.ts';
+
+export interface ErrorObject {
+  readonly code: ErrorCode;
+  readonly message: string;
+}
 
 export interface TunnelInfo {
   readonly name: string;
@@ -17,6 +23,8 @@ export interface TunnelInfo {
   readonly device: string | undefined;
   /** As in `TunnelStatus`; `waiting to retry` while `retrying`. */
   readonly state: string;
+  /** Seconds since it came into that state, as far as this daemon saw it. */
+  readonly since: number;
   /** As in `TunnelStatus`. */
   readonly degraded: readonly string[];
   /** As in `TunnelStatus`. */
@@ -59,6 +67,29 @@ export interface StartResult {
   readonly name: string;
   readonly device: string;
   readonly warnings: readonly string[];
+}
+
+/** What came of one of many tunnels that are changed by one request. */
+export interface Outcome {
+  /** Of the tunnel as it was asked for; of a document that was not defined, what it is called in messages. */
+  readonly name: string;
+  readonly warnings?: readonly string[];
+  /** Why it was not done. */
+  readonly error?: ErrorObject;
+}
+
+/** How far a change of many tunnels is. */
+export interface Progress {
+  readonly done: number;
+  readonly failed: number;
+  readonly remaining: number;
+  /** Those since the progress before. */
+  readonly outcomes: readonly Outcome[];
+}
+
+export interface EachResult {
+  readonly done: number;
+  readonly failed: number;
 }
 
 /** What the definitions on the disk changed when they were read again; names of tunnels. */

@@ -5,6 +5,7 @@
 import type { Explanation } from '../explain/explanation.ts';
 import type {
   DefineResult,
+  EachResult,
   ListResult,
   NetImportResult,
   NetworkInfo,
@@ -25,6 +26,10 @@ export interface Kinds {
   flag: boolean;
   /** ICMP types and codes, 0 to 255. */
   octet: number;
+  /** At least 1. */
+  count: number;
+  names: readonly string[];
+  documents: readonly { readonly xml: string; readonly source: string }[];
 }
 
 /** With a question mark: it may be left out. */
@@ -36,6 +41,13 @@ export type Kind = keyof Kinds | `${keyof Kinds}?`;
  */
 export const VERBS = {
   define: { xml: 'document', source: 'text?' },
+  /** Each of several. What does not fit a request goes into several. */
+  'define-each': { documents: 'documents' },
+  /**
+   * Does `verb` to each of several tunnels, or to all to which it can be done: `start`, `restart`, `destroy`, `undefine`,
+   * `autostart` or `no-autostart`.
+   */
+  each: { verb: 'text', names: 'names?', all: 'flag?' },
   undefine: { name: 'text' },
   create: { xml: 'document', source: 'text?' },
   start: { name: 'text' },
@@ -45,11 +57,23 @@ export const VERBS = {
   autostart: { name: 'text', enable: 'flag' },
   /** With neither flag: the running document of a tunnel that is active, else the kept one. */
   update: { xml: 'document', source: 'text?', live: 'flag?', config: 'flag?' },
-  list: {},
+  /**
+   * `patterns`: names, UUIDs and patterns of names; `state`, `sort`: as in `selection.ts`; `limit`: at most so many. What is left out
+   * excludes none; a flag that is false excludes what it names.
+   */
+  list: {
+    patterns: 'names?',
+    state: 'text?',
+    sort: 'text?',
+    limit: 'count?',
+    active: 'flag?',
+    persistent: 'flag?',
+    autostart: 'flag?',
+  },
   info: { name: 'text' },
   dumpxml: { name: 'text', inactive: 'flag?' },
-  /** Without a name: of all tunnels. */
-  status: { name: 'text?' },
+  /** As `list`; `name`: of this tunnel alone. */
+  status: { name: 'text?', patterns: 'names?', state: 'text?', sort: 'text?', limit: 'count?' },
   /** As `ExplainQuestion`. */
   explain: {
     name: 'text',
@@ -90,6 +114,8 @@ type Taken<T> = {
 
 export interface Results extends Record<Verb, unknown> {
   define: DefineResult;
+  'define-each': EachResult;
+  each: EachResult;
   undefine: { readonly name: string };
   create: DefineResult;
   start: StartResult;

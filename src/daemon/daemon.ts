@@ -18,6 +18,7 @@ import { Advice } from './advice.ts';
 import { Autostart } from './autostart.ts';
 import { Changes } from './changes.ts';
 import { Queries } from './control/queries.ts';
+import { EachTunnel } from './each.ts';
 import { HeldNetworks } from './networks/networks.ts';
 import { type HoldingTunnel, holdingTunnel } from './networks/plan.ts';
 import { type ReloadParts, reloadDefinitions } from './reload.ts';
@@ -62,6 +63,7 @@ export class Daemon {
   readonly networks: HeldNetworks;
   readonly queries: Queries;
   readonly changes: Changes;
+  readonly each: EachTunnel;
   readonly #log: Logger;
   readonly #onEvent: DaemonOptions['onEvent'];
   /** The folder of the control socket. */
@@ -74,6 +76,7 @@ export class Daemon {
   readonly #untried = new Set<string>();
   readonly #secretsDir: string;
   #repeat: NodeJS.Timeout | undefined;
+  #ending = false;
   readonly #turns = new Turns(CHANGES_AT_ONCE);
 
   constructor(options: DaemonOptions) {
@@ -120,6 +123,11 @@ export class Daemon {
       turns: this.#turns,
       publish: (event) => this.#publish(event),
     });
+    this.each = new EachTunnel({
+      ...{ catalog: this.#catalog, changes: this.changes, log: options.log },
+      isRetrying: (name) => runner.installed.isRetrying(name),
+      isEnding: () => this.#ending,
+    });
     const reloadParts: ReloadParts = {
       ...shared,
       log: options.log,
@@ -150,7 +158,9 @@ export class Daemon {
 
   /** Fewer at the same time than changes may run: requests have their turn meanwhile. */
   #begin(documents: readonly SectunnelDocument[]): Promise<void> {
-    return eachAtOnce(documents, STARTS_AT_ONCE, ({ name }) => this.#autostart.begin(name));
+    return eachAtOnce(documents, STARTS_AT_ONCE, async ({ name }) => {
+      if (!this.#ending) await this.#autostart.begin(name);
+    });
   }
 
   /**
@@ -178,6 +188,7 @@ export class Daemon {
    * packets from passing in the clear stay.
    */
   async close(): Promise<void> {
+    this.#ending = true;
     clearInterval(this.#repeat);
     this.#autostart.close();
     await allOf(
@@ -216,6 +227,7 @@ export class Daemon {
   }
 
   #publish(event: Omit<TunnelEvent, 'time'>): void {
+    this.queries.happened(event.tunnel);
     this.#onEvent({ time: new Date().toISOString(), ...event });
   }
 

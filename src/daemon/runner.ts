@@ -20,7 +20,7 @@ import type { Platform } from '../host/platform.ts';
 import type { PeerRouteReport } from '../host/reach/peer-routes.ts';
 import { systemResolver } from '../host/resolve.ts';
 import type { TunnelStatus, WorkersStatus } from '../host/status.ts';
-import { type RunningFacts, tunnelStatus } from '../host/status-view.ts';
+import { type RunningFacts, tunnelState, tunnelStatus, tunnelTraffic } from '../host/status-view.ts';
 import type { WorkerChoice } from '../host/workers/choice.ts';
 import { type RoutingPlan, tunnelFence } from '../hostnet/steering/plan.ts';
 import { routingWarnings } from '../hostnet/steering/rules.ts';
@@ -229,6 +229,16 @@ export class Runner {
       redundancy: group,
       drops: { ...status.drops, ...this.installed.drops(name) },
     };
+  }
+
+  /** As in the status, of a tunnel that runs. */
+  state(name: string): TunnelStatus['state'] | undefined {
+    return this.#running.has(name) ? tunnelState(this.host.engine, name) : undefined;
+  }
+
+  /** Bytes of the CHILD SAs that a tunnel has, in both directions. */
+  traffic(name: string): number {
+    return tunnelTraffic(this.host.engine, name);
   }
 
   /** What a tunnel needs of this host and does not have, a sentence each. */

@@ -95,6 +95,21 @@ function ikeSasOf({ ike }: StatusSource['engine'], tunnel: Tunnel): IkeSaStatus[
   return sas.filter(({ state, former }) => !(state === 'deleting' && former));
 }
 
+/** As in the status; `undefined` when there is no such tunnel. */
+export function tunnelState(engine: StatusSource['engine'], name: string): TunnelStatus['state'] | undefined {
+  const tunnel = engine.tunnel(name);
+  return tunnel && stateOf(tunnel, ikeSasOf(engine, tunnel));
+}
+
+/** Bytes of the CHILD SAs that a tunnel has, in both directions. */
+export function tunnelTraffic(engine: StatusSource['engine'], name: string): number {
+  let bytes = 0;
+  for (const { received, sent } of engine.tunnel(name)?.children.values() ?? []) {
+    bytes += received.counters[SaCounter.bytes]! + sent.counters[SaCounter.bytes]!;
+  }
+  return bytes;
+}
+
 export function tunnelStatus(
   host: StatusSource,
   { document, secret, declined, lastFailure }: RunningFacts,

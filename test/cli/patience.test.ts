@@ -2,7 +2,7 @@
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
-import { ExitCode } from '../../src/cli/help.ts';
+import { ExitCode } from '../../src/cli/exit-code.ts';
 import { run } from '../../src/cli/run.ts';
 import { CONTROL_SOCKET, MAX_REPLY } from '../../src/control/protocol.ts';
 import { serve } from '../support/control.ts';

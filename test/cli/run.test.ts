@@ -84,8 +84,11 @@ describe('help', () => {
 describe('a wrong command line', () => {
   it.each([
     [['frobnicate'], "unknown verb 'frobnicate'"],
-    [['start'], 'start takes TUNNEL, not nothing'],
-    [['start', 'a', 'b'], "start takes TUNNEL, not 'a b'"],
+    [['start'], 'start takes TUNNEL … | --all, not nothing'],
+    [['start', 'a', '--all'], 'start: give either names or --all, not both'],
+    [['define'], 'define takes FILE … | --dir DIR, not nothing'],
+    [['info', 'a', 'b'], "info takes TUNNEL, not 'a b'"],
+    [['list', '--limit', '0'], 'list: --limit 0: expected a number of tunnels, at least 1'],
     [['list', '--sideways'], "list: unknown option '--sideways'; expected one of --all"],
     [['--run-dir'], '--run-dir wants a folder'],
     [['help', 'nothing'], "unknown verb 'nothing'"],

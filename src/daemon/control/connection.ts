@@ -6,7 +6,8 @@
  */
 import type { Socket } from 'node:net';
 import { LineSplitter, LineTooLongError } from '../../control/lines.ts';
-import { type ErrorObject, MAX_LINE, MAX_REPLY, type Reply } from '../../control/protocol.ts';
+import { type Interim, MAX_LINE, MAX_REPLY, type Reply } from '../../control/protocol.ts';
+import type { ErrorObject } from '../../control/results.ts';
 import { type ControlRequest, readRequest } from './request.ts';
 import type { Lane, Requester, RequestQueue, Work } from './request-queue.ts';
 
@@ -31,6 +32,11 @@ export interface ControlConnection {
   readonly closed: boolean;
   /** From now on events are sent to this connection; of one tunnel, or of all. @throws SectunnelError when too many are */
   subscribe(tunnel: string | undefined): void;
+  /**
+   * Sends a line about the request that is carried out. Resolves when the client can take another one; with false when it is gone,
+   * which is no reason to stop a change.
+   */
+  send(interim: Interim): Promise<boolean>;
 }
 
 /** The server, as its connections see it. */
@@ -79,6 +85,7 @@ export class Connection implements ControlConnection, Requester {
   #progress = performance.now();
   #replied = false;
   /** Of the request that is carried out. */
+  #requestId = 0;
   #requestBytes = 0;
   /** The client sends nothing more. */
   #ended = false;
@@ -204,6 +211,7 @@ export class Connection implements ControlConnection, Requester {
 
   async #carryOut(request: ControlRequest): Promise<void> {
     const { id } = request;
+    this.#requestId = id;
     this.#phase = 'work';
     this.#deadline = Number.POSITIVE_INFINITY;
     try {
@@ -211,6 +219,19 @@ export class Connection implements ControlConnection, Requester {
     } catch (error) {
       this.#reply({ id, error: this.#owner.explain(error) });
     }
+  }
+
+  send(interim: Interim): Promise<boolean> {
+    if (this.#phase !== 'work' || !this.#socket.writable) return Promise.resolve(false);
+    this.#deadline = performance.now() + this.#owner.limits.replyTime;
+    const bytes = encode({ id: this.#requestId, ...interim });
+    return new Promise((resolve) => {
+      this.#socket.write(bytes, (error) => {
+        if (this.#phase === 'work') this.#deadline = Number.POSITIVE_INFINITY;
+        resolve(!error && this.#phase === 'work');
+      });
+      this.#owner.grown();
+    });
   }
 
   #reply(reply: Reply): void {

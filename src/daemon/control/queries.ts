@@ -3,7 +3,8 @@
 import { SectunnelError } from '../../base/error.ts';
 import { dumpDocument } from '../../config/dump.ts';
 import type { SectunnelDocument } from '../../config/model.ts';
-import type { NetworkInfo, PkiCheckResult, StatusResult, TunnelInfo } from '../../control/results.ts';
+import type { ListResult, NetworkInfo, PkiCheckResult, StatusResult, TunnelInfo } from '../../control/results.ts';
+import type { Params } from '../../control/verbs.ts';
 import { explainPacket } from '../../explain/explain.ts';
 import type { ExplainQuestion, Explanation } from '../../explain/explanation.ts';
 import { readPacketQuestion } from '../../explain/packet.ts';
@@ -18,9 +19,13 @@ import type { Runner } from '../runner.ts';
 import { checkCertificates } from '../secrets/certificates.ts';
 import type { SecretSources } from '../secrets/sources.ts';
 import { SharedRun } from '../shared-run.ts';
+import { StateClock } from '../state-clock.ts';
 import type { Catalog } from '../store/catalog.ts';
 import type { TunnelObject } from '../store/objects.ts';
 import { version } from '../version.ts';
+import type { ControlConnection } from './connection.ts';
+import { inParts } from './parts.ts';
+import { type SelectionFacts, selectTunnels } from './selection.ts';
 
 /** The parts of a daemon that know. */
 interface Sources {
@@ -40,6 +45,12 @@ export class Queries {
   /** Each run of these starts nft. */
   readonly #look = new SharedRun(() => this.#runner.installed.look({ thorough: false }));
   readonly #held = new SharedRun(() => this.#networks.list());
+  readonly #clock = new StateClock();
+  readonly #facts: SelectionFacts = {
+    state: (name) => this.stateOf(name),
+    changedAt: (name) => this.#changedAt(name),
+    traffic: (name) => this.#runner.traffic(name),
+  };
 
   constructor({ catalog, runner, autostart, networks, secrets }: Sources) {
     this.#catalog = catalog;
@@ -49,13 +60,29 @@ export class Queries {
     this.#secrets = secrets;
   }
 
-  list(): TunnelInfo[] {
-    return this.#catalog.objects.all().map((object) => this.#infoOf(object));
+  /** @throws SectunnelError as `selectTunnels` */
+  async list(
+    { active, persistent, autostart, ...selection }: Params<'list'>,
+    connection: ControlConnection,
+  ): Promise<ListResult> {
+    const suits = (object: TunnelObject): boolean =>
+      (active === undefined || (object.live !== undefined || (active && this.#isRetrying(object.name))) === active) &&
+      (persistent === undefined || (object.persistent !== undefined) === persistent) &&
+      (autostart === undefined || this.#catalog.isAutostart(object.name) === autostart);
+    const objects = selectTunnels(this.#catalog.objects, selection, this.#facts, suits);
+    const tunnels = await inParts(connection, 'tunnels', objects, (object) => this.#infoOf(object));
+    // Of these what they protect is dropped.
+    return { tunnels, unreadable: [...this.#catalog.unreadable] };
   }
 
-  /** Names of tunnels that are to run and of which no document can be read: what they protect is dropped. */
-  unreadable(): string[] {
-    return [...this.#catalog.unreadable];
+  /** Something happened to a tunnel: its state may have changed. */
+  happened(name: string): void {
+    if (this.#catalog.objects.get(name) === undefined) this.#clock.forget(name);
+    else this.#changedAt(name);
+  }
+
+  #changedAt(name: string): number {
+    return this.#clock.changedAt(name, this.stateOf(name));
   }
 
   info(nameOrUuid: string): TunnelInfo {
@@ -106,10 +133,14 @@ export class Queries {
     return document;
   }
 
-  async status(nameOrUuid: string | undefined): Promise<StatusResult> {
+  /** @throws SectunnelError as `selectTunnels` */
+  async status({ name, ...selection }: Params<'status'>, connection: ControlConnection): Promise<StatusResult> {
     await this.#look.run();
-    const objects = nameOrUuid === undefined ? this.#catalog.objects.all() : [this.#catalog.objects.find(nameOrUuid)];
     const networks = await this.heldNetworks();
+    const { objects: all } = this.#catalog;
+    const objects = name === undefined ? selectTunnels(all, selection, this.#facts) : [all.find(name)];
+    const names = new Set(objects.map((object) => object.name));
+    const tunnels = await inParts(connection, 'tunnels', objects, (object) => this.#statusOf(object));
     return {
       version: version(),
       pid: process.pid,
@@ -118,8 +149,8 @@ export class Queries {
       io: hostFeatures(this.#runner.host),
       workers: this.#runner.workers(),
       descriptors: descriptorUse(),
-      tunnels: objects.map((object) => this.#statusOf(object)),
-      networks: networks.filter(({ tunnel }) => objects.some(({ name }) => name === tunnel)),
+      tunnels,
+      networks: networks.filter(({ tunnel }) => names.has(tunnel)),
       counters: hostCounters(this.#runner.host),
     };
   }
@@ -136,24 +167,29 @@ export class Queries {
   }
 
   stateOf(name: string): string {
-    const waiting = this.#runner.installed.isRetrying(name) ? 'waiting to retry' : 'inactive';
-    return this.#runner.status(name)?.state ?? waiting;
+    return this.#runner.state(name) ?? (this.#isRetrying(name) ? 'waiting to retry' : 'inactive');
+  }
+
+  #isRetrying(name: string): boolean {
+    return this.#runner.installed.isRetrying(name);
   }
 
   #infoOf(object: TunnelObject): TunnelInfo {
-    const status = this.#runner.status(object.name);
+    const { name } = object;
+    const { host } = this.#runner;
     return {
-      name: object.name,
+      name,
       uuid: object.uuid,
       active: object.live !== undefined,
-      retrying: this.#runner.installed.isRetrying(object.name),
+      retrying: this.#isRetrying(name),
       persistent: object.persistent !== undefined,
       outdated: this.#catalog.isOutdated(object),
-      autostart: this.#catalog.isAutostart(object.name),
-      device: status?.device?.name,
-      state: this.stateOf(object.name),
-      degraded: this.#runner.degraded(object.name),
-      nothingReceived: status?.nothingReceived ?? [],
+      autostart: this.#catalog.isAutostart(name),
+      device: host.device(name)?.name,
+      state: this.stateOf(name),
+      since: Math.round(performance.now() - this.#changedAt(name)) / 1000,
+      degraded: this.#runner.degraded(name),
+      nothingReceived: host.nothingReceived(name),
     };
   }
 }

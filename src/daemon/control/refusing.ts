@@ -1,6 +1,9 @@
 /** Refusals of the layers below, in the words of the control protocol. */
 import { isBug } from '../../base/assert.ts';
 import { SectunnelError } from '../../base/error.ts';
+import type { Logger } from '../../base/log.ts';
+import { messageOf } from '../../base/text.ts';
+import type { ErrorObject } from '../../control/results.ts';
 import { explained } from '../../sys/descriptors.ts';
 import { shortageOf } from '../../sys/shortage.ts';
 
@@ -11,6 +14,15 @@ export async function refusingSystem<T>(attempt: () => Promise<T>): Promise<T> {
   } catch (error) {
     throw new SectunnelError('system', explained(error));
   }
+}
+
+/** What a client is told of an error; a bug is logged. */
+export function errorObject(error: unknown, log: Logger): ErrorObject {
+  const refusal = refusalOf(error);
+  if (refusal !== undefined) return { code: refusal.code, message: refusal.message };
+  const message = messageOf(error);
+  log.error({ error: error instanceof Error ? error.stack : message }, 'request failed');
+  return { code: 'internal', message: `internal error: ${message}` };
 }
 
 /**

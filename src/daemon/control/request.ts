@@ -18,9 +18,9 @@ export interface RefusedLine {
   readonly refusal: SectunnelError;
 }
 
-/** The deepest request has an object in an object, and none has more than ten members. */
+/** The deepest request has objects in an array; the longest one names thousands of tunnels. */
 const MAX_DEPTH = 4;
-const MAX_MEMBERS = 32;
+const MAX_MEMBERS = 16_384;
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;

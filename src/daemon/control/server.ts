@@ -10,7 +10,6 @@ import { SectunnelError } from '../../base/error.ts';
 import type { Logger } from '../../base/log.ts';
 import { messageOf } from '../../base/text.ts';
 import { removeOffers } from '../../control/hand-over.ts';
-import type { ErrorObject } from '../../control/protocol.ts';
 import type { TunnelEvent } from '../../control/results.ts';
 import { socketPathProblem } from '../../control/socket-path.ts';
 import { peerUser } from '../../sys/peer.ts';
@@ -22,7 +21,7 @@ import {
   type ControlConnection,
   type ControlLimits,
 } from './connection.ts';
-import { refusalOf } from './refusing.ts';
+import { errorObject } from './refusing.ts';
 import type { ControlRequest } from './request.ts';
 import { type Lane, RequestQueue } from './request-queue.ts';
 
@@ -72,7 +71,7 @@ export class ControlServer {
       queue: new RequestQueue(),
       laneOf,
       dispatch: ({ verb, params }, connection) => dispatch(verb, params, connection),
-      explain: (error) => this.#explain(error),
+      explain: (error) => errorObject(error, log),
       admitSubscriber: () => this.#admitSubscriber(),
       grown: () => this.#boundMemory(),
     };
@@ -223,14 +222,6 @@ export class ControlServer {
   #expire(): void {
     const now = performance.now();
     for (const connection of this.#connections) connection.expire(now);
-  }
-
-  #explain(error: unknown): ErrorObject {
-    const refusal = refusalOf(error);
-    if (refusal !== undefined) return { code: refusal.code, message: refusal.message };
-    const message = messageOf(error);
-    this.#log.error({ error: error instanceof Error ? error.stack : message }, 'request failed');
-    return { code: 'internal', message: `internal error: ${message}` };
   }
 
   #warn(kind: string, message: string): void {

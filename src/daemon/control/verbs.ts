@@ -15,6 +15,8 @@ interface Handler<V extends Verb> {
 
 const handlers: { readonly [V in Verb]: Handler<V> } = {
   define: { lane: 'change', run: (daemon, params) => daemon.changes.define(params) },
+  'define-each': { lane: 'change', run: (daemon, params, connection) => daemon.each.define(params, connection) },
+  each: { lane: 'change', run: (daemon, params, connection) => daemon.each.run(params, connection) },
   undefine: { lane: 'change', run: (daemon, { name }) => daemon.changes.undefine(name) },
   create: { lane: 'change', run: (daemon, params) => daemon.changes.create(params) },
   start: { lane: 'change', run: (daemon, { name }) => daemon.changes.start(name) },
@@ -28,14 +30,14 @@ const handlers: { readonly [V in Verb]: Handler<V> } = {
   },
   list: {
     lane: 'memory',
-    run: (daemon) => ({ tunnels: daemon.queries.list(), unreadable: daemon.queries.unreadable() }),
+    run: (daemon, params, connection) => daemon.queries.list(params, connection),
   },
   info: { lane: 'memory', run: (daemon, { name }) => daemon.queries.info(name) },
   dumpxml: {
     lane: 'memory',
     run: (daemon, { name, inactive = false }) => ({ xml: daemon.queries.dumpXml(name, { inactive }) }),
   },
-  status: { lane: 'host', run: (daemon, { name }) => daemon.queries.status(name) },
+  status: { lane: 'host', run: (daemon, params, connection) => daemon.queries.status(params, connection) },
   explain: { lane: 'host', run: (daemon, question) => daemon.queries.explain(question) },
   'pki-check': { lane: 'outside', run: (daemon, { name }) => daemon.queries.checkCertificates(name) },
   event: {

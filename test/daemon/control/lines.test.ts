@@ -33,7 +33,7 @@ describe('a line of the control socket', () => {
     ['\u0000', '0: the request is not JSON'],
     ['7', '0: the request is not an object'],
     ['{"id":1,"verb":"list","params":{"a":{"b":{"c":{}}}}}', '0: the request is nested more than 4 deep'],
-    [`{"id":1,"verb":"list"${',"x":1'.repeat(40)}}`, '0: the request has more than 32 members'],
+    [`{"id":1,"verb":"list"${',"x":1'.repeat(20_000)}}`, '0: the request has more than 16384 members'],
   ])('%s is refused: %s', (line, message) => {
     expect(refusalOf(line)).toBe(message);
   });

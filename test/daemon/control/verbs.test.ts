@@ -27,7 +27,15 @@ function request(verb: string, params: object): string {
 }
 
 /** A value of each kind, and one that it is not. */
-const VALUES = { text: ['a', 1], document: ['<a/>', null], flag: [true, 'yes'], octet: [8, 256] } as const;
+const VALUES = {
+  text: ['a', 1],
+  document: ['<a/>', null],
+  flag: [true, 'yes'],
+  octet: [8, 256],
+  count: [1, 0],
+  names: [['a'], 'a'],
+  documents: [[{ xml: '<a/>', source: 'a' }], [{ xml: '<a/>' }]],
+} as const;
 
 const SPECS = Object.entries(VERBS).map(([verb, takes]) => {
   const kinds = Object.entries(takes as Readonly<Record<string, string>>).map(([name, kind]) => ({
@@ -82,9 +90,15 @@ describe('a request', () => {
       [request('toString', {}), "unknown verb 'toString'"],
       [request('start', {}), "the parameter 'name' is missing; 'start' takes name"],
       [request('start', { nmae: 'a' }), "unknown parameter 'nmae' (did you mean 'name'?); 'start' takes name"],
-      ['{"id":1,"verb":"list","params":{"__proto__":1}}', "unknown parameter '__proto__'; 'list' takes no parameters"],
-      [request('list', { toString: 1 }), "unknown parameter 'toString'; 'list' takes no parameters"],
-      [request('list', { ['x'.repeat(50)]: 1 }), `unknown parameter '${'x'.repeat(40)}…'; 'list' takes no parameters`],
+      [
+        '{"id":1,"verb":"reload","params":{"__proto__":1}}',
+        "unknown parameter '__proto__'; 'reload' takes no parameters",
+      ],
+      [request('reload', { toString: 1 }), "unknown parameter 'toString'; 'reload' takes no parameters"],
+      [
+        request('reload', { ['x'.repeat(50)]: 1 }),
+        `unknown parameter '${'x'.repeat(40)}…'; 'reload' takes no parameters`,
+      ],
       [request('start', { name: 5 }), "the parameter 'name' is 5; expected: a string"],
       [request('start', { name: null }), "the parameter 'name' is null; expected: a string"],
       [request('start', { name: ['a'] }), "the parameter 'name' is an array; expected: a string"],
