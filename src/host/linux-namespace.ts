@@ -12,8 +12,9 @@ import { LinuxFence } from '../hostnet/fence/linux.ts';
 import { linuxView } from '../hostnet/linux-view.ts';
 import { LinuxHostNetwork } from '../hostnet/routes/linux.ts';
 import { type HostNetwork, OWN_PROTOCOL, type Prefix } from '../hostnet/routes/routes.ts';
-import { type RoutingPlan, tunnelFence } from '../hostnet/steering/plan.ts';
+import type { RoutingPlan } from '../hostnet/steering/plan.ts';
 import { OWN_QUERY, PolicyRouting } from '../hostnet/steering/policy-routing.ts';
+import { tunnelFence } from '../hostnet/steering/tunnel-fence.ts';
 import { type Claimant, TunnelOrder } from '../hostnet/steering/tunnel-order.ts';
 import type { HostView } from '../hostnet/view.ts';
 import { type KernelReport, KernelWatch } from '../hostnet/watch/watch.ts';
@@ -143,7 +144,10 @@ export class LinuxNamespace {
   async #setFence(tunnel: string): Promise<void> {
     const plan = this.#plans.get(tunnel);
     if (plan?.routing === undefined) return;
-    const fence = tunnelFence(plan.routing, plan.name, this.#order.devicesBeside(tunnel));
+    const fence = tunnelFence(plan.routing, plan.name, {
+      beside: this.#order.devicesBeside(tunnel),
+      isOfGuests: (local) => this.routing.isOfGuests(local),
+    });
     await this.fence.set(fenceKey(tunnel), needsFence(fence) ? fence : undefined);
   }
 
@@ -184,13 +188,24 @@ export class LinuxNamespace {
   }
 
   /** What `Platform` says of it. From then on the bridge's addresses are there for guests, which tunnels must know. */
-  routeBridge(bridge: string, own: readonly Prefix[], table: number | undefined): () => void {
+  async routeBridge(bridge: string, own: readonly Prefix[], table: number | undefined): Promise<() => Promise<void>> {
     const undo = this.routing.routeBridge(bridge, own, table);
-    this.#watch.addressesChanged();
-    return () => {
+    const remove = async (): Promise<void> => {
       undo();
-      this.#watch.addressesChanged();
+      await this.#guestsChanged();
     };
+    try {
+      await this.#guestsChanged();
+    } catch (error) {
+      undo();
+      throw error;
+    }
+    return remove;
+  }
+
+  async #guestsChanged(): Promise<void> {
+    this.#watch.addressesChanged();
+    for (const tunnel of this.#plans.keys()) await this.#setFence(tunnel);
   }
 
   /** A daemon before this one left this standing: it stays. @param table where it is known */

@@ -33,7 +33,7 @@ export interface Platform {
    * what was said of it before is replaced. Returns how to undo it. @throws Error
    * @internal
    */
-  routeBridge?(bridge: string, own: readonly Prefix[], table: number | undefined): () => void;
+  routeBridge?(bridge: string, own: readonly Prefix[], table: number | undefined): Promise<() => Promise<void>>;
   /** What other programs' rules say of bridges. Left out where they cannot be seen. @internal */
   readonly foreignRules?: ForeignRules | undefined;
   /** Takes away what a daemon that died led out of other bridges than those that are led now. @internal */

@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { parseDocument } from '../../src/config/parse.ts';
 import { FenceAloneError, LinuxNamespace } from '../../src/host/linux-namespace.ts';
 import { unresolvedDevicePlan } from '../../src/plan/device.ts';
-import { tunnelDocument } from '../support/daemon.ts';
+import { address, tunnelDocument } from '../support/daemon.ts';
 import { missing } from '../support/lab/needs.ts';
 import { enterNewNamespace, ipCommand } from '../tun/namespace.ts';
 
@@ -59,6 +59,23 @@ describe.skipIf(wants.length > 0)('what stands of tunnels without a device', () 
     expect(ruleset()).not.toContain('10.2.0.0');
     expect(ruleset()).toContain('10.4.0.0');
     await here.release('other');
+    expect(ruleset()).toBe('');
+    await here.close();
+  });
+
+  it('leaves what the host itself sends alone while its addresses there are for guests', async () => {
+    const here = namespace();
+    await here.raise(LAN);
+    expect(ruleset()).toMatch(/10\.2\.0\.0\/24 : jump t[0-9a-f]+_hostany/);
+    const removeRouting = await here.routeBridge(
+      'virbr9',
+      [{ address: address('10.1.0.0'), prefixLength: 24 }],
+      undefined,
+    );
+    expect(ruleset()).not.toMatch(/: jump t[0-9a-f]+_hostany/);
+    await removeRouting();
+    expect(ruleset()).toMatch(/10\.2\.0\.0\/24 : jump t[0-9a-f]+_hostany/);
+    await here.release('net');
     expect(ruleset()).toBe('');
     await here.close();
   });

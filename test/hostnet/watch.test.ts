@@ -12,8 +12,8 @@ import {
   type Prefix,
 } from '../../src/hostnet/routes/routes.ts';
 import type { PolicyBox, RoutingPlan } from '../../src/hostnet/steering/plan.ts';
-import { tunnelFence } from '../../src/hostnet/steering/plan.ts';
 import { PolicyRouting } from '../../src/hostnet/steering/policy-routing.ts';
+import { tunnelFence } from '../../src/hostnet/steering/tunnel-fence.ts';
 import { type KernelReport, KernelWatch } from '../../src/hostnet/watch/watch.ts';
 import { claimsOf } from '../../src/policy/precedence.ts';
 

@@ -2,6 +2,7 @@
  * The host's own addresses come after the tunnel, change, go and return: what the host sends without a source follows them,
  * and while there is none for it, it is refused instead of leaving in the clear.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { Capture } from '../support/lab/capture.ts';
 import { showLogsOnFailure } from '../support/lab/failure.ts';
@@ -12,11 +13,13 @@ import {
   buildGateways,
   type Entry,
   FAMILIES,
+  FLUSH_RULES,
   type Gateways,
   INNER,
   knock,
   leftovers,
   NAME,
+  OUTER,
   resetBoth,
   startBoth,
   stopBoth,
@@ -34,6 +37,8 @@ const LAN = ['10.1.0.1/24', 'fd01::1/64'] as const;
 const SOON = 1_000;
 /** Of duplicate address detection, in milliseconds. */
 const DETECTION = 5_000;
+/** How often rules are taken away, a tenth of a second between. */
+const FLUSHES = 10;
 
 describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdump', 'nftables', 'build'], () => {
   let gateways: Gateways;
@@ -58,6 +63,9 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
   /** On a host with much to do a ping may be late. */
   const carried = (): Promise<unknown> =>
     waitFor('both families to be carried', async () => String(await both()) === '2,2' || undefined);
+
+  const carried4 = (): Promise<unknown> =>
+    waitFor('IPv4 to be carried', async () => (await unbound(4)) === 2 || undefined);
 
   /**
    * The source that the kernel gives a packet to the other side; `refused` when it has no way: over IPv6 there is one into
@@ -175,13 +183,13 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
   ] as const)('are no way around a device that $what, whatever source the host would choose', async ({ signal }) => {
     const { left, right, ours } = gateways;
     const device = `stun-${NAME}`;
-    await startBoth(gateways, ENTRIES);
-    await ours.up(NAME);
-    // One that the policy is not for: what binds it passes as if there were no tunnel, while there is one. It shares more
-    // bits with the other side than the LAN's, so it is what the kernel chooses (RFC 6724 section 5, rule 8).
+    // One that the policy is not for. It shares more bits with the other side than the LAN's, so it is what the kernel
+    // chooses (RFC 6724 section 5, rule 8), and what it sends has a way there.
     await left.ip(['addr add fd03::1/64 dev eth0 nodad']);
     await right.ip(['route add fd03::/64 via 2001:db8::1']);
     expect(await knock(left, 'fd03::1', INNER[6].far)).toBe(3);
+    await startBoth(gateways, ENTRIES);
+    await ours.up(NAME);
     await withoutClear(async () => {
       await carried();
       if (signal === undefined) await left.ip([`link set ${device} down`]);
@@ -197,6 +205,104 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
     await stopBoth(gateways);
     expect(await leftovers(left)).toBe('');
   });
+
+  /** Sends without a source all the time and flushes the rules again and again. Returns what passed in the clear, and what was dropped. */
+  const flushed = async (
+    families: readonly (4 | 6)[],
+    signal?: 'SIGKILL' | 'SIGTERM',
+  ): Promise<{ clear: readonly string[]; dropped: number }> => {
+    const { lab, left, ours } = gateways;
+    const capture = await Capture.start(lab, left, 'eth0');
+    const pings = families.map((family) =>
+      left.spawn(`ping ${family}`, ['ping', '-n', '-q', '-i', '0.005', '-W', '1', INNER[family].far]),
+    );
+    for (const ping of pings) lab.defer(() => ping.stop('SIGKILL'));
+    // They begin while they have a way.
+    await sleep(100);
+    if (signal !== undefined) await ours.stop(signal);
+    for (let times = 0; times < FLUSHES; times++) {
+      await left.exec(['sh', '-c', FLUSH_RULES]);
+      await sleep(100);
+    }
+    const dropped = await fenceDrops();
+    await Promise.all(pings.map((ping) => ping.stop('SIGINT')));
+    await capture.stop();
+    lab.log('flushed', () => `${dropped} dropped; ${pings.map(({ output }) => output).join('')}`);
+    return { clear: await capture.packets(ANY_CLEAR), dropped };
+  };
+
+  it.each([
+    { what: 'while the daemon runs', signal: undefined },
+    { what: 'after it was killed', signal: 'SIGKILL' },
+    { what: 'after it was stopped', signal: 'SIGTERM' },
+  ] as const)('pass nothing in the clear when another program flushes the rules $what', async ({ signal }) => {
+    const { left, ours } = gateways;
+    // Without rules packets without a source get that of the line, and have a way both ways.
+    expect(await both()).toEqual([2, 2]);
+    await startBoth(gateways, ENTRIES);
+    await ours.up(NAME);
+    await carried();
+    const { clear, dropped } = await flushed(FAMILIES, signal);
+    expect(clear).toEqual([]);
+    // Of two families, two hundred a second, as fast as the machine is.
+    expect(dropped).toBeGreaterThan(signal === undefined ? 0 : 20);
+    if (signal !== undefined) await ours.startDaemon();
+    await ours.up(NAME, 30_000);
+    await carried();
+    await stopBoth(gateways);
+    expect(await leftovers(left)).toBe('');
+  });
+
+  it('pass nothing in the clear to everywhere, where the policy discards what they have no entry for', async () => {
+    const { ours } = gateways;
+    const everywhere: Entry = { name: 'all', from: INNER[4].left, to: '0.0.0.0/0' };
+    const rest: Entry = { name: 'rest', from: OUTER.left[4], to: '0.0.0.0/0', action: 'discard', priority: -9 };
+    await startBoth(gateways, [everywhere, rest]);
+    await ours.up(NAME);
+    await carried4();
+    const { clear, dropped } = await flushed([4], 'SIGKILL');
+    expect(clear).toEqual([]);
+    expect(dropped).toBe(0);
+    expect(await fenceDrops('discarded')).toBeGreaterThan(20);
+    await ours.startDaemon();
+    await ours.up(NAME, 30_000);
+    await stopBoth(gateways);
+  });
+
+  it('that the policy does not know send nothing to the other side, unless an entry lets them pass', async () => {
+    const { left, ours } = gateways;
+    const fromLine = (): Promise<number[]> =>
+      Promise.all(FAMILIES.map((family) => knock(left, OUTER.left[family], INNER[family].far)));
+    const explained = async (): Promise<string> => {
+      const ends = ['--src', OUTER.left[4], '--dst', INNER[4].far, '--proto', 'icmp'];
+      return (await ours.command(['explain', NAME, ...ends], { check: false })).stdout;
+    };
+    await startBoth(gateways, ENTRIES);
+    await ours.up(NAME);
+    expect(await fromLine()).toEqual([0, 0]);
+    expect(await fenceDrops()).toBe(6);
+    expect(await explained()).toContain("action='none'");
+    await stopBoth(gateways);
+    const exceptions = FAMILIES.map(
+      (family): Entry => ({ name: `own${family}`, from: OUTER.left[family], to: INNER[family].right, action: 'none' }),
+    );
+    await startBoth(gateways, [...ENTRIES, ...exceptions]);
+    await ours.up(NAME);
+    expect(await fromLine()).toEqual([3, 3]);
+    expect(await fenceDrops()).toBe(0);
+    expect(await explained()).toContain('It is sent in the clear, as the policy says');
+    await stopBoth(gateways);
+  });
+
+  /** Packets that the fence dropped, because they would have left in the clear or for another reason. */
+  async function fenceDrops(reason = 'clear-out'): Promise<number> {
+    const { stdout } = await gateways.left.exec(['nft', '-j', 'list', 'counters', 'table', 'inet', 'sectunnel']);
+    const { nftables } = JSON.parse(stdout) as { nftables: { counter?: { name: string; packets: number } }[] };
+    const counters = nftables.flatMap(({ counter }) =>
+      counter?.name.endsWith(`_${reason}`) === true ? [counter.packets] : [],
+    );
+    return counters.reduce((sum, packets) => sum + packets, 0);
+  }
 
   async function macOf(device: string): Promise<string> {
     const { stdout } = await gateways.left.exec(['cat', `/sys/class/net/${device}/address`]);

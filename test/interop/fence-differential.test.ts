@@ -19,6 +19,8 @@ const SEED = Number(process.env.SECTUNNEL_FENCE_SEED ?? 1);
 /** Whether a forwarded packet goes in or out does not show in its addresses: fragments of it are not held apart. */
 const MIRRORED = 'what is on either side';
 const sides = [...LOCAL, ...REMOTE];
+/** The gateway has no such address: what it sends itself is judged by its destination. */
+const away = { local: ['10.7.0.0/24', 'fd07::/64'] };
 
 const POLICIES: Readonly<Record<string, readonly PolicyEntry[]>> = {
   everything: policy({}),
@@ -46,6 +48,16 @@ const POLICIES: Readonly<Record<string, readonly PolicyEntry[]>> = {
     { upper: 'udp', action: 'bypass', remote: ['10.2.0.10/32', 'fd02::a/128'] },
     { upper: 'udp' },
     { upper: 'esp' },
+  ),
+  'everything of other sources': policy(away),
+  'several entries of other sources': policy(
+    { ...away, upper: 'udp 4444', action: 'bypass' },
+    { ...away, upper: 'udp 53', action: 'discard' },
+    { ...away, upper: 'udp' },
+    { upper: 'tcp 7000-7999', action: 'bypass' },
+    { ...away, upper: 'tcp' },
+    { ...away, upper: 'icmp type 8', families: [4] },
+    { ...away, upper: 'icmpv6 type 128', families: [6] },
   ),
 };
 

@@ -28,6 +28,11 @@ export const INNER = {
 } as const;
 export const FAMILIES = [4, 6] as const;
 
+/** Takes away all rules but those that every host has, as a shell has it. */
+export const FLUSH_RULES: string = FAMILIES.map(
+  (family) => `ip -${family} rule flush; ip -${family} rule add pref 32766 table main`,
+).join('; ');
+
 export interface Gateways {
   readonly lab: Lab;
   readonly client: Namespace;

@@ -17,6 +17,7 @@ import {
   documents,
   type Entry,
   FAMILIES,
+  FLUSH_RULES,
   type Gateways,
   INNER,
   leftovers,
@@ -171,13 +172,21 @@ describeInterop('the end of a daemon', ['namespaces', 'tcpdump', 'nftables', 'bu
     expect(await leftovers(left)).toContain('table inet sectunnel');
     expect(await leftovers(left)).toContain('192.0.2.77');
     expect(
-      await counted(gateways, CLEAR, async () => {
+      await counted(gateways, 'net 10.2.0.0/24 or net fd02::/64', async () => {
         const stop = traffic(gateways);
         await left.ip(
           Object.entries(addresses).flatMap(([device, all]) => all.map((one) => addressCommand(one, device))),
         );
         await left.ip(['route add 10.2.0.0/16 via 192.0.2.2', 'route replace fd02::/64 via 2001:db8::2']);
         await sleep(MOMENT);
+        // What names no source gets that of the line then.
+        await left.exec(['sh', '-c', FLUSH_RULES]);
+        for (const family of FAMILIES) {
+          const { stdout } = await left.exec(['ping', '-n', '-c', '3', '-i', '0.1', '-W', '1', INNER[family].far], {
+            check: false,
+          });
+          expect(stdout).toMatch(/ 0 received/);
+        }
         await ours.startDaemon();
         // While a daemon runs there is nothing to do.
         expect((await ours.raise()).stderr).toMatch(/sectunneld runs \(process \d+\) and maintains the fences itself/);

@@ -15,6 +15,7 @@ import {
   CLEAR,
   type Entry,
   FAMILIES,
+  FLUSH_RULES,
   type Gateways,
   INNER,
   leftovers,
@@ -36,10 +37,6 @@ const LONGEST = 2_000;
 const USUAL = 200;
 /** Milliseconds of traffic after each. */
 const AFTERWARDS = 150;
-
-const FLUSH_RULES = FAMILIES.map(
-  (family) => `ip -${family} rule flush; ip -${family} rule add pref 32766 table main`,
-).join('; ');
 
 /** As a shell has them; `$T` is the tunnel's table. */
 const TAMPERINGS: Readonly<Record<string, string>> = {

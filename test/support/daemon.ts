@@ -121,7 +121,10 @@ export class TestDaemon {
       platform: {
         network: this.#network,
         view: (netns) => (netns === undefined ? this.#view() : undefined),
-        routeBridge: (bridge, own, table) => this.#routing.routeBridge(bridge, own, table),
+        routeBridge: async (bridge, own, table) => {
+          const undo = this.#routing.routeBridge(bridge, own, table);
+          return async () => undo();
+        },
         fence: this.fence,
         now: () => performance.now() + this.#slept,
         watchSleep: (onWake) => {

@@ -19,7 +19,7 @@ export interface Held {
   /** Why it is cut off. */
   readonly problem: string | undefined;
   /** Removes the policy routing into the tunnel. */
-  readonly removeRouting: () => void;
+  readonly removeRouting: () => Promise<void>;
   /** How often in a row libvirt was seen not to run it; `undefined` until it was seen to. */
   missed: number | undefined;
 }
@@ -62,7 +62,7 @@ export class HeldTable {
     await refusingSystem(async () => {
       await this.#fence(network, tunnel);
       const table = network.pin.mode === 'exclusive' ? tunnel?.routing?.table : undefined;
-      const removeRouting = routeBridge(network.bridge, network.prefixes, table);
+      const removeRouting = await routeBridge(network.bridge, network.prefixes, table);
       const missed = this.#held.get(network.name)?.missed;
       this.#held.set(network.name, { network, tunnel, problem, removeRouting, missed });
     });
@@ -75,7 +75,7 @@ export class HeldTable {
   }
 
   async release(name: string): Promise<void> {
-    this.#held.get(name)?.removeRouting();
+    await this.#held.get(name)?.removeRouting();
     await this.#setFence(name, {});
     this.#held.delete(name);
   }

@@ -3,7 +3,8 @@
  */
 import type { SectunnelDocument } from '../../config/model.ts';
 import type { FencePart } from '../../hostnet/fence/fence.ts';
-import { type RoutingPlan, tunnelFence } from '../../hostnet/steering/plan.ts';
+import type { RoutingPlan } from '../../hostnet/steering/plan.ts';
+import { tunnelFence } from '../../hostnet/steering/tunnel-fence.ts';
 import { type LibvirtNetwork, type NetworkPin, pinProblem } from '../../libvirt/network.ts';
 import { devicePlan } from '../../plan/device.ts';
 
@@ -49,7 +50,7 @@ export function fenceParts(
   }
   return {
     network: { kind: 'bridge', bridge, devices, closed: unruled, dns: true },
-    'network-policy': tunnelFence(routing, device),
+    'network-policy': tunnelFence(routing, device, { isOfGuests: () => true }),
     ...(forward.mode === 'nat' ? { 'network-addresses': { kind: 'untranslated', bridge, device } } : {}),
   };
 }

@@ -95,8 +95,7 @@ function addressMatch(field: 'saddr' | 'daddr', range: AddressRange): string[] {
 export function dispatchMaps(verb: 'add' | 'flush'): string[] {
   return DIRECTIONS.flatMap((direction) =>
     FAMILIES.map((family) => {
-      const type = `ipv${family}_addr . ipv${family}_addr : verdict`;
-      const what = verb === 'add' ? ` { type ${type}; flags interval; }` : '';
+      const what = verb === 'add' ? ` { ${mapOf(family)} }` : '';
       return `${verb} map ${TABLE} ${mapName(direction, family)}${what}`;
     }),
   );
@@ -124,11 +123,17 @@ export function dispatchElements(verb: 'add' | 'delete', id: string, pairs: read
   );
 }
 
+/** What a map from two addresses to a verdict is. */
+export function mapOf(family: IpFamily): string {
+  return `type ipv${family}_addr . ipv${family}_addr : verdict; flags interval;`;
+}
+
 function mapName(direction: Direction, family: IpFamily): string {
   return `${direction}${family}`;
 }
 
-function pairText({ local, remote }: AddressPair): string {
+/** As a key of a map. */
+export function pairText({ local, remote }: AddressPair): string {
   return `${rangeText(local)} . ${rangeText(remote)}`;
 }
 

@@ -3,6 +3,7 @@
  * not the daemon lives. It consists of parts, one for each tunnel and each bridge, that are installed and removed one by one. Implemented by `linux.ts` with nftables and, in memory, by `memory.ts`.
  */
 import type { AddressRange, IpAddress } from '../../base/address.ts';
+import { IKE_PORT, NAT_PORT } from '../../base/ports.ts';
 import type { PortRange } from '../routes/routes.ts';
 
 /**
@@ -37,6 +38,11 @@ export interface OwnPackets {
   readonly peerPorts: readonly number[];
 }
 
+/** IKE and ESP of any tunnel of this host: their peers are not known to each other. */
+export function ofAnyTunnel({ ports }: OwnPackets): OwnPackets {
+  return { peer: undefined, ports: [...new Set([IKE_PORT, NAT_PORT, ...ports])], peerPorts: [] };
+}
+
 /**
  * The mark of packets that are to pass in the clear where rules cannot recognise them otherwise. Not a bit that Kubernetes,
  * Tailscale or libvirt uses.
@@ -55,6 +61,11 @@ export interface TunnelFence {
   readonly own: OwnPackets;
   readonly outbound: readonly FenceEntry[];
   readonly inbound: readonly FenceEntry[];
+  /**
+   * For the host's own packets that match none of `outbound` and leave by no tunnel at all: without the rules of policy
+   * routing they may have got a source that the policy does not know.
+   */
+  readonly anySource: readonly FenceEntry[];
   /**
    * Entries whose packets are marked before they are routed, because rules cannot recognise them: types of ICMP that pass get
    * `PASS_MARK`, forwarded fragments `DEVICE_MARK`.

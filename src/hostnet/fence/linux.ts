@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
+import type { AddressRange } from '../../base/address.ts';
 import { Serial } from '../../base/serial.ts';
 import { messageOf } from '../../base/text.ts';
 import { MissingProgramError } from '../../sys/program.ts';
@@ -12,6 +13,7 @@ import { MISSING } from './content.ts';
 import { type AddressPair, dispatchPairs, overlap, samePairs } from './dispatch.ts';
 import { FENCE_COUNTERS, type FenceCounters, type FenceDamage, type FenceKeeper, type FencePart } from './fence.ts';
 import { Gathered } from './gathered.ts';
+import { type HostDispatch, hostDestinations, hostDispatch } from './host-dispatch.ts';
 import { fenceBatch, kindOf, type NamedPart, type Unmapped } from './nft.ts';
 import { runNft } from './nft-program.ts';
 import { counterName, FENCE_TABLE, TABLE, TABLE_LINE } from './nft-words.ts';
@@ -41,6 +43,8 @@ export class LinuxFence implements FenceKeeper {
   #mapped: ReadonlyMap<string, readonly AddressPair[]> = new Map();
   /** Parts that are in no map; `undefined` while the base chains are not known to be as they should. */
   #unmappable: readonly Unmapped[] | undefined;
+  /** What leads the host's own packets to parts. */
+  #host: HostDispatch | undefined;
   /** What counters had when they were last read, by their names. BOUNDED: by the counters of the parts. */
   #counted: ReadonlyMap<string, number> = new Map();
   /** What was put right beside a change, until `mend` tells it. BOUNDED: by the objects of the table. */
@@ -264,6 +268,11 @@ export class LinuxFence implements FenceKeeper {
         return id !== now.id || !samePairs(pairs ?? [], now.pairs ?? []);
       });
     const old = anew ? new Map<string, readonly AddressPair[]>() : this.#mapped;
+    const host = hostDispatch(
+      [...after]
+        .filter((id) => kindOf(id) === 'tunnel')
+        .map((id) => ({ id, destinations: destinationsOf(parts.get(id)) })),
+    );
     const isSame = (id: string): boolean => samePairs(old.get(id) ?? [], mapped.get(id) ?? []);
     const batch = fenceBatch({
       added,
@@ -273,6 +282,7 @@ export class LinuxFence implements FenceKeeper {
       inherited: before === undefined,
       mapped: [...mapped].flatMap(([id, pairs]) => (isSame(id) ? [] : [{ id, pairs }])),
       unmapped: [...old].flatMap(([id, pairs]) => (isSame(id) ? [] : [{ id, pairs }])),
+      host: { before: anew ? undefined : this.#host, after: host },
     });
     const text = [...first, batch, ...last].join('\n');
     const names = namesIn(text);
@@ -282,6 +292,7 @@ export class LinuxFence implements FenceKeeper {
     this.#present = after;
     this.#mapped = mapped;
     this.#unmappable = after.size === 0 ? undefined : unmappable;
+    this.#host = host;
   }
 
   /** By the chains that stand there. Where there is no nft there is nothing, until something is to be added. */
@@ -310,6 +321,10 @@ export class LinuxFence implements FenceKeeper {
   #nft(words: readonly string[], input = ''): Promise<string> {
     return runNft(words, { ...this.#options, input, timeout: TIMEOUT_MS });
   }
+}
+
+function destinationsOf(part: FencePart | undefined): AddressRange[] | undefined {
+  return part?.kind === 'tunnel' ? hostDestinations(part) : undefined;
 }
 
 /** What is to be done, and what stands before. */

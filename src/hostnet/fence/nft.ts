@@ -6,6 +6,7 @@
  *   input       what is delivered                                           not by lo
  *   forward     what is forwarded, as it left and as it arrives
  *   output      the host's own, by the link that they leave by              not by lo
+ *   host        of these, what leaves by no tunnel, whatever its source (host-dispatch.ts)
  *   translated  what leaves, once its source has been translated             not by lo
  * ```
  *
@@ -20,6 +21,14 @@ import { assertNever } from '../../base/assert.ts';
 import type { Direction } from '../../policy/direction.ts';
 import { type AddressPair, dispatchElements, dispatchJumps, dispatchMaps, dispatchRules } from './dispatch.ts';
 import { type BridgeFence, FENCE_COUNTERS, type FencePart, type UntranslatedFence } from './fence.ts';
+import {
+  type HostDispatch,
+  hostAdditions,
+  hostFoundation,
+  hostRemovals,
+  hostRule,
+  NO_HOST_DISPATCH,
+} from './host-dispatch.ts';
 import { add, counterName, quoted, TABLE, TABLE_LINE, word } from './nft-words.ts';
 import { extensionsSet, laterFragment, readableMatches, WHOLE } from './readable.ts';
 import { deletedMarkRules, setsOf, TUNNEL_CHAINS, TUNNEL_SETS, tunnelRules } from './tunnel.ts';
@@ -32,6 +41,8 @@ interface BaseChain {
   readonly second: readonly string[];
   /** Which ways of tunnels are asked. */
   readonly directions: readonly Direction[];
+  /** Rules behind those of all parts. */
+  readonly last?: readonly string[];
 }
 
 const BASE_CHAINS = {
@@ -45,6 +56,7 @@ const BASE_CHAINS = {
     first: [],
     second: ['oifname "lo" accept'],
     directions: ['out'],
+    last: [hostRule()],
   },
   fragments: {
     hook: 'prerouting',
@@ -104,14 +116,19 @@ export interface FenceChange {
   readonly inherited: boolean;
   readonly mapped: readonly { readonly id: string; readonly pairs: readonly AddressPair[] }[];
   readonly unmapped: readonly { readonly id: string; readonly pairs: readonly AddressPair[] }[];
+  /** What leads the host's own packets to parts; `before` is left out where all of it is new. */
+  readonly host: { readonly before: HostDispatch | undefined; readonly after: HostDispatch };
 }
 
 /** The batch that carries out a change. */
-export function fenceBatch({ added, removed, present, unmappable, inherited, mapped, unmapped }: FenceChange): string {
+export function fenceBatch(change: FenceChange): string {
+  const { added, removed, present, unmappable, inherited, mapped, unmapped, host } = change;
   if (present.length === 0) return `add table ${TABLE}\ndelete table ${TABLE}\n`;
+  const { before = NO_HOST_DISPATCH, after } = host;
   const lines = [
     ...(unmappable === undefined ? [] : foundation(inherited)),
     ...unmapped.flatMap(({ id, pairs }) => dispatchElements('delete', id, pairs)),
+    ...hostRemovals(before, after),
     ...[...added.map(({ id }) => id), ...removed].flatMap(emptied),
     ...[...added.map(({ id }) => id), ...removed].flatMap((id) =>
       kindOf(id) === 'tunnel' ? deletedMarkRules(id) : [],
@@ -121,6 +138,7 @@ export function fenceBatch({ added, removed, present, unmappable, inherited, map
     ...added.flatMap(({ id, part }) => (part.kind === 'tunnel' ? deletedSets(id, setsOf(part)) : [])),
     ...added.flatMap(partRules),
     ...mapped.flatMap(({ id, pairs }) => dispatchElements('add', id, pairs)),
+    ...hostAdditions(before, after, { anew: host.before === undefined }),
     ...removed.flatMap(deleted),
   ];
   return `${lines.join('\n')}\n`;
@@ -143,11 +161,12 @@ function foundation(inherited: boolean): string[] {
     ...extensionsSet(),
     ...dispatchMaps('add'),
     ...dispatchMaps('flush'),
+    ...hostFoundation(),
   ];
 }
 
 function baseRules(name: BaseName, unmappable: readonly Unmapped[]): string[] {
-  const { first, second, directions }: BaseChain = BASE_CHAINS[name];
+  const { first, second, directions, last = [] }: BaseChain = BASE_CHAINS[name];
   const rules = [
     ...first,
     ...unmappable.filter(({ id }) => kindOf(id) === 'bridge').map(({ id }) => `jump ${id}_${name}`),
@@ -156,6 +175,7 @@ function baseRules(name: BaseName, unmappable: readonly Unmapped[]): string[] {
     ...unmappable
       .filter(({ id }) => kindOf(id) === 'tunnel')
       .flatMap((part) => directions.flatMap((direction) => dispatchJumps(direction, part))),
+    ...last,
   ];
   return rules.map((rule) => add(name, rule));
 }

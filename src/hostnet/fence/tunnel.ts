@@ -8,6 +8,7 @@
  *   hostout, hostin   readable: the tunnel's own packets: return   then out, in
  *   out, in           readable: outread, inread                    opaque: the entries as opaque packets meet them
  *   outread, inread   the policy's entries in their order
+ *   hostany  the host's own, whatever their source, by no tunnel: as hostout, then any, anyread with entries for any source
  * ```
  *
  * `readable.ts` says which packets are readable and which opaque. `leave` is asked by a host's own packets when they
@@ -15,13 +16,12 @@
  * fragments before they are put together, and by all packets when they are delivered or forwarded. No sets without a name:
  * nft reads all sets there are at each change, which would be slow with many tunnels.
  */
-import { type AddressRange, formatAddress, formatRange, type IpFamily } from '../../base/address.ts';
+import { type AddressRange, anyRange, formatAddress, formatRange, type IpFamily } from '../../base/address.ts';
 import { assertNever } from '../../base/assert.ts';
 import { isWhole, mergeRanges } from '../../base/ranges.ts';
-import type { Direction } from '../../policy/direction.ts';
-import type { PortRange } from '../routes/routes.ts';
 import { type AddressPair, dispatchPairs, mirroredPairs } from './dispatch.ts';
-import { DEVICE_MARK, type FenceEntry, type OwnPackets, PASS_MARK, type PacketBox, type TunnelFence } from './fence.ts';
+import { DEVICE_MARK, type FenceEntry, type OwnPackets, ofAnyTunnel, PASS_MARK, type TunnelFence } from './fence.ts';
+import { type Course, headerMatch, icmpMatch, packetMatch } from './match.ts';
 import { add, counterName, quoted, TABLE, word } from './nft-words.ts';
 import {
   asksTransport,
@@ -45,6 +45,10 @@ export const TUNNEL_CHAINS = [
   'hostinread',
   'in',
   'inread',
+  'hostany',
+  'hostanyread',
+  'any',
+  'anyread',
 ] as const;
 export const TUNNEL_SETS: Readonly<Record<SetName, string>> = {
   remote4: 'type ipv4_addr; flags interval;',
@@ -62,7 +66,8 @@ const ESP = 50;
 const UDP = 17;
 const FAMILIES: readonly IpFamily[] = [4, 6];
 
-export function tunnelRules(id: string, { device, beside, own, outbound, inbound, marked }: TunnelFence): string[] {
+export function tunnelRules(id: string, part: TunnelFence): string[] {
+  const { device, beside, own, outbound, inbound, marked } = part;
   const name = quoted(device);
   const closed = [...outbound, ...inbound].filter(({ action }) => action !== 'pass');
   const families = FAMILIES.filter((family) => closed.some(({ remote }) => remote.start.family === family));
@@ -91,6 +96,7 @@ export function tunnelRules(id: string, { device, beside, own, outbound, inbound
     ...hostRules(id, 'in', families, own),
     ...entryRules(id, 'out', outbound),
     ...entryRules(id, 'in', inbound),
+    ...anySourceRules(id, part),
     ...(marked.length === 0 ? [] : markRules(id, name, marked)),
   ];
 }
@@ -103,7 +109,7 @@ function mirroredFragments(id: string, pairs: readonly AddressPair[] | undefined
   const mirrored = pairs && mirroredPairs(pairs);
   const matches =
     mirrored === undefined || mirrored.length > FEW_RULES ? [[]] : mirrored.map((pair) => packetMatch('out', pair));
-  // Where IPv6 has no way by the main table rules may know one.
+  // Where IPv6 has no direction by the main table rules may know one.
   return matches.flatMap((match) =>
     ['unicast', 'unreachable'].map((type) =>
       add(`${id}_hostin`, [...match, `fib daddr type ${type} return`].join(' ')),
@@ -226,10 +232,36 @@ function linkScope(families: readonly IpFamily[]): string[] {
   return families.flatMap((family) => rules[family]);
 }
 
+/** IKE and ESP of another tunnel are not clear text either. */
+function anySourceRules(id: string, { device, own, anySource }: TunnelFence): string[] {
+  const families = FAMILIES.filter((family) => anySource.some(({ remote }) => remote.start.family === family));
+  if (families.length === 0) return [];
+  return [
+    ...[`oifname ${quoted(device)} return`, ...linkScope(families)].map((rule) => add(`${id}_hostany`, rule)),
+    ...hostRules(id, 'any', families, own),
+    ...entryRules(id, 'any', shortened(anySource, families)),
+  ];
+}
+
+/** Where all that is not let pass is dropped by its destination, nothing else came here. */
+function shortened(entries: readonly FenceEntry[], families: readonly IpFamily[]): readonly FenceEntry[] {
+  const first = entries.findIndex(({ action }) => action !== 'pass');
+  const closed = entries.slice(first);
+  if (!closed.every(({ action, protocol }) => action === 'guard' && protocol === undefined)) return entries;
+  return [
+    ...entries.slice(0, first),
+    ...families.map(anyRange).map((all): FenceEntry => ({ action: 'guard', local: all, remote: all })),
+  ];
+}
+
 /** The host's own packets, or those for it: the tunnel's own pass where they are readable. */
-function hostRules(id: string, direction: Direction, families: readonly IpFamily[], own: OwnPackets): string[] {
+function hostRules(id: string, direction: Course, families: readonly IpFamily[], own: OwnPackets): string[] {
   const chain = `${id}_host${direction}`;
-  const passes = direction === 'out' ? ownPasses(own, 'd') : [...ownPasses(own, 's'), ...ownErrors(own, families)];
+  const passes = {
+    out: ownPasses(own, 'd'),
+    in: [...ownPasses(own, 's'), ...ownErrors(own, families)],
+    any: [...ownPasses(own, 'd'), ...ownPasses(ofAnyTunnel(own), 'd')],
+  }[direction];
   const rules = [
     // Before they are put together fragments may be for another host: then none is the tunnel's own.
     ...(direction === 'in' ? FRAGMENTS.map((match) => `${match} fib daddr type != local goto ${id}_in`) : []),
@@ -288,7 +320,7 @@ function ownErrors({ ports }: OwnPackets, families: readonly IpFamily[]): string
 }
 
 /** Where they are too many, all that came so far is dropped: its addresses are those of the other side. */
-function entryRules(id: string, direction: Direction, entries: readonly FenceEntry[]): string[] {
+function entryRules(id: string, direction: Course, entries: readonly FenceEntry[]): string[] {
   const asking = FAMILIES.filter((family) =>
     entries.some((entry) => entry.local.start.family === family && asksTransport(entry)),
   );
@@ -311,61 +343,20 @@ function entryRules(id: string, direction: Direction, entries: readonly FenceEnt
   ];
 }
 
-function opaqueRule(id: string, direction: Direction, { action, local, remote, protocol }: FenceEntry): string {
+function opaqueRule(id: string, direction: Course, { action, local, remote, protocol }: FenceEntry): string {
   const match = [...packetMatch(direction, { local, remote }), ...headerMatch(local.start.family, protocol)];
   return [...match, verdictOf(id, direction, action)].join(' ');
 }
 
-/** By the protocol field of the IP header itself. */
-function headerMatch(family: IpFamily, protocol: number | undefined): string[] {
-  if (protocol === undefined) return [];
-  return [family === 4 ? `ip protocol ${protocol}` : `ip6 nexthdr ${protocol}`];
-}
-
-function packetMatch(
-  direction: Direction,
-  { local, remote, protocol, localPorts, remotePorts, icmp }: PacketBox,
-): string[] {
-  const { family } = local.start;
-  const [source, destination] = direction === 'out' ? [local, remote] : [remote, local];
-  const [sourcePorts, destinationPorts] = direction === 'out' ? [localPorts, remotePorts] : [remotePorts, localPorts];
-  return [
-    ...addressMatch(family, 'saddr', source),
-    ...addressMatch(family, 'daddr', destination),
-    ...(isWhole(source) && isWhole(destination) ? [`meta nfproto ipv${family}`] : []),
-    ...(protocol === undefined ? [] : [`meta l4proto ${protocol}`]),
-    ...portMatch('sport', sourcePorts),
-    ...portMatch('dport', destinationPorts),
-    ...icmpMatch(icmp),
-  ];
-}
-
-function verdictOf(id: string, direction: Direction, action: FenceEntry['action']): string {
+function verdictOf(id: string, direction: Course, action: FenceEntry['action']): string {
   switch (action) {
     case 'pass':
       return 'return';
     case 'guard':
-      return `counter name ${counterName(id, `clear-${direction}`)} drop`;
+      return `counter name ${counterName(id, direction === 'in' ? 'clear-in' : 'clear-out')} drop`;
     case 'discard':
       return `counter name ${counterName(id, 'discarded')} drop`;
     default:
       return assertNever(action, 'verdictOf');
   }
-}
-
-function addressMatch(family: IpFamily, field: 'saddr' | 'daddr', range: AddressRange): string[] {
-  return isWhole(range) ? [] : [`${word(family)} ${field} ${formatRange(range)}`];
-}
-
-function portMatch(field: 'sport' | 'dport', ports: PortRange | undefined): string[] {
-  return ports === undefined ? [] : [`th ${field} ${span(ports)}`];
-}
-
-/** Type and code as the one number that they are on the wire. */
-function icmpMatch(icmp: PortRange | undefined): string[] {
-  return icmp === undefined ? [] : [`@th,0,16 ${span(icmp)}`];
-}
-
-function span({ start, end }: PortRange): string {
-  return start === end ? String(start) : `${start}-${end}`;
 }

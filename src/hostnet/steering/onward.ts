@@ -39,9 +39,8 @@ import {
   type Rule,
   samePrefix,
 } from '../routes/routes.ts';
-import type { RoutingPlan } from './plan.ts';
+import { isRequired, type RoutingPlan } from './plan.ts';
 import { isOnwardRefusal, ONWARD } from './priorities.ts';
-import { isRequired } from './rules.ts';
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
 

@@ -15,7 +15,7 @@ import {
   isOpaquePorts,
   type TrafficSelector,
 } from '../../policy/selector.ts';
-import type { FenceEntry, OwnPackets, PacketBox, TunnelFence } from '../fence/fence.ts';
+import type { FenceEntry, OwnPackets, PacketBox } from '../fence/fence.ts';
 import type { PortRange } from '../routes/routes.ts';
 
 /** A pair of selectors of a policy entry. */
@@ -74,44 +74,20 @@ function portRange(ports: Pick<TrafficSelector, 'startPort' | 'endPort'>): PortR
   return isAnyPorts(ports) || isOpaquePorts(ports) ? undefined : { start: ports.startPort, end: ports.endPort };
 }
 
-/** The part of the fence around a tunnel. */
-export function tunnelFence(
-  { own, outbound, inbound }: RoutingPlan,
-  device: string,
-  beside: readonly string[] = [],
-): TunnelFence {
-  return {
-    kind: 'tunnel',
-    device,
-    beside,
-    own,
-    outbound: outbound.map(fenceEntry),
-    inbound: inbound.map(fenceEntry),
-    marked: markedBoxes(outbound).map(fenceEntry),
-  };
-}
-
-/** With more entries than these the destination alone decides, which needs no marks. */
-const MAX_MARKED = 256;
-
-/**
- * Entries for which packets are marked, and those before them: rules cannot match types of ICMP, nor the ports of later
- * fragments.
- */
-export function markedBoxes(outbound: readonly PolicyBox[]): readonly PolicyBox[] {
-  const last = outbound.findLastIndex((box, at) => needsPassMark(outbound, at) || needsDeviceMark(box));
-  return last >= MAX_MARKED ? [] : outbound.slice(0, last + 1);
-}
-
 /** Whether types of ICMP are to pass in the clear that a later entry would route into the device. */
 export function needsPassMark(outbound: readonly PolicyBox[], at: number): boolean {
   const box = outbound[at]!;
   return passesIcmp(box) && outbound.slice(at + 1).some((other) => routesIntoDevice(other, box));
 }
 
+/** Whether its packets never pass in the clear. */
+export function isRequired({ action, level }: PolicyBox): boolean {
+  return action === 'protect' && level !== 'use';
+}
+
 /** Whether fragments without ports may belong to what it protects. */
-export function needsDeviceMark({ action, level, localPorts, remotePorts }: PolicyBox): boolean {
-  return action === 'protect' && level !== 'use' && (localPorts ?? remotePorts) !== undefined;
+export function needsDeviceMark(box: PolicyBox): boolean {
+  return isRequired(box) && (box.localPorts ?? box.remotePorts) !== undefined;
 }
 
 function passesIcmp({ action, icmp }: PolicyBox): boolean {
@@ -128,7 +104,7 @@ function routesIntoDevice(box: PolicyBox, packets: PolicyBox): boolean {
 }
 
 /** With level `use` packets pass in the clear when there is no SA. */
-function fenceEntry({ action, level, child: _, ...box }: PolicyBox): FenceEntry {
+export function fenceEntry({ action, level, child: _, ...box }: PolicyBox): FenceEntry {
   if (action === 'protect') return { ...box, action: level === 'use' ? 'pass' : 'guard' };
   return { ...box, action: action === 'bypass' ? 'pass' : 'discard' };
 }

@@ -8,7 +8,7 @@
  * number of their tunnel's table: so a daemon finds what one before it left behind.
  */
 import { setImmediate } from 'node:timers/promises';
-import { type IpFamily, rangeContains } from '../../base/address.ts';
+import { type AddressRange, type IpFamily, rangeContains } from '../../base/address.ts';
 import { assertNever } from '../../base/assert.ts';
 import { IKE_PORT } from '../../base/ports.ts';
 import { isWhole } from '../../base/ranges.ts';
@@ -34,7 +34,7 @@ import { type Listed, listInstalled, type Mended, mendRouting } from './mend.ts'
 import { type Guarded, guardedNetworks, type MainTable, mayLead, NETWORK_PROTOCOLS, sampleOf } from './onward.ts';
 import type { RoutingPlan } from './plan.ts';
 import { freeBlock, isOfBridge, isOfTunnel, isOnwardLookUp, ownersIn } from './priorities.ts';
-import { OwnAddresses } from './sources.ts';
+import { isOfGuests, OwnAddresses } from './sources.ts';
 import { TunnelRouting } from './tunnel.ts';
 import { TunnelOrder } from './tunnel-order.ts';
 
@@ -357,6 +357,11 @@ export class PolicyRouting {
   /** As `Platform` says. */
   routeBridge(bridge: string, own: readonly Prefix[], table: number | undefined): () => void {
     return this.#bridges.route(bridge, own, table);
+  }
+
+  /** Whether local addresses are those of guests: the policy for them does not concern what the host itself sends. */
+  isOfGuests(local: AddressRange): boolean {
+    return isOfGuests(local, this.#bridges.guests());
   }
 
   forgetBridges(): void {

@@ -26,7 +26,7 @@ import { Protocol } from '../../policy/protocols.ts';
 import { MAX_PORT } from '../../policy/selector.ts';
 import { DEVICE_MARK, PASS_MARK } from '../fence/fence.ts';
 import { DEVICE_GROUP, type PortRange, type Prefix, type Rule, type RuleAction } from '../routes/routes.ts';
-import { needsDeviceMark, needsPassMark, type PolicyBox, type RoutingPlan } from './plan.ts';
+import { isRequired, needsDeviceMark, needsPassMark, type PolicyBox, type RoutingPlan } from './plan.ts';
 import { defaultRoutes, distinct, regionsOf, type TableRoute } from './routes.ts';
 
 /**
@@ -288,11 +288,6 @@ const LINK_SCOPE: Readonly<Record<IpFamily, readonly AddressRange[]>> = {
  * looks again, and that would be an address outside of the policy.
  */
 type Bound = 'both' | 'bound' | 'open' | 'unserved' | 'lost';
-
-/** Whether its packets never pass in the clear. */
-export function isRequired({ action, level }: PolicyBox): boolean {
-  return action === 'protect' && level !== 'use';
-}
 
 function boxSteps(box: PolicyBox, bound: Bound, plan: RoutingPlan, around: Surroundings): Step[] {
   const { family } = box.local.start;

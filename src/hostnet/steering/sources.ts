@@ -7,9 +7,8 @@ import { type AddressRange, formatRange, type IpAddress, type IpFamily, rangeCon
 import { isWhole, mergeRanges, subtractRanges } from '../../base/ranges.ts';
 import { listSome } from '../../base/text.ts';
 import { formatPrefix, type InterfaceAddress, type Prefix, prefixContains, type Route } from '../routes/routes.ts';
-import type { PolicyBox } from './plan.ts';
+import { isRequired, type PolicyBox } from './plan.ts';
 import type { TableRoute } from './routes.ts';
-import { isRequired } from './rules.ts';
 
 /** Ranges that one sentence names. */
 const MAX_NAMED = 4;
@@ -42,10 +41,7 @@ export class OwnAddresses {
    */
   has(range: AddressRange): 'yes' | 'missing' | 'others' {
     if (isWhole(range) || this.in(range) !== undefined) return 'yes';
-    const isOfGuests = this.#guests.some(
-      (prefix) => prefixContains(prefix, range.start) && prefixContains(prefix, range.end),
-    );
-    return isOfGuests ? 'others' : 'missing';
+    return isOfGuests(range, this.#guests) ? 'others' : 'missing';
   }
 
   /**
@@ -60,6 +56,11 @@ export class OwnAddresses {
     }
     return undefined;
   }
+}
+
+/** Whether a range belongs to guests of this host. @param guests networks of routed bridges */
+export function isOfGuests({ start, end }: AddressRange, guests: readonly Prefix[]): boolean {
+  return guests.some((prefix) => prefixContains(prefix, start) && prefixContains(prefix, end));
 }
 
 function rank({ state }: InterfaceAddress): number {

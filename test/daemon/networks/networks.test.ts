@@ -112,7 +112,10 @@ class Host {
     return new HeldNetworks({
       platform: {
         fence: this.fence,
-        routeBridge: (bridge, own, table) => routing.routeBridge(bridge, own, table),
+        routeBridge: async (bridge, own, table) => {
+          const undo = routing.routeBridge(bridge, own, table);
+          return async () => undo();
+        },
         forgetBridges: () => routing.forgetBridges(),
         foreignRules: this.rules,
       },

@@ -30,6 +30,7 @@ const tunnel = (change: Partial<TunnelFence> = {}): TunnelFence => ({
   own: { peer: parseAddress('10.9.0.2'), ports: [500, 4500], peerPorts: [500, 4500] },
   outbound: [entry('10.9.0.0/24', '10.9.0.0/24')],
   inbound: [],
+  anySource: [],
   marked: [],
   ...change,
 });
@@ -208,6 +209,57 @@ describe.skipIf(wants.length > 0)('the fence of nftables', () => {
     }
     expect(nft('list', 'map', 'inet', 'sectunnel', 'in4').match(/: jump/g)).toHaveLength(2);
     for (const key of ['tunnel:a', 'tunnel:b']) await next.set(key, undefined);
+    expect(nft('list', 'tables')).toBe('');
+  });
+
+  it('drops what the host itself sends to protected destinations, whatever the source, unless a tunnel carries it', async () => {
+    const fence = new LinuxFence();
+    const any = (remote: string, change: Partial<FenceEntry> = {}): FenceEntry => entry('0.0.0.0/0', remote, change);
+    const to = (...anySource: readonly FenceEntry[]): TunnelFence =>
+      tunnel({ outbound: [entry('10.1.0.0/24', '10.9.0.0/24')], anySource });
+    const map = (): number => nft('list', 'map', 'inet', 'sectunnel', 'host4').match(/: jump/g)?.length ?? 0;
+    await fence.set('tunnel:a', to(any('10.9.0.3/32')));
+    await fence.set('tunnel:b', to(any('10.9.0.5/32', { protocol: 6 })));
+    expect([await send('10.9.0.2', 7), await send('10.9.0.3', 7), await send('10.9.0.5', 7)]).toEqual([
+      undefined,
+      'EPERM',
+      undefined,
+    ]);
+    // IKE and ESP of any tunnel are not clear text.
+    expect([await send('10.9.0.3', 500, 4500), await send('10.9.0.3', 4500, 7)]).toEqual([undefined, 'EPERM']);
+    expect(map()).toBe(2);
+    // One look-up finds the part, whatever the number of tunnels.
+    const rules = nft('list', 'chain', 'inet', 'sectunnel', 'host');
+    expect(rules.match(/vmap @host/g)).toHaveLength(2);
+    expect(rules).not.toContain('jump t');
+    // Overlapping ones are all asked, each by its own entries.
+    const passing = any('10.9.0.2/32', { action: 'pass' });
+    await fence.set('tunnel:c', to(passing, any('10.9.0.0/24', { protocol: 17 })));
+    expect(map()).toBe(1);
+    expect([await send('10.9.0.2', 7), await send('10.9.0.3', 7), await send('10.9.0.5', 7)]).toEqual([
+      undefined,
+      'EPERM',
+      'EPERM',
+    ]);
+    expect((await fence.mend()).found).toEqual([]);
+    // Into tunnels of this host, known by their group.
+    ipCommand('link', 'set', 'left', 'group', '83');
+    expect(await send('10.9.0.3', 7)).toBeUndefined();
+    ipCommand('link', 'set', 'left', 'group', '0');
+    nft('flush', 'map', 'inet', 'sectunnel', 'host4');
+    expect(await send('10.9.0.5', 7)).toBeUndefined();
+    expect((await fence.mend()).found).toHaveLength(1);
+    expect(await send('10.9.0.5', 7)).toBe('EPERM');
+    await fence.set('tunnel:c', undefined);
+    expect(map()).toBe(2);
+    expect([await send('10.9.0.3', 7), await send('10.9.0.5', 7)]).toEqual(['EPERM', undefined]);
+    // The next program finds them, and takes away what is not wanted any more.
+    const next = new LinuxFence();
+    await next.set('tunnel:b', to(any('10.9.0.2/32')));
+    expect([await send('10.9.0.2', 7), await send('10.9.0.3', 7)]).toEqual(['EPERM', 'EPERM']);
+    await next.reconcile('tunnel', []);
+    expect([await send('10.9.0.2', 7), await send('10.9.0.3', 7)]).toEqual(['EPERM', undefined]);
+    await next.set('tunnel:b', undefined);
     expect(nft('list', 'tables')).toBe('');
   });
 

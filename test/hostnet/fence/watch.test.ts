@@ -27,6 +27,7 @@ const tunnel = (device: string, remote: string): TunnelFence => ({
   own: { peer: parseAddress('10.9.0.2'), ports: [500, 4500], peerPorts: [500, 4500] },
   outbound: entries(remote),
   inbound: entries(remote),
+  anySource: [],
   marked: [],
 });
 

@@ -4,9 +4,10 @@ import { type AddressRange, type IpAddress, parseAddress, prefixRange } from '..
 import { PASS_MARK } from '../../../src/hostnet/fence/fence.ts';
 import { MemoryHostNetwork } from '../../../src/hostnet/routes/memory.ts';
 import { ownerOf, type RouteQuery, samePrefix } from '../../../src/hostnet/routes/routes.ts';
-import { markedBoxes, type PolicyBox, type RoutingPlan } from '../../../src/hostnet/steering/plan.ts';
+import type { PolicyBox, RoutingPlan } from '../../../src/hostnet/steering/plan.ts';
 import { PolicyRouting } from '../../../src/hostnet/steering/policy-routing.ts';
 import { MAX_RULES, routingWarnings } from '../../../src/hostnet/steering/rules.ts';
+import { markedBoxes } from '../../../src/hostnet/steering/tunnel-fence.ts';
 import { TunnelOrder } from '../../../src/hostnet/steering/tunnel-order.ts';
 import type { PolicyEntry } from '../../../src/policy/database.ts';
 import { claimsOf } from '../../../src/policy/precedence.ts';

@@ -2,10 +2,11 @@
  * What a policy has to say of packets that are met outside of the tunnel, from the engine's own parser and database, and
  * from nothing that the fence is made of but the rule for packets that nobody can classify.
  */
-import { type IpAddress, sameAddress } from '../../../src/base/address.ts';
+import { anyRange, type IpAddress, sameAddress } from '../../../src/base/address.ts';
 import { decidingEntry } from '../../../src/hostnet/fence/decision.ts';
 import type { OwnPackets, TunnelFence } from '../../../src/hostnet/fence/fence.ts';
-import { type PolicyBox, policyBoxes, tunnelFence } from '../../../src/hostnet/steering/plan.ts';
+import { type PolicyBox, policyBoxes } from '../../../src/hostnet/steering/plan.ts';
+import { tunnelFence } from '../../../src/hostnet/steering/tunnel-fence.ts';
 import { type CompiledPolicy, compilePolicy, type PolicyEntry } from '../../../src/policy/database.ts';
 import { DESTINATION, Flow, FlowError, Fragment, readFlow, SOURCE } from '../../../src/policy/flow.ts';
 import { flowAddress } from '../../../src/policy/flow-values.ts';
@@ -24,6 +25,8 @@ export class Judge {
   readonly fence: TunnelFence;
   readonly #own: OwnPackets;
   readonly #policy: Readonly<Record<'in' | 'out', CompiledPolicy>>;
+  /** For the host's own packets of which the policy does not know the source: RFC 4301 §4.4.1 has them discarded. */
+  readonly #anySource: CompiledPolicy;
   readonly #flow = new Flow();
 
   constructor(entries: readonly PolicyEntry[], own: OwnPackets, device: string) {
@@ -41,6 +44,7 @@ export class Judge {
     this.fence = tunnelFence(plan, device);
     this.#own = own;
     this.#policy = { in: compilePolicy(entries, 'in'), out: compilePolicy(entries, 'out') };
+    this.#anySource = compilePolicy(entries.map(withoutSource), 'out');
   }
 
   /**
@@ -82,21 +86,28 @@ export class Judge {
     return isPeer && (remote.family === 6 || protocol === Protocol.udp || protocol === Protocol.esp);
   }
 
-  #protects(flow: Flow, { outbound }: Path): boolean {
+  #protects(flow: Flow, { outbound, host }: Path): boolean {
     const policy = this.#policy[outbound ? 'out' : 'in'];
-    const action = policy.entries[policy.lookup(flow)]?.action;
+    const found = policy.entries[policy.lookup(flow)];
+    const any = outbound && host && !this.#isOfSomeTunnel(flow) ? this.#anySource : undefined;
+    const action = (found ?? any?.entries[any.lookup(flow)])?.action;
     return action === 'protect' || action === 'discard';
   }
 
+  #isOfSomeTunnel({ protocol, srcPort }: Flow): boolean {
+    return protocol === Protocol.esp || (protocol === Protocol.udp && this.#own.ports.includes(srcPort));
+  }
+
   /** Whether something may be meant that is not let pass. */
-  #closes(bytes: Uint8Array, family: 4 | 6, { outbound }: Path): boolean {
+  #closes(bytes: Uint8Array, family: 4 | 6, { outbound, host }: Path): boolean {
     const at = family === 4 ? 12 : 8;
     const size = family === 4 ? 4 : 16;
     if (bytes.length < at + 2 * size) return false;
     const [source, destination] = [address(family, bytes, at), address(family, bytes, at + size)];
     const [local, remote] = outbound ? [source, destination] : [destination, source];
     const seen = { local, remote, protocol: bytes[family === 4 ? 9 : 6]!, transport: undefined };
-    const entry = decidingEntry(outbound ? this.fence.outbound : this.fence.inbound, seen);
+    const found = decidingEntry(outbound ? this.fence.outbound : this.fence.inbound, seen);
+    const entry = found ?? (outbound && host ? decidingEntry(this.fence.anySource, seen) : undefined);
     return entry !== undefined && entry.action !== 'pass';
   }
 
@@ -122,6 +133,12 @@ export class Judge {
     if (bytes[quoted + 6] === Protocol.esp) return true;
     return bytes[quoted + 6] === Protocol.udp && ports.includes(port(bytes, quoted + 40));
   }
+}
+
+/** The same for packets from anywhere. */
+function withoutSource(entry: PolicyEntry): PolicyEntry {
+  const local = entry.selectors.local.map((one) => ({ ...one, range: anyRange(one.range.start.family) }));
+  return { ...entry, selectors: { ...entry.selectors, local } };
 }
 
 /** What a receiver may take for another header. */

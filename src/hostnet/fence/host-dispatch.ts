@@ -1,0 +1,161 @@
+/**
+ * Which parts are shown the host's own packets for their destination alone, whatever the source. A map finds the part, however
+ * many tunnels there are; destinations of several tunnels lead to a chain that asks these in turn. What leaves by a tunnel is
+ * asked nothing: its policy decides.
+ *
+ * ```text
+ *   output   own, by a link that is no tunnel's: host
+ *   host     maps host4, host6: the part's hostany, or hostshared
+ * ```
+ */
+import { type AddressRange, anyRange, formatRange, type IpFamily } from '../../base/address.ts';
+import { mergeRanges } from '../../base/ranges.ts';
+import { DEVICE_GROUP } from '../routes/routes.ts';
+import { mapOf, pairText } from './dispatch.ts';
+import type { TunnelFence } from './fence.ts';
+import { add, TABLE, word } from './nft-words.ts';
+
+const HOST = 'host';
+const SHARED = 'hostshared';
+const FAMILIES: readonly IpFamily[] = [4, 6];
+
+/** A part, and the destinations that it is for; `undefined` where they are not known. */
+export interface HostPart {
+  readonly id: string;
+  readonly destinations: readonly AddressRange[] | undefined;
+}
+
+/** What map and chains hold. */
+export interface HostDispatch {
+  /** Verdicts, by the map's name and its key: `host4 0.0.0.0-255.255.255.255 . 10.2.0.0/24`. BOUNDED: by the parts' destinations. */
+  readonly elements: ReadonlyMap<string, string>;
+  /** Rules of the chain for destinations of several parts. */
+  readonly shared: readonly string[];
+  /** Ids of parts that are shown all. */
+  readonly unknown: readonly string[];
+}
+
+export const NO_HOST_DISPATCH: HostDispatch = { elements: new Map(), shared: [], unknown: [] };
+
+/** The destinations of `anySource` that are not let pass. */
+export function hostDestinations({ anySource }: Pick<TunnelFence, 'anySource'>): AddressRange[] {
+  const closed = anySource.filter(({ action }) => action !== 'pass').map(({ remote }) => remote);
+  return FAMILIES.flatMap((family) => mergeRanges(closed.filter(({ start }) => start.family === family)));
+}
+
+export function hostDispatch(parts: readonly HostPart[]): HostDispatch {
+  // BOUNDED: by the parts' destinations.
+  const elements = new Map<string, string>();
+  const shared: string[] = [];
+  for (const family of FAMILIES) {
+    for (const { range, claims } of clusters(parts, family)) {
+      const ids = new Set(claims.map(({ id }) => id));
+      const [only] = ids;
+      elements.set(
+        `host${family} ${pairText({ local: anyRange(family), remote: range })}`,
+        ids.size === 1 ? jump(only!) : `jump ${SHARED}`,
+      );
+      if (ids.size > 1)
+        shared.push(...claims.map((claim) => `${word(family)} daddr ${formatRange(claim.range)} ${jump(claim.id)}`));
+    }
+  }
+  return {
+    elements,
+    shared,
+    unknown: parts.flatMap(({ id, destinations }) => (destinations === undefined ? [id] : [])),
+  };
+}
+
+interface Claim {
+  readonly id: string;
+  readonly range: AddressRange;
+}
+
+/** Destinations that overlap, joined. */
+function clusters(parts: readonly HostPart[], family: IpFamily): { range: AddressRange; claims: Claim[] }[] {
+  const claims = parts
+    .flatMap(({ id, destinations = [] }) => destinations.map((range) => ({ id, range })))
+    .filter(({ range }) => range.start.family === family)
+    .sort((a, b) => (a.range.start.value < b.range.start.value ? -1 : 1));
+  const found: { range: AddressRange; claims: Claim[] }[] = [];
+  for (const claim of claims) {
+    const last = found.at(-1);
+    if (last === undefined || claim.range.start.value > last.range.end.value) {
+      found.push({ range: claim.range, claims: [claim] });
+      continue;
+    }
+    last.claims.push(claim);
+    if (claim.range.end.value > last.range.end.value) last.range = { start: last.range.start, end: claim.range.end };
+  }
+  return found;
+}
+
+function jump(id: string): string {
+  return `jump ${id}_hostany`;
+}
+
+/** What all stands on, empty. */
+export function hostFoundation(): string[] {
+  return [
+    ...[HOST, SHARED].flatMap((chain) => [`add chain ${TABLE} ${chain}`, `flush chain ${TABLE} ${chain}`]),
+    ...FAMILIES.flatMap((family) => [
+      `add map ${TABLE} host${family} { ${mapOf(family)} }`,
+      `flush map ${TABLE} host${family}`,
+    ]),
+  ];
+}
+
+/** Of the base chain, behind its other rules. */
+export function hostRule(): string {
+  return `iif 0 oifgroup != ${DEVICE_GROUP} jump ${HOST}`;
+}
+
+/** What leads to parts: taken away, as far as it is different afterwards. */
+export function hostRemovals(before: HostDispatch, after: HostDispatch): string[] {
+  const gone = [...before.elements].filter(([key, verdict]) => after.elements.get(key) !== verdict);
+  return [
+    ...elementLines(
+      'delete',
+      gone.map(([key]) => key),
+    ),
+    ...(same(before.shared, after.shared) ? [] : [`flush chain ${TABLE} ${SHARED}`]),
+  ];
+}
+
+/** What leads to parts, as far as it was not there before. @param anew the chain `host` is empty */
+export function hostAdditions(
+  before: HostDispatch,
+  after: HostDispatch,
+  { anew }: { readonly anew: boolean },
+): string[] {
+  const added = [...after.elements].filter(([key, verdict]) => before.elements.get(key) !== verdict);
+  const rules = [
+    ...FAMILIES.map((family) => `${word(family)} saddr . ${word(family)} daddr vmap @host${family}`),
+    ...after.unknown.map(jump),
+  ].map((rule) => add(HOST, rule));
+  return [
+    // A version before this one left none.
+    ...after.unknown.map((id) => `add chain ${TABLE} ${id}_hostany`),
+    ...(same(before.shared, after.shared) ? [] : after.shared.map((rule) => add(SHARED, rule))),
+    ...(anew || !same(before.unknown, after.unknown) ? [`flush chain ${TABLE} ${HOST}`, ...rules] : []),
+    ...elementLines(
+      'add',
+      added.map(([key, verdict]) => `${key} : ${verdict}`),
+    ),
+  ];
+}
+
+/** A line for each map. */
+function elementLines(verb: 'add' | 'delete', elements: readonly string[]): string[] {
+  return FAMILIES.flatMap((family) => {
+    const name = `host${family}`;
+    const own = elements
+      .filter((element) => element.startsWith(`${name} `))
+      .map((element) => element.slice(name.length + 1));
+    return own.length === 0 ? [] : [`${verb} element ${TABLE} ${name} { ${own.join(', ')} }`];
+  });
+}
+
+function same(some: readonly string[], others: readonly string[]): boolean {
+  return some.length === others.length && some.every((one, at) => one === others[at]);
+}
