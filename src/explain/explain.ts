@@ -77,7 +77,7 @@ export function explainPacket(facts: ExplainFacts, foreign: Foreign, question: E
   const path = traceWay(facts, foreign.inner, packet, decides, sa);
   const { says, carrier } = askTunnels(facts, packet, path);
   const outer = traceEsp(facts, foreign.outer, carrier);
-  const fence = facts.fence && explainFence(facts.fence, packet);
+  const fence = facts.fence && explainFence(facts.fence, packet, { inClear: path?.inClear ?? false });
   const device = running?.device;
   const judged = judge({
     name: document.name,

@@ -2,14 +2,23 @@
 import { sameAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import { decidingEntry, type SeenPacket } from '../hostnet/fence/decision.ts';
-import { type FenceEntry, PASS_MARK, type TunnelFence } from '../hostnet/fence/fence.ts';
+import { type FenceEntry, ofAnyTunnel, PASS_MARK, type TunnelFence } from '../hostnet/fence/fence.ts';
 import { isExtension } from '../hostnet/fence/readable.ts';
 import { Protocol } from '../policy/protocols.ts';
 import type { FenceExplanation } from './explanation.ts';
 import type { AskedPacket } from './packet.ts';
 
-/** The first entry of the installed fence that matches the packet decides. */
-export function explainFence({ own, outbound, inbound }: TunnelFence, packet: AskedPacket): FenceExplanation {
+/**
+ * The first entry of the installed fence that matches the packet decides.
+ *
+ * @param inClear it is the host's own and leaves by no tunnel, so its source does not matter
+ */
+export function explainFence(
+  fence: TunnelFence,
+  packet: AskedPacket,
+  { inClear }: { readonly inClear: boolean },
+): FenceExplanation {
+  const { own, outbound, inbound } = fence;
   if (isOwn(own, packet)) return { action: 'own', text: 'lets it pass: it is IKE or ESP of the tunnel itself' };
   const entries = packet.direction === 'out' ? outbound : inbound;
   const seen = seenPacket(packet);
@@ -18,6 +27,8 @@ export function explainFence({ own, outbound, inbound }: TunnelFence, packet: As
   const closed = isHidden(entries, seen, action) ? OPAQUE : '';
   switch (action) {
     case 'pass': {
+      const whatever = inClear ? ofAnySource(fence, packet) : undefined;
+      if (whatever !== undefined) return whatever;
       const why = decided === undefined ? ': none of its entries matches' : ', as the policy says';
       return { action, text: `lets it pass${why}${opaqueText(entries, seen)}` };
     }
@@ -30,6 +41,16 @@ export function explainFence({ own, outbound, inbound }: TunnelFence, packet: As
     default:
       return assertNever(action, 'fence action');
   }
+}
+
+/** IKE and ESP of other tunnels pass too. */
+function ofAnySource({ own, anySource }: TunnelFence, packet: AskedPacket): FenceExplanation | undefined {
+  if (isOwn(ofAnyTunnel(own), packet)) return undefined;
+  const action = decidingEntry(anySource, seenPacket(packet))?.action ?? 'pass';
+  if (action === 'pass') return undefined;
+  const counter = action === 'guard' ? 'clear-out' : 'discarded';
+  const text = `drops it: the policy protects its destination, and no entry is for its source (counted as fence-${counter})`;
+  return { action, text };
 }
 
 const OPAQUE = '; what follows a header of this protocol cannot be read, and may be what the policy protects';

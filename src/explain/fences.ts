@@ -17,6 +17,15 @@ export interface FencePoint {
   readonly outputLink: string;
   /** Delivered: the address is one of the link that it came by. */
   readonly toInputLink: boolean;
+  /** The host's own, about to leave by no tunnel and no bridge that a tunnel holds. */
+  readonly inClear: boolean;
+}
+
+/** Whether the link is the device of a tunnel, or a bridge that one holds. */
+export function isHeldLink(parts: ReadonlyMap<string, FencePart>, link: string): boolean {
+  return [...parts.values()].some(
+    (part) => (part.kind === 'tunnel' && part.device === link) || (part.kind === 'bridge' && part.bridge === link),
+  );
 }
 
 /**
@@ -63,11 +72,11 @@ function isAsked({ device, beside }: TunnelFence, { inputLink, outputLink }: Fen
 function tunnelDrops(
   part: TunnelFence,
   packet: AskedPacket,
-  { inputLink, outputLink }: FencePoint,
+  { inputLink, outputLink, inClear }: FencePoint,
 ): string | undefined {
   const ways = [...(outputLink === '' ? [] : (['out'] as const)), ...(inputLink === '' ? [] : (['in'] as const))];
   for (const direction of ways) {
-    const { action } = explainFence(part, { ...packet, direction });
+    const { action } = explainFence(part, { ...packet, direction }, { inClear });
     if (action === 'guard') return direction === 'out' ? 'clear-out' : 'clear-in';
     if (action === 'discard') return 'discarded';
   }

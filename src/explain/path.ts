@@ -11,7 +11,7 @@ import { OWN_PROTOCOL } from '../hostnet/routes/routes.ts';
 import type { HostView } from '../hostnet/view.ts';
 import type { FilterExplanation } from './explanation.ts';
 import { markOf } from './fence.ts';
-import { type FencePoint, fenceObstacle, keepsSource } from './fences.ts';
+import { type FencePoint, fenceObstacle, isHeldLink, keepsSource } from './fences.ts';
 import { FilterPath, hookPacket, newSources, obstacleOf } from './filters.ts';
 import { explainRoute, type HostRoute, isOfHost, type Origin, originOf, routeOf } from './host-route.ts';
 import type { Obstacle } from './obstacle.ts';
@@ -36,6 +36,8 @@ export interface PathQuestion {
 
 export interface Path {
   readonly route: HostRoute;
+  /** The host's own, about to leave by no tunnel. */
+  readonly inClear: boolean;
   /** In the order in which the packet meets them. */
   readonly obstacles: readonly Obstacle[];
   /** What certainly stops or readdresses it before it is routed. */
@@ -85,9 +87,9 @@ class PathTracer {
     this.#pass(own ? 'output' : 'prerouting', own ? (this.#findRoute().link ?? '') : '');
     const route = this.#route();
     const early = this.#obstacles.find(({ certain }) => certain);
+    const point = this.#pointOf(route);
     let otherFence: Obstacle | undefined;
     if (!this.#stopped && (route.toHost || route.link !== undefined)) {
-      const point = this.#pointOf(route);
       otherFence = this.#askFences(point);
       if (route.toHost && !own) this.#pass('input', '');
       if (!route.toHost && !own) this.#pass('forward', point.outputLink);
@@ -96,6 +98,7 @@ class PathTracer {
     this.#askOnward(route);
     return {
       route,
+      inClear: point.inClear,
       obstacles: this.#obstacles,
       early,
       notes: this.#notes,
@@ -166,12 +169,16 @@ class PathTracer {
   }
 
   #pointOf({ link, toHost }: HostRoute): FencePoint {
-    const { routing } = this.#question.view;
+    const { view, device } = this.#question;
+    const { routing, fences = new Map() } = view;
     const index = this.#origin.inputLinkIndex;
     const { destination } = this.#packet;
     const toInputLink =
       index !== undefined && routing.addresses(index).some(({ address }) => sameAddress(address, destination));
-    return { inputLink: this.#inputLink, outputLink: toHost ? '' : (link ?? ''), toInputLink };
+    const outputLink = toHost ? '' : (link ?? '');
+    const isHeld = outputLink === device || isHeldLink(fences, outputLink);
+    const inClear = this.#origin.own && outputLink !== '' && !isHeld;
+    return { inputLink: this.#inputLink, outputLink, toInputLink, inClear };
   }
 
   /** No fence applies to what the host sends to itself. */
@@ -188,7 +195,7 @@ class PathTracer {
     const { view, name } = this.#question;
     if (link !== undefined || toHost || this.#origin.own) return undefined;
     const networks = new Map([...(view.fences ?? [])].filter(([, { kind }]) => kind === 'bridge'));
-    const point = { inputLink: this.#inputLink, outputLink: NOWHERE, toInputLink: false };
+    const point = { inputLink: this.#inputLink, outputLink: NOWHERE, toInputLink: false, inClear: false };
     return fenceObstacle(networks, this.#packet, point, name);
   }
 
@@ -203,7 +210,7 @@ class PathTracer {
       point.outputLink,
       ({ type, priority }) => !kept || type !== 'nat' || priority < KEPT_PRIORITY,
     );
-    if (this.#packet !== before && !this.#stopped) this.#askFences(point);
+    if (this.#packet !== before && !this.#stopped) this.#askFences({ ...point, inClear: false });
   }
 
   #pass(hook: Hook, outputLink: string, asks?: (base: BaseChain) => boolean): void {

@@ -1,4 +1,5 @@
 /** The verdict on a packet, from policy, SA and its route through the host, and what prevents the policy from being carried out. */
+import { formatAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import type { PolicyEntry } from '../policy/database.ts';
 import type { FenceExplanation, Outcome } from './explanation.ts';
@@ -196,12 +197,18 @@ function judgeBypassed({ name, path, device, carrier }: Judging): Verdict {
 
 /** Discarded by an entry, or for lack of one (RFC 4301 §5.1) if it is routed into the tunnel; otherwise a fence or a rule drops it. */
 function judgeDiscarded(judging: Judging): Verdict {
-  const { decides, path, fence, device } = judging;
+  const { decides, path, fence, fenceStops, device, packet } = judging;
   const why = decides === undefined ? 'no policy entry matches it' : 'the policy discards it';
   const stop = path?.obstacles.find(isCertainStop);
   const routedIn = device !== undefined && path?.route.reachesTunnel !== false;
   const stopped = decides !== undefined && (fence?.action === 'discard' || (path !== undefined && isDeadEnd(path)));
   if (routedIn || stopped) return { outcome: 'dropped', verdict: `It is dropped: ${why}.`, warnings: [] };
+  if (decides === undefined && fenceStops) {
+    const verdict = `It is dropped: ${why}, and the policy protects its destination${byLink(path)}.`;
+    const [source, destination] = [packet.source, packet.destination].map(formatAddress);
+    const way = `the fence drops what this host itself sends to protected destinations in the clear; an <sp> with action='none' from ${source} to ${destination} lets it pass`;
+    return { outcome: 'dropped', verdict, warnings: [way] };
+  }
   if (stop !== undefined) {
     return { outcome: 'dropped', verdict: `It is dropped: ${why}, and ${stop.verdict}.`, warnings: [stop.warning] };
   }

@@ -4,6 +4,7 @@ import { PASS_MARK } from '../../src/hostnet/fence/fence.ts';
 import { MemoryFence } from '../../src/hostnet/fence/memory.ts';
 import { MAIN_TABLE, type Prefix } from '../../src/hostnet/routes/routes.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
+import { range } from '../policy/helpers.ts';
 import {
   address,
   type DocumentWords,
@@ -240,6 +241,60 @@ describe('explain', () => {
     expect(ike.verdict).toContain('IKE or ESP of the tunnel itself');
   });
 
+  it('tells that the fence drops what the host itself sends to the other side, whatever the source', async () => {
+    const test = await host({ led: false, fenced: true, inactive: true });
+    await test.client.call('define', { xml: withExtra() });
+    await test.client.call('start', { name: 'net' });
+    const own = { src: '192.0.2.1:4000', dst: '10.2.0.9:53' };
+    const found = await explain(test, own);
+    expect(found).toMatchObject({ outcome: 'dropped', fence: { action: 'guard' }, route: { link: 'eth0' } });
+    expect(found.verdict).toMatch(
+      /^It is dropped: no policy entry matches it, and the policy protects its destination;/,
+    );
+    expect(found.fence?.text).toBe(
+      'drops it: the policy protects its destination, and no entry is for its source (counted as fence-clear-out)',
+    );
+    expect(found.warnings).toEqual([
+      expect.stringContaining("an <sp> with action='none' from 192.0.2.1 to 10.2.0.9 lets it pass"),
+    ]);
+    // IKE of any tunnel, packets of others, and what goes elsewhere.
+    for (const passes of [
+      { ...own, src: '192.0.2.1:4500', dst: '10.2.0.9:4500' },
+      { ...own, src: '198.51.100.7:4000' },
+      { ...own, dst: '10.3.0.9:53' },
+    ]) {
+      expect(await explain(test, passes)).toMatchObject({ fence: { action: 'pass' } });
+    }
+    // By a device of ours its policy decides, and so does an entry of the policy.
+    const none = `<sp name='own'><src_range address='192.0.2.1' prefixlen='32'/><dst_range address='10.2.0.0' prefixlen='24'/>
+      <upperspec protocol='any'/><policy direction='both' action='none'/></sp>`;
+    await test.client.call('destroy', { name: 'net' });
+    await test.client.call('define', { xml: tunnelDocument().replace('</sectunnel>', `${none}</sectunnel>`) });
+    await test.client.call('start', { name: 'net' });
+    expect(await explain(test, own)).toMatchObject({ outcome: 'bypassed', fence: { action: 'pass' } });
+  });
+
+  it('tells of the fence of another tunnel that drops what the host itself sends', async () => {
+    const test = await host({ led: false, fenced: true });
+    const other = tunnelDocument({ name: 'other', inner: ['10.8.0.0', '10.9.0.0'] });
+    await test.client.call('create', { xml: other });
+    const entry = { local: range('10.1.0.0/24'), remote: range('10.2.0.0/24'), action: 'guard' } as const;
+    const all = range('0.0.0.0/0');
+    await test.fence?.set('tunnel:net', {
+      kind: 'tunnel',
+      device: 'stun-net',
+      beside: [],
+      own: { peer: undefined, ports: [], peerPorts: [] },
+      outbound: [entry],
+      inbound: [],
+      anySource: [{ ...entry, local: all }],
+      marked: [],
+    });
+    const found = await explain(test, { name: 'other', src: '192.0.2.1:4000' });
+    expect(found).toMatchObject({ outcome: 'dropped' });
+    expect(found.otherFence).toBe("the fence of tunnel 'net' drops it (counted as fence-clear-out)");
+  });
+
   it('shows that the fence drops fragments of packets that it lets pass, and why it drops a header that hides what follows', async () => {
     const test = await host({ led: false, fenced: true, inactive: true });
     const entry = (name: string, words: string): string => `<sp name='${name}'>
@@ -391,6 +446,7 @@ describe('explain', () => {
       ...part,
       outbound: [{ local: all, remote: all, action: 'guard' }],
       inbound: [],
+      anySource: [],
       marked: [],
     } as const;
     await test.fence?.set('tunnel:wide', guarding);

@@ -12,7 +12,7 @@ import { type AddressRange, anyRange, formatRange, type IpFamily } from '../../b
 import { mergeRanges } from '../../base/ranges.ts';
 import { DEVICE_GROUP } from '../routes/routes.ts';
 import { mapOf, pairText } from './dispatch.ts';
-import type { TunnelFence } from './fence.ts';
+import type { FencePart, TunnelFence } from './fence.ts';
 import { add, TABLE, word } from './nft-words.ts';
 
 const HOST = 'host';
@@ -37,8 +37,17 @@ export interface HostDispatch {
 
 export const NO_HOST_DISPATCH: HostDispatch = { elements: new Map(), shared: [], unknown: [] };
 
+/** The tunnels among these parts. @param parts those that are known */
+export function hostParts(ids: Iterable<string>, parts: ReadonlyMap<string, FencePart>): HostPart[] {
+  const tunnels = [...ids].filter((id) => id.startsWith('t'));
+  return tunnels.map((id) => {
+    const part = parts.get(id);
+    return { id, destinations: part?.kind === 'tunnel' ? hostDestinations(part) : undefined };
+  });
+}
+
 /** The destinations of `anySource` that are not let pass. */
-export function hostDestinations({ anySource }: Pick<TunnelFence, 'anySource'>): AddressRange[] {
+function hostDestinations({ anySource }: Pick<TunnelFence, 'anySource'>): AddressRange[] {
   const closed = anySource.filter(({ action }) => action !== 'pass').map(({ remote }) => remote);
   return FAMILIES.flatMap((family) => mergeRanges(closed.filter(({ start }) => start.family === family)));
 }

@@ -4,7 +4,6 @@
  */
 import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
-import type { AddressRange } from '../../base/address.ts';
 import { Serial } from '../../base/serial.ts';
 import { messageOf } from '../../base/text.ts';
 import { MissingProgramError } from '../../sys/program.ts';
@@ -13,7 +12,7 @@ import { MISSING } from './content.ts';
 import { type AddressPair, dispatchPairs, overlap, samePairs } from './dispatch.ts';
 import { FENCE_COUNTERS, type FenceCounters, type FenceDamage, type FenceKeeper, type FencePart } from './fence.ts';
 import { Gathered } from './gathered.ts';
-import { type HostDispatch, hostDestinations, hostDispatch } from './host-dispatch.ts';
+import { type HostDispatch, hostDispatch, hostParts } from './host-dispatch.ts';
 import { fenceBatch, kindOf, type NamedPart, type Unmapped } from './nft.ts';
 import { runNft } from './nft-program.ts';
 import { counterName, FENCE_TABLE, TABLE, TABLE_LINE } from './nft-words.ts';
@@ -268,11 +267,7 @@ export class LinuxFence implements FenceKeeper {
         return id !== now.id || !samePairs(pairs ?? [], now.pairs ?? []);
       });
     const old = anew ? new Map<string, readonly AddressPair[]>() : this.#mapped;
-    const host = hostDispatch(
-      [...after]
-        .filter((id) => kindOf(id) === 'tunnel')
-        .map((id) => ({ id, destinations: destinationsOf(parts.get(id)) })),
-    );
+    const host = hostDispatch(hostParts(after, parts));
     const isSame = (id: string): boolean => samePairs(old.get(id) ?? [], mapped.get(id) ?? []);
     const batch = fenceBatch({
       added,
@@ -321,10 +316,6 @@ export class LinuxFence implements FenceKeeper {
   #nft(words: readonly string[], input = ''): Promise<string> {
     return runNft(words, { ...this.#options, input, timeout: TIMEOUT_MS });
   }
-}
-
-function destinationsOf(part: FencePart | undefined): AddressRange[] | undefined {
-  return part?.kind === 'tunnel' ? hostDestinations(part) : undefined;
 }
 
 /** What is to be done, and what stands before. */
