@@ -196,12 +196,13 @@ export class Activation {
   }
 
   async #run(object: TunnelObject, document: SectunnelDocument): Promise<string> {
-    const { networks, log } = this.#parts;
+    const { networks, runner, log } = this.#parts;
     const { name } = object;
     await this.#pace.turn();
     networks.checkDocument(document);
     this.#checkBeside(document);
-    for (const text of [...toPolicy(document).warnings, ...this.overlapsOf(document).warnings])
+    const { warnings: overlaps } = this.overlapsOf(document);
+    for (const text of [...toPolicy(document).warnings, ...runner.hostWarnings(document), ...overlaps])
       log.warn({ tunnel: name }, text);
     this.#starting.set(name, document);
     try {

@@ -4,7 +4,6 @@ import { toPolicy } from '../config/selectors.ts';
 import { sharedKeyWarning } from '../config/shared-keys.ts';
 import { overlapsAmong, overlapsWhenKept } from '../plan/overlaps.ts';
 import { secretOf } from '../plan/plan.ts';
-import { hostWarnings } from '../plan/warnings.ts';
 import type { Runner } from './runner.ts';
 import { certificateProblems } from './secrets/certificates.ts';
 import type { SecretSources } from './secrets/sources.ts';
@@ -33,8 +32,7 @@ export class Advice {
   warnings(document: SectunnelDocument): string[] {
     const { catalog, runner } = this.#parts;
     const shared = [...sharedKeyWarning(document), ...catalog.sharedKeyWarning(document)];
-    const addresses = runner.view(document.device.netns)?.routing.addresses() ?? [];
-    return [...toPolicy(document).warnings, ...hostWarnings(document, addresses), ...shared];
+    return [...toPolicy(document).warnings, ...runner.hostWarnings(document), ...shared];
   }
 
   /** The same, and what is wrong with the certificates and the secret that the document refers to. */

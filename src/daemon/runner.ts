@@ -29,6 +29,7 @@ import type { HostView } from '../hostnet/view.ts';
 import { type Fetch, OnlineRevocation } from '../pki/revocation/online.ts';
 import { VerifierPool } from '../pki/threads/pool.ts';
 import { planTunnel, secretOf, type TunnelPlan } from '../plan/plan.ts';
+import { hostWarnings } from '../plan/warnings.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import { refusingSystem } from './control/refusing.ts';
 import { EventLog } from './event-log.ts';
@@ -250,6 +251,11 @@ export class Runner {
   /** A network namespace, as far as it can be looked at. @param netns left out: that of the daemon's sockets */
   view(netns?: string): HostView | undefined {
     return this.#options.platform.view?.(netns);
+  }
+
+  /** What the policy of a document does to this host as it is now. */
+  hostWarnings(document: SectunnelDocument): string[] {
+    return hostWarnings(document, this.view(document.device.netns));
   }
 
   /** What `explain` looks at: the tunnel of a document, if it runs, and what stands around it. */

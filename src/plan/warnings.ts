@@ -5,6 +5,7 @@ import {
   formatAddress,
   formatRange,
   type IpAddress,
+  intersectRanges,
   prefixRange,
   rangeContains,
 } from '../base/address.ts';
@@ -13,24 +14,47 @@ import { listSome } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { InterfaceAddress } from '../hostnet/routes/routes.ts';
-import type { PolicyEntry } from '../policy/database.ts';
+import type { RoutingPlan } from '../hostnet/steering/plan.ts';
+import { orderPolicy, type PolicyEntry } from '../policy/database.ts';
 import { Protocol } from '../policy/protocols.ts';
 import { isAnyPorts, type TrafficSelector } from '../policy/selector.ts';
+import { unresolvedDevicePlan } from './device.ts';
+import { cutOffNetworks, cutOffText, type HostAround } from './own-networks.ts';
 
 /** BOUNDED: networks of this host that a warning names. */
 const MAX_NAMED = 6;
 
-/**
- * @param addresses those of the host in the tunnel's namespace; none where they are not known
- */
-export function hostWarnings(document: SectunnelDocument, addresses: readonly InterfaceAddress[]): string[] {
-  if (document.device.routes !== 'auto') return [];
-  const own = addresses.filter(({ address }) => !isOfLink(address));
+/** @param around the tunnel's namespace; `undefined` where it is not known */
+export function hostWarnings(document: SectunnelDocument, around: HostAround | undefined): string[] {
+  const { routing } = unresolvedDevicePlan(document);
+  if (routing === undefined) return [];
+  const own = (around?.routing.addresses() ?? []).filter(({ address }) => !isOfLink(address));
   const { entries } = toPolicy(document);
-  const outbound = entries.filter(({ direction }) => direction === 'out');
-  return outbound
-    .filter(({ action }) => action === 'protect')
-    .flatMap((entry) => [...cutOffWarning(entry, outbound, own), ...swappedWarning(entry, own)]);
+  const outbound = orderPolicy(entries, 'out');
+  const protecting = outbound.filter(({ action }) => action === 'protect');
+  return [
+    ...protecting.flatMap((entry) => [...cutOffWarning(entry, outbound, own), ...swappedWarning(entry, outbound, own)]),
+    ...(around === undefined ? [] : networkWarnings(routing, protecting, own, around)),
+  ];
+}
+
+/** For networks of this host that lie within protected destinations. */
+function networkWarnings(
+  routing: RoutingPlan,
+  protecting: readonly PolicyEntry[],
+  own: readonly InterfaceAddress[],
+  around: HostAround,
+): string[] {
+  const found = cutOffNetworks(routing, own, around).flatMap((network) => {
+    const isFor = ({ level, selectors }: PolicyEntry): boolean =>
+      level !== 'use' && selectors.remote.some(({ range }) => intersectRanges(range, network.range) !== undefined);
+    const entry = protecting.find(isFor);
+    return entry === undefined ? [] : [`${where(entry)}: ${cutOffText(network, entry)}`];
+  });
+  const more = found.length - MAX_NAMED;
+  return more <= 0
+    ? found
+    : [...found.slice(0, MAX_NAMED), `${more} more networks of this host lie within protected destinations`];
 }
 
 /** For a policy for everything: what else this host communicates with. */
@@ -61,13 +85,24 @@ function cutOffWarning(
   ];
 }
 
-/** `src_range` is this side, also of what comes in. */
-function swappedWarning(entry: PolicyEntry, own: readonly InterfaceAddress[]): string[] {
+/** `src_range` is this side, also of what comes in. An address that an entry lets pass is there on purpose. */
+function swappedWarning(
+  entry: PolicyEntry,
+  outbound: readonly PolicyEntry[],
+  own: readonly InterfaceAddress[],
+): string[] {
   const { local, remote } = entry.selectors;
   if ([...local, ...remote].some(({ range }) => isWhole(range))) return [];
-  const holds = (side: readonly TrafficSelector[]): InterfaceAddress | undefined =>
-    own.find(({ address }) => side.some(({ range }) => rangeContains(range, address)));
-  const there = holds(remote);
+  const passing = outbound.filter(({ action }) => action === 'bypass').flatMap(({ selectors }) => selectors.local);
+  const holds = (
+    side: readonly TrafficSelector[],
+    besides: readonly TrafficSelector[] = [],
+  ): InterfaceAddress | undefined =>
+    own.find(({ address }) => {
+      const isIn = ({ range }: TrafficSelector): boolean => rangeContains(range, address);
+      return side.some(isIn) && !besides.some(isIn);
+    });
+  const there = holds(remote, passing);
   if (there === undefined || holds(local) !== undefined) return [];
   return [
     `${where(entry)}: ${formatAddress(there.address)} of this host is in the ranges of the other side, and no address of it in those of ` +

@@ -46,3 +46,16 @@ it('of two tunnels that claim the same packets one starts, also when both are as
   const refused = results.find((result) => result.status === 'rejected');
   expect(String(refused?.reason)).toContain('protects the same packets');
 });
+
+it('define, start and the log warn of a network of the host within protected destinations', async () => {
+  const test = await daemon();
+  const linkIndex = test.hostNetwork.addLink('eth7', 1500);
+  test.hostNetwork.addAddress({ linkIndex, address: address('10.2.0.9'), prefixLength: 28 });
+  const warning = expect.stringMatching(
+    /^line \d+: <sp name='lan'>: the network 10\.2\.0\.0\/28 of this host \(eth7\)/,
+  );
+  const defined = await test.client.call('define', { xml: tunnelDocument() });
+  expect(defined.warnings).toContainEqual(warning);
+  expect((await test.client.call('start', { name: 'net' })).warnings).toContainEqual(warning);
+  expect(test.lines.filter(({ text }) => text.includes('the network 10.2.0.0/28'))).toHaveLength(1);
+});

@@ -41,7 +41,7 @@ export function anySourceEntries(
 }
 
 /** Together, since parts of the whole add up to it. */
-function narrowRanges(remotes: readonly AddressRange[]): AddressRange[] {
+export function narrowRanges(remotes: readonly AddressRange[]): AddressRange[] {
   return mergeRanges(remotes.filter((remote) => !isWhole(remote))).filter(
     ({ start, end }) => end.value - start.value < WIDEST[start.family],
   );
