@@ -20,6 +20,11 @@ interface Attempt {
   readonly detail: string;
 }
 
+/** Up to a quarter less, so that tunnels which failed together are not tried again together. */
+function jittered(wait: number): number {
+  return wait * (1 - Math.random() / 4);
+}
+
 export class Autostart {
   readonly #start: (name: string) => Promise<unknown>;
   readonly #log: Logger;
@@ -39,13 +44,15 @@ export class Autostart {
     } catch (error) {
       if (this.#closed) return;
       const why = messageOf(error);
-      this.#log.error({ tunnel: name, retryIn: wait / 1000 }, `not started, another try in ${wait / 1000} s: ${why}`);
+      const pause = jittered(wait);
+      const seconds = Math.round(pause / 100) / 10;
+      this.#log.error({ tunnel: name, retryIn: seconds }, `not started, another try in ${seconds} s: ${why}`);
       const failedAt = performance.now();
       const again = (): void => {
         this.#waiting.delete(name);
         void this.begin(name, Math.min(2 * wait, LONGEST_WAIT));
       };
-      this.#waiting.set(name, { timer: setTimeout(again, wait), failedAt, retryAt: failedAt + wait, detail: why });
+      this.#waiting.set(name, { timer: setTimeout(again, pause), failedAt, retryAt: failedAt + pause, detail: why });
     }
   }
 

@@ -6,7 +6,7 @@
  * next packet may cause an attempt. `respond` leaves it to the peer. After a dead peer, the tunnel's DPD action replaces its
  * start mode until all of it is up again.
  */
-import { formatAddress, type IpAddress } from '../base/address.ts';
+import { addressKey, formatAddress, type IpAddress } from '../base/address.ts';
 import { assertNever } from '../base/assert.ts';
 import type { ConnectionConfig } from '../ike/config.ts';
 import type { IkeEndpoint, InitiateOptions } from '../ike/endpoint.ts';
@@ -15,6 +15,7 @@ import type { SelectorPair } from '../policy/selector.ts';
 import type { DataPlane, PlaneReport } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
 import type { ChildSummary, EngineEvent, LocalFailure } from './events.ts';
+import { InitiationGate } from './initiation-gate.ts';
 import type { ChildPlan, KeepUpMode, Tunnel } from './tunnel.ts';
 
 type MissingSa = Extract<PlaneReport, { type: 'missing' }>;
@@ -47,6 +48,7 @@ const MODES: Readonly<Record<TunnelConfig['start'], KeepUpMode>> = {
 
 export class ConnectionKeeper {
   readonly #options: ConnectionKeeperOptions;
+  readonly #gate = new InitiationGate();
 
   constructor(options: ConnectionKeeperOptions) {
     this.#options = options;
@@ -71,6 +73,7 @@ export class ConnectionKeeper {
   /** The tunnel is not wanted any more; the caller closes its SAs. */
   stop(tunnel: Tunnel): void {
     tunnel.wanted = false;
+    for (const { name } of tunnel.config.connections) this.#gate.leave(name);
     tunnel.keepUp = 'none';
     tunnel.retry.reset();
     this.#options.plane.commandSender({ type: 'hold', tunnel: tunnel.index, hold: false, forget: true });
@@ -90,10 +93,7 @@ export class ConnectionKeeper {
 
   /** The wait after a failure is over. */
   retryIfDue(now: number, tunnel: Tunnel): void {
-    if (!tunnel.retry.take(now)) return;
-    if (tunnel.keepUp === 'always') this.initiateMissing(now, tunnel);
-    // A trap waits for its next packet, unless packets wait already.
-    if (tunnel.held > 0) this.#options.plane.commandSender({ type: 'ask-again', tunnel: tunnel.index });
+    if (tunnel.retry.take(now)) this.#attempt(now, tunnel);
   }
 
   initiateMissing(now: number, tunnel: Tunnel): void {
@@ -101,6 +101,38 @@ export class ConnectionKeeper {
     for (const connection of connections) {
       if (this.#initiate(now, tunnel, connection)) tunnel.wasAskedFor(connection);
     }
+  }
+
+  /** An IKE SA of the connection is up, is closed, or could not be negotiated. */
+  settled(connection: string): void {
+    this.#gate.leave(connection);
+  }
+
+  /** Whether an attempt of the tunnel waits until others are over. */
+  awaitsTurn(tunnel: Tunnel): boolean {
+    return tunnel.config.connections.some(({ name }) => this.#gate.isWaiting(name));
+  }
+
+  /** When the next turn is due, if no attempt is over before. */
+  nextDeadline(): number | undefined {
+    return this.#gate.nextDeadline();
+  }
+
+  /** Begins an attempt whose turn has come. Returns whether there was one. */
+  takeTurn(now: number, tunnelOf: (connection: string) => Tunnel | undefined): boolean {
+    const connection = this.#gate.next(now);
+    if (connection === undefined) return false;
+    const tunnel = tunnelOf(connection);
+    if (tunnel === undefined) this.#gate.leave(connection);
+    else this.#attempt(now, tunnel);
+    return true;
+  }
+
+  /** What is missing, and what packets wait for. */
+  #attempt(now: number, tunnel: Tunnel): void {
+    if (tunnel.keepUp === 'always') this.initiateMissing(now, tunnel);
+    // A trap waits for its next packet, unless packets wait already.
+    if (tunnel.held > 0) this.#options.plane.commandSender({ type: 'ask-again', tunnel: tunnel.index });
   }
 
   /** An SA came up. When it was the last one missing, back-off and mode are reset. */
@@ -171,8 +203,8 @@ export class ConnectionKeeper {
   }
 
   /**
-   * Negotiates one child, or all that the connection lacks. IKE ignores a call for what is under negotiation already. Returns
-   * false when it could not begin.
+   * Negotiates one child, or all that the connection lacks, when it is its turn. IKE ignores a call for what is under
+   * negotiation already. Returns false when it could not begin.
    */
   #initiate(
     now: number,
@@ -186,6 +218,7 @@ export class ConnectionKeeper {
     const fail = (reason: LocalFailure, detail: string): false => {
       const remote = { address, port: connection.remote.port };
       report({ type: 'failed', tunnel: tunnel.config.name, child: what.child, reason, detail, remote });
+      this.#gate.leave(connection.name);
       tunnel.retry.plan(now);
       return false;
     };
@@ -193,6 +226,9 @@ export class ConnectionKeeper {
     if (source === undefined) {
       return fail('no-route', `this host has no route to ${formatAddress(address)}`);
     }
+    // One that is up, or coming up, needs no new IKE SA.
+    const isNew = ike.status(connection.name).length === 0;
+    if (isNew && !this.#gate.enter(now, connection.name, addressKey(address))) return true;
     try {
       ike.initiate(now, connection.name, { ...what, local: { address: source, port: connection.local.port } });
     } catch (error) {

@@ -32,6 +32,7 @@ export class ControlPlane {
   readonly #plane: DataPlane;
   readonly #counterMemory: CounterMemory;
   readonly #fragmentSeed: number;
+  readonly #random: () => number;
   // BOUNDED: drained by the owner after every call.
   readonly #events: EngineEvent[] = [];
   /** The time of the call that is being served. */
@@ -40,6 +41,7 @@ export class ControlPlane {
   /** @internal */
   constructor(options: ControlPlaneOptions) {
     this.ike = new IkeEndpoint({ ...options, lastUsed: (childId) => this.#sas.lastUsed(childId) });
+    this.#random = () => readU32(options.random(4), 0) / 2 ** 32;
     this.#fragmentSeed = readU32(options.random(4), 0);
     this.#plane = options.plane(this.#fragmentSeed);
     this.#counterMemory = options.counterMemory ?? ((bytes) => new ArrayBuffer(bytes));
@@ -54,7 +56,7 @@ export class ControlPlane {
 
   /** @throws RangeError, with nothing changed, when a name is taken or the configuration cannot be worked with */
   addTunnel(config: TunnelConfig): void {
-    const tunnel = this.#tunnels.make(config, this.#counterMemory);
+    const tunnel = this.#tunnels.make(config, { memory: this.#counterMemory, random: this.#random });
     this.ike.addConnections(config.connections);
     this.#tunnels.add(tunnel);
     const { index, policy, counters } = tunnel;
@@ -175,7 +177,8 @@ export class ControlPlane {
     const never = Number.POSITIVE_INFINITY;
     const plane = this.#plane.nextDeadline?.() ?? never;
     const retry = this.#tunnels.nextRetry() ?? never;
-    const next = Math.min(this.ike.nextTimeout() ?? never, this.#sas.nextDeadline(), plane, retry);
+    const turn = this.#keeper.nextDeadline() ?? never;
+    const next = Math.min(this.ike.nextTimeout() ?? never, this.#sas.nextDeadline(), plane, retry, turn);
     return next === never ? undefined : next;
   }
 
@@ -241,7 +244,13 @@ export class ControlPlane {
   protected act(now: number, action: () => void): void {
     this.#now = now;
     action();
-    this.#applyIkeEvents(now);
+    do this.#applyIkeEvents(now);
+    while (this.#keeper.takeTurn(now, (connection) => this.#tunnels.of(connection)));
+  }
+
+  /** Whether an attempt of the tunnel waits until others are over. @internal */
+  awaitsTurn(tunnel: Tunnel): boolean {
+    return this.#keeper.awaitsTurn(tunnel);
   }
 
   /** @throws RangeError when there is no such tunnel @internal */
@@ -306,9 +315,11 @@ export class ControlPlane {
         return true;
       }
       case 'ike-up':
+        this.#keeper.settled(event.ikeSa.connection);
         if (event.replaces !== undefined) this.#sas.adopt(event.replaces, event.ikeSa.id);
         return true;
       case 'ike-down':
+        if (event.connection !== undefined) this.#keeper.settled(event.connection);
         if (tunnel !== undefined) this.#keeper.wentDown(now, tunnel, event.reason);
         return true;
       case 'path-changed':
@@ -316,6 +327,7 @@ export class ControlPlane {
         return true;
       case 'failed':
         // A failed attempt of the peer says nothing about our own.
+        if (event.initiator && event.connection !== undefined) this.#keeper.settled(event.connection);
         if (tunnel !== undefined && event.initiator) this.#keeper.failed(now, tunnel, event);
         return true;
       case 'declined':

@@ -1,10 +1,9 @@
 /** The tunnels of an engine: by name, by the number that the data plane knows them by, and by their connections. */
 import { WakeQueue } from '../base/wake-queue.ts';
 import type { IkeEvent } from '../ike/events.ts';
-import type { CounterMemory } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
 import type { SaTable } from './sa-table.ts';
-import { Tunnel } from './tunnel.ts';
+import { Tunnel, type TunnelMeans } from './tunnel.ts';
 
 export class TunnelTable {
   // BOUNDED: the owner's configuration, all three.
@@ -15,11 +14,11 @@ export class TunnelTable {
   readonly #retries = new WakeQueue<Tunnel>();
 
   /** A tunnel with a number that is free; not in the table yet. @throws RangeError when its name is taken */
-  make(config: TunnelConfig, memory: CounterMemory): Tunnel {
+  make(config: TunnelConfig, means: Omit<TunnelMeans, 'onRetry'>): Tunnel {
     if (this.#byName.has(config.name)) throw new RangeError(`there is a tunnel named ${config.name} already`);
     const free = this.#byIndex.indexOf(undefined);
     const index = free < 0 ? this.#byIndex.length : free;
-    return new Tunnel(index, config, memory, (tunnel, at) => this.#retries.set(tunnel, at));
+    return new Tunnel(index, config, { ...means, onRetry: (tunnel, at) => this.#retries.set(tunnel, at) });
   }
 
   add(tunnel: Tunnel): void {

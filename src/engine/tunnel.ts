@@ -43,7 +43,15 @@ export interface ChildPlan {
   readonly child: ChildConfig;
 }
 
-export type RetryListener = (tunnel: Tunnel, at: number | undefined) => void;
+/** What a tunnel is made with beside its configuration. */
+export interface TunnelMeans {
+  /** Where the data plane counts. */
+  readonly memory: CounterMemory;
+  /** From 0 to 1, without 1. */
+  readonly random: () => number;
+  /** Is told when the next attempt is due, or that none is planned. */
+  readonly onRetry: (tunnel: Tunnel, at: number | undefined) => void;
+}
 
 export class Tunnel {
   readonly index: number;
@@ -71,14 +79,11 @@ export class Tunnel {
   /** How many of `missing` there are. */
   #missing = 0;
 
-  /**
-   * @param onRetry is told when the next attempt is due, or that none is planned
-   * @throws RangeError when the configuration cannot be worked with
-   */
-  constructor(index: number, config: TunnelConfig, memory: CounterMemory, onRetry?: RetryListener) {
+  /** @throws RangeError when the configuration cannot be worked with */
+  constructor(index: number, config: TunnelConfig, { memory, random, onRetry }: TunnelMeans) {
     this.index = index;
     this.config = config;
-    this.retry = new Retry(config.retry, (at) => onRetry?.(this, at));
+    this.retry = new Retry(config.retry, { random, onChange: (at) => onRetry(this, at) });
     this.counters = newTunnelCounters(memory);
     checkReplayWindow(config);
     checkOuter(config);

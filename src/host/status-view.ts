@@ -53,7 +53,7 @@ export type HostTunnelStatus = Omit<TunnelStatus, 'uuid' | 'active' | 'redundanc
 
 /** What is asked of a host for its status. */
 export interface StatusSource {
-  readonly engine: Pick<ControlPlane, 'ike' | 'tunnel'>;
+  readonly engine: Pick<ControlPlane, 'ike' | 'tunnel' | 'awaitsTurn'>;
   now(): number;
   refresh(): void;
   device(name: string): PacketDevice | undefined;
@@ -74,7 +74,7 @@ export function hostTunnelStatus(host: StatusSource, name: string): HostTunnelSt
   const lastFailure = host.lastFailure(name);
   return {
     name,
-    state: stateOf(tunnel, ikeSas),
+    state: stateOf(host.engine, tunnel, ikeSas),
     device: { name: device.name, mtu: device.mtu },
     degraded: host.degraded(name),
     nothingReceived: host.nothingReceived(name),
@@ -98,7 +98,7 @@ function ikeSasOf({ ike }: StatusSource['engine'], tunnel: Tunnel): IkeSaStatus[
 /** As in the status; `undefined` when there is no such tunnel. */
 export function tunnelState(engine: StatusSource['engine'], name: string): TunnelStatus['state'] | undefined {
   const tunnel = engine.tunnel(name);
-  return tunnel && stateOf(tunnel, ikeSasOf(engine, tunnel));
+  return tunnel && stateOf(engine, tunnel, ikeSasOf(engine, tunnel));
 }
 
 /** Bytes of the CHILD SAs that a tunnel has, in both directions. */
@@ -139,11 +139,16 @@ export function isUp(tunnel: Tunnel): boolean {
   return tunnel.complete && !idle;
 }
 
-function stateOf(tunnel: Tunnel, ikeSas: readonly IkeSaStatus[]): TunnelStatus['state'] {
+function stateOf(
+  engine: StatusSource['engine'],
+  tunnel: Tunnel,
+  ikeSas: readonly IkeSaStatus[],
+): TunnelStatus['state'] {
   if (isUp(tunnel)) return 'up';
   if (tunnel.children.size > 0) return 'partial';
   const leaving = ['established', 'rekeyed', 'deleting'];
-  const coming = ikeSas.some(({ state }) => !leaving.includes(state)) || tunnel.retry.at !== undefined;
+  const coming =
+    ikeSas.some(({ state }) => !leaving.includes(state)) || tunnel.retry.at !== undefined || engine.awaitsTurn(tunnel);
   return coming ? 'connecting' : 'waiting';
 }
 
