@@ -161,8 +161,11 @@ export type PlaneReport =
       readonly trigger: SelectorPair;
     }
   | { readonly type: 'limit'; readonly id: number; readonly kind: LimitKind }
-  /** An authentic packet came. `path`: the one that it came by, if it is another than before and the packet is the newest. */
-  | { readonly type: 'received'; readonly id: number; readonly path: Path | undefined };
+  /**
+   * An authentic packet came. `path`: the one that it came by, if it is another than before and the packet is the newest.
+   * `bare`: it came directly over IP, where the SA's own path is in UDP.
+   */
+  | { readonly type: 'received'; readonly id: number; readonly path: Path | undefined; readonly bare: boolean };
 
 /** The data plane as the control plane sees it. Each half carries out its commands in the order in which they are given. */
 export interface DataPlane {

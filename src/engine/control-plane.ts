@@ -279,7 +279,9 @@ export class ControlPlane {
       }
       case 'received': {
         const child = this.#sas.get(report.id);
-        if (child !== undefined) this.ike.childReceived(now, child.summary.spiIn, report.path);
+        if (child === undefined) return;
+        child.receivesBare = report.bare;
+        this.ike.childReceived(now, child.summary.spiIn, report.path);
         return;
       }
       default:

@@ -18,6 +18,11 @@ export function hasMoved(known: Path, seen: Path): boolean {
   return known.remote.port !== NO_PORT && seen.remote.port !== NO_PORT && !samePath(known, seen);
 }
 
+/** Whether a packet came directly over IP although its SA's packets go in UDP: it is taken all the same (RFC 7296 §2.23). */
+export function isBare(known: Path, seen: Path): boolean {
+  return known.remote.port !== NO_PORT && seen.remote.port === NO_PORT;
+}
+
 export class PathTable {
   // BOUNDED: one entry for each CHILD SA; numbers are used again.
   readonly #paths: (Path | undefined)[] = [];

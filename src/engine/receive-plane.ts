@@ -12,7 +12,7 @@ import { FragmentTracker } from '../policy/fragments.ts';
 import { InboundGuard } from '../policy/guard.ts';
 import type { InstallInbound, PlaneReport, ReceiveCommand } from './commands.ts';
 import { type EarlyPacket, EarlyPackets } from './early.ts';
-import { hasMoved } from './paths.ts';
+import { hasMoved, isBare } from './paths.ts';
 import { installedCipher } from './suite.ts';
 
 /**
@@ -108,7 +108,7 @@ export class ReceivePlane {
       const found = this.#sas.get(sa.id);
       if (found === undefined || found.superseded) continue;
       const moved = newest && hasMoved(found.path, paths[slot]!);
-      if (sa !== last || moved) this.#received(now, found, moved ? paths[slot] : undefined);
+      if (sa !== last || moved) this.#received(now, found, paths[slot]!, { moved });
       last = sa;
     }
     this.#reportLimits();
@@ -182,10 +182,11 @@ export class ReceivePlane {
     }
   }
 
-  #received(now: number, found: ReceiveSa, path: Path | undefined): void {
-    if (now - found.reportedAt < (path === undefined ? REPORT_EVERY : REPORT_MOVED_EVERY)) return;
+  #received(now: number, found: ReceiveSa, seen: Path, { moved }: { readonly moved: boolean }): void {
+    if (now - found.reportedAt < (moved ? REPORT_MOVED_EVERY : REPORT_EVERY)) return;
     found.reportedAt = now;
-    this.#options.report({ type: 'received', id: found.sa.id, path });
+    const path = moved ? seen : undefined;
+    this.#options.report({ type: 'received', id: found.sa.id, path, bare: isBare(found.path, seen) });
   }
 
   #reportLimits(): void {

@@ -93,6 +93,7 @@ export class SaTable {
       sent: newSaState(this.#memory),
       shape: shapeOf(sa.suite),
       path,
+      receivesBare: false,
       pathMtu: this.#knownMtu(sa.ikeSaId, path),
       installedAt: now,
     };

@@ -30,6 +30,8 @@ export interface EngineChild {
   ikeSaId: number;
   /** Changes when the peer moves. */
   path: Path;
+  /** What the peer sends comes directly over IP, where it is to come in UDP; as it was reported last. */
+  receivesBare: boolean;
   /** Of outer packets on the path; `undefined` while nothing is known of it. */
   pathMtu: number | undefined;
 }

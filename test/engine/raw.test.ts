@@ -84,6 +84,29 @@ describe('ESP straight over IP', () => {
     expect(formatSocketAddress(b.child().path.remote)).toBe('192.0.2.1:0');
   });
 
+  it('of an SA that goes in UDP is received, and known as long as the peer sends it', () => {
+    const { net, a, b } = upPair('force');
+    const before = b.child().path;
+    const send = (text: string): void => {
+      // Once a second a plane reports that packets came.
+      net.run(2_000);
+      net.send(a, [packet('10.1.0.1', '10.2.0.1', text)]);
+      net.run();
+    };
+    net.filter = ({ path: { local, remote }, data }) => {
+      const path = { local: { ...local, port: NO_PORT }, remote: { ...remote, port: NO_PORT } };
+      net.deliver(b, [{ path, data }]);
+      return false;
+    };
+    expect(b.child().receivesBare).toBe(false);
+    send('bare');
+    expect([b.child().receivesBare, b.child().path]).toEqual([true, before]);
+    net.filter = () => true;
+    send('in UDP');
+    expect(b.child().receivesBare).toBe(false);
+    expect(b.texts()).toEqual(['there', 'bare', 'in UDP']);
+  });
+
   it('has eight bytes more room than in UDP', () => {
     const room = (mode: 'auto' | 'force'): number => {
       const { a } = upPair(mode);

@@ -55,8 +55,12 @@ testDefaults({
 const KEY = '11111111-2222-3333-4444-555555555513';
 
 /** Of a tunnel to a peer that ignores what NAT detection finds. */
-const document = (nat: string, start: 'initiate' | 'respond' = 'initiate'): string => `<sectunnel type='ipsec'>
-  <name>bare</name>
+const document = (
+  nat: string,
+  start: 'initiate' | 'respond' = 'initiate',
+  name = 'bare',
+): string => `<sectunnel type='ipsec'>
+  <name>${name}</name>
   <sa>
     <local address='198.18.9.1'/>
     <remote address='198.18.9.2'/>
@@ -134,6 +138,23 @@ describeInterop('libreswan that does not encapsulate', ['namespaces', 'uml', 'li
     await ours.up('bare', STARTING);
     expect([await ping(), (await ours.tunnel('bare')).nothingReceived]).toEqual([3, []]);
     await ours.command(['destroy', 'bare']);
+  }, 120_000);
+
+  it('is degraded where its ESP is received, as the socket is open for another tunnel', async () => {
+    const other = document("<nat encapsulation='needed'/>", 'respond', 'other');
+    await ours.defineDocument('other', other.replace('198.18.9.2', '198.18.9.7').replace('10.2.9.1', '10.2.9.7'));
+    await ours.command(['start', 'other']);
+    await ours.defineDocument('bare', document(''));
+    await ours.command(['start', 'bare']);
+    await ours.up('bare', STARTING);
+    await peer.exec(['ping', '-c', '3', '-W', '1', '-I', '10.2.9.1', '10.1.9.1']);
+    const told = await waitFor('its ESP to be seen', async () => (await ours.tunnel('bare')).degraded[0], 20_000);
+    expect(told).toMatch(/^198\.18\.9\.2 sends the ESP of CHILD SA #\d+ lan directly over IP \(protocol 50\)/);
+    const { nothingReceived, ikeSas } = await ours.tunnel('bare');
+    expect(nothingReceived).toEqual([]);
+    expect(ikeSas[0]?.children[0]?.encapsulated).toBe(true);
+    expect(await ping()).toBe(0);
+    for (const name of ['bare', 'other']) await ours.command(['destroy', name]);
   }, 120_000);
 
   // The last: libreswan goes on calling.

@@ -58,11 +58,12 @@ export function sendTargets(engine: ControlPlane, tunnels: Iterable<string>): Se
 /** The CHILD SAs of these tunnels. */
 export function childTargets(engine: ControlPlane, tunnels: Iterable<string>): ChildTarget[] {
   return [...tunnels].flatMap((tunnel) =>
-    [...(engine.tunnel(tunnel)?.children.values() ?? [])].map(({ summary, path, sent, received }) => {
+    [...(engine.tunnel(tunnel)?.children.values() ?? [])].map(({ summary, path, sent, received, receivesBare }) => {
       const { id, name, spiIn, encapsulated } = summary;
       return {
         ...{ tunnel, id, name, traffic: trafficKeyOf(summary), spiIn, encapsulated, path },
         sent: sent.counters[SaCounter.packets]!,
+        receivesBare,
         heard: received.counters[SaCounter.lastUsed]! >= 0,
       };
     }),

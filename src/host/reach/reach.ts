@@ -5,9 +5,10 @@ import type { ControlPlane } from '../../engine/control-plane.ts';
 import type { EngineEvent } from '../../engine/events.ts';
 import type { UdpNetwork, UdpSendError } from '../../tun/udp/udp.ts';
 import type { HostOptions } from '../options.ts';
+import { BareChildren } from './bare-children.ts';
 import { BareEsp } from './bare-esp.ts';
 import { childTargets, notePeerRoute, peerRouteTargets, sendTargets } from './peer-route-targets.ts';
-import { PeerRoutes } from './peer-routes.ts';
+import { type PeerRouteReport, PeerRoutes } from './peer-routes.ts';
 import { SendRefusals } from './send-refusals.ts';
 import { SilentPeers } from './silent-peers.ts';
 import { type ChildTarget, UnheardChildren } from './unheard-children.ts';
@@ -39,6 +40,7 @@ export class Reach {
   readonly #refusals: SendRefusals;
   readonly #silent: SilentPeers;
   readonly #unheard: UnheardChildren;
+  readonly #bareChildren: BareChildren;
   readonly #bare: BareEsp<ChildTarget>;
   readonly #timer: NodeJS.Timeout;
 
@@ -56,9 +58,13 @@ export class Reach {
       report: (report) => options.onPeerRoute?.(report),
       explained: (tunnel) => this.#explained(tunnel).length > 0,
     });
+    const children = {
+      targets: (tunnels: readonly string[] = [...options.tunnels()]) => childTargets(options.engine, tunnels),
+      report: (report: PeerRouteReport) => options.onPeerRoute?.(report),
+    };
+    this.#bareChildren = new BareChildren(children);
     this.#unheard = new UnheardChildren({
-      targets: (tunnels = [...options.tunnels()]) => childTargets(options.engine, tunnels),
-      report: (report) => options.onPeerRoute?.(report),
+      ...children,
       explained: (tunnel) => this.degraded(tunnel).length > 0,
     });
     this.#bare = new BareEsp(options.rawEsp, (child: ChildTarget) => this.#unheard.cameBare(child));
@@ -90,9 +96,9 @@ export class Reach {
     this.#silent.forget(tunnel);
   }
 
-  /** What keeps a tunnel from its peers, a sentence each. */
+  /** What keeps a tunnel from its peers, or its packets, a sentence each. */
   degraded(tunnel: string): string[] {
-    return [...this.#explained(tunnel), ...this.#silent.degraded(tunnel)];
+    return [...this.#explained(tunnel), ...this.#silent.degraded(tunnel), ...this.#bareChildren.degraded(tunnel)];
   }
 
   /** CHILD SAs of a tunnel by which packets are sent and none has come, a sentence each. */
@@ -105,6 +111,7 @@ export class Reach {
     this.#options.refresh();
     this.#silent.check(now);
     this.#unheard.check(now);
+    this.#bareChildren.check();
     this.#bare.watch(this.#unheard.missing());
   }
 

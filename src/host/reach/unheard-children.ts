@@ -29,6 +29,8 @@ export interface ChildTarget {
   readonly sent: number;
   /** Whether an authentic packet has come. */
   readonly heard: boolean;
+  /** The latest of these came directly over IP instead of in UDP. */
+  readonly receivesBare: boolean;
 }
 
 export interface UnheardChildrenOptions {
@@ -112,13 +114,15 @@ function isSilent(now: number, { sent }: ChildTarget, { since }: Unheard): boole
 }
 
 /** Of SAs that carry the same packets the newest, which is heard when any of them is: the peer may send by another one. */
-function newest(targets: readonly ChildTarget[]): Map<string, ChildTarget> {
+export function newest(targets: readonly ChildTarget[]): Map<string, ChildTarget> {
   const found = new Map<string, ChildTarget>();
   for (const target of targets) {
     const key = keyOf(target);
     const other = found.get(key);
     const newer = other === undefined || other.id < target.id ? target : other;
-    found.set(key, { ...newer, heard: target.heard || other?.heard === true });
+    const speaks = newer.heard || other === undefined ? newer : newer === target ? other : target;
+    const { receivesBare } = speaks;
+    found.set(key, { ...newer, heard: target.heard || other?.heard === true, receivesBare });
   }
   return found;
 }
@@ -128,14 +132,8 @@ function keyOf({ tunnel, traffic }: ChildTarget): string {
 }
 
 function unheardText({ id, name, sent, encapsulated, path }: ChildTarget, { bare }: Unheard): string {
+  if (bare) return bareText({ id, name, path });
   const peer = formatAddress(path.remote.address);
-  if (bare) {
-    return (
-      `${peer} sends the ESP of CHILD SA #${id} ${name} directly over IP (protocol 50), where it must go in UDP: ` +
-      `the peer ignores that a NAT, or forced encapsulation, was detected (RFC 7296 §2.23); set its encapsulation to automatic, ` +
-      `or, without a NAT on the path, encapsulation='needed' in <nat> here`
-    );
-  }
   const carried = encapsulated
     ? `${peer} sends and accepts ESP in UDP (its encapsulation setting), firewalls pass it ` +
       `(${formatSocketAddress(path.local)} to ${formatSocketAddress(path.remote)} and back)`
@@ -144,5 +142,14 @@ function unheardText({ id, name, sent, encapsulated, path }: ChildTarget, { bare
   return (
     `CHILD SA #${id} ${name} has sent ${sent} packets and never received one, while IKE works; unless its traffic flows one way only, ` +
     `check that ${carried}, and that the peer forwards packets and replies; to see what arrives: tcpdump -ni any 'host ${peer} and (${ports})'`
+  );
+}
+
+/** For people: of an SA whose ESP comes directly over IP. */
+export function bareText({ id, name, path }: Pick<ChildTarget, 'id' | 'name' | 'path'>): string {
+  return (
+    `${formatAddress(path.remote.address)} sends the ESP of CHILD SA #${id} ${name} directly over IP (protocol 50), where it must go in UDP: ` +
+    `the peer ignores that a NAT, or forced encapsulation, was detected (RFC 7296 §2.23); set its encapsulation to automatic, ` +
+    `or, without a NAT on the path, encapsulation='needed' in <nat> here`
   );
 }

@@ -37,7 +37,7 @@ class Host {
       encapsulated: true,
       path: inUdp,
     };
-    return { ...sa, sent: 3, heard: false, ...change };
+    return { ...sa, sent: 3, heard: false, receivesBare: false, ...change };
   }
 
   /** Time passes with these SAs. */

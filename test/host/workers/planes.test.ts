@@ -262,9 +262,9 @@ describe('what workers tell', () => {
     receive.control[Control.keepalives] = 4;
     receive.options.onReports([
       { type: 'datagram', data: new Uint8Array(30), from: PATH.remote, local: PATH.local },
-      { type: 'received', id: 1, path: undefined },
+      { type: 'received', id: 1, path: undefined, bare: false },
     ]);
-    expect([datagrams, reports]).toEqual([[30], [{ type: 'received', id: 1, path: undefined }]]);
+    expect([datagrams, reports]).toEqual([[30], [{ type: 'received', id: 1, path: undefined, bare: false }]]);
     expect(receive.control[Control.underWay]).toBe(0);
     expect(planes.strayCounters()).toEqual({ keepalives: 4, empty: 0, oversized: 0, overflow: 0 });
   });
