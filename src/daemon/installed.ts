@@ -65,7 +65,7 @@ export class Installed {
    * @param unreadable names of tunnels that are to run and of which no document can be read: what stands of them stays
    */
   async reconcile(documents: readonly SectunnelDocument[], unreadable: Iterable<string> = []): Promise<void> {
-    const unknown = [...unreadable].map((tunnel) => ({ tunnel, table: undefined, netns: undefined }));
+    const unknown = [...unreadable].map((tunnel) => ({ tunnel, routing: undefined, netns: undefined }));
     try {
       await this.#platform.reconcile?.([
         ...documents.flatMap((document) => installedTunnel(document) ?? []),

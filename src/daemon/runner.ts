@@ -279,7 +279,7 @@ export class Runner {
     const tunnel = this.host.engine.tunnel(name);
     const device = this.host.device(name)?.name;
     if (tunnel === undefined || device === undefined) return undefined;
-    return { name, device, table: this.#running.get(name)?.routing?.table, tunnel };
+    return { name, device, table: this.#options.platform.tableOf?.(name), tunnel };
   }
 
   /** How packets are carried. */

@@ -33,7 +33,8 @@ export function exposure(
   destination: IpAddress,
   { route, link }: OnwardRoute,
 ): Obstacle | undefined {
-  if (isWhole(network) || !rangeContains(network, destination) || !isGeneral(route, peer)) return undefined;
+  if (isWhole(network) || !rangeContains(network, destination) || !isGeneral(route, peer === undefined ? [] : [peer]))
+    return undefined;
   const outer = peer && routing.routeTo({ destination: peer, ...OWN_QUERY });
   const certain = outer !== undefined && routing.link(outer.linkIndex)?.name === link;
   const verdict = certain

@@ -12,7 +12,7 @@ import { LinuxFence } from '../hostnet/fence/linux.ts';
 import { linuxView } from '../hostnet/linux-view.ts';
 import { LinuxHostNetwork } from '../hostnet/routes/linux.ts';
 import { type HostNetwork, OWN_PROTOCOL, type Prefix } from '../hostnet/routes/routes.ts';
-import type { RoutingPlan } from '../hostnet/steering/plan.ts';
+import type { RoutingPlan, TableWish } from '../hostnet/steering/plan.ts';
 import { OWN_QUERY, PolicyRouting } from '../hostnet/steering/policy-routing.ts';
 import { tunnelFence } from '../hostnet/steering/tunnel-fence.ts';
 import { type Claimant, TunnelOrder } from '../hostnet/steering/tunnel-order.ts';
@@ -55,8 +55,8 @@ export class LinuxNamespace {
   readonly #plans = new Map<string, DevicePlan>();
   readonly #network: HostNetwork;
   readonly #watch: KernelWatch;
-  /** The tables of tunnels that stand here; of those that a daemon before this one left they may be unknown. BOUNDED: by the tunnels. */
-  readonly #tables = new Map<string, number | undefined>();
+  /** What is installed here for a tunnel; of those that a daemon before this one left it may be unknown. BOUNDED: by the tunnels. */
+  readonly #installed = new Map<string, RoutingPlan | undefined>();
   #counters: ReadonlyMap<string, FenceCounters> = new Map();
 
   /**
@@ -160,7 +160,7 @@ export class LinuxNamespace {
     if (routing === undefined) return;
     checkReversePath(this.#network, routing);
     this.routing.prepare(routing, name);
-    this.#tables.set(tunnel, routing.table);
+    this.#installed.set(tunnel, routing);
     this.#watch.putUp(tunnel);
   }
 
@@ -188,8 +188,12 @@ export class LinuxNamespace {
   }
 
   /** What `Platform` says of it. From then on the bridge's addresses are there for guests, which tunnels must know. */
-  async routeBridge(bridge: string, own: readonly Prefix[], table: number | undefined): Promise<() => Promise<void>> {
-    const undo = this.routing.routeBridge(bridge, own, table);
+  async routeBridge(
+    bridge: string,
+    own: readonly Prefix[],
+    tunnel: TableWish | undefined,
+  ): Promise<() => Promise<void>> {
+    const undo = this.routing.routeBridge(bridge, own, tunnel);
     const remove = async (): Promise<void> => {
       undo();
       await this.#guestsChanged();
@@ -208,14 +212,14 @@ export class LinuxNamespace {
     for (const tunnel of this.#plans.keys()) await this.#setFence(tunnel);
   }
 
-  /** A daemon before this one left this standing: it stays. @param table where it is known */
-  takeOver(tunnel: string, table: number | undefined): void {
-    this.#tables.set(tunnel, table);
+  /** A daemon before this one left this standing: it stays. @param plan where it is known */
+  takeOver(tunnel: string, plan: RoutingPlan | undefined): void {
+    this.#installed.set(tunnel, plan);
   }
 
   /** Whether anything of a tunnel stands here. */
   stands(tunnel: string): boolean {
-    return this.#tables.has(tunnel) || this.fence.has(fenceKey(tunnel));
+    return this.#installed.has(tunnel) || this.fence.has(fenceKey(tunnel));
   }
 
   /**
@@ -223,12 +227,12 @@ export class LinuxNamespace {
    * @throws Error with the rest still standing, to be released again
    */
   async release(tunnel: string): Promise<void> {
-    const table = this.#tables.get(tunnel);
-    const isUnknown = table === undefined && this.#tables.has(tunnel);
-    if (table !== undefined) this.routing.release(tunnel, table);
+    const plan = this.#installed.get(tunnel);
+    const isUnknown = plan === undefined && this.#installed.has(tunnel);
+    if (plan !== undefined) this.routing.release(tunnel, plan);
     this.#watch.forget(tunnel);
     await this.fence.set(fenceKey(tunnel), undefined);
-    this.#tables.delete(tunnel);
+    this.#installed.delete(tunnel);
     const neighbours = this.#neighbours(tunnel);
     this.#order.delete(tunnel);
     this.#plans.delete(tunnel);
@@ -238,9 +242,9 @@ export class LinuxNamespace {
 
   /** Takes away what a daemon before this one left and what is not to stand. Rules stay while it is not known whose they are. */
   async reconcile(): Promise<void> {
-    const tables = [...this.#tables.values()].filter((table) => table !== undefined);
-    if (tables.length === this.#tables.size) this.routing.reconcile(tables);
-    await this.fence.reconcile('tunnel', [...this.#tables.keys()].map(fenceKey));
+    const plans = [...this.#installed.values()].filter((plan) => plan !== undefined);
+    if (plans.length === this.#installed.size) this.routing.reconcile(plans);
+    await this.fence.reconcile('tunnel', [...this.#installed.keys()].map(fenceKey));
   }
 
   /** Removes everything of this product, also what an earlier process installed. Nothing may have been raised here. */

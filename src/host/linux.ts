@@ -41,7 +41,7 @@ export function linuxPlatform(): Platform {
     watchNetwork: (onChange) => home.watchNetwork(onChange),
     pathMtuFor: (remote, local) => network.routeTo({ destination: remote, source: local, ...OWN_QUERY })?.mtu,
     fence: home.fence,
-    routeBridge: (bridge, own, table) => home.routeBridge(bridge, own, table),
+    routeBridge: (bridge, own, tunnel) => home.routeBridge(bridge, own, tunnel),
     foreignRules: new LinuxForeignRules(LIBVIRT_CHAINS, network),
     forgetBridges: () => home.routing.forgetBridges(),
     openDevice: (plan) => namespaces.open(plan),
@@ -49,6 +49,7 @@ export function linuxPlatform(): Platform {
     release: (tunnel) => namespaces.release(tunnel),
     reconcile: (tunnels) => namespaces.reconcile(tunnels),
     childrenUp: (tunnel, up) => namespaces.of(tunnel)?.routing.setUp(tunnel, up),
+    tableOf: (tunnel) => namespaces.of(tunnel)?.routing.tableOf(tunnel),
     carrier: (tunnel) => namespaces.of(tunnel)?.carrier(tunnel) ?? tunnel,
     watch: (report) => namespaces.watch(report),
     look: (thorough) => namespaces.look(thorough),
@@ -159,11 +160,11 @@ class Namespaces {
   }
 
   async reconcile(tunnels: readonly InstalledTunnel[]): Promise<void> {
-    for (const { tunnel, netns, table } of tunnels) {
+    for (const { tunnel, netns, routing } of tunnels) {
       // Nothing stands in a namespace that is not there yet.
       if (netns !== undefined && !namespaceExists(netns)) continue;
       const namespace = this.#namespace(netns);
-      namespace.takeOver(tunnel, table);
+      namespace.takeOver(tunnel, routing);
       this.#byTunnel.set(tunnel, namespace);
     }
     await eachOf(this.#all(), (namespace) => namespace.reconcile());

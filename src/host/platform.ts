@@ -6,6 +6,7 @@ import type { IpAddress } from '../base/address.ts';
 import type { FenceCounters, FenceKeeper } from '../hostnet/fence/fence.ts';
 import type { ForeignRules } from '../hostnet/foreign/rules.ts';
 import type { Prefix } from '../hostnet/routes/routes.ts';
+import type { TableWish } from '../hostnet/steering/plan.ts';
 import type { HostView } from '../hostnet/view.ts';
 import type { KernelReport } from '../hostnet/watch/watch.ts';
 import type { DevicePlan, InstalledTunnel } from '../plan/device.ts';
@@ -33,7 +34,9 @@ export interface Platform {
    * what was said of it before is replaced. Returns how to undo it. @throws Error
    * @internal
    */
-  routeBridge?(bridge: string, own: readonly Prefix[], table: number | undefined): Promise<() => Promise<void>>;
+  routeBridge?(bridge: string, own: readonly Prefix[], tunnel: TableWish | undefined): Promise<() => Promise<void>>;
+  /** The number of the routing table by which packets of a tunnel are routed. @internal */
+  tableOf?(tunnel: string): number | undefined;
   /** What other programs' rules say of bridges. Left out where they cannot be seen. @internal */
   readonly foreignRules?: ForeignRules | undefined;
   /** Takes away what a daemon that died led out of other bridges than those that are led now. @internal */

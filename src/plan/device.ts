@@ -8,7 +8,6 @@ import { toChildren, toPolicy } from '../config/selectors.ts';
 import { policyBoxes, type RoutingPlan } from '../hostnet/steering/plan.ts';
 import { hostsOf } from '../policy/transport.ts';
 import { documentClaims } from './overlaps.ts';
-import { tableOf } from './transport.ts';
 
 /**
  * The device that a document asks for: give it to `Platform.openDevice`, or read its MTU for a device of your own.
@@ -29,8 +28,8 @@ export interface DevicePlan {
 /** A tunnel of which fence, rules and routes may stand. */
 export interface InstalledTunnel {
   readonly tunnel: string;
-  /** `undefined` when it is not known, as no document of the tunnel can be read: then no table counts as another program's. */
-  readonly table: number | undefined;
+  /** `undefined` when it is not known, as no document of the tunnel can be read: then nothing counts as another tunnel's. */
+  readonly routing: RoutingPlan | undefined;
   readonly netns: string | undefined;
 }
 
@@ -59,7 +58,7 @@ function routingPlan(document: SectunnelDocument, peer: IpAddress | undefined): 
   const hosts = transport && hostsOf(transport.selectors);
   return {
     tunnel: name,
-    table: tableOf(document),
+    table: document.device.table,
     own: { peer: peer ?? hosts?.remote, ports: ikePorts(sa, sa.local), peerPorts: ikePorts(sa, sa.remote) },
     outbound: policyBoxes(entries, 'out'),
     inbound: policyBoxes(entries, 'in'),
@@ -76,7 +75,6 @@ function ikePorts({ ike }: SectunnelDocument['sa'], { port }: PeerSettings): num
 
 /** What may remain of a tunnel when its daemon has died; `undefined` when nothing remains. */
 export function installedTunnel(document: SectunnelDocument): InstalledTunnel | undefined {
-  const { name, device } = document;
-  if (device.routes === 'none') return undefined;
-  return { tunnel: name, table: tableOf(document), netns: device.netns };
+  const { tunnel, routing, netns } = unresolvedDevicePlan(document);
+  return routing && { tunnel, routing, netns };
 }

@@ -3,7 +3,6 @@
  * what they send each other, so the addresses inside are those outside (RFC 4301 §4.1).
  */
 import { formatAddress, type IpAddress, sameAddress } from '../base/address.ts';
-import { utf8 } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { type ChildPlan, toChildren } from '../config/selectors.ts';
 import { hostsOf } from '../policy/transport.ts';
@@ -13,9 +12,6 @@ import { hostsOf } from '../policy/transport.ts';
  * outside; fragments that are made before could not be protected (RFC 4303 §3.3.4). TCP is told the path's size.
  */
 export const TRANSPORT_MTU = 0xff00;
-
-/** Tables that tunnels get by name. */
-const TABLES = 0x5354_0000;
 
 export function isTransport(document: SectunnelDocument): boolean {
   return toChildren(document).some(({ mode }) => mode === 'transport');
@@ -57,16 +53,4 @@ function refusalOf(child: ChildPlan, first: ChildPlan, ends: KnownEnds): string 
     return `its ${side} is ${formatAddress(host)}; it must be the end itself, ${formatAddress(end)}; or write mode='tunnel'`;
   }
   return undefined;
-}
-
-/** The routing table that leads into a tunnel's device: the document's, or one of its own choice. */
-export function tableOf({ device, name }: SectunnelDocument): number {
-  return device.table ?? TABLES + hash16(name);
-}
-
-/** FNV-1a, folded. The same in each run, so that what a crash left behind is found again. */
-function hash16(text: string): number {
-  let hash = 0x811c_9dc5;
-  for (const byte of utf8(text)) hash = Math.imul(hash ^ byte, 0x0100_0193);
-  return (hash ^ (hash >>> 16)) & 0xffff;
 }

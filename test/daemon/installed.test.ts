@@ -105,7 +105,7 @@ describe('what is installed beside the device of a tunnel', () => {
     const { installed: one } = installed({ reconcile: async (tunnels) => void kept.push(...tunnels) });
     one.expect(['net', 'lost']);
     await one.reconcile([document], ['lost']);
-    expect(kept).toMatchObject([{ tunnel: 'net' }, { tunnel: 'lost', table: undefined }]);
+    expect(kept).toMatchObject([{ tunnel: 'net' }, { tunnel: 'lost', routing: undefined }]);
     expect(one.isRetrying('lost')).toBe(true);
     await one.close();
   });

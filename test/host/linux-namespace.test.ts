@@ -50,7 +50,7 @@ describe.skipIf(wants.length > 0)('what stands of tunnels without a device', () 
 
     const here = namespace();
     here.takeOver('net', undefined);
-    here.takeOver('other', OTHER.routing?.table);
+    here.takeOver('other', OTHER.routing);
     await here.reconcile();
     expect([ruleset(), rules()]).toEqual([fence, led]);
     await here.release('net');
@@ -99,7 +99,7 @@ describe.skipIf(wants.length > 0)('what stands of tunnels without a device', () 
   it('is cleared whichever process installed it, and then there is nothing to clear', async () => {
     const before = namespace();
     await before.raise(LAN);
-    before.routing.routeBridge('virbr9', [], LAN.routing?.table);
+    before.routing.routeBridge('virbr9', [], LAN.routing);
     spawnSync('nft', ['delete', 'rule', 'inet', 'sectunnel', 'output']);
     spawnSync('nft', ['add', 'chain', 'inet', 'sectunnel', 'strange']);
     await before.close();

@@ -128,7 +128,7 @@ describe('a kernel that is watched', () => {
   });
 
   it('has rules of bridges put back too', async () => {
-    const undo = host.routing.routeBridge('virbr9', [prefix('10.1.0.0/24')], 7700);
+    const undo = host.routing.routeBridge('virbr9', [prefix('10.1.0.0/24')], { tunnel: 'net', table: 7700 });
     await host.watch.look(true);
     const before = host.standing;
     host.network.take({ rule: ({ priority }) => priority < 7000 });
@@ -272,7 +272,7 @@ describe('a kernel that is watched', () => {
 
   it('is degraded from the start where the address is not there yet', async () => {
     host.network.deleteAddress(lan('10.1.0.1'));
-    host.routing.release('net', 7700);
+    host.routing.release('net');
     host.watch.forget('net');
     expect(host.watch.degraded('net')).toEqual([]);
     host.routing.prepare(plan, 'stun');
@@ -286,7 +286,7 @@ describe('a kernel that is watched', () => {
   it('does not count what is our own', async () => {
     const looked = vi.spyOn(host.routing, 'mend');
     host.routing.setUp('net', new Set(['c']));
-    host.routing.release('net', 7700);
+    host.routing.release('net');
     await pass(1_000);
     expect([looked.mock.calls.length, host.reports]).toEqual([0, []]);
   });

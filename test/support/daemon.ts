@@ -121,8 +121,8 @@ export class TestDaemon {
       platform: {
         network: this.#network,
         view: (netns) => (netns === undefined ? this.#view() : undefined),
-        routeBridge: async (bridge, own, table) => {
-          const undo = this.#routing.routeBridge(bridge, own, table);
+        routeBridge: async (bridge, own, tunnel) => {
+          const undo = this.#routing.routeBridge(bridge, own, tunnel);
           return async () => undo();
         },
         fence: this.fence,

@@ -61,8 +61,8 @@ export class HeldTable {
     }
     await refusingSystem(async () => {
       await this.#fence(network, tunnel);
-      const table = network.pin.mode === 'exclusive' ? tunnel?.routing?.table : undefined;
-      const removeRouting = await routeBridge(network.bridge, network.prefixes, table);
+      const routing = network.pin.mode === 'exclusive' ? tunnel?.routing : undefined;
+      const removeRouting = await routeBridge(network.bridge, network.prefixes, routing);
       const missed = this.#held.get(network.name)?.missed;
       this.#held.set(network.name, { network, tunnel, problem, removeRouting, missed });
     });

@@ -9,12 +9,12 @@ import type { RoutingPlan } from './plan.ts';
 export const SYSTEM_TABLES: readonly number[] = [253, 254, 255];
 
 /**
- * @param others plans of installed tunnels
+ * @param ownerOf the tunnel that a table belongs to, or one of them
  * @throws Error saying what is wrong and what to do
  */
 export function checkPlan(
   { tunnel, table, host }: RoutingPlan,
-  others: readonly RoutingPlan[],
+  ownerOf: (table: number) => string | undefined,
   network: Pick<HostNetwork, 'addresses'>,
 ): void {
   if (host !== undefined && !network.addresses().some(({ address }) => sameAddress(address, host))) {
@@ -23,11 +23,12 @@ export function checkPlan(
       `transport mode protects packets of ${formatAddress(host)}, which is not an address of this host: add the address, or correct the document`,
     );
   }
-  const other = others.find((plan) => plan.table === table && plan.tunnel !== tunnel);
-  if (other !== undefined) {
+  if (table === undefined) return;
+  const other = ownerOf(table);
+  if (other !== undefined && other !== tunnel) {
     throw new SectunnelError(
       'system',
-      `routing table ${table} belongs to another tunnel, ${other.tunnel}: give this one a table of its own, <device table='…'>`,
+      `routing table ${table} belongs to another tunnel, ${other}: give this one a table of its own, <device table='…'>`,
     );
   }
   if (SYSTEM_TABLES.includes(table)) {

@@ -11,7 +11,9 @@
  *
  * They stand directly before the main table's own rule: nothing changes while there is a route. Unreachable routes in the main table
  * would be for everyone's packets, and libvirt starts no network for whose addresses it finds a route. A network that
- * has always been reached by the default route has no such rules, nor has a policy for all addresses.
+ * has always been reached by the default route has no such rules, nor has a policy for all addresses. Where many tunnels share a
+ * table, one pair of rules is for all links: it would be too many rules otherwise, and a packet for a network that is gone has
+ * no business on the default route wherever it came from.
  *
  * The installed rules are the memory of these networks: the next daemon finds it there. Pure.
  */
@@ -71,10 +73,10 @@ export function localNetworks({ inbound }: RoutingPlan): LocalNetworks {
   return { 4: ofFamily(4), 6: ofFamily(6) };
 }
 
-/** Whether a route is for everything: the default route, or one by a router that packets to the peer take too. */
-export function isGeneral({ destination, gateway }: Route, peer: IpAddress | undefined): boolean {
+/** Whether a route is for everything: the default route, or one by a router that packets to a peer take too. */
+export function isGeneral({ destination, gateway }: Route, peers: readonly IpAddress[]): boolean {
   if (destination.prefixLength === 0) return true;
-  return gateway !== undefined && peer !== undefined && prefixContains(destination, peer);
+  return gateway !== undefined && peers.some((peer) => prefixContains(destination, peer));
 }
 
 /** What of the main table and of the host's addresses decides. */
@@ -94,11 +96,11 @@ export interface Onward {
 /** @param known networks that once had a route */
 export function findOnward(
   networks: LocalNetworks,
-  peer: IpAddress | undefined,
+  peers: readonly IpAddress[],
   known: readonly Prefix[],
   main: MainTable,
 ): Onward {
-  const parts = FAMILIES.map((family) => familyOnward(networks[family], peer, known, main));
+  const parts = FAMILIES.map((family) => familyOnward(networks[family], peers, known, main));
   return {
     guarded: parts.flatMap(({ guarded }) => guarded),
     lost: parts.flatMap(({ lost }) => lost),
@@ -110,17 +112,17 @@ const NOTHING: Onward = { guarded: [], lost: [], links: new Set() };
 
 function familyOnward(
   networks: readonly AddressRange[],
-  peer: IpAddress | undefined,
+  peers: readonly IpAddress[],
   known: readonly Prefix[],
   main: MainTable,
 ): Onward {
   const family = networks[0]?.start.family;
   if (family === undefined) return NOTHING;
   const routes = main.routes(family);
-  const wide = routes.filter((route) => isGeneral(route, peer));
+  const wide = routes.filter((route) => isGeneral(route, peers));
   const generalFor = (network: Prefix): number =>
     Math.max(0, ...wide.filter(({ destination }) => covers(destination, network)).map(lengthOf));
-  const own = routes.filter((route) => route.type === 'unicast' && !isGeneral(route, peer));
+  const own = routes.filter((route) => route.type === 'unicast' && !isGeneral(route, peers));
   const isReached = ({ network, general }: Guarded): boolean =>
     own.some((route) => lengthOf(route) > general && meet(route.destination, network));
   const seen = own.flatMap(({ destination }) => partsOf(destination, networks));
@@ -187,8 +189,11 @@ export function mayLead(networks: LocalNetworks, { address, prefixLength }: Pref
   return prefixLength > 0 && overlapsMerged(networks[address.family], prefixRange(address, prefixLength));
 }
 
-/** Added from the last to the first: what refuses comes behind what looks up. */
-export function onwardRules(guarded: readonly Guarded[], device: string, table: number): Rule[] {
+/**
+ * Added from the last to the first: what refuses comes behind what looks up.
+ * @param device left out: they are for what comes by any link
+ */
+export function onwardRules(guarded: readonly Guarded[], device: string | undefined, table: number): Rule[] {
   const main = { type: 'table', table: MAIN_TABLE } as const;
   return guarded.flatMap(({ network: to, general }): Rule[] => {
     const common = { family: to.address.family, to, inputLink: device };

@@ -18,6 +18,9 @@ import {
 import type { FenceEntry, OwnPackets, PacketBox } from '../fence/fence.ts';
 import type { PortRange } from '../routes/routes.ts';
 
+/** What the number of a tunnel's own table follows from. */
+export type TableWish = Pick<RoutingPlan, 'tunnel' | 'table'>;
+
 /** A pair of selectors of a policy entry. */
 export interface PolicyBox extends PacketBox {
   readonly action: PolicyAction;
@@ -29,8 +32,8 @@ export interface PolicyBox extends PacketBox {
 export interface RoutingPlan {
   /** The tunnel that owns the rules and routes. */
   readonly tunnel: string;
-  /** Routing table; the tunnel's alone. */
-  readonly table: number;
+  /** The routing table that the document names; the tunnel's alone. `undefined`: whichever is free, or one that it shares. */
+  readonly table: number | undefined;
   readonly own: OwnPackets;
   readonly outbound: readonly PolicyBox[];
   readonly inbound: readonly PolicyBox[];

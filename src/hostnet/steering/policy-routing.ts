@@ -1,14 +1,14 @@
 /**
- * Routes packets into the devices of tunnels: `rules.ts` says by which rules of policy routing, and each tunnel has a routing
- * table of its own. Behind the routes into the device stand others that refuse: without a device nothing that a policy
- * protects goes another way.
+ * Routes packets into the devices of tunnels: `rules.ts` says by which rules of policy routing, `table.ts` which tunnels share a
+ * routing table. Behind the routes into the device stand others that refuse: without a device nothing that a policy protects
+ * goes another way.
  *
  * Rules match addresses, protocol and ports, not marks of our sockets: incoming packets of the tunnel have none, and a
  * strict reverse path filter (rp_filter) would drop them. All rules and routes bear our protocol number, and rules the
- * number of their tunnel's table: so a daemon finds what one before it left behind.
+ * number of their table: so a daemon finds what one before it left behind.
  */
 import { setImmediate } from 'node:timers/promises';
-import { type AddressRange, type IpFamily, rangeContains } from '../../base/address.ts';
+import { type AddressRange, rangeContains } from '../../base/address.ts';
 import { assertNever } from '../../base/assert.ts';
 import { IKE_PORT } from '../../base/ports.ts';
 import { isWhole } from '../../base/ranges.ts';
@@ -23,19 +23,20 @@ import {
   MAIN_TABLE,
   type NetworkChange,
   OWN_PROTOCOL,
-  ownerOf,
   type Prefix,
-  type Rule,
 } from '../routes/routes.ts';
 import { BridgeRouting } from './bridges.ts';
-import { checkPlan, SYSTEM_TABLES } from './check.ts';
-import { compareRules, routedFlows, routeKey, ruleKey } from './compare.ts';
+import { checkPlan } from './check.ts';
+import { routedFlows, ruleKey } from './compare.ts';
+import type { TableMember } from './member.ts';
 import { type Listed, listInstalled, type Mended, mendRouting } from './mend.ts';
-import { type Guarded, guardedNetworks, type MainTable, mayLead, NETWORK_PROTOCOLS, sampleOf } from './onward.ts';
-import type { RoutingPlan } from './plan.ts';
-import { freeBlock, isOfBridge, isOfTunnel, isOnwardLookUp, ownersIn } from './priorities.ts';
+import { mayLead, NETWORK_PROTOCOLS } from './onward.ts';
+import { mainTableOf } from './onward-routes.ts';
+import type { RoutingPlan, TableWish } from './plan.ts';
+import { isOfBridge } from './priorities.ts';
 import { isOfGuests, OwnAddresses } from './sources.ts';
-import { TunnelRouting } from './tunnel.ts';
+import type { RoutingTable } from './table.ts';
+import { SteeringTables } from './tables.ts';
 import { TunnelOrder } from './tunnel-order.ts';
 
 /** A route is looked up as for IKE's own packets: a peer expects IKE on this port whatever a document says. */
@@ -60,14 +61,13 @@ export interface Adapted {
   readonly routes: string | undefined;
 }
 
-/** Tunnels that are compared before the event loop has its turn. */
-const TUNNELS_PER_TURN = 25;
+/** Devices that are looked at before the event loop has its turn. */
+const MEMBERS_PER_TURN = 25;
 
 export class PolicyRouting {
   readonly #network: HostNetwork;
   readonly #order: TunnelOrder;
-  /** By the name of the tunnel. BOUNDED: by the tunnels. */
-  readonly #tunnels = new Map<string, TunnelRouting>();
+  readonly #tables: SteeringTables;
   readonly #bridges: BridgeRouting;
   /** Counts our own changes: a list from before one is out of date. */
   #changes = 0;
@@ -76,6 +76,7 @@ export class PolicyRouting {
   constructor(network: HostNetwork, order: TunnelOrder = new TunnelOrder()) {
     this.#network = network;
     this.#order = order;
+    this.#tables = new SteeringTables(network, order, () => this.#addresses());
     this.#bridges = new BridgeRouting(network, () => this.#changes++);
   }
 
@@ -87,102 +88,19 @@ export class PolicyRouting {
    */
   prepare(plan: RoutingPlan, device: string): void {
     this.#changes++;
-    const { tunnel: name, table } = plan;
-    const plans = [...this.#tunnels.values()].map((other) => other.plan);
-    checkPlan(plan, plans, this.#network);
-    const tunnel = new TunnelRouting(plan, device, this.#addresses());
-    const rules = this.#network.rules();
-    const staleRoutes = this.#routesOf(table);
-    const others = [...this.#tunnels.values()].filter((other) => other.plan.tunnel !== name);
-    tunnel.place(freeBlock(rules, others, { table, size: tunnel.size, from: this.#firstFor(name) }));
-    const standing = rulesOf(rules, table);
-    const known = [...(this.#tunnels.get(name)?.guarded ?? []), ...guardedNetworks(standing)];
-    this.#setOnward(tunnel, known, this.#mainTable());
-    try {
-      const closed = new Map(tunnel.closedRoutes.map((route) => [routeKey(route), route]));
-      const kept = new Set(staleRoutes.map(routeKey));
-      this.#network.addRoutes([...closed].flatMap(([key, route]) => (kept.has(key) ? [] : [route])));
-      this.#replaceRules(standing, tunnel.rules);
-      this.#network.deleteRoutes(staleRoutes.filter((route) => !closed.has(routeKey(route))));
-      this.#tunnels.set(name, tunnel);
-      this.#putBehind(tunnel);
-    } catch (error) {
-      this.#clear(table);
-      throw error;
-    }
-  }
-
-  /** The last first: what a goto jumps over has its end then. Old rules go when the new ones stand. */
-  #replaceRules(before: readonly Rule[], after: readonly Rule[]): void {
-    const { missing, surplus } = compareRules(after, before);
-    this.#network.addRules([...missing].reverse());
-    for (const rule of surplus) this.#network.deleteRule(rule);
-  }
-
-  #mainTable(): MainTable {
-    const addresses = this.#network.addresses();
-    // BOUNDED: by the two families.
-    const listed = new Map<IpFamily, readonly InstalledRoute[]>();
-    const list = (family: IpFamily): readonly InstalledRoute[] =>
-      NETWORK_PROTOCOLS.flatMap((protocol) => this.#network.routes({ family, table: MAIN_TABLE, protocol }));
-    const routes = (family: IpFamily): readonly InstalledRoute[] => {
-      const known = listed.get(family) ?? list(family);
-      listed.set(family, known);
-      return known;
-    };
-    return { addresses, routes };
-  }
-
-  /** @returns what changed, in words */
-  #setOnward(tunnel: TunnelRouting, known: readonly Prefix[], main: MainTable): string | undefined {
-    return tunnel.setOnward(known, main, (network) => this.#isReached(tunnel, network, main.addresses));
-  }
-
-  /** Asks for the route of what comes out of the tunnel. */
-  #isReached({ device }: TunnelRouting, network: Guarded, addresses: readonly InterfaceAddress[]): boolean {
-    const inputLinkIndex = this.#network.link(device)?.index;
-    const destination = sampleOf(network, addresses);
-    return inputLinkIndex !== undefined && this.#network.routeTo({ destination, inputLinkIndex }) !== undefined;
-  }
-
-  /** The first priority behind those of the tunnels that come before this one. */
-  #firstFor(tunnel: string): number | undefined {
-    const before = this.#order.before(tunnel).flatMap((other) => this.#tunnels.get(other) ?? []);
-    return before.length === 0 ? undefined : Math.max(...before.map(({ block, size }) => block + size));
-  }
-
-  /**
-   * Moves tunnels that come after this one, where their rules stand before its own. The new rules stand before the old ones
-   * go, so packets always have a way, if for a moment that of the other tunnel.
-   */
-  #putBehind(first: TunnelRouting): void {
-    const moved = new Set([first]);
-    for (const tunnel of moved) {
-      for (const name of this.#order.behind(tunnel.plan.tunnel)) {
-        const other = this.#tunnels.get(name);
-        if (other === undefined || moved.has(other) || other.block > tunnel.block) continue;
-        this.#move(other);
-        moved.add(other);
-      }
-    }
-  }
-
-  #move(tunnel: TunnelRouting): void {
-    const { plan, size, rules } = tunnel;
-    const from = this.#firstFor(plan.tunnel);
-    const wanted = { table: plan.table, size, from };
-    tunnel.place(freeBlock(this.#network.rules(), [...this.#tunnels.values()], wanted));
-    this.#replaceRules(rules, tunnel.rules);
+    checkPlan(plan, (table) => this.#tables.ownerOf(table), this.#network);
+    this.#tables.add(plan, device);
   }
 
   /** Routes into the device, which is up. @throws Error when the system refuses */
   open(name: string, linkIndex: number): void {
     this.#changes++;
-    const tunnel = this.#tunnels.get(name);
-    if (tunnel === undefined) throw new Error(`bug: the device of ${name} has no rules`);
-    tunnel.setLink(linkIndex);
-    this.#network.setLink(linkIndex, { group: DEVICE_GROUP });
-    this.#network.addRoutes(tunnel.openRoutes);
+    this.#tables.open(name, linkIndex);
+  }
+
+  /** The number of the table that packets of the tunnel are routed by. */
+  tableOf(tunnel: string): number | undefined {
+    return this.#tables.of(tunnel)?.number;
   }
 
   /** Whether a change concerns what is wanted here: then `mend` is due. */
@@ -191,9 +109,7 @@ export class PolicyRouting {
       case 'unknown':
         return true;
       case 'link':
-        return [...this.#tunnels.values()].some(
-          ({ linkIndex, onwardLinks }) => linkIndex === change.link.index || onwardLinks.has(change.link.index),
-        );
+        return this.#tables.hasLink(change.link.index);
       // The kernel removes routes with their address or link without reporting them, and refuses them without the address.
       case 'address':
         return this.#mayBeSource(change.address) || this.#mayLead(change.address);
@@ -208,34 +124,26 @@ export class PolicyRouting {
 
   /** Whether a policy covers what the host sends from this address. */
   #mayBeSource({ address }: InterfaceAddress): boolean {
-    return [...this.#tunnels.values()].some(({ plan }) =>
+    return [...this.#tables.members()].some(({ plan }) =>
       plan.outbound.some(({ local }) => !isWhole(local) && rangeContains(local, address)),
     );
   }
 
   /** Whether packets out of a tunnel may go there. */
   #mayLead(prefix: Prefix): boolean {
-    return [...this.#tunnels.values()].some(({ networks }) => mayLead(networks, prefix));
+    return [...this.#tables.all()].some(({ networks }) => mayLead(networks, prefix));
   }
 
   #concernsRoute({ table, protocol, destination }: InstalledRoute, gone: boolean): boolean {
     if (table === MAIN_TABLE) return NETWORK_PROTOCOLS.includes(protocol) && this.#mayLead(destination);
-    return this.#ofTable(table) !== undefined && (gone || protocol !== OWN_PROTOCOL);
+    return this.#tables.numbered(table) !== undefined && (gone || protocol !== OWN_PROTOCOL);
   }
 
   #concernsRule(rule: InstalledRule, gone: boolean): boolean {
-    if (rule.protocol !== OWN_PROTOCOL) return this.#tunnels.size > 0 || this.#bridges.areRouted;
+    if (rule.protocol !== OWN_PROTOCOL) return !this.#tables.areEmpty || this.#bridges.areRouted;
     if (isOfBridge(rule)) return gone && this.#bridges.want(rule);
-    const tunnel = isOnwardLookUp(rule) ? this.#ofDevice(rule.inputLink) : this.#ofTable(ownerOf(rule));
-    return tunnel !== undefined && gone === tunnel.rules.some((other) => ruleKey(other) === ruleKey(rule));
-  }
-
-  #ofTable(table: number | undefined): TunnelRouting | undefined {
-    return [...this.#tunnels.values()].find(({ plan }) => plan.table === table);
-  }
-
-  #ofDevice(name: string | undefined): TunnelRouting | undefined {
-    return [...this.#tunnels.values()].find(({ device }) => device === name);
+    const table = this.#tables.ofRule(rule);
+    return table !== undefined && gone === table.rules.some((other) => ruleKey(other) === ruleKey(rule));
   }
 
   /** Compares rules and routes with what is wanted, and puts right what differs; those of others stay. @throws Error */
@@ -245,58 +153,65 @@ export class PolicyRouting {
     const adapted = new Map<string, Adapted>();
     const problems = new Map<string, readonly string[]>();
     const own = this.#addresses();
-    const main = this.#mainTable();
+    const main = mainTableOf(this.#network);
     let [listed, changes] = [listInstalled(this.#network), this.#changes];
     const relist = (): void => {
       if (changes !== this.#changes) [listed, changes] = [listInstalled(this.#network), this.#changes];
     };
-    for (const names of chunks([...this.#tunnels.keys()], TUNNELS_PER_TURN)) {
+    const add = (tunnel: string, texts: readonly string[]): void => {
+      if (texts.length > 0) problems.set(tunnel, [...(problems.get(tunnel) ?? []), ...texts]);
+    };
+    for (const table of [...this.#tables.all()]) {
+      const up = new Set<TableMember>();
+      for (const members of chunks([...table.members], MEMBERS_PER_TURN)) {
+        for (const member of members) {
+          if (table.member(member.plan.tunnel) !== member) continue;
+          const link = this.#linkOf(member);
+          if (link?.up === true) up.add(member);
+          found.push(...this.#mendGroup(link));
+          add(member.plan.tunnel, downText(link));
+        }
+        await setImmediate();
+      }
+      // It may have gone meanwhile, or another one come in its place.
+      if (this.#tables.numbered(table.number) !== table) continue;
       relist();
-      for (const name of names) {
-        const tunnel = this.#tunnels.get(name);
-        if (tunnel === undefined) continue;
-        const addresses = tunnel.setAddresses(own);
-        const routes = this.#setOnward(tunnel, tunnel.guarded, main);
-        found.push(...this.#mendGroup(tunnel));
-        const mended = this.#mendTunnel(tunnel, listed);
-        if ((addresses ?? routes) === undefined) found.push(...mended.found);
-        else adapted.set(name, { addresses, routes });
-        if (mended.problems.length > 0) problems.set(name, mended.problems);
+      const addresses = table.setAddresses(own);
+      const routes = this.#tables.setOnward(table, table.guarded, main);
+      const mended = this.#mendTable(table, up, listed);
+      // What follows from a change of addresses or routes is no damage.
+      if (addresses.size === 0 && routes === undefined) found.push(...mended.found);
+      for (const { plan } of table.members) {
+        const { tunnel } = plan;
+        const adaptation = { addresses: addresses.get(tunnel), routes };
+        if ((adaptation.addresses ?? routes) !== undefined) adapted.set(tunnel, adaptation);
+        add(tunnel, [...table.lacks(tunnel), ...mended.problems]);
       }
       await setImmediate();
     }
     relist();
     for (const { table, mended } of this.#bridges.mend(listed)) {
       found.push(...mended.found);
-      const owner = this.#ofTable(table)?.plan.tunnel;
-      if (mended.problems.length > 0 && owner !== undefined)
-        problems.set(owner, [...(problems.get(owner) ?? []), ...mended.problems]);
+      const owner = table === undefined ? undefined : this.#tables.ownerOf(table);
+      if (owner !== undefined) add(owner, mended.problems);
     }
     return { found, adapted, problems };
   }
 
-  #mendTunnel(tunnel: TunnelRouting, { byOwner, foreign, routesOf }: Listed): Mended {
-    const { rules, closedRoutes, openRoutes, lacks } = tunnel;
-    const { table, outbound } = tunnel.plan;
-    const link = this.#linkOf(tunnel);
-    // Routes into the device stand only while it exists and is up.
-    const routes = link?.up === true ? [...closedRoutes, ...openRoutes] : closedRoutes;
-    const wanted = { rules, table: { number: table, routes }, flows: routedFlows(outbound) };
-    const { found, problems } = mendRouting(this.#network, wanted, {
-      own: byOwner.get(table) ?? [],
-      foreign,
-      routesOf,
-    });
-    return { found, problems: [...downText(link), ...lacks, ...problems] };
+  /** @param up members whose device exists and is up: only then there are routes into it */
+  #mendTable(table: RoutingTable, up: ReadonlySet<TableMember>, { byOwner, foreign, routesOf }: Listed): Mended {
+    const routes = table.routes((member) => up.has(member));
+    const flows = routedFlows([...table.members].flatMap(({ plan }) => plan.outbound));
+    const wanted = { rules: table.rules, table: { number: table.number, routes }, flows };
+    return mendRouting(this.#network, wanted, { own: byOwner.get(table.number) ?? [], foreign, routesOf });
   }
 
-  #linkOf({ linkIndex }: TunnelRouting): Link | undefined {
+  #linkOf({ linkIndex }: TableMember): Link | undefined {
     return linkIndex === undefined ? undefined : this.#network.link(linkIndex);
   }
 
   /** Rules pass over the device by its group. @returns what was put right, in words */
-  #mendGroup(tunnel: TunnelRouting): string[] {
-    const link = this.#linkOf(tunnel);
+  #mendGroup(link: Link | undefined): string[] {
     if (link === undefined || link.group === DEVICE_GROUP) return [];
     this.#network.setLink(link.index, { group: DEVICE_GROUP });
     return [`group of ${link.name}: ${link.group} in place of ${DEVICE_GROUP}`];
@@ -304,7 +219,7 @@ export class PolicyRouting {
 
   /** What addresses and routes the host lacks for a tunnel, as of the last look, in words. Asks the system nothing. */
   lacks(tunnel: string): readonly string[] {
-    return this.#tunnels.get(tunnel)?.lacks ?? [];
+    return this.#tables.of(tunnel)?.lacks(tunnel) ?? [];
   }
 
   /**
@@ -313,49 +228,31 @@ export class PolicyRouting {
    */
   setUp(name: string, up: ReadonlySet<string>): void {
     this.#changes++;
-    const tunnel = this.#tunnels.get(name);
-    if (tunnel === undefined) return;
+    if (this.#tables.of(name) === undefined) return;
     if (this.#order.setUp(name, up.size > 0)) {
-      for (const mate of this.#order.ranked(name)) {
-        const other = this.#tunnels.get(mate);
-        if (other !== undefined) this.#putBehind(other);
-      }
+      for (const mate of this.#order.ranked(name)) this.#tables.putBehind(mate);
     }
-    if (!tunnel.plan.outbound.some(({ level }) => level === 'use')) return;
-    const before = new Map(tunnel.rules.map((rule) => [ruleKey(rule), rule]));
-    tunnel.setUp(up);
-    const after = new Map(tunnel.rules.map((rule) => [ruleKey(rule), rule]));
-    this.#network.addRules([...after].flatMap(([key, rule]) => (before.has(key) ? [] : [rule])));
-    for (const [key, rule] of before) if (!after.has(key)) this.#network.deleteRule(rule);
+    this.#tables.setUp(name, up);
   }
 
-  /** Removes all that is installed for a tunnel, also what an earlier daemon left there. */
-  release(tunnel: string, table: number): void {
+  /**
+   * Removes all that is installed for a tunnel.
+   * @param plan by which an earlier daemon may have left something, where this one installed nothing
+   */
+  release(tunnel: string, plan?: RoutingPlan): void {
     this.#changes++;
-    this.#tunnels.delete(tunnel);
-    this.#clear(table);
+    this.#tables.release(tunnel, plan);
   }
 
-  /** Removes what an earlier daemon left, except for tunnels with these tables. */
-  reconcile(tables: readonly number[]): void {
-    const kept = new Set([...tables, ...[...this.#tunnels.values()].map(({ plan }) => plan.table)]);
-    const found = new Set<number>();
-    const rules = this.#network.rules();
-    const ownerIn = ownersIn(rules);
-    for (const rule of rules) {
-      const owner = ownerIn(rule);
-      if (isOfTunnel(rule) && owner !== undefined && !kept.has(owner)) found.add(owner);
-    }
-    for (const { table } of this.#network.routes({ protocol: OWN_PROTOCOL })) {
-      if (!kept.has(table) && !SYSTEM_TABLES.includes(table)) found.add(table);
-    }
-    for (const table of found) this.#clear(table);
-    // What another program left of a pair.
-    for (const rule of rules.filter(isOnwardLookUp)) if (ownerIn(rule) === undefined) this.#network.deleteRule(rule);
+  /** Removes what an earlier daemon left, except for tunnels with these plans. */
+  reconcile(plans: readonly RoutingPlan[]): void {
+    this.#changes++;
+    this.#tables.reconcile(plans);
   }
 
   /** As `Platform` says. */
-  routeBridge(bridge: string, own: readonly Prefix[], table: number | undefined): () => void {
+  routeBridge(bridge: string, own: readonly Prefix[], tunnel: TableWish | undefined): () => void {
+    const table = tunnel && this.#tables.numberApart(tunnel);
     return this.#bridges.route(bridge, own, table);
   }
 
@@ -372,21 +269,6 @@ export class PolicyRouting {
   #addresses(): OwnAddresses {
     return new OwnAddresses(this.#network.addresses(), this.#bridges.guests());
   }
-
-  #routesOf(table: number): InstalledRoute[] {
-    return this.#network.routes({ table, protocol: OWN_PROTOCOL });
-  }
-
-  /** Removes everything of a tunnel, also what an earlier daemon installed. Rules first: never one into a table that is open. */
-  #clear(table: number): void {
-    for (const rule of rulesOf(this.#network.rules(), table)) this.#network.deleteRule(rule);
-    this.#network.deleteRoutes(this.#routesOf(table));
-  }
-}
-
-function rulesOf(rules: readonly InstalledRule[], table: number): InstalledRule[] {
-  const ownerIn = ownersIn(rules);
-  return rules.filter((rule) => isOfTunnel(rule) && ownerIn(rule) === table);
 }
 
 function downText(link: Link | undefined): string[] {

@@ -3,7 +3,15 @@
  * main table's those for what came out of tunnels. Pure.
  */
 import { SectunnelError } from '../../base/error.ts';
-import { type InstalledRule, MAIN_TABLE, OWN_PROTOCOL, ownerOf, type Prefix, type Rule } from '../routes/routes.ts';
+import {
+  formatPrefix,
+  type InstalledRule,
+  MAIN_TABLE,
+  OWN_PROTOCOL,
+  ownerOf,
+  type Prefix,
+  type Rule,
+} from '../routes/routes.ts';
 
 /** Priorities of rules for bridges; behind them the blocks of tunnels, before the main table (32766). */
 const BRIDGE = { own: 6992, table: 6993, end: 6994 } as const;
@@ -72,10 +80,14 @@ export function isOnwardLookUp({ priority }: Rule): boolean {
   return priority === ONWARD.lookUp;
 }
 
-/** Says whose rule is whose. One that looks up the main table bears no number of its owner: its device tells. */
+/** Says whose rule is whose. One that looks up the main table bears no number of its owner: the one that refuses does. */
 export function ownersIn(rules: readonly InstalledRule[]): (rule: InstalledRule) => number | undefined {
-  const owners = new Map(rules.filter(isOnwardRefusal).map((rule) => [rule.inputLink, ownerOf(rule)]));
-  return (rule) => (isOnwardLookUp(rule) ? owners.get(rule.inputLink) : ownerOf(rule));
+  const owners = new Map(rules.filter(isOnwardRefusal).map((rule) => [pairKey(rule), ownerOf(rule)]));
+  return (rule) => (isOnwardLookUp(rule) ? owners.get(pairKey(rule)) : ownerOf(rule));
+}
+
+function pairKey({ inputLink, to }: Rule): string {
+  return `${inputLink} ${to && formatPrefix(to)}`;
 }
 
 export function placed(rule: Rule, block: number, owner: number): Rule {

@@ -36,9 +36,13 @@ import { defaultRoutes, distinct, regionsOf, type TableRoute } from './routes.ts
 export const MAX_RULES = 128;
 
 /** More destinations than these are not refused one by one: see `ownStep`. */
-const MAX_REFUSED = 64;
+export const MAX_REFUSED = 64;
 
 export interface Surroundings {
+  /** Number of the table that packets are routed into. */
+  readonly table: number;
+  /** There are more destinations than the policy says, too many to be refused one by one. */
+  readonly hasMore?: boolean;
   /** Name of the tunnel's interface. */
   readonly device: string;
   /**
@@ -62,6 +66,9 @@ export interface RoutingRules {
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
 
+/** Surroundings that do not matter for what is asked. */
+const ANY: Surroundings = { table: 0, device: '', hasAddressIn: () => 'yes', isUp: () => true };
+
 export function routingRules(plan: RoutingPlan, around: Surroundings): RoutingRules {
   const parts = FAMILIES.map((family) => familyRules(family, plan, around));
   return {
@@ -74,7 +81,20 @@ export function routingRules(plan: RoutingPlan, around: Surroundings): RoutingRu
 
 /** What a person should know: where the rules cannot express the whole policy. */
 export function routingWarnings(plan: RoutingPlan): readonly string[] {
-  return routingRules(plan, { device: '', hasAddressIn: () => 'yes', isUp: () => true }).warnings;
+  return routingRules(plan, ANY).warnings;
+}
+
+/** The destinations in the table, which do not depend on the host. */
+export function tableRoutes(plan: RoutingPlan): readonly TableRoute[] {
+  return routingRules(plan, ANY).routes;
+}
+
+/** Whether packets to what is protected are told from others by more than their addresses. */
+export function needsExceptions(plan: RoutingPlan): boolean {
+  return FAMILIES.some((family) => {
+    const boxes = plan.outbound.filter(({ local }) => local.start.family === family);
+    return exceptions(family, boxes, plan, ANY).length > 0;
+  });
 }
 
 const NOTHING: RoutingRules = { rules: [], size: 0, routes: [], warnings: [] };
@@ -85,7 +105,7 @@ function familyRules(family: IpFamily, plan: RoutingPlan, around: Surroundings):
   if (isByDestination(boxes)) return byTable(family, boxes, boxes, plan, around);
   const protectedBoxes = boxes.filter(({ action }) => action === 'protect');
   const entries = boxes.filter(isForRules);
-  const refused = entries.filter(isRequired).flatMap((box) => boxSteps(box, 'unserved', plan, around));
+  const refused = entries.filter(isRequired).flatMap((box) => boxSteps(box, 'unserved', around));
   const exact = assemble(family, { boxes: entries, policy: boxes, first: [], last: refused }, plan, around);
   if (exact !== undefined) return { ...exact, routes: defaultRoutes(family, protectedBoxes), warnings: [] };
   const coarse = protectedBoxes.map((box) => ({ ...box, local: anyRange(family) }));
@@ -121,9 +141,9 @@ function byTable(
   const routes = regionsOf(boxes, distinct(policy));
   const open = routes.filter((route) => route.open).map(({ destination }) => destination);
   const unserved = around.hasAddressIn(local) === 'missing' ? open : [];
-  const many = family === 4 && open.length > MAX_REFUSED;
-  const first = many ? [ownStep(family, unserved, plan)] : [];
-  const last = many || isWhole(local) ? [] : [unservedStep(family, unserved, plan)];
+  const many = family === 4 && (around.hasMore === true || open.length > MAX_REFUSED);
+  const first = many ? [ownStep(family, unserved, around)] : [];
+  const last = many || isWhole(local) ? [] : [unservedStep(family, unserved, around)];
   const assembled = assemble(family, { boxes: [all], policy: boxes, first, last }, plan, around);
   if (assembled === undefined) throw new Error(`bug: one entry takes more than ${MAX_RULES} rules`);
   return { ...assembled, routes, warnings: [] };
@@ -134,7 +154,7 @@ function byTable(
  * unreachable IPv6 route the kernel chooses another source and looks again; in the table it finds a route whose device has no
  * address, and gives up.
  */
-function unservedStep(family: IpFamily, destinations: readonly Prefix[], plan: RoutingPlan): Step {
+function unservedStep(family: IpFamily, destinations: readonly Prefix[], around: Surroundings): Step {
   const tos = family === 4 ? destinations : destinations.slice(0, 1).map(() => undefined);
   return (at) =>
     tos.map((to) => ({
@@ -142,11 +162,11 @@ function unservedStep(family: IpFamily, destinations: readonly Prefix[], plan: R
       priority: at,
       from: noSource(family),
       to: to?.prefixLength === 0 ? undefined : to,
-      action: unservedAction(family, plan),
+      action: unservedAction(family, around),
     }));
 }
 
-function unservedAction(family: IpFamily, { table }: RoutingPlan): RuleAction {
+function unservedAction(family: IpFamily, { table }: Surroundings): RuleAction {
   return family === 4 ? { type: 'unreachable' } : { type: 'table', table };
 }
 
@@ -154,7 +174,7 @@ function unservedAction(family: IpFamily, { table }: RoutingPlan): RuleAction {
  * Where the destinations are too many to be refused one by one, all that the host itself sends is routed into the device,
  * whatever its source: the policy drops it there.
  */
-function ownStep(family: IpFamily, destinations: readonly Prefix[], { table }: RoutingPlan): Step {
+function ownStep(family: IpFamily, destinations: readonly Prefix[], { table }: Surroundings): Step {
   return (at) =>
     destinations.length === 0 ? [] : [{ family, priority: at, inputLink: 'lo', action: { type: 'table', table } }];
 }
@@ -188,7 +208,7 @@ function assemble(
   plan: RoutingPlan,
   around: Surroundings,
 ): Pick<RoutingRules, 'rules' | 'size'> | undefined {
-  const entries = (bound: Bound): Step[] => boxes.flatMap((box) => boxSteps(box, bound, plan, around));
+  const entries = (bound: Bound): Step[] => boxes.flatMap((box) => boxSteps(box, bound, around));
   const split = family === 6 && boxes.some(({ local }) => !isWhole(local));
   const lost = split ? entries('lost') : [];
   const steps: Step[] = [
@@ -289,7 +309,7 @@ const LINK_SCOPE: Readonly<Record<IpFamily, readonly AddressRange[]>> = {
  */
 type Bound = 'both' | 'bound' | 'open' | 'unserved' | 'lost';
 
-function boxSteps(box: PolicyBox, bound: Bound, plan: RoutingPlan, around: Surroundings): Step[] {
+function boxSteps(box: PolicyBox, bound: Bound, around: Surroundings): Step[] {
   const { family } = box.local.start;
   const froms = sourcesOf(box, bound, around);
   const tos = isWhole(box.remote) ? [undefined] : rangeToPrefixes(box.remote);
@@ -302,7 +322,7 @@ function boxSteps(box: PolicyBox, bound: Bound, plan: RoutingPlan, around: Surro
   ];
   const route: Step = (at, end) => {
     const ports = { sourcePorts: source.ports, destinationPorts: destination.ports };
-    const action = bound === 'unserved' ? unservedAction(family, plan) : actionOf(box, end, plan, around);
+    const action = bound === 'unserved' ? unservedAction(family, around) : actionOf(box, end, around);
     const only = bound === 'lost' && box.action === 'protect' ? WHILE_LOST : {};
     const whole = flows.map((flow) => ({ ...flow, ...ports, ...only, priority: at, action }));
     // Of what is forwarded, which has a source.
@@ -350,7 +370,7 @@ function rulePorts(range: PortRange | undefined): { ports: PortRange | undefined
   return { ports: undefined, below: start === 1 ? undefined : { start: 1, end: start - 1 } };
 }
 
-function actionOf(box: PolicyBox, end: number, { table }: RoutingPlan, { isUp }: Surroundings): RuleAction {
+function actionOf(box: PolicyBox, end: number, { table, isUp }: Surroundings): RuleAction {
   const past = { type: 'goto', priority: end } as const;
   switch (box.action) {
     case 'protect':

@@ -15,6 +15,7 @@ import { MemoryFence } from '../../../src/hostnet/fence/memory.ts';
 import type { ForeignRule, ForeignRules } from '../../../src/hostnet/foreign/rules.ts';
 import { MemoryHostNetwork } from '../../../src/hostnet/routes/memory.ts';
 import { PolicyRouting } from '../../../src/hostnet/steering/policy-routing.ts';
+import { TableNumbers } from '../../../src/hostnet/steering/table-numbers.ts';
 import { TUNNEL_NAMESPACE } from '../../../src/libvirt/network.ts';
 import { MemoryNetwork } from '../../../src/tun/udp/memory.ts';
 import {
@@ -86,6 +87,11 @@ class Rules implements ForeignRules {
 }
 
 /** A host with a tunnel `net`, and one `lax` whose policy is level='use'. */
+/** The table of a tunnel that has one to itself. */
+function numberOf(tunnel: string): number {
+  return new TableNumbers(() => false).own({ tunnel, table: undefined });
+}
+
 class Host {
   readonly fence: MemoryFence = new MemoryFence();
   readonly routes: MemoryHostNetwork = new MemoryHostNetwork();
@@ -112,8 +118,8 @@ class Host {
     return new HeldNetworks({
       platform: {
         fence: this.fence,
-        routeBridge: async (bridge, own, table) => {
-          const undo = routing.routeBridge(bridge, own, table);
+        routeBridge: async (bridge, own, tunnel) => {
+          const undo = routing.routeBridge(bridge, own, tunnel);
           return async () => undo();
         },
         forgetBridges: () => routing.forgetBridges(),
@@ -182,7 +188,7 @@ describe('a network that starts', () => {
   it('is fenced and led into its tunnel before that is started, and free again when it has stopped', async () => {
     const host = new Host();
     const networks = host.networks();
-    const table = host.documents.get('net')!.routing!.table;
+    const table = numberOf('net');
     expect(await networks.start(network())).toEqual({ tunnel: 'net', mode: 'exclusive' });
     expect(host.fencedAtStart).toEqual(['network:lan']);
     expect(host.parts()).toEqual({ 'network:lan': shut(['stun-net']) });
@@ -505,10 +511,7 @@ describe('a network that runs, and whose document changes', () => {
     host.running('lan', network({ tunnel: 'second', forward: free }));
     await networks.look();
     expect(host.parts()).toEqual({ 'network:lan': shut(['stun-second']) });
-    expect(host.led()).toEqual([
-      `virbr9 → table ${host.documents.get('second')!.routing!.table}`,
-      'virbr9 → unreachable',
-    ]);
+    expect(host.led()).toEqual([`virbr9 → table ${numberOf('second')}`, 'virbr9 → unreachable']);
     expect(host.started).toEqual(['second']);
     expect(told()).toContain("no longer names tunnel 'net' in mode exclusive");
     host.running('lan', network({ tunnel: 'second', mode: 'selective', forward: free }));

@@ -252,9 +252,9 @@ describe('a packet out of a tunnel', () => {
     host.network.setLink(other, { up: true });
     host.install(plan(['10.1.0.0/24']));
     host.routing.prepare(plan(['10.1.0.0/24'], { tunnel: 'two', table: 7701 }), 'stun2');
-    host.routing.release('net', 7700);
+    host.routing.release('net');
     expect(host.guards.map((rule) => rule.includes('iif stun2 '))).toEqual([true, true]);
-    new PolicyRouting(host.network).reconcile([7701]);
+    new PolicyRouting(host.network).reconcile([plan(['10.1.0.0/24'], { tunnel: 'two', table: 7701 })]);
     expect(host.guards).toHaveLength(2);
     host.network.take({ rule: ({ priority }) => priority === 32_765 });
     new PolicyRouting(host.network).reconcile([]);

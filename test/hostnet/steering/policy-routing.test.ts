@@ -345,9 +345,9 @@ describe('what is installed for a tunnel', () => {
     expect(() => here.routing.prepare({ ...second, table: 254, tunnel: 'third' }, 'stun')).toThrow(
       'belongs to the system',
     );
-    here.routing.release('net', 7700);
+    here.routing.release('net');
     expect(way(here, '10.2.0.9', { source: LAN, ipProtocol: UDP })).toBe('stun');
-    here.routing.release('other', 7701);
+    here.routing.release('other');
     expect([here.network.rules(), here.network.routes()]).toEqual(before);
   });
 
@@ -358,13 +358,13 @@ describe('what is installed for a tunnel', () => {
     install(here, plan([box('10.1.0.0/24', '10.5.0.0/24')], { tunnel: 'gone', table: 7701 }));
     here.network.deleteLink(here.device);
     const next = { ...here, routing: new PolicyRouting(here.network), device: here.network.addLink('stun', 1400) };
-    next.routing.reconcile([7700]);
+    next.routing.reconcile([first]);
     expect(way(next, '10.5.0.9', { source: LAN })).toBe('eth0');
     expect(way(next, '10.2.0.9', { source: LAN, ipProtocol: UDP })).toBe('none');
     install(next, plan([box('10.1.0.0/24', '10.3.0.0/24')]));
     expect(way(next, '10.2.0.9', { source: LAN, ipProtocol: UDP })).toBe('eth0');
     expect(way(next, '10.3.0.9', { source: LAN })).toBe('stun');
-    next.routing.release('net', 7700);
+    next.routing.release('net');
     expect([next.network.rules(), next.network.routes()]).toEqual(before);
   });
 
@@ -512,7 +512,7 @@ describe('what several tunnels are for', () => {
         routing.open(tunnel, device);
       },
       stop(tunnel) {
-        routing.release(tunnel, 7700 + tables.indexOf(tunnel));
+        routing.release(tunnel);
         order.delete(tunnel);
       },
       way: (to) => way({ ...rest, network, routing }, to, { source: LAN }),
@@ -559,12 +559,12 @@ describe('what comes in by a bridge', () => {
   it('is routed into a table and nowhere else, until that is undone or the bridge forgotten', () => {
     const { network, routing } = host();
     const before = network.rules();
-    const undo = routing.routeBridge('virbr9', [], 7700);
-    routing.routeBridge('virbr8', [OWN], 7701);
+    const undo = routing.routeBridge('virbr9', [], { tunnel: 'net', table: 7700 });
+    routing.routeBridge('virbr8', [OWN], { tunnel: 'other', table: 7701 });
     const rules = network.rules(6).filter(({ inputLink }) => inputLink === 'virbr9');
     expect(rules.map(({ action }) => action)).toEqual([{ type: 'table', table: 7700 }, { type: 'unreachable' }]);
     // Another daemon, after a crash, routes it elsewhere.
-    const again = new PolicyRouting(network).routeBridge('virbr9', [], 7702);
+    const again = new PolicyRouting(network).routeBridge('virbr9', [], { tunnel: 'third', table: 7702 });
     expect(network.rules(4).flatMap(({ action }) => (action.type === 'table' ? [action.table] : []))).not.toContain(
       7700,
     );
@@ -584,7 +584,10 @@ describe('what comes in by a bridge', () => {
     install(plain, all);
     expect([way(plain, '10.1.0.9', { source: LAN }), way(plain, '198.51.100.1')]).toEqual(['stun', 'stun']);
     const here = host();
-    here.routing.routeBridge('lan0', [{ address: address('10.1.0.0'), prefixLength: 24 }], 7700);
+    here.routing.routeBridge('lan0', [{ address: address('10.1.0.0'), prefixLength: 24 }], {
+      tunnel: 'net',
+      table: 7700,
+    });
     install(here, all);
     expect(way(here, '10.1.0.9', { source: LAN })).toBe('lan0');
     expect(way(here, '198.51.100.1', { source: LAN })).toBe('stun');

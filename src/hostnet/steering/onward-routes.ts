@@ -1,0 +1,32 @@
+/** Asks the system where packets go on that came out of tunnels: `onward.ts` says what follows from the answers. */
+import type { IpFamily } from '../../base/address.ts';
+import { type HostNetwork, type InstalledRoute, MAIN_TABLE } from '../routes/routes.ts';
+import { type Guarded, type MainTable, NETWORK_PROTOCOLS, sampleOf } from './onward.ts';
+import type { RoutingTable } from './table.ts';
+
+/** What of the main table decides. Routes are listed when they are asked for. */
+export function mainTableOf(network: HostNetwork): MainTable {
+  // BOUNDED: by the two families.
+  const listed = new Map<IpFamily, readonly InstalledRoute[]>();
+  const list = (family: IpFamily): readonly InstalledRoute[] =>
+    NETWORK_PROTOCOLS.flatMap((protocol) => network.routes({ family, table: MAIN_TABLE, protocol }));
+  const routes = (family: IpFamily): readonly InstalledRoute[] => {
+    const known = listed.get(family) ?? list(family);
+    listed.set(family, known);
+    return known;
+  };
+  return { addresses: network.addresses(), routes };
+}
+
+/** Whether there is a route to a network for what came out of a tunnel of the table. */
+export function isReached(
+  network: HostNetwork,
+  table: RoutingTable,
+  guarded: Guarded,
+  { addresses }: MainTable,
+): boolean {
+  const [first] = table.members;
+  const inputLinkIndex = first && network.link(first.device)?.index;
+  const destination = sampleOf(guarded, addresses);
+  return inputLinkIndex !== undefined && network.routeTo({ destination, inputLinkIndex }) !== undefined;
+}

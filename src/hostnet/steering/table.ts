@@ -1,0 +1,209 @@
+/**
+ * A routing table with the rules that lead into it. It is the table of one tunnel, or of many that have the same local
+ * addresses and differ in their destinations alone: then the rules are the same however many there are. Asks the system
+ * nothing.
+ */
+import { formatRange } from '../../base/address.ts';
+import { isWhole } from '../../base/ranges.ts';
+import { formatPrefix, type Prefix, type Route, type Rule } from '../routes/routes.ts';
+import type { TableMember } from './member.ts';
+import {
+  findOnward,
+  type Guarded,
+  type LocalNetworks,
+  localNetworks,
+  lostText,
+  type MainTable,
+  type Onward,
+  onwardRules,
+} from './onward.ts';
+import { isRequired, type PolicyBox, type RoutingPlan } from './plan.ts';
+import { type Block, placed } from './priorities.ts';
+import { MAX_REFUSED, needsExceptions, routingRules } from './rules.ts';
+import type { OwnAddresses } from './sources.ts';
+
+/** Of more tunnels than these, what came out of their devices is not told by device: a rule costs each packet. */
+const MAX_DEVICES = 8;
+
+/** More entries than these are better in a table of their own. */
+const MAX_SHARED_ENTRIES = 64;
+const FAMILIES = [4, 6] as const;
+
+/**
+ * What the tunnels of a shared table have in common; `undefined` where a tunnel needs a table of its own: its document names
+ * one, more than the destination decides about its packets, or they must be told from those of other tunnels.
+ */
+export function sharedKey(plan: RoutingPlan): string | undefined {
+  const { table, redundancy, host, outbound, inbound } = plan;
+  if (table !== undefined || redundancy !== undefined || host !== undefined) return undefined;
+  if (outbound.length === 0 || outbound.length > MAX_SHARED_ENTRIES) return undefined;
+  const locals = FAMILIES.map((family) => {
+    const boxes = [...outbound, ...inbound].filter(({ local }) => local.start.family === family);
+    const ranges = new Set(boxes.map(({ local }) => formatRange(local)));
+    return boxes.every(isPlain) && ranges.size < 2 ? ([...ranges][0] ?? '-') : undefined;
+  });
+  return locals.includes(undefined) || needsExceptions(plan) ? undefined : locals.join(' ');
+}
+
+function isPlain(box: PolicyBox): boolean {
+  return isRequired(box) && box.protocol === undefined && !isWhole(box.local) && !isWhole(box.remote);
+}
+
+export class RoutingTable implements Block {
+  readonly number: number;
+  /** As `sharedKey` says; `undefined` for the table of one tunnel. */
+  readonly key: string | undefined;
+  /** By the name of the tunnel. BOUNDED: by the tunnels. */
+  readonly #members = new Map<string, TableMember>();
+  /** Children of level `use` that have an SA. */
+  #up: ReadonlySet<string> = new Set();
+  #own: OwnAddresses;
+  #block = 0;
+  #size = 0;
+  #rules: readonly Rule[] = [];
+  #onward: Onward = { guarded: [], lost: [], links: new Set() };
+  #lost: string | undefined;
+
+  constructor(number: number, key: string | undefined, own: OwnAddresses) {
+    this.number = number;
+    this.key = key;
+    this.#own = own;
+  }
+
+  /** The first of its priorities. */
+  get block(): number {
+    return this.#block;
+  }
+
+  /** How many priorities it takes, whatever addresses the host has. */
+  get size(): number {
+    return this.#size;
+  }
+
+  get rules(): readonly Rule[] {
+    return [...this.#rules, ...this.#onwardRules()];
+  }
+
+  /** The local networks that packets out of the tunnels are for, by family: the same for all members. */
+  get networks(): LocalNetworks {
+    const [first] = this.#members.values();
+    return first === undefined ? { 4: [], 6: [] } : localNetworks(first.plan);
+  }
+
+  /** The links by which packets out of the tunnels go on. */
+  get onwardLinks(): ReadonlySet<number> {
+    return this.#onward.links;
+  }
+
+  get guarded(): readonly Prefix[] {
+    return this.#onward.guarded.map(({ network }) => network);
+  }
+
+  /** What the host lacks for a tunnel, in words: an address for its own packets, routes for what comes out of the tunnel. */
+  lacks(tunnel: string): readonly string[] {
+    return [this.#members.get(tunnel)?.unserved, this.#lost].filter((text) => text !== undefined);
+  }
+
+  get members(): Iterable<TableMember> {
+    return this.#members.values();
+  }
+
+  get isEmpty(): boolean {
+    return this.#members.size === 0;
+  }
+
+  member(tunnel: string): TableMember | undefined {
+    return this.#members.get(tunnel);
+  }
+
+  /** Adds a tunnel, or replaces what it has. */
+  add(member: TableMember): void {
+    this.#members.set(member.plan.tunnel, member);
+    this.#compile();
+  }
+
+  remove(tunnel: string): void {
+    this.#members.delete(tunnel);
+    this.#compile();
+  }
+
+  /** Gives the rules their priorities, from `block` on. */
+  place(block: number): void {
+    this.#block = block;
+    this.#compile();
+  }
+
+  setUp(up: ReadonlySet<string>): void {
+    this.#up = up;
+    this.#compile();
+  }
+
+  /** Follows the addresses of this host. @returns what changed, by tunnel, in words */
+  setAddresses(own: OwnAddresses): ReadonlyMap<string, string> {
+    // BOUNDED: by the members.
+    const changes = new Map<string, string>();
+    if (own.key === this.#own.key) return changes;
+    this.#own = own;
+    for (const [tunnel, member] of this.#members) {
+      const change = member.setAddresses(own);
+      if (change !== undefined) changes.set(tunnel, change);
+    }
+    this.#compile();
+    return changes;
+  }
+
+  /** @param isUp whether the device of a member exists and is up: only then it has routes into it */
+  routes(isUp: (member: TableMember) => boolean): Route[] {
+    return [...this.#members.values()].flatMap((member) => [
+      ...member.closedRoutes,
+      ...(isUp(member) ? member.openRoutes : []),
+    ]);
+  }
+
+  /**
+   * Follows the routes by which packets out of the tunnels go on.
+   *
+   * @param known networks that once had a route
+   * @param isReached whether a packet out of a tunnel has one, for networks where `main` has none
+   * @returns what changed, in words; `undefined` when nothing did
+   */
+  setOnward(known: readonly Prefix[], main: MainTable, isReached: (network: Guarded) => boolean): string | undefined {
+    const before = this.guarded.map(formatPrefix);
+    const peers = [...this.#members.values()].flatMap(({ plan }) => plan.own.peer ?? []);
+    this.#onward = findOnward(this.networks, peers, known, main);
+    this.#lost = lostText(this.#onward.lost.filter((network) => !isReached(network)));
+    const now = this.guarded.map(formatPrefix);
+    if (now.join() === before.join()) return undefined;
+    return `packets out of the tunnel reach ${now.join(', ') || 'no network'} by routes of these networks only, and never by the default route`;
+  }
+
+  #onwardRules(): Rule[] {
+    const devices =
+      this.#members.size > MAX_DEVICES ? [undefined] : [...this.#members.values()].map(({ device }) => device);
+    return devices.flatMap((device) => onwardRules(this.#onward.guarded, device, this.number));
+  }
+
+  #compile(): void {
+    const [first] = this.#members.values();
+    if (first === undefined) return;
+    const isShared = this.key !== undefined;
+    const { rules, size } = routingRules(isShared ? this.#commonPlan(first.plan) : first.plan, {
+      table: this.number,
+      hasMore: isShared && this.#members.size > MAX_REFUSED,
+      device: first.device,
+      hasAddressIn: (range) => this.#own.has(range),
+      isUp: (child) => this.#up.has(child),
+    });
+    this.#size = Math.max(size, this.#size);
+    this.#rules = rules.map((rule) => placed(rule, this.#block, this.number));
+  }
+
+  /** Of many destinations it only counts that they are many. */
+  #commonPlan(first: RoutingPlan): RoutingPlan {
+    const members = this.#members.size > MAX_REFUSED ? [first] : [...this.#members.values()].map(({ plan }) => plan);
+    return { ...first, outbound: members.flatMap(({ outbound }) => outbound), own: NO_PACKETS };
+  }
+}
+
+/** None of the members' own packets needs an exception. */
+const NO_PACKETS: RoutingPlan['own'] = { peer: { family: 4, value: 0n }, ports: [], peerPorts: [] };

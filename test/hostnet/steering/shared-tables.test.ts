@@ -1,0 +1,267 @@
+/** Tunnels that share a routing table, and those that cannot. */
+import { describe, expect, it } from 'vitest';
+import { type AddressRange, type IpAddress, parseAddress, prefixRange } from '../../../src/base/address.ts';
+import { MemoryHostNetwork } from '../../../src/hostnet/routes/memory.ts';
+import type { RouteQuery } from '../../../src/hostnet/routes/routes.ts';
+import { routeKey } from '../../../src/hostnet/steering/compare.ts';
+import type { PolicyBox, RoutingPlan } from '../../../src/hostnet/steering/plan.ts';
+import { PolicyRouting } from '../../../src/hostnet/steering/policy-routing.ts';
+import { TableNumbers } from '../../../src/hostnet/steering/table-numbers.ts';
+import { TunnelOrder } from '../../../src/hostnet/steering/tunnel-order.ts';
+import type { PolicyEntry } from '../../../src/policy/database.ts';
+import { claimsOf } from '../../../src/policy/precedence.ts';
+import { makeSelector } from '../../../src/policy/selector.ts';
+
+const address = (text: string): IpAddress => parseAddress(text)!;
+const LAN = address('10.1.0.1');
+const OTHER = address('10.9.0.1');
+const GUEST = address('10.1.0.77');
+
+function range(text: string): AddressRange {
+  const [start, length] = text.split('/');
+  return prefixRange(address(start!), Number(length));
+}
+
+function box(local: string, remote: string, change: Partial<PolicyBox> = {}): PolicyBox {
+  return { action: 'protect', level: 'require', child: 'c', local: range(local), remote: range(remote), ...change };
+}
+
+function entryOf(each: PolicyBox): PolicyEntry {
+  const { local, remote, action, level } = each;
+  return {
+    name: 'p',
+    direction: 'both',
+    action,
+    level,
+    priority: 0,
+    selectors: { local: [makeSelector(local)], remote: [makeSelector(remote)] },
+  } as unknown as PolicyEntry;
+}
+
+/** A host that routes by default out of `eth0`. */
+class Host {
+  readonly network: MemoryHostNetwork;
+  readonly order = new TunnelOrder();
+  readonly routing: PolicyRouting;
+  readonly lan: number;
+
+  constructor(network?: MemoryHostNetwork, lan = 0) {
+    this.network = network ?? new MemoryHostNetwork();
+    this.routing = new PolicyRouting(this.network, this.order);
+    this.lan = lan;
+    if (network !== undefined) return;
+    const line = this.network.addLink('eth0', 1500);
+    this.lan = this.network.addLink('lan0', 1500);
+    this.network.addAddress({ linkIndex: line, address: address('192.0.2.1'), prefixLength: 24 });
+    for (const own of [LAN, OTHER]) {
+      this.network.addAddress({ linkIndex: this.lan, address: own, prefixLength: 24 });
+    }
+    const destination = { address: address('0.0.0.0'), prefixLength: 0 };
+    this.network.addRoutes([{ type: 'unicast', destination, gateway: address('192.0.2.254'), linkIndex: line }]);
+  }
+
+  plan(tunnel: string, outbound: readonly PolicyBox[], change: Partial<RoutingPlan> = {}): RoutingPlan {
+    return {
+      tunnel,
+      table: undefined,
+      claims: claimsOf(outbound.map(entryOf)),
+      redundancy: undefined,
+      own: { peer: address('198.51.100.7'), ports: [500, 4500], peerPorts: [500, 4500] },
+      outbound,
+      inbound: outbound,
+      host: undefined,
+      ...change,
+    };
+  }
+
+  start(plan: RoutingPlan): void {
+    const { tunnel, claims, redundancy } = plan;
+    this.order.set({ tunnel, device: tunnel, claims, redundancy });
+    this.routing.prepare(plan, tunnel);
+    const known = this.network.link(tunnel);
+    const index = known?.index ?? this.network.addLink(tunnel, 1400);
+    this.network.setLink(index, { up: true });
+    this.routing.open(tunnel, index);
+  }
+
+  stop(tunnel: string): void {
+    this.routing.release(tunnel);
+    this.order.delete(tunnel);
+  }
+
+  way(destination: string, query: Partial<RouteQuery> = { source: GUEST, inputLinkIndex: this.lan }): string {
+    const answer = this.network.routeTo({ destination: address(destination), ...query });
+    return answer === undefined ? 'none' : this.network.link(answer.linkIndex)!.name;
+  }
+
+  get state(): unknown[] {
+    // A route that was put back stands behind others.
+    const keys = this.network.routes().map((route) => `${route.table} ${route.linkIndex} ${routeKey(route)}`);
+    return [this.network.rules(), keys.sort()];
+  }
+}
+
+const spoke = (host: Host, n: number): RoutingPlan =>
+  host.plan(`s${n}`, [box('10.1.0.0/24', `10.${64 + (n >> 8)}.${n & 0xff}.0/24`)]);
+
+describe('tunnels that differ in their destinations alone', () => {
+  it('share a table, whose rules are as many for 300 as for nine', () => {
+    const host = new Host();
+    const before = host.state;
+    for (let n = 0; n < 9; n++) host.start(spoke(host, n));
+    const { length } = host.network.rules();
+    for (let n = 9; n < 300; n++) host.start(spoke(host, n));
+    expect(host.network.rules().length).toBe(length);
+    expect(new Set(Array.from({ length: 300 }, (_, n) => host.routing.tableOf(`s${n}`))).size).toBe(1);
+    for (const n of [0, 17, 299]) {
+      const there = `10.${64 + (n >> 8)}.${n & 0xff}.9`;
+      expect(host.way(there)).toBe(`s${n}`);
+      expect(host.network.routeTo({ destination: address(there) })?.source).toEqual(LAN);
+      // What the policy is not for goes as it did.
+      expect(host.way(there, { source: OTHER, inputLinkIndex: host.lan })).toBe('eth0');
+    }
+    host.stop('s17');
+    expect([host.way('10.64.17.9'), host.way('10.64.18.9')]).toEqual(['eth0', 's18']);
+    for (let n = 0; n < 300; n++) if (n !== 17) host.stop(`s${n}`);
+    expect(host.state).toEqual(before);
+  });
+
+  it('have no way while there is no device', async () => {
+    const host = new Host();
+    for (const n of [0, 1]) host.start(spoke(host, n));
+    host.network.deleteLink(host.network.link('s0')!.index);
+    expect([host.way('10.64.0.9'), host.way('10.64.1.9')]).toEqual(['none', 's1']);
+    expect((await host.routing.mend()).found).toEqual([]);
+  });
+
+  it('refuse the host’s own packets while it has no address for them, however many they are', () => {
+    for (const count of [2, 100]) {
+      const host = new Host();
+      host.network.deleteAddress({ linkIndex: host.lan, address: LAN, prefixLength: 24 });
+      for (let n = 0; n < count; n++) host.start(spoke(host, n));
+      const last = `10.64.${count - 1}.9`;
+      // Where they are many, the policy in the device refuses them.
+      expect(host.way(last, {})).toBe(count === 2 ? 'none' : `s${count - 1}`);
+      expect(host.way(last)).toBe(`s${count - 1}`);
+      expect(host.routing.lacks('s0')[0]).toMatch(/no address in 10\.1\.0\.0\/24/);
+    }
+  });
+
+  it('are put right where another program deletes rules or routes, each named', async () => {
+    const host = new Host();
+    for (const n of [0, 1, 2]) host.start(spoke(host, n));
+    const before = host.state;
+    host.network.take({ rule: ({ priority }) => priority >= 7_000 && priority < 32_000 });
+    host.network.take({
+      route: ({ table, destination }) => table !== 254 && destination.address.value === 0x0a40_0100n,
+    });
+    expect(host.way('10.64.1.9')).toBe('eth0');
+    const { found } = await host.routing.mend();
+    expect(found.filter((text) => text.includes('10.64.1.0/24')).length).toBe(2);
+    expect(host.state).toEqual(before);
+  });
+
+  it('are not put back where they are taken away while all are compared', async () => {
+    const host = new Host();
+    const before = host.state;
+    for (const n of [0, 1]) host.start(spoke(host, n));
+    host.start(host.plan('own', [box('10.1.0.0/24', '10.90.0.0/24', { protocol: 17 })]));
+    const mended = host.routing.mend();
+    for (const tunnel of ['s0', 's1', 'own']) host.stop(tunnel);
+    await mended;
+    expect(host.state).toEqual(before);
+  });
+
+  it('follow a change of their documents, into the table and out of it', () => {
+    const host = new Host();
+    for (const n of [0, 1]) host.start(spoke(host, n));
+    host.start(host.plan('s1', [box('10.1.0.0/24', '10.80.0.0/24')]));
+    expect([host.way('10.64.1.9'), host.way('10.80.0.9'), host.way('10.64.0.9')]).toEqual(['eth0', 's1', 's0']);
+    host.start(host.plan('s1', [box('10.1.0.0/24', '10.81.0.0/24', { protocol: 17 })]));
+    expect([host.way('10.80.0.9'), host.way('10.81.0.9')]).toEqual(['eth0', 'eth0']);
+    expect(host.way('10.81.0.9', { source: GUEST, inputLinkIndex: host.lan, ipProtocol: 17 })).toBe('s1');
+    host.start(spoke(host, 1));
+    expect([host.way('10.81.0.9'), host.way('10.64.1.9')]).toEqual(['eth0', 's1']);
+    expect(host.routing.tableOf('s1')).toBe(host.routing.tableOf('s0'));
+  });
+});
+
+describe('a table of its own', () => {
+  it.each<[string, Partial<RoutingPlan>, Partial<PolicyBox>]>([
+    ['that its document names', { table: 77 }, {}],
+    ['for what is not told by addresses alone', {}, { protocol: 17 }],
+    ['for what may pass in the clear', {}, { level: 'use' }],
+    ['in a redundancy group', { redundancy: { group: 'g', preference: 1 } }, {}],
+    [
+      'where its peer is among what it protects',
+      { own: { peer: address('10.64.1.9'), ports: [500], peerPorts: [500] } },
+      {},
+    ],
+  ])('has a tunnel %s', (_, change, boxChange) => {
+    const host = new Host();
+    host.start(spoke(host, 0));
+    host.start(host.plan('own', [box('10.1.0.0/24', '10.64.1.0/24', boxChange)], change));
+    expect(host.routing.tableOf('own')).not.toBe(host.routing.tableOf('s0'));
+  });
+
+  it('has a tunnel of which a bridge’s guests use the table, at once', () => {
+    const host = new Host();
+    for (const n of [0, 1]) host.start(spoke(host, n));
+    const undo = host.routing.routeBridge('virbr0', [], { tunnel: 's0', table: undefined });
+    expect(host.routing.tableOf('s0')).not.toBe(host.routing.tableOf('s1'));
+    expect([host.way('10.64.0.9'), host.way('10.64.1.9')]).toEqual(['s0', 's1']);
+    undo();
+  });
+
+  it('has a tunnel whose policy meets that of another one, in the order of the two', () => {
+    const host = new Host();
+    host.start(host.plan('wide', [box('10.1.0.0/24', '10.64.0.0/10')]));
+    host.start(spoke(host, 0));
+    host.start(host.plan('deep', [box('10.1.0.0/24', '10.64.0.16/28')]));
+    expect(['10.64.0.17', '10.64.0.9', '10.64.9.9'].map((to) => host.way(to))).toEqual(['deep', 's0', 'wide']);
+    host.stop('deep');
+    expect(host.way('10.64.0.17')).toBe('s0');
+    host.start(host.plan('deep', [box('10.1.0.0/24', '10.64.0.16/28')]));
+    host.start(host.plan('wide', [box('10.1.0.0/24', '10.64.0.0/10')]));
+    expect(['10.64.0.17', '10.64.0.9', '10.64.9.9'].map((to) => host.way(to))).toEqual(['deep', 's0', 'wide']);
+  });
+});
+
+describe('what an earlier daemon left of a shared table', () => {
+  it('stays of the tunnels that are to run again, and goes of the others', () => {
+    const first = new Host();
+    const before = first.state;
+    for (const n of [0, 1, 2]) first.start(spoke(first, n));
+    for (const n of [0, 1, 2]) first.network.deleteLink(first.network.link(`s${n}`)!.index);
+    const next = new Host(first.network, first.lan);
+    next.routing.reconcile([spoke(next, 0), spoke(next, 1)]);
+    expect(['10.64.0.9', '10.64.1.9', '10.64.2.9'].map((to) => next.way(to))).toEqual(['none', 'none', 'eth0']);
+    next.start(spoke(next, 0));
+    expect(['10.64.0.9', '10.64.1.9'].map((to) => next.way(to))).toEqual(['s0', 'none']);
+    // One that is given up before it was started.
+    next.routing.release('s1', spoke(next, 1));
+    expect(['10.64.0.9', '10.64.1.9'].map((to) => next.way(to))).toEqual(['s0', 'eth0']);
+    next.stop('s0');
+    expect(next.state).toEqual(before);
+  });
+});
+
+describe('the numbers of tables', () => {
+  it('are all different, for 60,000 names, and the same again for the same names', () => {
+    const names = Array.from({ length: 60_000 }, (_, n) => `site-${n}`);
+    const number = (numbers: TableNumbers): number[] =>
+      names.map((tunnel) => numbers.own({ tunnel, table: undefined }));
+    const first = number(new TableNumbers(() => false));
+    expect(new Set(first).size).toBe(names.length);
+    expect(number(new TableNumbers(() => false))).toEqual(first);
+  });
+
+  it('leave out those that documents name, and are free again', () => {
+    const taken = new TableNumbers(() => false).own({ tunnel: 'net', table: undefined });
+    const numbers = new TableNumbers((table) => table === taken);
+    expect(numbers.own({ tunnel: 'net', table: undefined })).toBe(taken + 1);
+    expect(numbers.own({ tunnel: 'other', table: 5 })).toBe(5);
+    numbers.freeOwn('net');
+    expect(numbers.own({ tunnel: 'net', table: undefined })).toBe(taken + 1);
+  });
+});
