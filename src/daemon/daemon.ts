@@ -29,6 +29,7 @@ import { SharedRun } from './shared-run.ts';
 import { Catalog } from './store/catalog.ts';
 import { logEmpty, makeFolderIfPossible, visibleFolder } from './store/files.ts';
 import { logLeftovers } from './store/replace-file.ts';
+import { within } from './within.ts';
 
 export interface DaemonOptions {
   readonly configDir: string;
@@ -52,7 +53,7 @@ const REPEAT = 30_000;
 const CHANGES_AT_ONCE = 16;
 const STARTS_AT_ONCE = 12;
 /** Milliseconds after which the daemon is ready though not all tunnels that are to run have started: their fences are up. */
-const READY_PATIENCE = 2_000;
+const READY_PATIENCE = 1_000;
 const UNREADABLE =
   'none of the documents of this tunnel can be read: it is not started, and its fence stays in place. ' +
   "Correct the document and run 'sectunnel reload', or remove the fence with 'sectunnel destroy'";
@@ -255,14 +256,4 @@ export class Daemon {
     const document = this.#catalog.currentDocument(name);
     return document && holdingTunnel(document);
   }
-}
-
-/** Waits for the end of something, at most so many milliseconds. */
-async function within(patience: number, work: Promise<void>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, patience);
-  });
-  await Promise.race([work, late]);
-  clearTimeout(timer);
 }

@@ -23,9 +23,15 @@ import { StateClock } from '../state-clock.ts';
 import type { Catalog } from '../store/catalog.ts';
 import type { TunnelObject } from '../store/objects.ts';
 import { version } from '../version.ts';
+import { within } from '../within.ts';
 import type { ControlConnection } from './connection.ts';
 import { inParts } from './parts.ts';
 import { type SelectionFacts, selectTunnels } from './selection.ts';
+
+/** Tunnels of which the kernel tells all in time. */
+const FEW = 50;
+/** Milliseconds that a status waits for what the kernel tells of more. */
+const LOOK_PATIENCE = 50;
 
 /** The parts of a daemon that know. */
 interface Sources {
@@ -135,7 +141,7 @@ export class Queries {
 
   /** @throws SectunnelError as `selectTunnels` */
   async status({ name, ...selection }: Params<'status'>, connection: ControlConnection): Promise<StatusResult> {
-    await this.#look.run();
+    await this.#lookAround();
     const networks = await this.heldNetworks();
     const { objects: all } = this.#catalog;
     const objects = name === undefined ? selectTunnels(all, selection, this.#facts) : [all.find(name)];
@@ -153,6 +159,16 @@ export class Queries {
       networks: networks.filter(({ tunnel }) => names.has(tunnel)),
       counters: hostCounters(this.#runner.host),
     };
+  }
+
+  /**
+   * Has what is shown of fences and rules be as it is now. With many tunnels the kernel's answer takes long, above all while some start:
+   * then what was seen last is shown, which is half a minute old at most.
+   */
+  async #lookAround(): Promise<void> {
+    const look = this.#look.run();
+    if (this.#catalog.objects.size <= FEW) await look;
+    else await within(LOOK_PATIENCE, look);
   }
 
   heldNetworks(): Promise<NetworkInfo[]> {

@@ -22,6 +22,10 @@ export class ObjectTable {
     return this.#objects.get(name);
   }
 
+  get size(): number {
+    return this.#objects.size;
+  }
+
   /** In order of their names. */
   all(): TunnelObject[] {
     return [...this.#objects.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
