@@ -3,12 +3,11 @@
  * and while there is none for it, it is refused instead of leaving in the clear.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterEach, expect, it } from 'vitest';
 import { Capture } from '../support/lab/capture.ts';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import {
   buildGateways,
   type Entry,
@@ -19,17 +18,13 @@ import {
   knock,
   leftovers,
   NAME,
+  NETWORKS,
   OUTER,
   resetBoth,
   startBoth,
   stopBoth,
 } from './gateways.ts';
 
-const ENTRIES: readonly Entry[] = FAMILIES.map((family) => ({
-  name: `net${family}`,
-  from: INNER[family].left,
-  to: INNER[family].right,
-}));
 /** Anything to or from the other side outside of the tunnel, whatever its source. */
 const ANY_CLEAR = 'net 10.2.0.0/24 or net fd02::/64';
 const LAN = ['10.1.0.1/24', 'fd01::1/64'] as const;
@@ -43,11 +38,9 @@ const FLUSHES = 10;
 describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdump', 'nftables', 'build'], () => {
   let gateways: Gateways;
 
-  beforeAll(async () => {
-    gateways = await buildGateways(new Lab());
-  }, 120_000);
-  afterAll(() => gateways.lab.dispose(), 60_000);
-  beforeEach(() => showLogsOnFailure(gateways.lab));
+  useLab(async (lab) => {
+    gateways = await buildGateways(lab);
+  });
   afterEach(async () => {
     await resetBoth(gateways);
     await gateways.left.ip(['addr flush dev lan0 scope global', ...LAN.map((one) => `addr add ${one} dev lan0 nodad`)]);
@@ -112,7 +105,7 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
   it('after the tunnel: it is degraded and refuses what has no source, until they are there', async () => {
     const { left, ours, client } = gateways;
     await left.ip(['addr flush dev lan0 scope global']);
-    await startBoth(gateways, ENTRIES);
+    await startBoth(gateways, NETWORKS);
     await ours.up(NAME);
     await withoutClear(async () => {
       expect(await degraded(1)).toEqual([
@@ -142,7 +135,7 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
 
   it('that change are the new source at once, and no other program is blamed', async () => {
     const { left, ours } = gateways;
-    await startBoth(gateways, ENTRIES);
+    await startBoth(gateways, NETWORKS);
     await ours.up(NAME);
     await withoutClear(async () => {
       await sources(['10.1.0.1', 'fd01::1']);
@@ -160,7 +153,7 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
 
   it('that go and return are given back, also when IPv6 first looks for duplicates', async () => {
     const { left, ours } = gateways;
-    await startBoth(gateways, ENTRIES);
+    await startBoth(gateways, NETWORKS);
     await ours.up(NAME);
     await withoutClear(async () => {
       await left.ip(LAN.map((address) => `addr del ${address} dev lan0`));
@@ -188,7 +181,7 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
     await left.ip(['addr add fd03::1/64 dev eth0 nodad']);
     await right.ip(['route add fd03::/64 via 2001:db8::1']);
     expect(await knock(left, 'fd03::1', INNER[6].far)).toBe(3);
-    await startBoth(gateways, ENTRIES);
+    await startBoth(gateways, NETWORKS);
     await ours.up(NAME);
     await withoutClear(async () => {
       await carried();
@@ -239,7 +232,7 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
     const { left, ours } = gateways;
     // Without rules packets without a source get that of the line, and have a way both ways.
     expect(await both()).toEqual([2, 2]);
-    await startBoth(gateways, ENTRIES);
+    await startBoth(gateways, NETWORKS);
     await ours.up(NAME);
     await carried();
     const { clear, dropped } = await flushed(FAMILIES, signal);
@@ -277,7 +270,7 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
       const ends = ['--src', OUTER.left[4], '--dst', INNER[4].far, '--proto', 'icmp'];
       return (await ours.command(['explain', NAME, ...ends], { check: false })).stdout;
     };
-    await startBoth(gateways, ENTRIES);
+    await startBoth(gateways, NETWORKS);
     await ours.up(NAME);
     expect(await fromLine()).toEqual([0, 0]);
     expect(await fenceDrops()).toBe(6);
@@ -286,7 +279,7 @@ describeInterop('addresses of the host that come and go', ['namespaces', 'tcpdum
     const exceptions = FAMILIES.map(
       (family): Entry => ({ name: `own${family}`, from: OUTER.left[family], to: INNER[family].right, action: 'none' }),
     );
-    await startBoth(gateways, [...ENTRIES, ...exceptions]);
+    await startBoth(gateways, [...NETWORKS, ...exceptions]);
     await ours.up(NAME);
     expect(await fromLine()).toEqual([3, 3]);
     expect(await fenceDrops()).toBe(0);

@@ -1,6 +1,6 @@
 /**
- * Two gateways of ours on a line, the left one with a client behind it, for what is led into tunnels and what is kept from
- * passing in the clear. What passes the line in the clear has a way both ways: only the policy stops it.
+ * Two gateways of ours on a cable, the left one with a client behind it: which packets go into tunnels, and which are kept
+ * from passing in the clear. Both ends have routes for the inner networks beside the tunnel, so only the policy stops them.
  */
 import { Capture } from '../support/lab/capture.ts';
 import type { Lab } from '../support/lab/lab.ts';
@@ -81,6 +81,13 @@ export interface Entry {
   readonly priority?: number;
 }
 
+/** Everything between the inner networks. */
+export const NETWORKS: readonly Entry[] = FAMILIES.map((family) => ({
+  name: `net${family}`,
+  from: INNER[family].left,
+  to: INNER[family].right,
+}));
+
 function sp(entry: Entry, mirrored: boolean): string {
   const { name, action, level = 'require', toMore = '', upper = "protocol='any'", priority = 0 } = entry;
   const range = (element: string, prefix: string, more = ''): string => {
@@ -145,7 +152,7 @@ export async function stopBoth({ ours, theirs }: Gateways): Promise<void> {
   for (const end of [ours, theirs]) await end.command(['destroy', NAME]);
 }
 
-/** Everything in a namespace that bears our mark: empty when nothing is left behind. */
+/** All rules, routes and tables of ours in a namespace: empty when nothing is left behind. */
 export async function leftovers(namespace: Namespace): Promise<string> {
   const commands = [
     ['ip', '-4', 'rule', 'show'],
@@ -159,7 +166,7 @@ export async function leftovers(namespace: Namespace): Promise<string> {
   return lines.filter((line) => line !== '' && !/^(0|32766|32767):/.test(line)).join('\n');
 }
 
-/** What passes the line while `action` runs: how many packets a filter of tcpdump picks. */
+/** The number of packets on the cable while `action` runs that a filter of tcpdump picks. */
 export async function counted(gateways: Gateways, filter: string, action: () => Promise<unknown>): Promise<number> {
   const capture = await Capture.start(gateways.lab, gateways.left, 'eth0');
   await action();
@@ -170,7 +177,7 @@ export async function counted(gateways: Gateways, filter: string, action: () => 
 /** Packets between the inner networks in the clear. */
 export const CLEAR = '(net 10.1.0.0/24 and net 10.2.0.0/24) or (net fd01::/64 and net fd02::/64)';
 
-/** Echo requests that are not expected to be answered, and so not waited for. Returns how many were. */
+/** Sends three echo requests, quickly, as no answer is expected. Returns how many were answered. */
 export async function knock(from: Namespace, source: string, destination: string): Promise<number> {
   const words = ['-n', '-q', '-c', '3', '-i', '0.05', '-W', '1', '-I', source, destination];
   const { stdout } = await from.exec(['ping', ...words], { check: false });

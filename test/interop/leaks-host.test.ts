@@ -2,18 +2,16 @@
  * What a policy requires protection for never passes in the clear, out or in: not before there is an SA, not when the daemon
  * was killed, not when routes and rules are gone as well. Counted on the line.
  */
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import { afterEach, expect, it } from 'vitest';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { ping } from '../support/lab/traffic.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import {
   buildGateways,
   CLEAR,
   counted,
   documents,
-  type Entry,
   FAMILIES,
   type Gateways,
   INNER,
@@ -21,25 +19,18 @@ import {
   knock,
   leftovers,
   NAME,
+  NETWORKS,
   resetBoth,
   startBoth,
   stopBoth,
 } from './gateways.ts';
 
-const ENTRIES: readonly Entry[] = FAMILIES.map((family) => ({
-  name: `net${family}`,
-  from: INNER[family].left,
-  to: INNER[family].right,
-}));
-
 describeInterop('what must be protected', ['namespaces', 'tcpdump', 'nftables', 'build'], () => {
   let gateways: Gateways;
 
-  beforeAll(async () => {
-    gateways = await buildGateways(new Lab());
-  }, 120_000);
-  afterAll(() => gateways.lab.dispose(), 60_000);
-  beforeEach(() => showLogsOnFailure(gateways.lab));
+  useLab(async (lab) => {
+    gateways = await buildGateways(lab);
+  });
   afterEach(() => resetBoth(gateways));
 
   /** Echo requests from both sources in both families. Returns how many were answered. */
@@ -62,7 +53,7 @@ describeInterop('what must be protected', ['namespaces', 'tcpdump', 'nftables', 
     const { left, ours } = gateways;
     // There is a way in the clear.
     expect(await counted(gateways, CLEAR, async () => expect(await answers()).toBe(12))).toBeGreaterThanOrEqual(12);
-    await ours.defineDocument(NAME, documents(ENTRIES).left);
+    await ours.defineDocument(NAME, documents(NETWORKS).left);
     await ours.command(['start', NAME]);
     expect(await counted(gateways, CLEAR, async () => expect(await knocks()).toBe(0))).toBe(0);
 
@@ -76,7 +67,7 @@ describeInterop('what must be protected', ['namespaces', 'tcpdump', 'nftables', 
     expect(await counted(gateways, CLEAR, async () => expect(await knocks()).toBe(0))).toBe(0);
 
     // The next one mends everything, and tells what the fence held.
-    await gateways.theirs.defineDocument(NAME, documents(ENTRIES).right);
+    await gateways.theirs.defineDocument(NAME, documents(NETWORKS).right);
     await gateways.theirs.command(['start', NAME]);
     await ours.startDaemon();
     await ours.up(NAME, 30_000);
@@ -88,7 +79,7 @@ describeInterop('what must be protected', ['namespaces', 'tcpdump', 'nftables', 
 
   it('does not leave while a tunnel that starts with the daemon cannot start', async () => {
     const { left, ours } = gateways;
-    await ours.defineDocument(NAME, documents(ENTRIES).left);
+    await ours.defineDocument(NAME, documents(NETWORKS).left);
     await ours.command(['autostart', NAME]);
     await ours.command(['secret-undefine', KEY]);
     await ours.stop();
@@ -105,7 +96,7 @@ describeInterop('what must be protected', ['namespaces', 'tcpdump', 'nftables', 
 
   it('does not come in, for the gateway or through it, and is counted', async () => {
     const { right, client, ours, theirs } = gateways;
-    await startBoth(gateways, ENTRIES);
+    await startBoth(gateways, NETWORKS);
     await ours.up(NAME);
     // The other side has forgotten its policy.
     await theirs.command(['destroy', NAME]);
@@ -122,7 +113,7 @@ describeInterop('what must be protected', ['namespaces', 'tcpdump', 'nftables', 
 
   it('has no way while its device is gone, and a new one when the daemon is back', async () => {
     const { left, ours } = gateways;
-    await startBoth(gateways, ENTRIES);
+    await startBoth(gateways, NETWORKS);
     await ours.up(NAME);
     expect(
       await counted(gateways, CLEAR, async () => {
@@ -133,7 +124,7 @@ describeInterop('what must be protected', ['namespaces', 'tcpdump', 'nftables', 
     await ours.up(NAME, 30_000);
     expect(await answers()).toBe(12);
     // A document that cannot run here does not take its place.
-    const broken = documents([...ENTRIES, { name: 'x', from: '10.1.0.0/24', to: '10.5.0.0/24' }], {
+    const broken = documents([...NETWORKS, { name: 'x', from: '10.1.0.0/24', to: '10.5.0.0/24' }], {
       device: "<device netns='nowhere'/>",
     }).left;
     expect((await ours.command(['update', '--live', '-'], { input: broken, check: false })).code).not.toBe(0);

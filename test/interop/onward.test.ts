@@ -2,12 +2,11 @@
  * What came out of the tunnel for the network behind a gateway, while the link or the address of that network is gone and the only
  * route left is the default one: it does not leave in the clear, and where it would, this is told.
  */
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterEach, expect, it } from 'vitest';
 import { Capture } from '../support/lab/capture.ts';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import {
   buildGateways,
   CLEAR,
@@ -18,16 +17,12 @@ import {
   knock,
   leftovers,
   NAME,
+  NETWORKS,
   resetBoth,
   startBoth,
   stopBoth,
 } from './gateways.ts';
 
-const ENTRIES: readonly Entry[] = FAMILIES.map((family) => ({
-  name: `net${family}`,
-  from: INNER[family].left,
-  to: INNER[family].right,
-}));
 const LAN = ['10.1.0.1/24', 'fd01::1/64'] as const;
 const DEFAULTS = ['via 192.0.2.2', 'via 2001:db8::2'] as const;
 const REFUSED =
@@ -40,18 +35,16 @@ describeInterop('what comes out of a tunnel', ['namespaces', 'tcpdump', 'nftable
   const restoreLan = (): Promise<void> =>
     ip('link set lan0 up', 'addr flush dev lan0 scope global', ...LAN.map((one) => `addr add ${one} dev lan0 nodad`));
 
-  beforeAll(async () => {
-    gateways = await buildGateways(new Lab());
+  useLab(async (lab) => {
+    gateways = await buildGateways(lab);
     await ip(...DEFAULTS.map((way) => `route add default ${way}`));
-  }, 120_000);
-  afterAll(() => gateways.lab.dispose(), 60_000);
-  beforeEach(() => showLogsOnFailure(gateways.lab));
+  });
   afterEach(async () => {
     await resetBoth(gateways);
     await restoreLan();
   });
 
-  const start = async (entries: readonly Entry[] = ENTRIES): Promise<void> => {
+  const start = async (entries: readonly Entry[] = NETWORKS): Promise<void> => {
     await startBoth(gateways, entries);
     await gateways.ours.up(NAME);
   };

@@ -1,9 +1,8 @@
 /** The local address or the route to a peer goes, changes and returns under a tunnel that is up. */
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import { afterEach, expect, it } from 'vitest';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import { buildGateways, documents, type Entry, type Gateways, INNER, knock, NAME, resetBoth } from './gateways.ts';
 
 const ENTRIES: readonly Entry[] = [{ name: 'net', from: INNER[4].left, to: INNER[4].right }];
@@ -14,15 +13,13 @@ const AT_ONCE = 3_000;
 describeInterop('the way to the peer', ['namespaces', 'nftables', 'build'], () => {
   let gateways: Gateways;
 
-  beforeAll(async () => {
-    gateways = await buildGateways(new Lab());
+  useLab(async (lab) => {
+    gateways = await buildGateways(lab);
     const { left } = gateways;
     // Where the first address of a network goes, the others stay.
     await left.exec(['sh', '-c', 'echo 1 >/proc/sys/net/ipv4/conf/eth0/promote_secondaries']);
     await left.ip(['addr add 192.0.2.9/24 dev eth0']);
-  }, 120_000);
-  afterAll(() => gateways.lab.dispose(), 60_000);
-  beforeEach(() => showLogsOnFailure(gateways.lab));
+  });
   afterEach(() => resetBoth(gateways));
 
   const start = async (local: string): Promise<void> => {
@@ -147,12 +144,10 @@ const RESOLVED = 6_000;
 describeInterop('a peer that is not reached', ['namespaces', 'nftables', 'build'], () => {
   let gateways: Gateways;
 
-  beforeAll(async () => {
-    gateways = await buildGateways(new Lab());
+  useLab(async (lab) => {
+    gateways = await buildGateways(lab);
     await gateways.theirs.stop();
-  }, 120_000);
-  afterAll(() => gateways.lab.dispose(), 60_000);
-  beforeEach(() => showLogsOnFailure(gateways.lab));
+  });
   afterEach(async () => {
     await gateways.ours.reset();
     await gateways.left.exec(['nft', 'delete', 'table', 'inet', 'wall'], { check: false });

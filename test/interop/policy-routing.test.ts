@@ -1,10 +1,9 @@
 /** Which packets go into a tunnel, of the host's own and of those that it forwards, and which do not. */
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import { afterEach, expect, it } from 'vitest';
 import type { Namespace } from '../support/lab/namespace.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { burst, ping, startEcho } from '../support/lab/traffic.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import {
   buildGateways,
   CLEAR,
@@ -40,16 +39,14 @@ function answered(from: Namespace, source: string, destination: string): Promise
 describeInterop('packets of a gateway', ['namespaces', 'tcpdump', 'nftables', 'build'], () => {
   let gateways: Gateways;
 
-  beforeAll(async () => {
-    gateways = await buildGateways(new Lab());
+  useLab(async (lab) => {
+    gateways = await buildGateways(lab);
     for (const family of FAMILIES) {
       for (const address of [INNER[family].far, INNER[family].hole]) {
         for (const port of [PROTECTED, OPEN]) await startEcho(gateways.lab, gateways.right, address, port);
       }
     }
-  }, 120_000);
-  afterAll(() => gateways.lab.dispose(), 60_000);
-  beforeEach(() => showLogsOnFailure(gateways.lab));
+  });
   afterEach(() => resetBoth(gateways));
 
   const answers = async (own: boolean, family: 4 | 6, destination: string, port: number): Promise<number> => {

@@ -5,45 +5,37 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
+import { afterEach, expect, it } from 'vitest';
 import { addressCommand } from '../support/lab/namespace.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import {
   buildGateways,
   CLEAR,
   counted,
   documents,
-  type Entry,
   FAMILIES,
   FLUSH_RULES,
   type Gateways,
   INNER,
   leftovers,
   NAME,
+  NETWORKS,
   resetBoth,
   startBoth,
   stopBoth,
   traffic,
 } from './gateways.ts';
 
-const ENTRIES: readonly Entry[] = FAMILIES.map((family) => ({
-  name: `net${family}`,
-  from: INNER[family].left,
-  to: INNER[family].right,
-}));
 /** Milliseconds in which traffic passes that is let pass: dozens of packets of each source. */
 const MOMENT = 1_000;
 
 describeInterop('the end of a daemon', ['namespaces', 'tcpdump', 'nftables', 'build'], () => {
   let gateways: Gateways;
 
-  beforeAll(async () => {
-    gateways = await buildGateways(new Lab());
-  }, 120_000);
-  afterAll(() => gateways.lab.dispose(), 60_000);
-  beforeEach(() => showLogsOnFailure(gateways.lab));
+  useLab(async (lab) => {
+    gateways = await buildGateways(lab);
+  });
   afterEach(() => resetBoth(gateways));
 
   /** Packets in the clear while something happens under traffic, which is answered before or afterwards. */
@@ -66,7 +58,7 @@ describeInterop('the end of a daemon', ['namespaces', 'tcpdump', 'nftables', 'bu
     { what: 'a tunnel that was started by hand, two seconds later', autostart: false, pause: 2_000, signal: 'SIGTERM' },
   ] as const)('opens nothing until the next one runs: $what', async ({ autostart, pause, signal }) => {
     const { ours, left } = gateways;
-    await startBoth(gateways, ENTRIES);
+    await startBoth(gateways, NETWORKS);
     await ours.up(NAME);
     if (autostart) await ours.command(['autostart', NAME]);
     expect(
@@ -88,7 +80,7 @@ describeInterop('the end of a daemon', ['namespaces', 'tcpdump', 'nftables', 'bu
   it('opens nothing for a transient tunnel, which the next one lists, and destroy removes', async () => {
     const { ours, left } = gateways;
     await ours.command(['create', '-'], {
-      input: documents([{ ...ENTRIES[0]!, name: 'other' }]).left.replace(NAME, 'passing'),
+      input: documents([{ ...NETWORKS[0]!, name: 'other' }]).left.replace(NAME, 'passing'),
     });
     await ours.stop();
     expect(await leftovers(left)).toContain('table inet sectunnel');
@@ -102,7 +94,7 @@ describeInterop('the end of a daemon', ['namespaces', 'tcpdump', 'nftables', 'bu
     const { ours, left } = gateways;
     await startBoth(
       gateways,
-      ENTRIES.map((entry) => ({ ...entry, level: 'use' })),
+      NETWORKS.map((entry) => ({ ...entry, level: 'use' })),
     );
     await ours.up(NAME);
     expect(await clearDuring(() => Promise.resolve())).toBe(0);
@@ -116,7 +108,7 @@ describeInterop('the end of a daemon', ['namespaces', 'tcpdump', 'nftables', 'bu
 
   it('opens nothing where the next one cannot start, or cannot read the document', async () => {
     const { ours, left } = gateways;
-    await startBoth(gateways, ENTRIES);
+    await startBoth(gateways, NETWORKS);
     await ours.up(NAME);
     const live = join(ours.folder, 'run', 'live', `${NAME}.xml`);
     const kept = join(ours.folder, 'config', `${NAME}.xml`);
@@ -156,7 +148,7 @@ describeInterop('the end of a daemon', ['namespaces', 'tcpdump', 'nftables', 'bu
 
   it('is not needed at boot: fences are installed before the network is up, and the daemon takes them over', async () => {
     const { ours, theirs, left } = gateways;
-    await startBoth(gateways, ENTRIES);
+    await startBoth(gateways, NETWORKS);
     await ours.command(['destroy', NAME]);
     await ours.command(['autostart', NAME]);
     // Rules for transport mode want its address.
@@ -205,8 +197,8 @@ describeInterop('the end of a daemon', ['namespaces', 'tcpdump', 'nftables', 'bu
   it('is followed by release, which removes everything, any number of times, and nothing under a daemon', async () => {
     const { lab, ours, left } = gateways;
     const blue = await lab.namespace('blue');
-    await startBoth(gateways, ENTRIES);
-    const elsewhere = documents(ENTRIES, { device: `<device netns='${blue.name}'/>` }).left.replace(NAME, 'elsewhere');
+    await startBoth(gateways, NETWORKS);
+    const elsewhere = documents(NETWORKS, { device: `<device netns='${blue.name}'/>` }).left.replace(NAME, 'elsewhere');
     await ours.defineDocument('elsewhere', elsewhere);
     await ours.command(['start', 'elsewhere']);
     await ours.command(['autostart', 'elsewhere']);

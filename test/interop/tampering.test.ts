@@ -3,34 +3,26 @@
  * leaves in the clear afterwards, and the log tells what was taken. Counted on the line.
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
+import { afterEach, expect, it } from 'vitest';
 import { Capture } from '../support/lab/capture.ts';
-import { showLogsOnFailure } from '../support/lab/failure.ts';
-import { Lab } from '../support/lab/lab.ts';
 import type { Namespace } from '../support/lab/namespace.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
+import { useLab } from '../support/lab/use-lab.ts';
 import {
   buildGateways,
   CLEAR,
-  type Entry,
   FAMILIES,
   FLUSH_RULES,
   type Gateways,
-  INNER,
   leftovers,
   NAME,
+  NETWORKS,
   resetBoth,
   startBoth,
   stopBoth,
   traffic,
 } from './gateways.ts';
-
-const ENTRIES: readonly Entry[] = FAMILIES.map((family) => ({
-  name: `net${family}`,
-  from: INNER[family].left,
-  to: INNER[family].right,
-}));
 
 /** Milliseconds until what was taken is there again: the most, and for most. */
 const LONGEST = 2_000;
@@ -57,11 +49,9 @@ const TAMPERINGS: Readonly<Record<string, string>> = {
 describeInterop('what other programs take', ['namespaces', 'tcpdump', 'nftables', 'build'], () => {
   let gateways: Gateways;
 
-  beforeAll(async () => {
-    gateways = await buildGateways(new Lab());
-  }, 120_000);
-  afterAll(() => gateways.lab.dispose(), 60_000);
-  beforeEach(() => showLogsOnFailure(gateways.lab));
+  useLab(async (lab) => {
+    gateways = await buildGateways(lab);
+  });
   afterEach(() => resetBoth(gateways));
 
   /** All of ours in a namespace, in no order. */
@@ -89,7 +79,7 @@ describeInterop('what other programs take', ['namespaces', 'tcpdump', 'nftables'
 
   it('is restored within milliseconds, without a packet in the clear afterwards, and is reported once', async () => {
     const { lab, left, ours } = gateways;
-    await startBoth(gateways, ENTRIES);
+    await startBoth(gateways, NETWORKS);
     await ours.up(NAME);
     await shell('nft add table inet other; nft add chain inet other own; nft add rule inet other own accept');
     const rule = (await left.exec(['ip', 'rule', 'show'])).stdout;
@@ -138,7 +128,7 @@ describeInterop('what other programs take', ['namespaces', 'tcpdump', 'nftables'
 
   it('is restored for ever against a program that removes it again and again, at little cost and with few log lines', async () => {
     const { left, ours } = gateways;
-    await startBoth(gateways, ENTRIES);
+    await startBoth(gateways, NETWORKS);
     await ours.up(NAME);
     const before = await standing(left);
     const lines = told().length;
@@ -159,7 +149,7 @@ describeInterop('what other programs take', ['namespaces', 'tcpdump', 'nftables'
 
   it('stays as other programs set it where it is theirs, and is shown meanwhile', async () => {
     const { lab, left, ours } = gateways;
-    await startBoth(gateways, ENTRIES);
+    await startBoth(gateways, NETWORKS);
     await ours.up(NAME);
     const capture = await Capture.start(lab, left, 'eth0');
     const stop = traffic(gateways);
@@ -191,7 +181,7 @@ describeInterop('what other programs take', ['namespaces', 'tcpdump', 'nftables'
     await blue.ip(['addr add 10.1.0.1/24 dev lo', 'addr add fd01::1/64 dev lo nodad']);
     const sockets = (): number => socketsOf(ours.pid);
     const open = sockets();
-    await startBoth(gateways, ENTRIES, { device: `<device netns='${blue.name}'/>` });
+    await startBoth(gateways, NETWORKS, { device: `<device netns='${blue.name}'/>` });
     await ours.up(NAME);
     const before = await standing(blue);
     expect(before).toContain('table inet sectunnel');
