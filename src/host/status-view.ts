@@ -53,7 +53,7 @@ export type HostTunnelStatus = Omit<TunnelStatus, 'uuid' | 'active' | 'redundanc
 
 /** What is asked of a host for its status. */
 export interface StatusSource {
-  readonly engine: Pick<ControlPlane, 'ike' | 'tunnel' | 'awaitsTurn'>;
+  readonly engine: ControlPlane;
   now(): number;
   refresh(): void;
   device(name: string): PacketDevice | undefined;

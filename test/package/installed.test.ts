@@ -90,6 +90,21 @@ it.each([
   expect({ stdout, stderr }).toEqual({ stdout: 'up\ntrue\n', stderr: '' });
 });
 
+it('has types that are whole, for a program that checks those of its libraries', async () => {
+  const { exports } = JSON.parse(readFileSync(join(folder, 'package/package.json'), 'utf8')) as {
+    exports: Record<string, unknown>;
+  };
+  const entries = Object.keys(exports).filter((entry) => !entry.endsWith('.json'));
+  expect(entries).toHaveLength(7);
+  const imports = entries.map((entry, index) => `export * as entry${index} from '${join('sectunnel', entry)}';\n`);
+  writeFileSync(join(folder, 'types.mts'), imports.join(''));
+  const options = ['--noEmit', '--strict', '--skipLibCheck', 'false', '--target', 'es2023', '--module', 'nodenext'];
+  const types = ['--typeRoots', join(ROOT, 'node_modules/@types'), '--types', 'node'];
+  const compiler = [join(ROOT, 'node_modules/typescript/bin/tsc'), ...options, ...types, 'types.mts'];
+  const { stdout } = await run(process.execPath, compiler, { cwd: folder }).catch((error: { stdout: string }) => error);
+  expect(stdout).toBe('');
+});
+
 it('has documents whose links lead to what is in it', () => {
   const root = join(folder, 'package');
   const documents = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.md'));
