@@ -128,6 +128,7 @@ export class PacketBatch {
     return this.buffer.subarray(at, at + this.length[slot]!);
   }
 
+  /** Empties the batch; its memory is kept. */
   clear(): void {
     this.count = 0;
   }

@@ -95,6 +95,7 @@ export interface DhKeyPair {
    * 0, 1 or p-1 (RFC 6989), or the result is all zero.
    */
   derive(peerPublic: Uint8Array): Uint8Array;
+  /** Forgets the private key; the object must not be used afterwards. */
   wipe(): void;
 }
 
@@ -165,9 +166,11 @@ export interface CipherKeys {
  */
 export interface CryptoProvider {
   readonly name: string;
+  /** Whether this provider has the algorithm on this host. */
   supports(algorithm: Algorithm): boolean;
   /** @throws RangeError when the provider does not support the algorithm (ask `supports` first). */
   prf(algorithm: PrfAlgorithm, key: Uint8Array): Prf;
+  /** @throws RangeError when the provider does not support a part of the suite (ask `supports` first). */
   packetCipher(suite: CipherSuite, keys: CipherKeys): PacketCipher;
   /** A fresh key pair; the private key is drawn from `random` alone, so that a seeded source repeats it. */
   dhKeyPair(group: DhGroup, random: RandomSource): DhKeyPair;

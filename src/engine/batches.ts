@@ -1,4 +1,4 @@
-/** How packets are carried, in an engine as in workers: so many at a time, of any size. */
+/** The batches in which packets are carried, in an engine as in workers. */
 import { PacketBatch } from '../base/batch.ts';
 
 /** Packets that are carried at a time: read from a device, or gathered until they are opened. */

@@ -173,6 +173,7 @@ export class ControlPlane {
     return believed;
   }
 
+  /** When `handleTimeout` is to be called next; `undefined` while nothing is due. */
   nextTimeout(): number | undefined {
     const never = Number.POSITIVE_INFINITY;
     const plane = this.#plane.nextDeadline?.() ?? never;
@@ -182,6 +183,7 @@ export class ControlPlane {
     return next === never ? undefined : next;
   }
 
+  /** Does what is due: retransmissions, rekeying, expiry, retries. May be called early. */
   handleTimeout(now: number): void {
     this.act(now, () => {
       this.ike.handleTimeout(now);
@@ -201,6 +203,7 @@ export class ControlPlane {
     return { path, data: message.keepalive ? data : addMarker(path.local.port, data), trafficClass: 0 };
   }
 
+  /** Takes the next event; `undefined` when there is none. To be drained after each call. */
   pollEvent(): EngineEvent | undefined {
     return this.#events.shift();
   }

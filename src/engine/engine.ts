@@ -66,7 +66,7 @@ export class Engine extends ControlPlane {
 
   /**
    * Takes a UDP datagram. IKE is served at once; ESP is gathered. Returns true when `flush` must not wait.
-   * @param trafficClass DSCP and ECN of its IP header; 0 where the owner cannot tell
+   * @param trafficClass DSCP and ECN of its IP header; 0 where the owner does not know it
    */
   override receive(now: number, path: Path, data: Uint8Array, trafficClass = 0): boolean {
     if (classify(path.local.port, data) !== 'esp') return super.receive(now, path, data);

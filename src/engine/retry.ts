@@ -14,7 +14,7 @@ export const DEFAULT_RETRY: RetryPolicy = { initial: 1_000, max: 60_000 };
 export interface RetryMeans {
   /** From 0 to 1, without 1. */
   readonly random?: () => number;
-  /** Is told `at` whenever it changes. */
+  /** Called with `at` whenever it changes. */
   readonly onChange?: (at: number | undefined) => void;
 }
 

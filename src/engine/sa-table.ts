@@ -215,7 +215,7 @@ export class SaTable {
     }
   }
 
-  /** A path takes outer packets of up to so many bytes in one piece. */
+  /** The path takes outer packets of up to `mtu` bytes in one piece. */
   setPathMtu(path: Path, mtu: number): void {
     for (const child of this.#byPeer.get(addressKey(path.remote.address))) {
       if (child.pathMtu === mtu || !samePath(child.path, path)) continue;

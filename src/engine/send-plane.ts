@@ -32,14 +32,14 @@ import { PathTable } from './paths.ts';
 import { installedCipher } from './suite.ts';
 import { Waiting } from './waiting.ts';
 
-/** Packets that waited are sent in batches of so many. */
+/** Slots of the batch in which packets that waited are sent. */
 const RELEASED_SLOTS = 64;
 
 export interface SendPlaneOptions {
   readonly crypto: CryptoProvider;
   readonly report: (report: PlaneReport) => void;
   /**
-   * Takes sealed packets that had waited for their SA, and dummies, valid during the call; they go to
+   * Takes sealed packets that waited for their SA, and dummies, valid during the call; they go to
    * `path(batch.tag[slot])`.
    */
   readonly onReleased: (batch: PacketBatch) => void;
@@ -84,7 +84,7 @@ export class SendPlane {
   readonly #dummyWake = new WakeQueue<number>();
   readonly #paths = new PathTable();
   readonly #released: PacketBatch;
-  /** By slot, the packets of that batch that had waited. BOUNDED: its slots. */
+  /** By slot of `#released`, the packet that waited. BOUNDED: its slots. */
   #returning: HeldPacket[] = [];
   /** The time of the call that is being served. */
   #now = 0;

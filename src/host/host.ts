@@ -271,10 +271,12 @@ export class TunnelHost {
     this.drain();
   }
 
+  /** The device of a tunnel; `undefined` when no tunnel has this name. */
   device(name: string): PacketDevice | undefined {
     return this.#tunnels.get(name)?.device;
   }
 
+  /** The devices of all tunnels. */
   devices(): PacketDevice[] {
     return [...this.#tunnels.values()].map(({ device }) => device);
   }

@@ -33,8 +33,8 @@ export interface RemotePeer {
   readonly id?: Identity | undefined;
   readonly auth: AuthMethod;
   /**
-   * For signatures, whom we trust, which the peer is told in CERTREQ: SHA-1 of the SubjectPublicKeyInfo of each authority,
-   * 20 bytes (RFC 7296 §3.7). Many peers send no certificate unless they are asked for one.
+   * For signatures, the authorities that we trust, as CERTREQ names them to the peer: SHA-1 of the
+   * SubjectPublicKeyInfo of each, 20 bytes (RFC 7296 §3.7). Many peers send no certificate unless they are asked for one.
    */
   readonly authorities?: readonly Uint8Array[] | undefined;
 }
@@ -61,7 +61,7 @@ export interface ChildConfig {
   readonly proposals: readonly EspProposal[];
   /** What is offered as initiator and narrowed to as responder. */
   readonly selectors: SelectorPair;
-  /** Populated from packets: each SA is for the values that one packet has of these, which `initiate` is told. */
+  /** Populated from packets (RFC 4301 §4.4.1.2): each SA is for one packet's values of these, passed to `initiate`. */
   readonly pfp?: PacketFlags | undefined;
   readonly lifetime: ChildLifetime;
 }
@@ -99,7 +99,7 @@ export interface ConnectionConfig {
 export interface RetransmitPolicy {
   /** Wait before the first retransmission. */
   readonly initial: number;
-  /** Each wait is so many times the one before. */
+  /** Each wait is the one before multiplied by this. */
   readonly factor: number;
   /** Longest wait. */
   readonly max: number;
@@ -111,7 +111,7 @@ export interface RetransmitPolicy {
 export interface EndpointLimits {
   /** Half-open SAs as responder before cookies are demanded (RFC 7296 §2.6). */
   readonly cookieThreshold: number;
-  /** Half-open SAs as responder; with so many a new one takes the place of another, see `half-open.ts`. */
+  /** Half-open SAs as responder; at this number a new one takes the place of another, see `half-open.ts`. */
   readonly maxHalfOpen: number;
   readonly maxIkeSas: number;
   readonly maxChildrenPerIkeSa: number;

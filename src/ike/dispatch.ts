@@ -153,8 +153,8 @@ function receiveRequest(session: IkeSession, now: number, path: Path, header: Ik
 }
 
 /**
- * Whether an IKE_AUTH comes at a time when no certificates are judged for its address. It is as if it had been lost: the
- * window does not move, so that the peer's retransmission is a new request to us, and may be heard.
+ * Whether an IKE_AUTH comes while the verification budget of its address is used up. It is treated as lost: the window
+ * does not move, so that the peer's retransmission counts as a new request and is tried again.
  */
 function isDeferred(session: IkeSession, now: number, opened: Opened): boolean {
   if (session.state.name !== 'half-open' || opened.kind !== 'payloads') return false;

@@ -247,7 +247,7 @@ export class IkeEndpoint {
     if (error.code === 'bad-version') this.#unassociated.refuseVersion(now, path, data);
   }
 
-  /** A mistake of ours must not stop the other tunnels: it is counted and told. */
+  /** A bug of ours must not stop the other tunnels: it is counted and reported. */
   #bug(error: unknown): void {
     this.#env.count('bug');
     const text = error instanceof Error ? error.message : 'unknown';

@@ -72,8 +72,8 @@ const MEANINGS: Partial<Record<FailureReason, string | Partial<Record<Refused, s
 /** A failure that the peer notified. */
 export function failureFrom(notify: NotifyPayload, said: string, refused: Refused): Failure {
   const reason = reasonOf(notify.notify);
-  const told = MEANINGS[reason];
-  const meaning = typeof told === 'object' ? told[refused] : told;
+  const known = MEANINGS[reason];
+  const meaning = typeof known === 'object' ? known[refused] : known;
   const detail = `the peer answered ${notifyName(notify.notify)}: ${said}`;
   return { reason, detail: meaning === undefined ? detail : `${detail}\nwhich may mean: ${meaning}` };
 }

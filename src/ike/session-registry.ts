@@ -166,7 +166,7 @@ export class SessionRegistry implements Registry<IkeSession> {
   }
 
   knowsPeer(session: IkeSession, localId: Identity): boolean {
-    // It may have more than one address: an IKE SA at another is lost too to a peer that is told that this is the only one.
+    // The peer may have several addresses, and INITIAL_CONTACT makes it drop the IKE SAs at all of them.
     const remoteId = session.config?.remote.id;
     if (remoteId !== undefined && this.#peers.has(localId, remoteId)) return true;
     for (const other of this.#byAddress.get(addressKey(session.path.remote.address))) {

@@ -154,7 +154,7 @@ function giveUp(session: IkeSession, now: number): void {
       return;
     case 'established':
     case 'rekeyed':
-      // The one too many of two: its maker should have deleted it, and may never have had it.
+      // The redundant one of two: the side that created it should have deleted it, and may never have completed it.
       if (state.pendingFor !== undefined)
         endSession(session, now, { reason: 'redundant', detail: 'both sides rekeyed' });
       else closeSession(session, now, 'rekeyed', 'replaced, and not deleted by the peer');

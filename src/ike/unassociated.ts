@@ -207,7 +207,7 @@ export class UnassociatedMessages {
     if (place?.displaced !== undefined) {
       env.count('half-open-displaced');
       endSession(place.displaced, now, { reason: 'failed', detail: 'another half-open IKE SA took its place' });
-      // One that had failed already is kept only to answer retransmissions.
+      // A session that failed before was kept only to answer retransmissions, and `endSession` leaves it.
       registry.removeSession(place.displaced);
     }
     return place !== undefined && registry.hasRoom();

@@ -28,7 +28,7 @@ export class CommitLog {
   readonly #table: string;
   /** The newest last. BOUNDED: MAX_COMMITS. */
   readonly #commits: Commit[] = [];
-  /** Of the commit that is being told. BOUNDED: by the objects of the table. */
+  /** Objects changed by the commit whose messages are arriving. BOUNDED: by the objects of the table. */
   #touched = new Set<ObjectName>();
   #lost = false;
 

@@ -130,7 +130,7 @@ class Turns {
   }
 }
 
-/** What answers told so far. */
+/** The contents of the table, gathered from the answers. */
 class Gathered implements ContentSink {
   readonly #objects = new Map<ObjectName, { -readonly [Key in keyof ObjectContent]: ObjectContent[Key] }>();
 
@@ -141,7 +141,7 @@ class Gathered implements ContentSink {
   /** Rules have an order; elements are listed in any. */
   item(name: ObjectName, { high, low }: ContentHash): void {
     const object = this.#objects.get(name);
-    // Of a chain or set that was made after its kind had been listed.
+    // Its chain or set was created after the chains or sets had been listed.
     if (object === undefined) return;
     object.count++;
     const factor = name.startsWith('chain') ? ORDERED : 1;

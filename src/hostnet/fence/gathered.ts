@@ -12,7 +12,7 @@ interface Waiting<T> extends Pick<Deferred, 'resolve' | 'reject'> {
 export class Gathered<T> {
   readonly #turn: (work: () => Promise<void>) => unknown;
   readonly #commit: (values: ReadonlyMap<string, T>) => Promise<void>;
-  /** BOUNDED: by those who wait. */
+  /** BOUNDED: by the callers that wait. */
   readonly #waiting: Waiting<T>[] = [];
 
   /**

@@ -44,9 +44,9 @@ export class LinuxFence implements FenceKeeper {
   #unmappable: readonly Unmapped[] | undefined;
   /** What leads the host's own packets to parts. */
   #host: HostDispatch | undefined;
-  /** What counters had when they were last read, by their names. BOUNDED: by the counters of the parts. */
+  /** The values of the counters when they were last read, by name. BOUNDED: by the counters of the parts. */
   #counted: ReadonlyMap<string, number> = new Map();
-  /** What was put right beside a change, until `mend` tells it. BOUNDED: by the objects of the table. */
+  /** What was restored along with a change, until `mend` reports it. BOUNDED: by the objects of the table. */
   #found: FenceDamage = WHOLE;
   #onChange: (() => void) | undefined;
   /** Changes happen one after another. */

@@ -15,7 +15,7 @@
  * (-100). A part that a packet does not concern returns, so no part lets through what another one drops.
  *
  * `output` stands in the hook behind routing. A new destination or mark gives a packet of the host another route; in the
- * hook before, all chains are told the link of its first route, whatever came after.
+ * hook before, all chains see the link of its first route, even after the route has changed.
  */
 import { assertNever } from '../../base/assert.ts';
 import type { Direction } from '../../policy/direction.ts';
@@ -144,7 +144,10 @@ export function fenceBatch(change: FenceChange): string {
   return `${lines.join('\n')}\n`;
 }
 
-/** What all stands on, empty. Where it should be there, it is not made: the kernel tells then when it is not. */
+/**
+ * The table with its base chains, empty. A batch for a table that should exist goes without it, so that the kernel reports
+ * one that is gone. `inherited`: from another daemon, whose chains may have other hooks.
+ */
 function foundation(inherited: boolean): string[] {
   return [
     TABLE_LINE,

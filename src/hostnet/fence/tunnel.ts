@@ -123,7 +123,7 @@ const MARK_CHAINS = {
   markforward: 'type filter hook prerouting priority -150; policy accept;',
 } as const;
 
-/** Takes away what a part had of them. */
+/** Removes the mark chains of a part, whether they exist or not. */
 export function deletedMarkRules(id: string): string[] {
   return Object.entries(MARK_CHAINS).flatMap(([chain, what]) => [
     `add chain ${TABLE} ${id}_${chain} { ${what} }`,
@@ -290,9 +290,9 @@ function ownPasses({ peer, ports, peerPorts }: OwnPackets, peerAt: 's' | 'd'): s
 }
 
 /**
- * Later fragments of the tunnel's own packets. Without the first one, which is readable and looked at, they come to
- * nothing: this host's kernel puts them together, and takes none that overlap (RFC 5722). In IPv6 only the first one tells
- * the protocol.
+ * Later fragments of the tunnel's own packets. They are useless without the first one, which the
+ * fence reads: this host's kernel reassembles them, and accepts none that overlap (RFC 5722). In IPv6 only the first one
+ * shows the protocol.
  */
 function ownFragments({ peer }: OwnPackets, family: IpFamily): string[] {
   if (peer !== undefined && peer.family !== family) return [];

@@ -183,7 +183,7 @@ class RuleReader {
     return true;
   }
 
-  /** `snat to 10.1.0.1`, `dnat ip to 10.9.9.9:80`, `dnat ip6 to [fd00::2]:80`; of a range or a map it is not told which. */
+  /** `snat to 10.1.0.1`, `dnat ip to 10.9.9.9:80`, `dnat ip6 to [fd00::2]:80`; for a range or a map, the address is not given. */
   #translate(word: 'snat' | 'dnat'): true {
     const to = this.#words.indexOf('to', this.#at);
     const text = to < 0 ? '' : (this.#words[to + 1] ?? '');

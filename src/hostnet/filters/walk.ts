@@ -1,6 +1,6 @@
 /**
- * What chains of nftables do with a packet at a hook, as far as their rules are understood. A rule that is not may fit: what
- * it would do is told as uncertain, and the packet is followed as if it went on. BOUNDED: by `MAX_WORK`.
+ * What chains of nftables do with a packet at a hook, as far as their rules are understood. A rule that is not understood
+ * may match: its effect is reported as uncertain, and the packet is followed as if it went on. BOUNDED: by `MAX_WORK`.
  */
 import type { IpAddress } from '../../base/address.ts';
 import type { BaseChain, Chain, Hook, Table } from './listing.ts';

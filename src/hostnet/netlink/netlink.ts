@@ -84,7 +84,7 @@ export class NetlinkRequest {
     return message;
   }
 
-  /** Where so many bytes have their place. What follows begins at a multiple of four. */
+  /** Reserves `length` bytes and returns their offset. What follows begins at a multiple of four. */
   #reserve(length: number): number {
     const at = this.#length;
     this.#length = at + ((length + 3) & ~3);

@@ -1,6 +1,6 @@
 /**
- * nftables' netlink messages (linux/netfilter/nf_tables.h), as far as they tell what a table contains and who changed it:
- * requests, and what of each answer is content. Handles, use counts and the values of counters are not. Pure.
+ * nftables' netlink messages (linux/netfilter/nf_tables.h), as far as they show what a table contains and which program
+ * changed it: requests, and what of each answer is content. Handles, use counts and the values of counters are not. Pure.
  */
 import type { IpFamily } from '../../base/address.ts';
 import { equalBytes, readU32, toHex } from '../../base/bytes.ts';
@@ -134,7 +134,7 @@ export interface Generation {
 /**
  * Takes what a table contains out of the answers to a listing. A listing of a thousand tunnels has fifty thousand rules, so
  * it looks at no more than it needs, and makes of each rule or element a hash of 64 bits: enough to find what changed, not
- * to withstand a forger, who could as well end the daemon.
+ * to withstand forgery, but whoever can change the table can end the daemon as well.
  */
 export class ContentParser {
   readonly #table: Uint8Array;

@@ -1,5 +1,5 @@
 /**
- * What the kernel tells of changes of links, addresses, routes and rules (rtnetlink(7)): which groups tell it, and the
+ * The kernel's notifications of changed links, addresses, routes and rules (rtnetlink(7)): their multicast groups, and the
  * messages as the types of `routes.ts`. Pure.
  */
 import type { NetworkChange } from '../routes/routes.ts';

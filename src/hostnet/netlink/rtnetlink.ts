@@ -63,7 +63,7 @@ const RTAX_MTU = 2;
 const RTM_F_LOOKUP_TABLE = 0x1000;
 /** The answer is the route as it was configured, without what the kernel has learnt of the path since. */
 const RTM_F_FIB_MATCH = 0x2000;
-/** struct rta_cacheinfo: where it says when the answer runs out, which it does only for what ICMP told. */
+/** Offset of the expiry in struct rta_cacheinfo; only what the kernel learnt from ICMP has one. */
 const CACHEINFO_EXPIRES = 8;
 const RTN_UNICAST = 1;
 const RTN_LOCAL = 2;
@@ -198,7 +198,7 @@ export interface RouteReply {
   readonly source: IpAddress | undefined;
   readonly gateway: IpAddress | undefined;
   readonly mtu: number | undefined;
-  /** The MTU is what ICMP told the kernel. */
+  /** The kernel learnt the MTU from ICMP. */
   readonly learnt: boolean;
   readonly local: boolean;
   readonly table: number | undefined;

@@ -164,7 +164,7 @@ export class LinuxHostNetwork implements HostNetwork {
     const reply = data?.[0] === undefined ? undefined : message.parseRouteReply(data[0].body);
     if (reply === undefined) return undefined;
     const { learnt, ...answer } = reply;
-    // What ICMP told the kernel was held against nothing but addresses and ports.
+    // The kernel checks no more of an ICMP message than addresses and ports, so the MTU it learnt there is not believed.
     const own = learnt ? this.#configuredMtu(query, what) : reply.mtu;
     const mtu = own ?? this.link(reply.linkIndex)?.mtu;
     return mtu === undefined ? undefined : { ...answer, mtu };

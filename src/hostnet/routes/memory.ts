@@ -1,7 +1,7 @@
 /**
  * A host's network configuration in memory: the twin of `linux.ts`. Route look-ups follow the longest prefix
- * in the tables that the rules name, in their order. A watch is told of rules and routes that others change, of addresses,
- * and of links that go.
+ * in the tables that the rules name, in their order. A watch reports rules and routes that others change, addresses,
+ * and links that go.
  */
 import type { IpAddress, IpFamily } from '../../base/address.ts';
 import { prefixRange, sameAddress } from '../../base/address.ts';

@@ -2,7 +2,7 @@
  * The part of the host's network configuration that tunnels need: links, addresses, routes, rules, and the route that a
  * packet would take. Implemented by `linux.ts` and, in memory, by `memory.ts`.
  *
- * All that is set here has the protocol `OWN_PROTOCOL`, which tells it from what others set, also after a crash.
+ * All that is set here has the protocol `OWN_PROTOCOL`, which distinguishes it from what others set, also after a crash.
  */
 import type { IpAddress, IpFamily } from '../../base/address.ts';
 import { formatAddress, prefixRange, rangeContains } from '../../base/address.ts';
@@ -109,7 +109,7 @@ export interface Rule {
   readonly action: RuleAction;
   /** Where the route found in the table leaves by a link of that group, it is as if the rule were not there. */
   readonly suppressedGroup?: number | undefined;
-  /** Routes of the table with a prefix of at most so many bits are passed over. */
+  /** Routes of the table whose prefix has at most this many bits are skipped. */
   readonly suppressedLength?: number | undefined;
   /** Whose rule it is: a table's number, which the kernel keeps with rules of all actions. Default: that of the action. */
   readonly owner?: number | undefined;

@@ -57,7 +57,7 @@ export class HalfOpenTable {
     this.#random = random;
     const reserve = Math.max(1, Math.floor(maxHalfOpen * NAMED_PART));
     this.#named = new Places(reserve, (address) => [{ key: addressKey(address), most: PLACES_PER_NAMED }]);
-    // Below the threshold a forger, who shows no cookie, must not use up the share of the address that he forges.
+    // Below the threshold no cookie is asked for: forged requests must not use up the share of the address they name.
     const most = (share: number): number => Math.max(2 * cookieThreshold, Math.ceil(maxHalfOpen * share));
     this.#others = new Places(maxHalfOpen, (address) => {
       const { family, value } = address;

@@ -23,7 +23,7 @@ const MAX_ACCOUNTS = 4_096;
 /** Bits of an address that one network has, whose hosts may be one attacker's. */
 const NETWORK_BITS = { 4: 24n, 6: 48n } as const;
 
-/** Estimated milliseconds of a verification, plus 1 ms for each so many bytes. */
+/** The estimate of a verification: this many milliseconds, and 1 ms for every `BYTES_PER_MS` bytes. */
 const LEAST_COST = 1;
 const BYTES_PER_MS = 32 * 1024;
 
@@ -62,7 +62,7 @@ export class VerificationBudget {
     return left <= 0 ? 'the certificates of all peers have used up the time for verification' : undefined;
   }
 
-  /** Charges for credentials of so many bytes that are to be verified. Each must be closed. */
+  /** Charges for credentials of `bytes` bytes that are to be verified. The caller must close what it returns. */
   open(address: IpAddress, bytes: number): OpenVerification {
     const accounts = this.#accountsOf(address);
     const cost = LEAST_COST + bytes / BYTES_PER_MS;

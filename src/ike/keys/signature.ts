@@ -80,7 +80,7 @@ const names = (hashes: readonly number[]): string =>
 
 /**
  * The AUTH payload for a signature.
- * @param algorithm with method 14 the AlgorithmIdentifier, DER, which is told with its length in one byte (RFC 7427 §3)
+ * @param algorithm with method 14 the AlgorithmIdentifier, DER, sent behind its length of one byte (RFC 7427 §3)
  * @returns `undefined` where that is missing, or too long
  */
 export function signatureAuth(

@@ -100,7 +100,7 @@ export function espWireProposals(
   }));
 }
 
-/** Chooses as responder; `undefined` for NO_PROPOSAL_CHOSEN, which `explainNoProposal` tells more of. */
+/** Chooses as responder; `undefined` for NO_PROPOSAL_CHOSEN, which `explainNoProposal` explains. */
 export function chooseIke(
   offered: readonly WireProposal[],
   configured: readonly IkeProposal[],

@@ -92,7 +92,7 @@ function seal(message: Unsealed, firstPayload: number, content: Uint8Array, size
   return { datagrams, smaller };
 }
 
-/** Datagrams that it takes; 1 where it fits as a whole, or where so many fragments cannot be. */
+/** The number of datagrams for a message; 1 if it fits whole, or would need more than `MAX_FRAGMENTS`. */
 function countFor(length: number, cipher: PacketCipher, size: number): number {
   if (length <= capacityOf(cipher, size, 'sk')) return 1;
   const count = Math.ceil(length / capacityOf(cipher, size, 'skf'));

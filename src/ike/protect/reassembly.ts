@@ -69,7 +69,7 @@ export class Reassembly {
 
   /**
    * What a fragment is before anything is spent on it: `known` when it is here already or belongs to a set that was
-   * given up, `refused` when there is no place for so many.
+   * given up, `refused` when its total exceeds what is held here.
    */
   judge(header: IkeHeader, { number, total }: FragmentPlace): 'new' | 'known' | 'refused' {
     if (total > MAX_FRAGMENTS) return 'refused';

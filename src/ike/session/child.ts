@@ -43,11 +43,11 @@ export class ChildRecord {
   ikeSaId: number;
   /** Packets leave on it, as far as the owner was told. */
   sending: boolean;
-  /** They did once: the peer's first packet on it says something new only before. */
+  /** Packets have left on it: from then on the peer's first packet on it says nothing new. */
   everSent: boolean;
   /** The peer has refused to replace it. */
   rekeyRefused = false;
-  /** The owner was told that it is gone. */
+  /** `child-down` was reported to the owner. */
   reportedDown = false;
   #state: ChildState = 'installed';
 

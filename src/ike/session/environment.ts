@@ -35,6 +35,6 @@ export interface Environment {
   /** Ids of IKE SAs, CHILD SAs and requests; later ones are larger. */
   nextId(): number;
 
-  /** When a packet last came or went on a CHILD SA; `undefined` for never, or when the owner of the endpoint does not tell. */
+  /** When a packet last came or went on a CHILD SA; `undefined` for never, or when the owner does not report it. */
   lastUsed(childId: number): number | undefined;
 }

@@ -67,7 +67,7 @@ export interface InitRequest {
   cookies: number;
   /** The message as it was sent last. */
   bytes: Uint8Array;
-  /** What the owner is told if no better answer comes: none of them is authentic. */
+  /** Reported to the owner if no better response comes: no response of IKE_SA_INIT is authenticated. */
   likely: Failure | undefined;
 }
 
@@ -110,9 +110,9 @@ export interface Life {
   readonly establishedAt: number | undefined;
   /** Id of the IKE SA that this one replaced. */
   readonly replaces: number | undefined;
-  /** The owner was told of it, and not yet that it is gone. */
+  /** `ike-up` was reported to the owner, and `ike-down` not yet. */
   announced: boolean;
-  /** Came out of a rekeying from both sides, of the IKE SA with this id, and may turn out to be the one too many. */
+  /** Result of a simultaneous rekeying of the IKE SA with this id, and may turn out to be the redundant one. */
   pendingFor: number | undefined;
   /** When an IKE SA was last begun in the place of this one. */
   supersededAt: number | undefined;
@@ -120,7 +120,7 @@ export interface Life {
   probedAt: number | undefined;
   /** Since when the peer has been answering TEMPORARY_FAILURE. */
   busySince: number | undefined;
-  /** The owner was told that the peer sends from where ESP cannot follow it. */
+  /** It was reported to the owner that the peer sends from a port to which ESP cannot follow it. */
   toldOfPath: boolean;
 }
 
@@ -187,7 +187,7 @@ export type SessionState =
   | ({ readonly name: 'established' } & Life)
   /** Another IKE SA took over; one side deletes this one. */
   | ({ readonly name: 'rekeyed' } & Life)
-  /** Our DELETE is out, or waits for the window. The owner was told already. */
+  /** Our DELETE was sent, or waits for the window. `ike-down` was reported already. */
   | {
       readonly name: 'deleting';
       readonly config: ConnectionConfig;

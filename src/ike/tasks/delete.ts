@@ -34,7 +34,7 @@ export class DeleteChildTask implements Task<IkeSession> {
   }
 
   process(session: IkeSession): void {
-    // Whatever the answer names: the peer has not got the SA any more, or never had it.
+    // Whatever SPIs the response names: any response means that the peer does not have the SA.
     if (this.child !== undefined) dropChild(session, this.child, this.reason);
   }
 

@@ -39,7 +39,7 @@ export type InitAnswer =
       readonly kind: 'refused';
       readonly notify: number;
       readonly data: Uint8Array;
-      /** For the owner, who is not told of everything; `undefined` for what is a part of negotiation. */
+      /** The reason, reported to the owner; `undefined` for what is a part of negotiation, such as a cookie. */
       readonly explain: (() => string) | undefined;
       /** Takes the place of a half-open SA where a key exchange was spent on the request. */
       readonly spent?: IkeSession;
@@ -213,7 +213,7 @@ function open(
     window: new MessageWindow(env.retransmit, 0, 1),
     now,
   });
-  // The request's hashes were made before we had an SPI (RFC 7296 §2.23).
+  // The hashes in the request were computed with a responder SPI of zero (RFC 7296 §2.23).
   const asked = { initiatorSpi: spiInitiator, responderSpi: 0n };
   session.nat = agreed.asksForNat
     ? { ...detectNat(env.crypto, asked, path.local, path.remote, message.payloads), forced: agreed.forcesEncapsulation }

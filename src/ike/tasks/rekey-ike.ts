@@ -241,7 +241,7 @@ export function respondRekeyIke(session: IkeSession, now: number, payloads: read
   const busy = active !== undefined && active.kind !== 'liveness' && active.kind !== 'rekey-ike';
   if (state.name !== 'established' || busy) return refuse(NotifyType.TEMPORARY_FAILURE);
   if (!registry.hasRoom()) return refuse(NotifyType.NO_ADDITIONAL_SAS);
-  // Each waits for its delete. Only a peer that never sends one has so many.
+  // Each waits for the peer's DELETE. Only a peer that never sends one reaches the limit.
   const replaced = registry.withSamePeer(session).filter((other) => other.state.name === 'rekeyed').length;
   if (replaced >= MAX_REPLACED) return refuse(NotifyType.TEMPORARY_FAILURE);
   const config = session.current(state.config);
