@@ -44,6 +44,18 @@ describe('the reference of the document', () => {
     expect(missing).toEqual([]);
   });
 
+  it('names no element or attribute that a document may not have', () => {
+    const unknown: string[] = [];
+    const look = ({ attributes = {}, children = {} }: ElementShape, path: string): void => {
+      for (const name of rowsOf(sections.get(path) ?? '').keys()) {
+        if (!Object.hasOwn(attributes, name) && !Object.hasOwn(children, name)) unknown.push(`${path} ${name}`);
+      }
+      for (const [name, { shape }] of Object.entries(children)) look(shape, `${path}/${name}`);
+    };
+    look(SECTUNNEL_SHAPE, 'sectunnel');
+    expect(unknown).toEqual([]);
+  });
+
   it('lists the defaults that a document gets', () => {
     const document = parseDocument(readFileSync('examples/ex-seed.xml', 'utf8'), {
       newUuid: () => '7e5f1c8e-6d0e-4b7e-9a55-0c3f2f6d1a10',
