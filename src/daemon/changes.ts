@@ -57,17 +57,12 @@ export class Changes {
   define(text: DocumentText): Promise<DefineResult> {
     const { catalog, advice, publish } = this.#parts;
     return this.#withDocument(text, async (document) => {
-      const own = await advice.allWarnings(document);
-      // Nothing else happens between the look at the others and the change.
-      const { refusal, warnings: overlaps } = advice.overlaps(document);
-      const warnings = [...own, ...overlaps];
-      const object = catalog.objects.claim(document);
-      try {
+      const warnings = await advice.allWarnings(document);
+      const object = await catalog.define(document, () => {
+        const { refusal, warnings: overlaps } = advice.overlaps(document);
         if (refusal !== undefined) throw new SectunnelError('invalid-state', refusal);
-        catalog.stagePersistent(object, document).commit();
-      } finally {
-        catalog.objects.dropIfGone(object);
-      }
+        warnings.push(...overlaps);
+      });
       publish({ tunnel: document.name, event: 'defined', detail: '' });
       if (catalog.isOutdated(object)) warnings.push(runsOtherwise(document.name));
       return { name: document.name, uuid: document.uuid, warnings };

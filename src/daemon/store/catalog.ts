@@ -225,6 +225,34 @@ export class Catalog {
     return { commit, discard: () => file.discard() };
   }
 
+  /**
+   * Defines a tunnel: writes its document, and puts it into its place if nothing speaks against that then.
+   * @param check throws what speaks against it
+   * @throws StorageError, and what `check` throws, with nothing changed
+   */
+  async define(document: SectunnelDocument, check: () => void): Promise<TunnelObject> {
+    const file = await this.#definitions.stageSoon(document.name, dumpDocument(document));
+    let object: TunnelObject | undefined;
+    try {
+      object = this.objects.claim(document);
+      check();
+    } catch (error) {
+      file.discard();
+      if (object !== undefined) this.objects.dropIfGone(object);
+      throw error;
+    }
+    const own = object;
+    try {
+      await file.commitSoon(() => {
+        own.persistent = document;
+        this.#reindex(own.name);
+      });
+    } finally {
+      this.objects.dropIfGone(own);
+    }
+    return own;
+  }
+
   /** Has the memory say what the disk says, also where that may not survive a power failure. */
   #change(object: TunnelObject, persistent: SectunnelDocument | undefined, onDisk: () => void): void {
     try {

@@ -9,6 +9,7 @@ import {
   constants,
   existsSync,
   fchmodSync,
+  fsync,
   fsyncSync,
   lstatSync,
   openSync,
@@ -46,6 +47,13 @@ export interface StagedFile {
   discard(): void;
 }
 
+/** The same where the disk is waited for while others have their turn. */
+export interface StagedSoon {
+  /** @param onDone called when the file is in its place @throws StorageError as `StagedFile.commit` */
+  commitSoon(onDone: () => void): Promise<void>;
+  discard(): void;
+}
+
 const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_DIRECTORY } = constants;
 const RANDOM_BYTES = 8;
 /** Up to version 0.1.0 the number of the process stood in the place of the random one. */
@@ -57,6 +65,23 @@ const TEMPORARY = /^\.(.+)\.(?:[0-9a-f]{16}|\d{1,10})\.new$/;
  */
 export function stageFile(path: string, content: string | Uint8Array, mode = 0o600): StagedFile {
   return stage(path, (temporary) => writeNew(temporary, content, mode));
+}
+
+/** The same, and the disk is waited for while others have their turn. @throws StorageError with nothing changed */
+export async function stageFileSoon(path: string, content: string | Uint8Array): Promise<StagedSoon> {
+  const temporary = temporaryFor(path);
+  try {
+    const folder = openFolder(path);
+    try {
+      await writeNewSoon(temporary, content);
+    } catch (error) {
+      closeQuietly(folder);
+      throw error;
+    }
+    return staged(path, temporary, folder);
+  } catch (error) {
+    throw storageError(path, 'written', error);
+  }
 }
 
 /** Replaces a file. @throws StorageError as `StagedFile.commit` */
@@ -109,20 +134,46 @@ export function logLeftovers(log: Logger, clean: () => readonly string[]): void 
   }
 }
 
+function temporaryFor(path: string): string {
+  return join(dirname(path), `.${basename(path)}.${randomBytes(RANDOM_BYTES).toString('hex')}.new`);
+}
+
 function stage(path: string, make: (temporary: string) => void): StagedFile {
-  const temporary = join(dirname(path), `.${basename(path)}.${randomBytes(RANDOM_BYTES).toString('hex')}.new`);
-  const folder = attempt(path, 'written', () => withFolder(path, () => make(temporary)));
+  const temporary = temporaryFor(path);
+  return staged(
+    path,
+    temporary,
+    attempt(path, 'written', () => withFolder(path, () => make(temporary))),
+  );
+}
+
+/** @param folder the descriptor of the folder of both */
+function staged(path: string, temporary: string, folder: number): StagedFile & StagedSoon {
   let isOpen = true;
+  const rename = (): void => {
+    isOpen = false;
+    try {
+      renameSync(temporary, path);
+    } catch (error) {
+      closeQuietly(folder);
+      throw storageError(path, 'written', withoutTemporary(temporary, error));
+    }
+  };
   return {
     commit: () => {
-      isOpen = false;
-      try {
-        renameSync(temporary, path);
-      } catch (error) {
-        closeQuietly(folder);
-        throw storageError(path, 'written', withoutTemporary(temporary, error));
-      }
+      rename();
       syncFolder(path, 'written', folder);
+    },
+    commitSoon: async (onDone) => {
+      rename();
+      onDone();
+      try {
+        await flush(folder);
+      } catch (error) {
+        throwUnlessNothingToFlush(path, 'written', error);
+      } finally {
+        closeQuietly(folder);
+      }
     },
     discard: () => {
       if (!isOpen) return;
@@ -134,9 +185,13 @@ function stage(path: string, make: (temporary: string) => void): StagedFile {
   };
 }
 
+function openFolder(path: string): number {
+  return openSync(dirname(path), O_RDONLY | O_DIRECTORY);
+}
+
 /** Opens the folder of a file, so that it can be made sure of, before the file is touched. @returns its descriptor */
 function withFolder(path: string, work: () => void): number {
-  const folder = openSync(dirname(path), O_RDONLY | O_DIRECTORY);
+  const folder = openFolder(path);
   try {
     work();
     return folder;
@@ -146,12 +201,41 @@ function withFolder(path: string, work: () => void): number {
   }
 }
 
-function writeNew(temporary: string, content: string | Uint8Array, mode: number): void {
-  const file = openSync(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+function openNew(temporary: string): number {
+  return openSync(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+}
+
+function writeAll(file: number, content: string | Uint8Array): void {
+  const bytes = typeof content === 'string' ? Buffer.from(content) : content;
+  for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at);
+}
+
+async function writeNewSoon(temporary: string, content: string | Uint8Array): Promise<void> {
+  const file = openNew(temporary);
   let isOpen = true;
   try {
-    const bytes = typeof content === 'string' ? Buffer.from(content) : content;
-    for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at);
+    writeAll(file, content);
+    await flush(file);
+    isOpen = false;
+    closeSync(file);
+  } catch (error) {
+    if (isOpen) closeQuietly(file);
+    throw withoutTemporary(temporary, error);
+  }
+}
+
+/** In a thread of libuv's pool. */
+function flush(descriptor: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    fsync(descriptor, (error) => (error === null ? resolve() : reject(error)));
+  });
+}
+
+function writeNew(temporary: string, content: string | Uint8Array, mode: number): void {
+  const file = openNew(temporary);
+  let isOpen = true;
+  try {
+    writeAll(file, content);
     fsyncSync(file);
     if (mode !== 0o600) fchmodSync(file, mode);
     isOpen = false;
@@ -204,16 +288,19 @@ function syncFolder(path: string, what: 'written' | 'removed', folder: number): 
   try {
     fsyncSync(folder);
   } catch (error) {
-    // File systems that have nothing to flush return that there is no such call.
-    if (!(isErrno(error) && error.code === 'EINVAL')) {
-      const reason = reasonOf(error);
-      throw new StorageError(`${path} was ${what}, but that may not survive a power failure: ${reason}`, reason, {
-        isDone: true,
-      });
-    }
+    throwUnlessNothingToFlush(path, what, error);
   } finally {
     closeQuietly(folder);
   }
+}
+
+/** File systems that have nothing to flush return that there is no such call. */
+function throwUnlessNothingToFlush(path: string, what: 'written' | 'removed', error: unknown): void {
+  if (isErrno(error) && error.code === 'EINVAL') return;
+  const reason = reasonOf(error);
+  throw new StorageError(`${path} was ${what}, but that may not survive a power failure: ${reason}`, reason, {
+    isDone: true,
+  });
 }
 
 function attempt<T>(path: string, what: string, work: () => T): T {

@@ -6,7 +6,16 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../../base/text.ts';
 import { checkPrivateFolder, makeFolderIfPossible, makePrivateFolder, readDocumentFile } from './files.ts';
-import { removeFile, removeLeftovers, replaceLink, type StagedFile, StorageError, stageFile } from './replace-file.ts';
+import {
+  removeFile,
+  removeLeftovers,
+  replaceLink,
+  type StagedFile,
+  type StagedSoon,
+  StorageError,
+  stageFile,
+  stageFileSoon,
+} from './replace-file.ts';
 
 const SUFFIX = '.xml';
 /** In the run folder; in that of definitions. */
@@ -83,6 +92,12 @@ export class DocumentFolder {
   stage(name: string, xml: string): StagedFile {
     makePrivateFolder(this.path, this.#use);
     return stageFile(this.fileOf(name), xml);
+  }
+
+  /** The same, and the disk is waited for while others have their turn. @throws StorageError with nothing changed */
+  async stageSoon(name: string, xml: string): Promise<StagedSoon> {
+    makePrivateFolder(this.path, this.#use);
+    return await stageFileSoon(this.fileOf(name), xml);
   }
 
   /** @throws StorageError */
