@@ -28,7 +28,7 @@ export interface DevicePlan {
 /** A tunnel of which fence, rules and routes may stand. */
 export interface InstalledTunnel {
   readonly tunnel: string;
-  /** `undefined` when it is not known, as no document of the tunnel can be read: then nothing counts as another tunnel's. */
+  /** `undefined` when it is not known, as no document of the tunnel can be read: then nothing counts as another tunnel's. @internal */
   readonly routing: RoutingPlan | undefined;
   readonly netns: string | undefined;
 }
