@@ -2,24 +2,23 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { ControlConnection } from './connection.ts';
 
-/** Elements in a line, and milliseconds of work on it. */
-const MAX_ELEMENTS = 50;
+/** Milliseconds of work on a line. */
 const MAX_WORK = 10;
 
 /**
- * Makes an element of each item. What goes before the last line is sent as parts of the reply, and others have their turn in between.
+ * Makes an element of each item, at most so many in a line. What goes before the last line is sent as parts of the reply, and others have their turn in between.
  * @returns what is left for the result under the same key; nothing for a client that is gone
  */
 export async function inParts<T, R>(
   connection: Pick<ControlConnection, 'send'>,
   key: string,
   items: readonly T[],
-  make: (item: T) => R,
+  { make, most }: { readonly make: (item: T) => R; readonly most: number },
 ): Promise<R[]> {
   let part: R[] = [];
   let began = performance.now();
   for (const item of items) {
-    if (part.length >= MAX_ELEMENTS || performance.now() - began > MAX_WORK) {
+    if (part.length >= most || performance.now() - began > MAX_WORK) {
       if (part.length > 0 && !(await connection.send({ part: { [key]: part } }))) return [];
       await nextTurn();
       part = [];

@@ -28,6 +28,9 @@ import type { ControlConnection } from './connection.ts';
 import { inParts } from './parts.ts';
 import { type SelectionFacts, selectTunnels } from './selection.ts';
 
+/** Tunnels in one line of a reply: some 150 KiB. */
+const INFOS_IN_LINE = 500;
+const STATUSES_IN_LINE = 50;
 /** Tunnels of which the kernel tells all in time. */
 const FEW = 50;
 /** Milliseconds that a status waits for what the kernel tells of more. */
@@ -76,7 +79,10 @@ export class Queries {
       (persistent === undefined || (object.persistent !== undefined) === persistent) &&
       (autostart === undefined || this.#catalog.isAutostart(object.name) === autostart);
     const objects = selectTunnels(this.#catalog.objects, selection, this.#facts, suits);
-    const tunnels = await inParts(connection, 'tunnels', objects, (object) => this.#infoOf(object));
+    const tunnels = await inParts(connection, 'tunnels', objects, {
+      make: (object) => this.#infoOf(object),
+      most: INFOS_IN_LINE,
+    });
     // Of these what they protect is dropped.
     return { tunnels, unreadable: [...this.#catalog.unreadable] };
   }
@@ -146,7 +152,10 @@ export class Queries {
     const { objects: all } = this.#catalog;
     const objects = name === undefined ? selectTunnels(all, selection, this.#facts) : [all.find(name)];
     const names = new Set(objects.map((object) => object.name));
-    const tunnels = await inParts(connection, 'tunnels', objects, (object) => this.#statusOf(object));
+    const tunnels = await inParts(connection, 'tunnels', objects, {
+      make: (object) => this.#statusOf(object),
+      most: STATUSES_IN_LINE,
+    });
     return {
       version: version(),
       pid: process.pid,

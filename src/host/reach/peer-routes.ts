@@ -11,6 +11,7 @@
  */
 import { setImmediate } from 'node:timers/promises';
 import { formatAddress, type IpAddress } from '../../base/address.ts';
+import { ByTunnel } from './by-tunnel.ts';
 
 /** The ends of a tunnel's outer packets. */
 export interface PeerRouteTarget {
@@ -63,7 +64,7 @@ interface Known {
 export class PeerRoutes {
   readonly #options: PeerRoutesOptions;
   /** BOUNDED: by the IKE SAs and connections. */
-  #known = new Map<string, Known>();
+  readonly #known = new ByTunnel<string, Known>(({ target }) => target.tunnel);
   #timer: NodeJS.Timeout | undefined;
   #running = false;
   #again = false;
@@ -80,7 +81,7 @@ export class PeerRoutes {
   }
 
   forget(tunnel: string): void {
-    for (const [key, { target }] of this.#known) if (target.tunnel === tunnel) this.#known.delete(key);
+    this.#known.forget(tunnel);
   }
 
   /** Addresses, links or routes of this host changed. */
@@ -99,9 +100,9 @@ export class PeerRoutes {
 
   /** Peers of a tunnel without a route, a sentence each. */
   degraded(tunnel: string): string[] {
-    const texts = [...this.#known.values()].flatMap(({ target, route }) =>
-      target.tunnel === tunnel && route === undefined ? [noRouteText(target)] : [],
-    );
+    const texts = this.#known
+      .of(tunnel)
+      .flatMap(({ target, route }) => (route === undefined ? [noRouteText(target)] : []));
     return [...new Set(texts)];
   }
 

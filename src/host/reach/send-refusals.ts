@@ -10,6 +10,7 @@
  */
 import { formatAddress, formatSocketAddress, NO_PORT, type SocketAddress } from '../../base/address.ts';
 import type { UdpSendError } from '../../tun/udp/udp.ts';
+import { ByTunnel } from './by-tunnel.ts';
 import type { PeerRouteReport } from './peer-routes.ts';
 
 /** An IKE SA, or an attempt at one. */
@@ -60,7 +61,7 @@ export class SendRefusals {
   /** By remote end. BOUNDED: `MAX_PENDING`. */
   #pending = new Map<string, Pending>();
   /** By tunnel and remote end. BOUNDED: by the IKE SAs. */
-  readonly #shown = new Map<string, Shown>();
+  readonly #shown = new ByTunnel<string, Shown>(({ tunnel }) => tunnel);
   /** When peers were asked, by IKE SA. BOUNDED: those of the last `PROBE_PAUSE`. */
   readonly #probed = new Map<number, number>();
   #timer: NodeJS.Timeout | undefined;
@@ -81,12 +82,12 @@ export class SendRefusals {
   }
 
   forget(tunnel: string): void {
-    for (const [key, shown] of this.#shown) if (shown.tunnel === tunnel) this.#shown.delete(key);
+    this.#shown.forget(tunnel);
   }
 
   /** Refusals of a tunnel's datagrams, a sentence each. */
   degraded(tunnel: string): string[] {
-    return [...this.#shown.values()].filter((shown) => shown.tunnel === tunnel).map(({ text }) => text);
+    return this.#shown.of(tunnel).map(({ text }) => text);
   }
 
   close(): void {
