@@ -144,7 +144,7 @@ function indexFamily(entries: readonly PolicyEntry[], family: 4 | 6): FamilyInde
   for (const [entry, side] of sides.entries()) {
     for (const mine of side.local) {
       for (const theirs of side.remote) {
-        if (canPair(mine, theirs)) pushBox(boxes, mine, theirs, local, remote, entry);
+        if (canPair(mine, theirs)) pushBox(boxes, { mine, theirs }, { local, remote }, entry);
       }
     }
   }
@@ -154,10 +154,8 @@ function indexFamily(entries: readonly PolicyEntry[], family: 4 | 6): FamilyInde
 /** Appends the box of a pair of selectors: lowest and highest coordinate in each dimension, then the entry. */
 function pushBox(
   boxes: number[],
-  mine: TrafficSelector,
-  theirs: TrafficSelector,
-  local: AddressRanks,
-  remote: AddressRanks,
+  { mine, theirs }: { readonly mine: TrafficSelector; readonly theirs: TrafficSelector },
+  { local, remote }: { readonly local: AddressRanks; readonly remote: AddressRanks },
   entry: number,
 ): void {
   const localAddress = local.ofRange(mine.range);
