@@ -8,6 +8,7 @@ import { OWN_QUERY } from '../hostnet/steering/policy-routing.ts';
 import { isOnwardRefusal } from '../hostnet/steering/priorities.ts';
 import type { Routing } from '../hostnet/view.ts';
 import type { Obstacle } from './obstacle.ts';
+import type { AskedPacket } from './packet.ts';
 
 /** What the tunnel says of a packet that comes out of it. */
 export interface CameOut {
@@ -62,13 +63,19 @@ export function refusedOnward(link: string, rule: string): Obstacle {
 }
 
 /** A packet from a network whose route is gone: it cannot come from there, and replies to it are refused. @param device the tunnel's */
-export function lostSource(routing: Routing, source: IpAddress, device: string): Obstacle | undefined {
+export function lostSource(
+  routing: Routing,
+  { source, destination }: Pick<AskedPacket, 'source' | 'destination'>,
+  device: string,
+): Obstacle | undefined {
   const refusal = routing
     .seenRules(source.family)
     .find((rule) => isOnwardRefusal(rule) && rule.inputLink === device && rule.to && prefixContains(rule.to, source));
   if (refusal === undefined) return undefined;
   const inputLinkIndex = routing.link(device)?.index;
-  if (routing.routeTo({ destination: source, inputLinkIndex }) !== undefined) return undefined;
+  if (inputLinkIndex === undefined) return undefined;
+  const reply = { source: destination, destination: source, inputLinkIndex };
+  if (routing.refusalOf(reply) !== 'no-route') return undefined;
   const verdict = 'the network that it comes from has no route of its own any more, and replies to it are refused';
   const warning = `bring the link and the address of ${formatPrefix(refusal.to!)} back (ip route; ip address): what comes out of the tunnel for it does not go by the default route, as rule ${formatSeenRule(refusal)} says`;
   return { effect: 'lead', certain: true, verdict, warning };

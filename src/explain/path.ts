@@ -125,8 +125,7 @@ class PathTracer {
     const { cameOut, view, device } = this.#question;
     if (link === undefined || this.#stopped) return;
     if (cameOut === undefined) {
-      const lost =
-        reachesTunnel && !this.#origin.own ? lostSource(view.routing, this.#packet.source, device!) : undefined;
+      const lost = reachesTunnel && !this.#origin.own ? lostSource(view.routing, this.#packet, device!) : undefined;
       if (lost !== undefined) this.#obstacles.push(lost);
       return;
     }

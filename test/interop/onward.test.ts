@@ -55,6 +55,12 @@ describeInterop('what comes out of a tunnel', ['namespaces', 'tcpdump', 'nftable
     const { code, stdout, stderr } = await gateways.ours.command(words, { check: false });
     return { code, text: stdout + stderr };
   };
+  /** The same of a packet from the client, which goes into the tunnel. */
+  const explainOut = async (family: 4 | 6): Promise<{ code: number | null; stdout: string }> => {
+    const { far, client } = INNER[family];
+    const out = ['explain', NAME, '--src', client, '--dst', far, '--proto', family === 4 ? 'icmp' : 'icmpv6'];
+    return await gateways.ours.command(out, { check: false });
+  };
   /** Echo requests from the other side to the client: how many of three are answered. */
   const reached = (family: 4 | 6): Promise<number> => knock(gateways.right, INNER[family].far, INNER[family].client);
   const allReached = (): Promise<unknown> =>
@@ -88,7 +94,8 @@ describeInterop('what comes out of a tunnel', ['namespaces', 'tcpdump', 'nftable
   ])('does not leave by the default route when %s, and this is told until the way is back', async (_, change) => {
     await start();
     await allReached();
-    for (const family of FAMILIES) expect(await explain(family)).toMatchObject({ code: 0 });
+    for (const ask of [explain, explainOut])
+      for (const family of FAMILIES) expect(await ask(family)).toMatchObject({ code: 0 });
     const clear = await clearDuring(async () => {
       await ip(change);
       const [told] = await degraded(1);
@@ -99,9 +106,7 @@ describeInterop('what comes out of a tunnel', ['namespaces', 'tcpdump', 'nftable
       for (const family of FAMILIES) {
         const { code, text } = await explain(family);
         expect([code, text]).toEqual([5, expect.stringContaining(REFUSED)]);
-        const { client, far } = INNER[family];
-        const out = ['explain', NAME, '--src', client, '--dst', far, '--proto', family === 4 ? 'icmp' : 'icmpv6'];
-        expect(await gateways.ours.command(out, { check: false })).toMatchObject({
+        expect(await explainOut(family)).toMatchObject({
           code: 5,
           stdout: expect.stringContaining('has no route of its own any more, and replies to it are refused'),
         });
@@ -111,7 +116,8 @@ describeInterop('what comes out of a tunnel', ['namespaces', 'tcpdump', 'nftable
     await restoreLan();
     await degraded(0);
     await allReached();
-    for (const family of FAMILIES) expect(await explain(family)).toMatchObject({ code: 0 });
+    for (const ask of [explain, explainOut])
+      for (const family of FAMILIES) expect(await ask(family)).toMatchObject({ code: 0 });
     expect(gateways.ours.log()).not.toContain('another program');
     await stopBoth(gateways);
     expect(await leftovers(gateways.left)).toBe('');

@@ -204,6 +204,7 @@ export class MemoryHostNetwork implements HostNetwork {
   }
 
   routeFor(query: RouteQuery): InstalledRoute | undefined {
+    if (isMartian(query)) return undefined;
     const { destination } = query;
     const rules = this.rules(destination.family);
     const cameBy = query.inputLinkIndex === undefined ? 'lo' : this.link(query.inputLinkIndex)?.name;
@@ -229,6 +230,7 @@ export class MemoryHostNetwork implements HostNetwork {
   }
 
   refusalOf(query: RouteQuery): RouteRefusal | undefined {
+    if (isMartian(query)) return 'source';
     return this.routeTo(query) === undefined ? 'no-route' : undefined;
   }
 
@@ -287,4 +289,9 @@ function samePlace(a: Route, b: Route): boolean {
     (a.table ?? MAIN_TABLE) === (b.table ?? MAIN_TABLE) &&
     metricOf(a) === metricOf(b)
   );
+}
+
+/** As the kernel has it: IPv4 packets that come in have a source. */
+function isMartian({ destination, source, inputLinkIndex }: RouteQuery): boolean {
+  return destination.family === 4 && inputLinkIndex !== undefined && source === undefined;
 }

@@ -134,7 +134,10 @@ export interface SeenRule extends Omit<InstalledRule, 'action' | 'mark'> {
 export interface RouteQuery {
   readonly destination: IpAddress;
   readonly source?: IpAddress | undefined;
-  /** The link that the packet comes in by; left out: this host sends it, and `source` is an address of its own. */
+  /**
+   * The link that the packet comes in by, which over IPv4 needs a `source`: without one it is a martian, whatever the routes
+   * are. Left out: this host sends it, and `source` is an address of its own.
+   */
   readonly inputLinkIndex?: number | undefined;
   readonly ipProtocol?: number | undefined;
   readonly sourcePort?: number | undefined;

@@ -1,7 +1,7 @@
 /** Asks the system where packets go on that came out of tunnels: `onward.ts` says what follows from the answers. */
 import type { IpFamily } from '../../base/address.ts';
 import { type HostNetwork, type InstalledRoute, MAIN_TABLE } from '../routes/routes.ts';
-import { type Guarded, type MainTable, NETWORK_PROTOCOLS, sampleOf } from './onward.ts';
+import { type Guarded, type MainTable, NETWORK_PROTOCOLS, sampleOf, sourceOf } from './onward.ts';
 import type { RoutingTable } from './table.ts';
 
 /** What of the main table decides. Routes are listed when they are asked for. */
@@ -27,6 +27,7 @@ export function isReached(
 ): boolean {
   const [first] = table.members;
   const inputLinkIndex = first && network.link(first.device)?.index;
-  const destination = sampleOf(guarded, addresses);
-  return inputLinkIndex !== undefined && network.routeTo({ destination, inputLinkIndex }) !== undefined;
+  const source = first && sourceOf(guarded, first.plan.inbound);
+  if (inputLinkIndex === undefined || source === undefined) return false;
+  return network.refusalOf({ destination: sampleOf(guarded, addresses), source, inputLinkIndex }) !== 'no-route';
 }

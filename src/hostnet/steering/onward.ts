@@ -229,3 +229,14 @@ export function sampleOf({ network }: Guarded, addresses: readonly InterfaceAddr
     rangeContains({ start, end }, address) && !addresses.some((own) => sameAddress(own.address, address));
   return samples.find(isFree) ?? start;
 }
+
+/**
+ * An address of the other side that packets for a network come from: the kernel takes one without a source for a martian, not
+ * for one without a route. A third of the way through the range: at its ends, or halfway through all addresses, none is unicast.
+ */
+export function sourceOf({ network }: Guarded, inbound: RoutingPlan['inbound']): IpAddress | undefined {
+  const box = inbound.find((one) => isRequired(one) && intersectRanges(one.local, rangeOf(network)) !== undefined);
+  if (box === undefined) return undefined;
+  const { start, end } = box.remote;
+  return { family: start.family, value: start.value + (end.value - start.value) / 3n };
+}

@@ -100,7 +100,9 @@ class Host {
 
   /** By which link a packet out of the tunnel, or one by another link, goes on. */
   onward(destination: string, inputLinkIndex = this.device): string {
-    const answer = this.network.routeTo({ destination: address(destination), inputLinkIndex });
+    const to = address(destination);
+    const source = address(to.family === 4 ? '10.2.0.9' : 'fd02::9');
+    const answer = this.network.routeTo({ destination: to, source, inputLinkIndex });
     return answer === undefined ? 'refused' : this.network.link(answer.linkIndex)!.name;
   }
 
