@@ -6,7 +6,7 @@ export function hostCounters(host: TunnelHost): Record<string, number> {
   host.refresh();
   const { engine } = host;
   const counters: Record<string, number> = { ...host.strayCounters(), ...engine.ike.counters() };
-  for (const [reason, count] of Object.entries(engine.inboundDrops())) counters[`esp-${reason}`] = count;
+  for (const [reason, count] of Object.entries(engine.strayDrops())) counters[`esp-${reason}`] = count;
   if (host.sockets.homeless > 0) counters['send-no-socket'] = host.sockets.homeless;
   for (const { receiveErrors, sendErrors } of host.socketCounters()) {
     if (receiveErrors > 0) counters['receive-error'] = (counters['receive-error'] ?? 0) + receiveErrors;

@@ -5,7 +5,7 @@
 import { assertNever } from '../base/assert.ts';
 import { readU32 } from '../base/bytes.ts';
 import type { PathReport } from '../base/path-report.ts';
-import { namedDrops } from '../esp/drops.ts';
+import { namedDrops, newDropCounters } from '../esp/drops.ts';
 import { IkeEndpoint } from '../ike/endpoint.ts';
 import type { ChildSa, IkeEvent, Path, SignatureAnswer, VerificationAnswer } from '../ike/events.ts';
 import type { CounterMemory, DataPlane, PlaneReport } from './commands.ts';
@@ -26,6 +26,8 @@ export class ControlPlane {
   readonly counters: ControlCounters = { keepalives: 0, empty: 0, overflow: 0, 'path-report-ignored': 0 };
   readonly ike: IkeEndpoint;
   readonly #tunnels = new TunnelTable();
+  /** What tunnels dropped on the way in that are not here any more. */
+  readonly #dropsOfFormer = newDropCounters();
   readonly #sas: SaTable;
   readonly #keeper: ConnectionKeeper;
   /** Carries the packets. */
@@ -79,6 +81,8 @@ export class ControlPlane {
       for (const connection of tunnel.config.connections) this.ike.removeConnection(now, connection.name);
     });
     this.#sas.removeAllOf(tunnel);
+    this.#plane.refresh?.();
+    for (const [reason, count] of tunnel.counters.inboundDrops.entries()) this.#dropsOfFormer[reason]! += count;
     this.#plane.commandSender({ type: 'remove-tunnel', tunnel: tunnel.index });
     this.#tunnels.delete(tunnel);
   }
@@ -241,6 +245,14 @@ export class ControlPlane {
   /** ESP packets that were dropped on the way in, of all tunnels and of none, by reason. */
   inboundDrops(): Record<string, number> {
     return namedDrops(this.#plane.inboundDrops);
+  }
+
+  /** ESP packets that were dropped on the way in and belong to no tunnel, by reason. Those of tunnels are theirs. */
+  strayDrops(): Record<string, number> {
+    const stray = Float64Array.from(this.#plane.inboundDrops);
+    const others = [this.#dropsOfFormer, ...[...this.#tunnels.values()].map(({ counters }) => counters.inboundDrops)];
+    for (const drops of others) for (const [reason, count] of drops.entries()) stray[reason]! -= count;
+    return namedDrops(stray);
   }
 
   /** Runs a call of the owner: what it makes IKE do is followed. @internal */

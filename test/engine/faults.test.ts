@@ -93,6 +93,12 @@ describe('a flood of what was received before', () => {
     net.run();
     expect(b.texts().at(-1)).toBe('after');
     expect(b.engine.inboundDrops()).toEqual({ replay: 400 * 64 });
+    // They are the tunnel's, also when it is gone; what comes then belongs to none.
+    expect(b.engine.strayDrops()).toEqual({});
+    net.act(b, (engine, now) => engine.removeTunnel(now, 't'));
+    expect(b.engine.strayDrops()).toEqual({});
+    net.deliver(b, caught);
+    expect(b.engine.strayDrops()).toEqual({ 'unknown-spi': 64 });
   });
 });
 
