@@ -30,7 +30,7 @@ import { checkPlan } from './check.ts';
 import { routedFlows, ruleKey } from './compare.ts';
 import type { TableMember } from './member.ts';
 import { type Listed, listInstalled, type Mended, mendRouting } from './mend.ts';
-import { mayLead, NETWORK_PROTOCOLS } from './onward.ts';
+import { mayLead } from './onward.ts';
 import { mainTableOf } from './onward-routes.ts';
 import type { RoutingPlan, TableWish } from './plan.ts';
 import { isOfBridge } from './priorities.ts';
@@ -135,7 +135,8 @@ export class PolicyRouting {
   }
 
   #concernsRoute({ table, protocol, destination }: InstalledRoute, gone: boolean): boolean {
-    if (table === MAIN_TABLE) return NETWORK_PROTOCOLS.includes(protocol) && this.#mayLead(destination);
+    // Whoever set it: a network that is reached by the route of a routing daemon alone is lost with it.
+    if (table === MAIN_TABLE) return this.#mayLead(destination);
     return this.#tables.numbered(table) !== undefined && (gone || protocol !== OWN_PROTOCOL);
   }
 
