@@ -8,11 +8,11 @@ import type { Logger } from '../base/log.ts';
 import { suggestion } from '../base/similar.ts';
 import type { EachResult, Outcome } from '../control/results.ts';
 import type { Params } from '../control/verbs.ts';
+import { Pace } from '../host/pace.ts';
 import type { Changes } from './changes.ts';
 import type { ControlConnection } from './control/connection.ts';
 import { ProgressReport } from './control/progress.ts';
 import { errorObject } from './control/refusing.ts';
-import { Pace } from './pace.ts';
 import type { Catalog } from './store/catalog.ts';
 import type { TunnelObject } from './store/objects.ts';
 

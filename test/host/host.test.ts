@@ -391,9 +391,9 @@ describe('a host that is closed', () => {
     const { a, b, left, right } = await pair({ secretFor });
     left.inject(packet('10.1.0.1', '10.2.0.1', 'first'));
     await eventually('the question', () => answer !== undefined);
-    const adding = a.host.add(numbered(5), new MemoryDevice());
+    const refused = expect(a.host.add(numbered(5), new MemoryDevice())).rejects.toThrow('closed');
     await a.host.close();
-    await expect(adding).rejects.toThrow('closed');
+    await refused;
     answer?.(utf8('a secret'));
     await sleep(10);
     expect([count(a.host), texts(right).length]).toEqual([0, 0]);
