@@ -115,7 +115,7 @@ it('a tunnel that is destroyed before its turn has come does not start', async (
     release = resolve;
   });
   const opening = two.open();
-  await eventually('the first to start', () => two.told.includes('open a21'));
+  await eventually('the first to start', () => two.told.includes('open a13'));
   const destroyed = two.daemon.changes.destroy('b');
   release();
   await destroyed;
