@@ -296,26 +296,33 @@ export class SteeringTables {
     if (this.#routesOf(table).length === 0) this.#clear(table);
   }
 
+  /** What the system refuses to remove can be removed by the next call. @throws Error */
   #leave(table: RoutingTable, tunnel: string): void {
     const member = table.member(tunnel);
     if (member === undefined) return;
-    if (table.key === undefined) {
-      this.#tables.delete(table.number);
-      this.#clear(table.number);
+    const { key, number, rules } = table;
+    if (key === undefined) {
+      this.#clear(number);
+      this.#tables.delete(number);
       return;
     }
-    const { rules } = table;
-    table.remove(tunnel);
     this.#network.deleteRoutes([...member.openRoutes, ...member.closedRoutes]);
-    if (!table.isEmpty) {
-      this.#changeRules(rules, table.rules);
-      return;
+    const [first, second] = table.members;
+    if (first === member && second === undefined) {
+      // Of tunnels that are to run again, something an earlier daemon left may stand there.
+      if (this.#left.has(number)) this.#clearIfEmpty(number);
+      else this.#clear(number);
+      this.#tables.delete(number);
+      this.#numbers.freeShared(key);
     }
-    this.#tables.delete(table.number);
-    this.#numbers.freeShared(table.key);
-    // Of tunnels that are to run again, something an earlier daemon left may stand there.
-    if (!this.#left.has(table.number)) this.#clear(table.number);
-    else this.#clearIfEmpty(table.number);
+    table.remove(tunnel);
+    if (table.isEmpty) return;
+    try {
+      this.#changeRules(rules, table.rules);
+    } catch (error) {
+      table.add(member);
+      throw error;
+    }
   }
 
   /** The number of the table that a tunnel has to itself from now on. */

@@ -172,6 +172,28 @@ describe('tunnels that differ in their destinations alone', () => {
     expect(host.state).toEqual(before);
   });
 
+  it.each(['deleteRoutes', 'deleteRule'] as const)(
+    'are removed by the next call where the system refuses %s',
+    (call) => {
+      for (const count of [1, 2]) {
+        const host = new Host();
+        for (let n = 1; n < count; n++) host.start(spoke(host, n));
+        const before = host.state;
+        for (const plan of [spoke(host, 0), host.plan('own', [box('10.1.0.0/24', '10.90.0.0/24', { protocol: 17 })])]) {
+          host.start(plan);
+          const working = host.network[call].bind(host.network);
+          host.network[call] = (): never => {
+            throw new Error('no buffers');
+          };
+          expect(() => host.routing.release(plan.tunnel)).toThrow('no buffers');
+          Object.assign(host.network, { [call]: working });
+          host.stop(plan.tunnel);
+          expect(host.state).toEqual(before);
+        }
+      }
+    },
+  );
+
   it('follow a change of their documents, into the table and out of it', () => {
     const host = new Host();
     for (const n of [0, 1]) host.start(spoke(host, n));
