@@ -9,6 +9,7 @@ import { sameAddress } from '../base/address.ts';
 import { DecodeError, plainView } from '../base/bytes.ts';
 import { isSharedKey } from '../base/key-strength.ts';
 import { containsPair, type SelectorPair } from '../policy/selector.ts';
+import { secretCame, signatureCame, verdictCame } from './answers.ts';
 import type { ConnectionConfig } from './config.ts';
 import { checkConnection, internProposals } from './connections.ts';
 import { followPeer, receive } from './dispatch.ts';
@@ -17,17 +18,13 @@ import type { IkeEvent, Path, SignatureAnswer, VerificationAnswer } from './even
 import type { IkeEndpointOptions } from './options.ts';
 import type { ChildRecord } from './session/child.ts';
 import { type ChildRequest, want } from './session/child-request.ts';
-import { endSession, failSession, promoteChild } from './session/lifecycle.ts';
+import { endSession, promoteChild } from './session/lifecycle.ts';
 import type { Question } from './session/registry.ts';
 import type { IkeSession } from './session/session.ts';
 import { isInUse } from './session/state.ts';
 import { statusOf } from './session/status.ts';
 import { SessionRegistry } from './session-registry.ts';
 import type { IkeCounters, IkeSaStatus } from './status.ts';
-import { beginAuth } from './tasks/auth.ts';
-import { answerSecret, answerSignature, answerVerdict } from './tasks/auth-responder.ts';
-import { answerPeerSecret, answerPeerVerdict } from './tasks/auth-response.ts';
-import { signaturePayloads } from './tasks/authentication.ts';
 import { closeChild, closeSession } from './tasks/delete.ts';
 import { openSession } from './tasks/open.ts';
 import { rekeyChild } from './tasks/rekey-child.ts';
@@ -160,25 +157,30 @@ export class IkeEndpoint {
     return { local, remote };
   }
 
+  /** Deletes the IKE SAs of a connection, telling the peers; one that is not known has none. */
   closeConnection(now: number, name: string): void {
     for (const session of this.#registry.sessionsOf(name)) closeSession(session, now, 'requested', 'it was closed');
   }
 
+  /** Deletes an IKE SA with its children, telling the peer (RFC 7296 §1.4.1). An id that is not known changes nothing. */
   closeIkeSa(now: number, ikeSaId: number): void {
     const session = this.#registry.session(ikeSaId);
     if (session !== undefined) closeSession(session, now, 'requested', 'it was closed');
   }
 
+  /** Deletes a CHILD SA, telling the peer. An id that is not known changes nothing. */
   closeChild(now: number, childId: number): void {
     const child = this.#child(childId);
     if (child !== undefined) closeChild(this.#registry.sessionOf(child), now, child, 'requested');
   }
 
+  /** Replaces an IKE SA by a new one, to which its children move (RFC 7296 §2.8); nothing where that is under way. */
   rekeyIkeSa(now: number, ikeSaId: number): void {
     const session = this.#registry.session(ikeSaId);
     if (session !== undefined) rekeyIkeSa(session, now);
   }
 
+  /** Replaces a CHILD SA by a new one for the same traffic (RFC 7296 §2.8); nothing where that is under way. */
   rekeyChild(now: number, childId: number): void {
     const child = this.#child(childId);
     if (child !== undefined) rekeyChild(this.#registry.sessionOf(child), now, child);
@@ -259,6 +261,7 @@ export class IkeEndpoint {
     });
   }
 
+  /** Does what is due at `now`: retransmissions, liveness checks, rekeying, the ends of what took too long. */
   handleTimeout(now: number): void {
     for (const session of this.#registry.takeDue(now)) {
       this.#guard(session, now, () => handleSessionTimeout(session, now));
@@ -281,10 +284,12 @@ export class IkeEndpoint {
     return this.#registry.nextTimeout();
   }
 
+  /** The next datagram to be sent, without its non-ESP marker; `undefined` when there is none. */
   pollTransmit(): Transmit | undefined {
     return this.#env.transmits.shift();
   }
 
+  /** The next event, in the order in which they happened; `undefined` when there is none. */
   pollEvent(): IkeEvent | undefined {
     return this.#env.events.shift();
   }
@@ -352,6 +357,7 @@ export class IkeEndpoint {
     return [...all].filter(({ state }) => state.name !== 'closed').map(statusOf);
   }
 
+  /** What was counted since the endpoint was made: messages, and why some were refused. */
   counters(): IkeCounters {
     return this.#env.counters();
   }
@@ -371,30 +377,4 @@ function requestsOf({ name, children }: ConnectionConfig, options: InitiateOptio
     );
   }
   return [{ name: child.name, selectors, trigger }];
-}
-
-function secretCame(session: IkeSession, now: number, secret: Uint8Array | undefined): void {
-  const { state } = session;
-  if (state.name === 'authenticating') answerSecret(session, now, state, secret);
-  else if (state.name === 'verifying') answerPeerSecret(session, now, state, secret);
-  else if (state.name === 'credentials-wanted') {
-    if (secret !== undefined) beginAuth(session, now, state, { kind: 'psk', secret });
-    else failSession(session, now, { reason: 'no-secret', detail: 'there is no pre-shared key for the connection' });
-  }
-}
-
-function signatureCame(session: IkeSession, now: number, answer: SignatureAnswer): void {
-  const { state } = session;
-  if (state.name === 'authenticating') answerSignature(session, now, state, answer);
-  else if (state.name === 'credentials-wanted') {
-    const payloads = signaturePayloads(answer, state.setUp);
-    if (typeof payloads !== 'string') beginAuth(session, now, state, { kind: 'signature', payloads });
-    else failSession(session, now, { reason: 'no-signature', detail: `we cannot sign: ${payloads}` });
-  }
-}
-
-function verdictCame(session: IkeSession, now: number, verdict: VerificationAnswer): void {
-  const { state } = session;
-  if (state.name === 'authenticating') answerVerdict(session, now, state, verdict);
-  else if (state.name === 'verifying') answerPeerVerdict(session, now, state, verdict);
 }
