@@ -12,6 +12,7 @@ import type { SectunnelDocument } from '../config/model.ts';
 import type { TunnelEvent } from '../control/results.ts';
 import type { Tunnel } from '../engine/tunnel.ts';
 import type { Platform } from '../host/platform.ts';
+import type { LookScope } from '../hostnet/fence/fence.ts';
 import type { RoutingPlan } from '../hostnet/steering/plan.ts';
 import type { KernelReport } from '../hostnet/watch/watch.ts';
 import { installedTunnel, unresolvedDevicePlan } from '../plan/device.ts';
@@ -42,7 +43,7 @@ export class Installed {
     this.#log = log;
     this.#onEvent = onEvent;
     platform.watch?.((report) => this.#changed(report));
-    this.#watch = setInterval(() => void this.look({ thorough: true }), WATCH).unref();
+    this.#watch = setInterval(() => void this.look('everything'), WATCH).unref();
   }
 
   /** Another program changed something, or it could not be put right. */
@@ -175,10 +176,10 @@ export class Installed {
     );
   }
 
-  /** @param thorough compares everything, also where no change was heard of */
-  async look({ thorough }: { readonly thorough: boolean }): Promise<void> {
+  /** Has the system compared with what is wanted. */
+  async look(scope: LookScope): Promise<void> {
     try {
-      await this.#platform.look?.(thorough);
+      await this.#platform.look?.(scope);
     } catch (error) {
       this.#log.warn({}, `the fence could not be checked: ${messageOf(error)}`);
     }

@@ -7,7 +7,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { formatAddress, rangeContains } from '../base/address.ts';
 import { SectunnelError } from '../base/error.ts';
 import { messageOf } from '../base/text.ts';
-import type { FenceCounters, TunnelFence } from '../hostnet/fence/fence.ts';
+import type { FenceCounters, LookScope, TunnelFence } from '../hostnet/fence/fence.ts';
 import { LinuxFence } from '../hostnet/fence/linux.ts';
 import { linuxView } from '../hostnet/linux-view.ts';
 import { LinuxHostNetwork } from '../hostnet/routes/linux.ts';
@@ -256,9 +256,9 @@ export class LinuxNamespace {
     return { rules, routes, fence: await this.fence.clear() };
   }
 
-  /** Asks how much was dropped, and puts back what another program took away. @param thorough also if nothing was heard of */
-  async look(thorough: boolean): Promise<void> {
-    await this.#watch.look(thorough);
+  /** Asks how much was dropped, and puts back what another program took away. */
+  async look(scope: LookScope): Promise<void> {
+    await this.#watch.look(scope);
     this.#counters = await this.fence.counters();
   }
 

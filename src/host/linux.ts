@@ -1,6 +1,7 @@
 /** A daemon's machine on Linux: TUN devices, routes over netlink, a fence in nftables, UDP sockets. */
 import { formatAddress, type IpAddress } from '../base/address.ts';
 import { eachOf } from '../base/each.ts';
+import type { LookScope } from '../hostnet/fence/fence.ts';
 import { LinuxForeignRules } from '../hostnet/foreign/rules-linux.ts';
 import { LinuxHostNetwork } from '../hostnet/routes/linux.ts';
 import { OWN_QUERY } from '../hostnet/steering/policy-routing.ts';
@@ -52,7 +53,7 @@ export function linuxPlatform(): Platform {
     tableOf: (tunnel) => namespaces.of(tunnel)?.routing.tableOf(tunnel),
     carrier: (tunnel) => namespaces.of(tunnel)?.carrier(tunnel) ?? tunnel,
     watch: (report) => namespaces.watch(report),
-    look: (thorough) => namespaces.look(thorough),
+    look: (scope) => namespaces.look(scope),
     degraded: (tunnel) => namespaces.of(tunnel)?.degraded(tunnel) ?? [],
     close: () => namespaces.close(),
     fenceDrops: (tunnel) => namespaces.of(tunnel)?.drops(tunnel) ?? {},
@@ -170,8 +171,8 @@ class Namespaces {
     await eachOf(this.#all(), (namespace) => namespace.reconcile());
   }
 
-  async look(thorough: boolean): Promise<void> {
-    for (const namespace of this.#all()) await namespace.look(thorough);
+  async look(scope: LookScope): Promise<void> {
+    for (const namespace of this.#all()) await namespace.look(scope);
   }
 
   /** Keeps a namespace open for a tunnel that stands nowhere yet. */

@@ -3,7 +3,7 @@
  * hosts without privileges with devices in memory.
  */
 import type { IpAddress } from '../base/address.ts';
-import type { FenceCounters, FenceKeeper } from '../hostnet/fence/fence.ts';
+import type { FenceCounters, FenceKeeper, LookScope } from '../hostnet/fence/fence.ts';
 import type { ForeignRules } from '../hostnet/foreign/rules.ts';
 import type { Prefix } from '../hostnet/routes/routes.ts';
 import type { TableWish } from '../hostnet/steering/plan.ts';
@@ -80,11 +80,10 @@ export interface Platform {
    */
   watch?(report: (report: KernelReport) => void): void;
   /**
-   * Asks fences what they dropped, and puts back what other programs took. @param thorough compares everything, also where no
-   * change was heard of
+   * Asks fences what they dropped, and puts back what other programs took.
    * @internal
    */
-  look?(thorough: boolean): Promise<void>;
+  look?(scope: LookScope): Promise<void>;
   /** What of fence, rules and routes of a tunnel is not as it should be and could not be put right, a sentence each. */
   degraded?(tunnel: string): readonly string[];
   /** Packets that the fence of a tunnel dropped, by reason, when it was looked at. */

@@ -59,7 +59,7 @@ describe('what is installed beside the device of a tunnel', () => {
     const { installed: other, lines } = installed({ reconcile: fail, raise: fail, look: fail });
     await other.reconcile([]);
     await other.raise(document);
-    await other.look({ thorough: true });
+    await other.look('everything');
     expect(lines.map(({ level, text }) => `${level}: ${text}`)).toEqual([
       'warn: what an earlier daemon installed could not be checked: no permission',
       'warn: fence and rules could not be installed completely: no permission',

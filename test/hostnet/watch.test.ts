@@ -129,7 +129,7 @@ describe('a kernel that is watched', () => {
 
   it('has rules of bridges put back too', async () => {
     const undo = host.routing.routeBridge('virbr9', [prefix('10.1.0.0/24')], { tunnel: 'net', table: 7700 });
-    await host.watch.look(true);
+    await host.watch.look('everything');
     const before = host.standing;
     host.network.take({ rule: ({ priority }) => priority < 7000 });
     expect(host.standing).not.toEqual(before);
@@ -163,7 +163,7 @@ describe('a kernel that is watched', () => {
       /^another program's rule comes first.*: 100: from all lookup 52; give it a priority above 7000/,
     );
     expect(host.watch.degraded('net')).toEqual([text]);
-    await host.watch.look(true);
+    await host.watch.look('everything');
     expect(host.reports).toMatchObject([{ level: 'warn', netns: undefined, tunnel: 'net', text }]);
     expect(host.standing).toEqual(before);
     host.network.take({ rule: (other) => other === rule });
@@ -229,7 +229,7 @@ describe('a kernel that is watched', () => {
       /^packets out of the tunnel for 10\.1\.0\.0\/24 are refused, as it has no route any more/,
     );
     expect(host.watch.degraded('net')).toEqual([text, lost]);
-    await host.watch.look(true);
+    await host.watch.look('everything');
     expect(host.reports.filter(({ level }) => level === 'warn')).toMatchObject([
       { tunnel: 'net', text },
       { tunnel: 'net', text: lost },
@@ -345,7 +345,7 @@ describe('a kernel that is watched', () => {
     expect(deaf.texts[0]).toContain('are found only every half minute: no such group');
     deaf.network.watch(() => undefined);
     deaf.network.take({ rule: own });
-    await watch.look(true);
+    await watch.look('everything');
     expect(deaf.texts[2]).toMatch(/^warn: another program changed rules and routes: .* put back$/);
     await deaf.watch.close();
   });

@@ -52,7 +52,7 @@ export class Queries {
   readonly #networks: HeldNetworks;
   readonly #secrets: SecretSources;
   /** Each run of these starts nft. */
-  readonly #look = new SharedRun(() => this.#runner.installed.look({ thorough: false }));
+  readonly #look = new SharedRun(() => this.#runner.installed.look('reported'));
   readonly #held = new SharedRun(() => this.#networks.list());
   readonly #clock = new StateClock();
   readonly #facts: SelectionFacts = {

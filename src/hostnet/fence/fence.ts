@@ -107,6 +107,9 @@ export const FENCE_COUNTERS: Readonly<Record<FencePart['kind'], readonly string[
   untranslated: [],
 };
 
+/** What is compared with what is wanted: `reported` means what the kernel reported as changed. */
+export type LookScope = 'everything' | 'reported';
+
 export interface FenceKeeper {
   /** What was set, by its key. */
   readonly parts: ReadonlyMap<string, FencePart>;
@@ -132,11 +135,11 @@ export interface FenceKeeper {
    * Compares what is installed with what was set, by content, and restores what differs, without a moment in which there is no
    * fence.
    *
-   * @param thorough compare also where no change was reported; default true
+   * @param scope default `everything`
    * @returns what was restored since the last call
    * @throws Error when it cannot be restored or read
    */
-  mend(thorough?: boolean): Promise<FenceDamage>;
+  mend(scope?: LookScope): Promise<FenceDamage>;
   /** The counters of each part that was set. */
   counters(): Promise<ReadonlyMap<string, FenceCounters>>;
   /** Ends the watch; the fence stays. */

@@ -10,7 +10,14 @@ import { MissingProgramError } from '../../sys/program.ts';
 import type { ObjectName } from '../netlink/nftables.ts';
 import { MISSING } from './content.ts';
 import { type AddressPair, dispatchPairs, overlap, samePairs } from './dispatch.ts';
-import { FENCE_COUNTERS, type FenceCounters, type FenceDamage, type FenceKeeper, type FencePart } from './fence.ts';
+import {
+  FENCE_COUNTERS,
+  type FenceCounters,
+  type FenceDamage,
+  type FenceKeeper,
+  type FencePart,
+  type LookScope,
+} from './fence.ts';
 import { Gathered } from './gathered.ts';
 import { type HostDispatch, hostDispatch, hostParts } from './host-dispatch.ts';
 import { fenceBatch, kindOf, type NamedPart, type Unmapped } from './nft.ts';
@@ -137,9 +144,9 @@ export class LinuxFence implements FenceKeeper {
     this.#onChange = onChange;
   }
 
-  mend(thorough = true): Promise<FenceDamage> {
+  mend(scope: LookScope = 'everything'): Promise<FenceDamage> {
     return this.#changes.run(async () => {
-      await this.#putRight(thorough);
+      await this.#putRight(scope);
       const found = this.#found;
       this.#found = WHOLE;
       return found;
@@ -170,7 +177,7 @@ export class LinuxFence implements FenceKeeper {
 
   /** What another program changed meanwhile is put right first: a change builds on what stands. */
   async #change(added: readonly NamedPart[], removed: readonly string[]): Promise<void> {
-    if (this.#table.suspect) await this.#putRight(false);
+    if (this.#table.suspect) await this.#putRight('reported');
     if (this.#found.found.length > 0) this.#onChange?.();
     const known = this.#present ?? (await this.#readPresent());
     const gone = removed.filter((id) => known.has(id));
@@ -179,9 +186,9 @@ export class LinuxFence implements FenceKeeper {
   }
 
   /** Compares what stands with what was set, and puts back what differs. */
-  async #putRight(thorough: boolean): Promise<void> {
+  async #putRight(scope: LookScope): Promise<void> {
     if (this.#parts.size === 0) return;
-    const { differences, by } = await this.#table.compare(thorough);
+    const { differences, by } = await this.#table.compare(scope);
     const keys = this.#owners;
     // What a program before this one left is not known.
     const isLeft = (id: string): boolean => !keys.has(id) && (this.#present?.has(id) ?? false);

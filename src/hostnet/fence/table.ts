@@ -11,6 +11,7 @@ import { NetlinkListener } from '../netlink/listener.ts';
 import { NETLINK_NETFILTER, NFNLGRP_NFTABLES, type ObjectName } from '../netlink/nftables.ts';
 import { CommitLog } from './commits.ts';
 import { contentDamage, type ObjectContent, type TableContent, TableReader } from './content.ts';
+import type { LookScope } from './fence.ts';
 
 /** More objects than these are read faster all together. */
 const FEW_OBJECTS = 64;
@@ -121,15 +122,17 @@ export class FenceTable {
     }
   }
 
-  /** Compares what stands with what is wanted. @param thorough also if no change was reported. @throws SystemError */
-  async compare(thorough: boolean): Promise<Comparison> {
+  /** Compares what stands with what is wanted. @throws SystemError */
+  async compare(scope: LookScope): Promise<Comparison> {
     await this.#adoptUnread();
     this.#listener?.drain();
     const touched =
       this.#listener === undefined ? { names: undefined, by: [] } : this.#commits.touchedAfter(this.#verified);
-    if (touched === undefined && !thorough) return SAME;
+    if (touched === undefined && scope === 'reported') return SAME;
     const few =
-      thorough || touched?.names === undefined || touched.names.size > FEW_OBJECTS ? undefined : touched.names;
+      scope === 'everything' || touched?.names === undefined || touched.names.size > FEW_OBJECTS
+        ? undefined
+        : touched.names;
     if (few === undefined) this.#commits.compareAll();
     try {
       const generation = this.#reader.generation();

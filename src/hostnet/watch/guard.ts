@@ -6,6 +6,7 @@
  * time for all else. It never gives up.
  */
 import { messageOf } from '../../base/text.ts';
+import type { LookScope } from '../fence/fence.ts';
 
 /** Times in a row without a pause, and the pauses that follow, in milliseconds. */
 const AT_ONCE = 4;
@@ -34,7 +35,7 @@ export interface GuardReport extends Mending {
 
 export interface GuardOptions {
   /** Compares, and puts right what differs. @throws Error why that cannot be done */
-  readonly mend: (thorough: boolean) => Promise<Mending>;
+  readonly mend: (scope: LookScope) => Promise<Mending>;
   /** Something was put right. */
   readonly onMended: (report: GuardReport) => void;
   /** What keeps it from being right, or that nothing does any more. */
@@ -69,9 +70,9 @@ export class KernelGuard {
   }
 
   /** Compares now. Resolves when that is done, whatever comes of it. */
-  async look(thorough: boolean): Promise<void> {
+  async look(scope: LookScope): Promise<void> {
     while (this.#running !== undefined) await this.#running;
-    await this.#run(thorough);
+    await this.#run(scope);
   }
 
   /** Ends what is planned, and waits for what is under way. */
@@ -86,12 +87,12 @@ export class KernelGuard {
     if (this.#timer !== undefined || this.#closed) return;
     const pause = this.#pause() - (performance.now() - this.#ranAt);
     if (pause <= 0) {
-      void this.#run(false);
+      void this.#run('reported');
       return;
     }
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      if (this.#running === undefined) void this.#run(false);
+      if (this.#running === undefined) void this.#run('reported');
     }, pause).unref();
   }
 
@@ -100,11 +101,11 @@ export class KernelGuard {
     return Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** Math.min(this.#times - AT_ONCE, 10));
   }
 
-  #run(thorough: boolean): Promise<void> {
+  #run(scope: LookScope): Promise<void> {
     if (this.#closed) return Promise.resolve();
     // Later, so that changes reported together are handled together.
     const run = Promise.resolve()
-      .then(() => this.#mend(thorough))
+      .then(() => this.#mend(scope))
       .finally(() => {
         this.#running = undefined;
         if (this.#heardAt !== undefined) this.#plan();
@@ -113,12 +114,12 @@ export class KernelGuard {
     return run;
   }
 
-  async #mend(thorough: boolean): Promise<void> {
+  async #mend(scope: LookScope): Promise<void> {
     const heardAt = this.#heardAt;
     this.#heardAt = undefined;
     if (performance.now() - this.#ranAt > QUIET) this.#times = 0;
     try {
-      const { found, by } = await this.#options.mend(thorough);
+      const { found, by } = await this.#options.mend(scope);
       this.#setProblem(undefined);
       if (found.length > 0) {
         this.#times++;

@@ -3,7 +3,7 @@
  * notifications wake. It restores what other programs changed, reports that, and keeps what it cannot restore as a problem.
  */
 import { listSome, messageOf } from '../../base/text.ts';
-import type { FenceKeeper } from '../fence/fence.ts';
+import type { FenceKeeper, LookScope } from '../fence/fence.ts';
 import { type HostNetwork, type NetworkChange, OWN_PROTOCOL } from '../routes/routes.ts';
 import type { PolicyRouting } from '../steering/policy-routing.ts';
 import { type GuardReport, KernelGuard } from './guard.ts';
@@ -52,7 +52,7 @@ export class KernelWatch {
     this.#options = options;
     const { fence } = options;
     this.#guards = {
-      fence: this.#guard('fence', (thorough) => fence.mend(thorough)),
+      fence: this.#guard('fence', (scope) => fence.mend(scope)),
       routing: this.#guard('routing', () => this.#mendRouting()),
     };
   }
@@ -70,9 +70,9 @@ export class KernelWatch {
   }
 
   /** Compares everything, or what was heard of. */
-  async look(thorough: boolean): Promise<void> {
-    await this.#guards.fence.look(thorough);
-    if (thorough) await this.#guards.routing.look(thorough);
+  async look(scope: LookScope): Promise<void> {
+    await this.#guards.fence.look(scope);
+    if (scope === 'everything') await this.#guards.routing.look(scope);
   }
 
   /** The problems of a tunnel that could not be put right, a sentence each. */
@@ -104,7 +104,7 @@ export class KernelWatch {
     await Promise.all(Object.values(this.#guards).map((guard) => guard.close()));
   }
 
-  #guard(subject: Subject, mend: (thorough: boolean) => ReturnType<FenceKeeper['mend']>): KernelGuard {
+  #guard(subject: Subject, mend: (scope: LookScope) => ReturnType<FenceKeeper['mend']>): KernelGuard {
     const { netns, report } = this.#options;
     return new KernelGuard({
       mend,

@@ -34,7 +34,7 @@ export class Segmentation {
   #limit: number;
   #rest = 0;
 
-  constructor(available: boolean) {
+  constructor({ available }: { readonly available: boolean }) {
     this.#available = available;
     this.#limit = available ? MAX_RUN_BYTES : 0;
   }

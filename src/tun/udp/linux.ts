@@ -135,7 +135,7 @@ function openDescriptor(
     if (calls.bind(fd, name) < 0) throw new SystemError('bind', calls.errno());
     if (calls.getsockname(fd, name) < 0) throw new SystemError('getsockname', calls.errno());
     const port = layout.sockaddrPort(new DataView(name.buffer).getInt32(0, true));
-    const ownDiscovery = carriesEsp && new PathDiscovery(fd, address.family).set(true);
+    const ownDiscovery = carriesEsp && new PathDiscovery(fd, address.family).set('own');
     return { fd, local: { address, port }, gro, gso, ecn, ownDiscovery };
   } catch (error) {
     calls.close(fd);

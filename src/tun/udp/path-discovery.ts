@@ -29,7 +29,7 @@ export class PathDiscovery {
   }
 
   /** `own`: don't-fragment always; else the kernel decides. False when the system refuses. */
-  set(own: boolean): boolean {
-    return libc().setsockopt(this.#fd, this.#level, this.#option, own ? this.#own : this.#kernels) === 0;
+  set(whose: 'own' | 'kernel'): boolean {
+    return libc().setsockopt(this.#fd, this.#level, this.#option, whose === 'own' ? this.#own : this.#kernels) === 0;
   }
 }

@@ -127,7 +127,7 @@ export class UdpQueue {
     this.#gro = gro;
     this.#ecn = ecn;
     this.#raw = local.port === NO_PORT;
-    this.#segmentation = new Segmentation(gso);
+    this.#segmentation = new Segmentation({ available: gso });
     this.#addresses = new layout.AddressTable(local.address.family);
   }
 
@@ -146,9 +146,9 @@ export class UdpQueue {
     }
     const { writer } = this.#shared;
     // IKE may be larger than its path takes, and has no SA that would adjust its size: the kernel fragments it.
-    this.#discovery?.set(false);
+    this.#discovery?.set('kernel');
     const sent = writer.send(target, data, trafficClass);
-    this.#discovery?.set(true);
+    this.#discovery?.set('own');
     if (!sent) this.onRefusal(to, writer.refusal ?? 'other');
     return sent;
   }
@@ -183,9 +183,9 @@ export class UdpQueue {
       while (next < end && fragmentable[next] === fragmentable[at]) next++;
       if (fragmentable[at] === 0) sent += writer.sendBatch(sending, batch, at, next);
       else {
-        this.#discovery.set(false);
+        this.#discovery.set('kernel');
         sent += writer.sendBatch(sending, batch, at, next);
-        this.#discovery.set(true);
+        this.#discovery.set('own');
       }
       at = next;
     }

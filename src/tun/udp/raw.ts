@@ -48,7 +48,7 @@ function openSocket(family: IpFamily): UdpSocket {
   try {
     const address: IpAddress = { family, value: 0n };
     const ecn = setUpSocket(fd, address);
-    const ownDiscovery = new PathDiscovery(fd, family).set(true);
+    const ownDiscovery = new PathDiscovery(fd, family).set('own');
     return new LinuxUdpSocket({ fd, local: { address, port: NO_PORT }, gro: false, gso: false, ecn, ownDiscovery });
   } catch (error) {
     calls.close(fd);

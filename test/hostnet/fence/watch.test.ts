@@ -72,7 +72,7 @@ describe.skipIf(missing(['namespaces', 'nftables']).length > 0)('a fence that ot
     whole = listing();
     id = /chain (t[0-9a-f]{12})_out \{\n[^}]*10\.2\.0/.exec(whole)![1]!;
     await turns();
-    await fence.mend(false);
+    await fence.mend('reported');
     heard = 0;
   });
   afterEach(async () => {
@@ -151,7 +151,7 @@ describe.skipIf(missing(['namespaces', 'nftables']).length > 0)('a fence that ot
   ] as const)('has %s, and is whole again', async (_, lines, found) => {
     change(...lines());
     await expect.poll(() => heard, { interval: 1 }).toBeGreaterThan(0);
-    const mended = await fence.mend(false);
+    const mended = await fence.mend('reported');
     expect(listing()).toBe(whole);
     expect(mended.found[0]).toMatch(found);
     expect(mended.by).toEqual([expect.stringMatching(/^nft, process \d+$/)]);
@@ -159,7 +159,7 @@ describe.skipIf(missing(['namespaces', 'nftables']).length > 0)('a fence that ot
     heard = 0;
     await turns();
     expect(heard).toBe(0);
-    expect((await fence.mend(true)).found).toEqual([]);
+    expect((await fence.mend('everything')).found).toEqual([]);
   });
 
   it('is not checked for changes to other tables, nor listed when no change was reported', async () => {
@@ -170,7 +170,7 @@ describe.skipIf(missing(['namespaces', 'nftables']).length > 0)('a fence that ot
     change('delete table inet other');
     await fence.set('tunnel:c', tunnel('stun2', '10.4.0.0/24'));
     await turns();
-    expect([heard, (await fence.mend(false)).found]).toEqual([0, []]);
+    expect([heard, (await fence.mend('reported')).found]).toEqual([0, []]);
   });
 
   it('is compared to find changes, where none can be reported', async () => {
@@ -237,7 +237,7 @@ describe.skipIf(missing(['namespaces', 'nftables']).length > 0)('a fence that ot
     );
     change(`flush chain ${TABLE} ${id}_out`, ...rules);
     await expect.poll(() => heard, { interval: 1 }).toBeGreaterThan(0);
-    expect((await fence.mend(false)).found).toContain('chain out of tunnel a: 1 of 1 rules missing');
+    expect((await fence.mend('reported')).found).toContain('chain out of tunnel a: 1 of 1 rules missing');
     expect(listing()).toBe(whole);
   });
 
@@ -260,12 +260,12 @@ describe.skipIf(missing(['namespaces', 'nftables']).length > 0)('a fence that ot
     const ended = new Promise((resolve) => owner.on('close', resolve));
     owner.stdin.write(`delete table ${TABLE}; add table ${TABLE} { flags owner; }\n`);
     await expect.poll(() => listing(), { interval: 5 }).toContain('flags owner');
-    await expect(fence.mend(false)).rejects.toThrow(/Operation not permitted/);
-    await expect(fence.mend(false)).rejects.toThrow(/Operation not permitted/);
+    await expect(fence.mend('reported')).rejects.toThrow(/Operation not permitted/);
+    await expect(fence.mend('reported')).rejects.toThrow(/Operation not permitted/);
     owner.stdin.end();
     await ended;
     // The kernel tells nobody of that: it is compared because it could not be put right before.
-    await fence.mend(false);
+    await fence.mend('reported');
     expect(listing()).toBe(whole);
   });
 });

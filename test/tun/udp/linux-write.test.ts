@@ -99,7 +99,7 @@ describe.runIf(hasLinuxUdp())('sending in batches', () => {
     sending = {
       fd: 7,
       counters,
-      segmentation: new Segmentation(true),
+      segmentation: new Segmentation({ available: true }),
       name: encodeSockaddr({ address: ip('192.0.2.1'), port: 4500 }, 0),
       source: undefined,
       readErrors: () => {
@@ -234,7 +234,7 @@ describe.runIf(hasLinuxUdp())('sending in batches', () => {
   });
 
   it('sends datagram by datagram where the kernel cannot segment', () => {
-    sending = { ...sending, segmentation: new Segmentation(false) };
+    sending = { ...sending, segmentation: new Segmentation({ available: false }) };
     expect(send(same(1400, 5))).toBe(5);
     expect(shapes(kernel.taken)).toEqual(same(0, 5).map(() => [1400]));
     expect(kernel.calls).toBe(1);
