@@ -5,7 +5,6 @@
 import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { Serial } from '../../base/serial.ts';
-import { messageOf } from '../../base/text.ts';
 import { MissingProgramError } from '../../sys/program.ts';
 import type { ObjectName } from '../netlink/nftables.ts';
 import { MISSING } from './content.ts';
@@ -21,6 +20,7 @@ import {
 import { Gathered } from './gathered.ts';
 import { type HostDispatch, hostDispatch, hostParts } from './host-dispatch.ts';
 import { fenceBatch, kindOf, type NamedPart, type Unmapped } from './nft.ts';
+import { nftObjects } from './nft-json.ts';
 import { runNft } from './nft-program.ts';
 import { counterName, FENCE_TABLE, TABLE, TABLE_LINE } from './nft-words.ts';
 import { type Difference, FenceTable } from './table.ts';
@@ -307,7 +307,7 @@ export class LinuxFence implements FenceKeeper {
       throw error;
     }
     const present = new Set(
-      objects(listed, 'chain').flatMap(({ table, name }) => {
+      nftObjects(listed, 'chain').flatMap(({ table, name }) => {
         const id = /^([tbu][0-9a-f]+)_(leave|forward|postrouting)$/.exec(String(name))?.[1];
         return table === FENCE_TABLE && id !== undefined ? [id] : [];
       }),
@@ -381,24 +381,8 @@ function idOf(kind: FencePart['kind'], key: string): string {
 
 function parseCounters(json: string): Map<string, number> {
   return new Map(
-    objects(json, 'counter')
+    nftObjects(json, 'counter')
       .filter(({ table }) => table === FENCE_TABLE)
       .map(({ name, packets }) => [String(name), Number(packets)]),
   );
-}
-
-/** @throws Error when the output of nft is not the JSON that is expected */
-function objects(json: string, kind: string): Readonly<Record<string, unknown>>[] {
-  let parsed: unknown;
-  try {
-    parsed = JSON.parse(json);
-  } catch (error) {
-    throw new Error(`the output of nft is not JSON: ${messageOf(error)}`);
-  }
-  const list = isRecord(parsed) && Array.isArray(parsed.nftables) ? parsed.nftables : [];
-  return list.flatMap((item: unknown) => (isRecord(item) && isRecord(item[kind]) ? [item[kind]] : []));
-}
-
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null;
 }
