@@ -42,6 +42,8 @@ export class SteeringTables {
   readonly #links = new Map<number, string>();
   /** Tunnels whose table others use too, which need one of their own. BOUNDED: by the bridges. */
   readonly #apart = new Set<string>();
+  /** Tunnels that are to run again, of which an earlier daemon may have left something in another table. BOUNDED: by those. */
+  readonly #returning = new Set<string>();
   /** By shared table, the routes there that an earlier daemon left. BOUNDED: by those. */
   readonly #left = new Map<number, ReadonlySet<string>>();
 
@@ -107,6 +109,9 @@ export class SteeringTables {
       const table = key === undefined ? this.#addAlone(plan, device) : this.#join(key, plan, device);
       this.#of.set(tunnel, table);
       if (before !== undefined && before !== table && before.number !== table.number) this.#leave(before, tunnel);
+      // It may have had a table to itself that it now shares, or the other way round: what refuses there must not go first.
+      if (this.#returning.has(tunnel)) this.#removeLeft(plan, table);
+      this.#returning.delete(tunnel);
     } catch (error) {
       if (before !== undefined) this.#leave(before, tunnel);
       this.#forget(tunnel);
@@ -162,12 +167,13 @@ export class SteeringTables {
     const known = this.#tables.get(number);
     const table = known ?? new RoutingTable(number, key, own);
     const former = table.member(plan.tunnel);
-    const rules = known === undefined ? this.#foundRules(number) : table.rules;
+    const found = known === undefined ? this.#foundRules(number) : [];
+    const rules = known?.rules ?? found;
     const member = new TableMember(plan, { device, table: number }, own);
     table.add(member);
     if (known === undefined) {
       this.#place(table, this.#network.rules(), plan.tunnel);
-      this.setOnward(table, guardedNetworks(rules as InstalledRule[]), mainTableOf(this.#network));
+      this.setOnward(table, guardedNetworks(found), mainTableOf(this.#network));
     }
     const there = new Set([...(this.#left.get(number) ?? []), ...(former?.closedRoutes ?? []).map(routeKey)]);
     try {
@@ -277,15 +283,17 @@ export class SteeringTables {
 
   #forget(tunnel: string): void {
     this.#of.delete(tunnel);
+    this.#returning.delete(tunnel);
     this.#numbers.freeOwn(tunnel);
     for (const [index, other] of this.#links) if (other === tunnel) this.#links.delete(index);
   }
 
-  #removeLeft(plan: RoutingPlan): void {
+  /** What an earlier daemon left of a tunnel. @param except the table that it has now */
+  #removeLeft(plan: RoutingPlan, except?: RoutingTable): void {
     const number = this.#numbers.own(plan);
     if (!this.#tables.has(number)) this.#clear(number);
     const key = sharedKey(plan);
-    if (key === undefined) return;
+    if (key === undefined || key === except?.key) return;
     const table = this.#numbers.shared(key);
     const { closedRoutes } = new TableMember(plan, { device: '', table }, this.#addresses());
     this.#network.deleteRoutes(closedRoutes);
@@ -340,6 +348,7 @@ export class SteeringTables {
     // BOUNDED: by the tunnels.
     const routes = new Map<number, Set<string>>();
     for (const plan of plans) {
+      if (!this.#of.has(plan.tunnel)) this.#returning.add(plan.tunnel);
       const key = sharedKey(plan);
       if (key === undefined) continue;
       const table = this.#numbers.shared(key);
@@ -357,8 +366,7 @@ export class SteeringTables {
     for (const { table } of this.#network.routes({ protocol: OWN_PROTOCOL }))
       if (!SYSTEM_TABLES.includes(table)) found.add(table);
     for (const table of found) {
-      if (kept.has(table)) this.#removeUnwanted(table, routes.get(table));
-      else if (routes.has(table)) this.#removeUnwanted(table, routes.get(table));
+      if (kept.has(table) || routes.has(table)) this.#removeUnwanted(table, routes.get(table));
       else this.#clear(table);
     }
     // What another program left of a pair.

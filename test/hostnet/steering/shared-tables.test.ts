@@ -266,6 +266,30 @@ describe('what an earlier daemon left of a shared table', () => {
     next.stop('s0');
     expect(next.state).toEqual(before);
   });
+
+  it.each([
+    ['had a table to itself and now shares one', true],
+    ['shared a table and now has one to itself', false],
+  ])('goes of a tunnel that %s', (_, wasApart) => {
+    const apart = (host: Host): (() => void) =>
+      host.routing.routeBridge('virbr0', [], { tunnel: 's0', table: undefined });
+    const first = new Host();
+    const before = first.state;
+    const undo = wasApart ? apart(first) : undefined;
+    for (const n of [0, 1]) first.start(spoke(first, n));
+    undo?.();
+    for (const n of [0, 1]) first.network.deleteLink(first.network.link(`s${n}`)!.index);
+    const next = new Host(first.network, first.lan);
+    next.routing.reconcile([spoke(next, 0), spoke(next, 1)]);
+    const end = wasApart ? undefined : apart(next);
+    next.start(spoke(next, 1));
+    expect(['10.64.0.9', '10.64.1.9'].map((to) => next.way(to))).toEqual(['none', 's1']);
+    next.start(spoke(next, 0));
+    expect(['10.64.0.9', '10.64.1.9'].map((to) => next.way(to))).toEqual(['s0', 's1']);
+    end?.();
+    for (const n of [0, 1]) next.stop(`s${n}`);
+    expect(next.state).toEqual(before);
+  });
 });
 
 describe('the numbers of tables', () => {
