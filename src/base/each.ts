@@ -26,7 +26,7 @@ export function allOf(...steps: readonly (() => unknown)[]): Promise<void> {
 }
 
 /**
- * Does the same for each of many, so many at the same time, in their order. `work` does not reject.
+ * Does the same for each of many, in their order, a limited number of them at the same time. `work` does not reject.
  * @param limit pieces of work that run at the same time
  */
 export async function eachAtOnce<T>(

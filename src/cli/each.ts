@@ -1,4 +1,4 @@
-/** Changes of many tunnels: how far they are, what failed, and what goes on when nobody waits for it any more. */
+/** Changes of many tunnels: how far they are, what failed, and what goes on when the command ends before them. */
 import { constants } from 'node:os';
 import type { DaemonClient } from '../control/client.ts';
 import type { EachResult, Outcome, Progress } from '../control/results.ts';
@@ -104,7 +104,11 @@ export class EachDisplay {
     this.#terminal = terminal;
   }
 
-  /** A part of what is to be done goes into a request of its own, and so many things go into later ones. */
+  /**
+   * The next request begins.
+   * @param count changes in it
+   * @param later changes that are left for the requests after it
+   */
   nextRequest(count: number, later: number): void {
     const { done, failed } = this.#totals();
     this.#before = { done, failed };

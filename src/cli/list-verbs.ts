@@ -10,7 +10,7 @@ const selection: Pick<DaemonVerbSpec, 'usage' | 'positionals' | 'options' | 'opt
   optionHelp: {
     state: `only tunnels in this state: ${STATES.join(', ')}`,
     sort: `by one of ${SORT_KEYS.join(', ')} (default name): those not up first, the last change first, or the most bytes first`,
-    limit: 'at most so many tunnels',
+    limit: 'the largest number of tunnels to list',
     json: 'as JSON, for programs',
   },
 };

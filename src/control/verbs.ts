@@ -58,7 +58,7 @@ export const VERBS = {
   /** With neither flag: the running document of a tunnel that is active, else the kept one. */
   update: { xml: 'document', source: 'text?', live: 'flag?', config: 'flag?' },
   /**
-   * `patterns`: names, UUIDs and patterns of names; `state`, `sort`: as in `selection.ts`; `limit`: at most so many. What is left out
+   * `patterns`: names, UUIDs and patterns of names; `state`, `sort`: as in `selection.ts`; `limit`: how many at most. What is left out
    * excludes none; a flag that is false excludes what it names.
    */
   list: {
