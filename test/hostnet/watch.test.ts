@@ -208,8 +208,8 @@ describe('a kernel that is watched', () => {
 
   it('is looked at when an address that packets may be sent from goes or comes, and at no other', async () => {
     for (const gone of [true, false]) {
-      expect(host.routing.concerns({ kind: 'address', gone, address: lan('10.1.0.2') })).toBe(true);
-      expect(host.routing.concerns({ kind: 'address', gone, address: lan('10.9.0.1') })).toBe(false);
+      expect(host.routing.heard({ kind: 'address', gone, address: lan('10.1.0.2') })).toBe(true);
+      expect(host.routing.heard({ kind: 'address', gone, address: lan('10.9.0.1') })).toBe(false);
     }
   });
 

@@ -2,21 +2,26 @@
  * Routes what comes in by bridges, from guests, into the table of a tunnel and nowhere else, by rules before those of
  * tunnels.
  */
-import type { HostNetwork, Prefix, Rule } from '../routes/routes.ts';
+import type { HostNetwork, InstalledRule, Prefix, Rule } from '../routes/routes.ts';
 import { sameRule } from '../routes/routes.ts';
-import { type Listed, type Mended, mendRouting } from './mend.ts';
+import { type Changer, type Mended, mendRouting, type RoutesOf } from './mend.ts';
 import { bridgeRules, isOfBridge, tableOfBridge } from './priorities.ts';
+
+/** What stands. */
+export interface BridgeRules {
+  readonly ofBridges: readonly InstalledRule[];
+  /** Rules of other programs. */
+  readonly foreign: readonly InstalledRule[];
+  readonly routesOf: RoutesOf;
+}
 
 export class BridgeRouting {
   readonly #network: HostNetwork;
-  readonly #onChange: () => void;
   /** By the name of the bridge. BOUNDED: by libvirt's networks. */
   readonly #rules = new Map<string, readonly Rule[]>();
 
-  /** @param onChange is called before rules are changed here */
-  constructor(network: HostNetwork, onChange: () => void) {
+  constructor(network: HostNetwork) {
     this.#network = network;
-    this.#onChange = onChange;
   }
 
   get areRouted(): boolean {
@@ -34,7 +39,6 @@ export class BridgeRouting {
 
   /** As `Platform.routeBridge` says. */
   route(bridge: string, own: readonly Prefix[], table: number | undefined): () => void {
-    this.#onChange();
     const rules = bridgeRules(bridge, own, table);
     try {
       for (const rule of rules) this.#network.addRule(rule);
@@ -46,7 +50,6 @@ export class BridgeRouting {
     this.#forget(this.#network.rules().filter(({ inputLink }) => inputLink === bridge));
     return () => {
       if (this.#rules.get(bridge) !== rules) return;
-      this.#onChange();
       this.#rules.delete(bridge);
       this.#forget([...rules].reverse());
     };
@@ -58,23 +61,25 @@ export class BridgeRouting {
   }
 
   /** Puts right what others changed. @returns what was found of each bridge, and its table */
-  *mend(listed: Listed): Iterable<{ readonly table: number | undefined; readonly mended: Mended }> {
+  *mend(
+    changer: Changer,
+    listed: BridgeRules,
+  ): Iterable<{ readonly table: number | undefined; readonly mended: Mended }> {
     for (const [bridge, rules] of this.#rules) {
       const table = tableOfBridge(rules);
-      yield { table, mended: this.#mendBridge(bridge, rules, table, listed) };
+      yield { table, mended: this.#mendBridge(changer, { bridge, rules, table }, listed) };
     }
   }
 
   #mendBridge(
-    bridge: string,
-    rules: readonly Rule[],
-    table: number | undefined,
-    { ofBridges, foreign, routesOf }: Listed,
+    changer: Changer,
+    { bridge, rules, table }: { bridge: string; rules: readonly Rule[]; table: number | undefined },
+    { ofBridges, foreign, routesOf }: BridgeRules,
   ): Mended {
     const own = ofBridges.filter((rule) => rules.some((other) => sameRule(other, rule)));
     const flow = { local: undefined, remote: undefined, protocol: undefined, inputLink: bridge };
     const wanted = { rules, table: undefined, flows: table === undefined ? [] : [flow] };
-    return mendRouting(this.#network, wanted, { own, foreign, routesOf });
+    return mendRouting(changer, wanted, { own, foreign, routesOf });
   }
 
   /** Removes rules of bridges that are no longer routed here. */

@@ -73,7 +73,7 @@ export function compareRoutes(wanted: readonly Route[], installed: readonly Inst
 }
 
 /** The same with the link and the source that a packet gets. */
-function wayKey(route: Route): string {
+export function wayKey(route: Route): string {
   return `${routeKey(route)} ${route.linkIndex} ${route.source?.value}`;
 }
 

@@ -1,6 +1,7 @@
 /** What one tunnel has in a routing table: routes into its device, and those that refuse while there is no device. Pure. */
 import { formatAddress } from '../../base/address.ts';
-import type { Route } from '../routes/routes.ts';
+import { DEVICE_GROUP, type InstalledRoute, type Link, type Route } from '../routes/routes.ts';
+import { routeKey } from './compare.ts';
 import type { RoutingPlan } from './plan.ts';
 import type { TableRoute } from './routes.ts';
 import { tableRoutes } from './rules.ts';
@@ -19,6 +20,8 @@ export class TableMember {
   #linkIndex: number | undefined;
   #openRoutes: readonly Route[] = [];
   #unserved: string | undefined;
+  /** As the kernel reported last. `opening`: what it reports may be from before the device was set up. */
+  #reported: 'opening' | 'up' | 'down' = 'opening';
 
   constructor(plan: RoutingPlan, { device, table }: Pick<TableMember, 'device' | 'table'>, own: OwnAddresses) {
     this.plan = plan;
@@ -55,8 +58,40 @@ export class TableMember {
   }
 
   setLink(linkIndex: number): void {
+    if (this.#linkIndex !== linkIndex) this.#reported = 'opening';
     this.#linkIndex = linkIndex;
     this.#openRoutes = openRoutes(this.routes, { table: this.table, linkIndex }, this.#own);
+  }
+
+  /** Whether its device is up and in the group of tunnels, as reported. */
+  get isReportedUp(): boolean {
+    return this.#reported === 'up';
+  }
+
+  /** The kernel reports its device. @returns whether routes may have gone with it, or are to come back */
+  linkReported({ up, group }: Link): boolean {
+    const isRight = up && group === DEVICE_GROUP;
+    const isFirst = this.#reported === 'opening';
+    if (isFirst && !isRight) return false;
+    const before = this.#reported;
+    this.#reported = isRight ? 'up' : 'down';
+    return !isFirst && (before === 'down' || !isRight);
+  }
+
+  /** Whether reports of its device may be from before it was set up. */
+  get isOpening(): boolean {
+    return this.#reported === 'opening';
+  }
+
+  /** Its device was looked at: reports may have been lost, and no older ones come. */
+  linkLooked(link: Link | undefined): void {
+    if (this.#linkIndex !== undefined) this.#reported = link?.up === true ? 'up' : 'down';
+  }
+
+  /** Whether such a route of its table is to stand. */
+  wants(route: InstalledRoute): boolean {
+    const key = routeKey(route);
+    return [...this.#openRoutes, ...this.closedRoutes].some((other) => routeKey(other) === key);
   }
 
   /**

@@ -10,12 +10,11 @@ import {
   type HostNetwork,
   type InstalledRoute,
   type InstalledRule,
-  OWN_PROTOCOL,
   type Route,
   type Rule,
 } from '../routes/routes.ts';
 import { compareRoutes, compareRules, foreignBefore, foreignRoute, type RoutedFlow } from './compare.ts';
-import { isOfBridge, isOfTunnel, isOnwardLookUp, ownersIn } from './priorities.ts';
+import { isOnwardLookUp } from './priorities.ts';
 
 /** What is wanted. */
 export interface Wanted {
@@ -36,37 +35,20 @@ export interface Mended {
 /** The routes of a table. */
 export type RoutesOf = (table: number, family?: IpFamily) => readonly InstalledRoute[];
 
-/** All rules of the host, and the routes of tables. BOUNDED: by those. */
-export interface Listed {
-  /** Ours, by the table of their tunnel. */
-  readonly byOwner: ReadonlyMap<number | undefined, readonly InstalledRule[]>;
-  readonly ofBridges: readonly InstalledRule[];
-  readonly foreign: readonly InstalledRule[];
-  readonly routesOf: RoutesOf;
+/** The routes of tables, each listed when it is asked for first. */
+export function listedRoutes(network: HostNetwork): RoutesOf {
+  // BOUNDED: by the tables that rules look up.
+  const tables = new Map<number, readonly InstalledRoute[]>();
+  return (table, family) => {
+    const routes = tables.get(table) ?? network.routes({ table });
+    tables.set(table, routes);
+    return family === undefined ? routes : routes.filter(({ destination }) => destination.address.family === family);
+  };
 }
 
-/** Lists the rules now, and the routes of each table when it is asked for. */
-export function listInstalled(network: HostNetwork): Listed {
-  const rules = network.rules();
-  const ownerIn = ownersIn(rules);
-  const byOwner = new Map<number | undefined, InstalledRule[]>();
-  for (const rule of rules.filter(isOfTunnel)) {
-    const owner = ownerIn(rule);
-    const own = byOwner.get(owner);
-    if (own === undefined) byOwner.set(owner, [rule]);
-    else own.push(rule);
-  }
-  const tables = new Map<number, readonly InstalledRoute[]>();
-  return {
-    byOwner,
-    ofBridges: rules.filter((rule) => rule.protocol === OWN_PROTOCOL && isOfBridge(rule)),
-    foreign: rules.filter(({ protocol }) => protocol !== OWN_PROTOCOL),
-    routesOf: (table, family) => {
-      const routes = tables.get(table) ?? network.routes({ table });
-      tables.set(table, routes);
-      return family === undefined ? routes : routes.filter(({ destination }) => destination.address.family === family);
-    },
-  };
+/** What rules and routes are changed by. */
+export interface Changer extends Pick<HostNetwork, 'addRoutes' | 'deleteRoutes'> {
+  readonly rules: { add(rules: readonly Rule[]): void; delete(rule: Rule): boolean };
 }
 
 export interface Installed {
@@ -77,7 +59,7 @@ export interface Installed {
   readonly routesOf: RoutesOf;
 }
 
-export function mendRouting(network: HostNetwork, wanted: Wanted, { own, foreign, routesOf }: Installed): Mended {
+export function mendRouting(changer: Changer, wanted: Wanted, { own, foreign, routesOf }: Installed): Mended {
   const found: string[] = [];
   const problems: string[] = [];
   const attempt = (what: readonly string[], change: () => void): void => {
@@ -94,13 +76,13 @@ export function mendRouting(network: HostNetwork, wanted: Wanted, { own, foreign
     attempt(
       rules.map((rule) => `${describeRule(rule)}: missing`),
       // The last first: what a goto jumps over has its end then.
-      () => network.addRules([...rules].reverse()),
+      () => changer.rules.add([...rules].reverse()),
     );
   const remove = (rules: readonly InstalledRule[]): void =>
     attempt(
       rules.map((rule) => `${describeRule(rule)}: added`),
       () => {
-        for (const rule of rules) network.deleteRule(rule);
+        for (const rule of rules) changer.rules.delete(rule);
       },
     );
   // Rules that refuse are added first and removed last, IPv4 rules into the table the other way round: until the routes are
@@ -109,7 +91,7 @@ export function mendRouting(network: HostNetwork, wanted: Wanted, { own, foreign
   add(missing.filter(isOnwardLookUp));
   add(missing.filter(refuses));
   remove(surplus.filter(looksUpTable));
-  if (wanted.table !== undefined) problems.push(...mendTable(network, wanted.table, routesOf, attempt));
+  if (wanted.table !== undefined) problems.push(...mendTable(changer, wanted.table, routesOf, attempt));
   add(missing.filter((rule) => !refuses(rule) && !isOnwardLookUp(rule)));
   remove(surplus.filter((rule) => !looksUpTable(rule)));
   if (wanted.rules.length > 0) {
@@ -129,7 +111,7 @@ function looksUpTable(rule: Rule): boolean {
 
 /** @returns the routes of other programs there, in words */
 function mendTable(
-  network: HostNetwork,
+  changer: Changer,
   { number, routes }: NonNullable<Wanted['table']>,
   routesOf: RoutesOf,
   attempt: (what: readonly string[], change: () => void) => void,
@@ -137,11 +119,11 @@ function mendTable(
   const { missing, surplus, foreign } = compareRoutes(routes, routesOf(number));
   attempt(
     missing.map((route) => `${describeRoute(route)}: missing`),
-    () => network.addRoutes(missing),
+    () => changer.addRoutes(missing),
   );
   attempt(
     surplus.map((route) => `${describeRoute(route)}: added`),
-    () => network.deleteRoutes(surplus),
+    () => changer.deleteRoutes(surplus),
   );
   return foreign.map(foreignRoute);
 }

@@ -1,10 +1,10 @@
 /** Asks the system where packets go on that came out of tunnels: `onward.ts` says what follows from the answers. */
 import type { IpFamily } from '../../base/address.ts';
-import { type HostNetwork, type InstalledRoute, MAIN_TABLE } from '../routes/routes.ts';
+import { type HostNetwork, type InstalledRoute, type InterfaceAddress, MAIN_TABLE } from '../routes/routes.ts';
 import { type Guarded, type MainTable, NETWORK_PROTOCOLS, sampleOf, sourceOf } from './onward.ts';
 import type { RoutingTable } from './table.ts';
 
-/** What of the main table decides. Routes are listed when they are asked for. */
+/** What of the main table decides. Routes and addresses are listed when they are asked for. */
 export function mainTableOf(network: HostNetwork): MainTable {
   // BOUNDED: by the two families.
   const listed = new Map<IpFamily, readonly InstalledRoute[]>();
@@ -15,7 +15,14 @@ export function mainTableOf(network: HostNetwork): MainTable {
     listed.set(family, known);
     return known;
   };
-  return { addresses: network.addresses(), routes };
+  let addresses: readonly InterfaceAddress[] | undefined;
+  return {
+    routes,
+    get addresses() {
+      addresses ??= network.addresses();
+      return addresses;
+    },
+  };
 }
 
 /** Whether there is a route to a network for what came out of a tunnel of the table. */

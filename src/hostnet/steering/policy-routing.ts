@@ -8,33 +8,28 @@
  * number of their table: so a daemon finds what one before it left behind.
  */
 import { setImmediate } from 'node:timers/promises';
-import { type AddressRange, rangeContains } from '../../base/address.ts';
-import { assertNever } from '../../base/assert.ts';
+import type { AddressRange } from '../../base/address.ts';
 import { IKE_PORT } from '../../base/ports.ts';
-import { isWhole } from '../../base/ranges.ts';
 import { Protocol } from '../../policy/protocols.ts';
+import type { LookScope } from '../fence/fence.ts';
 import {
   DEVICE_GROUP,
   type HostNetwork,
-  type InstalledRoute,
-  type InstalledRule,
   type InterfaceAddress,
   type Link,
-  MAIN_TABLE,
   type NetworkChange,
-  OWN_PROTOCOL,
   type Prefix,
 } from '../routes/routes.ts';
 import { BridgeRouting } from './bridges.ts';
 import { checkPlan } from './check.ts';
-import { routedFlows, ruleKey } from './compare.ts';
+import { compareRules, routedFlows } from './compare.ts';
 import type { TableMember } from './member.ts';
-import { type Listed, listInstalled, type Mended, mendRouting } from './mend.ts';
-import { mayLead } from './onward.ts';
+import { type Changer, listedRoutes, type Mended, mendRouting, type RoutesOf } from './mend.ts';
 import { mainTableOf } from './onward-routes.ts';
 import type { RoutingPlan, TableWish } from './plan.ts';
-import { isOfBridge } from './priorities.ts';
+import { RuleBook } from './rule-book.ts';
 import { isOfGuests, OwnAddresses } from './sources.ts';
+import { Suspects } from './suspects.ts';
 import type { RoutingTable } from './table.ts';
 import { SteeringTables } from './tables.ts';
 import { TunnelOrder } from './tunnel-order.ts';
@@ -51,7 +46,7 @@ export interface RoutingDamage {
   readonly found: readonly string[];
   /** What followed a change of the host's own addresses, or of its routes, by tunnel, in words. BOUNDED: by the tunnels. */
   readonly adapted: ReadonlyMap<string, Adapted>;
-  /** What is still wrong, by tunnel or bridge. BOUNDED: by those. */
+  /** What is still wrong, by tunnel: of each that was looked at, be it nothing. BOUNDED: by those. */
   readonly problems: ReadonlyMap<string, readonly string[]>;
 }
 
@@ -67,17 +62,27 @@ const MEMBERS_PER_TURN = 25;
 export class PolicyRouting {
   readonly #network: HostNetwork;
   readonly #order: TunnelOrder;
+  readonly #rules: RuleBook;
   readonly #tables: SteeringTables;
   readonly #bridges: BridgeRouting;
-  /** Counts our own changes: a list from before one is out of date. */
-  #changes = 0;
+  readonly #suspects: Suspects;
+  readonly #changer: Changer;
+  /** Of this host, while they are known by reports. */
+  #known: readonly InterfaceAddress[] | undefined;
 
   /** @param order in which rules of tunnels stand */
   constructor(network: HostNetwork, order: TunnelOrder = new TunnelOrder()) {
     this.#network = network;
     this.#order = order;
-    this.#tables = new SteeringTables(network, order, () => this.#addresses());
-    this.#bridges = new BridgeRouting(network, () => this.#changes++);
+    this.#rules = new RuleBook(network);
+    this.#tables = new SteeringTables(network, this.#rules, order, () => this.#addresses());
+    this.#bridges = new BridgeRouting(network);
+    this.#suspects = new Suspects(this.#tables, this.#bridges);
+    this.#changer = {
+      rules: this.#rules,
+      addRoutes: (routes) => network.addRoutes(routes),
+      deleteRoutes: (routes) => network.deleteRoutes(routes),
+    };
   }
 
   /**
@@ -87,14 +92,15 @@ export class PolicyRouting {
    * @throws Error when the system refuses; then nothing of the tunnel is installed
    */
   prepare(plan: RoutingPlan, device: string): void {
-    this.#changes++;
-    checkPlan(plan, (table) => this.#tables.ownerOf(table), this.#network);
+    const table = this.#tables.of(plan.tunnel);
+    const isWatched = this.#rules.isFollowed && table !== undefined && !this.#suspects.has(table);
+    if (isWatched && this.#tables.stands(plan, device)) return;
+    checkPlan(plan, (number) => this.#tables.ownerOf(number), this.#network);
     this.#tables.add(plan, device);
   }
 
   /** Routes into the device, which is up. @throws Error when the system refuses */
   open(name: string, linkIndex: number): void {
-    this.#changes++;
     this.#tables.open(name, linkIndex);
   }
 
@@ -103,71 +109,69 @@ export class PolicyRouting {
     return this.#tables.of(tunnel)?.number;
   }
 
-  /** Whether a change concerns what is wanted here: then `mend` is due. */
-  concerns(change: NetworkChange): boolean {
-    switch (change.kind) {
-      case 'unknown':
-        return true;
-      case 'link':
-        return this.#tables.hasLink(change.link.index);
-      // The kernel removes routes with their address or link without reporting them, and refuses them without the address.
-      case 'address':
-        return this.#mayBeSource(change.address) || this.#mayLead(change.address);
-      case 'route':
-        return this.#concernsRoute(change.route, change.gone);
-      case 'rule':
-        return this.#concernsRule(change.rule, change.gone);
-      default:
-        return assertNever(change, 'network change');
+  /** From now on `heard` is told all that the kernel reports: what is known of rules and addresses stays true. */
+  follow(): void {
+    this.#rules.follow();
+    this.#known = undefined;
+    for (const member of this.#tables.members()) member.linkLooked(this.#linkOf(member));
+  }
+
+  /** The kernel reports a change. @returns whether it concerns what is wanted here: then `mend` is due */
+  heard(change: NetworkChange): boolean {
+    if (change.kind === 'rule') this.#rules.heard(change.rule, change);
+    if (change.kind === 'unknown') this.#rules.forget();
+    if (change.kind === 'address' || change.kind === 'unknown') this.#known = undefined;
+    return this.#suspects.heard(change);
+  }
+
+  /** What this host may send from changed, though no address was added or removed. */
+  addressesChanged(): void {
+    this.#suspects.addAll();
+  }
+
+  /**
+   * Compares rules and routes with what is wanted, and puts right what differs; those of others stay.
+   * @param scope `reported`: of tables that reports concern, by what was reported. @throws Error
+   */
+  async mend(scope: LookScope = 'everything'): Promise<RoutingDamage> {
+    if (scope === 'everything') {
+      this.#rules.forget();
+      this.#known = undefined;
+      this.#suspects.addAll();
+    }
+    const suspects = this.#suspects.take();
+    try {
+      return await this.#mendTables(suspects);
+    } catch (error) {
+      this.#suspects.addAll();
+      throw error;
     }
   }
 
-  /** Whether a policy covers what the host sends from this address. */
-  #mayBeSource({ address }: InterfaceAddress): boolean {
-    return [...this.#tables.members()].some(({ plan }) =>
-      plan.outbound.some(({ local }) => !isWhole(local) && rangeContains(local, address)),
-    );
-  }
-
-  /** Whether packets out of a tunnel may go there. */
-  #mayLead(prefix: Prefix): boolean {
-    return [...this.#tables.all()].some(({ networks }) => mayLead(networks, prefix));
-  }
-
-  #concernsRoute({ table, protocol, destination }: InstalledRoute, gone: boolean): boolean {
-    // Whoever set it: a network that is reached by the route of a routing daemon alone is lost with it.
-    if (table === MAIN_TABLE) return this.#mayLead(destination);
-    return this.#tables.numbered(table) !== undefined && (gone || protocol !== OWN_PROTOCOL);
-  }
-
-  #concernsRule(rule: InstalledRule, gone: boolean): boolean {
-    if (rule.protocol !== OWN_PROTOCOL) return !this.#tables.areEmpty || this.#bridges.areRouted;
-    if (isOfBridge(rule)) return gone && this.#bridges.want(rule);
-    const table = this.#tables.ofRule(rule);
-    return table !== undefined && gone === table.rules.some((other) => ruleKey(other) === ruleKey(rule));
-  }
-
-  /** Compares rules and routes with what is wanted, and puts right what differs; those of others stay. @throws Error */
-  async mend(): Promise<RoutingDamage> {
+  /** @param suspects left out: all */
+  async #mendTables(suspects: readonly RoutingTable[] | undefined): Promise<RoutingDamage> {
     const found: string[] = [];
     // BOUNDED: by the tunnels.
     const adapted = new Map<string, Adapted>();
     const problems = new Map<string, readonly string[]>();
     const own = this.#addresses();
     const main = mainTableOf(this.#network);
-    let [listed, changes] = [listInstalled(this.#network), this.#changes];
-    const relist = (): void => {
-      if (changes !== this.#changes) [listed, changes] = [listInstalled(this.#network), this.#changes];
-    };
+    const routesOf = listedRoutes(this.#network);
+    let isRead = suspects === undefined;
     const add = (tunnel: string, texts: readonly string[]): void => {
-      if (texts.length > 0) problems.set(tunnel, [...(problems.get(tunnel) ?? []), ...texts]);
+      problems.set(tunnel, [...(problems.get(tunnel) ?? []), ...texts]);
     };
-    for (const table of [...this.#tables.all()]) {
+    for (const table of suspects ?? [...this.#tables.all()]) {
       const up = new Set<TableMember>();
       for (const members of chunks([...table.members], MEMBERS_PER_TURN)) {
         for (const member of members) {
           if (table.member(member.plan.tunnel) !== member) continue;
+          if (suspects !== undefined && member.isReportedUp) {
+            up.add(member);
+            continue;
+          }
           const link = this.#linkOf(member);
+          if (!member.isOpening) member.linkLooked(link);
           if (link?.up === true) up.add(member);
           found.push(...this.#mendGroup(link));
           add(member.plan.tunnel, downText(link));
@@ -176,10 +180,14 @@ export class PolicyRouting {
       }
       // It may have gone meanwhile, or another one come in its place.
       if (this.#tables.numbered(table.number) !== table) continue;
-      relist();
       const addresses = table.setAddresses(own);
       const routes = this.#tables.setOnward(table, table.guarded, main);
-      const mended = this.#mendTable(table, up, listed);
+      // Reports may come late: what is to be changed is looked at.
+      if (!isRead && this.#differs(table)) {
+        this.#rules.forget();
+        isRead = true;
+      }
+      const mended = this.#mendTable(table, up, routesOf);
       // What follows from a change of addresses or routes is no damage.
       if (addresses.size === 0 && routes === undefined) found.push(...mended.found);
       for (const { plan } of table.members) {
@@ -190,21 +198,30 @@ export class PolicyRouting {
       }
       await setImmediate();
     }
-    relist();
-    for (const { table, mended } of this.#bridges.mend(listed)) {
-      found.push(...mended.found);
-      const owner = table === undefined ? undefined : this.#tables.ownerOf(table);
-      if (owner !== undefined) add(owner, mended.problems);
+    if (suspects === undefined) {
+      const listed = { ofBridges: this.#rules.ofBridges, foreign: this.#rules.foreign, routesOf };
+      for (const { table, mended } of this.#bridges.mend(this.#changer, listed)) {
+        found.push(...mended.found);
+        const owner = table === undefined ? undefined : this.#tables.ownerOf(table);
+        if (owner !== undefined) add(owner, mended.problems);
+      }
     }
     return { found, adapted, problems };
   }
 
+  /** Whether the rules of a table, as far as they are known, are others than wanted. */
+  #differs(table: RoutingTable): boolean {
+    const { missing, surplus } = compareRules(table.rules, this.#rules.of(table.number));
+    return missing.length + surplus.length > 0;
+  }
+
   /** @param up members whose device exists and is up: only then there are routes into it */
-  #mendTable(table: RoutingTable, up: ReadonlySet<TableMember>, { byOwner, foreign, routesOf }: Listed): Mended {
+  #mendTable(table: RoutingTable, up: ReadonlySet<TableMember>, routesOf: RoutesOf): Mended {
     const routes = table.routes((member) => up.has(member));
     const flows = routedFlows([...table.members].flatMap(({ plan }) => plan.outbound));
     const wanted = { rules: table.rules, table: { number: table.number, routes }, flows };
-    return mendRouting(this.#network, wanted, { own: byOwner.get(table.number) ?? [], foreign, routesOf });
+    const [own, foreign] = [this.#rules.of(table.number), this.#rules.foreign];
+    return mendRouting(this.#changer, wanted, { own, foreign, routesOf });
   }
 
   #linkOf({ linkIndex }: TableMember): Link | undefined {
@@ -228,7 +245,6 @@ export class PolicyRouting {
    * any gives way to another one of its redundancy group.
    */
   setUp(name: string, up: ReadonlySet<string>): void {
-    this.#changes++;
     if (this.#tables.of(name) === undefined) return;
     if (this.#order.setUp(name, up.size > 0)) {
       for (const mate of this.#order.ranked(name)) this.#tables.putBehind(mate);
@@ -241,13 +257,11 @@ export class PolicyRouting {
    * @param plan by which an earlier daemon may have left something, where this one installed nothing
    */
   release(tunnel: string, plan?: RoutingPlan): void {
-    this.#changes++;
     this.#tables.release(tunnel, plan);
   }
 
   /** Removes what an earlier daemon left, except for tunnels with these plans. */
   reconcile(plans: readonly RoutingPlan[]): void {
-    this.#changes++;
     this.#tables.reconcile(plans);
   }
 
@@ -268,7 +282,9 @@ export class PolicyRouting {
 
   /** The host's own, except those at routed bridges: the host has these for its guests, and sends nothing else from them. */
   #addresses(): OwnAddresses {
-    return new OwnAddresses(this.#network.addresses(), this.#bridges.guests());
+    const addresses = this.#known ?? this.#network.addresses();
+    if (this.#rules.isFollowed) this.#known = addresses;
+    return new OwnAddresses(addresses, this.#bridges.guests());
   }
 }
 

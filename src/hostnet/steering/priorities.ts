@@ -36,22 +36,20 @@ export interface WantedBlock {
 
 /**
  * The first of `size` priorities that are free. Those of the same tunnel are not: its old rules stay until the new ones stand.
+ * @param installed the priorities of rules that stand
  * @param blocks of the other tunnels
  * @throws Error when there is no room
  */
 export function freeBlock(
-  installed: readonly Rule[],
-  blocks: readonly Block[],
+  installed: Iterable<number>,
+  blocks: Iterable<Block>,
   { table, size, from = FIRST_BLOCK }: WantedBlock,
 ): number {
-  const reserved = blocks.flatMap((other) => Array.from({ length: other.size }, (_, at) => other.block + at));
-  const taken = [...new Set([...installed.map(({ priority }) => priority), ...reserved])].sort((a, b) => a - b);
+  const taken = new Uint8Array(LAST_PRIORITY + 1);
+  for (const priority of installed) if (priority <= LAST_PRIORITY) taken[priority] = 1;
+  for (const other of blocks) taken.fill(1, other.block, other.block + other.size);
   let first = Math.max(FIRST_BLOCK, from);
-  for (const priority of taken) {
-    if (priority < first) continue;
-    if (priority >= first + size) break;
-    first = priority + 1;
-  }
+  for (let at = first; at < first + size && at <= LAST_PRIORITY; at++) if (taken[at] === 1) first = at + 1;
   if (first + size - 1 > LAST_PRIORITY) {
     throw new SectunnelError(
       'system',
@@ -86,7 +84,8 @@ export function ownersIn(rules: readonly InstalledRule[]): (rule: InstalledRule)
   return (rule) => (isOnwardLookUp(rule) ? owners.get(pairKey(rule)) : ownerOf(rule));
 }
 
-function pairKey({ inputLink, to }: Rule): string {
+/** What the two rules for a network have in common. */
+export function pairKey({ inputLink, to }: Rule): string {
   return `${inputLink} ${to && formatPrefix(to)}`;
 }
 

@@ -5,7 +5,9 @@
  */
 import { formatRange } from '../../base/address.ts';
 import { isWhole } from '../../base/ranges.ts';
-import { formatPrefix, type Prefix, type Route, type Rule } from '../routes/routes.ts';
+import { SetMap } from '../../base/set-map.ts';
+import { formatPrefix, type InstalledRoute, type Prefix, type Route, type Rule } from '../routes/routes.ts';
+import { ruleKey } from './compare.ts';
 import type { TableMember } from './member.ts';
 import {
   findOnward,
@@ -55,6 +57,8 @@ export class RoutingTable implements Block {
   readonly key: string | undefined;
   /** By the name of the tunnel. BOUNDED: by the tunnels. */
   readonly #members = new Map<string, TableMember>();
+  /** By a destination of theirs. BOUNDED: by the routes of the tunnels. */
+  readonly #byDestination = new SetMap<string, TableMember>();
   /** Children of level `use` that have an SA. */
   #up: ReadonlySet<string> = new Set();
   #own: OwnAddresses;
@@ -118,13 +122,31 @@ export class RoutingTable implements Block {
 
   /** Adds a tunnel, or replaces what it has. */
   add(member: TableMember): void {
+    this.#forget(member.plan.tunnel);
     this.#members.set(member.plan.tunnel, member);
+    for (const { destination } of member.routes) this.#byDestination.add(formatPrefix(destination), member);
     this.#compile();
   }
 
   remove(tunnel: string): void {
+    this.#forget(tunnel);
     this.#members.delete(tunnel);
     this.#compile();
+  }
+
+  #forget(tunnel: string): void {
+    const member = this.#members.get(tunnel);
+    for (const { destination } of member?.routes ?? []) this.#byDestination.delete(formatPrefix(destination), member!);
+  }
+
+  /** Whether such a route is to stand in it. */
+  wantsRoute(route: InstalledRoute): boolean {
+    return [...this.#byDestination.get(formatPrefix(route.destination))].some((member) => member.wants(route));
+  }
+
+  wantsRule(rule: Rule): boolean {
+    const key = ruleKey(rule);
+    return this.rules.some((other) => ruleKey(other) === key);
   }
 
   /** Gives the rules their priorities, from `block` on. */

@@ -4,23 +4,24 @@
  * meets that of a tunnel that comes before it or of a tunnel in a shared table, since the order of two tunnels is that of
  * their rules.
  */
+import { isDeepStrictEqual } from 'node:util';
+import { SetMap } from '../../base/set-map.ts';
 import {
   DEVICE_GROUP,
   type HostNetwork,
-  type InstalledRoute,
   type InstalledRule,
-  OWN_PROTOCOL,
   ownerOf,
   type Prefix,
   type Rule,
 } from '../routes/routes.ts';
-import { SYSTEM_TABLES } from './check.ts';
 import { routeKey, ruleKey } from './compare.ts';
+import { Leftovers } from './leftovers.ts';
 import { TableMember } from './member.ts';
 import { guardedNetworks, type MainTable } from './onward.ts';
 import { isReached, mainTableOf } from './onward-routes.ts';
 import type { RoutingPlan, TableWish } from './plan.ts';
-import { freeBlock, isOfTunnel, isOnwardLookUp, ownersIn } from './priorities.ts';
+import { freeBlock, isOnwardLookUp } from './priorities.ts';
+import type { RuleBook } from './rule-book.ts';
 import type { OwnAddresses } from './sources.ts';
 import { RoutingTable, sharedKey } from './table.ts';
 import { TableNumbers } from './table-numbers.ts';
@@ -31,27 +32,37 @@ const MAX_SHARED = 32;
 
 export class SteeringTables {
   readonly #network: HostNetwork;
+  readonly #rules: RuleBook;
   readonly #order: TunnelOrder;
   readonly #addresses: () => OwnAddresses;
-  /** By number. BOUNDED: by the tunnels. */
+  /** By number. BOUNDED: by the tunnels, as all of these. */
   readonly #tables = new Map<number, RoutingTable>();
-  /** By tunnel. BOUNDED: by the tunnels. */
+  /** Those that tunnels share, by key. */
+  readonly #shared = new Map<string, RoutingTable>();
+  /** By tunnel. */
   readonly #of = new Map<string, RoutingTable>();
   readonly #numbers = new TableNumbers((table) => this.#tables.has(table));
-  /** By link, the tunnels with that device. BOUNDED: by the tunnels. */
+  /** By link, the tunnels with that device. */
   readonly #links = new Map<number, string>();
+  /** By the name of the device, its tunnel. */
+  readonly #devices = new Map<string, string>();
+  /** By link, the tables of tunnels whose packets go on by it. */
+  readonly #onward = new SetMap<number, RoutingTable>();
   /** Tunnels whose table others use too, which need one of their own. BOUNDED: by the bridges. */
   readonly #apart = new Set<string>();
-  /** Tunnels that are to run again, of which an earlier daemon may have left something in another table. BOUNDED: by those. */
-  readonly #returning = new Set<string>();
-  /** By shared table, the routes there that an earlier daemon left. BOUNDED: by those. */
-  readonly #left = new Map<number, ReadonlySet<string>>();
+  readonly #leftovers: Leftovers;
 
   /** @param addresses of this host, as they are now */
-  constructor(network: HostNetwork, order: TunnelOrder, addresses: () => OwnAddresses) {
+  constructor(network: HostNetwork, rules: RuleBook, order: TunnelOrder, addresses: () => OwnAddresses) {
     this.#network = network;
+    this.#rules = rules;
     this.#order = order;
     this.#addresses = addresses;
+    const has = (tunnel: string): boolean => this.#of.has(tunnel);
+    this.#leftovers = new Leftovers({
+      ...{ network, rules, addresses, has },
+      ...{ numbers: this.#numbers, tables: this.#tables },
+    });
   }
 
   all(): Iterable<RoutingTable> {
@@ -83,18 +94,53 @@ export class SteeringTables {
   /** The table that a rule of ours is of. */
   ofRule(rule: InstalledRule): RoutingTable | undefined {
     if (!isOnwardLookUp(rule)) return this.numbered(ownerOf(rule));
-    const key = ruleKey(rule);
-    return [...this.#tables.values()].find((table) => table.rules.some((other) => ruleKey(other) === key));
+    const { inputLink } = rule;
+    const own = inputLink === undefined ? undefined : this.#of.get(this.#devices.get(inputLink) ?? '');
+    const candidates = inputLink === undefined ? this.#shared.values() : own === undefined ? [] : [own];
+    return [...candidates].find((table) => table.wantsRule(rule));
   }
 
-  /** Whether packets into a tunnel, or out of one, go by that link. */
-  hasLink(index: number): boolean {
-    return this.#links.has(index) || [...this.#tables.values()].some(({ onwardLinks }) => onwardLinks.has(index));
+  /** The tunnel into whose device packets go by that link. */
+  ofLink(index: number): { readonly table: RoutingTable; readonly member: TableMember } | undefined {
+    const tunnel = this.#links.get(index);
+    const table = tunnel === undefined ? undefined : this.#of.get(tunnel);
+    const member = tunnel === undefined ? undefined : table?.member(tunnel);
+    return table && member && { table, member };
+  }
+
+  /** The tables of tunnels whose packets go on by that link. */
+  onwardBy(index: number): Iterable<RoutingTable> {
+    return this.#onward.get(index);
   }
 
   /** @returns what changed, in words */
   setOnward(table: RoutingTable, known: readonly Prefix[], main: MainTable): string | undefined {
-    return table.setOnward(known, main, (network) => isReached(this.#network, table, network, main));
+    const before = table.onwardLinks;
+    const change = table.setOnward(known, main, (network) => isReached(this.#network, table, network, main));
+    for (const link of before) this.#onward.delete(link, table);
+    for (const link of table.onwardLinks) this.#onward.add(link, table);
+    return change;
+  }
+
+  /** Whether all of this stands for the tunnel, as far as this daemon set it. */
+  stands(plan: RoutingPlan, device: string): boolean {
+    const member = this.#of.get(plan.tunnel)?.member(plan.tunnel);
+    return (
+      member?.device === device && !this.#leftovers.isReturning(plan.tunnel) && isDeepStrictEqual(member.plan, plan)
+    );
+  }
+
+  #keep(table: RoutingTable): void {
+    const before = this.#tables.get(table.number);
+    if (before !== undefined && before !== table) this.#drop(before);
+    this.#tables.set(table.number, table);
+    if (table.key !== undefined) this.#shared.set(table.key, table);
+  }
+
+  #drop(table: RoutingTable): void {
+    for (const link of table.onwardLinks) this.#onward.delete(link, table);
+    if (this.#tables.get(table.number) === table) this.#tables.delete(table.number);
+    if (table.key !== undefined && this.#shared.get(table.key) === table) this.#shared.delete(table.key);
   }
 
   /**
@@ -104,14 +150,16 @@ export class SteeringTables {
   add(plan: RoutingPlan, device: string): void {
     const { tunnel } = plan;
     const before = this.#of.get(tunnel);
+    const former = before?.member(tunnel);
     try {
       const key = this.#keyOf(plan);
       const table = key === undefined ? this.#addAlone(plan, device) : this.#join(key, plan, device);
       this.#of.set(tunnel, table);
       if (before !== undefined && before !== table && before.number !== table.number) this.#leave(before, tunnel);
-      // It may have had a table to itself that it now shares, or the other way round: what refuses there must not go first.
-      if (this.#returning.has(tunnel)) this.#removeLeft(plan, table);
-      this.#returning.delete(tunnel);
+      if (former !== undefined) this.#forgetDevice(former);
+      this.#devices.set(device, tunnel);
+      // What refuses in another table must not go first.
+      this.#leftovers.settle(plan, table);
     } catch (error) {
       if (before !== undefined) this.#leave(before, tunnel);
       this.#forget(tunnel);
@@ -128,8 +176,7 @@ export class SteeringTables {
     const order = this.#order;
     if (order.before(tunnel).length + order.mates(tunnel).length > 0) return undefined;
     if (order.behind(tunnel).some((other) => this.#of.get(other)?.key !== undefined)) return undefined;
-    const shared = [...this.#tables.values()].filter((table) => table.key !== undefined);
-    return shared.length < MAX_SHARED || shared.some((table) => table.key === key) ? key : undefined;
+    return this.#shared.size < MAX_SHARED || this.#shared.has(key) ? key : undefined;
   }
 
   /** In a table of its own. */
@@ -139,10 +186,10 @@ export class SteeringTables {
     const table = new RoutingTable(number, undefined, own);
     const member = new TableMember(plan, { device, table: number }, own);
     table.add(member);
-    const rules = this.#network.rules();
-    const stale = this.#routesOf(number);
-    this.#place(table, rules, plan.tunnel);
-    const standing = rulesOf(rules, number);
+    const used = this.#tables.has(number);
+    const stale = used ? this.#leftovers.standing(number) : this.#leftovers.routesIn(number);
+    this.#place(table, plan.tunnel);
+    const standing = this.#rules.of(number);
     const known = this.#of.get(plan.tunnel)?.guarded ?? [];
     this.setOnward(table, [...known, ...guardedNetworks(standing)], mainTableOf(this.#network));
     try {
@@ -151,11 +198,12 @@ export class SteeringTables {
       this.#network.addRoutes([...closed].flatMap(([key, route]) => (kept.has(key) ? [] : [route])));
       this.#changeRules(standing, table.rules);
       this.#network.deleteRoutes(stale.filter((route) => !closed.has(routeKey(route))));
-      this.#tables.set(number, table);
+      this.#keep(table);
       return table;
     } catch (error) {
-      this.#tables.delete(number);
-      this.#clear(number);
+      this.#drop(this.#tables.get(number) ?? table);
+      this.#drop(table);
+      this.#leftovers.clear(number);
       throw error;
     }
   }
@@ -167,18 +215,21 @@ export class SteeringTables {
     const known = this.#tables.get(number);
     const table = known ?? new RoutingTable(number, key, own);
     const former = table.member(plan.tunnel);
-    const found = known === undefined ? this.#foundRules(number) : [];
+    const found = known === undefined ? this.#leftovers.adopt(number) : [];
     const rules = known?.rules ?? found;
     const member = new TableMember(plan, { device, table: number }, own);
     table.add(member);
     if (known === undefined) {
-      this.#place(table, this.#network.rules(), plan.tunnel);
+      this.#place(table, plan.tunnel);
       this.setOnward(table, guardedNetworks(found), mainTableOf(this.#network));
     }
-    const there = new Set([...(this.#left.get(number) ?? []), ...(former?.closedRoutes ?? []).map(routeKey)]);
+    const noted = this.#leftovers.noted(number);
+    const there = new Set((former?.closedRoutes ?? []).map(routeKey));
     try {
-      this.#tables.set(number, table);
-      this.#network.addRoutes(member.closedRoutes.filter((route) => !there.has(routeKey(route))));
+      this.#keep(table);
+      this.#network.addRoutes(
+        member.closedRoutes.filter((route) => !there.has(routeKey(route)) && !noted.has(routeKey(route))),
+      );
       this.#changeRules(rules, table.rules);
       const wanted = new Set(member.closedRoutes.map(routeKey));
       const old = [...(former?.closedRoutes ?? []), ...(former?.openRoutes ?? [])];
@@ -190,15 +241,10 @@ export class SteeringTables {
     }
   }
 
-  /** What an earlier daemon left of a shared table: its rules; the routes are noted. */
-  #foundRules(number: number): InstalledRule[] {
-    this.#left.set(number, new Set(this.#routesOf(number).map(routeKey)));
-    return rulesOf(this.#network.rules(), number);
-  }
-
-  #place(table: RoutingTable, rules: readonly InstalledRule[], tunnel: string): void {
+  #place(table: RoutingTable, tunnel: string): void {
     const others = [...this.#tables.values()].filter(({ number }) => number !== table.number);
-    table.place(freeBlock(rules, others, { table: table.number, size: table.size, from: this.#firstFor(tunnel) }));
+    const wanted = { table: table.number, size: table.size, from: this.#firstFor(tunnel) };
+    table.place(freeBlock(this.#rules.priorities(), others, wanted));
   }
 
   /** The first priority behind those of the tunnels that come before this one. */
@@ -211,8 +257,8 @@ export class SteeringTables {
   #changeRules(before: readonly Rule[], after: readonly Rule[]): void {
     const there = new Set(before.map(ruleKey));
     const wanted = new Set(after.map(ruleKey));
-    this.#network.addRules(after.filter((rule) => !there.has(ruleKey(rule))).reverse());
-    for (const rule of before) if (!wanted.has(ruleKey(rule))) this.#network.deleteRule(rule);
+    this.#rules.add(after.filter((rule) => !there.has(ruleKey(rule))).reverse());
+    for (const rule of before) if (!wanted.has(ruleKey(rule))) this.#rules.delete(rule);
   }
 
   /**
@@ -236,7 +282,7 @@ export class SteeringTables {
 
   #move(table: RoutingTable, tunnel: string): void {
     const { rules } = table;
-    this.#place(table, this.#network.rules(), tunnel);
+    this.#place(table, tunnel);
     this.#changeRules(rules, table.rules);
   }
 
@@ -277,31 +323,24 @@ export class SteeringTables {
   release(tunnel: string, plan: RoutingPlan | undefined): void {
     const table = this.#of.get(tunnel);
     if (table !== undefined) this.#leave(table, tunnel);
-    else if (plan !== undefined) this.#removeLeft(plan);
+    else if (plan !== undefined) this.#leftovers.remove(plan);
     this.#forget(tunnel);
   }
 
   #forget(tunnel: string): void {
     this.#of.delete(tunnel);
-    this.#returning.delete(tunnel);
+    this.#leftovers.forget(tunnel);
     this.#numbers.freeOwn(tunnel);
-    for (const [index, other] of this.#links) if (other === tunnel) this.#links.delete(index);
   }
 
-  /** What an earlier daemon left of a tunnel. @param except the table that it has now */
-  #removeLeft(plan: RoutingPlan, except?: RoutingTable): void {
-    const number = this.#numbers.own(plan);
-    if (!this.#tables.has(number)) this.#clear(number);
-    const key = sharedKey(plan);
-    if (key === undefined || key === except?.key) return;
-    const table = this.#numbers.shared(key);
-    const { closedRoutes } = new TableMember(plan, { device: '', table }, this.#addresses());
-    this.#network.deleteRoutes(closedRoutes);
-    if (!this.#tables.has(table)) this.#clearIfEmpty(table);
-  }
-
-  #clearIfEmpty(table: number): void {
-    if (this.#routesOf(table).length === 0) this.#clear(table);
+  /** Of a tunnel that has no table any more, or another device. */
+  #forgetDevice(member: TableMember): void {
+    const { device, linkIndex } = member;
+    const { tunnel } = member.plan;
+    const now = this.#of.get(tunnel)?.member(tunnel);
+    if (now !== undefined && now !== member && now.linkIndex === linkIndex) return;
+    if (this.#devices.get(device) === tunnel) this.#devices.delete(device);
+    if (linkIndex !== undefined && this.#links.get(linkIndex) === tunnel) this.#links.delete(linkIndex);
   }
 
   /** What the system refuses to remove can be removed by the next call. @throws Error */
@@ -310,19 +349,19 @@ export class SteeringTables {
     if (member === undefined) return;
     const { key, number, rules } = table;
     if (key === undefined) {
-      this.#clear(number);
-      this.#tables.delete(number);
+      this.#leftovers.clear(number);
+      this.#forgetDevice(member);
+      this.#drop(table);
       return;
     }
     this.#network.deleteRoutes([...member.openRoutes, ...member.closedRoutes]);
     const [first, second] = table.members;
     if (first === member && second === undefined) {
-      // Of tunnels that are to run again, something an earlier daemon left may stand there.
-      if (this.#left.has(number)) this.#clearIfEmpty(number);
-      else this.#clear(number);
-      this.#tables.delete(number);
+      this.#leftovers.leave(number);
+      this.#drop(table);
       this.#numbers.freeShared(key);
     }
+    this.#forgetDevice(member);
     table.remove(tunnel);
     if (table.isEmpty) return;
     try {
@@ -343,57 +382,6 @@ export class SteeringTables {
 
   /** Removes what an earlier daemon left, except for tunnels with these plans. */
   reconcile(plans: readonly RoutingPlan[]): void {
-    const own = this.#addresses();
-    const kept = new Set([...this.#tables.keys(), ...plans.map((plan) => this.#numbers.own(plan))]);
-    // BOUNDED: by the tunnels.
-    const routes = new Map<number, Set<string>>();
-    for (const plan of plans) {
-      if (!this.#of.has(plan.tunnel)) this.#returning.add(plan.tunnel);
-      const key = sharedKey(plan);
-      if (key === undefined) continue;
-      const table = this.#numbers.shared(key);
-      const keys = routes.get(table) ?? new Set();
-      for (const route of new TableMember(plan, { device: '', table }, own).closedRoutes) keys.add(routeKey(route));
-      routes.set(table, keys);
-    }
-    const found = new Set<number>();
-    const rules = this.#network.rules();
-    const ownerIn = ownersIn(rules);
-    for (const rule of rules) {
-      const owner = ownerIn(rule);
-      if (isOfTunnel(rule) && owner !== undefined) found.add(owner);
-    }
-    for (const { table } of this.#network.routes({ protocol: OWN_PROTOCOL }))
-      if (!SYSTEM_TABLES.includes(table)) found.add(table);
-    for (const table of found) {
-      if (kept.has(table) || routes.has(table)) this.#removeUnwanted(table, routes.get(table));
-      else this.#clear(table);
-    }
-    // What another program left of a pair.
-    for (const rule of rules.filter(isOnwardLookUp)) if (ownerIn(rule) === undefined) this.#network.deleteRule(rule);
+    this.#leftovers.reconcile(plans);
   }
-
-  /** Of a shared table, the routes of tunnels that are not to run again. */
-  #removeUnwanted(number: number, kept: ReadonlySet<string> | undefined): void {
-    if (!this.#numbers.isShared(number)) return;
-    const table = this.#tables.get(number);
-    const wanted = new Set([...(kept ?? []), ...(table?.routes(() => true) ?? []).map(routeKey)]);
-    this.#network.deleteRoutes(this.#routesOf(number).filter((route) => !wanted.has(routeKey(route))));
-    this.#left.delete(number);
-  }
-
-  #routesOf(table: number): InstalledRoute[] {
-    return this.#network.routes({ table, protocol: OWN_PROTOCOL });
-  }
-
-  /** All of a table, whoever installed it. Rules first: never one into a table that is open. */
-  #clear(table: number): void {
-    for (const rule of rulesOf(this.#network.rules(), table)) this.#network.deleteRule(rule);
-    this.#network.deleteRoutes(this.#routesOf(table));
-  }
-}
-
-function rulesOf(rules: readonly InstalledRule[], table: number): InstalledRule[] {
-  const ownerIn = ownersIn(rules);
-  return rules.filter((rule) => isOfTunnel(rule) && ownerIn(rule) === table);
 }

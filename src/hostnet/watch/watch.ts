@@ -43,7 +43,7 @@ export class KernelWatch {
   readonly #options: KernelWatchOptions;
   readonly #guards: Readonly<Record<Subject, KernelGuard>>;
   /** Problems of rules and routes, by tunnel. BOUNDED: by the tunnels. */
-  #problems: ReadonlyMap<string, readonly string[]> = new Map();
+  readonly #problems = new Map<string, readonly string[]>();
 
   /** Called when another program changed links, addresses, routes or rules: packets may take another way. */
   onNetwork: (() => void) | undefined;
@@ -53,7 +53,7 @@ export class KernelWatch {
     const { fence } = options;
     this.#guards = {
       fence: this.#guard('fence', (scope) => fence.mend(scope)),
-      routing: this.#guard('routing', () => this.#mendRouting()),
+      routing: this.#guard('routing', (scope) => this.#mendRouting(scope)),
     };
   }
 
@@ -61,12 +61,13 @@ export class KernelWatch {
   open(): void {
     const { fence, network, routing } = this.#options;
     this.#attempt('fence', () => fence.watch?.(() => this.#guards.fence.heard()));
-    this.#attempt('routing', () =>
+    this.#attempt('routing', () => {
       network.watch((change) => {
-        if (routing.concerns(change)) this.#guards.routing.heard();
+        if (routing.heard(change)) this.#guards.routing.heard();
         if (!isOwn(change)) this.onNetwork?.();
-      }),
-    );
+      });
+      routing.follow();
+    });
   }
 
   /** Compares everything, or what was heard of. */
@@ -87,17 +88,19 @@ export class KernelWatch {
 
   /** Fence and rules of a tunnel were installed: reports what they lack. */
   putUp(tunnel: string): void {
-    if (this.#options.routing.lacks(tunnel).length > 0) this.#guards.routing.heard();
+    const lacks = this.#options.routing.lacks(tunnel);
+    if (lacks.length > 0) this.#setProblems(tunnel, [...(this.#problems.get(tunnel) ?? []), ...lacks]);
   }
 
   /** The addresses that this host may send from changed, though none was added or removed. */
   addressesChanged(): void {
+    this.#options.routing.addressesChanged();
     this.#guards.routing.heard();
   }
 
   /** Nothing of the tunnel is installed any more. */
   forget(tunnel: string): void {
-    if (this.#problems.has(tunnel)) this.#problems = new Map([...this.#problems].filter(([name]) => name !== tunnel));
+    this.#problems.delete(tunnel);
   }
 
   async close(): Promise<void> {
@@ -119,11 +122,9 @@ export class KernelWatch {
     });
   }
 
-  async #mendRouting(): Promise<{ found: readonly string[]; by: readonly string[] }> {
-    const { found, adapted, problems } = await this.#options.routing.mend();
+  async #mendRouting(scope: LookScope): Promise<{ found: readonly string[]; by: readonly string[] }> {
+    const { found, adapted, problems } = await this.#options.routing.mend(scope);
     const { netns, report } = this.#options;
-    const before = this.#problems;
-    this.#problems = problems;
     for (const [tunnel, texts] of adapted) {
       for (const subject of ['addresses', 'routes'] as const) {
         const text = texts[subject];
@@ -131,26 +132,28 @@ export class KernelWatch {
           report({ level: 'info', netns, tunnel, text, kind: `${subject} ${tunnel} ${netns ?? ''}` });
       }
     }
-    for (const [tunnel, texts] of problems) {
-      for (const text of texts) {
-        if (before.get(tunnel)?.includes(text) !== true)
-          report({ level: 'warn', netns, tunnel, text, kind: `problem ${tunnel} ${text}`, event: 'degraded' });
-      }
-    }
-    for (const [tunnel, texts] of before) {
-      for (const text of texts) {
-        if (problems.get(tunnel)?.includes(text) !== true)
-          report({
-            level: 'info',
-            netns,
-            tunnel,
-            text: `resolved: ${text}`,
-            kind: `settled ${tunnel} ${text}`,
-            event: 'restored',
-          });
-      }
-    }
+    for (const [tunnel, texts] of problems) this.#setProblems(tunnel, texts);
     return { found, by: [] };
+  }
+
+  /** Reports those that are new, and those that are settled. */
+  #setProblems(tunnel: string, problems: readonly string[]): void {
+    const { netns, report } = this.#options;
+    const texts = [...new Set(problems)];
+    const before = this.#problems.get(tunnel) ?? [];
+    if (texts.length === 0) this.#problems.delete(tunnel);
+    else this.#problems.set(tunnel, texts);
+    for (const text of texts) {
+      if (!before.includes(text))
+        report({ level: 'warn', netns, tunnel, text, kind: `problem ${tunnel} ${text}`, event: 'degraded' });
+    }
+    for (const text of before) {
+      if (!texts.includes(text))
+        report({
+          ...{ level: 'info', netns, tunnel, text: `resolved: ${text}` },
+          ...{ kind: `settled ${tunnel} ${text}`, event: 'restored' },
+        });
+    }
   }
 
   #attempt(subject: Subject, listen: () => void): void {

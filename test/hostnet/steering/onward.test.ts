@@ -150,7 +150,7 @@ describe('a packet out of a tunnel', () => {
     host.address('10.1.0.1/24', host.vlan);
     host.address('fd01::1/64', host.vlan);
     expect([host.onward('10.1.0.7'), host.onward('fd01::7')]).toEqual(['lan0.10', 'lan0.10']);
-    expect([(await host.routing.mend()).problems.get('net'), found]).toEqual([undefined, []]);
+    expect([(await host.routing.mend()).problems.get('net'), found]).toEqual([[], []]);
   });
 
   it('may go by a wider route that is not for everything', async () => {
@@ -208,7 +208,7 @@ describe('a packet out of a tunnel', () => {
   it('is guarded as soon as its network has a route, which is heard of', async () => {
     const heard: boolean[] = [];
     host.install(plan(['10.9.0.0/24']));
-    host.network.watch((change) => heard.push(host.routing.concerns(change)));
+    host.network.watch((change) => heard.push(host.routing.heard(change)));
     host.route('10.8.0.0/24', '10.1.0.254', host.lan);
     host.route('10.9.0.0/25', '10.1.0.254', host.lan);
     host.address('10.9.0.200/26', host.vlan);
