@@ -16,6 +16,7 @@ import { soakBench } from './soak.ts';
 import { barCharts } from './svg.ts';
 import { columns, round } from './text.ts';
 import { tunnelBench } from './tunnel.ts';
+import { DEFAULT_SHAPE } from './tunnels/shape.ts';
 import { tunnelsBench } from './tunnels.ts';
 
 /** Within one process, without root: what runs when nothing is named. */
@@ -62,8 +63,10 @@ Options
   --minutes N     how long the load is kept up (soak; default ${DEFAULT_MINUTES})
   --seeds N       courses that chance takes (fragments; default ${DEFAULT_SEEDS})
   --count N       tunnels (tunnels; default ${DEFAULT_COUNT})
+  --shape SHAPE   what they join: hub or pairs (tunnels; default ${DEFAULT_SHAPE})
+  --shared        one device for all tunnels of a gateway of ours (tunnels)
   --quick         one short round: whether everything works, not for figures (scale, fragments, tunnel, tunnels, profile, soak, flood)
-  --only SYSTEM   measure this one alone; may be repeated (tunnel)
+  --only SYSTEM   measure this one alone; may be repeated (tunnel, tunnels)
 `;
 
 function rowsOnly(bench: () => Promise<BenchRow[]>): Bench {
@@ -97,9 +100,10 @@ function readArguments(argv: readonly string[]): Arguments | 'help' {
         minutes: text,
         seeds: text,
         count: text,
+        shape: text,
         only: { ...text, multiple: true },
       },
-      ...{ quick: flag, help: flag },
+      ...{ shared: flag, quick: flag, help: flag },
     },
     allowPositionals: true,
   });
@@ -114,6 +118,8 @@ function readArguments(argv: readonly string[]): Arguments | 'help' {
     minutes: wholeNumber('minutes', values.minutes, DEFAULT_MINUTES),
     seeds: wholeNumber('seeds', values.seeds, DEFAULT_SEEDS),
     count: wholeNumber('count', values.count, DEFAULT_COUNT),
+    shape: values.shape ?? DEFAULT_SHAPE,
+    shared: values.shared ?? false,
     quick: values.quick ?? false,
     only: values.only ?? [],
     json: values.json,

@@ -21,6 +21,10 @@ export interface BenchOptions {
   readonly seeds: number;
   /** How many of what a benchmark counts by default in thousands. */
   readonly count: number;
+  /** What many tunnels join. */
+  readonly shape: string;
+  /** All tunnels of a gateway have one device. */
+  readonly shared: boolean;
   /** One round, as short as it can be: to see that everything works, not for figures. */
   readonly quick: boolean;
   /** Systems that are measured; all when it is empty. */

@@ -3,15 +3,16 @@
  * network namespaces, in turn, for some rounds. bench/README.md tells what is measured how.
  */
 import { loadavg } from 'node:os';
-import { type BenchOptions, type BenchReport, UsageError } from './row.ts';
+import type { BenchOptions, BenchReport } from './row.ts';
+import { usable } from './system.ts';
 import { FULL, QUICK, type Sample, takeTurn } from './tunnel/measures.ts';
 import { tunnelPanels, tunnelRows, tunnelTable, wantedTable } from './tunnel/report.ts';
-import { allSystems, SUITE, type System, versions } from './tunnel/systems.ts';
+import { allSystems, SUITE, versions } from './tunnel/systems.ts';
 import { leastDisturbed } from './tunnel/undisturbed.ts';
 
 export async function tunnelBench(options: BenchOptions): Promise<BenchReport> {
   const failures: string[] = [];
-  const systems = usable(options.only, failures);
+  const systems = usable(allSystems(), options.only, failures);
   const load = loadavg()[0]!;
   const pace = options.quick ? QUICK : FULL;
   const rounds = options.quick ? 1 : options.rounds;
@@ -40,20 +41,6 @@ export async function tunnelBench(options: BenchOptions): Promise<BenchReport> {
     panels: tunnelPanels(samples),
     failures,
   };
-}
-
-/** Those that were asked for and can be measured; a note in `failures` for each other one. */
-function usable(only: readonly string[], failures: string[]): System[] {
-  const all = allSystems();
-  const unknown = only.filter((name) => !all.some((system) => system.name === name));
-  if (unknown.length > 0) {
-    throw new UsageError(`unknown system ${unknown.join(', ')}; expected: ${all.map(({ name }) => name).join(', ')}`);
-  }
-  const chosen = all.filter(({ name }) => only.length === 0 || only.includes(name));
-  for (const { name, obstacles } of chosen) {
-    if (obstacles.length > 0) failures.push(`${name} was left out: ${obstacles.join('; ')}`);
-  }
-  return chosen.filter(({ obstacles }) => obstacles.length === 0);
 }
 
 function progress(text: string): void {

@@ -2,9 +2,10 @@
  * Load on a line and what gets through: streams of iperf3 from the left end to the right one, datagrams, echo requests.
  * Programs have time limits; a queue that a former load left behind is waited for.
  */
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import type { Namespace } from '../../test/support/lab/namespace.ts';
 import { type Background, waitFor } from '../../test/support/lab/process.ts';
+import { projectRoot } from '../../test/support/lab/root.ts';
 import type { ReceiveReport, SendReport } from './datagrams.ts';
 import type { Probe } from './search.ts';
 import { listens } from './usage.ts';
@@ -100,10 +101,9 @@ export class Load {
     const receiver = right.spawn('datagram receiver', datagramTool('receive', destination, UDP_PORT));
     try {
       await waitFor('the datagram receiver', () => (receiver.output.startsWith('ready') ? true : undefined));
-      const argv = datagramTool('send', source, destination, UDP_PORT, size, Math.round(rate), seconds);
-      const { stdout } = await left.exec(argv, { timeout: seconds * 1_000 + GRACE });
+      const sent = await sendDatagrams({ from: left, source, destination, size, seconds, rate });
       const report = await waitFor('the receiver to hear nothing more', () => receiveReport(receiver), GRACE);
-      return toProbe(JSON.parse(stdout) as SendReport, report);
+      return toProbe(sent, report);
     } finally {
       await receiver.stop('SIGKILL');
     }
@@ -158,7 +158,32 @@ function parseReport(text: string): Report {
   }
 }
 
-const DATAGRAM_TOOL = fileURLToPath(new URL('./datagrams.js', import.meta.url));
+const DATAGRAM_TOOL = join(projectRoot(), 'build/bench/tunnel/datagrams.js');
+
+export interface DatagramFlow {
+  readonly from: Namespace;
+  readonly source: string;
+  readonly destination: string;
+  /** Bytes of payload. */
+  readonly size: number;
+  readonly seconds: number;
+  /** Packets a second; as fast as can be without. */
+  readonly rate?: number;
+}
+
+/** Sends, whether anything arrives or not. */
+export async function sendDatagrams({
+  from,
+  source,
+  destination,
+  size,
+  seconds,
+  rate = 0,
+}: DatagramFlow): Promise<SendReport> {
+  const argv = datagramTool('send', source, destination, UDP_PORT, size, Math.round(rate), seconds);
+  const { stdout } = await from.exec(argv, { timeout: seconds * 1_000 + GRACE });
+  return JSON.parse(stdout) as SendReport;
+}
 
 function datagramTool(...words: readonly (string | number)[]): string[] {
   return [process.execPath, DATAGRAM_TOOL, ...words.map(String)];

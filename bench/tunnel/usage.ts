@@ -2,20 +2,43 @@
  * What a process has used, as the kernel counts it: all its threads, those that ended too; and what the machine was not
  * given.
  */
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 
 /** Ticks a second of the times in /proc, the same on every Linux that Node runs on (USER_HZ). */
 const TICKS = 100;
 /** Where utime and stime stand behind the command's name, see proc(5). */
 const UTIME = 11;
 const STIME = 12;
+/** The same of its children that it waited for. */
+const CHILDREN_UTIME = 13;
+const CHILDREN_STIME = 14;
 
 /** Seconds of processor time, in the program and in the kernel. */
-export function cpuSeconds(pid: number): number {
+export interface CpuTimes {
+  readonly own: number;
+  /** Of programs that it ran and that ended. */
+  readonly programs: number;
+}
+
+export function cpuTimes(pid: number): CpuTimes {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
   // The name stands in parentheses and may hold anything.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return (Number(fields[UTIME]) + Number(fields[STIME])) / TICKS;
+  const seconds = (user: number, system: number): number => (Number(fields[user]) + Number(fields[system])) / TICKS;
+  return { own: seconds(UTIME, STIME), programs: seconds(CHILDREN_UTIME, CHILDREN_STIME) };
+}
+
+export function cpuSeconds(pid: number): number {
+  return cpuTimes(pid).own;
+}
+
+/** Seconds of processor time of the threads that it has now: finer than ticks, for a program that does hardly anything. */
+export function threadSeconds(pid: number): number {
+  const threads = readdirSync(`/proc/${pid}/task`);
+  const nanoseconds = threads.map((thread) =>
+    Number.parseInt(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8'), 10),
+  );
+  return nanoseconds.reduce((sum, each) => sum + each, 0) / 1e9;
 }
 
 /** Processor time of the whole machine since it began, in ticks of all processors. */
@@ -50,6 +73,13 @@ export function peakMemory(pid: number): number {
 /** The memory that is resident now, in MiB. */
 export function residentMemory(pid: number): number {
   return statusNumber(pid, 'VmRSS') / 1024;
+}
+
+/** The memory of a process in MiB, with its share of what it has in common with others (PSS). */
+export function proportionalMemory(pid: number): number {
+  const found = /^Pss:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'));
+  if (found === null) throw new Error(`/proc/${pid}/smaps_rollup has no Pss`);
+  return Number(found[1]) / 1024;
 }
 
 export function threadCount(pid: number): number {

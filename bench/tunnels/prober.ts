@@ -1,39 +1,83 @@
-/** Asks a daemon something small all the time, and notes how long it took at worst. */
-import type { DaemonClient } from '../../src/control/client.ts';
+/** Asks a program something small all the time, and notes how long the answers take. */
+import { percentile } from '../stats.ts';
 
+/** Milliseconds from an answer to the next question. */
 const INTERVAL = 20;
 
+export interface Question {
+  readonly name: string;
+  ask(): Promise<unknown>;
+}
+
+/** Milliseconds. */
+export interface Latency {
+  readonly worst: number;
+  /** The 99th percentile. */
+  readonly most: number;
+  /** Of each question the answer that took longest. */
+  readonly slowest: readonly Sample[];
+}
+
+export interface Sample {
+  readonly question: string;
+  /** What went on when it was asked. */
+  readonly during: string;
+  /** Milliseconds. */
+  readonly took: number;
+}
+
+/** Asks its questions in turn. */
 export class Prober {
-  readonly #client: DaemonClient;
-  #worst = 0;
-  #timer: NodeJS.Timeout | undefined;
-  #paused = false;
+  readonly #questions: readonly Question[];
+  /** BOUNDED: by the time that it runs. */
+  readonly #samples: Sample[] = [];
+  readonly #running: Promise<void>;
+  /** What goes on now. */
+  during = '';
+  #failure: unknown;
+  #isEnding = false;
 
-  constructor(client: DaemonClient) {
-    this.#client = client;
-    this.#next();
+  constructor(questions: readonly Question[]) {
+    this.#questions = questions;
+    this.#running = this.#run().catch((error: unknown) => {
+      this.#failure = error;
+    });
   }
 
-  pause(): void {
-    this.#paused = true;
-    clearTimeout(this.#timer);
+  /** When the last question is answered. @throws what a question failed with */
+  async end(): Promise<Latency> {
+    this.#isEnding = true;
+    await this.#running;
+    if (this.#failure !== undefined) throw this.#failure;
+    const waits = this.#samples.flatMap(({ took }) => allWaits(took));
+    return {
+      worst: Math.max(...this.#samples.map(({ took }) => took)),
+      most: percentile(waits, 0.99),
+      slowest: this.#questions.flatMap(({ name }) =>
+        slowest(this.#samples.filter(({ question }) => question === name)),
+      ),
+    };
   }
 
-  /** @returns milliseconds */
-  end(): number {
-    this.pause();
-    this.#client.close();
-    return this.#worst;
+  async #run(): Promise<void> {
+    for (let turn = 0; !this.#isEnding; turn++) {
+      const question = this.#questions[turn % this.#questions.length]!;
+      const [began, { during }] = [performance.now(), this];
+      await question.ask();
+      this.#samples.push({ question: question.name, during, took: performance.now() - began });
+      await new Promise((resolve) => setTimeout(resolve, INTERVAL));
+    }
   }
+}
 
-  #next(): void {
-    this.#timer = setTimeout(() => void this.#ask(), INTERVAL);
-  }
+/**
+ * What people who ask at a steady pace would have waited: while one answer is late, the questions that were not asked for its
+ * sake would have been late too.
+ */
+export function allWaits(took: number): number[] {
+  return Array.from({ length: Math.max(1, Math.ceil(took / INTERVAL)) }, (_, missed) => took - missed * INTERVAL);
+}
 
-  async #ask(): Promise<void> {
-    const began = performance.now();
-    await this.#client.call('secret-list', {});
-    this.#worst = Math.max(this.#worst, performance.now() - began);
-    if (!this.#paused) this.#next();
-  }
+function slowest(samples: readonly Sample[]): Sample[] {
+  return [...samples].sort((a, b) => b.took - a.took).slice(0, 1);
 }

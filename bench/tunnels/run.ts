@@ -1,134 +1,180 @@
-/** What many tunnels are put through on both gateways, and what it takes. */
-import type { DaemonClient } from '../../src/control/client.ts';
-import { waitFor } from '../../test/support/lab/process.ts';
-import { cpuSeconds, residentMemory } from '../tunnel/usage.ts';
-import type { Gateway, Gateways } from './gateway.ts';
-import { Prober } from './prober.ts';
+/** What two gateways with many tunnels between them are put through, and what it takes. */
+import type { Side } from '../../test/support/lab/tunnel.ts';
+import { round } from '../text.ts';
+import { type CpuTimes, cpuTimes, threadSeconds } from '../tunnel/usage.ts';
+import { type Latency, Prober } from './prober.ts';
+import { SIDES } from './shape.ts';
+import type { Gateway, Questions } from './system.ts';
 
-/** Requests that one side has under way. */
-const AT_ONCE = 8;
-const UP_TIMEOUT = 600_000;
-const UP_INTERVAL = 500;
-/** Seconds for which gateways with all tunnels up are left alone. */
-const IDLE = 10;
+/** Milliseconds. */
+const LOOK = 20;
+const STOP_TIMEOUT = 120_000;
+
+export type Gateways = Readonly<Record<Side, Gateway>>;
 
 export interface SideFigures {
   /** Seconds. */
   readonly define: number;
-  readonly start: number;
+  /** `undefined` where nothing has to be started. */
+  readonly start: number | undefined;
+  /** Seconds of processor time until all were up. */
   readonly cpu: number;
-  /** Of one processor, in percent. */
-  readonly idle: number;
-  /** KiB a tunnel. */
-  readonly memory: number;
-  /** Milliseconds that a command took at worst, from the first definition on until all are up. */
-  readonly latency: number;
+  /** Of programs that it ran. */
+  readonly cpuOfPrograms: number;
+  /** From the first definition on until all were up. */
+  readonly latency: Latency;
 }
 
-export interface Figures {
-  readonly left: SideFigures;
-  readonly right: SideFigures;
-  /** Seconds from the first start until all are up. */
-  readonly up: number;
-  /** Of those that were refused. */
-  readonly refused: readonly string[];
+export interface BringUp {
+  readonly sides: Readonly<Record<Side, SideFigures>>;
+  /** Seconds from the initiator's start until all were up at both sides; `undefined` when some did not come up. */
+  readonly up: number | undefined;
+  /** Names of those that came up at both sides. */
+  readonly reached: ReadonlySet<string>;
+  /** What did not succeed. */
+  readonly failures: readonly string[];
 }
 
-/** Defines and starts all tunnels on both gateways, and waits until they are up. */
-export async function bringUp({ left, right }: Gateways): Promise<Figures> {
-  const sides = [left, right].map((gateway) => new SideRun(gateway));
-  const refused: string[] = [];
-  const define: number[] = [];
-  for (const side of sides) define.push(await side.define());
+export interface BringUpOptions {
+  /** How many tunnels there are. */
+  readonly count: number;
+  readonly onStep: (what: string) => void;
+}
+
+/** Defines and starts all tunnels on both gateways, the initiator's last, and waits until they are up. */
+export async function bringUp(gateways: Gateways, { count, onStep }: BringUpOptions): Promise<BringUp> {
+  const left = await SideRun.begin(gateways.left);
+  const right = await SideRun.begin(gateways.right);
+  const sides = { left, right };
+  onStep('defining');
+  for (const side of SIDES) await sides[side].define();
+  onStep('starting');
+  await left.start();
   const began = performance.now();
-  // Who answers first: a peer that is not there yet only costs time.
-  const start = await Promise.all(sides.map((side) => side.start(refused)));
-  for (const side of sides) await side.allUp(refused.length);
-  const up = seconds(began);
-  const idle = await Promise.all(sides.map((side) => side.idle()));
-  const figures = sides.map((side, at) => ({ define: define[at]!, start: start[at]!, idle: idle[at]!, ...side.end() }));
-  return { left: figures[0]!, right: figures[1]!, up, refused };
+  await right.start();
+  const countUp = (): number => Math.min(left.reached.size, right.reached.size);
+  const lacking = await waitUntilUp(countUp, count, onStep);
+  const up = lacking === undefined ? seconds(began) : undefined;
+  const failures = [...left.refused, ...right.refused, ...(lacking === undefined ? [] : [lacking])];
+  const reached = new Set([...left.reached].filter((name) => right.reached.has(name)));
+  return { sides: { left: await left.end(), right: await right.end() }, up, reached, failures };
 }
 
-/** Ends the daemon in good order, peers are told. @returns seconds */
-export async function stopAll({ ours }: Gateway): Promise<number> {
+/** Milliseconds. */
+interface Limits {
+  /** Until all are up. */
+  readonly all: number;
+  /** Without another that comes up. */
+  readonly stall: number;
+  /** From one line about the progress to the next. */
+  readonly telling: number;
+}
+
+const LIMITS: Limits = { all: 600_000, stall: 60_000, telling: 5_000 };
+
+/** @param countUp how many are up @returns how many came up where those were not all */
+export async function waitUntilUp(
+  countUp: () => number,
+  count: number,
+  onStep: (what: string) => void,
+  limits: Limits = LIMITS,
+): Promise<string | undefined> {
   const began = performance.now();
-  await ours.stop();
-  return seconds(began);
+  let [most, changed, told] = [0, began, began];
+  for (let isUp = countUp(); isUp < count; isUp = countUp()) {
+    const now = performance.now();
+    if (isUp > most) [most, changed] = [isUp, now];
+    const isStalled = now - changed > limits.stall;
+    if (isStalled || now - began > limits.all) {
+      const without = isStalled ? `, and no other in the last ${round(limits.stall / 1_000)} s` : '';
+      return `${most} of ${count} tunnels were up after ${round(seconds(began))} s${without}`;
+    }
+    if (now - told > limits.telling) {
+      onStep(`${most} of ${count} up`);
+      told = now;
+    }
+    await new Promise((resolve) => setTimeout(resolve, LOOK));
+  }
+  return undefined;
 }
 
 class SideRun {
   readonly #gateway: Gateway;
+  readonly #questions: Questions;
   readonly #prober: Prober;
-  readonly #before: { readonly cpu: number; readonly memory: number };
+  readonly #stopWatching: () => void;
+  readonly #cpu: CpuTimes;
+  #define = Number.NaN;
+  #start: number | undefined;
+  /** Names of tunnels that have come up. */
+  readonly reached: ReadonlySet<string>;
+  readonly refused: string[] = [];
 
-  constructor(gateway: Gateway) {
+  private constructor(gateway: Gateway, questions: Questions, reached: ReadonlySet<string>, stopWatching: () => void) {
     this.#gateway = gateway;
-    const { pid } = gateway.ours;
-    this.#before = { cpu: cpuSeconds(pid), memory: residentMemory(pid) };
-    this.#prober = new Prober(gateway.client());
+    this.#questions = questions;
+    this.#stopWatching = stopWatching;
+    this.reached = reached;
+    this.#cpu = cpuTimes(gateway.pid);
+    this.#prober = new Prober(questions.all);
   }
 
-  async define(): Promise<number> {
+  static async begin(gateway: Gateway): Promise<SideRun> {
+    const reached = new Set<string>();
+    const stopWatching = await gateway.watch((name) => reached.add(name));
+    return new SideRun(gateway, await gateway.questions(), reached, stopWatching);
+  }
+
+  async define(): Promise<void> {
     const began = performance.now();
-    await this.#each(async (client, at) => {
-      await client.call('define', { xml: this.#gateway.documents[at]! });
-    });
-    return seconds(began);
+    this.#prober.during = 'define';
+    this.refused.push(...(await this.#gateway.define()));
+    this.#prober.during = 'defined';
+    this.#define = seconds(began);
   }
 
-  async start(refused: string[]): Promise<number> {
+  async start(): Promise<void> {
     const began = performance.now();
-    await this.#each(async (client, at) => {
-      const name = this.#gateway.names[at]!;
-      await client.call('start', { name }).catch((error: unknown) => refused.push(`${name}: ${String(error)}`));
-    });
-    return seconds(began);
+    this.#prober.during = 'start';
+    const refused = await this.#gateway.start();
+    this.#prober.during = 'until up';
+    if (refused === undefined) return;
+    this.refused.push(...refused);
+    this.#start = seconds(began);
   }
 
-  async #each(work: (client: DaemonClient, at: number) => Promise<void>): Promise<void> {
-    let next = 0;
-    const { length } = this.#gateway.names;
-    const lane = async (): Promise<void> => {
-      const client = this.#gateway.client();
-      while (next < length) await work(client, next++);
-      client.close();
-    };
-    await Promise.all(Array.from({ length: AT_ONCE }, lane));
+  async end(): Promise<SideFigures> {
+    const { own, programs } = cpuTimes(this.#gateway.pid);
+    const cpu = { cpu: own - this.#cpu.own, cpuOfPrograms: programs - this.#cpu.programs };
+    this.#stopWatching();
+    try {
+      return { define: this.#define, start: this.#start, ...cpu, latency: await this.#prober.end() };
+    } finally {
+      this.#questions.close();
+    }
   }
+}
 
-  /** @param without so many */
-  async allUp(without: number): Promise<void> {
-    const client = this.#gateway.client();
-    const wanted = this.#gateway.names.length - without;
-    await waitFor(
-      `${wanted} tunnels to be up`,
-      async () => {
-        const { tunnels } = await client.call('list', {});
-        return tunnels.filter(({ state }) => state === 'up').length >= wanted ? true : undefined;
-      },
-      UP_TIMEOUT,
-      UP_INTERVAL,
-    );
-    client.close();
-  }
+/** Leaves both alone for some seconds. @returns what they take of one processor meanwhile, in percent */
+export async function idle(gateways: Gateways, duration: number): Promise<Record<Side, number>> {
+  const began = performance.now();
+  const before = { left: threadSeconds(gateways.left.pid), right: threadSeconds(gateways.right.pid) };
+  await new Promise((resolve) => setTimeout(resolve, duration * 1_000));
+  const took = seconds(began);
+  const share = (side: Side): number => (100 * (threadSeconds(gateways[side].pid) - before[side])) / took;
+  return { left: share('left'), right: share('right') };
+}
 
-  async idle(): Promise<number> {
-    this.#prober.pause();
-    const { pid } = this.#gateway.ours;
-    const [before, began] = [cpuSeconds(pid), performance.now()];
-    await new Promise((resolve) => setTimeout(resolve, IDLE * 1_000));
-    return (100 * (cpuSeconds(pid) - before)) / seconds(began);
-  }
+/** Ends both in good order, the initiator first. @returns seconds @throws Error when one does not end */
+export async function stopBoth(gateways: Gateways): Promise<Record<Side, number>> {
+  const right = await stop(gateways.right);
+  return { left: await stop(gateways.left), right };
+}
 
-  end(): Pick<SideFigures, 'cpu' | 'memory' | 'latency'> {
-    const { pid } = this.#gateway.ours;
-    return {
-      cpu: cpuSeconds(pid) - this.#before.cpu,
-      memory: ((residentMemory(pid) - this.#before.memory) * 1_024) / this.#gateway.names.length,
-      latency: this.#prober.end(),
-    };
-  }
+async function stop(gateway: Gateway): Promise<number> {
+  const began = performance.now();
+  if (await gateway.stop(STOP_TIMEOUT)) return seconds(began);
+  throw new Error(`it did not end within ${STOP_TIMEOUT / 1_000} s, and was killed`);
 }
 
 function seconds(since: number): number {

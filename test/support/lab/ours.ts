@@ -38,6 +38,8 @@ export interface LifetimeWords {
 
 export interface OursSettings {
   readonly start: 'initiate' | 'trap' | 'respond';
+  /** Name of the TUN device; by default one of the tunnel's own. */
+  readonly device?: string;
   /** Seconds; the defaults are hours. */
   readonly ikeLifetime?: LifetimeWords;
   readonly espLifetime?: LifetimeWords;
@@ -89,6 +91,7 @@ export function sectunnelDocument(tunnel: Tunnel, side: Side, settings: OursSett
     `<${element}${attributes({ address: end.address, port })}><id type='${end.id.type}'>${escapeXml(end.id.value)}</id></${element}>`;
   return `<sectunnel type='ipsec'>
   <name>${tunnel.name}</name>
+  ${settings.device === undefined ? '' : `<device name='${settings.device}'/>`}
   <sa>
     ${peer('local', local)}
     ${peer('remote', remote)}
@@ -201,12 +204,12 @@ export class Ours {
     return this.#formerLog + (this.#daemon?.output ?? '');
   }
 
-  /** Ends the daemon in good order. Returns its exit code, `null` when it had to be killed. */
-  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
+  /** Ends the daemon in good order. Returns its exit code, `null` when it had to be killed after `grace` milliseconds. */
+  async stop(signal: NodeJS.Signals = 'SIGTERM', grace?: number): Promise<number | null> {
     const daemon = this.#daemon;
     if (daemon === undefined) return 0;
     this.#daemon = undefined;
-    const code = await daemon.stop(signal);
+    const code = await daemon.stop(signal, grace);
     this.#formerLog += daemon.output;
     return code;
   }

@@ -23,11 +23,16 @@ const CRYPTO_PLUGINS =
   'random nonce openssl pem pkcs1 pkcs8 x509 revocation constraints pubkey hmac gcm ccm ctr xcbc cmac aes sha2 sha1 ' +
   'curve25519 kdf drbg chapoly';
 
+/** Settings of charon with which a test does not wait long. */
+const IMPATIENT = { retransmit_tries: 4, retransmit_timeout: 0.5, retransmit_base: 1.5, half_open_timeout: 10 };
+
 export interface StrongSwanOptions {
   /** UDP port in the place of 4500, for both IKE and ESP. */
   readonly port?: number;
   /** 1 is a line an event, 2 more; 4 would show keys. */
   readonly logLevel?: number;
+  /** Of charon, in the place of the lab's own. */
+  readonly settings?: Settings;
 }
 
 /** strongswan.conf of an instance. `kernel` names the plugin that carries ESP. */
@@ -41,10 +46,7 @@ export function strongswanConf(
   const lines = [
     'charon-systemd {',
     `  load = ${CRYPTO_PLUGINS} ${data} socket-default vici updown`,
-    '  retransmit_tries = 4',
-    '  retransmit_timeout = 0.5',
-    '  retransmit_base = 1.5',
-    '  half_open_timeout = 10',
+    ...settingLines('  ', options.settings ?? IMPATIENT),
     ...(options.port === undefined ? [] : [`  port_nat_t = ${options.port}`]),
     '  filelog {',
     '    log {',
@@ -100,8 +102,23 @@ function selectors({ transport = 'any' }: Tunnel, { inner }: TunnelEnd): string 
   return inner.map((prefix) => (transport === 'any' ? prefix : `${prefix}[${transport}]`)).join(', ');
 }
 
-/** swanctl.conf of one end. The connection and its child both carry the tunnel's name. */
-export function swanctlConf(tunnel: Tunnel, side: Side): string {
+type Settings = Readonly<Record<string, string | number>>;
+
+/** What a connection has beside what its tunnel says. */
+export interface SwanctlSettings {
+  readonly connection?: Settings;
+  readonly child?: Settings;
+}
+
+function settingLines(indent: string, settings: Settings = {}): string[] {
+  return Object.entries(settings).map(([key, value]) => `${indent}${key} = ${value}`);
+}
+
+/**
+ * swanctl.conf of one end. The connection and its child both carry the tunnel's name. Of several such texts the sections
+ * are merged.
+ */
+export function swanctlConf(tunnel: Tunnel, side: Side, more: SwanctlSettings = {}): string {
   const { local, remote } = ends(tunnel, side);
   const dpd = tunnel.dpd ?? 0;
   const lines = [
@@ -115,6 +132,7 @@ export function swanctlConf(tunnel: Tunnel, side: Side): string {
     `    proposals = ${ikeProposal(tunnel.ike)}`,
     `    dpd_delay = ${dpd}s`,
     '    rekey_time = 0',
+    ...settingLines('    ', more.connection),
     '    local {',
     '      auth = psk',
     `      id = "${identity(local.id)}"`,
@@ -132,6 +150,7 @@ export function swanctlConf(tunnel: Tunnel, side: Side): string {
     '        rekey_time = 0',
     ...(tunnel.tfcPadding === undefined ? [] : [`        tfc_padding = ${tunnel.tfcPadding}`]),
     `        dpd_action = ${tunnel.dpdAction ?? 'clear'}`,
+    ...settingLines('        ', more.child),
     '      }',
     '    }',
     '  }',
@@ -156,6 +175,11 @@ export class Swanctl {
     this.folder = folder;
     this.#uri = uri;
     this.#prefix = prefix;
+  }
+
+  /** The file that its configuration is read from. */
+  get configFile(): string {
+    return join(this.folder, 'swanctl/swanctl.conf');
   }
 
   get logFile(): string {
@@ -188,7 +212,7 @@ export class Swanctl {
   async loadConfiguration(text: string, files: Readonly<Record<string, string>> = {}): Promise<void> {
     const folder = join(this.folder, 'swanctl');
     mkdirSync(folder, { recursive: true });
-    writeFileSync(join(folder, 'swanctl.conf'), text);
+    writeFileSync(this.configFile, text);
     for (const kind of ['x509', 'x509ca', 'x509crl', 'private'])
       rmSync(join(folder, kind), { recursive: true, force: true });
     for (const [path, content] of Object.entries(files)) {
@@ -307,10 +331,14 @@ function toChild(value: RawValue): StrongSwanChild {
 /** strongSwan with userspace ESP (kernel-libipsec) in a namespace. */
 export class StrongSwan extends Swanctl {
   readonly namespace: Namespace;
+  /** Its control socket. */
+  readonly socket: string;
   #daemon: Background | undefined;
 
   private constructor(folder: string, namespace: Namespace) {
-    super(folder, `unix://${join(folder, 'charon.vici')}`);
+    const socket = join(folder, 'charon.vici');
+    super(folder, `unix://${socket}`);
+    this.socket = socket;
     this.namespace = namespace;
   }
 
@@ -318,8 +346,8 @@ export class StrongSwan extends Swanctl {
     const folder = join(lab.folder, namespace.name);
     mkdirSync(join(folder, 'swanctl'), { recursive: true });
     const peer = new StrongSwan(folder, namespace);
-    const socket = `unix://${join(folder, 'charon.vici')}`;
-    writeFileSync(join(folder, 'strongswan.conf'), strongswanConf('kernel-libipsec', socket, peer.logFile, options));
+    const conf = strongswanConf('kernel-libipsec', `unix://${peer.socket}`, peer.logFile, options);
+    writeFileSync(join(folder, 'strongswan.conf'), conf);
     lab.log(`strongSwan in ${namespace.name}`, () => peer.log());
     lab.defer(() => peer.stop());
     await peer.restart();
@@ -342,10 +370,11 @@ export class StrongSwan extends Swanctl {
     return this.#daemon.pid;
   }
 
-  /** Ends it in good order: the peer is told. */
-  async stop(): Promise<void> {
-    await this.#daemon?.stop('SIGTERM');
+  /** Ends it in good order: the peer is told. Returns its exit code, `null` when it had to be killed after `grace` milliseconds. */
+  async stop(grace?: number): Promise<number | null> {
+    const daemon = this.#daemon;
     this.#daemon = undefined;
+    return daemon === undefined ? 0 : await daemon.stop('SIGTERM', grace);
   }
 
   /** Ends it so that the peer hears nothing. */
