@@ -3,6 +3,7 @@
  * a default changes later. Only the MTU has none: it is that of the path when a tunnel
  * starts.
  */
+import { utf8 } from '../base/text.ts';
 import { defaultEspProposals, defaultIkeProposals } from '../crypto/algorithms.ts';
 import type { EspProposal, IkeProposal } from '../crypto/proposal.ts';
 import type { DeviceSettings, IkeSettings, LifetimeSettings, NatSettings, TfcSettings } from './model.ts';
@@ -75,10 +76,33 @@ export function encapsulationFor(
   return only[traversal];
 }
 
-/** `stun-NAME`, or from the UUID where that is no name of an interface (at most 15 characters). */
+/** Bytes of the name of an interface. */
+const MAX_INTERFACE_NAME = 15;
+/** A device that is called after a UUID. */
+const AFTER_UUID = /^stun-[0-9A-V]{10}$/;
+
+/**
+ * `stun-NAME`; or `stun-` and ten digits that follow from the UUID where that is no name of an interface, or looks like one of
+ * these. Two tunnels can still get the same one: a device has one tunnel, unless the documents say otherwise.
+ */
 export function defaultDeviceName(name: string, uuid: string): string {
   const wish = `stun-${name}`;
-  return wish.length <= 15 && !wish.includes('+') ? wish : `stun-${uuid.replaceAll('-', '').slice(0, 10)}`;
+  // To firewalls a `+` stands for any end of a name.
+  const fits = wish.length <= MAX_INTERFACE_NAME && !wish.includes('+') && !AFTER_UUID.test(wish);
+  return fits ? wish : `stun-${tenDigits(uuid)}`;
+}
+
+/**
+ * Of all digits of a UUID (FNV-1a, folded to 50 bits): those that are made one after another (UUIDv7), or numbered by hand, begin
+ * with the same ones.
+ */
+function tenDigits(uuid: string): string {
+  let hash = 0xcbf2_9ce4_8422_2325n;
+  for (const byte of utf8(uuid)) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x0100_0000_01b3n);
+  return BigInt.asUintN(50, hash ^ (hash >> 50n))
+    .toString(32)
+    .toUpperCase()
+    .padStart(10, '0');
 }
 
 export const DEFAULT_PRIORITY = 0;

@@ -53,8 +53,8 @@ describe('names', () => {
   it.each([
     ['lan', 'stun-lan'],
     ['ten-chars-', 'stun-ten-chars-'],
-    ['eleven-char', 'stun-7e5f1c8e6d'],
-    ['a+b', 'stun-7e5f1c8e6d'],
+    ['eleven-char', 'stun-7DLTA8A3G4'],
+    ['a+b', 'stun-7DLTA8A3G4'],
   ])('the device of %s is called %s', (name, device) => {
     const doc = parse(`<name>${name}</name><uuid>7e5f1c8e-6d0e-4b7e-9a55-0c3f2f6d1a10</uuid><secret usage='k'/>${SP}`);
     expect(doc.device.name).toBe(device);
