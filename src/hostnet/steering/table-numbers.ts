@@ -1,4 +1,5 @@
 /** The numbers of routing tables: each owner asks for one, and gets the next that no other has. Pure. */
+import { SectunnelError } from '../../base/error.ts';
 import { utf8 } from '../../base/text.ts';
 import type { TableWish } from './plan.ts';
 
@@ -21,13 +22,13 @@ export class TableNumbers {
   /**
    * The number of a tunnel's own table: what its document says, or else one that follows from its name. So what a daemon
    * before this one left is found again.
-   * @throws RangeError when all are taken
+   * @throws SectunnelError when all are taken
    */
   own({ tunnel, table }: TableWish): number {
     return table ?? this.#take(`tunnel ${tunnel}`, OWN_TABLES);
   }
 
-  /** @param key what the tunnels of the table have in common. @throws RangeError as `own` */
+  /** @param key what the tunnels of the table have in common. @throws SectunnelError as `own` */
   shared(key: string): number {
     return this.#take(`shared ${key}`, SHARED_TABLES);
   }
@@ -48,12 +49,18 @@ export class TableNumbers {
   #take(owner: string, first: number): number {
     const known = this.#numbers.get(owner);
     if (known !== undefined) return known;
-    if (this.#owners.size > MASK) throw new RangeError('all numbers of routing tables are taken');
-    let at = hash16(owner.slice(owner.indexOf(' ') + 1));
-    while (this.#owners.has(first + at) || this.#isTaken(first + at)) at = (at + 1) & MASK;
-    this.#numbers.set(owner, first + at);
-    this.#owners.set(first + at, owner);
-    return first + at;
+    const wish = hash16(owner.slice(owner.indexOf(' ') + 1));
+    for (let step = 0; step <= MASK; step++) {
+      const number = first + ((wish + step) & MASK);
+      if (this.#owners.has(number) || this.#isTaken(number)) continue;
+      this.#numbers.set(owner, number);
+      this.#owners.set(number, owner);
+      return number;
+    }
+    throw new SectunnelError(
+      'system',
+      `all ${MASK + 1} numbers of routing tables from ${first} on are taken: give the tunnel one of another range, <device table='…'>`,
+    );
   }
 
   #free(owner: string): void {
