@@ -9,6 +9,7 @@ import type { TfcConfig } from '../esp/tfc.ts';
 import type { LimitKind, SaLimits, SaState } from '../esp/usage.ts';
 import type { Path } from '../ike/events.ts';
 import type { PolicyEntry } from '../policy/database.ts';
+import type { GuardEntries } from '../policy/guard.ts';
 import type { SelectorPair } from '../policy/selector.ts';
 import type { TransportHosts } from '../policy/transport.ts';
 import type { HoldLimits } from './hold.ts';
@@ -84,20 +85,31 @@ export interface InstallOutbound extends SaCommand {
 }
 
 export interface InstallInbound extends SaCommand {
-  /** Entries that decide its packets, in their order; `undefined` when its selectors say it all. */
-  readonly guard: readonly PolicyEntry[] | undefined;
+  /** The device that its packets are for. */
+  readonly device: number;
+  /** What decides its packets; `undefined` when its selectors say it all. */
+  readonly guard: GuardEntries | undefined;
   readonly replayWindow: number;
   readonly drops: DropCounters;
 }
 
 export type SendCommand =
   | {
+      readonly type: 'add-device';
+      readonly device: number;
+      readonly fragmentSeed: number;
+      /** Packets from a device of several tunnels that are for none of them. */
+      readonly drops: DropCounters;
+    }
+  /** After its tunnels. */
+  | { readonly type: 'remove-device'; readonly device: number }
+  | {
       readonly type: 'add-tunnel';
       readonly tunnel: number;
+      readonly device: number;
       /** Of the outbound direction, in the order in which they are asked. */
       readonly policy: readonly PolicyEntry[];
       readonly hold: HoldLimits;
-      readonly fragmentSeed: number;
       readonly counters: TunnelCounters;
     }
   | { readonly type: 'remove-tunnel'; readonly tunnel: number }
@@ -145,7 +157,9 @@ export type ReceiveSaCommand =
   | { readonly type: 'supersede'; readonly id: number }
   | { readonly type: 'remove'; readonly id: number }
   | { readonly type: 'path'; readonly id: number; readonly path: Path }
-  | { readonly type: 'fit'; readonly id: number; readonly clampMtu: number };
+  | { readonly type: 'fit'; readonly id: number; readonly clampMtu: number }
+  /** Tunnels that share the device came or went. */
+  | { readonly type: 'guard'; readonly id: number; readonly guard: GuardEntries | undefined };
 
 /** What the data plane reports. */
 export type PlaneReport =

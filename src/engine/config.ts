@@ -26,6 +26,11 @@ export interface TunnelConfig {
   readonly dscp?: number | undefined;
   /** Sizes that packets are padded to, and dummy packets (RFC 4303 §2.6, §2.7), of children in tunnel mode. */
   readonly tfc?: TfcConfig | undefined;
+  /**
+   * Tunnels with the same name here share a device, and their policies are one: of the entries of all that match a packet
+   * the one with the highest priority decides. Left out: a device of its own.
+   */
+  readonly device?: string | undefined;
   /** The device's MTU. The MSS of TCP connections is lowered to it, and to what the path takes. */
   readonly mtu?: number;
   /** False to leave the MSS of TCP connections alone. */

@@ -12,6 +12,7 @@ import type { CounterMemory, DataPlane, PlaneReport } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
 import { ConnectionKeeper } from './connection-keeper.ts';
 import { addMarker, classify, stripMarker } from './demux.ts';
+import { DeviceTable, type TunnelDevice } from './device-table.ts';
 import { EARLY_WAIT } from './early.ts';
 import { type EngineEvent, engineEvent } from './events.ts';
 import { DEFAULT_HOLD } from './hold.ts';
@@ -28,12 +29,12 @@ export class ControlPlane {
   readonly #tunnels = new TunnelTable();
   /** What tunnels dropped on the way in that are not here any more. */
   readonly #dropsOfFormer = newDropCounters();
+  readonly #devices: DeviceTable;
   readonly #sas: SaTable;
   readonly #keeper: ConnectionKeeper;
   /** Carries the packets. */
   readonly #plane: DataPlane;
   readonly #counterMemory: CounterMemory;
-  readonly #fragmentSeed: number;
   readonly #random: () => number;
   // BOUNDED: drained by the owner after every call.
   readonly #events: EngineEvent[] = [];
@@ -44,8 +45,8 @@ export class ControlPlane {
   constructor(options: ControlPlaneOptions) {
     this.ike = new IkeEndpoint({ ...options, lastUsed: (childId) => this.#sas.lastUsed(childId) });
     this.#random = () => readU32(options.random(4), 0) / 2 ** 32;
-    this.#fragmentSeed = readU32(options.random(4), 0);
-    this.#plane = options.plane(this.#fragmentSeed);
+    const fragmentSeed = readU32(options.random(4), 0);
+    this.#plane = options.plane(fragmentSeed);
     this.#counterMemory = options.counterMemory ?? ((bytes) => new ArrayBuffer(bytes));
     this.#keeper = new ConnectionKeeper({
       ike: this.ike,
@@ -53,7 +54,8 @@ export class ControlPlane {
       localAddressFor: options.localAddressFor ?? (() => undefined),
       report: (event) => this.#events.push(event),
     });
-    this.#sas = new SaTable(this.#plane, this.#counterMemory);
+    this.#devices = new DeviceTable(this.#plane, this.#counterMemory, fragmentSeed);
+    this.#sas = new SaTable(this.#plane, this.#counterMemory, this.#devices);
   }
 
   /** @throws RangeError, with nothing changed, when a name is taken or the configuration cannot be worked with */
@@ -63,14 +65,9 @@ export class ControlPlane {
     this.#tunnels.add(tunnel);
     const { index, policy, counters } = tunnel;
     const { hold = DEFAULT_HOLD } = config;
-    this.#plane.commandSender({
-      type: 'add-tunnel',
-      tunnel: index,
-      policy,
-      counters,
-      hold,
-      fragmentSeed: this.#fragmentSeed,
-    });
+    const { index: device } = this.#devices.join(tunnel);
+    this.#plane.commandSender({ type: 'add-tunnel', tunnel: index, device, policy, counters, hold });
+    for (const rival of this.#devices.rivals(tunnel)) this.#sas.guardAnew(rival);
   }
 
   /** Deletes the tunnel's SAs, telling the peer, and forgets it. Drain `pollTransmit` afterwards. */
@@ -83,8 +80,11 @@ export class ControlPlane {
     this.#sas.removeAllOf(tunnel);
     this.#plane.refresh?.();
     for (const [reason, count] of tunnel.counters.inboundDrops.entries()) this.#dropsOfFormer[reason]! += count;
+    const rivals = this.#devices.rivals(tunnel);
     this.#plane.commandSender({ type: 'remove-tunnel', tunnel: tunnel.index });
+    this.#devices.leave(tunnel);
     this.#tunnels.delete(tunnel);
+    for (const rival of rivals) this.#sas.guardAnew(rival);
   }
 
   /** Wants the tunnel up: negotiates it at once, for the first packet, or when the peer asks, as configured. */
@@ -232,9 +232,14 @@ export class ControlPlane {
     return this.#now;
   }
 
-  /** The name of the tunnel that the data plane knows by this number. @internal */
-  protected tunnelName(index: number): string | undefined {
-    return this.#tunnels.at(index)?.config.name;
+  /** A tunnel of the device that the data plane knows by this number. @internal */
+  protected tunnelOfDevice(index: number): string | undefined {
+    return this.#devices.anyOf(index)?.config.name;
+  }
+
+  /** The device of a tunnel. @internal */
+  deviceOf(tunnel: Tunnel): TunnelDevice {
+    return this.#devices.of(tunnel);
   }
 
   /** What is known of a tunnel. @internal */

@@ -53,7 +53,7 @@ export class Engine extends ControlPlane {
           report: (report) => this.applyReport(report),
           onReleased: (batch) => this.#keepReleased(batch),
           onDeviceWrite: (index, packet) => {
-            const tunnel = this.tunnelName(index);
+            const tunnel = this.tunnelOfDevice(index);
             if (tunnel !== undefined) this.#deviceWrites.push({ tunnel, packet });
           },
         });
@@ -85,13 +85,14 @@ export class Engine extends ControlPlane {
 
   /**
    * Opens the ESP packets that were gathered.
-   * @param deliver called once for each tunnel that packets came out for; slots with a length hold its packets
+   * @param deliver called once for each device that packets came out for, with one of its tunnels; slots with a length hold
+   *   its packets
    */
   flush(now: number, deliver: (tunnel: string, batch: PacketBatch) => void): void {
     if (!this.hasGathered) return;
     this.act(now, () => {
       this.planes.flush(now, (index, batch) => {
-        const tunnel = this.tunnelName(index);
+        const tunnel = this.tunnelOfDevice(index);
         if (tunnel !== undefined) deliver(tunnel, batch);
       });
     });
@@ -103,8 +104,12 @@ export class Engine extends ControlPlane {
    * @throws RangeError when there is no such tunnel
    */
   send(now: number, name: string, batch: PacketBatch): void {
-    const { index } = this.tunnelNamed(name);
-    this.act(now, () => this.planes.sending.process(now, index, batch));
+    this.sendFrom(now, this.deviceOf(this.tunnelNamed(name)).index, batch);
+  }
+
+  /** The same for the number of a device. @internal */
+  sendFrom(now: number, device: number, batch: PacketBatch): void {
+    this.act(now, () => this.planes.sending.process(now, device, batch));
   }
 
   /** Where packets with this tag go; `undefined` when their SA is gone. */
@@ -117,7 +122,7 @@ export class Engine extends ControlPlane {
     return super.pollTransmit() ?? this.#released.shift();
   }
 
-  /** The next packet to be written to a tunnel's device. */
+  /** The next packet to be written to the device of a tunnel. */
   pollDeviceWrite(): DeviceWrite | undefined {
     return this.#deviceWrites.shift();
   }

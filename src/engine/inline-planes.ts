@@ -21,7 +21,7 @@ export interface InlinePlanesOptions {
   readonly now: () => number;
   readonly report: (report: PlaneReport) => void;
   readonly onReleased: (batch: PacketBatch) => void;
-  readonly onDeviceWrite: (tunnel: number, packet: Uint8Array) => void;
+  readonly onDeviceWrite: (device: number, packet: Uint8Array) => void;
   readonly allocate?: ((bytes: number) => Uint8Array) | undefined;
 }
 
@@ -78,8 +78,8 @@ export class InlinePlanes implements DataPlane {
     return true;
   }
 
-  /** Opens what was gathered. `deliver` is called once for each tunnel that packets came out for. */
-  flush(now: number, deliver: (tunnel: number, batch: PacketBatch) => void): void {
+  /** Opens what was gathered. `deliver` is called once for each device that packets came out for. */
+  flush(now: number, deliver: (device: number, batch: PacketBatch) => void): void {
     const batch = this.#gathered;
     this.receiving.open(now, batch, this.#gatheredPaths);
     forEachTag(batch, (tag) => deliver(tag, batch));

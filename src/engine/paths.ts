@@ -1,4 +1,4 @@
-/** The paths of ESP packets, by the small number (tag) that travels with each packet. */
+/** The paths of ESP packets. */
 import { NO_PORT } from '../base/address.ts';
 import type { Path } from '../ike/events.ts';
 import { samePath } from '../ike/path.ts';
@@ -21,29 +21,4 @@ export function hasMoved(known: Path, seen: Path): boolean {
 /** Whether a packet came directly over IP although its SA's packets go in UDP: it is taken all the same (RFC 7296 §2.23). */
 export function isBare(known: Path, seen: Path): boolean {
   return known.remote.port !== NO_PORT && seen.remote.port === NO_PORT;
-}
-
-export class PathTable {
-  // BOUNDED: one entry for each CHILD SA; numbers are used again.
-  readonly #paths: (Path | undefined)[] = [];
-  readonly #free: number[] = [];
-
-  add(path: Path): number {
-    const index = this.#free.pop() ?? this.#paths.length;
-    this.#paths[index] = path;
-    return index;
-  }
-
-  set(index: number, path: Path): void {
-    this.#paths[index] = path;
-  }
-
-  remove(index: number): void {
-    this.#paths[index] = undefined;
-    this.#free.push(index);
-  }
-
-  get(index: number): Path | undefined {
-    return this.#paths[index];
-  }
 }

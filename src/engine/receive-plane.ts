@@ -34,6 +34,7 @@ export interface ReceivePlaneOptions {
 
 interface ReceiveSa {
   readonly sa: EspInboundSa;
+  readonly child: string;
   path: Path;
   superseded: boolean;
   reportedAt: number;
@@ -84,14 +85,16 @@ export class ReceivePlane {
       case 'fit':
         found.sa.clampMtu = command.clampMtu;
         return;
+      case 'guard':
+        found.sa.guard = command.guard && new InboundGuard(command.guard, found.child);
+        return;
       default:
         assertNever(command, 'receive command');
     }
   }
 
   /**
-   * Opens a batch of ESP packets in place. Slots with a length then hold packets for the device of the tunnel
-   * `batch.tag[slot]`.
+   * Opens a batch of ESP packets in place. Slots with a length then hold packets for the device `batch.tag[slot]`.
    * @param paths by slot, where each came from
    */
   open(now: number, batch: PacketBatch, paths: readonly Path[]): void {
@@ -167,7 +170,7 @@ export class ReceivePlane {
       selectors: new CompiledSelectors(command.selectors),
       guard: command.guard && new InboundGuard(command.guard, command.child),
       transport: command.transport,
-      tag: command.tunnel,
+      tag: command.device,
       limits: command.limits,
       replayWindow: command.replayWindow,
       state: command.state,
@@ -175,7 +178,8 @@ export class ReceivePlane {
     });
     sa.clampMtu = command.clampMtu;
     if (this.#inbound.add(sa)) {
-      this.#sas.set(command.id, { sa, path: command.path, superseded: false, reportedAt: Number.NEGATIVE_INFINITY });
+      const { child, path } = command;
+      this.#sas.set(command.id, { sa, child, path, superseded: false, reportedAt: Number.NEGATIVE_INFINITY });
       this.#ready.push(...this.#early.take(command.spi));
     } else {
       sa.wipe();

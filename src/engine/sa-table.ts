@@ -15,8 +15,9 @@ import { newSaState, SaCounter, type SaLimits } from '../esp/usage.ts';
 import type { ChildLifetime } from '../ike/config.ts';
 import type { ChildSa, DownReason, Path } from '../ike/events.ts';
 import { samePath } from '../ike/path.ts';
-import { guardEntries } from '../policy/guard.ts';
+import { type GuardEntries, guardEntries } from '../policy/guard.ts';
 import type { CounterMemory, DataPlane } from './commands.ts';
+import type { DeviceTable } from './device-table.ts';
 import { childSummary } from './events.ts';
 import { type BelievedReport, judgeReport } from './path-reports.ts';
 import { espPath } from './paths.ts';
@@ -45,6 +46,7 @@ interface SupersededSa {
 export class SaTable {
   readonly #plane: DataPlane;
   readonly #memory: CounterMemory;
+  readonly #devices: DeviceTable;
   /** By child id. BOUNDED: by IKE. */
   readonly #children = new Map<number, EngineChild>();
   /** By the id of their IKE SA. BOUNDED: as the table above. */
@@ -56,9 +58,10 @@ export class SaTable {
   /** The oldest first. BOUNDED: MAX_SUPERSEDED and OVERTAKEN. */
   #superseded: SupersededSa[] = [];
 
-  constructor(plane: DataPlane, memory: CounterMemory) {
+  constructor(plane: DataPlane, memory: CounterMemory, devices: DeviceTable) {
     this.#plane = plane;
     this.#memory = memory;
+    this.#devices = devices;
   }
 
   get(childId: number): EngineChild | undefined {
@@ -120,9 +123,10 @@ export class SaTable {
     // In transport mode the outer header is the packet's own.
     const dscp = sa.transport === undefined ? tunnel.config.dscp : undefined;
     const { inboundDrops: drops } = tunnel.counters;
-    const guard = guardEntries(tunnel.inbound, sa.config.name, sa.selectors);
-    const inbound = { spi: sa.spiIn, keys: sa.keysIn, state: child.received, clampMtu, replayWindow, drops, guard };
-    this.#plane.commandReceiver({ ...common, ...inbound });
+    const { index: device } = this.#devices.of(tunnel);
+    const guard = this.#guardOf(child);
+    const inbound = { device, spi: sa.spiIn, keys: sa.keysIn, state: child.received, clampMtu, replayWindow, drops };
+    this.#plane.commandReceiver({ ...common, ...inbound, guard });
     const outbound = {
       spi: sa.spiOut,
       keys: sa.keysOut,
@@ -135,6 +139,18 @@ export class SaTable {
     };
     this.#plane.commandSender({ ...common, ...outbound });
     return child;
+  }
+
+  /** Tunnels came to the device of this one, or left it. */
+  guardAnew(tunnel: Tunnel): void {
+    for (const child of tunnel.children.values()) {
+      this.#plane.commandReceiver({ type: 'guard', id: child.summary.id, guard: this.#guardOf(child) });
+    }
+  }
+
+  #guardOf({ tunnel, summary: { name, selectors } }: EngineChild): GuardEntries | undefined {
+    const rivals = this.#devices.rivals(tunnel).map(({ inbound }) => inbound);
+    return guardEntries(tunnel.inbound, { child: name, selectors }, rivals);
   }
 
   /** IKE draws SPIs at random, and may draw one of a superseded SA again. */

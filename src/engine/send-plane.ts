@@ -2,35 +2,26 @@
  * The sending half of the data plane: the outbound pipelines of all tunnels, their SAs, the packets that wait for one,
  * and ICMP to the senders of packets that are not carried (RFC 4301 §5.1, §8.2.1).
  */
-import { assertNever } from '../base/assert.ts';
+import { assertNever, invariant } from '../base/assert.ts';
 import { PacketBatch } from '../base/batch.ts';
 import { readU32 } from '../base/bytes.ts';
-import { SetMap } from '../base/set-map.ts';
+import { Numbered } from '../base/numbered.ts';
 import { WakeQueue } from '../base/wake-queue.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import { DropReason } from '../esp/drops.ts';
-import { OutboundPipeline } from '../esp/outbound.ts';
 import { EspOutboundSa } from '../esp/outbound-sa.ts';
 import { DummySchedule } from '../esp/tfc.ts';
 import { SaCounter } from '../esp/usage.ts';
 import type { Path } from '../ike/events.ts';
 import { CompiledSelectors } from '../policy/compiled.ts';
-import { CompiledPolicy, type PolicyEntry } from '../policy/database.ts';
+import { CompiledPolicy } from '../policy/database.ts';
 import type { Flow } from '../policy/flow.ts';
-import { FragmentTracker } from '../policy/fragments.ts';
-import type { SelectorPair } from '../policy/selector.ts';
-import {
-  type InstallOutbound,
-  type PlaneReport,
-  type SendCommand,
-  SendCounter,
-  type TunnelCounters,
-} from './commands.ts';
+import type { InstallOutbound, PlaneReport, SendCommand } from './commands.ts';
 import type { HeldPacket } from './hold.ts';
 import { IcmpReplies } from './icmp-replies.ts';
-import { PathTable } from './paths.ts';
+import { SendDevice } from './send-device.ts';
+import { newSendTunnel, type SendTunnel, writeCounters } from './send-tunnel.ts';
 import { installedCipher } from './suite.ts';
-import { Waiting } from './waiting.ts';
 
 /** Slots of the batch in which packets that waited are sent. */
 const RELEASED_SLOTS = 64;
@@ -43,23 +34,12 @@ export interface SendPlaneOptions {
    * `path(batch.tag[slot])`.
    */
   readonly onReleased: (batch: PacketBatch) => void;
-  /** Takes a packet for the device of a tunnel: the ICMP message to the sender of one that could not be carried. */
-  readonly onDeviceWrite: (tunnel: number, packet: Uint8Array) => void;
+  /** Takes a packet for a device: the ICMP message to the sender of one that could not be carried. */
+  readonly onDeviceWrite: (device: number, packet: Uint8Array) => void;
   /** The largest packet that may wait. */
   readonly maxPacket: number;
   /** Says when dummies are sent, and how long they are. */
   readonly random: RandomSource;
-}
-
-interface SendTunnel {
-  readonly index: number;
-  /** Indexes of the entries that a child carries. BOUNDED: by the policy. */
-  readonly entries: SetMap<string, number>;
-  readonly outbound: OutboundPipeline;
-  readonly waiting: Waiting;
-  readonly counters: TunnelCounters;
-  /** As `#wake` has it; `Infinity` for never. */
-  wakeAt: number;
 }
 
 interface SendSa {
@@ -72,7 +52,8 @@ interface SendSa {
 
 export class SendPlane {
   readonly #options: SendPlaneOptions;
-  // BOUNDED: the owner's tunnels.
+  // BOUNDED: the owner's tunnels, both.
+  readonly #devices: (SendDevice<SendTunnel> | undefined)[] = [];
   readonly #tunnels: (SendTunnel | undefined)[] = [];
   // BOUNDED: by IKE.
   readonly #sas = new Map<number, SendSa>();
@@ -82,12 +63,18 @@ export class SendPlane {
   readonly #wake = new WakeQueue<SendTunnel>();
   /** When the next dummy of an SA is due. BOUNDED: by `#dummies`. */
   readonly #dummyWake = new WakeQueue<number>();
-  readonly #paths = new PathTable();
+  /** By the small number (tag) that travels with each packet. BOUNDED: one for each CHILD SA. */
+  readonly #paths = new Numbered<Path>();
   readonly #released: PacketBatch;
   /** By slot of `#released`, the packet that waited. BOUNDED: its slots. */
   #returning: HeldPacket[] = [];
   /** The time of the call that is being served. */
   #now = 0;
+  /** Packets of a tunnel went through its pipeline. */
+  readonly #processed = (tunnel: SendTunnel): void => {
+    this.#reportLimits(tunnel);
+    this.#settle(tunnel);
+  };
   /** In [0, 1). */
   readonly #uniform = (): number => readU32(this.#options.random(4), 0) / 0x1_0000_0000;
 
@@ -99,8 +86,14 @@ export class SendPlane {
   apply(now: number, command: SendCommand): void {
     this.#now = now;
     switch (command.type) {
+      case 'add-device':
+        this.#devices[command.device] = this.#newDevice(command);
+        return;
+      case 'remove-device':
+        this.#devices[command.device] = undefined;
+        return;
       case 'add-tunnel':
-        this.#tunnels[command.tunnel] = this.#newTunnel(command);
+        this.#addTunnel(command);
         return;
       case 'remove-tunnel':
         this.#removeTunnel(command.tunnel);
@@ -139,17 +132,18 @@ export class SendPlane {
   }
 
   /**
-   * Takes a batch of packets that were read from the tunnel's device through its policy. Slots that hold a length
-   * afterwards are ESP packets to be sent to `path(batch.tag[slot])`.
+   * Takes a batch of packets that were read from a device through the policy. Slots that hold a length afterwards are ESP
+   * packets to be sent to `path(batch.tag[slot])`.
    */
-  process(now: number, tunnel: number, batch: PacketBatch): void {
+  process(now: number, device: number, batch: PacketBatch): void {
     this.#now = now;
-    const from = this.#tunnels[tunnel];
+    const from = this.#devices[device];
     if (from === undefined) {
       batch.clear();
       return;
     }
-    this.#process(from, batch);
+    from.process(now, batch, this.#processed);
+    clearBypassed(batch);
   }
 
   /** Where packets with this tag go; `undefined` when their SA is gone. */
@@ -196,39 +190,41 @@ export class SendPlane {
     return this.#sas.size;
   }
 
-  #newTunnel(command: Extract<SendCommand, { type: 'add-tunnel' }>): SendTunnel {
+  #newDevice({ device, drops, fragmentSeed }: Extract<SendCommand, { type: 'add-device' }>): SendDevice<SendTunnel> {
+    const replies = new IcmpReplies((packet) => this.#options.onDeviceWrite(device, packet));
+    return new SendDevice<SendTunnel>({
+      fragmentSeed,
+      drops,
+      onDenied: (batch, slot, flow) => replies.unreachable(this.#now, batch, slot, flow, 'prohibited'),
+    });
+  }
+
+  #addTunnel(command: Extract<SendCommand, { type: 'add-tunnel' }>): void {
+    const device = this.#devices[command.device];
+    invariant(device !== undefined, 'a tunnel without its device');
     const policy = new CompiledPolicy(command.policy, 'out');
-    const { tunnel: index, counters } = command;
-    const entries = entriesByChild(policy.entries);
-    const replies = new IcmpReplies((packet) => this.#options.onDeviceWrite(index, packet));
-    const ask = (child: string, selectors: SelectorPair | undefined, trigger: SelectorPair): void => {
-      // A limit first, if one has ended the SA: IKE negotiates no SA for a child that it believes to have one.
-      this.#reportLimits(tunnel);
-      this.#options.report({ type: 'missing', tunnel: index, child, selectors, trigger });
-    };
-    const tunnel: SendTunnel = {
-      index,
-      entries,
-      outbound: new OutboundPipeline(policy, {
-        drops: counters.outboundDrops,
-        fragments: new FragmentTracker({ seed: command.fragmentSeed }),
-        onMissing: (entry, batch, slot, flow) => this.#onMissing(tunnel, entry, batch, slot, flow),
-        onDenied: (batch, slot, flow) => replies.unreachable(this.#now, batch, slot, flow, 'prohibited'),
-        onTooBig: (batch, slot, flow, mtu) => replies.tooBig(this.#now, batch, slot, flow, mtu),
-      }),
-      waiting: new Waiting({ entries: policy.entries, entriesOf: entries, hold: command.hold, replies, ask }),
-      counters,
-      wakeAt: Number.POSITIVE_INFINITY,
-    };
-    // A worker that replaces another continues its counters; packets that waited in the other are lost.
-    tunnel.outbound.bypassed = command.counters.sending[SendCounter.bypassed]!;
-    tunnel.waiting.hold.released = command.counters.sending[SendCounter.released]!;
-    return tunnel;
+    const { tunnel: index } = command;
+    const tunnel = newSendTunnel(command, {
+      device,
+      policy,
+      now: () => this.#now,
+      write: (packet) => this.#options.onDeviceWrite(command.device, packet),
+      onMissing: (entry, batch, slot, flow) => this.#onMissing(tunnel, entry, batch, slot, flow),
+      ask: (child, selectors, trigger) => {
+        // A limit first, if one has ended the SA: IKE negotiates no SA for a child that it believes to have one.
+        this.#reportLimits(tunnel);
+        this.#options.report({ type: 'missing', tunnel: index, child, selectors, trigger });
+      },
+    });
+    this.#tunnels[index] = tunnel;
+    device.add(tunnel, policy);
   }
 
   #removeTunnel(index: number): void {
     const tunnel = this.#tunnels[index];
-    if (tunnel !== undefined) this.#wake.set(tunnel, undefined);
+    if (tunnel === undefined) return;
+    this.#wake.set(tunnel, undefined);
+    tunnel.device.delete(index);
     this.#tunnels[index] = undefined;
   }
 
@@ -331,12 +327,8 @@ export class SendPlane {
 
   #process(tunnel: SendTunnel, batch: PacketBatch): void {
     tunnel.outbound.process(this.#now, batch);
-    for (let slot = 0; slot < batch.count; slot++) {
-      // A tunnel cannot send in the clear: what the policy lets bypass must not be routed into its device.
-      if (batch.tag[slot]! < 0) batch.length[slot] = 0;
-    }
-    this.#reportLimits(tunnel);
-    this.#settle(tunnel);
+    clearBypassed(batch);
+    this.#processed(tunnel);
   }
 
   #sendDummy(tunnel: SendTunnel, sa: EspOutboundSa): void {
@@ -371,20 +363,12 @@ export class SendPlane {
   }
 }
 
-function entriesByChild(entries: readonly PolicyEntry[]): SetMap<string, number> {
-  const found = new SetMap<string, number>();
-  for (const [index, { child }] of entries.entries()) if (child !== undefined) found.add(child, index);
-  return found;
+/** A tunnel cannot send in the clear: what the policy lets bypass must not be routed into its device. */
+function clearBypassed(batch: PacketBatch): void {
+  for (let slot = 0; slot < batch.count; slot++) if (batch.tag[slot]! < 0) batch.length[slot] = 0;
 }
 
 /** All packets that were encrypted, dummies too. */
 function packetsOf(sa: EspOutboundSa): number {
   return sa.usage.counters[SaCounter.cipherPackets]!;
-}
-
-/** Writes the counters of a tunnel that the control plane reads. */
-function writeCounters({ counters: { sending }, outbound, waiting: { hold } }: SendTunnel): void {
-  sending[SendCounter.bypassed] = outbound.bypassed;
-  sending[SendCounter.held] = hold.length;
-  sending[SendCounter.released] = hold.released;
 }

@@ -1,4 +1,5 @@
 /** The tunnels of an engine: by name, by the number that the data plane knows them by, and by their connections. */
+import { Numbered } from '../base/numbered.ts';
 import { WakeQueue } from '../base/wake-queue.ts';
 import type { IkeEvent } from '../ike/events.ts';
 import type { TunnelConfig } from './config.ts';
@@ -8,7 +9,7 @@ import { Tunnel, type TunnelMeans } from './tunnel.ts';
 export class TunnelTable {
   // BOUNDED: the owner's configuration, all three.
   readonly #byName = new Map<string, Tunnel>();
-  readonly #byIndex: (Tunnel | undefined)[] = [];
+  readonly #numbered = new Numbered<Tunnel>();
   readonly #byConnection = new Map<string, Tunnel>();
   /** When the next attempt of a tunnel is due, where one is planned. BOUNDED: by the tunnels. */
   readonly #retries = new WakeQueue<Tunnel>();
@@ -16,20 +17,21 @@ export class TunnelTable {
   /** A tunnel with a number that is free; not in the table yet. @throws RangeError when its name is taken */
   make(config: TunnelConfig, means: Omit<TunnelMeans, 'onRetry'>): Tunnel {
     if (this.#byName.has(config.name)) throw new RangeError(`there is a tunnel named ${config.name} already`);
-    const free = this.#byIndex.indexOf(undefined);
-    const index = free < 0 ? this.#byIndex.length : free;
-    return new Tunnel(index, config, { ...means, onRetry: (tunnel, at) => this.#retries.set(tunnel, at) });
+    return new Tunnel(this.#numbered.next, config, {
+      ...means,
+      onRetry: (tunnel, at) => this.#retries.set(tunnel, at),
+    });
   }
 
   add(tunnel: Tunnel): void {
     for (const { name } of tunnel.config.connections) this.#byConnection.set(name, tunnel);
-    this.#byIndex[tunnel.index] = tunnel;
+    this.#numbered.add(tunnel);
     this.#byName.set(tunnel.config.name, tunnel);
   }
 
   delete(tunnel: Tunnel): void {
     for (const { name } of tunnel.config.connections) this.#byConnection.delete(name);
-    this.#byIndex[tunnel.index] = undefined;
+    this.#numbered.remove(tunnel.index);
     this.#byName.delete(tunnel.config.name);
     this.#retries.set(tunnel, undefined);
   }
@@ -49,7 +51,7 @@ export class TunnelTable {
   }
 
   at(index: number): Tunnel | undefined {
-    return this.#byIndex[index];
+    return this.#numbered.get(index);
   }
 
   of(connection: string): Tunnel | undefined {

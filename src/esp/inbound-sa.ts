@@ -65,7 +65,8 @@ export class EspInboundSa {
   tag: number;
   /** Packets that the MSS of TCP is lowered to: what comes in says how large the answers may be. */
   clampMtu: number = MAX_PACKET;
-  readonly #guard: InboundGuard | undefined;
+  /** What decides its packets beside its selectors. */
+  guard: InboundGuard | undefined;
   readonly #cipher: PacketCipher;
   readonly #alignment: number;
   readonly #head: number;
@@ -84,7 +85,7 @@ export class EspInboundSa {
     this.spi = options.spi;
     this.esn = options.esn;
     this.selectors = options.selectors;
-    this.#guard = options.guard;
+    this.guard = options.guard;
     this.tag = options.tag;
     this.#cipher = options.cipher;
     this.#alignment = espAlignment(options.cipher);
@@ -194,7 +195,7 @@ export class EspInboundSa {
 
   /** Stage 4: whether the packet is one that the SA is for, by its selectors and the policy (RFC 4301 §5.2). */
   #check(now: number, batch: PacketBatch, slot: number, flow: Flow, fragments: FragmentTracker): DropReason {
-    const guard = this.#guard;
+    const { guard } = this;
     let refusal: DropReason = DropReason.none;
     if (flow.fragment === Fragment.later) fragments.resolve(flow, now);
     if (!this.selectors.matchesFlow(flow, false)) refusal = this.#mismatch(batch.buffer, batch.offset[slot]!, flow);
@@ -209,7 +210,7 @@ export class EspInboundSa {
    * its way reports it (RFC 4301 §6.2).
    */
   #mismatch(buffer: Uint8Array, at: number, flow: Flow): DropReason {
-    const guard = this.#guard;
+    const { guard } = this;
     if (flow.fragment === Fragment.later && !flow.firstSeen) return DropReason.fragment;
     const isAbout =
       this.#rebuilder === undefined &&

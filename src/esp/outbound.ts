@@ -15,11 +15,12 @@ import type { PacketBatch } from '../base/batch.ts';
 import { MIN_MTU } from '../base/mtu.ts';
 import { SetMap } from '../base/set-map.ts';
 import { type CompiledPolicy, FRAGMENT_UNDECIDED } from '../policy/database.ts';
-import { Flow, FlowError, Fragment, readFlow } from '../policy/flow.ts';
+import { Flow } from '../policy/flow.ts';
 import { FlowCache } from '../policy/flow-cache.ts';
 import { FragmentTracker } from '../policy/fragments.ts';
 import { readTurnedTrigger } from '../policy/icmp-error.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
+import { FlowReader } from './flow-reader.ts';
 import { clampMss } from './mss.ts';
 import { EntrySas } from './outbound-entry.ts';
 import type { EspOutboundSa } from './outbound-sa.ts';
@@ -53,8 +54,11 @@ export interface OutboundPipelineOptions {
    */
   readonly onTooBig?: (batch: PacketBatch, slot: number, flow: Flow, mtu: number) => void;
   readonly drops?: DropCounters;
-  /** Of this device and direction; one with a random seed is safer against floods of fragments. */
-  readonly fragments?: FragmentTracker;
+  /**
+   * Of this device: pipelines of tunnels that share it have the same. One whose fragments have a random seed is safer against
+   * floods of such.
+   */
+  readonly reader?: FlowReader;
 }
 
 export class OutboundPipeline {
@@ -70,12 +74,12 @@ export class OutboundPipeline {
   readonly #entries: readonly EntrySas[];
   /** Where an SA stands, so that thousands of entries need not be looked through. BOUNDED: by them. */
   readonly #entriesOf = new SetMap<EspOutboundSa, EntrySas>();
-  readonly #flow = new Flow();
+  readonly #reader: FlowReader;
+  readonly #flow: Flow;
   /** Of the packet that an ICMP error is about, turned round. */
   readonly #turned = new Flow();
   readonly #expiry = new Expiry<EspOutboundSa>();
   readonly #flows = new FlowCache();
-  readonly #fragments: FragmentTracker;
   // BOUNDED: an SA enters at most twice in its life.
   #signals: SaSignal<EspOutboundSa>[] = [];
 
@@ -84,7 +88,8 @@ export class OutboundPipeline {
     this.#onDenied = options.onDenied;
     this.#onTooBig = options.onTooBig;
     this.drops = options.drops ?? newDropCounters();
-    this.#fragments = options.fragments ?? new FragmentTracker();
+    this.#reader = options.reader ?? new FlowReader(new FragmentTracker());
+    this.#flow = this.#reader.flow;
     this.#policy = policy;
     this.#entries = policy.entries.map(({ pfp }) => new EntrySas(pfp));
   }
@@ -128,12 +133,20 @@ export class OutboundPipeline {
   process(now: number, batch: PacketBatch): void {
     for (let slot = 0; slot < batch.count; slot++) {
       if (batch.length[slot] === 0) continue;
-      const reason = this.#lookUp(now, batch, slot);
-      if (reason !== DropReason.none) {
-        this.drops[reason]!++;
-        batch.length[slot] = 0;
-      }
+      if (this.#reader.read(now, batch, slot)) this.processRead(now, batch, slot);
+      else this.#drop(batch, slot, DropReason.badInnerPacket);
     }
+  }
+
+  /** The same for one packet, which the reader has just read. */
+  processRead(now: number, batch: PacketBatch, slot: number): void {
+    const reason = this.#lookUp(now, batch, slot);
+    if (reason !== DropReason.none) this.#drop(batch, slot, reason);
+  }
+
+  #drop(batch: PacketBatch, slot: number, reason: DropReason): void {
+    this.drops[reason]!++;
+    batch.length[slot] = 0;
   }
 
   /** Puts a dummy packet of one of the SAs into the next slot of the batch, tagged, if it may send (RFC 4303 §2.6). */
@@ -160,14 +173,9 @@ export class OutboundPipeline {
     return taken;
   }
 
-  /** Stage 1. */
+  /** Stage 1, from the flow on. */
   #lookUp(now: number, batch: PacketBatch, slot: number): DropReason {
-    const flow = this.#flow;
-    if (readFlow(batch.buffer, batch.offset[slot]!, batch.length[slot]!, flow) !== FlowError.none) {
-      return DropReason.badInnerPacket;
-    }
-    if (flow.fragment !== Fragment.none) this.#fragments.resolve(flow, now);
-    const index = this.#flows.lookup(this.#policy, flow);
+    const index = this.#flows.lookup(this.#policy, this.#flow);
     return index < 0 ? this.#unmatched(now, batch, slot, index) : this.#decide(now, batch, slot, index);
   }
 

@@ -6,7 +6,6 @@ import type { SocketAddress } from '../base/address.ts';
 import type { PathReport } from '../base/path-report.ts';
 import type { ControlPlane } from '../engine/control-plane.ts';
 import type { EngineCounters, EngineOptions } from '../engine/options.ts';
-import type { Tunnel } from '../engine/tunnel.ts';
 import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
 import type { OwnerErrorHandler } from '../tun/owner-calls.ts';
 import type { UdpCounters, UdpSendError, UdpSocket } from '../tun/udp/udp.ts';
@@ -17,9 +16,7 @@ export interface CarrierOptions {
   readonly engine: EngineOptions;
   readonly sockets: () => SocketPool;
   readonly deviceOf: (tunnel: string) => PacketDevice | undefined;
-  /** Asks for the MTU of a tunnel's paths, where it is time to: its packets are about to be sent. */
-  readonly checkPath: (tunnel: string) => void;
-  /** The same for all tunnels. */
+  /** Asks for the MTU of paths, where it is time to: packets are about to be sent, or some were too large. */
   readonly checkPaths: () => void;
   /** Monotonic milliseconds. */
   readonly now: () => number;
@@ -50,16 +47,16 @@ export interface PacketCarrier {
   socketErrors(): void;
   /** @throws Error, saying what to do, for a device whose packets cannot be carried */
   checkDevice(device: PacketDevice): void;
-  /** Reads the packets of a device from now on. @throws Error when that cannot be */
-  openDevice(tunnel: Tunnel, device: PacketDevice): void;
-  /** Resolved when the carrier has let go of the tunnel's device. */
-  closeDevice(tunnel: Tunnel): Promise<void>;
+  /** Reads the packets of a device, by the engine's number of it, from now on. @throws Error when that cannot be */
+  openDevice(index: number, device: PacketDevice): void;
+  /** Resolved when the carrier has let go of the device. */
+  closeDevice(index: number): Promise<void>;
   /** Sends and writes what the control plane, or the engine, has for the network and the devices. */
   transmit(): void;
   /** A question of the control plane was answered: packets that came early may have an SA now. */
   settle(): void;
-  /** Of a tunnel's device, beside what the device counts itself. */
-  deviceCounters(tunnel: Tunnel, device: PacketDevice): Readonly<DeviceCounters>;
+  /** What went through a device, and what it lost. */
+  deviceCounters(index: number, device: PacketDevice): Readonly<DeviceCounters>;
   /** Counted at all sockets by others than the sockets of the event loop. */
   socketCounters(): Readonly<UdpCounters> | undefined;
   /** Datagrams that reached neither IKE nor ESP. */

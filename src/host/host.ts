@@ -15,6 +15,7 @@ import type { OwnerErrorHandler } from '../tun/owner-calls.ts';
 import { isUnspecified, type UdpCounters } from '../tun/udp/udp.ts';
 import { answerQuestion, isQuestion, type Question } from './answers.ts';
 import type { CarrierOptions, PacketCarrier } from './carrier.ts';
+import { HostDevices } from './devices.ts';
 import { InlineCarrier } from './inline-carrier.ts';
 import type { HostOptions } from './options.ts';
 import { guarded, unspecifiedFor } from './owner-functions.ts';
@@ -31,7 +32,6 @@ import { WorkerCarrier } from './workers/carrier.ts';
 import type { WorkerStatus } from './workers/handle.ts';
 
 interface RunningTunnel {
-  readonly device: PacketDevice;
   readonly sockets: readonly SocketNeed[];
 }
 
@@ -55,6 +55,7 @@ export class TunnelHost {
   readonly #now: () => number;
   readonly #carrier: PacketCarrier;
   readonly #pathMtus: PathMtus;
+  readonly #devices: HostDevices;
   // BOUNDED: the owner's tunnels.
   readonly #tunnels = new Map<string, RunningTunnel>();
   readonly #removals = new Removals();
@@ -88,7 +89,6 @@ export class TunnelHost {
       },
       sockets: () => this.sockets,
       deviceOf: (tunnel) => this.device(tunnel),
-      checkPath: (tunnel) => this.#pathMtus.check(this.#now(), tunnel),
       checkPaths: () => this.#checkPaths(),
       now: this.#now,
       drain: () => this.drain(),
@@ -100,6 +100,7 @@ export class TunnelHost {
     const { workers } = options;
     this.#carrier = workers === undefined ? new InlineCarrier(carrier) : new WorkerCarrier(carrier, workers.pairs);
     this.engine = this.#carrier.engine;
+    this.#devices = new HostDevices({ carrier: this.#carrier, engine: this.engine });
     this.#timer = new WakeTimer(this.#now, () => {
       this.refresh();
       this.engine.handleTimeout(this.#now());
@@ -157,20 +158,25 @@ export class TunnelHost {
       lost = reason;
       if (reason !== undefined && this.device(config.name) === device) this.#lost(config.name, reason);
     });
-    this.#carrier.checkDevice(device);
+    this.#devices.check(device);
     await this.#carrier.ready();
     await this.sockets.acquire(sockets);
     const isNew = this.engine.tunnel(config.name) === undefined;
     try {
       if (this.#closed) throw new SectunnelError('invalid-state', 'the host is closed');
-      this.engine.addTunnel({ mtu: device.mtu, ...this.sockets.withPorts(config) });
-      this.#carrier.openDevice(this.engine.tunnel(config.name)!, device);
+      this.engine.addTunnel({
+        mtu: device.mtu,
+        ...this.sockets.withPorts(config),
+        device: this.#devices.keyOf(device),
+      });
+      this.#devices.open(this.engine.tunnel(config.name)!, device);
     } catch (error) {
-      if (isNew && this.engine.tunnel(config.name) !== undefined) this.engine.removeTunnel(this.#now(), config.name);
+      const added = isNew ? this.engine.tunnel(config.name) : undefined;
+      if (added !== undefined) await this.#devices.remove(this.#now(), added);
       await this.sockets.release(sockets);
       throw error;
     }
-    this.#tunnels.set(config.name, { device, sockets });
+    this.#tunnels.set(config.name, { sockets });
     this.#reach.added(config.name);
     this.engine.up(this.#now(), config.name);
     this.drain();
@@ -230,17 +236,17 @@ export class TunnelHost {
   async #takeAway(name: string, running: RunningTunnel): Promise<void> {
     const tunnel = this.engine.tunnel(name)!;
     const connections = new Set(tunnel.config.connections.map((connection) => connection.name));
-    this.engine.removeTunnel(this.#now(), name);
+    const device = this.device(name)!;
+    const isCarried = this.#devices.remove(this.#now(), tunnel);
     this.drain();
     this.#waits.end(name, new SectunnelError('invalid-state', `tunnel '${name}' was removed before it was up`));
     this.#failures.delete(name);
-    this.#pathMtus.forget(name);
     this.#reach.forget(name);
     try {
-      await this.#carrier.closeDevice(tunnel);
+      await isCarried;
       // The kernel takes some 20 ms for a device: of many that are closed the event loop goes round between two.
       await this.#closing.turn();
-      await running.device.close();
+      await device.close();
       await farewell(this.engine, connections);
     } finally {
       await this.sockets.release(running.sockets);
@@ -277,20 +283,17 @@ export class TunnelHost {
 
   /** The device of a tunnel; `undefined` when no tunnel has this name. */
   device(name: string): PacketDevice | undefined {
-    return this.#tunnels.get(name)?.device;
+    return this.#devices.get(name);
   }
 
   /** The devices of all tunnels. */
   devices(): PacketDevice[] {
-    return [...this.#tunnels.values()].map(({ device }) => device);
+    return this.#devices.all();
   }
 
   /** What went through the device of a tunnel, and what it lost. */
   deviceCounters(name: string): Readonly<DeviceCounters> | undefined {
-    const [tunnel, device] = [this.engine.tunnel(name), this.device(name)];
-    return tunnel === undefined || device === undefined
-      ? device?.counters
-      : this.#carrier.deviceCounters(tunnel, device);
+    return this.#devices.counters(name);
   }
 
   /** Of each socket; what workers counted at all of them stands in one more. */
@@ -373,7 +376,7 @@ export class TunnelHost {
   }
 
   #checkPaths(): void {
-    for (const name of this.#tunnels.keys()) this.#pathMtus.check(this.#now(), name);
+    this.#pathMtus.check(this.#now(), () => this.#tunnels.keys());
     this.drain();
   }
 }

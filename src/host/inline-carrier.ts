@@ -4,7 +4,6 @@ import type { PacketBatch } from '../base/batch.ts';
 import { newPacketBatch } from '../engine/batches.ts';
 import { Engine } from '../engine/engine.ts';
 import type { EngineCounters } from '../engine/options.ts';
-import type { Tunnel } from '../engine/tunnel.ts';
 import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
 import type { CarrierOptions, PacketCarrier } from './carrier.ts';
 import { DeviceWriteBatch, readTurn } from './device-turn.ts';
@@ -75,18 +74,16 @@ export class InlineCarrier implements PacketCarrier {
     this.#outlets.forget();
   }
 
-  openDevice({ config: { name } }: Tunnel, device: PacketDevice): void {
-    device.onReadable(() => this.#readDevice(name));
+  openDevice(index: number, device: PacketDevice): void {
+    device.onReadable(() => this.#readDevice(index, device));
   }
 
-  /** Packets wait in the device of a tunnel. It calls again while some are left, so that one tunnel cannot starve the others. */
-  #readDevice(tunnel: string): void {
-    const { deviceOf, checkPath, now, drain } = this.#options;
-    const device = deviceOf(tunnel);
-    if (device === undefined) return;
-    checkPath(tunnel);
+  /** Packets wait in a device. It calls again while some are left, so that one device cannot starve the others. */
+  #readDevice(index: number, device: PacketDevice): void {
+    const { checkPaths, now, drain } = this.#options;
+    checkPaths();
     readTurn(device, this.#outgoing, (batch) => {
-      this.engine.send(now(), tunnel, batch);
+      this.engine.sendFrom(now(), index, batch);
       this.#outlets.send(batch);
     });
     drain();
@@ -103,7 +100,7 @@ export class InlineCarrier implements PacketCarrier {
     }
   }
 
-  deviceCounters(_: Tunnel, device: PacketDevice): Readonly<DeviceCounters> {
+  deviceCounters(_: number, device: PacketDevice): Readonly<DeviceCounters> {
     return device.counters;
   }
 

@@ -8,11 +8,14 @@ import { formatSocketAddress } from '../base/address.ts';
 import { messageOf } from '../base/text.ts';
 import type { ControlPlane } from '../engine/control-plane.ts';
 import type { BelievedReport } from '../engine/path-reports.ts';
+import { SaCounter } from '../esp/usage.ts';
 import type { Path } from '../ike/events.ts';
 
 /** Milliseconds after which a path is asked for again, and the least between two questions. */
 const REFRESH = 10_000;
 const PAUSE = 100;
+/** An SA that sent nothing for so long needs no answer. */
+const RECENTLY = 2 * REFRESH;
 /** Milliseconds for which a report is kept (RFC 1191 §6.3). */
 const KEEP_REPORT = 600_000;
 
@@ -26,8 +29,10 @@ export interface PathMtusOptions {
 /** Keeps an engine informed of the MTU of its tunnels' paths. */
 export class PathMtus {
   readonly #options: PathMtusOptions;
-  /** By tunnel. BOUNDED: the owner's tunnels. */
-  readonly #asked = new Map<string, { readonly at: number; readonly tooLarge: number }>();
+  /** When a check is due again, unless a datagram was too large. */
+  #checkAt = Number.NEGATIVE_INFINITY;
+  #checkSoonAt = Number.NEGATIVE_INFINITY;
+  #tooLarge = 0;
 
   /** What routers reported, by path. BOUNDED: by the paths of SAs; of each for `KEEP_REPORT`. */
   readonly #reported = new Map<string, { readonly mtu: number; readonly until: number }>();
@@ -36,30 +41,37 @@ export class PathMtus {
     this.#options = options;
   }
 
-  /** To be called before packets of the tunnel are sent: asks when it is time to. */
-  check(now: number, tunnel: string): void {
-    const asked = this.#asked.get(tunnel);
-    if (asked !== undefined) {
-      const pause = asked.tooLarge === this.#options.tooLarge() ? REFRESH : PAUSE;
-      if (now - asked.at < pause) return;
+  /** To be called when packets are about to be sent: when it is time to, asks for the paths that packets went by. */
+  check(now: number, tunnels: () => Iterable<string>): void {
+    const tooLarge = this.#options.tooLarge();
+    const isSoon = tooLarge !== this.#tooLarge && now >= this.#checkSoonAt;
+    if (now < this.#checkAt && !isSoon) return;
+    this.#tooLarge = tooLarge;
+    this.#checkAt = now + REFRESH;
+    this.#checkSoonAt = now + PAUSE;
+    const asked = new Set<string>();
+    for (const name of tunnels()) {
+      for (const { path, sent } of this.#options.engine.tunnel(name)?.children.values() ?? []) {
+        if (sent.counters[SaCounter.lastUsed]! > now - RECENTLY) this.#ask(now, path, asked);
+      }
     }
-    this.refresh(now, tunnel);
   }
 
   /** Asks at once: the tunnel has a new path. */
   refresh(now: number, tunnel: string): void {
-    const { engine, mtuFor, tooLarge } = this.#options;
-    this.#asked.set(tunnel, { at: now, tooLarge: tooLarge() });
     const asked = new Set<string>();
-    for (const { path } of engine.tunnel(tunnel)?.children.values() ?? []) {
-      // Many SAs may have the same.
-      const ends = endsOf(path);
-      if (asked.has(ends)) continue;
-      asked.add(ends);
-      const mtu = mtuFor(path);
-      const reported = this.#reportedOf(now, ends);
-      if (mtu !== undefined) engine.setPathMtu(path, Math.min(mtu, reported ?? mtu));
-    }
+    for (const { path } of this.#options.engine.tunnel(tunnel)?.children.values() ?? []) this.#ask(now, path, asked);
+  }
+
+  /** @param asked paths that were asked for: many SAs may have the same */
+  #ask(now: number, path: Path, asked: Set<string>): void {
+    const { engine, mtuFor } = this.#options;
+    const ends = endsOf(path);
+    if (asked.has(ends)) return;
+    asked.add(ends);
+    const mtu = mtuFor(path);
+    const reported = this.#reportedOf(now, ends);
+    if (mtu !== undefined) engine.setPathMtu(path, Math.min(mtu, reported ?? mtu));
   }
 
   /** A path takes no more than a router reported. */
@@ -75,10 +87,6 @@ export class PathMtus {
     if (found === undefined || now < found.until) return found?.mtu;
     this.#reported.delete(ends);
     return undefined;
-  }
-
-  forget(tunnel: string): void {
-    this.#asked.delete(tunnel);
   }
 }
 

@@ -3,7 +3,6 @@
  * however many policies there are. It starts small and grows with the number of flows, because most tunnels have
  * few. Hot path: no allocation but for that growth.
  */
-import type { CompiledPolicy } from './database.ts';
 import { DESTINATION, type Flow, Fragment, SOURCE } from './flow.ts';
 import { mixHash } from './words.ts';
 
@@ -17,6 +16,12 @@ const ANSWER = 10;
 const FIRST_SLOTS = 64;
 const DEFAULT_MAX_SLOTS = 4_096;
 
+/** What answers where the cache does not: a policy database. */
+export interface FlowPolicy {
+  /** Depends on nothing but the flow. */
+  lookup(flow: Flow): number;
+}
+
 /** Two-way: of the flows that share a set the last two decided stay; the others are looked up again. */
 export class FlowCache {
   // BOUNDED: `#maxSlots` records. A set is two records, the newer first.
@@ -25,7 +30,7 @@ export class FlowCache {
   readonly #maxSlots: number;
   /** Flows that were pushed out since the cache has had its size. */
   #evicted = 0;
-  #policy: CompiledPolicy | undefined;
+  #policy: FlowPolicy | undefined;
 
   /** @param maxSlots flows that are remembered at most; rounded up to a power of two */
   constructor(maxSlots: number = DEFAULT_MAX_SLOTS) {
@@ -41,7 +46,7 @@ export class FlowCache {
   }
 
   /** What `policy.lookup(flow)` returns. Another policy than the last time empties the cache. */
-  lookup(policy: CompiledPolicy, flow: Flow): number {
+  lookup(policy: FlowPolicy, flow: Flow): number {
     if (policy !== this.#policy) this.#start(policy);
     const records = this.#records;
     // A packet of any kind has a bit set, so an empty record never matches one.
@@ -66,7 +71,12 @@ export class FlowCache {
     return answer;
   }
 
-  #start(policy: CompiledPolicy): void {
+  /** To be called when the policy has changed and is the same object. */
+  clear(): void {
+    this.#policy = undefined;
+  }
+
+  #start(policy: FlowPolicy): void {
     this.#records.fill(0);
     this.#policy = policy;
   }

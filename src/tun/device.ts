@@ -38,6 +38,8 @@ export interface DeviceCounters {
  */
 export interface PacketDevice {
   readonly name: string;
+  /** The device that this is a share of: several tunnels may each have one. Missing for a device of one tunnel's own. */
+  readonly shareOf?: PacketDevice;
   /** The largest packet in bytes that is read from it. What is written may be larger. */
   readonly mtu: number;
   readonly counters: Readonly<DeviceCounters>;

@@ -1,10 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { PacketBatch } from '../../src/base/batch.ts';
 import { HoldQueue } from '../../src/engine/hold.ts';
-import { PathTable } from '../../src/engine/paths.ts';
 import { Refusals } from '../../src/engine/refusals.ts';
 import { enginePair, Net, opposite, packet, protect, tunnel } from '../support/engine-net.ts';
-import { at, child, connection } from '../support/ike-pair.ts';
+import { child, connection } from '../support/ike-pair.ts';
 import { Road } from '../support/road.ts';
 
 const first = packet('10.1.0.1', '10.2.0.1', 'first');
@@ -275,17 +274,5 @@ describe('packets of 64 KiB', () => {
     net.act(a, (engine, now) => engine.send(now, 't', batch));
     net.run();
     expect(b.texts()).toEqual([text]);
-  });
-});
-
-describe('path numbers', () => {
-  it('are used again', () => {
-    const paths = new PathTable();
-    const path = { local: at('192.0.2.1', 1), remote: at('192.0.2.2', 2) };
-    expect([paths.add(path), paths.add(path), paths.add(path)]).toEqual([0, 1, 2]);
-    paths.remove(1);
-    expect(paths.get(1)).toBeUndefined();
-    expect(paths.add(path)).toBe(1);
-    expect(paths.add(path)).toBe(3);
   });
 });

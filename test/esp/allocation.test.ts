@@ -103,7 +103,7 @@ syn.set([1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 2, 4, 5, 0x50, 1, 1, 1, 1, 0], 40);
 const ect = plainPacket({ source: '200.1.0.1', destination: '200.2.0.1', length: 200 });
 ect[1] = 2;
 
-const guard = new InboundGuard([{ ...entry, direction: 'in', child: 'c' }], 'c');
+const guard = new InboundGuard({ own: [{ ...entry, direction: 'in', child: 'c' }], rivals: [] }, 'c');
 
 it.each<readonly [string, readonly Uint8Array[], number, boolean, Shape]>([
   ['IPv4, a small SPI', [v4], 0x1000, false, {}],

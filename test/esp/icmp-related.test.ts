@@ -122,8 +122,10 @@ describe('an ICMP error that comes out of an SA whose selectors it does not fit'
 
   it('is held against the policy as the traffic that it is about', () => {
     const inbound = (child: string): PolicyEntry => ({ ...entry, direction: 'in', selectors: there, child });
-    expect(receive(error(QUERY), new InboundGuard([inbound('dns')], 'dns'))).toBe('delivered');
-    expect(receive(error(QUERY), new InboundGuard([inbound('other')], 'dns'))).toBe('selector-mismatch');
+    expect(receive(error(QUERY), new InboundGuard({ own: [inbound('dns')], rivals: [] }, 'dns'))).toBe('delivered');
+    expect(receive(error(QUERY), new InboundGuard({ own: [inbound('other')], rivals: [] }, 'dns'))).toBe(
+      'selector-mismatch',
+    );
   });
 });
 

@@ -87,6 +87,8 @@ describe('a plan', () => {
 });
 
 describe('the engine is told', () => {
+  const tunnels = (): string[] => ['t'];
+
   /** A tunnel that is up, what was asked of the system so far, and what it says. */
   function setUp(): {
     pathMtus: PathMtus;
@@ -111,21 +113,29 @@ describe('the engine is told', () => {
 
   it('with the first packet, and now and then', () => {
     const { pathMtus, asked, system, known } = setUp();
-    pathMtus.check(1_000, 't');
+    pathMtus.check(1_000, tunnels);
     expect([known(), asked()]).toEqual([1500, 1]);
     system.mtu = 1300;
-    pathMtus.check(10_999, 't');
+    pathMtus.check(10_999, tunnels);
     expect([known(), asked()]).toEqual([1500, 1]);
-    pathMtus.check(11_000, 't');
+    pathMtus.check(11_000, tunnels);
     expect([known(), asked()]).toEqual([1300, 2]);
+  });
+
+  it('nothing of the path of an SA that sends nothing', () => {
+    const { pathMtus, asked } = setUp();
+    pathMtus.check(15_000, tunnels);
+    expect(asked()).toBe(1);
+    pathMtus.check(30_000, tunnels);
+    expect(asked()).toBe(1);
   });
 
   it('of what a router reported, for ten minutes, and not of more than the route has', () => {
     const { pathMtus, system, known, path } = setUp();
-    pathMtus.check(1_000, 't');
+    pathMtus.check(1_000, tunnels);
     pathMtus.learn(2_000, { path: path(), mtu: 1400 });
     expect(known()).toBe(1400);
-    pathMtus.check(601_999, 't');
+    pathMtus.check(601_999, tunnels);
     expect(known()).toBe(1400);
     system.mtu = 1350;
     pathMtus.refresh(601_999, 't');
@@ -137,17 +147,17 @@ describe('the engine is told', () => {
 
   it('soon after a datagram was too large, and not for each', () => {
     const { pathMtus, asked, system, known } = setUp();
-    pathMtus.check(1_000, 't');
+    pathMtus.check(1_000, tunnels);
     system.mtu = 1300;
     system.tooLarge = 3;
-    pathMtus.check(1_099, 't');
+    pathMtus.check(1_099, tunnels);
     expect([known(), asked()]).toEqual([1500, 1]);
-    pathMtus.check(1_100, 't');
+    pathMtus.check(1_100, tunnels);
     expect([known(), asked()]).toEqual([1300, 2]);
-    pathMtus.check(1_300, 't');
+    pathMtus.check(1_300, tunnels);
     expect(asked()).toBe(2);
     system.tooLarge = 4;
-    pathMtus.check(1_301, 't');
+    pathMtus.check(1_301, tunnels);
     expect(asked()).toBe(3);
   });
 
@@ -157,11 +167,10 @@ describe('the engine is told', () => {
     system.mtu = undefined;
     pathMtus.refresh(1_001, 't');
     expect([known(), asked()]).toEqual([1500, 2]);
-    pathMtus.forget('t');
     system.mtu = 1400;
-    pathMtus.check(1_002, 't');
+    pathMtus.check(1_002, tunnels);
     expect(known()).toBe(1400);
-    pathMtus.check(1_003, 'no such tunnel');
+    pathMtus.refresh(1_003, 'no such tunnel');
     expect(asked()).toBe(3);
   });
 });

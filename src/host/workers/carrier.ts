@@ -8,7 +8,6 @@ import { invariant } from '../../base/assert.ts';
 import { SectunnelError } from '../../base/error.ts';
 import { ControlPlane } from '../../engine/control-plane.ts';
 import type { EngineCounters, Transmit } from '../../engine/options.ts';
-import type { Tunnel } from '../../engine/tunnel.ts';
 import type { DeviceCounters, PacketDevice } from '../../tun/device.ts';
 import type { UdpCounters, UdpSocket } from '../../tun/udp/udp.ts';
 import type { CarrierOptions, PacketCarrier } from '../carrier.ts';
@@ -24,7 +23,7 @@ export class WorkerCarrier implements PacketCarrier {
   readonly espQueues: number;
   readonly #planes: WorkerPlanes;
   readonly #options: CarrierOptions;
-  /** By the number of the tunnel. BOUNDED: the host's tunnels. */
+  /** By the engine's number. BOUNDED: the host's tunnels. */
   readonly #devices = new Map<number, PacketDevice>();
   #pathCheck: NodeJS.Timeout | undefined;
   #pathCheckSoon: NodeJS.Timeout | undefined;
@@ -50,7 +49,7 @@ export class WorkerCarrier implements PacketCarrier {
           },
           onDatagram: (data, from, local) => this.receive(data, from, local),
           onTransmit: ({ data, path, trafficClass }) => sockets().send(data, path.local, path.remote, trafficClass),
-          onDeviceLost: (tunnel) => void this.#deviceLost(tunnel),
+          onDeviceLost: (device) => void this.#deviceLost(device),
           onTooLarge: () => this.#checkPathsSoon(),
           onPathReport,
           onRefusal,
@@ -93,18 +92,18 @@ export class WorkerCarrier implements PacketCarrier {
     }
   }
 
-  openDevice({ index }: Tunnel, device: PacketDevice): void {
+  openDevice(index: number, device: PacketDevice): void {
     this.#planes.openDevice(index, device);
     this.#devices.set(index, device);
     this.#pathCheck ??= setInterval(() => this.#options.checkPaths(), PATH_CHECK);
   }
 
-  async closeDevice({ index }: Tunnel): Promise<void> {
+  async closeDevice(index: number): Promise<void> {
     this.#devices.delete(index);
     await this.#planes.closeDevice(index);
   }
 
-  /** A worker found that the device of a tunnel is gone: when no worker uses it any more, it may end. */
+  /** A worker found that a device is gone: when no worker uses it any more, it may end. */
   async #deviceLost(index: number): Promise<void> {
     const device = this.#devices.get(index);
     if (device === undefined) return;
@@ -124,7 +123,7 @@ export class WorkerCarrier implements PacketCarrier {
     this.#options.drain();
   }
 
-  deviceCounters({ index }: Tunnel): DeviceCounters {
+  deviceCounters(index: number): DeviceCounters {
     return this.#planes.deviceCounters(index);
   }
 

@@ -14,12 +14,12 @@ export type WorkerRole = 'send' | 'receive';
 export type DescriptorCommand =
   | {
       readonly type: 'open-device';
-      readonly tunnel: number;
+      readonly device: number;
       readonly descriptor: DeviceDescriptor;
       readonly counters: Float64Array;
     }
   /** Once it is applied, the worker does not use the descriptor any more. */
-  | { readonly type: 'close-device'; readonly tunnel: number }
+  | { readonly type: 'close-device'; readonly device: number }
   | {
       readonly type: 'open-socket';
       readonly socket: number;
@@ -47,7 +47,7 @@ export type WorkerReport =
       readonly local: SocketAddress;
     }
   /** The device seems to have been deleted or moved. */
-  | { readonly type: 'device-lost'; readonly tunnel: number }
+  | { readonly type: 'device-lost'; readonly device: number }
   /** Datagrams were larger than their path takes. */
   | { readonly type: 'too-large' }
   /** A router says that a datagram was larger than its link takes. */

@@ -35,7 +35,7 @@ export interface WorkerPlanesOptions {
   readonly onDatagram: (data: Uint8Array, from: SocketAddress, local: SocketAddress) => void;
   /** Sends an IKE message: the workers have applied what was commanded before it. */
   readonly onTransmit: (message: Transmit) => void;
-  readonly onDeviceLost: (tunnel: number) => void;
+  readonly onDeviceLost: (device: number) => void;
   readonly onTooLarge: () => void;
   readonly onPathReport: (report: PathReport) => void;
   readonly onRefusal: (remote: SocketAddress, error: UdpSendError) => void;
@@ -174,25 +174,25 @@ export class WorkerPlanes implements DataPlane {
     }
   }
 
-  openDevice(tunnel: number, device: PacketDevice): void {
-    const queues = device.handOver?.();
+  openDevice(device: number, opened: PacketDevice): void {
+    const queues = opened.handOver?.();
     if (queues === undefined || queues.length < this.#shards.count) {
-      throw new SectunnelError('unsupported', `device ${device.name} cannot be handed to worker threads`);
+      throw new SectunnelError('unsupported', `device ${opened.name} cannot be handed to worker threads`);
     }
     const open = (shard: number): OpenDevice => {
       const counters = sharedCounters(newDeviceCounters());
-      return { type: 'open-device', tunnel, descriptor: queues[shard]!, counters };
+      return { type: 'open-device', device, descriptor: queues[shard]!, counters };
     };
     this.#devices.set(
-      tunnel,
+      device,
       this.#open((_, shard) => open(shard)),
     );
   }
 
   /** Resolved when no worker uses the descriptors any more. */
-  closeDevice(tunnel: number): Promise<void> {
-    if (!this.#devices.delete(tunnel)) return Promise.resolve();
-    return this.#closeEverywhere({ type: 'close-device', tunnel });
+  closeDevice(device: number): Promise<void> {
+    if (!this.#devices.delete(device)) return Promise.resolve();
+    return this.#closeEverywhere({ type: 'close-device', device });
   }
 
   /** Has the workers read and write the socket, unless it carries IKE alone. @throws Error when it cannot be shared */
@@ -238,9 +238,9 @@ export class WorkerPlanes implements DataPlane {
   }
 
   /** What the workers counted at a device. */
-  deviceCounters(tunnel: number): DeviceCounters {
+  deviceCounters(device: number): DeviceCounters {
     const sum = newDeviceCounters();
-    const opened = this.#devices.get(tunnel);
+    const opened = this.#devices.get(device);
     for (const command of [...(opened?.send ?? []), ...(opened?.receive ?? [])]) {
       if (command !== undefined) addCounters(command.counters, sum);
     }
@@ -300,7 +300,7 @@ export class WorkerPlanes implements DataPlane {
         onDatagram(report.data, report.from, report.local);
         return;
       case 'device-lost':
-        onDeviceLost(report.tunnel);
+        onDeviceLost(report.device);
         return;
       case 'too-large':
         onTooLarge();

@@ -82,16 +82,16 @@ export class ReceiveWorker {
         this.#openEarly();
         return;
       case 'open-device': {
-        const { tunnel, descriptor, counters } = command;
-        const end = new TunQueue(descriptor, this.#offloads, () => this.#lost(tunnel));
+        const { device: number, descriptor, counters } = command;
+        const end = new TunQueue(descriptor, this.#offloads, () => this.#lost(number));
         // A worker that replaces another continues its counters.
         addCounters(counters, end.counters);
-        this.#devices.set(tunnel, { end, counters });
+        this.#devices.set(number, { end, counters });
         return;
       }
       case 'close-device':
-        this.#devices.get(command.tunnel)?.end.release();
-        this.#devices.delete(command.tunnel);
+        this.#devices.get(command.device)?.end.release();
+        this.#devices.delete(command.device);
         return;
       case 'open-socket': {
         const { socket, descriptor, counters } = command;
@@ -125,9 +125,9 @@ export class ReceiveWorker {
   }
 
   /** The device is gone: nothing is written until the main thread closes it. */
-  #lost(tunnel: number): void {
-    this.#devices.get(tunnel)?.end.release();
-    this.#loop.report({ type: 'device-lost', tunnel });
+  #lost(device: number): void {
+    this.#devices.get(device)?.end.release();
+    this.#loop.report({ type: 'device-lost', device });
   }
 
   #nextDeadline(): number {

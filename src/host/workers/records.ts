@@ -69,7 +69,8 @@ class SaRecords<Install extends InstallInbound | InstallOutbound, State> {
 }
 
 export class SendRecords {
-  // BOUNDED: by the engine.
+  // BOUNDED: by the engine, both.
+  readonly #devices = new Map<number, SendCommand>();
   readonly #tunnels = new Map<number, SendTunnel>();
   /** The state is the order in which SAs were activated; 0 for one that was not. */
   readonly #sas: SaRecords<InstallOutbound, number>;
@@ -82,6 +83,12 @@ export class SendRecords {
   /** Records a command. Returns it as the workers get it: with its keys in a slot. */
   note(command: SendCommand): SendCommand {
     switch (command.type) {
+      case 'add-device':
+        this.#devices.set(command.device, command);
+        return command;
+      case 'remove-device':
+        this.#devices.delete(command.device);
+        return command;
       case 'add-tunnel':
         this.#tunnels.set(command.tunnel, { add: command, hold: undefined });
         return command;
@@ -121,6 +128,7 @@ export class SendRecords {
 
   /** All commands that hold, in an order in which they can be applied. */
   *restore(): Generator<SendCommand> {
+    yield* this.#devices.values();
     for (const { add, hold } of this.#tunnels.values()) {
       yield add;
       if (hold !== undefined) yield hold;
@@ -134,6 +142,7 @@ export class SendRecords {
   clear(): void {
     this.#sas.clear();
     this.#tunnels.clear();
+    this.#devices.clear();
   }
 }
 
@@ -160,7 +169,8 @@ export class ReceiveRecords {
         this.#sas.remove(command.id);
         return command;
       case 'path':
-      case 'fit': {
+      case 'fit':
+      case 'guard': {
         const { type: _, ...change } = command;
         this.#sas.change(command.id, change);
         return command;

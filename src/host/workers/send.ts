@@ -27,7 +27,7 @@ export class SendWorker {
   readonly #offloads = new SharedOffloads();
   readonly #batch: PacketBatch;
   readonly #deviceWrites = new DeviceWriteBatch();
-  // BOUNDED: the host's tunnels.
+  /** By the number of the device. BOUNDED: the host's tunnels. */
   readonly #devices = new Map<number, Device>();
   readonly #sockets = new LocalSockets<UdpQueue>();
   readonly #outlets = new Outlets({
@@ -45,8 +45,8 @@ export class SendWorker {
       maxPacket: MAX_PACKET,
       report: (report) => this.#loop.report(report),
       onReleased: (batch) => this.#outlets.send(batch),
-      onDeviceWrite: (tunnel, packet) => {
-        this.#devices.get(tunnel)?.end.write(this.#deviceWrites.holding(packet));
+      onDeviceWrite: (device, packet) => {
+        this.#devices.get(device)?.end.write(this.#deviceWrites.holding(packet));
       },
     });
     this.#loop = new WorkerLoop(setup, {
@@ -73,13 +73,13 @@ export class SendWorker {
         this.#plane.apply(this.#loop.now(), command.command);
         return;
       case 'open-device': {
-        const { tunnel, descriptor, counters } = command;
-        const end = new TunQueue(descriptor, this.#offloads, () => this.#lost(tunnel));
+        const { device: number, descriptor, counters } = command;
+        const end = new TunQueue(descriptor, this.#offloads, () => this.#lost(number));
         // A worker that replaces another continues its counters.
         addCounters(counters, end.counters);
-        const device = { end, counters, carry: (batch: PacketBatch) => this.#carry(tunnel, batch) };
-        this.#devices.set(tunnel, device);
-        this.#loop.watch(tunnel, {
+        const device = { end, counters, carry: (batch: PacketBatch) => this.#carry(number, batch) };
+        this.#devices.set(number, device);
+        this.#loop.watch(number, {
           fd: descriptor.fd,
           serve: () => this.#readDevice(device),
           failed: () => end.checkAttached(),
@@ -87,9 +87,9 @@ export class SendWorker {
         return;
       }
       case 'close-device':
-        this.#loop.unwatch(command.tunnel);
-        this.#devices.get(command.tunnel)?.end.release();
-        this.#devices.delete(command.tunnel);
+        this.#loop.unwatch(command.device);
+        this.#devices.get(command.device)?.end.release();
+        this.#devices.delete(command.device);
         return;
       case 'open-socket':
         this.#openSocket(command);
@@ -118,10 +118,10 @@ export class SendWorker {
   }
 
   /** The device is gone: nothing is read until the main thread closes it. */
-  #lost(tunnel: number): void {
-    this.#loop.unwatch(tunnel);
-    this.#devices.get(tunnel)?.end.release();
-    this.#loop.report({ type: 'device-lost', tunnel });
+  #lost(device: number): void {
+    this.#loop.unwatch(device);
+    this.#devices.get(device)?.end.release();
+    this.#loop.report({ type: 'device-lost', device });
   }
 
   /** Returns whether there may be more. */
@@ -138,9 +138,9 @@ export class SendWorker {
   }
 
   /** Seals a batch that was read from a device, and sends it. */
-  #carry(tunnel: number, batch: PacketBatch): void {
+  #carry(device: number, batch: PacketBatch): void {
     const now = this.#loop.now();
-    this.#plane.process(now, tunnel, batch);
+    this.#plane.process(now, device, batch);
     this.#outlets.send(batch);
     this.#lastPacket = now;
   }

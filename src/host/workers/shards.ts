@@ -28,7 +28,8 @@ export class Shards {
   readonly count: number;
   /** ESP packets that each receiver dropped, of all tunnels and of none. */
   readonly inboundDrops: Parted<DropCounters>;
-  // BOUNDED: by the engine, all three.
+  // BOUNDED: by the engine, all of these.
+  readonly #devices = new Map<number, Parted<DropCounters>>();
   readonly #tunnels = new Map<number, Parted<TunnelCounters>>();
   readonly #sent = new Map<number, Parted<SaState>>();
   /** By child SA, the shard that receives its packets. */
@@ -42,6 +43,7 @@ export class Shards {
   /** The command as the sender of a shard gets it. */
   sendCommand(shard: number, command: SendCommand): SendCommand {
     if (this.count === 1) return command;
+    if (command.type === 'add-device') return { ...command, drops: this.#deviceOf(command).parts[shard]! };
     if (command.type === 'add-tunnel') return { ...command, counters: this.#tunnelOf(command).parts[shard]! };
     return command.type === 'install' ? this.#installOutbound(shard, command) : command;
   }
@@ -58,10 +60,19 @@ export class Shards {
 
   /** Forgets what the command removes, after every sender got it. */
   sent(command: SendCommand): void {
-    if (this.count === 1 || (command.type !== 'remove' && command.type !== 'remove-tunnel')) return;
-    this.gather();
-    if (command.type === 'remove') this.#sent.delete(command.id);
-    else this.#tunnels.delete(command.tunnel);
+    if (this.count === 1) return;
+    switch (command.type) {
+      case 'remove':
+        this.gather();
+        this.#sent.delete(command.id);
+        return;
+      case 'remove-tunnel':
+        this.gather();
+        this.#tunnels.delete(command.tunnel);
+        return;
+      case 'remove-device':
+        this.#devices.delete(command.device);
+    }
   }
 
   /** The same after the receivers got it. */
@@ -73,6 +84,7 @@ export class Shards {
   gather(): void {
     if (this.count === 1) return;
     addUp(this.inboundDrops);
+    for (const drops of this.#devices.values()) addUp(drops);
     for (const { whole, parts } of this.#tunnels.values()) {
       addUp({ whole: whole.outboundDrops, parts: parts.map((part) => part.outboundDrops) });
       addUp({ whole: whole.inboundDrops, parts: parts.map((part) => part.inboundDrops) });
@@ -102,6 +114,18 @@ export class Shards {
       this.#sent.set(command.id, parted);
     }
     return { ...command, state: parted.parts[shard]!, sharers: this.count };
+  }
+
+  #deviceOf({ device, drops }: Extract<SendCommand, { type: 'add-device' }>): Parted<DropCounters> {
+    let parted = this.#devices.get(device);
+    if (parted?.whole !== drops) {
+      parted = {
+        whole: drops,
+        parts: Array.from({ length: this.count }, () => new Float64Array(shared(drops.byteLength))),
+      };
+      this.#devices.set(device, parted);
+    }
+    return parted;
   }
 
   #tunnelOf({ tunnel, counters }: Extract<SendCommand, { type: 'add-tunnel' }>): Parted<TunnelCounters> {

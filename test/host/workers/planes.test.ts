@@ -112,7 +112,7 @@ describe('keys of an SA', () => {
     const state = (): SaState => newSaState((bytes) => new SharedArrayBuffer(bytes));
     const install = { type: 'install', ...common, ...rest, transport: undefined } as const;
     const outbound = { mtu: 1_400, room: 1_452, dscp: undefined, tfc: undefined, offered: undefined };
-    const inbound = { guard: undefined, replayWindow: 64, drops: newDropCounters() };
+    const inbound = { device: 0, guard: undefined, replayWindow: 64, drops: newDropCounters() };
     made.planes.commandSender({ ...install, ...outbound, keys: keys(), state: state() });
     made.planes.commandReceiver({ ...install, ...inbound, keys: keys(), state: state() });
     return made;

@@ -49,6 +49,7 @@ function installInbound(id: number, drops = newDropCounters()): InstallInbound {
   const own = {
     id,
     tunnel: 0,
+    device: 0,
     spi: 0x1000 + id,
     keys: keys(),
     selectors,
@@ -67,12 +68,19 @@ function installInbound(id: number, drops = newDropCounters()): InstallInbound {
   };
 }
 
+const addDevice = (): SendCommand => ({
+  type: 'add-device',
+  device: 0,
+  fragmentSeed: 1,
+  drops: new Float64Array(shared(newDropCounters().byteLength)),
+});
+
 const addTunnel = (): SendCommand => ({
   type: 'add-tunnel',
   tunnel: 0,
+  device: 0,
   policy: [protect()],
   hold: DEFAULT_HOLD,
-  fragmentSeed: 1,
   counters: newTunnelCounters(shared),
 });
 
@@ -130,6 +138,7 @@ describe('a plane that takes the place of another', () => {
     const records = new SendRecords(new KeySlots());
     const first = sender();
     const commands: SendCommand[] = [
+      addDevice(),
       addTunnel(),
       { type: 'hold', tunnel: 0, hold: true, forget: false },
       install(1),
@@ -164,7 +173,12 @@ describe('a plane that takes the place of another', () => {
 
   it('takes no packet twice, whichever of the two took it first', () => {
     const out = sender();
-    for (const command of [addTunnel(), install(1), { type: 'activate', id: 1, afterIke: false } as const]) {
+    for (const command of [
+      addDevice(),
+      addTunnel(),
+      install(1),
+      { type: 'activate', id: 1, afterIke: false } as const,
+    ]) {
       out.plane.apply(0, command);
     }
     const packets = sealed(out.plane, 80);
@@ -209,7 +223,7 @@ describe('several workers for each direction', () => {
     const senders = [sender(), sender(), sender()];
     const tunnel = addTunnel();
     const sa = { ...install(1), limits: { ...UNLIMITED, hardPackets: 31, softPackets: 24 } };
-    for (const command of [tunnel, sa, { type: 'activate', id: 1, afterIke: false } as const]) {
+    for (const command of [addDevice(), tunnel, sa, { type: 'activate', id: 1, afterIke: false } as const]) {
       for (const [shard, { plane }] of senders.entries()) {
         plane.apply(0, structuredClone(shards.sendCommand(shard, command)));
       }
@@ -272,7 +286,7 @@ describe('several workers for each direction', () => {
       state.sequence[1] = 0xfffe_fffe;
       const { plane } = sender();
       const sa = { ...install(1), esn, state, sharers: 2 };
-      for (const command of [addTunnel(), sa, { type: 'activate', id: 1, afterIke: false } as const]) {
+      for (const command of [addDevice(), addTunnel(), sa, { type: 'activate', id: 1, afterIke: false } as const]) {
         plane.apply(0, command);
       }
       expect(sealed(plane, 4).filter((data) => data.length > 0)).toHaveLength(2);
@@ -352,6 +366,7 @@ describe('keys', () => {
       onReleased: () => undefined,
       onDeviceWrite: () => undefined,
     });
+    planes.commandSender(addDevice());
     planes.commandSender(addTunnel());
     const [sent, received] = [install(1), installInbound(1)];
     planes.commandSender(sent);
@@ -369,7 +384,7 @@ describe('keys', () => {
       },
     };
     const { plane: sending } = sender(crypto);
-    for (const command of [addTunnel(), install(1), install(2)]) sending.apply(0, command);
+    for (const command of [addDevice(), addTunnel(), install(1), install(2)]) sending.apply(0, command);
     sending.wipe();
     const { plane: receiving } = receiver(crypto);
     receiving.apply(installInbound(3));
