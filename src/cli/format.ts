@@ -1,7 +1,7 @@
 /** How results look on a terminal. */
 
 import type { NetworkInfo, SecretInfo, StatusResult, TunnelEvent, TunnelInfo } from '../control/results.ts';
-import type { ChildStatus, IkeStatus, SecretStatus, TunnelStatus } from '../host/status.ts';
+import type { ChildStatus, DeviceStatus, IkeStatus, SecretStatus, TunnelStatus } from '../host/status.ts';
 import { MORE_DESCRIPTORS } from '../sys/shortage.ts';
 
 /** A table in the manner of virsh: a header, a rule, a row a line. */
@@ -140,8 +140,10 @@ function secretText({ name, source, problem }: SecretStatus): string {
   return source === undefined ? `secret: ${problem}` : `secret ${name} from ${source}`;
 }
 
-function deviceText(device: { readonly name: string; readonly mtu: number }): string {
-  return `, device ${device.name} (MTU ${device.mtu})`;
+function deviceText({ name, mtu, tunnels, drops }: DeviceStatus): string {
+  if (tunnels === 1) return `, device ${name} (MTU ${mtu})`;
+  const lost = countersText(drops);
+  return `, device ${name} (MTU ${mtu}) of ${tunnels} tunnels${lost === 'nothing' ? '' : `, which dropped ${lost}`}`;
 }
 
 function formatIke(ike: IkeStatus): string[] {

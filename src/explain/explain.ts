@@ -32,7 +32,7 @@ import { NO_OUTER, type OuterPath, traceOuter } from './outer.ts';
 import { type AskedPacket, readPacketQuestion } from './packet.ts';
 import { type Path, tracePath } from './path.ts';
 import { explainSa, type SaAnswer } from './sa.ts';
-import { type Carrier, explainTunnels, type HostTunnel, type TunnelsAnswer } from './tunnels.ts';
+import { type Carrier, explainTunnels, type HostTunnel, ownerOnDevice, type TunnelsAnswer } from './tunnels.ts';
 import { judge } from './verdict.ts';
 
 /** Entries that are listed with the reason why they do not match. */
@@ -90,6 +90,7 @@ export function explainPacket(facts: ExplainFacts, foreign: Foreign, question: E
     fence,
     fenceStops: fenceStops(facts.fence, fence, path),
     device,
+    ownerOnDevice: ownerOnDevice(facts.tunnels, device, packet),
   });
   return {
     name: document.name,

@@ -56,9 +56,10 @@ export function explainTunnels(
   const { direction, flow } = packet;
   if (direction === 'in') return { says: [], carrier: undefined };
   let carrier: Carrier | undefined;
-  const says = inAskedOrder(tunnels, rules).flatMap(({ name, device, tunnel }): TunnelSay[] => {
+  const getter = ownerOnDevice(tunnels, link, packet);
+  const says = inAskedOrder(tunnels, rules).flatMap(({ name, tunnel }): TunnelSay[] => {
     const { decides } = explainFlow({ direction, entries: tunnel.policy }, flow, 0);
-    const gets = device === link;
+    const gets = name === getter;
     if (gets) {
       const sa = decides?.action === 'protect' ? explainSa(now, tunnel, decides, packet) : undefined;
       carrier = { name, tunnel, sa };
@@ -67,6 +68,28 @@ export function explainTunnels(
     return [{ name, gets, decision: `${DONE[decides.action]} by '${decides.name}'` }];
   });
   return { says: says.length > 1 ? says.slice(0, MAX_LISTED) : [], carrier };
+}
+
+/**
+ * The tunnel that a packet in a device is for, or may come out of: of those that share the device the one whose entry has the
+ * highest priority (RFC 4301 §4.4.1); `undefined` where no entry of several matches. A device of one tunnel is for that.
+ */
+export function ownerOnDevice(
+  tunnels: readonly HostTunnel[],
+  device: string | undefined,
+  { direction, flow }: AskedPacket,
+): string | undefined {
+  const sharers = tunnels.filter((tunnel) => tunnel.device === device);
+  if (sharers.length < 2) return sharers[0]?.name;
+  let owner: string | undefined;
+  let highest = Number.NEGATIVE_INFINITY;
+  for (const { name, tunnel } of sharers) {
+    const entries = direction === 'out' ? tunnel.policy : tunnel.inbound;
+    const { decides } = explainFlow({ direction, entries }, flow, 0);
+    if (decides === undefined || decides.action === 'bypass' || decides.priority <= highest) continue;
+    [owner, highest] = [name, decides.priority];
+  }
+  return owner;
 }
 
 const DONE = { protect: 'protected', bypass: 'let pass in the clear', discard: 'discarded' } as const;

@@ -28,6 +28,8 @@ export interface Judging {
   readonly fenceStops: boolean;
   /** `undefined` for a tunnel that is not active. */
   readonly device: string | undefined;
+  /** The tunnel that such a packet in the device is for, or comes out of. */
+  readonly ownerOnDevice: string | undefined;
 }
 
 export interface Verdict {
@@ -89,6 +91,7 @@ function judgePolicy(judging: Judging): Verdict {
     return { outcome: 'bypassed', verdict, warnings: [] };
   }
   if (packet.direction === 'in') return judgeInbound(judging);
+  if (isOfSharer(judging)) return goesToSharer(judging);
   const action = decides?.action;
   switch (action) {
     case 'protect':
@@ -101,6 +104,16 @@ function judgePolicy(judging: Judging): Verdict {
     default:
       return assertNever(action, 'policy action');
   }
+}
+
+/** Whether it reaches the device, and is there for another tunnel that shares it. */
+function isOfSharer({ name, path, carrier }: Judging): boolean {
+  return path?.route.reachesTunnel === true && carrier !== undefined && carrier.name !== name;
+}
+
+function goesToSharer({ name, device, carrier }: Judging): Verdict {
+  const verdict = `Tunnel '${carrier!.name}', which shares the device ${device}, gets it, not '${name}': ${fateIn(carrier!)}.`;
+  return { outcome: OUTCOMES[carrier!.sa?.fate ?? 'dropped'], verdict, warnings: [] };
 }
 
 function judgeProtected(judging: Judging): Verdict {
@@ -239,7 +252,7 @@ function byLink(path: Path | undefined): string {
   return path?.route.link === undefined ? '' : `; its route: ${path.route.text}`;
 }
 
-function judgeInbound({ name, decides, sa }: Judging): Verdict {
+function judgeInbound({ name, decides, sa, device, ownerOnDevice }: Judging): Verdict {
   const done = (outcome: Outcome, verdict: string): Verdict => ({ outcome, verdict, warnings: [] });
   const action = decides?.action;
   switch (action) {
@@ -263,6 +276,10 @@ function judgeInbound({ name, decides, sa }: Judging): Verdict {
       verdict: 'The policy accepts it from the tunnel only, but the tunnel is not active.',
       warnings,
     };
+  }
+  if (ownerOnDevice !== undefined && ownerOnDevice !== name) {
+    const verdict = `It is dropped: by their priorities it is to come out of tunnel '${ownerOnDevice}', which shares the device ${device}.`;
+    return done('dropped', verdict);
   }
   if (sa.fate === 'carried')
     return done('protected', `It is accepted from the tunnel (peer ${sa.carries!.peer}), not in the clear.`);

@@ -23,6 +23,7 @@ import { withinNamespace } from '../sys/netns.ts';
 import type { PacketDevice } from '../tun/device.ts';
 import { type LinuxTun, openLinuxTun } from '../tun/linux.ts';
 import type { SharedOffloads } from '../tun/offload/shared.ts';
+import { SharedDevice } from '../tun/shared-device.ts';
 
 /**
  * Packets that wait in a device until a thread reads them. The kernel's own 500 are 4 ms of a flood of datagrams, less than a
@@ -46,6 +47,13 @@ export class FenceAloneError extends SectunnelError {
   }
 }
 
+/** A device that several tunnels may have. */
+interface OpenDevice {
+  readonly shared: SharedDevice;
+  /** Of its link. */
+  readonly index: number;
+}
+
 export class LinuxNamespace {
   readonly netns: string | undefined;
   readonly fence: LinuxFence;
@@ -53,6 +61,8 @@ export class LinuxNamespace {
   readonly #order = new TunnelOrder();
   /** Of tunnels that were raised here. BOUNDED: by the tunnels. */
   readonly #plans = new Map<string, DevicePlan>();
+  /** By name. BOUNDED: by the tunnels. */
+  readonly #devices = new Map<string, OpenDevice>();
   readonly #network: HostNetwork;
   readonly #watch: KernelWatch;
   /** What is installed here for a tunnel; of those that a daemon before this one left it may be unknown. BOUNDED: by the tunnels. */
@@ -164,27 +174,51 @@ export class LinuxNamespace {
     this.#watch.putUp(tunnel);
   }
 
-  /** All or nothing, but for what stands of the same tunnel. */
-  async open(plan: DevicePlan, shared: SharedOffloads): Promise<PacketDevice> {
+  /** All or nothing, but for what stands of the same tunnel. A device that is there already is shared. */
+  async open(plan: DevicePlan, offloads: SharedOffloads): Promise<PacketDevice> {
+    const { tunnel, routing } = plan;
     await this.#raiseFence(plan);
     this.#raiseRules(plan);
+    const { shared, index } = await this.#device(plan, offloads);
+    const share = shared.share();
+    try {
+      if (routing !== undefined) this.routing.open(tunnel, index);
+    } catch (error) {
+      await share.close();
+      throw error;
+    }
+    return share;
+  }
+
+  async #device(plan: DevicePlan, offloads: SharedOffloads): Promise<OpenDevice> {
+    for (let known = this.#devices.get(plan.name); known !== undefined; known = this.#devices.get(plan.name)) {
+      if (!known.shared.isEnded) return known;
+      await known.shared.whenEnded();
+      if (this.#devices.get(plan.name) === known) this.#devices.delete(plan.name);
+    }
+    const opened = this.#openDevice(plan, offloads);
+    const device = { shared: new SharedDevice(opened), index: opened.index };
+    this.#devices.set(plan.name, device);
+    opened.onClosed(() => {
+      if (this.#devices.get(plan.name) === device) this.#devices.delete(plan.name);
+    });
+    return device;
+  }
+
+  /** At once, so that no other tunnel comes between. */
+  #openDevice({ name, mtu, queues = 1 }: DevicePlan, shared: SharedOffloads): LinuxTun {
     const device = this.#within(() => {
-      const opened = openLinuxTun({ name: plan.name, mtu: plan.mtu, queues: plan.queues ?? 1, shared });
+      const opened = openLinuxTun({ name, mtu, queues, shared });
       restrain(opened.name);
       return opened;
     });
     try {
-      this.#lead(plan, device);
+      this.#network.setLink(device.index, { up: true, queue: QUEUE_PACKETS });
     } catch (error) {
-      await device.close();
+      void device.close();
       throw error;
     }
     return device;
-  }
-
-  #lead({ tunnel, routing }: DevicePlan, device: LinuxTun): void {
-    this.#network.setLink(device.index, { up: true, queue: QUEUE_PACKETS });
-    if (routing !== undefined) this.routing.open(tunnel, device.index);
   }
 
   /** What `Platform` says of it. From then on the bridge's addresses are there for guests, which tunnels must know. */

@@ -10,7 +10,7 @@ import { SaCounter } from '../esp/usage.ts';
 import type { ChildSaStatus, IkeSaStatus } from '../ike/status.ts';
 import { formatSelector } from '../policy/selector.ts';
 import type { DeviceCounters, PacketDevice } from '../tun/device.ts';
-import type { ChildStatus, FailureStatus, IkeStatus, SecretStatus, TunnelStatus } from './status.ts';
+import type { ChildStatus, DeviceStatus, FailureStatus, IkeStatus, SecretStatus, TunnelStatus } from './status.ts';
 
 /** What is known of a running tunnel beside the engine's own state. */
 export interface RunningFacts {
@@ -75,18 +75,30 @@ export function hostTunnelStatus(host: StatusSource, name: string): HostTunnelSt
   return {
     name,
     state: stateOf(host.engine, tunnel, ikeSas),
-    device: { name: device.name, mtu: device.mtu },
+    device: deviceStatus(host, tunnel, device),
     degraded: host.degraded(name),
     nothingReceived: host.nothingReceived(name),
     ikeSas: ikeSas.map((sa) => ikeStatus(now, sa, tunnel)),
     drops: {
       ...namedDrops(tunnel.drops()),
       ...bypassDrops(tunnel),
-      ...deviceDrops(host.deviceCounters(name)?.dropped ?? {}),
+      // What a device of several loses is no tunnel's own.
+      ...(isShared(host, tunnel) ? {} : deviceDrops(host.deviceCounters(name)?.dropped ?? {})),
     },
     lastFailure: lastFailure && failureStatus(now, { ...lastFailure, inDocument: [] }),
     retryIn: tunnel.retry.at === undefined ? undefined : seconds(tunnel.retry.at - now),
   };
+}
+
+function isShared({ engine }: StatusSource, tunnel: Tunnel): boolean {
+  return engine.deviceOf(tunnel).tunnels.size > 1;
+}
+
+function deviceStatus(host: StatusSource, tunnel: Tunnel, { name, mtu }: PacketDevice): DeviceStatus {
+  const { tunnels, drops } = host.engine.deviceOf(tunnel);
+  if (tunnels.size === 1) return { name, mtu, tunnels: 1, drops: {} };
+  const lost = deviceDrops(host.deviceCounters(tunnel.config.name)?.dropped ?? {});
+  return { name, mtu, tunnels: tunnels.size, drops: { ...namedDrops(drops), ...lost } };
 }
 
 function ikeSasOf({ ike }: StatusSource['engine'], tunnel: Tunnel): IkeSaStatus[] {

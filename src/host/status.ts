@@ -93,6 +93,17 @@ export interface SecretStatus {
   readonly problem: string | undefined;
 }
 
+/** A tunnel's device, which others may share. */
+export interface DeviceStatus {
+  readonly name: string;
+  /** Bytes. */
+  readonly mtu: number;
+  /** How many tunnels have it. */
+  readonly tunnels: number;
+  /** What a device of several tunnels lost, by reason: packets that are for none of them, and what none counts as its own. */
+  readonly drops: Readonly<Record<string, number>>;
+}
+
 /** What `sectunnel status` reports of a tunnel: plain data. Ages and remaining times are seconds. */
 export interface TunnelStatus {
   readonly name: string;
@@ -103,7 +114,7 @@ export interface TunnelStatus {
    * `partial`: some rules have an SA; `waiting`: for traffic or for the peer, as its `start` says.
    */
   readonly state: 'inactive' | 'waiting' | 'connecting' | 'partial' | 'up';
-  readonly device: { readonly name: string; readonly mtu: number } | undefined;
+  readonly device: DeviceStatus | undefined;
   /** What of fence, rules and routes another program took and could not be put back, or stands in the way; a sentence each. */
   readonly degraded: readonly string[];
   /** CHILD SAs that have sent packets and never received one, a sentence each; no fault where traffic flows one way only. */

@@ -4,6 +4,7 @@ import { toPolicy } from '../config/selectors.ts';
 import type { PolicyEntry } from '../policy/database.ts';
 import { type Claims, claimsOf, type Meeting, meetings, precedenceOf } from '../policy/precedence.ts';
 import { formatSelectorPair } from '../policy/selector.ts';
+import { deviceConflict, namesSameDevice } from './device-sharing.ts';
 
 /** BOUNDED: overlaps that are reported, a line each. */
 const MAX_LISTED = 4;
@@ -20,15 +21,25 @@ export function documentClaims(document: SectunnelDocument): Claims {
   return claims;
 }
 
+interface Conflict {
+  readonly tunnel: string;
+  readonly text: string;
+  /** Whether the documents cannot be kept side by side either. */
+  readonly whenKept: boolean;
+}
+
 export interface Overlaps {
   /** Tunnels beside which this one cannot run, and why. */
-  readonly conflicts: readonly { readonly tunnel: string; readonly text: string }[];
+  readonly conflicts: readonly Conflict[];
   readonly warnings: readonly string[];
 }
 
 /** @param others documents of other tunnels; those that claim nothing of this host's packets there are left out */
 export function overlapsAmong(document: SectunnelDocument, others: Iterable<SectunnelDocument>): Overlaps {
-  const found = [...others].filter((other) => mayMeet(document, other)).map((other) => overlapOf(document, other));
+  const found = [...others].flatMap((other) => {
+    if (namesSameDevice(document, other)) return [overlapOnDevice(document, other)];
+    return mayMeet(document, other) ? [overlapOf(document, other)] : [];
+  });
   return {
     conflicts: found.flatMap(({ conflicts }) => conflicts),
     warnings: few(found.flatMap(({ warnings }) => warnings)),
@@ -44,7 +55,7 @@ export function overlapsWhenKept(
   { conflicts, warnings }: Overlaps,
   isWanted: (tunnel: string) => boolean,
 ): { readonly refusal: string | undefined; readonly warnings: readonly string[] } {
-  const refusal = conflicts.find(({ tunnel }) => isWanted(tunnel))?.text;
+  const refusal = conflicts.find(({ tunnel, whenKept }) => whenKept || isWanted(tunnel))?.text;
   return {
     refusal,
     warnings: [...warnings, ...few(conflicts.map(({ text }) => `${text}. Only one of the two can be started`))],
@@ -74,6 +85,30 @@ function isSameGroup(
   return one !== undefined && one.group === other?.group;
 }
 
+/** The policies of tunnels on one device are one: priorities order what both claim, entry by entry (RFC 4301 §4.4.1). */
+function overlapOnDevice(document: SectunnelDocument, other: SectunnelDocument): Overlaps {
+  const conflict = (text: string): Overlaps => ({
+    conflicts: [{ tunnel: other.name, text, whenKept: true }],
+    warnings: [],
+  });
+  const refused = deviceConflict(document, other);
+  if (refused !== undefined) return conflict(refused);
+  const { name: device } = document.device;
+  const found = meetings(documentClaims(document), documentClaims(other));
+  if (found === undefined) {
+    return conflict(
+      `the policies of this tunnel and of ${other.name} are too large to be compared, and both are for device ${device}: give one of them another device`,
+    );
+  }
+  const unordered = found.find((meeting) => meeting.one.priority === meeting.other.priority);
+  if (unordered !== undefined) {
+    return conflict(
+      `${where(unordered.one)}: tunnel ${other.name} on the same device ${device} protects some of these packets too (${its(unordered.other)}), and no priority decides which of the two carries them: give one of them a higher priority`,
+    );
+  }
+  return { conflicts: [], warnings: found.map((meeting) => warningOf(meeting, other)) };
+}
+
 function overlapOf(document: SectunnelDocument, other: SectunnelDocument): Overlaps {
   const found = meetings(documentClaims(document), documentClaims(other));
   if (found === undefined) {
@@ -81,7 +116,7 @@ function overlapOf(document: SectunnelDocument, other: SectunnelDocument): Overl
     return { conflicts: [], warnings: [text] };
   }
   const text = conflictText(found, other);
-  if (text !== undefined) return { conflicts: [{ tunnel: other.name, text }], warnings: [] };
+  if (text !== undefined) return { conflicts: [{ tunnel: other.name, text, whenKept: false }], warnings: [] };
   return { conflicts: [], warnings: found.map((meeting) => warningOf(meeting, other)) };
 }
 

@@ -9,12 +9,12 @@ import type { RoutingPlan } from './plan.ts';
 export const SYSTEM_TABLES: readonly number[] = [253, 254, 255];
 
 /**
- * @param ownerOf the tunnel that a table belongs to, or one of them
+ * @param otherIn a tunnel that has the table and cannot share it with this one
  * @throws Error saying what is wrong and what to do
  */
 export function checkPlan(
-  { tunnel, table, host }: RoutingPlan,
-  ownerOf: (table: number) => string | undefined,
+  { table, host }: RoutingPlan,
+  otherIn: (table: number) => string | undefined,
   network: Pick<HostNetwork, 'addresses'>,
 ): void {
   if (host !== undefined && !network.addresses().some(({ address }) => sameAddress(address, host))) {
@@ -24,11 +24,11 @@ export function checkPlan(
     );
   }
   if (table === undefined) return;
-  const other = ownerOf(table);
-  if (other !== undefined && other !== tunnel) {
+  const other = otherIn(table);
+  if (other !== undefined) {
     throw new SectunnelError(
       'system',
-      `routing table ${table} belongs to another tunnel, ${other}: give this one a table of its own, <device table='…'>`,
+      `routing table ${table} belongs to another tunnel, ${other}: give this one a table of its own, <device table='…'>; tunnels on one device share a table where their local addresses are the same, and destinations alone tell their packets apart`,
     );
   }
   if (SYSTEM_TABLES.includes(table)) {

@@ -95,7 +95,7 @@ export class PolicyRouting {
     const table = this.#tables.of(plan.tunnel);
     const isWatched = this.#rules.isFollowed && table !== undefined && !this.#suspects.has(table);
     if (isWatched && this.#tables.stands(plan, device)) return;
-    checkPlan(plan, (number) => this.#tables.ownerOf(number), this.#network);
+    checkPlan(plan, (number) => this.#tables.otherIn(number, plan, device), this.#network);
     this.#tables.add(plan, device);
   }
 
@@ -163,6 +163,8 @@ export class PolicyRouting {
     };
     for (const table of suspects ?? [...this.#tables.all()]) {
       const up = new Set<TableMember>();
+      // Tunnels may share one.
+      const links = new Map<number | undefined, Link | undefined>();
       for (const members of chunks([...table.members], MEMBERS_PER_TURN)) {
         for (const member of members) {
           if (table.member(member.plan.tunnel) !== member) continue;
@@ -170,7 +172,9 @@ export class PolicyRouting {
             up.add(member);
             continue;
           }
-          const link = this.#linkOf(member);
+          const { linkIndex } = member;
+          if (!links.has(linkIndex)) links.set(linkIndex, this.#linkOf(member));
+          const link = links.get(linkIndex);
           if (!member.isOpening) member.linkLooked(link);
           if (link?.up === true) up.add(member);
           found.push(...this.#mendGroup(link));

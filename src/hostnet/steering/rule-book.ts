@@ -93,6 +93,14 @@ export class RuleBook {
     return was;
   }
 
+  /** The last first: what a goto jumps over has its end then. Old rules go when the new ones stand. */
+  change(before: readonly Rule[], after: readonly Rule[]): void {
+    const there = new Set(before.map(ruleKey));
+    const wanted = new Set(after.map(ruleKey));
+    this.add(after.filter((rule) => !there.has(ruleKey(rule))).reverse());
+    for (const rule of before) if (!wanted.has(ruleKey(rule))) this.delete(rule);
+  }
+
   #read(): void {
     if (this.#isRead && this.#isFollowed) return;
     const rules = this.#network.rules();

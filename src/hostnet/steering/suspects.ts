@@ -84,11 +84,11 @@ export class Suspects {
   #heardLink(link: Link, gone: boolean): boolean {
     let due = false;
     for (const table of this.#tables.onwardBy(link.index)) due = this.#add(table, 'onward');
-    const own = this.#tables.ofLink(link.index);
-    if (own === undefined) return due;
-    // The kernel has taken the routes with it, and those that refuse stand.
-    if (gone) this.#remove(own.table, `link ${link.index}`);
-    else if (own.member.linkReported(link)) due = this.#add(own.table, `link ${link.index}`);
+    for (const { table, member } of this.#tables.ofLink(link.index)) {
+      // The kernel has taken the routes with it, and those that refuse stand.
+      if (gone) this.#remove(table, `link ${link.index}`);
+      else if (member.linkReported(link)) due = this.#add(table, `link ${link.index}`);
+    }
     return due;
   }
 

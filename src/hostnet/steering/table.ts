@@ -32,8 +32,8 @@ const MAX_SHARED_ENTRIES = 64;
 const FAMILIES = [4, 6] as const;
 
 /**
- * What the tunnels of a shared table have in common; `undefined` where a tunnel needs a table of its own: its document names
- * one, more than the destination decides about its packets, or they must be told from those of other tunnels.
+ * What the tunnels of a shared table have in common; `undefined` where a tunnel needs a table of its own: more than the
+ * destination decides about its packets, they must be told from those of other tunnels, or its document names a table.
  */
 export function sharedKey(plan: RoutingPlan): string | undefined {
   const { table, redundancy, host, outbound, inbound } = plan;
@@ -47,14 +47,25 @@ export function sharedKey(plan: RoutingPlan): string | undefined {
   return locals.includes(undefined) || needsExceptions(plan) ? undefined : locals.join(' ');
 }
 
+/** The same for tunnels on one device whose documents name one table: these share it. */
+export function namedKey(plan: RoutingPlan): string | undefined {
+  const key = sharedKey({ ...plan, table: undefined });
+  return key === undefined || plan.table === undefined ? undefined : `${key} in ${plan.table}`;
+}
+
+/** Whether tunnels on these devices may have the table that both documents name. */
+export function canShare(other: Pick<TableMember, 'plan' | 'device'>, plan: RoutingPlan, device: string): boolean {
+  const key = namedKey(plan);
+  return key !== undefined && other.device === device && namedKey(other.plan) === key;
+}
+
 function isPlain(box: PolicyBox): boolean {
   return isRequired(box) && box.protocol === undefined && !isWhole(box.local) && !isWhole(box.remote);
 }
 
 export class RoutingTable implements Block {
   readonly number: number;
-  /** As `sharedKey` says; `undefined` for the table of one tunnel. */
-  readonly key: string | undefined;
+  #key: string | undefined;
   /** By the name of the tunnel. BOUNDED: by the tunnels. */
   readonly #members = new Map<string, TableMember>();
   /** By a destination of theirs. BOUNDED: by the routes of the tunnels. */
@@ -70,8 +81,19 @@ export class RoutingTable implements Block {
 
   constructor(number: number, key: string | undefined, own: OwnAddresses) {
     this.number = number;
-    this.key = key;
+    this.#key = key;
     this.#own = own;
+  }
+
+  /** As `sharedKey` or `namedKey` says; `undefined` for the table of one tunnel. */
+  get key(): string | undefined {
+    return this.#key;
+  }
+
+  /** From now on other tunnels may have it too. */
+  share(key: string): void {
+    this.#key = key;
+    this.#compile();
   }
 
   /** The first of its priorities. */
@@ -112,12 +134,24 @@ export class RoutingTable implements Block {
     return this.#members.values();
   }
 
+  /** Whether documents name its number. */
+  get isNamed(): boolean {
+    const [first] = this.#members.values();
+    return first?.plan.table !== undefined;
+  }
+
   get isEmpty(): boolean {
     return this.#members.size === 0;
   }
 
   member(tunnel: string): TableMember | undefined {
     return this.#members.get(tunnel);
+  }
+
+  /** A member that is not this tunnel. */
+  otherThan(tunnel: string): TableMember | undefined {
+    for (const member of this.#members.values()) if (member.plan.tunnel !== tunnel) return member;
+    return undefined;
   }
 
   /** Adds a tunnel, or replaces what it has. */
@@ -200,8 +234,9 @@ export class RoutingTable implements Block {
   }
 
   #onwardRules(): Rule[] {
-    const devices =
-      this.#members.size > MAX_DEVICES ? [undefined] : [...this.#members.values()].map(({ device }) => device);
+    // Tunnels may share one.
+    const names = new Set([...this.#members.values()].map(({ device }) => device));
+    const devices = names.size > MAX_DEVICES ? [undefined] : [...names];
     return devices.flatMap((device) => onwardRules(this.#onward.guarded, device, this.number));
   }
 

@@ -6,15 +6,9 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { SetMap } from '../../base/set-map.ts';
-import {
-  DEVICE_GROUP,
-  type HostNetwork,
-  type InstalledRule,
-  ownerOf,
-  type Prefix,
-  type Rule,
-} from '../routes/routes.ts';
+import { DEVICE_GROUP, type HostNetwork, type InstalledRule, ownerOf, type Prefix } from '../routes/routes.ts';
 import { routeKey, ruleKey } from './compare.ts';
+import { DeviceTunnels } from './device-tunnels.ts';
 import { Leftovers } from './leftovers.ts';
 import { TableMember } from './member.ts';
 import { guardedNetworks, type MainTable } from './onward.ts';
@@ -23,7 +17,7 @@ import type { RoutingPlan, TableWish } from './plan.ts';
 import { freeBlock, isOnwardLookUp } from './priorities.ts';
 import type { RuleBook } from './rule-book.ts';
 import type { OwnAddresses } from './sources.ts';
-import { RoutingTable, sharedKey } from './table.ts';
+import { canShare, namedKey, RoutingTable, sharedKey } from './table.ts';
 import { TableNumbers } from './table-numbers.ts';
 import type { TunnelOrder } from './tunnel-order.ts';
 
@@ -42,10 +36,7 @@ export class SteeringTables {
   /** By tunnel. */
   readonly #of = new Map<string, RoutingTable>();
   readonly #numbers = new TableNumbers((table) => this.#tables.has(table));
-  /** By link, the tunnels with that device. */
-  readonly #links = new Map<number, string>();
-  /** By the name of the device, its tunnel. */
-  readonly #devices = new Map<string, string>();
+  readonly #devices = new DeviceTunnels();
   /** By link, the tables of tunnels whose packets go on by it. */
   readonly #onward = new SetMap<number, RoutingTable>();
   /** Tunnels whose table others use too, which need one of their own. BOUNDED: by the bridges. */
@@ -85,6 +76,12 @@ export class SteeringTables {
     return table === undefined ? undefined : this.#tables.get(table);
   }
 
+  /** Another tunnel that has the table, and cannot share it with this one. */
+  otherIn(number: number, plan: RoutingPlan, device: string): string | undefined {
+    const other = this.#tables.get(number)?.otherThan(plan.tunnel);
+    return other === undefined || canShare(other, plan, device) ? undefined : other.plan.tunnel;
+  }
+
   /** The tunnel that a table is of, or one of them. */
   ownerOf(table: number): string | undefined {
     const [first] = this.#tables.get(table)?.members ?? [];
@@ -95,17 +92,20 @@ export class SteeringTables {
   ofRule(rule: InstalledRule): RoutingTable | undefined {
     if (!isOnwardLookUp(rule)) return this.numbered(ownerOf(rule));
     const { inputLink } = rule;
-    const own = inputLink === undefined ? undefined : this.#of.get(this.#devices.get(inputLink) ?? '');
-    const candidates = inputLink === undefined ? this.#shared.values() : own === undefined ? [] : [own];
-    return [...candidates].find((table) => table.wantsRule(rule));
+    const candidates =
+      inputLink === undefined
+        ? this.#shared.values()
+        : [...this.#devices.named(inputLink)].flatMap((tunnel) => this.#of.get(tunnel) ?? []);
+    return [...new Set(candidates)].find((table) => table.wantsRule(rule));
   }
 
-  /** The tunnel into whose device packets go by that link. */
-  ofLink(index: number): { readonly table: RoutingTable; readonly member: TableMember } | undefined {
-    const tunnel = this.#links.get(index);
-    const table = tunnel === undefined ? undefined : this.#of.get(tunnel);
-    const member = tunnel === undefined ? undefined : table?.member(tunnel);
-    return table && member && { table, member };
+  /** The tunnels into whose device packets go by that link. */
+  *ofLink(index: number): Generator<{ readonly table: RoutingTable; readonly member: TableMember }> {
+    for (const tunnel of this.#devices.onLink(index)) {
+      const table = this.#of.get(tunnel);
+      const member = table?.member(tunnel);
+      if (table !== undefined && member !== undefined) yield { table, member };
+    }
   }
 
   /** The tables of tunnels whose packets go on by that link. */
@@ -152,12 +152,12 @@ export class SteeringTables {
     const before = this.#of.get(tunnel);
     const former = before?.member(tunnel);
     try {
-      const key = this.#keyOf(plan);
+      const key = this.#keyOf(plan) ?? this.#shareNamed(plan, device);
       const table = key === undefined ? this.#addAlone(plan, device) : this.#join(key, plan, device);
       this.#of.set(tunnel, table);
       if (before !== undefined && before !== table && before.number !== table.number) this.#leave(before, tunnel);
       if (former !== undefined) this.#forgetDevice(former);
-      this.#devices.set(device, tunnel);
+      this.#devices.add(device, tunnel);
       // What refuses in another table must not go first.
       this.#leftovers.settle(plan, table);
     } catch (error) {
@@ -166,6 +166,20 @@ export class SteeringTables {
       throw error;
     }
     this.putBehind(tunnel);
+  }
+
+  /** The key of the table that the document names, where a tunnel on the same device has it. */
+  #shareNamed(plan: RoutingPlan, device: string): string | undefined {
+    const table = this.numbered(plan.table);
+    const other = table?.otherThan(plan.tunnel);
+    const key = namedKey(plan);
+    if (table === undefined || other === undefined || key === undefined) return undefined;
+    if (!canShare(other, plan, device)) return undefined;
+    const { rules } = table;
+    table.share(key);
+    this.#keep(table);
+    this.#rules.change(rules, table.rules);
+    return key;
   }
 
   /** `undefined` where it needs a table of its own. */
@@ -196,7 +210,7 @@ export class SteeringTables {
       const closed = new Map(member.closedRoutes.map((route) => [routeKey(route), route]));
       const kept = new Set(stale.map(routeKey));
       this.#network.addRoutes([...closed].flatMap(([key, route]) => (kept.has(key) ? [] : [route])));
-      this.#changeRules(standing, table.rules);
+      this.#rules.change(standing, table.rules);
       this.#network.deleteRoutes(stale.filter((route) => !closed.has(routeKey(route))));
       this.#keep(table);
       return table;
@@ -210,7 +224,7 @@ export class SteeringTables {
 
   /** In the table that it shares with others. */
   #join(key: string, plan: RoutingPlan, device: string): RoutingTable {
-    const number = this.#numbers.shared(key);
+    const number = plan.table ?? this.#numbers.shared(key);
     const own = this.#addresses();
     const known = this.#tables.get(number);
     const table = known ?? new RoutingTable(number, key, own);
@@ -230,7 +244,7 @@ export class SteeringTables {
       this.#network.addRoutes(
         member.closedRoutes.filter((route) => !there.has(routeKey(route)) && !noted.has(routeKey(route))),
       );
-      this.#changeRules(rules, table.rules);
+      this.#rules.change(rules, table.rules);
       const wanted = new Set(member.closedRoutes.map(routeKey));
       const old = [...(former?.closedRoutes ?? []), ...(former?.openRoutes ?? [])];
       this.#network.deleteRoutes(old.filter((route) => !wanted.has(routeKey(route))));
@@ -253,14 +267,6 @@ export class SteeringTables {
     return before.length === 0 ? undefined : Math.max(...before.map(({ block, size }) => block + size));
   }
 
-  /** The last first: what a goto jumps over has its end then. Old rules go when the new ones stand. */
-  #changeRules(before: readonly Rule[], after: readonly Rule[]): void {
-    const there = new Set(before.map(ruleKey));
-    const wanted = new Set(after.map(ruleKey));
-    this.#rules.add(after.filter((rule) => !there.has(ruleKey(rule))).reverse());
-    for (const rule of before) if (!wanted.has(ruleKey(rule))) this.#rules.delete(rule);
-  }
-
   /**
    * Moves tunnels that come after this one, where their rules stand before its own. The new rules stand before the old ones
    * go, so packets always have a way, if for a moment that of the other tunnel.
@@ -273,7 +279,7 @@ export class SteeringTables {
       for (const name of this.#order.behind(tunnel)) {
         const other = this.#of.get(name);
         if (other === undefined || moved.has(name) || other.block > table.block) continue;
-        if (other.key === undefined) this.#move(other, name);
+        if (other.key === undefined || other.isNamed) this.#move(other, name);
         else this.#setApart(name, other);
         moved.add(name);
       }
@@ -283,7 +289,7 @@ export class SteeringTables {
   #move(table: RoutingTable, tunnel: string): void {
     const { rules } = table;
     this.#place(table, tunnel);
-    this.#changeRules(rules, table.rules);
+    this.#rules.change(rules, table.rules);
   }
 
   /** Gives a tunnel of a shared table one of its own. */
@@ -299,9 +305,12 @@ export class SteeringTables {
   open(tunnel: string, linkIndex: number): void {
     const member = this.#of.get(tunnel)?.member(tunnel);
     if (member === undefined) throw new Error(`bug: the device of ${tunnel} has no rules`);
-    this.#network.setLink(linkIndex, { group: DEVICE_GROUP });
-    this.#links.set(linkIndex, tunnel);
+    const isKnown = this.#devices.onLink(linkIndex).size > 0;
+    if (!isKnown) this.#network.setLink(linkIndex, { group: DEVICE_GROUP });
+    this.#devices.addLink(linkIndex, tunnel);
     this.#openInto(member, linkIndex);
+    // The kernel does not report it once more.
+    if (isKnown) member.linkLooked(this.#network.link(linkIndex));
   }
 
   #openInto(member: TableMember, linkIndex: number): void {
@@ -316,7 +325,7 @@ export class SteeringTables {
     if (table === undefined || plan?.outbound.some(({ level }) => level === 'use') !== true) return;
     const { rules } = table;
     table.setUp(up);
-    this.#changeRules(rules, table.rules);
+    this.#rules.change(rules, table.rules);
   }
 
   /** @param plan by which an earlier daemon may have left something */
@@ -335,12 +344,9 @@ export class SteeringTables {
 
   /** Of a tunnel that has no table any more, or another device. */
   #forgetDevice(member: TableMember): void {
-    const { device, linkIndex } = member;
     const { tunnel } = member.plan;
     const now = this.#of.get(tunnel)?.member(tunnel);
-    if (now !== undefined && now !== member && now.linkIndex === linkIndex) return;
-    if (this.#devices.get(device) === tunnel) this.#devices.delete(device);
-    if (linkIndex !== undefined && this.#links.get(linkIndex) === tunnel) this.#links.delete(linkIndex);
+    if (now === undefined || now === member || now.linkIndex !== member.linkIndex) this.#devices.forget(member);
   }
 
   /** What the system refuses to remove can be removed by the next call. @throws Error */
@@ -365,7 +371,7 @@ export class SteeringTables {
     table.remove(tunnel);
     if (table.isEmpty) return;
     try {
-      this.#changeRules(rules, table.rules);
+      this.#rules.change(rules, table.rules);
     } catch (error) {
       table.add(member);
       throw error;
@@ -376,7 +382,7 @@ export class SteeringTables {
   numberApart(plan: TableWish): number {
     this.#apart.add(plan.tunnel);
     const table = this.#of.get(plan.tunnel);
-    if (table?.key !== undefined) this.#setApart(plan.tunnel, table);
+    if (table?.key !== undefined && !table.isNamed) this.#setApart(plan.tunnel, table);
     return this.#of.get(plan.tunnel)?.number ?? this.#numbers.own(plan);
   }
 

@@ -127,9 +127,9 @@ export class TunnelOrder {
 
   /** Other devices that packets of a tunnel's policy may take: an earlier tunnel's, or one of its group. */
   devicesBeside(tunnel: string): string[] {
-    return [...new Set([...this.before(tunnel), ...this.mates(tunnel)])].map(
-      (other) => this.#entries.get(other)!.device,
-    );
+    const own = this.#entries.get(tunnel)?.device;
+    const others = [...this.before(tunnel), ...this.mates(tunnel)].map((other) => this.#entries.get(other)!.device);
+    return [...new Set(others)].filter((device) => device !== own);
   }
 
   #met(tunnel: string, fits: (one: Entry, other: Entry) => boolean): string[] {
@@ -164,12 +164,13 @@ function areMates({ redundancy: one }: Claimant, { redundancy: other }: Claimant
   return one !== undefined && one.group === other?.group;
 }
 
-/** `undefined` when they do not meet. */
+/** `undefined` when they do not meet. Of tunnels on one device the policy of the device decides, packet by packet. */
 function precedenceAmong(one: Claimant, other: Claimant): 'before' | 'after' | 'undecided' | undefined {
   const found = meetings(one.claims, other.claims);
   // Too many entries to compare.
   if (found === undefined) return 'undecided';
   if (found.length === 0) return undefined;
+  if (one.device === other.device) return 'undecided';
   const precedence = precedenceOf(found);
   return precedence === 'both' ? 'undecided' : precedence;
 }

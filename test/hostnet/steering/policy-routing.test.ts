@@ -333,13 +333,13 @@ describe('packets between the hosts of a transport mode SA', () => {
 describe('what is installed for a tunnel', () => {
   const first = plan([box('10.1.0.0/24', '10.2.0.0/24', { protocol: UDP }), box('fd01::/64', 'fd02::/64')]);
 
-  it('goes with it and leaves that of others; a table is of one tunnel alone', () => {
+  it('goes with it and leaves that of others; a table that documents name is of one device alone', () => {
     const here = host();
     const before = [here.network.rules(), here.network.routes()];
     install(here, first);
     const second = plan([box('10.1.0.0/24', '10.2.0.0/24')], { tunnel: 'other', table: 7701 });
     install(here, second);
-    expect(() => here.routing.prepare({ ...second, tunnel: 'third' }, 'stun')).toThrow(
+    expect(() => here.routing.prepare({ ...second, tunnel: 'third' }, 'stun3')).toThrow(
       "routing table 7701 belongs to another tunnel, other: give this one a table of its own, <device table='…'>",
     );
     expect(() => here.routing.prepare({ ...second, table: 254, tunnel: 'third' }, 'stun')).toThrow(

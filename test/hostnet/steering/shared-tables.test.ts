@@ -74,12 +74,12 @@ class Host {
     };
   }
 
-  start(plan: RoutingPlan): void {
+  start(plan: RoutingPlan, device: string = plan.tunnel): void {
     const { tunnel, claims, redundancy } = plan;
-    this.order.set({ tunnel, device: tunnel, claims, redundancy });
-    this.routing.prepare(plan, tunnel);
-    const known = this.network.link(tunnel);
-    const index = known?.index ?? this.network.addLink(tunnel, 1400);
+    this.order.set({ tunnel, device, claims, redundancy });
+    this.routing.prepare(plan, device);
+    const known = this.network.link(device);
+    const index = known?.index ?? this.network.addLink(device, 1400);
     this.network.setLink(index, { up: true });
     this.routing.open(tunnel, index);
   }
@@ -309,5 +309,46 @@ describe('the numbers of tables', () => {
     expect(numbers.own({ tunnel: 'other', table: 5 })).toBe(5);
     numbers.freeOwn('net');
     expect(numbers.own({ tunnel: 'net', table: undefined })).toBe(taken + 1);
+  });
+});
+
+describe('tunnels on one device', () => {
+  it.each([undefined, 100])('have one table, with the number that their documents name: %s', (table) => {
+    const host = new Host();
+    const before = host.state;
+    for (let n = 0; n < 3; n++) host.start({ ...spoke(host, n), table }, 'hub');
+    const { length } = host.network.rules();
+    for (let n = 3; n < 40; n++) host.start({ ...spoke(host, n), table }, 'hub');
+    expect(host.network.rules().length - length).toBeLessThan(5);
+    const numbers = new Set(Array.from({ length: 40 }, (_, n) => host.routing.tableOf(`s${n}`)));
+    expect([...numbers]).toEqual([table ?? expect.any(Number)]);
+    expect([host.way('10.64.0.9'), host.way('10.64.39.9')]).toEqual(['hub', 'hub']);
+    for (let n = 0; n < 39; n++) host.stop(`s${n}`);
+    expect([host.way('10.64.0.9'), host.way('10.64.39.9')]).toEqual(['eth0', 'hub']);
+    const link = host.network.link('hub')!;
+    expect(host.routing.heard({ kind: 'link', link: { ...link, up: false }, gone: false })).toBe(true);
+    host.stop('s39');
+    expect(host.routing.heard({ kind: 'link', link: { ...link, up: false }, gone: false })).toBe(false);
+    expect(host.state).toEqual(before);
+  });
+
+  it('name no table together with one on another device, nor with one of other local addresses', () => {
+    const host = new Host();
+    host.start({ ...spoke(host, 0), table: 100 }, 'hub');
+    expect(() => host.start({ ...spoke(host, 1), table: 100 }, 'other')).toThrow('belongs to another tunnel, s0');
+    const elsewhere = host.plan('e', [box('10.9.0.0/24', '10.64.7.0/24')], { table: 100 });
+    expect(() => host.start(elsewhere, 'hub')).toThrow('destinations alone tell their packets apart');
+    host.start({ ...spoke(host, 2), table: 100 }, 'hub');
+    expect(host.way('10.64.2.9')).toBe('hub');
+  });
+
+  it('have no order among themselves: the policy of the device decides', () => {
+    const host = new Host();
+    host.start(host.plan('wide', [box('10.1.0.0/24', '10.64.0.0/16')]), 'hub');
+    host.start(host.plan('narrow', [box('10.1.0.0/24', '10.64.3.0/24')]), 'hub');
+    expect(host.order.devicesBeside('wide')).toEqual([]);
+    expect([host.way('10.64.3.9'), host.way('10.64.4.9')]).toEqual(['hub', 'hub']);
+    host.stop('narrow');
+    expect([host.way('10.64.3.9'), host.way('10.64.4.9')]).toEqual(['hub', 'hub']);
   });
 });
