@@ -66,6 +66,7 @@ export type { PortRange } from '../policy/selector.ts';
 // Devices and sockets
 export type { DeviceCounters, DeviceDescriptor, DeviceDropReason, PacketDevice } from '../tun/device.ts';
 export type { OwnerErrorHandler } from '../tun/owner-calls.ts';
+export { SharedDevice } from '../tun/shared-device.ts';
 export { nodeUdp } from '../tun/udp/node.ts';
 export type {
   DatagramHandler,
