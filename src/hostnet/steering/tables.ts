@@ -7,7 +7,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { SetMap } from '../../base/set-map.ts';
 import { DEVICE_GROUP, type HostNetwork, type InstalledRule, ownerOf, type Prefix } from '../routes/routes.ts';
-import { routeKey, ruleKey } from './compare.ts';
+import { routeKey } from './compare.ts';
 import { DeviceTunnels } from './device-tunnels.ts';
 import { Leftovers } from './leftovers.ts';
 import { TableMember } from './member.ts';
