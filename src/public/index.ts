@@ -58,7 +58,14 @@ export { TunnelHost } from '../host/host.ts';
 export type { HostOptions, SecretQuestion } from '../host/options.ts';
 export type { PeerRouteReport } from '../host/reach/peer-routes.ts';
 export { systemResolver } from '../host/resolve.ts';
-export type { ChildStatus, FailureStatus, IkeStatus, SecretStatus, TunnelStatus } from '../host/status.ts';
+export type {
+  ChildStatus,
+  DeviceStatus,
+  FailureStatus,
+  IkeStatus,
+  SecretStatus,
+  TunnelStatus,
+} from '../host/status.ts';
 export type { HostFailure, HostTunnelStatus } from '../host/status-view.ts';
 export type { DevicePlan } from '../plan/device.ts';
 export { type CertificateFacts, type PlanOptions, planTunnel, type Resolver, type TunnelPlan } from '../plan/plan.ts';
