@@ -18,7 +18,7 @@ import type { HeldNetworks } from './networks/networks.ts';
 import type { Runner } from './runner.ts';
 import type { Catalog } from './store/catalog.ts';
 import type { TunnelObject } from './store/objects.ts';
-import { type StagedFile, StorageError } from './store/replace-file.ts';
+import { type StagedFile, type StagedSoon, StorageError } from './store/replace-file.ts';
 
 export interface ActivationParts {
   readonly catalog: Catalog;
@@ -45,7 +45,7 @@ export class Activation {
    * @throws SectunnelError with nothing changed
    */
   async start(object: TunnelObject, document: SectunnelDocument): Promise<Activated> {
-    const saved = this.#stageLive(document);
+    const saved = await this.#stageLive(document);
     let device: string;
     try {
       device = await this.#run(object, document);
@@ -53,19 +53,17 @@ export class Activation {
       saved.discard();
       throw error;
     }
-    return { device, warnings: notFoundAgain(commitProblem(saved)) };
+    return { device, warnings: notFoundAgain(await commitLive(saved)) };
   }
 
   /** One that cannot be written says so when it is committed: the tunnel comes first. */
-  #stageLive(document: SectunnelDocument): StagedFile {
+  async #stageLive(document: SectunnelDocument): Promise<StagedSoon> {
+    const { catalog } = this.#parts;
     try {
-      return this.#parts.catalog.stageLive(document);
+      return await catalog.stageLive(catalog.toRun(document));
     } catch (error) {
       if (!(error instanceof StorageError)) throw error;
-      const commit = (): never => {
-        throw error;
-      };
-      return { commit, discard: () => undefined };
+      return { commitSoon: () => Promise.reject(error), discard: () => undefined };
     }
   }
 
@@ -80,9 +78,10 @@ export class Activation {
   /** Starts a tunnel without a request, whose fence stands already. It runs also where its live document cannot be written: carrying traffic comes first. */
   async startUnasked(object: TunnelObject, document: SectunnelDocument): Promise<void> {
     const { catalog, log } = this.#parts;
+    const toRun = catalog.toRun(document);
     await this.#run(object, document);
     try {
-      catalog.stageLive(document).commit();
+      await (await catalog.stageLive(toRun)).commitSoon(() => undefined);
     } catch (error) {
       if (!(error instanceof StorageError)) throw error;
       log.error({ tunnel: object.name }, `${error.message}. ${NOT_FOUND_AGAIN}`);
@@ -170,7 +169,7 @@ export class Activation {
     const before = object.live!;
     this.#checkBeside(document);
     await runner.check(document);
-    const saved = this.#stageLive(document);
+    const saved = await this.#stageLive(document);
     let device: string;
     try {
       await runner.stop(object.name, { retry: true });
@@ -179,7 +178,7 @@ export class Activation {
       saved.discard();
       throw await this.#goBack(object, before, error);
     }
-    return { device, warnings: notFoundAgain(commitProblem(saved)) };
+    return { device, warnings: notFoundAgain(await commitLive(saved)) };
   }
 
   /** The new document could not run, so the old one does. @returns what is to be said */
@@ -260,7 +259,21 @@ function commitProblem(file: StagedFile): string | undefined {
     file.commit();
     return undefined;
   } catch (error) {
-    if (error instanceof StorageError) return error.message;
-    throw error;
+    return storageProblem(error);
   }
+}
+
+/** The same of the document of a tunnel that runs. */
+async function commitLive(file: StagedSoon): Promise<string | undefined> {
+  try {
+    await file.commitSoon(() => undefined);
+    return undefined;
+  } catch (error) {
+    return storageProblem(error);
+  }
+}
+
+function storageProblem(error: unknown): string {
+  if (error instanceof StorageError) return error.message;
+  throw error;
 }

@@ -9,7 +9,8 @@ import type { SectunnelDocument } from '../config/model.ts';
 import type { Reloaded, ReloadResult, TunnelEvent } from '../control/results.ts';
 import type { overlapsWhenKept } from '../plan/overlaps.ts';
 import type { Autostart } from './autostart.ts';
-import { BROKEN_AUTOSTART, type Catalog, type Reading } from './store/catalog.ts';
+import { BROKEN_AUTOSTART, type Catalog } from './store/catalog.ts';
+import type { Reading } from './store/readings.ts';
 
 export interface ReloadParts {
   readonly catalog: Catalog;

@@ -1,5 +1,5 @@
 /** What a daemon that ends in order leaves to the next one: which tunnels run again, and that their fences never go meanwhile. */
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
@@ -47,6 +47,28 @@ it('tunnels that ran and those with autostart run again, and all fences stand be
   expect(tunnels.find(({ name }) => name === 'passing')).toMatchObject({ persistent: false, retrying: false });
   await two.client.call('destroy', { name: 'passing' });
   expect(two.told.at(-1)).toBe('release passing');
+});
+
+it('the document of a tunnel that runs again is written anew only where the disk has another one', async () => {
+  const folder = temporaryFolder();
+  const one = await first(folder);
+  for (const [at, name] of ['same', 'damaged'].entries()) {
+    await one.client.call('define', document(name, 2 + at));
+    await one.client.call('start', { name });
+  }
+  await one.close();
+  const [same, damaged] = ['same', 'damaged'].map((name) => liveFile(one, name));
+  const [file, text] = [statSync(same!).ino, readFileSync(damaged!, 'utf8')];
+  writeFileSync(damaged!, '<sectunnel');
+
+  const two = await TestDaemon.start(host(), folder);
+  for (const name of ['same', 'damaged'])
+    expect(await two.client.call('info', { name })).toMatchObject({ active: true });
+  await eventually('the document to be written', () => readFileSync(damaged!, 'utf8') === text);
+  expect(statSync(same!).ino).toBe(file);
+  await two.client.call('destroy', { name: 'same' });
+  await two.client.call('start', { name: 'same' });
+  expect(readFileSync(same!, 'utf8')).toContain('<name>same</name>');
 });
 
 it('a tunnel that cannot run again yet is shown as held, until destroy or undefine', async () => {

@@ -8,14 +8,14 @@ import { SectunnelError } from '../../base/error.ts';
 import type { Logger } from '../../base/log.ts';
 import { messageOf } from '../../base/text.ts';
 import { dumpDocument, sameDocument } from '../../config/dump.ts';
-import { DocumentError } from '../../config/errors.ts';
 import type { SectunnelDocument } from '../../config/model.ts';
 import { parseDocument } from '../../config/parse.ts';
 import { DocumentIndex } from './document-index.ts';
 import { logEmpty } from './files.ts';
 import { ObjectTable, type TunnelObject } from './objects.ts';
-import { logLeftovers, reasonOf, type StagedFile, StorageError } from './replace-file.ts';
-import { DefinitionStore, type DocumentFile, DocumentFolder, LIVE_FOLDER } from './store.ts';
+import { documentOf, type Reading, readingOf, StoredDocument } from './readings.ts';
+import { logLeftovers, type StagedFile, type StagedSoon, StorageError } from './replace-file.ts';
+import { DefinitionStore, DocumentFolder, LIVE_FOLDER } from './store.ts';
 
 /** A document as it came: XML, and what to call it in messages. */
 export interface DocumentText {
@@ -23,11 +23,18 @@ export interface DocumentText {
   readonly source?: string | undefined;
 }
 
-/** What a file in a folder of documents says; `problem` names the file, and the line where that is known. */
-export type Reading = { readonly name: string; readonly file: string } & (
-  | { readonly document: SectunnelDocument }
-  | { readonly problem: string }
-);
+/** A document that is to run. */
+export interface LiveDocument {
+  readonly document: SectunnelDocument;
+  /** The run folder has it already. */
+  readonly isSaved: boolean;
+}
+
+/** A file that is as it should be. */
+const STANDING: StagedSoon = {
+  commitSoon: async (onDone) => onDone(),
+  discard: () => undefined,
+};
 
 export class Catalog {
   readonly objects: ObjectTable = new ObjectTable();
@@ -56,12 +63,17 @@ export class Catalog {
       logEmpty(this.#log, problem);
       logLeftovers(this.#log, () => folder.clean());
     }
-    const ran = this.#liveDocuments.documents().map((file) => readingOf(file, () => undefined));
-    const uuids = new Map(
-      ran.flatMap((reading) => ('document' in reading ? [[reading.name, reading.document.uuid]] : [])),
-    );
-    for (const file of this.#definitions.documents()) this.#loadPersistent(readingOf(file, (name) => uuids.get(name)));
-    for (const reading of ran) this.#loadLive(reading);
+    // BOUNDED: by the files, as the other one.
+    const ran = new Map(this.#liveDocuments.documents().map((file) => [file.name, new StoredDocument(file)]));
+    const defined = new Map<string, StoredDocument>();
+    for (const file of this.#definitions.documents()) {
+      const stored = new StoredDocument(file);
+      const live = ran.get(file.name);
+      const uuidOf = (): string | undefined => documentOf(live?.reading(() => undefined))?.uuid;
+      defined.set(file.name, stored);
+      this.#loadPersistent(stored.reading(uuidOf));
+    }
+    for (const [name, stored] of ran) this.#loadLive(stored.reading(() => undefined, defined.get(name)));
     for (const name of this.brokenAutostarts()) {
       this.#log.warn({ tunnel: name }, BROKEN_AUTOSTART);
       this.#unreadable.add(name);
@@ -113,6 +125,7 @@ export class Catalog {
       );
     } catch (error) {
       this.#log.error({ file }, `the document with which a tunnel ran is ignored: ${messageOf(error)}`);
+      this.#unsaved.add(name);
       if (persistent === undefined) this.#unreadable.add(name);
       else this.#interrupted.set(name, persistent);
     }
@@ -277,15 +290,25 @@ export class Catalog {
     }
   }
 
-  /** Writes what is to run, as the next daemon finds it again. @throws StorageError with nothing changed */
-  stageLive(document: SectunnelDocument): StagedFile {
+  /**
+   * Writes what is to run, as the next daemon finds it again; nothing where it stands there already.
+   * @throws StorageError with nothing changed
+   */
+  async stageLive({ document, isSaved }: LiveDocument): Promise<StagedSoon> {
     const { name } = document;
-    const file = this.#liveDocuments.stage(name, dumpDocument(document));
-    const commit = (): void => {
-      file.commit();
-      this.#unsaved.delete(name);
-    };
-    return { commit, discard: () => file.discard() };
+    const file = isSaved ? STANDING : await this.#liveDocuments.stageSoon(name, dumpDocument(document));
+    const commitSoon = (onDone: () => void): Promise<void> =>
+      file.commitSoon(() => {
+        this.#unsaved.delete(name);
+        onDone();
+      });
+    return { commitSoon, discard: () => file.discard() };
+  }
+
+  /** What is to run. Until it runs it is known whether its file is there. */
+  toRun(document: SectunnelDocument): LiveDocument {
+    const { name } = document;
+    return { document, isSaved: this.#interrupted.get(name) === document && !this.#unsaved.has(name) };
   }
 
   /** The tunnel runs, with this document, which is on the disk when it was staged and committed. */
@@ -334,7 +357,8 @@ export class Catalog {
     for (const { name, live = this.#interrupted.get(name) } of this.objects.all()) {
       if (live === undefined || !this.#unsaved.has(name)) continue;
       try {
-        this.stageLive(live).commit();
+        this.#liveDocuments.stage(name, dumpDocument(live)).commit();
+        this.#unsaved.delete(name);
       } catch (error) {
         if (!(error instanceof StorageError)) throw error;
         this.#log.error(
@@ -360,18 +384,3 @@ export class Catalog {
 }
 
 export const BROKEN_AUTOSTART = 'autostart is set, but the tunnel is not defined';
-
-/** @param uuidOf of a tunnel that is known, for a document that has none */
-function readingOf({ name, file, read }: DocumentFile, uuidOf: (name: string) => string | undefined): Reading {
-  try {
-    const document = parseDocument(read(), { source: file, newUuid: () => uuidOf(name) ?? randomUUID() });
-    if (document.name === name) return { name, file, document };
-    return {
-      name,
-      file,
-      problem: `${file}: the document names the tunnel '${document.name}'; the name of the file wants '${name}'`,
-    };
-  } catch (error) {
-    return { name, file, problem: error instanceof DocumentError ? error.message : `${file}: ${reasonOf(error)}` };
-  }
-}
