@@ -15,12 +15,15 @@ import { libc } from '../../src/sys/libc.ts';
 import { addressOf } from '../../src/sys/native-memory.ts';
 import { linuxUdp } from '../../src/tun/udp/linux.ts';
 import { UdpQueue } from '../../src/tun/udp/queue.ts';
+import { median } from '../stats.ts';
 
 /** Times are milliseconds of the system's monotonic clock, which all processes share. */
 export interface SendReport {
   readonly start: number;
   readonly end: number;
   readonly sent: number;
+  /** Milliseconds that a datagram took in a call of the kernel, the median of all calls: another program's turn does not count. */
+  readonly each: number;
 }
 
 /** How many had come at which times. */
@@ -59,13 +62,18 @@ async function send(from: string, to: SocketAddress, size: number, rate: number,
   const start = now();
   const end = start + seconds * 1_000;
   let sent = 0;
+  const calls: number[] = [];
   for (let time = start; time < end; time = now()) {
     const due = rate === 0 ? BATCH : Math.floor(((time - start) * rate) / 1_000) - sent;
-    if (due >= Math.min(WORTH_A_CALL, rate / 1_000)) sent += socket.sendBatch(batch, 0, Math.min(due, BATCH), target);
+    if (due >= Math.min(WORTH_A_CALL, rate / 1_000)) {
+      const count = socket.sendBatch(batch, 0, Math.min(due, BATCH), target);
+      sent += count;
+      if (count > 0) calls.push((now() - time) / count);
+    }
     // Shorter than a timer can be: it gives the processor away.
     else Atomics.wait(pause, 0, 0, 0.05);
   }
-  return { start, end: now(), sent };
+  return { start, end: now(), sent, each: median(calls) };
 }
 
 async function receive(local: SocketAddress): Promise<ReceiveReport> {

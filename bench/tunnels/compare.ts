@@ -44,8 +44,11 @@ export async function compare(one: Compared, many: Compared, { sides }: Shape, p
     }
     for (let round = 0; round < pace.rounds; round++) {
       for (const [at, [, , take]] of measures.entries()) {
-        values[at]!.one.push(await take(one));
-        values[at]!.many.push(await take(many));
+        const { one: alone, many: among } = values[at]!;
+        // Back and forth, so that a drift during a round favours neither.
+        if (round % 2 === 0) alone.push(await take(one));
+        among.push(await take(many));
+        if (round % 2 === 1) alone.push(await take(one));
       }
     }
   } finally {
@@ -72,6 +75,5 @@ function rowsOf(
  * @returns nanoseconds a packet
  */
 async function forwarded(near: Namespace, seconds: number): Promise<number> {
-  const { start, end, sent } = await sendDatagrams({ from: near, ...UNCONCERNED, size: SMALL, seconds });
-  return (1e6 * (end - start)) / sent;
+  return 1e6 * (await sendDatagrams({ from: near, ...UNCONCERNED, size: SMALL, seconds })).each;
 }

@@ -1,8 +1,11 @@
 /** Asks a program something small all the time, and notes how long the answers take. */
 import { percentile } from '../stats.ts';
+import { round } from '../text.ts';
 
 /** Milliseconds from an answer to the next question. */
 const INTERVAL = 20;
+/** Milliseconds for the last answer. */
+const PATIENCE = 60_000;
 
 export interface Question {
   readonly name: string;
@@ -33,7 +36,9 @@ export class Prober {
   readonly #samples: Sample[] = [];
   readonly #running: Promise<void>;
   /** What goes on now. */
-  during = '';
+  during = 'before';
+  /** The last question. */
+  #asked = '';
   #failure: unknown;
   #isEnding = false;
 
@@ -44,10 +49,14 @@ export class Prober {
     });
   }
 
-  /** When the last question is answered. @throws what a question failed with */
-  async end(): Promise<Latency> {
+  /**
+   * When the last question is answered.
+   * @param patience milliseconds for that
+   * @throws Error that a question failed with, or that is not answered
+   */
+  async end(patience: number = PATIENCE): Promise<Latency> {
     this.#isEnding = true;
-    await this.#running;
+    await Promise.race([this.#running, this.#tooLate(patience)]);
     if (this.#failure !== undefined) throw this.#failure;
     const waits = this.#samples.flatMap(({ took }) => allWaits(took));
     return {
@@ -59,10 +68,16 @@ export class Prober {
     };
   }
 
+  async #tooLate(patience: number): Promise<never> {
+    await new Promise((resolve) => setTimeout(resolve, patience).unref());
+    throw new Error(`no answer to ${this.#asked} within ${round(patience / 1_000)} s`);
+  }
+
   async #run(): Promise<void> {
     for (let turn = 0; !this.#isEnding; turn++) {
       const question = this.#questions[turn % this.#questions.length]!;
       const [began, { during }] = [performance.now(), this];
+      this.#asked = question.name;
       await question.ask();
       this.#samples.push({ question: question.name, during, took: performance.now() - began });
       await new Promise((resolve) => setTimeout(resolve, INTERVAL));

@@ -3,11 +3,12 @@ import type { Side } from '../../test/support/lab/tunnel.ts';
 import { round } from '../text.ts';
 import { type CpuTimes, cpuTimes, threadSeconds } from '../tunnel/usage.ts';
 import { type Latency, Prober } from './prober.ts';
-import { SIDES } from './shape.ts';
 import type { Gateway, Questions } from './system.ts';
 
 /** Milliseconds. */
 const LOOK = 20;
+/** From one line about the progress to the next. */
+const TELLING = 5_000;
 const STOP_TIMEOUT = 120_000;
 
 export type Gateways = Readonly<Record<Side, Gateway>>;
@@ -45,19 +46,27 @@ export interface BringUpOptions {
 export async function bringUp(gateways: Gateways, { count, onStep }: BringUpOptions): Promise<BringUp> {
   const left = await SideRun.begin(gateways.left);
   const right = await SideRun.begin(gateways.right);
-  const sides = { left, right };
-  onStep('defining');
-  for (const side of SIDES) await sides[side].define();
-  onStep('starting');
+  for (const [side, run] of Object.entries({ left, right })) {
+    onStep(`defining at the ${side} side`);
+    await run.define();
+  }
+  onStep('starting at the left side');
   await left.start();
-  const began = performance.now();
-  await right.start();
+  onStep('starting at the right side');
   const countUp = (): number => Math.min(left.reached.size, right.reached.size);
-  const lacking = await waitUntilUp(countUp, count, onStep);
-  const up = lacking === undefined ? seconds(began) : undefined;
-  const failures = [...left.refused, ...right.refused, ...(lacking === undefined ? [] : [lacking])];
-  const reached = new Set([...left.reached].filter((name) => right.reached.has(name)));
-  return { sides: { left: await left.end(), right: await right.end() }, up, reached, failures };
+  const telling = setInterval(() => onStep(`${countUp()} of ${count} up`), TELLING);
+  try {
+    const began = performance.now();
+    await right.start();
+    const lacking = await waitUntilUp(countUp, count - Math.max(left.refused.length, right.refused.length));
+    const took = seconds(began);
+    const failures = [...left.refused, ...right.refused, ...(lacking === undefined ? [] : [lacking])];
+    const reached = new Set([...left.reached].filter((name) => right.reached.has(name)));
+    const sides = { left: await left.end(), right: await right.end() };
+    return { sides, up: failures.length === 0 ? took : undefined, reached, failures };
+  } finally {
+    clearInterval(telling);
+  }
 }
 
 /** Milliseconds. */
@@ -66,21 +75,18 @@ interface Limits {
   readonly all: number;
   /** Without another that comes up. */
   readonly stall: number;
-  /** From one line about the progress to the next. */
-  readonly telling: number;
 }
 
-const LIMITS: Limits = { all: 600_000, stall: 60_000, telling: 5_000 };
+const LIMITS: Limits = { all: 600_000, stall: 60_000 };
 
 /** @param countUp how many are up @returns how many came up where those were not all */
 export async function waitUntilUp(
   countUp: () => number,
   count: number,
-  onStep: (what: string) => void,
   limits: Limits = LIMITS,
 ): Promise<string | undefined> {
   const began = performance.now();
-  let [most, changed, told] = [0, began, began];
+  let [most, changed] = [0, began];
   for (let isUp = countUp(); isUp < count; isUp = countUp()) {
     const now = performance.now();
     if (isUp > most) [most, changed] = [isUp, now];
@@ -88,10 +94,6 @@ export async function waitUntilUp(
     if (isStalled || now - began > limits.all) {
       const without = isStalled ? `, and no other in the last ${round(limits.stall / 1_000)} s` : '';
       return `${most} of ${count} tunnels were up after ${round(seconds(began))} s${without}`;
-    }
-    if (now - told > limits.telling) {
-      onStep(`${most} of ${count} up`);
-      told = now;
     }
     await new Promise((resolve) => setTimeout(resolve, LOOK));
   }

@@ -54,7 +54,7 @@ describeInterop('the benchmark of many tunnels', ['namespaces', 'iperf3', 'stron
       shape,
       [`${system}, slowest answers, ${SIDES[shape][0]}`]: expect.stringMatching(/ site1 [\d.,]+ ms \(.*\), /),
     });
-    expect(steps.join('')).toContain(`${system}, 3 tunnels: starting\n`);
+    expect(steps.join('')).toContain(`${system}, 3 tunnels: starting at the right side\n`);
   });
 
   it('tells that a system fails, and leaves nothing of it', async () => {
