@@ -89,7 +89,7 @@ export class SharedPolicy {
     if (found === NO_ENTRY) return;
     const entry = found === FRAGMENT_UNDECIDED ? undefined : member.policy.entries[found]!;
     if (entry === undefined || entry.action === 'bypass') {
-      this.#fallback ??= member;
+      if (member.rank < (this.#fallback?.rank ?? Number.POSITIVE_INFINITY)) this.#fallback = member;
       return;
     }
     const isFirst = entry.priority === this.#bestPriority && member.rank < this.#best!.rank;

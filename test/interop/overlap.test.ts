@@ -27,6 +27,8 @@ const DPD = 2;
 const RETRANSMISSIONS = 75;
 
 interface Words {
+  /** Attributes of `<device>`. */
+  readonly device?: string;
   readonly remote?: string;
   readonly priority?: number;
   /** In the group, with this preference. */
@@ -37,7 +39,7 @@ function xml(
   name: string,
   peer: Peer,
   here: boolean,
-  { remote = '10.2.0.0/24', priority = 0, preference }: Words,
+  { remote = '10.2.0.0/24', priority = 0, preference, device }: Words,
 ): string {
   const { here: local, there } = LINES[peer];
   const [address, length] = remote.split('/');
@@ -46,9 +48,12 @@ function xml(
     { address: there, id: `${peer}.example`, range: `address='${address}' prefixlen='${length}'` },
   ] as const;
   const [own, other] = here ? ends : [ends[1], ends[0]];
+  // At the other ends each has a device of its own.
+  const shared = device === undefined || !here ? '' : `<device ${device}/>`;
   const redundancy = preference === undefined ? '' : `<redundancy group='far' preference='${preference}'/>`;
   return `<sectunnel type='ipsec'>
   <name>${name}</name>
+  ${shared}
   <sa>
     <local address='${own.address}'><id type='fqdn'>${own.id}</id></local>
     <remote address='${other.address}'><id type='fqdn'>${other.id}</id></remote>
@@ -154,9 +159,64 @@ describeInterop('tunnels whose policies meet', ['namespaces', 'build'], () => {
   it('are refused where nothing says which of them carries', async () => {
     await start('one', {});
     await expect(ours.defineDocument('two', xml('two', 'two', true, {}))).rejects.toThrow(
-      /line 12: <sp name='two'>: .* tunnel one protects the same packets \(line 12: .*<redundancy group=/,
+      /line 13: <sp name='two'>: .* tunnel one protects the same packets \(line 13: .*<redundancy group=/,
     );
     expect(await ping(gate, { source: HOST, destination: NAMED })).toBe(3);
+  });
+
+  it('on one device have the one of the higher priority carry what is of both', async () => {
+    const device = "name='hub'";
+    const links = async (): Promise<string[]> =>
+      [...(await gate.exec(['ip', '-o', 'link', 'show', 'type', 'tun'])).stdout.matchAll(/^\d+: (\S+):/gm)].map(
+        ([, name]) => name!,
+      );
+    const both = async (): Promise<unknown> => [await wayOf(NAMED), await wayOf(ELSEWHERE)];
+    await start('one', { remote: '10.2.0.0/24', priority: 5, device });
+    await start('two', { remote: '0.0.0.0/0', device });
+    expect([await links(), await both()]).toEqual([
+      ['hub'],
+      [
+        [3, 'one'],
+        [3, 'two'],
+      ],
+    ]);
+    const { stdout } = await ours.command(['status', 'two']);
+    expect(stdout).toMatch(/device hub \(MTU \d+\) of 2 tunnels/);
+    const explained = await ours.command(['explain', 'two', '--src', HOST, '--dst', NAMED, '--proto', 'icmp']);
+    expect(explained.stdout).toContain(
+      "Tunnel 'one', which shares the device hub, gets it, not 'two': there it is encrypted",
+    );
+    // Its packets take the other way only when it is not to be there any more.
+    await ours.command(['destroy', 'one']);
+    expect([await links(), await both()]).toEqual([
+      ['hub'],
+      [
+        [3, 'two'],
+        [3, 'two'],
+      ],
+    ]);
+    await ours.command(['start', 'one']);
+    await ours.up('one');
+    await gate.ip(['link del hub']);
+    for (const peer of PEERS) {
+      await waitFor(`${peer} on a new device`, async () => (await ours.tunnel(peer)).device !== undefined || undefined);
+      await ours.up(peer);
+    }
+    expect([await links(), await wayOf(NAMED)]).toEqual([['hub'], [3, 'one']]);
+    for (const peer of PEERS) await ours.command(['destroy', peer]);
+    expect(await links()).toEqual([]);
+  }, 120_000);
+
+  it('are refused on one device where no priority orders them, or they say different things of it', async () => {
+    await ours.defineDocument('one', xml('one', 'one', true, { device: "name='hub'" }));
+    const two = (words: Words): Promise<string> => ours.defineDocument('two', xml('two', 'two', true, words));
+    await expect(two({ remote: '0.0.0.0/0', device: "name='hub'" })).rejects.toThrow(
+      /line 13: <sp name='two'>: .* tunnel one on the same device hub protects some of these packets too \(line 13: .* no priority decides/,
+    );
+    await expect(two({ remote: '10.3.0.0/24', device: "name='hub' mtu='1300'" })).rejects.toThrow(
+      /device hub has mtu='1300' in the document of two and no mtu in that of one/,
+    );
+    await expect(two({ remote: '10.3.0.0/24', device: "name='stun-two'" })).resolves.toContain('two');
   });
 
   it('of a redundancy group carry one for the other, within the time in which a peer is found dead', async () => {

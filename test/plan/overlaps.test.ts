@@ -93,3 +93,61 @@ describe('of two tunnels', () => {
     expect(warnings.at(-1)).toBe('overlaps with the policies of other tunnels that are not listed: 26');
   });
 });
+
+describe('of two tunnels on one device', () => {
+  const hub = "<device name='hub'/>";
+  const A = document('a', ['10.2.0.0/24'], { device: hub });
+  const conflict = (other: SectunnelDocument, one: SectunnelDocument = A): string | undefined =>
+    overlapsWhenKept(overlapsAmong(one, [other]), () => false).refusal;
+
+  it('nothing is said where they have nothing in common', () => {
+    expect(overlapsAmong(A, [document('b', ['10.3.0.0/24'], { device: hub })])).toEqual({
+      conflicts: [],
+      warnings: [],
+    });
+  });
+
+  it.each<readonly [string, readonly string[]]>([
+    ['the same packets', ['10.2.0.0/24']],
+    ['more', ['0.0.0.0/0']],
+    ['a part of them', ['10.2.0.7/32']],
+  ])('%s are refused without a priority, active or not', (_, remotes) => {
+    expect(conflict(document('b', remotes, { device: hub }))).toMatch(
+      /^line 4: <sp name='a0'>: .* tunnel b on the same device hub protects some of these packets too \(line 4: <sp name='b0'>, .* no priority decides/,
+    );
+  });
+
+  it('priorities order what both claim, entry by entry', () => {
+    const both = document('b', ['10.2.0.0/24', '10.3.0.0/24'], { device: hub, priority: 3 });
+    expect(overlapsAmong(A, [both]).conflicts).toEqual([]);
+    expect(overlapsAmong(A, [both]).warnings).toEqual([
+      expect.stringContaining('they go by b, which has the higher priority'),
+    ]);
+  });
+
+  it.each([
+    ["<device name='hub' mtu='1300'/>", "device hub has no mtu in the document of a and mtu='1300' in that of b"],
+    ["<device name='hub' table='7'/>", "no table in the document of a and table='7' in that of b"],
+    ["<device name='hub' netns='blue'/>", "no netns in the document of a and netns='blue' in that of b"],
+    ["<device name='hub' routes='none'/>", "routes='auto' in the document of a and routes='none' in that of b"],
+  ])('another %s is refused, with both names', (device, text) => {
+    expect(conflict(document('b', ['10.3.0.0/24'], { device }))).toContain(text);
+  });
+
+  it('a name that one of them has by default is refused', () => {
+    const written = document('b', ['10.3.0.0/24'], { device: "<device name='stun-a'/>" });
+    const byDefault = document('a', ['10.2.0.0/24']);
+    expect(conflict(written, byDefault)).toContain(
+      'device stun-a is the one that this tunnel has by default, and b too',
+    );
+    expect(conflict(byDefault, written)).toContain('device stun-a is the one that tunnel a has by default');
+  });
+
+  it('a redundancy group is refused', () => {
+    const [one, other] = ['a', 'b'].map((name) => document(name, ['10.2.0.0/24'], { device: hub, group: 'g' })) as [
+      SectunnelDocument,
+      SectunnelDocument,
+    ];
+    expect(conflict(other, one)).toContain('of which each needs a device of its own');
+  });
+});

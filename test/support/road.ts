@@ -23,6 +23,10 @@ export interface HubTunnel {
   readonly local?: string;
   /** Milliseconds between liveness checks, 0 for none; 30,000 when left out. */
   readonly dpd?: number;
+  /** Tunnels with the same name share a device, and have inbound entries too. */
+  readonly device?: string;
+  /** Of its entries. */
+  readonly priority?: number;
 }
 
 interface Options {
@@ -47,7 +51,7 @@ export class Road {
   }
 
   /** Adds a tunnel to the hub, with a key that has its name. */
-  serve({ name, remote, peer, auth = 'psk', local = LAN, dpd = 30_000 }: HubTunnel): void {
+  serve({ name, remote, peer, auth = 'psk', local = LAN, dpd = 30_000, device, priority = 0 }: HubTunnel): void {
     const base = connection();
     const children = [remote].flat().map((inner, i) => {
       return child(`${name}${i === 0 ? '' : i}`, { selectors: { local: list(local), remote: list(inner) } });
@@ -74,7 +78,12 @@ export class Road {
             children,
           }),
         ],
-        policy: children.map((one) => protect({ name: one.name, child: one.name, selectors: one.selectors })),
+        device,
+        policy: children.flatMap(({ name: child, selectors }) =>
+          (device === undefined ? (['out'] as const) : (['out', 'in'] as const)).map((direction) =>
+            protect({ name: child, direction, child, selectors, priority }),
+          ),
+        ),
       }),
     );
   }
