@@ -36,9 +36,15 @@ describeInterop('the benchmark of many tunnels', ['namespaces', 'iperf3', 'stron
   it.each([
     ['sectunnel', 'hub'],
     ['sectunnel', 'pairs'],
+    ['sectunnel-shared', 'hub'],
     ['strongswan', 'hub'],
   ] as const)('has all figures of %s in the shape %s', async (system, shape) => {
-    const { rows, failures, conditions } = await tunnelsBench({ ...OPTIONS, shape, only: [system] });
+    const { rows, failures, conditions } = await tunnelsBench({
+      ...OPTIONS,
+      shape,
+      shared: system === 'sectunnel-shared',
+      only: [system],
+    });
     expect(failures).toEqual([]);
     const prefix = `tunnels/${shape}/${system}/3/`;
     const values = new Map(rows.map(({ name, value }) => [name, value]));
