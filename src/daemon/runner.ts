@@ -23,12 +23,14 @@ import { systemResolver } from '../host/resolve.ts';
 import type { TunnelStatus, WorkersStatus } from '../host/status.ts';
 import { type RunningFacts, tunnelState, tunnelStatus, tunnelTraffic } from '../host/status-view.ts';
 import type { WorkerChoice } from '../host/workers/choice.ts';
+import { domainView } from '../hostnet/domain-view.ts';
 import type { RoutingPlan } from '../hostnet/steering/plan.ts';
 import { routingWarnings } from '../hostnet/steering/rules.ts';
 import { tunnelFence } from '../hostnet/steering/tunnel-fence.ts';
 import type { HostView } from '../hostnet/view.ts';
 import { type Fetch, OnlineRevocation } from '../pki/revocation/online.ts';
 import { VerifierPool } from '../pki/threads/pool.ts';
+import { placeOf } from '../plan/overlaps.ts';
 import { planTunnel, secretOf, type TunnelPlan } from '../plan/plan.ts';
 import { hostWarnings } from '../plan/warnings.ts';
 import type { PacketDevice } from '../tun/device.ts';
@@ -264,9 +266,15 @@ export class Runner {
     return this.#options.platform.view?.(netns);
   }
 
+  /** What packets of a document's policy see of it. */
+  #viewOf({ device: { netns, vrf } }: SectunnelDocument): HostView | undefined {
+    const view = this.view(netns);
+    return view && domainView(view, vrf);
+  }
+
   /** What the policy of a document does to this host as it is now. */
   hostWarnings(document: SectunnelDocument): string[] {
-    return hostWarnings(document, this.view(document.device.netns));
+    return hostWarnings(document, this.#viewOf(document));
   }
 
   /** What `explain` looks at: the tunnel of a document, if it runs, and what stands around it. */
@@ -274,14 +282,14 @@ export class Runner {
     const { name } = document;
     const own = this.#hostTunnel(name);
     const running = own && { tunnel: own.tunnel, device: own.device };
-    const view = this.view(document.device.netns);
+    const view = this.#viewOf(document);
     const routing = this.#running.get(name)?.routing ?? this.installed.routingOf(document);
     const around = own?.device ?? document.device.name;
     const known = view?.fences === undefined || routing === undefined ? undefined : tunnelFence(routing, around);
     const found = view?.fences?.get(`tunnel:${name}`);
     const fence = found?.kind === 'tunnel' ? found : known;
-    const { netns } = document.device;
-    const neighbours = [...this.#running.values()].filter((other) => other.document.device.netns === netns);
+    const place = placeOf(document);
+    const neighbours = [...this.#running.values()].filter((other) => placeOf(other.document) === place);
     const tunnels = neighbours.flatMap((other) => this.#hostTunnel(other.document.name) ?? []);
     return { document, running, now: this.host.now(), view, outerView: this.view(), fence, tunnels };
   }

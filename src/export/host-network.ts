@@ -33,7 +33,13 @@ export const EXPORT_MARK = "# Written by 'sectunnel export'.";
 
 /** @throws SectunnelError (`unsupported`) when the document cannot be part of that configuration, with what to change */
 export function exportHostNetwork(document: SectunnelDocument, format: ExportFormat): HostNetworkFiles {
-  const { netns, name } = document.device;
+  const { netns, vrf, name } = document.device;
+  if (vrf !== undefined) {
+    throw new SectunnelError(
+      'unsupported',
+      `the device ${name} is in the VRF '${vrf}', which these files cannot say; use 'sectunnel autostart ${document.name}'`,
+    );
+  }
   if (netns !== undefined) {
     throw new SectunnelError(
       'unsupported',

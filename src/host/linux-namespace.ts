@@ -7,9 +7,10 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { formatAddress, rangeContains } from '../base/address.ts';
 import { SectunnelError } from '../base/error.ts';
 import { messageOf } from '../base/text.ts';
-import type { FenceCounters, LookScope, TunnelFence } from '../hostnet/fence/fence.ts';
+import { ELSEWHERE, type FenceCounters, type LookScope, type TunnelFence } from '../hostnet/fence/fence.ts';
 import { LinuxFence } from '../hostnet/fence/linux.ts';
 import { linuxView } from '../hostnet/linux-view.ts';
+import { wantVrf } from '../hostnet/routes/domain.ts';
 import { LinuxHostNetwork } from '../hostnet/routes/linux.ts';
 import { type HostNetwork, OWN_PROTOCOL, type Prefix } from '../hostnet/routes/routes.ts';
 import type { RoutingPlan, TableWish } from '../hostnet/steering/plan.ts';
@@ -122,9 +123,9 @@ export class LinuxNamespace {
       await this.release(tunnel);
       return;
     }
-    const { claims, redundancy } = routing;
+    const { claims, redundancy, vrf } = routing;
     const before = this.#neighbours(tunnel);
-    this.#setOrder({ tunnel, device: name, claims, redundancy });
+    this.#setOrder({ tunnel, vrf, device: name, claims, redundancy });
     this.#plans.set(tunnel, plan);
     for (const each of new Set([tunnel, ...this.#neighbours(tunnel), ...before])) await this.#setFence(each);
   }
@@ -206,13 +207,16 @@ export class LinuxNamespace {
   }
 
   /** At once, so that no other tunnel comes between. */
-  #openDevice({ name, mtu, queues = 1 }: DevicePlan, shared: SharedOffloads): LinuxTun {
+  #openDevice({ name, mtu, vrf, queues = 1 }: DevicePlan, shared: SharedOffloads): LinuxTun {
+    // Before the device is there: it would be in the default domain.
+    const master = vrf === undefined ? undefined : wantVrf(this.#network, vrf).index;
     const device = this.#within(() => {
       const opened = openLinuxTun({ name, mtu, queues, shared });
       restrain(opened.name);
       return opened;
     });
     try {
+      if (master !== undefined) this.#network.setLink(device.index, { master });
       this.#network.setLink(device.index, { up: true, queue: QUEUE_PACKETS });
     } catch (error) {
       void device.close();
@@ -332,8 +336,9 @@ function needsFence({ outbound, inbound }: TunnelFence): boolean {
  *
  * @throws SectunnelError with what to change
  */
-function checkReversePath(network: HostNetwork, { own: { peer }, outbound }: RoutingPlan): void {
-  if (peer?.family !== 4) return;
+function checkReversePath(network: HostNetwork, { own, outbound }: RoutingPlan): void {
+  const { peer } = own;
+  if (peer?.family !== 4 || own === ELSEWHERE) return;
   const route = network.routeTo({ destination: peer, ...OWN_QUERY });
   const link = route === undefined ? undefined : network.link(route.linkIndex)?.name;
   if (route === undefined || link === undefined) return;

@@ -6,7 +6,7 @@ import type { HostNetwork } from './routes/routes.ts';
 /** Links, addresses, routes and rules. */
 export type Routing = Pick<
   HostNetwork,
-  'addresses' | 'link' | 'routes' | 'routeTo' | 'routeFor' | 'refusalOf' | 'rules' | 'seenRules'
+  'addresses' | 'link' | 'vrfs' | 'routes' | 'routeTo' | 'routeFor' | 'refusalOf' | 'rules' | 'seenRules'
 >;
 
 export interface HostView {

@@ -5,6 +5,7 @@ import { MIN_MTU } from '../base/mtu.ts';
 import { IKE_PORT } from '../base/ports.ts';
 import type { PeerSettings, SectunnelDocument } from '../config/model.ts';
 import { toChildren, toPolicy } from '../config/selectors.ts';
+import { ELSEWHERE } from '../hostnet/fence/fence.ts';
 import { policyBoxes, type RoutingPlan } from '../hostnet/steering/plan.ts';
 import { hostsOf } from '../policy/transport.ts';
 import { documentClaims } from './overlaps.ts';
@@ -21,6 +22,8 @@ export interface DevicePlan {
   readonly mtu: number;
   /** The network namespace that it is for, by name or path; left out: that of the daemon, where the sockets are. */
   readonly netns: string | undefined;
+  /** The VRF there that the device is put into; left out: it stays in the default domain. */
+  readonly vrf?: string | undefined;
   /** What is routed into it, and kept from passing elsewhere; nothing when left out. @internal */
   readonly routing: RoutingPlan | undefined;
 }
@@ -41,6 +44,7 @@ export function devicePlan(document: SectunnelDocument, fittingMtu: number, peer
     name: device.name,
     mtu: device.mtu ?? fittingMtu,
     netns: device.netns,
+    vrf: device.vrf,
     routing: device.routes === 'auto' ? routingPlan(document, peer) : undefined,
   };
 }
@@ -59,13 +63,21 @@ function routingPlan(document: SectunnelDocument, peer: IpAddress | undefined): 
   return {
     tunnel: name,
     table: document.device.table,
-    own: { peer: peer ?? hosts?.remote, ports: ikePorts(sa, sa.local), peerPorts: ikePorts(sa, sa.remote) },
+    vrf: document.device.vrf,
+    own: areTogether(document)
+      ? { peer: peer ?? hosts?.remote, ports: ikePorts(sa, sa.local), peerPorts: ikePorts(sa, sa.remote) }
+      : ELSEWHERE,
     outbound: policyBoxes(entries, 'out'),
     inbound: policyBoxes(entries, 'in'),
     claims: documentClaims(document),
     redundancy: sa.redundancy,
     host: hosts?.local,
   };
+}
+
+/** Whether IKE and ESP of a tunnel are in the routing domain of its device. */
+function areTogether({ device }: SectunnelDocument): boolean {
+  return device.vrf === undefined;
 }
 
 /** UDP ports of IKE and of ESP in UDP at one end. IKE may use 500 whatever a document says. */

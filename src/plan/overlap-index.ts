@@ -4,13 +4,13 @@
  */
 import { SetMap } from '../base/set-map.ts';
 import type { SectunnelDocument } from '../config/model.ts';
-import { ClaimsIndex } from '../policy/claims-index.ts';
-import { documentClaims } from './overlaps.ts';
+import { PlacedClaims } from '../policy/claims-index.ts';
+import { documentClaims, placeOf } from './overlaps.ts';
 
 export class OverlapIndex {
   /** By the name of the tunnel. BOUNDED, both: by the owner, who deletes what is gone. */
   readonly #documents = new Map<string, SectunnelDocument>();
-  readonly #claims = new ClaimsIndex<string>();
+  readonly #claims = new PlacedClaims<string>();
   /** Tunnels by the name of their device. BOUNDED: as the documents. */
   readonly #devices = new SetMap<string, string>();
 
@@ -22,7 +22,7 @@ export class OverlapIndex {
     if (before !== undefined) this.#devices.delete(before.device.name, name);
     this.#devices.add(document.device.name, name);
     this.#documents.set(name, document);
-    this.#claims.set(name, documentClaims(document));
+    this.#claims.set(name, documentClaims(document), placeOf(document));
     return true;
   }
 
@@ -38,7 +38,7 @@ export class OverlapIndex {
    * stands for all: they say the same of it.
    */
   near(document: SectunnelDocument): SectunnelDocument[] {
-    const names = this.#claims.near(documentClaims(document));
+    const names = this.#claims.near(documentClaims(document), placeOf(document));
     for (const name of this.#devices.get(document.device.name)) {
       if (name === document.name) continue;
       names.add(name);

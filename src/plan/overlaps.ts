@@ -68,10 +68,15 @@ function few(texts: readonly string[]): string[] {
   return [...texts.slice(0, MAX_LISTED), ...more];
 }
 
+/** The network namespace and the routing domain of the packets that a document is for. */
+export function placeOf({ device: { netns, vrf } }: SectunnelDocument): string {
+  return JSON.stringify([netns, vrf]);
+}
+
 function mayMeet(one: SectunnelDocument, other: SectunnelDocument): boolean {
   return (
     one.name !== other.name &&
-    one.device.netns === other.device.netns &&
+    placeOf(one) === placeOf(other) &&
     one.device.routes === 'auto' &&
     other.device.routes === 'auto' &&
     !isSameGroup(one, other)

@@ -14,7 +14,7 @@ import {
   rangeToPrefixes,
 } from '../base/address.ts';
 import { subtractRanges } from '../base/ranges.ts';
-import type { FencePart, TunnelFence } from '../hostnet/fence/fence.ts';
+import { ELSEWHERE, type FencePart, type TunnelFence } from '../hostnet/fence/fence.ts';
 import { DEVICE_GROUP, type InterfaceAddress } from '../hostnet/routes/routes.ts';
 import { narrowRanges } from '../hostnet/steering/any-source.ts';
 import { isRequired, type RoutingPlan } from '../hostnet/steering/plan.ts';
@@ -87,7 +87,7 @@ function networksOf(addresses: readonly InterfaceAddress[]): Place[] {
 
 /** The router by which the peer is reached, where the policy is not for it alone. */
 function routerOf({ own, outbound }: RoutingPlan, { routing }: Pick<HostAround, 'routing'>): Place | undefined {
-  if (own.peer === undefined) return undefined;
+  if (own.peer === undefined || own === ELSEWHERE) return undefined;
   const { gateway, source, linkIndex } = routing.routeTo({ destination: own.peer, ipProtocol: Protocol.esp }) ?? {};
   if (gateway === undefined || source === undefined || linkIndex === undefined) return undefined;
   const isMeant = outbound.some(

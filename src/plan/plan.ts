@@ -16,6 +16,7 @@ import type { DevicePlan } from './device.ts';
 import { devicePlan } from './device.ts';
 import { deviceMtu } from './device-mtu.ts';
 import { isTransport, type KnownEnds, TRANSPORT_MTU, transportRefusal } from './transport.ts';
+import { vrfRefusal } from './vrf.ts';
 
 /** What a tunnel's configuration needs to know of its certificates. */
 export interface CertificateFacts {
@@ -113,11 +114,8 @@ function unsupported(what: string): SectunnelError {
 }
 
 function refuseUnsupported(document: SectunnelDocument): void {
-  const { device } = document;
-  const problem = sharingProblem(document);
+  const problem = sharingProblem(document) ?? vrfRefusal(document);
   if (problem !== undefined) throw unsupported(problem);
-  if (device.vrf !== undefined)
-    throw unsupported("<device vrf='…'>; a device can be put into a network namespace with netns");
 }
 
 /** The peer's name is resolved to the family of our own address where that is known. */

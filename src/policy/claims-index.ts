@@ -15,6 +15,10 @@ export class ClaimsIndex<K> {
   /** BOUNDED: by the caller, which deletes what it set. */
   readonly #claims = new Map<K, Claims>();
 
+  get isEmpty(): boolean {
+    return this.#claims.size === 0;
+  }
+
   /** Replaces what the key claimed before. */
   set(key: K, claims: Claims): void {
     if (this.#claims.get(key) === claims) return;
@@ -36,6 +40,37 @@ export class ClaimsIndex<K> {
     const found = new Set<K>();
     for (const ranges of rangesOf(claims)) for (const { key } of this.#boxes.within(ranges)) found.add(key);
     return found;
+  }
+}
+
+/** The same for policies of different places, such as routing domains: those of one place meet those of another never. */
+export class PlacedClaims<K> {
+  /** BOUNDED: by the places of the keys. */
+  readonly #indexes = new Map<string | undefined, ClaimsIndex<K>>();
+  /** BOUNDED: by the caller, which deletes what it set. */
+  readonly #places = new Map<K, string | undefined>();
+
+  /** Replaces what the key claimed before, wherever that was. */
+  set(key: K, claims: Claims, place: string | undefined): void {
+    if (this.#places.get(key) !== place) this.delete(key);
+    const index = this.#indexes.get(place) ?? new ClaimsIndex<K>();
+    this.#indexes.set(place, index);
+    this.#places.set(key, place);
+    index.set(key, claims);
+  }
+
+  /** Does nothing when it is not there. */
+  delete(key: K): void {
+    const place = this.#places.get(key);
+    const index = this.#indexes.get(place);
+    index?.delete(key);
+    this.#places.delete(key);
+    if (index?.isEmpty === true) this.#indexes.delete(place);
+  }
+
+  /** As `ClaimsIndex.near`, in one place. */
+  near(claims: Claims, place: string | undefined): Set<K> {
+    return this.#indexes.get(place)?.near(claims) ?? new Set();
   }
 }
 

@@ -45,6 +45,7 @@ describe('of two tunnels', () => {
   it.each<readonly [string, SectunnelDocument]>([
     ['of one redundancy group', document('b', ['10.2.0.0/24'], { group: 'g' })],
     ['of other namespaces', document('b', ['10.2.0.0/24'], { device: "<device netns='blue'/>" })],
+    ['of other routing domains', document('b', ['10.2.0.0/24'], { device: "<device vrf='blue'/>" })],
     ['that lead nothing', document('b', ['10.2.0.0/24'], { device: "<device routes='none'/>" })],
   ])('the same packets are no matter of those %s', (_, other) => {
     expect(overlapsAmong(document('a', ['10.2.0.0/24'], { group: 'g' }), [other])).toEqual({

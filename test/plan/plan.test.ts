@@ -42,3 +42,23 @@ describe('the host name of an end', () => {
     });
   });
 });
+
+describe('a device in a VRF', () => {
+  const inVrf = (extra = '', change: (xml: string) => string = (xml) => xml): Promise<unknown> =>
+    planTunnel(parseDocument(change(tunnelDocument({ extra: `<device vrf='blue'${extra}/>` }))));
+
+  it('is planned, and so are its routes', async () => {
+    expect(await inVrf()).toMatchObject({ device: { vrf: 'blue', routing: { vrf: 'blue', table: undefined } } });
+  });
+
+  it.each<readonly [string, string, ((xml: string) => string) | undefined, string]>([
+    ['a table', " table='7'", undefined, "leave 'table' out"],
+    ['a group', '', (xml) => xml.replace('</esp>', "</esp><redundancy group='g'/>"), "write routes='none'"],
+    ['level use', '', (xml) => xml.replace("level='require'", "level='use'"), "write level='require'"],
+  ])('is refused with %s, with what to change', async (_, extra, change, advice) => {
+    await expect(inVrf(extra, change)).rejects.toMatchObject({
+      code: 'unsupported',
+      message: expect.stringContaining(advice),
+    });
+  });
+});

@@ -12,14 +12,14 @@ import { devicePlan } from '../../plan/device.ts';
 export interface HoldingTunnel {
   readonly document: SectunnelDocument;
   readonly device: string;
-  /** What leads into it; `undefined` when that is left to others, or happens in another network namespace. */
+  /** What leads into it; `undefined` when that is left to others, or happens in another network namespace or a VRF. */
   readonly routing: RoutingPlan | undefined;
 }
 
 export function holdingTunnel(document: SectunnelDocument): HoldingTunnel {
   const { address } = document.sa.remote;
-  const { name, routing, netns } = devicePlan(document, 0, address.kind === 'ip' ? address.address : undefined);
-  return { document, device: name, routing: netns === undefined ? routing : undefined };
+  const { name, routing, netns, vrf } = devicePlan(document, 0, address.kind === 'ip' ? address.address : undefined);
+  return { document, device: name, routing: (netns ?? vrf) === undefined ? routing : undefined };
 }
 
 /** A network that names a tunnel. */
@@ -60,7 +60,9 @@ export function unfit(network: BridgedNetwork, { document, device, routing }: Ho
   const problem = pinProblem(network, device);
   if (problem !== undefined) return problem;
   if (routing === undefined) {
-    const what = document.device.netns === undefined ? "routes='none'" : `netns='${document.device.netns}'`;
+    const { netns, vrf } = document.device;
+    const place = vrf === undefined ? "routes='none'" : `vrf='${vrf}'`;
+    const what = netns === undefined ? place : `netns='${netns}'`;
     return `packets cannot be routed into tunnel '${document.name}', whose <device> says ${what}; leave that out`;
   }
   if (network.pin.mode !== 'exclusive') return undefined;

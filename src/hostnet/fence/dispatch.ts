@@ -14,10 +14,11 @@ import {
 import { isWhole, mergeRanges } from '../../base/ranges.ts';
 import type { Direction } from '../../policy/direction.ts';
 import type { TunnelFence } from './fence.ts';
-import { TABLE, word } from './nft-words.ts';
+import { quoted, TABLE, word } from './nft-words.ts';
 
-/** Addresses on both sides. */
+/** Addresses on both sides, in a VRF or, where it is left out, in the default domain. */
 export interface AddressPair {
+  readonly vrf?: string | undefined;
   readonly local: AddressRange;
   readonly remote: AddressRange;
 }
@@ -29,20 +30,36 @@ const FEW_PAIRS = 8;
 const FAMILIES: readonly IpFamily[] = [4, 6];
 
 const DIRECTIONS: readonly Direction[] = ['out', 'in'];
+const VRF_MAPS = ['vrfout', 'vrfin', 'vrfown'] as const;
+/** Maps, without the family; in VRFs the host's own packets have one of their own. */
+type DispatchMap = Direction | 'vrfout' | 'vrfin' | 'vrfown';
 /** The chain of a part that is shown what leaves, and what arrives. */
-const ENTRANCE: Readonly<Record<Direction, string>> = { out: 'leave', in: 'arrive' };
+const ENTRANCE: Readonly<Record<DispatchMap, string>> = {
+  out: 'leave',
+  in: 'arrive',
+  vrfout: 'leave',
+  vrfin: 'arrive',
+  vrfown: 'hostout',
+};
+
+/** A part that is in no map, and the addresses that it is for; all where they are not known. */
+export interface Unmapped {
+  readonly id: string;
+  readonly pairs: readonly AddressPair[] | undefined;
+}
 
 /** What a part is for; `undefined` when it is to be shown all packets. */
 export function dispatchPairs({
+  vrf,
   outbound,
   inbound,
-}: Pick<TunnelFence, 'outbound' | 'inbound'>): AddressPair[] | undefined {
+}: Pick<TunnelFence, 'vrf' | 'outbound' | 'inbound'>): AddressPair[] | undefined {
   const closed = [...outbound, ...inbound].filter(({ action }) => action !== 'pass');
   const pairs = FAMILIES.flatMap((family) => {
     const entries = closed.filter(({ remote }) => remote.start.family === family);
     const locals = mergeRanges(entries.map(({ local }) => local));
     const local = locals.length === 1 ? locals[0]! : anyRange(family);
-    return mergeRanges(entries.map(({ remote }) => remote)).map((remote) => ({ local, remote }));
+    return mergeRanges(entries.map(({ remote }) => remote)).map((remote) => ({ vrf, local, remote }));
   });
   return pairs.length > MAX_PAIRS ? undefined : pairs;
 }
@@ -50,7 +67,10 @@ export function dispatchPairs({
 export function overlap(some: readonly AddressPair[], others: readonly AddressPair[]): boolean {
   return some.some((a) =>
     others.some(
-      (b) => intersectRanges(a.remote, b.remote) !== undefined && intersectRanges(a.local, b.local) !== undefined,
+      (b) =>
+        a.vrf === b.vrf &&
+        intersectRanges(a.remote, b.remote) !== undefined &&
+        intersectRanges(a.local, b.local) !== undefined,
     ),
   );
 }
@@ -74,15 +94,18 @@ export function samePairs(some: readonly AddressPair[], others: readonly Address
 }
 
 /** What a base chain does for a part that is in no map: by its addresses where they are few, for every packet otherwise. */
-export function dispatchJumps(
-  direction: Direction,
-  { id, pairs }: { readonly id: string; readonly pairs: readonly AddressPair[] | undefined },
-): string[] {
-  const jump = `jump ${id}_${ENTRANCE[direction]}`;
+export function dispatchJumps(map: DispatchMap, { id, pairs }: Unmapped): string[] {
+  const jump = `jump ${id}_${ENTRANCE[map]}`;
   if (pairs === undefined || pairs.length > FEW_PAIRS) return [jump];
-  const [localField, remoteField] = direction === 'out' ? (['saddr', 'daddr'] as const) : (['daddr', 'saddr'] as const);
-  return pairs.map(({ local, remote }) =>
-    [...addressMatch(localField, local), ...addressMatch(remoteField, remote), jump].join(' '),
+  const isInbound = map === 'in' || map === 'vrfin';
+  const [localField, remoteField] = isInbound ? (['daddr', 'saddr'] as const) : (['saddr', 'daddr'] as const);
+  return pairs.map(({ vrf, local, remote }) =>
+    [
+      ...(vrf === undefined ? [] : [`iifname ${quoted(vrf)}`]),
+      ...addressMatch(localField, local),
+      ...addressMatch(remoteField, remote),
+      jump,
+    ].join(' '),
   );
 }
 
@@ -112,7 +135,8 @@ export function dispatchRules(direction: Direction): string[] {
 
 /** @param id the part whose chains packets are shown to */
 export function dispatchElements(verb: 'add' | 'delete', id: string, pairs: readonly AddressPair[]): string[] {
-  return DIRECTIONS.flatMap((direction) =>
+  const maps = pairs[0]?.vrf === undefined ? DIRECTIONS : VRF_MAPS;
+  return maps.flatMap((direction) =>
     FAMILIES.flatMap((family) => {
       const fitting = pairs.filter(({ remote }) => remote.start.family === family).map(pairText);
       if (fitting.length === 0) return [];
@@ -124,17 +148,17 @@ export function dispatchElements(verb: 'add' | 'delete', id: string, pairs: read
 }
 
 /** What a map from two addresses to a verdict is. */
-export function mapOf(family: IpFamily): string {
-  return `type ipv${family}_addr . ipv${family}_addr : verdict; flags interval;`;
+export function mapOf(family: IpFamily, { ofVrf = false }: { readonly ofVrf?: boolean } = {}): string {
+  return `type ${ofVrf ? 'ifname . ' : ''}ipv${family}_addr . ipv${family}_addr : verdict; flags interval;`;
 }
 
-function mapName(direction: Direction, family: IpFamily): string {
-  return `${direction}${family}`;
+function mapName(map: DispatchMap, family: IpFamily): string {
+  return `${map}${family}`;
 }
 
 /** As a key of a map. */
-export function pairText({ local, remote }: AddressPair): string {
-  return `${rangeText(local)} . ${rangeText(remote)}`;
+export function pairText({ vrf, local, remote }: AddressPair): string {
+  return `${vrf === undefined ? '' : `${quoted(vrf)} . `}${rangeText(local)} . ${rangeText(remote)}`;
 }
 
 /** All of a family is no prefix to a map. */

@@ -38,6 +38,9 @@ export interface OwnPackets {
   readonly peerPorts: readonly number[];
 }
 
+/** Of a tunnel whose IKE and ESP are in another routing domain than its device. */
+export const ELSEWHERE: OwnPackets = { peer: { family: 4, value: 0n }, ports: [], peerPorts: [] };
+
 /** IKE and ESP of any tunnel of this host: their peers are not known to each other. */
 export function ofAnyTunnel({ ports }: OwnPackets): OwnPackets {
   return { peer: undefined, ports: [...new Set([IKE_PORT, NAT_PORT, ...ports])], peerPorts: [] };
@@ -54,6 +57,8 @@ export const DEVICE_MARK = 0x0040_0000;
 /** The part of a tunnel. The first entry that a packet fits decides; a packet that fits none passes. */
 export interface TunnelFence {
   readonly kind: 'tunnel';
+  /** The VRF of the packets that it is for; left out: the default domain. */
+  readonly vrf?: string | undefined;
   /** Packets that go out and come in by it are not clear text. */
   readonly device: string;
   /** Devices of other tunnels that may carry packets of this policy: packets there are not clear text either. */

@@ -13,7 +13,9 @@ import { mergeRanges } from '../../base/ranges.ts';
 import { DEVICE_GROUP } from '../routes/routes.ts';
 import { mapOf, pairText } from './dispatch.ts';
 import type { FencePart, TunnelFence } from './fence.ts';
+import { isInVrf, kindOf } from './ids.ts';
 import { add, TABLE, word } from './nft-words.ts';
+import { VRF_HOST, VRF_SHARED } from './vrf.ts';
 
 const HOST = 'host';
 const SHARED = 'hostshared';
@@ -22,6 +24,7 @@ const FAMILIES: readonly IpFamily[] = [4, 6];
 /** A part, and the destinations that it is for; `undefined` where they are not known. */
 export interface HostPart {
   readonly id: string;
+  readonly vrf?: string | undefined;
   readonly destinations: readonly AddressRange[] | undefined;
 }
 
@@ -29,20 +32,22 @@ export interface HostPart {
 export interface HostDispatch {
   /** Verdicts, by the map's name and its key: `host4 0.0.0.0-255.255.255.255 . 10.2.0.0/24`. BOUNDED: by the parts' destinations. */
   readonly elements: ReadonlyMap<string, string>;
-  /** Rules of the chain for destinations of several parts. */
+  /** Rules of the chain for destinations of several parts, and of that for VRFs. */
   readonly shared: readonly string[];
+  readonly vrfShared: readonly string[];
   /** Ids of parts that are shown all. */
   readonly unknown: readonly string[];
 }
 
-export const NO_HOST_DISPATCH: HostDispatch = { elements: new Map(), shared: [], unknown: [] };
+export const NO_HOST_DISPATCH: HostDispatch = { elements: new Map(), shared: [], vrfShared: [], unknown: [] };
 
 /** The tunnels among these parts. @param parts those that are known */
 export function hostParts(ids: Iterable<string>, parts: ReadonlyMap<string, FencePart>): HostPart[] {
-  const tunnels = [...ids].filter((id) => id.startsWith('t'));
+  const tunnels = [...ids].filter((id) => kindOf(id) === 'tunnel');
   return tunnels.map((id) => {
     const part = parts.get(id);
-    return { id, destinations: part?.kind === 'tunnel' ? hostDestinations(part) : undefined };
+    if (part?.kind !== 'tunnel') return { id, vrf: undefined, destinations: undefined };
+    return { id, vrf: part.vrf, destinations: hostDestinations(part) };
   });
 }
 
@@ -55,24 +60,41 @@ function hostDestinations({ anySource }: Pick<TunnelFence, 'anySource'>): Addres
 export function hostDispatch(parts: readonly HostPart[]): HostDispatch {
   // BOUNDED: by the parts' destinations.
   const elements = new Map<string, string>();
-  const shared: string[] = [];
-  for (const family of FAMILIES) {
-    for (const { range, claims } of clusters(parts, family)) {
-      const ids = new Set(claims.map(({ id }) => id));
-      const [only] = ids;
-      elements.set(
-        `host${family} ${pairText({ local: anyRange(family), remote: range })}`,
-        ids.size === 1 ? jump(only!) : `jump ${SHARED}`,
-      );
-      if (ids.size > 1)
-        shared.push(...claims.map((claim) => `${word(family)} daddr ${formatRange(claim.range)} ${jump(claim.id)}`));
+  const [shared, vrfShared]: [string[], string[]] = [[], []];
+  for (const [vrf, members] of byDomain(parts)) {
+    const [map, chain, rules] =
+      vrf === undefined ? ([HOST, SHARED, shared] as const) : ([VRF_HOST, VRF_SHARED, vrfShared] as const);
+    for (const family of FAMILIES) {
+      for (const { range, claims } of clusters(members, family)) {
+        const ids = new Set(claims.map(({ id }) => id));
+        const [only] = ids;
+        elements.set(
+          `${map}${family} ${pairText({ vrf, local: anyRange(family), remote: range })}`,
+          ids.size === 1 ? jump(only!) : `jump ${chain}`,
+        );
+        // A part in a VRF lets pass what is of another domain.
+        if (ids.size > 1)
+          rules.push(...claims.map((claim) => `${word(family)} daddr ${formatRange(claim.range)} ${jump(claim.id)}`));
+      }
     }
   }
   return {
     elements,
     shared,
+    vrfShared,
     unknown: parts.flatMap(({ id, destinations }) => (destinations === undefined ? [id] : [])),
   };
+}
+
+function byDomain(parts: readonly HostPart[]): ReadonlyMap<string | undefined, HostPart[]> {
+  // BOUNDED: by the parts.
+  const found = new Map<string | undefined, HostPart[]>();
+  for (const part of parts) {
+    const members = found.get(part.vrf);
+    if (members === undefined) found.set(part.vrf, [part]);
+    else members.push(part);
+  }
+  return found;
 }
 
 interface Claim {
@@ -128,6 +150,7 @@ export function hostRemovals(before: HostDispatch, after: HostDispatch): string[
       gone.map(([key]) => key),
     ),
     ...(same(before.shared, after.shared) ? [] : [`flush chain ${TABLE} ${SHARED}`]),
+    ...(same(before.vrfShared, after.vrfShared) ? [] : [`flush chain ${TABLE} ${VRF_SHARED}`]),
   ];
 }
 
@@ -138,15 +161,21 @@ export function hostAdditions(
   { anew }: { readonly anew: boolean },
 ): string[] {
   const added = [...after.elements].filter(([key, verdict]) => before.elements.get(key) !== verdict);
+  const [ofVrf, ofDefault] = [true, false].map((wanted) => after.unknown.filter((id) => isInVrf(id) === wanted));
+  const lookUp = (map: string, before: string): string[] =>
+    FAMILIES.map((family) => `${before}${word(family)} saddr . ${word(family)} daddr vmap @${map}${family}`);
   const rules = [
-    ...FAMILIES.map((family) => `${word(family)} saddr . ${word(family)} daddr vmap @host${family}`),
-    ...after.unknown.map(jump),
-  ].map((rule) => add(HOST, rule));
+    ...[...lookUp(VRF_HOST, 'iifname . '), ...ofVrf!.map(jump)].map((rule) => add(VRF_HOST, rule)),
+    ...[...lookUp(HOST, ''), ...ofDefault!.map(jump)].map((rule) => add(HOST, rule)),
+  ];
   return [
     // A version before this one left none.
     ...after.unknown.map((id) => `add chain ${TABLE} ${id}_hostany`),
     ...(same(before.shared, after.shared) ? [] : after.shared.map((rule) => add(SHARED, rule))),
-    ...(anew || !same(before.unknown, after.unknown) ? [`flush chain ${TABLE} ${HOST}`, ...rules] : []),
+    ...(same(before.vrfShared, after.vrfShared) ? [] : after.vrfShared.map((rule) => add(VRF_SHARED, rule))),
+    ...(anew || !same(before.unknown, after.unknown)
+      ? [HOST, VRF_HOST].map((chain) => `flush chain ${TABLE} ${chain}`).concat(rules)
+      : []),
     ...elementLines(
       'add',
       added.map(([key, verdict]) => `${key} : ${verdict}`),
@@ -156,8 +185,8 @@ export function hostAdditions(
 
 /** A line for each map. */
 function elementLines(verb: 'add' | 'delete', elements: readonly string[]): string[] {
-  return FAMILIES.flatMap((family) => {
-    const name = `host${family}`;
+  const names = [HOST, VRF_HOST].flatMap((map) => FAMILIES.map((family) => `${map}${family}`));
+  return names.flatMap((name) => {
     const own = elements
       .filter((element) => element.startsWith(`${name} `))
       .map((element) => element.slice(name.length + 1));

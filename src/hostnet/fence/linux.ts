@@ -2,13 +2,12 @@
  * The fence in the kernel, by nft(8): one batch a change, which the kernel takes as a whole or not at all. It outlives the
  * program: what another run left is kept until `reconcile`. `table.ts` finds what other programs change.
  */
-import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { Serial } from '../../base/serial.ts';
 import { MissingProgramError } from '../../sys/program.ts';
 import type { ObjectName } from '../netlink/nftables.ts';
 import { MISSING } from './content.ts';
-import { type AddressPair, dispatchPairs, overlap, samePairs } from './dispatch.ts';
+import { type AddressPair, dispatchPairs, overlap, samePairs, type Unmapped } from './dispatch.ts';
 import {
   FENCE_COUNTERS,
   type FenceCounters,
@@ -19,7 +18,8 @@ import {
 } from './fence.ts';
 import { Gathered } from './gathered.ts';
 import { type HostDispatch, hostDispatch, hostParts } from './host-dispatch.ts';
-import { fenceBatch, kindOf, type NamedPart, type Unmapped } from './nft.ts';
+import { ID, idOf, idsOf, kindOf } from './ids.ts';
+import { fenceBatch, type NamedPart } from './nft.ts';
 import { nftObjects } from './nft-json.ts';
 import { runNft } from './nft-program.ts';
 import { counterName, FENCE_TABLE, TABLE, TABLE_LINE } from './nft-words.ts';
@@ -80,17 +80,20 @@ export class LinuxFence implements FenceKeeper {
     const removed: string[] = [];
     const added: NamedPart[] = [];
     for (const [key, part] of parts) {
-      if (part === undefined) removed.push(...KINDS.map((kind) => idOf(kind, key)));
-      else if (this.#table.suspect || !isDeepStrictEqual(this.#parts.get(key)?.part, part)) {
-        added.push({ id: this.#freeId(part.kind, key), part });
+      const ids = KINDS.flatMap((kind) => idsOf(kind, key));
+      // In another domain it has another id.
+      removed.push(...(part === undefined ? ids : idsOf(part.kind, key).filter((id) => id !== idOf(part, key))));
+      if (part === undefined) continue;
+      if (this.#table.suspect || !isDeepStrictEqual(this.#parts.get(key)?.part, part)) {
+        added.push({ id: this.#freeId(part, key), part });
       }
     }
     await this.#change(added, removed);
     const ids = new Map(added.map((each) => [each.id, each]));
     for (const [key, part] of parts) {
-      const named = part && ids.get(idOf(part.kind, key));
-      if (part === undefined) this.#forget(key);
-      else if (named !== undefined) {
+      const named = part && ids.get(idOf(part, key));
+      if (part === undefined || named !== undefined) this.#forget(key);
+      if (named !== undefined) {
         this.#parts.set(key, named);
         this.#owners.set(named.id, key);
       }
@@ -104,8 +107,8 @@ export class LinuxFence implements FenceKeeper {
   }
 
   /** @throws Error when another part has the same one */
-  #freeId(kind: FencePart['kind'], key: string): string {
-    const id = idOf(kind, key);
+  #freeId(part: FencePart, key: string): string {
+    const id = idOf(part, key);
     const owner = this.#owners.get(id);
     if (owner === undefined || owner === key) return id;
     throw new Error(`the fences of ${owner} and ${key} would have the same id ${id}: give one of them another name`);
@@ -132,7 +135,10 @@ export class LinuxFence implements FenceKeeper {
 
   reconcile(kind: FencePart['kind'], keep: readonly string[]): Promise<void> {
     return this.#changes.run(async () => {
-      const kept = new Set([...[...this.#parts.values()].map(({ id }) => id), ...keep.map((key) => idOf(kind, key))]);
+      const kept = new Set([
+        ...[...this.#parts.values()].map(({ id }) => id),
+        ...keep.flatMap((key) => idsOf(kind, key)),
+      ]);
       const present = await this.#readPresent();
       const left = [...present].filter((id) => kindOf(id) === kind && !kept.has(id));
       await this.#change([], left);
@@ -285,6 +291,7 @@ export class LinuxFence implements FenceKeeper {
       mapped: [...mapped].flatMap(([id, pairs]) => (isSame(id) ? [] : [{ id, pairs }])),
       unmapped: [...old].flatMap(([id, pairs]) => (isSame(id) ? [] : [{ id, pairs }])),
       host: { before: anew ? undefined : this.#host, after: host },
+      vrfDevices: [...after].flatMap((id) => vrfDevice(parts.get(id)) ?? []),
     });
     const text = [...first, batch, ...last].join('\n');
     const names = namesIn(text);
@@ -308,7 +315,7 @@ export class LinuxFence implements FenceKeeper {
     }
     const present = new Set(
       nftObjects(listed, 'chain').flatMap(({ table, name }) => {
-        const id = /^([tbu][0-9a-f]+)_(leave|forward|postrouting)$/.exec(String(name))?.[1];
+        const id = PRESENT.exec(String(name))?.[1];
         return table === FENCE_TABLE && id !== undefined ? [id] : [];
       }),
     );
@@ -323,6 +330,11 @@ export class LinuxFence implements FenceKeeper {
   #nft(words: readonly string[], input = ''): Promise<string> {
     return runNft(words, { ...this.#options, input, timeout: TIMEOUT_MS });
   }
+}
+
+/** The device of a tunnel in a VRF. */
+function vrfDevice(part: FencePart | undefined): string | undefined {
+  return part?.kind === 'tunnel' && part.vrf !== undefined ? part.device : undefined;
 }
 
 /** What is to be done, and what stands before. */
@@ -341,9 +353,12 @@ interface Application {
 /** Nothing of it differed. */
 const WHOLE: FenceDamage = { found: [], by: [] };
 
+const PRESENT = new RegExp(`^(${ID})_(leave|forward|postrouting)$`);
+const OF_PART = new RegExp(`^\\w+ (${ID})_`);
+
 /** The part that an object belongs to; `undefined` for what all parts stand on. */
 function partOf(name: ObjectName): string | undefined {
-  return /^\w+ ([tbu][0-9a-f]{12})_/.exec(name)?.[1];
+  return OF_PART.exec(name)?.[1];
 }
 
 function isTableLost({ name, text }: Difference): boolean {
@@ -372,11 +387,6 @@ function namesIn(batch: string): Set<ObjectName> {
 function removal(name: ObjectName): string[] {
   const object = name.replace(' ', ` ${TABLE} `);
   return name.startsWith('chain ') ? [`flush ${object}`, `delete ${object}`] : [`delete ${object}`];
-}
-
-/** The same in each run, so that what a crash left behind is found again. */
-function idOf(kind: FencePart['kind'], key: string): string {
-  return `${kind[0]}${createHash('sha256').update(key).digest('hex').slice(0, 12)}`;
 }
 
 function parseCounters(json: string): Map<string, number> {

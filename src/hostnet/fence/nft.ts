@@ -19,7 +19,14 @@
  */
 import { assertNever } from '../../base/assert.ts';
 import type { Direction } from '../../policy/direction.ts';
-import { type AddressPair, dispatchElements, dispatchJumps, dispatchMaps, dispatchRules } from './dispatch.ts';
+import {
+  type AddressPair,
+  dispatchElements,
+  dispatchJumps,
+  dispatchMaps,
+  dispatchRules,
+  type Unmapped,
+} from './dispatch.ts';
 import { type BridgeFence, FENCE_COUNTERS, type FencePart, type UntranslatedFence } from './fence.ts';
 import {
   type HostDispatch,
@@ -29,9 +36,11 @@ import {
   hostRule,
   NO_HOST_DISPATCH,
 } from './host-dispatch.ts';
+import { isInVrf, kindOf } from './ids.ts';
 import { add, counterName, quoted, TABLE, TABLE_LINE, word } from './nft-words.ts';
 import { extensionsSet, laterFragment, readableMatches, WHOLE } from './readable.ts';
 import { deletedMarkRules, setsOf, TUNNEL_CHAINS, TUNNEL_SETS, tunnelRules } from './tunnel.ts';
+import { devicesInVrfs, VRF_RULES, vrfFoundation, vrfRules } from './vrf.ts';
 
 interface BaseChain {
   readonly hook: string;
@@ -93,16 +102,6 @@ export interface NamedPart {
   readonly part: FencePart;
 }
 
-export function kindOf(id: string): FencePart['kind'] {
-  return id.startsWith('t') ? 'tunnel' : id.startsWith('b') ? 'bridge' : 'untranslated';
-}
-
-/** A part that is in no map, and the addresses that it is for; all where they are not known. */
-export interface Unmapped {
-  readonly id: string;
-  readonly pairs: readonly AddressPair[] | undefined;
-}
-
 /** What is to be done, and what is there afterwards. */
 export interface FenceChange {
   readonly added: readonly NamedPart[];
@@ -118,13 +117,16 @@ export interface FenceChange {
   readonly unmapped: readonly { readonly id: string; readonly pairs: readonly AddressPair[] }[];
   /** What leads the host's own packets to parts; `before` is left out where all of it is new. */
   readonly host: { readonly before: HostDispatch | undefined; readonly after: HostDispatch };
+  /** Devices of all tunnels in VRFs that are there afterwards. */
+  readonly vrfDevices: readonly string[];
 }
 
 /** The batch that carries out a change. */
 export function fenceBatch(change: FenceChange): string {
-  const { added, removed, present, unmappable, inherited, mapped, unmapped, host } = change;
+  const { added, removed, present, unmappable, inherited, mapped, unmapped, host, vrfDevices } = change;
   if (present.length === 0) return `add table ${TABLE}\ndelete table ${TABLE}\n`;
   const { before = NO_HOST_DISPATCH, after } = host;
+  const concernsVrfs = [...added.map(({ id }) => id), ...removed].some(isInVrf);
   const lines = [
     ...(unmappable === undefined ? [] : foundation(inherited)),
     ...unmapped.flatMap(({ id, pairs }) => dispatchElements('delete', id, pairs)),
@@ -134,11 +136,13 @@ export function fenceBatch(change: FenceChange): string {
       kindOf(id) === 'tunnel' ? deletedMarkRules(id) : [],
     ),
     ...(unmappable === undefined ? [] : BASE_NAMES.flatMap((name) => baseRules(name, unmappable))),
+    ...(unmappable === undefined ? [] : vrfRules(unmappable.filter(({ id }) => isInVrf(id)))),
     ...translation([...present, ...removed], present),
     ...added.flatMap(({ id, part }) => (part.kind === 'tunnel' ? deletedSets(id, setsOf(part)) : [])),
     ...added.flatMap(partRules),
     ...mapped.flatMap(({ id, pairs }) => dispatchElements('add', id, pairs)),
     ...hostAdditions(before, after, { anew: host.before === undefined }),
+    ...(unmappable === undefined && !concernsVrfs ? [] : devicesInVrfs(vrfDevices)),
     ...removed.flatMap(deleted),
   ];
   return `${lines.join('\n')}\n`;
@@ -165,6 +169,7 @@ function foundation(inherited: boolean): string[] {
     ...dispatchMaps('add'),
     ...dispatchMaps('flush'),
     ...hostFoundation(),
+    ...vrfFoundation(),
   ];
 }
 
@@ -174,9 +179,10 @@ function baseRules(name: BaseName, unmappable: readonly Unmapped[]): string[] {
     ...first,
     ...unmappable.filter(({ id }) => kindOf(id) === 'bridge').map(({ id }) => `jump ${id}_${name}`),
     ...second,
+    ...VRF_RULES[name],
     ...directions.flatMap(dispatchRules),
     ...unmappable
-      .filter(({ id }) => kindOf(id) === 'tunnel')
+      .filter(({ id }) => kindOf(id) === 'tunnel' && !isInVrf(id))
       .flatMap((part) => directions.flatMap((direction) => dispatchJumps(direction, part))),
     ...last,
   ];

@@ -67,8 +67,7 @@ const UDP = 17;
 const FAMILIES: readonly IpFamily[] = [4, 6];
 
 export function tunnelRules(id: string, part: TunnelFence): string[] {
-  const { device, beside, own, outbound, inbound, marked } = part;
-  const name = quoted(device);
+  const { vrf, beside, own, outbound, inbound, marked } = part;
   const closed = [...outbound, ...inbound].filter(({ action }) => action !== 'pass');
   const families = FAMILIES.filter((family) => closed.some(({ remote }) => remote.start.family === family));
   const remote = hasRemoteSets({ outbound, inbound }) ? remoteRanges(closed) : undefined;
@@ -77,8 +76,9 @@ export function tunnelRules(id: string, part: TunnelFence): string[] {
   return [
     ...(remote ?? []).flatMap(({ family, ranges }) => remoteSet(id, family, ranges)),
     ...besideSet(id, beside),
+    ...(vrf === undefined ? [] : outsideOf(id, vrf)),
     // What came out of the tunnel is delivered; what goes into it comes from the other side in the clear.
-    ...[...throughDevices(id, device, beside), ...linkScope(families)].flatMap((rule) => [
+    ...[...throughDevices(id, part), ...linkScope(families)].flatMap((rule) => [
       add(`${id}_leave`, rule),
       add(`${id}_arrive`, rule),
     ]),
@@ -92,12 +92,12 @@ export function tunnelRules(id: string, part: TunnelFence): string[] {
       add(`${id}_arrive`, `${match} goto ${id}_in`),
     ]),
     ...hostRules(id, 'out', families, own),
-    ...mirroredFragments(id, dispatchPairs({ outbound, inbound })),
+    ...(vrf === undefined ? mirroredFragments(id, dispatchPairs({ outbound, inbound })) : []),
     ...hostRules(id, 'in', families, own),
     ...entryRules(id, 'out', outbound),
     ...entryRules(id, 'in', inbound),
     ...anySourceRules(id, part),
-    ...(marked.length === 0 ? [] : markRules(id, name, marked)),
+    ...(marked.length === 0 ? [] : markRules(id, part)),
   ];
 }
 
@@ -132,7 +132,7 @@ export function deletedMarkRules(id: string): string[] {
   ]);
 }
 
-function markRules(id: string, device: string, entries: readonly FenceEntry[]): string[] {
+function markRules(id: string, { vrf, device, marked: entries }: TunnelFence): string[] {
   const passing = entries.some(marksPass);
   const rules = entries.flatMap((entry) => markRule(entry));
   const chain = (name: keyof typeof MARK_CHAINS, own: readonly string[]): string[] => [
@@ -141,9 +141,13 @@ function markRules(id: string, device: string, entries: readonly FenceEntry[]): 
   ];
   // Where fragments alone are marked, all else passes first; the host's own are made behind the rules.
   const whole = WHOLE.map((match) => `${match} return`);
+  const [ownOutside, outside] =
+    vrf === undefined
+      ? ['meta oifkind "vrf" return', 'meta iifkind "vrf" return']
+      : [`oifname != ${quoted(vrf)} return`, `iifname != ${quoted(vrf)} return`];
   return [
-    ...(passing ? chain('markhost', []) : []),
-    ...chain('markforward', [`iifname ${device} return`, ...(passing ? [] : whole)]),
+    ...(passing ? chain('markhost', [ownOutside]) : []),
+    ...chain('markforward', [outside, `iifname ${quoted(device)} return`, ...(passing ? [] : whole)]),
   ];
 }
 
@@ -181,10 +185,20 @@ function hasRemoteSets({ outbound, inbound }: Pick<TunnelFence, 'outbound' | 'in
 }
 
 /** What goes by the device of the tunnel, or by one beside it. */
-function throughDevices(id: string, device: string, beside: readonly string[]): string[] {
+function throughDevices(id: string, { vrf, device, beside }: TunnelFence): string[] {
   const few = beside.length <= FEW_RULES;
   const names = [quoted(device), ...(few ? beside.map(quoted) : [`@${id}_beside`])];
-  return names.flatMap((name) => [`oifname ${name} return`, `iifname ${name} return`]);
+  const cameBy = vrf === undefined ? 'iifname' : 'meta sdifname';
+  return names.flatMap((name) => [`oifname ${name} return`, `${cameBy} ${name} return`]);
+}
+
+/** First in each chain that packets of other VRFs may come to; and what this host sends itself is not clear text. */
+function outsideOf(id: string, vrf: string): string[] {
+  const name = quoted(vrf);
+  return [
+    ...['leave', 'arrive', 'hostout', 'hostany'].map((chain) => add(`${id}_${chain}`, `iifname != ${name} return`)),
+    add(`${id}_arrive`, `meta sdifname ${name} return`),
+  ];
 }
 
 function besideSet(id: string, beside: readonly string[]): string[] {
@@ -220,7 +234,7 @@ function remoteMatch(id: string, family: IpFamily, ranges: readonly AddressRange
 }
 
 /** Packets that never leave a link, which the link needs: no tunnel carries them. */
-function linkScope(families: readonly IpFamily[]): string[] {
+export function linkScope(families: readonly IpFamily[]): string[] {
   const rules = {
     4: ['ip daddr 224.0.0.0/24 return', 'ip daddr 255.255.255.255 return'],
     6: [

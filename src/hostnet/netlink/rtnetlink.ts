@@ -36,7 +36,10 @@ export const RTM = {
 const AF_INET = 2;
 const AF_INET6 = 10;
 const IFF_UP = 1;
-const IFLA = { IFNAME: 3, MTU: 4, TXQLEN: 13, GROUP: 27 } as const;
+const IFLA = { IFNAME: 3, MTU: 4, MASTER: 10, TXQLEN: 13, LINKINFO: 18, GROUP: 27 } as const;
+const IFLA_INFO = { KIND: 1, DATA: 2 } as const;
+const IFLA_VRF_TABLE = 1;
+const VRF = 'vrf';
 const IFA = { ADDRESS: 1, LOCAL: 2, FLAGS: 8 } as const;
 const IFA_F_OPTIMISTIC = 0x04;
 const IFA_F_DADFAILED = 0x08;
@@ -85,13 +88,14 @@ export function linkRequest(nameOrIndex: string | number): NetlinkRequest {
   return new NetlinkRequest(RTM.GETLINK, 0, linkHeader(0, 0, 0)).attribute(IFLA.IFNAME, utf8(`${nameOrIndex}\0`));
 }
 
-export function setLinkRequest(index: number, { up, mtu, queue, group }: LinkChange): NetlinkRequest {
+export function setLinkRequest(index: number, { up, mtu, queue, group, master }: LinkChange): NetlinkRequest {
   const flags = up === true ? IFF_UP : 0;
   const mask = up === undefined ? 0 : IFF_UP;
   const request = new NetlinkRequest(RTM.NEWLINK, 0, linkHeader(index, flags, mask));
   if (mtu !== undefined) request.attributeU32(IFLA.MTU, mtu);
   if (queue !== undefined) request.attributeU32(IFLA.TXQLEN, queue);
   if (group !== undefined) request.attributeU32(IFLA.GROUP, group);
+  if (master !== undefined) request.attributeU32(IFLA.MASTER, master);
   return request;
 }
 
@@ -103,7 +107,26 @@ export function parseLink(body: Uint8Array): Link {
     mtu: readHostU32(attributes.get(IFLA.MTU)) ?? 0,
     up: (readHostU32(body.subarray(8)) & IFF_UP) !== 0,
     group: readHostU32(attributes.get(IFLA.GROUP)) ?? 0,
+    master: readHostU32(attributes.get(IFLA.MASTER)),
   };
+}
+
+/** All VRFs; with `master` the slaves of that link. Some kernels answer with other links besides. */
+export function linksRequest({ master }: { readonly master?: number } = {}): NetlinkRequest {
+  const request = new NetlinkRequest(RTM.GETLINK, NLM_F.DUMP, linkHeader(0, 0, 0));
+  if (master !== undefined) return request.attributeU32(IFLA.MASTER, master);
+  const kind = utf8(VRF);
+  return request.attribute(IFLA.LINKINFO, Uint8Array.of(4 + kind.length, 0, IFLA_INFO.KIND, 0, ...kind, 0));
+}
+
+/** The link and the number of its table, if it is a VRF. */
+export function parseVrf(body: Uint8Array): { readonly link: Link; readonly table: number } | undefined {
+  const info = parseAttributes(fixed(body, LINK_SIZE), LINK_SIZE).get(IFLA.LINKINFO);
+  const parts = info && parseAttributes(info, 0);
+  if (parts === undefined || readName(parts.get(IFLA_INFO.KIND) ?? new Uint8Array(0)) !== VRF) return undefined;
+  const data = parts.get(IFLA_INFO.DATA);
+  const table = readHostU32(data && parseAttributes(data, 0).get(IFLA_VRF_TABLE));
+  return table === undefined ? undefined : { link: parseLink(body), table };
 }
 
 export function addressesRequest(linkIndex: number | undefined): NetlinkRequest {
@@ -185,6 +208,7 @@ export function routeQueryRequest(
   const request = new NetlinkRequest(RTM.GETROUTE, 0, header).attribute(RTA.DST, addressToBytes(query.destination));
   if (query.source !== undefined) request.attribute(RTA.SRC, addressToBytes(query.source));
   if (query.inputLinkIndex !== undefined) request.attributeU32(RTA.IIF, query.inputLinkIndex);
+  if (query.outputLinkIndex !== undefined) request.attributeU32(RTA.OIF, query.outputLinkIndex);
   if (query.mark !== undefined) request.attributeU32(RTA.MARK, query.mark);
   if (query.ipProtocol !== undefined) request.attributeU8(RTA.IP_PROTO, query.ipProtocol);
   if (query.sourcePort !== undefined) request.attribute(RTA.SPORT, networkPort(query.sourcePort));

@@ -2,6 +2,7 @@
  * The network configuration of the Linux network namespace in which it was opened, by rtnetlink: no helper program.
  * Reading needs no privilege; changing takes CAP_NET_ADMIN.
  */
+import { existsSync } from 'node:fs';
 import type { IpFamily } from '../../base/address.ts';
 import { formatAddress } from '../../base/address.ts';
 import { ERRNO, SystemError } from '../../sys/errno.ts';
@@ -33,10 +34,13 @@ import type {
   RouteRefusal,
   Rule,
   SeenRule,
+  Vrf,
 } from './routes.ts';
 import { describeRoute, describeRule, formatPrefix, MAIN_TABLE, metricOf, OWN_PROTOCOL, sameRule } from './routes.ts';
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
+/** Is there once the kernel has loaded what VRFs take, in every namespace. Without it a list would be of all links. */
+const VRF_SYSCTLS = '/proc/sys/net/vrf';
 /** What a kernel without IPv6 answers about it: rules, and routes. It has none of them. */
 const NO_FAMILY: readonly number[] = [ERRNO.EAFNOSUPPORT, ERRNO.EOPNOTSUPP];
 /**
@@ -66,6 +70,16 @@ export class LinuxHostNetwork implements HostNetwork {
 
   setLink(index: number, change: LinkChange): void {
     this.#change(message.setLinkRequest(index, change), `change link ${index} (${JSON.stringify(change)})`, []);
+  }
+
+  vrfs(): Vrf[] {
+    if (!existsSync(VRF_SYSCTLS)) return [];
+    return parseAll(this.#ask(message.linksRequest(), 'list VRFs', []), message.parseVrf).map(({ link, table }) => {
+      const { index, name, up } = link;
+      const slaves = this.#ask(message.linksRequest({ master: index }), `list the links of VRF ${name}`, []);
+      const links = parseAll(slaves, message.parseLink).filter(({ master }) => master === index);
+      return { index, name, up, table, links: new Set(links.map((slave) => slave.index)) };
+    });
   }
 
   addresses(linkIndex?: number): InterfaceAddress[] {

@@ -20,6 +20,7 @@ import type {
   RouteRefusal,
   Rule,
   SeenRule,
+  Vrf,
 } from './routes.ts';
 import {
   describeRoute,
@@ -36,6 +37,7 @@ import { seenRule } from './seen-rules.ts';
 const KERNEL_PROTOCOL = 2;
 const LOCAL_TABLE = 255;
 const MAIN_RULE_PRIORITY = 32_766;
+const L3MDEV_RULE = 1000;
 
 export class MemoryHostNetwork implements HostNetwork {
   // BOUNDED: by what the owner adds, as in the kernel.
@@ -49,6 +51,8 @@ export class MemoryHostNetwork implements HostNetwork {
     protocol: KERNEL_PROTOCOL,
   }));
 
+  /** By the index of the VRF. */
+  readonly #vrfTables = new Map<number, number>();
   #onChange: ((change: NetworkChange) => void) | undefined;
 
   /** Adds a link, down; returns its index. */
@@ -61,10 +65,27 @@ export class MemoryHostNetwork implements HostNetwork {
   /** Removes a link with its addresses and routes, as the kernel does. */
   deleteLink(index: number): void {
     const gone = this.link(index);
-    this.#links = this.#links.filter((link) => link.index !== index);
+    this.#links = this.#links
+      .filter((link) => link.index !== index)
+      .map((link) => (link.master === index ? { ...link, master: undefined } : link));
+    this.#vrfTables.delete(index);
     this.#addresses = this.#addresses.filter((address) => address.linkIndex !== index);
     this.#routes = this.#routes.filter((route) => route.linkIndex !== index);
     if (gone !== undefined) this.#onChange?.({ kind: 'link', gone: true, link: gone });
+  }
+
+  /** Makes a link a VRF with that table. */
+  makeVrf(index: number, table: number): void {
+    this.#wantLink(index, `make link ${index} a VRF`);
+    this.#vrfTables.set(index, table);
+  }
+
+  vrfs(): Vrf[] {
+    return this.#links.flatMap(({ index, name, up }) => {
+      const table = this.#vrfTables.get(index);
+      const slaves = this.#links.filter(({ master }) => master === index);
+      return table === undefined ? [] : [{ index, name, up, table, links: new Set(slaves.map((link) => link.index)) }];
+    });
   }
 
   link(nameOrIndex: string | number): Link | undefined {
@@ -206,7 +227,7 @@ export class MemoryHostNetwork implements HostNetwork {
   routeFor(query: RouteQuery): InstalledRoute | undefined {
     if (isMartian(query)) return undefined;
     const { destination } = query;
-    const rules = this.rules(destination.family);
+    const rules = this.#rulesFor(query);
     const cameBy = query.inputLinkIndex === undefined ? 'lo' : this.link(query.inputLinkIndex)?.name;
     let from = 0;
     for (const rule of rules) {
@@ -227,6 +248,20 @@ export class MemoryHostNetwork implements HostNetwork {
       return route;
     }
     return undefined;
+  }
+
+  /** In a VRF the kernel's rule for all VRFs looks up the table of the packet's own. */
+  #rulesFor({ destination: { family }, inputLinkIndex, outputLinkIndex }: RouteQuery): InstalledRule[] {
+    const rules = this.rules(family);
+    const table = this.#vrfTables.get(inputLinkIndex ?? outputLinkIndex ?? 0);
+    if (table === undefined) return rules;
+    const ofVrf = {
+      family,
+      priority: L3MDEV_RULE,
+      action: { type: 'table', table },
+      protocol: KERNEL_PROTOCOL,
+    } as const;
+    return [...rules, ofVrf].sort((a, b) => a.priority - b.priority);
   }
 
   refusalOf(query: RouteQuery): RouteRefusal | undefined {

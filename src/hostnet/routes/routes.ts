@@ -30,6 +30,18 @@ export interface Link {
   readonly up: boolean;
   /** The group of links that it is in; default 0. */
   readonly group: number;
+  /** The index of the link that it is a slave of: a bridge, a bond, a VRF. Left out: of none. */
+  readonly master?: number | undefined;
+}
+
+/** A routing domain (Documentation/networking/vrf.rst of Linux): links enslaved to one link, and the table that they use. */
+export interface Vrf {
+  readonly index: number;
+  readonly name: string;
+  readonly up: boolean;
+  readonly table: number;
+  /** Indexes of its slaves. BOUNDED: by the links of the host. */
+  readonly links: ReadonlySet<number>;
 }
 
 /** What is left out stays as it is. */
@@ -39,6 +51,8 @@ export interface LinkChange {
   /** Packets that may wait to be sent. */
   readonly queue?: number;
   readonly group?: number;
+  /** The index of the link that it becomes a slave of. */
+  readonly master?: number;
 }
 
 export interface InterfaceAddress extends Prefix {
@@ -139,6 +153,8 @@ export interface RouteQuery {
    * are. Left out: this host sends it, and `source` is an address of its own.
    */
   readonly inputLinkIndex?: number | undefined;
+  /** The link, or the VRF, that the socket of one of the host's own packets is bound to. */
+  readonly outputLinkIndex?: number | undefined;
   readonly ipProtocol?: number | undefined;
   readonly sourcePort?: number | undefined;
   readonly destinationPort?: number | undefined;
@@ -185,6 +201,8 @@ export type NetworkChange =
 export interface HostNetwork {
   link(nameOrIndex: string | number): Link | undefined;
   setLink(index: number, change: LinkChange): void;
+  /** The routing domains that there are. Costs next to nothing where the kernel has none. */
+  vrfs(): Vrf[];
 
   addresses(linkIndex?: number): InterfaceAddress[];
 

@@ -122,8 +122,8 @@ export class Leftovers {
       const owner = ownerIn(rule);
       if (isOfTunnel(rule) && owner !== undefined) found.add(owner);
     }
-    for (const { table } of network.routes({ protocol: OWN_PROTOCOL }))
-      if (!SYSTEM_TABLES.includes(table)) found.add(table);
+    const others = new Set([...SYSTEM_TABLES, ...network.vrfs().map(({ table }) => table)]);
+    for (const { table } of network.routes({ protocol: OWN_PROTOCOL })) if (!others.has(table)) found.add(table);
     this.#found = found;
     for (const table of [...found]) {
       if (kept.has(table) || routes.has(table)) this.#removeUnwanted(table, routes.get(table));

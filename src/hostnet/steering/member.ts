@@ -3,12 +3,19 @@ import { formatAddress } from '../../base/address.ts';
 import { DEVICE_GROUP, type InstalledRoute, type Link, type Route } from '../routes/routes.ts';
 import { routeKey } from './compare.ts';
 import type { RoutingPlan } from './plan.ts';
-import type { TableRoute } from './routes.ts';
+import { destinationRoutes, type TableRoute } from './routes.ts';
 import { tableRoutes } from './rules.ts';
 import { type OwnAddresses, openRoutes, unservedText } from './sources.ts';
 
 /** Metric of the routes for when there is no device: the kernel looks at them last. */
 const LAST_METRIC = 0xffff_ffff;
+
+/** In the table of a VRF, beside the routes of others: none of these comes first, nor takes the place of ours without the device. */
+const VRF_METRICS = { 4: { open: 0, closed: 1 }, 6: { open: 1, closed: 2 } } as const;
+
+function withMetric(route: Route): Route {
+  return { ...route, metric: VRF_METRICS[route.destination.address.family].open };
+}
 
 export class TableMember {
   readonly plan: RoutingPlan;
@@ -27,7 +34,7 @@ export class TableMember {
     this.plan = plan;
     this.device = device;
     this.table = table;
-    this.routes = tableRoutes(plan);
+    this.routes = plan.vrf === undefined ? tableRoutes(plan) : destinationRoutes(plan.outbound);
     this.#own = own;
     this.#unserved = unservedText(plan.outbound, own);
   }
@@ -38,7 +45,7 @@ export class TableMember {
       type: closed,
       destination,
       table: this.table,
-      metric: LAST_METRIC,
+      metric: this.plan.vrf === undefined ? LAST_METRIC : VRF_METRICS[destination.address.family].closed,
     }));
   }
 
@@ -60,7 +67,8 @@ export class TableMember {
   setLink(linkIndex: number): void {
     if (this.#linkIndex !== linkIndex) this.#reported = 'opening';
     this.#linkIndex = linkIndex;
-    this.#openRoutes = openRoutes(this.routes, { table: this.table, linkIndex }, this.#own);
+    const open = openRoutes(this.routes, { table: this.table, linkIndex }, this.#own);
+    this.#openRoutes = this.plan.vrf === undefined ? open : open.map(withMetric);
   }
 
   /** Whether its device is up and in the group of tunnels, as reported. */

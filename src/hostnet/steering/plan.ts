@@ -34,6 +34,8 @@ export interface RoutingPlan {
   readonly tunnel: string;
   /** The routing table that the document names; the tunnel's alone. `undefined`: whichever is free, or one that it shares. */
   readonly table: number | undefined;
+  /** The VRF of the packets that it is for; left out: the default domain. */
+  readonly vrf?: string | undefined;
   readonly own: OwnPackets;
   readonly outbound: readonly PolicyBox[];
   readonly inbound: readonly PolicyBox[];

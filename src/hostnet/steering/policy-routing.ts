@@ -12,6 +12,7 @@ import type { AddressRange } from '../../base/address.ts';
 import { IKE_PORT } from '../../base/ports.ts';
 import { Protocol } from '../../policy/protocols.ts';
 import type { LookScope } from '../fence/fence.ts';
+import { findDomain } from '../routes/domain.ts';
 import {
   DEVICE_GROUP,
   type HostNetwork,
@@ -33,6 +34,7 @@ import { Suspects } from './suspects.ts';
 import type { RoutingTable } from './table.ts';
 import { SteeringTables } from './tables.ts';
 import { TunnelOrder } from './tunnel-order.ts';
+import { isForVrf, VrfRouting } from './vrf-routing.ts';
 
 /** A route is looked up as for IKE's own packets: a peer expects IKE on this port whatever a document says. */
 export const OWN_QUERY: { readonly ipProtocol: number; readonly sourcePort: number } = {
@@ -65,6 +67,7 @@ export class PolicyRouting {
   readonly #rules: RuleBook;
   readonly #tables: SteeringTables;
   readonly #bridges: BridgeRouting;
+  readonly #vrfs: VrfRouting;
   readonly #suspects: Suspects;
   readonly #changer: Changer;
   /** Of this host, while they are known by reports. */
@@ -77,6 +80,7 @@ export class PolicyRouting {
     this.#rules = new RuleBook(network);
     this.#tables = new SteeringTables(network, this.#rules, order, () => this.#addresses());
     this.#bridges = new BridgeRouting(network);
+    this.#vrfs = new VrfRouting(network, () => this.#bridges.guests());
     this.#suspects = new Suspects(this.#tables, this.#bridges);
     this.#changer = {
       rules: this.#rules,
@@ -92,6 +96,12 @@ export class PolicyRouting {
    * @throws Error when the system refuses; then nothing of the tunnel is installed
    */
   prepare(plan: RoutingPlan, device: string): void {
+    if (isForVrf(plan)) {
+      this.#tables.release(plan.tunnel, undefined);
+      this.#vrfs.prepare(plan, device);
+      return;
+    }
+    this.#vrfs.release(plan.tunnel);
     const table = this.#tables.of(plan.tunnel);
     const isWatched = this.#rules.isFollowed && table !== undefined && !this.#suspects.has(table);
     if (isWatched && this.#tables.stands(plan, device)) return;
@@ -101,12 +111,13 @@ export class PolicyRouting {
 
   /** Routes into the device, which is up. @throws Error when the system refuses */
   open(name: string, linkIndex: number): void {
-    this.#tables.open(name, linkIndex);
+    if (this.#vrfs.has(name)) this.#vrfs.open(name, linkIndex);
+    else this.#tables.open(name, linkIndex);
   }
 
   /** The number of the table that packets of the tunnel are routed by. */
   tableOf(tunnel: string): number | undefined {
-    return this.#tables.of(tunnel)?.number;
+    return this.#tables.of(tunnel)?.number ?? this.#vrfs.tableOf(tunnel);
   }
 
   /** From now on `heard` is told all that the kernel reports: what is known of rules and addresses stays true. */
@@ -121,7 +132,10 @@ export class PolicyRouting {
     if (change.kind === 'rule') this.#rules.heard(change.rule, change);
     if (change.kind === 'unknown') this.#rules.forget();
     if (change.kind === 'address' || change.kind === 'unknown') this.#known = undefined;
-    return this.#suspects.heard(change);
+    // A link that goes into a VRF takes its addresses along, which are not reported.
+    if (change.kind === 'link' && change.link.master !== undefined) this.#known = undefined;
+    const isOfVrf = this.#vrfs.heard(change);
+    return this.#suspects.heard(change) || isOfVrf;
   }
 
   /** What this host may send from changed, though no address was added or removed. */
@@ -202,6 +216,11 @@ export class PolicyRouting {
       }
       await setImmediate();
     }
+    for (const { tunnel, ...mended } of this.#vrfs.mend(suspects === undefined ? 'everything' : 'reported')) {
+      found.push(...mended.found);
+      add(tunnel, mended.problems);
+      if (mended.addresses !== undefined) adapted.set(tunnel, { addresses: mended.addresses, routes: undefined });
+    }
     if (suspects === undefined) {
       const listed = { ofBridges: this.#rules.ofBridges, foreign: this.#rules.foreign, routesOf };
       for (const { table, mended } of this.#bridges.mend(this.#changer, listed)) {
@@ -241,7 +260,7 @@ export class PolicyRouting {
 
   /** What addresses and routes the host lacks for a tunnel, as of the last look, in words. Asks the system nothing. */
   lacks(tunnel: string): readonly string[] {
-    return this.#tables.of(tunnel)?.lacks(tunnel) ?? [];
+    return this.#tables.of(tunnel)?.lacks(tunnel) ?? this.#vrfs.lacks(tunnel);
   }
 
   /**
@@ -261,12 +280,14 @@ export class PolicyRouting {
    * @param plan by which an earlier daemon may have left something, where this one installed nothing
    */
   release(tunnel: string, plan?: RoutingPlan): void {
-    this.#tables.release(tunnel, plan);
+    this.#vrfs.release(tunnel, plan);
+    this.#tables.release(tunnel, plan !== undefined && isForVrf(plan) ? undefined : plan);
   }
 
   /** Removes what an earlier daemon left, except for tunnels with these plans. */
   reconcile(plans: readonly RoutingPlan[]): void {
-    this.#tables.reconcile(plans);
+    this.#tables.reconcile(plans.filter((plan) => !isForVrf(plan)));
+    this.#vrfs.reconcile(plans.filter(isForVrf));
   }
 
   /** As `Platform` says. */
@@ -286,7 +307,7 @@ export class PolicyRouting {
 
   /** The host's own, except those at routed bridges: the host has these for its guests, and sends nothing else from them. */
   #addresses(): OwnAddresses {
-    const addresses = this.#known ?? this.#network.addresses();
+    const addresses = this.#known ?? findDomain(this.#network, undefined)?.addresses ?? [];
     if (this.#rules.isFollowed) this.#known = addresses;
     return new OwnAddresses(addresses, this.#bridges.guests());
   }

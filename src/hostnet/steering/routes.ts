@@ -13,6 +13,34 @@ export interface TableRoute {
   readonly sources: readonly AddressRange[];
 }
 
+/** Whether the destination alone decides among packets from the same sources. */
+export function isByDestination(boxes: readonly PolicyBox[]): boolean {
+  const [first] = boxes;
+  return boxes.every(
+    ({ local, protocol, level, action }) =>
+      protocol === undefined &&
+      (level !== 'use' || action !== 'protect') &&
+      local.start.value === first!.local.start.value &&
+      local.end.value === first!.local.end.value,
+  );
+}
+
+/** The same of all families. */
+export function isForDestinations(boxes: readonly PolicyBox[]): boolean {
+  return ([4, 6] as const).every((family) =>
+    isByDestination(boxes.filter(({ local }) => local.start.family === family)),
+  );
+}
+
+/** Where no rules say which packets routes are for: the policy in the device drops what it does not protect. */
+export function destinationRoutes(outbound: readonly PolicyBox[]): TableRoute[] {
+  return ([4, 6] as const).flatMap((family) => {
+    const boxes = outbound.filter(({ local }) => local.start.family === family);
+    const kept = isByDestination(boxes) ? boxes : boxes.filter(({ action }) => action === 'protect');
+    return regionsOf(kept, distinct(kept));
+  });
+}
+
 /** The routes for boxes that differ in their destination alone: of several boxes the first one has what it covers. */
 export function regionsOf(boxes: readonly PolicyBox[], sources: readonly AddressRange[]): TableRoute[] {
   const routes: TableRoute[] = [];

@@ -27,7 +27,7 @@ import { MAX_PORT } from '../../policy/selector.ts';
 import { DEVICE_MARK, PASS_MARK } from '../fence/fence.ts';
 import { DEVICE_GROUP, type PortRange, type Prefix, type Rule, type RuleAction } from '../routes/routes.ts';
 import { isRequired, needsDeviceMark, needsPassMark, type PolicyBox, type RoutingPlan } from './plan.ts';
-import { defaultRoutes, distinct, regionsOf, type TableRoute } from './routes.ts';
+import { defaultRoutes, distinct, isByDestination, isForDestinations, regionsOf, type TableRoute } from './routes.ts';
 
 /**
  * A rule costs each packet that the host routes some 12 ns. With more rules than these the destination alone decides, and the
@@ -79,9 +79,13 @@ export function routingRules(plan: RoutingPlan, around: Surroundings): RoutingRu
   };
 }
 
+const BY_DESTINATION =
+  'in a VRF the destination alone decides what is routed into the device: of all packets to its protected destinations those that the policy does not protect are dropped there, exceptions for protocols, ports or sources included';
+
 /** What a person should know: where the rules cannot express the whole policy. */
 export function routingWarnings(plan: RoutingPlan): readonly string[] {
-  return routingRules(plan, ANY).warnings;
+  if (plan.vrf === undefined) return routingRules(plan, ANY).warnings;
+  return isForDestinations(plan.outbound) ? [] : [BY_DESTINATION];
 }
 
 /** The destinations in the table, which do not depend on the host. */
@@ -111,18 +115,6 @@ function familyRules(family: IpFamily, plan: RoutingPlan, around: Surroundings):
   const coarse = protectedBoxes.map((box) => ({ ...box, local: anyRange(family) }));
   const text = `the policy takes more than ${MAX_RULES} rules of policy routing for IPv${family}: all packets to its protected destinations are routed into the device, and those that the policy does not protect are dropped there`;
   return { ...byTable(family, coarse, protectedBoxes, plan, around), warnings: [text] };
-}
-
-/** Whether the destination alone decides among packets from the same sources. */
-function isByDestination(boxes: readonly PolicyBox[]): boolean {
-  const [first] = boxes;
-  return boxes.every(
-    ({ local, protocol, level, action }) =>
-      protocol === undefined &&
-      (level !== 'use' || action !== 'protect') &&
-      local.start.value === first!.local.start.value &&
-      local.end.value === first!.local.end.value,
-  );
 }
 
 /**

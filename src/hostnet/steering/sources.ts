@@ -58,6 +58,9 @@ export class OwnAddresses {
   }
 }
 
+/** For what does not depend on them. */
+export const NO_ADDRESSES: OwnAddresses = new OwnAddresses([], []);
+
 /** Whether a range belongs to guests of this host. @param guests networks of routed bridges */
 export function isOfGuests({ start, end }: AddressRange, guests: readonly Prefix[]): boolean {
   return guests.some((prefix) => prefixContains(prefix, start) && prefixContains(prefix, end));

@@ -6,6 +6,7 @@
 import { formatRange } from '../../base/address.ts';
 import { isWhole } from '../../base/ranges.ts';
 import { SetMap } from '../../base/set-map.ts';
+import { ELSEWHERE } from '../fence/fence.ts';
 import { formatPrefix, type InstalledRoute, type Prefix, type Route, type Rule } from '../routes/routes.ts';
 import { ruleKey } from './compare.ts';
 import type { TableMember } from './member.ts';
@@ -258,9 +259,7 @@ export class RoutingTable implements Block {
   /** Of many destinations it only counts that they are many. */
   #commonPlan(first: RoutingPlan): RoutingPlan {
     const members = this.#members.size > MAX_REFUSED ? [first] : [...this.#members.values()].map(({ plan }) => plan);
-    return { ...first, outbound: members.flatMap(({ outbound }) => outbound), own: NO_PACKETS };
+    // None of the members' own packets needs an exception.
+    return { ...first, outbound: members.flatMap(({ outbound }) => outbound), own: ELSEWHERE };
   }
 }
-
-/** None of the members' own packets needs an exception. */
-const NO_PACKETS: RoutingPlan['own'] = { peer: { family: 4, value: 0n }, ports: [], peerPorts: [] };

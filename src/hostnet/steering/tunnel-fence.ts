@@ -13,12 +13,13 @@ export interface FenceSurroundings {
 }
 
 export function tunnelFence(
-  { own, outbound, inbound }: RoutingPlan,
+  { vrf, own, outbound, inbound }: RoutingPlan,
   device: string,
   { beside = [], isOfGuests = () => false }: FenceSurroundings = {},
 ): TunnelFence {
   return {
     kind: 'tunnel',
+    ...(vrf === undefined ? {} : { vrf }),
     device,
     beside,
     own,

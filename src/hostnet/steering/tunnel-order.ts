@@ -2,12 +2,14 @@
  * The order of the tunnels of a network namespace, as far as their policies meet: by priority, then the more specific first,
  * then the older. Within a redundancy group a tunnel with an SA comes first, then the preferred, then the older. Pure.
  */
-import { ClaimsIndex } from '../../policy/claims-index.ts';
+import { PlacedClaims } from '../../policy/claims-index.ts';
 import { type Claims, meetings, precedenceOf } from '../../policy/precedence.ts';
 
 /** What decides the place of a tunnel among others. */
 export interface Claimant {
   readonly tunnel: string;
+  /** The routing domain: policies of different ones do not meet. Left out: the default one. */
+  readonly vrf?: string | undefined;
   readonly device: string;
   readonly claims: Claims;
   readonly redundancy: { readonly group: string; readonly preference: number } | undefined;
@@ -24,8 +26,8 @@ interface Entry extends Claimant {
 export class TunnelOrder {
   /** BOUNDED: by the tunnels. */
   readonly #entries = new Map<string, Entry>();
-  /** BOUNDED: as the entries. */
-  readonly #claims = new ClaimsIndex<string>();
+  /** By routing domain. BOUNDED: as the entries. */
+  readonly #claims = new PlacedClaims<string>();
   #ages = 0;
 
   /** A tunnel that is known keeps its age. */
@@ -39,19 +41,19 @@ export class TunnelOrder {
       up: before?.up ?? false,
       met: new Map(),
     };
-    for (const other of this.#near(claimant.claims)) {
+    for (const other of this.#near(claimant)) {
       const precedence = precedenceAmong(entry, other);
       if (precedence === undefined) continue;
       entry.met.set(other.tunnel, precedence);
       other.met.set(tunnel, MIRRORED[precedence]);
     }
     this.#entries.set(tunnel, entry);
-    this.#claims.set(tunnel, entry.claims);
+    this.#claims.set(tunnel, entry.claims, entry.vrf);
   }
 
   /** Tunnels whose policies may meet these claims, the oldest first. */
-  #near(claims: Claims): Entry[] {
-    return [...this.#claims.near(claims)].map((name) => this.#entries.get(name)!).sort((a, b) => a.age - b.age);
+  #near({ claims, vrf }: Claimant): Entry[] {
+    return [...this.#claims.near(claims, vrf)].map((name) => this.#entries.get(name)!).sort((a, b) => a.age - b.age);
   }
 
   /**

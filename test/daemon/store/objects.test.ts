@@ -222,7 +222,7 @@ describe('life of an object', () => {
     const test = await TestDaemon.start(host());
     await test.giveSecret();
     const { client } = test;
-    await client.call('define', { xml: tunnelDocument({ extra: "<device vrf='blue'/>" }) });
+    await client.call('define', { xml: tunnelDocument().replace("mode='tunnel'", "mode='transport'") });
     const error = await refusal(client.call('start', { name: 'net' }));
     expect(error.code).toBe('unsupported');
     expect(error.message).toContain('unsupported configuration');

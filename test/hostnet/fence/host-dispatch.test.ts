@@ -35,6 +35,22 @@ describe('the dispatch of the host’s own packets', () => {
     expect(shared).toEqual([]);
   });
 
+  it('keeps routing domains apart', () => {
+    const { elements, shared, vrfShared } = hostDispatch([
+      part('ta', '10.2.0.0/24'),
+      { ...part('va', '10.2.0.0/24'), vrf: 'blue' },
+      { ...part('vb', '10.0.0.0/8'), vrf: 'red' },
+      { ...part('vc', '10.2.0.0/24'), vrf: 'red' },
+    ]);
+    expect([...elements]).toEqual([
+      [`host4 ${ALL} . 10.2.0.0/24`, 'jump ta_hostany'],
+      [`vrfhost4 "blue" . ${ALL} . 10.2.0.0/24`, 'jump va_hostany'],
+      [`vrfhost4 "red" . ${ALL} . 10.0.0.0/8`, 'jump vrfshared'],
+    ]);
+    expect(shared).toEqual([]);
+    expect(vrfShared).toEqual(['ip daddr 10.0.0.0/8 jump vb_hostany', 'ip daddr 10.2.0.0/24 jump vc_hostany']);
+  });
+
   it('asks all parts whose destinations overlap, and for no other packet', () => {
     const { elements, shared } = hostDispatch([
       part('ta', '10.2.0.0/24'),

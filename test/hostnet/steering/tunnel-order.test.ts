@@ -32,6 +32,13 @@ function orderOf(...claimants: readonly Claimant[]): TunnelOrder {
 }
 
 describe('tunnels', () => {
+  it('of other routing domains have nothing in common, whatever their policies', () => {
+    const order = orderOf(claimant('a', '10.2.0.0/24'), { ...claimant('b', '10.2.0.0/24'), vrf: 'blue' });
+    expect([order.before('b'), order.behind('a')]).toEqual([[], []]);
+    order.set(claimant('b', '10.2.0.0/24'));
+    expect(order.behind('a')).toEqual(['b']);
+  });
+
   it('that have nothing in common know nothing of each other', () => {
     const order = orderOf(claimant('a', '10.2.0.0/24'), claimant('b', '10.3.0.0/24'));
     expect([order.before('a'), order.behind('a'), order.devicesBeside('a'), order.carrier('a')]).toEqual([
