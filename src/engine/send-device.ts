@@ -9,7 +9,6 @@ import type { OutboundPipeline } from '../esp/outbound.ts';
 import type { CompiledPolicy } from '../policy/database.ts';
 import { Flow } from '../policy/flow.ts';
 import { FlowCache } from '../policy/flow-cache.ts';
-import { FragmentTracker } from '../policy/fragments.ts';
 import { readTurnedTrigger } from '../policy/icmp-error.ts';
 import { SharedPolicy } from '../policy/shared-policy.ts';
 
@@ -45,7 +44,7 @@ export class SendDevice<T extends DeviceTunnel> {
 
   constructor(options: SendDeviceOptions) {
     this.#options = options;
-    this.reader = new FlowReader(new FragmentTracker({ seed: options.fragmentSeed }));
+    this.reader = new FlowReader({ seed: options.fragmentSeed });
   }
 
   add(tunnel: T, policy: CompiledPolicy): void {

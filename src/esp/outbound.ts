@@ -17,7 +17,6 @@ import { SetMap } from '../base/set-map.ts';
 import { type CompiledPolicy, FRAGMENT_UNDECIDED } from '../policy/database.ts';
 import { Flow } from '../policy/flow.ts';
 import { FlowCache } from '../policy/flow-cache.ts';
-import { FragmentTracker } from '../policy/fragments.ts';
 import { readTurnedTrigger } from '../policy/icmp-error.ts';
 import { type DropCounters, DropReason, newDropCounters } from './drops.ts';
 import { FlowReader } from './flow-reader.ts';
@@ -55,8 +54,7 @@ export interface OutboundPipelineOptions {
   readonly onTooBig?: (batch: PacketBatch, slot: number, flow: Flow, mtu: number) => void;
   readonly drops?: DropCounters;
   /**
-   * Of this device: pipelines of tunnels that share it have the same. One whose fragments have a random seed is safer against
-   * floods of such.
+   * Of this device: pipelines of tunnels that share it have the same.
    */
   readonly reader?: FlowReader;
 }
@@ -88,7 +86,7 @@ export class OutboundPipeline {
     this.#onDenied = options.onDenied;
     this.#onTooBig = options.onTooBig;
     this.drops = options.drops ?? newDropCounters();
-    this.#reader = options.reader ?? new FlowReader(new FragmentTracker());
+    this.#reader = options.reader ?? new FlowReader();
     this.#flow = this.#reader.flow;
     this.#policy = policy;
     this.#entries = policy.entries.map(({ pfp }) => new EntrySas(pfp));
