@@ -3,7 +3,7 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../base/text.ts';
 import type { DaemonClient } from '../control/client.ts';
-import type { DefineResult } from '../control/results.ts';
+import type { DefineResult, Outcome } from '../control/results.ts';
 import { EachDisplay, eachOptions, followed, isMany, runEach, targets } from './each.ts';
 import {
   type DaemonVerbSpec,
@@ -71,15 +71,36 @@ function defineEach(client: DaemonClient, files: readonly string[], terminal: Te
   const display = new EachDisplay({ doing: 'defining', done: 'defined' }, terminal);
   return followed(client, display, terminal, async () => {
     let left = files.length;
+    // BOUNDED: by the files.
+    const defined = new Set<string>();
     for await (const documents of slices(files, terminal, (file, why) => {
       left--;
       display.failed({ name: file, error: { code: 'bad-request', message: why } });
     })) {
       left -= documents.length;
       display.nextRequest(documents.length, left);
-      await client.call('define-each', { documents }, { onProgress: (progress) => display.show(progress) });
+      await client.call(
+        'define-each',
+        { documents },
+        {
+          onProgress: (progress) => {
+            display.show(progress);
+            for (const outcome of progress.outcomes.filter(
+              ({ name, error }) => error === undefined && defined.has(name),
+            ))
+              display.failed(twice(outcome));
+            for (const { name } of progress.outcomes) defined.add(name);
+          },
+        },
+      );
     }
   });
+}
+
+/** Of one request the daemon refuses it. */
+function twice({ name }: Outcome): Outcome {
+  const message = `two documents define tunnel ${name}, and the later one counts: give one of them another <name>`;
+  return { name, error: { code: 'invalid-state', message } };
 }
 
 /** Documents by the request that they go into; read when it is their turn. */

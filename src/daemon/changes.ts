@@ -44,19 +44,28 @@ export class Changes {
     return turns.run(name ?? nameOrUuid, () => work(name ?? nameOrUuid));
   }
 
-  /** The same for the tunnel of a document, which has the UUID of that tunnel as it is then. */
-  async #withDocument<T>(text: DocumentText, work: (document: SectunnelDocument) => Promise<T>): Promise<T> {
+  /**
+   * The same for the tunnel of a document, which has the UUID of that tunnel as it is then.
+   * @param check throws what speaks against it, before it is its turn
+   */
+  async #withDocument<T>(
+    text: DocumentText,
+    work: (document: SectunnelDocument) => Promise<T>,
+    check: (document: SectunnelDocument) => void = () => undefined,
+  ): Promise<T> {
     const { catalog, turns } = this.#parts;
     const parsed = catalog.parse(text);
+    check(parsed);
     return await turns.run(parsed.name, () => {
       const known = catalog.objects.get(parsed.name);
       return work(known === undefined || known.uuid === parsed.uuid ? parsed : catalog.parse(text));
     });
   }
 
-  define(text: DocumentText): Promise<DefineResult> {
+  /** @param check throws what speaks against the document, as soon as it is read */
+  define(text: DocumentText, check?: (document: SectunnelDocument) => void): Promise<DefineResult> {
     const { catalog, advice, publish } = this.#parts;
-    return this.#withDocument(text, async (document) => {
+    const work = async (document: SectunnelDocument): Promise<DefineResult> => {
       const warnings = await advice.allWarnings(document);
       const object = await catalog.define(document, () => {
         const { refusal, warnings: overlaps } = advice.overlaps(document);
@@ -66,7 +75,8 @@ export class Changes {
       publish({ tunnel: document.name, event: 'defined', detail: '' });
       if (catalog.isOutdated(object)) warnings.push(runsOtherwise(document.name));
       return { name: document.name, uuid: document.uuid, warnings };
-    });
+    };
+    return this.#withDocument(text, work, check);
   }
 
   undefine(nameOrUuid: string): Promise<{ name: string }> {

@@ -93,8 +93,11 @@ export class EachTunnel {
 
   define({ documents }: Params<'define-each'>, connection: ControlConnection): Promise<EachResult> {
     const { changes } = this.#parts;
+    const checkOnce = onceEach();
     return this.#each(documents, connection, async (document) => {
-      const { name, warnings } = await changes.define(document);
+      const { name, warnings } = await changes.define(document, ({ name: tunnel }) =>
+        checkOnce(tunnel, document.source),
+      );
       return { name, warnings };
     });
   }
@@ -126,4 +129,20 @@ export class EachTunnel {
     });
     return await report.end();
   }
+}
+
+/** Of two documents of one request that define the same tunnel the first counts. */
+function onceEach(): (tunnel: string, source: string) => void {
+  // BOUNDED: by the documents of the request.
+  const sources = new Map<string, string>();
+  return (tunnel, source) => {
+    const other = sources.get(tunnel);
+    if (other !== undefined) {
+      throw new SectunnelError(
+        'invalid-state',
+        `${source}: tunnel '${tunnel}' is defined by ${other} already: give one of the documents another <name>`,
+      );
+    }
+    sources.set(tunnel, source);
+  };
 }

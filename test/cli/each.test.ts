@@ -1,5 +1,5 @@
 /** Commands for many tunnels: one request, progress for a person, a line for each failure, and what goes on when they are interrupted. */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { run } from '../../src/cli/run.ts';
@@ -71,6 +71,51 @@ describe('define --dir', () => {
     const { code, out, err } = await sectunnel(daemon, ['define', ...files]);
     expect(out).toBe('2 tunnels defined, 1 failed\n');
     expect(err).toContain(`error: cannot read ${files[1]}: there is no such file\n`);
+    expect(code).toBe(1);
+  });
+
+  it('names each of a thousand that is wrong, and defines the others', async () => {
+    const { daemon, dir } = await scene(0);
+    const file = (at: number): string => join(dir, `b${String(at).padStart(4, '0')}.xml`);
+    const xml = (at: number): string =>
+      tunnelDocument({ name: `branch-${at}`, inner: ['10.1.0.0', `10.${2 + (at >> 8)}.${at & 0xff}.0`] });
+    for (let at = 0; at < 1_000; at++) writeFileSync(file(at), xml(at));
+    const uuid = '<uuid>7e5f1c8e-6d0e-4b7e-9a55-0c3f2f6d1a10</uuid>';
+    writeFileSync(file(100), xml(100).replace('</name>', `</name>${uuid}`));
+    writeFileSync(file(200), xml(200).replace("protocol='any'", "protocol='pigeon'"));
+    writeFileSync(file(300), xml(300).slice(0, -20));
+    writeFileSync(file(400), xml(400).replace('branch-400', 'branch-40'));
+    writeFileSync(file(500), xml(500).replace('</name>', `</name>${uuid}`));
+    rmSync(file(600));
+    mkdirSync(file(600));
+    rmSync(file(700));
+    symlinkSync('nowhere', file(700));
+    const { code, out, err } = await sectunnel(daemon, ['define', '--dir', dir]);
+    expect(out).toBe('994 tunnels defined, 6 failed\n');
+    expect(code).toBe(1);
+    const errors = err
+      .split('\n')
+      .filter((line) => line.startsWith('error: '))
+      .sort();
+    expect(errors).toEqual([
+      expect.stringContaining(`${file(200)}:13: <upperspec>: protocol='pigeon'`),
+      expect.stringMatching(new RegExp(`${file(300)}:\\d+: `)),
+      expect.stringContaining(`${file(400)}: tunnel 'branch-40' is defined by ${file(40)} already`),
+      expect.stringContaining(`${file(500)}: tunnel 'branch-100' has the UUID`),
+      expect.stringContaining(`cannot read ${file(600)}: `),
+      expect.stringContaining(`cannot read ${file(700)}: there is no such file`),
+    ]);
+    expect(await names(daemon)).toHaveLength(994);
+  }, 120_000);
+
+  it('says so where two documents of several requests define the same tunnel', async () => {
+    const { daemon, dir } = await scene(2);
+    const long = `</name><description>${'x'.repeat(900_000)}</description>`;
+    for (const at of [0, 1]) writeFileSync(join(dir, `b${at}.xml`), branch(at).replace('</name>', long));
+    writeFileSync(join(dir, 'b2.xml'), branch(0).replace('</name>', long));
+    const { code, out, err } = await sectunnel(daemon, ['define', '--dir', dir]);
+    expect(err).toContain('error: two documents define tunnel branch-0, and the later one counts: give one');
+    expect(out).toBe('3 tunnels defined, 1 failed\n');
     expect(code).toBe(1);
   });
 

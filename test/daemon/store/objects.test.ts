@@ -87,6 +87,45 @@ describe('definitions', () => {
   });
 });
 
+describe('many definitions on disk', () => {
+  it('of which some are wrong are served but for those, each named with its file, and its line where there is one', async () => {
+    const folder = temporaryFolder();
+    const first = new TestDaemon(host(), folder);
+    await first.open();
+    await first.giveSecret();
+    const { configDir } = first;
+    for (let at = 0; at < 50; at++) {
+      const xml = tunnelDocument({ name: `branch-${at}`, inner: ['10.1.0.0', `10.2.${at}.0`] });
+      await first.client.call('define', { xml });
+      await first.client.call('autostart', { name: `branch-${at}`, enable: true });
+    }
+    await first.close();
+    const change = (at: number, from: string | RegExp, to: string): void => {
+      const file = join(configDir, `branch-${at}.xml`);
+      writeFileSync(file, readFileSync(file, 'utf8').replace(from, to));
+    };
+    const uuid = /<uuid>(.*)<\/uuid>/.exec(readFileSync(join(configDir, 'branch-1.xml'), 'utf8'))![0];
+    change(3, /<uuid>.*<\/uuid>/, uuid);
+    change(5, "protocol='any'", "protocol='pigeon'");
+    change(7, '</sectunnel>', '');
+
+    const second = await TestDaemon.start(host(), folder);
+    const { unreadable } = await second.client.call('list', {});
+    const active = async (): Promise<number> => (await second.client.call('list', { active: true })).tunnels.length;
+    await eventually('47 tunnels', async () => (await active()) === 47);
+    expect([...unreadable].sort()).toEqual(['branch-3', 'branch-5', 'branch-7']);
+    const errors = second.lines.filter(({ level, text }) => level === 'error' && text.startsWith('definition ignored'));
+    expect(errors.map(({ text }) => text)).toEqual([
+      expect.stringMatching(/tunnel 'branch-1' has the UUID .* already/),
+      expect.stringMatching(/branch-5\.xml:\d+: <upperspec>: protocol='pigeon'/),
+      expect.stringMatching(/branch-7\.xml:\d+: /),
+    ]);
+    expect(errors.map(({ fields }) => fields)).toEqual(
+      [3, 5, 7].map((at) => ({ file: join(configDir, `branch-${at}.xml`) })),
+    );
+  });
+});
+
 describe('life of an object', () => {
   it('goes from defined to active and back', async () => {
     const test = await TestDaemon.start(host());
