@@ -228,7 +228,7 @@ export class Ours {
         stderr += text;
       },
       readStdin: async () => Buffer.from(input),
-      interrupted: () => Promise.resolve(),
+      interrupted: () => new Promise(() => undefined),
     });
     if (check && code !== 0) throw new Error(`sectunnel ${words.join(' ')} ended with ${code}\n${stdout}${stderr}`);
     return { code, stdout, stderr };

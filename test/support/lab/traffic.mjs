@@ -5,6 +5,9 @@
  *     answers every datagram until it is ended; prints `ready` first
  *   node traffic.mjs burst SOURCE DESTINATION PORT OWN_PORT COUNT SIZE PAUSE_MS
  *     sends COUNT datagrams, waits for the answers, prints {"sent","received","damaged"}
+ *   node traffic.mjs sweep SOURCE PORT PAUSE_MS DESTINATION …
+ *     sends an empty datagram to one destination after another, and begins again, until it is ended; prints `round` before
+ *     each time
  */
 import { createSocket } from 'node:dgram';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -55,6 +58,20 @@ async function burst(source, destination, port, ownPort, count, size, pause) {
   process.stdout.write(`${JSON.stringify({ sent: count, received: answered.size, damaged })}\n`);
 }
 
+/** @param {string} source @param {number} port @param {number} pause @param {string[]} destinations */
+async function sweep(source, port, pause, destinations) {
+  const socket = socketFor(source);
+  await new Promise((resolve) => socket.bind(0, source, () => resolve(undefined)));
+  for (;;) {
+    process.stdout.write('round\n');
+    for (const destination of destinations) {
+      // What is refused is not sent.
+      socket.send('', port, destination, () => {});
+      await sleep(pause);
+    }
+  }
+}
+
 const [verb, ...rest] = process.argv.slice(2);
 if (verb === 'echo') echo(String(rest[0]), Number(rest[1]));
 else if (verb === 'burst') {
@@ -69,9 +86,13 @@ else if (verb === 'burst') {
     Number(size),
     Number(pause),
   );
+} else if (verb === 'sweep') {
+  const [source, port, pause, ...destinations] = rest;
+  await sweep(String(source), Number(port), Number(pause), destinations);
 } else {
   process.stderr.write(
-    'usage: traffic.mjs echo ADDRESS PORT | burst SOURCE DESTINATION PORT OWN_PORT COUNT SIZE PAUSE_MS\n',
+    'usage: traffic.mjs echo ADDRESS PORT | burst SOURCE DESTINATION PORT OWN_PORT COUNT SIZE PAUSE_MS | ' +
+      'sweep SOURCE PORT PAUSE_MS DESTINATION …\n',
   );
   process.exitCode = 2;
 }

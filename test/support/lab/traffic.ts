@@ -53,6 +53,48 @@ export async function burst(host: Host, options: BurstOptions): Promise<Burst> {
   return JSON.parse(stdout) as Burst;
 }
 
+export interface SweepOptions {
+  readonly source: string;
+  readonly destinations: readonly string[];
+  readonly port: number;
+  /** Milliseconds between two datagrams. */
+  readonly pause: number;
+}
+
+/** Datagrams that nobody answers, to one destination after another, again and again until it is stopped. */
+export class Sweep {
+  readonly #program: Background;
+
+  private constructor(program: Background) {
+    this.#program = program;
+  }
+
+  static async start(lab: Lab, namespace: Namespace, options: SweepOptions): Promise<Sweep> {
+    const { source, destinations, port, pause } = options;
+    const words = [process.execPath, PROGRAM, 'sweep', source, String(port), String(pause), ...destinations];
+    const program = namespace.spawn(`sweep from ${source}`, words);
+    lab.defer(() => program.stop('SIGKILL'));
+    const sweep = new Sweep(program);
+    await waitFor(`the sweep from ${source}`, () => sweep.#begun > 0 || undefined, STARTING);
+    return sweep;
+  }
+
+  /** Rounds that were begun. */
+  get #begun(): number {
+    return this.#program.output.split('round').length - 1;
+  }
+
+  /** Waits until each destination was sent a datagram from now on. */
+  async round(): Promise<void> {
+    const begun = this.#begun;
+    await waitFor(`a round of the ${this.#program.name}`, () => this.#begun > begun + 1 || undefined, STARTING);
+  }
+
+  async stop(): Promise<void> {
+    await this.#program.stop('SIGTERM');
+  }
+}
+
 export interface PingOptions {
   readonly source: string;
   readonly destination: string;
