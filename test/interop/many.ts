@@ -18,7 +18,7 @@ import { DaemonClient } from '../../src/control/client.ts';
 import { Capture } from '../support/lab/capture.ts';
 import type { Lab } from '../support/lab/lab.ts';
 import { addressCommand, cable, type Namespace } from '../support/lab/namespace.ts';
-import { Ours, sectunnelDocument } from '../support/lab/ours.ts';
+import { Ours, type OursOptions, sectunnelDocument } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { Sweep } from '../support/lab/traffic.ts';
 import type { Side, Tunnel } from '../support/lab/tunnel.ts';
@@ -115,7 +115,8 @@ function each<T>(count: number, make: (tunnel: number) => T): T[] {
   return Array.from({ length: count }, (_, tunnel) => make(tunnel));
 }
 
-export async function buildMany(lab: Lab, count: number): Promise<ManyTunnels> {
+/** @param options of the left daemon */
+export async function buildMany(lab: Lab, count: number, options: OursOptions = {}): Promise<ManyTunnels> {
   const [client, left, right] = [
     await lab.namespace('client'),
     await lab.namespace('left'),
@@ -146,7 +147,7 @@ export async function buildMany(lab: Lab, count: number): Promise<ManyTunnels> {
   const forwarding = ['ipv4/ip_forward', 'ipv6/conf/all/forwarding'];
   await left.exec(['sh', '-c', forwarding.map((file) => `echo 1 >/proc/sys/net/${file}`).join('; ')]);
   const daemon = { arguments: ['--log-level', 'warn'] };
-  const [ours, theirs] = [await Ours.start(lab, left, daemon), await Ours.start(lab, right, daemon)];
+  const [ours, theirs] = [await Ours.start(lab, left, { ...daemon, ...options }), await Ours.start(lab, right, daemon)];
   for (const end of [ours, theirs]) await end.secret(PSK, SECRET);
   return { lab, client, left, right, ours, theirs, count };
 }
