@@ -17,7 +17,7 @@ import type { Catalog } from './store/catalog.ts';
 import type { TunnelObject } from './store/objects.ts';
 
 /** Changes that run at the same time for one request: fewer than may run, so that other requests have their turn. */
-const AT_ONCE = 12;
+const AT_ONCE = 96;
 
 interface EachVerb {
   run(changes: Changes, name: string): Promise<Outcome>;

@@ -6,7 +6,6 @@
 import { allOf, eachOf } from '../base/each.ts';
 import type { Logger } from '../base/log.ts';
 import { messageOf } from '../base/text.ts';
-import { Turns } from '../base/turns.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import type { TunnelEvent } from '../control/results.ts';
 import type { CryptoProvider } from '../crypto/types.ts';
@@ -57,9 +56,6 @@ export interface RunnerOptions {
 /** How often the certificates of tunnels that run are looked at, milliseconds: they are warned of once a day. */
 const CERTIFICATE_WATCH = 6 * 3_600_000;
 
-/** Tunnels that get their devices at the same time; before, names are resolved of more of them. */
-const STARTS_AT_ONCE = 4;
-
 interface RunningTunnel extends RunningFacts {
   readonly certificates: TunnelCertificates;
   readonly routing: RoutingPlan | undefined;
@@ -76,8 +72,6 @@ export class Runner {
   readonly #events: EventLog;
   // BOUNDED: the tunnels that the administrator starts.
   readonly #running = new Map<string, RunningTunnel>();
-  /** Those that are about to: more at the same time would only take longer turns of the event loop. */
-  readonly #starts = new Turns(STARTS_AT_ONCE);
   readonly #watch: NodeJS.Timeout;
   readonly #sleep: { close(): Promise<void> } | undefined;
   /** What stands of tunnels beside their devices. */
@@ -166,7 +160,7 @@ export class Runner {
     for (const text of plan.device.routing === undefined ? [] : routingWarnings(plan.device.routing)) {
       this.#log.warn({ tunnel: name }, text);
     }
-    return await this.#starts.run(name, () => this.#begin(document, certificates, plan));
+    return await this.#begin(document, certificates, plan);
   }
 
   async #begin(document: SectunnelDocument, certificates: TunnelCertificates, plan: TunnelPlan): Promise<string> {

@@ -123,7 +123,7 @@ it('a tunnel that is destroyed before its turn has come does not start', async (
   const folder = temporaryFolder();
   const one = await first(folder);
   // As many as start at the same time, and one more.
-  const names = [...Array.from({ length: 12 }, (_, at) => `a${10 + at}`), 'b'];
+  const names = [...Array.from({ length: 96 }, (_, at) => `a${10 + at}`), 'b'];
   for (const [at, name] of names.entries()) {
     await one.client.call('define', document(name, 2 + at));
     await one.client.call('autostart', { name, enable: true });

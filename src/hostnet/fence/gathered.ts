@@ -14,14 +14,21 @@ export class Gathered<T> {
   readonly #commit: (values: ReadonlyMap<string, T>) => Promise<void>;
   /** BOUNDED: by the callers that wait. */
   readonly #waiting: Waiting<T>[] = [];
+  readonly #most: number;
 
   /**
    * @param turn calls its argument later, once
    * @param commit all or nothing: when it fails with several values, it is called with each alone
+   * @param most that are handed over at once: the others have a turn of their own
    */
-  constructor(turn: (work: () => Promise<void>) => unknown, commit: (values: ReadonlyMap<string, T>) => Promise<void>) {
+  constructor(
+    turn: (work: () => Promise<void>) => unknown,
+    commit: (values: ReadonlyMap<string, T>) => Promise<void>,
+    most: number = Number.POSITIVE_INFINITY,
+  ) {
     this.#turn = turn;
     this.#commit = commit;
+    this.#most = most;
   }
 
   /** Resolves when the value, or a later one of the same key, is committed; rejects with what prevents it. */
@@ -33,7 +40,8 @@ export class Gathered<T> {
   }
 
   async #take(): Promise<void> {
-    const waiting = this.#waiting.splice(0);
+    const waiting = this.#waiting.splice(0, this.#most);
+    if (this.#waiting.length > 0) void this.#turn(() => this.#take());
     // BOUNDED: by what waited.
     const values = new Map(waiting.map(({ key, value }) => [key, value]));
     const problems = new Map<string, unknown>();

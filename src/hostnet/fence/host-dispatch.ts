@@ -51,8 +51,17 @@ export function hostParts(ids: Iterable<string>, parts: ReadonlyMap<string, Fenc
   });
 }
 
+/** As they were found: parts are many, and each change looks at all. */
+const found = new WeakMap<Pick<TunnelFence, 'anySource'>, readonly AddressRange[]>();
+
 /** The destinations of `anySource` that are not let pass. */
-function hostDestinations({ anySource }: Pick<TunnelFence, 'anySource'>): AddressRange[] {
+function hostDestinations(part: Pick<TunnelFence, 'anySource'>): readonly AddressRange[] {
+  const known = found.get(part) ?? findDestinations(part);
+  found.set(part, known);
+  return known;
+}
+
+function findDestinations({ anySource }: Pick<TunnelFence, 'anySource'>): AddressRange[] {
   const closed = anySource.filter(({ action }) => action !== 'pass').map(({ remote }) => remote);
   return FAMILIES.flatMap((family) => mergeRanges(closed.filter(({ start }) => start.family === family)));
 }
@@ -68,10 +77,7 @@ export function hostDispatch(parts: readonly HostPart[]): HostDispatch {
       for (const { range, claims } of clusters(members, family)) {
         const ids = new Set(claims.map(({ id }) => id));
         const [only] = ids;
-        elements.set(
-          `${map}${family} ${pairText({ vrf, local: anyRange(family), remote: range })}`,
-          ids.size === 1 ? jump(only!) : `jump ${chain}`,
-        );
+        elements.set(`${map}${family} ${keyOf(vrf, range)}`, ids.size === 1 ? jump(only!) : `jump ${chain}`);
         // A part in a VRF lets pass what is of another domain.
         if (ids.size > 1)
           rules.push(...claims.map((claim) => `${word(family)} daddr ${formatRange(claim.range)} ${jump(claim.id)}`));
@@ -95,6 +101,22 @@ function byDomain(parts: readonly HostPart[]): ReadonlyMap<string | undefined, H
     else members.push(part);
   }
   return found;
+}
+
+interface Key {
+  readonly vrf: string | undefined;
+  readonly text: string;
+}
+
+const keys = new WeakMap<AddressRange, Key>();
+
+/** Of the map, without its name and family: `0.0.0.0-255.255.255.255 . 10.2.0.0/24` */
+function keyOf(vrf: string | undefined, range: AddressRange): string {
+  const known = keys.get(range);
+  if (known?.vrf === vrf && known !== undefined) return known.text;
+  const text = pairText({ vrf, local: anyRange(range.start.family), remote: range });
+  keys.set(range, { vrf, text });
+  return text;
 }
 
 interface Claim {

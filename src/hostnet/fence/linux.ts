@@ -6,8 +6,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { Serial } from '../../base/serial.ts';
 import { MissingProgramError } from '../../sys/program.ts';
 import type { ObjectName } from '../netlink/nftables.ts';
-import { MISSING } from './content.ts';
-import { type AddressPair, dispatchPairs, overlap, samePairs, type Unmapped } from './dispatch.ts';
+import { dispatchPairs, samePairs, type Unmapped } from './dispatch.ts';
 import {
   FENCE_COUNTERS,
   type FenceCounters,
@@ -18,15 +17,20 @@ import {
 } from './fence.ts';
 import { Gathered } from './gathered.ts';
 import { type HostDispatch, hostDispatch, hostParts } from './host-dispatch.ts';
-import { ID, idOf, idsOf, kindOf } from './ids.ts';
+import { idOf, idsOf, kindOf } from './ids.ts';
+import { MappedPairs, type MappedPart } from './mapped.ts';
 import { fenceBatch, type NamedPart } from './nft.ts';
 import { nftObjects } from './nft-json.ts';
 import { runNft } from './nft-program.ts';
 import { counterName, FENCE_TABLE, TABLE, TABLE_LINE } from './nft-words.ts';
+import { describe, isTableLost, namesIn, parseCounters, partOf, partWithChain, removal } from './objects.ts';
 import { type Difference, FenceTable } from './table.ts';
 
 /** For a batch of thousands of addresses; the program is ended then. */
 const TIMEOUT_MS = 20_000;
+
+/** Parts of a commit: it stops the daemon for some milliseconds each, and beside many others costs as much for one as for these. */
+const MOST_AT_ONCE = 32;
 
 const KINDS = ['tunnel', 'bridge', 'untranslated'] as const satisfies readonly FencePart['kind'][];
 
@@ -41,12 +45,14 @@ export class LinuxFence implements FenceKeeper {
   readonly #table: FenceTable;
   /** What was set, by its key. BOUNDED: by the owner's tunnels and bridges. */
   readonly #parts = new Map<string, NamedPart>();
+  /** The same without ids. */
+  readonly #shown = new Map<string, FencePart>();
   /** The keys of those parts, by their ids. BOUNDED: by the parts. */
   readonly #owners = new Map<string, string>();
   /** Ids of the parts in the kernel, as far as is known. BOUNDED: by those parts, and what stood there. */
   #present: ReadonlySet<string> | undefined;
   /** Of our own parts: what the maps have of them. BOUNDED: by the parts. */
-  #mapped: ReadonlyMap<string, readonly AddressPair[]> = new Map();
+  #mapped = new MappedPairs();
   /** Parts that are in no map; `undefined` while the base chains are not known to be as they should. */
   #unmappable: readonly Unmapped[] | undefined;
   /** What leads the host's own packets to parts. */
@@ -61,6 +67,7 @@ export class LinuxFence implements FenceKeeper {
   readonly #gathered = new Gathered<FencePart | undefined>(
     (work) => this.#changes.run(work),
     (parts) => this.#setAll(parts),
+    MOST_AT_ONCE,
   );
 
   constructor(options: LinuxFenceOptions = {}) {
@@ -69,7 +76,7 @@ export class LinuxFence implements FenceKeeper {
   }
 
   get parts(): ReadonlyMap<string, FencePart> {
-    return new Map([...this.#parts].map(([key, { part }]) => [key, part]));
+    return this.#shown;
   }
 
   set(key: string, part: FencePart | undefined): Promise<void> {
@@ -95,6 +102,7 @@ export class LinuxFence implements FenceKeeper {
       if (part === undefined || named !== undefined) this.#forget(key);
       if (named !== undefined) {
         this.#parts.set(key, named);
+        this.#shown.set(key, named.part);
         this.#owners.set(named.id, key);
       }
     }
@@ -104,6 +112,12 @@ export class LinuxFence implements FenceKeeper {
     const id = this.#parts.get(key)?.id;
     if (id !== undefined) this.#owners.delete(id);
     this.#parts.delete(key);
+    this.#shown.delete(key);
+  }
+
+  /** That was set with that id. */
+  #partOf(id: string): FencePart | undefined {
+    return this.#shown.get(this.#owners.get(id) ?? '');
   }
 
   /** @throws Error when another part has the same one */
@@ -125,9 +139,10 @@ export class LinuxFence implements FenceKeeper {
       if (!(await this.#table.exists())) return false;
       await this.#table.change('all', () => this.#nft(['-f', '-'], `delete table ${TABLE}\n`));
       this.#parts.clear();
+      this.#shown.clear();
       this.#owners.clear();
       this.#present = new Set();
-      this.#mapped = new Map();
+      this.#mapped = new MappedPairs();
       this.#unmappable = undefined;
       return true;
     });
@@ -258,19 +273,20 @@ export class LinuxFence implements FenceKeeper {
   async #apply({ known, added, removed, first = [], last = [], concerned = [] }: Application): Promise<void> {
     const after = new Set([...known, ...added.map(({ id }) => id)]);
     for (const id of removed) after.delete(id);
-    const mapped = new Map([...this.#mapped].filter(([id]) => after.has(id)));
-    const standing = new Set([...this.#parts.values()].map(({ part }) => part));
+    const mapped = this.#mapped.changed();
+    for (const id of this.#mapped.ids()) if (!after.has(id)) mapped.remove(id);
     for (const { id, part } of added) {
       // One that is made again as it was has its place.
-      if (standing.has(part)) continue;
-      mapped.delete(id);
+      if (this.#partOf(id) === part) continue;
+      mapped.remove(id);
       const pairs = part.kind === 'tunnel' ? dispatchPairs(part) : undefined;
-      if (pairs !== undefined && ![...mapped.values()].some((others) => overlap(pairs, others))) mapped.set(id, pairs);
+      if (pairs !== undefined) mapped.add(id, pairs);
     }
     const parts = new Map([...this.#parts.values(), ...added].map(({ id, part }) => [id, part]));
     const unmappable = [...after].flatMap((id) => {
+      if (mapped.get(id) !== undefined) return [];
       const part = parts.get(id);
-      return mapped.has(id) ? [] : [{ id, pairs: part?.kind === 'tunnel' ? dispatchPairs(part) : undefined }];
+      return [{ id, pairs: part?.kind === 'tunnel' ? dispatchPairs(part) : undefined }];
     });
     const before = this.#unmappable;
     const anew =
@@ -279,17 +295,21 @@ export class LinuxFence implements FenceKeeper {
         const now = unmappable[at]!;
         return id !== now.id || !samePairs(pairs ?? [], now.pairs ?? []);
       });
-    const old = anew ? new Map<string, readonly AddressPair[]>() : this.#mapped;
     const host = hostDispatch(hostParts(after, parts));
-    const isSame = (id: string): boolean => samePairs(old.get(id) ?? [], mapped.get(id) ?? []);
+    const pairsOf = (ids: Iterable<string>, of: Pick<MappedPairs, 'get'>): MappedPart[] =>
+      [...ids].flatMap((id) => {
+        const pairs = of.get(id);
+        return pairs === undefined ? [] : [{ id, pairs }];
+      });
+    const other = [...mapped.ids()].filter((id) => !samePairs(this.#mapped.get(id) ?? [], mapped.get(id) ?? []));
     const batch = fenceBatch({
       added,
       removed,
       present: [...after],
       unmappable: anew ? unmappable : undefined,
       inherited: before === undefined,
-      mapped: [...mapped].flatMap(([id, pairs]) => (isSame(id) ? [] : [{ id, pairs }])),
-      unmapped: [...old].flatMap(([id, pairs]) => (isSame(id) ? [] : [{ id, pairs }])),
+      mapped: pairsOf(anew ? after : other, mapped),
+      unmapped: anew ? [] : pairsOf(other, this.#mapped),
       host: { before: anew ? undefined : this.#host, after: host },
       vrfDevices: [...after].flatMap((id) => vrfDevice(parts.get(id)) ?? []),
     });
@@ -299,7 +319,7 @@ export class LinuxFence implements FenceKeeper {
     const whole = text.includes(`delete table ${TABLE}`);
     await this.#table.change(whole ? 'all' : names, () => this.#nft(['-f', '-'], `${text}\n`));
     this.#present = after;
-    this.#mapped = mapped;
+    mapped.settle();
     this.#unmappable = after.size === 0 ? undefined : unmappable;
     this.#host = host;
   }
@@ -315,7 +335,7 @@ export class LinuxFence implements FenceKeeper {
     }
     const present = new Set(
       nftObjects(listed, 'chain').flatMap(({ table, name }) => {
-        const id = PRESENT.exec(String(name))?.[1];
+        const id = partWithChain(String(name));
         return table === FENCE_TABLE && id !== undefined ? [id] : [];
       }),
     );
@@ -352,47 +372,3 @@ interface Application {
 
 /** Nothing of it differed. */
 const WHOLE: FenceDamage = { found: [], by: [] };
-
-const PRESENT = new RegExp(`^(${ID})_(leave|forward|postrouting)$`);
-const OF_PART = new RegExp(`^\\w+ (${ID})_`);
-
-/** The part that an object belongs to; `undefined` for what all parts stand on. */
-function partOf(name: ObjectName): string | undefined {
-  return OF_PART.exec(name)?.[1];
-}
-
-function isTableLost({ name, text }: Difference): boolean {
-  return name === 'table' && text === MISSING;
-}
-
-/** `chain out of tunnel net: 1 of 1 rules missing`. @param keys of the parts, by their ids */
-function describe({ name, text }: Difference, keys: ReadonlyMap<string, string>): string {
-  if (name === 'table') return `table ${TABLE}: ${text}`;
-  const id = partOf(name);
-  const key = id === undefined ? undefined : keys.get(id);
-  return `${key === undefined ? name : `${name.replace(`${id}_`, '')} of ${key.replace(':', ' ')}`}: ${text}`;
-}
-
-/** The objects that the lines of a batch make, fill or take away. */
-function namesIn(batch: string): Set<ObjectName> {
-  const names = new Set<ObjectName>(['table']);
-  for (const [, kind, name] of batch.matchAll(new RegExp(`^\\w+ (\\w+) ${TABLE} (\\w+)`, 'gm'))) {
-    if (kind === 'chain' || kind === 'rule') names.add(`chain ${name}`);
-    else if (kind === 'set' || kind === 'map' || kind === 'element') names.add(`set ${name}`);
-  }
-  return names;
-}
-
-/** Lines that take away what another program added. */
-function removal(name: ObjectName): string[] {
-  const object = name.replace(' ', ` ${TABLE} `);
-  return name.startsWith('chain ') ? [`flush ${object}`, `delete ${object}`] : [`delete ${object}`];
-}
-
-function parseCounters(json: string): Map<string, number> {
-  return new Map(
-    nftObjects(json, 'counter')
-      .filter(({ table }) => table === FENCE_TABLE)
-      .map(({ name, packets }) => [String(name), Number(packets)]),
-  );
-}

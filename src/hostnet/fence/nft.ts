@@ -19,14 +19,7 @@
  */
 import { assertNever } from '../../base/assert.ts';
 import type { Direction } from '../../policy/direction.ts';
-import {
-  type AddressPair,
-  dispatchElements,
-  dispatchJumps,
-  dispatchMaps,
-  dispatchRules,
-  type Unmapped,
-} from './dispatch.ts';
+import { dispatchElements, dispatchJumps, dispatchMaps, dispatchRules, type Unmapped } from './dispatch.ts';
 import { type BridgeFence, FENCE_COUNTERS, type FencePart, type UntranslatedFence } from './fence.ts';
 import {
   type HostDispatch,
@@ -37,6 +30,7 @@ import {
   NO_HOST_DISPATCH,
 } from './host-dispatch.ts';
 import { isInVrf, kindOf } from './ids.ts';
+import type { MappedPart } from './mapped.ts';
 import { add, counterName, quoted, TABLE, TABLE_LINE, word } from './nft-words.ts';
 import { extensionsSet, laterFragment, readableMatches, WHOLE } from './readable.ts';
 import { deletedMarkRules, setsOf, TUNNEL_CHAINS, TUNNEL_SETS, tunnelRules } from './tunnel.ts';
@@ -113,8 +107,8 @@ export interface FenceChange {
   readonly unmappable: readonly Unmapped[] | undefined;
   /** Base chains of other hooks may stand there, of a version before this one. */
   readonly inherited: boolean;
-  readonly mapped: readonly { readonly id: string; readonly pairs: readonly AddressPair[] }[];
-  readonly unmapped: readonly { readonly id: string; readonly pairs: readonly AddressPair[] }[];
+  readonly mapped: readonly MappedPart[];
+  readonly unmapped: readonly MappedPart[];
   /** What leads the host's own packets to parts; `before` is left out where all of it is new. */
   readonly host: { readonly before: HostDispatch | undefined; readonly after: HostDispatch };
   /** Devices of all tunnels in VRFs that are there afterwards. */

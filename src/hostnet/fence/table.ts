@@ -168,7 +168,7 @@ export class FenceTable {
   async #adopt(before: number, names: ReadonlySet<ObjectName> | 'all'): Promise<void> {
     const { generation, found, steady } = await this.#readBack(names);
     const concerned = names === 'all' ? new Set([...this.#wanted.keys(), ...found.keys()]) : names;
-    const whole = [...this.#wanted.keys()].every((name) => concerned.has(name));
+    const whole = names === 'all' || this.#isAll(concerned);
     for (const name of concerned) {
       const content = found.get(name);
       if (content === undefined) this.#wanted.delete(name);
@@ -180,6 +180,11 @@ export class FenceTable {
     this.#certain = sole && (whole || this.#certain);
     this.#verified = generation;
     this.#commits.settled(generation);
+  }
+
+  #isAll(names: ReadonlySet<ObjectName>): boolean {
+    for (const name of this.#wanted.keys()) if (!names.has(name)) return false;
+    return true;
   }
 
   /** `steady`: nftables did not change while it was read. */
