@@ -4,11 +4,11 @@
  * encapsulate. So ours go on in UDP, which such a peer may drop.
  */
 import type { PeerRouteReport } from './peer-routes.ts';
-import { bareText, type ChildTarget, newest } from './unheard-children.ts';
+import { bareText, type ChildTarget, type NewestChildren, newest } from './unheard-children.ts';
 
 export interface BareChildrenOptions {
-  /** CHILD SAs of tunnels; left out: of all. */
-  readonly targets: (tunnels?: readonly string[]) => readonly ChildTarget[];
+  /** CHILD SAs of a tunnel. */
+  readonly targets: (tunnel: string) => readonly ChildTarget[];
   readonly report: (report: PeerRouteReport) => void;
 }
 
@@ -21,11 +21,11 @@ export class BareChildren {
     this.#options = options;
   }
 
-  /** To be called every few seconds. */
-  check(): void {
+  /** To be called every few seconds. @param children all there are */
+  check(children: NewestChildren): void {
     const before = this.#reported;
     this.#reported = new Set();
-    for (const [key, target] of newest(this.#options.targets())) {
+    for (const [key, target] of children) {
       const { id, name, tunnel, heard, receivesBare } = target;
       if (receivesBare) {
         this.#reported.add(key);
@@ -40,8 +40,6 @@ export class BareChildren {
 
   /** Of a tunnel, a sentence each. */
   degraded(tunnel: string): string[] {
-    return [...newest(this.#options.targets([tunnel])).values()]
-      .filter(({ receivesBare }) => receivesBare)
-      .map(bareText);
+    return [...newest(this.#options.targets(tunnel)).values()].filter(({ receivesBare }) => receivesBare).map(bareText);
   }
 }

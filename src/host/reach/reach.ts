@@ -1,4 +1,5 @@
 /** Whether a host's peers can be reached, as far as the host can tell: routes to them, refused datagrams, silence of IKE or ESP. */
+import { setImmediate } from 'node:timers/promises';
 import type { IpAddress, SocketAddress } from '../../base/address.ts';
 import { messageOf } from '../../base/text.ts';
 import type { ControlPlane } from '../../engine/control-plane.ts';
@@ -9,12 +10,16 @@ import { BareChildren } from './bare-children.ts';
 import { BareEsp } from './bare-esp.ts';
 import { childTargets, notePeerRoute, peerRouteTargets, sendTargets } from './peer-route-targets.ts';
 import { type PeerRouteReport, PeerRoutes } from './peer-routes.ts';
-import { SendRefusals } from './send-refusals.ts';
+import { SendRefusals, type SendTarget } from './send-refusals.ts';
 import { SilentPeers } from './silent-peers.ts';
-import { type ChildTarget, UnheardChildren } from './unheard-children.ts';
+import { type ChildTarget, type NewestChildren, newest, UnheardChildren } from './unheard-children.ts';
 
 /** Milliseconds between two checks for silence. */
 const LOOK = 2_500;
+/** The least pause after a check, as a multiple of how long it took. */
+const PAUSE_FACTOR = 100;
+/** Tunnels that are looked at before the event loop has its turn. */
+const TUNNELS_PER_TURN = 250;
 
 export interface ReachOptions {
   readonly routeToPeer: HostOptions['routeToPeer'];
@@ -42,7 +47,8 @@ export class Reach {
   readonly #unheard: UnheardChildren;
   readonly #bareChildren: BareChildren;
   readonly #bare: BareEsp<ChildTarget>;
-  readonly #timer: NodeJS.Timeout;
+  #timer: NodeJS.Timeout | undefined;
+  #closed = false;
 
   constructor(options: ReachOptions) {
     this.#options = options;
@@ -54,12 +60,11 @@ export class Reach {
       report: (report) => options.onPeerRoute?.(report),
     });
     this.#silent = new SilentPeers({
-      targets: () => sendTargets(options.engine, options.tunnels()),
       report: (report) => options.onPeerRoute?.(report),
       explained: (tunnel) => this.#explained(tunnel).length > 0,
     });
     const children = {
-      targets: (tunnels: readonly string[] = [...options.tunnels()]) => childTargets(options.engine, tunnels),
+      targets: (tunnel: string) => childTargets(options.engine, [tunnel]),
       report: (report: PeerRouteReport) => options.onPeerRoute?.(report),
     };
     this.#bareChildren = new BareChildren(children);
@@ -68,7 +73,7 @@ export class Reach {
       explained: (tunnel) => this.degraded(tunnel).length > 0,
     });
     this.#bare = new BareEsp(options.rawEsp, (child: ChildTarget) => this.#unheard.cameBare(child));
-    this.#timer = setInterval(() => this.#look(), LOOK).unref();
+    this.#planLook(LOOK);
   }
 
   /** Addresses, links or routes of the system changed. */
@@ -106,13 +111,42 @@ export class Reach {
     return this.#unheard.of(tunnel);
   }
 
-  #look(): void {
+  #planLook(pause: number): void {
+    this.#timer = setTimeout(() => void this.#look(), pause).unref();
+  }
+
+  /** Of many tunnels, in slices and less often: it never takes more than a hundredth of the time. */
+  async #look(): Promise<void> {
+    const { engine, tunnels, refresh } = this.#options;
+    let took = 0;
+    const timed = (work: () => void): void => {
+      const began = performance.now();
+      work();
+      took += performance.now() - began;
+    };
     const now = this.#options.now();
-    this.#options.refresh();
-    this.#silent.check(now);
-    this.#unheard.check(now);
-    this.#bareChildren.check();
-    this.#bare.watch(this.#unheard.missing());
+    const peers: SendTarget[] = [];
+    const children: ChildTarget[] = [];
+    timed(refresh);
+    const names = [...tunnels()];
+    for (let at = 0; at < names.length; at += TUNNELS_PER_TURN) {
+      if (at > 0) await setImmediate();
+      if (this.#closed) return;
+      timed(() => {
+        const some = names.slice(at, at + TUNNELS_PER_TURN);
+        peers.push(...sendTargets(engine, some));
+        children.push(...childTargets(engine, some));
+      });
+    }
+    timed(() => this.#check(now, peers, newest(children)));
+    this.#planLook(Math.max(LOOK, took * PAUSE_FACTOR));
+  }
+
+  #check(now: number, peers: readonly SendTarget[], children: NewestChildren): void {
+    this.#silent.check(now, peers);
+    this.#unheard.check(now, children);
+    this.#bareChildren.check(children);
+    this.#bare.watch(this.#unheard.missing(children));
   }
 
   #explained(tunnel: string): string[] {
@@ -122,7 +156,8 @@ export class Reach {
   close(): void {
     this.#routes?.close();
     this.#refusals.close();
-    clearInterval(this.#timer);
+    this.#closed = true;
+    clearTimeout(this.#timer);
     this.#bare.close();
   }
 

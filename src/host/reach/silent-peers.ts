@@ -10,7 +10,6 @@ import type { SendTarget } from './send-refusals.ts';
 const SILENCE = 10_000;
 
 export interface SilentPeersOptions {
-  readonly targets: () => readonly SendTarget[];
   readonly report: (report: PeerRouteReport) => void;
   /** Whether something else is reported that explains a tunnel's silence. */
   readonly explained: (tunnel: string) => boolean;
@@ -41,10 +40,10 @@ export class SilentPeers {
     return shown === undefined || this.#options.explained(tunnel) ? [] : [shown.text];
   }
 
-  /** To be called every few seconds. @param at the host's clock, milliseconds */
-  check(at: number): void {
-    const { targets, report, explained } = this.#options;
-    for (const target of targets()) {
+  /** To be called every few seconds. @param at the host's clock, milliseconds @param targets all there are */
+  check(at: number, targets: Iterable<SendTarget>): void {
+    const { report, explained } = this.#options;
+    for (const target of targets) {
       const { tunnel, lastHeardAt, unanswered } = target;
       const shown = this.#shown.get(tunnel);
       if (unanswered !== undefined && at - unanswered.since >= SILENCE) {

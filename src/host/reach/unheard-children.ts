@@ -34,8 +34,8 @@ export interface ChildTarget {
 }
 
 export interface UnheardChildrenOptions {
-  /** CHILD SAs of tunnels; left out: of all. */
-  readonly targets: (tunnels?: readonly string[]) => readonly ChildTarget[];
+  /** CHILD SAs of a tunnel. */
+  readonly targets: (tunnel: string) => readonly ChildTarget[];
   readonly report: (report: PeerRouteReport) => void;
   /** Whether something else is reported that explains a tunnel's silence. */
   readonly explained: (tunnel: string) => boolean;
@@ -58,12 +58,12 @@ export class UnheardChildren {
     this.#options = options;
   }
 
-  /** To be called every few seconds. @param now the host's clock, milliseconds */
-  check(now: number): void {
-    const { targets, report, explained } = this.#options;
+  /** To be called every few seconds. @param now the host's clock, milliseconds @param children all there are */
+  check(now: number, children: NewestChildren): void {
+    const { report, explained } = this.#options;
     const before = this.#unheard;
     this.#unheard = new Map();
-    for (const [key, target] of newest(targets())) {
+    for (const [key, target] of children) {
       const { tunnel, name, heard, sent } = target;
       const known = before.get(key);
       if (heard) {
@@ -81,10 +81,11 @@ export class UnheardChildren {
   }
 
   /** ESP in UDP that was not received: what may come directly over IP instead. */
-  missing(): ChildTarget[] {
-    return [...newest(this.#options.targets())].flatMap(([key, target]) => {
-      const unheard = this.#unheard.get(key);
-      return target.encapsulated && !target.heard && unheard?.bare === false ? [target] : [];
+  missing(children: NewestChildren): ChildTarget[] {
+    return [...this.#unheard].flatMap(([key, unheard]) => {
+      const target = children.get(key);
+      if (target === undefined) return [];
+      return target.encapsulated && !target.heard && !unheard.bare ? [target] : [];
     });
   }
 
@@ -102,7 +103,7 @@ export class UnheardChildren {
   /** Of a tunnel, a sentence each. */
   of(tunnel: string): string[] {
     if (this.#options.explained(tunnel)) return [];
-    return [...newest(this.#options.targets([tunnel]))].flatMap(([key, target]) => {
+    return [...newest(this.#options.targets(tunnel))].flatMap(([key, target]) => {
       const unheard = this.#unheard.get(key);
       return unheard?.reported === true && !target.heard ? [unheardText(target, unheard)] : [];
     });
@@ -113,8 +114,11 @@ function isSilent(now: number, { sent }: ChildTarget, { since }: Unheard): boole
   return sent >= PACKETS && now - since >= SILENCE;
 }
 
+/** By tunnel and traffic. */
+export type NewestChildren = ReadonlyMap<string, ChildTarget>;
+
 /** Of SAs that carry the same packets the newest, which is heard when any of them is: the peer may send by another one. */
-export function newest(targets: readonly ChildTarget[]): Map<string, ChildTarget> {
+export function newest(targets: readonly ChildTarget[]): NewestChildren {
   const found = new Map<string, ChildTarget>();
   for (const target of targets) {
     const key = keyOf(target);

@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { parseAddress, type SocketAddress } from '../../../src/base/address.ts';
 import { BareChildren } from '../../../src/host/reach/bare-children.ts';
 import type { PeerRouteReport } from '../../../src/host/reach/peer-routes.ts';
-import type { ChildTarget } from '../../../src/host/reach/unheard-children.ts';
+import { type ChildTarget, newest } from '../../../src/host/reach/unheard-children.ts';
 
 const end = (address: string): SocketAddress => ({ address: parseAddress(address)!, port: 4500 });
 const child = (change: Partial<ChildTarget> = {}): ChildTarget => ({
@@ -16,12 +16,12 @@ function host(): { children: BareChildren; reports: PeerRouteReport[]; look: (..
   let now: readonly ChildTarget[] = [];
   const reports: PeerRouteReport[] = [];
   const children = new BareChildren({
-    targets: (tunnels) => now.filter(({ tunnel }) => tunnels?.includes(tunnel) ?? true),
+    targets: (name) => now.filter(({ tunnel }) => tunnel === name),
     report: (report) => void reports.push(report),
   });
   const look = (...targets: ChildTarget[]): string[] => {
     now = targets;
-    children.check();
+    children.check(newest(targets));
     return reports.splice(0).map(({ tunnel, level, event, text }) => `${tunnel} ${level} ${event}: ${text}`);
   };
   return { children, reports, look };

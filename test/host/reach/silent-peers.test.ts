@@ -12,7 +12,6 @@ class Host {
   reason = false;
   readonly reports: PeerRouteReport[] = [];
   readonly peers = new SilentPeers({
-    targets: () => this.targets,
     report: (report) => void this.reports.push(report),
     explained: () => this.reason,
   });
@@ -36,7 +35,7 @@ describe('a peer that does not answer', () => {
   beforeEach(() => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] });
     host = new Host();
-    setInterval(() => host.peers.check(performance.now()), 2_500);
+    setInterval(() => host.peers.check(performance.now(), host.targets), 2_500);
   });
   afterEach(() => void vi.useRealTimers());
 

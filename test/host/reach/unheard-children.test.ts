@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { NO_PORT, parseAddress, type SocketAddress } from '../../../src/base/address.ts';
 import type { PeerRouteReport } from '../../../src/host/reach/peer-routes.ts';
-import { type ChildTarget, UnheardChildren } from '../../../src/host/reach/unheard-children.ts';
+import { type ChildTarget, newest, UnheardChildren } from '../../../src/host/reach/unheard-children.ts';
 
 const end = (address: string, port: number): SocketAddress => ({ address: parseAddress(address)!, port });
 const inUdp = { local: end('192.0.2.1', 4500), remote: end('192.0.2.2', 4500) };
@@ -21,7 +21,7 @@ class Host {
   reason = false;
   readonly reports: PeerRouteReport[] = [];
   readonly children = new UnheardChildren({
-    targets: (tunnels) => this.targets.filter(({ tunnel }) => tunnels?.includes(tunnel) ?? true),
+    targets: (name) => this.targets.filter(({ tunnel }) => tunnel === name),
     report: (report) => void this.reports.push(report),
     explained: () => this.reason,
   });
@@ -44,7 +44,7 @@ class Host {
   pass(seconds: number, ...targets: ChildTarget[]): void {
     this.targets = targets;
     const until = this.now + seconds * 1_000;
-    for (; this.now < until; this.now += 2_500) this.children.check(this.now);
+    for (; this.now < until; this.now += 2_500) this.children.check(this.now, newest(targets));
   }
 
   get told(): string[] {
@@ -93,13 +93,13 @@ describe('a CHILD SA that sends and receives nothing', () => {
   it('is reported with protocol 50 where ESP goes directly over IP', () => {
     const host = new Host();
     host.pass(20, host.child({ encapsulated: false, path: overIp }));
-    expect([host.children.of('net'), host.children.missing()]).toEqual([[OVER_IP], []]);
+    expect([host.children.of('net'), host.children.missing(newest(host.targets))]).toEqual([[OVER_IP], []]);
   });
 
   it('is reported at once, and once, when the peer sends its ESP directly over IP', () => {
     const host = new Host();
     host.pass(2.5, host.child());
-    const [missing] = host.children.missing();
+    const [missing] = host.children.missing(newest(host.targets));
     host.children.cameBare(missing!);
     host.children.cameBare(missing!);
     expect([host.reports, host.children.of('net')]).toEqual([
@@ -107,6 +107,6 @@ describe('a CHILD SA that sends and receives nothing', () => {
       [BARE],
     ]);
     host.pass(60, host.child());
-    expect([host.told.length, host.children.missing()]).toEqual([1, []]);
+    expect([host.told.length, host.children.missing(newest(host.targets))]).toEqual([1, []]);
   });
 });
