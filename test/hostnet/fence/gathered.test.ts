@@ -43,4 +43,16 @@ describe('Gathered', () => {
     await expect(gathered.add('a', 1)).rejects.toThrow('a is refused');
     expect(commits).toEqual(['a=1']);
   });
+
+  it('hands over so many at once, and the others in turns of their own', async () => {
+    const commits: number[] = [];
+    const serial = new Serial();
+    const gathered = new Gathered<number>(
+      (work) => serial.run(work),
+      async (values) => void commits.push(values.size),
+      3,
+    );
+    await Promise.all(Array.from({ length: 8 }, (_, at) => gathered.add(`${at}`, at)));
+    expect(commits).toEqual([3, 3, 2]);
+  });
 });
