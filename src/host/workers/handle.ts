@@ -77,6 +77,8 @@ export class WorkerHandle {
   /** Commands that earlier workers were given: they count as applied, as no worker has their effects. */
   #former = 0;
   #answered = false;
+  /** The worker will be woken when the work that is under way is done. */
+  #isWaking = false;
   /** Some worker has answered since this handle was made. */
   #proven = false;
   #restarts = 0;
@@ -128,7 +130,9 @@ export class WorkerHandle {
     this.#issued++;
     this.#port.postMessage(command);
     Atomics.store(this.control, Control.issued, this.#issued | 0);
-    this.#wakeUp();
+    // At the end of the process nothing comes later.
+    if (command.type === 'stop') this.#wakeUp();
+    else this.#wakeUpSoon();
   }
 
   /** Ends the worker; no other replaces it. */
@@ -231,6 +235,16 @@ export class WorkerHandle {
       this.#askedAt = now;
       this.post({ type: 'alive' });
     }
+  }
+
+  /** Once for all commands of this stretch of work: each waking costs two system calls, an answer, and turns of both threads. */
+  #wakeUpSoon(): void {
+    if (this.#isWaking) return;
+    this.#isWaking = true;
+    queueMicrotask(() => {
+      this.#isWaking = false;
+      if (this.#port !== undefined) this.#wakeUp();
+    });
   }
 
   #wakeUp(): void {
