@@ -46,14 +46,14 @@ export class Activation {
    */
   async start(object: TunnelObject, document: SectunnelDocument): Promise<Activated> {
     const saved = await this.#stageLive(document);
-    let device: string;
+    let running: Running;
     try {
-      device = await this.#run(object, document);
+      running = await this.#run(object, document);
     } catch (error) {
       saved.discard();
       throw error;
     }
-    return { device, warnings: notFoundAgain(await commitLive(saved)) };
+    return { ...running, warnings: notFoundAgain(await commitLive(saved)) };
   }
 
   /** One that cannot be written says so when it is committed: the tunnel comes first. */
@@ -92,11 +92,6 @@ export class Activation {
   overlapsOf(document: SectunnelDocument): Overlaps {
     const others = new Set([...this.#parts.catalog.activeNear(document), ...this.#starting.values()]);
     return overlapsAmong(document, others);
-  }
-
-  #checkBeside(document: SectunnelDocument): void {
-    const [conflict] = this.overlapsOf(document).conflicts;
-    if (conflict !== undefined) throw new SectunnelError('invalid-state', conflict.text);
   }
 
   /** It is stopped, also where something could not be taken away. @throws SectunnelError saying what */
@@ -167,18 +162,18 @@ export class Activation {
   async #replaceLive(object: TunnelObject, document: SectunnelDocument): Promise<Activated> {
     const { runner } = this.#parts;
     const before = object.live!;
-    this.#checkBeside(document);
+    refuse(this.overlapsOf(document).conflicts);
     await runner.check(document);
     const saved = await this.#stageLive(document);
-    let device: string;
+    let running: Running;
     try {
       await runner.stop(object.name, { retry: true });
-      device = await this.#run(object, document);
+      running = await this.#run(object, document);
     } catch (error) {
       saved.discard();
       throw await this.#goBack(object, before, error);
     }
-    return { device, warnings: notFoundAgain(await commitLive(saved)) };
+    return { ...running, warnings: notFoundAgain(await commitLive(saved)) };
   }
 
   /** The new document could not run, so the old one does. @returns what is to be said */
@@ -194,18 +189,18 @@ export class Activation {
     }
   }
 
-  async #run(object: TunnelObject, document: SectunnelDocument): Promise<string> {
+  async #run(object: TunnelObject, document: SectunnelDocument): Promise<Running> {
     const { networks, runner, log } = this.#parts;
     const { name } = object;
     await this.#pace.turn();
     networks.checkDocument(document);
-    this.#checkBeside(document);
-    const { warnings: overlaps } = this.overlapsOf(document);
-    for (const text of [...toPolicy(document).warnings, ...runner.hostWarnings(document), ...overlaps])
-      log.warn({ tunnel: name }, text);
+    const { conflicts, warnings: overlaps } = this.overlapsOf(document);
+    refuse(conflicts);
+    const around = [...runner.hostWarnings(document), ...overlaps];
+    for (const text of [...toPolicy(document).warnings, ...around]) log.warn({ tunnel: name }, text);
     this.#starting.set(name, document);
     try {
-      return await this.#startOnHost(object, document);
+      return { device: await this.#startOnHost(object, document), around };
     } finally {
       this.#starting.delete(name);
     }
@@ -241,10 +236,20 @@ export class Activation {
 }
 
 /** A tunnel runs. */
-interface Activated {
+interface Running {
   readonly device: string;
-  /** What a person should know all the same. */
+  /** What a person should know of the host, and of other tunnels. */
+  readonly around: readonly string[];
+}
+
+interface Activated extends Running {
+  /** What was not done. */
   readonly warnings: readonly string[];
+}
+
+/** @throws SectunnelError when a tunnel cannot run beside others */
+function refuse([conflict]: Overlaps['conflicts']): void {
+  if (conflict !== undefined) throw new SectunnelError('invalid-state', conflict.text);
 }
 
 function notFoundAgain(problem: string | undefined): string[] {

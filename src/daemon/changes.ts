@@ -113,28 +113,26 @@ export class Changes {
   }
 
   start(nameOrUuid: string): Promise<StartResult> {
-    const { catalog, activation, runner } = this.#parts;
+    const { catalog, activation } = this.#parts;
     return this.#inTurn(nameOrUuid, async (asked) => {
       const object = catalog.objects.find(asked);
       checkInactive(object);
       const document = withDocument(object, object.persistent ?? catalog.interrupted.get(object.name));
-      const warnings = [...runner.hostWarnings(document), ...activation.overlapsOf(document).warnings];
-      const started = await activation.start(object, document);
-      return { name: object.name, device: started.device, warnings: [...warnings, ...started.warnings] };
+      const { device, around, warnings } = await activation.start(object, document);
+      return { name: object.name, device, warnings: [...around, ...warnings] };
     });
   }
 
   /** With the persistent document; a tunnel that runs goes on with its own where that cannot start. */
   restart(nameOrUuid: string): Promise<StartResult> {
-    const { catalog, activation, runner } = this.#parts;
+    const { catalog, activation } = this.#parts;
     return this.#inTurn(nameOrUuid, async (asked) => {
       const object = catalog.objects.find(asked);
       const { name, live } = object;
       const document = withDocument(object, object.persistent ?? live ?? catalog.interrupted.get(name));
-      const warnings = [...runner.hostWarnings(document), ...activation.overlapsOf(document).warnings];
-      const started =
+      const { device, around, warnings } =
         live === undefined ? await activation.start(object, document) : await activation.restart(object, document);
-      return { name, device: started.device, warnings: [...warnings, ...started.warnings] };
+      return { name, device, warnings: [...around, ...warnings] };
     });
   }
 
