@@ -20,6 +20,9 @@ import { DampedLog } from './damped-log.ts';
 
 /** How often fences, rules and routes are compared though no change was heard of, in milliseconds. */
 const WATCH = 30_000;
+/** The same where there is so much that it would take more than a hundredth of the time: as a multiple of how long it takes, and at most. */
+const WATCH_FACTOR = 100;
+const LONGEST_WATCH = 300_000;
 const STAYS =
   'the fences and rules of tunnels that ran stay in place: the packets they protect are dropped until the next daemon starts ' +
   "them. 'sectunnel release' removes everything";
@@ -34,7 +37,8 @@ export class Installed {
   readonly #unreleased = new Set<string>();
   /** What a daemon before this one left could not be looked through yet. */
   #mustReconcile = false;
-  readonly #watch: NodeJS.Timeout;
+  #watch: NodeJS.Timeout | undefined;
+  #closed = false;
   readonly #damped = new DampedLog();
 
   /** @param onEvent is called with what a tunnel lacks from now on, or no longer lacks */
@@ -43,7 +47,17 @@ export class Installed {
     this.#log = log;
     this.#onEvent = onEvent;
     platform.watch?.((report) => this.#changed(report));
-    this.#watch = setInterval(() => void this.look('everything'), WATCH).unref();
+    this.#planWatch(WATCH);
+  }
+
+  #planWatch(pause: number): void {
+    if (this.#closed) return;
+    this.#watch = setTimeout(async () => {
+      const began = performance.now();
+      await this.look('everything');
+      const took = performance.now() - began;
+      this.#planWatch(Math.min(Math.max(WATCH, took * WATCH_FACTOR), LONGEST_WATCH));
+    }, pause).unref();
   }
 
   /** Another program changed something, or it could not be put right. */
@@ -167,7 +181,8 @@ export class Installed {
    * tried once more.
    */
   async close(): Promise<void> {
-    clearInterval(this.#watch);
+    this.#closed = true;
+    clearTimeout(this.#watch);
     if (this.#retrying.size > 0) this.#log.info({ tunnels: [...this.#retrying] }, STAYS);
     await allOf(
       () => eachOf([...this.#unreleased], (name) => this.release(name)),

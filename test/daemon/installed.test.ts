@@ -1,5 +1,5 @@
 /** For how long what stands beside a tunnel's device does stand. */
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { parseDocument } from '../../src/config/parse.ts';
 import { Installed } from '../../src/daemon/installed.ts';
 import type { Platform } from '../../src/host/platform.ts';
@@ -148,5 +148,34 @@ describe('what is installed beside the device of a tunnel', () => {
     const { installed: one } = installed();
     expect(one.drops('net')).toEqual({ 'fence-clear-out': 3 });
     await one.close();
+  });
+
+  it('is compared every half minute, and less often where that takes long', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+    try {
+      let takes = 100;
+      const looks: number[] = [];
+      const look = async (): Promise<void> => {
+        looks.push(performance.now());
+        await new Promise((resolve) => setTimeout(resolve, takes));
+      };
+      const began = performance.now();
+      const { installed: one } = installed({ look });
+      await vi.advanceTimersByTimeAsync(61_000);
+      expect(looks.map((at) => at - began)).toEqual([30_000, 60_100]);
+      takes = 1_000;
+      await vi.advanceTimersByTimeAsync(30_000);
+      expect(looks).toHaveLength(3);
+      await vi.advanceTimersByTimeAsync(99_000);
+      expect(looks).toHaveLength(3);
+      await vi.advanceTimersByTimeAsync(3_000);
+      expect(looks).toHaveLength(4);
+      takes = 60_000;
+      await one.close();
+      await vi.advanceTimersByTimeAsync(400_000);
+      expect(looks).toHaveLength(4);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 });
