@@ -27,6 +27,8 @@ export interface AddressRange {
 export interface SocketAddress {
   readonly address: IpAddress;
   readonly port: number;
+  /** Of an own end: the routing domain (VRF) that its socket is bound to; left out: the default one. */
+  readonly vrf?: string | undefined;
 }
 
 export function addressBits(family: IpFamily): 32 | 128 {
@@ -143,7 +145,7 @@ export function hostPrefix(address: IpAddress): string {
 export const NO_PORT = 0;
 
 export function sameSocketAddress(a: SocketAddress, b: SocketAddress): boolean {
-  return a === b || (a.port === b.port && sameAddress(a.address, b.address));
+  return a === b || (a.port === b.port && a.vrf === b.vrf && sameAddress(a.address, b.address));
 }
 
 /** `192.0.2.1:500` or `[2001:db8::1]:500`. */

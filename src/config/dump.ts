@@ -39,7 +39,7 @@ export function dumpDocument(document: SectunnelDocument): string {
       ...(description === undefined ? [] : [element('description', {}, description)]),
       ...(metadata.length === 0 ? [] : [element('metadata', {}, metadata)]),
       deviceElement(device),
-      element('sa', {}, [
+      element('sa', { vrf: sa.vrf }, [
         peerElement('local', sa.local),
         peerElement('remote', sa.remote),
         ...sa.auths.map(authElement),

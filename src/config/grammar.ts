@@ -137,6 +137,7 @@ export const SECTUNNEL_SHAPE: ElementShape = {
     secret: { shape: secret },
     sa: {
       shape: {
+        attributes: { vrf: any },
         children: {
           local: { shape: peer },
           remote: { shape: peer },

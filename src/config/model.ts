@@ -44,6 +44,8 @@ export interface DeviceSettings {
 
 /** The `<sa>` element: the ends, how they authenticate, and the parameters of IKE and ESP. */
 export interface SaSettings {
+  /** The routing domain of IKE and ESP; the default one when left out. */
+  readonly vrf: string | undefined;
   readonly local: PeerSettings;
   readonly remote: PeerSettings;
   /** At most one covers each side; none is missing when a policy says `ipsec`. */

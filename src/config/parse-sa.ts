@@ -56,6 +56,7 @@ import {
   notAnAddress,
   readChoice,
   readInteger,
+  readInterfaceName,
   readNotEmpty,
   readPath,
   readPeerAddress,
@@ -74,6 +75,7 @@ export function readSa(issues: Issues, root: XmlNode, rules: readonly RuleElemen
   const remote = readPeer(issues, root, sa, 'remote', { rules, ownPorts, auths });
   checkEnds(issues, sa ?? root, local, remote);
   return {
+    vrf: sa && readInterfaceName(issues, sa, 'vrf'),
     local,
     remote,
     auths,

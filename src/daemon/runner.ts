@@ -97,15 +97,15 @@ export class Runner {
       ...(platform.now === undefined ? {} : { now: platform.now }),
       allocate: platform.allocate,
       workers: workers !== undefined && workers.pairs > 0 ? workers : undefined,
-      localAddressFor: (remote) => platform.localAddressFor(remote),
-      pathMtuFor: (remote, local) => platform.pathMtuFor(remote, local),
+      localAddressFor: (remote, vrf) => platform.localAddressFor(remote, vrf),
+      pathMtuFor: (remote, local, vrf) => platform.pathMtuFor(remote, local, vrf),
       secretFor: ({ tunnel }) => this.#secretFor(tunnel),
       onSecretRead: (secret) => void secret.fill(0),
       credentialsFor: ({ tunnel, localId }) => this.#running.get(tunnel)?.certificates.credentials(Date.now(), localId),
       verifierFor: (tunnel) => this.#running.get(tunnel)?.certificates.verifier(),
       ...(platform.routeToPeer === undefined
         ? {}
-        : { routeToPeer: (remote, local) => platform.routeToPeer?.(remote, local) }),
+        : { routeToPeer: (remote, local, vrf) => platform.routeToPeer?.(remote, local, vrf) }),
       onPeerRoute: (report) => this.#peerRouteChanged(report),
       onEvent: (event) => this.#happened(event),
       onDeviceLost: (tunnel, reason) => this.#lost(tunnel, reason),
@@ -136,7 +136,7 @@ export class Runner {
     const { platform, secrets } = this.#options;
     const plan = await planTunnel(document, {
       resolve: systemResolver,
-      pathMtuFor: (remote, local) => platform.pathMtuFor(remote, local),
+      pathMtuFor: (remote, local, vrf) => platform.pathMtuFor(remote, local, vrf),
       rawEsp: platform.network.rawEsp !== undefined,
       certificates: await certificates.check(Date.now()),
     });
@@ -282,10 +282,19 @@ export class Runner {
     const known = view?.fences === undefined || routing === undefined ? undefined : tunnelFence(routing, around);
     const found = view?.fences?.get(`tunnel:${name}`);
     const fence = found?.kind === 'tunnel' ? found : known;
+    const outer = this.view();
     const place = placeOf(document);
     const neighbours = [...this.#running.values()].filter((other) => placeOf(other.document) === place);
     const tunnels = neighbours.flatMap((other) => this.#hostTunnel(other.document.name) ?? []);
-    return { document, running, now: this.host.now(), view, outerView: this.view(), fence, tunnels };
+    return {
+      document,
+      running,
+      now: this.host.now(),
+      view,
+      outerView: outer && domainView(outer, document.sa.vrf),
+      fence,
+      tunnels,
+    };
   }
 
   #hostTunnel(name: string): HostTunnel | undefined {

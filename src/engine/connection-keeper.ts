@@ -24,7 +24,7 @@ export interface ConnectionKeeperOptions {
   readonly ike: IkeEndpoint;
   readonly plane: DataPlane;
   /** The local address from which packets to `remote` leave; asked when a connection names none. */
-  readonly localAddressFor: (remote: IpAddress) => IpAddress | undefined;
+  readonly localAddressFor: (remote: IpAddress, vrf?: string) => IpAddress | undefined;
   readonly report: (event: EngineEvent) => void;
 }
 
@@ -222,7 +222,8 @@ export class ConnectionKeeper {
       tunnel.retry.plan(now);
       return false;
     };
-    const source = connection.local.address ?? localAddressFor(address);
+    const { port, vrf } = connection.local;
+    const source = connection.local.address ?? localAddressFor(address, vrf);
     if (source === undefined) {
       return fail('no-route', `this host has no route to ${formatAddress(address)}`);
     }
@@ -230,7 +231,7 @@ export class ConnectionKeeper {
     const isNew = ike.status(connection.name).length === 0;
     if (isNew && !this.#gate.enter(now, connection.name, addressKey(address))) return true;
     try {
-      ike.initiate(now, connection.name, { ...what, local: { address: source, port: connection.local.port } });
+      ike.initiate(now, connection.name, { ...what, local: { address: source, port, vrf } });
     } catch (error) {
       // The table of IKE SAs is full, or the families of the addresses differ: other tunnels go on.
       if (!(error instanceof RangeError)) throw error;

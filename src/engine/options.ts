@@ -12,7 +12,7 @@ export interface CommonOptions {
   readonly limits?: Partial<EndpointLimits>;
   readonly retransmit?: Partial<RetransmitPolicy>;
   /** The local address from which packets to `remote` leave; asked when a connection names none. */
-  readonly localAddressFor?: (remote: IpAddress) => IpAddress | undefined;
+  readonly localAddressFor?: (remote: IpAddress, vrf?: string) => IpAddress | undefined;
   /** Whether the owner can send and receive ESP straight over IP, as protocol 50: on paths without ports. */
   readonly rawEsp?: boolean;
 }

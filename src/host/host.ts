@@ -120,7 +120,7 @@ export class TunnelHost {
     this.#pathMtus = new PathMtus({
       engine: this.engine,
       mtuFor: ({ local, remote }) =>
-        pathMtuFor(remote.address, isUnspecified(local.address) ? undefined : local.address),
+        pathMtuFor(remote.address, isUnspecified(local.address) ? undefined : local.address, local.vrf),
       tooLarge: () => this.sockets.tooLarge + (this.#carrier.socketCounters()?.sendErrors.EMSGSIZE ?? 0),
     });
     this.#reach = new Reach({

@@ -1,9 +1,11 @@
 /** A daemon's machine on Linux: TUN devices, routes over netlink, a fence in nftables, UDP sockets. */
-import { formatAddress, type IpAddress } from '../base/address.ts';
+import { formatAddress } from '../base/address.ts';
 import { eachOf } from '../base/each.ts';
 import type { LookScope } from '../hostnet/fence/fence.ts';
 import { LinuxForeignRules } from '../hostnet/foreign/rules-linux.ts';
+import { wantVrf } from '../hostnet/routes/domain.ts';
 import { LinuxHostNetwork } from '../hostnet/routes/linux.ts';
+import type { RouteQuery } from '../hostnet/routes/routes.ts';
 import { OWN_QUERY } from '../hostnet/steering/policy-routing.ts';
 import type { HostView } from '../hostnet/view.ts';
 import type { KernelReport } from '../hostnet/watch/watch.ts';
@@ -37,10 +39,11 @@ export function linuxPlatform(): Platform {
     ...(native ? { watchSleep } : {}),
     whyNoWorkers: native ? undefined : 'sockets are those of dgram, as system calls cannot be made here',
     network: native ? { ...linuxUdp(), rawEsp: linuxRawEsp } : nodeUdp,
-    localAddressFor: (remote) => network.routeTo({ destination: remote, ...OWN_QUERY })?.source,
-    routeToPeer: (remote, local) => routeToPeer(network, remote, local),
+    localAddressFor: (remote, vrf) => network.routeTo(ownQuery(network, { destination: remote }, vrf))?.source,
+    routeToPeer: (remote, local, vrf) => routeToPeer(network, { destination: remote, source: local }, vrf),
     watchNetwork: (onChange) => home.watchNetwork(onChange),
-    pathMtuFor: (remote, local) => network.routeTo({ destination: remote, source: local, ...OWN_QUERY })?.mtu,
+    pathMtuFor: (remote, local, vrf) =>
+      network.routeTo(ownQuery(network, { destination: remote, source: local }, vrf))?.mtu,
     fence: home.fence,
     routeBridge: (bridge, own, tunnel) => home.routeBridge(bridge, own, tunnel),
     foreignRules: new LinuxForeignRules(LIBVIRT_CHAINS, network),
@@ -60,8 +63,13 @@ export function linuxPlatform(): Platform {
   };
 }
 
-function routeToPeer(network: LinuxHostNetwork, remote: IpAddress, local?: IpAddress): string | undefined {
-  const route = network.routeTo({ destination: remote, source: local, ...OWN_QUERY });
+/** The query for the tunnels' own packets. @throws SectunnelError when there is no such VRF */
+function ownQuery(network: LinuxHostNetwork, query: RouteQuery, vrf: string | undefined): RouteQuery {
+  return { ...query, ...OWN_QUERY, outputLinkIndex: vrf === undefined ? undefined : wantVrf(network, vrf).index };
+}
+
+function routeToPeer(network: LinuxHostNetwork, query: RouteQuery, vrf: string | undefined): string | undefined {
+  const route = network.routeTo(ownQuery(network, query, vrf));
   if (route === undefined) return undefined;
   const link = network.link(route.linkIndex)?.name ?? `link ${route.linkIndex}`;
   return route.gateway === undefined ? `by ${link}` : `by ${link} and ${formatAddress(route.gateway)}`;

@@ -49,14 +49,14 @@ export interface HostOptions extends AuthenticationOptions {
    * The local address from which packets to `remote` leave, for tunnels whose local address is `any`. Left out: the system
    * chooses it for each datagram, and to the peer we seem to be behind a NAT.
    */
-  readonly localAddressFor?: (remote: IpAddress) => IpAddress | undefined;
+  readonly localAddressFor?: (remote: IpAddress, vrf?: string) => IpAddress | undefined;
   /** How large IP packets from `local` to `remote` may be, as far as the system knows. */
-  readonly pathMtuFor?: (remote: IpAddress, local?: IpAddress) => number | undefined;
+  readonly pathMtuFor?: (remote: IpAddress, local?: IpAddress, vrf?: string) => number | undefined;
   /**
    * By which link and router packets from `local` to `remote` leave, in words; `undefined` when they do not. Asked when
    * `TunnelHost.networkChanged` is called.
    */
-  readonly routeToPeer?: (remote: IpAddress, local?: IpAddress) => string | undefined;
+  readonly routeToPeer?: (remote: IpAddress, local?: IpAddress, vrf?: string) => string | undefined;
   /** Called when the route to a peer is lost, is there again, or has changed. */
   readonly onPeerRoute?: ((report: PeerRouteReport) => void) | undefined;
   readonly random?: RandomSource;

@@ -48,13 +48,13 @@ export interface Platform {
   /** Why its devices and sockets cannot be used by worker threads; `undefined` when they can. */
   readonly whyNoWorkers?: string | undefined;
   /** The local address from which packets to `remote` leave; `undefined` when there is no route. */
-  localAddressFor(remote: IpAddress): IpAddress | undefined;
+  localAddressFor(remote: IpAddress, vrf?: string): IpAddress | undefined;
   /** By which link and router packets from `local` to `remote` leave, in words; `undefined` when they do not. @throws Error */
-  routeToPeer?(remote: IpAddress, local?: IpAddress): string | undefined;
+  routeToPeer?(remote: IpAddress, local?: IpAddress, vrf?: string): string | undefined;
   /** From now on calls `onChange` when addresses, links or routes of this host change. */
   watchNetwork?(onChange: () => void): void;
   /** How large IP packets from `local` to `remote` may be, as far as the system knows; `undefined` without a route. */
-  pathMtuFor(remote: IpAddress, local?: IpAddress): number | undefined;
+  pathMtuFor(remote: IpAddress, local?: IpAddress, vrf?: string): number | undefined;
   /**
    * Puts up the fence and the rules, opens the device, brings it up and leads packets into it; all or nothing, but for what
    * an earlier device of the same tunnel left standing. Closing the device leaves fence and rules, so that nothing passes

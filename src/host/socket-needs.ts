@@ -14,11 +14,12 @@ export function socketNeeds(config: TunnelConfig, { rawEsp }: { readonly rawEsp:
     for (const family of families) {
       const optional = fixed === undefined && family === 6;
       for (const port of nat.mode === 'off' ? [local.port] : [local.port, local.natPort]) {
-        const { address } = local;
-        needs.set(`${family} ${String(address?.value)} ${port}`, { kind: 'udp', family, address, port, optional });
+        const { address, vrf } = local;
+        const need = { kind: 'udp', family, address, port, vrf, optional } as const;
+        needs.set(`${family} ${String(address?.value)} ${port} ${vrf}`, need);
       }
       if (rawEsp && nat.mode !== 'force') {
-        needs.set(`${family} ESP`, { kind: 'esp', family, optional });
+        needs.set(`${family} ESP ${local.vrf}`, { kind: 'esp', family, vrf: local.vrf, optional });
       }
     }
   }

@@ -20,6 +20,8 @@ interface UdpNeed {
   readonly family: IpFamily;
   readonly address: IpAddress | undefined;
   readonly port: number;
+  /** The VRF that it is bound to; left out: the default routing domain. */
+  readonly vrf?: string | undefined;
   /** A host that does not have the family at all can do without. */
   readonly optional?: boolean;
 }
@@ -28,6 +30,7 @@ interface UdpNeed {
 interface RawEspNeed {
   readonly kind: 'esp';
   readonly family: IpFamily;
+  readonly vrf?: string | undefined;
   /** A host that does not have the family at all can do without. */
   readonly optional?: boolean;
 }
@@ -121,12 +124,12 @@ export class SocketPool {
 
   /** The socket that is bound to `local`, or to its port on all addresses. */
   find(local: SocketAddress): UdpSocket | undefined {
-    const { address, port } = local;
+    const { address, port, vrf } = local;
     const { family } = address;
-    if (port === NO_PORT) return this.#open.get(keyOf({ kind: 'esp', family }));
+    if (port === NO_PORT) return this.#open.get(keyOf({ kind: 'esp', family, vrf }));
     return (
-      this.#open.get(keyOf({ kind: 'udp', family, address, port })) ??
-      this.#open.get(keyOf({ kind: 'udp', family, address: undefined, port }))
+      this.#open.get(keyOf({ kind: 'udp', family, address, port, vrf })) ??
+      this.#open.get(keyOf({ kind: 'udp', family, address: undefined, port, vrf }))
     );
   }
 
@@ -151,7 +154,7 @@ export class SocketPool {
     if (local.port !== 0 && local.natPort !== 0) return connection;
     const family = (local.address ?? remote.address)?.family ?? 4;
     const real = (port: number): number =>
-      this.#open.get(keyOf({ kind: 'udp', family, address: local.address, port }))?.local.port ?? port;
+      this.#open.get(keyOf({ kind: 'udp', family, address: local.address, port, vrf: local.vrf }))?.local.port ?? port;
     return { ...connection, local: { ...local, port: real(local.port), natPort: real(local.natPort) } };
   }
 
@@ -170,12 +173,13 @@ export class SocketPool {
   /** The system lets one program have a port on all addresses, or on several, not both. @throws Error */
   #checkOverlap(wanted: SocketNeed): void {
     if (wanted.kind !== 'udp') return;
-    const { family, address, port } = wanted;
+    const { family, address, port, vrf } = wanted;
     for (const { need } of this.#entries.values()) {
       if (
         need.kind !== 'udp' ||
         need.family !== family ||
         need.port !== port ||
+        need.vrf !== vrf ||
         (need.address === undefined) === (address === undefined)
       ) {
         continue;
@@ -193,10 +197,11 @@ export class SocketPool {
     await Promise.all(this.#closing.values());
     const { network, sourceFor, espQueues = 0, onErrors, onRefusal, onPathReport } = this.#options;
     const socket = await (need.kind === 'esp'
-      ? network.rawEsp?.(need.family)
+      ? network.rawEsp?.(need.family, need.vrf)
       : network.bind({
           address: addressOf(need),
           port: need.port,
+          vrf: need.vrf,
           sourceFor,
           espQueues: need.port === IKE_PORT ? 0 : espQueues,
           ikeOnly: need.port === IKE_PORT,
@@ -233,6 +238,7 @@ function addressOf(need: UdpNeed): IpAddress {
 }
 
 function keyOf(need: SocketNeed): string {
-  if (need.kind === 'esp') return `ESP over IPv${need.family}`;
-  return formatSocketAddress({ address: addressOf(need), port: need.port });
+  const domain = need.vrf === undefined ? '' : ` in VRF ${need.vrf}`;
+  if (need.kind === 'esp') return `ESP over IPv${need.family}${domain}`;
+  return `${formatSocketAddress({ address: addressOf(need), port: need.port })}${domain}`;
 }

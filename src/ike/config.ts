@@ -19,6 +19,8 @@ export interface LocalPeer {
   readonly port: number;
   /** UDP port that is moved to when there is a NAT or encapsulation is forced; equal to `port` when that is not 500. */
   readonly natPort: number;
+  /** The VRF that its sockets are bound to: what comes by others is not for it. Left out: the default routing domain. */
+  readonly vrf?: string | undefined;
   readonly id: Identity;
   readonly auth: AuthMethod;
 }

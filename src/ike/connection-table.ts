@@ -1,5 +1,5 @@
 /** The connections of an endpoint, by name and by the addresses of both ends: thousands of peers cost a look-up no more than one. */
-import { addressKey, type IpAddress } from '../base/address.ts';
+import { addressKey, type IpAddress, type SocketAddress } from '../base/address.ts';
 import { SetMap } from '../base/set-map.ts';
 import type { ConnectionConfig } from './config.ts';
 
@@ -60,8 +60,8 @@ export class ConnectionTable {
   }
 
   /** The connections that a peer may mean that writes from one address to the other, in the order in which they were added. */
-  between(local: IpAddress, remote: IpAddress): readonly ConnectionConfig[] {
-    return [endsKey(local, remote), endsKey(local), endsKey(undefined, remote), endsKey()]
+  between({ address: local, vrf }: SocketAddress, remote: IpAddress): readonly ConnectionConfig[] {
+    return [endsKey(vrf, local, remote), endsKey(vrf, local), endsKey(vrf, undefined, remote), endsKey(vrf)]
       .flatMap((key) => [...this.#byEnds.get(key)])
       .sort((a, b) => a.order - b.order)
       .map(({ config }) => config);
@@ -69,11 +69,11 @@ export class ConnectionTable {
 }
 
 function configKey({ local, remote }: ConnectionConfig): string {
-  return endsKey(local.address, remote.address);
+  return endsKey(local.vrf, local.address, remote.address);
 }
 
-function endsKey(local?: IpAddress, remote?: IpAddress): string {
-  return `${addressText(local)}-${addressText(remote)}`;
+function endsKey(vrf: string | undefined, local?: IpAddress, remote?: IpAddress): string {
+  return `${addressText(local)}-${addressText(remote)}${vrf === undefined ? '' : ` ${vrf}`}`;
 }
 
 function addressText(address: IpAddress | undefined): string {

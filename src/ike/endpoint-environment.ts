@@ -95,7 +95,7 @@ export class EndpointEnvironment implements Environment {
   }
 
   connectionsBetween({ local, remote }: Path): readonly ConnectionConfig[] {
-    return this.configs.between(local.address, remote.address);
+    return this.configs.between(local, remote.address);
   }
 
   nextId(): number {

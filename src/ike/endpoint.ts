@@ -150,7 +150,8 @@ export class IkeEndpoint {
     const remote = options.remote ?? (address && { address, port: config.remote.port });
     if (remote === undefined) throw new RangeError(`connection ${config.name} has no remote address: it only responds`);
     const unspecified: IpAddress = { family: remote.address.family, value: 0n };
-    const local = options.local ?? { address: config.local.address ?? unspecified, port: config.local.port };
+    const { address: own = unspecified, port, vrf } = config.local;
+    const local = options.local ?? { address: own, port, vrf };
     if (local.address.family !== remote.address.family) {
       throw new RangeError(`connection ${config.name}: the local and the remote address are of different families`);
     }

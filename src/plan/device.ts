@@ -76,8 +76,8 @@ function routingPlan(document: SectunnelDocument, peer: IpAddress | undefined): 
 }
 
 /** Whether IKE and ESP of a tunnel are in the routing domain of its device. */
-function areTogether({ device }: SectunnelDocument): boolean {
-  return device.vrf === undefined;
+function areTogether({ device, sa }: SectunnelDocument): boolean {
+  return device.vrf === sa.vrf;
 }
 
 /** UDP ports of IKE and of ESP in UDP at one end. IKE may use 500 whatever a document says. */

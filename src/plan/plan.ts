@@ -47,7 +47,7 @@ export interface PlanOptions {
    * The known MTU of the path to the peer, bytes, from which the device's MTU follows when the document gives none. Default: not
    * known.
    */
-  readonly pathMtuFor?: ((remote: IpAddress, local?: IpAddress) => number | undefined) | undefined;
+  readonly pathMtuFor?: ((remote: IpAddress, local?: IpAddress, vrf?: string) => number | undefined) | undefined;
   /** Whether ESP can be sent directly over IP, without UDP. Default: yes. */
   readonly rawEsp?: boolean | undefined;
   /** For documents with `<auth type='x509'>`. */
@@ -84,7 +84,7 @@ function fittingMtu(
   if (isTransport(document)) return TRANSPORT_MTU;
   const { ike, esp } = document.sa;
   return deviceMtu({
-    pathMtu: remote && pathMtuFor?.(remote, local),
+    pathMtu: remote && pathMtuFor?.(remote, local, document.sa.vrf),
     // Where neither end is known: IPv6, which has the larger header.
     outer: (remote ?? local)?.family ?? 6,
     encapsulated: ike.nat.encapsulation !== 'never',
@@ -175,6 +175,7 @@ function connectionConfig(
     local: {
       address: ends.local,
       ...portsOf(local, ike.nat.port),
+      vrf: document.sa.vrf,
       id: localIdentity(document, localId),
       auth: authMethod(document, 'local'),
     },

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type IpAddress, parseAddress } from '../../src/base/address.ts';
+import { type IpAddress, parseAddress, type SocketAddress } from '../../src/base/address.ts';
 import type { ConnectionConfig } from '../../src/ike/config.ts';
 import { ConnectionTable } from '../../src/ike/connection-table.ts';
 import { connection } from '../support/ike-pair.ts';
@@ -15,6 +15,7 @@ function between(name: string, local?: IpAddress, remote?: IpAddress): Connectio
   return { ...base, local: { ...base.local, address: local }, remote: { ...base.remote, address: remote } };
 }
 
+const at = (address: IpAddress, vrf?: string): SocketAddress => ({ address, port: 500, vrf });
 const names = (found: readonly ConnectionConfig[]): string[] => found.map(({ name }) => name);
 
 describe('the table of connections', () => {
@@ -25,16 +26,26 @@ describe('the table of connections', () => {
     table.set(between('anything'));
     table.set(between('other', HERE, ELSEWHERE));
     table.set(between('to anywhere', undefined, THERE));
-    expect(names(table.between(HERE, THERE))).toEqual(['from anywhere', 'exact', 'anything', 'to anywhere']);
-    expect(names(table.between(HERE, ELSEWHERE))).toEqual(['from anywhere', 'anything', 'other']);
-    expect(names(table.between(ELSEWHERE, THERE))).toEqual(['anything', 'to anywhere']);
-    expect(names(table.between(THERE, HERE))).toEqual(['anything']);
+    expect(names(table.between(at(HERE), THERE))).toEqual(['from anywhere', 'exact', 'anything', 'to anywhere']);
+    expect(names(table.between(at(HERE), ELSEWHERE))).toEqual(['from anywhere', 'anything', 'other']);
+    expect(names(table.between(at(ELSEWHERE), THERE))).toEqual(['anything', 'to anywhere']);
+    expect(names(table.between(at(THERE), HERE))).toEqual(['anything']);
+  });
+
+  it('keeps routing domains apart, whose addresses may be the same', () => {
+    const table = new ConnectionTable();
+    const plain = between('default', HERE, THERE);
+    table.set(plain);
+    table.set({ ...plain, name: 'blue', local: { ...plain.local, vrf: 'blue' } });
+    expect(names(table.between(at(HERE), THERE))).toEqual(['default']);
+    expect(names(table.between(at(HERE, 'blue'), THERE))).toEqual(['blue']);
+    expect(names(table.between(at(HERE, 'red'), THERE))).toEqual([]);
   });
 
   it('keeps the families apart', () => {
     const table = new ConnectionTable();
     table.set(between('four', undefined, { family: 4, value: 1n }));
-    expect(names(table.between(HERE, { family: 6, value: 1n }))).toEqual([]);
+    expect(names(table.between(at(HERE), { family: 6, value: 1n }))).toEqual([]);
   });
 
   it('puts one in the place of another of its name, and forgets', () => {
@@ -42,12 +53,12 @@ describe('the table of connections', () => {
     table.set(between('first', HERE, THERE));
     table.set(between('second', HERE, THERE));
     table.set(between('first', undefined, THERE));
-    expect(names(table.between(HERE, THERE))).toEqual(['first', 'second']);
-    expect(names(table.between(ELSEWHERE, THERE))).toEqual(['first']);
+    expect(names(table.between(at(HERE), THERE))).toEqual(['first', 'second']);
+    expect(names(table.between(at(ELSEWHERE), THERE))).toEqual(['first']);
     expect(names([...table.values()])).toEqual(['first', 'second']);
     table.delete('first');
     table.delete('unknown');
-    expect([table.has('first'), table.get('first'), names(table.between(HERE, THERE))]).toEqual([
+    expect([table.has('first'), table.get('first'), names(table.between(at(HERE), THERE))]).toEqual([
       false,
       undefined,
       ['second'],

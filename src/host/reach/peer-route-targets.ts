@@ -32,6 +32,7 @@ function ikeSaTarget(tunnel: string, { local, remote }: ConnectionConfig, { id, 
     tunnel,
     local: isUnspecified(path.local.address) ? undefined : path.local.address,
     remote: path.remote.address,
+    vrf: local.vrf,
     ikeSa: id,
     movable: local.address === undefined && remote.address !== undefined,
   };
@@ -40,7 +41,15 @@ function ikeSaTarget(tunnel: string, { local, remote }: ConnectionConfig, { id, 
 /** `undefined` where the peer has to call. */
 function connectionTarget(tunnel: string, { name, local, remote }: ConnectionConfig): PeerRouteTarget | undefined {
   if (remote.address === undefined) return undefined;
-  return { key: name, tunnel, local: local.address, remote: remote.address, ikeSa: undefined, movable: false };
+  return {
+    key: name,
+    tunnel,
+    local: local.address,
+    remote: remote.address,
+    vrf: local.vrf,
+    ikeSa: undefined,
+    movable: false,
+  };
 }
 
 /** The IKE SAs of these tunnels, and attempts at such. */

@@ -21,6 +21,8 @@ export interface PeerRouteTarget {
   /** `undefined`: the one that the system chooses. */
   readonly local: IpAddress | undefined;
   readonly remote: IpAddress;
+  /** The VRF of IKE and ESP. */
+  readonly vrf?: string | undefined;
   readonly ikeSa: number | undefined;
   /** Whether another local address may take its place, and the peer can be called from there. */
   readonly movable: boolean;
@@ -37,7 +39,7 @@ export interface PeerRouteReport {
 export interface PeerRoutesOptions {
   readonly targets: () => readonly PeerRouteTarget[];
   /** By which link and router, in words; `undefined` when there is no route, or the local address is gone. @throws Error */
-  readonly routeToPeer: (remote: IpAddress, local: IpAddress | undefined) => string | undefined;
+  readonly routeToPeer: (remote: IpAddress, local: IpAddress | undefined, vrf?: string) => string | undefined;
   /** The local address from which packets to `remote` would leave. */
   readonly sourceFor: (remote: IpAddress) => IpAddress | undefined;
   readonly probe: (ikeSa: number) => void;
@@ -136,7 +138,7 @@ export class PeerRoutes {
     const { report, refused } = this.#options;
     let route: string | undefined;
     try {
-      route = this.#options.routeToPeer(target.remote, target.local);
+      route = this.#options.routeToPeer(target.remote, target.local, target.vrf);
     } catch (error) {
       refused(error);
       return;
@@ -176,7 +178,7 @@ export class PeerRoutes {
 }
 
 function sameEnds(a: PeerRouteTarget, b: PeerRouteTarget): boolean {
-  return a.local?.value === b.local?.value && a.remote.value === b.remote.value;
+  return a.local?.value === b.local?.value && a.remote.value === b.remote.value && a.vrf === b.vrf;
 }
 
 function noRouteText({ local, remote }: PeerRouteTarget): string {

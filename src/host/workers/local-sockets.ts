@@ -26,7 +26,8 @@ export class LocalSockets<Socket extends { readonly local: SocketAddress }> {
     let socket: Socket | undefined;
     for (const entry of this.#entries.values()) {
       const bound = entry.socket.local;
-      if (bound.port !== local.port || bound.address.family !== local.address.family) continue;
+      if (bound.port !== local.port || bound.vrf !== local.vrf) continue;
+      if (bound.address.family !== local.address.family) continue;
       if (bound.address.value === local.address.value || isUnspecified(bound.address)) socket = entry.socket;
     }
     return socket;

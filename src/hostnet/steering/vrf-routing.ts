@@ -6,8 +6,9 @@
  * Routes of others stand in the same table. Ours are put before those for the same destination, and with the same destination no two
  * tunnels of a VRF can have one.
  */
+import { formatAddress } from '../../base/address.ts';
 import { SectunnelError } from '../../base/error.ts';
-import type { LookScope } from '../fence/fence.ts';
+import { ELSEWHERE, type LookScope } from '../fence/fence.ts';
 import {
   DEVICE_GROUP,
   describeRoute,
@@ -18,6 +19,7 @@ import {
   type NetworkChange,
   OWN_PROTOCOL,
   type Prefix,
+  prefixContains,
   type Route,
 } from '../routes/routes.ts';
 import { compareRoutes, routeKey } from './compare.ts';
@@ -88,6 +90,7 @@ export class VrfRouting {
     const { tunnel, vrf } = plan;
     const { mainTable, own } = wantDomain(this.#network, vrf, this.#guests());
     const member = new TableMember(plan, { device, table: mainTable }, own);
+    checkPeer(vrf, member);
     this.#checkDestinations(vrf, member);
     const former = this.#members.get(tunnel);
     try {
@@ -228,6 +231,18 @@ export class VrfRouting {
   #linkOf({ linkIndex }: TableMember): Link | undefined {
     return linkIndex === undefined ? undefined : this.#network.link(linkIndex);
   }
+}
+
+/** Routes know no exceptions: the tunnel's own packets would be led into it. @throws SectunnelError */
+function checkPeer(vrf: string, { plan, routes }: TableMember): void {
+  const { own } = plan;
+  if (own === ELSEWHERE || own.peer === undefined) return;
+  const around = routes.find(({ destination }) => prefixContains(destination, own.peer!));
+  if (around === undefined) return;
+  throw new SectunnelError(
+    'system',
+    `the peer ${formatAddress(own.peer)} lies within ${formatPrefix(around.destination)}, which the tunnel protects in the same VRF, ${vrf}: give <sa> or <device> another VRF, or leave the peer's address out of the policy`,
+  );
 }
 
 function destinationKey(vrf: string, destination: Prefix): string {

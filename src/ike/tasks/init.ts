@@ -224,7 +224,7 @@ function adopted(session: IkeSession, now: number, { config, wanted, successorOf
 /** Both move to the ports for NAT traversal, unless they use ports of their own for everything (RFC 7296 §2.23). */
 function natPath(path: Path, { local, remote }: ConnectionConfig): Path {
   const move = (end: Path['local'], from: number, to: number): Path['local'] =>
-    end.port === from ? { address: end.address, port: to } : end;
+    end.port === from ? { ...end, port: to } : end;
   return {
     local: move(path.local, local.port, local.natPort),
     remote: move(path.remote, remote.port, remote.natPort),

@@ -71,7 +71,7 @@ export function supersede(session: IkeSession, now: number, notify: number | und
   if (state.name !== 'established' || env.isChildless(config.name) || !registry.hasRoom()) return false;
   if (now - (state.supersededAt ?? Number.NEGATIVE_INFINITY) < SUPERSEDE_WAIT) return false;
   state.supersededAt = now;
-  const local = { address: session.path.local.address, port: config.local.port };
+  const local = { ...session.path.local, port: config.local.port };
   const remote = { address, port: config.remote.port };
   session.note(
     'warn',

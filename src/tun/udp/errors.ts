@@ -96,6 +96,8 @@ function bindAdvice(port: number, family: IpFamily, code: string | undefined): s
       );
     case 'EADDRNOTAVAIL':
       return 'The address is not one of this host (see: ip address): correct it, or wait until its interface is up';
+    case 'ENODEV':
+      return "There is no such VRF in the daemon's network namespace: ip link add NAME type vrf table NUMBER && ip link set NAME up, or correct <sa vrf='…'>";
     case 'EAFNOSUPPORT':
       return `This host has no IPv${family}`;
     default:

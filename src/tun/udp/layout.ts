@@ -138,12 +138,15 @@ interface Known {
  */
 export class AddressTable {
   readonly #family: IpFamily;
+  readonly #vrf: string | undefined;
   // BOUNDED: `PLACES`.
   readonly #known: (Known | undefined)[] = new Array<Known | undefined>(PLACES).fill(undefined);
   readonly #scopes = new WeakMap<IpAddress, number>();
 
-  constructor(family: IpFamily) {
+  /** @param vrf the one that the addresses are of, where they are this host's own */
+  constructor(family: IpFamily, vrf?: string) {
     this.#family = family;
+    this.#vrf = vrf;
   }
 
   /** The address that stands at `at` in network order, with this port, and for link-local IPv6 its zone. */
@@ -179,7 +182,8 @@ export class AddressTable {
   #make(a: number, b: number, c: number, d: number, port: number): SocketAddress {
     const parts = this.#family === 4 ? [a] : [a, b, c, d];
     const value = parts.reduce((sum, word) => (sum << 32n) | BigInt(swap32(word) >>> 0), 0n);
-    return { address: { family: this.#family, value }, port };
+    const address = { family: this.#family, value };
+    return this.#vrf === undefined ? { address, port } : { address, port, vrf: this.#vrf };
   }
 }
 

@@ -13,6 +13,7 @@
 import type { IpAddress, SocketAddress } from '../../base/address.ts';
 import type { PacketBatch } from '../../base/batch.ts';
 import type { PathReport } from '../../base/path-report.ts';
+import { utf8 } from '../../base/text.ts';
 import { takeDescriptor } from '../../sys/descriptors.ts';
 import { SystemError } from '../../sys/errno.ts';
 import { libc } from '../../sys/libc.ts';
@@ -77,6 +78,7 @@ const SOCK_DGRAM_NONBLOCK_CLOEXEC = 0o2004002;
 const SO_SNDBUF = 7;
 const SO_RCVBUF = 8;
 const SO_REUSEPORT = 15;
+const SO_BINDTODEVICE = 25;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
 /** The kernel doubles it, for its own structures. */
@@ -128,6 +130,7 @@ function openDescriptor(
     if (address.family === 6) set(layout.SOL_IPV6, layout.IPV6_V6ONLY, 1);
     if (sharePort && !set(layout.SOL_SOCKET, SO_REUSEPORT, 1)) throw new SystemError('SO_REUSEPORT', calls.errno());
     const ecn = setUpSocket(fd, address);
+    bindToVrf(fd, wanted.vrf);
     // Zero is the default: this only asks whether the kernel knows the option.
     const gso = options.gso !== false && set(layout.SOL_UDP, layout.UDP_SEGMENT, 0);
     const gro = options.gro !== false && set(layout.SOL_UDP, layout.UDP_GRO, 1);
@@ -136,11 +139,22 @@ function openDescriptor(
     if (calls.getsockname(fd, name) < 0) throw new SystemError('getsockname', calls.errno());
     const port = layout.sockaddrPort(new DataView(name.buffer).getInt32(0, true));
     const ownDiscovery = carriesEsp && new PathDiscovery(fd, address.family).set('own');
-    return { fd, local: { address, port }, gro, gso, ecn, ownDiscovery };
+    return { fd, local: { address, port, vrf: wanted.vrf }, gro, gso, ecn, ownDiscovery };
   } catch (error) {
     calls.close(fd);
     throw error;
   }
+}
+
+/**
+ * Before it is bound to an address, which may be one of the VRF's alone.
+ * @throws SystemError, as where there is no such link (ENODEV)
+ */
+export function bindToVrf(fd: number, vrf: string | undefined): void {
+  if (vrf === undefined) return;
+  const calls = libc();
+  if (calls.setsockopt(fd, layout.SOL_SOCKET, SO_BINDTODEVICE, utf8(`${vrf}\0`)) < 0)
+    throw new SystemError(`bind to the VRF ${vrf} (ip link show type vrf)`, calls.errno());
 }
 
 type SetOption = (level: number, option: number, value: number) => boolean;

@@ -18,6 +18,7 @@ import dgram from 'node:dgram';
 import type { IpAddress, SocketAddress } from '../../base/address.ts';
 import { formatAddress, parseAddress } from '../../base/address.ts';
 import type { PacketBatch } from '../../base/batch.ts';
+import { SectunnelError } from '../../base/error.ts';
 import { bindError, errorCode, sendErrorNamed } from './errors.ts';
 import type {
   DatagramHandler,
@@ -33,7 +34,11 @@ import { isUnspecified, maxDatagram, newUdpCounters, sendEach } from './udp.ts';
 /** UDP sockets of Node's own (`node:dgram`), wherever Node runs. ESP straight over IP is not available with it. */
 export const nodeUdp: UdpNetwork = {
   async bind(options: UdpBindOptions): Promise<UdpSocket> {
-    const { address, port } = options;
+    const { address, port, vrf } = options;
+    if (vrf !== undefined) {
+      const why = 'sockets of Node itself cannot be bound to one, and system calls cannot be made here';
+      throw new SectunnelError('unsupported', `<sa vrf='${vrf}'>: ${why}`);
+    }
     const socket = dgram.createSocket({
       type: address.family === 4 ? 'udp4' : 'udp6',
       ...(address.family === 6 && { ipv6Only: true }),

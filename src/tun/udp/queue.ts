@@ -109,6 +109,8 @@ export class UdpQueue {
   /** Asked for in the next call. */
   #messages = MESSAGES_PER_READ;
   readonly #addresses: layout.AddressTable;
+  /** This host's own. */
+  readonly #locals: layout.AddressTable;
   readonly #segmentation: Segmentation;
   readonly #readErrors = (): number => this.takeErrors();
   #released = false;
@@ -129,6 +131,7 @@ export class UdpQueue {
     this.#raw = local.port === NO_PORT;
     this.#segmentation = new Segmentation({ available: gso });
     this.#addresses = new layout.AddressTable(local.address.family);
+    this.#locals = new layout.AddressTable(local.address.family, local.vrf);
   }
 
   get features(): readonly string[] {
@@ -280,7 +283,7 @@ export class UdpQueue {
       }
       const from = this.#addressAt(reader, reader.nameAt(message));
       const local =
-        reader.localAt === 0 ? this.local : this.#addresses.find(reader.words, reader.localAt, this.local.port, 0);
+        reader.localAt === 0 ? this.local : this.#locals.find(reader.words, reader.localAt, this.local.port, 0);
       const { trafficClass } = reader;
       const end = reader.start + reader.length;
       let at = reader.start + (this.#raw && this.local.address.family === 4 ? reader.ipHeaderLength() : 0);

@@ -14,7 +14,7 @@ import { takeDescriptor } from '../../sys/descriptors.ts';
 import { ERRNO, SystemError } from '../../sys/errno.ts';
 import { libc } from '../../sys/libc.ts';
 import * as layout from './layout.ts';
-import { LinuxUdpSocket, setUpSocket } from './linux.ts';
+import { bindToVrf, LinuxUdpSocket, setUpSocket } from './linux.ts';
 import { PathDiscovery } from './path-discovery.ts';
 import type { UdpSocket } from './udp.ts';
 
@@ -27,9 +27,9 @@ const NEEDS_NET_RAW =
   `setcap cap_net_raw+ep ${process.execPath} (which gives it to every Node program); or let ESP go in UDP`;
 
 /** `rawEsp` of a `UdpNetwork`. An async function, so that errors reject. */
-export async function linuxRawEsp(family: IpFamily): Promise<UdpSocket> {
+export async function linuxRawEsp(family: IpFamily, vrf?: string): Promise<UdpSocket> {
   try {
-    return openSocket(family);
+    return openSocket(family, vrf);
   } catch (error) {
     if (!(error instanceof SystemError)) throw error;
     const needed = error.errno === ERRNO.EPERM || error.errno === ERRNO.EACCES;
@@ -41,15 +41,23 @@ export async function linuxRawEsp(family: IpFamily): Promise<UdpSocket> {
   }
 }
 
-function openSocket(family: IpFamily): UdpSocket {
+function openSocket(family: IpFamily, vrf: string | undefined): UdpSocket {
   const calls = libc();
   const domain = family === 4 ? layout.AF_INET : layout.AF_INET6;
   const fd = takeDescriptor(calls.socket(domain, SOCK_RAW_NONBLOCK_CLOEXEC, IPPROTO_ESP), 'socket');
   try {
     const address: IpAddress = { family, value: 0n };
     const ecn = setUpSocket(fd, address);
+    bindToVrf(fd, vrf);
     const ownDiscovery = new PathDiscovery(fd, family).set('own');
-    return new LinuxUdpSocket({ fd, local: { address, port: NO_PORT }, gro: false, gso: false, ecn, ownDiscovery });
+    return new LinuxUdpSocket({
+      fd,
+      local: { address, port: NO_PORT, vrf },
+      gro: false,
+      gso: false,
+      ecn,
+      ownDiscovery,
+    });
   } catch (error) {
     calls.close(fd);
     throw error;

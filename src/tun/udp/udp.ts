@@ -159,6 +159,8 @@ export interface UdpBindOptions {
   readonly address: IpAddress;
   /** 0 for any free one. */
   readonly port: number;
+  /** The VRF that it is bound to, which must be there: it takes what comes by a link of that, and sends there. */
+  readonly vrf?: string | undefined;
   /** The local address from which datagrams to `remote` leave, for unspecified sockets that cannot tell it themselves. */
   readonly sourceFor?: (remote: IpAddress) => IpAddress | undefined;
   /**
@@ -180,7 +182,7 @@ export interface UdpNetwork {
    * its end points have no port (`NO_PORT`). Missing where the system has none.
    * @throws Error saying what to do, when it is not available
    */
-  rawEsp?(family: IpAddress['family']): Promise<UdpSocket>;
+  rawEsp?(family: IpAddress['family'], vrf?: string): Promise<UdpSocket>;
 }
 
 export function newUdpCounters(): UdpCounters {

@@ -77,12 +77,13 @@ function xstatePreload(folder: string): Record<string, string> {
   return { LD_PRELOAD: library };
 }
 
-/** A guest whose first process is `init.sh` of the folder, with the other end of a tap device of the namespace as `vec0`. */
-export function spawnGuest(namespace: Namespace, folder: string, device: string): Background {
+/** A guest whose first process is `init.sh` of the folder, with the other ends of tap devices of the namespace as `vec0`, `vec1` … */
+export function spawnGuest(namespace: Namespace, folder: string, ...devices: readonly string[]): Background {
   mkdirSync('/lib/modules', { recursive: true });
   const words = [
     ...['linux.uml', 'root=/dev/root', 'rootfstype=hostfs', 'rootflags=/', 'rw', 'mem=512M', 'quiet'],
-    ...[`init=${join(folder, 'init.sh')}`, `vec0:transport=tap,ifname=${device}`],
+    `init=${join(folder, 'init.sh')}`,
+    ...devices.map((device, at) => `vec${at}:transport=tap,ifname=${device}`),
     ...['con=null', 'con0=null,fd:1'],
   ];
   return namespace.spawn('linux.uml', words, xstatePreload(folder));
