@@ -6,7 +6,13 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** Parts of names: files of more than thirty seconds, the longest first. */
 const SLOW: readonly string[] = [
-  ...['interop/libvirt-networks', 'interop/several-children', 'interop/libreswan', 'interop/ours-suites-kernel'],
+  ...[
+    'interop/mass.',
+    'interop/libvirt-networks',
+    'interop/several-children',
+    'interop/libreswan',
+    'interop/ours-suites-kernel',
+  ],
   ...['interop/restart', 'interop/openiked', 'interop/peer-routes', 'interop/lifecycle-kernel', 'interop/workers'],
   ...['interop/addresses', 'interop/overlap', 'interop/policy-routing', 'interop/key-memory', 'interop/direct-kernel'],
   'interop/',
