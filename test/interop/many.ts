@@ -24,7 +24,7 @@ import { Sweep } from '../support/lab/traffic.ts';
 import type { Side, Tunnel } from '../support/lab/tunnel.ts';
 
 /** Which device tunnels have. */
-export type DeviceKind = 'a device each';
+export type DeviceKind = 'a device each' | 'one shared device';
 
 const SECRET = '11111111-2222-3333-4444-5555555555c1';
 const PSK = 'a pre-shared key of many tunnels';
@@ -105,10 +105,11 @@ export function isForUdp(tunnel: number): boolean {
   return tunnel % 10 === 4;
 }
 
-export function documentOf(tunnel: number, side: Side, _kind: DeviceKind = 'a device each'): string {
+function documentOf(tunnel: number, side: Side, kind: DeviceKind): string {
   const start = side === 'left' ? 'initiate' : 'respond';
   const document = sectunnelDocument(tunnelOf(tunnel), side, { start }, SECRET);
-  return isForUdp(tunnel) ? document.replace("protocol='any'", "protocol='udp'") : document;
+  const own = isForUdp(tunnel) ? document.replace("protocol='any'", "protocol='udp'") : document;
+  return kind === 'a device each' ? own : own.replace('</name>', "</name><device name='hub'/>");
 }
 
 function each<T>(count: number, make: (tunnel: number) => T): T[] {

@@ -34,7 +34,7 @@ const HALF = Array.from({ length: COUNT / 2 }, (_, at) => at);
 
 vi.setConfig({ testTimeout: 600_000 });
 
-const KINDS: readonly DeviceKind[] = ['a device each'];
+const KINDS: readonly DeviceKind[] = ['a device each', 'one shared device'];
 
 for (const kind of KINDS) {
   describeInterop(`${COUNT} tunnels with ${kind}`, ['namespaces', 'tcpdump', 'nftables', 'build'], () => {
