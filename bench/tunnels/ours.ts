@@ -21,7 +21,10 @@ const SETTLE = join(projectRoot(), 'build/bench/tunnels/settle.js');
 /** Of the device that all tunnels of a side share. */
 const SHARED_DEVICE = 'hub';
 /** As in `bin/sectunneld`, which loads nothing into a daemon. */
-const MALLOC = { MALLOC_ARENA_MAX: '2', MALLOC_TRIM_THRESHOLD_: '131072', MALLOC_MMAP_THRESHOLD_: '65536' };
+const ENVIRONMENT = {
+  ...{ MALLOC_ARENA_MAX: '2', MALLOC_TRIM_THRESHOLD_: '131072', MALLOC_MMAP_THRESHOLD_: '65536' },
+  UV_THREADPOOL_SIZE: '8',
+};
 
 /** @param shared all tunnels of a side name one device */
 export function ourSystem(shared: boolean): TunnelsSystem {
@@ -36,7 +39,7 @@ async function startOurs(lab: Lab, host: Namespace, { side, tunnels }: SidePlan,
   const ours = await Ours.start(lab, host, {
     arguments: ['--log-level', 'warn'],
     nodeArguments: ['--import', SETTLE],
-    env: MALLOC,
+    env: ENVIRONMENT,
   });
   const secret = await ours.secret(PSK);
   const folder = join(ours.folder, 'mass');

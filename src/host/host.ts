@@ -19,7 +19,6 @@ import { HostDevices } from './devices.ts';
 import { InlineCarrier } from './inline-carrier.ts';
 import type { HostOptions } from './options.ts';
 import { guarded, unspecifiedFor } from './owner-functions.ts';
-import { Pace } from './pace.ts';
 import { orUnknown, PathMtus } from './path-mtu.ts';
 import { Reach } from './reach/reach.ts';
 import { farewell, Removals } from './removals.ts';
@@ -59,7 +58,6 @@ export class TunnelHost {
   // BOUNDED: the owner's tunnels.
   readonly #tunnels = new Map<string, RunningTunnel>();
   readonly #removals = new Removals();
-  readonly #closing = new Pace();
   readonly #timer: WakeTimer;
   readonly #reach: Reach;
   readonly #waits = new UpWaits();
@@ -244,8 +242,6 @@ export class TunnelHost {
     this.#reach.forget(name);
     try {
       await isCarried;
-      // The kernel takes some 20 ms for a device: of many that are closed the event loop goes round between two.
-      await this.#closing.turn();
       await device.close();
       await farewell(this.engine, connections);
     } finally {

@@ -22,6 +22,8 @@ export interface Libc {
   errorText(errno: number): string;
   open(path: string, flags: number): number;
   close(fd: number): number;
+  /** The same in a thread of libuv's pool, for what the kernel takes long to close. */
+  closeInThread(fd: number, done: () => void): void;
   ioctl(fd: number, request: number, argument: Uint8Array): number;
   /** For requests that take their argument by value. */
   ioctlValue(fd: number, request: number, value: number): number;
@@ -117,6 +119,7 @@ function bindCalls(): Libc {
   const prctl = bind<(option: number, a: number, b: number, c: number, d: number) => number>(
     'int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)',
   );
+  const close = bind<KoffiFunc<(fd: number) => number>>('int close(int fd)');
   const epollWait = bind<KoffiFunc<(epoll: number, events: Uint8Array, count: number, timeout: number) => number>>(
     'int epoll_wait(int epoll, void *events, int count, int timeout)',
   );
@@ -125,7 +128,8 @@ function bindCalls(): Libc {
     errnoName: (errno) => names.get(errno),
     errorText: bind('const char *strerror(int errno)'),
     open: bind('int open(const char *path, int flags)'),
-    close: bind('int close(int fd)'),
+    close,
+    closeInThread: (fd, done) => close.async(fd, () => done()),
     ioctl: bind('int ioctl(int fd, unsigned long request, void *argument)'),
     ioctlValue: bind('int ioctl(int fd, unsigned long request, unsigned long value)'),
     read: bind('int64_t read(int fd, uintptr_t address, size_t length)'),

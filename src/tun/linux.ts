@@ -6,6 +6,7 @@
  * (IFF_VNET_HDR, TUNSETOFFLOAD), a run of up to 64 KiB that is divided and joined here (`offload/`).
  */
 import type { PacketBatch } from '../base/batch.ts';
+import { Turns } from '../base/turns.ts';
 import { SystemError } from '../sys/errno.ts';
 import { libc } from '../sys/libc.ts';
 import type { Watch } from '../sys/poller.ts';
@@ -143,9 +144,22 @@ export class LinuxTun implements PacketDevice {
   #close(reason: Error | undefined): Promise<void> {
     if (this.#ended !== undefined) return this.#ended;
     this.#end.release();
-    this.#ended = this.#watch.close();
-    for (const { fd } of this.#queues) libc().close(fd);
+    this.#ended = Promise.all([this.#watch.close(), ...this.#queues.map(({ fd }) => closeQueue(fd))]).then(
+      () => undefined,
+    );
     for (const handler of this.#onClosed) handler(reason);
     return this.#ended;
   }
+}
+
+/** Queues that are closed at the same time. */
+const CLOSED_AT_ONCE = 4;
+const closing = new Turns(CLOSED_AT_ONCE);
+
+/**
+ * The kernel takes some 20 ms for the last queue of a device, most of which it waits for other processors: in threads, several
+ * go at the same time, and the event loop goes on.
+ */
+function closeQueue(fd: number): Promise<void> {
+  return closing.run(String(fd), () => new Promise((resolve) => libc().closeInThread(fd, resolve)));
 }

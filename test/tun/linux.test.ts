@@ -297,6 +297,17 @@ for (const offload of ['all', 'tcp', 'none'] as const) {
       expect(await ping('-c', '1', '-W', '2', '-4', PEER4)).toBe(0);
     });
 
+    it('of many is closed while the event loop goes on', async () => {
+      const many = Array.from({ length: 12 }, () => open());
+      const there = (): number => many.filter(({ name }) => network.link(name) !== undefined).length;
+      let rounds = 0;
+      const ended = Promise.all(many.map((device) => device.close())).then(() => true);
+      while (!(await Promise.race([ended, sleep(1).then(() => false)]))) rounds++;
+      expect(there()).toBe(0);
+      // One after another in this thread they would take one round.
+      expect(rounds).toBeGreaterThan(3);
+    });
+
     it('can be closed by its own handler', async () => {
       const device = openUp();
       const batch = new PacketBatch(4, 1500);
