@@ -183,9 +183,14 @@ export class MemoryHostNetwork implements HostNetwork {
   }
 
   deleteRule(rule: Rule): boolean {
-    const before = this.#rules.length;
-    this.#rules = this.#rules.filter((other) => other.protocol !== OWN_PROTOCOL || !sameRule(other, rule));
-    return this.#rules.length < before;
+    // As the kernel does: the first that has all that is said of it, whatever else it has.
+    const said = Object.fromEntries(Object.entries(rule).filter(([, value]) => value !== undefined));
+    const fits = (other: InstalledRule): boolean =>
+      other.protocol === OWN_PROTOCOL && sameRule({ ...other, ...said }, other);
+    const at = this.#rules.findIndex(fits);
+    if (at < 0) return false;
+    this.#rules.splice(at, 1);
+    return true;
   }
 
   watch(onChange: (change: NetworkChange) => void): void {

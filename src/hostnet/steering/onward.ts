@@ -42,7 +42,7 @@ import {
   samePrefix,
 } from '../routes/routes.ts';
 import { isRequired, type RoutingPlan } from './plan.ts';
-import { isOnwardRefusal, ONWARD } from './priorities.ts';
+import { isOnwardRefusal, onwardPriorities } from './priorities.ts';
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
 
@@ -197,9 +197,10 @@ export function onwardRules(guarded: readonly Guarded[], device: string | undefi
   const main = { type: 'table', table: MAIN_TABLE } as const;
   return guarded.flatMap(({ network: to, general }): Rule[] => {
     const common = { family: to.address.family, to, inputLink: device };
+    const { lookUp, refuse } = onwardPriorities(device);
     return [
-      { ...common, priority: ONWARD.refuse, action: { type: 'unreachable' }, owner: table },
-      { ...common, priority: ONWARD.lookUp, action: main, suppressedLength: general },
+      { ...common, priority: refuse, action: { type: 'unreachable' }, owner: table },
+      { ...common, priority: lookUp, action: main, suppressedLength: general },
     ];
   });
 }

@@ -17,8 +17,17 @@ import {
 const BRIDGE = { own: 6992, table: 6993, end: 6994 } as const;
 const FIRST_BLOCK = 7000;
 const LAST_PRIORITY = 31_999;
-/** As `onward.ts` says. */
-export const ONWARD = { lookUp: 32_764, refuse: 32_765 } as const;
+/**
+ * As `onward.ts` says. A rule for any link has others than one for a device: the kernel, asked to delete a rule, takes the first
+ * that has all that is said of it, so it would take one for a device, too.
+ */
+const ONWARD = { lookUp: 32_764, refuse: 32_765 } as const;
+const ONWARD_BY_ANY = { lookUp: 32_762, refuse: 32_763 } as const;
+
+/** @param device left out: for any link */
+export function onwardPriorities(device: string | undefined): { readonly lookUp: number; readonly refuse: number } {
+  return device === undefined ? ONWARD_BY_ANY : ONWARD;
+}
 
 /** The priorities of a tunnel; not each of them has a rule at all times. */
 export interface Block {
@@ -70,12 +79,12 @@ export function isOfTunnel(rule: InstalledRule): boolean {
 
 /** Whether it refuses what came out of a tunnel and has no route of its own. */
 export function isOnwardRefusal({ priority, protocol }: Pick<InstalledRule, 'priority' | 'protocol'>): boolean {
-  return protocol === OWN_PROTOCOL && priority === ONWARD.refuse;
+  return protocol === OWN_PROTOCOL && (priority === ONWARD.refuse || priority === ONWARD_BY_ANY.refuse);
 }
 
 /** Whether it finds the routes of what came out of a tunnel. */
 export function isOnwardLookUp({ priority }: Rule): boolean {
-  return priority === ONWARD.lookUp;
+  return priority === ONWARD.lookUp || priority === ONWARD_BY_ANY.lookUp;
 }
 
 /** Says whose rule is whose. One that looks up the main table bears no number of its owner: the one that refuses does. */

@@ -126,6 +126,20 @@ describe('tunnels that differ in their destinations alone', () => {
     expect(host.state).toEqual(before);
   });
 
+  it('leave the rules of others when the last goes', () => {
+    const host = new Host();
+    const before = host.state;
+    const other = host.plan('udp', [box('10.1.0.0/24', '10.99.0.0/24', { protocol: 17 })]);
+    host.start(other);
+    const alone = host.state;
+    for (let n = 0; n < 12; n++) host.start(spoke(host, n));
+    expect(host.network.rules().filter(({ priority }) => priority >= 32_762 && priority < 32_766)).toHaveLength(4);
+    for (let n = 0; n < 12; n++) host.stop(`s${n}`);
+    expect(host.state).toEqual(alone);
+    host.stop('udp');
+    expect(host.state).toEqual(before);
+  });
+
   it('have no way while there is no device', async () => {
     const host = new Host();
     for (const n of [0, 1]) host.start(spoke(host, n));
