@@ -48,6 +48,13 @@ export interface Unmapped {
   readonly pairs: readonly AddressPair[] | undefined;
 }
 
+export function sameUnmapped(some: readonly Unmapped[], others: readonly Unmapped[]): boolean {
+  return (
+    some.length === others.length &&
+    some.every(({ id, pairs }, at) => id === others[at]!.id && samePairs(pairs ?? [], others[at]!.pairs ?? []))
+  );
+}
+
 /** What a part is for; `undefined` when it is to be shown all packets. */
 export function dispatchPairs({
   vrf,

@@ -26,6 +26,8 @@ export interface HostPart {
   readonly id: string;
   readonly vrf?: string | undefined;
   readonly destinations: readonly AddressRange[] | undefined;
+  /** It is shown all packets, whatever the map says. */
+  readonly isShownAll?: boolean;
 }
 
 /** What map and chains hold. */
@@ -41,13 +43,17 @@ export interface HostDispatch {
 
 export const NO_HOST_DISPATCH: HostDispatch = { elements: new Map(), shared: [], vrfShared: [], unknown: [] };
 
-/** The tunnels among these parts. @param parts those that are known */
-export function hostParts(ids: Iterable<string>, parts: ReadonlyMap<string, FencePart>): HostPart[] {
+/** The tunnels among these parts. @param parts those that are known @param shownAll those that are to be shown all besides */
+export function hostParts(
+  ids: Iterable<string>,
+  parts: ReadonlyMap<string, FencePart>,
+  shownAll: ReadonlySet<string> = new Set(),
+): HostPart[] {
   const tunnels = [...ids].filter((id) => kindOf(id) === 'tunnel');
   return tunnels.map((id) => {
     const part = parts.get(id);
     if (part?.kind !== 'tunnel') return { id, vrf: undefined, destinations: undefined };
-    return { id, vrf: part.vrf, destinations: hostDestinations(part) };
+    return { id, vrf: part.vrf, destinations: hostDestinations(part), isShownAll: shownAll.has(id) };
   });
 }
 
@@ -88,7 +94,9 @@ export function hostDispatch(parts: readonly HostPart[]): HostDispatch {
     elements,
     shared,
     vrfShared,
-    unknown: parts.flatMap(({ id, destinations }) => (destinations === undefined ? [id] : [])),
+    unknown: parts.flatMap(({ id, destinations, isShownAll }) =>
+      destinations === undefined || isShownAll === true ? [id] : [],
+    ),
   };
 }
 

@@ -6,7 +6,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { Serial } from '../../base/serial.ts';
 import { MissingProgramError } from '../../sys/program.ts';
 import type { ObjectName } from '../netlink/nftables.ts';
-import { dispatchPairs, samePairs, type Unmapped } from './dispatch.ts';
+import { dispatchPairs, samePairs, sameUnmapped, type Unmapped } from './dispatch.ts';
 import {
   FENCE_COUNTERS,
   type FenceCounters,
@@ -18,7 +18,7 @@ import {
 import { Gathered } from './gathered.ts';
 import { type HostDispatch, hostDispatch, hostParts } from './host-dispatch.ts';
 import { idOf, idsOf, kindOf } from './ids.ts';
-import { MappedPairs, type MappedPart } from './mapped.ts';
+import { MappedPairs, partsIn } from './mapped.ts';
 import { fenceBatch, type NamedPart } from './nft.ts';
 import { nftObjects } from './nft-json.ts';
 import { runNft } from './nft-program.ts';
@@ -31,6 +31,9 @@ const TIMEOUT_MS = 20_000;
 
 /** Parts of a commit: it stops the daemon for some milliseconds each, and beside many others costs as much for one as for these. */
 const MOST_AT_ONCE = 32;
+
+/** Parts that the map finds and rules lead to: each rule costs each packet. */
+const MOST_SURPLUS = 256;
 
 const KINDS = ['tunnel', 'bridge', 'untranslated'] as const satisfies readonly FencePart['kind'][];
 
@@ -55,6 +58,8 @@ export class LinuxFence implements FenceKeeper {
   #mapped = new MappedPairs();
   /** Parts that are in no map; `undefined` while the base chains are not known to be as they should. */
   #unmappable: readonly Unmapped[] | undefined;
+  /** Of these, parts that are in maps all the same: see `#apply`. */
+  #surplus: ReadonlySet<string> = new Set();
   /** What leads the host's own packets to parts. */
   #host: HostDispatch | undefined;
   /** The values of the counters when they were last read, by name. BOUNDED: by the counters of the parts. */
@@ -168,6 +173,7 @@ export class LinuxFence implements FenceKeeper {
   mend(scope: LookScope = 'everything'): Promise<FenceDamage> {
     return this.#changes.run(async () => {
       await this.#putRight(scope);
+      if (scope === 'everything') await this.#dropSurplus();
       const found = this.#found;
       this.#found = WHOLE;
       return found;
@@ -270,7 +276,25 @@ export class LinuxFence implements FenceKeeper {
     ];
   }
 
-  async #apply({ known, added, removed, first = [], last = [], concerned = [] }: Application): Promise<void> {
+  /**
+   * What leads to a part moves from a rule to the map in two commits: the kernel follows new rules before it has the new elements
+   * of the same commit, and in between nothing would lead there. While parts of an earlier daemon are taken over one after
+   * another, the rules of many go in one commit.
+   */
+  async #apply(application: Application): Promise<void> {
+    const { awaitsOthers } = await this.#commit(application);
+    if (!awaitsOthers || this.#surplus.size >= MOST_SURPLUS) await this.#dropSurplus();
+  }
+
+  /** Takes away the rules that lead to parts which the map finds. */
+  async #dropSurplus(): Promise<void> {
+    if (this.#surplus.size === 0) return;
+    await this.#commit({ known: this.#present ?? new Set(), added: [], removed: [], dropsSurplus: true });
+  }
+
+  /** @returns whether there are parts of an earlier daemon that were not set yet */
+  async #commit(application: Application): Promise<{ readonly awaitsOthers: boolean }> {
+    const { known, added, removed, first = [], last = [], concerned = [], dropsSurplus = false } = application;
     const after = new Set([...known, ...added.map(({ id }) => id)]);
     for (const id of removed) after.delete(id);
     const mapped = this.#mapped.changed();
@@ -283,24 +307,21 @@ export class LinuxFence implements FenceKeeper {
       if (pairs !== undefined) mapped.add(id, pairs);
     }
     const parts = new Map([...this.#parts.values(), ...added].map(({ id, part }) => [id, part]));
+    const before = this.#unmappable;
+    // What an earlier daemon left may be in no map.
+    const ruled = new Map(
+      before?.map((each) => [each.id, each]) ?? [...known].map((id) => [id, { id, pairs: undefined }]),
+    );
+    const isSurplus = (id: string): boolean => !dropsSurplus && mapped.get(id) !== undefined && ruled.has(id);
+    const surplus = new Set([...after].filter(isSurplus));
     const unmappable = [...after].flatMap((id) => {
+      if (surplus.has(id)) return [ruled.get(id)!];
       if (mapped.get(id) !== undefined) return [];
       const part = parts.get(id);
       return [{ id, pairs: part?.kind === 'tunnel' ? dispatchPairs(part) : undefined }];
     });
-    const before = this.#unmappable;
-    const anew =
-      before?.length !== unmappable.length ||
-      before.some(({ id, pairs }, at) => {
-        const now = unmappable[at]!;
-        return id !== now.id || !samePairs(pairs ?? [], now.pairs ?? []);
-      });
-    const host = hostDispatch(hostParts(after, parts));
-    const pairsOf = (ids: Iterable<string>, of: Pick<MappedPairs, 'get'>): MappedPart[] =>
-      [...ids].flatMap((id) => {
-        const pairs = of.get(id);
-        return pairs === undefined ? [] : [{ id, pairs }];
-      });
+    const anew = before === undefined || !sameUnmapped(before, unmappable);
+    const host = hostDispatch(hostParts(after, parts, surplus));
     const other = [...mapped.ids()].filter((id) => !samePairs(this.#mapped.get(id) ?? [], mapped.get(id) ?? []));
     const batch = fenceBatch({
       added,
@@ -308,8 +329,8 @@ export class LinuxFence implements FenceKeeper {
       present: [...after],
       unmappable: anew ? unmappable : undefined,
       inherited: before === undefined,
-      mapped: pairsOf(anew ? after : other, mapped),
-      unmapped: anew ? [] : pairsOf(other, this.#mapped),
+      mapped: partsIn(mapped, anew ? after : other),
+      unmapped: anew ? [] : partsIn(this.#mapped, other),
       host: { before: anew ? undefined : this.#host, after: host },
       vrfDevices: [...after].flatMap((id) => vrfDevice(parts.get(id)) ?? []),
     });
@@ -322,6 +343,8 @@ export class LinuxFence implements FenceKeeper {
     mapped.settle();
     this.#unmappable = after.size === 0 ? undefined : unmappable;
     this.#host = host;
+    this.#surplus = surplus;
+    return { awaitsOthers: [...after].some((id) => !parts.has(id)) };
   }
 
   /** By the chains that stand there. Where there is no nft there is nothing, until something is to be added. */
@@ -368,6 +391,8 @@ interface Application {
   readonly last?: readonly string[];
   /** Objects that it must make again. */
   readonly concerned?: readonly ObjectName[];
+  /** Rules that lead to parts which the map finds go. */
+  readonly dropsSurplus?: boolean;
 }
 
 /** Nothing of it differed. */

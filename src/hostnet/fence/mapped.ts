@@ -88,6 +88,14 @@ export class MappedChange {
   }
 }
 
+/** Those of the parts that are there. */
+export function partsIn(mapped: Pick<MappedPairs, 'get'>, ids: Iterable<string>): MappedPart[] {
+  return [...ids].flatMap((id) => {
+    const pairs = mapped.get(id);
+    return pairs === undefined ? [] : [{ id, pairs }];
+  });
+}
+
 function boxOf({ remote, local }: AddressPair): AddressBox {
   return [remote, local];
 }
