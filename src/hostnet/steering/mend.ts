@@ -13,14 +13,21 @@ import {
   type Route,
   type Rule,
 } from '../routes/routes.ts';
-import { compareRoutes, compareRules, foreignBefore, foreignRoute, type RoutedFlow } from './compare.ts';
+import { compareRoutes, compareRules, foreignBefore, foreignRoute, type RoutedFlow, routeKey } from './compare.ts';
 import { isOnwardLookUp } from './priorities.ts';
+
+interface TableWanted {
+  readonly number: number;
+  readonly routes: readonly Route[];
+  /** Keys of others that may stand there. */
+  readonly kept: ReadonlySet<string>;
+}
 
 /** What is wanted. */
 export interface Wanted {
   readonly rules: readonly Rule[];
   /** `undefined` where there is no table of its own. */
-  readonly table: { readonly number: number; readonly routes: readonly Route[] } | undefined;
+  readonly table: TableWanted | undefined;
   /** The packets that the rules are for. */
   readonly flows: readonly RoutedFlow[];
 }
@@ -112,11 +119,12 @@ function looksUpTable(rule: Rule): boolean {
 /** @returns the routes of other programs there, in words */
 function mendTable(
   changer: Changer,
-  { number, routes }: NonNullable<Wanted['table']>,
+  { number, routes, kept }: TableWanted,
   routesOf: RoutesOf,
   attempt: (what: readonly string[], change: () => void) => void,
 ): string[] {
-  const { missing, surplus, foreign } = compareRoutes(routes, routesOf(number));
+  const { missing, surplus: more, foreign } = compareRoutes(routes, routesOf(number));
+  const surplus = more.filter((route) => !kept.has(routeKey(route)));
   attempt(
     missing.map((route) => `${describeRoute(route)}: missing`),
     () => changer.addRoutes(missing),

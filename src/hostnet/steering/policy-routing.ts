@@ -242,7 +242,9 @@ export class PolicyRouting {
   #mendTable(table: RoutingTable, up: ReadonlySet<TableMember>, routesOf: RoutesOf): Mended {
     const routes = table.routes((member) => up.has(member));
     const flows = routedFlows([...table.members].flatMap(({ plan }) => plan.outbound));
-    const wanted = { rules: table.rules, table: { number: table.number, routes }, flows };
+    // Those of tunnels that are to run again, and do not yet.
+    const kept = this.#tables.leftIn(table.number);
+    const wanted = { rules: table.rules, table: { number: table.number, routes, kept }, flows };
     const [own, foreign] = [this.#rules.of(table.number), this.#rules.foreign];
     return mendRouting(this.#changer, wanted, { own, foreign, routesOf });
   }

@@ -386,6 +386,11 @@ export class SteeringTables {
     return this.#of.get(plan.tunnel)?.number ?? this.#numbers.own(plan);
   }
 
+  /** Keys of routes in a shared table that an earlier daemon left, of tunnels that have not been started yet or were since. */
+  leftIn(table: number): ReadonlySet<string> {
+    return this.#leftovers.noted(table);
+  }
+
   /** Removes what an earlier daemon left, except for tunnels with these plans. */
   reconcile(plans: readonly RoutingPlan[]): void {
     this.#leftovers.reconcile(plans);

@@ -126,6 +126,18 @@ describe('tunnels that differ in their destinations alone', () => {
     expect(host.state).toEqual(before);
   });
 
+  it('refuse what is for those that a daemon before had, and that have not come back yet', async () => {
+    const host = new Host();
+    const plans = [0, 1, 2].map((n) => spoke(host, n));
+    for (const plan of plans) host.start(plan);
+    for (const n of [0, 1, 2]) host.network.deleteLink(host.network.link(`s${n}`)!.index);
+    const next = new PolicyRouting(host.network, host.order);
+    next.reconcile(plans);
+    next.prepare(plans[0]!, 's0');
+    expect((await next.mend()).found).toEqual([]);
+    expect(['10.64.0.9', '10.64.1.9', '10.64.2.9'].map((there) => host.way(there))).toEqual(['none', 'none', 'none']);
+  });
+
   it('leave the rules of others when the last goes', () => {
     const host = new Host();
     const before = host.state;
