@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config';
 import { SlowFirst } from './test/support/slow-first.ts';
 
 // Three groups, one after another. First the quick tests, on all processors: four projects, two of which `npm run test:unit`
-// runs. Then those that start daemons and peers in network namespaces, five files at a time: each has namespaces of its own,
+// runs. Then those that start daemons and peers in network namespaces, four files at a time: each has namespaces of its own,
 // and waits more than it computes. Last those that measure how long others wait.
 
 /**
@@ -79,7 +79,7 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
           exclude: [MEASURED],
           testTimeout: 180_000,
           hookTimeout: 240_000,
-          maxWorkers: 5,
+          maxWorkers: 4,
           sequence: { groupOrder: 1 },
         },
       },

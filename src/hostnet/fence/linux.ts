@@ -34,7 +34,6 @@ const MOST_AT_ONCE = 32;
 
 /** Parts that the map finds and rules lead to: each rule costs each packet. */
 const MOST_SURPLUS = 256;
-
 const KINDS = ['tunnel', 'bridge', 'untranslated'] as const satisfies readonly FencePart['kind'][];
 
 export interface LinuxFenceOptions {
@@ -58,7 +57,7 @@ export class LinuxFence implements FenceKeeper {
   #mapped = new MappedPairs();
   /** Parts that are in no map; `undefined` while the base chains are not known to be as they should. */
   #unmappable: readonly Unmapped[] | undefined;
-  /** Of these, parts that are in maps all the same: see `#apply`. */
+  /** Of these, some that are in maps, too: see `#apply`. */
   #surplus: ReadonlySet<string> = new Set();
   /** What leads the host's own packets to parts. */
   #host: HostDispatch | undefined;
@@ -283,18 +282,18 @@ export class LinuxFence implements FenceKeeper {
    */
   async #apply(application: Application): Promise<void> {
     const { awaitsOthers } = await this.#commit(application);
-    if (!awaitsOthers || this.#surplus.size >= MOST_SURPLUS) await this.#dropSurplus();
+    if (!awaitsOthers || this.#surplus.size >= MOST_SURPLUS) await this.#dropSurplus(application.added);
   }
 
-  /** Takes away the rules that lead to parts which the map finds. */
-  async #dropSurplus(): Promise<void> {
+  /** Takes away the rules that lead to parts which the map finds. @param latest parts that the last commit added */
+  async #dropSurplus(latest: readonly NamedPart[] = []): Promise<void> {
     if (this.#surplus.size === 0) return;
-    await this.#commit({ known: this.#present ?? new Set(), added: [], removed: [], dropsSurplus: true });
+    await this.#commit({ known: this.#present ?? new Set(), added: [], removed: [], latest, dropsSurplus: true });
   }
 
   /** @returns whether there are parts of an earlier daemon that were not set yet */
   async #commit(application: Application): Promise<{ readonly awaitsOthers: boolean }> {
-    const { known, added, removed, first = [], last = [], concerned = [], dropsSurplus = false } = application;
+    const { known, added, removed, first = [], last = [], concerned = [], latest = [], dropsSurplus } = application;
     const after = new Set([...known, ...added.map(({ id }) => id)]);
     for (const id of removed) after.delete(id);
     const mapped = this.#mapped.changed();
@@ -306,13 +305,13 @@ export class LinuxFence implements FenceKeeper {
       const pairs = part.kind === 'tunnel' ? dispatchPairs(part) : undefined;
       if (pairs !== undefined) mapped.add(id, pairs);
     }
-    const parts = new Map([...this.#parts.values(), ...added].map(({ id, part }) => [id, part]));
+    const parts = new Map([...this.#parts.values(), ...latest, ...added].map(({ id, part }) => [id, part]));
     const before = this.#unmappable;
     // What an earlier daemon left may be in no map.
     const ruled = new Map(
       before?.map((each) => [each.id, each]) ?? [...known].map((id) => [id, { id, pairs: undefined }]),
     );
-    const isSurplus = (id: string): boolean => !dropsSurplus && mapped.get(id) !== undefined && ruled.has(id);
+    const isSurplus = (id: string): boolean => dropsSurplus !== true && mapped.get(id) !== undefined && ruled.has(id);
     const surplus = new Set([...after].filter(isSurplus));
     const unmappable = [...after].flatMap((id) => {
       if (surplus.has(id)) return [ruled.get(id)!];
@@ -391,6 +390,8 @@ interface Application {
   readonly last?: readonly string[];
   /** Objects that it must make again. */
   readonly concerned?: readonly ObjectName[];
+  /** Parts of the commit before. */
+  readonly latest?: readonly NamedPart[];
   /** Rules that lead to parts which the map finds go. */
   readonly dropsSurplus?: boolean;
 }

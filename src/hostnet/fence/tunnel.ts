@@ -16,7 +16,7 @@
  * fragments before they are put together, and by all packets when they are delivered or forwarded. No sets without a name:
  * nft reads all sets there are at each change, which would be slow with many tunnels.
  */
-import { type AddressRange, anyRange, formatAddress, formatRange, type IpFamily } from '../../base/address.ts';
+import { type AddressRange, formatAddress, formatRange, type IpFamily } from '../../base/address.ts';
 import { assertNever } from '../../base/assert.ts';
 import { isWhole, mergeRanges } from '../../base/ranges.ts';
 import { type AddressPair, dispatchPairs, mirroredPairs } from './dispatch.ts';
@@ -246,25 +246,17 @@ export function linkScope(families: readonly IpFamily[]): string[] {
   return families.flatMap((family) => rules[family]);
 }
 
-/** IKE and ESP of another tunnel are not clear text either. */
+/**
+ * IKE and ESP of another tunnel are not clear text either. The entries name their destinations although the map does too: while
+ * another daemon takes over, the chain is shown packets for elsewhere.
+ */
 function anySourceRules(id: string, { device, own, anySource }: TunnelFence): string[] {
   const families = FAMILIES.filter((family) => anySource.some(({ remote }) => remote.start.family === family));
   if (families.length === 0) return [];
   return [
     ...[`oifname ${quoted(device)} return`, ...linkScope(families)].map((rule) => add(`${id}_hostany`, rule)),
     ...hostRules(id, 'any', families, own),
-    ...entryRules(id, 'any', shortened(anySource, families)),
-  ];
-}
-
-/** Where all that is not let pass is dropped by its destination, nothing else came here. */
-function shortened(entries: readonly FenceEntry[], families: readonly IpFamily[]): readonly FenceEntry[] {
-  const first = entries.findIndex(({ action }) => action !== 'pass');
-  const closed = entries.slice(first);
-  if (!closed.every(({ action, protocol }) => action === 'guard' && protocol === undefined)) return entries;
-  return [
-    ...entries.slice(0, first),
-    ...families.map(anyRange).map((all): FenceEntry => ({ action: 'guard', local: all, remote: all })),
+    ...entryRules(id, 'any', anySource),
   ];
 }
 

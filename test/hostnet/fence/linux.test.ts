@@ -156,6 +156,33 @@ describe.skipIf(wants.length > 0)('the fence of nftables', () => {
     expect(nft('list', 'tables')).toBe('');
   });
 
+  it('is taken over by the next program part by part, and lets pass meanwhile what is for elsewhere', async () => {
+    const part = (host: string): TunnelFence => {
+      const remote = `${host}/32`;
+      // Of the host's own packets those that go there are dropped whatever their source.
+      return tunnel({ outbound: [entry('10.8.0.0/24', remote)], anySource: [entry('0.0.0.0/0', remote)] });
+    };
+    const hosts = { 'tunnel:a': '10.9.0.2', 'tunnel:b': '10.9.0.3' };
+    const dead = new LinuxFence();
+    for (const [key, host] of Object.entries(hosts)) await dead.set(key, part(host));
+    const answers = (): Promise<(string | undefined)[]> =>
+      Promise.all(['10.9.0.2', '10.9.0.3', '10.9.0.5'].map((host) => send(host, 7)));
+    const listed = (): string => nft('list', 'chain', 'inet', 'sectunnel', 'host');
+    const [before, chain] = [await answers(), listed()];
+    expect(before).toEqual(['EPERM', 'EPERM', undefined]);
+    const next = new LinuxFence();
+    await next.reconcile('tunnel', Object.keys(hosts));
+    for (const [key, host] of Object.entries(hosts)) {
+      await next.set(key, part(host));
+      expect(await answers()).toEqual(before);
+    }
+    // In the end a map leads there alone, as before.
+    expect(listed()).toBe(chain);
+    expect((await next.mend()).found).toEqual([]);
+    for (const key of Object.keys(hosts)) await next.set(key, undefined);
+    expect(nft('list', 'tables')).toBe('');
+  });
+
   it('comes back whole when a firewall took it away', async () => {
     const fence = new LinuxFence();
     await fence.set('tunnel:a', tunnel());
