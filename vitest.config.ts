@@ -14,9 +14,12 @@ import { SlowFirst } from './test/support/slow-first.ts';
 const PURE =
   'test/{base,check,config,crypto,engine,esp,hostnet/filters,ike,pki,policy}/**/!(allocation|native).test.ts';
 
-/** Long searches for a counterexample: a third of the time of all that needs no root. */
+/**
+ * Long searches for a counterexample, and what takes hundreds of tunnels or files: a third of the time of all that needs no root.
+ * `npm run test:unit` leaves them out.
+ */
 const THOROUGH =
-  'test/{config/xml,crypto/native,engine/{bounds,start,traffic},ike/{flood-places,simulation},policy/database}.test.ts';
+  'test/{cli/each,config/xml,crypto/native,daemon/{sleep,store/storage,unanswered},engine/{bounds,start,traffic},ike/{flood-places,simulation},policy/database}.test.ts';
 
 /** What `npm run test:unit` does not run, as it needs root: what uses the lab, and a socket with a larger buffer. */
 const ROOT: readonly string[] = [...usersOfTheLab(), 'test/tun/queue.test.ts'];
