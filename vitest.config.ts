@@ -5,7 +5,7 @@ import { SlowFirst } from './test/support/slow-first.ts';
 
 // Three groups, one after another. First the quick tests, on all processors: four projects, two of which `npm run test:unit`
 // runs. Then those that start daemons and peers in network namespaces, four files at a time: each has namespaces of its own,
-// and waits more than it computes. Last those that measure how long others wait.
+// and waits more than it computes. Last those that want all processors for themselves.
 
 /**
  * Files of layers that keep nothing but what a test makes: they may share a process, and what it has loaded. Those that
@@ -31,8 +31,8 @@ function usersOfTheLab(): string[] {
     .filter((file) => readFileSync(file, 'utf8').includes('support/lab/'));
 }
 
-/** They measure how long others wait, so they have the processors for themselves: after all, one at a time. */
-const MEASURED = 'test/interop/*flood.test.ts';
+/** They measure how long others wait, or take all processors, so they have these for themselves: after all, one at a time. */
+const ALONE = 'test/interop/{*flood,mass}.test.ts';
 
 const config: ReturnType<typeof defineConfig> = defineConfig({
   test: {
@@ -79,7 +79,7 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
         test: {
           name: 'interop',
           include: ['test/interop/**/*.test.ts'],
-          exclude: [MEASURED],
+          exclude: [ALONE],
           testTimeout: 180_000,
           hookTimeout: 240_000,
           maxWorkers: 4,
@@ -88,8 +88,8 @@ const config: ReturnType<typeof defineConfig> = defineConfig({
       },
       {
         test: {
-          name: 'measured',
-          include: [MEASURED],
+          name: 'alone',
+          include: [ALONE],
           testTimeout: 180_000,
           hookTimeout: 240_000,
           maxWorkers: 1,
