@@ -50,8 +50,8 @@ const NETWORK_PATIENCE = 1_000;
 /** Milliseconds between attempts to remove what could not be removed before. */
 const REPEAT = 30_000;
 /**
- * Changes of tunnels that run at the same time, and starts among them that nobody waits for: what waits for others, such as
- * the fences, is done for many at once, and the rest one in a round of the event loop.
+ * Changes of tunnels that run at the same time, and how many of them may be starts without a request. What waits for the kernel or
+ * the disk, such as the fences, is done for many at once; the rest comes one in a round of the event loop.
  */
 const CHANGES_AT_ONCE = 128;
 const STARTS_AT_ONCE = 96;

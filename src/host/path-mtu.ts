@@ -14,7 +14,7 @@ import type { Path } from '../ike/events.ts';
 /** Milliseconds after which a path is asked for again, and the least between two questions. */
 const REFRESH = 10_000;
 const PAUSE = 100;
-/** An SA that sent nothing for so long needs no answer. */
+/** Milliseconds: the path of an SA that sent nothing for this long is not asked for. */
 const RECENTLY = 2 * REFRESH;
 /** Milliseconds for which a report is kept (RFC 1191 §6.3). */
 const KEEP_REPORT = 600_000;

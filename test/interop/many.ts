@@ -17,11 +17,12 @@ import { promisify } from 'node:util';
 import { DaemonClient } from '../../src/control/client.ts';
 import { Capture } from '../support/lab/capture.ts';
 import type { Lab } from '../support/lab/lab.ts';
-import { addressCommand, cable, type Namespace } from '../support/lab/namespace.ts';
+import { addressCommand, cable } from '../support/lab/namespace.ts';
 import { Ours, type OursOptions, sectunnelDocument } from '../support/lab/ours.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { Sweep } from '../support/lab/traffic.ts';
 import type { Side, Tunnel } from '../support/lab/tunnel.ts';
+import type { Gateways } from './gateways.ts';
 
 /** Which device tunnels have. */
 export type DeviceKind = 'a device each' | 'one shared device';
@@ -46,13 +47,7 @@ const MAX_LISTED = 1 << 28;
 
 const execFileSoon = promisify(execFile);
 
-export interface ManyTunnels {
-  readonly lab: Lab;
-  readonly client: Namespace;
-  readonly left: Namespace;
-  readonly right: Namespace;
-  readonly ours: Ours;
-  readonly theirs: Ours;
+export interface ManyTunnels extends Gateways {
   readonly count: number;
 }
 

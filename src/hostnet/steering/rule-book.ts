@@ -67,7 +67,7 @@ export class RuleBook {
     return [...rules, ...[...pairs].flatMap((pair) => [...(this.#owned.get(pair)?.values() ?? [])])];
   }
 
-  /** The priorities at which rules stand, whoever set them. */
+  /** The priorities of all rules, those of other programs too. */
   *priorities(): Iterable<number> {
     this.#read();
     for (const { priority } of this.#foreign) yield priority;
