@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
+import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { useLab } from '../support/lab/use-lab.ts';
 import { Dice } from './differential/packets.ts';
@@ -52,6 +53,10 @@ describeInterop('a daemon that is killed while it starts many tunnels', ['namesp
     const { left, ours, theirs } = many;
     for (const words of FOREIGN) await left.exec(['ip', ...words.split(' ')]);
     await left.exec(['nft', '-f', '-'], { input: FOREIGN_TABLES });
+    await waitFor('the kernel to have its own addresses', async () => {
+      const { stdout } = await left.exec(['ip', '-6', '-o', 'addr', 'show', 'scope', 'link', '-tentative']);
+      return ['eth0', 'lan0'].every((link) => stdout.includes(` ${link} `)) || undefined;
+    });
     before = await standing(many);
     const which = { kind: 'a device each', tunnels: TUNNELS } as const;
     await theirs.command(['define', '--dir', writeDocuments(many, 'right', which)]);
