@@ -1,5 +1,6 @@
 /** Changes of many tunnels: how far they are, what failed, and what goes on when the command ends before them. */
 import { constants } from 'node:os';
+import { listSome } from '../base/text.ts';
 import type { DaemonClient } from '../control/client.ts';
 import type { EachResult, Outcome, Progress } from '../control/results.ts';
 import type { Params } from '../control/verbs.ts';
@@ -8,6 +9,8 @@ import { type Arguments, type DaemonVerbSpec, flag, type Terminal, UsageError } 
 
 /** Of a command that SIGINT ends, for shells. */
 export const INTERRUPTED: number = 128 + constants.signals.SIGINT;
+/** Of those that share a warning. */
+const FEW_NAMES = 5;
 export const CLEAR_LINE = '\r\u001b[K';
 
 /** The options and exit codes of a verb that takes several tunnels. */
@@ -88,7 +91,10 @@ export async function followed(
   return display.end();
 }
 
-/** One line that is rewritten on a terminal, a line for each failure, and a summary. */
+/**
+ * One line that is rewritten on a terminal, a line for each failure, and a summary. A warning that many tunnels have is told at
+ * once of the first, and of all others together at the end.
+ */
 export class EachDisplay {
   readonly #words: EachWords;
   readonly #terminal: Terminal;
@@ -97,6 +103,8 @@ export class EachDisplay {
   #now: Omit<Progress, 'outcomes'> = { done: 0, failed: 0, remaining: 0 };
   /** Not asked for yet. */
   #later = 0;
+  /** Those that have a warning which was told of another, by its text. BOUNDED: by the changes. */
+  readonly #alike = new Map<string, string[]>();
   #isDrawn = false;
 
   constructor(words: EachWords, terminal: Terminal) {
@@ -135,14 +143,14 @@ export class EachDisplay {
 
   /** @returns the exit code */
   end(): number | undefined {
-    this.clear();
+    this.#tellAlike();
     const { done, failed } = this.#totals();
     this.#terminal.out(`${counted(done)} ${this.#words.done}${failed === 0 ? '' : `, ${failed} failed`}\n`);
     return failed === 0 ? undefined : ExitCode.Refused;
   }
 
   interrupted(): void {
-    this.clear();
+    this.#tellAlike();
     const { done, failed } = this.#totals();
     const goesOn =
       this.#now.remaining === 0
@@ -158,8 +166,23 @@ export class EachDisplay {
 
   #tell({ name, warnings = [], error }: Outcome): void {
     if (warnings.length > 0 || error !== undefined) this.clear();
-    for (const warning of warnings) this.#terminal.err(`warning: ${named(name, warning)}\n`);
+    for (const warning of warnings) {
+      const others = this.#alike.get(warning);
+      if (others !== undefined) others.push(name);
+      else {
+        this.#alike.set(warning, []);
+        this.#terminal.err(`warning: ${named(name, warning)}\n`);
+      }
+    }
     if (error !== undefined) this.#terminal.err(`error: ${named(name, error.message)}\n`);
+  }
+
+  #tellAlike(): void {
+    this.clear();
+    for (const [warning, names] of this.#alike) {
+      if (names.length > 0) this.#terminal.err(`warning: ${listSome(names, FEW_NAMES)}: ${warning}\n`);
+    }
+    this.#alike.clear();
   }
 
   #draw(): void {

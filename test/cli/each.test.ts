@@ -65,6 +65,22 @@ describe('define --dir', () => {
     expect(await names(daemon)).toEqual(['branch-0', 'branch-1', 'branch-3', 'branch-4']);
   });
 
+  it('tells a warning that many have of the first, and at the end once for the others', async () => {
+    const { daemon, dir } = await scene(9);
+    const lacking = '11111111-2222-3333-4444-555555555599';
+    for (let at = 0; at < 9; at++) {
+      writeFileSync(join(dir, `b${at}.xml`), branch(at).replace(/secret uuid='[^']*'/, `secret uuid='${lacking}'`));
+    }
+    const { code, out, err } = await sectunnel(daemon, ['define', '--dir', dir]);
+    expect([code, out]).toEqual([0, '9 tunnels defined\n']);
+    expect(err.split('\n').filter((line) => line.includes(`there is no secret ${lacking}`))).toEqual([
+      expect.stringMatching(/^warning: branch-0: there is no secret /),
+      expect.stringMatching(
+        /^warning: branch-1, branch-2, branch-3, branch-4, branch-5 and 3 more: there is no secret /,
+      ),
+    ]);
+  });
+
   it('takes several files, of which one cannot be read', async () => {
     const { daemon, dir } = await scene(2);
     const files = ['b0.xml', 'none.xml', 'b1.xml'].map((file) => join(dir, file));
