@@ -180,10 +180,8 @@ export class Daemon {
     const wanted = [...new Map(documents.map((document) => [document.name, document])).values()];
     this.runner.installed.expect(wanted.map(({ name }) => name));
     await this.runner.installed.reconcile(wanted, this.#catalog.unreadable);
-    await eachAtOnce(wanted, CHANGES_AT_ONCE, async (document) => {
-      await this.runner.installed.raise(document);
-      this.#untried.add(document.name);
-    });
+    await this.runner.installed.raiseFences(wanted);
+    for (const { name } of wanted) this.#untried.add(name);
     return wanted;
   }
 
@@ -250,7 +248,13 @@ export class Daemon {
       if (object === undefined || object.live !== undefined || document === undefined) return;
       if (isFirst && !installed.isRetrying(name)) return;
       if (!isFirst) await installed.raise(document);
-      await this.#activation.startUnasked(object, document);
+      try {
+        await this.#activation.startUnasked(object, document);
+      } catch (error) {
+        // Its fence stands since the daemon began, and the rules would have come with the device.
+        if (isFirst) await installed.raise(document);
+        throw error;
+      }
     });
   }
 

@@ -93,6 +93,18 @@ export class Installed {
     }
   }
 
+  /**
+   * These are about to be started unasked: nothing that their fences are for is to pass in the clear from now on. `raise` adds
+   * the rules of each.
+   */
+  async raiseFences(documents: readonly SectunnelDocument[]): Promise<void> {
+    this.expect(documents.map(({ name }) => name));
+    const problems = await this.#platform.raiseFences?.(documents.map(unresolvedDevicePlan));
+    for (const [tunnel, problem] of problems ?? []) {
+      this.#log.warn({ tunnel }, `the fence could not be installed: ${messageOf(problem)}`);
+    }
+  }
+
   /** It is about to be started unasked, and to be tried again if it cannot: nothing is to pass in the clear until then. */
   async raise(document: SectunnelDocument): Promise<void> {
     this.#retrying.add(document.name);

@@ -47,15 +47,20 @@ export async function raiseFences({ configDir, runDir, platform, log }: RaiseOpt
     for (const name of catalog.unreadable)
       log.error({ tunnel: name }, 'no fence installed: none of the documents of this tunnel can be read');
     let isWhole = catalog.unreadable.size === 0;
-    for (const document of catalog.wanted()) {
-      const fields = { tunnel: document.name };
-      const { netns } = document.device;
-      if (netns !== undefined && !namespaceExists(netns)) {
-        log.info(fields, `no fence yet: network namespace ${netns} does not exist`);
-        continue;
-      }
+    const wanted = catalog.wanted().filter(({ name, device: { netns } }) => {
+      const isThere = netns === undefined || namespaceExists(netns);
+      if (!isThere) log.info({ tunnel: name }, `no fence yet: network namespace ${netns} does not exist`);
+      return isThere;
+    });
+    const plans = wanted.map(unresolvedDevicePlan);
+    // Under watch, so that a fence that stands is not made again with its rules.
+    platform.watch?.(({ level, text }) => log[level]({}, text));
+    // What prevents one of them is said when its rules are added.
+    await platform.raiseFences?.(plans);
+    for (const plan of plans) {
+      const fields = { tunnel: plan.tunnel };
       try {
-        await platform.raise?.(unresolvedDevicePlan(document));
+        await platform.raise?.(plan);
         log.info(
           fields,
           'fence installed: the packets that the policy protects are dropped until the daemon starts the tunnel',

@@ -7,7 +7,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { formatAddress, rangeContains } from '../base/address.ts';
 import { SectunnelError } from '../base/error.ts';
 import { messageOf } from '../base/text.ts';
-import { ELSEWHERE, type FenceCounters, type LookScope, type TunnelFence } from '../hostnet/fence/fence.ts';
+import { ELSEWHERE, type FenceCounters, type LookScope } from '../hostnet/fence/fence.ts';
 import { LinuxFence } from '../hostnet/fence/linux.ts';
 import { linuxView } from '../hostnet/linux-view.ts';
 import { wantVrf } from '../hostnet/routes/domain.ts';
@@ -15,8 +15,7 @@ import { LinuxHostNetwork } from '../hostnet/routes/linux.ts';
 import { type HostNetwork, OWN_PROTOCOL, type Prefix } from '../hostnet/routes/routes.ts';
 import type { RoutingPlan, TableWish } from '../hostnet/steering/plan.ts';
 import { OWN_QUERY, PolicyRouting } from '../hostnet/steering/policy-routing.ts';
-import { tunnelFence } from '../hostnet/steering/tunnel-fence.ts';
-import { type Claimant, TunnelOrder } from '../hostnet/steering/tunnel-order.ts';
+import { TunnelOrder } from '../hostnet/steering/tunnel-order.ts';
 import type { HostView } from '../hostnet/view.ts';
 import { type KernelReport, KernelWatch } from '../hostnet/watch/watch.ts';
 import type { DevicePlan } from '../plan/device.ts';
@@ -26,6 +25,7 @@ import { type LinuxTun, openLinuxTun } from '../tun/linux.ts';
 import type { SharedOffloads } from '../tun/offload/shared.ts';
 import { SharedDevice } from '../tun/shared-device.ts';
 import { Pace } from './pace.ts';
+import { fenceKey, TunnelFences } from './tunnel-fences.ts';
 
 /**
  * Packets that wait in a device until a thread reads them. The kernel's own 500 are 4 ms of a flood of datagrams, less than a
@@ -60,9 +60,7 @@ export class LinuxNamespace {
   readonly netns: string | undefined;
   readonly fence: LinuxFence;
   readonly routing: PolicyRouting;
-  readonly #order = new TunnelOrder();
-  /** Of tunnels that were raised here. BOUNDED: by the tunnels. */
-  readonly #plans = new Map<string, DevicePlan>();
+  readonly #fences: TunnelFences;
   /** By name. BOUNDED: by the tunnels. */
   readonly #devices = new Map<string, OpenDevice>();
   readonly #network: HostNetwork;
@@ -82,7 +80,9 @@ export class LinuxNamespace {
     const within = <T>(work: () => T): T => this.#within(work);
     this.#network = network ?? new LinuxHostNetwork(within);
     this.fence = new LinuxFence({ start: within });
-    this.routing = new PolicyRouting(this.#network, this.#order);
+    const order = new TunnelOrder();
+    this.routing = new PolicyRouting(this.#network, order);
+    this.#fences = new TunnelFences(this.fence, order, this.routing);
     this.#watch = new KernelWatch({
       fence: this.fence,
       routing: this.routing,
@@ -121,54 +121,22 @@ export class LinuxNamespace {
     }
   }
 
+  /**
+   * The fences of many in one commit, which the event loop waits for; `raise` adds the rules of each.
+   * @returns by tunnel, why its fence does not stand
+   */
+  raiseFences(plans: readonly DevicePlan[]): Promise<ReadonlyMap<string, unknown>> {
+    return this.#fences.raiseTogether(plans);
+  }
+
   async #raiseFence(plan: DevicePlan): Promise<void> {
-    const { tunnel, name, routing } = plan;
-    if (routing === undefined) {
-      await this.release(tunnel);
-      return;
-    }
-    const { claims, redundancy, vrf } = routing;
-    const before = this.#neighbours(tunnel);
-    this.#setOrder({ tunnel, vrf, device: name, claims, redundancy });
-    this.#plans.set(tunnel, plan);
-    for (const each of new Set([tunnel, ...this.#neighbours(tunnel), ...before])) await this.#setFence(each);
-  }
-
-  /** @throws SectunnelError when the tunnels can have no order then; it is as before */
-  #setOrder(claimant: Claimant): void {
-    const { tunnel } = claimant;
-    const former = this.#plans.get(tunnel);
-    this.#order.set(claimant);
-    const circle = this.#order.circle(tunnel);
-    if (circle.length === 0) return;
-    if (former?.routing === undefined) this.#order.delete(tunnel);
-    else this.#order.set({ ...former.routing, device: former.name });
-    const names = [...new Set(circle)].filter((name) => name !== tunnel).join(', ');
-    throw new SectunnelError(
-      'system',
-      `the policies of tunnel ${tunnel} and of ${names} can have no order: each goes before another of them for some packets, and behind it for others; give policies a priority, or put them in documents of their own`,
-    );
-  }
-
-  /** Tunnels whose fences let pass what goes by the device of this one. */
-  #neighbours(tunnel: string): string[] {
-    return [...this.#order.behind(tunnel), ...this.#order.mates(tunnel)];
-  }
-
-  /** As the order of tunnels wants it; where it stands so already nothing is done. */
-  async #setFence(tunnel: string): Promise<void> {
-    const plan = this.#plans.get(tunnel);
-    if (plan?.routing === undefined) return;
-    const fence = tunnelFence(plan.routing, plan.name, {
-      beside: this.#order.devicesBeside(tunnel),
-      isOfGuests: (local) => this.routing.isOfGuests(local),
-    });
-    await this.fence.set(fenceKey(tunnel), needsFence(fence) ? fence : undefined);
+    if (plan.routing === undefined) await this.release(plan.tunnel);
+    else await this.#fences.raise(plan);
   }
 
   /** Which tunnel of its redundancy group carries what this one is for; itself where it is in none. */
   carrier(tunnel: string): string {
-    return this.#order.carrier(tunnel);
+    return this.#fences.carrier(tunnel);
   }
 
   #raiseRules({ tunnel, name, routing }: DevicePlan): void {
@@ -252,7 +220,7 @@ export class LinuxNamespace {
 
   async #guestsChanged(): Promise<void> {
     this.#watch.addressesChanged();
-    for (const tunnel of this.#plans.keys()) await this.#setFence(tunnel);
+    await this.#fences.guestsChanged();
   }
 
   /** A daemon before this one left this standing: it stays. @param plan where it is known */
@@ -262,7 +230,7 @@ export class LinuxNamespace {
 
   /** Whether anything of a tunnel stands here. */
   stands(tunnel: string): boolean {
-    return this.#installed.has(tunnel) || this.fence.has(fenceKey(tunnel));
+    return this.#installed.has(tunnel) || this.#fences.has(tunnel);
   }
 
   /**
@@ -274,12 +242,9 @@ export class LinuxNamespace {
     const isUnknown = plan === undefined && this.#installed.has(tunnel);
     if (plan !== undefined) this.routing.release(tunnel, plan);
     this.#watch.forget(tunnel);
-    await this.fence.set(fenceKey(tunnel), undefined);
+    await this.#fences.remove(tunnel);
     this.#installed.delete(tunnel);
-    const neighbours = this.#neighbours(tunnel);
-    this.#order.delete(tunnel);
-    this.#plans.delete(tunnel);
-    for (const each of neighbours) await this.#setFence(each);
+    await this.#fences.forget(tunnel);
     if (isUnknown) await this.reconcile();
   }
 
@@ -287,7 +252,7 @@ export class LinuxNamespace {
   async reconcile(): Promise<void> {
     const plans = [...this.#installed.values()].filter((plan) => plan !== undefined);
     if (plans.length === this.#installed.size) this.routing.reconcile(plans);
-    await this.fence.reconcile('tunnel', [...this.#installed.keys()].map(fenceKey));
+    await this.#fences.reconcile(this.#installed.keys());
   }
 
   /** Removes everything of this product, also what an earlier process installed. Nothing may have been raised here. */
@@ -324,14 +289,6 @@ export class LinuxNamespace {
   #within<T>(work: () => T): T {
     return this.netns === undefined ? work() : withinNamespace(this.netns, work);
   }
-}
-
-function fenceKey(tunnel: string): string {
-  return `tunnel:${tunnel}`;
-}
-
-function needsFence({ outbound, inbound }: TunnelFence): boolean {
-  return [...outbound, ...inbound].some(({ action }) => action !== 'pass');
 }
 
 /**

@@ -50,6 +50,7 @@ export function linuxPlatform(): Platform {
     forgetBridges: () => home.routing.forgetBridges(),
     openDevice: (plan) => namespaces.open(plan),
     raise: (plan) => namespaces.raise(plan),
+    raiseFences: (plans) => namespaces.raiseFences(plans),
     release: (tunnel) => namespaces.release(tunnel),
     reconcile: (tunnels) => namespaces.reconcile(tunnels),
     childrenUp: (tunnel, up) => namespaces.of(tunnel)?.routing.setUp(tunnel, up),
@@ -157,6 +158,27 @@ class Namespaces {
     if (before === undefined || before === namespace) return;
     await before.release(plan.tunnel);
     await this.#leave(before);
+  }
+
+  /** Of tunnels that stand nowhere else. */
+  async raiseFences(plans: readonly DevicePlan[]): Promise<ReadonlyMap<string, unknown>> {
+    // BOUNDED: by the tunnels, as the other.
+    const problems = new Map<string, unknown>();
+    const places = new Map<LinuxNamespace, DevicePlan[]>();
+    for (const plan of plans) {
+      try {
+        const namespace = this.#namespace(plan.netns);
+        places.set(namespace, [...(places.get(namespace) ?? []), plan]);
+      } catch (error) {
+        problems.set(plan.tunnel, error);
+      }
+    }
+    for (const [namespace, here] of places) {
+      for (const [tunnel, problem] of await namespace.raiseFences(here)) problems.set(tunnel, problem);
+      for (const { tunnel } of here) if (namespace.stands(tunnel)) this.#byTunnel.set(tunnel, namespace);
+      await this.#leave(namespace);
+    }
+    return problems;
   }
 
   /** @throws Error when the fence or the rules cannot be taken away: the tunnel stands, and may be released again */

@@ -66,6 +66,11 @@ export interface Platform {
    * cannot be installed yet. @throws Error saying what is missing
    */
   raise?(plan: DevicePlan): Promise<void>;
+  /**
+   * The fences of many tunnels that are to run, which stand nowhere else, in far less time than one after the other; the event
+   * loop waits meanwhile. `raise` or `openDevice` adds the rules of each. @returns by tunnel, why its fence could not be put up
+   */
+  raiseFences?(plans: readonly DevicePlan[]): Promise<ReadonlyMap<string, unknown>>;
   /** Takes away what stands for a tunnel that is not to run any more. */
   release?(tunnel: string): Promise<void>;
   /** Takes away what a daemon before this one left standing, but for these tunnels. */

@@ -40,8 +40,7 @@ it('tunnels that ran and those with autostart run again, and all fences stand be
 
   const two = await TestDaemon.start(host(), folder);
   const names = ['passing', 'started', 'marked'];
-  expect(two.told.slice(0, 4)).toEqual([`keep ${names}`, ...names.map((name) => `raise ${name}`)]);
-  expect(two.told.filter((text) => !text.startsWith('raise')).slice(1)).toEqual(names.map((name) => `open ${name}`));
+  expect(two.told).toEqual([`keep ${names}`, `fence ${names}`, ...names.map((name) => `open ${name}`)]);
   const { tunnels } = await two.client.call('list', {});
   expect(tunnels.filter(({ active }) => active).map(({ name }) => name)).toEqual([...names].sort());
   expect(tunnels.find(({ name }) => name === 'passing')).toMatchObject({ persistent: false, retrying: false });
@@ -142,7 +141,7 @@ it('a tunnel that is destroyed before its turn has come does not start', async (
   release();
   await destroyed;
   await opening;
-  expect(two.told.filter((text) => text.endsWith(' b'))).toEqual(['raise b', 'release b']);
+  expect(two.told.filter((text) => text.endsWith(' b'))).toEqual(['release b']);
   expect(await two.client.call('info', { name: 'b' })).toMatchObject({ active: false, retrying: false });
 });
 

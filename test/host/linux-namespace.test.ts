@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { parseDocument } from '../../src/config/parse.ts';
 import { FenceAloneError, LinuxNamespace } from '../../src/host/linux-namespace.ts';
+import { TableReader } from '../../src/hostnet/fence/content.ts';
 import { unresolvedDevicePlan } from '../../src/plan/device.ts';
 import { address, tunnelDocument } from '../support/daemon.ts';
 import { missing } from '../support/lab/needs.ts';
@@ -94,6 +95,34 @@ describe.skipIf(wants.length > 0)('what stands of tunnels without a device', () 
     expect(ruleset()).toContain('10.2.0.0');
     await here.release('net');
     await here.close();
+  });
+
+  it('is fenced for many at once, in as many commits as for two', async () => {
+    const table = new TableReader('sectunnel', (work) => work());
+    const commitsFor = async (count: number): Promise<number> => {
+      const here = namespace();
+      here.watch();
+      const names = Array.from({ length: count }, (_, at) => `many${at}`);
+      const plans = names.map((name, at) =>
+        unresolvedDevicePlan(parseDocument(tunnelDocument({ name, inner: ['10.5.0.0', `10.6.${at}.0`] }))),
+      );
+      const before = table.generation();
+      expect(await here.raiseFences(plans)).toEqual(new Map());
+      const commits = table.generation() - before;
+      expect(names.every((name) => here.stands(name))).toBe(true);
+      for (let at = 0; at < count; at++) expect(ruleset()).toContain(`10.6.${at}.0`);
+      const [after, own] = [table.generation(), plans.at(-1)!];
+      await here.raise(own);
+      expect([table.generation(), rules()]).toEqual([after, expect.stringContaining(`10.6.${count - 1}.0`)]);
+      await Promise.all(names.map((name) => here.release(name)));
+      expect([ruleset(), rules()]).toEqual(['', expect.not.stringContaining('10.6.')]);
+      await here.close();
+      return commits;
+    };
+    const two = await commitsFor(2);
+    expect(two).toBeGreaterThan(0);
+    expect(await commitsFor(50)).toBe(two);
+    table.close();
   });
 
   it('is cleared whichever process installed it, and then there is nothing to clear', async () => {

@@ -136,6 +136,10 @@ export class TestDaemon {
         },
         localAddressFor: () => undefined,
         pathMtuFor: () => this.pathMtu,
+        raiseFences: async (plans) => {
+          this.told.push(`fence ${plans.map(({ tunnel }) => tunnel).join()}`);
+          return new Map();
+        },
         raise: async ({ tunnel }) => void this.told.push(`raise ${tunnel}`),
         release: async (tunnel) => void this.told.push(`release ${tunnel}`),
         reconcile: async (tunnels) => void this.told.push(`keep ${tunnels.map(({ tunnel }) => tunnel).join()}`),

@@ -39,6 +39,29 @@ export class Gathered<T> {
     return promise;
   }
 
+  /**
+   * Hands over many in turns of their own; those of a turn that fails are as if each had been added.
+   * @param most that are handed over at once
+   * @returns by key, what prevents those that are not committed
+   */
+  async addTogether(values: ReadonlyMap<string, T>, most: number): Promise<ReadonlyMap<string, unknown>> {
+    // BOUNDED: by the values.
+    const problems = new Map<string, unknown>();
+    const all = [...values];
+    for (let at = 0; at < all.length; at += most) {
+      const some = all.slice(at, at + most);
+      const { promise, resolve, reject } = deferred();
+      void this.#turn(() => this.#commit(new Map(some)).then(resolve, reject));
+      await promise.catch(() => this.#addEach(some, problems));
+    }
+    return problems;
+  }
+
+  async #addEach(values: readonly (readonly [string, T])[], problems: Map<string, unknown>): Promise<void> {
+    const each = values.map(([key, value]) => this.add(key, value).catch((error: unknown) => problems.set(key, error)));
+    await Promise.all(each);
+  }
+
   async #take(): Promise<void> {
     const waiting = this.#waiting.splice(0, this.#most);
     if (this.#waiting.length > 0) void this.#turn(() => this.#take());

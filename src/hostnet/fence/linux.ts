@@ -25,13 +25,15 @@ import { runNft } from './nft-program.ts';
 import { counterName, FENCE_TABLE, TABLE, TABLE_LINE } from './nft-words.ts';
 import { describe, isTableLost, namesIn, parseCounters, partOf, partWithChain, removal } from './objects.ts';
 import { type Difference, FenceTable } from './table.ts';
+import { vrfDevice } from './vrf.ts';
 
 /** For a batch of thousands of addresses; the program is ended then. */
 const TIMEOUT_MS = 20_000;
 
 /** Parts of a commit: it stops the daemon for some milliseconds each, and beside many others costs as much for one as for these. */
 const MOST_AT_ONCE = 32;
-
+/** The same while nothing waits for the daemon: the time of nft(8) grows with the square of the parts. */
+const MOST_TOGETHER = 256;
 /** Parts that the map finds and rules lead to: each rule costs each packet. */
 const MOST_SURPLUS = 256;
 const KINDS = ['tunnel', 'bridge', 'untranslated'] as const satisfies readonly FencePart['kind'][];
@@ -85,6 +87,11 @@ export class LinuxFence implements FenceKeeper {
 
   set(key: string, part: FencePart | undefined): Promise<void> {
     return this.#gathered.add(key, part);
+  }
+
+  /** Many in few commits, which stop the daemon for as long as they take. @returns by key, what prevents those that are not set */
+  setTogether(parts: ReadonlyMap<string, FencePart | undefined>): Promise<ReadonlyMap<string, unknown>> {
+    return this.#gathered.addTogether(parts, MOST_TOGETHER);
   }
 
   async #setAll(parts: ReadonlyMap<string, FencePart | undefined>): Promise<void> {
@@ -374,11 +381,6 @@ export class LinuxFence implements FenceKeeper {
   }
 }
 
-/** The device of a tunnel in a VRF. */
-function vrfDevice(part: FencePart | undefined): string | undefined {
-  return part?.kind === 'tunnel' && part.vrf !== undefined ? part.device : undefined;
-}
-
 /** What is to be done, and what stands before. */
 interface Application {
   /** Ids of the parts that stand. */
@@ -388,9 +390,7 @@ interface Application {
   /** Lines before and behind those of the change. */
   readonly first?: readonly string[];
   readonly last?: readonly string[];
-  /** Objects that it must make again. */
   readonly concerned?: readonly ObjectName[];
-  /** Parts of the commit before. */
   readonly latest?: readonly NamedPart[];
   /** Rules that lead to parts which the map finds go. */
   readonly dropsSurplus?: boolean;

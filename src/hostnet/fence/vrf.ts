@@ -17,6 +17,7 @@
 import type { IpFamily } from '../../base/address.ts';
 import { DEVICE_GROUP } from '../routes/routes.ts';
 import { dispatchJumps, mapOf, type Unmapped } from './dispatch.ts';
+import type { FencePart } from './fence.ts';
 import { add, quoted, TABLE, word } from './nft-words.ts';
 import { linkScope } from './tunnel.ts';
 
@@ -30,6 +31,11 @@ const DEVICES = 'vrfdevices';
 export const VRF_HOST = 'vrfhost';
 export const VRF_SHARED = 'vrfshared';
 const CHAINS = ['vrfinput', 'vrfforward', 'vrfoutput'] as const;
+
+/** The device of a tunnel in a VRF. */
+export function vrfDevice(part: FencePart | undefined): string | undefined {
+  return part?.kind === 'tunnel' && part.vrf !== undefined ? part.device : undefined;
+}
 
 /** Of base chains: what leads packets of VRFs away from the tunnels of the default domain. */
 export const VRF_RULES: Readonly<

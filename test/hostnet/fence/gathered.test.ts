@@ -55,4 +55,12 @@ describe('Gathered', () => {
     await Promise.all(Array.from({ length: 8 }, (_, at) => gathered.add(`${at}`, at)));
     expect(commits).toEqual([3, 3, 2]);
   });
+
+  it('hands over many in few turns, and tells the ones that are refused, with the others committed', async () => {
+    const { gathered, commits } = gathering(['c']);
+    const values = new Map([...'abcde'].map((key, at) => [key, at]));
+    const problems = await gathered.addTogether(values, 2);
+    expect([...problems]).toEqual([['c', new Error('c is refused')]]);
+    expect(commits).toEqual(['a=0 b=1', 'c=2 d=3', 'c=2 d=3', 'c=2', 'd=3', 'e=4']);
+  });
 });
