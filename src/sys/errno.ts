@@ -23,6 +23,7 @@ export const ERRNO = {
   EBADFD: 77,
   EMSGSIZE: 90,
   ENOPROTOOPT: 92,
+  EPROTONOSUPPORT: 93,
   EOPNOTSUPP: 95,
   EAFNOSUPPORT: 97,
   EADDRNOTAVAIL: 99,
@@ -40,6 +41,8 @@ export class SystemError extends Error {
   readonly call: string;
   readonly errno: number;
   readonly code: string;
+  /** The system's own explanation, where it has one. */
+  readonly detail: string | undefined;
 
   constructor(call: string, errno: number, detail?: string) {
     const { errorText, errnoName } = libc();
@@ -51,5 +54,6 @@ export class SystemError extends Error {
     this.call = call;
     this.errno = errno;
     this.code = code;
+    this.detail = detail;
   }
 }

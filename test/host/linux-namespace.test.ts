@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { parseDocument } from '../../src/config/parse.ts';
 import { FenceAloneError, LinuxNamespace } from '../../src/host/linux-namespace.ts';
 import { TableReader } from '../../src/hostnet/fence/content.ts';
+import { NftChannel } from '../../src/hostnet/nft/channel.ts';
 import { unresolvedDevicePlan } from '../../src/plan/device.ts';
 import { address, tunnelDocument } from '../support/daemon.ts';
 import { missing } from '../support/lab/needs.ts';
@@ -98,7 +99,8 @@ describe.skipIf(wants.length > 0)('what stands of tunnels without a device', () 
   });
 
   it('is fenced for many at once, in as many commits as for two', async () => {
-    const table = new TableReader('sectunnel', (work) => work());
+    const channel = new NftChannel((work) => work());
+    const table = new TableReader('sectunnel', channel);
     const commitsFor = async (count: number): Promise<number> => {
       const here = namespace();
       here.watch();
@@ -122,7 +124,7 @@ describe.skipIf(wants.length > 0)('what stands of tunnels without a device', () 
     const two = await commitsFor(2);
     expect(two).toBeGreaterThan(0);
     expect(await commitsFor(50)).toBe(two);
-    table.close();
+    channel.close();
   });
 
   it('is cleared whichever process installed it, and then there is nothing to clear', async () => {

@@ -13,14 +13,13 @@ import {
   chainsRequest,
   elementsRequest,
   generationRequest,
-  NETLINK_NETFILTER,
   type ObjectName,
   parseGeneration,
   rulesRequest,
   setsRequest,
   tableRequest,
 } from '../netlink/nftables.ts';
-import { NetlinkSocket } from '../netlink/socket.ts';
+import type { NftChannel } from '../nft/channel.ts';
 
 /** Of an object. Two are alike when all of it is. */
 export interface ObjectContent {
@@ -44,18 +43,16 @@ const WHAT = 'list the table of the fence';
 
 export class TableReader {
   readonly #table: string;
-  readonly #open: () => NetlinkSocket;
-  #socket: NetlinkSocket | undefined;
+  readonly #channel: NftChannel;
 
-  /** @param within opens the socket in the network namespace of the table */
-  constructor(table: string, within: <T>(work: () => T) => T) {
+  constructor(table: string, channel: NftChannel) {
     this.#table = table;
-    this.#open = () => within(() => new NetlinkSocket(NETLINK_NETFILTER));
+    this.#channel = channel;
   }
 
   /** A number that each commit of any table raises by one, modulo 2^32. @throws SystemError */
   generation(): number {
-    const [answer] = this.#ask().request(generationRequest(), 'ask for the generation of nftables');
+    const [answer] = this.#channel.socket.request(generationRequest(), 'ask for the generation of nftables');
     return (answer && parseGeneration(answer.type, answer.body)?.id) ?? 0;
   }
 
@@ -71,11 +68,6 @@ export class TableReader {
         if (!(error instanceof SystemError) || error.errno !== ERRNO.EINTR || attempt === MAX_ATTEMPTS) throw error;
       }
     }
-  }
-
-  close(): void {
-    this.#socket?.close();
-    this.#socket = undefined;
   }
 
   async #readAll(parser: ContentParser, content: Gathered): Promise<void> {
@@ -107,17 +99,12 @@ export class TableReader {
   /** False when it is not there. */
   async #list(request: NetlinkRequest, parser: ContentParser): Promise<boolean> {
     try {
-      await this.#ask().requestInSlices(request, WHAT, ({ type, body }) => parser.add(type, body));
+      await this.#channel.socket.requestInSlices(request, WHAT, ({ type, body }) => parser.add(type, body));
       return true;
     } catch (error) {
       if (error instanceof SystemError && error.errno === ERRNO.ENOENT) return false;
       throw error;
     }
-  }
-
-  #ask(): NetlinkSocket {
-    this.#socket ??= this.#open();
-    return this.#socket;
   }
 }
 

@@ -1,11 +1,11 @@
 /**
- * The fence in the kernel, by nft(8): one batch a change, which the kernel takes as a whole or not at all. It outlives the
+ * The fence in the kernel, by netlink: one batch a change, which the kernel takes as a whole or not at all. It outlives the
  * program: what another run left is kept until `reconcile`. `table.ts` finds what other programs change.
  */
 import { isDeepStrictEqual } from 'node:util';
 import { Serial } from '../../base/serial.ts';
-import { MissingProgramError } from '../../sys/program.ts';
 import type { ObjectName } from '../netlink/nftables.ts';
+import { NftChannel } from '../nft/channel.ts';
 import { dispatchPairs, samePairs, sameUnmapped, type Unmapped } from './dispatch.ts';
 import {
   FENCE_COUNTERS,
@@ -20,15 +20,11 @@ import { type HostDispatch, hostDispatch, hostParts } from './host-dispatch.ts';
 import { idOf, idsOf, kindOf } from './ids.ts';
 import { MappedPairs, partsIn } from './mapped.ts';
 import { fenceBatch, type NamedPart } from './nft.ts';
-import { nftObjects } from './nft-json.ts';
-import { runNft } from './nft-program.ts';
+import { hasNoTables, refusal } from './nft-errors.ts';
 import { counterName, FENCE_TABLE, TABLE, TABLE_LINE } from './nft-words.ts';
-import { describe, isTableLost, namesIn, parseCounters, partOf, partWithChain, removal } from './objects.ts';
+import { describe, isTableLost, namesIn, partOf, partWithChain, removal } from './objects.ts';
 import { type Difference, FenceTable } from './table.ts';
 import { vrfDevice } from './vrf.ts';
-
-/** For a batch of thousands of addresses; the program is ended then. */
-const TIMEOUT_MS = 20_000;
 
 /** Parts of a commit: it stops the daemon for some milliseconds each, and beside many others costs as much for one as for these. */
 const MOST_AT_ONCE = 32;
@@ -39,13 +35,12 @@ const MOST_SURPLUS = 256;
 const KINDS = ['tunnel', 'bridge', 'untranslated'] as const satisfies readonly FencePart['kind'][];
 
 export interface LinuxFenceOptions {
-  /** Starts the program: in another network namespace than the thread's. */
+  /** Opens sockets: in another network namespace than the thread's. */
   readonly start?: (<T>(work: () => T) => T) | undefined;
-  readonly program?: string;
 }
 
 export class LinuxFence implements FenceKeeper {
-  readonly #options: LinuxFenceOptions;
+  readonly #channel: NftChannel;
   readonly #table: FenceTable;
   /** What was set, by its key. BOUNDED: by the owner's tunnels and bridges. */
   readonly #parts = new Map<string, NamedPart>();
@@ -76,9 +71,9 @@ export class LinuxFence implements FenceKeeper {
     MOST_AT_ONCE,
   );
 
-  constructor(options: LinuxFenceOptions = {}) {
-    this.#options = options;
-    this.#table = new FenceTable(FENCE_TABLE, options.start ?? ((work) => work()));
+  constructor({ start: within = (work) => work() }: LinuxFenceOptions = {}) {
+    this.#channel = new NftChannel(within);
+    this.#table = new FenceTable(FENCE_TABLE, this.#channel, within);
   }
 
   get parts(): ReadonlyMap<string, FencePart> {
@@ -148,7 +143,7 @@ export class LinuxFence implements FenceKeeper {
   clear(): Promise<boolean> {
     return this.#changes.run(async () => {
       if (!(await this.#table.exists())) return false;
-      await this.#table.change('all', () => this.#nft(['-f', '-'], `delete table ${TABLE}\n`));
+      await this.#table.change('all', () => this.#write(`delete table ${TABLE}`));
       this.#parts.clear();
       this.#shown.clear();
       this.#owners.clear();
@@ -187,7 +182,10 @@ export class LinuxFence implements FenceKeeper {
   }
 
   close(): Promise<void> {
-    return this.#changes.run(() => this.#table.close());
+    return this.#changes.run(async () => {
+      await this.#table.close();
+      this.#channel.close();
+    });
   }
 
   counters(): Promise<ReadonlyMap<string, FenceCounters>> {
@@ -205,7 +203,7 @@ export class LinuxFence implements FenceKeeper {
   }
 
   async #count(): Promise<void> {
-    this.#counted = parseCounters(await this.#nft(['-j', 'list', 'counters']));
+    this.#counted = await this.#channel.counters(FENCE_TABLE);
   }
 
   /** What another program changed meanwhile is put right first: a change builds on what stands. */
@@ -344,7 +342,7 @@ export class LinuxFence implements FenceKeeper {
     const names = namesIn(text);
     if (concerned.some((name) => !names.has(name))) throw new Error('the batch does not make all of it again');
     const whole = text.includes(`delete table ${TABLE}`);
-    await this.#table.change(whole ? 'all' : names, () => this.#nft(['-f', '-'], `${text}\n`));
+    await this.#table.change(whole ? 'all' : names, () => this.#write(text));
     this.#present = after;
     mapped.settle();
     this.#unmappable = after.size === 0 ? undefined : unmappable;
@@ -353,21 +351,9 @@ export class LinuxFence implements FenceKeeper {
     return { awaitsOthers: [...after].some((id) => !parts.has(id)) };
   }
 
-  /** By the chains that stand there. Where there is no nft there is nothing, until something is to be added. */
+  /** By the chains that stand there. Where the kernel has no nftables there is nothing, until something is to be added. */
   async #readPresent(): Promise<ReadonlySet<string>> {
-    let listed: string;
-    try {
-      listed = await this.#nft(['-j', 'list', 'chains', 'inet']);
-    } catch (error) {
-      if (error instanceof MissingProgramError) return new Set();
-      throw error;
-    }
-    const present = new Set(
-      nftObjects(listed, 'chain').flatMap(({ table, name }) => {
-        const id = partWithChain(String(name));
-        return table === FENCE_TABLE && id !== undefined ? [id] : [];
-      }),
-    );
+    const present = new Set((await this.#listChains()).flatMap((name) => partWithChain(name) ?? []));
     const known = this.#present;
     if (known === undefined || [...known, ...present].some((id) => !known.has(id) || !present.has(id))) {
       this.#unmappable = undefined;
@@ -376,8 +362,21 @@ export class LinuxFence implements FenceKeeper {
     return present;
   }
 
-  #nft(words: readonly string[], input = ''): Promise<string> {
-    return runNft(words, { ...this.#options, input, timeout: TIMEOUT_MS });
+  async #listChains(): Promise<string[]> {
+    try {
+      return await this.#channel.chains(FENCE_TABLE);
+    } catch (error) {
+      if (hasNoTables(error)) return [];
+      throw refusal(error);
+    }
+  }
+
+  #write(text: string): void {
+    try {
+      this.#channel.commit(text);
+    } catch (error) {
+      throw refusal(error);
+    }
   }
 }
 

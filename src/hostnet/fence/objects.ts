@@ -2,8 +2,7 @@
 import type { ObjectName } from '../netlink/nftables.ts';
 import { MISSING } from './content.ts';
 import { ID } from './ids.ts';
-import { nftObjects } from './nft-json.ts';
-import { FENCE_TABLE, TABLE } from './nft-words.ts';
+import { TABLE } from './nft-words.ts';
 import type { Difference } from './table.ts';
 
 const PRESENT = new RegExp(`^(${ID})_(leave|forward|postrouting)$`);
@@ -45,12 +44,4 @@ export function namesIn(batch: string): Set<ObjectName> {
 export function removal(name: ObjectName): string[] {
   const object = name.replace(' ', ` ${TABLE} `);
   return name.startsWith('chain ') ? [`flush ${object}`, `delete ${object}`] : [`delete ${object}`];
-}
-
-export function parseCounters(json: string): Map<string, number> {
-  return new Map(
-    nftObjects(json, 'counter')
-      .filter(({ table }) => table === FENCE_TABLE)
-      .map(({ name, packets }) => [String(name), Number(packets)]),
-  );
 }

@@ -8,7 +8,9 @@
 
 import { SystemError } from '../../sys/errno.ts';
 import { NetlinkListener } from '../netlink/listener.ts';
-import { NETLINK_NETFILTER, NFNLGRP_NFTABLES, type ObjectName } from '../netlink/nftables.ts';
+import type { ObjectName } from '../netlink/nftables.ts';
+import { NETLINK_NETFILTER, NFNLGRP_NFTABLES } from '../netlink/nftables-layout.ts';
+import type { NftChannel } from '../nft/channel.ts';
 import { CommitLog } from './commits.ts';
 import { contentDamage, type ObjectContent, type TableContent, TableReader } from './content.ts';
 import type { LookScope } from './fence.ts';
@@ -49,9 +51,10 @@ export class FenceTable {
   /** Of a change of our own that was made and could not be read back yet: the generation before it, and what it concerned. */
   #unread: { readonly before: number; readonly names: ReadonlySet<ObjectName> | 'all' } | undefined;
 
-  constructor(name: string, within: <T>(work: () => T) => T) {
+  /** @param within opens the socket that hears of changes: in the network namespace of the channel */
+  constructor(name: string, channel: NftChannel, within: <T>(work: () => T) => T) {
     this.#within = within;
-    this.#reader = new TableReader(name, within);
+    this.#reader = new TableReader(name, channel);
     this.#commits = new CommitLog(name);
   }
 
@@ -76,7 +79,6 @@ export class FenceTable {
     this.#onChange = undefined;
     await this.#listener?.close();
     this.#listener = undefined;
-    this.#reader.close();
   }
 
   /** False while another program may have changed what was read back as ours: then all of it has to be made again. */
@@ -98,7 +100,7 @@ export class FenceTable {
   }
 
   /** Makes a change of our own. @param names the objects that it concerns */
-  async change(names: ReadonlySet<ObjectName> | 'all', make: () => Promise<unknown>): Promise<void> {
+  async change(names: ReadonlySet<ObjectName> | 'all', make: () => void): Promise<void> {
     await this.#adoptUnread();
     const before = this.#reader.generation();
     this.#listener?.drain();
@@ -106,9 +108,9 @@ export class FenceTable {
     this.#changing = true;
     try {
       try {
-        await make();
+        make();
       } catch (error) {
-        // It may have been made all the same, where the program was ended.
+        // It may have been made all the same, where the answer was lost.
         if (this.#reader.generation() !== before) this.distrust();
         throw error;
       }

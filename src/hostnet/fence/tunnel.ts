@@ -14,7 +14,7 @@
  * `readable.ts` says which packets are readable and which opaque. `leave` is asked by a host's own packets when they
  * leave, by others when they are forwarded, and by all once more when their source has been translated; `arrive` by
  * fragments before they are put together, and by all packets when they are delivered or forwarded. No sets without a name:
- * nft reads all sets there are at each change, which would be slow with many tunnels.
+ * they would be as many as the tunnels, and the kernel looks a set up by its name among all.
  */
 import { type AddressRange, formatAddress, formatRange, type IpFamily } from '../../base/address.ts';
 import { assertNever } from '../../base/assert.ts';
@@ -59,7 +59,7 @@ type SetName = 'remote4' | 'remote6' | 'beside';
 
 /** More rules than these are too many to look at for a packet: then the addresses of the other side decide alone. */
 export const MAX_FENCE_RULES = 256;
-/** With more rules than these a packet is better looked up in a set first; nft reads all sets at each change. */
+/** With more rules than these a packet is better looked up in a set first. */
 const FEW_RULES = 8;
 
 const ESP = 50;

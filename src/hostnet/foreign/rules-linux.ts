@@ -3,13 +3,8 @@
 import { ERRNO, SystemError } from '../../sys/errno.ts';
 import { MissingProgramError, runProgram, systemEnvironment } from '../../sys/program.ts';
 import { NetlinkListener } from '../netlink/listener.ts';
-import {
-  foreignRulesRequest,
-  NETLINK_NETFILTER,
-  NFNLGRP_NFTABLES,
-  parseForeignTable,
-  parseRule,
-} from '../netlink/nftables.ts';
+import { foreignRulesRequest, parseForeignTable, parseRule } from '../netlink/nftables.ts';
+import { NETLINK_NETFILTER, NFNLGRP_NFTABLES } from '../netlink/nftables-layout.ts';
 import { NetlinkSocket } from '../netlink/socket.ts';
 import type { HostNetwork } from '../routes/routes.ts';
 import type { ForeignChain, ForeignRule, ForeignRules } from './rules.ts';

@@ -5,8 +5,8 @@
 import { readFileSync } from 'node:fs';
 import { messageOf } from '../../base/text.ts';
 import { MAX_OUTPUT } from '../../sys/program.ts';
-import { runNft } from '../fence/nft-program.ts';
 import { TABLE } from '../fence/nft-words.ts';
+import { runNft } from './nft-program.ts';
 
 export interface ForeignTables {
   /** One for each table. */

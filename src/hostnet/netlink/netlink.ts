@@ -17,6 +17,7 @@ export const NLM_F = {
   REPLACE: 0x100,
   EXCLUSIVE: 0x200,
   CREATE: 0x400,
+  APPEND: 0x800,
 } as const;
 
 const NLMSG_NOOP = 1;
@@ -95,6 +96,24 @@ export class NetlinkRequest {
     }
     return at;
   }
+}
+
+/**
+ * Numbers messages that stand one behind another, and asks for an answer to the last but one: the last one ends a batch, and old
+ * kernels do not answer it.
+ *
+ * @returns how many there are
+ */
+export function numberMessages(messages: Uint8Array, first: number): number {
+  const view = new DataView(messages.buffer, messages.byteOffset, messages.length);
+  let count = 0;
+  let [before, last] = [0, 0];
+  for (let at = 0; at < messages.length; at += (view.getUint32(at, true) + 3) & ~3) {
+    view.setUint32(at + 8, first + count++, true);
+    [before, last] = [last, at];
+  }
+  view.setUint16(before + 6, view.getUint16(before + 6, true) | NLM_F.ACK, true);
+  return count;
 }
 
 /** A number as four bytes in the host's order. */

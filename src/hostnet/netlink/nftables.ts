@@ -7,54 +7,30 @@ import { equalBytes, readU32, toHex } from '../../base/bytes.ts';
 import { utf8 } from '../../base/text.ts';
 import type { Attributes } from './netlink.ts';
 import { forEachAttribute, NetlinkRequest, NLM_F, parseAttributes, readName } from './netlink.ts';
-
-export const NETLINK_NETFILTER = 12;
-/** Multicast group of all changes of nftables. */
-export const NFNLGRP_NFTABLES = 7;
-
-const NFNL_SUBSYS_NFTABLES = 10;
-const NFPROTO_INET = 1;
-/** Of what iptables and libvirt write, whose tables are of one family each. */
-const NFPROTO = { 4: 2, 6: 10 } as const;
-/** struct nfgenmsg: u8 family, u8 version, be16 resource. */
-const HEADER_SIZE = 4;
-
-const NFT_MSG = {
-  NEWTABLE: 0,
-  GETTABLE: 1,
-  DELTABLE: 2,
-  NEWCHAIN: 3,
-  GETCHAIN: 4,
-  DELCHAIN: 5,
-  NEWRULE: 6,
-  GETRULE: 7,
-  DELRULE: 8,
-  NEWSET: 9,
-  GETSET: 10,
-  DELSET: 11,
-  NEWSETELEM: 12,
-  GETSETELEM: 13,
-  DELSETELEM: 14,
-  NEWGEN: 15,
-  GETGEN: 16,
-} as const;
-
-/** The name of the table: the same number in all messages but those of generations. */
-const NFTA_TABLE = 1;
-const NFTA_TABLE_FLAGS = 2;
-const NFTA_CHAIN = { NAME: 3, HOOK: 4, POLICY: 5, TYPE: 7, FLAGS: 10 } as const;
-const NFTA_RULE = { CHAIN: 2, EXPRESSIONS: 4, USERDATA: 7 } as const;
-const NFTA_SET = { NAME: 2, FLAGS: 3, KEY_TYPE: 4, KEY_LEN: 5, DATA_TYPE: 6, DATA_LEN: 7, TIMEOUT: 11 } as const;
-const NFTA_SET_ELEM_LIST = { SET: 2, ELEMENTS: 3 } as const;
-const NFTA_SET_ELEM = { KEY: 1, DATA: 2, FLAGS: 3, OBJREF: 9, KEY_END: 10 } as const;
-const NFTA_GEN = { ID: 1, PROC_PID: 2, PROC_NAME: 3 } as const;
-const NFTA_EXPR = { NAME: 1, DATA: 2 } as const;
-const NFTA_CMP_DATA = 3;
-const NFTA_IMMEDIATE_DATA = 2;
-const NFTA_DATA = { VALUE: 1, VERDICT: 2 } as const;
-const NFTA_VERDICT_CHAIN = 2;
-/** Belongs to a rule and cannot be changed without it. */
-const NFT_SET_ANONYMOUS = 1;
+import {
+  NFGEN_SIZE,
+  NFNL_SUBSYS_NFTABLES,
+  NFPROTO,
+  NFPROTO_INET,
+  NFT_MSG,
+  NFT_OBJECT_COUNTER,
+  NFT_SET,
+  NFTA_CHAIN,
+  NFTA_CMP,
+  NFTA_COUNTER,
+  NFTA_DATA,
+  NFTA_EXPR,
+  NFTA_GEN,
+  NFTA_IMMEDIATE,
+  NFTA_OBJECT,
+  NFTA_RULE,
+  NFTA_SET,
+  NFTA_SET_ELEM,
+  NFTA_SET_ELEM_LIST,
+  NFTA_TABLE,
+  NFTA_VERDICT,
+  nftType,
+} from './nftables-layout.ts';
 
 /** What the kernel writes into these while packets pass: not content. */
 const STATEFUL: readonly Uint8Array[] = ['counter', 'quota', 'last'].map(zeroEnded);
@@ -79,6 +55,14 @@ export function setsRequest(table: string, name?: string): NetlinkRequest {
   return named(NFT_MSG.GETSET, table, name, NFTA_SET.NAME);
 }
 
+/** All counters with a name of the table. */
+export function countersRequest(table: string): NetlinkRequest {
+  return request(NFT_MSG.GETOBJ, NLM_F.DUMP, table).attribute(
+    NFTA_OBJECT.TYPE,
+    Uint8Array.of(0, 0, 0, NFT_OBJECT_COUNTER),
+  );
+}
+
 /** Rules of a chain, or of the whole table. */
 export function rulesRequest(table: string, chain?: string): NetlinkRequest {
   const rules = request(NFT_MSG.GETRULE, NLM_F.DUMP, table);
@@ -95,17 +79,13 @@ export function foreignRulesRequest(family: IpFamily, table: string, chain: stri
 }
 
 function request(message: number, flags: number, table?: string, family: number = NFPROTO_INET): NetlinkRequest {
-  const made = new NetlinkRequest(typeOf(message), flags, Uint8Array.of(family, 0, 0, 0));
-  return table === undefined ? made : made.attribute(NFTA_TABLE, zeroEnded(table));
+  const made = new NetlinkRequest(nftType(message), flags, Uint8Array.of(family, 0, 0, 0));
+  return table === undefined ? made : made.attribute(NFTA_TABLE.NAME, zeroEnded(table));
 }
 
 function named(message: number, table: string, name: string | undefined, attribute: number): NetlinkRequest {
   if (name === undefined) return request(message, NLM_F.DUMP, table);
   return request(message, 0, table).attribute(attribute, zeroEnded(name));
-}
-
-function typeOf(message: number): number {
-  return (NFNL_SUBSYS_NFTABLES << 8) | message;
 }
 
 function zeroEnded(text: string): Uint8Array {
@@ -114,8 +94,8 @@ function zeroEnded(text: string): Uint8Array {
 
 /** A number that grows with each commit of the namespace, modulo 2^32. `undefined` for another kind of message. */
 export function parseGeneration(type: number, body: Uint8Array): Generation | undefined {
-  if (type !== typeOf(NFT_MSG.NEWGEN)) return undefined;
-  const attributes = parseAttributes(body, HEADER_SIZE);
+  if (type !== nftType(NFT_MSG.NEWGEN)) return undefined;
+  const attributes = parseAttributes(body, NFGEN_SIZE);
   const id = attributes.get(NFTA_GEN.ID);
   const pid = attributes.get(NFTA_GEN.PROC_PID);
   const program = attributes.get(NFTA_GEN.PROC_NAME);
@@ -150,11 +130,11 @@ export class ContentParser {
 
   /** Passes over other tables, and sets without a name. @throws DecodeError */
   add(type: number, body: Uint8Array): void {
-    const table = attribute(body, HEADER_SIZE, NFTA_TABLE);
+    const table = attribute(body, NFGEN_SIZE, NFTA_TABLE.NAME);
     if (body[0] !== NFPROTO_INET || table === undefined || !equalBytes(table, this.#table)) return;
     switch (type & 0xff) {
       case NFT_MSG.NEWTABLE:
-        this.#found.object('table', propertiesOf(body, [NFTA_TABLE_FLAGS]));
+        this.#found.object('table', propertiesOf(body, [NFTA_TABLE.FLAGS]));
         break;
       case NFT_MSG.NEWCHAIN: {
         const { NAME, HOOK, POLICY, TYPE, FLAGS } = NFTA_CHAIN;
@@ -175,20 +155,20 @@ export class ContentParser {
 
   #addSet(body: Uint8Array): void {
     const { NAME, FLAGS, KEY_TYPE, KEY_LEN, DATA_TYPE, DATA_LEN, TIMEOUT } = NFTA_SET;
-    const flags = attribute(body, HEADER_SIZE, FLAGS);
-    if (flags !== undefined && (readU32(flags, 0) & NFT_SET_ANONYMOUS) !== 0) return;
+    const flags = attribute(body, NFGEN_SIZE, FLAGS);
+    if (flags !== undefined && (readU32(flags, 0) & NFT_SET.ANONYMOUS) !== 0) return;
     const properties = propertiesOf(body, [FLAGS, KEY_TYPE, KEY_LEN, DATA_TYPE, DATA_LEN, TIMEOUT]);
     this.#found.object(this.#object('set', body, NAME), properties);
   }
 
   #addElements(body: Uint8Array): void {
     const set = this.#object('set', body, NFTA_SET_ELEM_LIST.SET);
-    const list = attribute(body, HEADER_SIZE, NFTA_SET_ELEM_LIST.ELEMENTS) ?? NOTHING;
+    const list = attribute(body, NFGEN_SIZE, NFTA_SET_ELEM_LIST.ELEMENTS) ?? NOTHING;
     forEachAttribute(list, 0, (_, element) => this.#found.item(set, elementHash(element)));
   }
 
   #object(kind: 'chain' | 'set', body: Uint8Array, type: number): ObjectName {
-    const name = attribute(body, HEADER_SIZE, type) ?? NOTHING;
+    const name = attribute(body, NFGEN_SIZE, type) ?? NOTHING;
     if (!this.#lastObject.startsWith(kind) || !equalBytes(name, this.#lastName)) {
       this.#lastName = name;
       this.#lastObject = `${kind} ${readName(name)}`;
@@ -205,10 +185,10 @@ export interface ContentSink {
 
 /** Which object of a table a notification is about; `undefined` when it is about none. */
 export function parseTouched(type: number, body: Uint8Array, table: string): ObjectName | undefined {
-  if (type >>> 8 !== NFNL_SUBSYS_NFTABLES || type === typeOf(NFT_MSG.NEWGEN) || body[0] !== NFPROTO_INET)
+  if (type >>> 8 !== NFNL_SUBSYS_NFTABLES || type === nftType(NFT_MSG.NEWGEN) || body[0] !== NFPROTO_INET)
     return undefined;
-  const attributes = parseAttributes(body, HEADER_SIZE);
-  if (nameOf(attributes, NFTA_TABLE) !== table) return undefined;
+  const attributes = parseAttributes(body, NFGEN_SIZE);
+  if (nameOf(attributes, NFTA_TABLE.NAME) !== table) return undefined;
   switch (type & 0xff) {
     case NFT_MSG.NEWCHAIN:
     case NFT_MSG.DELCHAIN:
@@ -226,11 +206,36 @@ export function parseTouched(type: number, body: Uint8Array, table: string): Obj
   }
 }
 
+/** The name of a chain of that table. @param body of an answer to `chainsRequest` */
+export function parseChainName(body: Uint8Array, table: string): string | undefined {
+  return nameWithin(body, table, NFTA_CHAIN.NAME);
+}
+
+export interface Counter {
+  readonly name: string;
+  readonly packets: number;
+}
+
+/** @param body of an answer to `countersRequest` */
+export function parseCounter(body: Uint8Array, table: string): Counter | undefined {
+  const name = nameWithin(body, table, NFTA_OBJECT.NAME);
+  const packets = attribute(attribute(body, NFGEN_SIZE, NFTA_OBJECT.DATA) ?? NOTHING, 0, NFTA_COUNTER.PACKETS);
+  if (name === undefined || packets?.length !== 8) return undefined;
+  return { name, packets: readU32(packets, 0) * 2 ** 32 + readU32(packets, 4) };
+}
+
+/** The name of an object of that table; `undefined` of others, which a listing may have. */
+function nameWithin(body: Uint8Array, table: string, type: number): string | undefined {
+  const [owner, name] = [NFTA_TABLE.NAME, type].map((number) => attribute(body, NFGEN_SIZE, number));
+  if (body[0] !== NFPROTO_INET || owner === undefined || name === undefined) return undefined;
+  return readName(owner) === table ? readName(name) : undefined;
+}
+
 /** Whose table of IPv4 or IPv6 a notification is about; `undefined` when it is about none. */
 export function parseForeignTable(type: number, body: Uint8Array): string | undefined {
-  if (type >>> 8 !== NFNL_SUBSYS_NFTABLES || type === typeOf(NFT_MSG.NEWGEN)) return undefined;
+  if (type >>> 8 !== NFNL_SUBSYS_NFTABLES || type === nftType(NFT_MSG.NEWGEN)) return undefined;
   if (body[0] !== NFPROTO[4] && body[0] !== NFPROTO[6]) return undefined;
-  return nameOf(parseAttributes(body, HEADER_SIZE), NFTA_TABLE);
+  return nameOf(parseAttributes(body, NFGEN_SIZE), NFTA_TABLE.NAME);
 }
 
 /** What a rule compares parts of packets with, hexadecimal, and the chain that it leads to. */
@@ -243,15 +248,15 @@ export interface RuleFacts {
 export function parseRule(body: Uint8Array): RuleFacts {
   const constants: string[] = [];
   let jump: string | undefined;
-  forEachAttribute(attribute(body, HEADER_SIZE, NFTA_RULE.EXPRESSIONS) ?? NOTHING, 0, (_, expression) => {
+  forEachAttribute(attribute(body, NFGEN_SIZE, NFTA_RULE.EXPRESSIONS) ?? NOTHING, 0, (_, expression) => {
     const name = readName(attribute(expression, 0, NFTA_EXPR.NAME) ?? NOTHING);
     const data = attribute(expression, 0, NFTA_EXPR.DATA) ?? NOTHING;
     if (name === 'cmp') {
-      const value = attribute(attribute(data, 0, NFTA_CMP_DATA) ?? NOTHING, 0, NFTA_DATA.VALUE);
+      const value = attribute(attribute(data, 0, NFTA_CMP.DATA) ?? NOTHING, 0, NFTA_DATA.VALUE);
       if (value !== undefined) constants.push(toHex(value));
     } else if (name === 'immediate') {
-      const verdict = attribute(attribute(data, 0, NFTA_IMMEDIATE_DATA) ?? NOTHING, 0, NFTA_DATA.VERDICT);
-      const chain = attribute(verdict ?? NOTHING, 0, NFTA_VERDICT_CHAIN);
+      const verdict = attribute(attribute(data, 0, NFTA_IMMEDIATE.DATA) ?? NOTHING, 0, NFTA_DATA.VERDICT);
+      const chain = attribute(verdict ?? NOTHING, 0, NFTA_VERDICT.CHAIN);
       if (chain !== undefined) jump = readName(chain);
     }
   });
@@ -278,19 +283,19 @@ function attribute(body: Uint8Array, from: number, type: number): Uint8Array | u
 
 /** The attributes of these types, as text. */
 function propertiesOf(body: Uint8Array, types: readonly number[]): string {
-  return types.map((type) => toHex(attribute(body, HEADER_SIZE, type) ?? NOTHING)).join('.');
+  return types.map((type) => toHex(attribute(body, NFGEN_SIZE, type) ?? NOTHING)).join('.');
 }
 
 /** The expressions, without what the kernel counts in them, and the comment. */
 function ruleHash(body: Uint8Array): ContentHash {
   const hash = new ContentHash();
   const { NAME, DATA } = NFTA_EXPR;
-  forEachAttribute(attribute(body, HEADER_SIZE, NFTA_RULE.EXPRESSIONS) ?? NOTHING, 0, (_, expression) => {
+  forEachAttribute(attribute(body, NFGEN_SIZE, NFTA_RULE.EXPRESSIONS) ?? NOTHING, 0, (_, expression) => {
     const name = attribute(expression, 0, NAME) ?? NOTHING;
     hash.bytes(name);
     if (!STATEFUL.some((other) => equalBytes(other, name))) hash.bytes(attribute(expression, 0, DATA) ?? NOTHING);
   });
-  hash.bytes(attribute(body, HEADER_SIZE, NFTA_RULE.USERDATA) ?? NOTHING);
+  hash.bytes(attribute(body, NFGEN_SIZE, NFTA_RULE.USERDATA) ?? NOTHING);
   return hash;
 }
 

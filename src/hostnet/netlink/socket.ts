@@ -8,8 +8,9 @@ import { takeDescriptor } from '../../sys/descriptors.ts';
 import { ERRNO, SystemError } from '../../sys/errno.ts';
 import { libc } from '../../sys/libc.ts';
 import { addressOf } from '../../sys/native-memory.ts';
+import { SOL_SOCKET } from '../../tun/udp/layout.ts';
 import type { NetlinkMessage, NetlinkRequest } from './netlink.ts';
-import { parseMessages } from './netlink.ts';
+import { hostU32, numberMessages, parseMessages } from './netlink.ts';
 
 export const AF_NETLINK = 16;
 export const SOCK_RAW_CLOEXEC_NONBLOCK = 0o2004003;
@@ -20,6 +21,11 @@ const NETLINK_EXT_ACK = 11;
 /** The kernel refuses what it does not understand, and filters dumps itself. */
 const NETLINK_GET_STRICT_CHK = 12;
 const POLLIN = 0x1;
+const SO_SNDBUF = 7;
+/** Beyond the system's limit (net.core.wmem_max), for CAP_NET_ADMIN. */
+const SO_SNDBUFFORCE = 32;
+/** A message that is no longer than this needs no larger buffer: the system's default is 208 KiB. */
+const ROOM_BYTES = 64 << 10;
 
 /** The kernel answers in microseconds; when it has not by then, something is badly wrong. */
 const ANSWER_TIMEOUT_MS = 2_000;
@@ -41,6 +47,7 @@ export class NetlinkSocket {
   readonly #received = new Uint8Array(RECEIVE_BYTES);
   #sequence = 1;
   #closed = false;
+  #room = ROOM_BYTES;
 
   /** @throws SystemError */
   constructor(protocol: number = NETLINK_ROUTE) {
@@ -131,6 +138,58 @@ export class NetlinkSocket {
         if (place === requests.length - 1) return;
       }
     }
+  }
+
+  /**
+   * Sends messages that the kernel carries out as a whole or not at all, whatever their number. They get their numbers here.
+   *
+   * @param messages one behind another, from one that begins a batch to one that ends it
+   * @returns the error of each that the kernel refused, by its place; that of the first where it refused all of it
+   * @throws SystemError when it cannot be sent, or the kernel does not answer: whether it was carried out is not known then
+   */
+  requestWhole(messages: Uint8Array, what: string): Map<number, SystemError> {
+    const base = this.#sequence;
+    const count = numberMessages(messages, base);
+    this.#sequence = (base + count) % 0x7fff_0000 || 1;
+    this.#makeRoom(messages.length);
+    this.#sendBytes(messages, what);
+    // BOUNDED: by the messages.
+    const refused = new Map<number, SystemError>();
+    // The kernel tells what it refuses in their order, and answers the last but one; or, for the first, refuses all.
+    let [isAnswered, isLost] = [false, false];
+    const deadline = performance.now() + SLICED_TIMEOUT_MS;
+    while (!isAnswered) {
+      let datagram: Uint8Array;
+      try {
+        datagram = this.#receive(isLost ? 0 : deadline, what);
+      } catch (error) {
+        // There were more errors than there was room for.
+        if (!(error instanceof SystemError) || error.errno !== ERRNO.ENOBUFS || isLost) {
+          if (isLost && refused.size > 0) return refused;
+          throw error;
+        }
+        isLost = true;
+        continue;
+      }
+      for (const message of parseMessages(datagram)) {
+        const place = message.sequence - base;
+        if (message.kind !== 'end' || place < 0 || place >= count) continue;
+        if (message.errno !== 0) refused.set(place, new SystemError(what, message.errno, message.text));
+        if (place === count - 2 || place === 0) isAnswered = true;
+      }
+    }
+    return refused;
+  }
+
+  /** Where it is refused the kernel says that a message is too long. */
+  #makeRoom(length: number): void {
+    if (length <= this.#room) return;
+    const room = hostU32(2 * length);
+    const calls = libc();
+    if (calls.setsockopt(this.#fd, SOL_SOCKET, SO_SNDBUFFORCE, room) < 0) {
+      calls.setsockopt(this.#fd, SOL_SOCKET, SO_SNDBUF, room);
+    }
+    this.#room = length;
   }
 
   close(): void {

@@ -1,5 +1,5 @@
 /** The fence in a kernel: what it drops, counts and lets pass, and what happens to it when its program dies. */
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { setImmediate } from 'node:timers/promises';
@@ -295,12 +295,18 @@ describe.skipIf(wants.length > 0)('the fence of nftables', () => {
     await fence.set('tunnel:a', tunnel());
     const before = nft('list', 'ruleset');
     await expect(fence.set('tunnel:b', tunnel({ device: 'st"un' }))).rejects.toThrow("the link name 'st\"un'");
-    const broken = new LinuxFence({ program: 'no-such-nft' });
-    await expect(broken.set('tunnel:b', tunnel())).rejects.toThrow(
-      'the program no-such-nft is missing: install the package nftables',
-    );
     expect(nft('list', 'ruleset')).toBe(before);
     await fence.set('tunnel:a', undefined);
+    // A table that a program owns is changed by no other.
+    const owner = spawn('nft', ['-i'], { stdio: ['pipe', 'ignore', 'ignore'] });
+    owner.stdin.write('add table inet sectunnel { flags owner; }\n');
+    const listed = (): string => nft('list', 'table', 'inet', 'sectunnel');
+    await expect.poll(listed, { interval: 5 }).toContain('flags owner');
+    const owned = listed();
+    await expect(fence.set('tunnel:a', tunnel())).rejects.toThrow('another program owns the table inet sectunnel');
+    expect(listed()).toBe(owned);
+    owner.stdin.end();
+    await once(owner, 'close');
   });
 
   it('closes a bridge to all but its tunnel, and decides by addresses alone when the entries are very many', async () => {

@@ -1,40 +1,71 @@
 import { describe, expect, it } from 'vitest';
-import { nftError } from '../../../src/hostnet/fence/nft-errors.ts';
+import { hasNoTables, refusal } from '../../../src/hostnet/fence/nft-errors.ts';
+import { BatchRefusedError } from '../../../src/hostnet/nft/channel.ts';
+import { ERRNO, SystemError } from '../../../src/sys/errno.ts';
 
-/** What nft(8) 1.0.6 writes where a part of the kernel is missing, and what a person is told. */
-const cases: readonly (readonly [lack: string, said: string, told: RegExp])[] = [
+const refused = (errno: number, line?: string): SystemError => new BatchRefusedError(errno, line, undefined);
+
+/** What the kernel answers where a part of it is missing, and what a person is told. */
+const cases: readonly (readonly [lack: string, error: SystemError, told: RegExp])[] = [
   [
     'the family inet, as without IPv6',
-    '/dev/stdin:1:1-58: Error: Could not process rule: Operation not supported\nadd table inet sectunnel { comment "kept by sectunnel"; }\n^^^^^^^^^\n' +
-      '/dev/stdin:2:16-24: Error: No such file or directory; did you mean chain ‘input’ in table inet ‘sectunnel’?\nadd chain inet sectunnel input\n^^^^^^^^^',
-    /no.*family inet.*CONFIG_NF_TABLES_INET.*routes='none'.*\(nft: Could not process rule: Operation not supported\)$/,
+    refused(ERRNO.EOPNOTSUPP, 'add table inet sectunnel { comment "kept by sectunnel"; }'),
+    /no.*family inet.*CONFIG_NF_TABLES_INET.*routes='none'.*\(ENOTSUP\)$/,
   ],
+  ['nftables', refused(ERRNO.EOPNOTSUPP), /this kernel has no nftables: modprobe nf_tables.*\(ENOTSUP\)$/],
   [
-    'nftables',
-    'netlink: Error: cache initialization failed: Protocol not supported\n',
-    /this kernel has no nftables: modprobe nf_tables.*\(nft: cache initialization failed: Protocol not supported\)$/,
+    'netfilter',
+    new SystemError('open a netlink socket', ERRNO.EPROTONOSUPPORT),
+    /this kernel has no nftables: modprobe nf_tables.*\(EPROTONOSUPPORT\)$/,
   ],
   [
     'a kind of expression',
-    '/dev/stdin:9:1-70: Error: Could not process rule: No such file or directory\nadd rule inet sectunnel input fib daddr type local accept\n^^^^',
-    /lacks a part of nftables.*nft_fib_inet.*\(nft: Could not process rule: No such file or directory\)$/,
+    refused(ERRNO.ENOENT, 'add rule inet sectunnel input fib daddr type local accept'),
+    /lacks a part of nftables.*nft_fib_inet.*\(ENOENT\)$/,
   ],
   [
-    'the capability',
-    'Operation not permitted (you must be root)\nnetlink: Error: cache initialization failed: Operation not permitted\n',
-    /CAP_NET_ADMIN.*--cap-add NET_ADMIN.*\(nft: cache initialization failed: Operation not permitted\)$/,
+    'a kind of chain',
+    refused(
+      ERRNO.ENOENT,
+      'add chain inet sectunnel postrouting { type nat hook postrouting priority 90; policy accept; }',
+    ),
+    /lacks a part of nftables.*nft_chain_nat.*\(ENOENT\)$/,
+  ],
+  ['the capability', refused(ERRNO.EPERM), /CAP_NET_ADMIN.*--cap-add NET_ADMIN.*\(EPERM\)$/],
+  [
+    'a table that it may change',
+    refused(ERRNO.EPERM, 'flush chain inet sectunnel output'),
+    /another program owns the table inet sectunnel: end it.*\(EPERM\)$/,
+  ],
+  [
+    'what another program took away',
+    refused(ERRNO.ENOENT, 'flush chain inet sectunnel output'),
+    /another program took away what the change builds on.*\(ENOENT\)$/,
   ],
 ];
 
-describe('a refusal of nft says what is missing, what it is needed for, and what to do', () => {
-  it.each(cases)('where the kernel lacks %s', (_, said, told) => {
-    const { message } = nftError(['-f', '-'], 1, said);
+describe('a refusal of the kernel says what is missing, what it is needed for, and what to do', () => {
+  it.each(cases)('where it lacks %s', (_, error, told) => {
+    const { message } = refusal(error) as Error;
     expect(message).toMatch(told);
-    expect(message).not.toMatch(/\n|\^|\/dev\/stdin|add (table|chain|rule)/);
+    expect(message).not.toMatch(/\n|add (table|chain|rule)/);
   });
 
-  it('and shows what nft says where the cause is not known', () => {
-    const { message } = nftError(['-j', 'list', 'counters'], 'SIGKILL', 'something\nelse');
-    expect(message).toBe('nft -j list counters ended with SIGKILL: something else');
+  it('and shows the line and the system’s reason where the cause is not known', () => {
+    const { message } = refusal(refused(ERRNO.EBUSY, `delete chain inet sectunnel ${'x'.repeat(200)}`)) as Error;
+    expect(message).toMatch(
+      /refused a change of the fence: change nftables: .*\(EBUSY\) \(delete chain inet sectunnel x+…\)$/,
+    );
   });
+
+  it('and leaves other errors alone, as those of a line that is not known', () => {
+    const error = new Error('bug');
+    expect(refusal(error)).toBe(error);
+  });
+});
+
+it('a kernel without nftables has no fence of an earlier daemon; one that says no for another reason may have', () => {
+  const listing = (errno: number): SystemError => new SystemError('list the chains of nftables', errno);
+  expect([ERRNO.EPROTONOSUPPORT, ERRNO.EINVAL].map((errno) => hasNoTables(listing(errno)))).toEqual([true, true]);
+  expect([ERRNO.EPERM, ERRNO.ENOBUFS].map((errno) => hasNoTables(listing(errno)))).toEqual([false, false]);
 });

@@ -1,0 +1,78 @@
+/**
+ * The one channel to nftables of a network namespace: a netlink socket that is opened at first use, and kept. All answers are there when
+ * a call returns; long ones are read in slices.
+ */
+import { SystemError } from '../../sys/errno.ts';
+import { chainsRequest, countersRequest, parseChainName, parseCounter } from '../netlink/nftables.ts';
+import { NETLINK_NETFILTER } from '../netlink/nftables-layout.ts';
+import { NetlinkSocket } from '../netlink/socket.ts';
+import { compileBatch } from './batch.ts';
+
+/** The kernel refused a batch: nothing of it was done. */
+export class BatchRefusedError extends SystemError {
+  /** The first of those that it refused; `undefined` where it refused all of it. */
+  readonly line: string | undefined;
+
+  constructor(errno: number, line: string | undefined, detail: string | undefined) {
+    super(WHAT, errno, detail);
+    this.line = line;
+  }
+}
+
+const WHAT = 'change nftables';
+
+export class NftChannel {
+  readonly #open: () => NetlinkSocket;
+  #socket: NetlinkSocket | undefined;
+
+  /** @param within opens the socket in its network namespace */
+  constructor(within: <T>(work: () => T) => T) {
+    this.#open = () => within(() => new NetlinkSocket(NETLINK_NETFILTER));
+  }
+
+  /** @throws SystemError when it cannot be opened */
+  get socket(): NetlinkSocket {
+    this.#socket ??= this.#open();
+    return this.#socket;
+  }
+
+  /**
+   * Carries out lines for nft(8), all of them or none.
+   *
+   * @throws BatchRefusedError; SystemError when it is not known whether they were carried out
+   */
+  commit(text: string): void {
+    const { bytes, lines } = compileBatch(text);
+    const refused = this.socket.requestWhole(bytes, WHAT);
+    const [first] = [...refused].sort(([a], [b]) => a - b);
+    if (first === undefined) return;
+    const [place, { errno, detail }] = first;
+    throw new BatchRefusedError(errno, lines[place - 1], detail);
+  }
+
+  /** The names of the chains of a table. @throws SystemError */
+  async chains(table: string): Promise<string[]> {
+    const names: string[] = [];
+    await this.socket.requestInSlices(chainsRequest(table), 'list the chains of nftables', ({ body }) => {
+      const name = parseChainName(body, table);
+      if (name !== undefined) names.push(name);
+    });
+    return names;
+  }
+
+  /** Packets by the names of the table's counters. @throws SystemError */
+  async counters(table: string): Promise<Map<string, number>> {
+    // BOUNDED: by the counters of the table.
+    const packets = new Map<string, number>();
+    await this.socket.requestInSlices(countersRequest(table), 'list the counters of nftables', ({ body }) => {
+      const counter = parseCounter(body, table);
+      if (counter !== undefined) packets.set(counter.name, counter.packets);
+    });
+    return packets;
+  }
+
+  close(): void {
+    this.#socket?.close();
+    this.#socket = undefined;
+  }
+}
