@@ -42,6 +42,12 @@ function expectRekeyed(pair: Pair, old: { a: number; b: number }): void {
 
 const idsOf = (pair: Pair): { a: number; b: number } => ({ a: pair.a.ikeSa.id, b: pair.b.ikeSa.id });
 
+/** IKE SAs that have children, and their states. */
+function withChild({ endpoint }: Host): string[] {
+  const sas = endpoint.status().filter(({ children }) => children.length > 0);
+  return sas.map(({ state, spiInitiator }) => `${state} ${spiInitiator}`);
+}
+
 describe.each(sides)('an IKE SA, from side %s', (side) => {
   it('is rekeyed, and its children go over', () => {
     const pair = established();
@@ -241,6 +247,31 @@ describe('both sides rekey the same IKE SA', () => {
         const delayed = wire.take(host);
         wire.pass(peer, host, peer, host);
         pair.deliver(delayed);
+      },
+      1,
+    );
+  });
+
+  //   late                                 peer
+  //   │── rekey ───────┐                     │   delayed
+  //   │◀───────────────┼────────────── rekey │
+  //   │── response ────┼────────────────────▶│
+  //   │                ✕──────────── DELETE ─│   lost
+  //   │                └────────────────────▶│
+  //   │◀────────────────── TEMPORARY_FAILURE │   the children go over, whether the DELETE comes or not
+  it.each(sides)('the request of %s is refused, and the DELETE of the other is late', (late) => {
+    bothWays(
+      {},
+      (pair, wire) => {
+        const host = pair[late];
+        const peer = pair.peer(host);
+        const delayed = wire.take(host);
+        wire.pass(peer, host);
+        wire.take(peer);
+        pair.deliver(delayed);
+        wire.pass(peer);
+        expect(withChild(host)).toEqual(withChild(peer));
+        expect(withChild(host)).toEqual([expect.stringMatching(/^established /)]);
       },
       1,
     );

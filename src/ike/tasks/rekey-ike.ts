@@ -128,13 +128,11 @@ export class RekeyIkeTask implements Task<IkeSession> {
 
   /** RFC 7296 §2.8.2 */
   #decide(session: IkeSession, now: number, successor: IkeSession, nonces: Nonces): void {
-    const { collision } = this;
-    const theirs = collision !== undefined && collision.session.state.name === 'established' ? collision : undefined;
+    const theirs = this.#theirs;
     if (theirs !== undefined && losesAgainst(nonces, theirs.nonces)) {
       session.registry.addSession(successor);
       closeSession(successor, now, 'redundant', 'both sides rekeyed');
-      takeOver(session, theirs.session, now);
-      theirs.session.startNext(now);
+      this.#yield(now, theirs.session);
       return;
     }
     session.registry.addSession(successor);
@@ -146,20 +144,36 @@ export class RekeyIkeTask implements Task<IkeSession> {
 
   #busy(session: IkeSession, now: number): void {
     this.abandon();
+    if (this.#yieldToTheirs(now)) return;
     const at = retryTime(session, now);
-    if (at !== undefined && this.#alone()) session.timers.set('rekey', at);
+    if (at !== undefined) session.timers.set('rekey', at);
   }
 
   #fail(session: IkeSession, now: number, failure: Failure): void {
     this.abandon();
-    if (!this.#alone()) return;
+    if (this.#yieldToTheirs(now)) return;
     session.fail(failure, { initiator: true });
     session.timers.set('rekey', now + REFUSED_WAIT);
   }
 
-  /** The peer has not rekeyed the same IKE SA meanwhile. */
-  #alone(): boolean {
-    return this.collision === undefined || this.collision.session.state.name !== 'established';
+  /**
+   * Ours came to nothing. Where the peer has rekeyed the same IKE SA meanwhile, its new one takes the place: its delete of the
+   * old one, which would tell so too, may come late or never.
+   */
+  #yieldToTheirs(now: number): boolean {
+    const theirs = this.#theirs;
+    if (theirs !== undefined) this.#yield(now, theirs.session);
+    return theirs !== undefined;
+  }
+
+  #yield(now: number, theirs: IkeSession): void {
+    adopt(theirs, now);
+    theirs.startNext(now);
+  }
+
+  /** What the peer has made of the same IKE SA meanwhile. */
+  get #theirs(): IkeCollision | undefined {
+    return this.collision?.session.state.name === 'established' ? this.collision : undefined;
   }
 
   abandon(): void {
