@@ -18,7 +18,7 @@ import { notifyPayload, saNotifyPayload } from '../wire/payloads/notify.ts';
 import { acceptAnswer, answerOffer } from './child-exchange.ts';
 import { makeOffer, offerPayloads } from './child-offer.ts';
 import { losesAgainst } from './collision.ts';
-import { DeleteChildTask } from './delete.ts';
+import { closeChild, DeleteChildTask } from './delete.ts';
 import { supersede } from './open.ts';
 import type { Task } from './task.ts';
 import { answered, DELETE_WAIT, retryTime } from './waits.ts';
@@ -157,7 +157,9 @@ export class CreateChildTask extends ChildTask {
     const theirs = this.collision?.child;
     const outlived = theirs !== undefined && !theirs.usable && hasUsableDuplicate(session, theirs);
     if (outlived || this.lost(agreed)) {
-      discard(session, now, agreed);
+      // The peer, which had no other, may have sent on it already: it is received on until the peer has confirmed.
+      const redundant = installChild(session, now, agreed, { sendNow: false });
+      closeChild(session, now, redundant, 'redundant');
       return;
     }
     installChild(session, now, agreed, { sendNow: true });
