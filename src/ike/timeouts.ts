@@ -185,6 +185,7 @@ function fireChild(session: IkeSession, child: ChildRecord, now: number, timer: 
       else rekeyChild(session, now, child);
       return;
     case 'expire':
+      child.isExpired = true;
       closeChild(session, now, child, 'expired');
       return;
     case 'linger':

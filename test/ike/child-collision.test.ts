@@ -144,6 +144,55 @@ describe('both sides rekey the same CHILD SA', () => {
     expect(peer.of('child-up')).toHaveLength(2);
   });
 
+  //   host                                 peer
+  //   │── REKEY_SA(old) ────────────────────▶│
+  //   │         ┌────────────────── response │   delayed: the new SA is up there, not here
+  //   │◀────────┼───────────── REKEY_SA(new) │
+  //   │── TEMPORARY_FAILURE ┼───────────────▶│   CHILD_SA_NOT_FOUND would have it forget the SA (RFC 7296 §2.25.1)
+  //   │◀────────┘                            │   which comes up here, and is sent on
+  it.each(['a', 'b'] as const)('%s is asked to replace an SA of which it has not heard yet', (late) => {
+    const pair = new Pair();
+    pair.up();
+    const host = pair[late];
+    const peer = pair.peer(host);
+    const wire = new Wire(pair);
+    const old = host.child.id;
+    pair.act(host, (endpoint, now) => endpoint.rekeyChild(now, old));
+    wire.pass(host);
+    const delayed = wire.take(peer);
+    const made = peer.of('child-up').at(-1)!.child.id;
+    pair.act(peer, (endpoint, now) => endpoint.rekeyChild(now, made));
+    wire.pass(peer, host);
+    pair.deliver(delayed);
+    wire.settle();
+    expectSame(pair, 1);
+    expect(peer.children.has(made)).toBe(true);
+    pair.run(10_000);
+    expectSame(pair, 1);
+  });
+
+  //   host                                 peer
+  //   │── REKEY_SA ─────────────────────────▶│
+  //   │         ┌────────────────── response │   delayed until the hard lifetime of the old one is over
+  //   │── DELETE┼(old): waits                │
+  //   │◀────────┘                            │   the new one is there, so it is used
+  it.each(['a', 'b'] as const)('the old one of %s expires while its successor is made', (late) => {
+    const config = connection({ children: [child('c', { lifetime: { soft: 3_600_000, hard: 20_000, jitter: 0 } })] });
+    const pair = new Pair({ a: config, b: mirrored(config) });
+    pair.up();
+    const host = pair[late];
+    const wire = new Wire(pair);
+    const old = host.child.id;
+    pair.run(17_000);
+    pair.act(host, (endpoint, now) => endpoint.rekeyChild(now, old));
+    wire.pass(host);
+    pair.run(3_500);
+    expect(host.of('child-down')).toMatchObject([{ childId: old, reason: 'expired' }]);
+    wire.settle();
+    expectSame(pair, 1);
+    expect(host.child.replaces).toBe(old);
+  });
+
   //   a                                      b
   //   │── REKEY_SA, KE ecp256 ─────╲   ╱─────│
   //   │◀── REKEY_SA, KE ecp384 ────╱   ╲────▶│

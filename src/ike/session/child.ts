@@ -47,6 +47,8 @@ export class ChildRecord {
   everSent: boolean;
   /** The peer has refused to replace it. */
   rekeyRefused = false;
+  /** Its hard lifetime is over. */
+  isExpired = false;
   /** `child-down` was reported to the owner. */
   reportedDown = false;
   #state: ChildState = 'installed';

@@ -54,7 +54,8 @@ export class RekeyChildTask extends ChildTask {
       this.#finishOld(session, now, 'deleted-by-peer');
       return;
     }
-    if (child.state === 'deleting') {
+    // Nobody wants it any more; but one whose time is over in the meantime is replaced all the same.
+    if (child.state === 'deleting' && !child.isExpired) {
       discard(session, now, agreed);
       return;
     }
@@ -150,7 +151,12 @@ export function respondRekeyChild(
 ): readonly Payload[] {
   const spi = readChildSpi(rekey.protocol, rekey.spi);
   const child = spi === undefined ? undefined : findByOutbound(session, spi);
-  if (child === undefined) return [saNotifyPayload(NotifyType.CHILD_SA_NOT_FOUND, rekey.protocol, rekey.spi.slice())];
+  if (child === undefined) {
+    // Perhaps the one that the peer has just made for us, and whose answer is still under way. RFC 7296 §2.25.1 has the peer
+    // forget what is not found, and we would send on it.
+    if (session.active instanceof ChildTask) return [notifyPayload(NotifyType.TEMPORARY_FAILURE)];
+    return [saNotifyPayload(NotifyType.CHILD_SA_NOT_FOUND, rekey.protocol, rekey.spi.slice())];
+  }
   // Being deleted, or replaced already.
   if (!child.usable) return [notifyPayload(NotifyType.TEMPORARY_FAILURE)];
   // While they are replaced there are two of each; more of the old ones only a peer has that never deletes them.
