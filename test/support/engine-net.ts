@@ -80,7 +80,7 @@ export interface Datagram {
 export class Peer {
   readonly name: string;
   readonly address: string;
-  readonly engine: Engine;
+  engine: Engine;
   readonly events: EngineEvent[] = [];
   /** Texts of the packets that came out, by tunnel. */
   readonly delivered: Map<string, string[]> = new Map();
@@ -94,11 +94,21 @@ export class Peer {
   holdSecrets = false;
   /** Signs and judges; left out, such questions are kept for the test to answer. */
   pki: Pki | undefined;
+  /** It does nothing, and what comes for it is lost. */
+  isAsleep = false;
+
+  readonly #options: EngineOptions;
 
   constructor(name: string, address: string, options: EngineOptions) {
     this.name = name;
     this.address = address;
+    this.#options = options;
     this.engine = new Engine(options);
+  }
+
+  /** Loses everything, as a host does that is switched off and on. */
+  restart(): void {
+    this.engine = new Engine(this.#options);
   }
 
   of<T extends EngineEvent['type']>(type: T): Extract<EngineEvent, { readonly type: T }>[] {
@@ -240,7 +250,8 @@ export class Net {
 
   /** When something happens next; `undefined` for never. */
   next(): number | undefined {
-    const times = [...this.peers.map((peer) => peer.engine.nextTimeout()), ...this.#flying.map(({ at }) => at)];
+    const awake = this.peers.filter(({ isAsleep }) => !isAsleep);
+    const times = [...awake.map((peer) => peer.engine.nextTimeout()), ...this.#flying.map(({ at }) => at)];
     const due = times.filter((time) => time !== undefined);
     return due.length === 0 ? undefined : Math.max(this.now, Math.min(...due));
   }
@@ -265,6 +276,7 @@ export class Net {
     const due = this.#flying.filter(({ at }) => at <= this.now).sort((x, y) => x.at - y.at || x.order - y.order);
     this.#flying = this.#flying.filter(({ at }) => at > this.now);
     for (const peer of this.peers) {
+      if (peer.isAsleep) continue;
       const mine = due.map(({ datagram }) => datagram).filter(({ path }) => this.#listens(peer, path));
       if (mine.length > 0) this.deliver(peer, mine);
       const at = peer.engine.nextTimeout();

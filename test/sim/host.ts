@@ -1,0 +1,105 @@
+/** A host of a simulation: an engine that may lose its memory, and what must hold of what it tells its owner. */
+import type { TunnelConfig } from '../../src/engine/config.ts';
+import type { EngineEvent } from '../../src/engine/events.ts';
+import type { IkeSaStatus } from '../../src/ike/status.ts';
+import type { Net, Peer } from '../support/engine-net.ts';
+import { demand } from './failure.ts';
+import type { Name } from './scenario.ts';
+
+export class SimHost {
+  readonly name: Name;
+  readonly peer: Peer;
+  readonly tunnels: readonly TunnelConfig[];
+  /** CHILD SAs and IKE SAs that are up, by what the engine has told: ids, with the names of the children. */
+  readonly children: Map<number, string> = new Map();
+  readonly ikeSas: Set<number> = new Set();
+  #seen = 0;
+
+  constructor(peer: Peer, tunnels: readonly TunnelConfig[]) {
+    this.name = peer.name;
+    this.peer = peer;
+    this.tunnels = tunnels;
+  }
+
+  /** With no memory of before, if it had any. */
+  start(net: Net): void {
+    for (const tunnel of this.tunnels) net.add(this.peer, tunnel);
+  }
+
+  restart(net: Net): void {
+    this.checkBugs();
+    this.peer.restart();
+    this.children.clear();
+    this.ikeSas.clear();
+    this.start(net);
+  }
+
+  /** Takes note of what the engine has told since. @throws SimFailure for what cannot be */
+  follow(onEvent: (event: EngineEvent) => void): void {
+    const { events } = this.peer;
+    for (; this.#seen < events.length; this.#seen++) {
+      const event = events[this.#seen]!;
+      onEvent(event);
+      this.#note(event);
+    }
+  }
+
+  #note(event: EngineEvent): void {
+    switch (event.type) {
+      case 'ike-up':
+        demand(!this.ikeSas.has(event.ikeSa.id), () => `${this.name}: IKE SA #${event.ikeSa.id} came up twice`);
+        this.ikeSas.add(event.ikeSa.id);
+        break;
+      case 'ike-down':
+        demand(this.ikeSas.delete(event.ikeSaId), () => `${this.name}: IKE SA #${event.ikeSaId} went without being up`);
+        break;
+      case 'child-up':
+        demand(!this.children.has(event.child.id), () => `${this.name}: CHILD SA #${event.child.id} came up twice`);
+        this.children.set(event.child.id, event.child.name);
+        break;
+      case 'child-down':
+        demand(this.children.delete(event.childId), () => `${this.name}: CHILD SA #${event.childId} went twice`);
+        break;
+      default:
+        break;
+    }
+  }
+
+  checkBugs(): void {
+    const { bug } = this.peer.engine.ike.counters();
+    demand(bug === 0, () => `${this.name}: the engine has counted ${bug} bugs`);
+  }
+
+  /** IKE SAs of a tunnel that are not closed. */
+  sasOf(tunnel: Name): IkeSaStatus[] {
+    return this.peer.engine.ike.status().filter(({ connection, state }) => connection === tunnel && state !== 'closed');
+  }
+
+  /** Whether nothing is under way: no SA is being made, replaced or deleted, and no request waits for its answer. */
+  get isAtRest(): boolean {
+    const sas = this.peer.engine.ike.status();
+    return sas.every(
+      ({ state, request, children }) =>
+        state === 'closed' ||
+        (state === 'established' && request === undefined && children.every((child) => child.state === 'installed')),
+    );
+  }
+
+  /** @throws SimFailure when anything is left of SAs */
+  checkEmpty(): void {
+    const { engine } = this.peer;
+    const { sending, receiving } = engine.planes;
+    const left = {
+      'IKE SAs': engine.ike.status().length,
+      'outbound SAs': sending.size,
+      'inbound SAs': receiving.size,
+      'IKE SAs by its events': this.ikeSas.size,
+      'CHILD SAs by its events': this.children.size,
+    };
+    for (const [what, count] of Object.entries(left)) {
+      demand(count === 0, () => `${this.name} has ${count} ${what} when all is down`);
+    }
+    const next = engine.nextTimeout();
+    demand(next === undefined, () => `${this.name} still waits for ${next! / 1_000} s when all is down`);
+  }
+}
