@@ -12,7 +12,7 @@ import { messageOf } from '../base/text.ts';
 import { NO_INSPECTOR } from '../daemon/node-options.ts';
 import { makeFolders } from '../daemon/store/make-folders.ts';
 import { removeFile, removeLeftovers, replaceFile } from '../daemon/store/replace-file.ts';
-import { TUNNEL_NAMESPACE } from '../libvirt/network.ts';
+import { TUNNEL_NAMESPACE } from '../libvirt/namespace.ts';
 import { APPARMOR, apparmorProblem } from './apparmor.ts';
 import { type Arguments, type LocalVerbSpec, RefusedInputError, type Terminal, UsageError } from './verb.ts';
 

@@ -12,9 +12,7 @@ import { assertNever } from '../base/assert.ts';
 import { SectunnelError } from '../base/error.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { toChildren } from '../config/selectors.ts';
-
-export const EXPORT_FORMATS = ['networkd', 'networkmanager', 'ifupdown'] as const;
-export type ExportFormat = (typeof EXPORT_FORMATS)[number];
+import type { ExportFormat } from './formats.ts';
 
 export interface ExportedFile {
   /** Where the host looks for it. */

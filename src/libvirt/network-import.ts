@@ -16,6 +16,7 @@ import { quote } from '../config/errors.ts';
 import { Issues } from '../config/issues.ts';
 import { attributeOf } from '../config/values.ts';
 import { childElements, withXml, type XmlNode } from '../config/xml.ts';
+import { TUNNEL_NAMESPACE } from './namespace.ts';
 import {
   type LibvirtNetwork,
   type NetworkPin,
@@ -25,7 +26,6 @@ import {
   readElement,
   readNetwork,
   readTunnelName,
-  TUNNEL_NAMESPACE,
 } from './network.ts';
 
 export interface ImportedNetwork {

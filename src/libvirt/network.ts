@@ -16,9 +16,7 @@ import { Issues } from '../config/issues.ts';
 import { checkShape, type ElementShape } from '../config/shape.ts';
 import { attributeOf, isTunnelName, parseUuid, readChoice, TUNNEL_NAME_WANTED } from '../config/values.ts';
 import { childElements, textContent, withXml, type XmlNode } from '../config/xml.ts';
-
-/** The hook searches a network's document for this text before it asks the daemon: networks without it do not concern us. */
-export const TUNNEL_NAMESPACE = 'urn:sectunnel:network:1';
+import { TUNNEL_NAMESPACE } from './namespace.ts';
 
 export const PIN_MODES = ['exclusive', 'selective'] as const;
 /**

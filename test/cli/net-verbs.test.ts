@@ -2,7 +2,7 @@
 import { expect, it, onTestFinished } from 'vitest';
 import { run } from '../../src/cli/run.ts';
 import { MemoryFence } from '../../src/hostnet/fence/memory.ts';
-import { TUNNEL_NAMESPACE } from '../../src/libvirt/network.ts';
+import { TUNNEL_NAMESPACE } from '../../src/libvirt/namespace.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, TestDaemon, tunnelDocument } from '../support/daemon.ts';
 

@@ -4,7 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { SectunnelError } from '../../src/base/error.ts';
 import { run } from '../../src/cli/run.ts';
 import { parseDocument } from '../../src/config/parse.ts';
-import { EXPORT_FORMATS, EXPORT_MARK, type ExportFormat, exportHostNetwork } from '../../src/export/host-network.ts';
+import { EXPORT_FORMATS, type ExportFormat } from '../../src/export/formats.ts';
+import { EXPORT_MARK, exportHostNetwork } from '../../src/export/host-network.ts';
 import { MemoryNetwork } from '../../src/tun/udp/memory.ts';
 import { address, TestDaemon, temporaryFolder, tunnelDocument } from '../support/daemon.ts';
 

@@ -6,7 +6,7 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { DaemonClient } from '../../src/control/client.ts';
-import { TUNNEL_NAMESPACE } from '../../src/libvirt/network.ts';
+import { TUNNEL_NAMESPACE } from '../../src/libvirt/namespace.ts';
 import { cable, type Namespace } from '../support/lab/namespace.ts';
 import { describeInterop } from '../support/lab/requirements.ts';
 import { useLab } from '../support/lab/use-lab.ts';

@@ -6,7 +6,7 @@ import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { NetworkInfo } from '../../src/control/results.ts';
-import { TUNNEL_NAMESPACE } from '../../src/libvirt/network.ts';
+import { TUNNEL_NAMESPACE } from '../../src/libvirt/namespace.ts';
 import { INSTALLED_LIBVIRT, type LibvirtRelease, NEWER_LIBVIRT } from '../support/lab/libvirt-release.ts';
 import { waitFor } from '../support/lab/process.ts';
 import { describeInterop } from '../support/lab/requirements.ts';

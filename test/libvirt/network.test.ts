@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { parseAddress } from '../../src/base/address.ts';
 import { DocumentError } from '../../src/config/errors.ts';
-import { pinProblem, readNetwork, TUNNEL_NAMESPACE } from '../../src/libvirt/network.ts';
+import { TUNNEL_NAMESPACE } from '../../src/libvirt/namespace.ts';
+import { pinProblem, readNetwork } from '../../src/libvirt/network.ts';
 import { importNetwork } from '../../src/libvirt/network-import.ts';
 
 const PIN = `<metadata><t:tunnel xmlns:t='${TUNNEL_NAMESPACE}' name='sec-net' mode='selective'/></metadata>`;

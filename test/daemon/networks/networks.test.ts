@@ -16,7 +16,7 @@ import type { ForeignRule, ForeignRules } from '../../../src/hostnet/foreign/rul
 import { MemoryHostNetwork } from '../../../src/hostnet/routes/memory.ts';
 import { PolicyRouting } from '../../../src/hostnet/steering/policy-routing.ts';
 import { TableNumbers } from '../../../src/hostnet/steering/table-numbers.ts';
-import { TUNNEL_NAMESPACE } from '../../../src/libvirt/network.ts';
+import { TUNNEL_NAMESPACE } from '../../../src/libvirt/namespace.ts';
 import { MemoryNetwork } from '../../../src/tun/udp/memory.ts';
 import {
   eventually,
