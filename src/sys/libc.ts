@@ -37,6 +37,8 @@ export interface Libc {
   bind(fd: number, address: Uint8Array): number;
   connect(fd: number, address: Uint8Array): number;
   send(fd: number, data: Uint8Array, flags: number): number;
+  /** The same without flags in a thread of libuv's pool, for what the kernel takes long to do; `data` must stay as it is until the callback. */
+  sendInThread(fd: number, data: Uint8Array, done: WaitCallback): void;
   recv(fd: number, data: Uint8Array, flags: number): number;
   /** Writes the address that a socket is bound to into `address`. */
   getsockname(fd: number, address: Uint8Array): number;
@@ -100,7 +102,7 @@ function bindCalls(): Libc {
   const connect = bind<(fd: number, address: Uint8Array, length: number) => number>(
     'int connect(int fd, const void *address, uint32_t length)',
   );
-  const send = bind<(fd: number, data: Uint8Array, length: number, flags: number) => number>(
+  const send = bind<KoffiFunc<(fd: number, data: Uint8Array, length: number, flags: number) => number>>(
     'int64_t send(int fd, const void *data, size_t length, int flags)',
   );
   const recv = bind<(fd: number, data: Uint8Array, length: number, flags: number) => number>(
@@ -141,6 +143,11 @@ function bindCalls(): Libc {
     bind: (fd, address) => bindSocket(fd, address, address.length),
     connect: (fd, address) => connect(fd, address, address.length),
     send: (fd, data, flags) => send(fd, data, data.length, flags),
+    sendInThread: (fd, data, done) => {
+      send.async(fd, data, data.length, 0, (error: unknown, result: number) => {
+        done(error === null || error === undefined ? result : -1, result < 0 ? ffi.errno() : 0);
+      });
+    },
     recv: (fd, data, flags) => recv(fd, data, data.length, flags),
     getsockname: (fd, address) => getsockname(fd, address, Uint8Array.of(address.length, 0, 0, 0)),
     recvmmsg: (fd, messages, count, flags) => recvmmsg(fd, messages, count, flags, 0),

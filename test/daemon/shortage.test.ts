@@ -47,7 +47,7 @@ const EDGES: readonly (readonly [edge: RegExp, code: Fault['code'], says: RegExp
   [/^libc\.(open|socket|epollCreate|eventfd)$/, 'EMFILE', /EMFILE.*LimitNOFILE=/],
   [/^libc\.(epollControl)$/, 'ENOSPC', /ENOSPC.*max_user_watches/],
   [/^libc\.(bind|ioctl)$/, 'ENOMEM', /ENOMEM.*MemoryMax=/],
-  [/^libc\.send$/, 'ENOBUFS', /ENOBUFS.*net\.core/],
+  [/^libc\.(send|sendInThread)$/, 'ENOBUFS', /ENOBUFS.*net\.core/],
   [/^spawn$/, 'EMFILE', /EMFILE.*LimitNOFILE=/],
   [/^spawn$/, 'ENOMEM', /ENOMEM.*MemoryMax=/],
   [/^spawn$/, 'EAGAIN', /EAGAIN.*TasksMax=/],

@@ -137,8 +137,8 @@ describeInterop('the fence has what nft(8) makes of its lines', ['namespaces', '
     theirs = await lab.namespace('theirs');
   });
   beforeEach(async () => {
-    vi.spyOn(NftChannel.prototype, 'commit').mockImplementation(function (this: NftChannel, text) {
-      COMMIT.call(this, text);
+    vi.spyOn(NftChannel.prototype, 'commit').mockImplementation(async function (this: NftChannel, text) {
+      await COMMIT.call(this, text);
       lines.push(text);
     });
     fence = new LinuxFence({ start: within(ours!) });

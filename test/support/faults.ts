@@ -91,7 +91,11 @@ function wrapCalls<Calls extends { errno(): number }>(calls: Calls): Calls {
       const isMore = key !== 'epollControl' || words[1] === EPOLL_CTL_ADD;
       const code = isMore ? faults.of(`libc.${key}`) : undefined;
       injected = code === undefined ? undefined : constants.errno[code];
-      return code === undefined ? value(...words) : -1;
+      if (code === undefined) return value(...words);
+      // Those of other threads tell their callback.
+      const done = words.at(-1);
+      if (typeof done === 'function') process.nextTick(() => done(-1, constants.errno[code]));
+      return -1;
     };
     return [key, call];
   });

@@ -371,9 +371,9 @@ export class LinuxFence implements FenceKeeper {
     }
   }
 
-  #write(text: string): void {
+  async #write(text: string): Promise<void> {
     try {
-      this.#channel.commit(text);
+      await this.#channel.commit(text);
     } catch (error) {
       throw refusal(error);
     }

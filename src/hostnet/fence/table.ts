@@ -100,7 +100,7 @@ export class FenceTable {
   }
 
   /** Makes a change of our own. @param names the objects that it concerns */
-  async change(names: ReadonlySet<ObjectName> | 'all', make: () => void): Promise<void> {
+  async change(names: ReadonlySet<ObjectName> | 'all', make: () => Promise<void>): Promise<void> {
     await this.#adoptUnread();
     const before = this.#reader.generation();
     this.#listener?.drain();
@@ -108,7 +108,7 @@ export class FenceTable {
     this.#changing = true;
     try {
       try {
-        make();
+        await make();
       } catch (error) {
         // It may have been made all the same, where the answer was lost.
         if (this.#reader.generation() !== before) this.distrust();

@@ -42,6 +42,13 @@ const MAX_BATCH = 256;
 
 export type NetlinkData = Extract<NetlinkMessage, { kind: 'data' }>;
 
+/** Of messages that are carried out as a whole. */
+export interface Refusal {
+  /** 0 where the kernel refuses all of them. */
+  readonly place: number;
+  readonly error: SystemError;
+}
+
 export class NetlinkSocket {
   readonly #fd: number;
   readonly #received = new Uint8Array(RECEIVE_BYTES);
@@ -141,44 +148,57 @@ export class NetlinkSocket {
   }
 
   /**
-   * Sends messages that the kernel carries out as a whole or not at all, whatever their number. They get their numbers here.
+   * Sends messages that the kernel carries out as a whole or not at all, whatever their number. They get their numbers here. The
+   * kernel carries them out before the call returns, which may take a while, so another thread makes it; until this resolves, the socket
+   * takes no other request.
    *
-   * @param messages one behind another, from one that begins a batch to one that ends it
-   * @returns the error of each that the kernel refused, by its place; that of the first where it refused all of it
+   * @param messages one behind another, from one that begins a batch to one that ends it; not to be changed meanwhile
+   * @returns the first that the kernel refused, where it did: nothing was carried out then
    * @throws SystemError when it cannot be sent, or the kernel does not answer: whether it was carried out is not known then
    */
-  requestWhole(messages: Uint8Array, what: string): Map<number, SystemError> {
+  async requestWhole(messages: Uint8Array, what: string): Promise<Refusal | undefined> {
     const base = this.#sequence;
     const count = numberMessages(messages, base);
     this.#sequence = (base + count) % 0x7fff_0000 || 1;
     this.#makeRoom(messages.length);
-    this.#sendBytes(messages, what);
-    // BOUNDED: by the messages.
-    const refused = new Map<number, SystemError>();
-    // The kernel tells what it refuses in their order, and answers the last but one; or, for the first, refuses all.
-    let [isAnswered, isLost] = [false, false];
-    const deadline = performance.now() + SLICED_TIMEOUT_MS;
-    while (!isAnswered) {
+    await this.#sendInThread(messages, what);
+    return this.#receiveRefusal(base, count, what);
+  }
+
+  #sendInThread(bytes: Uint8Array, what: string): Promise<void> {
+    if (this.#closed) throw new Error(`bug: ${what}: the netlink socket is closed`);
+    return new Promise((resolve, reject) => {
+      libc().sendInThread(this.#fd, bytes, (result, errno) => {
+        if (result < 0) reject(new SystemError(what, errno));
+        else resolve();
+      });
+    });
+  }
+
+  /** The kernel tells what it refuses in their order, and answers the last but one; or it refuses all at the first. */
+  #receiveRefusal(base: number, count: number, what: string): Refusal | undefined {
+    let first: Refusal | undefined;
+    let isLost = false;
+    const deadline = performance.now() + ANSWER_TIMEOUT_MS;
+    for (;;) {
       let datagram: Uint8Array;
       try {
         datagram = this.#receive(isLost ? 0 : deadline, what);
       } catch (error) {
-        // There were more errors than there was room for.
-        if (!(error instanceof SystemError) || error.errno !== ERRNO.ENOBUFS || isLost) {
-          if (isLost && refused.size > 0) return refused;
-          throw error;
-        }
+        // There was more to tell than there was room for.
+        const isMore = error instanceof SystemError && error.errno === ERRNO.ENOBUFS && !isLost;
+        if (!isMore && (!isLost || first === undefined)) throw error;
+        if (!isMore) return first;
         isLost = true;
         continue;
       }
       for (const message of parseMessages(datagram)) {
         const place = message.sequence - base;
         if (message.kind !== 'end' || place < 0 || place >= count) continue;
-        if (message.errno !== 0) refused.set(place, new SystemError(what, message.errno, message.text));
-        if (place === count - 2 || place === 0) isAnswered = true;
+        if (message.errno !== 0) first ??= { place, error: new SystemError(what, message.errno, message.text) };
+        if (place === count - 2 || place === 0) return first;
       }
     }
-    return refused;
   }
 
   /** Where it is refused the kernel says that a message is too long. */

@@ -58,14 +58,7 @@ const ACCEPT = 1;
 const ELEMENTS_PER_MESSAGE = 256;
 const COMMENT = 0;
 
-/** @param text lines; empty ones are nothing. @throws Error for a line that it does not know */
-export function compileBatch(text: string): CompiledBatch {
-  const batch = new Batch();
-  for (const line of text.split('\n')) if (line !== '') batch.add(line);
-  return batch.end();
-}
-
-class Batch {
+export class BatchCompiler {
   readonly #to = new MessageWriter();
   readonly #lines: string[] = [];
   #line = '';
@@ -75,7 +68,9 @@ class Batch {
     this.#around(NFNL_MSG.BATCH_BEGIN);
   }
 
+  /** An empty line is nothing. @throws Error for one that it does not know */
   add(line: string): void {
+    if (line === '') return;
     this.#line = line;
     const words = new Words(line);
     const [verb, kind] = [words.next(), words.next()];

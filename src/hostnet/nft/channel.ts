@@ -2,11 +2,12 @@
  * The one channel to nftables of a network namespace: a netlink socket that is opened at first use, and kept. All answers are there when
  * a call returns; long ones are read in slices.
  */
+import { setImmediate } from 'node:timers/promises';
 import { SystemError } from '../../sys/errno.ts';
 import { chainsRequest, countersRequest, parseChainName, parseCounter } from '../netlink/nftables.ts';
 import { NETLINK_NETFILTER } from '../netlink/nftables-layout.ts';
 import { NetlinkSocket } from '../netlink/socket.ts';
-import { compileBatch } from './batch.ts';
+import { BatchCompiler, type CompiledBatch } from './batch.ts';
 
 /** The kernel refused a batch: nothing of it was done. */
 export class BatchRefusedError extends SystemError {
@@ -20,6 +21,8 @@ export class BatchRefusedError extends SystemError {
 }
 
 const WHAT = 'change nftables';
+/** How long the event loop waits for lines that are compiled. */
+const SLICE_MS = 4;
 
 export class NftChannel {
   readonly #open: () => NetlinkSocket;
@@ -37,17 +40,17 @@ export class NftChannel {
   }
 
   /**
-   * Carries out lines for nft(8), all of them or none.
+   * Carries out lines for nft(8), all of them or none. The event loop has its turn meanwhile; until it resolves, the channel takes nothing
+   * else.
    *
    * @throws BatchRefusedError; SystemError when it is not known whether they were carried out
    */
-  commit(text: string): void {
-    const { bytes, lines } = compileBatch(text);
-    const refused = this.socket.requestWhole(bytes, WHAT);
-    const [first] = [...refused].sort(([a], [b]) => a - b);
-    if (first === undefined) return;
-    const [place, { errno, detail }] = first;
-    throw new BatchRefusedError(errno, lines[place - 1], detail);
+  async commit(text: string): Promise<void> {
+    const { bytes, lines } = await compileInSlices(text);
+    const refused = await this.socket.requestWhole(bytes, WHAT);
+    if (refused === undefined) return;
+    const { errno, detail } = refused.error;
+    throw new BatchRefusedError(errno, lines[refused.place - 1], detail);
   }
 
   /** The names of the chains of a table. @throws SystemError */
@@ -75,4 +78,16 @@ export class NftChannel {
     this.#socket?.close();
     this.#socket = undefined;
   }
+}
+
+async function compileInSlices(text: string): Promise<CompiledBatch> {
+  const batch = new BatchCompiler();
+  let turn = performance.now();
+  for (const line of text.split('\n')) {
+    batch.add(line);
+    if (performance.now() - turn < SLICE_MS) continue;
+    await setImmediate();
+    turn = performance.now();
+  }
+  return batch.end();
 }

@@ -45,8 +45,8 @@ function listing(): string {
 /** Has another program change something after each commit of ours, before it is read back. */
 function meddleAfterCommits(meddle: () => void): MockInstance {
   const { commit } = NftChannel.prototype;
-  return vi.spyOn(NftChannel.prototype, 'commit').mockImplementation(function (this: NftChannel, text) {
-    commit.call(this, text);
+  return vi.spyOn(NftChannel.prototype, 'commit').mockImplementation(async function (this: NftChannel, text) {
+    await commit.call(this, text);
     meddle();
   });
 }

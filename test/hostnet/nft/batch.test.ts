@@ -4,12 +4,18 @@ import { toHex } from '../../../src/base/bytes.ts';
 import { parseMessages, readName } from '../../../src/hostnet/netlink/netlink.ts';
 import { parseRule } from '../../../src/hostnet/netlink/nftables.ts';
 import type { NetlinkData } from '../../../src/hostnet/netlink/socket.ts';
-import { compileBatch } from '../../../src/hostnet/nft/batch.ts';
+import { BatchCompiler, type CompiledBatch } from '../../../src/hostnet/nft/batch.ts';
 
 const HEADER_SIZE = 16;
 const [BEGIN, END] = ['140000001000010000000000000000000000000a', '140000001100010000000000000000000000000a'];
 /** NFT_MSG_… with the subsystem's number. */
 const TYPE = { NEWRULE: 0xa06, NEWSET: 0xa09, NEWSETELEM: 0xa0c } as const;
+
+function compileBatch(lines: string): CompiledBatch {
+  const batch = new BatchCompiler();
+  for (const line of lines.split('\n')) batch.add(line);
+  return batch.end();
+}
 
 /** The messages, hexadecimal. */
 function messagesOf(lines: string): string[] {
