@@ -1,6 +1,7 @@
 /** The connections of an endpoint, by name and by the addresses of both ends: thousands of peers cost a look-up no more than one. */
 import { addressKey, type IpAddress, type SocketAddress } from '../base/address.ts';
 import { SetMap } from '../base/set-map.ts';
+import { Candidates } from './candidates.ts';
 import type { ConnectionConfig } from './config.ts';
 
 /** What stands for an end that may be anywhere. */
@@ -18,6 +19,8 @@ export class ConnectionTable {
   readonly #byEnds = new SetMap<string, Entry>();
   /** BOUNDED: as those. */
   readonly #byRemote = new SetMap<string, Entry>();
+  /** What was asked for since a connection was added or removed, by the ends that are known. BOUNDED: by the connections. */
+  readonly #between = new Map<string, Candidates>();
   #added = 0;
 
   has(name: string): boolean {
@@ -36,6 +39,7 @@ export class ConnectionTable {
   set(config: ConnectionConfig): void {
     const before = this.#byName.get(config.name);
     if (before !== undefined) this.#unlink(before);
+    this.#between.clear();
     const entry = { config, order: before?.order ?? this.#added++ };
     this.#byName.set(config.name, entry);
     this.#byEnds.add(configKey(config), entry);
@@ -50,6 +54,7 @@ export class ConnectionTable {
   }
 
   #unlink(entry: Entry): void {
+    this.#between.clear();
     this.#byEnds.delete(configKey(entry.config), entry);
     this.#byRemote.delete(addressText(entry.config.remote.address), entry);
   }
@@ -60,11 +65,18 @@ export class ConnectionTable {
   }
 
   /** The connections that a peer may mean that writes from one address to the other, in the order in which they were added. */
-  between({ address: local, vrf }: SocketAddress, remote: IpAddress): readonly ConnectionConfig[] {
-    return [endsKey(vrf, local, remote), endsKey(vrf, local), endsKey(vrf, undefined, remote), endsKey(vrf)]
-      .flatMap((key) => [...this.#byEnds.get(key)])
-      .sort((a, b) => a.order - b.order)
-      .map(({ config }) => config);
+  between({ address: local, vrf }: SocketAddress, remote: IpAddress): Candidates {
+    const ends = [endsKey(vrf, local, remote), endsKey(vrf, local), endsKey(vrf, undefined, remote), endsKey(vrf)];
+    // Anyone may ask from any address: what nothing is known of has no part in the key.
+    const known = ends.filter((key) => this.#byEnds.get(key).size > 0);
+    const key = known.join(',');
+    let candidates = this.#between.get(key);
+    if (candidates === undefined) {
+      const entries = known.flatMap((end) => [...this.#byEnds.get(end)]).sort((a, b) => a.order - b.order);
+      candidates = new Candidates(entries.map(({ config }) => config));
+      this.#between.set(key, candidates);
+    }
+    return candidates;
   }
 }
 

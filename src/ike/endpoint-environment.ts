@@ -1,6 +1,7 @@
 /** The surroundings of an endpoint's IKE SAs: what it was made with, its configuration, and its ways out. */
 import { Queue } from '../base/queue.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
+import type { Candidates } from './candidates.ts';
 import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from './config.ts';
 import { ConnectionTable } from './connection-table.ts';
 import type { IkeEvent, Path } from './events.ts';
@@ -94,7 +95,7 @@ export class EndpointEnvironment implements Environment {
     return this.configs.get(name);
   }
 
-  connectionsBetween({ local, remote }: Path): readonly ConnectionConfig[] {
+  connectionsBetween({ local, remote }: Path): Candidates {
     return this.configs.between(local, remote.address);
   }
 

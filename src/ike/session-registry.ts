@@ -5,7 +5,7 @@
 import { addressKey, type IpAddress, sameAddress } from '../base/address.ts';
 import { invariant } from '../base/assert.ts';
 import { readU32 } from '../base/bytes.ts';
-import { type Identity, sameIdentity } from '../base/identity.ts';
+import { type Identity, identityKey } from '../base/identity.ts';
 import { SetMap } from '../base/set-map.ts';
 import { MIN_ESP_SPI } from '../base/spi.ts';
 import { WakeQueue } from '../base/wake-queue.ts';
@@ -35,7 +35,8 @@ export class SessionRegistry implements Registry<IkeSession> {
   /** BOUNDED, these seven: one entry an IKE SA. */
   readonly #byId = new Map<number, IkeSession>();
   readonly #byConnection = new SetMap<string, IkeSession>();
-  readonly #byAddress = new SetMap<string, IkeSession>();
+  /** By the peer's address and our identity. */
+  readonly #byEnds = new SetMap<string, IkeSession>();
   /** What a session stands under in the two tables above. */
   readonly #keys = new Map<IkeSession, Keys>();
   readonly #questions = new Map<number, OpenQuestion>();
@@ -124,23 +125,21 @@ export class SessionRegistry implements Registry<IkeSession> {
     const address = addressKey(session.path.remote.address);
     const before = this.#keys.get(session);
     if (before?.connection === connection && before?.address === address) return;
-    this.#keys.set(session, { connection, address });
-    if (before?.address !== address) {
-      if (before !== undefined) this.#byAddress.delete(before.address, session);
-      this.#byAddress.add(address, session);
-    }
-    if (before?.connection !== connection) {
-      if (before?.connection !== undefined) this.#byConnection.delete(before.connection, session);
-      if (connection !== undefined) this.#byConnection.add(connection, session);
-    }
+    const ends = session.config && endsKey(address, session.config.local.id);
+    this.#keys.set(session, { connection, address, ends });
+    if (before?.ends !== undefined) this.#byEnds.delete(before.ends, session);
+    if (ends !== undefined) this.#byEnds.add(ends, session);
+    if (before?.connection === connection) return;
+    if (before?.connection !== undefined) this.#byConnection.delete(before.connection, session);
+    if (connection !== undefined) this.#byConnection.add(connection, session);
   }
 
   #unindex(session: IkeSession): void {
     const keys = this.#keys.get(session);
     if (keys === undefined) return;
     this.#keys.delete(session);
-    this.#byAddress.delete(keys.address, session);
     if (keys.connection !== undefined) this.#byConnection.delete(keys.connection, session);
+    if (keys.ends !== undefined) this.#byEnds.delete(keys.ends, session);
   }
 
   #forget(session: IkeSession): void {
@@ -169,8 +168,8 @@ export class SessionRegistry implements Registry<IkeSession> {
     // The peer may have several addresses, and INITIAL_CONTACT makes it drop the IKE SAs at all of them.
     const remoteId = session.config?.remote.id;
     if (remoteId !== undefined && this.#peers.has(localId, remoteId)) return true;
-    for (const other of this.#byAddress.get(addressKey(session.path.remote.address))) {
-      if (other === session || other.config === undefined || !sameIdentity(other.config.local.id, localId)) continue;
+    for (const other of this.#byEnds.get(endsKey(addressKey(session.path.remote.address), localId))) {
+      if (other === session) continue;
       const { name } = other.state;
       const counts = name === 'auth-sent' || name === 'verifying' || name === 'established' || name === 'rekeyed';
       if (counts) return true;
@@ -268,10 +267,17 @@ export class SessionRegistry implements Registry<IkeSession> {
   }
 }
 
-/** The keys of an IKE SA in the tables by connection and by remote address. */
+/** The keys of an IKE SA in the tables by connection and by both ends. */
 interface Keys {
   readonly connection: string | undefined;
+  /** The peer's, as it is now. */
   readonly address: string;
+  /** `undefined` while it is not known which connection is meant. */
+  readonly ends: string | undefined;
+}
+
+function endsKey(address: string, localId: Identity): string {
+  return `${address} ${identityKey(localId)}`;
 }
 
 /** A question to the owner that waits for its answer. */

@@ -179,7 +179,7 @@ export class UnassociatedMessages {
     const registry = this.#registry;
     const { header } = message;
     const candidates = env.connectionsBetween(path);
-    if (candidates.length === 0) {
+    if (candidates.configs.length === 0) {
       const explain = (): string => this.#explainNobody(path);
       this.#refuse(now, path, header, { notify: NotifyType.NO_PROPOSAL_CHOSEN, explain });
       return;
@@ -191,7 +191,7 @@ export class UnassociatedMessages {
         return;
       case 'refused':
         if (answer.spent !== undefined) registry.addHalfOpen(answer.spent);
-        this.#refuse(now, path, header, { ...answer, connection: candidates[0]?.name });
+        this.#refuse(now, path, header, { ...answer, connection: candidates.configs[0]?.name });
         return;
       case 'opened':
         registry.addHalfOpen(answer.session);

@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { type IpAddress, parseAddress, type SocketAddress } from '../../src/base/address.ts';
+import { identityFromText } from '../../src/base/identity.ts';
+import type { Candidates } from '../../src/ike/candidates.ts';
 import type { ConnectionConfig } from '../../src/ike/config.ts';
 import { ConnectionTable } from '../../src/ike/connection-table.ts';
 import { connection } from '../support/ike-pair.ts';
@@ -16,7 +18,7 @@ function between(name: string, local?: IpAddress, remote?: IpAddress): Connectio
 }
 
 const at = (address: IpAddress, vrf?: string): SocketAddress => ({ address, port: 500, vrf });
-const names = (found: readonly ConnectionConfig[]): string[] => found.map(({ name }) => name);
+const names = ({ configs }: Candidates): string[] => configs.map(({ name }) => name);
 
 describe('the table of connections', () => {
   it('finds those that a peer may mean, in the order in which they were added', () => {
@@ -55,7 +57,7 @@ describe('the table of connections', () => {
     table.set(between('first', undefined, THERE));
     expect(names(table.between(at(HERE), THERE))).toEqual(['first', 'second']);
     expect(names(table.between(at(ELSEWHERE), THERE))).toEqual(['first']);
-    expect(names([...table.values()])).toEqual(['first', 'second']);
+    expect([...table.values()].map(({ name }) => name)).toEqual(['first', 'second']);
     table.delete('first');
     table.delete('unknown');
     expect([table.has('first'), table.get('first'), names(table.between(at(HERE), THERE))]).toEqual([
@@ -63,5 +65,33 @@ describe('the table of connections', () => {
       undefined,
       ['second'],
     ]);
+  });
+
+  it('asks nothing of the connections between the same ends a second time, until one is added or removed', () => {
+    const table = new ConnectionTable();
+    let read = 0;
+    const add = (name: string, peer?: string): void => {
+      const config = between(name, HERE, THERE);
+      const id = peer === undefined ? undefined : identityFromText('fqdn', peer);
+      const get: ProxyHandler<ConnectionConfig>['get'] = (target, key) => {
+        if (key !== 'name') read++;
+        return Reflect.get(target, key);
+      };
+      table.set(new Proxy({ ...config, remote: { ...config.remote, id } }, { get }));
+    };
+    for (let number = 0; number < 50; number++) add(`c${number}`, `c${number}.example`);
+    const ask = (): string[] => {
+      const candidates = table.between(at(HERE), THERE);
+      expect(candidates.extensions.signs).toBe(false);
+      expect(candidates.proposals.length).toBeGreaterThan(0);
+      return candidates.forPeer(identityFromText('fqdn', 'C7.example')).map(({ name }) => name);
+    };
+    expect(ask()).toEqual(['c7']);
+    read = 0;
+    expect(ask()).toEqual(['c7']);
+    expect(read).toBe(0);
+    add('of anyone');
+    expect(ask()).toEqual(['c7', 'of anyone']);
+    expect(read).toBeGreaterThan(50);
   });
 });

@@ -1,5 +1,6 @@
 /** What an IKE SA sees of the endpoint around it, without any IKE SA: algorithms, limits, configuration, and the ways out. */
 import type { CryptoProvider, RandomSource } from '../../crypto/types.ts';
+import type { Candidates } from '../candidates.ts';
 import type { ConnectionConfig, EndpointLimits, RetransmitPolicy } from '../config.ts';
 import type { IkeEvent, Path } from '../events.ts';
 import type { VerificationBudget } from '../half-open/verification-budget.ts';
@@ -26,7 +27,7 @@ export interface Environment {
   /** The configuration as it is now, which a running SA may outlive. */
   connection(name: string): ConnectionConfig | undefined;
   /** The connections that a peer at `path.remote` may mean when it writes to `path.local`. */
-  connectionsBetween(path: Path): readonly ConnectionConfig[];
+  connectionsBetween(path: Path): Candidates;
 
   /** The peer of a connection refuses each CHILD SA in IKE_AUTH: it is asked for it afterwards (RFC 6023). */
   goChildless(connection: string): void;

@@ -12,6 +12,7 @@ import type { SocketAddress } from '../../base/address.ts';
 import { invariant } from '../../base/assert.ts';
 import type { Identity } from '../../base/identity.ts';
 import type { DhGroup, DhKeyPair } from '../../crypto/types.ts';
+import type { Candidates } from '../candidates.ts';
 import type { ConnectionConfig } from '../config.ts';
 import type { Failure } from '../failure.ts';
 import type { IkeCrypto } from '../keys/ike-crypto.ts';
@@ -165,8 +166,8 @@ export type SessionState =
       readonly name: 'half-open';
       readonly crypto: IkeCrypto;
       readonly setUp: SetUp;
-      /** Names of the connections that the peer may turn out to speak of. */
-      readonly candidates: readonly string[];
+      /** The connections that the peer may turn out to mean, as they were then. */
+      readonly candidates: Candidates;
       /** What the peer asked for in IKE_SA_INIT, and cannot have: in words, until it is authenticated. */
       readonly capabilities: readonly string[];
     }

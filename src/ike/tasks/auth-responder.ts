@@ -37,10 +37,10 @@ type Authenticating = StateOf<'authenticating'>;
 export function receiveAuth(session: IkeSession, now: number, state: HalfOpen, payloads: readonly Payload[]): void {
   const theirs = copyIdentity(findPayload(payloads, 'idi')!.identity);
   const wanted = findPayload(payloads, 'idr')?.identity;
-  const configs = candidatesOf(session, state);
-  const config = chooseConnection(configs, theirs, wanted, payloads);
+  const { configs } = state.candidates;
+  const config = chooseConnection(asNow(session, state.candidates.forPeer(theirs)), theirs, wanted, payloads);
   if (config === undefined) {
-    refuseIdentities(session, now, configs, theirs, wanted);
+    refuseIdentities(session, now, asNow(session, configs), theirs, wanted);
     return;
   }
   const { crypto, setUp, capabilities } = state;
@@ -53,9 +53,9 @@ export function receiveAuth(session: IkeSession, now: number, state: HalfOpen, p
   else session.enter({ ...next, requestId: asked });
 }
 
-/** The connections that the peer may mean, as they are configured now. */
-function candidatesOf({ env }: IkeSession, { candidates }: HalfOpen): readonly ConnectionConfig[] {
-  return candidates.flatMap((name) => env.connection(name) ?? []);
+/** Connections as they are configured now. */
+function asNow({ env }: IkeSession, configs: readonly ConnectionConfig[]): readonly ConnectionConfig[] {
+  return configs.flatMap(({ name }) => env.connection(name) ?? []);
 }
 
 /** Asks the owner for what the peer is judged by; a text, for people, when it is refused before. */
@@ -261,8 +261,8 @@ export function refuseMalformedAuth(
     return;
   }
   // Which of several connections it means cannot be said: nothing is authenticated yet.
-  const [name, ...others] = state.candidates;
-  const connection = others.length === 0 && name !== undefined ? session.env.connection(name)?.name : undefined;
+  const [only, ...others] = state.candidates.configs;
+  const connection = others.length === 0 && only !== undefined ? session.env.connection(only.name)?.name : undefined;
   session.env.count('authentication-failed');
   failSession(session, now, { reason: 'AUTHENTICATION_FAILED', detail: WANTS_EAP }, { linger: true, connection });
 }

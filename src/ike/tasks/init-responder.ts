@@ -3,11 +3,11 @@
  * bounded, and beyond a number of half-open SAs a cookie must show that the initiator receives at its address.
  */
 import type { DhGroup } from '../../crypto/types.ts';
-import type { ConnectionConfig } from '../config.ts';
+import type { Candidates } from '../candidates.ts';
 import type { Path } from '../events.ts';
 import { bindKeys } from '../keys/ike-crypto.ts';
 import { deriveIkeKeys, deriveSkeyseed, type IkeSuite, NONCE_LENGTH, type Nonces } from '../keys/keys.ts';
-import { certificateRequests, hashAlgorithmsNotify, hashAlgorithmsOf, usesSignatures } from '../keys/signature.ts';
+import { hashAlgorithmsNotify, hashAlgorithmsOf } from '../keys/signature.ts';
 import { capabilitiesAsked } from '../proposals/capabilities.ts';
 import { groupData } from '../proposals/groups.ts';
 import { answerProposal, type Chosen, chooseIke } from '../proposals/proposals.ts';
@@ -23,9 +23,6 @@ import { detectNat, type IkeSpis, mayEncapsulate, NO_NAT, natDetectionNotifies }
 import { findNotify, findPayload, type Payload } from '../wire/payload.ts';
 import { notifyPayload } from '../wire/payloads/notify.ts';
 import { deriveShared } from './key-exchange.ts';
-
-/** Authorities named to a peer that is not authenticated, in a message that cannot be fragmented. */
-const MAX_ASKED_OPENLY = 16;
 
 /** An IKE_SA_INIT request, with the bytes that AUTH will be computed over. */
 export interface InitRequest {
@@ -51,21 +48,21 @@ export type InitAnswer =
 const NOTHING = new Uint8Array(0);
 
 /**
- * Answers a request that passed the rules and the cookie. `candidates` are not empty.
+ * Answers a request that passed the rules and the cookie. There are `candidates`.
  * @param takePlace makes room for a half-open SA; called when the request is acceptable, before the key exchange
  */
 export function answerInit(
   registry: Registry<IkeSession>,
   now: number,
   request: InitRequest,
-  candidates: readonly ConnectionConfig[],
+  candidates: Candidates,
   takePlace: () => boolean,
 ): InitAnswer {
   const { path, message } = request;
   const { env } = registry;
   const offered = findPayload(message.payloads, 'sa')!.proposals;
   const ke = findPayload(message.payloads, 'ke')!;
-  const configured = [...new Set(candidates.map((config) => config.proposals))].flat();
+  const configured = candidates.proposals;
   const chosen = chooseIke(offered, configured, 'ike-sa-init');
   if (chosen === undefined) {
     const explain = (): string => explainNoProposal(offered, configured, 'ike');
@@ -109,7 +106,7 @@ function spentSession(registry: Registry<IkeSession>, now: number, path: Path, s
   return session;
 }
 
-/** Extensions that both sides have. Which connection the peer means is not known yet: what one of them has is answered. */
+/** Extensions that both sides have. */
 interface Agreed {
   readonly asksForNat: boolean;
   readonly forcesEncapsulation: boolean;
@@ -117,20 +114,14 @@ interface Agreed {
   readonly peerHashes: readonly number[] | undefined;
 }
 
-function agree(
-  env: Environment,
-  path: Path,
-  { payloads }: IkeMessage,
-  candidates: readonly ConnectionConfig[],
-): Agreed {
+function agree(env: Environment, path: Path, { payloads }: IkeMessage, { extensions }: Candidates): Agreed {
   const saysFragments = findNotify(payloads, NotifyType.IKEV2_FRAGMENTATION_SUPPORTED) !== undefined;
   return {
-    // A peer that may be of any of them is not asked for those alone that are off (RFC 7296 §2.23).
-    asksForNat: candidates.some((config) => config.nat.mode !== 'off') && mayEncapsulate(path.local.port, payloads),
-    forcesEncapsulation: !env.rawEsp || candidates.some((config) => config.nat.mode === 'force'),
+    asksForNat: extensions.asksForNat && mayEncapsulate(path.local.port, payloads),
+    forcesEncapsulation: !env.rawEsp || extensions.forcesEncapsulation,
     // RFC 7383 §2.3, RFC 7427 §4: said only to a peer that said it.
-    fragmentation: saysFragments && candidates.some((config) => config.fragmentSize !== 0),
-    peerHashes: candidates.some(usesSignatures) ? hashAlgorithmsOf(payloads) : undefined,
+    fragmentation: saysFragments && extensions.fragments,
+    peerHashes: extensions.signs ? hashAlgorithmsOf(payloads) : undefined,
   };
 }
 
@@ -140,12 +131,12 @@ function natNotifies(env: Environment, spis: IkeSpis, path: Path, agreed: Agreed
   return natDetectionNotifies(env.crypto, spis, path.local, path.remote, random);
 }
 
-function extensionPayloads(agreed: Agreed, candidates: readonly ConnectionConfig[]): Payload[] {
+function extensionPayloads(agreed: Agreed, { extensions }: Candidates): Payload[] {
   return [
     notifyPayload(NotifyType.CHILDLESS_IKEV2_SUPPORTED),
     ...(agreed.fragmentation ? [notifyPayload(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED)] : []),
     ...(agreed.peerHashes === undefined ? [] : [hashAlgorithmsNotify()]),
-    ...certificateRequests(candidates, MAX_ASKED_OPENLY),
+    ...extensions.certificateRequests,
   ];
 }
 
@@ -162,7 +153,7 @@ function open(
   registry: Registry<IkeSession>,
   now: number,
   { path, message, datagram }: InitRequest,
-  candidates: readonly ConnectionConfig[],
+  candidates: Candidates,
   { chosen, shared, publicValue }: KeyExchange,
 ): InitAnswer {
   const { env } = registry;
@@ -207,7 +198,7 @@ function open(
       name: 'half-open',
       crypto: bindKeys(env.crypto, suite, keys, 'responder'),
       setUp,
-      candidates: matching(candidates, chosen).map((config) => config.name),
+      candidates: candidates.allowing(chosen),
       capabilities: capabilitiesAsked(message.payloads),
     },
     window: new MessageWindow(env.retransmit, 0, 1),
@@ -221,22 +212,6 @@ function open(
   session.fragments.supported = agreed.fragmentation;
   session.timers.set('give-up', now + env.limits.halfOpenTimeout);
   return { kind: 'opened', session, datagram: response };
-}
-
-/**
- * The candidates that allow what was chosen from the proposals of all. Thousands of connections may wait for peers from
- * anywhere, mostly with the same proposals: those are the same object (`internProposals`), and are asked once.
- */
-function matching(candidates: readonly ConnectionConfig[], chosen: Chosen<IkeSuite>): ConnectionConfig[] {
-  const verdicts = new Map<ConnectionConfig['proposals'], boolean>();
-  return candidates.filter(({ proposals }) => {
-    let fits = verdicts.get(proposals);
-    if (fits === undefined) {
-      fits = chooseIke([chosen.proposal], proposals, 'ike-sa-init') !== undefined;
-      verdicts.set(proposals, fits);
-    }
-    return fits;
-  });
 }
 
 function responseHeader(initiatorSpi: bigint, responderSpi: bigint): IkeHeader {
