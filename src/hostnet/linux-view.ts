@@ -1,6 +1,6 @@
 /** A network namespace of Linux as explanations look at it. */
 import { readFileSync } from 'node:fs';
-import type { FenceKeeper } from './fence/fence.ts';
+import { bridgesIn, type FenceKeeper } from './fence/fence.ts';
 import { listForeignTables } from './foreign/tables.ts';
 import type { HostView, Routing } from './view.ts';
 
@@ -10,6 +10,9 @@ export function linuxView(routing: Routing, fence: FenceKeeper, within: <T>(work
     routing,
     get fences() {
       return fence.parts;
+    },
+    get bridges() {
+      return bridgesIn(fence.parts);
     },
     sysctl: (name) => within(() => readSysctl(name)),
     foreignTables: () => listForeignTables(within),

@@ -13,6 +13,8 @@ export interface HostView {
   readonly routing: Routing;
   /** Parts of our fence there, by their keys; left out where there is none. */
   readonly fences?: ReadonlyMap<string, FencePart> | undefined;
+  /** Names of the bridges of guests that are fenced there. */
+  readonly bridges?: readonly string[] | undefined;
   /** Of `net`: `ipv4.conf.eth0.forwarding`. `undefined` for one that is not there. */
   sysctl(name: string): string | undefined;
   /** Tables of other programs; left out where no kernel looks at packets. */

@@ -14,7 +14,7 @@ import {
   rangeToPrefixes,
 } from '../base/address.ts';
 import { subtractRanges } from '../base/ranges.ts';
-import { ELSEWHERE, type FencePart, type TunnelFence } from '../hostnet/fence/fence.ts';
+import { ELSEWHERE, type TunnelFence } from '../hostnet/fence/fence.ts';
 import { DEVICE_GROUP, type InterfaceAddress } from '../hostnet/routes/routes.ts';
 import { narrowRanges } from '../hostnet/steering/any-source.ts';
 import { isRequired, type RoutingPlan } from '../hostnet/steering/plan.ts';
@@ -27,7 +27,7 @@ import { Protocol } from '../policy/protocols.ts';
 /** What of a network namespace decides here. */
 export interface HostAround {
   readonly routing: Pick<HostView['routing'], 'addresses' | 'link' | 'routeTo'>;
-  readonly fences?: HostView['fences'];
+  readonly bridges?: HostView['bridges'];
 }
 
 /** A network of this host, or its router. */
@@ -57,9 +57,8 @@ const MAX_PRIORITY = 0x7fff_ffff;
 export function cutOffNetworks(
   plan: RoutingPlan,
   addresses: readonly InterfaceAddress[],
-  { routing, fences = new Map<string, FencePart>() }: HostAround,
+  { routing, bridges = [] }: HostAround,
 ): CutOff[] {
-  const bridges = [...fences.values()].flatMap((part) => (part.kind === 'bridge' ? [part.bridge] : []));
   const held = new Set(bridges.map((name) => routing.link(name)?.index));
   const guests = addresses.filter(({ linkIndex }) => held.has(linkIndex));
   const fence = tunnelFence(plan, '', { isOfGuests: (local) => isOfGuests(local, guests) });

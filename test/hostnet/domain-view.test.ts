@@ -52,3 +52,23 @@ it('a VRF that is not there has no addresses', () => {
   expect(view.routing.addresses()).toEqual([]);
   expect(view.fences).toBeUndefined();
 });
+
+it('nothing is asked of the host before it is looked at, and the addresses once', () => {
+  const network = host();
+  let asked = 0;
+  const addresses = network.addresses.bind(network);
+  network.addresses = (...words) => {
+    asked++;
+    return addresses(...words);
+  };
+  const unread = (): never => {
+    throw new Error('all fences were copied');
+  };
+  const untouched = Object.defineProperty({ routing: network, sysctl: () => undefined }, 'fences', { get: unread });
+  const view = domainView(untouched, undefined);
+  expect(view.routing.link('eth0')).toBeDefined();
+  expect(view.routing.routeTo({ destination: FAR, source: LAN })).toBeDefined();
+  expect(asked).toBe(0);
+  for (let time = 0; time < 2; time++) expect(view.routing.addresses()).toHaveLength(1);
+  expect(asked).toBe(1);
+});

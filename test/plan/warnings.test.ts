@@ -2,7 +2,6 @@ import { describe, expect, it } from 'vitest';
 import { parseAddress } from '../../src/base/address.ts';
 import type { SectunnelDocument } from '../../src/config/model.ts';
 import { parseDocument } from '../../src/config/parse.ts';
-import type { FencePart } from '../../src/hostnet/fence/fence.ts';
 import { DEVICE_GROUP, type InterfaceAddress, type Link } from '../../src/hostnet/routes/routes.ts';
 import type { HostAround } from '../../src/plan/own-networks.ts';
 import { hostWarnings } from '../../src/plan/warnings.ts';
@@ -30,14 +29,13 @@ function around(addresses: readonly InterfaceAddress[], { router, bridge, group 
   const link = (index: number): Link => ({ index, name: `eth${index}`, mtu: 1500, up: true, group });
   const gateway = router === undefined ? undefined : parseAddress(router);
   const route = { linkIndex: 1, source: addresses[1]?.address, gateway, mtu: 1500, local: false, table: 254 };
-  const fence: FencePart = { kind: 'bridge', bridge: bridge ?? '', devices: [], closed: true, dns: true };
   return {
     routing: {
       addresses: () => [...addresses],
       link: (asked) => (typeof asked === 'number' ? link(asked) : link(Number(asked.slice(3)))),
       routeTo: () => route,
     },
-    fences: new Map(bridge === undefined ? [] : [['network:a', fence]]),
+    bridges: bridge === undefined ? [] : [bridge],
   };
 }
 

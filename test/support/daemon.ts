@@ -8,7 +8,7 @@ import { DaemonClient } from '../../src/control/client.ts';
 import type { Daemon } from '../../src/daemon/daemon.ts';
 import { Service } from '../../src/daemon/service.ts';
 import { chooseCrypto } from '../../src/host/crypto.ts';
-import type { FenceKeeper } from '../../src/hostnet/fence/fence.ts';
+import { bridgesIn, type FenceKeeper } from '../../src/hostnet/fence/fence.ts';
 import type { ForeignTables } from '../../src/hostnet/foreign/tables.ts';
 import { MemoryHostNetwork } from '../../src/hostnet/routes/memory.ts';
 import { PolicyRouting } from '../../src/hostnet/steering/policy-routing.ts';
@@ -163,6 +163,7 @@ export class TestDaemon {
     return {
       routing: this.hostNetwork,
       fences: this.fence?.parts,
+      bridges: bridgesIn(this.fence?.parts ?? new Map()),
       sysctl: (name) => this.sysctls.get(name),
       ...(foreign === undefined ? {} : { foreignTables: () => Promise.resolve(foreign) }),
     };

@@ -17,6 +17,8 @@ export class ObjectTable {
   readonly #objects = new Map<string, TunnelObject>();
   /** BOUNDED: as the objects. */
   readonly #byUuid = new Map<string, TunnelObject>();
+  /** Until one comes or goes. BOUNDED: as the objects. */
+  #sorted: readonly TunnelObject[] | undefined;
 
   get(name: string): TunnelObject | undefined {
     return this.#objects.get(name);
@@ -28,7 +30,8 @@ export class ObjectTable {
 
   /** In order of their names. */
   all(): TunnelObject[] {
-    return [...this.#objects.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+    this.#sorted ??= [...this.#objects.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+    return [...this.#sorted];
   }
 
   lookUp(nameOrUuid: string): TunnelObject | undefined {
@@ -64,6 +67,7 @@ export class ObjectTable {
     }
     const fresh: TunnelObject = { name, uuid, persistent: undefined, live: undefined };
     this.#objects.set(name, fresh);
+    this.#sorted = undefined;
     this.#byUuid.set(uuid, fresh);
     return fresh;
   }
@@ -72,6 +76,7 @@ export class ObjectTable {
   dropIfGone({ name, uuid, persistent, live }: TunnelObject): void {
     if (persistent !== undefined || live !== undefined) return;
     this.#objects.delete(name);
+    this.#sorted = undefined;
     this.#byUuid.delete(uuid);
   }
 }

@@ -9,7 +9,6 @@ import {
   constants,
   existsSync,
   fchmodSync,
-  fsync,
   fsyncSync,
   lstatSync,
   openSync,
@@ -25,6 +24,7 @@ import { SectunnelError } from '../../base/error.ts';
 import type { Logger } from '../../base/log.ts';
 import { messageOf } from '../../base/text.ts';
 import { explained } from '../../sys/descriptors.ts';
+import { flush, flushFolder } from './folder-flush.ts';
 
 /** A file or a folder could not be written, made or removed. */
 export class StorageError extends SectunnelError {
@@ -168,7 +168,7 @@ function staged(path: string, temporary: string, folder: number): StagedFile & S
       rename();
       onDone();
       try {
-        await flush(folder);
+        await flushFolder(folder);
       } catch (error) {
         throwUnlessNothingToFlush(path, 'written', error);
       } finally {
@@ -222,13 +222,6 @@ async function writeNewSoon(temporary: string, content: string | Uint8Array): Pr
     if (isOpen) closeQuietly(file);
     throw withoutTemporary(temporary, error);
   }
-}
-
-/** In a thread of libuv's pool. */
-function flush(descriptor: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    fsync(descriptor, (error) => (error === null ? resolve() : reject(error)));
-  });
 }
 
 function writeNew(temporary: string, content: string | Uint8Array, mode: number): void {

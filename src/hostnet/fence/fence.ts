@@ -112,6 +112,13 @@ export const FENCE_COUNTERS: Readonly<Record<FencePart['kind'], readonly string[
   untranslated: [],
 };
 
+/** Names of the bridges that parts are of. */
+export function bridgesIn(parts: ReadonlyMap<string, FencePart>): string[] {
+  const bridges: string[] = [];
+  for (const part of parts.values()) if (part.kind === 'bridge') bridges.push(part.bridge);
+  return bridges;
+}
+
 /** What is compared with what is wanted: `reported` means what the kernel reported as changed. */
 export type LookScope = 'everything' | 'reported';
 
