@@ -35,6 +35,9 @@ const STATUSES_IN_LINE = 50;
 const FEW = 50;
 /** Milliseconds that a status waits for what the kernel tells of more. */
 const LOOK_PATIENCE = 50;
+/** The kernel is asked about more for at most so small a part of the time, however often a status is. */
+const LOOK_SHARE = 1 / 20;
+const LONGEST_LOOK_PAUSE = 10_000;
 
 /** The parts of a daemon that know. */
 interface Sources {
@@ -51,8 +54,9 @@ export class Queries {
   readonly #autostart: Autostart;
   readonly #networks: HeldNetworks;
   readonly #secrets: SecretSources;
-  /** Each run of these starts nft. */
-  readonly #look = new SharedRun(() => this.#runner.installed.look('reported'));
+  readonly #look = new SharedRun(() => this.#lookNow());
+  /** Before that time what was seen last is shown, of many tunnels. Milliseconds of `performance.now()`. */
+  #lookAgainAt = 0;
   readonly #held = new SharedRun(() => this.#networks.list());
   readonly #clock = new StateClock();
   readonly #facts: SelectionFacts = {
@@ -175,9 +179,15 @@ export class Queries {
    * then what was seen last is shown, which is half a minute old at most.
    */
   async #lookAround(): Promise<void> {
-    const look = this.#look.run();
-    if (this.#catalog.objects.size <= FEW) await look;
-    else await within(LOOK_PATIENCE, look);
+    if (this.#catalog.objects.size <= FEW) await this.#look.run();
+    else if (performance.now() >= this.#lookAgainAt) await within(LOOK_PATIENCE, this.#look.run());
+  }
+
+  async #lookNow(): Promise<void> {
+    const began = performance.now();
+    await this.#runner.installed.look('reported');
+    const ended = performance.now();
+    this.#lookAgainAt = ended + Math.min((ended - began) / LOOK_SHARE, LONGEST_LOOK_PAUSE);
   }
 
   heldNetworks(): Promise<NetworkInfo[]> {
