@@ -29,6 +29,8 @@ export class Candidates {
   #extensions: Extensions | undefined;
   /** By the peer's identity; under `undefined` those that name none. BOUNDED: by the connections. */
   #byPeer: Map<string | undefined, number[]> | undefined;
+  /** Of the identities that they name. */
+  readonly #types = new Set<number>();
 
   constructor(configs: readonly ConnectionConfig[]) {
     this.configs = configs;
@@ -67,7 +69,9 @@ export class Candidates {
   /** Those that name this peer, or none. */
   forPeer(peer: Identity): ConnectionConfig[] {
     const byPeer = this.#peers();
-    const places = [...(byPeer.get(identityKey(peer)) ?? []), ...(byPeer.get(undefined) ?? [])];
+    // A long name takes long to bring into a form in which it is looked up.
+    const named = this.#types.has(peer.type) ? byPeer.get(identityKey(peer)) : undefined;
+    const places = [...(named ?? []), ...(byPeer.get(undefined) ?? [])];
     return places.sort((a, b) => a - b).map((place) => this.configs[place]!);
   }
 
@@ -76,6 +80,7 @@ export class Candidates {
     this.#byPeer = new Map();
     for (const [place, { remote }] of this.configs.entries()) {
       const key = remote.id && identityKey(remote.id);
+      if (remote.id !== undefined) this.#types.add(remote.id.type);
       const places = this.#byPeer.get(key);
       if (places === undefined) this.#byPeer.set(key, [place]);
       else places.push(place);
