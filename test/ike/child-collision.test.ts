@@ -1,12 +1,14 @@
 /**
- * Both sides rekey the same CHILD SA, or one rekeys what the other deletes (RFC 7296 §2.8.1, §2.25.1). Every scenario is
- * run with nonces that make A win and with nonces that make B win.
+ * Both sides rekey the same CHILD SA, or one rekeys what the other deletes (RFC 7296 §2.8.1, §2.25.1). Where the nonces
+ * decide, a scenario is run until each of them was the lowest once.
  */
 import { describe, expect, it } from 'vitest';
 import { parseEspProposalString } from '../../src/crypto/proposal-text.ts';
-import type { ChildSa } from '../../src/ike/events.ts';
-import { expectSame } from '../support/ike-expect.ts';
-import { child, connection, type Host, mirrored, Pair, Wire } from '../support/ike-pair.ts';
+import { ExchangeType } from '../../src/ike/wire/iana.ts';
+import { decodeHeader } from '../../src/ike/wire/message.ts';
+import { expectClosed, expectSame, expectUnbroken } from '../support/ike-expect.ts';
+import { everyOrder, winnerOf } from '../support/ike-nonces.ts';
+import { child, connection, type Host, mirrored, Pair, type PairOptions, Wire } from '../support/ike-pair.ts';
 
 const proposals = (text: string) =>
   connection({ children: [child('c', { proposals: [parseEspProposalString(text)] })] });
@@ -14,41 +16,73 @@ const PLAIN = { a: connection(), b: mirrored(connection()) };
 const PFS = { a: proposals('aes128gcm16-x25519'), b: mirrored(proposals('aes128gcm16-x25519')) };
 /** Each side offers first a group that the other does not accept. */
 const WRONG_GROUPS = {
-  a: proposals('aes128gcm16-ecp256-x25519'),
-  b: mirrored(proposals('aes128gcm16-ecp384-x25519')),
+  a: proposals('aes128gcm16-ecp256-ecp521'),
+  b: mirrored(proposals('aes128gcm16-ecp384-ecp521')),
 };
 
-/** Runs a scenario until both sides have won once; returns who won by seed. */
-function bothWays(options: ConstructorParameters<typeof Pair>[0], scenario: (pair: Pair, wire: Wire) => void): void {
-  const winners = new Set<string>();
-  for (let seed = 1; seed <= 40 && winners.size < 2; seed++) {
-    const pair = new Pair({ ...options, seed });
-    pair.up();
-    expectSame(pair, 1);
-    const old = { a: pair.a.child.id, b: pair.b.child.id };
-    const wire = new Wire(pair);
-    for (const host of [pair.a, pair.b]) pair.act(host, (endpoint, now) => endpoint.rekeyChild(now, host.child.id));
+const sides = ['a', 'b'] as const;
+
+interface Begun {
+  readonly pair: Pair;
+  readonly wire: Wire;
+  readonly old: { readonly a: number; readonly b: number };
+}
+
+/** A tunnel whose CHILD SA both sides have just begun to rekey. */
+function begin(pair: Pair): Begun {
+  pair.up();
+  expectSame(pair, 1);
+  expectUnbroken(pair);
+  const old = { a: pair.a.child.id, b: pair.b.child.id };
+  const wire = new Wire(pair);
+  for (const host of [pair.a, pair.b]) pair.act(host, (endpoint, now) => endpoint.rekeyChild(now, host.child.id));
+  return { pair, wire, old };
+}
+
+/** One successor is left, the owner was told of each SA once, and no packet was lost. */
+function expectReplaced({ pair, old }: Begun): void {
+  pair.run(120_000);
+  expectSame(pair, 1);
+  for (const side of sides) {
+    const host = pair[side];
+    expect(host.child.replaces).toBe(old[side]);
+    expect(host.of('child-up').length - host.of('child-down').length).toBe(1);
+    // Whichever side deletes it: to the owner it was replaced.
+    expect(host.of('child-down').find(({ childId }) => childId === old[side])?.reason).toBe('rekeyed');
+    expect(host.of('failed')).toEqual([]);
+  }
+  expectClosed(pair);
+}
+
+/** Runs a scenario with each order of the nonces; where both exchanges come to something, the nonces say which stays. */
+function bothWays(options: PairOptions, scenario: (pair: Pair, wire: Wire) => void, nonceCount = 4): void {
+  everyOrder(options, (fresh, nonces) => {
+    const begun = begin(fresh);
+    const { pair, wire } = begun;
     scenario(pair, wire);
     wire.settle();
     expectSame(pair, 1);
-    const left: ChildSa = pair.a.child;
-    expect(left.replaces).toBe(old.a);
-    expect(pair.b.child.replaces).toBe(old.b);
-    for (const host of [pair.a, pair.b]) {
-      const downs = host.of('child-down').map((event) => event.childId);
-      expect(new Set(downs).size).toBe(downs.length);
-      expect(host.of('child-up').length - downs.length).toBe(1);
-      expect(host.of('failed')).toEqual([]);
-      // Whichever side deletes it: to the owner it was replaced.
-      const replaced = host === pair.a ? old.a : old.b;
-      expect(host.of('child-down').find(({ childId }) => childId === replaced)?.reason).toBe('rekeyed');
+    const order = nonces.order();
+    expect(order.count).toBe(nonceCount);
+    if (nonceCount === 4) {
+      const made = pair.a.child.offered === undefined ? 'b' : 'a';
+      expect(made).toBe(winnerOf(order));
+      // The loser never shows its own new SA, the winner shows both.
+      expect(pair[made].of('child-up')).toHaveLength(3);
+      expect(pair.peer(pair[made]).of('child-up')).toHaveLength(2);
     }
-    // The loser never shows its own new SA, the winner shows both.
-    winners.add(pair.a.of('child-up').length > pair.b.of('child-up').length ? 'a' : 'b');
-    pair.run(120_000);
-    expectSame(pair, 1);
-  }
-  expect(winners.size).toBe(2);
+    expectReplaced(begun);
+    return order;
+  });
+}
+
+/** Both requests meet INVALID_KE_PAYLOAD, and both sides have tried again. */
+function refuseGroups(pair: Pair, wire: Wire): void {
+  wire.pass(pair.a, pair.b, pair.a, pair.b);
+  expect(pair.held.map(({ data }) => decodeHeader(data))).toMatchObject([
+    { exchange: ExchangeType.CREATE_CHILD_SA, response: false },
+    { exchange: ExchangeType.CREATE_CHILD_SA, response: false },
+  ]);
 }
 
 describe('both sides rekey the same CHILD SA', () => {
@@ -76,7 +110,7 @@ describe('both sides rekey the same CHILD SA', () => {
   //   │◀───────────┼───── DELETE of old SA ──│   or of the SA that lost
   //   │── response ┼────────────────────────▶│
   //   │◀───────────┘                         │   only now late knows the fourth nonce
-  it.each(['a', 'b'] as const)('the response to %s arrives after the first delete', (late) => {
+  it.each(sides)('the response to %s arrives after the first delete', (late) => {
     bothWays(PLAIN, (pair, wire) => {
       const host = pair[late];
       const peer = pair.peer(host);
@@ -91,57 +125,112 @@ describe('both sides rekey the same CHILD SA', () => {
     });
   });
 
-  //   host                                 peer
-  //   │            ┌────────── REKEY_SA ─────│   delayed
-  //   │── REKEY_SA ┼────────────────────────▶│
-  //   │◀───────────┼───────────── response ──│
-  //   │── DELETE of old SA ─────▶            │   on its way
-  //   │◀───────────┘                         │
-  //   │── TEMPORARY_FAILURE ────────────────▶│
-  it.each(['a', 'b'] as const)('%s receives the other request after its own rekeying', (late) => {
-    for (let seed = 1; seed <= 4; seed++) {
-      const pair = new Pair({ seed });
-      pair.up();
+  //   late                                 peer
+  //   │── REKEY_SA ─────────────╲   ╱────────│
+  //   │◀── REKEY_SA ────────────╱   ╲───────▶│
+  //   │            ┌──────── response ───────│   delayed
+  //   │── response ┼────────────────────────▶│
+  //   │◀───────────┼───── DELETE of old SA ──│   or of the SA that lost
+  //   │── response ┼────────────────────────▶│
+  //   │◀───────────┼───── DELETE of new SA ──│   which the owner of peer closes
+  //   │── response ┼────────────────────────▶│
+  //   │◀───────────┘                         │   the new SA of late, if it has won, has come and gone there already
+  it.each(sides)('the response to %s arrives after the delete of the new SA too', (late) => {
+    everyOrder({}, (fresh, nonces) => {
+      const { pair, wire, old } = begin(fresh);
       const host = pair[late];
       const peer = pair.peer(host);
-      const wire = new Wire(pair);
-      for (const each of [host, peer]) pair.act(each, (endpoint, now) => endpoint.rekeyChild(now, each.child.id));
+      wire.pass(peer, host);
       const delayed = wire.take(peer);
-      // The whole rekeying of `host` takes place, up to its delete.
-      wire.pass(host, peer);
-      // TEMPORARY_FAILURE: it is deleting the old SA.
+      wire.pass(host, peer, host);
+      pair.watch = () => {};
+      const left = peer.endpoint.status()[0]!.children.find(({ state }) => state === 'installed')!;
+      pair.act(peer, (endpoint, now) => endpoint.closeChild(now, left.id));
+      wire.pass(peer, host);
       pair.deliver(delayed);
+      const order = nonces.order();
       wire.settle();
-      expectSame(pair, 1);
       pair.run(120_000);
-      expectSame(pair, 1);
-      expect(pair.a.of('child-up')).toHaveLength(2);
-      expect(pair.b.of('child-up')).toHaveLength(2);
-    }
+      expectSame(pair, 0);
+      for (const side of sides) {
+        expect(pair[side].of('child-down').map(({ childId }) => childId)).toContain(old[side]);
+        expect(pair[side].of('failed')).toEqual([]);
+      }
+      expectClosed(pair);
+      return order;
+    });
   });
 
-  //   host                                 peer
-  //   │            ┌────────── REKEY_SA ─────│   delayed
-  //   │── REKEY_SA ┼────────────────────────▶│
-  //   │◀───────────┼───────────── response ──│
-  //   │── DELETE ──┼────────────────────────▶│
-  //   │◀───────────┼───────────── response ──│
-  //   │◀───────────┘                         │
-  //   │── CHILD_SA_NOT_FOUND ───────────────▶│
-  it.each(['a', 'b'] as const)('%s receives the other request when the old SA is gone: CHILD_SA_NOT_FOUND', (late) => {
-    const pair = new Pair();
-    pair.up();
-    const host = pair[late];
-    const peer = pair.peer(host);
-    const wire = new Wire(pair);
-    for (const each of [host, peer]) pair.act(each, (endpoint, now) => endpoint.rekeyChild(now, each.child.id));
-    const delayed = wire.take(peer);
-    wire.pass(host, peer, host, peer);
-    pair.deliver(delayed);
-    wire.settle();
-    expectSame(pair, 1);
-    expect(host.of('child-up')).toHaveLength(2);
-    expect(peer.of('child-up')).toHaveLength(2);
+  //   late                                 peer
+  //   │── REKEY_SA ───✕                      │   lost
+  //   │◀────────────────────────── REKEY_SA ─│
+  //   │── response ─────────────────────────▶│
+  //   │◀──────────────────── DELETE of old ──│
+  //   │── REKEY_SA, retransmitted ──────────▶│
+  //   │◀───────────────── CHILD_SA_NOT_FOUND │
+  it.each(sides)('the request of %s is lost, and comes again when the other is done', (late) => {
+    bothWays(
+      {},
+      (pair, wire) => {
+        wire.take(pair[late]);
+        wire.open();
+        pair.run(5_000);
+      },
+      3,
+    );
+  });
+
+  //   late                                 peer
+  //   │── REKEY_SA ┐                         │   delayed
+  //   │◀───────────┼────────────── REKEY_SA ─│
+  //   │── response ┼────────────────────────▶│
+  //   │            │     ┌───── DELETE(old) ─│   delayed, or not
+  //   │            └─────┼──────────────────▶│
+  //   │◀─────────────────┼ TEMPORARY_FAILURE │
+  //   │◀─────────────────┘                   │
+  it.each(sides.flatMap((late) => (['before', 'after'] as const).map((when) => ({ late, when }))))(
+    'the request of $late comes when the other is deleting: TEMPORARY_FAILURE, $when its DELETE',
+    ({ late, when }) => {
+      bothWays(
+        {},
+        (pair, wire) => {
+          const host = pair[late];
+          const peer = pair.peer(host);
+          const delayed = wire.take(host);
+          wire.pass(peer, host);
+          pair.deliver(delayed);
+          // Two wait now: the DELETE, and the refusal.
+          expect(wire.waiting(peer)).toBe(2);
+          const deletion = wire.take(peer);
+          if (when === 'after') pair.deliver(deletion);
+          wire.pass(peer);
+          if (when === 'before') pair.deliver(deletion);
+        },
+        3,
+      );
+    },
+  );
+
+  //   late                                 peer
+  //   │── REKEY_SA ┐                         │   delayed
+  //   │◀───────────┼────────────── REKEY_SA ─│
+  //   │── response ┼────────────────────────▶│
+  //   │◀───────────┼──────────────── DELETE ─│
+  //   │── response ┼────────────────────────▶│
+  //   │            └────────────────────────▶│
+  //   │◀───────────────── CHILD_SA_NOT_FOUND │
+  it.each(sides)('the request of %s comes when the old SA is gone: CHILD_SA_NOT_FOUND', (late) => {
+    bothWays(
+      {},
+      (pair, wire) => {
+        const host = pair[late];
+        const peer = pair.peer(host);
+        const delayed = wire.take(host);
+        wire.pass(peer, host, peer, host);
+        pair.deliver(delayed);
+      },
+      3,
+    );
   });
 
   //   host                                 peer
@@ -150,7 +239,7 @@ describe('both sides rekey the same CHILD SA', () => {
   //   │◀────────┼───────────── REKEY_SA(new) │
   //   │── TEMPORARY_FAILURE ┼───────────────▶│   CHILD_SA_NOT_FOUND would have it forget the SA (RFC 7296 §2.25.1)
   //   │◀────────┘                            │   which comes up here, and is sent on
-  it.each(['a', 'b'] as const)('%s is asked to replace an SA of which it has not heard yet', (late) => {
+  it.each(sides)('%s is asked to replace an SA of which it has not heard yet', (late) => {
     const pair = new Pair();
     pair.up();
     const host = pair[late];
@@ -176,7 +265,7 @@ describe('both sides rekey the same CHILD SA', () => {
   //   │         ┌────────────────── response │   delayed until the hard lifetime of the old one is over
   //   │── DELETE┼(old): waits                │
   //   │◀────────┘                            │   the new one is there, so it is used
-  it.each(['a', 'b'] as const)('the old one of %s expires while its successor is made', (late) => {
+  it.each(sides)('the old one of %s expires while its successor is made', (late) => {
     const config = connection({ children: [child('c', { lifetime: { soft: 3_600_000, hard: 20_000, jitter: 0 } })] });
     const pair = new Pair({ a: config, b: mirrored(config) });
     pair.up();
@@ -201,38 +290,41 @@ describe('both sides rekey the same CHILD SA', () => {
   //   │  both try again with the group that the other asks for, and collide as above
   it('with a wrong group on both sides first', () => {
     bothWays(WRONG_GROUPS, (pair, wire) => {
-      for (let round = 0; round < 4; round++) {
-        if (wire.waiting(pair.a) > 0) wire.pass(pair.a);
-        if (wire.waiting(pair.b) > 0) wire.pass(pair.b);
-      }
+      refuseGroups(pair, wire);
+      wire.pass(pair.a, pair.b, pair.a, pair.b);
     });
   });
 
-  it.each(['a', 'b'] as const)('with a wrong group, and the retry of %s late', (late) => {
-    const pair = new Pair({ ...WRONG_GROUPS, seed: 3 });
-    pair.up();
-    const host = pair[late];
-    const peer = pair.peer(host);
-    const wire = new Wire(pair);
-    for (const each of [pair.a, pair.b]) pair.act(each, (endpoint, now) => endpoint.rekeyChild(now, each.child.id));
-    let retries = 0;
-    pair.filter = (datagram) =>
-      datagram.from === host && datagram.data[18] === 36 && retries++ === 1 ? 'hold' : 'deliver';
-    pair.release();
-    pair.run(300);
-    wire.settle();
-    pair.run(60_000);
-    expectSame(pair, 1);
-    expect(peer.of('failed')).toEqual([]);
+  //   late                                 peer
+  //   │── REKEY_SA, wrong group ╲   ╱────────│
+  //   │◀── REKEY_SA, wrong group╱   ╲───────▶│
+  //   │── INVALID_KE_PAYLOAD ───╲   ╱────────│
+  //   │◀── INVALID_KE_PAYLOAD ──╱   ╲───────▶│
+  //   │── REKEY_SA ┐                         │   delayed
+  //   │◀───────────┼────────────── REKEY_SA ─│
+  //   │── response ┼────────────────────────▶│
+  //   │◀───────────┼──────────────── DELETE ─│
+  //   │── response ┼────────────────────────▶│
+  //   │            └────────────────────────▶│
+  //   │◀───────────────── CHILD_SA_NOT_FOUND │
+  it.each(sides)('with a wrong group, and the retry of %s late', (late) => {
+    bothWays(
+      WRONG_GROUPS,
+      (pair, wire) => {
+        const host = pair[late];
+        const peer = pair.peer(host);
+        refuseGroups(pair, wire);
+        const delayed = wire.take(host);
+        wire.pass(peer, host, peer, host);
+        pair.deliver(delayed);
+      },
+      3,
+    );
   });
 });
 
 describe('one side rekeys what the other deletes', () => {
-  const cases: [string, 'a' | 'b'][] = [
-    ['a', 'a'],
-    ['b', 'b'],
-  ];
-  function begin(side: 'a' | 'b'): { pair: Pair; wire: Wire; host: Host; peer: Host } {
+  function cross(side: 'a' | 'b'): { pair: Pair; wire: Wire; host: Host; peer: Host } {
     const pair = new Pair();
     pair.up();
     const host = pair[side];
@@ -257,8 +349,8 @@ describe('one side rekeys what the other deletes', () => {
   //   │◀── DELETE ──────────────╱   ╲───────▶│
   //   │── response ────────────▶             │   the SA is gone
   //   │           ◀── TEMPORARY_FAILURE ─────│   or CHILD_SA_NOT_FOUND: nothing to rekey
-  it.each(cases)('the requests cross, %s', (_name, side) => {
-    const { pair, wire } = begin(side);
+  it.each(sides)('the requests cross, %s', (side) => {
+    const { pair, wire } = cross(side);
     wire.settle();
     gone(pair);
   });
@@ -268,8 +360,8 @@ describe('one side rekeys what the other deletes', () => {
   //   │── REKEY_SA ┼────────────────────────▶│
   //   │◀───────────┼──── TEMPORARY_FAILURE ──│
   //   │◀───────────┘                         │
-  it.each(cases)('the rekeying arrives first, the delete late, %s', (_name, side) => {
-    const { pair, wire, host, peer } = begin(side);
+  it.each(sides)('the rekeying arrives first, the delete late, %s', (side) => {
+    const { pair, wire, host, peer } = cross(side);
     const late = wire.take(peer);
     wire.pass(host, peer);
     pair.deliver(late);
@@ -277,22 +369,33 @@ describe('one side rekeys what the other deletes', () => {
     gone(pair);
   });
 
-  it.each(cases)('the delete is lost, %s', (_name, side) => {
-    const { pair, wire, peer } = begin(side);
+  //   host                                 peer
+  //   │── REKEY_SA ─────────────────────────▶│
+  //   │                     ✕────── DELETE ──│   lost
+  //   │◀────────────────── TEMPORARY_FAILURE │
+  //   │◀──────────── DELETE, retransmitted ──│
+  it.each(sides)('the delete is lost, %s', (side) => {
+    const { pair, wire, peer } = cross(side);
     wire.take(peer);
     wire.settle();
     gone(pair);
   });
 
-  it.each(cases)('the rekeying is lost, %s', (_name, side) => {
-    const { pair, wire, host } = begin(side);
+  //   host                                 peer
+  //   │── REKEY_SA ──✕                       │   lost
+  //   │◀─────────────────────────── DELETE ──│
+  //   │── response ─────────────────────────▶│
+  //   │── REKEY_SA, retransmitted ──────────▶│
+  //   │◀───────────────── CHILD_SA_NOT_FOUND │   and nobody wants it any more
+  it.each(sides)('the rekeying is lost, %s', (side) => {
+    const { pair, wire, host } = cross(side);
     wire.take(host);
     wire.settle();
     gone(pair);
   });
 
-  it.each(cases)('the delete arrives first, %s', (_name, side) => {
-    const { pair, wire, host, peer } = begin(side);
+  it.each(sides)('the delete arrives first, %s', (side) => {
+    const { pair, wire, host, peer } = cross(side);
     wire.pass(peer, host);
     wire.settle();
     expect(peer.children.size).toBe(0);

@@ -54,6 +54,31 @@ export function expectSame(pair: Pair, children: number, ikeSas = 1): void {
   }
 }
 
+/**
+ * From now on each side has an SA to send on for each of its children, at every moment, on which the other receives: no
+ * packet is lost.
+ */
+export function expectUnbroken(pair: Pair): void {
+  const names = [...pair.a.sending.keys()];
+  pair.watch = () => {
+    for (const host of [pair.a, pair.b]) {
+      for (const name of names) {
+        const { spiOut } = host.children.get(host.sending.get(name)!)!;
+        const receives = [...pair.peer(host).children.values()].map(({ spiIn }) => spiIn);
+        expect(receives, `${host.name} sends ${name} on what the other has not`).toContain(spiOut);
+      }
+    }
+  };
+}
+
+/** All is closed by one side, and nothing is left of it. */
+export function expectClosed(pair: Pair): void {
+  pair.watch = () => {};
+  pair.act(pair.a, (endpoint, now) => endpoint.closeConnection(now, 'net'));
+  pair.run(61_000);
+  expectNothing(pair);
+}
+
 /** Nothing is left on either side, not even an SA that lingers. */
 export function expectNothing(pair: Pair): void {
   for (const host of [pair.a, pair.b]) {

@@ -226,6 +226,8 @@ export class Pair {
   filter: (datagram: Datagram) => Fate = () => 'deliver';
   /** How often a datagram arrives. */
   copies: () => number = () => 1;
+  /** Looks at both sides after each thing that happened to one. */
+  watch: () => void = () => {};
   /** What `filter` held, for the test to deliver. */
   readonly held: Datagram[] = [];
   readonly sent: Datagram[] = [];
@@ -263,6 +265,7 @@ export class Pair {
       if (fate === 'hold') this.held.push(datagram);
       if (fate === 'deliver') for (let n = this.copies(); n > 0; n--) this.#fly(datagram);
     }
+    this.watch();
   }
 
   #fly(datagram: Datagram): void {
