@@ -1,3 +1,12 @@
+/** The IKE SA is rekeyed or deleted while something happens to its CHILD SAs (RFC 7296 §2.25.2). */
+import { describe, expect, it } from 'vitest';
+import { parseEspProposalString } from '../../src/crypto/proposal-text.ts';
+import { expectNothing, expectSame } from '../support/ike-expect.ts';
+import { child, connection, net, Pair, Wire } from '../support/ike-pair.ts';
+import { established, rekeyIke } from '../support/ike-rekeyed.ts';
+
+const sides = ['a', 'b'] as const;
+
 describe('the IKE SA and its children at the same time', () => {
   const PFS = connection({ children: [child('c', { proposals: [parseEspProposalString('aes128gcm16-x25519')] })] });
 
@@ -6,7 +15,7 @@ describe('the IKE SA and its children at the same time', () => {
     const host = pair[side];
     const peer = pair.peer(host);
     const wire = new Wire(pair);
-    rekey(pair, host);
+    rekeyIke(pair, host);
     pair.act(peer, (endpoint, now) => endpoint.rekeyChild(now, peer.child.id));
     wire.settle();
     expect(host.of('child-up')).toHaveLength(1);
@@ -27,7 +36,7 @@ describe('the IKE SA and its children at the same time', () => {
     const host = pair[side];
     const peer = pair.peer(host);
     const wire = new Wire(pair);
-    rekey(pair, host);
+    rekeyIke(pair, host);
     pair.act(peer, (endpoint, now) => endpoint.initiate(now, 'net', { child: 'd' }));
     wire.settle();
     pair.run(20_000);
@@ -42,7 +51,7 @@ describe('the IKE SA and its children at the same time', () => {
     const host = pair[side];
     const peer = pair.peer(host);
     const wire = new Wire(pair);
-    rekey(pair, host);
+    rekeyIke(pair, host);
     pair.act(peer, (endpoint, now) => endpoint.closeChild(now, peer.child.id));
     wire.settle();
     pair.run(20_000);

@@ -1,24 +1,59 @@
-describe('both sides rekey the same IKE SA', () => {
-  function bothWays(
-    options: ConstructorParameters<typeof Pair>[0],
-    scenario: (pair: Pair, wire: Wire) => void,
-    wins = 2,
-  ): void {
-    const winners = new Set<boolean>();
-    for (let seed = 1; seed <= 40 && winners.size < wins; seed++) {
-      const pair = established({ ...options, seed });
-      const old = idsOf(pair);
-      const wire = new Wire(pair);
-      rekey(pair, pair.a, pair.b);
-      scenario(pair, wire);
-      wire.settle();
-      pair.run(3_000);
-      winners.add(pair.a.ikeSa.initiator);
-      expectRekeyed(pair, old);
-    }
-    expect(winners.size).toBe(wins);
-  }
+/**
+ * Both sides rekey the same IKE SA (RFC 7296 §2.8.2, §2.25.2). Every scenario is run until each of the nonces was the
+ * lowest once.
+ */
+import { describe, expect, it } from 'vitest';
+import { parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
+import { ExchangeType } from '../../src/ike/wire/iana.ts';
+import { decodeHeader } from '../../src/ike/wire/message.ts';
+import { expectUnbroken } from '../support/ike-expect.ts';
+import { everyOrder, winnerOf } from '../support/ike-nonces.ts';
+import { connection, type Host, mirrored, type Pair, type PairOptions, Wire } from '../support/ike-pair.ts';
+import { established, expectRekeyed, idsOf, rekeyIke } from '../support/ike-rekeyed.ts';
 
+const sides = ['a', 'b'] as const;
+const groups = (text: string) => connection({ proposals: [parseIkeProposalString(text)] });
+/** Each side offers first a group that the other does not accept. */
+const WRONG_GROUPS = {
+  a: groups('aes128gcm16-prfsha256-ecp256-x25519'),
+  b: mirrored(groups('aes128gcm16-prfsha256-ecp384-x25519')),
+};
+
+/** IKE SAs that have children, and their states. */
+function withChild({ endpoint }: Host): string[] {
+  const sas = endpoint.status().filter(({ children }) => children.length > 0);
+  return sas.map(({ state, spiInitiator }) => `${state} ${spiInitiator}`);
+}
+
+/** Runs a scenario with each order of the nonces; where both exchanges come to something, the nonces say which stays. */
+function bothWays(options: PairOptions, scenario: (pair: Pair, wire: Wire) => void, nonceCount = 4): void {
+  everyOrder(options, (fresh, nonces) => {
+    const pair = established(fresh);
+    expectUnbroken(pair);
+    const old = idsOf(pair);
+    const wire = new Wire(pair);
+    rekeyIke(pair, pair.a, pair.b);
+    scenario(pair, wire);
+    wire.settle();
+    const order = nonces.order();
+    expect(order.count).toBe(nonceCount);
+    pair.run(3_000);
+    if (nonceCount === 4) expect(pair[winnerOf(order)].ikeSa.initiator).toBe(true);
+    expectRekeyed(pair, old);
+    return order;
+  });
+}
+
+/** Both requests meet INVALID_KE_PAYLOAD, and both sides have tried again. */
+function refuseGroups(pair: Pair, wire: Wire): void {
+  wire.pass(pair.a, pair.b, pair.a, pair.b);
+  expect(pair.held.map(({ data }) => decodeHeader(data))).toMatchObject([
+    { exchange: ExchangeType.CREATE_CHILD_SA, response: false },
+    { exchange: ExchangeType.CREATE_CHILD_SA, response: false },
+  ]);
+}
+
+describe('both sides rekey the same IKE SA', () => {
   //   a                                      b
   //   │── SA, Ni a, KE ────────────╲   ╱─────│   both requests cross on the old IKE SA
   //   │◀── SA, Ni b, KE ───────────╱   ╲────▶│
@@ -65,7 +100,7 @@ describe('both sides rekey the same IKE SA', () => {
         wire.open();
         pair.run(5_000);
       },
-      1,
+      3,
     );
   });
 
@@ -84,7 +119,7 @@ describe('both sides rekey the same IKE SA', () => {
         wire.pass(peer, host);
         pair.deliver(delayed);
       },
-      1,
+      3,
     );
   });
 
@@ -105,7 +140,7 @@ describe('both sides rekey the same IKE SA', () => {
         wire.pass(peer, host, peer, host);
         pair.deliver(delayed);
       },
-      1,
+      3,
     );
   });
 
@@ -130,32 +165,43 @@ describe('both sides rekey the same IKE SA', () => {
         expect(withChild(host)).toEqual(withChild(peer));
         expect(withChild(host)).toEqual([expect.stringMatching(/^established /)]);
       },
-      1,
+      3,
     );
   });
 
-  const WRONG = {
-    a: groups('aes128gcm16-prfsha256-ecp256-x25519'),
-    b: mirrored(groups('aes128gcm16-prfsha256-ecp384-x25519')),
-  };
-
+  //   a                                      b
+  //   │── SA, Ni, KE ecp256 ───────╲   ╱─────│
+  //   │◀── SA, Ni, KE ecp384 ──────╱   ╲────▶│
+  //   │── INVALID_KE_PAYLOAD ──────╲   ╱─────│
+  //   │◀── INVALID_KE_PAYLOAD ─────╱   ╲────▶│
+  //   │  both try again with the group that the other asks for, and collide as above
   it('with a wrong group on both sides', () => {
-    bothWays(WRONG, (pair, wire) => wire.pass(pair.a, pair.b, pair.a, pair.b));
+    bothWays(WRONG_GROUPS, (pair, wire) => {
+      refuseGroups(pair, wire);
+      wire.pass(pair.a, pair.b, pair.a, pair.b);
+    });
   });
 
+  //   late                                 peer
+  //   │   both requests meet INVALID_KE_PAYLOAD, both sides try again
+  //   │── rekey ───────┐                     │   delayed
+  //   │◀───────────────┼────────────── rekey │
+  //   │── response ────┼────────────────────▶│
+  //   │◀───────────────┼───────────── DELETE │
+  //   │── response ────┼────────────────────▶│   the old IKE SA is gone on both sides
+  //   │                └────────────────────▶│
   it.each(sides)('with a wrong group, and the retry of %s late', (late) => {
     bothWays(
-      WRONG,
+      WRONG_GROUPS,
       (pair, wire) => {
+        refuseGroups(pair, wire);
         const host = pair[late];
         const peer = pair.peer(host);
-        wire.pass(host, peer, host, peer);
         const delayed = wire.take(host);
-        wire.settle();
+        wire.pass(peer, host, peer, host);
         pair.deliver(delayed);
       },
-      1,
+      3,
     );
   });
 });
-

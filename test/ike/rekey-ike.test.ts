@@ -1,58 +1,19 @@
-/** Rekeying and deleting IKE SAs, from one side and from both (RFC 7296 §1.3.2, §1.4.1, §2.8.2, §2.18, §2.25.2). */
+/** Rekeying and deleting IKE SAs, one side at a time (RFC 7296 §1.3.2, §1.4.1, §2.18, §2.25.2). */
 import { describe, expect, it } from 'vitest';
-import { parseEspProposalString, parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
-import { expectNothing, expectSame } from '../support/ike-expect.ts';
-import { child, connection, type Host, mirrored, net, Pair, Wire } from '../support/ike-pair.ts';
+import { parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
+import { expectNothing, expectSame, expectUnbroken } from '../support/ike-expect.ts';
+import { connection, mirrored, Wire } from '../support/ike-pair.ts';
+import { established, expectRekeyed, idsOf, rekeyIke } from '../support/ike-rekeyed.ts';
 
 const sides = ['a', 'b'] as const;
 const groups = (text: string) => connection({ proposals: [parseIkeProposalString(text)] });
 
-function established(options: ConstructorParameters<typeof Pair>[0] = {}, children = 1): Pair {
-  const pair = new Pair(options);
-  pair.up();
-  expectSame(pair, children);
-  pair.sent.length = 0;
-  return pair;
-}
-
-function rekey(pair: Pair, ...hosts: Host[]): void {
-  for (const host of hosts) {
-    const { id } = host.ikeSa;
-    pair.act(host, (endpoint, now) => endpoint.rekeyIkeSa(now, id));
-  }
-}
-
-/** The children were never down, and each side has its one new IKE SA. */
-function expectRekeyed(pair: Pair, old: { a: number; b: number }): void {
-  pair.run(130_000);
-  expectSame(pair, 1);
-  for (const side of sides) {
-    const host = pair[side];
-    expect(host.of('child-up')).toHaveLength(1);
-    expect(host.of('child-down')).toEqual([]);
-    expect(host.of('ike-up').map((event) => event.replaces)).toEqual([undefined, old[side]]);
-    expect(host.of('ike-down')).toMatchObject([{ ikeSaId: old[side], reason: 'rekeyed' }]);
-    expect(host.of('failed')).toEqual([]);
-  }
-  // And the new one works.
-  pair.act(pair.a, (endpoint, now) => endpoint.rekeyChild(now, pair.a.child.id));
-  pair.run();
-  expectSame(pair, 1);
-}
-
-const idsOf = (pair: Pair): { a: number; b: number } => ({ a: pair.a.ikeSa.id, b: pair.b.ikeSa.id });
-
-/** IKE SAs that have children, and their states. */
-function withChild({ endpoint }: Host): string[] {
-  const sas = endpoint.status().filter(({ children }) => children.length > 0);
-  return sas.map(({ state, spiInitiator }) => `${state} ${spiInitiator}`);
-}
-
 describe.each(sides)('an IKE SA, from side %s', (side) => {
   it('is rekeyed, and its children go over', () => {
     const pair = established();
+    expectUnbroken(pair);
     const old = idsOf(pair);
-    rekey(pair, pair[side]);
+    rekeyIke(pair, pair[side]);
     pair.run();
     expect(pair.sent).toHaveLength(4);
     expect(pair[side].ikeSa.initiator).toBe(true);
@@ -64,8 +25,9 @@ describe.each(sides)('an IKE SA, from side %s', (side) => {
     const mine = groups('aes128gcm16-prfsha256-ecp256-x25519');
     const theirs = groups('aes128gcm16-prfsha256-x25519');
     const pair = established(side === 'a' ? { a: mine, b: mirrored(theirs) } : { a: theirs, b: mirrored(mine) });
+    expectUnbroken(pair);
     const old = idsOf(pair);
-    rekey(pair, pair[side]);
+    rekeyIke(pair, pair[side]);
     pair.run();
     expect(pair.sent).toHaveLength(6);
     expectRekeyed(pair, old);
@@ -73,8 +35,9 @@ describe.each(sides)('an IKE SA, from side %s', (side) => {
 
   it('is rekeyed again and again', () => {
     const pair = established();
+    expectUnbroken(pair);
     for (let i = 0; i < 5; i++) {
-      rekey(pair, i % 2 === 0 ? pair[side] : pair.peer(pair[side]));
+      rekeyIke(pair, i % 2 === 0 ? pair[side] : pair.peer(pair[side]));
       pair.run();
     }
     expectSame(pair, 1);
@@ -113,7 +76,7 @@ describe.each(sides)('an IKE SA, from side %s', (side) => {
     const peer = pair.peer(host);
     const other = groups('aes256-sha256-ecp384');
     peer.endpoint.replaceConnection(side === 'a' ? mirrored(other) : other);
-    rekey(pair, host);
+    rekeyIke(pair, host);
     pair.run();
     expectSame(pair, 1);
     expect(host.of('failed')).toMatchObject([{ reason: 'NO_PROPOSAL_CHOSEN' }]);
@@ -148,7 +111,7 @@ describe('one side rekeys the IKE SA, the other deletes it', () => {
       const host = pair[side];
       const peer = pair.peer(host);
       const wire = new Wire(pair);
-      rekey(pair, host);
+      rekeyIke(pair, host);
       pair.act(peer, (endpoint, now) => endpoint.closeConnection(now, 'net'));
       if (how === 'delete lost') wire.take(peer);
       if (how === 'rekeying lost') wire.take(host);
@@ -171,4 +134,3 @@ describe('one side rekeys the IKE SA, the other deletes it', () => {
     for (const host of [pair.a, pair.b]) expect(host.of('ike-down')).toMatchObject([{ reason: 'requested' }]);
   });
 });
-
