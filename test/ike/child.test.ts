@@ -1,18 +1,13 @@
 /** CREATE_CHILD_SA and INFORMATIONAL for CHILD SAs, one side at a time (RFC 7296 §1.3, §1.4, §2.8). */
 import { describe, expect, it } from 'vitest';
 import { parseEspProposalString, parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
-import { expectSame } from '../support/ike-expect.ts';
+import { ExchangeType } from '../../src/ike/wire/iana.ts';
+import { expectClosed, expectSame, expectUnbroken } from '../support/ike-expect.ts';
 import { child, connection, type Host, mirrored, net, Pair, Wire } from '../support/ike-pair.ts';
+import { sealing } from '../support/ike-tamper.ts';
+import { established } from '../support/ike-tunnel.ts';
 
 const WITH_PFS = connection({ children: [child('c', { proposals: [parseEspProposalString('aes128gcm16-x25519')] })] });
-
-function established(options: ConstructorParameters<typeof Pair>[0] = {}): Pair {
-  const pair = new Pair(options);
-  pair.up();
-  expectSame(pair, 1);
-  pair.sent.length = 0;
-  return pair;
-}
 
 function rekey(pair: Pair, host: Host): void {
   const { id } = host.child;
@@ -22,6 +17,9 @@ function rekey(pair: Pair, host: Host): void {
 const sides = ['a', 'b'] as const;
 
 describe.each(sides)('a CHILD SA, from side %s', (side) => {
+  //   host                                 peer
+  //   │── DELETE(spi of host) ──────────────▶│
+  //   │◀────────────── DELETE(spi of peer) ──│
   it('is deleted', () => {
     const pair = established();
     const host = pair[side];
@@ -34,6 +32,11 @@ describe.each(sides)('a CHILD SA, from side %s', (side) => {
     expect(pair.sent).toHaveLength(2);
   });
 
+  //   host                                 peer
+  //   │── REKEY_SA(old), SA, Ni, TS ────────▶│
+  //   │◀────────────────────── SA, Nr, TS ───│   the peer receives on both, and sends on the old one
+  //   │── DELETE(old) ──────────────────────▶│   host sends on the new one; now the peer does too
+  //   │◀────────────────────── DELETE(old) ──│
   it.each([
     ['without a key exchange', connection()],
     ['with one of its own', WITH_PFS],
@@ -41,6 +44,7 @@ describe.each(sides)('a CHILD SA, from side %s', (side) => {
     const pair = established({ a });
     const host = pair[side];
     const before = host.child;
+    expectUnbroken(pair);
     rekey(pair, host);
     pair.run();
     expectSame(pair, 1);
@@ -87,11 +91,16 @@ describe.each(sides)('a CHILD SA, from side %s', (side) => {
     expect(types.slice(-3)).toEqual(['child-up', 'child-send', 'child-down']);
   });
 
+  //   host                                 peer
+  //   │── REKEY_SA(old), KE ecp256 ─────────▶│
+  //   │◀──────── INVALID_KE_PAYLOAD(ecp384) ─│
+  //   │── REKEY_SA(old), KE ecp384 ─────────▶│
   it('is rekeyed with the group that the peer asks for', () => {
     const proposals = { mine: 'aes128gcm16-ecp256-ecp384', theirs: 'aes128gcm16-ecp384' };
     const of = (text: string) => connection({ children: [child('c', { proposals: [parseEspProposalString(text)] })] });
     const [a, b] = side === 'a' ? [proposals.mine, proposals.theirs] : [proposals.theirs, proposals.mine];
     const pair = established({ a: of(a), b: mirrored(of(b)) });
+    expectUnbroken(pair);
     rekey(pair, pair[side]);
     pair.run();
     expectSame(pair, 1);
@@ -176,6 +185,35 @@ describe.each(sides)('a CHILD SA, from side %s', (side) => {
     expectSame(pair, 0);
   });
 
+  //   host                                 peer
+  //   │                                      │   has lost the SA
+  //   │── REKEY_SA(old) ────────────────────▶│
+  //   │◀───────────────── CHILD_SA_NOT_FOUND │
+  //   │── SA, Ni, TS: a new child ──────────▶│
+  it('is made anew when the peer has lost it', () => {
+    let loses = false;
+    // Its delete names another SA: it believes that it is deleted.
+    const crypto = sealing(({ exchange, response, content }) => {
+      if (loses && exchange === ExchangeType.INFORMATIONAL && !response) content.fill(0xff, 8, 12);
+    });
+    const pair = established(side === 'a' ? { bOptions: { crypto } } : { aOptions: { crypto } });
+    const host = pair[side];
+    const peer = pair.peer(host);
+    const old = host.child.id;
+    loses = true;
+    pair.act(peer, (endpoint, now) => endpoint.closeChild(now, peer.child.id));
+    pair.run();
+    loses = false;
+    expect([host.children.size, peer.children.size]).toEqual([1, 0]);
+    rekey(pair, host);
+    pair.run();
+    expectSame(pair, 1);
+    expect(host.of('child-down')).toMatchObject([{ childId: old, reason: 'deleted-by-peer' }]);
+    expect(host.child.replaces).toBeUndefined();
+    for (const each of [host, peer]) expect(each.of('failed')).toEqual([]);
+    expectClosed(pair);
+  });
+
   it('stays up when the peer refuses its rekeying, which is tried again', () => {
     const pair = established({ a: WITH_PFS });
     const host = pair[side];
@@ -208,6 +246,10 @@ describe.each(sides)('a CHILD SA, from side %s', (side) => {
 });
 
 describe('the side that answered a rekeying', () => {
+  //   host                                 peer
+  //   │── REKEY_SA(old) ────────────────────▶│
+  //   │◀─────────────────────────── response │   soft lifetime of the old SA ends here: it is replaced already
+  //   │── DELETE(old) ──────────────────────▶│
   it.each(sides)('ignores the soft expiry of the old SA, %s', (side) => {
     const pair = established();
     const peer = pair.peer(pair[side]);
@@ -218,9 +260,15 @@ describe('the side that answered a rekeying', () => {
     pair.act(peer, (endpoint, now) => endpoint.childSoftExpired(now, old.spiIn));
     wire.settle();
     expectSame(pair, 1);
-    expect(peer.of('child-up')).toHaveLength(2);
+    for (const each of [pair.a, pair.b]) expect(each.of('child-up')).toHaveLength(2);
+    expectClosed(pair);
   });
 
+  //   host                                 peer
+  //   │── REKEY_SA(old) ────────────────────▶│
+  //   │◀─────────────────────────── response │   hard lifetime of the old SA ends here
+  //   │── DELETE(old) ──────────╲   ╱────────│
+  //   │◀── DELETE(old) ─────────╱   ╲───────▶│
   it.each(sides)('acts on the hard expiry of the old SA, %s', (side) => {
     const pair = established();
     const host = pair[side];
@@ -233,10 +281,14 @@ describe('the side that answered a rekeying', () => {
     expect(peer.of('child-down')).toMatchObject([{ childId: old.id, reason: 'expired' }]);
     wire.settle();
     expectSame(pair, 1);
-    expect(peer.of('child-down')).toHaveLength(1);
-    expect(host.of('child-down')).toHaveLength(1);
+    for (const each of [host, peer]) expect(each.of('child-down')).toHaveLength(1);
+    expectClosed(pair);
   });
 
+  //   host                                 peer
+  //   │── REKEY_SA(old) ────────────────────▶│
+  //   │                   ✕──────── response │   and nothing comes from host for a minute
+  //   │              ✕───────── DELETE(old) ─│
   it.each(sides)('deletes the old SA itself when the delete never comes, once, %s', (side) => {
     const pair = established();
     const host = pair[side];
@@ -254,6 +306,11 @@ describe('the side that answered a rekeying', () => {
     expect(peer.of('child-down').filter((event) => event.childId === old)).toHaveLength(1);
   });
 
+  //   host                                 peer
+  //   │── REKEY_SA(old) ────────────────────▶│
+  //   │◀─────────────────────────── response │
+  //   │── DELETE(old) ──────────╲   ╱────────│
+  //   │◀── DELETE(new) ─────────╱   ╲───────▶│
   it.each(sides)('may delete the new SA before the old, %s', (side) => {
     const pair = established();
     const host = pair[side];
@@ -265,8 +322,15 @@ describe('the side that answered a rekeying', () => {
     pair.act(peer, (endpoint, now) => endpoint.closeChild(now, fresh.id));
     wire.settle();
     expectSame(pair, 0);
+    for (const each of [host, peer]) expect(each.of('child-down')).toHaveLength(2);
+    expectClosed(pair);
   });
 
+  //   host                                 peer
+  //   │── REKEY_SA(old) ────────────────────▶│
+  //   │      ┌───────────────────── response │   arrives before the delete, or after it
+  //   │◀─────┼─────────────── DELETE(old) ───│   which is for host to send
+  //   │◀─────┘                               │
   it.each(sides)('may delete the old SA, though that is not its part, %s', (side) => {
     for (const early of [false, true]) {
       const pair = established();
@@ -284,9 +348,15 @@ describe('the side that answered a rekeying', () => {
       wire.settle();
       expectSame(pair, 1);
       for (const each of [pair.a, pair.b]) expect(each.of('child-down')).toHaveLength(1);
+      expectClosed(pair);
     }
   });
 
+  //   host                                 peer
+  //   │── REKEY_SA(old) ────────────────────▶│
+  //   │      ┌───────────────────── response │
+  //   │◀─────┼─────────────── DELETE(new) ───│   of which host has not heard yet
+  //   │◀─────┘                               │   nobody wants it: the old one goes too
   it.each(sides)('may delete the new SA before its answer arrives, %s', (side) => {
     const pair = established();
     const host = pair[side];
@@ -302,6 +372,9 @@ describe('the side that answered a rekeying', () => {
     wire.settle();
     expectSame(pair, 0);
     expect(host.of('child-up')).toHaveLength(1);
+    expect(host.of('child-down')).toHaveLength(1);
+    expect(peer.of('child-down')).toHaveLength(2);
+    expectClosed(pair);
   });
 });
 
@@ -319,83 +392,5 @@ describe('an old SA whose delete is not confirmed', () => {
     wire.settle();
     expectSame(pair, 1);
     expect(host.of('child-down')).toHaveLength(1);
-  });
-});
-
-describe('deletes that cross', () => {
-  it('of the same CHILD SA', () => {
-    const pair = established();
-    const wire = new Wire(pair);
-    for (const host of [pair.a, pair.b]) pair.act(host, (endpoint, now) => endpoint.closeChild(now, host.child.id));
-    wire.settle();
-    expectSame(pair, 0);
-    for (const host of [pair.a, pair.b]) expect(host.of('child-down')).toMatchObject([{ reason: 'requested' }]);
-  });
-
-  it.each(sides)('of the same CHILD SA, with one message lost, %s', (side) => {
-    const pair = established();
-    const wire = new Wire(pair);
-    for (const host of [pair.a, pair.b]) pair.act(host, (endpoint, now) => endpoint.closeChild(now, host.child.id));
-    wire.take(pair[side]);
-    wire.open();
-    pair.run(3_000);
-    expectSame(pair, 0);
-    for (const host of [pair.a, pair.b]) expect(host.of('child-down')).toHaveLength(1);
-  });
-});
-
-describe('two children at once', () => {
-  it('the same child, made from both sides: one is left', () => {
-    const outcomes = new Set<boolean>();
-    for (let seed = 1; seed <= 8; seed++) {
-      const pair = new Pair({ seed, a: connection({ children: [] }), b: mirrored(connection({ children: [] })) });
-      pair.up();
-      pair.a.endpoint.replaceConnection(connection());
-      pair.b.endpoint.replaceConnection(mirrored(connection()));
-      const wire = new Wire(pair);
-      for (const host of [pair.a, pair.b]) pair.act(host, (endpoint, now) => endpoint.initiate(now, 'net'));
-      wire.settle();
-      expectSame(pair, 1);
-      outcomes.add(pair.a.child.offered !== undefined);
-    }
-    expect(outcomes.size).toBe(2);
-  });
-
-  it('the same child, made from both sides: packets that left on the one too many are received', () => {
-    const sides = new Set<string>();
-    for (let seed = 1; seed <= 8; seed++) {
-      const pair = new Pair({ seed, a: connection({ children: [] }), b: mirrored(connection({ children: [] })) });
-      pair.up();
-      pair.a.endpoint.replaceConnection(connection());
-      pair.b.endpoint.replaceConnection(mirrored(connection()));
-      const wire = new Wire(pair);
-      for (const host of [pair.a, pair.b]) pair.act(host, (endpoint, now) => endpoint.initiate(now, 'net'));
-      wire.pass(pair.a, pair.b, pair.a, pair.b);
-      // Each side may have sent on what it has answered with, at once: there was no other.
-      for (const host of [pair.a, pair.b]) {
-        const theirs = pair.peer(host).of('child-up')[0]!.child.spiOut;
-        expect(host.of('child-up').map(({ child }) => child.spiIn)).toContain(theirs);
-        if (host.of('child-down').length === 0) sides.add(host.name);
-      }
-      wire.settle();
-      expectSame(pair, 1);
-      for (const host of [pair.a, pair.b]) expect(host.of('child-down')).toHaveLength(1);
-    }
-    expect(sides).toEqual(new Set(['a', 'b']));
-  });
-
-  it('different children, made from both sides: both are up', () => {
-    const children = ['c', 'd'].map((name, i) =>
-      child(name, { selectors: { local: [net(`10.1.${i}.0/24`)], remote: [net(`10.2.${i}.0/24`)] } }),
-    );
-    const pair = new Pair({ a: connection({ children: [] }), b: mirrored(connection({ children: [] })) });
-    pair.up();
-    pair.a.endpoint.replaceConnection(connection({ children }));
-    pair.b.endpoint.replaceConnection(mirrored(connection({ children })));
-    pair.act(pair.a, (endpoint, now) => endpoint.initiate(now, 'net', { child: 'c' }));
-    pair.act(pair.b, (endpoint, now) => endpoint.initiate(now, 'net', { child: 'd' }));
-    pair.run();
-    expect(pair.a.children.size).toBe(2);
-    expect(pair.b.children.size).toBe(2);
   });
 });

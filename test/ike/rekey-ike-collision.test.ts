@@ -9,7 +9,7 @@ import { decodeHeader } from '../../src/ike/wire/message.ts';
 import { expectUnbroken } from '../support/ike-expect.ts';
 import { everyOrder, winnerOf } from '../support/ike-nonces.ts';
 import { connection, type Host, mirrored, type Pair, type PairOptions, Wire } from '../support/ike-pair.ts';
-import { established, expectRekeyed, idsOf, rekeyIke } from '../support/ike-rekeyed.ts';
+import { established, expectRekeyed, idsOf, rekeyIke } from '../support/ike-tunnel.ts';
 
 const sides = ['a', 'b'] as const;
 const groups = (text: string) => connection({ proposals: [parseIkeProposalString(text)] });

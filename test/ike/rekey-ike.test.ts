@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
 import { expectNothing, expectSame, expectUnbroken } from '../support/ike-expect.ts';
 import { connection, mirrored, Wire } from '../support/ike-pair.ts';
-import { established, expectRekeyed, idsOf, rekeyIke } from '../support/ike-rekeyed.ts';
+import { established, expectRekeyed, idsOf, rekeyIke } from '../support/ike-tunnel.ts';
 
 const sides = ['a', 'b'] as const;
 const groups = (text: string) => connection({ proposals: [parseIkeProposalString(text)] });

@@ -1,4 +1,4 @@
-/** A tunnel whose IKE SA is rekeyed, and what must have come of it. */
+/** A tunnel that is up, the rekeying of its IKE SA, and what must have come of it. */
 import { expect } from 'vitest';
 import { expectClosed, expectSame } from './ike-expect.ts';
 import { type Host, Pair, type PairOptions } from './ike-pair.ts';
