@@ -5,7 +5,7 @@ import type { Path } from '../../src/ike/events.ts';
 import type { Datagram } from '../support/engine-net.ts';
 import type { Random } from '../support/ike-pair.ts';
 import { HUB, HUB_ADDRESS, natAddress, spokeAddress } from './ends.ts';
-import type { Name, Setup, Weather } from './scenario.ts';
+import { CALM, type Name, type Setup, type Weather } from './scenario.ts';
 
 /** Behind the IP header: of UDP. */
 const HEADERS = 28;
@@ -57,6 +57,12 @@ export class SimRoad {
 
   cut(host: Name, until: number): void {
     this.#cuts.set(host, Math.max(until, this.#cuts.get(host) ?? 0));
+  }
+
+  /** From now on nobody is cut off, and nothing is lost. */
+  heal(): void {
+    this.#cuts.clear();
+    this.weather = CALM;
   }
 
   /** The NAT of a spoke forgets its bindings: the next datagram has another port outside. */

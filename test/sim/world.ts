@@ -12,7 +12,7 @@ import { endsOf, HUB, HUB_ADDRESS, innerAddress, numberOf, spokeAddress } from '
 import { demand, SimFailure } from './failure.ts';
 import { SimHost } from './host.ts';
 import { SimRoad } from './road.ts';
-import { type Action, CALM, type Name, type Scenario } from './scenario.ts';
+import type { Action, Name, Scenario } from './scenario.ts';
 import { Seals } from './seals.ts';
 import { Traffic } from './traffic.ts';
 
@@ -286,7 +286,7 @@ class World {
     const { now } = this.#net;
     this.#chart?.action(now, 'the network is well, and all is wanted');
     this.#traffic.checkOwed();
-    this.#road.weather = CALM;
+    this.#road.heal();
     for (const { peer, tunnels } of this.#hosts.values()) {
       for (const { name } of tunnels) this.#net.act(peer, (engine) => engine.up(this.#net.now, name));
     }
