@@ -12,6 +12,7 @@ import { netImport, netList } from './net-verbs.ts';
 import { pkiCheck } from './pki-check.ts';
 import { release } from './release.ts';
 import { reload } from './reload.ts';
+import { probe, rekey, reset } from './sa-verbs.ts';
 import { secretDefine, secretList, secretSetValue, secretUndefine } from './secret-verbs.ts';
 import { restart, start } from './start-verbs.ts';
 import { document, flag, json, jsonOption, name, noOptions, RefusedInputError, type VerbSpec } from './verb.ts';
@@ -135,6 +136,9 @@ export const verbs: ReadonlyMap<string, VerbSpec> = new Map(
     start,
     restart,
     destroy,
+    rekey,
+    probe,
+    reset,
     autostart,
     update,
     reload,

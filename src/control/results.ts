@@ -1,6 +1,7 @@
 /** What the verbs of the control protocol give, as JSON; docs/status.md tells it to people. */
 import type { ErrorCode } from '../base/error.ts';
 import type { TunnelEventName } from '../host/narrate.ts';
+import type { CheckResult, RekeyResult } from '../host/operations.ts';
 import type { TunnelStatus, WorkersStatus } from '../host/status.ts';
 import type { PkiReport } from '../pki/check.ts';
 
@@ -67,6 +68,18 @@ export interface StartResult {
   readonly name: string;
   readonly device: string;
   readonly warnings: readonly string[];
+}
+
+/** Whether the peers of a tunnel answer, for each IKE SA. */
+export interface ProbeResult {
+  readonly name: string;
+  readonly peers: readonly CheckResult[];
+}
+
+/** What became of the SAs that were to be replaced. */
+export interface RekeyedResult {
+  readonly name: string;
+  readonly sas: readonly RekeyResult[];
 }
 
 /** What came of one of many tunnels that are changed by one request. */

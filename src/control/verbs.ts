@@ -10,6 +10,8 @@ import type {
   NetImportResult,
   NetworkInfo,
   PkiCheckResult,
+  ProbeResult,
+  RekeyedResult,
   ReloadResult,
   SecretList,
   StartResult,
@@ -53,6 +55,11 @@ export const VERBS = {
   start: { name: 'text' },
   restart: { name: 'text' },
   destroy: { name: 'text' },
+  /** Of each IKE SA: whether the peer answers within these seconds (10 when left out). */
+  probe: { name: 'text', seconds: 'count?' },
+  /** All SAs; `ike`: the IKE SAs, `child`: the CHILD SAs of that child. */
+  rekey: { name: 'text', ike: 'flag?', child: 'text?' },
+  reset: { name: 'text' },
   reload: {},
   autostart: { name: 'text', enable: 'flag' },
   /** With neither flag: the running document of a tunnel that is active, else the kept one. */
@@ -121,6 +128,9 @@ export interface Results extends Record<Verb, unknown> {
   start: StartResult;
   restart: StartResult;
   destroy: { readonly name: string };
+  probe: ProbeResult;
+  rekey: RekeyedResult;
+  reset: { readonly name: string };
   reload: ReloadResult;
   autostart: { readonly name: string };
   update: DefineResult;

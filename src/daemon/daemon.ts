@@ -23,6 +23,7 @@ import { HeldNetworks } from './networks/networks.ts';
 import { type HoldingTunnel, holdingTunnel } from './networks/plan.ts';
 import { type ReloadParts, reloadDefinitions } from './reload.ts';
 import { Runner } from './runner.ts';
+import { SaRequests } from './sa-requests.ts';
 import { SECRETS_USE, SecretStore } from './secrets/secrets.ts';
 import { concerns, type SecretChange, SecretSources } from './secrets/sources.ts';
 import { SharedRun } from './shared-run.ts';
@@ -68,6 +69,7 @@ export class Daemon {
   readonly queries: Queries;
   readonly changes: Changes;
   readonly each: EachTunnel;
+  readonly sas: SaRequests;
   readonly #log: Logger;
   readonly #onEvent: DaemonOptions['onEvent'];
   /** The folder of the control socket. */
@@ -119,6 +121,7 @@ export class Daemon {
     const shared = { catalog: this.#catalog, autostart: this.#autostart, runner, networks };
     this.#activation = new Activation({ ...shared, log: options.log, publish: (event) => this.#publish(event) });
     this.queries = new Queries({ ...shared, secrets });
+    this.sas = new SaRequests(shared);
     const advice = new Advice({ catalog: this.#catalog, runner, secrets });
     this.changes = new Changes({
       ...shared,

@@ -8,6 +8,7 @@ import type { PathReport } from '../base/path-report.ts';
 import { namedDrops, newDropCounters } from '../esp/drops.ts';
 import { IkeEndpoint } from '../ike/endpoint.ts';
 import type { ChildSa, IkeEvent, Path, SignatureAnswer, VerificationAnswer } from '../ike/events.ts';
+import type { IkeSaStatus } from '../ike/status.ts';
 import type { CounterMemory, DataPlane, PlaneReport } from './commands.ts';
 import type { TunnelConfig } from './config.ts';
 import { ConnectionKeeper } from './connection-keeper.ts';
@@ -18,6 +19,7 @@ import { type EngineEvent, engineEvent } from './events.ts';
 import { DEFAULT_HOLD } from './hold.ts';
 import type { ControlCounters, ControlPlaneOptions, Transmit } from './options.ts';
 import type { BelievedReport } from './path-reports.ts';
+import { checkPeers, type RekeyChoice, type RekeyedSa, rekeySas } from './sa-operations.ts';
 import { SaTable } from './sa-table.ts';
 import type { Tunnel } from './tunnel.ts';
 import { TunnelTable } from './tunnel-table.ts';
@@ -107,6 +109,16 @@ export class ControlPlane {
   /** The route to the peer of an IKE SA changed, or came back: asks the peer whether it is alive. */
   probeIkeSa(now: number, ikeSaId: number): void {
     this.act(now, () => this.ike.probeIkeSa(now, ikeSaId));
+  }
+
+  /** Asks the peers of a tunnel whether they are there; an `alive` event tells of each IKE SA. Returns these. */
+  check(now: number, name: string): IkeSaStatus[] {
+    return this.act(now, () => checkPeers(this.ike, now, this.tunnelNamed(name)));
+  }
+
+  /** Begins to replace SAs of a tunnel by new ones, with fresh keys (RFC 7296 §2.8). Returns which. */
+  rekey(now: number, name: string, choice: RekeyChoice): RekeyedSa[] {
+    return this.act(now, () => rekeySas(this.ike, now, this.tunnelNamed(name), choice));
   }
 
   /** The local address of an IKE SA is gone: ends the SA, and negotiates a new one where this end initiates. */
@@ -262,11 +274,12 @@ export class ControlPlane {
   }
 
   /** Runs a call of the owner: what it makes IKE do is followed. @internal */
-  protected act(now: number, action: () => void): void {
+  protected act<T>(now: number, action: () => T): T {
     this.#now = now;
-    action();
+    const result = action();
     do this.#applyIkeEvents(now);
     while (this.#keeper.takeTurn(now, (connection) => this.#tunnels.of(connection)));
+    return result;
   }
 
   /** Whether an attempt of the tunnel waits until others are over. @internal */
@@ -353,6 +366,7 @@ export class ControlPlane {
         if (event.initiator && event.connection !== undefined) this.#keeper.settled(event.connection);
         if (tunnel !== undefined && event.initiator) this.#keeper.failed(now, tunnel, event);
         return true;
+      case 'alive':
       case 'declined':
       case 'need-secret':
       case 'need-signature':
@@ -368,8 +382,7 @@ export class ControlPlane {
     const child = this.#sas.install(now, tunnel, sa);
     if (child === undefined) {
       this.ike.closeChild(now, sa.id);
-      const text = `CHILD SA ${sa.config.name} is closed: its traffic has the most SAs that are allowed`;
-      this.#note(tunnel, text);
+      this.#note(tunnel, `CHILD SA ${sa.config.name} is closed: its traffic has the most SAs that are allowed`);
       this.#keeper.wentDown(now, tunnel, 'failed');
       return false;
     }

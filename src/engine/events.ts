@@ -52,6 +52,8 @@ export type EngineEvent =
       readonly child: string;
       readonly reason: DownReason;
     }
+  /** The peer has answered a check that `check` has asked for, this many milliseconds after it was first sent. */
+  | { readonly type: 'alive'; readonly tunnel: string; readonly ikeSaId: number; readonly after: number }
   /** The peer asks for a capability that is not supported here, in words. */
   | { readonly type: 'declined'; readonly tunnel: string; readonly capability: string }
   | { readonly type: 'path-changed'; readonly tunnel: string; readonly ikeSaId: number; readonly path: Path }
@@ -99,6 +101,8 @@ export function engineEvent(event: IkeEvent, tunnel: string | undefined): Engine
       return { type: 'child-down', tunnel, childId: event.childId, child: event.child, reason: event.reason };
     case 'path-changed':
       return { type: 'path-changed', tunnel, ikeSaId: event.ikeSaId, path: event.path };
+    case 'alive':
+      return { type: 'alive', tunnel, ikeSaId: event.ikeSaId, after: event.after };
     case 'declined':
       return { type: 'declined', tunnel, capability: event.capability };
     case 'failed':

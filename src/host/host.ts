@@ -2,10 +2,8 @@
  * Runs an engine on this process's event loop: UDP sockets, packet devices, one timer; packets, where it is asked to, in
  * worker threads. What a daemon is without its control socket, and what a program embeds.
  */
-import { randomFillSync } from 'node:crypto';
 import { SectunnelError } from '../base/error.ts';
 import type { PathReport } from '../base/path-report.ts';
-import { secretBytes } from '../base/secret-bytes.ts';
 import type { TunnelConfig } from '../engine/config.ts';
 import type { ControlPlane } from '../engine/control-plane.ts';
 import type { EngineEvent } from '../engine/events.ts';
@@ -17,7 +15,8 @@ import { answerQuestion, isQuestion, type Question } from './answers.ts';
 import type { CarrierOptions, PacketCarrier } from './carrier.ts';
 import { HostDevices } from './devices.ts';
 import { InlineCarrier } from './inline-carrier.ts';
-import type { HostOptions } from './options.ts';
+import { noSuchTunnel, Operations } from './operations.ts';
+import { engineOptions, type HostOptions } from './options.ts';
 import { guarded, unspecifiedFor } from './owner-functions.ts';
 import { orUnknown, PathMtus } from './path-mtu.ts';
 import { Reach } from './reach/reach.ts';
@@ -50,6 +49,8 @@ export class TunnelHost {
   readonly engine: ControlPlane;
   /** @internal */
   readonly sockets: SocketPool;
+  /** What can be asked of tunnels that are up. */
+  readonly operations: Operations;
   readonly #options: HostOptions;
   readonly #now: () => number;
   readonly #carrier: PacketCarrier;
@@ -76,15 +77,7 @@ export class TunnelHost {
     const localAddressFor = orUnknown(options.localAddressFor ?? unspecifiedFor, refused);
     const pathMtuFor = orUnknown(options.pathMtuFor, refused);
     const carrier: CarrierOptions = {
-      engine: {
-        crypto: options.crypto,
-        random: options.random ?? systemRandom,
-        localAddressFor,
-        rawEsp: options.network.rawEsp !== undefined,
-        allocate: options.allocate,
-        ...(options.limits === undefined ? {} : { limits: options.limits }),
-        ...(options.retransmit === undefined ? {} : { retransmit: options.retransmit }),
-      },
+      engine: engineOptions(options, localAddressFor),
       sockets: () => this.sockets,
       deviceOf: (tunnel) => this.device(tunnel),
       checkPaths: () => this.#checkPaths(),
@@ -98,6 +91,7 @@ export class TunnelHost {
     const { workers } = options;
     this.#carrier = workers === undefined ? new InlineCarrier(carrier) : new WorkerCarrier(carrier, workers.pairs);
     this.engine = this.#carrier.engine;
+    this.operations = new Operations({ engine: this.engine, now: this.#now, drain: () => this.drain() });
     this.#devices = new HostDevices({ carrier: this.#carrier, engine: this.engine });
     this.#timer = new WakeTimer(this.#now, () => {
       this.refresh();
@@ -201,7 +195,7 @@ export class TunnelHost {
   async up(name: string, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
     signal?.throwIfAborted();
     const tunnel = this.engine.tunnel(name);
-    if (tunnel === undefined) throw new SectunnelError('not-found', `there is no tunnel '${name}' in this host`);
+    if (tunnel === undefined) throw noSuchTunnel(name);
     if (isUp(tunnel)) return;
     const givenUp = (): void => {
       if (this.engine.tunnel(name) !== tunnel) return;
@@ -339,6 +333,7 @@ export class TunnelHost {
         this.#pathMtus.refresh(this.#now(), event.tunnel);
       }
       this.#reach.happened(event);
+      this.operations.happened(event);
       if (isQuestion(event)) void this.#answerSoon(event);
       else this.#report(event);
     }
@@ -375,8 +370,4 @@ export class TunnelHost {
     this.#pathMtus.check(this.#now(), () => this.#tunnels.keys());
     this.drain();
   }
-}
-
-function systemRandom(length: number): Uint8Array {
-  return randomFillSync(secretBytes(length));
 }

@@ -70,6 +70,10 @@ export function narrate(happened: Told, inDocument: readonly string[] = []): Nar
       const fields = { child: happened.child, childSa: happened.childId, reason: happened.reason };
       return { level: 'info', text, fields, event: 'child-down' };
     }
+    case 'alive': {
+      const text = `the peer of IKE SA #${happened.ikeSaId} answered after ${happened.after.toFixed(1)} ms`;
+      return { level: 'info', text, fields: { ikeSa: happened.ikeSaId }, event: undefined };
+    }
     case 'declined': {
       const text = `the peer requests ${happened.capability}`;
       return { level: 'warn', text, fields: {}, event: undefined };

@@ -1,6 +1,8 @@
 /** What a host is made with. */
+import { randomFillSync } from 'node:crypto';
 import type { IpAddress } from '../base/address.ts';
 import type { Identity } from '../base/identity.ts';
+import { secretBytes } from '../base/secret-bytes.ts';
 import type { CryptoProvider, RandomSource } from '../crypto/types.ts';
 import type { EngineEvent } from '../engine/events.ts';
 import type { EngineOptions } from '../engine/options.ts';
@@ -71,4 +73,21 @@ export interface HostOptions extends AuthenticationOptions {
    * and sockets of Linux's own. Left out: in the event loop.
    */
   readonly workers?: { readonly pairs: number } | undefined;
+}
+
+/** The part of it that the engine is made with. */
+export function engineOptions(
+  { crypto, random = systemRandom, network, allocate, limits, retransmit }: HostOptions,
+  localAddressFor: NonNullable<EngineOptions['localAddressFor']>,
+): EngineOptions {
+  return {
+    ...{ crypto, random, localAddressFor, allocate },
+    rawEsp: network.rawEsp !== undefined,
+    ...(limits === undefined ? {} : { limits }),
+    ...(retransmit === undefined ? {} : { retransmit }),
+  };
+}
+
+function systemRandom(length: number): Uint8Array {
+  return randomFillSync(secretBytes(length));
 }

@@ -26,6 +26,7 @@ import { statusOf } from './session/status.ts';
 import { SessionRegistry } from './session-registry.ts';
 import type { IkeCounters, IkeSaStatus } from './status.ts';
 import { closeChild, closeSession } from './tasks/delete.ts';
+import { LivenessTask } from './tasks/liveness.ts';
 import { openSession } from './tasks/open.ts';
 import { rekeyChild } from './tasks/rekey-child.ts';
 import { rekeyIkeSa } from './tasks/rekey-ike.ts';
@@ -201,6 +202,12 @@ export class IkeEndpoint {
     if (session === undefined) return;
     this.#guard(session, now, () => probeLiveness(session, now));
     this.#registry.stateChanged(session);
+  }
+
+  /** Asks the peer of an IKE SA whether it is there, behind what it is asked already: `alive` tells when it has answered. */
+  checkIkeSa(now: number, ikeSaId: number): void {
+    const session = this.#registry.session(ikeSaId);
+    if (session !== undefined && isInUse(session.state)) session.enqueue(now, new LivenessTask({ isReported: true }));
   }
 
   /** Ends an IKE SA from whose local address nothing can be sent: the peer cannot be told. */

@@ -185,6 +185,8 @@ export type IkeEvent =
     }
   /** The peer moved, as an authenticated packet showed (RFC 7296 §2.23): the children's packets go there from now on. */
   | { readonly type: 'path-changed'; readonly ikeSaId: number; readonly path: Path }
+  /** The peer has answered a check that `checkIkeSa` has asked for, this many milliseconds after it was first sent. */
+  | { readonly type: 'alive'; readonly ikeSaId: number; readonly connection: string; readonly after: number }
   /** The peer asks for what is not here: `a virtual address (…), which is not supported: …`. */
   | { readonly type: 'declined'; readonly connection: string; readonly capability: string }
   /** An attempt to set something up ended without success. `detail` says what was offered and wanted, for a person. */

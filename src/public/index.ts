@@ -55,6 +55,7 @@ export type { AuthenticationOptions, CredentialsQuestion } from '../host/authent
 // Running tunnels
 export { type CryptoChoice, type ProviderName, selectCrypto } from '../host/crypto.ts';
 export { TunnelHost } from '../host/host.ts';
+export type { CheckResult, Operations, Patience, RekeyResult } from '../host/operations.ts';
 export type { HostOptions, SecretQuestion } from '../host/options.ts';
 export type { PeerRouteReport } from '../host/reach/peer-routes.ts';
 export { systemResolver } from '../host/resolve.ts';

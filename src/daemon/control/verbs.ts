@@ -22,6 +22,9 @@ const handlers: { readonly [V in Verb]: Handler<V> } = {
   start: { lane: 'change', run: (daemon, { name }) => daemon.changes.start(name) },
   restart: { lane: 'change', run: (daemon, { name }) => daemon.changes.restart(name) },
   destroy: { lane: 'change', run: (daemon, { name }) => daemon.changes.destroy(name) },
+  probe: { lane: 'outside', run: (daemon, { name, seconds }) => daemon.sas.probe(name, seconds) },
+  rekey: { lane: 'outside', run: (daemon, { name, ike = false, child }) => daemon.sas.rekey(name, { ike, child }) },
+  reset: { lane: 'memory', run: (daemon, { name }) => daemon.sas.reset(name) },
   reload: { lane: 'change', run: (daemon) => daemon.reload() },
   autostart: { lane: 'change', run: (daemon, { name, enable }) => daemon.changes.setAutostart(name, enable) },
   update: {

@@ -1,0 +1,52 @@
+/** What an operator asks of the SAs of a tunnel, beside bringing it up and down. */
+import type { IkeEndpoint } from '../ike/endpoint.ts';
+import type { IkeSaStatus } from '../ike/status.ts';
+import type { Tunnel } from './tunnel.ts';
+
+export interface RekeyChoice {
+  readonly ikeSas: boolean;
+  /** Of all children, of none, or of the child with a name. */
+  readonly children: 'all' | 'none' | { readonly name: string };
+}
+
+/** An SA that is being replaced. */
+export interface RekeyedSa {
+  readonly kind: 'ike' | 'child';
+  readonly id: number;
+  /** Of the child; of an IKE SA, its connection. */
+  readonly name: string;
+}
+
+/** Asks the peers of a tunnel's IKE SAs whether they are there. Returns the IKE SAs. */
+export function checkPeers(ike: IkeEndpoint, now: number, tunnel: Tunnel): IkeSaStatus[] {
+  const sas = establishedSas(ike, tunnel);
+  for (const { id } of sas) ike.checkIkeSa(now, id);
+  return sas;
+}
+
+/** Those that can be asked for something. */
+function establishedSas(ike: IkeEndpoint, { config }: Tunnel): IkeSaStatus[] {
+  return config.connections
+    .flatMap(({ name }) => ike.status(name))
+    .filter(({ state, establishedAt }) => state === 'established' && establishedAt !== undefined);
+}
+
+/** Begins to replace SAs: the CHILD SAs first, as they wait while their IKE SA is replaced. */
+export function rekeySas(ike: IkeEndpoint, now: number, tunnel: Tunnel, choice: RekeyChoice): RekeyedSa[] {
+  const sas = establishedSas(ike, tunnel);
+  const begun: RekeyedSa[] = [];
+  for (const { id, name, state } of sas.flatMap(({ children }) => children)) {
+    if (!isChosen(choice, name) || (state !== 'installed' && state !== 'rekeying')) continue;
+    ike.rekeyChild(now, id);
+    begun.push({ kind: 'child', id, name });
+  }
+  for (const { id, connection } of choice.ikeSas ? sas : []) {
+    ike.rekeyIkeSa(now, id);
+    begun.push({ kind: 'ike', id, name: connection ?? '' });
+  }
+  return begun;
+}
+
+function isChosen({ children }: RekeyChoice, name: string): boolean {
+  return children === 'all' || (children !== 'none' && children.name === name);
+}

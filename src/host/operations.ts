@@ -1,0 +1,215 @@
+/** What a program asks of the SAs of a tunnel that is up, and waits for: that peers answer, that SAs are replaced. */
+import { formatSocketAddress } from '../base/address.ts';
+import { deferred } from '../base/deferred.ts';
+import { SectunnelError } from '../base/error.ts';
+import type { ControlPlane } from '../engine/control-plane.ts';
+import type { EngineEvent } from '../engine/events.ts';
+import type { RekeyChoice } from '../engine/sa-operations.ts';
+
+/** Of the peer of an IKE SA. */
+export interface CheckResult {
+  readonly ikeSaId: number;
+  /** `192.0.2.2:4500` */
+  readonly remote: string;
+  /** Milliseconds until it answered; `undefined` when it did not. */
+  readonly after: number | undefined;
+  /** Why not; empty when it did. */
+  readonly detail: string;
+}
+
+/** Of an IKE SA or a CHILD SA that was to be replaced. */
+export interface RekeyResult {
+  readonly kind: 'ike' | 'child';
+  readonly id: number;
+  /** Of the child; of an IKE SA, the connection. */
+  readonly name: string;
+  /** The id of the new one; `undefined` when there is none. */
+  readonly replacedBy: number | undefined;
+  /** Why there is none; empty when there is one. */
+  readonly detail: string;
+}
+
+export interface Patience {
+  /** Milliseconds that an answer may take. */
+  readonly patience?: number | undefined;
+}
+
+const CHECK_PATIENCE = 10_000;
+/** A peer that is busy with the same is asked again after some seconds. */
+const REKEY_PATIENCE = 30_000;
+
+export function noSuchTunnel(name: string): SectunnelError {
+  return new SectunnelError('not-found', `there is no tunnel '${name}' in this host`);
+}
+
+interface Options {
+  readonly engine: ControlPlane;
+  readonly now: () => number;
+  /** To be called after every call of the engine. */
+  readonly drain: () => void;
+}
+
+/** One request: what it waits for, by SA, and what has come of the others. */
+class Operation<R> {
+  readonly tunnel: string;
+  readonly results: R[] = [];
+  /** What becomes of an SA that fails, by its id. BOUNDED: by the SAs of the tunnel. */
+  readonly open: Map<string, (detail: string) => R> = new Map();
+  /** The IKE SA that came up last in the place of another. */
+  newestIkeSa: number | undefined;
+  readonly #ended = deferred();
+
+  constructor(tunnel: string) {
+    this.tunnel = tunnel;
+  }
+
+  settle(key: string, result: R): void {
+    if (this.open.delete(key)) this.results.push(result);
+    this.endIfDone();
+  }
+
+  fail(key: string, detail: string): void {
+    const failed = this.open.get(key);
+    if (failed !== undefined) this.settle(key, failed(detail));
+  }
+
+  failAll(detail: string): void {
+    for (const key of [...this.open.keys()]) this.fail(key, detail);
+  }
+
+  endIfDone(): void {
+    if (this.open.size === 0) this.#ended.resolve();
+  }
+
+  /** @param patience milliseconds */
+  async result(patience: number): Promise<readonly R[]> {
+    this.endIfDone();
+    const timer = setTimeout(() => this.failAll(`nothing came of it for ${patience / 1_000} s`), patience);
+    await this.#ended.promise.finally(() => clearTimeout(timer));
+    return this.results;
+  }
+}
+
+const keyOf = (kind: 'ike' | 'child', id: number): string => `${kind} ${id}`;
+
+export class Operations {
+  readonly #options: Options;
+  /** BOUNDED: by the calls of the program. */
+  readonly #checks = new Set<Operation<CheckResult>>();
+  readonly #rekeyings = new Set<Operation<RekeyResult>>();
+
+  constructor(options: Options) {
+    this.#options = options;
+  }
+
+  /**
+   * Asks the peers of a tunnel whether they are there (RFC 7296 §1.4): a result for each of its IKE SAs.
+   * @throws SectunnelError when there is no such tunnel, or when it has no IKE SA
+   */
+  async check(tunnel: string, { patience = CHECK_PATIENCE }: Patience = {}): Promise<readonly CheckResult[]> {
+    const { engine, now } = this.#options;
+    this.#demand(tunnel);
+    const operation = new Operation<CheckResult>(tunnel);
+    for (const { id: ikeSaId, path } of engine.check(now(), tunnel)) {
+      const remote = formatSocketAddress(path.remote);
+      operation.open.set(keyOf('ike', ikeSaId), (detail) => ({ ikeSaId, remote, after: undefined, detail }));
+    }
+    return await this.#follow(this.#checks, operation, patience);
+  }
+
+  /**
+   * Replaces SAs of a tunnel by new ones with fresh keys (RFC 7296 §2.8): a result for each.
+   * @throws SectunnelError when there is no such tunnel, or when it has none of these SAs
+   */
+  async rekey(
+    tunnel: string,
+    choice: RekeyChoice,
+    { patience = REKEY_PATIENCE }: Patience = {},
+  ): Promise<readonly RekeyResult[]> {
+    const { engine, now } = this.#options;
+    this.#demand(tunnel);
+    const operation = new Operation<RekeyResult>(tunnel);
+    for (const sa of engine.rekey(now(), tunnel, choice)) {
+      operation.open.set(keyOf(sa.kind, sa.id), (detail) => ({ ...sa, replacedBy: undefined, detail }));
+    }
+    return await this.#follow(this.#rekeyings, operation, patience);
+  }
+
+  /**
+   * Deletes the SAs of a tunnel, telling the peer, and negotiates new ones as when it was started. Its device stays.
+   * @throws SectunnelError when there is no such tunnel
+   */
+  reset(tunnel: string): void {
+    const { engine, now, drain } = this.#options;
+    this.#demand(tunnel);
+    engine.down(now(), tunnel);
+    engine.up(now(), tunnel);
+    drain();
+  }
+
+  #demand(tunnel: string): void {
+    if (this.#options.engine.tunnel(tunnel) === undefined) throw noSuchTunnel(tunnel);
+  }
+
+  async #follow<R>(all: Set<Operation<R>>, operation: Operation<R>, patience: number): Promise<readonly R[]> {
+    if (operation.open.size === 0) {
+      throw new SectunnelError('invalid-state', `tunnel '${operation.tunnel}' has no such SA that is up`);
+    }
+    all.add(operation);
+    try {
+      this.#options.drain();
+      return await operation.result(patience);
+    } finally {
+      all.delete(operation);
+    }
+  }
+
+  happened(event: EngineEvent): void {
+    for (const operation of this.#checks) if (operation.tunnel === event.tunnel) checkHappened(operation, event);
+    for (const operation of this.#rekeyings) if (operation.tunnel === event.tunnel) rekeyHappened(operation, event);
+  }
+}
+
+function checkHappened(operation: Operation<CheckResult>, event: EngineEvent): void {
+  if (event.type === 'alive') {
+    const key = keyOf('ike', event.ikeSaId);
+    const asked = operation.open.get(key)?.('');
+    if (asked !== undefined) operation.settle(key, { ...asked, after: event.after });
+  } else if (event.type === 'ike-down') {
+    operation.fail(keyOf('ike', event.ikeSaId), `the IKE SA is gone (${event.reason}): ${event.detail}`);
+  }
+}
+
+function rekeyHappened(operation: Operation<RekeyResult>, event: EngineEvent): void {
+  const replaced = (key: string, replacedBy: number | undefined): void => {
+    const asked = operation.open.get(key)?.('');
+    if (asked !== undefined) operation.settle(key, { ...asked, replacedBy });
+  };
+  switch (event.type) {
+    case 'child-up':
+      if (event.child.replaces !== undefined) replaced(keyOf('child', event.child.replaces), event.child.id);
+      break;
+    case 'child-down':
+      operation.fail(keyOf('child', event.childId), `the CHILD SA is gone (${event.reason})`);
+      break;
+    case 'ike-up':
+      if (event.rekeyed) operation.newestIkeSa = event.ikeSa.id;
+      break;
+    case 'ike-down': {
+      const key = keyOf('ike', event.ikeSaId);
+      if (event.reason === 'rekeyed') replaced(key, operation.newestIkeSa);
+      else operation.fail(key, `the IKE SA is gone (${event.reason}): ${event.detail}`);
+      break;
+    }
+    case 'failed':
+      for (const [key, failed] of operation.open) {
+        const { kind, name } = failed('');
+        if (kind === 'child' ? name === event.child : event.child === undefined) {
+          operation.fail(key, `${event.reason}: ${event.detail}`);
+        }
+      }
+      break;
+    default:
+      break;
+  }
+}
