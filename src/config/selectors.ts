@@ -153,7 +153,7 @@ function entriesOf(sp: SecurityPolicy, policy: PolicySettings, names: ReadonlyMa
     ...(ipsec ? { child: names.get(name)!, pfp: packetFlags(sp) } : {}),
   };
   const directions = policy.direction === 'both' ? (['out', 'in'] as const) : [policy.direction];
-  return directions.map((direction) => ({ ...common, direction }));
+  return directions.map((direction) => ({ direction, ...common }));
 }
 
 /** Behind all that a document can say. */
@@ -164,7 +164,7 @@ function blockEntries(): PolicyEntry[] {
   const all = [makeSelector(anyRange(6))];
   const common = { name: "device ipv6='block'", action: 'discard', level: 'require', priority: LAST_PRIORITY } as const;
   const selectors = { local: all, remote: all };
-  return (['out', 'in'] as const).map((direction) => ({ ...common, direction, selectors }));
+  return (['out', 'in'] as const).map((direction) => ({ direction, selectors, ...common }));
 }
 
 const ACTIONS: Readonly<Record<PolicySettings['action'], PolicyAction>> = {

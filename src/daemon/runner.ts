@@ -168,8 +168,12 @@ export class Runner {
     const device = await this.#open(name, plan);
     const { routing } = plan.device;
     this.#running.set(name, {
-      ...{ document, certificates, routing },
-      ...{ secret: undefined, lastFailure: undefined, declined: new Set<string>() },
+      document,
+      certificates,
+      routing,
+      secret: undefined,
+      lastFailure: undefined,
+      declined: new Set(),
     });
     try {
       await refusingSystem(() => this.host.add(plan.tunnel, device));
@@ -187,7 +191,7 @@ export class Runner {
   async #open(name: string, { device }: TunnelPlan): Promise<PacketDevice> {
     const { platform, workers } = this.#options;
     try {
-      return await refusingSystem(() => platform.openDevice({ ...device, queues: workers?.pairs ?? 1 }));
+      return await refusingSystem(() => platform.openDevice({ queues: workers?.pairs ?? 1, ...device }));
     } catch (error) {
       await this.installed.failed(name);
       throw error;

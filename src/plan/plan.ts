@@ -229,7 +229,7 @@ function childConfigs(document: SectunnelDocument): ChildConfig[] {
     proposals,
     selectors,
     pfp,
-    lifetime: { ...milliseconds(lifetime), bytes: lifetime.bytes, packets: lifetime.packets },
+    lifetime: { bytes: lifetime.bytes, packets: lifetime.packets, ...milliseconds(lifetime) },
   }));
 }
 

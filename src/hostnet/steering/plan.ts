@@ -52,7 +52,7 @@ export function policyBoxes(entries: readonly PolicyEntry[], direction: Directio
     selectors.local.flatMap((local) =>
       selectors.remote.flatMap((remote) => {
         const box = boxOf(local, remote);
-        return box === undefined ? [] : [{ ...box, action, level, child }];
+        return box === undefined ? [] : [{ action, level, child, ...box }];
       }),
     ),
   );
@@ -110,6 +110,6 @@ function routesIntoDevice(box: PolicyBox, packets: PolicyBox): boolean {
 
 /** With level `use` packets pass in the clear when there is no SA. */
 export function fenceEntry({ action, level, child: _, ...box }: PolicyBox): FenceEntry {
-  if (action === 'protect') return { ...box, action: level === 'use' ? 'pass' : 'guard' };
-  return { ...box, action: action === 'bypass' ? 'pass' : 'discard' };
+  if (action === 'protect') return { action: level === 'use' ? 'pass' : 'guard', ...box };
+  return { action: action === 'bypass' ? 'pass' : 'discard', ...box };
 }

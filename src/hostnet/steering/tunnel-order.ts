@@ -36,10 +36,10 @@ export class TunnelOrder {
     const before = this.#entries.get(tunnel);
     this.delete(tunnel);
     const entry: Entry = {
-      ...claimant,
       age: before?.age ?? this.#ages++,
       up: before?.up ?? false,
       met: new Map(),
+      ...claimant,
     };
     for (const other of this.#near(claimant)) {
       const precedence = precedenceAmong(entry, other);

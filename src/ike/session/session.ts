@@ -262,7 +262,7 @@ export class IkeSession {
 
   headerFor(message: Pick<IkeHeader, 'exchange' | 'response' | 'messageId'>): IkeHeader {
     const { initiator, spiInitiator, spiResponder } = this;
-    return { ...message, initiatorSpi: spiInitiator, responderSpi: spiResponder, initiator };
+    return { initiatorSpi: spiInitiator, responderSpi: spiResponder, initiator, ...message };
   }
 
   #seal(exchange: number, response: boolean, messageId: number, payloads: readonly Payload[]): Outgoing {

@@ -134,7 +134,6 @@ interface Agreed extends AgreedTraffic, Pick<ChildFacts, 'config' | 'offered' | 
 /** @param payloads the peer's message */
 function childFacts(session: IkeSession, payloads: readonly Payload[], { suite, ...agreed }: Agreed): ChildFacts {
   return {
-    ...agreed,
     id: session.env.nextId(),
     connection: session.connectionName,
     mode: agreed.config.mode,
@@ -143,6 +142,7 @@ function childFacts(session: IkeSession, payloads: readonly Payload[], { suite, 
     esn: suite.esn,
     encapsulated: session.encapsulated,
     takesPadding: findNotify(payloads, NotifyType.ESP_TFC_PADDING_NOT_SUPPORTED) === undefined,
+    ...agreed,
   };
 }
 

@@ -207,7 +207,7 @@ function open(
   // The hashes in the request were computed with a responder SPI of zero (RFC 7296 §2.23).
   const asked = { initiatorSpi: spiInitiator, responderSpi: 0n };
   session.nat = agreed.asksForNat
-    ? { ...detectNat(env.crypto, asked, path.local, path.remote, message.payloads), forced: agreed.forcesEncapsulation }
+    ? { forced: agreed.forcesEncapsulation, ...detectNat(env.crypto, asked, path.local, path.remote, message.payloads) }
     : NO_NAT;
   session.fragments.supported = agreed.fragmentation;
   session.timers.set('give-up', now + env.limits.halfOpenTimeout);

@@ -204,7 +204,7 @@ function natOf({ env }: IkeSession, config: ConnectionConfig, path: Path, messag
   if (config.nat.mode === 'off' || !mayEncapsulate(path.local.port, payloads)) return NO_NAT;
   const { initiatorSpi, responderSpi } = header;
   const found = detectNat(env.crypto, { initiatorSpi, responderSpi }, path.local, path.remote, payloads);
-  return { ...found, forced: forcesEncapsulation(env, config) };
+  return { forced: forcesEncapsulation(env, config), ...found };
 }
 
 /**
