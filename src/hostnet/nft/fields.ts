@@ -90,6 +90,7 @@ export function takeField(words: Words): Field {
     words.expect('type');
     return byLink ? ADDRESS_TYPE_BY_LINK : ADDRESS_TYPE;
   }
+  if (words.atEnd) throw words.unknown(word);
   const name = Object.hasOwn(FIELDS, word) ? word : `${word} ${words.next()}`;
   return Object.hasOwn(FIELDS, name) ? FIELDS[name]! : refuse(words, name);
 }
