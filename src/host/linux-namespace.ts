@@ -122,7 +122,7 @@ export class LinuxNamespace {
   }
 
   /**
-   * The fences of many in one commit, which the event loop waits for; `raise` adds the rules of each.
+   * The fences of many in few commits; `raise` adds the rules of each.
    * @returns by tunnel, why its fence does not stand
    */
   raiseFences(plans: readonly DevicePlan[]): Promise<ReadonlyMap<string, unknown>> {

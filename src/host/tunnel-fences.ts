@@ -32,7 +32,7 @@ export class TunnelFences {
   }
 
   /**
-   * Many at once, in one commit: the event loop waits as long as that takes.
+   * Many at once, in few commits.
    * @returns by tunnel, why its fence does not stand
    */
   async raiseTogether(plans: readonly DevicePlan[]): Promise<ReadonlyMap<string, unknown>> {

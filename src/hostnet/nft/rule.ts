@@ -39,6 +39,7 @@ const REGISTER_BYTES = 4;
 /** @param nextSetId gives each set without a name a number that no other one of the batch has */
 export function compileRule(words: Words, nextSetId: () => number): CompiledRule {
   const rule = new Rule(words, nextSetId);
+  if (words.atEnd) throw words.unknown('its end');
   while (!words.atEnd) rule.take();
   return rule;
 }
@@ -109,7 +110,7 @@ class Rule implements CompiledRule {
     const [mask, xor] = operation === 'and' ? [bits, 0] : [~bits >>> 0, bits];
     this.expressions.push({ kind: 'bitwise', mask: hostBytes(mask)!, xor: hostBytes(xor)! });
     if (isSet) this.expressions.push({ kind: 'set-meta', key: NFT_META.MARK });
-    else this.#compare(takesSign(words), this.#takeSpan(MARK).start);
+    else this.#compare(this.#takeSign(), this.#single(MARK, words.next()));
   }
 
   #takeMatch(): void {
@@ -150,22 +151,20 @@ class Rule implements CompiledRule {
   #takeValue(field: Field): void {
     const words = this.#words;
     if (words.takes('&')) {
-      const mask = field.type.parse(words.next())?.start;
-      if (mask === undefined) throw words.unknown('&');
-      this.#loadMasked(field.load, mask);
-      this.#compare(takesSign(words), this.#takeSpan(field).start);
+      this.#loadMasked(field.load, this.#single(field, words.next()));
+      this.#compare(this.#takeSign(), this.#single(field, words.next()));
       return;
     }
     if (field.mask !== undefined) {
       this.#loadMasked(field.load, field.mask);
-      const [sign, { start }] = [takesSign(words), this.#takeSpan(field)];
+      const [sign, value] = [this.#takeSign(), this.#single(field, words.next())];
       // A field that ends before its last byte does would have to be shifted.
-      if ((field.mask.at(-1)! & 1) === 0 && start.some((byte) => byte !== 0))
+      if ((field.mask.at(-1)! & 1) === 0 && value.some((byte) => byte !== 0))
         throw words.unknown('a value behind a mask');
-      this.#compare(sign, start);
+      this.#compare(sign, value);
       return;
     }
-    const sign = takesSign(words);
+    const sign = this.#takeSign();
     const set = nameOf(words.peeked);
     if (set !== undefined || words.peeked === '{') this.#takeLookup(field, sign, set);
     else this.#takeSpanOf(field, sign);
@@ -198,6 +197,8 @@ class Rule implements CompiledRule {
     const { start, end, prefixLength } = this.#takeSpan(field);
     const { load } = field;
     const isSingle = start.every((byte, at) => byte === end[at]);
+    // What is in the host's order is not compared byte by byte.
+    if (sign === NFT_CMP.GTE && load.kind !== 'payload') throw words.unknown('>=');
     if (isSingle && prefixLength === undefined) {
       this.#compareLoaded(load, sign, start);
       if (sign === NFT_CMP.EQ) this.#learn(field, start);
@@ -216,6 +217,15 @@ class Rule implements CompiledRule {
       this.#loadMasked(load, prefixMask(prefixLength, start.length));
       this.#compare(NFT_CMP.EQ, start);
     }
+  }
+
+  /** A sign; `==` where there is none. */
+  #takeSign(): number {
+    const words = this.#words;
+    if (words.takes('!=')) return NFT_CMP.NEQ;
+    if (words.takes('>=')) return NFT_CMP.GTE;
+    words.takes('==');
+    return NFT_CMP.EQ;
   }
 
   #takeSpan({ type }: Field): Span {
@@ -285,14 +295,6 @@ class Rule implements CompiledRule {
     if (field === PACKET_FAMILY) this.#family ??= value;
     else if (SHOWS_PROTOCOL.includes(field)) this.#protocol ??= value;
   }
-}
-
-/** A sign; `==` where there is none. */
-function takesSign(words: Words): number {
-  if (words.takes('!=')) return NFT_CMP.NEQ;
-  if (words.takes('>=')) return NFT_CMP.GTE;
-  words.takes('==');
-  return NFT_CMP.EQ;
 }
 
 /** `@out4` */

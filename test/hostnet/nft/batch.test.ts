@@ -129,6 +129,13 @@ describe('a rule', () => {
 
 /** Each has one word that the fence does not use, or leaves one out. */
 const UNKNOWN: readonly string[] = [
+  'add rule inet t c',
+  'add rule inet t c iif >= 3 accept',
+  'add rule inet t c meta mark and 1-2 == 0 accept',
+  'add rule inet t c meta mark and 4 == 0-4 accept',
+  'add rule inet t c ip frag-off & 0x1-0x3 == 0 accept',
+  'add rule inet t c ip frag-off & 0x1fff == 0-3 accept',
+  'add rule inet t c ip hdrlength 5-6 accept',
   'add rule inet t c tcp dport 80 accept',
   'add rule inet t c ip ttl 4 accept',
   'add rule inet t c ip daddr fd00::1 accept',
