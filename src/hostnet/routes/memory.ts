@@ -174,7 +174,7 @@ export class MemoryHostNetwork implements HostNetwork {
   }
 
   addRule(rule: Rule): void {
-    if (this.#rules.some((other) => other.protocol === OWN_PROTOCOL && sameRule(other, rule))) return;
+    if (this.#rules.some((other) => other.protocol === OWN_PROTOCOL && sameToKernel(other, rule))) return;
     this.#rules.push({ ...rule, protocol: OWN_PROTOCOL });
   }
 
@@ -186,7 +186,7 @@ export class MemoryHostNetwork implements HostNetwork {
     // As the kernel does: the first that has all that is said of it, whatever else it has.
     const said = Object.fromEntries(Object.entries(rule).filter(([, value]) => value !== undefined));
     const fits = (other: InstalledRule): boolean =>
-      other.protocol === OWN_PROTOCOL && sameRule({ ...other, ...said }, other);
+      other.protocol === OWN_PROTOCOL && sameToKernel({ ...other, ...said }, other);
     const at = this.#rules.findIndex(fits);
     if (at < 0) return false;
     this.#rules.splice(at, 1);
@@ -316,6 +316,12 @@ export class MemoryHostNetwork implements HostNetwork {
   #wantLink(index: number, what: string): void {
     if (this.link(index) === undefined) throw new Error(`${what}: there is no such link`);
   }
+}
+
+/** The kernel does not compare where rules go to, neither when it is to add one nor when it is to delete it. */
+function sameToKernel(a: Rule, b: Rule): boolean {
+  const isMove = a.action.type === 'goto' && b.action.type === 'goto';
+  return sameRule(isMove ? { ...a, action: b.action } : a, b);
 }
 
 function sameInterfaceAddress(a: InterfaceAddress, b: InterfaceAddress): boolean {
