@@ -78,7 +78,7 @@ export class BridgeRouting {
   ): Mended {
     const own = ofBridges.filter((rule) => rules.some((other) => sameRule(other, rule)));
     const flow = { local: undefined, remote: undefined, protocol: undefined, inputLink: bridge };
-    const wanted = { rules, table: undefined, flows: table === undefined ? [] : [flow] };
+    const wanted = { rules, tables: [], flows: table === undefined ? [] : [flow] };
     return mendRouting(changer, wanted, { own, foreign, routesOf });
   }
 

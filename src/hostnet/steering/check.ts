@@ -4,6 +4,7 @@ import { formatAddress, sameAddress } from '../../base/address.ts';
 import { SectunnelError } from '../../base/error.ts';
 import type { HostNetwork } from '../routes/routes.ts';
 import type { RoutingPlan } from './plan.ts';
+import { UNBOUND_TABLES } from './unbound.ts';
 
 /** The tables default, main and local. */
 export const SYSTEM_TABLES: readonly number[] = [253, 254, 255];
@@ -29,6 +30,12 @@ export function checkPlan(
     throw new SectunnelError(
       'system',
       `routing table ${table} belongs to another tunnel, ${other}: give this one a table of its own, <device table='…'>; tunnels on one device share a table where their local addresses are the same, and destinations alone tell their packets apart`,
+    );
+  }
+  if (UNBOUND_TABLES.includes(table)) {
+    throw new SectunnelError(
+      'system',
+      `routing table ${table} is what packets without a source of many tunnels are routed by: give the tunnel a table of its own, or leave the attribute out`,
     );
   }
   if (SYSTEM_TABLES.includes(table)) {

@@ -5,22 +5,24 @@
 import { type HostNetwork, type InstalledRoute, type InstalledRule, OWN_PROTOCOL } from '../routes/routes.ts';
 import { SYSTEM_TABLES } from './check.ts';
 import { routeKey } from './compare.ts';
+import type { Gathered } from './gathered.ts';
 import { TableMember } from './member.ts';
 import type { RoutingPlan } from './plan.ts';
 import { isOfTunnel, isOnwardLookUp, ownersIn } from './priorities.ts';
 import type { RuleBook } from './rule-book.ts';
 import type { OwnAddresses } from './sources.ts';
 import { type RoutingTable, sharedKey } from './table.ts';
+import type { TableIndex } from './table-index.ts';
 import type { TableNumbers } from './table-numbers.ts';
+import { UNBOUND_TABLES } from './unbound.ts';
 
 export interface LeftoversParts {
   readonly network: HostNetwork;
   readonly rules: RuleBook;
   readonly numbers: TableNumbers;
-  /** Of tunnels of this daemon, by number. */
-  readonly tables: ReadonlyMap<number, RoutingTable>;
-  /** Whether a tunnel has a table of this daemon. */
-  readonly has: (tunnel: string) => boolean;
+  /** Of tunnels of this daemon. */
+  readonly index: TableIndex;
+  readonly gathered: Gathered;
   readonly addresses: () => OwnAddresses;
 }
 
@@ -74,15 +76,18 @@ export class Leftovers {
 
   /** Removes what was left of a tunnel. @param except the table that it has now @throws Error */
   remove(plan: RoutingPlan, except?: RoutingTable): void {
-    const { numbers, tables, network, addresses } = this.#parts;
+    const { numbers, index, network, addresses, gathered } = this.#parts;
     const number = numbers.own(plan);
-    if (!tables.has(number) && this.#isPossible(number)) this.clear(number);
+    const isUsed = (one: number): boolean => index.numbered(one) !== undefined;
+    if (!isUsed(number) && this.#isPossible(number)) this.clear(number);
     const key = sharedKey(plan);
-    if (key === undefined || key === except?.key) return;
+    if (key === undefined) return;
     const table = numbers.shared(key);
-    if (!this.#isPossible(table) && !tables.has(table)) return;
-    network.deleteRoutes(new TableMember(plan, { device: '', table }, addresses()).closedRoutes);
-    if (!tables.has(table)) this.#clearIfEmpty(table);
+    const { closedRoutes } = new TableMember(plan, { device: '', table }, addresses());
+    if (UNBOUND_TABLES.some((one) => this.#isPossible(one))) gathered.removeLeft(closedRoutes);
+    if (key === except?.key || (!this.#isPossible(table) && !isUsed(table))) return;
+    network.deleteRoutes(closedRoutes);
+    if (!isUsed(table)) this.#clearIfEmpty(table);
   }
 
   /** The last tunnel leaves a table. Of others that are to run again, something may stand there. @throws Error */
@@ -101,19 +106,24 @@ export class Leftovers {
 
   /** Removes what was left, except for tunnels with these plans. @throws Error */
   reconcile(plans: readonly RoutingPlan[]): void {
-    const { network, rules: book, numbers, tables, has, addresses } = this.#parts;
+    const { network, rules: book, numbers, index, addresses, gathered } = this.#parts;
     const own = addresses();
-    const kept = new Set([...tables.keys(), ...plans.map((plan) => numbers.own(plan))]);
+    const used = [...index.all()].map(({ number }) => number);
+    const kept = new Set([...used, ...plans.map((plan) => numbers.own(plan))]);
+    if (gathered.locals !== undefined) for (const table of UNBOUND_TABLES) kept.add(table);
     // BOUNDED: by the tunnels.
     const routes = new Map<number, Set<string>>();
     for (const plan of plans) {
-      if (!has(plan.tunnel)) this.#returning.add(plan.tunnel);
+      if (index.of(plan.tunnel) === undefined) this.#returning.add(plan.tunnel);
       const key = sharedKey(plan);
       if (key === undefined) continue;
-      const table = numbers.shared(key);
-      const keys = routes.get(table) ?? new Set();
-      for (const route of new TableMember(plan, { device: '', table }, own).closedRoutes) keys.add(routeKey(route));
-      routes.set(table, keys);
+      const shared = numbers.shared(key);
+      const { closedRoutes } = new TableMember(plan, { device: '', table: shared }, own);
+      for (const table of [shared, ...UNBOUND_TABLES]) {
+        const keys = routes.get(table) ?? new Set();
+        for (const route of closedRoutes) keys.add(routeKey(route));
+        routes.set(table, keys);
+      }
     }
     const found = new Set<number>();
     const rules = network.rules();
@@ -135,9 +145,10 @@ export class Leftovers {
 
   /** Of a shared table, the routes of tunnels that are not to run again. */
   #removeUnwanted(number: number, kept: ReadonlySet<string> | undefined): void {
-    if (!this.#parts.numbers.isShared(number)) return;
-    const table = this.#parts.tables.get(number);
-    const wanted = new Set([...(kept ?? []), ...(table?.routes(() => true) ?? []).map(routeKey)]);
+    const { numbers, index, gathered } = this.#parts;
+    if (!numbers.isShared(number) && !UNBOUND_TABLES.includes(number)) return;
+    const ofTable = (index.numbered(number)?.routes(() => true) ?? []).map(routeKey);
+    const wanted = new Set([...(kept ?? []), ...ofTable, ...gathered.wantedIn(number)]);
     this.#parts.network.deleteRoutes(this.standing(number).filter((route) => !wanted.has(routeKey(route))));
     this.#routes.delete(number);
   }

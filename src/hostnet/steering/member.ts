@@ -1,5 +1,5 @@
 /** What one tunnel has in a routing table: routes into its device, and those that refuse while there is no device. Pure. */
-import { formatAddress } from '../../base/address.ts';
+import { anyRange, formatAddress } from '../../base/address.ts';
 import { DEVICE_GROUP, type InstalledRoute, type Link, type Route } from '../routes/routes.ts';
 import { routeKey } from './compare.ts';
 import type { RoutingPlan } from './plan.ts';
@@ -62,6 +62,12 @@ export class TableMember {
   /** For which protected destinations the host has no address, in words. */
   get unserved(): string | undefined {
     return this.#unserved;
+  }
+
+  /** Whether the host has an address to send from by a route of it, as `OwnAddresses.has`. */
+  addressFor({ sources, destination }: TableRoute): ReturnType<OwnAddresses['has']> {
+    const [source = anyRange(destination.address.family)] = sources;
+    return this.#own.has(source);
   }
 
   setLink(linkIndex: number): void {

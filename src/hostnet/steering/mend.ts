@@ -26,8 +26,8 @@ interface TableWanted {
 /** What is wanted. */
 export interface Wanted {
   readonly rules: readonly Rule[];
-  /** `undefined` where there is no table of its own. */
-  readonly table: TableWanted | undefined;
+  /** Its own. */
+  readonly tables: readonly TableWanted[];
   /** The packets that the rules are for. */
   readonly flows: readonly RoutedFlow[];
 }
@@ -98,7 +98,7 @@ export function mendRouting(changer: Changer, wanted: Wanted, { own, foreign, ro
   add(missing.filter(isOnwardLookUp));
   add(missing.filter(refuses));
   remove(surplus.filter(looksUpTable));
-  if (wanted.table !== undefined) problems.push(...mendTable(changer, wanted.table, routesOf, attempt));
+  problems.push(...mendTables(changer, wanted.tables, routesOf, attempt));
   add(missing.filter((rule) => !refuses(rule) && !isOnwardLookUp(rule)));
   remove(surplus.filter((rule) => !looksUpTable(rule)));
   if (wanted.rules.length > 0) {
@@ -116,15 +116,16 @@ function looksUpTable(rule: Rule): boolean {
   return rule.family === 4 && rule.action.type === 'table' && !isOnwardLookUp(rule);
 }
 
-/** @returns the routes of other programs there, in words */
-function mendTable(
+/** What one table refuses may go over to another one: it is there first. @returns the routes of other programs there, in words */
+function mendTables(
   changer: Changer,
-  { number, routes, kept }: TableWanted,
+  tables: readonly TableWanted[],
   routesOf: RoutesOf,
   attempt: (what: readonly string[], change: () => void) => void,
 ): string[] {
-  const { missing, surplus: more, foreign } = compareRoutes(routes, routesOf(number));
-  const surplus = more.filter((route) => !kept.has(routeKey(route)));
+  const compared = tables.map(({ number, routes, kept }) => ({ kept, ...compareRoutes(routes, routesOf(number)) }));
+  const missing = compared.flatMap((one) => one.missing);
+  const surplus = compared.flatMap((one) => one.surplus.filter((route) => !one.kept.has(routeKey(route))));
   attempt(
     missing.map((route) => `${describeRoute(route)}: missing`),
     () => changer.addRoutes(missing),
@@ -133,5 +134,5 @@ function mendTable(
     surplus.map((route) => `${describeRoute(route)}: added`),
     () => changer.deleteRoutes(surplus),
   );
-  return foreign.map(foreignRoute);
+  return compared.flatMap(({ foreign }) => foreign.map(foreignRoute));
 }

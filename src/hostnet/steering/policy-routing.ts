@@ -30,7 +30,7 @@ import { mainTableOf } from './onward-routes.ts';
 import type { RoutingPlan, TableWish } from './plan.ts';
 import { RuleBook } from './rule-book.ts';
 import { isOfGuests, OwnAddresses } from './sources.ts';
-import { Suspects } from './suspects.ts';
+import { type Suspected, Suspects } from './suspects.ts';
 import type { RoutingTable } from './table.ts';
 import { SteeringTables } from './tables.ts';
 import { TunnelOrder } from './tunnel-order.ts';
@@ -102,10 +102,10 @@ export class PolicyRouting {
       return;
     }
     this.#vrfs.release(plan.tunnel);
-    const table = this.#tables.of(plan.tunnel);
+    const table = this.#tables.index.of(plan.tunnel);
     const isWatched = this.#rules.isFollowed && table !== undefined && !this.#suspects.has(table);
     if (isWatched && this.#tables.stands(plan, device)) return;
-    checkPlan(plan, (number) => this.#tables.otherIn(number, plan, device), this.#network);
+    checkPlan(plan, (number) => this.#tables.index.otherIn(number, plan, device), this.#network);
     this.#tables.add(plan, device);
   }
 
@@ -117,14 +117,14 @@ export class PolicyRouting {
 
   /** The number of the table that packets of the tunnel are routed by. */
   tableOf(tunnel: string): number | undefined {
-    return this.#tables.of(tunnel)?.number ?? this.#vrfs.tableOf(tunnel);
+    return this.#tables.index.of(tunnel)?.number ?? this.#vrfs.tableOf(tunnel);
   }
 
   /** From now on `heard` is told all that the kernel reports: what is known of rules and addresses stays true. */
   follow(): void {
     this.#rules.follow();
     this.#known = undefined;
-    for (const member of this.#tables.members()) member.linkLooked(this.#linkOf(member));
+    for (const member of this.#tables.index.members()) member.linkLooked(this.#linkOf(member));
   }
 
   /** The kernel reports a change. @returns whether it concerns what is wanted here: then `mend` is due */
@@ -162,8 +162,8 @@ export class PolicyRouting {
     }
   }
 
-  /** @param suspects left out: all */
-  async #mendTables(suspects: readonly RoutingTable[] | undefined): Promise<RoutingDamage> {
+  /** @param suspects left out: everything */
+  async #mendTables(suspects: Suspected | undefined): Promise<RoutingDamage> {
     const found: string[] = [];
     // BOUNDED: by the tunnels.
     const adapted = new Map<string, Adapted>();
@@ -172,10 +172,11 @@ export class PolicyRouting {
     const main = mainTableOf(this.#network);
     const routesOf = listedRoutes(this.#network);
     let isRead = suspects === undefined;
+    if (suspects === undefined) this.#tables.makeRoom();
     const add = (tunnel: string, texts: readonly string[]): void => {
       problems.set(tunnel, [...(problems.get(tunnel) ?? []), ...texts]);
     };
-    for (const table of suspects ?? [...this.#tables.all()]) {
+    for (const table of suspects?.tables ?? [...this.#tables.index.all()]) {
       const up = new Set<TableMember>();
       // Tunnels may share one.
       const links = new Map<number | undefined, Link | undefined>();
@@ -197,7 +198,7 @@ export class PolicyRouting {
         await setImmediate();
       }
       // It may have gone meanwhile, or another one come in its place.
-      if (this.#tables.numbered(table.number) !== table) continue;
+      if (this.#tables.index.numbered(table.number) !== table) continue;
       const addresses = table.setAddresses(own);
       const routes = this.#tables.setOnward(table, table.guarded, main);
       // Reports may come late: what is to be changed is looked at.
@@ -216,6 +217,13 @@ export class PolicyRouting {
       }
       await setImmediate();
     }
+    if (suspects?.areGathered !== false) {
+      const mended = this.#tables.gathered.mend(this.#changer, routesOf);
+      if (adapted.size === 0) found.push(...mended.found);
+      if (mended.problems.length > 0) {
+        for (const { plan } of this.#tables.gathered.members) add(plan.tunnel, mended.problems);
+      }
+    }
     for (const { tunnel, ...mended } of this.#vrfs.mend(suspects === undefined ? 'everything' : 'reported')) {
       found.push(...mended.found);
       add(tunnel, mended.problems);
@@ -225,7 +233,7 @@ export class PolicyRouting {
       const listed = { ofBridges: this.#rules.ofBridges, foreign: this.#rules.foreign, routesOf };
       for (const { table, mended } of this.#bridges.mend(this.#changer, listed)) {
         found.push(...mended.found);
-        const owner = table === undefined ? undefined : this.#tables.ownerOf(table);
+        const owner = table === undefined ? undefined : this.#tables.index.ownerOf(table);
         if (owner !== undefined) add(owner, mended.problems);
       }
     }
@@ -244,7 +252,7 @@ export class PolicyRouting {
     const flows = routedFlows([...table.members].flatMap(({ plan }) => plan.outbound));
     // Those of tunnels that are to run again, and do not yet.
     const kept = this.#tables.leftIn(table.number);
-    const wanted = { rules: table.rules, table: { number: table.number, routes, kept }, flows };
+    const wanted = { rules: table.rules, tables: [{ number: table.number, routes, kept }], flows };
     const [own, foreign] = [this.#rules.of(table.number), this.#rules.foreign];
     return mendRouting(this.#changer, wanted, { own, foreign, routesOf });
   }
@@ -262,7 +270,7 @@ export class PolicyRouting {
 
   /** What addresses and routes the host lacks for a tunnel, as of the last look, in words. Asks the system nothing. */
   lacks(tunnel: string): readonly string[] {
-    return this.#tables.of(tunnel)?.lacks(tunnel) ?? this.#vrfs.lacks(tunnel);
+    return this.#tables.index.of(tunnel)?.lacks(tunnel) ?? this.#vrfs.lacks(tunnel);
   }
 
   /**
@@ -270,7 +278,7 @@ export class PolicyRouting {
    * any gives way to another one of its redundancy group.
    */
   setUp(name: string, up: ReadonlySet<string>): void {
-    if (this.#tables.of(name) === undefined) return;
+    if (this.#tables.index.of(name) === undefined) return;
     if (this.#order.setUp(name, up.size > 0)) {
       for (const mate of this.#order.ranked(name)) this.#tables.putBehind(mate);
     }

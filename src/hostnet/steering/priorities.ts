@@ -49,23 +49,39 @@ export interface WantedBlock {
  * @param blocks of the other tunnels
  * @throws Error when there is no room
  */
-export function freeBlock(
+export function freeBlock(installed: Iterable<number>, blocks: Iterable<Block>, wanted: WantedBlock): number {
+  const first = findFreeBlock(installed, blocks, wanted);
+  if (first !== undefined) return first;
+  throw new SectunnelError(
+    'system',
+    `no room for ${wanted.size} rules of table ${wanted.table} between the priorities ${FIRST_BLOCK} and ${LAST_PRIORITY}; see: ip rule`,
+  );
+}
+
+/** As `freeBlock`; `undefined` when there is no room. */
+export function findFreeBlock(
   installed: Iterable<number>,
   blocks: Iterable<Block>,
-  { table, size, from = FIRST_BLOCK }: WantedBlock,
-): number {
+  { size, from = FIRST_BLOCK }: Omit<WantedBlock, 'table'>,
+): number | undefined {
   const taken = new Uint8Array(LAST_PRIORITY + 1);
   for (const priority of installed) if (priority <= LAST_PRIORITY) taken[priority] = 1;
   for (const other of blocks) taken.fill(1, other.block, other.block + other.size);
   let first = Math.max(FIRST_BLOCK, from);
   for (let at = first; at < first + size && at <= LAST_PRIORITY; at++) if (taken[at] === 1) first = at + 1;
-  if (first + size - 1 > LAST_PRIORITY) {
-    throw new SectunnelError(
-      'system',
-      `no room for ${size} rules of table ${table} between the priorities ${FIRST_BLOCK} and ${LAST_PRIORITY}; see: ip rule`,
-    );
-  }
-  return first;
+  return first + size - 1 > LAST_PRIORITY ? undefined : first;
+}
+
+/** The priorities from the first to the last of some rules; none of no rules. */
+export function spanOf(rules: readonly Rule[]): Block[] {
+  if (rules.length === 0) return [];
+  const priorities = rules.map(({ priority }) => priority);
+  const block = Math.min(...priorities);
+  return [{ block, size: Math.max(...priorities) - block + 1 }];
+}
+
+export function isWithin({ block, size }: Block, priority: number): boolean {
+  return block <= priority && priority < block + size;
 }
 
 export function isOfBridge({ priority }: Rule): boolean {

@@ -13,27 +13,39 @@ import {
   MAIN_TABLE,
   type NetworkChange,
   OWN_PROTOCOL,
+  ownerOf,
   type Prefix,
 } from '../routes/routes.ts';
 import type { BridgeRouting } from './bridges.ts';
+import type { Gathered } from './gathered.ts';
 import { mayLead } from './onward.ts';
 import { isOfBridge } from './priorities.ts';
-import type { RoutingTable } from './table.ts';
+import { RoutingTable } from './table.ts';
+import type { TableIndex } from './table-index.ts';
 import type { SteeringTables } from './tables.ts';
+import { UNBOUND_TABLES } from './unbound.ts';
+
+export interface Suspected {
+  readonly tables: readonly RoutingTable[];
+  /** Whether what is for all gathered tables is among them. */
+  readonly areGathered: boolean;
+}
 
 export class Suspects {
-  readonly #tables: SteeringTables;
+  readonly #index: TableIndex;
+  readonly #gathered: Gathered;
   readonly #bridges: BridgeRouting;
   /** By table, what made it suspect. BOUNDED: by the tables, and the links of their tunnels. */
-  #reasons = new Map<RoutingTable, Set<string>>();
+  #reasons = new Map<RoutingTable | Gathered, Set<string>>();
   #all = false;
 
-  constructor(tables: SteeringTables, bridges: BridgeRouting) {
-    this.#tables = tables;
+  constructor({ index, gathered }: SteeringTables, bridges: BridgeRouting) {
+    this.#index = index;
+    this.#gathered = gathered;
     this.#bridges = bridges;
   }
 
-  has(table: RoutingTable): boolean {
+  has(table: RoutingTable | Gathered): boolean {
     return this.#all || this.#reasons.has(table);
   }
 
@@ -43,11 +55,16 @@ export class Suspects {
   }
 
   /** Those to look at, which are suspect no longer; `undefined`: all. */
-  take(): RoutingTable[] | undefined {
-    const taken = this.#all ? undefined : [...this.#reasons.keys()];
+  take(): Suspected | undefined {
+    const taken = this.#all ? undefined : this.#suspected();
     this.#all = false;
     this.#reasons = new Map();
     return taken;
+  }
+
+  #suspected(): Suspected {
+    const tables = [...this.#reasons.keys()].filter((one) => one instanceof RoutingTable);
+    return { tables, areGathered: this.#reasons.has(this.#gathered) };
   }
 
   /** @returns whether a look is due */
@@ -74,7 +91,7 @@ export class Suspects {
     return true;
   }
 
-  #add(table: RoutingTable, reason: string): true {
+  #add(table: RoutingTable | Gathered, reason: string): true {
     const reasons = this.#reasons.get(table);
     if (reasons === undefined) this.#reasons.set(table, new Set([reason]));
     else reasons.add(reason);
@@ -83,23 +100,27 @@ export class Suspects {
 
   #heardLink(link: Link, gone: boolean): boolean {
     let due = false;
-    for (const table of this.#tables.onwardBy(link.index)) due = this.#add(table, 'onward');
-    for (const { table, member } of this.#tables.ofLink(link.index)) {
+    for (const table of this.#index.onwardBy(link.index)) due = this.#add(table, 'onward');
+    for (const { table, member } of this.#index.ofLink(link.index)) {
       // The kernel has taken the routes with it, and those that refuse stand.
-      if (gone) this.#remove(table, `link ${link.index}`);
-      else if (member.linkReported(link)) due = this.#add(table, `link ${link.index}`);
+      const places = table.isGathered ? [table, this.#gathered] : [table];
+      const isSuspect = !gone && member.linkReported(link);
+      for (const place of places) {
+        if (gone) this.#remove(place, `link ${link.index}`);
+        else if (isSuspect) due = this.#add(place, `link ${link.index}`);
+      }
     }
     return due;
   }
 
-  #remove(table: RoutingTable, reason: string): void {
+  #remove(table: RoutingTable | Gathered, reason: string): void {
     const reasons = this.#reasons.get(table);
     if (reasons?.delete(reason) === true && reasons.size === 0) this.#reasons.delete(table);
   }
 
   /** Whether a policy covers what the host sends from this address. */
   #mayBeSource({ address }: InterfaceAddress): boolean {
-    for (const { plan } of this.#tables.members()) {
+    for (const { plan } of this.#index.members()) {
       if (plan.outbound.some(({ local }) => !isWhole(local) && rangeContains(local, address))) return true;
     }
     return false;
@@ -107,14 +128,14 @@ export class Suspects {
 
   /** Whether packets out of a tunnel may go there. */
   #mayLead(prefix: Prefix): boolean {
-    for (const { networks } of this.#tables.all()) if (mayLead(networks, prefix)) return true;
+    for (const { networks } of this.#index.all()) if (mayLead(networks, prefix)) return true;
     return false;
   }
 
   #heardRoute(route: InstalledRoute, gone: boolean): boolean {
     // Whoever set it: a network that is reached by the route of a routing daemon alone is lost with it.
     if (route.table === MAIN_TABLE) return this.#heardMainRoute(route.destination);
-    const table = this.#tables.numbered(route.table);
+    const table = UNBOUND_TABLES.includes(route.table) ? this.#gathered : this.#index.numbered(route.table);
     if (table === undefined) return false;
     if (route.protocol === OWN_PROTOCOL && !(gone && table.wantsRoute(route))) return false;
     return this.#add(table, gone && route.linkIndex !== undefined ? `link ${route.linkIndex}` : 'route');
@@ -122,16 +143,16 @@ export class Suspects {
 
   #heardMainRoute(destination: Prefix): boolean {
     let due = false;
-    for (const table of this.#tables.all()) if (mayLead(table.networks, destination)) due = this.#add(table, 'onward');
+    for (const table of this.#index.all()) if (mayLead(table.networks, destination)) due = this.#add(table, 'onward');
     return due;
   }
 
   #heardRule(rule: InstalledRule, gone: boolean): boolean {
     if (rule.protocol !== OWN_PROTOCOL) {
-      return (!this.#tables.areEmpty || this.#bridges.areRouted) && this.#everything();
+      return (!this.#index.areEmpty || this.#bridges.areRouted) && this.#everything();
     }
     if (isOfBridge(rule)) return gone && this.#bridges.want(rule) && this.#everything();
-    const table = this.#tables.ofRule(rule);
+    const table = UNBOUND_TABLES.includes(ownerOf(rule) ?? 0) ? this.#gathered : this.#index.ofRule(rule);
     return table !== undefined && gone === table.wantsRule(rule) && this.#add(table, 'rule');
   }
 }

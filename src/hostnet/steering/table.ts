@@ -3,12 +3,13 @@
  * addresses and differ in their destinations alone: then the rules are the same however many there are. Asks the system
  * nothing.
  */
-import { formatRange } from '../../base/address.ts';
+import { formatRange, rangeToPrefixes } from '../../base/address.ts';
 import { isWhole } from '../../base/ranges.ts';
 import { SetMap } from '../../base/set-map.ts';
 import { ELSEWHERE } from '../fence/fence.ts';
 import { formatPrefix, type InstalledRoute, type Prefix, type Route, type Rule } from '../routes/routes.ts';
 import { ruleKey } from './compare.ts';
+import type { LocalRules } from './local-rules.ts';
 import type { TableMember } from './member.ts';
 import {
   findOnward,
@@ -77,6 +78,8 @@ export class RoutingTable implements Block {
   #block = 0;
   #size = 0;
   #rules: readonly Rule[] = [];
+  /** The rules of many tables, which its own are among. */
+  #gathered: LocalRules | undefined;
   #onward: Onward = { guarded: [], lost: [], links: new Set() };
   #lost: string | undefined;
 
@@ -99,16 +102,40 @@ export class RoutingTable implements Block {
 
   /** The first of its priorities. */
   get block(): number {
-    return this.#block;
+    return this.#gathered?.block ?? this.#block;
   }
 
   /** How many priorities it takes, whatever addresses the host has. */
   get size(): number {
-    return this.#size;
+    return this.#gathered?.size ?? this.#size;
   }
 
   get rules(): readonly Rule[] {
-    return [...this.#rules, ...this.#onwardRules()];
+    return [...(this.#gathered === undefined ? this.#rules : this.ledRules), ...this.#onwardRules()];
+  }
+
+  /** Those of a gathered table that are among others'. */
+  get ledRules(): readonly Rule[] {
+    return this.#gathered?.rulesOf(this.locals, this.number) ?? [];
+  }
+
+  /** The local addresses of the tunnels that share it. */
+  get locals(): readonly Prefix[] {
+    const [first] = this.#members.values();
+    const boxes = first === undefined ? [] : [...first.plan.outbound, ...first.plan.inbound];
+    return FAMILIES.flatMap((family) => {
+      const box = boxes.find(({ local }) => local.start.family === family);
+      return box === undefined ? [] : rangeToPrefixes(box.local);
+    });
+  }
+
+  /** From now on it has its rules among those of others. */
+  gather(gathered: LocalRules): void {
+    this.#gathered = gathered;
+  }
+
+  get isGathered(): boolean {
+    return this.#gathered !== undefined;
   }
 
   /** The local networks that packets out of the tunnels are for, by family: the same for all members. */
@@ -243,7 +270,7 @@ export class RoutingTable implements Block {
 
   #compile(): void {
     const [first] = this.#members.values();
-    if (first === undefined) return;
+    if (first === undefined || this.#gathered !== undefined) return;
     const isShared = this.key !== undefined;
     const { rules, size } = routingRules(isShared ? this.#commonPlan(first.plan) : first.plan, {
       table: this.number,

@@ -5,40 +5,34 @@
  * their rules.
  */
 import { isDeepStrictEqual } from 'node:util';
-import { SetMap } from '../../base/set-map.ts';
-import { DEVICE_GROUP, type HostNetwork, type InstalledRule, ownerOf, type Prefix } from '../routes/routes.ts';
-import { routeKey } from './compare.ts';
-import { DeviceTunnels } from './device-tunnels.ts';
+import { DEVICE_GROUP, type HostNetwork, type Prefix, type Rule } from '../routes/routes.ts';
+import { routeKey, ruleKey } from './compare.ts';
+import { Gathered } from './gathered.ts';
 import { Leftovers } from './leftovers.ts';
 import { TableMember } from './member.ts';
 import { guardedNetworks, type MainTable } from './onward.ts';
 import { isReached, mainTableOf } from './onward-routes.ts';
 import type { RoutingPlan, TableWish } from './plan.ts';
-import { freeBlock, isOnwardLookUp } from './priorities.ts';
+import { type Block, freeBlock, isWithin } from './priorities.ts';
 import type { RuleBook } from './rule-book.ts';
 import type { OwnAddresses } from './sources.ts';
 import { canShare, namedKey, RoutingTable, sharedKey } from './table.ts';
+import { TableIndex } from './table-index.ts';
 import { TableNumbers } from './table-numbers.ts';
 import type { TunnelOrder } from './tunnel-order.ts';
 
-/** Each shared table has rules of its own: more would cost each packet too much. */
-const MAX_SHARED = 32;
+/** Each shared table has rules of its own, which each packet passes. More are gathered. */
+const MAX_APART = 8;
 
 export class SteeringTables {
+  readonly index: TableIndex = new TableIndex();
+  /** What is for all shared tables together, where they are many. */
+  readonly gathered: Gathered;
   readonly #network: HostNetwork;
   readonly #rules: RuleBook;
   readonly #order: TunnelOrder;
   readonly #addresses: () => OwnAddresses;
-  /** By number. BOUNDED: by the tunnels, as all of these. */
-  readonly #tables = new Map<number, RoutingTable>();
-  /** Those that tunnels share, by key. */
-  readonly #shared = new Map<string, RoutingTable>();
-  /** By tunnel. */
-  readonly #of = new Map<string, RoutingTable>();
-  readonly #numbers = new TableNumbers((table) => this.#tables.has(table));
-  readonly #devices = new DeviceTunnels();
-  /** By link, the tables of tunnels whose packets go on by it. */
-  readonly #onward = new SetMap<number, RoutingTable>();
+  readonly #numbers = new TableNumbers((table) => this.index.numbered(table) !== undefined);
   /** Tunnels whose table others use too, which need one of their own. BOUNDED: by the bridges. */
   readonly #apart = new Set<string>();
   readonly #leftovers: Leftovers;
@@ -49,98 +43,27 @@ export class SteeringTables {
     this.#rules = rules;
     this.#order = order;
     this.#addresses = addresses;
-    const has = (tunnel: string): boolean => this.#of.has(tunnel);
+    this.gathered = new Gathered(network, rules);
     this.#leftovers = new Leftovers({
-      ...{ network, rules, addresses, has },
-      ...{ numbers: this.#numbers, tables: this.#tables },
+      ...{ network, rules, addresses, index: this.index },
+      ...{ numbers: this.#numbers, gathered: this.gathered },
     });
-  }
-
-  all(): Iterable<RoutingTable> {
-    return this.#tables.values();
-  }
-
-  *members(): Iterable<TableMember> {
-    for (const table of this.#tables.values()) yield* table.members;
-  }
-
-  get areEmpty(): boolean {
-    return this.#tables.size === 0;
-  }
-
-  of(tunnel: string): RoutingTable | undefined {
-    return this.#of.get(tunnel);
-  }
-
-  numbered(table: number | undefined): RoutingTable | undefined {
-    return table === undefined ? undefined : this.#tables.get(table);
-  }
-
-  /** Another tunnel that has the table, and cannot share it with this one. */
-  otherIn(number: number, plan: RoutingPlan, device: string): string | undefined {
-    const other = this.#tables.get(number)?.otherThan(plan.tunnel);
-    return other === undefined || canShare(other, plan, device) ? undefined : other.plan.tunnel;
-  }
-
-  /** The tunnel that a table is of, or one of them. */
-  ownerOf(table: number): string | undefined {
-    const [first] = this.#tables.get(table)?.members ?? [];
-    return first?.plan.tunnel;
-  }
-
-  /** The table that a rule of ours is of. */
-  ofRule(rule: InstalledRule): RoutingTable | undefined {
-    if (!isOnwardLookUp(rule)) return this.numbered(ownerOf(rule));
-    const { inputLink } = rule;
-    const candidates =
-      inputLink === undefined
-        ? this.#shared.values()
-        : [...this.#devices.named(inputLink)].flatMap((tunnel) => this.#of.get(tunnel) ?? []);
-    return [...new Set(candidates)].find((table) => table.wantsRule(rule));
-  }
-
-  /** The tunnels into whose device packets go by that link. */
-  *ofLink(index: number): Generator<{ readonly table: RoutingTable; readonly member: TableMember }> {
-    for (const tunnel of this.#devices.onLink(index)) {
-      const table = this.#of.get(tunnel);
-      const member = table?.member(tunnel);
-      if (table !== undefined && member !== undefined) yield { table, member };
-    }
-  }
-
-  /** The tables of tunnels whose packets go on by that link. */
-  onwardBy(index: number): Iterable<RoutingTable> {
-    return this.#onward.get(index);
   }
 
   /** @returns what changed, in words */
   setOnward(table: RoutingTable, known: readonly Prefix[], main: MainTable): string | undefined {
     const before = table.onwardLinks;
     const change = table.setOnward(known, main, (network) => isReached(this.#network, table, network, main));
-    for (const link of before) this.#onward.delete(link, table);
-    for (const link of table.onwardLinks) this.#onward.add(link, table);
+    this.index.setOnward(table, before);
     return change;
   }
 
   /** Whether all of this stands for the tunnel, as far as this daemon set it. */
   stands(plan: RoutingPlan, device: string): boolean {
-    const member = this.#of.get(plan.tunnel)?.member(plan.tunnel);
+    const member = this.index.of(plan.tunnel)?.member(plan.tunnel);
     return (
       member?.device === device && !this.#leftovers.isReturning(plan.tunnel) && isDeepStrictEqual(member.plan, plan)
     );
-  }
-
-  #keep(table: RoutingTable): void {
-    const before = this.#tables.get(table.number);
-    if (before !== undefined && before !== table) this.#drop(before);
-    this.#tables.set(table.number, table);
-    if (table.key !== undefined) this.#shared.set(table.key, table);
-  }
-
-  #drop(table: RoutingTable): void {
-    for (const link of table.onwardLinks) this.#onward.delete(link, table);
-    if (this.#tables.get(table.number) === table) this.#tables.delete(table.number);
-    if (table.key !== undefined && this.#shared.get(table.key) === table) this.#shared.delete(table.key);
   }
 
   /**
@@ -149,15 +72,15 @@ export class SteeringTables {
    */
   add(plan: RoutingPlan, device: string): void {
     const { tunnel } = plan;
-    const before = this.#of.get(tunnel);
+    const before = this.index.of(tunnel);
     const former = before?.member(tunnel);
     try {
       const key = this.#keyOf(plan) ?? this.#shareNamed(plan, device);
       const table = key === undefined ? this.#addAlone(plan, device) : this.#join(key, plan, device);
-      this.#of.set(tunnel, table);
+      this.index.setTable(tunnel, table);
       if (before !== undefined && before !== table && before.number !== table.number) this.#leave(before, tunnel);
-      if (former !== undefined) this.#forgetDevice(former);
-      this.#devices.add(device, tunnel);
+      if (former !== undefined) this.index.forgetDevice(former);
+      this.index.addDevice(device, tunnel);
       // What refuses in another table must not go first.
       this.#leftovers.settle(plan, table);
     } catch (error) {
@@ -170,14 +93,14 @@ export class SteeringTables {
 
   /** The key of the table that the document names, where a tunnel on the same device has it. */
   #shareNamed(plan: RoutingPlan, device: string): string | undefined {
-    const table = this.numbered(plan.table);
+    const table = this.index.numbered(plan.table);
     const other = table?.otherThan(plan.tunnel);
     const key = namedKey(plan);
     if (table === undefined || other === undefined || key === undefined) return undefined;
     if (!canShare(other, plan, device)) return undefined;
     const { rules } = table;
     table.share(key);
-    this.#keep(table);
+    this.index.keep(table);
     this.#rules.change(rules, table.rules);
     return key;
   }
@@ -189,8 +112,8 @@ export class SteeringTables {
     if (key === undefined || this.#apart.has(tunnel)) return undefined;
     const order = this.#order;
     if (order.before(tunnel).length + order.mates(tunnel).length > 0) return undefined;
-    if (order.behind(tunnel).some((other) => this.#of.get(other)?.key !== undefined)) return undefined;
-    return this.#shared.size < MAX_SHARED || this.#shared.has(key) ? key : undefined;
+    if (order.behind(tunnel).some((other) => this.index.of(other)?.key !== undefined)) return undefined;
+    return key;
   }
 
   /** In a table of its own. */
@@ -200,11 +123,11 @@ export class SteeringTables {
     const table = new RoutingTable(number, undefined, own);
     const member = new TableMember(plan, { device, table: number }, own);
     table.add(member);
-    const used = this.#tables.has(number);
+    const used = this.index.numbered(number) !== undefined;
     const stale = used ? this.#leftovers.standing(number) : this.#leftovers.routesIn(number);
     this.#place(table, plan.tunnel);
     const standing = this.#rules.of(number);
-    const known = this.#of.get(plan.tunnel)?.guarded ?? [];
+    const known = this.index.of(plan.tunnel)?.guarded ?? [];
     this.setOnward(table, [...known, ...guardedNetworks(standing)], mainTableOf(this.#network));
     try {
       const closed = new Map(member.closedRoutes.map((route) => [routeKey(route), route]));
@@ -212,11 +135,11 @@ export class SteeringTables {
       this.#network.addRoutes([...closed].flatMap(([key, route]) => (kept.has(key) ? [] : [route])));
       this.#rules.change(standing, table.rules);
       this.#network.deleteRoutes(stale.filter((route) => !closed.has(routeKey(route))));
-      this.#keep(table);
+      this.index.keep(table);
       return table;
     } catch (error) {
-      this.#drop(this.#tables.get(number) ?? table);
-      this.#drop(table);
+      this.index.drop(this.index.numbered(number) ?? table);
+      this.index.drop(table);
       this.#leftovers.clear(number);
       throw error;
     }
@@ -226,7 +149,7 @@ export class SteeringTables {
   #join(key: string, plan: RoutingPlan, device: string): RoutingTable {
     const number = plan.table ?? this.#numbers.shared(key);
     const own = this.#addresses();
-    const known = this.#tables.get(number);
+    const known = this.index.numbered(number);
     const table = known ?? new RoutingTable(number, key, own);
     const former = table.member(plan.tunnel);
     const found = known === undefined ? this.#leftovers.adopt(number) : [];
@@ -234,17 +157,19 @@ export class SteeringTables {
     const member = new TableMember(plan, { device, table: number }, own);
     table.add(member);
     if (known === undefined) {
-      this.#place(table, plan.tunnel);
+      this.#placeShared(table, plan.tunnel);
       this.setOnward(table, guardedNetworks(found), mainTableOf(this.#network));
     }
     const noted = this.#leftovers.noted(number);
     const there = new Set((former?.closedRoutes ?? []).map(routeKey));
     try {
-      this.#keep(table);
+      this.index.keep(table);
       this.#network.addRoutes(
         member.closedRoutes.filter((route) => !there.has(routeKey(route)) && !noted.has(routeKey(route))),
       );
-      this.#rules.change(rules, table.rules);
+      if (table.isGathered) this.gathered.addMember(member, former);
+      if (known === undefined) this.#lead(table, rules);
+      else this.#rules.change(rules, table.rules);
       const wanted = new Set(member.closedRoutes.map(routeKey));
       const old = [...(former?.closedRoutes ?? []), ...(former?.openRoutes ?? [])];
       this.#network.deleteRoutes(old.filter((route) => !wanted.has(routeKey(route))));
@@ -255,15 +180,69 @@ export class SteeringTables {
     }
   }
 
+  #placeShared(table: RoutingTable, tunnel: string): void {
+    const apart = [...this.index.shared()].filter((other) => !other.isNamed);
+    const { locals } = this.gathered;
+    if (table.isNamed || (locals === undefined && apart.length < MAX_APART)) this.#place(table, tunnel);
+    else if (locals !== undefined || this.#gather(apart)) table.gather(this.gathered.locals!);
+    else this.#place(table, tunnel);
+  }
+
+  /**
+   * Gathers tables, once more if they are. Those that come after them go behind first.
+   * @returns false where there is no room, and nothing is changed
+   */
+  #gather(tables: readonly RoutingTable[]): boolean {
+    const former = this.gathered.locals;
+    const before = tables.map(({ rules }) => rules);
+    if (!this.gathered.form(this.#blocksBeside(undefined))) return false;
+    for (const table of tables) table.gather(this.gathered.locals!);
+    for (const table of tables) for (const { plan } of table.members) this.putBehind(plan.tunnel);
+    for (const member of tables.flatMap(({ members }) => [...members])) {
+      if (this.gathered.hasMember(member)) continue;
+      this.gathered.addMember(member, undefined);
+      const isUp = member.linkIndex !== undefined && this.#network.link(member.linkIndex)?.up === true;
+      if (isUp) this.#network.addRoutes(this.gathered.openRoutes(member));
+    }
+    this.gathered.leadFirst(tables);
+    for (const [at, table] of tables.entries()) this.#replace(before[at]!, table);
+    if (former !== undefined) this.gathered.dropFormer(former);
+    return true;
+  }
+
+  /** Gives a table its rules, in place of those that stand. */
+  #lead(table: RoutingTable, before: readonly Rule[]): void {
+    if (table.isGathered) this.gathered.lead(table);
+    this.#replace(before, table);
+  }
+
+  /** Those that lead to it where it is gathered stand. */
+  #replace(before: readonly Rule[], table: RoutingTable): void {
+    const keys = new Set(before.map(ruleKey));
+    const led = table.ledRules.filter((rule) => !keys.has(ruleKey(rule)));
+    this.#rules.change([...before, ...led], table.rules);
+  }
+
+  /** Gathers tables anew where another program's rule has come between theirs: what jumps there would pass over it. */
+  makeRoom(): void {
+    const { locals } = this.gathered;
+    if (locals === undefined || !this.#rules.foreign.some(({ priority }) => isWithin(locals, priority))) return;
+    this.#gather([...this.index.all()].filter(({ isGathered }) => isGathered));
+  }
+
   #place(table: RoutingTable, tunnel: string): void {
-    const others = [...this.#tables.values()].filter(({ number }) => number !== table.number);
     const wanted = { table: table.number, size: table.size, from: this.#firstFor(tunnel) };
-    table.place(freeBlock(this.#rules.priorities(), others, wanted));
+    table.place(freeBlock(this.#rules.priorities(), this.#blocksBeside(table), wanted));
+  }
+
+  #blocksBeside(table: RoutingTable | undefined): Block[] {
+    const others = [...this.index.all()].filter((other) => !other.isGathered && other.number !== table?.number);
+    return [...others, ...this.gathered.blocks];
   }
 
   /** The first priority behind those of the tunnels that come before this one. */
   #firstFor(tunnel: string): number | undefined {
-    const before = this.#order.before(tunnel).flatMap((other) => this.#of.get(other) ?? []);
+    const before = this.#order.before(tunnel).flatMap((other) => this.index.of(other) ?? []);
     return before.length === 0 ? undefined : Math.max(...before.map(({ block, size }) => block + size));
   }
 
@@ -274,10 +253,10 @@ export class SteeringTables {
   putBehind(first: string): void {
     const moved = new Set([first]);
     for (const tunnel of moved) {
-      const table = this.#of.get(tunnel);
+      const table = this.index.of(tunnel);
       if (table === undefined) continue;
       for (const name of this.#order.behind(tunnel)) {
-        const other = this.#of.get(name);
+        const other = this.index.of(name);
         if (other === undefined || moved.has(name) || other.block > table.block) continue;
         if (other.key === undefined || other.isNamed) this.#move(other, name);
         else this.#setApart(name, other);
@@ -296,31 +275,30 @@ export class SteeringTables {
   #setApart(tunnel: string, shared: RoutingTable): void {
     const { plan, device, linkIndex } = shared.member(tunnel)!;
     const table = this.#addAlone(plan, device);
-    this.#of.set(tunnel, table);
+    this.index.setTable(tunnel, table);
     if (linkIndex !== undefined) this.#openInto(table.member(tunnel)!, linkIndex);
     this.#leave(shared, tunnel);
   }
 
   /** Routes into the device, which is up. @throws Error when the system refuses */
   open(tunnel: string, linkIndex: number): void {
-    const member = this.#of.get(tunnel)?.member(tunnel);
+    const member = this.index.of(tunnel)?.member(tunnel);
     if (member === undefined) throw new Error(`bug: the device of ${tunnel} has no rules`);
-    const isKnown = this.#devices.onLink(linkIndex).size > 0;
-    if (!isKnown) this.#network.setLink(linkIndex, { group: DEVICE_GROUP });
-    this.#devices.addLink(linkIndex, tunnel);
+    const isFirst = this.index.addLink(linkIndex, tunnel);
+    if (isFirst) this.#network.setLink(linkIndex, { group: DEVICE_GROUP });
     this.#openInto(member, linkIndex);
     // The kernel does not report it once more.
-    if (isKnown) member.linkLooked(this.#network.link(linkIndex));
+    if (!isFirst) member.linkLooked(this.#network.link(linkIndex));
   }
 
   #openInto(member: TableMember, linkIndex: number): void {
     member.setLink(linkIndex);
-    this.#network.addRoutes(member.openRoutes);
+    this.#network.addRoutes([...member.openRoutes, ...this.gathered.openRoutes(member)]);
   }
 
   /** Which children of a tunnel have an SA. */
   setUp(tunnel: string, up: ReadonlySet<string>): void {
-    const table = this.#of.get(tunnel);
+    const table = this.index.of(tunnel);
     const plan = table?.member(tunnel)?.plan;
     if (table === undefined || plan?.outbound.some(({ level }) => level === 'use') !== true) return;
     const { rules } = table;
@@ -330,23 +308,16 @@ export class SteeringTables {
 
   /** @param plan by which an earlier daemon may have left something */
   release(tunnel: string, plan: RoutingPlan | undefined): void {
-    const table = this.#of.get(tunnel);
+    const table = this.index.of(tunnel);
     if (table !== undefined) this.#leave(table, tunnel);
     else if (plan !== undefined) this.#leftovers.remove(plan);
     this.#forget(tunnel);
   }
 
   #forget(tunnel: string): void {
-    this.#of.delete(tunnel);
+    this.index.forget(tunnel);
     this.#leftovers.forget(tunnel);
     this.#numbers.freeOwn(tunnel);
-  }
-
-  /** Of a tunnel that has no table any more, or another device. */
-  #forgetDevice(member: TableMember): void {
-    const { tunnel } = member.plan;
-    const now = this.#of.get(tunnel)?.member(tunnel);
-    if (now === undefined || now === member || now.linkIndex !== member.linkIndex) this.#devices.forget(member);
   }
 
   /** What the system refuses to remove can be removed by the next call. @throws Error */
@@ -356,18 +327,21 @@ export class SteeringTables {
     const { key, number, rules } = table;
     if (key === undefined) {
       this.#leftovers.clear(number);
-      this.#forgetDevice(member);
-      this.#drop(table);
+      this.index.forgetDevice(member);
+      this.index.drop(table);
       return;
     }
-    this.#network.deleteRoutes([...member.openRoutes, ...member.closedRoutes]);
     const [first, second] = table.members;
-    if (first === member && second === undefined) {
+    const isLast = first === member && second === undefined;
+    if (table.isGathered && isLast) this.gathered.leave(table);
+    if (table.isGathered) this.gathered.removeMember(member);
+    this.#network.deleteRoutes([...member.openRoutes, ...member.closedRoutes]);
+    if (isLast) {
       this.#leftovers.leave(number);
-      this.#drop(table);
+      this.index.drop(table);
       this.#numbers.freeShared(key);
     }
-    this.#forgetDevice(member);
+    this.index.forgetDevice(member);
     table.remove(tunnel);
     if (table.isEmpty) return;
     try {
@@ -381,9 +355,9 @@ export class SteeringTables {
   /** The number of the table that a tunnel has to itself from now on. */
   numberApart(plan: TableWish): number {
     this.#apart.add(plan.tunnel);
-    const table = this.#of.get(plan.tunnel);
+    const table = this.index.of(plan.tunnel);
     if (table?.key !== undefined && !table.isNamed) this.#setApart(plan.tunnel, table);
-    return this.#of.get(plan.tunnel)?.number ?? this.#numbers.own(plan);
+    return this.index.of(plan.tunnel)?.number ?? this.#numbers.own(plan);
   }
 
   /** Keys of routes in a shared table that an earlier daemon left, of tunnels that have not been started yet or were since. */
