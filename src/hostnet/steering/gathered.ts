@@ -47,8 +47,12 @@ export class Gathered {
 
   /** Priorities that are for no other rule. */
   get blocks(): Block[] {
-    const old = this.#locals === undefined ? this.#standing() : this.#old;
-    return [...(this.#locals === undefined ? [] : [this.#locals]), ...spanOf(old)];
+    return [...(this.#locals === undefined ? [] : [this.#locals]), ...spanOf(this.#left)];
+  }
+
+  /** What stands of a daemon before. */
+  get #left(): readonly InstalledRule[] {
+    return this.#locals === undefined ? this.#standing() : this.#old;
   }
 
   /**
@@ -169,6 +173,8 @@ export class Gathered {
   /** Compares what is for all tables with what is wanted, and puts right what differs. */
   mend(changer: Changer, routesOf: RoutesOf): Mended {
     this.#removeOld();
+    // What a daemon before left of tunnels that are to run again is for them to remove.
+    if (this.#locals === undefined) return { found: [], problems: [] };
     this.#unbound.follow();
     const old = new Set(this.#old.map(ruleKey));
     const tables = UNBOUND_TABLES.map((number) => {
@@ -179,7 +185,7 @@ export class Gathered {
       const routes = wanted.filter((route) => !impossible.has(route));
       return { number, routes, kept: this.#noted.get(number) ?? new Set<string>() };
     });
-    const rules = this.#locals?.common ?? [];
+    const rules = this.#locals.common;
     const own = this.#known(rules).filter((rule) => !old.has(ruleKey(rule)));
     const addRoutes = (routes: readonly Route[]): void => this.#addWhereUp(routes);
     return mendRouting({ ...changer, addRoutes }, { rules, tables, flows: [] }, { own, foreign: [], routesOf });
@@ -210,12 +216,13 @@ export class Gathered {
 
   /** Those of a daemon before, once there are no others between them. */
   #removeOld(): void {
-    const [span] = spanOf(this.#old);
+    const left = this.#left;
+    const [span] = spanOf(left);
     if (span === undefined) return;
     let between = 0;
     for (const priority of this.#rules.priorities()) if (isWithin(span, priority)) between++;
-    if (between > this.#old.length) return;
-    this.#rules.change(this.#old, []);
+    if (between > left.length) return;
+    this.#rules.change(left, []);
     this.#old = [];
   }
 }
