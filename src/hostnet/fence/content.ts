@@ -97,14 +97,8 @@ export class TableReader {
   }
 
   /** False when it is not there. */
-  async #list(request: NetlinkRequest, parser: ContentParser): Promise<boolean> {
-    try {
-      await this.#channel.socket.requestInSlices(request, WHAT, ({ type, body }) => parser.add(type, body));
-      return true;
-    } catch (error) {
-      if (error instanceof SystemError && error.errno === ERRNO.ENOENT) return false;
-      throw error;
-    }
+  #list(request: NetlinkRequest, parser: ContentParser): Promise<boolean> {
+    return this.#channel.socket.requestInSlices(request, WHAT, ({ type, body }) => parser.add(type, body));
   }
 }
 

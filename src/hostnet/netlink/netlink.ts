@@ -31,7 +31,14 @@ const NLMSGERR_ATTR_MSG = 1;
 
 /** What comes from the kernel: data, or the end of an answer (`errno` 0: success). */
 export type NetlinkMessage =
-  | { readonly kind: 'data'; readonly type: number; readonly sequence: number; readonly body: Uint8Array }
+  | {
+      readonly kind: 'data';
+      readonly type: number;
+      readonly sequence: number;
+      readonly body: Uint8Array;
+      /** What is listed, or something beside it, has changed since the message before: some of it may be missing. */
+      readonly isInterrupted?: boolean;
+    }
   | {
       readonly kind: 'end';
       readonly sequence: number;
@@ -156,7 +163,7 @@ export function parseMessages(datagram: Uint8Array): NetlinkMessage[] {
     const sequence = view.getUint32(at + 8, true);
     const body = datagram.subarray(at + HEADER_SIZE, at + length);
     if (type === NLMSG_ERROR || type === NLMSG_DONE) messages.push(parseEnd(type, flags, sequence, body));
-    else if (type !== NLMSG_NOOP) messages.push({ kind: 'data', type, sequence, body });
+    else if (type !== NLMSG_NOOP) messages.push(dataMessage(type, flags, sequence, body));
     at += (length + 3) & ~3;
   }
   return messages;
@@ -186,6 +193,11 @@ export function forEachAttribute(
     use(type, body.subarray(at + ATTRIBUTE_HEADER_SIZE, at + length));
     at += (length + 3) & ~3;
   }
+}
+
+function dataMessage(type: number, flags: number, sequence: number, body: Uint8Array): NetlinkMessage {
+  const isInterrupted = (flags & NLM_F.DUMP_INTERRUPTED) !== 0;
+  return { kind: 'data', type, sequence, body, ...(isInterrupted ? { isInterrupted } : {}) };
 }
 
 /** NLMSG_ERROR carries a negative errno and the header of the request; NLMSG_DONE may carry an errno. */

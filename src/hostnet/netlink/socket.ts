@@ -86,16 +86,18 @@ export class NetlinkSocket {
    * The same for a long answer, of which `onData` is given each message. The event loop has its turn every few
    * milliseconds; until it resolves, the socket takes no other request.
    *
+   * @returns false where what is asked for does not exist
    * @throws SystemError, also with EINTR when what is listed changed meanwhile
    */
-  async requestInSlices(request: NetlinkRequest, what: string, onData: (data: NetlinkData) => void): Promise<void> {
+  async requestInSlices(request: NetlinkRequest, what: string, onData: (data: NetlinkData) => void): Promise<boolean> {
     const sequence = this.#send(request, what);
     const deadline = performance.now() + SLICED_TIMEOUT_MS;
     for (let turn = performance.now(); ; ) {
       for (const message of parseMessages(this.#receive(deadline, what))) {
         if (message.sequence !== sequence) continue;
         if (message.kind === 'data') onData(message);
-        else if (message.errno === 0) return;
+        else if (message.errno === 0) return true;
+        else if (message.errno === ERRNO.ENOENT) return false;
         else throw new SystemError(what, message.errno, message.text);
       }
       if (performance.now() - turn < SLICE_MS) continue;

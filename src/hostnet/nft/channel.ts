@@ -3,7 +3,8 @@
  * a call returns; long ones are read in slices.
  */
 import { setImmediate } from 'node:timers/promises';
-import { SystemError } from '../../sys/errno.ts';
+import { ERRNO, SystemError } from '../../sys/errno.ts';
+import type { NetlinkRequest } from '../netlink/netlink.ts';
 import { chainsRequest, countersRequest, parseChainName, parseCounter } from '../netlink/nftables.ts';
 import { NETLINK_NETFILTER } from '../netlink/nftables-layout.ts';
 import { NetlinkSocket } from '../netlink/socket.ts';
@@ -23,6 +24,8 @@ export class BatchRefusedError extends SystemError {
 const WHAT = 'change nftables';
 /** How long the event loop waits for lines that are compiled. */
 const SLICE_MS = 4;
+/** How often a listing is begun anew when nftables changed meanwhile. */
+const MAX_ATTEMPTS = 5;
 
 export class NftChannel {
   readonly #open: () => NetlinkSocket;
@@ -55,23 +58,36 @@ export class NftChannel {
 
   /** The names of the chains of a table. @throws SystemError */
   async chains(table: string): Promise<string[]> {
-    const names: string[] = [];
-    await this.socket.requestInSlices(chainsRequest(table), 'list the chains of nftables', ({ body }) => {
-      const name = parseChainName(body, table);
-      if (name !== undefined) names.push(name);
-    });
-    return names;
+    const answers = await this.#list(chainsRequest(table), 'list the chains of nftables');
+    return answers.flatMap((body) => parseChainName(body, table) ?? []);
   }
 
   /** Packets by the names of the table's counters. @throws SystemError */
   async counters(table: string): Promise<Map<string, number>> {
-    // BOUNDED: by the counters of the table.
-    const packets = new Map<string, number>();
-    await this.socket.requestInSlices(countersRequest(table), 'list the counters of nftables', ({ body }) => {
-      const counter = parseCounter(body, table);
-      if (counter !== undefined) packets.set(counter.name, counter.packets);
-    });
-    return packets;
+    const answers = await this.#list(countersRequest(table), 'list the counters of nftables');
+    const counters = answers.flatMap((body) => parseCounter(body, table) ?? []);
+    return new Map(counters.map(({ name, packets }) => [name, packets]));
+  }
+
+  /** A listing is begun anew when nftables changed meanwhile. */
+  async #list(request: NetlinkRequest, what: string): Promise<Uint8Array[]> {
+    for (let attempt = 1; ; attempt++) {
+      // BOUNDED: by the objects that are listed.
+      const answers: Uint8Array[] = [];
+      let isWhole = true;
+      try {
+        await this.socket.requestInSlices(request, what, ({ body, isInterrupted = false }) => {
+          if (isInterrupted) isWhole = false;
+          answers.push(body);
+        });
+      } catch (error) {
+        if (!(error instanceof SystemError) || error.errno !== ERRNO.EINTR) throw error;
+        isWhole = false;
+      }
+      if (isWhole) return answers;
+      if (attempt === MAX_ATTEMPTS)
+        throw new SystemError(what, ERRNO.EINTR, 'Other programs change nftables too often');
+    }
   }
 
   close(): void {

@@ -42,12 +42,14 @@ describe('netlink messages', () => {
     const refused =
       '30000000 0200 0003 08000000 00000000 efffffff 14000000 1800 0506 08000000 00000000 0900 0100 676f6e65 00 000000';
     const done = '14000000 0300 0200 09000000 00000000 00000000';
+    const behindChange = '14000000 1800 1200 0a000000 00000000 aabbccdd';
     const interrupted = '14000000 0300 1200 0a000000 00000000 00000000';
-    expect(parseMessages(bytes(data, acknowledged, refused, done, interrupted))).toEqual([
+    expect(parseMessages(bytes(data, acknowledged, refused, done, behindChange, interrupted))).toEqual([
       { kind: 'data', type: 0x18, sequence: 7, body: bytes('aabbccdd eeff0011') },
       { kind: 'end', sequence: 7, errno: 0, text: undefined },
       { kind: 'end', sequence: 8, errno: 17, text: 'gone' },
       { kind: 'end', sequence: 9, errno: 0, text: undefined },
+      { kind: 'data', type: 0x18, sequence: 10, body: bytes('aabbccdd'), isInterrupted: true },
       { kind: 'end', sequence: 10, errno: 4, text: 'the table changed while it was read' },
     ]);
   });

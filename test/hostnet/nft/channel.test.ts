@@ -1,6 +1,7 @@
 /** The channel to nftables, on a kernel: what is refused is refused as a whole, whatever its length. */
 import { spawnSync } from 'node:child_process';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, type MockInstance, vi } from 'vitest';
+import { NetlinkSocket } from '../../../src/hostnet/netlink/socket.ts';
 import { BatchRefusedError, NftChannel } from '../../../src/hostnet/nft/channel.ts';
 import { ERRNO, SystemError } from '../../../src/sys/errno.ts';
 import { missing } from '../../support/lab/needs.ts';
@@ -104,6 +105,33 @@ describe.skipIf(missing(['namespaces', 'nftables']).length > 0)('the channel to 
       ]),
     );
     expect([await channel.chains('gone'), await channel.counters('gone')]).toEqual([[], new Map()]);
+  });
+
+  it('lists anew what other programs change while it is listed, and gives up where that has no end', async () => {
+    await commit(...Array.from({ length: 3000 }, (_, at) => `add counter inet t k${at}`));
+    const { requestInSlices } = NetlinkSocket.prototype;
+    // Behind the first part of a listing the kernel says that it is none of one state.
+    const meddle = (times: number): MockInstance =>
+      vi.spyOn(NetlinkSocket.prototype, 'requestInSlices').mockImplementation(async function (
+        this: NetlinkSocket,
+        request,
+        what,
+        onData,
+      ) {
+        let isFirst = times-- > 0;
+        return requestInSlices.call(this, request, what, (data) => {
+          if (isFirst) spawnSync('nft', ['add counter inet t other; delete counter inet t other']);
+          isFirst = false;
+          onData(data);
+        });
+      });
+    let spy = meddle(2);
+    expect((await channel.counters('t')).size).toBe(3000);
+    expect(spy).toHaveBeenCalledTimes(3);
+    spy.mockRestore();
+    spy = meddle(99);
+    await expect(channel.counters('t')).rejects.toThrow('EINTR');
+    spy.mockRestore();
   });
 
   it('does not begin with a batch that has a line it does not know', async () => {
