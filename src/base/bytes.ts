@@ -238,8 +238,21 @@ export function compareBytes(a: Uint8Array, b: Uint8Array): number {
 
 export function toHex(bytes: Uint8Array): string {
   let text = '';
-  for (const byte of bytes) text += byte.toString(16).padStart(2, '0');
+  for (let at = 0; at < bytes.length; at += HEX_STEP) text += hexOf(bytes.subarray(at, at + HEX_STEP));
   return text;
+}
+
+/** Bytes that are written at once: one string of them, where a string for each byte would stay as a tree of small ones. */
+const HEX_STEP = 4096;
+const HEX_DIGITS = Array.from('0123456789abcdef', (digit) => digit.charCodeAt(0));
+
+function hexOf(bytes: Uint8Array): string {
+  const codes = new Array<number>(2 * bytes.length);
+  for (const [at, byte] of bytes.entries()) {
+    codes[2 * at] = HEX_DIGITS[byte >> 4]!;
+    codes[2 * at + 1] = HEX_DIGITS[byte & 0xf]!;
+  }
+  return String.fromCharCode(...codes);
 }
 
 /** @throws RangeError when the text is not an even number of hexadecimal digits. */

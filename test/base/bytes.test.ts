@@ -85,6 +85,8 @@ describe('helpers', () => {
         expect(fromHex(toHex(bytes))).toEqual(bytes);
       }),
     );
+    const many = Uint8Array.from({ length: 20_000 }, (_, at) => at);
+    expect(fromHex(toHex(many))).toEqual(many);
     expect(() => fromHex('abc')).toThrow(RangeError);
     expect(() => fromHex('zz')).toThrow(RangeError);
   });

@@ -111,6 +111,12 @@ describe('a message', () => {
     expect(datagramSizes(576, 4, 1_248)).toEqual([544]);
   });
 
+  it('keeps nothing of what it was made of where there is nothing smaller, as nearly all do', () => {
+    const sizes = datagramSizes(1_280, 4);
+    expect(seal(GCM, [300], sizes).smaller).toBe(seal(CBC, [200], sizes).smaller);
+    expect(seal(GCM, [800], sizes).smaller).not.toBe(seal(GCM, [800], sizes).smaller);
+  });
+
   it('is in one piece where there are to be no fragments: RangeError beyond what SK can carry', () => {
     expect(seal(GCM, [60_000], []).datagrams).toHaveLength(1);
     expect(() => seal(GCM, [60_000, 60_000], [])).toThrow(RangeError);

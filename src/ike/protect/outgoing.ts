@@ -20,7 +20,12 @@ export interface Outgoing {
 
 /** A message that is sent as it is, whatever its size. */
 export function single(datagram: Uint8Array): Outgoing {
-  return { datagrams: [datagram], smaller: () => undefined };
+  return { datagrams: [datagram], smaller: nothingSmaller };
+}
+
+/** One for all: the last response of each IKE SA stays, and must not keep what it was made of. */
+function nothingSmaller(): undefined {
+  return undefined;
 }
 
 /** Any IPv6 link takes so much, and nearly any path over IPv4. */
@@ -46,9 +51,9 @@ export function datagramSizes(packet: number, family: IpFamily, learned?: number
   return [...new Set([first, ...fallbacks])].map((size) => size - headers);
 }
 
-export interface Unsealed {
+/** What seals a message. */
+interface Sealing {
   readonly header: IkeHeader;
-  readonly payloads: readonly Payload[];
   readonly cipher: PacketCipher;
   /** Makes the IV of each fragment; never the same twice for the cipher's key. */
   readonly nextCounter: () => number;
@@ -56,32 +61,49 @@ export interface Unsealed {
   readonly alive: () => boolean;
 }
 
+export interface Unsealed extends Sealing {
+  readonly payloads: readonly Payload[];
+}
+
 /**
  * Seals a message for the first of `sizes`; `smaller` goes on to the others.
  * @param sizes empty where no fragments may be sent: then it goes in one datagram, however large
  * @throws RangeError when a message that must not be fragmented is longer than SK can carry
  */
-export function sealOutgoing(message: Unsealed, sizes: readonly number[]): Outgoing {
+export function sealOutgoing({ payloads, ...sealing }: Unsealed, sizes: readonly number[]): Outgoing {
   const writer = new ByteWriter(1024);
-  const firstPayload = encodePayloads(writer, message.payloads);
-  return seal(message, firstPayload, writer.finish(), sizes);
+  const firstPayload = encodePayloads(writer, payloads);
+  return seal(sealing, firstPayload, writer.finish(), sizes);
 }
 
-function seal(message: Unsealed, firstPayload: number, content: Uint8Array, sizes: readonly number[]): Outgoing {
-  const { header, cipher, nextCounter } = message;
+function seal(sealing: Sealing, firstPayload: number, content: Uint8Array, sizes: readonly number[]): Outgoing {
   const [size = Number.POSITIVE_INFINITY, ...others] = sizes;
-  const smaller = (): Outgoing | undefined => {
-    if (!message.alive()) return undefined;
-    // RFC 7383 §2.5.2: by its larger total the receiver knows the newer set.
-    const next = others.findIndex((other) => countFor(content.length, cipher, other) > total);
-    return next < 0 ? undefined : seal(message, firstPayload, content, others.slice(next));
-  };
-  const total = countFor(content.length, cipher, size);
-  if (total === 1) {
-    return { datagrams: [sealPart(header, { firstPayload, content }, cipher, nextCounter())], smaller };
-  }
+  const total = countFor(content.length, sealing.cipher, size);
+  const datagrams = sealAll(sealing, { firstPayload, content }, total, size);
+  // RFC 7383 §2.5.2: by its larger total the receiver knows the newer set.
+  const next = others.findIndex((other) => countFor(content.length, sealing.cipher, other) > total);
+  if (next < 0) return { datagrams, smaller: nothingSmaller };
+  return { datagrams, smaller: () => sealSmaller(sealing, firstPayload, content, others.slice(next)) };
+}
+
+function sealSmaller(
+  sealing: Sealing,
+  firstPayload: number,
+  content: Uint8Array,
+  sizes: readonly number[],
+): Outgoing | undefined {
+  return sealing.alive() ? seal(sealing, firstPayload, content, sizes) : undefined;
+}
+
+function sealAll(
+  { header, cipher, nextCounter }: Sealing,
+  { firstPayload, content }: { readonly firstPayload: number; readonly content: Uint8Array },
+  total: number,
+  size: number,
+): readonly Uint8Array[] {
+  if (total === 1) return [sealPart(header, { firstPayload, content }, cipher, nextCounter())];
   const capacity = capacityOf(cipher, size, 'skf');
-  const datagrams = Array.from({ length: total }, (_, i) => {
+  return Array.from({ length: total }, (_, i) => {
     const part = {
       firstPayload: i === 0 ? firstPayload : PayloadType.NONE,
       content: content.subarray(i * capacity, (i + 1) * capacity),
@@ -89,7 +111,6 @@ function seal(message: Unsealed, firstPayload: number, content: Uint8Array, size
     };
     return sealPart(header, part, cipher, nextCounter());
   });
-  return { datagrams, smaller };
 }
 
 /** The number of datagrams for a message; 1 if it fits whole, or would need more than `MAX_FRAGMENTS`. */
