@@ -248,7 +248,10 @@ function heard(session: IkeSession, now: number, path: Path): void {
   followPeer(session, path);
 }
 
-/** RFC 7296 §2.23: a peer behind a NAT is followed to where it appears, unless we are behind one ourselves. */
+/**
+ * RFC 7296 §2.23: a peer behind a NAT is followed to where it appears, unless we are behind one ourselves. A message that is
+ * late, on an IKE SA that was replaced, does not lead back one that has heard from the peer itself.
+ */
 export function followPeer(session: IkeSession, path: Path): void {
   const life = lifeOf(session.state);
   if (life?.establishedAt === undefined || samePath(session.path, path)) return;
@@ -257,9 +260,21 @@ export function followPeer(session: IkeSession, path: Path): void {
     refusePath(session, life, path);
     return;
   }
+  // It may say so on an IKE SA that was replaced meanwhile, with its delete: those that replaced it are where that was.
+  for (const heir of heirsOf(session, life)) if (samePath(heir.path, session.path)) move(heir, path);
+  move(session, path);
+}
+
+/** The IKE SAs that came out of the rekeying of this one, and of those in turn. */
+function heirsOf(session: IkeSession, { origin }: Life): IkeSession[] {
+  const others = session.registry.withSamePeer(session);
+  return others.filter(({ id, state }) => id > session.id && lifeOf(state)?.origin === origin);
+}
+
+function move(session: IkeSession, path: Path): void {
   session.path = path;
   session.registry.stateChanged(session);
-  if (life.announced) session.env.emit({ type: 'path-changed', ikeSaId: session.id, path });
+  if (lifeOf(session.state)?.announced) session.env.emit({ type: 'path-changed', ikeSaId: session.id, path });
 }
 
 /** ESP in UDP cannot follow the peer to port 500: it stays where it is, and requests of ours too (RFC 7296 §2.23). */

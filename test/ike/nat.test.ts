@@ -243,6 +243,83 @@ describe.each(['a', 'b'] as const)('a NAT in front of %s', (side) => {
     expect(ports(pair.peer(inside))).toBe('4500 5503');
   });
 
+  const REKEY: Record<string, (pair: Pair, host: Host) => void> = {
+    'a CHILD SA': (pair, host) => pair.act(host, (endpoint, now) => endpoint.rekeyChild(now, host.child.id)),
+    'the IKE SA': (pair, host) => pair.act(host, (endpoint, now) => endpoint.rekeyIkeSa(now, host.ikeSa.id)),
+  };
+
+  //   inside           NAT               outside
+  //   │── request ──────┼─5500────────────▶│
+  //   │                 ┼ ✕──── response ──│   to the old mapping
+  //   │── request ──────┼─5507────────────▶│   the same bytes: answered again, to where they came from
+  //   │◀────────────────┼─────── response ─│
+  it.each(Object.keys(REKEY))('may change its mapping in the midst of the rekeying of %s', (what) => {
+    const { pair, nat, inside, outside } = behindNat();
+    pair.filter = (datagram) => {
+      if (datagram.from === outside) nat.shift = 7;
+      return nat.pass(datagram);
+    };
+    REKEY[what]!(pair, inside);
+    pair.run(10_000);
+    expectSame(pair, 1);
+    expect(ports(outside)).toBe('4500 5507');
+    expect(outside.of('path-changed').map(({ ikeSaId }) => ikeSaId)).toContain(outside.ikeSa.id);
+    expect(inside.endpoint.counters().retransmissions).toBe(1);
+    for (const host of [inside, outside]) {
+      expect([...host.of('ike-up'), ...host.of('child-up')]).toHaveLength(3);
+      expect(host.of('failed')).toEqual([]);
+    }
+  });
+
+  //   inside           NAT               outside
+  //   │── rekey IKE ────┼─5500────────────▶│
+  //   │── DELETE(old) ──┼─5503──┐          │   delayed
+  //   │── on the new ───┼─5507──┼─────────▶│   there it is now
+  //   │                 ┼       └─────────▶│   authentic, and older
+  it('may change its mapping after the last message on an old IKE SA, which does not lead back', () => {
+    const { pair, nat, inside, outside } = behindNat();
+    const late: Datagram[] = [];
+    pair.filter = (datagram) => {
+      const requests = pair.sent.filter(({ from }) => from === inside).length;
+      if (datagram.from !== inside || requests !== 4) return nat.pass(datagram);
+      nat.shift = 3;
+      nat.pass(datagram);
+      late.push(datagram);
+      nat.shift = 7;
+      return 'drop';
+    };
+    REKEY['the IKE SA']!(pair, inside);
+    pair.run(100);
+    REKEY['a CHILD SA']!(pair, inside);
+    pair.run(100);
+    expect(ports(outside)).toBe('4500 5507');
+    expect(late).toHaveLength(1);
+    pair.deliver(late[0]!);
+    pair.run(10_000);
+    expectSame(pair, 1);
+    expect(ports(outside)).toBe('4500 5507');
+  });
+
+  //   inside           NAT               outside
+  //   │                 ┼ ✕───── request ──│   to the old mapping
+  //   │── ESP ──────────┼─5507────────────▶│   authentic, newer than all before: there it is now
+  //   │◀────────────────┼──────── request ─│   retransmitted
+  it.each(Object.keys(REKEY))('may change its mapping while the other side is rekeying %s', (what) => {
+    const { pair, nat, inside, outside } = behindNat();
+    const { spiIn, path } = outside.child;
+    nat.shift = 7;
+    REKEY[what]!(pair, outside);
+    const moved = { ...path, remote: at('203.0.113.9', 5_507) };
+    pair.act(outside, (endpoint, now) => endpoint.childReceived(now, spiIn, moved));
+    pair.run(10_000);
+    expectSame(pair, 1);
+    expect(ports(outside)).toBe('4500 5507');
+    for (const host of [inside, outside]) {
+      expect([...host.of('ike-up'), ...host.of('child-up')]).toHaveLength(3);
+      expect(host.of('failed')).toEqual([]);
+    }
+  });
+
   /** From now on what the side behind the NAT sends comes to port 500, as of a peer that does not float. */
   function toIkePort(pair: Pair, nat: Nat): void {
     pair.filter = (datagram) => {
