@@ -2,10 +2,11 @@
 import { describe, expect, it } from 'vitest';
 import { parseAddress } from '../../src/base/address.ts';
 import { utf8 } from '../../src/base/text.ts';
-import { expectNothing, expectSame } from '../support/ike-expect.ts';
+import { expectClosed, expectNothing, expectSame } from '../support/ike-expect.ts';
 import { child, connection, mirrored, net, Pair, Wire } from '../support/ike-pair.ts';
 import { sealing } from '../support/ike-tamper.ts';
 
+const sides = ['a', 'b'] as const;
 const WATCHFUL = connection({ dpd: { interval: 10_000 } });
 
 function established(options: ConstructorParameters<typeof Pair>[0] = {}): Pair {
@@ -158,15 +159,44 @@ describe('children by lifetime', () => {
   });
 });
 
-describe('a peer that restarted', () => {
-  it('says INITIAL_CONTACT, and the old IKE SA goes', () => {
-    const pair = established();
-    pair.a.restart(connection());
-    pair.up();
+describe.each(['a', 'b'] as const)('%s restarts, with the same address', (side) => {
+  //   host                                 peer
+  //   │  loses everything                    │   has the old IKE SA
+  //   │── IKE_SA_INIT ──────────────────────▶│
+  //   │── IKE_AUTH: … N(INITIAL_CONTACT) ───▶│   and now the new one alone
+  it.each(sides)('and says INITIAL_CONTACT: the old IKE SA goes, which %s had begun', (before) => {
+    const pair = new Pair();
+    pair.up(pair[before]);
+    const host = pair[side];
+    const peer = pair.peer(host);
+    host.restart(side === 'a' ? connection() : mirrored(connection()));
+    pair.up(host);
     expectSame(pair, 1);
-    expect(pair.b.of('ike-down')).toMatchObject([{ reason: 'peer-restarted' }]);
-    expect(pair.b.of('child-down')).toMatchObject([{ reason: 'ike-down' }]);
-    expect(pair.b.of('ike-up')).toHaveLength(2);
+    expect(peer.of('ike-down')).toMatchObject([{ reason: 'peer-restarted' }]);
+    expect(peer.of('child-down')).toMatchObject([{ reason: 'ike-down' }]);
+    expect(peer.of('ike-up')).toHaveLength(2);
+    expectClosed(pair);
+  });
+
+  //   host                                 peer
+  //   │  loses everything                    │
+  //   │◀──────────────────── CREATE_CHILD_SA │   on the old IKE SA
+  //   │── INVALID_IKE_SPI ──────────────────▶│   not authentic: a hint. The peer asks some times more, and gives up
+  //   │◀──────────────────────── IKE_SA_INIT │   its owner calls again
+  it('and is called: the peer gives up the old IKE SA in seconds, and a new one comes up', () => {
+    const pair = new Pair();
+    pair.up();
+    const host = pair[side];
+    const peer = pair.peer(host);
+    host.restart(side === 'a' ? connection() : mirrored(connection()));
+    pair.act(peer, (endpoint, now) => endpoint.rekeyChild(now, peer.child.id));
+    const began = pair.now;
+    while (peer.ikeSas.size > 0) pair.run(100);
+    expect(pair.now - began).toBeLessThan(15_000);
+    expect(peer.of('ike-down')).toMatchObject([{ reason: 'peer-dead' }]);
+    pair.up(peer);
+    expectSame(pair, 1);
+    expectClosed(pair);
   });
 });
 
@@ -206,6 +236,11 @@ describe('two connections between the same two', () => {
 });
 
 describe('two initiators at once', () => {
+  //   a                                      b
+  //   │── IKE_SA_INIT ─────────────╲   ╱─────│
+  //   │◀── IKE_SA_INIT ────────────╱   ╲────▶│
+  //   │   each goes on with both: two IKE SAs, each with the child
+  //   │   a second later the one whose initiator has the lower SPI goes, deleted by that side alone
   it.each([
     ['crossing from the start', 0],
     ['crossing in IKE_AUTH', 1],
@@ -225,6 +260,11 @@ describe('two initiators at once', () => {
       pair.run(100_000);
       expect(pair.sent).toHaveLength(sent);
       expectSame(pair, 1);
+      for (const host of [pair.a, pair.b]) {
+        expect(host.of('ike-up').length - host.of('ike-down').length).toBe(1);
+        expect(host.of('failed')).toEqual([]);
+      }
+      expectClosed(pair);
     }
     expect(kept.size).toBe(2);
   });
