@@ -55,6 +55,8 @@ export class NetlinkSocket {
   #sequence = 1;
   #closed = false;
   #room = ROOM_BYTES;
+  /** What another thread reads: it lives as long as that does. */
+  #sending: Uint8Array | undefined;
 
   /** @throws SystemError */
   constructor(protocol: number = NETLINK_ROUTE) {
@@ -168,9 +170,12 @@ export class NetlinkSocket {
   }
 
   #sendInThread(bytes: Uint8Array, what: string): Promise<void> {
-    if (this.#closed) throw new Error(`bug: ${what}: the netlink socket is closed`);
+    if (this.#closed || this.#sending !== undefined)
+      throw new Error(`bug: ${what}: the netlink socket is closed, or sends`);
+    this.#sending = bytes;
     return new Promise((resolve, reject) => {
       libc().sendInThread(this.#fd, bytes, (result, errno) => {
+        this.#sending = undefined;
         if (result < 0) reject(new SystemError(what, errno));
         else resolve();
       });
@@ -228,7 +233,8 @@ export class NetlinkSocket {
   }
 
   #sendBytes(bytes: Uint8Array, what: string): void {
-    if (this.#closed) throw new Error(`bug: ${what}: the netlink socket is closed`);
+    if (this.#closed || this.#sending !== undefined)
+      throw new Error(`bug: ${what}: the netlink socket is closed, or sends`);
     const calls = libc();
     if (calls.send(this.#fd, bytes, 0) < 0) throw new SystemError(what, calls.errno());
   }
