@@ -11,7 +11,7 @@ import { messageOf } from '../base/text.ts';
 import type { SectunnelDocument } from '../config/model.ts';
 import { toPolicy } from '../config/selectors.ts';
 import type { TunnelEvent } from '../control/results.ts';
-import { Pace } from '../host/pace.ts';
+import { ownRound } from '../host/pace.ts';
 import { type Overlaps, overlapsAmong } from '../plan/overlaps.ts';
 import type { Autostart } from './autostart.ts';
 import type { HeldNetworks } from './networks/networks.ts';
@@ -34,7 +34,6 @@ export class Activation {
   readonly #parts: ActivationParts;
   /** Documents that are about to run: what claims the same packets must not start meanwhile. BOUNDED: by the tunnels. */
   readonly #starting = new Map<string, SectunnelDocument>();
-  readonly #pace = new Pace();
 
   constructor(parts: ActivationParts) {
     this.#parts = parts;
@@ -192,7 +191,7 @@ export class Activation {
   async #run(object: TunnelObject, document: SectunnelDocument): Promise<Running> {
     const { networks, runner, log } = this.#parts;
     const { name } = object;
-    await this.#pace.turn();
+    await ownRound();
     networks.checkDocument(document);
     const { conflicts, warnings: overlaps } = this.overlapsOf(document);
     refuse(conflicts);

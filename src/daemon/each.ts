@@ -8,7 +8,7 @@ import type { Logger } from '../base/log.ts';
 import { suggestion } from '../base/similar.ts';
 import type { EachResult, Outcome } from '../control/results.ts';
 import type { Params } from '../control/verbs.ts';
-import { Pace } from '../host/pace.ts';
+import { ownRound } from '../host/pace.ts';
 import type { Changes } from './changes.ts';
 import type { ControlConnection } from './control/connection.ts';
 import { ProgressReport } from './control/progress.ts';
@@ -69,7 +69,6 @@ export interface EachParts {
 
 export class EachTunnel {
   readonly #parts: EachParts;
-  readonly #pace = new Pace();
 
   constructor(parts: EachParts) {
     this.#parts = parts;
@@ -119,7 +118,7 @@ export class EachTunnel {
     const { isEnding, log } = this.#parts;
     const report = new ProgressReport(connection, items.length);
     await eachAtOnce(items, AT_ONCE, async (item) => {
-      await this.#pace.turn();
+      await ownRound();
       if (isEnding()) return;
       try {
         report.add(await work(item));

@@ -20,8 +20,8 @@ import { DampedLog } from './damped-log.ts';
 
 /** How often fences, rules and routes are compared though no change was heard of, in milliseconds. */
 const WATCH = 30_000;
-/** The same where there is so much that it would take more than a hundredth of the time: as a multiple of how long it takes, and at most. */
-const WATCH_FACTOR = 100;
+/** The same where there is so much that it would take more than a two-hundredth of the time: as a multiple of how long it takes, and at most. */
+const WATCH_FACTOR = 200;
 const LONGEST_WATCH = 300_000;
 const STAYS =
   'the fences and rules of tunnels that ran stay in place: the packets they protect are dropped until the next daemon starts ' +

@@ -24,7 +24,7 @@ import type { PacketDevice } from '../tun/device.ts';
 import { type LinuxTun, openLinuxTun } from '../tun/linux.ts';
 import type { SharedOffloads } from '../tun/offload/shared.ts';
 import { SharedDevice } from '../tun/shared-device.ts';
-import { Pace } from './pace.ts';
+import { ownRound } from './pace.ts';
 import { fenceKey, TunnelFences } from './tunnel-fences.ts';
 
 /**
@@ -68,8 +68,6 @@ export class LinuxNamespace {
   /** What is installed here for a tunnel; of those that a daemon before this one left it may be unknown. BOUNDED: by the tunnels. */
   readonly #installed = new Map<string, RoutingPlan | undefined>();
   #counters: ReadonlyMap<string, FenceCounters> = new Map();
-  /** The fences of many are set at once, their rules and devices one in a round of the event loop. */
-  readonly #pace = new Pace();
 
   /**
    * @param report is called with what other programs change here, and what cannot be restored
@@ -113,7 +111,7 @@ export class LinuxNamespace {
    */
   async raise(plan: DevicePlan): Promise<void> {
     await this.#raiseFence(plan);
-    await this.#pace.turn();
+    await ownRound();
     try {
       this.#raiseRules(plan);
     } catch (error) {
@@ -151,7 +149,7 @@ export class LinuxNamespace {
   async open(plan: DevicePlan, offloads: SharedOffloads): Promise<PacketDevice> {
     const { tunnel, routing } = plan;
     await this.#raiseFence(plan);
-    await this.#pace.turn();
+    await ownRound();
     this.#raiseRules(plan);
     const { shared, index } = await this.#device(plan, offloads);
     const share = shared.share();

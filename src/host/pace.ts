@@ -1,12 +1,13 @@
 /** Lets the event loop go round between pieces of work that would otherwise follow each other at once. */
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setImmediate as nextRound } from 'node:timers/promises';
 
-/** However many ask at the same time: one goes on in each round, so that packets, peers and requests never wait for two. */
-export class Pace {
-  #last: Promise<void> = Promise.resolve();
+let last: Promise<void> = Promise.resolve();
 
-  turn(): Promise<void> {
-    this.#last = this.#last.then(() => nextTurn());
-    return this.#last;
-  }
+/**
+ * However many ask at the same time, and for whatever: one goes on in each round of the event loop, so that packets, peers and
+ * requests never wait for two.
+ */
+export function ownRound(): Promise<void> {
+  last = last.then(() => nextRound());
+  return last;
 }

@@ -17,7 +17,7 @@ import { type ChildTarget, type NewestChildren, newest, UnheardChildren } from '
 /** Milliseconds between two checks for silence. */
 const LOOK = 2_500;
 /** The least pause after a check, as a multiple of how long it took. */
-const PAUSE_FACTOR = 100;
+const PAUSE_FACTOR = 200;
 /** Tunnels that are looked at before the event loop has its turn. */
 const TUNNELS_PER_TURN = 250;
 
@@ -115,7 +115,7 @@ export class Reach {
     this.#timer = setTimeout(() => void this.#look(), pause).unref();
   }
 
-  /** Of many tunnels, in slices and less often: it never takes more than a hundredth of the time. */
+  /** Of many tunnels, in slices and less often: it never takes more than a two-hundredth of the time. */
   async #look(): Promise<void> {
     const { engine, tunnels, refresh } = this.#options;
     let took = 0;

@@ -31,8 +31,8 @@ import { vrfDevice } from './vrf.ts';
  * event loop, in 0.3 ms each.
  */
 const MOST_AT_ONCE = 32;
-/** The same while nothing waits for the daemon. */
-const MOST_TOGETHER = 256;
+/** The same while nothing waits for the daemon. A hook has room for 1,024 base chains, those that a batch adds to remove them counted. */
+const MOST_TOGETHER = 512;
 /** Parts that the map finds and rules lead to: each rule costs each packet. */
 const MOST_SURPLUS = 256;
 const KINDS = ['tunnel', 'bridge', 'untranslated'] as const satisfies readonly FencePart['kind'][];
