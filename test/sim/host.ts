@@ -13,7 +13,6 @@ export class SimHost {
   /** CHILD SAs and IKE SAs that are up, by what the engine has told: ids, with the names of the children. */
   readonly children: Map<number, string> = new Map();
   readonly ikeSas: Set<number> = new Set();
-  #seen = 0;
 
   constructor(peer: Peer, tunnels: readonly TunnelConfig[]) {
     this.name = peer.name;
@@ -36,9 +35,7 @@ export class SimHost {
 
   /** Takes note of what the engine has told since. @throws SimFailure for what cannot be */
   follow(onEvent: (event: EngineEvent) => void): void {
-    const { events } = this.peer;
-    for (; this.#seen < events.length; this.#seen++) {
-      const event = events[this.#seen]!;
+    for (const event of this.peer.events.splice(0)) {
       onEvent(event);
       this.#note(event);
     }

@@ -8,6 +8,7 @@ import { type SimResult, simulate } from './world.ts';
 
 const CORPUS = 'test/sim/corpus';
 const DEFAULT_SEEDS = 1_000;
+const HOUR = 3_600_000;
 /** Failures after which exploring ends. */
 const MAX_FAILURES = 10;
 /** Milliseconds between two lines of progress; on a terminal the line is rewritten. */
@@ -19,6 +20,7 @@ npm run sim -- SEED|FILE [OPTION …]   runs one, and shows what happened
 Options
   --seeds N   how many (default ${DEFAULT_SEEDS.toLocaleString('en')})
   --from N    the first (default 1)
+  --hours N   virtual hours in which things happen (default: a minute)
   --help
 
 What fails is made smaller and written to ${CORPUS}, whose files run in each test run. The exit code is 0 when all that
@@ -40,24 +42,35 @@ function main(args: readonly string[]): number {
   }
   if (positionals.length > 1) throw new UsageError(`one seed or file, not ${positionals.length}`);
   const [what] = positionals;
-  if (what !== undefined) return replay(what);
-  return explore(numberIn(values.from ?? '1', '--from'), numberIn(values.seeds ?? `${DEFAULT_SEEDS}`, '--seeds'));
+  const length = values.hours === undefined ? undefined : numberIn(values.hours, '--hours') * HOUR;
+  if (what !== undefined) return replay(what, length);
+  const [from, seeds] = [
+    numberIn(values.from ?? '1', '--from'),
+    numberIn(values.seeds ?? `${DEFAULT_SEEDS}`, '--seeds'),
+  ];
+  return explore({ from, seeds, length });
 }
 
 function parse(args: readonly string[]): {
-  values: { seeds?: string | undefined; from?: string | undefined; help?: boolean | undefined };
+  values: {
+    seeds?: string | undefined;
+    from?: string | undefined;
+    hours?: string | undefined;
+    help?: boolean | undefined;
+  };
   positionals: string[];
 } {
   try {
-    const options = { seeds: { type: 'string' }, from: { type: 'string' }, help: { type: 'boolean' } } as const;
+    const text = { type: 'string' } as const;
+    const options = { seeds: text, from: text, hours: text, help: { type: 'boolean' } } as const;
     return parseArgs({ args: [...args], options, allowPositionals: true });
   } catch (error) {
     throw new UsageError(error instanceof Error ? error.message : 'unknown');
   }
 }
 
-function replay(what: string): number {
-  const scenario = /^\d+$/.test(what) ? drawScenario(Number(what)) : readScenario(what);
+function replay(what: string, length: number | undefined): number {
+  const scenario = /^\d+$/.test(what) ? drawScenario(Number(what), length) : readScenario(what);
   const { setups, lossless } = scenario;
   process.stdout.write(
     `${lossless ? 'no packet may be lost; ' : ''}${setups.map((one) => JSON.stringify(one)).join('\n')}\n`,
@@ -81,15 +94,23 @@ function verdict({ failure, ...counts }: SimResult): string {
   return `${failure === undefined ? 'all held' : `FAILED: ${failure}`} (${numbers})`;
 }
 
-function explore(from: number, seeds: number): number {
+interface Exploration {
+  readonly from: number;
+  readonly seeds: number;
+  /** Of each, in virtual milliseconds. */
+  readonly length: number | undefined;
+}
+
+function explore({ from, seeds, length }: Exploration): number {
   const total = { datagrams: 0, packets: 0, arrived: 0, childSas: 0, virtualMs: 0 };
   let [failures, told] = [0, performance.now()];
   for (let seed = from; seed < from + seeds && failures < MAX_FAILURES; seed++) {
-    const result = simulate(drawScenario(seed));
+    const scenario = drawScenario(seed, length);
+    const result = simulate(scenario);
     for (const name of Object.keys(total) as (keyof typeof total)[]) total[name] += result[name];
     if (result.failure !== undefined) {
       failures++;
-      report(seed, result);
+      report(scenario, result, length);
     }
     if (performance.now() - told > PROGRESS) {
       told = performance.now();
@@ -106,12 +127,14 @@ function explore(from: number, seeds: number): number {
   return failures === 0 ? 0 : 1;
 }
 
-function report(seed: number, result: SimResult): void {
-  const small = shrink(drawScenario(seed));
+function report(scenario: Scenario, result: SimResult, length: number | undefined): void {
+  const { seed } = scenario;
+  const hours = length === undefined ? '' : ` --hours ${length / HOUR}`;
+  const small = shrink(scenario);
   mkdirSync(CORPUS, { recursive: true });
   const file = join(CORPUS, `seed-${seed}.json`);
   writeFileSync(file, `${JSON.stringify(small, undefined, 1)}\n`);
-  process.stdout.write(`seed ${seed}: ${verdict(result)}\n  replay it:     npm run sim -- ${seed}\n`);
+  process.stdout.write(`seed ${seed}: ${verdict(result)}\n  replay it:     npm run sim -- ${seed}${hours}\n`);
   process.stdout.write(
     `  made smaller:  npm run sim -- ${file}   (${small.actions.length} actions: ${simulate(small).failure})\n`,
   );

@@ -58,6 +58,8 @@ export type Action = { readonly at: number } & (
   | { readonly type: 'weather'; readonly weather: Weather }
 );
 
+type Untimed = Action extends infer A ? (A extends Action ? Omit<A, 'at'> : never) : never;
+
 export interface Scenario {
   readonly seed: number;
   /** Nothing is lost and nobody goes away: so no packet may be lost, whatever is rekeyed meanwhile. */
@@ -71,18 +73,22 @@ export interface Scenario {
 
 /** Of the time in which things happen, in milliseconds. */
 const LENGTH = 60_000;
+/** In that time. */
 const MAX_ACTIONS = 40;
 export const CALM: Weather = { loss: 0, twice: 0, delay: 10, jitter: 0, mtu: 1_500 };
 
-/** The scenario of a seed. */
-export function drawScenario(seed: number): Scenario {
+/** The scenario of a seed. @param length of the time in which things happen, in milliseconds */
+export function drawScenario(seed: number, length: number = LENGTH): Scenario {
   const random = new Random(seed);
   const lossless = random.below(3) === 0;
   const spokes = random.below(4) === 0 ? 2 + random.below(3) : 1;
   const setups = Array.from({ length: spokes }, () => drawSetup(random, lossless));
   const weather = drawWeather(random, lossless);
-  const count = 5 + random.below(MAX_ACTIONS);
-  const actions = Array.from({ length: count }, () => drawAction(random, setups, lossless));
+  const count = Math.round(((5 + random.below(MAX_ACTIONS)) * length) / LENGTH);
+  const actions = Array.from({ length: count }, () => ({
+    ...drawAction(random, setups, lossless),
+    at: random.below(length),
+  }));
   return { seed, lossless, weather, setups, actions: actions.sort((x, y) => x.at - y.at) };
 }
 
@@ -150,9 +156,8 @@ const HARMLESS = [
 ] as const;
 const HARMFUL = ['close-child', 'close-ike', 'down', 'up', 'replace', 'restart', 'sleep', 'cut', 'rebind'] as const;
 
-function drawAction(random: Random, setups: readonly Setup[], lossless: boolean): Action {
+function drawAction(random: Random, setups: readonly Setup[], lossless: boolean): Untimed {
   const types: readonly Action['type'][] = lossless ? HARMLESS : [...HARMLESS, ...HARMFUL];
-  const at = random.below(LENGTH);
   const spoke = `s${1 + random.below(setups.length)}`;
   const host = random.below(2) === 0 ? 'hub' : spoke;
   const pick = random.below(1_000);
@@ -160,9 +165,9 @@ function drawAction(random: Random, setups: readonly Setup[], lossless: boolean)
   const type = oneOf(random, types);
   switch (type) {
     case 'packets':
-      return { at, type, from, to, count: 1 + random.below(60), every: oneOf(random, [1, 20, 200]) };
+      return { type, from, to, count: 1 + random.below(60), every: oneOf(random, [1, 20, 200]) };
     case 'large-packet':
-      return { at, type, from, to, size: 1_200 + random.below(300) };
+      return { type, from, to, size: 1_200 + random.below(300) };
     case 'rekey-child':
     case 'rekey-ike':
     case 'close-child':
@@ -170,16 +175,16 @@ function drawAction(random: Random, setups: readonly Setup[], lossless: boolean)
     case 'down':
     case 'up':
     case 'replace':
-      return { at, type, host, pick };
+      return { type, host, pick };
     case 'probe':
     case 'restart':
-      return { at, type, host };
+      return { type, host };
     case 'sleep':
     case 'cut':
-      return { at, type, host, time: oneOf(random, [300, 4_000, 30_000]) };
+      return { type, host, time: oneOf(random, [300, 4_000, 30_000]) };
     case 'rebind':
-      return { at, type, host: spoke };
+      return { type, host: spoke };
     case 'weather':
-      return { at, type, weather: drawWeather(random, lossless) };
+      return { type, weather: drawWeather(random, lossless) };
   }
 }

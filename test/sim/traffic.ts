@@ -21,8 +21,6 @@ export class Traffic {
   readonly #hosts: ReadonlyMap<Name, SimHost>;
   readonly #sent: Sent[] = [];
   readonly #arrived = new Set<number>();
-  /** How many of the texts of each host and tunnel were looked at. */
-  readonly #seen = new Map<string, number>();
   /** Children that were up at both ends: `s1c`. */
   readonly #wereUp = new Set<string>();
   #owing = false;
@@ -64,11 +62,7 @@ export class Traffic {
   /** Reads what came out. @throws SimFailure for what came twice, or elsewhere than where it was sent */
   look(): void {
     for (const { name: host, peer } of this.#hosts.values()) {
-      for (const [tunnel, texts] of peer.delivered) {
-        const key = `${host} ${tunnel}`;
-        for (let at = this.#seen.get(key) ?? 0; at < texts.length; at++) this.#take(host, texts[at]!);
-        this.#seen.set(key, texts.length);
-      }
+      for (const texts of peer.delivered.values()) for (const text of texts.splice(0)) this.#take(host, text);
     }
   }
 

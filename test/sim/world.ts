@@ -40,7 +40,6 @@ export interface SimResult {
 
 interface Planned {
   readonly at: number;
-  readonly order: number;
   readonly work: () => void;
 }
 
@@ -67,8 +66,8 @@ class World {
   readonly #traffic: Traffic;
   readonly #hosts = new Map<Name, SimHost>();
   readonly #spokes: readonly Name[];
-  #planned: Planned[] = [];
-  #order = 0;
+  /** The next first. */
+  readonly #planned: Planned[] = [];
   #datagrams = 0;
   #childSas = 0;
 
@@ -134,16 +133,17 @@ class World {
   // Time
 
   #plan(at: number, work: () => void): void {
-    this.#planned.push({ at, order: this.#order++, work });
+    // Most of it is soon, or in the order of its times.
+    let place = this.#planned.length;
+    while (place > 0 && this.#planned[place - 1]!.at > at) place--;
+    this.#planned.splice(place, 0, { at, work });
   }
 
   /** Until nothing is planned any more. */
   #runPlanned(): void {
-    while (this.#planned.length > 0) {
-      this.#planned.sort((x, y) => x.at - y.at || x.order - y.order);
-      const { at, work } = this.#planned.shift()!;
-      this.#runUntil(at);
-      work();
+    for (let next = this.#planned.shift(); next !== undefined; next = this.#planned.shift()) {
+      this.#runUntil(next.at);
+      next.work();
       this.#look();
     }
   }
@@ -165,6 +165,7 @@ class World {
 
   /** What must hold at any time. */
   #look(): void {
+    this.#net.sent.length = 0;
     for (const host of this.#hosts.values()) {
       host.follow((event) => {
         if (event.type === 'child-up') this.#childSas++;
