@@ -14,7 +14,7 @@ import { expireVerification } from './tasks/auth-response.ts';
 import { closeChild, closeSession } from './tasks/delete.ts';
 import { LivenessTask } from './tasks/liveness.ts';
 import { rekeyChild } from './tasks/rekey-child.ts';
-import { rekeyIkeSa } from './tasks/rekey-ike.ts';
+import { rekeyIkeSa, settleExpired } from './tasks/rekey-ike.ts';
 
 export function handleSessionTimeout(session: IkeSession, now: number): void {
   retransmit(session, now);
@@ -63,9 +63,12 @@ function fire(session: IkeSession, now: number, timer: SessionTimer): void {
     case 'rekey':
       rekeyIkeSa(session, now);
       return;
-    case 'expire':
-      closeSession(session, now, 'expired', 'its lifetime is over');
+    case 'expire': {
+      const successor = settleExpired(session, now);
+      if (successor === undefined) closeSession(session, now, 'expired', 'its lifetime is over');
+      else probeLiveness(successor, now);
       return;
+    }
     case 'dpd':
       checkLiveness(session, now);
       return;

@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { parseIkeProposalString } from '../../src/crypto/proposal-text.ts';
 import { ExchangeType } from '../../src/ike/wire/iana.ts';
 import { decodeHeader } from '../../src/ike/wire/message.ts';
-import { expectUnbroken } from '../support/ike-expect.ts';
+import { expectNothing, expectSame, expectUnbroken } from '../support/ike-expect.ts';
 import { everyOrder, winnerOf } from '../support/ike-nonces.ts';
 import { connection, type Host, mirrored, type Pair, type PairOptions, Wire } from '../support/ike-pair.ts';
 import { established, expectRekeyed, idsOf, rekeyIke } from '../support/ike-tunnel.ts';
@@ -18,6 +18,9 @@ const WRONG_GROUPS = {
   a: groups('aes128gcm16-prfsha256-ecp256-x25519'),
   b: mirrored(groups('aes128gcm16-prfsha256-ecp384-x25519')),
 };
+
+/** The hard lifetime of an IKE SA ends in the test. */
+const SHORT = { a: connection({ lifetime: { soft: 14_400_000, hard: 20_000, jitter: 0 } }) };
 
 /** IKE SAs that have children, and their states. */
 function withChild({ endpoint }: Host): string[] {
@@ -167,6 +170,77 @@ describe('both sides rekey the same IKE SA', () => {
       },
       3,
     );
+  });
+
+  //   late                                 peer
+  //   │── rekey ────✕                        │   lost, again and again
+  //   │◀────────────────────────────── rekey │
+  //   │── response ─────────────────────────▶│   the children are with the new IKE SA there
+  //   │             ✕─────────────── DELETE ─│   lost, again and again
+  //   │   the hard lifetime of the old one ends: the children go over here too, and the peer is asked
+  it.each(sides)('the request of %s and the DELETE of the other are lost until the lifetime ends', (late) => {
+    const pair = established(SHORT);
+    pair.run(10_000);
+    const old = idsOf(pair);
+    const wire = new Wire(pair);
+    rekeyIke(pair, pair.a, pair.b);
+    const host = pair[late];
+    wire.take(host);
+    wire.pass(pair.peer(host), host);
+    pair.run(11_000);
+    expect(withChild(host)).toEqual(withChild(pair.peer(host)));
+    expect(withChild(host)).toEqual([expect.stringMatching(/^established /)]);
+    wire.settle();
+    pair.run(2_000);
+    expectSame(pair, 1);
+    expect(host.of('ike-down')).toMatchObject([{ ikeSaId: old[late], reason: 'rekeyed' }]);
+    expect([...pair.a.of('child-down'), ...pair.b.of('child-down')]).toEqual([]);
+  });
+
+  //   a                                      b
+  //   │── rekey ─────────────────╲   ╱───────│   both requests cross
+  //   │◀── rekey ────────────────╱   ╲──────▶│
+  //   │── response ──✕            ✕──────────│   both are lost, again and again
+  //   │   the hard lifetime ends: each goes on with what the peer has made, which that one does not know of yet
+  function loseResponses(options: PairOptions): Wire {
+    const pair = established({ ...SHORT, ...options });
+    pair.run(10_000);
+    const wire = new Wire(pair);
+    rekeyIke(pair, pair.a, pair.b);
+    wire.pass(pair.a, pair.b);
+    pair.run(11_000);
+    pair.held.length = 0;
+    expect(withChild(pair.a)).not.toEqual(withChild(pair.b));
+    return wire;
+  }
+
+  it('both responses are lost until the lifetime ends, and come then', () => {
+    const winners = new Set<boolean>();
+    for (let seed = 1; seed <= 20 && winners.size < 2; seed++) {
+      const wire = loseResponses({ seed });
+      const { pair } = wire;
+      wire.open();
+      pair.run(15_000);
+      expectSame(pair, 1);
+      winners.add(pair.a.ikeSa.initiator);
+      expect([...pair.a.of('child-down'), ...pair.b.of('child-down')]).toEqual([]);
+    }
+    expect(winners.size).toBe(2);
+  });
+
+  it('both responses are lost for ever: each asks the peer, and is rid of what it does not have', () => {
+    const wire = loseResponses({});
+    const { pair } = wire;
+    const old = pair.a.endpoint.status()[0]!.spiInitiator;
+    wire.open();
+    pair.filter = ({ data }) => (decodeHeader(data).initiatorSpi === old ? 'drop' : 'deliver');
+    pair.run(20_000);
+    for (const host of [pair.a, pair.b]) {
+      expect(withChild(host)).toEqual([]);
+      expect(host.of('child-down')).toHaveLength(1);
+    }
+    pair.run(300_000);
+    expectNothing(pair);
   });
 
   //   a                                      b

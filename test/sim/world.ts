@@ -18,6 +18,8 @@ import { Traffic } from './traffic.ts';
 
 /** Milliseconds until all must be up and at rest once the network is well: dead peers are found, attempts made anew. */
 const PATIENCE = 400_000;
+/** Twice the longest lifetime that ends in a scenario of a minute. */
+const RENEWAL = 50_000;
 /** Between two looks whether the world is at rest. Not a multiple of any lifetime. */
 const LOOK = 277;
 /** All that lingers is gone after these, and what was set for the longest hard lifetime has come to nothing. */
@@ -110,6 +112,10 @@ class World {
     for (const action of this.#scenario.actions) this.#plan(start + action.at, () => this.#act(action));
     this.#runPlanned();
     this.#wait(FLIGHT);
+    this.#heal();
+    this.#comeToRest();
+    // What is left of bad times ends, or is replaced.
+    this.#wait(RENEWAL);
     this.#comeToRest();
     this.#checkTraffic();
     this.#takeDown();
@@ -282,15 +288,19 @@ class World {
 
   // At the end
 
-  /** The network is well and all is wanted. @throws SimFailure when not all is up, and the same at both ends, in time */
-  #comeToRest(): void {
-    const { now } = this.#net;
-    this.#chart?.action(now, 'the network is well, and all is wanted');
+  /** The network is well, and all is wanted. */
+  #heal(): void {
+    this.#chart?.action(this.#net.now, 'the network is well, and all is wanted');
     this.#traffic.checkOwed();
     this.#road.heal();
     for (const { peer, tunnels } of this.#hosts.values()) {
       for (const { name } of tunnels) this.#net.act(peer, (engine) => engine.up(this.#net.now, name));
     }
+  }
+
+  /** @throws SimFailure when not all is up, and the same at both ends, in time */
+  #comeToRest(): void {
+    const { now } = this.#net;
     let why: string | undefined = '';
     for (const end = now + PATIENCE; why !== undefined; ) {
       demand(this.#net.now < end, () => `not at rest ${PATIENCE / 1_000} s after the network was well: ${why}`);

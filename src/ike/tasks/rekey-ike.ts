@@ -137,7 +137,11 @@ export class RekeyIkeTask implements Task<IkeSession> {
     }
     session.registry.addSession(successor);
     takeOver(session, successor, now);
-    if (theirs !== undefined) markRedundant(theirs.session);
+    if (theirs !== undefined) {
+      // It may have taken the place already, when the time of the old one was over.
+      moveChildren(theirs.session, successor);
+      markRedundant(theirs.session);
+    }
     closeSession(session, now, 'rekeyed', `replaced by IKE SA ${successor.id}`);
     successor.startNext(now);
   }
@@ -168,6 +172,8 @@ export class RekeyIkeTask implements Task<IkeSession> {
 
   #yield(now: number, theirs: IkeSession): void {
     adopt(theirs, now);
+    // The peer may have been asked about it when it did not know of it yet.
+    theirs.window.hurry(now);
     theirs.startNext(now);
   }
 
@@ -301,12 +307,26 @@ export function respondRekeyIke(session: IkeSession, now: number, payloads: read
   };
 }
 
+/** What the peer has made of an IKE SA while our own rekeying of it is under way, if that can take its place. */
+function successorByPeer({ active }: IkeSession): IkeSession | undefined {
+  const made = active instanceof RekeyIkeTask ? active.collision?.session : undefined;
+  return made?.state.name === 'established' ? made : undefined;
+}
+
+/**
+ * The time of an IKE SA is over while both sides rekey it: the one that the peer has made of it takes its place. The peer may
+ * have it, with the children, or may not have heard of it: it has to be asked.
+ */
+export function settleExpired(session: IkeSession, now: number): IkeSession | undefined {
+  const successor = successorByPeer(session);
+  if (successor !== undefined) adopt(successor, now);
+  return successor;
+}
+
 /** The peer deleted the IKE SA that both were rekeying: the one that it made of it takes its place (RFC 7296 §2.25.2). */
 export function settleDeleted(session: IkeSession, now: number): boolean {
-  const { active } = session;
-  if (!(active instanceof RekeyIkeTask) || active.collision === undefined) return false;
-  const { session: successor } = active.collision;
-  if (successor.state.name !== 'established') return false;
+  const successor = successorByPeer(session);
+  if (successor === undefined) return false;
   adopt(successor, now);
   endSession(session, now, { reason: 'rekeyed', detail: `replaced by IKE SA ${successor.id}`, linger: true });
   successor.startNext(now);
