@@ -19,6 +19,9 @@ const NO_FAMILY =
 const LACKS_PART =
   'this kernel lacks a part of nftables: it takes the modules nf_tables, nft_fib_inet, nft_reject_inet and nft_chain_nat. ' +
   WITHOUT_FENCE;
+const TOO_LONG =
+  'the change is longer than this process may send at once: give it CAP_NET_ADMIN in the first user namespace, or raise ' +
+  'the limit there (sysctl -w net.core.wmem_max=8388608)';
 const OWNED = `another program owns the table ${TABLE}: end it, or have it delete that table`;
 const GONE = `another program took away what the change builds on in the table ${TABLE}. It is made again at the next change`;
 
@@ -45,6 +48,8 @@ function causeOf(error: SystemError, line: string | undefined): string | undefin
   switch (error.errno) {
     case ERRNO.EPERM:
       return line === undefined ? `nftables may not be used here. ${NEEDS_NET_ADMIN}` : OWNED;
+    case ERRNO.EMSGSIZE:
+      return TOO_LONG;
     case ERRNO.EPROTONOSUPPORT:
       return NO_TABLES;
     case ERRNO.EOPNOTSUPP:

@@ -31,6 +31,11 @@ const cases: readonly (readonly [lack: string, error: SystemError, told: RegExp]
     ),
     /lacks a part of nftables.*nft_chain_nat.*\(ENOENT\)$/,
   ],
+  [
+    'room for the change',
+    new SystemError('change nftables', ERRNO.EMSGSIZE),
+    /longer than this process may send at once.*net\.core\.wmem_max.*\(EMSGSIZE\)$/,
+  ],
   ['the capability', refused(ERRNO.EPERM), /CAP_NET_ADMIN.*--cap-add NET_ADMIN.*\(EPERM\)$/],
   [
     'a table that it may change',
