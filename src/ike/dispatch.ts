@@ -14,7 +14,7 @@ import { cryptoOf, type Life, lifeOf } from './session/state.ts';
 import type { Answer } from './tasks/answer.ts';
 import { receiveAuth, refuseMalformedAuth } from './tasks/auth-responder.ts';
 import { rekeyNotify, respondCreateChild } from './tasks/create-child.ts';
-import { closeSession } from './tasks/delete.ts';
+import { closeSession, declineAnswer } from './tasks/delete.ts';
 import { respondInformational } from './tasks/informational.ts';
 import { receiveInitResponse } from './tasks/init.ts';
 import { respondRekeyChild } from './tasks/rekey-child.ts';
@@ -99,7 +99,8 @@ function endBroken(session: IkeSession, now: number, detail: string): void {
   if (session.state.name === 'established') {
     session.note('warn', detail);
     closeSession(session, now, 'failed', detail);
-  } else breakOff(session, now, misbehaved(detail));
+  } else if (session.state.name === 'auth-sent') declineAnswer(session, now, misbehaved(detail));
+  else breakOff(session, now, misbehaved(detail));
 }
 
 function receiveRequest(session: IkeSession, now: number, path: Path, header: IkeHeader, datagram: Uint8Array): void {
@@ -234,7 +235,7 @@ function refuse(
   const what = `${exchangeName(exchange)} request: ${detail}`;
   if (session.state.name === 'half-open') {
     session.path = path;
-    refuseMalformedAuth(session, now, session.state, notify, what);
+    refuseMalformedAuth(session, now, session.state, { notify, data, detail: what });
     return;
   }
   session.respond(now, exchange, [notifyPayload(notify, data)], path);

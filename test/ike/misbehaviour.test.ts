@@ -157,11 +157,20 @@ describe('IKE_AUTH', () => {
     );
   });
 
-  it('is answered for a peer that does not accept our AUTH: AUTHENTICATION_FAILED ends it', () => {
+  it.each([
+    ['AUTHENTICATION_FAILED', notifyPayload(NotifyType.AUTHENTICATION_FAILED)],
+    ['INVALID_SYNTAX', notifyPayload(NotifyType.INVALID_SYNTAX)],
+    ['UNSUPPORTED_CRITICAL_PAYLOAD', notifyPayload(NotifyType.UNSUPPORTED_CRITICAL_PAYLOAD, Uint8Array.of(200))],
+  ])('is answered for a peer that has no use for the answer: %s ends it (RFC 7296 §2.21.2)', (what, notify) => {
     const peer = established();
-    expect(peer.request(INFORMATIONAL, [notifyPayload(NotifyType.AUTHENTICATION_FAILED)])).toEqual([]);
+    expect(peer.request(INFORMATIONAL, [notify])).toEqual([]);
     expect(peer.host.of('ike-down')).toMatchObject([{ reason: 'failed' }]);
     expect(peer.host.children.size).toBe(0);
+    // Later it says nothing of IKE_AUTH.
+    const other = established();
+    other.request(INFORMATIONAL, []);
+    expect(other.request(INFORMATIONAL, [notify])).toEqual([]);
+    expect(other.host.ikeSas.size).toBe(what === 'AUTHENTICATION_FAILED' ? 0 : 1);
   });
 });
 

@@ -10,8 +10,10 @@ import { findNotify, findPayload, type Payload } from '../../src/ike/wire/payloa
 import { notifyPayload, saNotifyPayload } from '../../src/ike/wire/payloads/notify.ts';
 import { formatSelectors, type SelectorPair } from '../../src/policy/selector.ts';
 import { sel } from '../policy/helpers.ts';
+import { expectClosed, expectSame } from '../support/ike-expect.ts';
 import { FakePeer } from '../support/ike-fake-peer.ts';
-import { child, connection, Host, mirrored, net, Random } from '../support/ike-pair.ts';
+import { child, connection, Host, mirrored, net, Pair, Random, Wire } from '../support/ike-pair.ts';
+import { sealing } from '../support/ike-tamper.ts';
 
 const LAN = child('lan', {
   selectors: { local: [net('10.1.0.0/24'), net('10.2.0.0/24')], remote: [net('10.9.0.0/24')] },
@@ -112,4 +114,41 @@ it('a peer that wants a single pair of addresses is asked for those of the packe
   // One that wants none for that either is not asked for ever.
   expect(peer.answer(again!, [notifyPayload(NotifyType.SINGLE_PAIR_REQUIRED)])).toEqual([]);
   expect(peer.host.of('failed')).toMatchObject([{ reason: 'SINGLE_PAIR_REQUIRED', child: 'lan' }]);
+});
+
+//   host                                 peer
+//   │── SA, TSi 10.1.0.7, 10.1.0.0/24, … ─▶│   for the packet from 10.1.0.7 to 10.2.0.7
+//   │◀─────────────── SINGLE_PAIR_REQUIRED │
+//   │── SA, TSi 10.1.0.7, TSr 10.2.0.7 ───▶│   these alone (RFC 7296 §2.9)
+it.each(['a', 'b'] as const)('SINGLE_PAIR_REQUIRED, answered to %s: the SA for the one pair comes up', (side) => {
+  let refuses = true;
+  // The peer refuses the selectors, but gives another reason.
+  const crypto = sealing(({ exchange, response, content }) => {
+    if (refuses && exchange === ExchangeType.CREATE_CHILD_SA && response) content[7] = NotifyType.SINGLE_PAIR_REQUIRED;
+  });
+  const childless = connection({ children: [] });
+  const pair = new Pair({ a: childless, ...(side === 'a' ? { bOptions: { crypto } } : { aOptions: { crypto } }) });
+  pair.up();
+  const host = pair[side];
+  const peer = pair.peer(host);
+  const other = { local: [net('10.8.0.0/24')], remote: [net('10.9.0.0/24')] };
+  const configure = (each: Host, config: ReturnType<typeof connection>): void =>
+    each.endpoint.replaceConnection(each === pair.a ? config : mirrored(config));
+  configure(host, connection());
+  configure(peer, connection({ children: [child('c', { selectors: other })] }));
+  const wire = new Wire(pair);
+  const [near, far] = [sel('10.1.0.7 udp 1'), sel('10.2.0.7 udp 2')];
+  const trigger = side === 'a' ? { local: [near], remote: [far] } : { local: [far], remote: [near] };
+  pair.act(host, (endpoint, now) => endpoint.initiate(now, 'net', { child: 'c', trigger }));
+  wire.pass(host, peer);
+  refuses = false;
+  configure(peer, connection());
+  wire.settle();
+  expectSame(pair, 1);
+  const pairs = [pair.a, pair.b].map(({ child: { selectors } }) =>
+    [selectors.local, selectors.remote].map((part) => formatSelectors(part)).join(' === '),
+  );
+  expect(pairs).toEqual(['10.1.0.7 === 10.2.0.7', '10.2.0.7 === 10.1.0.7']);
+  expect(host.of('failed')).toEqual([]);
+  expectClosed(pair);
 });

@@ -252,10 +252,9 @@ export function refuseMalformedAuth(
   session: IkeSession,
   now: number,
   state: HalfOpen,
-  notify: number,
-  detail: string,
+  { notify, data, detail }: { readonly notify: number; readonly data: Uint8Array; readonly detail: string },
 ): void {
-  session.respond(now, ExchangeType.IKE_AUTH, [notifyPayload(notify)], session.path);
+  session.respond(now, ExchangeType.IKE_AUTH, [notifyPayload(notify, data)], session.path);
   if (notify !== NotifyType.AUTHENTICATION_FAILED) {
     failSession(session, now, misbehaved(detail), { linger: true });
     return;

@@ -12,7 +12,7 @@ import { certificateRequests } from '../keys/signature.ts';
 import { askFor } from '../session/child-ask.ts';
 import type { ChildRequest } from '../session/child-request.ts';
 import { credentialOf } from '../session/credential.ts';
-import { breakOff, endSession, failSession } from '../session/lifecycle.ts';
+import { endSession, failSession } from '../session/lifecycle.ts';
 import type { IkeSession } from '../session/session.ts';
 import type { Attempt, AuthResponse, FirstChild, SetUp, StateOf } from '../session/state.ts';
 import { AuthMethodId, ExchangeType, NotifyType } from '../wire/iana.ts';
@@ -21,6 +21,7 @@ import { notifyPayload } from '../wire/payloads/notify.ts';
 import { failAsMalformed, judgePeer } from './auth-response.ts';
 import { askSignature, copyIdentity, signedBy } from './authentication.ts';
 import { explainRefusal, makeOffer, offerPayloads } from './child-offer.ts';
+import { declineAnswer } from './delete.ts';
 import type { Task } from './task.ts';
 
 type CredentialsWanted = StateOf<'credentials-wanted'>;
@@ -137,7 +138,7 @@ export class AuthTask implements Task<IkeSession> {
     const error = findError(payloads);
     const first = this.#first;
     if (error === undefined) {
-      breakOff(session, now, misbehaved('the response to IKE_AUTH has no AUTH payload'));
+      declineAnswer(session, now, misbehaved('the response to IKE_AUTH has no AUTH payload'));
     } else if (error.notify === NotifyType.INVALID_SYNTAX) {
       failAsMalformed(session, now, error, { childless: first !== undefined && this.#setUp.childless });
     } else if (first !== undefined && CHILD_REFUSALS.includes(error.notify)) {

@@ -117,6 +117,12 @@ export function rejectPeer(session: IkeSession, now: number, failure: Failure): 
   beginDelete(session, now, { reason: 'failed', detail: failure.detail }, new DeleteIkeTask({ unauthenticated: true }));
 }
 
+/** The peer's answer to IKE_AUTH is of no use, but it has the IKE SA since it answered: it ends there too (RFC 7296 §2.21.2). */
+export function declineAnswer(session: IkeSession, now: number, failure: Failure): void {
+  session.fail(failure, { initiator: true });
+  beginDelete(session, now, { reason: 'failed', detail: failure.detail }, new DeleteIkeTask());
+}
+
 function beginDelete(session: IkeSession, now: number, end: End, task: DeleteIkeTask): void {
   const { state } = session;
   const [crypto, config] = [cryptoOf(state), configOf(state)];

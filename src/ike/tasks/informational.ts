@@ -2,7 +2,7 @@
 import type { DownReason } from '../events.ts';
 import { endSession } from '../session/lifecycle.ts';
 import type { IkeSession } from '../session/session.ts';
-import { isLive } from '../session/state.ts';
+import { isLive, lifeOf } from '../session/state.ts';
 import { NotifyType, notifyName, ProtocolId } from '../wire/iana.ts';
 import type { Payload } from '../wire/payload.ts';
 import type { Answer } from './answer.ts';
@@ -17,16 +17,25 @@ export function respondInformational(session: IkeSession, now: number, payloads:
       after = () => deleted(session, now);
     } else if (payload.type === 'delete') {
       answer.push(...respondDeleteChildren(session, payload));
-    } else if (payload.type === 'notify' && payload.notify === NotifyType.AUTHENTICATION_FAILED) {
-      // RFC 7296 §2.21.2: the initiator did not accept our AUTH.
-      after = () =>
-        endSession(session, now, { reason: 'failed', detail: 'the peer rejected our authentication', linger: true });
+    } else if (payload.type === 'notify' && rejectsAuth(session, payload.notify)) {
+      const detail = `the peer rejected our authentication: ${notifyName(payload.notify)}`;
+      after = () => endSession(session, now, { reason: 'failed', detail, linger: true });
     } else if (payload.type === 'notify') {
       session.note('debug', `the peer sent ${notifyName(payload.notify)}, which is ignored`);
     }
   }
   // RFC 7296 §1.4.1: with the IKE SA go its children, whatever else the message says.
   return { payloads: after === undefined ? mergeDeletes(answer) : [], after };
+}
+
+/**
+ * Whether the initiator says that it has no use for our answer to IKE_AUTH, which ends the IKE SA without a Delete payload.
+ * RFC 7296 §2.21.2: AUTHENTICATION_FAILED, or in the exchange that follows IKE_AUTH, of ID 2, that our answer was malformed.
+ */
+function rejectsAuth({ initiator, state, window }: IkeSession, notify: number): boolean {
+  if (notify === NotifyType.AUTHENTICATION_FAILED) return true;
+  if (notify !== NotifyType.INVALID_SYNTAX && notify !== NotifyType.UNSUPPORTED_CRITICAL_PAYLOAD) return false;
+  return !initiator && lifeOf(state)?.replaces === undefined && window.nextFromPeer === 3;
 }
 
 /** One Delete payload for all SPIs of a protocol (RFC 7296 §3.11). */
