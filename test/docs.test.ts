@@ -32,6 +32,44 @@ describe('docs/security.md', () => {
   });
 });
 
+/** The lines of tables that name a test: the cells of each. */
+function linesWithTests(document: string): string[][] {
+  const lines = readFileSync(document, 'utf8').split('\n');
+  const cells = lines.filter((line) => line.startsWith('| ')).map((line) => line.split('|').map((cell) => cell.trim()));
+  return cells.filter(([, , , file]) => file?.startsWith('`test/'));
+}
+
+const sourceOf = (file: string): string => readFileSync(file.replaceAll('`', ''), 'utf8');
+
+describe('docs/pitfalls.md', () => {
+  it('names tests that there are', () => {
+    const lines = linesWithTests('docs/pitfalls.md');
+    expect(lines.length).toBeGreaterThan(90);
+    const missing = lines.filter(([, , , file, test]) => test === '' || !sourceOf(file!).includes(test!));
+    expect(missing.map(([, what, , file, test]) => `${what}: ${file} ${test}`)).toEqual([]);
+  });
+});
+
+describe('docs/exchanges.md', () => {
+  const lines = linesWithTests('docs/exchanges.md');
+
+  it('names titles of tests that there are', () => {
+    expect(lines.length).toBeGreaterThan(70);
+    const missing = lines.filter(([, , , file, test]) => {
+      // `it('title'`, `describe.each(…)(\n 'title'`
+      const titles = [...sourceOf(file!).matchAll(/\(\s*['`](.*)['`],\s/g)].map(([, title]) => title!);
+      return test === '' || !titles.some((title) => title.endsWith(test!));
+    });
+    expect(missing.map(([, what, , file, test]) => `${what}: ${file} ${test}`)).toEqual([]);
+  });
+
+  it('names tests whose messages are drawn above them', () => {
+    const files = new Set(lines.map(([, , , file]) => file!).filter((file) => file.startsWith('`test/ike/')));
+    const plain = [...files].filter((file) => !/^ *\/\/ +│.*(?:▶│|│◀)/m.test(sourceOf(file)));
+    expect(plain).toEqual(['`test/ike/window.test.ts`', '`test/ike/flood-places.test.ts`']);
+  });
+});
+
 const DOCUMENTS = [
   ...['README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'CHANGELOG.md', 'bench/README.md'],
   ...readdirSync('docs').map((file) => `docs/${file}`),

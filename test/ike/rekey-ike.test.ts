@@ -9,6 +9,11 @@ const sides = ['a', 'b'] as const;
 const groups = (text: string) => connection({ proposals: [parseIkeProposalString(text)] });
 
 describe.each(sides)('an IKE SA, from side %s', (side) => {
+  //   host                                 peer
+  //   │── SA(new SPI), Ni, KE ──────────────▶│
+  //   │◀────────────── SA(new SPI), Nr, KE ──│   the children are the new IKE SA's on both sides
+  //   │── DELETE, on the old one ───────────▶│
+  //   │◀─────────────────────────── response │
   it('is rekeyed, and its children go over', () => {
     const pair = established();
     expectUnbroken(pair);
@@ -21,6 +26,10 @@ describe.each(sides)('an IKE SA, from side %s', (side) => {
     expectRekeyed(pair, old);
   });
 
+  //   host                                 peer
+  //   │── SA, Ni, KE ecp256 ────────────────▶│
+  //   │◀──────── INVALID_KE_PAYLOAD(x25519) ─│
+  //   │── SA, Ni, KE x25519 ────────────────▶│
   it('is rekeyed with the group that the peer asks for', () => {
     const mine = groups('aes128gcm16-prfsha256-ecp256-x25519');
     const theirs = groups('aes128gcm16-prfsha256-x25519');
@@ -44,6 +53,9 @@ describe.each(sides)('an IKE SA, from side %s', (side) => {
     expect(pair.a.of('ike-up')).toHaveLength(6);
   });
 
+  //   host                                 peer
+  //   │── DELETE(IKE) ──────────────────────▶│   the children go with it, without a word of their own
+  //   │◀──────────────────────────── nothing │
   it('is deleted with its children', () => {
     const pair = established();
     const host = pair[side];
@@ -56,6 +68,11 @@ describe.each(sides)('an IKE SA, from side %s', (side) => {
     expectNothing(pair);
   });
 
+  //   host                                 peer
+  //   │── DELETE(IKE) ──────────────────────▶│
+  //   │                     ✕────── nothing ─│   lost
+  //   │── DELETE(IKE), retransmitted ───────▶│   answered though it is gone
+  //   │◀──────────────────────────── nothing │
   it('is gone on both sides also when the answer to the delete is lost', () => {
     const pair = established();
     const host = pair[side];
@@ -105,6 +122,11 @@ describe.each(sides)('an IKE SA, from side %s', (side) => {
 });
 
 describe('one side rekeys the IKE SA, the other deletes it', () => {
+  //   host                                 peer
+  //   │── rekey ────────────────╲   ╱────────│   or one of them is lost, or comes when the other is answered
+  //   │◀── DELETE(IKE) ─────────╱   ╲───────▶│
+  //   │── response ────────────▶             │
+  //   │           ◀── TEMPORARY_FAILURE ─────│
   it.each(['cross', 'delete lost', 'rekeying lost', 'delete first', 'rekeying first'])('%s', (how) => {
     for (const side of sides) {
       const pair = established();
@@ -124,6 +146,11 @@ describe('one side rekeys the IKE SA, the other deletes it', () => {
     }
   });
 
+  //   a                                      b
+  //   │── DELETE(IKE) ─────────────╲   ╱─────│
+  //   │◀── DELETE(IKE) ────────────╱   ╲────▶│
+  //   │── nothing ─────────────────╲   ╱─────│
+  //   │◀── nothing ────────────────╱   ╲────▶│
   it('both delete it', () => {
     const pair = established();
     const wire = new Wire(pair);
