@@ -18,13 +18,15 @@ import { LocalRules } from './local-rules.ts';
 import type { RuleChange } from './local-tree.ts';
 import type { TableMember } from './member.ts';
 import { type Changer, type Mended, mendRouting, type RoutesOf } from './mend.ts';
-import { type Block, findFreeBlock, isWithin, spanOf } from './priorities.ts';
+import { type Block, findFreeBlock, findGuardBlock, isBehindBlocks, isWithin, spanOf } from './priorities.ts';
 import type { RuleBook } from './rule-book.ts';
 import type { RoutingTable } from './table.ts';
 import { UNBOUND_TABLES, UnboundRoutes } from './unbound.ts';
 
 /** How many priorities are taken, if so many in a row are free. Those of a daemon before may stand beside them. */
 const SIZES = [9_000, 3_000, 900];
+/** Of them, for what came out of tunnels. */
+const GUARD_SIZES = [1_850, 900, 300];
 
 export class Gathered {
   readonly #network: HostNetwork;
@@ -47,7 +49,14 @@ export class Gathered {
 
   /** Priorities that are for no other rule. */
   get blocks(): Block[] {
-    return [...(this.#locals === undefined ? [] : [this.#locals]), ...spanOf(this.#left)];
+    const own = this.#locals === undefined ? [] : [this.#locals, this.#locals.guardBlock];
+    return [...own.filter((block) => block !== undefined), ...this.#leftSpans.map(({ span }) => span)];
+  }
+
+  /** What stands of a daemon before, in one place and another. */
+  get #leftSpans(): { readonly span: Block; readonly rules: readonly InstalledRule[] }[] {
+    const places = [false, true].map((isBehind) => this.#left.filter((rule) => isBehindBlocks(rule) === isBehind));
+    return places.flatMap((rules) => spanOf(rules).map((span) => ({ span, rules })));
   }
 
   /** What stands of a daemon before. */
@@ -61,20 +70,17 @@ export class Gathered {
    */
   form(others: Iterable<Block>): boolean {
     const taken = [...others, ...this.blocks];
-    const found = SIZES.map((size) => ({
-      size,
-      block: findFreeBlock(this.#rules.priorities(), taken, { size, from: undefined }),
-    }));
-    const [size, block] =
-      found.flatMap((one) => (one.block === undefined ? [] : [[one.size, one.block] as const]))[0] ?? [];
-    if (size === undefined || block === undefined) return false;
+    const priorities = [...this.#rules.priorities()];
+    const block = firstBlock(SIZES, (size) => findFreeBlock(priorities, taken, { size, from: undefined }));
+    if (block === undefined) return false;
+    const guardBlock = firstBlock(GUARD_SIZES, (size) => findGuardBlock(priorities, taken, size));
     if (this.#locals === undefined) {
       this.#old = this.#standing();
       for (const table of UNBOUND_TABLES) {
         this.#noted.set(table, new Set(this.#network.routes({ table, protocol: OWN_PROTOCOL }).map(routeKey)));
       }
     }
-    this.#locals = new LocalRules({ block, size });
+    this.#locals = new LocalRules(block, guardBlock);
     return true;
   }
 
@@ -88,23 +94,33 @@ export class Gathered {
     this.#apply(this.#locals?.add(locals, number) ?? []);
   }
 
+  /** Follows what a table guards. @throws Error when the system refuses */
+  guard(table: RoutingTable): void {
+    this.#apply(this.#locals?.guard(table) ?? []);
+  }
+
   /** The first tables, at once. @throws Error as `lead` */
   leadFirst(tables: readonly RoutingTable[]): void {
-    for (const { locals, number } of tables) this.#locals?.add(locals, number);
+    for (const table of tables) {
+      this.#locals?.add(table.locals, table.number);
+      this.#locals?.guard(table);
+    }
     const rules = [...tables.flatMap(({ ledRules }) => ledRules), ...(this.#locals?.common ?? [])];
-    this.#rules.change(
-      [],
-      rules.sort((a, b) => a.priority - b.priority),
-    );
+    rules.sort((a, b) => a.priority - b.priority);
+    // What refuses is added last: all that is to be looked up before it is there then.
+    this.#rules.change([], [...rules.filter(isRefusal), ...rules.filter((rule) => !isRefusal(rule))]);
   }
 
   /** No longer. @throws Error as `lead`; then they are */
-  leave({ locals, number }: RoutingTable): void {
+  leave(table: RoutingTable): void {
+    const { locals, number } = table;
     const changes = this.#locals?.remove(locals, number) ?? [];
     try {
       this.#apply(changes);
+      this.#apply(this.#locals?.unguard(table) ?? []);
     } catch (error) {
       this.#locals?.add(locals, number);
+      this.#locals?.guard(table);
       throw error;
     }
     if (this.#locals?.isEmpty === true) this.#locals = undefined;
@@ -216,13 +232,25 @@ export class Gathered {
 
   /** Those of a daemon before, once there are no others between them. */
   #removeOld(): void {
-    const left = this.#left;
-    const [span] = spanOf(left);
-    if (span === undefined) return;
-    let between = 0;
-    for (const priority of this.#rules.priorities()) if (isWithin(span, priority)) between++;
-    if (between > left.length) return;
-    this.#rules.change(left, []);
-    this.#old = [];
+    for (const { span, rules } of this.#leftSpans) {
+      let between = 0;
+      for (const priority of this.#rules.priorities()) if (isWithin(span, priority)) between++;
+      if (between > rules.length) continue;
+      this.#rules.change(rules, []);
+      this.#old = this.#old.filter((rule) => !rules.includes(rule));
+    }
   }
+}
+
+function isRefusal({ action }: Rule): boolean {
+  return action.type === 'unreachable';
+}
+
+/** As many priorities as there is room for. */
+function firstBlock(sizes: readonly number[], find: (size: number) => number | undefined): Block | undefined {
+  for (const size of sizes) {
+    const block = find(size);
+    if (block !== undefined) return { block, size };
+  }
+  return undefined;
 }

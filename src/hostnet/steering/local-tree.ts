@@ -17,33 +17,37 @@ import { type Prefix, type Rule, samePrefix } from '../routes/routes.ts';
 import { ruleKey } from './compare.ts';
 import type { Block } from './priorities.ts';
 
-/** Rules of a node. Fewer make the tree deeper, and more make nodes longer: with these packets pass the fewest. */
-const MAX_ENTRIES = 4;
 const PRIORITIES = 3;
 
-/** Rules that stand in place of others. Those of the tree are in the order of their priorities. */
+/** Rules that stand in place of others: the last is added first. */
 export interface RuleChange {
   readonly before: readonly Rule[];
   readonly after: readonly Rule[];
 }
 
-interface Leaf {
+interface Leaf<V> {
   readonly prefix: Prefix;
-  readonly table: number;
+  readonly value: V;
 }
 
-interface Node {
+interface Node<V> {
   readonly region: Prefix;
   /** More than that of each child. */
   height: number;
   /** The first of its priorities, counted in nodes. */
   place: number;
-  readonly leaves: Set<Leaf>;
-  readonly children: Set<Node>;
+  readonly leaves: Set<Leaf<V>>;
+  readonly children: Set<Node<V>>;
 }
 
-export interface TreeOptions extends Block {
+export interface TreeOptions<V> extends Block {
   readonly family: IpFamily;
+  /** How many rules lead on from a node. Fewer make the tree deeper, and take more priorities. */
+  readonly entries: number;
+  /** What of a packet is one of the local addresses. */
+  readonly by: 'from' | 'to';
+  /** The look-ups for such packets, at that priority, and what comes after them, at the next one. */
+  readonly rulesOf: (prefix: Prefix, value: V, priority: number) => readonly Rule[];
   /**
    * Whose the rules are that belong to no table. The kernel takes two for the same where they differ in where they go to alone: a
    * node that moves has become higher by one, and what goes there has the other owner.
@@ -53,13 +57,13 @@ export interface TreeOptions extends Block {
   readonly end: number;
 }
 
-export class LocalTree {
-  readonly #options: TreeOptions;
-  readonly #root: Node;
+export class LocalTree<V> {
+  readonly #options: TreeOptions<V>;
+  readonly #root: Node<V>;
   /** By their places. BOUNDED: by the block. */
-  readonly #nodes: Map<number, Node>;
+  readonly #nodes: Map<number, Node<V>>;
 
-  constructor(options: TreeOptions) {
+  constructor(options: TreeOptions<V>) {
     this.#options = options;
     const region = { address: { family: options.family, value: 0n }, prefixLength: 0 };
     this.#root = { region, height: Number.POSITIVE_INFINITY, place: 0, leaves: new Set(), children: new Set() };
@@ -70,22 +74,22 @@ export class LocalTree {
     return isBare(this.#root);
   }
 
-  /** Packets from these addresses are routed by that table, too. */
-  add(prefix: Prefix, table: number): RuleChange {
+  /** Packets of these addresses are for that, too. */
+  add(prefix: Prefix, value: V): RuleChange {
     const path = this.#pathTo(prefix);
     const node = path.at(-1)!;
     const before = this.#rulesAt(path);
-    node.leaves.add({ prefix, table });
-    const isFull = node.leaves.size + node.children.size > MAX_ENTRIES;
+    node.leaves.add({ prefix, value });
+    const isFull = node.leaves.size + node.children.size > this.#options.entries;
     return { before, after: this.#rulesAt([...path, ...(isFull ? this.#divide(path) : [])]) };
   }
 
   /** Does nothing where they are not. */
-  remove(prefix: Prefix, table: number): RuleChange {
+  remove(prefix: Prefix, value: V): RuleChange {
     const path = this.#pathTo(prefix);
     const before = this.#rulesAt(path);
     const node = path.at(-1)!;
-    for (const leaf of node.leaves) if (isLeaf(leaf, prefix, table)) node.leaves.delete(leaf);
+    for (const leaf of node.leaves) if (isLeaf(leaf, prefix, value)) node.leaves.delete(leaf);
     const kept = [...path];
     while (kept.length > 1 && isBare(kept.at(-1)!)) {
       const bare = kept.pop()!;
@@ -95,16 +99,16 @@ export class LocalTree {
     return { before, after: this.#rulesAt(kept) };
   }
 
-  /** The rules of a table, by the prefixes that it was added with. */
-  rulesOf(prefixes: readonly Prefix[], table: number): Rule[] {
+  /** The rules for a value, by the prefixes that it was added with. */
+  rulesOf(prefixes: readonly Prefix[], value: V): Rule[] {
     return prefixes.flatMap((prefix) => {
       const node = this.#pathTo(prefix).at(-1)!;
-      const leaves = [...node.leaves].filter((leaf) => isLeaf(leaf, prefix, table));
-      return leaves.map((leaf) => this.#lookUp(node, leaf));
+      const leaves = [...node.leaves].filter((leaf) => isLeaf(leaf, prefix, value));
+      return leaves.flatMap((leaf) => this.#lookUps(node, leaf));
     });
   }
 
-  /** Those that are of no table. */
+  /** Those that are for no value. */
   get ways(): Rule[] {
     return [...this.#nodes.values()].flatMap((node) => this.#waysAt(node));
   }
@@ -117,7 +121,7 @@ export class LocalTree {
   }
 
   /** From the root to the last node whose region holds all of these addresses. */
-  #pathTo(prefix: Prefix): Node[] {
+  #pathTo(prefix: Prefix): Node<V>[] {
     const path = [this.#root];
     for (const node of path) {
       for (const child of node.children) if (holds(child.region, prefix)) path.push(child);
@@ -126,7 +130,7 @@ export class LocalTree {
   }
 
   /** @returns the node below the last one that some of its entries are in now; none where they cannot be told apart, or there is no room */
-  #divide(path: readonly Node[]): Node[] {
+  #divide(path: readonly Node<V>[]): Node<V>[] {
     const node = path.at(-1)!;
     const region = regionToMove(node);
     if (region === undefined) return [];
@@ -156,38 +160,42 @@ export class LocalTree {
     return undefined;
   }
 
-  /** In the order of their priorities. */
-  #rulesAt(nodes: readonly Node[]): Rule[] {
-    return nodes
-      .flatMap((node) => [...[...node.leaves].map((leaf) => this.#lookUp(node, leaf)), ...this.#waysAt(node)])
-      .sort((a, b) => a.priority - b.priority);
+  /** Node by node. The last is added first: in a node what comes after a look-up is added after it, and removed before it. */
+  #rulesAt(nodes: readonly Node<V>[]): Rule[] {
+    return [...nodes]
+      .sort((a, b) => a.place - b.place)
+      .flatMap((node) => {
+        const rules = [...[...node.leaves].flatMap((leaf) => this.#lookUps(node, leaf)), ...this.#waysAt(node)];
+        const at = (offset: number): Rule[] =>
+          rules.filter(({ priority }) => priority === this.#priorityOf(node) + offset);
+        return [...at(1), ...at(0), ...at(2)];
+      });
   }
 
-  #lookUp(node: Node, { prefix, table }: Leaf): Rule {
-    const { family } = this.#options;
-    return { family, priority: this.#priorityOf(node), from: prefix, action: { type: 'table', table }, owner: table };
+  #lookUps(node: Node<V>, { prefix, value }: Leaf<V>): readonly Rule[] {
+    return this.#options.rulesOf(prefix, value, this.#priorityOf(node));
   }
 
-  #waysAt(node: Node): Rule[] {
-    const { family, owners, end } = this.#options;
+  #waysAt(node: Node<V>): Rule[] {
+    const { family, by, owners, end } = this.#options;
     const priority = this.#priorityOf(node);
     const ways = [...node.children].map((child): Rule => {
       const isLater = [...node.leaves].some(({ prefix }) => holds(prefix, child.region));
       const action = { type: 'goto', priority: this.#priorityOf(child) } as const;
       const owner = owners[child.height % 2]!;
-      return { family, priority: priority + Number(isLater), from: child.region, action, owner };
+      return { family, priority: priority + Number(isLater), [by]: child.region, action, owner };
     });
     if (node === this.#root && ways.length === 0) return [];
     return [...ways, { family, priority: priority + 2, action: { type: 'goto', priority: end }, owner: owners[0] }];
   }
 
-  #priorityOf({ place }: Node): number {
+  #priorityOf({ place }: Node<V>): number {
     return this.#options.block + place * PRIORITIES;
   }
 }
 
 /** The region of the entries of a node that are to have a node of their own; `undefined` where there is none. */
-function regionToMove({ region, leaves, children }: Node): Prefix | undefined {
+function regionToMove<V>({ region, leaves, children }: Node<V>): Prefix | undefined {
   const entries = [...[...leaves].map(({ prefix }) => prefix), ...[...children].map((child) => child.region)];
   const common = commonPrefix(entries);
   const halves = ([0n, 1n] as const).map((bit) => entries.filter((entry) => bitBehind(common, entry) === bit));
@@ -220,10 +228,10 @@ function holds(region: Prefix, { address, prefixLength }: Prefix): boolean {
   return region.address.value >> shift === address.value >> shift;
 }
 
-function isLeaf(leaf: Leaf, prefix: Prefix, table: number): boolean {
-  return leaf.table === table && samePrefix(leaf.prefix, prefix);
+function isLeaf<V>(leaf: Leaf<V>, prefix: Prefix, value: V): boolean {
+  return leaf.value === value && samePrefix(leaf.prefix, prefix);
 }
 
-function isBare({ leaves, children }: Node): boolean {
+function isBare<V>({ leaves, children }: Node<V>): boolean {
   return leaves.size + children.size === 0;
 }

@@ -15,6 +15,8 @@
  * table, one pair of rules is for all links: it would be too many rules otherwise, and a packet for a network that is gone has
  * no business on the default route wherever it came from.
  *
+ * Where many tables have different networks, their rules form a tree before these priorities (`local-rules.ts`).
+ *
  * The installed rules are the memory of these networks: the next daemon finds it there. Pure.
  */
 import {
@@ -42,7 +44,7 @@ import {
   samePrefix,
 } from '../routes/routes.ts';
 import { isRequired, type RoutingPlan } from './plan.ts';
-import { isOnwardRefusal, onwardPriorities } from './priorities.ts';
+import { isOnwardRefusal, type OnwardPriorities, onwardPriorities } from './priorities.ts';
 
 const FAMILIES: readonly IpFamily[] = [4, 6];
 
@@ -193,11 +195,15 @@ export function mayLead(networks: LocalNetworks, { address, prefixLength }: Pref
  * Added from the last to the first: what refuses comes behind what looks up.
  * @param device left out: they are for what comes by any link
  */
-export function onwardRules(guarded: readonly Guarded[], device: string | undefined, table: number): Rule[] {
+export function onwardRules(
+  guarded: readonly Guarded[],
+  device: string | undefined,
+  table: number,
+  { lookUp, refuse }: OnwardPriorities = onwardPriorities(device),
+): Rule[] {
   const main = { type: 'table', table: MAIN_TABLE } as const;
   return guarded.flatMap(({ network: to, general }): Rule[] => {
     const common = { family: to.address.family, to, inputLink: device };
-    const { lookUp, refuse } = onwardPriorities(device);
     return [
       { ...common, priority: refuse, action: { type: 'unreachable' }, owner: table },
       { ...common, priority: lookUp, action: main, suppressedLength: general },

@@ -11,12 +11,15 @@ import {
   ownerOf,
   type Prefix,
   type Rule,
+  type SeenRule,
 } from '../routes/routes.ts';
 
 /** Priorities of rules for bridges; behind them the blocks of tunnels, before the main table (32766). */
 const BRIDGE = { own: 6992, table: 6993, end: 6994 } as const;
 const FIRST_BLOCK = 7000;
-const LAST_PRIORITY = 31_999;
+const LAST_PRIORITY = 28_999;
+/** Where rules for what came out of the tunnels of gathered tables may be: behind all blocks. */
+const GUARDS = { first: 29_000, last: 32_761 } as const;
 /**
  * As `onward.ts` says. A rule for any link has others than one for a device: the kernel, asked to delete a rule, takes the first
  * that has all that is said of it, so it would take one for a device, too.
@@ -24,8 +27,13 @@ const LAST_PRIORITY = 31_999;
 const ONWARD = { lookUp: 32_764, refuse: 32_765 } as const;
 const ONWARD_BY_ANY = { lookUp: 32_762, refuse: 32_763 } as const;
 
+export interface OnwardPriorities {
+  readonly lookUp: number;
+  readonly refuse: number;
+}
+
 /** @param device left out: for any link */
-export function onwardPriorities(device: string | undefined): { readonly lookUp: number; readonly refuse: number } {
+export function onwardPriorities(device: string | undefined): OnwardPriorities {
   return device === undefined ? ONWARD_BY_ANY : ONWARD;
 }
 
@@ -62,14 +70,24 @@ export function freeBlock(installed: Iterable<number>, blocks: Iterable<Block>, 
 export function findFreeBlock(
   installed: Iterable<number>,
   blocks: Iterable<Block>,
-  { size, from = FIRST_BLOCK }: Omit<WantedBlock, 'table'>,
+  { size, from = FIRST_BLOCK, last = LAST_PRIORITY }: Pick<WantedBlock, 'size' | 'from'> & { readonly last?: number },
 ): number | undefined {
-  const taken = new Uint8Array(LAST_PRIORITY + 1);
-  for (const priority of installed) if (priority <= LAST_PRIORITY) taken[priority] = 1;
+  const taken = new Uint8Array(last + 1);
+  for (const priority of installed) if (priority <= last) taken[priority] = 1;
   for (const other of blocks) taken.fill(1, other.block, other.block + other.size);
   let first = Math.max(FIRST_BLOCK, from);
-  for (let at = first; at < first + size && at <= LAST_PRIORITY; at++) if (taken[at] === 1) first = at + 1;
-  return first + size - 1 > LAST_PRIORITY ? undefined : first;
+  for (let at = first; at < first + size && at <= last; at++) if (taken[at] === 1) first = at + 1;
+  return first + size - 1 > last ? undefined : first;
+}
+
+/** As `findFreeBlock`, of those for what came out of tunnels. */
+export function findGuardBlock(installed: Iterable<number>, blocks: Iterable<Block>, size: number): number | undefined {
+  return findFreeBlock(installed, blocks, { size, from: GUARDS.first, last: GUARDS.last });
+}
+
+/** Whether it stands behind the blocks of tunnels. */
+export function isBehindBlocks({ priority }: Pick<Rule, 'priority'>): boolean {
+  return priority >= GUARDS.first;
 }
 
 /** The priorities from the first to the last of some rules; none of no rules. */
@@ -94,13 +112,15 @@ export function isOfTunnel(rule: InstalledRule): boolean {
 }
 
 /** Whether it refuses what came out of a tunnel and has no route of its own. */
-export function isOnwardRefusal({ priority, protocol }: Pick<InstalledRule, 'priority' | 'protocol'>): boolean {
-  return protocol === OWN_PROTOCOL && (priority === ONWARD.refuse || priority === ONWARD_BY_ANY.refuse);
+export function isOnwardRefusal(rule: InstalledRule | SeenRule): boolean {
+  const { action, from, protocol } = rule;
+  return protocol === OWN_PROTOCOL && isBehindBlocks(rule) && action.type === 'unreachable' && from === undefined;
 }
 
 /** Whether it finds the routes of what came out of a tunnel. */
-export function isOnwardLookUp({ priority }: Rule): boolean {
-  return priority === ONWARD.lookUp || priority === ONWARD_BY_ANY.lookUp;
+export function isOnwardLookUp(rule: Rule): boolean {
+  const { action, to } = rule;
+  return isBehindBlocks(rule) && action.type === 'table' && action.table === MAIN_TABLE && to !== undefined;
 }
 
 /** Says whose rule is whose. One that looks up the main table bears no number of its owner: the one that refuses does. */

@@ -116,7 +116,8 @@ export class RoutingTable implements Block {
 
   /** Those of a gathered table that are among others'. */
   get ledRules(): readonly Rule[] {
-    return this.#gathered?.rulesOf(this.locals, this.number) ?? [];
+    if (this.#gathered === undefined) return [];
+    return [...this.#gathered.rulesOf(this.locals, this.number), ...this.#gathered.guardRulesOf(this)];
   }
 
   /** The local addresses of the tunnels that share it. */
@@ -261,11 +262,23 @@ export class RoutingTable implements Block {
     return `packets out of the tunnel reach ${now.join(', ') || 'no network'} by routes of these networks only, and never by the default route`;
   }
 
+  /** Those for what came out of the tunnels, where these have no place among others'. */
   #onwardRules(): Rule[] {
+    if (this.#gathered?.hasGuards === true && this.devices !== undefined) return [];
+    const devices = this.devices ?? [undefined];
+    return devices.flatMap((device) => onwardRules(this.#onward.guarded, device, this.number));
+  }
+
+  /** Of the tunnels; `undefined` where they are too many for rules of each. */
+  get devices(): readonly string[] | undefined {
     // Tunnels may share one.
     const names = new Set([...this.#members.values()].map(({ device }) => device));
-    const devices = names.size > MAX_DEVICES ? [undefined] : [...names];
-    return devices.flatMap((device) => onwardRules(this.#onward.guarded, device, this.number));
+    return names.size > MAX_DEVICES ? undefined : [...names];
+  }
+
+  /** The networks that packets out of the tunnels reach by routes of their own only. */
+  get guards(): readonly Guarded[] {
+    return this.#onward.guarded;
   }
 
   #compile(): void {

@@ -55,6 +55,7 @@ export class SteeringTables {
     const before = table.onwardLinks;
     const change = table.setOnward(known, main, (network) => isReached(this.#network, table, network, main));
     this.index.setOnward(table, before);
+    if (table.isGathered) this.gathered.guard(table);
     return change;
   }
 
@@ -167,7 +168,11 @@ export class SteeringTables {
       this.#network.addRoutes(
         member.closedRoutes.filter((route) => !there.has(routeKey(route)) && !noted.has(routeKey(route))),
       );
-      if (table.isGathered) this.gathered.addMember(member, former);
+      if (table.isGathered) {
+        this.gathered.addMember(member, former);
+        // Its device is another one.
+        this.gathered.guard(table);
+      }
       if (known === undefined) this.#lead(table, rules);
       else this.#rules.change(rules, table.rules);
       const wanted = new Set(member.closedRoutes.map(routeKey));
@@ -226,7 +231,10 @@ export class SteeringTables {
   /** Gathers tables anew where another program's rule has come between theirs: what jumps there would pass over it. */
   makeRoom(): void {
     const { locals } = this.gathered;
-    if (locals === undefined || !this.#rules.foreign.some(({ priority }) => isWithin(locals, priority))) return;
+    if (locals === undefined) return;
+    const blocks = [locals, locals.guardBlock].filter((block) => block !== undefined);
+    const isMet = ({ priority }: Rule): boolean => blocks.some((block) => isWithin(block, priority));
+    if (!this.#rules.foreign.some(isMet)) return;
     this.#gather([...this.index.all()].filter(({ isGathered }) => isGathered));
   }
 
@@ -344,6 +352,7 @@ export class SteeringTables {
     this.index.forgetDevice(member);
     table.remove(tunnel);
     if (table.isEmpty) return;
+    if (table.isGathered) this.gathered.guard(table);
     try {
       this.#rules.change(rules, table.rules);
     } catch (error) {

@@ -4,7 +4,9 @@ import type { IpAddress } from '../../../src/base/address.ts';
 import { MemoryHostNetwork } from '../../../src/hostnet/routes/memory.ts';
 import {
   type InstalledRule,
+  type InterfaceAddress,
   OWN_PROTOCOL,
+  prefixContains,
   type Route,
   type Rule,
   ruleFits,
@@ -235,6 +237,83 @@ describe.each(FAMILIES)('tunnels with many local networks, over IPv%d', (family)
     expect(next.state[1]).toHaveLength((fresh.state[1] as unknown[]).length);
   });
 });
+
+describe.each(FAMILIES)('what came out of tunnels with many local networks, over IPv%d', (family) => {
+  /** A packet out of a tunnel, to a network behind this host. */
+  const onward = (host: Host, n: number, by = `s${n}`): string =>
+    host.way(`${local(family, n)}9`, {
+      source: address(`${remote(family, n)}9`),
+      inputLinkIndex: host.network.link(by)!.index,
+    });
+  const lan = (host: Host, n: number): InterfaceAddress => ({
+    ...{ linkIndex: host.lan, address: address(`${local(family, n)}1`) },
+    prefixLength: family === 4 ? 24 : 64,
+  });
+
+  it('reaches them by their own routes or not at all, at each moment, and passes few rules', async () => {
+    const { host, network } = hostWith(family, 0);
+    const before = ownRules(host);
+    for (let n = 0; n < 60; n++) network.addAddress(lan(host, n));
+    const up = new Set<number>();
+    let looks = 0;
+    network.look = () => {
+      looks++;
+      for (const n of up)
+        if ((n + looks) % 7 === 0) expect([n, onward(host, n)]).toEqual([n, n === 4 ? 'none' : 'lan0']);
+    };
+    for (let n = 0; n < 60; n++) {
+      const at = (n * 7) % 60;
+      host.start(plan(host, family, at));
+      // The link of this one goes, at some time.
+      if (at === 4) {
+        network.take({ route: (route) => route.table === 254 && onNetwork(route, `${local(family, 4)}9`) });
+        network.deleteAddress(lan(host, 4));
+      }
+      up.add(at);
+    }
+    const guarding = network.rules(family).filter(({ to, priority }) => to !== undefined && priority >= 29_000);
+    expect(guarding.length).toBeGreaterThan(120);
+    expect(passed(host, address(family === 4 ? '10.7.0.1' : 'fd07::1'))).toBeLessThan(24);
+    expect([onward(host, 4), onward(host, 5)]).toEqual(['none', 'lan0']);
+    // Of others it is no matter.
+    expect(
+      host.way(`${local(family, 4)}9`, { source: address(`${local(family, 5)}9`), inputLinkIndex: host.lan }),
+    ).toBe('eth0');
+    await host.routing.mend();
+    expect((await host.routing.mend()).found).toEqual([]);
+    expect(host.routing.lacks('s4').join()).toContain('no route any more');
+    network.take({ rule: ({ protocol, priority }) => protocol === OWN_PROTOCOL && priority >= 29_000 });
+    network.look = () => undefined;
+    await host.routing.mend();
+    expect([onward(host, 4), onward(host, 5), onward(host, 59)]).toEqual(['none', 'lan0', 'lan0']);
+    expect((await host.routing.mend()).found).toEqual([]);
+    for (let n = 0; n < 60; n++) host.stop(`s${n}`);
+    expect(ownRules(host)).toEqual(before);
+  });
+
+  it('is refused by the next daemon as well, which finds what was guarded', async () => {
+    const { host: first, network } = hostWith(family, 0);
+    for (let n = 0; n < 40; n++) network.addAddress(lan(first, n));
+    for (let n = 0; n < 40; n++) first.start(plan(first, family, n));
+    const stood = ownRules(first);
+    network.take({ route: (route) => route.table === 254 && onNetwork(route, `${local(family, 4)}9`) });
+    const next = new Host(network, first.lan);
+    const plans = Array.from({ length: 40 }, (_, n) => plan(next, family, n));
+    network.look = () => expect([onward(next, 4), onward(next, 30)]).toEqual(['none', 'lan0']);
+    next.routing.reconcile(plans);
+    for (const one of plans) next.start(one);
+    await next.routing.mend();
+    expect((await next.routing.mend()).found).toEqual([]);
+    expect(ownRules(next).length).toBe(stood.length);
+    network.look = () => undefined;
+    for (const { tunnel } of plans) next.stop(tunnel);
+    expect(ownRules(next)).toEqual([]);
+  });
+});
+
+function onNetwork({ destination }: Route, host: string): boolean {
+  return destination.prefixLength > 0 && prefixContains(destination, address(host));
+}
 
 describe('gathered tables', () => {
   it('leave a rule of another program its packets, wherever it comes', async () => {

@@ -73,8 +73,11 @@ function sameToKernel(one: Rule, other: Rule): boolean {
   return ruleKey(isMove ? { ...one, action: other.action } : one) === ruleKey(other);
 }
 
-function tree(family: IpFamily, size: number): LocalTree {
-  return new LocalTree({ family, owners: OWNERS, end: END, block: 7000, size });
+function tree(family: IpFamily, size: number): LocalTree<number> {
+  return new LocalTree({
+    ...{ family, by: 'from', entries: 4, owners: OWNERS, end: END, block: 7000, size },
+    rulesOf: (from, table, priority) => [{ family, priority, from, action: { type: 'table', table } }],
+  });
 }
 
 /** Near each other, so that they are within one another, and often equal. */
