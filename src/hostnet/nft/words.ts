@@ -1,13 +1,13 @@
-/** A line for nft(8), word by word. The fence's lines have one blank between words, and none within the name of a link. */
+/** A line for nft(8), word by word. The fence's lines have blanks between words, and none within the name of a link. */
 
 export class Words {
   readonly line: string;
   readonly #words: readonly string[];
   #at = 0;
 
-  constructor(line: string, words: readonly string[] = line.split(' ')) {
+  constructor(line: string) {
     this.line = line;
-    this.#words = words.filter((word) => word !== '');
+    this.#words = line.split(' ').filter((word) => word !== '');
   }
 
   get atEnd(): boolean {
