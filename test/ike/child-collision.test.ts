@@ -258,6 +258,7 @@ describe('both sides rekey the same CHILD SA', () => {
     expect(peer.children.has(made)).toBe(true);
     pair.run(10_000);
     expectSame(pair, 1);
+    expectClosed(pair);
   });
 
   //   host                                 peer
@@ -280,6 +281,7 @@ describe('both sides rekey the same CHILD SA', () => {
     wire.settle();
     expectSame(pair, 1);
     expect(host.child.replaces).toBe(old);
+    expectClosed(pair);
   });
 
   //   a                                      b
@@ -342,6 +344,7 @@ describe('one side rekeys what the other deletes', () => {
       expect(host.of('child-down')).toHaveLength(1);
       expect(host.of('failed')).toEqual([]);
     }
+    expectClosed(pair);
   }
 
   //   host                                 peer

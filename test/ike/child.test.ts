@@ -30,6 +30,7 @@ describe.each(sides)('a CHILD SA, from side %s', (side) => {
     expectSame(pair, 0);
     expect(pair.peer(host).of('child-down')).toMatchObject([{ reason: 'deleted-by-peer' }]);
     expect(pair.sent).toHaveLength(2);
+    expectClosed(pair);
   });
 
   //   host                                 peer
@@ -56,6 +57,7 @@ describe.each(sides)('a CHILD SA, from side %s', (side) => {
       expect(each.of('child-up')).toHaveLength(2);
       expect(each.of('child-down')).toMatchObject([{ reason: 'rekeyed' }]);
     }
+    expectClosed(pair);
   });
 
   it('carries traffic all the time while it is rekeyed', () => {
@@ -106,6 +108,7 @@ describe.each(sides)('a CHILD SA, from side %s', (side) => {
     expectSame(pair, 1);
     expect(pair.sent).toHaveLength(6);
     expect(pair.a.child.dhGroup).toBe('ecp384');
+    expectClosed(pair);
   });
 
   it('is rekeyed with the group of the IKE SA first, which the peer has', () => {

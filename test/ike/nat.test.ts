@@ -6,7 +6,7 @@ import type { ConnectionConfig } from '../../src/ike/config.ts';
 import { NotifyType } from '../../src/ike/wire/iana.ts';
 import { decodeMessage } from '../../src/ike/wire/message.ts';
 import { findNotifies } from '../../src/ike/wire/payload.ts';
-import { expectSame } from '../support/ike-expect.ts';
+import { expectClosed, expectSame } from '../support/ike-expect.ts';
 import { at, connection, type Datagram, type Host, mirrored, Pair } from '../support/ike-pair.ts';
 
 const RAW = { aOptions: { rawEsp: true }, bOptions: { rawEsp: true } };
@@ -241,6 +241,7 @@ describe.each(['a', 'b'] as const)('a NAT in front of %s', (side) => {
     pair.up(inside);
     expectSame(pair, 1);
     expect(ports(pair.peer(inside))).toBe('4500 5503');
+    expectClosed(pair);
   });
 
   const REKEY: Record<string, (pair: Pair, host: Host) => void> = {
@@ -269,6 +270,7 @@ describe.each(['a', 'b'] as const)('a NAT in front of %s', (side) => {
       expect([...host.of('ike-up'), ...host.of('child-up')]).toHaveLength(3);
       expect(host.of('failed')).toEqual([]);
     }
+    expectClosed(pair);
   });
 
   //   inside           NAT               outside
@@ -298,6 +300,7 @@ describe.each(['a', 'b'] as const)('a NAT in front of %s', (side) => {
     pair.run(10_000);
     expectSame(pair, 1);
     expect(ports(outside)).toBe('4500 5507');
+    expectClosed(pair);
   });
 
   //   inside           NAT               outside
@@ -318,6 +321,7 @@ describe.each(['a', 'b'] as const)('a NAT in front of %s', (side) => {
       expect([...host.of('ike-up'), ...host.of('child-up')]).toHaveLength(3);
       expect(host.of('failed')).toEqual([]);
     }
+    expectClosed(pair);
   });
 
   /** From now on what the side behind the NAT sends comes to port 500, as of a peer that does not float. */

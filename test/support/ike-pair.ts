@@ -157,6 +157,7 @@ export class Host {
   #send(childId: number): void {
     const sa = this.children.get(childId);
     if (sa === undefined) throw new Error('child-send of what is not up');
+    if (this.sending.get(sa.config.name) === childId) throw new Error('child-send of what is sent on');
     this.sending.set(sa.config.name, childId);
   }
 
