@@ -166,7 +166,7 @@ describe('what is installed beside the device of a tunnel', () => {
       takes = 1_000;
       await vi.advanceTimersByTimeAsync(30_000);
       expect(looks).toHaveLength(3);
-      await vi.advanceTimersByTimeAsync(99_000);
+      await vi.advanceTimersByTimeAsync(199_000);
       expect(looks).toHaveLength(3);
       await vi.advanceTimersByTimeAsync(3_000);
       expect(looks).toHaveLength(4);
