@@ -1,5 +1,5 @@
 /** The verbs that change what is defined and what runs, of one tunnel or of many. */
-import { readdirSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { messageOf } from '../base/text.ts';
 import type { DaemonClient } from '../control/client.ts';
@@ -50,12 +50,19 @@ export const define: DaemonVerbSpec = {
       defined(await client.call('define', await document(args, terminal)), `defined from ${name(args)}`, terminal);
       return undefined;
     }
-    return await defineEach(client, [...args.positionals, ...documentsIn(dir)], terminal);
+    const named = args.positionals.map((file) => ({ file, isFound: false }));
+    return await defineEach(client, [...named, ...documentsIn(dir)], terminal);
   },
 };
 
+interface DocumentFile {
+  readonly file: string;
+  /** In a folder. Whoever names a pipe means it; one that is found there may have nobody who writes. */
+  readonly isFound: boolean;
+}
+
 /** @throws RefusedInputError for a folder that cannot be read, or has none */
-function documentsIn(dir: string | boolean | undefined): string[] {
+function documentsIn(dir: string | boolean | undefined): DocumentFile[] {
   if (typeof dir !== 'string') return [];
   let names: string[];
   try {
@@ -64,10 +71,14 @@ function documentsIn(dir: string | boolean | undefined): string[] {
     throw new RefusedInputError(`cannot read the folder ${dir}: ${messageOf(error)}`);
   }
   if (names.length === 0) throw new RefusedInputError(`there is no *.xml in ${dir}`);
-  return names.sort().map((file) => join(dir, file));
+  return names.sort().map((file) => ({ file: join(dir, file), isFound: true }));
 }
 
-function defineEach(client: DaemonClient, files: readonly string[], terminal: Terminal): Promise<number | undefined> {
+function defineEach(
+  client: DaemonClient,
+  files: readonly DocumentFile[],
+  terminal: Terminal,
+): Promise<number | undefined> {
   const display = new EachDisplay({ doing: 'defining', done: 'defined' }, terminal);
   return followed(client, display, terminal, async () => {
     let left = files.length;
@@ -103,17 +114,25 @@ function twice({ name }: Outcome): Outcome {
   return { name, error: { code: 'invalid-state', message } };
 }
 
+/** What is not there, or is a folder, is refused when it is read. @throws RefusedInputError for what reading may wait for */
+function refuseSpecial(file: string): void {
+  const found = statSync(file, { throwIfNoEntry: false });
+  if (found === undefined || found.isFile() || found.isDirectory()) return;
+  throw new RefusedInputError(`cannot read ${file}: it is a pipe, a socket or a device, a file is required`);
+}
+
 /** Documents by the request that they go into; read when it is their turn. */
 async function* slices(
-  files: readonly string[],
+  files: readonly DocumentFile[],
   terminal: Terminal,
   unreadable: (file: string, why: string) => void,
 ): AsyncGenerator<Document[]> {
   let slice: Document[] = [];
   let bytes = 0;
-  for (const file of files) {
+  for (const { file, isFound } of files) {
     let next: Document;
     try {
+      if (isFound) refuseSpecial(file);
       next = await documentOf(file, terminal);
     } catch (error) {
       unreadable(file, messageOf(error));

@@ -1,4 +1,5 @@
 /** Commands for many tunnels: one request, progress for a person, a line for each failure, and what goes on when they are interrupted. */
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -79,6 +80,19 @@ describe('define --dir', () => {
         /^warning: branch-1, branch-2, branch-3, branch-4, branch-5 and 3 more: there is no secret /,
       ),
     ]);
+  });
+
+  it('does not wait for a pipe in the folder, nor read a device', async () => {
+    const { daemon, dir } = await scene(2);
+    const [pipe, device] = ['b00.xml', 'b11.xml'].map((file) => join(dir, file));
+    execFileSync('mkfifo', [pipe!]);
+    symlinkSync('/dev/zero', device!);
+    const { code, out, err } = await sectunnel(daemon, ['define', '--dir', dir]);
+    expect(out).toBe('2 tunnels defined, 2 failed\n');
+    for (const file of [pipe, device]) {
+      expect(err).toContain(`error: cannot read ${file}: it is a pipe, a socket or a device, a file is required\n`);
+    }
+    expect(code).toBe(1);
   });
 
   it('takes several files, of which one cannot be read', async () => {
