@@ -101,7 +101,7 @@ function document(row: Row): string {
 }
 
 const pingWords = (source: string, destination: string): string[] => [
-  ...['ping', '-n', '-c', `${PINGS}`, '-i', '0.1', '-W', '4'],
+  ...['ping', '-n', '-c', `${PINGS}`, '-i', '0.1', '-W', '10'],
   ...['-I', source, destination],
 ];
 
