@@ -6,6 +6,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { Serial } from '../../base/serial.ts';
 import type { ObjectName } from '../netlink/nftables.ts';
 import { NftChannel } from '../nft/channel.ts';
+import type { Application } from './application.ts';
 import { dispatchPairs, samePairs, sameUnmapped, type Unmapped } from './dispatch.ts';
 import {
   FENCE_COUNTERS,
@@ -381,21 +382,6 @@ export class LinuxFence implements FenceKeeper {
       throw refusal(error);
     }
   }
-}
-
-/** What is to be done, and what stands before. */
-interface Application {
-  /** Ids of the parts that stand. */
-  readonly known: ReadonlySet<string>;
-  readonly added: readonly NamedPart[];
-  readonly removed: readonly string[];
-  /** Lines before and behind those of the change. */
-  readonly first?: readonly string[];
-  readonly last?: readonly string[];
-  readonly concerned?: readonly ObjectName[];
-  readonly latest?: readonly NamedPart[];
-  /** Rules that lead to parts which the map finds go. */
-  readonly dropsSurplus?: boolean;
 }
 
 /** Nothing of it differed. */
