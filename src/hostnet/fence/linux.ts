@@ -4,7 +4,6 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import { Serial } from '../../base/serial.ts';
-import type { ObjectName } from '../netlink/nftables.ts';
 import { NftChannel } from '../nft/channel.ts';
 import type { Application } from './application.ts';
 import { dispatchPairs, samePairs, sameUnmapped, type Unmapped } from './dispatch.ts';
