@@ -3,6 +3,7 @@ import type { IkeEndpoint } from '../ike/endpoint.ts';
 import type { IkeSaStatus } from '../ike/status.ts';
 import type { Tunnel } from './tunnel.ts';
 
+/** Which SAs of a tunnel are to be replaced. */
 export interface RekeyChoice {
   readonly ikeSas: boolean;
   /** Of all children, of none, or of the child with a name. */

@@ -29,6 +29,7 @@ export interface RekeyResult {
   readonly detail: string;
 }
 
+/** How long an operation waits for what comes of it. */
 export interface Patience {
   /** Milliseconds that an answer may take. */
   readonly patience?: number | undefined;
@@ -92,12 +93,14 @@ class Operation<R> {
 
 const keyOf = (kind: 'ike' | 'child', id: number): string => `${kind} ${id}`;
 
+/** What can be asked of tunnels that are up: `TunnelHost.operations`. */
 export class Operations {
   readonly #options: Options;
   /** BOUNDED: by the calls of the program. */
   readonly #checks = new Set<Operation<CheckResult>>();
   readonly #rekeyings = new Set<Operation<RekeyResult>>();
 
+  /** @internal */
   constructor(options: Options) {
     this.#options = options;
   }
@@ -164,6 +167,7 @@ export class Operations {
     }
   }
 
+  /** The engine tells of something. @internal */
   happened(event: EngineEvent): void {
     for (const operation of this.#checks) if (operation.tunnel === event.tunnel) checkHappened(operation, event);
     for (const operation of this.#rekeyings) if (operation.tunnel === event.tunnel) rekeyHappened(operation, event);

@@ -51,6 +51,7 @@ export { parseDocument } from '../config/parse-lazily.ts';
 export { type DocumentPolicy, toPolicy } from '../config/selectors.ts';
 // Cryptography of Node's own
 export { nodeProvider } from '../crypto/node/provider.ts';
+export type { RekeyChoice } from '../engine/sa-operations.ts';
 export type { AuthenticationOptions, CredentialsQuestion } from '../host/authentication.ts';
 // Running tunnels
 export { type CryptoChoice, type ProviderName, selectCrypto } from '../host/crypto.ts';
