@@ -134,13 +134,18 @@ describeInterop('a daemon that runs out', ['namespaces', 'build'], () => {
       }
       await leave(0);
       await carries();
+      // Its sockets to nftables stay open: the fence is watched without another descriptor.
+      await hosts.left.exec(['nft', 'delete', 'table', 'inet', 'sectunnel']);
+      const table = (): Promise<RunResult> =>
+        hosts.left.exec(['nft', 'list', 'table', 'inet', 'sectunnel'], { check: false });
+      await waitFor('the fence to be back', async () => ((await table()).code === 0 ? true : undefined));
       await new Promise((resolve) => setTimeout(resolve, 2_000));
       await carries();
       await leave();
       const spis = (await left.tunnel(NAME)).ikeSas.flatMap(({ children }) => children.map(({ spiIn }) => spiIn));
       expect(spis).not.toContain(before);
       await left.command(['update', '--live', '-'], { input: document(NAME) });
-      expect(left.log()).toMatch(/the fence could not be checked: .*No file descriptors left \(the limit is \d+\)/);
+      expect(left.log()).not.toContain('the fence could not be checked');
       await left.command(['destroy', 'more'], { check: false });
       await left.command(['undefine', 'more'], { check: false });
     });
