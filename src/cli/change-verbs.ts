@@ -57,7 +57,7 @@ export const define: DaemonVerbSpec = {
 
 interface DocumentFile {
   readonly file: string;
-  /** In a folder. Whoever names a pipe means it; one that is found there may have nobody who writes. */
+  /** In a folder. A pipe that is named is meant; one that is found there may have no writer. */
   readonly isFound: boolean;
 }
 

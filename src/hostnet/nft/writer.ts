@@ -25,7 +25,7 @@ export class MessageWriter {
   #length = 0;
   #start = 0;
 
-  /** A message with its header of nftables; its number is left to whoever sends it. */
+  /** A message with its header of nftables; its number is set when it is sent. */
   message(type: number, { flags = 0, family = NFPROTO_INET, resource = 0 }: MessageStart, content: () => void): void {
     this.#start = this.#reserve(HEADER_SIZE);
     this.#view.setUint16(this.#start + 4, type, true);

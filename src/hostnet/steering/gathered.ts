@@ -23,7 +23,7 @@ import type { RuleBook } from './rule-book.ts';
 import type { RoutingTable } from './table.ts';
 import { UNBOUND_TABLES, UnboundRoutes } from './unbound.ts';
 
-/** How many priorities are taken, if so many in a row are free. Those of a daemon before may stand beside them. */
+/** How many priorities are taken, if so many in a row are free. The rules of an earlier daemon may stand beside them. */
 const SIZES = [9_000, 3_000, 900];
 /** Of them, for what came out of tunnels. */
 const GUARD_SIZES = [1_850, 900, 300];

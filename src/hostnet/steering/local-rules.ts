@@ -23,7 +23,7 @@ import { REFUSED_TABLE, UNBOUND_TABLE } from './unbound.ts';
 const FAMILIES = [4, 6] as const;
 /** Priorities behind the trees. */
 const BEHIND = 3;
-/** With so many packets pass the fewest rules. */
+/** With this number of entries a packet passes the fewest rules. */
 const ENTRIES = 6;
 /** There is less room behind the blocks of tunnels. */
 const GUARD_ENTRIES = 12;

@@ -54,7 +54,7 @@ export class RekeyChildTask extends ChildTask {
       this.#finishOld(session, now, 'deleted-by-peer');
       return;
     }
-    // Nobody wants it any more; but one whose time is over in the meantime is replaced all the same.
+    // A child that was closed meanwhile wants no successor; one whose lifetime is over does.
     if (child.state === 'deleting' && !child.isExpired) {
       discard(session, now, agreed);
       return;
