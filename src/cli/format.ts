@@ -78,12 +78,13 @@ export function formatStatus(status: StatusResult): string {
   return [begin, ...tunnels, ...totals].join('\n');
 }
 
-/** The part of its descriptors from which on it is said how many a daemon has open. */
+/** The part of the descriptors for tunnels from which on it is said how many a daemon has open. */
 const MANY = 0.75;
 
 function formatDescriptors(use: StatusResult['descriptors']): string {
-  if (use === undefined || use.open < use.limit * MANY) return '';
-  return `file descriptors: ${use.open} of ${use.limit} are open; ${MORE_DESCRIPTORS}\n`;
+  if (use === undefined || use.open < (use.limit - use.reserve) * MANY) return '';
+  const kept = `the last ${use.reserve} are kept for control, fence and files`;
+  return `file descriptors: ${use.open} of ${use.limit} are open, and ${kept}; ${MORE_DESCRIPTORS}\n`;
 }
 
 function formatWorkers({ mode, threads }: StatusResult['workers']): string {

@@ -140,8 +140,11 @@ export interface StatusResult {
   /** How packets get to and from the system, by what they pass: `{ udp: ['gro', 'gso'], tun: ['csum', 'tso'] }`. */
   readonly io: Readonly<Record<string, readonly string[]>>;
   readonly workers: WorkersStatus;
-  /** File descriptors of the daemon: how many are open, and how many may be. `undefined` where that is not known. */
-  readonly descriptors: { readonly open: number; readonly limit: number } | undefined;
+  /**
+   * File descriptors of the daemon: how many are open, how many may be, and how many of these tunnels do not get. `undefined`
+   * where that is not known.
+   */
+  readonly descriptors: { readonly open: number; readonly limit: number; readonly reserve: number } | undefined;
   readonly tunnels: readonly TunnelStatus[];
   /** libvirt's networks that these tunnels hold. */
   readonly networks: readonly NetworkInfo[];

@@ -25,7 +25,7 @@ export function takeDescriptor(fd: number, call: string): number {
   const calls = libc();
   if (fd < 0) throw new SystemError(call, calls.errno());
   const limit = descriptorLimit()!;
-  const reserve = Math.floor(Math.min(RESERVE, limit * LARGEST_PART));
+  const reserve = reserveOf(limit);
   if (fd < limit - reserve) return fd;
   calls.close(fd);
   throw new SystemError(
@@ -35,21 +35,31 @@ export function takeDescriptor(fd: number, call: string): number {
   );
 }
 
+const reserveOf = (limit: number): number => Math.floor(Math.min(RESERVE, limit * LARGEST_PART));
+
 /** What was thrown, for people: where something is used up, with what it is and what to raise. */
 export function explained(error: unknown): string {
   const shortage = error instanceof SystemError ? undefined : shortageOf(error);
   return shortage === undefined ? messageOf(error) : `${messageOf(error)}. ${shortageText(shortage)}`;
 }
 
-/** Descriptors that are open, and how many may be; `undefined` where system calls cannot be made. */
-export function descriptorUse(): { readonly open: number; readonly limit: number } | undefined {
+/** Descriptors that are open, how many may be, and how many of these tunnels do not get. */
+export interface DescriptorUse {
+  readonly open: number;
+  readonly limit: number;
+  readonly reserve: number;
+}
+
+/** The use of descriptors; `undefined` where system calls cannot be made. */
+export function descriptorUse(): DescriptorUse | undefined {
   const limit = descriptorLimit();
   if (limit === undefined) return undefined;
+  const reserve = reserveOf(limit);
   try {
     // One of them is that of the folder.
-    return { open: readdirSync('/proc/self/fd').length - 1, limit };
+    return { open: readdirSync('/proc/self/fd').length - 1, limit, reserve };
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'EMFILE') return { open: limit, limit };
+    if (error instanceof Error && 'code' in error && error.code === 'EMFILE') return { open: limit, limit, reserve };
     throw error;
   }
 }
