@@ -30,26 +30,29 @@ import { element, layOut, type OutputElement } from './write.ts';
  * document.
  */
 export function dumpDocument(document: SectunnelDocument): string {
+  return `${layOut(documentElement(document)).join('\n')}\n`;
+}
+
+/** The same before it is laid out. */
+export function documentElement(document: SectunnelDocument): OutputElement {
   const { name, uuid, title, description, metadata, device, sa, sps } = document;
-  return `${layOut(
-    element('sectunnel', { type: document.type }, [
-      element('name', {}, name),
-      element('uuid', {}, uuid),
-      ...(title === undefined ? [] : [element('title', {}, title)]),
-      ...(description === undefined ? [] : [element('description', {}, description)]),
-      ...(metadata.length === 0 ? [] : [element('metadata', {}, metadata)]),
-      deviceElement(device),
-      element('sa', { vrf: sa.vrf }, [
-        peerElement('local', sa.local),
-        peerElement('remote', sa.remote),
-        ...sa.auths.map(authElement),
-        ikeElement(sa.ike),
-        espElement(sa.esp),
-        ...redundancyElement(sa.redundancy),
-      ]),
-      ...sps.map(spElement),
+  return element('sectunnel', { type: document.type }, [
+    element('name', {}, name),
+    element('uuid', {}, uuid),
+    ...(title === undefined ? [] : [element('title', {}, title)]),
+    ...(description === undefined ? [] : [element('description', {}, description)]),
+    ...(metadata.length === 0 ? [] : [element('metadata', {}, metadata)]),
+    deviceElement(device),
+    element('sa', { vrf: sa.vrf }, [
+      peerElement('local', sa.local),
+      peerElement('remote', sa.remote),
+      ...sa.auths.map(authElement),
+      ikeElement(sa.ike),
+      espElement(sa.esp),
+      ...redundancyElement(sa.redundancy),
     ]),
-  ).join('\n')}\n`;
+    ...sps.map(spElement),
+  ]);
 }
 
 /** Whether two documents say the same, however each is laid out. */

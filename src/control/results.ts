@@ -1,5 +1,6 @@
 /** What the verbs of the control protocol give, as JSON; docs/status.md tells it to people. */
 import type { ErrorCode } from '../base/error.ts';
+import type { Difference } from '../config/differences.ts';
 import type { TunnelEventName } from '../host/narrate.ts';
 import type { CheckResult, RekeyResult } from '../host/operations.ts';
 import type { TunnelStatus, WorkersStatus } from '../host/status.ts';
@@ -108,7 +109,7 @@ export interface EachResult {
 /** What the definitions on the disk changed when they were read again; names of tunnels. */
 export interface ReloadResult {
   readonly defined: readonly string[];
-  readonly changed: readonly Reloaded[];
+  readonly changed: readonly ReloadedChange[];
   readonly forgotten: readonly Reloaded[];
   readonly unchanged: number;
   /** What could not be taken over, with file and line; what was known of these tunnels stays. */
@@ -120,6 +121,11 @@ export interface ReloadResult {
 export interface Reloaded {
   readonly name: string;
   readonly active: boolean;
+}
+
+export interface ReloadedChange extends Reloaded {
+  /** Between the definition before and that of now. */
+  readonly differences: readonly Difference[];
 }
 
 /** What happened to a tunnel: the lines of `sectunnel event`. */

@@ -60,7 +60,8 @@ export const VERBS = {
   /** All SAs; `ike`: the IKE SAs, `child`: the CHILD SAs of that child. */
   rekey: { name: 'text', ike: 'flag?', child: 'text?' },
   reset: { name: 'text' },
-  reload: {},
+  /** `plan`: says what it would do, and does nothing. */
+  reload: { plan: 'flag?' },
   autostart: { name: 'text', enable: 'flag' },
   /** With neither flag: the running document of a tunnel that is active, else the kept one. */
   update: { xml: 'document', source: 'text?', live: 'flag?', config: 'flag?' },

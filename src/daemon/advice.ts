@@ -8,6 +8,7 @@ import type { Runner } from './runner.ts';
 import { certificateProblems } from './secrets/certificates.ts';
 import type { SecretSources } from './secrets/sources.ts';
 import type { Catalog } from './store/catalog.ts';
+import type { DocumentIndex } from './store/document-index.ts';
 
 export interface AdviceParts {
   readonly catalog: Catalog;
@@ -22,23 +23,29 @@ export class Advice {
     this.#parts = parts;
   }
 
-  /** What both the document and those of other tunnels claim, active or not. */
-  overlaps(document: SectunnelDocument): ReturnType<typeof overlapsWhenKept> {
+  /**
+   * What both the document and those of other tunnels claim, active or not.
+   * @param among the documents that count, here and in the other methods; left out: those that count now
+   */
+  overlaps(document: SectunnelDocument, among: DocumentIndex = this.#now): ReturnType<typeof overlapsWhenKept> {
     const { catalog } = this.#parts;
-    return overlapsWhenKept(overlapsAmong(document, catalog.near(document)), (tunnel) => catalog.isWanted(tunnel));
+    return overlapsWhenKept(overlapsAmong(document, among.near(document)), (tunnel) => catalog.isWanted(tunnel));
+  }
+
+  get #now(): DocumentIndex {
+    return this.#parts.catalog.definitions.index;
   }
 
   /** Warnings about the policy, the addresses of this host, and keys that tunnels share. */
-  warnings(document: SectunnelDocument): string[] {
-    const { catalog, runner } = this.#parts;
-    const shared = [...sharedKeyWarning(document), ...catalog.sharedKeyWarning(document)];
-    return [...toPolicy(document).warnings, ...runner.hostWarnings(document), ...shared];
+  warnings(document: SectunnelDocument, among: DocumentIndex = this.#now): string[] {
+    const shared = [...sharedKeyWarning(document), ...among.sharedKeyWarning(document)];
+    return [...toPolicy(document).warnings, ...this.#parts.runner.hostWarnings(document), ...shared];
   }
 
   /** The same, and what is wrong with the certificates and the secret that the document refers to. */
-  async allWarnings(document: SectunnelDocument): Promise<string[]> {
+  async allWarnings(document: SectunnelDocument, among?: DocumentIndex): Promise<string[]> {
     return [
-      ...this.warnings(document),
+      ...this.warnings(document, among),
       ...(await certificateProblems(document, this.#parts.secrets)),
       ...(await this.#secretProblems(document)),
     ];

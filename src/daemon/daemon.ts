@@ -21,7 +21,7 @@ import { Queries } from './control/queries.ts';
 import { EachTunnel } from './each.ts';
 import { HeldNetworks } from './networks/networks.ts';
 import { type HoldingTunnel, holdingTunnel } from './networks/plan.ts';
-import { type ReloadParts, reloadDefinitions } from './reload.ts';
+import { planReload, type ReloadParts, reloadDefinitions } from './reload.ts';
 import { Runner } from './runner.ts';
 import { SaRequests } from './sa-requests.ts';
 import { SECRETS_USE, SecretStore } from './secrets/secrets.ts';
@@ -78,6 +78,7 @@ export class Daemon {
   readonly #autostart: Autostart;
   readonly #activation: Activation;
   readonly #reload: SharedRun<ReloadResult>;
+  readonly #reloadPlan: SharedRun<ReloadResult>;
   /** Tunnels to start for which no attempt was made yet: one that is stopped before is not started. BOUNDED: by the objects. */
   readonly #untried = new Set<string>();
   readonly #secretsDir: string;
@@ -136,14 +137,12 @@ export class Daemon {
       isEnding: () => this.#ending,
     });
     const reloadParts: ReloadParts = {
-      ...shared,
-      log: options.log,
+      ...{ ...shared, advice, log: options.log },
       isRetrying: (name) => runner.installed.isRetrying(name),
-      overlapsOf: (document) => advice.overlaps(document),
-      warningsOf: (document) => advice.allWarnings(document),
       publish: (event) => this.#publish(event),
     };
     this.#reload = new SharedRun(() => this.#turns.alone(() => reloadDefinitions(reloadParts)));
+    this.#reloadPlan = new SharedRun(() => this.#turns.alone(() => planReload(reloadParts)));
   }
 
   /** Reads the definitions and starts what is to be started. */
@@ -220,6 +219,11 @@ export class Daemon {
   /** Reads the definitions again. Of those who ask while one waits for its turn, one serves all. @throws SectunnelError */
   reload(): Promise<ReloadResult> {
     return this.#reload.run();
+  }
+
+  /** What a reload would do now, of which nothing is done. @throws SectunnelError as that */
+  planReload(): Promise<ReloadResult> {
+    return this.#reloadPlan.run();
   }
 
   #secretChanged(change: SecretChange): void {

@@ -1,5 +1,5 @@
 /** Definitions that are changed on the disk, and read again while the daemon runs. */
-import { chmodSync, mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { messageOf } from '../../src/base/text.ts';
@@ -180,6 +180,88 @@ it('reports overlaps and dangling autostart links, and serves many simultaneous 
     'nobody: autostart is set, but the tunnel is not defined',
     expect.stringMatching(/^two: .*tunnel one protects the same packets/),
   ]);
+});
+
+/** All that a reload might touch: the folders, what is known, and what was told. */
+async function everything({ client, configDir, runDir, lines, told }: TestDaemon): Promise<unknown> {
+  const filesIn = (folder: string): string[] => readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort();
+  const { tunnels } = await client.call('list', {});
+  const documents = await Promise.all(
+    tunnels.flatMap(({ name, active }) =>
+      [true, ...(active ? [false] : [])].map((inactive) => client.call('dumpxml', { name, inactive })),
+    ),
+  );
+  const { tunnels: all } = await client.call('status', {});
+  const sas = all.map(({ name, ikeSas }) => ({ name, ikeSas: ikeSas.map(({ id }) => id) }));
+  const known = tunnels.map(({ since: _, ...tunnel }) => tunnel);
+  return { files: [filesIn(configDir), filesIn(runDir)], known, documents, sas, lines: [...lines], told: [...told] };
+}
+
+it('says what it would do on a dry run, as it is then done, and changes nothing', async () => {
+  const test = await machine();
+  const { client } = test;
+  await test.giveSecret('a pre-shared key that is long enough');
+  for (const [index, name] of ['same', 'running', 'gone', 'old'].entries())
+    await client.call('define', { xml: edition(name, 10 + index, name === 'old' ? `<uuid>${UUID}</uuid>` : '') });
+  for (const name of ['running', 'gone']) await client.call('start', { name });
+  for (const name of ['gone', 'old']) rmSync(join(test.configDir, `${name}.xml`));
+  write(test, 'running', edition('running', 21));
+  write(test, 'broken', '<sectunnel');
+  // It has the UUID of one that goes, and the networks of another that comes.
+  write(test, 'heir', edition('heir', 22, `<uuid>${UUID}</uuid>`));
+  write(test, 'twin', edition('twin', 22));
+  const before = await everything(test);
+  const plan = await client.call('reload', { plan: true });
+  expect(await everything(test)).toEqual(before);
+  expect(plan).toMatchObject({
+    defined: ['heir', 'twin'],
+    changed: [
+      {
+        name: 'running',
+        active: true,
+        differences: [{ path: 'sp[lan]/dst_range/@address', before: '10.11.0.0', after: '10.21.0.0' }],
+      },
+    ],
+    forgotten: [
+      { name: 'gone', active: true },
+      { name: 'old', active: false },
+    ],
+    unchanged: 1,
+    problems: [expect.stringMatching(/broken\.xml:1: /)],
+  });
+  expect(plan.warnings.join()).toContain('twin: ');
+  expect(await client.call('reload', {})).toEqual(plan);
+});
+
+it('shows the plan of a dry run', async () => {
+  const test = await machine();
+  await test.giveSecret();
+  for (const [index, name] of ['net', 'gone', 'same'].entries())
+    await test.client.call('define', { xml: edition(name, 20 + index) });
+  await test.client.call('start', { name: 'net' });
+  write(test, 'net', edition('net', 25, '<title>new</title>'));
+  write(test, 'fresh', edition('fresh', 26));
+  rmSync(join(test.configDir, 'gone.xml'));
+  let out = '';
+  const terminal = {
+    out: (text: string): void => {
+      out += text;
+    },
+    err: (): void => undefined,
+    readStdin: () => Promise.reject(new Error('not read')),
+    interrupted: () => Promise.resolve(),
+  };
+  expect(await run(['--run-dir', test.runDir, 'reload', '--dry-run'], terminal)).toBe(0);
+  expect(out).toBe(
+    `Tunnel fresh would be defined
+Tunnel net would change; it runs with its previous document until 'sectunnel restart net':
+    title added
+    sp[lan]/dst_range/@address: 10.20.0.0 -> 10.25.0.0
+Tunnel gone would be forgotten: its file is gone
+1 definition would stay as it is
+Nothing was changed. A reload interrupts no tunnel.
+`,
+  );
 });
 
 it('is a verb of the command, which fails when not all could be taken over', async () => {

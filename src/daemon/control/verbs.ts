@@ -25,7 +25,7 @@ const handlers: { readonly [V in Verb]: Handler<V> } = {
   probe: { lane: 'outside', run: (daemon, { name, seconds }) => daemon.sas.probe(name, seconds) },
   rekey: { lane: 'outside', run: (daemon, { name, ike = false, child }) => daemon.sas.rekey(name, { ike, child }) },
   reset: { lane: 'memory', run: (daemon, { name }) => daemon.sas.reset(name) },
-  reload: { lane: 'change', run: (daemon) => daemon.reload() },
+  reload: { lane: 'change', run: (daemon, { plan = false }) => (plan ? daemon.planReload() : daemon.reload()) },
   autostart: { lane: 'change', run: (daemon, { name, enable }) => daemon.changes.setAutostart(name, enable) },
   update: {
     lane: 'change',

@@ -10,6 +10,7 @@ import { messageOf } from '../../base/text.ts';
 import { dumpDocument, sameDocument } from '../../config/dump.ts';
 import type { SectunnelDocument } from '../../config/model.ts';
 import { parseDocument } from '../../config/parse.ts';
+import { Definitions } from './definitions.ts';
 import { DocumentIndex } from './document-index.ts';
 import { logEmpty } from './files.ts';
 import { ObjectTable, type TunnelObject } from './objects.ts';
@@ -48,12 +49,14 @@ export class Catalog {
   readonly #unreadable = new Set<string>();
   /** Tunnels that run, or are to run again, with another document than the run folder has. BOUNDED: by the objects. */
   readonly #unsaved = new Set<string>();
-  readonly #index = new DocumentIndex();
+  /** What is defined, in memory. */
+  readonly definitions: Definitions;
 
   constructor(configDir: string, runDir: string, log: Logger) {
     this.#log = log;
     this.#definitions = new DefinitionStore(configDir);
     this.#liveDocuments = new DocumentFolder(join(runDir, LIVE_FOLDER), 'live state (--run-dir)');
+    this.definitions = new Definitions(this.objects, new DocumentIndex(), this.#interrupted);
   }
 
   /** Reads both folders. What cannot be read is logged and left out, and what a crash left half written is removed. */
@@ -83,29 +86,10 @@ export class Catalog {
 
   #loadPersistent(reading: Reading): void {
     const { name, file } = reading;
-    const problem = 'document' in reading ? this.takePersistent(reading.document) : reading.problem;
+    const problem = 'document' in reading ? this.definitions.take(reading.document) : reading.problem;
     if (problem === undefined) return;
     this.#log.error({ file }, `definition ignored: ${problem}`);
     if (this.isAutostart(name)) this.#unreadable.add(name);
-  }
-
-  /** The document of the configuration folder becomes the persistent one. @returns why it cannot be; `undefined` when it is */
-  takePersistent(document: SectunnelDocument): string | undefined {
-    try {
-      this.objects.claim(document).persistent = document;
-      this.#reindex(document.name);
-      return undefined;
-    } catch (error) {
-      if (error instanceof SectunnelError) return error.message;
-      throw error;
-    }
-  }
-
-  /** Its definition is gone from the disk. */
-  dropPersistent(object: TunnelObject): void {
-    object.persistent = undefined;
-    this.objects.dropIfGone(object);
-    this.#reindex(object.name);
   }
 
   /**
@@ -129,7 +113,7 @@ export class Catalog {
       if (persistent === undefined) this.#unreadable.add(name);
       else this.#interrupted.set(name, persistent);
     }
-    this.#reindex(name);
+    this.definitions.reindex(name);
   }
 
   /**
@@ -195,8 +179,7 @@ export class Catalog {
 
   /** What counts now: what runs or waits to run again, or else the persistent document. */
   currentDocument(name: string): SectunnelDocument | undefined {
-    const object = this.objects.get(name);
-    return object && (object.live ?? this.#interrupted.get(name) ?? object.persistent);
+    return this.definitions.current(name);
   }
 
   /** Whether a tunnel runs, or is to run again, with another document than the persistent one. */
@@ -204,26 +187,11 @@ export class Catalog {
     return persistent !== undefined && live !== undefined && !sameDocument(persistent, live);
   }
 
-  /** What counts now of other tunnels that may claim the same packets. */
-  near(document: SectunnelDocument): SectunnelDocument[] {
-    return this.#index.near(document);
-  }
-
-  /** The same of those that run, or are to run again. */
+  /** What counts now of other tunnels that may claim the same packets, and run or are to run again. */
   activeNear(document: SectunnelDocument): SectunnelDocument[] {
     const isActive = (name: string): boolean =>
       this.objects.get(name)?.live !== undefined || this.#interrupted.has(name);
-    return this.near(document).filter(({ name }) => isActive(name));
-  }
-
-  /** Warns of a secret that other tunnels have too. */
-  sharedKeyWarning(document: SectunnelDocument): string[] {
-    return this.#index.sharedKeyWarning(document);
-  }
-
-  /** What counts of a tunnel has changed. */
-  #reindex(name: string): void {
-    this.#index.set(name, this.currentDocument(name));
+    return this.definitions.index.near(document).filter(({ name }) => isActive(name));
   }
 
   /**
@@ -258,7 +226,7 @@ export class Catalog {
     try {
       await file.commitSoon(() => {
         own.persistent = document;
-        this.#reindex(own.name);
+        this.definitions.reindex(own.name);
       });
     } finally {
       this.objects.dropIfGone(own);
@@ -273,11 +241,11 @@ export class Catalog {
     } catch (error) {
       if (!(error instanceof StorageError) || !error.isDone) throw error;
       object.persistent = persistent;
-      this.#reindex(object.name);
+      this.definitions.reindex(object.name);
       throw error;
     }
     object.persistent = persistent;
-    this.#reindex(object.name);
+    this.definitions.reindex(object.name);
   }
 
   /** The tunnel is defined no longer. @throws StorageError */
@@ -286,7 +254,7 @@ export class Catalog {
       this.#change(object, undefined, () => this.#definitions.remove(object.name));
     } finally {
       this.objects.dropIfGone(object);
-      this.#reindex(object.name);
+      this.definitions.reindex(object.name);
     }
   }
 
@@ -317,7 +285,7 @@ export class Catalog {
     this.#interrupted.delete(object.name);
     this.#unreadable.delete(object.name);
     object.live = document;
-    this.#reindex(object.name);
+    this.definitions.reindex(object.name);
   }
 
   /** The tunnel runs no longer. @throws SectunnelError when only its file says that it does */
@@ -325,7 +293,7 @@ export class Catalog {
     object.live = undefined;
     this.#unsaved.delete(object.name);
     this.objects.dropIfGone(object);
-    this.#reindex(object.name);
+    this.definitions.reindex(object.name);
     this.#removeLive(object.name);
   }
 
@@ -333,14 +301,14 @@ export class Catalog {
   interrupt(object: TunnelObject): void {
     if (object.live !== undefined) this.#interrupted.set(object.name, object.live);
     object.live = undefined;
-    this.#reindex(object.name);
+    this.definitions.reindex(object.name);
   }
 
   /** A tunnel that ran need not run again. @throws SectunnelError as `stopped` */
   giveUp(object: TunnelObject): void {
     this.objects.dropIfGone(object);
     const wasInterrupted = this.#interrupted.delete(object.name);
-    this.#reindex(object.name);
+    this.definitions.reindex(object.name);
     if (wasInterrupted) this.#removeLive(object.name);
     this.giveUpUnreadable(object.name);
   }

@@ -34,6 +34,13 @@ export class ObjectTable {
     return [...this.#sorted];
   }
 
+  /** The same tunnels, each as it is now. */
+  copy(): ObjectTable {
+    const copy = new ObjectTable();
+    for (const object of this.#objects.values()) copy.#add({ ...object });
+    return copy;
+  }
+
   lookUp(nameOrUuid: string): TunnelObject | undefined {
     return this.#objects.get(nameOrUuid) ?? this.#byUuid.get(nameOrUuid.toLowerCase());
   }
@@ -66,10 +73,14 @@ export class ObjectTable {
       );
     }
     const fresh: TunnelObject = { name, uuid, persistent: undefined, live: undefined };
-    this.#objects.set(name, fresh);
-    this.#sorted = undefined;
-    this.#byUuid.set(uuid, fresh);
+    this.#add(fresh);
     return fresh;
+  }
+
+  #add(object: TunnelObject): void {
+    this.#objects.set(object.name, object);
+    this.#sorted = undefined;
+    this.#byUuid.set(object.uuid, object);
   }
 
   /** Forgets an object that is neither persistent nor active. */
