@@ -110,7 +110,10 @@ export class ByteReader {
   }
 }
 
-/** Writes big-endian values into a buffer that grows; lengths can be patched in afterwards. */
+/**
+ * Writes big-endian values into a buffer that grows; lengths can be patched in afterwards. What is written may be secret: a
+ * buffer that was outgrown is erased.
+ */
 export class ByteWriter {
   #buffer: Uint8Array;
   #length = 0;
@@ -177,6 +180,7 @@ export class ByteWriter {
     if (needed > this.#buffer.length) {
       const larger = new Uint8Array(Math.max(needed, this.#buffer.length * 2));
       larger.set(this.#buffer);
+      this.#buffer.fill(0);
       this.#buffer = larger;
     }
     this.#length = needed;
